@@ -1,0 +1,186 @@
+//! What user space tells the programs before they are loaded, as frozen globals: the verifier sees constants.
+
+/// Offset of a field that this kernel does not have.
+pub const ABSENT: u32 = u32::MAX;
+
+macro_rules! offsets {
+    ($($(#[$doc:meta])* $name:ident = $path:literal),* $(,)?) => {
+        /// Byte offsets in the running kernel's structures, resolved from its BTF.
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug)]
+        pub struct Offsets {
+            /// 1 once the offsets were resolved; 0 means that none may be used.
+            pub valid: u32,
+            /// 1 where `bpf_get_current_task_btf` exists (5.11, commit 3ca1032ab7ab).
+            pub task_btf: u32,
+            $($(#[$doc])* pub $name: u32,)*
+        }
+
+        impl Offsets {
+            /// Nothing resolved.
+            pub const NONE: Self = Self { valid: 0, task_btf: 0, $($name: ABSENT,)* };
+
+            /// Sets the field called `name`; false if there is none.
+            #[cfg(not(target_arch = "bpf"))]
+            pub fn set(&mut self, name: &str, offset: u32) -> bool {
+                match name {
+                    $(stringify!($name) => self.$name = offset,)*
+                    _ => return false,
+                }
+                true
+            }
+        }
+
+        /// Field of [`Offsets`] and its path in BTF; a trailing `?` marks one that a kernel may lack.
+        #[cfg(not(target_arch = "bpf"))]
+        pub const OFFSET_PATHS: &[(&str, &str)] = &[$((stringify!($name), $path)),*];
+    };
+}
+
+offsets! {
+    /// u16.
+    family = "sock_common.skc_family",
+    /// u8.
+    state = "sock_common.skc_state",
+    /// u16, host order.
+    num = "sock_common.skc_num",
+    /// be16.
+    dport = "sock_common.skc_dport",
+    /// be32.
+    daddr = "sock_common.skc_daddr",
+    /// be32.
+    rcv_saddr = "sock_common.skc_rcv_saddr",
+    /// in6_addr; absent without CONFIG_IPV6.
+    v6_daddr = "sock_common.skc_v6_daddr?",
+    /// in6_addr; absent without CONFIG_IPV6.
+    v6_rcv_saddr = "sock_common.skc_v6_rcv_saddr?",
+    /// struct net *.
+    net = "sock_common.skc_net.net",
+    /// u32.
+    net_inum = "net.ns.inum",
+    /// u16 (u8 before 5.6).
+    protocol = "sock.sk_protocol",
+    /// kuid_t.
+    uid = "sock.sk_uid",
+    /// int.
+    err = "sock.sk_err",
+    /// struct cgroup *, from 5.15 (commit 8520e224f547).
+    cgroup = "sock.sk_cgrp_data.cgroup?",
+    /// u64: a cgroup pointer or tagged data, up to 5.14.
+    cgroup_val = "sock.sk_cgrp_data.val?",
+    /// struct kernfs_node *.
+    cgroup_kn = "cgroup.kn",
+    /// u64.
+    kn_id = "kernfs_node.id",
+    /// int.
+    cgroup_level = "cgroup.level",
+    /// struct cgroup *[], from 6.1 (commit 7f203bc89eb6).
+    cgroup_ancestors = "cgroup.ancestors?",
+    /// u64[], before.
+    cgroup_ancestor_ids = "cgroup.ancestor_ids?",
+    /// be16.
+    sport = "tcp_sock.inet_conn.icsk_inet.inet_sport",
+    /// list_head: points to itself in a listener, and so to the listener in its fresh clone.
+    sent_queue = "tcp_sock.tsorted_sent_queue",
+    /// unsigned char.
+    tw_substate = "inet_timewait_sock.tw_substate",
+    /// struct sock *.
+    rsk_listener = "request_sock.__req_common.skc_listener",
+    /// struct task_struct *.
+    group_leader = "task_struct.group_leader",
+    /// pid_t.
+    tgid = "task_struct.tgid",
+    /// u32, u64 from 5.7: the low half is read.
+    exec_id = "task_struct.self_exec_id",
+    /// u64.
+    start_boottime = "task_struct.start_boottime",
+    /// char[16].
+    comm = "task_struct.comm",
+    /// struct sock *.
+    socket_sk = "socket.sk",
+}
+
+/// Byte offsets of the classic tracepoint's fields, from its `format` file.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TracepointFormat {
+    /// `skaddr`, a pointer.
+    pub skaddr: u32,
+    /// `oldstate`, int.
+    pub oldstate: u32,
+    /// `newstate`, int.
+    pub newstate: u32,
+    /// `sport`, u16 in host order.
+    pub sport: u32,
+    /// `dport`, u16 in host order.
+    pub dport: u32,
+    /// `family`, u16.
+    pub family: u32,
+    /// `protocol`.
+    pub protocol: u32,
+    /// Width of `protocol` in bytes: 1 before 5.6, else 2.
+    pub protocol_size: u32,
+    /// `saddr`, 4 bytes.
+    pub saddr: u32,
+    /// `daddr`, 4 bytes.
+    pub daddr: u32,
+    /// `saddr_v6`, 16 bytes.
+    pub saddr_v6: u32,
+    /// `daddr_v6`, 16 bytes.
+    pub daddr_v6: u32,
+}
+
+/// A cgroup and everything below it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CgroupFilter {
+    /// Its id, 0 for no filter.
+    pub id: u64,
+    /// Its depth below the root (root is 0).
+    pub level: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// What is wanted; all zero wants everything. Filters that cannot be decided yet let the record pass.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Filter {
+    /// Wanted pairs of states, bit `new` of word `old`; pairs with a state above 15 always pass. As long as a byte
+    /// counts, so that the verifier sees that no index is too large.
+    pub pairs: [u16; 256],
+    /// Bytes of the local prefix, v4-mapped for IPv4, four big-endian words.
+    pub local: [u32; 4],
+    /// Its mask; all zero for no filter.
+    pub local_mask: [u32; 4],
+    /// Bytes of the remote prefix.
+    pub remote: [u32; 4],
+    /// Its mask.
+    pub remote_mask: [u32; 4],
+    /// Cgroup subtree.
+    pub cgroup: CgroupFilter,
+    /// Network namespace, 0 for all.
+    pub netns: u32,
+    /// 4 or 6, 0 for both; v4-mapped counts as 4.
+    pub ip_version: u32,
+    /// Bit `PORTS_LOCAL`, `PORTS_REMOTE` or `PORTS_EITHER` set where that bitmap counts.
+    pub ports: u32,
+    /// 1 if an address prefix is set.
+    pub prefixes: u32,
+}
+
+impl Filter {
+    /// Everything passes.
+    pub const ALL: Self = Self {
+        pairs: [u16::MAX; 256],
+        local: [0; 4],
+        local_mask: [0; 4],
+        remote: [0; 4],
+        remote_mask: [0; 4],
+        cgroup: CgroupFilter { id: 0, level: 0, pad: 0 },
+        netns: 0,
+        ip_version: 0,
+        ports: 0,
+        prefixes: 0,
+    };
+}

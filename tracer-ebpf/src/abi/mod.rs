@@ -1,0 +1,54 @@
+//! Everything that both sides of the kernel boundary must agree on.
+//!
+//! All types are `repr(C)`, made of fixed-width integers with explicit padding; byte order is the host's
+//! except where a comment says otherwise.
+
+mod config;
+mod record;
+
+#[cfg(not(target_arch = "bpf"))]
+pub use config::OFFSET_PATHS;
+pub use config::{ABSENT, CgroupFilter, Filter, Offsets, TracepointFormat};
+pub use record::{Head, Listener, PerCpu, Task, V4, V6, flag, kind};
+
+/// Version of this ABI; user space refuses an object of another one.
+pub const ABI_VERSION: u32 = 1;
+
+/// Address family of IPv4 (`AF_INET`).
+pub const AF_INET: u16 = 2;
+/// Address family of IPv6 (`AF_INET6`), v4-mapped addresses included.
+pub const AF_INET6: u16 = 10;
+
+/// Number of `u64` words in one port bitmap of the `PORTS` map.
+pub const PORT_WORDS: u32 = 65_536 / 64;
+/// Index of the bitmap of wanted local ports in the `PORTS` map, in bitmaps.
+pub const PORTS_LOCAL: u32 = 0;
+/// Index of the bitmap of wanted remote ports.
+pub const PORTS_REMOTE: u32 = 1;
+/// Index of the bitmap of ports wanted on either side.
+pub const PORTS_EITHER: u32 = 2;
+
+/// Default size of the event ring in bytes.
+pub const RING_BYTES: u32 = 16 << 20;
+
+/// Kernel state numbers the programs themselves act on (`include/net/tcp_states.h`).
+pub mod state {
+    /// `TCP_SYN_SENT`.
+    pub const SYN_SENT: u8 = 2;
+    /// `TCP_SYN_RECV`.
+    pub const SYN_RECV: u8 = 3;
+    /// `TCP_FIN_WAIT1`.
+    pub const FIN_WAIT1: u8 = 4;
+    /// `TCP_TIME_WAIT`.
+    pub const TIME_WAIT: u8 = 6;
+    /// `TCP_CLOSE`.
+    pub const CLOSE: u8 = 7;
+    /// `TCP_LAST_ACK`.
+    pub const LAST_ACK: u8 = 9;
+    /// `TCP_LISTEN`.
+    pub const LISTEN: u8 = 10;
+    /// `TCP_NEW_SYN_RECV`, the state of a request socket.
+    pub const NEW_SYN_RECV: u8 = 12;
+    /// Number of states a kernel of today knows, unused 0 included (`TCP_MAX_STATES`).
+    pub const COUNT: u8 = 14;
+}

@@ -1,0 +1,300 @@
+//! The only place that follows kernel pointers.
+//!
+//! `Direct` reads compile to plain loads, which the verifier type-checks against BTF (a fault reads as zero);
+//! they need pointers that came from a tp_btf or iterator context. `Probed` reads go through
+//! `bpf_probe_read_kernel` and work on any address.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::{bpf_get_current_task, bpf_probe_read_kernel, generated};
+use sockstate_abi::abi::{ABSENT, AF_INET6, Head, Task, V4, V6, flag};
+
+use crate::maps::frozen;
+
+/// A pointer into the kernel; may be null.
+pub(crate) type Ptr = *const c_void;
+
+/// How kernel memory is read.
+pub(crate) trait Read {
+    /// The value at `base + offset`; zero where it cannot be read.
+    ///
+    /// # Safety
+    /// `offset` must be that of a `T` in the structure at `base`, as the kernel's BTF says.
+    unsafe fn read<T: Copy + Default>(base: Ptr, offset: u32) -> T;
+}
+
+/// Plain loads through a pointer that the verifier knows.
+pub(crate) struct Direct;
+
+impl Read for Direct {
+    #[inline(always)]
+    unsafe fn read<T: Copy + Default>(base: Ptr, offset: u32) -> T {
+        // SAFETY: the caller vouches for the offset; the verifier checks the load and the kernel survives a fault.
+        unsafe { core::ptr::read_volatile(base.cast::<u8>().add(offset as usize).cast::<T>()) }
+    }
+}
+
+/// Loads through the helper, for pointers that are mere numbers to the verifier.
+pub(crate) struct Probed;
+
+impl Read for Probed {
+    #[inline(always)]
+    unsafe fn read<T: Copy + Default>(base: Ptr, offset: u32) -> T {
+        // SAFETY: the helper checks the address itself.
+        unsafe { bpf_probe_read_kernel(base.cast::<u8>().wrapping_add(offset as usize).cast::<T>()) }
+            .unwrap_or_default()
+    }
+}
+
+macro_rules! get {
+    ($reader:ident, $type:ty, $base:expr, $field:ident) => {{
+        let (base, offset) = ($base, frozen!(OFFSETS.$field));
+        // SAFETY: the offset is the one that user space resolved for exactly this field.
+        unsafe { $reader::read::<$type>(base, offset) }
+    }};
+}
+
+/// `sk_protocol`.
+#[inline(always)]
+pub(crate) fn protocol<R: Read>(sk: Ptr) -> u16 {
+    get!(R, u16, sk, protocol)
+}
+
+/// `skc_state`.
+#[inline(always)]
+pub(crate) fn state<R: Read>(sk: Ptr) -> u8 {
+    get!(R, u8, sk, state)
+}
+
+/// `skc_family`.
+#[inline(always)]
+pub(crate) fn family<R: Read>(sk: Ptr) -> u16 {
+    get!(R, u16, sk, family)
+}
+
+/// `skc_num`: 0 again once an automatically bound socket is closed, see [`bound_port`].
+#[inline(always)]
+pub(crate) fn local_port<R: Read>(sk: Ptr) -> u16 {
+    get!(R, u16, sk, num)
+}
+
+/// `inet_sport`, which keeps the port after the socket is unhashed. `tcp` is a `tcp_sock`.
+#[inline(always)]
+pub(crate) fn bound_port<R: Read>(tcp: Ptr) -> u16 {
+    u16::from_be(get!(R, u16, tcp, sport))
+}
+
+/// `skc_dport`.
+#[inline(always)]
+pub(crate) fn remote_port<R: Read>(sk: Ptr) -> u16 {
+    u16::from_be(get!(R, u16, sk, dport))
+}
+
+/// Where the sent queue of this `tcp_sock` begins. A listener's is empty and points to itself; its fresh clone
+/// still holds that pointer at LISTEN -> SYN_RECV, because `tcp_create_openreq_child` initialises the queue later.
+#[inline(always)]
+pub(crate) fn cloned_from<R: Read>(tcp: Ptr) -> u64 {
+    let next = get!(R, u64, tcp, sent_queue);
+    next.wrapping_sub(u64::from(frozen!(OFFSETS.sent_queue)))
+}
+
+/// `tw_substate`: FIN_WAIT2 or TIME_WAIT. `tw` is an `inet_timewait_sock`.
+#[inline(always)]
+pub(crate) fn timewait_substate<R: Read>(tw: Ptr) -> u8 {
+    get!(R, u8, tw, tw_substate)
+}
+
+/// `rsk_listener` of a `request_sock`.
+#[inline(always)]
+pub(crate) fn request_listener<R: Read>(req: Ptr) -> u64 {
+    get!(R, u64, req, rsk_listener)
+}
+
+/// The socket's `struct sock` of a `struct socket`.
+#[inline(always)]
+pub(crate) fn socket_sk<R: Read>(socket: Ptr) -> Ptr {
+    get!(R, u64, socket, socket_sk) as Ptr
+}
+
+/// Inode number of the socket's network namespace.
+#[inline(always)]
+pub(crate) fn netns<R: Read>(sk: Ptr) -> u32 {
+    let net = get!(R, u64, sk, net) as Ptr;
+    get!(R, u32, net, net_inum)
+}
+
+/// The socket's own cgroup (v2), or null.
+#[inline(always)]
+fn cgroup<R: Read>(sk: Ptr) -> Ptr {
+    if frozen!(OFFSETS.cgroup) != ABSENT {
+        return get!(R, u64, sk, cgroup) as Ptr;
+    }
+    if frozen!(OFFSETS.cgroup_val) == ABSENT {
+        return core::ptr::null();
+    }
+    // Up to 5.14 one word holds either a pointer or, with bit 0 set, net_cls data.
+    let word = get!(R, u64, sk, cgroup_val);
+    if word & 1 == 0 { word as Ptr } else { core::ptr::null() }
+}
+
+/// Id of the socket's cgroup, 0 where unknown.
+#[inline(always)]
+pub(crate) fn cgroup_id<R: Read>(sk: Ptr) -> u64 {
+    if frozen!(OFFSETS.cgroup) != ABSENT {
+        let cgroup = cgroup::<R>(sk);
+        if cgroup.is_null() {
+            return 0;
+        }
+        let node = get!(R, u64, cgroup, cgroup_kn) as Ptr;
+        return get!(R, u64, node, kn_id);
+    }
+    let cgroup = cgroup::<R>(sk);
+    if cgroup.is_null() {
+        return 0;
+    }
+    let node = get!(Probed, u64, cgroup, cgroup_kn) as Ptr;
+    get!(Probed, u64, node, kn_id)
+}
+
+/// Whether the socket's cgroup is `id` at depth `level`, or below it.
+#[inline(always)]
+pub(crate) fn in_cgroup<R: Read>(sk: Ptr, id: u64, level: u32) -> bool {
+    let cgroup = cgroup::<R>(sk);
+    if cgroup.is_null() || get!(Probed, u32, cgroup, cgroup_level) < level {
+        return false;
+    }
+    let step = level.wrapping_mul(8);
+    if frozen!(OFFSETS.cgroup_ancestors) != ABSENT {
+        let offset = frozen!(OFFSETS.cgroup_ancestors).wrapping_add(step);
+        // SAFETY: `ancestors` has `level + 1` pointers; the probe survives a wrong one.
+        let ancestor: u64 = unsafe { Probed::read(cgroup, offset) };
+        let node = get!(Probed, u64, ancestor as Ptr, cgroup_kn) as Ptr;
+        return get!(Probed, u64, node, kn_id) == id;
+    }
+    if frozen!(OFFSETS.cgroup_ancestor_ids) != ABSENT {
+        let offset = frozen!(OFFSETS.cgroup_ancestor_ids).wrapping_add(step);
+        // SAFETY: as above, with ids in place of pointers.
+        return unsafe { Probed::read::<u64>(cgroup, offset) } == id;
+    }
+    // Neither: user space compares the paths.
+    true
+}
+
+/// Fills what the socket itself knows of [`Head`], ports apart.
+#[inline(always)]
+pub(crate) fn describe<R: Read>(head: &mut Head, sk: Ptr) {
+    head.sk = sk as u64;
+    head.cgroup = cgroup_id::<R>(sk);
+    head.netns = netns::<R>(sk);
+    head.uid = get!(R, u32, sk, uid);
+    head.error = get!(R, u32, sk, err) as u16;
+}
+
+/// The IPv4 addresses.
+#[inline(always)]
+pub(crate) fn addresses_v4<R: Read>(sk: Ptr) -> V4 {
+    V4 { local: get!(R, u32, sk, rcv_saddr).to_ne_bytes(), remote: get!(R, u32, sk, daddr).to_ne_bytes() }
+}
+
+/// The IPv6 addresses.
+#[inline(always)]
+pub(crate) fn addresses_v6<R: Read>(sk: Ptr) -> V6 {
+    V6 {
+        local: words::<R>(sk, frozen!(OFFSETS.v6_rcv_saddr)),
+        remote: words::<R>(sk, frozen!(OFFSETS.v6_daddr)),
+    }
+}
+
+/// 16 bytes as four word loads, the only width that the verifier takes inside `in6_addr`.
+#[inline(always)]
+fn words<R: Read>(base: Ptr, offset: u32) -> [u8; 16] {
+    // SAFETY: `offset` is that of an in6_addr, or the caller is not on a kernel with IPv6.
+    let words: [u32; 4] = unsafe {
+        [
+            R::read(base, offset),
+            R::read(base, offset + 4),
+            R::read(base, offset + 8),
+            R::read(base, offset + 12),
+        ]
+    };
+    // SAFETY: same size, no padding, any bits are valid.
+    unsafe { core::mem::transmute(words) }
+}
+
+/// Addresses of either family in the wide form; IPv4 becomes v4-mapped.
+#[inline(always)]
+pub(crate) fn addresses_wide<R: Read>(sk: Ptr) -> V6 {
+    if family::<R>(sk) == AF_INET6 { addresses_v6::<R>(sk) } else { mapped(addresses_v4::<R>(sk)) }
+}
+
+/// `::ffff:a.b.c.d` of both addresses.
+#[inline(always)]
+pub(crate) fn mapped(v4: V4) -> V6 {
+    let [a, b, c, d] = v4.local;
+    let [e, f, g, h] = v4.remote;
+    V6 {
+        local: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d],
+        remote: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, e, f, g, h],
+    }
+}
+
+/// The current process. Only to be asked where the kernel acts in that process's own call.
+#[inline(always)]
+pub(crate) fn current() -> Task {
+    if frozen!(OFFSETS.valid) == 0 {
+        return current_by_helpers();
+    }
+    if frozen!(OFFSETS.task_btf) != 0 {
+        // SAFETY: the helper takes nothing and returns a pointer that the verifier knows.
+        let task = unsafe { generated::bpf_get_current_task_btf() } as Ptr;
+        return task_of::<Direct>(task);
+    }
+    // SAFETY: takes nothing, returns the address as a number.
+    task_of::<Probed>(unsafe { bpf_get_current_task() } as Ptr)
+}
+
+/// The process that `task` is a thread of.
+#[inline(always)]
+pub(crate) fn task_of<R: Read>(task: Ptr) -> Task {
+    let leader = get!(R, u64, task, group_leader) as Ptr;
+    let comm = frozen!(OFFSETS.comm);
+    // SAFETY: `comm` is char[16] at this offset; the probe reads its words in place.
+    let comm: [u64; 2] = unsafe { [Probed::read(leader, comm), Probed::read(leader, comm + 8)] };
+    Task {
+        pid: get!(R, u32, task, tgid),
+        exec_id: get!(R, u32, task, exec_id),
+        start_ns: get!(R, u64, leader, start_boottime),
+        // SAFETY: same size, no padding, any bits are valid.
+        comm: unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>(comm) },
+    }
+}
+
+#[inline(always)]
+fn current_by_helpers() -> Task {
+    Task {
+        pid: (aya_ebpf::helpers::bpf_get_current_pid_tgid() >> 32) as u32,
+        exec_id: 0,
+        start_ns: 0,
+        comm: aya_ebpf::helpers::bpf_get_current_comm().unwrap_or_default(),
+    }
+}
+
+/// The `tcp_sock` of `sk`, or null where it is none (a mini-socket, another protocol).
+#[inline(always)]
+pub(crate) fn tcp_sock(sk: Ptr) -> Ptr {
+    // SAFETY: the verifier only accepts a socket pointer here; the helper checks what it is.
+    unsafe { generated::bpf_skc_to_tcp_sock(sk.cast_mut()) as Ptr }
+}
+
+/// Word `N` of a program's context, at a literal offset as the verifier demands.
+#[inline(always)]
+pub(crate) fn context_word<const N: usize>(context: Ptr) -> u64 {
+    // SAFETY: the caller's program type has more than N words of context; the verifier checks it.
+    unsafe { core::ptr::read_volatile(context.cast::<u64>().add(N)) }
+}
+
+/// Sets the flag for addresses of `family`.
+#[inline(always)]
+pub(crate) fn family_flag(family: u16) -> u8 {
+    if family == AF_INET6 { flag::V6 } else { 0 }
+}

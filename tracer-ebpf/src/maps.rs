@@ -1,0 +1,59 @@
+//! Maps, and the frozen globals that user space sets before the load.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, PerCpuArray, RingBuf},
+};
+use sockstate_abi::abi::{Filter, Offsets, PORT_WORDS, PerCpu, RING_BYTES, TracepointFormat};
+
+/// All records, in order. User space sets the size.
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
+
+/// Each CPU's counters and the companion's memory; one entry.
+#[map]
+pub(crate) static PER_CPU: PerCpuArray<PerCpu> = PerCpuArray::with_max_entries(1, 0);
+
+/// Three bitmaps of 65,536 ports: local, remote, either.
+#[map]
+pub(crate) static PORTS: Array<u64> = Array::with_max_entries(PORT_WORDS * 3, 0);
+
+/// Where the fields are in this kernel's structures.
+#[unsafe(no_mangle)]
+pub(crate) static OFFSETS: Offsets = Offsets::NONE;
+
+/// Where the fields are in the classic tracepoint's record.
+#[unsafe(no_mangle)]
+pub(crate) static FORMAT: TracepointFormat = TracepointFormat {
+    skaddr: 8,
+    oldstate: 16,
+    newstate: 20,
+    sport: 24,
+    dport: 26,
+    family: 28,
+    protocol: 30,
+    protocol_size: 2,
+    saddr: 32,
+    daddr: 36,
+    saddr_v6: 40,
+    daddr_v6: 56,
+};
+
+/// What is wanted.
+#[unsafe(no_mangle)]
+pub(crate) static FILTER: Filter = Filter::ALL;
+
+/// A field of a frozen global. Volatile, because user space has changed it since this was compiled.
+macro_rules! frozen {
+    ($global:ident . $field:ident) => {
+        $crate::maps::load(&raw const $crate::maps::$global.$field)
+    };
+}
+pub(crate) use frozen;
+
+/// Reads what `place`, a field of one of the globals above, holds.
+#[inline(always)]
+pub(crate) fn load<T: Copy>(place: *const T) -> T {
+    // SAFETY: every caller passes an aligned field of a static, which nobody writes while programs run.
+    unsafe { core::ptr::read_volatile(place) }
+}

@@ -1,0 +1,111 @@
+//! `tp_btf/inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`, since 4.16 (as a
+//! BTF-typed raw tracepoint since 5.5). Every state change of a full TCP socket.
+//!
+//! Two programs. While the first one runs, an interrupt may process TCP and make a nested transition on this CPU;
+//! the kernel's recursion guard then skips the program. The companion, attached behind it, notices that the main
+//! program did not finish this very transition, and writes it. When the nested one happens between the two, the
+//! companion writes a second copy of the outer transition; user space drops it, since a socket cannot make the
+//! same transition twice in a row.
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use sockstate_abi::abi::{AF_INET6, Head, flag, kind, state};
+
+use super::emit::{self, Addresses};
+use crate::{
+    filter::{self, Candidate},
+    kernel::{self, Direct, Ptr},
+};
+
+const IPPROTO_TCP: u16 = 6;
+
+/// Writes every wanted transition.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub(crate) fn set_state(context: BtfTracePointContext) -> i32 {
+    let (sk, old, new) = arguments(&context);
+    if old != new && kernel::protocol::<Direct>(sk) == IPPROTO_TCP {
+        handle(&context, sk, old, new, 0);
+        if let Some(cpu) = emit::per_cpu() {
+            cpu.last_sk = sk as u64;
+            cpu.last_pair = pair(old, new);
+        }
+    }
+    0
+}
+
+/// Writes what [`set_state`] was not allowed to run for.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub(crate) fn companion(context: BtfTracePointContext) -> i32 {
+    let (sk, old, new) = arguments(&context);
+    if old == new || kernel::protocol::<Direct>(sk) != IPPROTO_TCP {
+        return 0;
+    }
+    let Some(cpu) = emit::per_cpu() else { return 0 };
+    if cpu.last_sk == sk as u64 && cpu.last_pair == pair(old, new) {
+        // Forgotten at once: the same socket may make the same transition again (listen, shutdown, listen).
+        cpu.last_sk = 0;
+        return 0;
+    }
+    cpu.companion += 1;
+    handle(&context, sk, old, new, flag::COMPANION);
+    0
+}
+
+#[inline(always)]
+fn arguments(context: &BtfTracePointContext) -> (Ptr, i32, i32) {
+    (context.arg(0), context.arg(1), context.arg(2))
+}
+
+#[inline(always)]
+fn pair(old: i32, new: i32) -> u64 {
+    (old as u32 as u64) << 32 | new as u32 as u64
+}
+
+#[inline(always)]
+fn handle(context: &BtfTracePointContext, sk: Ptr, old: i32, new: i32, flags: u8) {
+    // skc_state is an unsigned char: nothing is cut off.
+    let (old, new) = (old as u8, new as u8);
+    if !filter::wants_pair(old, new) || !filter::wants_place::<Direct>(sk) {
+        return;
+    }
+    if old >= state::COUNT || new >= state::COUNT {
+        emit::report_unknown_state(context, old.into(), new.into());
+    }
+    let tcp = kernel::tcp_sock(sk);
+    let local_port = if tcp.is_null() {
+        kernel::local_port::<Direct>(sk)
+    } else if old == state::CLOSE && new == state::SYN_SENT {
+        // inet_sport may still hold the port of the socket's former connection; skc_num is what is bound now.
+        kernel::local_port::<Direct>(sk)
+    } else {
+        kernel::bound_port::<Direct>(tcp)
+    };
+    let family = kernel::family::<Direct>(sk);
+    let candidate =
+        Candidate { old, new, family, local_port, remote_port: kernel::remote_port::<Direct>(sk) };
+    if !filter::wants_ports(&candidate) {
+        return;
+    }
+    if filter::has_addresses() && !filter::wants_addresses(&candidate, &kernel::addresses_wide::<Direct>(sk))
+    {
+        return;
+    }
+    let mut head = Head {
+        kind: kind::TRANSITION,
+        flags: flags | kernel::family_flag(family),
+        old,
+        new,
+        family,
+        local_port,
+        remote_port: candidate.remote_port,
+        ..Head::default()
+    };
+    kernel::describe::<Direct>(&mut head, sk);
+    let addresses = if family == AF_INET6 {
+        Addresses::V6(kernel::addresses_v6::<Direct>(sk))
+    } else {
+        Addresses::V4(kernel::addresses_v4::<Direct>(sk))
+    };
+    let listener =
+        if emit::is_clone(old, new) && !tcp.is_null() { kernel::cloned_from::<Direct>(tcp) } else { 0 };
+    emit::transition(head, addresses, listener);
+}

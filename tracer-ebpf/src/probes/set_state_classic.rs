@@ -1,0 +1,92 @@
+//! The classic tracepoint `sock:inet_sock_set_state`, since 4.16, for kernels without BTF or tp_btf. The fields lie
+//! where its `format` file says. With BTF for the offsets the rest is read by probing; without, those fields of the
+//! record stay unknown. There is no companion: all perf-attached programs share one recursion guard.
+
+use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
+use sockstate_abi::abi::{AF_INET6, Head, V4, V6, flag, kind};
+
+use super::emit::{self, Addresses};
+use crate::{
+    filter::{self, Candidate},
+    kernel::{self, Probed, Ptr},
+    maps::frozen,
+};
+
+const IPPROTO_TCP: u16 = 6;
+
+macro_rules! field {
+    ($context:expr, $type:ty, $field:ident) => {{
+        let offset = frozen!(FORMAT.$field) as usize;
+        // SAFETY: the offset is that of this field by the tracepoint's own format.
+        unsafe { $context.read_at::<$type>(offset) }.unwrap_or_default()
+    }};
+}
+
+/// Writes every wanted transition.
+#[tracepoint(category = "sock", name = "inet_sock_set_state")]
+pub(crate) fn set_state_classic(context: TracePointContext) -> u32 {
+    let protocol = if frozen!(FORMAT.protocol_size) == 1 {
+        u16::from(field!(context, u8, protocol))
+    } else {
+        field!(context, u16, protocol)
+    };
+    let (old, new) = (field!(context, i32, oldstate), field!(context, i32, newstate));
+    if protocol == IPPROTO_TCP && old != new {
+        handle(&context, old as u8, new as u8);
+    }
+    0
+}
+
+#[inline(always)]
+fn handle(context: &TracePointContext, old: u8, new: u8) {
+    let sk = field!(context, u64, skaddr) as Ptr;
+    let known = frozen!(OFFSETS.valid) != 0;
+    if !filter::wants_pair(old, new) || (known && !filter::wants_place::<Probed>(sk)) {
+        return;
+    }
+    let family = field!(context, u16, family);
+    let candidate = Candidate {
+        old,
+        new,
+        family,
+        local_port: field!(context, u16, sport),
+        remote_port: field!(context, u16, dport),
+    };
+    if !filter::wants_ports(&candidate) {
+        return;
+    }
+    let addresses = if family == AF_INET6 {
+        Addresses::V6(V6 {
+            local: field!(context, [u8; 16], saddr_v6),
+            remote: field!(context, [u8; 16], daddr_v6),
+        })
+    } else {
+        Addresses::V4(V4 { local: field!(context, [u8; 4], saddr), remote: field!(context, [u8; 4], daddr) })
+    };
+    let wide = match addresses {
+        Addresses::V4(v4) => kernel::mapped(v4),
+        Addresses::V6(v6) => v6,
+    };
+    if filter::has_addresses() && !filter::wants_addresses(&candidate, &wide) {
+        return;
+    }
+    let mut head = Head {
+        sk: sk as u64,
+        kind: kind::TRANSITION,
+        flags: kernel::family_flag(family) | if known { 0 } else { flag::BARE },
+        old,
+        new,
+        family,
+        local_port: candidate.local_port,
+        remote_port: candidate.remote_port,
+        ..Head::default()
+    };
+    let mut listener = 0;
+    if known {
+        kernel::describe::<Probed>(&mut head, sk);
+        if emit::is_clone(old, new) {
+            listener = kernel::cloned_from::<Probed>(sk);
+        }
+    }
+    emit::transition(head, addresses, listener);
+}

@@ -1,0 +1,175 @@
+//! `sockstate doctor`: tries everything, and says what came of it and what to do.
+
+use std::{fmt::Write, process::ExitCode};
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::exit;
+use crate::{
+    cli::{DoctorArgs, DoctorFormat},
+    kernel::{self, Attempt, Facts, HookChoice, Request, Walk},
+    model::Filter,
+};
+
+/// What doctor found.
+struct Findings {
+    facts: Facts,
+    ring_bytes: u32,
+    attempts: Vec<Attempt>,
+    /// The hook that trace would use.
+    hook: Option<&'static str>,
+    degraded: Vec<String>,
+    advice: Vec<String>,
+}
+
+/// Runs it.
+pub(super) fn run(args: &DoctorArgs) -> Result<ExitCode> {
+    let findings = examine(args);
+    match args.format {
+        DoctorFormat::Text => print!("{}", findings.text()),
+        DoctorFormat::Json => println!("{}", findings.json()),
+    }
+    let works = findings.hook.is_some();
+    Ok(if works { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILURE) })
+}
+
+fn examine(args: &DoctorArgs) -> Findings {
+    let request = |hook| Request {
+        hook,
+        btf: args.btf.clone(),
+        ring_bytes: args.ring_size,
+        // Nothing is traced while the hooks are tried: no namespace has this number.
+        filter: Filter { netns: Some(1), ..Filter::default() },
+    };
+    let mut findings = Findings {
+        facts: Facts::gather(),
+        ring_bytes: args.ring_size,
+        attempts: Vec::new(),
+        hook: None,
+        degraded: Vec::new(),
+        advice: Vec::new(),
+    };
+    match kernel::load(&request(HookChoice::Auto)) {
+        Ok(mut loaded) => {
+            findings.hook = Some(loaded.hook.name());
+            findings.degraded.append(&mut loaded.degraded);
+            findings.attempts.append(&mut loaded.attempts);
+            for (hook, purpose, walk) in [
+                ("iter/tcp", "sockets that are older than the tracer", Walk::Sockets),
+                ("iter/task_file", "the owners of those", Walk::Files),
+            ] {
+                let error = loaded.walk(walk).err();
+                if let Some(error) = &error {
+                    findings.degraded.push(format!("no {purpose} ({hook}: {error})"));
+                }
+                findings.attempts.push(Attempt { hook, purpose, error });
+            }
+        }
+        Err(error) => findings.advice.push(error.to_string()),
+    }
+    if findings.hook != Some("tracepoint") {
+        let without_btf = Request { btf: None, ..request(HookChoice::Tracepoint) };
+        let error = kernel::load(&without_btf).err().map(|error| error.to_string());
+        let (hook, purpose) =
+            ("tracepoint/sock/inet_sock_set_state", "in place of tp_btf, where that is not to be had");
+        findings.attempts.push(Attempt { hook, purpose, error });
+    }
+    findings.advise();
+    findings
+}
+
+impl Findings {
+    fn advise(&mut self) {
+        let missing: Vec<&str> =
+            self.facts.capabilities.iter().filter(|it| !it.held).map(|it| it.name).collect();
+        if !missing.is_empty() {
+            self.advice.push(format!(
+                "not held: {}; run as root, or give them with setcap or the unit's AmbientCapabilities",
+                missing.join(", ")
+            ));
+        }
+        if self.facts.tracefs.is_none() {
+            self.advice.push(
+                "tracefs is not mounted; only the fallback needs it: mount -t tracefs tracefs /sys/kernel/tracing"
+                    .into(),
+            );
+        }
+        if self.facts.btf_bytes.is_none() {
+            self.advice.push(
+                "no BTF: use a kernel with CONFIG_DEBUG_INFO_BTF=y, as all large distributions build".into(),
+            );
+        }
+        if self.facts.cgroup == "v1" || self.facts.cgroup == "none" {
+            self.advice.push(
+                "no cgroup v2: containers are told by the owner's cgroups, and --cgroup does not work".into(),
+            );
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut out = String::new();
+        // Writing to a string does not fail.
+        let mut line = |key: &str, value: String| {
+            let _ = writeln!(out, "{key:<14} {value}");
+        };
+        let facts = &self.facts;
+        let limit = |value: Option<u64>| value.map_or("unlimited".into(), |value| value.to_string());
+        let btf = facts.btf_bytes.map_or("none".into(), |bytes| format!("{bytes} bytes"));
+        line("kernel", format!("{} {}", facts.kernel, facts.machine));
+        line("BTF", btf);
+        line("tracefs", facts.tracefs.clone().unwrap_or_else(|| "not mounted".into()));
+        line("cgroup", facts.cgroup.into());
+        line("memlock", format!("{} bytes", limit(facts.memlock_bytes)));
+        line("open files", limit(facts.open_files));
+        line("ring", format!("{} bytes", self.ring_bytes));
+        for it in &facts.capabilities {
+            let held = if it.held { "yes" } else { "NO " };
+            line("capability", format!("{held}  {:<20} {}", it.name, it.purpose));
+        }
+        for it in &self.attempts {
+            let result = if it.error.is_some() { "NO " } else { "yes" };
+            let why = it.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+            line("hook", format!("{result}  {} ({}){why}", it.hook, it.purpose));
+        }
+        for it in &self.degraded {
+            line("degraded", it.clone());
+        }
+        for it in &self.advice {
+            line("advice", it.clone());
+        }
+        let verdict = match self.hook {
+            Some(hook) if self.degraded.is_empty() => format!("tracing works, by {hook}"),
+            Some(hook) => format!("tracing works, by {hook}, with what is said above missing"),
+            None => "tracing does not work here".into(),
+        };
+        line("verdict", verdict);
+        out
+    }
+
+    fn json(&self) -> Value {
+        let facts = &self.facts;
+        json!({
+            "schema": "sockstate/1",
+            "kind": "doctor",
+            "works": self.hook.is_some(),
+            "hook": self.hook,
+            "kernel": {"release": facts.kernel, "machine": facts.machine},
+            "btf_bytes": facts.btf_bytes,
+            "tracefs": facts.tracefs,
+            "cgroup": facts.cgroup,
+            "memlock_bytes": facts.memlock_bytes,
+            "open_files": facts.open_files,
+            "unprivileged_bpf_disabled": facts.unprivileged_bpf_disabled,
+            "ring_bytes": self.ring_bytes,
+            "capabilities": facts.capabilities.iter().map(|it| json!({
+                "name": it.name, "held": it.held, "required": it.required, "purpose": it.purpose,
+            })).collect::<Vec<_>>(),
+            "hooks": self.attempts.iter().map(|it| json!({
+                "hook": it.hook, "works": it.error.is_none(), "error": it.error, "purpose": it.purpose,
+            })).collect::<Vec<_>>(),
+            "degraded": self.degraded,
+            "advice": self.advice,
+        })
+    }
+}

@@ -1,0 +1,220 @@
+//! `sockstate trace`.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{IsTerminal, Read, Seek, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result};
+use rustix::fs::{FlockOperation, flock};
+use tokio::io::unix::AsyncFd;
+
+use super::{Failure, exit};
+use crate::{
+    cli::{Colour, FormatName, HookName, TraceArgs},
+    config,
+    enrich::{Cgroups, Enricher},
+    format::{Csv, Format, Json, Table as TableFormat},
+    kernel::{self, HookChoice, Request},
+    model::{CgroupTree, EventKind, Filter, LostPlace, Start},
+    pipeline::{self, Limits, Pipeline, Summary, Writer},
+    route::Router,
+    sinks::Output,
+    source::{self, KernelSource},
+    track::Table,
+};
+
+/// Held while one instance traces.
+const LOCK: &str = "/run/sockstate.lock";
+
+/// Runs it.
+pub(super) fn run(args: &TraceArgs) -> Result<ExitCode> {
+    let filter = filter(args)?;
+    let _lock = if args.alongside { None } else { lock()? };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let summary = runtime.block_on(trace(args, filter))?;
+    report(&summary);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Names and paths become numbers.
+fn filter(args: &TraceArgs) -> Result<Filter, Failure> {
+    let netns = args.netns.as_deref().map(config::resolve_netns).transpose().map_err(Failure::usage)?;
+    let cgroup = args.cgroup.as_deref().map(|path| {
+        let (id, level) = Cgroups::find(Path::new("/"))?.id(path)?;
+        Ok::<_, crate::enrich::CgroupError>(CgroupTree { id, level })
+    });
+    let cgroup = cgroup.transpose().map_err(Failure::usage)?;
+    Ok(config::filter(args, netns, cgroup))
+}
+
+async fn trace(args: &TraceArgs, filter: Filter) -> Result<Summary> {
+    let output = match &args.output {
+        Some(path) => Output::file(path),
+        None => Output::stdout(),
+    };
+    let output = output.map_err(|error| Failure { code: exit::FAILURE, message: error.to_string() })?;
+    let request = Request {
+        hook: match args.hook {
+            HookName::Auto => HookChoice::Auto,
+            HookName::TpBtf => HookChoice::TpBtf,
+            HookName::Tracepoint => HookChoice::Tracepoint,
+        },
+        btf: args.btf.clone(),
+        ring_bytes: args.ring_size,
+        filter: filter.clone(),
+    };
+    let mut loaded = kernel::load(&request).map_err(Failure::from)?;
+    log_diagnostics(&mut loaded);
+
+    let instance = instance();
+    let mut table = Table::new(instance, pipeline::clock_offset_ns());
+    let mut enricher = Enricher::new(PathBuf::from("/"), args.cmdline);
+    let mut minis = Vec::new();
+    let found = source::take(&mut loaded, filter.netns, |event| {
+        if let EventKind::Socket { state, mini: true } = event.kind {
+            if args.snapshot {
+                minis.push(table.mini_snapshot(&event, state, &mut enricher));
+            }
+            return;
+        }
+        table.apply(&event, &mut enricher);
+    });
+    let mut degraded = loaded.degraded.clone();
+    degraded.extend(found.problems);
+    loaded.btf = None;
+    let start = Start {
+        time_ns: pipeline::now_ns(),
+        version: env!("CARGO_PKG_VERSION"),
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+        hook: loaded.hook.name(),
+        instance,
+        degraded,
+    };
+    for reason in &start.degraded {
+        eprintln!("sockstate: {reason}; see `sockstate doctor`");
+    }
+    let source = KernelSource::new(loaded).context("cannot read from the kernel programs")?;
+    if let Err(error) = kernel::drop_privileges() {
+        eprintln!("sockstate: cannot drop capabilities: {error}");
+    }
+    give_memory_back();
+
+    let router = Router::new(filter);
+    let writer = Writer::new(format(args, &output), args.count);
+    let limits = Limits { duration: args.duration, count: args.count };
+    let mut pipeline = Pipeline { source, table, enricher, router, writer, limits };
+    pipeline.start(start);
+    if args.snapshot {
+        pipeline.snapshot(minis);
+    }
+    Ok(pipeline.run(output).await?)
+}
+
+/// json for machines, table for people.
+fn format(args: &TraceArgs, output: &Output) -> Box<dyn Format> {
+    let default = if output.is_terminal() { FormatName::Table } else { FormatName::Json };
+    match args.format.unwrap_or(default) {
+        FormatName::Json => Box::new(Json::default()),
+        FormatName::Csv => Box::new(Csv),
+        FormatName::Table => {
+            let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+            Box::new(TableFormat::new(match args.color {
+                Colour::Always => true,
+                Colour::Never => false,
+                Colour::Auto => output.is_terminal() && !no_color,
+            }))
+        }
+    }
+}
+
+/// The rare words of the kernel programs themselves.
+fn log_diagnostics(loaded: &mut kernel::Loaded) {
+    struct Stderr;
+    impl log::Log for Stderr {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+        fn log(&self, record: &log::Record<'_>) {
+            eprintln!("sockstate: kernel program: {}", record.args());
+        }
+        fn flush(&self) {}
+    }
+    let Ok(logger) = aya_log::EbpfLogger::init_with_logger(&mut loaded.ebpf, Stderr) else { return };
+    // SAFETY: the logger owns its ring's descriptor and keeps it open as long as it lives.
+    let Ok(mut logger) = (unsafe { AsyncFd::register(logger) }) else { return };
+    tokio::spawn(async move {
+        while let Ok(mut guard) = logger.readable_mut().await {
+            guard.get_inner_mut().flush();
+            guard.clear_ready();
+        }
+    });
+}
+
+/// 24 bits that tell this run's connection ids from another's.
+fn instance() -> u32 {
+    let seed = pipeline::now_ns() as u64 ^ u64::from(std::process::id()) << 32;
+    (seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32
+}
+
+/// Loading took megabytes for BTF that nobody needs any more.
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes a number, keeps the heap as it is.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// The lock, unless it cannot be had for lack of a /run that we may write to.
+fn lock() -> Result<Option<File>> {
+    let Ok(mut file) = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o644)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(LOCK)
+    else {
+        return Ok(None);
+    };
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut pid = String::new();
+        // A message without the number is still a message.
+        let _ = file.read_to_string(&mut pid);
+        let message = format!(
+            "another sockstate (pid {}) is tracing; every transition would cost twice: end that one, read its output, or use --alongside",
+            pid.trim()
+        );
+        return Err(Failure { code: exit::SECOND, message }.into());
+    }
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .context("cannot write the lock")?;
+    Ok(Some(file))
+}
+
+/// What was lost, for whoever watches.
+fn report(summary: &Summary) {
+    let lost: Vec<String> = LostPlace::ALL
+        .iter()
+        .filter_map(|place| {
+            let count = *summary.lost.get(place)?;
+            (count > 0).then(|| format!("{count} ({})", place.name()))
+        })
+        .collect();
+    if !lost.is_empty() {
+        eprintln!("sockstate: {} transitions; lost {}", summary.transitions, lost.join(", "));
+    } else if std::io::stderr().is_terminal() {
+        eprintln!("sockstate: {} transitions; nothing lost", summary.transitions);
+    }
+}

@@ -1,0 +1,186 @@
+//! From what was typed to what is meant.
+
+use std::{fs, os::unix::fs::MetadataExt, path::Path, time::Duration};
+
+use ipnet::IpNet;
+
+use crate::{
+    cli::TraceArgs,
+    model::{CgroupTree, Filter, ParseStateError, Ports, StateSet},
+};
+
+/// Smallest ring: below, a record with its header might not fit beside another.
+const RING_MIN: u64 = 4096;
+/// Largest ring (a quarter of what the kernel's u32 holds, to be sane).
+const RING_MAX: u64 = 1 << 30;
+
+/// `80`, `80,443`, `8000-8099`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_ports(text: &str) -> Result<Ports, String> {
+    let port = |text: &str| match text.trim().parse::<u16>() {
+        Ok(0) | Err(_) => Err(format!("'{}' is not a port (1 to 65535)", text.trim())),
+        Ok(port) => Ok(port),
+    };
+    let ranges = text.split(',').map(|item| match item.split_once('-') {
+        Some((first, last)) => {
+            let range = port(first)?..=port(last)?;
+            if range.is_empty() { Err(format!("'{item}' ends before it begins")) } else { Ok(range) }
+        }
+        None => port(item).map(|port| port..=port),
+    });
+    ranges.collect::<Result<_, _>>().map(Ports)
+}
+
+/// `10.0.0.0/8`, `2001:db8::1`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_prefix(text: &str) -> Result<IpNet, String> {
+    let net = text
+        .parse::<IpNet>()
+        .or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from))
+        .map_err(|_| format!("'{text}' is no address or prefix; write 10.0.0.0/8 or 2001:db8::1"))?;
+    if net.addr() != net.network() {
+        return Err(format!("'{text}' has bits behind its prefix; did you mean {}?", net.trunc()));
+    }
+    Ok(net)
+}
+
+/// One state's name, or a group of `ss`.
+///
+/// # Errors
+/// There is no such state.
+pub fn parse_states(text: &str) -> Result<StateSet, ParseStateError> {
+    text.parse()
+}
+
+/// `10s`, `1h30m`; plain numbers are seconds.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("'{text}' is no length of time; write 10s, 5m or 1h30m");
+    let duration = match text.parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| wrong())?,
+        Err(_) => {
+            let signed: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
+            signed.try_into().map_err(|_| wrong())?
+        }
+    };
+    if duration.is_zero() { Err(format!("'{text}' is no time at all")) } else { Ok(duration) }
+}
+
+/// `65536`, `64K`, `16M`, `1G`; a power of two.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_ring_size(text: &str) -> Result<u32, String> {
+    let (digits, unit) = match text.to_ascii_uppercase().trim_end_matches("IB").trim_end_matches('B') {
+        upper if upper.ends_with('K') => (upper[..upper.len() - 1].to_owned(), 1 << 10),
+        upper if upper.ends_with('M') => (upper[..upper.len() - 1].to_owned(), 1 << 20),
+        upper if upper.ends_with('G') => (upper[..upper.len() - 1].to_owned(), 1 << 30),
+        upper => (upper.to_owned(), 1),
+    };
+    let bytes = digits.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    let bytes = bytes.ok_or_else(|| format!("'{text}' is no size; write 1M or 65536"))?;
+    if !(RING_MIN..=RING_MAX).contains(&bytes) {
+        return Err(format!("'{text}' is not between 4K and 1G"));
+    }
+    if !bytes.is_power_of_two() {
+        let next = bytes.next_power_of_two();
+        return Err(format!("'{text}' is not a power of two; the next is {next}"));
+    }
+    u32::try_from(bytes).map_err(|_| format!("'{text}' is too large"))
+}
+
+/// Inode number of a network namespace given by number, by `ip netns` name or by path.
+///
+/// # Errors
+/// There is no such namespace.
+pub fn resolve_netns(text: &str) -> Result<u32, String> {
+    if let Ok(inode) = text.parse::<u32>() {
+        return Ok(inode);
+    }
+    let path = if text.contains('/') { text.to_owned() } else { format!("/run/netns/{text}") };
+    fs::metadata(Path::new(&path))
+        .ok()
+        .and_then(|metadata| u32::try_from(metadata.ino()).ok())
+        .ok_or_else(|| {
+            format!("no network namespace '{text}': give a name of `ip netns`, a path such as /proc/PID/ns/net, or an inode number")
+        })
+}
+
+/// The filter that the arguments spell; namespaces and cgroups are resolved already.
+#[must_use]
+pub fn filter(args: &TraceArgs, netns: Option<u32>, cgroup: Option<CgroupTree>) -> Filter {
+    let union = |sets: &[StateSet]| sets.iter().fold(StateSet::default(), |all, set| all.union(*set));
+    let version = |flag: bool, version: u8| flag.then_some(version);
+    Filter {
+        ip_version: version(args.ipv4, 4).or(version(args.ipv6, 6)),
+        ports: args.port.clone().unwrap_or_default(),
+        local_ports: args.local_port.clone().unwrap_or_default(),
+        remote_ports: args.remote_port.clone().unwrap_or_default(),
+        local: args.local.clone(),
+        remote: args.remote.clone(),
+        from: union(&args.from),
+        to: union(&args.to),
+        pids: args.pid.clone(),
+        comms: args.comm.clone(),
+        netns,
+        cgroup,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports() {
+        assert_eq!(parse_ports("80,8000-8002").expect("ports"), Ports(vec![80..=80, 8000..=8002]));
+        for wrong in ["0", "65536", "-1", "", "80,", "90-80", "http", "1-2-3", "99999999999"] {
+            assert!(parse_ports(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn prefixes() {
+        assert_eq!(parse_prefix("10.0.0.0/8").expect("v4").to_string(), "10.0.0.0/8");
+        assert_eq!(parse_prefix("::1").expect("v6").to_string(), "::1/128");
+        assert!(parse_prefix("10.1.0.0/8").expect_err("host bits").contains("10.0.0.0/8"));
+        for wrong in ["10.0.0.0/33", "::/129", "10.0.0", "localhost", ""] {
+            assert!(parse_prefix(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn ring_sizes() {
+        for (text, bytes) in
+            [("4096", 4096), ("64k", 65536), ("16M", 16 << 20), ("1MiB", 1 << 20), ("1G", 1 << 30)]
+        {
+            assert_eq!(parse_ring_size(text), Ok(bytes), "{text}");
+        }
+        for wrong in ["0", "4095", "5000", "3M", "2G", "M", "-1M", "99999999999999999999G"] {
+            assert!(parse_ring_size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        for (text, ms) in [
+            ("10s", 10_000),
+            ("5m", 300_000),
+            ("1h30m", 5_400_000),
+            ("2", 2000),
+            ("0.5", 500),
+            ("250ms", 250),
+        ] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for wrong in ["", "0", "-1", "-5s", "soon", "nan", "1e999"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Bytes of the ring and of the iterators -> [`Event`]. No unsafe, no panic, whatever the bytes.
+
+use std::{mem::offset_of, net::Ipv6Addr};
+
+use sockstate_abi::abi::{AF_INET, AF_INET6, Head, flag, kind};
+use thiserror::Error;
+
+use crate::model::{Event, EventKind, KernelListener, State, Task, Tuple, wide};
+
+/// Why bytes are no record.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum DecodeError {
+    /// Shorter than its flags say.
+    #[error("record of {len} bytes is too short for its {part}")]
+    Short {
+        /// Length in bytes.
+        len: usize,
+        /// What did not fit.
+        part: &'static str,
+    },
+    /// A kind of another version.
+    #[error("unknown kind of record {0}")]
+    Kind(u8),
+    /// Neither IPv4 nor IPv6.
+    #[error("unknown address family {0}")]
+    Family(u16),
+    /// A kind without the part that it needs.
+    #[error("record of kind {0} has no task")]
+    NoTask(u8),
+}
+
+/// Reads fields one after another.
+struct Reader<'a> {
+    rest: &'a [u8],
+    len: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn take<const N: usize>(&mut self, part: &'static str) -> Result<[u8; N], DecodeError> {
+        let Some((head, rest)) = self.rest.split_first_chunk::<N>() else {
+            return Err(DecodeError::Short { len: self.len, part });
+        };
+        self.rest = rest;
+        Ok(*head)
+    }
+
+    fn u64(&mut self, part: &'static str) -> Result<u64, DecodeError> {
+        self.take(part).map(u64::from_ne_bytes)
+    }
+
+    fn task(&mut self) -> Result<Task, DecodeError> {
+        Ok(Task {
+            pid: u32::from_ne_bytes(self.take("task")?),
+            exec_id: u32::from_ne_bytes(self.take("task")?),
+            start_ns: self.u64("task")?,
+            comm: self.take("task")?,
+        })
+    }
+}
+
+/// Decodes one record. Bytes behind it are ignored: the ring pads.
+///
+/// # Errors
+/// What is wrong with the bytes.
+pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
+    let mut reader = Reader { rest: bytes, len: bytes.len() };
+    // One check for the whole head.
+    let head: [u8; size_of::<Head>()] = reader.take("head")?;
+    let u64_at = |at: usize| {
+        let b = &head[at..at + 8];
+        u64::from_ne_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]])
+    };
+    let u32_at = |at: usize| {
+        let b = &head[at..at + 4];
+        u32::from_ne_bytes([b[0], b[1], b[2], b[3]])
+    };
+    let u16_at = |at: usize| u16::from_ne_bytes([head[at], head[at + 1]]);
+    let (time_ns, sk) = (u64_at(offset_of!(Head, time_ns)), u64_at(offset_of!(Head, sk)));
+    let (cgroup, netns) = (u64_at(offset_of!(Head, cgroup)), u32_at(offset_of!(Head, netns)));
+    let (uid, extra) = (u32_at(offset_of!(Head, uid)), u32_at(offset_of!(Head, extra)));
+    let (kind, flags) = (head[offset_of!(Head, kind)], head[offset_of!(Head, flags)]);
+    let old = State::from_number(head[offset_of!(Head, old)]);
+    let new = State::from_number(head[offset_of!(Head, new)]);
+    let (family, error) = (u16_at(offset_of!(Head, family)), u16_at(offset_of!(Head, error)));
+    let local_port = u16_at(offset_of!(Head, local_port));
+    let remote_port = u16_at(offset_of!(Head, remote_port));
+    if family != AF_INET && family != AF_INET6 {
+        return Err(DecodeError::Family(family));
+    }
+    let (local, remote) = if flags & flag::V6 != 0 {
+        let read = |reader: &mut Reader<'_>| reader.take::<16>("addresses").map(Ipv6Addr::from);
+        (read(&mut reader)?, read(&mut reader)?)
+    } else {
+        let read = |reader: &mut Reader<'_>| reader.take::<4>("addresses").map(wide);
+        (read(&mut reader)?, read(&mut reader)?)
+    };
+    let task = if flags & flag::TASK != 0 { Some(reader.task()?) } else { None };
+    let listener = if flags & flag::LISTENER != 0 { reader.u64("listener")? } else { 0 };
+    let kind = match kind {
+        kind::TRANSITION => EventKind::Transition {
+            from: old,
+            to: new,
+            task,
+            listener: (listener != 0).then_some(KernelListener(listener)),
+            maybe_copy: flags & flag::COMPANION != 0,
+        },
+        kind::PORT => EventKind::PortKnown,
+        kind::SOCKET => EventKind::Socket { state: new, mini: flags & flag::MINI != 0 },
+        kind::FILE => {
+            let task = task.ok_or(DecodeError::NoTask(kind))?;
+            EventKind::Held { state: new, task, fd: extra }
+        }
+        other => return Err(DecodeError::Kind(other)),
+    };
+    let known = flags & flag::BARE == 0;
+    Ok(Event {
+        time_ns,
+        sk,
+        cgroup: (cgroup != 0).then_some(cgroup),
+        netns: (netns != 0).then_some(netns),
+        uid: (known && flags & flag::MINI == 0).then_some(uid),
+        error: if known { error } else { 0 },
+        tuple: Tuple { local, remote, local_port, remote_port, v6_socket: family == AF_INET6 },
+        kind,
+    })
+}

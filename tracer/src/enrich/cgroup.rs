@@ -1,0 +1,121 @@
+//! Cgroup ids to paths: one `open_by_handle_at` an id, no walk through the tree.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io,
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+    path::{Path, PathBuf},
+};
+
+use rustc_hash::FxBuildHasher;
+use thiserror::Error;
+
+/// Why a cgroup cannot be found.
+#[derive(Debug, Error)]
+pub enum CgroupError {
+    /// No cgroup2 file system.
+    #[error("no cgroup v2 hierarchy is mounted")]
+    NoHierarchy,
+    /// The path is not one.
+    #[error("no cgroup {path}: {source}; give its path below {mount} (see /proc/PID/cgroup)")]
+    NotFound {
+        /// What was asked for.
+        path: String,
+        /// Where the hierarchy is.
+        mount: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A mounted cgroup v2 hierarchy.
+pub struct Cgroups {
+    mount: PathBuf,
+    directory: File,
+    paths: HashMap<u64, Option<String>, FxBuildHasher>,
+}
+
+/// Paths remembered at most; then all are asked for anew.
+const MAX_PATHS: usize = 16_384;
+
+/// `struct file_handle` with the kernfs id as its handle (`FILEID_KERNFS`, fs/kernfs/mount.c).
+#[repr(C)]
+struct Handle {
+    bytes: u32,
+    kind: i32,
+    id: u64,
+}
+
+impl Cgroups {
+    /// The hierarchy that `root`/proc/self/mounts names.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be opened.
+    pub fn find(root: &Path) -> Result<Self, CgroupError> {
+        let mounts = fs::read_to_string(root.join("proc/self/mounts")).unwrap_or_default();
+        let mount = mounts
+            .lines()
+            .map(|line| line.split(' ').collect::<Vec<_>>())
+            .find(|fields| fields.get(2) == Some(&"cgroup2"))
+            .and_then(|fields| fields.get(1).map(|path| root.join(path.trim_start_matches('/'))))
+            .ok_or(CgroupError::NoHierarchy)?;
+        let directory = File::open(&mount).map_err(|_| CgroupError::NoHierarchy)?;
+        Ok(Self { mount, directory, paths: HashMap::default() })
+    }
+
+    /// Path of cgroup `id` below the mount, null if it is gone.
+    pub fn path(&mut self, id: u64) -> Option<String> {
+        if let Some(path) = self.paths.get(&id) {
+            return path.clone();
+        }
+        let path = self.resolve(id).ok();
+        if self.paths.len() == MAX_PATHS {
+            self.paths.clear();
+        }
+        self.paths.insert(id, path.clone());
+        path
+    }
+
+    /// Id and depth of the cgroup at `path` (below the mount, or with it).
+    ///
+    /// # Errors
+    /// There is no such cgroup.
+    pub fn id(&self, path: &str) -> Result<(u64, u32), CgroupError> {
+        let below = Path::new(path)
+            .strip_prefix(&self.mount)
+            .unwrap_or_else(|_| Path::new(path.trim_start_matches('/')));
+        let metadata = fs::metadata(self.mount.join(below)).and_then(|metadata| {
+            if metadata.is_dir() { Ok(metadata) } else { Err(io::ErrorKind::NotADirectory.into()) }
+        });
+        let metadata = metadata.map_err(|source| CgroupError::NotFound {
+            path: path.to_owned(),
+            mount: self.mount.display().to_string(),
+            source,
+        })?;
+        Ok((metadata.ino(), below.components().count() as u32))
+    }
+
+    fn resolve(&self, id: u64) -> io::Result<String> {
+        let mut handle = Handle { bytes: 8, kind: 0xfe, id };
+        // SAFETY: the descriptor is open and `handle` has the layout and size that its first field says.
+        let fd = unsafe {
+            libc::open_by_handle_at(
+                self.directory.as_raw_fd(),
+                (&raw mut handle).cast(),
+                libc::O_PATH | libc::O_CLOEXEC,
+            )
+        };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: just opened, and owned by nobody else.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let path = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
+        let below = path.strip_prefix(&self.mount).unwrap_or(&path);
+        Ok(format!("/{}", below.display()))
+    }
+}

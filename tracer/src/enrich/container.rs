@@ -1,0 +1,210 @@
+//! What the path of a cgroup says about containers, pods and units. Patterns of docker, containerd, CRI-O, podman,
+//! ECS, LXC, systemd-nspawn, the kubelet and systemd, with both cgroup drivers.
+
+use crate::model::Container;
+
+/// Where a process runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) container: Option<Container>,
+    pub(super) pod_uid: Option<String>,
+    pub(super) unit: Option<String>,
+}
+
+impl Place {
+    /// What is known here, else what `other` knows.
+    pub(super) fn or(self, other: Self) -> Self {
+        Self {
+            container: self.container.or(other.container),
+            pod_uid: self.pod_uid.or(other.pod_uid),
+            unit: self.unit.or(other.unit),
+        }
+    }
+
+    /// Reads a path such as `/system.slice/docker-<id>.scope`. The innermost match counts.
+    pub(super) fn of(path: &str) -> Self {
+        let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+        let mut place = Self::default();
+        for (at, segment) in segments.iter().enumerate() {
+            if let Some(uid) = pod_uid(segment) {
+                place.pod_uid = Some(uid);
+            }
+            let parent = at.checked_sub(1).map(|before| segments[before]);
+            if let Some(container) = container(segment, parent, place.pod_uid.is_some()) {
+                place.container = Some(container);
+            } else if is_unit(segment) {
+                place.unit = Some((*segment).to_owned());
+            }
+        }
+        place
+    }
+}
+
+/// `kubepods-burstable-pod<uid with _>.slice` or `pod<uid>`.
+fn pod_uid(segment: &str) -> Option<String> {
+    let slice = segment.split(':').next().unwrap_or(segment);
+    let start = if slice.contains("kubepods") { slice.rfind("-pod")? + 4 } else { 3 };
+    if !slice.contains("kubepods") && !slice.starts_with("pod") {
+        return None;
+    }
+    let uid = slice.get(start..)?.trim_end_matches(".slice").replace('_', "-");
+    let is_uid = uid.len() >= 32 && uid.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+    is_uid.then_some(uid)
+}
+
+fn container(segment: &str, parent: Option<&str>, in_pod: bool) -> Option<Container> {
+    let found = |id: &str, runtime: Option<&'static str>| Some(Container { id: id.to_owned(), runtime });
+    // containerd without systemd slices: "<slice>:<prefix>:<id>".
+    if let [_, prefix, id] = segment.split(':').collect::<Vec<_>>()[..]
+        && is_id(id)
+    {
+        return found(id, runtime(prefix));
+    }
+    let name = segment.strip_suffix(".scope").unwrap_or(segment);
+    if let Some((prefix, id)) = name.rsplit_once('-')
+        && is_id(id)
+    {
+        // conmon watches a container from outside.
+        return if prefix.ends_with("conmon") { None } else { found(id, runtime(prefix)) };
+    }
+    if is_id(name) {
+        let by_parent = match parent {
+            Some("docker") => Some("docker"),
+            Some(parent) if parent.starts_with("libpod") => Some("podman"),
+            _ if in_pod => Some("cri"),
+            Some(parent) if is_hex(parent, 32) => Some("ecs"),
+            _ => None,
+        };
+        return found(name, by_parent);
+    }
+    // ECS on newer agents: "<32 hex>-<number>".
+    if let Some((task, number)) = name.split_once('-')
+        && is_hex(task, 32)
+        && !number.is_empty()
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        return found(name, Some("ecs"));
+    }
+    if let Some(name) = segment.strip_prefix("lxc.payload.") {
+        return found(name, Some("lxc"));
+    }
+    if parent == Some("lxc") {
+        return found(segment, Some("lxc"));
+    }
+    let machine = segment.strip_suffix(".scope").and_then(|name| name.strip_prefix("machine-"));
+    found(&machine?.replace("\\x2d", "-"), Some("nspawn"))
+}
+
+fn runtime(prefix: &str) -> Option<&'static str> {
+    match prefix {
+        "docker" => Some("docker"),
+        "cri-containerd" | "containerd" | "nerdctl" => Some("containerd"),
+        "crio" => Some("cri-o"),
+        "libpod" => Some("podman"),
+        _ => None,
+    }
+}
+
+fn is_unit(segment: &str) -> bool {
+    segment.ends_with(".service") || segment.ends_with(".scope")
+}
+
+fn is_id(text: &str) -> bool {
+    is_hex(text, 64)
+}
+
+fn is_hex(text: &str, len: usize) -> bool {
+    text.len() == len && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "3f1c0e6ad1f7c2f5c1d64c4a50b6f3a0a9b64c5d3c3b0c6e8d4cbb4b1a2f9e77";
+    const POD: &str = "abcd1234-12ab-34cd-56ef-0123456789ab";
+    const TASK: &str = "0123456789abcdef0123456789abcdef";
+
+    #[test]
+    fn every_runtime_is_recognised() {
+        let pod = POD.replace('-', "_");
+        for (path, runtime, pod, unit) in [
+            (format!("/docker/{ID}"), Some("docker"), None, None),
+            (format!("/system.slice/docker-{ID}.scope"), Some("docker"), None, None),
+            (format!("/docker/{ID}/init.scope"), Some("docker"), None, Some("init.scope")),
+            (
+                format!(
+                    "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{pod}.slice/cri-containerd-{ID}.scope"
+                ),
+                Some("containerd"),
+                Some(POD),
+                None,
+            ),
+            (
+                format!("/kubepods.slice/kubepods-pod{pod}.slice/crio-{ID}.scope"),
+                Some("cri-o"),
+                Some(POD),
+                None,
+            ),
+            (format!("/kubepods/besteffort/pod{POD}/{ID}"), Some("cri"), Some(POD), None),
+            (
+                format!(
+                    "/system.slice/containerd.service/kubepods-burstable-pod{pod}.slice:cri-containerd:{ID}"
+                ),
+                Some("containerd"),
+                Some(POD),
+                Some("containerd.service"),
+            ),
+            (
+                format!(
+                    "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{pod}.slice/cri-containerd-{ID}.scope"
+                ),
+                Some("containerd"),
+                Some(POD),
+                None,
+            ),
+            (format!("/machine.slice/libpod-{ID}.scope/container"), Some("podman"), None, None),
+            (
+                format!("/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope"),
+                Some("podman"),
+                None,
+                Some("user@1000.service"),
+            ),
+            (format!("/libpod_parent/libpod-{ID}"), Some("podman"), None, None),
+            (format!("/ecs/{TASK}/{ID}"), Some("ecs"), None, None),
+        ] {
+            let place = Place::of(&path);
+            let container = Container { id: ID.into(), runtime };
+            assert_eq!(place.container, Some(container), "{path}");
+            assert_eq!(place.pod_uid.as_deref(), pod, "{path}");
+            assert_eq!(place.unit.as_deref(), unit, "{path}");
+        }
+    }
+
+    #[test]
+    fn names_in_place_of_ids() {
+        for (path, id, runtime) in [
+            ("/lxc.payload.web1/system.slice/x.service".to_owned(), "web1", "lxc"),
+            ("/lxc/web1".to_owned(), "web1", "lxc"),
+            ("/machine.slice/machine-my\\x2dbox.scope".to_owned(), "my-box", "nspawn"),
+            (format!("/ecs/{TASK}-1234567890"), &format!("{TASK}-1234567890"), "ecs"),
+        ] {
+            let container = Container { id: id.into(), runtime: Some(runtime) };
+            assert_eq!(Place::of(&path).container, Some(container), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_container_is_none() {
+        for (path, unit) in [
+            ("/".to_owned(), None),
+            ("/system.slice/nginx.service".to_owned(), Some("nginx.service")),
+            ("/user.slice/user-0.slice/session-3.scope".to_owned(), Some("session-3.scope")),
+            (format!("/machine.slice/libpod-conmon-{ID}.scope"), Some(&*format!("libpod-conmon-{ID}.scope"))),
+        ] {
+            let place = Place::of(&path);
+            assert_eq!(place.container, None, "{path}");
+            assert_eq!(place.unit.as_deref(), unit, "{path}");
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What /proc tells of a process, if it is still the same one.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::container::Place;
+use crate::model::Task;
+
+/// Ticks a second in /proc (`USER_HZ`, 100 on every architecture that Linux supports).
+const TICK_NS: u64 = 10_000_000;
+
+/// What could be read; null where not.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Details {
+    pub(super) exe: Option<String>,
+    pub(super) cmdline: Option<String>,
+}
+
+/// Executable and, if asked for, command line of `task`.
+pub(super) fn details(root: &Path, task: &Task, cmdline: bool) -> Details {
+    let directory = directory(root, task);
+    let found = Details {
+        exe: fs::read_link(directory.join("exe")).ok().map(|path| path.to_string_lossy().into()),
+        cmdline: cmdline.then(|| read_cmdline(&directory)).flatten(),
+    };
+    // Asked last: if the pid was passed on in between, what was read is another process's.
+    if is_same(&directory, task) { found } else { Details::default() }
+}
+
+/// Container and unit by the cgroups of `task`, all hierarchies.
+pub(super) fn place(root: &Path, task: &Task) -> Place {
+    let directory = directory(root, task);
+    let Ok(text) = fs::read_to_string(directory.join("cgroup")) else { return Place::default() };
+    let places = text.lines().filter_map(|line| line.splitn(3, ':').nth(2)).map(Place::of);
+    let place = places.fold(Place::default(), Place::or);
+    if is_same(&directory, task) { place } else { Place::default() }
+}
+
+fn directory(root: &Path, task: &Task) -> PathBuf {
+    root.join("proc").join(task.pid.to_string())
+}
+
+fn read_cmdline(directory: &Path) -> Option<String> {
+    let bytes = fs::read(directory.join("cmdline")).ok()?;
+    let words = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
+    let line = String::from_utf8_lossy(words).replace('\0', " ");
+    (!line.is_empty()).then_some(line)
+}
+
+/// Whether the pid still is this process: by its start where the kernel told it, else by its name.
+fn is_same(directory: &Path, task: &Task) -> bool {
+    let Ok(stat) = fs::read(directory.join("stat")) else { return false };
+    // The name stands in brackets and may hold anything, brackets too.
+    let Some(close) = stat.iter().rposition(|&byte| byte == b')') else { return false };
+    let Some(open) = stat.iter().position(|&byte| byte == b'(') else { return false };
+    if task.start_ns == 0 {
+        return stat.get(open + 1..close) == Some(task.comm());
+    }
+    // Field 22, and field 3 is the first behind the name (proc(5)).
+    std::str::from_utf8(&stat[close + 1..])
+        .ok()
+        .and_then(|rest| rest.split_ascii_whitespace().nth(22 - 3))
+        .and_then(|ticks| ticks.parse::<u64>().ok())
+        .is_some_and(|ticks| ticks == task.start_ns / TICK_NS)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn task(start_ns: u64) -> Task {
+        Task { pid: 42, exec_id: 1, start_ns, comm: *b"we) (ird\0\0\0\0\0\0\0\0" }
+    }
+
+    fn fixture(test: &str) -> PathBuf {
+        let root = std::env::temp_dir().join(format!("sockstate-{test}-{}", std::process::id()));
+        let process = root.join("proc/42");
+        fs::create_dir_all(&process).expect("directory");
+        let rest = "S 1 42 42 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 5000 0 0";
+        fs::write(process.join("stat"), format!("42 (we) (ird) {rest}\n")).expect("stat");
+        fs::write(process.join("cmdline"), b"srv\0--token\0s3cret\0").expect("cmdline");
+        let cgroup = "4:memory:/\n1:name=systemd:/system.slice/srv.service\n0::/\n";
+        fs::write(process.join("cgroup"), cgroup).expect("cgroup");
+        symlink("/usr/bin/srv", process.join("exe")).expect("exe");
+        root
+    }
+
+    #[test]
+    fn the_same_process_is_read_and_another_one_is_not() {
+        let root = fixture("process");
+        let same = task(5000 * TICK_NS + 1234);
+        let found = details(&root, &same, false);
+        assert_eq!(found, Details { exe: Some("/usr/bin/srv".into()), cmdline: None });
+        assert_eq!(details(&root, &same, true).cmdline.as_deref(), Some("srv --token s3cret"));
+        assert_eq!(place(&root, &same).unit.as_deref(), Some("srv.service"));
+        assert_eq!(details(&root, &task(4999 * TICK_NS), true), Details::default());
+        assert_eq!(place(&root, &task(4999 * TICK_NS)), Place::default());
+        // Without a start time the name must do.
+        assert!(details(&root, &task(0), false).exe.is_some());
+        let renamed = Task { comm: *b"other\0\0\0\0\0\0\0\0\0\0\0", ..task(0) };
+        assert!(details(&root, &renamed, false).exe.is_none());
+        fs::remove_dir_all(root).expect("clean up");
+    }
+
+    #[test]
+    fn a_process_that_is_gone_has_no_details() {
+        assert_eq!(details(Path::new("/nonexistent"), &task(1), true), Details::default());
+    }
+}

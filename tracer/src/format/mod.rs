@@ -1,0 +1,26 @@
+//! Finished records as bytes.
+
+mod community_id;
+mod csv;
+mod errno;
+mod json;
+mod table;
+mod time;
+
+pub use csv::Csv;
+pub use json::Json;
+pub use table::Table;
+
+use crate::model::{Notice, Transition};
+
+/// How records are written.
+pub trait Format {
+    /// What stands before the first record.
+    fn header(&mut self, out: &mut Vec<u8>);
+
+    /// Appends a transition, with its number in the stream.
+    fn transition(&mut self, seq: u64, it: &Transition, out: &mut Vec<u8>);
+
+    /// Appends another record. Some formats leave some kinds out.
+    fn notice(&mut self, seq: u64, notice: &Notice, out: &mut Vec<u8>);
+}

@@ -1,0 +1,136 @@
+//! For people: one line a transition, aligned, coloured on a terminal.
+
+use std::io::Write;
+
+use super::{Format, time::Times};
+use crate::model::{Notice, Owner, Role, State, Subject, Transition, Tuple, canonical};
+
+/// The format.
+pub struct Table {
+    times: Times,
+    colour: bool,
+}
+
+impl Table {
+    /// With or without colours.
+    #[must_use]
+    pub fn new(colour: bool) -> Self {
+        Self { times: Times::clock(), colour }
+    }
+
+    fn state(&self, state: State) -> String {
+        let name = match state {
+            State::Unknown(number) => format!("UNKNOWN({number})"),
+            known => known.name().to_owned(),
+        };
+        self.paint(colour_of(state), &format!("{name:<11}"))
+    }
+
+    /// The columns that every kind of line has.
+    fn side(
+        &mut self,
+        time_ns: i64,
+        subject: &Subject,
+        tuple: &Tuple,
+        role: Option<Role>,
+        out: &mut Vec<u8>,
+    ) {
+        self.times.write(time_ns, 3, out);
+        let (pid, comm) = owner(subject.owner.as_ref());
+        let (local, remote) = ends(tuple);
+        let role = role.map_or("-", Role::name);
+        // Writing to a vector does not fail.
+        let _ = write!(out, " {pid:>7} {comm:<15} {role:<8} {local:<22} {remote:<22} ");
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+/// The palette tells by brightness too: states that may be stuck are bold.
+fn colour_of(state: State) -> &'static str {
+    match state {
+        State::Established => "32",
+        State::CloseWait | State::LastAck | State::Unknown(_) => "1;31",
+        State::FinWait1 | State::FinWait2 | State::Closing | State::TimeWait => "33",
+        State::Listen => "34",
+        State::SynSent | State::SynRecv | State::NewSynRecv => "36",
+        State::Close => "2",
+    }
+}
+
+impl Format for Table {
+    fn header(&mut self, out: &mut Vec<u8>) {
+        let line = format!(
+            "{:<12} {:>7} {:<15} {:<8} {:<22} {:<22} {:<11}    {:<11} {:>12}\n",
+            "TIME", "PID", "COMM", "ROLE", "LOCAL", "REMOTE", "FROM", "TO", "MS"
+        );
+        out.extend_from_slice(self.paint("1", line.trim_end()).as_bytes());
+        out.push(b'\n');
+    }
+
+    fn transition(&mut self, _: u64, it: &Transition, out: &mut Vec<u8>) {
+        self.side(it.time_ns, &it.subject, &it.tuple, it.role, out);
+        let ms = it.in_state.map_or_else(
+            || "-".to_owned(),
+            |time| {
+                let sign = if time.at_least { ">" } else { "" };
+                format!("{sign}{:.3}", time.ns as f64 / 1e6)
+            },
+        );
+        let cause = it.cause.map_or_else(String::new, |cause| format!("  {}", cause.name()));
+        let (from, to) = (self.state(it.from), self.state(it.to));
+        // Writing to a vector does not fail.
+        let _ = writeln!(out, "{from} -> {to} {ms:>12}{cause}");
+    }
+
+    fn notice(&mut self, _: u64, notice: &Notice, out: &mut Vec<u8>) {
+        let _ = match notice {
+            Notice::Snapshot(it) => {
+                self.side(it.time_ns, &it.subject, &it.tuple, it.role, out);
+                let mini = if it.mini { "is (mini)" } else { "is" };
+                writeln!(out, "{mini:<11}    {}", self.state(it.state))
+            }
+            Notice::Lost(it) => {
+                self.times.write(it.time_ns, 3, out);
+                let text = format!("LOST {} transitions ({})", it.count, it.place.name());
+                writeln!(out, " {}", self.paint("1;31", &text))
+            }
+            Notice::Start(_) | Notice::Stop(_) => Ok(()),
+        };
+    }
+}
+
+fn owner(owner: Option<&Owner>) -> (String, String) {
+    match owner {
+        Some(owner) => (owner.pid().to_string(), printable(&owner.comm)),
+        None => ("-".to_owned(), "-".to_owned()),
+    }
+}
+
+fn ends(tuple: &Tuple) -> (String, String) {
+    let end = |address: std::net::Ipv6Addr, port: u16| {
+        let port = if port == 0 { "-".to_owned() } else { port.to_string() };
+        match canonical(address) {
+            std::net::IpAddr::V4(v4) => format!("{v4}:{port}"),
+            std::net::IpAddr::V6(v6) => format!("[{v6}]:{port}"),
+        }
+    };
+    (end(tuple.local, tuple.local_port), end(tuple.remote, tuple.remote_port))
+}
+
+/// A name may hold anything, and must not reach the terminal's ears.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        assert_eq!(printable("a\u{1b}[2J\nb\u{9b}"), "a\u{fffd}[2J\u{fffd}b\u{fffd}");
+    }
+}

@@ -1,0 +1,261 @@
+//! Field offsets from the running kernel's type information (`/sys/kernel/btf/vmlinux`).
+//!
+//! Format: Documentation/bpf/btf.rst. Reads only what is needed for "struct.field.field" paths.
+
+use std::{collections::HashMap, fs, io, path::Path};
+
+use sockstate_abi::abi::{ABSENT, OFFSET_PATHS, Offsets};
+use thiserror::Error;
+
+const MAGIC: u16 = 0xeb9f;
+const KIND_STRUCT: u32 = 4;
+const KIND_UNION: u32 = 5;
+/// Typedef, volatile, const, restrict, type tag: a further name for another type.
+const KIND_MODIFIERS: [u32; 5] = [8, 9, 10, 11, 18];
+
+/// Why there are no offsets.
+#[derive(Debug, Error)]
+pub enum BtfError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// Which file.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is no BTF.
+    #[error("{path} is not BTF of this byte order: {what}")]
+    Malformed {
+        /// Which file.
+        path: String,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A field that every supported kernel has is not there.
+    #[error("{path} has no {field}")]
+    NoField {
+        /// Which file.
+        path: String,
+        /// Its path.
+        field: &'static str,
+    },
+}
+
+struct Types {
+    data: Vec<u8>,
+    strings: usize,
+    /// Where each type id lies.
+    at: Vec<usize>,
+    structs: HashMap<Vec<u8>, u32>,
+}
+
+/// Offsets of all fields that the programs use.
+///
+/// # Errors
+/// The file is missing, broken, or lacks a field that is not optional.
+pub(super) fn offsets(path: &Path) -> Result<Offsets, BtfError> {
+    let name = || path.display().to_string();
+    let data = fs::read(path).map_err(|source| BtfError::Read { path: name(), source })?;
+    let types = Types::parse(data).map_err(|what| BtfError::Malformed { path: name(), what })?;
+    let mut offsets = Offsets { valid: 1, task_btf: 1, ..Offsets::NONE };
+    for &(field, spelled) in OFFSET_PATHS {
+        let (required, wanted) = match spelled.strip_suffix('?') {
+            Some(wanted) => (false, wanted),
+            None => (true, spelled),
+        };
+        match types.offset(wanted) {
+            Some(offset) => {
+                offsets.set(field, offset);
+            }
+            None if required => return Err(BtfError::NoField { path: name(), field: spelled }),
+            None => {
+                offsets.set(field, ABSENT);
+            }
+        }
+    }
+    Ok(offsets)
+}
+
+impl Types {
+    fn parse(data: Vec<u8>) -> Result<Self, &'static str> {
+        let word = |at: usize| read_u32(&data, at).ok_or("it is cut short");
+        if data.get(..2) != Some(&MAGIC.to_ne_bytes()) {
+            return Err("wrong magic number");
+        }
+        let header = word(4)? as usize;
+        let (first, len) = (header + word(8)? as usize, word(12)? as usize);
+        let strings = header + word(16)? as usize;
+        let mut types = Self { strings, at: vec![0], structs: HashMap::new(), data };
+        let mut at = first;
+        while at < first + len {
+            let id = types.at.len() as u32;
+            types.at.push(at);
+            let (kind, count) = types.info(at).ok_or("it is cut short")?;
+            if (kind == KIND_STRUCT || kind == KIND_UNION) && count > 0 {
+                let name = types.string(at).ok_or("a name lies outside")?.to_vec();
+                types.structs.entry(name).or_insert(id);
+            }
+            at += 12 + trailer(kind, count).ok_or("it has a kind of type that is not known")?;
+        }
+        Ok(types)
+    }
+
+    fn u32(&self, at: usize) -> Option<u32> {
+        read_u32(&self.data, at)
+    }
+
+    /// Kind and number of members.
+    fn info(&self, at: usize) -> Option<(u32, usize)> {
+        let info = self.u32(at + 4)?;
+        Some((info >> 24 & 31, (info & 0xffff) as usize))
+    }
+
+    /// The string whose offset stands at `at`.
+    fn string(&self, at: usize) -> Option<&[u8]> {
+        let text = self.data.get(self.strings + self.u32(at)? as usize..)?;
+        text.split(|&byte| byte == 0).next()
+    }
+
+    /// Byte offset of "struct.field.field", through anonymous members too.
+    fn offset(&self, path: &str) -> Option<u32> {
+        let mut steps = path.split('.');
+        let mut id = *self.structs.get(steps.next()?.as_bytes())?;
+        let mut bits = 0;
+        for field in steps {
+            let (offset, of) = self.member(id, field.as_bytes(), 0)?;
+            bits += offset;
+            id = of;
+        }
+        Some(bits / 8)
+    }
+
+    fn member(&self, id: u32, wanted: &[u8], depth: u8) -> Option<(u32, u32)> {
+        let at = self.plain(id)?;
+        let (kind, count) = self.info(at)?;
+        if depth > 16 || (kind != KIND_STRUCT && kind != KIND_UNION) {
+            return None;
+        }
+        let has_bitfields = self.u32(at + 4)? >> 31 == 1;
+        (0..count).find_map(|member| {
+            let member = at + 12 + member * 12;
+            let (name, of) = (self.string(member)?, self.u32(member + 4)?);
+            let offset = self.u32(member + 8)? & if has_bitfields { 0x00ff_ffff } else { u32::MAX };
+            if name == wanted {
+                return Some((offset, of));
+            }
+            let inner = if name.is_empty() { self.member(of, wanted, depth + 1) } else { None };
+            inner.map(|(below, of)| (offset + below, of))
+        })
+    }
+
+    /// Where the type behind typedefs and qualifiers lies.
+    fn plain(&self, mut id: u32) -> Option<usize> {
+        for _ in 0..32 {
+            let at = *self.at.get(id as usize)?;
+            if id == 0 || !KIND_MODIFIERS.contains(&self.info(at)?.0) {
+                return Some(at);
+            }
+            id = self.u32(at + 8)?;
+        }
+        None
+    }
+}
+
+/// Bytes behind the 12 of a type, by kind.
+fn trailer(kind: u32, count: usize) -> Option<usize> {
+    Some(match kind {
+        1 | 14 | 17 => 4,
+        3 => 12,
+        4 | 5 | 15 | 19 => 12 * count,
+        6 | 13 => 8 * count,
+        2 | 7..=12 | 16 | 18 => 0,
+        _ => return None,
+    })
+}
+
+fn read_u32(data: &[u8], at: usize) -> Option<u32> {
+    data.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broken_files_are_errors() {
+        let directory = std::env::temp_dir();
+        let path = directory.join(format!("sockstate-btf-{}", std::process::id()));
+        for content in [
+            &b""[..],
+            b"\x9f\xeb",
+            b"not btf at all, but long enough",
+            &[0x9f, 0xeb, 1, 0, 24, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        ] {
+            fs::write(&path, content).expect("write");
+            assert!(matches!(offsets(&path), Err(BtfError::Malformed { .. })), "{content:?}");
+        }
+        fs::remove_file(&path).expect("remove");
+        assert!(matches!(offsets(&path), Err(BtfError::Read { .. })));
+    }
+
+    /// Nested, anonymous and typedef'd members, laid out by hand.
+    #[test]
+    fn members_are_found_through_anonymous_structs_and_typedefs() {
+        let mut strings = vec![0_u8];
+        let mut name = |text: &str| {
+            let at = strings.len() as u32;
+            strings.extend_from_slice(text.as_bytes());
+            strings.push(0);
+            at
+        };
+        let (outer, inner, a, b, alias) = (name("outer"), name("inner"), name("a"), name("b"), name("alias"));
+        let struct_info = |members: u32| KIND_STRUCT << 24 | members;
+        // 1: inner { a@0, b@32 bits }; 2: anonymous { inner a@64 }; 3: typedef alias -> 1; 4: outer { anon@0; alias b@128 }
+        let words = [
+            inner,
+            struct_info(2),
+            8,
+            a,
+            0,
+            0,
+            b,
+            0,
+            32,
+            0,
+            struct_info(1),
+            16,
+            a,
+            1,
+            64,
+            alias,
+            8 << 24,
+            1,
+            outer,
+            struct_info(2),
+            32,
+            0,
+            2,
+            0,
+            b,
+            3,
+            128,
+        ];
+        let mut data = Vec::new();
+        data.extend_from_slice(&MAGIC.to_ne_bytes());
+        data.extend_from_slice(&[1, 0]);
+        let len = words.len() as u32 * 4;
+        for word in [24, 0, len, len, strings.len() as u32] {
+            data.extend_from_slice(&u32::to_ne_bytes(word));
+        }
+        words.iter().for_each(|word| data.extend_from_slice(&word.to_ne_bytes()));
+        data.extend_from_slice(&strings);
+        let types = Types::parse(data).expect("well-formed");
+        assert_eq!(types.offset("inner.b"), Some(4));
+        assert_eq!(types.offset("outer.a"), Some(8));
+        assert_eq!(types.offset("outer.a.b"), Some(12));
+        assert_eq!(types.offset("outer.b.b"), Some(20));
+        assert_eq!(types.offset("outer.c"), None);
+        assert_eq!(types.offset("nothing.a"), None);
+    }
+}

@@ -1,0 +1,109 @@
+//! What the machine has, for `doctor`.
+
+use std::{fs, path::Path};
+
+use rustix::{
+    process::{Resource, getrlimit},
+    system::uname,
+};
+
+use super::{load::KERNEL_BTF, tracefs};
+
+/// A capability that tracing uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capability {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether this process has it.
+    pub held: bool,
+    /// What it is for.
+    pub purpose: &'static str,
+    /// Whether nothing works without it.
+    pub required: bool,
+}
+
+/// The machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// `uname -r`.
+    pub kernel: String,
+    /// `uname -m`.
+    pub machine: String,
+    /// Size of the kernel's BTF in bytes, null without.
+    pub btf_bytes: Option<u64>,
+    /// Capabilities.
+    pub capabilities: Vec<Capability>,
+    /// Soft limit on locked memory in bytes, null if there is none.
+    pub memlock_bytes: Option<u64>,
+    /// Soft limit on open files, null if there is none.
+    pub open_files: Option<u64>,
+    /// Where tracefs is mounted.
+    pub tracefs: Option<String>,
+    /// `v2`, `hybrid`, `v1` or `none`.
+    pub cgroup: &'static str,
+    /// Bits of /proc/sys/kernel/unprivileged_bpf_disabled, null where there is none.
+    pub unprivileged_bpf_disabled: Option<u8>,
+}
+
+const CAPABILITIES: [(&str, caps::Capability, &str, bool); 5] = [
+    ("CAP_BPF", caps::Capability::CAP_BPF, "load programs, read maps", true),
+    ("CAP_PERFMON", caps::Capability::CAP_PERFMON, "attach tracing programs", true),
+    (
+        "CAP_SYS_ADMIN",
+        caps::Capability::CAP_SYS_ADMIN,
+        "enter other network namespaces for the snapshot",
+        false,
+    ),
+    ("CAP_SYS_PTRACE", caps::Capability::CAP_SYS_PTRACE, "read other users' /proc/PID/exe", false),
+    (
+        "CAP_DAC_READ_SEARCH",
+        caps::Capability::CAP_DAC_READ_SEARCH,
+        "read tracefs, turn cgroup ids into paths",
+        false,
+    ),
+];
+
+impl Facts {
+    /// Asks the running system.
+    #[must_use]
+    pub fn gather() -> Self {
+        let name = uname();
+        let limit = |resource| getrlimit(resource).current;
+        let held = caps::read(None, caps::CapSet::Effective).unwrap_or_default();
+        // CAP_SYS_ADMIN stands for both of the finer ones (capabilities(7)).
+        let admin = held.contains(&caps::Capability::CAP_SYS_ADMIN);
+        Self {
+            kernel: name.release().to_string_lossy().into_owned(),
+            machine: name.machine().to_string_lossy().into_owned(),
+            btf_bytes: fs::metadata(KERNEL_BTF).map(|metadata| metadata.len()).ok(),
+            capabilities: CAPABILITIES
+                .iter()
+                .map(|&(name, capability, purpose, required)| Capability {
+                    name,
+                    held: held.contains(&capability) || (required && admin),
+                    purpose,
+                    required,
+                })
+                .collect(),
+            memlock_bytes: limit(Resource::Memlock),
+            open_files: limit(Resource::Nofile),
+            tracefs: tracefs::mount().map(|path| path.display().to_string()),
+            cgroup: cgroup_version(),
+            unprivileged_bpf_disabled: fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled")
+                .ok()
+                .and_then(|text| text.trim().parse().ok()),
+        }
+    }
+}
+
+fn cgroup_version() -> &'static str {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let kinds: Vec<&str> = mounts.lines().filter_map(|line| line.split(' ').nth(2)).collect();
+    match (kinds.contains(&"cgroup"), kinds.contains(&"cgroup2")) {
+        (false, true) => "v2",
+        (true, true) => "hybrid",
+        (true, false) => "v1",
+        (false, false) if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() => "v2",
+        (false, false) => "none",
+    }
+}

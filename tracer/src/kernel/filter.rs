@@ -1,0 +1,142 @@
+//! The user's filter as constants for the kernel programs.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use ipnet::IpNet;
+use sockstate_abi::abi::{
+    CgroupFilter, Filter as KernelFilter, PORT_WORDS, PORTS_EITHER, PORTS_LOCAL, PORTS_REMOTE,
+};
+
+use crate::model::{Filter, Ports, State};
+
+/// The part of `filter` that the programs can decide. What they let pass is decided again in user space.
+pub(super) fn constants(filter: &Filter) -> KernelFilter {
+    let mut constants = KernelFilter {
+        pairs: pairs(filter),
+        netns: filter.netns.unwrap_or(0),
+        ip_version: filter.ip_version.map_or(0, u32::from),
+        ..KernelFilter::ALL
+    };
+    if let Some(tree) = &filter.cgroup {
+        constants.cgroup = CgroupFilter { id: tree.id, level: tree.level, pad: 0 };
+    }
+    // Several prefixes are left to user space.
+    if let [net] = filter.local[..] {
+        (constants.local, constants.local_mask) = prefix(net);
+        constants.prefixes = 1;
+    }
+    if let [net] = filter.remote[..] {
+        (constants.remote, constants.remote_mask) = prefix(net);
+        constants.prefixes = 1;
+    }
+    for (which, ports) in bitmaps(filter) {
+        if !ports.is_empty() {
+            constants.ports |= 1 << which;
+        }
+    }
+    constants
+}
+
+/// Words of the `PORTS` map that are not zero.
+pub(super) fn port_words(filter: &Filter) -> Vec<(u32, u64)> {
+    let mut words = vec![0_u64; PORT_WORDS as usize * 3];
+    for (which, ports) in bitmaps(filter) {
+        for port in ports.0.iter().cloned().flatten() {
+            words[(which * PORT_WORDS) as usize + usize::from(port) / 64] |= 1 << (port & 63);
+        }
+    }
+    (0..).zip(words).filter(|(_, word)| *word != 0).collect()
+}
+
+fn bitmaps(filter: &Filter) -> [(u32, &Ports); 3] {
+    [(PORTS_LOCAL, &filter.local_ports), (PORTS_REMOTE, &filter.remote_ports), (PORTS_EITHER, &filter.ports)]
+}
+
+/// Which pairs of states must come up: the wanted ones, and what user space needs to report those fully: births
+/// (owner, role), deaths, the entry into a state that is left (its duration), the calls that show another owner.
+fn pairs(filter: &Filter) -> [u16; 256] {
+    if filter.from.is_empty() && filter.to.is_empty() {
+        return [u16::MAX; 256];
+    }
+    let wanted = |from: State, to: State| {
+        (filter.from.is_empty() || filter.from.contains(from))
+            && (filter.to.is_empty() || filter.to.contains(to))
+    };
+    let states = || (0..16).map(State::from_number);
+    let leaves = |from: State| states().any(|to| wanted(from, to));
+    let after_close_call =
+        [State::FinWait1, State::FinWait2, State::Closing, State::TimeWait, State::LastAck];
+    let shows_closer = after_close_call.into_iter().any(leaves);
+    let needed = |from: State, to: State| {
+        let unknown = |state| matches!(state, State::Unknown(_));
+        wanted(from, to)
+            || leaves(to)
+            || from == State::Close
+            || to == State::Close
+            || (from == State::Listen && to == State::SynRecv)
+            || (shows_closer && matches!(to, State::FinWait1 | State::LastAck))
+            || unknown(from)
+            || unknown(to)
+    };
+    let mut rows = [u16::MAX; 256];
+    rows[..16].fill(0);
+    for from in states() {
+        for to in states().filter(|&to| needed(from, to)) {
+            rows[usize::from(from.number())] |= 1 << to.number();
+        }
+    }
+    rows
+}
+
+/// Bytes and mask of a prefix in the wide form, as they lie in memory.
+fn prefix(net: IpNet) -> ([u32; 4], [u32; 4]) {
+    let (address, bits) = match net.trunc().network() {
+        IpAddr::V4(v4) => (v4.to_ipv6_mapped(), 96 + net.prefix_len()),
+        IpAddr::V6(v6) => (v6, net.prefix_len()),
+    };
+    let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+    (words(address), words(Ipv6Addr::from(mask)))
+}
+
+fn words(address: Ipv6Addr) -> [u32; 4] {
+    let bytes = address.octets();
+    [0, 4, 8, 12].map(|at| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn has(rows: &[u16; 256], from: State, to: State) -> bool {
+        rows[usize::from(from.number())] & (1 << to.number()) != 0
+    }
+
+    #[test]
+    fn a_state_filter_still_lets_durations_and_owners_through() {
+        let filter = Filter { to: "CLOSE_WAIT".parse().expect("state"), ..Filter::default() };
+        let rows = pairs(&filter);
+        assert!(has(&rows, State::Established, State::CloseWait), "wanted");
+        assert!(has(&rows, State::SynRecv, State::Established), "the entry into what is left");
+        assert!(has(&rows, State::Close, State::SynSent), "the owner");
+        assert!(has(&rows, State::LastAck, State::Close), "the end");
+        assert!(!has(&rows, State::FinWait1, State::FinWait2));
+        assert!(!has(&rows, State::CloseWait, State::LastAck));
+        assert!(has(&rows, State::Unknown(13), State::Established));
+    }
+
+    #[test]
+    fn a_prefix_is_compared_in_the_wide_form() {
+        let (bytes, mask) = prefix("10.1.2.3/8".parse().expect("prefix"));
+        assert_eq!(bytes[3].to_ne_bytes(), [10, 0, 0, 0]);
+        assert_eq!(mask[3].to_ne_bytes(), [255, 0, 0, 0]);
+        assert_eq!(mask[2], u32::MAX);
+        assert_eq!(prefix("::/0".parse().expect("prefix")).1, [0; 4]);
+    }
+
+    #[test]
+    fn ports_become_bits() {
+        let filter = Filter { remote_ports: Ports(vec![80..=80, 65535..=65535]), ..Filter::default() };
+        assert_eq!(port_words(&filter), [(PORT_WORDS + 1, 1 << 16), (PORT_WORDS * 2 - 1, 1 << 63)]);
+        assert_eq!(constants(&filter).ports, 1 << PORTS_REMOTE);
+    }
+}

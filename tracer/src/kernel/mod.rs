@@ -1,0 +1,15 @@
+//! Everything that talks to the kernel's BPF side before events flow: BTF offsets, filters as constants, loading,
+//! attaching, and the reasons where something is not to be had. Only this and `source` know aya.
+
+mod btf;
+mod facts;
+mod filter;
+mod iter;
+mod load;
+mod privilege;
+mod tracefs;
+
+pub use facts::{Capability, Facts};
+pub use iter::Walk;
+pub use load::{Attempt, Hook, HookChoice, KernelError, Links, Loaded, Request, load};
+pub use privilege::drop_privileges;

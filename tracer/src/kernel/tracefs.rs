@@ -1,0 +1,84 @@
+//! The classic tracepoint's own description of its record.
+
+use std::{fs, path::PathBuf};
+
+use sockstate_abi::abi::TracepointFormat;
+
+/// Where tracefs is usually mounted.
+const MOUNTS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+
+/// Where tracefs is mounted and readable, if it is.
+pub(super) fn mount() -> Option<PathBuf> {
+    MOUNTS.iter().map(PathBuf::from).find(|path| path.join("events").is_dir())
+}
+
+/// The format of `sock:inet_sock_set_state` on this kernel.
+///
+/// # Errors
+/// What is missing.
+pub(super) fn format() -> Result<TracepointFormat, String> {
+    let mount = mount().ok_or("tracefs is not mounted (mount -t tracefs tracefs /sys/kernel/tracing)")?;
+    let path = mount.join("events/sock/inet_sock_set_state/format");
+    let text =
+        fs::read_to_string(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    parse(&text).ok_or_else(|| format!("{} lacks a field", path.display()))
+}
+
+fn parse(text: &str) -> Option<TracepointFormat> {
+    Some(TracepointFormat {
+        skaddr: field(text, "skaddr")?.0,
+        oldstate: field(text, "oldstate")?.0,
+        newstate: field(text, "newstate")?.0,
+        sport: field(text, "sport")?.0,
+        dport: field(text, "dport")?.0,
+        family: field(text, "family")?.0,
+        protocol: field(text, "protocol")?.0,
+        protocol_size: field(text, "protocol")?.1,
+        saddr: field(text, "saddr")?.0,
+        daddr: field(text, "daddr")?.0,
+        saddr_v6: field(text, "saddr_v6")?.0,
+        daddr_v6: field(text, "daddr_v6")?.0,
+    })
+}
+
+/// Offset and size of one field, from a line such as
+/// `field:const void * skaddr;	offset:8;	size:8;	signed:0;`.
+fn field(text: &str, name: &str) -> Option<(u32, u32)> {
+    text.lines().find_map(|line| {
+        let mut parts = line.trim().strip_prefix("field:")?.split(';').map(str::trim);
+        let declared = parts.next()?.rsplit([' ', '*']).next()?;
+        if declared.split('[').next()? != name {
+            return None;
+        }
+        let mut number = |key: &str| parts.next()?.strip_prefix(key)?.parse().ok();
+        Some((number("offset:")?, number("size:")?))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EL9: &str = "
+	field:unsigned short common_type;	offset:0;	size:2;	signed:0;
+	field:const void * skaddr;	offset:16;	size:8;	signed:0;
+	field:int oldstate;	offset:24;	size:4;	signed:1;
+	field:int newstate;	offset:28;	size:4;	signed:1;
+	field:__u16 sport;	offset:32;	size:2;	signed:0;
+	field:__u16 dport;	offset:34;	size:2;	signed:0;
+	field:__u16 family;	offset:36;	size:2;	signed:0;
+	field:__u8 protocol;	offset:38;	size:1;	signed:0;
+	field:__u8 saddr[4];	offset:39;	size:4;	signed:0;
+	field:__u8 daddr[4];	offset:43;	size:4;	signed:0;
+	field:__u8 saddr_v6[16];	offset:47;	size:16;	signed:0;
+	field:__u8 daddr_v6[16];	offset:63;	size:16;	signed:0;
+";
+
+    #[test]
+    fn offsets_come_from_the_format_not_from_memory() {
+        let format = parse(EL9).expect("complete");
+        assert_eq!((format.skaddr, format.newstate, format.daddr_v6), (16, 28, 63));
+        assert_eq!((format.protocol, format.protocol_size), (38, 1));
+        assert!(parse(&EL9.replace("newstate", "other")).is_none());
+    }
+}

@@ -1,0 +1,19 @@
+//! sockstate: every TCP state transition of a Linux host, live, with the process that owns the socket.
+//!
+//! One way through the house: `kernel` programs -> ring -> `source` -> `decode` -> `track` -> `enrich` -> `route`
+//! -> `format` and `sinks`. `model` is what they hand on; `pipeline` and `cmd` wire it together. Which module may
+//! use which is checked by `cargo xtask check`; see docs/architecture.md.
+
+pub mod cli;
+pub mod cmd;
+pub mod config;
+pub mod decode;
+pub mod enrich;
+pub mod format;
+pub mod kernel;
+pub mod model;
+pub mod pipeline;
+pub mod route;
+pub mod sinks;
+pub mod source;
+pub mod track;

@@ -1,0 +1,63 @@
+//! What the user wants to see. The kernel programs and the router each use what they can decide.
+
+use std::ops::RangeInclusive;
+
+use ipnet::IpNet;
+
+use super::StateSet;
+
+/// A set of ports; empty takes all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ports(pub Vec<RangeInclusive<u16>>);
+
+impl Ports {
+    /// Whether it says anything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether `port` is in it.
+    #[must_use]
+    pub fn contains(&self, port: u16) -> bool {
+        self.0.iter().any(|range| range.contains(&port))
+    }
+}
+
+/// A cgroup and all below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CgroupTree {
+    /// Id of its top.
+    pub id: u64,
+    /// Depth of its top below the root.
+    pub level: u32,
+}
+
+/// All that must hold. The default takes everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// 4 or 6; v4-mapped counts as 4.
+    pub ip_version: Option<u8>,
+    /// Either port.
+    pub ports: Ports,
+    /// The local port.
+    pub local_ports: Ports,
+    /// The remote port.
+    pub remote_ports: Ports,
+    /// The local address is in one of these.
+    pub local: Vec<IpNet>,
+    /// The remote address is in one of these.
+    pub remote: Vec<IpNet>,
+    /// The state before; empty for any.
+    pub from: StateSet,
+    /// The state after; empty for any.
+    pub to: StateSet,
+    /// The owner's process id is one of these.
+    pub pids: Vec<u32>,
+    /// The owner's name is one of these.
+    pub comms: Vec<String>,
+    /// Network namespace inode.
+    pub netns: Option<u32>,
+    /// The socket's cgroup.
+    pub cgroup: Option<CgroupTree>,
+}

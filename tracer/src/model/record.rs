@@ -1,0 +1,203 @@
+//! Finished records: what formats and sinks see.
+
+use std::{fmt, rc::Rc};
+
+use super::{State, Subject, Tuple};
+
+/// Identity of one connection (or listener) of this tracer: the instance in the upper 24 bits, a counter below.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId(pub u64);
+
+impl fmt::Display for ConnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// Which part a socket plays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It called `connect`.
+    Client,
+    /// It came out of a listener.
+    Server,
+    /// It listens.
+    Listener,
+}
+
+impl Role {
+    /// As records show it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+            Self::Listener => "listener",
+        }
+    }
+}
+
+/// Time spent in the state that was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InState {
+    /// Nanoseconds.
+    pub ns: u64,
+    /// It was longer: the socket was already in the state when the tracer started.
+    pub at_least: bool,
+}
+
+/// Why a state or a connection ended; only where the kernel's own word leaves no doubt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A connect was answered by a reset or by an ICMP port unreachable.
+    Refused,
+    /// A connect was never answered.
+    ConnectTimeout,
+    /// The peer sent a reset.
+    ResetReceived,
+}
+
+impl Cause {
+    /// As records show it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::ResetReceived => "reset_received",
+        }
+    }
+}
+
+/// One change of state of one socket.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Transition {
+    /// Wall clock, ns since the epoch.
+    pub time_ns: i64,
+    /// Which connection.
+    pub conn: ConnId,
+    /// State before.
+    pub from: State,
+    /// State after.
+    pub to: State,
+    /// Time in `from`, null where not known.
+    pub in_state: Option<InState>,
+    /// The socket's part, null where not known.
+    pub role: Option<Role>,
+    /// Both ends.
+    pub tuple: Tuple,
+    /// Whose it is.
+    pub subject: Rc<Subject>,
+    /// False where the connection may live on unseen in a mini-socket.
+    pub exact: bool,
+    /// The state is a mini-socket's.
+    pub mini: bool,
+    /// Why, null where not known.
+    pub cause: Option<Cause>,
+    /// Errno on the socket, 0 for none.
+    pub errno: u16,
+}
+
+/// One socket that existed when the tracer started.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// Wall clock, ns since the epoch.
+    pub time_ns: i64,
+    /// Its identity from now on; none for a mini-socket.
+    pub conn: Option<ConnId>,
+    /// Its state.
+    pub state: State,
+    /// Its part, null where not known.
+    pub role: Option<Role>,
+    /// Both ends.
+    pub tuple: Tuple,
+    /// Whose it is.
+    pub subject: Rc<Subject>,
+    /// It is a mini-socket.
+    pub mini: bool,
+}
+
+/// Where something was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LostPlace {
+    /// The ring was full.
+    Ring,
+    /// The kernel's recursion guard skipped the programs.
+    Recursion,
+    /// A record that this version cannot read.
+    Decode,
+    /// The output did not take it before the end.
+    Output,
+}
+
+impl LostPlace {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Ring, Self::Recursion, Self::Decode, Self::Output];
+
+    /// As records show it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ring => "ring",
+            Self::Recursion => "recursion",
+            Self::Decode => "decode",
+            Self::Output => "output",
+        }
+    }
+}
+
+/// Transitions that happened and were not delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Wall clock, ns since the epoch, when the loss was noticed.
+    pub time_ns: i64,
+    /// How many since the last such record of this place.
+    pub count: u64,
+    /// Where.
+    pub place: LostPlace,
+}
+
+/// The first record of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Wall clock, ns since the epoch.
+    pub time_ns: i64,
+    /// Version of sockstate.
+    pub version: &'static str,
+    /// Host name.
+    pub host: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// Which hook sees the transitions.
+    pub hook: &'static str,
+    /// Upper bits of this stream's connection ids.
+    pub instance: u32,
+    /// What works less than it could, and why.
+    pub degraded: Vec<String>,
+}
+
+/// The last record of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// Wall clock, ns since the epoch.
+    pub time_ns: i64,
+    /// Why: `signal`, `duration` or `count`.
+    pub reason: &'static str,
+    /// Transition records in this stream.
+    pub transitions: u64,
+    /// Losses by place, zeros left out.
+    pub lost: Vec<(LostPlace, u64)>,
+}
+
+/// Everything that a stream can hold beside transitions.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Notice {
+    /// A socket that was there first.
+    Snapshot(Snapshot),
+    /// A loss.
+    Lost(Lost),
+    /// The beginning.
+    Start(Start),
+    /// The end.
+    Stop(Stop),
+}

@@ -1,0 +1,124 @@
+//! Whose socket it is.
+
+use std::rc::Rc;
+
+use super::Task;
+
+/// How an owner became known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OwnerSource {
+    /// It called `connect`.
+    Connect,
+    /// It called `listen`.
+    Listen,
+    /// The listener of a connection that came in belongs to it.
+    Inherited,
+    /// It held the socket when the tracer started.
+    Scan,
+    /// It closed the socket, or shut down its sending side, and is not who was known before.
+    Close,
+}
+
+impl OwnerSource {
+    /// As records show it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Listen => "listen",
+            Self::Inherited => "inherited",
+            Self::Scan => "scan",
+            Self::Close => "close",
+        }
+    }
+}
+
+/// The process that owns a socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The process as the kernel knew it.
+    pub task: Rc<Task>,
+    /// Its name, invalid UTF-8 replaced.
+    pub comm: String,
+    /// Its executable, where it could still be read.
+    pub exe: Option<String>,
+    /// Uid of the socket, which is the creator's.
+    pub uid: Option<u32>,
+    /// How it is known.
+    pub source: OwnerSource,
+    /// Its command line, only when asked for.
+    pub cmdline: Option<String>,
+}
+
+impl Owner {
+    /// Process id in the initial pid namespace.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.task.pid
+    }
+}
+
+/// A cgroup v2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cgroup {
+    /// Its id (the inode number of its directory).
+    pub id: u64,
+    /// Its path below the hierarchy's root, where it still exists.
+    pub path: Option<String>,
+}
+
+/// A container, by the path of its cgroup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// Its id or name.
+    pub id: String,
+    /// Who runs it, where the path tells.
+    pub runtime: Option<&'static str>,
+}
+
+/// Everything about the side of a socket that does not change from transition to transition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// Number of this very combination; formats may keep what they made of it.
+    pub id: u64,
+    /// The owner, null where it is not known.
+    pub owner: Option<Owner>,
+    /// Network namespace inode.
+    pub netns: Option<u32>,
+    /// The socket's cgroup.
+    pub cgroup: Option<Cgroup>,
+    /// The container that this cgroup belongs to.
+    pub container: Option<Container>,
+    /// The Kubernetes pod that this cgroup belongs to.
+    pub pod_uid: Option<String>,
+    /// The systemd unit that this cgroup belongs to.
+    pub unit: Option<String>,
+}
+
+/// An owner before anybody looked it up.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct OwnerKey {
+    /// The process.
+    pub task: Rc<Task>,
+    /// How it is known.
+    pub source: OwnerSource,
+}
+
+/// What a [`Subject`] is looked up by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SubjectKey {
+    /// The owner.
+    pub owner: Option<OwnerKey>,
+    /// Uid of the socket.
+    pub uid: Option<u32>,
+    /// Network namespace inode.
+    pub netns: Option<u32>,
+    /// Cgroup v2 id.
+    pub cgroup: Option<u64>,
+}
+
+/// Turns keys into subjects; the connection table asks it once a connection, at once, while the process lives.
+pub trait Identify {
+    /// The subject of `key`.
+    fn identify(&mut self, key: SubjectKey) -> Rc<Subject>;
+}

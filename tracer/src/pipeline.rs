@@ -1,0 +1,370 @@
+//! One way through the house, wired together: ring -> decode -> track (with enrich) -> route -> format -> output.
+//!
+//! One thread owns everything; nothing is shared. The order of the end: detach, drain the ring, say what was lost,
+//! flush.
+
+use std::{collections::BTreeMap, thread, time::Duration};
+
+use thiserror::Error;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, sleep_until, timeout},
+};
+
+use crate::{
+    decode::decode,
+    enrich::Enricher,
+    format::Format,
+    model::{Lost, LostPlace, Notice, Snapshot, Start, Stop, Transition},
+    route::Router,
+    sinks::{Output, OutputError},
+    source::{KernelSource, SourceError},
+    track::{Applied, Table},
+};
+
+/// Records taken from the ring before they are written: enough to fill a large write, few enough for the cache.
+const BATCH: usize = 256;
+/// After a drain the reader sleeps this long before it looks again, so that the kernel need not wake it for each
+/// record. Slept outside of epoll: there the ring itself would end it.
+const NAP: Duration = Duration::from_millis(1);
+/// While more than some batches come in a nap, naps grow up to this: few long runs with warm caches cost half of many
+/// short ones. The default ring holds a hundred times what comes in that time.
+const LONG_NAP: Duration = Duration::from_millis(8);
+/// The boundary in the file that large writes end at: the page cache then takes large folios.
+const BLOCK: usize = 64 << 10;
+/// Less than this is written at once, for whoever watches.
+const LITTLE: usize = BLOCK / 4;
+/// More than that waits until it is this much, or for [`MAX_DELAY`].
+const MUCH: usize = 4 * BLOCK;
+/// How long a part of a block may wait for the rest.
+const MAX_DELAY: Duration = Duration::from_millis(20);
+/// How often the counters of losses are read while records flow.
+const LOSS_CHECK: Duration = Duration::from_millis(100);
+/// How long the end waits for an output that does not take its bytes.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Why tracing ended early.
+#[derive(Debug, Error)]
+pub enum PipelineError {
+    /// The ring.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The output.
+    #[error("{error}; {unwritten} bytes of records were not written")]
+    Output {
+        /// What happened.
+        error: OutputError,
+        /// How much it cost.
+        unwritten: usize,
+    },
+    /// Signals.
+    #[error("cannot wait for signals: {0}")]
+    Signals(#[from] std::io::Error),
+}
+
+/// When to end by itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    /// After this time.
+    pub duration: Option<Duration>,
+    /// After this many transitions.
+    pub count: Option<u64>,
+}
+
+/// What came of it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Transition records in the stream.
+    pub transitions: u64,
+    /// Losses by place.
+    pub lost: BTreeMap<LostPlace, u64>,
+    /// The reader of the output went away.
+    pub closed: bool,
+}
+
+/// The rooms behind the ring.
+pub struct Pipeline {
+    /// Where records come from.
+    pub source: KernelSource,
+    /// The connections.
+    pub table: Table,
+    /// The names.
+    pub enricher: Enricher,
+    /// The filter.
+    pub router: Router,
+    /// The writer.
+    pub writer: Writer,
+    /// The end.
+    pub limits: Limits,
+}
+
+/// Numbers records and turns them into bytes.
+pub struct Writer {
+    format: Box<dyn Format>,
+    buffer: Vec<u8>,
+    seq: u64,
+    most: u64,
+    summary: Summary,
+}
+
+impl Writer {
+    /// Writes in `format`, at most `most` transitions.
+    #[must_use]
+    pub fn new(mut format: Box<dyn Format>, most: Option<u64>) -> Self {
+        let mut buffer = Vec::new();
+        format.header(&mut buffer);
+        Self { format, buffer, seq: 0, most: most.unwrap_or(u64::MAX), summary: Summary::default() }
+    }
+
+    fn notice(&mut self, notice: &Notice) {
+        self.seq += 1;
+        self.format.notice(self.seq, notice, &mut self.buffer);
+    }
+
+    fn transition(&mut self, transition: &Transition) {
+        if !self.is_full() {
+            self.summary.transitions += 1;
+            self.seq += 1;
+            self.format.transition(self.seq, transition, &mut self.buffer);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.summary.transitions >= self.most
+    }
+
+    /// Notes that `total` were lost at `place` since the start; writes what is new.
+    fn lost(&mut self, place: LostPlace, total: u64, time_ns: i64) {
+        let before = self.summary.lost.insert(place, total).unwrap_or(0);
+        if total > before {
+            self.notice(&Notice::Lost(Lost { time_ns, count: total - before, place }));
+        }
+    }
+}
+
+/// Wall clock minus `CLOCK_MONOTONIC`, in ns.
+#[must_use]
+pub fn clock_offset_ns() -> i64 {
+    use rustix::time::{ClockId, clock_gettime};
+    let ns = |id| {
+        let time = clock_gettime(id);
+        time.tv_sec * 1_000_000_000 + time.tv_nsec
+    };
+    ns(ClockId::Realtime) - ns(ClockId::Monotonic)
+}
+
+/// The wall clock, in ns since the epoch.
+#[must_use]
+pub fn now_ns() -> i64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    time.tv_sec * 1_000_000_000 + time.tv_nsec
+}
+
+/// SIGINT and SIGTERM.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Why the loop ended.
+enum End {
+    Reason(&'static str),
+    Closed,
+}
+
+impl Pipeline {
+    /// Writes the first record.
+    pub fn start(&mut self, start: Start) {
+        self.writer.notice(&Notice::Start(start));
+    }
+
+    /// Writes the wanted sockets that exist, those of the table and `minis`.
+    pub fn snapshot(&mut self, minis: Vec<Snapshot>) {
+        let Self { table, router, writer, .. } = self;
+        for snapshot in table.snapshot().chain(minis) {
+            if router.wants_snapshot(&snapshot) {
+                writer.notice(&Notice::Snapshot(snapshot));
+            }
+        }
+    }
+
+    /// Runs until a signal, a limit, or the output ends it.
+    ///
+    /// # Errors
+    /// The output or the ring fails.
+    pub async fn run(mut self, mut output: Output) -> Result<Summary, PipelineError> {
+        let mut signals = Signals::new()?;
+        match self.flow(&mut output, &mut signals).await? {
+            End::Closed => self.writer.summary.closed = true,
+            End::Reason(reason) => self.end(reason, &mut output, &mut signals).await?,
+        }
+        Ok(self.writer.summary)
+    }
+
+    async fn flow(&mut self, output: &mut Output, signals: &mut Signals) -> Result<End, PipelineError> {
+        let deadline = self.limits.duration.map(|duration| Instant::now() + duration);
+        let mut losses_at = Instant::now();
+        let mut flushed_at = Instant::now();
+        let mut idle = false;
+        let mut nap = NAP;
+        let mut since_nap = 0;
+        let mut napping = false;
+        loop {
+            let buffered = self.writer.buffer.len();
+            let now = Instant::now();
+            let wanted = match buffered {
+                _ if now - flushed_at >= MAX_DELAY => buffered,
+                ..LITTLE => buffered,
+                LITTLE..MUCH => 0,
+                MUCH.. => whole_blocks(output.written(), buffered),
+            };
+            if wanted > 0 {
+                if wanted == buffered {
+                    flushed_at = now;
+                }
+                tokio::select! {
+                    biased;
+                    () = signals.any() => return Ok(End::Reason("signal")),
+                    result = output.write(&mut self.writer.buffer, wanted) => match result {
+                        Ok(()) => {}
+                        Err(OutputError::Closed(_)) => return Ok(End::Closed),
+                        Err(error) => return Err(self.broken(error)),
+                    }
+                }
+            }
+            if self.writer.is_full() {
+                return Ok(End::Reason("count"));
+            }
+            if napping {
+                nap = if since_nap > 4 * BATCH { LONG_NAP.min(nap * 2) } else { NAP };
+                since_nap = 0;
+                thread::sleep(nap);
+            }
+            tokio::select! {
+                biased;
+                () = signals.any() => return Ok(End::Reason("signal")),
+                () = until(deadline) => return Ok(End::Reason("duration")),
+                () = output.closed() => return Ok(End::Closed),
+                result = self.source.readable(), if idle => result?,
+                () = std::future::ready(()), if !idle => {}
+            }
+            let taken = self.drain(BATCH);
+            idle = taken == 0 && self.writer.buffer.is_empty();
+            if taken == 0 || now - losses_at >= LOSS_CHECK {
+                self.table.set_offset(clock_offset_ns());
+                self.losses()?;
+                losses_at = now;
+            }
+            since_nap += taken;
+            napping = taken > 0 && taken < BATCH;
+        }
+    }
+
+    fn broken(&self, error: OutputError) -> PipelineError {
+        PipelineError::Output { error, unwritten: self.writer.buffer.len() }
+    }
+
+    /// Takes up to `most` records from the ring through to the buffer.
+    fn drain(&mut self, most: usize) -> usize {
+        let Self { source, table, enricher, router, writer, .. } = self;
+        let mut broken = 0;
+        let taken = source.drain(most, |bytes| match decode(bytes) {
+            Ok(event) => match table.apply(&event, enricher) {
+                Applied::Transition(transition) => {
+                    router.route(transition, |transition| writer.transition(transition));
+                }
+                Applied::Completed(conn, tuple) => {
+                    router.completed(conn, &tuple, |transition| writer.transition(transition));
+                }
+                Applied::Nothing => {}
+            },
+            Err(_) => broken += 1,
+        });
+        if broken > 0 {
+            let total = writer.summary.lost.get(&LostPlace::Decode).unwrap_or(&0) + broken;
+            writer.lost(LostPlace::Decode, total, now_ns());
+        }
+        taken
+    }
+
+    fn losses(&mut self) -> Result<(), PipelineError> {
+        let losses = self.source.losses()?;
+        self.writer.lost(LostPlace::Ring, losses.ring, now_ns());
+        self.writer.lost(LostPlace::Recursion, losses.recursion, now_ns());
+        Ok(())
+    }
+
+    /// Everything that the kernel handed over still goes out; a reader that takes nothing gets some seconds, and a
+    /// second signal ends the wait.
+    async fn end(
+        &mut self,
+        reason: &'static str,
+        output: &mut Output,
+        signals: &mut Signals,
+    ) -> Result<(), PipelineError> {
+        self.source.detach();
+        let mut stuck = false;
+        loop {
+            let taken = self.drain(BATCH);
+            if taken == 0 {
+                self.losses()?;
+                let lost = self.writer.summary.lost.iter().filter(|(_, count)| **count > 0);
+                let stop = Stop {
+                    time_ns: now_ns(),
+                    reason,
+                    transitions: self.writer.summary.transitions,
+                    lost: lost.map(|(place, count)| (*place, *count)).collect(),
+                };
+                self.writer.notice(&Notice::Stop(stop));
+            }
+            if !stuck {
+                tokio::select! {
+                    () = signals.any() => stuck = true,
+                    result = timeout(GRACE, output.write(&mut self.writer.buffer, usize::MAX)) => match result {
+                        Ok(Ok(())) => {}
+                        Ok(Err(OutputError::Closed(_))) => {
+                            self.writer.summary.closed = true;
+                            return Ok(());
+                        }
+                        Ok(Err(error)) => return Err(self.broken(error)),
+                        Err(_) => stuck = true,
+                    }
+                }
+            }
+            if taken == 0 {
+                break;
+            }
+        }
+        if stuck {
+            // Nobody reads the stream any more: only the caller can still say it.
+            let lines = self.writer.buffer.iter().filter(|&&byte| byte == b'\n').count();
+            self.writer.summary.lost.insert(LostPlace::Output, lines as u64);
+        }
+        Ok(())
+    }
+}
+
+/// How many of `buffered` bytes end at a block's boundary, after `written` that went out before.
+fn whole_blocks(written: usize, buffered: usize) -> usize {
+    ((written + buffered) / BLOCK * BLOCK).saturating_sub(written)
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,162 @@
+//! Which transitions go out. What cannot be decided yet waits for the transition that tells.
+
+use std::{collections::HashMap, net::Ipv6Addr};
+
+use ipnet::IpNet;
+use rustc_hash::FxBuildHasher;
+
+use crate::model::{ConnId, Filter, Owner, Role, Snapshot, State, Transition, Tuple, canonical};
+
+/// What a filter says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Yes,
+    No,
+    /// Something it asks for is not known yet.
+    Open,
+}
+
+impl Verdict {
+    fn of(wanted: bool) -> Self {
+        if wanted { Self::Yes } else { Self::No }
+    }
+
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::No, _) | (_, Self::No) => Self::No,
+            (Self::Yes, Self::Yes) => Self::Yes,
+            _ => Self::Open,
+        }
+    }
+}
+
+/// The filter, and what waits for its answer.
+pub struct Router {
+    filter: Filter,
+    /// Only the address and port part can be open.
+    asks_ends: bool,
+    takes_all: bool,
+    waiting: HashMap<ConnId, Vec<Transition>, FxBuildHasher>,
+}
+
+impl Router {
+    /// A router for `filter`.
+    #[must_use]
+    pub fn new(filter: Filter) -> Self {
+        let asks_ends = filter.ip_version.is_some()
+            || !filter.ports.is_empty()
+            || !filter.local_ports.is_empty()
+            || !filter.remote_ports.is_empty()
+            || !filter.local.is_empty()
+            || !filter.remote.is_empty();
+        let takes_all = filter == Filter::default();
+        Self { filter, asks_ends, takes_all, waiting: HashMap::default() }
+    }
+
+    /// Hands to `emit` what is known to be wanted now, oldest first.
+    pub fn route(&mut self, transition: Transition, mut emit: impl FnMut(&Transition)) {
+        if self.takes_all {
+            return emit(&transition);
+        }
+        let wanted = self.wants_rest(&transition);
+        if !self.asks_ends {
+            if wanted {
+                emit(&transition);
+            }
+            return;
+        }
+        match self.ends(&transition.tuple, transition.role, transition.from, transition.to) {
+            Verdict::Open => {
+                if wanted {
+                    self.waiting.entry(transition.conn).or_default().push(transition);
+                }
+            }
+            Verdict::No => {
+                self.waiting.remove(&transition.conn);
+            }
+            Verdict::Yes => {
+                self.release(transition.conn, &transition.tuple, &mut emit);
+                if wanted {
+                    emit(&transition);
+                }
+            }
+        }
+        // A connection that ended takes no further transition.
+    }
+
+    /// The tuple of a connection is complete: what waited for it can be decided.
+    pub fn completed(&mut self, conn: ConnId, tuple: &Tuple, mut emit: impl FnMut(&Transition)) {
+        if !self.waiting.contains_key(&conn) {
+            return;
+        }
+        if self.ends(tuple, Some(Role::Client), State::SynSent, State::SynSent) == Verdict::Yes {
+            self.release(conn, tuple, &mut emit);
+        } else {
+            self.waiting.remove(&conn);
+        }
+    }
+
+    /// Whether a socket of the snapshot is wanted. Filters on `from` and `to` both mean its state.
+    #[must_use]
+    pub fn wants_snapshot(&self, snapshot: &Snapshot) -> bool {
+        let filter = &self.filter;
+        let state = snapshot.state;
+        (filter.from.is_empty() || filter.from.contains(state))
+            && (filter.to.is_empty() || filter.to.contains(state))
+            && self.wants_subject(snapshot.subject.owner.as_ref(), snapshot.subject.netns)
+            && self.ends(&snapshot.tuple, snapshot.role, state, state) != Verdict::No
+    }
+
+    fn release(&mut self, conn: ConnId, tuple: &Tuple, emit: &mut impl FnMut(&Transition)) {
+        for mut transition in self.waiting.remove(&conn).into_iter().flatten() {
+            transition.tuple = *tuple;
+            emit(&transition);
+        }
+    }
+
+    fn wants_rest(&self, transition: &Transition) -> bool {
+        let filter = &self.filter;
+        (filter.from.is_empty() || filter.from.contains(transition.from))
+            && (filter.to.is_empty() || filter.to.contains(transition.to))
+            && self.wants_subject(transition.subject.owner.as_ref(), transition.subject.netns)
+    }
+
+    fn wants_subject(&self, owner: Option<&Owner>, netns: Option<u32>) -> bool {
+        let filter = &self.filter;
+        let pid = || owner.is_some_and(|owner| filter.pids.contains(&owner.pid()));
+        let comm = || owner.is_some_and(|owner| filter.comms.contains(&owner.comm));
+        (filter.pids.is_empty() || pid())
+            && (filter.comms.is_empty() || comm())
+            && (filter.netns.is_none() || filter.netns == netns)
+    }
+
+    /// Addresses and ports.
+    fn ends(&self, tuple: &Tuple, role: Option<Role>, from: State, to: State) -> Verdict {
+        let filter = &self.filter;
+        // The first transition of a connect comes before its port is bound, and up to about 6.12 an accepted
+        // connection's before its tuple is filled in.
+        let local_open = tuple.local_port == 0 && to != State::Close;
+        let all_open = role == Some(Role::Server) && from == State::Listen && tuple.remote_port == 0;
+        if all_open {
+            return if self.asks_ends { Verdict::Open } else { Verdict::Yes };
+        }
+        let local_port = |wanted: bool| if local_open { Verdict::Open } else { Verdict::of(wanted) };
+        let mut verdict = Verdict::of(
+            filter.ip_version.is_none_or(|version| (version == 4) == tuple.is_v4())
+                && in_any(&filter.local, tuple.local)
+                && in_any(&filter.remote, tuple.remote)
+                && (filter.remote_ports.is_empty() || filter.remote_ports.contains(tuple.remote_port)),
+        );
+        if !filter.local_ports.is_empty() {
+            verdict = verdict.and(local_port(filter.local_ports.contains(tuple.local_port)));
+        }
+        if !filter.ports.is_empty() && !filter.ports.contains(tuple.remote_port) {
+            verdict = verdict.and(local_port(filter.ports.contains(tuple.local_port)));
+        }
+        verdict
+    }
+}
+
+fn in_any(nets: &[IpNet], address: Ipv6Addr) -> bool {
+    nets.is_empty() || nets.iter().any(|net| net.contains(&canonical(address)))
+}

@@ -1,0 +1,5 @@
+//! Where finished bytes go.
+
+mod output;
+
+pub use output::{Output, OutputError};
