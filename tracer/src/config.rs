@@ -1,13 +1,10 @@
-//! From what was typed to what is meant.
+//! From what was typed to what is meant: every value that a flag takes.
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path, time::Duration};
 
 use ipnet::IpNet;
 
-use crate::{
-    cli::TraceArgs,
-    model::{CgroupTree, Filter, ParseStateError, Ports, StateSet},
-};
+use crate::model::{ParseStateError, Ports, StateSet};
 
 /// Smallest ring: below, a record with its header might not fit beside another.
 const RING_MIN: u64 = 4096;
@@ -110,27 +107,6 @@ pub fn resolve_netns(text: &str) -> Result<u32, String> {
         .ok_or_else(|| {
             format!("no network namespace '{text}': give a name of `ip netns`, a path such as /proc/PID/ns/net, or an inode number")
         })
-}
-
-/// The filter that the arguments spell; namespaces and cgroups are resolved already.
-#[must_use]
-pub fn filter(args: &TraceArgs, netns: Option<u32>, cgroup: Option<CgroupTree>) -> Filter {
-    let union = |sets: &[StateSet]| sets.iter().fold(StateSet::default(), |all, set| all.union(*set));
-    let version = |flag: bool, version: u8| flag.then_some(version);
-    Filter {
-        ip_version: version(args.ipv4, 4).or(version(args.ipv6, 6)),
-        ports: args.port.clone().unwrap_or_default(),
-        local_ports: args.local_port.clone().unwrap_or_default(),
-        remote_ports: args.remote_port.clone().unwrap_or_default(),
-        local: args.local.clone(),
-        remote: args.remote.clone(),
-        from: union(&args.from),
-        to: union(&args.to),
-        pids: args.pid.clone(),
-        comms: args.comm.clone(),
-        netns,
-        cgroup,
-    }
 }
 
 #[cfg(test)]

@@ -218,7 +218,9 @@ impl Pipeline {
         let deadline = self.limits.duration.map(|duration| Instant::now() + duration);
         let mut losses_at = Instant::now();
         let mut flushed_at = Instant::now();
-        let mut idle = false;
+        let mut quiet = false;
+        // Records came since the counters were read.
+        let mut unchecked = false;
         let mut nap = NAP;
         let mut since_nap = 0;
         let mut napping = false;
@@ -226,7 +228,7 @@ impl Pipeline {
             let buffered = self.writer.buffer.len();
             let now = Instant::now();
             let wanted = match buffered {
-                _ if now - flushed_at >= MAX_DELAY => buffered,
+                _ if quiet || now - flushed_at >= MAX_DELAY => buffered,
                 ..LITTLE => buffered,
                 LITTLE..MUCH => 0,
                 MUCH.. => whole_blocks(output.written(), buffered),
@@ -238,6 +240,7 @@ impl Pipeline {
                 tokio::select! {
                     biased;
                     () = signals.any() => return Ok(End::Reason("signal")),
+                    () = until(deadline) => return Ok(End::Reason("duration")),
                     result = output.write(&mut self.writer.buffer, wanted) => match result {
                         Ok(()) => {}
                         Err(OutputError::Closed(_)) => return Ok(End::Closed),
@@ -258,15 +261,18 @@ impl Pipeline {
                 () = signals.any() => return Ok(End::Reason("signal")),
                 () = until(deadline) => return Ok(End::Reason("duration")),
                 () = output.closed() => return Ok(End::Closed),
-                result = self.source.readable(), if idle => result?,
-                () = std::future::ready(()), if !idle => {}
+                result = self.source.readable(), if quiet => result?,
+                () = sleep_until(losses_at + LOSS_CHECK), if quiet && unchecked => {}
+                () = std::future::ready(()), if !quiet => {}
             }
+            self.table.set_offset(clock_offset_ns());
             let taken = self.drain(BATCH);
-            idle = taken == 0 && self.writer.buffer.is_empty();
-            if taken == 0 || now - losses_at >= LOSS_CHECK {
-                self.table.set_offset(clock_offset_ns());
+            quiet = taken == 0;
+            unchecked |= taken > 0;
+            if unchecked && losses_at.elapsed() >= LOSS_CHECK {
                 self.losses()?;
-                losses_at = now;
+                losses_at = Instant::now();
+                unchecked = !quiet;
             }
             since_nap += taken;
             napping = taken > 0 && taken < BATCH;

@@ -1,1 +1,123 @@
-fn main() {}
+//! What building, checking, testing and measuring sockstate takes, as commands.
+
+mod bench;
+mod build_ebpf;
+mod check;
+mod directions;
+mod setup;
+#[path = "../../tests/support/load.rs"]
+mod load;
+#[path = "../../tests/support/netns.rs"]
+mod netns;
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+
+/// cargo xtask
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+enum Cli {
+    /// Install what is missing for building the programs, checking and testing (Debian's packages, rustup's
+    /// components, bpf-linker).
+    Setup,
+    /// Build sockstate and run it: `cargo xtask run -- trace --format json`.
+    Run {
+        /// sockstate's arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Set up, then run all tests.
+    Test {
+        /// Arguments of `cargo test`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Fail where the committed object is not that of its sources, the direction rule is broken, or fmt or clippy
+    /// (host and BPF) complain.
+    Check,
+    /// Rebuild the kernel programs and the committed object.
+    BuildEbpf,
+    /// Measure against tcpstates, an empty program and no tracer.
+    Bench(bench::Args),
+    /// Internal: make load in an own network namespace and print what was made.
+    #[command(subcommand, hide = true)]
+    Internal(Internal),
+}
+
+#[derive(Subcommand)]
+enum Internal {
+    /// Connections.
+    Load(load::Load),
+}
+
+fn main() -> Result<()> {
+    match Cli::parse() {
+        Cli::Setup => setup::all(),
+        Cli::Run { args } => run(&args),
+        Cli::Test { args } => {
+            setup::all()?;
+            let workspace = ["test", "--workspace", "--profile", "checked"];
+            command(cargo().args(workspace).args(args))
+        }
+        Cli::Check => {
+            setup::all()?;
+            check::all()
+        }
+        Cli::BuildEbpf => {
+            setup::programs()?;
+            build_ebpf::commit()
+        }
+        Cli::Bench(args) => bench::all(&args),
+        Cli::Internal(Internal::Load(load)) => {
+            println!("{}", serde_json::to_string(&load.run_in_netns()?.json())?);
+            Ok(())
+        }
+    }
+}
+
+fn run(args: &[String]) -> Result<()> {
+    use std::os::unix::process::CommandExt;
+    command(cargo().args(["build", "--release", "--package", "tracer"]))?;
+    let binary = root().join("target/release/sockstate");
+    Err(Command::new(&binary).args(args).exec()).with_context(|| format!("cannot run {}", binary.display()))
+}
+
+/// The repository.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf)
+}
+
+/// The cargo that runs us, in the repository.
+fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root());
+    cargo
+}
+
+/// Runs a command to its end, showing what it prints.
+fn command(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot run {command:?}"))?;
+    if !status.success() {
+        bail!("{command:?}: {status}");
+    }
+    Ok(())
+}
+
+/// What a command prints; an error if it fails.
+fn output(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
+    if !output.status.success() {
+        bail!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Whether a command runs and succeeds.
+fn succeeds(command: &mut Command) -> bool {
+    command.output().is_ok_and(|output| output.status.success())
+}

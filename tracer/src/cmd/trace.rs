@@ -10,16 +10,15 @@ use std::{
 
 use anyhow::{Context, Result};
 use rustix::fs::{FlockOperation, flock};
-use tokio::io::unix::AsyncFd;
 
 use super::{Failure, exit};
 use crate::{
     cli::{Colour, FormatName, HookName, TraceArgs},
     config,
-    enrich::{Cgroups, Enricher},
+    enrich::{CgroupError, Cgroups, Enricher},
     format::{Csv, Format, Json, Table as TableFormat},
     kernel::{self, HookChoice, Request},
-    model::{CgroupTree, EventKind, Filter, LostPlace, Start},
+    model::{CgroupTree, EventKind, Filter, LostPlace, Start, StateSet},
     pipeline::{self, Limits, Pipeline, Summary, Writer},
     route::Router,
     sinks::Output,
@@ -43,15 +42,28 @@ pub(super) fn run(args: &TraceArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Names and paths become numbers.
+/// The filter that the arguments spell; names and paths become numbers.
 fn filter(args: &TraceArgs) -> Result<Filter, Failure> {
     let netns = args.netns.as_deref().map(config::resolve_netns).transpose().map_err(Failure::usage)?;
     let cgroup = args.cgroup.as_deref().map(|path| {
         let (id, level) = Cgroups::find(Path::new("/"))?.id(path)?;
-        Ok::<_, crate::enrich::CgroupError>(CgroupTree { id, level })
+        Ok::<_, CgroupError>(CgroupTree { id, level })
     });
-    let cgroup = cgroup.transpose().map_err(Failure::usage)?;
-    Ok(config::filter(args, netns, cgroup))
+    let union = |sets: &[StateSet]| sets.iter().fold(StateSet::default(), |all, set| all.union(*set));
+    Ok(Filter {
+        ip_version: if args.ipv4 { Some(4) } else { args.ipv6.then_some(6) },
+        ports: args.port.clone().unwrap_or_default(),
+        local_ports: args.local_port.clone().unwrap_or_default(),
+        remote_ports: args.remote_port.clone().unwrap_or_default(),
+        local: args.local.clone(),
+        remote: args.remote.clone(),
+        from: union(&args.from),
+        to: union(&args.to),
+        pids: args.pid.clone(),
+        comms: args.comm.clone(),
+        netns,
+        cgroup: cgroup.transpose().map_err(Failure::usage)?,
+    })
 }
 
 async fn trace(args: &TraceArgs, filter: Filter) -> Result<Summary> {
@@ -71,7 +83,7 @@ async fn trace(args: &TraceArgs, filter: Filter) -> Result<Summary> {
         filter: filter.clone(),
     };
     let mut loaded = kernel::load(&request).map_err(Failure::from)?;
-    log_diagnostics(&mut loaded);
+    kernel::show_diagnostics(&mut loaded);
 
     let instance = instance();
     let mut table = Table::new(instance, pipeline::clock_offset_ns());
@@ -133,29 +145,6 @@ fn format(args: &TraceArgs, output: &Output) -> Box<dyn Format> {
             }))
         }
     }
-}
-
-/// The rare words of the kernel programs themselves.
-fn log_diagnostics(loaded: &mut kernel::Loaded) {
-    struct Stderr;
-    impl log::Log for Stderr {
-        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-            true
-        }
-        fn log(&self, record: &log::Record<'_>) {
-            eprintln!("sockstate: kernel program: {}", record.args());
-        }
-        fn flush(&self) {}
-    }
-    let Ok(logger) = aya_log::EbpfLogger::init_with_logger(&mut loaded.ebpf, Stderr) else { return };
-    // SAFETY: the logger owns its ring's descriptor and keeps it open as long as it lives.
-    let Ok(mut logger) = (unsafe { AsyncFd::register(logger) }) else { return };
-    tokio::spawn(async move {
-        while let Ok(mut guard) = logger.readable_mut().await {
-            guard.get_inner_mut().flush();
-            guard.clear_ready();
-        }
-    });
 }
 
 /// 24 bits that tell this run's connection ids from another's.

@@ -2,6 +2,7 @@
 //! attaching, and the reasons where something is not to be had. Only this and `source` know aya.
 
 mod btf;
+mod diagnostics;
 mod facts;
 mod filter;
 mod iter;
@@ -9,6 +10,7 @@ mod load;
 mod privilege;
 mod tracefs;
 
+pub use diagnostics::show_diagnostics;
 pub use facts::{Capability, Facts};
 pub use iter::Walk;
 pub use load::{Attempt, Hook, HookChoice, KernelError, Links, Loaded, Request, load};

@@ -1,0 +1,197 @@
+//! Connections on loopback, as many as asked for, and the exact number of transitions that they make.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddrV4},
+    sync::Barrier,
+    thread,
+    time::{Duration, Instant},
+};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::netns::{in_new_netns, sysctl};
+
+/// How a connection ends, or what is done instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Mode {
+    /// The client closes, then the server: 10 transitions a connection.
+    Fin,
+    /// The client resets: 6 transitions a connection.
+    Rst,
+    /// listen and shutdown on one socket, no packet: 2 transitions a round.
+    Flap,
+}
+
+/// What to do.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Load {
+    /// How.
+    #[arg(long, value_enum)]
+    pub(crate) mode: Mode,
+    /// Threads that connect.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) threads: u32,
+    /// Connections (or rounds) of each thread.
+    #[arg(long)]
+    pub(crate) count: u32,
+    /// Accept in threads of their own.
+    #[arg(long)]
+    pub(crate) acceptors: bool,
+    /// Microseconds between two connections of a thread.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) gap_us: u64,
+    /// The first thread's port; the others follow.
+    #[arg(long, default_value_t = 7701)]
+    pub(crate) port: u16,
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Made {
+    /// Transitions of full TCP sockets, by the kernel's own rules.
+    pub(crate) transitions: u64,
+    /// Connections (or rounds).
+    pub(crate) connections: u64,
+    /// How long they took.
+    pub(crate) took: Duration,
+}
+
+impl Made {
+    /// As one object.
+    #[must_use]
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "transitions": self.transitions,
+            "connections": self.connections,
+            "seconds": self.took.as_secs_f64(),
+        })
+    }
+}
+
+impl Load {
+    /// Does it in a new network namespace.
+    ///
+    /// # Errors
+    /// The namespace, or a socket of it, fails.
+    pub(crate) fn run_in_netns(&self) -> io::Result<Made> {
+        in_new_netns(|| self.run())?
+    }
+
+    /// Does it here.
+    ///
+    /// # Errors
+    /// A socket fails.
+    pub(crate) fn run(&self) -> io::Result<Made> {
+        sysctl("ipv4/ip_local_port_range", "10000 65000")?;
+        sysctl("ipv4/tcp_max_tw_buckets", "262144")?;
+        let barrier = Barrier::new(self.threads as usize + 1);
+        let mut took = Duration::ZERO;
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..self.threads)
+                .map(|index| {
+                    let barrier = &barrier;
+                    scope.spawn(move || self.work(index as u16, barrier))
+                })
+                .collect();
+            barrier.wait();
+            let start = Instant::now();
+            barrier.wait();
+            took = start.elapsed();
+            workers.into_iter().try_for_each(|worker| {
+                worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+        })?;
+        let connections = u64::from(self.threads) * u64::from(self.count);
+        let listeners = 2 * u64::from(self.threads);
+        let transitions = match self.mode {
+            Mode::Fin => 10 * connections + listeners,
+            Mode::Rst => 6 * connections + listeners,
+            Mode::Flap => 2 * connections,
+        };
+        Ok(Made { transitions, connections, took })
+    }
+
+    /// One thread, between the two waits of the barrier.
+    fn work(&self, index: u16, barrier: &Barrier) -> io::Result<()> {
+        let address = |round: u32| {
+            // Many addresses, so that ports in TIME_WAIT do not run out.
+            SockAddr::from(SocketAddrV4::new(
+                Ipv4Addr::new(127, 200, index as u8, 1 + (round % 250) as u8),
+                self.port + index,
+            ))
+        };
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, self.port + index).into())?;
+        if self.mode == Mode::Flap {
+            barrier.wait();
+            let result = (0..self.count).try_for_each(|_| {
+                socket.listen(1)?;
+                socket.shutdown(std::net::Shutdown::Read)
+            });
+            barrier.wait();
+            return result;
+        }
+        socket.listen(4096)?;
+        let result = thread::scope(|scope| {
+            let accepting = self.acceptors.then(|| scope.spawn(|| accept_all(&socket)));
+            barrier.wait();
+            let result = (0..self.count).try_for_each(|round| {
+                let client = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+                client.connect(&address(round))?;
+                let server = if self.acceptors { None } else { Some(socket.accept()?.0) };
+                if self.mode == Mode::Rst {
+                    client.set_linger(Some(Duration::ZERO))?;
+                }
+                drop(client);
+                drop(server);
+                if self.gap_us > 0 {
+                    thread::sleep(Duration::from_micros(self.gap_us));
+                }
+                Ok(())
+            });
+            barrier.wait();
+            if let Some(accepting) = accepting {
+                // The last connections are still on their way through the queue.
+                wait_for_empty_queue(self.port + index)?;
+                socket.shutdown(std::net::Shutdown::Read)?;
+                accepting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            }
+            result
+        });
+        drop(socket);
+        result
+    }
+}
+
+/// Accepts, reads to the end and closes, until the listener is shut down.
+fn accept_all(listener: &Socket) {
+    use std::io::Read;
+    while let Ok((mut connection, _)) = listener.accept() {
+        let mut buffer = [0; 64];
+        while connection.read(&mut buffer).is_ok_and(|count| count > 0) {}
+    }
+}
+
+/// Until no connection of this port is waiting to be accepted or closed.
+fn wait_for_empty_queue(port: u16) -> io::Result<()> {
+    let local = format!(":{port:04X} ");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let table = std::fs::read_to_string("/proc/thread-self/net/tcp")?;
+        let open = table.lines().skip(1).filter(|line| {
+            let mut fields = line.split_whitespace().skip(1);
+            let local_is_it = fields.next().is_some_and(|field| format!("{field} ").ends_with(&local));
+            // ESTABLISHED, CLOSE_WAIT, LAST_ACK.
+            local_is_it && fields.nth(1).is_some_and(|state| ["01", "08", "09"].contains(&state))
+        });
+        if open.count() == 0 {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}

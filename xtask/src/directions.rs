@@ -1,0 +1,119 @@
+//! The direction rule: which room may use which (docs/architecture.md).
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Result, bail};
+
+use crate::root;
+
+/// A room and the rooms it may use. `cmd`, `pipeline` and `lib` wire things together and may use all.
+const MAY_USE: [(&str, &[&str]); 12] = [
+    ("model", &[]),
+    ("decode", &["model"]),
+    ("track", &["model"]),
+    ("enrich", &["model"]),
+    ("route", &["model"]),
+    ("format", &["model"]),
+    ("sinks", &["model"]),
+    ("kernel", &["model"]),
+    ("source", &["model", "decode", "kernel"]),
+    ("config", &["model"]),
+    ("cli", &["model", "config"]),
+    ("main", &[]),
+];
+
+/// The only places that know aya.
+const AYA: [&str; 2] = ["kernel/", "source/kernel.rs"];
+/// The only places that know the ABI.
+const ABI: [&str; 3] = ["kernel/", "source/", "decode.rs"];
+
+/// Fails where a file uses what it must not.
+pub(crate) fn check() -> Result<()> {
+    let source = root().join("tracer/src");
+    let mut wrong = Vec::new();
+    for file in rust_files(&source)? {
+        let name = file.strip_prefix(&source).unwrap_or(&file).display().to_string();
+        let text = without_comments(&fs::read_to_string(&file)?);
+        let room = name.split(['/', '.']).next().unwrap_or_default();
+        if let Some((_, may)) = MAY_USE.iter().find(|(known, _)| *known == room) {
+            let used = rooms(&text).into_iter().filter(|used| used != room && !may.contains(&used.as_str()));
+            wrong.extend(used.map(|used| format!("{name} uses {used}")));
+        } else if !["cmd", "pipeline", "lib"].contains(&room) {
+            wrong.push(format!("{name} is in no room of the rule"));
+        }
+        for (word, places) in [("aya", &AYA[..]), ("sockstate_abi", &ABI[..])] {
+            let uses = text.contains(&format!("{word}::")) || text.contains(&format!("{word}_log::"));
+            if uses && !places.iter().any(|place| name.starts_with(place)) {
+                wrong.push(format!("{name} uses {word}"));
+            }
+        }
+    }
+    if !wrong.is_empty() {
+        bail!("the direction rule is broken: {}", wrong.join("; "));
+    }
+    println!("direction rule: kept");
+    Ok(())
+}
+
+fn rust_files(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            files.extend(rust_files(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
+fn without_comments(text: &str) -> String {
+    text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+}
+
+/// The rooms that `crate::room` and `crate::{room, room::thing}` name.
+fn rooms(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let word = |text: &str| -> String { text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect() };
+    for (at, _) in text.match_indices("crate::") {
+        let rest = &text[at + "crate::".len()..];
+        let Some(group) = rest.strip_prefix('{') else {
+            found.push(word(rest));
+            continue;
+        };
+        let mut depth = 0;
+        let mut start = 0;
+        for (at, c) in group.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth == 0 => {
+                    found.push(word(&group[start..at]));
+                    break;
+                }
+                '}' => depth -= 1,
+                ',' if depth == 0 => {
+                    found.push(word(&group[start..at]));
+                    start = at + 1;
+                }
+                _ => {}
+            }
+        }
+    }
+    found.retain(|room| !room.is_empty());
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rooms_are_found_in_every_form() {
+        let text = "use crate::model::State;\nuse crate::{\n    decode::{a, b},\n    kernel,\n};\ncrate::track::x()";
+        assert_eq!(rooms(text), ["model", "decode", "kernel", "track"]);
+    }
+}

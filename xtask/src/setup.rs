@@ -1,0 +1,95 @@
+//! Installing what is missing, and nothing that is there.
+
+use std::{path::Path, process::Command};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{build_ebpf::Toolchain, command, root, succeeds};
+
+/// The version that the committed object was linked with.
+const BPF_LINKER: &str = "0.10.3";
+
+/// What live tests and benchmarks use, by the program that shows it is there.
+const TOOLS: [(&str, &str); 3] = [("ip", "iproute2"), ("bpftrace", "bpftrace"), ("tcpstates", "libbpf-tools")];
+
+/// What the programs are built with on Debian.
+const DEBIAN_RUST: [&str; 4] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "rust-web-clippy"];
+
+/// Everything: for building the programs, checking and testing.
+pub(crate) fn all() -> Result<()> {
+    rustup_components()?;
+    programs()?;
+    let missing: Vec<&str> = TOOLS.iter().filter(|(tool, _)| find(tool).is_none()).map(|it| it.1).collect();
+    if !missing.is_empty() {
+        debian(&missing)?;
+    }
+    Ok(())
+}
+
+/// What building the programs takes.
+pub(crate) fn programs() -> Result<()> {
+    if Toolchain::find().is_none() {
+        if is_debian() {
+            debian(&DEBIAN_RUST)?;
+        } else {
+            command(Command::new("rustup").args([
+                "toolchain", "install", "nightly", "--profile", "minimal", "--component", "rust-src,clippy",
+            ]))?;
+        }
+        if Toolchain::find().is_none() {
+            bail!("no Rust that can build for BPF, although it was installed just now");
+        }
+    }
+    let linker = Command::new("bpf-linker").arg("--version").output().ok();
+    let version = linker.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    if !version.is_some_and(|version| version.contains(BPF_LINKER)) {
+        let package = format!("bpf-linker@{BPF_LINKER}");
+        command(crate::cargo().args(["install", "--locked", "--force", &package]))?;
+    }
+    Ok(())
+}
+
+fn rustup_components() -> Result<()> {
+    for (program, component) in [("cargo-fmt", "rustfmt"), ("cargo-clippy", "clippy")] {
+        if !succeeds(Command::new(program).arg("--version").current_dir(root())) {
+            command(Command::new("rustup").args(["component", "add", component]))?;
+        }
+    }
+    Ok(())
+}
+
+fn is_debian() -> bool {
+    Path::new("/etc/debian_version").exists() && find("apt-get").is_some()
+}
+
+fn debian(packages: &[&str]) -> Result<()> {
+    if !is_debian() {
+        bail!("install by hand what your distribution calls {}", packages.join(", "));
+    }
+    if !is_root() {
+        bail!("not root: apt-get install {}", packages.join(" "));
+    }
+    let apt = || {
+        let mut apt = Command::new("apt-get");
+        apt.env("DEBIAN_FRONTEND", "noninteractive").args(["-q", "-y"]);
+        apt
+    };
+    command(apt().arg("update"))?;
+    command(apt().args(["install", "--no-install-recommends"]).args(packages))
+        .context("Debian 12 with its security updates has these")
+}
+
+/// Whether we may install.
+fn is_root() -> bool {
+    // SAFETY: takes nothing, cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// A program of PATH, or of the places that a user's PATH may lack.
+fn find(program: &str) -> Option<std::path::PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .map(|directory| directory.join(program))
+        .find(|candidate| candidate.is_file())
+}
