@@ -10,7 +10,7 @@ use std::{
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::netns::{in_new_netns, sysctl};
+use crate::netns::sysctl;
 
 /// How a connection ends, or what is done instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -51,34 +51,12 @@ pub(crate) struct Load {
 pub(crate) struct Made {
     /// Transitions of full TCP sockets, by the kernel's own rules.
     pub(crate) transitions: u64,
-    /// Connections (or rounds).
-    pub(crate) connections: u64,
-    /// How long they took.
+    /// How long it took.
     pub(crate) took: Duration,
 }
 
-impl Made {
-    /// As one object.
-    #[must_use]
-    pub(crate) fn json(&self) -> serde_json::Value {
-        serde_json::json!({
-            "transitions": self.transitions,
-            "connections": self.connections,
-            "seconds": self.took.as_secs_f64(),
-        })
-    }
-}
-
 impl Load {
-    /// Does it in a new network namespace.
-    ///
-    /// # Errors
-    /// The namespace, or a socket of it, fails.
-    pub(crate) fn run_in_netns(&self) -> io::Result<Made> {
-        in_new_netns(|| self.run())?
-    }
-
-    /// Does it here.
+    /// Does it in this thread's network namespace, which should be its own.
     ///
     /// # Errors
     /// A socket fails.
@@ -98,9 +76,9 @@ impl Load {
             let start = Instant::now();
             barrier.wait();
             took = start.elapsed();
-            workers.into_iter().try_for_each(|worker| {
-                worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            })
+            workers
+                .into_iter()
+                .try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         })?;
         let connections = u64::from(self.threads) * u64::from(self.count);
         let listeners = 2 * u64::from(self.threads);
@@ -109,7 +87,7 @@ impl Load {
             Mode::Rst => 6 * connections + listeners,
             Mode::Flap => 2 * connections,
         };
-        Ok(Made { transitions, connections, took })
+        Ok(Made { transitions, took })
     }
 
     /// One thread, between the two waits of the barrier.

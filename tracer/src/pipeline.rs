@@ -338,7 +338,7 @@ impl Pipeline {
             }
             if !stuck {
                 tokio::select! {
-                    () = signals.any() => stuck = true,
+                    biased;
                     result = timeout(GRACE, output.write(&mut self.writer.buffer, usize::MAX)) => match result {
                         Ok(Ok(())) => {}
                         Ok(Err(OutputError::Closed(_))) => {
@@ -347,7 +347,8 @@ impl Pipeline {
                         }
                         Ok(Err(error)) => return Err(self.broken(error)),
                         Err(_) => stuck = true,
-                    }
+                    },
+                    () = signals.any() => stuck = true,
                 }
             }
             if taken == 0 {

@@ -32,12 +32,16 @@ impl Toolchain {
     fn is_there(self) -> bool {
         let sysroot = match self {
             Self::Debian => output(Command::new(DEBIAN_RUSTC).args(["--print", "sysroot"])),
-            Self::Nightly => output(Command::new("rustup").args(["run", "nightly", "rustc", "--print", "sysroot"])),
+            Self::Nightly => {
+                output(Command::new("rustup").args(["run", "nightly", "rustc", "--print", "sysroot"]))
+            }
         };
         let Ok(sysroot) = sysroot else { return false };
         let rustlib = Path::new(sysroot.trim()).join("lib/rustlib");
         match self {
-            Self::Debian => rustlib.join(TARGET).is_dir() && succeeds(&mut self.cargo("clippy", &["--version"])),
+            Self::Debian => {
+                rustlib.join(TARGET).is_dir() && succeeds(&mut self.cargo("clippy", &["--version"]))
+            }
             Self::Nightly => rustlib.join("src/rust/library/core").is_dir(),
         }
     }
@@ -70,7 +74,9 @@ impl Toolchain {
             }
         };
         // bpf-linker takes LLVM from a toolchain of rustup's.
-        if let Ok(sysroot) = output(Command::new("rustup").args(["run", "stable", "rustc", "--print", "sysroot"])) {
+        if let Ok(sysroot) =
+            output(Command::new("rustup").args(["run", "stable", "rustc", "--print", "sysroot"]))
+        {
             cargo.env("LD_LIBRARY_PATH", Path::new(sysroot.trim()).join("lib"));
         }
         // What cargo has told us about the host's build is not for this one.
@@ -169,7 +175,12 @@ fn sums(object: &[u8]) -> Result<String> {
 pub(crate) fn verify() -> Result<()> {
     let committed = fs::read_to_string(sum()).context("no sum of the committed object")?;
     let field = |name: &str| {
-        committed.lines().find_map(|line| line.strip_prefix(name)).map(str::trim).unwrap_or_default().to_owned()
+        committed
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .map(str::trim)
+            .unwrap_or_default()
+            .to_owned()
     };
     let bytes = fs::read(object()).context("no committed object")?;
     if field("sources ") != sources()? || field("object ") != hex(&Sha256::digest(&bytes)) {

@@ -78,7 +78,9 @@ fn without_comments(text: &str) -> String {
 /// The rooms that `crate::room` and `crate::{room, room::thing}` name.
 fn rooms(text: &str) -> Vec<String> {
     let mut found = Vec::new();
-    let word = |text: &str| -> String { text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect() };
+    let word = |text: &str| -> String {
+        text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+    };
     for (at, _) in text.match_indices("crate::") {
         let rest = &text[at + "crate::".len()..];
         let Some(group) = rest.strip_prefix('{') else {
@@ -113,7 +115,8 @@ mod tests {
 
     #[test]
     fn rooms_are_found_in_every_form() {
-        let text = "use crate::model::State;\nuse crate::{\n    decode::{a, b},\n    kernel,\n};\ncrate::track::x()";
+        let text =
+            "use crate::model::State;\nuse crate::{\n    decode::{a, b},\n    kernel,\n};\ncrate::track::x()";
         assert_eq!(rooms(text), ["model", "decode", "kernel", "track"]);
     }
 }

@@ -10,7 +10,8 @@ use crate::{build_ebpf::Toolchain, command, root, succeeds};
 const BPF_LINKER: &str = "0.10.3";
 
 /// What live tests and benchmarks use, by the program that shows it is there.
-const TOOLS: [(&str, &str); 3] = [("ip", "iproute2"), ("bpftrace", "bpftrace"), ("tcpstates", "libbpf-tools")];
+const TOOLS: [(&str, &str); 3] =
+    [("ip", "iproute2"), ("bpftrace", "bpftrace"), ("tcpstates", "libbpf-tools")];
 
 /// What the programs are built with on Debian.
 const DEBIAN_RUST: [&str; 4] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "rust-web-clippy"];
@@ -33,7 +34,13 @@ pub(crate) fn programs() -> Result<()> {
             debian(&DEBIAN_RUST)?;
         } else {
             command(Command::new("rustup").args([
-                "toolchain", "install", "nightly", "--profile", "minimal", "--component", "rust-src,clippy",
+                "toolchain",
+                "install",
+                "nightly",
+                "--profile",
+                "minimal",
+                "--component",
+                "rust-src,clippy",
             ]))?;
         }
         if Toolchain::find().is_none() {

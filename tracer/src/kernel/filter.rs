@@ -63,7 +63,7 @@ fn pairs(filter: &Filter) -> [u16; 256] {
             && (filter.to.is_empty() || filter.to.contains(to))
     };
     let states = || (0..16).map(State::from_number);
-    let leaves = |from: State| states().any(|to| wanted(from, to));
+    let leaves = |from: State| states().any(|to| from.may_become(to) && wanted(from, to));
     let after_close_call =
         [State::FinWait1, State::FinWait2, State::Closing, State::TimeWait, State::LastAck];
     let shows_closer = after_close_call.into_iter().any(leaves);

@@ -42,7 +42,7 @@ fn parse(text: &str) -> Option<TracepointFormat> {
 }
 
 /// Offset and size of one field, from a line such as
-/// `field:const void * skaddr;	offset:8;	size:8;	signed:0;`.
+/// `field:const void * skaddr;` with `offset:8;`, `size:8;` and `signed:0;` behind it, separated by tabs.
 fn field(text: &str, name: &str) -> Option<(u32, u32)> {
     text.lines().find_map(|line| {
         let mut parts = line.trim().strip_prefix("field:")?.split(';').map(str::trim);

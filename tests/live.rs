@@ -1,0 +1,104 @@
+//! Tests on the running kernel. Each makes its own network namespace; the truth comes from outside: bpftrace,
+//! /proc/net/tcp, and what the test's own processes know of themselves.
+#![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+#[path = "support/lab.rs"]
+mod lab;
+#[path = "support/load.rs"]
+mod load;
+#[path = "support/netns.rs"]
+mod netns;
+#[path = "support/observer.rs"]
+mod observer;
+#[path = "support/roles.rs"]
+mod roles;
+#[path = "support/schema.rs"]
+mod schema;
+#[path = "support/sockets.rs"]
+mod sockets;
+
+#[path = "live/burst.rs"]
+mod burst;
+#[path = "live/ending.rs"]
+mod ending;
+#[path = "live/existing.rs"]
+mod existing;
+#[path = "live/fallback.rs"]
+mod fallback;
+#[path = "live/filters.rs"]
+mod filters;
+#[path = "live/owners.rs"]
+mod owners;
+#[path = "live/transitions.rs"]
+mod transitions;
+
+use std::process::{Command, ExitCode, Stdio};
+
+use libtest_mimic::{Arguments, Trial};
+
+fn main() -> ExitCode {
+    if let Some(code) = roles::play() {
+        return code;
+    }
+    let arguments = Arguments::from_args();
+    let reason = why_not();
+    let mut trials = Vec::new();
+    for (name, test) in [
+        transitions::tests(),
+        owners::tests(),
+        filters::tests(),
+        existing::tests(),
+        burst::tests(),
+        ending::tests(),
+        fallback::tests(),
+    ]
+    .into_iter()
+    .flatten()
+    {
+        let trial = Trial::test(name, move || {
+            test();
+            Ok(())
+        });
+        trials.push(match &reason {
+            // Ignored, and so in the count, with the reason in front.
+            Some(reason) => trial.with_kind(format!("SKIPPED: {reason}")).with_ignored_flag(true),
+            None => trial,
+        });
+    }
+    // Timing is not what these tests are about, but two cores are two cores.
+    let conclusion = libtest_mimic::run(
+        &Arguments { test_threads: arguments.test_threads.or(Some(2)), ..arguments },
+        trials,
+    );
+    observer::stop_watching();
+    conclusion.exit_code()
+}
+
+/// A test and its name.
+pub(crate) type Test = (String, Box<dyn FnOnce() + Send>);
+
+/// Names a test.
+pub(crate) fn test(name: impl Into<String>, test: impl FnOnce() + Send + 'static) -> Test {
+    (name.into(), Box::new(test))
+}
+
+/// What this machine lacks for all of these tests.
+fn why_not() -> Option<String> {
+    // SAFETY: takes nothing, cannot fail.
+    if unsafe { libc::geteuid() } != 0 {
+        return Some("needs root".into());
+    }
+    if !Command::new("bpftrace").arg("--version").stdout(Stdio::null()).status().is_ok_and(|it| it.success())
+    {
+        return Some("needs bpftrace: cargo xtask setup".into());
+    }
+    if !std::path::Path::new("/sys/kernel/tracing/events").is_dir() {
+        // bpftrace reads the tracepoint's format there.
+        let mounted =
+            Command::new("mount").args(["-t", "tracefs", "tracefs", "/sys/kernel/tracing"]).status();
+        if !mounted.is_ok_and(|it| it.success()) {
+            return Some("needs tracefs, and it cannot be mounted".into());
+        }
+    }
+    None
+}

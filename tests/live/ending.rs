@@ -1,0 +1,239 @@
+//! How it ends, and how it refuses to begin.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    Test,
+    lab::{Tracer, in_lab, own_netns, signal, sockstate},
+    sockets::{Kind, fresh_port},
+    test,
+};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test("ending: a count", count),
+        test("ending: a duration", duration),
+        test("ending: SIGTERM", terminate),
+        test("ending: a closed pipe is success", closed_pipe),
+        test("ending: a reader that takes nothing", stuck_reader),
+        test("ending: a full disk", full_disk),
+        test("beginning: an output that cannot be written", unwritable),
+        test("beginning: a second instance", second_instance),
+        test("beginning: no such BTF", no_btf),
+        test("beginning: without privileges", without_privileges),
+        test("beginning: a ring that is too small to be one", tiny_ring),
+        test("doctor: with privileges", doctor),
+        test("doctor: without privileges", doctor_without_privileges),
+        test("capabilities: only what is still needed is kept", capabilities),
+    ]
+}
+
+/// Some transitions in this namespace.
+fn some() {
+    drop(Kind::V4.pair(fresh_port()));
+}
+
+fn traced(args: &[&str]) -> Command {
+    let mut command = sockstate();
+    command.args(["--alongside", "--format", "json", "--netns", &own_netns().to_string()]).args(args);
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn count() {
+    in_lab(|_| {
+        let mut child = traced(&["--count", "3"]).stdout(Stdio::piped()).spawn().expect("tracer");
+        let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
+        lines.next().expect("start").expect("line");
+        some();
+        assert!(child.wait().expect("wait").success());
+        let rest: Vec<String> = lines.map_while(Result::ok).collect();
+        assert_eq!(rest.iter().filter(|line| line.contains("\"kind\":\"transition\"")).count(), 3);
+        assert!(rest.last().is_some_and(|line| line.contains("\"reason\":\"count\"")), "{rest:?}");
+    });
+}
+
+fn duration() {
+    in_lab(|_| {
+        let start = Instant::now();
+        let output = traced(&["--duration", "300ms"]).output().expect("tracer");
+        assert!(output.status.success());
+        assert!(start.elapsed() >= Duration::from_millis(300));
+        assert!(text(&output.stdout).contains("\"reason\":\"duration\""));
+    });
+}
+
+fn terminate() {
+    in_lab(|netns| {
+        let tracer = Tracer::start(netns, &[]);
+        some();
+        signal(tracer.pid(), libc::SIGTERM);
+        // The second signal, of stop(), must not cost anything: the reader takes what it is given.
+        let story = tracer.stop();
+        assert!(story.transitions().count() >= 8);
+        assert_eq!(story.records.last().map(|it| &it["reason"]), Some(&"signal".into()));
+    });
+}
+
+fn closed_pipe() {
+    in_lab(|_| {
+        let mut child = traced(&[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("tracer");
+        let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
+        lines.next().expect("start").expect("line");
+        // Noticed although nothing happens.
+        drop(lines);
+        let status = child.wait().expect("wait");
+        let mut error = String::new();
+        child.stderr.take().expect("stderr").read_to_string(&mut error).expect("read");
+        assert!(status.success(), "{error}");
+        assert_eq!(error, "");
+    });
+}
+
+fn stuck_reader() {
+    in_lab(|_| {
+        let mut child = traced(&[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("tracer");
+        let mut first = [0; 1];
+        let mut stdout = child.stdout.take().expect("stdout");
+        stdout.read_exact(&mut first).expect("start");
+        // More than a pipe holds, and nobody reads on.
+        for _ in 0..40 {
+            some();
+        }
+        signal(child.id(), libc::SIGINT);
+        // The second one ends the wait.
+        std::thread::sleep(Duration::from_millis(300));
+        signal(child.id(), libc::SIGINT);
+        let start = Instant::now();
+        assert!(child.wait().expect("wait").success());
+        assert!(start.elapsed() < Duration::from_secs(4));
+        let mut error = String::new();
+        child.stderr.take().expect("stderr").read_to_string(&mut error).expect("read");
+        assert!(error.contains("(output)"), "what was not delivered is said: {error}");
+    });
+}
+
+fn full_disk() {
+    in_lab(|_| {
+        let output = traced(&["--output", "/dev/full"]).output().expect("tracer");
+        assert_eq!(output.status.code(), Some(1));
+        let error = text(&output.stderr);
+        assert!(error.contains("cannot write to /dev/full: No space left on device"), "{error}");
+        assert!(error.contains("bytes of records were not written"), "{error}");
+    });
+}
+
+fn refused(output: &Output, code: i32, words: &[&str]) {
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{error}");
+    assert!(error.starts_with("sockstate: "), "{error}");
+    for word in words {
+        assert!(error.contains(word), "{word} in {error}");
+    }
+    assert_eq!(text(&output.stdout), "");
+}
+
+fn unwritable() {
+    let output = sockstate().args(["--alongside", "--output", "/nonexistent/file"]).output().expect("tracer");
+    refused(&output, 1, &["cannot open /nonexistent/file for writing", "No such file"]);
+}
+
+fn second_instance() {
+    in_lab(|netns| {
+        // The lock is the machine's: another sockstate may hold it, which serves as well.
+        let mut first = sockstate()
+            .args(["--netns", &netns.to_string(), "--format", "json"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("tracer");
+        let mut lines = BufReader::new(first.stdout.take().expect("stdout")).lines();
+        let holds = lines.next().is_some();
+        let output = sockstate().output().expect("tracer");
+        refused(&output, 5, &["another sockstate (pid ", "is tracing", "--alongside"]);
+        if holds {
+            assert!(text(&output.stderr).contains(&first.id().to_string()));
+            signal(first.id(), libc::SIGINT);
+        }
+        first.wait().expect("wait");
+        drop(lines);
+    });
+}
+
+fn no_btf() {
+    let output = sockstate().args(["--alongside", "--btf", "/nonexistent"]).output().expect("tracer");
+    refused(&output, 3, &["cannot use the BTF given with --btf", "/nonexistent"]);
+    let output = sockstate().args(["--alongside", "--btf", "/proc/self/exe"]).output().expect("tracer");
+    refused(&output, 3, &["is not BTF"]);
+}
+
+/// Runs it as nobody.
+fn unprivileged(args: &[&str]) -> Output {
+    // The test's own directories may be closed to nobody.
+    let directory = tempfile::tempdir().expect("directory");
+    let binary = directory.path().join("sockstate");
+    fs::copy(env!("CARGO_BIN_EXE_sockstate"), &binary).expect("copy");
+    use std::os::unix::{fs::PermissionsExt, process::CommandExt};
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("mode");
+    Command::new(&binary).args(args).current_dir("/").uid(65534).gid(65534).output().expect("sockstate")
+}
+
+fn without_privileges() {
+    refused(&unprivileged(&["trace"]), 4, &["CAP_BPF", "CAP_PERFMON", "run as root", "sockstate doctor"]);
+}
+
+fn tiny_ring() {
+    let output = sockstate().args(["--ring-size", "5000"]).output().expect("tracer");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("the next is 8192"));
+}
+
+fn doctor() {
+    let output = sockstate().args(["doctor", "--format", "json"]).output().expect("doctor");
+    assert!(output.status.success());
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(found["works"], true);
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("release");
+    assert_eq!(found["kernel"]["release"], release.trim());
+    for hook in found["hooks"].as_array().expect("hooks") {
+        assert_eq!(hook["works"], hook["error"].is_null());
+    }
+    let output = sockstate().arg("doctor").output().expect("doctor");
+    assert!(text(&output.stdout).contains("verdict        tracing works, by "));
+}
+
+fn doctor_without_privileges() {
+    let output = unprivileged(&["doctor"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stdout);
+    for words in
+        ["NO   CAP_BPF", "not held: CAP_BPF, CAP_PERFMON", "verdict        tracing does not work here"]
+    {
+        assert!(said.contains(words), "{words} in {said}");
+    }
+}
+
+fn capabilities() {
+    in_lab(|netns| {
+        let tracer = Tracer::start(netns, &[]);
+        let status = fs::read_to_string(format!("/proc/{}/status", tracer.pid())).expect("status");
+        let set = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a set");
+            u64::from_str_radix(line.trim(), 16).expect("hex")
+        };
+        // CAP_DAC_READ_SEARCH 2, CAP_SYS_PTRACE 19, CAP_BPF 39.
+        let kept = 1 << 2 | 1 << 19 | 1 << 39;
+        assert_eq!(set("CapPrm:") & !kept, 0);
+        assert_eq!(set("CapEff:") & !kept, 0);
+        assert_eq!(set("CapInh:"), 0);
+        tracer.stop();
+    });
+}

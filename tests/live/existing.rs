@@ -1,0 +1,121 @@
+//! Sockets that are older than the tracer.
+
+use std::{net::Shutdown, process};
+
+use serde_json::Value;
+
+use crate::{
+    Test,
+    lab::{Tracer, in_lab, path},
+    observer::{proc_net_tcp, wait_for_states},
+    roles::Actor,
+    sockets::{Kind, fresh_port},
+    test,
+};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test("existing: owners, durations as lower bounds", lower_bounds),
+        test("existing: the snapshot is what /proc/net/tcp shows, mini-sockets included", snapshot),
+        test("existing: every namespace of the host", every_namespace),
+    ]
+}
+
+fn lower_bounds() {
+    let port = fresh_port();
+    in_lab(|netns| {
+        let listener = Kind::V4.listen(port);
+        let mut client = Actor::start("client", port);
+        let pid = client.pid();
+        client.hear();
+        let server = listener.accept().expect("accept").0;
+        let mut tracer = Tracer::start(netns, &[]);
+        client.kill();
+        let it = tracer.wait_for(|it| it["to"] == "CLOSE_WAIT");
+        assert_eq!(it["in_state_at_least"], true);
+        assert!(it["in_state_ns"].as_u64() > Some(0));
+        assert_eq!(it["owner"]["pid"], process::id(), "who held it when the tracer started");
+        assert_eq!(it["owner"]["source"], "scan");
+        wait_for_states(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
+        drop(server);
+        // New connections of an old listener inherit its owner.
+        drop(Kind::V4.connect(port).expect("connect"));
+        let story = tracer.stop();
+        let old: Vec<_> =
+            story.connections().into_iter().filter(|it| it[0]["from"] == "ESTABLISHED").collect();
+        assert_eq!(old.len(), 2);
+        let of_client = old.iter().find(|it| it[0]["owner"]["pid"] == pid).expect("the client's");
+        assert_eq!(path(of_client), ["ESTABLISHED", "FIN_WAIT1", "FIN_WAIT2", "CLOSE"]);
+        // The second duration begins with a transition that was seen.
+        assert_eq!(of_client[1]["in_state_at_least"], false);
+        assert_eq!(of_client[1]["owner"]["comm"], of_client[0]["owner"]["comm"]);
+        let new = story.only("server");
+        assert_eq!(new[0]["owner"]["pid"], process::id());
+        assert_eq!(new[0]["owner"]["source"], "inherited");
+    });
+}
+
+fn snapshot() {
+    in_lab(|netns| {
+        let (listener, client, server) = Kind::V4.pair(fresh_port());
+        let (_listener6, client6, server6) = Kind::V6.pair(fresh_port());
+        // Leaves a TIME_WAIT, and another pair with a mini-socket in FIN_WAIT2.
+        drop((client6, server6));
+        let mapped = Kind::Mapped.pair(fresh_port());
+        drop(mapped.1);
+        client.shutdown(Shutdown::Write).expect("shutdown");
+        let shown = wait_for_states(&[
+            "LISTEN",
+            "LISTEN",
+            "LISTEN",
+            "FIN_WAIT2",
+            "CLOSE_WAIT",
+            "TIME_WAIT",
+            "FIN_WAIT2",
+            "CLOSE_WAIT",
+        ]);
+        let story = Tracer::start(netns, &["--snapshot"]).stop();
+        assert_eq!(shown, proc_net_tcp(), "nothing changed meanwhile");
+        let port = |value: &Value| value["port"].as_u64().unwrap_or(0) as u16;
+        let mut said: Vec<_> = story
+            .of("snapshot")
+            .map(|it| {
+                (port(&it["local"]), port(&it["remote"]), it["state"].as_str().expect("state").to_owned())
+            })
+            .collect();
+        said.sort();
+        assert_eq!(said, shown);
+        let minis = story.of("snapshot").filter(|it| it["mini"] == true);
+        let mut states: Vec<_> = minis.map(|it| it["state"].as_str().expect("state")).collect();
+        states.sort_unstable();
+        assert_eq!(states, ["FIN_WAIT2", "TIME_WAIT"]);
+        for it in story.of("snapshot").filter(|it| it["mini"] == false) {
+            assert_eq!(it["owner"]["pid"], process::id(), "{it}");
+        }
+        // A filter holds for the snapshot too.
+        let story = Tracer::start(netns, &["--snapshot", "--from", "close-wait"]).stop();
+        assert_eq!(story.of("snapshot").count(), 2);
+        drop((listener, server));
+    });
+}
+
+fn every_namespace() {
+    let port = fresh_port();
+    in_lab(|other| {
+        // A process of that namespace, so that it can be found; the socket itself is ours.
+        let _somebody = Actor::start("late listener", port + 1);
+        let _listener = Kind::V4.listen(port);
+        in_lab(|netns| {
+            assert_ne!(netns, other);
+            let mut command = crate::lab::sockstate();
+            let filter = port.to_string();
+            command.args(["--format", "json", "--alongside", "--snapshot", "--port", &filter]);
+            let mut tracer = Tracer::spawn(&mut command);
+            let it = tracer.wait_for(|it| it["kind"] == "snapshot");
+            assert_eq!(it["netns"], other);
+            assert_eq!(it["local"]["port"], port);
+            assert_eq!(it["owner"]["pid"], process::id());
+            tracer.stop();
+        });
+    });
+}

@@ -1,0 +1,78 @@
+//! Kernels without BTF or tp_btf: the classic tracepoint.
+
+use std::process::Command;
+
+use crate::{
+    Test,
+    lab::{Tracer, in_lab, path},
+    observer::{self, wait_for_states},
+    sockets::{Kind, fresh_port},
+    test,
+};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test("fallback: the classic tracepoint says the same", classic),
+        test("fallback: without BTF, what is not known is null", without_btf),
+    ]
+}
+
+fn traffic(port: u16) {
+    let (listener, client, server) = Kind::Mapped.pair(port);
+    drop(client);
+    wait_for_states(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
+    drop(server);
+    drop(listener);
+}
+
+fn classic() {
+    observer::watch();
+    let port = fresh_port();
+    in_lab(|netns| {
+        let best = Tracer::start(netns, &[]);
+        let classic = Tracer::start(netns, &["--hook", "tracepoint"]);
+        traffic(port);
+        let (best, classic) = (best.stop(), classic.stop());
+        assert_eq!(classic.records[0]["hook"], "tracepoint");
+        for (a, b) in best.transitions().zip(classic.transitions()) {
+            for key in [
+                "from", "to", "role", "local", "remote", "network", "owner", "netns", "cgroup", "exact",
+                "errno",
+            ] {
+                assert_eq!(a[key], b[key], "{key}");
+            }
+        }
+        assert_eq!(best.transitions().count(), classic.transitions().count());
+        let mut paths: Vec<_> = classic.connections().iter().map(|it| path(it)).collect();
+        paths.sort();
+        assert_eq!(paths, observer::paths(port, best.transitions().count()));
+    });
+}
+
+/// In a mount namespace where the kernel's BTF is not to be seen.
+fn without_btf() {
+    let port = fresh_port();
+    in_lab(|_| {
+        let mut command = Command::new("unshare");
+        let script = "mount -t tmpfs none /sys/kernel/btf && exec \"$0\" \"$@\"";
+        command.args(["--mount", "sh", "-c", script, env!("CARGO_BIN_EXE_sockstate")]);
+        let filter = port.to_string();
+        let mut tracer = Tracer::spawn(command.args(["--alongside", "--format", "json", "--port", &filter]));
+        traffic(port);
+        tracer.wait_for(|it| it["from"] == "LISTEN" && it["to"] == "CLOSE");
+        let story = tracer.stop();
+        let start = &story.records[0];
+        assert_eq!(start["hook"], "tracepoint");
+        assert!(start["degraded"][0].as_str().is_some_and(|text| text.contains("no BTF")), "{start}");
+        let client = story.only("client");
+        assert_eq!(path(&client), ["CLOSE", "SYN_SENT", "ESTABLISHED", "FIN_WAIT1", "FIN_WAIT2", "CLOSE"]);
+        for it in story.transitions() {
+            assert!(it["netns"].is_null() && it["cgroup"].is_null(), "{it}");
+        }
+        assert_eq!(client[0]["owner"]["pid"], std::process::id());
+        assert_eq!(client[0]["owner"]["uid"], serde_json::Value::Null);
+        assert_eq!(client[0]["network"]["type"], "ipv4");
+        // Who listens on a port is not enough to know whose socket came out of it.
+        assert!(story.only("server")[0]["owner"].is_null());
+    });
+}

@@ -1,0 +1,304 @@
+//! Owner by owner, against what the processes know of themselves.
+
+use std::{
+    collections::BTreeMap,
+    io::Read,
+    os::{fd::AsFd, unix::net::UnixStream},
+    process,
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    Test,
+    lab::{Story, Tracer, in_lab, own_netns, path},
+    observer::wait_for_states,
+    roles::{Actor, inheritable, send_fd},
+    sockets::{Kind, fresh_port, keep_over_exec},
+    test,
+};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test("owners: a client and a listener, each its own process", client_and_listener),
+        test("owners: a forked worker that accepts and closes", forked_worker),
+        test("owners: a connection inherited over fork and exec", inherited_connection),
+        test("owners: a connection passed over a unix socket", passed_connection),
+        test("owners: a thread with another name", named_thread),
+        test("owners: a connection that is never accepted", never_accepted),
+        test("owners: two listeners on one port", two_listeners),
+        test("owners: a killed process keeps its name", killed),
+        test("owners: the cgroup of the socket", cgroup),
+        test("owners: the command line only when asked for", command_line),
+    ]
+}
+
+/// (pid, source) of each transition.
+fn owners(connection: &[&Value]) -> Vec<(u64, String)> {
+    connection
+        .iter()
+        .map(|it| {
+            let owner = &it["owner"];
+            (owner["pid"].as_u64().unwrap_or(0), owner["source"].as_str().unwrap_or("null").to_owned())
+        })
+        .collect()
+}
+
+/// The same owner `count` times.
+fn times(count: usize, pid: u32, source: &str) -> Vec<(u64, String)> {
+    vec![(pid.into(), source.to_owned()); count]
+}
+
+fn check_identity(story: &Story, netns: u64) {
+    let exe = std::env::current_exe().expect("exe");
+    for it in story.transitions() {
+        let owner = &it["owner"];
+        assert_eq!(
+            owner["comm"].as_str(),
+            exe.file_name().map(|name| &name.to_str().expect("name")[..15.min(name.len())]),
+            "{it}"
+        );
+        assert_eq!(owner["exe"].as_str(), exe.to_str(), "{it}");
+        assert_eq!(owner["uid"], 0, "{it}");
+        assert_eq!(it["netns"], netns, "{it}");
+        assert!(owner.get("cmdline").is_none(), "{it}");
+    }
+}
+
+fn client_and_listener() {
+    let port = fresh_port();
+    in_lab(|netns| {
+        let tracer = Tracer::start(netns, &[]);
+        let listener = Kind::V4.listen(port);
+        let mut client = Actor::start("client", port);
+        let pid = client.pid();
+        client.hear();
+        let server = listener.accept().expect("accept").0;
+        // It exits with its connection open: the kernel closes it in the dying process.
+        client.end();
+        wait_for_states(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
+        drop(server);
+        let story = tracer.stop();
+        assert_eq!(owners(&story.only("client")), times(5, pid, "connect"));
+        assert_eq!(owners(&story.only("server")), times(5, process::id(), "inherited"));
+        assert_eq!(owners(&story.only("listener")), times(1, process::id(), "listen"));
+        check_identity(&story, netns);
+    });
+}
+
+fn forked_worker() {
+    let port = fresh_port();
+    in_lab(|netns| {
+        let tracer = Tracer::start(netns, &[]);
+        let listener = Kind::V4.listen(port);
+        let mut worker = Actor::start("accepter", keep_over_exec(&listener));
+        let client = Kind::V4.connect(port).expect("connect");
+        assert_eq!(worker.hear(), "accepted");
+        drop(client);
+        wait_for_states(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
+        worker.go_on();
+        assert_eq!(worker.hear(), "closed");
+        let story = tracer.stop();
+        let server = owners(&story.only("server"));
+        assert_eq!(server[..3], times(3, process::id(), "inherited"), "until somebody is seen to act");
+        assert_eq!(server[3..], times(2, worker.pid(), "close"), "the worker called close");
+        check_identity(&story, netns);
+        worker.end();
+    });
+}
+
+fn inherited_connection() {
+    let port = fresh_port();
+    in_lab(|netns| {
+        let tracer = Tracer::start(netns, &[]);
+        let (_listener, client, _server) = Kind::V4.pair(port);
+        let mut holder = Actor::start("holder", keep_over_exec(&client));
+        holder.hear();
+        // The parent's close is not the last one: no transition.
+        drop(client);
+        holder.go_on();
+        assert_eq!(holder.hear(), "closed");
+        let story = tracer.stop();
+        let client = owners(&story.only("client"));
+        assert_eq!(client[..2], times(2, process::id(), "connect"));
+        assert_eq!(client[2..], times(3, holder.pid(), "close")[..client.len() - 2]);
+        holder.end();
+    });
+}
+
+fn passed_connection() {
+    let port = fresh_port();
+    in_lab(|netns| {
+        let tracer = Tracer::start(netns, &[]);
+        let (_listener, client, server) = Kind::V4.pair(port);
+        let (here, there) = UnixStream::pair().expect("pair");
+        let mut receiver = Actor::start("receiver", inheritable(&there));
+        drop(there);
+        send_fd(&here, server.as_fd());
+        drop(server);
+        assert_eq!(receiver.hear(), "received");
+        drop(client);
+        wait_for_states(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
+        receiver.go_on();
+        assert_eq!(receiver.hear(), "closed");
+        let story = tracer.stop();
+        let server = owners(&story.only("server"));
+        assert_eq!(server[..3], times(3, process::id(), "inherited"));
+        assert_eq!(server[3..], times(2, receiver.pid(), "close"));
+        receiver.end();
+    });
+}
+
+fn named_thread() {
+    let port = fresh_port();
+    in_lab(|netns| {
+        let tracer = Tracer::start(netns, &[]);
+        let mut server = Actor::start("thread listener", port);
+        assert_eq!(server.hear(), "listening");
+        let client = Kind::V4.connect(port).expect("connect");
+        assert_eq!(server.hear(), "closed");
+        drop(client);
+        let story = tracer.stop();
+        // The thread listens, accepts and closes; the owner is its process, by the process's name.
+        assert!(
+            owners(&story.only("server"))
+                .iter()
+                .all(|owner| *owner == (server.pid().into(), "inherited".into()))
+        );
+        assert!(
+            owners(&story.only("listener"))
+                .iter()
+                .all(|owner| *owner == (server.pid().into(), "listen".into()))
+        );
+        check_identity(&story, netns);
+        server.end();
+    });
+}
+
+fn never_accepted() {
+    let port = fresh_port();
+    in_lab(|netns| {
+        let tracer = Tracer::start(netns, &[]);
+        let listener = Kind::V6.listen(port);
+        let connection = Kind::V6.connect(port).expect("connect");
+        drop(connection);
+        wait_for_states(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
+        drop(listener);
+        let story = tracer.stop();
+        let server = story.only("server");
+        assert_eq!(path(&server), ["LISTEN", "SYN_RECV", "ESTABLISHED", "CLOSE_WAIT", "CLOSE"]);
+        assert_eq!(owners(&server), times(4, process::id(), "inherited"));
+    });
+}
+
+fn two_listeners() {
+    const CLIENTS: usize = 24;
+    let port = fresh_port();
+    in_lab(|netns| {
+        let tracer = Tracer::start(netns, &[]);
+        let mut listeners = [Actor::start("reuseport", port), Actor::start("reuseport", port)];
+        for listener in &mut listeners {
+            assert_eq!(listener.hear(), "listening");
+        }
+        for _ in 0..CLIENTS {
+            // Each is accepted and closed at once.
+            let mut client: std::net::TcpStream = Kind::V4.connect(port).expect("connect").into();
+            assert_eq!(client.read(&mut [0]).expect("read"), 0);
+        }
+        let pids = listeners.each_ref().map(Actor::pid);
+        let story = tracer.stop();
+        // Who accepted which client, by their own words.
+        let mut accepted: BTreeMap<u64, u32> = BTreeMap::new();
+        let servers: Vec<_> =
+            story.connections().into_iter().filter(|it| it[0]["role"] == "server").collect();
+        assert_eq!(servers.len(), CLIENTS);
+        let share = |pid: u32| servers.iter().filter(|it| it[0]["owner"]["pid"] == pid).count();
+        for (listener, pid) in listeners.iter_mut().zip(pids) {
+            for _ in 0..share(pid) {
+                accepted.insert(listener.hear().parse().expect("port"), pid);
+            }
+        }
+        for server in &servers {
+            let peer = server[1]["remote"]["port"].as_u64().expect("port");
+            assert_eq!(
+                server[0]["owner"]["pid"].as_u64(),
+                accepted.get(&peer).map(|&pid| pid.into()),
+                "{peer}"
+            );
+            assert_eq!(server[0]["owner"]["source"], "inherited");
+        }
+        assert!(pids.iter().all(|&pid| share(pid) > 0), "both had some");
+    });
+}
+
+fn killed() {
+    let port = fresh_port();
+    in_lab(|netns| {
+        let mut tracer = Tracer::start(netns, &[]);
+        let listener = Kind::V4.listen(port);
+        let mut client = Actor::start("client", port);
+        let pid = client.pid();
+        client.hear();
+        let server = listener.accept().expect("accept").0;
+        tracer.wait_for(|it| it["role"] == "client" && it["to"] == "ESTABLISHED");
+        client.kill();
+        wait_for_states(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
+        drop(server);
+        let story = tracer.stop();
+        assert_eq!(owners(&story.only("client")), times(5, pid, "connect"));
+        check_identity(&story, netns);
+    });
+}
+
+fn cgroup() {
+    let Some(mount) = cgroup2_mount() else {
+        panic!("this machine has no cgroup v2 to test with");
+    };
+    let group = mount.join(format!("sockstate-test-{}.service", process::id()));
+    std::fs::create_dir(&group).expect("make a cgroup");
+    let port = fresh_port();
+    let result = std::panic::catch_unwind(|| {
+        in_lab(|_| {
+            let name = format!("/{}", group.file_name().expect("name").to_str().expect("text"));
+            let tracer = Tracer::start(own_netns(), &["--cgroup", &name]);
+            let _outside = Kind::V4.listen(port);
+            // It waits until it is in the cgroup before it makes its socket.
+            let mut inside = Actor::start("late listener", port + 20_000);
+            std::fs::write(group.join("cgroup.procs"), inside.pid().to_string())
+                .expect("move into the cgroup");
+            inside.go_on();
+            assert_eq!(inside.hear(), "listening");
+            inside.kill();
+            let story = tracer.stop();
+            (story, name)
+        })
+    });
+    // Processes leave a cgroup when they are waited for.
+    std::fs::remove_dir(&group).expect("remove the cgroup");
+    let (story, name) = result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    for it in story.transitions() {
+        assert_eq!(it["cgroup"]["path"], json!(name), "{it}");
+        assert_eq!(it["unit"], json!(name.trim_start_matches('/')), "{it}");
+    }
+    assert_eq!(story.transitions().count(), 2, "the listener outside is not among them");
+}
+
+fn cgroup2_mount() -> Option<std::path::PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
+    let line = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"))?;
+    line.split(' ').nth(1).map(Into::into)
+}
+
+fn command_line() {
+    let port = fresh_port();
+    in_lab(|netns| {
+        let tracer = Tracer::start(netns, &["--cmdline"]);
+        drop(Kind::V4.listen(port));
+        let story = tracer.stop();
+        let own: Vec<String> = std::env::args().collect();
+        for it in story.transitions() {
+            assert_eq!(it["owner"]["cmdline"], json!(own.join(" ")), "{it}");
+        }
+        assert_eq!(story.transitions().count(), 2);
+    });
+}

@@ -1,0 +1,183 @@
+//! A network namespace with a tracer in it, and what the tracer said.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    os::unix::fs::MetadataExt,
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::{netns::in_new_netns, schema};
+
+/// The binary under test.
+pub(crate) fn sockstate() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sockstate"));
+    command.env_remove("NO_COLOR");
+    command
+}
+
+/// A running tracer.
+pub(crate) struct Tracer {
+    child: Child,
+    lines: Receiver<String>,
+    seen: Vec<Value>,
+}
+
+impl Tracer {
+    /// Starts it beside others, for one namespace, and waits until it traces.
+    pub(crate) fn start(netns: u64, args: &[&str]) -> Self {
+        let mut command = sockstate();
+        command.args(["trace", "--format", "json", "--alongside", "--netns", &netns.to_string()]);
+        Self::spawn(command.args(args))
+    }
+
+    /// Starts any command that writes our JSON.
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("tracer");
+        let stdout = BufReader::new(child.stdout.take().expect("stdout"));
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut tracer = Self { child, lines, seen: Vec::new() };
+        tracer.wait_for(|record| record["kind"] == "start");
+        tracer
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Reads on until a record is as wanted.
+    pub(crate) fn wait_for(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let Ok(line) = self.lines.recv_timeout(Duration::from_secs(20)) else {
+                let _ = self.child.kill();
+                let mut error = String::new();
+                let _ = self.child.stderr.take().map(|mut stderr| stderr.read_to_string(&mut error));
+                panic!("the tracer says nothing more; seen {:#?}; it complains: {error}", self.seen);
+            };
+            let record: Value = serde_json::from_str(&line).expect("JSON");
+            self.seen.push(record.clone());
+            if wanted(&record) {
+                return record;
+            }
+        }
+    }
+
+    /// Ends it as an administrator would; returns everything that it said, checked.
+    pub(crate) fn stop(mut self) -> Story {
+        signal(self.child.id(), libc::SIGINT);
+        let status = self.child.wait().expect("wait");
+        let mut error = String::new();
+        let _ = self.child.stderr.take().map(|mut stderr| stderr.read_to_string(&mut error));
+        assert!(status.success(), "{status}: {error}");
+        let rest = self.lines.iter().map(|line| serde_json::from_str(&line).expect("JSON"));
+        let mut records = std::mem::take(&mut self.seen);
+        records.extend(rest);
+        Story::new(records)
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        // Already waited for, unless the test failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Sends a signal to a process that the test started.
+pub(crate) fn signal(pid: u32, signal: i32) {
+    // SAFETY: takes numbers; the process is a child that has not been waited for.
+    unsafe { libc::kill(pid as libc::pid_t, signal) };
+}
+
+/// Inode of this thread's network namespace.
+pub(crate) fn own_netns() -> u64 {
+    fs::metadata("/proc/thread-self/ns/net").expect("namespace").ino()
+}
+
+/// Runs `work` in a namespace of its own; `work` gets its inode.
+pub(crate) fn in_lab<T: Send>(work: impl FnOnce(u64) -> T + Send) -> T {
+    in_new_netns(|| work(own_netns())).expect("a network namespace")
+}
+
+/// A stream from start to stop.
+pub(crate) struct Story {
+    /// All records.
+    pub(crate) records: Vec<Value>,
+}
+
+impl Story {
+    /// Checks what must hold of every stream: the schema, the numbering, both ends.
+    pub(crate) fn new(records: Vec<Value>) -> Self {
+        for (at, record) in records.iter().enumerate() {
+            assert_eq!(record["seq"], at + 1, "numbered without a gap: {record}");
+            schema::check(record);
+        }
+        assert_eq!(records.first().map(|it| &it["kind"]), Some(&"start".into()));
+        assert_eq!(records.last().map(|it| &it["kind"]), Some(&"stop".into()), "{records:#?}");
+        Self { records }
+    }
+
+    /// Records of one kind.
+    pub(crate) fn of<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Value> {
+        self.records.iter().filter(move |record| record["kind"] == kind)
+    }
+
+    /// Transitions.
+    pub(crate) fn transitions(&self) -> impl Iterator<Item = &Value> {
+        self.of("transition")
+    }
+
+    /// The transitions of every connection, in the order of the connections' first.
+    pub(crate) fn connections(&self) -> Vec<Vec<&Value>> {
+        let mut connections: Vec<Vec<&Value>> = Vec::new();
+        for record in self.transitions() {
+            match connections.iter_mut().find(|known| known[0]["conn"] == record["conn"]) {
+                Some(known) => known.push(record),
+                None => connections.push(vec![record]),
+            }
+        }
+        connections
+    }
+
+    /// The one connection of this role.
+    pub(crate) fn only(&self, role: &str) -> Vec<&Value> {
+        let mut found: Vec<_> = self.connections().into_iter().filter(|it| it[0]["role"] == role).collect();
+        assert_eq!(found.len(), 1, "one {role}: {:#?}", self.records);
+        found.remove(0)
+    }
+
+    /// How many transitions were reported lost.
+    pub(crate) fn lost(&self) -> u64 {
+        self.of("lost").map(|record| record["count"].as_u64().expect("count")).sum()
+    }
+}
+
+/// `from -> to` of some transitions.
+pub(crate) fn path(transitions: &[&Value]) -> Vec<String> {
+    let text = |value: &Value| value.as_str().expect("state").to_owned();
+    transitions
+        .iter()
+        .map(|it| text(&it["from"]))
+        .take(1)
+        .chain(transitions.iter().map(|it| text(&it["to"])))
+        .collect()
+}

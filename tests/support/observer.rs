@@ -1,0 +1,166 @@
+//! What others saw: bpftrace on the tracepoint, and /proc/net/tcp. No code of sockstate's.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+    sync::{Mutex, OnceLock},
+    thread,
+    time::{Duration, Instant},
+};
+
+const NAMES: [&str; 13] = [
+    "?",
+    "ESTABLISHED",
+    "SYN_SENT",
+    "SYN_RECV",
+    "FIN_WAIT1",
+    "FIN_WAIT2",
+    "TIME_WAIT",
+    "CLOSE",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "LISTEN",
+    "CLOSING",
+    "SYN_RECV",
+];
+
+const SCRIPT: &str = r#"
+BEGIN { printf("ready\n"); }
+tracepoint:sock:inet_sock_set_state /args->protocol == 6 && args->oldstate != args->newstate/ {
+    printf("%p %d %d %d %d\n", args->skaddr, args->oldstate, args->newstate, args->sport, args->dport);
+}
+"#;
+
+/// One line of bpftrace's.
+#[derive(Clone, Debug)]
+struct Seen {
+    sk: String,
+    old: usize,
+    new: usize,
+    sport: u16,
+    dport: u16,
+}
+
+/// bpftrace, one for all tests of this process.
+struct Bpftrace {
+    child: Mutex<Option<Child>>,
+    seen: &'static Mutex<Vec<Seen>>,
+}
+
+static BPFTRACE: OnceLock<Bpftrace> = OnceLock::new();
+static SEEN: Mutex<Vec<Seen>> = Mutex::new(Vec::new());
+
+fn bpftrace() -> &'static Bpftrace {
+    BPFTRACE.get_or_init(|| {
+        let mut child = Command::new("bpftrace")
+            .args(["-e", SCRIPT])
+            .env("BPFTRACE_PERF_RB_PAGES", "1024")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("bpftrace");
+        let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines().map_while(Result::ok);
+        lines.find(|line| line == "ready").expect("bpftrace attaches");
+        thread::spawn(move || {
+            for line in lines {
+                let fields: Vec<&str> = line.split(' ').collect();
+                if let [sk, old, new, sport, dport] = fields[..] {
+                    let number = |text: &str| text.parse().expect("number");
+                    SEEN.lock().expect("lock").push(Seen {
+                        sk: sk.to_owned(),
+                        old: usize::from(number(old)),
+                        new: usize::from(number(new)),
+                        sport: number(sport),
+                        dport: number(dport),
+                    });
+                }
+            }
+        });
+        Bpftrace { child: Mutex::new(Some(child)), seen: &SEEN }
+    })
+}
+
+/// Starts bpftrace, if it does not run yet.
+pub(crate) fn watch() {
+    bpftrace();
+}
+
+/// Ends bpftrace.
+pub(crate) fn stop_watching() {
+    if let Some(mut child) = BPFTRACE.get().and_then(|it| it.child.lock().expect("lock").take()) {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+/// The paths (first state, then each next one) of the sockets with `port` on either side, as bpftrace saw them.
+/// Waits until they hold `transitions` in all.
+pub(crate) fn paths(port: u16, transitions: usize) -> Vec<Vec<String>> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let seen: Vec<Seen> = bpftrace().seen.lock().expect("lock").clone();
+        let of_port: Vec<Seen> = seen.into_iter().filter(|it| it.sport == port || it.dport == port).collect();
+        if of_port.len() >= transitions || Instant::now() > deadline {
+            return group(&of_port);
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A socket's address is used again after its death.
+fn group(seen: &[Seen]) -> Vec<Vec<String>> {
+    let mut live: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    let mut dead = Vec::new();
+    for it in seen {
+        let path = live.entry(&it.sk).or_insert_with(|| vec![NAMES[it.old].to_owned()]);
+        path.push(NAMES[it.new].to_owned());
+        if it.new == 7 {
+            dead.extend(live.remove(it.sk.as_str()));
+        }
+    }
+    dead.extend(live.into_values());
+    dead.sort();
+    dead
+}
+
+/// One socket of /proc/net/tcp or tcp6: local port, remote port, state.
+pub(crate) type Line = (u16, u16, String);
+
+/// The sockets of this thread's namespace.
+pub(crate) fn proc_net_tcp() -> Vec<Line> {
+    let mut lines = Vec::new();
+    for table in ["tcp", "tcp6"] {
+        let text = fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default();
+        lines.extend(text.lines().skip(1).map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let port = |field: &str| {
+                let (_, port) = field.rsplit_once(':').expect("port");
+                u16::from_str_radix(port, 16).expect("port")
+            };
+            let state = usize::from_str_radix(fields[3], 16).expect("state");
+            (port(fields[1]), port(fields[2]), NAMES[state].to_owned())
+        }));
+    }
+    lines.sort();
+    lines
+}
+
+/// Waits until the states of this namespace's sockets are exactly these.
+pub(crate) fn wait_for_states(wanted: &[&str]) -> Vec<Line> {
+    let mut wanted: Vec<&str> = wanted.to_vec();
+    wanted.sort_unstable();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let lines = proc_net_tcp();
+        let mut states: Vec<&str> = lines.iter().map(|line| line.2.as_str()).collect();
+        states.sort_unstable();
+        if states == wanted {
+            return lines;
+        }
+        assert!(Instant::now() < deadline, "waiting for {wanted:?}, there are {lines:?}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}

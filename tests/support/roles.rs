@@ -1,0 +1,220 @@
+//! Parts that other processes play: this very program, started again with a role.
+
+use std::{
+    env,
+    io::{BufRead, BufReader, Read, Write},
+    mem::MaybeUninit,
+    net::{Ipv4Addr, SocketAddr},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::unix::net::UnixStream,
+    process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio},
+    thread,
+};
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
+use socket2::{Domain, Socket, Type};
+
+const ROLE: &str = "SOCKSTATE_TEST_ROLE";
+const VALUE: &str = "SOCKSTATE_TEST_VALUE";
+
+/// A process with a part, which does one step each time it is told to go on.
+pub(crate) struct Actor {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+impl Actor {
+    /// Starts one, in this thread's namespaces.
+    pub(crate) fn start(role: &str, value: impl ToString) -> Self {
+        let mut child = Command::new(env::current_exe().expect("this program"))
+            .env(ROLE, role)
+            .env(VALUE, value.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("actor");
+        let input = child.stdin.take();
+        let output = BufReader::new(child.stdout.take().expect("stdout"));
+        Self { child, input, output }
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for a line from it.
+    pub(crate) fn hear(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("a line");
+        line.trim().to_owned()
+    }
+
+    /// Lets it go on.
+    pub(crate) fn go_on(&mut self) {
+        self.input.as_mut().expect("stdin").write_all(b"\n").expect("write");
+    }
+
+    /// Lets it end, and waits for that.
+    pub(crate) fn end(mut self) {
+        self.input = None;
+        assert!(self.child.wait().expect("wait").success());
+    }
+
+    /// Kills it.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("kill");
+        self.child.wait().expect("wait");
+    }
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Plays the part that the environment asks for, if any.
+pub(crate) fn play() -> Option<ExitCode> {
+    let role = env::var(ROLE).ok()?;
+    let value = env::var(VALUE).unwrap_or_default();
+    let number = || value.parse::<i32>().expect("number");
+    match role.as_str() {
+        "client" => client(number() as u16),
+        "accepter" => accepter(number()),
+        "holder" => holder(number()),
+        "receiver" => receiver(number()),
+        "reuseport" => reuseport(number() as u16),
+        "late listener" => late_listener(number() as u16),
+        "thread listener" => thread_listener(number() as u16),
+        other => panic!("no role {other}"),
+    }
+    Some(ExitCode::SUCCESS)
+}
+
+fn say(text: impl std::fmt::Display) {
+    println!("{text}");
+}
+
+/// Waits to be told to go on; false at the end.
+fn told() -> bool {
+    std::io::stdin().read(&mut [0]).expect("stdin") == 1
+}
+
+/// Connects, waits, exits with the connection open.
+fn client(port: u16) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+    socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()).expect("connect");
+    say("connected");
+    while told() {}
+}
+
+/// Takes over an inherited listener: accepts one connection, closes it when told.
+fn accepter(fd: i32) {
+    // SAFETY: inherited for us, and nobody else in this process uses it.
+    let listener = unsafe { Socket::from_raw_fd(fd) };
+    let connection = listener.accept().expect("accept").0;
+    say("accepted");
+    told();
+    drop(connection);
+    say("closed");
+    while told() {}
+}
+
+/// Holds an inherited connection, and closes it when told.
+fn holder(fd: i32) {
+    // SAFETY: inherited for us, and nobody else in this process uses it.
+    let connection = unsafe { OwnedFd::from_raw_fd(fd) };
+    say("here");
+    told();
+    drop(connection);
+    say("closed");
+    while told() {}
+}
+
+/// Receives a connection over a unix socket, and closes it when told.
+fn receiver(fd: i32) {
+    // SAFETY: inherited for us, and nobody else in this process uses it.
+    let stream = unsafe { UnixStream::from_raw_fd(fd) };
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    recvmsg(&stream, &mut [std::io::IoSliceMut::new(&mut byte)], &mut control, RecvFlags::empty())
+        .expect("recvmsg");
+    let received: Vec<OwnedFd> = control
+        .drain()
+        .filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    assert_eq!(received.len(), 1);
+    say("received");
+    told();
+    drop(received);
+    say("closed");
+    while told() {}
+}
+
+/// Sends a descriptor over a unix socket.
+pub(crate) fn send_fd(stream: &UnixStream, fd: BorrowedFd<'_>) {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds = [fd];
+    assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+    sendmsg(stream, &[std::io::IoSlice::new(b"x")], &mut control, SendFlags::empty()).expect("sendmsg");
+}
+
+/// The end of a unix stream for a process that is started from here.
+pub(crate) fn inheritable(stream: &UnixStream) -> i32 {
+    rustix::io::fcntl_setfd(stream.as_fd(), rustix::io::FdFlags::empty()).expect("fcntl");
+    stream.as_raw_fd()
+}
+
+/// One of several listeners on one port: says the port of each client that it got.
+fn reuseport(port: u16) {
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+    listener.set_reuse_port(true).expect("reuseport");
+    listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()).expect("bind");
+    listener.listen(64).expect("listen");
+    say("listening");
+    thread::spawn(move || {
+        while let Ok((_, peer)) = listener.accept() {
+            say(peer.as_socket().expect("address").port());
+        }
+    });
+    while told() {}
+    // Everything was accepted already: the clients have waited for the close.
+    std::process::exit(0);
+}
+
+/// Listens and accepts in a thread that has a name of its own.
+fn thread_listener(port: u16) {
+    let work = move || {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+        listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()).expect("bind");
+        listener.listen(16).expect("listen");
+        say("listening");
+        let connection = listener.accept().expect("accept").0;
+        drop(connection);
+        say("closed");
+    };
+    thread::Builder::new().name("other-name".into()).spawn(work).expect("thread").join().expect("join");
+    while told() {}
+}
+
+/// Listens when told to.
+fn late_listener(port: u16) {
+    told();
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+    listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()).expect("bind");
+    listener.listen(16).expect("listen");
+    say("listening");
+    while told() {}
+}
