@@ -12,8 +12,8 @@ use sockstate::{
     decode::{DecodeError, decode},
     format::{Csv, Format, Json, Table as TableFormat},
     model::{
-        Event, EventKind, Identify, KernelListener, Lost, LostPlace, Notice, Owner, State, Subject,
-        SubjectKey, Task, Transition, Tuple, wide,
+        Address, Event, EventKind, Identify, KernelListener, Lost, LostPlace, Notice, Owner, State, Subject,
+        SubjectKey, Task, Transition, Tuple,
     },
     track::{Applied, Table},
 };
@@ -52,7 +52,7 @@ fn with_task(mut bytes: Vec<u8>) -> Vec<u8> {
 #[test]
 fn well_formed_records() {
     let event = decode(&v4(head(kind::TRANSITION, 0, 1, 8, AF_INET))).expect("plain");
-    assert_eq!(event.tuple.local, wide([127, 0, 0, 1]));
+    assert_eq!(event.tuple.local, Address::from_v4([127, 0, 0, 1]));
     assert_eq!((event.tuple.local_port, event.tuple.remote_port), (8080, 40000));
     assert_eq!(
         (event.cgroup, event.netns, event.uid, event.error),
@@ -147,8 +147,8 @@ fn event(time_ns: u64, sk: u64, from: State, to: State) -> Event {
         uid: Some(0),
         error: 0,
         tuple: Tuple {
-            local: wide([127, 0, 0, 1]),
-            remote: wide([127, 0, 0, 1]),
+            local: Address::from_v4([127, 0, 0, 1]),
+            remote: Address::from_v4([127, 0, 0, 1]),
             local_port: 1000,
             remote_port: 2000,
             v6_socket: false,

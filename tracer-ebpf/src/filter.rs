@@ -7,7 +7,8 @@ use crate::{
     maps::{self, FILTER, PORTS, frozen},
 };
 
-/// What the filter looks at.
+/// A transition, as far as the filter looks at it.
+#[derive(Clone, Copy)]
 pub(crate) struct Candidate {
     pub(crate) old: u8,
     pub(crate) new: u8,

@@ -7,7 +7,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::{bpf_get_current_task, bpf_probe_read_kernel, generated};
-use sockstate_abi::abi::{ABSENT, AF_INET6, Head, Task, V4, V6, flag};
+use sockstate_abi::abi::{ABSENT, AF_INET6, Head, Task, V4, V6};
 
 use crate::maps::frozen;
 
@@ -180,14 +180,26 @@ pub(crate) fn in_cgroup<R: Read>(sk: Ptr, id: u64, level: u32) -> bool {
     true
 }
 
+/// `sk_uid`.
+#[inline(always)]
+pub(crate) fn uid<R: Read>(sk: Ptr) -> u32 {
+    get!(R, u32, sk, uid)
+}
+
+/// `sk_err`; errnos fit in 16 bits.
+#[inline(always)]
+pub(crate) fn error<R: Read>(sk: Ptr) -> u16 {
+    get!(R, u32, sk, err) as u16
+}
+
 /// Fills what the socket itself knows of [`Head`], ports apart.
 #[inline(always)]
 pub(crate) fn describe<R: Read>(head: &mut Head, sk: Ptr) {
     head.sk = sk as u64;
     head.cgroup = cgroup_id::<R>(sk);
     head.netns = netns::<R>(sk);
-    head.uid = get!(R, u32, sk, uid);
-    head.error = get!(R, u32, sk, err) as u16;
+    head.uid = uid::<R>(sk);
+    head.error = error::<R>(sk);
 }
 
 /// The IPv4 addresses.
@@ -291,10 +303,4 @@ pub(crate) fn tcp_sock(sk: Ptr) -> Ptr {
 pub(crate) fn context_word<const N: usize>(context: Ptr) -> u64 {
     // SAFETY: the caller's program type has more than N words of context; the verifier checks it.
     unsafe { core::ptr::read_volatile(context.cast::<u64>().add(N)) }
-}
-
-/// Sets the flag for addresses of `family`.
-#[inline(always)]
-pub(crate) fn family_flag(family: u16) -> u8 {
-    if family == AF_INET6 { flag::V6 } else { 0 }
 }

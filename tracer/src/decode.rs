@@ -1,11 +1,11 @@
 //! Bytes of the ring and of the iterators -> [`Event`]. No unsafe, no panic, whatever the bytes.
 
-use std::{mem::offset_of, net::Ipv6Addr};
+use std::mem::offset_of;
 
 use sockstate_abi::abi::{AF_INET, AF_INET6, Head, flag, kind};
 use thiserror::Error;
 
-use crate::model::{Event, EventKind, KernelListener, State, Task, Tuple, wide};
+use crate::model::{Address, Event, EventKind, KernelListener, State, Task, Tuple};
 
 /// Why bytes are no record.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -63,9 +63,11 @@ impl<'a> Reader<'a> {
 /// # Errors
 /// What is wrong with the bytes.
 pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
-    let mut reader = Reader { rest: bytes, len: bytes.len() };
     // One check for the whole head.
-    let head: [u8; size_of::<Head>()] = reader.take("head")?;
+    let Some((head, rest)) = bytes.split_first_chunk::<{ size_of::<Head>() }>() else {
+        return Err(DecodeError::Short { len: bytes.len(), part: "head" });
+    };
+    let mut reader = Reader { rest, len: bytes.len() };
     let u64_at = |at: usize| {
         let b = &head[at..at + 8];
         u64::from_ne_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]])
@@ -88,10 +90,10 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         return Err(DecodeError::Family(family));
     }
     let (local, remote) = if flags & flag::V6 != 0 {
-        let read = |reader: &mut Reader<'_>| reader.take::<16>("addresses").map(Ipv6Addr::from);
+        let read = |reader: &mut Reader<'_>| reader.take::<16>("addresses").map(Address::from_v6);
         (read(&mut reader)?, read(&mut reader)?)
     } else {
-        let read = |reader: &mut Reader<'_>| reader.take::<4>("addresses").map(wide);
+        let read = |reader: &mut Reader<'_>| reader.take::<4>("addresses").map(Address::from_v4);
         (read(&mut reader)?, read(&mut reader)?)
     };
     let task = if flags & flag::TASK != 0 { Some(reader.task()?) } else { None };

@@ -1,11 +1,11 @@
 //! Which transitions go out. What cannot be decided yet waits for the transition that tells.
 
-use std::{collections::HashMap, net::Ipv6Addr};
+use std::collections::HashMap;
 
 use ipnet::IpNet;
 use rustc_hash::FxBuildHasher;
 
-use crate::model::{ConnId, Filter, Owner, Role, Snapshot, State, Transition, Tuple, canonical};
+use crate::model::{Address, ConnId, Filter, Owner, Role, Snapshot, State, Transition, Tuple};
 
 /// What a filter says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,6 +157,6 @@ impl Router {
     }
 }
 
-fn in_any(nets: &[IpNet], address: Ipv6Addr) -> bool {
-    nets.is_empty() || nets.iter().any(|net| net.contains(&canonical(address)))
+fn in_any(nets: &[IpNet], address: Address) -> bool {
+    nets.is_empty() || nets.iter().any(|net| net.contains(&address.canonical()))
 }

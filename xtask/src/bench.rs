@@ -1,7 +1,380 @@
-//! bench
-/// Arguments.
+//! Ratios against bcc's tcpstates, an empty program on the same tracepoint, and no tracer, in one run.
+//!
+//! Each round measures all of them one after another; what is printed are medians over the rounds. The CPU time of
+//! a tracer is its own (/proc/PID/schedstat); the kernel's time for a transition is what bpf statistics say of the
+//! programs.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{cargo, command, load::Mode, output, root};
+
+/// What to measure.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
-pub(crate) fn all(_: &Args) -> anyhow::Result<()> {
+pub(crate) struct Args {
+    /// How often.
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    /// Connections of each thread.
+    #[arg(long, default_value_t = 40_000)]
+    count: u32,
+    /// Where the tracers write their files.
+    #[arg(long, default_value = "target/bench")]
+    directory: PathBuf,
+}
+
+/// One kind of traffic.
+struct Traffic {
+    name: &'static str,
+    mode: Mode,
+    threads: u32,
+    acceptors: bool,
+}
+
+const TRAFFIC: [Traffic; 5] = [
+    Traffic { name: "FIN, 1 thread", mode: Mode::Fin, threads: 1, acceptors: false },
+    Traffic { name: "RST, 1 thread", mode: Mode::Rst, threads: 1, acceptors: false },
+    Traffic { name: "FIN, 2 threads", mode: Mode::Fin, threads: 2, acceptors: false },
+    Traffic { name: "FIN, 1 thread + acceptor", mode: Mode::Fin, threads: 1, acceptors: true },
+    Traffic { name: "RST, 2 threads + acceptors", mode: Mode::Rst, threads: 2, acceptors: true },
+];
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Tracer {
+    None,
+    Empty,
+    Sockstate,
+    Tcpstates,
+}
+
+impl Tracer {
+    const ALL: [Self; 4] = [Self::None, Self::Empty, Self::Sockstate, Self::Tcpstates];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::None => "no tracer",
+            Self::Empty => "empty program",
+            Self::Sockstate => "sockstate",
+            Self::Tcpstates => "tcpstates",
+        }
+    }
+}
+
+/// One run of one tracer.
+#[derive(Clone, Copy, Default)]
+struct Run {
+    connections_per_second: f64,
+    /// CPU seconds of the tracer for a million transitions.
+    cpu: f64,
+    /// Kernel nanoseconds for a transition, all programs together.
+    kernel_ns: f64,
+    /// MB.
+    rss: f64,
+    /// Neither delivered nor reported lost, of all.
+    unaccounted: f64,
+    /// Reported lost.
+    lost: f64,
+}
+
+/// Measures and prints a table in Markdown.
+pub(crate) fn all(args: &Args) -> Result<()> {
+    command(cargo().args(["build", "--release", "--package", "tracer", "--package", "xtask"]))?;
+    fs::create_dir_all(&args.directory)?;
+    println!("{}, {} rounds of {} connections a thread", machine()?, args.rounds, args.count);
+    for traffic in &TRAFFIC {
+        let mut runs: BTreeMap<Tracer, Vec<Run>> = BTreeMap::new();
+        for _ in 0..args.rounds {
+            for tracer in Tracer::ALL {
+                runs.entry(tracer).or_default().push(run(args, tracer, traffic)?);
+            }
+        }
+        // Apart, for the statistics cost time themselves.
+        let statistics = Statistics::on()?;
+        for tracer in Tracer::ALL {
+            let kernel_ns = run(args, tracer, traffic)?.kernel_ns;
+            runs.entry(tracer).or_default().iter_mut().for_each(|run| run.kernel_ns = kernel_ns);
+        }
+        drop(statistics);
+        show(traffic, &runs);
+    }
+    latency(args)?;
+    memory()
+}
+
+fn machine() -> Result<String> {
+    let kernel = output(Command::new("uname").arg("-r"))?;
+    let cores = thread::available_parallelism()?;
+    Ok(format!("kernel {}, {cores} cores", kernel.trim()))
+}
+
+fn median(runs: &[Run], of: fn(&Run) -> f64) -> f64 {
+    let mut values: Vec<f64> = runs.iter().map(of).collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+fn show(traffic: &Traffic, runs: &BTreeMap<Tracer, Vec<Run>>) {
+    let of =
+        |tracer: Tracer, value: fn(&Run) -> f64| runs.get(&tracer).map_or(0.0, |runs| median(runs, value));
+    let untraced = of(Tracer::None, |run| run.connections_per_second);
+    println!("\n{}: {untraced:.0} connections/s untraced\n", traffic.name);
+    println!(
+        "| tracer | of untraced | CPU s per million | kernel ns | RSS MB | reported lost | unaccounted |"
+    );
+    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    for tracer in Tracer::ALL.into_iter().skip(1) {
+        println!(
+            "| {} | {:.2} | {:.2} | {:.0} | {:.1} | {:.0} | {:.0} |",
+            tracer.name(),
+            of(tracer, |run| run.connections_per_second) / untraced,
+            of(tracer, |run| run.cpu),
+            of(tracer, |run| run.kernel_ns),
+            of(tracer, |run| run.rss),
+            of(tracer, |run| run.lost),
+            of(tracer, |run| run.unaccounted),
+        );
+    }
+    let ratio = |value: fn(&Run) -> f64| of(Tracer::Sockstate, value) / of(Tracer::Tcpstates, value);
+    println!(
+        "\nsockstate against tcpstates: {:.1} times the connections/s, 1/{:.1} of the CPU, 1/{:.0} of the kernel ns",
+        ratio(|run| run.connections_per_second),
+        1.0 / ratio(|run| run.cpu),
+        1.0 / ratio(|run| run.kernel_ns),
+    );
+}
+
+/// Ends a process, whatever happens.
+struct Running(Child);
+
+impl Running {
+    fn signal(&self, signal: i32) {
+        // SAFETY: takes numbers; the process is a child that has not been waited for.
+        unsafe { libc::kill(self.0.id() as libc::pid_t, signal) };
+    }
+
+    /// CPU time so far, in seconds.
+    fn cpu(&self) -> Result<f64> {
+        let text = fs::read_to_string(format!("/proc/{}/schedstat", self.0.id()))?;
+        let ns: f64 = text.split(' ').next().unwrap_or_default().parse()?;
+        Ok(ns / 1e9)
+    }
+
+    /// Resident memory, in MB.
+    fn rss(&self) -> Result<f64> {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let kb: f64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kb / 1024.0)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn run(args: &Args, tracer: Tracer, traffic: &Traffic) -> Result<Run> {
+    let file = args.directory.join(format!("{}.out", tracer.name()));
+    let _ = fs::remove_file(&file);
+    let before = Statistics::programs()?;
+    let mut running = start(tracer, &file, &before)?;
+    let cpu_before = running.as_ref().map_or(Ok(0.0), Running::cpu)?;
+    let (transitions, seconds) = load(traffic, args.count, 0)?;
+    // The last records are on their way.
+    thread::sleep(Duration::from_millis(300));
+    let connections = f64::from(args.count * traffic.threads);
+    let mut result = Run { connections_per_second: connections / seconds, ..Run::default() };
+    result.kernel_ns = Statistics::since(&before)? / transitions;
+    if let Some(running) = &mut running {
+        result.cpu = (running.cpu()? - cpu_before) / transitions * 1e6;
+        result.rss = running.rss()?;
+        running.signal(libc::SIGINT);
+        running.0.wait()?;
+    }
+    match tracer {
+        Tracer::Sockstate => {
+            let text = fs::read_to_string(&file)?;
+            let delivered = text.lines().filter(|line| line.contains("\"kind\":\"transition\"")).count();
+            let stop: serde_json::Value = serde_json::from_str(text.lines().last().unwrap_or_default())?;
+            let lost = stop["lost"].as_object().context("no stop record")?;
+            result.lost = lost.values().filter_map(serde_json::Value::as_f64).sum();
+            result.unaccounted = transitions - delivered as f64 - result.lost;
+        }
+        Tracer::Tcpstates => {
+            let lines = fs::read_to_string(&file)?.lines().count();
+            // One line is the header.
+            result.unaccounted = transitions - lines.saturating_sub(1) as f64;
+        }
+        Tracer::None | Tracer::Empty => {}
+    }
+    Ok(result)
+}
+
+fn start(tracer: Tracer, file: &Path, before: &BTreeMap<u64, f64>) -> Result<Option<Running>> {
+    let mut command = match tracer {
+        Tracer::None => return Ok(None),
+        Tracer::Empty => {
+            // The smallest program there is, made by bpftrace.
+            let mut command = Command::new("bpftrace");
+            command.args(["-e", "tracepoint:sock:inet_sock_set_state { }"]);
+            command
+        }
+        Tracer::Sockstate => {
+            let mut command = Command::new(root().join("target/release/sockstate"));
+            command.args(["trace", "--alongside", "--format", "json", "--output"]).arg(file);
+            command
+        }
+        Tracer::Tcpstates => Command::new("tcpstates"),
+    };
+    let out = File::create(file)?;
+    let child = command.stdin(Stdio::null()).stdout(out).stderr(Stdio::null()).spawn();
+    let running = Running(child.with_context(|| format!("cannot start {}", tracer.name()))?);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        // The others do not say when they are ready: their programs show it.
+        let ready = match tracer {
+            Tracer::Sockstate => fs::read_to_string(file).unwrap_or_default().contains("\"start\""),
+            _ => Statistics::programs()?.len() > before.len(),
+        };
+        if ready {
+            break;
+        }
+        if Instant::now() > deadline {
+            bail!("{} does not start", tracer.name());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    thread::sleep(Duration::from_millis(500));
+    Ok(Some(running))
+}
+
+/// Runs the load in a process of its own; returns transitions and seconds.
+fn load(traffic: &Traffic, count: u32, gap_us: u64) -> Result<(f64, f64)> {
+    let mode = match traffic.mode {
+        Mode::Fin => "fin",
+        Mode::Rst => "rst",
+        Mode::Flap => "flap",
+    };
+    let mut command = Command::new(root().join("target/release/xtask"));
+    command.args(["internal", "load", "--mode", mode, "--threads", &traffic.threads.to_string()]);
+    command.args(["--count", &count.to_string(), "--gap-us", &gap_us.to_string()]);
+    if traffic.acceptors {
+        command.arg("--acceptors");
+    }
+    let text = output(&mut command)?;
+    let numbers: Vec<f64> = text.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+    match numbers[..] {
+        [transitions, seconds] => Ok((transitions, seconds)),
+        _ => bail!("the load said {text}"),
+    }
+}
+
+/// How long a record takes from the kernel program to the reader of a pipe, at about 2,000 transitions a second.
+fn latency(args: &Args) -> Result<()> {
+    use std::io::{BufRead, BufReader};
+    let mut command = Command::new(root().join("target/release/sockstate"));
+    command.args(["trace", "--alongside", "--format", "json", "--port", "7701"]);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let mut running = Running(child);
+    let mut lines = BufReader::new(running.0.stdout.take().context("no stdout")?).lines();
+    lines.next().context("sockstate does not start")??;
+    let reader = thread::spawn(move || {
+        let mut delays = Vec::new();
+        for line in lines.map_while(Result::ok) {
+            let now = sockstate::pipeline::now_ns();
+            let record: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+            if let Some(ns) = record["time"].as_str().and_then(nanoseconds) {
+                delays.push(now - ns);
+            }
+        }
+        delays
+    });
+    let slow = Traffic { name: "", mode: Mode::Fin, threads: 1, acceptors: false };
+    load(&slow, args.count.min(1000), 4500)?;
+    running.signal(libc::SIGINT);
+    let mut delays = reader.join().unwrap_or_default();
+    delays.sort_unstable();
+    let at = |share: f64| delays.get((delays.len() as f64 * share) as usize).copied().unwrap_or(0) / 1000;
+    println!(
+        "\nlatency to the reader of a pipe, about 2,000 transitions/s: p50 {} us, p90 {} us, p99 {} us",
+        at(0.5),
+        at(0.9),
+        at(0.99)
+    );
     Ok(())
+}
+
+/// Bytes that the connection table needs for a connection, with a million of them.
+fn memory() -> Result<()> {
+    use sockstate::{decode::decode, enrich::Enricher, track::Table};
+    const MILLION: u64 = 1_000_000;
+    let resident = || -> Result<u64> {
+        let text = fs::read_to_string("/proc/self/statm")?;
+        Ok(text.split(' ').nth(1).context("statm")?.parse::<u64>()? * 4096)
+    };
+    let mut table = Table::new(0, 0);
+    let mut enricher = Enricher::new("/".into(), false);
+    let before = resident()?;
+    for number in 0..MILLION {
+        // CLOSE -> SYN_SENT of another socket, as the kernel program writes it.
+        let mut bytes = vec![0; 56];
+        bytes[8..16].copy_from_slice(&(0xffff_8881_0000_0000 + number * 2368).to_ne_bytes());
+        bytes[32..36].copy_from_slice(&[1, 0, 7, 2]);
+        bytes[36..38].copy_from_slice(&2_u16.to_ne_bytes());
+        bytes[44..48].copy_from_slice(&(number as u32).to_ne_bytes());
+        table.apply(&decode(&bytes)?, &mut enricher);
+    }
+    let bytes = resident()? - before;
+    println!("\nconnection table: {} connections, {} bytes each", table.len(), bytes / MILLION);
+    Ok(())
+}
+
+/// Nanoseconds since the epoch.
+fn nanoseconds(time: &str) -> Option<i64> {
+    let time: jiff::Timestamp = time.parse().ok()?;
+    i64::try_from(time.as_nanosecond()).ok()
+}
+
+/// The kernel's statistics of BPF programs, while this lives.
+struct Statistics;
+
+const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
+
+impl Statistics {
+    fn on() -> Result<Self> {
+        fs::write(SWITCH, "1").context("cannot switch on BPF statistics (root?)")?;
+        Ok(Self)
+    }
+
+    /// Run time in ns of every program, by id.
+    fn programs() -> Result<BTreeMap<u64, f64>> {
+        let text = output(Command::new("bpftool").args(["--json", "prog", "show"]))?;
+        let programs: serde_json::Value = serde_json::from_str(&text)?;
+        // A program that never ran has no time.
+        let run_time =
+            |it: &serde_json::Value| Some((it["id"].as_u64()?, it["run_time_ns"].as_f64().unwrap_or(0.0)));
+        Ok(programs.as_array().map(|all| all.iter().filter_map(run_time).collect()).unwrap_or_default())
+    }
+
+    /// What programs have run since `before`, in ns.
+    fn since(before: &BTreeMap<u64, f64>) -> Result<f64> {
+        let now = Self::programs()?;
+        Ok(now.iter().map(|(id, ns)| ns - before.get(id).unwrap_or(&0.0)).sum())
+    }
+}
+
+impl Drop for Statistics {
+    fn drop(&mut self) {
+        let _ = fs::write(SWITCH, "0");
+    }
 }

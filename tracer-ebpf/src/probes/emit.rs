@@ -6,8 +6,9 @@ use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::BtfTracePointContext};
 use sockstate_abi::abi::{Head, Listener, PerCpu, Task, V4, V6, flag, state};
 
 use crate::{
-    kernel,
-    maps::{EVENTS, PER_CPU},
+    filter::Candidate,
+    kernel::{self, Ptr, Read},
+    maps::{EVENTS, PER_CPU, frozen},
 };
 
 /// A record as it lies in the ring.
@@ -29,11 +30,36 @@ const _: () = assert!(size_of::<Record<V6, Task>>() == 112);
 const _: () = assert!(size_of::<Record<V4, Listener>>() == 64);
 const _: () = assert!(size_of::<Record<V6, Listener>>() == 88);
 
-/// The addresses of either family.
+/// Addresses that can be read from a socket, or were found elsewhere.
+pub(crate) trait Addresses: Copy + 'static {
+    /// The bit of the head that announces them.
+    const FLAG: u8;
+    /// Reads them.
+    fn read<R: Read>(sk: Ptr) -> Self;
+}
+
+impl Addresses for V4 {
+    const FLAG: u8 = 0;
+    #[inline(always)]
+    fn read<R: Read>(sk: Ptr) -> Self {
+        kernel::addresses_v4::<R>(sk)
+    }
+}
+
+impl Addresses for V6 {
+    const FLAG: u8 = flag::V6;
+    #[inline(always)]
+    fn read<R: Read>(sk: Ptr) -> Self {
+        kernel::addresses_v6::<R>(sk)
+    }
+}
+
+/// What a record says apart from what is read from the socket itself.
 #[derive(Clone, Copy)]
-pub(crate) enum Addresses {
-    V4(V4),
-    V6(V6),
+pub(crate) struct Said {
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    pub(crate) ends: Candidate,
 }
 
 /// The transitions that the kernel makes in the socket user's own call: connect, listen, close, shutdown.
@@ -58,52 +84,80 @@ pub(crate) fn per_cpu() -> Option<&'static mut PerCpu> {
     PER_CPU.get_ptr_mut(0).and_then(|cpu| unsafe { cpu.as_mut() })
 }
 
-/// Writes a transition with what belongs to it; counts it as lost where the ring is full.
+/// Writes a transition of `sk` with what belongs to it. `addresses` where they need not be read from the socket.
 #[inline(always)]
-pub(crate) fn transition(head: Head, addresses: Addresses, listener: u64) {
-    if in_own_call(head.old, head.new) {
-        with_addresses(Head { flags: head.flags | flag::TASK, ..head }, addresses, kernel::current());
-    } else if is_clone(head.old, head.new) {
-        let extra = Listener { sk: listener };
-        with_addresses(Head { flags: head.flags | flag::LISTENER, ..head }, addresses, extra);
+pub(crate) fn transition<R: Read, A: Addresses>(sk: Ptr, tcp: Ptr, said: Said, addresses: Option<A>) {
+    if in_own_call(said.ends.old, said.ends.new) {
+        write::<R, A, Task>(sk, said, flag::TASK, addresses, kernel::current);
+    } else if is_clone(said.ends.old, said.ends.new) {
+        let listener = || Listener { sk: if tcp.is_null() { 0 } else { kernel::cloned_from::<R>(tcp) } };
+        write::<R, A, Listener>(sk, said, flag::LISTENER, addresses, listener);
     } else {
-        plain(head, addresses);
+        plain::<R, A>(sk, said, addresses);
     }
 }
 
 /// Writes a record with nothing behind the addresses.
 #[inline(always)]
-pub(crate) fn plain(head: Head, addresses: Addresses) {
-    with_addresses(head, addresses, [0_u8; 0]);
+pub(crate) fn plain<R: Read, A: Addresses>(sk: Ptr, said: Said, addresses: Option<A>) {
+    write::<R, A, Nothing>(sk, said, 0, addresses, || []);
 }
 
+/// Fills a record in its place in the ring; counts it as lost where there is none.
 #[inline(always)]
-fn with_addresses<X: Copy + 'static>(head: Head, addresses: Addresses, extra: X) {
-    match addresses {
-        Addresses::V4(addresses) => write(Record { head, addresses, extra }),
-        Addresses::V6(addresses) => write(Record { head, addresses, extra }),
-    }
-}
-
-#[inline(always)]
-fn write<A: Copy + 'static, X: Copy + 'static>(mut record: Record<A, X>) {
+fn write<R: Read, A: Addresses, X: 'static>(
+    sk: Ptr,
+    said: Said,
+    extra_flag: u8,
+    addresses: Option<A>,
+    extra: impl FnOnce() -> X,
+) {
     let Some(mut entry) = EVENTS.reserve::<Record<A, X>>(0) else {
         if let Some(cpu) = per_cpu() {
             cpu.lost_ring += 1;
         }
         return;
     };
-    // Taken last, so that the ring's order and the times agree as closely as they can.
-    // SAFETY: takes nothing.
-    record.head.time_ns = unsafe { bpf_ktime_get_ns() };
-    entry.write(record);
+    let record = entry.as_mut_ptr();
+    let Candidate { old, new, family, local_port, remote_port } = said.ends;
+    let bare = if frozen!(OFFSETS.valid) == 0 { flag::BARE } else { 0 };
+    // SAFETY: reserved for a record of just this size and aligned to 8; every byte is written before it is submitted.
+    unsafe {
+        let head = &raw mut (*record).head;
+        (*head).sk = sk as u64;
+        (*head).kind = said.kind;
+        (*head).flags = said.flags | extra_flag | A::FLAG | bare;
+        (*head).old = old;
+        (*head).new = new;
+        (*head).family = family;
+        (*head).local_port = local_port;
+        (*head).remote_port = remote_port;
+        (*head).extra = 0;
+        if bare == 0 {
+            (*head).cgroup = kernel::cgroup_id::<R>(sk);
+            (*head).netns = kernel::netns::<R>(sk);
+            (*head).uid = kernel::uid::<R>(sk);
+            (*head).error = kernel::error::<R>(sk);
+        } else {
+            (*head).cgroup = 0;
+            (*head).netns = 0;
+            (*head).uid = 0;
+            (*head).error = 0;
+        }
+        (*record).addresses = match addresses {
+            Some(addresses) => addresses,
+            None => A::read::<R>(sk),
+        };
+        (*record).extra = extra();
+        // Taken last, so that the ring's order and the times agree as closely as they can.
+        (*head).time_ns = bpf_ktime_get_ns();
+    }
     // The default flag: the kernel wakes the reader only when it has caught up and waits.
     entry.submit(0);
 }
 
 /// A state number that no kernel known to us has.
-#[cold]
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn report_unknown_state(context: &BtfTracePointContext, old: i32, new: i32) {
     aya_log_ebpf::warn!(context, "unknown TCP state: {} -> {}", old, new);
 }

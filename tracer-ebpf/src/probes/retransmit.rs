@@ -3,11 +3,11 @@
 //! the first retransmitted SYN, a second later, tells the port.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use sockstate_abi::abi::{AF_INET6, Head, kind, state};
+use sockstate_abi::abi::{AF_INET6, V4, V6, kind, state};
 
-use super::emit::{self, Addresses};
+use super::emit::{self, Said};
 use crate::{
-    filter,
+    filter::{self, Candidate},
     kernel::{self, Direct, Ptr},
 };
 
@@ -19,22 +19,18 @@ pub(crate) fn syn_retransmitted(context: BtfTracePointContext) -> i32 {
         return 0;
     }
     let family = kernel::family::<Direct>(sk);
-    let mut head = Head {
-        kind: kind::PORT,
-        flags: kernel::family_flag(family),
+    let ends = Candidate {
         old: state::SYN_SENT,
         new: state::SYN_SENT,
         family,
         local_port: kernel::local_port::<Direct>(sk),
         remote_port: kernel::remote_port::<Direct>(sk),
-        ..Head::default()
     };
-    kernel::describe::<Direct>(&mut head, sk);
-    let addresses = if family == AF_INET6 {
-        Addresses::V6(kernel::addresses_v6::<Direct>(sk))
+    let said = Said { kind: kind::PORT, flags: 0, ends };
+    if family == AF_INET6 {
+        emit::plain::<Direct, V6>(sk, said, None);
     } else {
-        Addresses::V4(kernel::addresses_v4::<Direct>(sk))
-    };
-    emit::plain(head, addresses);
+        emit::plain::<Direct, V4>(sk, said, None);
+    }
     0
 }

@@ -8,9 +8,9 @@
 //! same transition twice in a row.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use sockstate_abi::abi::{AF_INET6, Head, flag, kind, state};
+use sockstate_abi::abi::{AF_INET6, V4, V6, flag, kind, state};
 
-use super::emit::{self, Addresses};
+use super::emit::{self, Said};
 use crate::{
     filter::{self, Candidate},
     kernel::{self, Direct, Ptr},
@@ -70,14 +70,17 @@ fn handle(context: &BtfTracePointContext, sk: Ptr, old: i32, new: i32, flags: u8
     if old >= state::COUNT || new >= state::COUNT {
         emit::report_unknown_state(context, old.into(), new.into());
     }
-    let tcp = kernel::tcp_sock(sk);
-    let local_port = if tcp.is_null() {
-        kernel::local_port::<Direct>(sk)
-    } else if old == state::CLOSE && new == state::SYN_SENT {
-        // inet_sport may still hold the port of the socket's former connection; skc_num is what is bound now.
-        kernel::local_port::<Direct>(sk)
+    // Only these two need more than the fields that every socket has: skc_num is 0 again once an automatically bound
+    // socket is closed, while inet_sport still has the port; and a clone leads to its listener.
+    let tcp = if new == state::CLOSE || emit::is_clone(old, new) {
+        kernel::tcp_sock(sk)
     } else {
+        core::ptr::null()
+    };
+    let local_port = if new == state::CLOSE && !tcp.is_null() {
         kernel::bound_port::<Direct>(tcp)
+    } else {
+        kernel::local_port::<Direct>(sk)
     };
     let family = kernel::family::<Direct>(sk);
     let candidate =
@@ -89,23 +92,10 @@ fn handle(context: &BtfTracePointContext, sk: Ptr, old: i32, new: i32, flags: u8
     {
         return;
     }
-    let mut head = Head {
-        kind: kind::TRANSITION,
-        flags: flags | kernel::family_flag(family),
-        old,
-        new,
-        family,
-        local_port,
-        remote_port: candidate.remote_port,
-        ..Head::default()
-    };
-    kernel::describe::<Direct>(&mut head, sk);
-    let addresses = if family == AF_INET6 {
-        Addresses::V6(kernel::addresses_v6::<Direct>(sk))
+    let said = Said { kind: kind::TRANSITION, flags, ends: candidate };
+    if family == AF_INET6 {
+        emit::transition::<Direct, V6>(sk, tcp, said, None);
     } else {
-        Addresses::V4(kernel::addresses_v4::<Direct>(sk))
-    };
-    let listener =
-        if emit::is_clone(old, new) && !tcp.is_null() { kernel::cloned_from::<Direct>(tcp) } else { 0 };
-    emit::transition(head, addresses, listener);
+        emit::transition::<Direct, V4>(sk, tcp, said, None);
+    }
 }

@@ -3,9 +3,9 @@
 //! record stay unknown. There is no companion: all perf-attached programs share one recursion guard.
 
 use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
-use sockstate_abi::abi::{AF_INET6, Head, V4, V6, flag, kind};
+use sockstate_abi::abi::{AF_INET6, V4, V6, kind};
 
-use super::emit::{self, Addresses};
+use super::emit::{self, Said};
 use crate::{
     filter::{self, Candidate},
     kernel::{self, Probed, Ptr},
@@ -55,38 +55,25 @@ fn handle(context: &TracePointContext, old: u8, new: u8) {
     if !filter::wants_ports(&candidate) {
         return;
     }
-    let addresses = if family == AF_INET6 {
-        Addresses::V6(V6 {
-            local: field!(context, [u8; 16], saddr_v6),
-            remote: field!(context, [u8; 16], daddr_v6),
-        })
+    let said = Said { kind: kind::TRANSITION, flags: 0, ends: candidate };
+    if family == AF_INET6 {
+        let addresses =
+            V6 { local: field!(context, [u8; 16], saddr_v6), remote: field!(context, [u8; 16], daddr_v6) };
+        if !filter::has_addresses() || filter::wants_addresses(&candidate, &addresses) {
+            emit(sk, known, said, addresses);
+        }
     } else {
-        Addresses::V4(V4 { local: field!(context, [u8; 4], saddr), remote: field!(context, [u8; 4], daddr) })
-    };
-    let wide = match addresses {
-        Addresses::V4(v4) => kernel::mapped(v4),
-        Addresses::V6(v6) => v6,
-    };
-    if filter::has_addresses() && !filter::wants_addresses(&candidate, &wide) {
-        return;
-    }
-    let mut head = Head {
-        sk: sk as u64,
-        kind: kind::TRANSITION,
-        flags: kernel::family_flag(family) | if known { 0 } else { flag::BARE },
-        old,
-        new,
-        family,
-        local_port: candidate.local_port,
-        remote_port: candidate.remote_port,
-        ..Head::default()
-    };
-    let mut listener = 0;
-    if known {
-        kernel::describe::<Probed>(&mut head, sk);
-        if emit::is_clone(old, new) {
-            listener = kernel::cloned_from::<Probed>(sk);
+        let addresses =
+            V4 { local: field!(context, [u8; 4], saddr), remote: field!(context, [u8; 4], daddr) };
+        if !filter::has_addresses() || filter::wants_addresses(&candidate, &kernel::mapped(addresses)) {
+            emit(sk, known, said, addresses);
         }
     }
-    emit::transition(head, addresses, listener);
+}
+
+/// Where nothing is known of the structures, the listener is not either.
+#[inline(always)]
+fn emit<A: emit::Addresses>(sk: Ptr, known: bool, said: Said, addresses: A) {
+    let tcp = if known { sk } else { core::ptr::null() };
+    emit::transition::<Probed, A>(sk, tcp, said, Some(addresses));
 }

@@ -6,13 +6,13 @@ use std::net::IpAddr;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use sha1::{Digest, Sha1};
 
-use crate::model::{Tuple, canonical};
+use crate::model::Tuple;
 
 const IPPROTO_TCP: u8 = 6;
 
 /// Appends the community id of a complete tuple.
 pub(super) fn community_id(tuple: &Tuple, out: &mut Vec<u8>) {
-    let (local, remote) = (canonical(tuple.local), canonical(tuple.remote));
+    let (local, remote) = (tuple.local.canonical(), tuple.remote.canonical());
     let (local, remote) = ((local, tuple.local_port), (remote, tuple.remote_port));
     let (first, second) = if local <= remote { (local, remote) } else { (remote, local) };
     let mut hash = Sha1::new();
@@ -41,10 +41,7 @@ mod tests {
     #[test]
     fn both_ends_give_the_published_value() {
         let tuple = |local: &str, local_port, remote: &str, remote_port| {
-            let address = |text: &str| match text.parse().expect("address") {
-                IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-                IpAddr::V6(v6) => v6,
-            };
+            let address = |text: &str| text.parse::<IpAddr>().expect("address").into();
             Tuple {
                 local: address(local),
                 remote: address(remote),

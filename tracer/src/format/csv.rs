@@ -6,7 +6,7 @@
 use std::io::Write;
 
 use super::Format;
-use crate::model::{Notice, Transition, canonical};
+use crate::model::{Notice, Transition};
 
 /// The format.
 #[derive(Default)]
@@ -30,9 +30,9 @@ impl Format for Csv {
             "{},{pid},{comm},{},{},{},{},{},{},{},{}",
             it.conn,
             if it.tuple.is_v4() { 4 } else { 6 },
-            canonical(it.tuple.local),
+            it.tuple.local.canonical(),
             it.tuple.local_port,
-            canonical(it.tuple.remote),
+            it.tuple.remote.canonical(),
             it.tuple.remote_port,
             it.from,
             it.to,

@@ -6,9 +6,7 @@ use std::{io::Write, net::IpAddr};
 use serde_json::json;
 
 use super::{Format, community_id::community_id, errno, time::Times};
-use crate::model::{
-    Cause, Lost, Notice, Role, Snapshot, Start, State, Stop, Subject, Transition, Tuple, canonical,
-};
+use crate::model::{Cause, Lost, Notice, Role, Snapshot, Start, State, Stop, Subject, Transition, Tuple};
 
 /// Remembered pieces of text, by number; a newer one takes an older one's place.
 struct Pieces {
@@ -251,9 +249,9 @@ fn ends(tuple: &Tuple, out: &mut Vec<u8>) {
         out.extend_from_slice(b"null");
     }
     out.extend_from_slice(br#"},"local":{"address":""#);
-    end(canonical(tuple.local), tuple.local_port, out);
+    end(tuple.local.canonical(), tuple.local_port, out);
     out.extend_from_slice(br#","remote":{"address":""#);
-    end(canonical(tuple.remote), tuple.remote_port, out);
+    end(tuple.remote.canonical(), tuple.remote_port, out);
 }
 
 /// Address and port, and the end of the object.

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::{Format, time::Times};
-use crate::model::{Notice, Owner, Role, State, Subject, Transition, Tuple, canonical};
+use crate::model::{Address, Notice, Owner, Role, State, Subject, Transition, Tuple};
 
 /// The format.
 pub struct Table {
@@ -110,9 +110,9 @@ fn owner(owner: Option<&Owner>) -> (String, String) {
 }
 
 fn ends(tuple: &Tuple) -> (String, String) {
-    let end = |address: std::net::Ipv6Addr, port: u16| {
+    let end = |address: Address, port: u16| {
         let port = if port == 0 { "-".to_owned() } else { port.to_string() };
-        match canonical(address) {
+        match address.canonical() {
             std::net::IpAddr::V4(v4) => format!("{v4}:{port}"),
             std::net::IpAddr::V6(v6) => format!("[{v6}]:{port}"),
         }

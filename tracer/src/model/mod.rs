@@ -12,4 +12,4 @@ pub use filter::{CgroupTree, Filter, Ports};
 pub use record::{Cause, ConnId, InState, Lost, LostPlace, Notice, Role, Snapshot, Start, Stop, Transition};
 pub use state::{ParseStateError, State, StateSet};
 pub use subject::{Cgroup, Container, Identify, Owner, OwnerKey, OwnerSource, Subject, SubjectKey};
-pub use tuple::{Tuple, canonical, wide};
+pub use tuple::{Address, Tuple};

@@ -5,10 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// Addresses and ports, local side first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tuple {
-    /// Local address, in its wide form (IPv4 as v4-mapped).
-    pub local: Ipv6Addr,
-    /// Remote address, in its wide form.
-    pub remote: Ipv6Addr,
+    /// Local address.
+    pub local: Address,
+    /// Remote address.
+    pub remote: Address,
     /// Local port, 0 where not bound (yet).
     pub local_port: u16,
     /// Remote port, 0 where there is none.
@@ -21,7 +21,7 @@ impl Tuple {
     /// Whether the traffic is IPv4: an AF_INET socket, or an AF_INET6 one with v4-mapped addresses.
     #[must_use]
     pub fn is_v4(&self) -> bool {
-        !self.v6_socket || self.remote.to_ipv4_mapped().is_some() || self.local.to_ipv4_mapped().is_some()
+        !self.v6_socket || self.remote.is_v4() || self.local.is_v4()
     }
 
     /// Both ports are known.
@@ -31,14 +31,71 @@ impl Tuple {
     }
 }
 
-/// An IPv4 address in its wide form.
-#[must_use]
-pub fn wide(v4: [u8; 4]) -> Ipv6Addr {
-    Ipv4Addr::from(v4).to_ipv6_mapped()
+/// An address in its wide form, IPv4 as v4-mapped. Two words: it is copied at every step of the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Address([u64; 2]);
+
+impl Address {
+    /// Of 16 bytes in network order.
+    #[must_use]
+    pub fn from_v6(bytes: [u8; 16]) -> Self {
+        let word = |at: usize| {
+            let b = &bytes[at..at + 8];
+            u64::from_be_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]])
+        };
+        Self([word(0), word(8)])
+    }
+
+    /// Of 4 bytes in network order.
+    #[must_use]
+    pub fn from_v4(bytes: [u8; 4]) -> Self {
+        Self([0, 0xffff_0000_0000 | u64::from(u32::from_be_bytes(bytes))])
+    }
+
+    /// Whether it is an IPv4 address.
+    #[must_use]
+    pub fn is_v4(self) -> bool {
+        self.0[0] == 0 && self.0[1] >> 32 == 0xffff
+    }
+
+    /// Whether it is `0.0.0.0` or `::`.
+    #[must_use]
+    pub fn is_unspecified(self) -> bool {
+        self.0[0] == 0 && (self.0[1] == 0 || self.0[1] == 0xffff_0000_0000)
+    }
+
+    /// As people write it: v4-mapped becomes IPv4.
+    #[must_use]
+    pub fn canonical(self) -> IpAddr {
+        if self.is_v4() {
+            return IpAddr::V4(Ipv4Addr::from(self.0[1] as u32));
+        }
+        IpAddr::V6(Ipv6Addr::from(u128::from(self.0[0]) << 64 | u128::from(self.0[1])))
+    }
 }
 
-/// The address as people write it: v4-mapped becomes IPv4.
-#[must_use]
-pub fn canonical(address: Ipv6Addr) -> IpAddr {
-    IpAddr::V6(address).to_canonical()
+impl From<IpAddr> for Address {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(v4) => Self::from_v4(v4.octets()),
+            IpAddr::V6(v6) => Self::from_v6(v6.octets()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_families() {
+        for text in ["127.0.0.1", "255.255.255.255", "::1", "2001:db8::ff00:42:8329", "::", "::fffe:1:2"] {
+            let address: IpAddr = text.parse().expect("address");
+            assert_eq!(Address::from(address).canonical(), address, "{text}");
+            assert_eq!(Address::from(address).is_v4(), address.is_ipv4(), "{text}");
+        }
+        let mapped: IpAddr = "::ffff:10.0.0.1".parse().expect("address");
+        assert_eq!(Address::from(mapped), Address::from_v4([10, 0, 0, 1]));
+        assert!(Address::from_v4([0; 4]).is_unspecified() && Address::from_v6([0; 16]).is_unspecified());
+    }
 }

@@ -374,7 +374,7 @@ fn merge(old: Tuple, new: Tuple) -> Tuple {
         merged.remote = old.remote;
         merged.remote_port = old.remote_port;
     }
-    if new.local.is_unspecified() || new.local == crate::model::wide([0; 4]) {
+    if new.local.is_unspecified() {
         merged.local = old.local;
     }
     merged
