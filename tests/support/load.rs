@@ -130,9 +130,9 @@ impl Load {
                 Ok(())
             });
             barrier.wait();
+            // The last packets may still wait for a softirq.
+            wait_until_all_is_done()?;
             if let Some(accepting) = accepting {
-                // The last connections are still on their way through the queue.
-                wait_for_empty_queue(self.port + index)?;
                 socket.shutdown(std::net::Shutdown::Read)?;
                 accepting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             }
@@ -152,24 +152,18 @@ fn accept_all(listener: &Socket) {
     }
 }
 
-/// Until no connection of this port is waiting to be accepted or closed.
-fn wait_for_empty_queue(port: u16) -> io::Result<()> {
-    let local = format!(":{port:04X} ");
-    let deadline = Instant::now() + Duration::from_secs(10);
+/// Until every socket of this namespace listens or is in TIME_WAIT.
+fn wait_until_all_is_done() -> io::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         let table = std::fs::read_to_string("/proc/thread-self/net/tcp")?;
-        let open = table.lines().skip(1).filter(|line| {
-            let mut fields = line.split_whitespace().skip(1);
-            let local_is_it = fields.next().is_some_and(|field| format!("{field} ").ends_with(&local));
-            // ESTABLISHED, CLOSE_WAIT, LAST_ACK.
-            local_is_it && fields.nth(1).is_some_and(|state| ["01", "08", "09"].contains(&state))
-        });
-        if open.count() == 0 {
+        let states = table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(3));
+        if states.filter(|state| !["0A", "06"].contains(state)).count() == 0 {
             return Ok(());
         }
         if Instant::now() > deadline {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        thread::sleep(Duration::from_millis(1));
+        thread::sleep(Duration::from_millis(5));
     }
 }
