@@ -2,6 +2,8 @@
 //! /proc/net/tcp, and what the test's own processes know of themselves.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "support/blind.rs"]
+mod blind;
 #[path = "support/lab.rs"]
 mod lab;
 #[path = "support/load.rs"]
