@@ -152,8 +152,19 @@ impl Table {
         self.index.find(self.hash(sk), |&at| conns[at as usize].sk == sk).map(|&at| at as usize)
     }
 
-    fn insert(&mut self, conn: Conn) -> usize {
-        let hash = self.hash(conn.sk);
+    /// A socket that was not known.
+    fn add(
+        &mut self,
+        event: &Event,
+        state: State,
+        role: Option<Role>,
+        since: Since,
+        subject: Rc<Subject>,
+    ) -> usize {
+        self.next += 1;
+        let (sk, id, since_ns) = (event.sk, ConnId(self.next), event.time_ns);
+        let conn = Conn { sk, id, since_ns, subject, tuple: event.tuple, state, role, since };
+        let hash = self.hash(sk);
         let at = self.conns.len();
         let (conns, hasher) = (&self.conns, &self.hasher);
         // A host has fewer sockets than u32 counts.
@@ -179,11 +190,6 @@ impl Table {
             }
         }
         self.conns.swap_remove(at);
-    }
-
-    fn new_id(&mut self) -> ConnId {
-        self.next += 1;
-        ConnId(self.next)
     }
 
     /// The companion's record of a transition that was already applied: a socket never makes the same one twice.
@@ -266,17 +272,8 @@ impl Table {
             source: if to == State::Listen { OwnerSource::Listen } else { OwnerSource::Connect },
         });
         let owner = own.or_else(|| self.inherited(listener?));
-        let conn = Conn {
-            sk: event.sk,
-            id: self.new_id(),
-            since_ns: event.time_ns,
-            subject: who.identify(key(event, owner)),
-            tuple: event.tuple,
-            state: from,
-            role,
-            since: Since::Never,
-        };
-        self.insert(conn)
+        let subject = who.identify(key(event, owner));
+        self.add(event, from, role, Since::Never, subject)
     }
 
     /// The listener's owner, if that address is a listener that we know.
@@ -296,17 +293,8 @@ impl Table {
             // Its death and another's birth were lost.
             self.remove(at);
         }
-        let conn = Conn {
-            sk: event.sk,
-            id: self.new_id(),
-            since_ns: event.time_ns,
-            subject: who.identify(key(event, None)),
-            tuple: event.tuple,
-            state: from,
-            role: (from == State::Listen).then_some(Role::Listener),
-            since: Since::Never,
-        };
-        self.insert(conn)
+        let role = (from == State::Listen).then_some(Role::Listener);
+        self.add(event, from, role, Since::Never, who.identify(key(event, None)))
     }
 
     fn port_known(&mut self, event: &Event) -> Applied {
@@ -333,17 +321,8 @@ impl Table {
             }
             return;
         }
-        let conn = Conn {
-            sk: event.sk,
-            id: self.new_id(),
-            since_ns: event.time_ns,
-            subject: who.identify(key(event, owner)),
-            tuple: event.tuple,
-            state,
-            role: (state == State::Listen).then_some(Role::Listener),
-            since: Since::AtLeast,
-        };
-        self.insert(conn);
+        let role = (state == State::Listen).then_some(Role::Listener);
+        self.add(event, state, role, Since::AtLeast, who.identify(key(event, owner)));
     }
 }
 
