@@ -46,7 +46,6 @@ struct Seen {
 /// bpftrace, one for all tests of this process.
 struct Bpftrace {
     child: Mutex<Option<Child>>,
-    seen: &'static Mutex<Vec<Seen>>,
 }
 
 static BPFTRACE: OnceLock<Bpftrace> = OnceLock::new();
@@ -79,7 +78,7 @@ fn bpftrace() -> &'static Bpftrace {
                 }
             }
         });
-        Bpftrace { child: Mutex::new(Some(child)), seen: &SEEN }
+        Bpftrace { child: Mutex::new(Some(child)) }
     })
 }
 
@@ -101,7 +100,7 @@ pub(crate) fn stop_watching() {
 pub(crate) fn paths(port: u16, transitions: usize) -> Vec<Vec<String>> {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
-        let seen: Vec<Seen> = bpftrace().seen.lock().expect("lock").clone();
+        let seen: Vec<Seen> = SEEN.lock().expect("lock").clone();
         let of_port: Vec<Seen> = seen.into_iter().filter(|it| it.sport == port || it.dport == port).collect();
         if of_port.len() >= transitions || Instant::now() > deadline {
             return group(&of_port);

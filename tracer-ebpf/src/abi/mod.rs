@@ -11,9 +11,6 @@ pub use config::OFFSET_PATHS;
 pub use config::{ABSENT, CgroupFilter, Filter, Offsets, TracepointFormat};
 pub use record::{Head, Listener, PerCpu, Task, V4, V6, flag, kind};
 
-/// Version of this ABI; user space refuses an object of another one.
-pub const ABI_VERSION: u32 = 1;
-
 /// Address family of IPv4 (`AF_INET`).
 pub const AF_INET: u16 = 2;
 /// Address family of IPv6 (`AF_INET6`), v4-mapped addresses included.

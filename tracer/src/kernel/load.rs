@@ -6,7 +6,7 @@ use std::{
 };
 
 use aya::{
-    Btf, Ebpf, EbpfError, EbpfLoader, include_bytes_aligned,
+    Btf, Ebpf, EbpfLoader, include_bytes_aligned,
     maps::Array,
     programs::{
         BtfTracePoint, ProgramError, TracePoint, tp_btf::BtfTracePointLink, trace_point::TracePointLink,
@@ -337,11 +337,5 @@ pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         [first, .., last] => format!("{first} ... {last}"),
         [line] => line.to_owned(),
         [] => text,
-    }
-}
-
-impl From<EbpfError> for KernelError {
-    fn from(error: EbpfError) -> Self {
-        Self::Unsupported { reason: chain(&error) }
     }
 }
