@@ -29,10 +29,14 @@ mod existing;
 mod fallback;
 #[path = "live/filters.rs"]
 mod filters;
+#[path = "live/lifecycle/mod.rs"]
+mod lifecycle;
 #[path = "live/owners.rs"]
 mod owners;
-#[path = "live/transitions.rs"]
-mod transitions;
+#[path = "live/protocols.rs"]
+mod protocols;
+#[path = "live/resync.rs"]
+mod resync;
 
 use std::process::{Command, ExitCode, Stdio};
 
@@ -46,12 +50,14 @@ fn main() -> ExitCode {
     let reason = why_not();
     let mut trials = Vec::new();
     for (name, test) in [
-        transitions::tests(),
+        lifecycle::tests(),
         owners::tests(),
         filters::tests(),
         existing::tests(),
         burst::tests(),
         ending::tests(),
+        resync::tests(),
+        protocols::tests(),
         fallback::tests(),
     ]
     .into_iter()
@@ -88,6 +94,10 @@ fn why_not() -> Option<String> {
     // SAFETY: takes nothing, cannot fail.
     if unsafe { libc::geteuid() } != 0 {
         return Some("needs root".into());
+    }
+    if observer::is_in_vm() {
+        // There /proc/net/tcp is the only other witness.
+        return None;
     }
     if !Command::new("bpftrace").arg("--version").stdout(Stdio::null()).status().is_ok_and(|it| it.success())
     {

@@ -12,10 +12,10 @@ use sockstate::{
     decode::{DecodeError, decode},
     format::{Csv, Format, Json, Table as TableFormat},
     model::{
-        Address, Event, EventKind, Identify, KernelListener, Lost, LostPlace, Notice, Owner, State, Subject,
-        SubjectKey, Task, Transition, Tuple,
+        Address, Event, EventKind, Identify, KernelSocket, Lost, LostPlace, MiniEnd, MiniEndHow, Notice,
+        Owner, State, Subject, SubjectKey, Task, Transition, Tuple,
     },
-    track::{Applied, Table},
+    track::{Applied, Sight, Table},
 };
 use sockstate_abi::abi::{AF_INET, AF_INET6, flag, kind};
 
@@ -58,7 +58,9 @@ fn well_formed_records() {
         (event.cgroup, event.netns, event.uid, event.error),
         (Some(42), Some(4_026_531_840), Some(1000), 104)
     );
-    let EventKind::Transition { from, to, task, listener, maybe_copy } = event.kind else { panic!("kind") };
+    let EventKind::Transition { from, to, task, listener, maybe_copy, .. } = event.kind else {
+        panic!("kind")
+    };
     assert_eq!(
         (from, to, task, listener, maybe_copy),
         (State::Established, State::CloseWait, None, None, false)
@@ -76,7 +78,7 @@ fn well_formed_records() {
     // The ring pads records.
     bytes.extend([0; 8]);
     let event = decode(&bytes).expect("listener");
-    assert!(matches!(event.kind, EventKind::Transition { listener: Some(KernelListener(99)), .. }));
+    assert!(matches!(event.kind, EventKind::Transition { listener: Some(KernelSocket(99)), .. }));
 
     let event = decode(&v4(head(kind::TRANSITION, flag::BARE, 1, 7, AF_INET))).expect("bare");
     assert_eq!((event.uid, event.error), (None, 0));
@@ -153,7 +155,14 @@ fn event(time_ns: u64, sk: u64, from: State, to: State) -> Event {
             remote_port: 2000,
             v6_socket: false,
         },
-        kind: EventKind::Transition { from, to, task: None, listener: None, maybe_copy: false },
+        kind: EventKind::Transition {
+            from,
+            to,
+            task: None,
+            listener: None,
+            maybe_copy: false,
+            closed_as: None,
+        },
     }
 }
 
@@ -169,11 +178,21 @@ fn connect_by(comm: &[u8]) -> Transition {
         task: Some(task),
         listener: None,
         maybe_copy: false,
+        closed_as: None,
     };
-    match Table::new(1, 0).apply(&event, &mut Names::default()) {
-        Applied::Transition(transition) => transition,
-        other => panic!("{other:?}"),
-    }
+    transition(&mut Table::new(1, 0, Sight::default()), &event, &mut Names::default()).expect("a transition")
+}
+
+/// What the table reports of an event, if anything.
+fn transition(table: &mut Table, event: &Event, names: &mut Names) -> Option<Transition> {
+    let mut found = None;
+    table.apply(event, names, &mut |applied| match applied {
+        Applied::Transition(transition) => assert!(found.replace(transition).is_none()),
+        // What had the key before has ended unseen.
+        Applied::Resync(resync) => assert_eq!(resync.state, State::Close),
+        Applied::Completed(..) => panic!("nothing to complete"),
+    });
+    found
 }
 
 fn written(format: &mut dyn Format, transition: &Transition) -> String {
@@ -272,9 +291,9 @@ fn losses_are_records() {
 /// What the companion program writes twice is reported once; a socket that does the same again is not a copy.
 #[test]
 fn second_copies() {
-    let mut table = Table::new(1, 0);
+    let mut table = Table::new(1, 0, Sight::default());
     let mut names = Names::default();
-    let mut apply = |event: &Event| matches!(table.apply(event, &mut names), Applied::Transition(_));
+    let mut apply = |event: &Event| transition(&mut table, event, &mut names).is_some();
     let copy = |mut event: Event| {
         if let EventKind::Transition { maybe_copy, .. } = &mut event.kind {
             *maybe_copy = true;
@@ -294,11 +313,11 @@ fn second_copies() {
 
 #[test]
 fn a_key_that_is_used_again_is_another_connection() {
-    let mut table = Table::new(1, 0);
+    let mut table = Table::new(1, 0, Sight::default());
     let mut names = Names::default();
-    let mut conn = |event: &Event| match table.apply(event, &mut names) {
-        Applied::Transition(transition) => (transition.conn, transition.in_state),
-        other => panic!("{other:?}"),
+    let mut conn = |event: &Event| {
+        let transition = transition(&mut table, event, &mut names).expect("a transition");
+        (transition.conn, transition.in_state)
     };
     let (first, _) = conn(&event(10, 1, State::Close, State::SynSent));
     let (same, in_state) = conn(&event(30, 1, State::SynSent, State::Established));
@@ -339,28 +358,74 @@ proptest! {
     fn any_history_is_survived(
         history in proptest::collection::vec((0_u64..6, states(), states(), any::<bool>()), 0..200)
     ) {
-        let mut table = Table::new(1, 0);
+        let mut table = Table::new(1, 0, Sight::default());
         let mut names = Names::default();
-        let mut last: HashMap<u64, (State, u64)> = HashMap::new();
+        let mut last: HashMap<u64, (&str, u64)> = HashMap::new();
         for (at, (sk, from, to, maybe)) in history.into_iter().enumerate() {
             let now = 100 * (at as u64 + 1);
             let mut event = event(now, sk, from, to);
             if let EventKind::Transition { maybe_copy, .. } = &mut event.kind {
                 *maybe_copy = maybe;
             }
-            if let Applied::Transition(it) = table.apply(&event, &mut names) {
+            if let Some(it) = transition(&mut table, &event, &mut names) {
                 if let Some(in_state) = it.in_state {
-                    prop_assert_eq!(Some(&(from, now - in_state.ns)), last.get(&sk));
+                    prop_assert_eq!(Some(&(from.name(), now - in_state.ns)), last.get(&sk));
                 }
                 if to == State::Close {
                     last.remove(&sk);
                 } else {
-                    last.insert(sk, (to, now));
+                    last.insert(sk, (to.name(), now));
                 }
             }
             prop_assert_eq!(table.len(), last.len());
         }
         prop_assert_eq!(table.snapshot().count(), last.len());
+    }
+
+    /// The same with mini-sockets, resets and time: no panic, and nothing waits for ever.
+    #[test]
+    fn any_history_of_mini_sockets_is_survived(
+        history in proptest::collection::vec(
+            (0_u64..6, 0_u64..6, 0_u16..3, 0_u8..9, states(), states(), any::<bool>()), 0..300
+        )
+    ) {
+        let sight = Sight { minis: true, resets: true, ..Sight::default() };
+        let mut table = Table::new(1, 0, sight);
+        let mut names = Names::default();
+        let mut last: HashMap<u64, &str> = HashMap::new();
+        let mut broken = 0;
+        let mut now = 0;
+        for (sk, other, port, kind, from, to, flag) in history {
+            now += 10_000_000;
+            let mut event = event(now, sk, from, to);
+            event.tuple.remote_port = port;
+            let link = (other != 0).then_some(KernelSocket(other));
+            match kind {
+                0..4 => {}
+                4 => event.kind = EventKind::Mini { state: State::NewSynRecv, from: link },
+                5 => {
+                    let state = if flag { State::TimeWait } else { State::FinWait2 };
+                    event.kind = EventKind::Mini { state, from: link };
+                }
+                6 => {
+                    let how = if flag { MiniEndHow::Stopped } else { MiniEndHow::Expired };
+                    event.kind = EventKind::MiniEnd(MiniEnd { how, netns_gone: false, reused: other == 1 });
+                }
+                7 => event.kind = EventKind::ResetSent { reason: None, linger_0: flag },
+                _ => event.kind = EventKind::Cookie,
+            }
+            let mut out = |applied: Applied| if let Applied::Transition(it) = applied {
+                // After its end nothing is said of a connection.
+                broken += u32::from(last.get(&it.conn.0) == Some(&"CLOSE"));
+                last.insert(it.conn.0, it.to.name());
+            };
+            table.apply(&event, &mut names, &mut out);
+            table.tick(now, &mut names, &mut out);
+        }
+        table.tick(now + 1_000_000_000, &mut names, &mut |_| {});
+        prop_assert_eq!(broken, 0);
+        prop_assert!(!table.is_waiting());
+        prop_assert_eq!(table.snapshot().count(), table.len());
     }
 
     #[test]

@@ -94,7 +94,10 @@ fn closed_pipe() {
         let mut error = String::new();
         child.stderr.take().expect("stderr").read_to_string(&mut error).expect("read");
         assert!(status.success(), "{error}");
-        assert_eq!(error, "");
+        // What this kernel lacks is said at the start.
+        let complaints: Vec<&str> =
+            error.lines().filter(|line| !line.ends_with("see `sockstate doctor`")).collect();
+        assert!(complaints.is_empty(), "{error}");
     });
 }
 

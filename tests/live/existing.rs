@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     Test,
-    lab::{Tracer, in_lab, path},
+    lab::{Tracer, can_list_holders, in_lab, path},
     observer::{proc_net_tcp, wait_for_states},
     roles::Actor,
     sockets::{Kind, fresh_port},
@@ -22,6 +22,10 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 fn lower_bounds() {
+    if !can_list_holders() {
+        println!("SKIPPED: this kernel lists no holders of sockets (needs 5.11)");
+        return;
+    }
     let port = fresh_port();
     in_lab(|netns| {
         let listener = Kind::V4.listen(port);
@@ -45,9 +49,9 @@ fn lower_bounds() {
             story.connections().into_iter().filter(|it| it[0]["from"] == "ESTABLISHED").collect();
         assert_eq!(old.len(), 2);
         let of_client = old.iter().find(|it| it[0]["owner"]["pid"] == pid).expect("the client's");
-        assert_eq!(path(of_client), ["ESTABLISHED", "FIN_WAIT1", "FIN_WAIT2", "CLOSE"]);
+        assert_eq!(path(of_client), ["ESTABLISHED", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT"]);
         // The second duration begins with a transition that was seen.
-        assert_eq!(of_client[1]["in_state_at_least"], false);
+        assert!(of_client[1]["in_state_at_least"].is_null());
         assert_eq!(of_client[1]["owner"]["comm"], of_client[0]["owner"]["comm"]);
         let new = story.only("server");
         assert_eq!(new[0]["owner"]["pid"], process::id());
@@ -56,6 +60,10 @@ fn lower_bounds() {
 }
 
 fn snapshot() {
+    if !can_list_holders() {
+        println!("SKIPPED: this kernel lists no holders of sockets (needs 5.11)");
+        return;
+    }
     in_lab(|netns| {
         let (listener, client, server) = Kind::V4.pair(fresh_port());
         let (_listener6, client6, server6) = Kind::V6.pair(fresh_port());
@@ -89,7 +97,7 @@ fn snapshot() {
         let mut states: Vec<_> = minis.map(|it| it["state"].as_str().expect("state")).collect();
         states.sort_unstable();
         assert_eq!(states, ["FIN_WAIT2", "TIME_WAIT"]);
-        for it in story.of("snapshot").filter(|it| it["mini"] == false) {
+        for it in story.of("snapshot").filter(|it| it["mini"].is_null()) {
             assert_eq!(it["owner"]["pid"], process::id(), "{it}");
         }
         // A filter holds for the snapshot too.
@@ -100,6 +108,10 @@ fn snapshot() {
 }
 
 fn every_namespace() {
+    if !can_list_holders() {
+        println!("SKIPPED: this kernel lists no holders of sockets (needs 5.11)");
+        return;
+    }
     let port = fresh_port();
     in_lab(|other| {
         // A process of that namespace, so that it can be found; the socket itself is ours.

@@ -29,8 +29,8 @@ fn classic() {
     observer::watch();
     let port = fresh_port();
     in_lab(|netns| {
-        let best = Tracer::start(netns, &[]);
-        let classic = Tracer::start(netns, &["--hook", "tracepoint"]);
+        let best = Tracer::start(netns, &["--tier", "none"]);
+        let classic = Tracer::start(netns, &["--hook", "tracepoint", "--tier", "none"]);
         traffic(port);
         let (best, classic) = (best.stop(), classic.stop());
         assert_eq!(classic.records[0]["hook"], "tracepoint");
@@ -43,6 +43,9 @@ fn classic() {
             }
         }
         assert_eq!(best.transitions().count(), classic.transitions().count());
+        if !observer::is_there() {
+            return;
+        }
         let mut paths: Vec<_> = classic.connections().iter().map(|it| path(it)).collect();
         paths.sort();
         assert_eq!(paths, observer::paths(port, best.transitions().count()));

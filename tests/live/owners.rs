@@ -58,7 +58,10 @@ fn check_identity(story: &Story, netns: u64) {
             exe.file_name().map(|name| &name.to_str().expect("name")[..15.min(name.len())]),
             "{it}"
         );
-        assert_eq!(owner["exe"].as_str(), exe.to_str(), "{it}");
+        // A process may be gone before a slow machine has read it.
+        if !(observer::is_in_vm() && owner["exe"].is_null()) {
+            assert_eq!(owner["exe"].as_str(), exe.to_str(), "{it}");
+        }
         assert_eq!(owner["uid"], 0, "{it}");
         assert_eq!(it["netns"], netns, "{it}");
         assert!(owner.get("cmdline").is_none(), "{it}");

@@ -21,6 +21,14 @@ pub(crate) fn sockstate() -> Command {
     command
 }
 
+/// Whether this kernel lists who holds a socket that is older than the tracer.
+pub(crate) fn can_list_holders() -> bool {
+    let output = sockstate().args(["doctor", "--format", "json"]).output().expect("doctor");
+    let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let hooks = found["hooks"].as_array().expect("hooks");
+    hooks.iter().any(|it| it["hook"] == "iter/task_file" && it["works"] == true)
+}
+
 /// A running tracer.
 pub(crate) struct Tracer {
     child: Child,
@@ -61,6 +69,11 @@ impl Tracer {
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The records that were read so far.
+    pub(crate) fn seen(&self) -> &[Value] {
+        &self.seen
     }
 
     /// Reads on until a record is as wanted.

@@ -76,6 +76,38 @@ impl Kind {
         socket
     }
 
+    /// A connect from this local port.
+    pub(crate) fn connect_from(self, local: u16, port: u16) -> std::io::Result<Socket> {
+        let socket = self.socket();
+        // Together with SO_REUSEADDR it takes a port that is in TIME_WAIT.
+        socket.set_reuse_port(true)?;
+        socket.bind(&self.address(local).into())?;
+        socket.connect(&self.address(port).into())?;
+        Ok(socket)
+    }
+
+    /// A connect by a socket that has connected before.
+    pub(crate) fn connect_again(self, socket: &Socket, port: u16) {
+        socket.connect(&self.address(port).into()).expect("connect");
+    }
+
+    /// A connect that is not waited for and never hears its answer.
+    pub(crate) fn start_deaf_connect(self, port: u16) -> Socket {
+        let socket = self.socket();
+        make_deaf(&socket);
+        socket.set_nonblocking(true).expect("nonblocking");
+        let _ = socket.connect(&self.address(port).into());
+        socket
+    }
+
+    /// A connect with data in its SYN (TCP fast open).
+    pub(crate) fn fast_connect(self, port: u16, data: &[u8]) -> Socket {
+        let socket = self.socket();
+        let sent = socket.send_to_with_flags(data, &self.address(port).into(), libc::MSG_FASTOPEN);
+        assert_eq!(sent.expect("fast open"), data.len());
+        socket
+    }
+
     /// Listener, client and accepted server.
     pub(crate) fn pair(self, port: u16) -> (Socket, Socket, Socket) {
         let listener = self.listen(port);
@@ -111,4 +143,22 @@ pub(crate) fn make_hear(socket: &Socket) {
 pub(crate) fn keep_over_exec(socket: &Socket) -> i32 {
     socket.set_cloexec(false).expect("cloexec");
     socket.as_raw_fd()
+}
+
+/// Sets an option that is an int.
+pub(crate) fn option(socket: &Socket, level: i32, name: i32, value: i32) {
+    let length = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: the descriptor is open, and the value an int of that length.
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), length) };
+    assert_eq!(result, 0, "setsockopt {name}: {}", std::io::Error::last_os_error());
+}
+
+/// connect() to nowhere: back to the beginning.
+pub(crate) fn disconnect(socket: &Socket) {
+    let nowhere = libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
+    let length = size_of::<libc::sockaddr>() as libc::socklen_t;
+    // SAFETY: the descriptor is open, and the address as long as said.
+    let result = unsafe { libc::connect(socket.as_raw_fd(), &raw const nowhere, length) };
+    assert_eq!(result, 0, "disconnect: {}", std::io::Error::last_os_error());
 }

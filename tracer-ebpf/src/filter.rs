@@ -45,12 +45,18 @@ pub(crate) fn wants_pair(old: u8, new: u8) -> bool {
 /// By namespace and cgroup of the socket.
 #[inline(always)]
 pub(crate) fn wants_place<R: Read>(sk: Ptr) -> bool {
-    let netns = frozen!(FILTER.netns);
-    if netns != 0 && kernel::netns::<R>(sk) != netns {
+    if !wants_netns::<R>(sk) {
         return false;
     }
     let cgroup = frozen!(FILTER.cgroup);
     cgroup.id == 0 || kernel::in_cgroup::<R>(sk, cgroup.id, cgroup.level)
+}
+
+/// By namespace.
+#[inline(always)]
+pub(crate) fn wants_netns<R: Read>(sk: Ptr) -> bool {
+    let netns = frozen!(FILTER.netns);
+    netns == 0 || kernel::netns::<R>(sk) == netns
 }
 
 /// By ports.

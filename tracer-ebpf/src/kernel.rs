@@ -4,10 +4,10 @@
 //! they need pointers that came from a tp_btf or iterator context. `Probed` reads go through
 //! `bpf_probe_read_kernel` and work on any address.
 
-use core::ffi::c_void;
+use core::{ffi::c_void, mem::size_of};
 
-use aya_ebpf::helpers::{bpf_get_current_task, bpf_probe_read_kernel, generated};
-use sockstate_abi::abi::{ABSENT, AF_INET6, Head, Task, V4, V6};
+use aya_ebpf::helpers::{bpf_get_current_task, generated};
+use sockstate_abi::abi::{ABSENT, AF_INET6, Ends, Head, Task, V4, V6, closed};
 
 use crate::maps::frozen;
 
@@ -40,9 +40,15 @@ pub(crate) struct Probed;
 impl Read for Probed {
     #[inline(always)]
     unsafe fn read<T: Copy + Default>(base: Ptr, offset: u32) -> T {
-        // SAFETY: the helper checks the address itself.
-        unsafe { bpf_probe_read_kernel(base.cast::<u8>().wrapping_add(offset as usize).cast::<T>()) }
-            .unwrap_or_default()
+        let mut value = T::default();
+        let from = base.cast::<u8>().wrapping_add(offset as usize);
+        // The helper clears the value where it cannot read. Its result is not asked for: every branch on it would double
+        // what the verifier has to go through.
+        // SAFETY: the helper checks the address itself, and writes just the value.
+        unsafe {
+            generated::bpf_probe_read_kernel((&raw mut value).cast(), size_of::<T>() as u32, from.cast());
+        }
+        value
     }
 }
 
@@ -108,6 +114,106 @@ pub(crate) fn timewait_substate<R: Read>(tw: Ptr) -> u8 {
 #[inline(always)]
 pub(crate) fn request_listener<R: Read>(req: Ptr) -> u64 {
     get!(R, u64, req, rsk_listener)
+}
+
+/// The child that a `request_sock` became, 0 before.
+#[inline(always)]
+pub(crate) fn request_child<R: Read>(req: Ptr) -> u64 {
+    get!(R, u64, req, rsk_child)
+}
+
+/// Bits of `abi::closed`. `tcp` is a `tcp_sock`.
+#[inline(always)]
+pub(crate) fn closed_as<R: Read>(tcp: Ptr) -> u32 {
+    let flags = get!(R, u64, tcp, flags);
+    // SOCK_DEAD and SOCK_DONE are the first two of `enum sock_flags` (include/net/sock.h).
+    let mut said = (flags & 3) as u32;
+    if (get!(R, u32, tcp, linger2) as i32) < 0 {
+        said |= closed::NO_LINGER2;
+    }
+    if get!(R, u8, tcp, retransmits) != 0 {
+        said |= closed::RETRANSMITTED;
+    }
+    said
+}
+
+/// Whether close() resets: SO_LINGER with a time of 0 (`SOCK_LINGER` is bit 4 of `enum sock_flags`).
+#[inline(always)]
+pub(crate) fn has_linger_0<R: Read>(sk: Ptr) -> bool {
+    get!(R, u64, sk, flags) & (1 << 4) != 0 && get!(R, u64, sk, lingertime) == 0
+}
+
+/// Whether the socket's network namespace is being taken down.
+#[inline(always)]
+pub(crate) fn is_netns_gone<R: Read>(sk: Ptr) -> bool {
+    let net = get!(R, u64, sk, net) as Ptr;
+    frozen!(OFFSETS.net_count) != ABSENT && get!(R, u32, net, net_count) == 0
+}
+
+/// `function` of a `timer_list`.
+#[inline(always)]
+pub(crate) fn timer_function<R: Read>(timer: Ptr) -> u64 {
+    get!(R, u64, timer, timer_function)
+}
+
+/// The `inet_timewait_sock` around its `tw_timer`.
+#[inline(always)]
+pub(crate) fn timer_timewait(timer: Ptr) -> Ptr {
+    timer.cast::<u8>().wrapping_sub(frozen!(OFFSETS.tw_timer) as usize).cast()
+}
+
+/// The `request_sock` around its `rsk_timer`.
+#[inline(always)]
+pub(crate) fn timer_request(timer: Ptr) -> Ptr {
+    timer.cast::<u8>().wrapping_sub(frozen!(OFFSETS.rsk_timer) as usize).cast()
+}
+
+/// A packet's TCP flags and ends, seen from its receiver; none where it is no TCP packet. `skb` is typed.
+#[inline(always)]
+pub(crate) fn packet(skb: Ptr) -> Option<(u8, Ends)> {
+    const IPPROTO_TCP: u8 = 6;
+    let protocol = u16::from_be(get!(Direct, u16, skb, skb_protocol));
+    let is_v6 = protocol == 0x86dd;
+    if protocol != 0x0800 && !is_v6 {
+        return None;
+    }
+    let head = get!(Direct, u64, skb, skb_head) as Ptr;
+    let network = u32::from(get!(Direct, u16, skb, skb_network));
+    let transport = u32::from(get!(Direct, u16, skb, skb_transport));
+    // RFC 791, 8200 and 9293 have the layouts.
+    if header::<u8>(head, network + if is_v6 { 6 } else { 9 }) != IPPROTO_TCP {
+        return None;
+    }
+    let addresses = if is_v6 {
+        V6 { local: words::<Probed>(head, network + 24), remote: words::<Probed>(head, network + 8) }
+    } else {
+        let word = |at| header::<u32>(head, network + at).to_ne_bytes();
+        mapped(V4 { local: word(16), remote: word(12) })
+    };
+    let port = |at| u16::from_be(header(head, transport + at));
+    let dev = get!(Direct, u64, skb, skb_dev) as Ptr;
+    let net = get!(Probed, u64, dev, dev_net) as Ptr;
+    let netns = get!(Probed, u32, net, net_inum);
+    let ends = Ends { addresses, netns, local_port: port(2), remote_port: port(0) };
+    Some((header(head, transport + 13), ends))
+}
+
+/// Part of a packet's header.
+#[inline(always)]
+fn header<T: Copy + Default>(head: Ptr, at: u32) -> T {
+    // SAFETY: the kernel has set the headers' places; the probe survives a wrong one.
+    unsafe { Probed::read(head, at) }
+}
+
+/// Both ends of a socket.
+#[inline(always)]
+pub(crate) fn ends<R: Read>(sk: Ptr) -> Ends {
+    Ends {
+        addresses: addresses_wide::<R>(sk),
+        netns: netns::<R>(sk),
+        local_port: local_port::<R>(sk),
+        remote_port: remote_port::<R>(sk),
+    }
 }
 
 /// The socket's `struct sock` of a `struct socket`.

@@ -2,9 +2,11 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
-use sockstate_abi::abi::{Filter, Offsets, PORT_WORDS, PerCpu, RING_BYTES, TracepointFormat};
+use sockstate_abi::abi::{
+    Ends, Filter, Hooks, ORPHANS as MAX_ORPHANS, Offsets, PORT_WORDS, PerCpu, RING_BYTES, TracepointFormat,
+};
 
 /// All records, in order. User space sets the size.
 #[map]
@@ -17,6 +19,14 @@ pub(crate) static PER_CPU: PerCpuArray<PerCpu> = PerCpuArray::with_max_entries(1
 /// Three bitmaps of 65,536 ports: local, remote, either.
 #[map]
 pub(crate) static PORTS: Array<u64> = Array::with_max_entries(PORT_WORDS * 3, 0);
+
+/// FIN_WAIT2 mini-sockets by their ends; only filled by `probes/timers.rs`. User space sets the size.
+#[map]
+pub(crate) static ORPHANS: HashMap<Ends, u64> = HashMap::with_max_entries(MAX_ORPHANS, 0);
+
+/// What the hooks look like on this kernel.
+#[unsafe(no_mangle)]
+pub(crate) static HOOKS: Hooks = Hooks { tw_timer: 1, req_timer: 1, hash_add_result: 0, reset_reason: 0 };
 
 /// Where the fields are in this kernel's structures.
 #[unsafe(no_mangle)]

@@ -6,7 +6,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use crate::{
-    config::{parse_duration, parse_ports, parse_prefix, parse_ring_size, parse_states},
+    config::{
+        parse_duration, parse_duration_or_zero, parse_ports, parse_prefix, parse_ring_size, parse_states,
+    },
     model::{Ports, StateSet},
 };
 
@@ -84,6 +86,27 @@ pub enum HookName {
     Tracepoint,
 }
 
+/// What shows mini-sockets: half-open connections, TIME_WAIT, FIN_WAIT2 after close().
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum TierName {
+    /// The best that works.
+    #[default]
+    Auto,
+    /// Functions, by fentry.
+    #[value(alias = "1")]
+    Fentry,
+    /// Functions, by kprobe.
+    Kprobe,
+    /// Timers' tracepoints.
+    #[value(alias = "2")]
+    Timers,
+    /// Nothing: an estimate.
+    #[value(alias = "3")]
+    Estimate,
+    /// Nothing, and no estimate.
+    None,
+}
+
 /// Arguments of `trace`.
 #[derive(Args, Clone, Debug)]
 pub struct TraceArgs {
@@ -153,12 +176,18 @@ pub struct TraceArgs {
     /// Size of the ring between kernel and sockstate, a power of two: 1M, 64M.
     #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = parse_ring_size, help_heading = "Kernel")]
     pub ring_size: u32,
+    /// Compare with the kernel's tables this often, and after a loss; 0 for never.
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_duration_or_zero, help_heading = "Kernel")]
+    pub resync: std::time::Duration,
     /// Trace although another sockstate does; every transition then costs twice.
     #[arg(long, help_heading = "Kernel")]
     pub alongside: bool,
     /// Use this hook.
     #[arg(long, value_enum, default_value_t, help_heading = "Kernel")]
     pub hook: HookName,
+    /// What shows mini-sockets.
+    #[arg(long, value_enum, default_value_t, help_heading = "Kernel")]
+    pub tier: TierName,
     /// Use this BTF in place of the kernel's.
     #[arg(long, value_name = "FILE", help_heading = "Kernel")]
     pub btf: Option<PathBuf>,

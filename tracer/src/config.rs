@@ -58,15 +58,23 @@ pub fn parse_states(text: &str) -> Result<StateSet, ParseStateError> {
 /// # Errors
 /// What is wrong with it.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let duration = parse_duration_or_zero(text)?;
+    if duration.is_zero() { Err(format!("'{text}' is no time at all")) } else { Ok(duration) }
+}
+
+/// The same, where 0 has a meaning.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_duration_or_zero(text: &str) -> Result<Duration, String> {
     let wrong = || format!("'{text}' is no length of time; write 10s, 5m or 1h30m");
-    let duration = match text.parse::<f64>() {
-        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| wrong())?,
+    match text.parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| wrong()),
         Err(_) => {
             let signed: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
-            signed.try_into().map_err(|_| wrong())?
+            signed.try_into().map_err(|_| wrong())
         }
-    };
-    if duration.is_zero() { Err(format!("'{text}' is no time at all")) } else { Ok(duration) }
+    }
 }
 
 /// `65536`, `64K`, `16M`, `1G`; a power of two.

@@ -2,10 +2,12 @@
 
 use std::mem::offset_of;
 
-use sockstate_abi::abi::{AF_INET, AF_INET6, Head, flag, kind};
+use sockstate_abi::abi::{AF_INET, AF_INET6, Head, closed, end, flag, kind, sent};
 use thiserror::Error;
 
-use crate::model::{Address, Event, EventKind, KernelListener, State, Task, Tuple};
+use crate::model::{
+    Address, ClosedAs, Event, EventKind, KernelSocket, MiniEnd, MiniEndHow, State, Task, Tuple,
+};
 
 /// Why bytes are no record.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -24,6 +26,9 @@ pub enum DecodeError {
     /// Neither IPv4 nor IPv6.
     #[error("unknown address family {0}")]
     Family(u16),
+    /// An end of a mini-socket that another version knows.
+    #[error("unknown end of a mini-socket {0}")]
+    End(u32),
     /// A kind without the part that it needs.
     #[error("record of kind {0} has no task")]
     NoTask(u8),
@@ -98,13 +103,24 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
     };
     let task = if flags & flag::TASK != 0 { Some(reader.task()?) } else { None };
     let listener = if flags & flag::LISTENER != 0 { reader.u64("listener")? } else { 0 };
+    let known = flags & flag::BARE == 0;
+    let linked = (listener != 0).then_some(KernelSocket(listener));
     let kind = match kind {
         kind::TRANSITION => EventKind::Transition {
             from: old,
             to: new,
             task,
-            listener: (listener != 0).then_some(KernelListener(listener)),
+            listener: linked,
             maybe_copy: flags & flag::COMPANION != 0,
+            closed_as: (known && new == State::Close).then(|| closed_as(extra)),
+        },
+        kind::MINI => EventKind::Mini { state: new, from: linked },
+        kind::MINI_END => EventKind::MiniEnd(mini_end(extra)?),
+        kind::COOKIE => EventKind::Cookie,
+        kind::RESET_RECEIVED => EventKind::ResetReceived,
+        kind::RESET_SENT => EventKind::ResetSent {
+            reason: (extra & sent::HAS_REASON != 0).then_some((extra & sent::REASON) as u16),
+            linger_0: extra & sent::LINGER_0 != 0,
         },
         kind::PORT => EventKind::PortKnown,
         kind::SOCKET => EventKind::Socket { state: new, mini: flags & flag::MINI != 0 },
@@ -114,7 +130,6 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         }
         other => return Err(DecodeError::Kind(other)),
     };
-    let known = flags & flag::BARE == 0;
     Ok(Event {
         time_ns,
         sk,
@@ -125,4 +140,23 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         tuple: Tuple { local, remote, local_port, remote_port, v6_socket: family == AF_INET6 },
         kind,
     })
+}
+
+fn closed_as(bits: u32) -> ClosedAs {
+    ClosedAs {
+        orphan: bits & closed::ORPHAN != 0,
+        fin_received: bits & closed::FIN_RECEIVED != 0,
+        no_linger2: bits & closed::NO_LINGER2 != 0,
+        retransmitted: bits & closed::RETRANSMITTED != 0,
+    }
+}
+
+fn mini_end(extra: u32) -> Result<MiniEnd, DecodeError> {
+    let how = match extra & 0xff {
+        end::STOPPED => MiniEndHow::Stopped,
+        end::EXPIRED => MiniEndHow::Expired,
+        end::KILLED => MiniEndHow::Killed,
+        other => return Err(DecodeError::End(other)),
+    };
+    Ok(MiniEnd { how, netns_gone: extra & end::NETNS_GONE != 0, reused: extra & end::REUSED != 0 })
 }

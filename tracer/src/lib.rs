@@ -11,6 +11,7 @@ pub mod decode;
 pub mod enrich;
 pub mod format;
 pub mod kernel;
+pub mod knowledge;
 pub mod model;
 pub mod pipeline;
 pub mod route;

@@ -8,26 +8,28 @@ use std::{collections::BTreeMap, thread, time::Duration};
 use thiserror::Error;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use crate::{
     decode::decode,
     enrich::Enricher,
     format::Format,
-    model::{Lost, LostPlace, Notice, Snapshot, Start, Stop, Transition},
+    model::{Lost, LostPlace, Notice, Start, Stop, Transition},
     route::Router,
     sinks::{Output, OutputError},
-    source::{KernelSource, SourceError},
-    track::{Applied, Table},
+    source::{KernelSource, SourceError, Walker},
+    track::{Applied, PATIENCE_NS, Shown, Table},
 };
 
 /// Records taken from the ring before they are written: enough to fill a large write, few enough for the cache.
 const BATCH: usize = 256;
-/// After a drain the reader sleeps this long before it looks again, so that the kernel need not wake it for each
-/// record. Slept outside of epoll: there the ring itself would end it.
+/// After a drain the reader sleeps before it looks again, so that the kernel need not wake it for each record. Slept
+/// outside of epoll: there the ring itself would end it. The first nap after a pause is this short, for whoever watches.
+const SHORT_NAP: Duration = Duration::from_micros(50);
+/// Naps double up to this as long as something comes.
 const NAP: Duration = Duration::from_millis(1);
-/// While more than some batches come in a nap, naps grow up to this: few long runs with warm caches cost half of many
+/// While more than some batches come in a nap, they grow up to this: few long runs with warm caches cost half of many
 /// short ones. The default ring holds a hundred times what comes in that time.
 const LONG_NAP: Duration = Duration::from_millis(8);
 /// The boundary in the file that large writes end at: the page cache then takes large folios.
@@ -40,6 +42,10 @@ const MUCH: usize = 4 * BLOCK;
 const MAX_DELAY: Duration = Duration::from_millis(20);
 /// How often the counters of losses are read while records flow.
 const LOSS_CHECK: Duration = Duration::from_millis(100);
+/// How often the table is told how far time has come while something in it waits for evidence.
+const PATIENCE: Duration = Duration::from_millis(25);
+/// How long after a loss the table is compared with the kernel's, so that many losses cost one look.
+const LOSS_RESYNC: Duration = Duration::from_secs(1);
 /// How long the end waits for an output that does not take its bytes.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -96,6 +102,18 @@ pub struct Pipeline {
     pub writer: Writer,
     /// The end.
     pub limits: Limits,
+    /// Looks at the kernel's tables again; none where that is not wanted.
+    pub resync: Option<Resyncer>,
+}
+
+/// When and how the table is corrected.
+pub struct Resyncer {
+    /// The thread that enters namespaces.
+    pub walker: Walker,
+    /// How often, without a loss.
+    pub every: Duration,
+    /// The only namespace that is traced.
+    pub only: Option<u32>,
 }
 
 /// Numbers records and turns them into bytes.
@@ -191,10 +209,10 @@ impl Pipeline {
         self.writer.notice(&Notice::Start(start));
     }
 
-    /// Writes the wanted sockets that exist, those of the table and `minis`.
-    pub fn snapshot(&mut self, minis: Vec<Snapshot>) {
+    /// Writes the wanted sockets that exist.
+    pub fn snapshot(&mut self) {
         let Self { table, router, writer, .. } = self;
-        for snapshot in table.snapshot().chain(minis) {
+        for snapshot in table.snapshot() {
             if router.wants_snapshot(&snapshot) {
                 writer.notice(&Notice::Snapshot(snapshot));
             }
@@ -221,9 +239,10 @@ impl Pipeline {
         let mut quiet = false;
         // Records came since the counters were read.
         let mut unchecked = false;
-        let mut nap = NAP;
+        let mut nap = SHORT_NAP;
         let mut since_nap = 0;
         let mut napping = false;
+        let mut resync_at = self.resync.as_ref().map(|resync| Instant::now() + resync.every);
         loop {
             let buffered = self.writer.buffer.len();
             let now = Instant::now();
@@ -252,9 +271,9 @@ impl Pipeline {
                 return Ok(End::Reason("count"));
             }
             if napping {
-                nap = if since_nap > 4 * BATCH { LONG_NAP.min(nap * 2) } else { NAP };
-                since_nap = 0;
                 thread::sleep(nap);
+                nap = (nap * 2).min(if since_nap > 4 * BATCH { LONG_NAP } else { NAP });
+                since_nap = 0;
             }
             tokio::select! {
                 biased;
@@ -263,6 +282,8 @@ impl Pipeline {
                 () = output.closed() => return Ok(End::Closed),
                 result = self.source.readable(), if quiet => result?,
                 () = sleep_until(losses_at + LOSS_CHECK), if quiet && unchecked => {}
+                () = until(resync_at), if quiet => {}
+                () = sleep(PATIENCE), if quiet && self.table.is_waiting() => {}
                 () = std::future::ready(()), if !quiet => {}
             }
             self.table.set_offset(clock_offset_ns());
@@ -270,12 +291,22 @@ impl Pipeline {
             quiet = taken == 0;
             unchecked |= taken > 0;
             if unchecked && losses_at.elapsed() >= LOSS_CHECK {
-                self.losses()?;
+                if self.losses()? && self.resync.is_some() {
+                    let soon = Instant::now() + LOSS_RESYNC;
+                    resync_at = resync_at.map(|at| at.min(soon));
+                }
                 losses_at = Instant::now();
                 unchecked = !quiet;
             }
+            if resync_at.is_some_and(|at| Instant::now() >= at) {
+                self.resync();
+                resync_at = self.resync.as_ref().map(|resync| Instant::now() + resync.every);
+            }
             since_nap += taken;
             napping = taken > 0 && taken < BATCH;
+            if quiet {
+                nap = SHORT_NAP;
+            }
         }
     }
 
@@ -287,18 +318,21 @@ impl Pipeline {
     fn drain(&mut self, most: usize) -> usize {
         let Self { source, table, enricher, router, writer, .. } = self;
         let mut broken = 0;
+        let mut out = |applied: Applied| route(router, writer, applied);
+        // What the kernel wrote before this moment is in the ring by now, or counted as lost.
+        let began_ns = monotonic_ns();
+        let mut seen_ns = began_ns;
         let taken = source.drain(most, |bytes| match decode(bytes) {
-            Ok(event) => match table.apply(&event, enricher) {
-                Applied::Transition(transition) => {
-                    router.route(transition, |transition| writer.transition(transition));
-                }
-                Applied::Completed(conn, tuple) => {
-                    router.completed(conn, &tuple, |transition| writer.transition(transition));
-                }
-                Applied::Nothing => {}
-            },
+            Ok(event) => {
+                table.apply(&event, enricher, &mut out);
+                seen_ns = event.time_ns;
+            }
             Err(_) => broken += 1,
         });
+        if taken < most {
+            seen_ns = began_ns;
+        }
+        table.tick(seen_ns, enricher, &mut out);
         if broken > 0 {
             let total = writer.summary.lost.get(&LostPlace::Decode).unwrap_or(&0) + broken;
             writer.lost(LostPlace::Decode, total, now_ns());
@@ -306,11 +340,45 @@ impl Pipeline {
         taken
     }
 
-    fn losses(&mut self) -> Result<(), PipelineError> {
+    /// Nothing more comes: what waits for evidence is decided without.
+    fn settle(&mut self) {
+        let Self { table, enricher, router, writer, .. } = self;
+        let later_ns = monotonic_ns() + PATIENCE_NS;
+        table.tick(later_ns, enricher, &mut |applied| route(router, writer, applied));
+    }
+
+    /// Compares the table with the kernel's, twice where something is missing there.
+    fn resync(&mut self) {
+        let Some(resync) = self.resync.take() else { return };
+        let mut suspects = Vec::new();
+        for round in 0..2 {
+            let look = self.source.look(&resync.walker, resync.only, monotonic_ns());
+            // Everything that happened until then comes first.
+            while self.drain(BATCH) > 0 {}
+            let Self { table, enricher, router, writer, .. } = self;
+            let mut out = |applied: Applied| route(router, writer, applied);
+            let (namespaces, sockets, held) = (&look.namespaces, &look.sockets, look.held.as_ref());
+            let shown = Shown { began_ns: look.began_ns, namespaces, sockets, held };
+            if round == 0 {
+                suspects = table.compare(&shown, enricher, &mut out);
+            } else {
+                table.bury(&suspects, &shown, &mut out);
+            }
+            if suspects.is_empty() {
+                break;
+            }
+        }
+        self.resync = Some(resync);
+    }
+
+    /// Whether something new was lost.
+    fn losses(&mut self) -> Result<bool, PipelineError> {
+        let before: u64 = self.writer.summary.lost.values().sum();
         let losses = self.source.losses()?;
         self.writer.lost(LostPlace::Ring, losses.ring, now_ns());
+        self.writer.lost(LostPlace::Evidence, losses.evidence, now_ns());
         self.writer.lost(LostPlace::Recursion, losses.recursion, now_ns());
-        Ok(())
+        Ok(self.writer.summary.lost.values().sum::<u64>() > before)
     }
 
     /// Everything that the kernel handed over still goes out; a reader that takes nothing gets some seconds, and a
@@ -326,6 +394,7 @@ impl Pipeline {
         loop {
             let taken = self.drain(BATCH);
             if taken == 0 {
+                self.settle();
                 self.losses()?;
                 let lost = self.writer.summary.lost.iter().filter(|(_, count)| **count > 0);
                 let stop = Stop {
@@ -333,6 +402,7 @@ impl Pipeline {
                     reason,
                     transitions: self.writer.summary.transitions,
                     lost: lost.map(|(place, count)| (*place, *count)).collect(),
+                    illegal: self.table.illegal(),
                 };
                 self.writer.notice(&Notice::Stop(stop));
             }
@@ -362,6 +432,29 @@ impl Pipeline {
         }
         Ok(())
     }
+}
+
+/// Hands on what the table says.
+fn route(router: &mut Router, writer: &mut Writer, applied: Applied) {
+    match applied {
+        Applied::Transition(transition) => {
+            router.route(transition, |transition| writer.transition(transition));
+        }
+        Applied::Completed(conn, tuple) => {
+            router.completed(conn, &tuple, |transition| writer.transition(transition));
+        }
+        Applied::Resync(resync) => {
+            if router.wants_resync(&resync) {
+                writer.notice(&Notice::Resync(resync));
+            }
+        }
+    }
+}
+
+/// `CLOCK_MONOTONIC`, ns.
+fn monotonic_ns() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    (time.tv_sec * 1_000_000_000 + time.tv_nsec) as u64
 }
 
 /// How many of `buffered` bytes end at a block's boundary, after `written` that went out before.

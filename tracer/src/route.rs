@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use ipnet::IpNet;
 use rustc_hash::FxBuildHasher;
 
-use crate::model::{Address, ConnId, Filter, Owner, Role, Snapshot, State, Transition, Tuple};
+use crate::model::{Address, ConnId, Filter, Owner, Resync, Role, Snapshot, State, Transition, Tuple};
 
 /// What a filter says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +81,6 @@ impl Router {
                 }
             }
         }
-        // A connection that ended takes no further transition.
     }
 
     /// The tuple of a connection is complete: what waited for it can be decided.
@@ -105,6 +104,18 @@ impl Router {
             && (filter.to.is_empty() || filter.to.contains(state))
             && self.wants_subject(snapshot.subject.owner.as_ref(), snapshot.subject.netns)
             && self.ends(&snapshot.tuple, snapshot.role, state, state) != Verdict::No
+    }
+
+    /// Whether a correction is wanted. A filter on `from` means what the stream had said, one on `to` what it is.
+    pub fn wants_resync(&mut self, resync: &Resync) -> bool {
+        if resync.state == State::Close {
+            self.waiting.remove(&resync.conn);
+        }
+        let filter = &self.filter;
+        (filter.from.is_empty() || resync.was.is_some_and(|was| filter.from.contains(was)))
+            && (filter.to.is_empty() || filter.to.contains(resync.state))
+            && self.wants_subject(resync.subject.owner.as_ref(), resync.subject.netns)
+            && self.ends(&resync.tuple, resync.role, resync.state, resync.state) != Verdict::No
     }
 
     fn release(&mut self, conn: ConnId, tuple: &Tuple, emit: &mut impl FnMut(&Transition)) {

@@ -52,17 +52,20 @@ enum Tracer {
     None,
     Empty,
     Sockstate,
+    /// Without mini-sockets.
+    FullSockets,
     Tcpstates,
 }
 
 impl Tracer {
-    const ALL: [Self; 4] = [Self::None, Self::Empty, Self::Sockstate, Self::Tcpstates];
+    const ALL: [Self; 5] = [Self::None, Self::Empty, Self::Sockstate, Self::FullSockets, Self::Tcpstates];
 
     fn name(self) -> &'static str {
         match self {
             Self::None => "no tracer",
             Self::Empty => "empty program",
             Self::Sockstate => "sockstate",
+            Self::FullSockets => "sockstate --tier none",
             Self::Tcpstates => "tcpstates",
         }
     }
@@ -160,6 +163,19 @@ impl Running {
         unsafe { libc::kill(self.0.id() as libc::pid_t, signal) };
     }
 
+    /// Interrupts it and waits for its end, but not for ever: bpftrace sometimes does not hear.
+    fn end(&mut self) -> Result<()> {
+        self.signal(libc::SIGINT);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.0.try_wait()?.is_none() {
+            if Instant::now() > deadline {
+                self.0.kill()?;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
     /// CPU time so far, in seconds.
     fn cpu(&self) -> Result<f64> {
         let text = fs::read_to_string(format!("/proc/{}/schedstat", self.0.id()))?;
@@ -198,16 +214,19 @@ fn run(args: &Args, tracer: Tracer, traffic: &Traffic) -> Result<Run> {
     if let Some(running) = &mut running {
         result.cpu = (running.cpu()? - cpu_before) / transitions * 1e6;
         result.rss = running.rss()?;
-        running.signal(libc::SIGINT);
-        running.0.wait()?;
+        running.end()?;
     }
     match tracer {
-        Tracer::Sockstate => {
+        Tracer::Sockstate | Tracer::FullSockets => {
             let text = fs::read_to_string(&file)?;
-            let delivered = text.lines().filter(|line| line.contains("\"kind\":\"transition\"")).count();
+            // The end of a TIME_WAIT is none of the full sockets', which are what is counted.
+            let counts = |line: &&str| {
+                line.contains("\"kind\":\"transition\"") && !line.contains("\"from\":\"TIME_WAIT\"")
+            };
+            let delivered = text.lines().filter(counts).count();
             let stop: serde_json::Value = serde_json::from_str(text.lines().last().unwrap_or_default())?;
             let lost = stop["lost"].as_object().context("no stop record")?;
-            result.lost = lost.values().filter_map(serde_json::Value::as_f64).sum();
+            result.lost = lost.values().filter_map(serde_json::Value::as_u64).sum::<u64>() as f64;
             result.unaccounted = transitions - delivered as f64 - result.lost;
         }
         Tracer::Tcpstates => {
@@ -229,9 +248,12 @@ fn start(tracer: Tracer, file: &Path, before: &BTreeMap<u64, f64>) -> Result<Opt
             command.args(["-e", "tracepoint:sock:inet_sock_set_state { }"]);
             command
         }
-        Tracer::Sockstate => {
+        Tracer::Sockstate | Tracer::FullSockets => {
             let mut command = Command::new(root().join("target/release/sockstate"));
             command.args(["trace", "--alongside", "--format", "json", "--output"]).arg(file);
+            if tracer == Tracer::FullSockets {
+                command.args(["--tier", "none"]);
+            }
             command
         }
         Tracer::Tcpstates => Command::new("tcpstates"),
@@ -243,7 +265,9 @@ fn start(tracer: Tracer, file: &Path, before: &BTreeMap<u64, f64>) -> Result<Opt
     loop {
         // The others do not say when they are ready: their programs show it.
         let ready = match tracer {
-            Tracer::Sockstate => fs::read_to_string(file).unwrap_or_default().contains("\"start\""),
+            Tracer::Sockstate | Tracer::FullSockets => {
+                fs::read_to_string(file).unwrap_or_default().contains("\"start\"")
+            }
             _ => Statistics::programs()?.len() > before.len(),
         };
         if ready {
@@ -316,13 +340,17 @@ fn latency(args: &Args) -> Result<()> {
 
 /// Bytes that the connection table needs for a connection, with a million of them.
 fn memory() -> Result<()> {
-    use sockstate::{decode::decode, enrich::Enricher, track::Table};
+    use sockstate::{
+        decode::decode,
+        enrich::Enricher,
+        track::{Sight, Table},
+    };
     const MILLION: u64 = 1_000_000;
     let resident = || -> Result<u64> {
         let text = fs::read_to_string("/proc/self/statm")?;
         Ok(text.split(' ').nth(1).context("statm")?.parse::<u64>()? * 4096)
     };
-    let mut table = Table::new(0, 0);
+    let mut table = Table::new(0, 0, Sight::default());
     let mut enricher = Enricher::new("/".into(), false);
     let before = resident()?;
     for number in 0..MILLION {
@@ -332,7 +360,7 @@ fn memory() -> Result<()> {
         bytes[32..36].copy_from_slice(&[1, 0, 7, 2]);
         bytes[36..38].copy_from_slice(&2_u16.to_ne_bytes());
         bytes[44..48].copy_from_slice(&(number as u32).to_ne_bytes());
-        table.apply(&decode(&bytes)?, &mut enricher);
+        table.apply(&decode(&bytes)?, &mut enricher, &mut |_| {});
     }
     let bytes = resident()? - before;
     println!("\nconnection table: {} connections, {} bytes each", table.len(), bytes / MILLION);

@@ -10,15 +10,16 @@ use anyhow::{Result, bail};
 use crate::root;
 
 /// A room and the rooms it may use. `cmd`, `pipeline` and `lib` wire things together and may use all.
-const MAY_USE: [(&str, &[&str]); 12] = [
+const MAY_USE: [(&str, &[&str]); 13] = [
     ("model", &[]),
     ("decode", &["model"]),
-    ("track", &["model"]),
+    ("knowledge", &["model"]),
+    ("track", &["model", "knowledge"]),
     ("enrich", &["model"]),
     ("route", &["model"]),
     ("format", &["model"]),
     ("sinks", &["model"]),
-    ("kernel", &["model"]),
+    ("kernel", &["model", "knowledge"]),
     ("source", &["model", "decode", "kernel"]),
     ("config", &["model"]),
     ("cli", &["model", "config"]),

@@ -31,7 +31,8 @@ macro_rules! offsets {
             }
         }
 
-        /// Field of [`Offsets`] and its path in BTF; a trailing `?` marks one that a kernel may lack.
+        /// Field of [`Offsets`] and its path in BTF, several separated by `|`; a trailing `?` marks one that a kernel may
+        /// lack.
         #[cfg(not(target_arch = "bpf"))]
         pub const OFFSET_PATHS: &[(&str, &str)] = &[$((stringify!($name), $path)),*];
     };
@@ -82,8 +83,40 @@ offsets! {
     sport = "tcp_sock.inet_conn.icsk_inet.inet_sport",
     /// list_head: points to itself in a listener, and so to the listener in its fresh clone.
     sent_queue = "tcp_sock.tsorted_sent_queue",
+    /// unsigned long.
+    flags = "sock_common.skc_flags",
+    /// unsigned long.
+    lingertime = "sock.sk_lingertime",
+    /// int.
+    linger2 = "tcp_sock.linger2",
+    /// u8.
+    retransmits = "tcp_sock.inet_conn.icsk_retransmits",
+    /// refcount_t, 0 while the namespace is taken down.
+    net_count = "net.ns.__ns_ref|net.ns.count|net.count?",
     /// unsigned char.
     tw_substate = "inet_timewait_sock.tw_substate",
+    /// struct timer_list.
+    tw_timer = "inet_timewait_sock.tw_timer",
+    /// struct timer_list.
+    rsk_timer = "request_sock.rsk_timer",
+    /// struct sock *, the child.
+    rsk_child = "request_sock.sk",
+    /// A function.
+    timer_function = "timer_list.function",
+    /// unsigned long, jiffies.
+    timer_expires = "timer_list.expires",
+    /// be16.
+    skb_protocol = "sk_buff.protocol",
+    /// unsigned char *.
+    skb_head = "sk_buff.head",
+    /// u16, from the head.
+    skb_network = "sk_buff.network_header",
+    /// u16, from the head.
+    skb_transport = "sk_buff.transport_header",
+    /// struct net_device *.
+    skb_dev = "sk_buff.dev",
+    /// struct net *.
+    dev_net = "net_device.nd_net.net",
     /// struct sock *.
     rsk_listener = "request_sock.__req_common.skc_listener",
     /// struct task_struct *.
@@ -98,6 +131,20 @@ offsets! {
     comm = "task_struct.comm",
     /// struct sock *.
     socket_sk = "socket.sk",
+}
+
+/// What hooks look like on this kernel, where versions differ.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hooks {
+    /// Address of `tw_timer_handler`, 1 where unknown.
+    pub tw_timer: u64,
+    /// Address of `reqsk_timer_handler`, 1 where unknown.
+    pub req_timer: u64,
+    /// Parameters of `inet_csk_reqsk_queue_hash_add`, behind which its result lies; 0 where it returns nothing.
+    pub hash_add_result: u32,
+    /// 1 where `tcp_send_reset` has a reason (6.10, commit 120391ef9ca8).
+    pub reset_reason: u32,
 }
 
 /// Byte offsets of the classic tracepoint's fields, from its `format` file.

@@ -8,8 +8,8 @@ mod record;
 
 #[cfg(not(target_arch = "bpf"))]
 pub use config::OFFSET_PATHS;
-pub use config::{ABSENT, CgroupFilter, Filter, Offsets, TracepointFormat};
-pub use record::{Head, Listener, PerCpu, Task, V4, V6, flag, kind};
+pub use config::{ABSENT, CgroupFilter, Filter, Hooks, Offsets, TracepointFormat};
+pub use record::{Ends, Head, Listener, PerCpu, Task, V4, V6, closed, end, flag, kind, sent};
 
 /// Address family of IPv4 (`AF_INET`).
 pub const AF_INET: u16 = 2;
@@ -25,6 +25,9 @@ pub const PORTS_REMOTE: u32 = 1;
 /// Index of the bitmap of ports wanted on either side.
 pub const PORTS_EITHER: u32 = 2;
 
+/// How many FIN_WAIT2 mini-sockets are followed at once where their timers are all that shows them.
+pub const ORPHANS: u32 = 16_384;
+
 /// Default size of the event ring in bytes.
 pub const RING_BYTES: u32 = 16 << 20;
 
@@ -36,6 +39,8 @@ pub mod state {
     pub const SYN_RECV: u8 = 3;
     /// `TCP_FIN_WAIT1`.
     pub const FIN_WAIT1: u8 = 4;
+    /// `TCP_FIN_WAIT2`.
+    pub const FIN_WAIT2: u8 = 5;
     /// `TCP_TIME_WAIT`.
     pub const TIME_WAIT: u8 = 6;
     /// `TCP_CLOSE`.

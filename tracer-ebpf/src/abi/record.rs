@@ -10,6 +10,54 @@ pub mod kind {
     pub const SOCKET: u8 = 3;
     /// A socket held by a file descriptor, from `iter/task_file`; its state is `new`, `extra` is the descriptor.
     pub const FILE: u8 = 4;
+    /// A mini-socket has begun, or its timer was set (again); its state is `new`. A [`Listener`](super::Listener) says
+    /// what it came from: the listener of a request, the full socket of a timewait one (0 where the hook does not tell).
+    pub const MINI: u8 = 5;
+    /// A mini-socket has ended, or its timer has; `extra` is one of [`end`](super::end).
+    pub const MINI_END: u8 = 6;
+    /// A reset was received for a socket; its state is `new`.
+    pub const RESET_RECEIVED: u8 = 7;
+    /// A reset was sent for a socket; its state is `new`, `extra` the kernel's reason (`enum sk_rst_reason`, 6.10) and
+    /// bits of [`sent`](super::sent).
+    pub const RESET_SENT: u8 = 8;
+    /// A SYN cookie came back; the connection that it is of follows as a child without a request.
+    pub const COOKIE: u8 = 9;
+}
+
+/// How a mini-socket ended ([`Head::extra`] of [`kind::MINI_END`]).
+pub mod end {
+    /// Its timer was stopped: the end, unless it is set again at once.
+    pub const STOPPED: u32 = 1;
+    /// Its timer ran out: the end of a timewait socket; that of a request, unless its timer is set again at once.
+    pub const EXPIRED: u32 = 2;
+    /// It ended before its time.
+    pub const KILLED: u32 = 3;
+    /// Bit: its network namespace was being taken down.
+    pub const NETNS_GONE: u32 = 0x100;
+    /// Bit: a connect took its place.
+    pub const REUSED: u32 = 0x200;
+}
+
+/// Bits of [`Head::extra`] in a [`kind::TRANSITION`] to CLOSE: what the socket was then.
+pub mod closed {
+    /// `SOCK_DEAD`: nobody holds it any more.
+    pub const ORPHAN: u32 = 1;
+    /// `SOCK_DONE`: the peer's FIN has come.
+    pub const FIN_RECEIVED: u32 = 2;
+    /// `TCP_LINGER2` is negative: no FIN_WAIT2 after close().
+    pub const NO_LINGER2: u32 = 4;
+    /// Something was being retransmitted (`icsk_retransmits`).
+    pub const RETRANSMITTED: u32 = 8;
+}
+
+/// Bits of [`Head::extra`] in a [`kind::RESET_SENT`].
+pub mod sent {
+    /// The reason's bits.
+    pub const REASON: u32 = 0xffff;
+    /// There is a reason.
+    pub const HAS_REASON: u32 = 0x1_0000;
+    /// `SO_LINGER` with a time of 0.
+    pub const LINGER_0: u32 = 0x2_0000;
 }
 
 /// Bits of [`Head::flags`].
@@ -96,12 +144,26 @@ pub struct Task {
     pub comm: [u8; 16],
 }
 
-/// Who the new socket of a passive open was cloned from.
+/// What a socket came from: the listener of a passive open, the full socket of a timewait one.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Listener {
-    /// Address of the listener's socket, as [`Head::sk`]; 0 where unknown.
+    /// Its address, as [`Head::sk`]; 0 where unknown.
     pub sk: u64,
+}
+
+/// What names a mini-socket to a packet: both ends in the wide form.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ends {
+    /// The addresses.
+    pub addresses: V6,
+    /// Network namespace.
+    pub netns: u32,
+    /// Local port, host order.
+    pub local_port: u16,
+    /// Remote port, host order.
+    pub remote_port: u16,
 }
 
 /// What each CPU keeps: the companion's memory and the counters.
@@ -112,8 +174,16 @@ pub struct PerCpu {
     pub last_sk: u64,
     /// Its states, `old << 8 | new`.
     pub last_pair: u64,
-    /// Records that found no room in the ring.
+    /// Transitions that found no room in the ring.
     pub lost_ring: u64,
+    /// Other records that found none.
+    pub lost_evidence: u64,
     /// Transitions the companion took because the main program had not finished them.
     pub companion: u64,
+    /// The socket whose connect began last here.
+    pub connecting: u64,
+    /// The child that was cloned last here.
+    pub child: u64,
+    /// The mini-socket whose timer is running out here.
+    pub expiring: u64,
 }

@@ -3,7 +3,7 @@
 use core::mem::size_of;
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::BtfTracePointContext};
-use sockstate_abi::abi::{Head, Listener, PerCpu, Task, V4, V6, flag, state};
+use sockstate_abi::abi::{Head, Listener, PerCpu, Task, V4, V6, flag, kind, state};
 
 use crate::{
     filter::Candidate,
@@ -60,6 +60,7 @@ pub(crate) struct Said {
     pub(crate) kind: u8,
     pub(crate) flags: u8,
     pub(crate) ends: Candidate,
+    pub(crate) extra: u32,
 }
 
 /// The transitions that the kernel makes in the socket user's own call: connect, listen, close, shutdown.
@@ -103,6 +104,12 @@ pub(crate) fn plain<R: Read, A: Addresses>(sk: Ptr, said: Said, addresses: Optio
     write::<R, A, Nothing>(sk, said, 0, addresses, || []);
 }
 
+/// Writes a record with a link to another socket.
+#[inline(always)]
+pub(crate) fn linked<R: Read, A: Addresses>(sk: Ptr, said: Said, link: u64, addresses: Option<A>) {
+    write::<R, A, Listener>(sk, said, flag::LISTENER, addresses, || Listener { sk: link });
+}
+
 /// Fills a record in its place in the ring; counts it as lost where there is none.
 #[inline(always)]
 fn write<R: Read, A: Addresses, X: 'static>(
@@ -114,7 +121,11 @@ fn write<R: Read, A: Addresses, X: 'static>(
 ) {
     let Some(mut entry) = EVENTS.reserve::<Record<A, X>>(0) else {
         if let Some(cpu) = per_cpu() {
-            cpu.lost_ring += 1;
+            if said.kind == kind::TRANSITION {
+                cpu.lost_ring += 1;
+            } else {
+                cpu.lost_evidence += 1;
+            }
         }
         return;
     };
@@ -132,8 +143,14 @@ fn write<R: Read, A: Addresses, X: 'static>(
         (*head).family = family;
         (*head).local_port = local_port;
         (*head).remote_port = remote_port;
-        (*head).extra = 0;
-        if bare == 0 {
+        (*head).extra = said.extra;
+        if said.flags & flag::MINI != 0 {
+            // A mini-socket has only what every socket has in front.
+            (*head).cgroup = 0;
+            (*head).netns = kernel::netns::<R>(sk);
+            (*head).uid = 0;
+            (*head).error = 0;
+        } else if bare == 0 {
             (*head).cgroup = kernel::cgroup_id::<R>(sk);
             (*head).netns = kernel::netns::<R>(sk);
             (*head).uid = kernel::uid::<R>(sk);

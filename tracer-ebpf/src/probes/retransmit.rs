@@ -26,7 +26,7 @@ pub(crate) fn syn_retransmitted(context: BtfTracePointContext) -> i32 {
         local_port: kernel::local_port::<Direct>(sk),
         remote_port: kernel::remote_port::<Direct>(sk),
     };
-    let said = Said { kind: kind::PORT, flags: 0, ends };
+    let said = Said { kind: kind::PORT, flags: 0, ends, extra: 0 };
     if family == AF_INET6 {
         emit::plain::<Direct, V6>(sk, said, None);
     } else {

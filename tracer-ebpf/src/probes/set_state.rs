@@ -50,6 +50,18 @@ pub(crate) fn companion(context: BtfTracePointContext) -> i32 {
     0
 }
 
+/// For `probes/mini.rs`: what a connect or a clone does to mini-sockets comes next on this CPU.
+#[inline(always)]
+fn remember(sk: Ptr, new: u8) {
+    if let Some(cpu) = emit::per_cpu() {
+        match new {
+            state::SYN_SENT => cpu.connecting = sk as u64,
+            state::SYN_RECV => cpu.child = sk as u64,
+            _ => {}
+        }
+    }
+}
+
 #[inline(always)]
 fn arguments(context: &BtfTracePointContext) -> (Ptr, i32, i32) {
     (context.arg(0), context.arg(1), context.arg(2))
@@ -92,7 +104,11 @@ fn handle(context: &BtfTracePointContext, sk: Ptr, old: i32, new: i32, flags: u8
     {
         return;
     }
-    let said = Said { kind: kind::TRANSITION, flags, ends: candidate };
+    let extra = if new == state::CLOSE && !tcp.is_null() { kernel::closed_as::<Direct>(tcp) } else { 0 };
+    let said = Said { kind: kind::TRANSITION, flags, ends: candidate, extra };
+    if old == state::CLOSE || emit::is_clone(old, new) {
+        remember(sk, new);
+    }
     if family == AF_INET6 {
         emit::transition::<Direct, V6>(sk, tcp, said, None);
     } else {

@@ -3,7 +3,7 @@
 //! record stay unknown. There is no companion: all perf-attached programs share one recursion guard.
 
 use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
-use sockstate_abi::abi::{AF_INET6, V4, V6, kind};
+use sockstate_abi::abi::{AF_INET6, V4, V6, kind, state};
 
 use super::emit::{self, Said};
 use crate::{
@@ -49,13 +49,14 @@ fn handle(context: &TracePointContext, old: u8, new: u8) {
         old,
         new,
         family,
-        local_port: field!(context, u16, sport),
+        local_port: local_port(context, sk, known, old, new),
         remote_port: field!(context, u16, dport),
     };
     if !filter::wants_ports(&candidate) {
         return;
     }
-    let said = Said { kind: kind::TRANSITION, flags: 0, ends: candidate };
+    let extra = if known && new == state::CLOSE { kernel::closed_as::<Probed>(sk) } else { 0 };
+    let said = Said { kind: kind::TRANSITION, flags: 0, ends: candidate, extra };
     if family == AF_INET6 {
         let addresses =
             V6 { local: field!(context, [u8; 16], saddr_v6), remote: field!(context, [u8; 16], daddr_v6) };
@@ -68,6 +69,16 @@ fn handle(context: &TracePointContext, old: u8, new: u8) {
         if !filter::has_addresses() || filter::wants_addresses(&candidate, &kernel::mapped(addresses)) {
             emit(sk, known, said, addresses);
         }
+    }
+}
+
+/// A socket that connects again still has its old port in `sport`, and binds another one afterwards.
+#[inline(always)]
+fn local_port(context: &TracePointContext, sk: Ptr, known: bool, old: u8, new: u8) -> u16 {
+    match (old == state::CLOSE && new == state::SYN_SENT, known) {
+        (true, true) => kernel::local_port::<Probed>(sk),
+        (true, false) => 0,
+        (false, _) => field!(context, u16, sport),
     }
 }
 

@@ -19,6 +19,8 @@ struct Findings {
     attempts: Vec<Attempt>,
     /// The hook that trace would use.
     hook: Option<&'static str>,
+    /// What shows mini-sockets.
+    tier: Option<&'static str>,
     degraded: Vec<String>,
     advice: Vec<String>,
 }
@@ -37,6 +39,7 @@ pub(super) fn run(args: &DoctorArgs) -> Result<ExitCode> {
 fn examine(args: &DoctorArgs) -> Findings {
     let request = |hook| Request {
         hook,
+        tier: None,
         btf: args.btf.clone(),
         ring_bytes: args.ring_size,
         // Nothing is traced while the hooks are tried: no namespace has this number.
@@ -47,12 +50,14 @@ fn examine(args: &DoctorArgs) -> Findings {
         ring_bytes: args.ring_size,
         attempts: Vec::new(),
         hook: None,
+        tier: None,
         degraded: Vec::new(),
         advice: Vec::new(),
     };
     match kernel::load(&request(HookChoice::Auto)) {
         Ok(mut loaded) => {
             findings.hook = Some(loaded.hook.name());
+            findings.tier = Some(loaded.tier.name());
             findings.degraded.append(&mut loaded.degraded);
             findings.attempts.append(&mut loaded.attempts);
             for (hook, purpose, walk) in [
@@ -63,7 +68,7 @@ fn examine(args: &DoctorArgs) -> Findings {
                 if let Some(error) = &error {
                     findings.degraded.push(format!("no {purpose} ({hook}: {error})"));
                 }
-                findings.attempts.push(Attempt { hook, purpose, error });
+                findings.attempts.push(Attempt { hook: hook.into(), purpose, error });
             }
         }
         Err(error) => findings.advice.push(error.to_string()),
@@ -73,7 +78,7 @@ fn examine(args: &DoctorArgs) -> Findings {
         let error = kernel::load(&without_btf).err().map(|error| error.to_string());
         let (hook, purpose) =
             ("tracepoint/sock/inet_sock_set_state", "in place of tp_btf, where that is not to be had");
-        findings.attempts.push(Attempt { hook, purpose, error });
+        findings.attempts.push(Attempt { hook: hook.into(), purpose, error });
     }
     findings.advise();
     findings
@@ -138,10 +143,12 @@ impl Findings {
         for it in &self.advice {
             line("advice", it.clone());
         }
-        let verdict = match self.hook {
-            Some(hook) if self.degraded.is_empty() => format!("tracing works, by {hook}"),
-            Some(hook) => format!("tracing works, by {hook}, with what is said above missing"),
-            None => "tracing does not work here".into(),
+        let missing = if self.degraded.is_empty() { "" } else { ", with what is said above missing" };
+        let verdict = match (self.hook, self.tier) {
+            (Some(hook), Some(tier)) => {
+                format!("tracing works, by {hook}; mini-sockets by {tier}{missing}")
+            }
+            _ => "tracing does not work here".into(),
         };
         line("verdict", verdict);
         out
@@ -154,6 +161,7 @@ impl Findings {
             "kind": "doctor",
             "works": self.hook.is_some(),
             "hook": self.hook,
+            "tier": self.tier,
             "kernel": {"release": facts.kernel, "machine": facts.machine},
             "btf_bytes": facts.btf_bytes,
             "tracefs": facts.tracefs,

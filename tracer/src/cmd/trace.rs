@@ -13,17 +13,17 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::{Failure, exit};
 use crate::{
-    cli::{Colour, FormatName, HookName, TraceArgs},
+    cli::{Colour, FormatName, HookName, TierName, TraceArgs},
     config,
     enrich::{CgroupError, Cgroups, Enricher},
     format::{Csv, Format, Json, Table as TableFormat},
-    kernel::{self, HookChoice, Request},
-    model::{CgroupTree, EventKind, Filter, LostPlace, Start, StateSet},
-    pipeline::{self, Limits, Pipeline, Summary, Writer},
+    kernel::{self, HookChoice, Loaded, Request, Tier},
+    model::{CgroupTree, Filter, LostPlace, Start, StateSet},
+    pipeline::{self, Limits, Pipeline, Resyncer, Summary, Writer},
     route::Router,
     sinks::Output,
-    source::{self, KernelSource},
-    track::Table,
+    source::{self, KernelSource, Walker},
+    track::{Applied, Sight, Table},
 };
 
 /// Held while one instance traces.
@@ -78,6 +78,7 @@ async fn trace(args: &TraceArgs, filter: Filter) -> Result<Summary> {
             HookName::TpBtf => HookChoice::TpBtf,
             HookName::Tracepoint => HookChoice::Tracepoint,
         },
+        tier: tier(args.tier),
         btf: args.btf.clone(),
         ring_bytes: args.ring_size,
         filter: filter.clone(),
@@ -86,27 +87,22 @@ async fn trace(args: &TraceArgs, filter: Filter) -> Result<Summary> {
     kernel::show_diagnostics(&mut loaded);
 
     let instance = instance();
-    let mut table = Table::new(instance, pipeline::clock_offset_ns());
+    let mut table = Table::new(instance, pipeline::clock_offset_ns(), sight(&mut loaded));
     let mut enricher = Enricher::new(PathBuf::from("/"), args.cmdline);
-    let mut minis = Vec::new();
     let found = source::take(&mut loaded, filter.netns, |event| {
-        if let EventKind::Socket { state, mini: true } = event.kind {
-            if args.snapshot {
-                minis.push(table.mini_snapshot(&event, state, &mut enricher));
-            }
-            return;
-        }
-        table.apply(&event, &mut enricher);
+        // What exists makes no transition.
+        table.apply(&event, &mut enricher, &mut |_: Applied| {});
     });
     let mut degraded = loaded.degraded.clone();
     degraded.extend(found.problems);
-    loaded.btf = None;
+    let can_look = loaded.btf.take().is_some();
     let start = Start {
         time_ns: pipeline::now_ns(),
         version: env!("CARGO_PKG_VERSION"),
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
         hook: loaded.hook.name(),
+        tier: loaded.tier.name(),
         instance,
         degraded,
     };
@@ -114,6 +110,7 @@ async fn trace(args: &TraceArgs, filter: Filter) -> Result<Summary> {
         eprintln!("sockstate: {reason}; see `sockstate doctor`");
     }
     let source = KernelSource::new(loaded).context("cannot read from the kernel programs")?;
+    let resync = resync(args, filter.netns, can_look);
     if let Err(error) = kernel::drop_privileges() {
         eprintln!("sockstate: cannot drop capabilities: {error}");
     }
@@ -122,12 +119,48 @@ async fn trace(args: &TraceArgs, filter: Filter) -> Result<Summary> {
     let router = Router::new(filter);
     let writer = Writer::new(format(args, &output), args.count);
     let limits = Limits { duration: args.duration, count: args.count };
-    let mut pipeline = Pipeline { source, table, enricher, router, writer, limits };
+    let mut pipeline = Pipeline { source, table, enricher, router, writer, limits, resync };
     pipeline.start(start);
     if args.snapshot {
-        pipeline.snapshot(minis);
+        pipeline.snapshot();
     }
     Ok(pipeline.run(output).await?)
+}
+
+/// Started before privileges are dropped; without BTF there is nothing to compare with.
+fn resync(args: &TraceArgs, only: Option<u32>, can_look: bool) -> Option<Resyncer> {
+    if args.resync.is_zero() || !can_look {
+        return None;
+    }
+    match Walker::start() {
+        Ok(walker) => Some(Resyncer { walker, every: args.resync, only }),
+        Err(error) => {
+            eprintln!("sockstate: no thread to compare with the kernel's tables: {error}");
+            None
+        }
+    }
+}
+
+fn tier(name: TierName) -> Option<Tier> {
+    match name {
+        TierName::Auto => None,
+        TierName::Fentry => Some(Tier::Fentry),
+        TierName::Kprobe => Some(Tier::Kprobe),
+        TierName::Timers => Some(Tier::Timers),
+        TierName::Estimate => Some(Tier::Estimate),
+        TierName::None => Some(Tier::None),
+    }
+}
+
+fn sight(loaded: &mut Loaded) -> Sight {
+    // They live as long as the program, and are some dozens.
+    let leak = |name: String| &*name.leak();
+    Sight {
+        minis: loaded.tier.is_exact(),
+        estimates: loaded.tier == Tier::Estimate,
+        resets: loaded.sees_resets,
+        reset_reasons: std::mem::take(&mut loaded.reset_reasons).into_iter().map(leak).collect(),
+    }
 }
 
 /// json for machines, table for people.

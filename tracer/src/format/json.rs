@@ -6,7 +6,9 @@ use std::{io::Write, net::IpAddr};
 use serde_json::json;
 
 use super::{Format, community_id::community_id, errno, time::Times};
-use crate::model::{Cause, Lost, Notice, Role, Snapshot, Start, State, Stop, Subject, Transition, Tuple};
+use crate::model::{
+    Cause, Lost, Notice, Resync, Role, Snapshot, Start, State, Stop, Subject, Transition, Tuple,
+};
 
 /// Remembered pieces of text, by number; a newer one takes an older one's place.
 struct Pieces {
@@ -63,14 +65,13 @@ impl Format for Json {
         match it.in_state {
             Some(in_state) => {
                 number(in_state.ns, out);
-                out.extend_from_slice(if in_state.at_least {
-                    br#","in_state_at_least":true,"role":"#
-                } else {
-                    br#","in_state_at_least":false,"role":"#
-                });
+                if in_state.at_least {
+                    out.extend_from_slice(br#","in_state_at_least":true"#);
+                }
             }
-            None => out.extend_from_slice(br#"null,"in_state_at_least":false,"role":"#),
+            None => out.extend_from_slice(b"null"),
         }
+        out.extend_from_slice(br#","role":"#);
         out.extend_from_slice(match it.role {
             Some(Role::Client) => br#""client""#,
             Some(Role::Server) => br#""server""#,
@@ -84,20 +85,22 @@ impl Format for Json {
         }
         out.extend_from_slice(self.subjects.get(it.subject.id, |out| subject(&it.subject, out)));
         out.extend_from_slice(if it.exact { br#","exact":true"# } else { br#","exact":false"# });
-        if !it.mini && it.cause.is_none() && it.errno == 0 {
-            out.extend_from_slice(b",\"mini\":false,\"cause\":null,\"errno\":null}\n");
-            return;
+        // What most have not is absent.
+        if it.mini {
+            out.extend_from_slice(br#","mini":true"#);
         }
-        out.extend_from_slice(br#","mini":"#);
-        boolean(it.mini, out);
-        text_or_null("cause", it.cause.map(Cause::name), out);
-        error(it.errno, out);
+        text("cause", it.cause.map(Cause::name), out);
+        text("reset_why", it.reset_why, out);
+        if it.errno != 0 {
+            error(it.errno, out);
+        }
         out.extend_from_slice(b"}\n");
     }
 
     fn notice(&mut self, seq: u64, notice: &Notice, out: &mut Vec<u8>) {
         match notice {
             Notice::Snapshot(snapshot) => self.snapshot(seq, snapshot, out),
+            Notice::Resync(resync) => self.resync(seq, resync, out),
             Notice::Lost(lost) => self.lost(seq, lost, out),
             Notice::Start(start) => self.start(seq, start, out),
             Notice::Stop(stop) => self.stop(seq, stop, out),
@@ -118,22 +121,37 @@ impl Json {
 
     fn snapshot(&mut self, seq: u64, it: &Snapshot, out: &mut Vec<u8>) {
         self.head(br#"{"schema":"sockstate/1","kind":"snapshot","seq":"#, seq, it.time_ns, out);
-        out.extend_from_slice(br#","conn":"#);
-        match it.conn {
-            Some(conn) => {
-                out.push(b'"');
-                hex(conn.0, out);
-                out.push(b'"');
+        out.extend_from_slice(br#","conn":""#);
+        hex(it.conn.0, out);
+        out.extend_from_slice(br#"","state":""#);
+        state(it.state, "state", out);
+        text_or_null("role", it.role.map(Role::name), out);
+        ends(&it.tuple, out);
+        subject(&it.subject, out);
+        if it.mini {
+            out.extend_from_slice(br#","mini":true"#);
+        }
+    }
+
+    fn resync(&mut self, seq: u64, it: &Resync, out: &mut Vec<u8>) {
+        self.head(br#"{"schema":"sockstate/1","kind":"resync","seq":"#, seq, it.time_ns, out);
+        out.extend_from_slice(br#","conn":""#);
+        hex(it.conn.0, out);
+        match it.was {
+            Some(was) => {
+                out.extend_from_slice(br#"","was":""#);
+                state(was, "was", out);
             }
-            None => out.extend_from_slice(b"null"),
+            None => out.extend_from_slice(br#"","was":null"#),
         }
         out.extend_from_slice(br#","state":""#);
         state(it.state, "state", out);
         text_or_null("role", it.role.map(Role::name), out);
         ends(&it.tuple, out);
         subject(&it.subject, out);
-        out.extend_from_slice(br#","mini":"#);
-        boolean(it.mini, out);
+        if it.mini {
+            out.extend_from_slice(br#","mini":true"#);
+        }
     }
 
     fn lost(&mut self, seq: u64, it: &Lost, out: &mut Vec<u8>) {
@@ -151,6 +169,7 @@ impl Json {
                 "instance": format!("{:06x}", it.instance),
                 "host": {"name": it.host, "kernel": it.kernel},
                 "hook": it.hook,
+                "tier": it.tier,
                 "degraded": it.degraded,
             }),
             out,
@@ -161,7 +180,10 @@ impl Json {
         self.head(br#"{"schema":"sockstate/1","kind":"stop","seq":"#, seq, it.time_ns, out);
         let lost: serde_json::Map<_, _> =
             it.lost.iter().map(|(place, count)| (place.name().to_owned(), json!(count))).collect();
-        self.rest(json!({"reason": it.reason, "transitions": it.transitions, "lost": lost}), out);
+        self.rest(
+            json!({"reason": it.reason, "transitions": it.transitions, "lost": lost, "illegal": it.illegal}),
+            out,
+        );
     }
 
     /// The members of an object, behind those already written.
@@ -177,10 +199,6 @@ impl Json {
 
 fn number(value: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
-}
-
-fn boolean(value: bool, out: &mut Vec<u8>) {
-    out.extend_from_slice(if value { b"true" } else { b"false" });
 }
 
 fn hex(value: u64, out: &mut Vec<u8>) {
@@ -227,19 +245,25 @@ fn text_or_null(key: &str, value: Option<&str>, out: &mut Vec<u8>) {
     }
 }
 
+/// The same, absent where it is not known.
+fn text(key: &str, value: Option<&str>, out: &mut Vec<u8>) {
+    if value.is_some() {
+        text_or_null(key, value, out);
+    }
+}
+
 fn error(errno: u16, out: &mut Vec<u8>) {
-    match (errno, errno::name(errno)) {
-        (0, _) => text_or_null("errno", None, out),
-        (_, Some(name)) => text_or_null("errno", Some(name), out),
-        (_, None) => text_or_null("errno", Some(&format!("E{errno}")), out),
+    match errno::name(errno) {
+        Some(name) => text_or_null("errno", Some(name), out),
+        None => text_or_null("errno", Some(&format!("E{errno}")), out),
     }
 }
 
 fn ends(tuple: &Tuple, out: &mut Vec<u8>) {
     out.extend_from_slice(if tuple.is_v4() {
-        br#","network":{"transport":"tcp","type":"ipv4","community_id":"#
+        br#","network":{"type":"ipv4","community_id":"#
     } else {
-        br#","network":{"transport":"tcp","type":"ipv6","community_id":"#
+        br#","network":{"type":"ipv6","community_id":"#
     });
     if tuple.is_complete() {
         out.push(b'"');

@@ -79,7 +79,13 @@ impl Format for Table {
                 format!("{sign}{:.3}", time.ns as f64 / 1e6)
             },
         );
-        let cause = it.cause.map_or_else(String::new, |cause| format!("  {}", cause.name()));
+        let mut cause = it.cause.map_or_else(String::new, |cause| format!("  {}", cause.name()));
+        if let Some(why) = it.reset_why {
+            cause.push_str(&format!(" ({why})"));
+        }
+        if !it.exact {
+            cause.push_str("  estimate");
+        }
         let (from, to) = (self.state(it.from), self.state(it.to));
         // Writing to a vector does not fail.
         let _ = writeln!(out, "{from} -> {to} {ms:>12}{cause}");
@@ -91,6 +97,11 @@ impl Format for Table {
                 self.side(it.time_ns, &it.subject, &it.tuple, it.role, out);
                 let mini = if it.mini { "is (mini)" } else { "is" };
                 writeln!(out, "{mini:<11}    {}", self.state(it.state))
+            }
+            Notice::Resync(it) => {
+                self.side(it.time_ns, &it.subject, &it.tuple, it.role, out);
+                let was = it.was.map_or_else(|| format!("{:<11}", "-"), |was| self.state(was));
+                writeln!(out, "{was} => {} {:>12}  corrected", self.state(it.state), "-")
             }
             Notice::Lost(it) => {
                 self.times.write(it.time_ns, 3, out);

@@ -8,8 +8,19 @@ use sockstate_abi::abi::{ABSENT, OFFSET_PATHS, Offsets};
 use thiserror::Error;
 
 const MAGIC: u16 = 0xeb9f;
+const KIND_PTR: u32 = 2;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
+const KIND_ENUM: u32 = 6;
+const KIND_TYPEDEF: u32 = 8;
+const KIND_FUNC: u32 = 12;
+
+/// What is looked up beside structures, by kind and name.
+const NAMED: [(u32, &str); 3] = [
+    (KIND_FUNC, "inet_csk_reqsk_queue_hash_add"),
+    (KIND_TYPEDEF, "btf_trace_tcp_send_reset"),
+    (KIND_ENUM, "sk_rst_reason"),
+];
 /// Typedef, volatile, const, restrict, type tag: a further name for another type.
 const KIND_MODIFIERS: [u32; 5] = [8, 9, 10, 11, 18];
 
@@ -48,13 +59,38 @@ struct Types {
     /// Where each type id lies.
     at: Vec<usize>,
     structs: HashMap<Vec<u8>, u32>,
+    /// Ids of [`NAMED`].
+    named: [Option<u32>; NAMED.len()],
 }
 
-/// Offsets of all fields that the programs use.
+/// What the programs need to know of the running kernel.
+#[derive(Clone, Debug)]
+pub(super) struct KernelTypes {
+    /// Where fields are.
+    pub(super) offsets: Offsets,
+    /// Parameters of `inet_csk_reqsk_queue_hash_add`, 0 where it returns nothing.
+    pub(super) hash_add_result: u32,
+    /// `tcp_send_reset` has a reason.
+    pub(super) has_reset_reason: bool,
+    /// Names of `enum sk_rst_reason` without their prefix.
+    pub(super) reset_reasons: Vec<String>,
+}
+
+impl KernelTypes {
+    /// Nothing is known.
+    pub(super) const NONE: Self = Self {
+        offsets: Offsets::NONE,
+        hash_add_result: 0,
+        has_reset_reason: false,
+        reset_reasons: Vec::new(),
+    };
+}
+
+/// All that the programs need.
 ///
 /// # Errors
 /// The file is missing, broken, or lacks a field that is not optional.
-pub(super) fn offsets(path: &Path) -> Result<Offsets, BtfError> {
+pub(super) fn read(path: &Path) -> Result<KernelTypes, BtfError> {
     let name = || path.display().to_string();
     let data = fs::read(path).map_err(|source| BtfError::Read { path: name(), source })?;
     let types = Types::parse(data).map_err(|what| BtfError::Malformed { path: name(), what })?;
@@ -64,7 +100,7 @@ pub(super) fn offsets(path: &Path) -> Result<Offsets, BtfError> {
             Some(wanted) => (false, wanted),
             None => (true, spelled),
         };
-        match types.offset(wanted) {
+        match types.offset_of_any(wanted) {
             Some(offset) => {
                 offsets.set(field, offset);
             }
@@ -74,7 +110,16 @@ pub(super) fn offsets(path: &Path) -> Result<Offsets, BtfError> {
             }
         }
     }
-    Ok(offsets)
+    let [hash_add, send_reset, reasons] = types.named;
+    let hash_add = hash_add.and_then(|id| types.prototype(id));
+    let send_reset = send_reset.and_then(|id| types.prototype(id));
+    Ok(KernelTypes {
+        offsets,
+        hash_add_result: hash_add.map_or(0, |(parameters, returns)| if returns { parameters } else { 0 }),
+        // Behind the context pointer: sk, skb, and since 6.10 the reason.
+        has_reset_reason: send_reset.is_some_and(|(parameters, _)| parameters > 3),
+        reset_reasons: reasons.map(|id| types.enumerators(id, "SK_RST_REASON_")).unwrap_or_default(),
+    })
 }
 
 impl Types {
@@ -86,7 +131,8 @@ impl Types {
         let header = word(4)? as usize;
         let (first, len) = (header + word(8)? as usize, word(12)? as usize);
         let strings = header + word(16)? as usize;
-        let mut types = Self { strings, at: vec![0], structs: HashMap::new(), data };
+        let named = [None; NAMED.len()];
+        let mut types = Self { strings, at: vec![0], structs: HashMap::new(), named, data };
         let mut at = first;
         while at < first + len {
             let id = types.at.len() as u32;
@@ -95,6 +141,11 @@ impl Types {
             if (kind == KIND_STRUCT || kind == KIND_UNION) && count > 0 {
                 let name = types.string(at).ok_or("a name lies outside")?.to_vec();
                 types.structs.entry(name).or_insert(id);
+            } else if let KIND_FUNC | KIND_TYPEDEF | KIND_ENUM = kind {
+                let name = types.string(at).ok_or("a name lies outside")?;
+                if let Some(wanted) = NAMED.iter().position(|it| it.0 == kind && it.1.as_bytes() == name) {
+                    types.named[wanted].get_or_insert(id);
+                }
             }
             at += 12 + trailer(kind, count).ok_or("it has a kind of type that is not known")?;
         }
@@ -115,6 +166,32 @@ impl Types {
     fn string(&self, at: usize) -> Option<&[u8]> {
         let text = self.data.get(self.strings + self.u32(at)? as usize..)?;
         text.split(|&byte| byte == 0).next()
+    }
+
+    /// Number of parameters of a function, or of what a typedef points to, and whether it returns something.
+    fn prototype(&self, id: u32) -> Option<(u32, bool)> {
+        let mut at = *self.at.get(id as usize)?;
+        while let KIND_FUNC | KIND_TYPEDEF | KIND_PTR = self.info(at)?.0 {
+            at = *self.at.get(self.u32(at + 8)? as usize)?;
+        }
+        Some((self.info(at)?.1 as u32, self.u32(at + 8)? != 0))
+    }
+
+    /// The names of an enumeration from 0 on, as long as there is no gap.
+    fn enumerators(&self, id: u32, prefix: &str) -> Vec<String> {
+        let Some(&at) = self.at.get(id as usize) else { return Vec::new() };
+        let count = self.info(at).map_or(0, |info| info.1);
+        let name = |index: usize| {
+            let at = at + 12 + index * 8;
+            let name = String::from_utf8_lossy(self.string(at)?).into_owned();
+            (self.u32(at + 4)? as usize == index).then(|| name.trim_start_matches(prefix).to_owned())
+        };
+        (0..count).map_while(name).collect()
+    }
+
+    /// Byte offset of the first of these that there is.
+    fn offset_of_any(&self, paths: &str) -> Option<u32> {
+        paths.split('|').find_map(|path| self.offset(path))
     }
 
     /// Byte offset of "struct.field.field", through anonymous members too.
@@ -193,10 +270,10 @@ mod tests {
             &[0x9f, 0xeb, 1, 0, 24, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0, 0],
         ] {
             fs::write(&path, content).expect("write");
-            assert!(matches!(offsets(&path), Err(BtfError::Malformed { .. })), "{content:?}");
+            assert!(matches!(read(&path), Err(BtfError::Malformed { .. })), "{content:?}");
         }
         fs::remove_file(&path).expect("remove");
-        assert!(matches!(offsets(&path), Err(BtfError::Read { .. })));
+        assert!(matches!(read(&path), Err(BtfError::Read { .. })));
     }
 
     /// Nested, anonymous and typedef'd members, laid out by hand.
@@ -257,5 +334,6 @@ mod tests {
         assert_eq!(types.offset("outer.b.b"), Some(20));
         assert_eq!(types.offset("outer.c"), None);
         assert_eq!(types.offset("nothing.a"), None);
+        assert_eq!(types.offset_of_any("nothing.a|outer.a.b|inner.b"), Some(12));
     }
 }

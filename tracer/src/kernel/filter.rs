@@ -7,7 +7,10 @@ use sockstate_abi::abi::{
     CgroupFilter, Filter as KernelFilter, PORT_WORDS, PORTS_EITHER, PORTS_LOCAL, PORTS_REMOTE,
 };
 
-use crate::model::{Filter, Ports, State};
+use crate::{
+    knowledge::is_legal,
+    model::{Filter, Ports, State},
+};
 
 /// The part of `filter` that the programs can decide. What they let pass is decided again in user space.
 pub(super) fn constants(filter: &Filter) -> KernelFilter {
@@ -63,7 +66,7 @@ fn pairs(filter: &Filter) -> [u16; 256] {
             && (filter.to.is_empty() || filter.to.contains(to))
     };
     let states = || (0..16).map(State::from_number);
-    let leaves = |from: State| states().any(|to| from.may_become(to) && wanted(from, to));
+    let leaves = |from: State| states().any(|to| is_legal(from, to) && wanted(from, to));
     let after_close_call =
         [State::FinWait1, State::FinWait2, State::Closing, State::TimeWait, State::LastAck];
     let shows_closer = after_close_call.into_iter().any(leaves);
@@ -74,6 +77,8 @@ fn pairs(filter: &Filter) -> [u16; 256] {
             || from == State::Close
             || to == State::Close
             || (from == State::Listen && to == State::SynRecv)
+            // Up to 6.12 only this one tells which request the new connection was.
+            || (from == State::SynRecv && to == State::Established)
             || (shows_closer && matches!(to, State::FinWait1 | State::LastAck))
             || unknown(from)
             || unknown(to)

@@ -2,39 +2,59 @@
 
 use std::fs::File;
 
-use aya::programs::Iter;
+use aya::programs::{Iter, iter::IterLink};
 
 use super::Loaded;
 
 /// What to walk through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Walk {
-    /// Every TCP socket of the caller's network namespace.
+    /// Every TCP socket of the opener's network namespace.
     Sockets,
     /// Every socket that a process holds, in all network namespaces.
     Files,
 }
 
-impl Loaded {
-    /// Starts the walk; the records are read from the file, until its end.
+/// A walk that is ready to begin, by whichever thread opens it.
+pub struct IterOpener(IterLink);
+
+impl IterOpener {
+    /// Begins it, in this thread's network namespace; the records are read from the file, until its end.
     ///
     /// # Errors
     /// Why this kernel cannot.
-    pub fn walk(&mut self, walk: Walk) -> Result<File, String> {
-        let btf = self.btf.as_ref().ok_or("no BTF")?;
+    pub fn open(self) -> Result<File, String> {
+        self.0.into_file().map_err(|error| super::load::chain(&error))
+    }
+}
+
+impl Loaded {
+    /// Prepares a walk.
+    ///
+    /// # Errors
+    /// Why this kernel cannot.
+    pub fn opener(&mut self, walk: Walk) -> Result<IterOpener, String> {
         let (name, kind) = match walk {
             Walk::Sockets => ("sockets", "tcp"),
             Walk::Files => ("files", "task_file"),
         };
-        let mut run = || -> Result<File, Box<dyn std::error::Error>> {
+        let mut run = || -> Result<IterLink, Box<dyn std::error::Error>> {
             let program: &mut Iter =
                 self.ebpf.program_mut(name).ok_or("the object lacks the program")?.try_into()?;
             if program.fd().is_err() {
-                program.load(kind, btf)?;
+                program.load(kind, self.btf.as_ref().ok_or("no BTF")?)?;
             }
             let link = program.attach()?;
-            Ok(program.take_link(link)?.into_file()?)
+            Ok(program.take_link(link)?)
         };
-        run().map_err(|error| super::load::chain(&*error))
+        run().map(IterOpener).map_err(|error| super::load::chain(&*error))
+    }
+
+    /// Begins a walk in this thread's network namespace.
+    ///
+    /// # Errors
+    /// Why this kernel cannot.
+    pub fn walk(&mut self, walk: Walk) -> Result<File, String> {
+        self.opener(walk)?.open()
     }
 }

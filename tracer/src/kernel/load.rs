@@ -13,10 +13,15 @@ use aya::{
     },
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
-use sockstate_abi::abi::{Filter as KernelFilter, Offsets, TracepointFormat};
+use sockstate_abi::abi::{Filter as KernelFilter, Hooks, ORPHANS, Offsets, TracepointFormat};
 use thiserror::Error;
 
-use super::{btf, filter, tracefs};
+use super::{
+    btf::{self, KernelTypes},
+    filter,
+    lifecycle::{self, LifecycleLinks, Tier},
+    symbols, tracefs,
+};
 use crate::model::Filter;
 
 /// The programs; rebuilt by `cargo xtask build-ebpf`.
@@ -62,6 +67,8 @@ impl Hook {
 pub struct Request {
     /// Which hook.
     pub hook: HookChoice,
+    /// Which hooks for mini-sockets; the best that work if none is named.
+    pub tier: Option<Tier>,
     /// BTF in place of the kernel's own.
     pub btf: Option<PathBuf>,
     /// Size of the ring in bytes, a power of two.
@@ -74,7 +81,7 @@ pub struct Request {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
     /// Which.
-    pub hook: &'static str,
+    pub hook: String,
     /// What it is for.
     pub purpose: &'static str,
     /// The reason if it failed.
@@ -108,6 +115,7 @@ pub enum KernelError {
 pub struct Links {
     tp_btf: Vec<BtfTracePointLink>,
     _tracepoint: Option<TracePointLink>,
+    _lifecycle: LifecycleLinks,
 }
 
 /// Programs that run.
@@ -118,6 +126,12 @@ pub struct Loaded {
     pub links: Links,
     /// The hook that works.
     pub hook: Hook,
+    /// What shows mini-sockets.
+    pub tier: Tier,
+    /// Resets that are sent are seen.
+    pub sees_resets: bool,
+    /// The running kernel's names of `enum sk_rst_reason`, without their prefix.
+    pub reset_reasons: Vec<String>,
     /// Everything that was tried.
     pub attempts: Vec<Attempt>,
     /// What works less than it could, why, and what to do.
@@ -137,6 +151,7 @@ macro_rules! pod {
 }
 pod!(PodOffsets, Offsets);
 pod!(PodFilter, KernelFilter);
+pod!(PodHooks, Hooks);
 pod!(PodFormat, TracepointFormat);
 
 /// Loads and attaches what works.
@@ -149,108 +164,225 @@ pub fn load(request: &Request) -> Result<Loaded, KernelError> {
     let _ = setrlimit(Resource::Memlock, unlimited);
     let mut attempts = Vec::new();
     let mut degraded = Vec::new();
-    let mut offsets = resolve(request, &mut attempts, &mut degraded)?;
-    if request.hook != HookChoice::Tracepoint && offsets.valid != 0 {
+    let types = resolve(request, &mut attempts, &mut degraded)?;
+    let mut attempt = Loader { request, types, attempts, degraded };
+    if request.hook != HookChoice::Tracepoint && attempt.types.offsets.valid != 0 {
         // The second try is for kernels before 5.11, which lack bpf_get_current_task_btf.
         for task_btf in [1, 0] {
-            offsets.task_btf = task_btf;
-            match try_tp_btf(request, offsets, &mut attempts) {
-                Ok((ebpf, links, btf)) => {
-                    let hook = Hook::TpBtf;
-                    return Ok(Loaded { ebpf, links, hook, attempts, degraded, btf: Some(btf) });
-                }
+            attempt.types.offsets.task_btf = task_btf;
+            match attempt.hook(Hook::TpBtf) {
+                Ok(loaded) => return Ok(loaded),
                 Err(error) if is_privilege(&error) => return Err(privilege(&error)),
-                Err(error) => record(&mut attempts, TP_BTF, Some(chain(&*error))),
+                Err(error) => attempt.note(TP_BTF, Some(chain(&*error))),
             }
         }
-        degraded.push(format!(
+        attempt.degraded.push(format!(
             "no tp_btf ({}): the slower classic tracepoint is used, and interrupts may hide transitions from it",
-            attempts.last().and_then(|attempt| attempt.error.clone()).unwrap_or_default()
+            attempt.attempts.last().and_then(|attempt| attempt.error.clone()).unwrap_or_default()
         ));
     }
     if request.hook == HookChoice::TpBtf {
-        return Err(unsupported(&attempts));
+        return Err(unsupported(&attempt.attempts));
     }
-    match try_tracepoint(request, offsets) {
-        Ok((ebpf, links)) => {
-            record(&mut attempts, TRACEPOINT, None);
-            let btf = (offsets.valid != 0).then(|| Btf::from_sys_fs().ok()).flatten();
-            Ok(Loaded { ebpf, links, hook: Hook::Tracepoint, attempts, degraded, btf })
-        }
+    match attempt.hook(Hook::Tracepoint) {
+        Ok(loaded) => Ok(loaded),
         Err(error) if is_privilege(&error) => Err(privilege(&error)),
         Err(error) => {
-            record(&mut attempts, TRACEPOINT, Some(chain(&*error)));
-            Err(unsupported(&attempts))
+            attempt.note(TRACEPOINT, Some(chain(&*error)));
+            Err(unsupported(&attempt.attempts))
         }
     }
 }
 
 const BTF: (&str, &str) = ("btf", "where the fields are in this kernel's structures");
 const TP_BTF: (&str, &str) = ("tp_btf/inet_sock_set_state", "every transition, fastest");
-const COMPANION: (&str, &str) =
-    ("tp_btf/inet_sock_set_state (companion)", "transitions that interrupts hide from the first");
-const RETRANSMIT: (&str, &str) =
-    ("tp_btf/tcp_retransmit_skb", "the local port of a connect that gets no answer");
 const TRACEPOINT: (&str, &str) = ("tracepoint/sock/inet_sock_set_state", "every transition, without BTF");
 
-fn record(attempts: &mut Vec<Attempt>, (hook, purpose): (&'static str, &'static str), error: Option<String>) {
-    attempts.push(Attempt { hook, purpose, error });
-}
+/// Programs beside the one that sees the transitions, each for itself.
+const OPTIONAL: [(&str, &str, &str); 3] = [
+    ("syn_retransmitted", "tcp_retransmit_skb", "the local port of a connect that gets no answer"),
+    ("reset_received", "tcp_receive_reset", "resets as the cause of an end"),
+    ("reset_sent", "tcp_send_reset", "resets as the cause of an end, and why"),
+];
 
 fn resolve(
     request: &Request,
     attempts: &mut Vec<Attempt>,
     degraded: &mut Vec<String>,
-) -> Result<Offsets, KernelError> {
+) -> Result<KernelTypes, KernelError> {
     let path = request.btf.as_deref().unwrap_or(Path::new(KERNEL_BTF));
-    match btf::offsets(path) {
-        Ok(offsets) => {
-            record(attempts, BTF, None);
-            Ok(offsets)
-        }
-        Err(error) if request.btf.is_some() => Err(error.into()),
-        Err(error) => {
-            record(attempts, BTF, Some(error.to_string()));
-            degraded.push(format!(
-                "no BTF ({error}): no netns, uid, cgroup, errno, no owner of accepted connections, no snapshot; use a kernel with CONFIG_DEBUG_INFO_BTF"
-            ));
-            Ok(Offsets::NONE)
-        }
-    }
-}
-
-type LoadError = Box<dyn std::error::Error>;
-
-fn try_tp_btf(
-    request: &Request,
-    offsets: Offsets,
-    attempts: &mut Vec<Attempt>,
-) -> Result<(Ebpf, Links, Btf), LoadError> {
-    let btf = match &request.btf {
-        Some(path) => Btf::parse_file(path, aya::Endianness::default())?,
-        None => Btf::from_sys_fs()?,
+    let (types, error) = match btf::read(path) {
+        Ok(types) => (types, None),
+        Err(error) if request.btf.is_some() => return Err(error.into()),
+        Err(error) => (KernelTypes::NONE, Some(error.to_string())),
     };
-    let mut ebpf = load_object(request, offsets, TracepointFormat::default())?;
-    let mut links = Links::default();
-    links.tp_btf.push(attach_tp_btf(&mut ebpf, "set_state", "inet_sock_set_state", &btf)?);
-    record(attempts, TP_BTF, None);
-    // Behind the first program: it must see what that one has not finished.
-    for (name, tracepoint, hook) in [
-        ("companion", "inet_sock_set_state", COMPANION),
-        ("syn_retransmitted", "tcp_retransmit_skb", RETRANSMIT),
-    ] {
-        match attach_tp_btf(&mut ebpf, name, tracepoint, &btf) {
-            Ok(link) => {
-                links.tp_btf.push(link);
-                record(attempts, hook, None);
-            }
-            Err(error) => record(attempts, hook, Some(chain(&*error))),
-        }
+    if let Some(error) = &error {
+        degraded.push(format!(
+            "no BTF ({error}): no netns, uid, cgroup, errno, no owner of accepted connections, no mini-sockets, no snapshot; use a kernel with CONFIG_DEBUG_INFO_BTF"
+        ));
     }
-    Ok((ebpf, links, btf))
+    attempts.push(Attempt { hook: BTF.0.into(), purpose: BTF.1, error });
+    Ok(types)
 }
 
-fn attach_tp_btf(
+pub(super) type LoadError = Box<dyn std::error::Error>;
+
+/// What is known and was tried so far.
+struct Loader<'a> {
+    request: &'a Request,
+    types: KernelTypes,
+    attempts: Vec<Attempt>,
+    degraded: Vec<String>,
+}
+
+impl Loader<'_> {
+    fn note(&mut self, (hook, purpose): (&str, &'static str), error: Option<String>) {
+        self.attempts.push(Attempt { hook: hook.into(), purpose, error });
+    }
+
+    /// Everything with this hook, and the best tier that works with it.
+    fn hook(&mut self, hook: Hook) -> Result<Loaded, LoadError> {
+        let known = self.types.offsets.valid != 0;
+        let tiers = match self.request.tier {
+            Some(tier) => vec![tier],
+            None if known => Tier::ORDER.to_vec(),
+            None => vec![Tier::None],
+        };
+        let mut failed = Vec::new();
+        for tier in tiers {
+            let mut ebpf = match self.object(hook, tier) {
+                Ok(loaded) => loaded,
+                Err(error) if tier == Tier::Timers && self.request.tier.is_none() => {
+                    failed.push(format!("{}: {}", tier.name(), chain(&*error)));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let btf = self.btf()?;
+            // First of all, so that no mini-socket is seen whose full socket was not.
+            let mut links = Links::default();
+            let mark = self.attempts.len();
+            match hook {
+                Hook::TpBtf => {
+                    let btf = btf.as_ref().ok_or("no BTF")?;
+                    links.tp_btf.push(attach_tp_btf(&mut ebpf, "set_state", "inet_sock_set_state", btf)?);
+                    self.note(TP_BTF, None);
+                    // Behind the first program: it must see what that one has not finished.
+                    let companion = attach_tp_btf(&mut ebpf, "companion", "inet_sock_set_state", btf);
+                    let hook = ("tp_btf/inet_sock_set_state (companion)", "transitions that interrupts hide");
+                    self.keep(&mut links, hook, companion);
+                }
+                Hook::Tracepoint => {
+                    links._tracepoint = Some(attach_tracepoint(&mut ebpf)?);
+                    self.note(TRACEPOINT, None);
+                }
+            }
+            let mut sees_resets = false;
+            if let Some(btf) = &btf {
+                for (name, tracepoint, purpose) in OPTIONAL {
+                    let link = attach_tp_btf(&mut ebpf, name, tracepoint, btf);
+                    sees_resets |= name == "reset_sent" && link.is_ok();
+                    self.keep(&mut links, (&format!("tp_btf/{tracepoint}"), purpose), link);
+                }
+            }
+            match lifecycle::attach(
+                tier,
+                &mut ebpf,
+                btf.as_ref(),
+                self.types.hash_add_result,
+                &mut self.attempts,
+            ) {
+                Ok(lifecycle) => links._lifecycle = lifecycle,
+                Err(error) => {
+                    // What failed stays in the list, what is tried again does not.
+                    let tried: Vec<Attempt> = self.attempts.drain(mark..).collect();
+                    self.attempts.extend(tried.into_iter().filter(|it| it.error.is_some()));
+                    failed.push(format!("{}: {}", tier.name(), chain(&*error)));
+                    continue;
+                }
+            }
+            self.explain(tier, &failed);
+            return Ok(Loaded {
+                ebpf,
+                links,
+                hook,
+                tier,
+                sees_resets,
+                reset_reasons: std::mem::take(&mut self.types.reset_reasons),
+                attempts: std::mem::take(&mut self.attempts),
+                degraded: std::mem::take(&mut self.degraded),
+                btf,
+            });
+        }
+        Err(format!("no such tier: {}", failed.join("; ")).into())
+    }
+
+    fn keep(
+        &mut self,
+        links: &mut Links,
+        hook: (&str, &'static str),
+        link: Result<BtfTracePointLink, LoadError>,
+    ) {
+        self.note(hook, link.as_ref().err().map(|error| chain(&**error)));
+        links.tp_btf.extend(link.ok());
+    }
+
+    /// Says what is missing without the better tiers.
+    fn explain(&mut self, tier: Tier, failed: &[String]) {
+        if tier == Tier::Estimate && self.request.tier.is_none() {
+            self.degraded.push(format!(
+                "half-open connections are not seen, TIME_WAIT and FIN_WAIT2 after close() are estimated ({})",
+                failed.join("; ")
+            ));
+        }
+    }
+
+    fn btf(&self) -> Result<Option<Btf>, LoadError> {
+        if self.types.offsets.valid == 0 {
+            return Ok(None);
+        }
+        Ok(Some(match &self.request.btf {
+            Some(path) => Btf::parse_file(path, aya::Endianness::default())?,
+            None => Btf::from_sys_fs()?,
+        }))
+    }
+
+    /// The object with its maps and constants.
+    fn object(&self, hook: Hook, tier: Tier) -> Result<Ebpf, LoadError> {
+        let mut hooks = Hooks {
+            tw_timer: 1,
+            req_timer: 1,
+            hash_add_result: self.types.hash_add_result,
+            reset_reason: self.types.has_reset_reason.into(),
+        };
+        if tier == Tier::Timers {
+            [hooks.tw_timer, hooks.req_timer] =
+                symbols::addresses(["tw_timer_handler", "reqsk_timer_handler"])?;
+        }
+        let (format, offsets) = match hook {
+            Hook::TpBtf => (TracepointFormat::default(), self.types.offsets),
+            Hook::Tracepoint => (tracefs::format()?, Offsets { task_btf: 0, ..self.types.offsets }),
+        };
+        let (hooks, offsets, format) = (PodHooks(hooks), PodOffsets(offsets), PodFormat(format));
+        let constants = PodFilter(filter::constants(&self.request.filter));
+        let mut ebpf = EbpfLoader::new()
+            .override_global("OFFSETS", &offsets, true)
+            .override_global("FILTER", &constants, true)
+            .override_global("FORMAT", &format, true)
+            .override_global("HOOKS", &hooks, true)
+            .map_max_entries("EVENTS", self.request.ring_bytes)
+            .map_max_entries("ORPHANS", if tier == Tier::Timers { ORPHANS } else { 1 })
+            .load(OBJECT)?;
+        let mut ports: Array<_, u64> =
+            ebpf.map_mut("PORTS").ok_or("the object lacks the map of ports")?.try_into()?;
+        for (index, word) in filter::port_words(&self.request.filter) {
+            ports.set(index, word, 0)?;
+        }
+        Ok(ebpf)
+    }
+}
+
+pub(super) fn attach_tp_btf(
     ebpf: &mut Ebpf,
     name: &str,
     tracepoint: &str,
@@ -263,33 +395,12 @@ fn attach_tp_btf(
     Ok(program.take_link(link)?)
 }
 
-fn try_tracepoint(request: &Request, offsets: Offsets) -> Result<(Ebpf, Links), LoadError> {
-    let format = tracefs::format()?;
-    let mut ebpf = load_object(request, Offsets { task_btf: 0, ..offsets }, format)?;
+fn attach_tracepoint(ebpf: &mut Ebpf) -> Result<TracePointLink, LoadError> {
     let program: &mut TracePoint =
         ebpf.program_mut("set_state_classic").ok_or("the object lacks the program")?.try_into()?;
     program.load()?;
     let link = program.attach("sock", "inet_sock_set_state")?;
-    let _tracepoint = Some(program.take_link(link)?);
-    Ok((ebpf, Links { _tracepoint, ..Links::default() }))
-}
-
-fn load_object(request: &Request, offsets: Offsets, format: TracepointFormat) -> Result<Ebpf, LoadError> {
-    let offsets = PodOffsets(offsets);
-    let constants = PodFilter(filter::constants(&request.filter));
-    let format = PodFormat(format);
-    let mut ebpf = EbpfLoader::new()
-        .override_global("OFFSETS", &offsets, true)
-        .override_global("FILTER", &constants, true)
-        .override_global("FORMAT", &format, true)
-        .map_max_entries("EVENTS", request.ring_bytes)
-        .load(OBJECT)?;
-    let mut ports: Array<_, u64> =
-        ebpf.map_mut("PORTS").ok_or("the object lacks the map of ports")?.try_into()?;
-    for (index, word) in filter::port_words(&request.filter) {
-        ports.set(index, word, 0)?;
-    }
-    Ok(ebpf)
+    Ok(program.take_link(link)?)
 }
 
 /// Whether the kernel refused because of who asks.

@@ -6,12 +6,15 @@ mod diagnostics;
 mod facts;
 mod filter;
 mod iter;
+mod lifecycle;
 mod load;
 mod privilege;
+mod symbols;
 mod tracefs;
 
 pub use diagnostics::show_diagnostics;
 pub use facts::{Capability, Facts};
-pub use iter::Walk;
+pub use iter::{IterOpener, Walk};
+pub use lifecycle::Tier;
 pub use load::{Attempt, Hook, HookChoice, KernelError, Links, Loaded, Request, load};
 pub use privilege::drop_privileges;

@@ -24,9 +24,44 @@ impl Task {
     }
 }
 
-/// Key of the listener that a new socket was cloned from.
+/// Key of another socket of the kernel's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KernelListener(pub u64);
+pub struct KernelSocket(pub u64);
+
+/// What a socket was when it went to CLOSE.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClosedAs {
+    /// Nobody holds it any more (`SOCK_DEAD`).
+    pub orphan: bool,
+    /// The peer's FIN has come (`SOCK_DONE`).
+    pub fin_received: bool,
+    /// `TCP_LINGER2` is negative: no FIN_WAIT2 after close().
+    pub no_linger2: bool,
+    /// Something was being retransmitted.
+    pub retransmitted: bool,
+}
+
+/// How a mini-socket ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MiniEnd {
+    /// By what.
+    pub how: MiniEndHow,
+    /// Its network namespace was being taken down.
+    pub netns_gone: bool,
+    /// A connect took its place.
+    pub reused: bool,
+}
+
+/// By what a mini-socket ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MiniEndHow {
+    /// Its timer was stopped: not the end if it is set again at once.
+    Stopped,
+    /// Its timer ran out: not the end of a request whose timer is set again at once.
+    Expired,
+    /// It was ended before its time.
+    Killed,
+}
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,9 +75,31 @@ pub enum EventKind {
         /// Who acted; only where the kernel acted in that process's own call.
         task: Option<Task>,
         /// Where a passive open came from.
-        listener: Option<KernelListener>,
+        listener: Option<KernelSocket>,
         /// Perhaps a second copy (see the companion program).
         maybe_copy: bool,
+        /// What it was, for a transition to CLOSE; null where it could not be read.
+        closed_as: Option<ClosedAs>,
+    },
+    /// A mini-socket has begun, or goes on, perhaps in another state.
+    Mini {
+        /// Its state.
+        state: State,
+        /// A request's listener, or the full socket that a timewait socket takes the place of.
+        from: Option<KernelSocket>,
+    },
+    /// A mini-socket has ended.
+    MiniEnd(MiniEnd),
+    /// A SYN cookie of this connection came back.
+    Cookie,
+    /// The peer has reset it.
+    ResetReceived,
+    /// It was reset from here.
+    ResetSent {
+        /// The kernel's reason (`enum sk_rst_reason`).
+        reason: Option<u16>,
+        /// `SO_LINGER` with a time of 0 was set.
+        linger_0: bool,
     },
     /// The local port of a connect is known now.
     PortKnown,

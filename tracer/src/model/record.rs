@@ -49,12 +49,34 @@ pub struct InState {
 /// Why a state or a connection ended; only where the kernel's own word leaves no doubt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
+    /// An orderly end: the peer's FIN came, or ours was acknowledged after it.
+    Fin,
+    /// The peer sent a reset.
+    ResetReceived,
+    /// A reset was sent from here.
+    ResetSent,
     /// A connect was answered by a reset or by an ICMP port unreachable.
     Refused,
     /// A connect was never answered.
     ConnectTimeout,
-    /// The peer sent a reset.
-    ResetReceived,
+    /// The application closed before the handshake was done.
+    GivenUp,
+    /// Keepalive probes were not answered.
+    KeepaliveTimeout,
+    /// What was sent was never acknowledged.
+    RetransmissionTimeout,
+    /// Ended from outside: `ss -K` on a full socket; a mini-socket before its time.
+    Killed,
+    /// It began with a SYN cookie, without a request socket.
+    Syncookie,
+    /// Its time was over.
+    Expired,
+    /// A new connection with the same ends took its place.
+    Reused,
+    /// Its network namespace was taken down.
+    NetnsGone,
+    /// A request ended before its handshake was done: reset by the peer, its listener closed, or not known why.
+    Dropped,
 }
 
 impl Cause {
@@ -62,9 +84,20 @@ impl Cause {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Fin => "fin",
+            Self::ResetReceived => "reset_received",
+            Self::ResetSent => "reset_sent",
             Self::Refused => "refused",
             Self::ConnectTimeout => "connect_timeout",
-            Self::ResetReceived => "reset_received",
+            Self::GivenUp => "given_up",
+            Self::KeepaliveTimeout => "keepalive_timeout",
+            Self::RetransmissionTimeout => "retransmission_timeout",
+            Self::Killed => "killed",
+            Self::Syncookie => "syncookie",
+            Self::Expired => "expired",
+            Self::Reused => "reused",
+            Self::NetnsGone => "netns_gone",
+            Self::Dropped => "dropped",
         }
     }
 }
@@ -88,12 +121,14 @@ pub struct Transition {
     pub tuple: Tuple,
     /// Whose it is.
     pub subject: Rc<Subject>,
-    /// False where the connection may live on unseen in a mini-socket.
+    /// False where it is an estimate, or the connection may live on unseen in a mini-socket.
     pub exact: bool,
-    /// The state is a mini-socket's.
+    /// It was a mini-socket's, or led to one.
     pub mini: bool,
     /// Why, null where not known.
     pub cause: Option<Cause>,
+    /// Why a reset was sent, null where not known.
+    pub reset_why: Option<&'static str>,
     /// Errno on the socket, 0 for none.
     pub errno: u16,
 }
@@ -103,9 +138,30 @@ pub struct Transition {
 pub struct Snapshot {
     /// Wall clock, ns since the epoch.
     pub time_ns: i64,
-    /// Its identity from now on; none for a mini-socket.
-    pub conn: Option<ConnId>,
+    /// Its identity from now on.
+    pub conn: ConnId,
     /// Its state.
+    pub state: State,
+    /// Its part, null where not known.
+    pub role: Option<Role>,
+    /// Both ends.
+    pub tuple: Tuple,
+    /// Whose it is.
+    pub subject: Rc<Subject>,
+    /// It is a mini-socket.
+    pub mini: bool,
+}
+
+/// A correction: what the stream said of a connection is not what the kernel's tables show.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resync {
+    /// Wall clock, ns since the epoch, of the look at the kernel.
+    pub time_ns: i64,
+    /// Which connection.
+    pub conn: ConnId,
+    /// What the stream had said last; null for a connection that it had not told of.
+    pub was: Option<State>,
+    /// What it is; CLOSE where it is gone.
     pub state: State,
     /// Its part, null where not known.
     pub role: Option<Role>,
@@ -122,6 +178,8 @@ pub struct Snapshot {
 pub enum LostPlace {
     /// The ring was full.
     Ring,
+    /// The ring was full for an event of a mini-socket or a reset: a transition may be missing, or its cause.
+    Evidence,
     /// The kernel's recursion guard skipped the programs.
     Recursion,
     /// A record that this version cannot read.
@@ -132,13 +190,14 @@ pub enum LostPlace {
 
 impl LostPlace {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Ring, Self::Recursion, Self::Decode, Self::Output];
+    pub const ALL: [Self; 5] = [Self::Ring, Self::Evidence, Self::Recursion, Self::Decode, Self::Output];
 
     /// As records show it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Ring => "ring",
+            Self::Evidence => "evidence",
             Self::Recursion => "recursion",
             Self::Decode => "decode",
             Self::Output => "output",
@@ -170,6 +229,8 @@ pub struct Start {
     pub kernel: String,
     /// Which hook sees the transitions.
     pub hook: &'static str,
+    /// Which hooks see the mini-sockets.
+    pub tier: &'static str,
     /// Upper bits of this stream's connection ids.
     pub instance: u32,
     /// What works less than it could, and why.
@@ -187,6 +248,8 @@ pub struct Stop {
     pub transitions: u64,
     /// Losses by place, zeros left out.
     pub lost: Vec<(LostPlace, u64)>,
+    /// Transitions that TCP, as this version knows it, does not make.
+    pub illegal: u64,
 }
 
 /// Everything that a stream can hold beside transitions.
@@ -194,6 +257,8 @@ pub struct Stop {
 pub enum Notice {
     /// A socket that was there first.
     Snapshot(Snapshot),
+    /// A correction.
+    Resync(Resync),
     /// A loss.
     Lost(Lost),
     /// The beginning.

@@ -68,25 +68,6 @@ impl State {
         }
     }
 
-    /// Whether a full socket may go from here to `next` (RFC 9293 figure 5, and what `inet_sk_set_state` does on
-    /// Linux: any state may end at once).
-    #[must_use]
-    pub fn may_become(self, next: Self) -> bool {
-        use State::{CloseWait, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynRecv, SynSent};
-        match next {
-            Self::Close => self != Self::Close,
-            SynSent | Listen => self == Self::Close,
-            SynRecv => matches!(self, Listen | SynSent),
-            Established => matches!(self, SynSent | SynRecv),
-            FinWait1 | CloseWait => matches!(self, Established | SynRecv),
-            FinWait2 | Closing => self == FinWait1,
-            LastAck => self == CloseWait,
-            // Only mini-sockets are in these two.
-            Self::TimeWait | Self::NewSynRecv => matches!(self, FinWait2 | Closing),
-            Self::Unknown(_) => true,
-        }
-    }
-
     /// netstat's name.
     #[must_use]
     pub fn name(self) -> &'static str {

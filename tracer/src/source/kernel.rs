@@ -10,6 +10,7 @@ use sockstate_abi::abi::PerCpu;
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
 
+use super::walker::{Look, Walker};
 use crate::kernel::{Hook, Links, Loaded};
 
 /// Why the ring cannot be read.
@@ -35,8 +36,10 @@ unsafe impl aya::Pod for PodPerCpu {}
 /// Losses since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Losses {
-    /// Records that found the ring full.
+    /// Transitions that found the ring full.
     pub ring: u64,
+    /// Events of mini-sockets, and resets, that found it full.
+    pub evidence: u64,
     /// Transitions that no program was run for.
     pub recursion: u64,
 }
@@ -75,9 +78,9 @@ impl KernelSource {
         Ok(Self { ring, counters, programs, hook: loaded.hook, loaded })
     }
 
-    /// The programs themselves, for the iterators.
-    pub fn loaded(&mut self) -> &mut Loaded {
-        &mut self.loaded
+    /// Looks at the kernel's tables of every namespace, or of `only`; `began_ns` is the time.
+    pub fn look(&mut self, walker: &Walker, only: Option<u32>, began_ns: u64) -> Look {
+        walker.look(&mut self.loaded, only, began_ns)
     }
 
     /// Waits until the kernel says that there is something.
@@ -118,7 +121,7 @@ impl KernelSource {
             Hook::TpBtf => misses.saturating_sub(sum(|cpu| cpu.companion)),
             Hook::Tracepoint => misses,
         };
-        Ok(Losses { ring: sum(|cpu| cpu.lost_ring), recursion })
+        Ok(Losses { ring: sum(|cpu| cpu.lost_ring), evidence: sum(|cpu| cpu.lost_evidence), recursion })
     }
 }
 

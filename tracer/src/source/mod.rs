@@ -1,7 +1,9 @@
-//! Where records come from: the ring of the running programs, and the walk over what existed before.
+//! Where records come from: the ring of the running programs, and the walk over what exists.
 
 mod kernel;
 mod snapshot;
+mod walker;
 
 pub use kernel::{KernelSource, SourceError};
 pub use snapshot::{Found, namespaces, take};
+pub use walker::{Look, Walker};

@@ -19,9 +19,9 @@ use crate::{
 };
 
 /// Bytes of one record of [`Walk::Sockets`].
-const SOCKET_BYTES: usize = size_of::<Head>() + size_of::<V6>() + size_of::<Listener>();
+pub(super) const SOCKET_BYTES: usize = size_of::<Head>() + size_of::<V6>() + size_of::<Listener>();
 /// Bytes of one record of [`Walk::Files`].
-const FILE_BYTES: usize = size_of::<Head>() + size_of::<V6>() + size_of::<Task>();
+pub(super) const FILE_BYTES: usize = size_of::<Head>() + size_of::<V6>() + size_of::<Task>();
 
 /// What became of the walk.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct Found {
     pub problems: Vec<String>,
 }
 
-/// Network namespaces by inode number, each with a path that leads there: those of processes and the named ones.
+/// Network namespaces by inode number, each with a path that leads there: those of threads and the named ones.
 #[must_use]
 pub fn namespaces(root: &Path) -> BTreeMap<u64, PathBuf> {
     let mut found = BTreeMap::new();
@@ -45,6 +45,9 @@ pub fn namespaces(root: &Path) -> BTreeMap<u64, PathBuf> {
     for entry in entries(root.join("proc")) {
         if entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()) {
             add(entry.path().join("ns/net"));
+            for task in entries(entry.path().join("task")) {
+                add(task.path().join("ns/net"));
+            }
         }
     }
     for named in ["run/netns", "run/docker/netns"] {
@@ -75,17 +78,20 @@ pub fn take(loaded: &mut Loaded, only: Option<u32>, mut take: impl FnMut(Event))
 
 /// The namespace is bound when the iterator is opened, so a thread goes there for that moment only.
 fn walk_in(loaded: &mut Loaded, path: &Path) -> Result<File, String> {
-    let enter = || {
-        let namespace = File::open(path).map_err(|error| error.to_string())?;
-        move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), Some(LinkNameSpaceType::Network))
-            .map_err(|error| format!("cannot enter it (needs CAP_SYS_ADMIN): {error}"))?;
-        loaded.walk(Walk::Sockets)
-    };
-    thread::scope(|scope| scope.spawn(enter).join())
+    let opener = loaded.opener(Walk::Sockets)?;
+    let there = || enter(path).and_then(|()| opener.open());
+    thread::scope(|scope| scope.spawn(there).join())
         .unwrap_or_else(|_| Err("the thread that entered it died".into()))
 }
 
-fn read(
+/// Moves this thread into a network namespace.
+pub(super) fn enter(path: &Path) -> Result<(), String> {
+    let namespace = File::open(path).map_err(|error| error.to_string())?;
+    move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), Some(LinkNameSpaceType::Network))
+        .map_err(|error| format!("cannot enter it (needs CAP_SYS_ADMIN): {error}"))
+}
+
+pub(super) fn read(
     file: Result<File, String>,
     what: &str,
     size: usize,

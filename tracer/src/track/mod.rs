@@ -1,6 +1,14 @@
-//! The connection table: which connection an event belongs to, since when, whose. Knows time only from the events.
+//! The connection table: which connection an event belongs to, since when, whose, why it ends. Knows time only from the
+//! events, and from whoever says how far they have come.
 
 mod cause;
+mod close;
+mod conns;
+mod minis;
+mod reconcile;
 mod table;
+mod wait;
 
-pub use table::{Applied, Table};
+pub use reconcile::Shown;
+pub use table::{Applied, Sight, Table};
+pub use wait::PATIENCE_NS;

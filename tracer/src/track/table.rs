@@ -1,18 +1,19 @@
-//! Sockets that live, keyed by the kernel's address, which is only valid between a birth and a death.
+//! Events -> transitions. A connection is one from its first SYN to the end of its TIME_WAIT, whatever the kernel
+//! keeps it in: a request, its child, the full socket, a mini-socket in that one's place.
 
-use std::{
-    collections::VecDeque,
-    hash::{BuildHasher, BuildHasherDefault},
-    rc::Rc,
+use std::{collections::VecDeque, rc::Rc};
+
+use super::{
+    cause::cause,
+    conns::{Conn, Conns, Resets, Sent, Since},
+    wait::{Birth, Ends, PATIENCE_NS, Waiting, take},
 };
-
-use hashbrown::HashTable;
-use rustc_hash::FxHasher;
-
-use super::cause::{cause, is_exact};
-use crate::model::{
-    ConnId, Event, EventKind, Identify, InState, KernelListener, OwnerKey, OwnerSource, Role, Snapshot,
-    State, Subject, SubjectKey, Task, Transition, Tuple,
+use crate::{
+    knowledge,
+    model::{
+        Cause, ConnId, Event, EventKind, Identify, KernelSocket, OwnerKey, OwnerSource, Resync, Role,
+        Snapshot, State, SubjectKey, Task, Transition, Tuple,
+    },
 };
 
 /// What came of an event.
@@ -22,32 +23,21 @@ pub enum Applied {
     Transition(Transition),
     /// A connection whose tuple is complete now.
     Completed(ConnId, Tuple),
-    /// Nothing to report.
-    Nothing,
+    /// A correction to report.
+    Resync(Resync),
 }
 
-/// One socket. Kept small: there may be a million.
-struct Conn {
-    sk: u64,
-    id: ConnId,
-    /// `CLOCK_MONOTONIC` ns of the entry into `state`, or of the first sight of it.
-    since_ns: u64,
-    subject: Rc<Subject>,
-    tuple: Tuple,
-    state: State,
-    role: Option<Role>,
-    /// How far `since_ns` can be trusted.
-    since: Since,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Since {
-    /// Seen when it happened.
-    Exact,
-    /// It was in the state earlier already.
-    AtLeast,
-    /// Nobody knows.
-    Never,
+/// What the hooks let us see.
+#[derive(Clone, Debug, Default)]
+pub struct Sight {
+    /// Mini-sockets, as they are.
+    pub minis: bool,
+    /// Where not, those that are likely are to be said.
+    pub estimates: bool,
+    /// Resets that are sent.
+    pub resets: bool,
+    /// The running kernel's names of `enum sk_rst_reason`, without their prefix.
+    pub reset_reasons: Vec<&'static str>,
 }
 
 /// How many deaths are remembered, to recognise second copies of them.
@@ -55,25 +45,36 @@ const DEATHS: usize = 64;
 
 /// The table.
 pub struct Table {
-    conns: Vec<Conn>,
-    index: HashTable<u32>,
-    hasher: BuildHasherDefault<FxHasher>,
+    pub(super) conns: Conns,
+    pub(super) waiting: Waiting,
+    pub(super) sight: Sight,
     deaths: VecDeque<(u64, State)>,
+    /// Estimated mini-sockets, in the order of their ends.
+    pub(super) estimates: VecDeque<(u64, u64)>,
     next: u64,
+    /// Keys of estimated mini-sockets; no kernel address is that low.
+    pub(super) next_estimate: u64,
     offset_ns: i64,
+    illegal: u64,
 }
+
+/// Where results go.
+pub(super) type Out<'a> = &'a mut dyn FnMut(Applied);
 
 impl Table {
     /// An empty one, whose ids begin with `instance`. `offset_ns` is the wall clock minus `CLOCK_MONOTONIC`.
     #[must_use]
-    pub fn new(instance: u32, offset_ns: i64) -> Self {
+    pub fn new(instance: u32, offset_ns: i64, sight: Sight) -> Self {
         Self {
-            conns: Vec::new(),
-            index: HashTable::new(),
-            hasher: BuildHasherDefault::default(),
+            conns: Conns::default(),
+            waiting: Waiting::default(),
+            sight,
             deaths: VecDeque::with_capacity(DEATHS),
+            estimates: VecDeque::new(),
             next: u64::from(instance) << 40,
+            next_estimate: 0,
             offset_ns,
+            illegal: 0,
         }
     }
 
@@ -91,28 +92,75 @@ impl Table {
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.conns.is_empty()
+        self.conns.len() == 0
+    }
+
+    /// How many transitions were seen that TCP does not make.
+    #[must_use]
+    pub fn illegal(&self) -> u64 {
+        self.illegal
+    }
+
+    /// Whether something waits for [`Table::tick`].
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_idle()
     }
 
     /// Takes in one event.
-    pub fn apply(&mut self, event: &Event, who: &mut dyn Identify) -> Applied {
+    pub fn apply(&mut self, event: &Event, who: &mut dyn Identify, out: Out<'_>) {
         match &event.kind {
             EventKind::Transition { from, to, maybe_copy, .. } => {
-                if *maybe_copy && self.is_copy(event.sk, *from, *to) {
-                    return Applied::Nothing;
+                if !*maybe_copy || !self.is_copy(event.sk, *from, *to) {
+                    self.transition(event, who, out);
                 }
-                self.transition(event, who)
             }
-            EventKind::PortKnown => self.port_known(event),
+            EventKind::PortKnown => self.port_known(event, out),
             EventKind::Socket { state, mini } => {
-                if !*mini {
-                    self.seen(event, *state, None, who);
-                }
-                Applied::Nothing
+                self.seen(event, *state, *mini, None, who);
             }
             EventKind::Held { state, task, .. } => {
-                self.seen(event, *state, Some(task), who);
-                Applied::Nothing
+                self.seen(event, *state, false, Some(task), who);
+            }
+            EventKind::Mini { state: State::NewSynRecv, from } => self.request(event, *from, who, out),
+            EventKind::Mini { state, from } => self.timewait(event, *state, *from, out),
+            EventKind::MiniEnd(end) => self.mini_ends(event, *end, out),
+            EventKind::Cookie => self.waiting.cookies.push((Ends::of(event), event.time_ns)),
+            EventKind::ResetReceived => {
+                if let Some(at) = self.conns.find(event.sk) {
+                    self.conns.get_mut(at).resets.received = true;
+                }
+            }
+            EventKind::ResetSent { reason, linger_0 } => {
+                self.reset_sent(event.sk, Sent { reason: *reason, linger_0: *linger_0 }, out);
+            }
+        }
+    }
+
+    /// Everything up to `now_ns` (`CLOCK_MONOTONIC`) was applied: what has waited long enough is decided.
+    pub fn tick(&mut self, now_ns: u64, who: &mut dyn Identify, out: Out<'_>) {
+        if !self.waiting.is_idle() {
+            let old = |at_ns: u64| at_ns + PATIENCE_NS <= now_ns;
+            for it in take(&mut self.waiting.closings, |it| old(it.at_ns)) {
+                self.finish_closing(it, out);
+            }
+            for it in take(&mut self.waiting.timewaits, |it| old(it.event.time_ns)) {
+                self.adopt_timewait(it, who, out);
+            }
+            while let Some(it) = self.waiting.endings.take_old(now_ns.saturating_sub(PATIENCE_NS)) {
+                self.finish_ending(&it, it.cause, out);
+            }
+            for it in take(&mut self.waiting.births, |it| old(it.at_ns)) {
+                self.finish_birth(it, out);
+            }
+            self.waiting.cookies.retain(|(_, at_ns)| !old(*at_ns));
+        }
+        while let Some(&(until_ns, key)) = self.estimates.front()
+            && until_ns <= now_ns
+        {
+            self.estimates.pop_front();
+            if let Some(at) = self.conns.find(key) {
+                self.end_mini(at, until_ns, Some(Cause::Expired), out);
             }
         }
     }
@@ -120,231 +168,314 @@ impl Table {
     /// All sockets in it, as records of a snapshot.
     pub fn snapshot(&self) -> impl Iterator<Item = Snapshot> + '_ {
         self.conns.iter().map(|conn| Snapshot {
-            time_ns: wall(conn.since_ns, self.offset_ns),
-            conn: Some(conn.id),
+            time_ns: self.wall(conn.since_ns),
+            conn: conn.id,
             state: conn.state,
             role: conn.role,
             tuple: conn.tuple,
             subject: Rc::clone(&conn.subject),
-            mini: false,
+            mini: conn.mini,
         })
     }
 
-    /// A mini-socket, which the table does not keep, as a record of a snapshot.
-    pub fn mini_snapshot(&self, event: &Event, state: State, who: &mut dyn Identify) -> Snapshot {
-        Snapshot {
-            time_ns: wall(event.time_ns, self.offset_ns),
-            conn: None,
-            state,
-            role: (state == State::NewSynRecv).then_some(Role::Server),
-            tuple: event.tuple,
-            subject: who.identify(key(event, None)),
-            mini: true,
-        }
+    pub(super) fn has_estimates(&self) -> bool {
+        !self.estimates.is_empty()
     }
 
-    fn hash(&self, sk: u64) -> u64 {
-        self.hasher.hash_one(sk)
-    }
-
-    fn find(&self, sk: u64) -> Option<usize> {
-        let conns = &self.conns;
-        self.index.find(self.hash(sk), |&at| conns[at as usize].sk == sk).map(|&at| at as usize)
+    pub(super) fn wall(&self, monotonic_ns: u64) -> i64 {
+        i64::try_from(monotonic_ns).unwrap_or(i64::MAX).saturating_add(self.offset_ns)
     }
 
     /// A socket that was not known.
-    fn add(
+    pub(super) fn add(
         &mut self,
         event: &Event,
         state: State,
         role: Option<Role>,
         since: Since,
-        subject: Rc<Subject>,
+        key: SubjectKey,
+        who: &mut dyn Identify,
     ) -> usize {
         self.next += 1;
-        let (sk, id, since_ns) = (event.sk, ConnId(self.next), event.time_ns);
-        let conn = Conn { sk, id, since_ns, subject, tuple: event.tuple, state, role, since };
-        let hash = self.hash(sk);
-        let at = self.conns.len();
-        let (conns, hasher) = (&self.conns, &self.hasher);
-        // A host has fewer sockets than u32 counts.
-        self.index.insert_unique(hash, at as u32, |&at| hasher.hash_one(conns[at as usize].sk));
-        self.conns.push(conn);
-        at
-    }
-
-    fn remove(&mut self, at: usize) {
-        let unlink = |table: &mut Self, sk: u64, at: usize| {
-            let hash = table.hash(sk);
-            if let Ok(entry) = table.index.find_entry(hash, |&slot| slot as usize == at) {
-                entry.remove();
-            }
-        };
-        unlink(self, self.conns[at].sk, at);
-        let last = self.conns.len() - 1;
-        if at != last {
-            // The last one moves into the gap.
-            let hash = self.hash(self.conns[last].sk);
-            if let Some(slot) = self.index.find_mut(hash, |&slot| slot as usize == last) {
-                *slot = at as u32;
-            }
-        }
-        self.conns.swap_remove(at);
+        let subject = who.identify(key);
+        self.conns.add(Conn {
+            sk: event.sk,
+            id: ConnId(self.next),
+            since_ns: event.time_ns,
+            subject,
+            tuple: event.tuple,
+            state,
+            role,
+            since,
+            mini: false,
+            unborn: false,
+            estimated: false,
+            resets: Resets::default(),
+        })
     }
 
     /// The companion's record of a transition that was already applied: a socket never makes the same one twice.
     fn is_copy(&self, sk: u64, from: State, to: State) -> bool {
-        match self.find(sk) {
-            Some(at) => self.conns[at].state == to && to != State::Close,
+        match self.conns.find(sk) {
+            Some(at) => self.conns.get(at).state == to && to != State::Close,
             None => to == State::Close && self.deaths.contains(&(sk, from)),
         }
     }
 
-    fn transition(&mut self, event: &Event, who: &mut dyn Identify) -> Applied {
-        let EventKind::Transition { from, to, ref task, listener, .. } = event.kind else {
-            return Applied::Nothing;
+    pub(super) fn remember_death(&mut self, sk: u64, from: State) {
+        if self.deaths.len() == DEATHS {
+            self.deaths.pop_front();
+        }
+        self.deaths.push_back((sk, from));
+    }
+
+    /// Reports that the connection at `at` goes to `to`, and notes it there.
+    pub(super) fn step(&mut self, at: usize, to: State, time_ns: u64, said: Said, out: Out<'_>) {
+        let transition = self.make(at, to, time_ns, said);
+        out(Applied::Transition(transition));
+    }
+
+    pub(super) fn make(&mut self, at: usize, to: State, time_ns: u64, said: Said) -> Transition {
+        let wall_ns = self.wall(time_ns);
+        let conn = self.conns.get_mut(at);
+        let from = said.from.unwrap_or(conn.state);
+        if !knowledge::is_legal(from, to) {
+            self.illegal += 1;
+        }
+        let transition = Transition {
+            time_ns: wall_ns,
+            conn: conn.id,
+            from,
+            to,
+            in_state: conn.in_state(from, time_ns),
+            role: conn.role,
+            tuple: conn.tuple,
+            subject: Rc::clone(&conn.subject),
+            exact: said.exact && !conn.estimated,
+            mini: said.mini,
+            cause: said.cause,
+            reset_why: None,
+            errno: said.errno,
         };
-        let birth = from == State::Close || (from == State::Listen && to == State::SynRecv);
+        conn.state = to;
+        conn.since_ns = time_ns;
+        conn.since = Since::Exact;
+        transition
+    }
+
+    fn transition(&mut self, event: &Event, who: &mut dyn Identify, out: Out<'_>) {
+        let EventKind::Transition { from, to, ref task, listener, closed_as, .. } = event.kind else {
+            return;
+        };
+        if from == State::Listen && to == State::SynRecv {
+            return self.child(event, listener, who, out);
+        }
+        let birth = from == State::Close;
+        if from == State::SynSent && to == State::Established {
+            self.reuse(&Ends::of(event), out);
+        }
         let at = if birth {
-            self.born(event, from, to, task.as_ref(), listener, who)
+            self.born(event, from, role_of(to), task.as_ref(), listener, who, out)
         } else {
-            self.known(event, from, who)
+            self.known(event, from, task.as_ref(), who, out)
         };
-        let conn = &mut self.conns[at];
+        if to == State::Close {
+            return self.closed(at, event, from, closed_as, out);
+        }
+        let resets = self.conns.get(at).resets;
+        let cause = cause(from, to, event.error, resets, None);
+        self.step(
+            at,
+            to,
+            event.time_ns,
+            Said { from: Some(from), cause, errno: event.error, ..Said::EXACT },
+            out,
+        );
+    }
+
+    /// A new connection or listener; whatever had this key before is gone.
+    #[expect(clippy::too_many_arguments, reason = "all of them are what a birth is made of")]
+    pub(super) fn born(
+        &mut self,
+        event: &Event,
+        from: State,
+        role: Option<Role>,
+        task: Option<&Task>,
+        listener: Option<KernelSocket>,
+        who: &mut dyn Identify,
+        out: Out<'_>,
+    ) -> usize {
+        self.clear(event.sk, event.time_ns, out);
+        let own = task.map(|task| OwnerKey {
+            task: Rc::new(task.clone()),
+            source: if role == Some(Role::Listener) { OwnerSource::Listen } else { OwnerSource::Connect },
+        });
+        let owner = own.or_else(|| self.inherited(listener?));
+        self.add(event, from, role, Since::Never, key(event, owner), who)
+    }
+
+    /// A key begins anew: what waits for the old one's sake is decided, and what is left of it goes.
+    pub(super) fn clear(&mut self, sk: u64, time_ns: u64, out: Out<'_>) {
+        if !self.waiting.is_idle() {
+            for it in take(&mut self.waiting.closings, |it| it.sk == sk) {
+                self.finish_closing(it, out);
+            }
+            if let Some(it) = self.waiting.endings.take(sk) {
+                self.finish_ending(&it, it.cause, out);
+            }
+            for it in take(&mut self.waiting.births, |it| it.sk == sk) {
+                self.finish_birth(it, out);
+            }
+        }
+        if let Some(at) = self.conns.find(sk) {
+            self.lose(at, time_ns, out);
+        }
+        self.deaths.retain(|&(dead, _)| dead != sk);
+    }
+
+    /// Takes a connection out, and its request's ends with it.
+    pub(super) fn remove(&mut self, at: usize) -> Conn {
+        let conn = self.conns.remove(at);
+        if conn.mini && conn.state == State::NewSynRecv {
+            let ends = Ends::new(conn.subject.netns, conn.tuple);
+            if self.waiting.requests.get(&ends) == Some(&conn.sk) {
+                self.waiting.requests.remove(&ends);
+            }
+        }
+        conn
+    }
+
+    /// The listener's owner, if that address is a listener that we know.
+    pub(super) fn inherited(&self, listener: KernelSocket) -> Option<OwnerKey> {
+        let owner = self.listener(listener)?.subject.owner.as_ref()?;
+        Some(OwnerKey { task: Rc::clone(&owner.task), source: OwnerSource::Inherited })
+    }
+
+    pub(super) fn listener(&self, listener: KernelSocket) -> Option<&Conn> {
+        let found = self.conns.get(self.conns.find(listener.0)?);
+        (found.state == State::Listen).then_some(found)
+    }
+
+    /// The connection of an event that is not its first, brought up to date; a new one where we have missed the
+    /// beginning.
+    fn known(
+        &mut self,
+        event: &Event,
+        from: State,
+        task: Option<&Task>,
+        who: &mut dyn Identify,
+        out: Out<'_>,
+    ) -> usize {
+        let mut at = match self.conns.find(event.sk) {
+            Some(at) if same_ends(&self.conns.get(at).tuple, &event.tuple) => at,
+            found => {
+                if let Some(at) = found {
+                    // Its death and another's birth were lost.
+                    self.lose(at, event.time_ns, out);
+                }
+                let role = (from == State::Listen).then_some(Role::Listener);
+                self.add(event, from, role, Since::Never, key(event, None), who)
+            }
+        };
+        let conn = self.conns.get_mut(at);
         conn.tuple = merge(conn.tuple, event.tuple);
-        if !birth
-            && let Some(task) = task
+        if conn.unborn {
+            at = self.bear(at, event, who, out);
+        }
+        let conn = self.conns.get_mut(at);
+        if let Some(task) = task
             && conn.subject.owner.as_ref().is_none_or(|owner| owner.pid() != task.pid)
         {
             let owner = OwnerKey { task: Rc::new(task.clone()), source: OwnerSource::Close };
             conn.subject = who.identify(key(event, Some(owner)));
         }
-        let in_state = (!birth).then(|| in_state(conn, from, event.time_ns)).flatten();
-        let transition = Transition {
-            time_ns: wall(event.time_ns, self.offset_ns),
-            conn: conn.id,
-            from,
-            to,
-            in_state,
-            role: conn.role,
-            tuple: conn.tuple,
-            subject: Rc::clone(&conn.subject),
-            exact: is_exact(from, to, event.error),
-            mini: false,
-            cause: cause(from, to, event.error),
-            errno: event.error,
-        };
-        conn.state = to;
-        conn.since_ns = event.time_ns;
-        conn.since = Since::Exact;
-        if to == State::Close {
-            self.remove(at);
-            if self.deaths.len() == DEATHS {
-                self.deaths.pop_front();
-            }
-            self.deaths.push_back((event.sk, from));
+        at
+    }
+
+    /// A child's first transition where it comes without its ends: the next one tells.
+    pub(super) fn postpone_birth(&mut self, at: usize, event: &Event, out: Out<'_>) {
+        let transition =
+            self.make(at, State::SynRecv, event.time_ns, Said { from: Some(State::Listen), ..Said::EXACT });
+        if self.sight.minis {
+            self.conns.get_mut(at).unborn = true;
+            self.waiting.births.push(Birth { sk: event.sk, at_ns: event.time_ns, transition });
+        } else {
+            out(Applied::Transition(transition));
         }
-        Applied::Transition(transition)
     }
 
-    /// A new connection or listener; whatever had this key before is gone.
-    fn born(
-        &mut self,
-        event: &Event,
-        from: State,
-        to: State,
-        task: Option<&Task>,
-        listener: Option<KernelListener>,
-        who: &mut dyn Identify,
-    ) -> usize {
-        if let Some(at) = self.find(event.sk) {
-            self.remove(at);
+    fn finish_birth(&mut self, birth: Birth, out: Out<'_>) {
+        if let Some(at) = self.conns.find(birth.sk) {
+            self.conns.get_mut(at).unborn = false;
         }
-        self.deaths.retain(|&(sk, _)| sk != event.sk);
-        let role = match (from, to) {
-            (_, State::SynSent) => Some(Role::Client),
-            (_, State::Listen) => Some(Role::Listener),
-            (State::Listen, _) => Some(Role::Server),
-            _ => None,
-        };
-        let own = task.map(|task| OwnerKey {
-            task: Rc::new(task.clone()),
-            source: if to == State::Listen { OwnerSource::Listen } else { OwnerSource::Connect },
-        });
-        let owner = own.or_else(|| self.inherited(listener?));
-        let subject = who.identify(key(event, owner));
-        self.add(event, from, role, Since::Never, subject)
+        out(Applied::Transition(birth.transition));
     }
 
-    /// The listener's owner, if that address is a listener that we know.
-    fn inherited(&self, listener: KernelListener) -> Option<OwnerKey> {
-        let parent = &self.conns[self.find(listener.0)?];
-        let owner = parent.subject.owner.as_ref()?;
-        (parent.state == State::Listen)
-            .then(|| OwnerKey { task: Rc::clone(&owner.task), source: OwnerSource::Inherited })
-    }
-
-    /// The connection of an event that is not its first; a new one where we have missed the beginning.
-    fn known(&mut self, event: &Event, from: State, who: &mut dyn Identify) -> usize {
-        if let Some(at) = self.find(event.sk) {
-            if same_ends(&self.conns[at].tuple, &event.tuple) {
-                return at;
-            }
-            // Its death and another's birth were lost.
-            self.remove(at);
-        }
-        let role = (from == State::Listen).then_some(Role::Listener);
-        self.add(event, from, role, Since::Never, who.identify(key(event, None)))
-    }
-
-    fn port_known(&mut self, event: &Event) -> Applied {
-        match self.find(event.sk) {
-            Some(at) if self.conns[at].state == State::SynSent => {
-                let conn = &mut self.conns[at];
-                conn.tuple = merge(conn.tuple, event.tuple);
-                Applied::Completed(conn.id, conn.tuple)
-            }
-            _ => Applied::Nothing,
+    fn port_known(&mut self, event: &Event, out: Out<'_>) {
+        if let Some(at) = self.conns.find(event.sk)
+            && self.conns.get(at).state == State::SynSent
+        {
+            let conn = self.conns.get_mut(at);
+            conn.tuple = merge(conn.tuple, event.tuple);
+            out(Applied::Completed(conn.id, conn.tuple));
         }
     }
 
     /// A socket that is older than the tracer.
-    fn seen(&mut self, event: &Event, state: State, task: Option<&Task>, who: &mut dyn Identify) {
+    fn seen(&mut self, event: &Event, state: State, mini: bool, task: Option<&Task>, who: &mut dyn Identify) {
         if state == State::Close {
             return;
         }
         let owner = task.map(|task| OwnerKey { task: Rc::new(task.clone()), source: OwnerSource::Scan });
-        if let Some(at) = self.find(event.sk) {
-            let conn = &mut self.conns[at];
+        if let Some(at) = self.conns.find(event.sk) {
+            let conn = self.conns.get_mut(at);
             if owner.is_some() && conn.subject.owner.is_none() {
                 conn.subject = who.identify(key(event, owner));
             }
             return;
         }
-        let role = (state == State::Listen).then_some(Role::Listener);
-        self.add(event, state, role, Since::AtLeast, who.identify(key(event, owner)));
+        let role = match state {
+            State::Listen => Some(Role::Listener),
+            State::NewSynRecv => Some(Role::Server),
+            _ => None,
+        };
+        let at = self.add(event, state, role, Since::AtLeast, key(event, owner), who);
+        self.conns.get_mut(at).mini = mini;
+        if state == State::NewSynRecv {
+            self.waiting.requests.insert(Ends::of(event), event.sk);
+        }
     }
 }
 
-fn wall(monotonic_ns: u64, offset_ns: i64) -> i64 {
-    i64::try_from(monotonic_ns).unwrap_or(i64::MAX).saturating_add(offset_ns)
+/// What a record says beside what the connection knows.
+#[derive(Clone, Copy)]
+pub(super) struct Said {
+    /// The state before, where the kernel said it.
+    pub(super) from: Option<State>,
+    pub(super) cause: Option<Cause>,
+    pub(super) errno: u16,
+    pub(super) exact: bool,
+    pub(super) mini: bool,
 }
 
-fn key(event: &Event, owner: Option<OwnerKey>) -> SubjectKey {
+impl Said {
+    pub(super) const EXACT: Self = Self { from: None, cause: None, errno: 0, exact: true, mini: false };
+}
+
+fn role_of(first: State) -> Option<Role> {
+    match first {
+        State::SynSent => Some(Role::Client),
+        State::Listen => Some(Role::Listener),
+        _ => None,
+    }
+}
+
+pub(super) fn key(event: &Event, owner: Option<OwnerKey>) -> SubjectKey {
     SubjectKey { owner, uid: event.uid, netns: event.netns, cgroup: event.cgroup }
 }
 
-fn in_state(conn: &Conn, from: State, now_ns: u64) -> Option<InState> {
-    if conn.state != from || conn.since == Since::Never {
-        return None;
-    }
-    // Two CPUs' clocks may differ by less than a transition takes.
-    let ns = now_ns.saturating_sub(conn.since_ns);
-    Some(InState { ns, at_least: conn.since == Since::AtLeast })
-}
-
 /// What is known of both ends: the newer word, but nothing that was known is forgotten.
-fn merge(old: Tuple, new: Tuple) -> Tuple {
+pub(super) fn merge(old: Tuple, new: Tuple) -> Tuple {
     let mut merged = new;
     if new.local_port == 0 {
         merged.local_port = old.local_port;
@@ -360,7 +491,7 @@ fn merge(old: Tuple, new: Tuple) -> Tuple {
 }
 
 /// Whether both can be the same connection, as far as they are known.
-fn same_ends(old: &Tuple, new: &Tuple) -> bool {
+pub(super) fn same_ends(old: &Tuple, new: &Tuple) -> bool {
     let agree = |a: u16, b: u16| a == 0 || b == 0 || a == b;
     agree(old.local_port, new.local_port) && agree(old.remote_port, new.remote_port)
 }

@@ -1,0 +1,153 @@
+//! All scenarios at once, each in a network namespace of its own, under one tracer; then each is compared with what is
+//! expected, with /proc/net/tcp at every quiet point, and with what bpftrace saw of the full sockets.
+
+mod check;
+mod scenarios;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, OnceLock},
+    thread,
+    time::Duration,
+};
+
+use scenarios::Scenario;
+
+use crate::{
+    Test,
+    blind::Blind,
+    lab::{Story, Tracer, in_lab, sockstate},
+    observer::{self, Line, wait_for_states},
+    sockets::{Kind, fresh_port},
+    test,
+};
+
+/// The sockets at a moment when nothing is on its way.
+pub(super) struct Quiet {
+    pub(super) time: String,
+    pub(super) sockets: Vec<Line>,
+}
+
+/// Collects quiet points.
+#[derive(Default)]
+pub(super) struct Watch {
+    pub(super) points: Vec<Quiet>,
+    /// Why the scenario cannot be played here.
+    pub(super) skipped: Option<&'static str>,
+}
+
+impl Watch {
+    /// Waits for these states, and notes which socket is in which.
+    fn quiet(&mut self, states: &[&str]) {
+        let sockets = wait_for_states(states);
+        // Compared as text with the records' own.
+        self.points.push(Quiet { time: format!("{:.9}", jiff::Timestamp::now()), sockets });
+    }
+
+    fn cannot(&mut self, why: &'static str) {
+        self.skipped = Some(why);
+    }
+}
+
+/// What came of one scenario.
+pub(super) struct Outcome {
+    pub(super) netns: u64,
+    pub(super) port: u16,
+    pub(super) watch: Watch,
+}
+
+/// All of them under one tracer.
+pub(super) struct Run {
+    pub(super) story: Story,
+    outcomes: BTreeMap<(&'static str, &'static str), Result<Outcome, String>>,
+    /// Ports of connections of which this kernel hides transitions from every BPF program.
+    pub(super) hidden: Vec<u16>,
+}
+
+/// The tiers to test with: those that the environment names, or the best one and the estimate.
+fn tiers() -> Vec<String> {
+    match std::env::var("SOCKSTATE_TEST_TIER") {
+        Ok(tiers) => tiers.split(',').map(str::to_owned).collect(),
+        Err(_) => ["auto", "estimate", "none", "tracepoint"].map(str::to_owned).to_vec(),
+    }
+}
+
+pub(crate) fn tests() -> Vec<Test> {
+    let mut tests = Vec::new();
+    for tier in tiers() {
+        let run: &'static OnceLock<Option<Run>> = Box::leak(Box::default());
+        for scenario in scenarios::ALL {
+            for kind in Kind::ALL {
+                let tier = tier.clone();
+                let name = format!("lifecycle, {tier}: {}, {kind:?}", scenario.name);
+                tests.push(test(name, move || {
+                    // Played once, also if that fails.
+                    let play = || std::panic::catch_unwind(|| play(&tier)).ok();
+                    let run = run.get_or_init(play).as_ref().expect("the scenarios were played");
+                    let key = (scenario.name, kind_name(kind));
+                    match &run.outcomes[&key] {
+                        Ok(outcome) => check::scenario(run, scenario, kind, outcome, &tier),
+                        Err(error) => panic!("{error}"),
+                    }
+                }));
+            }
+        }
+        tests.push(test(format!("lifecycle, {tier}: nothing lost, nothing illegal"), move || {
+            let run = run.get().and_then(Option::as_ref).expect("the scenarios were played");
+            check::whole(run);
+        }));
+    }
+    tests
+}
+
+fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::V4 => "v4",
+        Kind::V6 => "v6",
+        Kind::Mapped => "mapped",
+    }
+}
+
+fn play(tier: &str) -> Run {
+    observer::watch();
+    let mut command = sockstate();
+    command.args(["trace", "--format", "json", "--alongside"]);
+    match tier {
+        // All of it on the classic tracepoint.
+        "tracepoint" => command.args(["--hook", "tracepoint"]),
+        tier => command.args(["--tier", tier]),
+    };
+    let tracer = Tracer::spawn(&mut command);
+    // In the virtual machines process 1 is nobody special.
+    let blind = (!observer::is_in_vm()).then(Blind::watch_all);
+    let outcomes = Mutex::new(BTreeMap::new());
+    thread::scope(|scope| {
+        for scenario in scenarios::ALL {
+            for kind in Kind::ALL {
+                let outcomes = &outcomes;
+                let port = fresh_port();
+                scope.spawn(move || {
+                    let result = thread::scope(|inner| inner.spawn(|| one(scenario, kind, port)).join());
+                    let result = result.map_err(|panic| {
+                        let text = panic.downcast_ref::<String>().cloned();
+                        text.unwrap_or_else(|| "the scenario failed".into())
+                    });
+                    outcomes.lock().expect("lock").insert((scenario.name, kind_name(kind)), result);
+                });
+            }
+        }
+    });
+    let outcomes = outcomes.into_inner().expect("lock");
+    // What the ends of the namespaces do to mini-sockets is on its way.
+    thread::sleep(Duration::from_millis(50));
+    let hidden = blind.map(|blind| blind.ports()).unwrap_or_default();
+    Run { story: tracer.stop(), outcomes, hidden }
+}
+
+fn one(scenario: &Scenario, kind: Kind, port: u16) -> Outcome {
+    in_lab(|netns| {
+        let mut watch = Watch::default();
+        (scenario.play)(kind, port, &mut watch);
+        Outcome { netns, port, watch }
+    })
+}

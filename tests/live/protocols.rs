@@ -1,0 +1,60 @@
+//! Protocols that share TCP's tracepoint must not confuse it.
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::{
+    Test,
+    lab::{Story, Tracer, in_lab, path},
+    observer::wait_for_states,
+    sockets::fresh_port,
+    test,
+};
+
+const IPPROTO_SCTP: i32 = 132;
+const IPPROTO_MPTCP: i32 = 262;
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test("protocols: SCTP is not TCP", sctp),
+        test("protocols: MPTCP shows each of its TCP connections once", mptcp),
+    ]
+}
+
+/// One connection of that protocol, as far as this kernel has it.
+fn traced(protocol: i32) -> Option<Story> {
+    let address = |port: u16| std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, port)).into();
+    in_lab(|netns| {
+        let socket = || Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::from(protocol)));
+        let (Ok(listener), Ok(client)) = (socket(), socket()) else {
+            println!("SKIPPED: this kernel has no protocol {protocol}");
+            return None;
+        };
+        let port = fresh_port();
+        let tracer = Tracer::start(netns, &[]);
+        listener.bind(&address(port)).expect("bind");
+        listener.listen(4).expect("listen");
+        client.connect(&address(port)).expect("connect");
+        let server = listener.accept().expect("accept").0;
+        if protocol == IPPROTO_MPTCP {
+            wait_for_states(&["LISTEN", "ESTABLISHED", "ESTABLISHED"]);
+        }
+        drop((client, server, listener));
+        Some(tracer.stop())
+    })
+}
+
+fn sctp() {
+    if let Some(story) = traced(IPPROTO_SCTP) {
+        assert_eq!(story.transitions().count(), 0, "{:#?}", story.records);
+    }
+}
+
+fn mptcp() {
+    let Some(story) = traced(IPPROTO_MPTCP) else { return };
+    let opened: Vec<Vec<String>> = story.connections().iter().map(|it| path(it)).collect();
+    let begins = |states: &[&str]| opened.iter().filter(|it| it.len() > 3 && it[..3] == *states).count();
+    assert_eq!(begins(&["CLOSE", "SYN_SENT", "ESTABLISHED"]), 1, "{opened:?}");
+    assert_eq!(begins(&["LISTEN", "SYN_RECV", "ESTABLISHED"]), 1, "{opened:?}");
+    assert_eq!(opened.len(), 3, "and the listener: {opened:?}");
+    assert_eq!(story.records.last().map(|it| &it["illegal"]), Some(&0.into()));
+}

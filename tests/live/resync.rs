@@ -1,0 +1,90 @@
+//! After losses the stream is put right: what it says in the end is what /proc/net/tcp shows.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::{
+    Test,
+    lab::{Tracer, in_lab},
+    load::{Load, Mode},
+    observer::{Line, proc_net_tcp},
+    sockets::{Kind, fresh_port},
+    test,
+};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test("resync: after a loss the stream ends with the truth", after_a_loss),
+        test("resync: nothing to correct where nothing was lost", nothing_to_correct),
+    ]
+}
+
+/// What a reader of the stream believes: the sockets that are there.
+fn believed(records: &[Value]) -> Vec<Line> {
+    let mut last: BTreeMap<&str, Line> = BTreeMap::new();
+    for it in records {
+        let state = match it["kind"].as_str() {
+            Some("transition") => &it["to"],
+            Some("resync" | "snapshot") => &it["state"],
+            _ => continue,
+        };
+        let port = |end: &str| it[end]["port"].as_u64().unwrap_or(0) as u16;
+        let line = (port("local"), port("remote"), state.as_str().expect("state").to_owned());
+        last.insert(it["conn"].as_str().expect("conn"), line);
+    }
+    let mut lines: Vec<Line> = last.into_values().filter(|line| line.2 != "CLOSE").collect();
+    lines.sort();
+    lines
+}
+
+fn after_a_loss() {
+    in_lab(|netns| {
+        let mut tracer = Tracer::start(netns, &["--ring-size", "4K", "--resync", "1s"]);
+        let (port, nobody) = (fresh_port(), fresh_port());
+        let load = Load { mode: Mode::Fin, threads: 1, count: 2000, acceptors: false, gap_us: 0, port };
+        load.run().expect("load");
+        let (listener, client, server) = Kind::V4.pair(fresh_port());
+        drop(client);
+        tracer.wait_for(|it| it["kind"] == "lost");
+        tracer.wait_for(|it| it["kind"] == "resync");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            // A connection of its own says how far the stream has come.
+            let error = Kind::V4.connect(nobody).expect_err("nobody listens");
+            assert_eq!(error.raw_os_error(), Some(libc::ECONNREFUSED));
+            tracer.wait_for(|it| it["remote"]["port"] == nobody && it["to"] == "CLOSE");
+            let (said, shown) = (believed(tracer.seen()), proc_net_tcp());
+            if said == shown {
+                break;
+            }
+            let wrong: Vec<_> = said.iter().filter(|line| !shown.contains(line)).take(5).collect();
+            let missing: Vec<_> = shown.iter().filter(|line| !said.contains(line)).take(5).collect();
+            assert!(Instant::now() < deadline, "wrong {wrong:?}, missing {missing:?}");
+        }
+        drop((listener, server));
+        tracer.stop();
+    });
+}
+
+fn nothing_to_correct() {
+    in_lab(|netns| {
+        let mut tracer = Tracer::start(netns, &["--resync", "100ms"]);
+        let start = Instant::now();
+        let mut last = None;
+        // Looked at many times while connections come and go.
+        while start.elapsed() < Duration::from_millis(1500) {
+            let (listener, client, server) = Kind::V4.pair(fresh_port());
+            drop((client, server));
+            drop(listener);
+            last = Some(tracer.wait_for(|it| it["from"] == "LISTEN" && it["to"] == "CLOSE"));
+        }
+        assert!(last.is_some());
+        let story = tracer.stop();
+        let resyncs: Vec<&Value> = story.of("resync").collect();
+        assert!(resyncs.is_empty(), "{resyncs:#?}");
+    });
+}

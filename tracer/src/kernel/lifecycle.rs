@@ -1,0 +1,262 @@
+//! Mini-sockets: the best hooks for them that work here, chosen by trying.
+
+use std::any::Any;
+
+use aya::{
+    Btf, Ebpf,
+    programs::{FEntry, FExit, KProbe},
+};
+
+use super::load::{Attempt, LoadError, chain};
+
+/// What shows mini-sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// fentry and fexit on the functions that make and end them.
+    Fentry,
+    /// kprobes on the same functions.
+    Kprobe,
+    /// Their timers' tracepoints.
+    Timers,
+    /// Nothing: the full socket's flags allow an estimate.
+    Estimate,
+    /// Nothing, and no estimate either.
+    None,
+}
+
+impl Tier {
+    /// The order in which they are tried.
+    pub(super) const ORDER: [Self; 5] =
+        [Self::Fentry, Self::Kprobe, Self::Timers, Self::Estimate, Self::None];
+
+    /// As records and doctor show it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fentry => "fentry",
+            Self::Kprobe => "kprobe",
+            Self::Timers => "timers",
+            Self::Estimate => "estimate",
+            Self::None => "none",
+        }
+    }
+
+    /// Whether mini-sockets are seen as they are.
+    #[must_use]
+    pub fn is_exact(self) -> bool {
+        matches!(self, Self::Fentry | Self::Kprobe | Self::Timers)
+    }
+}
+
+/// How a function is hooked.
+#[derive(Clone, Copy, PartialEq)]
+enum At {
+    Entry,
+    Exit,
+}
+
+/// One hook of a set: the functions that it may be called, our programs, and what it is for.
+struct Piece {
+    functions: &'static [&'static str],
+    fentry: (&'static str, At),
+    kprobe: &'static [&'static str],
+    required: bool,
+    purpose: &'static str,
+}
+
+const CALLS: [Piece; 9] = [
+    Piece {
+        // Renamed in 6.12, commit b334b924c9b7.
+        functions: &["inet_twsk_hashdance_schedule", "inet_twsk_hashdance"],
+        fentry: ("tw_begins", At::Entry),
+        kprobe: &["tw_begins_probe"],
+        required: true,
+        purpose: "TIME_WAIT and orphaned FIN_WAIT2 begin",
+    },
+    Piece {
+        functions: &["__inet_twsk_schedule"],
+        fentry: ("tw_again", At::Entry),
+        kprobe: &["tw_again_probe"],
+        required: true,
+        purpose: "orphaned FIN_WAIT2 becomes TIME_WAIT",
+    },
+    Piece {
+        functions: &["inet_twsk_kill"],
+        fentry: ("tw_ends", At::Entry),
+        kprobe: &["tw_ends_probe"],
+        required: true,
+        purpose: "TIME_WAIT and orphaned FIN_WAIT2 end",
+    },
+    Piece {
+        functions: &["tw_timer_handler"],
+        fentry: ("tw_expires", At::Entry),
+        kprobe: &["tw_expires_probe"],
+        required: true,
+        purpose: "they end because their time is over",
+    },
+    Piece {
+        functions: &["inet_csk_reqsk_queue_hash_add"],
+        fentry: ("req_begins", At::Exit),
+        kprobe: &["req_begins_probe", "req_begun_probe"],
+        required: true,
+        purpose: "half-open connections begin",
+    },
+    Piece {
+        functions: &["tcp_v4_reqsk_destructor"],
+        fentry: ("req_ends", At::Entry),
+        kprobe: &["req_ends_probe"],
+        required: true,
+        purpose: "half-open connections end",
+    },
+    Piece {
+        functions: &["tcp_v6_reqsk_destructor"],
+        fentry: ("req_ends_v6", At::Entry),
+        kprobe: &["req_ends_v6_probe"],
+        required: true,
+        purpose: "the same over IPv6",
+    },
+    Piece {
+        functions: &["reqsk_timer_handler"],
+        fentry: ("req_expires", At::Entry),
+        kprobe: &["req_expires_probe", "req_expired_probe"],
+        required: true,
+        purpose: "they end because nobody answered",
+    },
+    Piece {
+        functions: &["tcp_get_cookie_sock"],
+        fentry: ("req_cookie", At::Entry),
+        kprobe: &["req_cookie_probe"],
+        required: false,
+        purpose: "connections that begin with a SYN cookie",
+    },
+];
+
+const TIMERS: [(&str, &str, &str); 4] = [
+    ("timer_start", "timer_start", "mini-sockets begin"),
+    ("timer_cancel", "timer_cancel", "mini-sockets end"),
+    ("timer_expire", "timer_expire_entry", "mini-sockets end because their time is over"),
+    ("packet_freed", "kfree_skb", "orphaned FIN_WAIT2 becomes TIME_WAIT, at once"),
+];
+
+/// Programs of that tier that run now; dropping this detaches them.
+pub(super) type LifecycleLinks = Vec<Box<dyn Any + Send>>;
+
+/// Attaches all of `tier`, or nothing.
+pub(super) fn attach(
+    tier: Tier,
+    ebpf: &mut Ebpf,
+    btf: Option<&Btf>,
+    hash_add_result: u32,
+    attempts: &mut Vec<Attempt>,
+) -> Result<LifecycleLinks, LoadError> {
+    let mut links = LifecycleLinks::new();
+    match tier {
+        Tier::Fentry | Tier::Kprobe => {
+            for piece in &CALLS {
+                let result = attach_piece(tier, piece, ebpf, btf, hash_add_result, &mut links);
+                let hook = format!("{}/{}", tier.name(), piece.functions[0]);
+                note(attempts, hook, piece.purpose, &result);
+                if piece.required {
+                    result?;
+                }
+            }
+            if tier == Tier::Fentry {
+                // Optional beside its entry: without it a later reset of the same request may read as its time being over.
+                hook_fexit(ebpf, btf, "req_expired", "reqsk_timer_handler", &mut links)?;
+            }
+        }
+        Tier::Timers => {
+            let btf = btf.ok_or("no BTF")?;
+            for (name, tracepoint, purpose) in TIMERS {
+                let result = super::load::attach_tp_btf(ebpf, name, tracepoint, btf)
+                    .map(|link| links.push(Box::new(link)));
+                note(attempts, format!("tp_btf/{tracepoint}"), purpose, &result);
+                result?;
+            }
+        }
+        Tier::Estimate | Tier::None => {}
+    }
+    Ok(links)
+}
+
+fn note(attempts: &mut Vec<Attempt>, hook: String, purpose: &'static str, result: &Result<(), LoadError>) {
+    let error = result.as_ref().err().map(|error| chain(&**error));
+    attempts.push(Attempt { hook, purpose, error });
+}
+
+fn attach_piece(
+    tier: Tier,
+    piece: &Piece,
+    ebpf: &mut Ebpf,
+    btf: Option<&Btf>,
+    hash_add_result: u32,
+    links: &mut LifecycleLinks,
+) -> Result<(), LoadError> {
+    let mut errors = Vec::new();
+    for function in piece.functions {
+        let result = if tier == Tier::Fentry {
+            let (name, at) = piece.fentry;
+            match at {
+                At::Entry => hook_fentry(ebpf, btf, name, function, links),
+                At::Exit => {
+                    // The one that finds the function's result.
+                    let name = match hash_add_result {
+                        0 => name.to_owned(),
+                        place => format!("{name}_result{place}"),
+                    };
+                    hook_fexit(ebpf, btf, &name, function, links)
+                }
+            }
+        } else {
+            piece.kprobe.iter().try_for_each(|name| hook_kprobe(ebpf, name, function, links))
+        };
+        match result {
+            Ok(()) => return Ok(()),
+            Err(error) => errors.push(chain(&*error)),
+        }
+    }
+    Err(errors.join("; ").into())
+}
+
+fn hook_fentry(
+    ebpf: &mut Ebpf,
+    btf: Option<&Btf>,
+    name: &str,
+    function: &str,
+    links: &mut LifecycleLinks,
+) -> Result<(), LoadError> {
+    let program: &mut FEntry = ebpf.program_mut(name).ok_or("the object lacks the program")?.try_into()?;
+    program.load(function, btf.ok_or("no BTF")?)?;
+    let link = program.attach()?;
+    links.push(Box::new(program.take_link(link)?));
+    Ok(())
+}
+
+fn hook_fexit(
+    ebpf: &mut Ebpf,
+    btf: Option<&Btf>,
+    name: &str,
+    function: &str,
+    links: &mut LifecycleLinks,
+) -> Result<(), LoadError> {
+    let program: &mut FExit = ebpf.program_mut(name).ok_or("the object lacks the program")?.try_into()?;
+    program.load(function, btf.ok_or("no BTF")?)?;
+    let link = program.attach()?;
+    links.push(Box::new(program.take_link(link)?));
+    Ok(())
+}
+
+fn hook_kprobe(
+    ebpf: &mut Ebpf,
+    name: &str,
+    function: &str,
+    links: &mut LifecycleLinks,
+) -> Result<(), LoadError> {
+    let program: &mut KProbe = ebpf.program_mut(name).ok_or("the object lacks the program")?.try_into()?;
+    if program.fd().is_err() {
+        program.load()?;
+    }
+    let link = program.attach(function, 0)?;
+    links.push(Box::new(program.take_link(link)?));
+    Ok(())
+}
