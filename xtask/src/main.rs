@@ -4,11 +4,13 @@ mod bench;
 mod build_ebpf;
 mod check;
 mod directions;
+mod kernels;
 #[path = "../../tests/support/load.rs"]
 mod load;
 #[path = "../../tests/support/netns.rs"]
 mod netns;
 mod setup;
+mod vm;
 
 use std::{
     path::{Path, PathBuf},
@@ -42,6 +44,8 @@ enum Cli {
     Check,
     /// Rebuild the kernel programs and the committed object.
     BuildEbpf,
+    /// Run the live tests on other kernels, under QEMU.
+    Vm(vm::Args),
     /// Measure against tcpstates, an empty program and no tracer.
     Bench(bench::Args),
     /// Internal: make load in an own network namespace and print what was made.
@@ -72,6 +76,7 @@ fn main() -> Result<()> {
             setup::programs()?;
             build_ebpf::commit()
         }
+        Cli::Vm(args) => vm::all(&args),
         Cli::Bench(args) => bench::all(&args),
         Cli::Internal(Internal::Load(load)) => {
             let made = netns::in_new_netns(|| load.run())??;

@@ -13,6 +13,14 @@ const BPF_LINKER: &str = "0.10.3";
 const TOOLS: [(&str, &str); 3] =
     [("ip", "iproute2"), ("bpftrace", "bpftrace"), ("tcpstates", "libbpf-tools")];
 
+/// What virtual machines take.
+const MACHINES: [(&str, &str); 4] = [
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("busybox", "busybox-static"),
+    ("cpio", "cpio"),
+    ("xz", "xz-utils"),
+];
+
 /// What the programs are built with on Debian.
 const DEBIAN_RUST: [&str; 4] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "rust-web-clippy"];
 
@@ -20,11 +28,17 @@ const DEBIAN_RUST: [&str; 4] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-b
 pub(crate) fn all() -> Result<()> {
     rustup_components()?;
     programs()?;
-    let missing: Vec<&str> = TOOLS.iter().filter(|(tool, _)| find(tool).is_none()).map(|it| it.1).collect();
-    if !missing.is_empty() {
-        debian(&missing)?;
-    }
-    Ok(())
+    tools(&TOOLS)
+}
+
+/// What running other kernels takes.
+pub(crate) fn virtual_machines() -> Result<()> {
+    tools(&MACHINES)
+}
+
+fn tools(wanted: &[(&str, &str)]) -> Result<()> {
+    let missing: Vec<&str> = wanted.iter().filter(|(tool, _)| find(tool).is_none()).map(|it| it.1).collect();
+    if missing.is_empty() { Ok(()) } else { debian(&missing) }
 }
 
 /// What building the programs takes.
