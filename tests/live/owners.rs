@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::{
     Test,
     lab::{Story, Tracer, in_lab, own_netns, path},
-    observer::wait_for_states,
+    observer::{self, wait_for_states},
     roles::{Actor, inheritable, send_fd},
     sockets::{Kind, fresh_port, keep_over_exec},
     test,

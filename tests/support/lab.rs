@@ -177,11 +177,6 @@ impl Story {
         assert_eq!(found.len(), 1, "one {role}: {:#?}", self.records);
         found.remove(0)
     }
-
-    /// How many transitions were reported lost.
-    pub(crate) fn lost(&self) -> u64 {
-        self.of("lost").map(|record| record["count"].as_u64().expect("count")).sum()
-    }
 }
 
 /// `from -> to` of some transitions.
