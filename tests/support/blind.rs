@@ -21,9 +21,17 @@ impl Blind {
         ))
     }
 
-    /// Counts all TCP from now on.
+    /// Sees all TCP from now on, and the timers that run out.
     pub(crate) fn watch_all() -> Self {
-        Self::with_filter("protocol == 6")
+        let blind = Self::with_filter("protocol == 6");
+        fs::write(blind.instance.join("events/timer/timer_expire_entry/enable"), "1").expect("timers");
+        blind
+    }
+
+    /// Whether a mini-socket's time was over in that context.
+    pub(crate) fn has_expired_minis(&self) -> bool {
+        let text = fs::read_to_string(self.instance.join("trace")).expect("trace");
+        text.contains("function=tw_timer_handler") || text.contains("function=reqsk_timer_handler")
     }
 
     fn with_filter(filter: &str) -> Self {
@@ -61,6 +69,7 @@ impl Blind {
 impl Drop for Blind {
     fn drop(&mut self) {
         let _ = fs::write(self.instance.join("events/sock/inet_sock_set_state/enable"), "0");
+        let _ = fs::write(self.instance.join("events/timer/timer_expire_entry/enable"), "0");
         let _ = fs::remove_dir(&self.instance);
     }
 }

@@ -62,6 +62,8 @@ pub(super) struct Run {
     outcomes: BTreeMap<(&'static str, &'static str), Result<Outcome, String>>,
     /// Ports of connections of which this kernel hides transitions from every BPF program.
     pub(super) hidden: Vec<u16>,
+    /// It has hidden the end of a mini-socket too; of which is not to be known.
+    pub(super) hidden_end: bool,
 }
 
 /// The tiers to test with: those that the environment names, or the best one and the estimate.
@@ -140,8 +142,9 @@ fn play(tier: &str) -> Run {
     let outcomes = outcomes.into_inner().expect("lock");
     // What the ends of the namespaces do to mini-sockets is on its way.
     thread::sleep(Duration::from_millis(50));
+    let hidden_end = blind.as_ref().is_some_and(Blind::has_expired_minis);
     let hidden = blind.map(|blind| blind.ports()).unwrap_or_default();
-    Run { story: tracer.stop(), outcomes, hidden }
+    Run { story: tracer.stop(), outcomes, hidden, hidden_end }
 }
 
 fn one(scenario: &Scenario, kind: Kind, port: u16) -> Outcome {
