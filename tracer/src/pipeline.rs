@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, thread, time::Duration};
 
+use rustix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -163,18 +164,22 @@ impl Writer {
 /// Wall clock minus `CLOCK_MONOTONIC`, in ns.
 #[must_use]
 pub fn clock_offset_ns() -> i64 {
-    use rustix::time::{ClockId, clock_gettime};
-    let ns = |id| {
-        let time = clock_gettime(id);
-        time.tv_sec * 1_000_000_000 + time.tv_nsec
-    };
-    ns(ClockId::Realtime) - ns(ClockId::Monotonic)
+    now_ns() - clock_ns(ClockId::Monotonic)
 }
 
 /// The wall clock, in ns since the epoch.
 #[must_use]
 pub fn now_ns() -> i64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    clock_ns(ClockId::Realtime)
+}
+
+/// `CLOCK_MONOTONIC`, ns.
+fn monotonic_ns() -> u64 {
+    clock_ns(ClockId::Monotonic) as u64
+}
+
+fn clock_ns(clock: ClockId) -> i64 {
+    let time = clock_gettime(clock);
     time.tv_sec * 1_000_000_000 + time.tv_nsec
 }
 
@@ -449,12 +454,6 @@ fn route(router: &mut Router, writer: &mut Writer, applied: Applied) {
             }
         }
     }
-}
-
-/// `CLOCK_MONOTONIC`, ns.
-fn monotonic_ns() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    (time.tv_sec * 1_000_000_000 + time.tv_nsec) as u64
 }
 
 /// How many of `buffered` bytes end at a block's boundary, after `written` that went out before.

@@ -130,6 +130,14 @@ scenarios! {
     ];
 }
 
+/// The client resets, and the server's socket is closed afterwards.
+fn reset_by(client: Socket, server: Socket, watch: &mut Watch) {
+    reset_on_close(&client);
+    drop(client);
+    watch.quiet(&["LISTEN"]);
+    drop(server);
+}
+
 fn client_first(kind: Kind, port: u16, watch: &mut Watch) {
     let (listener, client, server) = kind.pair(port);
     watch.quiet(&["LISTEN", "ESTABLISHED", "ESTABLISHED"]);
@@ -180,7 +188,8 @@ fn orphan_late(kind: Kind, port: u16, watch: &mut Watch) {
 }
 
 fn orphan_expires(kind: Kind, port: u16, watch: &mut Watch) {
-    sysctl("ipv4/tcp_fin_timeout", "1").expect("sysctl");
+    // Long enough to be seen on a machine that does much else.
+    sysctl("ipv4/tcp_fin_timeout", "5").expect("sysctl");
     let (_listener, client, server) = kind.pair(port);
     drop(client);
     watch.quiet(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
@@ -275,10 +284,7 @@ fn no_time_wait(kind: Kind, port: u16, watch: &mut Watch) {
 
 fn reset(kind: Kind, port: u16, watch: &mut Watch) {
     let (_listener, client, server) = kind.pair(port);
-    reset_on_close(&client);
-    drop(client);
-    watch.quiet(&["LISTEN"]);
-    drop(server);
+    reset_by(client, server, watch);
 }
 
 fn unread(kind: Kind, port: u16, watch: &mut Watch) {
@@ -337,10 +343,7 @@ fn half_open_then_open(kind: Kind, port: u16, watch: &mut Watch) {
     make_hear(&client);
     watch.quiet(&["LISTEN", "ESTABLISHED", "ESTABLISHED"]);
     let server = listener.accept().expect("accept").0;
-    reset_on_close(&client);
-    drop(client);
-    watch.quiet(&["LISTEN"]);
-    drop(server);
+    reset_by(client, server, watch);
 }
 
 fn half_open_reset(kind: Kind, port: u16, watch: &mut Watch) {
@@ -354,10 +357,7 @@ fn syn_cookie(kind: Kind, port: u16, watch: &mut Watch) {
     sysctl("ipv4/tcp_syncookies", "2").expect("sysctl");
     let (_listener, client, server) = kind.pair(port);
     watch.quiet(&["LISTEN", "ESTABLISHED", "ESTABLISHED"]);
-    reset_on_close(&client);
-    drop(client);
-    watch.quiet(&["LISTEN"]);
-    drop(server);
+    reset_by(client, server, watch);
 }
 
 fn fast_open(kind: Kind, port: u16, watch: &mut Watch) {
@@ -369,10 +369,7 @@ fn fast_open(kind: Kind, port: u16, watch: &mut Watch) {
     let mut server = listener.accept().expect("accept").0;
     server.read_exact(&mut [0; 2]).expect("read");
     watch.quiet(&["LISTEN", "ESTABLISHED", "ESTABLISHED"]);
-    reset_on_close(&client);
-    drop(client);
-    watch.quiet(&["LISTEN"]);
-    drop(server);
+    reset_by(client, server, watch);
 }
 
 fn simultaneous_close(kind: Kind, port: u16, watch: &mut Watch) {
@@ -425,10 +422,7 @@ fn reuse_by_connect(kind: Kind, port: u16, watch: &mut Watch) {
     let client = kind.connect_from(40_000, port).expect("connect");
     let server = listener.accept().expect("accept").0;
     watch.quiet(&["LISTEN", "ESTABLISHED", "ESTABLISHED"]);
-    reset_on_close(&client);
-    drop(client);
-    watch.quiet(&["LISTEN"]);
-    drop(server);
+    reset_by(client, server, watch);
 }
 
 fn reuse_by_syn(kind: Kind, port: u16, watch: &mut Watch) {
@@ -443,10 +437,7 @@ fn reuse_by_syn(kind: Kind, port: u16, watch: &mut Watch) {
     let client = kind.connect_from(40_000, port).expect("connect");
     let server = listener.accept().expect("accept").0;
     watch.quiet(&["LISTEN", "ESTABLISHED", "ESTABLISHED"]);
-    reset_on_close(&client);
-    drop(client);
-    watch.quiet(&["LISTEN"]);
-    drop(server);
+    reset_by(client, server, watch);
 }
 
 fn connect_twice(kind: Kind, port: u16, watch: &mut Watch) {
@@ -457,10 +448,7 @@ fn connect_twice(kind: Kind, port: u16, watch: &mut Watch) {
     kind.connect_again(&client, port);
     let server = listener.accept().expect("accept").0;
     watch.quiet(&["LISTEN", "ESTABLISHED", "ESTABLISHED"]);
-    reset_on_close(&client);
-    drop(client);
-    watch.quiet(&["LISTEN"]);
-    drop(server);
+    reset_by(client, server, watch);
 }
 
 fn keepalive(kind: Kind, port: u16, watch: &mut Watch) {

@@ -124,13 +124,7 @@ impl Json {
         out.extend_from_slice(br#","conn":""#);
         hex(it.conn.0, out);
         out.extend_from_slice(br#"","state":""#);
-        state(it.state, "state", out);
-        text_or_null("role", it.role.map(Role::name), out);
-        ends(&it.tuple, out);
-        subject(&it.subject, out);
-        if it.mini {
-            out.extend_from_slice(br#","mini":true"#);
-        }
+        socket(it.state, it.role, &it.tuple, &it.subject, it.mini, out);
     }
 
     fn resync(&mut self, seq: u64, it: &Resync, out: &mut Vec<u8>) {
@@ -145,13 +139,7 @@ impl Json {
             None => out.extend_from_slice(br#"","was":null"#),
         }
         out.extend_from_slice(br#","state":""#);
-        state(it.state, "state", out);
-        text_or_null("role", it.role.map(Role::name), out);
-        ends(&it.tuple, out);
-        subject(&it.subject, out);
-        if it.mini {
-            out.extend_from_slice(br#","mini":true"#);
-        }
+        socket(it.state, it.role, &it.tuple, &it.subject, it.mini, out);
     }
 
     fn lost(&mut self, seq: u64, it: &Lost, out: &mut Vec<u8>) {
@@ -217,6 +205,17 @@ fn states(from: State, to: State, out: &mut Vec<u8>) {
     out.extend_from_slice(br#","to":""#);
     state(to, "to", out);
     out.extend_from_slice(br#","in_state_ns":"#);
+}
+
+/// A socket as it is, from its state on.
+fn socket(is: State, role: Option<Role>, tuple: &Tuple, whose: &Subject, mini: bool, out: &mut Vec<u8>) {
+    state(is, "state", out);
+    text_or_null("role", role.map(Role::name), out);
+    ends(tuple, out);
+    subject(whose, out);
+    if mini {
+        out.extend_from_slice(br#","mini":true"#);
+    }
 }
 
 /// The name and its closing quote; an unknown one keeps its number beside it.

@@ -161,7 +161,7 @@ pub(super) fn attach(
                 }
             }
             if tier == Tier::Fentry {
-                // Optional beside its entry: without it a later reset of the same request may read as its time being over.
+                // Behind its entry: else a later reset of the same request would read as its time being over.
                 hook_fexit(ebpf, btf, "req_expired", "reqsk_timer_handler", &mut links)?;
             }
         }

@@ -248,6 +248,7 @@ impl Loader<'_> {
             None if known => Tier::ORDER.to_vec(),
             None => vec![Tier::None],
         };
+        let btf = self.btf()?;
         let mut failed = Vec::new();
         for tier in tiers {
             let mut ebpf = match self.object(hook, tier) {
@@ -258,7 +259,6 @@ impl Loader<'_> {
                 }
                 Err(error) => return Err(error),
             };
-            let btf = self.btf()?;
             // First of all, so that no mini-socket is seen whose full socket was not.
             let mut links = Links::default();
             let mark = self.attempts.len();

@@ -39,8 +39,7 @@ impl Table {
             None
         };
         let waits = self.sight.resets && may_be_reset_next(from, errno, resets, closed_as);
-        let closing =
-            |transition| Closing { sk: event.sk, at_ns: event.time_ns, transition, likely, reset: None };
+        let closing = |transition| Closing { sk: event.sk, at_ns: event.time_ns, transition, likely };
         let said = Said { from: Some(from), cause, errno, exact: !hidden, mini: false };
         if likely.is_some() || waits {
             let transition = self.make(at, State::Close, event.time_ns, said);
@@ -50,7 +49,7 @@ impl Table {
             if waits {
                 self.waiting.closings.push(closing);
             } else {
-                self.finish_closing(closing, out);
+                self.finish_closing(closing, None, out);
             }
             return;
         }
@@ -61,17 +60,16 @@ impl Table {
 
     pub(super) fn reset_sent(&mut self, sk: u64, sent: Sent, out: Out<'_>) {
         if let Some(at) = self.waiting.closings.iter().position(|it| it.sk == sk) {
-            let mut closing = self.waiting.closings.swap_remove(at);
-            closing.reset = Some(sent);
-            self.finish_closing(closing, out);
+            let closing = self.waiting.closings.swap_remove(at);
+            self.finish_closing(closing, Some(sent), out);
         } else if let Some(at) = self.conns.find(sk) {
             self.conns.get_mut(at).resets.sent = Some(sent);
         }
     }
 
-    pub(super) fn finish_closing(&mut self, closing: Closing, out: Out<'_>) {
+    pub(super) fn finish_closing(&mut self, closing: Closing, reset: Option<Sent>, out: Out<'_>) {
         let mut transition = closing.transition;
-        if let Some(sent) = closing.reset {
+        if let Some(sent) = reset {
             transition.cause = transition.cause.or(Some(Cause::ResetSent));
             transition.reset_why = reset_why(sent, &self.sight.reset_reasons);
             transition.exact = true;

@@ -251,16 +251,6 @@ impl Table {
             other => other,
         };
         self.step(at, State::Close, time_ns, Said { cause, mini: true, ..Said::EXACT }, out);
-        self.remove_ended(at);
-    }
-
-    /// Takes out what has gone to CLOSE.
-    pub(super) fn remove_ended(&mut self, at: usize) {
-        // A request's ends are not known by its state any more.
-        let conn = self.conns.remove(at);
-        let ends = Ends::new(conn.subject.netns, conn.tuple);
-        if self.waiting.requests.get(&ends) == Some(&conn.sk) {
-            self.waiting.requests.remove(&ends);
-        }
+        self.remove(at);
     }
 }

@@ -6,11 +6,11 @@ use std::{
 };
 
 use super::{
-    conns::{Since, plain},
-    table::{Applied, Out, Table, key, same_ends},
+    conns::{Conn, Since, plain},
+    table::{Applied, Out, Table, same_ends},
     wait::Ends,
 };
-use crate::model::{ConnId, Event, EventKind, Identify, Resync, Role, State};
+use crate::model::{ConnId, Event, EventKind, Identify, Resync, State};
 
 /// What the kernel's tables held, after everything up to then was applied.
 #[derive(Debug)]
@@ -70,16 +70,7 @@ impl Table {
             }
             self.lose(at, event.time_ns, out);
         }
-        let role = match state {
-            State::Listen => Some(Role::Listener),
-            State::NewSynRecv => Some(Role::Server),
-            _ => None,
-        };
-        let at = self.add(event, state, role, Since::AtLeast, key(event, None), who);
-        self.conns.get_mut(at).mini = mini;
-        if state == State::NewSynRecv {
-            self.waiting.requests.insert(Ends::of(event), event.sk);
-        }
+        let at = self.add_existing(event, state, mini, None, who);
         self.correct(at, None, state, event.time_ns, out);
     }
 
@@ -89,8 +80,7 @@ impl Table {
             return None;
         }
         let ends = Ends::of(event);
-        let same =
-            |conn: &super::conns::Conn| conn.estimated && Ends::new(conn.subject.netns, conn.tuple) == ends;
+        let same = |conn: &Conn| conn.estimated && Ends::new(conn.subject.netns, conn.tuple) == ends;
         let at = self.conns.iter().position(same)?;
         self.conns.rename(at, event.sk);
         Some(at)
@@ -100,7 +90,7 @@ impl Table {
     pub(super) fn lose(&mut self, at: usize, time_ns: u64, out: Out<'_>) {
         let was = self.conns.get(at).state;
         self.correct(at, Some(was), State::Close, time_ns, out);
-        self.remove_ended(at);
+        self.remove(at);
     }
 
     /// Reports that a connection is in another state than the stream had said.
@@ -132,7 +122,7 @@ impl Table {
     /// Connections that were there before the look and are not in it.
     fn unseen(&self, shown: &Shown<'_>) -> Vec<(u64, ConnId)> {
         let seen: HashSet<u64> = shown.sockets.iter().map(|event| event.sk).collect();
-        let gone = |conn: &&super::conns::Conn| {
+        let gone = |conn: &&Conn| {
             if conn.since_ns >= shown.began_ns || conn.estimated || seen.contains(&conn.sk) {
                 return false;
             }

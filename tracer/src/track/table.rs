@@ -142,7 +142,7 @@ impl Table {
         if !self.waiting.is_idle() {
             let old = |at_ns: u64| at_ns + PATIENCE_NS <= now_ns;
             for it in take(&mut self.waiting.closings, |it| old(it.at_ns)) {
-                self.finish_closing(it, out);
+                self.finish_closing(it, None, out);
             }
             for it in take(&mut self.waiting.timewaits, |it| old(it.event.time_ns)) {
                 self.adopt_timewait(it, who, out);
@@ -318,7 +318,7 @@ impl Table {
     pub(super) fn clear(&mut self, sk: u64, time_ns: u64, out: Out<'_>) {
         if !self.waiting.is_idle() {
             for it in take(&mut self.waiting.closings, |it| it.sk == sk) {
-                self.finish_closing(it, out);
+                self.finish_closing(it, None, out);
             }
             if let Some(it) = self.waiting.endings.take(sk) {
                 self.finish_ending(&it, it.cause, out);
@@ -333,16 +333,15 @@ impl Table {
         self.deaths.retain(|&(dead, _)| dead != sk);
     }
 
-    /// Takes a connection out, and its request's ends with it.
-    pub(super) fn remove(&mut self, at: usize) -> Conn {
+    /// Takes a connection out, and a request's ends with it.
+    pub(super) fn remove(&mut self, at: usize) {
         let conn = self.conns.remove(at);
-        if conn.mini && conn.state == State::NewSynRecv {
+        if conn.mini {
             let ends = Ends::new(conn.subject.netns, conn.tuple);
             if self.waiting.requests.get(&ends) == Some(&conn.sk) {
                 self.waiting.requests.remove(&ends);
             }
         }
-        conn
     }
 
     /// The listener's owner, if that address is a listener that we know.
@@ -434,6 +433,18 @@ impl Table {
             }
             return;
         }
+        self.add_existing(event, state, mini, owner, who);
+    }
+
+    /// A socket that the kernel's tables show, and that was not known.
+    pub(super) fn add_existing(
+        &mut self,
+        event: &Event,
+        state: State,
+        mini: bool,
+        owner: Option<OwnerKey>,
+        who: &mut dyn Identify,
+    ) -> usize {
         let role = match state {
             State::Listen => Some(Role::Listener),
             State::NewSynRecv => Some(Role::Server),
@@ -444,6 +455,7 @@ impl Table {
         if state == State::NewSynRecv {
             self.waiting.requests.insert(Ends::of(event), event.sk);
         }
+        at
     }
 }
 

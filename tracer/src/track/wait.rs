@@ -4,7 +4,6 @@ use std::collections::{HashMap, VecDeque};
 
 use rustc_hash::FxBuildHasher;
 
-use super::conns::Sent;
 use crate::model::{Cause, Event, State, Transition, Tuple};
 
 /// How long the kernel may take from one step to the next that explains it, ns. The steps lie in one call or softirq, but
@@ -108,7 +107,6 @@ pub(super) struct Closing {
     pub(super) transition: Transition,
     /// The mini-socket that is likely where none can be seen.
     pub(super) likely: Option<State>,
-    pub(super) reset: Option<Sent>,
 }
 
 /// `LISTEN -> SYN_RECV` of a child whose ends are not known yet (kernels up to 6.12).
