@@ -139,8 +139,19 @@ pub fn is_legal(from: State, to: State) -> bool {
     unknown(from)
         || unknown(to)
         || (to == Close && from != Close)
-        || EDGES.iter().any(|edge| edge.from == from && edge.to == to)
+        || LEGAL.get(usize::from(from.number())).is_some_and(|row| row & 1 << to.number() != 0)
 }
+
+/// [`EDGES`] as bits, by the states' numbers: asked for every transition.
+const LEGAL: [u16; 13] = {
+    let mut rows = [0; 13];
+    let mut at = 0;
+    while at < EDGES.len() {
+        rows[EDGES[at].from.number() as usize] |= 1 << EDGES[at].to.number();
+        at += 1;
+    }
+    rows
+};
 
 #[cfg(test)]
 mod tests {

@@ -3,9 +3,12 @@
 //! One thread owns everything; nothing is shared. The order of the end: detach, drain the ring, say what was lost,
 //! flush.
 
-use std::{collections::BTreeMap, thread, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU64, thread, time::Duration};
 
-use rustix::time::{ClockId, clock_gettime};
+use rustix::{
+    thread::set_current_timer_slack,
+    time::{ClockId, clock_gettime},
+};
 use thiserror::Error;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -30,9 +33,11 @@ const BATCH: usize = 256;
 const SHORT_NAP: Duration = Duration::from_micros(50);
 /// Naps double up to this as long as something comes.
 const NAP: Duration = Duration::from_millis(1);
-/// While more than some batches come in a nap, they grow up to this: few long runs with warm caches cost half of many
-/// short ones. The default ring holds a hundred times what comes in that time.
+/// While much comes in a nap, they grow up to this: few long runs with warm caches cost half of many short ones. The
+/// default ring holds a hundred times what comes in that time.
 const LONG_NAP: Duration = Duration::from_millis(8);
+/// This is much.
+const RUN: usize = BATCH / 4;
 /// The boundary in the file that large writes end at: the page cache then takes large folios.
 const BLOCK: usize = 64 << 10;
 /// Less than this is written at once, for whoever watches.
@@ -230,6 +235,8 @@ impl Pipeline {
     /// The output or the ring fails.
     pub async fn run(mut self, mut output: Output) -> Result<Summary, PipelineError> {
         let mut signals = Signals::new()?;
+        // The kernel rounds a sleep up by 50 us else: as long as a short nap. Where it refuses, naps are longer.
+        let _ = set_current_timer_slack(NonZeroU64::new(1000));
         match self.flow(&mut output, &mut signals).await? {
             End::Closed => self.writer.summary.closed = true,
             End::Reason(reason) => self.end(reason, &mut output, &mut signals).await?,
@@ -277,7 +284,7 @@ impl Pipeline {
             }
             if napping {
                 thread::sleep(nap);
-                nap = (nap * 2).min(if since_nap > 4 * BATCH { LONG_NAP } else { NAP });
+                nap = (nap * 2).min(if since_nap > RUN { LONG_NAP } else { NAP });
                 since_nap = 0;
             }
             tokio::select! {

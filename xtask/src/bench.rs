@@ -7,13 +7,14 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
+    io::Read,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::{cargo, command, load::Mode, output, root};
 
@@ -29,6 +30,9 @@ pub(crate) struct Args {
     /// Where the tracers write their files.
     #[arg(long, default_value = "target/bench")]
     directory: PathBuf,
+    /// Only what has this in its name: one kind of traffic, `latency` or `memory`.
+    #[arg(long, default_value = "")]
+    only: String,
 }
 
 /// One kind of traffic.
@@ -92,7 +96,8 @@ pub(crate) fn all(args: &Args) -> Result<()> {
     command(cargo().args(["build", "--release", "--package", "tracer", "--package", "xtask"]))?;
     fs::create_dir_all(&args.directory)?;
     println!("{}, {} rounds of {} connections a thread", machine()?, args.rounds, args.count);
-    for traffic in &TRAFFIC {
+    let wanted = |name: &str| name.contains(&args.only);
+    for traffic in TRAFFIC.iter().filter(|traffic| wanted(traffic.name)) {
         let mut runs: BTreeMap<Tracer, Vec<Run>> = BTreeMap::new();
         for _ in 0..args.rounds {
             for tracer in Tracer::ALL {
@@ -108,8 +113,13 @@ pub(crate) fn all(args: &Args) -> Result<()> {
         drop(statistics);
         show(traffic, &runs);
     }
-    latency(args)?;
-    memory()
+    if wanted("latency") {
+        latency(args)?;
+    }
+    if wanted("memory") {
+        memory()?;
+    }
+    Ok(())
 }
 
 fn machine() -> Result<String> {
@@ -305,28 +315,39 @@ fn load(traffic: &Traffic, count: u32, gap_us: u64) -> Result<(f64, f64)> {
 
 /// How long a record takes from the kernel program to the reader of a pipe, at about 2,000 transitions a second.
 fn latency(args: &Args) -> Result<()> {
-    use std::io::{BufRead, BufReader};
     let mut command = Command::new(root().join("target/release/sockstate"));
     command.args(["trace", "--alongside", "--format", "json", "--port", "7701"]);
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let mut running = Running(child);
-    let mut lines = BufReader::new(running.0.stdout.take().context("no stdout")?).lines();
-    lines.next().context("sockstate does not start")??;
+    let mut pipe = running.0.stdout.take().context("no stdout")?;
+    let mut chunk = vec![0; 1 << 16];
+    // The first record says that it runs.
+    let len = pipe.read(&mut chunk)?;
+    ensure!(len > 0, "sockstate does not start");
     let reader = thread::spawn(move || {
-        let mut delays = Vec::new();
-        for line in lines.map_while(Result::ok) {
-            let now = sockstate::pipeline::now_ns();
-            let record: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-            if let Some(ns) = record["time"].as_str().and_then(nanoseconds) {
-                delays.push(now - ns);
-            }
+        let mut chunks = Vec::new();
+        while let Ok(len @ 1..) = pipe.read(&mut chunk) {
+            chunks.push((sockstate::pipeline::now_ns(), chunk[..len].to_vec()));
         }
-        delays
+        chunks
     });
     let slow = Traffic { name: "", mode: Mode::Fin, threads: 1, acceptors: false };
     load(&slow, args.count.min(1000), 4500)?;
     running.signal(libc::SIGINT);
-    let mut delays = reader.join().unwrap_or_default();
+    let mut delays = Vec::new();
+    let mut text = Vec::new();
+    for (now, chunk) in reader.join().unwrap_or_default() {
+        text.extend(chunk);
+        while let Some(end) = text.iter().position(|&byte| byte == b'\n') {
+            let line: Vec<u8> = text.drain(..=end).collect();
+            let record: serde_json::Value = serde_json::from_slice(&line)?;
+            if record["kind"] == "transition"
+                && let Some(ns) = record["time"].as_str().and_then(nanoseconds)
+            {
+                delays.push(now - ns);
+            }
+        }
+    }
     delays.sort_unstable();
     let at = |share: f64| delays.get((delays.len() as f64 * share) as usize).copied().unwrap_or(0) / 1000;
     println!(

@@ -5,23 +5,31 @@ use std::{io::Write, net::IpAddr};
 
 use serde_json::json;
 
-use super::{Format, community_id::community_id, errno, time::Times};
+use super::{
+    Format,
+    community_id::community_id,
+    errno,
+    line::{Line, Piece},
+    time::Times,
+};
 use crate::model::{
     Cause, Lost, Notice, Resync, Role, Snapshot, Start, State, Stop, Subject, Transition, Tuple,
 };
 
 /// Remembered pieces of text, by number; a newer one takes an older one's place.
 struct Pieces {
-    slots: Vec<(u64, Vec<u8>)>,
+    slots: Vec<(PieceId, Vec<u8>)>,
 }
+
+type PieceId = (u64, u64);
 
 impl Pieces {
     fn new(slots: usize) -> Self {
-        Self { slots: vec![(u64::MAX, Vec::new()); slots] }
+        Self { slots: vec![((u64::MAX, u64::MAX), Vec::new()); slots] }
     }
 
-    fn get(&mut self, id: u64, make: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
-        let slot = id as usize % self.slots.len();
+    fn get(&mut self, id: PieceId, make: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
+        let slot = id.0 as usize % self.slots.len();
         let (owner, text) = &mut self.slots[slot];
         if *owner != id {
             *owner = id;
@@ -35,19 +43,36 @@ impl Pieces {
 /// The format.
 pub struct Json {
     times: Times,
-    ends: Pieces,
+    line: Line,
+    /// Both states, and the key of what follows them, by the states.
+    pairs: Vec<Option<Piece<112>>>,
+    roles: [Piece<32>; 4],
+    tails: Pieces,
     subjects: Pieces,
-    pairs: Pieces,
+    closings: Pieces,
     scratch: Vec<u8>,
 }
 
 impl Default for Json {
     fn default() -> Self {
+        let role = |role: Option<Role>| {
+            let mut text = Vec::new();
+            text_or_null("role", role.map(Role::name), &mut text);
+            Piece::new(&text)
+        };
         Self {
             times: Times::rfc3339(),
-            ends: Pieces::new(256),
+            line: Line::default(),
+            pairs: vec![None; 1 << 10],
+            roles: [
+                role(None),
+                role(Some(Role::Client)),
+                role(Some(Role::Server)),
+                role(Some(Role::Listener)),
+            ],
+            tails: Pieces::new(256),
             subjects: Pieces::new(64),
-            pairs: Pieces::new(4096),
+            closings: Pieces::new(256),
             scratch: Vec::new(),
         }
     }
@@ -57,44 +82,46 @@ impl Format for Json {
     fn header(&mut self, _: &mut Vec<u8>) {}
 
     fn transition(&mut self, seq: u64, it: &Transition, out: &mut Vec<u8>) {
-        self.head(br#"{"schema":"sockstate/1","kind":"transition","seq":"#, seq, it.time_ns, out);
-        out.extend_from_slice(br#","conn":""#);
-        hex(it.conn.0, out);
-        let pair = u64::from(it.from.number()) << 8 | u64::from(it.to.number());
-        out.extend_from_slice(self.pairs.get(pair, |out| states(it.from, it.to, out)));
+        let line = &mut self.line;
+        line.clear();
+        line.text(br#"{"schema":"sockstate/1","kind":"transition","seq":"#);
+        line.number(seq);
+        line.text(br#","time":""#);
+        line.piece(self.times.piece(it.time_ns));
+        line.text(br#"Z","conn":""#);
+        line.hex(it.conn.0);
+        let pair = usize::from(it.from.number()) << 5 | usize::from(it.to.number());
+        match self.pairs.get_mut(pair) {
+            Some(known) => line.piece(known.get_or_insert_with(|| states(it.from, it.to))),
+            None => line.piece(&states(it.from, it.to)),
+        }
         match it.in_state {
             Some(in_state) => {
-                number(in_state.ns, out);
+                line.number(in_state.ns);
                 if in_state.at_least {
-                    out.extend_from_slice(br#","in_state_at_least":true"#);
+                    line.text(br#","in_state_at_least":true"#);
                 }
             }
-            None => out.extend_from_slice(b"null"),
+            None => line.text(b"null"),
         }
-        out.extend_from_slice(br#","role":"#);
-        out.extend_from_slice(match it.role {
-            Some(Role::Client) => br#""client""#,
-            Some(Role::Server) => br#""server""#,
-            Some(Role::Listener) => br#""listener""#,
-            None => b"null",
-        });
+        line.piece(&self.roles[it.role.map_or(0, |role| 1 + role as usize)]);
+        out.extend_from_slice(line.bytes());
+        let (tails, subjects) = (&mut self.tails, &mut self.subjects);
         if it.tuple.is_complete() {
-            out.extend_from_slice(self.ends.get(it.conn.0, |out| ends(&it.tuple, out)));
+            out.extend_from_slice(tails.get((it.conn.0, it.subject.id), |out| {
+                ends(&it.tuple, out);
+                out.extend_from_slice(subjects.get((it.subject.id, 0), |out| subject(&it.subject, out)));
+            }));
         } else {
             ends(&it.tuple, out);
+            out.extend_from_slice(subjects.get((it.subject.id, 0), |out| subject(&it.subject, out)));
         }
-        out.extend_from_slice(self.subjects.get(it.subject.id, |out| subject(&it.subject, out)));
-        out.extend_from_slice(if it.exact { br#","exact":true"# } else { br#","exact":false"# });
-        // What most have not is absent.
-        if it.mini {
-            out.extend_from_slice(br#","mini":true"#);
+        if it.reset_why.is_some() {
+            return closing(it, out);
         }
-        text("cause", it.cause.map(Cause::name), out);
-        text("reset_why", it.reset_why, out);
-        if it.errno != 0 {
-            error(it.errno, out);
-        }
-        out.extend_from_slice(b"}\n");
+        let cause = it.cause.map_or(0, |cause| 1 + cause as u64);
+        let kind = u64::from(it.errno) << 8 | cause << 2 | u64::from(it.exact) << 1 | u64::from(it.mini);
+        out.extend_from_slice(self.closings.get((kind, 0), |out| closing(it, out)));
     }
 
     fn notice(&mut self, seq: u64, notice: &Notice, out: &mut Vec<u8>) {
@@ -199,12 +226,27 @@ fn hex(value: u64, out: &mut Vec<u8>) {
 }
 
 /// Both states, and the key of what follows them.
-fn states(from: State, to: State, out: &mut Vec<u8>) {
-    out.extend_from_slice(br#"","from":""#);
-    state(from, "from", out);
-    out.extend_from_slice(br#","to":""#);
-    state(to, "to", out);
-    out.extend_from_slice(br#","in_state_ns":"#);
+fn states(from: State, to: State) -> Piece<112> {
+    let mut text = br#"","from":""#.to_vec();
+    state(from, "from", &mut text);
+    text.extend_from_slice(br#","to":""#);
+    state(to, "to", &mut text);
+    text.extend_from_slice(br#","in_state_ns":"#);
+    Piece::new(&text)
+}
+
+/// What stands behind the owner. What most have not is absent.
+fn closing(it: &Transition, out: &mut Vec<u8>) {
+    out.extend_from_slice(if it.exact { br#","exact":true"# } else { br#","exact":false"# });
+    if it.mini {
+        out.extend_from_slice(br#","mini":true"#);
+    }
+    text("cause", it.cause.map(Cause::name), out);
+    text("reset_why", it.reset_why, out);
+    if it.errno != 0 {
+        error(it.errno, out);
+    }
+    out.extend_from_slice(b"}\n");
 }
 
 /// A socket as it is, from its state on.
@@ -259,45 +301,44 @@ fn error(errno: u16, out: &mut Vec<u8>) {
 }
 
 fn ends(tuple: &Tuple, out: &mut Vec<u8>) {
-    out.extend_from_slice(if tuple.is_v4() {
-        br#","network":{"type":"ipv4","community_id":"#
-    } else {
-        br#","network":{"type":"ipv6","community_id":"#
-    });
+    let mut line = Line::default();
+    line.text(br#","network":{"type":"ipv"#);
+    line.text(if tuple.is_v4() { b"4" } else { b"6" });
+    line.text(br#"","community_id":"#);
     if tuple.is_complete() {
-        out.push(b'"');
-        community_id(tuple, out);
-        out.push(b'"');
+        line.text(b"\"");
+        line.text(&community_id(tuple));
+        line.text(b"\"");
     } else {
-        out.extend_from_slice(b"null");
+        line.text(b"null");
     }
-    out.extend_from_slice(br#"},"local":{"address":""#);
-    end(tuple.local.canonical(), tuple.local_port, out);
-    out.extend_from_slice(br#","remote":{"address":""#);
-    end(tuple.remote.canonical(), tuple.remote_port, out);
+    line.text(br#"},"local":{"address":""#);
+    end(tuple.local.canonical(), tuple.local_port, &mut line);
+    line.text(br#","remote":{"address":""#);
+    end(tuple.remote.canonical(), tuple.remote_port, &mut line);
+    out.extend_from_slice(line.bytes());
 }
 
 /// Address and port, and the end of the object.
-fn end(address: IpAddr, port: u16, out: &mut Vec<u8>) {
+fn end(address: IpAddr, port: u16, line: &mut Line) {
     match address {
         IpAddr::V4(v4) => {
-            for (at, octet) in v4.octets().into_iter().enumerate() {
-                if at > 0 {
-                    out.push(b'.');
-                }
-                number(octet.into(), out);
+            let [a, b, c, d] = v4.octets();
+            line.number(a.into());
+            for octet in [b, c, d] {
+                line.text(b".");
+                line.number(octet.into());
             }
         }
-        // Writing to a vector does not fail.
-        IpAddr::V6(v6) => drop(write!(out, "{v6}")),
+        IpAddr::V6(v6) => line.display(v6),
     }
-    out.extend_from_slice(br#"","port":"#);
+    line.text(br#"","port":"#);
     if port == 0 {
-        out.extend_from_slice(b"null");
+        line.text(b"null");
     } else {
-        number(port.into(), out);
+        line.number(port.into());
     }
-    out.push(b'}');
+    line.text(b"}");
 }
 
 fn subject(it: &Subject, out: &mut Vec<u8>) {

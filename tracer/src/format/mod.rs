@@ -4,6 +4,7 @@ mod community_id;
 mod csv;
 mod errno;
 mod json;
+mod line;
 mod table;
 mod time;
 

@@ -4,12 +4,16 @@ use std::io::Write;
 
 use jiff::{Timestamp, tz::TimeZone};
 
+use super::line::Piece;
+
 /// Writes times that mostly fall into the same second as the one before.
 pub(super) struct Times {
     zone: TimeZone,
     pattern: &'static str,
     second: i64,
     prefix: Vec<u8>,
+    /// The whole time that was asked for last.
+    piece: Piece<32>,
 }
 
 impl Times {
@@ -24,20 +28,25 @@ impl Times {
     }
 
     fn new(zone: TimeZone, pattern: &'static str) -> Self {
-        Self { zone, pattern, second: i64::MIN, prefix: Vec::new() }
+        Self { zone, pattern, second: i64::MIN, prefix: Vec::new(), piece: Piece::new(b"") }
+    }
+
+    /// The time with nine digits of the second's fraction.
+    pub(super) fn piece(&mut self, time_ns: i64) -> &Piece<32> {
+        self.seek(time_ns);
+        let mut nanos = time_ns.rem_euclid(1_000_000_000) as u32;
+        let mut digits = [0; 9];
+        for digit in digits.iter_mut().rev() {
+            *digit = b'0' + (nanos % 10) as u8;
+            nanos /= 10;
+        }
+        self.piece.end_with(&digits);
+        &self.piece
     }
 
     /// Appends the time with `digits` digits of the second's fraction.
     pub(super) fn write(&mut self, time_ns: i64, digits: usize, out: &mut Vec<u8>) {
-        let second = time_ns.div_euclid(1_000_000_000);
-        if second != self.second {
-            self.second = second;
-            self.prefix.clear();
-            let time = Timestamp::from_second(second).unwrap_or_default();
-            let time = time.to_zoned(self.zone.clone());
-            // Writing to a vector does not fail.
-            let _ = write!(self.prefix, "{}", time.strftime(self.pattern));
-        }
+        self.seek(time_ns);
         out.extend_from_slice(&self.prefix);
         // A digit in front keeps the zeros behind it.
         let nanos = 1_000_000_000 + time_ns.rem_euclid(1_000_000_000);
@@ -45,11 +54,27 @@ impl Times {
         out.push(b'.');
         out.extend_from_slice(&buffer.format(nanos).as_bytes()[1..=digits]);
     }
+
+    /// Makes the prefix that of `time_ns`.
+    fn seek(&mut self, time_ns: i64) {
+        let second = time_ns.div_euclid(1_000_000_000);
+        if second == self.second {
+            return;
+        }
+        self.second = second;
+        self.prefix.clear();
+        let time = Timestamp::from_second(second).unwrap_or_default();
+        let time = time.to_zoned(self.zone.clone());
+        // Writing to a vector does not fail.
+        let _ = write!(self.prefix, "{}", time.strftime(self.pattern));
+        self.piece = Piece::new(&[&self.prefix[..], b".000000000"].concat());
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::line::Line;
 
     #[test]
     fn fractions_and_seconds() {
@@ -63,6 +88,9 @@ mod tests {
             let mut out = Vec::new();
             times.write(ns, 9, &mut out);
             assert_eq!(String::from_utf8(out).expect("text"), text);
+            let mut line = Line::default();
+            line.piece(times.piece(ns));
+            assert_eq!(line.bytes(), text.as_bytes());
         }
     }
 }

@@ -61,10 +61,21 @@ impl State {
 
     /// The kernel's number.
     #[must_use]
-    pub fn number(self) -> u8 {
+    pub const fn number(self) -> u8 {
         match self {
             Self::Unknown(number) => number,
-            _ => TABLE.iter().find(|row| row.1 == self).map_or(0, |row| row.0),
+            Self::Established => 1,
+            Self::SynSent => 2,
+            Self::SynRecv => 3,
+            Self::FinWait1 => 4,
+            Self::FinWait2 => 5,
+            Self::TimeWait => 6,
+            Self::Close => 7,
+            Self::CloseWait => 8,
+            Self::LastAck => 9,
+            Self::Listen => 10,
+            Self::Closing => 11,
+            Self::NewSynRecv => 12,
         }
     }
 
