@@ -37,10 +37,15 @@ mod owners;
 mod protocols;
 #[path = "live/resync.rs"]
 mod resync;
+#[path = "live/timewait.rs"]
+mod timewait;
 
-use std::process::{Command, ExitCode, Stdio};
+use std::{
+    process::{Command, ExitCode, Stdio},
+    sync::Mutex,
+};
 
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::{Arguments, Completion, Trial};
 
 fn main() -> ExitCode {
     if let Some(code) = roles::play() {
@@ -57,15 +62,17 @@ fn main() -> ExitCode {
         burst::tests(),
         ending::tests(),
         resync::tests(),
+        timewait::tests(),
         protocols::tests(),
         fallback::tests(),
     ]
     .into_iter()
     .flatten()
     {
-        let trial = Trial::test(name, move || {
+        let trial = Trial::ignorable_test(name, move || {
             test();
-            Ok(())
+            let skipped = SKIPPED.lock().expect("lock").take();
+            Ok(skipped.map_or(Completion::Completed, Completion::ignored_with))
         });
         trials.push(match &reason {
             // Ignored, and so in the count, with the reason in front.
@@ -87,6 +94,14 @@ pub(crate) type Test = (String, Box<dyn FnOnce() + Send>);
 /// Names a test.
 pub(crate) fn test(name: impl Into<String>, test: impl FnOnce() + Send + 'static) -> Test {
     (name.into(), Box::new(test))
+}
+
+/// Why the test that runs cannot run here.
+static SKIPPED: Mutex<Option<String>> = Mutex::new(None);
+
+/// The running test counts as ignored, unless it fails.
+pub(crate) fn skip(reason: &str) {
+    *SKIPPED.lock().expect("lock") = Some(format!("SKIPPED: {reason}"));
 }
 
 /// What this machine lacks for all of these tests.

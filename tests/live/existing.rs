@@ -9,6 +9,7 @@ use crate::{
     lab::{Tracer, can_list_holders, in_lab, path},
     observer::{proc_net_tcp, wait_for_states},
     roles::Actor,
+    skip,
     sockets::{Kind, fresh_port},
     test,
 };
@@ -23,7 +24,7 @@ pub(crate) fn tests() -> Vec<Test> {
 
 fn lower_bounds() {
     if !can_list_holders() {
-        println!("SKIPPED: this kernel lists no holders of sockets (needs 5.11)");
+        skip("this kernel lists no holders of sockets (needs 5.11)");
         return;
     }
     let port = fresh_port();
@@ -61,7 +62,7 @@ fn lower_bounds() {
 
 fn snapshot() {
     if !can_list_holders() {
-        println!("SKIPPED: this kernel lists no holders of sockets (needs 5.11)");
+        skip("this kernel lists no holders of sockets (needs 5.11)");
         return;
     }
     in_lab(|netns| {
@@ -109,7 +110,7 @@ fn snapshot() {
 
 fn every_namespace() {
     if !can_list_holders() {
-        println!("SKIPPED: this kernel lists no holders of sockets (needs 5.11)");
+        skip("this kernel lists no holders of sockets (needs 5.11)");
         return;
     }
     let port = fresh_port();

@@ -14,6 +14,7 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("fallback: the classic tracepoint says the same", classic),
         test("fallback: without BTF, what is not known is null", without_btf),
+        test("fallback: with hidden kernel addresses, no timers, and it says so", hidden_addresses),
     ]
 }
 
@@ -77,5 +78,45 @@ fn without_btf() {
         assert_eq!(client[0]["network"]["type"], "ipv4");
         // Who listens on a port is not enough to know whose socket came out of it.
         assert!(story.only("server")[0]["owner"].is_null());
+    });
+}
+
+/// A sysctl of the whole host, put back whatever happens.
+struct HostSysctl(&'static str, String);
+
+impl HostSysctl {
+    fn set(path: &'static str, value: &str) -> Self {
+        let before = std::fs::read_to_string(path).expect("sysctl");
+        std::fs::write(path, value).expect("sysctl");
+        Self(path, before)
+    }
+}
+
+impl Drop for HostSysctl {
+    fn drop(&mut self) {
+        let _ = std::fs::write(self.0, &self.1);
+    }
+}
+
+fn hidden_addresses() {
+    let _hidden = HostSysctl::set("/proc/sys/kernel/kptr_restrict", "2");
+    let port = fresh_port();
+    in_lab(|netns| {
+        let tracer = Tracer::start(netns, &[]);
+        traffic(port);
+        let story = tracer.stop();
+        let start = &story.records[0];
+        if start["tier"] == "estimate" {
+            let why = start["degraded"].to_string();
+            assert!(why.contains("kptr_restrict"), "{start}");
+        } else {
+            assert!(start["tier"] == "fentry" || start["tier"] == "kprobe", "{start}");
+        }
+        assert_eq!(path(&story.only("client"))[..3], ["CLOSE", "SYN_SENT", "ESTABLISHED"]);
+        let mut command = crate::lab::sockstate();
+        command.args(["trace", "--alongside", "--tier", "timers", "--duration", "1"]);
+        let output = command.output().expect("sockstate");
+        assert_eq!(output.status.code(), Some(3), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("kptr_restrict"), "{output:?}");
     });
 }

@@ -6,6 +6,7 @@ use crate::{
     Test,
     lab::{Story, Tracer, in_lab, path},
     observer::wait_for_states,
+    skip,
     sockets::fresh_port,
     test,
 };
@@ -26,7 +27,7 @@ fn traced(protocol: i32) -> Option<Story> {
     in_lab(|netns| {
         let socket = || Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::from(protocol)));
         let (Ok(listener), Ok(client)) = (socket(), socket()) else {
-            println!("SKIPPED: this kernel has no protocol {protocol}");
+            skip(&format!("this kernel has no protocol {protocol}"));
             return None;
         };
         let port = fresh_port();

@@ -1,6 +1,7 @@
 //! Sockets of the three kinds of addresses, and what can be done to them.
 
 use std::{
+    io::Read,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::AsRawFd,
     sync::atomic::{AtomicU16, Ordering},
@@ -51,13 +52,18 @@ impl Kind {
 
     /// A listener.
     pub(crate) fn listen(self, port: u16) -> Socket {
+        self.listen_for(port, 16)
+    }
+
+    /// A listener with this backlog.
+    pub(crate) fn listen_for(self, port: u16, backlog: i32) -> Socket {
         let socket = self.socket();
         let address = match self {
             Self::Mapped => (Ipv6Addr::UNSPECIFIED, port).into(),
             _ => self.address(port),
         };
         socket.bind(&address.into()).expect("bind");
-        socket.listen(16).expect("listen");
+        socket.listen(backlog).expect("listen");
         socket
     }
 
@@ -161,4 +167,60 @@ pub(crate) fn disconnect(socket: &Socket) {
     // SAFETY: the descriptor is open, and the address as long as said.
     let result = unsafe { libc::connect(socket.as_raw_fd(), &raw const nowhere, length) };
     assert_eq!(result, 0, "disconnect: {}", std::io::Error::last_os_error());
+}
+
+/// Both ends of a connection, to kill it by.
+pub(crate) struct Ends {
+    local: SocketAddr,
+    remote: SocketAddr,
+}
+
+impl Ends {
+    pub(crate) fn of(socket: &Socket) -> Self {
+        let address = |address: std::io::Result<socket2::SockAddr>| address.expect("address").as_socket();
+        let known = |it: Option<SocketAddr>| it.expect("an IP address");
+        Self { local: known(address(socket.local_addr())), remote: known(address(socket.peer_addr())) }
+    }
+
+    /// What `ss -K` does: SOCK_DESTROY of `linux/sock_diag.h`. A program that is started would hold copies of other
+    /// tests' sockets until it is loaded.
+    pub(crate) fn kill(&self) -> std::io::Result<()> {
+        const SOCK_DESTROY: u16 = 21;
+        let family = if self.local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+        let mut request = Vec::new();
+        // struct nlmsghdr
+        request.extend(72_u32.to_ne_bytes());
+        request.extend(SOCK_DESTROY.to_ne_bytes());
+        request.extend(((libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16).to_ne_bytes());
+        request.extend([0; 8]);
+        // struct inet_diag_req_v2, in every state
+        request.extend([family as u8, libc::IPPROTO_TCP as u8, 0, 0]);
+        request.extend(u32::MAX.to_ne_bytes());
+        // struct inet_diag_sockid
+        request.extend(self.local.port().to_be_bytes());
+        request.extend(self.remote.port().to_be_bytes());
+        for address in [self.local, self.remote] {
+            match address {
+                SocketAddr::V4(v4) => {
+                    request.extend(v4.ip().octets());
+                    request.extend([0; 12]);
+                }
+                SocketAddr::V6(v6) => request.extend(v6.ip().octets()),
+            }
+        }
+        request.extend(0_u32.to_ne_bytes());
+        // INET_DIAG_NOCOOKIE
+        request.extend([0xff; 8]);
+        let netlink = Socket::new(
+            Domain::from(libc::AF_NETLINK),
+            Type::RAW,
+            Some(socket2::Protocol::from(libc::NETLINK_SOCK_DIAG)),
+        )?;
+        netlink.send(&request)?;
+        // One datagram: struct nlmsghdr, then struct nlmsgerr, whose rest is of no interest.
+        let mut answer = [0; 20];
+        (&netlink).read_exact(&mut answer)?;
+        let error = i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]);
+        if error == 0 { Ok(()) } else { Err(std::io::Error::from_raw_os_error(-error)) }
+    }
 }

@@ -5,14 +5,11 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{Outcome, Quiet, Run, scenarios::Scenario};
-use crate::{
-    observer::{self},
-    sockets::Kind,
-};
+use crate::{observer, skip, sockets::Kind};
 
 /// Scenarios that the estimate gets wrong: the full socket cannot tell that its mini-socket hears a FIN later, or that
 /// there was no room for it.
-const WRONG_ESTIMATES: [&str; 8] = [
+const WRONG_ESTIMATES: [&str; 9] = [
     "client closes first",
     "server closes first",
     "half close, then close",
@@ -21,6 +18,7 @@ const WRONG_ESTIMATES: [&str; 8] = [
     "no room for TIME_WAIT",
     "TIME_WAIT reused by connect",
     "TIME_WAIT reused by a SYN",
+    "TIME_WAIT killed from outside",
 ];
 
 pub(super) fn whole(run: &Run) {
@@ -41,11 +39,11 @@ pub(super) fn whole(run: &Run) {
 
 pub(super) fn scenario(run: &Run, scenario: &Scenario, kind: Kind, outcome: &Outcome, tier: &str) {
     if let Some(why) = outcome.watch.skipped {
-        println!("SKIPPED: {why}");
+        skip(why);
         return;
     }
     if run.hidden.contains(&outcome.port) {
-        println!("SKIPPED: this kernel hid transitions of it from every BPF program, as ftrace shows");
+        skip("this kernel hid transitions of it from every BPF program, as ftrace shows");
         return;
     }
     let connections: Vec<Vec<&Value>> = run
@@ -77,7 +75,7 @@ pub(super) fn scenario(run: &Run, scenario: &Scenario, kind: Kind, outcome: &Out
     let fit = paths.len() == wanted.len()
         && paths.iter().zip(&wanted).all(|(path, wanted)| fits(path, wanted, tier));
     if !fit && run.hidden_end && scenario.paths.iter().any(|path| path.contains("/expired")) {
-        println!("SKIPPED: this kernel hid the end of a mini-socket from every BPF program, as ftrace shows");
+        skip("this kernel hid the end of a mini-socket from every BPF program, as ftrace shows");
         return;
     }
     if tier == "estimate" && WRONG_ESTIMATES.contains(&scenario.name) {

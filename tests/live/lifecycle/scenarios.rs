@@ -16,7 +16,7 @@ use socket2::Socket;
 use super::Watch;
 use crate::{
     netns::sysctl,
-    sockets::{self, Kind, make_deaf, make_hear, option, reset_on_close},
+    sockets::{self, Ends, Kind, make_deaf, make_hear, option, reset_on_close},
 };
 
 /// A scenario: its name, what is done, the paths that come of it.
@@ -124,6 +124,10 @@ scenarios! {
     "one socket connects twice", connect_twice, [LISTENER, RESETS_CLIENT, IS_RESET, RESETS_CLIENT, IS_RESET];
     "keepalive is not answered", keepalive, [
         LISTENER, "CLOSE SYN_SENT ESTABLISHED CLOSE/keepalive_timeout", IS_RESET
+    ];
+    "killed from outside", killed, [LISTENER, "CLOSE SYN_SENT ESTABLISHED CLOSE/killed", IS_RESET];
+    "TIME_WAIT killed from outside", killed_time_wait, [
+        LISTENER, "CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 TIME_WAITm/fin CLOSEm/killed", SECOND
     ];
     "data is not acknowledged", not_acknowledged, [
         LISTENER, "CLOSE SYN_SENT ESTABLISHED CLOSE/retransmission_timeout", RESETS
@@ -471,5 +475,27 @@ fn not_acknowledged(kind: Kind, port: u16, watch: &mut Watch) {
     assert!(client.as_raw_fd() >= 0);
     reset_on_close(&server);
     drop(server);
+    watch.quiet(&["LISTEN"]);
+}
+
+fn killed(kind: Kind, port: u16, watch: &mut Watch) {
+    let (_listener, client, server) = kind.pair(port);
+    watch.quiet(&["LISTEN", "ESTABLISHED", "ESTABLISHED"]);
+    Ends::of(&client).kill().expect("kill");
+    watch.quiet(&["LISTEN"]);
+    drop((client, server));
+}
+
+fn killed_time_wait(kind: Kind, port: u16, watch: &mut Watch) {
+    let (_listener, client, server) = kind.pair(port);
+    let ends = Ends::of(&client);
+    drop(client);
+    watch.quiet(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
+    drop(server);
+    watch.quiet(&["LISTEN", "TIME_WAIT"]);
+    if let Err(error) = ends.kill() {
+        assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP));
+        return watch.cannot("this kernel kills no TIME_WAIT");
+    }
     watch.quiet(&["LISTEN"]);
 }

@@ -1,0 +1,112 @@
+//! TIME_WAIT over its whole time, and half-open connections in great number.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::{
+    Test,
+    lab::{Tracer, in_lab},
+    netns::sysctl,
+    observer::{proc_net_tcp, wait_for_states},
+    skip,
+    sockets::{Kind, fresh_port},
+    test,
+};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test("timewait: ends when its minute is over", own_time),
+        test("timewait: a flood of half-open connections, each with its end", flood),
+    ]
+}
+
+fn sees_minis(start: &Value) -> bool {
+    let exact = ["fentry", "kprobe", "timers"].iter().any(|tier| start["tier"] == *tier);
+    if !exact {
+        skip("mini-sockets are not to be seen here");
+    }
+    exact
+}
+
+/// TCP_TIMEWAIT_LEN, and the wheel's slack: 60 to 64 s, and never later than /proc/net/tcp shows it.
+fn own_time() {
+    in_lab(|netns| {
+        let mut tracer = Tracer::start(netns, &[]);
+        if !sees_minis(&tracer.seen()[0]) {
+            return;
+        }
+        let (listener, client, server) = Kind::V4.pair(fresh_port());
+        drop(client);
+        wait_for_states(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
+        drop((server, listener));
+        wait_for_states(&["TIME_WAIT"]);
+        let begin = Instant::now();
+        while proc_net_tcp().iter().any(|line| line.2 == "TIME_WAIT") {
+            assert!(begin.elapsed() < Duration::from_secs(70), "it stays");
+            thread::sleep(Duration::from_millis(100));
+        }
+        let lived = begin.elapsed();
+        let end = tracer.wait_for(|it| it["from"] == "TIME_WAIT");
+        assert_eq!((&end["to"], &end["cause"]), (&"CLOSE".into(), &"expired".into()), "{end}");
+        let said = Duration::from_nanos(end["in_state_ns"].as_u64().expect("in_state_ns"));
+        assert!(said >= Duration::from_secs(60), "{end}");
+        let wrong = said.abs_diff(lived);
+        assert!(wrong < Duration::from_secs(1), "said {said:?}, /proc/net/tcp showed it for {lived:?}");
+        tracer.stop();
+    });
+}
+
+/// SYNs whose answers nobody hears.
+fn flood() {
+    const SYNS: usize = 1500;
+    in_lab(|netns| {
+        let mut tracer = Tracer::start(netns, &[]);
+        if !sees_minis(&tracer.seen()[0]) {
+            return;
+        }
+        for (name, value) in [
+            ("core/somaxconn", "4096"),
+            ("ipv4/tcp_max_syn_backlog", "8192"),
+            ("ipv4/tcp_syncookies", "0"),
+            ("ipv4/tcp_synack_retries", "1"),
+        ] {
+            sysctl(name, value).expect("sysctl");
+        }
+        let port = fresh_port();
+        let listener = Kind::V4.listen_for(port, 4096);
+        let clients: Vec<_> = (0..SYNS).map(|_| Kind::V4.start_deaf_connect(port)).collect();
+        let half_open = || proc_net_tcp().iter().filter(|line| line.2 == "SYN_RECV").count();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while half_open() < SYNS {
+            assert!(Instant::now() < deadline, "{} of {SYNS} half open", half_open());
+            thread::yield_now();
+        }
+        drop(clients);
+        drop(listener);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while half_open() > 0 {
+            assert!(Instant::now() < deadline, "{} still half open", half_open());
+            thread::sleep(Duration::from_millis(20));
+        }
+        let ended = |it: &Value| it["from"] == "SYN_RECV" && it["to"] == "CLOSE";
+        let mut left = SYNS;
+        while left > 0 {
+            tracer.wait_for(|it| ended(it));
+            left -= 1;
+        }
+        let story = tracer.stop();
+        let requests = story.transitions().filter(|it| it["to"] == "SYN_RECV").count();
+        let ends: Vec<&Value> = story.transitions().filter(|it| ended(it)).collect();
+        assert_eq!((requests, ends.len()), (SYNS, SYNS));
+        for end in ends {
+            let known = ["expired", "dropped"].iter().any(|cause| end["cause"] == *cause);
+            assert!(known && end["mini"] == true, "{end}");
+        }
+        assert_eq!(story.of("lost").count(), 0);
+        assert_eq!(story.records.last().map(|it| &it["illegal"]), Some(&0.into()));
+    });
+}
