@@ -4,7 +4,10 @@
 #[path = "support/schema.rs"]
 mod schema;
 
-use std::{collections::HashMap, rc::Rc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    rc::Rc,
+};
 
 use proptest::prelude::*;
 use serde_json::Value;
@@ -15,7 +18,7 @@ use sockstate::{
         Address, Event, EventKind, Identify, KernelSocket, Lost, LostPlace, MiniEnd, MiniEndHow, Notice,
         Owner, State, Subject, SubjectKey, Task, Transition, Tuple,
     },
-    track::{Applied, Sight, Table},
+    track::{Applied, Shown, Sight, Table},
 };
 use sockstate_abi::abi::{AF_INET, AF_INET6, flag, kind};
 
@@ -337,6 +340,16 @@ fn a_key_that_is_used_again_is_another_connection() {
     assert_eq!(conn(&late), (third, None));
 }
 
+/// What a reader of the stream believes of each connection; `broken` counts what is said of one after its end.
+fn say(applied: Applied, last: &mut HashMap<u64, &str>, broken: &mut u32) {
+    let (conn, state) = match applied {
+        Applied::Transition(it) => (it.conn, it.to),
+        Applied::Resync(it) => (it.conn, it.state),
+        Applied::Completed(..) => return,
+    };
+    *broken += u32::from(last.insert(conn.0, state.name()) == Some("CLOSE"));
+}
+
 fn states() -> impl Strategy<Value = State> {
     (0_u8..15).prop_map(State::from_number)
 }
@@ -382,11 +395,12 @@ proptest! {
         prop_assert_eq!(table.snapshot().count(), last.len());
     }
 
-    /// The same with mini-sockets, resets and time: no panic, and nothing waits for ever.
+    /// The same with mini-sockets, resets, time and looks at the kernel's table: no panic, nothing waits for ever, and
+    /// what the stream says is what the table holds.
     #[test]
     fn any_history_of_mini_sockets_is_survived(
         history in proptest::collection::vec(
-            (0_u64..6, 0_u64..6, 0_u16..3, 0_u8..9, states(), states(), any::<bool>()), 0..300
+            (0_u64..6, 0_u64..6, 0_u16..3, 0_u8..10, states(), states(), any::<bool>()), 0..300
         )
     ) {
         let sight = Sight { minis: true, resets: true, ..Sight::default() };
@@ -412,19 +426,25 @@ proptest! {
                     event.kind = EventKind::MiniEnd(MiniEnd { how, netns_gone: false, reused: other == 1 });
                 }
                 7 => event.kind = EventKind::ResetSent { reason: None, linger_0: flag },
-                _ => event.kind = EventKind::Cookie,
+                8 => event.kind = EventKind::Cookie,
+                _ => event.kind = EventKind::Socket { state: to, mini: false },
             }
-            let mut out = |applied: Applied| if let Applied::Transition(it) = applied {
-                // After its end nothing is said of a connection.
-                broken += u32::from(last.get(&it.conn.0) == Some(&"CLOSE"));
-                last.insert(it.conn.0, it.to.name());
-            };
-            table.apply(&event, &mut names, &mut out);
+            let mut out = |applied: Applied| say(applied, &mut last, &mut broken);
+            if kind == 9 {
+                // A look at the kernel's table, which shows this socket or none.
+                let sockets = if flag { std::slice::from_ref(&event) } else { &[] };
+                let shown = Shown { began_ns: now, namespaces: &BTreeSet::from([1]), sockets, held: None };
+                let suspects = table.compare(&shown, &mut names, &mut out);
+                table.bury(&suspects, &shown, &mut out);
+            } else {
+                table.apply(&event, &mut names, &mut out);
+            }
             table.tick(now, &mut names, &mut out);
         }
-        table.tick(now + 1_000_000_000, &mut names, &mut |_| {});
+        table.tick(now + 1_000_000_000, &mut names, &mut |it: Applied| say(it, &mut last, &mut broken));
         prop_assert_eq!(broken, 0);
         prop_assert!(!table.is_waiting());
+        prop_assert_eq!(last.values().filter(|state| **state != "CLOSE").count(), table.len());
         prop_assert_eq!(table.snapshot().count(), table.len());
     }
 

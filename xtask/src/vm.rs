@@ -212,6 +212,7 @@ mount -t proc p /proc; mount -t sysfs s /sys; mount -t devtmpfs d /dev; mount -t
 mount -t tracefs t /sys/kernel/tracing; mount -t cgroup2 c /sys/fs/cgroup
 for round in 1 2 3; do for module in /modules/*.ko; do insmod $module 2>/dev/null; done; done
 ip link set lo up
+ulimit -n 20000
 echo \"booted $(uname -r) in $(cut -d' ' -f1 /proc/uptime) s\"
 (
 {script}

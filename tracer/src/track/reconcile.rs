@@ -7,8 +7,8 @@ use std::{
 
 use super::{
     conns::{Conn, Since, plain},
-    table::{Applied, Out, Table, same_ends},
-    wait::Ends,
+    table::{Applied, Out, Table, merge, same_ends},
+    wait::{Ends, take},
 };
 use crate::model::{ConnId, Event, EventKind, Identify, Resync, State};
 
@@ -63,6 +63,7 @@ impl Table {
                 let was = conn.state;
                 let conn = self.conns.get_mut(at);
                 (conn.mini, conn.estimated) = (mini, false);
+                conn.tuple = merge(conn.tuple, event.tuple);
                 if plain(was) != plain(state) {
                     self.correct(at, Some(was), state, event.time_ns, out);
                 }
@@ -88,6 +89,8 @@ impl Table {
 
     /// The end of this connection was lost.
     pub(super) fn lose(&mut self, at: usize, time_ns: u64, out: Out<'_>) {
+        // Another may have its key soon.
+        self.waiting.endings.take(self.conns.get(at).sk);
         let was = self.conns.get(at).state;
         self.correct(at, Some(was), State::Close, time_ns, out);
         self.remove(at);
@@ -102,6 +105,13 @@ impl Table {
         time_ns: u64,
         out: Out<'_>,
     ) {
+        if self.conns.get(at).unborn {
+            // What waits comes first.
+            let sk = self.conns.get(at).sk;
+            for it in take(&mut self.waiting.births, |it| it.sk == sk) {
+                self.finish_birth(it, out);
+            }
+        }
         let wall_ns = self.wall(time_ns);
         let conn = self.conns.get_mut(at);
         conn.state = state;

@@ -403,7 +403,7 @@ impl Table {
         }
     }
 
-    fn finish_birth(&mut self, birth: Birth, out: Out<'_>) {
+    pub(super) fn finish_birth(&mut self, birth: Birth, out: Out<'_>) {
         if let Some(at) = self.conns.find(birth.sk) {
             self.conns.get_mut(at).unborn = false;
         }
