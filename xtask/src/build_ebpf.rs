@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
-use crate::{command, output, root, succeeds};
+use crate::{arch::Arch, command, output, root, succeeds};
 
 const TARGET: &str = "bpfel-unknown-none";
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
@@ -40,7 +40,8 @@ impl Toolchain {
         let rustlib = Path::new(sysroot.trim()).join("lib/rustlib");
         match self {
             Self::Debian => {
-                rustlib.join(TARGET).is_dir() && succeeds(&mut self.cargo("clippy", &["--version"]))
+                rustlib.join(TARGET).is_dir()
+                    && succeeds(&mut self.cargo("clippy", &["--version"], Arch::X86_64))
             }
             Self::Nightly => rustlib.join("src/rust/library/core").is_dir(),
         }
@@ -56,7 +57,7 @@ impl Toolchain {
     }
 
     /// cargo with all that a build for BPF needs; `verb` is build or clippy.
-    fn cargo(self, verb: &str, args: &[&str]) -> Command {
+    fn cargo(self, verb: &str, args: &[&str], arch: Arch) -> Command {
         let mut cargo = match self {
             Self::Debian => {
                 let mut cargo = Command::new("/usr/bin/cargo");
@@ -83,15 +84,15 @@ impl Toolchain {
         for variable in ["CARGO", "RUSTUP_TOOLCHAIN", "RUSTC_WRAPPER", "CARGO_ENCODED_RUSTFLAGS"] {
             cargo.env_remove(variable);
         }
-        cargo.env("RUSTFLAGS", rustflags()).current_dir(root()).args(args);
+        cargo.env("RUSTFLAGS", rustflags(arch)).current_dir(root()).args(args);
         cargo
     }
 }
 
 /// The same bytes wherever the repository and cargo's home are.
-fn rustflags() -> String {
+fn rustflags(arch: Arch) -> String {
     let mut flags = vec![
-        r#"--cfg=bpf_target_arch="x86_64""#.to_owned(),
+        format!(r#"--cfg=bpf_target_arch="{}""#, arch.name()),
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
         format!("--remap-path-prefix={}=/sockstate", root().display()),
@@ -106,24 +107,28 @@ fn rustflags() -> String {
     flags.join(" ")
 }
 
-/// Where the committed object lies.
-pub(crate) fn object() -> PathBuf {
-    root().join("tracer/bpf/sockstate.bpf.o")
+/// Where the committed object lies; the machine's registers, which kprobes read, are what differs.
+fn object(arch: Arch) -> PathBuf {
+    root().join(format!("tracer/bpf/sockstate-{}.bpf.o", arch.name()))
 }
 
 fn sum() -> PathBuf {
     root().join("tracer/bpf/sockstate.bpf.sum")
 }
 
-const BUILD: [&str; 8] =
-    ["--locked", "--release", "--package", "tracer-ebpf", "--target", TARGET, "--target-dir", "target/bpf"];
+const BUILD: [&str; 6] = ["--locked", "--release", "--package", "tracer-ebpf", "--target", TARGET];
+
+fn target_dir(arch: Arch) -> String {
+    format!("target/bpf/{}", arch.name())
+}
 
 /// Builds the programs; returns the object's bytes.
-pub(crate) fn build() -> Result<Vec<u8>> {
+fn build(arch: Arch) -> Result<Vec<u8>> {
     let toolchain = Toolchain::find().context("nothing to build with; run cargo xtask setup")?;
     command(crate::cargo().args(["fetch", "--locked"]))?;
-    command(&mut toolchain.cargo("build", &BUILD))?;
-    let built = root().join("target/bpf").join(TARGET).join("release/sockstate-ebpf");
+    let directory = target_dir(arch);
+    command(toolchain.cargo("build", &BUILD, arch).args(["--target-dir", &directory]))?;
+    let built = root().join(directory).join(TARGET).join("release/sockstate-ebpf");
     let bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
     without_dwarf(&bytes)
 }
@@ -131,8 +136,12 @@ pub(crate) fn build() -> Result<Vec<u8>> {
 /// Lints the programs.
 pub(crate) fn lint() -> Result<()> {
     let toolchain = Toolchain::find().context("nothing to lint with; run cargo xtask setup")?;
-    let mut clippy = toolchain.cargo("clippy", &BUILD);
-    command(clippy.args(["--", "-D", "warnings"]))
+    for arch in Arch::ALL {
+        let mut clippy = toolchain.cargo("clippy", &BUILD, arch);
+        clippy.args(["--target-dir", &target_dir(arch)]);
+        command(clippy.args(["--", "-D", "warnings"]))?;
+    }
+    Ok(())
 }
 
 /// The object without debug sections but with its BTF.
@@ -155,46 +164,41 @@ fn without_dwarf(bytes: &[u8]) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-/// Builds, and puts object and sum where they are committed.
+/// Builds, and puts objects and sum where they are committed.
 pub(crate) fn commit() -> Result<()> {
-    let bytes = build()?;
-    fs::write(object(), &bytes)?;
-    fs::write(sum(), sums(&bytes)?)?;
-    println!("{}: {} bytes", object().display(), bytes.len());
-    Ok(())
-}
-
-fn sums(object: &[u8]) -> Result<String> {
     let toolchain = Toolchain::find().context("nothing to build with; run cargo xtask setup")?;
-    let (sources, object) = (sources()?, hex(&Sha256::digest(object)));
-    Ok(format!("sources {sources}\nobject {object}\ncompiler {}\n", toolchain.version()?))
-}
-
-/// Fails where the committed object is not that of the sources: by their sum, and by building it again where the
-/// compiler is the same.
-pub(crate) fn verify() -> Result<()> {
-    let committed = fs::read_to_string(sum()).context("no sum of the committed object")?;
-    let field = |name: &str| {
-        committed
-            .lines()
-            .find_map(|line| line.strip_prefix(name))
-            .map(str::trim)
-            .unwrap_or_default()
-            .to_owned()
-    };
-    let bytes = fs::read(object()).context("no committed object")?;
-    if field("sources ") != sources()? || field("object ") != hex(&Sha256::digest(&bytes)) {
-        bail!("the committed object is not that of the sources; run cargo xtask build-ebpf");
+    let mut sums = format!("sources {}\ncompiler {}\n", sources()?, toolchain.version()?);
+    for arch in Arch::ALL {
+        let bytes = build(arch)?;
+        fs::write(object(arch), &bytes)?;
+        sums += &format!("{} {}\n", arch.name(), hex(&Sha256::digest(&bytes)));
+        println!("{}: {} bytes", object(arch).display(), bytes.len());
     }
+    Ok(fs::write(sum(), sums)?)
+}
+
+/// Fails where a committed object is not that of the sources: by their sum, and by building it again where the compiler
+/// is the same.
+pub(crate) fn verify() -> Result<()> {
+    let committed = fs::read_to_string(sum()).context("no sum of the committed objects")?;
+    let field = |name: &str| {
+        let value = committed.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_default().to_owned()
+    };
     let toolchain = Toolchain::find().context("nothing to build with; run cargo xtask setup")?;
-    let built = build()?;
-    if toolchain.version()? == field("compiler ") {
-        if built != bytes {
+    for arch in Arch::ALL {
+        let bytes = fs::read(object(arch)).context("no committed object")?;
+        if field("sources") != sources()? || field(arch.name()) != hex(&Sha256::digest(&bytes)) {
+            bail!("the committed object is not that of the sources; run cargo xtask build-ebpf");
+        }
+        let built = build(arch)?;
+        if toolchain.version()? != field("compiler") {
+            println!("object: of these sources; this compiler is another, so its bytes are not compared");
+        } else if built == bytes {
+            println!("object: built again for {}, the same {} bytes", arch.name(), bytes.len());
+        } else {
             bail!("built again, the committed object is another; run cargo xtask build-ebpf");
         }
-        println!("object: built again, the same {} bytes", bytes.len());
-    } else {
-        println!("object: of these sources; this compiler is another, so its bytes are not compared");
     }
     Ok(())
 }

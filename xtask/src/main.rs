@@ -1,8 +1,11 @@
 //! What building, checking, testing and measuring sockstate takes, as commands.
 
+mod apt;
+mod arch;
 mod bench;
 mod build_ebpf;
 mod check;
+mod cross;
 mod directions;
 mod kernels;
 #[path = "../../tests/support/load.rs"]

@@ -21,6 +21,13 @@ const MACHINES: [(&str, &str); 4] = [
     ("xz", "xz-utils"),
 ];
 
+/// What programs for other architectures are linked and run with; the first is of their C library, too.
+const CROSS: [(&str, &str); 3] = [
+    ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
+    ("aarch64-linux-gnu-gcc", "libc6-dev-arm64-cross"),
+    ("qemu-system-aarch64", "qemu-system-arm"),
+];
+
 /// What the programs are built with on Debian.
 const DEBIAN_RUST: [&str; 4] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "rust-web-clippy"];
 
@@ -34,6 +41,14 @@ pub(crate) fn all() -> Result<()> {
 /// What running other kernels takes.
 pub(crate) fn virtual_machines() -> Result<()> {
     tools(&MACHINES)
+}
+
+/// What running on another architecture takes.
+pub(crate) fn cross() -> Result<()> {
+    if Toolchain::find() != Some(Toolchain::Debian) {
+        bail!("programs for other architectures are built with Debian's Rust, and this is none");
+    }
+    tools(&CROSS)
 }
 
 fn tools(wanted: &[(&str, &str)]) -> Result<()> {

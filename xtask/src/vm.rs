@@ -12,14 +12,16 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{cargo, command, kernels, output, root, setup};
+use crate::{arch::Arch, command, cross, kernels, output, root, setup};
 
 /// What to run.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Series of kernels, such as 5.10 or 7 (the newest of each is taken).
-    #[arg(default_values_t = kernels::SERIES.map(str::to_owned))]
+    /// Series of kernels, such as 5.10 or 7 (the newest of each is taken) [default: 5.10 6.1 6.12 6.18 7].
     kernels: Vec<String>,
+    /// The machine; aarch64 by default on 6.12 only.
+    #[arg(long, value_enum, default_value = "x86_64")]
+    arch: Arch,
     /// Only tests whose name contains this.
     #[arg(long, default_value = "")]
     filter: String,
@@ -37,18 +39,21 @@ pub(crate) struct Args {
     timeout: u64,
 }
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
-
 /// How the tests run there: mini-sockets by each of these, and all of it on the classic tracepoint.
 const TIERS: [&str; 5] = ["fentry", "kprobe", "timers", "estimate", "tracepoint"];
 
 /// Runs the tests on every kernel; fails if one fails, or cannot be had.
 pub(crate) fn all(args: &Args) -> Result<()> {
     setup::virtual_machines()?;
-    let programs = build()?;
+    let programs = build(args.arch)?;
+    let series = match (&args.kernels[..], args.arch) {
+        ([], Arch::X86_64) => kernels::SERIES.map(str::to_owned).to_vec(),
+        ([], Arch::Aarch64) => vec!["6.12".to_owned()],
+        (given, _) => given.to_vec(),
+    };
     let mut machines = Vec::new();
-    for series in &args.kernels {
-        machines.push(kernels::get(series)?);
+    for series in &series {
+        machines.push(kernels::get(args.arch, series)?);
     }
     let jobs: Vec<(&kernels::Kernel, String)> = match &args.shell {
         Some(shell) => machines.iter().map(|kernel| (kernel, shell.clone())).collect(),
@@ -69,7 +74,14 @@ pub(crate) fn all(args: &Args) -> Result<()> {
                     };
                     let what = script.lines().next().unwrap_or_default().to_owned();
                     let start = Instant::now();
-                    let result = boot(kernel, &programs, &script, number, Duration::from_secs(args.timeout));
+                    let result = boot(
+                        args.arch,
+                        kernel,
+                        &programs,
+                        &script,
+                        number,
+                        Duration::from_secs(args.timeout),
+                    );
                     let took = start.elapsed().as_secs();
                     let passed = result.is_ok();
                     let text = match result {
@@ -105,33 +117,38 @@ fn tests(tier: &str, filter: &str) -> String {
 }
 
 /// What goes into the initramfs: paths here and there.
-struct Programs(Vec<(PathBuf, String)>);
+struct Programs {
+    busybox: PathBuf,
+    others: Vec<(PathBuf, String)>,
+}
 
 /// Builds the binary and the live tests, statically linked.
-fn build() -> Result<Programs> {
+fn build(arch: Arch) -> Result<Programs> {
     let directory = root().join("target/vm/build");
-    let build = |verb: &str, extra: &[&str]| {
-        let mut build = cargo();
-        build.args([verb, "--profile", "checked", "--package", "tracer", "--target", TARGET, "--target-dir"]);
-        build.arg(&directory).args(extra).env("RUSTFLAGS", "-Ctarget-feature=+crt-static");
-        build
+    let build = |verb: &str, extra: &[&str]| -> Result<Command> {
+        let mut build = cross::cargo_for(arch)?;
+        build.args([verb, "--profile", "checked", "--package", "tracer", "--target", &arch.target()]);
+        build.arg("--target-dir").arg(&directory).args(extra);
+        Ok(build)
     };
-    command(&mut build("build", &["--bin", "sockstate"]))?;
-    let messages = output(&mut build("test", &["--test", "live", "--no-run", "--message-format", "json"]))?;
+    command(&mut build("build", &["--bin", "sockstate"])?)?;
+    let messages = output(&mut build("test", &["--test", "live", "--no-run", "--message-format", "json"])?)?;
     let live = messages
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
         .filter(|message| message["target"]["name"] == "live")
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
         .context("cargo names no test program")?;
-    let binary = directory.join(TARGET).join("checked/sockstate");
+    let binary = directory.join(arch.target()).join("checked/sockstate");
     // The tests know the binary by the path that cargo told them.
     let known_as = binary.display().to_string();
-    Ok(Programs(vec![(live, "/live".into()), (binary, known_as)]))
+    let others = vec![(live, "/live".into()), (binary, known_as)];
+    Ok(Programs { busybox: cross::busybox(arch)?, others })
 }
 
 /// Boots a kernel, runs `script` in it, returns what it printed.
 fn boot(
+    arch: Arch,
     kernel: &kernels::Kernel,
     programs: &Programs,
     script: &str,
@@ -141,10 +158,12 @@ fn boot(
     let directory = root().join(format!("target/vm/run-{number}"));
     let _ = fs::remove_dir_all(&directory);
     let image = initramfs(kernel, programs, script, &directory)?;
-    let mut child = Command::new("qemu-system-x86_64")
-        .args(["-accel", "tcg,thread=multi", "-cpu", "max,la57=off", "-m", "1500M", "-smp", "2"])
+    let (qemu, machine) = arch.qemu();
+    let mut child = Command::new(qemu)
+        .args(machine)
+        .args(["-accel", "tcg,thread=multi", "-m", "1500M", "-smp", "2"])
         .args(["-nographic", "-no-reboot", "-net", "none"])
-        .args(["-append", "console=ttyS0 quiet panic=-1 oops=panic"])
+        .args(["-append", &format!("console={} quiet panic=-1 oops=panic", arch.console())])
         .arg("-kernel")
         .arg(&kernel.image)
         .arg("-initrd")
@@ -153,7 +172,7 @@ fn boot(
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .context("cannot run qemu-system-x86_64")?;
+        .with_context(|| format!("cannot run {qemu}"))?;
     let stdout = child.stdout.take().context("no stdout")?;
     let log = directory.join("log");
     let reader = thread::spawn(move || -> Result<String> {
@@ -194,9 +213,9 @@ fn initramfs(
     for sub in ["bin", "proc", "sys", "dev", "tmp", "run", "etc", "modules"] {
         fs::create_dir_all(tree.join(sub))?;
     }
-    fs::copy("/bin/busybox", tree.join("bin/busybox")).context("no /bin/busybox (Debian: busybox-static)")?;
+    fs::copy(&programs.busybox, tree.join("bin/busybox")).context("no busybox (Debian: busybox-static)")?;
     fs::write(tree.join("etc/passwd"), "root:x:0:0::/:/bin/sh\n")?;
-    for (from, to) in &programs.0 {
+    for (from, to) in &programs.others {
         let to = tree.join(to.trim_start_matches('/'));
         fs::create_dir_all(to.parent().context("no directory")?)?;
         fs::copy(from, &to).with_context(|| format!("cannot copy {}", from.display()))?;

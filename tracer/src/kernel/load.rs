@@ -25,7 +25,11 @@ use super::{
 use crate::model::Filter;
 
 /// The programs; rebuilt by `cargo xtask build-ebpf`.
-static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/sockstate.bpf.o");
+#[cfg(target_arch = "x86_64")]
+static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/sockstate-x86_64.bpf.o");
+/// The programs; rebuilt by `cargo xtask build-ebpf`.
+#[cfg(target_arch = "aarch64")]
+static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/sockstate-aarch64.bpf.o");
 
 /// Where kernels put their BTF.
 pub(super) const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";

@@ -1,0 +1,56 @@
+//! The machines that sockstate runs on.
+
+use clap::ValueEnum;
+
+/// A processor architecture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Arch {
+    /// This one is tested on every kernel.
+    #[value(name = "x86_64")]
+    X86_64,
+    /// Arm, 64 bits.
+    #[value(name = "aarch64")]
+    Aarch64,
+}
+
+impl Arch {
+    pub(crate) const ALL: [Self; 2] = [Self::X86_64, Self::Aarch64];
+
+    /// Rust's and the kernel's name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+            Self::Aarch64 => "aarch64",
+        }
+    }
+
+    /// Debian's name.
+    pub(crate) fn debian(self) -> &'static str {
+        match self {
+            Self::X86_64 => "amd64",
+            Self::Aarch64 => "arm64",
+        }
+    }
+
+    /// Rust's target for programs of user space.
+    pub(crate) fn target(self) -> String {
+        format!("{}-unknown-linux-gnu", self.name())
+    }
+
+    /// QEMU, and the machine that it is to be.
+    pub(crate) fn qemu(self) -> (&'static str, &'static [&'static str]) {
+        match self {
+            Self::X86_64 => ("qemu-system-x86_64", &["-cpu", "max,la57=off"]),
+            // Emulating Arm's own pointer authentication takes most of the time.
+            Self::Aarch64 => ("qemu-system-aarch64", &["-M", "virt", "-cpu", "max,pauth-impdef=on"]),
+        }
+    }
+
+    /// The kernel's name of the serial port.
+    pub(crate) fn console(self) -> &'static str {
+        match self {
+            Self::X86_64 => "ttyS0",
+            Self::Aarch64 => "ttyAMA0",
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Programs for another architecture than this machine's, statically linked: Debian's Rust with the other architecture's
+//! standard library, and Debian's cross linker.
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+
+use crate::{apt::Apt, arch::Arch, cargo, output, root, setup};
+
+/// cargo with all that a static build for `arch` needs.
+pub(crate) fn cargo_for(arch: Arch) -> Result<Command> {
+    const STATIC: &str = "-Ctarget-feature=+crt-static";
+    if arch == Arch::X86_64 {
+        let mut cargo = cargo();
+        cargo.env("RUSTFLAGS", STATIC);
+        return Ok(cargo);
+    }
+    setup::cross()?;
+    let sysroot = sysroot(arch)?;
+    let mut cargo = Command::new("/usr/bin/cargo");
+    let linker = format!("CARGO_TARGET_{}_LINKER", arch.target().to_uppercase().replace('-', "_"));
+    cargo
+        .env("RUSTC", "/usr/bin/rustc")
+        .env("RUSTFLAGS", format!("--sysroot {} {STATIC}", sysroot.display()))
+        .env(linker, format!("{}-linux-gnu-gcc", arch.name()))
+        .current_dir(root());
+    for variable in ["CARGO", "RUSTUP_TOOLCHAIN", "RUSTC_WRAPPER"] {
+        cargo.env_remove(variable);
+    }
+    Ok(cargo)
+}
+
+/// busybox, statically linked.
+pub(crate) fn busybox(arch: Arch) -> Result<PathBuf> {
+    if arch == Arch::X86_64 {
+        return Ok("/bin/busybox".into());
+    }
+    let place = foreign(arch, "busybox-static", None)?;
+    let found = ["bin/busybox", "usr/bin/busybox"].map(|path| place.join(path));
+    found.into_iter().find(|path| path.exists()).context("the package has no busybox")
+}
+
+/// Debian's standard library of `arch` beside that of this machine, whose compiler it belongs to.
+fn sysroot(arch: Arch) -> Result<PathBuf> {
+    let package = "libstd-rust-web-dev";
+    let version = output(Command::new("dpkg-query").args(["-W", "-f", "${Version}", package]))?;
+    let place = foreign(arch, package, Some(version.trim()))?;
+    let own = output(Command::new("/usr/bin/rustc").args(["--print", "sysroot"]))?;
+    let sysroot = place.join("sysroot");
+    let rustlib = sysroot.join("lib/rustlib");
+    if !rustlib.exists() {
+        fs::create_dir_all(&rustlib)?;
+        for (arch, from) in [(Arch::X86_64, Path::new(own.trim()).join("lib")), (arch, place.join("usr/lib"))]
+        {
+            symlink(from.join("rustlib").join(arch.target()), rustlib.join(arch.target()))?;
+        }
+    }
+    Ok(sysroot)
+}
+
+/// A package of `arch`, unpacked.
+fn foreign(arch: Arch, package: &str, version: Option<&str>) -> Result<PathBuf> {
+    let cache = root().join("target/vm").join(arch.debian());
+    let place = cache.join(package);
+    if !place.exists() {
+        let wanted = version.map_or_else(|| package.to_owned(), |version| format!("{package}={version}"));
+        let unpacked = cache.join("unpacked");
+        Apt::new(arch, &cache)?.unpack(&[wanted], &unpacked)?;
+        fs::rename(unpacked, &place)?;
+    }
+    Ok(place)
+}
