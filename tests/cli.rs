@@ -33,6 +33,14 @@ fn bad_arguments_are_named_and_refused() {
         (&["--format", "xml"], "[possible values: table, json, csv]"),
         (&["trace", "--colour"], "--color"),
         (&["dcotor"], "doctor"),
+        (&["stuck", "--threshold", "60"], "is no threshold"),
+        (&["stuck", "--threshold", "=60"], "use --older-than"),
+        (&["stuck", "--threshold", "connected=60"], "more than one state"),
+        (&["stuck", "--threshold", "CLOSE_WAIT:0=60"], "'0' is not a port"),
+        (&["stuck", "--threshold", "CLOSE_WAIT=soon"], "no length of time"),
+        (&["stuck", "--warn", "3"], "--check"),
+        (&["stuck", "--watch", "--check"], "cannot be used with"),
+        (&["sockets", "--sort", "size"], "[possible values: age, state, local, remote, process, unread]"),
     ] {
         let output = sockstate(args);
         let error = text(&output.stderr);

@@ -37,6 +37,8 @@ mod owners;
 mod protocols;
 #[path = "live/resync.rs"]
 mod resync;
+#[path = "live/stuck.rs"]
+mod stuck;
 #[path = "live/timewait.rs"]
 mod timewait;
 
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         ending::tests(),
         resync::tests(),
         timewait::tests(),
+        stuck::tests(),
         protocols::tests(),
         fallback::tests(),
     ]

@@ -8,8 +8,9 @@ use ipnet::IpNet;
 use crate::{
     config::{
         parse_duration, parse_duration_or_zero, parse_ports, parse_prefix, parse_ring_size, parse_states,
+        parse_threshold,
     },
-    model::{Ports, StateSet},
+    model::{Ports, StateSet, Threshold},
 };
 
 const EXAMPLES: &str = "\
@@ -19,6 +20,8 @@ Examples:
   sockstate --local-port 443 --format json       one service, as NDJSON
   sockstate --comm nginx --snapshot              one program, existing sockets first
   sockstate --remote 10.0.0.0/8 --output t.json  one network, into a file
+  sockstate stuck                                what does not move on, who holds it, why
+  sockstate sockets --state CLOSE_WAIT           like ss, with ages and holders, of all namespaces
   sockstate doctor                               what works here, and what to do about the rest
 
 Exit status:
@@ -47,6 +50,12 @@ pub enum Command {
     /// Trace transitions (what plain `sockstate` does).
     #[command(after_help = EXAMPLES)]
     Trace(Box<TraceArgs>),
+    /// Show the sockets that are stuck: since when, who holds them, why, and what to do. Needs no running tracer.
+    Stuck(Box<StuckArgs>),
+    /// The same for CLOSE_WAIT alone.
+    CloseWait(Box<StuckArgs>),
+    /// Show all TCP sockets of all network namespaces, with the age of their state and who holds them.
+    Sockets(Box<SocketsArgs>),
     /// Tell what works here: kernel, BTF, hooks, capabilities, limits; and what to do about the rest.
     Doctor(DoctorArgs),
 }
@@ -107,6 +116,44 @@ pub enum TierName {
     None,
 }
 
+/// Which sockets: by their ends, and by whose they are.
+#[derive(Args, Clone, Debug, Default)]
+pub struct SelectArgs {
+    /// Only IPv4; v4-mapped addresses count as IPv4.
+    #[arg(long, short = '4', conflicts_with = "ipv6", help_heading = "Filter")]
+    pub ipv4: bool,
+    /// Only IPv6.
+    #[arg(long, short = '6', help_heading = "Filter")]
+    pub ipv6: bool,
+    /// Local or remote port: 443, 80,443, 8000-8099.
+    #[arg(long, short, value_name = "PORTS", value_parser = parse_ports, help_heading = "Filter")]
+    pub port: Option<Ports>,
+    /// Local port.
+    #[arg(long, short = 'L', value_name = "PORTS", value_parser = parse_ports, visible_alias = "localport", help_heading = "Filter")]
+    pub local_port: Option<Ports>,
+    /// Remote port.
+    #[arg(long, short = 'D', value_name = "PORTS", value_parser = parse_ports, visible_alias = "remoteport", help_heading = "Filter")]
+    pub remote_port: Option<Ports>,
+    /// Local address or prefix, e.g. 10.0.0.0/8.
+    #[arg(long, value_name = "PREFIX", value_parser = parse_prefix, value_delimiter = ',', help_heading = "Filter")]
+    pub local: Vec<IpNet>,
+    /// Remote address or prefix.
+    #[arg(long, value_name = "PREFIX", value_parser = parse_prefix, value_delimiter = ',', help_heading = "Filter")]
+    pub remote: Vec<IpNet>,
+    /// Owner's process id.
+    #[arg(long, value_name = "PID", value_delimiter = ',', help_heading = "Filter")]
+    pub pid: Vec<u32>,
+    /// Owner's name (15 characters, as in /proc/PID/comm).
+    #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Filter")]
+    pub comm: Vec<String>,
+    /// Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net.
+    #[arg(long, value_name = "NETNS", help_heading = "Filter")]
+    pub netns: Option<String>,
+    /// Cgroup v2 of the socket, and all below: /system.slice/nginx.service.
+    #[arg(long, value_name = "PATH", help_heading = "Filter")]
+    pub cgroup: Option<String>,
+}
+
 /// Arguments of `trace`.
 #[derive(Args, Clone, Debug)]
 pub struct TraceArgs {
@@ -133,45 +180,15 @@ pub struct TraceArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "End")]
     pub count: Option<u64>,
 
-    /// Only IPv4; v4-mapped addresses count as IPv4.
-    #[arg(long, short = '4', conflicts_with = "ipv6", help_heading = "Filter")]
-    pub ipv4: bool,
-    /// Only IPv6.
-    #[arg(long, short = '6', help_heading = "Filter")]
-    pub ipv6: bool,
-    /// Local or remote port: 443, 80,443, 8000-8099.
-    #[arg(long, short, value_name = "PORTS", value_parser = parse_ports, help_heading = "Filter")]
-    pub port: Option<Ports>,
-    /// Local port.
-    #[arg(long, short = 'L', value_name = "PORTS", value_parser = parse_ports, visible_alias = "localport", help_heading = "Filter")]
-    pub local_port: Option<Ports>,
-    /// Remote port.
-    #[arg(long, short = 'D', value_name = "PORTS", value_parser = parse_ports, visible_alias = "remoteport", help_heading = "Filter")]
-    pub remote_port: Option<Ports>,
-    /// Local address or prefix, e.g. 10.0.0.0/8.
-    #[arg(long, value_name = "PREFIX", value_parser = parse_prefix, value_delimiter = ',', help_heading = "Filter")]
-    pub local: Vec<IpNet>,
-    /// Remote address or prefix.
-    #[arg(long, value_name = "PREFIX", value_parser = parse_prefix, value_delimiter = ',', help_heading = "Filter")]
-    pub remote: Vec<IpNet>,
+    /// Which connections.
+    #[command(flatten)]
+    pub select: SelectArgs,
     /// State before, by netstat's or ss's name in any case: CLOSE_WAIT, close-wait, connected.
     #[arg(long, value_name = "STATES", value_parser = parse_states, value_delimiter = ',', help_heading = "Filter")]
     pub from: Vec<StateSet>,
     /// State after.
     #[arg(long, value_name = "STATES", value_parser = parse_states, value_delimiter = ',', help_heading = "Filter")]
     pub to: Vec<StateSet>,
-    /// Owner's process id.
-    #[arg(long, value_name = "PID", value_delimiter = ',', help_heading = "Filter")]
-    pub pid: Vec<u32>,
-    /// Owner's name (15 characters, as in /proc/PID/comm).
-    #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Filter")]
-    pub comm: Vec<String>,
-    /// Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net.
-    #[arg(long, value_name = "NETNS", help_heading = "Filter")]
-    pub netns: Option<String>,
-    /// Cgroup v2 of the socket, and all below: /system.slice/nginx.service.
-    #[arg(long, value_name = "PATH", help_heading = "Filter")]
-    pub cgroup: Option<String>,
 
     /// Size of the ring between kernel and sockstate, a power of two: 1M, 64M.
     #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = parse_ring_size, help_heading = "Kernel")]
@@ -191,6 +208,101 @@ pub struct TraceArgs {
     /// Use this BTF in place of the kernel's.
     #[arg(long, value_name = "FILE", help_heading = "Kernel")]
     pub btf: Option<PathBuf>,
+}
+
+/// How a look at the sockets is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LookFormat {
+    /// For people.
+    Table,
+    /// One JSON object a line (docs/stuck.md).
+    Json,
+}
+
+/// What stuck sockets are counted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum GroupBy {
+    /// The processes that have them open.
+    Process,
+    /// The local end's listener.
+    Listener,
+    /// The peer's address.
+    Peer,
+    /// The container, else the systemd unit.
+    Container,
+}
+
+/// What sockets are sorted by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum SortBy {
+    /// The oldest first.
+    #[default]
+    Age,
+    /// State.
+    State,
+    /// Local end.
+    Local,
+    /// Remote end.
+    Remote,
+    /// The first holder.
+    Process,
+    /// The most unread bytes first.
+    Unread,
+}
+
+/// Arguments of `stuck`.
+#[derive(Args, Clone, Debug)]
+pub struct StuckArgs {
+    /// How to write [default: table on a terminal, else json].
+    #[arg(long, value_enum, help_heading = "Output")]
+    pub format: Option<LookFormat>,
+    /// Count, in place of listing each.
+    #[arg(long, value_enum, value_name = "BY", help_heading = "Output")]
+    pub group_by: Option<GroupBy>,
+    /// Look again every TIME [default: 2s].
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "2s", value_parser = parse_duration, conflicts_with = "check", help_heading = "Output")]
+    pub watch: Option<std::time::Duration>,
+
+    /// Only these states, by netstat's or ss's name.
+    #[arg(long, value_name = "STATES", value_parser = parse_states, value_delimiter = ',', help_heading = "Threshold")]
+    pub state: Vec<StateSet>,
+    /// Stuck after TIME in any state, in place of the thresholds.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration_or_zero, help_heading = "Threshold")]
+    pub older_than: Option<std::time::Duration>,
+    /// [STATE][:PORTS][@COMM]=TIME, or never in place of TIME: CLOSE_WAIT=5m, :8080=30s, CLOSE_WAIT@backup=never.
+    #[arg(long, value_name = "RULE", value_parser = parse_threshold, help_heading = "Threshold")]
+    pub threshold: Vec<Threshold>,
+
+    /// Answer as a monitoring plugin: one line, exit status 0, 1 (warning), 2 (critical) or 3 (unknown).
+    #[arg(long, help_heading = "Check")]
+    pub check: bool,
+    /// Warning from this number of stuck sockets on.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "check", help_heading = "Check")]
+    pub warn: usize,
+    /// Critical from this number on.
+    #[arg(long, value_name = "N", default_value_t = 10, requires = "check", help_heading = "Check")]
+    pub crit: usize,
+
+    /// Which sockets.
+    #[command(flatten)]
+    pub select: SelectArgs,
+}
+
+/// Arguments of `sockets`.
+#[derive(Args, Clone, Debug)]
+pub struct SocketsArgs {
+    /// How to write [default: table on a terminal, else json].
+    #[arg(long, value_enum, help_heading = "Output")]
+    pub format: Option<LookFormat>,
+    /// Order.
+    #[arg(long, value_enum, default_value_t, value_name = "BY", help_heading = "Output")]
+    pub sort: SortBy,
+    /// Only these states, by netstat's or ss's name.
+    #[arg(long, value_name = "STATES", value_parser = parse_states, value_delimiter = ',', help_heading = "Filter")]
+    pub state: Vec<StateSet>,
+    /// Which sockets.
+    #[command(flatten)]
+    pub select: SelectArgs,
 }
 
 /// How doctor writes.

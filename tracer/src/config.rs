@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::MetadataExt, path::Path, time::Duration};
 
 use ipnet::IpNet;
 
-use crate::model::{ParseStateError, Ports, StateSet};
+use crate::model::{ParseStateError, Ports, Scope, State, StateSet, Threshold};
 
 /// Smallest ring: below, a record with its header might not fit beside another.
 const RING_MIN: u64 = 4096;
@@ -75,6 +75,45 @@ pub fn parse_duration_or_zero(text: &str) -> Result<Duration, String> {
             signed.try_into().map_err(|_| wrong())
         }
     }
+}
+
+/// `[STATE][:PORTS][@COMM]=TIME`; TIME may be `never`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_threshold(text: &str) -> Result<Threshold, String> {
+    let wrong =
+        || format!("'{text}' is no threshold; write CLOSE_WAIT=5m, :8080=30s or CLOSE_WAIT@backup=never");
+    let (scope, time) = text.rsplit_once('=').ok_or_else(wrong)?;
+    let (scope, comm) = match scope.split_once('@') {
+        Some((scope, comm)) if !comm.is_empty() => (scope, Some(comm.to_owned())),
+        Some(_) => return Err(wrong()),
+        None => (scope, None),
+    };
+    let (state, ports) = match scope.split_once(':') {
+        Some((state, ports)) => (state, parse_ports(ports)?),
+        None => (scope, Ports::default()),
+    };
+    let state = match state {
+        "" => None,
+        name => {
+            let states = parse_states(name).map_err(|error| error.to_string())?;
+            let one =
+                (1..=12).map(State::from_number).filter(|state| states.contains(*state)).collect::<Vec<_>>();
+            match one[..] {
+                [state] | [state, State::NewSynRecv] => Some(state),
+                _ => return Err(format!("'{name}' is more than one state; write a threshold for each")),
+            }
+        }
+    };
+    if state.is_none() && ports.is_empty() && comm.is_none() {
+        return Err(format!("{}; for all states use --older-than", wrong()));
+    }
+    let after_ns = match time {
+        "never" => None,
+        time => Some(u64::try_from(parse_duration_or_zero(time)?.as_nanos()).map_err(|_| wrong())?),
+    };
+    Ok(Threshold { scope: Scope { state, ports, comm }, after_ns })
 }
 
 /// `65536`, `64K`, `16M`, `1G`; a power of two.

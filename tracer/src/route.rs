@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use ipnet::IpNet;
 use rustc_hash::FxBuildHasher;
 
-use crate::model::{Address, ConnId, Filter, Owner, Resync, Role, Snapshot, State, Transition, Tuple};
+use crate::model::{
+    Address, ConnId, Examined, Filter, Owner, Resync, Role, Snapshot, State, Transition, Tuple,
+};
 
 /// What a filter says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +106,16 @@ impl Router {
             && (filter.to.is_empty() || filter.to.contains(state))
             && self.wants_subject(snapshot.subject.owner.as_ref(), snapshot.subject.netns)
             && self.ends(&snapshot.tuple, snapshot.role, state, state) != Verdict::No
+    }
+
+    /// Whether a socket of a look is wanted, by its ends and by those who have it open.
+    #[must_use]
+    pub fn wants_examined(&self, it: &Examined) -> bool {
+        let filter = &self.filter;
+        let holders = || it.holders.iter().map(|holder| &holder.process);
+        self.ends(&it.socket.tuple, None, it.socket.state, it.socket.state) != Verdict::No
+            && (filter.pids.is_empty() || holders().any(|process| filter.pids.contains(&process.pid)))
+            && (filter.comms.is_empty() || holders().any(|process| filter.comms.contains(&process.comm)))
     }
 
     /// Whether a correction is wanted. A filter on `from` means what the stream had said, one on `to` what it is.

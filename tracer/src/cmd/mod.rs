@@ -1,15 +1,21 @@
 //! The subcommands: they wire the rooms together and turn errors into words and exit codes.
 
 mod doctor;
+mod look;
+mod sockets;
+mod stuck;
 mod trace;
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use clap::Parser;
 
 use crate::{
-    cli::{Cli, Command},
+    cli::{Cli, Command, SelectArgs},
+    config,
+    enrich::{CgroupError, Cgroups},
     kernel::KernelError,
+    model::{CgroupTree, Filter, StateSet},
 };
 
 /// Exit codes; the same as in `cli.rs`'s help.
@@ -57,6 +63,9 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         None => trace::run(&cli.trace),
         Some(Command::Trace(args)) => trace::run(&args),
+        Some(Command::Stuck(args)) => stuck::run(&args),
+        Some(Command::CloseWait(args)) => stuck::close_wait(*args),
+        Some(Command::Sockets(args)) => sockets::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
     };
     match result {
@@ -66,5 +75,42 @@ pub fn main() -> ExitCode {
             let code = error.downcast_ref::<Failure>().map_or(exit::FAILURE, |failure| failure.code);
             ExitCode::from(code)
         }
+    }
+}
+
+/// The filter that the arguments spell; names and paths become numbers.
+fn filter(args: &SelectArgs) -> Result<Filter, Failure> {
+    let netns = args.netns.as_deref().map(config::resolve_netns).transpose().map_err(Failure::usage)?;
+    let cgroup = args.cgroup.as_deref().map(|path| {
+        let (id, level) = Cgroups::find(Path::new("/"))?.id(path)?;
+        Ok::<_, CgroupError>(CgroupTree { id, level })
+    });
+    Ok(Filter {
+        ip_version: if args.ipv4 { Some(4) } else { args.ipv6.then_some(6) },
+        ports: args.port.clone().unwrap_or_default(),
+        local_ports: args.local_port.clone().unwrap_or_default(),
+        remote_ports: args.remote_port.clone().unwrap_or_default(),
+        local: args.local.clone(),
+        remote: args.remote.clone(),
+        from: StateSet::default(),
+        to: StateSet::default(),
+        pids: args.pid.clone(),
+        comms: args.comm.clone(),
+        netns,
+        cgroup: cgroup.transpose().map_err(Failure::usage)?,
+    })
+}
+
+fn union(sets: &[StateSet]) -> StateSet {
+    sets.iter().fold(StateSet::default(), |all, set| all.union(*set))
+}
+
+/// Writes to standard output; whoever reads it may go away.
+fn print(text: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        result => result,
     }
 }

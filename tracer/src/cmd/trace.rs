@@ -4,21 +4,20 @@ use std::{
     fs::{File, OpenOptions},
     io::{IsTerminal, Read, Seek, Write},
     os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
 };
 
 use anyhow::{Context, Result};
 use rustix::fs::{FlockOperation, flock};
 
-use super::{Failure, exit};
+use super::{Failure, exit, filter, union};
 use crate::{
     cli::{Colour, FormatName, HookName, TierName, TraceArgs},
-    config,
-    enrich::{CgroupError, Cgroups, Enricher},
+    enrich::Enricher,
     format::{Csv, Format, Json, Table as TableFormat},
     kernel::{self, HookChoice, Loaded, Request, Tier},
-    model::{CgroupTree, Filter, LostPlace, Start, StateSet},
+    model::{Filter, LostPlace, Start},
     pipeline::{self, Limits, Pipeline, Resyncer, Summary, Writer},
     route::Router,
     sinks::Output,
@@ -31,7 +30,7 @@ const LOCK: &str = "/run/sockstate.lock";
 
 /// Runs it.
 pub(super) fn run(args: &TraceArgs) -> Result<ExitCode> {
-    let filter = filter(args)?;
+    let filter = Filter { from: union(&args.from), to: union(&args.to), ..filter(&args.select)? };
     let _lock = if args.alongside { None } else { lock()? };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -40,30 +39,6 @@ pub(super) fn run(args: &TraceArgs) -> Result<ExitCode> {
     let summary = runtime.block_on(trace(args, filter))?;
     report(&summary);
     Ok(ExitCode::SUCCESS)
-}
-
-/// The filter that the arguments spell; names and paths become numbers.
-fn filter(args: &TraceArgs) -> Result<Filter, Failure> {
-    let netns = args.netns.as_deref().map(config::resolve_netns).transpose().map_err(Failure::usage)?;
-    let cgroup = args.cgroup.as_deref().map(|path| {
-        let (id, level) = Cgroups::find(Path::new("/"))?.id(path)?;
-        Ok::<_, CgroupError>(CgroupTree { id, level })
-    });
-    let union = |sets: &[StateSet]| sets.iter().fold(StateSet::default(), |all, set| all.union(*set));
-    Ok(Filter {
-        ip_version: if args.ipv4 { Some(4) } else { args.ipv6.then_some(6) },
-        ports: args.port.clone().unwrap_or_default(),
-        local_ports: args.local_port.clone().unwrap_or_default(),
-        remote_ports: args.remote_port.clone().unwrap_or_default(),
-        local: args.local.clone(),
-        remote: args.remote.clone(),
-        from: union(&args.from),
-        to: union(&args.to),
-        pids: args.pid.clone(),
-        comms: args.comm.clone(),
-        netns,
-        cgroup: cgroup.transpose().map_err(Failure::usage)?,
-    })
 }
 
 async fn trace(args: &TraceArgs, filter: Filter) -> Result<Summary> {

@@ -2,6 +2,7 @@
 
 mod cgroup;
 mod container;
+mod holders;
 mod process;
 
 use std::{collections::HashMap, path::PathBuf, rc::Rc};
@@ -10,6 +11,7 @@ use rustc_hash::FxBuildHasher;
 
 pub use cgroup::{CgroupError, Cgroups};
 use container::Place;
+pub use holders::Holders;
 
 use crate::model::{Cgroup, Identify, Owner, OwnerKey, Subject, SubjectKey, Task};
 

@@ -3,7 +3,7 @@
 
 use std::{io::Write, net::IpAddr};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     Format,
@@ -202,7 +202,7 @@ impl Json {
     }
 
     /// The members of an object, behind those already written.
-    fn rest(&mut self, object: serde_json::Value, out: &mut Vec<u8>) {
+    fn rest(&mut self, object: Value, out: &mut Vec<u8>) {
         self.scratch.clear();
         // Writing a value of ours to a vector does not fail.
         let _ = serde_json::to_writer(&mut self.scratch, &object);
@@ -355,18 +355,21 @@ fn subject(it: &Subject, out: &mut Vec<u8>) {
         }
         value
     });
+    // Writing to a vector does not fail.
+    let _ = write!(out, ",\"owner\":{}", json!(owner));
+    for (key, value) in belongs_to(it) {
+        let _ = write!(out, ",\"{key}\":{value}");
+    }
+}
+
+/// Where a socket runs. Null for what could be known of every socket; absent what most have not.
+pub(super) fn belongs_to(it: &Subject) -> Vec<(&'static str, Value)> {
     let cgroup = it.cgroup.as_ref().map(|it| json!({"id": it.id.to_string(), "path": it.path}));
     let container = it.container.as_ref().map(|it| json!({"id": it.id, "runtime": it.runtime}));
     let pod = it.pod_uid.as_ref().map(|uid| json!({"uid": uid}));
-    // Null for what could be known of every socket; absent what most have not.
-    for (key, value) in [("owner", json!(owner)), ("netns", json!(it.netns)), ("cgroup", json!(cgroup))] {
-        let _ = write!(out, ",\"{key}\":{value}");
-    }
-    for (key, value) in
-        [("container", container), ("pod", pod), ("unit", it.unit.as_ref().map(|unit| json!(unit)))]
-    {
-        if let Some(value) = value {
-            let _ = write!(out, ",\"{key}\":{value}");
-        }
-    }
+    let unit = it.unit.as_ref().map(|unit| json!(unit));
+    let rest = [("container", container), ("pod", pod), ("unit", unit)];
+    let mut members = vec![("netns", json!(it.netns)), ("cgroup", json!(cgroup))];
+    members.extend(rest.into_iter().filter_map(|(key, value)| Some((key, value?))));
+    members
 }

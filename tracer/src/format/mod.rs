@@ -5,11 +5,13 @@ mod csv;
 mod errno;
 mod json;
 mod line;
+mod look;
 mod table;
 mod time;
 
 pub use csv::Csv;
 pub use json::Json;
+pub use look::{Group, group_json, groups_table, socket_json, sockets_table, stuck_json, stuck_table};
 pub use table::Table;
 
 use crate::model::{Notice, Transition};

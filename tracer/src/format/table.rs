@@ -120,7 +120,7 @@ fn owner(owner: Option<&Owner>) -> (String, String) {
     }
 }
 
-fn ends(tuple: &Tuple) -> (String, String) {
+pub(super) fn ends(tuple: &Tuple) -> (String, String) {
     let end = |address: Address, port: u16| {
         let port = if port == 0 { "-".to_owned() } else { port.to_string() };
         match address.canonical() {
@@ -132,7 +132,7 @@ fn ends(tuple: &Tuple) -> (String, String) {
 }
 
 /// A name may hold anything, and must not reach the terminal's ears.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 

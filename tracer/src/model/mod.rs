@@ -3,8 +3,10 @@
 mod event;
 mod filter;
 mod record;
+mod socket;
 mod state;
 mod subject;
+mod threshold;
 mod tuple;
 
 pub use event::{ClosedAs, Event, EventKind, KernelSocket, MiniEnd, MiniEndHow, Task};
@@ -12,6 +14,10 @@ pub use filter::{CgroupTree, Filter, Ports};
 pub use record::{
     Cause, ConnId, InState, Lost, LostPlace, Notice, Resync, Role, Snapshot, Start, Stop, Transition,
 };
+pub use socket::{
+    Diagnosis, Examined, Holder, Listener, Process, Reason, SocketInfo, TcpTimes, Timer, TimerKind, Watch,
+};
 pub use state::{ParseStateError, State, StateSet};
 pub use subject::{Cgroup, Container, Identify, Owner, OwnerKey, OwnerSource, Subject, SubjectKey};
+pub use threshold::{Scope, Threshold, Thresholds};
 pub use tuple::{Address, Tuple};

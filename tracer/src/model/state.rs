@@ -149,6 +149,12 @@ impl StateSet {
     }
 }
 
+impl From<State> for StateSet {
+    fn from(state: State) -> Self {
+        Self(Self::bit(state))
+    }
+}
+
 impl FromStr for StateSet {
     type Err = ParseStateError;
 

@@ -1,14 +1,18 @@
 //! The connection table: which connection an event belongs to, since when, whose, why it ends. Knows time only from the
 //! events, and from whoever says how far they have come.
 
+mod age;
 mod cause;
 mod close;
 mod conns;
+mod diagnosis;
 mod minis;
 mod reconcile;
 mod table;
 mod wait;
 
+pub use age::{age, unanswered_ns};
+pub use diagnosis::diagnose;
 pub use reconcile::Shown;
 pub use table::{Applied, Sight, Table};
 pub use wait::PATIENCE_NS;

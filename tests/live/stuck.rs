@@ -1,0 +1,336 @@
+//! Stuck sockets, each made on purpose: who holds them, why they are stuck, what the commands do.
+
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    net::Shutdown,
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::net::UnixStream,
+    },
+    process::{self, Command},
+    time::Duration,
+};
+
+use serde_json::Value;
+use socket2::Socket;
+
+use crate::{
+    Test,
+    lab::{in_lab, sockstate},
+    netns::sysctl,
+    observer::{proc_net_tcp, wait_for_states},
+    roles::{Actor, send_fd},
+    schema,
+    sockets::{Kind, fresh_port, keep_over_exec, make_deaf},
+    test,
+};
+
+pub(crate) fn tests() -> Vec<Test> {
+    let mut tests = vec![
+        test("stuck: a peer that does not answer, and one that does not close", peers),
+        test("stuck: thresholds, groups and the plugin's answer", thresholds),
+        test("stuck: in a namespace of another process, by commands that go there", foreign),
+        test("sockets: what /proc/net/tcp shows, and who holds each", sockets),
+        test("sockets: filters and order", filters),
+    ];
+    for kind in Kind::ALL {
+        tests.push(test(format!("stuck: every reason of a CLOSE_WAIT, {kind:?}"), move || close_wait(kind)));
+    }
+    tests
+}
+
+/// What a look at a namespace says, each line against the schema.
+fn look(netns: u64, args: &[&str]) -> Vec<Value> {
+    let netns = netns.to_string();
+    let args = [args, &["--format", "json", "--netns", &netns]].concat();
+    let output = sockstate().args(args).output().expect("sockstate");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && errors.is_empty(), "{}: {errors}", output.status);
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    records.iter().for_each(schema::check);
+    records
+}
+
+fn port_of(socket: &Socket) -> u16 {
+    socket.local_addr().expect("address").as_socket().expect("IP").port()
+}
+
+/// Descriptors by process, as a record says.
+fn holders(it: &Value) -> Vec<(u64, u64)> {
+    let list = it["holders"].as_array().expect("holders");
+    list.iter().map(|it| (it["pid"].as_u64().expect("pid"), it["fd"].as_u64().expect("fd"))).collect()
+}
+
+/// Reason, unread bytes, holders.
+type Wanted = (&'static str, u64, Vec<(u64, u64)>);
+
+fn close_wait(kind: Kind) {
+    let own = u64::from(process::id());
+    in_lab(|netns| {
+        let port = fresh_port();
+        let listener = kind.listen(port);
+        let fd = |socket: &Socket| (own, socket.as_raw_fd() as u64);
+        let mut wanted: BTreeMap<u16, Wanted> = BTreeMap::new();
+        let open = || {
+            let client = kind.connect(port).expect("connect");
+            (port_of(&client), client, listener.accept().expect("accept").0)
+        };
+        // Each client's port is what its server is known by.
+        let (id, client, eof) = open();
+        drop(client);
+        wanted.insert(id, ("eof_unread", 0, vec![fd(&eof)]));
+
+        let (id, mut client, unread) = open();
+        client.write_all(&[7; 100]).expect("write");
+        drop(client);
+        wanted.insert(id, ("unread_data", 100, vec![fd(&unread)]));
+
+        let (id, client, mut leaked) = open();
+        drop(client);
+        assert_eq!(leaked.read(&mut [0]).expect("read"), 0);
+        wanted.insert(id, ("not_closed", 0, vec![fd(&leaked)]));
+
+        let (id, client, given) = open();
+        drop(client);
+        let number = keep_over_exec(&given);
+        let mut child = Actor::start("holder", number);
+        child.hear();
+        drop(given);
+        wanted.insert(id, ("held_by_child", 0, vec![(u64::from(child.pid()), number as u64)]));
+
+        let (id, client, sent) = open();
+        drop(client);
+        let (near, far) = UnixStream::pair().expect("pair");
+        send_fd(&near, sent.as_fd());
+        drop(sent);
+        wanted.insert(id, ("in_flight", 0, Vec::new()));
+
+        let client = kind.connect(port).expect("connect");
+        let id = port_of(&client);
+        drop(client);
+        wanted.insert(id, ("never_accepted", 0, Vec::new()));
+
+        let mut states = vec!["LISTEN"];
+        states.extend(["CLOSE_WAIT"; 6]);
+        states.extend(["FIN_WAIT2"; 6]);
+        wait_for_states(&states);
+        let found = look(netns, &["close-wait", "--older-than", "0"]);
+        for it in &found {
+            let id = it["remote"]["port"].as_u64().expect("port") as u16;
+            let (reason, unread, held_by) = wanted.remove(&id).expect("one of ours, once");
+            assert_eq!(it["reason"], reason, "{it}");
+            assert_eq!(it["unread_bytes"], unread, "{it}");
+            assert_eq!(holders(it), held_by, "{it}");
+            assert_eq!(it["state"], "CLOSE_WAIT");
+            assert_eq!(it["network"]["type"], kind.network_type());
+            assert_eq!((&it["local"]["port"], it["age_at_least"].as_bool()), (&port.into(), Some(true)));
+            let made_by_us = ["held_by_child", "in_flight", "never_accepted"].contains(&reason);
+            assert_eq!(it["creator"]["pid"].as_u64(), made_by_us.then_some(own), "{it}");
+            check_commands(it, &held_by);
+        }
+        assert!(wanted.is_empty(), "not found: {wanted:?}");
+        drop((eof, unread, leaked, near, far));
+        child.end();
+    });
+}
+
+/// The printed commands are about that socket and no other.
+fn check_commands(it: &Value, held_by: &[(u64, u64)]) {
+    let commands: Vec<&str> =
+        it["commands"].as_array().expect("commands").iter().filter_map(Value::as_str).collect();
+    let (kill, list) = commands.split_last().expect("a command");
+    for (command, (pid, fd)) in list.iter().zip(held_by) {
+        assert_eq!(*command, format!("ls -l /proc/{pid}/fd/{fd}"));
+    }
+    assert_eq!(list.len(), held_by.len());
+    // The same filter, without -K.
+    assert!(kill.contains("ss -K "), "{kill}");
+    let Ok(output) = Command::new("sh").args(["-c", &kill.replacen("-K", "-n -H", 1)]).output() else {
+        return;
+    };
+    if output.status.code() == Some(127) {
+        // There is no ss in the virtual machines.
+        return;
+    }
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{kill}: {output:?}");
+    assert_eq!(shown.lines().count(), 1, "{kill}: {shown}");
+    assert!(shown.starts_with("CLOSE-WAIT"), "{kill}: {shown}");
+    assert!(shown.trim().ends_with(&format!(":{}", it["remote"]["port"])), "{kill}: {shown}");
+}
+
+fn peers() {
+    in_lab(|netns| {
+        sysctl("ipv4/tcp_retries2", "15").expect("sysctl");
+        let port = fresh_port();
+        // Its FIN is not acknowledged: FIN_WAIT1.
+        let (listener, client, server) = Kind::V4.pair(port);
+        make_deaf(&server);
+        drop(client);
+        // Shut down, and the peer stays.
+        let (half, stays) = {
+            let half = Kind::V4.connect(port).expect("connect");
+            (half, listener.accept().expect("accept").0)
+        };
+        half.shutdown(Shutdown::Write).expect("shutdown");
+        wait_for_states(&["LISTEN", "ESTABLISHED", "FIN_WAIT1", "FIN_WAIT2", "CLOSE_WAIT"]);
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        let fin_wait1 = loop {
+            let found = look(netns, &["stuck", "--state", "FIN_WAIT1", "--older-than", "200ms"]);
+            if let [one] = &found[..] {
+                break one.clone();
+            }
+            assert!(std::time::Instant::now() < deadline, "{found:?}");
+        };
+        assert_eq!(
+            (&fin_wait1["reason"], &fin_wait1["age_ns"]),
+            (&"peer_not_answering".into(), &Value::Null)
+        );
+        assert!(fin_wait1["unanswered_ns"].as_u64() >= Some(200_000_000), "{fin_wait1}");
+        assert_eq!((&fin_wait1["unsent_bytes"], &fin_wait1["timer"]["name"]), (&0.into(), &"on".into()));
+        let fin_wait2 = look(netns, &["stuck", "--state", "fin-wait-2", "--older-than", "0"]);
+        assert_eq!(fin_wait2.len(), 1, "{fin_wait2:?}");
+        assert_eq!(fin_wait2[0]["reason"], "peer_keeps_open");
+        assert_eq!(holders(&fin_wait2[0]), [(process::id().into(), half.as_raw_fd() as u64)]);
+        drop((server, stays));
+    });
+}
+
+fn thresholds() {
+    in_lab(|netns| {
+        let port = fresh_port();
+        let (_listener, client, server) = Kind::V4.pair(port);
+        drop(client);
+        wait_for_states(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
+        let rule = format!("CLOSE_WAIT:{port}=0");
+        let comm = std::fs::read_to_string("/proc/self/comm").expect("comm");
+        let never = format!("@{}=never", comm.trim());
+        let count = |args: &[&str]| look(netns, args).len();
+        assert_eq!(count(&["stuck"]), 0, "younger than the default");
+        assert_eq!(count(&["stuck", "--threshold", &rule]), 1);
+        assert_eq!(count(&["stuck", "--threshold", &rule, "--threshold", &never]), 0, "the last counts");
+        assert_eq!(count(&["stuck", "--threshold", "CLOSE_WAIT:1=0"]), 0, "another port");
+        assert_eq!(count(&["stuck", "--older-than", "0", "--state", "LAST_ACK"]), 0);
+        assert_eq!(count(&["stuck", "--older-than", "0", "--pid", "1"]), 0);
+
+        let groups = look(netns, &["stuck", "--older-than", "0", "--group-by", "process"]);
+        assert_eq!((groups.len(), &groups[0]["count"]), (1, &1.into()), "{groups:?}");
+        let key = groups[0]["key"].as_str().expect("key");
+        assert!(key.ends_with(&format!("({})", process::id())), "{key}");
+        assert_eq!(groups[0]["states"]["CLOSE_WAIT"], 1);
+
+        for (args, code, word) in [
+            (&["--check"][..], 0, "OK - 0 "),
+            (&["--check", "--older-than", "0"], 1, "WARNING - 1 "),
+            (&["--check", "--older-than", "0", "--crit", "1"], 2, "CRITICAL - 1 "),
+            (&["--check", "--older-than", "0", "--warn", "2"], 0, "OK - 1 "),
+        ] {
+            let netns = netns.to_string();
+            let output =
+                sockstate().args(["stuck", "--netns", &netns]).args(args).output().expect("sockstate");
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");
+            assert!(text.starts_with(&format!("SOCKSTATE {word}")) && text.contains("| stuck="), "{text}");
+            assert_eq!(text.lines().count(), 1);
+        }
+        drop(server);
+    });
+}
+
+/// The look is made from outside of the namespace.
+fn foreign() {
+    let port = fresh_port();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let (done, wait) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(move |scope| {
+        // Gone when a check fails, so that the other thread ends.
+        let done = done;
+        scope.spawn(move || {
+            in_lab(move |netns| {
+                let (_listener, client, server) = Kind::V4.pair(port);
+                drop(client);
+                wait_for_states(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
+                sender.send(netns).expect("send");
+                let _ = wait.recv();
+                drop(server);
+            });
+        });
+        let netns = receiver.recv().expect("namespace");
+        let found = look(netns, &["close-wait", "--older-than", "0", "--local-port", &port.to_string()]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0]["netns"], netns);
+        let kill = found[0]["commands"][1].as_str().expect("command");
+        assert!(kill.starts_with("nsenter --net=/proc/"), "{kill}");
+        if !crate::observer::is_in_vm() {
+            check_commands(&found[0], &holders(&found[0]));
+        }
+        done.send(()).expect("send");
+    });
+}
+
+fn sockets() {
+    for kind in Kind::ALL {
+        in_lab(|netns| {
+            let (listener, client, server) = kind.pair(fresh_port());
+            let (other, gone, left) = kind.pair(fresh_port());
+            drop(gone);
+            let shown = wait_for_states(&[
+                "LISTEN",
+                "LISTEN",
+                "ESTABLISHED",
+                "ESTABLISHED",
+                "FIN_WAIT2",
+                "CLOSE_WAIT",
+            ]);
+            let found = look(netns, &["sockets"]);
+            let mut said: Vec<_> = found
+                .iter()
+                .map(|it| {
+                    let port = |end: &str| it[end]["port"].as_u64().unwrap_or(0) as u16;
+                    (port("local"), port("remote"), it["state"].as_str().expect("state").to_owned())
+                })
+                .collect();
+            said.sort();
+            assert_eq!(said, shown);
+            assert_eq!(proc_net_tcp(), shown);
+            for it in &found {
+                let known = [&listener, &client, &server, &other, &left];
+                let ours = known.iter().find(|socket| {
+                    let end = |it: &Value| it["port"].as_u64().unwrap_or(0) as u16;
+                    let peer =
+                        socket.peer_addr().ok().and_then(|it| it.as_socket()).map_or(0, |it| it.port());
+                    (port_of(socket), peer) == (end(&it["local"]), end(&it["remote"]))
+                });
+                let wanted: Vec<_> = ours
+                    .map(|socket| (u64::from(process::id()), socket.as_raw_fd() as u64))
+                    .into_iter()
+                    .collect();
+                assert_eq!(holders(it), wanted, "{it}");
+            }
+        });
+    }
+}
+
+fn filters() {
+    in_lab(|netns| {
+        let (port, other) = (fresh_port(), fresh_port());
+        let (_a, _b, _c) = Kind::V4.pair(port);
+        let (_d, _e, _f) = Kind::V6.pair(other);
+        let port = port.to_string();
+        let count = |args: &[&str]| look(netns, &[&["sockets"], args].concat()).len();
+        assert_eq!(count(&[]), 6);
+        assert_eq!(count(&["-4"]), 3);
+        assert_eq!(count(&["-6"]), 3);
+        assert_eq!(count(&["--port", &port]), 3);
+        assert_eq!(count(&["--remote-port", &port]), 1);
+        assert_eq!(count(&["--state", "listening"]), 2);
+        assert_eq!(count(&["--remote", "::1", "--state", "ESTABLISHED"]), 2);
+        assert_eq!(count(&["--pid", &process::id().to_string()]), 6);
+        assert_eq!(count(&["--comm", "nobody"]), 0);
+        let states: Vec<Value> =
+            look(netns, &["sockets", "--sort", "state"]).iter().map(|it| it["state"].clone()).collect();
+        assert_eq!(states, ["ESTABLISHED", "ESTABLISHED", "ESTABLISHED", "ESTABLISHED", "LISTEN", "LISTEN"]);
+    });
+}

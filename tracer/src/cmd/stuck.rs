@@ -1,0 +1,172 @@
+//! `sockstate stuck`, and `close-wait`.
+
+use std::{cmp::Reverse, collections::BTreeMap, io::IsTerminal, process::ExitCode, thread};
+
+use anyhow::Result;
+
+use super::{
+    filter,
+    look::{Look, look},
+    union,
+};
+use crate::{
+    cli::{GroupBy, LookFormat, StuckArgs},
+    format::{self, Group},
+    model::{Diagnosis, Examined, Filter, Process, State, StateSet, Thresholds},
+    pipeline,
+    track::diagnose,
+};
+
+/// Exit codes of monitoring plugins.
+const WARNING: u8 = 1;
+const CRITICAL: u8 = 2;
+const UNKNOWN: u8 = 3;
+
+/// `stuck --state CLOSE_WAIT`.
+pub(super) fn close_wait(mut args: StuckArgs) -> Result<ExitCode> {
+    args.state = vec![StateSet::from(State::CloseWait)];
+    run(&args)
+}
+
+/// Runs it.
+pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {
+    let filter = filter(&args.select)?;
+    let as_table = args.format.map_or_else(|| std::io::stdout().is_terminal(), |it| it == LookFormat::Table);
+    loop {
+        let (stuck, look) = find(args, &filter);
+        for problem in &look.problems {
+            eprintln!("sockstate: {problem}");
+        }
+        if args.check {
+            return check(args, &stuck, &look);
+        }
+        let time_ns = pipeline::now_ns();
+        let text = match (args.group_by, as_table) {
+            (Some(by), true) => format::groups_table(&groups(by, &stuck)),
+            (Some(by), false) => {
+                groups(by, &stuck).iter().map(|group| format::group_json(group, time_ns)).collect()
+            }
+            (None, true) => format::stuck_table(&stuck),
+            (None, false) => {
+                stuck.iter().map(|(it, diagnosis)| format::stuck_json(it, diagnosis, time_ns)).collect()
+            }
+        };
+        if args.watch.is_some() && as_table {
+            // Home, and what was there before goes.
+            super::print("\x1b[H\x1b[2J")?;
+        }
+        super::print(&text)?;
+        match args.watch {
+            Some(every) => thread::sleep(every),
+            None => return Ok(ExitCode::SUCCESS),
+        }
+    }
+}
+
+/// The sockets past their thresholds, the oldest first.
+fn find(args: &StuckArgs, filter: &Filter) -> (Vec<(Examined, Diagnosis)>, Look) {
+    let mut thresholds = Thresholds::default();
+    for threshold in &args.threshold {
+        thresholds.add(threshold.clone());
+    }
+    let states = union(&args.state);
+    let mut look = look(filter, args.select.cgroup.as_deref(), |socket| {
+        let wanted = if states.is_empty() {
+            !matches!(socket.state, State::Established | State::Listen | State::TimeWait)
+                || !args.threshold.is_empty()
+        } else {
+            states.contains(socket.state)
+        };
+        wanted && socket.state != State::Listen
+    });
+    let is_stuck = |it: &Examined| {
+        let tuple = it.socket.tuple;
+        let comms: Vec<&str> = it.holders.iter().map(|holder| holder.process.comm.as_str()).collect();
+        let own = thresholds.of(it.socket.state, [tuple.local_port, tuple.remote_port], &comms);
+        let after = match args.older_than {
+            Some(time) => own
+                .or(states.contains(it.socket.state).then_some(0))
+                .map(|_| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
+            None => own,
+        };
+        after.is_some_and(|after| it.idle_ns().is_some_and(|idle| idle >= after))
+    };
+    let mut stuck: Vec<(Examined, Diagnosis)> = std::mem::take(&mut look.sockets)
+        .into_iter()
+        .filter(is_stuck)
+        .map(|it| {
+            let netns = look.foreign.get(&it.socket.netns);
+            let diagnosis = diagnose(&it, netns.map(std::path::PathBuf::as_path));
+            (it, diagnosis)
+        })
+        .collect();
+    stuck.sort_by_key(|(it, _)| Reverse(it.idle_ns()));
+    (stuck, look)
+}
+
+/// A plugin's answer.
+fn check(args: &StuckArgs, stuck: &[(Examined, Diagnosis)], look: &Look) -> Result<ExitCode> {
+    let count = stuck.len();
+    let (word, code) = match count {
+        _ if count >= args.crit => ("CRITICAL", CRITICAL),
+        _ if count >= args.warn => ("WARNING", WARNING),
+        _ if !look.problems.is_empty() => ("UNKNOWN", UNKNOWN),
+        _ => ("OK", 0),
+    };
+    let oldest = stuck.first().and_then(|(it, _)| it.idle_ns()).unwrap_or(0) / 1_000_000_000;
+    let most = groups(GroupBy::Process, stuck);
+    let whose =
+        most.first().map(|group| format!(", {} of them {}", group.count, group.key)).unwrap_or_default();
+    let problem = look.problems.first().map(|problem| format!("; {problem}")).unwrap_or_default();
+    let (warn, crit) = (args.warn, args.crit);
+    super::print(&format!(
+        "SOCKSTATE {word} - {count} sockets stuck{whose}{problem} | stuck={count};{warn};{crit};0 oldest={oldest}s\n"
+    ))?;
+    Ok(ExitCode::from(code))
+}
+
+fn groups(by: GroupBy, stuck: &[(Examined, Diagnosis)]) -> Vec<Group> {
+    let mut groups: BTreeMap<String, Group> = BTreeMap::new();
+    for (it, diagnosis) in stuck {
+        for key in keys(by, it) {
+            let group = groups.entry(key.clone()).or_insert_with(|| Group { key, ..Group::default() });
+            group.count += 1;
+            group.oldest_ns = group.oldest_ns.max(it.idle_ns());
+            group.unread_bytes += u64::from(it.socket.unread_bytes());
+            *group.states.entry(it.socket.state.name()).or_default() += 1;
+            *group.reasons.entry(diagnosis.reason.name()).or_default() += 1;
+        }
+    }
+    let mut groups: Vec<Group> = groups.into_values().collect();
+    groups.sort_by_key(|group| Reverse(group.count));
+    groups
+}
+
+/// What a socket counts for; more than one where several processes have it open.
+fn keys(by: GroupBy, it: &Examined) -> Vec<String> {
+    let name = |process: &Process| format!("{} ({})", process.comm, process.pid);
+    let tuple = it.socket.tuple;
+    match by {
+        GroupBy::Process => {
+            let mut keys: Vec<String> = it.holders.iter().map(|holder| name(&holder.process)).collect();
+            keys.dedup();
+            if keys.is_empty() {
+                let listener = it.listener.as_ref().and_then(|listener| listener.holders.first());
+                keys.push(
+                    listener.map_or_else(|| "nobody".into(), |it| format!("never accepted by {}", name(it))),
+                );
+            }
+            keys
+        }
+        GroupBy::Listener => vec![match &it.listener {
+            Some(_) => format!("port {}", tuple.local_port),
+            None => "none".into(),
+        }],
+        GroupBy::Peer => vec![tuple.remote.canonical().to_string()],
+        GroupBy::Container => {
+            let subject = &it.subject;
+            let container = subject.container.as_ref().map(|container| container.id.clone());
+            vec![container.or_else(|| subject.unit.clone()).unwrap_or_else(|| "none".into())]
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Who has a socket open, by /proc: the descriptors of every process, and what epoll waits for on them. Needs no
+//! privilege for one's own processes; says where it was not let in.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
+
+use crate::model::{Holder, Process, Watch};
+
+/// Events of epoll (`linux/eventpoll.h`) that say what a program waits for.
+const EVENTS: [(u32, &str); 5] =
+    [(1, "EPOLLIN"), (4, "EPOLLOUT"), (0x2000, "EPOLLRDHUP"), (8, "EPOLLERR"), (0x10, "EPOLLHUP")];
+
+/// The descriptors of all processes that are sockets of interest.
+#[derive(Default)]
+pub struct Holders {
+    root: PathBuf,
+    by_inode: HashMap<u64, Vec<(u32, u32)>>,
+    hidden: bool,
+    processes: HashMap<u32, Option<Process>>,
+    /// What each process's epoll instances wait for, by inode.
+    watches: HashMap<u32, Option<HashMap<u64, u32>>>,
+}
+
+impl Holders {
+    /// Looks through `root`/proc for descriptors of these inodes.
+    #[must_use]
+    pub fn scan(root: &Path, wanted: &HashSet<u64>) -> Self {
+        let mut found = Self { root: root.to_owned(), ..Self::default() };
+        if wanted.is_empty() {
+            return found;
+        }
+        for entry in fs::read_dir(root.join("proc")).into_iter().flatten().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+                continue;
+            };
+            let descriptors = match fs::read_dir(entry.path().join("fd")) {
+                Ok(descriptors) => descriptors,
+                Err(error) => {
+                    found.hidden |= error.kind() == ErrorKind::PermissionDenied;
+                    continue;
+                }
+            };
+            for descriptor in descriptors.flatten() {
+                let Some(inode) = socket_inode(&descriptor.path()) else { continue };
+                let fd = descriptor.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
+                if let (true, Some(fd)) = (wanted.contains(&inode), fd) {
+                    found.by_inode.entry(inode).or_default().push((pid, fd));
+                }
+            }
+        }
+        found.by_inode.values_mut().for_each(|list| list.sort_unstable());
+        found
+    }
+
+    /// Some processes' descriptors could not be read.
+    #[must_use]
+    pub fn are_hidden(&self) -> bool {
+        self.hidden
+    }
+
+    /// Everybody who has this socket open.
+    pub fn of(&mut self, inode: u64) -> Vec<Holder> {
+        let list = self.by_inode.get(&inode).cloned().unwrap_or_default();
+        list.into_iter()
+            .filter_map(|(pid, fd)| {
+                let process = self.process(pid)?;
+                let watch = self.watches(pid).map(|watches| match watches.get(&inode) {
+                    Some(events) => Watch::Epoll(names(*events)),
+                    None => Watch::NoEpoll,
+                });
+                Some(Holder { process, fd, watch })
+            })
+            .collect()
+    }
+
+    /// A process, if it still lives.
+    pub fn process(&mut self, pid: u32) -> Option<Process> {
+        let root = &self.root;
+        self.processes.entry(pid).or_insert_with(|| process(root, pid)).clone()
+    }
+
+    fn watches(&mut self, pid: u32) -> Option<&HashMap<u64, u32>> {
+        let root = &self.root;
+        self.watches.entry(pid).or_insert_with(|| watches(root, pid)).as_ref()
+    }
+}
+
+fn socket_inode(descriptor: &Path) -> Option<u64> {
+    let target = fs::read_link(descriptor).ok()?;
+    target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+fn process(root: &Path, pid: u32) -> Option<Process> {
+    let directory = root.join("proc").join(pid.to_string());
+    let comm = fs::read(directory.join("comm")).ok()?;
+    let status = fs::read(directory.join("status")).unwrap_or_default();
+    let status = String::from_utf8_lossy(&status);
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok());
+    Some(Process {
+        pid,
+        comm: String::from_utf8_lossy(comm.strip_suffix(b"\n").unwrap_or(&comm)).into_owned(),
+        exe: fs::read_link(directory.join("exe")).ok().map(|path| path.to_string_lossy().into()),
+        parent: parent.unwrap_or(0),
+    })
+}
+
+/// Inodes that the process's epoll instances have, with their events; null where that cannot be read.
+fn watches(root: &Path, pid: u32) -> Option<HashMap<u64, u32>> {
+    let directory = root.join("proc").join(pid.to_string());
+    let mut watches: HashMap<u64, u32> = HashMap::new();
+    for descriptor in fs::read_dir(directory.join("fd")).ok()?.flatten() {
+        let is_epoll =
+            fs::read_link(descriptor.path()).is_ok_and(|it| it.ends_with("anon_inode:[eventpoll]"));
+        if !is_epoll {
+            continue;
+        }
+        let text = fs::read_to_string(directory.join("fdinfo").join(descriptor.file_name())).ok()?;
+        for line in text.lines().filter(|line| line.starts_with("tfd:")) {
+            if let (Some(events), Some(inode)) = (hex(line, "events:"), hex(line, "ino:")) {
+                *watches.entry(inode).or_default() |= events as u32;
+            }
+        }
+    }
+    Some(watches)
+}
+
+/// The hexadecimal number behind `key`.
+fn hex(line: &str, key: &str) -> Option<u64> {
+    let value = line.split(key).nth(1)?.split_ascii_whitespace().next()?;
+    u64::from_str_radix(value, 16).ok()
+}
+
+fn names(events: u32) -> Vec<&'static str> {
+    EVENTS.iter().filter(|(bit, _)| events & bit != 0).map(|(_, name)| *name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn fixture() -> tempfile::TempDir {
+        let root = tempfile::tempdir().expect("directory");
+        for (pid, fd, inode) in [(10, 3, 500), (10, 4, 501), (11, 7, 500)] {
+            let process = root.path().join(format!("proc/{pid}"));
+            fs::create_dir_all(process.join("fd")).expect("fd");
+            fs::create_dir_all(process.join("fdinfo")).expect("fdinfo");
+            symlink(format!("socket:[{inode}]"), process.join(format!("fd/{fd}"))).expect("link");
+            fs::write(process.join("comm"), "we\nird\n").expect("comm");
+            fs::write(process.join("status"), "Name:\twe\\nird\nPPid:\t9\n").expect("status");
+        }
+        let process = root.path().join("proc/10");
+        symlink("anon_inode:[eventpoll]", process.join("fd/5")).expect("link");
+        let line = "pos:\t0\ntfd:        4 events:     2019 data:                4  pos:0 ino:1f5 sdev:8\n";
+        fs::write(process.join("fdinfo/5"), line).expect("fdinfo");
+        root
+    }
+
+    #[test]
+    fn every_holder_and_what_it_waits_for() {
+        let root = fixture();
+        let mut holders = Holders::scan(root.path(), &HashSet::from([500, 501]));
+        assert!(!holders.are_hidden());
+        let of_500 = holders.of(500);
+        assert_eq!(of_500.iter().map(|it| (it.process.pid, it.fd)).collect::<Vec<_>>(), [(10, 3), (11, 7)]);
+        assert_eq!(of_500[0].watch, Some(Watch::NoEpoll));
+        assert_eq!((&*of_500[1].process.comm, of_500[1].process.parent), ("we\nird", 9));
+        let watch = Watch::Epoll(vec!["EPOLLIN", "EPOLLRDHUP", "EPOLLERR", "EPOLLHUP"]);
+        assert_eq!(holders.of(501)[0].watch, Some(watch));
+        assert!(holders.of(502).is_empty());
+    }
+}

@@ -1,0 +1,120 @@
+//! How long a socket may stay in a state before it counts as stuck.
+
+use super::{Ports, State};
+
+/// What a threshold is for; what is not given fits everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// The state.
+    pub state: Option<State>,
+    /// The local or the remote port.
+    pub ports: Ports,
+    /// Name of a process that has it open, or owns it.
+    pub comm: Option<String>,
+}
+
+/// A time for a scope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Threshold {
+    /// What it is for.
+    pub scope: Scope,
+    /// Nanoseconds; null for never.
+    pub after_ns: Option<u64>,
+}
+
+/// All thresholds: the last that fits counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Thresholds(Vec<Threshold>);
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// In seconds; states that may last for ever by their nature (ESTABLISHED, LISTEN), or whose end is sure (TIME_WAIT), have
+/// none. Why these: docs/stuck.md.
+const DEFAULTS: [(State, u64); 8] = [
+    (State::CloseWait, 60),
+    (State::FinWait1, 60),
+    (State::FinWait2, 120),
+    (State::LastAck, 60),
+    (State::Closing, 60),
+    (State::SynSent, 30),
+    (State::SynRecv, 30),
+    (State::NewSynRecv, 30),
+];
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        let default = |&(state, seconds): &(State, u64)| Threshold {
+            scope: Scope { state: Some(state), ..Scope::default() },
+            after_ns: Some(seconds * SECOND_NS),
+        };
+        Self(DEFAULTS.iter().map(default).collect())
+    }
+}
+
+impl Thresholds {
+    /// One more, which counts before all others where it fits.
+    pub fn add(&mut self, threshold: Threshold) {
+        self.0.push(threshold);
+    }
+
+    /// All states that have one get this time.
+    pub fn set_all(&mut self, after_ns: u64) {
+        for it in &mut self.0 {
+            it.after_ns = it.after_ns.map(|_| after_ns);
+        }
+    }
+
+    /// Nanoseconds after which a socket is stuck; null for never.
+    #[must_use]
+    pub fn of(&self, state: State, ports: [u16; 2], comms: &[&str]) -> Option<u64> {
+        let fits = |scope: &Scope| {
+            scope.state.is_none_or(|wanted| same(wanted, state))
+                && (scope.ports.is_empty() || ports.iter().any(|port| scope.ports.contains(*port)))
+                && scope.comm.as_ref().is_none_or(|comm| comms.contains(&comm.as_str()))
+        };
+        let without = matches!(state, State::Listen | State::Established | State::TimeWait | State::Close);
+        let mut found = None;
+        for it in &self.0 {
+            // One that names no state is for those that have a threshold.
+            if fits(&it.scope) && (it.scope.state.is_some() || !without) {
+                found = Some(it.after_ns);
+            }
+        }
+        found.flatten()
+    }
+}
+
+/// A request and its child are both SYN_RECV for people.
+fn same(a: State, b: State) -> bool {
+    a.name() == b.name()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_that_fits_counts() {
+        let mut all = Thresholds::default();
+        let scope = |state, port: Option<u16>, comm: Option<&str>| Scope {
+            state,
+            ports: Ports(port.map(|port| port..=port).into_iter().collect()),
+            comm: comm.map(str::to_owned),
+        };
+        all.add(Threshold { scope: scope(Some(State::CloseWait), Some(8080), None), after_ns: Some(5) });
+        all.add(Threshold { scope: scope(None, None, Some("batch")), after_ns: None });
+        all.add(Threshold { scope: scope(Some(State::Established), Some(9), None), after_ns: Some(7) });
+        for (state, ports, comms, after) in [
+            (State::CloseWait, [80, 1], &["web"][..], Some(60 * SECOND_NS)),
+            (State::CloseWait, [8080, 1], &["web"], Some(5)),
+            (State::CloseWait, [1, 8080], &[], Some(5)),
+            (State::CloseWait, [8080, 1], &["web", "batch"], None),
+            (State::NewSynRecv, [80, 1], &[], Some(30 * SECOND_NS)),
+            (State::Established, [80, 1], &["batch"], None),
+            (State::Established, [9, 1], &[], Some(7)),
+            (State::TimeWait, [8080, 1], &[], None),
+        ] {
+            assert_eq!(all.of(state, ports, comms), after, "{state} {ports:?} {comms:?}");
+        }
+    }
+}

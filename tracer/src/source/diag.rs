@@ -1,0 +1,256 @@
+//! The kernel's tables by `sock_diag` (`NETLINK_SOCK_DIAG`, `linux/inet_diag.h`): needs neither BPF nor root. It shows what
+//! no iterator of ours does: queues, timers, times. Sees the network namespace of whoever opens the socket.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    thread,
+};
+
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
+};
+
+use super::snapshot;
+use crate::model::{Address, SocketInfo, State, TcpTimes, Timer, TimerKind, Tuple};
+
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const NLM_F_REQUEST_DUMP: u16 = 0x301;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+/// `struct nlmsghdr`.
+const HEADER: usize = 16;
+/// `struct inet_diag_msg`.
+const MESSAGE: usize = 72;
+const IPPROTO_TCP: u8 = 6;
+const INET_DIAG_INFO: u16 = 2;
+/// Linux 5.7, commit b1f3e43dbfac.
+const INET_DIAG_CGROUP_ID: u16 = 21;
+const MS: u64 = 1_000_000;
+
+/// What a dump of several namespaces found.
+#[derive(Debug, Default)]
+pub struct Dump {
+    /// The sockets.
+    pub sockets: Vec<SocketInfo>,
+    /// A path that leads to each namespace, by its inode.
+    pub namespaces: BTreeMap<u32, PathBuf>,
+    /// What could not be read, and why.
+    pub problems: Vec<String>,
+}
+
+/// The TCP sockets of every network namespace (of `only` if given).
+#[must_use]
+pub fn dump(only: Option<u32>) -> Dump {
+    let mut dump = Dump::default();
+    for (inode, path) in snapshot::namespaces(Path::new("/")) {
+        let Ok(inode) = u32::try_from(inode) else { continue };
+        if only.is_some_and(|only| only != inode) {
+            continue;
+        }
+        match dump_in(inode, &path) {
+            Ok(sockets) => dump.sockets.extend(sockets),
+            Err(error) => {
+                dump.problems.push(format!("cannot list the sockets of network namespace {inode}: {error}"));
+            }
+        }
+        dump.namespaces.insert(inode, path);
+    }
+    dump
+}
+
+fn dump_in(inode: u32, path: &Path) -> Result<Vec<SocketInfo>, String> {
+    let own = std::fs::metadata("/proc/thread-self/ns/net");
+    let is_own = own.is_ok_and(|it| std::os::unix::fs::MetadataExt::ino(&it) == u64::from(inode));
+    let families = || -> Result<Vec<SocketInfo>, String> {
+        let mut sockets = Vec::new();
+        for family in [AddressFamily::INET, AddressFamily::INET6] {
+            one_family(inode, family, &mut sockets).map_err(|error| error.to_string())?;
+        }
+        Ok(sockets)
+    };
+    if is_own {
+        return families();
+    }
+    // Only a thread of its own goes there.
+    let there = || snapshot::enter(path).and_then(|()| families());
+    thread::scope(|scope| scope.spawn(there).join())
+        .unwrap_or_else(|_| Err("the thread that entered it died".into()))
+}
+
+fn one_family(netns: u32, family: AddressFamily, sockets: &mut Vec<SocketInfo>) -> io::Result<()> {
+    let socket =
+        socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
+    let mut request = Vec::with_capacity(HEADER + 56);
+    request.extend((HEADER as u32 + 56).to_ne_bytes());
+    request.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    request.extend(NLM_F_REQUEST_DUMP.to_ne_bytes());
+    request.extend([0; 8]);
+    // struct inet_diag_req_v2: every state, of every address.
+    request.extend([family.as_raw() as u8, IPPROTO_TCP, 1 << (INET_DIAG_INFO - 1), 0]);
+    request.extend(u32::MAX.to_ne_bytes());
+    request.extend([0; 48]);
+    send(&socket, &request, SendFlags::empty())?;
+    let mut buffer = vec![0_u8; 1 << 16];
+    loop {
+        let (len, _) = recv(&socket, &mut buffer[..], RecvFlags::empty())?;
+        let mut rest = &buffer[..len];
+        while let Some((kind, message, next)) = split_message(rest) {
+            match kind {
+                NLMSG_DONE => return Ok(()),
+                NLMSG_ERROR => {
+                    let error = i32_at(message, 0).unwrap_or(0);
+                    return Err(io::Error::from_raw_os_error(-error));
+                }
+                _ => sockets.extend(parse(netns, message)),
+            }
+            rest = next;
+        }
+    }
+}
+
+/// Kind and payload of the first message, and what follows it.
+fn split_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let len = u32_at(bytes, 0)? as usize;
+    let kind = u16_at(bytes, 4)?;
+    let payload = bytes.get(HEADER..len)?;
+    Some((kind, payload, bytes.get(len.next_multiple_of(4)..).unwrap_or_default()))
+}
+
+/// A `struct inet_diag_msg` with its attributes.
+fn parse(netns: u32, message: &[u8]) -> Option<SocketInfo> {
+    let fixed = message.first_chunk::<MESSAGE>()?;
+    let v6_socket = i32::from(fixed[0]) == libc::AF_INET6;
+    let address = |at: usize| -> Option<Address> {
+        let bytes = fixed.get(at..)?;
+        Some(if v6_socket {
+            Address::from_v6(*bytes.first_chunk()?)
+        } else {
+            Address::from_v4(*bytes.first_chunk()?)
+        })
+    };
+    let port = |at: usize| Some(u16::from_be_bytes([*fixed.get(at)?, *fixed.get(at + 1)?]));
+    let kind = match fixed[2] {
+        1 => Some(TimerKind::Retransmit),
+        2 => Some(TimerKind::Keepalive),
+        3 => Some(TimerKind::TimeWait),
+        4 => Some(TimerKind::Probe),
+        _ => None,
+    };
+    let left_ns = u64::from(u32_at(fixed, 52)?) * MS;
+    let inode = u32_at(fixed, 68)?;
+    let (info, cgroup) = attributes(&message[MESSAGE..]);
+    let listed = State::from_number(fixed[1]);
+    // Requests are listed as SYN_RECV; unlike a full socket they have no info.
+    let request = listed == State::SynRecv && info.is_none();
+    let state = if request { State::NewSynRecv } else { listed };
+    let mini = request || kind == Some(TimerKind::TimeWait);
+    Some(SocketInfo {
+        netns,
+        state,
+        mini,
+        tuple: Tuple {
+            local: address(8)?,
+            remote: address(24)?,
+            local_port: port(4)?,
+            remote_port: port(6)?,
+            v6_socket,
+        },
+        uid: if mini { None } else { Some(u32_at(fixed, 64)?) },
+        inode: inode.into(),
+        cgroup,
+        receive_queue: u32_at(fixed, 56)?,
+        send_queue: u32_at(fixed, 60)?,
+        timer: kind.map(|kind| Timer { kind, left_ns }),
+        retransmits: fixed[3],
+        times: info.filter(|_| state != State::Listen),
+    })
+}
+
+/// What we read of `struct tcp_info`, and the cgroup.
+fn attributes(mut bytes: &[u8]) -> (Option<TcpTimes>, Option<u64>) {
+    let (mut times, mut cgroup) = (None, None);
+    while let (Some(len), Some(kind)) = (u16_at(bytes, 0), u16_at(bytes, 2)) {
+        let Some(value) = bytes.get(4..usize::from(len)) else { break };
+        match kind {
+            INET_DIAG_INFO => times = tcp_times(value),
+            INET_DIAG_CGROUP_ID => {
+                cgroup = value.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes)).filter(|id| *id != 0);
+            }
+            _ => {}
+        }
+        bytes = bytes.get(usize::from(len).next_multiple_of(4)..).unwrap_or_default();
+    }
+    (times, cgroup)
+}
+
+fn tcp_times(info: &[u8]) -> Option<TcpTimes> {
+    Some(TcpTimes {
+        since_ack_ns: u64::from(u32_at(info, 56)?) * MS,
+        rto_ns: u64::from(u32_at(info, 8)?) * 1000,
+        backoff: *info.get(4)?,
+    })
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..)?.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
+}
+
+fn i32_at(bytes: &[u8], at: usize) -> Option<i32> {
+    u32_at(bytes, at).map(u32::cast_signed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A CLOSE_WAIT as a 6.18 kernel sent it, cut to what is read.
+    fn message() -> Vec<u8> {
+        let mut bytes = vec![libc::AF_INET as u8, 8, 2, 0];
+        bytes.extend(443_u16.to_be_bytes());
+        bytes.extend(50000_u16.to_be_bytes());
+        bytes.extend([10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        bytes.extend([10, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        bytes.extend([0; 12]);
+        for value in [7000_u32, 42, 3, 1000, 123_456] {
+            bytes.extend(value.to_ne_bytes());
+        }
+        let mut info = vec![0; 104];
+        info[4] = 2;
+        info[8..12].copy_from_slice(&800_000_u32.to_ne_bytes());
+        info[56..60].copy_from_slice(&90_000_u32.to_ne_bytes());
+        bytes.extend(108_u16.to_ne_bytes());
+        bytes.extend(INET_DIAG_INFO.to_ne_bytes());
+        bytes.extend(info);
+        bytes.extend(12_u16.to_ne_bytes());
+        bytes.extend(INET_DIAG_CGROUP_ID.to_ne_bytes());
+        bytes.extend(77_u64.to_ne_bytes());
+        bytes
+    }
+
+    #[test]
+    fn a_message_is_read_as_the_kernel_lays_it_out() {
+        let it = parse(5, &message()).expect("a socket");
+        assert_eq!((it.state, it.mini, it.netns), (State::CloseWait, false, 5));
+        assert_eq!((it.tuple.local_port, it.tuple.remote_port), (443, 50000));
+        assert_eq!(it.tuple.remote, Address::from_v4([10, 0, 0, 2]));
+        assert_eq!((it.receive_queue, it.send_queue, it.uid, it.inode), (42, 3, Some(1000), 123_456));
+        assert_eq!(it.timer, Some(Timer { kind: TimerKind::Keepalive, left_ns: 7000 * MS }));
+        let times = TcpTimes { since_ack_ns: 90_000 * MS, rto_ns: 800 * MS, backoff: 2 };
+        assert_eq!((it.times, it.cgroup), (Some(times), Some(77)));
+    }
+
+    #[test]
+    fn cut_messages_are_no_sockets_and_no_panic() {
+        let whole = message();
+        for len in 0..whole.len() {
+            assert_eq!(parse(5, &whole[..len]).is_some(), len >= MESSAGE, "{len}");
+            assert!(split_message(&whole[..len.min(15)]).is_none());
+        }
+    }
+}
