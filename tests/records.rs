@@ -414,6 +414,11 @@ proptest! {
             let mut event = event(now, sk, from, to);
             event.tuple.remote_port = port;
             let link = (other != 0).then_some(KernelSocket(other));
+            let mini = matches!(to, State::NewSynRecv | State::TimeWait);
+            if (4..7).contains(&kind) || (kind == 9 && mini) {
+                // Mini-sockets and full ones live in memory of their own.
+                event.sk += 100;
+            }
             match kind {
                 0..4 => {}
                 4 => event.kind = EventKind::Mini { state: State::NewSynRecv, from: link },
@@ -427,7 +432,7 @@ proptest! {
                 }
                 7 => event.kind = EventKind::ResetSent { reason: None, linger_0: flag },
                 8 => event.kind = EventKind::Cookie,
-                _ => event.kind = EventKind::Socket { state: to, mini: false },
+                _ => event.kind = EventKind::Socket { state: to, mini },
             }
             let mut out = |applied: Applied| say(applied, &mut last, &mut broken);
             if kind == 9 {

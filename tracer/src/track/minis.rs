@@ -177,6 +177,9 @@ impl Table {
             let cause = cause(from, timewait.state, event.error, Resets::default(), None);
             let said = Said { from: Some(from), cause, mini: true, ..Said::EXACT };
             self.step(at, timewait.state, event.time_ns, said, out);
+        } else if self.conns.get(at).since == Since::Never {
+            // All that went before was lost.
+            self.correct(at, None, timewait.state, event.time_ns, out);
         }
         self.remember_death(event.sk, from);
         self.conns.rename(at, timewait.sk);

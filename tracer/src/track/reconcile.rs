@@ -59,10 +59,11 @@ impl Table {
             if conn.since_ns >= event.time_ns && !conn.estimated {
                 return;
             }
-            if same_ends(&conn.tuple, &event.tuple) {
+            // Mini-sockets and full ones never take each other's memory.
+            if same_ends(&conn.tuple, &event.tuple) && conn.mini == mini {
                 let was = conn.state;
                 let conn = self.conns.get_mut(at);
-                (conn.mini, conn.estimated) = (mini, false);
+                conn.estimated = false;
                 conn.tuple = merge(conn.tuple, event.tuple);
                 if plain(was) != plain(state) {
                     self.correct(at, Some(was), state, event.time_ns, out);
