@@ -16,7 +16,7 @@ use sockstate::{
     format::{Csv, Format, Json, Table as TableFormat},
     model::{
         Address, Event, EventKind, Identify, KernelSocket, Lost, LostPlace, MiniEnd, MiniEndHow, Notice,
-        Owner, State, Subject, SubjectKey, Task, Transition, Tuple,
+        Owner, Scope, State, Subject, SubjectKey, Task, Threshold, Thresholds, Transition, Tuple,
     },
     track::{Applied, Shown, Sight, Table},
 };
@@ -193,7 +193,7 @@ fn transition(table: &mut Table, event: &Event, names: &mut Names) -> Option<Tra
         Applied::Transition(transition) => assert!(found.replace(transition).is_none()),
         // What had the key before has ended unseen.
         Applied::Resync(resync) => assert_eq!(resync.state, State::Close),
-        Applied::Completed(..) => panic!("nothing to complete"),
+        _ => panic!("nothing to complete, and nothing stuck"),
     });
     found
 }
@@ -340,12 +340,70 @@ fn a_key_that_is_used_again_is_another_connection() {
     assert_eq!(conn(&late), (third, None));
 }
 
+/// Said once past the threshold, again at double the distance, and once when it is over; others never.
+#[test]
+fn what_stays_too_long_is_said() {
+    const S: u64 = 1_000_000_000;
+    let mut table = Table::new(1, 0, Sight::default());
+    let mut names = Names::default();
+    table.set_thresholds(Thresholds::default());
+    let mut said = Vec::new();
+    let at = |now: u64, table: &mut Table, names: &mut Names, event: Option<Event>, said: &mut Vec<_>| {
+        let mut out = |applied: Applied| match applied {
+            Applied::Stuck(it) => {
+                said.push((now / S, it.conn.0 & 0xff, format!("{} {}", it.state, it.times)))
+            }
+            Applied::Resolved(it) => {
+                said.push((
+                    now / S,
+                    it.conn.0 & 0xff,
+                    format!("{} -> {} after {}", it.state, it.to, it.age.ns / S),
+                ));
+            }
+            _ => {}
+        };
+        if let Some(event) = event {
+            table.apply(&event, names, &mut out);
+        }
+        table.tick(now, names, &mut out);
+    };
+    let to = |second: u64, sk: u64, from: State, to: State| Some(event(second * S, sk, from, to));
+    for sk in 1..=3 {
+        at(S, &mut table, &mut names, to(1, sk, State::Close, State::SynSent), &mut said);
+        at(S, &mut table, &mut names, to(1, sk, State::SynSent, State::Established), &mut said);
+    }
+    at(10 * S, &mut table, &mut names, to(10, 2, State::Established, State::CloseWait), &mut said);
+    at(20 * S, &mut table, &mut names, to(20, 3, State::Established, State::CloseWait), &mut said);
+    for second in 21..300 {
+        // The third moves on in time.
+        let moves = (second == 50).then(|| to(50, 3, State::CloseWait, State::LastAck)).flatten();
+        at(second * S, &mut table, &mut names, moves, &mut said);
+        let ends = (second == 51).then(|| to(51, 3, State::LastAck, State::Close)).flatten();
+        at(second * S, &mut table, &mut names, ends, &mut said);
+    }
+    at(300 * S, &mut table, &mut names, to(300, 2, State::CloseWait, State::LastAck), &mut said);
+    let second = |at: u64, text: &str| (at, 2, text.to_owned());
+    assert_eq!(
+        said,
+        [
+            second(71, "CLOSE_WAIT 1"),
+            second(131, "CLOSE_WAIT 2"),
+            second(251, "CLOSE_WAIT 3"),
+            second(300, "CLOSE_WAIT -> LAST_ACK after 290"),
+        ]
+    );
+}
+
 /// What a reader of the stream believes of each connection; `broken` counts what is said of one after its end.
 fn say(applied: Applied, last: &mut HashMap<u64, &str>, broken: &mut u32) {
     let (conn, state) = match applied {
         Applied::Transition(it) => (it.conn, it.to),
         Applied::Resync(it) => (it.conn, it.state),
-        Applied::Completed(..) => return,
+        Applied::Stuck(it) => {
+            *broken += u32::from(last.get(&it.conn.0) != Some(&it.state.name()));
+            return;
+        }
+        Applied::Completed(..) | Applied::Resolved(_) => return,
     };
     *broken += u32::from(last.insert(conn.0, state.name()) == Some("CLOSE"));
 }
@@ -405,6 +463,12 @@ proptest! {
     ) {
         let sight = Sight { minis: true, resets: true, ..Sight::default() };
         let mut table = Table::new(1, 0, sight);
+        let mut thresholds = Thresholds::default();
+        for state in [State::CloseWait, State::FinWait2, State::SynRecv] {
+            let scope = Scope { state: Some(state), ..Scope::default() };
+            thresholds.add(Threshold { scope, after_ns: Some(0) });
+        }
+        table.set_thresholds(thresholds);
         let mut names = Names::default();
         let mut last: HashMap<u64, &str> = HashMap::new();
         let mut broken = 0;

@@ -173,6 +173,13 @@ pub struct TraceArgs {
     #[arg(long, help_heading = "Output")]
     pub cmdline: bool,
 
+    /// When a connection counts as stuck, in place of the defaults: [STATE][:PORTS][@COMM]=TIME, or never in place of TIME.
+    #[arg(long, value_name = "RULE", value_parser = parse_threshold, help_heading = "Stuck")]
+    pub threshold: Vec<Threshold>,
+    /// Do not say what is stuck.
+    #[arg(long, conflicts_with = "threshold", help_heading = "Stuck")]
+    pub no_stuck: bool,
+
     /// End after TIME: 10s, 5m, 1h30m; a plain number means seconds.
     #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "End")]
     pub duration: Option<std::time::Duration>,

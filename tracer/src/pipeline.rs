@@ -18,6 +18,7 @@ use tokio::{
 use crate::{
     decode::decode,
     enrich::Enricher,
+    examiner::Examiner,
     format::Format,
     model::{Lost, LostPlace, Notice, Start, Stop, Transition},
     route::Router,
@@ -110,6 +111,8 @@ pub struct Pipeline {
     pub limits: Limits,
     /// Looks at the kernel's tables again; none where that is not wanted.
     pub resync: Option<Resyncer>,
+    /// Finds out why something is stuck.
+    pub examiner: Examiner,
 }
 
 /// When and how the table is corrected.
@@ -191,7 +194,8 @@ pub fn now_ns() -> i64 {
 }
 
 /// `CLOCK_MONOTONIC`, ns.
-fn monotonic_ns() -> u64 {
+#[must_use]
+pub fn monotonic_ns() -> u64 {
     clock_ns(ClockId::Monotonic) as u64
 }
 
@@ -299,6 +303,8 @@ impl Pipeline {
                 nap = (nap * 2).min(if since_nap > RUN { LONG_NAP } else { NAP });
                 since_nap = 0;
             }
+            let watch_in = self.table.next_bark_ns().map(|at| at.saturating_sub(monotonic_ns()));
+            let watch_at = watch_in.map(|ns| Instant::now() + Duration::from_nanos(ns));
             tokio::select! {
                 biased;
                 () = signals.any() => return Ok(End::Reason("signal")),
@@ -307,7 +313,8 @@ impl Pipeline {
                 result = self.source.readable(), if quiet => result?,
                 () = sleep_until(losses_at + LOSS_CHECK), if quiet && unchecked => {}
                 () = until(resync_at), if quiet => {}
-                () = sleep(PATIENCE), if quiet && self.table.is_waiting() => {}
+                () = sleep(PATIENCE), if quiet && (self.table.is_waiting() || self.examiner.is_busy()) => {}
+                () = until(watch_at), if quiet => {}
                 () = std::future::ready(()), if !quiet => {}
             }
             self.table.set_offset(clock_offset_ns());
@@ -326,6 +333,9 @@ impl Pipeline {
                 self.resync();
                 resync_at = self.resync.as_ref().map(|resync| Instant::now() + resync.every);
             }
+            for stuck in self.examiner.examined() {
+                self.writer.notice(&Notice::Stuck(stuck));
+            }
             since_nap += taken;
             napping = taken > 0 && taken < BATCH;
             if quiet {
@@ -340,9 +350,9 @@ impl Pipeline {
 
     /// Takes up to `most` records from the ring through to the buffer.
     fn drain(&mut self, most: usize) -> usize {
-        let Self { source, table, enricher, router, writer, .. } = self;
+        let Self { source, table, enricher, router, writer, examiner, .. } = self;
         let mut broken = 0;
-        let mut out = |applied: Applied| route(router, writer, applied);
+        let mut out = |applied: Applied| route(router, writer, examiner, applied);
         // What the kernel wrote before this moment is in the ring by now, or counted as lost.
         let began_ns = monotonic_ns();
         let mut seen_ns = began_ns;
@@ -366,9 +376,12 @@ impl Pipeline {
 
     /// Nothing more comes: what waits for evidence is decided without.
     fn settle(&mut self) {
-        let Self { table, enricher, router, writer, .. } = self;
+        for stuck in self.examiner.give_up() {
+            self.writer.notice(&Notice::Stuck(stuck));
+        }
+        let Self { table, enricher, router, writer, examiner, .. } = self;
         let later_ns = monotonic_ns() + PATIENCE_NS;
-        table.tick(later_ns, enricher, &mut |applied| route(router, writer, applied));
+        table.tick(later_ns, enricher, &mut |applied| route(router, writer, examiner, applied));
     }
 
     /// Compares the table with the kernel's, twice where something is missing there.
@@ -379,8 +392,8 @@ impl Pipeline {
             let look = self.source.look(&resync.walker, resync.only, monotonic_ns());
             // Everything that happened until then comes first.
             while self.drain(BATCH) > 0 {}
-            let Self { table, enricher, router, writer, .. } = self;
-            let mut out = |applied: Applied| route(router, writer, applied);
+            let Self { table, enricher, router, writer, examiner, .. } = self;
+            let mut out = |applied: Applied| route(router, writer, examiner, applied);
             let (namespaces, sockets, held) = (&look.namespaces, &look.sockets, look.held.as_ref());
             let shown = Shown { began_ns: look.began_ns, namespaces, sockets, held };
             if round == 0 {
@@ -459,7 +472,7 @@ impl Pipeline {
 }
 
 /// Hands on what the table says.
-fn route(router: &mut Router, writer: &mut Writer, applied: Applied) {
+fn route(router: &mut Router, writer: &mut Writer, examiner: &mut Examiner, applied: Applied) {
     match applied {
         Applied::Transition(transition) => {
             router.route(transition, |transition| writer.transition(transition));
@@ -470,6 +483,17 @@ fn route(router: &mut Router, writer: &mut Writer, applied: Applied) {
         Applied::Resync(resync) => {
             if router.wants_resync(&resync) {
                 writer.notice(&Notice::Resync(resync));
+            }
+        }
+        Applied::Stuck(stuck) => {
+            if router.wants_stuck(&stuck) {
+                examiner.suspect(stuck);
+            }
+        }
+        Applied::Resolved(resolved) => {
+            // Nothing is said of what moved on while it was being looked at.
+            if router.wants_resolved(&resolved) && !examiner.acquit(resolved.conn) {
+                writer.notice(&Notice::Resolved(resolved));
             }
         }
     }

@@ -6,7 +6,8 @@ use ipnet::IpNet;
 use rustc_hash::FxBuildHasher;
 
 use crate::model::{
-    Address, ConnId, Examined, Filter, Owner, Resync, Role, Snapshot, State, Transition, Tuple,
+    Address, ConnId, Examined, Filter, Owner, Resolved, Resync, Role, Snapshot, State, Stuck, Subject,
+    Transition, Tuple,
 };
 
 /// What a filter says.
@@ -100,12 +101,7 @@ impl Router {
     /// Whether a socket of the snapshot is wanted. Filters on `from` and `to` both mean its state.
     #[must_use]
     pub fn wants_snapshot(&self, snapshot: &Snapshot) -> bool {
-        let filter = &self.filter;
-        let state = snapshot.state;
-        (filter.from.is_empty() || filter.from.contains(state))
-            && (filter.to.is_empty() || filter.to.contains(state))
-            && self.wants_subject(snapshot.subject.owner.as_ref(), snapshot.subject.netns)
-            && self.ends(&snapshot.tuple, snapshot.role, state, state) != Verdict::No
+        self.wants_at(snapshot.state, snapshot.role, &snapshot.tuple, &snapshot.subject)
     }
 
     /// Whether a socket of a look is wanted, by its ends and by those who have it open.
@@ -128,6 +124,26 @@ impl Router {
             && (filter.to.is_empty() || filter.to.contains(resync.state))
             && self.wants_subject(resync.subject.owner.as_ref(), resync.subject.netns)
             && self.ends(&resync.tuple, resync.role, resync.state, resync.state) != Verdict::No
+    }
+
+    /// Whether it is wanted that this is stuck. Filters on `from` and `to` both mean its state.
+    #[must_use]
+    pub fn wants_stuck(&self, it: &Stuck) -> bool {
+        self.wants_at(it.state, it.role, &it.tuple, &it.subject)
+    }
+
+    /// Whether it is wanted that this is no longer stuck.
+    #[must_use]
+    pub fn wants_resolved(&self, it: &Resolved) -> bool {
+        self.wants_at(it.state, it.role, &it.tuple, &it.subject)
+    }
+
+    fn wants_at(&self, state: State, role: Option<Role>, tuple: &Tuple, whose: &Subject) -> bool {
+        let filter = &self.filter;
+        (filter.from.is_empty() || filter.from.contains(state))
+            && (filter.to.is_empty() || filter.to.contains(state))
+            && self.wants_subject(whose.owner.as_ref(), whose.netns)
+            && self.ends(tuple, role, state, state) != Verdict::No
     }
 
     fn release(&mut self, conn: ConnId, tuple: &Tuple, emit: &mut impl FnMut(&Transition)) {

@@ -34,6 +34,9 @@ pub(crate) struct Args {
     /// How many virtual machines at once.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
+    /// Start a virtual machine whose tests failed this many times more: under emulation a test may run out of time.
+    #[arg(long, default_value_t = 0)]
+    again: usize,
     /// Seconds until a virtual machine is given up.
     #[arg(long, default_value_t = 900)]
     timeout: u64,
@@ -74,14 +77,15 @@ pub(crate) fn all(args: &Args) -> Result<()> {
                     };
                     let what = script.lines().next().unwrap_or_default().to_owned();
                     let start = Instant::now();
-                    let result = boot(
-                        args.arch,
-                        kernel,
-                        &programs,
-                        &script,
-                        number,
-                        Duration::from_secs(args.timeout),
-                    );
+                    let limit = Duration::from_secs(args.timeout);
+                    let run = || boot(args.arch, kernel, &programs, &script, number, limit);
+                    let mut result = run();
+                    for _ in 0..args.again {
+                        if let Err(error) = &result {
+                            println!("== {} {what}: once more, after {error:#}", kernel.release);
+                            result = run();
+                        }
+                    }
                     let took = start.elapsed().as_secs();
                     let passed = result.is_ok();
                     let text = match result {

@@ -204,11 +204,11 @@ fn orphan_expires(kind: Kind, port: u16, watch: &mut Watch) {
 
 fn long_linger2(kind: Kind, port: u16, watch: &mut Watch) {
     let (_listener, client, server) = kind.pair(port);
-    option(&client, libc::IPPROTO_TCP, libc::TCP_LINGER2, 62);
+    option(&client, libc::IPPROTO_TCP, libc::TCP_LINGER2, 65);
     drop(client);
-    // A full socket for two seconds, then a mini-socket.
+    // A full socket for five seconds, then a mini-socket for as long.
     watch.quiet(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
-    thread::sleep(Duration::from_secs(3));
+    thread::sleep(Duration::from_millis(5800));
     watch.quiet(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
     drop(server);
     watch.quiet(&["LISTEN", "TIME_WAIT"]);

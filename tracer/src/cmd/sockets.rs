@@ -8,7 +8,7 @@ use super::{filter, look::look, union};
 use crate::{
     cli::{LookFormat, SocketsArgs, SortBy},
     format,
-    model::Examined,
+    model::Looked,
     pipeline,
 };
 
@@ -16,33 +16,34 @@ use crate::{
 pub(super) fn run(args: &SocketsArgs) -> Result<ExitCode> {
     let filter = filter(&args.select)?;
     let states = union(&args.state);
-    let mut look = look(&filter, args.select.cgroup.as_deref(), |socket| {
+    let (mut sockets, _) = look(&filter, args.select.cgroup.as_deref(), |socket| {
         states.is_empty() || states.contains(socket.state)
     });
-    sort(&mut look.sockets, args.sort);
-    for problem in &look.problems {
-        eprintln!("sockstate: {problem}");
-    }
+    sort(&mut sockets, args.sort);
     let as_table = args.format.map_or_else(|| std::io::stdout().is_terminal(), |it| it == LookFormat::Table);
     let text = if as_table {
-        format::sockets_table(&look.sockets)
+        format::sockets_table(sockets.iter().map(|looked| &looked.it))
     } else {
         let time_ns = pipeline::now_ns();
-        look.sockets.iter().map(|it| format::socket_json(it, time_ns)).collect()
+        sockets.iter().map(|looked| format::socket_json(looked, time_ns)).collect()
     };
     super::print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn sort(sockets: &mut [Examined], by: SortBy) {
-    let process = |it: &Examined| it.holders.first().map(|holder| holder.process.clone());
+fn sort(sockets: &mut [Looked], by: SortBy) {
+    let process = |it: &Looked| it.it.holders.first().map(|holder| holder.process.clone());
     let end = |address: crate::model::Address, port: u16| (address.canonical(), port);
     match by {
-        SortBy::Age => sockets.sort_by_key(|it| Reverse(it.idle_ns())),
-        SortBy::State => sockets.sort_by_key(|it| it.socket.state),
-        SortBy::Local => sockets.sort_by_key(|it| end(it.socket.tuple.local, it.socket.tuple.local_port)),
-        SortBy::Remote => sockets.sort_by_key(|it| end(it.socket.tuple.remote, it.socket.tuple.remote_port)),
+        SortBy::Age => sockets.sort_by_key(|it| Reverse(it.it.idle_ns())),
+        SortBy::State => sockets.sort_by_key(|it| it.it.socket.state),
+        SortBy::Local => {
+            sockets.sort_by_key(|it| end(it.it.socket.tuple.local, it.it.socket.tuple.local_port))
+        }
+        SortBy::Remote => {
+            sockets.sort_by_key(|it| end(it.it.socket.tuple.remote, it.it.socket.tuple.remote_port))
+        }
         SortBy::Process => sockets.sort_by_key(process),
-        SortBy::Unread => sockets.sort_by_key(|it| Reverse(it.socket.unread_bytes())),
+        SortBy::Unread => sockets.sort_by_key(|it| Reverse(it.it.socket.unread_bytes())),
     }
 }

@@ -4,15 +4,12 @@ use std::{cmp::Reverse, collections::BTreeMap, io::IsTerminal, process::ExitCode
 
 use anyhow::Result;
 
-use super::{
-    filter,
-    look::{Look, look},
-    union,
-};
+use super::{filter, look::look, union};
 use crate::{
     cli::{GroupBy, LookFormat, StuckArgs},
     format::{self, Group},
-    model::{Diagnosis, Examined, Filter, Process, State, StateSet, Thresholds},
+    look::Look,
+    model::{Diagnosis, Examined, Filter, Looked, Process, State, StateSet, Subject, Thresholds},
     pipeline,
     track::diagnose,
 };
@@ -34,9 +31,6 @@ pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {
     let as_table = args.format.map_or_else(|| std::io::stdout().is_terminal(), |it| it == LookFormat::Table);
     loop {
         let (stuck, look) = find(args, &filter);
-        for problem in &look.problems {
-            eprintln!("sockstate: {problem}");
-        }
         if args.check {
             return check(args, &stuck, &look);
         }
@@ -64,13 +58,13 @@ pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {
 }
 
 /// The sockets past their thresholds, the oldest first.
-fn find(args: &StuckArgs, filter: &Filter) -> (Vec<(Examined, Diagnosis)>, Look) {
+fn find(args: &StuckArgs, filter: &Filter) -> (Vec<(Looked, Diagnosis)>, Look) {
     let mut thresholds = Thresholds::default();
     for threshold in &args.threshold {
         thresholds.add(threshold.clone());
     }
     let states = union(&args.state);
-    let mut look = look(filter, args.select.cgroup.as_deref(), |socket| {
+    let (sockets, look) = look(filter, args.select.cgroup.as_deref(), |socket| {
         let wanted = if states.is_empty() {
             !matches!(socket.state, State::Established | State::Listen | State::TimeWait)
                 || !args.threshold.is_empty()
@@ -91,21 +85,21 @@ fn find(args: &StuckArgs, filter: &Filter) -> (Vec<(Examined, Diagnosis)>, Look)
         };
         after.is_some_and(|after| it.idle_ns().is_some_and(|idle| idle >= after))
     };
-    let mut stuck: Vec<(Examined, Diagnosis)> = std::mem::take(&mut look.sockets)
+    let mut stuck: Vec<(Looked, Diagnosis)> = sockets
         .into_iter()
-        .filter(is_stuck)
-        .map(|it| {
-            let netns = look.foreign.get(&it.socket.netns);
-            let diagnosis = diagnose(&it, netns.map(std::path::PathBuf::as_path));
-            (it, diagnosis)
+        .filter(|looked| is_stuck(&looked.it))
+        .map(|looked| {
+            let netns = look.foreign.get(&looked.it.socket.netns);
+            let diagnosis = diagnose(&looked.it, netns.map(std::path::PathBuf::as_path));
+            (looked, diagnosis)
         })
         .collect();
-    stuck.sort_by_key(|(it, _)| Reverse(it.idle_ns()));
+    stuck.sort_by_key(|(looked, _)| Reverse(looked.it.idle_ns()));
     (stuck, look)
 }
 
 /// A plugin's answer.
-fn check(args: &StuckArgs, stuck: &[(Examined, Diagnosis)], look: &Look) -> Result<ExitCode> {
+fn check(args: &StuckArgs, stuck: &[(Looked, Diagnosis)], look: &Look) -> Result<ExitCode> {
     let count = stuck.len();
     let (word, code) = match count {
         _ if count >= args.crit => ("CRITICAL", CRITICAL),
@@ -113,7 +107,7 @@ fn check(args: &StuckArgs, stuck: &[(Examined, Diagnosis)], look: &Look) -> Resu
         _ if !look.problems.is_empty() => ("UNKNOWN", UNKNOWN),
         _ => ("OK", 0),
     };
-    let oldest = stuck.first().and_then(|(it, _)| it.idle_ns()).unwrap_or(0) / 1_000_000_000;
+    let oldest = stuck.first().and_then(|(looked, _)| looked.it.idle_ns()).unwrap_or(0) / 1_000_000_000;
     let most = groups(GroupBy::Process, stuck);
     let whose =
         most.first().map(|group| format!(", {} of them {}", group.count, group.key)).unwrap_or_default();
@@ -125,10 +119,10 @@ fn check(args: &StuckArgs, stuck: &[(Examined, Diagnosis)], look: &Look) -> Resu
     Ok(ExitCode::from(code))
 }
 
-fn groups(by: GroupBy, stuck: &[(Examined, Diagnosis)]) -> Vec<Group> {
+fn groups(by: GroupBy, stuck: &[(Looked, Diagnosis)]) -> Vec<Group> {
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
-    for (it, diagnosis) in stuck {
-        for key in keys(by, it) {
+    for (Looked { it, subject }, diagnosis) in stuck {
+        for key in keys(by, it, subject) {
             let group = groups.entry(key.clone()).or_insert_with(|| Group { key, ..Group::default() });
             group.count += 1;
             group.oldest_ns = group.oldest_ns.max(it.idle_ns());
@@ -143,7 +137,7 @@ fn groups(by: GroupBy, stuck: &[(Examined, Diagnosis)]) -> Vec<Group> {
 }
 
 /// What a socket counts for; more than one where several processes have it open.
-fn keys(by: GroupBy, it: &Examined) -> Vec<String> {
+fn keys(by: GroupBy, it: &Examined, subject: &Subject) -> Vec<String> {
     let name = |process: &Process| format!("{} ({})", process.comm, process.pid);
     let tuple = it.socket.tuple;
     match by {
@@ -164,7 +158,6 @@ fn keys(by: GroupBy, it: &Examined) -> Vec<String> {
         }],
         GroupBy::Peer => vec![tuple.remote.canonical().to_string()],
         GroupBy::Container => {
-            let subject = &it.subject;
             let container = subject.container.as_ref().map(|container| container.id.clone());
             vec![container.or_else(|| subject.unit.clone()).unwrap_or_else(|| "none".into())]
         }

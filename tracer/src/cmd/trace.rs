@@ -15,14 +15,15 @@ use super::{Failure, exit, filter, union};
 use crate::{
     cli::{Colour, FormatName, HookName, TierName, TraceArgs},
     enrich::Enricher,
+    examiner::Examiner,
     format::{Csv, Format, Json, Table as TableFormat},
     kernel::{self, HookChoice, Loaded, Request, Tier},
-    model::{Filter, LostPlace, Start},
+    model::{Filter, LostPlace, Start, Thresholds},
     pipeline::{self, Limits, Pipeline, Resyncer, Summary, Writer},
     route::Router,
     sinks::Output,
     source::{self, KernelSource, Walker},
-    track::{Applied, Sight, Table},
+    track::{self, Applied, Sight, Table},
 };
 
 /// Held while one instance traces.
@@ -86,6 +87,7 @@ async fn trace(args: &TraceArgs, filter: Filter) -> Result<Summary> {
     }
     let source = KernelSource::new(loaded).context("cannot read from the kernel programs")?;
     let resync = resync(args, filter.netns, can_look);
+    let examiner = if args.no_stuck { Examiner::default() } else { watch(args, &mut table, filter.netns) };
     if let Err(error) = kernel::drop_privileges() {
         eprintln!("sockstate: cannot drop capabilities: {error}");
     }
@@ -94,7 +96,7 @@ async fn trace(args: &TraceArgs, filter: Filter) -> Result<Summary> {
     let router = Router::new(filter);
     let writer = Writer::new(format(args, &output), args.count);
     let limits = Limits { duration: args.duration, count: args.count };
-    let mut pipeline = Pipeline { source, table, enricher, router, writer, limits, resync };
+    let mut pipeline = Pipeline { source, table, enricher, router, writer, limits, resync, examiner };
     pipeline.start(start);
     if args.snapshot {
         pipeline.snapshot();
@@ -114,6 +116,22 @@ fn resync(args: &TraceArgs, only: Option<u32>, can_look: bool) -> Option<Resynce
             None
         }
     }
+}
+
+/// From now on what is stuck is said.
+fn watch(args: &TraceArgs, table: &mut Table, only: Option<u32>) -> Examiner {
+    let mut thresholds = Thresholds::default();
+    for threshold in &args.threshold {
+        thresholds.add(threshold.clone());
+    }
+    table.set_thresholds(thresholds);
+    let existing = source::dump(only).sockets;
+    let ages = existing.iter().filter_map(|socket| Some((socket, track::age(socket)?.ns)));
+    table.backdate(pipeline::monotonic_ns(), ages);
+    Examiner::start().unwrap_or_else(|error| {
+        eprintln!("sockstate: no thread to find out why connections are stuck: {error}");
+        Examiner::default()
+    })
 }
 
 fn tier(name: TierName) -> Option<Tier> {

@@ -10,10 +10,12 @@ use super::{
     community_id::community_id,
     errno,
     line::{Line, Piece},
+    look,
     time::Times,
 };
 use crate::model::{
-    Cause, Lost, Notice, Resync, Role, Snapshot, Start, State, Stop, Subject, Transition, Tuple,
+    Cause, Lost, Notice, Resolved, Resync, Role, Snapshot, Start, State, Stop, Stuck, Subject, Transition,
+    Tuple,
 };
 
 /// Remembered pieces of text, by number; a newer one takes an older one's place.
@@ -128,6 +130,8 @@ impl Format for Json {
         match notice {
             Notice::Snapshot(snapshot) => self.snapshot(seq, snapshot, out),
             Notice::Resync(resync) => self.resync(seq, resync, out),
+            Notice::Stuck(stuck) => self.stuck(seq, stuck, out),
+            Notice::Resolved(resolved) => self.resolved(seq, resolved, out),
             Notice::Lost(lost) => self.lost(seq, lost, out),
             Notice::Start(start) => self.start(seq, start, out),
             Notice::Stop(stop) => self.stop(seq, stop, out),
@@ -167,6 +171,31 @@ impl Json {
         }
         out.extend_from_slice(br#","state":""#);
         socket(it.state, it.role, &it.tuple, &it.subject, it.mini, out);
+    }
+
+    fn stuck(&mut self, seq: u64, it: &Stuck, out: &mut Vec<u8>) {
+        self.head(br#"{"schema":"sockstate/1","kind":"stuck","seq":"#, seq, it.time_ns, out);
+        out.extend_from_slice(br#","conn":""#);
+        hex(it.conn.0, out);
+        out.extend_from_slice(br#"","state":""#);
+        socket(it.state, it.role, &it.tuple, &it.subject, it.mini, out);
+        let mut rest = json!({"age_ns": it.age.ns, "age_at_least": it.age.at_least, "times": it.times});
+        if let (Some(members), Some(found)) = (rest.as_object_mut(), &it.found) {
+            members.extend(look::seen(&found.0));
+            members.extend(look::explained(&found.1));
+        }
+        self.rest(rest, out);
+    }
+
+    fn resolved(&mut self, seq: u64, it: &Resolved, out: &mut Vec<u8>) {
+        self.head(br#"{"schema":"sockstate/1","kind":"resolved","seq":"#, seq, it.time_ns, out);
+        out.extend_from_slice(br#","conn":""#);
+        hex(it.conn.0, out);
+        out.extend_from_slice(br#"","to":""#);
+        state(it.to, "to", out);
+        out.extend_from_slice(br#","state":""#);
+        socket(it.state, it.role, &it.tuple, &it.subject, false, out);
+        self.rest(json!({"age_ns": it.age.ns, "age_at_least": it.age.at_least}), out);
     }
 
     fn lost(&mut self, seq: u64, it: &Lost, out: &mut Vec<u8>) {

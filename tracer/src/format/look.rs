@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write};
 use serde_json::{Map, Value, json};
 
 use super::{community_id::community_id, json::belongs_to, table::printable, time::Times};
-use crate::model::{Address, Diagnosis, Examined, Holder, InState, Process, State, Watch};
+use crate::model::{Address, Diagnosis, Examined, Holder, InState, Looked, Process, State, Subject, Watch};
 
 /// Stuck sockets counted by something.
 #[derive(Clone, Debug, Default)]
@@ -26,7 +26,7 @@ pub struct Group {
 
 /// All sockets, one a line.
 #[must_use]
-pub fn sockets_table(sockets: &[Examined]) -> String {
+pub fn sockets_table<'a>(sockets: impl IntoIterator<Item = &'a Examined>) -> String {
     let mut out = format!(
         "{:<11} {:>9} {:>8} {:>8} {:<24} {:<24} {}\n",
         "STATE", "AGE", "UNREAD", "UNSENT", "LOCAL", "REMOTE", "HELD BY"
@@ -39,13 +39,13 @@ pub fn sockets_table(sockets: &[Examined]) -> String {
 
 /// Stuck sockets: those with one reason and one holder together, then why, and what to do.
 #[must_use]
-pub fn stuck_table(stuck: &[(Examined, Diagnosis)]) -> String {
+pub fn stuck_table(stuck: &[(Looked, Diagnosis)]) -> String {
     if stuck.is_empty() {
         return "nothing is stuck\n".into();
     }
-    let mut sections: Vec<(String, Vec<&(Examined, Diagnosis)>)> = Vec::new();
+    let mut sections: Vec<(String, Vec<&(Looked, Diagnosis)>)> = Vec::new();
     for one in stuck {
-        let (it, diagnosis) = one;
+        let (Looked { it, .. }, diagnosis) = one;
         let pids: Vec<u32> = it.holders.iter().map(|holder| holder.process.pid).collect();
         let key = format!("{} {} {pids:?}", it.socket.state, diagnosis.reason.name());
         match sections.iter_mut().find(|(known, _)| *known == key) {
@@ -55,15 +55,14 @@ pub fn stuck_table(stuck: &[(Examined, Diagnosis)]) -> String {
     }
     let mut out = String::new();
     for (_, section) in sections {
-        let list: Vec<Examined> = section.iter().map(|(it, _)| it.clone()).collect();
-        out.push_str(&sockets_table(&list));
-        let Some((it, diagnosis)) = section.first() else { continue };
+        out.push_str(&sockets_table(section.iter().map(|(looked, _)| &looked.it)));
+        let Some((Looked { it, subject }, diagnosis)) = section.first() else { continue };
         // Writing to a string does not fail.
         let _ = writeln!(out, "  why   {}", diagnosis.why);
         if let Some(creator) = it.creator() {
             let _ = writeln!(out, "  made  by {}, which listens", process(creator));
         }
-        if let Some(place) = place(it) {
+        if let Some(place) = place(subject) {
             let _ = writeln!(out, "  in    {place}");
         }
         let _ = writeln!(out, "  do    {}", diagnosis.advice);
@@ -74,7 +73,7 @@ pub fn stuck_table(stuck: &[(Examined, Diagnosis)]) -> String {
     }
     let states = |out: &mut String| {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        stuck.iter().for_each(|(it, _)| *counts.entry(it.socket.state.name()).or_default() += 1);
+        stuck.iter().for_each(|(looked, _)| *counts.entry(looked.it.socket.state.name()).or_default() += 1);
         let list: Vec<String> = counts.iter().map(|(state, count)| format!("{count} in {state}")).collect();
         let _ = writeln!(out, "{} stuck: {}", stuck.len(), list.join(", "));
     };
@@ -107,18 +106,15 @@ pub fn groups_table(groups: &[Group]) -> String {
 
 /// A socket as a JSON line.
 #[must_use]
-pub fn socket_json(it: &Examined, time_ns: i64) -> String {
-    finish(socket("socket", it, time_ns))
+pub fn socket_json(looked: &Looked, time_ns: i64) -> String {
+    finish(socket("socket", looked, time_ns))
 }
 
 /// A stuck socket as a JSON line.
 #[must_use]
-pub fn stuck_json(it: &Examined, diagnosis: &Diagnosis, time_ns: i64) -> String {
-    let mut members = socket("stuck", it, time_ns);
-    members.insert("reason".into(), json!(diagnosis.reason.name()));
-    members.insert("why".into(), json!(diagnosis.why));
-    members.insert("advice".into(), json!(diagnosis.advice));
-    members.insert("commands".into(), json!(diagnosis.commands));
+pub fn stuck_json(looked: &Looked, diagnosis: &Diagnosis, time_ns: i64) -> String {
+    let mut members = socket("stuck", looked, time_ns);
+    members.extend(explained(diagnosis));
     finish(members)
 }
 
@@ -151,7 +147,7 @@ fn head(kind: &str, time_ns: i64) -> Map<String, Value> {
     members
 }
 
-fn socket(kind: &str, it: &Examined, time_ns: i64) -> Map<String, Value> {
+fn socket(kind: &str, Looked { it, subject }: &Looked, time_ns: i64) -> Map<String, Value> {
     let (socket, tuple) = (&it.socket, &it.socket.tuple);
     let mut members = head(kind, time_ns);
     let mut put = |key: &str, value: Value| members.insert(key.to_owned(), value);
@@ -166,6 +162,24 @@ fn socket(kind: &str, it: &Examined, time_ns: i64) -> Map<String, Value> {
     put("network", json!({"type": family, "community_id": id}));
     put("local", end(tuple.local, tuple.local_port));
     put("remote", end(tuple.remote, tuple.remote_port));
+    for (key, value) in seen(it) {
+        put(&key, value);
+    }
+    put("uid", json!(socket.uid));
+    if socket.mini {
+        put("mini", json!(true));
+    }
+    for (key, value) in belongs_to(subject) {
+        put(key, value);
+    }
+    members
+}
+
+/// What only a look shows.
+pub(super) fn seen(it: &Examined) -> Map<String, Value> {
+    let socket = &it.socket;
+    let mut members = Map::new();
+    let mut put = |key: &str, value: Value| members.insert(key.to_owned(), value);
     put("holders", it.holders.iter().map(holder).collect());
     put("creator", json!(it.creator().map(|process| json!({"pid": process.pid, "comm": process.comm}))));
     if socket.state == State::Listen {
@@ -178,14 +192,18 @@ fn socket(kind: &str, it: &Examined, time_ns: i64) -> Map<String, Value> {
     put("timer", json!(timer));
     put("retransmits", json!(socket.retransmits));
     put("unanswered_ns", json!(it.unanswered_ns));
-    put("uid", json!(socket.uid));
-    if socket.mini {
-        put("mini", json!(true));
-    }
-    for (key, value) in belongs_to(&it.subject) {
-        put(key, value);
-    }
     members
+}
+
+/// What it means.
+pub(super) fn explained(it: &Diagnosis) -> Map<String, Value> {
+    let members = [
+        ("reason", json!(it.reason.name())),
+        ("why", json!(it.why)),
+        ("advice", json!(it.advice)),
+        ("commands", json!(it.commands)),
+    ];
+    members.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 fn end(address: Address, port: u16) -> Value {
@@ -231,8 +249,7 @@ fn process(it: &Process) -> String {
 }
 
 /// Container, pod or unit, where one is known.
-fn place(it: &Examined) -> Option<String> {
-    let subject = &it.subject;
+fn place(subject: &Subject) -> Option<String> {
     let container = subject.container.as_ref().map(|it| format!("container {}", it.id));
     let pod = subject.pod_uid.as_ref().map(|uid| format!("pod {uid}"));
     let unit = subject.unit.as_ref().map(|unit| format!("unit {unit}"));
@@ -241,7 +258,7 @@ fn place(it: &Examined) -> Option<String> {
 }
 
 /// `850ms`, `42s`, `3m20s`, `2h05m`, `4d03h`.
-fn short(ns: u64) -> String {
+pub(super) fn short(ns: u64) -> String {
     let seconds = ns / 1_000_000_000;
     match seconds {
         0 => format!("{}ms", ns / 1_000_000),

@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
-use super::{Format, time::Times};
-use crate::model::{Address, Notice, Owner, Role, State, Subject, Transition, Tuple};
+use super::{Format, look::short, time::Times};
+use crate::model::{Address, InState, Notice, Owner, Role, State, Subject, Transition, Tuple};
 
 /// The format.
 pub struct Table {
@@ -72,13 +72,9 @@ impl Format for Table {
 
     fn transition(&mut self, _: u64, it: &Transition, out: &mut Vec<u8>) {
         self.side(it.time_ns, &it.subject, &it.tuple, it.role, out);
-        let ms = it.in_state.map_or_else(
-            || "-".to_owned(),
-            |time| {
-                let sign = if time.at_least { ">" } else { "" };
-                format!("{sign}{:.3}", time.ns as f64 / 1e6)
-            },
-        );
+        let ms = it
+            .in_state
+            .map_or_else(|| "-".to_owned(), |time| format!("{}{:.3}", sign(time), time.ns as f64 / 1e6));
         let mut cause = it.cause.map_or_else(String::new, |cause| format!("  {}", cause.name()));
         if let Some(why) = it.reset_why {
             cause.push_str(&format!(" ({why})"));
@@ -103,6 +99,17 @@ impl Format for Table {
                 let was = it.was.map_or_else(|| format!("{:<11}", "-"), |was| self.state(was));
                 writeln!(out, "{was} => {} {:>12}  corrected", self.state(it.state), "-")
             }
+            Notice::Stuck(it) => {
+                self.side(it.time_ns, &it.subject, &it.tuple, it.role, out);
+                let reason = it.found.as_ref().map_or("", |found| found.1.why.as_str());
+                let text = format!("STUCK for {}{}", sign(it.age), short(it.age.ns));
+                writeln!(out, "{} {}  {}", self.state(it.state), self.paint("1;31", &text), printable(reason))
+            }
+            Notice::Resolved(it) => {
+                self.side(it.time_ns, &it.subject, &it.tuple, it.role, out);
+                let time = format!("{}{}", sign(it.age), short(it.age.ns));
+                writeln!(out, "{} no longer stuck, after {time}", self.state(it.state))
+            }
             Notice::Lost(it) => {
                 self.times.write(it.time_ns, 3, out);
                 let text = format!("LOST {} transitions ({})", it.count, it.place.name());
@@ -111,6 +118,11 @@ impl Format for Table {
             Notice::Start(_) | Notice::Stop(_) => Ok(()),
         };
     }
+}
+
+/// Marks a lower bound.
+fn sign(time: InState) -> &'static str {
+    if time.at_least { ">" } else { "" }
 }
 
 fn owner(owner: Option<&Owner>) -> (String, String) {

@@ -12,10 +12,12 @@ mod tuple;
 pub use event::{ClosedAs, Event, EventKind, KernelSocket, MiniEnd, MiniEndHow, Task};
 pub use filter::{CgroupTree, Filter, Ports};
 pub use record::{
-    Cause, ConnId, InState, Lost, LostPlace, Notice, Resync, Role, Snapshot, Start, Stop, Transition,
+    Cause, ConnId, InState, Lost, LostPlace, Notice, Resolved, Resync, Role, Snapshot, Start, Stop, Stuck,
+    Transition,
 };
 pub use socket::{
-    Diagnosis, Examined, Holder, Listener, Process, Reason, SocketInfo, TcpTimes, Timer, TimerKind, Watch,
+    Diagnosis, Examined, Holder, Listener, Looked, Process, Reason, SocketInfo, TcpTimes, Timer, TimerKind,
+    Watch,
 };
 pub use state::{ParseStateError, State, StateSet};
 pub use subject::{Cgroup, Container, Identify, Owner, OwnerKey, OwnerSource, Subject, SubjectKey};

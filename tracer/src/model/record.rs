@@ -2,7 +2,7 @@
 
 use std::{fmt, rc::Rc};
 
-use super::{State, Subject, Tuple};
+use super::{Diagnosis, Examined, State, Subject, Tuple};
 
 /// Identity of one connection (or listener) of this tracer: the instance in the upper 24 bits, a counter below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -173,6 +173,52 @@ pub struct Resync {
     pub mini: bool,
 }
 
+/// A connection that has been in a state for longer than it should.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stuck {
+    /// Wall clock, ns since the epoch, when it was noticed.
+    pub time_ns: i64,
+    /// Which connection.
+    pub conn: ConnId,
+    /// The state that it is stuck in.
+    pub state: State,
+    /// For how long.
+    pub age: InState,
+    /// How often this was said of it, with this time.
+    pub times: u8,
+    /// Its part, null where not known.
+    pub role: Option<Role>,
+    /// Both ends.
+    pub tuple: Tuple,
+    /// Whose it is.
+    pub subject: Rc<Subject>,
+    /// It is a mini-socket.
+    pub mini: bool,
+    /// What a look at it found; null where it could not be found.
+    pub found: Option<Box<(Examined, Diagnosis)>>,
+}
+
+/// A connection that was stuck has moved on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resolved {
+    /// Wall clock, ns since the epoch, when it did.
+    pub time_ns: i64,
+    /// Which connection.
+    pub conn: ConnId,
+    /// The state that it was stuck in.
+    pub state: State,
+    /// The state after.
+    pub to: State,
+    /// For how long it had been in `state`.
+    pub age: InState,
+    /// Its part, null where not known.
+    pub role: Option<Role>,
+    /// Both ends.
+    pub tuple: Tuple,
+    /// Whose it is.
+    pub subject: Rc<Subject>,
+}
+
 /// Where something was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LostPlace {
@@ -259,6 +305,10 @@ pub enum Notice {
     Snapshot(Snapshot),
     /// A correction.
     Resync(Resync),
+    /// A connection that is stuck.
+    Stuck(Stuck),
+    /// It no longer is.
+    Resolved(Resolved),
     /// A loss.
     Lost(Lost),
     /// The beginning.

@@ -139,8 +139,6 @@ pub struct Examined {
     pub holders: Vec<Holder>,
     /// Some processes' descriptors could not be read: there may be more holders.
     pub hidden_holders: bool,
-    /// Where it runs; the owner is the first holder.
-    pub subject: Rc<Subject>,
     /// The listener that it came out of, if that still listens.
     pub listener: Option<Listener>,
     /// How long what was sent has not been answered, at least, ns.
@@ -161,6 +159,15 @@ impl Examined {
     pub fn idle_ns(&self) -> Option<u64> {
         self.age.map(|age| age.ns).max(self.unanswered_ns)
     }
+}
+
+/// A socket of a look, and where it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Looked {
+    /// The socket.
+    pub it: Examined,
+    /// Where it runs; the owner is the first holder.
+    pub subject: Rc<Subject>,
 }
 
 /// A listener.

@@ -57,11 +57,10 @@ impl Thresholds {
         self.0.push(threshold);
     }
 
-    /// All states that have one get this time.
-    pub fn set_all(&mut self, after_ns: u64) {
-        for it in &mut self.0 {
-            it.after_ns = it.after_ns.map(|_| after_ns);
-        }
+    /// The shortest of them, ns.
+    #[must_use]
+    pub fn least_ns(&self) -> u64 {
+        self.0.iter().filter_map(|it| it.after_ns).min().unwrap_or(u64::MAX)
     }
 
     /// Nanoseconds after which a socket is stuck; null for never.

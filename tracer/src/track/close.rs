@@ -96,6 +96,8 @@ impl Table {
             unborn: false,
             estimated: true,
             resets: Resets::default(),
+            stuck: 0,
+            watched: 0,
         });
         if state != transition.from {
             transition.to = state;

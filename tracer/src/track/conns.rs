@@ -30,6 +30,10 @@ pub(super) struct Conn {
     /// The stream says what is only likely.
     pub(super) estimated: bool,
     pub(super) resets: Resets,
+    /// How often it was said that it is stuck in this state.
+    pub(super) stuck: u8,
+    /// The watchdog's bucket that it is in, 0 for none.
+    pub(super) watched: u32,
 }
 
 /// How far a time can be trusted.

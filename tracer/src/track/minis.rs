@@ -99,6 +99,7 @@ impl Table {
         conn.tuple = merge(conn.tuple, event.tuple);
         conn.state = State::SynRecv;
         conn.mini = false;
+        self.watch_again(at);
     }
 
     /// The ends of a child are known at last: it is a request's, or was born without.
@@ -186,6 +187,7 @@ impl Table {
         let conn = self.conns.get_mut(at);
         conn.mini = true;
         conn.resets = Resets::default();
+        self.watch_again(at);
         if let Some(ending) = timewait.ended {
             self.waiting.endings.push(ending);
         }

@@ -10,6 +10,7 @@ mod minis;
 mod reconcile;
 mod table;
 mod wait;
+mod watchdog;
 
 pub use age::{age, unanswered_ns};
 pub use diagnosis::diagnose;

@@ -85,6 +85,7 @@ impl Table {
         let same = |conn: &Conn| conn.estimated && Ends::new(conn.subject.netns, conn.tuple) == ends;
         let at = self.conns.iter().position(same)?;
         self.conns.rename(at, event.sk);
+        self.watch_again(at);
         Some(at)
     }
 
@@ -113,6 +114,7 @@ impl Table {
                 self.finish_birth(it, out);
             }
         }
+        self.unwatch(at, state, time_ns);
         let wall_ns = self.wall(time_ns);
         let conn = self.conns.get_mut(at);
         conn.state = state;
@@ -128,6 +130,7 @@ impl Table {
             subject: Rc::clone(&conn.subject),
             mini: conn.mini,
         }));
+        self.watch(at);
     }
 
     /// Connections that were there before the look and are not in it.

@@ -7,12 +7,13 @@ use super::{
     cause::cause,
     conns::{Conn, Conns, Resets, Sent, Since},
     wait::{Birth, Ends, PATIENCE_NS, Waiting, take},
+    watchdog::Watchdog,
 };
 use crate::{
     knowledge,
     model::{
-        Cause, ConnId, Event, EventKind, Identify, KernelSocket, OwnerKey, OwnerSource, Resync, Role,
-        Snapshot, State, SubjectKey, Task, Transition, Tuple,
+        Cause, ConnId, Event, EventKind, Identify, KernelSocket, OwnerKey, OwnerSource, Resolved, Resync,
+        Role, Snapshot, State, Stuck, SubjectKey, Task, Thresholds, Transition, Tuple,
     },
 };
 
@@ -25,6 +26,10 @@ pub enum Applied {
     Completed(ConnId, Tuple),
     /// A correction to report.
     Resync(Resync),
+    /// A connection that is stuck.
+    Stuck(Stuck),
+    /// One that no longer is.
+    Resolved(Resolved),
 }
 
 /// What the hooks let us see.
@@ -56,6 +61,7 @@ pub struct Table {
     pub(super) next_estimate: u64,
     offset_ns: i64,
     illegal: u64,
+    pub(super) watchdog: Watchdog,
 }
 
 /// Where results go.
@@ -75,7 +81,13 @@ impl Table {
             next_estimate: 0,
             offset_ns,
             illegal: 0,
+            watchdog: Watchdog::new(None),
         }
+    }
+
+    /// Says from now on which connections stay in a state for longer than this.
+    pub fn set_thresholds(&mut self, thresholds: Thresholds) {
+        self.watchdog = Watchdog::new(Some(thresholds));
     }
 
     /// The wall clock was set, or slewed.
@@ -163,6 +175,7 @@ impl Table {
                 self.end_mini(at, until_ns, Some(Cause::Expired), out);
             }
         }
+        self.bark(now_ns, out);
     }
 
     /// All sockets in it, as records of a snapshot.
@@ -211,6 +224,8 @@ impl Table {
             unborn: false,
             estimated: false,
             resets: Resets::default(),
+            stuck: 0,
+            watched: 0,
         })
     }
 
@@ -236,6 +251,7 @@ impl Table {
     }
 
     pub(super) fn make(&mut self, at: usize, to: State, time_ns: u64, said: Said) -> Transition {
+        self.unwatch(at, to, time_ns);
         let wall_ns = self.wall(time_ns);
         let conn = self.conns.get_mut(at);
         let from = said.from.unwrap_or(conn.state);
@@ -260,6 +276,7 @@ impl Table {
         conn.state = to;
         conn.since_ns = time_ns;
         conn.since = Since::Exact;
+        self.watch(at);
         transition
     }
 

@@ -1,0 +1,124 @@
+//! Finds out why connections are stuck, in a thread of its own: a look may take as long as a host has descriptors. Started
+//! before privileges are dropped, it keeps those that entering namespaces and reading descriptors need.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    sync::mpsc::{Receiver, Sender, TryRecvError, channel},
+    thread,
+};
+
+use crate::{
+    look::look,
+    model::{ConnId, Diagnosis, Examined, Stuck, Tuple},
+    track::diagnose,
+};
+
+/// What a socket is known by: its namespace and its ends.
+type Place = (u32, Tuple);
+
+type Answer = HashMap<Place, (Examined, Diagnosis)>;
+
+/// The thread, and what it is asked about.
+#[derive(Default)]
+pub struct Examiner {
+    thread: Option<(Sender<HashSet<Place>>, Receiver<Answer>)>,
+    /// Not asked about yet.
+    waiting: Vec<Stuck>,
+    /// Being looked at.
+    asked: Vec<Stuck>,
+}
+
+impl Examiner {
+    /// Starts the thread. Without, nothing is found out, and what is stuck is said at once.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn start() -> io::Result<Self> {
+        let (questions, todo) = channel::<HashSet<Place>>();
+        let (done, answers) = channel();
+        thread::Builder::new().name("examiner".into()).spawn(move || {
+            for places in todo {
+                if done.send(examine(&places)).is_err() {
+                    break;
+                }
+            }
+        })?;
+        Ok(Self { thread: Some((questions, answers)), ..Self::default() })
+    }
+
+    /// Something is stuck: to be looked at.
+    pub fn suspect(&mut self, stuck: Stuck) {
+        self.waiting.push(stuck);
+    }
+
+    /// It no longer is; true where that was not said yet.
+    pub fn acquit(&mut self, conn: ConnId) -> bool {
+        let before = self.waiting.len() + self.asked.len();
+        for list in [&mut self.waiting, &mut self.asked] {
+            // A reminder has been preceded by others.
+            list.retain(|stuck| stuck.conn != conn || stuck.times > 1);
+        }
+        self.waiting.len() + self.asked.len() < before
+    }
+
+    /// Whether answers are to come.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        !self.waiting.is_empty() || !self.asked.is_empty()
+    }
+
+    /// What has been looked at by now; asks about what waits.
+    pub fn examined(&mut self) -> Vec<Stuck> {
+        let Some((questions, answers)) = &self.thread else { return self.give_up() };
+        let mut said = Vec::new();
+        match answers.try_recv() {
+            Ok(mut answer) => {
+                said = std::mem::take(&mut self.asked);
+                for stuck in &mut said {
+                    stuck.found = place(stuck).and_then(|place| answer.remove(&place)).map(Box::new);
+                }
+            }
+            Err(TryRecvError::Disconnected) => return self.give_up(),
+            Err(TryRecvError::Empty) => {}
+        }
+        if self.asked.is_empty() && !self.waiting.is_empty() {
+            self.asked = std::mem::take(&mut self.waiting);
+            // Where the thread is gone, the next call says it all.
+            let _ = questions.send(self.asked.iter().filter_map(place).collect());
+        }
+        said
+    }
+
+    /// What nobody has found out is said as it is.
+    pub fn give_up(&mut self) -> Vec<Stuck> {
+        let mut said = std::mem::take(&mut self.asked);
+        said.append(&mut self.waiting);
+        said
+    }
+}
+
+fn place(stuck: &Stuck) -> Option<Place> {
+    Some((stuck.subject.netns?, normal(stuck.tuple)))
+}
+
+/// The kernel lists a v4-mapped socket's addresses as IPv6.
+fn normal(tuple: Tuple) -> Tuple {
+    Tuple { v6_socket: !tuple.is_v4(), ..tuple }
+}
+
+fn examine(places: &HashSet<Place>) -> Answer {
+    let all: HashSet<u32> = places.iter().map(|(netns, _)| *netns).collect();
+    let only = match all.iter().collect::<Vec<_>>()[..] {
+        [one] => Some(*one),
+        _ => None,
+    };
+    let look = look(only, |socket| places.contains(&(socket.netns, normal(socket.tuple))));
+    let mut answer = Answer::new();
+    for it in look.sockets {
+        let netns = look.foreign.get(&it.socket.netns);
+        let diagnosis = diagnose(&it, netns.map(std::path::PathBuf::as_path));
+        answer.insert((it.socket.netns, normal(it.socket.tuple)), (it, diagnosis));
+    }
+    answer
+}
