@@ -28,7 +28,7 @@ impl Table {
         }
         let ends = Ends::of(event);
         self.reuse(&ends, out);
-        if let Some(old) = self.waiting.requests.get(&ends).copied()
+        if let Some(old) = self.request_of(&ends)
             && let Some(at) = self.conns.find(old)
         {
             // Two cannot be: the end of the first was lost.
@@ -66,13 +66,20 @@ impl Table {
             return self.postpone_birth(at, event, out);
         }
         let ends = Ends::of(event);
-        if let Some(request) = self.waiting.requests.get(&ends).copied() {
+        if let Some(request) = self.request_of(&ends) {
             return self.grow_up(request, event, listener, who, out);
         }
         self.reuse(&ends, out);
         let cause = self.waiting.take_cookie(&ends).then_some(Cause::Syncookie);
         let at = self.born(event, State::Listen, Some(Role::Server), None, listener, who, out);
         self.step(at, State::SynRecv, event.time_ns, Said { cause, ..Said::EXACT }, out);
+    }
+
+    /// The request that has these ends now.
+    fn request_of(&self, ends: &Ends) -> Option<u64> {
+        let sk = self.waiting.requests.get(ends).copied()?;
+        let is_request = |at: usize| self.conns.get(at).state == State::NewSynRecv;
+        self.conns.find(sk).is_some_and(is_request).then_some(sk)
     }
 
     /// A request becomes its child; its state stays.
@@ -108,7 +115,7 @@ impl Table {
         self.conns.get_mut(at).unborn = false;
         let Some(birth) = take(&mut self.waiting.births, |it| it.sk == sk).pop() else { return at };
         let ends = Ends::new(event.netns, tuple);
-        match self.waiting.requests.get(&ends).copied() {
+        match self.request_of(&ends) {
             Some(request) => {
                 let task = self.conns.get(at).subject.owner.as_ref().map(|owner| owner.task.clone());
                 self.conns.remove(at);
