@@ -6,7 +6,7 @@ use std::{
     net::Shutdown,
     os::{
         fd::{AsFd, AsRawFd},
-        unix::net::UnixStream,
+        unix::{fs::PermissionsExt, net::UnixStream, process::CommandExt},
     },
     process::{self, Command},
     time::Duration,
@@ -33,6 +33,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("stuck: older than the tracer, by the kernel's clock", older),
         test("stuck: thresholds, groups and the plugin's answer", thresholds),
         test("stuck: in a namespace of another process, by commands that go there", foreign),
+        test("stuck: without root it says what it cannot see", unprivileged),
         test("sockets: what /proc/net/tcp shows, and who holds each", sockets),
         test("sockets: filters and order", filters),
     ];
@@ -325,6 +326,33 @@ fn foreign() {
             check_commands(&found[0], &holders(&found[0]));
         }
         done.send(()).expect("send");
+    });
+}
+
+fn unprivileged() {
+    let directory = tempfile::tempdir().expect("directory");
+    let binary = directory.path().join("sockstate");
+    std::fs::copy(env!("CARGO_BIN_EXE_sockstate"), &binary).expect("copy");
+    let everybody = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(directory.path(), everybody).expect("permissions");
+    in_lab(|_| {
+        let (_listener, client, server) = Kind::V4.pair(fresh_port());
+        drop(client);
+        wait_for_states(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
+        let run = |args: &[&str]| {
+            let mut command = Command::new(&binary);
+            command.args(args).current_dir("/").uid(65534).gid(65534).output().expect("sockstate")
+        };
+        let output = run(&["close-wait", "--older-than", "0", "--format", "json"]);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{error}");
+        assert!(error.contains("descriptors") && error.contains("namespaces"), "{error}");
+        let it: Value = serde_json::from_slice(&output.stdout).expect("one record");
+        schema::check(&it);
+        assert_eq!((&it["reason"], holders(&it).len()), (&"holder_hidden".into(), 0), "{it}");
+        let check = run(&["close-wait", "--check"]);
+        assert_eq!(check.status.code(), Some(3), "{check:?}");
+        drop(server);
     });
 }
 

@@ -144,6 +144,9 @@ fn keys(by: GroupBy, it: &Examined, subject: &Subject) -> Vec<String> {
         GroupBy::Process => {
             let mut keys: Vec<String> = it.holders.iter().map(|holder| name(&holder.process)).collect();
             keys.dedup();
+            if keys.is_empty() && it.hidden_holders && it.socket.inode != 0 {
+                keys.push("hidden".into());
+            }
             if keys.is_empty() {
                 let listener = it.listener.as_ref().and_then(|listener| listener.holders.first());
                 keys.push(

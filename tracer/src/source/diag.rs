@@ -44,6 +44,9 @@ pub struct Dump {
 #[must_use]
 pub fn dump(only: Option<u32>) -> Dump {
     let mut dump = Dump::default();
+    if !rustix::process::geteuid().is_root() {
+        dump.problems.push("cannot see the network namespaces of other users' processes: needs root".into());
+    }
     for (inode, path) in snapshot::namespaces(Path::new("/")) {
         let Ok(inode) = u32::try_from(inode) else { continue };
         if only.is_some_and(|only| only != inode) {
