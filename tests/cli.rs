@@ -64,3 +64,13 @@ fn help_and_version() {
     );
     assert_eq!(sockstate(&["doctor", "--help"]).status.code(), Some(0));
 }
+
+#[test]
+fn a_look_at_nothing_is_no_good_news() {
+    let output = sockstate(&["sockets", "--netns", "7"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(text(&output.stderr).contains("no such network namespace"), "{output:?}");
+    let output = sockstate(&["stuck", "--check", "--netns", "7"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(text(&output.stdout).starts_with("SOCKSTATE UNKNOWN - "), "{output:?}");
+}

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Test,
-    lab::{Story, Tracer, in_lab, own_netns, path},
+    lab::{Story, Tracer, in_lab, own_netns, path, sockstate},
     observer::{self, wait_for_states},
     roles::{Actor, inheritable, send_fd},
     sockets::{Kind, fresh_port, keep_over_exec},
@@ -28,7 +28,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("owners: a connection that is never accepted", never_accepted),
         test("owners: two listeners on one port", two_listeners),
         test("owners: a killed process keeps its name", killed),
-        test("owners: the cgroup of the socket", cgroup),
+        test("owners: the cgroup of the socket, and the container that it belongs to", cgroup),
         test("owners: the command line only when asked for", command_line),
     ]
 }
@@ -258,7 +258,10 @@ fn cgroup() {
         panic!("this machine has no cgroup v2 to test with");
     };
     let group = mount.join(format!("sockstate-test-{}.service", process::id()));
-    std::fs::create_dir(&group).expect("make a cgroup");
+    // As docker names them with systemd.
+    let id = "0123456789abcdef".repeat(4);
+    let inner = group.join(format!("docker-{id}.scope"));
+    std::fs::create_dir_all(&inner).expect("make cgroups");
     let port = fresh_port();
     let result = std::panic::catch_unwind(|| {
         in_lab(|_| {
@@ -267,20 +270,28 @@ fn cgroup() {
             let _outside = Kind::V4.listen(port);
             // It waits until it is in the cgroup before it makes its socket.
             let mut inside = Actor::start("late listener", port + 20_000);
-            std::fs::write(group.join("cgroup.procs"), inside.pid().to_string())
+            std::fs::write(inner.join("cgroup.procs"), inside.pid().to_string())
                 .expect("move into the cgroup");
             inside.go_on();
             assert_eq!(inside.hear(), "listening");
+            let mut look = sockstate();
+            look.args(["sockets", "--format", "json", "--cgroup", &name]);
+            let output = look.output().expect("sockstate");
+            let found: Value = serde_json::from_slice(&output.stdout).expect("one socket");
+            assert_eq!(found["holders"][0]["pid"], inside.pid());
+            assert_eq!(found["container"]["id"], json!(id), "{found}");
             inside.kill();
             let story = tracer.stop();
             (story, name)
         })
     });
     // Processes leave a cgroup when they are waited for.
+    std::fs::remove_dir(&inner).expect("remove the cgroup");
     std::fs::remove_dir(&group).expect("remove the cgroup");
     let (story, name) = result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     for it in story.transitions() {
-        assert_eq!(it["cgroup"]["path"], json!(name), "{it}");
+        assert_eq!(it["cgroup"]["path"], json!(format!("{name}/docker-{id}.scope")), "{it}");
+        assert_eq!(it["container"], json!({"id": id, "runtime": "docker"}), "{it}");
         assert_eq!(it["unit"], json!(name.trim_start_matches('/')), "{it}");
     }
     assert_eq!(story.transitions().count(), 2, "the listener outside is not among them");

@@ -19,6 +19,8 @@ use crate::{
 pub struct Look {
     /// The sockets that were wanted.
     pub sockets: Vec<Examined>,
+    /// No namespace could be looked into.
+    pub is_blind: bool,
     /// A path to each network namespace that is not our own.
     pub foreign: BTreeMap<u32, PathBuf>,
     /// What could not be seen, and why.
@@ -27,7 +29,7 @@ pub struct Look {
 
 /// Looks at the sockets of every network namespace (of `only` if given) that are `wanted`.
 pub fn look(only: Option<u32>, wanted: impl Fn(&SocketInfo) -> bool) -> Look {
-    let Dump { sockets, namespaces: mut foreign, mut problems } = source::dump(only);
+    let Dump { sockets, listed, namespaces: mut foreign, mut problems } = source::dump(only);
     let listeners = Listeners::of(&sockets);
     let chosen: Vec<&SocketInfo> =
         sockets.iter().filter(|socket| socket.state != State::Close && wanted(socket)).collect();
@@ -44,7 +46,7 @@ pub fn look(only: Option<u32>, wanted: impl Fn(&SocketInfo) -> bool) -> Look {
     let sockets = chosen.into_iter().map(|socket| examine(socket, &listeners, &mut holders)).collect();
     let own = std::fs::metadata("/proc/self/ns/net").map(|it| it.ino()).unwrap_or(0);
     foreign.retain(|inode, _| u64::from(*inode) != own);
-    Look { sockets, foreign, problems }
+    Look { sockets, is_blind: listed == 0, foreign, problems }
 }
 
 fn examine(socket: &SocketInfo, listeners: &Listeners<'_>, holders: &mut Holders) -> Examined {

@@ -9,14 +9,19 @@ use std::{
     fs::{self, File},
     io::Read,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{cargo, command, load::Mode, output, root};
+use crate::{
+    cargo, command, leak,
+    load::Mode,
+    measure::{Program, Running, Statistics},
+    output, root, timers,
+};
 
 /// What to measure.
 #[derive(clap::Args)]
@@ -30,7 +35,7 @@ pub(crate) struct Args {
     /// Where the tracers write their files.
     #[arg(long, default_value = "target/bench")]
     directory: PathBuf,
-    /// Only what has this in its name: one kind of traffic, `latency` or `memory`.
+    /// Only what has this in its name: one kind of traffic, `timers`, `stuck`, `latency` or `memory`.
     #[arg(long, default_value = "")]
     only: String,
 }
@@ -113,6 +118,12 @@ pub(crate) fn all(args: &Args) -> Result<()> {
         drop(statistics);
         show(traffic, &runs);
     }
+    if wanted("timers") {
+        timers::bench(args.rounds)?;
+    }
+    if wanted("stuck") {
+        leak::bench(args.rounds, &args.directory)?;
+    }
     if wanted("latency") {
         latency(args)?;
     }
@@ -164,51 +175,6 @@ fn show(traffic: &Traffic, runs: &BTreeMap<Tracer, Vec<Run>>) {
     );
 }
 
-/// Ends a process, whatever happens.
-struct Running(Child);
-
-impl Running {
-    fn signal(&self, signal: i32) {
-        // SAFETY: takes numbers; the process is a child that has not been waited for.
-        unsafe { libc::kill(self.0.id() as libc::pid_t, signal) };
-    }
-
-    /// Interrupts it and waits for its end, but not for ever: bpftrace sometimes does not hear.
-    fn end(&mut self) -> Result<()> {
-        self.signal(libc::SIGINT);
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while self.0.try_wait()?.is_none() {
-            if Instant::now() > deadline {
-                self.0.kill()?;
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
-    }
-
-    /// CPU time so far, in seconds.
-    fn cpu(&self) -> Result<f64> {
-        let text = fs::read_to_string(format!("/proc/{}/schedstat", self.0.id()))?;
-        let ns: f64 = text.split(' ').next().unwrap_or_default().parse()?;
-        Ok(ns / 1e9)
-    }
-
-    /// Resident memory, in MB.
-    fn rss(&self) -> Result<f64> {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        let kb: f64 = line.trim().trim_end_matches(" kB").parse()?;
-        Ok(kb / 1024.0)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn run(args: &Args, tracer: Tracer, traffic: &Traffic) -> Result<Run> {
     let file = args.directory.join(format!("{}.out", tracer.name()));
     let _ = fs::remove_file(&file);
@@ -220,7 +186,8 @@ fn run(args: &Args, tracer: Tracer, traffic: &Traffic) -> Result<Run> {
     thread::sleep(Duration::from_millis(300));
     let connections = f64::from(args.count * traffic.threads);
     let mut result = Run { connections_per_second: connections / seconds, ..Run::default() };
-    result.kernel_ns = Statistics::since(&before)? / transitions;
+    let kernel_ns: f64 = Statistics::since(&before)?.iter().map(|program| program.ns).sum();
+    result.kernel_ns = kernel_ns / transitions;
     if let Some(running) = &mut running {
         result.cpu = (running.cpu()? - cpu_before) / transitions * 1e6;
         result.rss = running.rss()?;
@@ -249,7 +216,7 @@ fn run(args: &Args, tracer: Tracer, traffic: &Traffic) -> Result<Run> {
     Ok(result)
 }
 
-fn start(tracer: Tracer, file: &Path, before: &BTreeMap<u64, f64>) -> Result<Option<Running>> {
+fn start(tracer: Tracer, file: &Path, before: &BTreeMap<u64, Program>) -> Result<Option<Running>> {
     let mut command = match tracer {
         Tracer::None => return Ok(None),
         Tracer::Empty => {
@@ -392,38 +359,4 @@ fn memory() -> Result<()> {
 fn nanoseconds(time: &str) -> Option<i64> {
     let time: jiff::Timestamp = time.parse().ok()?;
     i64::try_from(time.as_nanosecond()).ok()
-}
-
-/// The kernel's statistics of BPF programs, while this lives.
-struct Statistics;
-
-const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
-
-impl Statistics {
-    fn on() -> Result<Self> {
-        fs::write(SWITCH, "1").context("cannot switch on BPF statistics (root?)")?;
-        Ok(Self)
-    }
-
-    /// Run time in ns of every program, by id.
-    fn programs() -> Result<BTreeMap<u64, f64>> {
-        let text = output(Command::new("bpftool").args(["--json", "prog", "show"]))?;
-        let programs: serde_json::Value = serde_json::from_str(&text)?;
-        // A program that never ran has no time.
-        let run_time =
-            |it: &serde_json::Value| Some((it["id"].as_u64()?, it["run_time_ns"].as_f64().unwrap_or(0.0)));
-        Ok(programs.as_array().map(|all| all.iter().filter_map(run_time).collect()).unwrap_or_default())
-    }
-
-    /// What programs have run since `before`, in ns.
-    fn since(before: &BTreeMap<u64, f64>) -> Result<f64> {
-        let now = Self::programs()?;
-        Ok(now.iter().map(|(id, ns)| ns - before.get(id).unwrap_or(&0.0)).sum())
-    }
-}
-
-impl Drop for Statistics {
-    fn drop(&mut self) {
-        let _ = fs::write(SWITCH, "0");
-    }
 }

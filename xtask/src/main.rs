@@ -8,11 +8,14 @@ mod check;
 mod cross;
 mod directions;
 mod kernels;
+mod leak;
 #[path = "../../tests/support/load.rs"]
 mod load;
+mod measure;
 #[path = "../../tests/support/netns.rs"]
 mod netns;
 mod setup;
+mod timers;
 mod vm;
 
 use std::{
@@ -60,6 +63,8 @@ enum Cli {
 enum Internal {
     /// Connections.
     Load(load::Load),
+    /// Sockets that nobody closes.
+    Leak(leak::Leak),
 }
 
 fn main() -> Result<()> {
@@ -81,6 +86,7 @@ fn main() -> Result<()> {
         }
         Cli::Vm(args) => vm::all(&args),
         Cli::Bench(args) => bench::all(&args),
+        Cli::Internal(Internal::Leak(leak)) => leak.run(),
         Cli::Internal(Internal::Load(load)) => {
             let made = netns::in_new_netns(|| load.run())??;
             println!("{} {}", made.transitions, made.took.as_secs_f64());

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, rc::Rc};
 
+use super::{Failure, exit};
 use crate::{
     enrich::Enricher,
     look,
@@ -11,12 +12,19 @@ use crate::{
 
 /// Looks at the sockets that `filter` and `wanted` let through; the latter is asked before anything is known of holders.
 /// What could not be seen is said on standard error.
+///
+/// # Errors
+/// Nothing could be seen.
 pub(super) fn look(
     filter: &Filter,
     cgroup: Option<&str>,
     wanted: impl Fn(&SocketInfo) -> bool,
-) -> (Vec<Looked>, look::Look) {
+) -> Result<(Vec<Looked>, look::Look), Failure> {
     let mut look = look::look(filter.netns, wanted);
+    if look.is_blind {
+        let message = look.problems.pop().unwrap_or_else(|| "there is no such network namespace".into());
+        return Err(Failure { code: exit::KERNEL, message });
+    }
     for problem in &look.problems {
         eprintln!("sockstate: {problem}");
     }
@@ -36,7 +44,7 @@ pub(super) fn look(
         })
         .filter(|looked| is_below(looked, cgroup))
         .collect();
-    (sockets, look)
+    Ok((sockets, look))
 }
 
 fn owner(holder: &Holder) -> OwnerKey {

@@ -18,7 +18,7 @@ pub(super) fn run(args: &SocketsArgs) -> Result<ExitCode> {
     let states = union(&args.state);
     let (mut sockets, _) = look(&filter, args.select.cgroup.as_deref(), |socket| {
         states.is_empty() || states.contains(socket.state)
-    });
+    })?;
     sort(&mut sockets, args.sort);
     let as_table = args.format.map_or_else(|| std::io::stdout().is_terminal(), |it| it == LookFormat::Table);
     let text = if as_table {

@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::BTreeMap, io::IsTerminal, process::ExitCode
 
 use anyhow::Result;
 
-use super::{filter, look::look, union};
+use super::{Failure, filter, look::look, union};
 use crate::{
     cli::{GroupBy, LookFormat, StuckArgs},
     format::{self, Group},
@@ -30,7 +30,13 @@ pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {
     let filter = filter(&args.select)?;
     let as_table = args.format.map_or_else(|| std::io::stdout().is_terminal(), |it| it == LookFormat::Table);
     loop {
-        let (stuck, look) = find(args, &filter);
+        let (stuck, look) = match find(args, &filter) {
+            Err(error) if args.check => {
+                super::print(&format!("SOCKSTATE UNKNOWN - {error}\n"))?;
+                return Ok(ExitCode::from(UNKNOWN));
+            }
+            found => found?,
+        };
         if args.check {
             return check(args, &stuck, &look);
         }
@@ -58,7 +64,7 @@ pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {
 }
 
 /// The sockets past their thresholds, the oldest first.
-fn find(args: &StuckArgs, filter: &Filter) -> (Vec<(Looked, Diagnosis)>, Look) {
+fn find(args: &StuckArgs, filter: &Filter) -> Result<(Vec<(Looked, Diagnosis)>, Look), Failure> {
     let mut thresholds = Thresholds::default();
     for threshold in &args.threshold {
         thresholds.add(threshold.clone());
@@ -72,7 +78,7 @@ fn find(args: &StuckArgs, filter: &Filter) -> (Vec<(Looked, Diagnosis)>, Look) {
             states.contains(socket.state)
         };
         wanted && socket.state != State::Listen
-    });
+    })?;
     let is_stuck = |it: &Examined| {
         let tuple = it.socket.tuple;
         let comms: Vec<&str> = it.holders.iter().map(|holder| holder.process.comm.as_str()).collect();
@@ -95,7 +101,7 @@ fn find(args: &StuckArgs, filter: &Filter) -> (Vec<(Looked, Diagnosis)>, Look) {
         })
         .collect();
     stuck.sort_by_key(|(looked, _)| Reverse(looked.it.idle_ns()));
-    (stuck, look)
+    Ok((stuck, look))
 }
 
 /// A plugin's answer.

@@ -20,7 +20,7 @@ pub struct Holders {
     root: PathBuf,
     by_inode: HashMap<u64, Vec<(u32, u32)>>,
     hidden: bool,
-    processes: HashMap<u32, Option<Process>>,
+    processes: HashMap<u32, Process>,
     /// What each process's epoll instances wait for, by inode.
     watches: HashMap<u32, Option<HashMap<u64, u32>>>,
 }
@@ -62,25 +62,31 @@ impl Holders {
         self.hidden
     }
 
-    /// Everybody who has this socket open.
+    /// Everybody who has this socket open. One who has died since the scan has no name.
     pub fn of(&mut self, inode: u64) -> Vec<Holder> {
         let list = self.by_inode.get(&inode).cloned().unwrap_or_default();
-        list.into_iter()
-            .filter_map(|(pid, fd)| {
-                let process = self.process(pid)?;
-                let watch = self.watches(pid).map(|watches| match watches.get(&inode) {
-                    Some(events) => Watch::Epoll(names(*events)),
-                    None => Watch::NoEpoll,
-                });
-                Some(Holder { process, fd, watch })
-            })
-            .collect()
+        let holder = |(pid, fd)| {
+            let process = self.process(pid, fd, inode);
+            let watch = self.watches(pid).map(|watches| match watches.get(&inode) {
+                Some(events) => Watch::Epoll(names(*events)),
+                None => Watch::NoEpoll,
+            });
+            Holder { process, fd, watch }
+        };
+        list.into_iter().map(holder).collect()
     }
 
-    /// A process, if it still lives.
-    pub fn process(&mut self, pid: u32) -> Option<Process> {
+    /// The process that had this socket as `fd` at the scan.
+    fn process(&mut self, pid: u32, fd: u32, inode: u64) -> Process {
         let root = &self.root;
-        self.processes.entry(pid).or_insert_with(|| process(root, pid)).clone()
+        let read = || {
+            let found = process(root, pid);
+            let path = root.join("proc").join(pid.to_string()).join("fd").join(fd.to_string());
+            // Asked last: if the pid was passed on in between, what was read is another process's.
+            found.filter(|_| socket_inode(&path) == Some(inode))
+        };
+        let unnamed = || Process { pid, comm: String::new(), exe: None, parent: 0 };
+        self.processes.entry(pid).or_insert_with(|| read().unwrap_or_else(unnamed)).clone()
     }
 
     fn watches(&mut self, pid: u32) -> Option<&HashMap<u64, u32>> {
@@ -173,5 +179,20 @@ mod tests {
         let watch = Watch::Epoll(vec!["EPOLLIN", "EPOLLRDHUP", "EPOLLERR", "EPOLLHUP"]);
         assert_eq!(holders.of(501)[0].watch, Some(watch));
         assert!(holders.of(502).is_empty());
+    }
+
+    #[test]
+    fn who_dies_or_is_replaced_meanwhile_has_no_name() {
+        let root = fixture();
+        let mut holders = Holders::scan(root.path(), &HashSet::from([500, 501]));
+        fs::remove_dir_all(root.path().join("proc/10")).expect("it dies");
+        let link = root.path().join("proc/11/fd/7");
+        fs::remove_file(&link).expect("another process has its pid");
+        symlink("socket:[777]", link).expect("link");
+        let of_500 = holders.of(500);
+        let pids: Vec<u32> = of_500.iter().map(|it| it.process.pid).collect();
+        assert_eq!(pids, [10, 11]);
+        assert!(of_500.iter().all(|it| it.process.comm.is_empty()), "{of_500:?}");
+        assert_eq!(of_500[0].watch, None);
     }
 }

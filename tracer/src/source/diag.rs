@@ -34,6 +34,8 @@ const MS: u64 = 1_000_000;
 pub struct Dump {
     /// The sockets.
     pub sockets: Vec<SocketInfo>,
+    /// How many namespaces they are of.
+    pub listed: usize,
     /// A path that leads to each namespace, by its inode.
     pub namespaces: BTreeMap<u32, PathBuf>,
     /// What could not be read, and why.
@@ -53,7 +55,10 @@ pub fn dump(only: Option<u32>) -> Dump {
             continue;
         }
         match dump_in(inode, &path) {
-            Ok(sockets) => dump.sockets.extend(sockets),
+            Ok(sockets) => {
+                dump.sockets.extend(sockets);
+                dump.listed += 1;
+            }
             Err(error) => {
                 dump.problems.push(format!("cannot list the sockets of network namespace {inode}: {error}"));
             }
@@ -69,7 +74,10 @@ fn dump_in(inode: u32, path: &Path) -> Result<Vec<SocketInfo>, String> {
     let families = || -> Result<Vec<SocketInfo>, String> {
         let mut sockets = Vec::new();
         for family in [AddressFamily::INET, AddressFamily::INET6] {
-            one_family(inode, family, &mut sockets).map_err(|error| error.to_string())?;
+            one_family(inode, family, &mut sockets).map_err(|error| match error.raw_os_error() {
+                Some(libc::ENOENT) => "this kernel has no sock_diag for TCP (module tcp_diag)".into(),
+                _ => error.to_string(),
+            })?;
         }
         Ok(sockets)
     };

@@ -1,0 +1,119 @@
+//! How quickly `sockstate stuck` answers, and what the detector costs, with very many sockets in CLOSE_WAIT.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{measure::Running, netns, output, root};
+
+/// How many sockets, by how many processes: each may have 20,000 descriptors here.
+const PROCESSES: u16 = 6;
+const EACH: u32 = 17_000;
+
+/// Leaks `count` sockets in CLOSE_WAIT, and keeps them until its input ends.
+#[derive(clap::Args)]
+pub(crate) struct Leak {
+    /// How many.
+    #[arg(long)]
+    count: u32,
+    /// The listener's port.
+    #[arg(long)]
+    port: u16,
+}
+
+impl Leak {
+    /// Does it in this thread's network namespace.
+    pub(crate) fn run(&self) -> Result<()> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port))?;
+        let mut leaked = Vec::new();
+        for number in 0..self.count {
+            // One address of the client's has too few ports for all.
+            let host = Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + 1 + number / 10_000);
+            let client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+            client.bind(&SocketAddr::from((host, 0)).into())?;
+            client.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)).into())?;
+            leaked.push(listener.accept()?.0);
+            drop(client);
+        }
+        println!("ready");
+        std::io::stdin().read_to_end(&mut Vec::new())?;
+        drop::<Vec<TcpStream>>(leaked);
+        Ok(())
+    }
+}
+
+/// Measures and prints.
+pub(crate) fn bench(rounds: u32, directory: &Path) -> Result<()> {
+    netns::in_new_netns(|| -> Result<()> {
+        let mut leaking = (0..PROCESSES).map(start).collect::<Result<Vec<_>>>()?;
+        let sockets = output(Command::new("ss").args(["-tnH", "state", "close-wait"]))?.lines().count();
+        println!("\n{sockets} sockets in CLOSE_WAIT, held by {PROCESSES} processes\n");
+        println!("| command | s |");
+        println!("| --- | --- |");
+        let sockstate = root().join("target/release/sockstate").display().to_string();
+        let json = format!("{sockstate} close-wait --older-than 0 --format json");
+        let groups = format!("{sockstate} close-wait --older-than 0 --format table --group-by process");
+        let check = format!("{sockstate} close-wait --older-than 0 --check");
+        for line in [&json, &groups, &check, "ss -tanpei state close-wait"] {
+            let mut times = Vec::new();
+            for _ in 0..rounds {
+                let begin = Instant::now();
+                Command::new("sh").args(["-c", line]).stdout(Stdio::null()).status()?;
+                times.push(begin.elapsed().as_secs_f64());
+            }
+            times.sort_by(f64::total_cmp);
+            let shown = line.trim_start_matches(sockstate.trim_end_matches("sockstate"));
+            println!("| `{shown}` | {:.2} |", times[times.len() / 2]);
+        }
+        detector(directory)?;
+        leaking.iter_mut().for_each(|(_, stdin)| drop(stdin.take()));
+        Ok(())
+    })?
+}
+
+/// What a tracer costs that watches them all while nothing changes.
+fn detector(directory: &Path) -> Result<()> {
+    const IDLE: Duration = Duration::from_secs(10);
+    let file = directory.join("detector.out");
+    let _ = fs::remove_file(&file);
+    for (name, watching) in [("watching", true), ("--no-stuck", false)] {
+        let mut command = Command::new(root().join("target/release/sockstate"));
+        command.args(["trace", "--alongside", "--format", "json", "--resync", "0", "--output"]).arg(&file);
+        command.args(if watching { &["--threshold", "CLOSE_WAIT=1h"][..] } else { &["--no-stuck"] });
+        let child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        let running = Running(child);
+        // The snapshot of all of them comes first.
+        thread::sleep(Duration::from_secs(3));
+        let before = running.cpu()?;
+        thread::sleep(IDLE);
+        let cpu = (running.cpu()? - before) / IDLE.as_secs_f64() * 100.0;
+        println!(
+            "\ntracer, {name}: {cpu:.3} % of a core while nothing changes, RSS {:.1} MB",
+            running.rss()?
+        );
+    }
+    Ok(())
+}
+
+fn start(number: u16) -> Result<(Running, Option<std::process::ChildStdin>)> {
+    let mut child: Child = Command::new(root().join("target/release/xtask"))
+        .args(["internal", "leak", "--count", &EACH.to_string(), "--port", &(7900 + number).to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let stdin = child.stdin.take();
+    let mut stdout = BufReader::new(child.stdout.take().context("no stdout")?);
+    let running = Running(child);
+    let mut line = String::new();
+    stdout.read_line(&mut line)?;
+    ensure!(line.trim() == "ready", "the leaking process says '{line}'");
+    Ok((running, stdin))
+}

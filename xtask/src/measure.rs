@@ -1,0 +1,114 @@
+//! What measurements are made with: a process and what it costs, and the kernel's statistics of BPF programs.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    process::{Child, Command},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+
+use crate::output;
+
+/// Ends a process, whatever happens.
+pub(crate) struct Running(pub(crate) Child);
+
+impl Running {
+    pub(crate) fn signal(&self, signal: i32) {
+        // SAFETY: takes numbers; the process is a child that has not been waited for.
+        unsafe { libc::kill(self.0.id() as libc::pid_t, signal) };
+    }
+
+    /// Interrupts it and waits for its end, but not for ever: bpftrace sometimes does not hear.
+    pub(crate) fn end(&mut self) -> Result<()> {
+        self.signal(libc::SIGINT);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.0.try_wait()?.is_none() {
+            if Instant::now() > deadline {
+                self.0.kill()?;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// CPU time so far, in seconds.
+    pub(crate) fn cpu(&self) -> Result<f64> {
+        let text = fs::read_to_string(format!("/proc/{}/schedstat", self.0.id()))?;
+        let ns: f64 = text.split(' ').next().unwrap_or_default().parse()?;
+        Ok(ns / 1e9)
+    }
+
+    /// Resident memory, in MB.
+    pub(crate) fn rss(&self) -> Result<f64> {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let kb: f64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kb / 1024.0)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A BPF program and what it has done.
+pub(crate) struct Program {
+    pub(crate) name: String,
+    /// Time that it ran, in ns.
+    pub(crate) ns: f64,
+    /// How often.
+    pub(crate) runs: f64,
+}
+
+/// The kernel's statistics of BPF programs, while this lives.
+pub(crate) struct Statistics;
+
+const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
+
+impl Statistics {
+    pub(crate) fn on() -> Result<Self> {
+        fs::write(SWITCH, "1").context("cannot switch on BPF statistics (root?)")?;
+        Ok(Self)
+    }
+
+    /// Every program, by id.
+    pub(crate) fn programs() -> Result<BTreeMap<u64, Program>> {
+        let text = output(Command::new("bpftool").args(["--json", "prog", "show"]))?;
+        let programs: serde_json::Value = serde_json::from_str(&text)?;
+        // A program that never ran has no time.
+        let program = |it: &serde_json::Value| {
+            let number = |key: &str| it[key].as_f64().unwrap_or(0.0);
+            let program = Program {
+                name: it["name"].as_str().unwrap_or_default().to_owned(),
+                ns: number("run_time_ns"),
+                runs: number("run_cnt"),
+            };
+            Some((it["id"].as_u64()?, program))
+        };
+        Ok(programs.as_array().map(|all| all.iter().filter_map(program).collect()).unwrap_or_default())
+    }
+
+    /// What the programs have done since `before`.
+    pub(crate) fn since(before: &BTreeMap<u64, Program>) -> Result<Vec<Program>> {
+        let mut now = Self::programs()?;
+        for (id, program) in &mut now {
+            if let Some(old) = before.get(id) {
+                program.ns -= old.ns;
+                program.runs -= old.runs;
+            }
+        }
+        Ok(now.into_values().collect())
+    }
+}
+
+impl Drop for Statistics {
+    fn drop(&mut self) {
+        let _ = fs::write(SWITCH, "0");
+    }
+}
