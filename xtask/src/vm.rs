@@ -231,7 +231,7 @@ fn initramfs(
         "#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin HOME=/ SOCKSTATE_TEST_VM=1
-mount -t proc p /proc; mount -t sysfs s /sys; mount -t devtmpfs d /dev; mount -t tmpfs t /tmp; mount -t tmpfs r /run
+mount -t proc p /proc; mount -t sysfs s /sys; mount -t devtmpfs d /dev
 mount -t tracefs t /sys/kernel/tracing; mount -t cgroup2 c /sys/fs/cgroup
 for round in 1 2 3; do for module in /modules/*.ko; do insmod $module 2>/dev/null; done; done
 ip link set lo up
