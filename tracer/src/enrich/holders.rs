@@ -14,11 +14,15 @@ use crate::model::{Holder, Process, Watch};
 const EVENTS: [(u32, &str); 5] =
     [(1, "EPOLLIN"), (4, "EPOLLOUT"), (0x2000, "EPOLLRDHUP"), (8, "EPOLLERR"), (0x10, "EPOLLHUP")];
 
+const EPOLL: &str = "anon_inode:[eventpoll]";
+
 /// The descriptors of all processes that are sockets of interest.
 #[derive(Default)]
 pub struct Holders {
     root: PathBuf,
     by_inode: HashMap<u64, Vec<(u32, u32)>>,
+    /// Descriptors of each process's epoll instances.
+    epolls: HashMap<u32, Vec<u32>>,
     hidden: bool,
     processes: HashMap<u32, Process>,
     /// What each process's epoll instances wait for, by inode.
@@ -45,10 +49,12 @@ impl Holders {
                 }
             };
             for descriptor in descriptors.flatten() {
-                let Some(inode) = socket_inode(&descriptor.path()) else { continue };
                 let fd = descriptor.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
-                if let (true, Some(fd)) = (wanted.contains(&inode), fd) {
+                let (Some(fd), Some(target)) = (fd, target(&descriptor.path())) else { continue };
+                if let Some(inode) = socket_inode(&target).filter(|inode| wanted.contains(inode)) {
                     found.by_inode.entry(inode).or_default().push((pid, fd));
+                } else if target == EPOLL {
+                    found.epolls.entry(pid).or_default().push(fd);
                 }
             }
         }
@@ -83,7 +89,7 @@ impl Holders {
             let found = process(root, pid);
             let path = root.join("proc").join(pid.to_string()).join("fd").join(fd.to_string());
             // Asked last: if the pid was passed on in between, what was read is another process's.
-            found.filter(|_| socket_inode(&path) == Some(inode))
+            found.filter(|_| target(&path).as_deref().and_then(socket_inode) == Some(inode))
         };
         let unnamed = || Process { pid, comm: String::new(), exe: None, parent: 0 };
         self.processes.entry(pid).or_insert_with(|| read().unwrap_or_else(unnamed)).clone()
@@ -91,13 +97,18 @@ impl Holders {
 
     fn watches(&mut self, pid: u32) -> Option<&HashMap<u64, u32>> {
         let root = &self.root;
-        self.watches.entry(pid).or_insert_with(|| watches(root, pid)).as_ref()
+        let epolls = self.epolls.get(&pid).map_or(&[][..], Vec::as_slice);
+        self.watches.entry(pid).or_insert_with(|| watches(root, pid, epolls)).as_ref()
     }
 }
 
-fn socket_inode(descriptor: &Path) -> Option<u64> {
-    let target = fs::read_link(descriptor).ok()?;
-    target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+/// What a descriptor is.
+fn target(descriptor: &Path) -> Option<String> {
+    fs::read_link(descriptor).ok()?.into_os_string().into_string().ok()
+}
+
+fn socket_inode(target: &str) -> Option<u64> {
+    target.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
 fn process(root: &Path, pid: u32) -> Option<Process> {
@@ -114,17 +125,12 @@ fn process(root: &Path, pid: u32) -> Option<Process> {
     })
 }
 
-/// Inodes that the process's epoll instances have, with their events; null where that cannot be read.
-fn watches(root: &Path, pid: u32) -> Option<HashMap<u64, u32>> {
-    let directory = root.join("proc").join(pid.to_string());
+/// Inodes that these epoll instances of a process have, with their events; null where that cannot be read.
+fn watches(root: &Path, pid: u32, epolls: &[u32]) -> Option<HashMap<u64, u32>> {
+    let directory = root.join("proc").join(pid.to_string()).join("fdinfo");
     let mut watches: HashMap<u64, u32> = HashMap::new();
-    for descriptor in fs::read_dir(directory.join("fd")).ok()?.flatten() {
-        let is_epoll =
-            fs::read_link(descriptor.path()).is_ok_and(|it| it.ends_with("anon_inode:[eventpoll]"));
-        if !is_epoll {
-            continue;
-        }
-        let text = fs::read_to_string(directory.join("fdinfo").join(descriptor.file_name())).ok()?;
+    for epoll in epolls {
+        let text = fs::read_to_string(directory.join(epoll.to_string())).ok()?;
         for line in text.lines().filter(|line| line.starts_with("tfd:")) {
             if let (Some(events), Some(inode)) = (hex(line, "events:"), hex(line, "ino:")) {
                 *watches.entry(inode).or_default() |= events as u32;
@@ -193,6 +199,6 @@ mod tests {
         let pids: Vec<u32> = of_500.iter().map(|it| it.process.pid).collect();
         assert_eq!(pids, [10, 11]);
         assert!(of_500.iter().all(|it| it.process.comm.is_empty()), "{of_500:?}");
-        assert_eq!(of_500[0].watch, None);
+        assert_eq!(of_500[0].watch, None, "its epoll cannot be read");
     }
 }
