@@ -278,6 +278,23 @@ fn unknown_states_keep_their_number() {
 }
 
 #[test]
+fn what_tcp_does_not_do_is_marked() {
+    let mut table = Table::new(1, 0, Sight::default());
+    let mut names = Names::default();
+    let mut line = |event: &Event| {
+        let it = transition(&mut table, event, &mut names).expect("a transition");
+        let text = written(&mut Json::default(), &it);
+        let record: Value = serde_json::from_str(&text).expect("JSON");
+        schema::check(&record);
+        record["illegal"].clone()
+    };
+    assert_eq!(line(&event(10, 1, State::Close, State::SynSent)), Value::Null);
+    assert_eq!(line(&event(20, 1, State::SynSent, State::TimeWait)), true);
+    assert_eq!(line(&event(30, 1, State::TimeWait, State::Close)), Value::Null);
+    assert_eq!(table.illegal(), 1);
+}
+
+#[test]
 fn losses_are_records() {
     let lost = Notice::Lost(Lost { time_ns: 1_500_000_000, count: 12, place: LostPlace::Ring });
     let mut out = Vec::new();

@@ -122,7 +122,12 @@ impl Format for Json {
             return closing(it, out);
         }
         let cause = it.cause.map_or(0, |cause| 1 + cause as u64);
-        let kind = u64::from(it.errno) << 8 | cause << 2 | u64::from(it.exact) << 1 | u64::from(it.mini);
+        let illegal = u64::from(it.illegal);
+        let kind = u64::from(it.errno) << 8
+            | illegal << 7
+            | cause << 2
+            | u64::from(it.exact) << 1
+            | u64::from(it.mini);
         out.extend_from_slice(self.closings.get((kind, 0), |out| closing(it, out)));
     }
 
@@ -269,6 +274,9 @@ fn closing(it: &Transition, out: &mut Vec<u8>) {
     out.extend_from_slice(if it.exact { br#","exact":true"# } else { br#","exact":false"# });
     if it.mini {
         out.extend_from_slice(br#","mini":true"#);
+    }
+    if it.illegal {
+        out.extend_from_slice(br#","illegal":true"#);
     }
     text("cause", it.cause.map(Cause::name), out);
     text("reset_why", it.reset_why, out);

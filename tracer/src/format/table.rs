@@ -82,6 +82,9 @@ impl Format for Table {
         if !it.exact {
             cause.push_str("  estimate");
         }
+        if it.illegal {
+            cause.push_str("  TCP does not do this");
+        }
         let (from, to) = (self.state(it.from), self.state(it.to));
         // Writing to a vector does not fail.
         let _ = writeln!(out, "{from} -> {to} {ms:>12}{cause}");

@@ -125,6 +125,8 @@ pub struct Transition {
     pub exact: bool,
     /// It was a mini-socket's, or led to one.
     pub mini: bool,
+    /// TCP, as this version knows it, does not make it.
+    pub illegal: bool,
     /// Why, null where not known.
     pub cause: Option<Cause>,
     /// Why a reset was sent, null where not known.

@@ -255,9 +255,8 @@ impl Table {
         let wall_ns = self.wall(time_ns);
         let conn = self.conns.get_mut(at);
         let from = said.from.unwrap_or(conn.state);
-        if !knowledge::is_legal(from, to) {
-            self.illegal += 1;
-        }
+        let illegal = !knowledge::is_legal(from, to);
+        self.illegal += u64::from(illegal);
         let transition = Transition {
             time_ns: wall_ns,
             conn: conn.id,
@@ -269,6 +268,7 @@ impl Table {
             subject: Rc::clone(&conn.subject),
             exact: said.exact && !conn.estimated,
             mini: said.mini,
+            illegal,
             cause: said.cause,
             reset_why: None,
             errno: said.errno,
