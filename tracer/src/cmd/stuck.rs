@@ -9,9 +9,9 @@ use crate::{
     cli::{GroupBy, LookFormat, StuckArgs},
     format::{self, Group},
     look::Look,
-    model::{Diagnosis, Examined, Filter, Looked, Process, State, StateSet, Subject, Thresholds},
+    model::{Diagnosis, Examined, Filter, Looked, Process, SocketInfo, State, StateSet, Subject, Thresholds},
     pipeline,
-    track::diagnose,
+    track::{self, diagnose},
 };
 
 /// Exit codes of monitoring plugins.
@@ -70,6 +70,12 @@ fn find(args: &StuckArgs, filter: &Filter) -> Result<(Vec<(Looked, Diagnosis)>, 
         thresholds.add(threshold.clone());
     }
     let states = union(&args.state);
+    let older_than = args.older_than.map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+    // Whoever is younger than any threshold need not be looked for in /proc.
+    let least_ns = older_than.unwrap_or_else(|| thresholds.least_ns());
+    let is_old = |socket: &SocketInfo| {
+        track::age(socket).map(|age| age.ns).max(track::unanswered_ns(socket)) >= Some(least_ns)
+    };
     let (sockets, look) = look(filter, args.select.cgroup.as_deref(), |socket| {
         let wanted = if states.is_empty() {
             !matches!(socket.state, State::Established | State::Listen | State::TimeWait)
@@ -77,16 +83,14 @@ fn find(args: &StuckArgs, filter: &Filter) -> Result<(Vec<(Looked, Diagnosis)>, 
         } else {
             states.contains(socket.state)
         };
-        wanted && socket.state != State::Listen
+        wanted && socket.state != State::Listen && is_old(socket)
     })?;
     let is_stuck = |it: &Examined| {
         let tuple = it.socket.tuple;
         let comms: Vec<&str> = it.holders.iter().map(|holder| holder.process.comm.as_str()).collect();
         let own = thresholds.of(it.socket.state, [tuple.local_port, tuple.remote_port], &comms);
-        let after = match args.older_than {
-            Some(time) => own
-                .or(states.contains(it.socket.state).then_some(0))
-                .map(|_| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
+        let after = match older_than {
+            Some(time) => own.or(states.contains(it.socket.state).then_some(0)).map(|_| time),
             None => own,
         };
         after.is_some_and(|after| it.idle_ns().is_some_and(|idle| idle >= after))
