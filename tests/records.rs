@@ -480,11 +480,11 @@ proptest! {
     ) {
         let sight = Sight { minis: true, resets: true, ..Sight::default() };
         let mut table = Table::new(1, 0, sight);
-        let mut thresholds = Thresholds::default();
-        for state in [State::CloseWait, State::FinWait2, State::SynRecv] {
-            let scope = Scope { state: Some(state), ..Scope::default() };
-            thresholds.add(Threshold { scope, after_ns: Some(0) });
-        }
+        let rule = |state| Threshold {
+            scope: Scope { state: Some(state), ..Scope::default() },
+            after_ns: Some(0),
+        };
+        let thresholds = Thresholds::with(&[State::CloseWait, State::FinWait2, State::SynRecv].map(rule));
         table.set_thresholds(thresholds);
         let mut names = Names::default();
         let mut last: HashMap<u64, &str> = HashMap::new();

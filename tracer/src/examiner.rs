@@ -99,12 +99,7 @@ impl Examiner {
 }
 
 fn place(stuck: &Stuck) -> Option<Place> {
-    Some((stuck.subject.netns?, normal(stuck.tuple)))
-}
-
-/// The kernel lists a v4-mapped socket's addresses as IPv6.
-fn normal(tuple: Tuple) -> Tuple {
-    Tuple { v6_socket: !tuple.is_v4(), ..tuple }
+    Some((stuck.subject.netns?, stuck.tuple.of_any_socket()))
 }
 
 fn examine(places: &HashSet<Place>) -> Answer {
@@ -113,12 +108,12 @@ fn examine(places: &HashSet<Place>) -> Answer {
         [one] => Some(*one),
         _ => None,
     };
-    let look = look(only, |socket| places.contains(&(socket.netns, normal(socket.tuple))));
+    let look = look(only, |socket| places.contains(&(socket.netns, socket.tuple.of_any_socket())));
     let mut answer = Answer::new();
     for it in look.sockets {
         let netns = look.foreign.get(&it.socket.netns);
         let diagnosis = diagnose(&it, netns.map(std::path::PathBuf::as_path));
-        answer.insert((it.socket.netns, normal(it.socket.tuple)), (it, diagnosis));
+        answer.insert((it.socket.netns, it.socket.tuple.of_any_socket()), (it, diagnosis));
     }
     answer
 }

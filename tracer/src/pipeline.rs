@@ -303,8 +303,11 @@ impl Pipeline {
                 nap = (nap * 2).min(if since_nap > RUN { LONG_NAP } else { NAP });
                 since_nap = 0;
             }
-            let watch_in = self.table.next_bark_ns().map(|at| at.saturating_sub(monotonic_ns()));
-            let watch_at = watch_in.map(|ns| Instant::now() + Duration::from_nanos(ns));
+            let watch_at = self
+                .table
+                .next_bark_ns()
+                .filter(|_| quiet)
+                .map(|at_ns| Instant::now() + Duration::from_nanos(at_ns.saturating_sub(monotonic_ns())));
             tokio::select! {
                 biased;
                 () = signals.any() => return Ok(End::Reason("signal")),

@@ -101,7 +101,7 @@ impl Router {
     /// Whether a socket of the snapshot is wanted. Filters on `from` and `to` both mean its state.
     #[must_use]
     pub fn wants_snapshot(&self, snapshot: &Snapshot) -> bool {
-        self.wants_at(snapshot.state, snapshot.role, &snapshot.tuple, &snapshot.subject)
+        self.wants_at(Some(snapshot.state), snapshot.state, snapshot.role, &snapshot.tuple, &snapshot.subject)
     }
 
     /// Whether a socket of a look is wanted, by its ends and by those who have it open.
@@ -119,28 +119,31 @@ impl Router {
         if resync.state == State::Close {
             self.waiting.remove(&resync.conn);
         }
-        let filter = &self.filter;
-        (filter.from.is_empty() || resync.was.is_some_and(|was| filter.from.contains(was)))
-            && (filter.to.is_empty() || filter.to.contains(resync.state))
-            && self.wants_subject(resync.subject.owner.as_ref(), resync.subject.netns)
-            && self.ends(&resync.tuple, resync.role, resync.state, resync.state) != Verdict::No
+        self.wants_at(resync.was, resync.state, resync.role, &resync.tuple, &resync.subject)
     }
 
     /// Whether it is wanted that this is stuck. Filters on `from` and `to` both mean its state.
     #[must_use]
     pub fn wants_stuck(&self, it: &Stuck) -> bool {
-        self.wants_at(it.state, it.role, &it.tuple, &it.subject)
+        self.wants_at(Some(it.state), it.state, it.role, &it.tuple, &it.subject)
     }
 
     /// Whether it is wanted that this is no longer stuck.
     #[must_use]
     pub fn wants_resolved(&self, it: &Resolved) -> bool {
-        self.wants_at(it.state, it.role, &it.tuple, &it.subject)
+        self.wants_at(Some(it.state), it.state, it.role, &it.tuple, &it.subject)
     }
 
-    fn wants_at(&self, state: State, role: Option<Role>, tuple: &Tuple, whose: &Subject) -> bool {
+    fn wants_at(
+        &self,
+        was: Option<State>,
+        state: State,
+        role: Option<Role>,
+        tuple: &Tuple,
+        whose: &Subject,
+    ) -> bool {
         let filter = &self.filter;
-        (filter.from.is_empty() || filter.from.contains(state))
+        (filter.from.is_empty() || was.is_some_and(|was| filter.from.contains(was)))
             && (filter.to.is_empty() || filter.to.contains(state))
             && self.wants_subject(whose.owner.as_ref(), whose.netns)
             && self.ends(tuple, role, state, state) != Verdict::No

@@ -1,9 +1,10 @@
 //! A look by a command: filtered, and with where each socket runs.
 
-use std::{path::PathBuf, rc::Rc};
+use std::{io::IsTerminal, path::PathBuf, rc::Rc};
 
 use super::{Failure, exit};
 use crate::{
+    cli::LookFormat,
     enrich::Enricher,
     look,
     model::{Filter, Holder, Identify, Looked, OwnerKey, OwnerSource, SocketInfo, SubjectKey, Task},
@@ -45,6 +46,11 @@ pub(super) fn look(
         .filter(|looked| is_below(looked, cgroup))
         .collect();
     Ok((sockets, look))
+}
+
+/// Tables are for people, JSON is for machines.
+pub(super) fn as_table(format: Option<LookFormat>) -> bool {
+    format.map_or_else(|| std::io::stdout().is_terminal(), |it| it == LookFormat::Table)
 }
 
 fn owner(holder: &Holder) -> OwnerKey {

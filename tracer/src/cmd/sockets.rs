@@ -1,12 +1,16 @@
 //! `sockstate sockets`.
 
-use std::{cmp::Reverse, io::IsTerminal, process::ExitCode};
+use std::{cmp::Reverse, process::ExitCode};
 
 use anyhow::Result;
 
-use super::{filter, look::look, union};
+use super::{
+    filter,
+    look::{as_table, look},
+    union,
+};
 use crate::{
-    cli::{LookFormat, SocketsArgs, SortBy},
+    cli::{SocketsArgs, SortBy},
     format,
     model::Looked,
     pipeline,
@@ -20,8 +24,7 @@ pub(super) fn run(args: &SocketsArgs) -> Result<ExitCode> {
         states.is_empty() || states.contains(socket.state)
     })?;
     sort(&mut sockets, args.sort);
-    let as_table = args.format.map_or_else(|| std::io::stdout().is_terminal(), |it| it == LookFormat::Table);
-    let text = if as_table {
+    let text = if as_table(args.format) {
         format::sockets_table(sockets.iter().map(|looked| &looked.it))
     } else {
         let time_ns = pipeline::now_ns();

@@ -1,12 +1,16 @@
 //! `sockstate stuck`, and `close-wait`.
 
-use std::{cmp::Reverse, collections::BTreeMap, io::IsTerminal, process::ExitCode, thread};
+use std::{cmp::Reverse, collections::BTreeMap, process::ExitCode, thread};
 
 use anyhow::Result;
 
-use super::{Failure, filter, look::look, union};
+use super::{
+    Failure, filter,
+    look::{as_table, look},
+    union,
+};
 use crate::{
-    cli::{GroupBy, LookFormat, StuckArgs},
+    cli::{GroupBy, StuckArgs},
     format::{self, Group},
     look::Look,
     model::{Diagnosis, Examined, Filter, Looked, Process, SocketInfo, State, StateSet, Subject, Thresholds},
@@ -28,7 +32,7 @@ pub(super) fn close_wait(mut args: StuckArgs) -> Result<ExitCode> {
 /// Runs it.
 pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {
     let filter = filter(&args.select)?;
-    let as_table = args.format.map_or_else(|| std::io::stdout().is_terminal(), |it| it == LookFormat::Table);
+    let as_table = as_table(args.format);
     loop {
         let (stuck, look) = match find(args, &filter) {
             Err(error) if args.check => {
@@ -65,10 +69,7 @@ pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {
 
 /// The sockets past their thresholds, the oldest first.
 fn find(args: &StuckArgs, filter: &Filter) -> Result<(Vec<(Looked, Diagnosis)>, Look), Failure> {
-    let mut thresholds = Thresholds::default();
-    for threshold in &args.threshold {
-        thresholds.add(threshold.clone());
-    }
+    let thresholds = Thresholds::with(&args.threshold);
     let states = union(&args.state);
     let older_than = args.older_than.map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     // Whoever is younger than any threshold need not be looked for in /proc.

@@ -120,11 +120,7 @@ fn resync(args: &TraceArgs, only: Option<u32>, can_look: bool) -> Option<Resynce
 
 /// From now on what is stuck is said.
 fn watch(args: &TraceArgs, table: &mut Table, only: Option<u32>) -> Examiner {
-    let mut thresholds = Thresholds::default();
-    for threshold in &args.threshold {
-        thresholds.add(threshold.clone());
-    }
-    table.set_thresholds(thresholds);
+    table.set_thresholds(Thresholds::with(&args.threshold));
     let existing = source::dump(only).sockets;
     let ages = existing.iter().filter_map(|socket| Some((socket, track::age(socket)?.ns)));
     table.backdate(pipeline::monotonic_ns(), ages);

@@ -9,13 +9,13 @@ use super::{
     Format,
     community_id::community_id,
     errno,
-    line::{Line, Piece},
+    line::{Line, Piece, hex},
     look,
     time::Times,
 };
 use crate::model::{
-    Cause, Lost, Notice, Resolved, Resync, Role, Snapshot, Start, State, Stop, Stuck, Subject, Transition,
-    Tuple,
+    Cause, ConnId, Lost, Notice, Resolved, Resync, Role, Snapshot, Start, State, Stop, Stuck, Subject,
+    Transition, Tuple,
 };
 
 /// Remembered pieces of text, by number; a newer one takes an older one's place.
@@ -91,7 +91,7 @@ impl Format for Json {
         line.text(br#","time":""#);
         line.piece(self.times.piece(it.time_ns));
         line.text(br#"Z","conn":""#);
-        line.hex(it.conn.0);
+        line.text(&hex(it.conn.0));
         let pair = usize::from(it.from.number()) << 5 | usize::from(it.to.number());
         match self.pairs.get_mut(pair) {
             Some(known) => line.piece(known.get_or_insert_with(|| states(it.from, it.to))),
@@ -157,16 +157,14 @@ impl Json {
 
     fn snapshot(&mut self, seq: u64, it: &Snapshot, out: &mut Vec<u8>) {
         self.head(br#"{"schema":"sockstate/1","kind":"snapshot","seq":"#, seq, it.time_ns, out);
-        out.extend_from_slice(br#","conn":""#);
-        hex(it.conn.0, out);
+        conn(it.conn, out);
         out.extend_from_slice(br#"","state":""#);
         socket(it.state, it.role, &it.tuple, &it.subject, it.mini, out);
     }
 
     fn resync(&mut self, seq: u64, it: &Resync, out: &mut Vec<u8>) {
         self.head(br#"{"schema":"sockstate/1","kind":"resync","seq":"#, seq, it.time_ns, out);
-        out.extend_from_slice(br#","conn":""#);
-        hex(it.conn.0, out);
+        conn(it.conn, out);
         match it.was {
             Some(was) => {
                 out.extend_from_slice(br#"","was":""#);
@@ -180,8 +178,7 @@ impl Json {
 
     fn stuck(&mut self, seq: u64, it: &Stuck, out: &mut Vec<u8>) {
         self.head(br#"{"schema":"sockstate/1","kind":"stuck","seq":"#, seq, it.time_ns, out);
-        out.extend_from_slice(br#","conn":""#);
-        hex(it.conn.0, out);
+        conn(it.conn, out);
         out.extend_from_slice(br#"","state":""#);
         socket(it.state, it.role, &it.tuple, &it.subject, it.mini, out);
         let mut rest = json!({"age_ns": it.age.ns, "age_at_least": it.age.at_least, "times": it.times});
@@ -194,8 +191,7 @@ impl Json {
 
     fn resolved(&mut self, seq: u64, it: &Resolved, out: &mut Vec<u8>) {
         self.head(br#"{"schema":"sockstate/1","kind":"resolved","seq":"#, seq, it.time_ns, out);
-        out.extend_from_slice(br#","conn":""#);
-        hex(it.conn.0, out);
+        conn(it.conn, out);
         out.extend_from_slice(br#"","to":""#);
         state(it.to, "to", out);
         out.extend_from_slice(br#","state":""#);
@@ -250,13 +246,10 @@ fn number(value: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-fn hex(value: u64, out: &mut Vec<u8>) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = [0; 16];
-    for (at, digit) in text.iter_mut().enumerate() {
-        *digit = DIGITS[(value >> (60 - at * 4) & 15) as usize];
-    }
-    out.extend_from_slice(&text);
+/// Without the closing quote.
+fn conn(conn: ConnId, out: &mut Vec<u8>) {
+    out.extend_from_slice(br#","conn":""#);
+    out.extend_from_slice(&hex(conn.0));
 }
 
 /// Both states, and the key of what follows them.

@@ -68,17 +68,17 @@ impl Line {
         let _ = write!(room, "{value}");
         self.len += before - room.len();
     }
+}
 
-    /// 16 digits.
-    #[inline]
-    pub(super) fn hex(&mut self, value: u64) {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut text = [0; 16];
-        for (at, digit) in text.iter_mut().enumerate() {
-            *digit = DIGITS[(value >> (60 - at * 4) & 15) as usize];
-        }
-        self.text(&text);
+/// 16 digits.
+#[inline]
+pub(super) fn hex(value: u64) -> [u8; 16] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [0; 16];
+    for (at, digit) in text.iter_mut().enumerate() {
+        *digit = DIGITS[(value >> (60 - at * 4) & 15) as usize];
     }
+    text
 }
 
 /// A text of at most `N` bytes.
@@ -127,7 +127,7 @@ mod tests {
     fn a_piece_leaves_nothing_behind_its_end() {
         let mut line = Line::default();
         line.piece(&Piece::<16>::new(b"ab"));
-        line.hex(0xc0de);
+        line.text(&hex(0xc0de));
         assert_eq!(line.bytes(), b"ab000000000000c0de");
     }
 }

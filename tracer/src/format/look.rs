@@ -4,8 +4,13 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use serde_json::{Map, Value, json};
 
-use super::{community_id::community_id, json::belongs_to, table::printable, time::Times};
-use crate::model::{Address, Diagnosis, Examined, Holder, InState, Looked, Process, State, Subject, Watch};
+use super::{
+    community_id::community_id,
+    json::belongs_to,
+    table::{ends, printable, sign},
+    time::Times,
+};
+use crate::model::{Address, Diagnosis, Examined, Holder, Looked, Process, State, Subject, Watch};
 
 /// Stuck sockets counted by something.
 #[derive(Clone, Debug, Default)]
@@ -71,13 +76,10 @@ pub fn stuck_table(stuck: &[(Looked, Diagnosis)]) -> String {
         }
         out.push('\n');
     }
-    let states = |out: &mut String| {
-        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        stuck.iter().for_each(|(looked, _)| *counts.entry(looked.it.socket.state.name()).or_default() += 1);
-        let list: Vec<String> = counts.iter().map(|(state, count)| format!("{count} in {state}")).collect();
-        let _ = writeln!(out, "{} stuck: {}", stuck.len(), list.join(", "));
-    };
-    states(&mut out);
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    stuck.iter().for_each(|(looked, _)| *counts.entry(looked.it.socket.state.name()).or_default() += 1);
+    let list: Vec<String> = counts.iter().map(|(state, count)| format!("{count} in {state}")).collect();
+    let _ = writeln!(out, "{} stuck: {}", stuck.len(), list.join(", "));
     out
 }
 
@@ -222,9 +224,9 @@ fn holder(it: &Holder) -> Value {
 
 fn line(it: &Examined, out: &mut String) {
     let (socket, tuple) = (&it.socket, &it.socket.tuple);
-    let (local, remote) = super::table::ends(tuple);
+    let (local, remote) = ends(tuple);
     let age = match (it.age, it.unanswered_ns) {
-        (Some(InState { ns, at_least }), _) => format!("{}{}", if at_least { ">" } else { "" }, short(ns)),
+        (Some(age), _) => format!("{}{}", sign(age), short(age.ns)),
         (None, Some(ns)) => format!("({})", short(ns)),
         (None, None) => "-".into(),
     };

@@ -124,7 +124,7 @@ impl Format for Table {
 }
 
 /// Marks a lower bound.
-fn sign(time: InState) -> &'static str {
+pub(super) fn sign(time: InState) -> &'static str {
     if time.at_least { ">" } else { "" }
 }
 

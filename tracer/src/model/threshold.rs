@@ -52,9 +52,12 @@ impl Default for Thresholds {
 }
 
 impl Thresholds {
-    /// One more, which counts before all others where it fits.
-    pub fn add(&mut self, threshold: Threshold) {
-        self.0.push(threshold);
+    /// The defaults and these rules, each of which counts before all others where it fits.
+    #[must_use]
+    pub fn with(rules: &[Threshold]) -> Self {
+        let mut all = Self::default();
+        all.0.extend_from_slice(rules);
+        all
     }
 
     /// The shortest of them, ns.
@@ -94,15 +97,16 @@ mod tests {
 
     #[test]
     fn the_last_that_fits_counts() {
-        let mut all = Thresholds::default();
         let scope = |state, port: Option<u16>, comm: Option<&str>| Scope {
             state,
             ports: Ports(port.map(|port| port..=port).into_iter().collect()),
             comm: comm.map(str::to_owned),
         };
-        all.add(Threshold { scope: scope(Some(State::CloseWait), Some(8080), None), after_ns: Some(5) });
-        all.add(Threshold { scope: scope(None, None, Some("batch")), after_ns: None });
-        all.add(Threshold { scope: scope(Some(State::Established), Some(9), None), after_ns: Some(7) });
+        let all = Thresholds::with(&[
+            Threshold { scope: scope(Some(State::CloseWait), Some(8080), None), after_ns: Some(5) },
+            Threshold { scope: scope(None, None, Some("batch")), after_ns: None },
+            Threshold { scope: scope(Some(State::Established), Some(9), None), after_ns: Some(7) },
+        ]);
         for (state, ports, comms, after) in [
             (State::CloseWait, [80, 1], &["web"][..], Some(60 * SECOND_NS)),
             (State::CloseWait, [8080, 1], &["web"], Some(5)),

@@ -24,6 +24,12 @@ impl Tuple {
         !self.v6_socket || self.remote.is_v4() || self.local.is_v4()
     }
 
+    /// The same ends, whichever family of socket carries them: a v4-mapped one is listed with IPv6 addresses.
+    #[must_use]
+    pub fn of_any_socket(self) -> Self {
+        Self { v6_socket: !self.is_v4(), ..self }
+    }
+
     /// Both ports are known.
     #[must_use]
     pub fn is_complete(&self) -> bool {

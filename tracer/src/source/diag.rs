@@ -5,7 +5,6 @@ use std::{
     collections::BTreeMap,
     io,
     path::{Path, PathBuf},
-    thread,
 };
 
 use rustix::net::{
@@ -81,13 +80,7 @@ fn dump_in(inode: u32, path: &Path) -> Result<Vec<SocketInfo>, String> {
         }
         Ok(sockets)
     };
-    if is_own {
-        return families();
-    }
-    // Only a thread of its own goes there.
-    let there = || snapshot::enter(path).and_then(|()| families());
-    thread::scope(|scope| scope.spawn(there).join())
-        .unwrap_or_else(|_| Err("the thread that entered it died".into()))
+    if is_own { families() } else { snapshot::visit(path, families) }
 }
 
 fn one_family(netns: u32, family: AddressFamily, sockets: &mut Vec<SocketInfo>) -> io::Result<()> {

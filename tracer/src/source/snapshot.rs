@@ -76,10 +76,18 @@ pub fn take(loaded: &mut Loaded, only: Option<u32>, mut take: impl FnMut(Event))
     found
 }
 
-/// The namespace is bound when the iterator is opened, so a thread goes there for that moment only.
+/// The namespace is bound when the iterator is opened.
 fn walk_in(loaded: &mut Loaded, path: &Path) -> Result<File, String> {
     let opener = loaded.opener(Walk::Sockets)?;
-    let there = || enter(path).and_then(|()| opener.open());
+    visit(path, || opener.open())
+}
+
+/// Does something in a network namespace: a thread of its own goes there, for that moment only.
+pub(super) fn visit<T: Send>(
+    path: &Path,
+    work: impl FnOnce() -> Result<T, String> + Send,
+) -> Result<T, String> {
+    let there = || enter(path).and_then(|()| work());
     thread::scope(|scope| scope.spawn(there).join())
         .unwrap_or_else(|_| Err("the thread that entered it died".into()))
 }

@@ -23,8 +23,7 @@ impl Ends {
     }
 
     pub(super) fn new(netns: Option<u32>, tuple: Tuple) -> Self {
-        // A socket of either family may carry IPv4.
-        Self { netns, tuple: Tuple { v6_socket: !tuple.is_v4(), ..tuple } }
+        Self { netns, tuple: tuple.of_any_socket() }
     }
 }
 
