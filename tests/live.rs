@@ -29,6 +29,8 @@ mod existing;
 mod fallback;
 #[path = "live/filters.rs"]
 mod filters;
+#[path = "live/hunt.rs"]
+mod hunt;
 #[path = "live/lifecycle/mod.rs"]
 mod lifecycle;
 #[path = "live/owners.rs"]
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
         resync::tests(),
         timewait::tests(),
         stuck::tests(),
+        hunt::tests(),
         protocols::tests(),
         fallback::tests(),
     ]

@@ -18,6 +18,18 @@ pub(crate) struct Candidate {
 }
 
 impl Candidate {
+    /// A socket that is in `now`.
+    #[inline(always)]
+    pub(crate) fn of<R: Read>(sk: Ptr, now: u8) -> Self {
+        Self {
+            old: now,
+            new: now,
+            family: kernel::family::<R>(sk),
+            local_port: kernel::local_port::<R>(sk),
+            remote_port: kernel::remote_port::<R>(sk),
+        }
+    }
+
     /// A listener is born or dies. Always passes the filters on ports, addresses and states: whoever comes out
     /// of it inherits its owner.
     #[inline(always)]

@@ -7,7 +7,7 @@
 use core::{ffi::c_void, mem::size_of};
 
 use aya_ebpf::helpers::{bpf_get_current_task, generated};
-use sockstate_abi::abi::{ABSENT, AF_INET6, Ends, Head, Task, V4, V6, closed};
+use sockstate_abi::abi::{ABSENT, AF_INET6, Ends, Head, Registers, Task, V4, V6, closed};
 
 use crate::maps::frozen;
 
@@ -222,6 +222,18 @@ pub(crate) fn socket_sk<R: Read>(socket: Ptr) -> Ptr {
     get!(R, u64, socket, socket_sk) as Ptr
 }
 
+/// The `struct sock` behind a descriptor of `task` that is known to be a socket.
+#[inline(always)]
+pub(crate) fn descriptor_sk(task: Ptr, fd: u32) -> Ptr {
+    let files = get!(Probed, u64, task, task_files) as Ptr;
+    let table = get!(Probed, u64, files, files_fdt) as Ptr;
+    let array = get!(Probed, u64, table, fdt_fd) as Ptr;
+    // SAFETY: an array of pointers, as long as descriptors go; the probe survives a wrong one.
+    let file: u64 = unsafe { Probed::read(array, fd.wrapping_mul(8)) };
+    let socket = get!(Probed, u64, file as Ptr, file_private) as Ptr;
+    socket_sk::<Probed>(socket)
+}
+
 /// Inode number of the socket's network namespace.
 #[inline(always)]
 pub(crate) fn netns<R: Read>(sk: Ptr) -> u32 {
@@ -384,6 +396,22 @@ pub(crate) fn task_of<R: Read>(task: Ptr) -> Task {
         start_ns: get!(R, u64, leader, start_boottime),
         // SAFETY: same size, no padding, any bits are valid.
         comm: unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>(comm) },
+    }
+}
+
+/// The registers of the current thread in user space (`struct pt_regs` as ptrace(2) shows it). Needs
+/// `bpf_task_pt_regs` (5.15, commit dd6e10fbd9fb).
+#[inline(always)]
+pub(crate) fn user_registers() -> Registers {
+    // SAFETY: both helpers take what the other gives; the verifier knows the result.
+    let registers = unsafe { generated::bpf_task_pt_regs(generated::bpf_get_current_task_btf()) } as Ptr;
+    // SAFETY: these offsets are user space's ABI (asm/ptrace.h), of this architecture.
+    let word = |offset| unsafe { Direct::read::<u64>(registers, offset) };
+    Registers {
+        pc: word(frozen!(HUNT.pc)),
+        sp: word(frozen!(HUNT.sp)),
+        fp: word(frozen!(HUNT.fp)),
+        lr: if frozen!(HUNT.lr) == ABSENT { 0 } else { word(frozen!(HUNT.lr)) },
     }
 }
 

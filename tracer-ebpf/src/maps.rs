@@ -2,10 +2,11 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use sockstate_abi::abi::{
-    Ends, Filter, Hooks, ORPHANS as MAX_ORPHANS, Offsets, PORT_WORDS, PerCpu, RING_BYTES, TracepointFormat,
+    ABSENT, Allowance, Ends, Filter, Hooks, Hunt, ORPHANS as MAX_ORPHANS, Offsets, PORT_WORDS, PerCpu,
+    RING_BYTES, TracepointFormat,
 };
 
 /// All records, in order. User space sets the size.
@@ -23,6 +24,15 @@ pub(crate) static PORTS: Array<u64> = Array::with_max_entries(PORT_WORDS * 3, 0)
 /// FIN_WAIT2 mini-sockets by their ends; only filled by `probes/timers.rs`. User space sets the size.
 #[map]
 pub(crate) static ORPHANS: HashMap<Ends, u64> = HashMap::with_max_entries(MAX_ORPHANS, 0);
+
+/// What each process was given of its stacks' rate, by process id; only filled by `probes/opened.rs`.
+#[map]
+pub(crate) static ALLOWANCES: LruHashMap<u32, Allowance> = LruHashMap::with_max_entries(1024, 0);
+
+/// Whose stacks are taken.
+#[unsafe(no_mangle)]
+pub(crate) static HUNT: Hunt =
+    Hunt { comm: [0; 16], pid: 0, rate: 100, pc: 128, sp: 152, fp: 32, lr: ABSENT };
 
 /// What the hooks look like on this kernel.
 #[unsafe(no_mangle)]

@@ -13,6 +13,12 @@ use crate::{
     model::{Ports, StateSet, Threshold},
 };
 
+const HUNT_EXAMPLES: &str = "\
+Examples:
+  sockstate hunt --threshold CLOSE_WAIT=10s           until Ctrl-C: every path, and what of it is stuck
+  sockstate hunt --comm python3 --duration 10m        one program's
+  sockstate hunt --duration 1h --format svg -o leak.svg";
+
 const EXAMPLES: &str = "\
 Examples:
   sockstate                                      every transition, live
@@ -56,6 +62,9 @@ pub enum Command {
     CloseWait(Box<StuckArgs>),
     /// Show all TCP sockets of all network namespaces, with the age of their state and who holds them.
     Sockets(Box<SocketsArgs>),
+    /// Find the code that opens what sticks: the call paths of connect and accept, by how many of their sockets are stuck.
+    #[command(after_help = HUNT_EXAMPLES)]
+    Hunt(Box<HuntArgs>),
     /// Tell what works here: kernel, BTF, hooks, capabilities, limits; and what to do about the rest.
     Doctor(DoctorArgs),
 }
@@ -154,6 +163,29 @@ pub struct SelectArgs {
     pub cgroup: Option<String>,
 }
 
+/// How the kernel is asked.
+#[derive(Args, Clone, Debug)]
+pub struct KernelArgs {
+    /// Size of the ring between kernel and sockstate, a power of two: 1M, 64M.
+    #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = parse_ring_size, help_heading = "Kernel")]
+    pub ring_size: u32,
+    /// Compare with the kernel's tables this often, and after a loss; 0 for never.
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_duration_or_zero, help_heading = "Kernel")]
+    pub resync: std::time::Duration,
+    /// Trace although another sockstate does; every transition then costs twice.
+    #[arg(long, help_heading = "Kernel")]
+    pub alongside: bool,
+    /// Use this hook.
+    #[arg(long, value_enum, default_value_t, help_heading = "Kernel")]
+    pub hook: HookName,
+    /// What shows mini-sockets.
+    #[arg(long, value_enum, default_value_t, help_heading = "Kernel")]
+    pub tier: TierName,
+    /// Use this BTF in place of the kernel's.
+    #[arg(long, value_name = "FILE", help_heading = "Kernel")]
+    pub btf: Option<PathBuf>,
+}
+
 /// Arguments of `trace`.
 #[derive(Args, Clone, Debug)]
 pub struct TraceArgs {
@@ -197,24 +229,9 @@ pub struct TraceArgs {
     #[arg(long, value_name = "STATES", value_parser = parse_states, value_delimiter = ',', help_heading = "Filter")]
     pub to: Vec<StateSet>,
 
-    /// Size of the ring between kernel and sockstate, a power of two: 1M, 64M.
-    #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = parse_ring_size, help_heading = "Kernel")]
-    pub ring_size: u32,
-    /// Compare with the kernel's tables this often, and after a loss; 0 for never.
-    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_duration_or_zero, help_heading = "Kernel")]
-    pub resync: std::time::Duration,
-    /// Trace although another sockstate does; every transition then costs twice.
-    #[arg(long, help_heading = "Kernel")]
-    pub alongside: bool,
-    /// Use this hook.
-    #[arg(long, value_enum, default_value_t, help_heading = "Kernel")]
-    pub hook: HookName,
-    /// What shows mini-sockets.
-    #[arg(long, value_enum, default_value_t, help_heading = "Kernel")]
-    pub tier: TierName,
-    /// Use this BTF in place of the kernel's.
-    #[arg(long, value_name = "FILE", help_heading = "Kernel")]
-    pub btf: Option<PathBuf>,
+    /// How the kernel is asked.
+    #[command(flatten)]
+    pub kernel: KernelArgs,
 }
 
 /// How a look at the sockets is written.
@@ -237,6 +254,8 @@ pub enum GroupBy {
     Peer,
     /// The container, else the systemd unit.
     Container,
+    /// The call path that opened them, by what a hunt has written (--hunt).
+    Stack,
 }
 
 /// What sockets are sorted by.
@@ -266,6 +285,9 @@ pub struct StuckArgs {
     /// Count, in place of listing each.
     #[arg(long, value_enum, value_name = "BY", help_heading = "Output")]
     pub group_by: Option<GroupBy>,
+    /// What `sockstate hunt --format json` has written, or is writing: for --group-by stack.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub hunt: Option<PathBuf>,
     /// Look again every TIME [default: 2s].
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "2s", value_parser = parse_duration, conflicts_with = "check", help_heading = "Output")]
     pub watch: Option<std::time::Duration>,
@@ -310,6 +332,48 @@ pub struct SocketsArgs {
     /// Which sockets.
     #[command(flatten)]
     pub select: SelectArgs,
+}
+
+/// How a hunt is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum HuntFormat {
+    /// For people.
+    Text,
+    /// `stuck` and `resolved` records with the call path (docs/events.md).
+    Json,
+    /// Folded stacks, for flame graphs.
+    Folded,
+    /// A flame graph.
+    Svg,
+}
+
+/// Arguments of `hunt`.
+#[derive(Args, Clone, Debug)]
+pub struct HuntArgs {
+    /// How to write [default: text on a terminal, else json].
+    #[arg(long, value_enum, help_heading = "Output")]
+    pub format: Option<HuntFormat>,
+    /// Write to FILE in place of standard output.
+    #[arg(long, short, value_name = "FILE", help_heading = "Output")]
+    pub output: Option<PathBuf>,
+
+    /// When a connection counts as stuck, in place of the defaults: [STATE][:PORTS][@COMM]=TIME, or never in place of TIME.
+    #[arg(long, value_name = "RULE", value_parser = parse_threshold, help_heading = "Stuck")]
+    pub threshold: Vec<Threshold>,
+    /// Most call paths of one process that are taken in a second; the rest is counted as lost.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Stuck")]
+    pub rate: u32,
+
+    /// End after TIME: 10s, 5m, 1h30m; a plain number means seconds.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "End")]
+    pub duration: Option<std::time::Duration>,
+
+    /// Which connections; --pid and --comm mean who opens them.
+    #[command(flatten)]
+    pub select: SelectArgs,
+    /// How the kernel is asked.
+    #[command(flatten)]
+    pub kernel: KernelArgs,
 }
 
 /// How doctor writes.

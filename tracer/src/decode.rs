@@ -2,11 +2,12 @@
 
 use std::mem::offset_of;
 
-use sockstate_abi::abi::{AF_INET, AF_INET6, Head, closed, end, flag, kind, sent};
+use sockstate_abi::abi::{AF_INET, AF_INET6, Head, closed, end, flag, kind, opened, sent};
 use thiserror::Error;
 
 use crate::model::{
-    Address, ClosedAs, Event, EventKind, KernelSocket, MiniEnd, MiniEndHow, State, Task, Tuple,
+    Address, ClosedAs, Event, EventKind, KernelSocket, MiniEnd, MiniEndHow, OpenedBy, Opening, Registers,
+    State, Task, Tuple,
 };
 
 /// Why bytes are no record.
@@ -29,6 +30,9 @@ pub enum DecodeError {
     /// An end of a mini-socket that another version knows.
     #[error("unknown end of a mini-socket {0}")]
     End(u32),
+    /// A call that another version knows.
+    #[error("unknown call that opens a connection {0}")]
+    Call(u8),
     /// A kind without the part that it needs.
     #[error("record of kind {0} has no task")]
     NoTask(u8),
@@ -51,6 +55,19 @@ impl<'a> Reader<'a> {
 
     fn u64(&mut self, part: &'static str) -> Result<u64, DecodeError> {
         self.take(part).map(u64::from_ne_bytes)
+    }
+
+    fn opening(&mut self, call: u8, task: Task, len: u32) -> Result<Opening, DecodeError> {
+        let by = match call {
+            opened::CONNECT => OpenedBy::Connect,
+            opened::ACCEPT => OpenedBy::Accept,
+            other => return Err(DecodeError::Call(other)),
+        };
+        let [pc, sp, fp, lr] =
+            [self.u64("registers")?, self.u64("registers")?, self.u64("registers")?, self.u64("registers")?];
+        let stack =
+            self.rest.get(..len as usize).ok_or(DecodeError::Short { len: self.len, part: "stack" })?;
+        Ok(Opening { by, task, registers: Registers { pc, sp, fp, lr }, stack: stack.to_vec() })
     }
 
     fn task(&mut self) -> Result<Task, DecodeError> {
@@ -127,6 +144,10 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         kind::FILE => {
             let task = task.ok_or(DecodeError::NoTask(kind))?;
             EventKind::Held { state: new, task, fd: extra }
+        }
+        kind::OPENED => {
+            let task = task.ok_or(DecodeError::NoTask(kind))?;
+            EventKind::Opened(Box::new(reader.opening(head[offset_of!(Head, new)], task, extra)?))
         }
         other => return Err(DecodeError::Kind(other)),
     };

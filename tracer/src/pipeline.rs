@@ -20,7 +20,8 @@ use crate::{
     enrich::Enricher,
     examiner::Examiner,
     format::Format,
-    model::{Lost, LostPlace, Notice, Start, Stop, Transition},
+    hunter::Hunter,
+    model::{Event, EventKind, Lost, LostPlace, Notice, Start, State, Stop, Stuck, Transition},
     route::Router,
     sinks::{Output, OutputError},
     source::{KernelSource, SourceError, Walker},
@@ -113,6 +114,8 @@ pub struct Pipeline {
     pub resync: Option<Resyncer>,
     /// Finds out why something is stuck.
     pub examiner: Examiner,
+    /// Where connections are opened is wanted, in place of transitions.
+    pub hunter: Option<Hunter>,
 }
 
 /// When and how the table is corrected.
@@ -337,7 +340,7 @@ impl Pipeline {
                 resync_at = self.resync.as_ref().map(|resync| Instant::now() + resync.every);
             }
             for stuck in self.examiner.examined() {
-                self.writer.notice(&Notice::Stuck(stuck));
+                self.stuck(stuck);
             }
             since_nap += taken;
             napping = taken > 0 && taken < BATCH;
@@ -353,14 +356,19 @@ impl Pipeline {
 
     /// Takes up to `most` records from the ring through to the buffer.
     fn drain(&mut self, most: usize) -> usize {
-        let Self { source, table, enricher, router, writer, examiner, .. } = self;
+        let Self { source, table, enricher, router, writer, examiner, hunter, .. } = self;
         let mut broken = 0;
-        let mut out = |applied: Applied| route(router, writer, examiner, applied);
         // What the kernel wrote before this moment is in the ring by now, or counted as lost.
         let began_ns = monotonic_ns();
         let mut seen_ns = began_ns;
         let taken = source.drain(most, |bytes| match decode(bytes) {
+            Ok(Event { sk, kind: EventKind::Opened(opening), .. }) => {
+                if let (Some(hunter), Some(conn)) = (&mut *hunter, table.conn(sk)) {
+                    hunter.opened(conn, opening);
+                }
+            }
             Ok(event) => {
+                let mut out = |applied: Applied| route(router, writer, examiner, hunter, applied);
                 table.apply(&event, enricher, &mut out);
                 seen_ns = event.time_ns;
             }
@@ -369,6 +377,7 @@ impl Pipeline {
         if taken < most {
             seen_ns = began_ns;
         }
+        let mut out = |applied: Applied| route(router, writer, examiner, hunter, applied);
         table.tick(seen_ns, enricher, &mut out);
         if broken > 0 {
             let total = writer.summary.lost.get(&LostPlace::Decode).unwrap_or(&0) + broken;
@@ -379,12 +388,26 @@ impl Pipeline {
 
     /// Nothing more comes: what waits for evidence is decided without.
     fn settle(&mut self) {
-        for stuck in self.examiner.give_up() {
-            self.writer.notice(&Notice::Stuck(stuck));
+        if let Some(hunter) = &mut self.hunter {
+            hunter.finish(GRACE);
         }
-        let Self { table, enricher, router, writer, examiner, .. } = self;
+        for stuck in self.examiner.give_up() {
+            self.stuck(stuck);
+        }
+        let Self { table, enricher, router, writer, examiner, hunter, .. } = self;
         let later_ns = monotonic_ns() + PATIENCE_NS;
-        table.tick(later_ns, enricher, &mut |applied| route(router, writer, examiner, applied));
+        table.tick(later_ns, enricher, &mut |applied| route(router, writer, examiner, hunter, applied));
+    }
+
+    /// Says it, with where it was opened where that is wanted.
+    fn stuck(&mut self, mut stuck: Stuck) {
+        if let Some(hunter) = &mut self.hunter {
+            if !hunter.wants(stuck.conn) {
+                return;
+            }
+            stuck.opened = hunter.stack(stuck.conn);
+        }
+        self.writer.notice(&Notice::Stuck(stuck));
     }
 
     /// Compares the table with the kernel's, twice where something is missing there.
@@ -395,8 +418,8 @@ impl Pipeline {
             let look = self.source.look(&resync.walker, resync.only, monotonic_ns());
             // Everything that happened until then comes first.
             while self.drain(BATCH) > 0 {}
-            let Self { table, enricher, router, writer, examiner, .. } = self;
-            let mut out = |applied: Applied| route(router, writer, examiner, applied);
+            let Self { table, enricher, router, writer, examiner, hunter, .. } = self;
+            let mut out = |applied: Applied| route(router, writer, examiner, hunter, applied);
             let (namespaces, sockets, held) = (&look.namespaces, &look.sockets, look.held.as_ref());
             let shown = Shown { began_ns: look.began_ns, namespaces, sockets, held };
             if round == 0 {
@@ -418,6 +441,8 @@ impl Pipeline {
         self.writer.lost(LostPlace::Ring, losses.ring, now_ns());
         self.writer.lost(LostPlace::Evidence, losses.evidence, now_ns());
         self.writer.lost(LostPlace::Recursion, losses.recursion, now_ns());
+        let not_unwound = self.hunter.as_ref().map_or(0, Hunter::lost);
+        self.writer.lost(LostPlace::Stack, losses.stacks + not_unwound, now_ns());
         Ok(self.writer.summary.lost.values().sum::<u64>() > before)
     }
 
@@ -474,20 +499,29 @@ impl Pipeline {
     }
 }
 
-/// Hands on what the table says.
-fn route(router: &mut Router, writer: &mut Writer, examiner: &mut Examiner, applied: Applied) {
+/// Hands on what the table says. Whoever hunts only wants what is stuck.
+fn route(
+    router: &mut Router,
+    writer: &mut Writer,
+    examiner: &mut Examiner,
+    hunter: &mut Option<Hunter>,
+    applied: Applied,
+) {
     match applied {
-        Applied::Transition(transition) => {
-            router.route(transition, |transition| writer.transition(transition));
-        }
+        Applied::Transition(transition) => match hunter {
+            Some(hunter) if transition.to == State::Close => hunter.closed(transition.conn),
+            Some(_) => {}
+            None => router.route(transition, |transition| writer.transition(transition)),
+        },
         Applied::Completed(conn, tuple) => {
             router.completed(conn, &tuple, |transition| writer.transition(transition));
         }
-        Applied::Resync(resync) => {
-            if router.wants_resync(&resync) {
-                writer.notice(&Notice::Resync(resync));
-            }
-        }
+        Applied::Resync(resync) => match hunter {
+            Some(hunter) if resync.state == State::Close => hunter.closed(resync.conn),
+            Some(_) => {}
+            None if router.wants_resync(&resync) => writer.notice(&Notice::Resync(resync)),
+            None => {}
+        },
         Applied::Stuck(stuck) => {
             if router.wants_stuck(&stuck) {
                 examiner.suspect(stuck);

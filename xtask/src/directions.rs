@@ -9,14 +9,15 @@ use anyhow::{Result, bail};
 
 use crate::root;
 
-/// A room and the rooms it may use. `cmd`, `examiner`, `lib`, `look` and `pipeline` wire things together and may use all.
-const MAY_USE: [(&str, &[&str]); 13] = [
+/// A room and the rooms it may use. `cmd`, `examiner`, `hunter`, `lib`, `look` and `pipeline` wire things together and may use all.
+const MAY_USE: [(&str, &[&str]); 14] = [
     ("model", &[]),
     ("decode", &["model"]),
     ("knowledge", &["model"]),
     ("track", &["model", "knowledge"]),
     ("enrich", &["model"]),
     ("route", &["model"]),
+    ("unwind", &["model"]),
     ("format", &["model"]),
     ("sinks", &["model"]),
     ("kernel", &["model", "knowledge"]),
@@ -42,7 +43,7 @@ pub(crate) fn check() -> Result<()> {
         if let Some((_, may)) = MAY_USE.iter().find(|(known, _)| *known == room) {
             let used = rooms(&text).into_iter().filter(|used| used != room && !may.contains(&used.as_str()));
             wrong.extend(used.map(|used| format!("{name} uses {used}")));
-        } else if !["cmd", "examiner", "lib", "look", "pipeline"].contains(&room) {
+        } else if !["cmd", "examiner", "hunter", "lib", "look", "pipeline"].contains(&room) {
             wrong.push(format!("{name} is in no room of the rule"));
         }
         for (word, places) in [("aya", &AYA[..]), ("sockstate_abi", &ABI[..])] {

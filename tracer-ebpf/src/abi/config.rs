@@ -131,6 +131,34 @@ offsets! {
     comm = "task_struct.comm",
     /// struct sock *.
     socket_sk = "socket.sk",
+    /// struct files_struct *.
+    task_files = "task_struct.files?",
+    /// struct fdtable *.
+    files_fdt = "files_struct.fdt?",
+    /// struct file **.
+    fdt_fd = "fdtable.fd?",
+    /// void *: a socket's struct socket *.
+    file_private = "file.private_data?",
+}
+
+/// Whose stacks are taken when a connection is opened.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hunt {
+    /// Name, NUL padded; all zero for any.
+    pub comm: [u8; 16],
+    /// Process id, 0 for any.
+    pub pid: u32,
+    /// Most stacks of one process in a second.
+    pub rate: u32,
+    /// Offsets in `struct pt_regs` (asm/ptrace.h): program counter, ...
+    pub pc: u32,
+    /// ... stack pointer, ...
+    pub sp: u32,
+    /// ... frame pointer, ...
+    pub fp: u32,
+    /// ... and link register, [`ABSENT`] where there is none.
+    pub lr: u32,
 }
 
 /// What hooks look like on this kernel, where versions differ.

@@ -8,8 +8,11 @@ mod record;
 
 #[cfg(not(target_arch = "bpf"))]
 pub use config::OFFSET_PATHS;
-pub use config::{ABSENT, CgroupFilter, Filter, Hooks, Offsets, TracepointFormat};
-pub use record::{Ends, Head, Listener, PerCpu, Task, V4, V6, closed, end, flag, kind, sent};
+pub use config::{ABSENT, CgroupFilter, Filter, Hooks, Hunt, Offsets, TracepointFormat};
+pub use record::{
+    Allowance, Ends, Head, Listener, PerCpu, Registers, STACK_BYTES, Task, V4, V6, closed, end, flag, kind,
+    opened, sent,
+};
 
 /// Address family of IPv4 (`AF_INET`).
 pub const AF_INET: u16 = 2;

@@ -22,7 +22,21 @@ pub mod kind {
     pub const RESET_SENT: u8 = 8;
     /// A SYN cookie came back; the connection that it is of follows as a child without a request.
     pub const COOKIE: u8 = 9;
+    /// A socket was opened, by a process whose user stack lies behind the task: a [`Registers`](super::Registers), then
+    /// `extra` bytes from the stack pointer up. `new` is one of [`opened`](super::opened); the addresses are zero.
+    pub const OPENED: u8 = 10;
 }
+
+/// By which call a socket was opened ([`Head::new`] of [`kind::OPENED`]).
+pub mod opened {
+    /// connect().
+    pub const CONNECT: u8 = 1;
+    /// accept().
+    pub const ACCEPT: u8 = 2;
+}
+
+/// Most bytes of a user stack in a [`kind::OPENED`]; room for them is taken in any case.
+pub const STACK_BYTES: usize = 8192;
 
 /// How a mini-socket ended ([`Head::extra`] of [`kind::MINI_END`]).
 pub mod end {
@@ -166,6 +180,30 @@ pub struct Ends {
     pub remote_port: u16,
 }
 
+/// A thread's registers in user space, as far as unwinding needs them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Registers {
+    /// Program counter.
+    pub pc: u64,
+    /// Stack pointer.
+    pub sp: u64,
+    /// Frame pointer, where the program keeps one.
+    pub fp: u64,
+    /// Link register; 0 on x86_64.
+    pub lr: u64,
+}
+
+/// What one process may ask of those who watch it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Allowance {
+    /// When the second began, `CLOCK_MONOTONIC` ns.
+    pub began_ns: u64,
+    /// Stacks taken since then.
+    pub taken: u64,
+}
+
 /// What each CPU keeps: the companion's memory and the counters.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -186,4 +224,6 @@ pub struct PerCpu {
     pub child: u64,
     /// The mini-socket whose timer is running out here.
     pub expiring: u64,
+    /// Sockets that were opened while no stack was taken: too many in a second, or no room.
+    pub lost_stacks: u64,
 }

@@ -93,14 +93,7 @@ fn emit(mini: Ptr, kind: u8, state: u8, extra: u32, link: u64) {
     if !filter::wants_netns::<Probed>(mini) {
         return;
     }
-    let family = kernel::family::<Probed>(mini);
-    let ends = Candidate {
-        old: state,
-        new: state,
-        family,
-        local_port: kernel::local_port::<Probed>(mini),
-        remote_port: kernel::remote_port::<Probed>(mini),
-    };
+    let ends = Candidate::of::<Probed>(mini, state);
     if !filter::wants_ports(&ends)
         || (filter::has_addresses()
             && !filter::wants_addresses(&ends, &kernel::addresses_wide::<Probed>(mini)))

@@ -4,6 +4,7 @@ mod calls;
 mod emit;
 mod iter;
 mod mini;
+mod opened;
 mod resets;
 mod retransmit;
 mod set_state;

@@ -50,14 +50,7 @@ fn evidence(sk: Ptr, kind: u8, extra: u32) {
     if !is_mini && kind == kind::RESET_SENT && kernel::has_linger_0::<Direct>(sk) {
         extra |= sent::LINGER_0;
     }
-    let family = kernel::family::<Direct>(sk);
-    let ends = Candidate {
-        old: now,
-        new: now,
-        family,
-        local_port: kernel::local_port::<Direct>(sk),
-        remote_port: kernel::remote_port::<Direct>(sk),
-    };
+    let ends = Candidate::of::<Direct>(sk, now);
     let said = Said { kind, flags: if is_mini { flag::MINI } else { 0 }, ends, extra };
     emit::plain::<Direct, V6>(sk, said, Some(kernel::addresses_wide::<Direct>(sk)));
 }

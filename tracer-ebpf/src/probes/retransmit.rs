@@ -18,16 +18,9 @@ pub(crate) fn syn_retransmitted(context: BtfTracePointContext) -> i32 {
     if kernel::state::<Direct>(sk) != state::SYN_SENT || !filter::wants_place::<Direct>(sk) {
         return 0;
     }
-    let family = kernel::family::<Direct>(sk);
-    let ends = Candidate {
-        old: state::SYN_SENT,
-        new: state::SYN_SENT,
-        family,
-        local_port: kernel::local_port::<Direct>(sk),
-        remote_port: kernel::remote_port::<Direct>(sk),
-    };
+    let ends = Candidate::of::<Direct>(sk, state::SYN_SENT);
     let said = Said { kind: kind::PORT, flags: 0, ends, extra: 0 };
-    if family == AF_INET6 {
+    if ends.family == AF_INET6 {
         emit::plain::<Direct, V6>(sk, said, None);
     } else {
         emit::plain::<Direct, V4>(sk, said, None);

@@ -44,6 +44,7 @@ fn examine(args: &DoctorArgs) -> Findings {
         ring_bytes: args.ring_size,
         // Nothing is traced while the hooks are tried: no namespace has this number.
         filter: Filter { netns: Some(1), ..Filter::default() },
+        hunt: None,
     };
     let mut findings = Findings {
         facts: Facts::gather(),

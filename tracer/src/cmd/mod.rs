@@ -1,7 +1,9 @@
 //! The subcommands: they wire the rooms together and turn errors into words and exit codes.
 
 mod doctor;
+mod hunt;
 mod look;
+mod session;
 mod sockets;
 mod stuck;
 mod trace;
@@ -65,6 +67,7 @@ pub fn main() -> ExitCode {
         Some(Command::Trace(args)) => trace::run(&args),
         Some(Command::Stuck(args)) => stuck::run(&args),
         Some(Command::CloseWait(args)) => stuck::close_wait(*args),
+        Some(Command::Hunt(args)) => hunt::run(&args),
         Some(Command::Sockets(args)) => sockets::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
     };

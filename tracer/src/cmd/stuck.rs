@@ -15,6 +15,7 @@ use crate::{
     look::Look,
     model::{Diagnosis, Examined, Filter, Looked, Process, SocketInfo, State, StateSet, Subject, Thresholds},
     pipeline,
+    source::Openings,
     track::{self, diagnose},
 };
 
@@ -32,6 +33,10 @@ pub(super) fn close_wait(mut args: StuckArgs) -> Result<ExitCode> {
 /// Runs it.
 pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {
     let filter = filter(&args.select)?;
+    if (args.group_by == Some(GroupBy::Stack)) != args.hunt.is_some() {
+        let message = "--group-by stack and --hunt FILE go together: the file is what `sockstate hunt --format json` writes";
+        return Err(Failure::usage(message).into());
+    }
     let as_table = as_table(args.format);
     loop {
         let (stuck, look) = match find(args, &filter) {
@@ -44,12 +49,12 @@ pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {
         if args.check {
             return check(args, &stuck, &look);
         }
+        let openings = args.hunt.as_deref().map(Openings::read).transpose().map_err(Failure::usage)?;
+        let groups = |by| groups(by, &stuck, openings.as_ref());
         let time_ns = pipeline::now_ns();
         let text = match (args.group_by, as_table) {
-            (Some(by), true) => format::groups_table(&groups(by, &stuck)),
-            (Some(by), false) => {
-                groups(by, &stuck).iter().map(|group| format::group_json(group, time_ns)).collect()
-            }
+            (Some(by), true) => format::groups_table(&groups(by)),
+            (Some(by), false) => groups(by).iter().map(|group| format::group_json(group, time_ns)).collect(),
             (None, true) => format::stuck_table(&stuck),
             (None, false) => {
                 stuck.iter().map(|(it, diagnosis)| format::stuck_json(it, diagnosis, time_ns)).collect()
@@ -119,7 +124,7 @@ fn check(args: &StuckArgs, stuck: &[(Looked, Diagnosis)], look: &Look) -> Result
         _ => ("OK", 0),
     };
     let oldest = stuck.first().and_then(|(looked, _)| looked.it.idle_ns()).unwrap_or(0) / 1_000_000_000;
-    let most = groups(GroupBy::Process, stuck);
+    let most = groups(GroupBy::Process, stuck, None);
     let whose =
         most.first().map(|group| format!(", {} of them {}", group.count, group.key)).unwrap_or_default();
     let problem = look.problems.first().map(|problem| format!("; {problem}")).unwrap_or_default();
@@ -130,10 +135,10 @@ fn check(args: &StuckArgs, stuck: &[(Looked, Diagnosis)], look: &Look) -> Result
     Ok(ExitCode::from(code))
 }
 
-fn groups(by: GroupBy, stuck: &[(Looked, Diagnosis)]) -> Vec<Group> {
+fn groups(by: GroupBy, stuck: &[(Looked, Diagnosis)], openings: Option<&Openings>) -> Vec<Group> {
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
     for (Looked { it, subject }, diagnosis) in stuck {
-        for key in keys(by, it, subject) {
+        for key in keys(by, it, subject, openings) {
             let group = groups.entry(key.clone()).or_insert_with(|| Group { key, ..Group::default() });
             group.count += 1;
             group.oldest_ns = group.oldest_ns.max(it.idle_ns());
@@ -148,7 +153,7 @@ fn groups(by: GroupBy, stuck: &[(Looked, Diagnosis)]) -> Vec<Group> {
 }
 
 /// What a socket counts for; more than one where several processes have it open.
-fn keys(by: GroupBy, it: &Examined, subject: &Subject) -> Vec<String> {
+fn keys(by: GroupBy, it: &Examined, subject: &Subject, openings: Option<&Openings>) -> Vec<String> {
     let name = |process: &Process| format!("{} ({})", process.comm, process.pid);
     let tuple = it.socket.tuple;
     match by {
@@ -171,6 +176,13 @@ fn keys(by: GroupBy, it: &Examined, subject: &Subject) -> Vec<String> {
             None => "none".into(),
         }],
         GroupBy::Peer => vec![tuple.remote.canonical().to_string()],
+        GroupBy::Stack => {
+            let stack = openings.and_then(|openings| openings.find(it.socket.netns, &tuple));
+            vec![stack.map_or_else(
+                || "opening not seen".into(),
+                |stack| format!("{} at {}", stack.by.name(), format::opened_at(stack)),
+            )]
+        }
         GroupBy::Container => {
             let container = subject.container.as_ref().map(|container| container.id.clone());
             vec![container.or_else(|| subject.unit.clone()).unwrap_or_else(|| "none".into())]

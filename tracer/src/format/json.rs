@@ -14,8 +14,8 @@ use super::{
     time::Times,
 };
 use crate::model::{
-    Cause, ConnId, Lost, Notice, Resolved, Resync, Role, Snapshot, Start, State, Stop, Stuck, Subject,
-    Transition, Tuple,
+    Cause, ConnId, Frame, Lost, Notice, Resolved, Resync, Role, Snapshot, Stack, Start, State, Stop, Stuck,
+    Subject, Transition, Tuple,
 };
 
 /// Remembered pieces of text, by number; a newer one takes an older one's place.
@@ -186,6 +186,9 @@ impl Json {
             members.extend(look::seen(&found.0));
             members.extend(look::explained(&found.1));
         }
+        if let Some(stack) = &it.opened {
+            rest["opened"] = opened(stack);
+        }
         self.rest(rest, out);
     }
 
@@ -240,6 +243,26 @@ impl Json {
         out.push(b',');
         out.extend_from_slice(members.unwrap_or_default());
     }
+}
+
+/// The call path that a connection was opened from.
+fn opened(it: &Stack) -> Value {
+    let frame = |frame: &Frame| {
+        json!({
+            "function": frame.function,
+            "file": frame.file,
+            "line": frame.line,
+            "module": frame.module,
+            "offset": frame.offset,
+        })
+    };
+    json!({
+        "by": it.by.name(),
+        "comm": it.comm,
+        "path": format!("{:016x}", it.id),
+        "complete": it.complete,
+        "frames": it.frames.iter().map(frame).collect::<Vec<_>>(),
+    })
 }
 
 fn number(value: u64, out: &mut Vec<u8>) {

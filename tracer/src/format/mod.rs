@@ -3,6 +3,7 @@
 mod community_id;
 mod csv;
 mod errno;
+mod hunt;
 mod json;
 mod line;
 mod look;
@@ -10,6 +11,7 @@ mod table;
 mod time;
 
 pub use csv::Csv;
+pub use hunt::{HuntReport, HuntStyle, opened_at};
 pub use json::Json;
 pub use look::{Group, group_json, groups_table, socket_json, sockets_table, stuck_json, stuck_table};
 pub use table::Table;

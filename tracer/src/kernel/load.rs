@@ -1,6 +1,7 @@
 //! Loading and attaching: the best hook that this kernel and these privileges allow, chosen by trying.
 
 use std::{
+    any::Any,
     io,
     path::{Path, PathBuf},
 };
@@ -13,13 +14,16 @@ use aya::{
     },
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
-use sockstate_abi::abi::{Filter as KernelFilter, Hooks, ORPHANS, Offsets, TracepointFormat};
+use sockstate_abi::abi::{
+    Filter as KernelFilter, Hooks, Hunt as KernelHunt, ORPHANS, Offsets, TracepointFormat,
+};
 use thiserror::Error;
 
 use super::{
     btf::{self, KernelTypes},
     filter,
-    lifecycle::{self, LifecycleLinks, Tier},
+    hunt::{self, Hunt},
+    lifecycle::{self, Tier},
     symbols, tracefs,
 };
 use crate::model::Filter;
@@ -79,6 +83,8 @@ pub struct Request {
     pub ring_bytes: u32,
     /// What is wanted.
     pub filter: Filter,
+    /// Whose stacks [`Loaded::hunt`] is to take.
+    pub hunt: Option<Hunt>,
 }
 
 /// One hook that was tried.
@@ -116,10 +122,12 @@ pub enum KernelError {
 
 /// What ties the programs to their tracepoints; dropping it detaches them.
 #[derive(Default)]
-pub struct Links {
-    tp_btf: Vec<BtfTracePointLink>,
-    _tracepoint: Option<TracePointLink>,
-    _lifecycle: LifecycleLinks,
+pub struct Links(Vec<Box<dyn Any + Send>>);
+
+impl Links {
+    pub(super) fn keep(&mut self, link: impl Any + Send) {
+        self.0.push(Box::new(link));
+    }
 }
 
 /// Programs that run.
@@ -156,6 +164,7 @@ macro_rules! pod {
 pod!(PodOffsets, Offsets);
 pod!(PodFilter, KernelFilter);
 pod!(PodHooks, Hooks);
+pod!(PodHunt, KernelHunt);
 pod!(PodFormat, TracepointFormat);
 
 /// Loads and attaches what works.
@@ -269,7 +278,7 @@ impl Loader<'_> {
             match hook {
                 Hook::TpBtf => {
                     let btf = btf.as_ref().ok_or("no BTF")?;
-                    links.tp_btf.push(attach_tp_btf(&mut ebpf, "set_state", "inet_sock_set_state", btf)?);
+                    links.keep(attach_tp_btf(&mut ebpf, "set_state", "inet_sock_set_state", btf)?);
                     self.note(TP_BTF, None);
                     // Behind the first program: it must see what that one has not finished.
                     let companion = attach_tp_btf(&mut ebpf, "companion", "inet_sock_set_state", btf);
@@ -277,7 +286,7 @@ impl Loader<'_> {
                     self.keep(&mut links, hook, companion);
                 }
                 Hook::Tracepoint => {
-                    links._tracepoint = Some(attach_tracepoint(&mut ebpf)?);
+                    links.keep(attach_tracepoint(&mut ebpf)?);
                     self.note(TRACEPOINT, None);
                 }
             }
@@ -296,7 +305,7 @@ impl Loader<'_> {
                 self.types.hash_add_result,
                 &mut self.attempts,
             ) {
-                Ok(lifecycle) => links._lifecycle = lifecycle,
+                Ok(lifecycle) => links.keep(lifecycle),
                 Err(error) => {
                     // What failed stays in the list, what is tried again does not.
                     let tried: Vec<Attempt> = self.attempts.drain(mark..).collect();
@@ -328,7 +337,9 @@ impl Loader<'_> {
         link: Result<BtfTracePointLink, LoadError>,
     ) {
         self.note(hook, link.as_ref().err().map(|error| chain(&**error)));
-        links.tp_btf.extend(link.ok());
+        if let Ok(link) = link {
+            links.keep(link);
+        }
     }
 
     /// Says what is missing without the better tiers.
@@ -369,11 +380,13 @@ impl Loader<'_> {
         };
         let (hooks, offsets, format) = (PodHooks(hooks), PodOffsets(offsets), PodFormat(format));
         let constants = PodFilter(filter::constants(&self.request.filter));
+        let hunt = PodHunt(hunt::constants(self.request.hunt.as_ref()));
         let mut ebpf = EbpfLoader::new()
             .override_global("OFFSETS", &offsets, true)
             .override_global("FILTER", &constants, true)
             .override_global("FORMAT", &format, true)
             .override_global("HOOKS", &hooks, true)
+            .override_global("HUNT", &hunt, true)
             .map_max_entries("EVENTS", self.request.ring_bytes)
             .map_max_entries("ORPHANS", if tier == Tier::Timers { ORPHANS } else { 1 })
             .load(OBJECT)?;

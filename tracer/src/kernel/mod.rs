@@ -5,6 +5,7 @@ mod btf;
 mod diagnostics;
 mod facts;
 mod filter;
+mod hunt;
 mod iter;
 mod lifecycle;
 mod load;
@@ -14,6 +15,7 @@ mod tracefs;
 
 pub use diagnostics::show_diagnostics;
 pub use facts::{Capability, Facts};
+pub use hunt::Hunt;
 pub use iter::{IterOpener, Walk};
 pub use lifecycle::Tier;
 pub use load::{Attempt, Hook, HookChoice, KernelError, Links, Loaded, Request, load};

@@ -1,6 +1,6 @@
 //! What the kernel told, decoded.
 
-use super::{State, Tuple};
+use super::{Opening, State, Tuple};
 
 /// The process that acted, as the kernel knew it in that moment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -119,6 +119,8 @@ pub enum EventKind {
         /// Its file descriptor.
         fd: u32,
     },
+    /// A process has opened it, from here.
+    Opened(Box<Opening>),
 }
 
 /// One decoded record.

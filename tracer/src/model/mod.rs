@@ -4,6 +4,7 @@ mod event;
 mod filter;
 mod record;
 mod socket;
+mod stack;
 mod state;
 mod subject;
 mod threshold;
@@ -19,6 +20,7 @@ pub use socket::{
     Diagnosis, Examined, Holder, Listener, Looked, Process, Reason, SocketInfo, TcpTimes, Timer, TimerKind,
     Watch,
 };
+pub use stack::{Frame, OpenedBy, Opening, Registers, Stack};
 pub use state::{ParseStateError, State, StateSet};
 pub use subject::{Cgroup, Container, Identify, Owner, OwnerKey, OwnerSource, Subject, SubjectKey};
 pub use threshold::{Scope, Threshold, Thresholds};

@@ -1,8 +1,8 @@
 //! Finished records: what formats and sinks see.
 
-use std::{fmt, rc::Rc};
+use std::{fmt, rc::Rc, sync::Arc};
 
-use super::{Diagnosis, Examined, State, Subject, Tuple};
+use super::{Diagnosis, Examined, Stack, State, Subject, Tuple};
 
 /// Identity of one connection (or listener) of this tracer: the instance in the upper 24 bits, a counter below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -198,6 +198,8 @@ pub struct Stuck {
     pub mini: bool,
     /// What a look at it found; null where it could not be found.
     pub found: Option<Box<(Examined, Diagnosis)>>,
+    /// Where in its code its process opened it; null where that was not seen.
+    pub opened: Option<Arc<Stack>>,
 }
 
 /// A connection that was stuck has moved on.
@@ -234,11 +236,14 @@ pub enum LostPlace {
     Decode,
     /// The output did not take it before the end.
     Output,
+    /// The call path of a connection's opening was not taken, or could not be found.
+    Stack,
 }
 
 impl LostPlace {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Ring, Self::Evidence, Self::Recursion, Self::Decode, Self::Output];
+    pub const ALL: [Self; 6] =
+        [Self::Ring, Self::Evidence, Self::Recursion, Self::Decode, Self::Output, Self::Stack];
 
     /// As records show it.
     #[must_use]
@@ -249,6 +254,7 @@ impl LostPlace {
             Self::Recursion => "recursion",
             Self::Decode => "decode",
             Self::Output => "output",
+            Self::Stack => "stack",
         }
     }
 }

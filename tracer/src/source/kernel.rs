@@ -42,6 +42,8 @@ pub struct Losses {
     pub evidence: u64,
     /// Transitions that no program was run for.
     pub recursion: u64,
+    /// Stacks that were not taken.
+    pub stacks: u64,
 }
 
 /// Programs that run, and their ring.
@@ -121,7 +123,12 @@ impl KernelSource {
             Hook::TpBtf => misses.saturating_sub(sum(|cpu| cpu.companion)),
             Hook::Tracepoint => misses,
         };
-        Ok(Losses { ring: sum(|cpu| cpu.lost_ring), evidence: sum(|cpu| cpu.lost_evidence), recursion })
+        Ok(Losses {
+            ring: sum(|cpu| cpu.lost_ring),
+            evidence: sum(|cpu| cpu.lost_evidence),
+            recursion,
+            stacks: sum(|cpu| cpu.lost_stacks),
+        })
     }
 }
 

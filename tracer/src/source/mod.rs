@@ -2,10 +2,12 @@
 
 mod diag;
 mod kernel;
+mod recording;
 mod snapshot;
 mod walker;
 
 pub use diag::{Dump, dump};
 pub use kernel::{KernelSource, SourceError};
+pub use recording::{Openings, RecordingError};
 pub use snapshot::{Found, namespaces, take};
 pub use walker::{Look, Walker};

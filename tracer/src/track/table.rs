@@ -113,6 +113,12 @@ impl Table {
         self.illegal
     }
 
+    /// The connection that the kernel's socket `sk` is now.
+    #[must_use]
+    pub fn conn(&self, sk: u64) -> Option<ConnId> {
+        self.conns.find(sk).map(|at| self.conns.get(at).id)
+    }
+
     /// Whether something waits for [`Table::tick`].
     #[must_use]
     pub fn is_waiting(&self) -> bool {
@@ -143,6 +149,8 @@ impl Table {
                     self.conns.get_mut(at).resets.received = true;
                 }
             }
+            // Where in its code is nothing that the table knows.
+            EventKind::Opened(_) => {}
             EventKind::ResetSent { reason, linger_0 } => {
                 self.reset_sent(event.sk, Sent { reason: *reason, linger_0: *linger_0 }, out);
             }

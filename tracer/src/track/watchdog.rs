@@ -159,6 +159,7 @@ impl Table {
                 subject: Rc::clone(&conn.subject),
                 mini: conn.mini,
                 found: None,
+                opened: None,
             }));
         }
         self.watch_again(at);

@@ -1,0 +1,287 @@
+//! Where in its code a program opens what sticks: compared with the source of the programs that do it.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use socket2::Socket;
+
+use crate::{
+    Test,
+    lab::{Tracer, in_lab, signal, sockstate},
+    observer::wait_for_states,
+    schema, skip,
+    sockets::{Kind, fresh_port},
+    test,
+};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test("hunt: the paths of connect and of accept", paths),
+        test("hunt: stuck sockets counted by the paths that it writes", grouped),
+        test("hunt: more than the rate is lost, and said to be", rate),
+        test("hunt: C without frame pointers, to the line", || c(&["-fomit-frame-pointer"])),
+        test("hunt: C with frame pointers and no tables", || {
+            c(&["-fno-omit-frame-pointer", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables"]);
+        }),
+        test("hunt: Python, down to the interpreter", python),
+    ]
+}
+
+const STICKS: [&str; 2] = ["--threshold", "CLOSE_WAIT=1s"];
+
+/// False, and the test is skipped, where the kernel cannot show stacks.
+fn can_hunt(netns: u64) -> bool {
+    let netns = netns.to_string();
+    let args = ["hunt", "--alongside", "--netns", &netns, "--duration", "0.1", "--output", "/dev/null"];
+    let output = sockstate().args(args).output().expect("sockstate");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() == Some(3) && errors.contains("bpf_task_pt_regs") {
+        skip("this kernel has no bpf_task_pt_regs (5.15)");
+        return false;
+    }
+    assert!(output.status.success(), "{errors}");
+    true
+}
+
+fn hunt(netns: u64, args: &[&str]) -> Tracer {
+    let netns = netns.to_string();
+    let mut command = sockstate();
+    command.args(["hunt", "--alongside", "--format", "json", "--netns", &netns]).args(STICKS).args(args);
+    Tracer::spawn(&mut command)
+}
+
+#[inline(never)]
+fn leaks_by_accept(listener: &Socket) -> Socket {
+    std::hint::black_box(listener).accept().expect("accept").0
+}
+
+#[inline(never)]
+fn leaks_by_connect(port: u16) -> Socket {
+    std::hint::black_box(Kind::V4).connect(port).expect("connect")
+}
+
+/// Names of the functions of the path, the innermost first.
+fn functions(record: &Value) -> Vec<String> {
+    let frames = record["opened"]["frames"].as_array().unwrap_or_else(|| panic!("no path: {record}"));
+    let name = |frame: &Value| frame["function"].as_str().unwrap_or("?").to_owned();
+    frames.iter().map(name).collect()
+}
+
+fn is_stuck(record: &Value) -> bool {
+    record["kind"] == "stuck"
+}
+
+fn paths() {
+    in_lab(|netns| {
+        if !can_hunt(netns) {
+            return;
+        }
+        let port = fresh_port();
+        let listener = Kind::V4.listen(port);
+        let mut tracer = hunt(netns, &[]);
+        let mut kept = Vec::new();
+        // Not unrolled: each copy of the call would be another place.
+        for _ in 0..std::hint::black_box(3) {
+            let client = Kind::V4.connect(port).expect("connect");
+            kept.push(leaks_by_accept(&listener));
+            drop(client);
+        }
+        let client = leaks_by_connect(port);
+        drop(listener.accept().expect("accept").0);
+        wait_for_states(&[
+            "LISTEN",
+            "CLOSE_WAIT",
+            "CLOSE_WAIT",
+            "CLOSE_WAIT",
+            "CLOSE_WAIT",
+            "FIN_WAIT2",
+            "FIN_WAIT2",
+            "FIN_WAIT2",
+            "FIN_WAIT2",
+        ]);
+        for _ in 0..4 {
+            tracer.wait_for(is_stuck);
+        }
+        drop((client, kept));
+        let story = tracer.stop();
+        assert_eq!(story.of("transition").count(), 0, "a hunt tells what is stuck only");
+        assert_eq!(story.of("lost").count(), 0);
+        let mut paths = Vec::new();
+        for record in story.of("stuck") {
+            schema::check(record);
+            let (by, wanted) = if record["remote"]["port"] == port {
+                ("connect", "leaks_by_connect")
+            } else {
+                ("accept", "leaks_by_accept")
+            };
+            assert_eq!(record["opened"]["by"], by);
+            let found = functions(record);
+            assert!(found.iter().any(|name| name.contains(wanted)), "{wanted} is not in {found:#?}");
+            paths.push((by, record["opened"]["path"].clone()));
+        }
+        paths.sort_by_key(|(by, path)| (*by, path.to_string()));
+        assert_eq!(paths.len(), 4);
+        paths.dedup();
+        assert_eq!(paths.len(), 2, "one path for each of the two places: {paths:?}");
+    });
+}
+
+fn rate() {
+    in_lab(|netns| {
+        if !can_hunt(netns) {
+            return;
+        }
+        let port = fresh_port();
+        let listener = Kind::V4.listen(port);
+        let mut tracer = hunt(netns, &["--rate", "1"]);
+        // Both ends are this process's: ten openings, far quicker than in a second each.
+        let kept: Vec<Socket> = (0..5)
+            .map(|_| {
+                drop(Kind::V4.connect(port).expect("connect"));
+                listener.accept().expect("accept").0
+            })
+            .collect();
+        for _ in 0..5 {
+            tracer.wait_for(is_stuck);
+        }
+        drop(kept);
+        let story = tracer.stop();
+        let lost: u64 =
+            story.of("lost").filter(|it| it["place"] == "stack").filter_map(|it| it["count"].as_u64()).sum();
+        let seen = story.of("stuck").filter(|it| !it["opened"].is_null()).count();
+        assert!((1..=9).contains(&lost), "{lost}");
+        assert!(seen as u64 <= 10 - lost, "{seen} with a path, {lost} lost, of 10");
+    });
+}
+
+/// A program of tests/programs that has said that it is ready.
+struct Program(Child);
+
+impl Program {
+    fn start(command: &mut Command) -> Self {
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the program starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut line).expect("a line");
+        assert_eq!(line, "ready\n");
+        Self(child)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+fn has(program: &str) -> bool {
+    Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+}
+
+fn programs() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/programs"))
+}
+
+/// `stuck` names the same place, from what a hunt writes while it still runs.
+fn grouped() {
+    in_lab(|netns| {
+        if !can_hunt(netns) {
+            return;
+        }
+        let file = tempfile::NamedTempFile::new().expect("file");
+        let name = file.path().to_str().expect("UTF-8");
+        let port = fresh_port();
+        let listener = Kind::V4.listen(port);
+        // One writes into the file, the other tells when.
+        let mut command = sockstate();
+        let number = netns.to_string();
+        command.args(["hunt", "--alongside", "--format", "json", "--netns", &number, "--output", name]);
+        let mut writer = command.args(STICKS).stderr(Stdio::null()).spawn().expect("sockstate");
+        let written = |kind: &str| {
+            let text = std::fs::read_to_string(name).expect("file");
+            text.contains(&format!("\"kind\":\"{kind}\""))
+        };
+        let wait_until = |done: &dyn Fn() -> bool| {
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while !done() {
+                assert!(Instant::now() < deadline, "the hunt writes nothing");
+                std::thread::yield_now();
+            }
+        };
+        wait_until(&|| written("start"));
+        drop(Kind::V4.connect(port).expect("connect"));
+        let kept = leaks_by_accept(&listener);
+        wait_until(&|| written("stuck"));
+        let args = ["close-wait", "--older-than", "0", "--format", "json", "--netns", &number];
+        let output =
+            sockstate().args(args).args(["--group-by", "stack", "--hunt", name]).output().expect("sockstate");
+        let record: Value = serde_json::from_slice(&output.stdout).expect("one record");
+        schema::check(&record);
+        assert_eq!(record["count"], 1);
+        assert!(record["key"].as_str().is_some_and(|key| key.starts_with("accept at ")), "{record}");
+        drop(kept);
+        signal(writer.id(), libc::SIGINT);
+        assert!(writer.wait().expect("end").success());
+        let alone = sockstate().args(["stuck", "--group-by", "stack"]).output().expect("sockstate");
+        assert_eq!(alone.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&alone.stderr).contains("--hunt FILE"));
+    });
+}
+
+/// What a hunt says of the one connection that the program leaks.
+fn leaked_by(netns: u64, port: u16, command: &mut Command) -> Option<Value> {
+    if !can_hunt(netns) {
+        return None;
+    }
+    let mut tracer = hunt(netns, &[]);
+    let program = Program::start(command.arg(port.to_string()));
+    drop(Kind::V4.connect(port).expect("connect"));
+    let record = tracer.wait_for(is_stuck);
+    assert_eq!(record["owner"]["pid"], program.0.id());
+    drop(program);
+    let story = tracer.stop();
+    assert_eq!(story.of("resolved").count(), 1, "the end of the program is the end of it");
+    Some(record)
+}
+
+fn c(flags: &[&str]) {
+    if !has("gcc") {
+        return skip("needs gcc");
+    }
+    let source = programs().join("leak.c");
+    let directory = tempfile::tempdir().expect("directory");
+    let binary = directory.path().join("leak");
+    let mut gcc = Command::new("gcc");
+    gcc.args(["-g", "-O1", "-o"]).arg(&binary).args(flags).arg(&source);
+    assert!(gcc.status().expect("gcc").success());
+    in_lab(|netns| {
+        let Some(record) = leaked_by(netns, fresh_port(), &mut Command::new(&binary)) else { return };
+        let frames = record["opened"]["frames"].as_array().expect("frames");
+        let at =
+            frames.iter().position(|it| it["function"] == "take_one").unwrap_or_else(|| panic!("{record}"));
+        let text = std::fs::read_to_string(&source).expect("source");
+        let line = 1 + text.lines().position(|line| line.contains("/* here */")).expect("the line");
+        assert_eq!(frames[at]["line"], line);
+        assert!(frames[at]["file"].as_str().is_some_and(|file| file.ends_with("tests/programs/leak.c")));
+        assert_eq!(frames[at + 1]["function"], "main");
+    });
+}
+
+fn python() {
+    if !has("python3") {
+        return skip("needs python3");
+    }
+    in_lab(|netns| {
+        let mut command = Command::new("python3");
+        command.arg(programs().join("leak.py"));
+        let Some(record) = leaked_by(netns, fresh_port(), &mut command) else { return };
+        let found = functions(&record);
+        assert!(found.iter().any(|name| name == "_PyEval_EvalFrameDefault"), "{found:#?}");
+    });
+}

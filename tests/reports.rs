@@ -1,0 +1,104 @@
+//! Reports of a hunt, from finished records.
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::{rc::Rc, sync::Arc};
+
+use sockstate::{
+    format::{Format, HuntReport, HuntStyle},
+    model::{
+        Address, ConnId, Frame, InState, Notice, OpenedBy, Resolved, Stack, State, Stop, Stuck, Subject,
+        Tuple,
+    },
+};
+
+fn nobody() -> Rc<Subject> {
+    Rc::new(Subject {
+        id: 0,
+        owner: None,
+        netns: None,
+        cgroup: None,
+        container: None,
+        pod_uid: None,
+        unit: None,
+    })
+}
+
+fn hunted(conn: u64, opened: Option<Arc<Stack>>) -> Stuck {
+    Stuck {
+        time_ns: 0,
+        conn: ConnId(conn),
+        state: State::CloseWait,
+        age: InState { ns: 60_000_000_000, at_least: false },
+        times: 1,
+        role: None,
+        tuple: Tuple {
+            local: Address::from_v4([10, 0, 0, 1]),
+            remote: Address::from_v4([10, 0, 0, 2]),
+            local_port: 80,
+            remote_port: 1000,
+            v6_socket: false,
+        },
+        subject: nobody(),
+        mini: false,
+        found: None,
+        opened,
+    }
+}
+
+fn hunt_report(style: HuntStyle, notices: &[Notice]) -> String {
+    let mut report = HuntReport::new(style);
+    let mut out = Vec::new();
+    for (seq, notice) in notices.iter().enumerate() {
+        report.notice(seq as u64, notice, &mut out);
+    }
+    let stop = Stop { time_ns: 0, reason: "signal", transitions: 0, lost: Vec::new(), illegal: 0 };
+    report.notice(9, &Notice::Stop(stop), &mut out);
+    String::from_utf8(out).expect("UTF-8")
+}
+
+#[test]
+fn hunts_are_counted_by_path() {
+    let frame = |function: &str, line| Frame {
+        function: Some(function.to_owned()),
+        file: Some("src/serve;r.c".into()),
+        line: Some(line),
+        module: Some("/usr/bin/server".into()),
+        offset: 0,
+    };
+    let stack = |id, complete| {
+        let frames = vec![frame("take;one\n", 7), frame("main", 20)];
+        Some(Arc::new(Stack { id, by: OpenedBy::Accept, comm: "server".into(), frames, complete }))
+    };
+    let resolved = Resolved {
+        time_ns: 0,
+        conn: ConnId(2),
+        state: State::CloseWait,
+        to: State::LastAck,
+        age: InState { ns: 1, at_least: false },
+        role: None,
+        tuple: hunted(2, None).tuple,
+        subject: nobody(),
+    };
+    let notices = [
+        Notice::Stuck(hunted(1, stack(0xab, true))),
+        Notice::Stuck(hunted(2, stack(0xab, true))),
+        Notice::Stuck(hunted(3, stack(0xab, true))),
+        // A reminder is not another socket.
+        Notice::Stuck(Stuck { times: 2, ..hunted(3, stack(0xab, true)) }),
+        Notice::Stuck(hunted(4, None)),
+        Notice::Resolved(resolved),
+    ];
+    let text = hunt_report(HuntStyle::Text, &notices);
+    let (_, report) = text.split_once("\n\n").expect("lines, then the report");
+    assert_eq!(
+        report,
+        "2 sockets stuck in CLOSE_WAIT, and 1 socket no longer stuck were opened here, by accept in server (path 00000000000000ab):\n    0  take;one\u{fffd} (src/serve;r.c:7)\n    1  main (src/serve;r.c:20)\n\n1 socket stuck in CLOSE_WAIT: the opening was not seen\n"
+    );
+    let folded = hunt_report(HuntStyle::Folded, &notices);
+    assert_eq!(folded, "opening not seen 1\nserver;main;take:one\u{fffd} 3\n");
+    let svg = hunt_report(HuntStyle::Svg, &notices);
+    assert!(svg.contains("<svg") && svg.contains("take:one") && svg.contains("3 sockets"), "{svg}");
+    let partial = hunt_report(HuntStyle::Folded, &[Notice::Stuck(hunted(1, stack(1, false)))]);
+    assert_eq!(partial, "server;[not known];main;take:one\u{fffd} 1\n");
+    assert_eq!(hunt_report(HuntStyle::Text, &[]), "\nnothing was stuck\n");
+}

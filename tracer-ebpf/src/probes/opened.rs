@@ -1,0 +1,192 @@
+//! The user stack of whoever opens a connection. Attached by `hunt` only.
+//!
+//! - `tp_btf/inet_sock_set_state`, CLOSE -> SYN_SENT: inside connect().
+//! - `kretprobe/inet_csk_accept`, whose result is a `struct sock *`: inside accept().
+//! - `tracepoint/syscalls/sys_exit_accept` and `sys_exit_accept4(int nr, long ret)`: where functions cannot be hooked.
+//!   While they are attached every syscall of the host takes the slow way out.
+//!
+//! Stack and registers are copied as they are: unwinding by tables is user space's work. Needs `bpf_task_pt_regs` (5.15).
+
+use aya_ebpf::{
+    helpers::{bpf_get_current_task, bpf_ktime_get_ns, generated},
+    macros::{btf_tracepoint, kretprobe, tracepoint},
+    programs::{BtfTracePointContext, RetProbeContext, TracePointContext},
+};
+use sockstate_abi::abi::{
+    AF_INET, AF_INET6, Allowance, Head, Registers, STACK_BYTES, Task, V4, flag, kind, opened, state,
+};
+
+use super::emit;
+use crate::{
+    filter::{self, Candidate},
+    kernel::{self, Direct, Probed, Ptr, Read},
+    maps::{ALLOWANCES, EVENTS, frozen},
+};
+
+const IPPROTO_TCP: u16 = 6;
+const SECOND_NS: u64 = 1_000_000_000;
+/// A copy that would go past the end of the stack copies nothing: first in steps of this size, ...
+const STEP: usize = 512;
+/// ... then of this one.
+const SMALL_STEP: usize = 64;
+/// `long ret` of `syscalls:sys_exit_*`, behind the common fields and the number of the call.
+const RESULT: usize = 16;
+
+#[repr(C)]
+struct Record {
+    head: Head,
+    addresses: V4,
+    task: Task,
+    registers: Registers,
+    stack: [u8; STACK_BYTES],
+}
+
+/// A connect begins.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub(crate) fn opened_by_connect(context: BtfTracePointContext) -> i32 {
+    let sk: Ptr = context.arg(0);
+    let (old, new): (i32, i32) = (context.arg(1), context.arg(2));
+    if old == i32::from(state::CLOSE)
+        && new == i32::from(state::SYN_SENT)
+        && kernel::protocol::<Direct>(sk) == IPPROTO_TCP
+    {
+        take::<Direct>(sk, opened::CONNECT);
+    }
+    0
+}
+
+/// An accept returns a socket.
+#[kretprobe]
+pub(crate) fn opened_by_accept(context: RetProbeContext) -> u32 {
+    let sk = context.ret::<u64>() as Ptr;
+    if !sk.is_null() {
+        take::<Probed>(sk, opened::ACCEPT);
+    }
+    0
+}
+
+/// An accept returns a descriptor.
+#[tracepoint]
+pub(crate) fn opened_by_accept_call(context: TracePointContext) -> u32 {
+    // SAFETY: every `sys_exit` tracepoint of a syscall has its result there.
+    let fd = unsafe { context.read_at::<i64>(RESULT) }.unwrap_or(-1);
+    if fd >= 0 {
+        // SAFETY: takes nothing, returns the address as a number.
+        let task = unsafe { bpf_get_current_task() } as Ptr;
+        let sk = kernel::descriptor_sk(task, fd as u32);
+        let family = kernel::family::<Probed>(sk);
+        if (family == AF_INET || family == AF_INET6) && kernel::protocol::<Probed>(sk) == IPPROTO_TCP {
+            take::<Probed>(sk, opened::ACCEPT);
+        }
+    }
+    0
+}
+
+#[inline(always)]
+fn take<R: Read>(sk: Ptr, call: u8) {
+    let ends = Candidate::of::<R>(sk, state::SYN_SENT);
+    if !filter::wants_place::<R>(sk)
+        || !filter::wants_ports(&ends)
+        || (filter::has_addresses() && !filter::wants_addresses(&ends, &kernel::addresses_wide::<R>(sk)))
+    {
+        return;
+    }
+    let task = kernel::current();
+    if !is_hunted(&task) {
+        return;
+    }
+    if (!is_allowed(task.pid) || !write(sk, call, ends, task))
+        && let Some(cpu) = emit::per_cpu()
+    {
+        cpu.lost_stacks += 1;
+    }
+}
+
+#[inline(always)]
+fn is_hunted(task: &Task) -> bool {
+    let pid = frozen!(HUNT.pid);
+    let wanted = u128::from_ne_bytes(frozen!(HUNT.comm));
+    (pid == 0 || pid == task.pid) && (wanted == 0 || wanted == u128::from_ne_bytes(task.comm))
+}
+
+/// Whether this process has not opened too many in this second. Threads may race for the last few.
+#[inline(always)]
+fn is_allowed(pid: u32) -> bool {
+    // SAFETY: takes nothing.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: the value lives as long as this program runs.
+    let known = ALLOWANCES.get_ptr_mut(pid).and_then(|it| unsafe { it.as_mut() });
+    match known {
+        Some(it) if now_ns.wrapping_sub(it.began_ns) < SECOND_NS => {
+            it.taken += 1;
+            it.taken <= u64::from(frozen!(HUNT.rate))
+        }
+        _ => {
+            let _ = ALLOWANCES.insert(pid, Allowance { began_ns: now_ns, taken: 1 }, 0);
+            true
+        }
+    }
+}
+
+/// False where there is no room.
+#[inline(always)]
+fn write(sk: Ptr, call: u8, ends: Candidate, task: Task) -> bool {
+    let Some(mut entry) = EVENTS.reserve::<Record>(0) else { return false };
+    let record = entry.as_mut_ptr();
+    let registers = kernel::user_registers();
+    // SAFETY: reserved for a record of just this size and aligned to 8. What lies behind the copied part of the stack are
+    // old records of the same ring, and nobody reads it.
+    unsafe {
+        let copied = copy_stack((&raw mut (*record).stack).cast(), registers.sp);
+        (&raw mut (*record).head).write(Head {
+            time_ns: bpf_ktime_get_ns(),
+            sk: sk as u64,
+            kind: kind::OPENED,
+            flags: flag::TASK,
+            new: call,
+            family: ends.family,
+            local_port: ends.local_port,
+            remote_port: ends.remote_port,
+            extra: copied,
+            ..Head::default()
+        });
+        (*record).addresses = V4::default();
+        (*record).task = task;
+        (*record).registers = registers;
+    }
+    entry.submit(0);
+    true
+}
+
+/// Copies from the stack pointer up, as far as there is a stack; returns the bytes.
+///
+/// # Safety
+/// There must be room for [`STACK_BYTES`].
+#[inline(never)]
+unsafe fn copy_stack(to: *mut u8, sp: u64) -> u32 {
+    let mut at = 0;
+    while at < STACK_BYTES {
+        // SAFETY: within the room; the helper checks the user's address itself.
+        if unsafe { read_user::<STEP>(to.add(at), sp + at as u64) } {
+            at += STEP;
+            continue;
+        }
+        let mut small = 0;
+        while small < STEP {
+            let at = at + small;
+            // SAFETY: as above.
+            if !unsafe { read_user::<SMALL_STEP>(to.add(at), sp + at as u64) } {
+                break;
+            }
+            small += SMALL_STEP;
+        }
+        return (at + small) as u32;
+    }
+    at as u32
+}
+
+#[inline(always)]
+unsafe fn read_user<const N: usize>(to: *mut u8, from: u64) -> bool {
+    // SAFETY: the caller has room for N bytes.
+    unsafe { generated::bpf_probe_read_user(to.cast(), N as u32, from as *const _) == 0 }
+}

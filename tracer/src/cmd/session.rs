@@ -1,0 +1,257 @@
+//! One run of the tracer, for the commands that trace.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{IsTerminal, Read, Seek, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result};
+use rustix::fs::{FlockOperation, flock};
+
+use super::{Failure, exit};
+use crate::{
+    cli::{HookName, KernelArgs, TierName},
+    enrich::Enricher,
+    examiner::Examiner,
+    format::Format,
+    hunter::Hunter,
+    kernel::{self, HookChoice, Hunt, Loaded, Request, Tier},
+    model::{Filter, LostPlace, Start, Threshold, Thresholds},
+    pipeline::{self, Limits, Pipeline, Resyncer, Summary, Writer},
+    route::Router,
+    sinks::Output,
+    source::{self, KernelSource, Walker},
+    track::{self, Applied, Sight, Table},
+};
+
+/// Held while one instance traces.
+const LOCK: &str = "/run/sockstate.lock";
+
+/// What to trace, and where to.
+pub(super) struct Session<'a> {
+    pub(super) filter: Filter,
+    pub(super) kernel: &'a KernelArgs,
+    /// Command lines are wanted.
+    pub(super) cmdline: bool,
+    /// The sockets that exist are wanted first.
+    pub(super) snapshot: bool,
+    /// When a connection counts as stuck, in place of the defaults; none where it is not wanted at all.
+    pub(super) thresholds: Option<&'a [Threshold]>,
+    pub(super) limits: Limits,
+    /// Where connections are opened is wanted, in place of transitions.
+    pub(super) hunt: Option<Hunted>,
+    pub(super) output: Output,
+    pub(super) format: Box<dyn Format>,
+}
+
+/// Whose openings count.
+pub(super) struct Hunted {
+    pub(super) hunt: Hunt,
+    pub(super) pids: Vec<u32>,
+    pub(super) comms: Vec<String>,
+}
+
+/// Opens where the records go.
+///
+/// # Errors
+/// It does not open.
+pub(super) fn output(path: Option<&Path>) -> Result<Output, Failure> {
+    let output = match path {
+        Some(path) => Output::file(path),
+        None => Output::stdout(),
+    };
+    output.map_err(|error| Failure { code: exit::FAILURE, message: error.to_string() })
+}
+
+/// Runs it to its end. `open` is asked within the runtime.
+pub(super) fn run<'a>(open: impl FnOnce() -> Result<Session<'a>>, alongside: bool) -> Result<ExitCode> {
+    let _lock = if alongside { None } else { lock()? };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let summary = runtime.block_on(async { trace(open()?).await })?;
+    report(&summary);
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn trace(session: Session<'_>) -> Result<Summary> {
+    let Session { filter, kernel: args, cmdline, snapshot, thresholds, limits, hunt, output, format } =
+        session;
+    let request = Request {
+        hook: match args.hook {
+            HookName::Auto => HookChoice::Auto,
+            HookName::TpBtf => HookChoice::TpBtf,
+            HookName::Tracepoint => HookChoice::Tracepoint,
+        },
+        tier: tier(args.tier),
+        btf: args.btf.clone(),
+        ring_bytes: args.ring_size,
+        filter: filter.clone(),
+        hunt: hunt.as_ref().map(|it| it.hunt.clone()),
+    };
+    let mut loaded = kernel::load(&request).map_err(Failure::from)?;
+    kernel::show_diagnostics(&mut loaded);
+
+    let instance = instance();
+    let mut table = Table::new(instance, pipeline::clock_offset_ns(), sight(&mut loaded));
+    let mut enricher = Enricher::new(PathBuf::from("/"), cmdline);
+    let found = source::take(&mut loaded, filter.netns, |event| {
+        // What exists makes no transition.
+        table.apply(&event, &mut enricher, &mut |_: Applied| {});
+    });
+    let hunter = match hunt {
+        Some(hunted) => {
+            loaded.hunt().map_err(Failure::from)?;
+            Some(Hunter::start(hunted.pids, hunted.comms).context("cannot start a thread to unwind stacks")?)
+        }
+        None => None,
+    };
+    let mut degraded = loaded.degraded.clone();
+    degraded.extend(found.problems);
+    let can_look = loaded.btf.take().is_some();
+    let start = Start {
+        time_ns: pipeline::now_ns(),
+        version: env!("CARGO_PKG_VERSION"),
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+        hook: loaded.hook.name(),
+        tier: loaded.tier.name(),
+        instance,
+        degraded,
+    };
+    for reason in &start.degraded {
+        eprintln!("sockstate: {reason}; see `sockstate doctor`");
+    }
+    let source = KernelSource::new(loaded).context("cannot read from the kernel programs")?;
+    let resync = resync(args, filter.netns, can_look);
+    let examiner = match thresholds {
+        Some(thresholds) => watch(thresholds, &mut table, filter.netns),
+        None => Examiner::default(),
+    };
+    if let Err(error) = kernel::drop_privileges() {
+        eprintln!("sockstate: cannot drop capabilities: {error}");
+    }
+    give_memory_back();
+
+    let router = Router::new(filter);
+    let writer = Writer::new(format, limits.count);
+    let mut pipeline = Pipeline { source, table, enricher, router, writer, limits, resync, examiner, hunter };
+    pipeline.start(start);
+    if snapshot {
+        pipeline.snapshot();
+    }
+    Ok(pipeline.run(output).await?)
+}
+
+/// Started before privileges are dropped; without BTF there is nothing to compare with.
+fn resync(args: &KernelArgs, only: Option<u32>, can_look: bool) -> Option<Resyncer> {
+    if args.resync.is_zero() || !can_look {
+        return None;
+    }
+    match Walker::start() {
+        Ok(walker) => Some(Resyncer { walker, every: args.resync, only }),
+        Err(error) => {
+            eprintln!("sockstate: no thread to compare with the kernel's tables: {error}");
+            None
+        }
+    }
+}
+
+/// From now on what is stuck is said.
+fn watch(thresholds: &[Threshold], table: &mut Table, only: Option<u32>) -> Examiner {
+    table.set_thresholds(Thresholds::with(thresholds));
+    let existing = source::dump(only).sockets;
+    let ages = existing.iter().filter_map(|socket| Some((socket, track::age(socket)?.ns)));
+    table.backdate(pipeline::monotonic_ns(), ages);
+    Examiner::start().unwrap_or_else(|error| {
+        eprintln!("sockstate: no thread to find out why connections are stuck: {error}");
+        Examiner::default()
+    })
+}
+
+fn tier(name: TierName) -> Option<Tier> {
+    match name {
+        TierName::Auto => None,
+        TierName::Fentry => Some(Tier::Fentry),
+        TierName::Kprobe => Some(Tier::Kprobe),
+        TierName::Timers => Some(Tier::Timers),
+        TierName::Estimate => Some(Tier::Estimate),
+        TierName::None => Some(Tier::None),
+    }
+}
+
+fn sight(loaded: &mut Loaded) -> Sight {
+    // They live as long as the program, and are some dozens.
+    let leak = |name: String| &*name.leak();
+    Sight {
+        minis: loaded.tier.is_exact(),
+        estimates: loaded.tier == Tier::Estimate,
+        resets: loaded.sees_resets,
+        reset_reasons: std::mem::take(&mut loaded.reset_reasons).into_iter().map(leak).collect(),
+    }
+}
+
+/// 24 bits that tell this run's connection ids from another's.
+fn instance() -> u32 {
+    let seed = pipeline::now_ns() as u64 ^ u64::from(std::process::id()) << 32;
+    (seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32
+}
+
+/// Loading took megabytes for BTF that nobody needs any more.
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes a number, keeps the heap as it is.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// The lock, unless it cannot be had for lack of a /run that we may write to.
+fn lock() -> Result<Option<File>> {
+    let Ok(mut file) = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o644)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(LOCK)
+    else {
+        return Ok(None);
+    };
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut pid = String::new();
+        // A message without the number is still a message.
+        let _ = file.read_to_string(&mut pid);
+        let message = format!(
+            "another sockstate (pid {}) is tracing; every transition would cost twice: end that one, read its output, or use --alongside",
+            pid.trim()
+        );
+        return Err(Failure { code: exit::SECOND, message }.into());
+    }
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .context("cannot write the lock")?;
+    Ok(Some(file))
+}
+
+/// What was lost, for whoever watches.
+fn report(summary: &Summary) {
+    let lost: Vec<String> = LostPlace::ALL
+        .iter()
+        .filter_map(|place| {
+            let count = *summary.lost.get(place)?;
+            (count > 0).then(|| format!("{count} ({})", place.name()))
+        })
+        .collect();
+    if !lost.is_empty() {
+        eprintln!("sockstate: {} transitions; lost {}", summary.transitions, lost.join(", "));
+    } else if std::io::stderr().is_terminal() {
+        eprintln!("sockstate: {} transitions; nothing lost", summary.transitions);
+    }
+}

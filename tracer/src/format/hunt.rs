@@ -1,0 +1,224 @@
+//! Which call paths opened what is stuck: for people, as folded stacks, as a flame graph.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Write,
+    sync::Arc,
+};
+
+use inferno::flamegraph;
+
+use super::{
+    Format,
+    look::short,
+    table::{ends, printable, sign},
+    time::Times,
+};
+use crate::model::{ConnId, Frame, Notice, Resolved, Stack, Stuck, Transition};
+
+/// How the report is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HuntStyle {
+    /// A line for each socket when it sticks, and the paths with their numbers at the end.
+    Text,
+    /// `comm;outermost;...;innermost COUNT` a line, at the end.
+    Folded,
+    /// A flame graph, at the end.
+    Svg,
+}
+
+/// A path, and how many sockets that it opened were stuck.
+struct Site {
+    stack: Option<Arc<Stack>>,
+    /// Still are, by state.
+    now: BTreeMap<&'static str, usize>,
+    ever: usize,
+}
+
+/// The format.
+pub struct HuntReport {
+    style: HuntStyle,
+    times: Times,
+    /// By the path's id; none for those whose opening was not seen.
+    sites: BTreeMap<Option<u64>, Site>,
+    /// Where each that is stuck was opened.
+    stuck: HashMap<ConnId, Option<u64>>,
+}
+
+impl HuntReport {
+    /// In this style.
+    #[must_use]
+    pub fn new(style: HuntStyle) -> Self {
+        Self { style, times: Times::clock(), sites: BTreeMap::new(), stuck: HashMap::new() }
+    }
+
+    fn stuck(&mut self, it: &Stuck, out: &mut Vec<u8>) {
+        let id = it.opened.as_ref().map(|stack| stack.id);
+        if self.stuck.insert(it.conn, id).is_some() {
+            return;
+        }
+        let site = self.sites.entry(id).or_insert_with(|| Site {
+            stack: it.opened.clone(),
+            now: BTreeMap::new(),
+            ever: 0,
+        });
+        site.ever += 1;
+        *site.now.entry(it.state.name()).or_default() += 1;
+        if self.style == HuntStyle::Text {
+            self.times.write(it.time_ns, 3, out);
+            let (local, remote) = ends(&it.tuple);
+            let opened = match &it.opened {
+                Some(stack) => format!("opened by {} at {}", printable(&stack.comm), opened_at(stack)),
+                None => "its opening was not seen".to_owned(),
+            };
+            let age = format!("{}{}", sign(it.age), short(it.age.ns));
+            let line = format!(" {:<11} {age:>6} {local:<22} {remote:<22} {opened}\n", it.state.name());
+            out.extend_from_slice(line.as_bytes());
+        }
+    }
+
+    fn resolved(&mut self, it: &Resolved) {
+        let Some(id) = self.stuck.remove(&it.conn) else { return };
+        if let Some(count) = self.sites.get_mut(&id).and_then(|site| site.now.get_mut(it.state.name())) {
+            *count = count.saturating_sub(1);
+        }
+    }
+
+    fn finish(&self, out: &mut Vec<u8>) {
+        match self.style {
+            HuntStyle::Text => out.extend_from_slice(self.text().as_bytes()),
+            HuntStyle::Folded => self.folded().iter().for_each(|line| {
+                out.extend_from_slice(line.as_bytes());
+                out.push(b'\n');
+            }),
+            HuntStyle::Svg => {
+                let mut options = flamegraph::Options::default();
+                options.title = "Call paths that opened sockets which were stuck".into();
+                options.count_name = "sockets".into();
+                let lines = self.folded();
+                // Without a line it says so in the picture, and here.
+                let _ = flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), out);
+            }
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut sites: Vec<&Site> = self.sites.values().collect();
+        sites.sort_by_key(|site| std::cmp::Reverse((site.now.values().sum::<usize>(), site.ever)));
+        let mut out = String::new();
+        for site in sites {
+            let now: Vec<String> = site
+                .now
+                .iter()
+                .filter(|(_, count)| **count > 0)
+                .map(|(state, count)| format!("{count} {} stuck in {state}", sockets(*count)))
+                .collect();
+            let still: usize = site.now.values().sum();
+            let were = match site.ever - still {
+                0 => String::new(),
+                count => format!("{count} {} no longer stuck", sockets(count)),
+            };
+            let count = [now.join(", "), were].into_iter().filter(|it| !it.is_empty()).collect::<Vec<_>>();
+            let count = count.join(", and ");
+            // Writing to a string does not fail.
+            let Some(stack) = &site.stack else {
+                let _ = writeln!(out, "\n{count}: the opening was not seen");
+                continue;
+            };
+            let were = if site.ever == 1 { "was" } else { "were" };
+            let _ = writeln!(
+                out,
+                "\n{count} {were} opened here, by {} in {} (path {:016x}):",
+                stack.by.name(),
+                printable(&stack.comm),
+                stack.id
+            );
+            for (depth, frame) in stack.frames.iter().enumerate() {
+                let _ = writeln!(out, "  {depth:>3}  {}", line(frame));
+            }
+            if !stack.complete {
+                out.push_str("       ... (the rest of the path is not known)\n");
+            }
+        }
+        if out.is_empty() {
+            out.push_str("\nnothing was stuck\n");
+        }
+        out
+    }
+
+    fn folded(&self) -> Vec<String> {
+        let site = |site: &Site| {
+            let Some(stack) = &site.stack else { return format!("opening not seen {}", site.ever) };
+            let mut parts = vec![one_part(&stack.comm)];
+            if !stack.complete {
+                parts.push("[not known]".to_owned());
+            }
+            parts.extend(stack.frames.iter().rev().map(|frame| one_part(&name(frame))));
+            format!("{} {}", parts.join(";"), site.ever)
+        };
+        self.sites.values().map(site).collect()
+    }
+}
+
+impl Format for HuntReport {
+    fn header(&mut self, _: &mut Vec<u8>) {}
+
+    fn transition(&mut self, _: u64, _: &Transition, _: &mut Vec<u8>) {}
+
+    fn notice(&mut self, _: u64, notice: &Notice, out: &mut Vec<u8>) {
+        match notice {
+            Notice::Stuck(it) => self.stuck(it, out),
+            Notice::Resolved(it) => self.resolved(it),
+            Notice::Lost(it) if self.style == HuntStyle::Text => {
+                let line = format!("lost: {} ({})\n", it.count, it.place.name());
+                out.extend_from_slice(line.as_bytes());
+            }
+            Notice::Stop(_) => self.finish(out),
+            Notice::Lost(_) | Notice::Start(_) | Notice::Snapshot(_) | Notice::Resync(_) => {}
+        }
+    }
+}
+
+fn sockets(count: usize) -> &'static str {
+    if count == 1 { "socket" } else { "sockets" }
+}
+
+/// The innermost function of the program's own with a known line, else the innermost of its own.
+#[must_use]
+pub fn opened_at(stack: &Stack) -> String {
+    // Rust's and Go's standard libraries, by the paths that they were built at.
+    const STD: [&str; 4] = ["/rustc/", "/usr/lib/rustlib/", "/usr/lib/go-", "/usr/local/go/src/"];
+    let is_std = |file: &str| STD.iter().any(|it| file.starts_with(it));
+    let is_library = |frame: &Frame| {
+        let module = frame.module.as_deref().and_then(|module| module.rsplit('/').next());
+        module
+            .is_some_and(|name| ["libc.", "libc-", "libpthread", "ld-"].iter().any(|it| name.starts_with(it)))
+            || frame.file.as_deref().is_some_and(is_std)
+    };
+    let own = || stack.frames.iter().filter(|frame| !is_library(frame));
+    let frame = own().find(|frame| frame.line.is_some()).or_else(|| own().next());
+    frame.or(stack.frames.first()).map_or_else(|| "an unknown place".into(), line)
+}
+
+fn line(frame: &Frame) -> String {
+    let name = printable(&name(frame));
+    match (&frame.file, frame.line, &frame.module) {
+        (Some(file), Some(line), _) => format!("{name} ({}:{line})", printable(file)),
+        (_, _, Some(module)) if frame.function.is_some() => format!("{name} ({})", printable(module)),
+        _ => name,
+    }
+}
+
+/// The function, else where its code is.
+fn name(frame: &Frame) -> String {
+    match (&frame.function, &frame.module) {
+        (Some(function), _) => function.clone(),
+        (None, Some(module)) => format!("{module}+{:#x}", frame.offset),
+        (None, None) => format!("{:#x}", frame.offset),
+    }
+}
+
+/// Folded stacks have no way to write these.
+fn one_part(text: &str) -> String {
+    printable(text).replace(';', ":").replace('\n', " ")
+}

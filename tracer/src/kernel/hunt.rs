@@ -1,0 +1,107 @@
+//! The hooks that take the stack of whoever opens a connection; attached for `hunt` only.
+
+use aya::programs::{KProbe, TracePoint};
+use sockstate_abi::abi::{ABSENT, Hunt as Constants};
+
+use super::load::{Attempt, KernelError, LoadError, Loaded, attach_tp_btf, chain};
+
+/// Whose stacks are taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hunt {
+    /// This process's only.
+    pub pid: Option<u32>,
+    /// Only those of processes with this name.
+    pub comm: Option<String>,
+    /// Most of one process in a second.
+    pub rate: u32,
+}
+
+/// `struct pt_regs` of asm/ptrace.h: where pc, sp, fp and lr are, in words.
+#[cfg(target_arch = "x86_64")]
+const REGISTERS: [Option<u32>; 4] = [Some(16), Some(19), Some(4), None];
+#[cfg(target_arch = "aarch64")]
+const REGISTERS: [Option<u32>; 4] = [Some(32), Some(31), Some(29), Some(30)];
+
+/// What the programs are told.
+pub(super) fn constants(hunt: Option<&Hunt>) -> Constants {
+    let [pc, sp, fp, lr] = REGISTERS.map(|word| word.map_or(ABSENT, |word| word * 8));
+    let mut constants = Constants { pc, sp, fp, lr, ..Constants::default() };
+    if let Some(hunt) = hunt {
+        constants.pid = hunt.pid.unwrap_or(0);
+        constants.rate = hunt.rate;
+        let comm = hunt.comm.as_deref().unwrap_or_default();
+        // The kernel keeps 15 bytes of a name.
+        for (to, from) in constants.comm[..15].iter_mut().zip(comm.bytes()) {
+            *to = from;
+        }
+    }
+    constants
+}
+
+const CONNECT: &str = "tp_btf/inet_sock_set_state (stacks)";
+const ACCEPT: &str = "kprobe/inet_csk_accept";
+const CALLS: [&str; 2] = ["sys_exit_accept", "sys_exit_accept4"];
+
+impl Loaded {
+    /// Takes stacks from now on. What cannot be had, and what it costs instead, is added to `degraded`.
+    ///
+    /// # Errors
+    /// This kernel does not show the stacks of those who connect.
+    pub fn hunt(&mut self) -> Result<(), KernelError> {
+        let connect = match &self.btf {
+            Some(btf) => attach_tp_btf(&mut self.ebpf, "opened_by_connect", "inet_sock_set_state", btf)
+                .map_err(|error| chain(&*error)),
+            None => Err("no BTF".into()),
+        };
+        self.tried(CONNECT, "who connects", connect.as_ref().err());
+        match connect {
+            Ok(link) => self.links.keep(link),
+            Err(error) => {
+                let reason = format!("{CONNECT}: {error} (stacks need bpf_task_pt_regs, Linux 5.15)");
+                return Err(KernelError::Unsupported { reason });
+            }
+        }
+        let accept = self.accept().map_err(|error| chain(&*error));
+        self.tried(ACCEPT, "who accepts", accept.as_ref().err());
+        if let Err(reason) = accept {
+            let calls = self.accept_calls().map_err(|error| chain(&*error));
+            self.tried("tracepoint/syscalls/sys_exit_accept4", "who accepts", calls.as_ref().err());
+            self.degraded.push(match calls {
+                Ok(()) => format!(
+                    "accepts are seen at the end of the system call ({reason}): every system call of the host is a little slower meanwhile, and io_uring's accepts are not seen"
+                ),
+                Err(error) => format!("accepts are not seen ({reason}; {error})"),
+            });
+        }
+        Ok(())
+    }
+
+    fn tried(&mut self, hook: &str, purpose: &'static str, error: Option<&String>) {
+        self.attempts.push(Attempt { hook: hook.into(), purpose, error: error.cloned() });
+    }
+
+    fn accept(&mut self) -> Result<(), LoadError> {
+        let program: &mut KProbe =
+            self.ebpf.program_mut("opened_by_accept").ok_or("the object lacks the program")?.try_into()?;
+        program.load()?;
+        let link = program.attach("inet_csk_accept", 0)?;
+        let link = program.take_link(link)?;
+        self.links.keep(link);
+        Ok(())
+    }
+
+    fn accept_calls(&mut self) -> Result<(), LoadError> {
+        let program: &mut TracePoint = self
+            .ebpf
+            .program_mut("opened_by_accept_call")
+            .ok_or("the object lacks the program")?
+            .try_into()?;
+        program.load()?;
+        for call in CALLS {
+            let link = program.attach("syscalls", call)?;
+            let link = program.take_link(link)?;
+            self.links.keep(link);
+        }
+        Ok(())
+    }
+}

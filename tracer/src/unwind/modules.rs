@@ -1,0 +1,80 @@
+//! The unwind tables of executables and libraries, read once each.
+
+use std::{collections::HashMap, fs::File, ops::Range, os::unix::fs::MetadataExt, path::Path, sync::Arc};
+
+use framehop::{ExplicitModuleSectionInfo, Module};
+use object::{
+    CompressionFormat, Object, ObjectSection, ObjectSegment, ReadCache, SegmentFlags, elf::PF_X,
+    read::File as ElfFile,
+};
+
+/// A section's bytes; processes share them.
+pub(super) type Bytes = Arc<[u8]>;
+
+/// What unwinding needs of one file.
+pub(super) struct Tables {
+    sections: ExplicitModuleSectionInfo<Bytes>,
+    /// File offsets and addresses of what is loaded as code, from whole pages on. Other segments may share those pages.
+    segments: Vec<(Range<u64>, u64)>,
+}
+
+/// Device, inode and time of change: what is at a path may be another file tomorrow.
+type FileId = (u64, u64, i64);
+
+/// All that were read.
+#[derive(Default)]
+pub(super) struct Modules(HashMap<FileId, Option<Arc<Tables>>>);
+
+impl Modules {
+    /// The tables of the file at `path`; none where it cannot be read or is no ELF.
+    pub(super) fn tables(&mut self, path: &Path) -> Option<Arc<Tables>> {
+        let file = File::open(path).ok()?;
+        let metadata = file.metadata().ok()?;
+        let id = (metadata.dev(), metadata.ino(), metadata.mtime());
+        self.0.entry(id).or_insert_with(|| read(file).map(Arc::new)).clone()
+    }
+}
+
+impl Tables {
+    /// As part of a process that has the file's bytes from `offset` on at `range`.
+    pub(super) fn at(&self, range: Range<u64>, offset: u64) -> Option<Module<Bytes>> {
+        let (file, address) = self.segments.iter().find(|(file, _)| file.contains(&offset))?;
+        let base = range.start.wrapping_sub(offset - file.start).wrapping_sub(*address);
+        Some(Module::new(String::new(), range, base, self.sections.clone()))
+    }
+}
+
+fn read(file: File) -> Option<Tables> {
+    let cache = ReadCache::new(file);
+    let elf = ElfFile::parse(&cache).ok()?;
+    let range = |name: &str| {
+        let section = elf.section_by_name(name)?;
+        Some(section.address()..section.address() + section.size())
+    };
+    let data = |name: &str| {
+        let section = elf.section_by_name(name)?;
+        let plain = section.compressed_file_range().ok()?.format == CompressionFormat::None;
+        // Debian strips .eh_frame of separate debug files to nothing: an empty table is none.
+        section.data().ok().filter(|data| plain && !data.is_empty()).map(Bytes::from)
+    };
+    let sections = ExplicitModuleSectionInfo {
+        base_svma: 0,
+        text_svma: range(".text"),
+        got_svma: range(".got"),
+        eh_frame_svma: range(".eh_frame"),
+        eh_frame: data(".eh_frame"),
+        eh_frame_hdr_svma: range(".eh_frame_hdr"),
+        eh_frame_hdr: data(".eh_frame_hdr"),
+        debug_frame: data(".debug_frame"),
+        ..ExplicitModuleSectionInfo::default()
+    };
+    let segments = elf
+        .segments()
+        .filter(|segment| matches!(segment.flags(), SegmentFlags::Elf { p_flags } if p_flags & PF_X != 0))
+        .map(|segment| {
+            let (offset, len) = segment.file_range();
+            (offset & !0xfff..offset + len, segment.address() - (offset & 0xfff))
+        })
+        .collect();
+    Some(Tables { sections, segments })
+}
