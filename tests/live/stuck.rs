@@ -33,6 +33,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test("stuck: older than the tracer, by the kernel's clock", older),
         test("stuck: thresholds, groups and the plugin's answer", thresholds),
         test("stuck: in a namespace of another process, by commands that go there", foreign),
+        test("stuck: held in another pid namespace", other_pids),
+        test("stuck: what ss -tanpei shows, line by line", against_ss),
         test("stuck: without root it says what it cannot see", unprivileged),
         test("sockets: what /proc/net/tcp shows, and who holds each", sockets),
         test("sockets: filters and order", filters),
@@ -326,6 +328,101 @@ fn foreign() {
             check_commands(&found[0], &holders(&found[0]));
         }
         done.send(()).expect("send");
+    });
+}
+
+/// The holder is number 1 in a namespace of its own; records have its number in ours.
+fn other_pids() {
+    in_lab(|netns| {
+        let (_listener, client, server) = Kind::V4.pair(fresh_port());
+        let number = keep_over_exec(&server);
+        let start = || {
+            // SAFETY: takes a number; concerns the children of this thread only.
+            assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWPID) }, 0);
+            Actor::start("holder", number)
+        };
+        let mut child = std::thread::scope(|scope| scope.spawn(start).join()).expect("actor");
+        child.hear();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.pid())).expect("status");
+        let numbers = status.lines().find(|line| line.starts_with("NSpid:")).expect("NSpid");
+        assert_eq!(numbers, format!("NSpid:\t{}\t1", child.pid()));
+        drop((client, server));
+        wait_for_states(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
+        let found = look(netns, &["close-wait", "--older-than", "0"]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(holders(&found[0]), [(u64::from(child.pid()), number as u64)]);
+        assert_eq!(found[0]["reason"], "held_by_child");
+        child.end();
+    });
+}
+
+/// Unread bytes, age in ms, descriptors by process: by the peer's port.
+type Shown = BTreeMap<u64, (u64, i64, Vec<(u64, u64)>)>;
+
+fn shown_by_ss() -> Shown {
+    let output = Command::new("ss").args(["-HOtanpei", "state", "close-wait"]).output().expect("ss");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let number = |text: &str| {
+        let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse::<u64>().expect("a number")
+    };
+    let line = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let port = fields[3].rsplit(':').next().map(number).expect("port");
+        let mut held: Vec<(u64, u64)> = line
+            .split("pid=")
+            .skip(1)
+            .map(|rest| (number(rest), rest.split_once("fd=").map(|(_, fd)| number(fd)).expect("fd")))
+            .collect();
+        held.sort_unstable();
+        let age = line.split_once("lastack:").map_or(0, |(_, ms)| number(ms));
+        // In CLOSE_WAIT the FIN counts as a byte until it is read.
+        (port, (number(fields[0]).saturating_sub(1), age as i64, held))
+    };
+    text.lines().map(line).collect()
+}
+
+fn against_ss() {
+    if !Command::new("ss").arg("-V").output().is_ok_and(|it| it.status.success()) {
+        return crate::skip("needs ss");
+    }
+    in_lab(|netns| {
+        let port = fresh_port();
+        let listener = Kind::V4.listen(port);
+        let mut kept = Vec::new();
+        for bytes in [0, 1, 77, 5000] {
+            let mut client = Kind::V4.connect(port).expect("connect");
+            kept.push(listener.accept().expect("accept").0);
+            client.write_all(&vec![7; bytes]).expect("write");
+            if bytes == 77 {
+                // A second holder, and a second descriptor of the same one.
+                kept.push(kept[kept.len() - 1].try_clone().expect("dup"));
+            }
+        }
+        // Never accepted.
+        drop(Kind::V4.connect(port).expect("connect"));
+        let inherited = kept[0].try_clone().expect("dup");
+        let mut child = Actor::start("holder", keep_over_exec(&inherited));
+        child.hear();
+        // Else every command inherits it.
+        drop(inherited);
+        // Old enough that an age of nothing would be noticed.
+        while look(netns, &["close-wait", "--older-than", "0.4"]).len() < 5 {}
+        let begin = std::time::Instant::now();
+        let ours = look(netns, &["close-wait", "--older-than", "0"]);
+        let theirs = shown_by_ss();
+        let between = begin.elapsed().as_millis() as i64;
+        assert_eq!((ours.len(), theirs.len()), (5, 5));
+        for it in &ours {
+            let (unread, age, held) = &theirs[&it["remote"]["port"].as_u64().expect("port")];
+            assert_eq!(it["unread_bytes"], *unread, "{it}");
+            assert_eq!(holders(it), *held, "{it}");
+            let off = age - (it["age_ns"].as_u64().expect("age") / 1_000_000) as i64;
+            assert!((-100..=100 + between).contains(&off), "off by {off} ms, {between} ms later: {it}");
+        }
+        assert_eq!(theirs.values().filter(|(_, _, held)| held.is_empty()).count(), 1);
+        assert!(theirs.values().any(|(_, _, held)| held.len() == 2));
+        child.end();
     });
 }
 

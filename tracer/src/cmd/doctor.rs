@@ -71,6 +71,9 @@ fn examine(args: &DoctorArgs) -> Findings {
                 }
                 findings.attempts.push(Attempt { hook: hook.into(), purpose, error });
             }
+            let hunt = loaded.hunt().err().map(|error| error.to_string());
+            findings.attempts.append(&mut loaded.attempts);
+            findings.degraded.extend(hunt.into_iter().chain(loaded.degraded).map(|it| format!("hunt: {it}")));
         }
         Err(error) => findings.advice.push(error.to_string()),
     }

@@ -4,8 +4,16 @@
 use std::{
     collections::{HashMap, HashSet},
     fs,
-    io::ErrorKind,
+    mem::MaybeUninit,
+    num::NonZeroUsize,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
+    thread,
+};
+
+use rustix::{
+    fs::{Dir, Mode, OFlags, open, readlinkat_raw},
+    io::Errno,
 };
 
 use crate::model::{Holder, Process, Watch};
@@ -14,7 +22,11 @@ use crate::model::{Holder, Process, Watch};
 const EVENTS: [(u32, &str); 5] =
     [(1, "EPOLLIN"), (4, "EPOLLOUT"), (0x2000, "EPOLLRDHUP"), (8, "EPOLLERR"), (0x10, "EPOLLHUP")];
 
-const EPOLL: &str = "anon_inode:[eventpoll]";
+const EPOLL: &[u8] = b"anon_inode:[eventpoll]";
+/// Longer names are neither sockets nor epolls.
+const TARGET: usize = 64;
+/// A host has other work.
+const MOST_THREADS: usize = 4;
 
 /// The descriptors of all processes that are sockets of interest.
 #[derive(Default)]
@@ -29,6 +41,43 @@ pub struct Holders {
     watches: HashMap<u32, Option<HashMap<u64, u32>>>,
 }
 
+/// What some processes have open.
+#[derive(Default)]
+struct Descriptors {
+    /// Inode, pid, descriptor.
+    sockets: Vec<(u64, u32, u32)>,
+    /// Pid, descriptor.
+    epolls: Vec<(u32, u32)>,
+    hidden: bool,
+}
+
+impl Descriptors {
+    /// Adds those of a process.
+    fn read(&mut self, root: &Path, pid: u32, wanted: &HashSet<u64>) {
+        let path = root.join("proc").join(pid.to_string()).join("fd");
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = match open(&path, flags, Mode::empty()) {
+            Ok(directory) => directory,
+            Err(error) => {
+                self.hidden |= error == Errno::ACCESS;
+                return;
+            }
+        };
+        let Ok(mut entries) = Dir::read_from(&directory) else { return };
+        let mut room = [MaybeUninit::uninit(); TARGET];
+        while let Some(Ok(entry)) = entries.next() {
+            let fd = entry.file_name().to_str().ok().and_then(|name| name.parse::<u32>().ok());
+            let target = readlinkat_raw(&directory, entry.file_name(), &mut room);
+            let (Some(fd), Ok((target, _))) = (fd, target) else { continue };
+            if let Some(inode) = socket_inode(target).filter(|inode| wanted.contains(inode)) {
+                self.sockets.push((inode, pid, fd));
+            } else if target == EPOLL {
+                self.epolls.push((pid, fd));
+            }
+        }
+    }
+}
+
 impl Holders {
     /// Looks through `root`/proc for descriptors of these inodes.
     #[must_use]
@@ -37,25 +86,30 @@ impl Holders {
         if wanted.is_empty() {
             return found;
         }
-        for entry in fs::read_dir(root.join("proc")).into_iter().flatten().flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
-                continue;
-            };
-            let descriptors = match fs::read_dir(entry.path().join("fd")) {
-                Ok(descriptors) => descriptors,
-                Err(error) => {
-                    found.hidden |= error.kind() == ErrorKind::PermissionDenied;
-                    continue;
-                }
-            };
-            for descriptor in descriptors.flatten() {
-                let fd = descriptor.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
-                let (Some(fd), Some(target)) = (fd, target(&descriptor.path())) else { continue };
-                if let Some(inode) = socket_inode(&target).filter(|inode| wanted.contains(inode)) {
-                    found.by_inode.entry(inode).or_default().push((pid, fd));
-                } else if target == EPOLL {
-                    found.epolls.entry(pid).or_default().push(fd);
-                }
+        let processes = fs::read_dir(root.join("proc")).into_iter().flatten().flatten();
+        let pids: Vec<u32> = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MOST_THREADS);
+        // Neighbours were often started together and have as many descriptors: every thread takes some.
+        let part = |first: usize| {
+            let mut descriptors = Descriptors::default();
+            pids.iter().skip(first).step_by(threads).for_each(|&pid| descriptors.read(root, pid, wanted));
+            descriptors
+        };
+        let parts: Vec<Descriptors> = thread::scope(|scope| {
+            let started: Vec<_> = (1..threads).map(|first| scope.spawn(move || part(first))).collect();
+            let own = part(0);
+            // A part whose thread failed is hidden.
+            let failed = |_| Descriptors { hidden: true, ..Descriptors::default() };
+            let others = started.into_iter().map(|it| it.join().unwrap_or_else(failed));
+            std::iter::once(own).chain(others).collect()
+        });
+        for part in parts {
+            found.hidden |= part.hidden;
+            for (inode, pid, fd) in part.sockets {
+                found.by_inode.entry(inode).or_default().push((pid, fd));
+            }
+            for (pid, fd) in part.epolls {
+                found.epolls.entry(pid).or_default().push(fd);
             }
         }
         found.by_inode.values_mut().for_each(|list| list.sort_unstable());
@@ -89,7 +143,10 @@ impl Holders {
             let found = process(root, pid);
             let path = root.join("proc").join(pid.to_string()).join("fd").join(fd.to_string());
             // Asked last: if the pid was passed on in between, what was read is another process's.
-            found.filter(|_| target(&path).as_deref().and_then(socket_inode) == Some(inode))
+            found.filter(|_| {
+                let target = fs::read_link(&path).unwrap_or_default();
+                socket_inode(target.as_os_str().as_bytes()) == Some(inode)
+            })
         };
         let unnamed = || Process { pid, comm: String::new(), exe: None, parent: 0 };
         self.processes.entry(pid).or_insert_with(|| read().unwrap_or_else(unnamed)).clone()
@@ -102,13 +159,9 @@ impl Holders {
     }
 }
 
-/// What a descriptor is.
-fn target(descriptor: &Path) -> Option<String> {
-    fs::read_link(descriptor).ok()?.into_os_string().into_string().ok()
-}
-
-fn socket_inode(target: &str) -> Option<u64> {
-    target.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+fn socket_inode(target: &[u8]) -> Option<u64> {
+    let digits = target.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 fn process(root: &Path, pid: u32) -> Option<Process> {
