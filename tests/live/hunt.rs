@@ -23,6 +23,7 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("hunt: the paths of connect and of accept", paths),
         test("hunt: stuck sockets counted by the paths that it writes", grouped),
+        test("hunt: only what is opened by whom one names", whose),
         test("hunt: more than the rate is lost, and said to be", rate),
         test("hunt: C without frame pointers, to the line", || c(&["-fomit-frame-pointer"])),
         test("hunt: C with frame pointers and no tables", || {
@@ -128,6 +129,33 @@ fn paths() {
         assert_eq!(paths.len(), 4);
         paths.dedup();
         assert_eq!(paths.len(), 2, "one path for each of the two places: {paths:?}");
+    });
+}
+
+fn whose() {
+    in_lab(|netns| {
+        if !can_hunt(netns) {
+            return;
+        }
+        let port = fresh_port();
+        let listener = Kind::V4.listen(port);
+        let own = std::process::id().to_string();
+        let mut ours = hunt(netns, &["--pid", &own]);
+        let others = hunt(netns, &["--pid", "1"]);
+        let mut both = hunt(netns, &["--pid", "1", "--pid", &own]);
+        let nobody = hunt(netns, &["--comm", "no such name"]);
+        let client = Kind::V4.connect(port).expect("connect");
+        let kept = leaks_by_accept(&listener);
+        drop(client);
+        // Each in its own second.
+        ours.wait_for(is_stuck);
+        both.wait_for(is_stuck);
+        drop(kept);
+        ours.wait_for(|record| record["kind"] == "resolved");
+        for (story, wanted) in [(ours.stop(), 1), (both.stop(), 1), (others.stop(), 0), (nobody.stop(), 0)] {
+            assert_eq!(story.of("stuck").filter(|it| !it["opened"].is_null()).count(), wanted);
+            assert_eq!((story.of("stuck").count(), story.of("resolved").count()), (wanted, wanted));
+        }
     });
 }
 

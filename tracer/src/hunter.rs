@@ -2,7 +2,7 @@
 //! keeps those that reading other processes' mappings needs.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     path::PathBuf,
     sync::{
@@ -27,6 +27,8 @@ pub struct Hunter {
     found: Receiver<(ConnId, Option<Arc<Stack>>)>,
     /// Of connections that live; none for one that is not unwound yet.
     stacks: HashMap<ConnId, Option<Arc<Stack>>>,
+    /// Those that were said to be stuck.
+    stuck: HashSet<ConnId>,
     pending: usize,
     lost: u64,
     pids: Vec<u32>,
@@ -49,7 +51,8 @@ impl Hunter {
                 }
             }
         })?;
-        Ok(Self { openings, found, stacks: HashMap::new(), pending: 0, lost: 0, pids, comms })
+        let (stacks, stuck) = (HashMap::new(), HashSet::new());
+        Ok(Self { openings, found, stacks, stuck, pending: 0, lost: 0, pids, comms })
     }
 
     /// This connection was opened.
@@ -81,10 +84,18 @@ impl Hunter {
         self.stacks.get(&conn).cloned().flatten()
     }
 
-    /// Whether it counts.
-    #[must_use]
-    pub fn wants(&self, conn: ConnId) -> bool {
-        (self.pids.is_empty() && self.comms.is_empty()) || self.stacks.contains_key(&conn)
+    /// It is stuck: whether that counts.
+    pub fn stuck(&mut self, conn: ConnId) -> bool {
+        let wanted = (self.pids.is_empty() && self.comms.is_empty()) || self.stacks.contains_key(&conn);
+        if wanted {
+            self.stuck.insert(conn);
+        }
+        wanted
+    }
+
+    /// It no longer is: whether it counted.
+    pub fn resolved(&mut self, conn: ConnId) -> bool {
+        self.stuck.remove(&conn)
     }
 
     /// Openings whose call path could not be found.

@@ -402,7 +402,7 @@ impl Pipeline {
     /// Says it, with where it was opened where that is wanted.
     fn stuck(&mut self, mut stuck: Stuck) {
         if let Some(hunter) = &mut self.hunter {
-            if !hunter.wants(stuck.conn) {
+            if !hunter.stuck(stuck.conn) {
                 return;
             }
             stuck.opened = hunter.stack(stuck.conn);
@@ -434,16 +434,17 @@ impl Pipeline {
         self.resync = Some(resync);
     }
 
-    /// Whether something new was lost.
+    /// Whether the table may have missed something.
     fn losses(&mut self) -> Result<bool, PipelineError> {
         let before: u64 = self.writer.summary.lost.values().sum();
         let losses = self.source.losses()?;
         self.writer.lost(LostPlace::Ring, losses.ring, now_ns());
         self.writer.lost(LostPlace::Evidence, losses.evidence, now_ns());
         self.writer.lost(LostPlace::Recursion, losses.recursion, now_ns());
+        let lost = self.writer.summary.lost.values().sum::<u64>() > before;
         let not_unwound = self.hunter.as_ref().map_or(0, Hunter::lost);
         self.writer.lost(LostPlace::Stack, losses.stacks + not_unwound, now_ns());
-        Ok(self.writer.summary.lost.values().sum::<u64>() > before)
+        Ok(lost)
     }
 
     /// Everything that the kernel handed over still goes out; a reader that takes nothing gets some seconds, and a
@@ -529,7 +530,9 @@ fn route(
         }
         Applied::Resolved(resolved) => {
             // Nothing is said of what moved on while it was being looked at.
-            if router.wants_resolved(&resolved) && !examiner.acquit(resolved.conn) {
+            let unsaid = examiner.acquit(resolved.conn);
+            let counts = hunter.as_mut().is_none_or(|hunter| hunter.resolved(resolved.conn));
+            if router.wants_resolved(&resolved) && !unsaid && counts {
                 writer.notice(&Notice::Resolved(resolved));
             }
         }
