@@ -49,6 +49,16 @@ fn can_hunt(netns: u64) -> bool {
     true
 }
 
+/// In a namespace of its own, where one can hunt: its number, a port, who listens there.
+fn with_listener(work: impl FnOnce(u64, u16, Socket) + Send) {
+    in_lab(|netns| {
+        if can_hunt(netns) {
+            let port = fresh_port();
+            work(netns, port, Kind::V4.listen(port));
+        }
+    });
+}
+
 fn hunt(netns: u64, args: &[&str]) -> Tracer {
     let netns = netns.to_string();
     let mut command = sockstate();
@@ -78,12 +88,7 @@ fn is_stuck(record: &Value) -> bool {
 }
 
 fn paths() {
-    in_lab(|netns| {
-        if !can_hunt(netns) {
-            return;
-        }
-        let port = fresh_port();
-        let listener = Kind::V4.listen(port);
+    with_listener(|netns, port, listener| {
         let mut tracer = hunt(netns, &[]);
         let mut kept = Vec::new();
         // Not unrolled: each copy of the call would be another place.
@@ -133,12 +138,7 @@ fn paths() {
 }
 
 fn whose() {
-    in_lab(|netns| {
-        if !can_hunt(netns) {
-            return;
-        }
-        let port = fresh_port();
-        let listener = Kind::V4.listen(port);
+    with_listener(|netns, port, listener| {
         let own = std::process::id().to_string();
         let mut ours = hunt(netns, &["--pid", &own]);
         let others = hunt(netns, &["--pid", "1"]);
@@ -160,12 +160,7 @@ fn whose() {
 }
 
 fn rate() {
-    in_lab(|netns| {
-        if !can_hunt(netns) {
-            return;
-        }
-        let port = fresh_port();
-        let listener = Kind::V4.listen(port);
+    with_listener(|netns, port, listener| {
         let mut tracer = hunt(netns, &["--rate", "1"]);
         // Both ends are this process's: ten openings, far quicker than in a second each.
         let kept: Vec<Socket> = (0..5)
@@ -218,14 +213,9 @@ fn programs() -> &'static Path {
 
 /// `stuck` names the same place, from what a hunt writes while it still runs.
 fn grouped() {
-    in_lab(|netns| {
-        if !can_hunt(netns) {
-            return;
-        }
+    with_listener(|netns, port, listener| {
         let file = tempfile::NamedTempFile::new().expect("file");
         let name = file.path().to_str().expect("UTF-8");
-        let port = fresh_port();
-        let listener = Kind::V4.listen(port);
         // One writes into the file, the other tells when.
         let mut command = sockstate();
         let number = netns.to_string();
