@@ -83,8 +83,9 @@ fn functions(record: &Value) -> Vec<String> {
     frames.iter().map(name).collect()
 }
 
+/// Said for the first time; a slow machine hears reminders too.
 fn is_stuck(record: &Value) -> bool {
-    record["kind"] == "stuck"
+    record["kind"] == "stuck" && record["times"] == 1
 }
 
 fn paths() {
@@ -116,9 +117,10 @@ fn paths() {
         drop((client, kept));
         let story = tracer.stop();
         assert_eq!(story.of("transition").count(), 0, "a hunt tells what is stuck only");
-        assert_eq!(story.of("lost").count(), 0);
+        let lost: Vec<&Value> = story.of("lost").collect();
+        assert!(lost.is_empty(), "{lost:?}");
         let mut paths = Vec::new();
-        for record in story.of("stuck") {
+        for record in story.of("stuck").filter(|it| is_stuck(it)) {
             schema::check(record);
             let (by, wanted) = if record["remote"]["port"] == port {
                 ("connect", "leaks_by_connect")
@@ -153,8 +155,9 @@ fn whose() {
         drop(kept);
         ours.wait_for(|record| record["kind"] == "resolved");
         for (story, wanted) in [(ours.stop(), 1), (both.stop(), 1), (others.stop(), 0), (nobody.stop(), 0)] {
-            assert_eq!(story.of("stuck").filter(|it| !it["opened"].is_null()).count(), wanted);
-            assert_eq!((story.of("stuck").count(), story.of("resolved").count()), (wanted, wanted));
+            let stuck: Vec<&Value> = story.of("stuck").filter(|it| is_stuck(it)).collect();
+            assert!(stuck.iter().all(|it| !it["opened"].is_null()), "{stuck:?}");
+            assert_eq!((stuck.len(), story.of("resolved").count()), (wanted, wanted));
         }
     });
 }
@@ -176,7 +179,7 @@ fn rate() {
         let story = tracer.stop();
         let lost: u64 =
             story.of("lost").filter(|it| it["place"] == "stack").filter_map(|it| it["count"].as_u64()).sum();
-        let seen = story.of("stuck").filter(|it| !it["opened"].is_null()).count();
+        let seen = story.of("stuck").filter(|it| is_stuck(it) && !it["opened"].is_null()).count();
         assert!((1..=9).contains(&lost), "{lost}");
         assert!(seen as u64 <= 10 - lost, "{seen} with a path, {lost} lost, of 10");
     });
