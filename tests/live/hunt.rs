@@ -33,8 +33,6 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-const STICKS: [&str; 2] = ["--threshold", "CLOSE_WAIT=1s"];
-
 /// False, and the test is skipped, where the kernel cannot show stacks.
 fn can_hunt(netns: u64) -> bool {
     let netns = netns.to_string();
@@ -59,11 +57,15 @@ fn with_listener(work: impl FnOnce(u64, u16, Socket) + Send) {
     });
 }
 
-fn hunt(netns: u64, args: &[&str]) -> Tracer {
-    let netns = netns.to_string();
+fn command(netns: u64, args: &[&str]) -> Command {
     let mut command = sockstate();
-    command.args(["hunt", "--alongside", "--format", "json", "--netns", &netns]).args(STICKS).args(args);
-    Tracer::spawn(&mut command)
+    command.args(["hunt", "--alongside", "--format", "json", "--threshold", "CLOSE_WAIT=1s", "--netns"]);
+    command.arg(netns.to_string()).args(args);
+    command
+}
+
+fn hunt(netns: u64, args: &[&str]) -> Tracer {
+    Tracer::spawn(&mut command(netns, args))
 }
 
 #[inline(never)]
@@ -219,11 +221,9 @@ fn grouped() {
     with_listener(|netns, port, listener| {
         let file = tempfile::NamedTempFile::new().expect("file");
         let name = file.path().to_str().expect("UTF-8");
-        // One writes into the file, the other tells when.
-        let mut command = sockstate();
         let number = netns.to_string();
-        command.args(["hunt", "--alongside", "--format", "json", "--netns", &number, "--output", name]);
-        let mut writer = command.args(STICKS).stderr(Stdio::null()).spawn().expect("sockstate");
+        let mut writer =
+            command(netns, &["--output", name]).stderr(Stdio::null()).spawn().expect("sockstate");
         let written = |kind: &str| {
             let text = std::fs::read_to_string(name).expect("file");
             text.contains(&format!("\"kind\":\"{kind}\""))

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::{
     filter,
-    session::{self, Hunted, Session},
+    session::{self, Session},
 };
 use crate::{
     cli::{HuntArgs, HuntFormat},
@@ -20,15 +20,8 @@ use crate::{
 /// Runs it.
 pub(super) fn run(args: &HuntArgs) -> Result<ExitCode> {
     let filter = filter(&args.select)?;
-    let (pids, comms) = (filter.pids.clone(), filter.comms.clone());
-    let only = |list: &[u32]| if let [pid] = list { Some(*pid) } else { None };
-    let hunt = Hunt {
-        // Where several are named, all are taken and the others dropped behind the ring.
-        pid: only(&pids),
-        comm: if let [comm] = &comms[..] { Some(comm.clone()) } else { None },
-        rate: args.rate,
-    };
     // Who opens a connection counts here, not whose the listener is.
+    let hunt = Hunt { pids: filter.pids, comms: filter.comms, rate: args.rate };
     let filter = Filter { pids: Vec::new(), comms: Vec::new(), ..filter };
     let open = || {
         let output = session::output(args.output.as_deref())?;
@@ -39,7 +32,7 @@ pub(super) fn run(args: &HuntArgs) -> Result<ExitCode> {
             snapshot: false,
             thresholds: Some(&args.threshold),
             limits: Limits { duration: args.duration, count: None },
-            hunt: Some(Hunted { hunt, pids, comms }),
+            hunt: Some(hunt),
             format: format(args, &output),
             output,
         })

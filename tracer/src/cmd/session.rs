@@ -42,16 +42,9 @@ pub(super) struct Session<'a> {
     pub(super) thresholds: Option<&'a [Threshold]>,
     pub(super) limits: Limits,
     /// Where connections are opened is wanted, in place of transitions.
-    pub(super) hunt: Option<Hunted>,
+    pub(super) hunt: Option<Hunt>,
     pub(super) output: Output,
     pub(super) format: Box<dyn Format>,
-}
-
-/// Whose openings count.
-pub(super) struct Hunted {
-    pub(super) hunt: Hunt,
-    pub(super) pids: Vec<u32>,
-    pub(super) comms: Vec<String>,
 }
 
 /// Opens where the records go.
@@ -91,7 +84,7 @@ async fn trace(session: Session<'_>) -> Result<Summary> {
         btf: args.btf.clone(),
         ring_bytes: args.ring_size,
         filter: filter.clone(),
-        hunt: hunt.as_ref().map(|it| it.hunt.clone()),
+        hunt: hunt.clone(),
     };
     let mut loaded = kernel::load(&request).map_err(Failure::from)?;
     kernel::show_diagnostics(&mut loaded);
@@ -104,9 +97,9 @@ async fn trace(session: Session<'_>) -> Result<Summary> {
         table.apply(&event, &mut enricher, &mut |_: Applied| {});
     });
     let hunter = match hunt {
-        Some(hunted) => {
+        Some(hunt) => {
             loaded.hunt().map_err(Failure::from)?;
-            Some(Hunter::start(hunted.pids, hunted.comms).context("cannot start a thread to unwind stacks")?)
+            Some(Hunter::start(hunt.pids, hunt.comms).context("cannot start a thread to unwind stacks")?)
         }
         None => None,
     };

@@ -8,10 +8,10 @@ use super::load::{Attempt, KernelError, LoadError, Loaded, attach_tp_btf, chain}
 /// Whose stacks are taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hunt {
-    /// This process's only.
-    pub pid: Option<u32>,
-    /// Only those of processes with this name.
-    pub comm: Option<String>,
+    /// These processes' only; all where none is named. Of several the programs take everybody's: user space tells them apart.
+    pub pids: Vec<u32>,
+    /// Only those of processes with these names.
+    pub comms: Vec<String>,
     /// Most of one process in a second.
     pub rate: u32,
 }
@@ -27,12 +27,15 @@ pub(super) fn constants(hunt: Option<&Hunt>) -> Constants {
     let [pc, sp, fp, lr] = REGISTERS.map(|word| word.map_or(ABSENT, |word| word * 8));
     let mut constants = Constants { pc, sp, fp, lr, ..Constants::default() };
     if let Some(hunt) = hunt {
-        constants.pid = hunt.pid.unwrap_or(0);
         constants.rate = hunt.rate;
-        let comm = hunt.comm.as_deref().unwrap_or_default();
-        // The kernel keeps 15 bytes of a name.
-        for (to, from) in constants.comm[..15].iter_mut().zip(comm.bytes()) {
-            *to = from;
+        if let [pid] = hunt.pids[..] {
+            constants.pid = pid;
+        }
+        if let [comm] = &hunt.comms[..] {
+            // The kernel keeps 15 bytes of a name.
+            for (to, from) in constants.comm[..15].iter_mut().zip(comm.bytes()) {
+                *to = from;
+            }
         }
     }
     constants
