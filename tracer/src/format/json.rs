@@ -9,7 +9,7 @@ use super::{
     Format,
     community_id::community_id,
     errno,
-    line::{Line, Piece, hex},
+    line::{Line, Piece, append, hex},
     look,
     time::Times,
 };
@@ -45,7 +45,6 @@ impl Pieces {
 /// The format.
 pub struct Json {
     times: Times,
-    line: Line,
     /// Both states, and the key of what follows them, by the states.
     pairs: Vec<Option<Piece<112>>>,
     roles: [Piece<32>; 4],
@@ -64,7 +63,6 @@ impl Default for Json {
         };
         Self {
             times: Times::rfc3339(),
-            line: Line::default(),
             pairs: vec![None; 1 << 10],
             roles: [
                 role(None),
@@ -84,30 +82,29 @@ impl Format for Json {
     fn header(&mut self, _: &mut Vec<u8>) {}
 
     fn transition(&mut self, seq: u64, it: &Transition, out: &mut Vec<u8>) {
-        let line = &mut self.line;
-        line.clear();
-        line.text(br#"{"schema":"sockstate/1","kind":"transition","seq":"#);
-        line.number(seq);
-        line.text(br#","time":""#);
-        line.piece(self.times.piece(it.time_ns));
-        line.text(br#"Z","conn":""#);
-        line.text(&hex(it.conn.0));
-        let pair = usize::from(it.from.number()) << 5 | usize::from(it.to.number());
-        match self.pairs.get_mut(pair) {
-            Some(known) => line.piece(known.get_or_insert_with(|| states(it.from, it.to))),
-            None => line.piece(&states(it.from, it.to)),
-        }
-        match it.in_state {
-            Some(in_state) => {
-                line.number(in_state.ns);
-                if in_state.at_least {
-                    line.text(br#","in_state_at_least":true"#);
-                }
+        append(out, |line| {
+            line.text(br#"{"schema":"sockstate/1","kind":"transition","seq":"#);
+            line.number(seq);
+            line.text(br#","time":""#);
+            self.times.nanoseconds(it.time_ns, line);
+            line.text(br#"Z","conn":""#);
+            line.text(&hex(it.conn.0));
+            let pair = usize::from(it.from.number()) << 5 | usize::from(it.to.number());
+            match self.pairs.get_mut(pair) {
+                Some(known) => line.piece(known.get_or_insert_with(|| states(it.from, it.to))),
+                None => line.piece(&states(it.from, it.to)),
             }
-            None => line.text(b"null"),
-        }
-        line.piece(&self.roles[it.role.map_or(0, |role| 1 + role as usize)]);
-        out.extend_from_slice(line.bytes());
+            match it.in_state {
+                Some(in_state) => {
+                    line.number(in_state.ns);
+                    if in_state.at_least {
+                        line.text(br#","in_state_at_least":true"#);
+                    }
+                }
+                None => line.text(b"null"),
+            }
+            line.piece(&self.roles[it.role.map_or(0, |role| 1 + role as usize)]);
+        });
         let (tails, subjects) = (&mut self.tails, &mut self.subjects);
         if it.tuple.is_complete() {
             out.extend_from_slice(tails.get((it.conn.0, it.subject.id), |out| {
@@ -354,26 +351,26 @@ fn error(errno: u16, out: &mut Vec<u8>) {
 }
 
 fn ends(tuple: &Tuple, out: &mut Vec<u8>) {
-    let mut line = Line::default();
-    line.text(br#","network":{"type":"ipv"#);
-    line.text(if tuple.is_v4() { b"4" } else { b"6" });
-    line.text(br#"","community_id":"#);
-    if tuple.is_complete() {
-        line.text(b"\"");
-        line.text(&community_id(tuple));
-        line.text(b"\"");
-    } else {
-        line.text(b"null");
-    }
-    line.text(br#"},"local":{"address":""#);
-    end(tuple.local.canonical(), tuple.local_port, &mut line);
-    line.text(br#","remote":{"address":""#);
-    end(tuple.remote.canonical(), tuple.remote_port, &mut line);
-    out.extend_from_slice(line.bytes());
+    append(out, |line| {
+        line.text(br#","network":{"transport":"tcp","type":"ipv"#);
+        line.text(if tuple.is_v4() { b"4" } else { b"6" });
+        line.text(br#"","community_id":"#);
+        if tuple.is_complete() {
+            line.text(b"\"");
+            line.text(&community_id(tuple));
+            line.text(b"\"");
+        } else {
+            line.text(b"null");
+        }
+        line.text(br#"},"local":{"address":""#);
+        end(tuple.local.canonical(), tuple.local_port, line);
+        line.text(br#","remote":{"address":""#);
+        end(tuple.remote.canonical(), tuple.remote_port, line);
+    });
 }
 
 /// Address and port, and the end of the object.
-fn end(address: IpAddr, port: u16, line: &mut Line) {
+fn end(address: IpAddr, port: u16, line: &mut Line<'_>) {
     match address {
         IpAddr::V4(v4) => {
             let [a, b, c, d] = v4.octets();

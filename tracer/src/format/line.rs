@@ -1,32 +1,33 @@
-//! The beginning of a line, put together from short pieces. Appending each to a vector would be a call of `memcpy`
-//! each; here whole blocks of a length known to the compiler are copied, and what is too much is written over.
+//! A line, put together from short pieces. Appending each to a vector would be a call of `memcpy` each; here whole blocks
+//! of a length known to the compiler are copied, and what is too much is written over.
 
 use std::{fmt::Display, io::Write};
 
-/// Bytes that the longest beginning needs, with room for one more [`Piece`].
-const ROOM: usize = 512;
+/// Bytes that are written here before the length is cut to what counts: room for the longest line's short pieces, with one
+/// more [`Piece`].
+const ROOM: usize = 384;
 
-/// A beginning of a line.
-pub(super) struct Line {
-    bytes: [u8; ROOM],
+/// Appends a line, or a part of one.
+#[inline]
+pub(super) fn append(out: &mut Vec<u8>, write: impl FnOnce(&mut Line<'_>)) {
+    let before = out.len();
+    out.resize(before + ROOM, 0);
+    if let Some(bytes) = out.last_chunk_mut::<ROOM>() {
+        let mut line = Line { bytes, len: 0 };
+        write(&mut line);
+        let len = line.len;
+        out.truncate(before + len);
+    }
+}
+
+/// A line being written.
+pub(super) struct Line<'a> {
+    bytes: &'a mut [u8; ROOM],
+    /// Up to where they count.
     len: usize,
 }
 
-impl Default for Line {
-    fn default() -> Self {
-        Self { bytes: [0; ROOM], len: 0 }
-    }
-}
-
-impl Line {
-    pub(super) fn clear(&mut self) {
-        self.len = 0;
-    }
-
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
-
+impl Line<'_> {
     #[inline]
     pub(super) fn text<const N: usize>(&mut self, text: &[u8; N]) {
         self.bytes[self.len..self.len + N].copy_from_slice(text);
@@ -42,23 +43,27 @@ impl Line {
 
     #[inline]
     pub(super) fn number(&mut self, value: u64) {
-        let mut buffer = itoa::Buffer::new();
-        let digits = buffer.format(value).as_bytes();
-        let end = self.len + digits.len();
-        match (digits.first_chunk::<8>(), digits.last_chunk::<8>()) {
-            (Some(first), Some(last)) if digits.len() <= 16 => {
-                self.text(first);
-                self.len = end - 8;
-                self.text(last);
-            }
-            (Some(_), _) => self.bytes[self.len..end].copy_from_slice(digits),
-            (None, _) => {
-                for (to, digit) in self.bytes[self.len..end].iter_mut().zip(digits) {
-                    *to = *digit;
-                }
-            }
+        const EIGHT: u64 = 100_000_000;
+        if value < EIGHT {
+            return self.leading(value);
         }
-        self.len = end;
+        if value < EIGHT * EIGHT {
+            self.leading(value / EIGHT);
+        } else {
+            self.leading(value / EIGHT / EIGHT);
+            self.text(&digits(value / EIGHT % EIGHT));
+        }
+        self.text(&digits(value % EIGHT));
+    }
+
+    /// A number of at most eight digits, without zeros in front.
+    #[inline]
+    fn leading(&mut self, value: u64) {
+        let digits = u64::from_le_bytes(digits(value));
+        // The last digit counts even if it is 0.
+        let zeros = ((digits & 0x0f0f_0f0f_0f0f_0f0f).trailing_zeros() / 8).min(7);
+        self.text(&(digits >> (zeros * 8)).to_le_bytes());
+        self.len -= zeros as usize;
     }
 
     /// What does not fit is left out.
@@ -70,15 +75,34 @@ impl Line {
     }
 }
 
-/// 16 digits.
+// Digits are made in a register, all at once: bytes stored one by one could not be read as a block soon after without a
+// stall.
+
+/// The eight digits of a number below 100,000,000.
+#[inline]
+pub(super) fn digits(value: u64) -> [u8; 8] {
+    // Lanes of 32, then 16, then 8 bits; the first digit ends up lowest. Multiplying and shifting divides.
+    let halves = value / 10_000 | value % 10_000 << 32;
+    let hundreds = halves * 10_486 >> 20 & 0x0000_007f_0000_007f;
+    let pairs = hundreds | (halves - hundreds * 100) << 16;
+    let tens = pairs * 103 >> 10 & 0x000f_000f_000f_000f;
+    let digits = tens | (pairs - tens * 10) << 8;
+    (digits | 0x3030_3030_3030_3030).to_le_bytes()
+}
+
+/// 16 hexadecimal digits.
 #[inline]
 pub(super) fn hex(value: u64) -> [u8; 16] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = [0; 16];
-    for (at, digit) in text.iter_mut().enumerate() {
-        *digit = DIGITS[(value >> (60 - at * 4) & 15) as usize];
-    }
-    text
+    let eight = |half: u32| {
+        let mut spread = u64::from(half);
+        spread = (spread << 16 | spread) & 0x0000_ffff_0000_ffff;
+        spread = (spread << 8 | spread) & 0x00ff_00ff_00ff_00ff;
+        spread = (spread << 4 | spread) & 0x0f0f_0f0f_0f0f_0f0f;
+        // 1 in each byte that is a letter.
+        let letters = (spread + 0x0606_0606_0606_0606) >> 4 & 0x0101_0101_0101_0101;
+        u128::from(spread + 0x3030_3030_3030_3030 + letters * u64::from(b'a' - b'9' - 1))
+    };
+    (eight((value >> 32) as u32) << 64 | eight(value as u32)).to_be_bytes()
 }
 
 /// A text of at most `N` bytes.
@@ -96,14 +120,6 @@ impl<const N: usize> Piece<N> {
         bytes[..len].copy_from_slice(&text[..len]);
         Self { bytes, len }
     }
-
-    /// Puts another end in the place of the old one.
-    #[inline]
-    pub(super) fn end_with<const M: usize>(&mut self, end: &[u8; M]) {
-        if let Some(old) = self.bytes[..self.len].last_chunk_mut::<M>() {
-            *old = *end;
-        }
-    }
 }
 
 #[cfg(test)]
@@ -114,20 +130,33 @@ mod tests {
     fn numbers_of_every_length_and_what_follows() {
         let mut value = 1_u64;
         for _ in 0..20 {
-            let mut line = Line::default();
-            line.number(value);
-            line.text(b"|");
-            line.number(value - 1);
-            assert_eq!(line.bytes(), format!("{value}|{}", value - 1).as_bytes());
+            let mut out = b"before ".to_vec();
+            append(&mut out, |line| {
+                line.number(value);
+                line.text(b"|");
+                line.number(value - 1);
+            });
+            assert_eq!(out, format!("before {value}|{}", value - 1).as_bytes());
             value = value.saturating_mul(10);
         }
     }
 
     #[test]
+    fn digits_are_those_of_the_standard_library() {
+        for value in (0..100_000_000).step_by(9973).chain([9, 10, 99, 9999, 10_000, 99_999_999]) {
+            assert_eq!(digits(value), *format!("{value:08}").as_bytes(), "{value}");
+            let wide = value.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            assert_eq!(hex(wide), *format!("{wide:016x}").as_bytes(), "{wide}");
+        }
+    }
+
+    #[test]
     fn a_piece_leaves_nothing_behind_its_end() {
-        let mut line = Line::default();
-        line.piece(&Piece::<16>::new(b"ab"));
-        line.text(&hex(0xc0de));
-        assert_eq!(line.bytes(), b"ab000000000000c0de");
+        let mut out = Vec::new();
+        append(&mut out, |line| {
+            line.piece(&Piece::<16>::new(b"ab"));
+            line.text(&hex(0xc0de));
+        });
+        assert_eq!(out, b"ab000000000000c0de");
     }
 }

@@ -161,7 +161,7 @@ fn socket(kind: &str, Looked { it, subject }: &Looked, time_ns: i64) -> Map<Stri
     put("age_at_least", json!(it.age.map(|age| age.at_least)));
     let id = tuple.is_complete().then(|| String::from_utf8_lossy(&community_id(tuple)).into_owned());
     let family = if tuple.is_v4() { "ipv4" } else { "ipv6" };
-    put("network", json!({"type": family, "community_id": id}));
+    put("network", json!({"transport": "tcp", "type": family, "community_id": id}));
     put("local", end(tuple.local, tuple.local_port));
     put("remote", end(tuple.remote, tuple.remote_port));
     for (key, value) in seen(it) {

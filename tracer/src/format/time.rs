@@ -4,7 +4,7 @@ use std::io::Write;
 
 use jiff::{Timestamp, tz::TimeZone};
 
-use super::line::Piece;
+use super::line::{Line, Piece, digits};
 
 /// Writes times that mostly fall into the same second as the one before.
 pub(super) struct Times {
@@ -12,7 +12,7 @@ pub(super) struct Times {
     pattern: &'static str,
     second: i64,
     prefix: Vec<u8>,
-    /// The whole time that was asked for last.
+    /// The same, and a point.
     piece: Piece<32>,
 }
 
@@ -31,17 +31,14 @@ impl Times {
         Self { zone, pattern, second: i64::MIN, prefix: Vec::new(), piece: Piece::new(b"") }
     }
 
-    /// The time with nine digits of the second's fraction.
-    pub(super) fn piece(&mut self, time_ns: i64) -> &Piece<32> {
+    /// Appends the time with nine digits of the second's fraction.
+    #[inline]
+    pub(super) fn nanoseconds(&mut self, time_ns: i64, line: &mut Line<'_>) {
         self.seek(time_ns);
-        let mut nanos = time_ns.rem_euclid(1_000_000_000) as u32;
-        let mut digits = [0; 9];
-        for digit in digits.iter_mut().rev() {
-            *digit = b'0' + (nanos % 10) as u8;
-            nanos /= 10;
-        }
-        self.piece.end_with(&digits);
-        &self.piece
+        let nanos = time_ns.rem_euclid(1_000_000_000) as u64;
+        line.piece(&self.piece);
+        line.text(&[b'0' + (nanos / 100_000_000) as u8]);
+        line.text(&digits(nanos % 100_000_000));
     }
 
     /// Appends the time with `digits` digits of the second's fraction.
@@ -67,14 +64,14 @@ impl Times {
         let time = time.to_zoned(self.zone.clone());
         // Writing to a vector does not fail.
         let _ = write!(self.prefix, "{}", time.strftime(self.pattern));
-        self.piece = Piece::new(&[&self.prefix[..], b".000000000"].concat());
+        self.piece = Piece::new(&[&self.prefix[..], b"."].concat());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::line::Line;
+    use crate::format::line::append;
 
     #[test]
     fn fractions_and_seconds() {
@@ -88,9 +85,9 @@ mod tests {
             let mut out = Vec::new();
             times.write(ns, 9, &mut out);
             assert_eq!(String::from_utf8(out).expect("text"), text);
-            let mut line = Line::default();
-            line.piece(times.piece(ns));
-            assert_eq!(line.bytes(), text.as_bytes());
+            let mut out = Vec::new();
+            append(&mut out, |line| times.nanoseconds(ns, line));
+            assert_eq!(out, text.as_bytes());
         }
     }
 }

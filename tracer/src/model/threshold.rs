@@ -24,7 +24,14 @@ pub struct Threshold {
 
 /// All thresholds: the last that fits counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Thresholds(Vec<Threshold>);
+pub struct Thresholds {
+    all: Vec<Threshold>,
+    /// What counts for each state's number, where every rule is for states alone.
+    by_state: Option<[Option<u64>; STATES]>,
+}
+
+/// More than there are numbers of states with a name.
+const STATES: usize = 16;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -47,7 +54,7 @@ impl Default for Thresholds {
             scope: Scope { state: Some(state), ..Scope::default() },
             after_ns: Some(seconds * SECOND_NS),
         };
-        Self(DEFAULTS.iter().map(default).collect())
+        Self::of_all(DEFAULTS.iter().map(default).collect())
     }
 }
 
@@ -55,20 +62,35 @@ impl Thresholds {
     /// The defaults and these rules, each of which counts before all others where it fits.
     #[must_use]
     pub fn with(rules: &[Threshold]) -> Self {
-        let mut all = Self::default();
-        all.0.extend_from_slice(rules);
-        all
+        Self::of_all(Self::default().all.into_iter().chain(rules.iter().cloned()).collect())
+    }
+
+    fn of_all(all: Vec<Threshold>) -> Self {
+        let plain = all.iter().all(|it| it.scope.ports.is_empty() && it.scope.comm.is_none());
+        let mut thresholds = Self { all, by_state: None };
+        thresholds.by_state = plain.then(|| {
+            std::array::from_fn(|number| {
+                // There are fewer than a byte counts.
+                thresholds.last_that_fits(State::from_number(number as u8), [0; 2], &[])
+            })
+        });
+        thresholds
     }
 
     /// The shortest of them, ns.
     #[must_use]
     pub fn least_ns(&self) -> u64 {
-        self.0.iter().filter_map(|it| it.after_ns).min().unwrap_or(u64::MAX)
+        self.all.iter().filter_map(|it| it.after_ns).min().unwrap_or(u64::MAX)
     }
 
     /// Nanoseconds after which a socket is stuck; null for never.
     #[must_use]
     pub fn of(&self, state: State, ports: [u16; 2], comms: &[&str]) -> Option<u64> {
+        let known = self.by_state.as_ref().and_then(|known| known.get(usize::from(state.number())));
+        known.copied().unwrap_or_else(|| self.last_that_fits(state, ports, comms))
+    }
+
+    fn last_that_fits(&self, state: State, ports: [u16; 2], comms: &[&str]) -> Option<u64> {
         let fits = |scope: &Scope| {
             scope.state.is_none_or(|wanted| same(wanted, state))
                 && (scope.ports.is_empty() || ports.iter().any(|port| scope.ports.contains(*port)))
@@ -76,7 +98,7 @@ impl Thresholds {
         };
         let without = matches!(state, State::Listen | State::Established | State::TimeWait | State::Close);
         let mut found = None;
-        for it in &self.0 {
+        for it in &self.all {
             // One that names no state is for those that have a threshold.
             if fits(&it.scope) && (it.scope.state.is_some() || !without) {
                 found = Some(it.after_ns);
