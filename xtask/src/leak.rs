@@ -35,8 +35,9 @@ impl Leak {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port))?;
         let mut leaked = Vec::new();
         for number in 0..self.count {
-            // One address of the client's has too few ports for all.
-            let host = Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + 1 + number / 10_000);
+            // One address of the client's has too few ports for all, and for more than one process.
+            let [first, second] = self.port.to_be_bytes();
+            let host = Ipv4Addr::new(127, first, second, 1 + (number / 10_000) as u8);
             let client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
             client.bind(&SocketAddr::from((host, 0)).into())?;
             client.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)).into())?;
@@ -60,9 +61,10 @@ pub(crate) fn bench(rounds: u32, directory: &Path) -> Result<()> {
         println!("| --- | --- |");
         let sockstate = root().join("target/release/sockstate").display().to_string();
         let json = format!("{sockstate} close-wait --older-than 0 --format json");
+        let table = format!("{sockstate} close-wait --older-than 0 --format table");
         let groups = format!("{sockstate} close-wait --older-than 0 --format table --group-by process");
         let check = format!("{sockstate} close-wait --older-than 0 --check");
-        for line in [&json, &groups, &check, "ss -tanpei state close-wait"] {
+        for line in [&json, &table, &groups, &check, "ss -tanpei state close-wait"] {
             let mut times = Vec::new();
             for _ in 0..rounds {
                 let begin = Instant::now();
@@ -90,8 +92,8 @@ fn detector(directory: &Path) -> Result<()> {
         command.args(if watching { &["--threshold", "CLOSE_WAIT=1h"][..] } else { &["--no-stuck"] });
         let child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn()?;
         let running = Running(child);
-        // The snapshot of all of them comes first.
-        thread::sleep(Duration::from_secs(3));
+        // The snapshot of all of them comes first, and is put right in the seconds after.
+        thread::sleep(Duration::from_secs(6));
         let before = running.cpu()?;
         thread::sleep(IDLE);
         let cpu = (running.cpu()? - before) / IDLE.as_secs_f64() * 100.0;

@@ -108,11 +108,12 @@ fn union(sets: &[StateSet]) -> StateSet {
     sets.iter().fold(StateSet::default(), |all, set| all.union(*set))
 }
 
-/// Writes to standard output; whoever reads it may go away.
-fn print(text: &str) -> std::io::Result<()> {
+/// Writes pieces to standard output; whoever reads it may go away.
+fn print(pieces: impl IntoIterator<Item = impl AsRef<str>>) -> std::io::Result<()> {
     use std::io::Write;
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    let mut out = std::io::BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
+    let written = pieces.into_iter().try_for_each(|piece| out.write_all(piece.as_ref().as_bytes()));
+    match written.and_then(|()| out.flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
         result => result,
     }

@@ -24,13 +24,12 @@ pub(super) fn run(args: &SocketsArgs) -> Result<ExitCode> {
         states.is_empty() || states.contains(socket.state)
     })?;
     sort(&mut sockets, args.sort);
-    let text = if as_table(args.format) {
-        format::sockets_table(sockets.iter().map(|looked| &looked.it))
+    if as_table(args.format) {
+        super::print([format::sockets_table(sockets.iter().map(|looked| &looked.it))])?;
     } else {
-        let time_ns = pipeline::now_ns();
-        sockets.iter().map(|looked| format::socket_json(looked, time_ns)).collect()
-    };
-    super::print(&text)?;
+        let time = format::look_time(pipeline::now_ns());
+        super::print(sockets.iter().map(|looked| format::socket_json(looked, &time)))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -38,15 +37,15 @@ fn sort(sockets: &mut [Looked], by: SortBy) {
     let process = |it: &Looked| it.it.holders.first().map(|holder| holder.process.clone());
     let end = |address: crate::model::Address, port: u16| (address.canonical(), port);
     match by {
-        SortBy::Age => sockets.sort_by_key(|it| Reverse(it.it.idle_ns())),
-        SortBy::State => sockets.sort_by_key(|it| it.it.socket.state),
+        SortBy::Age => sockets.sort_by_cached_key(|it| Reverse(it.it.idle_ns())),
+        SortBy::State => sockets.sort_by_cached_key(|it| it.it.socket.state),
         SortBy::Local => {
-            sockets.sort_by_key(|it| end(it.it.socket.tuple.local, it.it.socket.tuple.local_port))
+            sockets.sort_by_cached_key(|it| end(it.it.socket.tuple.local, it.it.socket.tuple.local_port))
         }
         SortBy::Remote => {
-            sockets.sort_by_key(|it| end(it.it.socket.tuple.remote, it.it.socket.tuple.remote_port))
+            sockets.sort_by_cached_key(|it| end(it.it.socket.tuple.remote, it.it.socket.tuple.remote_port))
         }
-        SortBy::Process => sockets.sort_by_key(process),
-        SortBy::Unread => sockets.sort_by_key(|it| Reverse(it.it.socket.unread_bytes())),
+        SortBy::Process => sockets.sort_by_cached_key(process),
+        SortBy::Unread => sockets.sort_by_cached_key(|it| Reverse(it.it.socket.unread_bytes())),
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     cli::{GroupBy, StuckArgs},
     format::{self, Group},
     look::Look,
-    model::{Diagnosis, Examined, Filter, Looked, Process, SocketInfo, State, StateSet, Subject, Thresholds},
+    model::{Examined, Filter, Looked, Process, SocketInfo, State, StateSet, Subject, Thresholds},
     pipeline,
     source::Openings,
     track::{self, diagnose},
@@ -41,39 +41,48 @@ pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {
     loop {
         let (stuck, look) = match find(args, &filter) {
             Err(error) if args.check => {
-                super::print(&format!("SOCKSTATE UNKNOWN - {error}\n"))?;
+                super::print([format!("SOCKSTATE UNKNOWN - {error}\n")])?;
                 return Ok(ExitCode::from(UNKNOWN));
             }
             found => found?,
         };
         if args.check {
-            return check(args, &stuck, &look);
+            let code = check(args, &stuck, &look);
+            std::mem::forget((stuck, look));
+            return code;
         }
         let openings = args.hunt.as_deref().map(Openings::read).transpose().map_err(Failure::usage)?;
         let groups = |by| groups(by, &stuck, openings.as_ref());
-        let time_ns = pipeline::now_ns();
-        let text = match (args.group_by, as_table) {
-            (Some(by), true) => format::groups_table(&groups(by)),
-            (Some(by), false) => groups(by).iter().map(|group| format::group_json(group, time_ns)).collect(),
-            (None, true) => format::stuck_table(&stuck),
-            (None, false) => {
-                stuck.iter().map(|(it, diagnosis)| format::stuck_json(it, diagnosis, time_ns)).collect()
-            }
-        };
+        // Only of what is shown: most is of the same kind, and texts for all would take more room than all the rest.
+        let explain =
+            |it: &Examined| diagnose(it, look.foreign.get(&it.socket.netns).map(std::path::PathBuf::as_path));
+        let time = format::look_time(pipeline::now_ns());
         if args.watch.is_some() && as_table {
             // Home, and what was there before goes.
-            super::print("\x1b[H\x1b[2J")?;
+            super::print(["\x1b[H\x1b[2J"])?;
         }
-        super::print(&text)?;
-        match args.watch {
-            Some(every) => thread::sleep(every),
-            None => return Ok(ExitCode::SUCCESS),
+        match (args.group_by, as_table) {
+            (Some(by), true) => super::print([format::groups_table(&groups(by))])?,
+            (Some(by), false) => {
+                super::print(groups(by).iter().map(|group| format::group_json(group, &time)))?;
+            }
+            (None, true) => super::print([format::stuck_table(&stuck, track::reason, explain)])?,
+            (None, false) => {
+                let line = |looked: &Looked| format::stuck_json(looked, &explain(&looked.it), &time);
+                super::print(stuck.iter().map(line))?;
+            }
         }
+        let Some(every) = args.watch else {
+            // The end of the process frees this at once; one by one, a hundred thousand take a fifth of a second.
+            std::mem::forget((stuck, look));
+            return Ok(ExitCode::SUCCESS);
+        };
+        thread::sleep(every);
     }
 }
 
 /// The sockets past their thresholds, the oldest first.
-fn find(args: &StuckArgs, filter: &Filter) -> Result<(Vec<(Looked, Diagnosis)>, Look), Failure> {
+fn find(args: &StuckArgs, filter: &Filter) -> Result<(Vec<Looked>, Look), Failure> {
     let thresholds = Thresholds::with(&args.threshold);
     let states = union(&args.state);
     let older_than = args.older_than.map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
@@ -101,21 +110,13 @@ fn find(args: &StuckArgs, filter: &Filter) -> Result<(Vec<(Looked, Diagnosis)>, 
         };
         after.is_some_and(|after| it.idle_ns().is_some_and(|idle| idle >= after))
     };
-    let mut stuck: Vec<(Looked, Diagnosis)> = sockets
-        .into_iter()
-        .filter(|looked| is_stuck(&looked.it))
-        .map(|looked| {
-            let netns = look.foreign.get(&looked.it.socket.netns);
-            let diagnosis = diagnose(&looked.it, netns.map(std::path::PathBuf::as_path));
-            (looked, diagnosis)
-        })
-        .collect();
-    stuck.sort_by_key(|(looked, _)| Reverse(looked.it.idle_ns()));
+    let mut stuck: Vec<Looked> = sockets.into_iter().filter(|looked| is_stuck(&looked.it)).collect();
+    stuck.sort_by_cached_key(|looked| Reverse(looked.it.idle_ns()));
     Ok((stuck, look))
 }
 
 /// A plugin's answer.
-fn check(args: &StuckArgs, stuck: &[(Looked, Diagnosis)], look: &Look) -> Result<ExitCode> {
+fn check(args: &StuckArgs, stuck: &[Looked], look: &Look) -> Result<ExitCode> {
     let count = stuck.len();
     let (word, code) = match count {
         _ if count >= args.crit => ("CRITICAL", CRITICAL),
@@ -123,28 +124,28 @@ fn check(args: &StuckArgs, stuck: &[(Looked, Diagnosis)], look: &Look) -> Result
         _ if !look.problems.is_empty() => ("UNKNOWN", UNKNOWN),
         _ => ("OK", 0),
     };
-    let oldest = stuck.first().and_then(|(looked, _)| looked.it.idle_ns()).unwrap_or(0) / 1_000_000_000;
+    let oldest = stuck.first().and_then(|looked| looked.it.idle_ns()).unwrap_or(0) / 1_000_000_000;
     let most = groups(GroupBy::Process, stuck, None);
     let whose =
         most.first().map(|group| format!(", {} of them {}", group.count, group.key)).unwrap_or_default();
     let problem = look.problems.first().map(|problem| format!("; {problem}")).unwrap_or_default();
     let (warn, crit) = (args.warn, args.crit);
-    super::print(&format!(
+    super::print([format!(
         "SOCKSTATE {word} - {count} sockets stuck{whose}{problem} | stuck={count};{warn};{crit};0 oldest={oldest}s\n"
-    ))?;
+    )])?;
     Ok(ExitCode::from(code))
 }
 
-fn groups(by: GroupBy, stuck: &[(Looked, Diagnosis)], openings: Option<&Openings>) -> Vec<Group> {
+fn groups(by: GroupBy, stuck: &[Looked], openings: Option<&Openings>) -> Vec<Group> {
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
-    for (Looked { it, subject }, diagnosis) in stuck {
+    for Looked { it, subject } in stuck {
         for key in keys(by, it, subject, openings) {
             let group = groups.entry(key.clone()).or_insert_with(|| Group { key, ..Group::default() });
             group.count += 1;
             group.oldest_ns = group.oldest_ns.max(it.idle_ns());
             group.unread_bytes += u64::from(it.socket.unread_bytes());
             *group.states.entry(it.socket.state.name()).or_default() += 1;
-            *group.reasons.entry(diagnosis.reason.name()).or_default() += 1;
+            *group.reasons.entry(track::reason(it).name()).or_default() += 1;
         }
     }
     let mut groups: Vec<Group> = groups.into_values().collect();

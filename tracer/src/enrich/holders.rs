@@ -8,6 +8,10 @@ use std::{
     num::NonZeroUsize,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
 };
 
@@ -36,7 +40,7 @@ pub struct Holders {
     /// Descriptors of each process's epoll instances.
     epolls: HashMap<u32, Vec<u32>>,
     hidden: bool,
-    processes: HashMap<u32, Process>,
+    processes: HashMap<u32, Arc<Process>>,
     /// What each process's epoll instances wait for, by inode.
     watches: HashMap<u32, Option<HashMap<u64, u32>>>,
 }
@@ -89,15 +93,18 @@ impl Holders {
         let processes = fs::read_dir(root.join("proc")).into_iter().flatten().flatten();
         let pids: Vec<u32> = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
         let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MOST_THREADS);
-        // Neighbours were often started together and have as many descriptors: every thread takes some.
-        let part = |first: usize| {
+        // Few have most of the descriptors: each thread takes the next process when it is done with one.
+        let next = AtomicUsize::new(0);
+        let part = || {
             let mut descriptors = Descriptors::default();
-            pids.iter().skip(first).step_by(threads).for_each(|&pid| descriptors.read(root, pid, wanted));
+            while let Some(&pid) = pids.get(next.fetch_add(1, Ordering::Relaxed)) {
+                descriptors.read(root, pid, wanted);
+            }
             descriptors
         };
         let parts: Vec<Descriptors> = thread::scope(|scope| {
-            let started: Vec<_> = (1..threads).map(|first| scope.spawn(move || part(first))).collect();
-            let own = part(0);
+            let started: Vec<_> = (1..threads).map(|_| scope.spawn(part)).collect();
+            let own = part();
             // A part whose thread failed is hidden.
             let failed = |_| Descriptors { hidden: true, ..Descriptors::default() };
             let others = started.into_iter().map(|it| it.join().unwrap_or_else(failed));
@@ -137,7 +144,7 @@ impl Holders {
     }
 
     /// The process that had this socket as `fd` at the scan.
-    fn process(&mut self, pid: u32, fd: u32, inode: u64) -> Process {
+    fn process(&mut self, pid: u32, fd: u32, inode: u64) -> Arc<Process> {
         let root = &self.root;
         let read = || {
             let found = process(root, pid);
@@ -149,7 +156,8 @@ impl Holders {
             })
         };
         let unnamed = || Process { pid, comm: String::new(), exe: None, parent: 0 };
-        self.processes.entry(pid).or_insert_with(|| read().unwrap_or_else(unnamed)).clone()
+        let known = self.processes.entry(pid);
+        Arc::clone(known.or_insert_with(|| Arc::new(read().unwrap_or_else(unnamed))))
     }
 
     fn watches(&mut self, pid: u32) -> Option<&HashMap<u64, u32>> {

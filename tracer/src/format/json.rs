@@ -3,6 +3,7 @@
 
 use std::{io::Write, net::IpAddr};
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
@@ -10,7 +11,7 @@ use super::{
     community_id::community_id,
     errno,
     line::{Line, Piece, append, hex},
-    look,
+    look_json::{Explained, Place, Seen},
     time::Times,
 };
 use crate::model::{
@@ -51,7 +52,6 @@ pub struct Json {
     tails: Pieces,
     subjects: Pieces,
     closings: Pieces,
-    scratch: Vec<u8>,
 }
 
 impl Default for Json {
@@ -73,7 +73,6 @@ impl Default for Json {
             tails: Pieces::new(256),
             subjects: Pieces::new(64),
             closings: Pieces::new(256),
-            scratch: Vec::new(),
         }
     }
 }
@@ -178,15 +177,14 @@ impl Json {
         conn(it.conn, out);
         out.extend_from_slice(br#"","state":""#);
         socket(it.state, it.role, &it.tuple, &it.subject, it.mini, out);
-        let mut rest = json!({"age_ns": it.age.ns, "age_at_least": it.age.at_least, "times": it.times});
-        if let (Some(members), Some(found)) = (rest.as_object_mut(), &it.found) {
-            members.extend(look::seen(&found.0));
-            members.extend(look::explained(&found.1));
+        members(&json!({"age_ns": it.age.ns, "age_at_least": it.age.at_least, "times": it.times}), out);
+        if let Some(found) = &it.found {
+            members(&Seen::new(&found.0), out);
+            members(&Explained::new(&found.1), out);
         }
         if let Some(stack) = &it.opened {
-            rest["opened"] = opened(stack);
+            members(&json!({"opened": opened(stack)}), out);
         }
-        self.rest(rest, out);
     }
 
     fn resolved(&mut self, seq: u64, it: &Resolved, out: &mut Vec<u8>) {
@@ -196,7 +194,7 @@ impl Json {
         state(it.to, "to", out);
         out.extend_from_slice(br#","state":""#);
         socket(it.state, it.role, &it.tuple, &it.subject, false, out);
-        self.rest(json!({"age_ns": it.age.ns, "age_at_least": it.age.at_least}), out);
+        members(&json!({"age_ns": it.age.ns, "age_at_least": it.age.at_least}), out);
     }
 
     fn lost(&mut self, seq: u64, it: &Lost, out: &mut Vec<u8>) {
@@ -208,8 +206,8 @@ impl Json {
 
     fn start(&mut self, seq: u64, it: &Start, out: &mut Vec<u8>) {
         self.head(br#"{"schema":"sockstate/1","kind":"start","seq":"#, seq, it.time_ns, out);
-        self.rest(
-            json!({
+        members(
+            &json!({
                 "version": it.version,
                 "instance": format!("{:06x}", it.instance),
                 "host": {"name": it.host, "kernel": it.kernel},
@@ -225,21 +223,23 @@ impl Json {
         self.head(br#"{"schema":"sockstate/1","kind":"stop","seq":"#, seq, it.time_ns, out);
         let lost: serde_json::Map<_, _> =
             it.lost.iter().map(|(place, count)| (place.name().to_owned(), json!(count))).collect();
-        self.rest(
-            json!({"reason": it.reason, "transitions": it.transitions, "lost": lost, "illegal": it.illegal}),
+        members(
+            &json!({"reason": it.reason, "transitions": it.transitions, "lost": lost, "illegal": it.illegal}),
             out,
         );
     }
+}
 
-    /// The members of an object, behind those already written.
-    fn rest(&mut self, object: Value, out: &mut Vec<u8>) {
-        self.scratch.clear();
-        // Writing a value of ours to a vector does not fail.
-        let _ = serde_json::to_writer(&mut self.scratch, &object);
-        let members = self.scratch.strip_prefix(b"{").and_then(|text| text.strip_suffix(b"}"));
-        out.push(b',');
-        out.extend_from_slice(members.unwrap_or_default());
+/// The members of an object, behind those already written.
+fn members(object: &impl Serialize, out: &mut Vec<u8>) {
+    let before = out.len();
+    // Writing a value of ours to a vector does not fail.
+    let _ = serde_json::to_writer(&mut *out, object);
+    // In place of the braces: a comma, and nothing.
+    if let Some(brace) = out.get_mut(before) {
+        *brace = b',';
     }
+    out.pop();
 }
 
 /// The call path that a connection was opened from.
@@ -407,19 +407,5 @@ fn subject(it: &Subject, out: &mut Vec<u8>) {
     });
     // Writing to a vector does not fail.
     let _ = write!(out, ",\"owner\":{}", json!(owner));
-    for (key, value) in belongs_to(it) {
-        let _ = write!(out, ",\"{key}\":{value}");
-    }
-}
-
-/// Where a socket runs. Null for what could be known of every socket; absent what most have not.
-pub(super) fn belongs_to(it: &Subject) -> Vec<(&'static str, Value)> {
-    let cgroup = it.cgroup.as_ref().map(|it| json!({"id": it.id.to_string(), "path": it.path}));
-    let container = it.container.as_ref().map(|it| json!({"id": it.id, "runtime": it.runtime}));
-    let pod = it.pod_uid.as_ref().map(|uid| json!({"uid": uid}));
-    let unit = it.unit.as_ref().map(|unit| json!(unit));
-    let rest = [("container", container), ("pod", pod), ("unit", unit)];
-    let mut members = vec![("netns", json!(it.netns)), ("cgroup", json!(cgroup))];
-    members.extend(rest.into_iter().filter_map(|(key, value)| Some((key, value?))));
-    members
+    members(&Place::new(it), out);
 }

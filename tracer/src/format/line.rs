@@ -82,10 +82,10 @@ impl Line<'_> {
 #[inline]
 pub(super) fn digits(value: u64) -> [u8; 8] {
     // Lanes of 32, then 16, then 8 bits; the first digit ends up lowest. Multiplying and shifting divides.
-    let halves = value / 10_000 | value % 10_000 << 32;
-    let hundreds = halves * 10_486 >> 20 & 0x0000_007f_0000_007f;
+    let halves = (value / 10_000) | ((value % 10_000) << 32);
+    let hundreds = (halves * 10_486) >> 20 & 0x0000_007f_0000_007f;
     let pairs = hundreds | (halves - hundreds * 100) << 16;
-    let tens = pairs * 103 >> 10 & 0x000f_000f_000f_000f;
+    let tens = (pairs * 103) >> 10 & 0x000f_000f_000f_000f;
     let digits = tens | (pairs - tens * 10) << 8;
     (digits | 0x3030_3030_3030_3030).to_le_bytes()
 }

@@ -7,13 +7,15 @@ mod hunt;
 mod json;
 mod line;
 mod look;
+mod look_json;
 mod table;
 mod time;
 
 pub use csv::Csv;
 pub use hunt::{HuntReport, HuntStyle, opened_at};
 pub use json::Json;
-pub use look::{Group, group_json, groups_table, socket_json, sockets_table, stuck_json, stuck_table};
+pub use look::{Group, groups_table, sockets_table, stuck_table};
+pub use look_json::{group_json, look_time, socket_json, stuck_json};
 pub use table::Table;
 
 use crate::model::{Notice, Transition};

@@ -1,6 +1,6 @@
 //! A socket as the kernel's tables show it at one moment, and who has it open.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 
 use super::{InState, State, Subject, Tuple};
 
@@ -121,7 +121,7 @@ pub enum Watch {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
     /// Which.
-    pub process: Process,
+    pub process: Arc<Process>,
     /// Its descriptor.
     pub fd: u32,
     /// Null where it cannot be read.
@@ -149,7 +149,7 @@ impl Examined {
     /// Who accepted it, where that is somebody else than who has it open now: the listener's process.
     #[must_use]
     pub fn creator(&self) -> Option<&Process> {
-        let creator = self.listener.as_ref()?.holders.first()?;
+        let creator = &**self.listener.as_ref()?.holders.first()?;
         let holds = self.holders.iter().any(|holder| holder.process.pid == creator.pid);
         (!holds).then_some(creator)
     }
@@ -178,7 +178,7 @@ pub struct Listener {
     /// The most of them.
     pub backlog: u32,
     /// Who listens.
-    pub holders: Vec<Process>,
+    pub holders: Vec<Arc<Process>>,
 }
 
 /// Why a socket is stuck.

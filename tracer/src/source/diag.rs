@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
     io,
     path::{Path, PathBuf},
 };
@@ -14,7 +15,10 @@ use rustix::net::{
 use super::snapshot;
 use crate::model::{Address, SocketInfo, State, TcpTimes, Timer, TimerKind, Tuple};
 
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
+/// The older request: it walks the tables once for both families, where `SOCK_DIAG_BY_FAMILY` does so for each.
+const TCPDIAG_GETSOCK: u16 = 18;
+/// `struct inet_diag_req`.
+const REQUEST: usize = 60;
 const NLM_F_REQUEST_DUMP: u16 = 0x301;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
@@ -22,7 +26,6 @@ const NLMSG_DONE: u16 = 3;
 const HEADER: usize = 16;
 /// `struct inet_diag_msg`.
 const MESSAGE: usize = 72;
-const IPPROTO_TCP: u8 = 6;
 const INET_DIAG_INFO: u16 = 2;
 /// Linux 5.7, commit b1f3e43dbfac.
 const INET_DIAG_CGROUP_ID: u16 = 21;
@@ -48,12 +51,12 @@ pub fn dump(only: Option<u32>) -> Dump {
     if !rustix::process::geteuid().is_root() {
         dump.problems.push("cannot see the network namespaces of other users' processes: needs root".into());
     }
-    for (inode, path) in snapshot::namespaces(Path::new("/")) {
+    for (inode, namespace) in snapshot::namespaces(Path::new("/")) {
         let Ok(inode) = u32::try_from(inode) else { continue };
         if only.is_some_and(|only| only != inode) {
             continue;
         }
-        match dump_in(inode, &path) {
+        match dump_in(inode, &namespace.file) {
             Ok(sockets) => {
                 dump.sockets.extend(sockets);
                 dump.listed += 1;
@@ -62,39 +65,40 @@ pub fn dump(only: Option<u32>) -> Dump {
                 dump.problems.push(format!("cannot list the sockets of network namespace {inode}: {error}"));
             }
         }
-        dump.namespaces.insert(inode, path);
+        dump.namespaces.insert(inode, namespace.path);
     }
     dump
 }
 
-fn dump_in(inode: u32, path: &Path) -> Result<Vec<SocketInfo>, String> {
+fn dump_in(inode: u32, namespace: &File) -> Result<Vec<SocketInfo>, String> {
     let own = std::fs::metadata("/proc/thread-self/ns/net");
     let is_own = own.is_ok_and(|it| std::os::unix::fs::MetadataExt::ino(&it) == u64::from(inode));
-    let families = || -> Result<Vec<SocketInfo>, String> {
-        let mut sockets = Vec::new();
-        for family in [AddressFamily::INET, AddressFamily::INET6] {
-            one_family(inode, family, &mut sockets).map_err(|error| match error.raw_os_error() {
-                Some(libc::ENOENT) => "this kernel has no sock_diag for TCP (module tcp_diag)".into(),
-                _ => error.to_string(),
-            })?;
-        }
-        Ok(sockets)
+    let all = || {
+        sockets(inode).map_err(|error| match error.raw_os_error() {
+            Some(libc::ENOENT | libc::EOPNOTSUPP) => {
+                "this kernel has no sock_diag for TCP (module tcp_diag)".to_owned()
+            }
+            _ => error.to_string(),
+        })
     };
-    if is_own { families() } else { snapshot::visit(path, families) }
+    if is_own { all() } else { snapshot::visit(namespace, all) }
 }
 
-fn one_family(netns: u32, family: AddressFamily, sockets: &mut Vec<SocketInfo>) -> io::Result<()> {
+/// Those of the namespace that this thread is in, which is `netns`.
+fn sockets(netns: u32) -> io::Result<Vec<SocketInfo>> {
     let socket =
         socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
-    let mut request = Vec::with_capacity(HEADER + 56);
-    request.extend((HEADER as u32 + 56).to_ne_bytes());
-    request.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    let mut request = Vec::with_capacity(HEADER + REQUEST);
+    request.extend((HEADER as u32 + REQUEST as u32).to_ne_bytes());
+    request.extend(TCPDIAG_GETSOCK.to_ne_bytes());
     request.extend(NLM_F_REQUEST_DUMP.to_ne_bytes());
     request.extend([0; 8]);
-    // struct inet_diag_req_v2: every state, of every address.
-    request.extend([family.as_raw() as u8, IPPROTO_TCP, 1 << (INET_DIAG_INFO - 1), 0]);
-    request.extend(u32::MAX.to_ne_bytes());
+    // Of every address, in every state.
+    request.extend([0, 0, 0, 1 << (INET_DIAG_INFO - 1)]);
     request.extend([0; 48]);
+    request.extend(u32::MAX.to_ne_bytes());
+    request.extend([0; 4]);
+    let mut sockets = Vec::new();
     send(&socket, &request, SendFlags::empty())?;
     let mut buffer = vec![0_u8; 1 << 16];
     loop {
@@ -102,7 +106,7 @@ fn one_family(netns: u32, family: AddressFamily, sockets: &mut Vec<SocketInfo>) 
         let mut rest = &buffer[..len];
         while let Some((kind, message, next)) = split_message(rest) {
             match kind {
-                NLMSG_DONE => return Ok(()),
+                NLMSG_DONE => return Ok(sockets),
                 NLMSG_ERROR => {
                     let error = i32_at(message, 0).unwrap_or(0);
                     return Err(io::Error::from_raw_os_error(-error));

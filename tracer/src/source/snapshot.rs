@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::Read,
+    os::fd::AsFd,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     thread,
@@ -32,16 +33,33 @@ pub struct Found {
     pub problems: Vec<String>,
 }
 
-/// Network namespaces by inode number, each with a path that leads there: those of threads and the named ones.
+/// A network namespace, held open: whoever led to it may die at any time.
+#[derive(Debug)]
+pub struct Namespace {
+    /// What `setns` takes.
+    pub file: File,
+    /// A path that led there.
+    pub path: PathBuf,
+}
+
+/// Network namespaces by inode number: the named ones and those of threads.
 #[must_use]
-pub fn namespaces(root: &Path) -> BTreeMap<u64, PathBuf> {
+pub fn namespaces(root: &Path) -> BTreeMap<u64, Namespace> {
     let mut found = BTreeMap::new();
     let mut add = |path: PathBuf| {
-        if let Ok(metadata) = fs::metadata(&path) {
-            found.entry(metadata.ino()).or_insert(path);
+        let is_new = |inode| !found.contains_key(&inode);
+        if fs::metadata(&path).is_ok_and(|metadata| is_new(metadata.ino()))
+            && let Ok(file) = File::open(&path)
+            && let Ok(metadata) = file.metadata()
+        {
+            found.insert(metadata.ino(), Namespace { file, path });
         }
     };
     let entries = |path: PathBuf| fs::read_dir(path).into_iter().flatten().flatten();
+    // These outlive processes, and are what people know.
+    for named in ["run/netns", "run/docker/netns"] {
+        entries(root.join(named)).for_each(|entry| add(entry.path()));
+    }
     for entry in entries(root.join("proc")) {
         if entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()) {
             add(entry.path().join("ns/net"));
@@ -49,9 +67,6 @@ pub fn namespaces(root: &Path) -> BTreeMap<u64, PathBuf> {
                 add(task.path().join("ns/net"));
             }
         }
-    }
-    for named in ["run/netns", "run/docker/netns"] {
-        entries(root.join(named)).for_each(|entry| add(entry.path()));
     }
     found
 }
@@ -64,11 +79,11 @@ pub fn take(loaded: &mut Loaded, only: Option<u32>, mut take: impl FnMut(Event))
         return found;
     }
     let own = fs::metadata("/proc/self/ns/net").map(|metadata| metadata.ino()).unwrap_or(0);
-    for (inode, path) in namespaces(Path::new("/")) {
+    for (inode, namespace) in namespaces(Path::new("/")) {
         if only.is_some_and(|only| u64::from(only) != inode) {
             continue;
         }
-        let file = if inode == own { loaded.walk(Walk::Sockets) } else { walk_in(loaded, &path) };
+        let file = if inode == own { loaded.walk(Walk::Sockets) } else { walk_in(loaded, &namespace.file) };
         let what = format!("sockets of network namespace {inode}");
         read(file, &what, SOCKET_BYTES, &mut found, &mut take);
     }
@@ -77,25 +92,24 @@ pub fn take(loaded: &mut Loaded, only: Option<u32>, mut take: impl FnMut(Event))
 }
 
 /// The namespace is bound when the iterator is opened.
-fn walk_in(loaded: &mut Loaded, path: &Path) -> Result<File, String> {
+fn walk_in(loaded: &mut Loaded, namespace: &File) -> Result<File, String> {
     let opener = loaded.opener(Walk::Sockets)?;
-    visit(path, || opener.open())
+    visit(namespace, || opener.open())
 }
 
 /// Does something in a network namespace: a thread of its own goes there, for that moment only.
 pub(super) fn visit<T: Send>(
-    path: &Path,
+    namespace: &File,
     work: impl FnOnce() -> Result<T, String> + Send,
 ) -> Result<T, String> {
-    let there = || enter(path).and_then(|()| work());
+    let there = || enter(namespace).and_then(|()| work());
     thread::scope(|scope| scope.spawn(there).join())
         .unwrap_or_else(|_| Err("the thread that entered it died".into()))
 }
 
 /// Moves this thread into a network namespace.
-pub(super) fn enter(path: &Path) -> Result<(), String> {
-    let namespace = File::open(path).map_err(|error| error.to_string())?;
-    move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), Some(LinkNameSpaceType::Network))
+pub(super) fn enter(namespace: &File) -> Result<(), String> {
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
         .map_err(|error| format!("cannot enter it (needs CAP_SYS_ADMIN): {error}"))
 }
 
@@ -126,5 +140,25 @@ pub(super) fn read(
     });
     if let Err(error) = result {
         found.problems.push(format!("cannot list the {what}: {error}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_outlives_the_process_that_led_to_it() {
+        let root = tempfile::tempdir().expect("directory");
+        let process = root.path().join("proc/10");
+        fs::create_dir_all(process.join("ns")).expect("ns");
+        fs::create_dir_all(root.path().join("proc/uptime/ns")).expect("no process");
+        fs::write(process.join("ns/net"), "").expect("net");
+        fs::write(root.path().join("proc/uptime/ns/net"), "").expect("none");
+        let inode = fs::metadata(process.join("ns/net")).expect("metadata").ino();
+        let found = namespaces(root.path());
+        fs::remove_dir_all(process).expect("it dies");
+        assert_eq!(found.keys().copied().collect::<Vec<_>>(), [inode]);
+        assert_eq!(found[&inode].file.metadata().expect("open").ino(), inode);
     }
 }

@@ -6,12 +6,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     fs::File,
-    path::{Path, PathBuf},
+    path::Path,
     sync::mpsc::{Receiver, Sender, channel},
     thread,
 };
 
-use super::snapshot::{self, Found};
+use super::snapshot::{self, Found, Namespace};
 use crate::{
     kernel::{IterOpener, Loaded, Walk},
     model::{Event, EventKind},
@@ -20,11 +20,11 @@ use crate::{
 /// What a thread in another namespace is asked for.
 enum Task {
     Namespaces,
-    Open(IterOpener, PathBuf),
+    Open(IterOpener, File),
 }
 
 enum Answer {
-    Namespaces(BTreeMap<u64, PathBuf>),
+    Namespaces(BTreeMap<u64, Namespace>),
     Opened(Result<File, String>),
 }
 
@@ -59,8 +59,8 @@ impl Walker {
             for task in todo {
                 let answer = match task {
                     Task::Namespaces => Answer::Namespaces(snapshot::namespaces(Path::new("/"))),
-                    Task::Open(opener, path) => {
-                        Answer::Opened(snapshot::enter(&path).and_then(|()| opener.open()))
+                    Task::Open(opener, namespace) => {
+                        Answer::Opened(snapshot::enter(&namespace).and_then(|()| opener.open()))
                     }
                 };
                 if done.send(answer).is_err() {
@@ -75,13 +75,15 @@ impl Walker {
     pub(super) fn look(&self, loaded: &mut Loaded, only: Option<u32>, began_ns: u64) -> Look {
         let mut look = Look { began_ns, ..Look::default() };
         let Some(Answer::Namespaces(namespaces)) = self.ask(Task::Namespaces) else { return look };
-        for (inode, path) in namespaces {
+        for (inode, namespace) in namespaces {
             let Ok(inode) = u32::try_from(inode) else { continue };
             if only.is_some_and(|only| only != inode) {
                 continue;
             }
             let Ok(opener) = loaded.opener(Walk::Sockets) else { return look };
-            let Some(Answer::Opened(file)) = self.ask(Task::Open(opener, path)) else { return look };
+            let Some(Answer::Opened(file)) = self.ask(Task::Open(opener, namespace.file)) else {
+                return look;
+            };
             let mut found = Found::default();
             let mut sockets = Vec::new();
             snapshot::read(file, "", snapshot::SOCKET_BYTES, &mut found, &mut |event| sockets.push(event));

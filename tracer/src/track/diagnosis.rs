@@ -11,7 +11,9 @@ pub fn diagnose(it: &Examined, netns: Option<&Path>) -> Diagnosis {
     Diagnosis { reason, why: why(it, reason), advice: advice(it, reason), commands: commands(it, netns) }
 }
 
-fn reason(it: &Examined) -> Reason {
+/// Why a socket is stuck.
+#[must_use]
+pub fn reason(it: &Examined) -> Reason {
     let socket = &it.socket;
     let sending_again =
         socket.timer.is_some_and(|timer| timer.kind == TimerKind::Retransmit) && socket.retransmits > 0;

@@ -13,7 +13,7 @@ mod wait;
 mod watchdog;
 
 pub use age::{age, unanswered_ns};
-pub use diagnosis::diagnose;
+pub use diagnosis::{diagnose, reason};
 pub use reconcile::Shown;
 pub use table::{Applied, Sight, Table};
 pub use wait::PATIENCE_NS;

@@ -1,0 +1,256 @@
+//! One look at the sockets, as JSON lines (docs/look.schema.json), and the parts of them that the stream's records have too.
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::{community_id::community_id, look::Group, time::Times};
+use crate::model::{Address, Diagnosis, Examined, Holder, Looked, Process, State, Subject, Watch};
+
+const SCHEMA: &str = "sockstate/1";
+
+/// The time of a look as its lines say it.
+#[must_use]
+pub fn look_time(time_ns: i64) -> String {
+    let mut time = Vec::new();
+    Times::rfc3339().write(time_ns, 9, &mut time);
+    time.push(b'Z');
+    String::from_utf8_lossy(&time).into_owned()
+}
+
+/// A socket as a JSON line.
+#[must_use]
+pub fn socket_json(looked: &Looked, time: &str) -> String {
+    line_of(&SocketLine::new("socket", looked, None, time))
+}
+
+/// A stuck socket as a JSON line.
+#[must_use]
+pub fn stuck_json(looked: &Looked, diagnosis: &Diagnosis, time: &str) -> String {
+    line_of(&SocketLine::new("stuck", looked, Some(diagnosis), time))
+}
+
+/// A count as a JSON line.
+#[must_use]
+pub fn group_json(group: &Group, time: &str) -> String {
+    line_of(&json!({
+        "schema": SCHEMA,
+        "kind": "stuck_group",
+        "time": time,
+        "key": group.key,
+        "count": group.count,
+        "oldest_ns": group.oldest_ns,
+        "unread_bytes": group.unread_bytes,
+        "states": group.states,
+        "reasons": group.reasons,
+    }))
+}
+
+fn line_of(record: &impl Serialize) -> String {
+    // What we write has no keys but strings.
+    let mut text = serde_json::to_string(record).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+#[derive(Serialize)]
+struct SocketLine<'a> {
+    schema: &'static str,
+    kind: &'a str,
+    time: &'a str,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state_number: Option<u8>,
+    age_ns: Option<u64>,
+    age_at_least: Option<bool>,
+    network: Network,
+    local: End,
+    remote: End,
+    #[serde(flatten)]
+    seen: Seen<'a>,
+    uid: Option<u32>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    mini: bool,
+    #[serde(flatten)]
+    place: Place<'a>,
+    #[serde(flatten)]
+    explained: Option<Explained<'a>>,
+}
+
+impl<'a> SocketLine<'a> {
+    fn new(kind: &'a str, looked: &'a Looked, diagnosis: Option<&'a Diagnosis>, time: &'a str) -> Self {
+        let Looked { it, subject } = looked;
+        let (socket, tuple) = (&it.socket, &it.socket.tuple);
+        Self {
+            schema: SCHEMA,
+            kind,
+            time,
+            state: socket.state.name(),
+            state_number: if let State::Unknown(number) = socket.state { Some(number) } else { None },
+            age_ns: it.age.map(|age| age.ns),
+            age_at_least: it.age.map(|age| age.at_least),
+            network: Network {
+                transport: "tcp",
+                r#type: if tuple.is_v4() { "ipv4" } else { "ipv6" },
+                community_id: tuple
+                    .is_complete()
+                    .then(|| String::from_utf8_lossy(&community_id(tuple)).into_owned()),
+            },
+            local: End::new(tuple.local, tuple.local_port),
+            remote: End::new(tuple.remote, tuple.remote_port),
+            seen: Seen::new(it),
+            uid: socket.uid,
+            mini: socket.mini,
+            place: Place::new(subject),
+            explained: diagnosis.map(Explained::new),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Network {
+    transport: &'static str,
+    r#type: &'static str,
+    community_id: Option<String>,
+}
+
+#[derive(Serialize)]
+struct End {
+    address: IpAddr,
+    port: Option<u16>,
+}
+
+impl End {
+    fn new(address: Address, port: u16) -> Self {
+        Self { address: address.canonical(), port: (port != 0).then_some(port) }
+    }
+}
+
+/// What only a look shows.
+#[derive(Serialize)]
+pub(super) struct Seen<'a> {
+    holders: Vec<HolderOf<'a>>,
+    creator: Option<Creator<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backlog: Option<Backlog>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unread_bytes: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unsent_bytes: Option<u32>,
+    timer: Option<TimerOf>,
+    retransmits: u8,
+    unanswered_ns: Option<u64>,
+}
+
+impl<'a> Seen<'a> {
+    pub(super) fn new(it: &'a Examined) -> Self {
+        let socket = &it.socket;
+        let listens = socket.state == State::Listen;
+        Self {
+            holders: it.holders.iter().map(HolderOf::new).collect(),
+            creator: it.creator().map(|process| Creator { pid: process.pid, comm: &process.comm }),
+            backlog: listens.then_some(Backlog { queued: socket.receive_queue, limit: socket.send_queue }),
+            unread_bytes: (!listens).then(|| socket.unread_bytes()),
+            unsent_bytes: (!listens).then(|| socket.unsent_bytes()),
+            timer: socket.timer.map(|timer| TimerOf { name: timer.kind.name(), left_ns: timer.left_ns }),
+            retransmits: socket.retransmits,
+            unanswered_ns: it.unanswered_ns,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct HolderOf<'a> {
+    pid: u32,
+    fd: u32,
+    comm: &'a str,
+    exe: Option<&'a str>,
+    epoll: Option<&'a [&'static str]>,
+}
+
+impl<'a> HolderOf<'a> {
+    fn new(it: &'a Holder) -> Self {
+        let epoll = it.watch.as_ref().map(|watch| match watch {
+            Watch::Epoll(events) => events.as_slice(),
+            Watch::NoEpoll => &[],
+        });
+        let Process { pid, comm, exe, .. } = &*it.process;
+        Self { pid: *pid, fd: it.fd, comm, exe: exe.as_deref(), epoll }
+    }
+}
+
+#[derive(Serialize)]
+struct Creator<'a> {
+    pid: u32,
+    comm: &'a str,
+}
+
+#[derive(Serialize)]
+struct Backlog {
+    queued: u32,
+    limit: u32,
+}
+
+#[derive(Serialize)]
+struct TimerOf {
+    name: &'static str,
+    left_ns: u64,
+}
+
+/// What it means.
+#[derive(Serialize)]
+pub(super) struct Explained<'a> {
+    reason: &'static str,
+    why: &'a str,
+    advice: &'a str,
+    commands: &'a [String],
+}
+
+impl<'a> Explained<'a> {
+    pub(super) fn new(it: &'a Diagnosis) -> Self {
+        Self { reason: it.reason.name(), why: &it.why, advice: &it.advice, commands: &it.commands }
+    }
+}
+
+/// Where a socket runs. Null for what could be known of every socket; absent what most have not.
+#[derive(Serialize)]
+pub(super) struct Place<'a> {
+    netns: Option<u32>,
+    cgroup: Option<CgroupOf<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<ContainerOf<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<Pod<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unit: Option<&'a str>,
+}
+
+impl<'a> Place<'a> {
+    pub(super) fn new(it: &'a Subject) -> Self {
+        Self {
+            netns: it.netns,
+            cgroup: it.cgroup.as_ref().map(|it| CgroupOf { id: it.id.to_string(), path: it.path.as_deref() }),
+            container: it.container.as_ref().map(|it| ContainerOf { id: &it.id, runtime: it.runtime }),
+            pod: it.pod_uid.as_deref().map(|uid| Pod { uid }),
+            unit: it.unit.as_deref(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct CgroupOf<'a> {
+    id: String,
+    path: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct ContainerOf<'a> {
+    id: &'a str,
+    runtime: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Pod<'a> {
+    uid: &'a str,
+}
