@@ -29,6 +29,8 @@ use crate::{
 pub(crate) fn tests() -> Vec<Test> {
     let mut tests = vec![
         test("stuck: a peer that does not answer, and one that does not close", peers),
+        test("stuck: orphans, closed windows, and handshakes that do not end", others),
+        test("stuck: what an epoll waits for", watched),
         test("stuck: the tracer says it, again, and when it is over", traced),
         test("stuck: older than the tracer, by the kernel's clock", older),
         test("stuck: thresholds, groups and the plugin's answer", thresholds),
@@ -181,14 +183,7 @@ fn peers() {
         };
         half.shutdown(Shutdown::Write).expect("shutdown");
         wait_for_states(&["LISTEN", "ESTABLISHED", "FIN_WAIT1", "FIN_WAIT2", "CLOSE_WAIT"]);
-        let deadline = std::time::Instant::now() + Duration::from_secs(20);
-        let fin_wait1 = loop {
-            let found = look(netns, &["stuck", "--state", "FIN_WAIT1", "--older-than", "200ms"]);
-            if let [one] = &found[..] {
-                break one.clone();
-            }
-            assert!(std::time::Instant::now() < deadline, "{found:?}");
-        };
+        let fin_wait1 = wait_for_one(netns, "FIN_WAIT1", "200ms");
         assert_eq!(
             (&fin_wait1["reason"], &fin_wait1["age_ns"]),
             (&"peer_not_answering".into(), &Value::Null)
@@ -200,6 +195,95 @@ fn peers() {
         assert_eq!(fin_wait2[0]["reason"], "peer_keeps_open");
         assert_eq!(holders(&fin_wait2[0]), [(process::id().into(), half.as_raw_fd() as u64)]);
         drop((server, stays));
+    });
+}
+
+/// The one socket in `state`, when it has been there for long enough and shows its reason.
+fn wait_for_one(netns: u64, state: &str, older_than: &str) -> Value {
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        let found = look(netns, &["stuck", "--state", state, "--older-than", older_than]);
+        if let [one] = &found[..]
+            && one["reason"] != "unknown"
+        {
+            return one.clone();
+        }
+        assert!(std::time::Instant::now() < deadline, "{state}: {found:?}");
+    }
+}
+
+fn others() {
+    in_lab(|netns| {
+        let port = fresh_port();
+        let (listener, client, stays) = Kind::V4.pair(port);
+        // Nobody holds it, and the peer sends no FIN.
+        drop(client);
+        let orphan = wait_for_one(netns, "FIN_WAIT2", "0");
+        assert_eq!(orphan["reason"], "orphan_waits_for_fin", "{orphan}");
+        assert_eq!((holders(&orphan).len(), &orphan["timer"]["name"]), (0, &"timewait".into()), "{orphan}");
+        // The peer's window is closed, and the FIN waits behind what does not fit.
+        let mut full = Kind::V4.connect(port).expect("connect");
+        let reads_nothing = listener.accept().expect("accept").0;
+        full.set_nonblocking(true).expect("nonblocking");
+        let mut written = 0;
+        while let Ok(count) = full.write(&[7; 1 << 16]) {
+            written += count as u64;
+        }
+        drop(full);
+        let closed_window = wait_for_one(netns, "FIN_WAIT1", "0");
+        assert_eq!(closed_window["reason"], "peer_takes_nothing", "{closed_window}");
+        assert_eq!(closed_window["timer"]["name"], "persist");
+        let unread = look(netns, &["sockets", "--local-port", &port.to_string(), "--sort", "unread"]);
+        let waits = closed_window["unsent_bytes"].as_u64().expect("bytes");
+        assert_eq!(waits + unread[0]["unread_bytes"].as_u64().expect("bytes"), written, "{unread:?}");
+        // The last ACK of its handshake does not come.
+        let half_open = Kind::V4.start_deaf_connect(port);
+        let request = wait_for_one(netns, "SYN_RECV", "1100ms");
+        assert_eq!((&request["reason"], &request["mini"]), (&"handshake_unfinished".into(), &true.into()));
+        drop((stays, reads_nothing, half_open));
+    });
+}
+
+fn watched() {
+    use rustix::event::epoll::{CreateFlags, EventData, EventFlags, add, create};
+    in_lab(|netns| {
+        let port = fresh_port();
+        let listener = Kind::V4.listen(port);
+        let epoll = create(CreateFlags::CLOEXEC).expect("epoll");
+        let mut kept = Vec::new();
+        for events in [None, Some(EventFlags::IN), Some(EventFlags::OUT)] {
+            drop(Kind::V4.connect(port).expect("connect"));
+            let server = listener.accept().expect("accept").0;
+            if let Some(events) = events {
+                add(&epoll, &server, EventData::new_u64(0), events).expect("add");
+            }
+            kept.push(server);
+        }
+        wait_for_states(&[
+            "LISTEN",
+            "CLOSE_WAIT",
+            "CLOSE_WAIT",
+            "CLOSE_WAIT",
+            "FIN_WAIT2",
+            "FIN_WAIT2",
+            "FIN_WAIT2",
+        ]);
+        let found = look(netns, &["close-wait", "--older-than", "0"]);
+        let said = |socket: &Socket| {
+            let fd = socket.as_raw_fd() as u64;
+            let it = found.iter().find(|it| holders(it)[0].1 == fd).expect("each is found");
+            let advice = it["advice"].as_str().expect("advice").to_owned();
+            (it["holders"][0]["epoll"].clone(), advice)
+        };
+        for (socket, events, advice) in [
+            (&kept[0], &[][..], "which no epoll of it watches"),
+            (&kept[1], &["EPOLLIN", "EPOLLERR", "EPOLLHUP"], "although its epoll waits for EPOLLIN"),
+            (&kept[2], &["EPOLLOUT", "EPOLLERR", "EPOLLHUP"], "only, not for EPOLLIN"),
+        ] {
+            let (epoll, text) = said(socket);
+            assert_eq!(epoll, Value::from(events), "{text}");
+            assert!(text.contains(advice), "{text}");
+        }
     });
 }
 
@@ -220,7 +304,7 @@ fn thresholds() {
         assert_eq!(count(&["stuck", "--older-than", "0", "--state", "LAST_ACK"]), 0);
         assert_eq!(count(&["stuck", "--older-than", "0", "--pid", "1"]), 0);
 
-        let groups = look(netns, &["stuck", "--older-than", "0", "--group-by", "process"]);
+        let groups = look(netns, &["close-wait", "--older-than", "0", "--group-by", "process"]);
         assert_eq!((groups.len(), &groups[0]["count"]), (1, &1.into()), "{groups:?}");
         let key = groups[0]["key"].as_str().expect("key");
         assert!(key.ends_with(&format!("({})", process::id())), "{key}");
@@ -234,7 +318,7 @@ fn thresholds() {
         ] {
             let netns = netns.to_string();
             let output =
-                sockstate().args(["stuck", "--netns", &netns]).args(args).output().expect("sockstate");
+                sockstate().args(["close-wait", "--netns", &netns]).args(args).output().expect("sockstate");
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");
             assert!(text.starts_with(&format!("SOCKSTATE {word}")) && text.contains("| stuck="), "{text}");

@@ -88,8 +88,10 @@ fn find(args: &StuckArgs, filter: &Filter) -> Result<(Vec<Looked>, Look), Failur
     let older_than = args.older_than.map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     // Whoever is younger than any threshold need not be looked for in /proc.
     let least_ns = older_than.unwrap_or_else(|| thresholds.least_ns());
+    // One whose age nothing tells is at least this old.
     let is_old = |socket: &SocketInfo| {
-        track::age(socket).map(|age| age.ns).max(track::unanswered_ns(socket)) >= Some(least_ns)
+        let age_ns = track::age(socket).map(|age| age.ns);
+        age_ns.max(track::unanswered_ns(socket)).unwrap_or(0) >= least_ns
     };
     let (sockets, look) = look(filter, args.select.cgroup.as_deref(), |socket| {
         let wanted = if states.is_empty() {
@@ -108,7 +110,7 @@ fn find(args: &StuckArgs, filter: &Filter) -> Result<(Vec<Looked>, Look), Failur
             Some(time) => own.or(states.contains(it.socket.state).then_some(0)).map(|_| time),
             None => own,
         };
-        after.is_some_and(|after| it.idle_ns().is_some_and(|idle| idle >= after))
+        after.is_some_and(|after| it.idle_ns().unwrap_or(0) >= after)
     };
     let mut stuck: Vec<Looked> = sockets.into_iter().filter(|looked| is_stuck(&looked.it)).collect();
     stuck.sort_by_cached_key(|looked| Reverse(looked.it.idle_ns()));
