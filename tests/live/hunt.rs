@@ -29,7 +29,10 @@ pub(crate) fn tests() -> Vec<Test> {
         test("hunt: C with frame pointers and no tables", || {
             c(&["-fno-omit-frame-pointer", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables"]);
         }),
+        test("hunt: Rust, optimised, with what was inlined", rust),
+        test("hunt: Go", go),
         test("hunt: Python, down to the interpreter", python),
+        test("hunt: Java, by a perf map", java),
     ]
 }
 
@@ -255,13 +258,14 @@ fn grouped() {
     });
 }
 
-/// What a hunt says of the one connection that the program leaks.
-fn leaked_by(netns: u64, port: u16, command: &mut Command) -> Option<Value> {
+/// What a hunt says of the one connection that the program leaks, which gets one after `prepare`.
+fn leaked_by(netns: u64, port: u16, command: &mut Command, prepare: impl FnOnce(&Program)) -> Option<Value> {
     if !can_hunt(netns) {
         return None;
     }
     let mut tracer = hunt(netns, &[]);
     let program = Program::start(command.arg(port.to_string()));
+    prepare(&program);
     drop(Kind::V4.connect(port).expect("connect"));
     let record = tracer.wait_for(is_stuck);
     assert_eq!(record["owner"]["pid"], program.0.id());
@@ -281,16 +285,77 @@ fn c(flags: &[&str]) {
     let mut gcc = Command::new("gcc");
     gcc.args(["-g", "-O1", "-o"]).arg(&binary).args(flags).arg(&source);
     assert!(gcc.status().expect("gcc").success());
+    compiled(&binary, "leak.c", "take_one", "main");
+}
+
+/// The program's path names the function and the line that opens what it leaks, and who called it.
+fn compiled(binary: &Path, source: &str, function: &str, caller: &str) {
     in_lab(|netns| {
-        let Some(record) = leaked_by(netns, fresh_port(), &mut Command::new(&binary)) else { return };
+        let mut command = Command::new(binary);
+        let Some(record) = leaked_by(netns, fresh_port(), &mut command, |_| {}) else { return };
         let frames = record["opened"]["frames"].as_array().expect("frames");
-        let at =
-            frames.iter().position(|it| it["function"] == "take_one").unwrap_or_else(|| panic!("{record}"));
-        let text = std::fs::read_to_string(&source).expect("source");
-        let line = 1 + text.lines().position(|line| line.contains("/* here */")).expect("the line");
-        assert_eq!(frames[at]["line"], line);
-        assert!(frames[at]["file"].as_str().is_some_and(|file| file.ends_with("tests/programs/leak.c")));
-        assert_eq!(frames[at + 1]["function"], "main");
+        let is = |frame: &Value, wanted: &str| {
+            frame["function"].as_str().is_some_and(|name| name.contains(wanted))
+        };
+        let at = frames.iter().position(|it| is(it, function)).unwrap_or_else(|| panic!("{record}"));
+        let text = std::fs::read_to_string(programs().join(source)).expect("source");
+        let here = |line: &str| line.contains("/* here */") || line.contains("// here");
+        let line = 1 + text.lines().position(here).expect("the line");
+        assert_eq!(frames[at]["line"], line, "{record}");
+        let file = frames[at]["file"].as_str().expect("file");
+        assert!(file.ends_with(&format!("tests/programs/{source}")), "{file}");
+        assert!(is(&frames[at + 1], caller), "{record}");
+    });
+}
+
+fn rust() {
+    if !has("rustc") {
+        return skip("needs rustc");
+    }
+    let directory = tempfile::tempdir().expect("directory");
+    let binary = directory.path().join("leak");
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--edition", "2024", "-g", "-O", "-o"]).arg(&binary).arg(programs().join("leak.rs"));
+    assert!(rustc.status().expect("rustc").success());
+    compiled(&binary, "leak.rs", "take_one", "serve");
+}
+
+fn go() {
+    if !Command::new("go").arg("version").stdout(Stdio::null()).status().is_ok_and(|it| it.success()) {
+        return skip("needs go");
+    }
+    let directory = tempfile::tempdir().expect("directory");
+    let binary = directory.path().join("leak");
+    let mut go = Command::new("go");
+    go.env("HOME", directory.path()).env("GOFLAGS", "-modcacherw");
+    go.args(["build", "-o"]).arg(&binary).arg(programs().join("leak.go"));
+    assert!(go.status().expect("go").success());
+    compiled(&binary, "leak.go", "main.takeOne", "main.main.func1");
+}
+
+/// What is interpreted has one name; the native code below it, and what calls it, have theirs.
+fn java() {
+    if !["java", "javac", "jcmd"].iter().all(|program| has(program)) {
+        return skip("needs java, javac and jcmd");
+    }
+    let directory = tempfile::tempdir().expect("directory");
+    let classes = directory.path().to_str().expect("UTF-8");
+    let javac = Command::new("javac").args(["-d", classes]).arg(programs().join("Leak.java")).status();
+    assert!(javac.expect("javac").success());
+    in_lab(|netns| {
+        let mut command = Command::new("java");
+        command.args(["-XX:+PreserveFramePointer", "-cp", classes, "Leak"]);
+        let map = |program: &Program| {
+            let pid = program.0.id().to_string();
+            let jcmd = Command::new("jcmd").args([&pid, "Compiler.perfmap"]).stdout(Stdio::null()).status();
+            assert!(jcmd.expect("jcmd").success());
+        };
+        let Some(record) = leaked_by(netns, fresh_port(), &mut command, map) else { return };
+        let found = functions(&record);
+        let native = found.iter().position(|name| name.starts_with("Java_sun_nio_ch_Net_accept"));
+        let java = found.iter().position(|name| name == "Interpreter");
+        assert!(native.is_some() && native < java, "{found:#?}");
+        assert!(found.iter().any(|name| name.contains("JavaThread")), "{found:#?}");
     });
 }
 
@@ -301,7 +366,7 @@ fn python() {
     in_lab(|netns| {
         let mut command = Command::new("python3");
         command.arg(programs().join("leak.py"));
-        let Some(record) = leaked_by(netns, fresh_port(), &mut command) else { return };
+        let Some(record) = leaked_by(netns, fresh_port(), &mut command, |_| {}) else { return };
         let found = functions(&record);
         assert!(found.iter().any(|name| name == "_PyEval_EvalFrameDefault"), "{found:#?}");
     });

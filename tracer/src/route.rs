@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use rustc_hash::FxBuildHasher;
 
 use crate::model::{
-    Address, ConnId, Examined, Filter, Owner, Resolved, Resync, Role, Snapshot, State, Stuck, Subject,
+    Address, Cgroup, ConnId, Examined, Filter, Resolved, Resync, Role, Snapshot, State, Stuck, Subject,
     Transition, Tuple,
 };
 
@@ -145,7 +145,7 @@ impl Router {
         let filter = &self.filter;
         (filter.from.is_empty() || was.is_some_and(|was| filter.from.contains(was)))
             && (filter.to.is_empty() || filter.to.contains(state))
-            && self.wants_subject(whose.owner.as_ref(), whose.netns)
+            && self.wants_subject(whose)
             && self.ends(tuple, role, state, state) != Verdict::No
     }
 
@@ -160,16 +160,28 @@ impl Router {
         let filter = &self.filter;
         (filter.from.is_empty() || filter.from.contains(transition.from))
             && (filter.to.is_empty() || filter.to.contains(transition.to))
-            && self.wants_subject(transition.subject.owner.as_ref(), transition.subject.netns)
+            && self.wants_subject(&transition.subject)
     }
 
-    fn wants_subject(&self, owner: Option<&Owner>, netns: Option<u32>) -> bool {
+    /// Whether it runs in a wanted cgroup. The kernel filters full sockets, but what exists already and mini-sockets, whose
+    /// cgroup only the full one tells, come through.
+    #[must_use]
+    pub fn wants_cgroup(&self, whose: &Subject) -> bool {
+        let Some(tree) = &self.filter.cgroup else { return true };
+        // A cgroup without a path is gone: what the kernel has let through is not thrown away for that.
+        let is_in = |it: &Cgroup| it.path.as_deref().is_none_or(|path| tree.contains(path));
+        whose.cgroup.as_ref().is_some_and(is_in)
+    }
+
+    fn wants_subject(&self, whose: &Subject) -> bool {
         let filter = &self.filter;
+        let owner = whose.owner.as_ref();
         let pid = || owner.is_some_and(|owner| filter.pids.contains(&owner.pid()));
         let comm = || owner.is_some_and(|owner| filter.comms.contains(&owner.comm));
         (filter.pids.is_empty() || pid())
             && (filter.comms.is_empty() || comm())
-            && (filter.netns.is_none() || filter.netns == netns)
+            && (filter.netns.is_none() || filter.netns == whose.netns)
+            && self.wants_cgroup(whose)
     }
 
     /// Addresses and ports.

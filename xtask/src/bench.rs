@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::Read,
+    io::{Read, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -39,6 +39,8 @@ pub(crate) struct Args {
     #[arg(long, default_value = "")]
     only: String,
 }
+
+const TRACEFS: &str = "/sys/kernel/tracing";
 
 /// One kind of traffic.
 struct Traffic {
@@ -100,6 +102,11 @@ struct Run {
 pub(crate) fn all(args: &Args) -> Result<()> {
     command(cargo().args(["build", "--release", "--package", "tracer", "--package", "xtask"]))?;
     fs::create_dir_all(&args.directory)?;
+    if !Path::new(TRACEFS).join("events").exists() {
+        // bpftrace reads the tracepoint's format there.
+        command(Command::new("mount").args(["-t", "tracefs", "tracefs", TRACEFS]))?;
+    }
+    touch_memory(&args.directory)?;
     println!("{}, {} rounds of {} connections a thread", machine()?, args.rounds, args.count);
     let wanted = |name: &str| name.contains(&args.only);
     for traffic in TRAFFIC.iter().filter(|traffic| wanted(traffic.name)) {
@@ -131,6 +138,18 @@ pub(crate) fn all(args: &Args) -> Result<()> {
         memory()?;
     }
     Ok(())
+}
+
+/// Memory that a virtual machine has never used comes from its host, in the middle of somebody's write: first as much as
+/// a run writes.
+fn touch_memory(directory: &Path) -> Result<()> {
+    const MB: usize = 1 << 20;
+    let path = directory.join("memory.out");
+    let mut file = File::create(&path)?;
+    for _ in 0..1024 {
+        file.write_all(&[1; MB])?;
+    }
+    Ok(fs::remove_file(path)?)
 }
 
 fn machine() -> Result<String> {

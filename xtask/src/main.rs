@@ -85,7 +85,10 @@ fn main() -> Result<()> {
             build_ebpf::commit()
         }
         Cli::Vm(args) => vm::all(&args),
-        Cli::Bench(args) => bench::all(&args),
+        Cli::Bench(args) => {
+            setup::all()?;
+            bench::all(&args)
+        }
         Cli::Internal(Internal::Leak(leak)) => leak.run(),
         Cli::Internal(Internal::Load(load)) => {
             let made = netns::in_new_netns(|| load.run())??;

@@ -10,8 +10,13 @@ use crate::{build_ebpf::Toolchain, command, root, succeeds};
 const BPF_LINKER: &str = "0.10.3";
 
 /// What live tests and benchmarks use, by the program that shows it is there.
-const TOOLS: [(&str, &str); 3] =
-    [("ip", "iproute2"), ("bpftrace", "bpftrace"), ("tcpstates", "libbpf-tools")];
+const TOOLS: [(&str, &str); 5] = [
+    ("ip", "iproute2"),
+    ("bpftrace", "bpftrace"),
+    ("bpftool", "bpftool"),
+    ("tcpstates", "libbpf-tools"),
+    ("go", "golang-go"),
+];
 
 /// What virtual machines take.
 const MACHINES: [(&str, &str); 4] = [

@@ -18,7 +18,6 @@ use crate::{
 /// Nothing could be seen.
 pub(super) fn look(
     filter: &Filter,
-    cgroup: Option<&str>,
     wanted: impl Fn(&SocketInfo) -> bool,
 ) -> Result<(Vec<Looked>, look::Look), Failure> {
     let mut look = look::look(filter.netns, wanted);
@@ -43,7 +42,7 @@ pub(super) fn look(
             };
             Looked { subject: enricher.identify(key), it }
         })
-        .filter(|looked| is_below(looked, cgroup))
+        .filter(|looked| router.wants_cgroup(&looked.subject))
         .collect();
     Ok((sockets, look))
 }
@@ -60,16 +59,4 @@ fn owner(holder: &Holder) -> OwnerKey {
     }
     let task = Task { pid: holder.process.pid, exec_id: 0, start_ns: 0, comm };
     OwnerKey { task: Rc::new(task), source: OwnerSource::Scan }
-}
-
-/// Whether it is in the cgroup at `path`, or below.
-fn is_below(looked: &Looked, path: Option<&str>) -> bool {
-    let Some(path) = path else { return true };
-    let wanted = format!("/{}", path.trim_matches('/'));
-    let found = looked.subject.cgroup.as_ref().and_then(|cgroup| cgroup.path.as_deref());
-    found.is_some_and(|found| {
-        found
-            .strip_prefix(wanted.trim_end_matches('/'))
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    })
 }

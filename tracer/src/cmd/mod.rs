@@ -15,9 +15,9 @@ use clap::Parser;
 use crate::{
     cli::{Cli, Command, SelectArgs},
     config,
-    enrich::{CgroupError, Cgroups},
+    enrich::Cgroups,
     kernel::KernelError,
-    model::{CgroupTree, Filter, StateSet},
+    model::{Filter, StateSet},
 };
 
 /// Exit codes; the same as in `cli.rs`'s help.
@@ -84,10 +84,8 @@ pub fn main() -> ExitCode {
 /// The filter that the arguments spell; names and paths become numbers.
 fn filter(args: &SelectArgs) -> Result<Filter, Failure> {
     let netns = args.netns.as_deref().map(config::resolve_netns).transpose().map_err(Failure::usage)?;
-    let cgroup = args.cgroup.as_deref().map(|path| {
-        let (id, level) = Cgroups::find(Path::new("/"))?.id(path)?;
-        Ok::<_, CgroupError>(CgroupTree { id, level })
-    });
+    let tree = |path: &str| Cgroups::find(Path::new("/"))?.tree(path);
+    let cgroup = args.cgroup.as_deref().map(tree);
     Ok(Filter {
         ip_version: if args.ipv4 { Some(4) } else { args.ipv6.then_some(6) },
         ports: args.port.clone().unwrap_or_default(),

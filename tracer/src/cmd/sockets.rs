@@ -20,9 +20,7 @@ use crate::{
 pub(super) fn run(args: &SocketsArgs) -> Result<ExitCode> {
     let filter = filter(&args.select)?;
     let states = union(&args.state);
-    let (mut sockets, _) = look(&filter, args.select.cgroup.as_deref(), |socket| {
-        states.is_empty() || states.contains(socket.state)
-    })?;
+    let (mut sockets, _) = look(&filter, |socket| states.is_empty() || states.contains(socket.state))?;
     sort(&mut sockets, args.sort);
     if as_table(args.format) {
         super::print([format::sockets_table(sockets.iter().map(|looked| &looked.it))])?;

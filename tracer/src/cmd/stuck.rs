@@ -93,7 +93,7 @@ fn find(args: &StuckArgs, filter: &Filter) -> Result<(Vec<Looked>, Look), Failur
         let age_ns = track::age(socket).map(|age| age.ns);
         age_ns.max(track::unanswered_ns(socket)).unwrap_or(0) >= least_ns
     };
-    let (sockets, look) = look(filter, args.select.cgroup.as_deref(), |socket| {
+    let (sockets, look) = look(filter, |socket| {
         let wanted = if states.is_empty() {
             !matches!(socket.state, State::Established | State::Listen | State::TimeWait)
                 || !args.threshold.is_empty()

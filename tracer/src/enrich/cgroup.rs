@@ -14,6 +14,8 @@ use std::{
 use rustc_hash::FxBuildHasher;
 use thiserror::Error;
 
+use crate::model::CgroupTree;
+
 /// Why a cgroup cannot be found.
 #[derive(Debug, Error)]
 pub enum CgroupError {
@@ -80,11 +82,11 @@ impl Cgroups {
         path
     }
 
-    /// Id and depth of the cgroup at `path` (below the mount, or with it).
+    /// The cgroup at `path` (below the mount, or with it) and all below it.
     ///
     /// # Errors
     /// There is no such cgroup.
-    pub fn id(&self, path: &str) -> Result<(u64, u32), CgroupError> {
+    pub fn tree(&self, path: &str) -> Result<CgroupTree, CgroupError> {
         let below = Path::new(path)
             .strip_prefix(&self.mount)
             .unwrap_or_else(|_| Path::new(path.trim_start_matches('/')));
@@ -96,7 +98,9 @@ impl Cgroups {
             mount: self.mount.display().to_string(),
             source,
         })?;
-        Ok((metadata.ino(), below.components().count() as u32))
+        let names: Vec<_> = below.components().map(|name| name.as_os_str().to_string_lossy()).collect();
+        let path = format!("/{}", names.join("/"));
+        Ok(CgroupTree { id: metadata.ino(), level: names.len() as u32, path })
     }
 
     fn resolve(&self, id: u64) -> io::Result<String> {

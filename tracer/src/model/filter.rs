@@ -31,6 +31,17 @@ pub struct CgroupTree {
     pub id: u64,
     /// Depth of its top below the root.
     pub level: u32,
+    /// Path of its top below the mount, with a slash in front; `/` for the root.
+    pub path: String,
+}
+
+impl CgroupTree {
+    /// Whether the cgroup at `path` is in it.
+    #[must_use]
+    pub fn contains(&self, path: &str) -> bool {
+        let rest = path.strip_prefix(self.path.trim_end_matches('/'));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
 }
 
 /// All that must hold. The default takes everything.
@@ -60,4 +71,24 @@ pub struct Filter {
     pub netns: Option<u32>,
     /// The socket's cgroup.
     pub cgroup: Option<CgroupTree>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_holds_its_top_and_what_is_below() {
+        for (top, path, is_in) in [
+            ("/", "/", true),
+            ("/", "/a/b", true),
+            ("/a", "/a", true),
+            ("/a", "/a/b", true),
+            ("/a", "/ab", false),
+            ("/a/b", "/a", false),
+        ] {
+            let tree = CgroupTree { id: 1, level: 0, path: top.into() };
+            assert_eq!(tree.contains(path), is_in, "{path} in {top}");
+        }
+    }
 }
