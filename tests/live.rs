@@ -33,6 +33,8 @@ mod filters;
 mod hunt;
 #[path = "live/lifecycle/mod.rs"]
 mod lifecycle;
+#[path = "live/metrics.rs"]
+mod metrics;
 #[path = "live/owners.rs"]
 mod owners;
 #[path = "live/protocols.rs"]
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
         timewait::tests(),
         stuck::tests(),
         hunt::tests(),
+        metrics::tests(),
         protocols::tests(),
         fallback::tests(),
     ]

@@ -205,6 +205,10 @@ pub struct TraceArgs {
     #[arg(long, help_heading = "Output")]
     pub cmdline: bool,
 
+    /// Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435.
+    #[arg(long, value_name = "ADDRESS", help_heading = "Output")]
+    pub metrics: Option<std::net::SocketAddr>,
+
     /// When a connection counts as stuck, in place of the defaults: [STATE][:PORTS][@COMM]=TIME, or never in place of TIME.
     #[arg(long, value_name = "RULE", value_parser = parse_threshold, help_heading = "Stuck")]
     pub threshold: Vec<Threshold>,

@@ -15,6 +15,7 @@ pub mod hunter;
 pub mod kernel;
 pub mod knowledge;
 pub mod look;
+pub mod metrics;
 pub mod model;
 pub mod pipeline;
 pub mod route;

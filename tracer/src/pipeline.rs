@@ -21,6 +21,7 @@ use crate::{
     examiner::Examiner,
     format::Format,
     hunter::Hunter,
+    metrics::{Counts, Numbers, Question, Server},
     model::{Event, EventKind, Lost, LostPlace, Notice, Start, State, Stop, Stuck, Transition},
     route::Router,
     sinks::{Output, OutputError},
@@ -116,6 +117,8 @@ pub struct Pipeline {
     pub examiner: Examiner,
     /// Where connections are opened is wanted, in place of transitions.
     pub hunter: Option<Hunter>,
+    /// Asks for numbers.
+    pub metrics: Option<Server>,
 }
 
 /// When and how the table is corrected.
@@ -135,6 +138,8 @@ pub struct Writer {
     seq: u64,
     most: u64,
     summary: Summary,
+    /// None where nobody asks.
+    counts: Option<Counts>,
 }
 
 impl Writer {
@@ -143,7 +148,14 @@ impl Writer {
     pub fn new(mut format: Box<dyn Format>, most: Option<u64>) -> Self {
         let mut buffer = Vec::new();
         format.header(&mut buffer);
-        Self { format, buffer, seq: 0, most: most.unwrap_or(u64::MAX), summary: Summary::default() }
+        Self {
+            format,
+            buffer,
+            seq: 0,
+            most: most.unwrap_or(u64::MAX),
+            summary: Summary::default(),
+            counts: None,
+        }
     }
 
     fn notice(&mut self, notice: &Notice) {
@@ -156,6 +168,9 @@ impl Writer {
             self.summary.transitions += 1;
             self.seq += 1;
             self.format.transition(self.seq, transition, &mut self.buffer);
+            if let Some(counts) = &mut self.counts {
+                counts.transition(transition);
+            }
         }
     }
 
@@ -254,6 +269,7 @@ impl Pipeline {
     /// The output or the ring fails.
     pub async fn run(mut self, mut output: Output) -> Result<Summary, PipelineError> {
         let mut signals = Signals::new()?;
+        self.writer.counts = self.metrics.is_some().then(Counts::default);
         // The kernel rounds a sleep up by 50 us else: as long as a short nap. Where it refuses, naps are longer.
         let _ = set_current_timer_slack(NonZeroU64::new(1000));
         match self.flow(&mut output, &mut signals).await? {
@@ -321,6 +337,7 @@ impl Pipeline {
                 () = until(resync_at), if quiet => {}
                 () = sleep(PATIENCE), if quiet && (self.table.is_waiting() || self.examiner.is_busy()) => {}
                 () = until(watch_at), if quiet => {}
+                question = asked(&mut self.metrics), if quiet => self.answer(question),
                 () = std::future::ready(()), if !quiet => {}
             }
             self.table.set_offset(clock_offset_ns());
@@ -341,6 +358,9 @@ impl Pipeline {
             }
             for stuck in self.examiner.examined() {
                 self.stuck(stuck);
+            }
+            if let Some(question) = self.metrics.as_mut().and_then(Server::asked_now) {
+                self.answer(question);
             }
             since_nap += taken;
             napping = taken > 0 && taken < BATCH;
@@ -408,6 +428,21 @@ impl Pipeline {
             stuck.opened = hunter.stack(stuck.conn);
         }
         self.writer.notice(&Notice::Stuck(stuck));
+    }
+
+    /// Tells whoever asks for numbers.
+    fn answer(&mut self, question: Question) {
+        let numbers = Numbers {
+            counts: self.writer.counts.clone().unwrap_or_default(),
+            tally: self.table.tally(|snapshot| self.router.wants_snapshot(snapshot)),
+            lost: self.writer.summary.lost.clone(),
+            illegal: self.table.illegal(),
+            waiting_bytes: self.writer.buffer.len(),
+            hook: self.source.hook(),
+            tier: self.source.tier(),
+        };
+        // Whoever asked may have gone.
+        let _ = question.send(numbers.into_text());
     }
 
     /// Compares the table with the kernel's, twice where something is missing there.
@@ -542,6 +577,13 @@ fn route(
 /// How many of `buffered` bytes end at a block's boundary, after `written` that went out before.
 fn whole_blocks(written: usize, buffered: usize) -> usize {
     ((written + buffered) / BLOCK * BLOCK).saturating_sub(written)
+}
+
+async fn asked(metrics: &mut Option<Server>) -> Question {
+    match metrics {
+        Some(server) => server.asked().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn until(deadline: Option<Instant>) {

@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use crate::root;
 
 /// A room and the rooms it may use. `cmd`, `examiner`, `hunter`, `lib`, `look` and `pipeline` wire things together and may use all.
-const MAY_USE: [(&str, &[&str]); 14] = [
+const MAY_USE: [(&str, &[&str]); 15] = [
     ("model", &[]),
     ("decode", &["model"]),
     ("knowledge", &["model"]),
@@ -20,6 +20,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("unwind", &["model"]),
     ("format", &["model"]),
     ("sinks", &["model"]),
+    ("metrics", &["model"]),
     ("kernel", &["model", "knowledge"]),
     ("source", &["model", "decode", "kernel"]),
     ("config", &["model"]),

@@ -10,12 +10,13 @@ use crate::{build_ebpf::Toolchain, command, root, succeeds};
 const BPF_LINKER: &str = "0.10.3";
 
 /// What live tests and benchmarks use, by the program that shows it is there.
-const TOOLS: [(&str, &str); 5] = [
+const TOOLS: [(&str, &str); 6] = [
     ("ip", "iproute2"),
     ("bpftrace", "bpftrace"),
     ("bpftool", "bpftool"),
     ("tcpstates", "libbpf-tools"),
     ("go", "golang-go"),
+    ("promtool", "prometheus"),
 ];
 
 /// What virtual machines take.

@@ -33,6 +33,7 @@ pub(super) fn run(args: &HuntArgs) -> Result<ExitCode> {
             thresholds: Some(&args.threshold),
             limits: Limits { duration: args.duration, count: None },
             hunt: Some(hunt),
+            metrics: None,
             format: format(args, &output),
             output,
         })

@@ -19,6 +19,7 @@ use crate::{
     format::Format,
     hunter::Hunter,
     kernel::{self, HookChoice, Hunt, Loaded, Request, Tier},
+    metrics::Server,
     model::{Filter, LostPlace, Start, Threshold, Thresholds},
     pipeline::{self, Limits, Pipeline, Resyncer, Summary, Writer},
     route::Router,
@@ -43,6 +44,8 @@ pub(super) struct Session<'a> {
     pub(super) limits: Limits,
     /// Where connections are opened is wanted, in place of transitions.
     pub(super) hunt: Option<Hunt>,
+    /// Where metrics are served.
+    pub(super) metrics: Option<Server>,
     pub(super) output: Output,
     pub(super) format: Box<dyn Format>,
 }
@@ -72,8 +75,18 @@ pub(super) fn run<'a>(open: impl FnOnce() -> Result<Session<'a>>, alongside: boo
 }
 
 async fn trace(session: Session<'_>) -> Result<Summary> {
-    let Session { filter, kernel: args, cmdline, snapshot, thresholds, limits, hunt, output, format } =
-        session;
+    let Session {
+        filter,
+        kernel: args,
+        cmdline,
+        snapshot,
+        thresholds,
+        limits,
+        hunt,
+        metrics,
+        output,
+        format,
+    } = session;
     let request = Request {
         hook: match args.hook {
             HookName::Auto => HookChoice::Auto,
@@ -132,7 +145,8 @@ async fn trace(session: Session<'_>) -> Result<Summary> {
 
     let router = Router::new(filter);
     let writer = Writer::new(format, limits.count);
-    let mut pipeline = Pipeline { source, table, enricher, router, writer, limits, resync, examiner, hunter };
+    let mut pipeline =
+        Pipeline { source, table, enricher, router, writer, limits, resync, examiner, hunter, metrics };
     pipeline.start(start);
     if snapshot {
         pipeline.snapshot();

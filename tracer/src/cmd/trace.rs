@@ -12,6 +12,7 @@ use super::{
 use crate::{
     cli::{Colour, FormatName, TraceArgs},
     format::{Csv, Format, Json, Table},
+    metrics::Server,
     model::Filter,
     pipeline::Limits,
     sinks::Output,
@@ -30,6 +31,7 @@ pub(super) fn run(args: &TraceArgs) -> Result<ExitCode> {
             thresholds: (!args.no_stuck).then_some(&args.threshold),
             limits: Limits { duration: args.duration, count: args.count },
             hunt: None,
+            metrics: args.metrics.map(Server::start).transpose()?,
             format: format(args, &output),
             output,
         })

@@ -14,7 +14,7 @@ pub use event::{ClosedAs, Event, EventKind, KernelSocket, MiniEnd, MiniEndHow, T
 pub use filter::{CgroupTree, Filter, Ports};
 pub use record::{
     Cause, ConnId, InState, Lost, LostPlace, Notice, Resolved, Resync, Role, Snapshot, Start, Stop, Stuck,
-    Transition,
+    Tally, Transition,
 };
 pub use socket::{
     Diagnosis, Examined, Holder, Listener, Looked, Process, Reason, SocketInfo, TcpTimes, Timer, TimerKind,

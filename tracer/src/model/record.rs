@@ -1,6 +1,6 @@
 //! Finished records: what formats and sinks see.
 
-use std::{fmt, rc::Rc, sync::Arc};
+use std::{collections::BTreeMap, fmt, rc::Rc, sync::Arc};
 
 use super::{Diagnosis, Examined, Stack, State, Subject, Tuple};
 
@@ -257,6 +257,15 @@ impl LostPlace {
             Self::Stack => "stack",
         }
     }
+}
+
+/// How many connections there are, by their states' names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// All of them.
+    pub sockets: BTreeMap<&'static str, i64>,
+    /// Those that are stuck.
+    pub stuck: BTreeMap<&'static str, i64>,
 }
 
 /// Transitions that happened and were not delivered.

@@ -80,6 +80,18 @@ impl KernelSource {
         Ok(Self { ring, counters, programs, hook: loaded.hook, loaded })
     }
 
+    /// Name of the hook that sees transitions.
+    #[must_use]
+    pub fn hook(&self) -> &'static str {
+        self.hook.name()
+    }
+
+    /// Name of the hooks that see mini-sockets.
+    #[must_use]
+    pub fn tier(&self) -> &'static str {
+        self.loaded.tier.name()
+    }
+
     /// Looks at the kernel's tables of every namespace, or of `only`; `began_ns` is the time.
     pub fn look(&mut self, walker: &Walker, only: Option<u32>, began_ns: u64) -> Look {
         walker.look(&mut self.loaded, only, began_ns)

@@ -13,7 +13,7 @@ use crate::{
     knowledge,
     model::{
         Cause, ConnId, Event, EventKind, Identify, KernelSocket, OwnerKey, OwnerSource, Resolved, Resync,
-        Role, Snapshot, State, Stuck, SubjectKey, Task, Thresholds, Transition, Tuple,
+        Role, Snapshot, State, Stuck, SubjectKey, Tally, Task, Thresholds, Transition, Tuple,
     },
 };
 
@@ -107,6 +107,26 @@ impl Table {
         self.conns.len() == 0
     }
 
+    /// How many `wanted` sockets are in each state, and how many of them are stuck there; states without any as 0.
+    #[must_use]
+    pub fn tally(&self, wanted: impl Fn(&Snapshot) -> bool) -> Tally {
+        let mut counts = [(0, 0); 256];
+        for conn in self.conns.iter().filter(|conn| wanted(&self.shown(conn))) {
+            let (all, stuck) = &mut counts[usize::from(conn.state.number())];
+            *all += 1;
+            *stuck += i64::from(conn.stuck > 0);
+        }
+        let mut tally = Tally::default();
+        for (number, (all, stuck)) in (0_u8..=255).zip(counts) {
+            let state = State::from_number(number);
+            if all > 0 || !matches!(state, State::Unknown(_) | State::Close) {
+                *tally.sockets.entry(state.name()).or_default() += all;
+                *tally.stuck.entry(state.name()).or_default() += stuck;
+            }
+        }
+        tally
+    }
+
     /// How many transitions were seen that TCP does not make.
     #[must_use]
     pub fn illegal(&self) -> u64 {
@@ -188,7 +208,11 @@ impl Table {
 
     /// All sockets in it, as records of a snapshot.
     pub fn snapshot(&self) -> impl Iterator<Item = Snapshot> + '_ {
-        self.conns.iter().map(|conn| Snapshot {
+        self.conns.iter().map(|conn| self.shown(conn))
+    }
+
+    fn shown(&self, conn: &Conn) -> Snapshot {
+        Snapshot {
             time_ns: self.wall(conn.since_ns),
             conn: conn.id,
             state: conn.state,
@@ -196,7 +220,7 @@ impl Table {
             tuple: conn.tuple,
             subject: Rc::clone(&conn.subject),
             mini: conn.mini,
-        })
+        }
     }
 
     pub(super) fn has_estimates(&self) -> bool {

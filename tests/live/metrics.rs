@@ -1,0 +1,203 @@
+//! What `/metrics` says, compared with the records of the same stream and with the kernel's own tables.
+
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    net::{Shutdown, TcpStream},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    Test,
+    lab::{Tracer, in_lab, sockstate},
+    observer::wait_for_states,
+    skip,
+    sockets::{Kind, fresh_port},
+    test,
+};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test("metrics: what the records say, and the kernel's tables", counts),
+        test("metrics: promtool takes them", promtool),
+        test("metrics: clients that say nothing hold up nobody", silent),
+        test("metrics: an address that is taken is said to be", taken),
+    ]
+}
+
+/// Status and body.
+fn get(port: u16, request: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the server listens");
+    write!(stream, "{request} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").expect("request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answer");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    (head.split(' ').nth(1).expect("status").parse().expect("number"), body.to_owned())
+}
+
+/// Values by name and labels.
+fn scrape(port: u16) -> BTreeMap<String, f64> {
+    let (status, text) = get(port, "GET /metrics");
+    assert_eq!(status, 200, "{text}");
+    assert!(text.ends_with("# EOF\n"), "{text}");
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    samples
+        .map(|line| {
+            let (name, value) = line.rsplit_once(' ').expect("a value");
+            (name.to_owned(), value.parse().expect("number"))
+        })
+        .collect()
+}
+
+/// A tracer of this namespace; its metrics are in the same one, so that a scrape is traced too.
+fn start(netns: u64, port: u16, args: &[&str]) -> Tracer {
+    let address = format!("127.0.0.1:{port}");
+    Tracer::start(netns, &[&["--metrics", &address], args].concat())
+}
+
+fn counts() {
+    in_lab(|netns| {
+        let (metrics, port) = (fresh_port(), fresh_port());
+        let rule = format!("CLOSE_WAIT:{port}=1");
+        // Without the scrapes themselves.
+        let mut tracer = start(netns, metrics, &["--threshold", &rule, "--port", &port.to_string()]);
+        let (listener, client, server) = Kind::V4.pair(port);
+        drop(client);
+        wait_for_states(&["LISTEN", "LISTEN", "CLOSE_WAIT", "FIN_WAIT2"]);
+        tracer.wait_for(|it| it["kind"] == "stuck");
+        let now = scrape(metrics);
+        let sockets = |state: &str| now[&format!("sockstate_sockets{{state=\"{state}\"}}")];
+        assert_eq!((sockets("CLOSE_WAIT"), sockets("FIN_WAIT2")), (1.0, 1.0));
+        assert_eq!(now["sockstate_stuck_sockets{state=\"CLOSE_WAIT\"}"], 1.0);
+        assert_eq!(now["sockstate_stuck_sockets{state=\"FIN_WAIT2\"}"], 0.0);
+        assert_eq!(now["sockstate_illegal_transitions_total"], 0.0);
+        drop(server);
+        tracer.wait_for(|it| it["kind"] == "resolved");
+        drop(listener);
+        tracer.wait_for(|it| it["from"] == "LISTEN" && it["to"] == "CLOSE");
+        let last = scrape(metrics);
+        let story = tracer.stop();
+        let mut said: BTreeMap<String, f64> = BTreeMap::new();
+        let mut times: BTreeMap<String, f64> = BTreeMap::new();
+        for it in story.transitions() {
+            let (from, to) = (it["from"].as_str().expect("from"), it["to"].as_str().expect("to"));
+            let name = format!("sockstate_transitions_total{{from=\"{from}\",to=\"{to}\"}}");
+            *said.entry(name).or_default() += 1.0;
+            if let (Some(ns), None) = (it["in_state_ns"].as_u64(), it.get("in_state_at_least")) {
+                let name = format!("sockstate_state_duration_seconds_sum{{state=\"{from}\"}}");
+                *times.entry(name).or_default() += ns as f64 / 1e9;
+            }
+        }
+        let shown = |prefix: &str| -> BTreeMap<String, f64> {
+            let mine = last.iter().filter(|(name, _)| name.starts_with(prefix));
+            mine.map(|(name, value)| (name.clone(), *value)).collect()
+        };
+        let total: f64 = said.values().sum();
+        assert!(total >= 10.0, "{said:?}");
+        assert_eq!(shown("sockstate_transitions_total"), said);
+        for (name, seconds) in &times {
+            assert!((last[name] - seconds).abs() < 1e-6, "{name}: {} and {seconds}", last[name]);
+        }
+        assert_eq!(shown("sockstate_state_duration_seconds_sum").len(), times.len());
+        for (name, count) in shown("sockstate_state_duration_seconds_count") {
+            let all = name.replace("_count{", "_bucket{le=\"+Inf\",");
+            assert_eq!(last[&all], count, "{name}");
+        }
+        let lost: f64 = shown("sockstate_lost_total").values().sum();
+        assert_eq!(lost, 0.0);
+    });
+}
+
+fn promtool() {
+    if !Command::new("promtool").arg("--version").output().is_ok_and(|it| it.status.success()) {
+        return skip("needs promtool (Debian's package prometheus)");
+    }
+    in_lab(|netns| {
+        let metrics = fresh_port();
+        let mut tracer = start(netns, metrics, &[]);
+        drop(Kind::V6.pair(fresh_port()));
+        tracer.wait_for(|it| it["to"] == "CLOSE");
+        let (_, text) = get(metrics, "GET /metrics");
+        let mut promtool = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("promtool");
+        promtool.stdin.take().expect("stdin").write_all(older(&text).as_bytes()).expect("write");
+        let output = promtool.wait_with_output().expect("promtool");
+        let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && complaints.is_empty(), "{complaints}\n{text}");
+        tracer.stop();
+    });
+}
+
+/// In the older text format, which is all that promtool checks: no units, and the samples' names in the descriptions.
+fn older(text: &str) -> String {
+    let mut names = BTreeMap::new();
+    for line in text.lines() {
+        match line.split(' ').collect::<Vec<_>>()[..] {
+            ["#", "TYPE", name, "counter"] => names.insert(name, format!("{name}_total")),
+            ["#", "TYPE", name, "info"] => names.insert(name, format!("{name}_info")),
+            _ => None,
+        };
+    }
+    let line = |line: &str| -> Option<String> {
+        let Some(("#", described)) = line.split_once(' ') else { return Some(format!("{line}\n")) };
+        let (what, rest) = described.split_once(' ')?;
+        let (name, rest) = rest.split_once(' ')?;
+        let name = names.get(name).map_or(name, String::as_str);
+        let rest = if rest == "info" { "gauge" } else { rest };
+        (what != "UNIT").then(|| format!("# {what} {name} {rest}\n"))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+fn silent() {
+    in_lab(|netns| {
+        let metrics = fresh_port();
+        let mut tracer = start(netns, metrics, &[]);
+        let silent: Vec<TcpStream> =
+            (0..7).map(|_| TcpStream::connect(("127.0.0.1", metrics)).expect("connect")).collect();
+        let begin = Instant::now();
+        assert_eq!(get(metrics, "GET /readyz"), (200, "ok\n".into()));
+        assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+        assert_eq!(get(metrics, "GET /healthz").0, 200);
+        assert_eq!(capabilities_of_thread(tracer.pid(), "metrics"), 0, "the thread that strangers talk to");
+        assert_eq!(get(metrics, "GET /").0, 404);
+        assert_eq!(get(metrics, "POST /metrics").0, 405);
+        let port = fresh_port();
+        drop(Kind::V4.listen(port));
+        tracer.wait_for(|it| it["local"]["port"] == port && it["to"] == "CLOSE");
+        silent.iter().for_each(|it| it.shutdown(Shutdown::Both).expect("shutdown"));
+        tracer.stop();
+    });
+}
+
+fn capabilities_of_thread(pid: u32, name: &str) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("threads");
+    let statuses = tasks.map(|it| std::fs::read_to_string(it.expect("thread").path().join("status")));
+    let status = statuses
+        .map(|status| status.expect("status"))
+        .find(|status| status.starts_with(&format!("Name:\t{name}\n")))
+        .expect("a thread of that name");
+    let bits = status.lines().find_map(|line| line.strip_prefix("CapPrm:\t")).expect("CapPrm");
+    u64::from_str_radix(bits, 16).expect("hexadecimal")
+}
+
+fn taken() {
+    in_lab(|_| {
+        let port = fresh_port();
+        let _listener = Kind::V4.listen(port);
+        let address = format!("127.0.0.1:{port}");
+        let output = sockstate()
+            .args(["trace", "--alongside", "--metrics", &address, "--duration", "1"])
+            .output()
+            .expect("sockstate");
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains(&address) && error.contains("in use"), "{error}");
+    });
+}

@@ -1,0 +1,230 @@
+//! What is counted while records flow, for Prometheus (docs/metrics.md): names by its conventions, states and places as the
+//! only labels, so that there are as many series on a busy host as on a quiet one.
+
+mod server;
+
+use std::collections::BTreeMap;
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{
+        DescriptorEncoder, EncodeLabelSet, EncodeMetric, LabelSetEncoder, MetricEncoder, NoLabelSet,
+        text::encode,
+    },
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge, info::Info},
+    registry::{Registry, Unit},
+};
+
+pub use server::{MetricsError, Question, Server};
+
+use crate::model::{LostPlace, State, Tally, Transition};
+
+/// Upper ends of the buckets of times in a state, in seconds: from a handshake on loopback to a forgotten connection.
+const BUCKETS: [f64; 9] = [0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 300.0, 3600.0, f64::INFINITY];
+
+/// Times in one state.
+#[derive(Clone, Debug, Default)]
+struct Durations {
+    sum_s: f64,
+    /// One for each of [`BUCKETS`].
+    counts: [u64; BUCKETS.len()],
+}
+
+/// What has been written so far.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    transitions: BTreeMap<(State, State), u64>,
+    durations: BTreeMap<State, Durations>,
+}
+
+impl Counts {
+    /// One more.
+    pub fn transition(&mut self, it: &Transition) {
+        let (from, to) = (named(it.from), named(it.to));
+        *self.transitions.entry((from, to)).or_default() += 1;
+        // A lower bound is no time.
+        let Some(in_state) = it.in_state.filter(|in_state| !in_state.at_least) else { return };
+        let durations = self.durations.entry(from).or_default();
+        let seconds = in_state.ns as f64 / 1e9;
+        durations.sum_s += seconds;
+        let bucket = BUCKETS.partition_point(|end| *end < seconds);
+        if let Some(count) = durations.counts.get_mut(bucket) {
+            *count += 1;
+        }
+    }
+}
+
+/// One state for each name, for that is the label.
+fn named(state: State) -> State {
+    match state {
+        State::NewSynRecv => State::SynRecv,
+        State::Unknown(_) => State::Unknown(0),
+        known => known,
+    }
+}
+
+/// All that a scrape shows.
+#[derive(Clone, Debug, Default)]
+pub struct Numbers {
+    /// Transitions and times.
+    pub counts: Counts,
+    /// The connections now.
+    pub tally: Tally,
+    /// Losses by place, since the start.
+    pub lost: BTreeMap<LostPlace, u64>,
+    /// Transitions that TCP does not make.
+    pub illegal: u64,
+    /// Bytes that wait for the output.
+    pub waiting_bytes: usize,
+    /// Which hook sees the transitions.
+    pub hook: &'static str,
+    /// Which hooks see the mini-sockets.
+    pub tier: &'static str,
+}
+
+impl Numbers {
+    /// In the OpenMetrics text format, version 1.0.0.
+    #[must_use]
+    pub fn into_text(self) -> String {
+        let mut registry = Registry::with_prefix("sockstate");
+        let about = vec![("version", env!("CARGO_PKG_VERSION")), ("hook", self.hook), ("tier", self.tier)];
+        registry.register(
+            "build",
+            "What runs here, and what it sees transitions and mini-sockets by",
+            Info::new(about),
+        );
+        registry.register_collector(Box::new(self));
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = encode(&mut text, &registry);
+        text
+    }
+}
+
+/// A state or two, or a place.
+type Labels<'a> = &'a [(&'static str, &'static str)];
+
+#[derive(Debug)]
+struct LabelSet<'a>(Labels<'a>);
+
+impl EncodeLabelSet for LabelSet<'_> {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.0.encode(encoder)
+    }
+}
+
+fn one(
+    family: &mut MetricEncoder<'_>,
+    labels: Labels<'_>,
+    metric: &impl EncodeMetric,
+) -> Result<(), std::fmt::Error> {
+    metric.encode(family.encode_family(&LabelSet(labels))?)
+}
+
+impl Collector for Numbers {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let mut family =
+            encoder.encode_descriptor("transitions", "Transitions written", None, MetricType::Counter)?;
+        for ((from, to), count) in &self.counts.transitions {
+            one(&mut family, &[("from", from.name()), ("to", to.name())], &ConstCounter::new(*count))?;
+        }
+        let mut family = encoder.encode_descriptor(
+            "state_duration",
+            "Time in the state that was left, where it was seen from its beginning",
+            Some(&Unit::Seconds),
+            MetricType::Histogram,
+        )?;
+        for (state, durations) in &self.counts.durations {
+            let labels = [("state", state.name())];
+            let buckets: Vec<(f64, u64)> = BUCKETS.into_iter().zip(durations.counts).collect();
+            let count = durations.counts.iter().sum();
+            family.encode_family(&LabelSet(&labels))?.encode_histogram::<NoLabelSet>(
+                durations.sum_s,
+                count,
+                &buckets,
+                None,
+            )?;
+        }
+        let gauges = [
+            ("sockets", "Sockets in this state, mini-sockets included", &self.tally.sockets),
+            ("stuck_sockets", "Those in it for longer than its threshold", &self.tally.stuck),
+        ];
+        for (name, help, by_state) in gauges {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (state, count) in by_state {
+                one(&mut family, &[("state", *state)], &ConstGauge::new(*count))?;
+            }
+        }
+        let mut family =
+            encoder.encode_descriptor("lost", "Records lost, by place", None, MetricType::Counter)?;
+        for place in LostPlace::ALL {
+            let count = self.lost.get(&place).copied().unwrap_or(0);
+            one(&mut family, &[("place", place.name())], &ConstCounter::new(count))?;
+        }
+        let illegal = encoder.encode_descriptor(
+            "illegal_transitions",
+            "Transitions that TCP, as this version knows it, does not make",
+            None,
+            MetricType::Counter,
+        )?;
+        ConstCounter::new(self.illegal).encode(illegal)?;
+        let waiting = encoder.encode_descriptor(
+            "output_waiting",
+            "Bytes of records that the output has not taken yet",
+            Some(&Unit::Bytes),
+            MetricType::Gauge,
+        )?;
+        ConstGauge::new(i64::try_from(self.waiting_bytes).unwrap_or(i64::MAX)).encode(waiting)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::model::{Address, ConnId, InState, Subject, Tuple};
+
+    fn transition(from: State, to: State, ns: u64) -> Transition {
+        let address = Address::from_v4([127, 0, 0, 1]);
+        let (container, pod_uid, unit) = (None, None, None);
+        let subject = Subject { id: 1, owner: None, netns: None, cgroup: None, container, pod_uid, unit };
+        Transition {
+            time_ns: 0,
+            conn: ConnId(1),
+            from,
+            to,
+            in_state: Some(InState { ns, at_least: false }),
+            role: None,
+            tuple: Tuple { local: address, remote: address, local_port: 1, remote_port: 2, v6_socket: false },
+            subject: Rc::new(subject),
+            exact: true,
+            mini: false,
+            illegal: false,
+            cause: None,
+            reset_why: None,
+            errno: 0,
+        }
+    }
+
+    #[test]
+    fn a_series_for_each_name_and_buckets_that_add_up() {
+        let mut counts = Counts::default();
+        for from in [State::SynRecv, State::NewSynRecv] {
+            counts.transition(&transition(from, State::Established, 1_000_000));
+        }
+        counts.transition(&transition(State::Unknown(20), State::Unknown(21), 0));
+        counts.transition(&transition(State::Unknown(22), State::Unknown(23), u64::MAX));
+        let text = Numbers { counts, ..Numbers::default() }.into_text();
+        for line in [
+            r#"sockstate_transitions_total{from="SYN_RECV",to="ESTABLISHED"} 2"#,
+            r#"sockstate_transitions_total{from="UNKNOWN",to="UNKNOWN"} 2"#,
+            r#"sockstate_state_duration_seconds_bucket{le="0.001",state="SYN_RECV"} 2"#,
+            r#"sockstate_state_duration_seconds_bucket{le="3600.0",state="UNKNOWN"} 1"#,
+            r#"sockstate_state_duration_seconds_bucket{le="+Inf",state="UNKNOWN"} 2"#,
+            r#"sockstate_lost_total{place="ring"} 0"#,
+        ] {
+            assert_eq!(text.lines().filter(|it| *it == line).count(), 1, "{line} in {text}");
+        }
+    }
+}
