@@ -20,6 +20,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test("ending: a duration", duration),
         test("ending: SIGTERM", terminate),
         test("ending: a closed pipe is success", closed_pipe),
+        test("output: another file after SIGHUP, without a gap", rotated),
+        test("output: SIGHUP where no other file can be had", not_rotated),
         test("ending: a reader that takes nothing", stuck_reader),
         test("ending: a full disk", full_disk),
         test("beginning: an output that cannot be written", unwritable),
@@ -39,8 +41,12 @@ fn some() {
 }
 
 fn traced(args: &[&str]) -> Command {
+    traced_as("json", args)
+}
+
+fn traced_as(format: &str, args: &[&str]) -> Command {
     let mut command = sockstate();
-    command.args(["--alongside", "--format", "json", "--netns", &own_netns().to_string()]).args(args);
+    command.args(["--alongside", "--format", format, "--netns", &own_netns().to_string()]).args(args);
     command
 }
 
@@ -98,6 +104,82 @@ fn closed_pipe() {
         let complaints: Vec<&str> =
             error.lines().filter(|line| !line.ends_with("see `sockstate doctor`")).collect();
         assert!(complaints.is_empty(), "{error}");
+    });
+}
+
+/// A tracer that writes into this file, once it traces.
+fn into_file(path: &std::path::Path, format: &str) -> std::process::Child {
+    let mut command = traced_as(format, &[]);
+    let child = command.arg("--output").arg(path).stderr(Stdio::piped()).spawn().expect("tracer");
+    wait_until(|| !fs::read_to_string(path).unwrap_or_default().is_empty());
+    child
+}
+
+fn wait_until(done: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < deadline, "it does not happen");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What logrotate does: renames, signals, and reads the old file when it no longer grows.
+fn rotated() {
+    in_lab(|_| {
+        let directory = tempfile::tempdir().expect("directory");
+        let name = |number: usize| directory.path().join(format!("log.{number}"));
+        let path = name(0);
+        let mut child = into_file(&path, "json");
+        let sequence = |path: &std::path::Path| -> Vec<u64> {
+            let text = fs::read_to_string(path).expect("file");
+            assert!(text.ends_with('\n'), "a record is cut");
+            let records = text.lines().map(serde_json::from_str::<serde_json::Value>);
+            records.map(|it| it.expect("JSON")["seq"].as_u64().expect("seq")).collect()
+        };
+        for number in 1..4 {
+            some();
+            fs::rename(&path, name(number)).expect("rename");
+            some();
+            signal(child.id(), libc::SIGHUP);
+            wait_until(|| path.exists());
+        }
+        some();
+        signal(child.id(), libc::SIGTERM);
+        assert!(child.wait().expect("wait").success());
+        let all: Vec<u64> = [1, 2, 3, 0].into_iter().flat_map(|number| sequence(&name(number))).collect();
+        assert_eq!(all, (1..=all.len() as u64).collect::<Vec<_>>());
+        assert!(all.len() > 7 * 8, "{}", all.len());
+    });
+}
+
+fn not_rotated() {
+    in_lab(|_| {
+        let directory = tempfile::tempdir().expect("directory");
+        let (path, moved) = (directory.path().join("log"), directory.path().join("old"));
+        let mut child = into_file(&path, "csv");
+        fs::rename(&path, &moved).expect("rename");
+        // Nobody can open that for writing.
+        fs::create_dir(&path).expect("directory");
+        signal(child.id(), libc::SIGHUP);
+        let mut errors = BufReader::new(child.stderr.take().expect("stderr")).lines().map_while(Result::ok);
+        let error = errors.find(|line| line.contains("going on")).expect("it says so");
+        assert!(error.contains("cannot open"), "{error}");
+        some();
+        // A header for each new file.
+        fs::remove_dir(&path).expect("remove");
+        signal(child.id(), libc::SIGHUP);
+        wait_until(|| fs::read_to_string(&path).is_ok_and(|text| text.starts_with("SKADDR,")));
+        signal(child.id(), libc::SIGTERM);
+        assert!(child.wait().expect("wait").success());
+        let header = |text: String| text.lines().filter(|line| line.starts_with("SKADDR,")).count();
+        assert_eq!(header(fs::read_to_string(&moved).expect("file")), 1);
+        // A pipe cannot be opened again: the end.
+        let mut piped = traced(&[]).stdout(Stdio::piped()).spawn().expect("tracer");
+        let mut lines = BufReader::new(piped.stdout.take().expect("stdout")).lines().map_while(Result::ok);
+        lines.next().expect("start");
+        signal(piped.id(), libc::SIGHUP);
+        assert!(lines.any(|line| line.contains("\"reason\":\"signal\"")));
+        assert!(piped.wait().expect("wait").success());
     });
 }
 

@@ -222,21 +222,36 @@ fn clock_ns(clock: ClockId) -> i64 {
     time.tv_sec * 1_000_000_000 + time.tv_nsec
 }
 
-/// SIGINT and SIGTERM.
+/// SIGINT and SIGTERM, and SIGHUP.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
-    async fn any(&mut self) {
+    /// One that ends.
+    async fn end(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+        }
+    }
+
+    /// One that ends, or, false, one that asks for the output to be opened again.
+    async fn any(&mut self) -> bool {
+        tokio::select! {
+            _ = self.interrupt.recv() => true,
+            _ = self.terminate.recv() => true,
+            _ = self.hangup.recv() => false,
         }
     }
 }
@@ -305,7 +320,7 @@ impl Pipeline {
                 }
                 tokio::select! {
                     biased;
-                    () = signals.any() => return Ok(End::Reason("signal")),
+                    () = signals.end() => return Ok(End::Reason("signal")),
                     () = until(deadline) => return Ok(End::Reason("duration")),
                     result = output.write(&mut self.writer.buffer, wanted) => match result {
                         Ok(()) => {}
@@ -329,7 +344,12 @@ impl Pipeline {
                 .map(|at_ns| Instant::now() + Duration::from_nanos(at_ns.saturating_sub(monotonic_ns())));
             tokio::select! {
                 biased;
-                () = signals.any() => return Ok(End::Reason("signal")),
+                ends = signals.any() => {
+                    if ends || !output.can_reopen() {
+                        return Ok(End::Reason("signal"));
+                    }
+                    self.reopen(output).await?;
+                }
                 () = until(deadline) => return Ok(End::Reason("duration")),
                 () = output.closed() => return Ok(End::Closed),
                 result = self.source.readable(), if quiet => result?,
@@ -368,6 +388,20 @@ impl Pipeline {
                 nap = SHORT_NAP;
             }
         }
+    }
+
+    /// Goes on in another file, for logrotate and its like; no record is in both, or cut.
+    async fn reopen(&mut self, output: &mut Output) -> Result<(), PipelineError> {
+        let Self { writer, .. } = self;
+        if let Err(error) = output.write(&mut writer.buffer, usize::MAX).await {
+            return Err(self.broken(error));
+        }
+        match output.reopen() {
+            Ok(()) if output.written() == 0 => writer.format.header(&mut writer.buffer),
+            Ok(()) => {}
+            Err(error) => eprintln!("sockstate: {error}; going on in the file that is open"),
+        }
+        Ok(())
     }
 
     fn broken(&self, error: OutputError) -> PipelineError {
@@ -519,7 +553,7 @@ impl Pipeline {
                         Ok(Err(error)) => return Err(self.broken(error)),
                         Err(_) => stuck = true,
                     },
-                    () = signals.any() => stuck = true,
+                    () = signals.end() => stuck = true,
                 }
             }
             if taken == 0 {

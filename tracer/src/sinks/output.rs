@@ -4,7 +4,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
     os::fd::{AsFd, AsRawFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rustix::fs::{FileType, fstat};
@@ -49,6 +49,8 @@ enum Target {
 /// An open output.
 pub struct Output {
     name: String,
+    /// Where it can be opened again.
+    path: Option<PathBuf>,
     target: Target,
     written: usize,
 }
@@ -73,9 +75,29 @@ impl Output {
     pub fn file(path: &Path) -> Result<Self, OutputError> {
         let name = path.display().to_string();
         match OpenOptions::new().write(true).create(true).truncate(true).open(path) {
-            Ok(file) => Self::new(name, file.into()),
+            Ok(file) => Ok(Self { path: Some(path.to_owned()), ..Self::new(name, file.into())? }),
             Err(source) => Err(OutputError::Open { path: name, source }),
         }
+    }
+
+    /// Whether [`Output::reopen`] can do anything.
+    #[must_use]
+    pub fn can_reopen(&self) -> bool {
+        self.path.is_some() && matches!(self.target, Target::Blocking(_))
+    }
+
+    /// Opens what is at the path now, to go on at its end: the old file has another name by now, most likely.
+    ///
+    /// # Errors
+    /// It cannot be opened; the old one stays.
+    pub fn reopen(&mut self) -> Result<(), OutputError> {
+        let Some(path) = &self.path else { return Ok(()) };
+        let failed = |source| OutputError::Open { path: self.name.clone(), source };
+        let file = OpenOptions::new().append(true).create(true).open(path).map_err(failed)?;
+        let len = file.metadata().map_err(failed)?.len();
+        self.target = Target::Blocking(file);
+        self.written = usize::try_from(len).unwrap_or(0);
+        Ok(())
     }
 
     fn new(name: String, fd: OwnedFd) -> Result<Self, OutputError> {
@@ -93,10 +115,10 @@ impl Output {
         } else {
             Target::Blocking(file)
         };
-        Ok(Self { name, target, written: 0 })
+        Ok(Self { name, path: None, target, written: 0 })
     }
 
-    /// Bytes that went out so far.
+    /// Where the next byte goes: the bytes that went out so far, or that were in the file before.
     #[must_use]
     pub fn written(&self) -> usize {
         self.written
