@@ -21,6 +21,7 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("metrics: what the records say, and the kernel's tables", counts),
         test("metrics: promtool takes them", promtool),
+        test("metrics: the alerts fire when they should", alerts),
         test("metrics: clients that say nothing hold up nobody", silent),
         test("metrics: an address that is taken is said to be", taken),
     ]
@@ -109,9 +110,28 @@ fn counts() {
     });
 }
 
+/// False, and the test is skipped, where there is none.
+fn has_promtool() -> bool {
+    let has = Command::new("promtool").arg("--version").output().is_ok_and(|it| it.status.success());
+    if !has {
+        skip("needs promtool (Debian's package prometheus)");
+    }
+    has
+}
+
+fn alerts() {
+    if !has_promtool() {
+        return;
+    }
+    let tests = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/prometheus/sockstate.rules.test.yml");
+    let output = Command::new("promtool").args(["test", "rules", tests]).output().expect("promtool");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("SUCCESS"), "{said}{output:?}");
+}
+
 fn promtool() {
-    if !Command::new("promtool").arg("--version").output().is_ok_and(|it| it.status.success()) {
-        return skip("needs promtool (Debian's package prometheus)");
+    if !has_promtool() {
+        return;
     }
     in_lab(|netns| {
         let metrics = fresh_port();
