@@ -110,36 +110,35 @@ fn counts() {
     });
 }
 
-/// False, and the test is skipped, where there is none.
-fn has_promtool() -> bool {
-    let has = Command::new("promtool").arg("--version").output().is_ok_and(|it| it.status.success());
-    if !has {
+/// That of PATH, or the one that `cargo xtask setup` has unpacked; where there is none, the test is skipped.
+fn find_promtool() -> Option<Command> {
+    let unpacked = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools/usr/bin/promtool");
+    let works =
+        |program: &&str| Command::new(program).arg("--version").output().is_ok_and(|it| it.status.success());
+    let found = ["promtool", unpacked].into_iter().find(works);
+    if found.is_none() {
         skip("needs promtool (Debian's package prometheus)");
     }
-    has
+    found.map(Command::new)
 }
 
 fn alerts() {
-    if !has_promtool() {
-        return;
-    }
+    let Some(mut promtool) = find_promtool() else { return };
     let tests = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/prometheus/sockstate.rules.test.yml");
-    let output = Command::new("promtool").args(["test", "rules", tests]).output().expect("promtool");
+    let output = promtool.args(["test", "rules", tests]).output().expect("promtool");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success() && said.contains("SUCCESS"), "{said}{output:?}");
 }
 
 fn promtool() {
-    if !has_promtool() {
-        return;
-    }
+    let Some(mut promtool) = find_promtool() else { return };
     in_lab(|netns| {
         let metrics = fresh_port();
         let mut tracer = start(netns, metrics, &[]);
         drop(Kind::V6.pair(fresh_port()));
         tracer.wait_for(|it| it["to"] == "CLOSE");
         let (_, text) = get(metrics, "GET /metrics");
-        let mut promtool = Command::new("promtool")
+        let mut promtool = promtool
             .args(["check", "metrics"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

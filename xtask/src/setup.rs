@@ -1,6 +1,6 @@
 //! Installing what is missing, and nothing that is there.
 
-use std::{path::Path, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, bail};
 
@@ -10,14 +10,11 @@ use crate::{build_ebpf::Toolchain, command, root, succeeds};
 const BPF_LINKER: &str = "0.10.3";
 
 /// What live tests and benchmarks use, by the program that shows it is there.
-const TOOLS: [(&str, &str); 6] = [
-    ("ip", "iproute2"),
-    ("bpftrace", "bpftrace"),
-    ("bpftool", "bpftool"),
-    ("tcpstates", "libbpf-tools"),
-    ("go", "golang-go"),
-    ("promtool", "prometheus"),
-];
+const TOOLS: [(&str, &str); 4] =
+    [("ip", "iproute2"), ("bpftrace", "bpftrace"), ("bpftool", "bpftool"), ("tcpstates", "libbpf-tools")];
+
+/// What some tests use, and are skipped without.
+const MORE: [(&str, &str); 1] = [("go", "golang-go")];
 
 /// What virtual machines take.
 const MACHINES: [(&str, &str); 4] = [
@@ -41,7 +38,35 @@ const DEBIAN_RUST: [&str; 4] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-b
 pub(crate) fn all() -> Result<()> {
     rustup_components()?;
     programs()?;
-    tools(&TOOLS)
+    tools(&TOOLS)?;
+    if is_debian() && is_root() {
+        tools(&MORE)?;
+        promtool()?;
+    }
+    Ok(())
+}
+
+/// Prometheus' own checker, for tests. Its package would start a server: it is unpacked only.
+fn promtool() -> Result<()> {
+    let tools = root().join("target/tools");
+    if find("promtool").is_some() || tools.join("usr/bin/promtool").exists() {
+        return Ok(());
+    }
+    fs::create_dir_all(&tools)?;
+    let apt = || {
+        let mut apt = Command::new("apt-get");
+        // The directory may be closed to apt's own user.
+        apt.args(["-q", "-o", "APT::Sandbox::User=root"]).current_dir(&tools);
+        apt
+    };
+    command(apt().arg("update"))?;
+    command(apt().args(["download", "prometheus"]))?;
+    for package in fs::read_dir(&tools)?.flatten().filter(|it| it.path().extension() == Some("deb".as_ref()))
+    {
+        command(Command::new("dpkg-deb").arg("-x").arg(package.path()).arg(&tools))?;
+        fs::remove_file(package.path())?;
+    }
+    Ok(())
 }
 
 /// What running other kernels takes.
