@@ -276,6 +276,15 @@ fn watched() {
             "FIN_WAIT2",
             "FIN_WAIT2",
         ]);
+        kept[2].set_keepalive(true).expect("keepalive");
+        let number = netns.to_string();
+        let table = ["close-wait", "--older-than", "0", "--format", "table", "--netns", &number];
+        let output = sockstate().args(table).output().expect("sockstate");
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        let timers: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("  timer ")).collect();
+        assert_eq!(timers.len(), 2, "one with keepalive, and two without together: {text}");
+        assert!(timers.iter().any(|timer| timer.starts_with("keepalive in ")), "{text}");
+        assert!(timers.iter().any(|timer| timer.starts_with("none")), "{text}");
         let found = look(netns, &["close-wait", "--older-than", "0"]);
         let said = |socket: &Socket| {
             let fd = socket.as_raw_fd() as u64;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::table::{ends, printable, sign};
-use crate::model::{Diagnosis, Examined, Looked, Process, Reason, State, Subject};
+use crate::model::{Diagnosis, Examined, Looked, Process, Reason, State, Subject, TimerKind};
 
 /// Stuck sockets counted by something.
 #[derive(Clone, Debug, Default)]
@@ -38,7 +38,7 @@ pub fn sockets_table<'a>(sockets: impl IntoIterator<Item = &'a Examined>) -> Str
     out
 }
 
-/// Stuck sockets: those with one reason and one holder together, then why, and what to do.
+/// Stuck sockets: those with one reason, one kind of timer and one holder together, then why, and what to do.
 #[must_use]
 pub fn stuck_table(
     stuck: &[Looked],
@@ -53,7 +53,8 @@ pub fn stuck_table(
     for looked in stuck {
         let it = &looked.it;
         let pids: Vec<u32> = it.holders.iter().map(|holder| holder.process.pid).collect();
-        let at = *known.entry((it.socket.state, reason(it), pids)).or_insert(sections.len());
+        let timer = it.socket.timer.map(|timer| timer.kind);
+        let at = *known.entry((it.socket.state, reason(it), timer, pids)).or_insert(sections.len());
         match sections.get_mut(at) {
             Some(section) => section.push(looked),
             None => sections.push(vec![looked]),
@@ -69,9 +70,13 @@ pub fn stuck_table(
         if let Some(creator) = it.creator() {
             let _ = writeln!(out, "  made  by {}, which listens", process(creator));
         }
+        if let Some(exe) = it.holders.first().and_then(|holder| holder.process.exe.as_deref()) {
+            let _ = writeln!(out, "  exe   {}", printable(exe));
+        }
         if let Some(place) = place(subject) {
             let _ = writeln!(out, "  in    {place}");
         }
+        let _ = writeln!(out, "  timer {}", timer(it));
         let _ = writeln!(out, "  do    {advice}");
         for command in commands {
             let _ = writeln!(out, "        $ {command}");
@@ -134,6 +139,22 @@ fn line(it: &Examined, out: &mut String) {
 
 fn process(it: &Process) -> String {
     format!("{}({})", printable(&it.comm), it.pid)
+}
+
+/// What the kernel will do by itself, and when.
+fn timer(it: &Examined) -> String {
+    match it.socket.timer {
+        Some(timer) => {
+            let what = match timer.kind {
+                TimerKind::Retransmit => "sends again",
+                TimerKind::Keepalive => "keepalive",
+                TimerKind::TimeWait => "ends",
+                TimerKind::Probe => "asks for the window",
+            };
+            format!("{what} in {}", short(timer.left_ns))
+        }
+        None => "none, not even keepalive: it may stay so for ever".into(),
+    }
 }
 
 /// Container, pod or unit, where one is known.

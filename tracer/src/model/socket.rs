@@ -5,7 +5,7 @@ use std::{rc::Rc, sync::Arc};
 use super::{InState, State, Subject, Tuple};
 
 /// The timer that runs on a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TimerKind {
     /// What was sent is sent again.
     Retransmit,
