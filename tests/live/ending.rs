@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     Test,
-    lab::{Tracer, in_lab, own_netns, signal, sockstate},
+    lab::{Tracer, in_lab, own_netns, signal, sockstate, wait_until},
     sockets::{Kind, fresh_port},
     test,
 };
@@ -111,16 +111,8 @@ fn closed_pipe() {
 fn into_file(path: &std::path::Path, format: &str) -> std::process::Child {
     let mut command = traced_as(format, &[]);
     let child = command.arg("--output").arg(path).stderr(Stdio::piped()).spawn().expect("tracer");
-    wait_until(|| !fs::read_to_string(path).unwrap_or_default().is_empty());
+    wait_until("the first record", || !fs::read_to_string(path).unwrap_or_default().is_empty());
     child
-}
-
-fn wait_until(done: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !done() {
-        assert!(Instant::now() < deadline, "it does not happen");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// What logrotate does: renames, signals, and reads the old file when it no longer grows.
@@ -141,7 +133,7 @@ fn rotated() {
             fs::rename(&path, name(number)).expect("rename");
             some();
             signal(child.id(), libc::SIGHUP);
-            wait_until(|| path.exists());
+            wait_until("a new file", || path.exists());
         }
         some();
         signal(child.id(), libc::SIGTERM);
@@ -168,7 +160,7 @@ fn not_rotated() {
         // A header for each new file.
         fs::remove_dir(&path).expect("remove");
         signal(child.id(), libc::SIGHUP);
-        wait_until(|| fs::read_to_string(&path).is_ok_and(|text| text.starts_with("SKADDR,")));
+        wait_until("a header", || fs::read_to_string(&path).is_ok_and(|text| text.starts_with("SKADDR,")));
         signal(child.id(), libc::SIGTERM);
         assert!(child.wait().expect("wait").success());
         let header = |text: String| text.lines().filter(|line| line.starts_with("SKADDR,")).count();

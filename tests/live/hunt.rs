@@ -4,7 +4,6 @@ use std::{
     io::{BufRead, BufReader},
     path::Path,
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -12,7 +11,7 @@ use socket2::Socket;
 
 use crate::{
     Test,
-    lab::{Tracer, in_lab, signal, sockstate},
+    lab::{Tracer, in_lab, signal, sockstate, wait_until},
     observer::wait_for_states,
     schema, skip,
     sockets::{Kind, fresh_port},
@@ -105,17 +104,7 @@ fn paths() {
         }
         let client = leaks_by_connect(port);
         drop(listener.accept().expect("accept").0);
-        wait_for_states(&[
-            "LISTEN",
-            "CLOSE_WAIT",
-            "CLOSE_WAIT",
-            "CLOSE_WAIT",
-            "CLOSE_WAIT",
-            "FIN_WAIT2",
-            "FIN_WAIT2",
-            "FIN_WAIT2",
-            "FIN_WAIT2",
-        ]);
+        wait_for_states(&[&["LISTEN"][..], &["CLOSE_WAIT"; 4], &["FIN_WAIT2"; 4]].concat());
         for _ in 0..4 {
             tracer.wait_for(is_stuck);
         }
@@ -231,17 +220,10 @@ fn grouped() {
             let text = std::fs::read_to_string(name).expect("file");
             text.contains(&format!("\"kind\":\"{kind}\""))
         };
-        let wait_until = |done: &dyn Fn() -> bool| {
-            let deadline = Instant::now() + Duration::from_secs(20);
-            while !done() {
-                assert!(Instant::now() < deadline, "the hunt writes nothing");
-                std::thread::yield_now();
-            }
-        };
-        wait_until(&|| written("start"));
+        wait_until("the hunt begins", || written("start"));
         drop(Kind::V4.connect(port).expect("connect"));
         let kept = leaks_by_accept(&listener);
-        wait_until(&|| written("stuck"));
+        wait_until("the hunt says what is stuck", || written("stuck"));
         let args = ["close-wait", "--older-than", "0", "--format", "json", "--netns", &number];
         let output =
             sockstate().args(args).args(["--group-by", "stack", "--hunt", name]).output().expect("sockstate");

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Test,
-    lab::{Story, Tracer, in_lab, own_netns, path, sockstate},
+    lab::{Story, Tracer, in_lab, own_netns, path, sockstate, wait_until},
     observer::{self, wait_for_states},
     roles::{Actor, inheritable, send_fd},
     sockets::{Kind, fresh_port, keep_over_exec},
@@ -282,14 +282,13 @@ fn cgroup() {
             assert_eq!(found["container"]["id"], json!(id), "{found}");
             // Nobody accepts it: whose it is, its cgroup tells.
             drop(Kind::V4.connect(port + 20_000).expect("connect"));
-            let groups = loop {
+            let mut groups = Vec::new();
+            wait_until("the container's socket is stuck", || {
                 let mut stuck = sockstate();
                 stuck.args(["close-wait", "--older-than", "0", "--format", "json", "--cgroup", &name]);
-                let output = stuck.args(["--group-by", "container"]).output().expect("sockstate");
-                if !output.stdout.is_empty() {
-                    break output.stdout;
-                }
-            };
+                groups = stuck.args(["--group-by", "container"]).output().expect("sockstate").stdout;
+                !groups.is_empty()
+            });
             let group: Value = serde_json::from_slice(&groups).expect("one group");
             assert_eq!((&group["key"], &group["count"]), (&json!(id), &json!(1)), "{group}");
             assert_eq!(group["reasons"], json!({"never_accepted": 1}));

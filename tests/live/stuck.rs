@@ -17,7 +17,7 @@ use socket2::Socket;
 
 use crate::{
     Test,
-    lab::{Tracer, in_lab, sockstate},
+    lab::{Tracer, in_lab, sockstate, wait_until},
     netns::sysctl,
     observer::{proc_net_tcp, wait_for_states},
     roles::{Actor, send_fd},
@@ -200,16 +200,12 @@ fn peers() {
 
 /// The one socket in `state`, when it has been there for long enough and shows its reason.
 fn wait_for_one(netns: u64, state: &str, older_than: &str) -> Value {
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
-    loop {
-        let found = look(netns, &["stuck", "--state", state, "--older-than", older_than]);
-        if let [one] = &found[..]
-            && one["reason"] != "unknown"
-        {
-            return one.clone();
-        }
-        assert!(std::time::Instant::now() < deadline, "{state}: {found:?}");
-    }
+    let mut found = Vec::new();
+    wait_until(state, || {
+        found = look(netns, &["stuck", "--state", state, "--older-than", older_than]);
+        matches!(&found[..], [one] if one["reason"] != "unknown")
+    });
+    found.remove(0)
 }
 
 fn others() {
@@ -234,16 +230,11 @@ fn others() {
         assert_eq!(closed_window["reason"], "peer_takes_nothing", "{closed_window}");
         assert_eq!(closed_window["timer"]["name"], "persist");
         // Every byte is on one side or on the other, once no acknowledgment is on its way.
-        let deadline = std::time::Instant::now() + Duration::from_secs(20);
-        loop {
+        wait_until("all bytes are somewhere", || {
             let found = look(netns, &["sockets", "--port", &port.to_string()]);
             let bytes = |it: &Value| it["unread_bytes"].as_u64().max(it["unsent_bytes"].as_u64());
-            let all: u64 = found.iter().filter_map(bytes).sum();
-            if all == written {
-                break;
-            }
-            assert!(std::time::Instant::now() < deadline, "{all} of {written} bytes: {found:?}");
-        }
+            found.iter().filter_map(bytes).sum::<u64>() == written
+        });
         // The last ACK of its handshake does not come.
         let half_open = Kind::V4.start_deaf_connect(port);
         let request = wait_for_one(netns, "SYN_RECV", "1100ms");
@@ -267,15 +258,7 @@ fn watched() {
             }
             kept.push(server);
         }
-        wait_for_states(&[
-            "LISTEN",
-            "CLOSE_WAIT",
-            "CLOSE_WAIT",
-            "CLOSE_WAIT",
-            "FIN_WAIT2",
-            "FIN_WAIT2",
-            "FIN_WAIT2",
-        ]);
+        wait_for_states(&[&["LISTEN"][..], &["CLOSE_WAIT"; 3], &["FIN_WAIT2"; 3]].concat());
         kept[2].set_keepalive(true).expect("keepalive");
         let number = netns.to_string();
         let table = ["close-wait", "--older-than", "0", "--format", "table", "--netns", &number];

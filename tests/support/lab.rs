@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, channel},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -27,6 +27,15 @@ pub(crate) fn can_list_holders() -> bool {
     let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let hooks = found["hooks"].as_array().expect("hooks");
     hooks.iter().any(|it| it["hook"] == "iter/task_file" && it["works"] == true)
+}
+
+/// Waits for something that nothing announces, but not for ever.
+pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}: it does not happen");
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// A running tracer.

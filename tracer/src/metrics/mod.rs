@@ -17,7 +17,7 @@ use prometheus_client::{
 
 pub use server::{MetricsError, Question, Server};
 
-use crate::model::{LostPlace, State, Tally, Transition};
+use crate::model::{LostPlace, Tally, Transition};
 
 /// Upper ends of the buckets of times in a state, in seconds: from a handshake on loopback to a forgotten connection.
 const BUCKETS: [f64; 9] = [0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 300.0, 3600.0, f64::INFINITY];
@@ -33,14 +33,15 @@ struct Durations {
 /// What has been written so far.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
-    transitions: BTreeMap<(State, State), u64>,
-    durations: BTreeMap<State, Durations>,
+    /// By the states' names, of which some states share one.
+    transitions: BTreeMap<(&'static str, &'static str), u64>,
+    durations: BTreeMap<&'static str, Durations>,
 }
 
 impl Counts {
     /// One more.
     pub fn transition(&mut self, it: &Transition) {
-        let (from, to) = (named(it.from), named(it.to));
+        let (from, to) = (it.from.name(), it.to.name());
         *self.transitions.entry((from, to)).or_default() += 1;
         // A lower bound is no time.
         let Some(in_state) = it.in_state.filter(|in_state| !in_state.at_least) else { return };
@@ -51,15 +52,6 @@ impl Counts {
         if let Some(count) = durations.counts.get_mut(bucket) {
             *count += 1;
         }
-    }
-}
-
-/// One state for each name, for that is the label.
-fn named(state: State) -> State {
-    match state {
-        State::NewSynRecv => State::SynRecv,
-        State::Unknown(_) => State::Unknown(0),
-        known => known,
     }
 }
 
@@ -126,7 +118,7 @@ impl Collector for Numbers {
         let mut family =
             encoder.encode_descriptor("transitions", "Transitions written", None, MetricType::Counter)?;
         for ((from, to), count) in &self.counts.transitions {
-            one(&mut family, &[("from", from.name()), ("to", to.name())], &ConstCounter::new(*count))?;
+            one(&mut family, &[("from", *from), ("to", *to)], &ConstCounter::new(*count))?;
         }
         let mut family = encoder.encode_descriptor(
             "state_duration",
@@ -135,7 +127,7 @@ impl Collector for Numbers {
             MetricType::Histogram,
         )?;
         for (state, durations) in &self.counts.durations {
-            let labels = [("state", state.name())];
+            let labels = [("state", *state)];
             let buckets: Vec<(f64, u64)> = BUCKETS.into_iter().zip(durations.counts).collect();
             let count = durations.counts.iter().sum();
             family.encode_family(&LabelSet(&labels))?.encode_histogram::<NoLabelSet>(
@@ -183,7 +175,7 @@ mod tests {
     use std::rc::Rc;
 
     use super::*;
-    use crate::model::{Address, ConnId, InState, Subject, Tuple};
+    use crate::model::{Address, ConnId, InState, State, Subject, Tuple};
 
     fn transition(from: State, to: State, ns: u64) -> Transition {
         let address = Address::from_v4([127, 0, 0, 1]);

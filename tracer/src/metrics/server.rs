@@ -50,11 +50,10 @@ pub struct MetricsError {
 #[derive(Debug)]
 pub struct Server {
     questions: mpsc::Receiver<Question>,
-    address: SocketAddr,
 }
 
 impl Server {
-    /// Listens at `address`; port 0 for any.
+    /// Listens at `address`.
     ///
     /// # Errors
     /// It cannot listen there, or no thread can be started.
@@ -62,7 +61,6 @@ impl Server {
         let failed = |source| MetricsError { address, source };
         let listener = TcpListener::bind(address).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let (sender, questions) = mpsc::channel(1);
         let work = move || {
@@ -75,13 +73,7 @@ impl Server {
             runtime.block_on(serve(listener, sender));
         };
         thread::Builder::new().name("metrics".into()).spawn(work).map_err(failed)?;
-        Ok(Self { questions, address })
-    }
-
-    /// Where it listens.
-    #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
+        Ok(Self { questions })
     }
 
     /// The next that waits for an answer.
