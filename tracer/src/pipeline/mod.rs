@@ -3,26 +3,27 @@
 //! One thread owns everything; nothing is shared. The order of the end: detach, drain the ring, say what was lost,
 //! flush.
 
-use std::{collections::BTreeMap, num::NonZeroU64, thread, time::Duration};
+mod clock;
+mod signals;
+mod writer;
 
-use rustix::{
-    thread::set_current_timer_slack,
-    time::{ClockId, clock_gettime},
-};
+use std::{num::NonZeroU64, thread, time::Duration};
+
+use rustix::thread::set_current_timer_slack;
 use thiserror::Error;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, sleep, sleep_until, timeout},
-};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+pub use clock::{clock_offset_ns, monotonic_ns, now_ns};
+use signals::Signals;
+pub use writer::{Summary, Writer};
 
 use crate::{
     decode::decode,
     enrich::Enricher,
     examiner::Examiner,
-    format::Format,
     hunter::Hunter,
     metrics::{Counts, Numbers, Question, Server},
-    model::{Event, EventKind, Lost, LostPlace, Notice, Start, State, Stop, Stuck, Transition},
+    model::{Event, EventKind, LostPlace, Notice, Start, State, Stop, Stuck},
     route::Router,
     sinks::{Output, OutputError},
     source::{KernelSource, SourceError, Walker},
@@ -86,17 +87,6 @@ pub struct Limits {
     pub count: Option<u64>,
 }
 
-/// What came of it.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// Transition records in the stream.
-    pub transitions: u64,
-    /// Losses by place.
-    pub lost: BTreeMap<LostPlace, u64>,
-    /// The reader of the output went away.
-    pub closed: bool,
-}
-
 /// The rooms behind the ring.
 pub struct Pipeline {
     /// Where records come from.
@@ -129,131 +119,6 @@ pub struct Resyncer {
     pub every: Duration,
     /// The only namespace that is traced.
     pub only: Option<u32>,
-}
-
-/// Numbers records and turns them into bytes.
-pub struct Writer {
-    format: Box<dyn Format>,
-    buffer: Vec<u8>,
-    seq: u64,
-    most: u64,
-    summary: Summary,
-    /// None where nobody asks.
-    counts: Option<Counts>,
-}
-
-impl Writer {
-    /// Writes in `format`, at most `most` transitions.
-    #[must_use]
-    pub fn new(mut format: Box<dyn Format>, most: Option<u64>) -> Self {
-        let mut buffer = Vec::new();
-        format.header(&mut buffer);
-        Self {
-            format,
-            buffer,
-            seq: 0,
-            most: most.unwrap_or(u64::MAX),
-            summary: Summary::default(),
-            counts: None,
-        }
-    }
-
-    fn notice(&mut self, notice: &Notice) {
-        self.seq += 1;
-        self.format.notice(self.seq, notice, &mut self.buffer);
-    }
-
-    fn transition(&mut self, transition: &Transition) {
-        if !self.is_full() {
-            self.summary.transitions += 1;
-            self.seq += 1;
-            self.format.transition(self.seq, transition, &mut self.buffer);
-            if let Some(counts) = &mut self.counts {
-                counts.transition(transition);
-            }
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        self.summary.transitions >= self.most
-    }
-
-    /// Notes that `total` were lost at `place` since the start; writes what is new.
-    fn lost(&mut self, place: LostPlace, total: u64, time_ns: i64) {
-        let before = self.summary.lost.insert(place, total).unwrap_or(0);
-        if total > before {
-            self.notice(&Notice::Lost(Lost { time_ns, count: total - before, place }));
-        }
-    }
-}
-
-/// Wall clock minus `CLOCK_MONOTONIC`, in ns.
-#[must_use]
-pub fn clock_offset_ns() -> i64 {
-    // Between two clocks read one after another this thread may have to wait for its turn: the quickest try counts.
-    const QUICK_NS: i64 = 20_000;
-    let mut best = (i64::MAX, 0);
-    for _ in 0..5 {
-        let before = clock_ns(ClockId::Monotonic);
-        let wall = now_ns();
-        let took = clock_ns(ClockId::Monotonic) - before;
-        best = best.min((took, wall - before - took / 2));
-        if took < QUICK_NS {
-            break;
-        }
-    }
-    best.1
-}
-
-/// The wall clock, in ns since the epoch.
-#[must_use]
-pub fn now_ns() -> i64 {
-    clock_ns(ClockId::Realtime)
-}
-
-/// `CLOCK_MONOTONIC`, ns.
-#[must_use]
-pub fn monotonic_ns() -> u64 {
-    clock_ns(ClockId::Monotonic) as u64
-}
-
-fn clock_ns(clock: ClockId) -> i64 {
-    let time = clock_gettime(clock);
-    time.tv_sec * 1_000_000_000 + time.tv_nsec
-}
-
-/// SIGINT and SIGTERM, and SIGHUP.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// One that ends.
-    async fn end(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-
-    /// One that ends, or, false, one that asks for the output to be opened again.
-    async fn any(&mut self) -> bool {
-        tokio::select! {
-            _ = self.interrupt.recv() => true,
-            _ = self.terminate.recv() => true,
-            _ = self.hangup.recv() => false,
-        }
-    }
 }
 
 /// Why the loop ended.
