@@ -50,6 +50,102 @@ fn bad_arguments_are_named_and_refused() {
     }
 }
 
+/// What `run --check` says of a configuration.
+fn check(config: &str) -> (Option<i32>, String) {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("c.toml");
+    std::fs::write(&path, config).expect("write");
+    let output = sockstate(&["run", "--check", "--config", &path.display().to_string()]);
+    let said = text(&output.stdout) + &text(&output.stderr);
+    (output.status.code(), said.replace(&path.display().to_string(), "c.toml"))
+}
+
+#[test]
+fn what_is_wrong_with_a_configuration_is_said_with_its_place() {
+    const SINK: &str = "\n[sinks.a]\ntype = \"stdout\"\n";
+    for (config, place, words) in [
+        ("", "1:1", "there is no sink"),
+        ("snapshot = ", "1:12", "string values must be quoted"),
+        ("snapshot = 3", "1:12", "'snapshot' must be true or false"),
+        ("snapshoot = true", "1:1", "unknown key 'snapshoot'; did you mean 'snapshot'?"),
+        ("count = 0", "1:9", "0 is not in"),
+        ("metrics = \"9435\"", "1:11", "invalid socket address"),
+        ("filter = 3", "1:1", "'filter' must be a table"),
+        ("[filter]\n\nport = [80, 0]", "3:8", "'0' is not a port"),
+        ("[filter]\nport = 65536", "2:8", "'65536' is not a port"),
+        ("[filter]\nport = true", "2:8", "must be a text or a number"),
+        ("[filter]\nto = [\"close-wiat\"]", "2:6", "unknown state 'close-wiat'"),
+        ("[filter]\nremote = \"10.1.2.3/8\"", "2:10", "did you mean 10.0.0.0/8"),
+        ("[filter]\nipv4 = true\nipv6 = true", "1:1", "cannot be used with"),
+        ("[kernel]\nring-size = \"3M\"", "2:13", "not a power of two"),
+        ("[kernel]\nring_size = \"4M\"", "2:1", "did you mean 'ring-size'?"),
+        ("[stuck]\nthreshold = [\"60\"]", "2:13", "is no threshold"),
+        ("[labels]\nenv = 3", "2:7", "'env' must be a text"),
+        ("[colours]\nx = 1", "1:2", "unknown key 'colours'"),
+    ] {
+        let (code, said) = check(&format!("{config}{}", if config.is_empty() { "" } else { SINK }));
+        assert_eq!(code, Some(2), "{config}: {said}");
+        let head = format!("sockstate: c.toml:{place}: ");
+        assert!(said.starts_with(&head) && said.contains(words), "{config}: {said}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_sink_is_said_with_its_place() {
+    for (sink, place, words) in [
+        ("", "1:1", "'type' is missing"),
+        ("type = \"kafkaesque\"", "2:8", "invalid value 'kafkaesque'"),
+        ("type = \"file\"", "1:1", "'path' is missing"),
+        ("type = \"file\"\npath = \"x\"\nurl = \"http://x\"", "4:1", "'url' is for sinks of type http, otlp"),
+        ("type = \"socket\"\naddress = \"host\"", "3:11", "'host' is no address"),
+        ("type = \"socket\"\naddress = \"udp://host:1\"", "1:1", "must be tcp, tls or unix"),
+        ("type = \"stdout\"\nqueue = \"lots\"", "3:9", "'lots' is no size"),
+        ("type = \"stdout\"\nformat = \"xml\"", "3:10", "invalid value 'xml'"),
+        ("type = \"journald\"\nformat = \"json\"", "3:1", "is for sinks of type stdout, file, socket, http"),
+        ("type = \"stdout\"\nspool-size = \"1G\"", "1:1", "spool"),
+        ("type = \"stdout\"\n[sinks.a.headers]\nx = \"y\"", "3:10", "is for sinks of type http, otlp"),
+        ("type = \"stdout\"\n[sinks.a.filter]\nfrom = \"x\"", "4:8", "unknown state 'x'"),
+        ("type = \"http\"\nurl = \"http://x\"\ntls-key = \"k\"", "1:1", "tls-cert"),
+    ] {
+        let (code, said) = check(&format!("[sinks.a]\n{sink}\n"));
+        assert_eq!(code, Some(2), "{sink}: {said}");
+        let head = format!("sockstate: c.toml:{place}: ");
+        assert!(said.starts_with(&head) && said.contains(words), "{sink}: {said}");
+    }
+    let (_, said) = check("[sinks.\"a/b\"]\ntype = \"stdout\"");
+    assert!(said.contains("'a/b' is no name for a sink"), "{said}");
+    let output = sockstate(&["run", "--config", "/no/such/file"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("/no/such/file"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_packaged_configuration_is_the_example_and_right() {
+    let example = text(&sockstate(&["run", "--example"]).stdout);
+    let packaged = include_str!("../packaging/sockstate.toml");
+    assert_eq!(example, packaged, "make it anew: sockstate run --example > packaging/sockstate.toml");
+    let (code, said) = check(&example);
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
+fn every_flag_of_trace_has_a_key() {
+    let help = text(&sockstate(&["trace", "--help"]).stdout);
+    let example = include_str!("../packaging/sockstate.toml");
+    let lines = help.lines().map(str::trim).filter(|line| line.starts_with('-'));
+    let flags = lines.filter_map(|line| line.split_once("--")).map(|(_, rest)| rest);
+    let mut count = 0;
+    for flag in flags.filter(|flag| flag.starts_with(|c: char| c.is_ascii_lowercase())) {
+        let name: String = flag.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
+        // Where it goes, and in which colours, is a sink's business.
+        if !["output", "color", "help"].contains(&name.as_str()) {
+            assert!(example.contains(&format!("# {name} = ")), "{name}");
+            count += 1;
+        }
+    }
+    assert!(count > 20, "{count}");
+}
+
 #[test]
 fn help_and_version() {
     for args in [&["--help"][..], &["trace", "--help"]] {

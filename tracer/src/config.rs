@@ -116,11 +116,11 @@ pub fn parse_threshold(text: &str) -> Result<Threshold, String> {
     Ok(Threshold { scope: Scope { state, ports, comm }, after_ns })
 }
 
-/// `65536`, `64K`, `16M`, `1G`; a power of two.
+/// `65536`, `64K`, `16M`, `1G`.
 ///
 /// # Errors
-/// What is wrong with it.
-pub fn parse_ring_size(text: &str) -> Result<u32, String> {
+/// It is no size, or none at all.
+pub fn parse_size(text: &str) -> Result<u64, String> {
     let (digits, unit) = match text.to_ascii_uppercase().trim_end_matches("IB").trim_end_matches('B') {
         upper if upper.ends_with('K') => (upper[..upper.len() - 1].to_owned(), 1 << 10),
         upper if upper.ends_with('M') => (upper[..upper.len() - 1].to_owned(), 1 << 20),
@@ -128,7 +128,15 @@ pub fn parse_ring_size(text: &str) -> Result<u32, String> {
         upper => (upper.to_owned(), 1),
     };
     let bytes = digits.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
-    let bytes = bytes.ok_or_else(|| format!("'{text}' is no size; write 1M or 65536"))?;
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| format!("'{text}' is no size; write 1M or 65536"))
+}
+
+/// The same, a power of two.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_ring_size(text: &str) -> Result<u32, String> {
+    let bytes = parse_size(text)?;
     if !(RING_MIN..=RING_MAX).contains(&bytes) {
         return Err(format!("'{text}' is not between 4K and 1G"));
     }

@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod model;
 pub mod pipeline;
 pub mod route;
+pub mod settings;
 pub mod sinks;
 pub mod source;
 pub mod track;

@@ -57,21 +57,21 @@ impl Router {
     }
 
     /// Hands to `emit` what is known to be wanted now, oldest first.
-    pub fn route(&mut self, transition: Transition, mut emit: impl FnMut(&Transition)) {
+    pub fn route(&mut self, transition: &Transition, mut emit: impl FnMut(&Transition)) {
         if self.takes_all {
-            return emit(&transition);
+            return emit(transition);
         }
-        let wanted = self.wants_rest(&transition);
+        let wanted = self.wants_rest(transition);
         if !self.asks_ends {
             if wanted {
-                emit(&transition);
+                emit(transition);
             }
             return;
         }
         match self.ends(&transition.tuple, transition.role, transition.from, transition.to) {
             Verdict::Open => {
                 if wanted {
-                    self.waiting.entry(transition.conn).or_default().push(transition);
+                    self.waiting.entry(transition.conn).or_default().push(transition.clone());
                 }
             }
             Verdict::No => {
@@ -80,7 +80,7 @@ impl Router {
             Verdict::Yes => {
                 self.release(transition.conn, &transition.tuple, &mut emit);
                 if wanted {
-                    emit(&transition);
+                    emit(transition);
                 }
             }
         }

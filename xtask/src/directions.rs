@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use crate::root;
 
 /// A room and the rooms it may use. `cmd`, `examiner`, `hunter`, `lib`, `look` and `pipeline` wire things together and may use all.
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 16] = [
     ("model", &[]),
     ("decode", &["model"]),
     ("knowledge", &["model"]),
@@ -24,7 +24,8 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("kernel", &["model", "knowledge"]),
     ("source", &["model", "decode", "kernel"]),
     ("config", &["model"]),
-    ("cli", &["model", "config"]),
+    ("cli", &["model", "config", "sinks"]),
+    ("settings", &["cli"]),
     ("main", &[]),
 ];
 

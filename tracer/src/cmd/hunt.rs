@@ -25,6 +25,7 @@ pub(super) fn run(args: &HuntArgs) -> Result<ExitCode> {
     let filter = Filter { pids: Vec::new(), comms: Vec::new(), ..filter };
     let open = || {
         let output = session::output(args.output.as_deref())?;
+        let format = format(args, &output);
         Ok(Session {
             filter,
             kernel: &args.kernel,
@@ -34,8 +35,7 @@ pub(super) fn run(args: &HuntArgs) -> Result<ExitCode> {
             limits: Limits { duration: args.duration, count: None },
             hunt: Some(hunt),
             metrics: None,
-            format: format(args, &output),
-            output,
+            open: session::direct(output, format),
         })
     };
     session::run(open, args.kernel.alongside)

@@ -3,7 +3,9 @@
 mod doctor;
 mod hunt;
 mod look;
+mod run;
 mod session;
+mod sinks;
 mod sockets;
 mod stuck;
 mod trace;
@@ -13,7 +15,7 @@ use std::{path::Path, process::ExitCode};
 use clap::Parser;
 
 use crate::{
-    cli::{Cli, Command, SelectArgs},
+    cli::{Cli, Command, FilterArgs, SelectArgs},
     config,
     enrich::Cgroups,
     kernel::KernelError,
@@ -65,6 +67,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         None => trace::run(&cli.trace),
         Some(Command::Trace(args)) => trace::run(&args),
+        Some(Command::Run(args)) => run::run(&args),
         Some(Command::Stuck(args)) => stuck::run(&args),
         Some(Command::CloseWait(args)) => stuck::close_wait(*args),
         Some(Command::Hunt(args)) => hunt::run(&args),
@@ -100,6 +103,11 @@ fn filter(args: &SelectArgs) -> Result<Filter, Failure> {
         netns,
         cgroup: cgroup.transpose().map_err(Failure::usage)?,
     })
+}
+
+/// The same with states.
+fn transitions(args: &FilterArgs) -> Result<Filter, Failure> {
+    Ok(Filter { from: union(&args.from), to: union(&args.to), ..filter(&args.select)? })
 }
 
 fn union(sets: &[StateSet]) -> StateSet {

@@ -21,7 +21,7 @@ use crate::{
     kernel::{self, HookChoice, Hunt, Loaded, Request, Tier},
     metrics::Server,
     model::{Filter, LostPlace, Start, Threshold, Thresholds},
-    pipeline::{self, Limits, Pipeline, Resyncer, Summary, Writer},
+    pipeline::{self, Limits, Outlet, Pipeline, Resyncer, Stream, Streams, Summary},
     route::Router,
     sinks::Output,
     source::{self, KernelSource, Walker},
@@ -46,8 +46,16 @@ pub(super) struct Session<'a> {
     pub(super) hunt: Option<Hunt>,
     /// Where metrics are served.
     pub(super) metrics: Option<Server>,
-    pub(super) output: Output,
-    pub(super) format: Box<dyn Format>,
+    /// Opens the ways out, while all privileges are there.
+    pub(super) open: Open<'a>,
+}
+
+/// What is written, and where to.
+pub(super) type Open<'a> = Box<dyn FnOnce(&Start) -> Result<(Vec<Stream>, Outlet)> + 'a>;
+
+/// One stream, to where the user looks.
+pub(super) fn direct<'a>(output: Output, format: Box<dyn Format>) -> Open<'a> {
+    Box::new(|_| Ok((vec![Stream::new(format)], Outlet::Direct(output))))
 }
 
 /// Opens where the records go.
@@ -75,18 +83,8 @@ pub(super) fn run<'a>(open: impl FnOnce() -> Result<Session<'a>>, alongside: boo
 }
 
 async fn trace(session: Session<'_>) -> Result<Summary> {
-    let Session {
-        filter,
-        kernel: args,
-        cmdline,
-        snapshot,
-        thresholds,
-        limits,
-        hunt,
-        metrics,
-        output,
-        format,
-    } = session;
+    let Session { filter, kernel: args, cmdline, snapshot, thresholds, limits, hunt, metrics, open } =
+        session;
     let request = Request {
         hook: match args.hook {
             HookName::Auto => HookChoice::Auto,
@@ -138,20 +136,21 @@ async fn trace(session: Session<'_>) -> Result<Summary> {
         Some(thresholds) => watch(thresholds, &mut table, filter.netns),
         None => Examiner::default(),
     };
+    let (list, outlet) = open(&start)?;
     if let Err(error) = kernel::drop_privileges() {
         eprintln!("sockstate: cannot drop capabilities: {error}");
     }
     give_memory_back();
 
     let router = Router::new(filter);
-    let writer = Writer::new(format, limits.count);
+    let streams = Streams::new(list, limits.count);
     let mut pipeline =
-        Pipeline { source, table, enricher, router, writer, limits, resync, examiner, hunter, metrics };
+        Pipeline { source, table, enricher, router, streams, limits, resync, examiner, hunter, metrics };
     pipeline.start(start);
     if snapshot {
         pipeline.snapshot();
     }
-    Ok(pipeline.run(output).await?)
+    Ok(pipeline.run(outlet).await?)
 }
 
 /// Started before privileges are dropped; without BTF there is nothing to compare with.

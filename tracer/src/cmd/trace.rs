@@ -5,35 +5,33 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::{
-    filter,
     session::{self, Session},
-    union,
+    transitions,
 };
 use crate::{
     cli::{Colour, FormatName, TraceArgs},
     format::{Csv, Format, Json, Table},
     metrics::Server,
-    model::Filter,
     pipeline::Limits,
     sinks::Output,
 };
 
 /// Runs it.
 pub(super) fn run(args: &TraceArgs) -> Result<ExitCode> {
-    let filter = Filter { from: union(&args.from), to: union(&args.to), ..filter(&args.select)? };
+    let filter = transitions(&args.filter)?;
     let open = || {
         let output = session::output(args.output.as_deref())?;
+        let format = format(args, &output);
         Ok(Session {
             filter,
             kernel: &args.kernel,
-            cmdline: args.cmdline,
-            snapshot: args.snapshot,
-            thresholds: (!args.no_stuck).then_some(&args.threshold),
-            limits: Limits { duration: args.duration, count: args.count },
+            cmdline: args.run.cmdline,
+            snapshot: args.run.snapshot,
+            thresholds: (!args.stuck.no_stuck).then_some(&args.stuck.threshold),
+            limits: Limits { duration: args.run.duration, count: args.run.count },
             hunt: None,
-            metrics: args.metrics.map(Server::start).transpose()?,
-            format: format(args, &output),
-            output,
+            metrics: args.run.metrics.map(Server::start).transpose()?,
+            open: session::direct(output, format),
         })
     };
     session::run(open, args.kernel.alongside)

@@ -1,7 +1,7 @@
 //! NDJSON, schema `sockstate/1` (docs/events.md). Written by hand for speed; what repeats is kept ready:
 //! the two ends of a connection, and everything about its owner.
 
-use std::{io::Write, net::IpAddr};
+use std::{collections::BTreeMap, io::Write, net::IpAddr};
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -43,6 +43,17 @@ impl Pieces {
     }
 }
 
+/// What tells the records of one host and run from those of others, where they come together.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp<'a> {
+    /// Host name.
+    pub host: &'a str,
+    /// The stream's.
+    pub instance: u32,
+    /// Whatever the user wants to find in each.
+    pub labels: &'a BTreeMap<String, String>,
+}
+
 /// The format.
 pub struct Json {
     times: Times,
@@ -52,6 +63,10 @@ pub struct Json {
     tails: Pieces,
     subjects: Pieces,
     closings: Pieces,
+    /// Members of every record; none where nobody asked for some.
+    stamp: Vec<u8>,
+    /// Those of them that a `start` has not anyway.
+    labels: Vec<u8>,
 }
 
 impl Default for Json {
@@ -73,6 +88,8 @@ impl Default for Json {
             tails: Pieces::new(256),
             subjects: Pieces::new(64),
             closings: Pieces::new(256),
+            stamp: Vec::new(),
+            labels: Vec::new(),
         }
     }
 }
@@ -104,6 +121,7 @@ impl Format for Json {
             }
             line.piece(&self.roles[it.role.map_or(0, |role| 1 + role as usize)]);
         });
+        out.extend_from_slice(&self.stamp);
         let (tails, subjects) = (&mut self.tails, &mut self.subjects);
         if it.tuple.is_complete() {
             out.extend_from_slice(tails.get((it.conn.0, it.subject.id), |out| {
@@ -142,6 +160,19 @@ impl Format for Json {
 }
 
 impl Json {
+    /// With these members in every record.
+    #[must_use]
+    pub fn stamped(it: &Stamp<'_>) -> Self {
+        let (mut stamp, mut labels) = (Vec::new(), Vec::new());
+        if !it.labels.is_empty() {
+            members(&json!({"labels": it.labels}), &mut labels);
+        }
+        let instance = format!("{:06x}", it.instance);
+        members(&json!({"host": {"name": it.host}, "instance": instance}), &mut stamp);
+        stamp.extend_from_slice(&labels);
+        Self { stamp, labels, ..Self::default() }
+    }
+
     /// `start` is everything before the number.
     fn head(&mut self, start: &[u8], seq: u64, time_ns: i64, out: &mut Vec<u8>) {
         out.extend_from_slice(start);
@@ -149,6 +180,7 @@ impl Json {
         out.extend_from_slice(br#","time":""#);
         self.times.write(time_ns, 9, out);
         out.extend_from_slice(br#"Z""#);
+        out.extend_from_slice(if start.ends_with(br#""start","seq":"#) { &self.labels } else { &self.stamp });
     }
 
     fn snapshot(&mut self, seq: u64, it: &Snapshot, out: &mut Vec<u8>) {

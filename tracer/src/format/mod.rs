@@ -1,6 +1,7 @@
 //! Finished records as bytes.
 
 mod community_id;
+pub mod convert;
 mod csv;
 mod errno;
 mod hunt;
@@ -13,7 +14,7 @@ mod time;
 
 pub use csv::Csv;
 pub use hunt::{HuntReport, HuntStyle, opened_at};
-pub use json::Json;
+pub use json::{Json, Stamp};
 pub use look::{Group, groups_table, sockets_table, stuck_table};
 pub use look_json::{group_json, look_time, socket_json, stuck_json};
 pub use table::Table;

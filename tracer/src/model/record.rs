@@ -238,12 +238,14 @@ pub enum LostPlace {
     Output,
     /// The call path of a connection's opening was not taken, or could not be found.
     Stack,
+    /// A sink's queue and spool were full, or its collector refused the record for good.
+    Sink,
 }
 
 impl LostPlace {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Ring, Self::Evidence, Self::Recursion, Self::Decode, Self::Output, Self::Stack];
+    pub const ALL: [Self; 7] =
+        [Self::Ring, Self::Evidence, Self::Recursion, Self::Decode, Self::Output, Self::Stack, Self::Sink];
 
     /// As records show it.
     #[must_use]
@@ -255,6 +257,7 @@ impl LostPlace {
             Self::Decode => "decode",
             Self::Output => "output",
             Self::Stack => "stack",
+            Self::Sink => "sink",
         }
     }
 }
@@ -332,4 +335,34 @@ pub enum Notice {
     Start(Start),
     /// The end.
     Stop(Stop),
+}
+
+impl Notice {
+    /// Wall clock, ns since the epoch.
+    #[must_use]
+    pub fn time_ns(&self) -> i64 {
+        match self {
+            Self::Snapshot(it) => it.time_ns,
+            Self::Resync(it) => it.time_ns,
+            Self::Stuck(it) => it.time_ns,
+            Self::Resolved(it) => it.time_ns,
+            Self::Lost(it) => it.time_ns,
+            Self::Start(it) => it.time_ns,
+            Self::Stop(it) => it.time_ns,
+        }
+    }
+
+    /// The record's kind.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Snapshot(_) => "snapshot",
+            Self::Resync(_) => "resync",
+            Self::Stuck(_) => "stuck",
+            Self::Resolved(_) => "resolved",
+            Self::Lost(_) => "lost",
+            Self::Start(_) => "start",
+            Self::Stop(_) => "stop",
+        }
+    }
 }

@@ -4,8 +4,9 @@
 //! flush.
 
 mod clock;
+mod outlet;
 mod signals;
-mod writer;
+mod streams;
 
 use std::{num::NonZeroU64, thread, time::Duration};
 
@@ -14,8 +15,9 @@ use thiserror::Error;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 pub use clock::{clock_offset_ns, monotonic_ns, now_ns};
+pub use outlet::{Outlet, Reload};
 use signals::Signals;
-pub use writer::{Summary, Writer};
+pub use streams::{Stream, Streams, Summary};
 
 use crate::{
     decode::decode,
@@ -25,7 +27,7 @@ use crate::{
     metrics::{Counts, Numbers, Question, Server},
     model::{Event, EventKind, LostPlace, Notice, Start, State, Stop, Stuck},
     route::Router,
-    sinks::{Output, OutputError},
+    sinks::OutputError,
     source::{KernelSource, SourceError, Walker},
     track::{Applied, PATIENCE_NS, Shown, Table},
 };
@@ -42,12 +44,6 @@ const NAP: Duration = Duration::from_millis(1);
 const LONG_NAP: Duration = Duration::from_millis(8);
 /// This is much.
 const RUN: usize = BATCH / 4;
-/// The boundary in the file that large writes end at: the page cache then takes large folios.
-const BLOCK: usize = 64 << 10;
-/// Less than this is written at once, for whoever watches.
-const LITTLE: usize = BLOCK / 4;
-/// More than that waits until it is this much, or for [`MAX_DELAY`].
-const MUCH: usize = 4 * BLOCK;
 /// How long a part of a block may wait for the rest.
 const MAX_DELAY: Duration = Duration::from_millis(20);
 /// How often the counters of losses are read while records flow.
@@ -97,8 +93,8 @@ pub struct Pipeline {
     pub enricher: Enricher,
     /// The filter.
     pub router: Router,
-    /// The writer.
-    pub writer: Writer,
+    /// What is written.
+    pub streams: Streams,
     /// The end.
     pub limits: Limits,
     /// Looks at the kernel's tables again; none where that is not wanted.
@@ -130,15 +126,15 @@ enum End {
 impl Pipeline {
     /// Writes the first record.
     pub fn start(&mut self, start: Start) {
-        self.writer.notice(&Notice::Start(start));
+        self.streams.notice(&Notice::Start(start));
     }
 
     /// Writes the wanted sockets that exist.
     pub fn snapshot(&mut self) {
-        let Self { table, router, writer, .. } = self;
+        let Self { table, router, streams, .. } = self;
         for snapshot in table.snapshot() {
             if router.wants_snapshot(&snapshot) {
-                writer.notice(&Notice::Snapshot(snapshot));
+                streams.notice(&Notice::Snapshot(snapshot));
             }
         }
     }
@@ -147,19 +143,19 @@ impl Pipeline {
     ///
     /// # Errors
     /// The output or the ring fails.
-    pub async fn run(mut self, mut output: Output) -> Result<Summary, PipelineError> {
+    pub async fn run(mut self, mut outlet: Outlet) -> Result<Summary, PipelineError> {
         let mut signals = Signals::new()?;
-        self.writer.counts = self.metrics.is_some().then(Counts::default);
+        self.streams.counts = self.metrics.is_some().then(Counts::default);
         // The kernel rounds a sleep up by 50 us else: as long as a short nap. Where it refuses, naps are longer.
         let _ = set_current_timer_slack(NonZeroU64::new(1000));
-        match self.flow(&mut output, &mut signals).await? {
-            End::Closed => self.writer.summary.closed = true,
-            End::Reason(reason) => self.end(reason, &mut output, &mut signals).await?,
+        match self.flow(&mut outlet, &mut signals).await? {
+            End::Closed => self.streams.summary.closed = true,
+            End::Reason(reason) => self.end(reason, outlet, &mut signals).await?,
         }
-        Ok(self.writer.summary)
+        Ok(self.streams.summary)
     }
 
-    async fn flow(&mut self, output: &mut Output, signals: &mut Signals) -> Result<End, PipelineError> {
+    async fn flow(&mut self, outlet: &mut Outlet, signals: &mut Signals) -> Result<End, PipelineError> {
         let deadline = self.limits.duration.map(|duration| Instant::now() + duration);
         let mut losses_at = Instant::now();
         let mut flushed_at = Instant::now();
@@ -171,30 +167,25 @@ impl Pipeline {
         let mut napping = false;
         let mut resync_at = self.resync.as_ref().map(|resync| Instant::now() + resync.every);
         loop {
-            let buffered = self.writer.buffer.len();
             let now = Instant::now();
-            let wanted = match buffered {
-                _ if quiet || now - flushed_at >= MAX_DELAY => buffered,
-                ..LITTLE => buffered,
-                LITTLE..MUCH => 0,
-                MUCH.. => whole_blocks(output.written(), buffered),
-            };
+            let at_once = quiet || now - flushed_at >= MAX_DELAY;
+            let wanted = outlet.wanted(&self.streams, at_once);
             if wanted > 0 {
-                if wanted == buffered {
+                if wanted == self.streams.buffered() {
                     flushed_at = now;
                 }
                 tokio::select! {
                     biased;
                     () = signals.end() => return Ok(End::Reason("signal")),
                     () = until(deadline) => return Ok(End::Reason("duration")),
-                    result = output.write(&mut self.writer.buffer, wanted) => match result {
+                    result = outlet.send(&mut self.streams, wanted) => match result {
                         Ok(()) => {}
                         Err(OutputError::Closed(_)) => return Ok(End::Closed),
                         Err(error) => return Err(self.broken(error)),
                     }
                 }
             }
-            if self.writer.is_full() {
+            if self.streams.is_full() {
                 return Ok(End::Reason("count"));
             }
             if napping {
@@ -210,17 +201,16 @@ impl Pipeline {
             tokio::select! {
                 biased;
                 ends = signals.any() => {
-                    if ends || !output.can_reopen() {
+                    if ends || !outlet.hang_up(&mut self.streams).await.map_err(|error| self.broken(error))? {
                         return Ok(End::Reason("signal"));
                     }
-                    self.reopen(output).await?;
                 }
                 () = until(deadline) => return Ok(End::Reason("duration")),
-                () = output.closed() => return Ok(End::Closed),
+                () = outlet.closed() => return Ok(End::Closed),
                 result = self.source.readable(), if quiet => result?,
                 () = sleep_until(losses_at + LOSS_CHECK), if quiet && unchecked => {}
                 () = until(resync_at), if quiet => {}
-                () = sleep(PATIENCE), if quiet && (self.table.is_waiting() || self.examiner.is_busy()) => {}
+                () = sleep(PATIENCE), if quiet && self.is_waiting() => {}
                 () = until(watch_at), if quiet => {}
                 question = asked(&mut self.metrics), if quiet => self.answer(question),
                 () = std::future::ready(()), if !quiet => {}
@@ -255,27 +245,18 @@ impl Pipeline {
         }
     }
 
-    /// Goes on in another file, for logrotate and its like; no record is in both, or cut.
-    async fn reopen(&mut self, output: &mut Output) -> Result<(), PipelineError> {
-        let Self { writer, .. } = self;
-        if let Err(error) = output.write(&mut writer.buffer, usize::MAX).await {
-            return Err(self.broken(error));
-        }
-        match output.reopen() {
-            Ok(()) if output.written() == 0 => writer.format.header(&mut writer.buffer),
-            Ok(()) => {}
-            Err(error) => eprintln!("sockstate: {error}; going on in the file that is open"),
-        }
-        Ok(())
+    /// Something is due that no event announces.
+    fn is_waiting(&self) -> bool {
+        self.table.is_waiting() || self.examiner.is_busy() || self.streams.has_unsaid()
     }
 
     fn broken(&self, error: OutputError) -> PipelineError {
-        PipelineError::Output { error, unwritten: self.writer.buffer.len() }
+        PipelineError::Output { error, unwritten: self.streams.buffered() }
     }
 
     /// Takes up to `most` records from the ring through to the buffer.
     fn drain(&mut self, most: usize) -> usize {
-        let Self { source, table, enricher, router, writer, examiner, hunter, .. } = self;
+        let Self { source, table, enricher, router, streams, examiner, hunter, .. } = self;
         let mut broken = 0;
         // What the kernel wrote before this moment is in the ring by now, or counted as lost.
         let began_ns = monotonic_ns();
@@ -287,7 +268,7 @@ impl Pipeline {
                 }
             }
             Ok(event) => {
-                let mut out = |applied: Applied| route(router, writer, examiner, hunter, applied);
+                let mut out = |applied: Applied| route(router, streams, examiner, hunter, applied);
                 table.apply(&event, enricher, &mut out);
                 seen_ns = event.time_ns;
             }
@@ -296,11 +277,11 @@ impl Pipeline {
         if taken < most {
             seen_ns = began_ns;
         }
-        let mut out = |applied: Applied| route(router, writer, examiner, hunter, applied);
+        let mut out = |applied: Applied| route(router, streams, examiner, hunter, applied);
         table.tick(seen_ns, enricher, &mut out);
         if broken > 0 {
-            let total = writer.summary.lost.get(&LostPlace::Decode).unwrap_or(&0) + broken;
-            writer.lost(LostPlace::Decode, total, now_ns());
+            let total = streams.summary.lost.get(&LostPlace::Decode).unwrap_or(&0) + broken;
+            streams.lost(LostPlace::Decode, total, now_ns());
         }
         taken
     }
@@ -313,9 +294,9 @@ impl Pipeline {
         for stuck in self.examiner.give_up() {
             self.stuck(stuck);
         }
-        let Self { table, enricher, router, writer, examiner, hunter, .. } = self;
+        let Self { table, enricher, router, streams, examiner, hunter, .. } = self;
         let later_ns = monotonic_ns() + PATIENCE_NS;
-        table.tick(later_ns, enricher, &mut |applied| route(router, writer, examiner, hunter, applied));
+        table.tick(later_ns, enricher, &mut |applied| route(router, streams, examiner, hunter, applied));
     }
 
     /// Says it, with where it was opened where that is wanted.
@@ -326,17 +307,17 @@ impl Pipeline {
             }
             stuck.opened = hunter.stack(stuck.conn);
         }
-        self.writer.notice(&Notice::Stuck(stuck));
+        self.streams.notice(&Notice::Stuck(stuck));
     }
 
     /// Tells whoever asks for numbers.
     fn answer(&mut self, question: Question) {
         let numbers = Numbers {
-            counts: self.writer.counts.clone().unwrap_or_default(),
+            counts: self.streams.counts.clone().unwrap_or_default(),
             tally: self.table.tally(|snapshot| self.router.wants_snapshot(snapshot)),
-            lost: self.writer.summary.lost.clone(),
+            lost: self.streams.summary.lost.clone(),
             illegal: self.table.illegal(),
-            waiting_bytes: self.writer.buffer.len(),
+            waiting_bytes: self.streams.buffered(),
             hook: self.source.hook(),
             tier: self.source.tier(),
         };
@@ -352,8 +333,8 @@ impl Pipeline {
             let look = self.source.look(&resync.walker, resync.only, monotonic_ns());
             // Everything that happened until then comes first.
             while self.drain(BATCH) > 0 {}
-            let Self { table, enricher, router, writer, examiner, hunter, .. } = self;
-            let mut out = |applied: Applied| route(router, writer, examiner, hunter, applied);
+            let Self { table, enricher, router, streams, examiner, hunter, .. } = self;
+            let mut out = |applied: Applied| route(router, streams, examiner, hunter, applied);
             let (namespaces, sockets, held) = (&look.namespaces, &look.sockets, look.held.as_ref());
             let shown = Shown { began_ns: look.began_ns, namespaces, sockets, held };
             if round == 0 {
@@ -370,14 +351,14 @@ impl Pipeline {
 
     /// Whether the table may have missed something.
     fn losses(&mut self) -> Result<bool, PipelineError> {
-        let before: u64 = self.writer.summary.lost.values().sum();
+        let before: u64 = self.streams.summary.lost.values().sum();
         let losses = self.source.losses()?;
-        self.writer.lost(LostPlace::Ring, losses.ring, now_ns());
-        self.writer.lost(LostPlace::Evidence, losses.evidence, now_ns());
-        self.writer.lost(LostPlace::Recursion, losses.recursion, now_ns());
-        let lost = self.writer.summary.lost.values().sum::<u64>() > before;
+        self.streams.lost(LostPlace::Ring, losses.ring, now_ns());
+        self.streams.lost(LostPlace::Evidence, losses.evidence, now_ns());
+        self.streams.lost(LostPlace::Recursion, losses.recursion, now_ns());
+        let lost = self.streams.summary.lost.values().sum::<u64>() > before;
         let not_unwound = self.hunter.as_ref().map_or(0, Hunter::lost);
-        self.writer.lost(LostPlace::Stack, losses.stacks + not_unwound, now_ns());
+        self.streams.lost(LostPlace::Stack, losses.stacks + not_unwound, now_ns());
         Ok(lost)
     }
 
@@ -386,58 +367,63 @@ impl Pipeline {
     async fn end(
         &mut self,
         reason: &'static str,
-        output: &mut Output,
+        mut outlet: Outlet,
         signals: &mut Signals,
     ) -> Result<(), PipelineError> {
         self.source.detach();
-        let mut stuck = false;
+        let mut patient = true;
         loop {
             let taken = self.drain(BATCH);
             if taken == 0 {
                 self.settle();
                 self.losses()?;
-                let lost = self.writer.summary.lost.iter().filter(|(_, count)| **count > 0);
-                let stop = Stop {
-                    time_ns: now_ns(),
-                    reason,
-                    transitions: self.writer.summary.transitions,
-                    lost: lost.map(|(place, count)| (*place, *count)).collect(),
-                    illegal: self.table.illegal(),
-                };
-                self.writer.notice(&Notice::Stop(stop));
+                self.stop(reason);
             }
-            if !stuck {
+            if patient {
                 tokio::select! {
                     biased;
-                    result = timeout(GRACE, output.write(&mut self.writer.buffer, usize::MAX)) => match result {
+                    result = timeout(GRACE, outlet.flush(&mut self.streams)) => match result {
                         Ok(Ok(())) => {}
                         Ok(Err(OutputError::Closed(_))) => {
-                            self.writer.summary.closed = true;
+                            self.streams.summary.closed = true;
                             return Ok(());
                         }
                         Ok(Err(error)) => return Err(self.broken(error)),
-                        Err(_) => stuck = true,
+                        Err(_) => patient = false,
                     },
-                    () = signals.end() => stuck = true,
+                    () = signals.end() => patient = false,
                 }
             }
             if taken == 0 {
                 break;
             }
         }
-        if stuck {
-            // Nobody reads the stream any more: only the caller can still say it.
-            let lines = self.writer.buffer.iter().filter(|&&byte| byte == b'\n').count();
-            self.writer.summary.lost.insert(LostPlace::Output, lines as u64);
+        let grace = if patient { GRACE } else { Duration::ZERO };
+        tokio::select! {
+            () = outlet.finish(&mut self.streams, grace) => {}
+            () = signals.end() => {}
         }
+        self.streams.count_lost();
         Ok(())
+    }
+
+    fn stop(&mut self, reason: &'static str) {
+        let lost = self.streams.summary.lost.iter().filter(|(_, count)| **count > 0);
+        let stop = Stop {
+            time_ns: now_ns(),
+            reason,
+            transitions: self.streams.summary.transitions,
+            lost: lost.map(|(place, count)| (*place, *count)).collect(),
+            illegal: self.table.illegal(),
+        };
+        self.streams.notice(&Notice::Stop(stop));
     }
 }
 
 /// Hands on what the table says. Whoever hunts only wants what is stuck.
 fn route(
     router: &mut Router,
-    writer: &mut Writer,
+    streams: &mut Streams,
     examiner: &mut Examiner,
     hunter: &mut Option<Hunter>,
     applied: Applied,
@@ -446,15 +432,16 @@ fn route(
         Applied::Transition(transition) => match hunter {
             Some(hunter) if transition.to == State::Close => hunter.closed(transition.conn),
             Some(_) => {}
-            None => router.route(transition, |transition| writer.transition(transition)),
+            None => router.route(&transition, |transition| streams.transition(transition)),
         },
         Applied::Completed(conn, tuple) => {
-            router.completed(conn, &tuple, |transition| writer.transition(transition));
+            router.completed(conn, &tuple, |transition| streams.transition(transition));
+            streams.completed(conn, &tuple);
         }
         Applied::Resync(resync) => match hunter {
             Some(hunter) if resync.state == State::Close => hunter.closed(resync.conn),
             Some(_) => {}
-            None if router.wants_resync(&resync) => writer.notice(&Notice::Resync(resync)),
+            None if router.wants_resync(&resync) => streams.notice(&Notice::Resync(resync)),
             None => {}
         },
         Applied::Stuck(stuck) => {
@@ -467,15 +454,10 @@ fn route(
             let unsaid = examiner.acquit(resolved.conn);
             let counts = hunter.as_mut().is_none_or(|hunter| hunter.resolved(resolved.conn));
             if router.wants_resolved(&resolved) && !unsaid && counts {
-                writer.notice(&Notice::Resolved(resolved));
+                streams.notice(&Notice::Resolved(resolved));
             }
         }
     }
-}
-
-/// How many of `buffered` bytes end at a block's boundary, after `written` that went out before.
-fn whole_blocks(written: usize, buffered: usize) -> usize {
-    ((written + buffered) / BLOCK * BLOCK).saturating_sub(written)
 }
 
 async fn asked(metrics: &mut Option<Server>) -> Question {

@@ -1,5 +1,32 @@
-//! Where finished bytes go.
+//! Where finished bytes go: the output of `trace`, and the sinks of `run`, each with a queue and a thread of its own.
 
+mod address;
+mod batch;
+mod connection;
+mod datagram;
+mod file;
+mod http;
 mod output;
+mod queue;
+mod spool;
+mod stream;
+mod target;
+mod template;
+mod tls;
+mod worker;
 
+pub use address::{Address, Authority, ParseAddressError};
+pub use batch::{Batch, Frame};
+use connection::Connection;
+pub use file::FileSettings;
+pub use http::HttpSettings;
 pub use output::{Output, OutputError};
+pub use queue::{Queue, Status};
+pub use spool::{Read, Spool, SpoolError};
+pub use stream::Framing;
+use target::Target;
+pub use target::{Convert, SinkError, SinkSettings, SpoolSettings, TargetSettings, start};
+pub use template::{Envelope, Template};
+use tls::Tls;
+pub use tls::{TlsError, TlsSettings};
+pub use worker::Pace;

@@ -5,6 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
+mod sink;
+
+pub use sink::{CompressionName, SinkArgs, SinkFormat, SinkType, SyncName, TemplateName};
+
 use crate::{
     config::{
         parse_duration, parse_duration_or_zero, parse_ports, parse_prefix, parse_ring_size, parse_states,
@@ -18,6 +22,12 @@ Examples:
   sockstate hunt --threshold CLOSE_WAIT=10s           until Ctrl-C: every path, and what of it is stuck
   sockstate hunt --comm python3 --duration 10m        one program's
   sockstate hunt --duration 1h --format svg -o leak.svg";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  sockstate run --example > config.toml         a configuration to start from
+  sockstate run --config config.toml --check    is it right?
+  sockstate run --config config.toml            SIGHUP reads it again, SIGTERM ends it";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,6 +66,9 @@ pub enum Command {
     /// Trace transitions (what plain `sockstate` does).
     #[command(after_help = EXAMPLES)]
     Trace(Box<TraceArgs>),
+    /// Trace as a daemon: into every sink of a configuration file, each with its own format, filter and queue.
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(DaemonArgs),
     /// Show the sockets that are stuck: since when, who holds them, why, and what to do. Needs no running tracer.
     Stuck(Box<StuckArgs>),
     /// The same for CLOSE_WAIT alone.
@@ -126,7 +139,7 @@ pub enum TierName {
 }
 
 /// Which sockets: by their ends, and by whose they are.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug, Default, PartialEq)]
 pub struct SelectArgs {
     /// Only IPv4; v4-mapped addresses count as IPv4.
     #[arg(long, short = '4', conflicts_with = "ipv6", help_heading = "Filter")]
@@ -164,7 +177,7 @@ pub struct SelectArgs {
 }
 
 /// How the kernel is asked.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, PartialEq)]
 pub struct KernelArgs {
     /// Size of the ring between kernel and sockstate, a power of two: 1M, 64M.
     #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = parse_ring_size, help_heading = "Kernel")]
@@ -186,6 +199,51 @@ pub struct KernelArgs {
     pub btf: Option<PathBuf>,
 }
 
+/// Which transitions.
+#[derive(Args, Clone, Debug, Default, PartialEq)]
+pub struct FilterArgs {
+    /// Which connections.
+    #[command(flatten)]
+    pub select: SelectArgs,
+    /// State before, by netstat's or ss's name in any case: CLOSE_WAIT, close-wait, connected.
+    #[arg(long, value_name = "STATES", value_parser = parse_states, value_delimiter = ',', help_heading = "Filter")]
+    pub from: Vec<StateSet>,
+    /// State after.
+    #[arg(long, value_name = "STATES", value_parser = parse_states, value_delimiter = ',', help_heading = "Filter")]
+    pub to: Vec<StateSet>,
+}
+
+/// When a connection counts as stuck.
+#[derive(Args, Clone, Debug, Default, PartialEq)]
+pub struct StuckRules {
+    /// When a connection counts as stuck, in place of the defaults: [STATE][:PORTS][@COMM]=TIME, or never in place of TIME.
+    #[arg(long, value_name = "RULE", value_parser = parse_threshold, help_heading = "Stuck")]
+    pub threshold: Vec<Threshold>,
+    /// Do not say what is stuck.
+    #[arg(long, conflicts_with = "threshold", help_heading = "Stuck")]
+    pub no_stuck: bool,
+}
+
+/// What is traced, and for how long.
+#[derive(Args, Clone, Debug, Default, PartialEq)]
+pub struct RunArgs {
+    /// First write the sockets that exist already.
+    #[arg(long, help_heading = "Output")]
+    pub snapshot: bool,
+    /// Add the owner's command line. It may hold secrets.
+    #[arg(long, help_heading = "Output")]
+    pub cmdline: bool,
+    /// Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435.
+    #[arg(long, value_name = "ADDRESS", help_heading = "Output")]
+    pub metrics: Option<std::net::SocketAddr>,
+    /// End after TIME: 10s, 5m, 1h30m; a plain number means seconds.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "End")]
+    pub duration: Option<std::time::Duration>,
+    /// End after N transitions.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "End")]
+    pub count: Option<u64>,
+}
+
 /// Arguments of `trace`.
 #[derive(Args, Clone, Debug)]
 pub struct TraceArgs {
@@ -198,44 +256,32 @@ pub struct TraceArgs {
     /// Colour the table; auto: on a terminal, unless NO_COLOR is set.
     #[arg(long, value_enum, default_value_t, help_heading = "Output")]
     pub color: Colour,
-    /// First write the sockets that exist already.
-    #[arg(long, help_heading = "Output")]
-    pub snapshot: bool,
-    /// Add the owner's command line. It may hold secrets.
-    #[arg(long, help_heading = "Output")]
-    pub cmdline: bool,
-
-    /// Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435.
-    #[arg(long, value_name = "ADDRESS", help_heading = "Output")]
-    pub metrics: Option<std::net::SocketAddr>,
-
-    /// When a connection counts as stuck, in place of the defaults: [STATE][:PORTS][@COMM]=TIME, or never in place of TIME.
-    #[arg(long, value_name = "RULE", value_parser = parse_threshold, help_heading = "Stuck")]
-    pub threshold: Vec<Threshold>,
-    /// Do not say what is stuck.
-    #[arg(long, conflicts_with = "threshold", help_heading = "Stuck")]
-    pub no_stuck: bool,
-
-    /// End after TIME: 10s, 5m, 1h30m; a plain number means seconds.
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "End")]
-    pub duration: Option<std::time::Duration>,
-    /// End after N transitions.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "End")]
-    pub count: Option<u64>,
-
-    /// Which connections.
+    /// What, and for how long.
     #[command(flatten)]
-    pub select: SelectArgs,
-    /// State before, by netstat's or ss's name in any case: CLOSE_WAIT, close-wait, connected.
-    #[arg(long, value_name = "STATES", value_parser = parse_states, value_delimiter = ',', help_heading = "Filter")]
-    pub from: Vec<StateSet>,
-    /// State after.
-    #[arg(long, value_name = "STATES", value_parser = parse_states, value_delimiter = ',', help_heading = "Filter")]
-    pub to: Vec<StateSet>,
-
+    pub run: RunArgs,
+    /// What is stuck.
+    #[command(flatten)]
+    pub stuck: StuckRules,
+    /// Which transitions.
+    #[command(flatten)]
+    pub filter: FilterArgs,
     /// How the kernel is asked.
     #[command(flatten)]
     pub kernel: KernelArgs,
+}
+
+/// Arguments of `run`.
+#[derive(Args, Clone, Debug)]
+pub struct DaemonArgs {
+    /// The configuration (docs/configuration.md).
+    #[arg(long, value_name = "FILE", default_value = "/etc/sockstate/config.toml")]
+    pub config: PathBuf,
+    /// Only say what is wrong with it.
+    #[arg(long)]
+    pub check: bool,
+    /// Only print one with every key, explained.
+    #[arg(long, conflicts_with = "check")]
+    pub example: bool,
 }
 
 /// How a look at the sockets is written.

@@ -1,0 +1,684 @@
+//! Sinks against collectors that fail in every way: what is delivered and what is counted as lost is what was pushed.
+#![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+#[path = "support/collector.rs"]
+mod collector;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    os::unix::net::UnixDatagram,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use collector::{
+    Feeder, Manners, Taken, answer, batch, http, http_collector, listen, settings, spooled, stream_collector,
+    tcp, wait_until,
+};
+use sockstate::{
+    format::convert::Syslog,
+    sinks::{
+        Address, FileSettings, Framing, Queue, SinkSettings, Spool, SpoolError, TargetSettings, Template,
+        TlsSettings,
+    },
+};
+
+fn all(count: u64) -> Vec<u64> {
+    (1..=count).collect()
+}
+
+#[test]
+fn a_stream_collector_gets_everything_once_through_restarts() {
+    let (listener, port) = listen();
+    drop(listener);
+    let mut feeder = Feeder::start(&settings(tcp(port)), None);
+    feeder.push(500);
+    feeder.wait_until("a refused connection", |it| it.failures() > 0 && it.is_failing());
+    let listener = TcpListener::bind(("127.0.0.1", port)).expect("listen");
+    let manners = vec![Manners::Closes, Manners::HalfCloses(100), Manners::HalfCloses(1), Manners::Reads];
+    let taken = stream_collector(listener, manners);
+    for _ in 0..20 {
+        feeder.push(100);
+        thread::sleep(Duration::from_millis(5));
+    }
+    feeder.wait_until("all is delivered", |it| it.delivered() >= 2500 && it.queued_bytes() == 0);
+    feeder.end(Duration::from_secs(5));
+    // A reset leaves some in doubt: those come twice.
+    let unique = || taken.seqs().into_iter().collect::<BTreeSet<_>>();
+    wait_until("all is read", || unique().len() == 2500);
+    let mut firsts = BTreeSet::new();
+    let firsts: Vec<u64> = taken.seqs().into_iter().filter(|seq| firsts.insert(*seq)).collect();
+    assert_eq!(firsts, all(2500), "in order");
+    assert_eq!((feeder.refused, feeder.queue.status().lost()), (0, 0));
+}
+
+#[test]
+fn a_connection_that_the_collector_ends_is_let_go_although_nothing_is_sent() {
+    let (listener, port) = listen();
+    let mut feeder = Feeder::start(&settings(tcp(port)), None);
+    feeder.push(1);
+    let (mut stream, _) = listener.accept().expect("connection");
+    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
+    feeder.wait_until("delivery", |it| it.delivered() == 1);
+    stream.shutdown(std::net::Shutdown::Write).expect("shutdown");
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).expect("the sink closes its side");
+    assert_eq!(collector::seq(rest.trim_end()), 1);
+}
+
+#[test]
+fn a_collector_that_never_reads_delays_nobody_and_costs_what_is_counted() {
+    let (deaf, deaf_port) = listen();
+    let (listener, port) = listen();
+    let taken = stream_collector(listener, vec![Manners::Reads]);
+    let mut slow = Feeder::start(&SinkSettings { queue_bytes: 256 << 10, ..settings(tcp(deaf_port)) }, None);
+    let mut quick = Feeder::start(&SinkSettings { queue_bytes: 64 << 20, ..settings(tcp(port)) }, None);
+    let (stream, _) = {
+        slow.push(1);
+        deaf.accept().expect("connection")
+    };
+    let begin = Instant::now();
+    let mut longest = Duration::ZERO;
+    for _ in 0..1000 {
+        let push = Instant::now();
+        slow.push(100);
+        longest = longest.max(push.elapsed());
+        quick.push(100);
+        assert!(slow.queue.status().queued_bytes() <= 256 << 10);
+    }
+    wait_until("the other one has all", || taken.len() == 100_000);
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+    assert!(longest < Duration::from_secs(1), "{longest:?}");
+    assert!(slow.refused > 50_000, "20 MB do not fit into a queue and two socket buffers: {}", slow.refused);
+    // It wakes up, and gets what was not counted as lost, in order.
+    let begun = Taken::default();
+    let into = begun.clone();
+    let reader = thread::spawn(move || {
+        for line in std::io::BufRead::lines(std::io::BufReader::new(stream)) {
+            into.add(line.expect("line"));
+        }
+    });
+    slow.end(Duration::from_secs(10));
+    reader.join().expect("reader");
+    let seqs = begun.seqs();
+    assert_eq!(seqs.len() as u64 + slow.refused, slow.pushed());
+    assert_eq!(slow.queue.status().lost(), slow.refused);
+    assert!(seqs.is_sorted() && seqs.first() == Some(&1));
+}
+
+#[test]
+fn http_faults_cost_nothing() {
+    let (listener, port) = listen();
+    let taken = Taken::default();
+    let into = taken.clone();
+    let bad = AtomicBool::new(false);
+    http_collector(listener, move |at, request| {
+        assert!(request.head.starts_with("POST /insert?x=1 HTTP/1.1\r\n"), "{}", request.head);
+        assert!(request.head.to_ascii_lowercase().contains("x-test: yes\r\n"), "{}", request.head);
+        match at {
+            0 => answer("429 Too Many Requests", "Retry-After: 0\r\n", "slow down"),
+            1 => answer("503 Service Unavailable", "", ""),
+            2 => answer("500 Internal Server Error", "", "oops"),
+            3 => None,
+            4 => {
+                // Longer than a sink waits.
+                thread::sleep(Duration::from_millis(800));
+                answer("200 OK", "", "")
+            }
+            5 => Some("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort".into())
+                .filter(|_| !bad.load(Ordering::Relaxed)),
+            6 => Some("this is no HTTP\r\n\r\n".into()),
+            _ => {
+                String::from_utf8_lossy(&request.body).lines().for_each(|line| into.add(line.to_owned()));
+                answer("204 No Content", "", "")
+            }
+        }
+    });
+    let mut feeder = Feeder::start(&settings(http(port, Template::Ndjson)), None);
+    for _ in 0..10 {
+        feeder.push(100);
+        thread::sleep(Duration::from_millis(20));
+    }
+    feeder.wait_until("all is delivered", |it| it.delivered() == 1000);
+    assert_eq!(taken.seqs(), all(1000), "answered with success once each");
+    assert!(feeder.queue.status().failures() >= 6, "{}", feeder.queue.status().failures());
+    assert_eq!(feeder.queue.status().lost(), 0);
+    feeder.end(Duration::from_secs(1));
+}
+
+#[test]
+fn what_a_collector_refuses_for_good_is_lost_and_said() {
+    let (listener, port) = listen();
+    http_collector(listener, |at, _| match at {
+        0 => answer("400 Bad Request", "", "not what I wanted"),
+        _ => answer("200 OK", "", ""),
+    });
+    let mut feeder = Feeder::start(&settings(http(port, Template::Ndjson)), None);
+    feeder.push(10);
+    feeder.wait_until("it is refused", |it| it.lost() == 10);
+    assert_eq!(feeder.queue.take_lost(), 10, "for the stream");
+    feeder.push(5);
+    feeder.wait_until("the next is not", |it| it.delivered() == 5);
+    assert!(!feeder.queue.has_lost());
+}
+
+#[test]
+fn a_request_that_is_too_large_is_halved() {
+    let (listener, port) = listen();
+    let taken = Taken::default();
+    let into = taken.clone();
+    http_collector(listener, move |_, request| {
+        if request.body.len() > 1500 {
+            return answer("413 Payload Too Large", "", "");
+        }
+        String::from_utf8_lossy(&request.body).lines().for_each(|line| into.add(line.to_owned()));
+        answer("200 OK", "", "")
+    });
+    let mut feeder = Feeder::start(&settings(http(port, Template::Ndjson)), None);
+    feeder.push(100);
+    feeder.wait_until("all is delivered", |it| it.delivered() == 100);
+    assert_eq!(taken.seqs(), all(100));
+}
+
+#[test]
+fn bulk_answers_are_read_item_by_item() {
+    let (listener, port) = listen();
+    let taken = Taken::default();
+    let into = taken.clone();
+    // Of three at first: taken, refused, later. Then what is left.
+    http_collector(listener, move |at, request| {
+        let body = String::from_utf8_lossy(&request.body).into_owned();
+        let lines: Vec<&str> = body.lines().collect();
+        assert!(lines.iter().step_by(2).all(|line| *line == "{\"create\":{}}"), "{body}");
+        let records: Vec<&str> = lines.iter().skip(1).step_by(2).copied().collect();
+        let statuses: &[u16] = match at {
+            0 => &[201, 400, 429],
+            _ => &[400, 201],
+        };
+        assert_eq!(records.len(), statuses.len(), "{body}");
+        let items: Vec<String> =
+            statuses.iter().map(|status| format!("{{\"create\":{{\"status\":{status}}}}}")).collect();
+        for (record, status) in records.iter().zip(statuses) {
+            if *status == 201 {
+                into.add((*record).to_owned());
+            }
+        }
+        answer("200 OK", "", &format!("{{\"errors\":true,\"items\":[{}]}}", items.join(",")))
+    });
+    let mut feeder = Feeder::start(&settings(http(port, Template::Elasticsearch)), None);
+    feeder.push(3);
+    feeder.wait_until("it is over", |it| it.delivered() == 2 && it.lost() == 1);
+    assert_eq!(taken.seqs(), [1, 3]);
+}
+
+#[test]
+fn templates_make_what_their_collectors_take() {
+    let lokis = BTreeMap::from([("job".to_owned(), "sockstate".to_owned())]);
+    let cases = [
+        (Template::Splunk, "application/json"),
+        (Template::Loki(lokis), "application/json"),
+        (Template::Ndjson, "application/x-ndjson"),
+    ];
+    for (template, kind) in cases {
+        let (listener, port) = listen();
+        let bodies = Taken::default();
+        let into = bodies.clone();
+        http_collector(listener, move |_, request| {
+            assert!(request.head.to_ascii_lowercase().contains(&format!("content-type: {kind}\r\n")));
+            into.add(String::from_utf8(request.body.clone()).expect("UTF-8"));
+            answer("200 OK", "", "{}")
+        });
+        let mut feeder = Feeder::start(&settings(http(port, template.clone())), None);
+        feeder.push(2);
+        feeder.wait_until("delivery", |it| it.delivered() == 2);
+        let body = bodies.lines().concat();
+        match template {
+            Template::Splunk => {
+                let events: Vec<serde_json::Value> =
+                    body.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+                assert_eq!(events[1]["event"]["seq"], 2);
+                assert_eq!(events[1]["time"], 1_700_000_000.0);
+            }
+            Template::Loki(_) => {
+                let push: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+                let stream = &push["streams"][0];
+                assert_eq!(stream["stream"]["job"], "sockstate");
+                assert_eq!(stream["values"][1][0], "1700000000000000002");
+                assert_eq!(collector::seq(stream["values"][1][1].as_str().expect("text")), 2);
+            }
+            _ => assert_eq!(body.as_bytes(), batch(1, 2).bytes),
+        }
+    }
+}
+
+#[test]
+fn a_spool_takes_what_memory_does_not_and_gives_it_back_in_order() {
+    let directory = tempfile::tempdir().expect("directory");
+    let (listener, port) = listen();
+    drop(listener);
+    let mut feeder = Feeder::start(&spooled(tcp(port), directory.path(), 1 << 30), None);
+    for _ in 0..500 {
+        feeder.push(100);
+        // The queue is small: the sink's thread must get a turn.
+        wait_until("the spool takes it", || feeder.queue.has_room(30_000));
+    }
+    assert_eq!(feeder.refused, 0);
+    feeder.wait_until("much is on disk", |it| it.spooled_bytes() > 8 << 20);
+    let taken =
+        stream_collector(TcpListener::bind(("127.0.0.1", port)).expect("listen"), vec![Manners::Reads]);
+    for _ in 0..50 {
+        feeder.push(100);
+        wait_until("there is room", || feeder.queue.has_room(30_000));
+    }
+    feeder.wait_until("all is delivered", |it| it.delivered() == 55_000);
+    wait_until("all is read", || taken.len() == 55_000);
+    assert_eq!(taken.seqs(), all(55_000));
+    feeder.wait_until("the disk is free", |it| it.spooled_bytes() == 0);
+    feeder.end(Duration::from_secs(5));
+    let left = fs::read_dir(directory.path()).expect("directory").filter(|it| {
+        it.as_ref().is_ok_and(|it| it.path().extension().is_some_and(|extension| extension == "spool"))
+    });
+    assert_eq!(left.count(), 0);
+}
+
+#[test]
+fn a_spool_has_an_end_and_what_is_behind_it_is_counted() {
+    let directory = tempfile::tempdir().expect("directory");
+    let (listener, port) = listen();
+    drop(listener);
+    let mut feeder = Feeder::start(&spooled(tcp(port), directory.path(), 4 << 20), None);
+    for _ in 0..600 {
+        feeder.push(100);
+        thread::sleep(Duration::from_micros(200));
+    }
+    let on_disk: u64 = fs::read_dir(directory.path())
+        .expect("directory")
+        .map(|entry| entry.expect("entry").metadata().expect("metadata").len())
+        .sum();
+    assert!(on_disk <= 4 << 20, "{on_disk}");
+    let taken =
+        stream_collector(TcpListener::bind(("127.0.0.1", port)).expect("listen"), vec![Manners::Reads]);
+    feeder.end(Duration::from_secs(15));
+    let status = feeder.queue.status();
+    assert!(status.lost() > 0 && status.lost() == feeder.refused, "{} {}", status.lost(), feeder.refused);
+    wait_until("all is read", || taken.len() as u64 + feeder.refused == feeder.pushed());
+    let seqs = taken.seqs();
+    assert!(seqs.is_sorted_by(|a, b| a < b));
+}
+
+#[test]
+fn the_next_run_delivers_what_the_last_one_could_not() {
+    let directory = tempfile::tempdir().expect("directory");
+    let (listener, port) = listen();
+    drop(listener);
+    let settings = spooled(tcp(port), directory.path(), 1 << 30);
+    let convert = || -> Option<sockstate::sinks::Convert> {
+        Some(Box::new(|line, out| {
+            out.extend_from_slice(b"{\"converted\":true,");
+            out.extend_from_slice(&line[1..]);
+        }))
+    };
+    let mut first = Feeder::start(&settings, convert());
+    for _ in 0..100 {
+        first.push(100);
+        wait_until("there is room", || first.queue.has_room(30_000));
+    }
+    let locked = Spool::open(directory.path(), 1 << 30, false);
+    assert!(matches!(locked, Err(SpoolError::Locked { .. })));
+    first.end(Duration::from_millis(50));
+    assert_eq!((first.refused, first.queue.status().lost()), (0, 0));
+    let taken =
+        stream_collector(TcpListener::bind(("127.0.0.1", port)).expect("listen"), vec![Manners::Reads]);
+    let mut second = Feeder::start(&settings, convert()).after(&first);
+    second.push(100);
+    second.wait_until("all is delivered", |it| it.delivered() == 10_100);
+    wait_until("all is read", || taken.len() == 10_100);
+    assert_eq!(taken.seqs(), all(10_100));
+    assert!(taken.lines().iter().all(|line| line.matches("converted").count() == 1), "converted once each");
+}
+
+/// Reads a spool to its end: numbers, and how many are missing.
+fn read_all(path: &Path) -> (Vec<u64>, u64) {
+    let mut spool = Spool::open(path, 1 << 30, false).expect("spool");
+    let (mut seqs, mut missing) = (Vec::new(), 0);
+    while !spool.is_empty() {
+        let read = spool.read(1).expect("read");
+        missing += read.missing;
+        for (bytes, frame) in read.batch.records() {
+            let line = std::str::from_utf8(bytes).expect("UTF-8");
+            assert_eq!(collector::seq(line.trim_end()), frame.seq);
+            seqs.push(frame.seq);
+        }
+        spool.delivered();
+    }
+    (seqs, missing)
+}
+
+/// A spool with three entries of ten records; its only segment's name and bytes, and where entries end.
+fn small_spool(path: &Path) -> (std::path::PathBuf, Vec<u8>, Vec<usize>) {
+    let mut spool = Spool::open(path, 1 << 30, true).expect("spool");
+    let mut ends = Vec::new();
+    for entry in 0..3 {
+        spool.append(&batch(entry * 10 + 1, 10)).expect("append");
+        ends.push(spool.bytes() as usize);
+    }
+    let segment = fs::read_dir(path)
+        .expect("directory")
+        .map(|it| it.expect("entry").path())
+        .find(|it| it.extension().is_some_and(|extension| extension == "spool"))
+        .expect("a segment");
+    let bytes = fs::read(&segment).expect("segment");
+    (segment, bytes, ends)
+}
+
+#[test]
+fn a_spool_that_is_cut_anywhere_keeps_every_whole_entry() {
+    let directory = tempfile::tempdir().expect("directory");
+    let (segment, bytes, ends) = small_spool(directory.path());
+    for cut in 0..=bytes.len() {
+        fs::write(&segment, &bytes[..cut]).expect("write");
+        let whole = ends.partition_point(|end| *end <= cut) as u64 * 10;
+        assert_eq!(read_all(directory.path()), (all(whole), 0), "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_spool_that_is_damaged_anywhere_loses_one_entry_and_says_so() {
+    let directory = tempfile::tempdir().expect("directory");
+    let (segment, bytes, ends) = small_spool(directory.path());
+    for at in 0..bytes.len() {
+        for flip in [0x01, 0x80, 0xff] {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= flip;
+            fs::write(&segment, &damaged).expect("write");
+            let hit = (at >= 8).then(|| ends.partition_point(|end| *end <= at));
+            let expected: Vec<u64> =
+                all(30).into_iter().filter(|seq| hit != Some((*seq as usize - 1) / 10)).collect();
+            let (seqs, missing) = read_all(directory.path());
+            assert_eq!(seqs, expected, "byte {at}");
+            // What is lost at the beginning or the end nothing before or behind it tells of.
+            assert_eq!(missing, if hit == Some(1) { 10 } else { 0 }, "byte {at}");
+        }
+    }
+}
+
+#[test]
+fn a_spool_forgets_nothing_that_is_not_delivered() {
+    let directory = tempfile::tempdir().expect("directory");
+    let (segment, bytes, _) = small_spool(directory.path());
+    let mut spool = Spool::open(directory.path(), 1 << 30, false).expect("spool");
+    assert_eq!(spool.read(1).expect("read").batch.len(), 10);
+    spool.delivered();
+    assert_eq!(spool.read(1).expect("read").batch.frames[0].seq, 11);
+    drop(spool);
+    // What was read and not delivered comes again; with a damaged mark, all of it.
+    assert_eq!(read_all(directory.path()).0, (11..=30).collect::<Vec<_>>());
+    fs::write(&segment, &bytes).expect("write");
+    fs::write(directory.path().join("delivered"), b"garbage that is as long").expect("write");
+    assert_eq!(read_all(directory.path()).0, all(30));
+    let mut front = Spool::open(directory.path(), 1 << 30, false).expect("spool");
+    front.append(&batch(2, 1)).expect("append");
+    front.push_front(&batch(1, 1)).expect("in front");
+    drop(front);
+    assert_eq!(read_all(directory.path()), (vec![1, 2], 0));
+}
+
+#[test]
+fn a_spool_that_cannot_be_is_an_error_that_says_why() {
+    let directory = tempfile::tempdir().expect("directory");
+    let file = directory.path().join("file");
+    fs::write(&file, "").expect("file");
+    let error = Spool::open(&file.join("below"), 1 << 20, false).err().expect("an error").to_string();
+    assert!(error.contains("file/below") && error.contains("directory"), "{error}");
+    let mut small = Spool::open(&directory.path().join("small"), 1000, false).expect("spool");
+    let error = small.append(&batch(1, 10)).expect_err("full").to_string();
+    assert!(error.contains("full (1000 bytes)"), "{error}");
+}
+
+fn file(path: &Path) -> FileSettings {
+    FileSettings { path: path.to_owned(), rotate_bytes: None, rotate_every: None, keep: None, zstd: false }
+}
+
+fn lines_of(path: &Path) -> Vec<u64> {
+    let bytes = fs::read(path).expect("file");
+    let is_zstd = path.extension().is_some_and(|extension| extension == "zst");
+    let bytes = if is_zstd { zstd::decode_all(&bytes[..]).expect("zstd") } else { bytes };
+    String::from_utf8(bytes).expect("UTF-8").lines().map(collector::seq).collect()
+}
+
+/// The rotated files, oldest first.
+fn rotated(directory: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(directory).expect("directory").map(|it| it.expect("entry").path());
+    let mut files: Vec<_> =
+        entries.filter(|it| it.file_name().is_some_and(|name| name != "out.json")).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_file_is_rotated_compressed_and_kept_as_asked() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("out.json");
+    let settings_of = FileSettings { rotate_bytes: Some(50_000), zstd: true, ..file(&path) };
+    let mut feeder = Feeder::start(&settings(TargetSettings::File(settings_of.clone())), None);
+    for _ in 0..10 {
+        feeder.push(100);
+    }
+    feeder.wait_until("all is written", |it| it.delivered() == 1000);
+    feeder.end(Duration::from_secs(5));
+    let mut seqs = Vec::new();
+    let files = rotated(directory.path());
+    assert!(files.len() >= 3, "{files:?}");
+    for old in &files {
+        assert_eq!(old.extension().and_then(|it| it.to_str()), Some("zst"));
+        seqs.extend(lines_of(old));
+    }
+    assert!(fs::metadata(&path).expect("file").len() <= 50_000);
+    seqs.extend(lines_of(&path));
+    assert_eq!(seqs, all(1000));
+
+    let mut feeder =
+        Feeder::start(&settings(TargetSettings::File(FileSettings { keep: Some(2), ..settings_of })), None);
+    feeder.push(1000);
+    feeder.wait_until("all is written", |it| it.delivered() == 1000);
+    feeder.end(Duration::from_secs(5));
+    assert_eq!(rotated(directory.path()).len(), 2);
+}
+
+#[test]
+fn a_file_is_opened_again_and_mended() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("out.json");
+    fs::write(&path, "{\"seq\":99}\n{\"seq\":1").expect("what a killed one left");
+    let mut feeder = Feeder::start(&settings(TargetSettings::File(file(&path))), None);
+    feeder.push(10);
+    feeder.wait_until("it is written", |it| it.delivered() == 10);
+    let moved = directory.path().join("out.json.1");
+    fs::rename(&path, &moved).expect("rename");
+    feeder.queue.reopen();
+    feeder.push(10);
+    feeder.wait_until("it is written", |it| it.delivered() == 20);
+    assert_eq!(lines_of(&moved), [&[99][..], &all(10)].concat());
+    assert_eq!(lines_of(&path), (11..=20).collect::<Vec<_>>());
+}
+
+#[test]
+fn syslog_counts_octets_on_streams_and_sends_datagrams_elsewhere() {
+    let convert = || -> Option<sockstate::sinks::Convert> {
+        let syslog = Syslog::new(3, "web1", 42);
+        Some(Box::new(move |line, out| syslog.convert(line, out)))
+    };
+    let (listener, port) = listen();
+    let address = format!("tcp://127.0.0.1:{port}").parse().expect("address");
+    let target = TargetSettings::Stream(address, TlsSettings::default(), Framing::Octets);
+    let mut feeder = Feeder::start(&settings(target), convert());
+    feeder.push(3);
+    let (mut stream, _) = listener.accept().expect("connection");
+    feeder.wait_until("delivery", |it| it.delivered() == 3);
+    feeder.end(Duration::from_secs(1));
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("text");
+    let mut rest = text.as_str();
+    for seq in 1..=3 {
+        let (length, message) = rest.split_once(' ').expect("a length");
+        let (message, next) = message.split_at(length.parse().expect("number"));
+        rest = next;
+        assert!(message.starts_with("<30>1 - web1 sockstate 42 - [sockstate@32473 seq="), "{message}");
+        assert_eq!(collector::seq(message.split_once("] ").expect("a message").1), seq);
+    }
+    assert_eq!(rest, "");
+
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("log");
+    let socket = UnixDatagram::bind(&path).expect("socket");
+    let mut feeder =
+        Feeder::start(&settings(TargetSettings::Datagram(Address::Unix(path.clone()))), convert());
+    feeder.push(1);
+    let mut buffer = [0; 2048];
+    let len = socket.recv(&mut buffer).expect("datagram");
+    assert!(buffer[..len].starts_with(b"<30>1 ") && !buffer[..len].ends_with(b"\n"));
+    // Another daemon takes the place of the first.
+    drop(socket);
+    fs::remove_file(&path).expect("remove");
+    feeder.push(1);
+    feeder.wait_until("nobody listens", |it| it.is_failing());
+    let socket = UnixDatagram::bind(&path).expect("socket");
+    socket.recv(&mut buffer).expect("datagram");
+    feeder.wait_until("delivery", |it| it.delivered() == 2);
+}
+
+/// A certificate for `localhost`, signed by itself, and its key, both PEM.
+fn certificate() -> (String, String) {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("certificate");
+    (made.cert.pem(), made.signing_key.serialize_pem())
+}
+
+/// What a TLS server reads from its first connection that shakes hands.
+fn tls_server(
+    listener: TcpListener,
+    cert: &str,
+    key: &str,
+    clients: Option<&str>,
+) -> thread::JoinHandle<String> {
+    use tokio_rustls::rustls::{
+        RootCertStore, ServerConfig, ServerConnection, StreamOwned,
+        crypto::ring,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+        server::WebPkiClientVerifier,
+    };
+    let provider = Arc::new(ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .expect("versions");
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(pem) => {
+            let mut roots = RootCertStore::empty();
+            roots.add(CertificateDer::from_pem_slice(pem.as_bytes()).expect("PEM")).expect("root");
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+            builder.with_client_cert_verifier(verifier.expect("verifier"))
+        }
+    };
+    let chain = vec![CertificateDer::from_pem_slice(cert.as_bytes()).expect("PEM")];
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("PEM");
+    let config = Arc::new(builder.with_single_cert(chain, key).expect("config"));
+    thread::spawn(move || {
+        loop {
+            let (stream, _) = listener.accept().expect("connection");
+            let connection = ServerConnection::new(Arc::clone(&config)).expect("TLS");
+            let mut stream: StreamOwned<ServerConnection, TcpStream> = StreamOwned::new(connection, stream);
+            let mut text = String::new();
+            if stream.read_to_string(&mut text).is_ok() {
+                return text;
+            }
+        }
+    })
+}
+
+#[test]
+fn tls_trusts_whom_it_should_and_shows_who_it_is() {
+    let directory = tempfile::tempdir().expect("directory");
+    let save = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        fs::write(&path, text).expect("write");
+        Some(path)
+    };
+    let (cert, key) = certificate();
+    let (other, other_key) = certificate();
+    let (listener, port) = listen();
+    let server = tls_server(listener, &cert, &key, Some(&other));
+    let address: Address = format!("tls://localhost:{port}").parse().expect("address");
+    let good = TlsSettings {
+        ca: save("ca.pem", &cert),
+        cert: save("cert.pem", &other),
+        key: save("key.pem", &other_key),
+        name: None,
+    };
+    let wrong = TlsSettings { ca: save("other.pem", &other), ..good.clone() };
+    let target = |tls: &TlsSettings| TargetSettings::Stream(address.clone(), tls.clone(), Framing::Lines);
+    let mut feeder = Feeder::start(&settings(target(&wrong)), None);
+    feeder.push(1);
+    feeder.wait_until("a stranger is not trusted", |it| it.failures() > 1);
+    assert_eq!(feeder.queue.status().delivered(), 0);
+    feeder.end(Duration::ZERO);
+    assert_eq!(feeder.queue.status().lost(), 1, "given up at the end, and counted");
+    let mut feeder = Feeder::start(&settings(target(&good)), None);
+    feeder.push(1000);
+    feeder.wait_until("delivery", |it| it.delivered() == 1000);
+    feeder.end(Duration::from_secs(5));
+    let text = server.join().expect("server");
+    assert_eq!(text.lines().map(collector::seq).collect::<Vec<_>>(), all(1000));
+}
+
+#[test]
+fn files_that_are_no_certificates_are_an_error_that_names_them() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("ca.pem");
+    fs::write(&path, "nothing").expect("write");
+    let tls = TlsSettings { ca: Some(path.clone()), ..TlsSettings::default() };
+    let address = "tls://localhost:1".parse().expect("address");
+    let settings = settings(TargetSettings::Stream(address, tls, Framing::Lines));
+    let error =
+        sockstate::sinks::start(&settings, Vec::new(), None, None).err().expect("an error").to_string();
+    assert!(error.contains(&path.display().to_string()) && error.contains("sink test"), "{error}");
+}
+
+#[test]
+fn a_queue_knows_its_end_and_what_was_lost() {
+    let queue = Queue::new(1000);
+    assert!(queue.has_room(100_000), "one batch, however large");
+    queue.push(batch(1, 5));
+    assert!(!queue.has_room(10_000));
+    queue.refused(7);
+    assert_eq!((queue.status().lost(), queue.has_lost()), (7, false), "whoever pushes knows of those");
+}
+
+#[test]
+fn what_is_gzipped_is_the_same() {
+    let (listener, port) = listen();
+    let bodies = Taken::default();
+    let into = bodies.clone();
+    http_collector(listener, move |_, request| {
+        assert!(request.head.to_ascii_lowercase().contains("content-encoding: gzip\r\n"), "{}", request.head);
+        let mut text = String::new();
+        flate2::read::GzDecoder::new(&request.body[..]).read_to_string(&mut text).expect("gzip");
+        into.add(text);
+        answer("200 OK", "", "")
+    });
+    let TargetSettings::Http(plain, tls) = http(port, Template::Ndjson) else { panic!("http") };
+    let target = TargetSettings::Http(sockstate::sinks::HttpSettings { gzip: true, ..plain }, tls);
+    let mut feeder = Feeder::start(&settings(target), None);
+    feeder.push(50);
+    feeder.wait_until("delivery", |it| it.delivered() == 50);
+    let seqs: BTreeSet<u64> = bodies.lines().concat().lines().map(collector::seq).collect();
+    assert_eq!(seqs.into_iter().collect::<Vec<_>>(), all(50));
+    std::io::stderr().flush().expect("flush");
+}

@@ -1,0 +1,201 @@
+//! The keys of a sink in the configuration: clap's types here too, so that values, errors and documentation are those of flags.
+//! A heading names the types of sinks that the keys below it are for.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, ValueEnum};
+
+use crate::{
+    config::{parse_duration, parse_duration_or_zero, parse_size},
+    sinks::Address,
+};
+
+/// Where a sink's records go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SinkType {
+    /// Standard output.
+    Stdout,
+    /// A file, rotated by size, by age, or by logrotate and SIGHUP.
+    File,
+    /// A TCP, TLS or unix stream, a record a line: Vector's socket source, Fluent Bit, Logstash.
+    Socket,
+    /// Syslog by RFC 5424, over /dev/log, UDP, TCP or TLS.
+    Syslog,
+    /// The journal, with fields.
+    Journald,
+    /// HTTP: ClickHouse, Elasticsearch, Loki, Splunk, VictoriaLogs, Vector.
+    Http,
+    /// OpenTelemetry logs over HTTP.
+    Otlp,
+}
+
+/// How a sink's records are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum SinkFormat {
+    /// One JSON object a line (docs/events.md).
+    #[default]
+    Json,
+    /// The Elastic Common Schema, one JSON object a line.
+    Ecs,
+    /// OpenTelemetry's log data model as JSON, one log record a line.
+    Otlp,
+    /// bcc tcpstates' header and columns; transitions only.
+    Csv,
+}
+
+/// What an HTTP request looks like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum TemplateName {
+    /// A record a line: ClickHouse, Vector, VictoriaLogs.
+    #[default]
+    Ndjson,
+    /// `_bulk` of Elasticsearch and OpenSearch.
+    Elasticsearch,
+    /// Loki's push API; `labels` are the stream's.
+    Loki,
+    /// Splunk's HTTP event collector.
+    Splunk,
+}
+
+/// How bodies are compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum CompressionName {
+    /// Not at all.
+    #[default]
+    None,
+    /// gzip.
+    Gzip,
+}
+
+/// When the spool is on the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum SyncName {
+    /// When the kernel writes it: survives the end of sockstate, not that of the machine.
+    #[default]
+    Never,
+    /// After each entry, of up to a megabyte.
+    Always,
+}
+
+/// One sink's keys.
+#[derive(Args, Clone, Debug, PartialEq)]
+pub struct SinkArgs {
+    /// Where the records go.
+    #[arg(long, value_enum, value_name = "TYPE", required = true)]
+    pub r#type: SinkType,
+
+    /// How they are written.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "FORMAT",
+        default_value_t,
+        help_heading = "stdout, file, socket, http"
+    )]
+    pub format: SinkFormat,
+
+    /// The file.
+    #[arg(long, value_name = "FILE", help_heading = "file")]
+    pub path: Option<PathBuf>,
+    /// Another file when it would be larger than this.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "file")]
+    pub rotate_size: Option<u64>,
+    /// Another file when it is older than this.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "file")]
+    pub rotate_time: Option<Duration>,
+    /// Rotated files that are kept; without it, all.
+    #[arg(long, value_name = "N", help_heading = "file")]
+    pub keep: Option<usize>,
+    /// Compress rotated files with zstd.
+    #[arg(long, help_heading = "file")]
+    pub zstd: bool,
+
+    /// The collector: tcp://host:port, tls://host:port, unix:/path; for syslog udp://host:port, too.
+    #[arg(long, value_name = "ADDRESS", help_heading = "socket, syslog")]
+    pub address: Option<Address>,
+    /// Facility of the messages, as a number (RFC 5424, 6.2.1): 3 is daemon.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(0..24), help_heading = "syslog")]
+    pub facility: u8,
+    /// journald's socket.
+    #[arg(
+        long,
+        value_name = "PATH",
+        default_value = "/run/systemd/journal/socket",
+        help_heading = "journald"
+    )]
+    pub socket: PathBuf,
+
+    /// The collector: http://host:port/path or https://host/path; for otlp, /v1/logs if there is no path.
+    #[arg(long, value_name = "URL", help_heading = "http, otlp")]
+    pub url: Option<String>,
+    /// What a request looks like.
+    #[arg(long, value_enum, value_name = "TEMPLATE", default_value_t, help_heading = "http")]
+    pub template: TemplateName,
+    /// Send JSON in place of protobuf.
+    #[arg(long, help_heading = "otlp")]
+    pub json: bool,
+    /// A file with the value of the header Authorization, read at the start.
+    #[arg(long, value_name = "FILE", help_heading = "http, otlp")]
+    pub authorization_file: Option<PathBuf>,
+    /// How requests are compressed.
+    #[arg(long, value_enum, value_name = "HOW", default_value_t, help_heading = "http, otlp")]
+    pub compression: CompressionName,
+    /// How long an answer may take.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration, help_heading = "http, otlp")]
+    pub timeout: Duration,
+
+    /// Authorities to trust, in place of the system's (PEM).
+    #[arg(long, value_name = "FILE", help_heading = "socket, syslog, http, otlp")]
+    pub tls_ca: Option<PathBuf>,
+    /// Our certificate (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_key", help_heading = "socket, syslog, http, otlp")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its key (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = "socket, syslog, http, otlp")]
+    pub tls_key: Option<PathBuf>,
+    /// The name that the collector's certificate must have, in place of the address's.
+    #[arg(long, value_name = "NAME", help_heading = "socket, syslog, http, otlp")]
+    pub tls_name: Option<String>,
+
+    /// Memory for what waits; half of it used, the rest goes to the spool.
+    #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = parse_size)]
+    pub queue: u64,
+    /// A directory for what does not fit into the queue, and for what is left at the end; each sink's is below it, by its name.
+    #[arg(long, value_name = "DIR")]
+    pub spool: Option<PathBuf>,
+    /// What the spool may hold.
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_size, requires = "spool")]
+    pub spool_size: u64,
+    /// When the spool is on the disk.
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t, requires = "spool")]
+    pub spool_sync: SyncName,
+    /// Records in one delivery, by size.
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse_size)]
+    pub batch: u64,
+    /// How long the first record of a delivery may wait for others [default: 1s for http and otlp, else 0].
+    #[arg(long, value_name = "TIME", value_parser = parse_duration_or_zero)]
+    pub batch_time: Option<Duration>,
+    /// The longest pause between attempts; the first is 100 ms, each next twice as long.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    pub retry: Duration,
+}
+
+impl SinkArgs {
+    /// What is missing, or does not go together.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        let missing = |key: &str, is_there: bool| (!is_there).then(|| format!("'{key}' is missing"));
+        match self.r#type {
+            SinkType::File => missing("path", self.path.is_some()),
+            SinkType::Socket => match &self.address {
+                Some(Address::Udp(_)) => {
+                    Some("'address' must be tcp, tls or unix; datagrams are syslog's".into())
+                }
+                address => missing("address", address.is_some()),
+            },
+            SinkType::Syslog => missing("address", self.address.is_some()),
+            SinkType::Http | SinkType::Otlp => missing("url", self.url.is_some()),
+            SinkType::Stdout | SinkType::Journald => None,
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! `sockstate run`.
+
+use std::{io::Write, path::Path, process::ExitCode, time::Duration};
+
+use anyhow::Result;
+
+use super::{
+    Failure, exit,
+    session::{self, Session},
+    sinks, transitions,
+};
+use crate::{
+    cli::DaemonArgs,
+    metrics::Server,
+    model::{Notice, Start},
+    pipeline::{Limits, Outlet, Stream, Streams},
+    settings::{self, Settings, Sink},
+};
+
+/// How long a sink that is no longer wanted may go on with what it has.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Runs it.
+pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
+    if args.example {
+        std::io::stdout().lock().write_all(settings::example().as_bytes())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let settings = load(&args.config)?;
+    let filter = transitions(&settings.filter)?;
+    if args.check {
+        println!("{}: right, {} sinks", args.config.display(), settings.sinks.len());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let kernel = settings.kernel.clone();
+    let thresholds = (!settings.stuck.no_stuck).then(|| settings.stuck.threshold.clone());
+    let run = settings.run.clone();
+    let path = args.config.clone();
+    let open = || {
+        Ok(Session {
+            filter,
+            kernel: &kernel,
+            cmdline: run.cmdline,
+            snapshot: run.snapshot,
+            thresholds: thresholds.as_deref(),
+            limits: Limits { duration: run.duration, count: run.count },
+            hunt: None,
+            metrics: run.metrics.map(Server::start).transpose()?,
+            open: Box::new(move |start: &Start| {
+                let streams = sinks::streams(&settings, start)?;
+                let mut running = Running { settings, start: start.clone() };
+                let reload = move |streams: &mut Streams| running.reload(&path, streams);
+                Ok((streams, Outlet::Sinks(Box::new(reload))))
+            }),
+        })
+    };
+    session::run(open, kernel.alongside)
+}
+
+fn load(path: &Path) -> Result<Settings, Failure> {
+    settings::load(path).map_err(|error| Failure { code: exit::USAGE, message: error.to_string() })
+}
+
+/// What the streams were made of.
+struct Running {
+    settings: Settings,
+    start: Start,
+}
+
+impl Running {
+    /// Sinks that are as they were go on, and open their files again; the others end, and begin anew.
+    fn reload(&mut self, path: &Path, streams: &mut Streams) {
+        let settings = match load(path) {
+            Ok(settings) => settings,
+            Err(error) => {
+                eprintln!("sockstate: {error}; going on as before");
+                return streams.list.iter().for_each(Stream::reopen);
+            }
+        };
+        if !self.is_same_tracer(&settings) {
+            eprintln!(
+                "sockstate: {}: what is above the sinks has changed: that takes a restart",
+                path.display()
+            );
+        }
+        let same_labels = self.settings.labels == settings.labels;
+        let mut old: Vec<_> = self.settings.sinks.drain(..).zip(streams.list.drain(..)).collect();
+        let mut kept = Settings { sinks: Vec::new(), ..settings.clone() };
+        for sink in &settings.sinks {
+            let at = old.iter().position(|(known, _)| known.name == sink.name);
+            let before = at.map(|at| old.swap_remove(at));
+            if let Some((sink, stream)) = self.renew(&settings, sink, before, same_labels) {
+                kept.sinks.push(sink);
+                streams.list.push(stream);
+            }
+        }
+        for (_, stream) in old {
+            stream.end(GRACE);
+        }
+        self.settings = kept;
+    }
+
+    /// The stream of a sink of the new settings; the one from before where the new one does not start.
+    fn renew(
+        &self,
+        settings: &Settings,
+        sink: &Sink,
+        before: Option<(Sink, Stream)>,
+        same_labels: bool,
+    ) -> Option<(Sink, Stream)> {
+        if let Some((_, stream)) = before.as_ref().filter(|(known, _)| known == sink && same_labels) {
+            stream.reopen();
+            return before;
+        }
+        let same_filter = before.as_ref().is_some_and(|(known, _)| known.filter == sink.filter);
+        let after = before.as_ref().and_then(|(_, stream)| stream.queue());
+        match sinks::stream(settings, sink, &self.start, after) {
+            Ok(mut stream) => {
+                if let Some((_, before)) = before {
+                    before.end(GRACE);
+                    stream.follow(before, same_filter);
+                }
+                stream.notice(&Notice::Start(self.start.clone()));
+                Some((sink.clone(), stream))
+            }
+            Err(error) => {
+                let what = if before.is_some() { "going on as before" } else { "going on without it" };
+                eprintln!("sockstate: {error:#}; {what}");
+                before
+            }
+        }
+    }
+
+    fn is_same_tracer(&self, new: &Settings) -> bool {
+        let old = &self.settings;
+        old.run == new.run && old.filter == new.filter && old.stuck == new.stuck && old.kernel == new.kernel
+    }
+}

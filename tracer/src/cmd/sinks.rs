@@ -1,0 +1,173 @@
+//! From the configuration's sinks to streams that are written to them.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+
+use super::{Failure, transitions};
+use crate::{
+    cli::{CompressionName, SinkArgs, SinkFormat, SinkType, SyncName, TemplateName},
+    format::{Csv, Format, Json, Stamp, convert},
+    model::Start,
+    pipeline::Stream,
+    route::Router,
+    settings::{Settings, Sink},
+    sinks::{
+        self, Address, Convert, Envelope, FileSettings, Framing, HttpSettings, Pace, Queue, SinkSettings,
+        SpoolSettings, TargetSettings, Template, TlsSettings,
+    },
+};
+
+/// A stream for each sink.
+pub(super) fn streams(settings: &Settings, start: &Start) -> Result<Vec<Stream>> {
+    settings.sinks.iter().map(|sink| stream(settings, sink, start, None)).collect()
+}
+
+/// Starts the sink; it begins when `after`, which it takes the place of, has ended.
+pub(super) fn stream(
+    settings: &Settings,
+    sink: &Sink,
+    start: &Start,
+    after: Option<&Queue>,
+) -> Result<Stream> {
+    let filter = sink.filter.as_ref().map(transitions).transpose()?;
+    let queue = open(settings, sink, start, after)?;
+    let format: Box<dyn Format> = match sink.args.format {
+        SinkFormat::Csv if takes_lines(&sink.args) => Box::new(Csv),
+        _ => Box::new(Json::stamped(&stamp(settings, start))),
+    };
+    Ok(Stream::to_sink(format, filter.map(Router::new), queue))
+}
+
+fn stamp<'a>(settings: &'a Settings, start: &'a Start) -> Stamp<'a> {
+    Stamp { host: &start.host, instance: start.instance, labels: &settings.labels }
+}
+
+fn open(settings: &Settings, sink: &Sink, start: &Start, after: Option<&Queue>) -> Result<Queue> {
+    let mut header = Vec::new();
+    if sink.args.format == SinkFormat::Csv {
+        Csv.header(&mut header);
+    }
+    let args = &sink.args;
+    let sink_settings = SinkSettings {
+        name: sink.name.clone(),
+        target: target(sink, settings, start)?,
+        queue_bytes: args.queue as usize,
+        spool: args.spool.as_ref().map(|path| SpoolSettings {
+            path: path.join(&sink.name),
+            max_bytes: args.spool_size,
+            sync: args.spool_sync == SyncName::Always,
+        }),
+        pace: Pace {
+            batch_bytes: args.batch as usize,
+            batch_time: args.batch_time.unwrap_or(match args.r#type {
+                SinkType::Http | SinkType::Otlp => std::time::Duration::from_secs(1),
+                _ => std::time::Duration::ZERO,
+            }),
+            retry_max: args.retry,
+        },
+    };
+    let queue = sinks::start(&sink_settings, header, converter(args, start), after);
+    queue.map_err(|error| Failure { code: super::exit::FAILURE, message: error.to_string() }.into())
+}
+
+/// Whether its records can be in any format.
+fn takes_lines(args: &SinkArgs) -> bool {
+    matches!(args.r#type, SinkType::Stdout | SinkType::File | SinkType::Socket | SinkType::Http)
+}
+
+/// Done in the sink's thread: the one that reads records writes our JSON, and nothing slower.
+fn converter(args: &SinkArgs, start: &Start) -> Option<Convert> {
+    let format: Option<Convert> = match args.format {
+        SinkFormat::Ecs => Some(Box::new(convert::ecs)),
+        SinkFormat::Otlp => Some(Box::new(convert::otlp_json)),
+        SinkFormat::Json | SinkFormat::Csv => None,
+    };
+    match args.r#type {
+        SinkType::Syslog => {
+            let header = convert::Syslog::new(args.facility, &start.host, std::process::id());
+            Some(Box::new(move |line, out| header.convert(line, out)))
+        }
+        SinkType::Journald => Some(Box::new(convert::journal)),
+        SinkType::Otlp if args.json => Some(Box::new(convert::otlp_json)),
+        SinkType::Otlp => Some(Box::new(convert::otlp_protobuf)),
+        SinkType::Stdout | SinkType::File | SinkType::Socket | SinkType::Http => format,
+    }
+}
+
+fn target(sink: &Sink, settings: &Settings, start: &Start) -> Result<TargetSettings> {
+    let args = &sink.args;
+    let address = || args.address.clone().context("the address is missing");
+    Ok(match args.r#type {
+        SinkType::Stdout => TargetSettings::Stdout,
+        SinkType::File => TargetSettings::File(FileSettings {
+            path: args.path.clone().context("the path is missing")?,
+            rotate_bytes: args.rotate_size,
+            rotate_every: args.rotate_time,
+            keep: args.keep,
+            zstd: args.zstd,
+        }),
+        SinkType::Socket => TargetSettings::Stream(address()?, tls(args), Framing::Lines),
+        SinkType::Syslog => match address()? {
+            address @ (Address::Udp(_) | Address::Unix(_)) => TargetSettings::Datagram(address),
+            address => TargetSettings::Stream(address, tls(args), Framing::Octets),
+        },
+        SinkType::Journald => TargetSettings::Journald(args.socket.clone()),
+        SinkType::Http => TargetSettings::Http(
+            http(
+                sink,
+                match args.template {
+                    TemplateName::Ndjson => Template::Ndjson,
+                    TemplateName::Elasticsearch => Template::Elasticsearch,
+                    TemplateName::Loki => Template::Loki(sink.labels.clone()),
+                    TemplateName::Splunk => Template::Splunk,
+                },
+            )?,
+            tls(args),
+        ),
+        SinkType::Otlp => {
+            let stamp = stamp(settings, start);
+            let template = if args.json {
+                Template::OtlpJson(envelope(convert::otlp_json_envelope(&stamp)))
+            } else {
+                Template::OtlpProtobuf(envelope(convert::otlp_protobuf_envelope(&stamp)))
+            };
+            let mut http = http(sink, template)?;
+            let path = http.url.split_once("://").and_then(|(_, rest)| rest.split_once('/'));
+            if path.is_none_or(|(_, path)| path.is_empty()) {
+                http.url = format!("{}/v1/logs", http.url.trim_end_matches('/'));
+            }
+            TargetSettings::Http(http, tls(args))
+        }
+    })
+}
+
+fn envelope((before, behind): (Vec<u8>, Vec<u8>)) -> Envelope {
+    Envelope { before, behind }
+}
+
+fn tls(args: &SinkArgs) -> TlsSettings {
+    TlsSettings {
+        ca: args.tls_ca.clone(),
+        cert: args.tls_cert.clone(),
+        key: args.tls_key.clone(),
+        name: args.tls_name.clone(),
+    }
+}
+
+fn http(sink: &Sink, template: Template) -> Result<HttpSettings> {
+    let args = &sink.args;
+    let mut headers = sink.headers.clone();
+    if let Some(path) = &args.authorization_file {
+        let value = fs::read_to_string(path)
+            .with_context(|| format!("sink {}: cannot read {}", sink.name, path.display()))?;
+        headers.insert("Authorization".into(), value.trim().to_owned());
+    }
+    Ok(HttpSettings {
+        url: args.url.clone().context("the url is missing")?,
+        template,
+        headers,
+        timeout: args.timeout,
+        gzip: args.compression == CompressionName::Gzip,
+    })
+}

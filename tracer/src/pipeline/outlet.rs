@@ -1,0 +1,127 @@
+//! How streams leave: written by the pipeline itself, or taken by sinks.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{Streams, now_ns};
+use crate::{
+    model::LostPlace,
+    sinks::{Output, OutputError, Queue},
+};
+
+/// The boundary in the file that large writes end at: the page cache then takes large folios.
+const BLOCK: usize = 64 << 10;
+/// Less than this is written at once, for whoever watches.
+const LITTLE: usize = BLOCK / 4;
+/// More than that waits until it is this much, or until it is late.
+const MUCH: usize = 4 * BLOCK;
+/// How long a sink whose time is over may take to spool what it has.
+const MARGIN: Duration = Duration::from_secs(10);
+/// How often a full queue is looked at, at the end.
+const FULL_CHECK: Duration = Duration::from_millis(5);
+
+/// Reads the configuration again and changes the streams.
+pub type Reload = Box<dyn FnMut(&mut Streams)>;
+
+/// The way out.
+pub enum Outlet {
+    /// The first stream, the only one, goes here; a slow reader is waited for.
+    Direct(Output),
+    /// Each stream has a queue, and nobody is waited for.
+    Sinks(Reload),
+}
+
+impl Outlet {
+    /// How much of what is ready should go now.
+    pub(super) fn wanted(&self, streams: &Streams, at_once: bool) -> usize {
+        let buffered = streams.buffered();
+        match (self, buffered) {
+            (Self::Sinks(_), 0) if at_once => usize::from(streams.has_unsaid()),
+            _ if at_once => buffered,
+            (Self::Sinks(_), ..BLOCK) => 0,
+            (Self::Sinks(_), _) | (Self::Direct(_), ..LITTLE) => buffered,
+            (Self::Direct(_), LITTLE..MUCH) => 0,
+            (Self::Direct(output), MUCH..) => whole_blocks(output.written(), buffered),
+        }
+    }
+
+    /// Sends as much. May be cancelled: then the rest is left.
+    pub(super) async fn send(&mut self, streams: &mut Streams, most: usize) -> Result<(), OutputError> {
+        match (self, streams.list.first_mut()) {
+            (Self::Direct(output), Some(stream)) => output.write(&mut stream.buffer, most).await,
+            _ => {
+                streams.hand_over(now_ns());
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits until nobody reads any more.
+    pub(super) async fn closed(&self) {
+        match self {
+            Self::Direct(output) => output.closed().await,
+            Self::Sinks(_) => std::future::pending().await,
+        }
+    }
+
+    /// Answers SIGHUP; false where that ends it. No record is in two files, or cut.
+    pub(super) async fn hang_up(&mut self, streams: &mut Streams) -> Result<bool, OutputError> {
+        match self {
+            Self::Direct(output) if !output.can_reopen() => return Ok(false),
+            Self::Direct(output) => {
+                let Some(stream) = streams.list.first_mut() else { return Ok(false) };
+                output.write(&mut stream.buffer, usize::MAX).await?;
+                match output.reopen() {
+                    Ok(()) if output.written() == 0 => stream.header(),
+                    Ok(()) => {}
+                    Err(error) => eprintln!("sockstate: {error}; going on in the file that is open"),
+                }
+            }
+            Self::Sinks(reload) => {
+                streams.hand_over(now_ns());
+                reload(streams);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Sends all that is ready, and waits for queues that are full.
+    pub(super) async fn flush(&mut self, streams: &mut Streams) -> Result<(), OutputError> {
+        if let Self::Sinks(_) = self {
+            while !streams.has_room() {
+                sleep(FULL_CHECK).await;
+            }
+        }
+        self.send(streams, usize::MAX).await
+    }
+
+    /// Nothing more comes: waits for the sinks for as long as `grace`; notes what could not be delivered or spooled.
+    pub(super) async fn finish(self, streams: &mut Streams, grace: Duration) {
+        match self {
+            // What is still here nobody takes: only the caller can still say it.
+            Self::Direct(_) => {
+                let left = streams.list.iter().flat_map(|stream| &stream.buffer);
+                let lines = left.filter(|&&byte| byte == b'\n').count();
+                if lines > 0 {
+                    streams.summary.lost.insert(LostPlace::Output, lines as u64);
+                }
+            }
+            Self::Sinks(_) => {
+                streams.hand_over(now_ns());
+                let deadline = Instant::now() + grace;
+                let queues: Vec<Queue> = streams.list.iter().filter_map(|it| it.queue().cloned()).collect();
+                queues.iter().for_each(|queue| queue.close(grace));
+                for queue in &queues {
+                    // A sink that hangs in a system call is left behind.
+                    let _ = timeout_at(deadline + MARGIN, queue.finished()).await;
+                }
+            }
+        }
+    }
+}
+
+/// How many of `buffered` bytes end at a block's boundary, after `written` that went out before.
+fn whole_blocks(written: usize, buffered: usize) -> usize {
+    ((written + buffered) / BLOCK * BLOCK).saturating_sub(written)
+}

@@ -1,0 +1,259 @@
+//! Records -> streams of bytes: each filtered, numbered and formatted for itself, all counted together.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{
+    format::Format,
+    metrics::Counts,
+    model::{ConnId, Lost, LostPlace, Notice, Transition, Tuple},
+    route::Router,
+    sinks::{Batch, Frame, Queue},
+};
+
+/// Room for the record that says what a full queue did not take.
+const LOST_RECORD: usize = 1024;
+
+/// What came of it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Transitions that were wanted.
+    pub transitions: u64,
+    /// Losses by place.
+    pub lost: BTreeMap<LostPlace, u64>,
+    /// The reader of the output went away.
+    pub closed: bool,
+}
+
+/// One stream: what goes to one output or one sink.
+pub struct Stream {
+    format: Box<dyn Format>,
+    /// Of what the tracer's own filter lets through; none for all.
+    router: Option<Router>,
+    pub(super) buffer: Vec<u8>,
+    /// Where records end, for sinks.
+    frames: Vec<Frame>,
+    seq: u64,
+    /// Where it goes; none for the pipeline's own output.
+    queue: Option<Queue>,
+    /// Records that its queue did not take, or its spool lost, and that it has not told of.
+    unsaid: u64,
+}
+
+impl Stream {
+    /// Everything, in `format`.
+    #[must_use]
+    pub fn new(mut format: Box<dyn Format>) -> Self {
+        let mut buffer = Vec::new();
+        format.header(&mut buffer);
+        Self { format, router: None, buffer, frames: Vec::new(), seq: 0, queue: None, unsaid: 0 }
+    }
+
+    /// What `router` lets through, in `format`, to `queue`.
+    #[must_use]
+    pub fn to_sink(format: Box<dyn Format>, router: Option<Router>, queue: Queue) -> Self {
+        Self { router, queue: Some(queue), buffer: Vec::new(), ..Self::new(format) }
+    }
+
+    /// Goes on with the numbers of `before`, and with what that one has not told of; with its filter where that is the `same`,
+    /// since transitions may wait in it.
+    pub fn follow(&mut self, before: Self, same_filter: bool) {
+        self.seq = before.seq;
+        self.unsaid = before.unsaid;
+        if same_filter {
+            self.router = before.router;
+        }
+    }
+
+    /// Its file is to be opened again.
+    pub fn reopen(&self) {
+        if let Some(queue) = &self.queue {
+            queue.reopen();
+        }
+    }
+
+    /// Nothing more comes.
+    pub fn end(&self, grace: Duration) {
+        if let Some(queue) = &self.queue {
+            queue.close(grace);
+        }
+    }
+
+    /// Where it goes.
+    #[must_use]
+    pub fn queue(&self) -> Option<&Queue> {
+        self.queue.as_ref()
+    }
+
+    pub(super) fn header(&mut self) {
+        self.format.header(&mut self.buffer);
+    }
+
+    /// Writes a record if its own filter lets it through.
+    pub fn notice(&mut self, notice: &Notice) {
+        let wanted = self.router.as_mut().is_none_or(|router| match notice {
+            Notice::Snapshot(it) => router.wants_snapshot(it),
+            Notice::Resync(it) => router.wants_resync(it),
+            Notice::Stuck(it) => router.wants_stuck(it),
+            Notice::Resolved(it) => router.wants_resolved(it),
+            Notice::Lost(_) | Notice::Start(_) | Notice::Stop(_) => true,
+        });
+        if wanted {
+            self.write_notice(notice);
+        }
+    }
+
+    fn write_notice(&mut self, notice: &Notice) {
+        self.seq += 1;
+        self.format.notice(self.seq, notice, &mut self.buffer);
+        let tells = match notice {
+            Notice::Lost(Lost { place: LostPlace::Sink, count, .. }) => *count,
+            _ => 0,
+        };
+        self.frame(notice.time_ns(), tells);
+    }
+
+    fn transition(&mut self, transition: &Transition) {
+        match self.router.take() {
+            None => self.write_transition(transition),
+            Some(mut router) => {
+                router.route(transition, |transition| self.write_transition(transition));
+                self.router = Some(router);
+            }
+        }
+    }
+
+    fn completed(&mut self, conn: ConnId, tuple: &Tuple) {
+        if let Some(mut router) = self.router.take() {
+            router.completed(conn, tuple, |transition| self.write_transition(transition));
+            self.router = Some(router);
+        }
+    }
+
+    fn write_transition(&mut self, transition: &Transition) {
+        self.seq += 1;
+        self.format.transition(self.seq, transition, &mut self.buffer);
+        self.frame(transition.time_ns, 0);
+    }
+
+    /// Notes where the record ends; some formats leave some out.
+    fn frame(&mut self, time_ns: i64, tells: u64) {
+        let before = self.frames.last().map_or(0, |frame| frame.end);
+        if self.queue.is_some() && self.buffer.len() > before {
+            self.frames.push(Frame { end: self.buffer.len(), seq: self.seq, time_ns, tells });
+        }
+    }
+
+    /// Hands over what there is; what the queue has no room for is lost, and said as soon as it has.
+    fn hand_over(&mut self, time_ns: i64) {
+        let Some(queue) = self.queue.take() else { return };
+        self.unsaid += queue.take_lost();
+        if !(self.buffer.is_empty() && self.unsaid == 0) {
+            if queue.has_room(self.buffer.len() + LOST_RECORD) {
+                self.queue = Some(queue.clone());
+                if self.unsaid > 0 {
+                    let count = std::mem::take(&mut self.unsaid);
+                    self.write_notice(&Notice::Lost(Lost { time_ns, count, place: LostPlace::Sink }));
+                }
+                let bytes = std::mem::take(&mut self.buffer);
+                self.buffer.reserve(bytes.len());
+                queue.push(Batch { bytes, frames: std::mem::take(&mut self.frames) });
+            } else {
+                let count = self.frames.len() as u64;
+                queue.refused(count);
+                self.unsaid += count;
+                self.buffer.clear();
+                self.frames.clear();
+            }
+        }
+        self.queue = Some(queue);
+    }
+}
+
+/// All of them.
+pub struct Streams {
+    /// At least one.
+    pub list: Vec<Stream>,
+    most: u64,
+    pub(super) summary: Summary,
+    /// None where nobody asks.
+    pub(super) counts: Option<Counts>,
+}
+
+impl Streams {
+    /// At most `most` transitions.
+    #[must_use]
+    pub fn new(list: Vec<Stream>, most: Option<u64>) -> Self {
+        Self { list, most: most.unwrap_or(u64::MAX), summary: Summary::default(), counts: None }
+    }
+
+    pub(super) fn notice(&mut self, notice: &Notice) {
+        for stream in &mut self.list {
+            stream.notice(notice);
+        }
+    }
+
+    pub(super) fn transition(&mut self, transition: &Transition) {
+        if self.is_full() {
+            return;
+        }
+        self.summary.transitions += 1;
+        if let Some(counts) = &mut self.counts {
+            counts.transition(transition);
+        }
+        for stream in &mut self.list {
+            stream.transition(transition);
+        }
+    }
+
+    /// The ends of a connection are known.
+    pub(super) fn completed(&mut self, conn: ConnId, tuple: &Tuple) {
+        for stream in &mut self.list {
+            stream.completed(conn, tuple);
+        }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.summary.transitions >= self.most
+    }
+
+    /// Notes that `total` were lost at `place` since the start; writes what is new.
+    pub(super) fn lost(&mut self, place: LostPlace, total: u64, time_ns: i64) {
+        let before = self.summary.lost.insert(place, total).unwrap_or(0);
+        if total > before {
+            self.notice(&Notice::Lost(Lost { time_ns, count: total - before, place }));
+        }
+    }
+
+    /// Notes what its sinks have lost altogether; a sink that hangs has what it holds.
+    pub(super) fn count_lost(&mut self) {
+        let lost = self.list.iter().filter_map(Stream::queue).map(|queue| queue.status().lost()).sum();
+        self.summary.lost.insert(LostPlace::Sink, lost);
+    }
+
+    /// The most bytes that a stream has ready.
+    pub(super) fn buffered(&self) -> usize {
+        self.list.iter().map(|stream| stream.buffer.len()).max().unwrap_or(0)
+    }
+
+    /// Hands over what is ready. Waits for nobody.
+    pub(super) fn hand_over(&mut self, time_ns: i64) {
+        for stream in &mut self.list {
+            stream.hand_over(time_ns);
+        }
+    }
+
+    /// Whether a sink has lost something that its stream has not told of.
+    pub(super) fn has_unsaid(&self) -> bool {
+        let has_unsaid = |it: &Stream| it.unsaid > 0 || it.queue.as_ref().is_some_and(Queue::has_lost);
+        self.list.iter().any(has_unsaid)
+    }
+
+    /// Whether every queue takes what is ready for it.
+    pub(super) fn has_room(&self) -> bool {
+        let has_room = |stream: &Stream| {
+            let queue = stream.queue.as_ref();
+            queue.is_none_or(|queue| queue.has_room(stream.buffer.len() + LOST_RECORD))
+        };
+        self.list.iter().all(has_room)
+    }
+}

@@ -1,0 +1,171 @@
+//! Where a collector listens.
+
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+
+use thiserror::Error;
+use tokio::{
+    net::{TcpStream, UnixStream, lookup_host},
+    time::timeout,
+};
+
+use super::{Connection, Tls, worker::Trouble};
+
+/// How long a connection may take to come about, its handshake included.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// `tcp://host:port`, `tls://host:port`, `udp://host:port`, `unix:/path`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// A stream without encryption.
+    Tcp(Authority),
+    /// A stream with it.
+    Tls(Authority),
+    /// Datagrams.
+    Udp(Authority),
+    /// A socket in the file system.
+    Unix(PathBuf),
+}
+
+/// A host, by name or address, and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authority {
+    /// Without brackets.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+}
+
+/// Text that is no address.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("'{0}' is no address; write tcp://host:port, tls://host:port, udp://host:port or unix:/path")]
+pub struct ParseAddressError(String);
+
+impl FromStr for Address {
+    type Err = ParseAddressError;
+
+    fn from_str(text: &str) -> Result<Self, ParseAddressError> {
+        let wrong = || ParseAddressError(text.to_owned());
+        if let Some(path) = text.strip_prefix("unix:") {
+            // unix:///path is written, too.
+            let path = PathBuf::from(path.strip_prefix("//").unwrap_or(path));
+            return if path.is_absolute() { Ok(Self::Unix(path)) } else { Err(wrong()) };
+        }
+        let (scheme, authority) = text.split_once("://").ok_or_else(wrong)?;
+        let authority = Authority::parse(authority, None).ok_or_else(wrong)?;
+        match scheme {
+            "tcp" => Ok(Self::Tcp(authority)),
+            "tls" => Ok(Self::Tls(authority)),
+            "udp" => Ok(Self::Udp(authority)),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl Authority {
+    /// `host:port`, `[v6]:port`; the port may be left out where there is a `default`.
+    pub(super) fn parse(text: &str, default: Option<u16>) -> Option<Self> {
+        let (host, port) = match text.strip_prefix('[') {
+            Some(rest) => {
+                let (host, port) = rest.split_once(']')?;
+                (host, port.strip_prefix(':'))
+            }
+            None => text.rsplit_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
+        };
+        let port = match port {
+            Some(port) => port.parse().ok().filter(|port| *port != 0)?,
+            None => default?,
+        };
+        let is_v6 = text.starts_with('[');
+        let is_host = !host.is_empty() && !host.contains(['/', '@', ' ']) && (is_v6 || !host.contains(':'));
+        is_host.then(|| Self { host: host.to_owned(), port })
+    }
+}
+
+impl fmt::Display for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(authority) => write!(f, "tcp://{authority}"),
+            Self::Tls(authority) => write!(f, "tls://{authority}"),
+            Self::Udp(authority) => write!(f, "udp://{authority}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Opens a stream to `authority`, encrypted where `tls` says how.
+pub(super) async fn connect(authority: &Authority, tls: Option<&Tls>) -> Result<Connection, Trouble> {
+    let failed = |error: &dyn fmt::Display| Trouble::retry(format!("cannot connect to {authority}: {error}"));
+    let open = async {
+        let mut last = None;
+        let addresses = lookup_host((authority.host.as_str(), authority.port)).await;
+        for address in addresses.map_err(|error| failed(&error))? {
+            match TcpStream::connect(address).await {
+                Ok(stream) => {
+                    // Records are written many at a time; none should wait for an acknowledgement.
+                    let _ = stream.set_nodelay(true);
+                    return match tls {
+                        Some(tls) => {
+                            tls.connect(&authority.host, stream).await.map_err(|error| failed(&error))
+                        }
+                        None => Ok(Connection::Tcp(stream)),
+                    };
+                }
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.map_or_else(|| failed(&"the name has no address"), |error| failed(&error)))
+    };
+    match timeout(CONNECT, open).await {
+        Ok(result) => result,
+        Err(_) => Err(failed(&"no answer")),
+    }
+}
+
+/// Opens a stream to the socket at `path`.
+pub(super) async fn connect_unix(path: &std::path::Path) -> Result<Connection, Trouble> {
+    match UnixStream::connect(path).await {
+        Ok(stream) => Ok(Connection::Unix(stream)),
+        Err(error) => Err(Trouble::retry(format!("cannot connect to {}: {error}", path.display()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_they_are_written() {
+        for text in [
+            "tcp://collector:6000",
+            "tls://10.0.0.1:6514",
+            "udp://[::1]:514",
+            "unix:/dev/log",
+            "tcp://[2001:db8::1]:601",
+        ] {
+            assert_eq!(text.parse::<Address>().expect(text).to_string(), text);
+        }
+        assert_eq!("unix:///run/x".parse(), Ok(Address::Unix("/run/x".into())));
+        for wrong in [
+            "",
+            "collector",
+            "collector:80",
+            "tcp://collector",
+            "tcp://:80",
+            "tcp://a:0",
+            "tcp://a:65536",
+            "http://a:80",
+            "unix:log",
+            "tcp://::1:80",
+            "tcp://a/b:80",
+        ] {
+            assert!(wrong.parse::<Address>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Finished records on their way to a collector.
+
+/// Where one record ends, and what is known of it without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Behind its last byte.
+    pub end: usize,
+    /// Its number in the stream.
+    pub seq: u64,
+    /// Wall clock, ns since the epoch.
+    pub time_ns: i64,
+    /// Records lost on this sink's way that it tells of: if it gets lost, they must be told again.
+    pub tells: u64,
+}
+
+/// Records, one behind another.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Their bytes.
+    pub bytes: Vec<u8>,
+    /// Their ends.
+    pub frames: Vec<Frame>,
+}
+
+impl Batch {
+    /// How many records there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Adds the records of `other`.
+    pub fn append(&mut self, other: Self) {
+        if self.is_empty() {
+            *self = other;
+            return;
+        }
+        let before = self.bytes.len();
+        self.bytes.extend_from_slice(&other.bytes);
+        self.frames.extend(other.frames.iter().map(|frame| Frame { end: frame.end + before, ..*frame }));
+    }
+
+    /// Each record's bytes, with its frame.
+    pub fn records(&self) -> impl Iterator<Item = (&[u8], &Frame)> {
+        let begins = std::iter::once(0).chain(self.frames.iter().map(|frame| frame.end));
+        begins.zip(&self.frames).map(|(begin, frame)| (&self.bytes[begin..frame.end], frame))
+    }
+
+    /// Takes away the records that `keep` does not want, by their place.
+    pub fn retain(&mut self, keep: impl Fn(usize) -> bool) {
+        let mut kept = Self::default();
+        for (at, (bytes, frame)) in self.records().enumerate() {
+            if keep(at) {
+                kept.bytes.extend_from_slice(bytes);
+                kept.frames.push(Frame { end: kept.bytes.len(), ..*frame });
+            }
+        }
+        *self = kept;
+    }
+
+    /// Takes away the first `count` records.
+    pub fn drop_first(&mut self, count: usize) {
+        if count > 0 {
+            self.retain(|at| at >= count);
+        }
+    }
+
+    /// The lost records that these tell of.
+    #[must_use]
+    pub fn tells(&self) -> u64 {
+        self.frames.iter().map(|frame| frame.tells).sum()
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(crate) fn batch(first_seq: u64, texts: &[&str]) -> Batch {
+        let mut batch = Batch::default();
+        for (at, text) in texts.iter().enumerate() {
+            batch.bytes.extend_from_slice(text.as_bytes());
+            let seq = first_seq + at as u64;
+            batch.frames.push(Frame { end: batch.bytes.len(), seq, time_ns: seq as i64, tells: 0 });
+        }
+        batch
+    }
+
+    #[test]
+    fn records_keep_their_bytes() {
+        let mut all = batch(1, &["a\n", "bb\n"]);
+        all.append(batch(3, &["ccc\n", "d\n"]));
+        assert_eq!(all, batch(1, &["a\n", "bb\n", "ccc\n", "d\n"]));
+        all.drop_first(1);
+        all.retain(|at| at != 1);
+        assert_eq!(all.bytes, b"bb\nd\n");
+        assert_eq!(all.frames.iter().map(|it| it.seq).collect::<Vec<_>>(), [2, 4]);
+    }
+}

@@ -1,0 +1,125 @@
+//! Records as datagrams, one each: syslog over UDP (RFC 5426) and to /dev/log, and journald's native protocol.
+
+use std::{
+    io::{self, IoSlice, Write},
+    mem::MaybeUninit,
+    os::fd::AsFd,
+    path::Path,
+};
+
+use rustix::{
+    fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create},
+    net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg},
+};
+use tokio::net::{UdpSocket, UnixDatagram, lookup_host};
+
+use super::{Address, Authority, Batch, worker::Trouble};
+
+/// The sink.
+pub(super) struct DatagramSink {
+    address: Address,
+    socket: Option<Socket>,
+    /// What does not fit into a datagram goes as a file; only journald takes that.
+    files: bool,
+}
+
+enum Socket {
+    Udp(UdpSocket),
+    Unix(UnixDatagram),
+}
+
+impl DatagramSink {
+    pub(super) fn new(address: Address) -> Self {
+        Self { address, socket: None, files: false }
+    }
+
+    /// Journald at `path`.
+    pub(super) fn journald(path: &Path) -> Self {
+        Self { address: Address::Unix(path.to_owned()), socket: None, files: true }
+    }
+
+    /// Delivers `lot`, and takes away what was.
+    pub(super) async fn deliver(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
+        let mut sent = 0;
+        let result = self.send(lot, &mut sent).await;
+        lot.drop_first(sent);
+        if result.is_err() {
+            // Whoever listened there has gone, most likely; another one listens on another socket.
+            self.socket = None;
+        }
+        result.map_err(|error| Trouble::retry(format!("{}: {error}", self.address)))
+    }
+
+    async fn send(&mut self, lot: &Batch, sent: &mut usize) -> io::Result<()> {
+        let socket = match self.socket.take() {
+            Some(socket) => socket,
+            None => open(&self.address).await?,
+        };
+        let socket = self.socket.insert(socket);
+        for (bytes, _) in lot.records() {
+            // A line's end is a stream's; journald's last field needs it.
+            let text = if self.files { bytes } else { bytes.strip_suffix(b"\n").unwrap_or(bytes) };
+            let result = match socket {
+                Socket::Udp(socket) => socket.send(text).await.map(drop),
+                Socket::Unix(socket) => socket.send(text).await.map(drop),
+            };
+            match (result, &*socket) {
+                (Ok(()), _) => {}
+                (Err(error), Socket::Unix(socket)) if self.files && is_too_long(&error) => {
+                    send_file(socket, bytes).await?;
+                }
+                (Err(error), _) => return Err(error),
+            }
+            *sent += 1;
+        }
+        Ok(())
+    }
+}
+
+async fn open(address: &Address) -> io::Result<Socket> {
+    match address {
+        Address::Unix(path) => {
+            let socket = UnixDatagram::unbound()?;
+            socket.connect(path)?;
+            Ok(Socket::Unix(socket))
+        }
+        Address::Udp(authority) | Address::Tcp(authority) | Address::Tls(authority) => {
+            Ok(Socket::Udp(open_udp(authority).await?))
+        }
+    }
+}
+
+async fn open_udp(authority: &Authority) -> io::Result<UdpSocket> {
+    let mut last = io::ErrorKind::AddrNotAvailable.into();
+    for address in lookup_host((authority.host.as_str(), authority.port)).await? {
+        let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let socket = UdpSocket::bind(any).await?;
+        match socket.connect(address).await {
+            Ok(()) => return Ok(socket),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn is_too_long(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMSGSIZE | libc::ENOBUFS))
+}
+
+/// As systemd's documentation of the native protocol asks for: a sealed memfd, and nothing else.
+async fn send_file(socket: &UnixDatagram, bytes: &[u8]) -> io::Result<()> {
+    let file = memfd_create(c"sockstate", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let mut file = std::fs::File::from(file);
+    file.write_all(bytes)?;
+    fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL)?;
+    socket
+        .async_io(tokio::io::Interest::WRITABLE, || {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            let fds = [file.as_fd()];
+            ancillary.push(SendAncillaryMessage::ScmRights(&fds));
+            sendmsg(socket, &[IoSlice::new(&[])], &mut ancillary, SendFlags::NOSIGNAL)?;
+            Ok(())
+        })
+        .await
+}

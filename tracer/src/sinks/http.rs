@@ -1,0 +1,205 @@
+//! Records by HTTP/1.1 POST, many in a request. One that the collector has answered for is delivered.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{
+    Method, Request, StatusCode, Uri,
+    body::Bytes,
+    client::conn::http1::{self, SendRequest},
+    header::{
+        CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
+    },
+};
+use hyper_util::rt::TokioIo;
+use thiserror::Error;
+use tokio::time::timeout;
+
+use super::{Authority, Batch, Tls, address, template::Template, worker::Trouble};
+
+/// The most of an answer that is read.
+const ANSWER: usize = 4 << 20;
+/// The most of an answer that a message quotes.
+const QUOTE: usize = 200;
+
+/// Where to, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpSettings {
+    /// `http://` or `https://`.
+    pub url: String,
+    /// What a request looks like.
+    pub template: Template,
+    /// Added to each request.
+    pub headers: BTreeMap<String, String>,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// Requests are compressed with gzip.
+    pub gzip: bool,
+}
+
+/// Settings that cannot be.
+#[derive(Debug, Error)]
+pub(super) enum HttpError {
+    /// Not a URL of ours.
+    #[error("'{0}' is no URL; write http://host:port/path or https://host/path")]
+    Url(String),
+    /// Not a header.
+    #[error("'{0}' cannot be a header: {1}")]
+    Header(String, String),
+}
+
+/// The sink.
+pub(super) struct HttpSink {
+    name: String,
+    authority: Authority,
+    uri: Uri,
+    headers: HeaderMap,
+    settings: HttpSettings,
+    tls: Option<Tls>,
+    connection: Option<SendRequest<Full<Bytes>>>,
+}
+
+impl HttpSink {
+    /// `tls` where the URL says https.
+    pub(super) fn new(settings: HttpSettings, tls: Option<Tls>) -> Result<Self, HttpError> {
+        let (authority, uri) = split(&settings.url)?;
+        let mut headers = HeaderMap::new();
+        let host = HeaderValue::from_str(&authority.to_string());
+        headers.insert(HOST, host.map_err(|_| HttpError::Url(settings.url.clone()))?);
+        headers
+            .insert(USER_AGENT, HeaderValue::from_static(concat!("sockstate/", env!("CARGO_PKG_VERSION"))));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(settings.template.content_type()));
+        if settings.gzip {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        for (name, value) in &settings.headers {
+            let failed = |error: &dyn std::fmt::Display| HttpError::Header(name.clone(), error.to_string());
+            let key = name.parse::<HeaderName>().map_err(|error| failed(&error))?;
+            headers.insert(key, value.parse().map_err(|error| failed(&error))?);
+        }
+        Ok(Self { name: settings.url.clone(), authority, uri, headers, settings, tls, connection: None })
+    }
+
+    /// Delivers `lot`, and takes away what was.
+    pub(super) async fn deliver(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
+        let (status, headers, answer) = match timeout(self.settings.timeout, self.post(lot)).await {
+            Ok(result) => result.map_err(|trouble| self.explain(trouble))?,
+            Err(_) => {
+                self.connection = None;
+                return Err(Trouble::retry(format!("{}: no answer", self.name)));
+            }
+        };
+        if status.is_success() {
+            return self.settings.template.answered(lot, &answer, &self.name);
+        }
+        let quoted = String::from_utf8_lossy(&answer);
+        let quoted: String = quoted.chars().filter(|c| !c.is_control()).take(QUOTE).collect();
+        let message = format!("{}: {status}: {quoted}", self.name);
+        // Whoever is overloaded, restarting, or has lost our credentials for a while will take it later.
+        let passes = status.is_server_error()
+            || matches!(
+                status,
+                StatusCode::TOO_MANY_REQUESTS
+                    | StatusCode::REQUEST_TIMEOUT
+                    | StatusCode::UNAUTHORIZED
+                    | StatusCode::FORBIDDEN
+                    | StatusCode::NOT_FOUND
+            );
+        if status == StatusCode::PAYLOAD_TOO_LARGE && lot.len() > 1 {
+            return self.deliver_halves(lot).await;
+        }
+        if passes {
+            Err(Trouble::Retry { message, after: retry_after(&headers) })
+        } else {
+            Err(Trouble::Refused { message })
+        }
+    }
+
+    /// What is too large in one request may not be in two.
+    async fn deliver_halves(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
+        let middle = lot.len() / 2;
+        let mut first = lot.clone();
+        first.retain(|at| at < middle);
+        lot.drop_first(middle);
+        let result = Box::pin(self.deliver(&mut first)).await;
+        if result.is_err() {
+            first.append(std::mem::take(lot));
+            *lot = first;
+            return result;
+        }
+        Box::pin(self.deliver(lot)).await
+    }
+
+    async fn post(&mut self, lot: &Batch) -> Result<(StatusCode, HeaderMap, Bytes), Trouble> {
+        let body = self.settings.template.body(lot);
+        let body = if self.settings.gzip { gzip(&body)? } else { body };
+        // A connection that was kept may have been closed at the same moment: that is worth another one at once.
+        for is_last in [self.connection.is_none(), true] {
+            let mut connection = match self.connection.take().filter(|connection| !connection.is_closed()) {
+                Some(connection) => connection,
+                None => self.connect().await?,
+            };
+            let mut request = Request::new(Full::new(Bytes::from(body.clone())));
+            *request.method_mut() = Method::POST;
+            *request.uri_mut() = self.uri.clone();
+            *request.headers_mut() = self.headers.clone();
+            connection.ready().await.map_err(Trouble::retry)?;
+            match connection.send_request(request).await {
+                Ok(response) => {
+                    let (head, body) = response.into_parts();
+                    let answer = Limited::new(body, ANSWER).collect().await.map_err(Trouble::retry)?;
+                    self.connection = Some(connection);
+                    return Ok((head.status, head.headers, answer.to_bytes()));
+                }
+                Err(error) if is_last => return Err(Trouble::retry(error)),
+                Err(_) => {}
+            }
+        }
+        Err(Trouble::retry("no connection lasts"))
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Trouble> {
+        let stream = address::connect(&self.authority, self.tls.as_ref()).await?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(Trouble::retry)?;
+        // It ends with the sender, or with the collector.
+        tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        Ok(sender)
+    }
+
+    fn explain(&self, trouble: Trouble) -> Trouble {
+        match trouble {
+            Trouble::Retry { message, after } => {
+                Trouble::Retry { message: format!("{}: {message}", self.name), after }
+            }
+            refused @ Trouble::Refused { .. } => refused,
+        }
+    }
+}
+
+/// In seconds; a date is not waited for.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+fn gzip(body: &[u8]) -> Result<Vec<u8>, Trouble> {
+    use std::io::Write;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(body).and_then(|()| encoder.finish()).map_err(Trouble::retry)
+}
+
+/// Who to connect to, and what to ask for.
+fn split(url: &str) -> Result<(Authority, Uri), HttpError> {
+    let wrong = || HttpError::Url(url.to_owned());
+    let uri: Uri = url.parse().map_err(|_| wrong())?;
+    let port = match uri.scheme_str() {
+        Some("http") => 80,
+        Some("https") => 443,
+        _ => return Err(wrong()),
+    };
+    let authority =
+        uri.authority().and_then(|it| Authority::parse(it.as_str(), Some(port))).ok_or_else(wrong)?;
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    Ok((authority, path.parse().map_err(|_| wrong())?))
+}

@@ -1,0 +1,266 @@
+//! The bounded queue between the thread that reads records and a sink's own.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+
+use super::Batch;
+
+/// What a sink has done, for metrics.
+#[derive(Debug, Default)]
+pub struct Status {
+    delivered: AtomicU64,
+    delivered_bytes: AtomicU64,
+    lost: AtomicU64,
+    /// Lost in the sink's own thread, and not yet told in its stream.
+    untold: AtomicU64,
+    queued_bytes: AtomicU64,
+    spooled_bytes: AtomicU64,
+    failures: AtomicU64,
+    failing: AtomicBool,
+}
+
+macro_rules! counts {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        $($(#[$doc])* #[must_use] pub fn $name(&self) -> u64 { self.$name.load(Ordering::Relaxed) })*
+    };
+}
+
+impl Status {
+    counts! {
+        /// Records that the collector has.
+        delivered,
+        /// Their bytes.
+        delivered_bytes,
+        /// Records that it will never get.
+        lost,
+        /// Bytes that wait in memory.
+        queued_bytes,
+        /// Bytes that wait on disk.
+        spooled_bytes,
+        /// Attempts that failed.
+        failures,
+    }
+
+    /// Whether the last attempt failed.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn deliver(&self, records: usize, bytes: usize) {
+        self.delivered.fetch_add(records as u64, Ordering::Relaxed);
+        self.delivered_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn fail(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        self.failing.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether it was failing.
+    pub(super) fn succeed(&self) -> bool {
+        self.failing.swap(false, Ordering::Relaxed)
+    }
+
+    /// `records` are lost, and `told` of others that they told of.
+    pub(super) fn lose(&self, records: u64, told: u64) {
+        self.lost.fetch_add(records, Ordering::Relaxed);
+        self.untold.fetch_add(records + told, Ordering::Relaxed);
+    }
+
+    pub(super) fn spooled(&self, bytes: u64) {
+        self.spooled_bytes.store(bytes, Ordering::Relaxed);
+    }
+}
+
+#[derive(Default)]
+struct State {
+    batches: VecDeque<Batch>,
+    bytes: usize,
+    /// Nothing more comes; what has not gone by then is given up.
+    closed: Option<Instant>,
+    reopen: bool,
+    finished: bool,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    limit: usize,
+    status: Status,
+    /// Something came, or it was closed.
+    changed: Notify,
+    finished: Notify,
+}
+
+/// Both ends of it.
+#[derive(Clone)]
+pub struct Queue(Arc<Shared>);
+
+impl Queue {
+    /// Takes up to `limit` bytes.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        let (state, status) = (Mutex::default(), Status::default());
+        Self(Arc::new(Shared { state, limit, status, changed: Notify::new(), finished: Notify::new() }))
+    }
+
+    /// What the sink has done.
+    #[must_use]
+    pub fn status(&self) -> &Status {
+        &self.0.status
+    }
+
+    /// Whether it takes `bytes` now. Only whoever pushes can make that untrue.
+    #[must_use]
+    pub fn has_room(&self, bytes: usize) -> bool {
+        let held = self.state().bytes;
+        // One batch is taken however large it is.
+        held == 0 || held + bytes <= self.0.limit
+    }
+
+    /// Adds a batch.
+    pub fn push(&self, batch: Batch) {
+        let mut state = self.state();
+        state.bytes += batch.bytes.len();
+        self.0.status.queued_bytes.store(state.bytes as u64, Ordering::Relaxed);
+        state.batches.push_back(batch);
+        drop(state);
+        self.0.changed.notify_waiters();
+    }
+
+    /// `records` found no room; whoever pushes tells of them.
+    pub fn refused(&self, records: u64) {
+        self.0.status.lost.fetch_add(records, Ordering::Relaxed);
+    }
+
+    /// What the sink has lost since this was last asked.
+    #[must_use]
+    pub fn take_lost(&self) -> u64 {
+        self.0.status.untold.swap(0, Ordering::Relaxed)
+    }
+
+    /// Whether [`Queue::take_lost`] would say something.
+    #[must_use]
+    pub fn has_lost(&self) -> bool {
+        self.0.status.untold.load(Ordering::Relaxed) > 0
+    }
+
+    /// Nothing more comes; what cannot be delivered within `grace` is spooled, or lost.
+    pub fn close(&self, grace: Duration) {
+        self.state().closed = Some(Instant::now() + grace);
+        self.0.changed.notify_waiters();
+    }
+
+    /// Files are to be opened again.
+    pub fn reopen(&self) {
+        self.state().reopen = true;
+        self.0.changed.notify_waiters();
+    }
+
+    /// Waits until the sink has ended.
+    pub async fn finished(&self) {
+        loop {
+            let finished = self.0.finished.notified();
+            tokio::pin!(finished);
+            finished.as_mut().enable();
+            if self.state().finished {
+                return;
+            }
+            finished.await;
+        }
+    }
+
+    pub(super) fn finish(&self) {
+        self.state().finished = true;
+        self.0.finished.notify_waiters();
+    }
+
+    /// Takes up to about `most` bytes.
+    pub(super) fn take(&self, most: usize) -> Batch {
+        let mut state = self.state();
+        let mut taken = Batch::default();
+        while let Some(batch) = state.batches.pop_front() {
+            state.bytes -= batch.bytes.len();
+            taken.append(batch);
+            let next = state.batches.front().map_or(0, |next| next.bytes.len());
+            if taken.bytes.len() + next > most {
+                break;
+            }
+        }
+        self.0.status.queued_bytes.store(state.bytes as u64, Ordering::Relaxed);
+        taken
+    }
+
+    /// What was taken and did not go comes first again.
+    pub(super) fn put_back(&self, batch: Batch) {
+        let mut state = self.state();
+        state.bytes += batch.bytes.len();
+        self.0.status.queued_bytes.store(state.bytes as u64, Ordering::Relaxed);
+        state.batches.push_front(batch);
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.state().bytes
+    }
+
+    /// More than half of it is used.
+    pub(super) fn is_filling(&self) -> bool {
+        self.bytes() > self.0.limit / 2
+    }
+
+    pub(super) fn take_reopen(&self) -> bool {
+        std::mem::take(&mut self.state().reopen)
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.state().closed.is_some()
+    }
+
+    /// Waits until it holds more than `more`, or is closed, or files are to be opened again.
+    pub(super) async fn holds_more_than(&self, more: usize) {
+        let ready = |state: &State| state.bytes > more || state.closed.is_some() || state.reopen;
+        self.until(|state| ready(state)).await;
+    }
+
+    /// Waits until more than half of it is used.
+    pub(super) async fn filling(&self) {
+        self.until(|state| state.bytes > self.0.limit / 2).await;
+    }
+
+    /// Waits until it was closed and its time is over.
+    pub(super) async fn overdue(&self) {
+        self.until(|state| state.closed.is_some()).await;
+        let closed = self.state().closed;
+        if let Some(deadline) = closed {
+            sleep_until(deadline).await;
+        }
+    }
+
+    async fn until(&self, ready: impl Fn(&State) -> bool) {
+        loop {
+            let changed = self.0.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if ready(&self.state()) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing that panics holds it.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,192 @@
+//! Records over a connection: NDJSON, or syslog with its octets counted (RFC 6587, 3.4.1).
+//!
+//! Such a protocol has no acknowledgement of its own. Records count as delivered when the other side's kernel has
+//! acknowledged their last byte; on a new connection what is not delivered comes again, whole. A kernel whose
+//! program ends with something unread sends a reset in place of a FIN (RFC 2525, 2.17): what was acknowledged last is in doubt
+//! then, and comes again, too. Better twice than never.
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    io,
+    io::Write,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWriteExt, ReadBuf},
+    time::sleep,
+};
+
+use super::{Address, Batch, Connection, Tls, address, worker::Trouble};
+
+/// How often it is asked whether everything was acknowledged: at first, and at last.
+const ASK_MIN: Duration = Duration::from_micros(200);
+const ASK_MAX: Duration = Duration::from_millis(50);
+/// Bytes of records that are kept for as long as they are in doubt: what receive buffers hold, mostly.
+const DOUBT: usize = 4 << 20;
+/// How long the end waits for the other side to take what is under way.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What tells one record from the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// A line each.
+    Lines,
+    /// Its length in front.
+    Octets,
+}
+
+/// The sink.
+pub(super) struct StreamSink {
+    address: Address,
+    tls: Option<Tls>,
+    framing: Framing,
+    connection: Option<Connection>,
+    /// What the connection's other side has acknowledged last.
+    doubtful: VecDeque<Batch>,
+    /// What it may not have read, of a connection that was reset.
+    again: Batch,
+}
+
+impl StreamSink {
+    pub(super) fn new(address: Address, tls: Option<Tls>, framing: Framing) -> Self {
+        Self { address, tls, framing, connection: None, doubtful: VecDeque::new(), again: Batch::default() }
+    }
+
+    /// Delivers `lot`, and takes away what was.
+    pub(super) async fn deliver(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
+        self.end_ended().await;
+        let mut again = std::mem::take(&mut self.again);
+        again.append(std::mem::take(lot));
+        *lot = again;
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        let framed = match self.framing {
+            Framing::Lines => None,
+            Framing::Octets => Some(octets(lot)),
+        };
+        let bytes = framed.as_ref().map_or(&lot.bytes, |framed| framed);
+        let result = write(&mut connection, bytes).await;
+        match result {
+            Ok(()) => {
+                self.doubtful.push_back(std::mem::take(lot));
+                while self.doubtful.iter().map(|batch| batch.bytes.len()).sum::<usize>() > DOUBT {
+                    self.doubtful.pop_front();
+                }
+                self.connection = Some(connection);
+                Ok(())
+            }
+            Err(error) => {
+                self.doubt();
+                Err(Trouble::retry(format!("{}: {error}", self.address)))
+            }
+        }
+    }
+
+    /// The connection was reset: what was delivered last comes again.
+    fn doubt(&mut self) {
+        for batch in self.doubtful.drain(..) {
+            self.again.append(batch);
+        }
+    }
+
+    /// Whether something that was delivered must be again.
+    pub(super) fn must_repeat(&self) -> bool {
+        !self.again.is_empty()
+    }
+
+    /// Lets go of a connection that the other side has ended: it would still take bytes.
+    async fn end_ended(&mut self) {
+        let Some(connection) = &mut self.connection else { return };
+        if let Some(end) = end_now(connection).await {
+            self.ended(end).await;
+        }
+    }
+
+    async fn ended(&mut self, end: io::Result<()>) {
+        if end.is_err() {
+            self.doubt();
+        }
+        self.close().await;
+    }
+
+    async fn connect(&self) -> Result<Connection, Trouble> {
+        match &self.address {
+            Address::Unix(path) => address::connect_unix(path).await,
+            Address::Tcp(authority) | Address::Tls(authority) | Address::Udp(authority) => {
+                address::connect(authority, self.tls.as_ref()).await
+            }
+        }
+    }
+
+    /// Waits for the other side's end of the connection, which would be in CLOSE_WAIT until the next record.
+    pub(super) async fn idle(&mut self) {
+        let Some(connection) = &mut self.connection else { return std::future::pending().await };
+        let end = poll_fn(|context| poll_end(connection, context)).await;
+        self.ended(end).await;
+    }
+
+    pub(super) async fn close(&mut self) {
+        self.doubtful.clear();
+        if let Some(mut connection) = self.connection.take() {
+            let _ = tokio::time::timeout(LINGER, connection.shutdown()).await;
+        }
+    }
+}
+
+/// Writes all, and waits until the other side's kernel has it.
+async fn write(connection: &mut Connection, bytes: &[u8]) -> io::Result<()> {
+    connection.write_all(bytes).await?;
+    connection.flush().await?;
+    let mut pause = ASK_MIN;
+    while connection.unacknowledged()? > 0 {
+        // One that only sends nothing more may still read.
+        if let Some(Err(error)) = end_now(connection).await {
+            return Err(error);
+        }
+        // Behind that end, a reset is an error of the socket only.
+        connection.take_error()?;
+        sleep(pause).await;
+        pause = (pause * 2).min(ASK_MAX);
+    }
+    Ok(())
+}
+
+/// What ended what the other side sends, if anything did. Whatever it says is no concern of ours.
+fn poll_end(connection: &mut Connection, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    let mut buffer = [0; 512];
+    loop {
+        let mut buffer = ReadBuf::new(&mut buffer);
+        match Pin::new(&mut *connection).poll_read(context, &mut buffer) {
+            Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+            ended => return ended,
+        }
+    }
+}
+
+async fn end_now(connection: &mut Connection) -> Option<io::Result<()>> {
+    poll_fn(|context| {
+        Poll::Ready(match poll_end(connection, context) {
+            Poll::Ready(end) => Some(end),
+            Poll::Pending => None,
+        })
+    })
+    .await
+}
+
+/// Each record with its length in front, and without the line's end.
+fn octets(lot: &Batch) -> Vec<u8> {
+    let mut framed = Vec::with_capacity(lot.bytes.len() + 6 * lot.len());
+    for (bytes, _) in lot.records() {
+        let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+        // Writing to a vector does not fail.
+        let _ = write!(framed, "{} ", bytes.len());
+        framed.extend_from_slice(bytes);
+    }
+    framed
+}

@@ -1,0 +1,195 @@
+//! Every kind of sink behind one face.
+
+use std::{io, path::PathBuf};
+
+use thiserror::Error;
+use tokio::io::AsyncWriteExt;
+
+use super::{
+    Address, Batch, FileSettings, Framing, HttpSettings, Pace, Queue, Spool, SpoolError, Tls, TlsError,
+    TlsSettings,
+    datagram::DatagramSink,
+    file::FileSink,
+    http::{HttpError, HttpSink},
+    stream::StreamSink,
+    worker::{OpenSpool, Trouble, Worker},
+};
+
+/// Where records go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TargetSettings {
+    /// Standard output.
+    Stdout,
+    /// A file.
+    File(FileSettings),
+    /// A connection.
+    Stream(Address, TlsSettings, Framing),
+    /// Datagrams.
+    Datagram(Address),
+    /// journald's socket.
+    Journald(PathBuf),
+    /// HTTP requests.
+    Http(HttpSettings, TlsSettings),
+}
+
+/// The disk behind the queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpoolSettings {
+    /// This sink's own directory.
+    pub path: PathBuf,
+    /// Bytes that it may hold.
+    pub max_bytes: u64,
+    /// Each entry is on the disk before the next is taken.
+    pub sync: bool,
+}
+
+/// One sink.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SinkSettings {
+    /// Its name, for messages and metrics.
+    pub name: String,
+    /// Where its records go.
+    pub target: TargetSettings,
+    /// Bytes that wait in memory at most.
+    pub queue_bytes: usize,
+    /// The disk, where that is wanted.
+    pub spool: Option<SpoolSettings>,
+    /// Sizes and times of deliveries.
+    pub pace: Pace,
+}
+
+/// Why a sink does not start.
+#[derive(Debug, Error)]
+#[error("sink {name}: {reason}")]
+pub struct SinkError {
+    name: String,
+    reason: Reason,
+}
+
+#[derive(Debug, Error)]
+enum Reason {
+    #[error("cannot open {0} for writing: {1}")]
+    File(String, io::Error),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// Turns one record of the stream into one of the collector's, appended to the second.
+pub type Convert = Box<dyn FnMut(&[u8], &mut Vec<u8>) + Send>;
+
+/// Starts a sink; `header` stands at the beginning of its files. It begins when `after`, whose file and spool it may have, has
+/// ended.
+///
+/// # Errors
+/// Its file, certificates or spool cannot be used. That a collector does not answer is no error.
+pub fn start(
+    settings: &SinkSettings,
+    header: Vec<u8>,
+    convert: Option<Convert>,
+    after: Option<&Queue>,
+) -> Result<Queue, SinkError> {
+    let fail = |reason| SinkError { name: settings.name.clone(), reason };
+    let target = Target::open(&settings.target, header).map_err(fail)?;
+    let open = settings
+        .spool
+        .clone()
+        .map(|it| -> OpenSpool { Box::new(move || Spool::open(&it.path, it.max_bytes, it.sync)) });
+    let queue = Queue::new(settings.queue_bytes);
+    let (name, pace, spool) = (settings.name.clone(), settings.pace, None);
+    let mut worker = Worker { name, target, convert, queue: queue.clone(), spool, pace };
+    match after {
+        None => {
+            worker.spool = open.map(|open| open()).transpose().map_err(|error| fail(error.into()))?;
+            worker.start(None)
+        }
+        Some(after) => worker.start(Some((after.clone(), open))),
+    }
+    .map_err(|error| fail(error.into()))?;
+    Ok(queue)
+}
+
+/// An open sink.
+pub(super) enum Target {
+    Stdout(tokio::io::Stdout),
+    File(FileSink),
+    Stream(StreamSink),
+    Datagram(DatagramSink),
+    Http(Box<HttpSink>),
+}
+
+impl Target {
+    fn open(settings: &TargetSettings, header: Vec<u8>) -> Result<Self, Reason> {
+        Ok(match settings {
+            TargetSettings::Stdout => Self::Stdout(tokio::io::stdout()),
+            TargetSettings::File(settings) => {
+                let mut file = FileSink::new(settings.clone(), header);
+                file.check().map_err(|error| Reason::File(settings.path.display().to_string(), error))?;
+                Self::File(file)
+            }
+            TargetSettings::Stream(address, tls, framing) => {
+                let tls = matches!(address, Address::Tls(_)).then(|| Tls::new(tls)).transpose()?;
+                Self::Stream(StreamSink::new(address.clone(), tls, *framing))
+            }
+            TargetSettings::Datagram(address) => Self::Datagram(DatagramSink::new(address.clone())),
+            TargetSettings::Journald(path) => Self::Datagram(DatagramSink::journald(path)),
+            TargetSettings::Http(settings, tls) => {
+                let tls = settings.url.starts_with("https:").then(|| Tls::new(tls)).transpose()?;
+                Self::Http(Box::new(HttpSink::new(settings.clone(), tls)?))
+            }
+        })
+    }
+
+    /// Delivers `lot`, and takes away what was; returns when all was, or what is wrong.
+    pub(super) async fn deliver(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
+        match self {
+            Self::Stdout(stdout) => {
+                let result = match stdout.write_all(&lot.bytes).await {
+                    Ok(()) => stdout.flush().await,
+                    error => error,
+                };
+                result.map_err(|error| Trouble::retry(format!("standard output: {error}")))?;
+                lot.drop_first(lot.len());
+                Ok(())
+            }
+            Self::File(file) => file.deliver(lot),
+            Self::Stream(stream) => stream.deliver(lot).await,
+            Self::Datagram(datagram) => datagram.deliver(lot).await,
+            Self::Http(http) => http.deliver(lot).await,
+        }
+    }
+
+    /// Waits for what is to be done while there is nothing to deliver.
+    pub(super) async fn idle(&mut self) {
+        match self {
+            Self::Stream(stream) => stream.idle().await,
+            Self::Stdout(_) | Self::File(_) | Self::Datagram(_) | Self::Http(_) => {
+                std::future::pending().await
+            }
+        }
+    }
+
+    /// Whether something that was delivered must be again.
+    pub(super) fn must_repeat(&self) -> bool {
+        matches!(self, Self::Stream(stream) if stream.must_repeat())
+    }
+
+    pub(super) fn reopen(&mut self) {
+        if let Self::File(file) = self {
+            file.reopen();
+        }
+    }
+
+    pub(super) async fn close(&mut self) {
+        match self {
+            Self::File(file) => file.close(),
+            Self::Stream(stream) => stream.close().await,
+            Self::Stdout(_) | Self::Datagram(_) | Self::Http(_) => {}
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! What a request holds, and what its answer means, for the collectors that take records over HTTP.
+
+use std::{collections::BTreeMap, io::Write};
+
+use serde_json::{Value, json};
+
+use super::{Batch, worker::Trouble};
+
+/// How records are put into one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Template {
+    /// A line each: ClickHouse (`FORMAT JSONEachRow`), Vector, VictoriaLogs (`/insert/jsonline`), Fluent Bit.
+    Ndjson,
+    /// Elasticsearch's and OpenSearch's `_bulk`: a `create` in front of each.
+    Elasticsearch,
+    /// Loki's `/loki/api/v1/push`: one stream with these labels.
+    Loki(BTreeMap<String, String>),
+    /// Splunk's HTTP event collector: an `event` each.
+    Splunk,
+    /// OTLP's `/v1/logs`: what surrounds the records.
+    OtlpJson(Envelope),
+    /// The same in protobuf.
+    OtlpProtobuf(Envelope),
+}
+
+/// What stands before and behind the records of one OTLP request; only the format knows what is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// JSON: everything before the first record. Protobuf: the resource, as a field of `ResourceLogs`.
+    pub before: Vec<u8>,
+    /// JSON: everything behind the last record. Protobuf: the scope, as a field of `ScopeLogs`.
+    pub behind: Vec<u8>,
+}
+
+impl Template {
+    pub(super) fn content_type(&self) -> &'static str {
+        match self {
+            Self::Ndjson | Self::Elasticsearch => "application/x-ndjson",
+            Self::Loki(_) | Self::Splunk | Self::OtlpJson(_) => "application/json",
+            Self::OtlpProtobuf(_) => "application/x-protobuf",
+        }
+    }
+
+    pub(super) fn body(&self, lot: &Batch) -> Vec<u8> {
+        let records = lot.records().map(|(bytes, frame)| (bytes.trim_ascii_end(), frame));
+        let mut body = Vec::with_capacity(lot.bytes.len() + 64 * lot.len());
+        match self {
+            Self::Ndjson => body.extend_from_slice(&lot.bytes),
+            Self::Elasticsearch => {
+                for (bytes, _) in records {
+                    body.extend_from_slice(b"{\"create\":{}}\n");
+                    body.extend_from_slice(bytes);
+                    body.push(b'\n');
+                }
+            }
+            Self::Splunk => {
+                for (bytes, frame) in records {
+                    // Writing to a vector does not fail.
+                    let _ = write!(
+                        body,
+                        "{{\"time\":{:.6},\"source\":\"sockstate\",\"event\":",
+                        frame.time_ns as f64 / 1e9
+                    );
+                    body.extend_from_slice(bytes);
+                    body.extend_from_slice(b"}\n");
+                }
+            }
+            Self::Loki(labels) => {
+                let _ = write!(body, "{{\"streams\":[{{\"stream\":{},\"values\":[", json!(labels));
+                separated(records, &mut body, |(bytes, frame), body| {
+                    let _ = write!(body, "[\"{}\",{}]", frame.time_ns, json!(String::from_utf8_lossy(bytes)));
+                });
+                body.extend_from_slice(b"]}]}");
+            }
+            Self::OtlpJson(envelope) => {
+                body.extend_from_slice(&envelope.before);
+                separated(records, &mut body, |(bytes, _), body| body.extend_from_slice(bytes));
+                body.extend_from_slice(&envelope.behind);
+            }
+            Self::OtlpProtobuf(envelope) => {
+                // ExportLogsServiceRequest.resource_logs = 1, ResourceLogs.scope_logs = 2; each record is a field already.
+                let scope = envelope.behind.len() + lot.bytes.len();
+                let logs = envelope.before.len() + 1 + varint_len(scope) + scope;
+                body.push(1 << 3 | 2);
+                varint(logs, &mut body);
+                body.extend_from_slice(&envelope.before);
+                body.push(2 << 3 | 2);
+                varint(scope, &mut body);
+                body.extend_from_slice(&envelope.behind);
+                body.extend_from_slice(&lot.bytes);
+            }
+        }
+        body
+    }
+
+    /// What a success means: some collectors refuse records in it. Takes away what was delivered.
+    pub(super) fn answered(&self, lot: &mut Batch, answer: &[u8], name: &str) -> Result<(), Trouble> {
+        if *self == Self::Elasticsearch {
+            return bulk(lot, answer, name);
+        }
+        lot.drop_first(lot.len());
+        Ok(())
+    }
+}
+
+/// `_bulk` says 200 even if it has taken nothing: each item has a status.
+fn bulk(lot: &mut Batch, answer: &[u8], name: &str) -> Result<(), Trouble> {
+    let answer: Value = serde_json::from_slice(answer)
+        .map_err(|error| Trouble::retry(format!("{name}: not the answer of _bulk: {error}")))?;
+    let items = answer["items"].as_array().map_or(&[][..], Vec::as_slice);
+    if answer["errors"] != true && items.is_empty() {
+        lot.drop_first(lot.len());
+        return Ok(());
+    }
+    let status = |at: usize| items.get(at).and_then(|item| item["create"]["status"].as_u64());
+    // 409: it is there already.
+    let is_done = |at: usize| status(at).is_some_and(|status| status < 300 || status == 409);
+    let passes = |at: usize| status(at).is_none_or(|status| status == 429 || status >= 500);
+    let reason = (0..items.len()).find(|at| !is_done(*at)).map(|at| items[at]["create"]["error"].to_string());
+    let refused = (0..lot.len()).filter(|at| !is_done(*at) && !passes(*at)).count();
+    let later = (0..lot.len()).filter(|at| passes(*at)).count();
+    let message = format!("{name}: refused by _bulk: {}", reason.unwrap_or_default());
+    if later > 0 {
+        // The refused ones stay with those for later, and are asked for once more.
+        lot.retain(|at| !is_done(at));
+        return Err(Trouble::retry(message));
+    }
+    lot.retain(|at| !is_done(at));
+    if refused > 0 { Err(Trouble::Refused { message }) } else { Ok(()) }
+}
+
+fn separated<T>(items: impl Iterator<Item = T>, body: &mut Vec<u8>, mut write: impl FnMut(T, &mut Vec<u8>)) {
+    for (at, item) in items.enumerate() {
+        if at > 0 {
+            body.push(b',');
+        }
+        write(item, body);
+    }
+}
+
+fn varint(mut value: usize, body: &mut Vec<u8>) {
+    while value >= 0x80 {
+        body.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    body.push(value as u8);
+}
+
+fn varint_len(value: usize) -> usize {
+    let mut text = Vec::new();
+    varint(value, &mut text);
+    text.len()
+}

@@ -1,0 +1,124 @@
+//! TLS to a collector, by rustls with ring.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use thiserror::Error;
+use tokio::net::TcpStream;
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{
+        ClientConfig, RootCertStore,
+        crypto::ring,
+        pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    },
+};
+
+use super::Connection;
+
+/// Whom to trust, and who we are; the files are PEM.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// Certificates of the authorities to trust, in place of the system's.
+    pub ca: Option<PathBuf>,
+    /// Our certificate and what it is signed by.
+    pub cert: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
+    /// The name that the collector's certificate must have, in place of the address's.
+    pub name: Option<String>,
+}
+
+/// Why there is no TLS.
+#[derive(Debug, Error)]
+pub enum TlsError {
+    /// A file is not what it should be.
+    #[error("cannot use {path} for TLS: {reason}")]
+    File {
+        /// Its name.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The system's authorities are unknown.
+    #[error("this system has no certificates of authorities; install ca-certificates or set `ca`")]
+    NoAuthorities,
+    /// They do not go together.
+    #[error("cannot set up TLS: {0}")]
+    Config(#[from] tokio_rustls::rustls::Error),
+    /// One was given without the other.
+    #[error("`cert` and `key` need each other")]
+    Half,
+}
+
+/// Ready to connect.
+#[derive(Clone)]
+pub(super) struct Tls {
+    connector: TlsConnector,
+    name: Option<String>,
+}
+
+impl Tls {
+    /// Reads the files.
+    pub(super) fn new(settings: &TlsSettings) -> Result<Self, TlsError> {
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(authorities(settings.ca.as_deref())?);
+        let config = match (&settings.cert, &settings.key) {
+            (Some(cert), Some(key)) => {
+                let private =
+                    PrivateKeyDer::from_pem_slice(&bytes(key)?).map_err(|error| file(key, &error))?;
+                builder.with_client_auth_cert(certificates(cert)?, private)?
+            }
+            (None, None) => builder.with_no_client_auth(),
+            _ => return Err(TlsError::Half),
+        };
+        Ok(Self { connector: Arc::new(config).into(), name: settings.name.clone() })
+    }
+
+    /// Shakes hands with `host`.
+    pub(super) async fn connect(&self, host: &str, stream: TcpStream) -> io::Result<Connection> {
+        let name = self.name.as_deref().unwrap_or(host).to_owned();
+        let name = ServerName::try_from(name).map_err(io::Error::other)?;
+        Ok(Connection::Tls(Box::new(self.connector.connect(name, stream).await?)))
+    }
+}
+
+fn authorities(path: Option<&Path>) -> Result<RootCertStore, TlsError> {
+    let mut store = RootCertStore::empty();
+    match path {
+        Some(path) => {
+            for certificate in certificates(path)? {
+                store.add(certificate).map_err(|error| file(path, &error))?;
+            }
+        }
+        None => {
+            // Some that cannot be read leave the others.
+            store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if store.is_empty() {
+                return Err(TlsError::NoAuthorities);
+            }
+        }
+    }
+    Ok(store)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found = CertificateDer::pem_slice_iter(&bytes(path)?).collect::<Result<Vec<_>, _>>();
+    match found {
+        Ok(found) if found.is_empty() => Err(file(path, &"no certificate in it")),
+        Ok(found) => Ok(found),
+        Err(error) => Err(file(path, &error)),
+    }
+}
+
+fn bytes(path: &Path) -> Result<Vec<u8>, TlsError> {
+    fs::read(path).map_err(|error| file(path, &error))
+}
+
+fn file(path: &Path, reason: &dyn std::fmt::Display) -> TlsError {
+    TlsError::File { path: path.display().to_string(), reason: reason.to_string() }
+}

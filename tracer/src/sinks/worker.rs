@@ -1,0 +1,348 @@
+//! A sink's thread: takes records from its queue, delivers them in order, and spools what does not go.
+
+use std::{
+    collections::HashSet,
+    io, thread,
+    time::{Duration, Instant},
+};
+
+use caps::CapSet;
+use thiserror::Error;
+use tokio::time::sleep;
+
+use super::{Batch, Convert, Frame, Queue, Spool, SpoolError, Target};
+
+/// How long a spool that takes nothing is left alone.
+const SPOOL_PAUSE: Duration = Duration::from_secs(1);
+/// Bytes of records that are spooled at once, about.
+const ENTRY: usize = 1 << 20;
+/// The first pause after a failure.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+
+/// Why a delivery did not succeed.
+#[derive(Debug, Error)]
+pub(super) enum Trouble {
+    /// Later it may.
+    #[error("{message}")]
+    Retry {
+        message: String,
+        /// Not before this time has passed; the collector's wish.
+        after: Option<Duration>,
+    },
+    /// The collector will never take it.
+    #[error("{message}")]
+    Refused { message: String },
+}
+
+impl Trouble {
+    pub(super) fn retry(message: impl ToString) -> Self {
+        Self::Retry { message: message.to_string(), after: None }
+    }
+}
+
+/// How much a delivery holds, and how long is waited for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Bytes of records in one delivery, about.
+    pub batch_bytes: usize,
+    /// How long the first record of a delivery may wait for others.
+    pub batch_time: Duration,
+    /// The longest pause between attempts.
+    pub retry_max: Duration,
+}
+
+/// Opens the spool when its turn has come.
+pub(super) type OpenSpool = Box<dyn FnOnce() -> Result<Spool, SpoolError> + Send>;
+
+/// A sink's rooms.
+pub(super) struct Worker {
+    pub(super) name: String,
+    pub(super) target: Target,
+    pub(super) convert: Option<Convert>,
+    pub(super) queue: Queue,
+    pub(super) spool: Option<Spool>,
+    pub(super) pace: Pace,
+}
+
+/// What came of an attempt.
+enum Outcome {
+    Done(Result<(), Trouble>),
+    /// It was closed, and its time is over.
+    Overdue,
+}
+
+impl Worker {
+    /// Starts the thread; it ends when the queue is closed and empty, or its time is over.
+    pub(super) fn start(mut self, after: Option<(Queue, Option<OpenSpool>)>) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let name = format!("sink-{}", self.name);
+        let work = move || {
+            // Whatever a collector makes of it, it gets no capability.
+            for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
+                // Without any there is nothing to clear.
+                let _ = caps::clear(None, set);
+            }
+            let queue = self.queue.clone();
+            runtime.block_on(async {
+                if let Some((before, open)) = after {
+                    before.finished().await;
+                    self.open_spool(open);
+                }
+                self.work().await;
+            });
+            queue.finish();
+        };
+        // The kernel shows 15 bytes of it.
+        thread::Builder::new().name(name.chars().take(15).collect()).spawn(work)?;
+        Ok(())
+    }
+
+    /// Too late to refuse to start: without a spool it goes on.
+    fn open_spool(&mut self, open: Option<OpenSpool>) {
+        match open.map(|open| open()).transpose() {
+            Ok(spool) => self.spool = spool,
+            Err(error) => eprintln!("sockstate: sink {}: {error}; going on without it", self.name),
+        }
+    }
+
+    async fn work(mut self) {
+        self.measure();
+        let mut paused = None;
+        while let Some(lot) = self.next(&mut paused).await {
+            if lot.is_empty() && !self.target.must_repeat() {
+                continue;
+            }
+            if !self.deliver(lot, &mut paused).await {
+                break;
+            }
+        }
+        self.give_up();
+        self.target.close().await;
+    }
+
+    /// The next to deliver: what was spooled first. None when nothing more comes.
+    async fn next(&mut self, paused: &mut Option<Instant>) -> Option<Batch> {
+        if self.queue.is_filling() {
+            self.spill(paused);
+        }
+        if let Some(spool) = self.spool.as_mut().filter(|spool| !spool.is_empty()) {
+            let read = spool.read(self.pace.batch_bytes);
+            self.measure();
+            return Some(match read {
+                Ok(read) => {
+                    if read.missing > 0 {
+                        eprintln!(
+                            "sockstate: sink {}: the spool was damaged: {} records are lost",
+                            self.name, read.missing
+                        );
+                        self.queue.status().lose(read.missing, 0);
+                    }
+                    read.batch
+                }
+                Err(error) => {
+                    eprintln!(
+                        "sockstate: sink {}: a segment of the spool cannot be read: {error}",
+                        self.name
+                    );
+                    Batch::default()
+                }
+            });
+        }
+        tokio::select! {
+            () = self.queue.holds_more_than(0) => {}
+            () = self.target.idle() => {}
+        }
+        if self.queue.take_reopen() {
+            self.target.reopen();
+        }
+        if self.queue.bytes() > 0 && !self.pace.batch_time.is_zero() {
+            tokio::select! {
+                () = self.queue.holds_more_than(self.pace.batch_bytes) => {}
+                () = sleep(self.pace.batch_time) => {}
+            }
+        }
+        let lot = self.queue.take(self.pace.batch_bytes);
+        (!lot.is_empty() || !self.queue.is_closed()).then_some(lot)
+    }
+
+    /// The records as the collector wants them; none where it wants them as they are.
+    fn converted(&mut self, lot: &Batch) -> Option<Batch> {
+        let convert = self.convert.as_mut()?;
+        let mut converted = Batch::default();
+        for (bytes, frame) in lot.records() {
+            convert(bytes, &mut converted.bytes);
+            converted.frames.push(Frame { end: converted.bytes.len(), ..*frame });
+        }
+        Some(converted)
+    }
+
+    /// Tries until it succeeds, or is refused; false when the time is over.
+    async fn deliver(&mut self, lot: Batch, paused: &mut Option<Instant>) -> bool {
+        let (mut lot, original) = match self.converted(&lot) {
+            Some(converted) => (converted, Some(lot)),
+            None => (lot, None),
+        };
+        let from_spool = self.spool.as_ref().is_some_and(|spool| !spool.is_empty());
+        let mut pause = RETRY_MIN;
+        let mut failed_at = None;
+        loop {
+            let (before, bytes) = (lot.len(), lot.bytes.len());
+            let outcome = self.attempt(&mut lot, paused).await;
+            // What a broken connection leaves in doubt comes back.
+            let (records, bytes) = (before.saturating_sub(lot.len()), bytes.saturating_sub(lot.bytes.len()));
+            self.queue.status().deliver(records, bytes);
+            let trouble = match outcome {
+                Outcome::Done(Ok(())) => break,
+                Outcome::Done(Err(Trouble::Refused { message })) => {
+                    eprintln!("sockstate: sink {}: {message}: {} records are lost", self.name, lot.len());
+                    self.queue.status().lose(lot.len() as u64, lot.tells());
+                    break;
+                }
+                Outcome::Done(Err(Trouble::Retry { message, after })) => (message, after),
+                Outcome::Overdue => {
+                    self.put_back(original, lot, from_spool);
+                    return false;
+                }
+            };
+            let (message, after) = trouble;
+            self.queue.status().fail();
+            if failed_at.is_none() {
+                eprintln!("sockstate: sink {}: {message}; trying again", self.name);
+                failed_at = Some(Instant::now());
+            }
+            let wait = after.unwrap_or(pause).min(self.pace.retry_max).mul_f64(jitter());
+            pause = (pause * 2).min(self.pace.retry_max);
+            if self.wait(wait, paused).await.is_none() {
+                self.put_back(original, lot, from_spool);
+                return false;
+            }
+        }
+        self.queue.status().succeed();
+        if let Some(failed_at) = failed_at {
+            eprintln!("sockstate: sink {}: delivers again after {:.1?}", self.name, failed_at.elapsed());
+        }
+        if let Some(spool) = self.spool.as_mut().filter(|_| from_spool) {
+            spool.delivered();
+            self.measure();
+        }
+        true
+    }
+
+    /// Meanwhile the queue goes on to the spool.
+    async fn attempt(&mut self, lot: &mut Batch, paused: &mut Option<Instant>) -> Outcome {
+        let Self { target, queue, spool, name, .. } = self;
+        let delivery = target.deliver(lot);
+        tokio::pin!(delivery);
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut delivery => return Outcome::Done(result),
+                () = queue.overdue() => return Outcome::Overdue,
+                () = spillable(queue, spool.is_some(), *paused) => spill(name, queue, spool, paused),
+            }
+        }
+    }
+
+    /// None when the time is over.
+    async fn wait(&mut self, time: Duration, paused: &mut Option<Instant>) -> Option<()> {
+        let Self { queue, spool, name, .. } = self;
+        let end = sleep(time);
+        tokio::pin!(end);
+        loop {
+            tokio::select! {
+                biased;
+                () = queue.overdue() => return None,
+                () = &mut end => return Some(()),
+                () = spillable(queue, spool.is_some(), *paused) => spill(name, queue, spool, paused),
+            }
+        }
+    }
+
+    fn spill(&mut self, paused: &mut Option<Instant>) {
+        if paused.is_none_or(|until| Instant::now() >= until) {
+            spill(&self.name, &self.queue, &mut self.spool, paused);
+        }
+    }
+
+    /// The time is over: what did not go waits on disk for the next run, or is lost.
+    fn give_up(&mut self) {
+        while self.queue.bytes() > 0 {
+            let lot = self.queue.take(usize::MAX);
+            self.keep(&lot, Spool::append);
+        }
+        self.measure();
+    }
+
+    /// The same for what was on its way; what came from the spool is still there. Spooled is what was not converted.
+    fn put_back(&mut self, original: Option<Batch>, left: Batch, from_spool: bool) {
+        if from_spool {
+            return;
+        }
+        let lot = match original {
+            None => left,
+            Some(mut original) => {
+                let open: HashSet<u64> = left.frames.iter().map(|frame| frame.seq).collect();
+                let is_open: Vec<bool> =
+                    original.frames.iter().map(|frame| open.contains(&frame.seq)).collect();
+                original.retain(|at| is_open.get(at) == Some(&true));
+                // What was in doubt is not here any more.
+                self.queue.status().lose((left.len() - original.len()) as u64, 0);
+                original
+            }
+        };
+        self.keep(&lot, Spool::push_front);
+    }
+
+    fn keep(&mut self, lot: &Batch, by: impl FnOnce(&mut Spool, &Batch) -> Result<(), SpoolError>) {
+        let kept = self.spool.as_mut().map(|spool| by(spool, lot));
+        if let Some(Err(error)) = &kept {
+            eprintln!("sockstate: sink {}: {error}", self.name);
+        }
+        if !matches!(kept, Some(Ok(()))) {
+            self.queue.status().lose(lot.len() as u64, lot.tells());
+        }
+    }
+
+    fn measure(&self) {
+        self.queue.status().spooled(self.spool.as_ref().map_or(0, Spool::bytes));
+    }
+}
+
+async fn spillable(queue: &Queue, has_spool: bool, paused: Option<Instant>) {
+    if !has_spool {
+        return std::future::pending().await;
+    }
+    if let Some(until) = paused {
+        tokio::time::sleep_until(until.into()).await;
+    }
+    queue.filling().await;
+}
+
+/// Moves what waits in memory to the disk; where that does not take it, it stays.
+fn spill(name: &str, queue: &Queue, spool: &mut Option<Spool>, paused: &mut Option<Instant>) {
+    let Some(spool) = spool else { return };
+    while queue.bytes() > 0 {
+        let lot = queue.take(ENTRY);
+        match spool.append(&lot) {
+            Ok(()) => *paused = None,
+            Err(error) => {
+                queue.put_back(lot);
+                if paused.is_none() {
+                    eprintln!("sockstate: sink {name}: {error}");
+                }
+                *paused = Some(Instant::now() + SPOOL_PAUSE);
+                break;
+            }
+        }
+    }
+    queue.status().spooled(spool.bytes());
+}
+
+/// Between a half and one and a half, so that many hosts do not come back at once.
+fn jitter() -> f64 {
+    let mut random = [0; 4];
+    match rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()) {
+        Ok(_) => 0.5 + f64::from(u32::from_ne_bytes(random)) / f64::from(u32::MAX),
+        Err(_) => 1.0,
+    }
+}
