@@ -18,9 +18,13 @@ mod roles;
 mod schema;
 #[path = "support/sockets.rs"]
 mod sockets;
+#[path = "support/tools.rs"]
+mod tools;
 
 #[path = "live/burst.rs"]
 mod burst;
+#[path = "live/collectors.rs"]
+mod collectors;
 #[path = "live/ending.rs"]
 mod ending;
 #[path = "live/existing.rs"]
@@ -72,6 +76,7 @@ fn main() -> ExitCode {
         stuck::tests(),
         hunt::tests(),
         metrics::tests(),
+        collectors::tests(),
         protocols::tests(),
         fallback::tests(),
     ]

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     io::{Read, Write},
     net::{Shutdown, TcpStream},
-    process::{Command, Stdio},
+    process::Stdio,
     time::{Duration, Instant},
 };
 
@@ -12,9 +12,8 @@ use crate::{
     Test,
     lab::{Tracer, in_lab, sockstate},
     observer::wait_for_states,
-    skip,
     sockets::{Kind, fresh_port},
-    test,
+    test, tools,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -110,20 +109,8 @@ fn counts() {
     });
 }
 
-/// That of PATH, or the one that `cargo xtask setup` has unpacked; where there is none, the test is skipped.
-fn find_promtool() -> Option<Command> {
-    let unpacked = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools/usr/bin/promtool");
-    let works =
-        |program: &&str| Command::new(program).arg("--version").output().is_ok_and(|it| it.status.success());
-    let found = ["promtool", unpacked].into_iter().find(works);
-    if found.is_none() {
-        skip("needs promtool (Debian's package prometheus)");
-    }
-    found.map(Command::new)
-}
-
 fn alerts() {
-    let Some(mut promtool) = find_promtool() else { return };
+    let Some(mut promtool) = tools::find("promtool", "prometheus") else { return };
     let tests = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/prometheus/sockstate.rules.test.yml");
     let output = promtool.args(["test", "rules", tests]).output().expect("promtool");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -131,7 +118,7 @@ fn alerts() {
 }
 
 fn promtool() {
-    let Some(mut promtool) = find_promtool() else { return };
+    let Some(mut promtool) = tools::find("promtool", "prometheus") else { return };
     in_lab(|netns| {
         let metrics = fresh_port();
         let mut tracer = start(netns, metrics, &[]);

@@ -16,6 +16,19 @@ const TOOLS: [(&str, &str); 4] =
 /// What some tests use, and are skipped without.
 const MORE: [(&str, &str); 1] = [("go", "golang-go")];
 
+/// What some tests run from below target/tools, and are skipped without; and the packages that it takes.
+const UNPACKED: [(&str, &[&str]); 3] = [
+    ("usr/bin/promtool", &["prometheus"]),
+    ("usr/sbin/rsyslogd", &["rsyslog", "libestr0", "libfastjson4", "liblognorm5"]),
+    (
+        "usr/sbin/syslog-ng",
+        &["syslog-ng-core", "libivykis0", "libnet1", "libwrap0", "libjson-c5", "libpcre3"],
+    ),
+];
+
+/// The same from PyPI: OpenTelemetry's own messages, and an engine for queries.
+const PYTHON: [&str; 2] = ["opentelemetry-proto", "duckdb"];
+
 /// What virtual machines take.
 const MACHINES: [(&str, &str); 4] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
@@ -41,15 +54,18 @@ pub(crate) fn all() -> Result<()> {
     tools(&TOOLS)?;
     if is_debian() && is_root() {
         tools(&MORE)?;
-        promtool()?;
+        unpacked()?;
     }
+    python();
     Ok(())
 }
 
-/// Prometheus' own checker, for tests. Its package would start a server: it is unpacked only.
-fn promtool() -> Result<()> {
+/// Programs and what they need, for tests. Their packages would start servers, or throw each other out: they are unpacked only.
+fn unpacked() -> Result<()> {
     let tools = root().join("target/tools");
-    if find("promtool").is_some() || tools.join("usr/bin/promtool").exists() {
+    let missing: Vec<&str> =
+        UNPACKED.iter().filter(|(tool, _)| !tools.join(tool).exists()).flat_map(|it| it.1).copied().collect();
+    if missing.is_empty() {
         return Ok(());
     }
     fs::create_dir_all(&tools)?;
@@ -60,13 +76,28 @@ fn promtool() -> Result<()> {
         apt
     };
     command(apt().arg("update"))?;
-    command(apt().args(["download", "prometheus"]))?;
+    command(apt().arg("download").args(missing))?;
     for package in fs::read_dir(&tools)?.flatten().filter(|it| it.path().extension() == Some("deb".as_ref()))
     {
         command(Command::new("dpkg-deb").arg("-x").arg(package.path()).arg(&tools))?;
         fs::remove_file(package.path())?;
     }
     Ok(())
+}
+
+/// What others have written in Python, in an environment of its own. Without it some tests are skipped.
+fn python() {
+    let environment = root().join("target/tools/python");
+    if environment.join("ready").exists() || find("python3").is_none() {
+        return;
+    }
+    let pip = environment.join("bin/pip");
+    let made = command(Command::new("python3").args(["-m", "venv"]).arg(&environment))
+        .and_then(|()| command(Command::new(pip).args(["install", "--quiet"]).args(PYTHON)))
+        .and_then(|()| Ok(fs::write(environment.join("ready"), "")?));
+    if let Err(error) = made {
+        println!("no Python packages for tests: {error:#}");
+    }
 }
 
 /// What running other kernels takes.

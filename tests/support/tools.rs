@@ -1,0 +1,71 @@
+//! Programs of others that tests run: of PATH, or unpacked by `cargo xtask setup`.
+
+use std::{
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
+
+use crate::{lab::signal, skip};
+
+/// Where `cargo xtask setup` has unpacked them.
+fn root() -> PathBuf {
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools").into()
+}
+
+/// The program, with the libraries that it was unpacked with; without it, the test is skipped.
+pub(crate) fn find(program: &str, package: &str) -> Option<Command> {
+    let root = root();
+    let places = ["usr/bin", "usr/sbin", "python/bin"].map(|place| root.join(place).join(program));
+    let mut command = match places.iter().find(|it| it.exists()) {
+        Some(path) => Command::new(path),
+        None if Command::new(program).arg("--version").output().is_ok_and(|it| it.status.success()) => {
+            Command::new(program)
+        }
+        None => {
+            skip(&format!("needs {program} ({package})"));
+            return None;
+        }
+    };
+    let libraries = ["usr/lib", "lib"].map(|place| root.join(place).join("x86_64-linux-gnu"));
+    let all = libraries.into_iter().chain([root.join("usr/lib/syslog-ng")]);
+    let all: Vec<String> = all.map(|path| path.display().to_string()).collect();
+    command.env("LD_LIBRARY_PATH", all.join(":"));
+    Some(command)
+}
+
+/// The Python that `cargo xtask setup` has put `package` into.
+pub(crate) fn python(package: &str) -> Option<Command> {
+    let python = root().join("python/bin/python");
+    let has = Command::new(&python).args(["-c", &format!("import {package}")]).output();
+    if has.is_ok_and(|it| it.status.success()) {
+        return Some(Command::new(python));
+    }
+    skip(&format!("needs Python's {package}: cargo xtask setup"));
+    None
+}
+
+/// Where they are unpacked below.
+pub(crate) fn below(path: &str) -> String {
+    root().join(path).display().to_string()
+}
+
+/// A program that ends with the test.
+pub(crate) struct Running(pub(crate) Child);
+
+impl Running {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        Self(command.stdin(Stdio::null()).spawn().expect("a program that can be found starts"))
+    }
+
+    pub(crate) fn signal(&self, number: i32) {
+        signal(self.0.id(), number);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
