@@ -653,7 +653,7 @@ fn files_that_are_no_certificates_are_an_error_that_names_them() {
 
 #[test]
 fn a_queue_knows_its_end_and_what_was_lost() {
-    let queue = Queue::new(1000);
+    let queue = Queue::new("test", 1000);
     assert!(queue.has_room(100_000), "one batch, however large");
     queue.push(batch(1, 5));
     assert!(!queue.has_room(10_000));

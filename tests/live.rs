@@ -4,6 +4,8 @@
 
 #[path = "support/blind.rs"]
 mod blind;
+#[path = "support/daemon.rs"]
+mod daemon;
 #[path = "support/lab.rs"]
 mod lab;
 #[path = "support/load.rs"]

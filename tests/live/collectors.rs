@@ -14,9 +14,10 @@ use tempfile::TempDir;
 
 use crate::{
     Test,
-    lab::{Story, Tracer, in_lab, sockstate, wait_until},
+    daemon::{Daemon, connections},
+    lab::{in_lab, sockstate, wait_until},
     load::{Load, Mode},
-    sockets::{Kind, fresh_port},
+    sockets::fresh_port,
     test,
     tools::{self, Running},
 };
@@ -34,68 +35,13 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// A daemon for one namespace and one port, whose records come to us, too.
-struct Daemon {
-    tracer: Tracer,
-    config: PathBuf,
-    head: String,
-    directory: TempDir,
-}
-
-impl Daemon {
-    /// `sinks` says where else they go; DIR in it is a directory.
-    fn start(netns: u64, port: u16, sinks: &str) -> Self {
-        let directory = tempfile::tempdir().expect("directory");
-        let config = directory.path().join("config.toml");
-        let head = format!(
-            "[filter]\nport = {port}\nnetns = {netns}\n[kernel]\nalongside = true\n[labels]\nenv = \"test\"\n\
-             [sinks.console]\ntype = \"stdout\"\nbatch-time = \"1ms\"\n"
-        );
-        let mut daemon = Self { tracer: Tracer::spawn(&mut echo()), config, head, directory };
-        daemon.configure(sinks);
-        daemon.tracer = Tracer::spawn(sockstate().args(["run", "--config"]).arg(&daemon.config));
-        daemon
-    }
-
-    fn configure(&self, sinks: &str) {
-        let sinks = sinks.replace("DIR", &self.directory.path().display().to_string());
-        fs::write(&self.config, format!("{}{sinks}", self.head)).expect("config");
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    /// Ends it; what it said, and where it has written.
-    fn stop(self) -> (Story, TempDir) {
-        (self.tracer.stop(), self.directory)
-    }
-}
-
-/// Something that looks like a tracer until the configuration is written.
-fn echo() -> Command {
-    let mut echo = Command::new("echo");
-    echo.arg("{\"kind\":\"start\"}");
-    echo
-}
-
-/// Some connections on `port`, closed in different ways.
-fn connections(count: usize, port: u16) {
-    let listener = Kind::V4.listen(port);
-    for at in 0..count {
-        let client = Kind::V4.connect(port).expect("connect");
-        let (server, _) = listener.accept().expect("accept");
-        if at % 2 == 0 { drop((client, server)) } else { drop((server, client)) }
-    }
-}
-
 /// Waits until the file holds a record of the listener's end, and returns the lines that `wanted` makes something of.
 fn records<T>(path: &Path, port: u16, wanted: impl Fn(&str) -> Option<T>) -> Vec<T> {
-    let end = format!("\"from\":\"LISTEN\",\"to\":\"CLOSE\"");
+    let end = "\"from\":\"LISTEN\",\"to\":\"CLOSE\"";
     let port = format!("\"port\":{port}");
     let text = || fs::read_to_string(path).unwrap_or_default();
     wait_until(&format!("{} has everything", path.display()), || {
-        text().lines().any(|line| line.contains(&end) && line.contains(&port))
+        text().lines().any(|line| line.contains(end) && line.contains(&port))
     });
     text().lines().filter_map(wanted).collect()
 }
@@ -292,7 +238,7 @@ fn journal() {
         );
         connections(50, port);
         let (story, _directory) = daemon.stop();
-        let said: Vec<Value> = story.records.iter().cloned().collect();
+        let said: Vec<Value> = story.records.to_vec();
         let text = |it: &Value, key: &str| it[key].as_str().map(str::to_owned);
         let is_stop = |it: &Value| it["SOCKSTATE_KIND"] == "stop";
         wait_until("the journal has everything", || journal.entries().iter().any(is_stop));

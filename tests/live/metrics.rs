@@ -4,13 +4,14 @@ use std::{
     collections::BTreeMap,
     io::{Read, Write},
     net::{Shutdown, TcpStream},
-    process::Stdio,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use crate::{
     Test,
-    lab::{Tracer, in_lab, sockstate},
+    daemon::Daemon,
+    lab::{Tracer, in_lab, sockstate, wait_until},
     observer::wait_for_states,
     sockets::{Kind, fresh_port},
     test, tools,
@@ -20,6 +21,7 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("metrics: what the records say, and the kernel's tables", counts),
         test("metrics: promtool takes them", promtool),
+        test("metrics: sinks, the ring, the programs and who leaks", daemon),
         test("metrics: the alerts fire when they should", alerts),
         test("metrics: clients that say nothing hold up nobody", silent),
         test("metrics: an address that is taken is said to be", taken),
@@ -125,18 +127,79 @@ fn promtool() {
         drop(Kind::V6.pair(fresh_port()));
         tracer.wait_for(|it| it["to"] == "CLOSE");
         let (_, text) = get(metrics, "GET /metrics");
-        let mut promtool = promtool
-            .args(["check", "metrics"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("promtool");
-        promtool.stdin.take().expect("stdin").write_all(older(&text).as_bytes()).expect("write");
-        let output = promtool.wait_with_output().expect("promtool");
-        let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success() && complaints.is_empty(), "{complaints}\n{text}");
+        promtool_takes(&mut promtool, &text);
         tracer.stop();
+    });
+}
+
+fn promtool_takes(promtool: &mut Command, text: &str) {
+    let mut promtool = promtool
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool");
+    promtool.stdin.take().expect("stdin").write_all(older(text).as_bytes()).expect("write");
+    let output = promtool.wait_with_output().expect("promtool");
+    let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && complaints.is_empty(), "{complaints}\n{text}");
+}
+
+/// Lets the kernel count what programs do, for a while.
+struct Counting(String);
+
+impl Counting {
+    const SYSCTL: &str = "/proc/sys/kernel/bpf_stats_enabled";
+
+    fn start() -> Self {
+        let before = std::fs::read_to_string(Self::SYSCTL).expect("sysctl");
+        std::fs::write(Self::SYSCTL, "1").expect("sysctl");
+        Self(before)
+    }
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        let _ = std::fs::write(Self::SYSCTL, &self.0);
+    }
+}
+
+fn daemon() {
+    let Some(mut promtool) = tools::find("promtool", "prometheus") else { return };
+    in_lab(|netns| {
+        let _counting = Counting::start();
+        let [metrics, dead, port] = [fresh_port(), fresh_port(), fresh_port()];
+        let top = format!(
+            "metrics = \"127.0.0.1:{metrics}\"\nmetrics-top = 3\n[stuck]\nthreshold = [\"CLOSE_WAIT=50ms\"]\n"
+        );
+        let sinks = format!(
+            "[sinks.dead]\ntype = \"socket\"\naddress = \"tcp://127.0.0.1:{dead}\"\nretry = \"100ms\"\n"
+        );
+        let mut daemon = Daemon::start_with(&top, netns, port, &sinks);
+        let (_listener, client, _server) = Kind::V4.pair(port);
+        drop(client);
+        daemon.tracer.wait_for(|it| it["kind"] == "stuck");
+        let comm = std::fs::read_to_string("/proc/self/comm").expect("comm");
+        let mut last = BTreeMap::new();
+        wait_until("the numbers are there", || {
+            last = scrape(metrics);
+            last["sockstate_sink_failures_total{sink=\"dead\"}"] > 1.0
+        });
+        assert_eq!(last["sockstate_sink_failing{sink=\"dead\"}"], 1.0);
+        assert_eq!(last["sockstate_sink_failing{sink=\"console\"}"], 0.0);
+        assert!(last["sockstate_sink_delivered_total{sink=\"console\"}"] >= 10.0);
+        assert_eq!(last["sockstate_sink_delivered_total{sink=\"dead\"}"], 0.0);
+        assert_eq!(last["sockstate_sink_lost_total{sink=\"dead\"}"], 0.0);
+        assert_eq!(last["sockstate_ring_size_bytes"], f64::from(16 << 20));
+        assert!(last["sockstate_ring_used_bytes"] <= last["sockstate_ring_size_bytes"]);
+        assert_eq!(last[&format!("sockstate_stuck_sockets_top{{comm=\"{}\"}}", comm.trim())], 1.0);
+        let runs = &last["sockstate_program_runs_total{program=\"set_state\"}"];
+        let seconds = &last["sockstate_program_seconds_total{program=\"set_state\"}"];
+        assert!(*runs >= 10.0 && *seconds > 0.0 && seconds / runs < 1e-3, "{runs} {seconds}");
+        let (_, text) = get(metrics, "GET /metrics");
+        promtool_takes(&mut promtool, &text);
+        daemon.stop();
     });
 }
 

@@ -236,6 +236,9 @@ pub struct RunArgs {
     /// Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435.
     #[arg(long, value_name = "ADDRESS", help_heading = "Output")]
     pub metrics: Option<std::net::SocketAddr>,
+    /// Name the N processes with the most stuck sockets in the metrics: as many series more, at most, at a time.
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Output")]
+    pub metrics_top: usize,
     /// End after TIME: 10s, 5m, 1h30m; a plain number means seconds.
     #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "End")]
     pub duration: Option<std::time::Duration>,

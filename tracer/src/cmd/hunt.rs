@@ -35,6 +35,7 @@ pub(super) fn run(args: &HuntArgs) -> Result<ExitCode> {
             limits: Limits { duration: args.duration, count: None },
             hunt: Some(hunt),
             metrics: None,
+            leakers: 0,
             open: session::direct(output, format),
         })
     };

@@ -46,6 +46,7 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
             limits: Limits { duration: run.duration, count: run.count },
             hunt: None,
             metrics: run.metrics.map(Server::start).transpose()?,
+            leakers: run.metrics_top,
             open: Box::new(move |start: &Start| {
                 let streams = sinks::streams(&settings, start)?;
                 let mut running = Running { settings, start: start.clone() };

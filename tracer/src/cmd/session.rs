@@ -46,6 +46,8 @@ pub(super) struct Session<'a> {
     pub(super) hunt: Option<Hunt>,
     /// Where metrics are served.
     pub(super) metrics: Option<Server>,
+    /// How many processes they name.
+    pub(super) leakers: usize,
     /// Opens the ways out, while all privileges are there.
     pub(super) open: Open<'a>,
 }
@@ -83,7 +85,7 @@ pub(super) fn run<'a>(open: impl FnOnce() -> Result<Session<'a>>, alongside: boo
 }
 
 async fn trace(session: Session<'_>) -> Result<Summary> {
-    let Session { filter, kernel: args, cmdline, snapshot, thresholds, limits, hunt, metrics, open } =
+    let Session { filter, kernel: args, cmdline, snapshot, thresholds, limits, hunt, metrics, leakers, open } =
         session;
     let request = Request {
         hook: match args.hook {
@@ -144,8 +146,19 @@ async fn trace(session: Session<'_>) -> Result<Summary> {
 
     let router = Router::new(filter);
     let streams = Streams::new(list, limits.count);
-    let mut pipeline =
-        Pipeline { source, table, enricher, router, streams, limits, resync, examiner, hunter, metrics };
+    let mut pipeline = Pipeline {
+        source,
+        table,
+        enricher,
+        router,
+        streams,
+        limits,
+        resync,
+        examiner,
+        hunter,
+        metrics,
+        leakers,
+    };
     pipeline.start(start);
     if snapshot {
         pipeline.snapshot();

@@ -31,6 +31,7 @@ pub(super) fn run(args: &TraceArgs) -> Result<ExitCode> {
             limits: Limits { duration: args.run.duration, count: args.run.count },
             hunt: None,
             metrics: args.run.metrics.map(Server::start).transpose()?,
+            leakers: args.run.metrics_top,
             open: session::direct(output, format),
         })
     };

@@ -68,10 +68,39 @@ pub struct Numbers {
     pub illegal: u64,
     /// Bytes that wait for the output.
     pub waiting_bytes: usize,
+    /// Bytes in the ring, and how many it holds.
+    pub ring: Option<(u64, u64)>,
+    /// The kernel programs, while the kernel counts what they do: name, nanoseconds, runs.
+    pub programs: Vec<(String, u64, u64)>,
+    /// The sinks.
+    pub sinks: Vec<SinkNumbers>,
+    /// Processes with the most stuck sockets, where that is wanted.
+    pub leakers: Vec<(String, i64)>,
     /// Which hook sees the transitions.
     pub hook: &'static str,
     /// Which hooks see the mini-sockets.
     pub tier: &'static str,
+}
+
+/// One sink.
+#[derive(Clone, Debug, Default)]
+pub struct SinkNumbers {
+    /// Its name.
+    pub name: String,
+    /// Records that its collector has.
+    pub delivered: u64,
+    /// Their bytes.
+    pub delivered_bytes: u64,
+    /// Records that it will never get.
+    pub lost: u64,
+    /// Attempts that failed.
+    pub failures: u64,
+    /// Whether the last one did.
+    pub failing: bool,
+    /// Bytes that wait in memory.
+    pub queued_bytes: u64,
+    /// Bytes that wait on disk.
+    pub spooled_bytes: u64,
 }
 
 impl Numbers {
@@ -94,7 +123,7 @@ impl Numbers {
 }
 
 /// A state or two, or a place.
-type Labels<'a> = &'a [(&'static str, &'static str)];
+type Labels<'a> = &'a [(&'static str, &'a str)];
 
 #[derive(Debug)]
 struct LabelSet<'a>(Labels<'a>);
@@ -166,8 +195,92 @@ impl Collector for Numbers {
             Some(&Unit::Bytes),
             MetricType::Gauge,
         )?;
-        ConstGauge::new(i64::try_from(self.waiting_bytes).unwrap_or(i64::MAX)).encode(waiting)
+        gauge(self.waiting_bytes as u64).encode(waiting)?;
+        self.ring(&mut encoder)?;
+        self.programs(&mut encoder)?;
+        self.sinks(&mut encoder)?;
+        self.leakers(&mut encoder)
     }
+}
+
+impl Numbers {
+    fn ring(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let Some((used, size)) = self.ring else { return Ok(()) };
+        for (name, help, value) in [
+            ("ring_used", "Bytes in the ring that wait to be read", used),
+            ("ring_size", "Bytes that the ring holds", size),
+        ] {
+            let bytes = Some(&Unit::Bytes);
+            let family = encoder.encode_descriptor(name, help, bytes, MetricType::Gauge)?;
+            gauge(value).encode(family)?;
+        }
+        Ok(())
+    }
+
+    fn programs(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        if self.programs.is_empty() {
+            return Ok(());
+        }
+        let help = "Time that the kernel programs have run for, on all CPUs";
+        let mut family =
+            encoder.encode_descriptor("program", help, Some(&Unit::Seconds), MetricType::Counter)?;
+        for (name, ns, _) in &self.programs {
+            one(&mut family, &[("program", name)], &ConstCounter::new(*ns as f64 / 1e9))?;
+        }
+        let help = "How often they were run";
+        let mut family = encoder.encode_descriptor("program_runs", help, None, MetricType::Counter)?;
+        for (name, _, count) in &self.programs {
+            one(&mut family, &[("program", name)], &ConstCounter::new(*count))?;
+        }
+        Ok(())
+    }
+
+    fn sinks(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        type Column = (&'static str, &'static str, fn(&SinkNumbers) -> u64);
+        const COUNTERS: [Column; 4] = [
+            ("sink_delivered", "Records that a sink's collector has", |it| it.delivered),
+            ("sink_delivered_bytes", "Their bytes", |it| it.delivered_bytes),
+            ("sink_lost", "Records that a sink's collector will never get", |it| it.lost),
+            ("sink_failures", "Attempts to deliver that failed", |it| it.failures),
+        ];
+        const GAUGES: [Column; 3] = [
+            ("sink_failing", "Whether the last attempt failed", |it| u64::from(it.failing)),
+            ("sink_queued_bytes", "Bytes of records that wait in memory", |it| it.queued_bytes),
+            ("sink_spooled_bytes", "Bytes of records that wait on disk", |it| it.spooled_bytes),
+        ];
+        if self.sinks.is_empty() {
+            return Ok(());
+        }
+        for (name, help, value) in COUNTERS {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for sink in &self.sinks {
+                one(&mut family, &[("sink", &sink.name)], &ConstCounter::new(value(sink)))?;
+            }
+        }
+        for (name, help, value) in GAUGES {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for sink in &self.sinks {
+                one(&mut family, &[("sink", &sink.name)], &gauge(value(sink)))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn leakers(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        if self.leakers.is_empty() {
+            return Ok(());
+        }
+        let help = "Stuck sockets of the processes that have the most of them, by the processes' names";
+        let mut family = encoder.encode_descriptor("stuck_sockets_top", help, None, MetricType::Gauge)?;
+        for (comm, count) in &self.leakers {
+            one(&mut family, &[("comm", comm)], &ConstGauge::new(*count))?;
+        }
+        Ok(())
+    }
+}
+
+fn gauge(value: u64) -> ConstGauge<i64> {
+    ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

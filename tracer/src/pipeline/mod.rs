@@ -25,7 +25,7 @@ use crate::{
     examiner::Examiner,
     hunter::Hunter,
     metrics::{Counts, Numbers, Question, Server},
-    model::{Event, EventKind, LostPlace, Notice, Start, State, Stop, Stuck},
+    model::{Event, EventKind, LostPlace, Notice, Snapshot, Start, State, Stop, Stuck},
     route::Router,
     sinks::OutputError,
     source::{KernelSource, SourceError, Walker},
@@ -105,6 +105,8 @@ pub struct Pipeline {
     pub hunter: Option<Hunter>,
     /// Asks for numbers.
     pub metrics: Option<Server>,
+    /// How many processes the numbers name.
+    pub leakers: usize,
 }
 
 /// When and how the table is corrected.
@@ -312,9 +314,15 @@ impl Pipeline {
 
     /// Tells whoever asks for numbers.
     fn answer(&mut self, question: Question) {
+        let wanted = |snapshot: &Snapshot| self.router.wants_snapshot(snapshot);
+        let runs = self.source.runs().into_iter();
         let numbers = Numbers {
+            ring: self.source.ring_fill(),
+            programs: runs.map(|it| (it.name, it.ns, it.count)).collect(),
+            sinks: self.streams.numbers(),
+            leakers: self.table.leakers(self.leakers, wanted),
             counts: self.streams.counts.clone().unwrap_or_default(),
-            tally: self.table.tally(|snapshot| self.router.wants_snapshot(snapshot)),
+            tally: self.table.tally(wanted),
             lost: self.streams.summary.lost.clone(),
             illegal: self.table.illegal(),
             waiting_bytes: self.streams.buffered(),

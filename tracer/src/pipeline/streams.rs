@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     format::Format,
-    metrics::Counts,
+    metrics::{Counts, SinkNumbers},
     model::{ConnId, Lost, LostPlace, Notice, Transition, Tuple},
     route::Router,
     sinks::{Batch, Frame, Queue},
@@ -222,6 +222,24 @@ impl Streams {
         if total > before {
             self.notice(&Notice::Lost(Lost { time_ns, count: total - before, place }));
         }
+    }
+
+    /// What the sinks have done.
+    pub(super) fn numbers(&self) -> Vec<SinkNumbers> {
+        let numbers = |queue: &Queue| {
+            let status = queue.status();
+            SinkNumbers {
+                name: queue.name().to_owned(),
+                delivered: status.delivered(),
+                delivered_bytes: status.delivered_bytes(),
+                lost: status.lost(),
+                failures: status.failures(),
+                failing: status.is_failing(),
+                queued_bytes: status.queued_bytes(),
+                spooled_bytes: status.spooled_bytes(),
+            }
+        };
+        self.list.iter().filter_map(Stream::queue).map(numbers).collect()
     }
 
     /// Notes what its sinks have lost altogether; a sink that hangs has what it holds.

@@ -95,6 +95,7 @@ struct State {
 }
 
 struct Shared {
+    name: String,
     state: Mutex<State>,
     limit: usize,
     status: Status,
@@ -108,11 +109,18 @@ struct Shared {
 pub struct Queue(Arc<Shared>);
 
 impl Queue {
-    /// Takes up to `limit` bytes.
+    /// For the sink called `name`; takes up to `limit` bytes.
     #[must_use]
-    pub fn new(limit: usize) -> Self {
+    pub fn new(name: &str, limit: usize) -> Self {
+        let name = name.to_owned();
         let (state, status) = (Mutex::default(), Status::default());
-        Self(Arc::new(Shared { state, limit, status, changed: Notify::new(), finished: Notify::new() }))
+        Self(Arc::new(Shared { name, state, limit, status, changed: Notify::new(), finished: Notify::new() }))
+    }
+
+    /// The sink's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
     }
 
     /// What the sink has done.

@@ -100,7 +100,7 @@ pub fn start(
         .spool
         .clone()
         .map(|it| -> OpenSpool { Box::new(move || Spool::open(&it.path, it.max_bytes, it.sync)) });
-    let queue = Queue::new(settings.queue_bytes);
+    let queue = Queue::new(&settings.name, settings.queue_bytes);
     let (name, pace, spool) = (settings.name.clone(), settings.pace, None);
     let mut worker = Worker { name, target, convert, queue: queue.clone(), spool, pace };
     match after {

@@ -5,12 +5,15 @@ use std::{
     os::fd::{AsFd, AsRawFd, RawFd},
 };
 
-use aya::maps::{MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{Map, MapData, MapError, PerCpuArray, RingBuf};
 use sockstate_abi::abi::PerCpu;
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
 
-use super::walker::{Look, Walker};
+use super::{
+    fill::Fill,
+    walker::{Look, Walker},
+};
 use crate::kernel::{Hook, Links, Loaded};
 
 /// Why the ring cannot be read.
@@ -46,9 +49,21 @@ pub struct Losses {
     pub stacks: u64,
 }
 
+/// What the kernel has counted of one program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgramRuns {
+    /// Its name.
+    pub name: String,
+    /// Nanoseconds, of all CPUs.
+    pub ns: u64,
+    /// How often it was run.
+    pub count: u64,
+}
+
 /// Programs that run, and their ring.
 pub struct KernelSource {
     ring: AsyncFd<RingBuf<MapData>>,
+    fill: Option<(Fill, u64)>,
     counters: PerCpuArray<MapData, PodPerCpu>,
     /// Descriptors of the programs whose recursion misses count.
     programs: Vec<RawFd>,
@@ -63,7 +78,16 @@ impl KernelSource {
     /// The ring cannot be opened.
     pub fn new(mut loaded: Loaded) -> Result<Self, SourceError> {
         let mut take = |name| loaded.ebpf.take_map(name).ok_or(SourceError::NoMap(name));
-        let ring = RingBuf::try_from(take("EVENTS")?)?;
+        let events = take("EVENTS")?;
+        // Without it only a metric is missing.
+        let fill = match &events {
+            Map::RingBuf(map) => {
+                let size = map.info().map(|info| info.max_entries().into());
+                Fill::of(map.fd()).ok().zip(size.ok())
+            }
+            _ => None,
+        };
+        let ring = RingBuf::try_from(events)?;
         // SAFETY: the ring owns its map's descriptor and keeps it open as long as it lives.
         let ring = unsafe { AsyncFd::register(ring) }.map_err(io::Error::from)?;
         let counters = PerCpuArray::try_from(take("PER_CPU")?)?;
@@ -77,7 +101,7 @@ impl KernelSource {
             Hook::Tracepoint => &["set_state_classic"],
         };
         let programs = names.iter().filter_map(|name| fd_of(name)).collect();
-        Ok(Self { ring, counters, programs, hook: loaded.hook, loaded })
+        Ok(Self { ring, fill, counters, programs, hook: loaded.hook, loaded })
     }
 
     /// Name of the hook that sees transitions.
@@ -90,6 +114,27 @@ impl KernelSource {
     #[must_use]
     pub fn tier(&self) -> &'static str {
         self.loaded.tier.name()
+    }
+
+    /// Bytes in the ring that wait for us, and how many it holds.
+    #[must_use]
+    pub fn ring_fill(&self) -> Option<(u64, u64)> {
+        self.fill.as_ref().map(|(fill, size)| (fill.bytes(), *size))
+    }
+
+    /// Time that each program has run for and how often, while the kernel counts that (`kernel.bpf_stats_enabled`).
+    #[must_use]
+    pub fn runs(&self) -> Vec<ProgramRuns> {
+        let counts =
+            fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled").is_ok_and(|it| it.trim() == "1");
+        let programs = self.loaded.ebpf.programs().filter(|_| counts);
+        programs
+            .filter_map(|(name, program)| {
+                let text = fdinfo(program.fd().ok()?.as_fd().as_raw_fd());
+                let (ns, count) = (number(&text, "run_time_ns:")?, number(&text, "run_cnt:")?);
+                (count > 0).then(|| ProgramRuns { name: name.to_owned(), ns, count })
+            })
+            .collect()
     }
 
     /// Looks at the kernel's tables of every namespace, or of `only`; `began_ns` is the time.
@@ -146,11 +191,13 @@ impl KernelSource {
 
 /// How often the kernel skipped the program because it was running on that CPU already (5.12, commit 9ed9e9ba2337).
 fn recursion_misses(program: RawFd) -> u64 {
-    fs::read_to_string(format!("/proc/self/fdinfo/{program}"))
-        .ok()
-        .and_then(|text| {
-            let line = text.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?;
-            line.trim().parse().ok()
-        })
-        .unwrap_or(0)
+    number(&fdinfo(program), "recursion_misses:").unwrap_or(0)
+}
+
+fn fdinfo(program: RawFd) -> String {
+    fs::read_to_string(format!("/proc/self/fdinfo/{program}")).unwrap_or_default()
+}
+
+fn number(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(key))?.trim().parse().ok()
 }

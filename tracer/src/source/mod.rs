@@ -1,6 +1,7 @@
 //! Where records come from: the ring of the running programs, and the walk over what exists.
 
 mod diag;
+mod fill;
 mod kernel;
 mod recording;
 mod snapshot;

@@ -1,7 +1,10 @@
 //! Events -> transitions. A connection is one from its first SYN to the end of its TIME_WAIT, whatever the kernel
 //! keeps it in: a request, its child, the full socket, a mini-socket in that one's place.
 
-use std::{collections::VecDeque, rc::Rc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    rc::Rc,
+};
 
 use super::{
     cause::cause,
@@ -125,6 +128,25 @@ impl Table {
             }
         }
         tally
+    }
+
+    /// The `most` names of processes with the most stuck sockets that are `wanted`, and how many those are.
+    #[must_use]
+    pub fn leakers(&self, most: usize, wanted: impl Fn(&Snapshot) -> bool) -> Vec<(String, i64)> {
+        if most == 0 {
+            return Vec::new();
+        }
+        let mut counts: BTreeMap<&str, i64> = BTreeMap::new();
+        for conn in self.conns.iter().filter(|conn| conn.stuck > 0 && wanted(&self.shown(conn))) {
+            if let Some(owner) = &conn.subject.owner {
+                *counts.entry(&owner.comm).or_default() += 1;
+            }
+        }
+        let mut counts: Vec<(String, i64)> =
+            counts.into_iter().map(|(comm, count)| (comm.to_owned(), count)).collect();
+        counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        counts.truncate(most);
+        counts
     }
 
     /// How many transitions were seen that TCP does not make.

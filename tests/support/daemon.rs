@@ -1,0 +1,72 @@
+//! `sockstate run` with a configuration of the test's, and some connections for it.
+
+use std::{fs, path::PathBuf, process::Command};
+
+use tempfile::TempDir;
+
+use crate::{
+    lab::{Story, Tracer, sockstate},
+    sockets::Kind,
+};
+
+/// A daemon for one namespace and one port, whose records come to us, too.
+pub(crate) struct Daemon {
+    pub(crate) tracer: Tracer,
+    config: PathBuf,
+    head: String,
+    directory: TempDir,
+}
+
+impl Daemon {
+    /// `sinks` says where else they go; DIR in it is a directory.
+    pub(crate) fn start(netns: u64, port: u16, sinks: &str) -> Self {
+        Self::start_with("", netns, port, sinks)
+    }
+
+    /// The same with keys before the first table.
+    pub(crate) fn start_with(top: &str, netns: u64, port: u16, sinks: &str) -> Self {
+        let directory = tempfile::tempdir().expect("directory");
+        let config = directory.path().join("config.toml");
+        let head = format!(
+            "{top}\n[filter]\nport = {port}\nnetns = {netns}\n[kernel]\nalongside = true\n[labels]\nenv = \"test\"\n\
+             [sinks.console]\ntype = \"stdout\"\nbatch-time = \"1ms\"\n"
+        );
+        let mut daemon = Self { tracer: Tracer::spawn(&mut echo()), config, head, directory };
+        daemon.configure(sinks);
+        daemon.tracer = Tracer::spawn(sockstate().args(["run", "--config"]).arg(&daemon.config));
+        daemon
+    }
+
+    /// Writes other sinks into the configuration.
+    pub(crate) fn configure(&self, sinks: &str) {
+        let sinks = sinks.replace("DIR", &self.directory.path().display().to_string());
+        fs::write(&self.config, format!("{}{sinks}", self.head)).expect("config");
+    }
+
+    /// A file of it.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Ends it; what it said, and where it has written.
+    pub(crate) fn stop(self) -> (Story, TempDir) {
+        (self.tracer.stop(), self.directory)
+    }
+}
+
+/// Something that looks like a tracer until the configuration is written.
+fn echo() -> Command {
+    let mut echo = Command::new("echo");
+    echo.arg("{\"kind\":\"start\"}");
+    echo
+}
+
+/// Some connections on `port`, closed in different ways.
+pub(crate) fn connections(count: usize, port: u16) {
+    let listener = Kind::V4.listen(port);
+    for at in 0..count {
+        let client = Kind::V4.connect(port).expect("connect");
+        let (server, _) = listener.accept().expect("accept");
+        if at % 2 == 0 { drop((client, server)) } else { drop((server, client)) }
+    }
+}
