@@ -35,6 +35,8 @@ mod existing;
 mod fallback;
 #[path = "live/filters.rs"]
 mod filters;
+#[path = "live/fleet.rs"]
+mod fleet;
 #[path = "live/hunt.rs"]
 mod hunt;
 #[path = "live/lifecycle/mod.rs"]
@@ -79,6 +81,7 @@ fn main() -> ExitCode {
         hunt::tests(),
         metrics::tests(),
         collectors::tests(),
+        fleet::tests(),
         protocols::tests(),
         fallback::tests(),
     ]

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{BufRead, BufReader, Seek},
+    io::{BufRead, BufReader, Read, Seek, Write},
     net::TcpStream,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -28,6 +28,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("collectors: syslog-ng over TCP, NDJSON and syslog", syslog_ng),
         test("collectors: the journal", journal),
         test("collectors: OpenTelemetry, protobuf and JSON", otlp),
+        test("collectors: ClickHouse over HTTP", clickhouse),
         test("collectors: a stopped, a paused and a dead one delay nobody", faults),
         test("collectors: a full disk costs what is counted", full_disk),
         test("collectors: SIGHUP reads the configuration again, without a gap", reload),
@@ -319,6 +320,69 @@ fn otlp() {
                 }
             }
         }
+    });
+}
+
+/// One request to ClickHouse; its answer.
+fn ask(port: u16, query: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    let length = query.len();
+    write!(stream, "POST / HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{query}").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    answer.contains(" 200 OK\r\n").then_some(answer)
+}
+
+fn clickhouse() {
+    let Some(mut server) = tools::find("clickhouse-server", "clickhouse-server") else { return };
+    in_lab(|netns| {
+        let directory = tempfile::tempdir().expect("directory");
+        let dir = directory.path().display();
+        let [http, native, port] = [fresh_port(), fresh_port(), fresh_port()];
+        let users = "<yandex><profiles><default/></profiles><quotas><default/></quotas><users><default><password></password>\
+                     <networks><ip>::/0</ip></networks><profile>default</profile><quota>default</quota></default></users></yandex>";
+        let config = format!(
+            "<yandex><logger><level>error</level><console>1</console></logger><http_port>{http}</http_port><tcp_port>{native}</tcp_port>\
+             <listen_host>127.0.0.1</listen_host><path>{dir}/data/</path><tmp_path>{dir}/tmp/</tmp_path><users_config>users.xml</users_config>\
+             <mark_cache_size>1000000</mark_cache_size><default_profile>default</default_profile><default_database>default</default_database></yandex>"
+        );
+        let file = directory.path().join("config.xml");
+        fs::write(&file, config).expect("config");
+        fs::write(directory.path().join("users.xml"), users).expect("users");
+        let _server = Running::start(
+            server
+                .arg(format!("--config-file={}", file.display()))
+                .stdout(Stdio::null())
+                .stderr(Stdio::null()),
+        );
+        wait_until("ClickHouse answers", || ask(http, "SELECT 1").is_some());
+        let table = "CREATE TABLE events (seq UInt64, kind String, time String, conn String, from String, to String) ENGINE = Memory";
+        ask(http, table).expect("a table");
+        let sink = |name: &str, more: &str| {
+            format!(
+                "[sinks.{name}]\ntype = \"http\"\nbatch-time = \"50ms\"\n{more}\
+                 url = \"http://127.0.0.1:{http}/?query=INSERT%20INTO%20events%20FORMAT%20JSONEachRow&input_format_skip_unknown_fields=1\"\n"
+            )
+        };
+        let daemon = Daemon::start(netns, port, &sink("clickhouse", ""));
+        connections(50, port);
+        let (story, _directory) = daemon.stop();
+        let answer =
+            ask(http, "SELECT seq, kind, time, conn, from, to FROM events ORDER BY seq FORMAT JSONEachRow")
+                .expect("rows");
+        let rows: Vec<Value> = answer
+            .lines()
+            .filter(|line| line.contains("\"seq\""))
+            .map(|line| json(line.trim()).expect("JSON"))
+            .collect();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let of = |it: &Value| {
+            let seq = it["seq"].as_u64().map_or_else(|| text(&it["seq"]), |seq| seq.to_string());
+            [seq, text(&it["kind"]), text(&it["time"]), text(&it["conn"]), text(&it["from"]), text(&it["to"])]
+        };
+        let found: Vec<_> = rows.iter().map(of).collect();
+        let said: Vec<_> = story.records.iter().map(of).collect();
+        assert_same(&found, &said, "rows");
     });
 }
 

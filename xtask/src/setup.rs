@@ -16,18 +16,20 @@ const TOOLS: [(&str, &str); 4] =
 /// What some tests use, and are skipped without.
 const MORE: [(&str, &str); 1] = [("go", "golang-go")];
 
-/// What some tests run from below target/tools, and are skipped without; and the packages that it takes.
-const UNPACKED: [(&str, &[&str]); 3] = [
-    ("usr/bin/promtool", &["prometheus"]),
-    ("usr/sbin/rsyslogd", &["rsyslog", "libestr0", "libfastjson4", "liblognorm5"]),
-    (
-        "usr/sbin/syslog-ng",
-        &["syslog-ng-core", "libivykis0", "libnet1", "libwrap0", "libjson-c5", "libpcre3"],
-    ),
+/// What some tests run, and are skipped without; and its package. Installed it would start a server, or throw another out: it is
+/// unpacked only, below target/tools, with what it needs.
+const UNPACKED: [(&str, &str); 4] = [
+    ("promtool", "prometheus"),
+    ("rsyslogd", "rsyslog"),
+    ("syslog-ng", "syslog-ng-core"),
+    ("clickhouse-server", "clickhouse-server"),
 ];
 
-/// The same from PyPI: OpenTelemetry's own messages, and an engine for queries.
-const PYTHON: [&str; 2] = ["opentelemetry-proto", "duckdb"];
+/// The same from PyPI: OpenTelemetry's own messages, and two engines for queries.
+const PYTHON: [&str; 3] = ["opentelemetry-proto", "duckdb", "chdb"];
+
+/// Changes with [`PYTHON`].
+const READY: &str = "ready-2";
 
 /// What virtual machines take.
 const MACHINES: [(&str, &str); 4] = [
@@ -60,27 +62,38 @@ pub(crate) fn all() -> Result<()> {
     Ok(())
 }
 
-/// Programs and what they need, for tests. Their packages would start servers, or throw each other out: they are unpacked only.
+/// Fetches packages with what they need and the machine has not, and unpacks them.
 fn unpacked() -> Result<()> {
     let tools = root().join("target/tools");
-    let missing: Vec<&str> =
-        UNPACKED.iter().filter(|(tool, _)| !tools.join(tool).exists()).flat_map(|it| it.1).copied().collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    fs::create_dir_all(&tools)?;
-    let apt = || {
-        let mut apt = Command::new("apt-get");
-        // The directory may be closed to apt's own user.
-        apt.args(["-q", "-o", "APT::Sandbox::User=root"]).current_dir(&tools);
-        apt
+    let is_there = |tool: &str| {
+        let below = ["usr/bin", "usr/sbin"].map(|place| tools.join(place).join(tool));
+        below.iter().any(|path| path.exists()) || find(tool).is_some()
     };
-    command(apt().arg("update"))?;
-    command(apt().arg("download").args(missing))?;
-    for package in fs::read_dir(&tools)?.flatten().filter(|it| it.path().extension() == Some("deb".as_ref()))
-    {
-        command(Command::new("dpkg-deb").arg("-x").arg(package.path()).arg(&tools))?;
-        fs::remove_file(package.path())?;
+    for (_, package) in UNPACKED.iter().filter(|(tool, _)| !is_there(tool)) {
+        let archives = tools.join("archives");
+        fs::create_dir_all(archives.join("partial"))?;
+        let apt = || {
+            let mut apt = Command::new("apt-get");
+            // The directory may be closed to apt's own user.
+            apt.args(["-q", "-y", "-o", "APT::Sandbox::User=root"]);
+            apt
+        };
+        command(apt().arg("update"))?;
+        let cache = format!("Dir::Cache::archives={}", archives.display());
+        command(apt().args([
+            "-o",
+            &cache,
+            "--download-only",
+            "--no-install-recommends",
+            "install",
+            package,
+        ]))?;
+        for file in fs::read_dir(&archives)?.flatten().filter(|it| it.path().is_file()) {
+            if file.path().extension() == Some("deb".as_ref()) {
+                command(Command::new("dpkg-deb").arg("-x").arg(file.path()).arg(&tools))?;
+            }
+        }
+        fs::remove_dir_all(&archives)?;
     }
     Ok(())
 }
@@ -88,13 +101,13 @@ fn unpacked() -> Result<()> {
 /// What others have written in Python, in an environment of its own. Without it some tests are skipped.
 fn python() {
     let environment = root().join("target/tools/python");
-    if environment.join("ready").exists() || find("python3").is_none() {
+    if environment.join(READY).exists() || find("python3").is_none() {
         return;
     }
     let pip = environment.join("bin/pip");
     let made = command(Command::new("python3").args(["-m", "venv"]).arg(&environment))
         .and_then(|()| command(Command::new(pip).args(["install", "--quiet"]).args(PYTHON)))
-        .and_then(|()| Ok(fs::write(environment.join("ready"), "")?));
+        .and_then(|()| Ok(fs::write(environment.join(READY), "")?));
     if let Err(error) = made {
         println!("no Python packages for tests: {error:#}");
     }

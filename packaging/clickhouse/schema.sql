@@ -1,0 +1,125 @@
+-- A fleet's records in ClickHouse (docs/fleet.md). Hosts POST their lines to `ingest`, which keeps nothing; views make rows of them.
+CREATE DATABASE IF NOT EXISTS sockstate;
+
+CREATE TABLE IF NOT EXISTS sockstate.ingest (record String) ENGINE = Null;
+
+-- One row a record. Delivery is at least once: what comes twice has the same key, and is one row in the end.
+CREATE TABLE IF NOT EXISTS sockstate.events
+(
+    time DateTime64(9, 'UTC') CODEC(Delta, ZSTD),
+    host LowCardinality(String),
+    instance LowCardinality(String),
+    seq UInt64 CODEC(Delta, ZSTD),
+    kind LowCardinality(String),
+    conn String,
+    community_id String,
+    role LowCardinality(String),
+    from_state LowCardinality(String),
+    to_state LowCardinality(String),
+    in_state_ns Nullable(UInt64),
+    at_least Bool,
+    age_ns Nullable(UInt64),
+    local_address String,
+    local_port UInt16,
+    remote_address String,
+    remote_port UInt16,
+    pid UInt32,
+    comm LowCardinality(String),
+    unit LowCardinality(String),
+    container_id String,
+    pod_uid String,
+    cause LowCardinality(String),
+    errno LowCardinality(String),
+    place LowCardinality(String),
+    count UInt64,
+    INDEX by_community_id community_id TYPE bloom_filter GRANULARITY 4
+)
+ENGINE = ReplacingMergeTree
+PARTITION BY toDate(time)
+ORDER BY (host, instance, seq)
+TTL toDateTime(time) + INTERVAL 7 DAY;
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS sockstate.events_of_ingest TO sockstate.events AS
+SELECT
+    parseDateTime64BestEffort(JSONExtractString(record, 'time'), 9, 'UTC') AS time,
+    JSONExtractString(record, 'host', 'name') AS host,
+    JSONExtractString(record, 'instance') AS instance,
+    JSONExtractUInt(record, 'seq') AS seq,
+    JSONExtractString(record, 'kind') AS kind,
+    JSONExtractString(record, 'conn') AS conn,
+    JSONExtractString(record, 'network', 'community_id') AS community_id,
+    JSONExtractString(record, 'role') AS role,
+    JSONExtractString(record, 'from') AS from_state,
+    -- What a connection is in after the record.
+    if(JSONHas(record, 'to'), JSONExtractString(record, 'to'), JSONExtractString(record, 'state')) AS to_state,
+    JSONExtract(record, 'in_state_ns', 'Nullable(UInt64)') AS in_state_ns,
+    JSONExtractBool(record, 'in_state_at_least') AS at_least,
+    JSONExtract(record, 'age_ns', 'Nullable(UInt64)') AS age_ns,
+    JSONExtractString(record, 'local', 'address') AS local_address,
+    JSONExtractUInt(record, 'local', 'port') AS local_port,
+    JSONExtractString(record, 'remote', 'address') AS remote_address,
+    JSONExtractUInt(record, 'remote', 'port') AS remote_port,
+    JSONExtractUInt(record, 'owner', 'pid') AS pid,
+    JSONExtractString(record, 'owner', 'comm') AS comm,
+    JSONExtractString(record, 'unit') AS unit,
+    JSONExtractString(record, 'container', 'id') AS container_id,
+    JSONExtractString(record, 'pod', 'uid') AS pod_uid,
+    JSONExtractString(record, 'cause') AS cause,
+    JSONExtractString(record, 'errno') AS errno,
+    JSONExtractString(record, 'place') AS place,
+    JSONExtractUInt(record, 'count') AS count
+FROM sockstate.ingest;
+
+-- The last state of each end, for the question which of them holds a connection; kept for as long as it may be asked.
+CREATE TABLE IF NOT EXISTS sockstate.ends
+(
+    community_id String,
+    host LowCardinality(String),
+    conn String,
+    state AggregateFunction(argMax, String, DateTime64(9, 'UTC')),
+    comm AggregateFunction(argMax, String, DateTime64(9, 'UTC')),
+    pid AggregateFunction(argMax, UInt32, DateTime64(9, 'UTC')),
+    since SimpleAggregateFunction(max, DateTime64(9, 'UTC'))
+)
+ENGINE = AggregatingMergeTree
+ORDER BY (community_id, host, conn)
+TTL toDateTime(since) + INTERVAL 30 DAY;
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS sockstate.ends_of_events TO sockstate.ends AS
+SELECT
+    community_id,
+    host,
+    conn,
+    argMaxState(toString(to_state), time) AS state,
+    argMaxState(toString(comm), time) AS comm,
+    argMaxState(pid, time) AS pid,
+    max(time) AS since
+FROM sockstate.events
+WHERE community_id != '' AND kind IN ('transition', 'snapshot', 'resync')
+GROUP BY community_id, host, conn;
+
+-- How long connections stay in each state, an hour and a program a row: small enough to keep for a year.
+CREATE TABLE IF NOT EXISTS sockstate.dwell
+(
+    hour DateTime('UTC'),
+    host LowCardinality(String),
+    comm LowCardinality(String),
+    state LowCardinality(String),
+    times AggregateFunction(quantilesTDigest(0.5, 0.9, 0.99), Float64),
+    connections SimpleAggregateFunction(sum, UInt64)
+)
+ENGINE = AggregatingMergeTree
+ORDER BY (hour, host, comm, state)
+TTL hour + INTERVAL 1 YEAR;
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS sockstate.dwell_of_events TO sockstate.dwell AS
+SELECT
+    toStartOfHour(toDateTime(time, 'UTC')) AS hour,
+    host,
+    comm,
+    from_state AS state,
+    quantilesTDigestState(0.5, 0.9, 0.99)(assumeNotNull(in_state_ns) / 1e9) AS times,
+    count() AS connections
+FROM sockstate.events
+WHERE kind = 'transition' AND in_state_ns IS NOT NULL AND NOT at_least
+GROUP BY hour, host, comm, state;

@@ -1,0 +1,155 @@
+//! Two hosts, one question: which end holds it? The queries of docs/fleet.md, in the engines that people have.
+
+use std::{
+    fs,
+    net::{TcpListener, TcpStream},
+    path::Path,
+    process::Command,
+    sync::mpsc::{Sender, channel},
+    thread,
+};
+
+use serde_json::Value;
+
+use crate::{
+    Test,
+    lab::{Tracer, in_lab, own_netns},
+    netns::in_new_netns,
+    observer, skip, test, tools,
+};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![test("fleet: the queries say which end holds a connection, who leaks, and for how long", queries)]
+}
+
+const ADDRESSES: [&str; 2] = ["10.77.0.1", "10.77.0.2"];
+
+fn ip(arguments: &str) {
+    let status = Command::new("ip").args(arguments.split(' ')).status().expect("ip");
+    assert!(status.success(), "ip {arguments}");
+}
+
+/// A daemon on a host of this name.
+fn host(name: &str, netns: u64, directory: &Path) -> Tracer {
+    let config = directory.join(format!("{name}.toml"));
+    let text = format!(
+        "[filter]\nnetns = {netns}\n[kernel]\nalongside = true\n[sinks.console]\ntype = \"stdout\"\n\
+         [sinks.file]\ntype = \"file\"\npath = \"{}/{name}.json\"\n",
+        directory.display()
+    );
+    fs::write(&config, text).expect("config");
+    let script = format!(
+        "echo {name} > /proc/sys/kernel/hostname && exec {} run --config {}",
+        env!("CARGO_BIN_EXE_sockstate"),
+        config.display()
+    );
+    Tracer::spawn(Command::new("unshare").args(["--uts", "sh", "-c", &script]))
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Runs a job in the other namespace, and waits for it.
+fn there<T: Send + 'static>(jobs: &Sender<Job>, job: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, answer) = channel();
+    let job = move || sender.send(job()).expect("somebody waits");
+    jobs.send(Box::new(job)).expect("the other thread runs");
+    answer.recv().expect("an answer")
+}
+
+fn queries() {
+    if observer::is_in_vm() {
+        return skip("needs ip and Python");
+    }
+    let directory = tempfile::tempdir().expect("directory");
+    in_lab(|netns| {
+        let (jobs, todo) = channel::<Job>();
+        let (sender, other) = channel();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                in_new_netns(|| {
+                    // SAFETY: takes nothing, cannot fail.
+                    let thread = unsafe { libc::gettid() };
+                    sender.send((own_netns(), thread)).expect("somebody waits");
+                    todo.into_iter().for_each(|job| job());
+                })
+                .expect("a network namespace");
+            });
+            let (other, thread) = other.recv().expect("the other thread");
+            ip(&format!("link add here type veth peer name there netns {thread}"));
+            ip(&format!("addr add {}/24 dev here", ADDRESSES[0]));
+            ip("link set here up");
+            there(&jobs, || {
+                ip(&format!("addr add {}/24 dev there", ADDRESSES[1]));
+                ip("link set there up");
+            });
+            let mut web = host("web", netns, directory.path());
+            let path = directory.path().to_owned();
+            let db = there(&jobs, move || host("db", other, &path));
+            // The client closes, the server forgets to: three times; two connections end as they should.
+            let listener = there(&jobs, || TcpListener::bind((ADDRESSES[1], 5432)).expect("listen"));
+            let mut forgotten = Vec::new();
+            for at in 0..5 {
+                let client = TcpStream::connect((ADDRESSES[1], 5432)).expect("connect");
+                let (server, _) = listener.accept().expect("accept");
+                drop(client);
+                if at < 3 {
+                    forgotten.push(server);
+                }
+            }
+            let mut in_fin_wait2 = 0;
+            while in_fin_wait2 < 3 {
+                let record = web.wait_for(|it| it["to"] == "FIN_WAIT2" || it["to"] == "TIME_WAIT");
+                in_fin_wait2 += u32::from(record["to"] == "FIN_WAIT2");
+            }
+            web.stop();
+            db.stop();
+            drop(forgotten);
+            drop(jobs);
+        });
+    });
+    let engines = [("duckdb", "duckdb"), ("clickhouse", "chdb")];
+    for (engine, package) in engines {
+        let Some(mut python) = tools::python(package) else { continue };
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/support/fleet.py");
+        let packaging = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging");
+        let output = python
+            .args([script, engine, packaging])
+            .args(["web.json", "db.json"].map(|name| directory.path().join(name)))
+            .output()
+            .expect("python");
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{engine}: {error}");
+        let rows: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        check(&rows, engine);
+        let lines: usize = ["web.json", "db.json"]
+            .map(|name| fs::read_to_string(directory.path().join(name)).expect("records").lines().count())
+            .iter()
+            .sum();
+        if engine == "clickhouse" {
+            assert_eq!(rows["events"], lines, "what came twice is there once");
+        }
+    }
+}
+
+fn check(rows: &Value, engine: &str) {
+    let own = fs::read_to_string("/proc/self/comm").expect("comm");
+    let held = rows["held"].as_array().expect("rows");
+    assert_eq!(held.len(), 3, "{engine}: {rows:#}");
+    for row in held {
+        assert_eq!((&row["holder"], &row["waits"]), (&"db".into(), &"web".into()), "{engine}");
+        assert_eq!(row["peer_state"], "FIN_WAIT2", "{engine}");
+        assert_eq!(row["comm"], own.trim(), "{engine}");
+        assert_eq!(row["pid"], std::process::id(), "{engine}");
+    }
+    let leakers = rows["leakers"].as_array().expect("rows");
+    assert_eq!(leakers.len(), 1, "{engine}: {rows:#}");
+    assert_eq!(leakers[0]["host"], "db", "{engine}");
+    let count = &leakers[0]["connections"];
+    // ClickHouse writes 64-bit numbers as texts.
+    assert!(*count == 3 || *count == "3", "{engine}: {count}");
+    let dwell = rows["dwell"].as_array().expect("rows");
+    let established = dwell.iter().find(|it| it["host"] == "web" && it["state"] == "ESTABLISHED");
+    let quantiles = established.expect("the clients' time in ESTABLISHED")["quantiles"].clone();
+    let median = quantiles[0].as_f64().expect("seconds");
+    assert!(median > 0.0 && median < 5.0, "{engine}: {quantiles}");
+}
