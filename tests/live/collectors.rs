@@ -1,7 +1,7 @@
 //! `sockstate run` into the collectors that people have: each gets, record by record, what another sink of the same daemon got.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{BufRead, BufReader, Read, Seek, Write},
     net::TcpStream,
@@ -17,6 +17,7 @@ use crate::{
     daemon::{Daemon, connections},
     lab::{in_lab, sockstate, wait_until},
     load::{Load, Mode},
+    schema,
     sockets::fresh_port,
     test,
     tools::{self, Running},
@@ -32,6 +33,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("collectors: a stopped, a paused and a dead one delay nobody", faults),
         test("collectors: a full disk costs what is counted", full_disk),
         test("collectors: SIGHUP reads the configuration again, without a gap", reload),
+        test("collectors: windows and samples add up", windows),
         test("collectors: sinks that cannot be are errors", errors),
     ]
 }
@@ -579,6 +581,69 @@ fn reload() {
         let new = read("new");
         assert_eq!(new[0]["kind"], "start");
         assert!(said.len() - new.len() < said.len() && new.len() > 1);
+    });
+}
+
+fn windows() {
+    in_lab(|netns| {
+        let port = fresh_port();
+        let file = |name: &str, more: &str| {
+            format!("[sinks.{name}]\ntype = \"file\"\npath = \"DIR/{name}\"\n{more}\n")
+        };
+        let mut daemon = Daemon::start(
+            netns,
+            port,
+            &[
+                file("counted", "aggregate = \"200ms\""),
+                file("few", "aggregate = \"1h\"\naggregate-keys = 1"),
+                file("sampled", "sample = 4"),
+            ]
+            .concat(),
+        );
+        connections(100, port);
+        daemon.tracer.wait_for(|it| it["from"] == "LISTEN" && it["to"] == "CLOSE");
+        let text = |name: &str| fs::read_to_string(daemon.path(name)).unwrap_or_default();
+        wait_until("the window ends although nothing happens", || {
+            text("counted").contains("\"from\":\"LISTEN\",\"to\":\"CLOSE\"")
+        });
+        let (story, directory) = daemon.stop();
+        let read = |name: &str| -> Vec<Value> {
+            let text = fs::read_to_string(directory.path().join(name)).expect(name);
+            let records: Vec<Value> = text.lines().map(|line| json(line).expect("JSON")).collect();
+            records.iter().for_each(schema::check);
+            records
+        };
+        let pair = |it: &Value| (it["role"].to_string(), it["from"].to_string(), it["to"].to_string());
+        let mut said: BTreeMap<_, (u64, u64)> = BTreeMap::new();
+        for it in story.transitions() {
+            let (count, sum_ns) = said.entry(pair(it)).or_default();
+            *count += 1;
+            *sum_ns += it["in_state_ns"].as_u64().filter(|_| it["in_state_at_least"].is_null()).unwrap_or(0);
+        }
+        for name in ["counted", "few"] {
+            let mut counted: BTreeMap<_, (u64, u64)> = BTreeMap::new();
+            for it in read(name).iter().filter(|it| it["kind"] == "aggregate") {
+                let (count, sum_ns) = counted.entry(pair(it)).or_default();
+                *count += it["count"].as_u64().expect("count");
+                *sum_ns += it["in_state"]["sum_ns"].as_u64().expect("sum");
+                let is_one = it["peer"]["address"] == "127.0.0.1" && it["port"] == port;
+                let is_rest = it["peer"].is_null() && it["port"].is_null();
+                assert!(is_one || it["role"] == "listener" || (name == "few" && is_rest), "{it}");
+            }
+            assert_eq!(counted, said, "{name}");
+        }
+        let sampled = transitions(read("sampled"));
+        let conns: BTreeSet<String> = sampled.iter().map(|it| it["conn"].to_string()).collect();
+        assert!((20..=90).contains(&conns.len()), "a quarter of 201, more or less: {}", conns.len());
+        let without_seq = |it: &Value| {
+            let mut it = it.clone();
+            it["seq"] = Value::Null;
+            it
+        };
+        let of_sampled = story.transitions().filter(|it| conns.contains(&it["conn"].to_string()));
+        let expected: Vec<Value> = of_sampled.map(without_seq).collect();
+        let found: Vec<Value> = sampled.iter().map(without_seq).collect();
+        assert_same(&found, &expected, "sampled");
     });
 }
 

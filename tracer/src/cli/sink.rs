@@ -157,6 +157,16 @@ pub struct SinkArgs {
     #[arg(long, value_name = "NAME", help_heading = "socket, syslog, http, otlp")]
     pub tls_name: Option<String>,
 
+    /// Count transitions in windows of this length, by service, peer and states, in place of sending each.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub aggregate: Option<Duration>,
+    /// Services, peers and states that a window tells apart; further peers are counted together.
+    #[arg(long, value_name = "N", default_value_t = 10_000, requires = "aggregate")]
+    pub aggregate_keys: usize,
+    /// Send the transitions of one of N connections only; what is stuck or lost is always said.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub sample: u64,
+
     /// Memory for what waits; half of it used, the rest goes to the spool.
     #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = parse_size)]
     pub queue: u64,

@@ -36,7 +36,11 @@ pub(super) fn stream(
         SinkFormat::Csv if takes_lines(&sink.args) => Box::new(Csv),
         _ => Box::new(Json::stamped(&stamp(settings, start))),
     };
-    Ok(Stream::to_sink(format, filter.map(Router::new), queue))
+    let stream = Stream::to_sink(format, filter.map(Router::new), queue).sampled(sink.args.sample);
+    Ok(match sink.args.aggregate {
+        Some(window) => stream.aggregated(window, sink.args.aggregate_keys),
+        None => stream,
+    })
 }
 
 fn stamp<'a>(settings: &'a Settings, start: &'a Start) -> Stamp<'a> {

@@ -174,7 +174,11 @@ impl Format for HuntReport {
                 out.extend_from_slice(line.as_bytes());
             }
             Notice::Stop(_) => self.finish(out),
-            Notice::Lost(_) | Notice::Start(_) | Notice::Snapshot(_) | Notice::Resync(_) => {}
+            Notice::Aggregate(_)
+            | Notice::Lost(_)
+            | Notice::Start(_)
+            | Notice::Snapshot(_)
+            | Notice::Resync(_) => {}
         }
     }
 }

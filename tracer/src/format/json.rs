@@ -15,8 +15,8 @@ use super::{
     time::Times,
 };
 use crate::model::{
-    Cause, ConnId, Frame, Lost, Notice, Resolved, Resync, Role, Snapshot, Stack, Start, State, Stop, Stuck,
-    Subject, Transition, Tuple,
+    Aggregate, Cause, ConnId, Dwell, Frame, Lost, Notice, Resolved, Resync, Role, Snapshot, Stack, Start,
+    State, Stop, Stuck, Subject, Transition, Tuple,
 };
 
 /// Remembered pieces of text, by number; a newer one takes an older one's place.
@@ -151,6 +151,7 @@ impl Format for Json {
             Notice::Resync(resync) => self.resync(seq, resync, out),
             Notice::Stuck(stuck) => self.stuck(seq, stuck, out),
             Notice::Resolved(resolved) => self.resolved(seq, resolved, out),
+            Notice::Aggregate(aggregate) => self.aggregate(seq, aggregate, out),
             Notice::Lost(lost) => self.lost(seq, lost, out),
             Notice::Start(start) => self.start(seq, start, out),
             Notice::Stop(stop) => self.stop(seq, stop, out),
@@ -227,6 +228,38 @@ impl Json {
         out.extend_from_slice(br#","state":""#);
         socket(it.state, it.role, &it.tuple, &it.subject, false, out);
         members(&json!({"age_ns": it.age.ns, "age_at_least": it.age.at_least}), out);
+    }
+
+    fn aggregate(&mut self, seq: u64, it: &Aggregate, out: &mut Vec<u8>) {
+        self.head(br#"{"schema":"sockstate/1","kind":"aggregate","seq":"#, seq, it.time_ns, out);
+        out.extend_from_slice(br#","from":""#);
+        state(it.from, "from", out);
+        out.extend_from_slice(br#","to":""#);
+        state(it.to, "to", out);
+        let buckets: Vec<_> = Dwell::ENDS_S
+            .iter()
+            .zip(&it.dwell.counts)
+            // The last has no end.
+            .map(|(end, count)| json!({"le_ns": end.is_finite().then_some(end * 1e9).map(|ns| ns as u64), "count": count}))
+            .collect();
+        members(
+            &json!({
+                "window_ns": it.window_ns,
+                "count": it.count,
+                "role": it.role.map(Role::name),
+                "comm": it.comm,
+                "port": (it.port != 0).then_some(it.port),
+                "peer": it.peer.map(|peer| json!({"address": peer.canonical()})),
+                "in_state": {"sum_ns": it.dwell.sum_ns, "buckets": buckets},
+            }),
+            out,
+        );
+        if let Some(unit) = &it.unit {
+            members(&json!({"unit": unit}), out);
+        }
+        if let Some(container) = &it.container {
+            members(&json!({"container": {"id": container}}), out);
+        }
     }
 
     fn lost(&mut self, seq: u64, it: &Lost, out: &mut Vec<u8>) {

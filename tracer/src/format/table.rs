@@ -118,7 +118,7 @@ impl Format for Table {
                 let text = format!("LOST {} transitions ({})", it.count, it.place.name());
                 writeln!(out, " {}", self.paint("1;31", &text))
             }
-            Notice::Start(_) | Notice::Stop(_) => Ok(()),
+            Notice::Aggregate(_) | Notice::Start(_) | Notice::Stop(_) => Ok(()),
         };
     }
 }

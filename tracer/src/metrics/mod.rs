@@ -17,25 +17,14 @@ use prometheus_client::{
 
 pub use server::{MetricsError, Question, Server};
 
-use crate::model::{LostPlace, Tally, Transition};
-
-/// Upper ends of the buckets of times in a state, in seconds: from a handshake on loopback to a forgotten connection.
-const BUCKETS: [f64; 9] = [0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 300.0, 3600.0, f64::INFINITY];
-
-/// Times in one state.
-#[derive(Clone, Debug, Default)]
-struct Durations {
-    sum_s: f64,
-    /// One for each of [`BUCKETS`].
-    counts: [u64; BUCKETS.len()],
-}
+use crate::model::{Dwell, LostPlace, Tally, Transition};
 
 /// What has been written so far.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
     /// By the states' names, of which some states share one.
     transitions: BTreeMap<(&'static str, &'static str), u64>,
-    durations: BTreeMap<&'static str, Durations>,
+    durations: BTreeMap<&'static str, Dwell>,
 }
 
 impl Counts {
@@ -43,14 +32,9 @@ impl Counts {
     pub fn transition(&mut self, it: &Transition) {
         let (from, to) = (it.from.name(), it.to.name());
         *self.transitions.entry((from, to)).or_default() += 1;
-        // A lower bound is no time.
-        let Some(in_state) = it.in_state.filter(|in_state| !in_state.at_least) else { return };
-        let durations = self.durations.entry(from).or_default();
-        let seconds = in_state.ns as f64 / 1e9;
-        durations.sum_s += seconds;
-        let bucket = BUCKETS.partition_point(|end| *end < seconds);
-        if let Some(count) = durations.counts.get_mut(bucket) {
-            *count += 1;
+        // A lower bound makes no series either.
+        if let Some(in_state) = it.in_state.filter(|in_state| !in_state.at_least) {
+            self.durations.entry(from).or_default().add(in_state);
         }
     }
 }
@@ -157,10 +141,10 @@ impl Collector for Numbers {
         )?;
         for (state, durations) in &self.counts.durations {
             let labels = [("state", *state)];
-            let buckets: Vec<(f64, u64)> = BUCKETS.into_iter().zip(durations.counts).collect();
+            let buckets: Vec<(f64, u64)> = Dwell::ENDS_S.into_iter().zip(durations.counts).collect();
             let count = durations.counts.iter().sum();
             family.encode_family(&LabelSet(&labels))?.encode_histogram::<NoLabelSet>(
-                durations.sum_s,
+                durations.sum_ns as f64 / 1e9,
                 count,
                 &buckets,
                 None,

@@ -1,5 +1,6 @@
 //! What the rooms hand to each other: owned types, no I/O, nothing of ours imported.
 
+mod dwell;
 mod event;
 mod filter;
 mod record;
@@ -10,11 +11,12 @@ mod subject;
 mod threshold;
 mod tuple;
 
+pub use dwell::Dwell;
 pub use event::{ClosedAs, Event, EventKind, KernelSocket, MiniEnd, MiniEndHow, Task};
 pub use filter::{CgroupTree, Filter, Ports};
 pub use record::{
-    Cause, ConnId, InState, Lost, LostPlace, Notice, Resolved, Resync, Role, Snapshot, Start, Stop, Stuck,
-    Tally, Transition,
+    Aggregate, Cause, ConnId, InState, Lost, LostPlace, Notice, Resolved, Resync, Role, Snapshot, Start,
+    Stop, Stuck, Tally, Transition,
 };
 pub use socket::{
     Diagnosis, Examined, Holder, Listener, Looked, Process, Reason, SocketInfo, TcpTimes, Timer, TimerKind,

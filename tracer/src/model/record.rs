@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, rc::Rc, sync::Arc};
 
-use super::{Diagnosis, Examined, Stack, State, Subject, Tuple};
+use super::{Address, Diagnosis, Dwell, Examined, Stack, State, Subject, Tuple};
 
 /// Identity of one connection (or listener) of this tracer: the instance in the upper 24 bits, a counter below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -15,7 +15,7 @@ impl fmt::Display for ConnId {
 }
 
 /// Which part a socket plays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// It called `connect`.
     Client,
@@ -223,6 +223,35 @@ pub struct Resolved {
     pub subject: Rc<Subject>,
 }
 
+/// Transitions of one kind, of one service with one peer, counted together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Aggregate {
+    /// The window's end: wall clock, ns since the epoch.
+    pub time_ns: i64,
+    /// Its length, ns.
+    pub window_ns: u64,
+    /// Name of the process, null where not known.
+    pub comm: Option<String>,
+    /// Its systemd unit.
+    pub unit: Option<String>,
+    /// Its container's id.
+    pub container: Option<String>,
+    /// The sockets' part, null where not known.
+    pub role: Option<Role>,
+    /// The service's port: the local one, a client's remote one; 0 where peers are not told apart.
+    pub port: u16,
+    /// The other side; null where there were too many to tell apart.
+    pub peer: Option<Address>,
+    /// State before.
+    pub from: State,
+    /// State after.
+    pub to: State,
+    /// How many.
+    pub count: u64,
+    /// The times in `from`.
+    pub dwell: Dwell,
+}
+
 /// Where something was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LostPlace {
@@ -329,6 +358,8 @@ pub enum Notice {
     Stuck(Stuck),
     /// It no longer is.
     Resolved(Resolved),
+    /// Transitions, counted.
+    Aggregate(Aggregate),
     /// A loss.
     Lost(Lost),
     /// The beginning.
@@ -346,23 +377,10 @@ impl Notice {
             Self::Resync(it) => it.time_ns,
             Self::Stuck(it) => it.time_ns,
             Self::Resolved(it) => it.time_ns,
+            Self::Aggregate(it) => it.time_ns,
             Self::Lost(it) => it.time_ns,
             Self::Start(it) => it.time_ns,
             Self::Stop(it) => it.time_ns,
-        }
-    }
-
-    /// The record's kind.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Snapshot(_) => "snapshot",
-            Self::Resync(_) => "resync",
-            Self::Stuck(_) => "stuck",
-            Self::Resolved(_) => "resolved",
-            Self::Lost(_) => "lost",
-            Self::Start(_) => "start",
-            Self::Stop(_) => "stop",
         }
     }
 }

@@ -3,6 +3,7 @@
 //! One thread owns everything; nothing is shared. The order of the end: detach, drain the ring, say what was lost,
 //! flush.
 
+mod aggregate;
 mod clock;
 mod outlet;
 mod signals;
@@ -200,6 +201,9 @@ impl Pipeline {
                 .next_bark_ns()
                 .filter(|_| quiet)
                 .map(|at_ns| Instant::now() + Duration::from_nanos(at_ns.saturating_sub(monotonic_ns())));
+            let window_at = self.streams.window_ends_ns().filter(|_| quiet).map(|at_ns| {
+                Instant::now() + Duration::from_nanos(at_ns.saturating_sub(now_ns()).max(0) as u64)
+            });
             tokio::select! {
                 biased;
                 ends = signals.any() => {
@@ -214,6 +218,7 @@ impl Pipeline {
                 () = until(resync_at), if quiet => {}
                 () = sleep(PATIENCE), if quiet && self.is_waiting() => {}
                 () = until(watch_at), if quiet => {}
+                () = until(window_at), if quiet => {}
                 question = asked(&mut self.metrics), if quiet => self.answer(question),
                 () = std::future::ready(()), if !quiet => {}
             }
@@ -239,6 +244,7 @@ impl Pipeline {
             if let Some(question) = self.metrics.as_mut().and_then(Server::asked_now) {
                 self.answer(question);
             }
+            self.streams.close_windows(now_ns());
             since_nap += taken;
             napping = taken > 0 && taken < BATCH;
             if quiet {
@@ -416,6 +422,7 @@ impl Pipeline {
     }
 
     fn stop(&mut self, reason: &'static str) {
+        self.streams.close_windows(i64::MAX);
         let lost = self.streams.summary.lost.iter().filter(|(_, count)| **count > 0);
         let stop = Stop {
             time_ns: now_ns(),

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use super::{aggregate::Windows, now_ns};
 use crate::{
     format::Format,
     metrics::{Counts, SinkNumbers},
@@ -35,6 +36,10 @@ pub struct Stream {
     seq: u64,
     /// Where it goes; none for the pipeline's own output.
     queue: Option<Queue>,
+    /// Counts in place of transitions, where that is wanted.
+    windows: Option<Windows>,
+    /// One of so many connections is told of.
+    sample: u64,
     /// Records that its queue did not take, or its spool lost, and that it has not told of.
     unsaid: u64,
 }
@@ -45,13 +50,37 @@ impl Stream {
     pub fn new(mut format: Box<dyn Format>) -> Self {
         let mut buffer = Vec::new();
         format.header(&mut buffer);
-        Self { format, router: None, buffer, frames: Vec::new(), seq: 0, queue: None, unsaid: 0 }
+        Self {
+            format,
+            router: None,
+            buffer,
+            frames: Vec::new(),
+            seq: 0,
+            queue: None,
+            windows: None,
+            sample: 1,
+            unsaid: 0,
+        }
     }
 
     /// What `router` lets through, in `format`, to `queue`.
     #[must_use]
     pub fn to_sink(format: Box<dyn Format>, router: Option<Router>, queue: Queue) -> Self {
         Self { router, queue: Some(queue), buffer: Vec::new(), ..Self::new(format) }
+    }
+
+    /// Counts transitions in windows of `length`, in place of telling of each, with up to `most` services and peers told apart.
+    #[must_use]
+    pub fn aggregated(mut self, length: Duration, most: usize) -> Self {
+        let length_ns = i64::try_from(length.as_nanos()).unwrap_or(i64::MAX);
+        self.windows = Some(Windows::new(length_ns, most));
+        self
+    }
+
+    /// Tells of one of `sample` connections, but of it everything.
+    #[must_use]
+    pub fn sampled(self, sample: u64) -> Self {
+        Self { sample: sample.max(1), ..self }
     }
 
     /// Goes on with the numbers of `before`, and with what that one has not told of; with its filter where that is the `same`,
@@ -95,7 +124,7 @@ impl Stream {
             Notice::Resync(it) => router.wants_resync(it),
             Notice::Stuck(it) => router.wants_stuck(it),
             Notice::Resolved(it) => router.wants_resolved(it),
-            Notice::Lost(_) | Notice::Start(_) | Notice::Stop(_) => true,
+            Notice::Aggregate(_) | Notice::Lost(_) | Notice::Start(_) | Notice::Stop(_) => true,
         });
         if wanted {
             self.write_notice(notice);
@@ -130,6 +159,12 @@ impl Stream {
     }
 
     fn write_transition(&mut self, transition: &Transition) {
+        if !is_sampled(transition.conn, self.sample) {
+            return;
+        }
+        if let Some(windows) = &mut self.windows {
+            return windows.add(transition, now_ns());
+        }
         self.seq += 1;
         self.format.transition(self.seq, transition, &mut self.buffer);
         self.frame(transition.time_ns, 0);
@@ -167,6 +202,12 @@ impl Stream {
         }
         self.queue = Some(queue);
     }
+}
+
+/// Chosen by what the connection's number comes to, so that all of its transitions are, or none.
+fn is_sampled(conn: ConnId, sample: u64) -> bool {
+    // Fibonacci hashing: neighbours fall far apart.
+    sample == 1 || (conn.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).is_multiple_of(sample)
 }
 
 /// All of them.
@@ -264,6 +305,23 @@ impl Streams {
     pub(super) fn has_unsaid(&self) -> bool {
         let has_unsaid = |it: &Stream| it.unsaid > 0 || it.queue.as_ref().is_some_and(Queue::has_lost);
         self.list.iter().any(has_unsaid)
+    }
+
+    /// When the next window ends, by the wall clock.
+    pub(super) fn window_ends_ns(&self) -> Option<i64> {
+        self.list.iter().filter_map(|it| it.windows.as_ref()?.end_ns()).min()
+    }
+
+    /// Writes the counts of the windows that have ended by `now_ns`.
+    pub(super) fn close_windows(&mut self, now_ns: i64) {
+        for stream in &mut self.list {
+            let Some(windows) = stream.windows.as_mut() else { continue };
+            if windows.end_ns().is_some_and(|end_ns| end_ns <= now_ns) {
+                for aggregate in windows.close() {
+                    stream.write_notice(&Notice::Aggregate(aggregate));
+                }
+            }
+        }
     }
 
     /// Whether every queue takes what is ready for it.

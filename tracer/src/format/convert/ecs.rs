@@ -68,6 +68,7 @@ fn event(it: &Value) -> Value {
     let event_kind = match kind {
         "stuck" => "alert",
         "snapshot" => "state",
+        "aggregate" => "metric",
         "lost" => "pipeline_error",
         _ => "event",
     };

@@ -68,6 +68,7 @@ fn message(it: &Value) -> String {
             )
         }
         "resolved" => format!("{} no longer stuck: {} -> {}", head(), text(it, "state"), text(it, "to")),
+        "aggregate" => format!("{} x {} -> {}", it["count"], text(it, "from"), text(it, "to")),
         "lost" => format!("{} records lost ({})", it["count"], text(it, "place")),
         "start" => format!("sockstate {} traces", text(it, "version")),
         "stop" => format!("sockstate ends ({})", text(it, "reason")),

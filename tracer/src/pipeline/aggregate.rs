@@ -1,0 +1,149 @@
+//! Counts in place of single transitions, a window at a time.
+
+use std::collections::HashMap;
+
+use rustc_hash::FxBuildHasher;
+
+use crate::model::{Address, Aggregate, Dwell, Role, State, Transition};
+
+/// What is counted together. A service is a program at one port: its own for a server, the other side's for a client.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    comm: Option<String>,
+    unit: Option<String>,
+    container: Option<String>,
+    role: Option<Role>,
+    port: u16,
+    /// None for all those that are too many.
+    peer: Option<Address>,
+    from: State,
+    to: State,
+}
+
+#[derive(Default)]
+struct Counted {
+    count: u64,
+    dwell: Dwell,
+}
+
+/// The open window of one stream.
+pub(super) struct Windows {
+    length_ns: i64,
+    most: usize,
+    /// When it ends; none while nothing is in it.
+    end_ns: Option<i64>,
+    counted: HashMap<Key, Counted, FxBuildHasher>,
+}
+
+impl Windows {
+    /// Windows of `length_ns` that begin at its multiples, with up to `most` peers and services told apart.
+    pub(super) fn new(length_ns: i64, most: usize) -> Self {
+        Self { length_ns: length_ns.max(1), most, end_ns: None, counted: HashMap::default() }
+    }
+
+    /// Counts a transition in the window that is open at `now_ns`.
+    pub(super) fn add(&mut self, it: &Transition, now_ns: i64) {
+        let length_ns = self.length_ns;
+        self.end_ns.get_or_insert_with(|| (now_ns.div_euclid(length_ns) + 1) * length_ns);
+        let owner = it.subject.owner.as_ref();
+        let mut key = Key {
+            comm: owner.map(|owner| owner.comm.clone()),
+            unit: it.subject.unit.clone(),
+            container: it.subject.container.as_ref().map(|container| container.id.clone()),
+            role: it.role,
+            port: if it.role == Some(Role::Client) { it.tuple.remote_port } else { it.tuple.local_port },
+            peer: Some(it.tuple.remote),
+            from: it.from,
+            to: it.to,
+        };
+        if self.counted.len() >= self.most && !self.counted.contains_key(&key) {
+            // What is left to tell apart is bounded by the host's own programs, not by who talks to them.
+            key = Key { peer: None, port: 0, ..key };
+        }
+        let counted = self.counted.entry(key).or_default();
+        counted.count += 1;
+        if let Some(in_state) = it.in_state {
+            counted.dwell.add(in_state);
+        }
+    }
+
+    /// When the open window ends.
+    pub(super) fn end_ns(&self) -> Option<i64> {
+        self.end_ns
+    }
+
+    /// Ends the window, and hands out what is in it, the most frequent first.
+    pub(super) fn close(&mut self) -> Vec<Aggregate> {
+        let Some(end_ns) = self.end_ns.take() else { return Vec::new() };
+        let aggregate = |(key, counted): (Key, Counted)| Aggregate {
+            time_ns: end_ns,
+            window_ns: self.length_ns as u64,
+            comm: key.comm,
+            unit: key.unit,
+            container: key.container,
+            role: key.role,
+            port: key.port,
+            peer: key.peer,
+            from: key.from,
+            to: key.to,
+            count: counted.count,
+            dwell: counted.dwell,
+        };
+        let mut aggregates: Vec<Aggregate> = self.counted.drain().map(aggregate).collect();
+        aggregates.sort_by_key(|it| std::cmp::Reverse(it.count));
+        aggregates
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::model::{ConnId, InState, Subject, Tuple};
+
+    fn transition(peer: u8, ns: u64) -> Transition {
+        let (container, pod_uid, unit) = (None, None, None);
+        let subject = Subject { id: 1, owner: None, netns: None, cgroup: None, container, pod_uid, unit };
+        let (local, remote) = (Address::from_v4([10, 0, 0, 1]), Address::from_v4([10, 0, 1, peer]));
+        Transition {
+            time_ns: 0,
+            conn: ConnId(1),
+            from: State::Established,
+            to: State::CloseWait,
+            in_state: Some(InState { ns, at_least: peer == 9 }),
+            role: Some(Role::Server),
+            tuple: Tuple { local, remote, local_port: 443, remote_port: 40_000, v6_socket: false },
+            subject: Rc::new(subject),
+            exact: true,
+            mini: false,
+            illegal: false,
+            cause: None,
+            reset_why: None,
+            errno: 0,
+        }
+    }
+
+    #[test]
+    fn a_window_counts_everything_and_tells_apart_what_it_may() {
+        let mut windows = Windows::new(10, 2);
+        assert_eq!((windows.end_ns(), windows.close()), (None, Vec::new()));
+        for peer in [1, 1, 2, 3, 4, 9] {
+            windows.add(&transition(peer, 2_000_000), 25);
+        }
+        assert_eq!(windows.end_ns(), Some(30));
+        let aggregates = windows.close();
+        let of = |peer: Option<u8>| {
+            let peer = peer.map(|peer| Address::from_v4([10, 0, 1, peer]));
+            let found: Vec<_> = aggregates.iter().filter(|it| it.peer == peer).collect();
+            assert_eq!(found.len(), 1);
+            (found[0].count, found[0].dwell.counts.iter().sum::<u64>(), found[0].port)
+        };
+        assert_eq!((of(Some(1)), of(Some(2))), ((2, 2, 443), (1, 1, 443)));
+        // A lower bound counts as a transition, and is no time.
+        assert_eq!(of(None), (3, 2, 0));
+        assert_eq!(aggregates.iter().map(|it| it.count).sum::<u64>(), 6);
+        assert_eq!(aggregates[0].dwell.counts[1], 2);
+        assert!(windows.close().is_empty());
+    }
+}
