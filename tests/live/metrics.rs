@@ -23,6 +23,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("metrics: promtool takes them", promtool),
         test("metrics: sinks, the ring, the programs and who leaks", daemon),
         test("metrics: the alerts fire when they should", alerts),
+        test("metrics: the dashboard asks for what is served", dashboard),
         test("metrics: clients that say nothing hold up nobody", silent),
         test("metrics: an address that is taken is said to be", taken),
     ]
@@ -201,6 +202,45 @@ fn daemon() {
         promtool_takes(&mut promtool, &text);
         daemon.stop();
     });
+}
+
+/// Every name and label in the dashboard's queries is one that a daemon with everything turned on serves; promtool parses them.
+fn dashboard() {
+    let Some(mut promtool) = tools::find("promtool", "prometheus") else { return };
+    let text = include_str!("../../packaging/grafana/sockstate.json");
+    let board: serde_json::Value = serde_json::from_str(text).expect("JSON");
+    let panels = board["panels"].as_array().expect("panels");
+    let queries: Vec<&str> = panels
+        .iter()
+        .flat_map(|panel| panel["targets"].as_array().expect("targets"))
+        .map(|target| target["expr"].as_str().expect("a query"))
+        .collect();
+    assert!(queries.len() > 16, "{}", queries.len());
+    let directory = tempfile::tempdir().expect("directory");
+    let rules = directory.path().join("rules.yml");
+    let concrete = |query: &&str| {
+        query.replace("$__rate_interval", "5m").replace("$__range", "1h").replace("$instance", ".*")
+    };
+    let rule = |(at, query): (usize, String)| {
+        let query = query.replace('\'', "''");
+        format!("  - record: x:y\n    expr: '{query}'\n    labels: {{ at: \"{at}\" }}\n")
+    };
+    let all: String = queries.iter().map(concrete).enumerate().map(rule).collect();
+    std::fs::write(&rules, format!("groups:\n- name: board\n  rules:\n{all}")).expect("write");
+    let output = promtool.arg("check").arg("rules").arg(&rules).output().expect("promtool");
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let counted = said.contains(&format!("{} rules found", queries.len()));
+    assert!(output.status.success() && counted, "{said}");
+    let served = include_str!("../../docs/metrics.md");
+    for name in
+        queries.iter().flat_map(|query| query.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')))
+    {
+        if let Some(family) = name.strip_prefix("sockstate_") {
+            let family = family.trim_end_matches("_bucket");
+            assert!(served.contains(&format!("`sockstate_{family}")), "{name} is not in docs/metrics.md");
+        }
+    }
 }
 
 /// In the older text format, which is all that promtool checks: no units, and the samples' names in the descriptions.
