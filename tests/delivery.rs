@@ -26,8 +26,8 @@ use collector::{
 use sockstate::{
     format::convert::Syslog,
     sinks::{
-        Address, FileSettings, Framing, Queue, SinkSettings, Spool, SpoolError, TargetSettings, Template,
-        TlsSettings,
+        Address, FileSettings, Framing, Inherited, Queue, SinkSettings, Spool, SpoolError, TargetSettings,
+        Template, TlsSettings,
     },
 };
 
@@ -646,14 +646,16 @@ fn files_that_are_no_certificates_are_an_error_that_names_them() {
     let tls = TlsSettings { ca: Some(path.clone()), ..TlsSettings::default() };
     let address = "tls://localhost:1".parse().expect("address");
     let settings = settings(TargetSettings::Stream(address, tls, Framing::Lines));
-    let error =
-        sockstate::sinks::start(&settings, Vec::new(), None, None).err().expect("an error").to_string();
+    let error = sockstate::sinks::start(&settings, Vec::new(), None, Inherited::default())
+        .err()
+        .expect("an error")
+        .to_string();
     assert!(error.contains(&path.display().to_string()) && error.contains("sink test"), "{error}");
 }
 
 #[test]
 fn a_queue_knows_its_end_and_what_was_lost() {
-    let queue = Queue::new("test", 1000);
+    let queue = Queue::new("test", 1000, None);
     assert!(queue.has_room(100_000), "one batch, however large");
     queue.push(batch(1, 5));
     assert!(!queue.has_room(10_000));

@@ -47,6 +47,8 @@ mod metrics;
 mod owners;
 #[path = "live/protocols.rs"]
 mod protocols;
+#[path = "live/restart.rs"]
+mod restart;
 #[path = "live/resync.rs"]
 mod resync;
 #[path = "live/stuck.rs"]
@@ -82,6 +84,7 @@ fn main() -> ExitCode {
         metrics::tests(),
         collectors::tests(),
         fleet::tests(),
+        restart::tests(),
         protocols::tests(),
         fallback::tests(),
     ]

@@ -10,8 +10,8 @@ use std::{
 };
 
 use sockstate::sinks::{
-    self, Address, Authority, Batch, Convert, Frame, Framing, HttpSettings, Pace, Queue, SinkSettings,
-    SpoolSettings, TargetSettings, Template, TlsSettings,
+    self, Address, Authority, Batch, Convert, Frame, Framing, HttpSettings, Inherited, Pace, Queue,
+    SinkSettings, SpoolSettings, TargetSettings, Template, TlsSettings,
 };
 
 /// A sink with nothing special about it.
@@ -63,7 +63,7 @@ pub(crate) struct Feeder {
 
 impl Feeder {
     pub(crate) fn start(settings: &SinkSettings, convert: Option<Convert>) -> Self {
-        let queue = sinks::start(settings, Vec::new(), convert, None).expect("a sink");
+        let queue = sinks::start(settings, Vec::new(), convert, Inherited::default()).expect("a sink");
         Self { queue, next: 1, refused: 0 }
     }
 

@@ -69,6 +69,8 @@ pub enum Command {
     /// Trace as a daemon: into every sink of a configuration file, each with its own format, filter and queue.
     #[command(after_help = RUN_EXAMPLES)]
     Run(DaemonArgs),
+    /// End the kernel programs that a daemon with the key `pin` has left running.
+    Detach(DetachArgs),
     /// Show the sockets that are stuck: since when, who holds them, why, and what to do. Needs no running tracer.
     Stuck(Box<StuckArgs>),
     /// The same for CLOSE_WAIT alone.
@@ -271,6 +273,26 @@ pub struct TraceArgs {
     /// How the kernel is asked.
     #[command(flatten)]
     pub kernel: KernelArgs,
+}
+
+/// What stands before the first table of a configuration.
+#[derive(Args, Clone, Debug, Default, PartialEq)]
+pub struct DaemonKeys {
+    /// What is traced, and for how long.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Keep the kernel programs running when sockstate ends, in this directory of a BPF file system (/sys/fs/bpf/sockstate), so that
+    /// the next one goes on without a gap; `sockstate detach` ends them.
+    #[arg(long, value_name = "DIR", help_heading = "End")]
+    pub pin: Option<PathBuf>,
+}
+
+/// Arguments of `detach`.
+#[derive(Args, Clone, Debug)]
+pub struct DetachArgs {
+    /// The directory that `pin` has named.
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/sockstate")]
+    pub pin: PathBuf,
 }
 
 /// Arguments of `run`.

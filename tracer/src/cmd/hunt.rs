@@ -36,6 +36,7 @@ pub(super) fn run(args: &HuntArgs) -> Result<ExitCode> {
             hunt: Some(hunt),
             metrics: None,
             leakers: 0,
+            pin: None,
             open: session::direct(output, format),
         })
     };

@@ -1,6 +1,8 @@
 //! The subcommands: they wire the rooms together and turn errors into words and exit codes.
 
+mod detach;
 mod doctor;
+mod handover;
 mod hunt;
 mod look;
 mod run;
@@ -68,6 +70,7 @@ pub fn main() -> ExitCode {
         None => trace::run(&cli.trace),
         Some(Command::Trace(args)) => trace::run(&args),
         Some(Command::Run(args)) => run::run(&args),
+        Some(Command::Detach(args)) => detach::run(&args),
         Some(Command::Stuck(args)) => stuck::run(&args),
         Some(Command::CloseWait(args)) => stuck::close_wait(*args),
         Some(Command::Hunt(args)) => hunt::run(&args),

@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use super::{
     Failure, exit,
+    handover::Ground,
     session::{self, Session},
     sinks, transitions,
 };
@@ -34,7 +35,8 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
     }
     let kernel = settings.kernel.clone();
     let thresholds = (!settings.stuck.no_stuck).then(|| settings.stuck.threshold.clone());
-    let run = settings.run.clone();
+    let run = settings.keys.run.clone();
+    let pin = settings.keys.pin.clone();
     let path = args.config.clone();
     let open = || {
         Ok(Session {
@@ -47,9 +49,10 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
             hunt: None,
             metrics: run.metrics.map(Server::start).transpose()?,
             leakers: run.metrics_top,
-            open: Box::new(move |start: &Start| {
-                let streams = sinks::streams(&settings, start)?;
-                let mut running = Running { settings, start: start.clone() };
+            pin: pin.as_deref(),
+            open: Box::new(move |start: &Start, ground: Option<Ground>| {
+                let streams = sinks::streams(&settings, start, ground.as_ref())?;
+                let mut running = Running { settings, start: start.clone(), ground };
                 let reload = move |streams: &mut Streams| running.reload(&path, streams);
                 Ok((streams, Outlet::Sinks(Box::new(reload))))
             }),
@@ -66,6 +69,7 @@ fn load(path: &Path) -> Result<Settings, Failure> {
 struct Running {
     settings: Settings,
     start: Start,
+    ground: Option<Ground>,
 }
 
 impl Running {
@@ -115,7 +119,7 @@ impl Running {
         }
         let same_filter = before.as_ref().is_some_and(|(known, _)| known.filter == sink.filter);
         let after = before.as_ref().and_then(|(_, stream)| stream.queue());
-        match sinks::stream(settings, sink, &self.start, after) {
+        match sinks::stream(settings, sink, &self.start, self.ground.as_ref(), after) {
             Ok(mut stream) => {
                 if let Some((_, before)) = before {
                     before.end(GRACE);
@@ -134,6 +138,6 @@ impl Running {
 
     fn is_same_tracer(&self, new: &Settings) -> bool {
         let old = &self.settings;
-        old.run == new.run && old.filter == new.filter && old.stuck == new.stuck && old.kernel == new.kernel
+        old.keys == new.keys && old.filter == new.filter && old.stuck == new.stuck && old.kernel == new.kernel
     }
 }

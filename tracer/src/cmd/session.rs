@@ -6,12 +6,16 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use anyhow::{Context, Result};
 use rustix::fs::{FlockOperation, flock};
 
-use super::{Failure, exit};
+use super::{
+    Failure, exit,
+    handover::{self, Ground, Handover},
+};
 use crate::{
     cli::{HookName, KernelArgs, TierName},
     enrich::Enricher,
@@ -21,10 +25,10 @@ use crate::{
     kernel::{self, HookChoice, Hunt, Loaded, Request, Tier},
     metrics::Server,
     model::{Filter, LostPlace, Start, Threshold, Thresholds},
-    pipeline::{self, Limits, Outlet, Pipeline, Resyncer, Stream, Streams, Summary},
+    pipeline::{self, Keeper, Limits, Outlet, Pipeline, Resyncer, Stream, Streams, Summary},
     route::Router,
     sinks::Output,
-    source::{self, KernelSource, Walker},
+    source::{self, Found, KernelSource, Walker},
     track::{self, Applied, Sight, Table},
 };
 
@@ -48,16 +52,18 @@ pub(super) struct Session<'a> {
     pub(super) metrics: Option<Server>,
     /// How many processes they name.
     pub(super) leakers: usize,
+    /// Where the programs are kept for the next one.
+    pub(super) pin: Option<&'a Path>,
     /// Opens the ways out, while all privileges are there.
     pub(super) open: Open<'a>,
 }
 
 /// What is written, and where to.
-pub(super) type Open<'a> = Box<dyn FnOnce(&Start) -> Result<(Vec<Stream>, Outlet)> + 'a>;
+pub(super) type Open<'a> = Box<dyn FnOnce(&Start, Option<Ground>) -> Result<(Vec<Stream>, Outlet)> + 'a>;
 
 /// One stream, to where the user looks.
 pub(super) fn direct<'a>(output: Output, format: Box<dyn Format>) -> Open<'a> {
-    Box::new(|_| Ok((vec![Stream::new(format)], Outlet::Direct(output))))
+    Box::new(|_, _| Ok((vec![Stream::new(format)], Outlet::Direct(output))))
 }
 
 /// Opens where the records go.
@@ -85,8 +91,19 @@ pub(super) fn run<'a>(open: impl FnOnce() -> Result<Session<'a>>, alongside: boo
 }
 
 async fn trace(session: Session<'_>) -> Result<Summary> {
-    let Session { filter, kernel: args, cmdline, snapshot, thresholds, limits, hunt, metrics, leakers, open } =
-        session;
+    let Session {
+        filter,
+        kernel: args,
+        cmdline,
+        snapshot,
+        thresholds,
+        limits,
+        hunt,
+        metrics,
+        leakers,
+        pin,
+        open,
+    } = session;
     let request = Request {
         hook: match args.hook {
             HookName::Auto => HookChoice::Auto,
@@ -99,16 +116,25 @@ async fn trace(session: Session<'_>) -> Result<Summary> {
         filter: filter.clone(),
         hunt: hunt.clone(),
     };
-    let mut loaded = kernel::load(&request).map_err(Failure::from)?;
+    let Handover { mut loaded, estate, kept } = handover::take_over(&request, pin)?;
     kernel::show_diagnostics(&mut loaded);
 
-    let instance = instance();
+    let adopted = estate.as_ref().map(|estate| estate.instance);
+    let is_complete = estate.as_ref().is_some_and(|estate| estate.is_complete);
+    let instance = adopted.filter(|_| is_complete).unwrap_or_else(instance);
     let mut table = Table::new(instance, pipeline::clock_offset_ns(), sight(&mut loaded));
     let mut enricher = Enricher::new(PathBuf::from("/"), cmdline);
-    let found = source::take(&mut loaded, filter.netns, |event| {
-        // What exists makes no transition.
-        table.apply(&event, &mut enricher, &mut |_: Applied| {});
-    });
+    let found = match estate {
+        // What the kernel has written meanwhile comes first; then the table is compared with the kernel's.
+        Some(estate) => {
+            table.inherit(estate.table, is_complete, &mut enricher);
+            Found::default()
+        }
+        None => source::take(&mut loaded, filter.netns, |event| {
+            // What exists makes no transition.
+            table.apply(&event, &mut enricher, &mut |_: Applied| {});
+        }),
+    };
     let hunter = match hunt {
         Some(hunt) => {
             loaded.hunt().map_err(Failure::from)?;
@@ -128,17 +154,25 @@ async fn trace(session: Session<'_>) -> Result<Summary> {
         tier: loaded.tier.name(),
         instance,
         degraded,
+        adopted,
     };
     for reason in &start.degraded {
         eprintln!("sockstate: {reason}; see `sockstate doctor`");
     }
-    let source = KernelSource::new(loaded).context("cannot read from the kernel programs")?;
+    let mut source = KernelSource::new(loaded).context("cannot read from the kernel programs")?;
     let resync = resync(args, filter.netns, can_look);
     let examiner = match thresholds {
         Some(thresholds) => watch(thresholds, &mut table, filter.netns),
         None => Examiner::default(),
     };
-    let (list, outlet) = open(&start)?;
+    let ground = kept.as_ref().map(|kept| Ground { ledger: Arc::clone(&kept.ledger), is_complete });
+    let (list, outlet) = open(&start, ground)?;
+    let keeper = pin.zip(kept).map(|(directory, kept)| {
+        if adopted.is_some() {
+            source.set_told(Keeper::told(&kept.ledger));
+        }
+        Keeper::new(directory, kept.pinned, instance, kept.ledger)
+    });
     if let Err(error) = kernel::drop_privileges() {
         eprintln!("sockstate: cannot drop capabilities: {error}");
     }
@@ -158,6 +192,8 @@ async fn trace(session: Session<'_>) -> Result<Summary> {
         hunter,
         metrics,
         leakers,
+        keeper,
+        adopted: adopted.is_some(),
     };
     pipeline.start(start);
     if snapshot {

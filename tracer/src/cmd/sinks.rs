@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-use super::{Failure, transitions};
+use super::{Failure, handover::Ground, transitions};
 use crate::{
     cli::{CompressionName, SinkArgs, SinkFormat, SinkType, SyncName, TemplateName},
     format::{Csv, Format, Json, Stamp, convert},
@@ -13,14 +13,23 @@ use crate::{
     route::Router,
     settings::{Settings, Sink},
     sinks::{
-        self, Address, Convert, Envelope, FileSettings, Framing, HttpSettings, Pace, Queue, SinkSettings,
-        SpoolSettings, TargetSettings, Template, TlsSettings,
+        self, Address, Convert, Envelope, FileSettings, Framing, HttpSettings, Inherited, Pace, Queue,
+        SinkSettings, SpoolSettings, TargetSettings, Template, TlsSettings,
     },
 };
 
 /// A stream for each sink.
-pub(super) fn streams(settings: &Settings, start: &Start) -> Result<Vec<Stream>> {
-    settings.sinks.iter().map(|sink| stream(settings, sink, start, None)).collect()
+pub(super) fn streams(settings: &Settings, start: &Start, ground: Option<&Ground>) -> Result<Vec<Stream>> {
+    let stream = |sink| -> Result<Stream> {
+        let mut stream = stream(settings, sink, start, ground, None)?;
+        if let (Some(ground), Some(slot)) = (ground, stream.queue().and_then(Queue::slot).cloned()) {
+            // After an orderly end the numbers go on; else another instance begins with new ones.
+            let seq = if ground.is_complete { slot.last() } else { 0 };
+            stream.resume(seq, slot.begin(seq));
+        }
+        Ok(stream)
+    };
+    settings.sinks.iter().map(stream).collect()
 }
 
 /// Starts the sink; it begins when `after`, which it takes the place of, has ended.
@@ -28,10 +37,12 @@ pub(super) fn stream(
     settings: &Settings,
     sink: &Sink,
     start: &Start,
+    ground: Option<&Ground>,
     after: Option<&Queue>,
 ) -> Result<Stream> {
     let filter = sink.filter.as_ref().map(transitions).transpose()?;
-    let queue = open(settings, sink, start, after)?;
+    let slot = ground.and_then(|ground| ground.ledger.slot(&sink.name));
+    let queue = open(settings, sink, start, Inherited { after, slot })?;
     let format: Box<dyn Format> = match sink.args.format {
         SinkFormat::Csv if takes_lines(&sink.args) => Box::new(Csv),
         _ => Box::new(Json::stamped(&stamp(settings, start))),
@@ -47,7 +58,7 @@ fn stamp<'a>(settings: &'a Settings, start: &'a Start) -> Stamp<'a> {
     Stamp { host: &start.host, instance: start.instance, labels: &settings.labels }
 }
 
-fn open(settings: &Settings, sink: &Sink, start: &Start, after: Option<&Queue>) -> Result<Queue> {
+fn open(settings: &Settings, sink: &Sink, start: &Start, inherited: Inherited<'_>) -> Result<Queue> {
     let mut header = Vec::new();
     if sink.args.format == SinkFormat::Csv {
         Csv.header(&mut header);
@@ -71,7 +82,7 @@ fn open(settings: &Settings, sink: &Sink, start: &Start, after: Option<&Queue>) 
             retry_max: args.retry,
         },
     };
-    let queue = sinks::start(&sink_settings, header, converter(args, start), after);
+    let queue = sinks::start(&sink_settings, header, converter(args, start), inherited);
     queue.map_err(|error| Failure { code: super::exit::FAILURE, message: error.to_string() }.into())
 }
 

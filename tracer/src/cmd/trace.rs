@@ -32,6 +32,7 @@ pub(super) fn run(args: &TraceArgs) -> Result<ExitCode> {
             hunt: None,
             metrics: args.run.metrics.map(Server::start).transpose()?,
             leakers: args.run.metrics_top,
+            pin: None,
             open: session::direct(output, format),
         })
     };

@@ -282,6 +282,9 @@ impl Json {
             }),
             out,
         );
+        if let Some(adopted) = it.adopted {
+            members(&json!({"adopted": {"instance": format!("{adopted:06x}")}}), out);
+        }
     }
 
     fn stop(&mut self, seq: u64, it: &Stop, out: &mut Vec<u8>) {

@@ -1,13 +1,11 @@
 //! Mini-sockets: the best hooks for them that work here, chosen by trying.
 
-use std::any::Any;
-
 use aya::{
     Btf, Ebpf,
     programs::{FEntry, FExit, KProbe},
 };
 
-use super::load::{Attempt, LoadError, chain};
+use super::load::{Attempt, Links, LoadError, chain};
 
 /// What shows mini-sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,9 +136,6 @@ const TIMERS: [(&str, &str, &str); 4] = [
     ("packet_freed", "kfree_skb", "orphaned FIN_WAIT2 becomes TIME_WAIT, at once"),
 ];
 
-/// Programs of that tier that run now; dropping this detaches them.
-pub(super) type LifecycleLinks = Vec<Box<dyn Any + Send>>;
-
 /// Attaches all of `tier`, or nothing.
 pub(super) fn attach(
     tier: Tier,
@@ -148,8 +143,8 @@ pub(super) fn attach(
     btf: Option<&Btf>,
     hash_add_result: u32,
     attempts: &mut Vec<Attempt>,
-) -> Result<LifecycleLinks, LoadError> {
-    let mut links = LifecycleLinks::new();
+) -> Result<Links, LoadError> {
+    let mut links = Links::default();
     match tier {
         Tier::Fentry | Tier::Kprobe => {
             for piece in &CALLS {
@@ -168,8 +163,8 @@ pub(super) fn attach(
         Tier::Timers => {
             let btf = btf.ok_or("no BTF")?;
             for (name, tracepoint, purpose) in TIMERS {
-                let result = super::load::attach_tp_btf(ebpf, name, tracepoint, btf)
-                    .map(|link| links.push(Box::new(link)));
+                let result =
+                    super::load::attach_tp_btf(ebpf, name, tracepoint, btf).map(|link| links.keep(link));
                 note(attempts, format!("tp_btf/{tracepoint}"), purpose, &result);
                 result?;
             }
@@ -190,7 +185,7 @@ fn attach_piece(
     ebpf: &mut Ebpf,
     btf: Option<&Btf>,
     hash_add_result: u32,
-    links: &mut LifecycleLinks,
+    links: &mut Links,
 ) -> Result<(), LoadError> {
     let mut errors = Vec::new();
     for function in piece.functions {
@@ -223,12 +218,12 @@ fn hook_fentry(
     btf: Option<&Btf>,
     name: &str,
     function: &str,
-    links: &mut LifecycleLinks,
+    links: &mut Links,
 ) -> Result<(), LoadError> {
     let program: &mut FEntry = ebpf.program_mut(name).ok_or("the object lacks the program")?.try_into()?;
     program.load(function, btf.ok_or("no BTF")?)?;
     let link = program.attach()?;
-    links.push(Box::new(program.take_link(link)?));
+    links.keep(program.take_link(link)?);
     Ok(())
 }
 
@@ -237,26 +232,21 @@ fn hook_fexit(
     btf: Option<&Btf>,
     name: &str,
     function: &str,
-    links: &mut LifecycleLinks,
+    links: &mut Links,
 ) -> Result<(), LoadError> {
     let program: &mut FExit = ebpf.program_mut(name).ok_or("the object lacks the program")?.try_into()?;
     program.load(function, btf.ok_or("no BTF")?)?;
     let link = program.attach()?;
-    links.push(Box::new(program.take_link(link)?));
+    links.keep(program.take_link(link)?);
     Ok(())
 }
 
-fn hook_kprobe(
-    ebpf: &mut Ebpf,
-    name: &str,
-    function: &str,
-    links: &mut LifecycleLinks,
-) -> Result<(), LoadError> {
+fn hook_kprobe(ebpf: &mut Ebpf, name: &str, function: &str, links: &mut Links) -> Result<(), LoadError> {
     let program: &mut KProbe = ebpf.program_mut(name).ok_or("the object lacks the program")?.try_into()?;
     if program.fd().is_err() {
         program.load()?;
     }
     let link = program.attach(function, 0)?;
-    links.push(Box::new(program.take_link(link)?));
+    links.keep(program.take_link(link)?);
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! Loading and attaching: the best hook that this kernel and these privileges allow, chosen by trying.
 
 use std::{
-    any::Any,
     io,
     path::{Path, PathBuf},
 };
@@ -10,7 +9,13 @@ use aya::{
     Btf, Ebpf, EbpfLoader, include_bytes_aligned,
     maps::Array,
     programs::{
-        BtfTracePoint, ProgramError, TracePoint, tp_btf::BtfTracePointLink, trace_point::TracePointLink,
+        BtfTracePoint, ProgramError, TracePoint,
+        fentry::FEntryLink,
+        fexit::FExitLink,
+        kprobe::KProbeLink,
+        links::{FdLink, LinkError, PinnedLink},
+        tp_btf::BtfTracePointLink,
+        trace_point::TracePointLink,
     },
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -24,16 +29,17 @@ use super::{
     filter,
     hunt::{self, Hunt},
     lifecycle::{self, Tier},
+    pin::Adopted,
     symbols, tracefs,
 };
 use crate::model::Filter;
 
 /// The programs; rebuilt by `cargo xtask build-ebpf`.
 #[cfg(target_arch = "x86_64")]
-static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/sockstate-x86_64.bpf.o");
+pub(super) static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/sockstate-x86_64.bpf.o");
 /// The programs; rebuilt by `cargo xtask build-ebpf`.
 #[cfg(target_arch = "aarch64")]
-static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/sockstate-aarch64.bpf.o");
+pub(super) static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/sockstate-aarch64.bpf.o");
 
 /// Where kernels put their BTF.
 pub(super) const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -66,6 +72,15 @@ impl Hook {
         match self {
             Self::TpBtf => "tp_btf",
             Self::Tracepoint => "tracepoint",
+        }
+    }
+
+    /// The program that it runs.
+    #[must_use]
+    pub(crate) fn program(self) -> &'static str {
+        match self {
+            Self::TpBtf => "set_state",
+            Self::Tracepoint => "set_state_classic",
         }
     }
 }
@@ -120,14 +135,72 @@ pub enum KernelError {
     },
 }
 
-/// What ties the programs to their tracepoints; dropping it detaches them.
+/// What ties the programs to their tracepoints; dropping it detaches those that are not pinned.
 #[derive(Default)]
-pub struct Links(Vec<Box<dyn Any + Send>>);
+pub struct Links {
+    links: Vec<FdLink>,
+    /// Those that are links of the kernel's from 5.15 on only.
+    by_perf: Vec<ByPerf>,
+}
 
 impl Links {
-    pub(super) fn keep(&mut self, link: impl Any + Send) {
-        self.0.push(Box::new(link));
+    pub(super) fn keep(&mut self, link: impl Into<Attached>) {
+        match link.into() {
+            Attached::Link(link) => self.links.push(link),
+            Attached::ByPerf(link) => self.by_perf.push(link),
+        }
     }
+
+    pub(super) fn append(&mut self, mut others: Self) {
+        self.links.append(&mut others.links);
+        self.by_perf.append(&mut others.by_perf);
+    }
+
+    /// Pins all of them. Where it fails, some may be detached.
+    pub(super) fn pin(&mut self, directory: &Path) -> Result<(), LoadError> {
+        for link in self.by_perf.drain(..) {
+            let link = match link {
+                ByPerf::TracePoint(link) => link.try_into(),
+                ByPerf::KProbe(link) => link.try_into(),
+            };
+            self.links.push(link.map_err(|_: LinkError| {
+                "hooks of this kernel end with whoever has attached them: tracepoints and kprobes can be kept from Linux 5.15 on"
+            })?);
+        }
+        for (at, link) in std::mem::take(&mut self.links).into_iter().enumerate() {
+            self.links.push(link.pin(super::pin::link(directory, at))?.into());
+        }
+        Ok(())
+    }
+}
+
+/// One hook of ours.
+pub(super) enum Attached {
+    Link(FdLink),
+    ByPerf(ByPerf),
+}
+
+pub(super) enum ByPerf {
+    TracePoint(TracePointLink),
+    KProbe(KProbeLink),
+}
+
+macro_rules! attached {
+    ($($link:ty => $it:ident $make:expr),* $(,)?) => {
+        $(impl From<$link> for Attached {
+            fn from($it: $link) -> Self {
+                $make
+            }
+        })*
+    };
+}
+attached! {
+    BtfTracePointLink => it Self::Link(it.into()),
+    FEntryLink => it Self::Link(it.into()),
+    FExitLink => it Self::Link(it.into()),
+    PinnedLink => it Self::Link(it.into()),
+    TracePointLink => it Self::ByPerf(ByPerf::TracePoint(it)),
+    KProbeLink => it Self::ByPerf(ByPerf::KProbe(it)),
 }
 
 /// Programs that run.
@@ -150,6 +223,8 @@ pub struct Loaded {
     pub degraded: Vec<String>,
     /// The kernel's types, for the iterators; none without.
     pub btf: Option<Btf>,
+    /// What another sockstate has left running.
+    pub adopted: Option<Adopted>,
 }
 
 macro_rules! pod {
@@ -205,6 +280,33 @@ pub fn load(request: &Request) -> Result<Loaded, KernelError> {
             Err(unsupported(&attempt.attempts))
         }
     }
+}
+
+/// The object with nothing attached, beside programs that run already: for the iterators.
+pub(super) fn unattached(request: &Request, hook: Hook, tier: Tier) -> Result<Loaded, KernelError> {
+    let (mut attempts, mut degraded) = (Vec::new(), Vec::new());
+    let types = resolve(request, &mut attempts, &mut degraded)?;
+    // Its own ring stays empty.
+    let request = &Request { ring_bytes: 4096, ..request.clone() };
+    let mut loader = Loader { request, types, attempts, degraded };
+    let load =
+        |loader: &Loader<'_>| -> Result<_, LoadError> { Ok((loader.object(hook, tier)?, loader.btf()?)) };
+    let (ebpf, btf) = load(&loader).map_err(|error| match is_privilege(&error) {
+        true => privilege(&error),
+        false => KernelError::Unsupported { reason: chain(&*error) },
+    })?;
+    Ok(Loaded {
+        ebpf,
+        links: Links::default(),
+        hook,
+        tier,
+        sees_resets: false,
+        reset_reasons: std::mem::take(&mut loader.types.reset_reasons),
+        attempts: Vec::new(),
+        degraded: Vec::new(),
+        btf,
+        adopted: None,
+    })
 }
 
 const BTF: (&str, &str) = ("btf", "where the fields are in this kernel's structures");
@@ -305,7 +407,7 @@ impl Loader<'_> {
                 self.types.hash_add_result,
                 &mut self.attempts,
             ) {
-                Ok(lifecycle) => links.keep(lifecycle),
+                Ok(lifecycle) => links.append(lifecycle),
                 Err(error) => {
                     // What failed stays in the list, what is tried again does not.
                     let tried: Vec<Attempt> = self.attempts.drain(mark..).collect();
@@ -325,6 +427,7 @@ impl Loader<'_> {
                 attempts: std::mem::take(&mut self.attempts),
                 degraded: std::mem::take(&mut self.degraded),
                 btf,
+                adopted: None,
             });
         }
         Err(format!("no such tier: {}", failed.join("; ")).into())

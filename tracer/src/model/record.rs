@@ -269,12 +269,22 @@ pub enum LostPlace {
     Stack,
     /// A sink's queue and spool were full, or its collector refused the record for good.
     Sink,
+    /// In the memory of a sockstate that was killed.
+    Crash,
 }
 
 impl LostPlace {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Ring, Self::Evidence, Self::Recursion, Self::Decode, Self::Output, Self::Stack, Self::Sink];
+    pub const ALL: [Self; 8] = [
+        Self::Ring,
+        Self::Evidence,
+        Self::Recursion,
+        Self::Decode,
+        Self::Output,
+        Self::Stack,
+        Self::Sink,
+        Self::Crash,
+    ];
 
     /// As records show it.
     #[must_use]
@@ -287,6 +297,7 @@ impl LostPlace {
             Self::Output => "output",
             Self::Stack => "stack",
             Self::Sink => "sink",
+            Self::Crash => "crash",
         }
     }
 }
@@ -330,6 +341,8 @@ pub struct Start {
     pub instance: u32,
     /// What works less than it could, and why.
     pub degraded: Vec<String>,
+    /// The instance whose programs and connections it goes on with.
+    pub adopted: Option<u32>,
 }
 
 /// The last record of a stream.

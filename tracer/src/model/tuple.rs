@@ -52,6 +52,12 @@ impl Address {
         Self([word(0), word(8)])
     }
 
+    /// Its 16 bytes in network order.
+    #[must_use]
+    pub fn octets(self) -> [u8; 16] {
+        (u128::from(self.0[0]) << 64 | u128::from(self.0[1])).to_be_bytes()
+    }
+
     /// Of 4 bytes in network order.
     #[must_use]
     pub fn from_v4(bytes: [u8; 4]) -> Self {

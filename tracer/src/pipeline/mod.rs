@@ -5,6 +5,7 @@
 
 mod aggregate;
 mod clock;
+mod keeper;
 mod outlet;
 mod signals;
 mod streams;
@@ -16,6 +17,7 @@ use thiserror::Error;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 pub use clock::{clock_offset_ns, monotonic_ns, now_ns};
+pub use keeper::{Estate, Keeper, estate, forget, ledger};
 pub use outlet::{Outlet, Reload};
 use signals::Signals;
 pub use streams::{Stream, Streams, Summary};
@@ -53,6 +55,8 @@ const LOSS_CHECK: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_millis(25);
 /// How long after a loss the table is compared with the kernel's, so that many losses cost one look.
 const LOSS_RESYNC: Duration = Duration::from_secs(1);
+/// How long the end goes on reading while the programs go on writing.
+const LAST_LOOK: Duration = Duration::from_millis(200);
 /// How long the end waits for an output that does not take its bytes.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -108,6 +112,10 @@ pub struct Pipeline {
     pub metrics: Option<Server>,
     /// How many processes the numbers name.
     pub leakers: usize,
+    /// The programs go on after the end, and somebody else with them.
+    pub keeper: Option<Keeper>,
+    /// The table is another's: it is compared with the kernel's at once.
+    pub adopted: bool,
 }
 
 /// When and how the table is corrected.
@@ -168,7 +176,8 @@ impl Pipeline {
         let mut nap = SHORT_NAP;
         let mut since_nap = 0;
         let mut napping = false;
-        let mut resync_at = self.resync.as_ref().map(|resync| Instant::now() + resync.every);
+        let first = |resync: &Resyncer| if self.adopted { Duration::ZERO } else { resync.every };
+        let mut resync_at = self.resync.as_ref().map(|resync| Instant::now() + first(resync));
         loop {
             let now = Instant::now();
             let at_once = quiet || now - flushed_at >= MAX_DELAY;
@@ -245,6 +254,9 @@ impl Pipeline {
                 self.answer(question);
             }
             self.streams.close_windows(now_ns());
+            if let Some(keeper) = &mut self.keeper {
+                keeper.keep(&self.table);
+            }
             since_nap += taken;
             napping = taken > 0 && taken < BATCH;
             if quiet {
@@ -367,6 +379,9 @@ impl Pipeline {
     fn losses(&mut self) -> Result<bool, PipelineError> {
         let before: u64 = self.streams.summary.lost.values().sum();
         let losses = self.source.losses()?;
+        if let Some(keeper) = &self.keeper {
+            keeper.tell(self.source.all_losses()?);
+        }
         self.streams.lost(LostPlace::Ring, losses.ring, now_ns());
         self.streams.lost(LostPlace::Evidence, losses.evidence, now_ns());
         self.streams.lost(LostPlace::Recursion, losses.recursion, now_ns());
@@ -384,11 +399,16 @@ impl Pipeline {
         mut outlet: Outlet,
         signals: &mut Signals,
     ) -> Result<(), PipelineError> {
-        self.source.detach();
+        if self.keeper.is_none() {
+            self.source.detach();
+        }
+        // What goes on for ever the next one reads.
+        let enough = Instant::now() + LAST_LOOK;
         let mut patient = true;
         loop {
             let taken = self.drain(BATCH);
-            if taken == 0 {
+            let is_last = taken == 0 || (self.keeper.is_some() && Instant::now() >= enough);
+            if is_last {
                 self.settle();
                 self.losses()?;
                 self.stop(reason);
@@ -408,9 +428,12 @@ impl Pipeline {
                     () = signals.end() => patient = false,
                 }
             }
-            if taken == 0 {
+            if is_last {
                 break;
             }
+        }
+        if let Some(keeper) = &self.keeper {
+            keeper.write(&self.table, true);
         }
         let grace = if patient { GRACE } else { Duration::ZERO };
         tokio::select! {

@@ -40,6 +40,8 @@ pub struct Stream {
     windows: Option<Windows>,
     /// One of so many connections is told of.
     sample: u64,
+    /// Records that died with the one before, to be said after the `start`.
+    crashed: u64,
     /// Records that its queue did not take, or its spool lost, and that it has not told of.
     unsaid: u64,
 }
@@ -59,6 +61,7 @@ impl Stream {
             queue: None,
             windows: None,
             sample: 1,
+            crashed: 0,
             unsaid: 0,
         }
     }
@@ -129,6 +132,12 @@ impl Stream {
         if wanted {
             self.write_notice(notice);
         }
+        if let Notice::Start(start) = notice
+            && self.crashed > 0
+        {
+            let (time_ns, count) = (start.time_ns, std::mem::take(&mut self.crashed));
+            self.write_notice(&Notice::Lost(Lost { time_ns, count, place: LostPlace::Crash }));
+        }
     }
 
     fn write_notice(&mut self, notice: &Notice) {
@@ -170,11 +179,23 @@ impl Stream {
         self.frame(transition.time_ns, 0);
     }
 
+    /// Goes on behind `seq`; of the records before, so many were in the memory of one that was killed.
+    pub fn resume(&mut self, seq: u64, crashed: u64) {
+        self.seq = seq;
+        self.crashed = crashed;
+    }
+
     /// Notes where the record ends; some formats leave some out.
     fn frame(&mut self, time_ns: i64, tells: u64) {
+        let Some(queue) = &self.queue else { return };
+        if let Some(slot) = queue.slot() {
+            slot.number(self.seq);
+        }
         let before = self.frames.last().map_or(0, |frame| frame.end);
-        if self.queue.is_some() && self.buffer.len() > before {
+        if self.buffer.len() > before {
             self.frames.push(Frame { end: self.buffer.len(), seq: self.seq, time_ns, tells });
+        } else {
+            queue.settle(1);
         }
     }
 

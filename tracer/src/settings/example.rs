@@ -3,7 +3,7 @@
 use clap::{Arg, ArgAction, Args, Command, builder::PossibleValue};
 
 use super::types;
-use crate::cli::{FilterArgs, KernelArgs, RunArgs, SinkArgs, StuckRules};
+use crate::cli::{DaemonKeys, FilterArgs, KernelArgs, SinkArgs, StuckRules};
 
 /// Columns of a comment.
 const WIDTH: usize = 100;
@@ -15,7 +15,7 @@ pub fn example() -> String {
         "# The configuration of `sockstate run`, made by `sockstate run --example`: every key, with its default where it has one.\n\
          # `sockstate run --check` says what is wrong with it; SIGHUP makes a running one read it again.\n",
     );
-    keys::<RunArgs>(&mut text);
+    keys::<DaemonKeys>(&mut text);
     section(
         "filter",
         "Which transitions all sinks together get; what nobody wants costs next to nothing.",

@@ -12,13 +12,13 @@ pub use document::SettingsError;
 use document::{Section, Source};
 pub use example::example;
 
-use crate::cli::{FilterArgs, KernelArgs, RunArgs, SinkArgs, SinkType, StuckRules};
+use crate::cli::{DaemonKeys, FilterArgs, KernelArgs, SinkArgs, SinkType, StuckRules};
 
 /// Everything that the file says.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// What stands before the first table.
-    pub run: RunArgs,
+    pub keys: DaemonKeys,
     /// `[filter]`.
     pub filter: FilterArgs,
     /// `[stuck]`.
@@ -89,7 +89,7 @@ pub fn parse(path: &str, text: &str) -> Result<Settings, SettingsError> {
             }
             None => Vec::new(),
         },
-        run: top.into_args()?,
+        keys: top.into_args()?,
     };
     if settings.sinks.is_empty() { Err(no_sinks) } else { Ok(settings) }
 }

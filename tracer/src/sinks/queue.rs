@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::Batch;
+use super::{Batch, Slot};
 
 /// What a sink has done, for metrics.
 #[derive(Debug, Default)]
@@ -98,6 +98,8 @@ struct Shared {
     name: String,
     state: Mutex<State>,
     limit: usize,
+    /// Where it is noted how far the sink has come.
+    slot: Option<Slot>,
     status: Status,
     /// Something came, or it was closed.
     changed: Notify,
@@ -111,10 +113,18 @@ pub struct Queue(Arc<Shared>);
 impl Queue {
     /// For the sink called `name`; takes up to `limit` bytes.
     #[must_use]
-    pub fn new(name: &str, limit: usize) -> Self {
+    pub fn new(name: &str, limit: usize, slot: Option<Slot>) -> Self {
         let name = name.to_owned();
         let (state, status) = (Mutex::default(), Status::default());
-        Self(Arc::new(Shared { name, state, limit, status, changed: Notify::new(), finished: Notify::new() }))
+        Self(Arc::new(Shared {
+            name,
+            slot,
+            state,
+            limit,
+            status,
+            changed: Notify::new(),
+            finished: Notify::new(),
+        }))
     }
 
     /// The sink's name.
@@ -147,8 +157,22 @@ impl Queue {
         self.0.changed.notify_waiters();
     }
 
+    /// Where it is noted how far the sink has come.
+    #[must_use]
+    pub fn slot(&self) -> Option<&Slot> {
+        self.0.slot.as_ref()
+    }
+
+    /// So many records are no longer in memory only.
+    pub fn settle(&self, records: usize) {
+        if let Some(slot) = &self.0.slot {
+            slot.settle(records as u64);
+        }
+    }
+
     /// `records` found no room; whoever pushes tells of them.
     pub fn refused(&self, records: u64) {
+        self.settle(records as usize);
         self.0.status.lost.fetch_add(records, Ordering::Relaxed);
     }
 

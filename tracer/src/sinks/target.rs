@@ -6,7 +6,7 @@ use thiserror::Error;
 use tokio::io::AsyncWriteExt;
 
 use super::{
-    Address, Batch, FileSettings, Framing, HttpSettings, Pace, Queue, Spool, SpoolError, Tls, TlsError,
+    Address, Batch, FileSettings, Framing, HttpSettings, Pace, Queue, Slot, Spool, SpoolError, Tls, TlsError,
     TlsSettings,
     datagram::DatagramSink,
     file::FileSink,
@@ -58,6 +58,15 @@ pub struct SinkSettings {
     pub pace: Pace,
 }
 
+/// What a new sink has from others.
+#[derive(Default)]
+pub struct Inherited<'a> {
+    /// The sink whose file and spool it gets when that one has ended.
+    pub after: Option<&'a Queue>,
+    /// Where it is noted how far it has come.
+    pub slot: Option<Slot>,
+}
+
 /// Why a sink does not start.
 #[derive(Debug, Error)]
 #[error("sink {name}: {reason}")]
@@ -83,8 +92,7 @@ enum Reason {
 /// Turns one record of the stream into one of the collector's, appended to the second.
 pub type Convert = Box<dyn FnMut(&[u8], &mut Vec<u8>) + Send>;
 
-/// Starts a sink; `header` stands at the beginning of its files. It begins when `after`, whose file and spool it may have, has
-/// ended.
+/// Starts a sink; `header` stands at the beginning of its files.
 ///
 /// # Errors
 /// Its file, certificates or spool cannot be used. That a collector does not answer is no error.
@@ -92,7 +100,7 @@ pub fn start(
     settings: &SinkSettings,
     header: Vec<u8>,
     convert: Option<Convert>,
-    after: Option<&Queue>,
+    inherited: Inherited<'_>,
 ) -> Result<Queue, SinkError> {
     let fail = |reason| SinkError { name: settings.name.clone(), reason };
     let target = Target::open(&settings.target, header).map_err(fail)?;
@@ -100,10 +108,10 @@ pub fn start(
         .spool
         .clone()
         .map(|it| -> OpenSpool { Box::new(move || Spool::open(&it.path, it.max_bytes, it.sync)) });
-    let queue = Queue::new(&settings.name, settings.queue_bytes);
+    let queue = Queue::new(&settings.name, settings.queue_bytes, inherited.slot);
     let (name, pace, spool) = (settings.name.clone(), settings.pace, None);
     let mut worker = Worker { name, target, convert, queue: queue.clone(), spool, pace };
-    match after {
+    match inherited.after {
         None => {
             worker.spool = open.map(|open| open()).transpose().map_err(|error| fail(error.into()))?;
             worker.start(None)

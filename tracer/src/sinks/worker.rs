@@ -191,11 +191,17 @@ impl Worker {
             // What a broken connection leaves in doubt comes back.
             let (records, bytes) = (before.saturating_sub(lot.len()), bytes.saturating_sub(lot.bytes.len()));
             self.queue.status().deliver(records, bytes);
+            if !from_spool {
+                self.queue.settle(records);
+            }
             let trouble = match outcome {
                 Outcome::Done(Ok(())) => break,
                 Outcome::Done(Err(Trouble::Refused { message })) => {
                     eprintln!("sockstate: sink {}: {message}: {} records are lost", self.name, lot.len());
                     self.queue.status().lose(lot.len() as u64, lot.tells());
+                    if !from_spool {
+                        self.queue.settle(lot.len());
+                    }
                     break;
                 }
                 Outcome::Done(Err(Trouble::Retry { message, after })) => (message, after),
@@ -301,6 +307,7 @@ impl Worker {
         if !matches!(kept, Some(Ok(()))) {
             self.queue.status().lose(lot.len() as u64, lot.tells());
         }
+        self.queue.settle(lot.len());
     }
 
     fn measure(&self) {
@@ -324,7 +331,10 @@ fn spill(name: &str, queue: &Queue, spool: &mut Option<Spool>, paused: &mut Opti
     while queue.bytes() > 0 {
         let lot = queue.take(ENTRY);
         match spool.append(&lot) {
-            Ok(()) => *paused = None,
+            Ok(()) => {
+                queue.settle(lot.len());
+                *paused = None;
+            }
             Err(error) => {
                 queue.put_back(lot);
                 if paused.is_none() {

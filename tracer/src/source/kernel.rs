@@ -5,7 +5,11 @@ use std::{
     os::fd::{AsFd, AsRawFd, RawFd},
 };
 
-use aya::maps::{Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::{
+    maps::{Map, MapData, MapError, PerCpuArray, RingBuf},
+    programs::ProgramFd,
+};
+use serde::{Deserialize, Serialize};
 use sockstate_abi::abi::PerCpu;
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
@@ -37,7 +41,7 @@ struct PodPerCpu(PerCpu);
 unsafe impl aya::Pod for PodPerCpu {}
 
 /// Losses since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Losses {
     /// Transitions that found the ring full.
     pub ring: u64,
@@ -65,8 +69,10 @@ pub struct KernelSource {
     ring: AsyncFd<RingBuf<MapData>>,
     fill: Option<(Fill, u64)>,
     counters: PerCpuArray<MapData, PodPerCpu>,
-    /// Descriptors of the programs whose recursion misses count.
-    programs: Vec<RawFd>,
+    /// The program whose recursion misses count.
+    program: Option<ProgramFd>,
+    /// Losses that are not ours to tell of.
+    told: Losses,
     hook: Hook,
     loaded: Loaded,
 }
@@ -77,31 +83,30 @@ impl KernelSource {
     /// # Errors
     /// The ring cannot be opened.
     pub fn new(mut loaded: Loaded) -> Result<Self, SourceError> {
-        let mut take = |name| loaded.ebpf.take_map(name).ok_or(SourceError::NoMap(name));
-        let events = take("EVENTS")?;
-        // Without it only a metric is missing.
-        let fill = match &events {
-            Map::RingBuf(map) => {
-                let size = map.info().map(|info| info.max_entries().into());
-                Fill::of(map.fd()).ok().zip(size.ok())
+        let adopted = loaded.adopted.take();
+        let (ring, counters, program) = match adopted {
+            Some(it) => (it.ring, Map::PerCpuArray(it.counters), Some(it.program)),
+            None => {
+                let mut take = |name| loaded.ebpf.take_map(name).ok_or(SourceError::NoMap(name));
+                let Map::RingBuf(ring) = take("EVENTS")? else { return Err(SourceError::NoMap("EVENTS")) };
+                let counters = take("PER_CPU")?;
+                let program = loaded.ebpf.program(loaded.hook.program());
+                (ring, counters, program.and_then(|it| it.fd().ok()?.try_clone().ok()))
             }
-            _ => None,
         };
-        let ring = RingBuf::try_from(events)?;
+        // Without it only a metric is missing.
+        let size = ring.info().map(|info| info.max_entries().into());
+        let fill = Fill::of(ring.fd()).ok().zip(size.ok());
+        let ring = RingBuf::try_from(Map::RingBuf(ring))?;
         // SAFETY: the ring owns its map's descriptor and keeps it open as long as it lives.
         let ring = unsafe { AsyncFd::register(ring) }.map_err(io::Error::from)?;
-        let counters = PerCpuArray::try_from(take("PER_CPU")?)?;
-        let fd_of = |name: &str| {
-            let program = loaded.ebpf.program(name)?;
-            let fd = program.fd().ok()?;
-            Some(fd.as_fd().as_raw_fd())
-        };
-        let names: &[&str] = match loaded.hook {
-            Hook::TpBtf => &["set_state"],
-            Hook::Tracepoint => &["set_state_classic"],
-        };
-        let programs = names.iter().filter_map(|name| fd_of(name)).collect();
-        Ok(Self { ring, fill, counters, programs, hook: loaded.hook, loaded })
+        let counters = PerCpuArray::try_from(counters)?;
+        Ok(Self { ring, fill, counters, program, told: Losses::default(), hook: loaded.hook, loaded })
+    }
+
+    /// These losses were told of already, by the sockstate before.
+    pub fn set_told(&mut self, told: Losses) {
+        self.told = told;
     }
 
     /// Name of the hook that sees transitions.
@@ -172,9 +177,23 @@ impl KernelSource {
     /// # Errors
     /// The counters cannot be read.
     pub fn losses(&self) -> Result<Losses, SourceError> {
+        let (all, told) = (self.all_losses()?, self.told);
+        Ok(Losses {
+            ring: all.ring.saturating_sub(told.ring),
+            evidence: all.evidence.saturating_sub(told.evidence),
+            recursion: all.recursion.saturating_sub(told.recursion),
+            stacks: all.stacks.saturating_sub(told.stacks),
+        })
+    }
+
+    /// The same since the programs were attached.
+    ///
+    /// # Errors
+    /// The counters cannot be read.
+    pub fn all_losses(&self) -> Result<Losses, SourceError> {
         let cpus = self.counters.get(&0, 0)?;
         let sum = |field: fn(&PerCpu) -> u64| cpus.iter().map(|cpu| field(&cpu.0)).sum::<u64>();
-        let misses: u64 = self.programs.iter().map(|&fd| recursion_misses(fd)).sum();
+        let misses = self.program.as_ref().map_or(0, |it| recursion_misses(it.as_fd().as_raw_fd()));
         // What the companion took was missed by the main program and is not lost.
         let recursion = match self.hook {
             Hook::TpBtf => misses.saturating_sub(sum(|cpu| cpu.companion)),

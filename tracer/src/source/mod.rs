@@ -8,7 +8,7 @@ mod snapshot;
 mod walker;
 
 pub use diag::{Dump, dump};
-pub use kernel::{KernelSource, SourceError};
+pub use kernel::{KernelSource, Losses, SourceError};
 pub use recording::{Openings, RecordingError};
 pub use snapshot::{Found, namespaces, take};
 pub use walker::{Look, Walker};

@@ -6,6 +6,7 @@ mod cause;
 mod close;
 mod conns;
 mod diagnosis;
+mod heirloom;
 mod minis;
 mod reconcile;
 mod table;
@@ -14,6 +15,7 @@ mod watchdog;
 
 pub use age::{age, unanswered_ns};
 pub use diagnosis::{diagnose, reason};
+pub use heirloom::Heirloom;
 pub use reconcile::Shown;
 pub use table::{Applied, Sight, Table};
 pub use wait::PATIENCE_NS;

@@ -283,6 +283,16 @@ impl Table {
         })
     }
 
+    /// The last id that was given.
+    pub(super) fn last_id(&self) -> u64 {
+        self.next
+    }
+
+    /// Goes on behind it, if it is one of ours.
+    pub(super) fn set_last_id(&mut self, id: u64) {
+        self.next = id;
+    }
+
     /// The companion's record of a transition that was already applied: a socket never makes the same one twice.
     fn is_copy(&self, sk: u64, from: State, to: State) -> bool {
         match self.conns.find(sk) {

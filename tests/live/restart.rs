@@ -1,0 +1,267 @@
+//! A daemon that keeps its programs: whatever happens while it is away, or is killed, is delivered or counted.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    Test,
+    lab::{in_lab, signal, sockstate, wait_until},
+    load::{Load, Mode},
+    observer, schema, skip,
+    sockets::{Kind, fresh_port},
+    test,
+};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test("restart: connections, owners, times and numbers go on", goes_on),
+        test("restart: killed under load, again and again: delivered + lost == happened", killed),
+        test("restart: another filter replaces what was kept, and says so", replaced),
+        test("restart: detach ends it", detached),
+    ]
+}
+
+/// A daemon's directory in the BPF file system, its configuration, and its output.
+struct Place {
+    pin: PathBuf,
+    directory: TempDir,
+}
+
+impl Place {
+    /// Skips the test where there is no BPF file system.
+    fn new(port: u16) -> Option<Self> {
+        let file_system = PathBuf::from("/sys/fs/bpf");
+        let is_one = || Command::new("stat").args(["-f", "-c", "%t", "/sys/fs/bpf"]).output();
+        let is_one = || is_one().is_ok_and(|it| it.stdout.starts_with(b"cafe4a11"));
+        if !is_one() {
+            let _ = Command::new("mount").args(["-t", "bpf", "bpf", "/sys/fs/bpf"]).status();
+        }
+        if !is_one() {
+            skip("needs a BPF file system");
+            return None;
+        }
+        let pin = file_system.join(format!("sockstate-test-{}-{port}", std::process::id()));
+        Some(Self { pin, directory: tempfile::tempdir().expect("directory") })
+    }
+
+    fn configure(&self, netns: u64, port: u16, kernel: &str) {
+        let text = format!(
+            "pin = \"{}\"\n[filter]\nport = {port}\nnetns = {netns}\n[kernel]\nalongside = true\n{kernel}\n\
+             [sinks.file]\ntype = \"file\"\npath = \"{}\"\n",
+            self.pin.display(),
+            self.output().display()
+        );
+        fs::write(self.directory.path().join("config.toml"), text).expect("config");
+    }
+
+    fn output(&self) -> PathBuf {
+        self.directory.path().join("records.json")
+    }
+
+    /// The whole lines so far.
+    fn records(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.output()).unwrap_or_default();
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+
+    /// Starts a daemon, and waits until it traces; it is the `nth`.
+    fn start(&self, nth: usize) -> Child {
+        let config = self.directory.path().join("config.toml");
+        let mut command = sockstate();
+        let child =
+            command.args(["run", "--config"]).arg(config).stderr(Stdio::piped()).spawn().expect("sockstate");
+        let starts = || self.records().iter().filter(|it| it["kind"] == "start").count();
+        wait_until("it traces", || starts() >= nth);
+        child
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = sockstate().args(["detach", "--pin"]).arg(&self.pin).stdout(Stdio::null()).status();
+    }
+}
+
+fn end(mut child: Child) {
+    signal(child.id(), libc::SIGTERM);
+    let status = child.wait().expect("wait");
+    assert!(status.success(), "{status}");
+}
+
+fn kill(mut child: Child) {
+    signal(child.id(), libc::SIGKILL);
+    child.wait().expect("wait");
+}
+
+fn goes_on() {
+    in_lab(|netns| {
+        let port = fresh_port();
+        let Some(place) = Place::new(port) else { return };
+        place.configure(netns, port, "");
+        let first = place.start(1);
+        let (listener, client, server) = Kind::V4.pair(port);
+        wait_until("the connection is told of", || {
+            place.records().iter().filter(|it| it["to"] == "ESTABLISHED").count() == 2
+        });
+        end(first);
+        // Nobody reads now.
+        drop(client);
+        observer::wait_for_states(&["LISTEN", "CLOSE_WAIT", "FIN_WAIT2"]);
+        let third = Kind::V4.connect(port).expect("connect");
+        let (fourth, _) = listener.accept().expect("accept");
+        let second = place.start(2);
+        drop((third, fourth));
+        drop((server, listener));
+        let is_end = |it: &Value| it["from"] == "LISTEN" && it["to"] == "CLOSE";
+        wait_until("the end is told of", || place.records().iter().any(is_end));
+        end(second);
+        let records = place.records();
+        records.iter().for_each(schema::check);
+        let seqs: Vec<u64> = records.iter().filter_map(|it| it["seq"].as_u64()).collect();
+        assert_eq!(seqs, (1..=records.len() as u64).collect::<Vec<_>>(), "numbered without a gap");
+        let instances: BTreeSet<String> = records.iter().map(|it| it["instance"].to_string()).collect();
+        assert_eq!(instances.len(), 1);
+        let starts: Vec<&Value> = records.iter().filter(|it| it["kind"] == "start").collect();
+        assert_eq!(starts[1]["adopted"]["instance"], starts[0]["instance"]);
+        assert!(starts[0]["adopted"].is_null());
+        assert!(
+            !records.iter().any(|it| ["lost", "resync"].contains(&it["kind"].as_str().expect("kind"))),
+            "{records:#?}"
+        );
+        // The old connection's server: known before, closed by its peer meanwhile.
+        let find = |from: &str, to: &str| -> Vec<&Value> {
+            records
+                .iter()
+                .filter(|it| it["from"] == from && it["to"] == to && it["role"] == "server")
+                .collect()
+        };
+        let (opened, closed) = (find("SYN_RECV", "ESTABLISHED")[0], find("ESTABLISHED", "CLOSE_WAIT")[0]);
+        for key in ["conn", "role", "owner", "local", "remote"] {
+            assert_eq!(closed[key], opened[key], "{key}");
+        }
+        assert_eq!(closed["owner"]["pid"], std::process::id());
+        assert!(
+            closed["in_state_ns"].as_u64().is_some() && closed["in_state_at_least"].is_null(),
+            "{closed}"
+        );
+        // And everything that bpftrace saw.
+        if observer::is_there() {
+            let seen: usize = observer::paths(port, 20).iter().map(|path| path.len() - 1).sum();
+            let full = |it: &&Value| it["kind"] == "transition" && it["mini"].is_null();
+            assert!(records.iter().filter(full).count() >= seen - 6, "{seen}");
+        }
+        let conns: BTreeSet<String> =
+            records.iter().filter(|it| it["kind"] == "transition").map(|it| it["conn"].to_string()).collect();
+        assert_eq!(conns.len(), 5, "a listener, two clients, two servers");
+    });
+}
+
+fn killed() {
+    in_lab(|netns| {
+        let port = fresh_port();
+        let Some(place) = Place::new(port) else { return };
+        // What full sockets do can be counted exactly.
+        place.configure(netns, port, "tier = \"none\"");
+        let mut child = place.start(1);
+        let load = Load { mode: Mode::Fin, threads: 1, count: 4000, acceptors: false, gap_us: 500, port };
+        let mut nth = 1;
+        let made = thread::scope(|scope| {
+            let worker = scope.spawn(|| load.run().expect("load"));
+            while !worker.is_finished() {
+                thread::sleep(Duration::from_millis(350));
+                if worker.is_finished() {
+                    break;
+                }
+                // As a crash, or the kernel for want of memory, would.
+                signal(child.id(), libc::SIGKILL);
+                child.wait().expect("wait");
+                thread::sleep(Duration::from_millis(50));
+                nth += 1;
+                child = place.start(nth);
+            }
+            worker.join().expect("load")
+        });
+        end(child);
+        assert!(nth > 3, "it was killed often enough: {nth}");
+        let records = place.records();
+        records.iter().for_each(schema::check);
+        let transitions: Vec<String> = records
+            .iter()
+            .filter(|it| it["kind"] == "transition")
+            .map(|it| format!("{} {} {} {} {}", it["time"], it["local"], it["remote"], it["from"], it["to"]))
+            .collect();
+        let unique: BTreeSet<&String> = transitions.iter().collect();
+        assert_eq!(unique.len(), transitions.len(), "nothing twice");
+        let lost = |place: &str| -> u64 {
+            let of = records.iter().filter(|it| it["kind"] == "lost" && it["place"] == place);
+            of.map(|it| it["count"].as_u64().expect("count")).sum()
+        };
+        let (delivered, crashed) = (transitions.len() as u64, lost("crash"));
+        let others = lost("ring") + lost("recursion");
+        assert!(delivered <= made.transitions);
+        let missing = made.transitions - delivered;
+        // Killed between the write and its note, a record is delivered and counted; and corrections are records, too.
+        assert!(crashed + others >= missing, "{missing} are missing, {crashed} and {others} counted");
+        assert!(crashed <= missing + 400 * nth as u64, "{missing} are missing, {crashed} counted");
+        assert!(delivered * 10 > made.transitions * 9, "{delivered} of {}", made.transitions);
+    });
+}
+
+fn replaced() {
+    in_lab(|netns| {
+        let port = fresh_port();
+        let Some(place) = Place::new(port) else { return };
+        place.configure(netns, port, "");
+        end(place.start(1));
+        place.configure(netns, port, "ring-size = \"1M\"");
+        end(place.start(2));
+        let records = place.records();
+        let starts: Vec<&Value> = records.iter().filter(|it| it["kind"] == "start").collect();
+        assert!(starts[1]["adopted"].is_null());
+        let said = starts[1]["degraded"].to_string();
+        assert!(
+            said.contains("they were replaced") && said.contains(&place.pin.display().to_string()),
+            "{said}"
+        );
+    });
+}
+
+fn detached() {
+    in_lab(|netns| {
+        let port = fresh_port();
+        let Some(place) = Place::new(port) else { return };
+        place.configure(netns, port, "");
+        kill(place.start(1));
+        let detach = || {
+            let output = sockstate().args(["detach", "--pin"]).arg(&place.pin).output().expect("sockstate");
+            assert!(output.status.success(), "{output:?}");
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        assert!(place.pin.join("ring").exists());
+        let programs = || {
+            let output = Command::new("bpftool").args(["link", "show"]).output();
+            output.map_or(0, |it| {
+                String::from_utf8_lossy(&it.stdout).lines().filter(|line| line.contains("prog")).count()
+            })
+        };
+        let before = programs();
+        let said = detach();
+        assert!(said.contains("have ended"), "{said}");
+        assert!(!place.pin.exists());
+        if before > 0 {
+            wait_until("its links are gone", || programs() < before);
+        }
+        let said = detach();
+        assert!(said.contains("nothing is kept"), "{said}");
+    });
+}

@@ -1,0 +1,20 @@
+//! `sockstate detach`.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+use crate::{cli::DetachArgs, kernel, pipeline};
+
+/// Runs it.
+pub(super) fn run(args: &DetachArgs) -> Result<ExitCode> {
+    let was_there = kernel::unpin(&args.pin)
+        .with_context(|| format!("cannot remove {}; run as root", args.pin.display()))?;
+    pipeline::forget(&args.pin).context("cannot remove what it has left in /run/sockstate; run as root")?;
+    if was_there {
+        println!("{}: its programs have ended, unless a sockstate still runs with them", args.pin.display());
+    } else {
+        println!("{}: nothing is kept there", args.pin.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}

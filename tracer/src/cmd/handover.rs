@@ -1,0 +1,65 @@
+//! From one sockstate to the next: programs that go on, and what is known of them.
+
+use std::{path::Path, sync::Arc};
+
+use anyhow::{Context, Result};
+
+use super::Failure;
+use crate::{
+    kernel::{self, Loaded, Pinned, Request},
+    pipeline::{self, Estate},
+    sinks::Ledger,
+};
+
+/// Programs that run, and where they come from.
+pub(super) struct Handover {
+    pub(super) loaded: Loaded,
+    /// What the one before has left.
+    pub(super) estate: Option<Estate>,
+    /// What the next one needs, where there is to be one.
+    pub(super) kept: Option<Kept>,
+}
+
+/// What goes on.
+pub(super) struct Kept {
+    pub(super) pinned: Pinned,
+    pub(super) ledger: Arc<Ledger>,
+}
+
+/// What a sink must know of it.
+#[derive(Clone)]
+pub(super) struct Ground {
+    pub(super) ledger: Arc<Ledger>,
+    /// The one before has ended as it should.
+    pub(super) is_complete: bool,
+}
+
+/// Loads programs; with `pin`, goes on with those that run already.
+pub(super) fn take_over(request: &Request, pin: Option<&Path>) -> Result<Handover> {
+    let Some(directory) = pin else {
+        let loaded = kernel::load(request).map_err(Failure::from)?;
+        return Ok(Handover { loaded, estate: None, kept: None });
+    };
+    let ledger = pipeline::ledger(directory).context("cannot use /run/sockstate; run as root")?;
+    let found = pipeline::estate(directory).filter(|estate| estate.pinned.asked == kernel::asked(request));
+    if let Some(estate) = found {
+        match kernel::adopt(request, &estate.pinned, directory) {
+            Ok(loaded) => {
+                let kept = Some(Kept { pinned: estate.pinned.clone(), ledger });
+                return Ok(Handover { loaded, estate: Some(estate), kept });
+            }
+            Err(error) => eprintln!("sockstate: cannot go on with {}: {error}", directory.display()),
+        }
+    }
+    let replaced = kernel::unpin(directory)
+        .with_context(|| format!("cannot remove what is kept in {}", directory.display()))?;
+    let mut loaded = kernel::load(request).map_err(Failure::from)?;
+    let pinned = loaded.pin(request, directory)?;
+    if replaced {
+        loaded.degraded.push(format!(
+            "the programs kept in {} were another version's, or had another filter: they were replaced, and what they had collected is lost",
+            directory.display()
+        ));
+    }
+    Ok(Handover { loaded, estate: None, kept: Some(Kept { pinned, ledger }) })
+}

@@ -1,0 +1,138 @@
+//! What this sockstate leaves to the next, beside the programs that go on: who was who, and how far everything had come.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::{
+    kernel::Pinned,
+    sinks::Ledger,
+    source::Losses,
+    track::{Heirloom, Table},
+};
+
+/// Where state is kept that ends with the machine, as the programs do.
+const RUN: &str = "/run/sockstate";
+/// How often the connections are written down, for the case that this one is killed.
+const EVERY: Duration = Duration::from_secs(10);
+/// With more than this it would take too long: they are written at the end only.
+const MOST: usize = 100_000;
+
+/// Everything but the records.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Estate {
+    /// The programs.
+    pub pinned: Pinned,
+    /// Upper bits of the connections' ids.
+    pub instance: u32,
+    /// It was written at the end, and nothing has happened since that is not in the ring.
+    pub is_complete: bool,
+    /// The connections.
+    pub table: Heirloom,
+}
+
+/// Writes it down.
+pub struct Keeper {
+    path: PathBuf,
+    pinned: Pinned,
+    instance: u32,
+    ledger: Arc<Ledger>,
+    next: Instant,
+}
+
+/// The estate of programs that are pinned in `directory`, if there is one.
+#[must_use]
+pub fn estate(directory: &Path) -> Option<Estate> {
+    serde_json::from_slice(&fs::read(file(directory, "state")).ok()?).ok()
+}
+
+/// Removes it.
+///
+/// # Errors
+/// It cannot be removed.
+pub fn forget(directory: &Path) -> io::Result<()> {
+    for extension in ["state", "ledger"] {
+        match fs::remove_file(file(directory, extension)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The ledger that belongs to `directory`.
+///
+/// # Errors
+/// It cannot be made.
+pub fn ledger(directory: &Path) -> io::Result<Arc<Ledger>> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(RUN)?;
+    Ok(Arc::new(Ledger::open(&file(directory, "ledger"))?))
+}
+
+fn file(directory: &Path, extension: &str) -> PathBuf {
+    let name = directory.file_name().unwrap_or_default();
+    Path::new(RUN).join(name).with_extension(extension)
+}
+
+impl Keeper {
+    /// Keeps what belongs to the programs that are pinned in `directory`.
+    #[must_use]
+    pub fn new(directory: &Path, pinned: Pinned, instance: u32, ledger: Arc<Ledger>) -> Self {
+        Self { path: file(directory, "state"), pinned, instance, ledger, next: Instant::now() }
+    }
+
+    /// Losses that were told of.
+    #[must_use]
+    pub fn told(ledger: &Ledger) -> Losses {
+        let word = |at: usize| ledger.word(at).load(Ordering::Relaxed);
+        Losses { ring: word(0), evidence: word(1), recursion: word(2), stacks: word(3) }
+    }
+
+    /// Notes them.
+    pub(super) fn tell(&self, losses: Losses) {
+        let all = [losses.ring, losses.evidence, losses.recursion, losses.stacks];
+        for (at, count) in all.into_iter().enumerate() {
+            self.ledger.word(at).store(count, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes the connections down when it is time.
+    pub(super) fn keep(&mut self, table: &Table) {
+        if Instant::now() < self.next {
+            return;
+        }
+        let begin = Instant::now();
+        if table.len() <= MOST {
+            self.write(table, false);
+        }
+        // Never more than a fiftieth of the time.
+        self.next = Instant::now() + EVERY.max(begin.elapsed() * 50);
+    }
+
+    /// When that is, while something happens.
+    pub(super) fn write(&self, table: &Table, is_complete: bool) {
+        let (pinned, instance) = (self.pinned.clone(), self.instance);
+        let estate = Estate { pinned, instance, is_complete, table: table.bequeath() };
+        if let Err(error) = self.save(&estate) {
+            eprintln!(
+                "sockstate: cannot write {}: {error}; the next one will not know the connections",
+                self.path.display()
+            );
+        }
+    }
+
+    fn save(&self, estate: &Estate) -> io::Result<()> {
+        let part = self.path.with_extension("part");
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+        file.write_all(&serde_json::to_vec(estate)?)?;
+        fs::rename(part, &self.path)
+    }
+}

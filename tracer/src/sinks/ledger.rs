@@ -1,0 +1,151 @@
+//! How far each sink has come, in memory that outlives a process that is killed: a mapped file. What was numbered and not settled
+//! then is lost, and the next one can say how much that is.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    ptr::{self, NonNull},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+/// Numbers in the file.
+const WORDS: usize = 512;
+/// The first ones are the caller's; then three for each sink: its name's sum, the last number, how many are settled.
+const FREE: usize = 8;
+const SLOT: usize = 3;
+
+/// The file.
+pub struct Ledger {
+    words: NonNull<[AtomicU64; WORDS]>,
+}
+
+// SAFETY: it is mapped for the whole process, and holds atomics only.
+unsafe impl Send for Ledger {}
+// SAFETY: the same.
+unsafe impl Sync for Ledger {}
+
+impl Ledger {
+    /// Maps the file at `path`, which is made, of zeros, where there is none.
+    ///
+    /// # Errors
+    /// It cannot be made or mapped.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = Self::file(path)?;
+        // SAFETY: a new mapping of a file that is as long; who else maps it does not shorten it.
+        let words = unsafe {
+            let protection = ProtFlags::READ | ProtFlags::WRITE;
+            mmap(ptr::null_mut(), WORDS * 8, protection, MapFlags::SHARED, &file, 0)?
+        };
+        NonNull::new(words.cast())
+            .map(|words| Self { words })
+            .ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    fn file(path: &Path) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        file.set_len(WORDS as u64 * 8)?;
+        Ok(file)
+    }
+
+    fn words(&self) -> &[AtomicU64; WORDS] {
+        // SAFETY: mapped as long as this lives, page-aligned, and only used as atomics.
+        unsafe { self.words.as_ref() }
+    }
+
+    /// A number of the caller's own, of the first eight.
+    #[must_use]
+    pub fn word(&self, at: usize) -> &AtomicU64 {
+        &self.words()[at.min(FREE - 1)]
+    }
+
+    /// The place of the sink called `name`; none where there are too many.
+    #[must_use]
+    pub fn slot(self: &Arc<Self>, name: &str) -> Option<Slot> {
+        let sum = u64::from(crc32fast::hash(name.as_bytes())) + 1;
+        let words = self.words();
+        let mut places = (FREE..WORDS - SLOT).step_by(SLOT);
+        let at = places.find(|at| {
+            let found = words[*at].load(Ordering::Relaxed);
+            found == sum || found == 0
+        })?;
+        words[at].store(sum, Ordering::Relaxed);
+        Some(Slot { ledger: Arc::clone(self), at })
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        // SAFETY: mapped by us with this size, and borrowed by nobody.
+        let _ = unsafe { munmap(self.words.as_ptr().cast(), WORDS * 8) };
+    }
+}
+
+/// One sink's place.
+#[derive(Clone)]
+pub struct Slot {
+    ledger: Arc<Ledger>,
+    at: usize,
+}
+
+impl Slot {
+    /// Begins anew: numbers up to `seq` are settled. Returns how many of the ones before were not.
+    #[must_use]
+    pub fn begin(&self, seq: u64) -> u64 {
+        let words = self.ledger.words();
+        let numbered = words[self.at + 1].swap(seq, Ordering::Relaxed);
+        numbered.saturating_sub(words[self.at + 2].swap(seq, Ordering::Relaxed))
+    }
+
+    /// The last number that was given.
+    #[must_use]
+    pub fn last(&self) -> u64 {
+        self.ledger.words()[self.at + 1].load(Ordering::Relaxed)
+    }
+
+    /// Notes it.
+    pub fn number(&self, seq: u64) {
+        self.ledger.words()[self.at + 1].store(seq, Ordering::Relaxed);
+    }
+
+    /// So many more are delivered, on disk, or said to be lost.
+    pub(super) fn settle(&self, records: u64) {
+        self.ledger.words()[self.at + 2].fetch_add(records, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_settled_is_known_to_the_next() {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("ledger");
+        let open = || Arc::new(Ledger::open(&path).expect("ledger"));
+        let first = open();
+        let (a, b) = (first.slot("a").expect("a"), first.slot("b").expect("b"));
+        assert_eq!((a.begin(0), b.begin(10)), (0, 0));
+        (1..=7).for_each(|seq| a.number(seq));
+        a.settle(4);
+        b.number(12);
+        b.settle(2);
+        first.word(3).store(99, Ordering::Relaxed);
+        // Nothing is written back: it is killed.
+        std::mem::forget(first);
+        let second = open();
+        assert_eq!(second.word(3).load(Ordering::Relaxed), 99);
+        let (a, b) = (second.slot("a").expect("a"), second.slot("b").expect("b"));
+        assert_eq!((a.last(), a.begin(0)), (7, 3));
+        assert_eq!((b.last(), b.begin(12)), (12, 0));
+        let many = (0..500).filter(|at| second.slot(&format!("sink {at}")).is_some()).count();
+        assert!((100..200).contains(&many), "{many}");
+    }
+}
