@@ -15,6 +15,7 @@ mod measure;
 #[path = "../../tests/support/netns.rs"]
 mod netns;
 mod setup;
+mod soak;
 mod timers;
 mod vm;
 
@@ -54,6 +55,8 @@ enum Cli {
     Vm(vm::Args),
     /// Measure against tcpstates, an empty program and no tracer.
     Bench(bench::Args),
+    /// Run a daemon for a long time, with a collector that comes and goes, reloaded, restarted and killed.
+    Soak(soak::Args),
     /// Internal: make load in an own network namespace and print what was made.
     #[command(subcommand, hide = true)]
     Internal(Internal),
@@ -89,6 +92,7 @@ fn main() -> Result<()> {
             setup::all()?;
             bench::all(&args)
         }
+        Cli::Soak(args) => soak::all(&args),
         Cli::Internal(Internal::Leak(leak)) => leak.run(),
         Cli::Internal(Internal::Load(load)) => {
             let made = netns::in_new_netns(|| load.run())??;

@@ -49,6 +49,10 @@ const LONG_NAP: Duration = Duration::from_millis(8);
 const RUN: usize = BATCH / 4;
 /// How long a part of a block may wait for the rest.
 const MAX_DELAY: Duration = Duration::from_millis(20);
+/// Bytes of a record, if it is a long one.
+const RECORD: usize = 1 << 10;
+/// How long sinks are waited for at first, while there is much to deliver at once.
+const CATCH_UP: Duration = Duration::from_secs(10);
 /// How often the counters of losses are read while records flow.
 const LOSS_CHECK: Duration = Duration::from_millis(100);
 /// How often the table is told how far time has come while something in it waits for evidence.
@@ -178,6 +182,8 @@ impl Pipeline {
         let mut napping = false;
         let first = |resync: &Resyncer| if self.adopted { Duration::ZERO } else { resync.every };
         let mut resync_at = self.resync.as_ref().map(|resync| Instant::now() + first(resync));
+        // A ring may be full of what came before: quicker to read than to deliver.
+        let mut catching_up = self.adopted.then(|| Instant::now() + CATCH_UP);
         loop {
             let now = Instant::now();
             let at_once = quiet || now - flushed_at >= MAX_DELAY;
@@ -199,6 +205,14 @@ impl Pipeline {
             }
             if self.streams.is_full() {
                 return Ok(End::Reason("count"));
+            }
+            catching_up = catching_up.filter(|until| !quiet && now < *until);
+            if catching_up.is_some() && !self.streams.has_room(BATCH * RECORD) {
+                tokio::select! {
+                    biased;
+                    () = signals.end() => return Ok(End::Reason("signal")),
+                    () = sleep(NAP) => continue,
+                }
             }
             if napping {
                 thread::sleep(nap);
@@ -243,7 +257,7 @@ impl Pipeline {
                 losses_at = Instant::now();
                 unchecked = !quiet;
             }
-            if resync_at.is_some_and(|at| Instant::now() >= at) {
+            if resync_at.is_some_and(|at| Instant::now() >= at) && catching_up.is_none() {
                 self.resync();
                 resync_at = self.resync.as_ref().map(|resync| Instant::now() + resync.every);
             }

@@ -89,7 +89,7 @@ impl Outlet {
     /// Sends all that is ready, and waits for queues that are full.
     pub(super) async fn flush(&mut self, streams: &mut Streams) -> Result<(), OutputError> {
         if let Self::Sinks(_) = self {
-            while !streams.has_room() {
+            while !streams.has_room(0) {
                 sleep(FULL_CHECK).await;
             }
         }

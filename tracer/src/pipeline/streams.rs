@@ -345,11 +345,11 @@ impl Streams {
         }
     }
 
-    /// Whether every queue takes what is ready for it.
-    pub(super) fn has_room(&self) -> bool {
+    /// Whether every queue takes what is ready for it, and `more` bytes.
+    pub(super) fn has_room(&self, more: usize) -> bool {
         let has_room = |stream: &Stream| {
             let queue = stream.queue.as_ref();
-            queue.is_none_or(|queue| queue.has_room(stream.buffer.len() + LOST_RECORD))
+            queue.is_none_or(|queue| queue.has_room(stream.buffer.len() + LOST_RECORD + more))
         };
         self.list.iter().all(has_room)
     }

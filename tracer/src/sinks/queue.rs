@@ -16,6 +16,9 @@ use tokio::{
 
 use super::{Batch, Slot};
 
+/// How long the end waits for a collector where a spool keeps what it has not.
+const SPOOLED_GRACE: Duration = Duration::from_millis(500);
+
 /// What a sink has done, for metrics.
 #[derive(Debug, Default)]
 pub struct Status {
@@ -90,6 +93,8 @@ struct State {
     bytes: usize,
     /// Nothing more comes; what has not gone by then is given up.
     closed: Option<Instant>,
+    /// What is given up is spooled: that need not be waited for.
+    spools: bool,
     reopen: bool,
     finished: bool,
 }
@@ -190,7 +195,10 @@ impl Queue {
 
     /// Nothing more comes; what cannot be delivered within `grace` is spooled, or lost.
     pub fn close(&self, grace: Duration) {
-        self.state().closed = Some(Instant::now() + grace);
+        let mut state = self.state();
+        let grace = if state.spools { grace.min(SPOOLED_GRACE) } else { grace };
+        state.closed = Some(Instant::now() + grace);
+        drop(state);
         self.0.changed.notify_waiters();
     }
 
@@ -211,6 +219,10 @@ impl Queue {
             }
             finished.await;
         }
+    }
+
+    pub(super) fn set_spools(&self) {
+        self.state().spools = true;
     }
 
     pub(super) fn finish(&self) {

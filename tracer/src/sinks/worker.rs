@@ -106,6 +106,9 @@ impl Worker {
     }
 
     async fn work(mut self) {
+        if self.spool.is_some() {
+            self.queue.set_spools();
+        }
         self.measure();
         let mut paused = None;
         while let Some(lot) = self.next(&mut paused).await {
