@@ -129,6 +129,23 @@ fn the_packaged_configuration_is_the_example_and_right() {
 }
 
 #[test]
+fn configurations_in_the_documents_are_right() {
+    let documents = [
+        include_str!("../docs/configuration.md"),
+        include_str!("../docs/collectors.md"),
+        include_str!("../docs/fleet.md"),
+    ];
+    let mut count = 0;
+    for text in documents.iter().flat_map(|document| document.split("```toml\n").skip(1)) {
+        let block = text.split("```").next().expect("a block");
+        let (code, said) = check(block);
+        assert_eq!(code, Some(0), "{said}\n{block}");
+        count += 1;
+    }
+    assert!(count > 9, "{count}");
+}
+
+#[test]
 fn every_flag_of_trace_has_a_key() {
     let help = text(&sockstate(&["trace", "--help"]).stdout);
     let example = include_str!("../packaging/sockstate.toml");
