@@ -43,6 +43,9 @@ mod hunt;
 mod lifecycle;
 #[path = "live/metrics.rs"]
 mod metrics;
+#[cfg(feature = "nats")]
+#[path = "live/nats.rs"]
+mod nats;
 #[path = "live/owners.rs"]
 mod owners;
 #[path = "live/protocols.rs"]
@@ -85,6 +88,8 @@ fn main() -> ExitCode {
         collectors::tests(),
         fleet::tests(),
         restart::tests(),
+        #[cfg(feature = "nats")]
+        nats::tests(),
         protocols::tests(),
         fallback::tests(),
     ]

@@ -77,7 +77,13 @@ fn main() -> Result<()> {
         Cli::Test { args } => {
             setup::all()?;
             let workspace = ["test", "--workspace", "--profile", "checked"];
-            command(cargo().args(workspace).args(args))
+            command(cargo().args(workspace).args(&args))?;
+            if args.is_empty() {
+                // What only a feature has.
+                let nats = ["test", "--package", "tracer", "--profile", "checked", "--features", "nats"];
+                command(cargo().args(nats).args(["--test", "live", "--", "NATS"]))?;
+            }
+            Ok(())
         }
         Cli::Check => {
             setup::all()?;

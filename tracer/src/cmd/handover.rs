@@ -40,7 +40,8 @@ pub(super) fn take_over(request: &Request, pin: Option<&Path>) -> Result<Handove
         let loaded = kernel::load(request).map_err(Failure::from)?;
         return Ok(Handover { loaded, estate: None, kept: None });
     };
-    let ledger = pipeline::ledger(directory).context("cannot use /run/sockstate; run as root")?;
+    let ledger = pipeline::ledger(directory)
+        .with_context(|| format!("cannot go on with {} by /run/sockstate", directory.display()))?;
     let found = pipeline::estate(directory).filter(|estate| estate.pinned.asked == kernel::asked(request));
     if let Some(estate) = found {
         match kernel::adopt(request, &estate.pinned, directory) {

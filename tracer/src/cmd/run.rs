@@ -30,7 +30,8 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
     let settings = load(&args.config)?;
     let filter = transitions(&settings.filter)?;
     if args.check {
-        println!("{}: right, {} sinks", args.config.display(), settings.sinks.len());
+        let names: Vec<&str> = settings.sinks.iter().map(|sink| sink.name.as_str()).collect();
+        println!("{}: right; into {}", args.config.display(), names.join(", "));
         return Ok(ExitCode::SUCCESS);
     }
     let kernel = settings.kernel.clone();
@@ -99,7 +100,7 @@ impl Running {
                 streams.list.push(stream);
             }
         }
-        for (_, stream) in old {
+        for (_, mut stream) in old {
             stream.end(GRACE);
         }
         self.settings = kept;
@@ -121,7 +122,7 @@ impl Running {
         let after = before.as_ref().and_then(|(_, stream)| stream.queue());
         match sinks::stream(settings, sink, &self.start, self.ground.as_ref(), after) {
             Ok(mut stream) => {
-                if let Some((_, before)) = before {
+                if let Some((_, mut before)) = before {
                     before.end(GRACE);
                     stream.follow(before, same_filter);
                 }

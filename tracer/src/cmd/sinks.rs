@@ -88,7 +88,7 @@ fn open(settings: &Settings, sink: &Sink, start: &Start, inherited: Inherited<'_
 
 /// Whether its records can be in any format.
 fn takes_lines(args: &SinkArgs) -> bool {
-    matches!(args.r#type, SinkType::Stdout | SinkType::File | SinkType::Socket | SinkType::Http)
+    !matches!(args.r#type, SinkType::Syslog | SinkType::Journald | SinkType::Otlp)
 }
 
 /// Done in the sink's thread: the one that reads records writes our JSON, and nothing slower.
@@ -106,7 +106,7 @@ fn converter(args: &SinkArgs, start: &Start) -> Option<Convert> {
         SinkType::Journald => Some(Box::new(convert::journal)),
         SinkType::Otlp if args.json => Some(Box::new(convert::otlp_json)),
         SinkType::Otlp => Some(Box::new(convert::otlp_protobuf)),
-        SinkType::Stdout | SinkType::File | SinkType::Socket | SinkType::Http => format,
+        SinkType::Stdout | SinkType::File | SinkType::Socket | SinkType::Http | SinkType::Nats => format,
     }
 }
 
@@ -128,6 +128,18 @@ fn target(sink: &Sink, settings: &Settings, start: &Start) -> Result<TargetSetti
             address => TargetSettings::Stream(address, tls(args), Framing::Octets),
         },
         SinkType::Journald => TargetSettings::Journald(args.socket.clone()),
+        #[cfg(feature = "nats")]
+        SinkType::Nats => {
+            let id = format!("{}/{:06x}/{}", start.host, start.instance, sink.name);
+            let (url, credentials) =
+                (args.url.clone().context("the url is missing")?, args.credentials.clone());
+            TargetSettings::Nats(
+                sinks::NatsSettings { url, subject: args.subject.clone(), credentials, id },
+                tls(args),
+            )
+        }
+        #[cfg(not(feature = "nats"))]
+        SinkType::Nats => anyhow::bail!("built without NATS"),
         SinkType::Http => TargetSettings::Http(
             http(
                 sink,

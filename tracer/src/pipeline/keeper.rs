@@ -45,7 +45,10 @@ pub struct Keeper {
     pinned: Pinned,
     instance: u32,
     ledger: Arc<Ledger>,
+    /// Not before.
     next: Instant,
+    /// Something has happened since it was written.
+    is_old: bool,
 }
 
 /// The estate of programs that are pinned in `directory`, if there is one.
@@ -86,7 +89,7 @@ impl Keeper {
     /// Keeps what belongs to the programs that are pinned in `directory`.
     #[must_use]
     pub fn new(directory: &Path, pinned: Pinned, instance: u32, ledger: Arc<Ledger>) -> Self {
-        Self { path: file(directory, "state"), pinned, instance, ledger, next: Instant::now() }
+        Self { path: file(directory, "state"), pinned, instance, ledger, next: Instant::now(), is_old: true }
     }
 
     /// Losses that were told of.
@@ -104,11 +107,13 @@ impl Keeper {
         }
     }
 
-    /// Writes the connections down when it is time.
-    pub(super) fn keep(&mut self, table: &Table) {
-        if Instant::now() < self.next {
+    /// Writes the connections down when it is time, and something `happened` since.
+    pub(super) fn keep(&mut self, table: &Table, happened: bool) {
+        self.is_old |= happened;
+        if !self.is_old || Instant::now() < self.next {
             return;
         }
+        self.is_old = false;
         let begin = Instant::now();
         if table.len() <= MOST {
             self.write(table, false);
@@ -117,7 +122,11 @@ impl Keeper {
         self.next = Instant::now() + EVERY.max(begin.elapsed() * 50);
     }
 
-    /// When that is, while something happens.
+    /// When that is.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.is_old.then_some(self.next)
+    }
+
     pub(super) fn write(&self, table: &Table, is_complete: bool) {
         let (pinned, instance) = (self.pinned.clone(), self.instance);
         let estate = Estate { pinned, instance, is_complete, table: table.bequeath() };

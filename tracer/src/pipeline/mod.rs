@@ -224,6 +224,7 @@ impl Pipeline {
                 .next_bark_ns()
                 .filter(|_| quiet)
                 .map(|at_ns| Instant::now() + Duration::from_nanos(at_ns.saturating_sub(monotonic_ns())));
+            let keep_at = self.keeper.as_ref().and_then(Keeper::due);
             let window_at = self.streams.window_ends_ns().filter(|_| quiet).map(|at_ns| {
                 Instant::now() + Duration::from_nanos(at_ns.saturating_sub(now_ns()).max(0) as u64)
             });
@@ -242,6 +243,7 @@ impl Pipeline {
                 () = sleep(PATIENCE), if quiet && self.is_waiting() => {}
                 () = until(watch_at), if quiet => {}
                 () = until(window_at), if quiet => {}
+                () = until(keep_at), if quiet => {}
                 question = asked(&mut self.metrics), if quiet => self.answer(question),
                 () = std::future::ready(()), if !quiet => {}
             }
@@ -269,7 +271,7 @@ impl Pipeline {
             }
             self.streams.close_windows(now_ns());
             if let Some(keeper) = &mut self.keeper {
-                keeper.keep(&self.table);
+                keeper.keep(&self.table, taken > 0);
             }
             since_nap += taken;
             napping = taken > 0 && taken < BATCH;

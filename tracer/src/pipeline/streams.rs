@@ -103,10 +103,18 @@ impl Stream {
         }
     }
 
-    /// Nothing more comes.
-    pub fn end(&self, grace: Duration) {
+    /// Nothing more comes; what it has goes out.
+    pub fn end(&mut self, grace: Duration) {
+        self.close_window();
+        self.hand_over(now_ns());
         if let Some(queue) = &self.queue {
             queue.close(grace);
+        }
+    }
+
+    fn close_window(&mut self) {
+        for aggregate in self.windows.as_mut().map(Windows::close).unwrap_or_default() {
+            self.write_notice(&Notice::Aggregate(aggregate));
         }
     }
 
@@ -336,11 +344,9 @@ impl Streams {
     /// Writes the counts of the windows that have ended by `now_ns`.
     pub(super) fn close_windows(&mut self, now_ns: i64) {
         for stream in &mut self.list {
-            let Some(windows) = stream.windows.as_mut() else { continue };
-            if windows.end_ns().is_some_and(|end_ns| end_ns <= now_ns) {
-                for aggregate in windows.close() {
-                    stream.write_notice(&Notice::Aggregate(aggregate));
-                }
+            let end_ns = stream.windows.as_ref().and_then(Windows::end_ns);
+            if end_ns.is_some_and(|end_ns| end_ns <= now_ns) {
+                stream.close_window();
             }
         }
     }

@@ -14,16 +14,20 @@ use toml::{
 
 /// Something that the file says and cannot mean.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("{path}:{line}:{column}: {message}")]
+#[error("{path}{}: {message}", place(*line, *column))]
 pub struct SettingsError {
     /// The file.
     pub path: String,
-    /// Line, from 1.
+    /// Line, from 1; 0 for no place in it.
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
     /// What is wrong.
     pub message: String,
+}
+
+fn place(line: usize, column: usize) -> String {
+    if line == 0 { String::new() } else { format!(":{line}:{column}") }
 }
 
 /// The text of a file, to say where something in it is.

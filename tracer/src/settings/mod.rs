@@ -56,7 +56,7 @@ pub fn load(path: &Path) -> Result<Settings, SettingsError> {
         path: name.clone(),
         line: 0,
         column: 0,
-        message: format!("cannot read it: {error}"),
+        message: format!("cannot read the configuration: {error}; `sockstate run --example` prints one"),
     })?;
     parse(&name, &text)
 }

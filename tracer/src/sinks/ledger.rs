@@ -13,7 +13,10 @@ use std::{
     },
 };
 
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::{
+    fs::{FlockOperation, flock},
+    mm::{MapFlags, ProtFlags, mmap, munmap},
+};
 
 /// Numbers in the file.
 const WORDS: usize = 512;
@@ -24,6 +27,8 @@ const SLOT: usize = 3;
 /// The file.
 pub struct Ledger {
     words: NonNull<[AtomicU64; WORDS]>,
+    /// Locked as long as it is in use.
+    _file: File,
 }
 
 // SAFETY: it is mapped for the whole process, and holds atomics only.
@@ -35,17 +40,22 @@ impl Ledger {
     /// Maps the file at `path`, which is made, of zeros, where there is none.
     ///
     /// # Errors
-    /// It cannot be made or mapped.
+    /// It cannot be made or mapped, or another process has it.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = Self::file(path)?;
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err(io::Error::new(
+                io::ErrorKind::ResourceBusy,
+                "another sockstate goes on with these programs",
+            ));
+        }
         // SAFETY: a new mapping of a file that is as long; who else maps it does not shorten it.
         let words = unsafe {
             let protection = ProtFlags::READ | ProtFlags::WRITE;
             mmap(ptr::null_mut(), WORDS * 8, protection, MapFlags::SHARED, &file, 0)?
         };
-        NonNull::new(words.cast())
-            .map(|words| Self { words })
-            .ok_or_else(|| io::ErrorKind::InvalidData.into())
+        let words = NonNull::new(words.cast()).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Self { words, _file: file })
     }
 
     fn file(path: &Path) -> io::Result<File> {
@@ -138,8 +148,9 @@ mod tests {
         b.number(12);
         b.settle(2);
         first.word(3).store(99, Ordering::Relaxed);
-        // Nothing is written back: it is killed.
-        std::mem::forget(first);
+        assert!(Ledger::open(&path).is_err(), "one at a time");
+        // Nothing is written back at the end.
+        drop((a, b, first));
         let second = open();
         assert_eq!(second.word(3).load(Ordering::Relaxed), 99);
         let (a, b) = (second.slot("a").expect("a"), second.slot("b").expect("b"));

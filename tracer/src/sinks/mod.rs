@@ -7,6 +7,8 @@ mod datagram;
 mod file;
 mod http;
 mod ledger;
+#[cfg(feature = "nats")]
+mod nats;
 mod output;
 mod queue;
 mod spool;
@@ -22,6 +24,8 @@ use connection::Connection;
 pub use file::FileSettings;
 pub use http::HttpSettings;
 pub use ledger::{Ledger, Slot};
+#[cfg(feature = "nats")]
+pub use nats::NatsSettings;
 pub use output::{Output, OutputError};
 pub use queue::{Queue, Status};
 pub use spool::{Read, Spool, SpoolError};

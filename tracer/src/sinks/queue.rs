@@ -271,6 +271,11 @@ impl Queue {
         self.state().closed.is_some()
     }
 
+    /// It was closed, and its time is over.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.state().closed.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
     /// Waits until it holds more than `more`, or is closed, or files are to be opened again.
     pub(super) async fn holds_more_than(&self, more: usize) {
         let ready = |state: &State| state.bytes > more || state.closed.is_some() || state.reopen;

@@ -30,6 +30,9 @@ pub enum TargetSettings {
     Journald(PathBuf),
     /// HTTP requests.
     Http(HttpSettings, TlsSettings),
+    /// A stream of NATS.
+    #[cfg(feature = "nats")]
+    Nats(super::NatsSettings, TlsSettings),
 }
 
 /// The disk behind the queue.
@@ -129,6 +132,8 @@ pub(super) enum Target {
     Stream(StreamSink),
     Datagram(DatagramSink),
     Http(Box<HttpSink>),
+    #[cfg(feature = "nats")]
+    Nats(Box<super::nats::NatsSink>),
 }
 
 impl Target {
@@ -150,6 +155,10 @@ impl Target {
                 let tls = settings.url.starts_with("https:").then(|| Tls::new(tls)).transpose()?;
                 Self::Http(Box::new(HttpSink::new(settings.clone(), tls)?))
             }
+            #[cfg(feature = "nats")]
+            TargetSettings::Nats(settings, tls) => {
+                Self::Nats(Box::new(super::nats::NatsSink::new(settings.clone(), tls.clone())))
+            }
         })
     }
 
@@ -169,6 +178,8 @@ impl Target {
             Self::Stream(stream) => stream.deliver(lot).await,
             Self::Datagram(datagram) => datagram.deliver(lot).await,
             Self::Http(http) => http.deliver(lot).await,
+            #[cfg(feature = "nats")]
+            Self::Nats(nats) => nats.deliver(lot).await,
         }
     }
 
@@ -176,9 +187,7 @@ impl Target {
     pub(super) async fn idle(&mut self) {
         match self {
             Self::Stream(stream) => stream.idle().await,
-            Self::Stdout(_) | Self::File(_) | Self::Datagram(_) | Self::Http(_) => {
-                std::future::pending().await
-            }
+            _ => std::future::pending().await,
         }
     }
 
@@ -197,7 +206,7 @@ impl Target {
         match self {
             Self::File(file) => file.close(),
             Self::Stream(stream) => stream.close().await,
-            Self::Stdout(_) | Self::Datagram(_) | Self::Http(_) => {}
+            _ => {}
         }
     }
 }

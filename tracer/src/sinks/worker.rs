@@ -111,7 +111,9 @@ impl Worker {
         }
         self.measure();
         let mut paused = None;
-        while let Some(lot) = self.next(&mut paused).await {
+        while !self.queue.is_overdue()
+            && let Some(lot) = self.next(&mut paused).await
+        {
             if lot.is_empty() && !self.target.must_repeat() {
                 continue;
             }
@@ -129,6 +131,9 @@ impl Worker {
             self.spill(paused);
         }
         if let Some(spool) = self.spool.as_mut().filter(|spool| !spool.is_empty()) {
+            if self.queue.take_reopen() {
+                self.target.reopen();
+            }
             let read = spool.read(self.pace.batch_bytes);
             self.measure();
             return Some(match read {

@@ -1,0 +1,107 @@
+//! Records into a stream of NATS JetStream, a message each. One that the server has acknowledged is delivered; by its id the server
+//! knows what comes twice. What it has lost when it died comes again, behind what it has kept.
+
+use std::{path::PathBuf, time::Duration};
+
+use async_nats::{
+    ConnectOptions,
+    jetstream::{self, context::PublishAckFuture, message::PublishMessage},
+};
+
+use super::{Batch, TlsSettings, worker::Trouble};
+
+/// How long a connection or an acknowledgement may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Messages under way at a time.
+const WINDOW: usize = 256;
+
+/// Where to, and as whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NatsSettings {
+    /// `nats://host:port`, `tls://host:port`; several with commas between them.
+    pub url: String,
+    /// The messages' subject, which a stream must have.
+    pub subject: String,
+    /// A file of credentials (JWT and seed).
+    pub credentials: Option<PathBuf>,
+    /// Tells the messages of this stream from all others: with `seq` it is the id.
+    pub id: String,
+}
+
+/// The sink.
+pub(super) struct NatsSink {
+    settings: NatsSettings,
+    tls: TlsSettings,
+    stream: Option<jetstream::Context>,
+}
+
+impl NatsSink {
+    pub(super) fn new(settings: NatsSettings, tls: TlsSettings) -> Self {
+        Self { settings, tls, stream: None }
+    }
+
+    /// Delivers `lot`, and takes away what was.
+    pub(super) async fn deliver(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
+        let stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => self.connect().await?,
+        };
+        while !lot.is_empty() {
+            let (delivered, result) = self.publish(&stream, lot).await;
+            lot.drop_first(delivered);
+            if let Err(message) = result {
+                // The next attempt begins with a new connection.
+                return Err(Trouble::retry(format!("{}: {message}", self.settings.url)));
+            }
+        }
+        self.stream = Some(stream);
+        Ok(())
+    }
+
+    /// The first records, up to [`WINDOW`]: how many of them are acknowledged, one behind another, and what is wrong with the next.
+    async fn publish(&self, stream: &jetstream::Context, lot: &Batch) -> (usize, Result<(), String>) {
+        let mut under_way: Vec<PublishAckFuture> = Vec::new();
+        let mut result = Ok(());
+        for (bytes, frame) in lot.records().take(WINDOW) {
+            let id = format!("{}/{}", self.settings.id, frame.seq);
+            let payload = bytes.trim_ascii_end().to_vec().into();
+            let message = PublishMessage::build().payload(payload).message_id(id);
+            match stream.send_publish(self.settings.subject.clone(), message).await {
+                Ok(acknowledgement) => under_way.push(acknowledgement),
+                Err(error) => {
+                    result = Err(error.to_string());
+                    break;
+                }
+            }
+        }
+        let mut delivered = 0;
+        for acknowledgement in under_way {
+            if let Err(error) = acknowledgement.await {
+                let subject = &self.settings.subject;
+                return (delivered, Err(format!("{error}; is there a stream with the subject {subject}?")));
+            }
+            delivered += 1;
+        }
+        (delivered, result)
+    }
+
+    async fn connect(&self) -> Result<jetstream::Context, Trouble> {
+        let failed = |error: &dyn std::fmt::Display| {
+            Trouble::retry(format!("cannot connect to {}: {error}", self.settings.url))
+        };
+        let mut options = ConnectOptions::new().name("sockstate").connection_timeout(PATIENCE);
+        if let Some(path) = &self.tls.ca {
+            options = options.add_root_certificates(path.clone());
+        }
+        if let (Some(cert), Some(key)) = (&self.tls.cert, &self.tls.key) {
+            options = options.add_client_certificate(cert.clone(), key.clone());
+        }
+        if let Some(path) = &self.settings.credentials {
+            options = options.credentials_file(path).await.map_err(|error| failed(&error))?;
+        }
+        let client = options.connect(&self.settings.url).await.map_err(|error| failed(&error))?;
+        let mut stream = jetstream::new(client);
+        stream.set_timeout(PATIENCE);
+        Ok(stream)
+    }
+}
