@@ -26,8 +26,8 @@ use collector::{
 use sockstate::{
     format::convert::Syslog,
     sinks::{
-        Address, FileSettings, Framing, Inherited, Queue, SinkSettings, Spool, SpoolError, TargetSettings,
-        Template, TlsSettings,
+        Address, Envelope, FileSettings, Framing, Inherited, Queue, SinkSettings, Spool, SpoolError,
+        TargetSettings, Template, TlsSettings,
     },
 };
 
@@ -217,6 +217,26 @@ fn bulk_answers_are_read_item_by_item() {
     feeder.push(3);
     feeder.wait_until("it is over", |it| it.delivered() == 2 && it.lost() == 1);
     assert_eq!(taken.seqs(), [1, 3]);
+}
+
+#[test]
+fn what_an_otlp_collector_takes_in_part_is_counted_in_part() {
+    let envelope = Envelope { before: b"[".to_vec(), behind: b"]".to_vec() };
+    // ExportLogsServiceResponse { partial_success: { rejected_log_records: 3, error_message: "no" } }
+    let protobuf = "\u{a}\u{6}\u{8}\u{3}\u{12}\u{2}no";
+    let json = "{\"partialSuccess\":{\"rejectedLogRecords\":\"3\",\"errorMessage\":\"no\"}}";
+    for (template, body) in
+        [(Template::OtlpJson(envelope.clone()), json), (Template::OtlpProtobuf(envelope.clone()), protobuf)]
+    {
+        let (listener, port) = listen();
+        http_collector(listener, move |at, _| answer("200 OK", "", if at == 0 { body } else { "" }));
+        let mut feeder = Feeder::start(&settings(http(port, template)), None);
+        feeder.push(10);
+        feeder.wait_until("a part is lost", |it| it.lost() == 3 && it.delivered() == 7);
+        feeder.push(10);
+        feeder.wait_until("and then nothing", |it| it.delivered() == 17);
+        assert_eq!(feeder.queue.status().lost(), 3);
+    }
 }
 
 #[test]

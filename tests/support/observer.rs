@@ -5,7 +5,10 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
-    sync::{Mutex, OnceLock},
+    sync::{
+        Mutex, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -97,6 +100,23 @@ pub(crate) fn watch() {
     if !is_in_vm() {
         bpftrace();
     }
+}
+
+/// Whether the kernel says that it hid so many transitions from bpftrace, for which nobody was excused yet: a classic tracepoint
+/// runs no program while one runs on that CPU (counted since 6.7, commit dd8657894c11).
+pub(crate) fn excuses(missing: u64) -> bool {
+    static EXCUSED: AtomicU64 = AtomicU64::new(0);
+    let pid = BPFTRACE.get().and_then(|it| it.child.lock().expect("lock").as_ref().map(Child::id));
+    let infos =
+        fs::read_dir(format!("/proc/{}/fdinfo", pid.unwrap_or_default())).into_iter().flatten().flatten();
+    let misses = |text: String| -> u64 {
+        let counts = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse::<u64>().ok());
+        counts.sum()
+    };
+    let missed: u64 = infos.filter_map(|it| fs::read_to_string(it.path()).ok()).map(misses).sum();
+    EXCUSED.fetch_add(missing, Ordering::Relaxed) + missing <= missed
 }
 
 /// Ends bpftrace.

@@ -99,7 +99,10 @@ pub(super) fn scenario(run: &Run, scenario: &Scenario, kind: Kind, outcome: &Out
         let mut full: Vec<Vec<String>> = connections.iter().filter_map(|it| full_socket(it)).collect();
         full.sort();
         let count = full.iter().map(|path| path.len() - 1).sum();
-        assert_eq!(full, observer::paths(outcome.port, count), "as bpftrace saw it");
+        let seen = observer::paths(outcome.port, count);
+        let missing = count.saturating_sub(seen.iter().map(|path| path.len() - 1).sum()) as u64;
+        let is_excused = missing > 0 && observer::excuses(missing);
+        assert!(full == seen || is_excused, "{full:?} and, as bpftrace saw it, {seen:?}");
     }
 }
 

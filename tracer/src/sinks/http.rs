@@ -97,6 +97,7 @@ impl HttpSink {
         let message = format!("{}: {status}: {quoted}", self.name);
         // Whoever is overloaded, restarting, or has lost our credentials for a while will take it later.
         let passes = status.is_server_error()
+            || status.is_redirection()
             || matches!(
                 status,
                 StatusCode::TOO_MANY_REQUESTS

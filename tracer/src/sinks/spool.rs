@@ -300,7 +300,13 @@ impl Spool {
     }
 
     fn create(&self, number: u64) -> io::Result<File> {
-        OpenOptions::new().append(true).create_new(true).mode(0o600).open(self.file_name(number))
+        let name = self.file_name(number);
+        let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(name)?;
+        if self.sync {
+            // The name must be on the disk, too.
+            File::open(&self.path)?.sync_all()?;
+        }
+        Ok(file)
     }
 
     fn drop_front(&mut self) {

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, io::Write};
 
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
+use prost::Message;
 use serde_json::{Value, json};
 
 use super::{Batch, worker::Trouble};
@@ -95,12 +97,32 @@ impl Template {
 
     /// What a success means: some collectors refuse records in it. Takes away what was delivered.
     pub(super) fn answered(&self, lot: &mut Batch, answer: &[u8], name: &str) -> Result<(), Trouble> {
-        if *self == Self::Elasticsearch {
-            return bulk(lot, answer, name);
-        }
-        lot.drop_first(lot.len());
-        Ok(())
+        let partly = match self {
+            Self::Elasticsearch => return bulk(lot, answer, name),
+            Self::OtlpJson(_) => rejected_json(answer),
+            Self::OtlpProtobuf(_) => rejected_protobuf(answer),
+            Self::Ndjson | Self::Loki(_) | Self::Splunk => None,
+        };
+        let (rejected, message) = partly.unwrap_or_default();
+        // Which ones nobody says.
+        lot.drop_first(lot.len().saturating_sub(rejected));
+        if rejected == 0 { Ok(()) } else { Err(Trouble::Refused { message: format!("{name}: {message}") }) }
     }
+}
+
+/// How many records an OTLP collector has not taken, and why (`ExportLogsPartialSuccess`).
+fn rejected_json(answer: &[u8]) -> Option<(usize, String)> {
+    let answer: Value = serde_json::from_slice(answer).ok()?;
+    let partly = &answer["partialSuccess"];
+    // 64-bit numbers are texts in protobuf's JSON.
+    let count = &partly["rejectedLogRecords"];
+    let count = count.as_u64().or_else(|| count.as_str()?.parse().ok())?;
+    Some((count as usize, partly["errorMessage"].as_str().unwrap_or_default().to_owned()))
+}
+
+fn rejected_protobuf(answer: &[u8]) -> Option<(usize, String)> {
+    let partly = ExportLogsServiceResponse::decode(answer).ok()?.partial_success?;
+    Some((usize::try_from(partly.rejected_log_records).ok()?, partly.error_message))
 }
 
 /// `_bulk` says 200 even if it has taken nothing: each item has a status.

@@ -58,7 +58,7 @@ fn message(it: &Value) -> String {
         "snapshot" => format!("{} {}", head(), text(it, "state")),
         "resync" => format!("{} {}, corrected", head(), text(it, "state")),
         "stuck" => {
-            let reason = it["diagnosis"].as_str().or(it["reason"].as_str());
+            let reason = it["why"].as_str();
             let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
             format!(
                 "{} stuck in {} for {}{reason}",
