@@ -56,6 +56,12 @@ impl Router {
         Self { filter, asks_ends, takes_all, waiting: HashMap::default() }
     }
 
+    /// How many connections have transitions that wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Hands to `emit` what is known to be wanted now, oldest first.
     pub fn route(&mut self, transition: &Transition, mut emit: impl FnMut(&Transition)) {
         if self.takes_all {

@@ -32,6 +32,8 @@ pub(super) struct Ground {
     pub(super) ledger: Arc<Ledger>,
     /// The one before has ended as it should.
     pub(super) is_complete: bool,
+    /// Else, transitions that it had read and not written yet, at most.
+    pub(super) waiting: u64,
 }
 
 /// Loads programs; with `pin`, goes on with those that run already.

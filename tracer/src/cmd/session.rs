@@ -165,7 +165,11 @@ async fn trace(session: Session<'_>) -> Result<Summary> {
         Some(thresholds) => watch(thresholds, &mut table, filter.netns),
         None => Examiner::default(),
     };
-    let ground = kept.as_ref().map(|kept| Ground { ledger: Arc::clone(&kept.ledger), is_complete });
+    let ground = kept.as_ref().map(|kept| Ground {
+        waiting: Keeper::waiting(&kept.ledger),
+        ledger: Arc::clone(&kept.ledger),
+        is_complete,
+    });
     let (list, outlet) = open(&start, ground)?;
     let keeper = pin.zip(kept).map(|(directory, kept)| {
         if adopted.is_some() {

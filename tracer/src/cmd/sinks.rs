@@ -25,7 +25,9 @@ pub(super) fn streams(settings: &Settings, start: &Start, ground: Option<&Ground
         if let (Some(ground), Some(slot)) = (ground, stream.queue().and_then(Queue::slot).cloned()) {
             // After an orderly end the numbers go on; else another instance begins with new ones.
             let seq = if ground.is_complete { slot.last() } else { 0 };
-            stream.resume(seq, slot.begin(seq));
+            let crashed = slot.begin(seq);
+            let waiting = if ground.is_complete { 0 } else { ground.waiting };
+            stream.resume(seq, crashed + waiting);
         }
         Ok(stream)
     };

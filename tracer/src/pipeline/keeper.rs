@@ -26,6 +26,9 @@ const EVERY: Duration = Duration::from_secs(10);
 /// With more than this it would take too long: they are written at the end only.
 const MOST: usize = 100_000;
 
+/// The ledger's words before this one are losses.
+const WAITING: usize = 4;
+
 /// Everything but the records.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Estate {
@@ -105,6 +108,17 @@ impl Keeper {
         for (at, count) in all.into_iter().enumerate() {
             self.ledger.word(at).store(count, Ordering::Relaxed);
         }
+    }
+
+    /// Transitions that are in no stream yet, and not in the ring any more.
+    #[must_use]
+    pub fn waiting(ledger: &Ledger) -> u64 {
+        ledger.word(WAITING).load(Ordering::Relaxed)
+    }
+
+    /// Notes how many there are.
+    pub(super) fn set_waiting(&self, count: usize) {
+        self.ledger.word(WAITING).store(count as u64, Ordering::Relaxed);
     }
 
     /// Writes the connections down when it is time, and something `happened` since.

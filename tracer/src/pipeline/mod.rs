@@ -292,7 +292,7 @@ impl Pipeline {
 
     /// Takes up to `most` records from the ring through to the buffer.
     fn drain(&mut self, most: usize) -> usize {
-        let Self { source, table, enricher, router, streams, examiner, hunter, .. } = self;
+        let Self { source, table, enricher, router, streams, examiner, hunter, keeper, .. } = self;
         let mut broken = 0;
         // What the kernel wrote before this moment is in the ring by now, or counted as lost.
         let began_ns = monotonic_ns();
@@ -307,6 +307,10 @@ impl Pipeline {
                 let mut out = |applied: Applied| route(router, streams, examiner, hunter, applied);
                 table.apply(&event, enricher, &mut out);
                 seen_ns = event.time_ns;
+                // Before the ring forgets it.
+                if let Some(keeper) = keeper {
+                    keeper.set_waiting(table.waiting() + router.waiting() + streams.waiting());
+                }
             }
             Err(_) => broken += 1,
         });
@@ -315,6 +319,9 @@ impl Pipeline {
         }
         let mut out = |applied: Applied| route(router, streams, examiner, hunter, applied);
         table.tick(seen_ns, enricher, &mut out);
+        if let Some(keeper) = keeper {
+            keeper.set_waiting(table.waiting() + router.waiting() + streams.waiting());
+        }
         if broken > 0 {
             let total = streams.summary.lost.get(&LostPlace::Decode).unwrap_or(&0) + broken;
             streams.lost(LostPlace::Decode, total, now_ns());

@@ -282,6 +282,11 @@ impl Streams {
         }
     }
 
+    /// How many connections have transitions that wait in filters.
+    pub(super) fn waiting(&self) -> usize {
+        self.list.iter().filter_map(|it| it.router.as_ref()).map(Router::waiting).sum()
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.summary.transitions >= self.most
     }

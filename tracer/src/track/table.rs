@@ -167,6 +167,12 @@ impl Table {
         !self.waiting.is_idle()
     }
 
+    /// How many transitions wait for it, at most.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Takes in one event.
     pub fn apply(&mut self, event: &Event, who: &mut dyn Identify, out: Out<'_>) {
         match &event.kind {

@@ -138,6 +138,11 @@ impl Waiting {
             && self.cookies.is_empty()
     }
 
+    /// How many transitions wait, at most.
+    pub(super) fn len(&self) -> usize {
+        self.timewaits.len() + self.endings.by_sk.len() + self.closings.len() + self.births.len()
+    }
+
     /// The timewait socket that takes the place of this full one.
     pub(super) fn take_timewait(&mut self, full: u64, ends: &Ends) -> Option<Timewait> {
         let fits = |it: &Timewait| if it.full == 0 { it.ends == *ends } else { it.full == full };
