@@ -93,7 +93,12 @@ fn rsyslog() {
             .arg("-n")
             .arg("-f")
             .arg(&file)
-            .args(["-i", &format!("{dir}/pid"), "-M", &tools::below("usr/lib/x86_64-linux-gnu/rsyslog")])
+            .args([
+                "-i",
+                &format!("{dir}/pid"),
+                "-M",
+                &tools::below(&format!("usr/lib/{}/rsyslog", tools::triplet())),
+            ])
             .env("LC_ALL", "C");
         let _rsyslogd = Running::start(rsyslogd);
         wait_until("rsyslog listens", || {

@@ -26,7 +26,7 @@ pub(crate) fn find(program: &str, package: &str) -> Option<Command> {
             return None;
         }
     };
-    let libraries = ["usr/lib", "lib"].map(|place| root.join(place).join("x86_64-linux-gnu"));
+    let libraries = ["usr/lib", "lib"].map(|place| root.join(place).join(triplet()));
     let all = libraries.into_iter().chain([root.join("usr/lib/syslog-ng")]);
     let all: Vec<String> = all.map(|path| path.display().to_string()).collect();
     command.env("LD_LIBRARY_PATH", all.join(":"));
@@ -42,6 +42,11 @@ pub(crate) fn python(package: &str) -> Option<Command> {
     }
     skip(&format!("needs Python's {package}: cargo xtask setup"));
     None
+}
+
+/// Debian's name for directories of this architecture.
+pub(crate) fn triplet() -> String {
+    format!("{}-linux-gnu", std::env::consts::ARCH)
 }
 
 /// Where they are unpacked below.
