@@ -401,10 +401,11 @@ impl Pipeline {
     /// Whether the table may have missed something.
     fn losses(&mut self) -> Result<bool, PipelineError> {
         let before: u64 = self.streams.summary.lost.values().sum();
-        let losses = self.source.losses()?;
+        let all = self.source.losses()?;
         if let Some(keeper) = &self.keeper {
-            keeper.tell(self.source.all_losses()?);
+            keeper.tell(all);
         }
+        let losses = self.source.untold(all);
         self.streams.lost(LostPlace::Ring, losses.ring, now_ns());
         self.streams.lost(LostPlace::Evidence, losses.evidence, now_ns());
         self.streams.lost(LostPlace::Recursion, losses.recursion, now_ns());

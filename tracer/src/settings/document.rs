@@ -88,7 +88,7 @@ impl<'a> Section<'a> {
         self.entries.keys().cloned().collect()
     }
 
-    /// A table in it; an empty one where there is none.
+    /// A table in it, if there is one.
     pub(super) fn take_section(&mut self, key: &str) -> Result<Option<Section<'a>>, SettingsError> {
         let Some((at, value)) = self.entries.remove(key) else { return Ok(None) };
         match value.get_ref() {
@@ -102,9 +102,8 @@ impl<'a> Section<'a> {
 
     /// All tables in it, by their names.
     pub(super) fn into_sections(mut self) -> Result<Vec<(String, Section<'a>)>, SettingsError> {
-        let keys: Vec<String> = self.entries.keys().cloned().collect();
         let mut sections = Vec::new();
-        for key in keys {
+        for key in self.keys() {
             if let Some(section) = self.take_section(&key)? {
                 sections.push((key, section));
             }

@@ -79,10 +79,10 @@ impl Batch {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
 
-    pub(crate) fn batch(first_seq: u64, texts: &[&str]) -> Batch {
+    fn batch(first_seq: u64, texts: &[&str]) -> Batch {
         let mut batch = Batch::default();
         for (at, text) in texts.iter().enumerate() {
             batch.bytes.extend_from_slice(text.as_bytes());

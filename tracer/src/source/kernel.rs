@@ -9,7 +9,6 @@ use aya::{
     maps::{Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::ProgramFd,
 };
-use serde::{Deserialize, Serialize};
 use sockstate_abi::abi::PerCpu;
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
@@ -41,7 +40,7 @@ struct PodPerCpu(PerCpu);
 unsafe impl aya::Pod for PodPerCpu {}
 
 /// Losses since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Losses {
     /// Transitions that found the ring full.
     pub ring: u64,
@@ -172,25 +171,23 @@ impl KernelSource {
         self.loaded.links = Links::default();
     }
 
-    /// What was lost so far.
-    ///
-    /// # Errors
-    /// The counters cannot be read.
-    pub fn losses(&self) -> Result<Losses, SourceError> {
-        let (all, told) = (self.all_losses()?, self.told);
-        Ok(Losses {
+    /// Those of `all` that the sockstate before has not told of.
+    #[must_use]
+    pub fn untold(&self, all: Losses) -> Losses {
+        let told = self.told;
+        Losses {
             ring: all.ring.saturating_sub(told.ring),
             evidence: all.evidence.saturating_sub(told.evidence),
             recursion: all.recursion.saturating_sub(told.recursion),
             stacks: all.stacks.saturating_sub(told.stacks),
-        })
+        }
     }
 
-    /// The same since the programs were attached.
+    /// What was lost since the programs were attached.
     ///
     /// # Errors
     /// The counters cannot be read.
-    pub fn all_losses(&self) -> Result<Losses, SourceError> {
+    pub fn losses(&self) -> Result<Losses, SourceError> {
         let cpus = self.counters.get(&0, 0)?;
         let sum = |field: fn(&PerCpu) -> u64| cpus.iter().map(|cpu| field(&cpu.0)).sum::<u64>();
         let misses = self.program.as_ref().map_or(0, |it| recursion_misses(it.as_fd().as_raw_fd()));
