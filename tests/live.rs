@@ -39,6 +39,9 @@ mod filters;
 mod fleet;
 #[path = "live/hunt.rs"]
 mod hunt;
+#[cfg(feature = "kafka")]
+#[path = "live/kafka.rs"]
+mod kafka;
 #[path = "live/lifecycle/mod.rs"]
 mod lifecycle;
 #[path = "live/metrics.rs"]
@@ -46,6 +49,8 @@ mod metrics;
 #[cfg(feature = "nats")]
 #[path = "live/nats.rs"]
 mod nats;
+#[path = "live/otlp.rs"]
+mod otlp;
 #[path = "live/owners.rs"]
 mod owners;
 #[path = "live/protocols.rs"]
@@ -86,10 +91,13 @@ fn main() -> ExitCode {
         hunt::tests(),
         metrics::tests(),
         collectors::tests(),
+        otlp::tests(),
         fleet::tests(),
         restart::tests(),
         #[cfg(feature = "nats")]
         nats::tests(),
+        #[cfg(feature = "kafka")]
+        kafka::tests(),
         protocols::tests(),
         fallback::tests(),
     ]

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::{BufRead, BufReader, Read, Seek, Write},
+    io::{Read, Write},
     net::TcpStream,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -28,7 +28,6 @@ pub(crate) fn tests() -> Vec<Test> {
         test("collectors: rsyslog over TCP, UDP and unix", rsyslog),
         test("collectors: syslog-ng over TCP, NDJSON and syslog", syslog_ng),
         test("collectors: the journal", journal),
-        test("collectors: OpenTelemetry, protobuf and JSON", otlp),
         test("collectors: ClickHouse over HTTP", clickhouse),
         test("collectors: a stopped, a paused and a dead one delay nobody", faults),
         test("collectors: a full disk costs what is counted", full_disk),
@@ -269,67 +268,6 @@ fn journal() {
     });
 }
 
-fn otlp() {
-    let Some(mut python) = tools::python("opentelemetry.proto.collector.logs.v1.logs_service_pb2") else {
-        return;
-    };
-    in_lab(|netns| {
-        let [collector, port] = [fresh_port(), fresh_port()];
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/support/otlp_receiver.py");
-        let mut stdout = tempfile::tempfile().expect("file");
-        let into = stdout.try_clone().expect("file");
-        let _receiver = Running::start(python.arg(script).arg(collector.to_string()).stdout(into));
-        wait_until("it listens", || TcpStream::connect(("127.0.0.1", collector)).is_ok());
-        let daemon = Daemon::start(
-            netns,
-            port,
-            &format!(
-                "[sinks.protobuf]\ntype = \"otlp\"\nurl = \"http://127.0.0.1:{collector}\"\nbatch-time = \"50ms\"\ncompression = \"gzip\"\n\
-                 [sinks.json]\ntype = \"otlp\"\njson = true\nurl = \"http://127.0.0.1:{collector}/v1/logs\"\nbatch-time = \"50ms\"\n"
-            ),
-        );
-        connections(50, port);
-        let (story, _directory) = daemon.stop();
-        stdout.rewind().expect("rewind");
-        let mut taken: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-        for line in BufReader::new(stdout).lines() {
-            let line = line.expect("line");
-            let said = json(&line).unwrap_or_else(|| panic!("{line}"));
-            assert!(said["error"].is_null(), "{said}");
-            let kind = said["kind"].as_str().expect("kind").to_owned();
-            for logs in said["request"]["resourceLogs"].as_array().expect("resources") {
-                let resource = attributes(&logs["resource"]);
-                assert_eq!(resource["service.name"], "sockstate");
-                assert_eq!(resource["env"], "test");
-                assert!(resource["host.name"].is_string());
-                let records = logs["scopeLogs"][0]["logRecords"].as_array().expect("records").iter().cloned();
-                taken.entry(kind.clone()).or_default().extend(records);
-            }
-        }
-        let said: Vec<&Value> = story.records.iter().collect();
-        for kind in ["application/json", "application/x-protobuf"] {
-            let records = &taken[kind];
-            assert_eq!(records.len(), said.len(), "{kind}");
-            for (log, record) in records.iter().zip(&said) {
-                let name = format!("sockstate.{}", record["kind"].as_str().expect("kind"));
-                assert_eq!(log["eventName"], name);
-                let found = attributes(log);
-                assert_eq!(found["sockstate.seq"], record["seq"].to_string(), "{log}");
-                let time: jiff::Timestamp = record["time"].as_str().expect("time").parse().expect("time");
-                assert_eq!(log["timeUnixNano"], time.as_nanosecond().to_string());
-                if record["kind"] == "transition" {
-                    assert_eq!(found["sockstate.from"], record["from"]);
-                    assert_eq!(found["network.local.address"], record["local"]["address"]);
-                    assert_eq!(found["process.executable.name"], record["owner"]["comm"]);
-                    if record["to"] == "CLOSE_WAIT" {
-                        assert_eq!(found["network.connection.state"], "close_wait");
-                    }
-                }
-            }
-        }
-    });
-}
-
 /// One request to ClickHouse; its answer.
 fn ask(port: u16, query: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
@@ -391,15 +329,6 @@ fn clickhouse() {
         let said: Vec<_> = story.records.iter().map(of).collect();
         assert_same(&found, &said, "rows");
     });
-}
-
-/// Attributes by name, as protobuf's JSON has them: integers are texts.
-fn attributes(it: &Value) -> BTreeMap<String, Value> {
-    let of = |it: &Value| {
-        let value = it["value"].as_object().and_then(|value| value.values().next()).cloned();
-        (it["key"].as_str().expect("key").to_owned(), value.unwrap_or_default())
-    };
-    it["attributes"].as_array().map(|all| all.iter().map(of).collect()).unwrap_or_default()
 }
 
 /// A TCP collector in a process of its own, which can be stopped: socat's work in a line of Python.

@@ -15,7 +15,7 @@ use crate::{
 };
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![test("collectors: NATS JetStream, killed and started again", jetstream)]
+    vec![test("feature nats: JetStream, killed and started again", jetstream)]
 }
 
 fn server(port: u16, store: &Path) -> Option<Running> {

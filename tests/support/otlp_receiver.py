@@ -1,12 +1,21 @@
-"""Takes OTLP logs over HTTP with OpenTelemetry's own messages, strictly; prints each request as a line of JSON."""
+"""Takes OTLP logs and metrics, over HTTP at one port and gRPC at another, with OpenTelemetry's own messages, strictly; prints each
+request as a line of JSON. The first so many calls of gRPC find it overloaded."""
 
+import concurrent.futures
 import gzip
 import http.server
 import json
 import sys
+import threading
 
+import grpc
 from google.protobuf import json_format
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2_grpc as logs_grpc
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metrics
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc as metrics_grpc
+
+REQUESTS = {"/v1/logs": logs.ExportLogsServiceRequest, "/v1/metrics": metrics.ExportMetricsServiceRequest}
 
 
 def say(what):
@@ -15,16 +24,19 @@ def say(what):
     sys.stdout.flush()
 
 
+def taken(kind, request):
+    say({"kind": kind, "request": json_format.MessageToDict(request)})
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         kind = self.headers["Content-Type"]
-        request, status, answer = logs.ExportLogsServiceRequest(), 200, b""
+        status, answer = 200, b""
         try:
-            if self.path != "/v1/logs":
-                raise ValueError("no such path: " + self.path)
+            request = REQUESTS[self.path]()
             if self.headers.get("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)
             if kind == "application/json":
@@ -34,9 +46,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 request.ParseFromString(body)
             else:
                 raise ValueError("no such content type: " + kind)
-            say({"kind": kind, "request": json_format.MessageToDict(request)})
+            taken(self.path + " " + kind, request)
         except Exception as error:
-            say({"error": str(error)})
+            say({"error": repr(error)})
             status, answer = 400, str(error).encode()
         self.send_response(status)
         self.send_header("Content-Type", kind)
@@ -48,4 +60,25 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+class Calls:
+    def __init__(self, kind, answer, refused):
+        self.kind, self.answer, self.refused = kind, answer, refused
+
+    def Export(self, request, context):
+        if self.refused.acquire(blocking=False):
+            taken("grpc refused", request)
+            context.abort(grpc.StatusCode.UNAVAILABLE, "overloaded")
+        taken(self.kind, request)
+        return self.answer()
+
+
+http_port, grpc_port, refusals = map(int, sys.argv[1:4])
+refused = threading.Semaphore(refusals)
+server = grpc.server(concurrent.futures.ThreadPoolExecutor(max_workers=4))
+logs_grpc.add_LogsServiceServicer_to_server(Calls("grpc logs", logs.ExportLogsServiceResponse, refused), server)
+metrics_grpc.add_MetricsServiceServicer_to_server(
+    Calls("grpc metrics", metrics.ExportMetricsServiceResponse, refused), server
+)
+server.add_insecure_port(f"127.0.0.1:{grpc_port}")
+server.start()
+http.server.ThreadingHTTPServer(("127.0.0.1", http_port), Handler).serve_forever()

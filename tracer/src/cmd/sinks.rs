@@ -9,7 +9,7 @@ use crate::{
     cli::{CompressionName, SinkArgs, SinkFormat, SinkType, SyncName, TemplateName},
     format::{Csv, Format, Json, Stamp, convert},
     model::Start,
-    pipeline::Stream,
+    pipeline::{Stream, Tell},
     route::Router,
     settings::{Settings, Sink},
     sinks::{
@@ -17,6 +17,10 @@ use crate::{
         SinkSettings, SpoolSettings, TargetSettings, Template, TlsSettings,
     },
 };
+
+/// gRPC's paths (opentelemetry/proto/collector).
+const LOGS_SERVICE: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+const METRICS_SERVICE: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
 
 /// A stream for each sink.
 pub(super) fn streams(settings: &Settings, start: &Start, ground: Option<&Ground>) -> Result<Vec<Stream>> {
@@ -43,17 +47,32 @@ pub(super) fn stream(
     after: Option<&Queue>,
 ) -> Result<Stream> {
     let filter = sink.filter.as_ref().map(transitions).transpose()?;
-    let slot = ground.and_then(|ground| ground.ledger.slot(&sink.name));
+    // Numbers that are lost are in the next ones.
+    let has_records = sink.args.r#type != SinkType::OtlpMetrics;
+    let slot = ground.filter(|_| has_records).and_then(|ground| ground.ledger.slot(&sink.name));
     let queue = open(settings, sink, start, Inherited { after, slot })?;
     let format: Box<dyn Format> = match sink.args.format {
         SinkFormat::Csv if takes_lines(&sink.args) => Box::new(Csv),
         _ => Box::new(Json::stamped(&stamp(settings, start))),
     };
     let stream = Stream::to_sink(format, filter.map(Router::new), queue).sampled(sink.args.sample);
+    if sink.args.r#type == SinkType::OtlpMetrics {
+        return Ok(stream.reporting(sink.args.interval, tell(settings, sink, start)));
+    }
     Ok(match sink.args.aggregate {
         Some(window) => stream.aggregated(window, sink.args.aggregate_keys),
         None => stream,
     })
+}
+
+/// How its numbers are written.
+fn tell(settings: &Settings, sink: &Sink, start: &Start) -> Tell {
+    let resource = convert::otlp_resource(&stamp(settings, start));
+    if sink.args.json {
+        Box::new(move |numbers, time_ns, out| numbers.otlp_json(&resource, time_ns, out))
+    } else {
+        Box::new(move |numbers, time_ns, out| numbers.otlp_protobuf(&resource, time_ns, out))
+    }
 }
 
 fn stamp<'a>(settings: &'a Settings, start: &'a Start) -> Stamp<'a> {
@@ -90,7 +109,7 @@ fn open(settings: &Settings, sink: &Sink, start: &Start, inherited: Inherited<'_
 
 /// Whether its records can be in any format.
 fn takes_lines(args: &SinkArgs) -> bool {
-    !matches!(args.r#type, SinkType::Syslog | SinkType::Journald | SinkType::Otlp)
+    !matches!(args.r#type, SinkType::Syslog | SinkType::Journald | SinkType::Otlp | SinkType::OtlpMetrics)
 }
 
 /// Done in the sink's thread: the one that reads records writes our JSON, and nothing slower.
@@ -108,7 +127,14 @@ fn converter(args: &SinkArgs, start: &Start) -> Option<Convert> {
         SinkType::Journald => Some(Box::new(convert::journal)),
         SinkType::Otlp if args.json => Some(Box::new(convert::otlp_json)),
         SinkType::Otlp => Some(Box::new(convert::otlp_protobuf)),
-        SinkType::Stdout | SinkType::File | SinkType::Socket | SinkType::Http | SinkType::Nats => format,
+        // Its bytes are made where the numbers are.
+        SinkType::OtlpMetrics => None,
+        SinkType::Stdout
+        | SinkType::File
+        | SinkType::Socket
+        | SinkType::Http
+        | SinkType::Nats
+        | SinkType::Kafka => format,
     }
 }
 
@@ -142,6 +168,16 @@ fn target(sink: &Sink, settings: &Settings, start: &Start) -> Result<TargetSetti
         }
         #[cfg(not(feature = "nats"))]
         SinkType::Nats => anyhow::bail!("built without NATS"),
+        #[cfg(feature = "kafka")]
+        SinkType::Kafka => TargetSettings::Kafka(sinks::KafkaSettings {
+            brokers: args.url.clone().context("the url is missing")?,
+            topic: args.topic.clone(),
+            key: start.host.clone(),
+            timeout: args.timeout,
+            properties: sink.properties.clone(),
+        }),
+        #[cfg(not(feature = "kafka"))]
+        SinkType::Kafka => anyhow::bail!("built without Kafka"),
         SinkType::Http => TargetSettings::Http(
             http(
                 sink,
@@ -161,14 +197,27 @@ fn target(sink: &Sink, settings: &Settings, start: &Start) -> Result<TargetSetti
             } else {
                 Template::OtlpProtobuf(envelope(convert::otlp_protobuf_envelope(&stamp)))
             };
-            let mut http = http(sink, template)?;
-            let path = http.url.split_once("://").and_then(|(_, rest)| rest.split_once('/'));
-            if path.is_none_or(|(_, path)| path.is_empty()) {
-                http.url = format!("{}/v1/logs", http.url.trim_end_matches('/'));
-            }
-            TargetSettings::Http(http, tls(args))
+            otlp(sink, template, ["/v1/logs", LOGS_SERVICE])?
+        }
+        SinkType::OtlpMetrics => {
+            let template = if args.json { Template::OtlpMetricsJson } else { Template::OtlpMetricsProtobuf };
+            otlp(sink, template, ["/v1/metrics", METRICS_SERVICE])?
         }
     })
+}
+
+/// To one of `paths` if the URL has none: the first is HTTP's, the second gRPC's.
+fn otlp(sink: &Sink, template: Template, paths: [&str; 2]) -> Result<TargetSettings> {
+    let mut http = http(sink, template)?;
+    let path = http.url.split_once("://").and_then(|(_, rest)| rest.split_once('/'));
+    if path.is_none_or(|(_, path)| path.is_empty()) {
+        http.url = format!("{}{}", http.url.trim_end_matches('/'), paths[usize::from(sink.args.grpc)]);
+    }
+    #[cfg(feature = "grpc")]
+    if sink.args.grpc {
+        return Ok(TargetSettings::Grpc(http, tls(&sink.args)));
+    }
+    Ok(TargetSettings::Http(http, tls(&sink.args)))
 }
 
 fn envelope((before, behind): (Vec<u8>, Vec<u8>)) -> Envelope {

@@ -1,20 +1,14 @@
-//! What is counted while records flow, for Prometheus (docs/metrics.md): names by its conventions, states and places as the
-//! only labels, so that there are as many series on a busy host as on a quiet one.
+//! What is counted while records flow (docs/metrics.md): states, places and names of ours as the only labels, so that there are as
+//! many series on a busy host as on a quiet one. [`families`] says what there is; Prometheus and OTLP say it in their ways.
 
+mod families;
+mod open_metrics;
+mod otlp;
 mod server;
 
 use std::collections::BTreeMap;
 
-use prometheus_client::{
-    collector::Collector,
-    encoding::{
-        DescriptorEncoder, EncodeLabelSet, EncodeMetric, LabelSetEncoder, MetricEncoder, NoLabelSet,
-        text::encode,
-    },
-    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge, info::Info},
-    registry::{Registry, Unit},
-};
-
+pub use opentelemetry_proto::tonic::resource::v1::Resource;
 pub use server::{MetricsError, Question, Server};
 
 use crate::model::{Dwell, LostPlace, Tally, Transition};
@@ -22,12 +16,20 @@ use crate::model::{Dwell, LostPlace, Tally, Transition};
 /// What has been written so far.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
+    /// Since then, by the wall clock, ns since the epoch.
+    since_ns: i64,
     /// By the states' names, of which some states share one.
     transitions: BTreeMap<(&'static str, &'static str), u64>,
     durations: BTreeMap<&'static str, Dwell>,
 }
 
 impl Counts {
+    /// Nothing yet.
+    #[must_use]
+    pub fn since(since_ns: i64) -> Self {
+        Self { since_ns, ..Self::default() }
+    }
+
     /// One more.
     pub fn transition(&mut self, it: &Transition) {
         let (from, to) = (it.from.name(), it.to.name());
@@ -85,186 +87,6 @@ pub struct SinkNumbers {
     pub queued_bytes: u64,
     /// Bytes that wait on disk.
     pub spooled_bytes: u64,
-}
-
-impl Numbers {
-    /// In the OpenMetrics text format, version 1.0.0.
-    #[must_use]
-    pub fn into_text(self) -> String {
-        let mut registry = Registry::with_prefix("sockstate");
-        let about = vec![("version", env!("CARGO_PKG_VERSION")), ("hook", self.hook), ("tier", self.tier)];
-        registry.register(
-            "build",
-            "What runs here, and what it sees transitions and mini-sockets by",
-            Info::new(about),
-        );
-        registry.register_collector(Box::new(self));
-        let mut text = String::new();
-        // Writing to a string does not fail.
-        let _ = encode(&mut text, &registry);
-        text
-    }
-}
-
-/// A state or two, or a place.
-type Labels<'a> = &'a [(&'static str, &'a str)];
-
-#[derive(Debug)]
-struct LabelSet<'a>(Labels<'a>);
-
-impl EncodeLabelSet for LabelSet<'_> {
-    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
-        self.0.encode(encoder)
-    }
-}
-
-fn one(
-    family: &mut MetricEncoder<'_>,
-    labels: Labels<'_>,
-    metric: &impl EncodeMetric,
-) -> Result<(), std::fmt::Error> {
-    metric.encode(family.encode_family(&LabelSet(labels))?)
-}
-
-impl Collector for Numbers {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let mut family =
-            encoder.encode_descriptor("transitions", "Transitions written", None, MetricType::Counter)?;
-        for ((from, to), count) in &self.counts.transitions {
-            one(&mut family, &[("from", *from), ("to", *to)], &ConstCounter::new(*count))?;
-        }
-        let mut family = encoder.encode_descriptor(
-            "state_duration",
-            "Time in the state that was left, where it was seen from its beginning",
-            Some(&Unit::Seconds),
-            MetricType::Histogram,
-        )?;
-        for (state, durations) in &self.counts.durations {
-            let labels = [("state", *state)];
-            let buckets: Vec<(f64, u64)> = Dwell::ENDS_S.into_iter().zip(durations.counts).collect();
-            let count = durations.counts.iter().sum();
-            family.encode_family(&LabelSet(&labels))?.encode_histogram::<NoLabelSet>(
-                durations.sum_ns as f64 / 1e9,
-                count,
-                &buckets,
-                None,
-            )?;
-        }
-        let gauges = [
-            ("sockets", "Sockets in this state, mini-sockets included", &self.tally.sockets),
-            ("stuck_sockets", "Those in it for longer than its threshold", &self.tally.stuck),
-        ];
-        for (name, help, by_state) in gauges {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            for (state, count) in by_state {
-                one(&mut family, &[("state", *state)], &ConstGauge::new(*count))?;
-            }
-        }
-        let mut family =
-            encoder.encode_descriptor("lost", "Records lost, by place", None, MetricType::Counter)?;
-        for place in LostPlace::ALL {
-            let count = self.lost.get(&place).copied().unwrap_or(0);
-            one(&mut family, &[("place", place.name())], &ConstCounter::new(count))?;
-        }
-        let illegal = encoder.encode_descriptor(
-            "illegal_transitions",
-            "Transitions that TCP, as this version knows it, does not make",
-            None,
-            MetricType::Counter,
-        )?;
-        ConstCounter::new(self.illegal).encode(illegal)?;
-        let waiting = encoder.encode_descriptor(
-            "output_waiting",
-            "Bytes of records that the output has not taken yet",
-            Some(&Unit::Bytes),
-            MetricType::Gauge,
-        )?;
-        gauge(self.waiting_bytes as u64).encode(waiting)?;
-        self.ring(&mut encoder)?;
-        self.programs(&mut encoder)?;
-        self.sinks(&mut encoder)?;
-        self.leakers(&mut encoder)
-    }
-}
-
-impl Numbers {
-    fn ring(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let Some((used, size)) = self.ring else { return Ok(()) };
-        for (name, help, value) in [
-            ("ring_used", "Bytes in the ring that wait to be read", used),
-            ("ring_size", "Bytes that the ring holds", size),
-        ] {
-            let bytes = Some(&Unit::Bytes);
-            let family = encoder.encode_descriptor(name, help, bytes, MetricType::Gauge)?;
-            gauge(value).encode(family)?;
-        }
-        Ok(())
-    }
-
-    fn programs(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        if self.programs.is_empty() {
-            return Ok(());
-        }
-        let help = "Time that the kernel programs have run for, on all CPUs";
-        let mut family =
-            encoder.encode_descriptor("program", help, Some(&Unit::Seconds), MetricType::Counter)?;
-        for (name, ns, _) in &self.programs {
-            one(&mut family, &[("program", name)], &ConstCounter::new(*ns as f64 / 1e9))?;
-        }
-        let help = "How often they were run";
-        let mut family = encoder.encode_descriptor("program_runs", help, None, MetricType::Counter)?;
-        for (name, _, count) in &self.programs {
-            one(&mut family, &[("program", name)], &ConstCounter::new(*count))?;
-        }
-        Ok(())
-    }
-
-    fn sinks(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        type Column = (&'static str, &'static str, fn(&SinkNumbers) -> u64);
-        const COUNTERS: [Column; 4] = [
-            ("sink_delivered", "Records that a sink's collector has", |it| it.delivered),
-            ("sink_delivered_bytes", "Their bytes", |it| it.delivered_bytes),
-            ("sink_lost", "Records that a sink's collector will never get", |it| it.lost),
-            ("sink_failures", "Attempts to deliver that failed", |it| it.failures),
-        ];
-        const GAUGES: [Column; 3] = [
-            ("sink_failing", "Whether the last attempt failed", |it| u64::from(it.failing)),
-            ("sink_queued_bytes", "Bytes of records that wait in memory", |it| it.queued_bytes),
-            ("sink_spooled_bytes", "Bytes of records that wait on disk", |it| it.spooled_bytes),
-        ];
-        if self.sinks.is_empty() {
-            return Ok(());
-        }
-        for (name, help, value) in COUNTERS {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            for sink in &self.sinks {
-                one(&mut family, &[("sink", &sink.name)], &ConstCounter::new(value(sink)))?;
-            }
-        }
-        for (name, help, value) in GAUGES {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            for sink in &self.sinks {
-                one(&mut family, &[("sink", &sink.name)], &gauge(value(sink)))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn leakers(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        if self.leakers.is_empty() {
-            return Ok(());
-        }
-        let help = "Stuck sockets of the processes that have the most of them, by the processes' names";
-        let mut family = encoder.encode_descriptor("stuck_sockets_top", help, None, MetricType::Gauge)?;
-        for (comm, count) in &self.leakers {
-            one(&mut family, &[("comm", comm)], &ConstGauge::new(*count))?;
-        }
-        Ok(())
-    }
-}
-
-fn gauge(value: u64) -> ConstGauge<i64> {
-    ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

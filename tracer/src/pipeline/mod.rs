@@ -20,7 +20,7 @@ pub use clock::{clock_offset_ns, monotonic_ns, now_ns};
 pub use keeper::{Estate, Keeper, estate, forget, ledger};
 pub use outlet::{Outlet, Reload};
 use signals::Signals;
-pub use streams::{Stream, Streams, Summary};
+pub use streams::{Stream, Streams, Summary, Tell};
 
 use crate::{
     decode::decode,
@@ -160,7 +160,7 @@ impl Pipeline {
     /// The output or the ring fails.
     pub async fn run(mut self, mut outlet: Outlet) -> Result<Summary, PipelineError> {
         let mut signals = Signals::new()?;
-        self.streams.counts = self.metrics.is_some().then(Counts::default);
+        self.count();
         // The kernel rounds a sleep up by 50 us else: as long as a short nap. Where it refuses, naps are longer.
         let _ = set_current_timer_slack(NonZeroU64::new(1000));
         match self.flow(&mut outlet, &mut signals).await? {
@@ -168,6 +168,13 @@ impl Pipeline {
             End::Reason(reason) => self.end(reason, outlet, &mut signals).await?,
         }
         Ok(self.streams.summary)
+    }
+
+    /// From now on, if somebody wants to know.
+    fn count(&mut self) {
+        if self.streams.counts.is_none() && (self.metrics.is_some() || self.streams.reports()) {
+            self.streams.counts = Some(Counts::since(now_ns()));
+        }
     }
 
     async fn flow(&mut self, outlet: &mut Outlet, signals: &mut Signals) -> Result<End, PipelineError> {
@@ -224,6 +231,7 @@ impl Pipeline {
                 .next_bark_ns()
                 .filter(|_| quiet)
                 .map(|at_ns| Instant::now() + Duration::from_nanos(at_ns.saturating_sub(monotonic_ns())));
+            let report_at = self.streams.report_at();
             let keep_at = self.keeper.as_ref().and_then(Keeper::due);
             let window_at = self.streams.window_ends_ns().filter(|_| quiet).map(|at_ns| {
                 Instant::now() + Duration::from_nanos(at_ns.saturating_sub(now_ns()).max(0) as u64)
@@ -234,6 +242,7 @@ impl Pipeline {
                     if ends || !outlet.hang_up(&mut self.streams).await.map_err(|error| self.broken(error))? {
                         return Ok(End::Reason("signal"));
                     }
+                    self.count();
                 }
                 () = until(deadline) => return Ok(End::Reason("duration")),
                 () = outlet.closed() => return Ok(End::Closed),
@@ -244,6 +253,7 @@ impl Pipeline {
                 () = until(watch_at), if quiet => {}
                 () = until(window_at), if quiet => {}
                 () = until(keep_at), if quiet => {}
+                () = until(report_at), if quiet => {}
                 question = asked(&mut self.metrics), if quiet => self.answer(question),
                 () = std::future::ready(()), if !quiet => {}
             }
@@ -268,6 +278,10 @@ impl Pipeline {
             }
             if let Some(question) = self.metrics.as_mut().and_then(Server::asked_now) {
                 self.answer(question);
+            }
+            if self.streams.report_at().is_some_and(|at| at <= Instant::now()) {
+                let numbers = self.numbers();
+                self.streams.report(&numbers, false);
             }
             self.streams.close_windows(now_ns());
             if let Some(keeper) = &mut self.keeper {
@@ -354,10 +368,15 @@ impl Pipeline {
     }
 
     /// Tells whoever asks for numbers.
-    fn answer(&mut self, question: Question) {
+    fn answer(&self, question: Question) {
+        // Whoever asked may have gone.
+        let _ = question.send(self.numbers().into_text());
+    }
+
+    fn numbers(&self) -> Numbers {
         let wanted = |snapshot: &Snapshot| self.router.wants_snapshot(snapshot);
         let runs = self.source.runs().into_iter();
-        let numbers = Numbers {
+        Numbers {
             ring: self.source.ring_fill(),
             programs: runs.map(|it| (it.name, it.ns, it.count)).collect(),
             sinks: self.streams.numbers(),
@@ -369,9 +388,7 @@ impl Pipeline {
             waiting_bytes: self.streams.buffered(),
             hook: self.source.hook(),
             tier: self.source.tier(),
-        };
-        // Whoever asked may have gone.
-        let _ = question.send(numbers.into_text());
+        }
     }
 
     /// Compares the table with the kernel's, twice where something is missing there.
@@ -470,6 +487,10 @@ impl Pipeline {
 
     fn stop(&mut self, reason: &'static str) {
         self.streams.close_windows(i64::MAX);
+        if self.streams.reports() {
+            let numbers = self.numbers();
+            self.streams.report(&numbers, true);
+        }
         let lost = self.streams.summary.lost.iter().filter(|(_, count)| **count > 0);
         let stop = Stop {
             time_ns: now_ns(),

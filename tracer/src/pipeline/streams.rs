@@ -1,11 +1,13 @@
-//! Records -> streams of bytes: each filtered, numbered and formatted for itself, all counted together.
+//! Records -> streams of bytes: each filtered, numbered and formatted for itself, all counted together; and numbers, now and then.
 
 use std::{collections::BTreeMap, time::Duration};
+
+use tokio::time::Instant;
 
 use super::{aggregate::Windows, now_ns};
 use crate::{
     format::Format,
-    metrics::{Counts, SinkNumbers},
+    metrics::{Counts, Numbers, SinkNumbers},
     model::{ConnId, Lost, LostPlace, Notice, Transition, Tuple},
     route::Router,
     sinks::{Batch, Frame, Queue},
@@ -25,6 +27,16 @@ pub struct Summary {
     pub closed: bool,
 }
 
+/// Writes numbers, as of a time of the wall clock (ns since the epoch).
+pub type Tell = Box<dyn FnMut(&Numbers, i64, &mut Vec<u8>)>;
+
+/// Numbers in place of records.
+struct Report {
+    every: Duration,
+    next: Instant,
+    tell: Tell,
+}
+
 /// One stream: what goes to one output or one sink.
 pub struct Stream {
     format: Box<dyn Format>,
@@ -38,6 +50,8 @@ pub struct Stream {
     queue: Option<Queue>,
     /// Counts in place of transitions, where that is wanted.
     windows: Option<Windows>,
+    /// Numbers in place of all records, where that is wanted.
+    report: Option<Report>,
     /// One of so many connections is told of.
     sample: u64,
     /// Records that died with the one before, to be said after the `start`.
@@ -60,6 +74,7 @@ impl Stream {
             seq: 0,
             queue: None,
             windows: None,
+            report: None,
             sample: 1,
             crashed: 0,
             unsaid: 0,
@@ -77,6 +92,13 @@ impl Stream {
     pub fn aggregated(mut self, length: Duration, most: usize) -> Self {
         let length_ns = i64::try_from(length.as_nanos()).unwrap_or(i64::MAX);
         self.windows = Some(Windows::new(length_ns, most));
+        self
+    }
+
+    /// Tells `every` so often how the numbers are, by `tell`, and of no record.
+    #[must_use]
+    pub fn reporting(mut self, every: Duration, tell: Tell) -> Self {
+        self.report = Some(Report { every, next: Instant::now() + every, tell });
         self
     }
 
@@ -128,8 +150,21 @@ impl Stream {
         self.format.header(&mut self.buffer);
     }
 
+    /// Writes the numbers, which are what it is for.
+    fn report(&mut self, numbers: &Numbers, time_ns: i64) {
+        let Some(mut report) = self.report.take() else { return };
+        self.seq += 1;
+        (report.tell)(numbers, time_ns, &mut self.buffer);
+        self.frame(time_ns, 0);
+        report.next = Instant::now() + report.every;
+        self.report = Some(report);
+    }
+
     /// Writes a record if its own filter lets it through.
     pub fn notice(&mut self, notice: &Notice) {
+        if self.report.is_some() {
+            return;
+        }
         let wanted = self.router.as_mut().is_none_or(|router| match notice {
             Notice::Snapshot(it) => router.wants_snapshot(it),
             Notice::Resync(it) => router.wants_resync(it),
@@ -160,6 +195,7 @@ impl Stream {
 
     fn transition(&mut self, transition: &Transition) {
         match self.router.take() {
+            None if self.report.is_some() => {}
             None => self.write_transition(transition),
             Some(mut router) => {
                 router.route(transition, |transition| self.write_transition(transition));
@@ -211,6 +247,10 @@ impl Stream {
     fn hand_over(&mut self, time_ns: i64) {
         let Some(queue) = self.queue.take() else { return };
         self.unsaid += queue.take_lost();
+        if self.report.is_some() {
+            // The next numbers have all that is in those that are lost.
+            self.unsaid = 0;
+        }
         if !(self.buffer.is_empty() && self.unsaid == 0) {
             if queue.has_room(self.buffer.len() + LOST_RECORD) {
                 self.queue = Some(queue.clone());
@@ -296,6 +336,26 @@ impl Streams {
         let before = self.summary.lost.insert(place, total).unwrap_or(0);
         if total > before {
             self.notice(&Notice::Lost(Lost { time_ns, count: total - before, place }));
+        }
+    }
+
+    /// Whether somebody is told numbers.
+    pub(super) fn reports(&self) -> bool {
+        self.list.iter().any(|stream| stream.report.is_some())
+    }
+
+    /// When the next ones are due.
+    pub(super) fn report_at(&self) -> Option<Instant> {
+        self.list.iter().filter_map(|stream| Some(stream.report.as_ref()?.next)).min()
+    }
+
+    /// Tells them to whom they are due, or to all.
+    pub(super) fn report(&mut self, numbers: &Numbers, to_all: bool) {
+        let now = Instant::now();
+        for stream in &mut self.list {
+            if stream.report.as_ref().is_some_and(|report| to_all || report.next <= now) {
+                stream.report(numbers, now_ns());
+            }
         }
     }
 

@@ -34,8 +34,9 @@ pub fn example() -> String {
     sink_keys(&mut text);
     text.push_str(
         "#\n# Which of the records a sink gets has the keys of [filter]:\n# [sinks.NAME.filter]\n# to = [\"CLOSE_WAIT\"]\n\
-         #\n# Headers of the requests of http and otlp, and the labels of Loki's stream:\n\
-         # [sinks.NAME.headers]\n# X-Scope-OrgID = \"tenant\"\n# [sinks.NAME.labels]\n# job = \"sockstate\"\n",
+         #\n# Headers of the requests of http, otlp and otlp-metrics, the labels of Loki's stream, and librdkafka's properties:\n\
+         # [sinks.NAME.headers]\n# X-Scope-OrgID = \"tenant\"\n# [sinks.NAME.labels]\n# job = \"sockstate\"\n\
+         # [sinks.NAME.properties]\n# \"security.protocol\" = \"ssl\"\n",
     );
     text
 }

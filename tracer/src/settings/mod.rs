@@ -44,6 +44,8 @@ pub struct Sink {
     pub headers: BTreeMap<String, String>,
     /// Labels of Loki's stream.
     pub labels: BTreeMap<String, String>,
+    /// librdkafka's properties.
+    pub properties: BTreeMap<String, String>,
 }
 
 /// Reads the file at `path`.
@@ -94,6 +96,11 @@ pub fn parse(path: &str, text: &str) -> Result<Settings, SettingsError> {
     if settings.sinks.is_empty() { Err(no_sinks) } else { Ok(settings) }
 }
 
+/// The types that have these tables.
+const HEADERS: [SinkType; 3] = [SinkType::Http, SinkType::Otlp, SinkType::OtlpMetrics];
+const LABELS: [SinkType; 1] = [SinkType::Http];
+const PROPERTIES: [SinkType; 1] = [SinkType::Kafka];
+
 fn sink(name: String, mut section: Section<'_>) -> Result<Sink, SettingsError> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if name.is_empty() || !name.chars().all(is_plain) {
@@ -105,15 +112,16 @@ fn sink(name: String, mut section: Section<'_>) -> Result<Sink, SettingsError> {
         let found = section.take_section(key)?.map(Section::into_texts).transpose()?;
         Ok::<_, SettingsError>(found.map(|texts| (texts, at)))
     };
-    let headers = texts("headers", &[SinkType::Http, SinkType::Otlp])?;
-    let labels = texts("labels", &[SinkType::Http])?;
+    let headers = texts("headers", &HEADERS)?;
+    let labels = texts("labels", &LABELS)?;
+    let properties = texts("properties", &PROPERTIES)?;
     let present = section.keys();
     let places: BTreeMap<String, SettingsError> =
         present.iter().map(|key| (key.clone(), section.error_at(key, ""))).collect();
     let missing = section.error("");
     let args: SinkArgs = section.into_args()?;
     let is = |types: &[SinkType]| types.contains(&args.r#type);
-    for (found, types) in [(&headers, &[SinkType::Http, SinkType::Otlp][..]), (&labels, &[SinkType::Http])] {
+    for (found, types) in [(&headers, &HEADERS[..]), (&labels, &LABELS), (&properties, &PROPERTIES)] {
         if let Some((_, at)) = found
             && !is(types)
         {
@@ -131,8 +139,9 @@ fn sink(name: String, mut section: Section<'_>) -> Result<Sink, SettingsError> {
     if let Some(problem) = args.problem() {
         return Err(SettingsError { message: problem, ..missing });
     }
-    let (headers, labels) = (headers.map(|it| it.0), labels.map(|it| it.0));
-    Ok(Sink { name, args, filter, headers: headers.unwrap_or_default(), labels: labels.unwrap_or_default() })
+    let [headers, labels, properties] =
+        [headers, labels, properties].map(|found| found.map(|it| it.0).unwrap_or_default());
+    Ok(Sink { name, args, filter, headers, labels, properties })
 }
 
 /// The types of sinks that a key is for: its heading names them. None for all.

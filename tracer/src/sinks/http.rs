@@ -37,6 +37,21 @@ pub struct HttpSettings {
     pub gzip: bool,
 }
 
+impl HttpSettings {
+    /// What is added to each request.
+    pub(super) fn extra_headers(&self) -> Result<HeaderMap, HttpError> {
+        let mut headers = HeaderMap::new();
+        headers
+            .insert(USER_AGENT, HeaderValue::from_static(concat!("sockstate/", env!("CARGO_PKG_VERSION"))));
+        for (name, value) in &self.headers {
+            let failed = |error: &dyn std::fmt::Display| HttpError::Header(name.clone(), error.to_string());
+            let key = name.parse::<HeaderName>().map_err(|error| failed(&error))?;
+            headers.insert(key, value.parse().map_err(|error| failed(&error))?);
+        }
+        Ok(headers)
+    }
+}
+
 /// Settings that cannot be.
 #[derive(Debug, Error)]
 pub(super) enum HttpError {
@@ -63,19 +78,12 @@ impl HttpSink {
     /// `tls` where the URL says https.
     pub(super) fn new(settings: HttpSettings, tls: Option<Tls>) -> Result<Self, HttpError> {
         let (authority, uri) = split(&settings.url)?;
-        let mut headers = HeaderMap::new();
+        let mut headers = settings.extra_headers()?;
         let host = HeaderValue::from_str(&authority.to_string());
         headers.insert(HOST, host.map_err(|_| HttpError::Url(settings.url.clone()))?);
-        headers
-            .insert(USER_AGENT, HeaderValue::from_static(concat!("sockstate/", env!("CARGO_PKG_VERSION"))));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(settings.template.content_type()));
         if settings.gzip {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        }
-        for (name, value) in &settings.headers {
-            let failed = |error: &dyn std::fmt::Display| HttpError::Header(name.clone(), error.to_string());
-            let key = name.parse::<HeaderName>().map_err(|error| failed(&error))?;
-            headers.insert(key, value.parse().map_err(|error| failed(&error))?);
         }
         Ok(Self { name: settings.url.clone(), authority, uri, headers, settings, tls, connection: None })
     }
@@ -191,7 +199,7 @@ fn gzip(body: &[u8]) -> Result<Vec<u8>, Trouble> {
 }
 
 /// Who to connect to, and what to ask for.
-fn split(url: &str) -> Result<(Authority, Uri), HttpError> {
+pub(super) fn split(url: &str) -> Result<(Authority, Uri), HttpError> {
     let wrong = || HttpError::Url(url.to_owned());
     let uri: Uri = url.parse().map_err(|_| wrong())?;
     let port = match uri.scheme_str() {

@@ -5,7 +5,11 @@ mod batch;
 mod connection;
 mod datagram;
 mod file;
+#[cfg(feature = "grpc")]
+mod grpc;
 mod http;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod ledger;
 #[cfg(feature = "nats")]
 mod nats;
@@ -23,6 +27,8 @@ pub use batch::{Batch, Frame};
 use connection::Connection;
 pub use file::FileSettings;
 pub use http::HttpSettings;
+#[cfg(feature = "kafka")]
+pub use kafka::KafkaSettings;
 pub use ledger::{Ledger, Slot};
 #[cfg(feature = "nats")]
 pub use nats::NatsSettings;

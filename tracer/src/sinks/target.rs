@@ -30,6 +30,12 @@ pub enum TargetSettings {
     Journald(PathBuf),
     /// HTTP requests.
     Http(HttpSettings, TlsSettings),
+    /// Calls by gRPC; the URL's path is the method.
+    #[cfg(feature = "grpc")]
+    Grpc(HttpSettings, TlsSettings),
+    /// A topic of Kafka.
+    #[cfg(feature = "kafka")]
+    Kafka(super::KafkaSettings),
     /// A stream of NATS.
     #[cfg(feature = "nats")]
     Nats(super::NatsSettings, TlsSettings),
@@ -132,6 +138,10 @@ pub(super) enum Target {
     Stream(StreamSink),
     Datagram(DatagramSink),
     Http(Box<HttpSink>),
+    #[cfg(feature = "grpc")]
+    Grpc(Box<super::grpc::GrpcSink>),
+    #[cfg(feature = "kafka")]
+    Kafka(Box<super::kafka::KafkaSink>),
     #[cfg(feature = "nats")]
     Nats(Box<super::nats::NatsSink>),
 }
@@ -154,6 +164,15 @@ impl Target {
             TargetSettings::Http(settings, tls) => {
                 let tls = settings.url.starts_with("https:").then(|| Tls::new(tls)).transpose()?;
                 Self::Http(Box::new(HttpSink::new(settings.clone(), tls)?))
+            }
+            #[cfg(feature = "grpc")]
+            TargetSettings::Grpc(settings, tls) => {
+                let tls = settings.url.starts_with("https:").then(|| Tls::for_http2(tls)).transpose()?;
+                Self::Grpc(Box::new(super::grpc::GrpcSink::new(settings.clone(), tls)?))
+            }
+            #[cfg(feature = "kafka")]
+            TargetSettings::Kafka(settings) => {
+                Self::Kafka(Box::new(super::kafka::KafkaSink::new(settings.clone())))
             }
             #[cfg(feature = "nats")]
             TargetSettings::Nats(settings, tls) => {
@@ -178,6 +197,10 @@ impl Target {
             Self::Stream(stream) => stream.deliver(lot).await,
             Self::Datagram(datagram) => datagram.deliver(lot).await,
             Self::Http(http) => http.deliver(lot).await,
+            #[cfg(feature = "grpc")]
+            Self::Grpc(grpc) => grpc.deliver(lot).await,
+            #[cfg(feature = "kafka")]
+            Self::Kafka(kafka) => kafka.deliver(lot).await,
             #[cfg(feature = "nats")]
             Self::Nats(nats) => nats.deliver(lot).await,
         }

@@ -23,6 +23,10 @@ pub enum Template {
     OtlpJson(Envelope),
     /// The same in protobuf.
     OtlpProtobuf(Envelope),
+    /// OTLP's `/v1/metrics`: each record is a whole `ResourceMetrics`.
+    OtlpMetricsJson,
+    /// The same in protobuf, as a field of a request.
+    OtlpMetricsProtobuf,
 }
 
 /// What stands before and behind the records of one OTLP request; only the format knows what is in it.
@@ -38,8 +42,8 @@ impl Template {
     pub(super) fn content_type(&self) -> &'static str {
         match self {
             Self::Ndjson | Self::Elasticsearch => "application/x-ndjson",
-            Self::Loki(_) | Self::Splunk | Self::OtlpJson(_) => "application/json",
-            Self::OtlpProtobuf(_) => "application/x-protobuf",
+            Self::Loki(_) | Self::Splunk | Self::OtlpJson(_) | Self::OtlpMetricsJson => "application/json",
+            Self::OtlpProtobuf(_) | Self::OtlpMetricsProtobuf => "application/x-protobuf",
         }
     }
 
@@ -47,7 +51,12 @@ impl Template {
         let records = lot.records().map(|(bytes, frame)| (bytes.trim_ascii_end(), frame));
         let mut body = Vec::with_capacity(lot.bytes.len() + 64 * lot.len());
         match self {
-            Self::Ndjson => body.extend_from_slice(&lot.bytes),
+            Self::Ndjson | Self::OtlpMetricsProtobuf => body.extend_from_slice(&lot.bytes),
+            Self::OtlpMetricsJson => {
+                body.extend_from_slice(b"{\"resourceMetrics\":[");
+                separated(records, &mut body, |(bytes, _), body| body.extend_from_slice(bytes));
+                body.extend_from_slice(b"]}");
+            }
             Self::Elasticsearch => {
                 for (bytes, _) in records {
                     body.extend_from_slice(b"{\"create\":{}}\n");
@@ -99,8 +108,9 @@ impl Template {
     pub(super) fn answered(&self, lot: &mut Batch, answer: &[u8], name: &str) -> Result<(), Trouble> {
         let partly = match self {
             Self::Elasticsearch => return bulk(lot, answer, name),
-            Self::OtlpJson(_) => rejected_json(answer),
-            Self::OtlpProtobuf(_) => rejected_protobuf(answer),
+            Self::OtlpJson(_) => rejected_json(answer, "rejectedLogRecords"),
+            Self::OtlpMetricsJson => rejected_json(answer, "rejectedDataPoints"),
+            Self::OtlpProtobuf(_) | Self::OtlpMetricsProtobuf => rejected_protobuf(answer),
             Self::Ndjson | Self::Loki(_) | Self::Splunk => None,
         };
         let (rejected, message) = partly.unwrap_or_default();
@@ -110,16 +120,17 @@ impl Template {
     }
 }
 
-/// How many records an OTLP collector has not taken, and why (`ExportLogsPartialSuccess`).
-fn rejected_json(answer: &[u8]) -> Option<(usize, String)> {
+/// How many records an OTLP collector has not taken, and why (`ExportLogsPartialSuccess`); of metrics, numbers: many to a record.
+fn rejected_json(answer: &[u8], key: &str) -> Option<(usize, String)> {
     let answer: Value = serde_json::from_slice(answer).ok()?;
     let partly = &answer["partialSuccess"];
     // 64-bit numbers are texts in protobuf's JSON.
-    let count = &partly["rejectedLogRecords"];
+    let count = &partly[key];
     let count = count.as_u64().or_else(|| count.as_str()?.parse().ok())?;
     Some((count as usize, partly["errorMessage"].as_str().unwrap_or_default().to_owned()))
 }
 
+/// The same; `ExportMetricsPartialSuccess` has the same bytes.
 fn rejected_protobuf(answer: &[u8]) -> Option<(usize, String)> {
     let partly = ExportLogsServiceResponse::decode(answer).ok()?.partial_success?;
     Some((usize::try_from(partly.rejected_log_records).ok()?, partly.error_message))

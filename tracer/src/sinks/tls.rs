@@ -64,19 +64,19 @@ pub(super) struct Tls {
 impl Tls {
     /// Reads the files.
     pub(super) fn new(settings: &TlsSettings) -> Result<Self, TlsError> {
-        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(authorities(settings.ca.as_deref())?);
-        let config = match (&settings.cert, &settings.key) {
-            (Some(cert), Some(key)) => {
-                let private =
-                    PrivateKeyDer::from_pem_slice(&bytes(key)?).map_err(|error| file(key, &error))?;
-                builder.with_client_auth_cert(certificates(cert)?, private)?
-            }
-            (None, None) => builder.with_no_client_auth(),
-            _ => return Err(TlsError::Half),
-        };
-        Ok(Self { connector: Arc::new(config).into(), name: settings.name.clone() })
+        Ok(Self::with(config(settings)?, settings))
+    }
+
+    /// The same for a server that speaks HTTP/2 only if it is asked for it.
+    #[cfg(feature = "grpc")]
+    pub(super) fn for_http2(settings: &TlsSettings) -> Result<Self, TlsError> {
+        let mut config = config(settings)?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Self::with(config, settings))
+    }
+
+    fn with(config: ClientConfig, settings: &TlsSettings) -> Self {
+        Self { connector: Arc::new(config).into(), name: settings.name.clone() }
     }
 
     /// Shakes hands with `host`.
@@ -84,6 +84,20 @@ impl Tls {
         let name = self.name.as_deref().unwrap_or(host).to_owned();
         let name = ServerName::try_from(name).map_err(io::Error::other)?;
         Ok(Connection::Tls(Box::new(self.connector.connect(name, stream).await?)))
+    }
+}
+
+fn config(settings: &TlsSettings) -> Result<ClientConfig, TlsError> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(authorities(settings.ca.as_deref())?);
+    match (&settings.cert, &settings.key) {
+        (Some(cert), Some(key)) => {
+            let private = PrivateKeyDer::from_pem_slice(&bytes(key)?).map_err(|error| file(key, &error))?;
+            Ok(builder.with_client_auth_cert(certificates(cert)?, private)?)
+        }
+        (None, None) => Ok(builder.with_no_client_auth()),
+        _ => Err(TlsError::Half),
     }
 }
 

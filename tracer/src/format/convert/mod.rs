@@ -9,7 +9,7 @@ use serde_json::Value;
 
 pub use ecs::ecs;
 pub use journal::journal;
-pub use otlp::{otlp_json, otlp_json_envelope, otlp_protobuf, otlp_protobuf_envelope};
+pub use otlp::{otlp_json, otlp_json_envelope, otlp_protobuf, otlp_protobuf_envelope, otlp_resource};
 pub use syslog::Syslog;
 
 /// How much a record matters, by syslog's scale (RFC 5424, 6.2.1).

@@ -32,7 +32,7 @@ pub fn otlp_protobuf(line: &[u8], out: &mut Vec<u8>) {
 pub fn otlp_json_envelope(stamp: &Stamp<'_>) -> (Vec<u8>, Vec<u8>) {
     let before = format!(
         "{{\"resourceLogs\":[{{\"resource\":{},\"scopeLogs\":[{{\"scope\":{},\"logRecords\":[",
-        json!(resource(stamp)),
+        json!(otlp_resource(stamp)),
         json!(scope())
     );
     (before.into_bytes(), b"]}]}]}".to_vec())
@@ -42,12 +42,14 @@ pub fn otlp_json_envelope(stamp: &Stamp<'_>) -> (Vec<u8>, Vec<u8>) {
 #[must_use]
 pub fn otlp_protobuf_envelope(stamp: &Stamp<'_>) -> (Vec<u8>, Vec<u8>) {
     let (mut before, mut behind) = (Vec::new(), Vec::new());
-    prost::encoding::message::encode(FIRST, &resource(stamp), &mut before);
+    prost::encoding::message::encode(FIRST, &otlp_resource(stamp), &mut before);
     prost::encoding::message::encode(FIRST, &scope(), &mut behind);
     (before, behind)
 }
 
-fn resource(stamp: &Stamp<'_>) -> Resource {
+/// Who says it.
+#[must_use]
+pub fn otlp_resource(stamp: &Stamp<'_>) -> Resource {
     let mut attributes = vec![
         attribute("service.name", &json!("sockstate")),
         attribute("service.version", &json!(env!("CARGO_PKG_VERSION"))),

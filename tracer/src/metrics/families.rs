@@ -1,0 +1,156 @@
+//! What there is to say, by name, kind and labels, in nobody's format.
+
+use super::{Numbers, SinkNumbers};
+use crate::model::{Dwell, LostPlace};
+
+/// Series of one name.
+pub(super) struct Family<'a> {
+    /// Below `sockstate`, with dots between the parts.
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+    pub(super) unit: Option<Unit>,
+    pub(super) kind: Kind,
+    pub(super) series: Vec<Series<'a>>,
+}
+
+/// What values are measured in, if they do not count things.
+#[derive(Clone, Copy)]
+pub(super) enum Unit {
+    Seconds,
+    Bytes,
+}
+
+/// What a value does.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    /// Only grows.
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// One value.
+pub(super) struct Series<'a> {
+    pub(super) labels: Vec<(&'static str, &'a str)>,
+    pub(super) value: Value<'a>,
+}
+
+pub(super) enum Value<'a> {
+    Integer(u64),
+    Real(f64),
+    Times(&'a Dwell),
+}
+
+impl<'a> Family<'a> {
+    fn new(name: &'static str, help: &'static str, kind: Kind) -> Self {
+        Self { name, help, unit: None, kind, series: Vec::new() }
+    }
+
+    fn unit(self, unit: Unit) -> Self {
+        Self { unit: Some(unit), ..self }
+    }
+
+    fn all(mut self, series: impl IntoIterator<Item = Series<'a>>) -> Self {
+        self.series.extend(series);
+        self
+    }
+
+    fn one(self, value: u64) -> Self {
+        self.all([Series { labels: Vec::new(), value: Value::Integer(value) }])
+    }
+}
+
+fn series<'a>(key: &'static str, label: &'a str, value: Value<'a>) -> Series<'a> {
+    Series { labels: vec![(key, label)], value }
+}
+
+/// No gauge of ours is below zero.
+fn gauge(value: i64) -> Value<'static> {
+    Value::Integer(value.max(0).unsigned_abs())
+}
+
+impl Numbers {
+    /// Those that have something to say.
+    pub(super) fn families(&self) -> Vec<Family<'_>> {
+        let mut all = self.transitions();
+        all.extend(self.ring());
+        all.extend(self.programs());
+        all.extend(self.sinks());
+        let help = "Stuck sockets of the processes that have the most of them, by the processes' names";
+        let leakers = self.leakers.iter().map(|(comm, count)| series("comm", comm, gauge(*count)));
+        all.push(Family::new("stuck_sockets_top", help, Kind::Gauge).all(leakers));
+        all.retain(|family| !family.series.is_empty());
+        all
+    }
+
+    fn transitions(&self) -> Vec<Family<'_>> {
+        let transitions = self.counts.transitions.iter().map(|((from, to), count)| Series {
+            labels: vec![("from", *from), ("to", *to)],
+            value: Value::Integer(*count),
+        });
+        let durations = &self.counts.durations;
+        let durations = durations.iter().map(|(state, times)| series("state", state, Value::Times(times)));
+        let sockets = self.tally.sockets.iter().map(|(state, count)| series("state", state, gauge(*count)));
+        let stuck = self.tally.stuck.iter().map(|(state, count)| series("state", state, gauge(*count)));
+        let lost = LostPlace::ALL.into_iter().map(|place| {
+            let count = self.lost.get(&place).copied().unwrap_or(0);
+            series("place", place.name(), Value::Integer(count))
+        });
+        let duration = "Time in the state that was left, where it was seen from its beginning";
+        let illegal = "Transitions that TCP, as this version knows it, does not make";
+        let waiting = "Bytes of records that the output has not taken yet";
+        vec![
+            Family::new("transitions", "Transitions written", Kind::Counter).all(transitions),
+            Family::new("state.duration", duration, Kind::Histogram).unit(Unit::Seconds).all(durations),
+            Family::new("sockets", "Sockets in this state, mini-sockets included", Kind::Gauge).all(sockets),
+            Family::new("stuck_sockets", "Those in it for longer than its threshold", Kind::Gauge).all(stuck),
+            Family::new("lost", "Records lost, by place", Kind::Counter).all(lost),
+            Family::new("illegal_transitions", illegal, Kind::Counter).one(self.illegal),
+            Family::new("output.waiting", waiting, Kind::Gauge)
+                .unit(Unit::Bytes)
+                .one(self.waiting_bytes as u64),
+        ]
+    }
+
+    fn ring(&self) -> Vec<Family<'_>> {
+        let Some((used, size)) = self.ring else { return Vec::new() };
+        let bytes = |name, help, value| Family::new(name, help, Kind::Gauge).unit(Unit::Bytes).one(value);
+        vec![
+            bytes("ring.used", "Bytes in the ring that wait to be read", used),
+            bytes("ring.size", "Bytes that the ring holds", size),
+        ]
+    }
+
+    fn programs(&self) -> [Family<'_>; 2] {
+        let of = |value: fn(u64, u64) -> Value<'static>| {
+            let all = self.programs.iter();
+            all.map(move |(name, ns, count)| series("program", name, value(*ns, *count)))
+        };
+        let help = "Time that the kernel programs have run for, on all CPUs";
+        [
+            Family::new("program", help, Kind::Counter)
+                .unit(Unit::Seconds)
+                .all(of(|ns, _| Value::Real(ns as f64 / 1e9))),
+            Family::new("program_runs", "How often they were run", Kind::Counter)
+                .all(of(|_, count| Value::Integer(count))),
+        ]
+    }
+
+    fn sinks(&self) -> impl Iterator<Item = Family<'_>> {
+        type Column = (&'static str, &'static str, Kind, fn(&SinkNumbers) -> u64);
+        const COLUMNS: [Column; 7] = [
+            ("sink.delivered", "Records that a sink's collector has", Kind::Counter, |it| it.delivered),
+            ("sink.delivered_bytes", "Their bytes", Kind::Counter, |it| it.delivered_bytes),
+            ("sink.lost", "Records that a sink's collector will never get", Kind::Counter, |it| it.lost),
+            ("sink.failures", "Attempts to deliver that failed", Kind::Counter, |it| it.failures),
+            ("sink.failing", "Whether the last attempt failed", Kind::Gauge, |it| u64::from(it.failing)),
+            ("sink.queued_bytes", "Bytes of records that wait in memory", Kind::Gauge, |it| it.queued_bytes),
+            ("sink.spooled_bytes", "Bytes of records that wait on disk", Kind::Gauge, |it| it.spooled_bytes),
+        ];
+        COLUMNS.into_iter().map(|(name, help, kind, value)| {
+            let sinks = self.sinks.iter();
+            let sinks = sinks.map(|sink| series("sink", &sink.name, Value::Integer(value(sink))));
+            Family::new(name, help, kind).all(sinks)
+        })
+    }
+}
