@@ -10,6 +10,7 @@ pub mod config;
 pub mod decode;
 pub mod enrich;
 pub mod examiner;
+pub mod explain;
 pub mod format;
 pub mod hunter;
 pub mod kernel;

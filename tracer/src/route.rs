@@ -62,6 +62,12 @@ impl Router {
         self.waiting.len()
     }
 
+    /// Whether transitions of `conn` wait.
+    #[must_use]
+    pub fn is_waiting(&self, conn: ConnId) -> bool {
+        self.waiting.contains_key(&conn)
+    }
+
     /// Hands to `emit` what is known to be wanted now, oldest first.
     pub fn route(&mut self, transition: &Transition, mut emit: impl FnMut(&Transition)) {
         if self.takes_all {

@@ -10,10 +10,11 @@ use anyhow::{Result, bail};
 use crate::root;
 
 /// A room and the rooms it may use. `cmd`, `examiner`, `hunter`, `lib`, `look` and `pipeline` wire things together and may use all.
-const MAY_USE: [(&str, &[&str]); 16] = [
+const MAY_USE: [(&str, &[&str]); 17] = [
     ("model", &[]),
     ("decode", &["model"]),
     ("knowledge", &["model"]),
+    ("explain", &["model", "knowledge"]),
     ("track", &["model", "knowledge"]),
     ("enrich", &["model"]),
     ("route", &["model"]),
@@ -24,7 +25,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
     ("kernel", &["model", "knowledge"]),
     ("source", &["model", "decode", "kernel"]),
     ("config", &["model"]),
-    ("cli", &["model", "config", "sinks"]),
+    ("cli", &["model", "config", "explain", "sinks"]),
     ("settings", &["cli"]),
     ("main", &[]),
 ];

@@ -11,8 +11,8 @@ pub use sink::{CompressionName, SinkArgs, SinkFormat, SinkType, SyncName, Templa
 
 use crate::{
     config::{
-        parse_duration, parse_duration_or_zero, parse_ports, parse_prefix, parse_ring_size, parse_states,
-        parse_threshold,
+        parse_duration, parse_duration_or_zero, parse_ports, parse_prefix, parse_ring_size, parse_speed,
+        parse_states, parse_threshold,
     },
     model::{Ports, StateSet, Threshold},
 };
@@ -22,6 +22,21 @@ Examples:
   sockstate hunt --threshold CLOSE_WAIT=10s           until Ctrl-C: every path, and what of it is stuck
   sockstate hunt --comm python3 --duration 10m        one program's
   sockstate hunt --duration 1h --format svg -o leak.svg";
+
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  sockstate explain                             every state in a line
+  sockstate explain CLOSE_WAIT                  what it means, whose turn it is, what bounds it, when it is a fault
+  sockstate explain FIN_WAIT2 TIME_WAIT         one step
+  sockstate explain --close                     both ends, side by side
+  sockstate explain --lang uk CLOSE_WAIT        in Ukrainian";
+
+const RECORD_EXAMPLES: &str = "\
+Examples:
+  sockstate record --duration 10m night.zst             every transition of ten minutes, and the sockets that were there first
+  sockstate replay night.zst                            as `sockstate` would have shown it
+  sockstate replay --speed 10 --to CLOSE_WAIT night.zst ten times as fast as it happened, and only these
+  sockstate report night.zst -o night.html              a page about it";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -80,6 +95,15 @@ pub enum Command {
     /// Find the code that opens what sticks: the call paths of connect and accept, by how many of their sockets are stuck.
     #[command(after_help = HUNT_EXAMPLES)]
     Hunt(Box<HuntArgs>),
+    /// Record every transition into a file, compressed; replay, stuck, diagram, timeline, top and report read it again, without root.
+    #[command(after_help = RECORD_EXAMPLES)]
+    Record(Box<RecordArgs>),
+    /// Show what a recording holds as `trace` would have.
+    #[command(after_help = RECORD_EXAMPLES)]
+    Replay(Box<ReplayArgs>),
+    /// Explain a state (CLOSE_WAIT, close-wait, 8, 08 as in /proc/net/tcp), a step (FROM TO), or both ends of a connection.
+    #[command(after_help = EXPLAIN_EXAMPLES)]
+    Explain(ExplainArgs),
     /// Tell what works here: kernel, BTF, hooks, capabilities, limits; and what to do about the rest.
     Doctor(DoctorArgs),
 }
@@ -449,6 +473,69 @@ pub struct HuntArgs {
     /// How the kernel is asked.
     #[command(flatten)]
     pub kernel: KernelArgs,
+}
+
+/// Arguments of `record`.
+#[derive(Args, Clone, Debug)]
+pub struct RecordArgs {
+    /// The file, made anew.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// What, and for how long.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// What is stuck.
+    #[command(flatten)]
+    pub stuck: StuckRules,
+    /// Which transitions.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// How the kernel is asked.
+    #[command(flatten)]
+    pub kernel: KernelArgs,
+}
+
+/// Arguments of `replay`.
+#[derive(Args, Clone, Debug)]
+pub struct ReplayArgs {
+    /// What `record`, or `trace --format json`, or a file sink has written; - is standard input.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// How to write [default: table on a terminal, else json: the lines as they are].
+    #[arg(long, value_enum, help_heading = "Output")]
+    pub format: Option<FormatName>,
+    /// Colour the table; auto: on a terminal, unless NO_COLOR is set.
+    #[arg(long, value_enum, default_value_t, help_heading = "Output")]
+    pub color: Colour,
+    /// As fast as it happened (1), or so many times as fast [default: at once].
+    #[arg(long, value_name = "FACTOR", value_parser = parse_speed, help_heading = "Output")]
+    pub speed: Option<f64>,
+    /// Which transitions.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+}
+
+/// Arguments of `explain`.
+#[derive(Args, Clone, Debug)]
+pub struct ExplainArgs {
+    /// A state, or the two of a step, in any spelling: netstat's, ss's, the RFC's, the kernel's, its number.
+    #[arg(value_name = "STATE", num_args = 0..=2)]
+    pub words: Vec<String>,
+    /// How a connection opens, both ends side by side.
+    #[arg(long)]
+    pub open: bool,
+    /// How it closes.
+    #[arg(long)]
+    pub close: bool,
+    /// How both ends close at once.
+    #[arg(long)]
+    pub simultaneous_close: bool,
+    /// How one end breaks it off.
+    #[arg(long)]
+    pub reset: bool,
+    /// The language [default: that of the locale, else en].
+    #[arg(long, value_name = "LANG", value_parser = clap::builder::PossibleValuesParser::new(crate::explain::Texts::CODES))]
+    pub lang: Option<String>,
 }
 
 /// How doctor writes.

@@ -2,9 +2,13 @@
 
 mod detach;
 mod doctor;
+mod explain;
+mod feed;
 mod handover;
 mod hunt;
 mod look;
+mod record;
+mod replay;
 mod run;
 mod session;
 mod sinks;
@@ -17,7 +21,7 @@ use std::{path::Path, process::ExitCode};
 use clap::Parser;
 
 use crate::{
-    cli::{Cli, Command, FilterArgs, SelectArgs},
+    cli::{Cli, Colour, Command, FilterArgs, SelectArgs},
     config,
     enrich::Cgroups,
     kernel::KernelError,
@@ -75,6 +79,9 @@ pub fn main() -> ExitCode {
         Some(Command::CloseWait(args)) => stuck::close_wait(*args),
         Some(Command::Hunt(args)) => hunt::run(&args),
         Some(Command::Sockets(args)) => sockets::run(&args),
+        Some(Command::Record(args)) => record::run(&args),
+        Some(Command::Replay(args)) => replay::run(&args),
+        Some(Command::Explain(args)) => explain::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
     };
     match result {
@@ -115,6 +122,16 @@ fn transitions(args: &FilterArgs) -> Result<Filter, Failure> {
 
 fn union(sets: &[StateSet]) -> StateSet {
     sets.iter().fold(StateSet::default(), |all, set| all.union(*set))
+}
+
+/// Whether to colour what goes to a terminal, or does not.
+fn colours(choice: Colour, is_terminal: bool) -> bool {
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    match choice {
+        Colour::Always => true,
+        Colour::Never => false,
+        Colour::Auto => is_terminal && !no_color,
+    }
 }
 
 /// Writes pieces to standard output; whoever reads it may go away.

@@ -5,11 +5,12 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::{
+    colours,
     session::{self, Session},
     transitions,
 };
 use crate::{
-    cli::{Colour, FormatName, TraceArgs},
+    cli::{FormatName, TraceArgs},
     format::{Csv, Format, Json, Table},
     metrics::Server,
     pipeline::Limits,
@@ -45,13 +46,6 @@ fn format(args: &TraceArgs, output: &Output) -> Box<dyn Format> {
     match args.format.unwrap_or(default) {
         FormatName::Json => Box::new(Json::default()),
         FormatName::Csv => Box::new(Csv),
-        FormatName::Table => {
-            let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-            Box::new(Table::new(match args.color {
-                Colour::Always => true,
-                Colour::Never => false,
-                Colour::Auto => output.is_terminal() && !no_color,
-            }))
-        }
+        FormatName::Table => Box::new(Table::new(colours(args.color, output.is_terminal()))),
     }
 }

@@ -9,6 +9,7 @@ mod json;
 mod line;
 mod look;
 mod look_json;
+mod parse;
 mod table;
 mod time;
 
@@ -17,6 +18,7 @@ pub use hunt::{HuntReport, HuntStyle, opened_at};
 pub use json::{Json, Stamp};
 pub use look::{Group, groups_table, sockets_table, stuck_table};
 pub use look_json::{group_json, look_time, socket_json, stuck_json};
+pub use parse::{ParseError, Parser, Told};
 pub use table::Table;
 
 use crate::model::{Notice, Transition};

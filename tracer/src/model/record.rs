@@ -26,6 +26,9 @@ pub enum Role {
 }
 
 impl Role {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Client, Self::Server, Self::Listener];
+
     /// As records show it.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -80,6 +83,24 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::Fin,
+        Self::ResetReceived,
+        Self::ResetSent,
+        Self::Refused,
+        Self::ConnectTimeout,
+        Self::GivenUp,
+        Self::KeepaliveTimeout,
+        Self::RetransmissionTimeout,
+        Self::Killed,
+        Self::Syncookie,
+        Self::Expired,
+        Self::Reused,
+        Self::NetnsGone,
+        Self::Dropped,
+    ];
+
     /// As records show it.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -213,6 +213,23 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::NeverAccepted,
+        Self::EofUnread,
+        Self::UnreadData,
+        Self::NotClosed,
+        Self::HeldByChild,
+        Self::InFlight,
+        Self::HolderHidden,
+        Self::OrphanWaitsForFin,
+        Self::PeerKeepsOpen,
+        Self::PeerNotAnswering,
+        Self::PeerTakesNothing,
+        Self::HandshakeUnfinished,
+        Self::Unknown,
+    ];
+
     /// As records show it.
     #[must_use]
     pub fn name(self) -> &'static str {

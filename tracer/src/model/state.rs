@@ -59,6 +59,16 @@ impl State {
         }
     }
 
+    /// The state that records call `name`; a request socket where it is `mini`. `number` is for those without a name of ours.
+    #[must_use]
+    pub fn named(name: &str, mini: bool, number: Option<u8>) -> Option<Self> {
+        match name {
+            "UNKNOWN" => Some(Self::Unknown(number.unwrap_or(0))),
+            "SYN_RECV" if mini => Some(Self::NewSynRecv),
+            _ => TABLE.iter().find(|row| row.2 == name).map(|row| row.1),
+        }
+    }
+
     /// The kernel's number.
     #[must_use]
     pub const fn number(self) -> u8 {

@@ -20,6 +20,9 @@ pub enum OwnerSource {
 }
 
 impl OwnerSource {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Connect, Self::Listen, Self::Inherited, Self::Scan, Self::Close];
+
     /// As records show it.
     #[must_use]
     pub fn name(self) -> &'static str {

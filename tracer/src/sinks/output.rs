@@ -68,6 +68,14 @@ impl Output {
         }
     }
 
+    /// The writing end of a pipe.
+    ///
+    /// # Errors
+    /// It cannot be waited for.
+    pub fn pipe(end: OwnedFd) -> Result<Self, OutputError> {
+        Self::new("a pipe".to_owned(), end)
+    }
+
     /// The file at `path`, made anew.
     ///
     /// # Errors

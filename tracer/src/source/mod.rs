@@ -3,12 +3,14 @@
 mod diag;
 mod fill;
 mod kernel;
+mod openings;
 mod recording;
 mod snapshot;
 mod walker;
 
 pub use diag::{Dump, dump};
 pub use kernel::{KernelSource, Losses, SourceError};
-pub use recording::{Openings, RecordingError};
+pub use openings::{Openings, OpeningsError};
+pub use recording::{Recording, RecordingError};
 pub use snapshot::{Found, namespaces, take};
 pub use walker::{Look, Walker};

@@ -1,106 +1,77 @@
-//! What a hunt has written, read again.
+//! Records that were written before, line by line: NDJSON, or the same in zstd.
 
 use std::{
-    collections::HashMap,
     fs::File,
-    io::{self, BufRead, BufReader},
-    net::IpAddr,
+    io::{self, BufRead, BufReader, Read},
     path::Path,
 };
 
-use serde_json::Value;
 use thiserror::Error;
 
-use crate::model::{Frame, OpenedBy, Stack, Tuple};
-
-/// A connection by its namespace and its ends, local first.
-type Place = (u32, (IpAddr, u16), (IpAddr, u16));
+/// How a zstd frame begins (RFC 8878, 3.1.1).
+const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// Why a recording cannot be read.
 #[derive(Debug, Error)]
-pub enum RecordingError {
-    /// The file.
-    #[error("cannot read {path}: {source}")]
-    Read {
-        /// Its name.
-        path: String,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A line that is not ours. The last one may be cut: it is being written.
-    #[error("{path}, line {line}: not a record of `sockstate hunt --format json`")]
-    Line {
-        /// Its name.
-        path: String,
-        /// From 1.
-        line: usize,
-    },
+#[error("cannot read {path}: {source}")]
+pub struct RecordingError {
+    path: String,
+    source: io::Error,
 }
 
-/// Where connections were opened.
-#[derive(Debug, Default)]
-pub struct Openings(HashMap<Place, Stack>);
+/// An open recording.
+pub struct Recording {
+    name: String,
+    input: Box<dyn BufRead + Send>,
+    line: usize,
+}
 
-impl Openings {
-    /// Reads the JSON lines of a hunt, also of one that still runs.
+impl Recording {
+    /// The file at `path`; `-` is standard input.
     ///
     /// # Errors
-    /// The file cannot be read, or is none.
-    pub fn read(path: &Path) -> Result<Self, RecordingError> {
-        let name = || path.display().to_string();
-        let failed = |source| RecordingError::Read { path: name(), source };
-        let mut found = Self::default();
-        let mut lines = BufReader::new(File::open(path).map_err(failed)?);
-        let mut text = Vec::new();
-        for line in 1.. {
-            text.clear();
-            lines.read_until(b'\n', &mut text).map_err(failed)?;
-            if text.last() != Some(&b'\n') {
-                break;
-            }
-            let record: Value =
-                serde_json::from_slice(&text).map_err(|_| RecordingError::Line { path: name(), line })?;
-            if record["schema"] != "sockstate/1" {
-                return Err(RecordingError::Line { path: name(), line });
-            }
-            if let (Some(place), Some(stack)) = (place(&record), stack(&record["opened"])) {
-                found.0.insert(place, stack);
-            }
-        }
-        Ok(found)
+    /// It cannot be opened.
+    pub fn open(path: &Path) -> Result<Self, RecordingError> {
+        let name = path.display().to_string();
+        let failed = |source| RecordingError { path: name.clone(), source };
+        let plain: Box<dyn Read + Send> = match path.to_str() {
+            Some("-") => Box::new(io::stdin()),
+            _ => Box::new(File::open(path).map_err(failed)?),
+        };
+        let mut plain = BufReader::with_capacity(1 << 16, plain);
+        let is_zstd = plain.fill_buf().map_err(failed)?.starts_with(&ZSTD);
+        let input: Box<dyn BufRead + Send> = if is_zstd {
+            Box::new(BufReader::with_capacity(1 << 16, zstd::Decoder::with_buffer(plain).map_err(failed)?))
+        } else {
+            Box::new(plain)
+        };
+        Ok(Self { name, input, line: 0 })
     }
 
-    /// Where this connection was opened.
+    /// Its name.
     #[must_use]
-    pub fn find(&self, netns: u32, tuple: &Tuple) -> Option<&Stack> {
-        let local = (tuple.local.canonical(), tuple.local_port);
-        self.0.get(&(netns, local, (tuple.remote.canonical(), tuple.remote_port)))
+    pub fn name(&self) -> &str {
+        &self.name
     }
-}
 
-fn place(record: &Value) -> Option<Place> {
-    let end = |it: &Value| {
-        let port = u16::try_from(it["port"].as_u64()?).ok()?;
-        Some((it["address"].as_str()?.parse().ok()?, port))
-    };
-    let netns = u32::try_from(record["netns"].as_u64()?).ok()?;
-    Some((netns, end(&record["local"])?, end(&record["remote"])?))
-}
+    /// Number of the line that was read last, from 1.
+    #[must_use]
+    pub fn line(&self) -> usize {
+        self.line
+    }
 
-fn stack(it: &Value) -> Option<Stack> {
-    let text = |it: &Value| it.as_str().map(ToOwned::to_owned);
-    let frame = |it: &Value| Frame {
-        function: text(&it["function"]),
-        file: text(&it["file"]),
-        line: it["line"].as_u64().and_then(|line| u32::try_from(line).ok()),
-        module: text(&it["module"]),
-        offset: it["offset"].as_u64().unwrap_or(0),
-    };
-    Some(Stack {
-        id: u64::from_str_radix(it["path"].as_str()?, 16).ok()?,
-        by: if it["by"] == OpenedBy::Connect.name() { OpenedBy::Connect } else { OpenedBy::Accept },
-        comm: text(&it["comm"])?,
-        frames: it["frames"].as_array()?.iter().map(frame).collect(),
-        complete: it["complete"].as_bool()?,
-    })
+    /// Reads the next line in place of `line`; false at the end. A last line that was cut, and a frame that was, are the end: whoever
+    /// wrote them was stopped, or is writing.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn next(&mut self, line: &mut Vec<u8>) -> Result<bool, RecordingError> {
+        line.clear();
+        self.line += 1;
+        match self.input.read_until(b'\n', line) {
+            Ok(_) => Ok(line.last() == Some(&b'\n')),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+            Err(source) => Err(RecordingError { path: self.name.clone(), source }),
+        }
+    }
 }

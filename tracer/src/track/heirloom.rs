@@ -126,15 +126,8 @@ impl Whose {
     }
 
     fn key(&self) -> SubjectKey {
-        const SOURCES: [OwnerSource; 5] = [
-            OwnerSource::Connect,
-            OwnerSource::Listen,
-            OwnerSource::Inherited,
-            OwnerSource::Scan,
-            OwnerSource::Close,
-        ];
         let owner = self.owner.as_ref().and_then(|it| {
-            let source = SOURCES.into_iter().find(|source| source.name() == it.source)?;
+            let source = OwnerSource::ALL.into_iter().find(|source| source.name() == it.source)?;
             let Holder { pid, exec_id, start_ns, comm, .. } = *it;
             Some(OwnerKey { task: Rc::new(Task { pid, exec_id, start_ns, comm }), source })
         });
@@ -165,9 +158,7 @@ impl Kept {
     }
 
     fn conn(&self, subject: Rc<Subject>) -> Conn {
-        let role = [Role::Client, Role::Server, Role::Listener]
-            .into_iter()
-            .find(|role| self.role.as_deref() == Some(role.name()));
+        let role = Role::ALL.into_iter().find(|role| self.role.as_deref() == Some(role.name()));
         Conn {
             sk: self.sk,
             id: ConnId(self.id),

@@ -1,5 +1,12 @@
 //! TCP's state machine as data: RFC 9293 section 3.3.2 (figure 5) and 3.10, and what Linux adds to it. The one source
-//! for what is legal, and why.
+//! for what is legal, and why; what there is to know of each state; and whole connections from end to end. The words for all of it
+//! are in `texts/`.
+
+mod states;
+mod walks;
+
+pub use states::{Facts, STATES, Timer, facts};
+pub use walks::{At, CLOSE, Moment, OPEN, RESET, SIMULTANEOUS_CLOSE, WALKS, Walk, Way};
 
 use crate::model::State;
 
@@ -23,14 +30,12 @@ pub struct Edge {
     pub to: State,
     /// Who makes it.
     pub by: Mover,
-    /// What happens.
-    pub when: &'static str,
     /// Where it is written down.
     pub source: &'static str,
 }
 
-const fn edge(from: State, to: State, by: Mover, when: &'static str, source: &'static str) -> Edge {
-    Edge { from, to, by, when, source }
+const fn edge(from: State, to: State, by: Mover, source: &'static str) -> Edge {
+    Edge { from, to, by, source }
 }
 
 use Mover::{Application, Kernel, Peer};
@@ -42,94 +47,33 @@ use State::{
 /// Every way that Linux goes, as `inet_sk_set_state` and the mini-sockets show it. Any state but CLOSE may also end at
 /// once, see [`is_legal`].
 pub const EDGES: &[Edge] = &[
-    edge(Close, SynSent, Application, "connect()", "RFC 9293 3.10.1; tcp_v4_connect()"),
-    edge(Close, Listen, Application, "listen()", "RFC 9293 3.10.1; inet_csk_listen_start()"),
-    edge(
-        Listen,
-        NewSynRecv,
-        Peer,
-        "a SYN came; a request socket waits",
-        "RFC 9293 3.10.7.2; tcp_conn_request()",
-    ),
-    edge(Listen, SynRecv, Peer, "the last ACK of a handshake came", "inet_csk_clone_lock()"),
-    edge(
-        NewSynRecv,
-        Established,
-        Peer,
-        "the last ACK of a handshake came",
-        "RFC 9293 3.10.7.4; tcp_check_req()",
-    ),
-    edge(SynSent, Established, Peer, "a SYN-ACK came", "RFC 9293 3.10.7.3; tcp_finish_connect()"),
-    edge(
-        SynSent,
-        SynRecv,
-        Peer,
-        "a SYN came: both open at once",
-        "RFC 9293 3.5, figure 7; tcp_rcv_synsent_state_process()",
-    ),
-    edge(
-        SynRecv,
-        Established,
-        Peer,
-        "our SYN was acknowledged",
-        "RFC 9293 3.10.7.4; tcp_rcv_state_process()",
-    ),
-    edge(
-        SynRecv,
-        FinWait1,
-        Application,
-        "close() or shutdown() before the handshake is done (fast open)",
-        "RFC 9293 3.10.4; tcp_close_state()",
-    ),
-    edge(
-        SynRecv,
-        CloseWait,
-        Peer,
-        "a FIN came with the last ACK (fast open)",
-        "RFC 9293 3.10.7.4; tcp_fin()",
-    ),
-    edge(
-        Established,
-        FinWait1,
-        Application,
-        "close() or shutdown(SHUT_WR): our FIN goes out",
-        "RFC 9293 3.10.4; tcp_close_state()",
-    ),
-    edge(Established, CloseWait, Peer, "its FIN came", "RFC 9293 3.10.7.4; tcp_fin()"),
-    edge(FinWait1, FinWait2, Peer, "it acknowledged our FIN", "RFC 9293 3.10.7.4; tcp_rcv_state_process()"),
-    edge(
-        FinWait1,
-        Closing,
-        Peer,
-        "its FIN came first: both close at once",
-        "RFC 9293 3.6, figure 13; tcp_fin()",
-    ),
-    edge(FinWait1, TimeWait, Peer, "its FIN came with the ACK of ours", "RFC 9293 3.10.7.4; tcp_fin()"),
-    edge(
-        FinWait2,
-        TimeWait,
-        Peer,
-        "its FIN came",
-        "RFC 9293 3.10.7.4; tcp_fin(), tcp_timewait_state_process()",
-    ),
-    edge(Closing, TimeWait, Peer, "it acknowledged our FIN", "RFC 9293 3.10.7.4; tcp_rcv_state_process()"),
-    edge(
-        CloseWait,
-        LastAck,
-        Application,
-        "close() or shutdown(SHUT_WR): our FIN goes out",
-        "RFC 9293 3.10.4; tcp_close_state()",
-    ),
-    edge(LastAck, Close, Peer, "it acknowledged our FIN", "RFC 9293 3.10.7.4; tcp_rcv_state_process()"),
-    edge(TimeWait, Close, Kernel, "60 seconds are over", "RFC 9293 3.10.8; tw_timer_handler()"),
-    edge(
-        FinWait2,
-        Close,
-        Kernel,
-        "net.ipv4.tcp_fin_timeout is over, and no FIN came",
-        "tw_timer_handler(), tcp_keepalive_timer()",
-    ),
+    edge(Close, SynSent, Application, "RFC 9293 3.10.1; tcp_v4_connect()"),
+    edge(Close, Listen, Application, "RFC 9293 3.10.1; inet_csk_listen_start()"),
+    edge(Listen, NewSynRecv, Peer, "RFC 9293 3.10.7.2; tcp_conn_request()"),
+    edge(Listen, SynRecv, Peer, "inet_csk_clone_lock()"),
+    edge(NewSynRecv, Established, Peer, "RFC 9293 3.10.7.4; tcp_check_req()"),
+    edge(SynSent, Established, Peer, "RFC 9293 3.10.7.3; tcp_finish_connect()"),
+    edge(SynSent, SynRecv, Peer, "RFC 9293 3.5, figure 7; tcp_rcv_synsent_state_process()"),
+    edge(SynRecv, Established, Peer, "RFC 9293 3.10.7.4; tcp_rcv_state_process()"),
+    edge(SynRecv, FinWait1, Application, "RFC 9293 3.10.4; tcp_close_state()"),
+    edge(SynRecv, CloseWait, Peer, "RFC 9293 3.10.7.4; tcp_fin()"),
+    edge(Established, FinWait1, Application, "RFC 9293 3.10.4; tcp_close_state()"),
+    edge(Established, CloseWait, Peer, "RFC 9293 3.10.7.4; tcp_fin()"),
+    edge(FinWait1, FinWait2, Peer, "RFC 9293 3.10.7.4; tcp_rcv_state_process()"),
+    edge(FinWait1, Closing, Peer, "RFC 9293 3.6, figure 13; tcp_fin()"),
+    edge(FinWait1, TimeWait, Peer, "RFC 9293 3.10.7.4; tcp_fin()"),
+    edge(FinWait2, TimeWait, Peer, "RFC 9293 3.10.7.4; tcp_fin(), tcp_timewait_state_process()"),
+    edge(Closing, TimeWait, Peer, "RFC 9293 3.10.7.4; tcp_rcv_state_process()"),
+    edge(CloseWait, LastAck, Application, "RFC 9293 3.10.4; tcp_close_state()"),
+    edge(LastAck, Close, Peer, "RFC 9293 3.10.7.4; tcp_rcv_state_process()"),
+    edge(TimeWait, Close, Kernel, "RFC 9293 3.10.8; tw_timer_handler()"),
+    edge(FinWait2, Close, Kernel, "tw_timer_handler(), tcp_keepalive_timer()"),
 ];
+
+/// The ways between states of these names: a request and its child, which have one name, are not told apart.
+pub fn named(from: State, to: State) -> impl Iterator<Item = &'static Edge> {
+    EDGES.iter().filter(move |edge| edge.from.name() == from.name() && edge.to.name() == to.name())
+}
 
 /// Whether a connection may go from `from` to `to`: by one of [`EDGES`], or to its end at once (reset, abort, timeout).
 /// What is said of an unknown state cannot be judged.
@@ -204,7 +148,7 @@ mod tests {
     #[test]
     fn no_edge_is_there_twice_and_each_has_its_source() {
         for (at, edge) in EDGES.iter().enumerate() {
-            assert!(!edge.when.is_empty() && edge.source.contains("()"), "{edge:?}");
+            assert!(edge.source.contains("()"), "{edge:?}");
             assert!(!EDGES[..at].iter().any(|other| (other.from, other.to) == (edge.from, edge.to)));
         }
     }

@@ -1,0 +1,128 @@
+//! Records for those who look at them: of a recording, or of a tracer in a thread of its own, through a pipe. Whoever looks sees the
+//! same either way, and only what is written.
+
+use std::{
+    io::{BufRead, BufReader, PipeReader},
+    path::Path,
+    process::ExitCode,
+    thread::{self, JoinHandle},
+};
+
+use anyhow::{Context, Result};
+
+use super::{
+    Failure,
+    session::{self, Session},
+    transitions,
+};
+use crate::{
+    cli::{FilterArgs, KernelArgs, RunArgs, StuckRules},
+    format::{Json, Parser, Told},
+    pipeline::Limits,
+    sinks::Output,
+    source::Recording,
+};
+
+/// What a tracer for somebody who looks is told.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    pub(super) run: RunArgs,
+    pub(super) stuck: StuckRules,
+    pub(super) filter: FilterArgs,
+    pub(super) kernel: KernelArgs,
+}
+
+/// Where records come from.
+pub(super) enum Feed {
+    /// A file.
+    File(Recording),
+    /// A tracer.
+    Live(BufReader<PipeReader>, Option<JoinHandle<Result<ExitCode>>>),
+}
+
+impl Feed {
+    /// Those that were written before.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        Ok(Self::File(Recording::open(path)?))
+    }
+
+    /// Those of this host, from now on, behind the sockets that exist.
+    pub(super) fn live(mut wanted: Wanted) -> Result<Self> {
+        wanted.run.snapshot = true;
+        // What is wrong with it is said at once.
+        transitions(&wanted.filter)?;
+        let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
+        let work = move || {
+            let Wanted { run, stuck, filter, kernel } = &wanted;
+            let open = || {
+                Ok(Session {
+                    filter: transitions(filter)?,
+                    kernel,
+                    cmdline: run.cmdline,
+                    snapshot: run.snapshot,
+                    thresholds: (!stuck.no_stuck).then_some(&stuck.threshold),
+                    limits: Limits { duration: run.duration, count: run.count },
+                    hunt: None,
+                    metrics: run.metrics.map(crate::metrics::Server::start).transpose()?,
+                    leakers: run.metrics_top,
+                    pin: None,
+                    open: session::direct(Output::pipe(writer.into())?, Box::new(Json::default())),
+                })
+            };
+            session::run(open, kernel.alongside)
+        };
+        let thread =
+            thread::Builder::new().name("tracer".into()).spawn(work).context("cannot start a thread")?;
+        Ok(Self::Live(BufReader::with_capacity(1 << 16, reader), Some(thread)))
+    }
+
+    /// Reads the next line in place of `line`; false at the end.
+    ///
+    /// # Errors
+    /// It cannot be read, or the tracer has failed.
+    pub(super) fn next(&mut self, line: &mut Vec<u8>) -> Result<bool> {
+        match self {
+            Self::File(recording) => Ok(recording.next(line)?),
+            Self::Live(reader, thread) => {
+                line.clear();
+                if reader.read_until(b'\n', line)? > 0 {
+                    return Ok(true);
+                }
+                match thread.take().map(JoinHandle::join) {
+                    Some(Ok(result)) => result.map(|_| false),
+                    Some(Err(_)) => anyhow::bail!("the tracer has failed"),
+                    None => Ok(false),
+                }
+            }
+        }
+    }
+
+    /// Whether bytes are there without waiting; a file never waits.
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self, Self::Live(reader, _) if !reader.buffer().is_empty())
+    }
+
+    /// Reads all that comes, and hands it on.
+    ///
+    /// # Errors
+    /// It cannot be read, is no recording, or the tracer has failed.
+    pub(super) fn each(&mut self, mut take: impl FnMut(Told, &[u8]) -> Result<()>) -> Result<()> {
+        let (mut parser, mut line) = (Parser::default(), Vec::new());
+        while self.next(&mut line)? {
+            let told = parser.parse(&line).map_err(|error| self.wrong(&error))?;
+            if let Some(told) = told {
+                take(told, &line)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn wrong(&self, error: &dyn std::fmt::Display) -> Failure {
+        match self {
+            Self::File(recording) => {
+                Failure::usage(format!("{}, line {}: {error}", recording.name(), recording.line()))
+            }
+            Self::Live(..) => Failure::usage(error),
+        }
+    }
+}

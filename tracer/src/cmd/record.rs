@@ -1,0 +1,50 @@
+//! `sockstate record`: the records of a while, into a file that every command that looks reads again.
+
+use std::{
+    fs::File,
+    io::{BufWriter, IsTerminal, Write},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+
+use super::feed::{Feed, Wanted};
+use crate::cli::RecordArgs;
+
+/// How well zstd compresses: quick enough for any load.
+const LEVEL: i32 = 3;
+/// What a crash may cost.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// Runs it.
+pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
+    let path = args.file.display();
+    let file = File::create(&args.file).with_context(|| format!("cannot open {path} for writing"))?;
+    let wanted = Wanted {
+        run: args.run.clone(),
+        stuck: args.stuck.clone(),
+        filter: args.filter.clone(),
+        kernel: args.kernel.clone(),
+    };
+    let mut feed = Feed::live(wanted)?;
+    let failed = || format!("cannot write to {path}");
+    let mut out = zstd::Encoder::new(BufWriter::new(file), LEVEL).with_context(failed)?;
+    let mut line = Vec::new();
+    let mut flushed_at = Instant::now();
+    let (mut records, mut bytes) = (0_u64, 0_u64);
+    while feed.next(&mut line)? {
+        out.write_all(&line).with_context(failed)?;
+        records += 1;
+        bytes += line.len() as u64;
+        if !feed.is_ready() && flushed_at.elapsed() >= FLUSH {
+            out.flush().with_context(failed)?;
+            flushed_at = Instant::now();
+        }
+    }
+    out.finish().and_then(|mut file| file.flush()).with_context(failed)?;
+    if std::io::stderr().is_terminal() {
+        eprintln!("sockstate: {records} records, {bytes} bytes before compression, in {path}");
+    }
+    Ok(ExitCode::SUCCESS)
+}

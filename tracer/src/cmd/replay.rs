@@ -1,0 +1,151 @@
+//! `sockstate replay`: what `trace` would have said, of a recording.
+
+use std::{
+    io::{BufWriter, IsTerminal, Write},
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
+
+use anyhow::Result;
+
+use super::{colours, feed::Feed, transitions};
+use crate::{
+    cli::{FormatName, ReplayArgs},
+    format::{Csv, Format, Table, Told},
+    model::{ConnId, Notice, Transition},
+    route::Router,
+};
+
+/// Runs it.
+pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
+    let mut feed = Feed::open(&args.file)?;
+    let mut replay = Replay {
+        router: Router::new(transitions(&args.filter)?),
+        clock: args.speed.map(|speed| Clock { speed, last_ns: None }),
+        way: way(args),
+        waiting: Vec::new(),
+        out: BufWriter::with_capacity(1 << 16, std::io::stdout().lock()),
+    };
+    let result = replay.header().and_then(|()| feed.each(|told, line| replay.told(told, line)));
+    match result.and_then(|()| Ok(replay.out.flush()?)) {
+        Err(error) if is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
+        result => result.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<std::io::Error>();
+    error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// How records are written.
+enum Way {
+    /// As they were.
+    Lines,
+    /// Made anew.
+    Format(Box<dyn Format>),
+}
+
+fn way(args: &ReplayArgs) -> Way {
+    let is_terminal = std::io::stdout().is_terminal();
+    let default = if is_terminal { FormatName::Table } else { FormatName::Json };
+    match args.format.unwrap_or(default) {
+        FormatName::Json => Way::Lines,
+        FormatName::Csv => Way::Format(Box::new(Csv)),
+        FormatName::Table => Way::Format(Box::new(Table::new(colours(args.color, is_terminal)))),
+    }
+}
+
+/// Lets as much time pass as between the records, by a factor.
+struct Clock {
+    speed: f64,
+    last_ns: Option<i64>,
+}
+
+impl Clock {
+    fn wait(&mut self, time_ns: i64) {
+        let gap_ns = self.last_ns.map_or(0, |last_ns| (time_ns - last_ns).max(0));
+        self.last_ns = Some(time_ns);
+        thread::sleep(Duration::from_nanos(gap_ns as u64).div_f64(self.speed));
+    }
+}
+
+struct Replay<W> {
+    router: Router,
+    clock: Option<Clock>,
+    way: Way,
+    /// Lines of connections that the filter cannot decide on yet.
+    waiting: Vec<(ConnId, Vec<u8>)>,
+    out: W,
+}
+
+impl<W: Write> Replay<W> {
+    fn header(&mut self) -> Result<()> {
+        let mut bytes = Vec::new();
+        if let Way::Format(format) = &mut self.way {
+            format.header(&mut bytes);
+        }
+        Ok(self.out.write_all(&bytes)?)
+    }
+
+    fn told(&mut self, told: Told, line: &[u8]) -> Result<()> {
+        if let Some(clock) = &mut self.clock {
+            self.out.flush()?;
+            clock.wait(told.time_ns());
+        }
+        match told {
+            Told::Transition(transition) => self.transition(&transition, line),
+            Told::Notice(notice) => {
+                let router = &mut self.router;
+                let wanted = match &notice {
+                    Notice::Snapshot(it) => router.wants_snapshot(it),
+                    Notice::Resync(it) => router.wants_resync(it),
+                    Notice::Stuck(it) => router.wants_stuck(it),
+                    Notice::Resolved(it) => router.wants_resolved(it),
+                    Notice::Aggregate(_) | Notice::Lost(_) | Notice::Start(_) | Notice::Stop(_) => true,
+                };
+                if !wanted {
+                    return Ok(());
+                }
+                match &mut self.way {
+                    Way::Lines => self.out.write_all(line)?,
+                    Way::Format(format) => {
+                        let mut bytes = Vec::new();
+                        format.notice(0, &notice, &mut bytes);
+                        self.out.write_all(&bytes)?;
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// What waited for this one comes before it.
+    fn transition(&mut self, transition: &Transition, line: &[u8]) -> Result<()> {
+        let conn = transition.conn;
+        let mut bytes = Vec::new();
+        let (way, waiting) = (&mut self.way, &mut self.waiting);
+        let mut decided = false;
+        self.router.route(transition, |wanted| {
+            decided = true;
+            match way {
+                Way::Format(format) => format.transition(0, wanted, &mut bytes),
+                Way::Lines if wanted.time_ns == transition.time_ns => bytes.extend_from_slice(line),
+                Way::Lines => {
+                    if let Some(at) = waiting.iter().position(|(of, _)| *of == conn) {
+                        bytes.extend_from_slice(&waiting.remove(at).1);
+                    }
+                }
+            }
+        });
+        if self.router.is_waiting(conn) {
+            if let Way::Lines = self.way {
+                self.waiting.push((conn, line.to_owned()));
+            }
+        } else if !decided {
+            self.waiting.retain(|(of, _)| *of != conn);
+        }
+        Ok(self.out.write_all(&bytes)?)
+    }
+}

@@ -1,0 +1,250 @@
+//! What a state, a step or a whole connection means, as text for people.
+
+mod texts;
+mod walk;
+
+use std::fmt::Write;
+
+pub use texts::Texts;
+pub use walk::walk;
+
+use crate::{
+    knowledge::{EDGES, Facts, Mover, STATES, facts, is_legal, named},
+    model::State,
+};
+
+/// How text is laid out.
+#[derive(Clone, Copy, Debug)]
+pub struct Page {
+    /// Columns.
+    pub width: usize,
+    /// Bold and dim.
+    pub styled: bool,
+}
+
+impl Page {
+    fn bold(self, text: &str) -> String {
+        if self.styled { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    fn dim(self, text: &str) -> String {
+        if self.styled { format!("\x1b[2m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// A paragraph behind `first`, its further lines below the text of the first.
+    fn paragraph(self, first: &str, text: &str, out: &mut String) {
+        let indent = " ".repeat(first.chars().count());
+        let options = textwrap::Options::new(self.width).initial_indent(first).subsequent_indent(&indent);
+        out.push_str(&textwrap::fill(text, options));
+        out.push('\n');
+    }
+
+    fn section(self, heading: &str, out: &mut String) {
+        // Writing to a string does not fail.
+        let _ = write!(out, "\n{}\n", self.bold(heading));
+    }
+}
+
+/// All states, a line each.
+#[must_use]
+pub fn list(texts: &Texts, page: Page) -> String {
+    let mut out = String::new();
+    for facts in &STATES {
+        let name = facts.state.name();
+        let first = format!("{name:<12} ");
+        let mut line = String::new();
+        page.paragraph(&first, texts.get(&format!("states.{name}.short")), &mut line);
+        out.push_str(&line.replacen(name, &page.bold(name), 1));
+    }
+    out.push('\n');
+    page.paragraph("", texts.get("labels.more"), &mut out);
+    out
+}
+
+/// One state; `sysctl` tells the kernel's settings here.
+#[must_use]
+pub fn state(state: State, texts: &Texts, page: Page, sysctl: impl Fn(&str) -> Option<String>) -> String {
+    let Facts { spellings, turn, timers, look, sources, .. } = facts(state);
+    let name = state.name();
+    let of = |part: &str| texts.get(&format!("states.{name}.{part}")).to_owned();
+    let label = |key: &str| texts.get(&format!("labels.{key}")).to_owned();
+    let mut out = format!("{}  {}\n", page.bold(name), of("short"));
+    match state {
+        State::Unknown(number) => {
+            let number = number.to_string();
+            page.paragraph("", &texts.with("labels.unknown_number", &[("number", &number)]), &mut out);
+        }
+        _ => {
+            let [rfc, ss, kernel] = spellings;
+            let number = state.number();
+            let line = format!("{}: RFC {rfc}, ss {ss}, {kernel} ({number}, 0x{number:02X})", label("also"));
+            out.push_str(&page.dim(&line));
+            out.push('\n');
+        }
+    }
+    page.section(&label("means"), &mut out);
+    page.paragraph("  ", &of("means"), &mut out);
+    page.section(&label("side"), &mut out);
+    page.paragraph("  ", &of("side"), &mut out);
+    page.section(&label("turn"), &mut out);
+    page.paragraph("  ", &turn_text(*turn, &of("turn"), texts), &mut out);
+    for (heading, is_side) in [("before", false), ("next", true)] {
+        let edges = edges(state, is_side);
+        if edges.is_empty() {
+            continue;
+        }
+        page.section(&label(heading), &mut out);
+        for other in edges {
+            let (from, to) = if is_side { (name, other) } else { (other, name) };
+            let first = if is_side { format!("  -> {other:<12}") } else { format!("  {other:<12} -> ") };
+            page.paragraph(&first, texts.get(&format!("edges.{from} {to}")), &mut out);
+        }
+    }
+    page.section(&label("timers"), &mut out);
+    if timers.is_empty() {
+        page.paragraph("  ", &label("unbounded"), &mut out);
+    }
+    for timer in *timers {
+        let value = sysctl(timer.sysctl)
+            .map_or_else(|| label("not_here"), |value| format!("{} {value}", label("now")));
+        let text = format!("{value}: {}", texts.get(&format!("timers.{}", timer.text)));
+        page.paragraph(&format!("  {:<31} ", timer.sysctl), &text, &mut out);
+    }
+    page.section(&label("fault"), &mut out);
+    page.paragraph("  ", &of("fault"), &mut out);
+    page.section(&label("look"), &mut out);
+    look.iter().for_each(|command| out.push_str(&format!("  {command}\n")));
+    page.section(&label("sources"), &mut out);
+    page.paragraph("  ", &sources.join("; "), &mut out);
+    out
+}
+
+/// The other ends' names of the ways from a state, or to it, each once.
+fn edges(state: State, out: bool) -> Vec<&'static str> {
+    let mut names: Vec<&str> = Vec::new();
+    for edge in EDGES {
+        let (here, there) = if out { (edge.from, edge.to) } else { (edge.to, edge.from) };
+        if here.name() == state.name() && there.name() != state.name() && !names.contains(&there.name()) {
+            names.push(there.name());
+        }
+    }
+    names
+}
+
+fn turn_text(turn: Option<Mover>, how: &str, texts: &Texts) -> String {
+    let key = match turn {
+        Some(Mover::Application) => "turns.application",
+        Some(Mover::Peer) => "turns.peer",
+        Some(Mover::Kernel) => "turns.kernel",
+        None => return how.to_owned(),
+    };
+    texts.with(key, &[("how", how)])
+}
+
+/// One step.
+#[must_use]
+pub fn step(from: State, to: State, texts: &Texts, page: Page) -> String {
+    let (from_name, to_name) = (from.name(), to.name());
+    let mut out = format!("{}\n", page.bold(&format!("{from_name} -> {to_name}")));
+    let mut known = named(from, to).peekable();
+    if known.peek().is_some() {
+        page.paragraph("  ", texts.get(&format!("edges.{from_name} {to_name}")), &mut out);
+        let sources: Vec<&str> = known.map(|edge| edge.source).collect();
+        page.section(texts.get("labels.sources"), &mut out);
+        page.paragraph("  ", &sources.join("; "), &mut out);
+    }
+    if to == State::Close && from != State::Close {
+        out.push('\n');
+        page.paragraph("  ", texts.get("labels.at_once"), &mut out);
+    } else if !is_legal(from, to) && named(from, to).next().is_none() {
+        let none = texts.get("labels.none");
+        let names = |state, is_side| {
+            let names = edges(state, is_side);
+            if names.is_empty() { none.to_owned() } else { names.join(", ") }
+        };
+        let (ways, into) = (names(from, true), names(to, false));
+        let words = [("from", from_name), ("out", &ways), ("to", to_name), ("into", &into)];
+        page.paragraph("  ", &texts.with("labels.illegal", &words), &mut out);
+    }
+    out
+}
+
+/// What a word means: a state's number as /proc/net/tcp (two hexadecimal digits) or a program has it, or a name in any spelling.
+///
+/// # Errors
+/// It is none; with what it may have meant.
+pub fn parse(word: &str, texts: &Texts) -> Result<State, String> {
+    if let Some(number) = number(word) {
+        return Ok(State::from_number(number));
+    }
+    if let Ok(set) = word.parse::<crate::model::StateSet>() {
+        let mut states = STATES.iter().map(|facts| facts.state).filter(|state| set.contains(*state));
+        if let (Some(state), None) = (states.next(), states.next()) {
+            return Ok(state);
+        }
+    }
+    let plain = |text: &str| text.to_lowercase().replace(['-', '_', ' '], "");
+    let typed = plain(word).trim_start_matches("tcp").to_owned();
+    let spellings = |facts: &'static Facts| facts.spellings.iter().copied().chain([facts.state.name()]);
+    let mut near: Vec<(usize, &str)> = STATES
+        .iter()
+        .filter_map(|facts| {
+            let distances = spellings(facts).map(|name| strsim::damerau_levenshtein(&plain(name), &typed));
+            Some((distances.min()?, facts.state.name()))
+        })
+        .filter(|(distance, _)| *distance <= 1 + typed.chars().count() / 3)
+        .collect();
+    near.sort();
+    let mut message = texts.with("labels.no_state", &[("text", word)]);
+    let names: Vec<&str> = near.iter().take(3).map(|(_, name)| *name).collect();
+    if !names.is_empty() {
+        message.push_str("; ");
+        message.push_str(&texts.with("labels.did_you_mean", &[("names", &names.join(", "))]));
+    }
+    Err(format!("{message} {}", texts.get("labels.try")))
+}
+
+fn number(word: &str) -> Option<u8> {
+    let hex = word.strip_prefix("0x").or_else(|| word.strip_prefix("0X"));
+    if let Some(hex) = hex {
+        return u8::from_str_radix(hex, 16).ok();
+    }
+    let is_hex = word.len() == 2 && word.starts_with('0');
+    if is_hex { u8::from_str_radix(word, 16).ok() } else { word.parse().ok() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_understood() {
+        let texts = Texts::of("en");
+        for (word, state) in [
+            ("8", State::CloseWait),
+            ("08", State::CloseWait),
+            ("0A", State::Listen),
+            ("0a", State::Listen),
+            ("10", State::Listen),
+            ("0x0B", State::Closing),
+            ("close-wait", State::CloseWait),
+            ("ESTAB", State::Established),
+            ("TCP_NEW_SYN_RECV", State::SynRecv),
+            ("unconnected", State::Close),
+            ("CLOSED", State::Close),
+            ("77", State::Unknown(77)),
+        ] {
+            assert_eq!(parse(word, &texts).map(State::name), Ok(state.name()), "{word}");
+        }
+        for (word, names) in [
+            ("CLOSEWAITT", "CLOSE_WAIT"),
+            ("etsablished", "ESTABLISHED"),
+            ("FIN_WAIT", "FIN_WAIT1, FIN_WAIT2"),
+        ] {
+            let error = parse(word, &texts).expect_err(word);
+            assert!(error.contains(names), "{word}: {error}");
+        }
+        let error = parse("banana", &texts).expect_err("no state");
+        assert!(!error.contains("mean"), "{error}");
+    }
+}

@@ -1,0 +1,115 @@
+//! The words, in the languages that there are.
+
+use std::collections::BTreeMap;
+
+use toml::Value;
+
+/// A language is one file.
+const LANGUAGES: [(&str, &str); 2] =
+    [("en", include_str!("../../texts/en.toml")), ("uk", include_str!("../../texts/uk.toml"))];
+
+/// The words of one language, by their keys with dots between the parts.
+#[derive(Debug)]
+pub struct Texts(BTreeMap<String, String>);
+
+impl Texts {
+    /// The codes of the languages.
+    pub const CODES: [&str; LANGUAGES.len()] = [LANGUAGES[0].0, LANGUAGES[1].0];
+
+    /// The words of the language with this code, or else English.
+    #[must_use]
+    pub fn of(code: &str) -> Self {
+        let (_, text) = LANGUAGES.iter().find(|(known, _)| *known == code).unwrap_or(&LANGUAGES[0]);
+        let mut all = BTreeMap::new();
+        // What we ship is TOML: a test reads it.
+        if let Ok(table) = text.parse::<toml::Table>() {
+            flatten("", &Value::Table(table), &mut all);
+        }
+        Self(all)
+    }
+
+    /// The language of the user's locale, as `setlocale` looks for it.
+    #[must_use]
+    pub fn of_locale() -> Self {
+        let variables = ["LC_ALL", "LC_MESSAGES", "LANG"];
+        let locale = variables.iter().find_map(|it| std::env::var(it).ok().filter(|value| !value.is_empty()));
+        Self::of(locale.unwrap_or_default().split(['_', '.', '@']).next().unwrap_or_default())
+    }
+
+    /// What stands at `key`; the key, where there is nothing.
+    #[must_use]
+    pub fn get<'a>(&'a self, key: &'a str) -> &'a str {
+        self.0.get(key).map_or(key, String::as_str)
+    }
+
+    /// The same, with words in the places of their names in braces.
+    #[must_use]
+    pub fn with(&self, key: &str, words: &[(&str, &str)]) -> String {
+        words
+            .iter()
+            .fold(self.get(key).to_owned(), |text, (name, word)| text.replace(&format!("{{{name}}}"), word))
+    }
+}
+
+fn flatten(prefix: &str, value: &Value, all: &mut BTreeMap<String, String>) {
+    match value {
+        Value::Table(table) => {
+            for (key, value) in table {
+                let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                flatten(&key, value, all);
+            }
+        }
+        Value::String(text) => {
+            all.insert(prefix.to_owned(), text.clone());
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::knowledge::{At, EDGES, STATES, WALKS, Way};
+
+    /// Everything that the knowledge asks for.
+    fn wanted() -> Vec<String> {
+        let mut keys: Vec<String> =
+            EDGES.iter().map(|edge| format!("edges.{} {}", edge.from.name(), edge.to.name())).collect();
+        for facts in &STATES {
+            let parts = ["short", "means", "side", "turn", "fault"];
+            keys.extend(parts.map(|part| format!("states.{}.{part}", facts.state.name())));
+            keys.extend(facts.timers.iter().map(|timer| format!("timers.{}", timer.text)));
+        }
+        for walk in WALKS {
+            keys.push(format!("walks.titles.{}", walk.name));
+            keys.extend(walk.ends.map(|end| format!("walks.{end}")));
+            for (left, way, right) in walk.moments {
+                for at in [left, right] {
+                    if let At::Note(key) = at {
+                        keys.push(format!("walks.{key}"));
+                    }
+                }
+                if *way == Way::Both("data") {
+                    keys.push("walks.data".into());
+                }
+            }
+        }
+        keys
+    }
+
+    #[test]
+    fn every_language_says_everything() {
+        let english = Texts::of("en");
+        for key in wanted() {
+            assert!(english.0.contains_key(&key), "{key}");
+        }
+        for code in Texts::CODES {
+            let texts = Texts::of(code);
+            assert!(texts.0.keys().eq(english.0.keys()), "{code} has other keys");
+            for (key, text) in &texts.0 {
+                let places = |text: &str| text.matches('{').count();
+                assert!(!text.trim().is_empty() && places(text) == places(english.get(key)), "{code}: {key}");
+            }
+        }
+    }
+}

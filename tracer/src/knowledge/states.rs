@@ -1,0 +1,170 @@
+//! What there is to know of each state beside the ways: spellings, timers with their sysctls, and where to look. The words are in
+//! `texts/`.
+
+use crate::model::State;
+
+use super::Mover;
+
+/// One state.
+#[derive(Debug)]
+pub struct Facts {
+    /// Which.
+    pub state: State,
+    /// As RFC 9293 writes it, as `ss` filters by it, as the kernel's headers call it.
+    pub spellings: [&'static str; 3],
+    /// Who has to do something.
+    pub turn: Option<Mover>,
+    /// What ends it, or its wait, in time.
+    pub timers: &'static [Timer],
+    /// Commands that show more.
+    pub look: &'static [&'static str],
+    /// Where it is written down.
+    pub sources: &'static [&'static str],
+}
+
+/// A setting of the kernel that bounds a state.
+#[derive(Clone, Copy, Debug)]
+pub struct Timer {
+    /// Below /proc/sys, with dots.
+    pub sysctl: &'static str,
+    /// What it means: a key of the texts.
+    pub text: &'static str,
+}
+
+const fn timer(sysctl: &'static str, text: &'static str) -> Timer {
+    Timer { sysctl, text }
+}
+
+const SYN_RETRIES: Timer = timer("net.ipv4.tcp_syn_retries", "syn_retries");
+const SYNACK_RETRIES: Timer = timer("net.ipv4.tcp_synack_retries", "synack_retries");
+const MAX_SYN_BACKLOG: Timer = timer("net.ipv4.tcp_max_syn_backlog", "max_syn_backlog");
+const SYNCOOKIES: Timer = timer("net.ipv4.tcp_syncookies", "syncookies");
+const KEEPALIVE_TIME: Timer = timer("net.ipv4.tcp_keepalive_time", "keepalive_time");
+const KEEPALIVE_INTVL: Timer = timer("net.ipv4.tcp_keepalive_intvl", "keepalive_intvl");
+const KEEPALIVE_PROBES: Timer = timer("net.ipv4.tcp_keepalive_probes", "keepalive_probes");
+const RETRIES2: Timer = timer("net.ipv4.tcp_retries2", "retries2");
+const ORPHAN_RETRIES: Timer = timer("net.ipv4.tcp_orphan_retries", "orphan_retries");
+const MAX_ORPHANS: Timer = timer("net.ipv4.tcp_max_orphans", "max_orphans");
+const FIN_TIMEOUT: Timer = timer("net.ipv4.tcp_fin_timeout", "fin_timeout");
+const TW_REUSE: Timer = timer("net.ipv4.tcp_tw_reuse", "tw_reuse");
+const MAX_TW_BUCKETS: Timer = timer("net.ipv4.tcp_max_tw_buckets", "max_tw_buckets");
+const SOMAXCONN: Timer = timer("net.core.somaxconn", "somaxconn");
+const ABORT_ON_OVERFLOW: Timer = timer("net.ipv4.tcp_abort_on_overflow", "abort_on_overflow");
+
+/// What our FIN's retransmissions are bounded by.
+const FIN_SENT: &[Timer] = &[ORPHAN_RETRIES, RETRIES2, MAX_ORPHANS];
+
+/// netstat's states, in the order of its page.
+pub const STATES: [Facts; 12] = [
+    Facts {
+        state: State::Established,
+        spellings: ["ESTABLISHED", "established", "TCP_ESTABLISHED"],
+        turn: Some(Mover::Application),
+        timers: &[KEEPALIVE_TIME, KEEPALIVE_INTVL, KEEPALIVE_PROBES, RETRIES2],
+        look: &["sockstate sockets --state ESTABLISHED", "ss -tnoi state established"],
+        sources: &["RFC 9293 3.3.2", "tcp_finish_connect(), tcp_rcv_state_process()"],
+    },
+    Facts {
+        state: State::SynSent,
+        spellings: ["SYN-SENT", "syn-sent", "TCP_SYN_SENT"],
+        turn: Some(Mover::Peer),
+        timers: &[SYN_RETRIES],
+        look: &["sockstate --from SYN_SENT", "ss -tno state syn-sent", "nstat -az TcpAttemptFails"],
+        sources: &["RFC 9293 3.3.2, 3.10.7.3", "tcp_v4_connect(), tcp_write_timeout()"],
+    },
+    Facts {
+        state: State::SynRecv,
+        spellings: ["SYN-RECEIVED", "syn-recv", "TCP_NEW_SYN_RECV, TCP_SYN_RECV"],
+        turn: Some(Mover::Peer),
+        timers: &[SYNACK_RETRIES, MAX_SYN_BACKLOG, SYNCOOKIES, SOMAXCONN],
+        look: &["ss -tno state syn-recv", "nstat -az TcpExtListenOverflows TcpExtTCPReqQFullDoCookies"],
+        sources: &["RFC 9293 3.3.2, 3.10.7.4", "tcp_conn_request(), reqsk_timer_handler()"],
+    },
+    Facts {
+        state: State::FinWait1,
+        spellings: ["FIN-WAIT-1", "fin-wait-1", "TCP_FIN_WAIT1"],
+        turn: Some(Mover::Peer),
+        timers: FIN_SENT,
+        look: &["sockstate stuck --state FIN_WAIT1 --older-than 1s", "ss -tnoi state fin-wait-1"],
+        sources: &["RFC 9293 3.3.2, 3.10.4", "tcp_close_state(), tcp_write_timeout()"],
+    },
+    Facts {
+        state: State::FinWait2,
+        spellings: ["FIN-WAIT-2", "fin-wait-2", "TCP_FIN_WAIT2"],
+        turn: Some(Mover::Peer),
+        timers: &[FIN_TIMEOUT, MAX_ORPHANS],
+        look: &["sockstate stuck --state FIN_WAIT2 --older-than 1s", "ss -tno state fin-wait-2"],
+        sources: &["RFC 9293 3.3.2, 3.6", "tcp_close(), tcp_time_wait()"],
+    },
+    Facts {
+        state: State::TimeWait,
+        spellings: ["TIME-WAIT", "time-wait", "TCP_TIME_WAIT"],
+        turn: Some(Mover::Kernel),
+        timers: &[TW_REUSE, MAX_TW_BUCKETS],
+        look: &["ss -tn state time-wait | awk '{print $4}' | sort | uniq -c | sort -n", "nstat -az TcpExtTW"],
+        sources: &["RFC 9293 3.6.1; RFC 1337; RFC 6191", "tcp_time_wait(), tw_timer_handler()"],
+    },
+    Facts {
+        state: State::Close,
+        spellings: ["CLOSED", "unconnected", "TCP_CLOSE"],
+        turn: Some(Mover::Application),
+        timers: &[],
+        look: &["sockstate sockets --state CLOSE", "ss -tanp state unconnected"],
+        sources: &["RFC 9293 3.3.2", "tcp_done(), inet_csk_destroy_sock()"],
+    },
+    Facts {
+        state: State::CloseWait,
+        spellings: ["CLOSE-WAIT", "close-wait", "TCP_CLOSE_WAIT"],
+        turn: Some(Mover::Application),
+        timers: &[],
+        look: &[
+            "sockstate close-wait",
+            "sockstate hunt --threshold CLOSE_WAIT=10s",
+            "ss -tnp state close-wait",
+        ],
+        sources: &["RFC 9293 3.3.2, 3.6", "tcp_fin()"],
+    },
+    Facts {
+        state: State::LastAck,
+        spellings: ["LAST-ACK", "last-ack", "TCP_LAST_ACK"],
+        turn: Some(Mover::Peer),
+        timers: FIN_SENT,
+        look: &["sockstate stuck --state LAST_ACK --older-than 1s", "ss -tnoi state last-ack"],
+        sources: &["RFC 9293 3.3.2, 3.10.4", "tcp_close_state(), tcp_rcv_state_process()"],
+    },
+    Facts {
+        state: State::Listen,
+        spellings: ["LISTEN", "listening", "TCP_LISTEN"],
+        turn: Some(Mover::Application),
+        timers: &[SOMAXCONN, ABORT_ON_OVERFLOW],
+        look: &[
+            "sockstate sockets --state LISTEN",
+            "ss -tlnp",
+            "nstat -az TcpExtListenOverflows TcpExtListenDrops",
+        ],
+        sources: &["RFC 9293 3.3.2, 3.10.1", "inet_csk_listen_start()"],
+    },
+    Facts {
+        state: State::Closing,
+        spellings: ["CLOSING", "closing", "TCP_CLOSING"],
+        turn: Some(Mover::Peer),
+        timers: FIN_SENT,
+        look: &["sockstate --to CLOSING", "ss -tnoi state closing"],
+        sources: &["RFC 9293 3.3.2, 3.6", "tcp_fin()"],
+    },
+    Facts {
+        state: State::Unknown(0),
+        spellings: ["", "", ""],
+        turn: None,
+        timers: &[],
+        look: &["sockstate doctor", "uname -r"],
+        sources: &["include/net/tcp_states.h"],
+    },
+];
+
+/// What is known of `state`.
+#[must_use]
+pub fn facts(state: State) -> &'static Facts {
+    let known = STATES.iter().find(|it| it.state.name() == state.name());
+    known.unwrap_or(&STATES[STATES.len() - 1])
+}

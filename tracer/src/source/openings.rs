@@ -1,0 +1,106 @@
+//! What a hunt has written, read again.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{self, BufRead, BufReader},
+    net::IpAddr,
+    path::Path,
+};
+
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::model::{Frame, OpenedBy, Stack, Tuple};
+
+/// A connection by its namespace and its ends, local first.
+type Place = (u32, (IpAddr, u16), (IpAddr, u16));
+
+/// Why it cannot be read.
+#[derive(Debug, Error)]
+pub enum OpeningsError {
+    /// The file.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// Its name.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A line that is not ours. The last one may be cut: it is being written.
+    #[error("{path}, line {line}: not a record of `sockstate hunt --format json`")]
+    Line {
+        /// Its name.
+        path: String,
+        /// From 1.
+        line: usize,
+    },
+}
+
+/// Where connections were opened.
+#[derive(Debug, Default)]
+pub struct Openings(HashMap<Place, Stack>);
+
+impl Openings {
+    /// Reads the JSON lines of a hunt, also of one that still runs.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is none.
+    pub fn read(path: &Path) -> Result<Self, OpeningsError> {
+        let name = || path.display().to_string();
+        let failed = |source| OpeningsError::Read { path: name(), source };
+        let mut found = Self::default();
+        let mut lines = BufReader::new(File::open(path).map_err(failed)?);
+        let mut text = Vec::new();
+        for line in 1.. {
+            text.clear();
+            lines.read_until(b'\n', &mut text).map_err(failed)?;
+            if text.last() != Some(&b'\n') {
+                break;
+            }
+            let record: Value =
+                serde_json::from_slice(&text).map_err(|_| OpeningsError::Line { path: name(), line })?;
+            if record["schema"] != "sockstate/1" {
+                return Err(OpeningsError::Line { path: name(), line });
+            }
+            if let (Some(place), Some(stack)) = (place(&record), stack(&record["opened"])) {
+                found.0.insert(place, stack);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Where this connection was opened.
+    #[must_use]
+    pub fn find(&self, netns: u32, tuple: &Tuple) -> Option<&Stack> {
+        let local = (tuple.local.canonical(), tuple.local_port);
+        self.0.get(&(netns, local, (tuple.remote.canonical(), tuple.remote_port)))
+    }
+}
+
+fn place(record: &Value) -> Option<Place> {
+    let end = |it: &Value| {
+        let port = u16::try_from(it["port"].as_u64()?).ok()?;
+        Some((it["address"].as_str()?.parse().ok()?, port))
+    };
+    let netns = u32::try_from(record["netns"].as_u64()?).ok()?;
+    Some((netns, end(&record["local"])?, end(&record["remote"])?))
+}
+
+fn stack(it: &Value) -> Option<Stack> {
+    let text = |it: &Value| it.as_str().map(ToOwned::to_owned);
+    let frame = |it: &Value| Frame {
+        function: text(&it["function"]),
+        file: text(&it["file"]),
+        line: it["line"].as_u64().and_then(|line| u32::try_from(line).ok()),
+        module: text(&it["module"]),
+        offset: it["offset"].as_u64().unwrap_or(0),
+    };
+    Some(Stack {
+        id: u64::from_str_radix(it["path"].as_str()?, 16).ok()?,
+        by: if it["by"] == OpenedBy::Connect.name() { OpenedBy::Connect } else { OpenedBy::Accept },
+        comm: text(&it["comm"])?,
+        frames: it["frames"].as_array()?.iter().map(frame).collect(),
+        complete: it["complete"].as_bool()?,
+    })
+}
