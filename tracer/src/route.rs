@@ -6,8 +6,8 @@ use ipnet::IpNet;
 use rustc_hash::FxBuildHasher;
 
 use crate::model::{
-    Address, Cgroup, ConnId, Examined, Filter, Resolved, Resync, Role, Snapshot, State, Stuck, Subject,
-    Transition, Tuple,
+    Address, Cgroup, ConnId, Examined, Filter, Notice, Resolved, Resync, Role, Snapshot, State, Stuck,
+    Subject, Transition, Tuple,
 };
 
 /// What a filter says.
@@ -107,6 +107,18 @@ impl Router {
             self.release(conn, tuple, &mut emit);
         } else {
             self.waiting.remove(&conn);
+        }
+    }
+
+    /// Whether a record that is no transition is wanted; those of no connection are.
+    #[must_use]
+    pub fn wants(&mut self, notice: &Notice) -> bool {
+        match notice {
+            Notice::Snapshot(it) => self.wants_snapshot(it),
+            Notice::Resync(it) => self.wants_resync(it),
+            Notice::Stuck(it) => self.wants_stuck(it),
+            Notice::Resolved(it) => self.wants_resolved(it),
+            Notice::Aggregate(_) | Notice::Lost(_) | Notice::Start(_) | Notice::Stop(_) => true,
         }
     }
 

@@ -10,11 +10,13 @@ use anyhow::{Result, bail};
 use crate::root;
 
 /// A room and the rooms it may use. `cmd`, `examiner`, `hunter`, `lib`, `look` and `pipeline` wire things together and may use all.
-const MAY_USE: [(&str, &[&str]); 17] = [
+const MAY_USE: [(&str, &[&str]); 19] = [
     ("model", &[]),
     ("decode", &["model"]),
     ("knowledge", &["model"]),
     ("explain", &["model", "knowledge"]),
+    ("story", &["model"]),
+    ("draw", &["model", "knowledge", "story"]),
     ("track", &["model", "knowledge"]),
     ("enrich", &["model"]),
     ("route", &["model"]),

@@ -38,6 +38,14 @@ Examples:
   sockstate replay --speed 10 --to CLOSE_WAIT night.zst ten times as fast as it happened, and only these
   sockstate report night.zst -o night.html              a page about it";
 
+const DIAGRAM_EXAMPLES: &str = "\
+Examples:
+  sockstate diagram                                   the state machine
+  sockstate diagram --format svg -o tcp.svg           as a picture
+  sockstate diagram --live                            how this host's connections go through it now
+  sockstate diagram --from night.zst --format svg     how those of a recording did
+  sockstate diagram --from night.zst --conn 004f020000000025   one connection's path";
+
 const RUN_EXAMPLES: &str = "\
 Examples:
   sockstate run --example > config.toml         a configuration to start from
@@ -101,6 +109,9 @@ pub enum Command {
     /// Show what a recording holds as `trace` would have.
     #[command(after_help = RECORD_EXAMPLES)]
     Replay(Box<ReplayArgs>),
+    /// Draw the state machine, alone or with what a recording or this host's connections weigh it by.
+    #[command(after_help = DIAGRAM_EXAMPLES)]
+    Diagram(Box<DiagramArgs>),
     /// Explain a state (CLOSE_WAIT, close-wait, 8, 08 as in /proc/net/tcp), a step (FROM TO), or both ends of a connection.
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(ExplainArgs),
@@ -223,6 +234,20 @@ pub struct KernelArgs {
     /// Use this BTF in place of the kernel's.
     #[arg(long, value_name = "FILE", help_heading = "Kernel")]
     pub btf: Option<PathBuf>,
+}
+
+impl Default for KernelArgs {
+    /// What their flags default to.
+    fn default() -> Self {
+        Self {
+            ring_size: 16 << 20,
+            resync: std::time::Duration::from_secs(300),
+            alongside: false,
+            hook: HookName::Auto,
+            tier: TierName::Auto,
+            btf: None,
+        }
+    }
 }
 
 /// Which transitions.
@@ -513,6 +538,52 @@ pub struct ReplayArgs {
     /// Which transitions.
     #[command(flatten)]
     pub filter: FilterArgs,
+}
+
+/// How a diagram is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum DiagramFormat {
+    /// For a terminal of 94 columns.
+    #[default]
+    Text,
+    /// A picture, light and dark.
+    Svg,
+    /// Mermaid, for Markdown.
+    Mermaid,
+    /// Graphviz.
+    Dot,
+}
+
+/// Arguments of `diagram`.
+#[derive(Args, Clone, Debug)]
+pub struct DiagramArgs {
+    /// How to write.
+    #[arg(long, value_enum, default_value_t, help_heading = "Output")]
+    pub format: DiagramFormat,
+    /// Write to FILE in place of standard output.
+    #[arg(long, short, value_name = "FILE", help_heading = "Output")]
+    pub output: Option<PathBuf>,
+    /// Colour the text; auto: on a terminal, unless NO_COLOR is set.
+    #[arg(long, value_enum, default_value_t, help_heading = "Output")]
+    pub color: Colour,
+    /// Weigh it by this recording: counts, median times, where connections are and stick at its end.
+    #[arg(long, value_name = "FILE", conflicts_with = "live")]
+    pub from: Option<PathBuf>,
+    /// Light this connection's path in it.
+    #[arg(long, value_name = "ID", requires = "from")]
+    pub conn: Option<String>,
+    /// Weigh it by this host's connections, and draw it anew while they go on.
+    #[arg(long)]
+    pub live: bool,
+    /// Trace although another sockstate does.
+    #[arg(long, requires = "live")]
+    pub alongside: bool,
+    /// End after TIME: 10s, 5m, 1h30m; a plain number means seconds.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "live")]
+    pub duration: Option<std::time::Duration>,
+    /// Which connections.
+    #[command(flatten)]
+    pub select: SelectArgs,
 }
 
 /// Arguments of `explain`.

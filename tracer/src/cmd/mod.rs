@@ -1,6 +1,7 @@
 //! The subcommands: they wire the rooms together and turn errors into words and exit codes.
 
 mod detach;
+mod diagram;
 mod doctor;
 mod explain;
 mod feed;
@@ -23,9 +24,13 @@ use clap::Parser;
 use crate::{
     cli::{Cli, Colour, Command, FilterArgs, SelectArgs},
     config,
+    draw::endpoint,
     enrich::Cgroups,
+    format::Told,
     kernel::KernelError,
     model::{Filter, StateSet},
+    route::Router,
+    story::{Life, Story},
 };
 
 /// Exit codes; the same as in `cli.rs`'s help.
@@ -81,6 +86,7 @@ pub fn main() -> ExitCode {
         Some(Command::Sockets(args)) => sockets::run(&args),
         Some(Command::Record(args)) => record::run(&args),
         Some(Command::Replay(args)) => replay::run(&args),
+        Some(Command::Diagram(args)) => diagram::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
     };
@@ -131,6 +137,41 @@ fn colours(choice: Colour, is_terminal: bool) -> bool {
         Colour::Always => true,
         Colour::Never => false,
         Colour::Auto => is_terminal && !no_color,
+    }
+}
+
+/// Everything that a recording says of these connections.
+fn story(path: &Path, select: &SelectArgs) -> anyhow::Result<Story> {
+    let mut story = Story::default();
+    let mut router = Router::new(filter(select)?);
+    feed::Feed::open(path)?.each(|told, _| {
+        match told {
+            Told::Transition(it) => router.route(&it, |it| story.transition(it)),
+            Told::Notice(it) if router.wants(&it) => story.notice(&it),
+            Told::Notice(_) => {}
+        }
+        Ok(())
+    })?;
+    Ok(story)
+}
+
+/// A connection's ends, and whose it is.
+fn life_title(life: &Life) -> String {
+    let tuple = &life.tuple;
+    let (local, remote) =
+        (endpoint(tuple.local, tuple.local_port), endpoint(tuple.remote, tuple.remote_port));
+    let owner = life.subject.owner.as_ref();
+    let owner = owner.map(|it| format!("{} ({}), ", it.comm, it.pid())).unwrap_or_default();
+    let role = life.role.map(|role| format!("{}, ", role.name())).unwrap_or_default();
+    format!("{owner}{role}{local} - {remote}, connection {}", life.conn)
+}
+
+/// Writes to a file, or to standard output.
+fn write(path: Option<&Path>, text: &str) -> anyhow::Result<()> {
+    use anyhow::Context;
+    match path {
+        Some(path) => std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display())),
+        None => Ok(print([text])?),
     }
 }
 

@@ -13,7 +13,7 @@ use super::{colours, feed::Feed, transitions};
 use crate::{
     cli::{FormatName, ReplayArgs},
     format::{Csv, Format, Table, Told},
-    model::{ConnId, Notice, Transition},
+    model::{ConnId, Transition},
     route::Router,
 };
 
@@ -97,15 +97,7 @@ impl<W: Write> Replay<W> {
         match told {
             Told::Transition(transition) => self.transition(&transition, line),
             Told::Notice(notice) => {
-                let router = &mut self.router;
-                let wanted = match &notice {
-                    Notice::Snapshot(it) => router.wants_snapshot(it),
-                    Notice::Resync(it) => router.wants_resync(it),
-                    Notice::Stuck(it) => router.wants_stuck(it),
-                    Notice::Resolved(it) => router.wants_resolved(it),
-                    Notice::Aggregate(_) | Notice::Lost(_) | Notice::Start(_) | Notice::Stop(_) => true,
-                };
-                if !wanted {
+                if !self.router.wants(&notice) {
                     return Ok(());
                 }
                 match &mut self.way {

@@ -178,7 +178,10 @@ pub fn parse(word: &str, texts: &Texts) -> Result<State, String> {
         return Ok(State::from_number(number));
     }
     if let Ok(set) = word.parse::<crate::model::StateSet>() {
-        let mut states = STATES.iter().map(|facts| facts.state).filter(|state| set.contains(*state));
+        // A request and its child have one name.
+        let request = set.contains(State::NewSynRecv).then_some(State::SynRecv);
+        let is_meant = |state: &State| set.contains(*state) || Some(*state) == request;
+        let mut states = STATES.iter().map(|facts| facts.state).filter(is_meant);
         if let (Some(state), None) = (states.next(), states.next()) {
             return Ok(state);
         }

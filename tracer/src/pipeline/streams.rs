@@ -165,14 +165,7 @@ impl Stream {
         if self.report.is_some() {
             return;
         }
-        let wanted = self.router.as_mut().is_none_or(|router| match notice {
-            Notice::Snapshot(it) => router.wants_snapshot(it),
-            Notice::Resync(it) => router.wants_resync(it),
-            Notice::Stuck(it) => router.wants_stuck(it),
-            Notice::Resolved(it) => router.wants_resolved(it),
-            Notice::Aggregate(_) | Notice::Lost(_) | Notice::Start(_) | Notice::Stop(_) => true,
-        });
-        if wanted {
+        if self.router.as_mut().is_none_or(|router| router.wants(notice)) {
             self.write_notice(notice);
         }
         if let Notice::Start(start) = notice

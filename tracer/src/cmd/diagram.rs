@@ -1,0 +1,96 @@
+//! `sockstate diagram`.
+
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+
+use super::{
+    Failure, colours,
+    feed::{Feed, Wanted},
+};
+use crate::{
+    cli::{Colour, DiagramArgs, DiagramFormat, FilterArgs, KernelArgs, RunArgs, StuckRules},
+    draw::{Diagram, Weights},
+    format::Told,
+    model::ConnId,
+    story::Story,
+};
+
+/// How often a living picture is drawn.
+const FRAME: Duration = Duration::from_millis(500);
+
+/// Runs it.
+pub(super) fn run(args: &DiagramArgs) -> Result<ExitCode> {
+    if args.live {
+        return live(args);
+    }
+    let Some(path) = &args.from else {
+        return draw(args, &Diagram::default());
+    };
+    let story = super::story(path, &args.select)?;
+    let name = path.display();
+    let diagram = match &args.conn {
+        None => Diagram::weighed(Weights::of(&story), title(&story, &format!("{name}: "))),
+        Some(text) => {
+            let conn = u64::from_str_radix(text, 16).ok().map(ConnId);
+            let life = conn.and_then(|conn| story.lives.get(&conn));
+            let life = life.ok_or_else(|| Failure::usage(format!("no connection {text} in {name}")))?;
+            Diagram::path(life, super::life_title(life))
+        }
+    };
+    draw(args, &diagram)
+}
+
+fn draw(args: &DiagramArgs, diagram: &Diagram) -> Result<ExitCode> {
+    let is_terminal = args.output.is_none() && std::io::stdout().is_terminal();
+    let text = match args.format {
+        DiagramFormat::Text => diagram.text(colours(args.color, is_terminal)),
+        DiagramFormat::Svg => diagram.svg(),
+        DiagramFormat::Mermaid => diagram.mermaid(),
+        DiagramFormat::Dot => diagram.dot(),
+    };
+    super::write(args.output.as_deref(), &text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn title(story: &Story, before: &str) -> String {
+    let host = story.host.as_ref().map(|(host, _)| host.as_str()).unwrap_or_default();
+    let seconds = (story.end_ns - story.begin_ns) as f64 / 1e9;
+    format!("{before}{host}, {} transitions in {seconds:.0} s", story.transitions)
+}
+
+/// Draws it again and again, until the tracer ends.
+fn live(args: &DiagramArgs) -> Result<ExitCode> {
+    if !std::io::stdout().is_terminal() && args.duration.is_none() {
+        return Err(Failure::usage("--live without a terminal needs --duration").into());
+    }
+    let is_terminal = std::io::stdout().is_terminal() && args.output.is_none();
+    let wanted = Wanted {
+        run: RunArgs { duration: args.duration, ..RunArgs::default() },
+        stuck: StuckRules::default(),
+        filter: FilterArgs { select: args.select.clone(), ..FilterArgs::default() },
+        kernel: KernelArgs { alongside: args.alongside, ..KernelArgs::default() },
+    };
+    let mut story = Story { forgetful: true, ..Story::default() };
+    let mut drawn_at = Instant::now();
+    Feed::live(wanted)?.each(|told, _| {
+        match told {
+            Told::Transition(it) => story.transition(&it),
+            Told::Notice(it) => story.notice(&it),
+        }
+        if is_terminal && drawn_at.elapsed() >= FRAME {
+            drawn_at = Instant::now();
+            let diagram = Diagram::weighed(Weights::of(&story), title(&story, ""));
+            let mut out = std::io::stdout().lock();
+            // Home; each line to its end; and what was below.
+            let text = diagram.text(colours(Colour::Auto, true)).replace('\n', "\x1b[K\n");
+            write!(out, "\x1b[H{text}\x1b[J").and_then(|()| out.flush()).context("cannot draw")?;
+        }
+        Ok(())
+    })?;
+    draw(args, &Diagram::weighed(Weights::of(&story), title(&story, "")))
+}

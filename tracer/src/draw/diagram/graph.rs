@@ -1,0 +1,95 @@
+//! For programs that lay graphs out themselves.
+
+use super::{ARROWS, Diagram, PLACES};
+use crate::draw::number;
+
+impl Diagram {
+    /// A Mermaid state diagram.
+    #[must_use]
+    pub fn mermaid(&self) -> String {
+        let mut out = String::from("stateDiagram-v2\n");
+        out.push_str("    [*] --> CLOSE\n");
+        for arrow in &ARROWS {
+            let (from, to) = arrow.way;
+            // In Mermaid a colon and a semicolon end things.
+            let label = self.label(arrow).replace([':', ';'], ",");
+            out.push_str(&format!("    {from} --> {to} : {label}\n"));
+        }
+        for ((from, to), weight) in self.others() {
+            let label = if weight.is_empty() { String::new() } else { format!(" : {weight}") };
+            out.push_str(&format!("    {from} --> {to}{label}\n"));
+        }
+        for place in PLACES.iter().filter(|place| !place.is_end) {
+            let (now, stuck) = self.now(place);
+            if stuck > 0 {
+                out.push_str(&format!(
+                    "    {} : {} now, {} stuck\n",
+                    place.state,
+                    number(now),
+                    number(stuck)
+                ));
+                out.push_str(&format!("    class {} stuck\n", place.state));
+            } else if now > 0 {
+                out.push_str(&format!("    {} : {} now\n", place.state, number(now)));
+            }
+        }
+        out.push_str("    classDef stuck stroke:#d55e00,stroke-width:3px\n");
+        out
+    }
+
+    /// Graphviz's language.
+    #[must_use]
+    pub fn dot(&self) -> String {
+        let mut out = String::from(
+            "digraph tcp {\n    rankdir=TB; nodesep=0.6;\n    node [shape=box, style=rounded, fontname=\"sans-serif\"];\n    \
+             edge [fontname=\"sans-serif\", fontsize=10];\n",
+        );
+        if !self.title.is_empty() {
+            out.push_str(&format!("    label={};\n", quoted(&self.title)));
+        }
+        for place in &PLACES {
+            let (now, stuck) = self.now(place);
+            let (name, id) = (place.state.name(), if place.is_end { "END" } else { place.state.name() });
+            let label = match (now, stuck) {
+                (0, _) => name.to_owned(),
+                (now, 0) => format!("{name}\\n{} now", number(now)),
+                (now, stuck) => format!("{name}\\n{} now, {} stuck", number(now), number(stuck)),
+            };
+            let colour = match (stuck > 0, self.is_lit(place)) {
+                (true, _) => ", color=\"#d55e00\", penwidth=3",
+                (false, false) => ", color=gray70, fontcolor=gray50",
+                (false, true) => "",
+            };
+            out.push_str(&format!("    {id} [label=\"{label}\"{colour}];\n"));
+        }
+        for arrow in &ARROWS {
+            let (from, to) = arrow.way;
+            let count = self.count(arrow.way);
+            let style = match (self.weights.is_some(), count) {
+                (true, 0) => ", color=gray70, fontcolor=gray50".to_owned(),
+                (true, count) => format!(", penwidth={:.1}", self.thickness(count)),
+                (false, _) => String::new(),
+            };
+            let to = if to.name() == "CLOSE" && from.name() != "SYN_SENT" { "END" } else { to.name() };
+            out.push_str(&format!("    {from} -> {to} [label={}{style}];\n", quoted(&self.label(arrow))));
+        }
+        for ((from, to), weight) in self.others() {
+            let to = if to == "CLOSE" { "END" } else { to };
+            out.push_str(&format!(
+                "    {from} -> {to} [label={}, style=dashed, constraint=false];\n",
+                quoted(&weight)
+            ));
+        }
+        out.push_str("}\n");
+        out
+    }
+
+    /// A line's thickness: by the logarithm, for one way may be gone a million times as often as another.
+    pub(super) fn thickness(&self, count: u64) -> f64 {
+        1.0 + (count.max(1) as f64).log10()
+    }
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}

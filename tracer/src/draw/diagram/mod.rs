@@ -1,0 +1,266 @@
+//! The state machine as a picture: RFC 9293's figure 5, with what Linux adds below it. One geometry in character cells, which the text
+//! and the SVG are both drawn from; weighed by what was recorded, where something was.
+
+mod graph;
+mod svg;
+mod text;
+
+use std::collections::BTreeMap;
+
+use super::{duration, number};
+use crate::{
+    knowledge::EDGES,
+    model::State,
+    story::{Life, Story, Way},
+};
+
+use State::{
+    Close, CloseWait, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynRecv, SynSent, TimeWait,
+};
+
+/// A box's columns and rows.
+const BOX: (usize, usize) = (17, 4);
+/// The picture's.
+const SIZE: (usize, usize) = (94, 40);
+
+/// A state's box, by its upper left corner. CLOSE has two: a connection begins above and ends below.
+struct Place {
+    state: State,
+    at: (usize, usize),
+    /// The lower CLOSE.
+    is_end: bool,
+}
+
+const LEFT: usize = 1;
+const MIDDLE: usize = 38;
+const RIGHT: usize = 75;
+
+const fn place(state: State, x: usize, y: usize) -> Place {
+    Place { state, at: (x, y), is_end: false }
+}
+
+const PLACES: [Place; 12] = [
+    place(Close, MIDDLE, 0),
+    place(Listen, LEFT, 6),
+    place(SynSent, RIGHT, 6),
+    place(SynRecv, LEFT, 12),
+    place(Established, MIDDLE, 18),
+    place(FinWait1, LEFT, 24),
+    place(CloseWait, RIGHT, 24),
+    place(FinWait2, LEFT, 30),
+    place(Closing, MIDDLE, 30),
+    place(LastAck, RIGHT, 30),
+    place(TimeWait, MIDDLE, 36),
+    Place { state: Close, at: (RIGHT, 36), is_end: true },
+];
+
+/// An arrow: corners from its beginning to its point, what is said beside it, and where that begins.
+struct Arrow {
+    way: (State, State),
+    corners: &'static [(usize, usize)],
+    label: &'static str,
+    label_at: (usize, usize),
+}
+
+const fn arrow(
+    from: State,
+    to: State,
+    corners: &'static [(usize, usize)],
+    label: &'static str,
+    label_at: (usize, usize),
+) -> Arrow {
+    Arrow { way: (from, to), corners, label, label_at }
+}
+
+const ARROWS: [Arrow; 18] = [
+    arrow(Close, Listen, &[(37, 1), (9, 1), (9, 5)], "listen()", (11, 3)),
+    arrow(Close, SynSent, &[(55, 1), (83, 1), (83, 5)], "connect()", (64, 3)),
+    arrow(Listen, SynRecv, &[(9, 10), (9, 11)], "SYN", (11, 10)),
+    arrow(SynSent, SynRecv, &[(79, 10), (79, 13), (18, 13)], "SYN: both open", (40, 12)),
+    arrow(SynRecv, Established, &[(9, 16), (9, 19), (37, 19)], "ACK", (20, 18)),
+    arrow(SynSent, Established, &[(83, 10), (83, 19), (55, 19)], "SYN-ACK", (60, 18)),
+    arrow(SynRecv, FinWait1, &[(4, 16), (4, 23)], "close()", (6, 21)),
+    arrow(Established, FinWait1, &[(37, 20), (13, 20), (13, 23)], "close()", (17, 22)),
+    arrow(Established, CloseWait, &[(55, 20), (83, 20), (83, 23)], "FIN", (66, 22)),
+    arrow(FinWait1, FinWait2, &[(9, 28), (9, 29)], "ACK", (11, 28)),
+    arrow(FinWait1, Closing, &[(18, 25), (46, 25), (46, 29)], "FIN", (48, 27)),
+    arrow(FinWait1, TimeWait, &[(18, 26), (26, 26), (26, 37), (37, 37)], "FIN+ACK", (28, 28)),
+    arrow(FinWait2, TimeWait, &[(9, 34), (9, 38), (37, 38)], "FIN", (11, 36)),
+    arrow(Closing, TimeWait, &[(46, 34), (46, 35)], "ACK", (48, 34)),
+    arrow(CloseWait, LastAck, &[(83, 28), (83, 29)], "close()", (64, 28)),
+    arrow(LastAck, Close, &[(83, 34), (83, 35)], "ACK", (64, 34)),
+    arrow(TimeWait, Close, &[(55, 37), (74, 37)], "60 s", (57, 38)),
+    // In the empty corner, as most ends that are not orderly.
+    arrow(SynSent, Close, &[(74, 7), (46, 7), (46, 4)], "refused, timeout", (48, 5)),
+];
+
+/// What was counted.
+#[derive(Clone, Debug, Default)]
+pub struct Weights {
+    /// Each way, and the median time before it, ns.
+    ways: BTreeMap<Way, (u64, Option<u64>)>,
+    /// Connections in each state, and those that are stuck there.
+    now: BTreeMap<&'static str, (u64, u64)>,
+}
+
+impl Weights {
+    /// Of everything in a story.
+    #[must_use]
+    pub fn of(story: &Story) -> Self {
+        let ways = story.ways.iter().map(|(way, gone)| (*way, (gone.count, gone.times.median_ns())));
+        Self { ways: ways.collect(), now: story.tally() }
+    }
+
+    /// Of one connection.
+    #[must_use]
+    pub fn of_one(life: &Life) -> Self {
+        let mut weights = Self::default();
+        for step in &life.steps {
+            let time = step.in_state.map(|time| time.ns);
+            let (count, ns) = weights.ways.entry((step.from.name(), step.to.name())).or_default();
+            *count += 1;
+            *ns = time.or(*ns);
+        }
+        if !life.is_over() {
+            weights.now.insert(life.state.name(), (1, u64::from(life.stuck.is_some())));
+        }
+        weights
+    }
+}
+
+/// The picture.
+#[derive(Clone, Debug, Default)]
+pub struct Diagram {
+    weights: Option<Weights>,
+    /// Only what has a weight is lit.
+    lit: bool,
+    title: String,
+}
+
+impl Diagram {
+    /// With counts and times.
+    #[must_use]
+    pub fn weighed(weights: Weights, title: String) -> Self {
+        Self { weights: Some(weights), lit: false, title }
+    }
+
+    /// One connection's path.
+    #[must_use]
+    pub fn path(life: &Life, title: String) -> Self {
+        Self { weights: Some(Weights::of_one(life)), lit: true, title }
+    }
+
+    /// How often a way was gone.
+    fn count(&self, (from, to): (State, State)) -> u64 {
+        let weights = self.weights.as_ref();
+        weights.and_then(|it| it.ways.get(&(from.name(), to.name()))).map_or(0, |(count, _)| *count)
+    }
+
+    /// What happens, and its weight.
+    fn label(&self, arrow: &Arrow) -> String {
+        let weight = self.weight(arrow.way);
+        if weight.is_empty() { arrow.label.to_owned() } else { format!("{} {weight}", arrow.label) }
+    }
+
+    /// `12 x 350us`; empty for what was never gone.
+    fn weight(&self, (from, to): (State, State)) -> String {
+        let found = self.weights.as_ref().and_then(|it| it.ways.get(&(from.name(), to.name())));
+        match found {
+            Some((count, Some(ns))) => format!("{}x {}", number(*count), duration(*ns)),
+            Some((count, None)) => format!("{}x", number(*count)),
+            None => String::new(),
+        }
+    }
+
+    /// How many are in a box's state, and how many of them are stuck.
+    fn now(&self, place: &Place) -> (u64, u64) {
+        let now = self.weights.as_ref().and_then(|it| it.now.get(place.state.name()));
+        if place.is_end { (0, 0) } else { now.copied().unwrap_or_default() }
+    }
+
+    /// Whether a box is part of what is to be seen.
+    fn is_lit(&self, place: &Place) -> bool {
+        !self.lit
+            || self.now(place).0 > 0
+            || ARROWS.iter().any(|arrow| {
+                let (from, to) = arrow.way;
+                let touches = if place.state == Close {
+                    if place.is_end { to == Close } else { from == Close }
+                } else {
+                    from == place.state || to == place.state
+                };
+                touches && self.count(arrow.way) > 0
+            })
+            || (place.is_end && self.others().iter().any(|(way, _)| way.1 == "CLOSE"))
+    }
+
+    /// Ways that no arrow shows: what Linux adds, and ends at once. Those of the knowledge where nothing was counted.
+    fn others(&self) -> Vec<(Way, String)> {
+        let drawn = |way: Way| ARROWS.iter().any(|arrow| (arrow.way.0.name(), arrow.way.1.name()) == way);
+        match &self.weights {
+            Some(weights) => {
+                let mut others: Vec<_> = weights.ways.iter().filter(|(way, _)| !drawn(**way)).collect();
+                others.sort_by_key(|(_, (count, _))| std::cmp::Reverse(*count));
+                others
+                    .into_iter()
+                    .map(|(way, (count, ns))| {
+                        let ns = ns.map(|ns| format!(" {}", duration(ns))).unwrap_or_default();
+                        (*way, format!("{}x{ns}", number(*count)))
+                    })
+                    .collect()
+            }
+            None => {
+                let edges = EDGES.iter().map(|edge| (edge.from.name(), edge.to.name()));
+                edges.filter(|way| !drawn(*way)).map(|way| (way, String::new())).collect()
+            }
+        }
+    }
+
+    /// A line under the picture for what no arrow shows.
+    fn footnotes(&self) -> Vec<String> {
+        let mut lines: Vec<String> = Vec::new();
+        for ((from, to), weight) in self.others() {
+            let is_known = EDGES.iter().any(|edge| (edge.from.name(), edge.to.name()) == (from, to));
+            let at_once = if is_known { "" } else { " at once" };
+            lines.push(format!("{from} -> {to}{at_once} {weight}").trim_end().to_owned());
+        }
+        if self.weights.is_none() {
+            lines.push("every state but CLOSE -> CLOSE at once: reset, timeout, or ended by `ss -K`".into());
+        }
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_arrow_is_a_way_and_begins_and_ends_at_its_boxes() {
+        let near = |state: State, (x, y): (usize, usize)| {
+            PLACES.iter().filter(|place| place.state == state).any(|place| {
+                let (left, top) = place.at;
+                let beside = (x + 1 == left || x == left + BOX.0) && (top..top + BOX.1).contains(&y);
+                let above = (y + 1 == top || y == top + BOX.1) && (left..left + BOX.0).contains(&x);
+                beside || above
+            })
+        };
+        for arrow in &ARROWS {
+            let (from, to) = arrow.way;
+            assert!(crate::knowledge::is_legal(from, to), "{from} {to}");
+            assert!(near(from, arrow.corners[0]), "{from} -> {to} begins nowhere");
+            assert!(near(to, *arrow.corners.last().expect("corners")), "{from} -> {to} ends nowhere");
+        }
+    }
+
+    #[test]
+    fn every_way_is_an_arrow_or_a_footnote() {
+        let diagram = Diagram::default();
+        let others = diagram.others();
+        for edge in EDGES {
+            let way = (edge.from.name(), edge.to.name());
+            let drawn = ARROWS.iter().any(|arrow| (arrow.way.0.name(), arrow.way.1.name()) == way);
+            assert!(drawn || others.iter().any(|(other, _)| *other == way), "{way:?}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! On a terminal: lines and arrows of box-drawing characters.
+
+use super::{ARROWS, BOX, Diagram, PLACES, Place, SIZE};
+use crate::{draw::number, model::State};
+
+/// How a cell looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Style {
+    #[default]
+    Plain,
+    Dim,
+    Bold,
+    /// It sticks.
+    Stuck,
+}
+
+impl Style {
+    /// SGR, as for the table: what sticks is bold, too.
+    fn code(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Dim => "\x1b[2m",
+            Self::Bold => "\x1b[1m",
+            Self::Stuck => "\x1b[1;31m",
+        }
+    }
+}
+
+/// A sheet of cells; directions in which a line leaves a cell are bits.
+struct Canvas {
+    cells: Vec<Vec<(char, Style)>>,
+    lines: Vec<Vec<u8>>,
+}
+
+const UP: u8 = 1;
+const DOWN: u8 = 2;
+const LEFT: u8 = 4;
+const RIGHT: u8 = 8;
+
+impl Canvas {
+    fn new() -> Self {
+        let (width, height) = SIZE;
+        Self { cells: vec![vec![(' ', Style::Plain); width]; height], lines: vec![vec![0; width]; height] }
+    }
+
+    fn set(&mut self, x: usize, y: usize, c: char, style: Style) {
+        if let Some(cell) = self.cells.get_mut(y).and_then(|row| row.get_mut(x)) {
+            *cell = (c, style);
+        }
+    }
+
+    fn text(&mut self, x: usize, y: usize, text: &str, style: Style) {
+        for (at, c) in text.chars().enumerate() {
+            self.set(x + at, y, c, style);
+        }
+    }
+
+    /// A line from corner to corner, with a point at its end.
+    fn arrow(&mut self, corners: &[(usize, usize)], style: Style) {
+        let mut point = '▶';
+        for pair in corners.windows(2) {
+            let ((mut x, mut y), end) = (pair[0], pair[1]);
+            while (x, y) != end {
+                let (out, into, next) = match (x.cmp(&end.0), y.cmp(&end.1)) {
+                    (std::cmp::Ordering::Less, _) => (RIGHT, LEFT, (x + 1, y)),
+                    (std::cmp::Ordering::Greater, _) => (LEFT, RIGHT, (x - 1, y)),
+                    (_, std::cmp::Ordering::Less) => (DOWN, UP, (x, y + 1)),
+                    _ => (UP, DOWN, (x, y - 1)),
+                };
+                point = match out {
+                    RIGHT => '▶',
+                    LEFT => '◀',
+                    DOWN => '▼',
+                    _ => '▲',
+                };
+                self.line(x, y, out, style);
+                (x, y) = next;
+                self.line(x, y, into, style);
+            }
+        }
+        if let Some((x, y)) = corners.last() {
+            self.set(*x, *y, point, style);
+        }
+    }
+
+    fn line(&mut self, x: usize, y: usize, directions: u8, style: Style) {
+        let Some(line) = self.lines.get_mut(y).and_then(|row| row.get_mut(x)) else { return };
+        *line |= directions;
+        let c = match *line {
+            LEFT | RIGHT | 12 => '─',
+            UP | DOWN | 3 => '│',
+            10 => '┌',
+            6 => '┐',
+            9 => '└',
+            5 => '┘',
+            11 => '├',
+            7 => '┤',
+            14 => '┬',
+            13 => '┴',
+            _ => '┼',
+        };
+        // What is lit is not covered by what is dim.
+        let before = self.cells.get(y).and_then(|row| row.get(x)).map(|cell| cell.1);
+        let style = if style == Style::Dim {
+            before.filter(|it| *it != Style::Plain).unwrap_or(style)
+        } else {
+            style
+        };
+        self.set(x, y, c, style);
+    }
+
+    fn into_text(self, styled: bool) -> String {
+        let mut out = String::new();
+        for row in self.cells {
+            let end = row.iter().rposition(|(c, _)| *c != ' ').map_or(0, |at| at + 1);
+            let mut now = Style::Plain;
+            for (c, style) in &row[..end] {
+                if styled && *style != now {
+                    out.push_str(if now == Style::Plain { "" } else { "\x1b[0m" });
+                    out.push_str(style.code());
+                    now = *style;
+                }
+                out.push(*c);
+            }
+            if now != Style::Plain {
+                out.push_str("\x1b[0m");
+            }
+            out.push('\n');
+        }
+        out
+    }
+}
+
+impl Diagram {
+    /// As text, 94 columns wide; `styled` for a terminal.
+    #[must_use]
+    pub fn text(&self, styled: bool) -> String {
+        let mut canvas = Canvas::new();
+        for arrow in &ARROWS {
+            let style = match (self.weights.is_some(), self.count(arrow.way)) {
+                (true, 0) => Style::Dim,
+                (true, _) => Style::Bold,
+                (false, _) => Style::Plain,
+            };
+            canvas.arrow(arrow.corners, style);
+            let (x, y) = arrow.label_at;
+            let style = if style == Style::Bold { Style::Plain } else { style };
+            canvas.text(x, y, &self.label(arrow), style);
+        }
+        for place in &PLACES {
+            self.draw_box(place, &mut canvas);
+        }
+        let mut out = String::new();
+        if !self.title.is_empty() {
+            out.push_str(&format!("{}\n\n", self.title));
+        }
+        out.push_str(&canvas.into_text(styled));
+        out.push('\n');
+        for line in self.footnotes() {
+            out.push_str(&format!("{line}\n"));
+        }
+        out
+    }
+
+    fn draw_box(&self, place: &Place, canvas: &mut Canvas) {
+        let (x, y) = place.at;
+        let (width, height) = BOX;
+        let (now, stuck) = self.now(place);
+        let style = match (stuck > 0, self.is_lit(place), self.weights.is_some() && now > 0) {
+            (true, ..) => Style::Stuck,
+            (_, false, _) => Style::Dim,
+            (_, _, true) => Style::Bold,
+            _ => Style::Plain,
+        };
+        let bar = "─".repeat(width - 2);
+        canvas.text(x, y, &format!("╭{bar}╮"), style);
+        canvas.text(x, y + 1, &format!("│{:^1$}│", place.state.name(), width - 2), style);
+        let below = match (now, stuck) {
+            (0, _) => String::new(),
+            (now, 0) => format!("{} now", number(now)),
+            (now, stuck) => format!("{} now, {} STUCK", number(now), number(stuck)),
+        };
+        let below =
+            if below.chars().count() > width - 2 { format!("{} STUCK", number(stuck)) } else { below };
+        canvas.text(x, y + 2, &format!("│{below:^0$}│", width - 2), style);
+        canvas.text(x, y + height - 1, &format!("╰{bar}╯"), style);
+        if place.state == State::Close && self.weights.is_none() {
+            let role = if place.is_end { "the end" } else { "the beginning" };
+            canvas.text(x + 1, y + 2, &format!("{role:^0$}", width - 2), Style::Dim);
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! What records add up to: the life of each connection, and how often and how fast each way was gone. Fed record by record, from a
+//! recording or live.
+
+mod times;
+
+use std::{collections::BTreeMap, rc::Rc};
+
+use rustc_hash::FxHashMap;
+
+pub use times::Times;
+
+use crate::model::{
+    Cause, ConnId, InState, LostPlace, Notice, Resync, Role, Snapshot, State, Stuck, Subject, Transition,
+    Tuple,
+};
+
+/// One way that was gone, by the names of its states.
+pub type Way = (&'static str, &'static str);
+
+/// One step of a connection.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Wall clock, ns since the epoch.
+    pub time_ns: i64,
+    /// State before.
+    pub from: State,
+    /// State after.
+    pub to: State,
+    /// Time in `from`, null where not known.
+    pub in_state: Option<InState>,
+    /// Why, null where not known.
+    pub cause: Option<Cause>,
+    /// Whose it was.
+    pub subject: Rc<Subject>,
+    /// A correction, not seen when it happened.
+    pub corrected: bool,
+}
+
+/// One connection, or listener.
+#[derive(Clone, Debug)]
+pub struct Life {
+    /// Its identity.
+    pub conn: ConnId,
+    /// Its state now.
+    pub state: State,
+    /// Since when, by the wall clock, ns since the epoch.
+    pub since_ns: i64,
+    /// It may have been in the state before that.
+    pub at_least: bool,
+    /// The state that it was found in, and since when; null for one that was seen from its beginning.
+    pub found: Option<(State, i64)>,
+    /// What happened, in order.
+    pub steps: Vec<Step>,
+    /// Its part, null where not known.
+    pub role: Option<Role>,
+    /// Both ends.
+    pub tuple: Tuple,
+    /// Whose it is.
+    pub subject: Rc<Subject>,
+    /// It is a mini-socket now.
+    pub mini: bool,
+    /// Why it is stuck, as it was said last; null where it is not.
+    pub stuck: Option<Box<Stuck>>,
+    /// It was stuck at some time.
+    pub was_stuck: bool,
+}
+
+impl Life {
+    /// It is over.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.state == State::Close && !self.steps.is_empty()
+    }
+
+    /// From when on anything is known, ns since the epoch.
+    #[must_use]
+    pub fn begin_ns(&self) -> i64 {
+        match (self.found, self.steps.first()) {
+            (Some((_, since_ns)), _) => since_ns,
+            (None, Some(step)) => step.time_ns,
+            (None, None) => self.since_ns,
+        }
+    }
+
+    /// The states it was in, with their beginnings; the last one lasts.
+    #[must_use]
+    pub fn states(&self) -> Vec<(State, i64)> {
+        let found = self.found.into_iter();
+        found.chain(self.steps.iter().map(|step| (step.to, step.time_ns))).collect()
+    }
+}
+
+/// One way: how often, and how long in the state before it.
+#[derive(Clone, Debug, Default)]
+pub struct Gone {
+    /// How often.
+    pub count: u64,
+    /// Times in the state that was left, where they were seen from their beginning.
+    pub times: Times,
+}
+
+/// All of it.
+#[derive(Debug, Default)]
+pub struct Story {
+    /// The host, and its kernel.
+    pub host: Option<(String, String)>,
+    /// The first record's time, ns since the epoch.
+    pub begin_ns: i64,
+    /// The last one's.
+    pub end_ns: i64,
+    /// The connections, by their identity.
+    pub lives: FxHashMap<ConnId, Life>,
+    /// The ways.
+    pub ways: BTreeMap<Way, Gone>,
+    /// Why connections and states ended.
+    pub causes: BTreeMap<&'static str, u64>,
+    /// Losses.
+    pub lost: BTreeMap<LostPlace, u64>,
+    /// Transitions.
+    pub transitions: u64,
+    /// Connections that are over are forgotten, and the others' steps but the last few: for those who only watch.
+    pub forgetful: bool,
+}
+
+/// Steps that a forgetful story keeps of a connection.
+const LAST_STEPS: usize = 16;
+
+impl Story {
+    /// One record more.
+    pub fn notice(&mut self, notice: &Notice) {
+        match notice {
+            // Its time is when the state began, perhaps long ago.
+            Notice::Snapshot(it) => self.snapshot(it),
+            Notice::Resync(it) => self.resync(it),
+            Notice::Stuck(it) => {
+                if let Some(life) = self.lives.get_mut(&it.conn) {
+                    life.was_stuck = true;
+                    life.subject = Rc::clone(&it.subject);
+                    life.stuck = Some(Box::new(it.clone()));
+                }
+            }
+            Notice::Resolved(it) => {
+                if let Some(life) = self.lives.get_mut(&it.conn) {
+                    life.stuck = None;
+                }
+            }
+            Notice::Lost(it) => *self.lost.entry(it.place).or_default() += it.count,
+            Notice::Start(it) => self.host = Some((it.host.clone(), it.kernel.clone())),
+            Notice::Aggregate(_) | Notice::Stop(_) => {}
+        }
+        if !matches!(notice, Notice::Snapshot(_)) {
+            self.at(notice.time_ns());
+        }
+    }
+
+    /// The same.
+    pub fn transition(&mut self, it: &Transition) {
+        self.at(it.time_ns);
+        self.transitions += 1;
+        let gone = self.ways.entry((it.from.name(), it.to.name())).or_default();
+        gone.count += 1;
+        if let Some(time) = it.in_state.filter(|time| !time.at_least) {
+            gone.times.add(time.ns);
+        }
+        if let Some(cause) = it.cause {
+            *self.causes.entry(cause.name()).or_default() += 1;
+        }
+        let life = self.lives.entry(it.conn).or_insert_with(|| Life {
+            conn: it.conn,
+            state: it.from,
+            since_ns: it.time_ns,
+            at_least: false,
+            // Older than the recording, and not in its snapshot.
+            found: it.in_state.map(|time| (it.from, it.time_ns - i64::try_from(time.ns).unwrap_or(0))),
+            steps: Vec::new(),
+            role: it.role,
+            tuple: it.tuple,
+            subject: Rc::clone(&it.subject),
+            mini: it.mini,
+            stuck: None,
+            was_stuck: false,
+        });
+        let step = Step {
+            time_ns: it.time_ns,
+            from: it.from,
+            to: it.to,
+            in_state: it.in_state,
+            cause: it.cause,
+            subject: Rc::clone(&it.subject),
+            corrected: false,
+        };
+        life.step(step, it.role, it.tuple, it.mini);
+        self.forget(it.conn);
+    }
+
+    fn snapshot(&mut self, it: &Snapshot) {
+        let life = Life {
+            conn: it.conn,
+            state: it.state,
+            since_ns: it.time_ns,
+            at_least: true,
+            found: Some((it.state, it.time_ns)),
+            steps: Vec::new(),
+            role: it.role,
+            tuple: it.tuple,
+            subject: Rc::clone(&it.subject),
+            mini: it.mini,
+            stuck: None,
+            was_stuck: false,
+        };
+        self.lives.insert(it.conn, life);
+    }
+
+    fn resync(&mut self, it: &Resync) {
+        let Some(was) = it.was else {
+            let (time_ns, conn, state, role) = (it.time_ns, it.conn, it.state, it.role);
+            let subject = Rc::clone(&it.subject);
+            return self.snapshot(&Snapshot {
+                time_ns,
+                conn,
+                state,
+                role,
+                tuple: it.tuple,
+                subject,
+                mini: it.mini,
+            });
+        };
+        if let Some(life) = self.lives.get_mut(&it.conn) {
+            let subject = Rc::clone(&it.subject);
+            let step = Step {
+                time_ns: it.time_ns,
+                from: was,
+                to: it.state,
+                in_state: None,
+                cause: None,
+                subject,
+                corrected: true,
+            };
+            life.step(step, it.role, it.tuple, it.mini);
+        }
+        self.forget(it.conn);
+    }
+
+    fn at(&mut self, time_ns: i64) {
+        if self.begin_ns == 0 {
+            self.begin_ns = time_ns;
+        }
+        self.end_ns = self.end_ns.max(time_ns);
+    }
+
+    fn forget(&mut self, conn: ConnId) {
+        if !self.forgetful {
+            return;
+        }
+        if let Some(life) = self.lives.get_mut(&conn) {
+            if life.is_over() {
+                self.lives.remove(&conn);
+            } else if life.steps.len() > LAST_STEPS {
+                life.steps.remove(0);
+            }
+        }
+    }
+
+    /// The connections in the order of their beginnings.
+    #[must_use]
+    pub fn in_order(&self) -> Vec<&Life> {
+        let mut lives: Vec<&Life> = self.lives.values().collect();
+        lives.sort_by_key(|life| (life.begin_ns(), life.conn));
+        lives
+    }
+
+    /// How many are in each state now, and how many of them are stuck; by the states' names.
+    #[must_use]
+    pub fn tally(&self) -> BTreeMap<&'static str, (u64, u64)> {
+        let mut tally: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        for life in self.lives.values().filter(|life| life.state != State::Close) {
+            let (now, stuck) = tally.entry(life.state.name()).or_default();
+            *now += 1;
+            *stuck += u64::from(life.stuck.is_some());
+        }
+        tally
+    }
+}
+
+impl Life {
+    fn step(&mut self, step: Step, role: Option<Role>, tuple: Tuple, mini: bool) {
+        self.state = step.to;
+        self.since_ns = step.time_ns;
+        self.at_least = step.corrected;
+        self.subject = Rc::clone(&step.subject);
+        self.steps.push(step);
+        self.role = role.or(self.role);
+        self.tuple = tuple;
+        self.mini = mini;
+    }
+}
