@@ -46,6 +46,13 @@ Examples:
   sockstate diagram --from night.zst --format svg     how those of a recording did
   sockstate diagram --from night.zst --conn 004f020000000025   one connection's path";
 
+const TIMELINE_EXAMPLES: &str = "\
+Examples:
+  sockstate timeline night.zst                                on the terminal
+  sockstate timeline night.zst --format html -o night.html    in a browser, to zoom into
+  sockstate timeline night.zst --comm nginx --port 443        one service
+  sockstate timeline night.zst --conn 004f020000000025        one connection, step by step";
+
 const RUN_EXAMPLES: &str = "\
 Examples:
   sockstate run --example > config.toml         a configuration to start from
@@ -112,6 +119,12 @@ pub enum Command {
     /// Draw the state machine, alone or with what a recording or this host's connections weigh it by.
     #[command(after_help = DIAGRAM_EXAMPLES)]
     Diagram(Box<DiagramArgs>),
+    /// Show a recording's connections over time, a lane each; or one of them, step by step.
+    #[command(after_help = TIMELINE_EXAMPLES)]
+    Timeline(Box<TimelineArgs>),
+    /// Make a page about a recording: states over time, leaks, who talks most, times in each state, the slowest closes.
+    #[command(after_help = RECORD_EXAMPLES)]
+    Report(Box<ReportArgs>),
     /// Explain a state (CLOSE_WAIT, close-wait, 8, 08 as in /proc/net/tcp), a step (FROM TO), or both ends of a connection.
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(ExplainArgs),
@@ -412,6 +425,9 @@ pub struct StuckArgs {
     /// What `sockstate hunt --format json` has written, or is writing: for --group-by stack.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub hunt: Option<PathBuf>,
+    /// What was stuck at the end of this recording, in place of a look at this host.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["check", "watch", "threshold"])]
+    pub from: Option<PathBuf>,
     /// Look again every TIME [default: 2s].
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "2s", value_parser = parse_duration, conflicts_with = "check", help_heading = "Output")]
     pub watch: Option<std::time::Duration>,
@@ -581,6 +597,58 @@ pub struct DiagramArgs {
     /// End after TIME: 10s, 5m, 1h30m; a plain number means seconds.
     #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "live")]
     pub duration: Option<std::time::Duration>,
+    /// Which connections.
+    #[command(flatten)]
+    pub select: SelectArgs,
+}
+
+/// How a timeline is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum TimelineFormat {
+    /// For a terminal.
+    #[default]
+    Text,
+    /// A picture, light and dark.
+    Svg,
+    /// A page by itself, to zoom into.
+    Html,
+}
+
+/// Arguments of `timeline`.
+#[derive(Args, Clone, Debug)]
+pub struct TimelineArgs {
+    /// What `record`, or `trace --format json`, or a file sink has written; - is standard input.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// One connection, by its id.
+    #[arg(long, value_name = "ID")]
+    pub conn: Option<String>,
+    /// How to write.
+    #[arg(long, value_enum, default_value_t, help_heading = "Output")]
+    pub format: TimelineFormat,
+    /// Write to FILE in place of standard output.
+    #[arg(long, short, value_name = "FILE", help_heading = "Output")]
+    pub output: Option<PathBuf>,
+    /// Colour the text; auto: on a terminal, unless NO_COLOR is set.
+    #[arg(long, value_enum, default_value_t, help_heading = "Output")]
+    pub color: Colour,
+    /// The most connections shown: those that were stuck, then the longest.
+    #[arg(long, value_name = "N", default_value_t = 200, help_heading = "Output")]
+    pub most: usize,
+    /// Which connections.
+    #[command(flatten)]
+    pub select: SelectArgs,
+}
+
+/// Arguments of `report`.
+#[derive(Args, Clone, Debug)]
+pub struct ReportArgs {
+    /// What `record`, or `trace --format json`, or a file sink has written; - is standard input.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Write to FILE in place of standard output.
+    #[arg(long, short, value_name = "FILE", help_heading = "Output")]
+    pub output: Option<PathBuf>,
     /// Which connections.
     #[command(flatten)]
     pub select: SelectArgs,

@@ -16,12 +16,14 @@ use crate::{
     cli::{Colour, DiagramArgs, DiagramFormat, FilterArgs, KernelArgs, RunArgs, StuckRules},
     draw::{Diagram, Weights},
     format::Told,
-    model::ConnId,
     story::Story,
 };
 
 /// How often a living picture is drawn.
 const FRAME: Duration = Duration::from_millis(500);
+
+/// What a living picture is of.
+const NOW: &str = "now";
 
 /// Runs it.
 pub(super) fn run(args: &DiagramArgs) -> Result<ExitCode> {
@@ -32,13 +34,10 @@ pub(super) fn run(args: &DiagramArgs) -> Result<ExitCode> {
         return draw(args, &Diagram::default());
     };
     let story = super::story(path, &args.select)?;
-    let name = path.display();
     let diagram = match &args.conn {
-        None => Diagram::weighed(Weights::of(&story), title(&story, &format!("{name}: "))),
+        None => Diagram::weighed(Weights::of(&story), super::story_title(&story, path)),
         Some(text) => {
-            let conn = u64::from_str_radix(text, 16).ok().map(ConnId);
-            let life = conn.and_then(|conn| story.lives.get(&conn));
-            let life = life.ok_or_else(|| Failure::usage(format!("no connection {text} in {name}")))?;
+            let life = super::life(&story, text, path)?;
             Diagram::path(life, super::life_title(life))
         }
     };
@@ -55,12 +54,6 @@ fn draw(args: &DiagramArgs, diagram: &Diagram) -> Result<ExitCode> {
     };
     super::write(args.output.as_deref(), &text)?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn title(story: &Story, before: &str) -> String {
-    let host = story.host.as_ref().map(|(host, _)| host.as_str()).unwrap_or_default();
-    let seconds = (story.end_ns - story.begin_ns) as f64 / 1e9;
-    format!("{before}{host}, {} transitions in {seconds:.0} s", story.transitions)
 }
 
 /// Draws it again and again, until the tracer ends.
@@ -84,7 +77,7 @@ fn live(args: &DiagramArgs) -> Result<ExitCode> {
         }
         if is_terminal && drawn_at.elapsed() >= FRAME {
             drawn_at = Instant::now();
-            let diagram = Diagram::weighed(Weights::of(&story), title(&story, ""));
+            let diagram = Diagram::weighed(Weights::of(&story), super::story_title(&story, NOW.as_ref()));
             let mut out = std::io::stdout().lock();
             // Home; each line to its end; and what was below.
             let text = diagram.text(colours(Colour::Auto, true)).replace('\n', "\x1b[K\n");
@@ -92,5 +85,5 @@ fn live(args: &DiagramArgs) -> Result<ExitCode> {
         }
         Ok(())
     })?;
-    draw(args, &Diagram::weighed(Weights::of(&story), title(&story, "")))
+    draw(args, &Diagram::weighed(Weights::of(&story), super::story_title(&story, NOW.as_ref())))
 }

@@ -10,11 +10,13 @@ mod hunt;
 mod look;
 mod record;
 mod replay;
+mod report;
 mod run;
 mod session;
 mod sinks;
 mod sockets;
 mod stuck;
+mod timeline;
 mod trace;
 
 use std::{path::Path, process::ExitCode};
@@ -28,7 +30,7 @@ use crate::{
     enrich::Cgroups,
     format::Told,
     kernel::KernelError,
-    model::{Filter, StateSet},
+    model::{ConnId, Filter, StateSet},
     route::Router,
     story::{Life, Story},
 };
@@ -87,6 +89,8 @@ pub fn main() -> ExitCode {
         Some(Command::Record(args)) => record::run(&args),
         Some(Command::Replay(args)) => replay::run(&args),
         Some(Command::Diagram(args)) => diagram::run(&args),
+        Some(Command::Timeline(args)) => timeline::run(&args),
+        Some(Command::Report(args)) => report::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
     };
@@ -153,6 +157,19 @@ fn story(path: &Path, select: &SelectArgs) -> anyhow::Result<Story> {
         Ok(())
     })?;
     Ok(story)
+}
+
+/// What a recording is of.
+fn story_title(story: &Story, path: &Path) -> String {
+    let host = story.host.as_ref().map(|(host, _)| format!("{host}, ")).unwrap_or_default();
+    let seconds = (story.end_ns - story.begin_ns) as f64 / 1e9;
+    format!("{}: {host}{} transitions in {seconds:.0} s", path.display(), story.transitions)
+}
+
+/// The connection that the user has named.
+fn life<'a>(story: &'a Story, conn: &str, path: &Path) -> Result<&'a Life, Failure> {
+    let life = u64::from_str_radix(conn, 16).ok().and_then(|conn| story.lives.get(&ConnId(conn)));
+    life.ok_or_else(|| Failure::usage(format!("no connection {conn} in {}", path.display())))
 }
 
 /// A connection's ends, and whose it is.

@@ -1,6 +1,13 @@
 //! `sockstate stuck`, and `close-wait`.
 
-use std::{cmp::Reverse, collections::BTreeMap, process::ExitCode, thread};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    process::ExitCode,
+    rc::Rc,
+    thread,
+};
 
 use anyhow::Result;
 
@@ -13,7 +20,10 @@ use crate::{
     cli::{GroupBy, StuckArgs},
     format::{self, Group},
     look::Look,
-    model::{Examined, Filter, Looked, Process, SocketInfo, State, StateSet, Subject, Thresholds},
+    model::{
+        Diagnosis, Examined, Filter, InState, Looked, Process, Reason, SocketInfo, State, StateSet, Subject,
+        Thresholds, Tuple,
+    },
     pipeline,
     source::Openings,
     track::{self, diagnose},
@@ -38,6 +48,9 @@ pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {
         return Err(Failure::usage(message).into());
     }
     let as_table = as_table(args.format);
+    if let Some(path) = &args.from {
+        return recorded(args, path, as_table);
+    }
     loop {
         let (stuck, look) = match find(args, &filter) {
             Err(error) if args.check => {
@@ -51,8 +64,6 @@ pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {
             leave(stuck, look);
             return Ok(code);
         }
-        let openings = args.hunt.as_deref().map(Openings::read).transpose().map_err(Failure::usage)?;
-        let groups = |by| groups(by, &stuck, openings.as_ref());
         // Only of what is shown: most is of the same kind, and texts for all would take more room than all the rest.
         let explain =
             |it: &Examined| diagnose(it, look.foreign.get(&it.socket.netns).map(std::path::PathBuf::as_path));
@@ -61,23 +72,67 @@ pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {
             // Home, and what was there before goes.
             super::print(["\x1b[H\x1b[2J"])?;
         }
-        match (args.group_by, as_table) {
-            (Some(by), true) => super::print([format::groups_table(&groups(by))])?,
-            (Some(by), false) => {
-                super::print(groups(by).iter().map(|group| format::group_json(group, &time)))?;
-            }
-            (None, true) => super::print([format::stuck_table(&stuck, track::reason, explain)])?,
-            (None, false) => {
-                let line = |looked: &Looked| format::stuck_json(looked, &explain(&looked.it), &time);
-                super::print(stuck.iter().map(line))?;
-            }
-        }
+        show(args, as_table, &stuck, &time, track::reason, explain)?;
         let Some(every) = args.watch else {
             leave(stuck, look);
             return Ok(ExitCode::SUCCESS);
         };
         thread::sleep(every);
     }
+}
+
+/// Writes them, or what they come to.
+fn show(
+    args: &StuckArgs,
+    as_table: bool,
+    stuck: &[Looked],
+    time: &str,
+    reason: impl Fn(&Examined) -> Reason,
+    explain: impl Fn(&Examined) -> Diagnosis,
+) -> Result<()> {
+    let openings = args.hunt.as_deref().map(Openings::read).transpose().map_err(Failure::usage)?;
+    let groups = |by| groups(by, stuck, openings.as_ref(), &reason);
+    match (args.group_by, as_table) {
+        (Some(by), true) => super::print([format::groups_table(&groups(by))])?,
+        (Some(by), false) => super::print(groups(by).iter().map(|group| format::group_json(group, time)))?,
+        (None, true) => super::print([format::stuck_table(stuck, &reason, explain)])?,
+        (None, false) => {
+            let line = |looked: &Looked| format::stuck_json(looked, &explain(&looked.it), time);
+            super::print(stuck.iter().map(line))?;
+        }
+    }
+    Ok(())
+}
+
+/// What was stuck at the end of a recording, as it was found then.
+fn recorded(args: &StuckArgs, path: &Path, as_table: bool) -> Result<ExitCode> {
+    let story = super::story(path, &args.select)?;
+    let states = union(&args.state);
+    let least_ns = args.older_than.map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+    let mut found: HashMap<(u32, Tuple), Diagnosis> = HashMap::new();
+    let mut stuck = Vec::new();
+    for life in story.lives.values().filter(|life| life.is_stuck) {
+        let Some((it, (examined, diagnosis))) =
+            life.stuck.as_ref().and_then(|it| Some((it, &**it.found.as_ref()?)))
+        else {
+            continue;
+        };
+        let since_ns = u64::try_from(story.end_ns - it.time_ns).unwrap_or(0);
+        let age = InState { ns: it.age.ns.saturating_add(since_ns), ..it.age };
+        if (states.is_empty() || states.contains(it.state)) && age.ns >= least_ns {
+            found.insert((examined.socket.netns, it.tuple), diagnosis.clone());
+            let examined = Examined { age: Some(age), ..examined.clone() };
+            stuck.push(Looked { it: examined, subject: Rc::clone(&life.subject) });
+        }
+    }
+    stuck.sort_by_cached_key(|looked| Reverse(looked.it.idle_ns()));
+    let explain = |it: &Examined| {
+        let known = found.get(&(it.socket.netns, it.socket.tuple)).cloned();
+        known.unwrap_or_else(|| diagnose(it, None))
+    };
+    let reason = |it: &Examined| explain(it).reason;
+    show(args, as_table, &stuck, &format::look_time(story.end_ns), reason, explain)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The end of the process frees this at once; one by one, a hundred thousand sockets take a fifth of a second.
@@ -131,7 +186,7 @@ fn check(args: &StuckArgs, stuck: &[Looked], look: &Look) -> Result<ExitCode> {
         _ => ("OK", 0),
     };
     let oldest = stuck.first().and_then(|looked| looked.it.idle_ns()).unwrap_or(0) / 1_000_000_000;
-    let most = groups(GroupBy::Process, stuck, None);
+    let most = groups(GroupBy::Process, stuck, None, track::reason);
     let whose =
         most.first().map(|group| format!(", {} of them {}", group.count, group.key)).unwrap_or_default();
     let problem = look.problems.first().map(|problem| format!("; {problem}")).unwrap_or_default();
@@ -142,7 +197,12 @@ fn check(args: &StuckArgs, stuck: &[Looked], look: &Look) -> Result<ExitCode> {
     Ok(ExitCode::from(code))
 }
 
-fn groups(by: GroupBy, stuck: &[Looked], openings: Option<&Openings>) -> Vec<Group> {
+fn groups(
+    by: GroupBy,
+    stuck: &[Looked],
+    openings: Option<&Openings>,
+    reason: impl Fn(&Examined) -> Reason,
+) -> Vec<Group> {
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
     for Looked { it, subject } in stuck {
         for key in keys(by, it, subject, openings) {
@@ -151,7 +211,7 @@ fn groups(by: GroupBy, stuck: &[Looked], openings: Option<&Openings>) -> Vec<Gro
             group.oldest_ns = group.oldest_ns.max(it.idle_ns());
             group.unread_bytes += u64::from(it.socket.unread_bytes());
             *group.states.entry(it.socket.state.name()).or_default() += 1;
-            *group.reasons.entry(track::reason(it).name()).or_default() += 1;
+            *group.reasons.entry(reason(it).name()).or_default() += 1;
         }
     }
     let mut groups: Vec<Group> = groups.into_values().collect();

@@ -59,10 +59,10 @@ pub struct Life {
     pub subject: Rc<Subject>,
     /// It is a mini-socket now.
     pub mini: bool,
-    /// Why it is stuck, as it was said last; null where it is not.
+    /// Why it is or was stuck, as it was said last; null where it never was.
     pub stuck: Option<Box<Stuck>>,
-    /// It was stuck at some time.
-    pub was_stuck: bool,
+    /// It is stuck now.
+    pub is_stuck: bool,
 }
 
 impl Life {
@@ -134,14 +134,14 @@ impl Story {
             Notice::Resync(it) => self.resync(it),
             Notice::Stuck(it) => {
                 if let Some(life) = self.lives.get_mut(&it.conn) {
-                    life.was_stuck = true;
+                    life.is_stuck = true;
                     life.subject = Rc::clone(&it.subject);
                     life.stuck = Some(Box::new(it.clone()));
                 }
             }
             Notice::Resolved(it) => {
                 if let Some(life) = self.lives.get_mut(&it.conn) {
-                    life.stuck = None;
+                    life.is_stuck = false;
                 }
             }
             Notice::Lost(it) => *self.lost.entry(it.place).or_default() += it.count,
@@ -178,7 +178,7 @@ impl Story {
             subject: Rc::clone(&it.subject),
             mini: it.mini,
             stuck: None,
-            was_stuck: false,
+            is_stuck: false,
         });
         let step = Step {
             time_ns: it.time_ns,
@@ -206,7 +206,7 @@ impl Story {
             subject: Rc::clone(&it.subject),
             mini: it.mini,
             stuck: None,
-            was_stuck: false,
+            is_stuck: false,
         };
         self.lives.insert(it.conn, life);
     }
@@ -242,7 +242,8 @@ impl Story {
     }
 
     fn at(&mut self, time_ns: i64) {
-        if self.begin_ns == 0 {
+        // The first transitions are a little older than the record that says who tells of them.
+        if self.begin_ns == 0 || time_ns < self.begin_ns {
             self.begin_ns = time_ns;
         }
         self.end_ns = self.end_ns.max(time_ns);
@@ -276,7 +277,7 @@ impl Story {
         for life in self.lives.values().filter(|life| life.state != State::Close) {
             let (now, stuck) = tally.entry(life.state.name()).or_default();
             *now += 1;
-            *stuck += u64::from(life.stuck.is_some());
+            *stuck += u64::from(life.is_stuck);
         }
         tally
     }
@@ -285,6 +286,7 @@ impl Story {
 impl Life {
     fn step(&mut self, step: Step, role: Option<Role>, tuple: Tuple, mini: bool) {
         self.state = step.to;
+        self.is_stuck = false;
         self.since_ns = step.time_ns;
         self.at_least = step.corrected;
         self.subject = Rc::clone(&step.subject);

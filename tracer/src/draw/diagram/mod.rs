@@ -122,7 +122,7 @@ impl Weights {
             *ns = time.or(*ns);
         }
         if !life.is_over() {
-            weights.now.insert(life.state.name(), (1, u64::from(life.stuck.is_some())));
+            weights.now.insert(life.state.name(), (1, u64::from(life.is_stuck)));
         }
         weights
     }
@@ -224,7 +224,12 @@ impl Diagram {
             let at_once = if is_known { "" } else { " at once" };
             lines.push(format!("{from} -> {to}{at_once} {weight}").trim_end().to_owned());
         }
-        if self.weights.is_none() {
+        if self.weights.is_some() {
+            lines.push(
+                "12x 350us: it happened twelve times; half of them were in the state before for up to 350us"
+                    .into(),
+            );
+        } else {
             lines.push("every state but CLOSE -> CLOSE at once: reset, timeout, or ended by `ss -K`".into());
         }
         lines

@@ -11,14 +11,14 @@ const MARGIN: f64 = 14.0;
 const LINE: f64 = 20.0;
 
 /// The colours: of the reader's system, and for print.
-const STYLE: &str = "svg{--ink:#1f2328;--dim:#8c959f;--line:#57606a;--paper:#fff;--box:#f6f8fa;--stuck:#d55e00;--lit:#0072b2;\
+const STYLE: &str = ".tcp{--ink:#1f2328;--dim:#8c959f;--line:#57606a;--paper:#fff;--box:#f6f8fa;--stuck:#d55e00;--lit:#0072b2;\
 background:var(--paper);font-family:ui-sans-serif,system-ui,'Segoe UI','DejaVu Sans',sans-serif}\
-@media(prefers-color-scheme:dark){svg{--ink:#e6edf3;--dim:#6e7681;--line:#9198a1;--paper:#0d1117;--box:#161b22;--stuck:#ff9e64;--lit:#56b4e9}}\
-.b{fill:var(--box);stroke:var(--line);stroke-width:1.5}.n{font-weight:600;font-size:14px;fill:var(--ink);text-anchor:middle}\
-.s{font-size:12px;fill:var(--ink);text-anchor:middle}.a{fill:none;stroke:var(--line)}.h{fill:var(--line)}.l{font-size:12px;fill:var(--ink);\
-paint-order:stroke;stroke:var(--paper);stroke-width:4px;stroke-linejoin:round}.dim{opacity:.4}.lit .b{stroke:var(--lit);stroke-width:2.5}\
-.lit .a{stroke:var(--lit)}.lit .h{fill:var(--lit)}.stuck .b{stroke:var(--stuck);stroke-width:3.5}.stuck .s{fill:var(--stuck);font-weight:700}\
-.t{font-size:16px;font-weight:600;fill:var(--ink)}.f{font-size:12px;fill:var(--ink)}";
+@media(prefers-color-scheme:dark){.tcp{--ink:#e6edf3;--dim:#6e7681;--line:#9198a1;--paper:#0d1117;--box:#161b22;--stuck:#ff9e64;--lit:#56b4e9}}\
+.tcp .b{fill:var(--box);stroke:var(--line);stroke-width:1.5}.tcp .n{font-weight:600;font-size:14px;fill:var(--ink);text-anchor:middle}\
+.tcp .s{font-size:12px;fill:var(--ink);text-anchor:middle}.tcp .a{fill:none;stroke:var(--line)}.tcp .h{fill:var(--line)}.tcp .l{font-size:12px;fill:var(--ink);\
+paint-order:stroke;stroke:var(--paper);stroke-width:4px;stroke-linejoin:round}.tcp .dim{opacity:.4}.tcp .lit .b{stroke:var(--lit);stroke-width:2.5}\
+.tcp .lit .a{stroke:var(--lit)}.tcp .lit .h{fill:var(--lit)}.tcp .stuck .b{stroke:var(--stuck);stroke-width:3.5}.tcp .stuck .s{fill:var(--stuck);font-weight:700}\
+.tcp .t{font-size:16px;font-weight:600;fill:var(--ink)}.tcp .f{font-size:12px;fill:var(--ink)}";
 
 impl Diagram {
     /// As SVG.
@@ -30,7 +30,7 @@ impl Diagram {
         let picture = SIZE.1 as f64 * CELL.1;
         let height = picture + head + (footnotes.len() as f64 + 1.0) * LINE + 2.0 * MARGIN;
         let mut out = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" height=\"{height:.0}\" \
+            "<svg class=\"tcp\" xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" height=\"{height:.0}\" \
              role=\"img\" aria-label=\"TCP state diagram\"><style>{STYLE}</style>\n"
         );
         if head > 0.0 {
