@@ -53,6 +53,8 @@ mod nats;
 mod otlp;
 #[path = "live/owners.rs"]
 mod owners;
+#[path = "live/people.rs"]
+mod people;
 #[path = "live/protocols.rs"]
 mod protocols;
 #[path = "live/restart.rs"]
@@ -63,6 +65,8 @@ mod resync;
 mod stuck;
 #[path = "live/timewait.rs"]
 mod timewait;
+#[path = "live/tutorial.rs"]
+mod tutorial;
 
 use std::{
     process::{Command, ExitCode, Stdio},
@@ -98,6 +102,8 @@ fn main() -> ExitCode {
         nats::tests(),
         #[cfg(feature = "kafka")]
         kafka::tests(),
+        people::tests(),
+        tutorial::tests(),
         protocols::tests(),
         fallback::tests(),
     ]

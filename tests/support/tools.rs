@@ -18,9 +18,7 @@ pub(crate) fn find(program: &str, package: &str) -> Option<Command> {
     let places = ["usr/bin", "usr/sbin", "python/bin", "bin"].map(|place| root.join(place).join(program));
     let mut command = match places.iter().find(|it| it.exists()) {
         Some(path) => Command::new(path),
-        None if Command::new(program).arg("--version").output().is_ok_and(|it| it.status.success()) => {
-            Command::new(program)
-        }
+        None if is_in_path(program) => Command::new(program),
         None => {
             skip(&format!("needs {program} ({package})"));
             return None;
@@ -31,6 +29,11 @@ pub(crate) fn find(program: &str, package: &str) -> Option<Command> {
     let all: Vec<String> = all.map(|path| path.display().to_string()).collect();
     command.env("LD_LIBRARY_PATH", all.join(":"));
     Some(command)
+}
+
+fn is_in_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }
 
 /// The Python that `cargo xtask setup` has put `package` into.

@@ -26,4 +26,5 @@ pub mod sinks;
 pub mod source;
 pub mod story;
 pub mod track;
+pub mod tui;
 pub mod unwind;

@@ -10,13 +10,14 @@ use anyhow::{Result, bail};
 use crate::root;
 
 /// A room and the rooms it may use. `cmd`, `examiner`, `hunter`, `lib`, `look` and `pipeline` wire things together and may use all.
-const MAY_USE: [(&str, &[&str]); 19] = [
+const MAY_USE: [(&str, &[&str]); 20] = [
     ("model", &[]),
     ("decode", &["model"]),
     ("knowledge", &["model"]),
     ("explain", &["model", "knowledge"]),
     ("story", &["model"]),
     ("draw", &["model", "knowledge", "story"]),
+    ("tui", &["model", "knowledge", "explain", "story", "draw", "format"]),
     ("track", &["model", "knowledge"]),
     ("enrich", &["model"]),
     ("route", &["model"]),

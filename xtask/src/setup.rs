@@ -14,7 +14,8 @@ const TOOLS: [(&str, &str); 4] =
     [("ip", "iproute2"), ("bpftrace", "bpftrace"), ("bpftool", "bpftool"), ("tcpstates", "libbpf-tools")];
 
 /// What some tests use, and are skipped without.
-const MORE: [(&str, &str); 1] = [("go", "golang-go")];
+const MORE: [(&str, &str); 4] =
+    [("go", "golang-go"), ("tmux", "tmux"), ("dot", "graphviz"), ("chromium", "chromium")];
 
 /// What some tests run, and are skipped without; and its package. Installed it would start a server, or throw another out: it is
 /// unpacked only, below target/tools, with what it needs.

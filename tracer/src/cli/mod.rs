@@ -53,6 +53,12 @@ Examples:
   sockstate timeline night.zst --comm nginx --port 443        one service
   sockstate timeline night.zst --conn 004f020000000025        one connection, step by step";
 
+const TOP_EXAMPLES: &str = "\
+Examples:
+  sockstate top                               this host; ? shows the keys
+  sockstate top --comm nginx                  one program
+  sockstate top --from night.zst --speed 10   a recording, ten times as fast as it happened";
+
 const RUN_EXAMPLES: &str = "\
 Examples:
   sockstate run --example > config.toml         a configuration to start from
@@ -125,6 +131,9 @@ pub enum Command {
     /// Make a page about a recording: states over time, leaks, who talks most, times in each state, the slowest closes.
     #[command(after_help = RECORD_EXAMPLES)]
     Report(Box<ReportArgs>),
+    /// Watch the sockets of this host, or of a recording: states, rates, who leaks, each socket's way and what to do about it.
+    #[command(after_help = TOP_EXAMPLES)]
+    Top(Box<TopArgs>),
     /// Explain a state (CLOSE_WAIT, close-wait, 8, 08 as in /proc/net/tcp), a step (FROM TO), or both ends of a connection.
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(ExplainArgs),
@@ -649,6 +658,29 @@ pub struct ReportArgs {
     /// Write to FILE in place of standard output.
     #[arg(long, short, value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,
+    /// Which connections.
+    #[command(flatten)]
+    pub select: SelectArgs,
+}
+
+/// Arguments of `top`.
+#[derive(Args, Clone, Debug)]
+pub struct TopArgs {
+    /// Show this recording in place of this host.
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
+    /// As fast as it happened (1), or so many times as fast [default: at once].
+    #[arg(long, value_name = "FACTOR", value_parser = parse_speed, requires = "from")]
+    pub speed: Option<f64>,
+    /// Trace although another sockstate does.
+    #[arg(long, conflicts_with = "from")]
+    pub alongside: bool,
+    /// When a connection counts as stuck, in place of the defaults: [STATE][:PORTS][@COMM]=TIME, or never in place of TIME.
+    #[arg(long, value_name = "RULE", value_parser = parse_threshold, conflicts_with = "from")]
+    pub threshold: Vec<Threshold>,
+    /// The language of explanations [default: that of the locale, else en].
+    #[arg(long, value_name = "LANG", value_parser = clap::builder::PossibleValuesParser::new(crate::explain::Texts::CODES))]
+    pub lang: Option<String>,
     /// Which connections.
     #[command(flatten)]
     pub select: SelectArgs,

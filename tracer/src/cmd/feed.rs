@@ -6,9 +6,14 @@ use std::{
     path::Path,
     process::ExitCode,
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
 
 use super::{
     Failure,
@@ -99,7 +104,19 @@ impl Feed {
 
     /// Whether bytes are there without waiting; a file never waits.
     pub(super) fn is_ready(&self) -> bool {
-        matches!(self, Self::Live(reader, _) if !reader.buffer().is_empty())
+        matches!(self, Self::File(_)) || matches!(self, Self::Live(reader, _) if !reader.buffer().is_empty())
+    }
+
+    /// Waits for `time` at most; whether something, or the end, is there.
+    pub(super) fn wait(&self, time: Duration) -> Result<bool> {
+        let Self::Live(reader, _) = self else { return Ok(true) };
+        let time = Timespec::try_from(time)?;
+        let mut pipe = [PollFd::new(reader.get_ref(), PollFlags::IN)];
+        match poll(&mut pipe, Some(&time)) {
+            // A signal: whoever asks looks again.
+            Err(Errno::INTR) => Ok(false),
+            ready => Ok(ready? > 0),
+        }
     }
 
     /// Reads all that comes, and hands it on.

@@ -17,6 +17,7 @@ mod sinks;
 mod sockets;
 mod stuck;
 mod timeline;
+mod top;
 mod trace;
 
 use std::{path::Path, process::ExitCode};
@@ -91,6 +92,7 @@ pub fn main() -> ExitCode {
         Some(Command::Diagram(args)) => diagram::run(&args),
         Some(Command::Timeline(args)) => timeline::run(&args),
         Some(Command::Report(args)) => report::run(&args),
+        Some(Command::Top(args)) => top::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
     };

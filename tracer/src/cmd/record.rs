@@ -33,14 +33,17 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
     let mut line = Vec::new();
     let mut flushed_at = Instant::now();
     let (mut records, mut bytes) = (0_u64, 0_u64);
-    while feed.next(&mut line)? {
-        out.write_all(&line).with_context(failed)?;
-        records += 1;
-        bytes += line.len() as u64;
-        if !feed.is_ready() && flushed_at.elapsed() >= FLUSH {
+    loop {
+        if !feed.is_ready() && (flushed_at.elapsed() >= FLUSH || !feed.wait(FLUSH)?) {
             out.flush().with_context(failed)?;
             flushed_at = Instant::now();
         }
+        if !feed.next(&mut line)? {
+            break;
+        }
+        out.write_all(&line).with_context(failed)?;
+        records += 1;
+        bytes += line.len() as u64;
     }
     out.finish().and_then(|mut file| file.flush()).with_context(failed)?;
     if std::io::stderr().is_terminal() {

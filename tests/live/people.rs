@@ -1,0 +1,261 @@
+//! What people look at, with a real kernel, a real terminal and a real browser.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    process::{Command, Stdio},
+};
+
+use serde_json::Value;
+
+use crate::{
+    Test,
+    daemon::connections,
+    lab::{Story, in_lab, sockstate, wait_until},
+    observer,
+    sockets::{Kind, fresh_port},
+    test,
+    tools::{self, Running},
+};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test("people: a recording holds what bpftrace saw", recording),
+        test("people: a recording is on the disk while nothing happens, and survives a kill", killed),
+        test("people: the living diagram counts what happened", diagram),
+        test("people: top in a terminal", top),
+        test("people: graphviz takes the diagrams", graphviz),
+        test("people: a browser runs the pages", browser),
+    ]
+}
+
+/// A recorder of this namespace and port.
+fn record(netns: u64, port: u16, path: &std::path::Path, more: &[&str]) -> Running {
+    observer::watch();
+    let mut command = sockstate();
+    command.args([
+        "record",
+        "--alongside",
+        "--tier",
+        "none",
+        "--netns",
+        &netns.to_string(),
+        "--port",
+        &port.to_string(),
+    ]);
+    let recorder = Running::start(command.args(more).arg(path).stdout(Stdio::null()).stderr(Stdio::null()));
+    wait_until("it records", || !replay(path).is_empty());
+    recorder
+}
+
+fn replay(path: &std::path::Path) -> Vec<Value> {
+    let output = sockstate().args(["replay", "--format", "json"]).arg(path).output().expect("replay");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+fn recording() {
+    in_lab(|netns| {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("r.zst");
+        let port = fresh_port();
+        let mut recorder = record(netns, port, &path, &[]);
+        connections(20, port);
+        let seen = observer::paths(port, 20 * 11);
+        recorder.signal(libc::SIGINT);
+        assert!(recorder.0.wait().expect("wait").success());
+        let story = Story::new(replay(&path));
+        let mut paths: Vec<Vec<String>> = story.connections().iter().map(|it| crate::lab::path(it)).collect();
+        paths.sort();
+        assert!(paths.len() > 40, "{paths:?}");
+        assert_eq!(paths, seen);
+    });
+}
+
+fn killed() {
+    in_lab(|netns| {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("r.zst");
+        let port = fresh_port();
+        let mut recorder = record(netns, port, &path, &[]);
+        let (_listener, client, server) = Kind::V4.pair(port);
+        // Without an end of it, and without anything that happens.
+        wait_until("it is on the disk", || {
+            replay(&path).iter().filter(|it| it["to"] == "ESTABLISHED").count() == 2
+        });
+        recorder.0.kill().and_then(|()| recorder.0.wait()).expect("kill");
+        drop((client, server));
+        let said = sockstate().args(["timeline", "--format", "text"]).arg(&path).output().expect("timeline");
+        assert!(said.status.success());
+        assert!(String::from_utf8_lossy(&said.stdout).contains(&port.to_string()));
+    });
+}
+
+fn diagram() {
+    in_lab(|netns| {
+        let port = fresh_port();
+        let mut command = sockstate();
+        let netns = netns.to_string();
+        command.args([
+            "diagram",
+            "--live",
+            "--alongside",
+            "--duration",
+            "3s",
+            "--format",
+            "mermaid",
+            "--netns",
+            &netns,
+        ]);
+        let diagram = command.stdout(Stdio::piped()).spawn().expect("diagram");
+        // It begins when it begins: connections until it has ended are too many to miss.
+        let mut made = 0;
+        let begin = std::time::Instant::now();
+        while begin.elapsed().as_millis() < 2500 {
+            connections(10, port);
+            made += 10;
+        }
+        let output = diagram.wait_with_output().expect("output");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let count = |way: &str| -> u64 {
+            let line = text
+                .lines()
+                .find(|line| line.trim().starts_with(way))
+                .unwrap_or_else(|| panic!("{way}: {text}"));
+            let word = line.split_whitespace().find(|word| word.ends_with('x')).unwrap_or("0x");
+            let number = word.trim_end_matches('x');
+            let thousand = number.trim_end_matches('k').parse::<f64>().expect("number");
+            if number.ends_with('k') { (thousand * 1000.0) as u64 } else { thousand as u64 }
+        };
+        let (opened, closed) = (count("CLOSE --> SYN_SENT"), count("CLOSE_WAIT --> LAST_ACK"));
+        assert!(opened > 20 && opened <= made && closed > 20 && closed <= made, "{opened} {closed} {made}");
+    });
+}
+
+/// A terminal that ends with the test.
+struct Tmux(String);
+
+impl Tmux {
+    fn start(size: (u16, u16), command: &str) -> Option<Self> {
+        tools::find("tmux", "tmux")?;
+        let tmux = Self(format!("sockstate-{}", fresh_port()));
+        let (width, height) = (size.0.to_string(), size.1.to_string());
+        tmux.run(&["-f", "/dev/null", "new-session", "-d", "-x", &width, "-y", &height, command]);
+        Some(tmux)
+    }
+
+    fn run(&self, args: &[&str]) -> String {
+        let output = Command::new("tmux").args(["-L", &self.0]).args(args).output().expect("tmux");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn keys(&self, keys: &str) {
+        self.run(&["send-keys", keys]);
+    }
+
+    fn screen(&self) -> String {
+        self.run(&["capture-pane", "-p"])
+    }
+
+    fn wait_for(&self, what: &str) -> String {
+        let mut screen = String::new();
+        wait_until(&format!("{what} in {}", self.screen()), || {
+            screen = self.screen();
+            screen.contains(what)
+        });
+        screen
+    }
+}
+
+impl Drop for Tmux {
+    fn drop(&mut self) {
+        self.run(&["kill-server"]);
+    }
+}
+
+fn top() {
+    in_lab(|netns| {
+        let port = fresh_port();
+        let binary = env!("CARGO_BIN_EXE_sockstate");
+        let command = format!(
+            "{binary} top --alongside --netns {netns} --port {port} --threshold CLOSE_WAIT=200ms; echo ended $?; sleep 60"
+        );
+        let Some(tmux) = Tmux::start((120, 40), &command) else { return };
+        tmux.wait_for("NEW/S");
+        let (_listener, client, _server) = Kind::V4.pair(port);
+        connections(5, fresh_port());
+        drop(client);
+        let screen = tmux.wait_for("STUCK the peer");
+        let mine = format!("({})", std::process::id());
+        assert!(
+            screen.lines().any(|line| line.starts_with("CLOSE_WAIT") && line.contains(&mine)),
+            "{screen}"
+        );
+        tmux.keys("c");
+        tmux.wait_for("search: close_wait");
+        tmux.keys("Enter");
+        let detail = tmux.wait_for("What to do");
+        assert!(detail.contains("ESTABLISHED -> CLOSE_WAIT") && detail.contains(&mine), "{detail}");
+        tmux.keys("d");
+        tmux.wait_for("1 now, 1 STUCK");
+        // Smaller while it runs: it draws itself anew.
+        tmux.run(&["resize-window", "-x", "60", "-y", "20"]);
+        tmux.keys("d");
+        wait_until("it fits", || {
+            tmux.screen().lines().count() <= 20 && tmux.screen().contains("CLOSE_WAIT 1(1 stuck)")
+        });
+        tmux.keys("q");
+        tmux.wait_for("ended 0");
+    });
+}
+
+const RECORDING: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/recordings/sockstate-1.ndjson");
+
+fn graphviz() {
+    let Some(_) = tools::find("dot", "graphviz") else { return };
+    for args in [&[][..], &["--from", RECORDING]] {
+        let dot = sockstate().args(["diagram", "--format", "dot"]).args(args).output().expect("diagram");
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("d.dot");
+        fs::write(&path, &dot.stdout).expect("write");
+        let output = Command::new("dot").arg("-Tsvg").arg(&path).output().expect("dot");
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && errors.is_empty(), "{errors}");
+        let svg = String::from_utf8_lossy(&output.stdout).into_owned();
+        // Twelve states, with CLOSE at both ends.
+        assert_eq!(svg.matches("class=\"node\"").count(), 12);
+    }
+}
+
+fn browser() {
+    let Some(_) = tools::find("chromium", "chromium") else { return };
+    let directory = tempfile::tempdir().expect("directory");
+    let dom = |args: &[&str], name: &str| {
+        let path = directory.path().join(name);
+        let done = sockstate().args(args).args(["-o"]).arg(&path).status().expect("sockstate");
+        assert!(done.success());
+        let mut chromium = Command::new("chromium");
+        chromium.args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--dump-dom",
+            "--virtual-time-budget=2000",
+        ]);
+        chromium.arg(format!("--user-data-dir={}", directory.path().join("profile").display()));
+        let output = chromium.arg(format!("file://{}", path.display())).output().expect("chromium");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let page = dom(&["timeline", RECORDING, "--format", "html"], "t.html");
+    // The axis is made by the page's script.
+    let ticks: BTreeSet<&str> =
+        page.split("<b style=\"left:").skip(1).map(|it| it.split('"').next().unwrap_or_default()).collect();
+    assert!(ticks.len() >= 4, "{} ticks", ticks.len());
+    assert!(page.matches("class=\"lane stuck\"").count() >= 2, "{page}");
+    let report = dom(&["report", RECORDING], "r.html");
+    assert!(report.contains("What leaks") && report.matches("<svg").count() >= 5, "{report}");
+    let svg = dom(&["diagram", "--from", RECORDING, "--format", "svg"], "d.svg");
+    assert!(svg.contains("STUCK") || svg.contains("stuck"), "{svg}");
+    assert!(!svg.contains("parsererror") && !report.contains("parsererror"));
+}

@@ -1,0 +1,309 @@
+//! What people look at, without privileges: explanations, and everything that is made of a recording.
+#![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+#[path = "support/golden.rs"]
+mod golden;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write,
+    process::{Command, Output, Stdio},
+};
+
+use proptest::prelude::*;
+use sockstate::{
+    format::{Format, Json, ParseError, Parser, Told},
+    story::Story,
+};
+
+const RECORDING: &str = "fixtures/recordings/sockstate-1.ndjson";
+
+fn sockstate(args: &[&str]) -> Output {
+    let mut sockstate = Command::new(env!("CARGO_BIN_EXE_sockstate"));
+    sockstate.env("TZ", "UTC").env("LC_ALL", "C").env_remove("NO_COLOR");
+    sockstate.args(args).current_dir(golden::file("")).output().expect("sockstate")
+}
+
+/// What it said.
+fn said(args: &[&str]) -> String {
+    let output = sockstate(args);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && error.is_empty(), "{args:?}: {error}");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+fn recording() -> String {
+    fs::read_to_string(golden::file(RECORDING)).expect("recording")
+}
+
+#[test]
+fn outputs_are_as_they_were_looked_at() {
+    for (name, args) in [
+        ("explain.txt", &["explain"][..]),
+        ("explain-walks.txt", &["explain", "--open", "--close", "--simultaneous-close", "--reset"]),
+        ("explain-walks-uk.txt", &["explain", "--lang", "uk", "--close"]),
+        ("explain-step.txt", &["explain", "fin-wait-2", "0x06"]),
+        ("explain-illegal.txt", &["explain", "TIME_WAIT", "ESTABLISHED"]),
+        ("explain-close.txt", &["explain", "CLOSE_WAIT"]),
+        ("explain-close-uk.txt", &["explain", "CLOSE_WAIT", "--lang", "uk"]),
+        ("diagram.txt", &["diagram"]),
+        ("diagram.svg", &["diagram", "--format", "svg"]),
+        ("diagram.mmd", &["diagram", "--format", "mermaid"]),
+        ("diagram.dot", &["diagram", "--format", "dot"]),
+        ("diagram-weighed.txt", &["diagram", "--from", RECORDING]),
+        ("diagram-weighed.svg", &["diagram", "--from", RECORDING, "--format", "svg"]),
+        ("diagram-weighed.mmd", &["diagram", "--from", RECORDING, "--format", "mermaid"]),
+        ("diagram-weighed.dot", &["diagram", "--from", RECORDING, "--format", "dot"]),
+        ("timeline.txt", &["timeline", RECORDING]),
+        ("timeline-coloured.txt", &["timeline", RECORDING, "--color", "always", "--most", "4"]),
+        ("timeline.svg", &["timeline", RECORDING, "--format", "svg"]),
+        ("timeline.html", &["timeline", RECORDING, "--format", "html"]),
+        ("report.html", &["report", RECORDING]),
+        ("replay.txt", &["replay", RECORDING, "--format", "table"]),
+        ("replay.csv", &["replay", RECORDING, "--format", "csv"]),
+        ("stuck.txt", &["stuck", "--from", RECORDING, "--format", "table"]),
+        ("stuck-groups.txt", &["stuck", "--from", RECORDING, "--format", "table", "--group-by", "process"]),
+    ] {
+        golden::check(name, &said(args));
+    }
+}
+
+/// One connection that stuck and one that did not, by their ids in the recording.
+#[test]
+fn one_connection_is_told_step_by_step() {
+    let mut story = Story::default();
+    let mut parser = Parser::default();
+    for line in recording().lines() {
+        match parser.parse(line.as_bytes()).expect("record") {
+            Some(Told::Transition(it)) => story.transition(&it),
+            Some(Told::Notice(it)) => story.notice(&it),
+            None => {}
+        }
+    }
+    let life = story.in_order().into_iter().find(|life| life.is_stuck).expect("a stuck one");
+    let conn = life.conn.to_string();
+    golden::check("timeline-one.txt", &said(&["timeline", RECORDING, "--conn", &conn]));
+    golden::check("diagram-one.txt", &said(&["diagram", "--from", RECORDING, "--conn", &conn]));
+    golden::check(
+        "diagram-one.svg",
+        &said(&["diagram", "--from", RECORDING, "--conn", &conn, "--format", "svg"]),
+    );
+    let unknown = sockstate(&["timeline", RECORDING, "--conn", "12"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("no connection 12"));
+}
+
+#[test]
+fn every_state_says_all_of_it_in_every_language() {
+    for lang in ["en", "uk"] {
+        for number in 1..=13 {
+            let text = said(&["explain", &number.to_string(), "--lang", lang]);
+            // A key where there are no words would stand for itself.
+            let is_key = |word: &str| {
+                ["states.", "labels.", "timers.", "edges.", "turns."].iter().any(|it| word.starts_with(it))
+            };
+            let no_key = !text.split_whitespace().any(is_key);
+            assert!(text.lines().count() > 15 && no_key, "{lang} {number}: {text}");
+        }
+    }
+    // What bounds it is what this kernel has.
+    let retries = fs::read_to_string("/proc/sys/net/ipv4/tcp_syn_retries").expect("sysctl");
+    let text = said(&["explain", "SYN_SENT"]);
+    let line = text.lines().find(|line| line.contains("net.ipv4.tcp_syn_retries")).expect("a timer");
+    assert!(line.contains(&format!("here {}:", retries.trim())), "{line}");
+}
+
+#[test]
+fn the_locale_chooses_the_language() {
+    for (variables, word) in [
+        (&[("LANG", "uk_UA.UTF-8")][..], "слухача"),
+        (&[("LANG", "uk_UA.UTF-8"), ("LC_ALL", "C")], "accept queue"),
+        (&[("LC_ALL", ""), ("LC_MESSAGES", "uk"), ("LANG", "de_DE")], "слухача"),
+        (&[("LANG", "de_DE.UTF-8")], "accept queue"),
+    ] {
+        let mut sockstate = Command::new(env!("CARGO_BIN_EXE_sockstate"));
+        sockstate
+            .env_remove("LC_ALL")
+            .env_remove("LC_MESSAGES")
+            .env_remove("LANG")
+            .args(["explain", "LISTEN"]);
+        let output = sockstate.envs(variables.iter().copied()).output().expect("sockstate");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains(word), "{variables:?}: {text}");
+    }
+}
+
+#[test]
+fn words_that_are_no_state_are_refused_with_what_they_may_be() {
+    for (word, near) in
+        [("CLOSE_WIAT", "CLOSE_WAIT"), ("timewaits", "TIME_WAIT"), ("nonsense", "sockstate explain")]
+    {
+        let output = sockstate(&["explain", word]);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        assert!(error.contains(near), "{error}");
+    }
+}
+
+/// What is read is what was written: a record that is written again is the same.
+#[test]
+fn records_are_read_as_they_were_written() {
+    let mut parser = Parser::default();
+    let mut kinds: BTreeMap<String, u32> = BTreeMap::new();
+    for line in recording().lines() {
+        let before: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        let seq = before["seq"].as_u64().expect("seq");
+        let mut bytes = Vec::new();
+        match parser.parse(line.as_bytes()).expect("record").expect("a known kind") {
+            Told::Transition(it) => Json::default().transition(seq, &it, &mut bytes),
+            Told::Notice(it) => Json::default().notice(seq, &it, &mut bytes),
+        }
+        let mut after: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
+        let kind = before["kind"].as_str().expect("kind").to_owned();
+        if kind == "stuck" {
+            // What only a look has, and nobody asks a recording for.
+            for key in ["timer", "creator"] {
+                after[key] = before[key].clone();
+            }
+        }
+        assert_eq!(before, after);
+        *kinds.entry(kind).or_default() += 1;
+    }
+    for kind in ["start", "snapshot", "transition", "stuck", "resolved", "stop"] {
+        assert!(kinds.contains_key(kind), "{kind} is not in {kinds:?}");
+    }
+}
+
+#[test]
+fn what_is_newer_or_no_record_is_said_with_its_line() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("r");
+    let name = path.display().to_string();
+    let first = recording().lines().next().expect("a line").to_owned();
+    for (second, words) in [
+        (
+            "{\"schema\":\"sockstate/2\",\"kind\":\"start\",\"time\":\"2026-01-01T00:00:00Z\"}\n",
+            "written by a newer sockstate (sockstate/2)",
+        ),
+        ("no JSON\n", "not a record of sockstate"),
+        (
+            "{\"schema\":\"sockstate/1\",\"kind\":\"transition\",\"time\":\"2026-01-01T00:00:00Z\"}\n",
+            "lacks something",
+        ),
+    ] {
+        fs::write(&path, format!("{first}\n{second}")).expect("write");
+        for command in [
+            &["replay", &name][..],
+            &["report", &name],
+            &["timeline", &name],
+            &["diagram", "--from", &name],
+            &["stuck", "--from", &name],
+        ] {
+            let output = sockstate(command);
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(2), "{command:?}: {error}");
+            assert!(error.contains("line 2") && error.contains(words), "{command:?}: {error}");
+        }
+    }
+    // A kind of a later version is passed over, and handed on.
+    let later =
+        "{\"schema\":\"sockstate/1\",\"kind\":\"weather\",\"time\":\"2026-01-01T00:00:00Z\",\"rain\":true}\n";
+    assert_eq!(Parser::default().parse(later.as_bytes()), Ok(None));
+    assert!(matches!(Parser::default().parse(b"[]"), Err(ParseError::NoRecord(_))));
+    let missing = sockstate(&["report", "/no/such/file"]);
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("cannot read /no/such/file"));
+}
+
+/// A recording whose writer was killed ends where it was cut, in a line or in a frame of zstd.
+#[test]
+fn a_cut_recording_is_read_to_its_cut() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("cut");
+    let name = path.display().to_string();
+    let whole = recording();
+    let lines = whole.lines().count();
+    let cut = &whole.as_bytes()[..whole.len() - 20];
+    fs::write(&path, cut).expect("write");
+    assert_eq!(said(&["replay", &name]).lines().count(), lines - 1);
+    let mut encoder = zstd::Encoder::new(Vec::new(), 3).expect("zstd");
+    for part in whole.as_bytes().chunks(whole.len() / 3) {
+        encoder.write_all(part).and_then(|()| encoder.flush()).expect("compress");
+    }
+    let compressed = encoder.finish().expect("compress");
+    fs::write(&path, &compressed).expect("write");
+    assert_eq!(said(&["replay", &name]), whole);
+    fs::write(&path, &compressed[..compressed.len() * 2 / 3]).expect("write");
+    let part = said(&["replay", &name]);
+    assert!(whole.starts_with(&part) && part.lines().count() > lines / 4, "{} lines", part.lines().count());
+}
+
+#[test]
+fn a_replay_filters_as_a_trace_does() {
+    let all = said(&["replay", RECORDING]);
+    assert_eq!(all, recording());
+    let records = |args: &[&str]| -> Vec<serde_json::Value> {
+        let text = said(&[&["replay", RECORDING], args].concat());
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    };
+    let transitions = |args: &[&str]| {
+        let mut found = records(args);
+        found.retain(|it| it["kind"] == "transition");
+        found
+    };
+    let to = transitions(&["--to", "CLOSE_WAIT"]);
+    assert!(to.len() >= 4 && to.iter().all(|it| it["to"] == "CLOSE_WAIT"), "{}", to.len());
+    // A connect's first transition has no local port yet, and is not left out.
+    let client = transitions(&["-6", "--remote-port", "8082"]);
+    assert_eq!(client[0]["to"], "SYN_SENT");
+    let port = client[1]["local"]["port"].as_u64().expect("port").to_string();
+    let by_port = transitions(&["--local-port", &port]);
+    assert_eq!(by_port, client);
+    assert!(transitions(&["--comm", "nobody"]).is_empty());
+}
+
+#[test]
+fn a_replay_takes_its_time() {
+    let begin = std::time::Instant::now();
+    let text = said(&["replay", RECORDING, "--speed", "10x"]);
+    assert_eq!(text, recording());
+    let took = begin.elapsed().as_secs_f64();
+    assert!((0.3..5.0).contains(&took), "{took}");
+}
+
+#[test]
+fn standard_input_is_a_recording() {
+    let mut sockstate = Command::new(env!("CARGO_BIN_EXE_sockstate"));
+    let mut child = sockstate
+        .args(["diagram", "--from", "-", "--format", "mermaid"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("sockstate");
+    child.stdin.take().expect("stdin").write_all(recording().as_bytes()).expect("write");
+    let output = child.wait_with_output().expect("output");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        said(&["diagram", "--from", RECORDING, "--format", "mermaid"])
+    );
+}
+
+proptest! {
+    /// Whatever a line holds: an answer, and no panic.
+    #[test]
+    fn no_line_is_too_strange(line in "\\PC*") {
+        let _ = Parser::default().parse(line.as_bytes());
+    }
+
+    /// The same for records with something missing or in another's place.
+    #[test]
+    fn no_record_is_too_strange(at in 0_usize..80, key in 0_usize..30, value in "null|-1|\"x\"|\\[\\]|\\{\\}|1e99|true") {
+        let text = recording();
+        let lines: Vec<&str> = text.lines().collect();
+        let mut record: serde_json::Value = serde_json::from_str(lines[at % lines.len()]).expect("JSON");
+        let map = record.as_object_mut().expect("object");
+        let name = map.keys().nth(key % map.len()).expect("key").clone();
+        map.insert(name, serde_json::from_str(&value).expect("JSON"));
+        let _ = Parser::default().parse(record.to_string().as_bytes());
+    }
+}

@@ -1,0 +1,30 @@
+//! Outputs that were looked at, and are kept: another one is a failure, or with UPDATE_GOLDEN=1 the new one.
+
+use std::{fs, path::PathBuf};
+
+/// A file of the tests.
+pub(crate) fn file(name: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests")).join(name)
+}
+
+/// Fails where `text` is not what is kept as `name`.
+pub(crate) fn check(name: &str, text: &str) {
+    let path = file("golden").join(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&path, text).expect("write");
+        return;
+    }
+    let kept = fs::read_to_string(&path).unwrap_or_default();
+    if kept == text {
+        return;
+    }
+    let line = kept.lines().zip(text.lines()).position(|(kept, now)| kept != now);
+    let line = line.unwrap_or(kept.lines().count().min(text.lines().count()));
+    let show = |text: &str| text.lines().nth(line).unwrap_or("the end").to_owned();
+    panic!(
+        "{name}, line {}: was\n{}\nand is\n{}\nIf that is right: UPDATE_GOLDEN=1",
+        line + 1,
+        show(&kept),
+        show(text)
+    );
+}

@@ -1,0 +1,214 @@
+//! `sockstate top`.
+
+use std::{
+    io::{self, IsTerminal},
+    process::ExitCode,
+    sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use ratatui::{
+    DefaultTerminal,
+    crossterm::{
+        event::{self, DisableMouseCapture, EnableMouseCapture, Event},
+        execute,
+    },
+};
+
+use super::{
+    Failure, colours,
+    feed::{Feed, Wanted},
+    filter,
+};
+use crate::{
+    cli::{Colour, FilterArgs, KernelArgs, RunArgs, StuckRules, TopArgs},
+    explain::Texts,
+    format::{Parser, Told},
+    kernel,
+    pipeline::now_ns,
+    route::Router,
+    tui::App,
+};
+
+/// Bytes of lines handed over at once.
+const BLOCK: usize = 64 << 10;
+/// Blocks that may wait; then the tracer waits, whose ring is large.
+const WAITING: usize = 64;
+/// How often the screen is drawn at most.
+const FRAME: Duration = Duration::from_millis(200);
+/// How long records may keep keys waiting.
+const TURN: Duration = Duration::from_millis(50);
+
+/// Lines, or why there are no more.
+type Block = Result<Vec<u8>>;
+
+/// Runs it.
+pub(super) fn run(args: &TopArgs) -> Result<ExitCode> {
+    if !io::stdout().is_terminal() {
+        return Err(
+            Failure::usage("top needs a terminal; `sockstate stuck`, `sockstate sockets` do not").into()
+        );
+    }
+    let texts = args.lang.as_deref().map_or_else(Texts::of_locale, Texts::of);
+    let (source, feed) = match &args.from {
+        Some(path) => (path.display().to_string(), Feed::open(path)?),
+        None => ("live".to_owned(), Feed::live(wanted(args))?),
+    };
+    // The tracer's thread has what it needs; this one and the one that reads need nothing.
+    if let Err(error) = kernel::drop_privileges() {
+        eprintln!("sockstate: cannot drop capabilities: {error}");
+    }
+    let (sender, blocks) = sync_channel(WAITING);
+    let speed = args.speed;
+    thread::Builder::new().name("feed".into()).spawn(move || read(feed, speed, &sender))?;
+    // What the tracer has to say before its first record belongs to the terminal as it was.
+    let Ok(first) = blocks.recv() else { return Ok(ExitCode::SUCCESS) };
+    let mut screen = Screen {
+        app: App::new(source, texts, colours(Colour::Auto, true)),
+        parser: Parser::default(),
+        router: Router::new(filter(&args.select)?),
+        is_live: args.from.is_none(),
+        end_ns: 0,
+    };
+    screen.take(&first?)?;
+    let mut terminal = ratatui::try_init().context("cannot use this terminal")?;
+    // Without a mouse there are keys.
+    let _ = execute!(io::stdout(), EnableMouseCapture);
+    let result = screen.run(&mut terminal, &blocks);
+    let _ = execute!(io::stdout(), DisableMouseCapture);
+    ratatui::restore();
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+fn wanted(args: &TopArgs) -> Wanted {
+    Wanted {
+        run: RunArgs::default(),
+        stuck: StuckRules { threshold: args.threshold.clone(), no_stuck: false },
+        filter: FilterArgs { select: args.select.clone(), ..FilterArgs::default() },
+        kernel: KernelArgs { alongside: args.alongside, ..KernelArgs::default() },
+    }
+}
+
+/// Hands over whole lines; a recording's at the pace that they were written at, where that is wanted.
+fn read(mut feed: Feed, speed: Option<f64>, sender: &SyncSender<Block>) {
+    let (mut line, mut block) = (Vec::new(), Vec::new());
+    let mut pace = speed.map(|speed| (speed, Parser::default(), None));
+    loop {
+        match feed.next(&mut line) {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(error) => {
+                let _ = sender.send(Err(error));
+                return;
+            }
+        }
+        let mut waits = false;
+        if let Some((speed, parser, last_ns)) = &mut pace
+            && let Ok(Some(told)) = parser.parse(&line)
+        {
+            let gap_ns = last_ns.map_or(0, |last_ns: i64| (told.time_ns() - last_ns).max(0));
+            *last_ns = Some(told.time_ns());
+            waits = gap_ns > 0;
+            if waits && !block.is_empty() && sender.send(Ok(std::mem::take(&mut block))).is_err() {
+                return;
+            }
+            thread::sleep(Duration::from_nanos(gap_ns as u64).div_f64(*speed));
+        }
+        block.extend_from_slice(&line);
+        let is_due = waits || block.len() >= BLOCK || matches!(feed, Feed::Live(..)) && !feed.is_ready();
+        if is_due && sender.send(Ok(std::mem::take(&mut block))).is_err() {
+            return;
+        }
+    }
+    // Whoever waits for more learns of the end when the channel closes.
+    let _ = sender.send(Ok(block));
+}
+
+/// What is shown, and what it is made of.
+struct Screen {
+    app: App,
+    parser: Parser,
+    router: Router,
+    is_live: bool,
+    end_ns: i64,
+}
+
+impl Screen {
+    fn take(&mut self, block: &[u8]) -> Result<()> {
+        for line in block.split_inclusive(|byte| *byte == b'\n') {
+            let told = self.parser.parse(line).map_err(Failure::usage)?;
+            let app = &mut self.app;
+            match told {
+                Some(Told::Transition(it)) => {
+                    self.end_ns = self.end_ns.max(it.time_ns);
+                    // What is live was filtered where it came from.
+                    if self.is_live {
+                        app.told(&Told::Transition(it));
+                    } else {
+                        self.router.route(&it, |it| app.told(&Told::Transition(it.clone())));
+                    }
+                }
+                Some(Told::Notice(it)) if self.is_live || self.router.wants(&it) => {
+                    self.end_ns = self.end_ns.max(it.time_ns());
+                    app.told(&Told::Notice(it));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn now_ns(&self) -> i64 {
+        if self.is_live { now_ns() } else { self.end_ns }
+    }
+
+    fn run(&mut self, terminal: &mut DefaultTerminal, blocks: &Receiver<Block>) -> Result<()> {
+        self.app.second(self.now_ns());
+        let (mut second_at, mut drawn_at) = (Instant::now(), None::<Instant>);
+        let mut changed = true;
+        let mut open = true;
+        loop {
+            let turn = Instant::now();
+            while open && turn.elapsed() < TURN {
+                match blocks.try_recv() {
+                    Ok(block) => {
+                        self.take(&block?)?;
+                        changed = true;
+                    }
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => {
+                        open = false;
+                        self.app.second(self.now_ns());
+                        self.app.end();
+                        changed = true;
+                    }
+                }
+            }
+            if second_at.elapsed() >= Duration::from_secs(1) {
+                second_at = Instant::now();
+                self.app.second(self.now_ns());
+                changed = true;
+            }
+            if changed && drawn_at.is_none_or(|at| at.elapsed() >= FRAME) {
+                terminal.draw(|frame| self.app.draw(frame)).context("cannot draw")?;
+                drawn_at = Some(Instant::now());
+                changed = false;
+            }
+            while event::poll(if changed { FRAME / 4 } else { FRAME }).context("cannot read the keyboard")? {
+                match event::read().context("cannot read the keyboard")? {
+                    Event::Key(key) if self.app.key(key) => return Ok(()),
+                    Event::Mouse(mouse) => self.app.mouse(mouse),
+                    _ => {}
+                }
+                // What a key does is seen at once.
+                terminal.draw(|frame| self.app.draw(frame)).context("cannot draw")?;
+                drawn_at = Some(Instant::now());
+                if turn.elapsed() >= FRAME {
+                    break;
+                }
+            }
+        }
+    }
+}

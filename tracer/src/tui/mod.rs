@@ -1,0 +1,163 @@
+//! `sockstate top`: a terminal's screen full of sockets. [`App`] holds what is shown, knows what keys do, and draws itself; whoever
+//! runs it feeds it records and keys.
+
+mod detail;
+mod input;
+mod rows;
+mod samples;
+mod view;
+
+use std::rc::Rc;
+
+pub use rows::Sort;
+
+use rows::Rows;
+use samples::Samples;
+
+use crate::{
+    explain::Texts,
+    format::Told,
+    model::{ConnId, State},
+    story::{Life, Story},
+};
+
+/// What fills the lower part of the screen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum View {
+    /// The table of sockets.
+    #[default]
+    Sockets,
+    /// One of them.
+    Detail,
+    /// The state machine with the weights of now.
+    Diagram,
+    /// Keys.
+    Help,
+}
+
+/// Everything that is shown.
+pub struct App {
+    story: Story,
+    /// A copy of what was there when the user stopped it.
+    frozen: Option<Rc<Story>>,
+    texts: Texts,
+    coloured: bool,
+    view: View,
+    rows: Rows,
+    samples: Samples,
+    /// What is searched for, and whether it is being typed.
+    search: String,
+    typing: bool,
+    /// Lines that a long view is moved up by.
+    scroll: u16,
+    /// Where the records come from.
+    source: String,
+    /// Nothing more comes.
+    ended: bool,
+    /// The time that ages are counted to, ns since the epoch.
+    now_ns: i64,
+    /// Where the table was drawn, its head included.
+    table_at: ratatui::layout::Rect,
+}
+
+impl App {
+    /// Nothing yet; `source` says where records come from.
+    #[must_use]
+    pub fn new(source: String, texts: Texts, coloured: bool) -> Self {
+        Self {
+            story: Story { forgetful: true, ..Story::default() },
+            frozen: None,
+            texts,
+            coloured,
+            view: View::default(),
+            rows: Rows::default(),
+            samples: Samples::default(),
+            search: String::new(),
+            typing: false,
+            scroll: 0,
+            source,
+            ended: false,
+            now_ns: 0,
+            table_at: ratatui::layout::Rect::ZERO,
+        }
+    }
+
+    /// One record more.
+    pub fn told(&mut self, told: &Told) {
+        match told {
+            Told::Transition(it) => {
+                self.samples.transition(it.to);
+                self.story.transition(it);
+            }
+            Told::Notice(it) => self.story.notice(it),
+        }
+    }
+
+    /// Nothing more comes.
+    pub fn end(&mut self) {
+        self.ended = true;
+    }
+
+    /// A second is over: what is counted by the second is counted, and the table is sorted anew.
+    pub fn second(&mut self, now_ns: i64) {
+        if !self.ended {
+            self.samples.second(&self.story.tally());
+        }
+        self.refresh(now_ns);
+    }
+
+    /// Sorts and filters anew.
+    pub fn refresh(&mut self, now_ns: i64) {
+        if self.frozen.is_none() {
+            self.now_ns = now_ns;
+        }
+        let story = self.frozen.clone();
+        let story = story.as_deref().unwrap_or(&self.story);
+        self.rows.arrange(story, &self.search);
+    }
+
+    fn shown(&self) -> &Story {
+        self.frozen.as_deref().unwrap_or(&self.story)
+    }
+
+    fn selected(&self) -> Option<&Life> {
+        self.shown().lives.get(&self.rows.selected()?)
+    }
+
+    /// How long a connection has been in its state, ns.
+    fn age_ns(&self, life: &Life) -> u64 {
+        u64::try_from(self.now_ns - life.since_ns).unwrap_or(0)
+    }
+
+    /// The stuck ones, by the process that has them: name, stuck, all.
+    fn leakers(&self) -> Vec<(String, u64, u64)> {
+        let mut all: std::collections::BTreeMap<String, (u64, u64)> = std::collections::BTreeMap::new();
+        for life in self.shown().lives.values().filter(|life| life.state != State::TimeWait) {
+            let Some(owner) = &life.subject.owner else { continue };
+            let counts = all.entry(format!("{} ({})", owner.comm, owner.pid())).or_default();
+            counts.0 += u64::from(life.is_stuck);
+            counts.1 += 1;
+        }
+        let mut all: Vec<_> = all.into_iter().map(|(name, (stuck, count))| (name, stuck, count)).collect();
+        all.sort_by_key(|(name, stuck, count)| (std::cmp::Reverse((*stuck, *count)), name.clone()));
+        all
+    }
+
+    fn freeze(&mut self) {
+        self.frozen = match self.frozen.take() {
+            None => Some(Rc::new(Story {
+                host: self.story.host.clone(),
+                lives: self.story.lives.clone(),
+                ways: self.story.ways.clone(),
+                lost: self.story.lost.clone(),
+                causes: self.story.causes.clone(),
+                ..self.story
+            })),
+            Some(_) => None,
+        };
+    }
+
+    fn select(&mut self, conn: ConnId) {
+        self.rows.select(conn);
+    }
+}
