@@ -20,14 +20,14 @@ const STATES: u16 = 11;
 /// From this height on they are shown one below another.
 const TALL: u16 = 28;
 /// From this width on the processes are beside them.
-const WIDE: u16 = 100;
+const WIDE: u16 = 104;
 /// A column of the table: its name, its width, what a click on it sorts by.
 type Column = (&'static str, usize, Sort);
 
 const COLUMNS: [Column; 6] = [
     ("STATE", 12, Sort::State),
     ("AGE", 8, Sort::Age),
-    ("PROCESS", 23, Sort::Process),
+    ("PROCESS", 26, Sort::Process),
     ("ROLE", 9, Sort::Stuck),
     ("LOCAL", 24, Sort::Local),
     ("REMOTE", 24, Sort::Remote),
