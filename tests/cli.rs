@@ -40,6 +40,14 @@ fn bad_arguments_are_named_and_refused() {
         (&["stuck", "--threshold", "CLOSE_WAIT=soon"], "no length of time"),
         (&["stuck", "--warn", "3"], "--check"),
         (&["stuck", "--watch", "--check"], "cannot be used with"),
+        (&["explain", "CLOSED_WAIT"], "did you mean CLOSE_WAIT"),
+        (&["diagram", "--conn", "1"], "--from"),
+        (&["diagram", "--from", "a", "--live"], "cannot be used with"),
+        (&["diagram", "--live"], "--duration"),
+        (&["replay"], "<FILE>"),
+        (&["replay", "--speed", "0", "x"], "'0' is no factor"),
+        (&["stuck", "--from", "x", "--watch"], "cannot be used with"),
+        (&["top"], "needs a terminal"),
         (&["sockets", "--sort", "size"], "[possible values: age, state, local, remote, process, unread]"),
     ] {
         let output = sockstate(args);
@@ -99,7 +107,23 @@ fn what_is_wrong_with_a_sink_is_said_with_its_place() {
         (
             "type = \"file\"\npath = \"x\"\nurl = \"http://x\"",
             "4:1",
-            "'url' is for sinks of type http, otlp, nats",
+            "'url' is for sinks of type http, otlp, otlp-metrics, nats, kafka",
+        ),
+        (
+            "type = \"otlp-metrics\"\nurl = \"http://x\"\naggregate = \"1s\"",
+            "1:1",
+            "'aggregate' and 'sample' are for records",
+        ),
+        (
+            "type = \"otlp\"\nurl = \"http://x\"\ninterval = \"1s\"",
+            "4:1",
+            "is for sinks of type otlp-metrics",
+        ),
+        ("type = \"otlp\"\nurl = \"http://x\"\njson = true\ngrpc = true", "1:1", "cannot be used with"),
+        (
+            "type = \"http\"\nurl = \"http://x\"\n[sinks.a.properties]\nx = \"y\"",
+            "4:10",
+            "is for sinks of type kafka",
         ),
         ("type = \"socket\"\naddress = \"host\"", "3:11", "'host' is no address"),
         ("type = \"socket\"\naddress = \"udp://host:1\"", "1:1", "must be tcp, tls or unix"),
@@ -146,8 +170,11 @@ fn configurations_in_the_documents_are_right() {
     let mut count = 0;
     for text in documents.iter().flat_map(|document| document.split("```toml\n").skip(1)) {
         let block = text.split("```").next().expect("a block");
-        if block.contains("\"nats\"") && cfg!(not(feature = "nats")) {
-            assert!(check(block).1.contains("built without NATS"));
+        let lacks =
+            [("\"nats\"", cfg!(feature = "nats"), "NATS"), ("\"kafka\"", cfg!(feature = "kafka"), "Kafka")];
+        if let Some((_, _, name)) = lacks.iter().find(|(word, is_there, _)| block.contains(word) && !is_there)
+        {
+            assert!(check(block).1.contains(&format!("built without {name}")));
             continue;
         }
         let (code, said) = check(block);
@@ -198,4 +225,43 @@ fn a_look_at_nothing_is_no_good_news() {
     let output = sockstate(&["stuck", "--check", "--netns", "7"]);
     assert_eq!(output.status.code(), Some(3));
     assert!(text(&output.stdout).starts_with("SOCKSTATE UNKNOWN - "), "{output:?}");
+}
+
+/// Every command in the documents is one: a flag that was renamed, or never was, is found here.
+#[test]
+fn the_documents_commands_are_commands() {
+    use clap::Parser;
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut documents = vec![root.join("README.md")];
+    documents.extend(std::fs::read_dir(root.join("docs")).expect("docs").map(|it| it.expect("entry").path()));
+    documents.retain(|path| path.extension().is_some_and(|it| it == "md"));
+    let mut count = 0;
+    for path in documents {
+        let text = std::fs::read_to_string(&path).expect("a document");
+        let spans = text.split('`').skip(1).step_by(2).filter(|span| !span.contains('\n'));
+        let blocks = text.split("```").skip(1).step_by(2);
+        let lines = blocks.flat_map(str::lines).map(|line| line.trim_start_matches("$ "));
+        for command in spans.chain(lines).filter(|it| it.starts_with("sockstate ") && it.is_ascii()) {
+            // The shell's part; and what only stands for something.
+            let command = command.split(['|', '>', '&', '#', ';', '<']).next().unwrap_or_default();
+            if command.contains("...")
+                || command.contains("--(")
+                || command.contains(['*', '=']) && command.contains('"')
+            {
+                continue;
+            }
+            let words = command.split_whitespace().map(|word| word.trim_end_matches(','));
+            let result = sockstate::cli::Cli::try_parse_from(words);
+            let is_help = |error: &clap::Error| !error.use_stderr();
+            let problem = result.err().filter(|error| !is_help(error));
+            assert!(
+                problem.is_none(),
+                "{}: {command}: {}",
+                path.display(),
+                problem.map(|it| it.to_string()).unwrap_or_default()
+            );
+            count += 1;
+        }
+    }
+    assert!(count > 60, "{count}");
 }

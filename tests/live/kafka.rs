@@ -57,15 +57,16 @@ fn topic() {
     in_lab(|netns| {
         let directory = tempfile::tempdir().expect("directory");
         let [kafka, port] = [fresh_port(), fresh_port()];
-        let Some(broker) = broker(kafka, directory.path()) else { return };
-        client(&python, "make", kafka);
         let sink = format!(
             "[sinks.kafka]\ntype = \"kafka\"\nurl = \"127.0.0.1:{kafka}\"\ntopic = \"tcp\"\nretry = \"200ms\"\n\
-             timeout = \"5s\"\n[sinks.kafka.properties]\n\"compression.type\" = \"none\"\n"
+             timeout = \"2s\"\n[sinks.kafka.properties]\n\"compression.type\" = \"none\"\n"
         );
         let daemon = Daemon::start(netns, port, &sink);
         let lines = || client(&python, "read", kafka);
+        // There is no broker yet, and then no topic.
         connections(50, port);
+        let Some(broker) = broker(kafka, directory.path()) else { return };
+        client(&python, "make", kafka);
         wait_until("some arrive", || lines().lines().count() > 100);
         // As one that hangs: what is under way is neither taken nor refused.
         broker.signal(libc::SIGSTOP);

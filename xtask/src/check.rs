@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{build_ebpf, cargo, command, directions, setup};
+use crate::{build_ebpf, cargo, command, directions, generate, setup};
 
 /// Fails at the first thing that does not hold.
 pub(crate) fn all() -> Result<()> {
@@ -13,6 +13,7 @@ pub(crate) fn all() -> Result<()> {
         if setup::has_kafka() { "tracer/grpc,tracer/nats,tracer/kafka" } else { "tracer/grpc,tracer/nats" };
     let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--features", features];
     command(cargo().args(clippy).args(["--", "-D", "warnings"]))?;
+    generate::verify()?;
     build_ebpf::lint()?;
     build_ebpf::verify()
 }

@@ -7,6 +7,7 @@ mod build_ebpf;
 mod check;
 mod cross;
 mod directions;
+mod generate;
 mod kernels;
 mod leak;
 #[path = "../../tests/support/load.rs"]
@@ -53,6 +54,8 @@ enum Cli {
     /// Fail where the committed object is not that of its sources, the direction rule is broken, or fmt or clippy
     /// (host and BPF) complain.
     Check,
+    /// Write the man pages and completions in packaging anew.
+    Generate,
     /// Rebuild the kernel programs and the committed object.
     BuildEbpf,
     /// Run the live tests on other kernels, under QEMU.
@@ -94,6 +97,7 @@ fn main() -> Result<()> {
             setup::all()?;
             check::all()
         }
+        Cli::Generate => generate::write(),
         Cli::BuildEbpf => {
             setup::programs()?;
             build_ebpf::commit()

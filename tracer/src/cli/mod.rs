@@ -59,6 +59,31 @@ Examples:
   sockstate top --comm nginx                  one program
   sockstate top --from night.zst --speed 10   a recording, ten times as fast as it happened";
 
+const STUCK_EXAMPLES: &str = "\
+Examples:
+  sockstate stuck                                 what has passed its state's threshold, who holds it, why
+  sockstate close-wait --group-by process         who leaks, and how many
+  sockstate stuck --older-than 10s --port 443     anything of one service for longer than ten seconds
+  sockstate stuck --check --warn 10 --crit 100    for Nagios and its kin
+  sockstate stuck --from night.zst                at the end of a recording";
+
+const SOCKETS_EXAMPLES: &str = "\
+Examples:
+  sockstate sockets                               like ss -tan, of all network namespaces, with ages and holders
+  sockstate sockets --state LISTEN --sort unread  the fullest accept queues first
+  sockstate sockets --comm nginx --format json    one program's, for a script";
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  sockstate doctor                                what works here, and what to do about the rest
+  sockstate doctor --ring-size 64M                does a larger ring fit?
+  sockstate doctor --format json                  for a script";
+
+const DETACH_EXAMPLES: &str = "\
+Examples:
+  sockstate detach                                what `pin = \"/sys/fs/bpf/sockstate\"` has left
+  sockstate detach --pin /sys/fs/bpf/mine         another directory";
+
 const RUN_EXAMPLES: &str = "\
 Examples:
   sockstate run --example > config.toml         a configuration to start from
@@ -74,6 +99,8 @@ Examples:
   sockstate --remote 10.0.0.0/8 --output t.json  one network, into a file
   sockstate stuck                                what does not move on, who holds it, why
   sockstate sockets --state CLOSE_WAIT           like ss, with ages and holders, of all namespaces
+  sockstate top                                  all of it, live, on a screen
+  sockstate explain CLOSE_WAIT                   what a state means, and whose turn it is
   sockstate doctor                               what works here, and what to do about the rest
 
 Exit status:
@@ -106,12 +133,16 @@ pub enum Command {
     #[command(after_help = RUN_EXAMPLES)]
     Run(DaemonArgs),
     /// End the kernel programs that a daemon with the key `pin` has left running.
+    #[command(after_help = DETACH_EXAMPLES)]
     Detach(DetachArgs),
     /// Show the sockets that are stuck: since when, who holds them, why, and what to do. Needs no running tracer.
+    #[command(after_help = STUCK_EXAMPLES)]
     Stuck(Box<StuckArgs>),
     /// The same for CLOSE_WAIT alone.
+    #[command(after_help = STUCK_EXAMPLES)]
     CloseWait(Box<StuckArgs>),
     /// Show all TCP sockets of all network namespaces, with the age of their state and who holds them.
+    #[command(after_help = SOCKETS_EXAMPLES)]
     Sockets(Box<SocketsArgs>),
     /// Find the code that opens what sticks: the call paths of connect and accept, by how many of their sockets are stuck.
     #[command(after_help = HUNT_EXAMPLES)]
@@ -138,6 +169,7 @@ pub enum Command {
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(ExplainArgs),
     /// Tell what works here: kernel, BTF, hooks, capabilities, limits; and what to do about the rest.
+    #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
 }
 

@@ -1,0 +1,65 @@
+//! What is made of the command line's definitions: man pages, one a subcommand, and completions.
+
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::{Command, CommandFactory};
+use clap_complete::Shell;
+use sockstate::cli::Cli;
+
+use crate::root;
+
+/// Below packaging.
+const COMPLETIONS: [(Shell, &str); 3] =
+    [(Shell::Bash, "sockstate.bash"), (Shell::Zsh, "_sockstate"), (Shell::Fish, "sockstate.fish")];
+
+/// Writes them into packaging.
+pub(crate) fn write() -> Result<()> {
+    for (path, bytes) in files()? {
+        fs::create_dir_all(path.parent().context("a directory")?)?;
+        fs::write(&path, bytes)?;
+    }
+    Ok(())
+}
+
+/// Fails where packaging has others.
+pub(crate) fn verify() -> Result<()> {
+    for (path, bytes) in files()? {
+        if fs::read(&path).unwrap_or_default() != bytes {
+            bail!("{} is not of this command line: cargo xtask generate", path.display());
+        }
+    }
+    println!("man pages and completions: of this command line");
+    Ok(())
+}
+
+fn files() -> Result<BTreeMap<PathBuf, Vec<u8>>> {
+    let packaging = root().join("packaging");
+    let mut files = BTreeMap::new();
+    // The width of help must not be the terminal's.
+    let mut command = Cli::command().term_width(100);
+    command.build();
+    for (shell, name) in COMPLETIONS {
+        let mut bytes = Vec::new();
+        clap_complete::generate(shell, &mut command, "sockstate", &mut bytes);
+        files.insert(packaging.join("completions").join(name), bytes);
+    }
+    let man = packaging.join("man");
+    files.insert(man.join("sockstate.1"), page(&command, "sockstate")?);
+    for subcommand in command.get_subcommands().filter(|it| it.get_name() != "help") {
+        let name = format!("sockstate-{}", subcommand.get_name());
+        files.insert(man.join(format!("{name}.1")), page(subcommand, &name)?);
+    }
+    Ok(files)
+}
+
+fn page(command: &Command, name: &str) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // A name of clap lives as long as the program.
+    let name: &'static str = name.to_owned().leak();
+    let command = command.clone().name(name).version(env!("CARGO_PKG_VERSION"));
+    clap_mangen::Man::new(command).section("1").manual("sockstate").date("").render(&mut bytes)?;
+    // Examples are lines, and are not filled.
+    let text = String::from_utf8(bytes)?.replace(".SH EXTRA\nExamples:\n", ".SH EXAMPLES\n.nf\n");
+    Ok(text.replace("\n.SH VERSION", "\n.fi\n.SH VERSION").into_bytes())
+}
