@@ -14,24 +14,25 @@ pub fn duration(ns: u64) -> String {
         (1_000, "us"),
     ];
     match UNITS.into_iter().find(|(size, _)| ns >= *size) {
-        Some((size, unit)) => scaled(ns as f64 / size as f64, unit),
+        Some((size, unit)) => scaled(ns as f64 / size as f64, unit, 10.0),
         None => format!("{ns}ns"),
     }
 }
 
-/// A number in two to four digits: 950, 12k, 1.3M.
+/// A number in two or three digits: 950, 12.3k, 1.3M.
 #[must_use]
 pub fn number(count: u64) -> String {
     match count {
         0..1000 => count.to_string(),
-        1000..1_000_000 => scaled(count as f64 / 1e3, "k"),
-        1_000_000..1_000_000_000 => scaled(count as f64 / 1e6, "M"),
-        _ => scaled(count as f64 / 1e9, "G"),
+        1000..1_000_000 => scaled(count as f64 / 1e3, "k", 100.0),
+        1_000_000..1_000_000_000 => scaled(count as f64 / 1e6, "M", 100.0),
+        _ => scaled(count as f64 / 1e9, "G", 100.0),
     }
 }
 
-fn scaled(value: f64, unit: &str) -> String {
-    if value < 10.0 {
+/// With a digit behind the point below `whole`; never more than it is.
+fn scaled(value: f64, unit: &str, whole: f64) -> String {
+    if value < whole {
         format!("{:.1}{unit}", (value * 10.0).floor() / 10.0)
     } else {
         format!("{}{unit}", value as u64)
@@ -82,9 +83,14 @@ mod tests {
         ] {
             assert_eq!(duration(ns), text);
         }
-        for (count, text) in
-            [(999, "999"), (1_000, "1.0k"), (999_999, "999k"), (1_250_000, "1.2M"), (3_000_000_000, "3.0G")]
-        {
+        for (count, text) in [
+            (999, "999"),
+            (1_000, "1.0k"),
+            (16_999, "16.9k"),
+            (999_999, "999k"),
+            (1_250_000, "1.2M"),
+            (3_000_000_000, "3.0G"),
+        ] {
             assert_eq!(number(count), text);
         }
     }

@@ -41,7 +41,7 @@ const TABLE: [(u8, State, &str, &[&str]); 12] = [
     (4, State::FinWait1, "FIN_WAIT1", &[]),
     (5, State::FinWait2, "FIN_WAIT2", &[]),
     (6, State::TimeWait, "TIME_WAIT", &[]),
-    (7, State::Close, "CLOSE", &["closed", "unconn"]),
+    (7, State::Close, "CLOSE", &["closed", "unconn", "unconnected"]),
     (8, State::CloseWait, "CLOSE_WAIT", &[]),
     (9, State::LastAck, "LAST_ACK", &[]),
     (10, State::Listen, "LISTEN", &["listening"]),

@@ -5,6 +5,7 @@ mod detail;
 mod input;
 mod rows;
 mod samples;
+mod totals;
 mod view;
 
 use std::rc::Rc;
@@ -13,11 +14,12 @@ pub use rows::Sort;
 
 use rows::Rows;
 use samples::Samples;
+use totals::Totals;
 
 use crate::{
     explain::Texts,
     format::Told,
-    model::{ConnId, State},
+    model::ConnId,
     story::{Life, Story},
 };
 
@@ -44,6 +46,9 @@ pub struct App {
     coloured: bool,
     view: View,
     rows: Rows,
+    totals: Totals,
+    /// Something was told since they were counted.
+    changed: bool,
     samples: Samples,
     /// What is searched for, and whether it is being typed.
     search: String,
@@ -71,6 +76,8 @@ impl App {
             coloured,
             view: View::default(),
             rows: Rows::default(),
+            totals: Totals::default(),
+            changed: false,
             samples: Samples::default(),
             search: String::new(),
             typing: false,
@@ -84,6 +91,7 @@ impl App {
 
     /// One record more.
     pub fn told(&mut self, told: &Told) {
+        self.changed = true;
         match told {
             Told::Transition(it) => {
                 self.samples.transition(it.to);
@@ -98,22 +106,29 @@ impl App {
         self.ended = true;
     }
 
-    /// A second is over: what is counted by the second is counted, and the table is sorted anew.
+    /// A second is over: what is counted by the second is counted, and what has changed is put in order anew.
     pub fn second(&mut self, now_ns: i64) {
-        if !self.ended {
-            self.samples.second(&self.story.tally());
+        if self.changed {
+            self.refresh(now_ns);
         }
-        self.refresh(now_ns);
+        if !self.ended {
+            self.samples.second(&self.totals.states);
+        }
+        if self.frozen.is_none() {
+            self.now_ns = now_ns;
+        }
     }
 
-    /// Sorts and filters anew.
+    /// Counts, sorts and filters anew.
     pub fn refresh(&mut self, now_ns: i64) {
         if self.frozen.is_none() {
             self.now_ns = now_ns;
         }
         let story = self.frozen.clone();
         let story = story.as_deref().unwrap_or(&self.story);
+        self.totals = Totals::of(story);
         self.rows.arrange(story, &self.search);
+        self.changed = false;
     }
 
     fn shown(&self) -> &Story {
@@ -127,20 +142,6 @@ impl App {
     /// How long a connection has been in its state, ns.
     fn age_ns(&self, life: &Life) -> u64 {
         u64::try_from(self.now_ns - life.since_ns).unwrap_or(0)
-    }
-
-    /// The stuck ones, by the process that has them: name, stuck, all.
-    fn leakers(&self) -> Vec<(String, u64, u64)> {
-        let mut all: std::collections::BTreeMap<String, (u64, u64)> = std::collections::BTreeMap::new();
-        for life in self.shown().lives.values().filter(|life| life.state != State::TimeWait) {
-            let Some(owner) = &life.subject.owner else { continue };
-            let counts = all.entry(format!("{} ({})", owner.comm, owner.pid())).or_default();
-            counts.0 += u64::from(life.is_stuck);
-            counts.1 += 1;
-        }
-        let mut all: Vec<_> = all.into_iter().map(|(name, (stuck, count))| (name, stuck, count)).collect();
-        all.sort_by_key(|(name, stuck, count)| (std::cmp::Reverse((*stuck, *count)), name.clone()));
-        all
     }
 
     fn freeze(&mut self) {

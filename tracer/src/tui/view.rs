@@ -137,7 +137,7 @@ impl App {
 
     /// The states in as few lines as they fit into.
     fn compact(&self, width: u16) -> Vec<Line<'static>> {
-        let tally = self.shown().tally();
+        let tally = &self.totals.states;
         let mut lines = vec![Vec::new()];
         let mut used = 0;
         for state in palette::ORDER {
@@ -164,7 +164,7 @@ impl App {
         let processes = if area.width >= WIDE { 44 } else { 0 };
         let [left, right] =
             Layout::horizontal([Constraint::Min(40), Constraint::Length(processes)]).areas(area);
-        let tally = self.shown().tally();
+        let tally = &self.totals.states;
         let title = format!("{:<12}{:>8} {:>7} {:>7}  LAST TWO MINUTES", "STATE", "NOW", "STUCK", "NEW/S");
         frame.render_widget(Line::styled(title, self.bold()), Rect { height: 1, ..left });
         for (at, state) in (1..).zip(palette::ORDER) {
@@ -197,8 +197,9 @@ impl App {
     fn draw_processes(&self, frame: &mut Frame<'_>, area: Rect) {
         let mut lines =
             vec![Line::styled(format!("{:<25}{:>8}{:>9}", "PROCESS", "STUCK", "SOCKETS"), self.bold())];
-        for (name, stuck, count) in self.leakers().into_iter().take(area.height.saturating_sub(1).into()) {
-            let name: String = printable(&name).chars().take(24).collect();
+        for it in self.totals.processes.iter().take(area.height.saturating_sub(1).into()) {
+            let (stuck, count) = (it.stuck, it.sockets);
+            let name: String = printable(&it.name).chars().take(24).collect();
             let style = if stuck > 0 { self.alarm() } else { Style::new() };
             let stuck = if stuck > 0 { number(stuck) } else { String::new() };
             lines.push(Line::styled(format!("{name:<25}{stuck:>8}{:>9}", number(count)), style));
