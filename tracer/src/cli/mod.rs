@@ -5,111 +5,27 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
+mod examples;
+mod people;
 mod sink;
 
+use examples::{
+    DETACH_EXAMPLES, DIAGRAM_EXAMPLES, DOCTOR_EXAMPLES, EXAMPLES, EXPLAIN_EXAMPLES, HUNT_EXAMPLES,
+    RECORD_EXAMPLES, RUN_EXAMPLES, SOCKETS_EXAMPLES, STUCK_EXAMPLES, TIMELINE_EXAMPLES, TOP_EXAMPLES,
+};
+pub use people::{
+    DiagramArgs, DiagramFormat, ExplainArgs, RecordArgs, ReplayArgs, ReportArgs, TimelineArgs,
+    TimelineFormat, TopArgs,
+};
 pub use sink::{CompressionName, SinkArgs, SinkFormat, SinkType, SyncName, TemplateName};
 
 use crate::{
     config::{
-        parse_duration, parse_duration_or_zero, parse_ports, parse_prefix, parse_ring_size, parse_speed,
-        parse_states, parse_threshold,
+        parse_duration, parse_duration_or_zero, parse_ports, parse_prefix, parse_ring_size, parse_states,
+        parse_threshold,
     },
     model::{Ports, StateSet, Threshold},
 };
-
-const HUNT_EXAMPLES: &str = "\
-Examples:
-  sockstate hunt --threshold CLOSE_WAIT=10s           until Ctrl-C: every path, and what of it is stuck
-  sockstate hunt --comm python3 --duration 10m        one program's
-  sockstate hunt --duration 1h --format svg -o leak.svg";
-
-const EXPLAIN_EXAMPLES: &str = "\
-Examples:
-  sockstate explain                             every state in a line
-  sockstate explain CLOSE_WAIT                  what it means, whose turn it is, what bounds it, when it is a fault
-  sockstate explain FIN_WAIT2 TIME_WAIT         one step
-  sockstate explain --close                     both ends, side by side
-  sockstate explain --lang uk CLOSE_WAIT        in Ukrainian";
-
-const RECORD_EXAMPLES: &str = "\
-Examples:
-  sockstate record --duration 10m night.zst             every transition of ten minutes, and the sockets that were there first
-  sockstate replay night.zst                            as `sockstate` would have shown it
-  sockstate replay --speed 10 --to CLOSE_WAIT night.zst ten times as fast as it happened, and only these
-  sockstate report night.zst -o night.html              a page about it";
-
-const DIAGRAM_EXAMPLES: &str = "\
-Examples:
-  sockstate diagram                                   the state machine
-  sockstate diagram --format svg -o tcp.svg           as a picture
-  sockstate diagram --live                            how this host's connections go through it now
-  sockstate diagram --from night.zst --format svg     how those of a recording did
-  sockstate diagram --from night.zst --conn 004f020000000025   one connection's path";
-
-const TIMELINE_EXAMPLES: &str = "\
-Examples:
-  sockstate timeline night.zst                                on the terminal
-  sockstate timeline night.zst --format html -o night.html    in a browser, to zoom into
-  sockstate timeline night.zst --comm nginx --port 443        one service
-  sockstate timeline night.zst --conn 004f020000000025        one connection, step by step";
-
-const TOP_EXAMPLES: &str = "\
-Examples:
-  sockstate top                               this host; ? shows the keys
-  sockstate top --comm nginx                  one program
-  sockstate top --from night.zst --speed 10   a recording, ten times as fast as it happened";
-
-const STUCK_EXAMPLES: &str = "\
-Examples:
-  sockstate stuck                                 what has passed its state's threshold, who holds it, why
-  sockstate close-wait --group-by process         who leaks, and how many
-  sockstate stuck --older-than 10s --port 443     anything of one service for longer than ten seconds
-  sockstate stuck --check --warn 10 --crit 100    for Nagios and its kin
-  sockstate stuck --from night.zst                at the end of a recording";
-
-const SOCKETS_EXAMPLES: &str = "\
-Examples:
-  sockstate sockets                               like ss -tan, of all network namespaces, with ages and holders
-  sockstate sockets --state LISTEN --sort unread  the fullest accept queues first
-  sockstate sockets --comm nginx --format json    one program's, for a script";
-
-const DOCTOR_EXAMPLES: &str = "\
-Examples:
-  sockstate doctor                                what works here, and what to do about the rest
-  sockstate doctor --ring-size 64M                does a larger ring fit?
-  sockstate doctor --format json                  for a script";
-
-const DETACH_EXAMPLES: &str = "\
-Examples:
-  sockstate detach                                what `pin = \"/sys/fs/bpf/sockstate\"` has left
-  sockstate detach --pin /sys/fs/bpf/mine         another directory";
-
-const RUN_EXAMPLES: &str = "\
-Examples:
-  sockstate run --example > config.toml         a configuration to start from
-  sockstate run --config config.toml --check    is it right?
-  sockstate run --config config.toml            SIGHUP reads it again, SIGTERM ends it";
-
-const EXAMPLES: &str = "\
-Examples:
-  sockstate                                      every transition, live
-  sockstate --to CLOSE_WAIT                      whose peers have closed
-  sockstate --local-port 443 --format json       one service, as NDJSON
-  sockstate --comm nginx --snapshot              one program, existing sockets first
-  sockstate --remote 10.0.0.0/8 --output t.json  one network, into a file
-  sockstate stuck                                what does not move on, who holds it, why
-  sockstate sockets --state CLOSE_WAIT           like ss, with ages and holders, of all namespaces
-  sockstate top                                  all of it, live, on a screen
-  sockstate explain CLOSE_WAIT                   what a state means, and whose turn it is
-  sockstate doctor                               what works here, and what to do about the rest
-
-Exit status:
-  0  ended by a signal, --duration, --count or a closed pipe
-  1  the output failed; doctor: tracing does not work
-  2  bad arguments
-  3  this kernel cannot
-  4  not permitted
-  5  another sockstate is tracing";
 
 /// Traces every TCP state transition of this host, live, with the process that owns the socket.
 #[derive(Debug, Parser)]
@@ -555,190 +471,6 @@ pub struct HuntArgs {
     /// How the kernel is asked.
     #[command(flatten)]
     pub kernel: KernelArgs,
-}
-
-/// Arguments of `record`.
-#[derive(Args, Clone, Debug)]
-pub struct RecordArgs {
-    /// The file, made anew.
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
-    /// What, and for how long.
-    #[command(flatten)]
-    pub run: RunArgs,
-    /// What is stuck.
-    #[command(flatten)]
-    pub stuck: StuckRules,
-    /// Which transitions.
-    #[command(flatten)]
-    pub filter: FilterArgs,
-    /// How the kernel is asked.
-    #[command(flatten)]
-    pub kernel: KernelArgs,
-}
-
-/// Arguments of `replay`.
-#[derive(Args, Clone, Debug)]
-pub struct ReplayArgs {
-    /// What `record`, or `trace --format json`, or a file sink has written; - is standard input.
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
-    /// How to write [default: table on a terminal, else json: the lines as they are].
-    #[arg(long, value_enum, help_heading = "Output")]
-    pub format: Option<FormatName>,
-    /// Colour the table; auto: on a terminal, unless NO_COLOR is set.
-    #[arg(long, value_enum, default_value_t, help_heading = "Output")]
-    pub color: Colour,
-    /// As fast as it happened (1), or so many times as fast [default: at once].
-    #[arg(long, value_name = "FACTOR", value_parser = parse_speed, help_heading = "Output")]
-    pub speed: Option<f64>,
-    /// Which transitions.
-    #[command(flatten)]
-    pub filter: FilterArgs,
-}
-
-/// How a diagram is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum DiagramFormat {
-    /// For a terminal of 94 columns.
-    #[default]
-    Text,
-    /// A picture, light and dark.
-    Svg,
-    /// Mermaid, for Markdown.
-    Mermaid,
-    /// Graphviz.
-    Dot,
-}
-
-/// Arguments of `diagram`.
-#[derive(Args, Clone, Debug)]
-pub struct DiagramArgs {
-    /// How to write.
-    #[arg(long, value_enum, default_value_t, help_heading = "Output")]
-    pub format: DiagramFormat,
-    /// Write to FILE in place of standard output.
-    #[arg(long, short, value_name = "FILE", help_heading = "Output")]
-    pub output: Option<PathBuf>,
-    /// Colour the text; auto: on a terminal, unless NO_COLOR is set.
-    #[arg(long, value_enum, default_value_t, help_heading = "Output")]
-    pub color: Colour,
-    /// Weigh it by this recording: counts, median times, where connections are and stick at its end.
-    #[arg(long, value_name = "FILE", conflicts_with = "live")]
-    pub from: Option<PathBuf>,
-    /// Light this connection's path in it.
-    #[arg(long, value_name = "ID", requires = "from")]
-    pub conn: Option<String>,
-    /// Weigh it by this host's connections, and draw it anew while they go on.
-    #[arg(long)]
-    pub live: bool,
-    /// Trace although another sockstate does.
-    #[arg(long, requires = "live")]
-    pub alongside: bool,
-    /// End after TIME: 10s, 5m, 1h30m; a plain number means seconds.
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "live")]
-    pub duration: Option<std::time::Duration>,
-    /// Which connections.
-    #[command(flatten)]
-    pub select: SelectArgs,
-}
-
-/// How a timeline is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum TimelineFormat {
-    /// For a terminal.
-    #[default]
-    Text,
-    /// A picture, light and dark.
-    Svg,
-    /// A page by itself, to zoom into.
-    Html,
-}
-
-/// Arguments of `timeline`.
-#[derive(Args, Clone, Debug)]
-pub struct TimelineArgs {
-    /// What `record`, or `trace --format json`, or a file sink has written; - is standard input.
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
-    /// One connection, by its id.
-    #[arg(long, value_name = "ID")]
-    pub conn: Option<String>,
-    /// How to write.
-    #[arg(long, value_enum, default_value_t, help_heading = "Output")]
-    pub format: TimelineFormat,
-    /// Write to FILE in place of standard output.
-    #[arg(long, short, value_name = "FILE", help_heading = "Output")]
-    pub output: Option<PathBuf>,
-    /// Colour the text; auto: on a terminal, unless NO_COLOR is set.
-    #[arg(long, value_enum, default_value_t, help_heading = "Output")]
-    pub color: Colour,
-    /// The most connections shown: those that were stuck, then the longest.
-    #[arg(long, value_name = "N", default_value_t = 200, help_heading = "Output")]
-    pub most: usize,
-    /// Which connections.
-    #[command(flatten)]
-    pub select: SelectArgs,
-}
-
-/// Arguments of `report`.
-#[derive(Args, Clone, Debug)]
-pub struct ReportArgs {
-    /// What `record`, or `trace --format json`, or a file sink has written; - is standard input.
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
-    /// Write to FILE in place of standard output.
-    #[arg(long, short, value_name = "FILE", help_heading = "Output")]
-    pub output: Option<PathBuf>,
-    /// Which connections.
-    #[command(flatten)]
-    pub select: SelectArgs,
-}
-
-/// Arguments of `top`.
-#[derive(Args, Clone, Debug)]
-pub struct TopArgs {
-    /// Show this recording in place of this host.
-    #[arg(long, value_name = "FILE")]
-    pub from: Option<PathBuf>,
-    /// As fast as it happened (1), or so many times as fast [default: at once].
-    #[arg(long, value_name = "FACTOR", value_parser = parse_speed, requires = "from")]
-    pub speed: Option<f64>,
-    /// Trace although another sockstate does.
-    #[arg(long, conflicts_with = "from")]
-    pub alongside: bool,
-    /// When a connection counts as stuck, in place of the defaults: [STATE][:PORTS][@COMM]=TIME, or never in place of TIME.
-    #[arg(long, value_name = "RULE", value_parser = parse_threshold, conflicts_with = "from")]
-    pub threshold: Vec<Threshold>,
-    /// The language of explanations [default: that of the locale, else en].
-    #[arg(long, value_name = "LANG", value_parser = clap::builder::PossibleValuesParser::new(crate::explain::Texts::CODES))]
-    pub lang: Option<String>,
-    /// Which connections.
-    #[command(flatten)]
-    pub select: SelectArgs,
-}
-
-/// Arguments of `explain`.
-#[derive(Args, Clone, Debug)]
-pub struct ExplainArgs {
-    /// A state, or the two of a step, in any spelling: netstat's, ss's, the RFC's, the kernel's, its number.
-    #[arg(value_name = "STATE", num_args = 0..=2)]
-    pub words: Vec<String>,
-    /// How a connection opens, both ends side by side.
-    #[arg(long)]
-    pub open: bool,
-    /// How it closes.
-    #[arg(long)]
-    pub close: bool,
-    /// How both ends close at once.
-    #[arg(long)]
-    pub simultaneous_close: bool,
-    /// How one end breaks it off.
-    #[arg(long)]
-    pub reset: bool,
-    /// The language [default: that of the locale, else en].
-    #[arg(long, value_name = "LANG", value_parser = clap::builder::PossibleValuesParser::new(crate::explain::Texts::CODES))]
-    pub lang: Option<String>,
 }
 
 /// How doctor writes.
