@@ -125,6 +125,11 @@ fn what_is_wrong_with_a_sink_is_said_with_its_place() {
             "4:10",
             "is for sinks of type kafka",
         ),
+        (
+            "type = \"otlp-metrics\"\nurl = \"http://x\"\n[sinks.a.filter]\nport = 1",
+            "4:10",
+            "'filter' is for records",
+        ),
         ("type = \"socket\"\naddress = \"host\"", "3:11", "'host' is no address"),
         ("type = \"socket\"\naddress = \"udp://host:1\"", "1:1", "must be tcp, tls or unix"),
         ("type = \"stdout\"\nqueue = \"lots\"", "3:9", "'lots' is no size"),

@@ -24,6 +24,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("people: a recording is on the disk while nothing happens, and survives a kill", killed),
         test("people: the living diagram counts what happened", diagram),
         test("people: top in a terminal", top),
+        test("people: top ends with its terminal, and by a signal", hang_up),
         test("people: graphviz takes the diagrams", graphviz),
         test("people: a browser runs the pages", browser),
     ]
@@ -206,6 +207,28 @@ fn top() {
         });
         tmux.keys("q");
         tmux.wait_for("ended 0");
+    });
+}
+
+fn hang_up() {
+    in_lab(|netns| {
+        for source in [format!("--alongside --netns {netns}"), format!("--from {RECORDING}")] {
+            for is_signal in [false, true] {
+                let command = format!("exec {} top {source}", env!("CARGO_BIN_EXE_sockstate"));
+                let Some(tmux) = Tmux::start((80, 24), &command) else { return };
+                tmux.wait_for("q quit");
+                let pid = tmux.run(&["list-panes", "-F", "#{pane_pid}"]);
+                let process = format!("/proc/{}", pid.trim());
+                let comm = fs::read_to_string(format!("{process}/comm")).expect("a process");
+                assert_eq!(comm, "sockstate\n");
+                if is_signal {
+                    crate::lab::signal(pid.trim().parse().expect("pid"), libc::SIGTERM);
+                } else {
+                    drop(tmux);
+                }
+                wait_until("it ends", || !fs::exists(&process).expect("/proc"));
+            }
+        }
     });
 }
 

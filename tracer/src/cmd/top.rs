@@ -17,6 +17,8 @@ use ratatui::{
     },
 };
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use super::{
     Failure, colours,
     feed::{Feed, Wanted},
@@ -169,7 +171,8 @@ impl Screen {
         let (mut second_at, mut drawn_at) = (Instant::now(), None::<Instant>);
         let mut changed = true;
         let mut open = true;
-        loop {
+        // A terminal that is closed says nothing more, and nothing else ends a recording's screen.
+        while !is_gone() {
             let turn = Instant::now();
             while open && turn.elapsed() < TURN {
                 match blocks.try_recv() {
@@ -178,6 +181,8 @@ impl Screen {
                         changed = true;
                     }
                     Err(TryRecvError::Empty) => break,
+                    // A signal has ended the tracer.
+                    Err(TryRecvError::Disconnected) if self.is_live => return Ok(()),
                     Err(TryRecvError::Disconnected) => {
                         open = false;
                         self.app.second(self.now_ns());
@@ -210,5 +215,14 @@ impl Screen {
                 }
             }
         }
+        Ok(())
     }
+}
+
+/// Whether nobody is at the keyboard any more.
+fn is_gone() -> bool {
+    let stdin = io::stdin();
+    let mut keyboard = [PollFd::new(&stdin, PollFlags::empty())];
+    let polled = poll(&mut keyboard, Some(&Timespec::default()));
+    polled.is_ok() && keyboard[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }

@@ -187,8 +187,10 @@ impl Stream {
     }
 
     fn transition(&mut self, transition: &Transition) {
+        if self.report.is_some() {
+            return;
+        }
         match self.router.take() {
-            None if self.report.is_some() => {}
             None => self.write_transition(transition),
             Some(mut router) => {
                 router.route(transition, |transition| self.write_transition(transition));

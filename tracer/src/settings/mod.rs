@@ -106,6 +106,7 @@ fn sink(name: String, mut section: Section<'_>) -> Result<Sink, SettingsError> {
     if name.is_empty() || !name.chars().all(is_plain) {
         return Err(section.error(format!("'{name}' is no name for a sink: letters, digits, - and _")));
     }
+    let no_filter = section.error_at("filter", "'filter' is for records, and these are numbers");
     let filter = section.take_section("filter")?.map(Section::into_args).transpose()?;
     let mut texts = |key: &str, types: &[SinkType]| {
         let at = section.error_at(key, format!("'{key}' is for sinks of type {}", names(types)));
@@ -135,6 +136,9 @@ fn sink(name: String, mut section: Section<'_>) -> Result<Sink, SettingsError> {
             let message = format!("'{key}' is for sinks of type {}", names(&types));
             return Err(SettingsError { message, ..at.clone() });
         }
+    }
+    if filter.is_some() && args.r#type == SinkType::OtlpMetrics {
+        return Err(no_filter);
     }
     if let Some(problem) = args.problem() {
         return Err(SettingsError { message: problem, ..missing });
