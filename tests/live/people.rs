@@ -216,7 +216,7 @@ fn hang_up() {
             for is_signal in [false, true] {
                 let command = format!("exec {} top {source}", env!("CARGO_BIN_EXE_sockstate"));
                 let Some(tmux) = Tmux::start((80, 24), &command) else { return };
-                tmux.wait_for("q quit");
+                tmux.wait_for("Enter detail");
                 let pid = tmux.run(&["list-panes", "-F", "#{pane_pid}"]);
                 let process = format!("/proc/{}", pid.trim());
                 let comm = fs::read_to_string(format!("{process}/comm")).expect("a process");

@@ -17,7 +17,7 @@ use ratatui::{
     },
 };
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 
 use super::{
     Failure, colours,
@@ -64,6 +64,7 @@ pub(super) fn run(args: &TopArgs) -> Result<ExitCode> {
     }
     let (sender, blocks) = sync_channel(WAITING);
     let speed = args.speed;
+    thread::Builder::new().name("hang-up".into()).spawn(end_with_terminal)?;
     thread::Builder::new().name("feed".into()).spawn(move || read(feed, speed, &sender))?;
     // What the tracer has to say before its first record belongs to the terminal as it was.
     let Ok(first) = blocks.recv() else { return Ok(ExitCode::SUCCESS) };
@@ -171,8 +172,7 @@ impl Screen {
         let (mut second_at, mut drawn_at) = (Instant::now(), None::<Instant>);
         let mut changed = true;
         let mut open = true;
-        // A terminal that is closed says nothing more, and nothing else ends a recording's screen.
-        while !is_gone() {
+        loop {
             let turn = Instant::now();
             while open && turn.elapsed() < TURN {
                 match blocks.try_recv() {
@@ -215,14 +215,21 @@ impl Screen {
                 }
             }
         }
-        Ok(())
     }
 }
 
-/// Whether nobody is at the keyboard any more.
-fn is_gone() -> bool {
+/// Ends the process when its terminal is closed: crossterm 0.29 reads the end of its input for ever, and SIGHUP is the tracer's.
+fn end_with_terminal() {
     let stdin = io::stdin();
-    let mut keyboard = [PollFd::new(&stdin, PollFlags::empty())];
-    let polled = poll(&mut keyboard, Some(&Timespec::default()));
-    polled.is_ok() && keyboard[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+    let gone = PollFlags::HUP | PollFlags::ERR;
+    loop {
+        let mut keyboard = [PollFd::new(&stdin, PollFlags::empty())];
+        let polled = poll(&mut keyboard, None);
+        if polled.is_ok() && keyboard[0].revents().intersects(gone) {
+            // There is no screen to put in order.
+            std::process::exit(0);
+        }
+        // A signal.
+        thread::sleep(FRAME);
+    }
 }
