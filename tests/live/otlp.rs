@@ -26,6 +26,8 @@ pub(crate) fn tests() -> Vec<Test> {
         #[cfg(feature = "grpc")]
         test("feature grpc: OTLP logs and metrics", grpc),
         #[cfg(feature = "grpc")]
+        test("feature grpc: over TLS", encrypted),
+        #[cfg(feature = "grpc")]
         test("feature grpc: an overloaded server gets it later, once", overloaded),
     ]
 }
@@ -40,15 +42,15 @@ struct Receiver {
 }
 
 impl Receiver {
-    /// It answers `refused` calls of gRPC with UNAVAILABLE first.
-    fn start(refused: u32) -> Option<Self> {
+    /// It answers `refused` calls of gRPC with UNAVAILABLE first, and encrypts with the certificate in a directory.
+    fn start(refused: u32, certificates: Option<&std::path::Path>) -> Option<Self> {
         let mut python = tools::python("grpc, opentelemetry.proto.collector.logs.v1.logs_service_pb2")?;
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/support/otlp_receiver.py");
         let stdout = tempfile::tempfile().expect("file");
         let [http, grpc] = [fresh_port(), fresh_port()];
         let arguments = [http.to_string(), grpc.to_string(), refused.to_string()];
         let into = stdout.try_clone().expect("file");
-        let running = Running::start(python.arg(script).args(arguments).stdout(into));
+        let running = Running::start(python.arg(script).args(arguments).args(certificates).stdout(into));
         for port in [http, grpc] {
             wait_until("it listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
         }
@@ -183,7 +185,7 @@ fn check_metrics(requests: &[Value], story: &Story, way: &str) {
 
 fn logs() {
     in_lab(|netns| {
-        let Some(receiver) = Receiver::start(0) else { return };
+        let Some(receiver) = Receiver::start(0, None) else { return };
         let (http, port) = (receiver.http, fresh_port());
         let daemon = Daemon::start(
             netns,
@@ -204,7 +206,7 @@ fn logs() {
 
 fn metrics() {
     in_lab(|netns| {
-        let Some(receiver) = Receiver::start(0) else { return };
+        let Some(receiver) = Receiver::start(0, None) else { return };
         let (http, port) = (receiver.http, fresh_port());
         let mut daemon = Daemon::start(
             netns,
@@ -228,17 +230,28 @@ fn metrics() {
 }
 
 #[cfg(feature = "grpc")]
-fn over_grpc(refused: u32, check: impl FnOnce(BTreeMap<String, Vec<Value>>, Story) + Send) {
+fn over_grpc(
+    refused: u32,
+    certificates: Option<&std::path::Path>,
+    check: impl FnOnce(BTreeMap<String, Vec<Value>>, Story) + Send,
+) {
+    // Whom to trust, and by which name.
+    let (scheme, tls) = match certificates {
+        Some(path) => {
+            ("https", format!("tls-ca = \"{}/cert.pem\"\ntls-name = \"localhost\"\n", path.display()))
+        }
+        None => ("http", String::new()),
+    };
     in_lab(|netns| {
-        let Some(receiver) = Receiver::start(refused) else { return };
+        let Some(receiver) = Receiver::start(refused, certificates) else { return };
         let (grpc, port) = (receiver.grpc, fresh_port());
         let mut daemon = Daemon::start(
             netns,
             port,
             &format!(
-                "[sinks.logs]\ntype = \"otlp\"\ngrpc = true\nurl = \"http://127.0.0.1:{grpc}\"\nbatch-time = \"50ms\"\n\
-                 retry = \"200ms\"\n[sinks.metrics]\ntype = \"otlp-metrics\"\ngrpc = true\nurl = \"http://127.0.0.1:{grpc}\"\n\
-                 interval = \"100ms\"\nretry = \"200ms\"\n"
+                "[sinks.logs]\ntype = \"otlp\"\ngrpc = true\nurl = \"{scheme}://127.0.0.1:{grpc}\"\nbatch-time = \"50ms\"\n\
+                 retry = \"200ms\"\n{tls}[sinks.metrics]\ntype = \"otlp-metrics\"\ngrpc = true\nurl = \"{scheme}://127.0.0.1:{grpc}\"\n\
+                 interval = \"100ms\"\nretry = \"200ms\"\n{tls}"
             ),
         );
         connections(50, port);
@@ -251,15 +264,28 @@ fn over_grpc(refused: u32, check: impl FnOnce(BTreeMap<String, Vec<Value>>, Stor
 
 #[cfg(feature = "grpc")]
 fn grpc() {
-    over_grpc(0, |requests, story| {
+    over_grpc(0, None, |requests, story| {
         check_logs(&requests["grpc logs"], &story, "gRPC");
         check_metrics(&requests["grpc metrics"], &story, "gRPC");
     });
 }
 
 #[cfg(feature = "grpc")]
+fn encrypted() {
+    let directory = tempfile::tempdir().expect("directory");
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("certificate");
+    for (name, pem) in [("cert", made.cert.pem()), ("key", made.signing_key.serialize_pem())] {
+        std::fs::write(directory.path().join(name).with_extension("pem"), pem).expect("write");
+    }
+    over_grpc(0, Some(directory.path()), |requests, story| {
+        check_logs(&requests["grpc logs"], &story, "gRPC over TLS");
+        check_metrics(&requests["grpc metrics"], &story, "gRPC over TLS");
+    });
+}
+
+#[cfg(feature = "grpc")]
 fn overloaded() {
-    over_grpc(3, |requests, story| {
+    over_grpc(3, None, |requests, story| {
         assert_eq!(requests["grpc refused"].len(), 3);
         check_logs(&requests["grpc logs"], &story, "gRPC, refused at first");
     });

@@ -1,5 +1,6 @@
 """Takes OTLP logs and metrics, over HTTP at one port and gRPC at another, with OpenTelemetry's own messages, strictly; prints each
-request as a line of JSON. The first so many calls of gRPC find it overloaded."""
+request as a line of JSON. The first so many calls of gRPC find it overloaded; with a directory that has cert.pem and key.pem, gRPC is
+encrypted."""
 
 import concurrent.futures
 import gzip
@@ -73,12 +74,24 @@ class Calls:
 
 
 http_port, grpc_port, refusals = map(int, sys.argv[1:4])
+certificates = sys.argv[4] if len(sys.argv) > 4 else None
+
+
+def pem(name):
+    with open(f"{certificates}/{name}.pem", "rb") as file:
+        return file.read()
+
+
 refused = threading.Semaphore(refusals)
 server = grpc.server(concurrent.futures.ThreadPoolExecutor(max_workers=4))
 logs_grpc.add_LogsServiceServicer_to_server(Calls("grpc logs", logs.ExportLogsServiceResponse, refused), server)
 metrics_grpc.add_MetricsServiceServicer_to_server(
     Calls("grpc metrics", metrics.ExportMetricsServiceResponse, refused), server
 )
-server.add_insecure_port(f"127.0.0.1:{grpc_port}")
+if certificates:
+    credentials = grpc.ssl_server_credentials([(pem("key"), pem("cert"))])
+    server.add_secure_port(f"127.0.0.1:{grpc_port}", credentials)
+else:
+    server.add_insecure_port(f"127.0.0.1:{grpc_port}")
 server.start()
 http.server.ThreadingHTTPServer(("127.0.0.1", http_port), Handler).serve_forever()
