@@ -71,7 +71,8 @@ impl Timeline {
             let fill = palette::of(piece.state).colour;
             out.push_str(&format!(
                 "<rect class=\"p\" x=\"{begin:.2}\" y=\"4\" width=\"{:.2}\" height=\"14\" color=\"{fill}\"><title>{}</title></rect>",
-                end - begin,
+                // One without width would not be drawn at all.
+                (end - begin).max(0.01),
                 escape(&describe(piece))
             ));
         }
