@@ -232,6 +232,13 @@ fn a_look_at_nothing_is_no_good_news() {
     assert!(text(&output.stdout).starts_with("SOCKSTATE UNKNOWN - "), "{output:?}");
 }
 
+#[test]
+fn kernel_arguments_have_the_defaults_of_their_flags() {
+    use clap::Parser;
+    let plain = sockstate::cli::Cli::try_parse_from(["sockstate"]).expect("no arguments");
+    assert_eq!(plain.trace.kernel, sockstate::cli::KernelArgs::default());
+}
+
 /// Every command in the documents is one: a flag that was renamed, or never was, is found here.
 #[test]
 fn the_documents_commands_are_commands() {

@@ -13,7 +13,7 @@ use super::{
     feed::{Feed, Wanted},
 };
 use crate::{
-    cli::{Colour, DiagramArgs, DiagramFormat, FilterArgs, KernelArgs, RunArgs, StuckRules},
+    cli::{Colour, DiagramArgs, DiagramFormat, RunArgs},
     draw::{Diagram, Weights},
     format::Told,
     story::Story,
@@ -62,12 +62,8 @@ fn live(args: &DiagramArgs) -> Result<ExitCode> {
         return Err(Failure::usage("--live without a terminal needs --duration").into());
     }
     let is_terminal = std::io::stdout().is_terminal() && args.output.is_none();
-    let wanted = Wanted {
-        run: RunArgs { duration: args.duration, ..RunArgs::default() },
-        stuck: StuckRules::default(),
-        filter: FilterArgs { select: args.select.clone(), ..FilterArgs::default() },
-        kernel: KernelArgs { alongside: args.alongside, ..KernelArgs::default() },
-    };
+    let run = RunArgs { duration: args.duration, ..RunArgs::default() };
+    let wanted = Wanted { run, ..Wanted::of(&args.select, args.alongside) };
     let mut story = Story { forgetful: true, ..Story::default() };
     let mut drawn_at = Instant::now();
     Feed::live(wanted)?.each(|told, _| {

@@ -21,9 +21,8 @@ use super::{
     transitions,
 };
 use crate::{
-    cli::{FilterArgs, KernelArgs, RunArgs, StuckRules},
+    cli::{FilterArgs, KernelArgs, RunArgs, SelectArgs, StuckRules},
     format::{Json, Parser, Told},
-    pipeline::Limits,
     sinks::Output,
     source::Recording,
 };
@@ -35,6 +34,37 @@ pub(super) struct Wanted {
     pub(super) stuck: StuckRules,
     pub(super) filter: FilterArgs,
     pub(super) kernel: KernelArgs,
+}
+
+impl Wanted {
+    /// All of these connections, until it is ended.
+    pub(super) fn of(select: &SelectArgs, alongside: bool) -> Self {
+        Self {
+            run: RunArgs::default(),
+            stuck: StuckRules::default(),
+            filter: FilterArgs { select: select.clone(), ..FilterArgs::default() },
+            kernel: KernelArgs { alongside, ..KernelArgs::default() },
+        }
+    }
+}
+
+/// Lets as much time pass as between the records, by a factor.
+pub(super) struct Pace {
+    speed: f64,
+    last_ns: Option<i64>,
+}
+
+impl Pace {
+    pub(super) fn new(speed: f64) -> Self {
+        Self { speed, last_ns: None }
+    }
+
+    /// How long to wait for the record of this time.
+    pub(super) fn until(&mut self, time_ns: i64) -> Duration {
+        let gap_ns = self.last_ns.map_or(0, |last_ns| (time_ns - last_ns).max(0));
+        self.last_ns = Some(time_ns);
+        Duration::from_nanos(gap_ns as u64).div_f64(self.speed)
+    }
 }
 
 /// Where records come from.
@@ -60,19 +90,8 @@ impl Feed {
         let work = move || {
             let Wanted { run, stuck, filter, kernel } = &wanted;
             let open = || {
-                Ok(Session {
-                    filter: transitions(filter)?,
-                    kernel,
-                    cmdline: run.cmdline,
-                    snapshot: run.snapshot,
-                    thresholds: (!stuck.no_stuck).then_some(&stuck.threshold),
-                    limits: Limits { duration: run.duration, count: run.count },
-                    hunt: None,
-                    metrics: run.metrics.map(crate::metrics::Server::start).transpose()?,
-                    leakers: run.metrics_top,
-                    pin: None,
-                    open: session::direct(Output::pipe(writer.into())?, Box::new(Json::default())),
-                })
+                let output = session::direct(Output::pipe(writer.into())?, Box::new(Json::default()));
+                Session::new(transitions(filter)?, run, stuck, kernel, output)
             };
             session::run(open, kernel.alongside)
         };

@@ -4,12 +4,15 @@ use std::{
     io::{BufWriter, IsTerminal, Write},
     process::ExitCode,
     thread,
-    time::Duration,
 };
 
 use anyhow::Result;
 
-use super::{colours, feed::Feed, transitions};
+use super::{
+    colours,
+    feed::{Feed, Pace},
+    transitions,
+};
 use crate::{
     cli::{FormatName, ReplayArgs},
     format::{Csv, Format, Table, Told},
@@ -22,7 +25,7 @@ pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
     let mut feed = Feed::open(&args.file)?;
     let mut replay = Replay {
         router: Router::new(transitions(&args.filter)?),
-        clock: args.speed.map(|speed| Clock { speed, last_ns: None }),
+        pace: args.speed.map(Pace::new),
         way: way(args),
         waiting: Vec::new(),
         out: BufWriter::with_capacity(1 << 16, std::io::stdout().lock()),
@@ -57,23 +60,9 @@ fn way(args: &ReplayArgs) -> Way {
     }
 }
 
-/// Lets as much time pass as between the records, by a factor.
-struct Clock {
-    speed: f64,
-    last_ns: Option<i64>,
-}
-
-impl Clock {
-    fn wait(&mut self, time_ns: i64) {
-        let gap_ns = self.last_ns.map_or(0, |last_ns| (time_ns - last_ns).max(0));
-        self.last_ns = Some(time_ns);
-        thread::sleep(Duration::from_nanos(gap_ns as u64).div_f64(self.speed));
-    }
-}
-
 struct Replay<W> {
     router: Router,
-    clock: Option<Clock>,
+    pace: Option<Pace>,
     way: Way,
     /// Lines of connections that the filter cannot decide on yet.
     waiting: Vec<(ConnId, Vec<u8>)>,
@@ -90,9 +79,9 @@ impl<W: Write> Replay<W> {
     }
 
     fn told(&mut self, told: Told, line: &[u8]) -> Result<()> {
-        if let Some(clock) = &mut self.clock {
+        if let Some(pace) = &mut self.pace {
             self.out.flush()?;
-            clock.wait(told.time_ns());
+            thread::sleep(pace.until(told.time_ns()));
         }
         match told {
             Told::Transition(transition) => self.transition(&transition, line),

@@ -12,9 +12,8 @@ use super::{
 };
 use crate::{
     cli::DaemonArgs,
-    metrics::Server,
     model::{Notice, Start},
-    pipeline::{Limits, Outlet, Stream, Streams},
+    pipeline::{Outlet, Stream, Streams},
     settings::{self, Settings, Sink},
 };
 
@@ -35,29 +34,18 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let kernel = settings.kernel.clone();
-    let thresholds = (!settings.stuck.no_stuck).then(|| settings.stuck.threshold.clone());
+    let stuck = settings.stuck.clone();
     let run = settings.keys.run.clone();
     let pin = settings.keys.pin.clone();
     let path = args.config.clone();
     let open = || {
-        Ok(Session {
-            filter,
-            kernel: &kernel,
-            cmdline: run.cmdline,
-            snapshot: run.snapshot,
-            thresholds: thresholds.as_deref(),
-            limits: Limits { duration: run.duration, count: run.count },
-            hunt: None,
-            metrics: run.metrics.map(Server::start).transpose()?,
-            leakers: run.metrics_top,
-            pin: pin.as_deref(),
-            open: Box::new(move |start: &Start, ground: Option<Ground>| {
-                let streams = sinks::streams(&settings, start, ground.as_ref())?;
-                let mut running = Running { settings, start: start.clone(), ground };
-                let reload = move |streams: &mut Streams| running.reload(&path, streams);
-                Ok((streams, Outlet::Sinks(Box::new(reload))))
-            }),
-        })
+        let open = Box::new(move |start: &Start, ground: Option<Ground>| {
+            let streams = sinks::streams(&settings, start, ground.as_ref())?;
+            let mut running = Running { settings, start: start.clone(), ground };
+            let reload = move |streams: &mut Streams| running.reload(&path, streams);
+            Ok((streams, Outlet::Sinks(Box::new(reload))))
+        });
+        Ok(Session { pin: pin.as_deref(), ..Session::new(filter, &run, &stuck, &kernel, open)? })
     };
     session::run(open, kernel.alongside)
 }

@@ -17,7 +17,7 @@ use super::{
     handover::{self, Ground, Handover},
 };
 use crate::{
-    cli::{HookName, KernelArgs, TierName},
+    cli::{HookName, KernelArgs, RunArgs, StuckRules, TierName},
     enrich::Enricher,
     examiner::Examiner,
     format::Format,
@@ -56,6 +56,31 @@ pub(super) struct Session<'a> {
     pub(super) pin: Option<&'a Path>,
     /// Opens the ways out, while all privileges are there.
     pub(super) open: Open<'a>,
+}
+
+impl<'a> Session<'a> {
+    /// What these flags say.
+    pub(super) fn new(
+        filter: Filter,
+        run: &RunArgs,
+        stuck: &'a StuckRules,
+        kernel: &'a KernelArgs,
+        open: Open<'a>,
+    ) -> Result<Self> {
+        Ok(Self {
+            filter,
+            kernel,
+            cmdline: run.cmdline,
+            snapshot: run.snapshot,
+            thresholds: (!stuck.no_stuck).then_some(&stuck.threshold),
+            limits: Limits { duration: run.duration, count: run.count },
+            hunt: None,
+            metrics: run.metrics.map(Server::start).transpose()?,
+            leakers: run.metrics_top,
+            pin: None,
+            open,
+        })
+    }
 }
 
 /// What is written, and where to.

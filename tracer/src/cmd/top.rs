@@ -21,11 +21,11 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::{
     Failure, colours,
-    feed::{Feed, Wanted},
+    feed::{Feed, Pace, Wanted},
     filter,
 };
 use crate::{
-    cli::{Colour, FilterArgs, KernelArgs, RunArgs, StuckRules, TopArgs},
+    cli::{Colour, StuckRules, TopArgs},
     explain::Texts,
     format::{Parser, Told},
     kernel,
@@ -86,18 +86,14 @@ pub(super) fn run(args: &TopArgs) -> Result<ExitCode> {
 }
 
 fn wanted(args: &TopArgs) -> Wanted {
-    Wanted {
-        run: RunArgs::default(),
-        stuck: StuckRules { threshold: args.threshold.clone(), no_stuck: false },
-        filter: FilterArgs { select: args.select.clone(), ..FilterArgs::default() },
-        kernel: KernelArgs { alongside: args.alongside, ..KernelArgs::default() },
-    }
+    let stuck = StuckRules { threshold: args.threshold.clone(), no_stuck: false };
+    Wanted { stuck, ..Wanted::of(&args.select, args.alongside) }
 }
 
 /// Hands over whole lines; a recording's at the pace that they were written at, where that is wanted.
 fn read(mut feed: Feed, speed: Option<f64>, sender: &SyncSender<Block>) {
     let (mut line, mut block) = (Vec::new(), Vec::new());
-    let mut pace = speed.map(|speed| (speed, Parser::default(), None));
+    let mut pace = speed.map(|speed| (Pace::new(speed), Parser::default()));
     loop {
         match feed.next(&mut line) {
             Ok(true) => {}
@@ -108,16 +104,15 @@ fn read(mut feed: Feed, speed: Option<f64>, sender: &SyncSender<Block>) {
             }
         }
         let mut waits = false;
-        if let Some((speed, parser, last_ns)) = &mut pace
+        if let Some((pace, parser)) = &mut pace
             && let Ok(Some(told)) = parser.parse(&line)
         {
-            let gap_ns = last_ns.map_or(0, |last_ns: i64| (told.time_ns() - last_ns).max(0));
-            *last_ns = Some(told.time_ns());
-            waits = gap_ns > 0;
+            let time = pace.until(told.time_ns());
+            waits = !time.is_zero();
             if waits && !block.is_empty() && sender.send(Ok(std::mem::take(&mut block))).is_err() {
                 return;
             }
-            thread::sleep(Duration::from_nanos(gap_ns as u64).div_f64(*speed));
+            thread::sleep(time);
         }
         block.extend_from_slice(&line);
         let is_due = waits || block.len() >= BLOCK || matches!(feed, Feed::Live(..)) && !feed.is_ready();

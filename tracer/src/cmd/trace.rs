@@ -12,8 +12,6 @@ use super::{
 use crate::{
     cli::{FormatName, TraceArgs},
     format::{Csv, Format, Json, Table},
-    metrics::Server,
-    pipeline::Limits,
     sinks::Output,
 };
 
@@ -23,19 +21,7 @@ pub(super) fn run(args: &TraceArgs) -> Result<ExitCode> {
     let open = || {
         let output = session::output(args.output.as_deref())?;
         let format = format(args, &output);
-        Ok(Session {
-            filter,
-            kernel: &args.kernel,
-            cmdline: args.run.cmdline,
-            snapshot: args.run.snapshot,
-            thresholds: (!args.stuck.no_stuck).then_some(&args.stuck.threshold),
-            limits: Limits { duration: args.run.duration, count: args.run.count },
-            hunt: None,
-            metrics: args.run.metrics.map(Server::start).transpose()?,
-            leakers: args.run.metrics_top,
-            pin: None,
-            open: session::direct(output, format),
-        })
+        Session::new(filter, &args.run, &args.stuck, &args.kernel, session::direct(output, format))
     };
     session::run(open, args.kernel.alongside)
 }

@@ -11,10 +11,10 @@ use inferno::flamegraph;
 use super::{
     Format,
     look::short,
-    table::{ends, printable, sign},
+    table::{ends, sign},
     time::Times,
 };
-use crate::model::{ConnId, Frame, Notice, Resolved, Stack, Stuck, Transition};
+use crate::model::{ConnId, Frame, Notice, Resolved, Stack, Stuck, Transition, printable};
 
 /// How the report is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use std::{
     fmt::Write,
 };
 
-use super::table::{ends, printable, sign};
-use crate::model::{Diagnosis, Examined, Looked, Process, Reason, State, Subject, TimerKind};
+use super::table::{ends, sign};
+use crate::model::{Diagnosis, Examined, Looked, Process, Reason, State, Subject, TimerKind, printable};
 
 /// Stuck sockets counted by something.
 #[derive(Clone, Debug, Default)]

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::{Format, look::short, time::Times};
-use crate::model::{Address, InState, Notice, Owner, Role, State, Subject, Transition, Tuple};
+use crate::model::{Address, InState, Notice, Owner, Role, State, Subject, Transition, Tuple, printable};
 
 /// The format.
 pub struct Table {
@@ -144,19 +144,4 @@ pub(super) fn ends(tuple: &Tuple) -> (String, String) {
         }
     };
     (end(tuple.local, tuple.local_port), end(tuple.remote, tuple.remote_port))
-}
-
-/// A name may hold anything, and must not reach the terminal's ears.
-pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::printable;
-
-    #[test]
-    fn control_characters_do_not_reach_the_terminal() {
-        assert_eq!(printable("a\u{1b}[2J\nb\u{9b}"), "a\u{fffd}[2J\u{fffd}b\u{fffd}");
-    }
 }

@@ -8,6 +8,7 @@ mod socket;
 mod stack;
 mod state;
 mod subject;
+mod text;
 mod threshold;
 mod tuple;
 
@@ -25,5 +26,6 @@ pub use socket::{
 pub use stack::{Frame, OpenedBy, Opening, Registers, Stack};
 pub use state::{ParseStateError, State, StateSet};
 pub use subject::{Cgroup, Container, Identify, Owner, OwnerKey, OwnerSource, Subject, SubjectKey};
+pub use text::printable;
 pub use threshold::{Scope, Threshold, Thresholds};
 pub use tuple::{Address, Tuple};

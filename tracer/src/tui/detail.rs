@@ -5,10 +5,10 @@ use ratatui::{
     text::{Line, Span},
 };
 
-use super::{App, view::printable};
+use super::App;
 use crate::{
     draw::{duration, endpoint},
-    model::{Role, Watch},
+    model::{Role, Watch, printable},
     story::Life,
 };
 

@@ -11,7 +11,7 @@ use ratatui::{
 use super::{App, Sort, View, input::KEYS};
 use crate::{
     draw::{Diagram, Weights, duration, endpoint, number, palette},
-    model::{Role, State},
+    model::{Role, State, printable},
     story::Life,
 };
 
@@ -57,15 +57,15 @@ impl App {
     /// Draws everything.
     pub fn draw(&mut self, frame: &mut Frame<'_>) {
         let area = frame.area();
-        let states = if area.height >= TALL { STATES + 1 } else { self.compact(area.width).len() as u16 };
+        let compact = (area.height < TALL).then(|| self.compact(area.width));
+        let states = compact.as_ref().map_or(STATES + 1, |lines| lines.len() as u16);
         let parts =
             [Constraint::Length(1), Constraint::Length(states), Constraint::Min(3), Constraint::Length(1)];
         let [head, above, below, foot] = Layout::vertical(parts).areas(area);
         frame.render_widget(Paragraph::new(self.head()), head);
-        if area.height >= TALL {
-            self.draw_above(frame, above);
-        } else {
-            frame.render_widget(Paragraph::new(self.compact(area.width)), above);
+        match compact {
+            Some(lines) => frame.render_widget(Paragraph::new(lines), above),
+            None => self.draw_above(frame, above),
         }
         match self.view {
             View::Sockets => self.draw_table(frame, below),
@@ -308,9 +308,4 @@ impl App {
             _ => style,
         })
     }
-}
-
-/// A name may hold anything, and must not reach the terminal's ears.
-pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

@@ -1,7 +1,6 @@
 //! For programs that lay graphs out themselves.
 
 use super::{ARROWS, Diagram, PLACES};
-use crate::draw::number;
 
 impl Diagram {
     /// A Mermaid state diagram.
@@ -20,17 +19,12 @@ impl Diagram {
             out.push_str(&format!("    {from} --> {to}{label}\n"));
         }
         for place in PLACES.iter().filter(|place| !place.is_end) {
-            let (now, stuck) = self.now(place);
-            if stuck > 0 {
-                out.push_str(&format!(
-                    "    {} : {} now, {} stuck\n",
-                    place.state,
-                    number(now),
-                    number(stuck)
-                ));
+            let now = self.now_text(place);
+            if !now.is_empty() {
+                out.push_str(&format!("    {} : {now}\n", place.state));
+            }
+            if self.now(place).1 > 0 {
                 out.push_str(&format!("    class {} stuck\n", place.state));
-            } else if now > 0 {
-                out.push_str(&format!("    {} : {} now\n", place.state, number(now)));
             }
         }
         out.push_str("    classDef stuck stroke:#d55e00,stroke-width:3px\n");
@@ -48,14 +42,10 @@ impl Diagram {
             out.push_str(&format!("    label={};\n", quoted(&self.title)));
         }
         for place in &PLACES {
-            let (now, stuck) = self.now(place);
             let (name, id) = (place.state.name(), if place.is_end { "END" } else { place.state.name() });
-            let label = match (now, stuck) {
-                (0, _) => name.to_owned(),
-                (now, 0) => format!("{name}\\n{} now", number(now)),
-                (now, stuck) => format!("{name}\\n{} now, {} stuck", number(now), number(stuck)),
-            };
-            let colour = match (stuck > 0, self.is_lit(place)) {
+            let now = self.now_text(place);
+            let label = if now.is_empty() { name.to_owned() } else { format!("{name}\\n{now}") };
+            let colour = match (self.now(place).1 > 0, self.is_lit(place)) {
                 (true, _) => ", color=\"#d55e00\", penwidth=3",
                 (false, false) => ", color=gray70, fontcolor=gray50",
                 (false, true) => "",

@@ -162,20 +162,25 @@ impl Diagram {
         if weight.is_empty() { arrow.label.to_owned() } else { format!("{} {weight}", arrow.label) }
     }
 
-    /// `12 x 350us`; empty for what was never gone.
+    /// `12x 350us`; empty for what was never gone.
     fn weight(&self, (from, to): (State, State)) -> String {
         let found = self.weights.as_ref().and_then(|it| it.ways.get(&(from.name(), to.name())));
-        match found {
-            Some((count, Some(ns))) => format!("{}x {}", number(*count), duration(*ns)),
-            Some((count, None)) => format!("{}x", number(*count)),
-            None => String::new(),
-        }
+        found.map_or_else(String::new, |(count, ns)| weight(*count, *ns))
     }
 
     /// How many are in a box's state, and how many of them are stuck.
     fn now(&self, place: &Place) -> (u64, u64) {
         let now = self.weights.as_ref().and_then(|it| it.now.get(place.state.name()));
         if place.is_end { (0, 0) } else { now.copied().unwrap_or_default() }
+    }
+
+    /// The same in words; empty where nobody is.
+    fn now_text(&self, place: &Place) -> String {
+        match self.now(place) {
+            (0, _) => String::new(),
+            (now, 0) => format!("{} now", number(now)),
+            (now, stuck) => format!("{} now, {} stuck", number(now), number(stuck)),
+        }
     }
 
     /// Whether a box is part of what is to be seen.
@@ -201,13 +206,7 @@ impl Diagram {
             Some(weights) => {
                 let mut others: Vec<_> = weights.ways.iter().filter(|(way, _)| !drawn(**way)).collect();
                 others.sort_by_key(|(_, (count, _))| std::cmp::Reverse(*count));
-                others
-                    .into_iter()
-                    .map(|(way, (count, ns))| {
-                        let ns = ns.map(|ns| format!(" {}", duration(ns))).unwrap_or_default();
-                        (*way, format!("{}x{ns}", number(*count)))
-                    })
-                    .collect()
+                others.into_iter().map(|(way, (count, ns))| (*way, weight(*count, *ns))).collect()
             }
             None => {
                 let edges = EDGES.iter().map(|edge| (edge.from.name(), edge.to.name()));
@@ -234,6 +233,12 @@ impl Diagram {
         }
         lines
     }
+}
+
+/// How often, and the median time before it.
+fn weight(count: u64, ns: Option<u64>) -> String {
+    let ns = ns.map(|ns| format!(" {}", duration(ns))).unwrap_or_default();
+    format!("{}x{ns}", number(count))
 }
 
 #[cfg(test)]

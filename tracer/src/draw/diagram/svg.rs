@@ -1,7 +1,7 @@
 //! A picture that stands alone: no script, no font of its own, light and dark as the reader's system is.
 
 use super::{ARROWS, BOX, Diagram, PLACES, Place, SIZE};
-use crate::draw::{escape, number};
+use crate::draw::escape;
 
 /// Pixels of a character cell.
 const CELL: (f64, f64) = (9.6, 19.0);
@@ -71,8 +71,7 @@ impl Diagram {
     }
 
     fn svg_box(&self, place: &Place) -> String {
-        let (now, stuck) = self.now(place);
-        let class = match (stuck > 0, self.is_lit(place), self.lit) {
+        let class = match (self.now(place).1 > 0, self.is_lit(place), self.lit) {
             (true, ..) => "stuck",
             (_, false, _) => "dim",
             (_, _, true) => "lit",
@@ -86,11 +85,7 @@ impl Diagram {
             y + 4.0,
             height - 8.0
         );
-        let below = match (now, stuck) {
-            (0, _) => String::new(),
-            (now, 0) => format!("{} now", number(now)),
-            (now, stuck) => format!("{} now, {} stuck", number(now), number(stuck)),
-        };
+        let below = self.now_text(place);
         let name_y = y + height / 2.0 + if below.is_empty() { 5.0 } else { -4.0 };
         out.push_str(&format!(
             "<text class=\"n\" x=\"{middle:.1}\" y=\"{name_y:.1}\">{}</text>",
@@ -116,17 +111,10 @@ fn centre((x, y): (usize, usize)) -> (f64, f64) {
 fn path(corners: &[(usize, usize)], thickness: f64) -> String {
     let mut points: Vec<(f64, f64)> = corners.iter().map(|corner| centre(*corner)).collect();
     let (last, before) = (points[points.len() - 1], points[points.len() - 2]);
-    let direction = (
-        (last.0 - before.0).signum() * f64::from(last.0 != before.0),
-        (last.1 - before.1).signum() * f64::from(last.1 != before.1),
-    );
+    let direction = toward(before, last);
     // From box to box: cells beside a box are half a cell away, and boxes are a little smaller than theirs.
     let first = points[0];
-    let second = points[1];
-    let from = (
-        (second.0 - first.0).signum() * f64::from(second.0 != first.0),
-        (second.1 - first.1).signum() * f64::from(second.1 != first.1),
-    );
+    let from = toward(first, points[1]);
     points[0] = (first.0 - from.0 * CELL.0 / 2.0, first.1 - from.1 * (CELL.1 / 2.0 + 4.0));
     let tip = (last.0 + direction.0 * CELL.0 / 2.0, last.1 + direction.1 * (CELL.1 / 2.0 + 4.0));
     let size = 7.0 + thickness;
@@ -146,4 +134,10 @@ fn path(corners: &[(usize, usize)], thickness: f64) -> String {
         neck.0 - wing_x,
         neck.1 - wing_y
     )
+}
+
+/// One step along an axis.
+fn toward(from: (f64, f64), to: (f64, f64)) -> (f64, f64) {
+    let step = |from: f64, to: f64| if from == to { 0.0 } else { (to - from).signum() };
+    (step(from.0, to.0), step(from.1, to.1))
 }

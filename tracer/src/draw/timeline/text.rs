@@ -1,7 +1,10 @@
 //! On a terminal.
 
 use super::{Lane, Timeline, describe};
-use crate::draw::{duration, palette};
+use crate::{
+    draw::{duration, palette},
+    model::printable,
+};
 
 /// Columns of the names before the lanes.
 const NAMES: usize = 52;
@@ -20,7 +23,7 @@ impl Timeline {
         }
         out.push_str(&format!("{:NAMES$} {}\n", "", self.axis(plot).trim_end()));
         for lane in &self.lanes {
-            let whose = lane.whose.replace(|c: char| c.is_control(), "\u{fffd}");
+            let whose = printable(&lane.whose);
             let name: String = format!("{whose:<18} {}", lane.ends).chars().take(NAMES).collect();
             let name = format!("{name:<NAMES$}");
             let name = if lane.is_stuck { paint("1;31", &name) } else { name };
@@ -69,7 +72,7 @@ impl Timeline {
                 paint(look.sgr, &bar),
                 " ".repeat(plot - end.max(begin + 1).min(plot))
             );
-            let text = describe(piece).replace(|c: char| c.is_control(), "\u{fffd}");
+            let text = printable(&describe(piece));
             out.push_str(format!("+{:<7} {bar} {text}", duration(offset)).trim_end());
             out.push('\n');
         }
