@@ -57,9 +57,9 @@ fn trace(args: &[&str], load: &Load) -> Outcome {
         while !std::fs::read_to_string(&file).is_ok_and(|text| text.contains("\"start\"")) {
             std::thread::sleep(Duration::from_millis(5));
         }
-        let blind = Blind::watch(load.port);
+        let blind = Blind::watch(load.port).expect("ftrace");
         let made = load.run().expect("load");
-        let unseen = blind.count();
+        let unseen = blind.count().expect("ftrace");
         assert!(made.took < Duration::from_secs(30), "no burst: {:?}", made.took);
         signal(tracer.id(), libc::SIGTERM);
         assert!(tracer.wait().expect("wait").success());

@@ -15,7 +15,10 @@ use crate::{
 };
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![test("feature nats: JetStream, killed and started again", jetstream)]
+    vec![
+        test("feature nats: JetStream, killed and started again", jetstream),
+        test("feature nats: what waited on disk is not taken for what is new", waited),
+    ]
 }
 
 fn server(port: u16, store: &Path) -> Option<Running> {
@@ -53,20 +56,53 @@ async fn messages(context: jetstream::Context) -> Vec<Value> {
     messages.map(parse).collect().await
 }
 
+/// A server with a stream.
+fn server_with_stream(port: u16, store: &Path) -> Option<Running> {
+    let server = server(port, store)?;
+    let config = stream::Config {
+        name: "tcp".into(),
+        subjects: vec!["sockstate.>".into()],
+        ..stream::Config::default()
+    };
+    ask(port, async |context| context.create_stream(config).await.map(drop)).expect("a stream");
+    Some(server)
+}
+
+fn sink(port: u16) -> String {
+    format!(
+        "[sinks.nats]\ntype = \"nats\"\nurl = \"nats://127.0.0.1:{port}\"\nsubject = \"sockstate.test\"\nretry = \"200ms\"\n"
+    )
+}
+
+/// Two instances number alike, and the server throws away what has the id of another.
+fn waited() {
+    in_lab(|netns| {
+        let directory = tempfile::tempdir().expect("directory");
+        let [nats, port] = [fresh_port(), fresh_port()];
+        let store = directory.path().join("store");
+        let Some(first) = server_with_stream(nats, &store) else { return };
+        drop(first);
+        let sink = format!("{}spool = \"{}\"\n", sink(nats), directory.path().display());
+        let daemon = Daemon::start(netns, port, &sink);
+        connections(5, port);
+        let (before, _directory) = daemon.stop();
+        let _second = server(nats, &store);
+        let daemon = Daemon::start(netns, port, &sink);
+        connections(5, port);
+        let (after, _directory) = daemon.stop();
+        let found = ask(nats, messages);
+        assert_eq!(found.len(), before.records.len() + after.records.len());
+        let all: Vec<&Value> = before.records.iter().chain(&after.records).collect();
+        assert_eq!(found.iter().collect::<Vec<_>>(), all);
+    });
+}
+
 fn jetstream() {
     in_lab(|netns| {
         let directory = tempfile::tempdir().expect("directory");
         let [nats, port] = [fresh_port(), fresh_port()];
-        let Some(first) = server(nats, directory.path()) else { return };
-        let config = stream::Config {
-            name: "tcp".into(),
-            subjects: vec!["sockstate.>".into()],
-            ..stream::Config::default()
-        };
-        ask(nats, async |context| context.create_stream(config).await.map(drop)).expect("a stream");
-        let sink = format!(
-            "[sinks.nats]\ntype = \"nats\"\nurl = \"nats://127.0.0.1:{nats}\"\nsubject = \"sockstate.test\"\nretry = \"200ms\"\n"
-        );
+        let Some(first) = server_with_stream(nats, directory.path()) else { return };
+        let sink = sink(nats);
         let daemon = Daemon::start(netns, port, &sink);
         connections(50, port);
         wait_until("some arrive", || ask(nats, messages).len() > 100);

@@ -1,8 +1,10 @@
 //! A daemon that keeps its programs: whatever happens while it is away, or is killed, is delivered or counted.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     fs,
+    io::{BufRead, BufReader},
+    os::unix::net::UnixListener,
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
@@ -26,6 +28,7 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("restart: connections, owners, times and numbers go on", goes_on),
         test("restart: killed under load, again and again: delivered + lost == happened", killed),
+        test("restart: what a sink had lost at the end the next one says", unsaid),
         test("restart: another filter replaces what was kept, and says so", replaced),
         test("restart: detach ends it", detached),
     ]
@@ -199,6 +202,8 @@ fn killed() {
         end(child.expect("the last one"));
         let records = place.records();
         records.iter().for_each(schema::check);
+        check_numbers(&records);
+        check_identities(&records);
         let transitions: Vec<String> = records
             .iter()
             .filter(|it| it["kind"] == "transition")
@@ -218,6 +223,65 @@ fn killed() {
         assert!(crashed + others >= missing, "{missing} are missing, {crashed} and {others} counted");
         assert!(crashed <= missing + 400 * KILLS as u64, "{missing} are missing, {crashed} counted");
         assert!(delivered * 10 > made * 9, "{delivered} of {made}");
+    });
+}
+
+/// One stream: of what the numbers leave out, the `lost` record behind it says at least as much.
+fn check_numbers(records: &[Value]) {
+    let instances: BTreeSet<&str> = records.iter().filter_map(|it| it["instance"].as_str()).collect();
+    assert_eq!(instances.len(), 1, "{instances:?}");
+    let mut gap = 0;
+    for pair in records.windows(2) {
+        let [before, after] = [&pair[0], &pair[1]].map(|it| it["seq"].as_u64().expect("seq"));
+        assert!(after > before, "{after} comes behind {before}");
+        gap += after - before - 1;
+        if pair[1]["place"] == "crash" {
+            assert!(
+                pair[1]["count"].as_u64().expect("count") >= gap,
+                "{gap} numbers are missing: {}",
+                pair[1]
+            );
+            gap = 0;
+        }
+    }
+    assert_eq!(gap, 0, "numbers are missing");
+}
+
+/// No connection has the id of another.
+fn check_identities(records: &[Value]) {
+    let mut ends: HashMap<&str, [&Value; 2]> = HashMap::new();
+    for record in records.iter().filter(|it| it["kind"] == "transition" && !it["local"]["port"].is_null()) {
+        let new = [&record["local"], &record["remote"]];
+        let known = ends.entry(record["conn"].as_str().expect("conn")).or_insert(new);
+        assert_eq!(*known, new, "{record}");
+    }
+    assert!(ends.len() > 100);
+}
+
+fn unsaid() {
+    in_lab(|netns| {
+        let port = fresh_port();
+        let Some(place) = Place::new(port) else { return };
+        let path = place.directory.path().join("collector");
+        let sink = format!("[sinks.away]\ntype = \"socket\"\naddress = \"unix:{}\"", path.display());
+        place.configure(netns, port, &sink);
+        let first = place.start(1);
+        drop(Kind::V4.pair(port));
+        let is_end = |it: &Value| it["from"] == "LISTEN" && it["to"] == "CLOSE";
+        wait_until("the end is told of", || place.records().iter().any(is_end));
+        end(first);
+        let written = place.records().len();
+        let collector = UnixListener::bind(&path).expect("collector");
+        let second = place.start(2);
+        let (stream, _) = collector.accept().expect("accept");
+        let lines = BufReader::new(stream).lines().take(2);
+        let records: Vec<Value> =
+            lines.map(|line| serde_json::from_str(&line.expect("line")).expect("JSON")).collect();
+        let [start, lost] = [&records[0], &records[1]];
+        assert_eq!((&start["kind"], start["seq"].as_u64()), (&"start".into(), Some(written as u64 + 1)));
+        assert_eq!((&lost["kind"], &lost["place"]), (&"lost".into(), &"sink".into()));
+        assert_eq!(lost["count"], written);
+        end(second);
     });
 }
 

@@ -2,7 +2,7 @@
 //! (sandboxes that protect their agent do), and a softirq may borrow that context. ftrace sees them.
 
 use std::{
-    fs,
+    fs, io,
     path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -14,7 +14,10 @@ pub(crate) struct Blind {
 
 impl Blind {
     /// Counts those of two ports from now on.
-    pub(crate) fn watch(port: u16) -> Self {
+    ///
+    /// # Errors
+    /// ftrace takes no instance, or no filter.
+    pub(crate) fn watch(port: u16) -> io::Result<Self> {
         let next = port + 1;
         Self::with_filter(&format!(
             "protocol == 6 && (sport == {port} || dport == {port} || sport == {next} || dport == {next})"
@@ -22,47 +25,56 @@ impl Blind {
     }
 
     /// Sees all TCP from now on, and the timers that run out.
-    pub(crate) fn watch_all() -> Self {
-        let blind = Self::with_filter("protocol == 6");
-        fs::write(blind.instance.join("events/timer/timer_expire_entry/enable"), "1").expect("timers");
-        blind
+    ///
+    /// # Errors
+    /// As [`Blind::watch`].
+    pub(crate) fn watch_all() -> io::Result<Self> {
+        let blind = Self::with_filter("protocol == 6")?;
+        fs::write(blind.instance.join("events/timer/timer_expire_entry/enable"), "1")?;
+        Ok(blind)
     }
 
     /// Whether a mini-socket's time was over in that context.
-    pub(crate) fn has_expired_minis(&self) -> bool {
-        let text = fs::read_to_string(self.instance.join("trace")).expect("trace");
-        text.contains("function=tw_timer_handler") || text.contains("function=reqsk_timer_handler")
+    ///
+    /// # Errors
+    /// The trace cannot be read; so with the others.
+    pub(crate) fn has_expired_minis(&self) -> io::Result<bool> {
+        let text = self.text()?;
+        Ok(text.contains("function=tw_timer_handler") || text.contains("function=reqsk_timer_handler"))
     }
 
-    fn with_filter(filter: &str) -> Self {
+    fn text(&self) -> io::Result<String> {
+        fs::read_to_string(self.instance.join("trace"))
+    }
+
+    fn with_filter(filter: &str) -> io::Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("sockstate-test-{}-{number}", std::process::id());
         let blind = Self { instance: PathBuf::from("/sys/kernel/tracing/instances").join(name) };
-        fs::create_dir(&blind.instance).expect("ftrace instance");
-        let write = |file: &str, text: &str| fs::write(blind.instance.join(file), text).expect(file);
-        let tasks = fs::read_dir("/proc/1/task").expect("tasks").flatten();
+        fs::create_dir(&blind.instance)?;
+        let write = |file: &str, text: &str| fs::write(blind.instance.join(file), text);
+        let tasks = fs::read_dir("/proc/1/task")?.flatten();
         let tids: Vec<String> = tasks.map(|it| it.file_name().to_string_lossy().into_owned()).collect();
-        write("set_event_pid", &tids.join(" "));
-        write("events/sock/inet_sock_set_state/filter", filter);
-        write("events/sock/inet_sock_set_state/enable", "1");
-        blind
+        write("set_event_pid", &tids.join(" "))?;
+        // And those that it starts meanwhile.
+        write("options/event-fork", "1")?;
+        write("events/sock/inet_sock_set_state/filter", filter)?;
+        write("events/sock/inet_sock_set_state/enable", "1")?;
+        Ok(blind)
     }
 
     /// The ports on either side of each.
-    pub(crate) fn ports(&self) -> Vec<u16> {
-        let text = fs::read_to_string(self.instance.join("trace")).expect("trace");
-        let words = text.split_whitespace();
-        words
-            .filter_map(|word| word.strip_prefix("sport=").or(word.strip_prefix("dport=")))
-            .filter_map(|port| port.parse().ok())
-            .collect()
+    pub(crate) fn ports(&self) -> io::Result<Vec<u16>> {
+        let text = self.text()?;
+        let ports =
+            text.split_whitespace().filter_map(|it| it.strip_prefix("sport=").or(it.strip_prefix("dport=")));
+        Ok(ports.filter_map(|port| port.parse().ok()).collect())
     }
 
     /// How many there were.
-    pub(crate) fn count(&self) -> u64 {
-        let text = fs::read_to_string(self.instance.join("trace")).expect("trace");
-        text.lines().filter(|line| line.contains("inet_sock_set_state:")).count() as u64
+    pub(crate) fn count(&self) -> io::Result<u64> {
+        Ok(self.text()?.lines().filter(|line| line.contains("inet_sock_set_state:")).count() as u64)
     }
 }
 

@@ -3,6 +3,9 @@
 mod apt;
 mod arch;
 mod bench;
+#[path = "../../tests/support/blind.rs"]
+#[expect(dead_code, reason = "tests use all of it")]
+mod blind;
 mod build_ebpf;
 mod check;
 mod cross;

@@ -18,6 +18,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use crate::{
+    blind::Blind,
     cargo, command,
     load::{Load, Mode},
     measure::Running,
@@ -39,6 +40,7 @@ pub(crate) struct Args {
 const PIN: &str = "/sys/fs/bpf/sockstate-soak";
 /// Twice the ring, which is mapped twice; two queues, and what is on its way out of them; a table and the rest.
 const MOST_MB: f64 = 2.0 * 16.0 + 2.0 * 2.0 * 16.0 + 64.0;
+const PORT: u16 = 7801;
 /// Between two things that happen to the daemon.
 const TURN: Duration = Duration::from_secs(15);
 
@@ -46,6 +48,8 @@ const TURN: Duration = Duration::from_secs(15);
 #[derive(Default)]
 struct Tally {
     made: AtomicU64,
+    /// Transitions that no program could see.
+    hidden: u64,
     turns: u32,
     kills: u64,
     most_mb: f64,
@@ -93,6 +97,10 @@ fn soak(directory: &Path, length: Duration) -> Result<Tally> {
         watch(&daemon, Duration::from_millis(100), &mut tally)?;
     }
     let begin = Instant::now();
+    if !Path::new("/sys/kernel/tracing/instances").exists() {
+        command(Command::new("mount").args(["-t", "tracefs", "tracefs", "/sys/kernel/tracing"]))?;
+    }
+    let blind = Blind::watch(PORT).context("cannot have ftrace watch for what is hidden from programs")?;
     thread::scope(|scope| {
         let collector = scope.spawn(|| collect(directory, &ends));
         let load = scope.spawn(|| {
@@ -134,6 +142,7 @@ fn soak(directory: &Path, length: Duration) -> Result<Tally> {
         collector.join().map_err(|_| anyhow::anyhow!("the collector has failed"))??;
         result?;
         tally.made.store(made, Ordering::Relaxed);
+        tally.hidden = blind.count().context("cannot read ftrace")?;
         Ok(tally)
     })
 }
@@ -164,7 +173,7 @@ fn load(made: &AtomicU64, ends: &AtomicBool) -> Result<()> {
             break;
         }
         let (count, gap_us) = if turn % 15 == 4 { (20_000, 0) } else { (1000, 2000) };
-        let load = Load { mode: Mode::Fin, threads: 1, count, acceptors: false, gap_us, port: 7801 };
+        let load = Load { mode: Mode::Fin, threads: 1, count, acceptors: false, gap_us, port: PORT };
         made.fetch_add(load.run()?.transitions, Ordering::Relaxed);
     }
     Ok(())
@@ -211,13 +220,19 @@ fn check(directory: &Path, tally: &Tally) -> Result<()> {
     files.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("records")));
     files.sort();
     // Sixty-four bits of each: two of a hundred million are the same in one soak of three thousand.
-    let (mut seen, mut lost) = (HashSet::new(), 0);
+    let (mut seen, mut lost, mut instance) = (HashSet::new(), 0, None);
     for file in &files {
         let mut lines = lines(file)?;
-        let mut line = String::new();
+        let (mut line, mut last) = (String::new(), 0);
         while lines.read_line(&mut line)? > 0 {
             let record: Record<'_> =
                 serde_json::from_str(&line).with_context(|| format!("in {}: {line}", file.display()))?;
+            ensure!(record.seq > last, "{} comes behind {last} in {}: {line}", record.seq, file.display());
+            last = record.seq;
+            ensure!(
+                record.instance == instance.get_or_insert_with(|| record.instance.to_owned()),
+                "another instance: {line}"
+            );
             match record.kind {
                 "transition" => ensure!(seen.insert(record.hash()), "twice: {line}"),
                 "lost" => lost += record.count,
@@ -228,15 +243,17 @@ fn check(directory: &Path, tally: &Tally) -> Result<()> {
     }
     let delivered = seen.len() as u64;
     println!(
-        "soak: {} turns, {} kills, {made} transitions, {delivered} delivered, {lost} counted as lost, {} files, at most {:.0} MB",
+        "soak: {} turns, {} kills, {made} transitions, {} of them hidden by this kernel, {delivered} delivered, {lost} counted as lost, {} files, at most {:.0} MB",
         tally.turns,
         tally.kills,
+        tally.hidden,
         files.len(),
         tally.most_mb
     );
     let log = fs::read_to_string(directory.join("log"))?;
     ensure!(!log.contains("panicked"), "it has panicked: {log}");
-    ensure!(delivered + lost >= made, "{} are missing and not counted", made - delivered - lost);
+    let known = delivered + lost + tally.hidden;
+    ensure!(known >= made, "{} are missing and not counted", made - known);
     ensure!(delivered <= made, "more than happened");
     // A kill costs what was in memory, of a load like this: much less than a second's records.
     ensure!(lost <= tally.kills * 20_000, "too much is lost");
@@ -247,6 +264,8 @@ fn check(directory: &Path, tally: &Tally) -> Result<()> {
 #[derive(Deserialize)]
 struct Record<'a> {
     kind: &'a str,
+    instance: &'a str,
+    seq: u64,
     time: &'a str,
     local: Option<End<'a>>,
     from: Option<&'a str>,

@@ -135,7 +135,7 @@ fn play(tier: &str) -> Run {
     };
     let tracer = Tracer::spawn(&mut command);
     // In the virtual machines process 1 is nobody special.
-    let blind = (!observer::is_in_vm()).then(Blind::watch_all);
+    let blind = (!observer::is_in_vm()).then(|| Blind::watch_all().expect("ftrace"));
     let outcomes = Mutex::new(BTreeMap::new());
     thread::scope(|scope| {
         for scenario in scenarios::ALL {
@@ -156,8 +156,8 @@ fn play(tier: &str) -> Run {
     let outcomes = outcomes.into_inner().expect("lock");
     // What the ends of the namespaces do to mini-sockets is on its way.
     thread::sleep(Duration::from_millis(50));
-    let hidden_end = blind.as_ref().is_some_and(Blind::has_expired_minis);
-    let hidden = blind.map(|blind| blind.ports()).unwrap_or_default();
+    let hidden_end = blind.as_ref().is_some_and(|blind| blind.has_expired_minis().expect("ftrace"));
+    let hidden = blind.map(|blind| blind.ports().expect("ftrace")).unwrap_or_default();
     let story = tracer.stop();
     let recursion = story.of("lost").filter(|it| it["place"] == "recursion");
     let losses = recursion.filter_map(|it| it["count"].as_u64()).sum::<u64>();

@@ -32,7 +32,7 @@ pub(super) struct Ground {
     pub(super) ledger: Arc<Ledger>,
     /// The one before has ended as it should.
     pub(super) is_complete: bool,
-    /// Else, transitions that it had read and not written yet, at most.
+    /// Transitions that it had read and not numbered, at most.
     pub(super) waiting: u64,
 }
 

@@ -41,6 +41,8 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
     let open = || {
         let open = Box::new(move |start: &Start, ground: Option<Ground>| {
             let streams = sinks::streams(&settings, start, ground.as_ref())?;
+            // What the one before has left is said by now.
+            let ground = ground.map(|ground| Ground { is_complete: true, waiting: 0, ..ground });
             let mut running = Running { settings, start: start.clone(), ground };
             let reload = move |streams: &mut Streams| running.reload(&path, streams);
             Ok((streams, Outlet::Sinks(Box::new(reload))))

@@ -146,13 +146,14 @@ async fn trace(session: Session<'_>) -> Result<Summary> {
 
     let adopted = estate.as_ref().map(|estate| estate.instance);
     let is_complete = estate.as_ref().is_some_and(|estate| estate.is_complete);
-    let instance = adopted.filter(|_| is_complete).unwrap_or_else(instance);
+    let instance = adopted.unwrap_or_else(instance);
     let mut table = Table::new(instance, pipeline::clock_offset_ns(), sight(&mut loaded));
     let mut enricher = Enricher::new(PathBuf::from("/"), cmdline);
     let found = match estate {
         // What the kernel has written meanwhile comes first; then the table is compared with the kernel's.
         Some(estate) => {
-            table.inherit(estate.table, is_complete, &mut enricher);
+            let last_id = kept.as_ref().map_or(0, |kept| Keeper::last_id(&kept.ledger));
+            table.inherit(estate.table, last_id, &mut enricher);
             Found::default()
         }
         None => source::take(&mut loaded, filter.netns, |event| {
@@ -191,7 +192,7 @@ async fn trace(session: Session<'_>) -> Result<Summary> {
         None => Examiner::default(),
     };
     let ground = kept.as_ref().map(|kept| Ground {
-        waiting: Keeper::waiting(&kept.ledger),
+        waiting: if is_complete { 0 } else { Keeper::waiting(&kept.ledger) },
         ledger: Arc::clone(&kept.ledger),
         is_complete,
     });

@@ -8,7 +8,7 @@ use super::{Failure, handover::Ground, transitions};
 use crate::{
     cli::{CompressionName, SinkArgs, SinkFormat, SinkType, SyncName, TemplateName},
     format::{Csv, Format, Json, Stamp, convert},
-    model::Start,
+    model::{LostPlace, Start},
     pipeline::{Stream, Tell},
     route::Router,
     settings::{Settings, Sink},
@@ -24,21 +24,11 @@ const METRICS_SERVICE: &str = "/opentelemetry.proto.collector.metrics.v1.Metrics
 
 /// A stream for each sink.
 pub(super) fn streams(settings: &Settings, start: &Start, ground: Option<&Ground>) -> Result<Vec<Stream>> {
-    let stream = |sink| -> Result<Stream> {
-        let mut stream = stream(settings, sink, start, ground, None)?;
-        if let (Some(ground), Some(slot)) = (ground, stream.queue().and_then(Queue::slot).cloned()) {
-            // After an orderly end the numbers go on; else another instance begins with new ones.
-            let seq = if ground.is_complete { slot.last() } else { 0 };
-            let crashed = slot.begin(seq);
-            let waiting = if ground.is_complete { 0 } else { ground.waiting };
-            stream.resume(seq, crashed + waiting);
-        }
-        Ok(stream)
-    };
-    settings.sinks.iter().map(stream).collect()
+    settings.sinks.iter().map(|sink| stream(settings, sink, start, ground, None)).collect()
 }
 
-/// Starts the sink; it begins when `after`, which it takes the place of, has ended.
+/// Starts the sink; it begins when `after`, which it takes the place of, has ended, or goes on with the numbers of the last sink of
+/// that name.
 pub(super) fn stream(
     settings: &Settings,
     sink: &Sink,
@@ -55,7 +45,14 @@ pub(super) fn stream(
         SinkFormat::Csv if takes_lines(&sink.args) => Box::new(Csv),
         _ => Box::new(Json::stamped(&stamp(settings, start))),
     };
-    let stream = Stream::to_sink(format, filter.map(Router::new), queue).sampled(sink.args.sample);
+    let begun = queue.slot().filter(|_| after.is_none()).zip(ground).map(|(slot, ground)| {
+        let place = if ground.is_complete { LostPlace::Sink } else { LostPlace::Crash };
+        (slot.begin(start.instance, ground.waiting), place)
+    });
+    let mut stream = Stream::to_sink(format, filter.map(Router::new), queue).sampled(sink.args.sample);
+    if let Some((begun, place)) = begun {
+        stream.resume(begun, place);
+    }
     if sink.args.r#type == SinkType::OtlpMetrics {
         return Ok(stream.reporting(sink.args.interval, tell(settings, sink, start)));
     }
@@ -158,7 +155,7 @@ fn target(sink: &Sink, settings: &Settings, start: &Start) -> Result<TargetSetti
         SinkType::Journald => TargetSettings::Journald(args.socket.clone()),
         #[cfg(feature = "nats")]
         SinkType::Nats => {
-            let id = format!("{}/{:06x}/{}", start.host, start.instance, sink.name);
+            let id = format!("{}/{}", start.host, sink.name);
             let (url, credentials) =
                 (args.url.clone().context("the url is missing")?, args.credentials.clone());
             TargetSettings::Nats(

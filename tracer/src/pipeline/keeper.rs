@@ -28,6 +28,7 @@ const MOST: usize = 100_000;
 
 /// The ledger's words before this one are losses.
 const WAITING: usize = 4;
+const LAST_ID: usize = 5;
 
 /// Everything but the records.
 #[derive(Debug, Serialize, Deserialize)]
@@ -92,7 +93,11 @@ impl Keeper {
     /// Keeps what belongs to the programs that are pinned in `directory`.
     #[must_use]
     pub fn new(directory: &Path, pinned: Pinned, instance: u32, ledger: Arc<Ledger>) -> Self {
-        Self { path: file(directory, "state"), pinned, instance, ledger, next: Instant::now(), is_old: true }
+        let path = file(directory, "state");
+        let keeper = Self { path, pinned, instance, ledger, next: Instant::now(), is_old: true };
+        // What waited in the one before is in the streams' counts by now.
+        keeper.set_waiting(0);
+        keeper
     }
 
     /// Losses that were told of.
@@ -114,6 +119,17 @@ impl Keeper {
     #[must_use]
     pub fn waiting(ledger: &Ledger) -> u64 {
         ledger.word(WAITING).load(Ordering::Relaxed)
+    }
+
+    /// The last id that a connection was given.
+    #[must_use]
+    pub fn last_id(ledger: &Ledger) -> u64 {
+        ledger.word(LAST_ID).load(Ordering::Relaxed)
+    }
+
+    /// Notes it, before anybody reads it.
+    pub(super) fn set_last_id(&self, id: u64) {
+        self.ledger.word(LAST_ID).store(id, Ordering::Relaxed);
     }
 
     /// Notes how many there are.

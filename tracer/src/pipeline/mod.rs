@@ -199,6 +199,7 @@ impl Pipeline {
                 if wanted == self.streams.buffered() {
                     flushed_at = now;
                 }
+                self.note();
                 tokio::select! {
                     biased;
                     () = signals.end() => return Ok(End::Reason("signal")),
@@ -292,6 +293,13 @@ impl Pipeline {
             if quiet {
                 nap = SHORT_NAP;
             }
+        }
+    }
+
+    /// For the next one, before anybody reads of a connection.
+    fn note(&self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.set_last_id(self.table.last_id());
         }
     }
 
@@ -454,6 +462,7 @@ impl Pipeline {
                 self.losses()?;
                 self.stop(reason);
             }
+            self.note();
             if patient {
                 tokio::select! {
                     biased;

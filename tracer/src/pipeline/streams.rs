@@ -10,7 +10,7 @@ use crate::{
     metrics::{Counts, Numbers, SinkNumbers},
     model::{ConnId, Lost, LostPlace, Notice, Transition, Tuple},
     route::Router,
-    sinks::{Batch, Frame, Queue},
+    sinks::{Batch, Begun, Frame, Queue},
 };
 
 /// Room for the record that says what a full queue did not take.
@@ -54,8 +54,8 @@ pub struct Stream {
     report: Option<Report>,
     /// One of so many connections is told of.
     sample: u64,
-    /// Records that died with the one before, to be said after the `start`.
-    crashed: u64,
+    /// Records that the one before has neither delivered nor told of, to be said after the `start`.
+    left: Option<(u64, LostPlace)>,
     /// Records that its queue did not take, or its spool lost, and that it has not told of.
     unsaid: u64,
 }
@@ -76,7 +76,7 @@ impl Stream {
             windows: None,
             report: None,
             sample: 1,
-            crashed: 0,
+            left: None,
             unsaid: 0,
         }
     }
@@ -169,10 +169,9 @@ impl Stream {
             self.write_notice(notice);
         }
         if let Notice::Start(start) = notice
-            && self.crashed > 0
+            && let Some((count, place)) = self.left.take()
         {
-            let (time_ns, count) = (start.time_ns, std::mem::take(&mut self.crashed));
-            self.write_notice(&Notice::Lost(Lost { time_ns, count, place: LostPlace::Crash }));
+            self.write_notice(&Notice::Lost(Lost { time_ns: start.time_ns, count, place }));
         }
     }
 
@@ -180,7 +179,7 @@ impl Stream {
         self.seq += 1;
         self.format.notice(self.seq, notice, &mut self.buffer);
         let tells = match notice {
-            Notice::Lost(Lost { place: LostPlace::Sink, count, .. }) => *count,
+            Notice::Lost(Lost { place: LostPlace::Sink | LostPlace::Crash, count, .. }) => *count,
             _ => 0,
         };
         self.frame(notice.time_ns(), tells);
@@ -218,10 +217,10 @@ impl Stream {
         self.frame(transition.time_ns, 0);
     }
 
-    /// Goes on behind `seq`; of the records before, so many were in the memory of one that was killed.
-    pub fn resume(&mut self, seq: u64, crashed: u64) {
-        self.seq = seq;
-        self.crashed = crashed;
+    /// Goes on behind the numbers of one before, who left some records at `place`.
+    pub fn resume(&mut self, begun: Begun, place: LostPlace) {
+        self.seq = begun.seq;
+        self.left = Some((begun.unsettled, place)).filter(|(count, _)| *count > 0);
     }
 
     /// Notes where the record ends; some formats leave some out.
@@ -234,7 +233,7 @@ impl Stream {
         if self.buffer.len() > before {
             self.frames.push(Frame { end: self.buffer.len(), seq: self.seq, time_ns, tells });
         } else {
-            queue.settle(1);
+            queue.settle(1 + tells.cast_signed());
         }
     }
 

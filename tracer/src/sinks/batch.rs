@@ -71,6 +71,12 @@ impl Batch {
         }
     }
 
+    /// How many are settled when these are: themselves, and those that they tell of.
+    #[must_use]
+    pub fn weight(&self) -> i64 {
+        (self.len() as u64 + self.tells()).cast_signed()
+    }
+
     /// The lost records that these tell of.
     #[must_use]
     pub fn tells(&self) -> u64 {

@@ -20,9 +20,10 @@ use rustix::{
 
 /// Numbers in the file.
 const WORDS: usize = 512;
-/// The first ones are the caller's; then three for each sink: its name's sum, the last number, how many are settled.
+/// The first ones are the caller's; then for each sink: its name's sum, whose numbers they are, the last number, how many are
+/// settled.
 const FREE: usize = 8;
-const SLOT: usize = 3;
+const SLOT: usize = 4;
 
 /// The file.
 pub struct Ledger {
@@ -106,29 +107,47 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Begins anew: numbers up to `seq` are settled. Returns how many of the ones before were not.
+    /// Goes on behind the last number that `instance` has given, or begins with its first. Beside what has a number, `waiting`
+    /// records are lost.
     #[must_use]
-    pub fn begin(&self, seq: u64) -> u64 {
-        let words = self.ledger.words();
-        let numbered = words[self.at + 1].swap(seq, Ordering::Relaxed);
-        numbered.saturating_sub(words[self.at + 2].swap(seq, Ordering::Relaxed))
+    pub fn begin(&self, instance: u32, waiting: u64) -> Begun {
+        let [whose, numbered, settled] = self.words();
+        let last = numbered.load(Ordering::Relaxed);
+        let open = last.wrapping_sub(settled.load(Ordering::Relaxed)).cast_signed();
+        let unsettled = open.max(0).cast_unsigned() + waiting;
+        let is_same = whose.swap(u64::from(instance), Ordering::Relaxed) == u64::from(instance);
+        let seq = if is_same { last } else { 0 };
+        numbered.store(seq, Ordering::Relaxed);
+        // They stay so until that has been said.
+        settled.store(seq.wrapping_sub(unsettled), Ordering::Relaxed);
+        Begun { seq, unsettled }
     }
 
-    /// The last number that was given.
-    #[must_use]
-    pub fn last(&self) -> u64 {
-        self.ledger.words()[self.at + 1].load(Ordering::Relaxed)
-    }
-
-    /// Notes it.
+    /// Notes the last number that was given.
     pub fn number(&self, seq: u64) {
-        self.ledger.words()[self.at + 1].store(seq, Ordering::Relaxed);
+        let [_, numbered, _] = self.words();
+        numbered.store(seq, Ordering::Relaxed);
     }
 
-    /// So many more are delivered, on disk, or said to be lost.
-    pub(super) fn settle(&self, records: u64) {
-        self.ledger.words()[self.at + 2].fetch_add(records, Ordering::Relaxed);
+    /// So many more are delivered, on disk, or said to be lost; fewer, if some of those are in doubt again.
+    pub(super) fn settle(&self, records: i64) {
+        let [_, _, settled] = self.words();
+        settled.fetch_add(records.cast_unsigned(), Ordering::Relaxed);
     }
+
+    fn words(&self) -> [&AtomicU64; SLOT - 1] {
+        let words = self.ledger.words();
+        [&words[self.at + 1], &words[self.at + 2], &words[self.at + 3]]
+    }
+}
+
+/// Where a stream goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Begun {
+    /// The last number that was given.
+    pub seq: u64,
+    /// Records that were neither delivered nor kept nor said to be lost.
+    pub unsettled: u64,
 }
 
 #[cfg(test)]
@@ -142,11 +161,15 @@ mod tests {
         let open = || Arc::new(Ledger::open(&path).expect("ledger"));
         let first = open();
         let (a, b) = (first.slot("a").expect("a"), first.slot("b").expect("b"));
-        assert_eq!((a.begin(0), b.begin(10)), (0, 0));
+        let begun = |seq, unsettled| Begun { seq, unsettled };
+        assert_eq!((a.begin(1, 0), b.begin(1, 2)), (begun(0, 0), begun(0, 2)));
         (1..=7).for_each(|seq| a.number(seq));
         a.settle(4);
         b.number(12);
-        b.settle(2);
+        // With what it had waited for, and one that was in doubt.
+        b.settle(14);
+        b.settle(-1);
+        b.settle(1);
         first.word(3).store(99, Ordering::Relaxed);
         assert!(Ledger::open(&path).is_err(), "one at a time");
         // Nothing is written back at the end.
@@ -154,8 +177,10 @@ mod tests {
         let second = open();
         assert_eq!(second.word(3).load(Ordering::Relaxed), 99);
         let (a, b) = (second.slot("a").expect("a"), second.slot("b").expect("b"));
-        assert_eq!((a.last(), a.begin(0)), (7, 3));
-        assert_eq!((b.last(), b.begin(12)), (12, 0));
+        assert_eq!((a.begin(1, 0), b.begin(2, 0)), (begun(7, 3), begun(0, 0)));
+        assert_eq!(a.begin(1, 1), begun(7, 4), "until it has been said");
+        a.settle(4);
+        assert_eq!((a.begin(1, 0), a.begin(2, 0)), (begun(7, 0), begun(0, 0)));
         let many = (0..500).filter(|at| second.slot(&format!("sink {at}")).is_some()).count();
         assert!((100..200).contains(&many), "{many}");
     }

@@ -29,7 +29,7 @@ pub use file::FileSettings;
 pub use http::HttpSettings;
 #[cfg(feature = "kafka")]
 pub use kafka::KafkaSettings;
-pub use ledger::{Ledger, Slot};
+pub use ledger::{Begun, Ledger, Slot};
 #[cfg(feature = "nats")]
 pub use nats::NatsSettings;
 pub use output::{Output, OutputError};

@@ -24,7 +24,8 @@ pub struct NatsSettings {
     pub subject: String,
     /// A file of credentials (JWT and seed).
     pub credentials: Option<PathBuf>,
-    /// Tells the messages of this stream from all others: with `seq` it is the id.
+    /// Tells the messages of this sink from all others: with number and time (some on disk may be of an earlier instance) it is
+    /// the id.
     pub id: String,
 }
 
@@ -63,7 +64,7 @@ impl NatsSink {
         let mut under_way: Vec<PublishAckFuture> = Vec::new();
         let mut result = Ok(());
         for (bytes, frame) in lot.records().take(WINDOW) {
-            let id = format!("{}/{}", self.settings.id, frame.seq);
+            let id = format!("{}/{}/{}", self.settings.id, frame.seq, frame.time_ns);
             let payload = bytes.trim_ascii_end().to_vec().into();
             let message = PublishMessage::build().payload(payload).message_id(id);
             match stream.send_publish(self.settings.subject.clone(), message).await {

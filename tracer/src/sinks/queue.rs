@@ -76,12 +76,6 @@ impl Status {
         self.failing.swap(false, Ordering::Relaxed)
     }
 
-    /// `records` are lost, and `told` of others that they told of.
-    pub(super) fn lose(&self, records: u64, told: u64) {
-        self.lost.fetch_add(records, Ordering::Relaxed);
-        self.untold.fetch_add(records + told, Ordering::Relaxed);
-    }
-
     pub(super) fn spooled(&self, bytes: u64) {
         self.spooled_bytes.store(bytes, Ordering::Relaxed);
     }
@@ -168,17 +162,25 @@ impl Queue {
         self.0.slot.as_ref()
     }
 
-    /// So many records are no longer in memory only.
-    pub fn settle(&self, records: usize) {
+    /// So many records are no longer in memory only, those that they tell of among them; less than none are in doubt again.
+    pub fn settle(&self, records: i64) {
         if let Some(slot) = &self.0.slot {
-            slot.settle(records as u64);
+            slot.settle(records);
         }
     }
 
     /// `records` found no room; whoever pushes tells of them.
     pub fn refused(&self, records: u64) {
-        self.settle(records as usize);
         self.0.status.lost.fetch_add(records, Ordering::Relaxed);
+    }
+
+    /// `records` are lost, and `told` of others that they told of; they had been on disk if that `was_kept`.
+    pub(super) fn lose(&self, records: u64, told: u64, was_kept: bool) {
+        self.0.status.lost.fetch_add(records, Ordering::Relaxed);
+        self.0.status.untold.fetch_add(records + told, Ordering::Relaxed);
+        if was_kept {
+            self.settle(-(records + told).cast_signed());
+        }
     }
 
     /// What the sink has lost since this was last asked.

@@ -143,7 +143,7 @@ impl Worker {
                             "sockstate: sink {}: the spool was damaged: {} records are lost",
                             self.name, read.missing
                         );
-                        self.queue.status().lose(read.missing, 0);
+                        self.queue.lose(read.missing, 0, true);
                     }
                     read.batch
                 }
@@ -194,22 +194,19 @@ impl Worker {
         let mut pause = RETRY_MIN;
         let mut failed_at = None;
         loop {
-            let (before, bytes) = (lot.len(), lot.bytes.len());
+            let (before, weight, bytes) = (lot.len(), lot.weight(), lot.bytes.len());
             let outcome = self.attempt(&mut lot, paused).await;
             // What a broken connection leaves in doubt comes back.
             let (records, bytes) = (before.saturating_sub(lot.len()), bytes.saturating_sub(lot.bytes.len()));
             self.queue.status().deliver(records, bytes);
             if !from_spool {
-                self.queue.settle(records);
+                self.queue.settle(weight - lot.weight());
             }
             let trouble = match outcome {
                 Outcome::Done(Ok(())) => break,
                 Outcome::Done(Err(Trouble::Refused { message })) => {
                     eprintln!("sockstate: sink {}: {message}: {} records are lost", self.name, lot.len());
-                    self.queue.status().lose(lot.len() as u64, lot.tells());
-                    if !from_spool {
-                        self.queue.settle(lot.len());
-                    }
+                    self.queue.lose(lot.len() as u64, lot.tells(), from_spool);
                     break;
                 }
                 Outcome::Done(Err(Trouble::Retry { message, after })) => (message, after),
@@ -300,7 +297,7 @@ impl Worker {
                     original.frames.iter().map(|frame| open.contains(&frame.seq)).collect();
                 original.retain(|at| is_open.get(at) == Some(&true));
                 // What was in doubt is not here any more.
-                self.queue.status().lose((left.len() - original.len()) as u64, 0);
+                self.queue.lose((left.len() - original.len()) as u64, 0, false);
                 original
             }
         };
@@ -312,10 +309,11 @@ impl Worker {
         if let Some(Err(error)) = &kept {
             eprintln!("sockstate: sink {}: {error}", self.name);
         }
-        if !matches!(kept, Some(Ok(()))) {
-            self.queue.status().lose(lot.len() as u64, lot.tells());
+        if matches!(kept, Some(Ok(()))) {
+            self.queue.settle(lot.weight());
+        } else {
+            self.queue.lose(lot.len() as u64, lot.tells(), false);
         }
-        self.queue.settle(lot.len());
     }
 
     fn measure(&self) {
@@ -340,7 +338,7 @@ fn spill(name: &str, queue: &Queue, spool: &mut Option<Spool>, paused: &mut Opti
         let lot = queue.take(ENTRY);
         match spool.append(&lot) {
             Ok(()) => {
-                queue.settle(lot.len());
+                queue.settle(lot.weight());
                 *paused = None;
             }
             Err(error) => {

@@ -89,12 +89,10 @@ impl Table {
         Heirloom { next: self.last_id(), subjects, conns }
     }
 
-    /// Goes on with the connections of `heirloom`; the table must be empty. Ids go on, too, where it `is_complete`: else some were
-    /// given after it.
-    pub fn inherit(&mut self, heirloom: Heirloom, is_complete: bool, who: &mut dyn Identify) {
-        if is_complete {
-            self.set_last_id(heirloom.next);
-        }
+    /// Goes on with the connections of `heirloom`; the table must be empty. Ids go on behind those in it, and behind `last_id`: some
+    /// may have been given after it.
+    pub fn inherit(&mut self, heirloom: Heirloom, last_id: u64, who: &mut dyn Identify) {
+        self.set_last_id(heirloom.next.max(last_id));
         let subjects: Vec<_> = heirloom.subjects.iter().map(|it| who.identify(it.key())).collect();
         for kept in heirloom.conns {
             let Some(subject) = subjects.get(kept.whose) else { continue };

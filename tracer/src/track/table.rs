@@ -290,7 +290,8 @@ impl Table {
     }
 
     /// The last id that was given.
-    pub(super) fn last_id(&self) -> u64 {
+    #[must_use]
+    pub fn last_id(&self) -> u64 {
         self.next
     }
 
