@@ -1,6 +1,9 @@
 //! The command line, without privileges: help, bad arguments, exit codes.
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "support/documents.rs"]
+mod documents;
+
 use std::process::{Command, Output};
 
 fn sockstate(args: &[&str]) -> Output {
@@ -243,33 +246,16 @@ fn kernel_arguments_have_the_defaults_of_their_flags() {
 #[test]
 fn the_documents_commands_are_commands() {
     use clap::Parser;
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let mut documents = vec![root.join("README.md")];
-    documents.extend(std::fs::read_dir(root.join("docs")).expect("docs").map(|it| it.expect("entry").path()));
-    documents.retain(|path| path.extension().is_some_and(|it| it == "md"));
     let mut count = 0;
-    for path in documents {
-        let text = std::fs::read_to_string(&path).expect("a document");
-        let spans = text.split('`').skip(1).step_by(2).filter(|span| !span.contains('\n'));
-        let blocks = text.split("```").skip(1).step_by(2);
-        let lines = blocks.flat_map(str::lines).map(|line| line.trim_start_matches("$ "));
-        for command in spans.chain(lines).filter(|it| it.starts_with("sockstate ") && it.is_ascii()) {
-            // The shell's part; and what only stands for something.
-            let command = command.split(['|', '>', '&', '#', ';', '<']).next().unwrap_or_default();
-            if command.contains("...")
-                || command.contains("--(")
-                || command.contains(['*', '=']) && command.contains('"')
-            {
-                continue;
-            }
+    for (name, text) in documents::documents() {
+        for command in documents::commands(&text) {
             let words = command.split_whitespace().map(|word| word.trim_end_matches(','));
             let result = sockstate::cli::Cli::try_parse_from(words);
             let is_help = |error: &clap::Error| !error.use_stderr();
             let problem = result.err().filter(|error| !is_help(error));
             assert!(
                 problem.is_none(),
-                "{}: {command}: {}",
-                path.display(),
+                "{name}: {command}: {}",
                 problem.map(|it| it.to_string()).unwrap_or_default()
             );
             count += 1;

@@ -6,6 +6,8 @@
 mod blind;
 #[path = "support/daemon.rs"]
 mod daemon;
+#[path = "support/documents.rs"]
+mod documents;
 #[path = "support/lab.rs"]
 mod lab;
 #[path = "support/load.rs"]

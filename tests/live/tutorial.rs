@@ -1,15 +1,27 @@
-//! docs/first-look.md, word for word.
+//! What the documents tell their readers to do, done: docs/first-look.md word for word, and every other command that is named.
 
 use std::{
+    collections::BTreeSet,
     fs,
+    io::{Read, Write},
     path::Path,
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
 };
 
-use crate::{Test, lab::in_lab, test, tools};
+use serde_json::Value;
+
+use crate::{
+    Test, documents,
+    lab::{in_lab, signal, sockstate, wait_until},
+    observer, skip, test,
+    tools::{self, Running},
+};
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![test("tutorial: every command of the first look", first_look)]
+    vec![
+        test("tutorial: every command of the first look", first_look),
+        test("tutorial: every command that a document or --help names", everything),
+    ]
 }
 
 /// What stands between ```sh and ```.
@@ -70,4 +82,182 @@ fn first_look() {
     assert!(part("grep").matches("\"kind\":\"stuck\"").count() >= 2, "{said}");
     assert!(part("hunt").contains("accept"), "{said}");
     assert!(part("replay").contains("python3"), "{said}");
+}
+
+/// What the examples are about: a server that leaks, and what was recorded of it.
+struct Place {
+    directory: tempfile::TempDir,
+    server: Running,
+    /// A connection of the recording.
+    conn: String,
+}
+
+impl Place {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("directory");
+        let example = || {
+            let mut python = Command::new("python3");
+            python.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/examples/leaky_server.py"));
+            python.stdout(Stdio::null()).stderr(Stdio::null());
+            python
+        };
+        let server = Running::start(example().arg("serve"));
+        wait_until("it listens", || std::net::TcpStream::connect("127.0.0.1:8080").is_ok());
+        let mut place = Self { directory, server, conn: String::new() };
+        let visitors = Running::start(example().args(["visit", "60"]));
+        let record = ["record", "--alongside", "--duration", "2s", "night.zst"];
+        assert!(place.run(&record).status.success());
+        let hunt = ["hunt", "--alongside", "--duration", "1s", "--format", "json", "--output", "hunt.json"];
+        assert!(place.run(&hunt).status.success());
+        drop(visitors);
+        let records = place.run(&["replay", "--format", "json", "night.zst"]).stdout;
+        let records = String::from_utf8(records).expect("UTF-8");
+        let mut records = records.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let opened = records.find(|it| it["kind"] == "transition").expect("a transition");
+        place.conn = opened["conn"].as_str().expect("conn").to_owned();
+        place.configure();
+        place
+    }
+
+    fn configure(&self) {
+        let (here, port) = (self.directory.path(), "[filter]\nport = 8080\n[kernel]\nalongside = true\n");
+        let sink = format!("[sinks.all]\ntype = \"file\"\npath = \"{}\"\n", here.join("all").display());
+        fs::write(here.join("config.toml"), format!("{port}{sink}")).expect("config");
+    }
+
+    /// What stands for something is put in its place; what would last for ever, or leave something behind, does not.
+    fn words(&self, command: &str) -> Vec<String> {
+        let (pid, here) = (self.server.0.id().to_string(), self.directory.path().display().to_string());
+        let mut words: Vec<String> = command
+            .split_whitespace()
+            .skip(1)
+            .map(|word| match word.trim_end_matches(',') {
+                "FILE" => "hunt.json".into(),
+                "1234" => pid.clone(),
+                "004f020000000025" => self.conn.clone(),
+                "leak.zst" => "night.zst".into(),
+                word if word.starts_with("/sys/fs/bpf") => format!("{word}-{}", std::process::id()),
+                word => word.replace("/var/log", &here),
+            })
+            .collect();
+        let kind = words.first().filter(|it| !it.starts_with('-')).cloned().unwrap_or_default();
+        let has = |word: &str| words.iter().any(|it| it == word);
+        let more: &[&str] = match kind.as_str() {
+            "" | "trace" | "hunt" | "record" if !has("--help") => &["--alongside", "--duration", "1s"],
+            "diagram" if has("--live") => &["--alongside", "--duration", "1s"],
+            "top" if !has("--from") => &["--alongside"],
+            "run" if !has("--config") && !has("--example") => &["--config", "config.toml"],
+            "detach" if !has("--pin") => &["--pin", "/sys/fs/bpf/sockstate-of-no-one"],
+            _ => &[],
+        };
+        if let Some(at) = words.iter().position(|it| it == "--duration") {
+            words.drain(at..at + 2);
+        }
+        if kind == "record" {
+            // The others read the first one.
+            words.iter_mut().filter(|it| *it == "night.zst").for_each(|it| *it = "next.zst".into());
+        }
+        words.extend(more.iter().map(|&it| it.to_owned()));
+        words
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = sockstate();
+        command.args(words).current_dir(self.directory.path()).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        self.command(words).output().expect("sockstate")
+    }
+
+    /// A daemon ends when it is told to.
+    fn serve(&self, words: &[&str]) -> Output {
+        let daemon = self.command(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let daemon = daemon.expect("sockstate");
+        let all = self.directory.path().join("all");
+        wait_until("it traces", || fs::metadata(&all).is_ok_and(|it| it.len() > 0));
+        signal(daemon.id(), libc::SIGTERM);
+        let output = daemon.wait_with_output().expect("wait");
+        fs::remove_file(all).expect("what it has written");
+        output
+    }
+
+    /// What wants a terminal gets one, and a `q` as soon as it shows something.
+    fn show(&self, words: &[&str]) -> Output {
+        let mut script = Command::new("script");
+        let line = format!("{} {}", env!("CARGO_BIN_EXE_sockstate"), words.join(" "));
+        script.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+        script.current_dir(self.directory.path()).env("TERM", "xterm").stdin(Stdio::piped());
+        let mut script = script.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("script");
+        let mut shown = [0; 64];
+        script.stdout.as_mut().expect("stdout").read_exact(&mut shown).expect("a screen");
+        script.stdin.as_mut().expect("stdin").write_all(b"q").expect("a key");
+        script.wait_with_output().expect("wait")
+    }
+}
+
+impl Place {
+    /// Does what the command says, and looks at what that gives; what is wrong with it.
+    fn try_out(&self, command: &str) -> Option<String> {
+        let words = self.words(command);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let is = |word: &str| words.contains(&word);
+        let output = match words[0] {
+            "top" => self.show(&words),
+            "run" if !is("--check") && !is("--example") => self.serve(&words),
+            _ => self.run(&words),
+        };
+        let what = format!("{command}: {words:?}: {output:?}");
+        // What a monitoring plugin has found is its status.
+        let most = if is("--check") && words[0] != "run" { 2 } else { 0 };
+        if output.status.code().is_none_or(|code| code > most) || what.contains("panicked") {
+            return Some(what);
+        }
+        if let Some(at) = words.iter().position(|it| ["-o", "--output"].contains(it)) {
+            let written = fs::metadata(self.directory.path().join(words[at + 1]));
+            return (!written.is_ok_and(|it| it.len() > 0)).then(|| format!("writes nothing: {what}"));
+        }
+        // In a second nothing may happen, nothing is stuck for long enough yet, and nobody is nginx.
+        let may_be_silent =
+            ["record", "run", "hunt", "stuck", "close-wait", "--comm"].iter().any(|it| is(it))
+                || words[0].starts_with("--");
+        (output.stdout.is_empty() && !may_be_silent).then(|| format!("says nothing: {what}"))
+    }
+}
+
+/// The examples of every command's help.
+fn examples() -> Vec<String> {
+    let help = |args: &[&str]| {
+        String::from_utf8(sockstate().args(args).output().expect("sockstate").stdout).expect("UTF-8")
+    };
+    let all = help(&["help"]);
+    let commands = all.split("Commands:\n").nth(1).expect("commands").split("\n\n").next().expect("a list");
+    let names = commands.lines().filter_map(|line| line.split_whitespace().next());
+    let texts: Vec<String> = names.map(|name| help(&["help", name])).chain([all.clone()]).collect();
+    let examples = texts.iter().filter_map(|text| text.split("Examples:\n").nth(1));
+    let lines = examples.flat_map(str::lines).filter_map(|line| line.strip_prefix("  sockstate"));
+    // What it is for stands behind two spaces.
+    let own = |line: &str| documents::without_shell(line.split("  ").next().unwrap_or_default()).to_owned();
+    lines.map(|line| format!("sockstate {}", own(line))).collect()
+}
+
+fn everything() {
+    if observer::is_in_vm() {
+        return skip("the documents are not there");
+    }
+    if ["python3", "script"].iter().any(|it| tools::find(it, it).is_none()) {
+        return;
+    }
+    let named = documents::documents().into_iter().filter(|(name, _)| name != "first-look.md");
+    let mut commands: BTreeSet<String> =
+        named.flat_map(|(_, text)| documents::commands(&text)).chain(examples()).collect();
+    // Its recording is there.
+    commands.insert("sockstate top --from night.zst".into());
+    assert!(commands.len() > 60, "{commands:#?}");
+    in_lab(|_| {
+        let place = Place::new();
+        let failures: Vec<String> = commands.iter().filter_map(|command| place.try_out(command)).collect();
+        assert!(failures.is_empty(), "{failures:#?}");
+    });
 }

@@ -16,10 +16,10 @@ Examples:
 
 pub(super) const RECORD_EXAMPLES: &str = "\
 Examples:
-  sockstate record --duration 10m night.zst             every transition of ten minutes, and the sockets that were there first
-  sockstate replay night.zst                            as `sockstate` would have shown it
-  sockstate replay --speed 10 --to CLOSE_WAIT night.zst ten times as fast as it happened, and only these
-  sockstate report night.zst -o night.html              a page about it";
+  sockstate record --duration 10m night.zst              every transition of ten minutes, and the sockets that were there first
+  sockstate replay night.zst                             as `sockstate` would have shown it
+  sockstate replay --speed 10 --to CLOSE_WAIT night.zst  ten times as fast as it happened, and only these
+  sockstate report night.zst -o night.html               a page about it";
 
 pub(super) const DIAGRAM_EXAMPLES: &str = "\
 Examples:

@@ -51,18 +51,20 @@ impl Wanted {
 /// Lets as much time pass as between the records, by a factor.
 pub(super) struct Pace {
     speed: f64,
-    last_ns: Option<i64>,
+    latest_ns: Option<i64>,
 }
 
 impl Pace {
     pub(super) fn new(speed: f64) -> Self {
-        Self { speed, last_ns: None }
+        Self { speed, latest_ns: None }
     }
 
     /// How long to wait for the record of this time.
     pub(super) fn until(&mut self, time_ns: i64) -> Duration {
-        let gap_ns = self.last_ns.map_or(0, |last_ns| (time_ns - last_ns).max(0));
-        self.last_ns = Some(time_ns);
+        // Sockets that were there first are told of out of order, each as of when it was last seen to change.
+        let latest_ns = self.latest_ns.unwrap_or(time_ns);
+        let gap_ns = (time_ns - latest_ns).max(0);
+        self.latest_ns = Some(latest_ns.max(time_ns));
         Duration::from_nanos(gap_ns as u64).div_f64(self.speed)
     }
 }
@@ -160,5 +162,17 @@ impl Feed {
             }
             Self::Live(..) => Failure::usage(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_passes_once_whatever_the_order() {
+        let mut pace = Pace::new(2.0);
+        let seconds = [100, 40, 102, 60, 101, 106].map(|s| pace.until(s * 1_000_000_000).as_secs());
+        assert_eq!(seconds, [0, 0, 1, 0, 0, 2]);
     }
 }

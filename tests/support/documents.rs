@@ -1,0 +1,39 @@
+//! The commands that the documents name.
+
+use std::{fs, path::PathBuf};
+
+fn root() -> PathBuf {
+    concat!(env!("CARGO_MANIFEST_DIR"), "/..").into()
+}
+
+/// Each document's name and text.
+pub(crate) fn documents() -> Vec<(String, String)> {
+    let mut paths = vec![root().join("README.md")];
+    paths.extend(fs::read_dir(root().join("docs")).expect("docs").map(|it| it.expect("entry").path()));
+    paths.retain(|path| path.extension().is_some_and(|it| it == "md"));
+    paths.sort();
+    let text = |path: PathBuf| {
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        (name, fs::read_to_string(&path).expect("a document"))
+    };
+    paths.into_iter().map(text).collect()
+}
+
+/// What a text asks its reader to run: our commands, without the shell's part of the line.
+pub(crate) fn commands(text: &str) -> Vec<String> {
+    let spans = text.split('`').skip(1).step_by(2).filter(|span| !span.contains('\n'));
+    let blocks = text.split("```").skip(1).step_by(2);
+    let lines = blocks.flat_map(str::lines).map(|line| line.trim_start_matches("$ "));
+    let ours = spans.chain(lines).filter(|it| it.starts_with("sockstate ") && it.is_ascii());
+    let ours = ours.map(without_shell);
+    // What only stands for something.
+    let is_one = |it: &&str| {
+        !(it.contains("...") || it.contains("--(") || it.contains('"') && it.contains(['*', '=']))
+    };
+    ours.filter(is_one).map(str::to_owned).collect()
+}
+
+/// The program's own part of a shell's line.
+pub(crate) fn without_shell(line: &str) -> &str {
+    line.split(['|', '>', '&', '#', ';', '<']).next().unwrap_or_default().trim()
+}
