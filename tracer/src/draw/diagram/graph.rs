@@ -21,7 +21,8 @@ impl Diagram {
         for place in PLACES.iter().filter(|place| !place.is_end) {
             let now = self.now_text(place);
             if !now.is_empty() {
-                out.push_str(&format!("    {} : {now}\n", place.state));
+                // What is said of a state is shown in place of its name.
+                out.push_str(&format!("    {0} : {0}<br>{now}\n", place.state));
             }
             if self.now(place).1 > 0 {
                 out.push_str(&format!("    class {} stuck\n", place.state));
