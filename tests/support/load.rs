@@ -90,6 +90,24 @@ impl Load {
         Ok(Made { transitions, took })
     }
 
+    /// A socket for one thread's port. Whoever lists descriptors (sockstate, `ss -p`) may hold the last one for a moment.
+    fn bind(&self, index: u16) -> io::Result<Socket> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        let address = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, self.port + index).into();
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while let Err(error) = socket.bind(&address) {
+            if error.kind() != io::ErrorKind::AddrInUse || Instant::now() > deadline {
+                return Err(error);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        if self.mode != Mode::Flap {
+            socket.listen(4096)?;
+        }
+        Ok(socket)
+    }
+
     /// One thread, between the two waits of the barrier.
     fn work(&self, index: u16, barrier: &Barrier) -> io::Result<()> {
         let address = |round: u32| {
@@ -99,9 +117,13 @@ impl Load {
                 self.port + index,
             ))
         };
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-        socket.set_reuse_address(true)?;
-        socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, self.port + index).into())?;
+        let socket = self.bind(index);
+        if socket.is_err() {
+            // The others wait.
+            barrier.wait();
+            barrier.wait();
+        }
+        let socket = socket?;
         if self.mode == Mode::Flap {
             barrier.wait();
             let result = (0..self.count).try_for_each(|_| {
@@ -111,7 +133,6 @@ impl Load {
             barrier.wait();
             return result;
         }
-        socket.listen(4096)?;
         let result = thread::scope(|scope| {
             let accepting = self.acceptors.then(|| scope.spawn(|| accept_all(&socket)));
             barrier.wait();

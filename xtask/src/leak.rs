@@ -12,7 +12,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{measure::Running, netns, output, root};
+use crate::{
+    load::{Load, Mode},
+    measure::{Running, cpu},
+    netns, output, root,
+};
 
 /// How many sockets, by how many processes: each may have 20,000 descriptors here.
 const PROCESSES: u16 = 6;
@@ -80,6 +84,7 @@ pub(crate) fn bench(rounds: u32, directory: &Path) -> Result<()> {
             thread::sleep(Duration::from_secs(1));
         }
         detector(directory)?;
+        screen()?;
         leaking.iter_mut().for_each(|(_, stdin)| drop(stdin.take()));
         Ok(())
     })?
@@ -105,6 +110,39 @@ fn detector(directory: &Path) -> Result<()> {
             "\ntracer, {name}: {cpu:.3} % of a core while nothing changes, RSS {:.1} MB",
             running.rss()?
         );
+    }
+    Ok(())
+}
+
+/// What `top` costs that shows them all, while nothing changes, and while connections come and go.
+fn screen() -> Result<()> {
+    const TIME: Duration = Duration::from_secs(10);
+    let sockstate = root().join("target/release/sockstate").display().to_string();
+    let line = format!("stty cols 160 rows 50; exec {sockstate} top --alongside");
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--command", &line, "/dev/null"]).env("TERM", "xterm-256color");
+    // Its end would end the terminal.
+    let child = script.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().context("script")?;
+    let terminal = Running(child);
+    thread::sleep(Duration::from_secs(8));
+    let id = terminal.0.id();
+    let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
+    let pid: u32 = children.trim().parse().with_context(|| format!("top is not there: '{children}'"))?;
+    println!("\n| `sockstate top` on a screen of 160 x 50, transitions/s | % of a core |");
+    println!("| --- | --- |");
+    for gap_us in [None, Some(4000), Some(400)] {
+        let (begin, before) = (Instant::now(), cpu(pid)?);
+        let mut made = 0;
+        while begin.elapsed() < TIME {
+            let Some(gap_us) = gap_us else {
+                thread::sleep(TIME);
+                break;
+            };
+            let load = Load { mode: Mode::Fin, threads: 1, count: 500, acceptors: false, gap_us, port: 7801 };
+            made += load.run()?.transitions;
+        }
+        let seconds = begin.elapsed().as_secs_f64();
+        println!("| {:.0} | {:.1} |", made as f64 / seconds, (cpu(pid)? - before) / seconds * 100.0);
     }
     Ok(())
 }

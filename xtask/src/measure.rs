@@ -34,11 +34,9 @@ impl Running {
         Ok(())
     }
 
-    /// CPU time so far, in seconds.
+    /// CPU time of its threads so far, in seconds.
     pub(crate) fn cpu(&self) -> Result<f64> {
-        let text = fs::read_to_string(format!("/proc/{}/schedstat", self.0.id()))?;
-        let ns: f64 = text.split(' ').next().unwrap_or_default().parse()?;
-        Ok(ns / 1e9)
+        cpu(self.0.id())
     }
 
     /// Resident memory, in MB.
@@ -48,6 +46,16 @@ impl Running {
         let kb: f64 = line.trim().trim_end_matches(" kB").parse()?;
         Ok(kb / 1024.0)
     }
+}
+
+/// CPU time of a process's threads so far, in seconds.
+pub(crate) fn cpu(pid: u32) -> Result<f64> {
+    let mut ns = 0.0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
+        let text = fs::read_to_string(task.path().join("schedstat"))?;
+        ns += text.split(' ').next().unwrap_or_default().parse::<f64>()?;
+    }
+    Ok(ns / 1e9)
 }
 
 impl Drop for Running {

@@ -19,10 +19,14 @@ use crate::{
     model::Event,
 };
 
-/// Bytes of one record of [`Walk::Sockets`].
-pub(super) const SOCKET_BYTES: usize = size_of::<Head>() + size_of::<V6>() + size_of::<Listener>();
-/// Bytes of one record of [`Walk::Files`].
-pub(super) const FILE_BYTES: usize = size_of::<Head>() + size_of::<V6>() + size_of::<Task>();
+/// Bytes of a record, and how many are read at once.
+type Reads = (usize, usize);
+
+/// Of [`Walk::Sockets`].
+pub(super) const SOCKETS: Reads = (size_of::<Head>() + size_of::<V6>() + size_of::<Listener>(), 1024);
+/// Of [`Walk::Files`]. The kernel lets go of files at the end of the call that has come by them (`fput` by task work): a socket that
+/// is closed meanwhile would be open until all are read, and its port taken.
+pub(super) const FILES: Reads = (size_of::<Head>() + size_of::<V6>() + size_of::<Task>(), 1);
 
 /// What became of the walk.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -85,9 +89,9 @@ pub fn take(loaded: &mut Loaded, only: Option<u32>, mut take: impl FnMut(Event))
         }
         let file = if inode == own { loaded.walk(Walk::Sockets) } else { walk_in(loaded, &namespace.file) };
         let what = format!("sockets of network namespace {inode}");
-        read(file, &what, SOCKET_BYTES, &mut found, &mut take);
+        read(file, &what, SOCKETS, &mut found, &mut take);
     }
-    read(loaded.walk(Walk::Files), "holders of sockets", FILE_BYTES, &mut found, &mut take);
+    read(loaded.walk(Walk::Files), "holders of sockets", FILES, &mut found, &mut take);
     found
 }
 
@@ -116,12 +120,12 @@ pub(super) fn enter(namespace: &File) -> Result<(), String> {
 pub(super) fn read(
     file: Result<File, String>,
     what: &str,
-    size: usize,
+    (size, at_once): Reads,
     found: &mut Found,
     take: &mut impl FnMut(Event),
 ) {
     let result = file.and_then(|mut file| {
-        let mut buffer = vec![0; size * 1024];
+        let mut buffer = vec![0; size * at_once];
         let mut filled = 0;
         loop {
             let count = file.read(&mut buffer[filled..]).map_err(|error| error.to_string())?;

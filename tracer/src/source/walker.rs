@@ -86,7 +86,7 @@ impl Walker {
             };
             let mut found = Found::default();
             let mut sockets = Vec::new();
-            snapshot::read(file, "", snapshot::SOCKET_BYTES, &mut found, &mut |event| sockets.push(event));
+            snapshot::read(file, "", snapshot::SOCKETS, &mut found, &mut |event| sockets.push(event));
             if found.problems.is_empty() {
                 look.namespaces.insert(inode);
                 look.sockets.append(&mut sockets);
@@ -95,7 +95,7 @@ impl Walker {
         let mut held = HashSet::new();
         let mut found = Found::default();
         let files = loaded.opener(Walk::Files).and_then(IterOpener::open);
-        snapshot::read(files, "", snapshot::FILE_BYTES, &mut found, &mut |event: Event| {
+        snapshot::read(files, "", snapshot::FILES, &mut found, &mut |event: Event| {
             if let EventKind::Held { .. } = event.kind {
                 held.insert(event.sk);
             }
