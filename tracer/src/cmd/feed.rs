@@ -27,6 +27,9 @@ use crate::{
     source::Recording,
 };
 
+/// Nobody sees the difference on a screen, and to look fifty times a second costs less than for each record.
+const NAP: Duration = Duration::from_millis(20);
+
 /// What a tracer for somebody who looks is told.
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
@@ -93,7 +96,8 @@ impl Feed {
             let Wanted { run, stuck, filter, kernel } = &wanted;
             let open = || {
                 let output = session::direct(Output::pipe(writer.into())?, Box::new(Json::default()));
-                Session::new(transitions(filter)?, run, stuck, kernel, output)
+                let session = Session::new(transitions(filter)?, run, stuck, kernel, output)?;
+                Ok(Session { nap: NAP, ..session })
             };
             session::run(open, kernel.alongside)
         };

@@ -13,7 +13,7 @@ use crate::{
     format::{Format, HuntReport, HuntStyle, Json},
     kernel::Hunt,
     model::Filter,
-    pipeline::Limits,
+    pipeline::{self, Limits},
     sinks::Output,
 };
 
@@ -36,6 +36,7 @@ pub(super) fn run(args: &HuntArgs) -> Result<ExitCode> {
             hunt: Some(hunt),
             metrics: None,
             leakers: 0,
+            nap: pipeline::SHORT_NAP,
             pin: None,
             open: session::direct(output, format),
         })

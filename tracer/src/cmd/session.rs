@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -52,6 +53,8 @@ pub(super) struct Session<'a> {
     pub(super) metrics: Option<Server>,
     /// How many processes they name.
     pub(super) leakers: usize,
+    /// How long it pauses when it has read something: longer is cheaper, and later.
+    pub(super) nap: Duration,
     /// Where the programs are kept for the next one.
     pub(super) pin: Option<&'a Path>,
     /// Opens the ways out, while all privileges are there.
@@ -77,6 +80,7 @@ impl<'a> Session<'a> {
             hunt: None,
             metrics: run.metrics.map(Server::start).transpose()?,
             leakers: run.metrics_top,
+            nap: pipeline::SHORT_NAP,
             pin: None,
             open,
         })
@@ -126,6 +130,7 @@ async fn trace(session: Session<'_>) -> Result<Summary> {
         hunt,
         metrics,
         leakers,
+        nap,
         pin,
         open,
     } = session;
@@ -223,6 +228,7 @@ async fn trace(session: Session<'_>) -> Result<Summary> {
         metrics,
         leakers,
         keeper,
+        nap,
         adopted: adopted.is_some(),
     };
     pipeline.start(start);

@@ -39,7 +39,7 @@ use crate::{
 const BATCH: usize = 256;
 /// After a drain the reader sleeps before it looks again, so that the kernel need not wake it for each record. Slept
 /// outside of epoll: there the ring itself would end it. The first nap after a pause is this short, for whoever watches.
-const SHORT_NAP: Duration = Duration::from_micros(50);
+pub const SHORT_NAP: Duration = Duration::from_micros(50);
 /// Naps double up to this as long as something comes.
 const NAP: Duration = Duration::from_millis(1);
 /// While much comes in a nap, they grow up to this: few long runs with warm caches cost half of many short ones. The
@@ -118,6 +118,8 @@ pub struct Pipeline {
     pub leakers: usize,
     /// The programs go on after the end, and somebody else with them.
     pub keeper: Option<Keeper>,
+    /// How long it pauses at least when it has read something: what comes meanwhile is read at once.
+    pub nap: Duration,
     /// The table is another's: it is compared with the kernel's at once.
     pub adopted: bool,
 }
@@ -184,7 +186,7 @@ impl Pipeline {
         let mut quiet = false;
         // Records came since the counters were read.
         let mut unchecked = false;
-        let mut nap = SHORT_NAP;
+        let mut nap = self.nap;
         let mut since_nap = 0;
         let mut napping = false;
         let first = |resync: &Resyncer| if self.adopted { Duration::ZERO } else { resync.every };
@@ -224,7 +226,7 @@ impl Pipeline {
             }
             if napping {
                 thread::sleep(nap);
-                nap = (nap * 2).min(if since_nap > RUN { LONG_NAP } else { NAP });
+                nap = (nap * 2).min(if since_nap > RUN { LONG_NAP } else { NAP }).max(self.nap);
                 since_nap = 0;
             }
             let watch_at = self
@@ -291,7 +293,7 @@ impl Pipeline {
             since_nap += taken;
             napping = taken > 0 && taken < BATCH;
             if quiet {
-                nap = SHORT_NAP;
+                nap = self.nap;
             }
         }
     }

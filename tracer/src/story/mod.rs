@@ -273,11 +273,20 @@ impl Story {
     /// How many are in each state now, and how many of them are stuck; by the states' names.
     #[must_use]
     pub fn tally(&self) -> BTreeMap<&'static str, (u64, u64)> {
-        let mut tally: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
-        for life in self.lives.values().filter(|life| life.state != State::Close) {
-            let (now, stuck) = tally.entry(life.state.name()).or_default();
+        let mut by_number = [(0, 0); 256];
+        for life in self.lives.values() {
+            let (now, stuck) = &mut by_number[usize::from(life.state.number())];
             *now += 1;
             *stuck += u64::from(life.is_stuck);
+        }
+        let mut tally: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        for (number, (now, stuck)) in (0..=u8::MAX).zip(by_number).filter(|(_, (now, _))| *now > 0) {
+            let state = State::from_number(number);
+            if state != State::Close {
+                let counts = tally.entry(state.name()).or_default();
+                counts.0 += now;
+                counts.1 += stuck;
+            }
         }
         tally
     }

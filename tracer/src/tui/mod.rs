@@ -8,7 +8,10 @@ mod samples;
 mod totals;
 mod view;
 
-use std::rc::Rc;
+use std::{
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 pub use rows::Sort;
 
@@ -22,6 +25,11 @@ use crate::{
     model::ConnId,
     story::{Life, Story},
 };
+
+/// Counting and sorting anew may take one part of so many of the time,
+const SHARE: u32 = 50;
+/// or this much each second.
+const LITTLE: Duration = Duration::from_millis(5);
 
 /// What fills the lower part of the screen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,6 +57,8 @@ pub struct App {
     totals: Totals,
     /// Something was told since they were counted.
     changed: bool,
+    /// When that was done by itself, and how long it took.
+    refreshed: Option<(Instant, Duration)>,
     samples: Samples,
     /// What is searched for, and whether it is being typed.
     search: String,
@@ -78,6 +88,7 @@ impl App {
             rows: Rows::default(),
             totals: Totals::default(),
             changed: false,
+            refreshed: None,
             samples: Samples::default(),
             search: String::new(),
             typing: false,
@@ -106,10 +117,14 @@ impl App {
         self.ended = true;
     }
 
-    /// A second is over: what is counted by the second is counted, and what has changed is put in order anew.
+    /// A second is over: what is counted by the second is counted, and what has changed is put in order anew, less often where there
+    /// is so much that it takes long.
     pub fn second(&mut self, now_ns: i64) {
-        if self.changed {
+        let is_due = |(at, cost): &(Instant, Duration)| *cost < LITTLE || at.elapsed() >= *cost * SHARE;
+        if self.changed && self.refreshed.as_ref().is_none_or(is_due) {
+            let begin = Instant::now();
             self.refresh(now_ns);
+            self.refreshed = Some((begin, begin.elapsed()));
         }
         if !self.ended {
             self.samples.second(&self.totals.states);

@@ -64,21 +64,22 @@ impl Rows {
         let words: Vec<String> = search.split_whitespace().map(str::to_lowercase).collect();
         let is_wanted = |life: &&Life| life.state != State::Close && matches(life, &words);
         let mut lives: Vec<&Life> = story.lives.values().filter(is_wanted).collect();
+        // There may be very many: keys side by side are quicker to compare than connections anywhere in memory.
         match self.sort {
             Sort::Stuck => {
-                lives.sort_unstable_by_key(|it| (Reverse(it.is_stuck), rank(it.state), it.since_ns, it.conn))
+                lives.sort_by_cached_key(|it| (Reverse(it.is_stuck), rank(it.state), it.since_ns, it.conn))
             }
-            Sort::Age => lives.sort_unstable_by_key(|it| (it.since_ns, it.conn)),
-            Sort::State => lives.sort_unstable_by_key(|it| (rank(it.state), it.since_ns, it.conn)),
+            Sort::Age => lives.sort_by_cached_key(|it| (it.since_ns, it.conn)),
+            Sort::State => lives.sort_by_cached_key(|it| (rank(it.state), it.since_ns, it.conn)),
             Sort::Process => lives.sort_by_cached_key(|it| {
                 let owner = it.subject.owner.as_ref().map(|owner| (owner.comm.clone(), owner.pid()));
                 (owner.is_none(), owner, it.conn)
             }),
             Sort::Local => {
-                lives.sort_unstable_by_key(|it| (it.tuple.local.octets(), it.tuple.local_port, it.conn))
+                lives.sort_by_cached_key(|it| (it.tuple.local.octets(), it.tuple.local_port, it.conn))
             }
             Sort::Remote => {
-                lives.sort_unstable_by_key(|it| (it.tuple.remote.octets(), it.tuple.remote_port, it.conn))
+                lives.sort_by_cached_key(|it| (it.tuple.remote.octets(), it.tuple.remote_port, it.conn))
             }
         }
         if self.reverse {
