@@ -258,7 +258,7 @@ impl Stream {
             } else {
                 let count = self.frames.len() as u64;
                 queue.refused(count);
-                self.unsaid += count;
+                self.unsaid += count + self.frames.iter().map(|frame| frame.tells).sum::<u64>();
                 self.buffer.clear();
                 self.frames.clear();
             }
