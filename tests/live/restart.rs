@@ -29,6 +29,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("restart: connections, owners, times and numbers go on", goes_on),
         test("restart: killed under load, again and again: delivered + lost == happened", killed),
         test("restart: what a sink had lost at the end the next one says", unsaid),
+        test("restart: what a window had counted when it was killed is counted as lost", killed_window),
         test("restart: another filter replaces what was kept, and says so", replaced),
         test("restart: detach ends it", detached),
     ]
@@ -282,6 +283,29 @@ fn unsaid() {
         assert_eq!((&lost["kind"], &lost["place"]), (&"lost".into(), &"sink".into()));
         assert_eq!(lost["count"], written);
         end(second);
+    });
+}
+
+fn killed_window() {
+    in_lab(|netns| {
+        let port = fresh_port();
+        let Some(place) = Place::new(port) else { return };
+        let path = place.directory.path().join("counts");
+        let sink =
+            format!("[sinks.counts]\ntype = \"file\"\naggregate = \"1h\"\npath = \"{}\"", path.display());
+        place.configure(netns, port, &sink);
+        let first = place.start(1);
+        drop(Kind::V4.pair(port));
+        let is_end = |it: &Value| it["from"] == "LISTEN" && it["to"] == "CLOSE";
+        wait_until("the end is told of", || place.records().iter().any(is_end));
+        kill(first);
+        let counted = place.records().iter().filter(|it| it["kind"] == "transition").count();
+        end(place.start(2));
+        let text = fs::read_to_string(path).expect("counts");
+        let records = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let crashed = records.filter(|it| it["kind"] == "lost" && it["place"] == "crash");
+        let crashed: u64 = crashed.filter_map(|it| it["count"].as_u64()).sum();
+        assert_eq!(crashed, counted as u64);
     });
 }
 

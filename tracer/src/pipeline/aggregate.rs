@@ -32,13 +32,15 @@ pub(super) struct Windows {
     most: usize,
     /// When it ends; none while nothing is in it.
     end_ns: Option<i64>,
+    /// Transitions in it.
+    count: u64,
     counted: HashMap<Key, Counted, FxBuildHasher>,
 }
 
 impl Windows {
     /// Windows of `length_ns` that begin at its multiples, with up to `most` peers and services told apart.
     pub(super) fn new(length_ns: i64, most: usize) -> Self {
-        Self { length_ns: length_ns.max(1), most, end_ns: None, counted: HashMap::default() }
+        Self { length_ns: length_ns.max(1), most, end_ns: None, count: 0, counted: HashMap::default() }
     }
 
     /// Counts a transition in the window that is open at `now_ns`.
@@ -62,9 +64,15 @@ impl Windows {
         }
         let counted = self.counted.entry(key).or_default();
         counted.count += 1;
+        self.count += 1;
         if let Some(in_state) = it.in_state {
             counted.dwell.add(in_state);
         }
+    }
+
+    /// Transitions in the open window.
+    pub(super) fn count(&self) -> u64 {
+        self.count
     }
 
     /// When the open window ends.
@@ -75,6 +83,7 @@ impl Windows {
     /// Ends the window, and hands out what is in it, the most frequent first.
     pub(super) fn close(&mut self) -> Vec<Aggregate> {
         let Some(end_ns) = self.end_ns.take() else { return Vec::new() };
+        self.count = 0;
         let aggregate = |(key, counted): (Key, Counted)| Aggregate {
             time_ns: end_ns,
             window_ns: self.length_ns as u64,

@@ -138,6 +138,15 @@ impl Stream {
         for aggregate in self.windows.as_mut().map(Windows::close).unwrap_or_default() {
             self.write_notice(&Notice::Aggregate(aggregate));
         }
+        self.hold();
+    }
+
+    /// What is only counted yet would die with this process.
+    fn hold(&self) {
+        let slot = self.queue.as_ref().and_then(Queue::slot);
+        if let Some((windows, slot)) = self.windows.as_ref().zip(slot) {
+            slot.hold(windows.count());
+        }
     }
 
     /// Where it goes.
@@ -210,7 +219,8 @@ impl Stream {
             return;
         }
         if let Some(windows) = &mut self.windows {
-            return windows.add(transition, now_ns());
+            windows.add(transition, now_ns());
+            return self.hold();
         }
         self.seq += 1;
         self.format.transition(self.seq, transition, &mut self.buffer);

@@ -21,9 +21,9 @@ use rustix::{
 /// Numbers in the file.
 const WORDS: usize = 512;
 /// The first ones are the caller's; then for each sink: its name's sum, whose numbers they are, the last number, how many are
-/// settled.
+/// settled, how many have no number yet.
 const FREE: usize = 8;
-const SLOT: usize = 4;
+const SLOT: usize = 5;
 
 /// The file.
 pub struct Ledger {
@@ -111,10 +111,10 @@ impl Slot {
     /// records are lost.
     #[must_use]
     pub fn begin(&self, instance: u32, waiting: u64) -> Begun {
-        let [whose, numbered, settled] = self.words();
+        let [whose, numbered, settled, held] = self.words();
         let last = numbered.load(Ordering::Relaxed);
         let open = last.wrapping_sub(settled.load(Ordering::Relaxed)).cast_signed();
-        let unsettled = open.max(0).cast_unsigned() + waiting;
+        let unsettled = open.max(0).cast_unsigned() + held.swap(0, Ordering::Relaxed) + waiting;
         let is_same = whose.swap(u64::from(instance), Ordering::Relaxed) == u64::from(instance);
         let seq = if is_same { last } else { 0 };
         numbered.store(seq, Ordering::Relaxed);
@@ -125,19 +125,25 @@ impl Slot {
 
     /// Notes the last number that was given.
     pub fn number(&self, seq: u64) {
-        let [_, numbered, _] = self.words();
+        let [_, numbered, ..] = self.words();
         numbered.store(seq, Ordering::Relaxed);
     }
 
     /// So many more are delivered, on disk, or said to be lost; fewer, if some of those are in doubt again.
     pub(super) fn settle(&self, records: i64) {
-        let [_, _, settled] = self.words();
+        let [_, _, settled, _] = self.words();
         settled.fetch_add(records.cast_unsigned(), Ordering::Relaxed);
+    }
+
+    /// So many wait for others, to be one record with them.
+    pub fn hold(&self, count: u64) {
+        let [.., held] = self.words();
+        held.store(count, Ordering::Relaxed);
     }
 
     fn words(&self) -> [&AtomicU64; SLOT - 1] {
         let words = self.ledger.words();
-        [&words[self.at + 1], &words[self.at + 2], &words[self.at + 3]]
+        [&words[self.at + 1], &words[self.at + 2], &words[self.at + 3], &words[self.at + 4]]
     }
 }
 
@@ -181,7 +187,9 @@ mod tests {
         assert_eq!(a.begin(1, 1), begun(7, 4), "until it has been said");
         a.settle(4);
         assert_eq!((a.begin(1, 0), a.begin(2, 0)), (begun(7, 0), begun(0, 0)));
+        a.hold(5);
+        assert_eq!(a.begin(2, 0), begun(0, 5), "what had no number");
         let many = (0..500).filter(|at| second.slot(&format!("sink {at}")).is_some()).count();
-        assert!((100..200).contains(&many), "{many}");
+        assert!((90..200).contains(&many), "{many}");
     }
 }
