@@ -260,6 +260,9 @@ fn check_identities(records: &[Value]) {
 }
 
 fn unsaid() {
+    if observer::is_in_vm() {
+        return skip("takes seconds there, and has nothing to do with the kernel");
+    }
     in_lab(|netns| {
         let port = fresh_port();
         let Some(place) = Place::new(port) else { return };
@@ -287,6 +290,9 @@ fn unsaid() {
 }
 
 fn killed_window() {
+    if observer::is_in_vm() {
+        return skip("takes seconds there, and has nothing to do with the kernel");
+    }
     in_lab(|netns| {
         let port = fresh_port();
         let Some(place) = Place::new(port) else { return };
