@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     os::unix::net::UnixListener,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -77,9 +77,14 @@ impl Place {
 
     /// The whole lines so far.
     fn records(&self) -> Vec<Value> {
-        let text = fs::read_to_string(self.output()).unwrap_or_default();
-        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        whole.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+        read(&self.output())
+    }
+
+    /// A connection comes and goes, and its listener; all of it is told of.
+    fn connection(&self, port: u16) {
+        drop(Kind::V4.pair(port));
+        let is_end = |it: &Value| it["from"] == "LISTEN" && it["to"] == "CLOSE";
+        wait_until("the end is told of", || self.records().iter().any(is_end));
     }
 
     /// Starts a daemon, and waits until it traces; it is the `nth`.
@@ -98,6 +103,19 @@ impl Drop for Place {
     fn drop(&mut self) {
         let _ = sockstate().args(["detach", "--pin"]).arg(&self.pin).stdout(Stdio::null()).status();
     }
+}
+
+/// The whole lines of a file so far.
+fn read(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+/// How many records were lost at a place, by what was said.
+fn lost(records: &[Value], place: &str) -> u64 {
+    let of = records.iter().filter(|it| it["kind"] == "lost" && it["place"] == place);
+    of.map(|it| it["count"].as_u64().expect("count")).sum()
 }
 
 fn end(mut child: Child) {
@@ -212,12 +230,8 @@ fn killed() {
             .collect();
         let unique: BTreeSet<&String> = transitions.iter().collect();
         assert_eq!(unique.len(), transitions.len(), "nothing twice");
-        let lost = |place: &str| -> u64 {
-            let of = records.iter().filter(|it| it["kind"] == "lost" && it["place"] == place);
-            of.map(|it| it["count"].as_u64().expect("count")).sum()
-        };
-        let (delivered, crashed) = (transitions.len() as u64, lost("crash"));
-        let others = lost("ring") + lost("recursion");
+        let (delivered, crashed) = (transitions.len() as u64, lost(&records, "crash"));
+        let others = lost(&records, "ring") + lost(&records, "recursion");
         assert!(delivered <= made);
         let missing = made - delivered;
         // Killed between the write and its note, a record is delivered and counted; and corrections are records, too.
@@ -270,9 +284,7 @@ fn unsaid() {
         let sink = format!("[sinks.away]\ntype = \"socket\"\naddress = \"unix:{}\"", path.display());
         place.configure(netns, port, &sink);
         let first = place.start(1);
-        drop(Kind::V4.pair(port));
-        let is_end = |it: &Value| it["from"] == "LISTEN" && it["to"] == "CLOSE";
-        wait_until("the end is told of", || place.records().iter().any(is_end));
+        place.connection(port);
         end(first);
         let written = place.records().len();
         let collector = UnixListener::bind(&path).expect("collector");
@@ -301,17 +313,11 @@ fn killed_window() {
             format!("[sinks.counts]\ntype = \"file\"\naggregate = \"1h\"\npath = \"{}\"", path.display());
         place.configure(netns, port, &sink);
         let first = place.start(1);
-        drop(Kind::V4.pair(port));
-        let is_end = |it: &Value| it["from"] == "LISTEN" && it["to"] == "CLOSE";
-        wait_until("the end is told of", || place.records().iter().any(is_end));
+        place.connection(port);
         kill(first);
         let counted = place.records().iter().filter(|it| it["kind"] == "transition").count();
         end(place.start(2));
-        let text = fs::read_to_string(path).expect("counts");
-        let records = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-        let crashed = records.filter(|it| it["kind"] == "lost" && it["place"] == "crash");
-        let crashed: u64 = crashed.filter_map(|it| it["count"].as_u64()).sum();
-        assert_eq!(crashed, counted as u64);
+        assert_eq!(lost(&read(&path), "crash"), counted as u64);
     });
 }
 

@@ -195,9 +195,7 @@ impl Place {
         script.stdin.as_mut().expect("stdin").write_all(b"q").expect("a key");
         script.wait_with_output().expect("wait")
     }
-}
 
-impl Place {
     /// Does what the command says, and looks at what that gives; what is wrong with it.
     fn try_out(&self, command: &str) -> Option<String> {
         let words = self.words(command);

@@ -19,7 +19,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::{
     cargo, command, leak,
     load::Mode,
-    measure::{Program, Running, Statistics},
+    measure::{Program, Running, Statistics, mount_tracefs},
     output, root, timers,
 };
 
@@ -39,8 +39,6 @@ pub(crate) struct Args {
     #[arg(long, default_value = "")]
     only: String,
 }
-
-const TRACEFS: &str = "/sys/kernel/tracing";
 
 /// One kind of traffic.
 struct Traffic {
@@ -102,10 +100,8 @@ struct Run {
 pub(crate) fn all(args: &Args) -> Result<()> {
     command(cargo().args(["build", "--release", "--package", "tracer", "--package", "xtask"]))?;
     fs::create_dir_all(&args.directory)?;
-    if !Path::new(TRACEFS).join("events").exists() {
-        // bpftrace reads the tracepoint's format there.
-        command(Command::new("mount").args(["-t", "tracefs", "tracefs", TRACEFS]))?;
-    }
+    // bpftrace reads the tracepoint's format there.
+    mount_tracefs()?;
     touch_memory(&args.directory)?;
     println!("{}, {} rounds of {} connections a thread", machine()?, args.rounds, args.count);
     let wanted = |name: &str| name.contains(&args.only);

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    path::Path,
     process::{Child, Command},
     thread,
     time::{Duration, Instant},
@@ -10,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::output;
+use crate::{command, output};
 
 /// Ends a process, whatever happens.
 pub(crate) struct Running(pub(crate) Child);
@@ -63,6 +64,16 @@ impl Drop for Running {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+const TRACEFS: &str = "/sys/kernel/tracing";
+
+/// Mounts tracefs where it is not yet.
+pub(crate) fn mount_tracefs() -> Result<()> {
+    if !Path::new(TRACEFS).join("events").exists() {
+        command(Command::new("mount").args(["-t", "tracefs", "tracefs", TRACEFS]))?;
+    }
+    Ok(())
 }
 
 /// A BPF program and what it has done.

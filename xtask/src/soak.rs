@@ -21,7 +21,7 @@ use crate::{
     blind::Blind,
     cargo, command,
     load::{Load, Mode},
-    measure::Running,
+    measure::{Running, mount_tracefs},
     netns::in_new_netns,
     root,
 };
@@ -97,9 +97,7 @@ fn soak(directory: &Path, length: Duration) -> Result<Tally> {
         watch(&daemon, Duration::from_millis(100), &mut tally)?;
     }
     let begin = Instant::now();
-    if !Path::new("/sys/kernel/tracing/instances").exists() {
-        command(Command::new("mount").args(["-t", "tracefs", "tracefs", "/sys/kernel/tracing"]))?;
-    }
+    mount_tracefs()?;
     let blind = Blind::watch(PORT).context("cannot have ftrace watch for what is hidden from programs")?;
     thread::scope(|scope| {
         let collector = scope.spawn(|| collect(directory, &ends));
