@@ -152,12 +152,12 @@ impl Load {
             });
             barrier.wait();
             // The last packets may still wait for a softirq.
-            wait_until_all_is_done()?;
+            let done = wait_until_all_is_done();
             if let Some(accepting) = accepting {
                 socket.shutdown(std::net::Shutdown::Read)?;
                 accepting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             }
-            result
+            result.and(done)
         });
         drop(socket);
         result
@@ -173,13 +173,18 @@ fn accept_all(listener: &Socket) {
     }
 }
 
-/// Until every socket of this namespace listens or is in TIME_WAIT.
+/// Until every socket of this namespace listens or is a timewait one: now and then one of them stays in FIN_WAIT2, where the
+/// peer's FIN came while it took the full socket's place, and was answered by a reset.
 fn wait_until_all_is_done() -> io::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         let table = std::fs::read_to_string("/proc/thread-self/net/tcp")?;
-        let states = table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(3));
-        if states.filter(|state| !["0A", "06"].contains(state)).count() == 0 {
+        let is_done = |line: &str| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            // The state, and the kind of timer (Documentation/networking/proc_net_tcp.rst).
+            fields.get(3) == Some(&"0A") || fields.get(5).is_some_and(|timer| timer.starts_with("03:"))
+        };
+        if table.lines().skip(1).all(is_done) {
             return Ok(());
         }
         if Instant::now() > deadline {
