@@ -3,31 +3,31 @@
 
 #[path = "support/collector.rs"]
 mod collector;
+#[path = "delivery/spool.rs"]
+mod spool;
+#[path = "delivery/tls.rs"]
+mod tls;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     os::unix::net::UnixDatagram,
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use collector::{
-    Feeder, Manners, Taken, answer, batch, http, http_collector, listen, settings, spooled, stream_collector,
-    tcp, wait_until,
+    Feeder, Manners, Taken, answer, batch, http, http_collector, listen, settings, stream_collector, tcp,
+    wait_until,
 };
 use sockstate::{
     format::convert::Syslog,
     sinks::{
-        Address, Envelope, FileSettings, Framing, Inherited, Queue, SinkSettings, Spool, SpoolError,
-        TargetSettings, Template, TlsSettings,
+        Address, Envelope, FileSettings, Framing, Queue, SinkSettings, TargetSettings, Template, TlsSettings,
     },
 };
 
@@ -279,190 +279,6 @@ fn templates_make_what_their_collectors_take() {
     }
 }
 
-#[test]
-fn a_spool_takes_what_memory_does_not_and_gives_it_back_in_order() {
-    let directory = tempfile::tempdir().expect("directory");
-    let (listener, port) = listen();
-    drop(listener);
-    let mut feeder = Feeder::start(&spooled(tcp(port), directory.path(), 1 << 30), None);
-    for _ in 0..500 {
-        feeder.push(100);
-        // The queue is small: the sink's thread must get a turn.
-        wait_until("the spool takes it", || feeder.queue.has_room(30_000));
-    }
-    assert_eq!(feeder.refused, 0);
-    feeder.wait_until("much is on disk", |it| it.spooled_bytes() > 8 << 20);
-    let taken =
-        stream_collector(TcpListener::bind(("127.0.0.1", port)).expect("listen"), vec![Manners::Reads]);
-    for _ in 0..50 {
-        feeder.push(100);
-        wait_until("there is room", || feeder.queue.has_room(30_000));
-    }
-    feeder.wait_until("all is delivered", |it| it.delivered() == 55_000);
-    wait_until("all is read", || taken.len() == 55_000);
-    assert_eq!(taken.seqs(), all(55_000));
-    feeder.wait_until("the disk is free", |it| it.spooled_bytes() == 0);
-    feeder.end(Duration::from_secs(5));
-    let left = fs::read_dir(directory.path()).expect("directory").filter(|it| {
-        it.as_ref().is_ok_and(|it| it.path().extension().is_some_and(|extension| extension == "spool"))
-    });
-    assert_eq!(left.count(), 0);
-}
-
-#[test]
-fn a_spool_has_an_end_and_what_is_behind_it_is_counted() {
-    let directory = tempfile::tempdir().expect("directory");
-    let (listener, port) = listen();
-    drop(listener);
-    let mut feeder = Feeder::start(&spooled(tcp(port), directory.path(), 4 << 20), None);
-    for _ in 0..600 {
-        feeder.push(100);
-        thread::sleep(Duration::from_micros(200));
-    }
-    let on_disk: u64 = fs::read_dir(directory.path())
-        .expect("directory")
-        .map(|entry| entry.expect("entry").metadata().expect("metadata").len())
-        .sum();
-    assert!(on_disk <= 4 << 20, "{on_disk}");
-    let taken =
-        stream_collector(TcpListener::bind(("127.0.0.1", port)).expect("listen"), vec![Manners::Reads]);
-    feeder.end(Duration::from_secs(15));
-    let status = feeder.queue.status();
-    assert!(status.lost() > 0 && status.lost() == feeder.refused, "{} {}", status.lost(), feeder.refused);
-    wait_until("all is read", || taken.len() as u64 + feeder.refused == feeder.pushed());
-    let seqs = taken.seqs();
-    assert!(seqs.is_sorted_by(|a, b| a < b));
-}
-
-#[test]
-fn the_next_run_delivers_what_the_last_one_could_not() {
-    let directory = tempfile::tempdir().expect("directory");
-    let (listener, port) = listen();
-    drop(listener);
-    let settings = spooled(tcp(port), directory.path(), 1 << 30);
-    let convert = || -> Option<sockstate::sinks::Convert> {
-        Some(Box::new(|line, out| {
-            out.extend_from_slice(b"{\"converted\":true,");
-            out.extend_from_slice(&line[1..]);
-        }))
-    };
-    let mut first = Feeder::start(&settings, convert());
-    for _ in 0..100 {
-        first.push(100);
-        wait_until("there is room", || first.queue.has_room(30_000));
-    }
-    let locked = Spool::open(directory.path(), 1 << 30, false);
-    assert!(matches!(locked, Err(SpoolError::Locked { .. })));
-    first.end(Duration::from_millis(50));
-    assert_eq!((first.refused, first.queue.status().lost()), (0, 0));
-    let taken =
-        stream_collector(TcpListener::bind(("127.0.0.1", port)).expect("listen"), vec![Manners::Reads]);
-    let mut second = Feeder::start(&settings, convert()).after(&first);
-    second.push(100);
-    second.wait_until("all is delivered", |it| it.delivered() == 10_100);
-    wait_until("all is read", || taken.len() == 10_100);
-    assert_eq!(taken.seqs(), all(10_100));
-    assert!(taken.lines().iter().all(|line| line.matches("converted").count() == 1), "converted once each");
-}
-
-/// Reads a spool to its end: numbers, and how many are missing.
-fn read_all(path: &Path) -> (Vec<u64>, u64) {
-    let mut spool = Spool::open(path, 1 << 30, false).expect("spool");
-    let (mut seqs, mut missing) = (Vec::new(), 0);
-    while !spool.is_empty() {
-        let read = spool.read(1).expect("read");
-        missing += read.missing;
-        for (bytes, frame) in read.batch.records() {
-            let line = std::str::from_utf8(bytes).expect("UTF-8");
-            assert_eq!(collector::seq(line.trim_end()), frame.seq);
-            seqs.push(frame.seq);
-        }
-        spool.delivered();
-    }
-    (seqs, missing)
-}
-
-/// A spool with three entries of ten records; its only segment's name and bytes, and where entries end.
-fn small_spool(path: &Path) -> (std::path::PathBuf, Vec<u8>, Vec<usize>) {
-    let mut spool = Spool::open(path, 1 << 30, true).expect("spool");
-    let mut ends = Vec::new();
-    for entry in 0..3 {
-        spool.append(&batch(entry * 10 + 1, 10)).expect("append");
-        ends.push(spool.bytes() as usize);
-    }
-    let segment = fs::read_dir(path)
-        .expect("directory")
-        .map(|it| it.expect("entry").path())
-        .find(|it| it.extension().is_some_and(|extension| extension == "spool"))
-        .expect("a segment");
-    let bytes = fs::read(&segment).expect("segment");
-    (segment, bytes, ends)
-}
-
-#[test]
-fn a_spool_that_is_cut_anywhere_keeps_every_whole_entry() {
-    let directory = tempfile::tempdir().expect("directory");
-    let (segment, bytes, ends) = small_spool(directory.path());
-    for cut in 0..=bytes.len() {
-        fs::write(&segment, &bytes[..cut]).expect("write");
-        let whole = ends.partition_point(|end| *end <= cut) as u64 * 10;
-        assert_eq!(read_all(directory.path()), (all(whole), 0), "cut at {cut}");
-    }
-}
-
-#[test]
-fn a_spool_that_is_damaged_anywhere_loses_one_entry_and_says_so() {
-    let directory = tempfile::tempdir().expect("directory");
-    let (segment, bytes, ends) = small_spool(directory.path());
-    for at in 0..bytes.len() {
-        for flip in [0x01, 0x80, 0xff] {
-            let mut damaged = bytes.clone();
-            damaged[at] ^= flip;
-            fs::write(&segment, &damaged).expect("write");
-            let hit = (at >= 8).then(|| ends.partition_point(|end| *end <= at));
-            let expected: Vec<u64> =
-                all(30).into_iter().filter(|seq| hit != Some((*seq as usize - 1) / 10)).collect();
-            let (seqs, missing) = read_all(directory.path());
-            assert_eq!(seqs, expected, "byte {at}");
-            // What is lost at the beginning or the end nothing before or behind it tells of.
-            assert_eq!(missing, if hit == Some(1) { 10 } else { 0 }, "byte {at}");
-        }
-    }
-}
-
-#[test]
-fn a_spool_forgets_nothing_that_is_not_delivered() {
-    let directory = tempfile::tempdir().expect("directory");
-    let (segment, bytes, _) = small_spool(directory.path());
-    let mut spool = Spool::open(directory.path(), 1 << 30, false).expect("spool");
-    assert_eq!(spool.read(1).expect("read").batch.len(), 10);
-    spool.delivered();
-    assert_eq!(spool.read(1).expect("read").batch.frames[0].seq, 11);
-    drop(spool);
-    // What was read and not delivered comes again; with a damaged mark, all of it.
-    assert_eq!(read_all(directory.path()).0, (11..=30).collect::<Vec<_>>());
-    fs::write(&segment, &bytes).expect("write");
-    fs::write(directory.path().join("delivered"), b"garbage that is as long").expect("write");
-    assert_eq!(read_all(directory.path()).0, all(30));
-    let mut front = Spool::open(directory.path(), 1 << 30, false).expect("spool");
-    front.append(&batch(2, 1)).expect("append");
-    front.push_front(&batch(1, 1)).expect("in front");
-    drop(front);
-    assert_eq!(read_all(directory.path()), (vec![1, 2], 0));
-}
-
-#[test]
-fn a_spool_that_cannot_be_is_an_error_that_says_why() {
-    let directory = tempfile::tempdir().expect("directory");
-    let file = directory.path().join("file");
-    fs::write(&file, "").expect("file");
-    let error = Spool::open(&file.join("below"), 1 << 20, false).err().expect("an error").to_string();
-    assert!(error.contains("file/below") && error.contains("directory"), "{error}");
-    let mut small = Spool::open(&directory.path().join("small"), 1000, false).expect("spool");
-    let error = small.append(&batch(1, 10)).expect_err("full").to_string();
-    assert!(error.contains("full (1000 bytes)"), "{error}");
-}
-
 fn file(path: &Path) -> FileSettings {
     FileSettings { path: path.to_owned(), rotate_bytes: None, rotate_every: None, keep: None, zstd: false }
 }
@@ -573,104 +389,6 @@ fn syslog_counts_octets_on_streams_and_sends_datagrams_elsewhere() {
     let socket = UnixDatagram::bind(&path).expect("socket");
     socket.recv(&mut buffer).expect("datagram");
     feeder.wait_until("delivery", |it| it.delivered() == 2);
-}
-
-/// A certificate for `localhost`, signed by itself, and its key, both PEM.
-fn certificate() -> (String, String) {
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("certificate");
-    (made.cert.pem(), made.signing_key.serialize_pem())
-}
-
-/// What a TLS server reads from its first connection that shakes hands.
-fn tls_server(
-    listener: TcpListener,
-    cert: &str,
-    key: &str,
-    clients: Option<&str>,
-) -> thread::JoinHandle<String> {
-    use tokio_rustls::rustls::{
-        RootCertStore, ServerConfig, ServerConnection, StreamOwned,
-        crypto::ring,
-        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-        server::WebPkiClientVerifier,
-    };
-    let provider = Arc::new(ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .expect("versions");
-    let builder = match clients {
-        None => builder.with_no_client_auth(),
-        Some(pem) => {
-            let mut roots = RootCertStore::empty();
-            roots.add(CertificateDer::from_pem_slice(pem.as_bytes()).expect("PEM")).expect("root");
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-            builder.with_client_cert_verifier(verifier.expect("verifier"))
-        }
-    };
-    let chain = vec![CertificateDer::from_pem_slice(cert.as_bytes()).expect("PEM")];
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("PEM");
-    let config = Arc::new(builder.with_single_cert(chain, key).expect("config"));
-    thread::spawn(move || {
-        loop {
-            let (stream, _) = listener.accept().expect("connection");
-            let connection = ServerConnection::new(Arc::clone(&config)).expect("TLS");
-            let mut stream: StreamOwned<ServerConnection, TcpStream> = StreamOwned::new(connection, stream);
-            let mut text = String::new();
-            if stream.read_to_string(&mut text).is_ok() {
-                return text;
-            }
-        }
-    })
-}
-
-#[test]
-fn tls_trusts_whom_it_should_and_shows_who_it_is() {
-    let directory = tempfile::tempdir().expect("directory");
-    let save = |name: &str, text: &str| {
-        let path = directory.path().join(name);
-        fs::write(&path, text).expect("write");
-        Some(path)
-    };
-    let (cert, key) = certificate();
-    let (other, other_key) = certificate();
-    let (listener, port) = listen();
-    let server = tls_server(listener, &cert, &key, Some(&other));
-    let address: Address = format!("tls://localhost:{port}").parse().expect("address");
-    let good = TlsSettings {
-        ca: save("ca.pem", &cert),
-        cert: save("cert.pem", &other),
-        key: save("key.pem", &other_key),
-        name: None,
-    };
-    let wrong = TlsSettings { ca: save("other.pem", &other), ..good.clone() };
-    let target = |tls: &TlsSettings| TargetSettings::Stream(address.clone(), tls.clone(), Framing::Lines);
-    let mut feeder = Feeder::start(&settings(target(&wrong)), None);
-    feeder.push(1);
-    feeder.wait_until("a stranger is not trusted", |it| it.failures() > 1);
-    assert_eq!(feeder.queue.status().delivered(), 0);
-    feeder.end(Duration::ZERO);
-    assert_eq!(feeder.queue.status().lost(), 1, "given up at the end, and counted");
-    let mut feeder = Feeder::start(&settings(target(&good)), None);
-    feeder.push(1000);
-    feeder.wait_until("delivery", |it| it.delivered() == 1000);
-    feeder.end(Duration::from_secs(5));
-    let text = server.join().expect("server");
-    assert_eq!(text.lines().map(collector::seq).collect::<Vec<_>>(), all(1000));
-}
-
-#[test]
-fn files_that_are_no_certificates_are_an_error_that_names_them() {
-    let directory = tempfile::tempdir().expect("directory");
-    let path = directory.path().join("ca.pem");
-    fs::write(&path, "nothing").expect("write");
-    let tls = TlsSettings { ca: Some(path.clone()), ..TlsSettings::default() };
-    let address = "tls://localhost:1".parse().expect("address");
-    let settings = settings(TargetSettings::Stream(address, tls, Framing::Lines));
-    let error = sockstate::sinks::start(&settings, Vec::new(), None, Inherited::default())
-        .err()
-        .expect("an error")
-        .to_string();
-    assert!(error.contains(&path.display().to_string()) && error.contains("sink test"), "{error}");
 }
 
 #[test]

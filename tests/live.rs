@@ -35,6 +35,8 @@ mod ending;
 mod existing;
 #[path = "live/fallback.rs"]
 mod fallback;
+#[path = "live/faults.rs"]
+mod faults;
 #[path = "live/filters.rs"]
 mod filters;
 #[path = "live/fleet.rs"]
@@ -69,6 +71,8 @@ mod stuck;
 mod timewait;
 #[path = "live/tutorial.rs"]
 mod tutorial;
+#[path = "live/watchdog.rs"]
+mod watchdog;
 
 use std::{
     process::{Command, ExitCode, Stdio},
@@ -94,9 +98,11 @@ fn main() -> ExitCode {
         resync::tests(),
         timewait::tests(),
         stuck::tests(),
+        watchdog::tests(),
         hunt::tests(),
         metrics::tests(),
         collectors::tests(),
+        faults::tests(),
         otlp::tests(),
         fleet::tests(),
         restart::tests(),

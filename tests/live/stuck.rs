@@ -9,7 +9,6 @@ use std::{
         unix::{fs::PermissionsExt, net::UnixStream, process::CommandExt},
     },
     process::{self, Command},
-    time::Duration,
 };
 
 use serde_json::Value;
@@ -17,7 +16,7 @@ use socket2::Socket;
 
 use crate::{
     Test,
-    lab::{Tracer, in_lab, sockstate, wait_until},
+    lab::{in_lab, sockstate, wait_until},
     netns::sysctl,
     observer::{proc_net_tcp, wait_for_states},
     roles::{Actor, send_fd},
@@ -31,8 +30,6 @@ pub(crate) fn tests() -> Vec<Test> {
         test("stuck: a peer that does not answer, and one that does not close", peers),
         test("stuck: orphans, closed windows, and handshakes that do not end", others),
         test("stuck: what an epoll waits for", watched),
-        test("stuck: the tracer says it, again, and when it is over", traced),
-        test("stuck: older than the tracer, by the kernel's clock", older),
         test("stuck: thresholds, groups and the plugin's answer", thresholds),
         test("stuck: in a namespace of another process, by commands that go there", foreign),
         test("stuck: held in another pid namespace", other_pids),
@@ -65,7 +62,7 @@ fn port_of(socket: &Socket) -> u16 {
 }
 
 /// Descriptors by process, as a record says.
-fn holders(it: &Value) -> Vec<(u64, u64)> {
+pub(crate) fn holders(it: &Value) -> Vec<(u64, u64)> {
     let list = it["holders"].as_array().expect("holders");
     list.iter().map(|it| (it["pid"].as_u64().expect("pid"), it["fd"].as_u64().expect("fd"))).collect()
 }
@@ -325,62 +322,6 @@ fn thresholds() {
             assert_eq!(text.lines().count(), 1);
         }
         drop(server);
-    });
-}
-
-fn traced() {
-    in_lab(|netns| {
-        let port = fresh_port();
-        let rule = format!("CLOSE_WAIT:{port}=1");
-        let mut tracer = Tracer::start(netns, &["--threshold", &rule]);
-        let (_listener, client, server) = Kind::V4.pair(port);
-        drop(client);
-        let entered = tracer.wait_for(|it| it["to"] == "CLOSE_WAIT");
-        let first = tracer.wait_for(|it| it["kind"] == "stuck");
-        let again = tracer.wait_for(|it| it["kind"] == "stuck");
-        drop(server);
-        let left = tracer.wait_for(|it| it["from"] == "CLOSE_WAIT");
-        let over = tracer.wait_for(|it| it["kind"] == "resolved");
-        let story = tracer.stop();
-        for it in [&first, &again, &over] {
-            assert_eq!((&it["conn"], &it["state"]), (&entered["conn"], &"CLOSE_WAIT".into()), "{it}");
-            assert_eq!(it["age_at_least"], false);
-        }
-        for (it, times, least) in [(&first, 1, 1), (&again, 2, 2)] {
-            assert_eq!(it["times"], times);
-            let age = Duration::from_nanos(it["age_ns"].as_u64().expect("age"));
-            // Looked at once a second.
-            assert!(age >= Duration::from_secs(least) && age < Duration::from_secs(least + 5), "{it}");
-            assert_eq!((&it["reason"], holders(it).len()), (&"eof_unread".into(), 1), "{it}");
-            assert_eq!(holders(it)[0].0, u64::from(process::id()));
-            assert_eq!(it["owner"]["pid"], process::id());
-        }
-        assert_eq!(over["to"], left["to"]);
-        assert_eq!(over["age_ns"], left["in_state_ns"]);
-        assert_eq!((story.of("stuck").count(), story.of("resolved").count()), (2, 1));
-    });
-}
-
-fn older() {
-    in_lab(|netns| {
-        let port = fresh_port();
-        let (_listener, client, server) = Kind::V4.pair(port);
-        drop(client);
-        wait_for_states(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
-        let begin = std::time::Instant::now();
-        std::thread::sleep(Duration::from_millis(1500));
-        let waited = begin.elapsed();
-        let mut tracer = Tracer::start(netns, &["--threshold", "CLOSE_WAIT=1"]);
-        let it = tracer.wait_for(|it| it["kind"] == "stuck");
-        assert_eq!((&it["age_at_least"], &it["reason"]), (&true.into(), &"eof_unread".into()), "{it}");
-        // The kernel counts in milliseconds, or in ticks of up to ten.
-        let age = Duration::from_nanos(it["age_ns"].as_u64().expect("age"));
-        assert!(age + Duration::from_millis(20) >= waited, "{age:?} of {waited:?}");
-        let quiet = Tracer::start(netns, &["--no-stuck"]).stop();
-        assert_eq!(quiet.of("stuck").count(), 0);
-        drop(server);
-        tracer.wait_for(|it| it["kind"] == "resolved");
-        tracer.stop();
     });
 }
 

@@ -1,0 +1,75 @@
+//! The tracer says by itself that a socket is stuck.
+
+use std::{process, time::Duration};
+
+use crate::{
+    Test,
+    lab::{Tracer, in_lab},
+    observer::wait_for_states,
+    sockets::{Kind, fresh_port},
+    stuck::holders,
+    test,
+};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test("stuck: the tracer says it, again, and when it is over", traced),
+        test("stuck: older than the tracer, by the kernel's clock", older),
+    ]
+}
+
+fn traced() {
+    in_lab(|netns| {
+        let port = fresh_port();
+        let rule = format!("CLOSE_WAIT:{port}=1");
+        let mut tracer = Tracer::start(netns, &["--threshold", &rule]);
+        let (_listener, client, server) = Kind::V4.pair(port);
+        drop(client);
+        let entered = tracer.wait_for(|it| it["to"] == "CLOSE_WAIT");
+        let first = tracer.wait_for(|it| it["kind"] == "stuck");
+        let again = tracer.wait_for(|it| it["kind"] == "stuck");
+        drop(server);
+        let left = tracer.wait_for(|it| it["from"] == "CLOSE_WAIT");
+        let over = tracer.wait_for(|it| it["kind"] == "resolved");
+        let story = tracer.stop();
+        for it in [&first, &again, &over] {
+            assert_eq!((&it["conn"], &it["state"]), (&entered["conn"], &"CLOSE_WAIT".into()), "{it}");
+            assert_eq!(it["age_at_least"], false);
+        }
+        for (it, times, least) in [(&first, 1, 1), (&again, 2, 2)] {
+            assert_eq!(it["times"], times);
+            let age = Duration::from_nanos(it["age_ns"].as_u64().expect("age"));
+            // Looked at once a second.
+            assert!(age >= Duration::from_secs(least) && age < Duration::from_secs(least + 5), "{it}");
+            assert_eq!((&it["reason"], holders(it).len()), (&"eof_unread".into(), 1), "{it}");
+            assert_eq!(holders(it)[0].0, u64::from(process::id()));
+            assert_eq!(it["owner"]["pid"], process::id());
+        }
+        assert_eq!(over["to"], left["to"]);
+        assert_eq!(over["age_ns"], left["in_state_ns"]);
+        assert_eq!((story.of("stuck").count(), story.of("resolved").count()), (2, 1));
+    });
+}
+
+fn older() {
+    in_lab(|netns| {
+        let port = fresh_port();
+        let (_listener, client, server) = Kind::V4.pair(port);
+        drop(client);
+        wait_for_states(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
+        let begin = std::time::Instant::now();
+        std::thread::sleep(Duration::from_millis(1500));
+        let waited = begin.elapsed();
+        let mut tracer = Tracer::start(netns, &["--threshold", "CLOSE_WAIT=1"]);
+        let it = tracer.wait_for(|it| it["kind"] == "stuck");
+        assert_eq!((&it["age_at_least"], &it["reason"]), (&true.into(), &"eof_unread".into()), "{it}");
+        // The kernel counts in milliseconds, or in ticks of up to ten.
+        let age = Duration::from_nanos(it["age_ns"].as_u64().expect("age"));
+        assert!(age + Duration::from_millis(20) >= waited, "{age:?} of {waited:?}");
+        let quiet = Tracer::start(netns, &["--no-stuck"]).stop();
+        assert_eq!(quiet.of("stuck").count(), 0);
+        drop(server);
+        tracer.wait_for(|it| it["kind"] == "resolved");
+        tracer.stop();
+    });
+}
