@@ -180,9 +180,9 @@ fn wait_until_all_is_done() -> io::Result<()> {
     loop {
         let table = std::fs::read_to_string("/proc/thread-self/net/tcp")?;
         let is_done = |line: &str| {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            // The state, and the kind of timer (Documentation/networking/proc_net_tcp.rst).
-            fields.get(3) == Some(&"0A") || fields.get(5).is_some_and(|timer| timer.starts_with("03:"))
+            // The state, the queues, and the kind of timer (Documentation/networking/proc_net_tcp.rst).
+            let mut fields = line.split_whitespace().skip(3);
+            fields.next() == Some("0A") || fields.nth(1).is_some_and(|timer| timer.starts_with("03:"))
         };
         if table.lines().skip(1).all(is_done) {
             return Ok(());

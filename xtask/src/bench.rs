@@ -209,12 +209,8 @@ fn run(args: &Args, tracer: Tracer, traffic: &Traffic) -> Result<Run> {
     result.kernel_ns = kernel_ns / transitions;
     if let Some(running) = &mut running {
         let cpu = running.cpu()? - cpu_before;
-        // Those that the ring still has cost nothing yet. An empty program tells of none.
-        let told = match tracer {
-            Tracer::Empty => transitions,
-            _ => told(&file)? as f64,
-        };
-        result.cpu = cpu / told * 1e6;
+        // Those that the ring still has cost nothing yet.
+        result.cpu = cpu / told(tracer, &file)?.unwrap_or(transitions) * 1e6;
         result.rss = running.rss()?;
         running.end()?;
     }
@@ -231,20 +227,22 @@ fn run(args: &Args, tracer: Tracer, traffic: &Traffic) -> Result<Run> {
             result.lost = lost.values().filter_map(serde_json::Value::as_u64).sum::<u64>() as f64;
             result.unaccounted = transitions - delivered as f64 - result.lost;
         }
-        Tracer::Tcpstates => result.unaccounted = transitions - told(&file)? as f64,
+        Tracer::Tcpstates => result.unaccounted = transitions - told(tracer, &file)?.unwrap_or(0.0),
         Tracer::None | Tracer::Empty => {}
     }
     Ok(result)
 }
 
-/// How many transitions a tracer has written: sockstate's with those of mini-sockets.
-fn told(file: &Path) -> Result<usize> {
+/// How many transitions a tracer has written, where it writes them: sockstate's with those of mini-sockets.
+fn told(tracer: Tracer, file: &Path) -> Result<Option<f64>> {
     let text = fs::read_to_string(file)?;
-    Ok(match text.lines().next() {
-        Some(first) if first.starts_with('{') => text.matches("\"kind\":\"transition\"").count(),
+    let count = match tracer {
+        Tracer::None | Tracer::Empty => return Ok(None),
+        Tracer::Sockstate | Tracer::FullSockets => text.matches("\"kind\":\"transition\"").count(),
         // A header, and a line each.
-        _ => text.lines().skip(1).count(),
-    })
+        Tracer::Tcpstates => text.lines().skip(1).count(),
+    };
+    Ok(Some(count as f64))
 }
 
 fn start(tracer: Tracer, file: &Path, before: &BTreeMap<u64, Program>) -> Result<Option<Running>> {
