@@ -1,6 +1,8 @@
 //! From bytes to records to text, without a kernel: malformed records, nasty names, random histories.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "records/corrections.rs"]
+mod corrections;
 #[path = "support/schema.rs"]
 mod schema;
 
@@ -520,8 +522,8 @@ proptest! {
                 // A look at the kernel's table, which shows this socket or none.
                 let sockets = if flag { std::slice::from_ref(&event) } else { &[] };
                 let shown = Shown { began_ns: now, namespaces: &BTreeSet::from([1]), sockets, held: None };
-                let suspects = table.compare(&shown, &mut names, &mut out);
-                table.bury(&suspects, &shown, &mut out);
+                let doubts = table.doubts(&shown);
+                table.settle(&doubts, &shown, &mut names, &mut out);
             } else {
                 table.apply(&event, &mut names, &mut out);
             }

@@ -73,17 +73,17 @@ fn after_a_loss() {
 fn nothing_to_correct() {
     in_lab(|netns| {
         let mut tracer = Tracer::start(netns, &["--resync", "100ms"]);
+        let port = fresh_port();
+        let load = Load { mode: Mode::Fin, threads: 1, count: 200, acceptors: false, gap_us: 100, port };
         let start = Instant::now();
-        let mut last = None;
         // Looked at many times while connections come and go.
         while start.elapsed() < Duration::from_millis(1500) {
-            let (listener, client, server) = Kind::V4.pair(fresh_port());
-            drop((client, server));
-            drop(listener);
-            last = Some(tracer.wait_for(|it| it["from"] == "LISTEN" && it["to"] == "CLOSE"));
+            load.run().expect("load");
+            let is_end = |it: &Value| it["from"] == "LISTEN" && it["to"] == "CLOSE";
+            tracer.wait_for(|it| is_end(it) && it["local"]["port"] == port);
         }
-        assert!(last.is_some());
         let story = tracer.stop();
+        assert_eq!(story.of("lost").count(), 0);
         let resyncs: Vec<&Value> = story.of("resync").collect();
         assert!(resyncs.is_empty(), "{resyncs:#?}");
     });

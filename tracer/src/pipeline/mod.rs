@@ -10,7 +10,7 @@ mod outlet;
 mod signals;
 mod streams;
 
-use std::{num::NonZeroU64, thread, time::Duration};
+use std::{collections::HashSet, num::NonZeroU64, thread, time::Duration};
 
 use rustix::thread::set_current_timer_slack;
 use thiserror::Error;
@@ -273,8 +273,9 @@ impl Pipeline {
                 unchecked = !quiet;
             }
             if resync_at.is_some_and(|at| Instant::now() >= at) && catching_up.is_none() {
-                self.resync();
-                resync_at = self.resync.as_ref().map(|resync| Instant::now() + resync.every);
+                let done = self.resync();
+                let next = |every: Duration| if done { every } else { every.min(LOSS_RESYNC) };
+                resync_at = self.resync.as_ref().map(|resync| Instant::now() + next(resync.every));
             }
             for stuck in self.examiner.examined() {
                 self.stuck(stuck);
@@ -401,28 +402,49 @@ impl Pipeline {
         }
     }
 
-    /// Compares the table with the kernel's, twice where something is missing there.
-    fn resync(&mut self) {
-        let Some(resync) = self.resync.take() else { return };
-        let mut suspects = Vec::new();
+    /// Compares the table with the kernel's, twice where they differ. False where it could not be done.
+    fn resync(&mut self) -> bool {
+        let Some(resync) = self.resync.take() else { return false };
+        let mut doubts = HashSet::new();
+        let mut done = false;
         for round in 0..2 {
             let look = self.source.look(&resync.walker, resync.only, monotonic_ns());
             // Everything that happened until then comes first.
-            while self.drain(BATCH) > 0 {}
+            if !self.catch_up() {
+                break;
+            }
             let Self { table, enricher, router, streams, examiner, hunter, .. } = self;
-            let mut out = |applied: Applied| route(router, streams, examiner, hunter, applied);
             let (namespaces, sockets, held) = (&look.namespaces, &look.sockets, look.held.as_ref());
             let shown = Shown { began_ns: look.began_ns, namespaces, sockets, held };
             if round == 0 {
-                suspects = table.compare(&shown, enricher, &mut out);
+                doubts = table.doubts(&shown);
+                done = doubts.is_empty();
             } else {
-                table.bury(&suspects, &shown, &mut out);
+                let mut out = |applied: Applied| route(router, streams, examiner, hunter, applied);
+                table.settle(&doubts, &shown, enricher, &mut out);
+                done = true;
             }
-            if suspects.is_empty() {
+            if done {
                 break;
             }
         }
         self.resync = Some(resync);
+        done
+    }
+
+    /// Reads what the kernel has written by now; false where a record is being written all the time.
+    fn catch_up(&mut self) -> bool {
+        let written = self.source.written();
+        let deadline = Instant::now() + Duration::from_nanos(PATIENCE_NS);
+        while !self.source.has_read(written) {
+            if self.drain(BATCH) == 0 {
+                if Instant::now() >= deadline {
+                    return false;
+                }
+                thread::sleep(SHORT_NAP);
+            }
+        }
+        true
     }
 
     /// Whether the table may have missed something.

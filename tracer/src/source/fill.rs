@@ -54,4 +54,14 @@ impl Fill {
     pub(super) fn bytes(&self) -> u64 {
         self.kernel.position().saturating_sub(self.reader.position())
     }
+
+    /// How far the kernel has come.
+    pub(super) fn written(&self) -> u64 {
+        self.kernel.position()
+    }
+
+    /// How far the reader has.
+    pub(super) fn read(&self) -> u64 {
+        self.reader.position()
+    }
 }

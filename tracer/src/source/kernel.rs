@@ -66,7 +66,8 @@ pub struct ProgramRuns {
 /// Programs that run, and their ring.
 pub struct KernelSource {
     ring: AsyncFd<RingBuf<MapData>>,
-    fill: Option<(Fill, u64)>,
+    fill: Fill,
+    size: Option<u64>,
     counters: PerCpuArray<MapData, PodPerCpu>,
     /// The program whose recursion misses count.
     program: Option<ProgramFd>,
@@ -94,13 +95,13 @@ impl KernelSource {
             }
         };
         // Without it only a metric is missing.
-        let size = ring.info().map(|info| info.max_entries().into());
-        let fill = Fill::of(ring.fd()).ok().zip(size.ok());
+        let size = ring.info().ok().map(|info| info.max_entries().into());
+        let fill = Fill::of(ring.fd())?;
         let ring = RingBuf::try_from(Map::RingBuf(ring))?;
         // SAFETY: the ring owns its map's descriptor and keeps it open as long as it lives.
         let ring = unsafe { AsyncFd::register(ring) }.map_err(io::Error::from)?;
         let counters = PerCpuArray::try_from(counters)?;
-        Ok(Self { ring, fill, counters, program, told: Losses::default(), hook: loaded.hook, loaded })
+        Ok(Self { ring, fill, size, counters, program, told: Losses::default(), hook: loaded.hook, loaded })
     }
 
     /// These losses were told of already, by the sockstate before.
@@ -123,7 +124,19 @@ impl KernelSource {
     /// Bytes in the ring that wait for us, and how many it holds.
     #[must_use]
     pub fn ring_fill(&self) -> Option<(u64, u64)> {
-        self.fill.as_ref().map(|(fill, size)| (fill.bytes(), *size))
+        self.size.map(|size| (self.fill.bytes(), size))
+    }
+
+    /// How far the kernel has written the ring by now.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.fill.written()
+    }
+
+    /// Whether everything up to there was read. A record that is being written keeps back those behind it.
+    #[must_use]
+    pub fn has_read(&self, written: u64) -> bool {
+        self.fill.read() >= written
     }
 
     /// Time that each program has run for and how often, while the kernel counts that (`kernel.bpf_stats_enabled`).

@@ -7,10 +7,10 @@ use std::{
 
 use super::{
     conns::{Conn, Since, plain},
-    table::{Applied, Out, Table, merge, same_ends},
+    table::{Applied, Out, Table, is_same, merge},
     wait::{Ends, take},
 };
-use crate::model::{ConnId, Event, EventKind, Identify, Resync, State};
+use crate::model::{ConnId, Event, EventKind, Identify, Resync, State, Tuple};
 
 /// What the kernel's tables held, after everything up to then was applied.
 #[derive(Debug)]
@@ -25,44 +25,83 @@ pub struct Shown<'a> {
     pub held: Option<&'a HashSet<u64>>,
 }
 
+/// Where the table and the kernel's tables differ. One look is not enough: a socket may go, or change, beside it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Doubt {
+    sk: u64,
+    /// What the table has: which connection, in which state.
+    known: Option<(ConnId, State)>,
+    /// What the kernel shows: the state, whether of a mini-socket, and the ends.
+    shown: Option<(State, bool, Tuple)>,
+}
+
 /// Longer than a mini-socket or an orphan lives, ns: in namespaces that cannot be entered nothing else can be known.
 const LONG_NS: u64 = 300_000_000_000;
 
 impl Table {
-    /// Takes in what the table lacks or has wrong; returns those that the kernel did not show, to be looked for again.
-    pub fn compare(&mut self, shown: &Shown<'_>, who: &mut dyn Identify, out: Out<'_>) -> Vec<(u64, ConnId)> {
-        for event in shown.sockets {
-            if let EventKind::Socket { state, mini } = event.kind {
-                self.compare_one(event, state, mini, who, out);
-            }
-        }
-        self.unseen(shown)
+    /// What the table lacks or has wrong, if the kernel's tables are right.
+    #[must_use]
+    pub fn doubts(&self, shown: &Shown<'_>) -> HashSet<Doubt> {
+        let sockets = shown.sockets.iter();
+        let mut doubts: HashSet<Doubt> = sockets.filter_map(|it| self.doubt(it, shown.began_ns)).collect();
+        doubts.extend(self.unseen(shown));
+        doubts
     }
 
-    /// Reports those of `suspects` that a second look does not show either as gone.
-    pub fn bury(&mut self, suspects: &[(u64, ConnId)], shown: &Shown<'_>, out: Out<'_>) {
-        let unseen: HashSet<(u64, ConnId)> = self.unseen(shown).into_iter().collect();
-        for suspect in suspects.iter().filter(|suspect| unseen.contains(suspect)) {
-            if let Some(at) = self.conns.find(suspect.0) {
+    /// Corrects what a second look shows in the same way as the one that led to `doubts`.
+    pub fn settle(
+        &mut self,
+        doubts: &HashSet<Doubt>,
+        shown: &Shown<'_>,
+        who: &mut dyn Identify,
+        out: Out<'_>,
+    ) {
+        for event in shown.sockets {
+            if self.doubt(event, shown.began_ns).is_some_and(|it| doubts.contains(&it)) {
+                self.settle_one(event, who, out);
+            }
+        }
+        for doubt in self.unseen(shown).iter().filter(|it| doubts.contains(it)) {
+            if let Some(at) = self.conns.find(doubt.sk) {
                 self.lose(at, shown.began_ns, out);
             }
         }
     }
 
-    fn compare_one(&mut self, event: &Event, state: State, mini: bool, who: &mut dyn Identify, out: Out<'_>) {
+    fn doubt(&self, event: &Event, began_ns: u64) -> Option<Doubt> {
+        let EventKind::Socket { state, mini } = event.kind else { return None };
         if state == State::Close || self.waiting.timewaits.iter().any(|it| it.sk == event.sk) {
-            return;
+            return None;
         }
-        let found = self.conns.find(event.sk).or_else(|| self.find_estimate(event, mini));
-        if let Some(at) = found {
-            let conn = self.conns.get(at);
-            if conn.since_ns >= event.time_ns && !conn.estimated {
-                return;
-            }
+        let conn = self.conns.find(event.sk).or_else(|| self.find_estimate(event, mini));
+        let conn = conn.map(|at| self.conns.get(at));
+        let fits = |conn: &Conn| {
+            // What happened since the look began is newer than what it shows.
+            (conn.since_ns >= began_ns && !conn.estimated)
+                || (is_same(conn, event, state)
+                    && conn.mini == mini
+                    && plain(conn.state) == plain(state)
+                    && !conn.estimated)
+        };
+        if conn.is_some_and(fits) {
+            return None;
+        }
+        let known = conn.map(|conn| (conn.id, conn.state));
+        Some(Doubt { sk: event.sk, known, shown: Some((state, mini, event.tuple)) })
+    }
+
+    fn settle_one(&mut self, event: &Event, who: &mut dyn Identify, out: Out<'_>) {
+        let EventKind::Socket { state, mini } = event.kind else { return };
+        let estimate = self.find_estimate(event, mini);
+        if let Some(at) = estimate {
+            self.conns.rename(at, event.sk);
+            self.watch_again(at);
+        }
+        if let Some(at) = estimate.or_else(|| self.conns.find(event.sk)) {
             // Mini-sockets and full ones never take each other's memory.
-            if same_ends(&conn.tuple, &event.tuple) && conn.mini == mini {
-                let was = conn.state;
+            if is_same(self.conns.get(at), event, state) && self.conns.get(at).mini == mini {
                 let conn = self.conns.get_mut(at);
+                let was = conn.state;
                 conn.estimated = false;
                 conn.tuple = merge(conn.tuple, event.tuple);
                 if plain(was) != plain(state) {
@@ -76,17 +115,14 @@ impl Table {
         self.correct(at, None, state, event.time_ns, out);
     }
 
-    /// An estimated mini-socket with these ends gets the key that it really has.
-    fn find_estimate(&mut self, event: &Event, mini: bool) -> Option<usize> {
-        if !mini || !self.has_estimates() {
+    /// The estimated mini-socket with these ends: it has another key there.
+    fn find_estimate(&self, event: &Event, mini: bool) -> Option<usize> {
+        if !mini || !self.has_estimates() || self.conns.find(event.sk).is_some() {
             return None;
         }
         let ends = Ends::of(event);
         let same = |conn: &Conn| conn.estimated && Ends::new(conn.subject.netns, conn.tuple) == ends;
-        let at = self.conns.iter().position(same)?;
-        self.conns.rename(at, event.sk);
-        self.watch_again(at);
-        Some(at)
+        self.conns.iter().position(same)
     }
 
     /// The end of this connection was lost.
@@ -134,7 +170,7 @@ impl Table {
     }
 
     /// Connections that were there before the look and are not in it.
-    fn unseen(&self, shown: &Shown<'_>) -> Vec<(u64, ConnId)> {
+    fn unseen(&self, shown: &Shown<'_>) -> Vec<Doubt> {
         let seen: HashSet<u64> = shown.sockets.iter().map(|event| event.sk).collect();
         let gone = |conn: &&Conn| {
             if conn.since_ns >= shown.began_ns || conn.estimated || seen.contains(&conn.sk) {
@@ -145,6 +181,7 @@ impl Table {
             let old = shown.began_ns - conn.since_ns > LONG_NS;
             entered || (free && old)
         };
-        self.conns.iter().filter(gone).map(|conn| (conn.sk, conn.id)).collect()
+        let doubt = |conn: &Conn| Doubt { sk: conn.sk, known: Some((conn.id, conn.state)), shown: None };
+        self.conns.iter().filter(gone).map(doubt).collect()
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     cause::cause,
-    conns::{Conn, Conns, Resets, Sent, Since},
+    conns::{Conn, Conns, Resets, Sent, Since, plain},
     wait::{Birth, Ends, PATIENCE_NS, Waiting, take},
     watchdog::Watchdog,
 };
@@ -454,7 +454,7 @@ impl Table {
         out: Out<'_>,
     ) -> usize {
         let mut at = match self.conns.find(event.sk) {
-            Some(at) if same_ends(&self.conns.get(at).tuple, &event.tuple) => at,
+            Some(at) if is_same(self.conns.get(at), event, from) => at,
             found => {
                 if let Some(at) = found {
                     // Its death and another's birth were lost.
@@ -593,5 +593,18 @@ pub(super) fn merge(old: Tuple, new: Tuple) -> Tuple {
 /// Whether both can be the same connection, as far as they are known.
 pub(super) fn same_ends(old: &Tuple, new: &Tuple) -> bool {
     let agree = |a: u16, b: u16| a == 0 || b == 0 || a == b;
-    agree(old.local_port, new.local_port) && agree(old.remote_port, new.remote_port)
+    let is_known = |tuple: &Tuple| tuple.remote_port != 0 && !tuple.remote.is_unspecified();
+    agree(old.local_port, new.local_port)
+        && agree(old.remote_port, new.remote_port)
+        && (!is_known(old) || !is_known(new) || old.remote == new.remote)
+}
+
+/// Whether the socket that was in `state` may be `conn` still: its death and another's birth in its memory may have been lost.
+pub(super) fn is_same(conn: &Conn, event: &Event, state: State) -> bool {
+    let listens = |state| state == State::Listen;
+    // Where the port is not known, only what comes next in its state is believed to be its own.
+    let is_next = plain(conn.state) == plain(state);
+    same_ends(&conn.tuple, &event.tuple)
+        && listens(conn.state) == listens(state)
+        && (conn.tuple.local_port != 0 || is_next)
 }

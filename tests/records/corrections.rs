@@ -1,0 +1,110 @@
+//! The table against the kernel's: what losses made wrong is put right, and nothing else is touched.
+
+use std::collections::BTreeSet;
+
+use sockstate::{
+    model::{Event, EventKind, Resync, Role, State, Transition},
+    track::{Applied, Shown, Sight, Table},
+};
+
+use crate::{Names, event, transition};
+
+/// A socket as a look shows it.
+fn shown(time_ns: u64, sk: u64, state: State) -> Event {
+    Event { kind: EventKind::Socket { state, mini: false }, ..event(time_ns, sk, state, state) }
+}
+
+/// Two looks that show this, with events between them; what is corrected.
+fn looks(table: &mut Table, [first, second]: [&[Event]; 2], between: &[Event]) -> Vec<Resync> {
+    let mut names = Names::default();
+    let namespaces = &BTreeSet::from([1]);
+    let look = |began_ns, sockets| Shown { began_ns, namespaces, sockets, held: None };
+    let mut said = Vec::new();
+    let doubts = table.doubts(&look(100, first));
+    between.iter().for_each(|it| table.apply(it, &mut names, &mut |_| {}));
+    table.settle(&doubts, &look(200, second), &mut names, &mut |applied| match applied {
+        Applied::Resync(resync) => said.push(resync),
+        other => panic!("{other:?}"),
+    });
+    said
+}
+
+fn told(events: &[Event]) -> Table {
+    let mut table = Table::new(1, 0, Sight::default());
+    let mut names = Names::default();
+    events.iter().for_each(|it| table.apply(it, &mut names, &mut |_| {}));
+    table
+}
+
+fn listener(time_ns: u64, from: State, to: State) -> Event {
+    let mut event = event(time_ns, 1, from, to);
+    event.tuple.remote_port = 0;
+    event.tuple.remote = sockstate::model::Address::from_v4([0; 4]);
+    event
+}
+
+#[test]
+fn what_two_looks_show_is_put_right() {
+    let open = [event(10, 1, State::Close, State::SynSent), event(20, 1, State::SynSent, State::Established)];
+    let (was, gone) = (State::Established, State::Close);
+    // It is in another state, it is gone, another was not known.
+    let cases = [
+        (shown(150, 1, State::CloseWait), vec![(Some(was), State::CloseWait)]),
+        (shown(150, 1, was), vec![]),
+        (shown(150, 2, was), vec![(None, was), (Some(was), gone)]),
+    ];
+    for (it, expected) in cases {
+        let sockets = std::slice::from_ref(&it);
+        let said = looks(&mut told(&open), [sockets, sockets], &[]);
+        let said: Vec<_> = said.iter().map(|it| (it.was, it.state)).collect();
+        assert_eq!(said, expected, "{it:?}");
+    }
+}
+
+#[test]
+fn what_changes_beside_a_look_is_not_touched() {
+    let opening = event(10, 1, State::Close, State::SynSent);
+    let established = event(120, 1, State::SynSent, State::Established);
+    let reset = event(130, 1, State::Established, State::Close);
+    let (one, none): (&[Event], &[Event]) = (&[shown(110, 1, State::SynSent)], &[]);
+    // It moved on since, it died since, it was born since and had not come yet.
+    assert_eq!(
+        looks(&mut told(std::slice::from_ref(&opening)), [one, one], std::slice::from_ref(&established)),
+        []
+    );
+    let mut gone = told(&[opening.clone(), established.clone(), reset.clone()]);
+    assert_eq!(looks(&mut gone, [one, none], &[]), []);
+    assert!(gone.is_empty());
+    assert_eq!(looks(&mut told(&[]), [none, one], std::slice::from_ref(&opening)), []);
+    // Between its transition's record and the change itself.
+    let ahead = told(&[opening, event(90, 1, State::SynSent, State::Established)]);
+    let now: &[Event] = &[shown(210, 1, State::Established)];
+    assert_eq!(looks(&mut { ahead }, [one, now], &[]), []);
+}
+
+/// Its death and the listener's birth in its memory were lost, and its port was not known yet.
+#[test]
+fn a_listener_is_not_a_connect_before() {
+    let mut connect = event(10, 1, State::Close, State::SynSent);
+    connect.tuple.local_port = 0;
+    let open = || told(std::slice::from_ref(&connect));
+    let before = open().snapshot().next().expect("the connect").conn;
+
+    let mut names = Names::default();
+    let close = listener(50, State::Listen, State::Close);
+    let it: Transition = transition(&mut open(), &close, &mut names).expect("a transition");
+    assert_eq!((it.role, it.tuple.remote_port), (Some(Role::Listener), 0));
+    assert_ne!(it.conn, before);
+
+    let socket = Event { tuple: close.tuple, ..shown(150, 1, State::Listen) };
+    let sockets = std::slice::from_ref(&socket);
+    let said = looks(&mut open(), [sockets, sockets], &[]);
+    let said: Vec<_> = said.iter().map(|it| (it.conn == before, it.was, it.state)).collect();
+    assert_eq!(said, [(true, Some(State::SynSent), State::Close), (false, None, State::Listen)]);
+
+    // The next step of another that has its memory, and the connect's own.
+    let others = event(50, 1, State::Established, State::CloseWait);
+    assert_ne!(transition(&mut open(), &others, &mut names).expect("a transition").conn, before);
+    let own = event(50, 1, State::SynSent, State::Established);
+    assert_eq!(transition(&mut open(), &own, &mut names).expect("a transition").conn, before);
+}
