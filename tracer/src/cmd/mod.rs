@@ -8,6 +8,7 @@ mod feed;
 mod handover;
 mod hunt;
 mod look;
+mod memory;
 mod record;
 mod replay;
 mod report;

@@ -16,6 +16,7 @@ use rustix::fs::{FlockOperation, flock};
 use super::{
     Failure, exit,
     handover::{self, Ground, Handover},
+    memory,
 };
 use crate::{
     cli::{HookName, KernelArgs, RunArgs, StuckRules, TierName},
@@ -211,7 +212,7 @@ async fn trace(session: Session<'_>) -> Result<Summary> {
     if let Err(error) = kernel::drop_privileges() {
         eprintln!("sockstate: cannot drop capabilities: {error}");
     }
-    give_memory_back();
+    memory::give_back();
 
     let router = Router::new(filter);
     let streams = Streams::new(list, limits.count);
@@ -290,15 +291,6 @@ fn sight(loaded: &mut Loaded) -> Sight {
 fn instance() -> u32 {
     let seed = pipeline::now_ns() as u64 ^ u64::from(std::process::id()) << 32;
     (seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32
-}
-
-/// Loading took megabytes for BTF that nobody needs any more.
-fn give_memory_back() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: takes a number, keeps the heap as it is.
-    unsafe {
-        libc::malloc_trim(0);
-    }
 }
 
 /// The lock, unless it cannot be had for lack of a /run that we may write to.

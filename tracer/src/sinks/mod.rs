@@ -15,6 +15,7 @@ mod ledger;
 mod nats;
 mod output;
 mod queue;
+mod reserve;
 mod spool;
 mod stream;
 mod target;

@@ -11,6 +11,8 @@ use rustix::fs::{FileType, fstat};
 use thiserror::Error;
 use tokio::io::{Interest, unix::AsyncFd};
 
+use super::reserve::Reserve;
+
 /// Why bytes did not go out.
 #[derive(Debug, Error)]
 pub enum OutputError {
@@ -53,6 +55,7 @@ pub struct Output {
     path: Option<PathBuf>,
     target: Target,
     written: usize,
+    reserve: Reserve,
 }
 
 impl Output {
@@ -83,7 +86,11 @@ impl Output {
     pub fn file(path: &Path) -> Result<Self, OutputError> {
         let name = path.display().to_string();
         match OpenOptions::new().write(true).create(true).truncate(true).open(path) {
-            Ok(file) => Ok(Self { path: Some(path.to_owned()), ..Self::new(name, file.into())? }),
+            Ok(file) => {
+                let mut output = Self::new(name, file.into())?;
+                output.path = Some(path.to_owned());
+                Ok(output)
+            }
             Err(source) => Err(OutputError::Open { path: name, source }),
         }
     }
@@ -103,6 +110,7 @@ impl Output {
         let failed = |source| OutputError::Open { path: self.name.clone(), source };
         let file = OpenOptions::new().append(true).create(true).open(path).map_err(failed)?;
         let len = file.metadata().map_err(failed)?.len();
+        self.give_back();
         self.target = Target::Blocking(file);
         self.written = usize::try_from(len).unwrap_or(0);
         Ok(())
@@ -123,7 +131,7 @@ impl Output {
         } else {
             Target::Blocking(file)
         };
-        Ok(Self { name, path: None, target, written: 0 })
+        Ok(Self { name, path: None, target, written: 0, reserve: Reserve::default() })
     }
 
     /// Where the next byte goes: the bytes that went out so far, or that were in the file before.
@@ -142,7 +150,12 @@ impl Output {
         while done.count < end {
             let rest = &done.bytes[done.count..end];
             let result = match &mut self.target {
-                Target::Blocking(file) => file.write(rest),
+                Target::Blocking(file) => {
+                    if self.path.is_some() {
+                        self.reserve.before(file, self.written as u64, rest.len());
+                    }
+                    file.write(rest)
+                }
                 Target::Polled(file) => write_polled(file, rest).await,
             };
             match result {
@@ -178,12 +191,24 @@ impl Output {
         }
     }
 
+    fn give_back(&mut self) {
+        if let Target::Blocking(file) = &self.target {
+            self.reserve.give_back(file);
+        }
+    }
+
     fn error(&self, source: io::Error) -> OutputError {
         if source.kind() == io::ErrorKind::BrokenPipe {
             OutputError::Closed(self.name.clone())
         } else {
             OutputError::Write { path: self.name.clone(), source }
         }
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        self.give_back();
     }
 }
 
