@@ -34,7 +34,7 @@ pub(crate) struct Args {
     /// How many virtual machines at once.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
-    /// Start a virtual machine whose tests failed this many times more: under emulation a test may run out of time.
+    /// Run tests that failed this many times more, in a new virtual machine: under emulation one may run out of time.
     #[arg(long, default_value_t = 0)]
     again: usize,
     /// Seconds until a virtual machine is given up.
@@ -78,12 +78,13 @@ pub(crate) fn all(args: &Args) -> Result<()> {
                     let what = script.lines().next().unwrap_or_default().to_owned();
                     let start = Instant::now();
                     let limit = Duration::from_secs(args.timeout);
-                    let run = || boot(args.arch, kernel, &programs, &script, number, limit);
-                    let mut result = run();
+                    let run = |script: &str| boot(args.arch, kernel, &programs, script, number, limit);
+                    let mut result = run(&script);
                     for _ in 0..args.again {
                         if let Err(error) = &result {
-                            println!("== {} {what}: once more, after {error:#}", kernel.release);
-                            result = run();
+                            let error = format!("{error:#}");
+                            println!("== {} {what}: once more, after {error}", kernel.release);
+                            result = run(&once_more(&script, &error));
                         }
                     }
                     let took = start.elapsed().as_secs();
@@ -118,6 +119,18 @@ fn tests(tier: &str, filter: &str) -> String {
     let filter = if filter.is_empty() && tier != TIERS[0] { "lifecycle" } else { filter };
     // Bursts measure the machine, and this one has none to speak of.
     format!("export SOCKSTATE_TEST_TIER={tier}\n/live {filter} --skip burst && echo PASSED")
+}
+
+/// Only the tests that failed, by the list at the end of what `script` printed; all of it where there is none.
+fn once_more(script: &str, printed: &str) -> String {
+    let list = printed.rsplit_once("\nfailures:\n").map_or("", |(_, list)| list);
+    let failed = list.lines().map_while(|line| line.strip_prefix("    "));
+    let commands: Vec<String> =
+        failed.map(|name| format!("/live --exact '{}'", name.replace('\'', r"'\''"))).collect();
+    match script.lines().next() {
+        Some(first) if !commands.is_empty() => format!("{first}\n{} && echo PASSED", commands.join(" && ")),
+        _ => script.to_owned(),
+    }
 }
 
 /// What goes into the initramfs: paths here and there.
@@ -251,4 +264,20 @@ poweroff -f
     command(Command::new("sh").args(["-c", &pack]).current_dir(&tree))?;
     fs::remove_dir_all(&tree)?;
     Ok(image)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_failed_runs_once_more() {
+        let script = tests("fentry", "");
+        let printed = "not passed:\nfailures:\n\n---- a: b ----\ntest panicked\n\n\nfailures:\n    a: b\n    c's, d\n\ntest result: FAILED. 2 failed\n";
+        let again = once_more(&script, printed);
+        let expected = r"export SOCKSTATE_TEST_TIER=fentry
+/live --exact 'a: b' && /live --exact 'c'\''s, d' && echo PASSED";
+        assert_eq!(again, expected);
+        assert_eq!(once_more(&script, "not passed:\nkernel panic"), script);
+    }
 }
