@@ -124,7 +124,8 @@ fn rotated() {
         let mut child = into_file(&path, "json");
         let sequence = |path: &std::path::Path| -> Vec<u64> {
             let text = fs::read_to_string(path).expect("file");
-            assert!(text.ends_with('\n'), "a record is cut");
+            // A tracer that is slow may have had nothing to say in the meantime.
+            assert!(text.is_empty() || text.ends_with('\n'), "a record is cut");
             let records = text.lines().map(serde_json::from_str::<serde_json::Value>);
             records.map(|it| it.expect("JSON")["seq"].as_u64().expect("seq")).collect()
         };

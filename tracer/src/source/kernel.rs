@@ -28,8 +28,8 @@ pub enum SourceError {
     /// The map does not open.
     #[error("cannot open the ring: {0}")]
     Map(#[from] MapError),
-    /// epoll does not take it.
-    #[error("cannot wait for the ring: {0}")]
+    /// epoll does not take it, or its positions cannot be mapped.
+    #[error("cannot watch the ring: {0}")]
     Wait(#[from] io::Error),
 }
 
