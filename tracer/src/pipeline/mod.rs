@@ -10,7 +10,7 @@ mod outlet;
 mod signals;
 mod streams;
 
-use std::{collections::HashSet, num::NonZeroU64, thread, time::Duration};
+use std::{num::NonZeroU64, thread, time::Duration};
 
 use rustix::thread::set_current_timer_slack;
 use thiserror::Error;
@@ -31,7 +31,7 @@ use crate::{
     model::{Event, EventKind, LostPlace, Notice, Snapshot, Start, State, Stop, Stuck},
     route::Router,
     sinks::OutputError,
-    source::{KernelSource, SourceError, Walker},
+    source::{KernelSource, Look, SourceError, Walker},
     track::{Applied, PATIENCE_NS, Shown, Table},
 };
 
@@ -405,31 +405,27 @@ impl Pipeline {
     /// Compares the table with the kernel's, twice where they differ. False where it could not be done.
     fn resync(&mut self) -> bool {
         let Some(resync) = self.resync.take() else { return false };
-        let mut doubts = HashSet::new();
-        let mut done = false;
-        for round in 0..2 {
-            let look = self.source.look(&resync.walker, resync.only, monotonic_ns());
-            // Everything that happened until then comes first.
-            if !self.catch_up() {
-                break;
-            }
-            let Self { table, enricher, router, streams, examiner, hunter, .. } = self;
-            let (namespaces, sockets, held) = (&look.namespaces, &look.sockets, look.held.as_ref());
-            let shown = Shown { began_ns: look.began_ns, namespaces, sockets, held };
-            if round == 0 {
-                doubts = table.doubts(&shown);
-                done = doubts.is_empty();
-            } else {
-                let mut out = |applied: Applied| route(router, streams, examiner, hunter, applied);
-                table.settle(&doubts, &shown, enricher, &mut out);
-                done = true;
-            }
-            if done {
-                break;
-            }
-        }
+        let done = self.compare(&resync).is_some();
         self.resync = Some(resync);
         done
+    }
+
+    fn compare(&mut self, resync: &Resyncer) -> Option<()> {
+        let first = self.look(resync)?;
+        let doubts = self.table.doubts(&shown(&first));
+        if !doubts.is_empty() {
+            let second = self.look(resync)?;
+            let Self { table, enricher, router, streams, examiner, hunter, .. } = self;
+            let mut out = |applied: Applied| route(router, streams, examiner, hunter, applied);
+            table.settle(&doubts, &shown(&second), enricher, &mut out);
+        }
+        Some(())
+    }
+
+    /// What the kernel's tables hold, once everything that happened until then has come.
+    fn look(&mut self, resync: &Resyncer) -> Option<Look> {
+        let look = self.source.look(&resync.walker, resync.only, monotonic_ns());
+        self.catch_up().then_some(look)
     }
 
     /// Reads what the kernel has written by now; false where a record is being written all the time.
@@ -534,6 +530,11 @@ impl Pipeline {
         };
         self.streams.notice(&Notice::Stop(stop));
     }
+}
+
+fn shown(look: &Look) -> Shown<'_> {
+    let Look { began_ns, namespaces, sockets, held } = look;
+    Shown { began_ns: *began_ns, namespaces, sockets, held: held.as_ref() }
 }
 
 /// Hands on what the table says. Whoever hunts only wants what is stuck.

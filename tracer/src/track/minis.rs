@@ -3,7 +3,8 @@
 use super::{
     cause::cause,
     conns::{Resets, Since},
-    table::{Applied, Out, Said, Table, key, merge, same_ends},
+    same::{merge, same_ends},
+    table::{Applied, Out, Said, Table, key},
     wait::{Ending, Ends, Timewait, take},
 };
 use crate::model::{

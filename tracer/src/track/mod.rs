@@ -3,12 +3,14 @@
 
 mod age;
 mod cause;
+mod census;
 mod close;
 mod conns;
 mod diagnosis;
 mod heirloom;
 mod minis;
 mod reconcile;
+mod same;
 mod table;
 mod wait;
 mod watchdog;

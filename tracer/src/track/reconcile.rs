@@ -7,7 +7,8 @@ use std::{
 
 use super::{
     conns::{Conn, Since, plain},
-    table::{Applied, Out, Table, is_same, merge},
+    same::{is_same, merge},
+    table::{Applied, Out, Table},
     wait::{Ends, take},
 };
 use crate::model::{ConnId, Event, EventKind, Identify, Resync, State, Tuple};
@@ -77,11 +78,9 @@ impl Table {
         let conn = conn.map(|at| self.conns.get(at));
         let fits = |conn: &Conn| {
             // What happened since the look began is newer than what it shows.
-            (conn.since_ns >= began_ns && !conn.estimated)
-                || (is_same(conn, event, state)
-                    && conn.mini == mini
-                    && plain(conn.state) == plain(state)
-                    && !conn.estimated)
+            let is_newer = conn.since_ns >= began_ns;
+            !conn.estimated
+                && (is_newer || (continues(conn, event, state, mini) && plain(conn.state) == plain(state)))
         };
         if conn.is_some_and(fits) {
             return None;
@@ -98,8 +97,7 @@ impl Table {
             self.watch_again(at);
         }
         if let Some(at) = estimate.or_else(|| self.conns.find(event.sk)) {
-            // Mini-sockets and full ones never take each other's memory.
-            if is_same(self.conns.get(at), event, state) && self.conns.get(at).mini == mini {
+            if continues(self.conns.get(at), event, state, mini) {
                 let conn = self.conns.get_mut(at);
                 let was = conn.state;
                 conn.estimated = false;
@@ -184,4 +182,9 @@ impl Table {
         let doubt = |conn: &Conn| Doubt { sk: conn.sk, known: Some((conn.id, conn.state)), shown: None };
         self.conns.iter().filter(gone).map(doubt).collect()
     }
+}
+
+/// Whether what the kernel shows may be `conn`. Mini-sockets and full ones never take each other's memory.
+fn continues(conn: &Conn, event: &Event, state: State, mini: bool) -> bool {
+    conn.mini == mini && is_same(conn, event, state)
 }

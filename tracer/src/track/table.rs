@@ -1,14 +1,12 @@
 //! Events -> transitions. A connection is one from its first SYN to the end of its TIME_WAIT, whatever the kernel
 //! keeps it in: a request, its child, the full socket, a mini-socket in that one's place.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    rc::Rc,
-};
+use std::{collections::VecDeque, rc::Rc};
 
 use super::{
     cause::cause,
-    conns::{Conn, Conns, Resets, Sent, Since, plain},
+    conns::{Conn, Conns, Resets, Sent, Since},
+    same::{is_same, merge},
     wait::{Birth, Ends, PATIENCE_NS, Waiting, take},
     watchdog::Watchdog,
 };
@@ -16,7 +14,7 @@ use crate::{
     knowledge,
     model::{
         Cause, ConnId, Event, EventKind, Identify, KernelSocket, OwnerKey, OwnerSource, Resolved, Resync,
-        Role, Snapshot, State, Stuck, SubjectKey, Tally, Task, Thresholds, Transition, Tuple,
+        Role, State, Stuck, SubjectKey, Task, Thresholds, Transition, Tuple,
     },
 };
 
@@ -110,45 +108,6 @@ impl Table {
         self.conns.len() == 0
     }
 
-    /// How many `wanted` sockets are in each state, and how many of them are stuck there; states without any as 0.
-    #[must_use]
-    pub fn tally(&self, wanted: impl Fn(&Snapshot) -> bool) -> Tally {
-        let mut counts = [(0, 0); 256];
-        for conn in self.conns.iter().filter(|conn| wanted(&self.shown(conn))) {
-            let (all, stuck) = &mut counts[usize::from(conn.state.number())];
-            *all += 1;
-            *stuck += i64::from(conn.stuck > 0);
-        }
-        let mut tally = Tally::default();
-        for (number, (all, stuck)) in (0_u8..=255).zip(counts) {
-            let state = State::from_number(number);
-            if all > 0 || !matches!(state, State::Unknown(_) | State::Close) {
-                *tally.sockets.entry(state.name()).or_default() += all;
-                *tally.stuck.entry(state.name()).or_default() += stuck;
-            }
-        }
-        tally
-    }
-
-    /// The `most` names of processes with the most stuck sockets that are `wanted`, and how many those are.
-    #[must_use]
-    pub fn leakers(&self, most: usize, wanted: impl Fn(&Snapshot) -> bool) -> Vec<(String, i64)> {
-        if most == 0 {
-            return Vec::new();
-        }
-        let mut counts: BTreeMap<&str, i64> = BTreeMap::new();
-        for conn in self.conns.iter().filter(|conn| conn.stuck > 0 && wanted(&self.shown(conn))) {
-            if let Some(owner) = &conn.subject.owner {
-                *counts.entry(&owner.comm).or_default() += 1;
-            }
-        }
-        let mut counts: Vec<(String, i64)> =
-            counts.into_iter().map(|(comm, count)| (comm.to_owned(), count)).collect();
-        counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-        counts.truncate(most);
-        counts
-    }
-
     /// How many transitions were seen that TCP does not make.
     #[must_use]
     pub fn illegal(&self) -> u64 {
@@ -232,23 +191,6 @@ impl Table {
             }
         }
         self.bark(now_ns, out);
-    }
-
-    /// All sockets in it, as records of a snapshot.
-    pub fn snapshot(&self) -> impl Iterator<Item = Snapshot> + '_ {
-        self.conns.iter().map(|conn| self.shown(conn))
-    }
-
-    fn shown(&self, conn: &Conn) -> Snapshot {
-        Snapshot {
-            time_ns: self.wall(conn.since_ns),
-            conn: conn.id,
-            state: conn.state,
-            role: conn.role,
-            tuple: conn.tuple,
-            subject: Rc::clone(&conn.subject),
-            mini: conn.mini,
-        }
     }
 
     pub(super) fn has_estimates(&self) -> bool {
@@ -572,39 +514,4 @@ fn role_of(first: State) -> Option<Role> {
 
 pub(super) fn key(event: &Event, owner: Option<OwnerKey>) -> SubjectKey {
     SubjectKey { owner, uid: event.uid, netns: event.netns, cgroup: event.cgroup }
-}
-
-/// What is known of both ends: the newer word, but nothing that was known is forgotten.
-pub(super) fn merge(old: Tuple, new: Tuple) -> Tuple {
-    let mut merged = new;
-    if new.local_port == 0 {
-        merged.local_port = old.local_port;
-    }
-    if new.remote_port == 0 {
-        merged.remote = old.remote;
-        merged.remote_port = old.remote_port;
-    }
-    if new.local.is_unspecified() {
-        merged.local = old.local;
-    }
-    merged
-}
-
-/// Whether both can be the same connection, as far as they are known.
-pub(super) fn same_ends(old: &Tuple, new: &Tuple) -> bool {
-    let agree = |a: u16, b: u16| a == 0 || b == 0 || a == b;
-    let is_known = |tuple: &Tuple| tuple.remote_port != 0 && !tuple.remote.is_unspecified();
-    agree(old.local_port, new.local_port)
-        && agree(old.remote_port, new.remote_port)
-        && (!is_known(old) || !is_known(new) || old.remote == new.remote)
-}
-
-/// Whether the socket that was in `state` may be `conn` still: its death and another's birth in its memory may have been lost.
-pub(super) fn is_same(conn: &Conn, event: &Event, state: State) -> bool {
-    let listens = |state| state == State::Listen;
-    // Where the port is not known, only what comes next in its state is believed to be its own.
-    let is_next = plain(conn.state) == plain(state);
-    same_ends(&conn.tuple, &event.tuple)
-        && listens(conn.state) == listens(state)
-        && (conn.tuple.local_port != 0 || is_next)
 }
