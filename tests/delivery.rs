@@ -330,6 +330,37 @@ fn a_file_is_rotated_compressed_and_kept_as_asked() {
 }
 
 #[test]
+fn what_a_killed_one_was_compressing_is_compressed_once() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("out.json");
+    let name = |suffix: &str| directory.path().join(format!("out.json.20261125T10000{suffix}"));
+    let line = |seq: u64| format!("{{\"seq\":{seq}}}\n");
+    let zst = |seq| zstd::encode_all(line(seq).as_bytes(), 3).expect("zstd");
+    let files: [(&str, Vec<u8>); 7] = [
+        // It had begun.
+        ("1.000000Z", line(1).into()),
+        ("1.000000Z.zst.part", zst(1)[..7].to_vec()),
+        // It had ended, but for the removal.
+        ("2.000000Z", line(2).into()),
+        ("2.000000Z.zst", zst(2)),
+        // What it was made of has been removed.
+        ("3.000000Z.zst.part", zst(3)[..7].to_vec()),
+        // Nobody had asked for it.
+        ("4.000000Z", line(4).into()),
+        ("5.000000Z.zst", zst(5)),
+    ];
+    for (suffix, bytes) in &files {
+        fs::write(name(suffix), bytes).expect("what a killed one left");
+    }
+    let mut feeder = Feeder::start(&settings(TargetSettings::File(file(&path))), None);
+    feeder.push(1);
+    feeder.end(Duration::from_secs(5));
+    let kept = ["1.000000Z.zst", "2.000000Z.zst", "4.000000Z", "5.000000Z.zst"].map(name);
+    assert_eq!(rotated(directory.path()), kept);
+    assert_eq!(kept.iter().flat_map(|file| lines_of(file)).collect::<Vec<_>>(), [1, 2, 4, 5]);
+}
+
+#[test]
 fn a_file_is_opened_again_and_mended() {
     let directory = tempfile::tempdir().expect("directory");
     let path = directory.path().join("out.json");

@@ -222,7 +222,7 @@ fn check(directory: &Path, tally: &Tally) -> Result<()> {
     for file in &files {
         let mut lines = lines(file)?;
         let (mut line, mut last) = (String::new(), 0);
-        while lines.read_line(&mut line)? > 0 {
+        while lines.read_line(&mut line).with_context(|| format!("cannot read {}", file.display()))? > 0 {
             let record: Record<'_> =
                 serde_json::from_str(&line).with_context(|| format!("in {}: {line}", file.display()))?;
             ensure!(record.seq > last, "{} comes behind {last} in {}: {line}", record.seq, file.display());

@@ -1,7 +1,7 @@
 //! Records in a file that is rotated: by size, by age, or by whoever sends SIGHUP.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io::{self, Write},
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
@@ -9,10 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Batch, worker::Trouble};
-
-/// zstd's own default.
-const LEVEL: i32 = 3;
+use super::{Batch, rotated, worker::Trouble};
 
 /// Where it is, and when it is rotated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +48,19 @@ impl FileSink {
 
     /// Opens it, so that what is wrong with it is known at the start.
     pub(super) fn check(&mut self) -> io::Result<()> {
-        self.open().map(drop)
+        self.open()?;
+        // An earlier run may have been killed while it compressed.
+        match rotated::interrupted(&self.settings.path) {
+            Ok(files) if files.is_empty() => {}
+            Ok(files) => self.tidy(files, true),
+            Err(error) => {
+                eprintln!(
+                    "sockstate: cannot look for old files of {}: {error}",
+                    self.settings.path.display()
+                );
+            }
+        }
+        Ok(())
     }
 
     /// The next record goes into what has the name by then.
@@ -123,25 +132,29 @@ impl FileSink {
     /// Gives the file another name, and makes room.
     fn rotate(&mut self) -> io::Result<()> {
         self.open = None;
-        let path = self.settings.path.clone();
-        let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%.6fZ").to_string();
-        let rotated = with_suffix(&path, &format!(".{time}"));
-        fs::rename(&path, &rotated)?;
+        let old = rotated::rename(&self.settings.path)?;
         self.wait_for_compressor();
-        let (keep, zstd) = (self.settings.keep, self.settings.zstd);
-        // Minutes of records take seconds to compress; meanwhile the next ones are written.
-        let tidy = move || {
-            if zstd && let Err(error) = compress(&rotated) {
-                eprintln!("sockstate: cannot compress {}: {error}", rotated.display());
+        self.tidy(vec![old], self.settings.zstd);
+        Ok(())
+    }
+
+    /// Compresses `old` if asked, and removes what is too old: minutes of records take seconds to compress, meanwhile the next ones are
+    /// written.
+    fn tidy(&mut self, old: Vec<PathBuf>, zstd: bool) {
+        let (path, keep) = (self.settings.path.clone(), self.settings.keep);
+        let work = move || {
+            for file in old.iter().filter(|_| zstd) {
+                if let Err(error) = rotated::compress(file) {
+                    eprintln!("sockstate: cannot compress {}: {error}", file.display());
+                }
             }
             if let Some(keep) = keep
-                && let Err(error) = remove_old(&path, keep)
+                && let Err(error) = rotated::remove_old(&path, keep)
             {
                 eprintln!("sockstate: cannot remove old files of {}: {error}", path.display());
             }
         };
-        self.compressor = thread::Builder::new().name("sink-zstd".into()).spawn(tidy).ok();
-        Ok(())
+        self.compressor = thread::Builder::new().name("sink-zstd".into()).spawn(work).ok();
     }
 
     fn wait_for_compressor(&mut self) {
@@ -164,40 +177,4 @@ fn whole_lines(path: &Path, len: u64) -> io::Result<u64> {
     File::open(path)?.read_exact_at(&mut tail, begin)?;
     let end = tail.iter().rposition(|byte| *byte == b'\n').map(|at| begin + at as u64 + 1);
     Ok(end.unwrap_or(len))
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
-/// In place of the file, never beside it for longer than it takes.
-fn compress(path: &Path) -> io::Result<()> {
-    let (target, part) = (with_suffix(path, ".zst"), with_suffix(path, ".zst.part"));
-    let compressed = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&part)?;
-    zstd::stream::copy_encode(File::open(path)?, &compressed, LEVEL)?;
-    compressed.sync_all()?;
-    fs::rename(&part, target)?;
-    fs::remove_file(path)
-}
-
-/// Their names sort by time.
-fn remove_old(path: &Path, keep: usize) -> io::Result<()> {
-    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
-    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-    let is_rotated = |file: &str| {
-        let rest = name.to_str().and_then(|name| file.strip_prefix(name)?.strip_prefix('.'));
-        rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()) && rest.contains('Z'))
-    };
-    let mut rotated = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let name = entry?.file_name();
-        if name.to_str().is_some_and(is_rotated) {
-            rotated.push(name);
-        }
-    }
-    rotated.sort_unstable();
-    let old = rotated.len().saturating_sub(keep);
-    rotated.iter().take(old).try_for_each(|name| fs::remove_file(directory.join(name)))
 }

@@ -16,6 +16,7 @@ mod nats;
 mod output;
 mod queue;
 mod reserve;
+mod rotated;
 mod spool;
 mod stream;
 mod target;
