@@ -336,7 +336,7 @@ fn what_a_killed_one_was_compressing_is_compressed_once() {
     let name = |suffix: &str| directory.path().join(format!("out.json.20261125T10000{suffix}"));
     let line = |seq: u64| format!("{{\"seq\":{seq}}}\n");
     let zst = |seq| zstd::encode_all(line(seq).as_bytes(), 3).expect("zstd");
-    let files: [(&str, Vec<u8>); 7] = [
+    let files: [(&str, Vec<u8>); 9] = [
         // It had begun.
         ("1.000000Z", line(1).into()),
         ("1.000000Z.zst.part", zst(1)[..7].to_vec()),
@@ -348,15 +348,21 @@ fn what_a_killed_one_was_compressing_is_compressed_once() {
         // Nobody had asked for it.
         ("4.000000Z", line(4).into()),
         ("5.000000Z.zst", zst(5)),
+        // Somebody is at it.
+        ("6.000000Z", line(6).into()),
+        ("6.000000Z.zst.part", zst(6)),
     ];
     for (suffix, bytes) in &files {
         fs::write(name(suffix), bytes).expect("what a killed one left");
     }
+    let at_work = fs::File::open(name("6.000000Z")).expect("file");
+    at_work.lock().expect("lock");
     let mut feeder = Feeder::start(&settings(TargetSettings::File(file(&path))), None);
     feeder.push(1);
     feeder.end(Duration::from_secs(5));
-    let kept = ["1.000000Z.zst", "2.000000Z.zst", "4.000000Z", "5.000000Z.zst"].map(name);
-    assert_eq!(rotated(directory.path()), kept);
+    let mut kept = rotated(directory.path());
+    assert_eq!(kept.split_off(4), ["6.000000Z", "6.000000Z.zst.part"].map(name));
+    assert_eq!(kept, ["1.000000Z.zst", "2.000000Z.zst", "4.000000Z", "5.000000Z.zst"].map(name));
     assert_eq!(kept.iter().flat_map(|file| lines_of(file)).collect::<Vec<_>>(), [1, 2, 4, 5]);
 }
 

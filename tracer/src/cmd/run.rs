@@ -1,6 +1,6 @@
 //! `sockstate run`.
 
-use std::{io::Write, path::Path, process::ExitCode, time::Duration};
+use std::{io::Write, path::Path, process::ExitCode};
 
 use anyhow::Result;
 
@@ -13,12 +13,9 @@ use super::{
 use crate::{
     cli::DaemonArgs,
     model::{Notice, Start},
-    pipeline::{Outlet, Stream, Streams},
+    pipeline::{GRACE, Outlet, Stream, Streams},
     settings::{self, Settings, Sink},
 };
-
-/// How long a sink that is no longer wanted may go on with what it has.
-const GRACE: Duration = Duration::from_secs(5);
 
 /// Runs it.
 pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {

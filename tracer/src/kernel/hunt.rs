@@ -3,7 +3,10 @@
 use aya::programs::{KProbe, TracePoint};
 use sockstate_abi::abi::{ABSENT, Hunt as Constants};
 
-use super::load::{Attempt, KernelError, LoadError, Loaded, attach_tp_btf, chain};
+use super::{
+    failure::{KernelError, LoadError, chain},
+    load::{Attempt, Loaded, attach_tp_btf},
+};
 
 /// Whose stacks are taken.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -24,7 +24,7 @@ impl IterOpener {
     /// # Errors
     /// Why this kernel cannot.
     pub fn open(self) -> Result<File, String> {
-        self.0.into_file().map_err(|error| super::load::chain(&error))
+        self.0.into_file().map_err(|error| super::failure::chain(&error))
     }
 }
 
@@ -47,7 +47,7 @@ impl Loaded {
             let link = program.attach()?;
             Ok(program.take_link(link)?)
         };
-        run().map(IterOpener).map_err(|error| super::load::chain(&*error))
+        run().map(IterOpener).map_err(|error| super::failure::chain(&*error))
     }
 
     /// Begins a walk in this thread's network namespace.

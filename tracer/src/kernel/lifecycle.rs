@@ -5,7 +5,11 @@ use aya::{
     programs::{FEntry, FExit, KProbe},
 };
 
-use super::load::{Attempt, Links, LoadError, chain};
+use super::{
+    failure::{LoadError, chain},
+    links::Links,
+    load::Attempt,
+};
 
 /// What shows mini-sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,34 +1,24 @@
 //! Loading and attaching: the best hook that this kernel and these privileges allow, chosen by trying.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use aya::{
     Btf, Ebpf, EbpfLoader, include_bytes_aligned,
     maps::Array,
-    programs::{
-        BtfTracePoint, ProgramError, TracePoint,
-        fentry::FEntryLink,
-        fexit::FExitLink,
-        kprobe::KProbeLink,
-        links::{FdLink, LinkError, PinnedLink},
-        tp_btf::BtfTracePointLink,
-        trace_point::TracePointLink,
-    },
+    programs::{BtfTracePoint, TracePoint, tp_btf::BtfTracePointLink, trace_point::TracePointLink},
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
 use sockstate_abi::abi::{
     Filter as KernelFilter, Hooks, Hunt as KernelHunt, ORPHANS, Offsets, TracepointFormat,
 };
-use thiserror::Error;
 
 use super::{
     btf::{self, KernelTypes},
+    failure::{KernelError, LoadError, chain, is_privilege, privilege, unsupported},
     filter,
     hunt::{self, Hunt},
     lifecycle::{self, Tier},
+    links::Links,
     pin::Adopted,
     symbols, tracefs,
 };
@@ -111,96 +101,6 @@ pub struct Attempt {
     pub purpose: &'static str,
     /// The reason if it failed.
     pub error: Option<String>,
-}
-
-/// Why nothing can be traced.
-#[derive(Debug, Error)]
-pub enum KernelError {
-    /// The system does not let us.
-    #[error(
-        "cannot load the kernel programs: {reason}; they need CAP_BPF and CAP_PERFMON: run as root, or see `sockstate doctor`"
-    )]
-    Privilege {
-        /// What was refused.
-        reason: String,
-    },
-    /// The user's BTF does not serve.
-    #[error("cannot use the BTF given with --btf: {0}")]
-    Btf(#[from] btf::BtfError),
-    /// No hook works.
-    #[error("cannot trace on this kernel: {reason}; see `sockstate doctor`")]
-    Unsupported {
-        /// Every attempt and what came of it.
-        reason: String,
-    },
-}
-
-/// What ties the programs to their tracepoints; dropping it detaches those that are not pinned.
-#[derive(Default)]
-pub struct Links {
-    links: Vec<FdLink>,
-    /// Those that are links of the kernel's from 5.15 on only.
-    by_perf: Vec<ByPerf>,
-}
-
-impl Links {
-    pub(super) fn keep(&mut self, link: impl Into<Attached>) {
-        match link.into() {
-            Attached::Link(link) => self.links.push(link),
-            Attached::ByPerf(link) => self.by_perf.push(link),
-        }
-    }
-
-    pub(super) fn append(&mut self, mut others: Self) {
-        self.links.append(&mut others.links);
-        self.by_perf.append(&mut others.by_perf);
-    }
-
-    /// Pins all of them. Where it fails, some may be detached.
-    pub(super) fn pin(&mut self, directory: &Path) -> Result<(), LoadError> {
-        for link in self.by_perf.drain(..) {
-            let link = match link {
-                ByPerf::TracePoint(link) => link.try_into(),
-                ByPerf::KProbe(link) => link.try_into(),
-            };
-            self.links.push(link.map_err(|_: LinkError| {
-                "hooks of this kernel end with whoever has attached them: tracepoints and kprobes can be kept from Linux 5.15 on"
-            })?);
-        }
-        for (at, link) in std::mem::take(&mut self.links).into_iter().enumerate() {
-            self.links.push(link.pin(super::pin::link(directory, at))?.into());
-        }
-        Ok(())
-    }
-}
-
-/// One hook of ours.
-pub(super) enum Attached {
-    Link(FdLink),
-    ByPerf(ByPerf),
-}
-
-pub(super) enum ByPerf {
-    TracePoint(TracePointLink),
-    KProbe(KProbeLink),
-}
-
-macro_rules! attached {
-    ($($link:ty => $it:ident $make:expr),* $(,)?) => {
-        $(impl From<$link> for Attached {
-            fn from($it: $link) -> Self {
-                $make
-            }
-        })*
-    };
-}
-attached! {
-    BtfTracePointLink => it Self::Link(it.into()),
-    FEntryLink => it Self::Link(it.into()),
-    FExitLink => it Self::Link(it.into()),
-    PinnedLink => it Self::Link(it.into()),
-    TracePointLink => it Self::ByPerf(ByPerf::TracePoint(it)),
-    KProbeLink => it Self::ByPerf(ByPerf::KProbe(it)),
 }
 
 /// Programs that run.
@@ -339,8 +239,6 @@ fn resolve(
     attempts.push(Attempt { hook: BTF.0.into(), purpose: BTF.1, error });
     Ok(types)
 }
-
-pub(super) type LoadError = Box<dyn std::error::Error>;
 
 /// What is known and was tried so far.
 struct Loader<'a> {
@@ -521,52 +419,4 @@ fn attach_tracepoint(ebpf: &mut Ebpf) -> Result<TracePointLink, LoadError> {
     program.load()?;
     let link = program.attach("sock", "inet_sock_set_state")?;
     Ok(program.take_link(link)?)
-}
-
-/// Whether the kernel refused because of who asks.
-fn is_privilege(error: &LoadError) -> bool {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&**error);
-    while let Some(error) = source {
-        let refused = |error: &io::Error| matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES));
-        // The verifier says EACCES too, but then it has written why.
-        if let Some(ProgramError::LoadError { io_error, verifier_log }) = error.downcast_ref() {
-            return refused(io_error) && verifier_log.to_string().is_empty();
-        }
-        if error.downcast_ref::<io::Error>().is_some_and(refused) {
-            return true;
-        }
-        source = error.source();
-    }
-    false
-}
-
-fn privilege(error: &LoadError) -> KernelError {
-    KernelError::Privilege { reason: chain(&**error) }
-}
-
-fn unsupported(attempts: &[Attempt]) -> KernelError {
-    let failed = attempts
-        .iter()
-        .filter_map(|attempt| attempt.error.as_ref().map(|error| format!("{}: {error}", attempt.hook)));
-    KernelError::Unsupported { reason: failed.collect::<Vec<_>>().join("; ") }
-}
-
-/// An error with its reasons, in one line.
-pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(reason) = source {
-        let reason_text = reason.to_string();
-        if !text.contains(&reason_text) {
-            text = format!("{text}: {reason_text}");
-        }
-        source = reason.source();
-    }
-    // A verifier's log says what is wrong at its end; its last line counts instructions.
-    let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("processed ")).collect();
-    match lines[..] {
-        [first, .., last] => format!("{first} ... {last}"),
-        [line] => line.to_owned(),
-        [] => text,
-    }
 }

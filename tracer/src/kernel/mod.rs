@@ -4,10 +4,12 @@
 mod btf;
 mod diagnostics;
 mod facts;
+mod failure;
 mod filter;
 mod hunt;
 mod iter;
 mod lifecycle;
+mod links;
 mod load;
 mod pin;
 mod privilege;
@@ -16,9 +18,11 @@ mod tracefs;
 
 pub use diagnostics::show_diagnostics;
 pub use facts::{Capability, Facts};
+pub use failure::KernelError;
 pub use hunt::Hunt;
 pub use iter::{IterOpener, Walk};
 pub use lifecycle::Tier;
-pub use load::{Attempt, Hook, HookChoice, KernelError, Links, Loaded, Request, load};
+pub use links::Links;
+pub use load::{Attempt, Hook, HookChoice, Loaded, Request, load};
 pub use pin::{Adopted, PinError, Pinned, adopt, asked, unpin};
 pub use privilege::drop_privileges;

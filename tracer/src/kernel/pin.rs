@@ -15,7 +15,8 @@ use thiserror::Error;
 
 use super::{
     Hook, KernelError, Loaded, Request, Tier,
-    load::{OBJECT, chain, unattached},
+    failure::chain,
+    load::{OBJECT, unattached},
 };
 
 const RING: &str = "ring";

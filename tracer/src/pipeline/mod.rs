@@ -5,8 +5,11 @@
 
 mod aggregate;
 mod clock;
+mod drain;
+mod ending;
 mod keeper;
 mod outlet;
+mod resync;
 mod signals;
 mod streams;
 
@@ -14,25 +17,26 @@ use std::{num::NonZeroU64, thread, time::Duration};
 
 use rustix::thread::set_current_timer_slack;
 use thiserror::Error;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
 pub use clock::{clock_offset_ns, monotonic_ns, now_ns};
+pub use ending::GRACE;
 pub use keeper::{Estate, Keeper, estate, forget, ledger};
 pub use outlet::{Outlet, Reload};
+pub use resync::Resyncer;
 use signals::Signals;
 pub use streams::{Stream, Streams, Summary, Tell};
 
 use crate::{
-    decode::decode,
     enrich::Enricher,
     examiner::Examiner,
     hunter::Hunter,
     metrics::{Counts, Numbers, Question, Server},
-    model::{Event, EventKind, LostPlace, Notice, Snapshot, Start, State, Stop, Stuck},
+    model::{LostPlace, Notice, Snapshot, Start, Stuck},
     route::Router,
     sinks::OutputError,
-    source::{KernelSource, Look, SourceError, Walker},
-    track::{Applied, PATIENCE_NS, Shown, Table},
+    source::{KernelSource, SourceError},
+    track::Table,
 };
 
 /// Records taken from the ring before they are written: enough to fill a large write, few enough for the cache.
@@ -59,10 +63,6 @@ const LOSS_CHECK: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_millis(25);
 /// How long after a loss the table is compared with the kernel's, so that many losses cost one look.
 const LOSS_RESYNC: Duration = Duration::from_secs(1);
-/// How long the end goes on reading while the programs go on writing.
-const LAST_LOOK: Duration = Duration::from_millis(200);
-/// How long the end waits for an output that does not take its bytes.
-const GRACE: Duration = Duration::from_secs(5);
 
 /// Why tracing ended early.
 #[derive(Debug, Error)]
@@ -122,16 +122,6 @@ pub struct Pipeline {
     pub nap: Duration,
     /// The table is another's: it is compared with the kernel's at once.
     pub adopted: bool,
-}
-
-/// When and how the table is corrected.
-pub struct Resyncer {
-    /// The thread that enters namespaces.
-    pub walker: Walker,
-    /// How often, without a loss.
-    pub every: Duration,
-    /// The only namespace that is traced.
-    pub only: Option<u32>,
 }
 
 /// Why the loop ended.
@@ -315,58 +305,6 @@ impl Pipeline {
         PipelineError::Output { error, unwritten: self.streams.buffered() }
     }
 
-    /// Takes up to `most` records from the ring through to the buffer.
-    fn drain(&mut self, most: usize) -> usize {
-        let Self { source, table, enricher, router, streams, examiner, hunter, keeper, .. } = self;
-        let mut broken = 0;
-        // What the kernel wrote before this moment is in the ring by now, or counted as lost.
-        let began_ns = monotonic_ns();
-        let mut seen_ns = began_ns;
-        let taken = source.drain(most, |bytes| match decode(bytes) {
-            Ok(Event { sk, kind: EventKind::Opened(opening), .. }) => {
-                if let (Some(hunter), Some(conn)) = (&mut *hunter, table.conn(sk)) {
-                    hunter.opened(conn, opening);
-                }
-            }
-            Ok(event) => {
-                let mut out = |applied: Applied| route(router, streams, examiner, hunter, applied);
-                table.apply(&event, enricher, &mut out);
-                seen_ns = event.time_ns;
-                // Before the ring forgets it.
-                if let Some(keeper) = keeper {
-                    keeper.set_waiting(table.waiting() + router.waiting() + streams.waiting());
-                }
-            }
-            Err(_) => broken += 1,
-        });
-        if taken < most {
-            seen_ns = began_ns;
-        }
-        let mut out = |applied: Applied| route(router, streams, examiner, hunter, applied);
-        table.tick(seen_ns, enricher, &mut out);
-        if let Some(keeper) = keeper {
-            keeper.set_waiting(table.waiting() + router.waiting() + streams.waiting());
-        }
-        if broken > 0 {
-            let total = streams.summary.lost.get(&LostPlace::Decode).unwrap_or(&0) + broken;
-            streams.lost(LostPlace::Decode, total, now_ns());
-        }
-        taken
-    }
-
-    /// Nothing more comes: what waits for evidence is decided without.
-    fn settle(&mut self) {
-        if let Some(hunter) = &mut self.hunter {
-            hunter.finish(GRACE);
-        }
-        for stuck in self.examiner.give_up() {
-            self.stuck(stuck);
-        }
-        let Self { table, enricher, router, streams, examiner, hunter, .. } = self;
-        let later_ns = monotonic_ns() + PATIENCE_NS;
-        table.tick(later_ns, enricher, &mut |applied| route(router, streams, examiner, hunter, applied));
-    }
-
     /// Says it, with where it was opened where that is wanted.
     fn stuck(&mut self, mut stuck: Stuck) {
         if let Some(hunter) = &mut self.hunter {
@@ -402,47 +340,6 @@ impl Pipeline {
         }
     }
 
-    /// Compares the table with the kernel's, twice where they differ. False where it could not be done.
-    fn resync(&mut self) -> bool {
-        let Some(resync) = self.resync.take() else { return false };
-        let done = self.compare(&resync).is_some();
-        self.resync = Some(resync);
-        done
-    }
-
-    fn compare(&mut self, resync: &Resyncer) -> Option<()> {
-        let first = self.look(resync)?;
-        let doubts = self.table.doubts(&shown(&first));
-        if !doubts.is_empty() {
-            let second = self.look(resync)?;
-            let Self { table, enricher, router, streams, examiner, hunter, .. } = self;
-            let mut out = |applied: Applied| route(router, streams, examiner, hunter, applied);
-            table.settle(&doubts, &shown(&second), enricher, &mut out);
-        }
-        Some(())
-    }
-
-    /// What the kernel's tables hold, once everything that happened until then has come.
-    fn look(&mut self, resync: &Resyncer) -> Option<Look> {
-        let look = self.source.look(&resync.walker, resync.only, monotonic_ns());
-        self.catch_up().then_some(look)
-    }
-
-    /// Reads what the kernel has written by now; false where a record is being written all the time.
-    fn catch_up(&mut self) -> bool {
-        let written = self.source.written();
-        let deadline = Instant::now() + Duration::from_nanos(PATIENCE_NS);
-        while !self.source.has_read(written) {
-            if self.drain(BATCH) == 0 {
-                if Instant::now() >= deadline {
-                    return false;
-                }
-                thread::sleep(SHORT_NAP);
-            }
-        }
-        true
-    }
-
     /// Whether the table may have missed something.
     fn losses(&mut self) -> Result<bool, PipelineError> {
         let before: u64 = self.streams.summary.lost.values().sum();
@@ -458,122 +355,6 @@ impl Pipeline {
         let not_unwound = self.hunter.as_ref().map_or(0, Hunter::lost);
         self.streams.lost(LostPlace::Stack, losses.stacks + not_unwound, now_ns());
         Ok(lost)
-    }
-
-    /// Everything that the kernel handed over still goes out; a reader that takes nothing gets some seconds, and a
-    /// second signal ends the wait.
-    async fn end(
-        &mut self,
-        reason: &'static str,
-        mut outlet: Outlet,
-        signals: &mut Signals,
-    ) -> Result<(), PipelineError> {
-        if self.keeper.is_none() {
-            self.source.detach();
-        }
-        // What goes on for ever the next one reads.
-        let enough = Instant::now() + LAST_LOOK;
-        let mut patient = true;
-        loop {
-            let taken = self.drain(BATCH);
-            let is_last = taken == 0 || (self.keeper.is_some() && Instant::now() >= enough);
-            if is_last {
-                self.settle();
-                self.losses()?;
-                self.stop(reason);
-            }
-            self.note();
-            if patient {
-                tokio::select! {
-                    biased;
-                    result = timeout(GRACE, outlet.flush(&mut self.streams)) => match result {
-                        Ok(Ok(())) => {}
-                        Ok(Err(OutputError::Closed(_))) => {
-                            self.streams.summary.closed = true;
-                            return Ok(());
-                        }
-                        Ok(Err(error)) => return Err(self.broken(error)),
-                        Err(_) => patient = false,
-                    },
-                    () = signals.end() => patient = false,
-                }
-            }
-            if is_last {
-                break;
-            }
-        }
-        if let Some(keeper) = &self.keeper {
-            keeper.write(&self.table, true);
-        }
-        let grace = if patient { GRACE } else { Duration::ZERO };
-        tokio::select! {
-            () = outlet.finish(&mut self.streams, grace) => {}
-            () = signals.end() => {}
-        }
-        self.streams.count_lost();
-        Ok(())
-    }
-
-    fn stop(&mut self, reason: &'static str) {
-        self.streams.close_windows(i64::MAX);
-        if self.streams.reports() {
-            let numbers = self.numbers();
-            self.streams.report(&numbers, true);
-        }
-        let lost = self.streams.summary.lost.iter().filter(|(_, count)| **count > 0);
-        let stop = Stop {
-            time_ns: now_ns(),
-            reason,
-            transitions: self.streams.summary.transitions,
-            lost: lost.map(|(place, count)| (*place, *count)).collect(),
-            illegal: self.table.illegal(),
-        };
-        self.streams.notice(&Notice::Stop(stop));
-    }
-}
-
-fn shown(look: &Look) -> Shown<'_> {
-    let Look { began_ns, namespaces, sockets, held } = look;
-    Shown { began_ns: *began_ns, namespaces, sockets, held: held.as_ref() }
-}
-
-/// Hands on what the table says. Whoever hunts only wants what is stuck.
-fn route(
-    router: &mut Router,
-    streams: &mut Streams,
-    examiner: &mut Examiner,
-    hunter: &mut Option<Hunter>,
-    applied: Applied,
-) {
-    match applied {
-        Applied::Transition(transition) => match hunter {
-            Some(hunter) if transition.to == State::Close => hunter.closed(transition.conn),
-            Some(_) => {}
-            None => router.route(&transition, |transition| streams.transition(transition)),
-        },
-        Applied::Completed(conn, tuple) => {
-            router.completed(conn, &tuple, |transition| streams.transition(transition));
-            streams.completed(conn, &tuple);
-        }
-        Applied::Resync(resync) => match hunter {
-            Some(hunter) if resync.state == State::Close => hunter.closed(resync.conn),
-            Some(_) => {}
-            None if router.wants_resync(&resync) => streams.notice(&Notice::Resync(resync)),
-            None => {}
-        },
-        Applied::Stuck(stuck) => {
-            if router.wants_stuck(&stuck) {
-                examiner.suspect(stuck);
-            }
-        }
-        Applied::Resolved(resolved) => {
-            // Nothing is said of what moved on while it was being looked at.
-            let unsaid = examiner.acquit(resolved.conn);
-            let counts = hunter.as_mut().is_none_or(|hunter| hunter.resolved(resolved.conn));
-            if router.wants_resolved(&resolved) && !unsaid && counts {
-                streams.notice(&Notice::Resolved(resolved));
-            }
-        }
     }
 }
 

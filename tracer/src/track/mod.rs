@@ -2,6 +2,7 @@
 //! events, and from whoever says how far they have come.
 
 mod age;
+mod birth;
 mod cause;
 mod census;
 mod close;

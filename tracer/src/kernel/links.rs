@@ -1,0 +1,82 @@
+//! What ties the programs to their hooks.
+
+use std::path::Path;
+
+use aya::programs::{
+    fentry::FEntryLink,
+    fexit::FExitLink,
+    kprobe::KProbeLink,
+    links::{FdLink, LinkError, PinnedLink},
+    tp_btf::BtfTracePointLink,
+    trace_point::TracePointLink,
+};
+
+use super::failure::LoadError;
+
+/// What ties the programs to their tracepoints; dropping it detaches those that are not pinned.
+#[derive(Default)]
+pub struct Links {
+    links: Vec<FdLink>,
+    /// Those that are links of the kernel's from 5.15 on only.
+    by_perf: Vec<ByPerf>,
+}
+
+impl Links {
+    pub(super) fn keep(&mut self, link: impl Into<Attached>) {
+        match link.into() {
+            Attached::Link(link) => self.links.push(link),
+            Attached::ByPerf(link) => self.by_perf.push(link),
+        }
+    }
+
+    pub(super) fn append(&mut self, mut others: Self) {
+        self.links.append(&mut others.links);
+        self.by_perf.append(&mut others.by_perf);
+    }
+
+    /// Pins all of them. Where it fails, some may be detached.
+    pub(super) fn pin(&mut self, directory: &Path) -> Result<(), LoadError> {
+        for link in self.by_perf.drain(..) {
+            let link = match link {
+                ByPerf::TracePoint(link) => link.try_into(),
+                ByPerf::KProbe(link) => link.try_into(),
+            };
+            self.links.push(link.map_err(|_: LinkError| {
+                "hooks of this kernel end with whoever has attached them: tracepoints and kprobes can be kept from Linux 5.15 on"
+            })?);
+        }
+        for (at, link) in std::mem::take(&mut self.links).into_iter().enumerate() {
+            self.links.push(link.pin(super::pin::link(directory, at))?.into());
+        }
+        Ok(())
+    }
+}
+
+/// One hook of ours.
+pub(super) enum Attached {
+    Link(FdLink),
+    ByPerf(ByPerf),
+}
+
+pub(super) enum ByPerf {
+    TracePoint(TracePointLink),
+    KProbe(KProbeLink),
+}
+
+macro_rules! attached {
+    ($($link:ty => $it:ident $make:expr),* $(,)?) => {
+        $(impl From<$link> for Attached {
+            fn from($it: $link) -> Self {
+                $make
+            }
+        })*
+    };
+}
+attached! {
+    BtfTracePointLink => it Self::Link(it.into()),
+    FEntryLink => it Self::Link(it.into()),
+    FExitLink => it Self::Link(it.into()),
+    PinnedLink => it Self::Link(it.into()),
+    TracePointLink => it Self::ByPerf(ByPerf::TracePoint(it)),
+    KProbeLink => it Self::ByPerf(ByPerf::KProbe(it)),
+}

@@ -1,0 +1,103 @@
+//! The end: everything that the kernel handed over still goes out, and what was lost is said.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use super::{BATCH, Outlet, Pipeline, PipelineError, drain::route, monotonic_ns, now_ns, signals::Signals};
+use crate::{
+    model::{Notice, Stop},
+    sinks::OutputError,
+    track::PATIENCE_NS,
+};
+
+/// How long the end waits for whoever does not take what it has.
+pub const GRACE: Duration = Duration::from_secs(5);
+/// How long the end goes on reading while the programs go on writing.
+const LAST_LOOK: Duration = Duration::from_millis(200);
+
+impl Pipeline {
+    /// Everything that the kernel handed over still goes out; a reader that takes nothing gets some seconds, and a
+    /// second signal ends the wait.
+    pub(super) async fn end(
+        &mut self,
+        reason: &'static str,
+        mut outlet: Outlet,
+        signals: &mut Signals,
+    ) -> Result<(), PipelineError> {
+        if self.keeper.is_none() {
+            self.source.detach();
+        }
+        // What goes on for ever the next one reads.
+        let enough = Instant::now() + LAST_LOOK;
+        let mut patient = true;
+        loop {
+            let taken = self.drain(BATCH);
+            let is_last = taken == 0 || (self.keeper.is_some() && Instant::now() >= enough);
+            if is_last {
+                self.settle();
+                self.losses()?;
+                self.stop(reason);
+            }
+            self.note();
+            if patient {
+                tokio::select! {
+                    biased;
+                    result = timeout(GRACE, outlet.flush(&mut self.streams)) => match result {
+                        Ok(Ok(())) => {}
+                        Ok(Err(OutputError::Closed(_))) => {
+                            self.streams.summary.closed = true;
+                            return Ok(());
+                        }
+                        Ok(Err(error)) => return Err(self.broken(error)),
+                        Err(_) => patient = false,
+                    },
+                    () = signals.end() => patient = false,
+                }
+            }
+            if is_last {
+                break;
+            }
+        }
+        if let Some(keeper) = &self.keeper {
+            keeper.write(&self.table, true);
+        }
+        let grace = if patient { GRACE } else { Duration::ZERO };
+        tokio::select! {
+            () = outlet.finish(&mut self.streams, grace) => {}
+            () = signals.end() => {}
+        }
+        self.streams.count_lost();
+        Ok(())
+    }
+
+    fn stop(&mut self, reason: &'static str) {
+        self.streams.close_windows(i64::MAX);
+        if self.streams.reports() {
+            let numbers = self.numbers();
+            self.streams.report(&numbers, true);
+        }
+        let lost = self.streams.summary.lost.iter().filter(|(_, count)| **count > 0);
+        let stop = Stop {
+            time_ns: now_ns(),
+            reason,
+            transitions: self.streams.summary.transitions,
+            lost: lost.map(|(place, count)| (*place, *count)).collect(),
+            illegal: self.table.illegal(),
+        };
+        self.streams.notice(&Notice::Stop(stop));
+    }
+
+    /// Nothing more comes: what waits for evidence is decided without.
+    fn settle(&mut self) {
+        if let Some(hunter) = &mut self.hunter {
+            hunter.finish(GRACE);
+        }
+        for stuck in self.examiner.give_up() {
+            self.stuck(stuck);
+        }
+        let Self { table, enricher, router, streams, examiner, hunter, .. } = self;
+        let later_ns = monotonic_ns() + PATIENCE_NS;
+        table.tick(later_ns, enricher, &mut |applied| route(router, streams, examiner, hunter, applied));
+    }
+}

@@ -1,0 +1,70 @@
+//! Looks at the kernel's tables again, and what they show against what the stream had said.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{BATCH, Pipeline, SHORT_NAP, drain::route, monotonic_ns};
+use crate::{
+    source::{Look, Walker},
+    track::{Applied, PATIENCE_NS, Shown},
+};
+
+/// When and how the table is corrected.
+pub struct Resyncer {
+    /// The thread that enters namespaces.
+    pub walker: Walker,
+    /// How often, without a loss.
+    pub every: Duration,
+    /// The only namespace that is traced.
+    pub only: Option<u32>,
+}
+
+impl Pipeline {
+    /// Compares the table with the kernel's, twice where they differ. False where it could not be done.
+    pub(super) fn resync(&mut self) -> bool {
+        let Some(resync) = self.resync.take() else { return false };
+        let done = self.compare(&resync).is_some();
+        self.resync = Some(resync);
+        done
+    }
+
+    fn compare(&mut self, resync: &Resyncer) -> Option<()> {
+        let first = self.look(resync)?;
+        let doubts = self.table.doubts(&shown(&first));
+        if !doubts.is_empty() {
+            let second = self.look(resync)?;
+            let Self { table, enricher, router, streams, examiner, hunter, .. } = self;
+            let mut out = |applied: Applied| route(router, streams, examiner, hunter, applied);
+            table.settle(&doubts, &shown(&second), enricher, &mut out);
+        }
+        Some(())
+    }
+
+    /// What the kernel's tables hold, once everything that happened until then has come.
+    fn look(&mut self, resync: &Resyncer) -> Option<Look> {
+        let look = self.source.look(&resync.walker, resync.only, monotonic_ns());
+        self.catch_up().then_some(look)
+    }
+
+    /// Reads what the kernel has written by now; false where a record is being written all the time.
+    fn catch_up(&mut self) -> bool {
+        let written = self.source.written();
+        let deadline = Instant::now() + Duration::from_nanos(PATIENCE_NS);
+        while !self.source.has_read(written) {
+            if self.drain(BATCH) == 0 {
+                if Instant::now() >= deadline {
+                    return false;
+                }
+                thread::sleep(SHORT_NAP);
+            }
+        }
+        true
+    }
+}
+
+fn shown(look: &Look) -> Shown<'_> {
+    let Look { began_ns, namespaces, sockets, held } = look;
+    Shown { began_ns: *began_ns, namespaces, sockets, held: held.as_ref() }
+}

@@ -1,0 +1,119 @@
+//! How a socket comes into the table: by its first event, out of a listener, or because it was there before the tracer.
+
+use std::rc::Rc;
+
+use super::{
+    conns::{Conn, Since},
+    same::merge,
+    table::{Applied, Out, Said, Table, key},
+    wait::{Birth, Ends},
+};
+use crate::model::{Event, Identify, KernelSocket, OwnerKey, OwnerSource, Role, State, Task};
+
+impl Table {
+    /// A new connection or listener; whatever had this key before is gone.
+    #[expect(clippy::too_many_arguments, reason = "all of them are what a birth is made of")]
+    pub(super) fn born(
+        &mut self,
+        event: &Event,
+        from: State,
+        role: Option<Role>,
+        task: Option<&Task>,
+        listener: Option<KernelSocket>,
+        who: &mut dyn Identify,
+        out: Out<'_>,
+    ) -> usize {
+        self.clear(event.sk, event.time_ns, out);
+        let own = task.map(|task| OwnerKey {
+            task: Rc::new(task.clone()),
+            source: if role == Some(Role::Listener) { OwnerSource::Listen } else { OwnerSource::Connect },
+        });
+        let owner = own.or_else(|| self.inherited(listener?));
+        self.add(event, from, role, Since::Never, key(event, owner), who)
+    }
+
+    /// A child's first transition where it comes without its ends: the next one tells.
+    pub(super) fn postpone_birth(&mut self, at: usize, event: &Event, out: Out<'_>) {
+        let transition =
+            self.make(at, State::SynRecv, event.time_ns, Said { from: Some(State::Listen), ..Said::EXACT });
+        if self.sight.minis {
+            self.conns.get_mut(at).unborn = true;
+            self.waiting.births.push(Birth { sk: event.sk, at_ns: event.time_ns, transition });
+        } else {
+            out(Applied::Transition(transition));
+        }
+    }
+
+    pub(super) fn finish_birth(&mut self, birth: Birth, out: Out<'_>) {
+        if let Some(at) = self.conns.find(birth.sk) {
+            self.conns.get_mut(at).unborn = false;
+        }
+        out(Applied::Transition(birth.transition));
+    }
+
+    pub(super) fn port_known(&mut self, event: &Event, out: Out<'_>) {
+        if let Some(at) = self.conns.find(event.sk)
+            && self.conns.get(at).state == State::SynSent
+        {
+            let conn = self.conns.get_mut(at);
+            conn.tuple = merge(conn.tuple, event.tuple);
+            out(Applied::Completed(conn.id, conn.tuple));
+        }
+    }
+
+    /// A socket that is older than the tracer.
+    pub(super) fn seen(
+        &mut self,
+        event: &Event,
+        state: State,
+        mini: bool,
+        task: Option<&Task>,
+        who: &mut dyn Identify,
+    ) {
+        if state == State::Close {
+            return;
+        }
+        let owner = task.map(|task| OwnerKey { task: Rc::new(task.clone()), source: OwnerSource::Scan });
+        if let Some(at) = self.conns.find(event.sk) {
+            let conn = self.conns.get_mut(at);
+            if owner.is_some() && conn.subject.owner.is_none() {
+                conn.subject = who.identify(key(event, owner));
+            }
+            return;
+        }
+        self.add_existing(event, state, mini, owner, who);
+    }
+
+    /// A socket that the kernel's tables show, and that was not known.
+    pub(super) fn add_existing(
+        &mut self,
+        event: &Event,
+        state: State,
+        mini: bool,
+        owner: Option<OwnerKey>,
+        who: &mut dyn Identify,
+    ) -> usize {
+        let role = match state {
+            State::Listen => Some(Role::Listener),
+            State::NewSynRecv => Some(Role::Server),
+            _ => None,
+        };
+        let at = self.add(event, state, role, Since::AtLeast, key(event, owner), who);
+        self.conns.get_mut(at).mini = mini;
+        if state == State::NewSynRecv {
+            self.waiting.requests.insert(Ends::of(event), event.sk);
+        }
+        at
+    }
+
+    /// The listener's owner, if that address is a listener that we know.
+    pub(super) fn inherited(&self, listener: KernelSocket) -> Option<OwnerKey> {
+        let owner = self.listener(listener)?.subject.owner.as_ref()?;
+        Some(OwnerKey { task: Rc::clone(&owner.task), source: OwnerSource::Inherited })
+    }
+
+    pub(super) fn listener(&self, listener: KernelSocket) -> Option<&Conn> {
+        let found = self.conns.get(self.conns.find(listener.0)?);
+        (found.state == State::Listen).then_some(found)
+    }
+}
