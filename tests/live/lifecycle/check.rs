@@ -214,7 +214,11 @@ fn check_point(connections: &[Vec<&Value>], point: &Quiet) {
         match at {
             Some(at) => drop(shown.remove(at)),
             None if is_being_freed(connections, it, point) => {}
-            None => panic!("{it} is not among {:?}", point.sockets),
+            None => {
+                let whole: Vec<_> =
+                    connections.iter().flatten().filter(|step| step["conn"] == it["conn"]).collect();
+                panic!("{} of {whole:#?} is not among {:?} at {}", it["to"], point.sockets, point.time)
+            }
         }
     }
     assert_eq!(shown, [], "shown by /proc, and not said");
