@@ -11,7 +11,7 @@ use crate::{
     track::PATIENCE_NS,
 };
 
-/// How long the end waits for whoever does not take what it has.
+/// How long an output at the end, or a sink that is no longer wanted, may take for what is left.
 pub const GRACE: Duration = Duration::from_secs(5);
 /// How long the end goes on reading while the programs go on writing.
 const LAST_LOOK: Duration = Duration::from_millis(200);

@@ -52,7 +52,7 @@ impl FileSink {
         // An earlier run may have been killed while it compressed.
         match rotated::interrupted(&self.settings.path) {
             Ok(files) if files.is_empty() => {}
-            Ok(files) => self.tidy(files, true),
+            Ok(files) => self.tidy(files),
             Err(error) => {
                 eprintln!(
                     "sockstate: cannot look for old files of {}: {error}",
@@ -134,16 +134,16 @@ impl FileSink {
         self.open = None;
         let old = rotated::rename(&self.settings.path)?;
         self.wait_for_compressor();
-        self.tidy(vec![old], self.settings.zstd);
+        self.tidy(if self.settings.zstd { vec![old] } else { Vec::new() });
         Ok(())
     }
 
-    /// Compresses `old` if asked, and removes what is too old: minutes of records take seconds to compress, meanwhile the next ones are
+    /// Compresses `finished`, and removes what is too old: minutes of records take seconds to compress, meanwhile the next ones are
     /// written.
-    fn tidy(&mut self, old: Vec<PathBuf>, zstd: bool) {
+    fn tidy(&mut self, finished: Vec<PathBuf>) {
         let (path, keep) = (self.settings.path.clone(), self.settings.keep);
         let work = move || {
-            for file in old.iter().filter(|_| zstd) {
+            for file in &finished {
                 if let Err(error) = rotated::compress(file) {
                     eprintln!("sockstate: cannot compress {}: {error}", file.display());
                 }

@@ -11,14 +11,14 @@ use std::{
 
 /// zstd's own default.
 const LEVEL: i32 = 3;
-const COMPRESSED: &str = ".zst";
+const COMPRESSED: &str = "zst";
 /// Is being compressed.
-const PART: &str = ".zst.part";
+const PART: &str = "zst.part";
 
 /// Gives the file at `path` its name for later.
 pub(super) fn rename(path: &Path) -> io::Result<PathBuf> {
-    let time = jiff::Timestamp::now().strftime(".%Y%m%dT%H%M%S%.6fZ").to_string();
-    let rotated = with_suffix(path, &time);
+    let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%.6fZ").to_string();
+    let rotated = path.with_added_extension(time);
     fs::rename(path, &rotated)?;
     Ok(rotated)
 }
@@ -30,7 +30,7 @@ pub(super) fn compress(path: &Path) -> io::Result<()> {
     if file.try_lock().is_err() {
         return Ok(());
     }
-    let (target, part) = (with_suffix(path, COMPRESSED), with_suffix(path, PART));
+    let (target, part) = (path.with_added_extension(COMPRESSED), path.with_added_extension(PART));
     if !target.exists() {
         let compressed =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&part)?;
@@ -49,7 +49,7 @@ pub(super) fn interrupted(path: &Path) -> io::Result<Vec<PathBuf>> {
             fs::remove_file(part)?;
         }
     }
-    let has = |file: &Path, suffix| files.contains(&with_suffix(file, suffix));
+    let has = |file: &Path, suffix: &str| files.contains(&file.with_added_extension(suffix));
     Ok(files.iter().filter(|file| has(file, PART) || has(file, COMPRESSED)).cloned().collect())
 }
 
@@ -79,12 +79,7 @@ fn all(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(rotated)
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
 fn without_part(path: &Path) -> Option<&Path> {
-    path.as_os_str().as_bytes().strip_suffix(PART.as_bytes()).map(|whole| Path::new(OsStr::from_bytes(whole)))
+    let whole = path.as_os_str().as_bytes().strip_suffix(PART.as_bytes())?.strip_suffix(b".")?;
+    Some(Path::new(OsStr::from_bytes(whole)))
 }
