@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use crate::model::{Diagnosis, Examined, Holder, Reason, State, TimerKind, Tuple, Watch};
+use super::commands::commands;
+use crate::model::{Diagnosis, Examined, Holder, Reason, State, TimerKind, Watch};
 
 /// Explains a socket. `netns` leads to its network namespace where that is not the user's own.
 #[must_use]
@@ -161,29 +162,4 @@ fn watching(holder: &Holder) -> Option<String> {
             Some(format!(": its epoll waits for {} only, not for EPOLLIN", events.join(" | ")))
         }
     }
-}
-
-fn commands(it: &Examined, netns: Option<&Path>) -> Vec<String> {
-    let mut commands: Vec<String> = it
-        .holders
-        .iter()
-        .map(|holder| format!("ls -l /proc/{}/fd/{}", holder.process.pid, holder.fd))
-        .collect();
-    let enter = netns.map(|path| format!("nsenter --net={} ", path.display())).unwrap_or_default();
-    commands.push(format!("{enter}ss -K -t -a {}", filter(&it.socket.tuple)));
-    commands
-}
-
-/// The socket in `ss`'s language.
-fn filter(tuple: &Tuple) -> String {
-    let end = |address: std::net::IpAddr, port: u16| match address {
-        std::net::IpAddr::V4(v4) => format!("{v4}:{port}"),
-        std::net::IpAddr::V6(v6) => format!("[{v6}]:{port}"),
-    };
-    // A socket that is AF_INET6 with IPv4 inside shows its addresses as mapped ones.
-    let text = |address: crate::model::Address, port| match (address.canonical(), tuple.v6_socket) {
-        (std::net::IpAddr::V4(v4), true) => format!("[::ffff:{v4}]:{port}"),
-        (address, _) => end(address, port),
-    };
-    format!("'src {} and dst {}'", text(tuple.local, tuple.local_port), text(tuple.remote, tuple.remote_port))
 }

@@ -6,6 +6,7 @@ mod birth;
 mod cause;
 mod census;
 mod close;
+mod commands;
 mod conns;
 mod diagnosis;
 mod heirloom;

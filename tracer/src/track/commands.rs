@@ -1,0 +1,32 @@
+//! What a user can run to look further at a socket, or to end it.
+
+use std::path::Path;
+
+use crate::model::{Examined, Tuple};
+
+/// For each holder its descriptor, and how to end the socket. `netns` leads to its network namespace where that is not
+/// the user's own.
+pub(super) fn commands(it: &Examined, netns: Option<&Path>) -> Vec<String> {
+    let mut commands: Vec<String> = it
+        .holders
+        .iter()
+        .map(|holder| format!("ls -l /proc/{}/fd/{}", holder.process.pid, holder.fd))
+        .collect();
+    let enter = netns.map(|path| format!("nsenter --net={} ", path.display())).unwrap_or_default();
+    commands.push(format!("{enter}ss -K -t -a {}", filter(&it.socket.tuple)));
+    commands
+}
+
+/// The socket in `ss`'s language.
+fn filter(tuple: &Tuple) -> String {
+    let end = |address: std::net::IpAddr, port: u16| match address {
+        std::net::IpAddr::V4(v4) => format!("{v4}:{port}"),
+        std::net::IpAddr::V6(v6) => format!("[{v6}]:{port}"),
+    };
+    // A socket that is AF_INET6 with IPv4 inside shows its addresses as mapped ones.
+    let text = |address: crate::model::Address, port| match (address.canonical(), tuple.v6_socket) {
+        (std::net::IpAddr::V4(v4), true) => format!("[::ffff:{v4}]:{port}"),
+        (address, _) => end(address, port),
+    };
+    format!("'src {} and dst {}'", text(tuple.local, tuple.local_port), text(tuple.remote, tuple.remote_port))
+}
