@@ -3,6 +3,8 @@
 mod dwell;
 mod event;
 mod filter;
+mod holder;
+mod reason;
 mod record;
 mod socket;
 mod stack;
@@ -15,14 +17,13 @@ mod tuple;
 pub use dwell::Dwell;
 pub use event::{ClosedAs, Event, EventKind, KernelSocket, MiniEnd, MiniEndHow, Task};
 pub use filter::{CgroupTree, Filter, Ports};
+pub use holder::{Examined, Holder, Listener, Looked, Process, Watch};
+pub use reason::{Diagnosis, Reason};
 pub use record::{
     Aggregate, Cause, ConnId, InState, Lost, LostPlace, Notice, Resolved, Resync, Role, Snapshot, Start,
     Stop, Stuck, Tally, Transition,
 };
-pub use socket::{
-    Diagnosis, Examined, Holder, Listener, Looked, Process, Reason, SocketInfo, TcpTimes, Timer, TimerKind,
-    Watch,
-};
+pub use socket::{SocketInfo, TcpTimes, Timer, TimerKind};
 pub use stack::{Frame, OpenedBy, Opening, Registers, Stack};
 pub use state::{ParseStateError, State, StateSet};
 pub use subject::{Cgroup, Container, Identify, Owner, OwnerKey, OwnerSource, Subject, SubjectKey};

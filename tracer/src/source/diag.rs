@@ -198,6 +198,9 @@ fn tcp_times(info: &[u8]) -> Option<TcpTimes> {
         since_ack_ns: u64::from(u32_at(info, 56)?) * MS,
         rto_ns: u64::from(u32_at(info, 8)?) * 1000,
         backoff: *info.get(4)?,
+        since_data_sent_ns: u64::from(u32_at(info, 44)?) * MS,
+        since_data_received_ns: u64::from(u32_at(info, 52)?) * MS,
+        data_segments_sent: u32_at(info, 156).unwrap_or(0),
     })
 }
 
@@ -228,11 +231,14 @@ mod tests {
         for value in [7000_u32, 42, 3, 1000, 123_456] {
             bytes.extend(value.to_ne_bytes());
         }
-        let mut info = vec![0; 104];
+        let mut info = vec![0; 160];
         info[4] = 2;
+        info[44..48].copy_from_slice(&5000_u32.to_ne_bytes());
+        info[52..56].copy_from_slice(&6000_u32.to_ne_bytes());
+        info[156..160].copy_from_slice(&3_u32.to_ne_bytes());
         info[8..12].copy_from_slice(&800_000_u32.to_ne_bytes());
         info[56..60].copy_from_slice(&90_000_u32.to_ne_bytes());
-        bytes.extend(108_u16.to_ne_bytes());
+        bytes.extend(164_u16.to_ne_bytes());
         bytes.extend(INET_DIAG_INFO.to_ne_bytes());
         bytes.extend(info);
         bytes.extend(12_u16.to_ne_bytes());
@@ -249,7 +255,14 @@ mod tests {
         assert_eq!(it.tuple.remote, Address::from_v4([10, 0, 0, 2]));
         assert_eq!((it.receive_queue, it.send_queue, it.uid, it.inode), (42, 3, Some(1000), 123_456));
         assert_eq!(it.timer, Some(Timer { kind: TimerKind::Keepalive, left_ns: 7000 * MS }));
-        let times = TcpTimes { since_ack_ns: 90_000 * MS, rto_ns: 800 * MS, backoff: 2 };
+        let times = TcpTimes {
+            since_ack_ns: 90_000 * MS,
+            rto_ns: 800 * MS,
+            backoff: 2,
+            since_data_sent_ns: 5000 * MS,
+            since_data_received_ns: 6000 * MS,
+            data_segments_sent: 3,
+        };
         assert_eq!((it.times, it.cgroup), (Some(times), Some(77)));
     }
 

@@ -69,7 +69,12 @@ mod tests {
     }
 
     fn times(since_ack: u64, rto: u64, backoff: u8) -> TcpTimes {
-        TcpTimes { since_ack_ns: since_ack * SECOND_NS, rto_ns: rto * SECOND_NS, backoff }
+        TcpTimes {
+            since_ack_ns: since_ack * SECOND_NS,
+            rto_ns: rto * SECOND_NS,
+            backoff,
+            ..TcpTimes::default()
+        }
     }
 
     #[test]

@@ -1,0 +1,84 @@
+//! Why a socket is stuck.
+
+/// Why a socket is stuck.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// It waits in the listener's accept queue.
+    NeverAccepted,
+    /// The application has not read the end of file.
+    EofUnread,
+    /// The application does not read.
+    UnreadData,
+    /// The application has read everything and does not close.
+    NotClosed,
+    /// Only a child of the process that should have it has it open.
+    HeldByChild,
+    /// On its way in a message of a unix socket.
+    InFlight,
+    /// Who has it open cannot be seen.
+    HolderHidden,
+    /// Closed here; the peer's FIN has not come.
+    OrphanWaitsForFin,
+    /// Shut down here for sending; the peer keeps its side open.
+    PeerKeepsOpen,
+    /// The peer does not acknowledge.
+    PeerNotAnswering,
+    /// The peer's window is closed.
+    PeerTakesNothing,
+    /// The handshake is not finished.
+    HandshakeUnfinished,
+    /// Nothing tells.
+    Unknown,
+}
+
+impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::NeverAccepted,
+        Self::EofUnread,
+        Self::UnreadData,
+        Self::NotClosed,
+        Self::HeldByChild,
+        Self::InFlight,
+        Self::HolderHidden,
+        Self::OrphanWaitsForFin,
+        Self::PeerKeepsOpen,
+        Self::PeerNotAnswering,
+        Self::PeerTakesNothing,
+        Self::HandshakeUnfinished,
+        Self::Unknown,
+    ];
+
+    /// As records show it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NeverAccepted => "never_accepted",
+            Self::EofUnread => "eof_unread",
+            Self::UnreadData => "unread_data",
+            Self::NotClosed => "not_closed",
+            Self::HeldByChild => "held_by_child",
+            Self::InFlight => "in_flight",
+            Self::HolderHidden => "holder_hidden",
+            Self::OrphanWaitsForFin => "orphan_waits_for_fin",
+            Self::PeerKeepsOpen => "peer_keeps_open",
+            Self::PeerNotAnswering => "peer_not_answering",
+            Self::PeerTakesNothing => "peer_takes_nothing",
+            Self::HandshakeUnfinished => "handshake_unfinished",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// What is wrong, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnosis {
+    /// Why.
+    pub reason: Reason,
+    /// The same as a sentence.
+    pub why: String,
+    /// What to do, in a sentence.
+    pub advice: String,
+    /// Commands for whoever wants to look closer, or to end it; never run by us.
+    pub commands: Vec<String>,
+}
