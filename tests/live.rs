@@ -43,6 +43,8 @@ mod filters;
 mod fleet;
 #[path = "live/hunt.rs"]
 mod hunt;
+#[path = "live/identity.rs"]
+mod identity;
 #[cfg(feature = "kafka")]
 #[path = "live/kafka.rs"]
 mod kafka;
@@ -113,6 +115,7 @@ fn main() -> ExitCode {
         people::tests(),
         tutorial::tests(),
         protocols::tests(),
+        identity::tests(),
         fallback::tests(),
     ]
     .into_iter()

@@ -159,6 +159,7 @@ fn event(time_ns: u64, sk: u64, from: State, to: State) -> Event {
             local_port: 1000,
             remote_port: 2000,
             v6_socket: false,
+            interface: 0,
         },
         kind: EventKind::Transition {
             from,

@@ -37,6 +37,7 @@ fn hunted(conn: u64, opened: Option<Arc<Stack>>) -> Stuck {
             local_port: 80,
             remote_port: 1000,
             v6_socket: false,
+            interface: 0,
         },
         subject: nobody(),
         mini: false,

@@ -168,7 +168,7 @@ pub(crate) fn timer_request(timer: Ptr) -> Ptr {
     timer.cast::<u8>().wrapping_sub(frozen!(OFFSETS.rsk_timer) as usize).cast()
 }
 
-/// A packet's TCP flags and ends, seen from its receiver; none where it is no TCP packet. `skb` is typed.
+/// A packet's TCP flags and ends, seen from its receiver, with the interface that it came through; none where it is no TCP packet. `skb` is typed.
 #[inline(always)]
 pub(crate) fn packet(skb: Ptr) -> Option<(u8, Ends)> {
     const IPPROTO_TCP: u8 = 6;
@@ -194,7 +194,8 @@ pub(crate) fn packet(skb: Ptr) -> Option<(u8, Ends)> {
     let dev = get!(Direct, u64, skb, skb_dev) as Ptr;
     let net = get!(Probed, u64, dev, dev_net) as Ptr;
     let netns = get!(Probed, u32, net, net_inum);
-    let ends = Ends { addresses, netns, local_port: port(2), remote_port: port(0) };
+    let interface = get!(Probed, u32, dev, dev_index);
+    let ends = Ends { addresses, netns, local_port: port(2), remote_port: port(0), interface };
     Some((header(head, transport + 13), ends))
 }
 
@@ -213,7 +214,15 @@ pub(crate) fn ends<R: Read>(sk: Ptr) -> Ends {
         netns: netns::<R>(sk),
         local_port: local_port::<R>(sk),
         remote_port: remote_port::<R>(sk),
+        interface: interface::<R>(sk),
     }
+}
+
+/// Index of the interface that the socket is bound to (`skc_bound_dev_if`), 0 for none. The kernel sets it for link-local
+/// addresses, and to the VRF of a connection that came in through one (`net.ipv4.tcp_l3mdev_accept`).
+#[inline(always)]
+pub(crate) fn interface<R: Read>(sk: Ptr) -> u32 {
+    if frozen!(OFFSETS.valid) == 0 { 0 } else { get!(R, u32, sk, bound_dev) }
 }
 
 /// The socket's `struct sock` of a `struct socket`.

@@ -121,6 +121,12 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
     let task = if flags & flag::TASK != 0 { Some(reader.task()?) } else { None };
     let listener = if flags & flag::LISTENER != 0 { reader.u64("listener")? } else { 0 };
     let known = flags & flag::BARE == 0;
+    let bound = match kind {
+        kind::TRANSITION => new != State::Close,
+        kind::PORT | kind::SOCKET | kind::MINI | kind::COOKIE => true,
+        _ => false,
+    };
+    let interface = if bound && known { extra } else { 0 };
     let linked = (listener != 0).then_some(KernelSocket(listener));
     let kind = match kind {
         kind::TRANSITION => EventKind::Transition {
@@ -158,7 +164,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         netns: (netns != 0).then_some(netns),
         uid: (known && flags & flag::MINI == 0).then_some(uid),
         error: if known { error } else { 0 },
-        tuple: Tuple { local, remote, local_port, remote_port, v6_socket: family == AF_INET6 },
+        tuple: Tuple { local, remote, local_port, remote_port, v6_socket: family == AF_INET6, interface },
         kind,
     })
 }

@@ -10,11 +10,11 @@ use std::{
 
 use crate::{
     look::look,
-    model::{ConnId, Diagnosis, Examined, Stuck, Tuple},
+    model::{ConnId, Diagnosis, Examined, SocketInfo, Stuck, Tuple},
     track::diagnose,
 };
 
-/// What a socket is known by: its namespace and its ends.
+/// What a socket is known by: its namespace, its ends, and the interface that it is bound to.
 type Place = (u32, Tuple);
 
 type Answer = HashMap<Place, (Examined, Diagnosis)>;
@@ -108,12 +108,29 @@ fn examine(places: &HashSet<Place>) -> Answer {
         [one] => Some(*one),
         _ => None,
     };
-    let look = look(only, |socket| places.contains(&(socket.netns, socket.tuple.of_any_socket())));
+    let look = look(only, |socket| asked(places, socket).is_some());
     let mut answer = Answer::new();
+    let mut ambiguous = HashSet::new();
     for it in look.sockets {
+        let Some((place, exact)) = asked(places, &it.socket) else { continue };
         let netns = look.foreign.get(&it.socket.netns);
         let diagnosis = diagnose(&it, netns.map(std::path::PathBuf::as_path));
-        answer.insert((it.socket.netns, it.socket.tuple.of_any_socket()), (it, diagnosis));
+        if exact {
+            ambiguous.remove(&place);
+            answer.insert(place, (it, diagnosis));
+        } else if answer.insert(place, (it, diagnosis)).is_some() {
+            ambiguous.insert(place);
+        }
     }
+    answer.retain(|place, _| !ambiguous.contains(place));
     answer
+}
+
+/// The place that was asked about and that this socket is in, and whether just that one: where nothing tells to which
+/// interface a connection is bound, one with its ends on any interface may be it.
+fn asked(places: &HashSet<Place>, socket: &SocketInfo) -> Option<(Place, bool)> {
+    let place = (socket.netns, socket.tuple.of_any_socket());
+    let on_any = (socket.netns, Tuple { interface: 0, ..place.1 });
+    let exact = places.contains(&place).then_some((place, true));
+    exact.or_else(|| places.contains(&on_any).then_some((on_any, false)))
 }

@@ -55,6 +55,8 @@ offsets! {
     v6_daddr = "sock_common.skc_v6_daddr?",
     /// in6_addr; absent without CONFIG_IPV6.
     v6_rcv_saddr = "sock_common.skc_v6_rcv_saddr?",
+    /// int: the interface that the socket is bound to.
+    bound_dev = "sock_common.skc_bound_dev_if",
     /// struct net *.
     net = "sock_common.skc_net.net",
     /// u32.
@@ -117,6 +119,8 @@ offsets! {
     skb_dev = "sk_buff.dev",
     /// struct net *.
     dev_net = "net_device.nd_net.net",
+    /// int.
+    dev_index = "net_device.ifindex",
     /// struct sock *.
     rsk_listener = "request_sock.__req_common.skc_listener",
     /// struct task_struct *.

@@ -120,7 +120,8 @@ pub struct Head {
     pub local_port: u16,
     /// Remote port, 0 where there is none.
     pub remote_port: u16,
-    /// Depends on the kind; 0 where unused.
+    /// Depends on the kind; [`kind::TRANSITION`] (to CLOSE apart), [`kind::PORT`], [`kind::SOCKET`], [`kind::MINI`] and
+    /// [`kind::COOKIE`] have the index of the interface that the socket is bound to here, 0 for none.
     pub extra: u32,
 }
 
@@ -178,6 +179,8 @@ pub struct Ends {
     pub local_port: u16,
     /// Remote port, host order.
     pub remote_port: u16,
+    /// Index of the interface that the socket is bound to, 0 for none: equal addresses may exist on several.
+    pub interface: u32,
 }
 
 /// A thread's registers in user space, as far as unwinding needs them.

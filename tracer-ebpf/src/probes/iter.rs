@@ -134,6 +134,7 @@ fn head(sk: Ptr, kind: u8, state: u8) -> Head {
         family: kernel::family::<Direct>(sk),
         local_port: kernel::local_port::<Direct>(sk),
         remote_port: kernel::remote_port::<Direct>(sk),
+        extra: kernel::interface::<Direct>(sk),
         ..Head::default()
     }
 }

@@ -13,20 +13,20 @@ use crate::{
 /// does not tell.
 #[inline(always)]
 pub(crate) fn timewait(tw: Ptr, full: u64) {
-    emit(tw, kind::MINI, kernel::timewait_substate::<Probed>(tw), 0, full);
+    emit(tw, kind::MINI, kernel::timewait_substate::<Probed>(tw), kernel::interface::<Probed>(tw), full);
 }
 
 /// A request socket that waits for the last ACK of its handshake.
 #[inline(always)]
 pub(crate) fn request(req: Ptr) {
     let listener = kernel::request_listener::<Probed>(req);
-    emit(req, kind::MINI, state::NEW_SYN_RECV, 0, listener);
+    emit(req, kind::MINI, state::NEW_SYN_RECV, kernel::interface::<Probed>(req), listener);
 }
 
 /// A SYN cookie of this request was right.
 #[inline(always)]
 pub(crate) fn cookie(req: Ptr) {
-    emit(req, kind::COOKIE, state::NEW_SYN_RECV, 0, 0);
+    emit(req, kind::COOKIE, state::NEW_SYN_RECV, kernel::interface::<Probed>(req), 0);
 }
 
 /// The end of a timewait socket, or of its timer; `how` is one of `abi::end`.
@@ -62,7 +62,12 @@ pub(crate) fn has_just_become_child(req: Ptr) -> bool {
 fn is_taken_over(tw: Ptr) -> bool {
     emit::per_cpu().is_some_and(|cpu| {
         let sk = cpu.connecting as Ptr;
-        !sk.is_null() && kernel::state::<Probed>(sk) == state::SYN_SENT && is_same(sk, tw)
+        let interface = kernel::interface::<Probed>(tw);
+        !sk.is_null()
+            && kernel::state::<Probed>(sk) == state::SYN_SENT
+            && is_same(sk, tw)
+            // As `inet_match` has it: one that is bound to no interface stands in the way of all.
+            && (interface == 0 || interface == kernel::interface::<Probed>(sk))
     })
 }
 

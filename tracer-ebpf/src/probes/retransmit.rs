@@ -19,7 +19,7 @@ pub(crate) fn syn_retransmitted(context: BtfTracePointContext) -> i32 {
         return 0;
     }
     let ends = Candidate::of::<Direct>(sk, state::SYN_SENT);
-    let said = Said { kind: kind::PORT, flags: 0, ends, extra: 0 };
+    let said = Said { kind: kind::PORT, flags: 0, ends, extra: kernel::interface::<Direct>(sk) };
     if ends.family == AF_INET6 {
         emit::plain::<Direct, V6>(sk, said, None);
     } else {

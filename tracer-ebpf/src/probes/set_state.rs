@@ -105,6 +105,7 @@ fn handle(context: &BtfTracePointContext, sk: Ptr, old: i32, new: i32, flags: u8
         return;
     }
     let extra = if new == state::CLOSE && !tcp.is_null() { kernel::closed_as::<Direct>(tcp) } else { 0 };
+    let extra = if new == state::CLOSE { extra } else { kernel::interface::<Direct>(sk) };
     let said = Said { kind: kind::TRANSITION, flags, ends: candidate, extra };
     if old == state::CLOSE || emit::is_clone(old, new) {
         remember(sk, new);

@@ -55,7 +55,11 @@ fn handle(context: &TracePointContext, old: u8, new: u8) {
     if !filter::wants_ports(&candidate) {
         return;
     }
-    let extra = if known && new == state::CLOSE { kernel::closed_as::<Probed>(sk) } else { 0 };
+    let extra = match (known, new == state::CLOSE) {
+        (false, _) => 0,
+        (true, true) => kernel::closed_as::<Probed>(sk),
+        (true, false) => kernel::interface::<Probed>(sk),
+    };
     let said = Said { kind: kind::TRANSITION, flags: 0, ends: candidate, extra };
     if family == AF_INET6 {
         let addresses =

@@ -9,7 +9,7 @@
 //!   `tcp_v4_rcv` and `tcp_v6_rcv` free that FIN right afterwards.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use sockstate_abi::abi::{end, state};
+use sockstate_abi::abi::{Ends, end, state};
 
 use super::mini;
 use crate::{
@@ -95,15 +95,28 @@ fn leave(tw: Ptr) {
 /// The orphan that this FIN has moved to TIME_WAIT; 0 if none.
 #[inline(never)]
 fn closed_orphan(skb: Ptr) -> u64 {
-    let Some((flags, ends)) = kernel::packet(skb) else { return 0 };
+    let Some((flags, mut ends)) = kernel::packet(skb) else { return 0 };
     if flags & FIN == 0 {
         return 0;
     }
-    // SAFETY: the value is copied at once.
-    let Some(&tw) = (unsafe { ORPHANS.get(ends) }) else { return 0 };
+    // One that is bound to the packet's interface, else one that is bound to none.
+    let mut tw = orphan(&ends);
+    if tw == 0 {
+        ends.interface = 0;
+        tw = orphan(&ends);
+    }
+    if tw == 0 {
+        return 0;
+    }
     if kernel::timewait_substate::<Probed>(tw as Ptr) != state::TIME_WAIT {
         return 0;
     }
     let _ = ORPHANS.remove(ends);
     tw
+}
+
+#[inline(always)]
+fn orphan(ends: &Ends) -> u64 {
+    // SAFETY: the value is copied at once.
+    unsafe { ORPHANS.get(ends) }.copied().unwrap_or(0)
 }

@@ -47,6 +47,7 @@ mod tests {
                 local_port,
                 remote_port,
                 v6_socket: local.contains(':'),
+                interface: 0,
             }
         };
         let there = tuple("128.232.110.120", 34855, "66.35.250.204", 80);

@@ -66,7 +66,7 @@ impl HuntReport {
         *site.now.entry(it.state.name()).or_default() += 1;
         if self.style == HuntStyle::Text {
             self.times.write(it.time_ns, 3, out);
-            let (local, remote) = ends(&it.tuple);
+            let (local, remote) = ends(&it.tuple, None);
             let opened = match &it.opened {
                 Some(stack) => format!("opened by {} at {}", printable(&stack.comm), opened_at(stack)),
                 None => "its opening was not seen".to_owned(),

@@ -125,11 +125,11 @@ impl Format for Json {
         let (tails, subjects) = (&mut self.tails, &mut self.subjects);
         if it.tuple.is_complete() {
             out.extend_from_slice(tails.get((it.conn.0, it.subject.id), |out| {
-                ends(&it.tuple, out);
+                ends(&it.tuple, None, out);
                 out.extend_from_slice(subjects.get((it.subject.id, 0), |out| subject(&it.subject, out)));
             }));
         } else {
-            ends(&it.tuple, out);
+            ends(&it.tuple, None, out);
             out.extend_from_slice(subjects.get((it.subject.id, 0), |out| subject(&it.subject, out)));
         }
         if it.reset_why.is_some() {
@@ -209,7 +209,8 @@ impl Json {
         self.head(br#"{"schema":"sockstate/1","kind":"stuck","seq":"#, seq, it.time_ns, out);
         conn(it.conn, out);
         out.extend_from_slice(br#"","state":""#);
-        socket(it.state, it.role, &it.tuple, &it.subject, it.mini, out);
+        let interface = it.found.as_ref().and_then(|found| found.0.socket.interface.as_deref());
+        described(it.state, it.role, (&it.tuple, interface), &it.subject, it.mini, out);
         members(&json!({"age_ns": it.age.ns, "age_at_least": it.age.at_least, "times": it.times}), out);
         if let Some(found) = &it.found {
             members(&Seen::new(&found.0), out);
@@ -369,9 +370,21 @@ fn closing(it: &Transition, out: &mut Vec<u8>) {
 
 /// A socket as it is, from its state on.
 fn socket(is: State, role: Option<Role>, tuple: &Tuple, whose: &Subject, mini: bool, out: &mut Vec<u8>) {
+    described(is, role, (tuple, None), whose, mini, out);
+}
+
+/// The same, with the name of the interface that it is bound to.
+fn described(
+    is: State,
+    role: Option<Role>,
+    (tuple, interface): (&Tuple, Option<&str>),
+    whose: &Subject,
+    mini: bool,
+    out: &mut Vec<u8>,
+) {
     state(is, "state", out);
     text_or_null("role", role.map(Role::name), out);
-    ends(tuple, out);
+    ends(tuple, interface, out);
     subject(whose, out);
     if mini {
         out.extend_from_slice(br#","mini":true"#);
@@ -418,7 +431,8 @@ fn error(errno: u16, out: &mut Vec<u8>) {
     }
 }
 
-fn ends(tuple: &Tuple, out: &mut Vec<u8>) {
+/// Both ends, and the interface that the socket is bound to, with its name where that is known.
+fn ends(tuple: &Tuple, interface: Option<&str>, out: &mut Vec<u8>) {
     append(out, |line| {
         line.text(br#","network":{"transport":"tcp","type":"ipv"#);
         line.text(if tuple.is_v4() { b"4" } else { b"6" });
@@ -435,6 +449,9 @@ fn ends(tuple: &Tuple, out: &mut Vec<u8>) {
         line.text(br#","remote":{"address":""#);
         end(tuple.remote.canonical(), tuple.remote_port, line);
     });
+    if tuple.interface != 0 {
+        members(&json!({"interface": {"index": tuple.interface, "name": interface}}), out);
+    }
 }
 
 /// Address and port, and the end of the object.

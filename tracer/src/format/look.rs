@@ -115,7 +115,7 @@ pub fn groups_table(groups: &[Group]) -> String {
 
 fn line(it: &Examined, out: &mut String) {
     let (socket, tuple) = (&it.socket, &it.socket.tuple);
-    let (local, remote) = ends(tuple);
+    let (local, remote) = ends(tuple, socket.interface.as_deref());
     let age = match (it.age, it.unanswered_ns) {
         (Some(age), _) => format!("{}{}", sign(age), short(age.ns)),
         (None, Some(ns)) => format!("({})", short(ns)),

@@ -67,6 +67,8 @@ struct SocketLine<'a> {
     network: Network,
     local: End,
     remote: End,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interface: Option<Interface<'a>>,
     #[serde(flatten)]
     seen: Seen<'a>,
     uid: Option<u32>,
@@ -99,6 +101,8 @@ impl<'a> SocketLine<'a> {
             },
             local: End::new(tuple.local, tuple.local_port),
             remote: End::new(tuple.remote, tuple.remote_port),
+            interface: (tuple.interface != 0)
+                .then_some(Interface { index: tuple.interface, name: socket.interface.as_deref() }),
             seen: Seen::new(it),
             uid: socket.uid,
             mini: socket.mini,
@@ -113,6 +117,12 @@ struct Network {
     transport: &'static str,
     r#type: &'static str,
     community_id: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Interface<'a> {
+    index: u32,
+    name: Option<&'a str>,
 }
 
 #[derive(Serialize)]

@@ -94,6 +94,8 @@ struct Line<'a> {
     local: Option<End>,
     remote: Option<End>,
     #[serde(borrow)]
+    interface: Option<InterfaceOf<'a>>,
+    #[serde(borrow)]
     owner: Option<OwnerOf<'a>>,
     netns: Option<u32>,
     #[serde(borrow)]
@@ -171,6 +173,13 @@ struct Network<'a> {
 struct End {
     address: IpAddr,
     port: Option<u16>,
+}
+
+#[derive(Deserialize)]
+struct InterfaceOf<'a> {
+    index: u32,
+    #[serde(borrow)]
+    name: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -349,6 +358,7 @@ impl Parser {
             state: it.state()?,
             mini: it.mini,
             tuple: it.tuple()?,
+            interface: it.interface.as_ref().and_then(|it| it.name.as_deref()).map(Arc::from),
             uid: it.owner.as_ref().and_then(|owner| owner.uid),
             inode: 0,
             cgroup: None,
@@ -455,6 +465,7 @@ impl Line<'_> {
             local_port: local.port.unwrap_or(0),
             remote_port: remote.port.unwrap_or(0),
             v6_socket: self.network.as_ref()?.r#type == "ipv6",
+            interface: self.interface.as_ref().map_or(0, |interface| interface.index),
         })
     }
 }

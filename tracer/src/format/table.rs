@@ -37,7 +37,7 @@ impl Table {
     ) {
         self.times.write(time_ns, 3, out);
         let (pid, comm) = owner(subject.owner.as_ref());
-        let (local, remote) = ends(tuple);
+        let (local, remote) = ends(tuple, None);
         let role = role.map_or("-", Role::name);
         // Writing to a vector does not fail.
         let _ = write!(out, " {pid:>7} {comm:<15} {role:<8} {local:<22} {remote:<22} ");
@@ -135,13 +135,19 @@ fn owner(owner: Option<&Owner>) -> (String, String) {
     }
 }
 
-pub(super) fn ends(tuple: &Tuple) -> (String, String) {
-    let end = |address: Address, port: u16| {
+/// As `ss` shows them: the local one with the interface that the socket is bound to, by name where that is known.
+pub(super) fn ends(tuple: &Tuple, interface: Option<&str>) -> (String, String) {
+    let end = |address: Address, zone: &str, port: u16| {
         let port = if port == 0 { "-".to_owned() } else { port.to_string() };
         match address.canonical() {
-            std::net::IpAddr::V4(v4) => format!("{v4}:{port}"),
-            std::net::IpAddr::V6(v6) => format!("[{v6}]:{port}"),
+            std::net::IpAddr::V4(v4) => format!("{v4}{zone}:{port}"),
+            std::net::IpAddr::V6(v6) => format!("[{v6}]{zone}:{port}"),
         }
     };
-    (end(tuple.local, tuple.local_port), end(tuple.remote, tuple.remote_port))
+    let zone = match (tuple.interface, interface) {
+        (0, _) => String::new(),
+        (_, Some(name)) => format!("%{}", printable(name)),
+        (index, None) => format!("%{index}"),
+    };
+    (end(tuple.local, &zone, tuple.local_port), end(tuple.remote, "", tuple.remote_port))
 }

@@ -1,6 +1,7 @@
 //! A socket as the kernel's tables show it at one moment.
 
 use super::{State, Tuple};
+use std::sync::Arc;
 
 /// The timer that runs on a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,6 +66,8 @@ pub struct SocketInfo {
     pub mini: bool,
     /// Both ends.
     pub tuple: Tuple,
+    /// Name of the interface that it is bound to, `None` where there is none, or where its name is not known.
+    pub interface: Option<Arc<str>>,
     /// Uid of the socket; null for mini-sockets.
     pub uid: Option<u32>,
     /// Inode; 0 where no file was ever made for it, or none is left.

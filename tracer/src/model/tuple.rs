@@ -15,6 +15,9 @@ pub struct Tuple {
     pub remote_port: u16,
     /// The socket's family is AF_INET6.
     pub v6_socket: bool,
+    /// Index of the interface that the socket is bound to, 0 for none. Equal ends may exist once on each: link-local
+    /// addresses, VRFs.
+    pub interface: u32,
 }
 
 impl Tuple {

@@ -2,14 +2,17 @@
 //! no iterator of ours does: queues, timers, times. Sees the network namespace of whoever opens the socket.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fs::File,
     io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netdevice::index_to_name, netlink, recv,
+    send, socket_with,
 };
 
 use super::snapshot;
@@ -106,7 +109,10 @@ fn sockets(netns: u32) -> io::Result<Vec<SocketInfo>> {
         let mut rest = &buffer[..len];
         while let Some((kind, message, next)) = split_message(rest) {
             match kind {
-                NLMSG_DONE => return Ok(sockets),
+                NLMSG_DONE => {
+                    name_interfaces(&socket, &mut sockets);
+                    return Ok(sockets);
+                }
                 NLMSG_ERROR => {
                     let error = i32_at(message, 0).unwrap_or(0);
                     return Err(io::Error::from_raw_os_error(-error));
@@ -115,6 +121,16 @@ fn sockets(netns: u32) -> io::Result<Vec<SocketInfo>> {
             }
             rest = next;
         }
+    }
+}
+
+/// Names of interfaces in the namespace that `socket` is of. One that was renamed or removed meanwhile is known by its index.
+fn name_interfaces(socket: &OwnedFd, sockets: &mut [SocketInfo]) {
+    let mut names: HashMap<u32, Option<Arc<str>>> = HashMap::new();
+    for it in sockets.iter_mut().filter(|it| it.tuple.interface != 0) {
+        let index = it.tuple.interface;
+        let name = names.entry(index).or_insert_with(|| index_to_name(socket, index).ok().map(Arc::from));
+        it.interface.clone_from(name);
     }
 }
 
@@ -164,7 +180,9 @@ fn parse(netns: u32, message: &[u8]) -> Option<SocketInfo> {
             local_port: port(4)?,
             remote_port: port(6)?,
             v6_socket,
+            interface: u32_at(fixed, 40)?,
         },
+        interface: None,
         uid: if mini { None } else { Some(u32_at(fixed, 64)?) },
         inode: inode.into(),
         cgroup,

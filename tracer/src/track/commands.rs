@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::model::{Examined, Tuple};
+use crate::model::{Examined, SocketInfo};
 
 /// For each holder its descriptor, and how to end the socket. `netns` leads to its network namespace where that is not
 /// the user's own.
@@ -13,12 +13,13 @@ pub(super) fn commands(it: &Examined, netns: Option<&Path>) -> Vec<String> {
         .map(|holder| format!("ls -l /proc/{}/fd/{}", holder.process.pid, holder.fd))
         .collect();
     let enter = netns.map(|path| format!("nsenter --net={} ", path.display())).unwrap_or_default();
-    commands.push(format!("{enter}ss -K -t -a {}", filter(&it.socket.tuple)));
+    commands.push(format!("{enter}ss -K -t -a {}", filter(&it.socket)));
     commands
 }
 
 /// The socket in `ss`'s language.
-fn filter(tuple: &Tuple) -> String {
+fn filter(socket: &SocketInfo) -> String {
+    let tuple = &socket.tuple;
     let end = |address: std::net::IpAddr, port: u16| match address {
         std::net::IpAddr::V4(v4) => format!("{v4}:{port}"),
         std::net::IpAddr::V6(v6) => format!("[{v6}]:{port}"),
@@ -28,5 +29,20 @@ fn filter(tuple: &Tuple) -> String {
         (std::net::IpAddr::V4(v4), true) => format!("[::ffff:{v4}]:{port}"),
         (address, _) => end(address, port),
     };
-    format!("'src {} and dst {}'", text(tuple.local, tuple.local_port), text(tuple.remote, tuple.remote_port))
+    // Equal ends may exist on other interfaces.
+    let interface = match (tuple.interface, &socket.interface) {
+        (0, _) => String::new(),
+        // A name that a shell or `ss` would read in another way: `ss` takes the index too.
+        (_, Some(name))
+            if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) =>
+        {
+            format!(" and dev {name}")
+        }
+        (index, _) => format!(" and dev {index}"),
+    };
+    format!(
+        "'src {} and dst {}{interface}'",
+        text(tuple.local, tuple.local_port),
+        text(tuple.remote, tuple.remote_port)
+    )
 }

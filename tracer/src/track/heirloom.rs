@@ -52,6 +52,9 @@ struct Kept {
     local: ([u8; 16], u16),
     remote: ([u8; 16], u16),
     v6: bool,
+    /// Absent where an earlier version wrote it.
+    #[serde(default)]
+    interface: u32,
     state: u8,
     role: Option<String>,
     mini: bool,
@@ -148,6 +151,7 @@ impl Kept {
             local: (conn.tuple.local.octets(), conn.tuple.local_port),
             remote: (conn.tuple.remote.octets(), conn.tuple.remote_port),
             v6: conn.tuple.v6_socket,
+            interface: conn.tuple.interface,
             state: conn.state.number(),
             role: conn.role.map(|role| role.name().into()),
             mini: conn.mini,
@@ -168,6 +172,7 @@ impl Kept {
                 local_port: self.local.1,
                 remote_port: self.remote.1,
                 v6_socket: self.v6,
+                interface: self.interface,
             },
             state: State::from_number(self.state),
             role,

@@ -224,9 +224,12 @@ impl Table {
             _ if is_request => Cause::Dropped,
             _ => Cause::Killed,
         };
-        let ending = Ending { sk: event.sk, ends: Ends::of(event), at_ns: event.time_ns, cause };
+        // The record of an end has no interface, the connection has.
+        let ends =
+            found.map_or_else(|| Ends::of(event), |at| Ends::new(event.netns, self.conns.get(at).tuple));
+        let ending = Ending { sk: event.sk, ends, at_ns: event.time_ns, cause };
         if let Some(known) = self.waiting.timewaits.iter_mut().find(|it| it.sk == event.sk) {
-            known.ended = Some(ending);
+            known.ended = Some(Ending { ends: known.ends, ..ending });
             return;
         }
         let Some(at) = found else { return };

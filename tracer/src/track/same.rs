@@ -16,6 +16,10 @@ pub(super) fn merge(old: Tuple, new: Tuple) -> Tuple {
     if new.local.is_unspecified() {
         merged.local = old.local;
     }
+    // Not every record has it.
+    if new.interface == 0 {
+        merged.interface = old.interface;
+    }
     merged
 }
 

@@ -88,7 +88,7 @@ fn log_record(it: &Value) -> LogRecord {
 
 fn attributes(it: &Value) -> Vec<KeyValue> {
     /// Our key, and the conventions'.
-    const NAMES: [(&str, &str); 14] = [
+    const NAMES: [(&str, &str); 15] = [
         ("/network/transport", "network.transport"),
         ("/network/type", "network.type"),
         ("/network/community_id", "network.community_id"),
@@ -96,6 +96,7 @@ fn attributes(it: &Value) -> Vec<KeyValue> {
         ("/local/port", "network.local.port"),
         ("/remote/address", "network.peer.address"),
         ("/remote/port", "network.peer.port"),
+        ("/interface/name", "network.interface.name"),
         ("/owner/pid", "process.pid"),
         ("/owner/comm", "process.executable.name"),
         ("/owner/exe", "process.executable.path"),

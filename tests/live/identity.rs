@@ -1,0 +1,263 @@
+//! Which socket is meant: connections whose ends are equal, told apart by their interface only.
+
+use std::{
+    io::Write,
+    net::{Ipv6Addr, SocketAddr, SocketAddrV6},
+    os::fd::AsRawFd,
+    process::{self, Command},
+    sync::mpsc::{Receiver, Sender, channel},
+    thread,
+};
+
+use serde_json::Value;
+use socket2::{Domain, Socket, Type};
+
+use crate::{
+    Test,
+    lab::{Story, Tracer, in_lab, path, sockstate},
+    netns::in_new_netns,
+    observer::{is_in_vm, proc_net_tcp},
+    schema, skip,
+    sockets::fresh_port,
+    stuck::holders,
+    test,
+};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test("identity: equal link-local ends on two interfaces", twins),
+        test("identity: the same, closed from here first", closers),
+    ]
+}
+
+/// Another namespace, at the other ends of two cables.
+struct Far {
+    tid: i32,
+    orders: Sender<Order>,
+    sockets: Receiver<Socket>,
+}
+
+enum Order {
+    /// Sets the interfaces up.
+    Up,
+    /// Connects over this interface, from this port to that one.
+    Connect(&'static str, u16, u16),
+}
+
+const NEAR: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+const FAR: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2);
+
+impl Far {
+    fn start() -> Self {
+        let (orders, todo) = channel();
+        let (said, sockets) = channel();
+        let (born, tid) = channel();
+        // It ends with the sender of orders, and its namespace with it.
+        thread::spawn(move || {
+            in_new_netns(|| {
+                // SAFETY: takes nothing, cannot fail.
+                born.send(unsafe { libc::gettid() }).expect("send");
+                for order in todo {
+                    match order {
+                        Order::Up => ["b0", "b1"].iter().for_each(|name| up(name, FAR)),
+                        Order::Connect(name, from, to) => {
+                            let socket = Socket::new(Domain::IPV6, Type::STREAM, None).expect("socket");
+                            socket.set_reuse_address(true).expect("reuse");
+                            socket.bind(&on(FAR, name, from).into()).expect("bind");
+                            socket.connect(&on(NEAR, name, to).into()).expect("connect");
+                            said.send(socket).expect("send");
+                        }
+                    }
+                }
+            })
+            .expect("a network namespace");
+        });
+        Self { tid: tid.recv().expect("thread"), orders, sockets }
+    }
+
+    fn connect(&self, name: &'static str, from: u16, to: u16) -> Socket {
+        self.orders.send(Order::Connect(name, from, to)).expect("order");
+        self.sockets.recv().expect("socket")
+    }
+}
+
+fn index(name: &str) -> u32 {
+    let name = std::ffi::CString::new(name).expect("name");
+    // SAFETY: a string that ends with NUL.
+    unsafe { libc::if_nametoindex(name.as_ptr()) }
+}
+
+fn on(address: Ipv6Addr, name: &str, port: u16) -> SocketAddr {
+    SocketAddrV6::new(address, port, 0, index(name)).into()
+}
+
+fn ip(args: &str) {
+    let output = Command::new("ip").args(args.split(' ')).output().expect("ip");
+    assert!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Gives an interface its only address.
+fn up(name: &str, address: Ipv6Addr) {
+    ip(&format!("link set {name} addrgenmode none"));
+    ip(&format!("-6 addr add {address}/64 dev {name} nodad"));
+    ip(&format!("link set {name} up"));
+}
+
+fn has_ip() -> bool {
+    let ip = Command::new("ip").arg("-V").output();
+    let there = !is_in_vm() && ip.is_ok_and(|it| it.status.success());
+    if !there {
+        skip("needs iproute2's ip, to make interfaces");
+    }
+    there
+}
+
+/// Two cables to another namespace, with the same addresses at their ends.
+fn cables() -> Far {
+    let far = Far::start();
+    for at in 0..2 {
+        ip(&format!("link add a{at} type veth peer name b{at} netns {}", far.tid));
+    }
+    far.orders.send(Order::Up).expect("order");
+    ["a0", "a1"].iter().for_each(|name| up(name, NEAR));
+    far
+}
+
+/// On all addresses: what comes in is bound to the interface that it came through, the listener to none.
+fn listen(port: u16) -> Socket {
+    let listener = Socket::new(Domain::IPV6, Type::STREAM, None).expect("socket");
+    listener.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into()).expect("bind");
+    listener.listen(16).expect("listen");
+    listener
+}
+
+/// A client over each interface from one port, and the servers.
+fn pairs(far: &Far, listener: &Socket, from: u16, to: u16) -> [(Socket, Socket); 2] {
+    ["b0", "b1"].map(|name| {
+        let client = far.connect(name, from, to);
+        (client, listener.accept().expect("accept").0)
+    })
+}
+
+fn interfaces(records: &[&Value]) -> Vec<u64> {
+    records.iter().map(|it| it["interface"]["index"].as_u64().unwrap_or(0)).collect()
+}
+
+fn twins() {
+    if !has_ip() {
+        return;
+    }
+    in_lab(|netns| {
+        let far = cables();
+        let (port, from) = (fresh_port(), fresh_port());
+        let rule = format!("CLOSE_WAIT:{port}=1");
+        let mut tracer = Tracer::start(netns, &["--threshold", &rule]);
+        let listener = listen(port);
+        let [(first, eof), (mut second, unread)] = pairs(&far, &listener, from, port);
+        second.write_all(&[7; 77]).expect("write");
+        drop((first, second));
+        for _ in 0..2 {
+            let it = tracer.wait_for(|it| it["kind"] == "stuck");
+            let (server, name, reason, bytes) = if it["interface"]["index"] == index("a0") {
+                (&eof, "a0", "eof_unread", 0)
+            } else {
+                (&unread, "a1", "unread_data", 77)
+            };
+            assert_eq!(holders(&it), [(u64::from(process::id()), server.as_raw_fd() as u64)], "{it}");
+            assert_eq!(
+                (&it["interface"]["index"], &it["interface"]["name"]),
+                (&index(name).into(), &name.into())
+            );
+            assert_eq!((&it["reason"], &it["unread_bytes"]), (&reason.into(), &bytes.into()), "{it}");
+        }
+        let looked = look(netns);
+        assert_eq!(looked.len(), 2, "{looked:#?}");
+        let victim = looked.iter().find(|it| it["interface"]["name"] == "a0").expect("the one on a0");
+        assert_eq!(holders(victim)[0].1, eof.as_raw_fd() as u64, "{victim}");
+        kill(victim);
+        let story = tracer.stop();
+        let servers = connections(&story, from);
+        assert_eq!(servers.len(), 2, "{servers:#?}");
+        for (transitions, name) in servers.iter().zip(["a0", "a1"]) {
+            let is_killed = name == "a0" && transitions.len() == 4;
+            let whole = ["LISTEN", "SYN_RECV", "ESTABLISHED", "CLOSE_WAIT", "CLOSE"];
+            assert_eq!(path(transitions), &whole[..if is_killed { 5 } else { 4 }], "{transitions:#?}");
+            assert_eq!(interfaces(transitions)[1..], vec![u64::from(index(name)); transitions.len() - 1]);
+        }
+        drop((eof, unread));
+    });
+}
+
+/// Runs what is printed, where it can be run: the twin lives.
+fn kill(victim: &Value) {
+    let command = victim["commands"].as_array().and_then(|list| list.last()).and_then(Value::as_str);
+    let command = command.expect("a command");
+    assert!(command.ends_with(" and dev a0'"), "{command}");
+    if !Command::new("ss").arg("-V").output().is_ok_and(|it| it.status.success()) {
+        return skip("the printed command: needs iproute2's ss");
+    }
+    // The look is of this thread's namespace, but not of the process's: the command goes there itself.
+    let output = Command::new("sh").args(["-c", command]).output().expect("sh");
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    let left = proc_net_tcp().into_iter().filter(|line| line.2 == "CLOSE_WAIT").count();
+    assert_eq!(left, 1, "{command} ends one of the two");
+    let left = look(victim["netns"].as_u64().expect("netns"));
+    assert_eq!(left.iter().map(|it| &it["interface"]["name"]).collect::<Vec<_>>(), ["a1"], "{left:#?}");
+}
+
+/// The servers of clients from this port, in the order of their interfaces.
+fn connections(story: &Story, from: u16) -> Vec<Vec<&Value>> {
+    let is_its = |it: &Vec<&Value>| it.iter().any(|it| it["remote"]["port"] == from);
+    let mut found: Vec<_> = story.connections().into_iter().filter(is_its).collect();
+    found.sort_by_key(|it| interfaces(it).into_iter().max());
+    found
+}
+
+fn look(netns: u64) -> Vec<Value> {
+    let output = sockstate()
+        .args(["close-wait", "--older-than", "0", "--format", "json", "--netns", &netns.to_string()])
+        .output()
+        .expect("sockstate");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    records.iter().for_each(schema::check);
+    records
+}
+
+/// Full sockets become mini-sockets, twice with the same ends.
+fn closers() {
+    if !has_ip() {
+        return;
+    }
+    in_lab(|netns| {
+        let far = cables();
+        let (port, from) = (fresh_port(), fresh_port());
+        let mut tracer = Tracer::start(netns, &[]);
+        let listener = listen(port);
+        let [(first, one), (second, other)] = pairs(&far, &listener, from, port);
+        drop(one);
+        drop(other);
+        let in_fin_wait2 = || proc_net_tcp().into_iter().filter(|line| line.2 == "FIN_WAIT2").count();
+        crate::lab::wait_until("two orphans in FIN_WAIT2", || in_fin_wait2() == 2);
+        drop((first, second));
+        let exact = tracer
+            .seen()
+            .iter()
+            .any(|it| it["kind"] == "start" && it["tier"] != "none" && it["tier"] != "estimate");
+        if !exact {
+            return skip("no tier here sees mini-sockets");
+        }
+        for _ in 0..2 {
+            tracer.wait_for(|it| it["to"] == "TIME_WAIT");
+        }
+        let story = tracer.stop();
+        let servers = connections(&story, from);
+        assert_eq!(servers.len(), 2, "{servers:#?}");
+        for (transitions, name) in servers.iter().zip(["a0", "a1"]) {
+            let whole = ["LISTEN", "SYN_RECV", "ESTABLISHED", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT"];
+            assert_eq!(path(transitions), whole, "{transitions:#?}");
+            assert_eq!(interfaces(transitions), vec![u64::from(index(name)); transitions.len()]);
+        }
+    });
+}
