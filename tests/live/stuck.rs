@@ -19,7 +19,7 @@ use crate::{
     lab::{in_lab, sockstate, wait_until},
     netns::sysctl,
     observer::{proc_net_tcp, wait_for_states},
-    roles::{Actor, send_fd},
+    roles::{Actor, Sleeper, send_fd},
     schema,
     sockets::{Kind, fresh_port, keep_over_exec, make_deaf},
     test,
@@ -99,10 +99,18 @@ fn close_wait(kind: Kind) {
         let (id, client, given) = open();
         drop(client);
         let number = keep_over_exec(&given);
-        let mut child = Actor::start("holder", number);
-        child.hear();
+        let stranger = Sleeper::start();
         drop(given);
-        wanted.insert(id, ("held_by_child", 0, vec![(u64::from(child.pid()), number as u64)]));
+        wanted.insert(id, ("held_by_child", 0, vec![(u64::from(stranger.pid()), number as u64)]));
+
+        let (id, client, given) = open();
+        drop(client);
+        let number = keep_over_exec(&given);
+        let mut worker = Actor::start("holder", number);
+        worker.hear();
+        drop(given);
+        wanted.insert(id, ("eof_unread", 0, vec![(u64::from(worker.pid()), number as u64)]));
+        let worker_port = id;
 
         let (id, client, sent) = open();
         drop(client);
@@ -117,8 +125,8 @@ fn close_wait(kind: Kind) {
         wanted.insert(id, ("never_accepted", 0, Vec::new()));
 
         let mut states = vec!["LISTEN"];
-        states.extend(["CLOSE_WAIT"; 6]);
-        states.extend(["FIN_WAIT2"; 6]);
+        states.extend(["CLOSE_WAIT"; 7]);
+        states.extend(["FIN_WAIT2"; 7]);
         wait_for_states(&states);
         let found = look(netns, &["close-wait", "--older-than", "0"]);
         for it in &found {
@@ -130,13 +138,14 @@ fn close_wait(kind: Kind) {
             assert_eq!(it["state"], "CLOSE_WAIT");
             assert_eq!(it["network"]["type"], kind.network_type());
             assert_eq!((&it["local"]["port"], it["age_at_least"].as_bool()), (&port.into(), Some(true)));
-            let made_by_us = ["held_by_child", "in_flight", "never_accepted"].contains(&reason);
+            let made_by_us =
+                ["held_by_child", "in_flight", "never_accepted"].contains(&reason) || id == worker_port;
             assert_eq!(it["creator"]["pid"].as_u64(), made_by_us.then_some(own), "{it}");
             check_commands(it, &held_by);
         }
         assert!(wanted.is_empty(), "not found: {wanted:?}");
-        drop((eof, unread, leaked, near, far));
-        child.end();
+        drop((eof, unread, leaked, near, far, stranger));
+        worker.end();
     });
 }
 
@@ -376,7 +385,8 @@ fn other_pids() {
         let found = look(netns, &["close-wait", "--older-than", "0"]);
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!(holders(&found[0]), [(u64::from(child.pid()), number as u64)]);
-        assert_eq!(found[0]["reason"], "held_by_child");
+        // It runs the program of who listens.
+        assert_eq!(found[0]["reason"], "eof_unread");
         child.end();
     });
 }

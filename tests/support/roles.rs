@@ -79,6 +79,33 @@ impl Drop for Actor {
     }
 }
 
+/// A program that is not ours and knows nothing of the descriptors that it inherits.
+pub(crate) struct Sleeper(Child);
+
+impl Sleeper {
+    /// Starts one, in this thread's namespaces.
+    pub(crate) fn start() -> Self {
+        Self::spawn(Command::new("sleep").arg("600").stdin(Stdio::null()))
+    }
+
+    /// Starts one as this command does.
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        Self(command.spawn().expect("sleep"))
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Plays the part that the environment asks for, if any.
 pub(crate) fn play() -> Option<ExitCode> {
     let role = env::var(ROLE).ok()?;

@@ -4,25 +4,38 @@
 use std::{
     collections::{HashMap, HashSet},
     io,
-    sync::mpsc::{Receiver, Sender, TryRecvError, channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, TryRecvError, channel},
+    },
     thread,
 };
 
 use crate::{
     look::look,
-    model::{ConnId, Diagnosis, Examined, SocketInfo, Stuck, Tuple},
+    model::{ConnId, Diagnosis, Examined, InState, Owner, OwnerSource, Process, SocketInfo, Stuck, Tuple},
     track::diagnose,
 };
 
 /// What a socket is known by: its namespace, its ends, and the interface that it is bound to.
 type Place = (u32, Tuple);
 
+/// What the trace knows of a socket, by its place.
+type Question = HashMap<Place, Known>;
+
+/// What the trace knows of a socket that a look does not show.
+struct Known {
+    age: InState,
+    /// Who has connected, or listens.
+    maker: Option<Arc<Process>>,
+}
+
 type Answer = HashMap<Place, (Examined, Diagnosis)>;
 
 /// The thread, and what it is asked about.
 #[derive(Default)]
 pub struct Examiner {
-    thread: Option<(Sender<HashSet<Place>>, Receiver<Answer>)>,
+    thread: Option<(Sender<Question>, Receiver<Answer>)>,
     /// Not asked about yet.
     waiting: Vec<Stuck>,
     /// Being looked at.
@@ -35,11 +48,11 @@ impl Examiner {
     /// # Errors
     /// No thread can be started.
     pub fn start() -> io::Result<Self> {
-        let (questions, todo) = channel::<HashSet<Place>>();
+        let (questions, todo) = channel::<Question>();
         let (done, answers) = channel();
         thread::Builder::new().name("examiner".into()).spawn(move || {
-            for places in todo {
-                if done.send(examine(&places)).is_err() {
+            for question in todo {
+                if done.send(examine(&question)).is_err() {
                     break;
                 }
             }
@@ -85,7 +98,8 @@ impl Examiner {
         if self.asked.is_empty() && !self.waiting.is_empty() {
             self.asked = std::mem::take(&mut self.waiting);
             // Where the thread is gone, the next call says it all.
-            let _ = questions.send(self.asked.iter().filter_map(place).collect());
+            let _ = questions
+                .send(self.asked.iter().filter_map(|stuck| Some((place(stuck)?, known(stuck)))).collect());
         }
         said
     }
@@ -102,17 +116,39 @@ fn place(stuck: &Stuck) -> Option<Place> {
     Some((stuck.subject.netns?, stuck.tuple.of_any_socket()))
 }
 
-fn examine(places: &HashSet<Place>) -> Answer {
-    let all: HashSet<u32> = places.iter().map(|(netns, _)| *netns).collect();
+fn known(stuck: &Stuck) -> Known {
+    // Who closes a socket, or has it open when the trace begins, need not be who made it.
+    let has_made = |owner: &&Owner| {
+        matches!(owner.source, OwnerSource::Connect | OwnerSource::Listen | OwnerSource::Inherited)
+    };
+    let maker = stuck.subject.owner.as_ref().filter(has_made).map(|owner| {
+        let (pid, comm, exe) = (owner.pid(), owner.comm.clone(), owner.exe.clone());
+        Arc::new(Process { pid, comm, exe, ..Process::default() })
+    });
+    Known { age: stuck.age, maker }
+}
+
+fn examine(question: &Question) -> Answer {
+    let all: HashSet<u32> = question.keys().map(|(netns, _)| *netns).collect();
     let only = match all.iter().collect::<Vec<_>>()[..] {
         [one] => Some(*one),
         _ => None,
     };
-    let look = look(only, |socket| asked(places, socket).is_some());
+    let learn = |found: &mut Examined| {
+        let known = asked(question, &found.socket).and_then(|(place, _)| question.get(&place));
+        let Some(known) = known else { return };
+        if !known.age.at_least {
+            found.age = Some(known.age);
+        }
+        if let Some(maker) = &known.maker {
+            found.learn_maker(Arc::clone(maker));
+        }
+    };
+    let look = look(only, |socket| asked(question, socket).is_some(), learn);
     let mut answer = Answer::new();
     let mut ambiguous = HashSet::new();
     for it in look.sockets {
-        let Some((place, exact)) = asked(places, &it.socket) else { continue };
+        let Some((place, exact)) = asked(question, &it.socket) else { continue };
         let netns = look.foreign.get(&it.socket.netns);
         let diagnosis = diagnose(&it, netns.map(std::path::PathBuf::as_path));
         if exact {
@@ -128,9 +164,9 @@ fn examine(places: &HashSet<Place>) -> Answer {
 
 /// The place that was asked about and that this socket is in, and whether just that one: where nothing tells to which
 /// interface a connection is bound, one with its ends on any interface may be it.
-fn asked(places: &HashSet<Place>, socket: &SocketInfo) -> Option<(Place, bool)> {
+fn asked(question: &Question, socket: &SocketInfo) -> Option<(Place, bool)> {
     let place = (socket.netns, socket.tuple.of_any_socket());
     let on_any = (socket.netns, Tuple { interface: 0, ..place.1 });
-    let exact = places.contains(&place).then_some((place, true));
-    exact.or_else(|| places.contains(&on_any).then_some((on_any, false)))
+    let exact = question.contains_key(&place).then_some((place, true));
+    exact.or_else(|| question.contains_key(&on_any).then_some((on_any, false)))
 }

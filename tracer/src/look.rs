@@ -1,11 +1,17 @@
 //! One look at all sockets: the kernel's tables, who has them open, how old their states are. Wires rooms together, for
 //! the commands that look once and for the tracer that has found something stuck.
 
+mod listeners;
+mod peers;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
+
+use listeners::Listeners;
+use peers::Peers;
 
 use crate::{
     enrich::Holders,
@@ -27,63 +33,93 @@ pub struct Look {
     pub problems: Vec<String>,
 }
 
-/// Looks at the sockets of every network namespace (of `only` if given) that are `wanted`.
-pub fn look(only: Option<u32>, wanted: impl Fn(&SocketInfo) -> bool) -> Look {
+/// Looks at the sockets of every network namespace (of `only` if given) that are `wanted`. `learn` adds what the caller knows of each
+/// before conclusions are drawn.
+pub fn look(only: Option<u32>, wanted: impl Fn(&SocketInfo) -> bool, learn: impl Fn(&mut Examined)) -> Look {
     let Dump { sockets, listed, namespaces: mut foreign, mut problems } = source::dump(only);
     let listeners = Listeners::of(&sockets);
     let chosen: Vec<&SocketInfo> =
         sockets.iter().filter(|socket| socket.state != State::Close && wanted(socket)).collect();
-    let inodes: HashSet<u64> = chosen
-        .iter()
-        .flat_map(|socket| [Some(socket.inode), listeners.find(socket).map(|it| it.inode)])
-        .flatten()
+    let half_closed = half_closed(&sockets, &chosen);
+    let found = chosen.iter().flat_map(|socket| listeners.find(socket)).chain(chosen.iter().copied());
+    let inodes: HashSet<u64> = found
+        .chain(half_closed.iter().copied())
+        .map(|socket| socket.inode)
         .filter(|inode| *inode != 0)
         .collect();
     let mut holders = Holders::scan(Path::new("/"), &inodes);
     if holders.are_hidden() {
         problems.push("cannot see the descriptors of other users' processes: needs root".into());
     }
-    let sockets = chosen.into_iter().map(|socket| examine(socket, &listeners, &mut holders)).collect();
-    let own = std::fs::metadata("/proc/self/ns/net").map(|it| it.ino()).unwrap_or(0);
+    let missing: HashSet<u64> = chosen
+        .iter()
+        .map(|socket| socket.inode)
+        .filter(|inode| *inode != 0 && !holders.knows(*inode))
+        .collect();
+    if !missing.is_empty() {
+        holders.search(&missing, &sockets.iter().map(|socket| socket.inode).collect());
+    }
+    let mut counts: HashMap<u32, usize> = HashMap::new();
+    for pid in half_closed.iter().flat_map(|socket| holders.pids(socket.inode)) {
+        *counts.entry(pid).or_default() += 1;
+    }
+    let peers = Peers::of(&sockets, &chosen);
+    let mut view = View { listeners: &listeners, peers: &peers, half_closed: &counts, holders: &mut holders };
+    let sockets = chosen.into_iter().map(|socket| view.examine(socket, &learn)).collect();
+    let own = std::fs::metadata("/proc/self/ns/net").map(|metadata| metadata.ino()).unwrap_or(0);
     foreign.retain(|inode, _| u64::from(*inode) != own);
     Look { sockets, is_blind: listed == 0, foreign, problems }
 }
 
-fn examine(socket: &SocketInfo, listeners: &Listeners<'_>, holders: &mut Holders) -> Examined {
-    let listener = listeners.find(socket).map(|listener| {
-        let mut processes: Vec<_> = holders.of(listener.inode).into_iter().map(|it| it.process).collect();
-        processes.dedup();
-        Listener { queued: listener.receive_queue, backlog: listener.send_queue, holders: processes }
-    });
-    Examined {
-        age: track::age(socket),
-        unanswered_ns: track::unanswered_ns(socket),
-        hidden_holders: holders.are_hidden(),
-        holders: if socket.inode == 0 { Vec::new() } else { holders.of(socket.inode) },
-        listener,
-        socket: socket.clone(),
+/// What was shut down for sending by a process that may still read it, if somebody asks for a CLOSE_WAIT: a proxy that passes an end of
+/// file on has one for each.
+fn half_closed<'a>(sockets: &'a [SocketInfo], chosen: &[&SocketInfo]) -> Vec<&'a SocketInfo> {
+    if !chosen.iter().any(|socket| socket.state == State::CloseWait) {
+        return Vec::new();
     }
+    let is_one =
+        |socket: &&SocketInfo| socket.inode != 0 && matches!(socket.state, State::FinWait1 | State::FinWait2);
+    sockets.iter().filter(is_one).collect()
 }
 
-/// Listeners by namespace and port.
-struct Listeners<'a>(HashMap<(u32, u16), Vec<&'a SocketInfo>>);
+/// Everything that a socket is looked up in.
+struct View<'a> {
+    listeners: &'a Listeners<'a>,
+    peers: &'a Peers,
+    /// Half-closed connections by process.
+    half_closed: &'a HashMap<u32, usize>,
+    holders: &'a mut Holders,
+}
 
-impl<'a> Listeners<'a> {
-    fn of(sockets: &'a [SocketInfo]) -> Self {
-        let mut all: HashMap<_, Vec<&SocketInfo>> = HashMap::new();
-        for socket in sockets.iter().filter(|socket| socket.state == State::Listen) {
-            all.entry((socket.netns, socket.tuple.local_port)).or_default().push(socket);
+impl View<'_> {
+    fn examine(&mut self, socket: &SocketInfo, learn: impl Fn(&mut Examined)) -> Examined {
+        let listeners = Listeners::narrow(socket, self.listeners.find(socket), self.holders);
+        let listeners: Vec<_> = listeners.into_iter().map(|listener| self.listener(listener)).collect();
+        let mut found = Examined {
+            age: track::age(socket),
+            unanswered_ns: track::unanswered_ns(socket),
+            hidden_holders: self.holders.are_hidden(),
+            listeners,
+            peer: self.peers.find(socket),
+            ..Examined::new(socket.clone())
+        };
+        if socket.inode != 0 {
+            found.holders = self.holders.of(socket.inode);
+            found.elsewhere = self.holders.elsewhere().filter(|_| found.holders.is_empty());
+            let pids = self.holders.pids(socket.inode);
+            found.half_closed = pids.filter_map(|pid| self.half_closed.get(&pid)).sum();
         }
-        Self(all)
+        learn(&mut found);
+        if track::is_suspect(&found) {
+            self.holders.read_flags(&mut found.holders);
+        }
+        found
     }
 
-    /// The one that an accepted socket came out of: on its address, else on all.
-    fn find(&self, socket: &SocketInfo) -> Option<&'a SocketInfo> {
-        if socket.state == State::Listen {
-            return None;
-        }
-        let there = self.0.get(&(socket.netns, socket.tuple.local_port))?;
-        let exact = there.iter().find(|it| it.tuple.local == socket.tuple.local);
-        exact.or_else(|| there.iter().find(|it| it.tuple.local.is_unspecified())).copied()
+    fn listener(&mut self, socket: &SocketInfo) -> Listener {
+        let mut holders: Vec<_> =
+            self.holders.of(socket.inode).into_iter().map(|holder| holder.process).collect();
+        holders.dedup();
+        Listener { queued: socket.receive_queue, backlog: socket.send_queue, holders }
     }
 }

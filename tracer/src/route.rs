@@ -6,8 +6,8 @@ use ipnet::IpNet;
 use rustc_hash::FxBuildHasher;
 
 use crate::model::{
-    Address, Cgroup, ConnId, Examined, Filter, Notice, Resolved, Resync, Role, Snapshot, State, Stuck,
-    Subject, Transition, Tuple,
+    Address, Cgroup, ConnId, Examined, Filter, Looked, Notice, Resolved, Resync, Role, Snapshot, State,
+    Stuck, Subject, Transition, Tuple,
 };
 
 /// What a filter says.
@@ -195,6 +195,14 @@ impl Router {
         // A cgroup without a path is gone: what the kernel has let through is not thrown away for that.
         let is_in = |it: &Cgroup| it.path.as_deref().is_none_or(|path| tree.contains(path));
         whose.cgroup.as_ref().is_some_and(is_in)
+    }
+
+    /// Whether a socket of a look was made in a wanted cgroup, or somebody in one has it open.
+    #[must_use]
+    pub fn wants_looked(&self, looked: &Looked) -> bool {
+        let Some(tree) = &self.filter.cgroup else { return true };
+        let mut paths = looked.it.holders.iter().filter_map(|holder| holder.process.cgroup.as_deref());
+        self.wants_cgroup(&looked.subject) || paths.any(|path| tree.contains(path))
     }
 
     fn wants_subject(&self, whose: &Subject) -> bool {

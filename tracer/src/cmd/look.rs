@@ -20,7 +20,7 @@ pub(super) fn look(
     filter: &Filter,
     wanted: impl Fn(&SocketInfo) -> bool,
 ) -> Result<(Vec<Looked>, look::Look), Failure> {
-    let mut look = look::look(filter.netns, wanted);
+    let mut look = look::look(filter.netns, wanted, |_| {});
     if look.is_blind {
         let message = look.problems.pop().unwrap_or_else(|| "there is no such network namespace".into());
         return Err(Failure { code: exit::KERNEL, message });
@@ -42,7 +42,7 @@ pub(super) fn look(
             };
             Looked { subject: enricher.identify(key), it }
         })
-        .filter(|looked| router.wants_cgroup(&looked.subject))
+        .filter(|looked| router.wants_looked(looked))
         .collect();
     Ok((sockets, look))
 }

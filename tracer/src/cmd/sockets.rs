@@ -32,7 +32,8 @@ pub(super) fn run(args: &SocketsArgs) -> Result<ExitCode> {
 }
 
 fn sort(sockets: &mut [Looked], by: SortBy) {
-    let process = |it: &Looked| it.it.holders.first().map(|holder| holder.process.clone());
+    let process =
+        |it: &Looked| it.it.holders.first().map(|holder| (holder.process.pid, holder.process.comm.clone()));
     let end = |address: crate::model::Address, port: u16| (address.canonical(), port);
     match by {
         SortBy::Age => sockets.sort_by_cached_key(|it| Reverse(it.it.idle_ns())),

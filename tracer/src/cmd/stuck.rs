@@ -21,7 +21,7 @@ use crate::{
     format::{self, Group},
     look::Look,
     model::{
-        Diagnosis, Examined, Filter, InState, Looked, Process, Reason, SocketInfo, State, StateSet, Subject,
+        Diagnosis, Examined, Filter, Home, InState, Looked, Process, Reason, SocketInfo, State, StateSet,
         Thresholds, Tuple,
     },
     pipeline,
@@ -204,14 +204,16 @@ fn groups(
     reason: impl Fn(&Examined) -> Reason,
 ) -> Vec<Group> {
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
-    for Looked { it, subject } in stuck {
-        for key in keys(by, it, subject, openings) {
+    for looked in stuck {
+        let it = &looked.it;
+        let reason = reason(it);
+        for key in keys(by, looked, openings, reason) {
             let group = groups.entry(key.clone()).or_insert_with(|| Group { key, ..Group::default() });
             group.count += 1;
             group.oldest_ns = group.oldest_ns.max(it.idle_ns());
             group.unread_bytes += u64::from(it.socket.unread_bytes());
             *group.states.entry(it.socket.state.name()).or_default() += 1;
-            *group.reasons.entry(reason(it).name()).or_default() += 1;
+            *group.reasons.entry(reason.name()).or_default() += 1;
         }
     }
     let mut groups: Vec<Group> = groups.into_values().collect();
@@ -220,25 +222,19 @@ fn groups(
 }
 
 /// What a socket counts for; more than one where several processes have it open.
-fn keys(by: GroupBy, it: &Examined, subject: &Subject, openings: Option<&Openings>) -> Vec<String> {
-    let name = |process: &Process| format!("{} ({})", process.comm, process.pid);
+fn keys(by: GroupBy, looked: &Looked, openings: Option<&Openings>, reason: Reason) -> Vec<String> {
+    let it = &looked.it;
     let tuple = it.socket.tuple;
     match by {
         GroupBy::Process => {
             let mut keys: Vec<String> = it.holders.iter().map(|holder| name(&holder.process)).collect();
             keys.dedup();
-            if keys.is_empty() && it.hidden_holders && it.socket.inode != 0 {
-                keys.push("hidden".into());
-            }
             if keys.is_empty() {
-                let listener = it.listener.as_ref().and_then(|listener| listener.holders.first());
-                keys.push(
-                    listener.map_or_else(|| "nobody".into(), |it| format!("never accepted by {}", name(it))),
-                );
+                keys.push(held_by_nobody(it, reason));
             }
             keys
         }
-        GroupBy::Listener => vec![match &it.listener {
+        GroupBy::Listener => vec![match it.listening().next() {
             Some(_) => format!("port {}", tuple.local_port),
             None => "none".into(),
         }],
@@ -251,8 +247,39 @@ fn keys(by: GroupBy, it: &Examined, subject: &Subject, openings: Option<&Opening
             )]
         }
         GroupBy::Container => {
-            let container = subject.container.as_ref().map(|container| container.id.clone());
-            vec![container.or_else(|| subject.unit.clone()).unwrap_or_else(|| "none".into())]
+            let key = |home: Home<'_>| {
+                let container = home.container.map(|container| container.id.as_str());
+                container.or(home.unit).unwrap_or("none").to_owned()
+            };
+            let mut keys: Vec<String> = looked.homes().into_iter().map(key).collect();
+            keys.sort();
+            keys.dedup();
+            keys
         }
+    }
+}
+
+fn name(process: &Process) -> String {
+    format!("{} ({})", process.comm, process.pid)
+}
+
+/// The group of what no process is known to have open.
+fn held_by_nobody(it: &Examined, reason: Reason) -> String {
+    let has_file = it.socket.inode != 0;
+    match (it.socket.state, reason) {
+        (_, Reason::InFlight) => "in flight".into(),
+        (_, Reason::HolderHidden) => "hidden".into(),
+        _ if has_file && it.hidden_holders => "hidden".into(),
+        (State::CloseWait, Reason::Unknown) => "unknown".into(),
+        _ if has_file => "unknown".into(),
+        (State::CloseWait | State::Established | State::NewSynRecv | State::SynRecv, _) => {
+            let listening: Vec<String> = it.listening().map(|process| name(process)).collect();
+            if listening.is_empty() {
+                "nobody".into()
+            } else {
+                format!("never accepted by {}", listening.join(" or "))
+            }
+        }
+        _ => "nobody".into(),
     }
 }

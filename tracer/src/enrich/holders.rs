@@ -1,85 +1,40 @@
-//! Who has a socket open, by /proc: the descriptors of every process, and what epoll waits for on them. Needs no
-//! privilege for one's own processes; says where it was not let in.
+//! Who has a socket open, by /proc: the descriptors of every process and thread, the registered files of io_uring instances, and
+//! what epoll waits for on them. Needs no privilege for one's own processes; says where it was not let in.
+
+mod elsewhere;
+mod process;
+mod rings;
+mod scan;
 
 use std::{
     collections::{HashMap, HashSet},
     fs,
-    mem::MaybeUninit,
-    num::NonZeroUsize,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
+    sync::Arc,
 };
 
-use rustix::{
-    fs::{Dir, Mode, OFlags, open, readlinkat_raw},
-    io::Errno,
-};
+use scan::{Place, socket_inode};
 
-use crate::model::{Holder, Process, Watch};
+use crate::model::{Elsewhere, Holder, Message, Process, Via};
 
-/// Events of epoll (`linux/eventpoll.h`) that say what a program waits for.
-const EVENTS: [(u32, &str); 5] =
-    [(1, "EPOLLIN"), (4, "EPOLLOUT"), (0x2000, "EPOLLRDHUP"), (8, "EPOLLERR"), (0x10, "EPOLLHUP")];
-
-const EPOLL: &[u8] = b"anon_inode:[eventpoll]";
-/// Longer names are neither sockets nor epolls.
-const TARGET: usize = 64;
-/// A host has other work.
-const MOST_THREADS: usize = 4;
+/// `O_CLOEXEC` as fdinfo shows it, on every architecture but alpha, parisc and sparc.
+const CLOSE_ON_EXEC: u32 = 0o2_000_000;
 
 /// The descriptors of all processes that are sockets of interest.
 #[derive(Default)]
 pub struct Holders {
     root: PathBuf,
-    by_inode: HashMap<u64, Vec<(u32, u32)>>,
+    by_inode: HashMap<u64, Vec<Place>>,
     /// Descriptors of each process's epoll instances.
     epolls: HashMap<u32, Vec<u32>>,
+    /// Whether what the io_uring instances of these hold is all known.
+    rings: HashMap<u32, bool>,
     hidden: bool,
     processes: HashMap<u32, Arc<Process>>,
     /// What each process's epoll instances wait for, by inode.
     watches: HashMap<u32, Option<HashMap<u64, u32>>>,
-}
-
-/// What some processes have open.
-#[derive(Default)]
-struct Descriptors {
-    /// Inode, pid, descriptor.
-    sockets: Vec<(u64, u32, u32)>,
-    /// Pid, descriptor.
-    epolls: Vec<(u32, u32)>,
-    hidden: bool,
-}
-
-impl Descriptors {
-    /// Adds those of a process.
-    fn read(&mut self, root: &Path, pid: u32, wanted: &HashSet<u64>) {
-        let path = root.join("proc").join(pid.to_string()).join("fd");
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = match open(&path, flags, Mode::empty()) {
-            Ok(directory) => directory,
-            Err(error) => {
-                self.hidden |= error == Errno::ACCESS;
-                return;
-            }
-        };
-        let Ok(mut entries) = Dir::read_from(&directory) else { return };
-        let mut room = [MaybeUninit::uninit(); TARGET];
-        while let Some(Ok(entry)) = entries.next() {
-            let fd = entry.file_name().to_str().ok().and_then(|name| name.parse::<u32>().ok());
-            let target = readlinkat_raw(&directory, entry.file_name(), &mut room);
-            let (Some(fd), Ok((target, _))) = (fd, target) else { continue };
-            if let Some(inode) = socket_inode(target).filter(|inode| wanted.contains(inode)) {
-                self.sockets.push((inode, pid, fd));
-            } else if target == EPOLL {
-                self.epolls.push((pid, fd));
-            }
-        }
-    }
+    elsewhere: Option<Arc<Elsewhere>>,
 }
 
 impl Holders {
@@ -90,37 +45,28 @@ impl Holders {
         if wanted.is_empty() {
             return found;
         }
-        let processes = fs::read_dir(root.join("proc")).into_iter().flatten().flatten();
-        let pids: Vec<u32> = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-        let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MOST_THREADS);
-        // Few have most of the descriptors: each thread takes the next process when it is done with one.
-        let next = AtomicUsize::new(0);
-        let part = || {
-            let mut descriptors = Descriptors::default();
-            while let Some(&pid) = pids.get(next.fetch_add(1, Ordering::Relaxed)) {
-                descriptors.read(root, pid, wanted);
-            }
-            descriptors
-        };
-        let parts: Vec<Descriptors> = thread::scope(|scope| {
-            let started: Vec<_> = (1..threads).map(|_| scope.spawn(part)).collect();
-            let own = part();
-            // A part whose thread failed is hidden.
-            let failed = |_| Descriptors { hidden: true, ..Descriptors::default() };
-            let others = started.into_iter().map(|it| it.join().unwrap_or_else(failed));
-            std::iter::once(own).chain(others).collect()
-        });
-        for part in parts {
+        for part in scan::scan(root, wanted) {
             found.hidden |= part.hidden;
-            for (inode, pid, fd) in part.sockets {
-                found.by_inode.entry(inode).or_default().push((pid, fd));
+            for (inode, place) in part.sockets {
+                found.by_inode.entry(inode).or_default().push(place);
             }
             for (pid, fd) in part.epolls {
                 found.epolls.entry(pid).or_default().push(fd);
             }
+            for (pid, fd) in part.rings {
+                found.read_ring(pid, fd, wanted);
+            }
         }
         found.by_inode.values_mut().for_each(|list| list.sort_unstable());
         found
+    }
+
+    fn read_ring(&mut self, pid: u32, fd: u32, wanted: &HashSet<u64>) {
+        let ring = rings::read(&self.root, pid, fd);
+        for inode in ring.sockets.iter().filter(|inode| wanted.contains(inode)) {
+            self.by_inode.entry(*inode).or_default().push(Place { pid, tid: None, via: Via::IoUring(fd) });
+        }
+        *self.rings.entry(pid).or_insert(true) &= !ring.may_hold_more;
     }
 
     /// Some processes' descriptors could not be read.
@@ -129,35 +75,103 @@ impl Holders {
         self.hidden
     }
 
+    /// Whether somebody has this socket open.
+    #[must_use]
+    pub fn knows(&self, inode: u64) -> bool {
+        self.by_inode.contains_key(&inode)
+    }
+
+    /// The processes that have this socket open, each once.
+    pub fn pids(&self, inode: u64) -> impl Iterator<Item = u32> {
+        let list = self.by_inode.get(&inode).map_or(&[][..], Vec::as_slice);
+        list.chunk_by(|one, other| one.pid == other.pid)
+            .filter_map(|places| places.first())
+            .map(|place| place.pid)
+    }
+
+    /// Looks where a socket may be that no descriptor leads to. `tcp` are the inodes of all TCP sockets.
+    pub fn search(&mut self, missing: &HashSet<u64>, tcp: &HashSet<u64>) {
+        let found = elsewhere::search(&self.root, missing, tcp);
+        for (inode, place) in found.mapped {
+            let list = self.by_inode.entry(inode).or_default();
+            // A process has as many mappings as it likes.
+            if !list.contains(&place) {
+                list.push(place);
+            }
+        }
+        let messages = found.messages.into_iter().map(|(pid, fd, count)| Message {
+            process: self.named(pid),
+            fd,
+            count,
+        });
+        let messages = messages.collect();
+        let unread = self.rings.iter().filter(|(_, is_known)| !**is_known).map(|(pid, _)| *pid);
+        let mut pids: Vec<u32> = unread.collect();
+        // Its descriptor may be closed: what it holds cannot be read then.
+        pids.extend(found.rings.into_iter().filter(|pid| !self.rings.contains_key(pid)));
+        pids.sort_unstable();
+        let rings = pids.into_iter().map(|pid| self.named(pid)).collect();
+        self.elsewhere = Some(Arc::new(Elsewhere { messages, rings }));
+    }
+
+    /// What [`Self::search`] found.
+    #[must_use]
+    pub fn elsewhere(&self) -> Option<Arc<Elsewhere>> {
+        self.elsewhere.clone()
+    }
+
     /// Everybody who has this socket open. One who has died since the scan has no name.
     pub fn of(&mut self, inode: u64) -> Vec<Holder> {
         let list = self.by_inode.get(&inode).cloned().unwrap_or_default();
-        let holder = |(pid, fd)| {
-            let process = self.process(pid, fd, inode);
-            let watch = self.watches(pid).map(|watches| match watches.get(&inode) {
-                Some(events) => Watch::Epoll(names(*events)),
-                None => Watch::NoEpoll,
-            });
-            Holder { process, fd, watch }
+        let holder = |place: Place| {
+            let process = self.process(place, inode);
+            let watch = match place {
+                Place { pid, tid: None, via: Via::Descriptor(_) } => {
+                    self.watches(pid).map(|watches| process::watch(watches.get(&inode)))
+                }
+                _ => None,
+            };
+            Holder { process, via: place.via, tid: place.tid, close_on_exec: None, watch }
         };
         list.into_iter().map(holder).collect()
     }
 
-    /// The process that had this socket as `fd` at the scan.
-    fn process(&mut self, pid: u32, fd: u32, inode: u64) -> Arc<Process> {
+    /// Finds out whether the holders' descriptors are closed at an exec.
+    pub fn read_flags(&self, holders: &mut [Holder]) {
+        for holder in holders {
+            let place = Place { pid: holder.process.pid, tid: holder.tid, via: holder.via };
+            let Some(fd) = holder.fd() else { continue };
+            let path = place.table(&self.root, "fdinfo").join(fd.to_string());
+            let info = fs::read_to_string(path).unwrap_or_default();
+            let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+            let flags = flags.and_then(|digits| u32::from_str_radix(digits.trim(), 8).ok());
+            holder.close_on_exec = flags.map(|flags| flags & CLOSE_ON_EXEC != 0);
+        }
+    }
+
+    /// The process that had this socket at the scan.
+    fn process(&mut self, place: Place, inode: u64) -> Arc<Process> {
         let root = &self.root;
         let read = || {
-            let found = process(root, pid);
-            let path = root.join("proc").join(pid.to_string()).join("fd").join(fd.to_string());
+            let found = process::read(root, place.pid);
+            let Via::Descriptor(fd) = place.via else { return found };
+            let path = place.table(root, "fd").join(fd.to_string());
             // Asked last: if the pid was passed on in between, what was read is another process's.
             found.filter(|_| {
                 let target = fs::read_link(&path).unwrap_or_default();
                 socket_inode(target.as_os_str().as_bytes()) == Some(inode)
             })
         };
-        let unnamed = || Process { pid, comm: String::new(), exe: None, parent: 0 };
-        let known = self.processes.entry(pid);
+        let unnamed = || Process { pid: place.pid, ..Process::default() };
+        let known = self.processes.entry(place.pid);
         Arc::clone(known.or_insert_with(|| Arc::new(read().unwrap_or_else(unnamed))))
+    }
+
+    /// A process by its pid alone.
+    fn named(&mut self, pid: u32) -> Arc<Process> {
+        let root = &self.root;
+        let read = || process::read(root, pid).unwrap_or_else(|| Process { pid, ..Process::default() });
+        Arc::clone(self.processes.entry(pid).or_insert_with(|| Arc::new(read())))
     }
 
     fn watches(&mut self, pid: u32) -> Option<&HashMap<u64, u32>> {
@@ -167,26 +181,7 @@ impl Holders {
     }
 }
 
-fn socket_inode(target: &[u8]) -> Option<u64> {
-    let digits = target.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
-    std::str::from_utf8(digits).ok()?.parse().ok()
-}
-
-fn process(root: &Path, pid: u32) -> Option<Process> {
-    let directory = root.join("proc").join(pid.to_string());
-    let comm = fs::read(directory.join("comm")).ok()?;
-    let status = fs::read(directory.join("status")).unwrap_or_default();
-    let status = String::from_utf8_lossy(&status);
-    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok());
-    Some(Process {
-        pid,
-        comm: String::from_utf8_lossy(comm.strip_suffix(b"\n").unwrap_or(&comm)).into_owned(),
-        exe: fs::read_link(directory.join("exe")).ok().map(|path| path.to_string_lossy().into()),
-        parent: parent.unwrap_or(0),
-    })
-}
-
-/// Inodes that these epoll instances of a process have, with their events; null where that cannot be read.
+/// Inodes that these epoll instances of a process have, with their events; `None` where that cannot be read.
 fn watches(root: &Path, pid: u32, epolls: &[u32]) -> Option<HashMap<u64, u32>> {
     let directory = root.join("proc").join(pid.to_string()).join("fdinfo");
     let mut watches: HashMap<u64, u32> = HashMap::new();
@@ -207,15 +202,12 @@ fn hex(line: &str, key: &str) -> Option<u64> {
     u64::from_str_radix(value, 16).ok()
 }
 
-fn names(events: u32) -> Vec<&'static str> {
-    EVENTS.iter().filter(|(bit, _)| events & bit != 0).map(|(_, name)| *name).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::model::Watch;
 
     fn fixture() -> tempfile::TempDir {
         let root = tempfile::tempdir().expect("directory");
@@ -225,7 +217,10 @@ mod tests {
             fs::create_dir_all(process.join("fdinfo")).expect("fdinfo");
             symlink(format!("socket:[{inode}]"), process.join(format!("fd/{fd}"))).expect("link");
             fs::write(process.join("comm"), "we\nird\n").expect("comm");
-            fs::write(process.join("status"), "Name:\twe\\nird\nPPid:\t9\n").expect("status");
+            let stat = format!("{pid} (we\nird) S 9 42 42 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 1 0 0");
+            fs::write(process.join("stat"), stat).expect("stat");
+            let cgroup = "1:name=systemd:/\n0::/system.slice/we.service\n";
+            fs::write(process.join("cgroup"), cgroup).expect("cgroup");
         }
         let process = root.path().join("proc/10");
         symlink("anon_inode:[eventpoll]", process.join("fd/5")).expect("link");
@@ -240,9 +235,15 @@ mod tests {
         let mut holders = Holders::scan(root.path(), &HashSet::from([500, 501]));
         assert!(!holders.are_hidden());
         let of_500 = holders.of(500);
-        assert_eq!(of_500.iter().map(|it| (it.process.pid, it.fd)).collect::<Vec<_>>(), [(10, 3), (11, 7)]);
+        assert_eq!(
+            of_500.iter().map(|it| (it.process.pid, it.fd())).collect::<Vec<_>>(),
+            [(10, Some(3)), (11, Some(7))]
+        );
         assert_eq!(of_500[0].watch, Some(Watch::NoEpoll));
         assert_eq!((&*of_500[1].process.comm, of_500[1].process.parent), ("we\nird", 9));
+        assert!(of_500[1].process.age_ns.is_some_and(|age_ns| age_ns > 0));
+        assert_eq!(of_500[1].process.unit.as_deref(), Some("we.service"));
+        assert_eq!(of_500[1].process.cgroup.as_deref(), Some("/system.slice/we.service"));
         let watch = Watch::Epoll(vec!["EPOLLIN", "EPOLLRDHUP", "EPOLLERR", "EPOLLHUP"]);
         assert_eq!(holders.of(501)[0].watch, Some(watch));
         assert!(holders.of(502).is_empty());
@@ -261,5 +262,45 @@ mod tests {
         assert_eq!(pids, [10, 11]);
         assert!(of_500.iter().all(|it| it.process.comm.is_empty()), "{of_500:?}");
         assert_eq!(of_500[0].watch, None, "its epoll cannot be read");
+    }
+
+    #[test]
+    fn registered_files_messages_and_mappings() {
+        let root = fixture();
+        let process = root.path().join("proc/11");
+        symlink("anon_inode:[io_uring]", process.join("fd/9")).expect("link");
+        let ring = "UserFiles:\t1\n    0: socket:[700]\nUserBufs:\t0\nPollList:\n";
+        fs::write(process.join("fdinfo/9"), ring).expect("fdinfo");
+        symlink("socket:[800]", process.join("fd/10")).expect("link");
+        fs::write(process.join("fdinfo/10"), "pos:\t0\nscm_fds: 2\n").expect("fdinfo");
+        symlink("socket:[801]", process.join("fd/11")).expect("link");
+        fs::write(process.join("fdinfo/11"), "pos:\t0\nscm_fds: 0\n").expect("fdinfo");
+        let maps = "7f00-7f10 r--s 00000000 00:08 900 socket:[900]\n7f20-7f30 r--s 00000000 00:08 900 socket:[900]\n";
+        fs::write(root.path().join("proc/10/maps"), maps).expect("maps");
+        let missing = HashSet::from([700, 900, 901]);
+        let mut holders = Holders::scan(root.path(), &missing);
+        let of_700 = holders.of(700);
+        assert_eq!(
+            of_700.iter().map(|it| (it.process.pid, it.via)).collect::<Vec<_>>(),
+            [(11, Via::IoUring(9))]
+        );
+        holders.search(&missing, &HashSet::from([500, 501]));
+        let of_900 = holders.of(900);
+        assert_eq!(
+            of_900.iter().map(|it| (it.process.pid, it.via)).collect::<Vec<_>>(),
+            [(10, Via::Mapping)]
+        );
+        let elsewhere = holders.elsewhere().expect("searched");
+        let messages: Vec<_> =
+            elsewhere.messages.iter().map(|it| (it.process.pid, it.fd, it.count)).collect();
+        assert_eq!((messages, elsewhere.rings.len()), (vec![(11, 10, 2)], 0));
+        assert!(!holders.knows(901));
+
+        // A request that waits may be on any socket.
+        fs::write(process.join("fdinfo/9"), "UserFiles:\t0\nPollList:\n  op=6, task_works=0\n")
+            .expect("fdinfo");
+        let mut holders = Holders::scan(root.path(), &missing);
+        holders.search(&missing, &HashSet::new());
+        assert_eq!(holders.elsewhere().expect("searched").rings.len(), 1);
     }
 }

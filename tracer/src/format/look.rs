@@ -6,7 +6,9 @@ use std::{
 };
 
 use super::table::{ends, sign};
-use crate::model::{Diagnosis, Examined, Looked, Process, Reason, State, Subject, TimerKind, printable};
+use crate::model::{
+    Diagnosis, Examined, Holder, Home, Looked, Process, Reason, State, TimerKind, Via, printable,
+};
 
 /// Stuck sockets counted by something.
 #[derive(Clone, Debug, Default)]
@@ -52,7 +54,9 @@ pub fn stuck_table(
     let mut known = HashMap::new();
     for looked in stuck {
         let it = &looked.it;
-        let pids: Vec<u32> = it.holders.iter().map(|holder| holder.process.pid).collect();
+        // The text names who listens where nobody holds it.
+        let holders = it.holders.iter().map(|holder| holder.process.pid);
+        let pids: Vec<u32> = holders.chain(it.listening().map(|process| process.pid)).collect();
         let timer = it.socket.timer.map(|timer| timer.kind);
         let at = *known.entry((it.socket.state, reason(it), timer, pids)).or_insert(sections.len());
         match sections.get_mut(at) {
@@ -63,21 +67,29 @@ pub fn stuck_table(
     let mut out = String::new();
     for section in sections {
         out.push_str(&sockets_table(section.iter().map(|looked| &looked.it)));
-        let Some(Looked { it, subject }) = section.first() else { continue };
+        let Some(looked) = section.first() else { continue };
+        let Looked { it, subject } = looked;
         let Diagnosis { why, advice, commands, .. } = explain(it);
         // Writing to a string does not fail.
-        let _ = writeln!(out, "  why   {why}");
+        let _ = writeln!(out, "  why   {}", printable(&why));
         if let Some(creator) = it.creator() {
             let _ = writeln!(out, "  made  by {}, which listens", process(creator));
+        } else if it.listeners.len() > 1 && it.holders.is_empty() {
+            let all: Vec<String> = it.listening().map(|candidate| process(candidate)).collect();
+            let _ = writeln!(out, "  made  by one of {}, which listen", all.join(", "));
         }
         if let Some(exe) = it.holders.first().and_then(|holder| holder.process.exe.as_deref()) {
             let _ = writeln!(out, "  exe   {}", printable(exe));
         }
-        if let Some(place) = place(subject) {
-            let _ = writeln!(out, "  in    {place}");
+        for place in looked.homes().into_iter().filter_map(place) {
+            let _ = writeln!(out, "  in    {}", printable(&place));
+        }
+        let made_in = Home::from(&**subject);
+        if let Some(place) = place(made_in).filter(|_| !looked.homes().contains(&made_in)) {
+            let _ = writeln!(out, "  from  {}", printable(&place));
         }
         let _ = writeln!(out, "  timer {}", timer(it));
-        let _ = writeln!(out, "  do    {advice}");
+        let _ = writeln!(out, "  do    {}", printable(&advice));
         for command in commands {
             let _ = writeln!(out, "        $ {command}");
         }
@@ -122,15 +134,22 @@ fn line(it: &Examined, out: &mut String) {
         (None, None) => "-".into(),
     };
     let (unread, unsent) = match socket.state {
-        State::Listen => (format!("{}", socket.receive_queue), format!("/{}", socket.send_queue)),
+        State::Listen => {
+            let full = if socket.is_full() { " full" } else { "" };
+            (socket.receive_queue.to_string(), format!("/{}{full}", socket.send_queue))
+        }
         _ => (socket.unread_bytes().to_string(), socket.unsent_bytes().to_string()),
     };
-    let held: Vec<String> =
-        it.holders.iter().map(|holder| format!("{} fd {}", process(&holder.process), holder.fd)).collect();
+    let held: Vec<String> = it
+        .holders
+        .iter()
+        .map(|holder| format!("{} {}", process(&holder.process), held_via(holder)))
+        .collect();
     let held = match (&held[..], it.socket.inode, it.hidden_holders) {
         ([], 0, _) => "-".to_owned(),
         ([], _, true) => "?".to_owned(),
-        ([], _, false) => "nobody".to_owned(),
+        // It has a file, which somebody keeps.
+        ([], _, false) => "unknown".to_owned(),
         (held, _, _) => held.join(", "),
     };
     let state = socket.state.name();
@@ -157,11 +176,22 @@ fn timer(it: &Examined) -> String {
     }
 }
 
+/// By what a process has a socket open.
+#[must_use]
+pub fn held_via(holder: &Holder) -> String {
+    match (holder.via, holder.tid) {
+        (Via::Descriptor(fd), None) => format!("fd {fd}"),
+        (Via::Descriptor(fd), Some(tid)) => format!("fd {fd} of thread {tid}"),
+        (Via::IoUring(ring), _) => format!("io_uring fd {ring}"),
+        (Via::Mapping, _) => "mapped".into(),
+    }
+}
+
 /// Container, pod or unit, where one is known.
-fn place(subject: &Subject) -> Option<String> {
-    let container = subject.container.as_ref().map(|it| format!("container {}", it.id));
-    let pod = subject.pod_uid.as_ref().map(|uid| format!("pod {uid}"));
-    let unit = subject.unit.as_ref().map(|unit| format!("unit {unit}"));
+fn place(home: Home<'_>) -> Option<String> {
+    let container = home.container.map(|container| format!("container {}", container.id));
+    let pod = home.pod_uid.map(|uid| format!("pod {uid}"));
+    let unit = home.unit.map(|unit| format!("unit {unit}"));
     let parts: Vec<String> = [container, pod, unit].into_iter().flatten().collect();
     (!parts.is_empty()).then(|| parts.join(", "))
 }

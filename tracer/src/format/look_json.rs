@@ -6,7 +6,10 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{community_id::community_id, look::Group, time::Times};
-use crate::model::{Address, Diagnosis, Examined, Holder, Looked, Process, State, Subject, Watch};
+use crate::model::{
+    Address, Container, Diagnosis, Examined, Holder, Home, Listener, Looked, Message, Process, State,
+    Subject, Via, Watch,
+};
 
 const SCHEMA: &str = "sockstate/1";
 
@@ -76,6 +79,8 @@ struct SocketLine<'a> {
     mini: bool,
     #[serde(flatten)]
     place: Place<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    made_in: Option<HomeOf<'a>>,
     #[serde(flatten)]
     explained: Option<Explained<'a>>,
 }
@@ -83,6 +88,8 @@ struct SocketLine<'a> {
 impl<'a> SocketLine<'a> {
     fn new(kind: &'a str, looked: &'a Looked, diagnosis: Option<&'a Diagnosis>, time: &'a str) -> Self {
         let Looked { it, subject } = looked;
+        let made_in = Home::from(&**subject);
+        let homes = looked.homes();
         let (socket, tuple) = (&it.socket, &it.socket.tuple);
         Self {
             schema: SCHEMA,
@@ -106,7 +113,8 @@ impl<'a> SocketLine<'a> {
             seen: Seen::new(it),
             uid: socket.uid,
             mini: socket.mini,
-            place: Place::new(subject),
+            place: Place { home: homes.first().copied().unwrap_or(made_in).into(), ..Place::new(subject) },
+            made_in: (made_in.is_known() && !homes.contains(&made_in)).then(|| made_in.into()),
             explained: diagnosis.map(Explained::new),
         }
     }
@@ -142,6 +150,10 @@ impl End {
 pub(super) struct Seen<'a> {
     holders: Vec<HolderOf<'a>>,
     creator: Option<Creator<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    listeners: Vec<ListenerOf<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    in_flight_in: Vec<MessageOf<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     backlog: Option<Backlog>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -159,8 +171,19 @@ impl<'a> Seen<'a> {
         let listens = socket.state == State::Listen;
         Self {
             holders: it.holders.iter().map(HolderOf::new).collect(),
-            creator: it.creator().map(|process| Creator { pid: process.pid, comm: &process.comm }),
-            backlog: listens.then_some(Backlog { queued: socket.receive_queue, limit: socket.send_queue }),
+            creator: it.creator().map(Creator::new),
+            listeners: it.listeners.iter().map(ListenerOf::new).collect(),
+            in_flight_in: it
+                .elsewhere
+                .iter()
+                .flat_map(|elsewhere| &elsewhere.messages)
+                .map(MessageOf::new)
+                .collect(),
+            backlog: listens.then(|| Backlog {
+                queued: socket.receive_queue,
+                limit: socket.send_queue,
+                full: socket.is_full(),
+            }),
             unread_bytes: (!listens).then(|| socket.unread_bytes()),
             unsent_bytes: (!listens).then(|| socket.unsent_bytes()),
             timer: socket.timer.map(|timer| TimerOf { name: timer.kind.name(), left_ns: timer.left_ns }),
@@ -173,10 +196,22 @@ impl<'a> Seen<'a> {
 #[derive(Serialize)]
 struct HolderOf<'a> {
     pid: u32,
-    fd: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fd: Option<u32>,
+    /// Only where that is no descriptor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    via: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ring_fd: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tid: Option<u32>,
     comm: &'a str,
     exe: Option<&'a str>,
     epoll: Option<&'a [&'static str]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cgroup: Option<&'a str>,
+    #[serde(flatten)]
+    home: HomeOf<'a>,
 }
 
 impl<'a> HolderOf<'a> {
@@ -185,8 +220,24 @@ impl<'a> HolderOf<'a> {
             Watch::Epoll(events) => events.as_slice(),
             Watch::NoEpoll => &[],
         });
-        let Process { pid, comm, exe, .. } = &*it.process;
-        Self { pid: *pid, fd: it.fd, comm, exe: exe.as_deref(), epoll }
+        let Process { pid, comm, exe, cgroup, .. } = &*it.process;
+        let (via, ring_fd) = match it.via {
+            Via::Descriptor(_) => (None, None),
+            Via::IoUring(ring) => (Some("io_uring"), Some(ring)),
+            Via::Mapping => (Some("mapping"), None),
+        };
+        Self {
+            pid: *pid,
+            fd: it.fd(),
+            via,
+            ring_fd,
+            tid: it.tid,
+            comm,
+            exe: exe.as_deref(),
+            epoll,
+            cgroup: cgroup.as_deref(),
+            home: Home::from(&*it.process).into(),
+        }
     }
 }
 
@@ -196,10 +247,57 @@ struct Creator<'a> {
     comm: &'a str,
 }
 
+impl<'a> Creator<'a> {
+    fn new(process: &'a Process) -> Self {
+        Self { pid: process.pid, comm: &process.comm }
+    }
+}
+
+/// A listener that it came out of, may have come out of, or goes to.
+#[derive(Serialize)]
+struct ListenerOf<'a> {
+    queued: u32,
+    limit: u32,
+    full: bool,
+    holders: Vec<Creator<'a>>,
+}
+
+impl<'a> ListenerOf<'a> {
+    fn new(listener: &'a Listener) -> Self {
+        Self {
+            queued: listener.queued,
+            limit: listener.backlog,
+            full: listener.is_full(),
+            holders: listener.holders.iter().map(|process| Creator::new(process)).collect(),
+        }
+    }
+}
+
+/// A unix socket in whose queue descriptors lie.
+#[derive(Serialize)]
+struct MessageOf<'a> {
+    pid: u32,
+    fd: u32,
+    comm: &'a str,
+    descriptors: u32,
+}
+
+impl<'a> MessageOf<'a> {
+    fn new(message: &'a Message) -> Self {
+        Self {
+            pid: message.process.pid,
+            fd: message.fd,
+            comm: &message.process.comm,
+            descriptors: message.count,
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct Backlog {
     queued: u32,
     limit: u32,
+    full: bool,
 }
 
 #[derive(Serialize)]
@@ -228,6 +326,13 @@ impl<'a> Explained<'a> {
 pub(super) struct Place<'a> {
     netns: Option<u32>,
     cgroup: Option<CgroupOf<'a>>,
+    #[serde(flatten)]
+    home: HomeOf<'a>,
+}
+
+/// Container, pod and unit; absent where there is none.
+#[derive(Serialize)]
+struct HomeOf<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     container: Option<ContainerOf<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -236,14 +341,23 @@ pub(super) struct Place<'a> {
     unit: Option<&'a str>,
 }
 
+impl<'a> From<Home<'a>> for HomeOf<'a> {
+    fn from(home: Home<'a>) -> Self {
+        let container = |it: &'a Container| ContainerOf { id: &it.id, runtime: it.runtime };
+        Self {
+            container: home.container.map(container),
+            pod: home.pod_uid.map(|uid| Pod { uid }),
+            unit: home.unit,
+        }
+    }
+}
+
 impl<'a> Place<'a> {
     pub(super) fn new(it: &'a Subject) -> Self {
         Self {
             netns: it.netns,
             cgroup: it.cgroup.as_ref().map(|it| CgroupOf { id: it.id.to_string(), path: it.path.as_deref() }),
-            container: it.container.as_ref().map(|it| ContainerOf { id: &it.id, runtime: it.runtime }),
-            pod: it.pod_uid.as_deref().map(|uid| Pod { uid }),
-            unit: it.unit.as_deref(),
+            home: Home::from(it).into(),
         }
     }
 }

@@ -15,7 +15,7 @@ use super::errno;
 use crate::model::{
     Address, Cause, Cgroup, ConnId, Container, Diagnosis, Examined, Holder, InState, Lost, LostPlace, Notice,
     Owner, OwnerSource, Process, Reason, Resolved, Resync, Role, Snapshot, SocketInfo, Start, State, Stop,
-    Stuck, Subject, Task, Transition, Tuple, Watch,
+    Stuck, Subject, Task, Transition, Tuple, Via, Watch,
 };
 
 /// What `schema` says in records that this version reads.
@@ -218,7 +218,9 @@ struct Pod<'a> {
 #[derive(Deserialize)]
 struct HolderOf<'a> {
     pid: u32,
-    fd: u32,
+    fd: Option<u32>,
+    ring_fd: Option<u32>,
+    tid: Option<u32>,
     #[serde(borrow)]
     comm: Text<'a>,
     #[serde(borrow)]
@@ -373,19 +375,23 @@ impl Parser {
         socket.send_queue += it.unsent_bytes.unwrap_or(0).saturating_sub(socket.unsent_bytes());
         let holders = it.holders.iter().flatten().map(|holder| self.holder(holder)).collect();
         let (age, unanswered_ns) = (it.age(), it.unanswered_ns);
-        let examined =
-            Examined { socket, age, holders, hidden_holders: false, listener: None, unanswered_ns };
+        let examined = Examined { age, holders, unanswered_ns, ..Examined::new(socket) };
         Some(Box::new((examined, diagnosis)))
     }
 
     fn holder(&mut self, it: &HolderOf<'_>) -> Holder {
         let exe = it.exe.as_deref().map(ToOwned::to_owned);
-        let process = Arc::new(Process { pid: it.pid, comm: it.comm.to_string(), exe, parent: 0 });
+        let process = Arc::new(Process { pid: it.pid, comm: it.comm.to_string(), exe, ..Process::default() });
         let watch = it.epoll.as_ref().map(|events| match &events[..] {
             [] => Watch::NoEpoll,
             events => Watch::Epoll(events.iter().map(|event| self.keep(event)).collect()),
         });
-        Holder { process, fd: it.fd, watch }
+        let via = match (it.fd, it.ring_fd) {
+            (Some(fd), _) => Via::Descriptor(fd),
+            (None, Some(ring)) => Via::IoUring(ring),
+            (None, None) => Via::Mapping,
+        };
+        Holder { process, via, tid: it.tid, close_on_exec: None, watch }
     }
 
     /// Whose socket it is: one object for all records that say the same.

@@ -2,19 +2,31 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use super::{InState, SocketInfo, Subject};
+use super::{Container, InState, SocketInfo, State, Subject};
 
 /// A process, by what /proc says of it now.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Process {
     /// Process id.
     pub pid: u32,
     /// Name.
     pub comm: String,
-    /// Executable, null where it cannot be read.
+    /// Executable, `None` where it cannot be read.
     pub exe: Option<String>,
     /// Its parent.
     pub parent: u32,
+    /// Executable of the parent, `None` where it cannot be read.
+    pub parent_exe: Option<String>,
+    /// Nanoseconds since it was forked; an exec does not change that.
+    pub age_ns: Option<u64>,
+    /// Path of its cgroup in the v2 hierarchy.
+    pub cgroup: Option<String>,
+    /// The container that its cgroups belong to.
+    pub container: Option<Container>,
+    /// The Kubernetes pod that its cgroups belong to.
+    pub pod_uid: Option<String>,
+    /// The systemd unit that its cgroups belong to.
+    pub unit: Option<String>,
 }
 
 /// What waits for events of a descriptor.
@@ -26,15 +38,69 @@ pub enum Watch {
     NoEpoll,
 }
 
+/// By what a process has a socket open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Via {
+    /// This descriptor.
+    Descriptor(u32),
+    /// A registered file of the io_uring instance that has this descriptor.
+    IoUring(u32),
+    /// A mapping (zero-copy receive), without a descriptor.
+    Mapping,
+}
+
 /// A process that has a socket open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
     /// Which.
     pub process: Arc<Process>,
-    /// Its descriptor.
-    pub fd: u32,
-    /// Null where it cannot be read.
+    /// By what.
+    pub via: Via,
+    /// The thread whose own descriptor table it is in; `None` for the table of the process.
+    pub tid: Option<u32>,
+    /// Whether the descriptor is closed at an exec; `None` where nobody has looked.
+    pub close_on_exec: Option<bool>,
+    /// What waits for it; `None` where it cannot be read.
     pub watch: Option<Watch>,
+}
+
+impl Holder {
+    /// The descriptor, if that is how it is held.
+    #[must_use]
+    pub fn fd(&self) -> Option<u32> {
+        if let Via::Descriptor(fd) = self.via { Some(fd) } else { None }
+    }
+}
+
+/// A unix socket in whose queue descriptors lie that nobody has received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Who has the unix socket open.
+    pub process: Arc<Process>,
+    /// As which descriptor.
+    pub fd: u32,
+    /// How many descriptors lie there (`scm_fds`).
+    pub count: u32,
+}
+
+/// Where a socket with a file may be that no process holds in a way that /proc shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// In one of these queues.
+    pub messages: Vec<Message>,
+    /// In an io_uring instance of one of these, whose registered files or requests /proc does not tell.
+    pub rings: Vec<Arc<Process>>,
+}
+
+/// The other end of a connection, in the same look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its state.
+    pub state: State,
+    /// Bytes that it has not got acknowledged.
+    pub unacknowledged: u32,
+    /// Since it last sent data, or else since the handshake, ns.
+    pub since_data_sent_ns: Option<u64>,
 }
 
 /// A socket with everything that a look can find out.
@@ -42,25 +108,76 @@ pub struct Holder {
 pub struct Examined {
     /// The socket.
     pub socket: SocketInfo,
-    /// Time in its state, null where nothing tells.
+    /// Time in its state, `None` where nothing tells.
     pub age: Option<InState>,
     /// Every process that has it open.
     pub holders: Vec<Holder>,
     /// Some processes' descriptors could not be read: there may be more holders.
     pub hidden_holders: bool,
-    /// The listener that it came out of, if that still listens.
-    pub listener: Option<Listener>,
+    /// Where it may be, if it has a file and no holder.
+    pub elsewhere: Option<Arc<Elsewhere>>,
+    /// The listener that it came out of, if that still listens; all that it may be, where nothing tells which. Of a SYN_SENT:
+    /// those of this host that its SYN may go to.
+    pub listeners: Vec<Listener>,
+    /// The other end, if that is in the same look.
+    pub peer: Option<Peer>,
+    /// How many connections its holders have shut down for sending and still read from (FIN_WAIT1, FIN_WAIT2).
+    pub half_closed: usize,
+    /// Who is known to have opened or accepted it, by a trace.
+    pub maker: Option<Arc<Process>>,
     /// How long what was sent has not been answered, at least, ns.
     pub unanswered_ns: Option<u64>,
 }
 
 impl Examined {
-    /// Who accepted it, where that is somebody else than who has it open now: the listener's process.
+    /// A socket of which nothing more is known.
+    #[must_use]
+    pub fn new(socket: SocketInfo) -> Self {
+        Self {
+            socket,
+            age: None,
+            holders: Vec::new(),
+            hidden_holders: false,
+            elsewhere: None,
+            listeners: Vec::new(),
+            peer: None,
+            half_closed: 0,
+            maker: None,
+            unanswered_ns: None,
+        }
+    }
+
+    /// Who accepted it, or would have to: the processes that listen.
+    pub fn listening(&self) -> impl Iterator<Item = &Arc<Process>> {
+        let of_local_end = self.socket.state != State::SynSent;
+        self.listeners.iter().filter(move |_| of_local_end).flat_map(|listener| &listener.holders)
+    }
+
+    /// Whether this process has it open.
+    #[must_use]
+    pub fn is_held_by(&self, pid: u32) -> bool {
+        self.holders.iter().any(|holder| holder.process.pid == pid)
+    }
+
+    /// Who accepted it, where that is somebody else than who has it open now: the process that listens, if just one does.
     #[must_use]
     pub fn creator(&self) -> Option<&Process> {
-        let creator = &**self.listener.as_ref()?.holders.first()?;
-        let holds = self.holders.iter().any(|holder| holder.process.pid == creator.pid);
-        (!holds).then_some(creator)
+        let mut all = self.listening();
+        let creator = all.next()?;
+        let is_only = all.all(|other| other.pid == creator.pid);
+        (is_only && !self.is_held_by(creator.pid)).then_some(&**creator)
+    }
+
+    /// Takes in what a trace knows: who made it. Where several listen on its port, that tells which listener it came out of.
+    pub fn learn_maker(&mut self, maker: Arc<Process>) {
+        let is_its = |listener: &Listener| listener.holders.iter().any(|process| process.pid == maker.pid);
+        if self.socket.state != State::SynSent && self.listeners.iter().any(is_its) {
+            self.listeners.retain(is_its);
+            for listener in &mut self.listeners {
+                listener.holders.retain(|process| process.pid == maker.pid);
+            }
+        }
+        self.maker = Some(maker);
     }
 
     /// For how long it has not moved on, ns, as far as anything tells.
@@ -79,13 +196,71 @@ pub struct Looked {
     pub subject: Rc<Subject>,
 }
 
+/// Where the process that has a socket open runs, or else where the socket was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Home<'a> {
+    /// The container.
+    pub container: Option<&'a Container>,
+    /// The Kubernetes pod.
+    pub pod_uid: Option<&'a str>,
+    /// The systemd unit.
+    pub unit: Option<&'a str>,
+}
+
+impl Home<'_> {
+    /// Whether a container, a pod or a unit is known.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.container.is_some() || self.pod_uid.is_some() || self.unit.is_some()
+    }
+}
+
+impl<'a> From<&'a Process> for Home<'a> {
+    fn from(process: &'a Process) -> Self {
+        let Process { container, pod_uid, unit, .. } = process;
+        Self { container: container.as_ref(), pod_uid: pod_uid.as_deref(), unit: unit.as_deref() }
+    }
+}
+
+impl<'a> From<&'a Subject> for Home<'a> {
+    fn from(subject: &'a Subject) -> Self {
+        let Subject { container, pod_uid, unit, .. } = subject;
+        Self { container: container.as_ref(), pod_uid: pod_uid.as_deref(), unit: unit.as_deref() }
+    }
+}
+
+impl Looked {
+    /// Where its holders run, each place once; where nothing tells that, where the socket was made.
+    #[must_use]
+    pub fn homes(&self) -> Vec<Home<'_>> {
+        let mut homes: Vec<Home<'_>> = Vec::new();
+        for home in self.it.holders.iter().map(|holder| Home::from(&*holder.process)) {
+            if home.is_known() && !homes.contains(&home) {
+                homes.push(home);
+            }
+        }
+        if homes.is_empty() {
+            homes.push(Home::from(&*self.subject));
+        }
+        homes
+    }
+}
+
 /// A listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     /// Connections that nobody has accepted.
     pub queued: u32,
-    /// The most of them.
+    /// The limit of their number.
     pub backlog: u32,
     /// Who listens.
     pub holders: Vec<Arc<Process>>,
+}
+
+impl Listener {
+    /// Whether the kernel drops what comes: it allows one more than the limit (`sk_acceptq_is_full`).
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.queued > self.backlog
+    }
 }

@@ -17,7 +17,7 @@ mod tuple;
 pub use dwell::Dwell;
 pub use event::{ClosedAs, Event, EventKind, KernelSocket, MiniEnd, MiniEndHow, Task};
 pub use filter::{CgroupTree, Filter, Ports};
-pub use holder::{Examined, Holder, Listener, Looked, Process, Watch};
+pub use holder::{Elsewhere, Examined, Holder, Home, Listener, Looked, Message, Peer, Process, Via, Watch};
 pub use reason::{Diagnosis, Reason};
 pub use record::{
     Aggregate, Cause, ConnId, InState, Lost, LostPlace, Notice, Resolved, Resync, Role, Snapshot, Start,

@@ -9,9 +9,11 @@ pub enum Reason {
     EofUnread,
     /// The application does not read.
     UnreadData,
+    /// The peer has closed its side only: data was sent to it a moment ago, or is on its way to it.
+    HalfClosedSending,
     /// The application has read everything and does not close.
     NotClosed,
-    /// Only a child of the process that should have it has it open.
+    /// Only processes that did not make it have it open: they may have inherited it.
     HeldByChild,
     /// On its way in a message of a unix socket.
     InFlight,
@@ -25,6 +27,10 @@ pub enum Reason {
     PeerNotAnswering,
     /// The peer's window is closed.
     PeerTakesNothing,
+    /// The listener's accept queue is full.
+    AcceptQueueFull,
+    /// The handshake is done, and the kernel waits for data (TCP_DEFER_ACCEPT).
+    DeferredAccept,
     /// The handshake is not finished.
     HandshakeUnfinished,
     /// Nothing tells.
@@ -33,10 +39,11 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::NeverAccepted,
         Self::EofUnread,
         Self::UnreadData,
+        Self::HalfClosedSending,
         Self::NotClosed,
         Self::HeldByChild,
         Self::InFlight,
@@ -45,6 +52,8 @@ impl Reason {
         Self::PeerKeepsOpen,
         Self::PeerNotAnswering,
         Self::PeerTakesNothing,
+        Self::AcceptQueueFull,
+        Self::DeferredAccept,
         Self::HandshakeUnfinished,
         Self::Unknown,
     ];
@@ -56,6 +65,7 @@ impl Reason {
             Self::NeverAccepted => "never_accepted",
             Self::EofUnread => "eof_unread",
             Self::UnreadData => "unread_data",
+            Self::HalfClosedSending => "half_closed_sending",
             Self::NotClosed => "not_closed",
             Self::HeldByChild => "held_by_child",
             Self::InFlight => "in_flight",
@@ -64,6 +74,8 @@ impl Reason {
             Self::PeerKeepsOpen => "peer_keeps_open",
             Self::PeerNotAnswering => "peer_not_answering",
             Self::PeerTakesNothing => "peer_takes_nothing",
+            Self::AcceptQueueFull => "accept_queue_full",
+            Self::DeferredAccept => "deferred_accept",
             Self::HandshakeUnfinished => "handshake_unfinished",
             Self::Unknown => "unknown",
         }
@@ -79,6 +91,6 @@ pub struct Diagnosis {
     pub why: String,
     /// What to do, in a sentence.
     pub advice: String,
-    /// Commands for whoever wants to look closer, or to end it; never run by us.
+    /// Commands to look closer, or to end it; never run by sockstate.
     pub commands: Vec<String>,
 }

@@ -87,6 +87,12 @@ pub struct SocketInfo {
 }
 
 impl SocketInfo {
+    /// Whether a listener's accept queue is full: the kernel takes one more than the limit (`sk_acceptq_is_full`).
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.state == State::Listen && self.receive_queue > self.send_queue
+    }
+
     /// Bytes that nobody has read; the peer's FIN, which the kernel counts, is none.
     #[must_use]
     pub fn unread_bytes(&self) -> u32 {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::model::{Examined, SocketInfo};
+use crate::model::{Examined, SocketInfo, Via};
 
 /// For each holder its descriptor, and how to end the socket. `netns` leads to its network namespace where that is not
 /// the user's own.
@@ -10,7 +10,15 @@ pub(super) fn commands(it: &Examined, netns: Option<&Path>) -> Vec<String> {
     let mut commands: Vec<String> = it
         .holders
         .iter()
-        .map(|holder| format!("ls -l /proc/{}/fd/{}", holder.process.pid, holder.fd))
+        .map(|holder| {
+            let pid = holder.process.pid;
+            match (holder.via, holder.tid) {
+                (Via::Descriptor(fd), None) => format!("ls -l /proc/{pid}/fd/{fd}"),
+                (Via::Descriptor(fd), Some(tid)) => format!("ls -l /proc/{pid}/task/{tid}/fd/{fd}"),
+                (Via::IoUring(ring), _) => format!("cat /proc/{pid}/fdinfo/{ring}"),
+                (Via::Mapping, _) => format!("grep -F 'socket:[{}]' /proc/{pid}/maps", it.socket.inode),
+            }
+        })
         .collect();
     let enter = netns.map(|path| format!("nsenter --net={} ", path.display())).unwrap_or_default();
     commands.push(format!("{enter}ss -K -t -a {}", filter(&it.socket)));

@@ -18,7 +18,7 @@ mod wait;
 mod watchdog;
 
 pub use age::{age, unanswered_ns};
-pub use diagnosis::{diagnose, reason};
+pub use diagnosis::{diagnose, is_suspect, reason};
 pub use heirloom::Heirloom;
 pub use reconcile::Shown;
 pub use table::{Applied, Sight, Table};

@@ -8,6 +8,7 @@ use ratatui::{
 use super::App;
 use crate::{
     draw::{duration, endpoint},
+    format,
     model::{Role, Watch, printable},
     story::Life,
 };
@@ -86,8 +87,10 @@ impl App {
                 None => "",
             };
             let text = format!(
-                "held by {} ({}), descriptor {}{watch}",
-                holder.process.comm, holder.process.pid, holder.fd
+                "held by {} ({}), {}{watch}",
+                holder.process.comm,
+                holder.process.pid,
+                format::held_via(holder)
             );
             lines.push(Line::raw(printable(&text)));
         }

@@ -1,0 +1,81 @@
+//! Where a socket is that no descriptor leads to: in a message of a unix socket, or behind a mapping. Read only if there is
+//! such a socket, for it costs more than all descriptors.
+
+use std::{
+    collections::HashSet,
+    fs,
+    io::{BufRead, BufReader},
+    path::Path,
+};
+
+use super::scan::{Place, for_each_process, socket_inode};
+use crate::model::Via;
+
+/// What some processes have.
+#[derive(Default)]
+pub(super) struct Found {
+    /// Sockets that are mapped, by inode.
+    pub(super) mapped: Vec<(u64, Place)>,
+    /// Unix sockets with descriptors in their queues: pid, descriptor, how many.
+    pub(super) messages: Vec<(u32, u32, u32)>,
+    /// Processes that have mapped an io_uring instance.
+    pub(super) rings: Vec<u32>,
+}
+
+/// Looks for `missing` sockets. `tcp` are sockets that cannot be unix ones.
+pub(super) fn search(root: &Path, missing: &HashSet<u64>, tcp: &HashSet<u64>) -> Found {
+    let work = |found: &mut Found, pid| {
+        found.read_mappings(root, pid, missing);
+        found.read_queues(root, pid, tcp);
+    };
+    let mut all = Found::default();
+    for mut part in for_each_process(root, work, Found::default) {
+        all.mapped.append(&mut part.mapped);
+        all.messages.append(&mut part.messages);
+        all.rings.append(&mut part.rings);
+    }
+    all.messages.sort_unstable();
+    all.rings.sort_unstable();
+    all
+}
+
+impl Found {
+    fn read_mappings(&mut self, root: &Path, pid: u32, missing: &HashSet<u64>) {
+        let Ok(file) = fs::File::open(root.join("proc").join(pid.to_string()).join("maps")) else { return };
+        let mut has_ring = false;
+        for line in BufReader::new(file).lines().map_while(Result::ok) {
+            // Address, rights, offset, device, inode, name.
+            let Some(name) = line.split_ascii_whitespace().nth(5) else { continue };
+            has_ring |= name == "anon_inode:[io_uring]";
+            if let Some(inode) = socket_inode(name.as_bytes()).filter(|inode| missing.contains(inode)) {
+                self.mapped.push((inode, Place { pid, tid: None, via: Via::Mapping }));
+            }
+        }
+        if has_ring {
+            self.rings.push(pid);
+        }
+    }
+
+    fn read_queues(&mut self, root: &Path, pid: u32, tcp: &HashSet<u64>) {
+        let process = root.join("proc").join(pid.to_string());
+        for entry in fs::read_dir(process.join("fd")).into_iter().flatten().flatten() {
+            let Some(fd) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+                continue;
+            };
+            let target = fs::read_link(entry.path()).unwrap_or_default();
+            let inode = socket_inode(target.as_os_str().as_encoded_bytes());
+            if inode.is_none_or(|inode| tcp.contains(&inode)) {
+                continue;
+            }
+            let info = fs::read_to_string(process.join("fdinfo").join(fd.to_string())).unwrap_or_default();
+            if let Some(count) = in_flight(&info).filter(|count| *count > 0) {
+                self.messages.push((pid, fd, count));
+            }
+        }
+    }
+}
+
+/// Descriptors in the queue of a unix socket; `None` for every other file.
+fn in_flight(info: &str) -> Option<u32> {
+    info.lines().find_map(|line| line.strip_prefix("scm_fds:")?.trim().parse().ok())
+}

@@ -1,0 +1,88 @@
+//! io_uring instances: the files registered with them, and requests that wait, as `fdinfo` shows them.
+
+use std::{fs, path::Path, thread, time::Duration};
+
+use super::scan::socket_inode;
+
+/// The kernel leaves the files out while another task works on the ring: how often it is read until they are shown.
+const READS: usize = 5;
+/// Time between two of these.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// What a ring holds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Ring {
+    /// Inodes of the sockets that are registered files.
+    pub(super) sockets: Vec<u64>,
+    /// It may hold sockets besides: files whose inodes are not shown, requests that wait, or it could not be read.
+    pub(super) may_hold_more: bool,
+}
+
+/// Reads the ring that is `fd` of process `pid`.
+pub(super) fn read(root: &Path, pid: u32, fd: u32) -> Ring {
+    let path = root.join("proc").join(pid.to_string()).join("fdinfo").join(fd.to_string());
+    for attempt in 0..READS {
+        if attempt > 0 {
+            thread::sleep(PAUSE);
+        }
+        match fs::read_to_string(&path).ok().map(|text| parse(&text)) {
+            Some(Some(ring)) => return ring,
+            Some(None) => {}
+            None => break,
+        }
+    }
+    Ring { sockets: Vec::new(), may_hold_more: true }
+}
+
+/// What `fdinfo` tells; `None` where the files are left out.
+fn parse(text: &str) -> Option<Ring> {
+    let mut ring = Ring::default();
+    let (mut registered, mut listed) = (None, 0);
+    let mut section = "";
+    for line in text.lines() {
+        if let Some(count) = line.strip_prefix("UserFiles:") {
+            registered = Some(count.trim().parse::<usize>().ok()?);
+            section = "files";
+        } else if !line.starts_with([' ', '\t']) {
+            section = if line.starts_with("PollList:") { "polls" } else { "" };
+        } else if section == "polls" {
+            ring.may_hold_more = true;
+        } else if section == "files" {
+            listed += 1;
+            let file = line.split_once(": ").map_or("", |(_, file)| file.trim());
+            match socket_inode(file.as_bytes()) {
+                Some(inode) => ring.sockets.push(inode),
+                // Before Linux 6.13 a socket's name is that of its protocol.
+                None => ring.may_hold_more |= !file.contains('/') && file != "<none>",
+            }
+        }
+    }
+    if registered? > 0 && listed == 0 { None } else { Some(ring) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ring(sockets: &[u64], may_hold_more: bool) -> Option<Ring> {
+        Some(Ring { sockets: sockets.to_vec(), may_hold_more })
+    }
+
+    #[test]
+    fn registered_files_and_waiting_requests() {
+        for (text, found) in [
+            ("pos:\t0\nUserFiles:\t0\nUserBufs:\t0\nPollList:\n", ring(&[], false)),
+            ("UserFiles:\t1\n    0: socket:[77]\nUserBufs:\t0\nPollList:\n", ring(&[77], false)),
+            ("UserFiles:\t2\n    0: /etc/passwd\n    1: socket:[5]\nPollList:\n", ring(&[5], false)),
+            ("UserFiles:\t0\nUserBufs:\t0\nPollList:\n  op=6, task_works=0\n", ring(&[], true)),
+            // Without inodes, as Linux 5.10 shows them.
+            ("UserFiles:\t2\n    0: TCP\n    1: <none>\nUserBufs:\t0\n", ring(&[], true)),
+            // While the ring is locked.
+            ("UserFiles:\t3\nUserBufs:\t0\n", None),
+            ("pos:\t0\nflags:\t02000002\n", None),
+            ("", None),
+        ] {
+            assert_eq!(parse(text), found, "{text}");
+        }
+    }
+}

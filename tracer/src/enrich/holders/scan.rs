@@ -1,0 +1,173 @@
+//! The descriptor tables of processes, and of threads that have one of their own.
+
+use std::{
+    collections::HashSet,
+    fs,
+    mem::MaybeUninit,
+    num::NonZeroUsize,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
+
+use rustix::{
+    fs::{Dir, Mode, OFlags, open, readlinkat_raw},
+    io::Errno,
+};
+
+use crate::model::Via;
+
+const EPOLL: &[u8] = b"anon_inode:[eventpoll]";
+const RING: &[u8] = b"anon_inode:[io_uring]";
+/// Longer names are neither sockets nor epoll nor io_uring instances.
+const TARGET: usize = 64;
+/// A host has other work.
+const MOST_THREADS: usize = 4;
+/// `KCMP_FILES` of linux/kcmp.h: whether two tasks share their descriptor table.
+const KCMP_FILES: libc::c_int = 2;
+
+/// Where a descriptor is, and what it leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) pid: u32,
+    /// The thread that has a table of its own.
+    pub(super) tid: Option<u32>,
+    pub(super) via: Via,
+}
+
+impl Place {
+    /// The directory of the descriptor table.
+    pub(super) fn table(&self, root: &Path, name: &str) -> PathBuf {
+        let process = root.join("proc").join(self.pid.to_string());
+        match self.tid {
+            Some(tid) => process.join("task").join(tid.to_string()).join(name),
+            None => process.join(name),
+        }
+    }
+}
+
+/// What some processes have open.
+#[derive(Default)]
+pub(super) struct Descriptors {
+    /// Sockets of interest, by inode.
+    pub(super) sockets: Vec<(u64, Place)>,
+    /// Pid, descriptor.
+    pub(super) epolls: Vec<(u32, u32)>,
+    /// Pid, descriptor.
+    pub(super) rings: Vec<(u32, u32)>,
+    /// Some could not be read.
+    pub(super) hidden: bool,
+}
+
+impl Descriptors {
+    /// Adds those of a process.
+    fn read(&mut self, root: &Path, pid: u32, wanted: &HashSet<u64>) {
+        self.read_table(root, pid, None, wanted);
+        for tid in own_tables(root, pid) {
+            self.read_table(root, pid, Some(tid), wanted);
+        }
+    }
+
+    fn read_table(&mut self, root: &Path, pid: u32, tid: Option<u32>, wanted: &HashSet<u64>) {
+        let place = |fd| Place { pid, tid, via: Via::Descriptor(fd) };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = match open(place(0).table(root, "fd"), flags, Mode::empty()) {
+            Ok(directory) => directory,
+            Err(error) => {
+                self.hidden |= error == Errno::ACCESS;
+                return;
+            }
+        };
+        let Ok(mut entries) = Dir::read_from(&directory) else { return };
+        let mut room = [MaybeUninit::uninit(); TARGET];
+        while let Some(Ok(entry)) = entries.next() {
+            let fd = entry.file_name().to_str().ok().and_then(|name| name.parse::<u32>().ok());
+            let target = readlinkat_raw(&directory, entry.file_name(), &mut room);
+            let (Some(fd), Ok((target, _))) = (fd, target) else { continue };
+            if let Some(inode) = socket_inode(target).filter(|inode| wanted.contains(inode)) {
+                self.sockets.push((inode, place(fd)));
+            } else if target == EPOLL && tid.is_none() {
+                self.epolls.push((pid, fd));
+            } else if target == RING && tid.is_none() {
+                self.rings.push((pid, fd));
+            }
+        }
+    }
+}
+
+/// Does something for each process of `root`/proc, in a few threads; gives what each of them made of its share.
+pub(super) fn for_each_process<T: Default + Send>(
+    root: &Path,
+    work: impl Fn(&mut T, u32) + Sync,
+    failed: impl Fn() -> T,
+) -> Vec<T> {
+    let processes = fs::read_dir(root.join("proc")).into_iter().flatten().flatten();
+    let pids: Vec<u32> = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MOST_THREADS);
+    // Few have most of the descriptors: each thread takes the next process when it is done with one.
+    let next = AtomicUsize::new(0);
+    let part = || {
+        let mut found = T::default();
+        while let Some(&pid) = pids.get(next.fetch_add(1, Ordering::Relaxed)) {
+            work(&mut found, pid);
+        }
+        found
+    };
+    thread::scope(|scope| {
+        let spawn = |_| thread::Builder::new().spawn_scoped(scope, part);
+        // Where no thread can be started, this one does it all.
+        let started: Vec<_> = (1..threads).map_while(|number| spawn(number).ok()).collect();
+        let own = part();
+        let others = started.into_iter().map(|thread| thread.join().unwrap_or_else(|_| failed()));
+        std::iter::once(own).chain(others).collect()
+    })
+}
+
+/// The descriptors of all processes.
+pub(super) fn scan(root: &Path, wanted: &HashSet<u64>) -> Vec<Descriptors> {
+    let work = |found: &mut Descriptors, pid| found.read(root, pid, wanted);
+    for_each_process(root, work, || Descriptors { hidden: true, ..Descriptors::default() })
+}
+
+/// A thread for each descriptor table of a process that is not the leader's. A leader that has ended has none, so that its threads'
+/// is one of these. Costs a call for each thread, and nothing for a process with one.
+fn own_tables(root: &Path, pid: u32) -> Vec<u32> {
+    let tasks = root.join("proc").join(pid.to_string()).join("task");
+    // ".", ".." and the threads.
+    if fs::metadata(&tasks).map_or(0, |metadata| metadata.nlink()) <= 3 {
+        return Vec::new();
+    }
+    let mut found: Vec<u32> = Vec::new();
+    for entry in fs::read_dir(tasks).into_iter().flatten().flatten() {
+        let tid = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
+        let Some(tid) = tid.filter(|tid| *tid != pid) else { continue };
+        // Threads of one table are mostly started one after another.
+        let last = found.last().copied();
+        match shares_table(pid, tid) {
+            Ok(true) => {}
+            Ok(false) if last.is_some_and(|last| shares_table(last, tid) == Ok(true)) => {}
+            Ok(false) => found.push(tid),
+            // This kernel does not compare, or the thread has ended.
+            Err(_) => {}
+        }
+    }
+    found
+}
+
+/// Whether two tasks share their descriptor table.
+fn shares_table(one: u32, other: u32) -> Result<bool, Errno> {
+    // SAFETY: takes numbers and changes nothing.
+    let order = unsafe { libc::syscall(libc::SYS_kcmp, one, other, KCMP_FILES, 0, 0) };
+    if order < 0 {
+        Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+    } else {
+        Ok(order == 0)
+    }
+}
+
+/// The inode of `socket:[...]`.
+pub(super) fn socket_inode(target: &[u8]) -> Option<u64> {
+    let digits = target.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}

@@ -1,0 +1,57 @@
+//! The other end of a connection, where that is on this host too.
+
+use std::collections::HashMap;
+
+use crate::model::{Peer, SocketInfo, State, Tuple};
+
+/// The sockets whose other end is asked for.
+#[derive(Default)]
+pub(super) struct Peers(HashMap<Tuple, Vec<(u32, Peer)>>);
+
+impl Peers {
+    /// Finds the other ends of `chosen` requests.
+    pub(super) fn of(sockets: &[SocketInfo], chosen: &[&SocketInfo]) -> Self {
+        let asked = chosen.iter().filter(|socket| is_asked(socket));
+        let mut peers: HashMap<Tuple, Vec<(u32, Peer)>> =
+            asked.map(|socket| (mirrored(&socket.tuple), Vec::new())).collect();
+        if peers.is_empty() {
+            return Self::default();
+        }
+        for socket in sockets {
+            if let Some(list) = peers.get_mut(&plain(&socket.tuple)) {
+                let peer = Peer {
+                    state: socket.state,
+                    unacknowledged: socket.send_queue,
+                    since_data_sent_ns: socket.times.map(|times| times.since_data_sent_ns),
+                };
+                list.push((socket.netns, peer));
+            }
+        }
+        Self(peers)
+    }
+
+    /// The one in the same namespace, else the only one in any other.
+    pub(super) fn find(&self, socket: &SocketInfo) -> Option<Peer> {
+        if !is_asked(socket) {
+            return None;
+        }
+        let list = self.0.get(&mirrored(&socket.tuple))?;
+        let near = list.iter().find(|(netns, _)| *netns == socket.netns);
+        let only = if let [one] = &list[..] { Some(one) } else { None };
+        near.or(only).map(|(_, peer)| *peer)
+    }
+}
+
+fn is_asked(socket: &SocketInfo) -> bool {
+    matches!(socket.state, State::NewSynRecv | State::SynRecv)
+}
+
+/// The ends alone: the other end may be bound to another interface.
+fn plain(tuple: &Tuple) -> Tuple {
+    Tuple { interface: 0, ..tuple.of_any_socket() }
+}
+
+fn mirrored(tuple: &Tuple) -> Tuple {
+    let Tuple { local, remote, local_port, remote_port, .. } = *tuple;
+    plain(&Tuple { local: remote, remote: local, local_port: remote_port, remote_port: local_port, ..*tuple })
+}

@@ -1,0 +1,113 @@
+//! What the numbers of a socket, its holders, its listeners and its other end come to.
+
+use super::inherited::is_inherited;
+use crate::model::{Examined, Listener, Reason, SocketInfo, State, TimerKind};
+
+const SECOND_NS: u64 = 1_000_000_000;
+/// Data that was sent within this time shows that a half-closed connection is in use (docs/stuck.md). If the peer's FIN came after it,
+/// then the state is younger than this.
+pub(super) const RECENT_NS: u64 = 10 * SECOND_NS;
+/// A SYN-ACK is sent again after a second (`TCP_TIMEOUT_INIT`), and TCP_DEFER_ACCEPT suppresses that: after twice this time the timer
+/// has run out in any case.
+const ANSWERED_NS: u64 = 2 * SECOND_NS;
+
+/// Why a socket is stuck.
+#[must_use]
+pub fn reason(found: &Examined) -> Reason {
+    let socket = &found.socket;
+    match socket.state {
+        State::CloseWait => close_wait(found),
+        State::FinWait2 if found.holders.is_empty() && socket.inode == 0 => Reason::OrphanWaitsForFin,
+        State::FinWait2 => Reason::PeerKeepsOpen,
+        State::NewSynRecv | State::SynRecv => handshake(found),
+        State::SynSent if found.listeners.iter().any(Listener::is_full) => Reason::AcceptQueueFull,
+        State::FinWait1 | State::LastAck | State::Closing if is_probing(socket) => Reason::PeerTakesNothing,
+        State::FinWait1 | State::LastAck | State::Closing | State::SynSent if is_sending_again(socket) => {
+            Reason::PeerNotAnswering
+        }
+        _ => Reason::Unknown,
+    }
+}
+
+fn is_sending_again(socket: &SocketInfo) -> bool {
+    socket.timer.is_some_and(|timer| timer.kind == TimerKind::Retransmit) && socket.retransmits > 0
+}
+
+/// The peer's window is closed, and the kernel asks for it.
+fn is_probing(socket: &SocketInfo) -> bool {
+    socket.timer.is_some_and(|timer| timer.kind == TimerKind::Probe)
+}
+
+fn close_wait(found: &Examined) -> Reason {
+    let socket = &found.socket;
+    if socket.inode == 0 {
+        return Reason::NeverAccepted;
+    }
+    if found.holders.is_empty() {
+        return nobody(found);
+    }
+    if let Some(reason) = sending(found) {
+        return reason;
+    }
+    if is_inherited(found) {
+        return Reason::HeldByChild;
+    }
+    match socket.receive_queue {
+        0 => Reason::NotClosed,
+        1 => Reason::EofUnread,
+        _ => Reason::UnreadData,
+    }
+}
+
+/// It has a file, but no process is known to have it open.
+fn nobody(found: &Examined) -> Reason {
+    match &found.elsewhere {
+        _ if found.hidden_holders => Reason::HolderHidden,
+        Some(elsewhere) if elsewhere.rings.is_empty() && !elsewhere.messages.is_empty() => Reason::InFlight,
+        _ => Reason::Unknown,
+    }
+}
+
+/// What the other direction does, if that is in use.
+fn sending(found: &Examined) -> Option<Reason> {
+    let socket = &found.socket;
+    let waits = socket.send_queue > 0;
+    if waits && is_sending_again(socket) {
+        // What is sent again counts as sent.
+        return Some(Reason::PeerNotAnswering);
+    }
+    if since_sent_ns(found).is_some() {
+        return Some(Reason::HalfClosedSending);
+    }
+    if waits && is_probing(socket) {
+        return Some(Reason::PeerTakesNothing);
+    }
+    waits.then_some(Reason::HalfClosedSending)
+}
+
+/// Since data was sent, if that is not long ago, and not before the peer's FIN as far as anything tells.
+pub(super) fn since_sent_ns(found: &Examined) -> Option<u64> {
+    let times = found.socket.times.filter(|times| times.data_segments_sent > 0)?;
+    let is_before_fin = |since_ns| found.age.is_some_and(|age| !age.at_least && age.ns <= since_ns);
+    let since_ns = times.since_data_sent_ns;
+    (since_ns < RECENT_NS && !is_before_fin(since_ns)).then_some(since_ns)
+}
+
+/// A request waits for the last ACK, for data, or for room in the accept queue.
+fn handshake(found: &Examined) -> Reason {
+    let listeners = &found.listeners;
+    if !listeners.is_empty() && listeners.iter().all(Listener::is_full) {
+        return Reason::AcceptQueueFull;
+    }
+    // The peer has the SYN-ACK and has said all it had to say, and the kernel does not send the SYN-ACK again.
+    let is_done = found.peer.is_some_and(|peer| {
+        peer.state == State::Established
+            && peer.unacknowledged == 0
+            && peer.since_data_sent_ns.is_some_and(|since_ns| since_ns >= ANSWERED_NS)
+    });
+    if is_done && found.socket.retransmits == 0 && !listeners.is_empty() {
+        Reason::DeferredAccept
+    } else {
+        Reason::HandshakeUnfinished
+    }
+}

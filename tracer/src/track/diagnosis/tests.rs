@@ -1,0 +1,325 @@
+//! Each reason with what makes it true, and with what makes it nearly true.
+
+use std::sync::Arc;
+
+use super::{diagnose, reason};
+use crate::model::{
+    Address, Elsewhere, Examined, Holder, InState, Listener, Message, Peer, Process, Reason, SocketInfo,
+    State, TcpTimes, Timer, TimerKind, Tuple, Via,
+};
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+fn process(pid: u32, exe: &str) -> Arc<Process> {
+    let parent_exe = Some("/bin/sh".into());
+    Arc::new(Process {
+        pid,
+        comm: exe.into(),
+        exe: Some(exe.into()),
+        parent: 1,
+        parent_exe,
+        ..Process::default()
+    })
+}
+
+fn holder(pid: u32, exe: &str) -> Holder {
+    let via = Via::Descriptor(7);
+    Holder { process: process(pid, exe), via, tid: None, close_on_exec: Some(false), watch: None }
+}
+
+fn listener(queued: u32, backlog: u32, pids: &[u32]) -> Listener {
+    Listener { queued, backlog, holders: pids.iter().map(|pid| process(*pid, "srv")).collect() }
+}
+
+/// In use for 100 s, with a file and nothing in its queues.
+fn socket(state: State) -> Examined {
+    let address = Address::from_v4([127, 0, 0, 1]);
+    let old = 100 * SECOND_NS;
+    let times = TcpTimes {
+        since_ack_ns: old,
+        since_data_sent_ns: old,
+        since_data_received_ns: old,
+        data_segments_sent: 3,
+        ..TcpTimes::default()
+    };
+    Examined::new(SocketInfo {
+        netns: 1,
+        state,
+        mini: false,
+        tuple: Tuple {
+            local: address,
+            remote: address,
+            local_port: 80,
+            remote_port: 5,
+            v6_socket: false,
+            interface: 0,
+        },
+        interface: None,
+        uid: None,
+        inode: 9,
+        cgroup: None,
+        receive_queue: 0,
+        send_queue: 0,
+        timer: None,
+        retransmits: 0,
+        times: Some(times),
+    })
+}
+
+/// The same in CLOSE_WAIT, open in the listener's process, then changed.
+fn close_wait(change: impl Fn(&mut Examined)) -> Examined {
+    let mut found = socket(State::CloseWait);
+    found.holders = vec![holder(10, "srv")];
+    found.listeners = vec![listener(0, 16, &[10])];
+    change(&mut found);
+    found
+}
+
+fn sent(found: &mut Examined, since_ns: u64, segments: u32) {
+    if let Some(times) = &mut found.socket.times {
+        (times.since_data_sent_ns, times.data_segments_sent) = (since_ns, segments);
+    }
+}
+
+fn timer(found: &mut Examined, kind: TimerKind, retransmits: u8) {
+    found.socket.timer = Some(Timer { kind, left_ns: SECOND_NS });
+    found.socket.retransmits = retransmits;
+}
+
+/// Each thing that may be true, and the reason that it gives.
+fn check(table: impl IntoIterator<Item = (&'static str, Examined, Reason)>) {
+    for (what, found, wanted) in table {
+        assert_eq!(reason(&found), wanted, "{what}");
+        let diagnosis = diagnose(&found, None);
+        assert!(!diagnosis.why.is_empty() && !diagnosis.advice.is_empty(), "{what}");
+        assert!(!diagnosis.advice.contains("leaks"), "nobody is accused: {}", diagnosis.advice);
+    }
+}
+
+#[test]
+fn the_receive_queue() {
+    check([
+        ("all read", close_wait(|_| {}), Reason::NotClosed),
+        ("a FIN", close_wait(|found| found.socket.receive_queue = 1), Reason::EofUnread),
+        ("a byte and a FIN", close_wait(|found| found.socket.receive_queue = 2), Reason::UnreadData),
+        ("no file", close_wait(|found| found.socket.inode = 0), Reason::NeverAccepted),
+    ]);
+    let proxy = close_wait(|found| found.half_closed = 2);
+    assert!(diagnose(&proxy, None).why.contains("proxy"));
+    assert!(!diagnose(&close_wait(|_| {}), None).why.contains("proxy"));
+}
+
+#[test]
+fn the_other_direction() {
+    let exact = |seconds: u64| Some(InState { ns: seconds * SECOND_NS, at_least: false });
+    check([
+        ("sent a moment ago", close_wait(|found| sent(found, SECOND_NS, 1)), Reason::HalfClosedSending),
+        (
+            "the same, its end not read",
+            close_wait(|found| {
+                sent(found, SECOND_NS, 1);
+                found.socket.receive_queue = 1;
+            }),
+            Reason::HalfClosedSending,
+        ),
+        (
+            "a young connection that never sent",
+            close_wait(|found| sent(found, SECOND_NS, 0)),
+            Reason::NotClosed,
+        ),
+        ("sent long ago", close_wait(|found| sent(found, 10 * SECOND_NS, 1)), Reason::NotClosed),
+        (
+            "sent after the FIN, which a trace saw",
+            close_wait(|found| {
+                sent(found, SECOND_NS, 1);
+                found.age = exact(2);
+            }),
+            Reason::HalfClosedSending,
+        ),
+        (
+            "sent before the FIN",
+            close_wait(|found| {
+                sent(found, 2 * SECOND_NS, 1);
+                found.age = exact(1);
+            }),
+            Reason::NotClosed,
+        ),
+        ("on its way", close_wait(|found| found.socket.send_queue = 5), Reason::HalfClosedSending),
+        (
+            "sent again",
+            close_wait(|found| {
+                found.socket.send_queue = 5;
+                sent(found, SECOND_NS, 9);
+                timer(found, TimerKind::Retransmit, 3);
+            }),
+            Reason::PeerNotAnswering,
+        ),
+        (
+            "a closed window",
+            close_wait(|found| {
+                found.socket.send_queue = 5;
+                timer(found, TimerKind::Probe, 0);
+            }),
+            Reason::PeerTakesNothing,
+        ),
+        (
+            "a slow reader",
+            close_wait(|found| {
+                found.socket.send_queue = 5;
+                sent(found, SECOND_NS, 9);
+                timer(found, TimerKind::Probe, 0);
+            }),
+            Reason::HalfClosedSending,
+        ),
+    ]);
+}
+
+#[test]
+fn who_may_have_inherited_it() {
+    let child = |exe: &'static str| move |found: &mut Examined| found.holders = vec![holder(11, exe)];
+    let client = |age_ms: u64, exe: &str| {
+        let mut found = close_wait(|found| found.listeners.clear());
+        let mut young = holder(11, exe);
+        let process = Process { age_ns: Some(age_ms * 1_000_000), ..(*young.process).clone() };
+        young.process = Arc::new(process);
+        found.holders = vec![young];
+        found
+    };
+    check([
+        ("another program", close_wait(child("sleep")), Reason::HeldByChild),
+        ("a worker", close_wait(child("srv")), Reason::NotClosed),
+        ("both", close_wait(|found| found.holders.push(holder(11, "sleep"))), Reason::NotClosed),
+        (
+            "given as standard input",
+            close_wait(|found| {
+                found.holders = vec![Holder { via: Via::Descriptor(0), ..holder(11, "sleep") }];
+            }),
+            Reason::NotClosed,
+        ),
+        (
+            "closed at an exec",
+            close_wait(|found| {
+                found.holders = vec![Holder { close_on_exec: Some(true), ..holder(11, "sleep") }];
+            }),
+            Reason::NotClosed,
+        ),
+        (
+            "one of two listeners runs it",
+            close_wait(|found| {
+                found.holders = vec![holder(11, "sleep")];
+                found.listeners.push(Listener { holders: vec![process(12, "sleep")], ..listener(0, 1, &[]) });
+            }),
+            Reason::NotClosed,
+        ),
+        ("a client's child", client(99_000, "sleep"), Reason::HeldByChild),
+        ("as old as the connection", client(100_000, "sleep"), Reason::NotClosed),
+        ("of its parent's program", client(99_000, "/bin/sh"), Reason::NotClosed),
+    ]);
+    let mut traced = client(100_000, "sleep");
+    assert!(
+        diagnose(
+            &Examined { socket: SocketInfo { receive_queue: 1, ..traced.socket.clone() }, ..traced.clone() },
+            None
+        )
+        .advice
+        .contains("inherited"),
+        "it cannot be told"
+    );
+    traced.learn_maker(process(4, "python"));
+    assert_eq!(reason(&traced), Reason::HeldByChild, "a trace saw who connected");
+    traced.learn_maker(process(11, "sleep"));
+    assert_eq!(reason(&traced), Reason::NotClosed, "it did so itself, and by another program before");
+}
+
+#[test]
+fn no_holder() {
+    let nobody = |hidden: bool, elsewhere: Option<Elsewhere>| {
+        close_wait(|found| {
+            found.holders.clear();
+            found.hidden_holders = hidden;
+            found.elsewhere = elsewhere.clone().map(Arc::new);
+        })
+    };
+    let message = Message { process: process(3, "worker"), fd: 4, count: 1 };
+    let sent = Elsewhere { messages: vec![message], rings: Vec::new() };
+    let rings = Elsewhere { rings: vec![process(5, "uring")], ..sent.clone() };
+    check([
+        ("in a queue", nobody(false, Some(sent.clone())), Reason::InFlight),
+        ("or with a ring", nobody(false, Some(rings)), Reason::Unknown),
+        ("in no queue", nobody(false, Some(Elsewhere::default())), Reason::Unknown),
+        ("not looked for", nobody(false, None), Reason::Unknown),
+        ("not all seen", nobody(true, Some(sent)), Reason::HolderHidden),
+    ]);
+}
+
+#[test]
+fn handshakes() {
+    let request = |listeners: &[Listener], peer: Option<(State, u32, u64)>, retransmits: u8| {
+        let mut found = socket(State::NewSynRecv);
+        found.socket.inode = 0;
+        found.listeners = listeners.to_vec();
+        found.socket.retransmits = retransmits;
+        found.peer = peer.map(|(state, unacknowledged, seconds)| Peer {
+            state,
+            unacknowledged,
+            since_data_sent_ns: Some(seconds * SECOND_NS),
+        });
+        found
+    };
+    let (full, free) = (listener(3, 2, &[10]), listener(2, 2, &[11]));
+    let silent = Some((State::Established, 0, 5));
+    check([
+        ("full", request(std::slice::from_ref(&full), None, 3), Reason::AcceptQueueFull),
+        ("at its limit", request(std::slice::from_ref(&free), None, 3), Reason::HandshakeUnfinished),
+        ("one of two is full", request(&[full.clone(), free.clone()], None, 3), Reason::HandshakeUnfinished),
+        ("deferred", request(std::slice::from_ref(&free), silent, 0), Reason::DeferredAccept),
+        (
+            "full, and the client waits",
+            request(std::slice::from_ref(&full), silent, 0),
+            Reason::AcceptQueueFull,
+        ),
+        ("sent again", request(std::slice::from_ref(&free), silent, 1), Reason::HandshakeUnfinished),
+        (
+            "it has spoken",
+            request(std::slice::from_ref(&free), Some((State::Established, 1, 5)), 0),
+            Reason::HandshakeUnfinished,
+        ),
+        (
+            "too early",
+            request(std::slice::from_ref(&free), Some((State::Established, 0, 1)), 0),
+            Reason::HandshakeUnfinished,
+        ),
+        (
+            "deaf",
+            request(std::slice::from_ref(&free), Some((State::SynSent, 1, 5)), 0),
+            Reason::HandshakeUnfinished,
+        ),
+        ("not on this host", request(std::slice::from_ref(&free), None, 0), Reason::HandshakeUnfinished),
+    ]);
+    let call = |listeners: &[Listener], retransmits: u8| {
+        let mut found = socket(State::SynSent);
+        found.listeners = listeners.to_vec();
+        timer(&mut found, TimerKind::Retransmit, retransmits);
+        found
+    };
+    check([
+        ("to a full listener", call(std::slice::from_ref(&full), 2), Reason::AcceptQueueFull),
+        ("to one with room", call(std::slice::from_ref(&free), 2), Reason::PeerNotAnswering),
+        ("to another host", call(&[], 2), Reason::PeerNotAnswering),
+        ("just sent", call(&[], 0), Reason::Unknown),
+    ]);
+}
+
+#[test]
+fn the_listener_of_several() {
+    let mut found = socket(State::CloseWait);
+    found.socket.inode = 0;
+    found.listeners = vec![listener(1, 8, &[10]), listener(1, 8, &[11])];
+    assert_eq!(found.creator(), None, "either");
+    let advice = diagnose(&found, None).advice;
+    assert!(advice.contains("srv (10) or srv (11)"), "{advice}");
+    found.learn_maker(process(11, "srv"));
+    assert_eq!(found.creator().map(|process| process.pid), Some(11));
+    found.listeners = vec![listener(1, 8, &[10, 11])];
+    assert_eq!(found.creator(), None, "two processes have the one listener");
+}

@@ -1,0 +1,161 @@
+//! The reason as a sentence.
+
+use super::{
+    inherited::{is_younger, makers},
+    name, names, queues,
+    reason::since_sent_ns,
+};
+use crate::model::{Examined, Listener, Reason, State};
+
+pub(super) fn why(found: &Examined, reason: Reason) -> String {
+    let socket = &found.socket;
+    match reason {
+        Reason::NeverAccepted => never_accepted(found),
+        Reason::EofUnread => "the peer has closed, and the application has not read the end of file".into(),
+        Reason::UnreadData => {
+            format!("the peer has closed, and the application leaves {} bytes unread", socket.unread_bytes())
+        }
+        Reason::HalfClosedSending => half_closed_sending(found),
+        Reason::NotClosed => not_closed(found),
+        Reason::HeldByChild => held_by_child(found),
+        Reason::InFlight => in_flight(found),
+        Reason::HolderHidden => "who has it open cannot be seen from here".into(),
+        Reason::OrphanWaitsForFin => "closed here; the peer has not sent its FIN".into(),
+        Reason::PeerKeepsOpen => "shut down here for sending; the peer keeps its side open".into(),
+        Reason::PeerNotAnswering => {
+            let what = if socket.state == State::SynSent { "our SYN" } else { "what was sent last" };
+            format!("the peer does not acknowledge {what}, sent {} times more", socket.retransmits)
+        }
+        Reason::PeerTakesNothing if socket.state == State::CloseWait => {
+            format!("the peer has closed its side only, and its window; {} bytes wait", socket.unsent_bytes())
+        }
+        Reason::PeerTakesNothing => {
+            format!("the peer's window is closed; {} bytes and the FIN wait", socket.unsent_bytes())
+        }
+        Reason::AcceptQueueFull => accept_queue_full(found),
+        Reason::DeferredAccept => {
+            "the handshake is done: the peer is ESTABLISHED, and the SYN-ACK is not sent again; the kernel \
+             waits for data (TCP_DEFER_ACCEPT)"
+                .into()
+        }
+        Reason::HandshakeUnfinished => handshake_unfinished(found),
+        Reason::Unknown => unknown(found),
+    }
+}
+
+fn never_accepted(found: &Examined) -> String {
+    match &found.listeners[..] {
+        [] => "the peer has closed a connection that was never accepted".into(),
+        [_] => format!(
+            "the peer has closed a connection that the listener never accepted; {} wait there",
+            queues(&found.listeners)
+        ),
+        several => format!(
+            "the peer has closed a connection that was never accepted; {} listeners share the port, and nothing tells in whose \
+             queue it waits: {}",
+            several.len(),
+            queues(several)
+        ),
+    }
+}
+
+fn half_closed_sending(found: &Examined) -> String {
+    let sent = since_sent_ns(found).map(|since_ns| format!("data was sent {} ms ago", since_ns / 1_000_000));
+    let waits = match found.socket.unsent_bytes() {
+        0 => None,
+        bytes => Some(format!("{bytes} bytes are on their way")),
+    };
+    let used: Vec<String> = [sent, waits].into_iter().flatten().collect();
+    format!("the peer has closed its side only, and the connection is in use: {}", used.join(", "))
+}
+
+fn not_closed(found: &Examined) -> String {
+    let read = "the application has read everything, the end of file too, and does not close";
+    match found.half_closed {
+        0 => read.into(),
+        count => format!(
+            "{read}; it has shut down {count} other connections for sending and still reads them, as a proxy does that passes an \
+             end of file on"
+        ),
+    }
+}
+
+fn held_by_child(found: &Examined) -> String {
+    let holders = names(found.holders.iter().map(|holder| &holder.process)).unwrap_or_default();
+    let others = match makers(found).next() {
+        Some(maker) => {
+            format!("runs another program than {}, which made it and has it no longer", name(maker))
+        }
+        None => "was started when the connection existed already".into(),
+    };
+    let young = found.holders.iter().all(|holder| is_younger(found, &holder.process));
+    let and =
+        if young && makers(found).next().is_some() { ", and is younger than the connection" } else { "" };
+    format!("{holders} {others}{and}: it may have inherited it")
+}
+
+fn in_flight(found: &Examined) -> String {
+    let messages = found.elsewhere.iter().flat_map(|elsewhere| &elsewhere.messages);
+    let queues: Vec<String> = messages
+        .take(super::MOST_NAMES)
+        .map(|message| {
+            format!("{} in descriptor {} of {}", message.count, message.fd, name(&message.process))
+        })
+        .collect();
+    format!(
+        "no process has it open, and no io_uring instance; there are descriptors in the queues of unix sockets, sent and never \
+         received: {}",
+        queues.join(", ")
+    )
+}
+
+fn accept_queue_full(found: &Examined) -> String {
+    let full: Vec<Listener> = found.listeners.iter().filter(|listener| listener.is_full()).cloned().collect();
+    let whose = names(full.iter().flat_map(|listener| &listener.holders));
+    let whose = whose.unwrap_or_else(|| "a process that is not known".into());
+    let what = match (found.socket.state, found.peer) {
+        (State::SynSent, _) => "the SYN is dropped",
+        (_, Some(peer)) if peer.state == State::Established => {
+            "the ACK of the handshake has come and is dropped"
+        }
+        _ => "the handshake cannot be finished",
+    };
+    let share = match found.listeners.len() {
+        count if count > full.len() => format!(" (one of {count} listeners that share the port)"),
+        _ => String::new(),
+    };
+    format!("{what}: the accept queue of {whose}{share}, on this host, is full: {}", queues(&full))
+}
+
+fn handshake_unfinished(found: &Examined) -> String {
+    let full = found.listeners.iter().filter(|listener| listener.is_full()).count();
+    if full > 0 {
+        return format!(
+            "the handshake is not finished; the accept queues of {full} of {} listeners that share the port are full, and nothing \
+             tells whose request it is: {}",
+            found.listeners.len(),
+            queues(&found.listeners)
+        );
+    }
+    if found.peer.is_some_and(|peer| peer.state == State::Established) {
+        return "the peer is ESTABLISHED, the handshake is not finished here: its ACK is lost, was dropped by an accept queue that \
+                was full, or the kernel waits for data (TCP_DEFER_ACCEPT)"
+            .into();
+    }
+    "the handshake is not finished: the last ACK has not come, or it has and the kernel waits for data (TCP_DEFER_ACCEPT)".into()
+}
+
+fn unknown(found: &Examined) -> String {
+    let Some(elsewhere) = found.elsewhere.as_ref().filter(|_| found.holders.is_empty()) else {
+        return "the kernel's tables do not tell".into();
+    };
+    match names(&elsewhere.rings) {
+        Some(rings) => format!(
+            "nothing tells who holds it: no process by a descriptor; perhaps an io_uring instance of {rings}, whose files or requests \
+             /proc does not show"
+        ),
+        None => "nothing tells who holds it: no process by a descriptor, an io_uring file or a mapping, and no unix socket by a message; \
+             the kernel itself may, or a call under way"
+            .into(),
+    }
+}
