@@ -63,6 +63,8 @@ mod owners;
 mod people;
 #[path = "live/protocols.rs"]
 mod protocols;
+#[path = "live/reasons.rs"]
+mod reasons;
 #[path = "live/restart.rs"]
 mod restart;
 #[path = "live/resync.rs"]
@@ -100,6 +102,7 @@ fn main() -> ExitCode {
         resync::tests(),
         timewait::tests(),
         stuck::tests(),
+        reasons::tests(),
         watchdog::tests(),
         hunt::tests(),
         metrics::tests(),

@@ -45,7 +45,7 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 /// What a look at a namespace says, each line against the schema.
-fn look(netns: u64, args: &[&str]) -> Vec<Value> {
+pub(crate) fn look(netns: u64, args: &[&str]) -> Vec<Value> {
     let netns = netns.to_string();
     let args = [args, &["--format", "json", "--netns", &netns]].concat();
     let output = sockstate().args(args).output().expect("sockstate");

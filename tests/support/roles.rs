@@ -7,7 +7,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     os::unix::net::UnixStream,
-    process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio},
+    process::{self, Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio},
     thread,
 };
 
@@ -16,6 +16,8 @@ use rustix::net::{
     SendFlags, recvmsg, sendmsg,
 };
 use socket2::{Domain, Socket, Type};
+
+use crate::sockets::Kind;
 
 const ROLE: &str = "SOCKSTATE_TEST_ROLE";
 const VALUE: &str = "SOCKSTATE_TEST_VALUE";
@@ -116,7 +118,10 @@ pub(crate) fn play() -> Option<ExitCode> {
         "accepter" => accepter(number()),
         "holder" => holder(number()),
         "receiver" => receiver(number()),
+        "headless holder" => headless_holder(),
         "reuseport" => reuseport(number() as u16),
+        "idle reuseport" => idle_listener(Kind::V4.bind_shared(number() as u16)),
+        "dual stack" => idle_listener(Kind::Mapped.bind_shared_all(number() as u16)),
         "late listener" => late_listener(number() as u16),
         "thread listener" => thread_listener(number() as u16),
         other => panic!("no role {other}"),
@@ -161,6 +166,24 @@ fn holder(fd: i32) {
     told();
     drop(connection);
     say("closed");
+    while told() {}
+}
+
+/// Holds an inherited connection in a thread, after the leader has ended.
+fn headless_holder() {
+    thread::spawn(|| {
+        say("here");
+        while told() {}
+        process::exit(0);
+    });
+    // SAFETY: ends this thread alone, which holds nothing that others wait for.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+}
+
+/// Listens and accepts nothing.
+fn idle_listener(socket: Socket) {
+    socket.listen(64).expect("listen");
+    say("listening");
     while told() {}
 }
 
@@ -218,7 +241,7 @@ fn reuseport(port: u16) {
     });
     while told() {}
     // Everything was accepted already: the clients have waited for the close.
-    std::process::exit(0);
+    process::exit(0);
 }
 
 /// Listens and accepts in a thread that has a name of its own.

@@ -67,6 +67,28 @@ impl Kind {
         socket
     }
 
+    /// A socket that shares this port with others (SO_REUSEPORT), not listening yet.
+    pub(crate) fn bind_shared(self, port: u16) -> Socket {
+        self.bind_reusing(self.address(port))
+    }
+
+    /// The same on all IPv4 addresses.
+    pub(crate) fn bind_shared_any(self, port: u16) -> Socket {
+        self.bind_reusing((Ipv4Addr::UNSPECIFIED, port).into())
+    }
+
+    /// The same on all addresses of both families.
+    pub(crate) fn bind_shared_all(self, port: u16) -> Socket {
+        self.bind_reusing((Ipv6Addr::UNSPECIFIED, port).into())
+    }
+
+    fn bind_reusing(self, address: SocketAddr) -> Socket {
+        let socket = self.socket();
+        socket.set_reuse_port(true).expect("reuseport");
+        socket.bind(&address.into()).expect("bind");
+        socket
+    }
+
     /// A connect; an error is the caller's.
     pub(crate) fn connect(self, port: u16) -> std::io::Result<Socket> {
         let socket = self.socket();

@@ -15,7 +15,7 @@ use peers::Peers;
 
 use crate::{
     enrich::Holders,
-    model::{Examined, Listener, SocketInfo, State},
+    model::{Examined, Listener, SocketInfo, State, Tuple},
     source::{self, Dump},
     track,
 };
@@ -59,12 +59,10 @@ pub fn look(only: Option<u32>, wanted: impl Fn(&SocketInfo) -> bool, learn: impl
     if !missing.is_empty() {
         holders.search(&missing, &sockets.iter().map(|socket| socket.inode).collect());
     }
-    let mut counts: HashMap<u32, usize> = HashMap::new();
-    for pid in half_closed.iter().flat_map(|socket| holders.pids(socket.inode)) {
-        *counts.entry(pid).or_default() += 1;
-    }
+    let half_closed = HalfClosed::of(&half_closed, &holders);
     let peers = Peers::of(&sockets, &chosen);
-    let mut view = View { listeners: &listeners, peers: &peers, half_closed: &counts, holders: &mut holders };
+    let mut view =
+        View { listeners: &listeners, peers: &peers, half_closed: &half_closed, holders: &mut holders };
     let sockets = chosen.into_iter().map(|socket| view.examine(socket, &learn)).collect();
     let own = std::fs::metadata("/proc/self/ns/net").map(|metadata| metadata.ino()).unwrap_or(0);
     foreign.retain(|inode, _| u64::from(*inode) != own);
@@ -82,12 +80,38 @@ fn half_closed<'a>(sockets: &'a [SocketInfo], chosen: &[&SocketInfo]) -> Vec<&'a
     sockets.iter().filter(is_one).collect()
 }
 
+/// Half-closed connections by process.
+#[derive(Default)]
+struct HalfClosed {
+    counts: HashMap<u32, usize>,
+    /// With the process that has it open.
+    ends: HashSet<(u32, Tuple)>,
+}
+
+impl HalfClosed {
+    fn of(sockets: &[&SocketInfo], holders: &Holders) -> Self {
+        let mut all = Self::default();
+        for socket in sockets {
+            for pid in holders.pids(socket.inode) {
+                *all.counts.entry(pid).or_default() += 1;
+                all.ends.insert((pid, peers::plain(&socket.tuple)));
+            }
+        }
+        all
+    }
+
+    /// Those of a process; the other end of this very connection is none.
+    fn count(&self, pid: u32, socket: &SocketInfo) -> usize {
+        let own = usize::from(self.ends.contains(&(pid, peers::mirrored(&socket.tuple))));
+        self.counts.get(&pid).map_or(0, |count| count - own)
+    }
+}
+
 /// Everything that a socket is looked up in.
 struct View<'a> {
     listeners: &'a Listeners<'a>,
     peers: &'a Peers,
-    /// Half-closed connections by process.
-    half_closed: &'a HashMap<u32, usize>,
+    half_closed: &'a HalfClosed,
     holders: &'a mut Holders,
 }
 
@@ -107,7 +131,7 @@ impl View<'_> {
             found.holders = self.holders.of(socket.inode);
             found.elsewhere = self.holders.elsewhere().filter(|_| found.holders.is_empty());
             let pids = self.holders.pids(socket.inode);
-            found.half_closed = pids.filter_map(|pid| self.half_closed.get(&pid)).sum();
+            found.half_closed = pids.map(|pid| self.half_closed.count(pid, socket)).sum();
         }
         learn(&mut found);
         if track::is_suspect(&found) {

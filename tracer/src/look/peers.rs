@@ -47,11 +47,12 @@ fn is_asked(socket: &SocketInfo) -> bool {
 }
 
 /// The ends alone: the other end may be bound to another interface.
-fn plain(tuple: &Tuple) -> Tuple {
+pub(super) fn plain(tuple: &Tuple) -> Tuple {
     Tuple { interface: 0, ..tuple.of_any_socket() }
 }
 
-fn mirrored(tuple: &Tuple) -> Tuple {
+/// The ends as the other end has them.
+pub(super) fn mirrored(tuple: &Tuple) -> Tuple {
     let Tuple { local, remote, local_port, remote_port, .. } = *tuple;
     plain(&Tuple { local: remote, remote: local, local_port: remote_port, remote_port: local_port, ..*tuple })
 }
