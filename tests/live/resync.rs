@@ -11,7 +11,7 @@ use crate::{
     Test,
     lab::{Tracer, in_lab},
     load::{Load, Mode},
-    observer::{Line, proc_net_tcp},
+    observer::{Line, patience, proc_net_tcp},
     sockets::{Kind, fresh_port},
     test,
 };
@@ -51,7 +51,7 @@ fn after_a_loss() {
         drop(client);
         tracer.wait_for(|it| it["kind"] == "lost");
         tracer.wait_for(|it| it["kind"] == "resync");
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + patience();
         loop {
             // A connection of its own says how far the stream has come.
             let error = Kind::V4.connect(nobody).expect_err("nobody listens");

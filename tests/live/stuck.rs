@@ -232,6 +232,10 @@ fn others() {
             written += count as u64;
         }
         drop(full);
+        // Before that, on a slow machine, what was sent last waits for its acknowledgment.
+        wait_until("the peer's window is closed", || {
+            wait_for_one(netns, "FIN_WAIT1", "0")["reason"] == "peer_takes_nothing"
+        });
         let closed_window = wait_for_one(netns, "FIN_WAIT1", "0");
         assert_eq!(closed_window["reason"], "peer_takes_nothing", "{closed_window}");
         assert_eq!(closed_window["timer"]["name"], "persist");

@@ -11,7 +11,7 @@ use crate::{
     Test,
     lab::{Tracer, in_lab},
     netns::sysctl,
-    observer::{self, proc_net_tcp, wait_for_states},
+    observer::{self, patience, proc_net_tcp, wait_for_states},
     skip,
     sockets::{Kind, fresh_port},
     test,
@@ -81,14 +81,14 @@ fn flood() {
         let listener = Kind::V4.listen_for(port, 4096);
         let clients: Vec<_> = (0..syns).map(|_| Kind::V4.start_deaf_connect(port)).collect();
         let half_open = || proc_net_tcp().iter().filter(|line| line.2 == "SYN_RECV").count();
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + patience();
         while half_open() < syns {
             assert!(Instant::now() < deadline, "{} of {syns} half open", half_open());
             thread::yield_now();
         }
         drop(clients);
         drop(listener);
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + patience();
         while half_open() > 0 {
             assert!(Instant::now() < deadline, "{} still half open", half_open());
             thread::sleep(Duration::from_millis(20));

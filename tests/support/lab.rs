@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{netns::in_new_netns, schema};
+use crate::{netns::in_new_netns, observer::patience, schema};
 
 /// The binary under test.
 pub(crate) fn sockstate() -> Command {
@@ -31,7 +31,7 @@ pub(crate) fn can_list_holders() -> bool {
 
 /// Waits for something that nothing announces, but not for ever.
 pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + patience();
     while !done() {
         assert!(Instant::now() < deadline, "{what}: it does not happen");
         thread::sleep(Duration::from_millis(5));
@@ -88,7 +88,7 @@ impl Tracer {
     /// Reads on until a record is as wanted.
     pub(crate) fn wait_for(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
         loop {
-            let Ok(line) = self.lines.recv_timeout(Duration::from_secs(20)) else {
+            let Ok(line) = self.lines.recv_timeout(patience()) else {
                 let _ = self.child.kill();
                 let mut error = String::new();
                 let _ = self.child.stderr.take().map(|mut stderr| stderr.read_to_string(&mut error));

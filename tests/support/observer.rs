@@ -90,6 +90,11 @@ pub(crate) fn is_in_vm() -> bool {
     std::env::var_os("SOCKSTATE_TEST_VM").is_some()
 }
 
+/// How long to wait for something that must come: where there is an emulated processor, and perhaps a part of it, seconds are short.
+pub(crate) fn patience() -> Duration {
+    Duration::from_secs(if is_in_vm() { 90 } else { 20 })
+}
+
 /// Whether bpftrace watches.
 pub(crate) fn is_there() -> bool {
     BPFTRACE.get().is_some()
@@ -183,7 +188,7 @@ pub(crate) fn proc_net_tcp() -> Vec<Line> {
 pub(crate) fn wait_for_states(wanted: &[&str]) -> Vec<Line> {
     let mut wanted: Vec<&str> = wanted.to_vec();
     wanted.sort_unstable();
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + patience().max(Duration::from_secs(60));
     loop {
         let lines = proc_net_tcp();
         let mut states: Vec<&str> = lines.iter().map(|line| line.2.as_str()).collect();

@@ -74,6 +74,11 @@ impl Apt {
         Ok(text.lines().map(str::to_owned).collect())
     }
 
+    /// Whether there is a package of this name.
+    pub(crate) fn has(&self, name: &str) -> Result<bool> {
+        Ok(self.names(name)?.iter().any(|found| found == name))
+    }
+
     /// Fetches packages (`name` or `name=version`) and unpacks them into `directory`; installs nothing.
     pub(crate) fn unpack(&self, packages: &[String], directory: &Path) -> Result<()> {
         let download = self.state.join("download");

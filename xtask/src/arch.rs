@@ -32,6 +32,15 @@ impl Arch {
         }
     }
 
+    /// How Debian's kernels of a flavour (`rt`, `cloud`, `16k`, or none) end.
+    pub(crate) fn flavour(self, flavour: &str) -> String {
+        match flavour {
+            "" => self.debian().to_owned(),
+            "16k" => format!("{}-16k", self.debian()),
+            other => format!("{other}-{}", self.debian()),
+        }
+    }
+
     /// Rust's target for programs of user space.
     pub(crate) fn target(self) -> String {
         format!("{}-unknown-linux-gnu", self.name())

@@ -10,8 +10,15 @@ use anyhow::{Context, Result};
 
 use crate::{apt::Apt, arch::Arch, output, root};
 
-/// What is tested: the newest of each series.
-pub(crate) const SERIES: [&str; 5] = ["5.10", "6.1", "6.12", "6.18", "7"];
+/// The kernels that are tested on a machine: the newest of each series, some of them in another of Debian's flavours.
+pub(crate) fn tested(arch: Arch) -> &'static [&'static str] {
+    match arch {
+        Arch::X86_64 => {
+            &["5.10", "6.1", "6.12", "6.18", "7", "5.10-rt", "6.12-cloud", "6.17", "6.19-rt", "7.1"]
+        }
+        Arch::Aarch64 => &["6.12", "7-16k"],
+    }
+}
 
 /// Modules that tests use, with what they need.
 const MODULES: [&str; 8] = [
@@ -57,14 +64,21 @@ pub(crate) fn get(arch: Arch, series: &str) -> Result<Kernel> {
 
 fn fetch(arch: Arch, series: &str, cache: &Path) -> Result<String> {
     let apt = Apt::new(arch, cache)?;
-    let image =
-        newest(&plain_kernels(&apt, arch, &format!("linux-image-{series}."))?).context("no such package")?;
-    let release = image.trim_start_matches("linux-image-").to_owned();
-    // Since 7.2 image and modules are packages of their own.
-    let mut packages = vec![image.clone()];
-    let split = [format!("linux-binary-{release}"), format!("linux-modules-{release}")];
-    if !plain_kernels(&apt, arch, &split[0])?.is_empty() {
-        packages = split.to_vec();
+    let (version, flavour) = series.split_once('-').unwrap_or((series, ""));
+    let images = apt.names(&format!("linux-image-{version}."))?;
+    let releases = images.iter().filter_map(|name| name.strip_prefix("linux-image-"));
+    let wanted = arch.flavour(flavour);
+    let release =
+        newest(releases.filter(|release| has_flavour(release, &wanted))).context("no such package")?;
+    // Since 6.19, image and modules are packages of their own; the archive keeps no modules of some releases.
+    let binary = format!("linux-binary-{release}");
+    let mut packages = vec![format!("linux-image-{release}")];
+    if apt.has(&binary)? {
+        packages = vec![binary];
+        let modules = format!("linux-modules-{release}");
+        if apt.has(&modules)? {
+            packages.push(modules);
+        }
     }
     let unpacked = cache.join("unpacked");
     apt.unpack(&packages, &unpacked)?;
@@ -91,20 +105,50 @@ fn fetch(arch: Arch, series: &str, cache: &Path) -> Result<String> {
     Ok(release)
 }
 
-/// Kernels' packages that begin so; neither the cloud's nor real-time ones, nor debug symbols.
-fn plain_kernels(apt: &Apt, arch: Arch, prefix: &str) -> Result<Vec<String>> {
-    let plain = |name: &String| {
-        name.ends_with(&format!("-{}", arch.debian()))
-            && !["-cloud-", "-rt-", "deb11"].iter().any(|other| name.contains(other))
-    };
-    Ok(apt.names(prefix)?.into_iter().filter(plain).collect())
+/// Whether a release such as `5.10.0-46-rt-amd64` has this flavour, which is what follows its numbers; backports to Debian 11 do
+/// not count.
+fn has_flavour(release: &str, flavour: &str) -> bool {
+    let names = release.split('-').skip_while(|part| part.starts_with(|c: char| c.is_ascii_digit()));
+    names.eq(flavour.split('-')) && !release.contains("deb11")
 }
 
 /// The one with the highest version.
-fn newest(names: &[String]) -> Option<String> {
-    let numbers = |name: &str| -> Vec<u32> {
-        let parts = name.split(|c: char| !c.is_ascii_digit());
+fn newest<'a>(releases: impl Iterator<Item = &'a str>) -> Option<String> {
+    let numbers = |release: &str| -> Vec<u32> {
+        let parts = release.split(|c: char| !c.is_ascii_digit());
         parts.filter_map(|part| part.parse().ok()).collect()
     };
-    names.iter().max_by_key(|name| numbers(name)).cloned()
+    releases.max_by_key(|release| numbers(release)).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_series_is_its_newest_release_of_one_flavour() {
+        let releases = [
+            "5.10.0-9-amd64",
+            "5.10.0-46-amd64",
+            "5.10.0-46-amd64-unsigned",
+            "5.10.0-47-rt-amd64",
+            "5.10.0-48-cloud-amd64",
+            "6.1.0-0.deb11.52-amd64",
+            "6.12.118+deb13-arm64",
+            "6.12.117+deb13-arm64-16k",
+        ];
+        let wanted = [
+            (Arch::X86_64, "", Some("5.10.0-46-amd64")),
+            (Arch::X86_64, "rt", Some("5.10.0-47-rt-amd64")),
+            (Arch::X86_64, "cloud", Some("5.10.0-48-cloud-amd64")),
+            (Arch::X86_64, "16k", None),
+            (Arch::Aarch64, "", Some("6.12.118+deb13-arm64")),
+            (Arch::Aarch64, "16k", Some("6.12.117+deb13-arm64-16k")),
+        ];
+        for (arch, flavour, release) in wanted {
+            let flavour = arch.flavour(flavour);
+            let found = newest(releases.into_iter().filter(|release| has_flavour(release, &flavour)));
+            assert_eq!(found.as_deref(), release, "{arch:?} {flavour}");
+        }
+    }
 }

@@ -21,6 +21,7 @@ mod netns;
 mod setup;
 mod soak;
 mod timers;
+mod turn;
 mod vm;
 
 use std::{
@@ -63,6 +64,8 @@ enum Cli {
     BuildEbpf,
     /// Run the live tests on other kernels, under QEMU.
     Vm(vm::Args),
+    /// Move .ci/turn on: CI runs another part of the kernel matrix for what lands next.
+    Turn,
     /// Measure against tcpstates, an empty program and no tracer.
     Bench(bench::Args),
     /// Run a daemon for a long time, with a collector that comes and goes, reloaded, restarted and killed.
@@ -106,6 +109,7 @@ fn main() -> Result<()> {
             build_ebpf::commit()
         }
         Cli::Vm(args) => vm::all(&args),
+        Cli::Turn => turn::advance(),
         Cli::Bench(args) => {
             setup::all()?;
             bench::all(&args)

@@ -29,7 +29,7 @@ use crate::{
 /// For how long, and where.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Seconds.
+    /// Seconds: at least 45, which has one reload, one restart and one kill.
     #[arg(long = "for", value_name = "SECONDS", default_value_t = 600)]
     seconds: u64,
     /// Where records and spool go.
@@ -50,7 +50,10 @@ struct Tally {
     made: AtomicU64,
     /// Transitions that no program could see.
     hidden: u64,
+    took: Duration,
     turns: u32,
+    reloads: u64,
+    restarts: u64,
     kills: u64,
     most_mb: f64,
 }
@@ -110,8 +113,12 @@ fn soak(directory: &Path, length: Duration) -> Result<Tally> {
                 watch(&daemon, TURN, &mut tally)?;
                 tally.turns += 1;
                 match tally.turns % 3 {
-                    0 => daemon.signal(libc::SIGHUP),
+                    0 => {
+                        tally.reloads += 1;
+                        daemon.signal(libc::SIGHUP);
+                    }
                     1 => {
+                        tally.restarts += 1;
                         daemon.signal(libc::SIGTERM);
                         ensure!(daemon.0.wait()?.success(), "it does not end as it should");
                         daemon = start(&config, directory)?;
@@ -139,6 +146,7 @@ fn soak(directory: &Path, length: Duration) -> Result<Tally> {
         let made = load.join().map_err(|_| anyhow::anyhow!("the load has failed"))??;
         collector.join().map_err(|_| anyhow::anyhow!("the collector has failed"))??;
         result?;
+        tally.took = begin.elapsed();
         tally.made.store(made, Ordering::Relaxed);
         tally.hidden = blind.count().context("cannot read ftrace")?;
         Ok(tally)
@@ -241,8 +249,11 @@ fn check(directory: &Path, tally: &Tally) -> Result<()> {
     }
     let delivered = seen.len() as u64;
     println!(
-        "soak: {} turns, {} kills, {made} transitions, {} of them hidden by this kernel, {delivered} delivered, {lost} counted as lost, {} files, at most {:.0} MB",
-        tally.turns,
+        "soak: {} s, {} reloads, {} restarts, {} kills, {made} transitions, {} of them hidden by this kernel, \
+         {delivered} delivered, {lost} counted as lost, {} files, at most {:.0} MB",
+        tally.took.as_secs(),
+        tally.reloads,
+        tally.restarts,
         tally.kills,
         tally.hidden,
         files.len(),
@@ -250,6 +261,8 @@ fn check(directory: &Path, tally: &Tally) -> Result<()> {
     );
     let log = fs::read_to_string(directory.join("log"))?;
     ensure!(!log.contains("panicked"), "it has panicked: {log}");
+    let happened = [tally.reloads, tally.restarts, tally.kills, delivered];
+    ensure!(happened.iter().all(|count| *count > 0), "too short: something did not happen in it");
     let known = delivered + lost + tally.hidden;
     ensure!(known >= made, "{} are missing and not counted", made - known);
     ensure!(delivered <= made, "more than happened");

@@ -1,0 +1,95 @@
+//! Which part of the kernel matrix CI runs. CI keeps nothing from run to run, so the number that moves on is committed: `.ci/turn`.
+
+use std::{fs, path::PathBuf, process::Command};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{output, root};
+
+/// Seconds after which what lands is another change than the one that took the last turn.
+const FRESH: u64 = 4 * 60 * 60;
+
+fn file() -> PathBuf {
+    root().join(".ci/turn")
+}
+
+/// The turn that is committed.
+pub(crate) fn read() -> Result<usize> {
+    let text = fs::read_to_string(file()).context("cannot read .ci/turn")?;
+    text.trim().parse().with_context(|| format!(".ci/turn is '{}', and should be a number", text.trim()))
+}
+
+/// Takes the next turn.
+pub(crate) fn advance() -> Result<()> {
+    let next = read()? + 1;
+    fs::write(file(), format!("{next}\n"))?;
+    println!("turn {next}: commit .ci/turn");
+    Ok(())
+}
+
+/// Each kernel with one tier, another one each turn: as many turns in a row as there are tiers cover every pair once.
+pub(crate) fn part<'a, K, T>(kernels: &'a [K], tiers: &'a [T], turn: usize) -> Vec<(&'a K, &'a T)> {
+    let pair = |(index, kernel): (usize, &'a K)| {
+        Some((kernel, tiers.get((index + turn).checked_rem(tiers.len())?)?))
+    };
+    kernels.iter().enumerate().filter_map(pair).collect()
+}
+
+/// Fails where HEAD is so much younger than the last turn that it must be another change, for which CI would run the same part
+/// again. CI itself only says so: nothing is wrong with the code.
+pub(crate) fn verify() -> Result<()> {
+    let committed = |path: &[&str]| -> Result<u64> {
+        let mut git = Command::new("git");
+        let time = output(git.args(["log", "-1", "--format=%ct", "--"]).args(path).current_dir(root()))?;
+        Ok(time.trim().parse()?)
+    };
+    let (Ok(head), Ok(turn)) = (committed(&[]), committed(&[".ci/turn"])) else {
+        println!("SKIPPED: the age of .ci/turn: this is no git repository, or .ci/turn is not committed");
+        return Ok(());
+    };
+    let hours = head.saturating_sub(turn) / 3600;
+    if head.saturating_sub(turn) <= FRESH || is_taken()? {
+        return Ok(());
+    }
+    let text = format!("the turn of the kernel matrix is {hours} hours older than HEAD: cargo xtask turn");
+    if std::env::var_os("CI").is_some() {
+        println!("WARNING: {text}");
+        return Ok(());
+    }
+    bail!("{text}");
+}
+
+/// Whether the next turn was taken and is not committed yet.
+fn is_taken() -> Result<bool> {
+    let mut git = Command::new("git");
+    let status = output(git.args(["status", "--porcelain", "--", ".ci/turn"]).current_dir(root()))?;
+    Ok(!status.trim().is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn as_many_turns_as_tiers_cover_every_pair_once() {
+        let tiers = ["fentry", "kprobe", "timers", "estimate", "tracepoint"];
+        for kernels in 0..12 {
+            let kernels: Vec<usize> = (0..kernels).collect();
+            for first in [0, 3, 41] {
+                let turns = (first..first + tiers.len()).map(|turn| part(&kernels, &tiers, turn));
+                let pairs: Vec<_> =
+                    turns.inspect(|part| assert_eq!(part.len(), kernels.len())).flatten().collect();
+                let different: BTreeSet<_> = pairs.iter().collect();
+                assert_eq!((pairs.len(), different.len()), (kernels.len() * 5, kernels.len() * 5));
+            }
+        }
+        assert!(part(&[1, 2], &[""; 0], 7).is_empty());
+    }
+
+    #[test]
+    fn the_committed_turn_is_a_number() {
+        assert!(read().is_ok());
+    }
+}

@@ -1,0 +1,142 @@
+//! A virtual machine under QEMU without hardware acceleration, with the statically linked test program in its initramfs.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{arch::Arch, command, cross, kernels::Kernel, output, root};
+
+/// What goes into the initramfs: paths here and there.
+pub(super) struct Programs {
+    busybox: PathBuf,
+    others: Vec<(PathBuf, String)>,
+}
+
+/// Builds the binary and the live tests, statically linked.
+pub(super) fn build(arch: Arch) -> Result<Programs> {
+    let directory = root().join("target/vm/build");
+    let build = |verb: &str, extra: &[&str]| -> Result<Command> {
+        let mut build = cross::cargo_for(arch)?;
+        build.args([verb, "--profile", "checked", "--package", "tracer", "--target", &arch.target()]);
+        build.arg("--target-dir").arg(&directory).args(extra);
+        Ok(build)
+    };
+    command(&mut build("build", &["--bin", "sockstate"])?)?;
+    let messages = output(&mut build("test", &["--test", "live", "--no-run", "--message-format", "json"])?)?;
+    let live = messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == "live")
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .context("cargo names no test program")?;
+    let binary = directory.join(arch.target()).join("checked/sockstate");
+    // The tests know the binary by the path that cargo told them.
+    let known_as = binary.display().to_string();
+    let others = vec![(live, "/live".into()), (binary, known_as)];
+    Ok(Programs { busybox: cross::busybox(arch)?, others })
+}
+
+/// Boots a kernel, runs `script` in it, returns what it printed.
+pub(super) fn boot(
+    arch: Arch,
+    kernel: &Kernel,
+    programs: &Programs,
+    script: &str,
+    number: usize,
+    limit: Duration,
+) -> Result<String> {
+    let directory = root().join(format!("target/vm/run-{number}"));
+    let _ = fs::remove_dir_all(&directory);
+    let image = initramfs(kernel, programs, script, &directory)?;
+    let (qemu, machine) = arch.qemu();
+    let mut child = Command::new(qemu)
+        .args(machine)
+        .args(["-accel", "tcg,thread=multi", "-m", "1500M", "-smp", "2"])
+        .args(["-nographic", "-no-reboot", "-net", "none"])
+        .args(["-append", &format!("console={} quiet panic=-1 oops=panic", arch.console())])
+        .arg("-kernel")
+        .arg(&kernel.image)
+        .arg("-initrd")
+        .arg(&image)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .with_context(|| format!("cannot run {qemu}"))?;
+    let stdout = child.stdout.take().context("no stdout")?;
+    let log = directory.join("log");
+    let reader = thread::spawn(move || -> Result<String> {
+        let mut log = File::create(log)?;
+        let mut text = String::new();
+        let mut reader = BufReader::new(stdout);
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line)? > 0 {
+            log.write_all(&line)?;
+            text.push_str(&String::from_utf8_lossy(&line).replace('\r', ""));
+            line.clear();
+        }
+        Ok(text)
+    });
+    let deadline = Instant::now() + limit;
+    while child.try_wait()?.is_none() {
+        if Instant::now() > deadline {
+            child.kill()?;
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    let text = reader.join().unwrap_or_else(|_| bail!("the reader of its output died"))?;
+    if !text.lines().any(|line| line == "PASSED") {
+        let tail: Vec<&str> = text.lines().collect();
+        bail!("not passed:\n{}", tail[tail.len().saturating_sub(120)..].join("\n"));
+    }
+    Ok(text)
+}
+
+/// Packs what the machine needs.
+fn initramfs(kernel: &Kernel, programs: &Programs, script: &str, directory: &Path) -> Result<PathBuf> {
+    let tree = directory.join("root");
+    for sub in ["bin", "proc", "sys", "dev", "tmp", "run", "etc", "modules"] {
+        fs::create_dir_all(tree.join(sub))?;
+    }
+    fs::copy(&programs.busybox, tree.join("bin/busybox")).context("no busybox (Debian: busybox-static)")?;
+    fs::write(tree.join("etc/passwd"), "root:x:0:0::/:/bin/sh\n")?;
+    for (from, to) in &programs.others {
+        let to = tree.join(to.trim_start_matches('/'));
+        fs::create_dir_all(to.parent().context("no directory")?)?;
+        fs::copy(from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
+    }
+    for module in &kernel.modules {
+        fs::copy(module, tree.join("modules").join(module.file_name().context("no name")?))?;
+    }
+    let init = format!(
+        "#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/bin HOME=/ SOCKSTATE_TEST_VM=1
+mount -t proc p /proc; mount -t sysfs s /sys; mount -t devtmpfs d /dev
+mount -t tracefs t /sys/kernel/tracing; mount -t cgroup2 c /sys/fs/cgroup
+for round in 1 2 3; do for module in /modules/*.ko; do insmod $module 2>/dev/null; done; done
+ip link set lo up
+ulimit -n 20000
+echo \"booted $(uname -r) in $(cut -d' ' -f1 /proc/uptime) s\"
+(
+{script}
+)
+sync
+poweroff -f
+"
+    );
+    fs::write(tree.join("init"), init)?;
+    command(Command::new("chmod").arg("755").arg(tree.join("init")))?;
+    let image = directory.join("initramfs");
+    let pack = format!("find . | cpio -o -H newc --quiet > {}", image.display());
+    command(Command::new("sh").args(["-c", &pack]).current_dir(&tree))?;
+    fs::remove_dir_all(&tree)?;
+    Ok(image)
+}
