@@ -1,9 +1,11 @@
 //! Reasons and holders by evidence: each made to come true, and to come nearly true.
 
 use std::{
+    fs,
     io::{Read, Write},
     net::Shutdown,
-    os::fd::AsRawFd,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    path::{Path, PathBuf},
     process::{self, Command, Stdio},
     sync::mpsc::channel,
     thread,
@@ -34,6 +36,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("reasons: a full accept queue drops SYNs", full_queue_drops_syns),
         test("reasons: a full accept queue drops the last ACK", full_queue_drops_acks),
         test("reasons: the kernel waits for data, or the last ACK is lost", deferred),
+        test("reasons: socket activation, whose unit", activation),
         test("listeners: the one whose queue it is, or all that it may be", reuseport),
         test("listeners: of two families on one port", families),
         test("holders: a registered file of io_uring", registered),
@@ -152,7 +155,7 @@ fn inherited() {
         drop(connection);
         // As inetd gives it.
         let (given, connection) = open();
-        let input = Stdio::from(std::os::fd::OwnedFd::from(connection));
+        let input = Stdio::from(OwnedFd::from(connection));
         let server = Sleeper::spawn(Command::new("sleep").arg("600").stdin(input));
         // The session of a server that forks: the same program.
         let (forked, connection) = open();
@@ -375,8 +378,7 @@ fn families() {
 }
 
 /// A ring with this file registered; its descriptor.
-fn ring_with(fd: i32) -> std::io::Result<std::os::fd::OwnedFd> {
-    use std::os::fd::FromRawFd;
+fn ring_with(fd: i32) -> std::io::Result<OwnedFd> {
     const IORING_REGISTER_FILES: u32 = 2;
     // `struct io_uring_params`.
     let mut parameters = [0_u32; 30];
@@ -386,7 +388,7 @@ fn ring_with(fd: i32) -> std::io::Result<std::os::fd::OwnedFd> {
         return Err(std::io::Error::last_os_error());
     }
     // SAFETY: just opened, and owned by nobody else.
-    let ring = unsafe { std::os::fd::OwnedFd::from_raw_fd(ring as i32) };
+    let ring = unsafe { OwnedFd::from_raw_fd(ring as i32) };
     let number = ring.as_raw_fd();
     // SAFETY: the array has one descriptor.
     let done = unsafe {
@@ -404,8 +406,7 @@ fn registered() {
         };
         drop((client, server));
         wait_for_states(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
-        let info =
-            std::fs::read_to_string(format!("/proc/self/fdinfo/{}", ring.as_raw_fd())).expect("fdinfo");
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", ring.as_raw_fd())).expect("fdinfo");
         let record = only(netns);
         if info.contains("socket:[") {
             let holder = &record["holders"][0];
@@ -492,11 +493,111 @@ fn threads() {
         let mut found = Vec::new();
         wait_until("its leader ends", || {
             found = look(netns, &["close-wait", "--older-than", "0"]);
-            let status = std::fs::read_to_string(format!("/proc/{}/status", actor.pid())).expect("status");
+            let status = fs::read_to_string(format!("/proc/{}/status", actor.pid())).expect("status");
             status.contains("State:\tZ") && found.len() == 1
         });
         assert_eq!(holders(&found[0]), [(actor.pid().into(), number as u64)], "{found:?}");
         assert_eq!(found[0]["reason"], "eof_unread", "{found:?}");
+    });
+}
+
+/// Cgroups of a test, removed with it.
+struct Units(Vec<PathBuf>);
+
+impl Units {
+    /// Below the mounted hierarchy, if there is one that can be written to.
+    fn make(names: &[&str]) -> Option<Self> {
+        let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+        let fields = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let mount =
+            mounts.lines().map(fields).find(|fields| fields.get(2).is_some_and(|kind| kind == "cgroup2"))?;
+        let mut made = Self(Vec::new());
+        for name in names {
+            let path = Path::new(&mount[1]).join(format!("{}-{name}", process::id()));
+            fs::create_dir(&path).ok()?;
+            made.0.push(path);
+        }
+        Some(made)
+    }
+
+    fn enter(&self, at: usize, pid: u32) {
+        fs::write(self.0[at].join("cgroup.procs"), pid.to_string()).expect("cgroup.procs");
+    }
+
+    fn name(&self, at: usize) -> &str {
+        self.0[at].file_name().and_then(|name| name.to_str()).expect("UTF-8")
+    }
+}
+
+impl Drop for Units {
+    fn drop(&mut self) {
+        // A process that has ended leaves a moment later.
+        wait_until("empty cgroups", || {
+            self.0.iter().all(|path| !path.exists() || fs::remove_dir(path).is_ok())
+        });
+    }
+}
+
+/// The only socket of a process, as a service manager hands it over.
+fn only_socket_of(pid: u32) -> Socket {
+    let fds = fs::read_dir(format!("/proc/{pid}/fd")).expect("fd").flatten();
+    let is_socket = |entry: &fs::DirEntry| {
+        fs::read_link(entry.path()).is_ok_and(|target| target.to_string_lossy().starts_with("socket:"))
+    };
+    let fd = fds.filter(is_socket).find_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    // SAFETY: takes numbers; the process is our child.
+    let process = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    // SAFETY: the same.
+    let copy = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process, fd.expect("a socket"), 0) };
+    assert!(process >= 0 && copy >= 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: both were just opened, and are owned by nobody else.
+    unsafe {
+        drop(OwnedFd::from_raw_fd(process as i32));
+        Socket::from_raw_fd(copy as i32)
+    }
+}
+
+fn activation() {
+    let Some(units) = Units::make(&["activator.service", "web.service"]) else {
+        return crate::skip("needs a cgroup v2 hierarchy that can be written to");
+    };
+    in_lab(|netns| {
+        let port = fresh_port();
+        let mut activator = Actor::start("late listener", port);
+        units.enter(0, activator.pid());
+        activator.go_on();
+        assert_eq!(activator.hear(), "listening");
+        drop(Kind::V4.connect(port).expect("connect"));
+        wait_for_states(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
+        let waiting = only(netns);
+        // Nobody holds it: where the socket was made.
+        assert_eq!((&waiting["unit"], waiting.get("made_in")), (&units.name(0).into(), None), "{waiting}");
+        assert_eq!(waiting["creator"]["pid"], activator.pid());
+        let listener = only_socket_of(activator.pid());
+        let mut web = Actor::start("accepter", keep_over_exec(&listener));
+        drop(listener);
+        units.enter(1, web.pid());
+        assert_eq!(web.hear(), "accepted");
+        let held = only(netns);
+        assert_eq!(holders(&held)[0].0, u64::from(web.pid()), "{held}");
+        assert_eq!(
+            (&held["unit"], &held["holders"][0]["unit"]),
+            (&units.name(1).into(), &units.name(1).into())
+        );
+        assert_eq!(held["made_in"]["unit"], units.name(0), "{held}");
+        let groups = look(netns, &["close-wait", "--older-than", "0", "--group-by", "container"]);
+        assert_eq!((&groups[0]["key"], groups.len()), (&units.name(1).into(), 1), "{groups:?}");
+        for (path, count) in [(&units.0[0], 1), (&units.0[1], 1), (&units.0[1].join("below"), 0)] {
+            if count == 0 {
+                fs::create_dir(path).expect("a cgroup");
+            }
+            let path = path.to_str().expect("UTF-8");
+            let found = look(netns, &["close-wait", "--older-than", "0", "--cgroup", path]);
+            assert_eq!(found.len(), count, "{path}: {found:?}");
+        }
+        fs::remove_dir(units.0[1].join("below")).expect("empty");
+        web.end();
+        activator.end();
     });
 }
 

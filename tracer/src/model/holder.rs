@@ -159,13 +159,16 @@ impl Examined {
         self.holders.iter().any(|holder| holder.process.pid == pid)
     }
 
-    /// Who accepted it, where that is somebody else than who has it open now: the process that listens, if just one does.
+    /// Who accepted it, where that is somebody else than who has it open now: the process that listens, if just one does, or that of
+    /// several which a trace knows.
     #[must_use]
     pub fn creator(&self) -> Option<&Process> {
-        let mut all = self.listening();
-        let creator = all.next()?;
-        let is_only = all.all(|other| other.pid == creator.pid);
-        (is_only && !self.is_held_by(creator.pid)).then_some(&**creator)
+        let first = self.listening().next()?;
+        let known =
+            self.maker.as_ref().and_then(|maker| self.listening().find(|process| process.pid == maker.pid));
+        let is_only = self.listening().all(|other| other.pid == first.pid);
+        let creator = known.or(is_only.then_some(first))?;
+        (!self.is_held_by(creator.pid)).then_some(&**creator)
     }
 
     /// Takes in what a trace knows: who made it. Where several listen on its port, that tells which listener it came out of.
@@ -173,9 +176,6 @@ impl Examined {
         let is_its = |listener: &Listener| listener.holders.iter().any(|process| process.pid == maker.pid);
         if self.socket.state != State::SynSent && self.listeners.iter().any(is_its) {
             self.listeners.retain(is_its);
-            for listener in &mut self.listeners {
-                listener.holders.retain(|process| process.pid == maker.pid);
-            }
         }
         self.maker = Some(maker);
     }

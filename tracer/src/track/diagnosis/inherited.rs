@@ -51,8 +51,10 @@ fn is_stranger(found: &Examined, holder: &Holder) -> bool {
     if makers.peek().is_none() {
         return is_other(found, holder) && is_younger(found, process);
     }
-    // A child that runs the same program may be a worker.
-    makers.all(|maker| maker.pid != process.pid && differs(&process.exe, &maker.exe))
+    // A child that runs the same program may be a worker, and one in another unit was started by the service manager for it.
+    makers.all(|maker| {
+        maker.pid != process.pid && differs(&process.exe, &maker.exe) && !differs(&process.unit, &maker.unit)
+    })
 }
 
 /// Nobody is known to have made it, and the holder runs another program than its parent: it may have opened the connection itself.

@@ -204,6 +204,30 @@ fn who_may_have_inherited_it() {
             Reason::NotClosed,
         ),
         (
+            "socket activation: a service manager listens too",
+            {
+                let mut found = close_wait(|found| {
+                    found.holders = vec![holder(11, "web")];
+                    found.listeners[0].holders.push(process(11, "web"));
+                });
+                found.learn_maker(process(10, "srv"));
+                found
+            },
+            Reason::NotClosed,
+        ),
+        (
+            "handed to another unit",
+            close_wait(|found| {
+                let unit = |process: &Process, unit: &str| {
+                    Arc::new(Process { unit: Some(unit.into()), ..process.clone() })
+                };
+                found.holders = vec![holder(11, "web")];
+                found.holders[0].process = unit(&found.holders[0].process, "web@1.service");
+                found.listeners[0].holders[0] = unit(&found.listeners[0].holders[0], "init.scope");
+            }),
+            Reason::NotClosed,
+        ),
+        (
             "one of two listeners runs it",
             close_wait(|found| {
                 found.holders = vec![holder(11, "sleep")];
@@ -321,5 +345,7 @@ fn the_listener_of_several() {
     found.learn_maker(process(11, "srv"));
     assert_eq!(found.creator().map(|process| process.pid), Some(11));
     found.listeners = vec![listener(1, 8, &[10, 11])];
+    assert_eq!(found.creator().map(|process| process.pid), Some(11), "a trace knows who called listen()");
+    found.maker = None;
     assert_eq!(found.creator(), None, "two processes have the one listener");
 }
