@@ -25,6 +25,8 @@ mod sockets;
 #[path = "support/tools.rs"]
 mod tools;
 
+#[path = "live/ages.rs"]
+mod ages;
 #[path = "live/burst.rs"]
 mod burst;
 #[path = "live/collectors.rs"]
@@ -119,6 +121,7 @@ fn main() -> ExitCode {
         tutorial::tests(),
         protocols::tests(),
         identity::tests(),
+        ages::tests(),
         fallback::tests(),
     ]
     .into_iter()

@@ -121,6 +121,7 @@ impl View<'_> {
         let listeners: Vec<_> = listeners.into_iter().map(|listener| self.listener(listener)).collect();
         let mut found = Examined {
             age: track::age(socket),
+            age_at_most_ns: track::age_at_most_ns(socket),
             unanswered_ns: track::unanswered_ns(socket),
             hidden_holders: self.holders.are_hidden(),
             listeners,

@@ -150,7 +150,8 @@ fn find(args: &StuckArgs, filter: &Filter) -> Result<(Vec<Looked>, Look), Failur
     // One whose age nothing tells is 0 old, at least.
     let is_old = |socket: &SocketInfo| {
         let age_ns = track::age(socket).map(|age| age.ns);
-        age_ns.max(track::unanswered_ns(socket)).unwrap_or(0) >= least_ns
+        let known_ns = age_ns.max(track::unanswered_ns(socket)).unwrap_or(0);
+        known_ns.max(track::age_at_most_ns(socket).unwrap_or(0)) >= least_ns
     };
     let (sockets, look) = look(filter, |socket| {
         let wanted = if states.is_empty() {
@@ -161,28 +162,34 @@ fn find(args: &StuckArgs, filter: &Filter) -> Result<(Vec<Looked>, Look), Failur
         };
         wanted && socket.state != State::Listen && is_old(socket)
     })?;
-    let is_stuck = |it: &Examined| {
+    let after_ns = |it: &Examined| {
         let tuple = it.socket.tuple;
         let comms: Vec<&str> = it.holders.iter().map(|holder| holder.process.comm.as_str()).collect();
         let own = thresholds.of(it.socket.state, [tuple.local_port, tuple.remote_port], &comms);
-        let after = match older_than {
+        match older_than {
             Some(time) => own.or(states.contains(it.socket.state).then_some(0)).map(|_| time),
             None => own,
-        };
-        after.is_some_and(|after| it.idle_ns().unwrap_or(0) >= after)
+        }
     };
-    let mut stuck: Vec<Looked> = sockets.into_iter().filter(|looked| is_stuck(&looked.it)).collect();
+    let mut stuck = sockets;
+    stuck.retain_mut(|Looked { it, .. }| {
+        let Some(after_ns) = after_ns(it) else { return false };
+        let is_stuck = it.idle_ns().unwrap_or(0) >= after_ns;
+        it.may_be_stuck = !is_stuck && track::may_be_older(&it.socket, after_ns);
+        is_stuck || it.may_be_stuck
+    });
     stuck.sort_by_cached_key(|looked| Reverse(looked.it.idle_ns()));
     Ok((stuck, look))
 }
 
 /// A plugin's answer.
 fn check(args: &StuckArgs, stuck: &[Looked], look: &Look) -> Result<ExitCode> {
-    let count = stuck.len();
+    let unsure = stuck.iter().filter(|looked| looked.it.may_be_stuck).count();
+    let count = stuck.len() - unsure;
     let (word, code) = match count {
         _ if count >= args.crit => ("CRITICAL", CRITICAL),
         _ if count >= args.warn => ("WARNING", WARNING),
-        _ if !look.problems.is_empty() => ("UNKNOWN", UNKNOWN),
+        _ if !look.problems.is_empty() || stuck.len() >= args.warn => ("UNKNOWN", UNKNOWN),
         _ => ("OK", 0),
     };
     let oldest = stuck.first().and_then(|looked| looked.it.idle_ns()).unwrap_or(0) / 1_000_000_000;
@@ -190,9 +197,13 @@ fn check(args: &StuckArgs, stuck: &[Looked], look: &Look) -> Result<ExitCode> {
     let whose =
         most.first().map(|group| format!(", {} of them {}", group.count, group.key)).unwrap_or_default();
     let problem = look.problems.first().map(|problem| format!("; {problem}")).unwrap_or_default();
+    let unsure = match unsure {
+        0 => String::new(),
+        count => format!("; {count} may be: what was acknowledged later hides the age"),
+    };
     let (warn, crit) = (args.warn, args.crit);
     super::print([format!(
-        "SOCKSTATE {word} - {count} sockets stuck{whose}{problem} | stuck={count};{warn};{crit};0 oldest={oldest}s\n"
+        "SOCKSTATE {word} - {count} sockets stuck{unsure}{whose}{problem} | stuck={count};{warn};{crit};0 oldest={oldest}s\n"
     )])?;
     Ok(ExitCode::from(code))
 }

@@ -69,7 +69,7 @@ impl Cgroups {
         Ok(Self { mount, directory, paths: HashMap::default() })
     }
 
-    /// Path of cgroup `id` below the mount, null if it is gone.
+    /// Path of cgroup `id` below the mount, `None` if it is gone, or outside of it.
     pub fn path(&mut self, id: u64) -> Option<String> {
         if let Some(path) = self.paths.get(&id) {
             return path.clone();
@@ -119,7 +119,8 @@ impl Cgroups {
         // SAFETY: just opened, and owned by nobody else.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let path = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
-        let below = path.strip_prefix(&self.mount).unwrap_or(&path);
+        // In a private cgroup namespace others lie outside of the mount, and have no path from here.
+        let below = path.strip_prefix(&self.mount).map_err(|_| io::ErrorKind::NotFound)?;
         Ok(format!("/{}", below.display()))
     }
 }

@@ -4,6 +4,7 @@ mod cgroup;
 mod container;
 mod holders;
 mod process;
+mod timens;
 
 use std::{collections::HashMap, path::PathBuf, rc::Rc};
 
@@ -12,6 +13,7 @@ use rustc_hash::FxBuildHasher;
 pub use cgroup::{CgroupError, Cgroups};
 use container::Place;
 pub use holders::Holders;
+pub use timens::TimeOffsets;
 
 use crate::model::{Cgroup, Identify, Owner, OwnerKey, Subject, SubjectKey, Task};
 

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::container::Place;
+use super::{container::Place, timens::TimeOffsets};
 use crate::model::Task;
 
 /// Ticks a second in /proc (`USER_HZ`, 100 on every architecture that Linux supports).
@@ -33,6 +33,7 @@ pub(super) fn details(root: &Path, task: &Task, cmdline: bool) -> Details {
 pub(super) fn place(root: &Path, task: &Task) -> Place {
     let directory = directory(root, task);
     let Ok(text) = fs::read_to_string(directory.join("cgroup")) else { return Place::default() };
+    // In a private cgroup namespace paths of others begin with `/..`; the names behind that are true.
     let places = text.lines().filter_map(|line| line.splitn(3, ':').nth(2)).map(Place::of);
     let place = places.fold(Place::default(), Place::or);
     if is_same(&directory, task) { place } else { Place::default() }
@@ -58,12 +59,13 @@ fn is_same(directory: &Path, task: &Task) -> bool {
     if task.start_ns == 0 {
         return stat.get(open + 1..close) == Some(task.comm());
     }
+    let offset_ns = TimeOffsets::own().boottime_ns;
     // Field 22, and field 3 is the first behind the name (proc(5)).
     std::str::from_utf8(&stat[close + 1..])
         .ok()
         .and_then(|rest| rest.split_ascii_whitespace().nth(22 - 3))
         .and_then(|ticks| ticks.parse::<u64>().ok())
-        .is_some_and(|ticks| ticks == task.start_ns / TICK_NS)
+        .is_some_and(|ticks| ticks == task.start_ns.saturating_add_signed(offset_ns) / TICK_NS)
 }
 
 #[cfg(test)]
@@ -103,6 +105,14 @@ mod tests {
         assert!(details(&root, &task(0), false).exe.is_some());
         let renamed = Task { comm: *b"other\0\0\0\0\0\0\0\0\0\0\0", ..task(0) };
         assert!(details(&root, &renamed, false).exe.is_none());
+        // From a private cgroup namespace.
+        for (path, unit) in
+            [("/../../system.slice/srv.service", Some("srv.service")), ("/../..", None), ("/", None)]
+        {
+            fs::write(root.join("proc/42/cgroup"), format!("0::{path}\n")).expect("cgroup");
+            let found = place(&root, &same);
+            assert_eq!((found.unit.as_deref(), found.container), (unit, None), "{path}");
+        }
         fs::remove_dir_all(root).expect("clean up");
     }
 

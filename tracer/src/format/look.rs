@@ -58,7 +58,9 @@ pub fn stuck_table(
         let holders = it.holders.iter().map(|holder| holder.process.pid);
         let pids: Vec<u32> = holders.chain(it.listening().map(|process| process.pid)).collect();
         let timer = it.socket.timer.map(|timer| timer.kind);
-        let at = *known.entry((it.socket.state, reason(it), timer, pids)).or_insert(sections.len());
+        let at = *known
+            .entry((it.socket.state, reason(it), timer, pids, it.may_be_stuck))
+            .or_insert(sections.len());
         match sections.get_mut(at) {
             Some(section) => section.push(looked),
             None => sections.push(vec![looked]),
@@ -72,6 +74,14 @@ pub fn stuck_table(
         let Diagnosis { why, advice, commands, .. } = explain(it);
         // Writing to a string does not fail.
         let _ = writeln!(out, "  why   {}", printable(&why));
+        if let (true, Some(age), Some(most_ns)) = (it.may_be_stuck, it.age, it.age_at_most_ns) {
+            let (least, most) = (short(age.ns), short(most_ns));
+            let _ = writeln!(
+                out,
+                "  age   not known: at least {least}, at most {most}; what was acknowledged later hides it, and a trace \
+                 knows it"
+            );
+        }
         if let Some(creator) = it.creator() {
             let _ = writeln!(out, "  made  by {}, which listens", process(creator));
         } else if it.listeners.len() > 1 && it.holders.is_empty() {
@@ -98,7 +108,11 @@ pub fn stuck_table(
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     stuck.iter().for_each(|looked| *counts.entry(looked.it.socket.state.name()).or_default() += 1);
     let list: Vec<String> = counts.iter().map(|(state, count)| format!("{count} in {state}")).collect();
-    let _ = writeln!(out, "{} stuck: {}", stuck.len(), list.join(", "));
+    let unsure = match stuck.iter().filter(|looked| looked.it.may_be_stuck).count() {
+        0 => String::new(),
+        count => format!("; of {count} the age is not known"),
+    };
+    let _ = writeln!(out, "{} stuck: {}{unsure}", stuck.len(), list.join(", "));
     out
 }
 
@@ -129,6 +143,7 @@ fn line(it: &Examined, out: &mut String) {
     let (socket, tuple) = (&it.socket, &it.socket.tuple);
     let (local, remote) = ends(tuple, socket.interface.as_deref());
     let age = match (it.age, it.unanswered_ns) {
+        (Some(age), _) if it.may_be_stuck => format!("?{}{}", sign(age), short(age.ns)),
         (Some(age), _) => format!("{}{}", sign(age), short(age.ns)),
         (None, Some(ns)) => format!("({})", short(ns)),
         (None, None) => "-".into(),

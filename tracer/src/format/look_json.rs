@@ -67,6 +67,10 @@ struct SocketLine<'a> {
     state_number: Option<u8>,
     age_ns: Option<u64>,
     age_at_least: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age_at_most_ns: Option<u64>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    may_be_stuck: bool,
     network: Network,
     local: End,
     remote: End,
@@ -99,6 +103,8 @@ impl<'a> SocketLine<'a> {
             state_number: if let State::Unknown(number) = socket.state { Some(number) } else { None },
             age_ns: it.age.map(|age| age.ns),
             age_at_least: it.age.map(|age| age.at_least),
+            age_at_most_ns: it.age_at_most_ns,
+            may_be_stuck: it.may_be_stuck,
             network: Network {
                 transport: "tcp",
                 r#type: if tuple.is_v4() { "ipv4" } else { "ipv6" },

@@ -369,6 +369,7 @@ impl Parser {
             timer: None,
             retransmits: it.retransmits,
             times: None,
+            request: None,
         };
         // The kernel counts FINs.
         socket.receive_queue += it.unread_bytes.unwrap_or(0).saturating_sub(socket.unread_bytes());

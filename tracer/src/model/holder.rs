@@ -110,6 +110,10 @@ pub struct Examined {
     pub socket: SocketInfo,
     /// Time in its state, `None` where nothing tells.
     pub age: Option<InState>,
+    /// Time in its state at most, ns, `None` where nothing tells.
+    pub age_at_most_ns: Option<u64>,
+    /// Its threshold lies between what its age is at least and at most, and its age may be hidden: it may be stuck.
+    pub may_be_stuck: bool,
     /// Every process that has it open.
     pub holders: Vec<Holder>,
     /// Some processes' descriptors could not be read: there may be more holders.
@@ -136,6 +140,8 @@ impl Examined {
         Self {
             socket,
             age: None,
+            age_at_most_ns: None,
+            may_be_stuck: false,
             holders: Vec::new(),
             hidden_holders: false,
             elsewhere: None,

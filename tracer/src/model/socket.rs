@@ -55,6 +55,17 @@ pub struct TcpTimes {
     pub data_segments_sent: u32,
 }
 
+/// The timer of a request, as /proc/net/tcp shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestTimer {
+    /// How often it has run out (`num_timeout`).
+    pub timeouts: u8,
+    /// Nanoseconds until it does so next.
+    pub left_ns: u64,
+    /// The listener may have made its runs shorter than they are by themselves (TCP_RTO_MAX_MS).
+    pub may_be_short: bool,
+}
+
 /// One socket of the kernel's tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketInfo {
@@ -80,10 +91,12 @@ pub struct SocketInfo {
     pub send_queue: u32,
     /// The timer that runs.
     pub timer: Option<Timer>,
-    /// How often something was sent again without an answer.
+    /// How often something was sent again without an answer; of a request: SYN-ACKs, also in answer to repeated SYNs.
     pub retransmits: u8,
-    /// Times, null for mini-sockets and listeners.
+    /// Times, `None` for mini-sockets and listeners.
     pub times: Option<TcpTimes>,
+    /// The timer of a half-open connection, where /proc shows it.
+    pub request: Option<RequestTimer>,
 }
 
 impl SocketInfo {

@@ -2,16 +2,18 @@
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Wall clock minus `CLOCK_MONOTONIC`, in ns.
+use crate::enrich::TimeOffsets;
+
+/// Wall clock minus the kernel's `CLOCK_MONOTONIC`, in ns.
 #[must_use]
 pub fn clock_offset_ns() -> i64 {
     // Between two clocks read one after another this thread may have to wait for its turn: the quickest try counts.
     const QUICK_NS: i64 = 20_000;
     let mut best = (i64::MAX, 0);
     for _ in 0..5 {
-        let before = clock_ns(ClockId::Monotonic);
+        let before = kernel_ns();
         let wall = now_ns();
-        let took = clock_ns(ClockId::Monotonic) - before;
+        let took = kernel_ns() - before;
         best = best.min((took, wall - before - took / 2));
         if took < QUICK_NS {
             break;
@@ -26,10 +28,14 @@ pub fn now_ns() -> i64 {
     clock_ns(ClockId::Realtime)
 }
 
-/// `CLOCK_MONOTONIC`, ns.
+/// The kernel's `CLOCK_MONOTONIC`, ns: what `bpf_ktime_get_ns` gives, whatever time namespace we are in.
 #[must_use]
 pub fn monotonic_ns() -> u64 {
-    clock_ns(ClockId::Monotonic) as u64
+    kernel_ns() as u64
+}
+
+fn kernel_ns() -> i64 {
+    clock_ns(ClockId::Monotonic) - TimeOffsets::own().monotonic_ns
 }
 
 fn clock_ns(clock: ClockId) -> i64 {

@@ -15,7 +15,7 @@ use rustix::net::{
     send, socket_with,
 };
 
-use super::snapshot;
+use super::{requests, snapshot};
 use crate::model::{Address, SocketInfo, State, TcpTimes, Timer, TimerKind, Tuple};
 
 /// The older request: it walks the tables once for both families, where `SOCK_DIAG_BY_FAMILY` does so for each.
@@ -111,6 +111,7 @@ fn sockets(netns: u32) -> io::Result<Vec<SocketInfo>> {
             match kind {
                 NLMSG_DONE => {
                     name_interfaces(&socket, &mut sockets);
+                    requests::note_timers(&mut sockets);
                     return Ok(sockets);
                 }
                 NLMSG_ERROR => {
@@ -191,6 +192,7 @@ fn parse(netns: u32, message: &[u8]) -> Option<SocketInfo> {
         timer: kind.map(|kind| Timer { kind, left_ns }),
         retransmits: fixed[3],
         times: info.filter(|_| state != State::Listen),
+        request: None,
     })
 }
 

@@ -5,6 +5,7 @@ mod fill;
 mod kernel;
 mod openings;
 mod recording;
+mod requests;
 mod snapshot;
 mod walker;
 

@@ -1,29 +1,68 @@
-//! How long a socket has been in its state, by the kernel's own clocks: lower bounds, for nobody watched.
+//! How long a socket has been in its state, by the kernel's own clocks. Nobody watched, so these are bounds, and each is one
+//! whatever the socket's options, its route and its peer are; docs/stuck.md says by which evidence.
 
-use crate::model::{InState, SocketInfo, State, TimerKind};
+use crate::model::{InState, RequestTimer, SocketInfo, State, TimerKind};
 
 const SECOND_NS: u64 = 1_000_000_000;
 /// `TCP_TIMEWAIT_LEN` (include/net/tcp.h).
 const TIMEWAIT_NS: u64 = 60 * SECOND_NS;
+/// `TCP_TIMEOUT_INIT`: until the first SYN-ACK is sent again.
+const REQUEST_NS: u64 = SECOND_NS;
+/// `TCP_RTO_MAX`, the longest distance of two transmissions.
+const LONGEST_NS: u64 = 120 * SECOND_NS;
+/// `TCP_RESOURCE_PROBE_INTERVAL`: until the next try where the host itself could not send.
+const LOCAL_NS: u64 = SECOND_NS / 2;
 
-/// Time in its state; null where nothing tells.
+/// Time in its state, at least; `None` where nothing tells.
 #[must_use]
 pub fn age(socket: &SocketInfo) -> Option<InState> {
     let left_ns = socket.timer.map(|timer| timer.left_ns);
     let ns = match socket.state {
-        // Its timer begins anew when the peer's FIN comes once more.
+        // The timer starts again when the peer's FIN comes once more.
         State::TimeWait => Some(TIMEWAIT_NS.saturating_sub(left_ns?)),
-        State::NewSynRecv => Some(sent_again(SECOND_NS, socket.retransmits, left_ns?)),
+        State::NewSynRecv => Some(half_open(socket.request.unwrap_or_else(|| by_timer(left_ns)))),
         State::SynSent => unanswered_ns(socket),
-        // They began with a segment that carried an acknowledgment; whatever came later makes this less.
+        // Each began with a segment that carried an acknowledgment; a later acknowledgment makes this less.
         State::CloseWait | State::FinWait2 | State::Closing => Some(socket.times?.since_ack_ns),
         _ => None,
     };
     ns.map(|ns| InState { ns, at_least: true })
 }
 
-/// For how long what was sent has not been answered, at least, ns; null where nothing is being sent again. In FIN_WAIT1
-/// and LAST_ACK this may have begun before the state.
+/// Time in its state, at most; `None` where nothing tells.
+#[must_use]
+pub fn age_at_most_ns(socket: &SocketInfo) -> Option<u64> {
+    let times = socket.times?;
+    match socket.state {
+        // No data comes behind the peer's FIN.
+        State::CloseWait | State::Closing => Some(times.since_data_received_ns),
+        // No data is sent behind ours.
+        State::FinWait2 => Some(times.since_data_sent_ns),
+        _ => None,
+    }
+    .map(|ns| ns.max(times.since_ack_ns))
+}
+
+/// Whether its age may be `after_ns` or more although [`age`] says less: acknowledgments may have come since the state began,
+/// of keepalive probes, or of what was sent (in FIN_WAIT2: with what came) not long ago.
+#[must_use]
+pub fn may_be_older(socket: &SocketInfo, after_ns: u64) -> bool {
+    let (Some(least), Some(most_ns), Some(times)) = (age(socket), age_at_most_ns(socket), socket.times)
+    else {
+        return false;
+    };
+    let since_traffic_ns = match socket.state {
+        State::FinWait2 => times.since_data_received_ns,
+        _ => times.since_data_sent_ns,
+    };
+    let probes =
+        socket.timer.is_some_and(|timer| matches!(timer.kind, TimerKind::Keepalive | TimerKind::Probe));
+    least.ns < after_ns && most_ns >= after_ns && (probes || since_traffic_ns < after_ns)
+}
+
+/// For how long what was sent has not been answered, at least, ns; `None` where nothing is being sent again. In FIN_WAIT1
+/// and LAST_ACK this may have begun before the state. What has passed of the timer's present run does not count:
+/// TCP_USER_TIMEOUT makes that shorter than `tcpi_rto`, and nothing shows it.
 #[must_use]
 pub fn unanswered_ns(socket: &SocketInfo) -> Option<u64> {
     let (timer, times) = (socket.timer?, socket.times?);
@@ -31,22 +70,35 @@ pub fn unanswered_ns(socket: &SocketInfo) -> Option<u64> {
         return None;
     }
     let first_ns = times.rto_ns >> times.backoff.min(63);
-    // Some kernels send a SYN several times before they begin to double (net.ipv4.tcp_syn_linear_timeouts, 6.5).
-    let linear = u64::from(socket.retransmits.saturating_sub(times.backoff));
     let doubled = (1_u64 << times.backoff.min(20)) - 1;
-    let waited = first_ns.saturating_mul(linear + doubled);
-    Some(waited + times.rto_ns.saturating_sub(timer.left_ns))
+    // A SYN may be sent several times before the distance doubles (net.ipv4.tcp_syn_linear_timeouts, 6.5). In other states
+    // a repetition that is not doubled tells nothing: another `tcpi_rto` may have been in force.
+    let linear = match socket.state {
+        State::SynSent => u64::from(socket.retransmits.saturating_sub(times.backoff)),
+        _ => 0,
+    };
+    Some(first_ns.saturating_mul(doubled) + linear * first_ns.min(LOCAL_NS))
 }
 
-/// Time since the first of `times` + 1 transmissions whose distance began at `first_ns` and doubled, with `left_ns` left.
-fn sent_again(first_ns: u64, times: u8, left_ns: u64) -> u64 {
-    let times = times.min(20);
-    let waited = ((1_u64 << times) - 1) * first_ns;
-    waited + (first_ns << times).saturating_sub(left_ns)
+/// Time since the SYN came. A repeated SYN sets the timer again, and is answered; it does not count as a timeout.
+fn half_open(timer: RequestTimer) -> u64 {
+    let longest_ns = if timer.may_be_short { timer.left_ns.max(SECOND_NS) } else { LONGEST_NS };
+    let run_ns = |number: u8| (REQUEST_NS << number.min(10)).min(longest_ns);
+    let over: u64 = (0..timer.timeouts).map(run_ns).sum();
+    over + run_ns(timer.timeouts).saturating_sub(timer.left_ns)
+}
+
+/// Where /proc did not tell: the fewest timeouts after which the timer can have so much left.
+fn by_timer(left_ns: Option<u64>) -> RequestTimer {
+    let left_ns = left_ns.unwrap_or(u64::MAX);
+    let timeouts = (0..7).find(|number| REQUEST_NS << number >= left_ns).unwrap_or(0);
+    RequestTimer { timeouts, left_ns, may_be_short: true }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::model::{Address, TcpTimes, Timer, Tuple};
 
@@ -73,6 +125,7 @@ mod tests {
             timer: timer.map(|(kind, left)| Timer { kind, left_ns: left * SECOND_NS }),
             retransmits,
             times: Some(times),
+            request: None,
         }
     }
 
@@ -94,11 +147,12 @@ mod tests {
             (socket(State::TimeWait, Some((TimeWait, 45)), 0, times(0, 0, 0)), Some(15)),
             // The wheel may be late.
             (socket(State::TimeWait, Some((TimeWait, 61)), 0, times(0, 0, 0)), Some(0)),
-            // 1 + 2 s, and one of the four that follow.
-            (socket(State::NewSynRecv, Some((Retransmit, 3)), 2, times(0, 0, 0)), Some(4)),
-            (socket(State::SynSent, Some((Retransmit, 3)), 2, times(0, 4, 2)), Some(4)),
-            // Linear: three times one second, half of the next.
-            (socket(State::SynSent, Some((Retransmit, 1)), 3, times(0, 1, 0)), Some(3)),
+            // So long a time was set behind two others only, 1 s and 2 s; 30 repeated SYNs that were answered tell nothing.
+            (socket(State::NewSynRecv, Some((Retransmit, 3)), 30, times(0, 0, 0)), Some(3)),
+            (socket(State::NewSynRecv, None, 0, times(0, 0, 0)), Some(0)),
+            (socket(State::SynSent, Some((Retransmit, 3)), 2, times(0, 4, 2)), Some(3)),
+            // Four times at the first distance: by as little as the host itself may wait before it tries again.
+            (socket(State::SynSent, Some((Retransmit, 1)), 4, times(0, 1, 0)), Some(2)),
             (socket(State::Established, None, 0, times(90, 1, 0)), None),
             (socket(State::LastAck, Some((Retransmit, 1)), 3, times(90, 8, 3)), None),
         ] {
@@ -107,6 +161,110 @@ mod tests {
             assert!(found.is_none_or(|age| age.at_least));
         }
         let last_ack = socket(State::LastAck, Some((Retransmit, 1)), 3, times(90, 8, 3));
-        assert_eq!(unanswered_ns(&last_ack), Some(14 * SECOND_NS));
+        assert_eq!(unanswered_ns(&last_ack), Some(7 * SECOND_NS));
+        let seconds = |timeouts, left, may_be_short| {
+            half_open(RequestTimer { timeouts, left_ns: left * SECOND_NS, may_be_short }) / SECOND_NS
+        };
+        assert_eq!((seconds(5, 32, false), seconds(5, 2, false)), (31, 61));
+        assert_eq!((seconds(5, 32, true), seconds(5, 2, true)), (31, 9));
+    }
+
+    #[test]
+    fn an_age_that_acknowledgments_may_hide() {
+        use TimerKind::Keepalive;
+        let it = |state, timer, since_ack, received, sent| {
+            let times = TcpTimes {
+                since_data_received_ns: received * SECOND_NS,
+                since_data_sent_ns: sent * SECOND_NS,
+                ..times(since_ack, 1, 0)
+            };
+            let socket = socket(state, timer, 0, times);
+            (age_at_most_ns(&socket).map(|ns| ns / SECOND_NS), may_be_older(&socket, 60 * SECOND_NS))
+        };
+        let probes = Some((Keepalive, 5));
+        assert_eq!(it(State::CloseWait, probes, 1, 90, 100), (Some(90), true));
+        // Data came a moment ago: the FIN is younger.
+        assert_eq!(it(State::CloseWait, probes, 1, 20, 100), (Some(20), false));
+        // Nothing can have been acknowledged since the FIN.
+        assert_eq!(it(State::CloseWait, None, 1, 90, 100), (Some(90), false));
+        assert_eq!(it(State::CloseWait, None, 1, 90, 2), (Some(90), true));
+        // Old enough in any case.
+        assert_eq!(it(State::CloseWait, probes, 61, 90, 100), (Some(90), false));
+        assert_eq!(it(State::FinWait2, probes, 1, 100, 90), (Some(90), true));
+        assert_eq!(it(State::FinWait2, None, 1, 1, 90), (Some(90), true));
+        assert_eq!(it(State::FinWait2, None, 1, 100, 90), (Some(90), false));
+        assert_eq!(it(State::Established, probes, 1, 90, 90), (None, false));
+    }
+
+    proptest! {
+        /// A request as the kernel has it: each timeout doubles, a repeated SYN sets the timer again.
+        #[test]
+        fn a_half_open_connection_is_never_said_to_be_older(
+            repeated_ms in prop::collection::vec(1_u64..3000, 0..40),
+            longest_ms in 1000_u64..=120_000,
+            is_settable: bool,
+            at_ms in 0_u64..150_000,
+        ) {
+            let longest_ms = if is_settable { longest_ms } else { 120_000 };
+            let run_ms = |timeouts: u8| (1000_u64 << timeouts).min(longest_ms);
+            let mut syns = repeated_ms.iter().scan(0, |at, gap| { *at += gap; Some(*at) }).peekable();
+            let (mut due_ms, mut timeouts) = (run_ms(0), 0_u8);
+            loop {
+                let next = syns.peek().copied().unwrap_or(u64::MAX);
+                if next.min(due_ms) > at_ms || timeouts > 8 {
+                    break;
+                }
+                if next < due_ms {
+                    syns.next();
+                    due_ms = next + run_ms(timeouts);
+                } else {
+                    timeouts += 1;
+                    due_ms += run_ms(timeouts);
+                }
+            }
+            let left_ns = due_ms.saturating_sub(at_ms) * 1_000_000;
+            let timer = RequestTimer { timeouts, left_ns, may_be_short: is_settable };
+            let true_ns = at_ms * 1_000_000;
+            prop_assert!(half_open(timer) <= true_ns, "{timer:?}");
+            prop_assert!(half_open(by_timer(Some(left_ns))) <= true_ns, "{timer:?}");
+            if repeated_ms.is_empty() && !is_settable {
+                prop_assert_eq!(half_open(timer), true_ns);
+            }
+        }
+
+        /// A connect as the kernel has it, with every knob that shortens a wait.
+        #[test]
+        fn a_connect_is_never_said_to_be_older(
+            linear in 0_u64..6,
+            longest_ms in 1000_u64..=120_000,
+            user_timeout_ms in prop::option::of(1_u64..100_000),
+            congested in prop::collection::vec(any::<bool>(), 0..6),
+            at_ms in 0_u64..150_000,
+        ) {
+            let (mut rto_ms, mut backoff, mut retransmits, mut sent_ms, mut due_ms) = (1000, 0_u8, 0_u8, 0, 1000);
+            let mut congested = congested.into_iter();
+            while due_ms <= at_ms && retransmits < 20 {
+                sent_ms = due_ms;
+                retransmits += 1;
+                if congested.next().unwrap_or(false) {
+                    due_ms = sent_ms + 500;
+                    continue;
+                }
+                if u64::from(retransmits) > linear {
+                    backoff += 1;
+                    rto_ms = (rto_ms << 1).min(longest_ms);
+                }
+                let remaining = user_timeout_ms.map_or(u64::MAX, |it| it.saturating_sub(sent_ms));
+                if remaining == 0 {
+                    // It ends here.
+                    return Ok(());
+                }
+                due_ms = sent_ms + rto_ms.min(remaining);
+            }
+            let times = TcpTimes { rto_ns: rto_ms * 1_000_000, backoff, ..TcpTimes::default() };
+            let mut it = socket(State::SynSent, Some((TimerKind::Retransmit, 0)), retransmits, times);
+            it.timer = Some(Timer { kind: TimerKind::Retransmit, left_ns: due_ms.saturating_sub(at_ms) * 1_000_000 });
+            prop_assert!(age(&it).is_none_or(|age| age.ns <= at_ms * 1_000_000), "{it:?} sent at {sent_ms} ms");
+        }
     }
 }

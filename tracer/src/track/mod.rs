@@ -17,7 +17,7 @@ mod table;
 mod wait;
 mod watchdog;
 
-pub use age::{age, unanswered_ns};
+pub use age::{age, age_at_most_ns, may_be_older, unanswered_ns};
 pub use diagnosis::{diagnose, is_suspect, reason};
 pub use heirloom::Heirloom;
 pub use reconcile::Shown;

@@ -63,6 +63,7 @@ fn socket(state: State) -> Examined {
         timer: None,
         retransmits: 0,
         times: Some(times),
+        request: None,
     })
 }
 

@@ -1,0 +1,214 @@
+//! How old a state is said to be, against what the test itself knows: bounds that are bounds, and "not known".
+
+use std::{
+    fs,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+
+use crate::{
+    Test,
+    lab::{Tracer, in_lab, sockstate, wait_until},
+    observer::wait_for_states,
+    schema, skip,
+    sockets::{Kind, fresh_port, make_deaf, option},
+    test,
+};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test("ages: answers to keepalive probes hide an age, and the look says so", hidden),
+        test("ages: a half-open connection whose client repeats its SYN", repeated_syns),
+        test("ages: in a time namespace", time_namespace),
+        test("ages: a cgroup outside of a private cgroup namespace has no path", cgroup_namespace),
+    ]
+}
+
+/// Lines of a look, each against the schema, and the exit code.
+fn look(netns: u64, args: &[&str]) -> (Vec<Value>, String, Option<i32>) {
+    let netns = netns.to_string();
+    let output = sockstate().args(args).args(["--netns", &netns]).output().expect("sockstate");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let records: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    records.iter().for_each(schema::check);
+    (records, text, output.status.code())
+}
+
+fn ns(it: &Value, key: &str) -> Duration {
+    Duration::from_nanos(it[key].as_u64().unwrap_or_else(|| panic!("no {key} in {it}")))
+}
+
+/// A probe each second.
+fn probe(socket: &Socket) {
+    let often = TcpKeepalive::new().with_time(Duration::from_secs(1)).with_interval(Duration::from_secs(1));
+    SockRef::from(socket).set_tcp_keepalive(&often).expect("keepalive");
+}
+
+fn hidden() {
+    in_lab(|netns| {
+        let begun = Instant::now();
+        let port = fresh_port();
+        let (_listener, client, server) = Kind::V4.pair(port);
+        probe(&client);
+        probe(&server);
+        let quiet_port = fresh_port();
+        let (_quiet_listener, quiet_client, quiet_server) = Kind::V4.pair(quiet_port);
+        client.shutdown(std::net::Shutdown::Write).expect("shutdown");
+        wait_for_states(&["LISTEN", "LISTEN", "ESTABLISHED", "ESTABLISHED", "FIN_WAIT2", "CLOSE_WAIT"]);
+        let since = Instant::now();
+        thread::sleep(Duration::from_secs(4));
+        // A state that has begun just now, of a connection that was as quiet before, and answers no probes.
+        drop(quiet_client);
+        let json = ["stuck", "--older-than", "3s", "--format", "json"];
+        let (records, ..) = look(netns, &json);
+        let of = |port: u16| {
+            records.iter().filter(move |it| it["local"]["port"] == port || it["remote"]["port"] == port)
+        };
+        assert_eq!(of(port).count(), 2, "{records:#?}");
+        for it in of(port) {
+            assert_eq!((&it["may_be_stuck"], &it["age_at_least"]), (&true.into(), &true.into()), "{it}");
+            assert!(ns(it, "age_ns") < Duration::from_secs(3), "{it}");
+            // The kernel counts in milliseconds, or in ticks of up to ten.
+            assert!(
+                ns(it, "age_at_most_ns") + Duration::from_millis(20)
+                    >= since.elapsed() - Duration::from_millis(500)
+            );
+            assert!(ns(it, "age_at_most_ns") <= begun.elapsed() + Duration::from_millis(20), "{it}");
+        }
+        if begun.elapsed() < Duration::from_secs(6) {
+            assert_eq!(of(quiet_port).count(), 0, "{records:#?}");
+        }
+        let (_, text, code) = look(netns, &["close-wait", "--check", "--older-than", "3s"]);
+        assert_eq!(code, Some(3), "{text}");
+        assert!(text.starts_with("SOCKSTATE UNKNOWN - 0 sockets stuck; 1 may be"), "{text}");
+        let (_, text, _) = look(netns, &["stuck", "--older-than", "3s", "--format", "table"]);
+        assert!(text.contains("not known: at least") && text.contains(" ?>"), "{text}");
+        // It cannot be as old as this: data, or the handshake, is younger.
+        let (records, text, code) = look(netns, &["close-wait", "--check", "--older-than", "1h"]);
+        assert_eq!((records.len(), code), (0, Some(0)), "{text}");
+        drop((client, server, quiet_server));
+    });
+}
+
+fn repeated_syns() {
+    in_lab(|netns| {
+        let port = fresh_port();
+        let _listener = Kind::V4.listen(port);
+        let begun = Instant::now();
+        let client = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+        make_deaf(&client);
+        // The wait that it shortens is the last one.
+        option(&client, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, 9000);
+        client.set_nonblocking(true).expect("nonblocking");
+        let _ = client.connect(&std::net::SocketAddr::from(([127, 0, 0, 1], port)).into());
+        let mut oldest = Duration::ZERO;
+        let mut answers = 0;
+        wait_until("SYN-ACKs are sent again, and the timer runs out", || {
+            let (records, ..) = look(netns, &["sockets", "--format", "json"]);
+            let elapsed = begun.elapsed();
+            for it in records
+                .iter()
+                .filter(|it| ["SYN_RECV", "SYN_SENT"].contains(&it["state"].as_str().unwrap_or("")))
+            {
+                let age = it["age_ns"].as_u64().map(Duration::from_nanos).unwrap_or_default();
+                assert!(age <= elapsed, "{age:?} in {elapsed:?}: {it}");
+                if it["state"] == "SYN_RECV" {
+                    oldest = oldest.max(age);
+                    answers = answers.max(it["retransmits"].as_u64().expect("number"));
+                }
+            }
+            elapsed > Duration::from_secs(7)
+        });
+        assert!(answers >= 2, "{answers} SYN-ACKs were sent again");
+        assert!(oldest >= Duration::from_secs(1), "a bound that says something: {oldest:?}");
+    });
+}
+
+/// A day ahead of the kernel's own clocks.
+fn time_namespace() {
+    if !fs::exists("/proc/self/ns/time").unwrap_or(false) {
+        return skip("this kernel has no time namespaces");
+    }
+    in_lab(|netns| {
+        let mut tracer = in_time_namespace(netns);
+        let port = fresh_port();
+        let (_listener, client, server) = Kind::V4.pair(port);
+        let before = jiff::Timestamp::now();
+        drop(client);
+        let closed = tracer.wait_for(|it| it["to"] == "CLOSE_WAIT");
+        let after = jiff::Timestamp::now();
+        let time: jiff::Timestamp = closed["time"].as_str().expect("time").parse().expect("time");
+        let slack = jiff::SignedDuration::from_millis(50);
+        assert!(time >= before - slack && time <= after + slack, "{before} {time} {after}");
+        // Its process is known: its start is compared with what /proc says there.
+        assert!(closed["owner"]["exe"].is_string(), "{closed}");
+        let stuck = tracer.wait_for(|it| it["kind"] == "stuck");
+        let age = ns(&stuck, "age_ns");
+        assert!(age >= Duration::from_secs(1) && age < Duration::from_secs(20), "{stuck}");
+        drop(server);
+        tracer.stop();
+    });
+}
+
+/// The tracer, started by a process that has made such a namespace.
+fn in_time_namespace(netns: u64) -> Tracer {
+    use std::os::unix::process::CommandExt;
+    let mut command = sockstate();
+    command.args(["trace", "--format", "json", "--alongside", "--threshold", "CLOSE_WAIT=1"]);
+    command.args(["--netns", &netns.to_string()]);
+    let enter = || {
+        // SAFETY: takes a number; this process runs nothing else.
+        if unsafe { libc::unshare(libc::CLONE_NEWTIME) } != 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        fs::write("/proc/self/timens_offsets", "monotonic 86400 0\nboottime 172800 0\n")?;
+        let there = fs::File::open("/proc/self/ns/time_for_children")?;
+        // SAFETY: an open descriptor of a namespace, and a process of one thread.
+        match unsafe { libc::setns(std::os::fd::AsRawFd::as_raw_fd(&there), libc::CLONE_NEWTIME) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: between fork and exec there is one thread; no lock that another one held is asked for here.
+    unsafe { command.pre_exec(enter) };
+    Tracer::spawn(&mut command)
+}
+
+/// A look from a cgroup namespace whose root is below the hierarchy's.
+fn cgroup_namespace() {
+    let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
+    let Some(mount) = mounts.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        (fields.get(2) == Some(&"cgroup2")).then(|| fields[1].to_owned())
+    }) else {
+        return skip("no cgroup v2 hierarchy is mounted");
+    };
+    let own = format!("{mount}/sockstate-test-{}", std::process::id());
+    if fs::create_dir(&own).is_err() {
+        return skip("cannot make a cgroup here");
+    }
+    let outside = in_lab(|netns| {
+        // Made in the test's cgroup: outside of what the look sees.
+        let listener = Kind::V4.listen(fresh_port());
+        let script = format!(
+            "echo $$ > {own}/cgroup.procs && exec unshare --cgroup --mount sh -c 'umount -l {mount}; mount -t cgroup2 none {mount} && \
+             exec {} sockets --format json --netns {netns}'",
+            env!("CARGO_BIN_EXE_sockstate")
+        );
+        let output = Command::new("sh").args(["-c", &script]).output();
+        drop(listener);
+        output
+    });
+    wait_until("the cgroup is empty", || fs::remove_dir(&own).is_ok());
+    let output = outside.expect("sh");
+    if !output.status.success() {
+        return skip(&format!("unshare --cgroup: {}", String::from_utf8_lossy(&output.stderr)));
+    }
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let it: Value = serde_json::from_str(text.lines().next().expect("a socket")).expect("JSON");
+    assert!(it["cgroup"].is_null() || it["cgroup"]["path"].is_null(), "{it}");
+}

@@ -1,0 +1,99 @@
+//! Half-open connections in /proc/net/tcp and tcp6. `sock_diag` shows how many SYN-ACKs were sent, answers to repeated SYNs
+//! among them; only here is how often the timer has run out (`num_timeout`).
+
+use std::{collections::HashMap, fs};
+
+use crate::model::{Address, RequestTimer, SocketInfo, State, Tuple};
+
+/// `USER_HZ`, on every architecture that we run on.
+const TICK_NS: u64 = 10_000_000;
+/// `TCP_SYN_RECV`, as the table shows a request.
+const SYN_RECV: &str = "03";
+
+/// Notes the timers of those of `sockets` that are half-open; they must be of this thread's network namespace.
+pub(super) fn note_timers(sockets: &mut [SocketInfo]) {
+    if !sockets.iter().any(|it| it.state == State::NewSynRecv) {
+        return;
+    }
+    // Since 6.15 a listener can set it, down to a second (TCP_RTO_MAX_MS), and nothing shows that.
+    let may_be_short = fs::exists("/proc/sys/net/ipv4/tcp_rto_max_ms").unwrap_or(true);
+    let mut timers = HashMap::new();
+    for table in ["tcp", "tcp6"] {
+        let text = fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default();
+        for (tuple, timer) in text.lines().filter_map(|line| request(line, may_be_short)) {
+            // The table does not tell the interface: of equal ends the younger one counts.
+            let known = timers.entry(tuple).or_insert(timer);
+            if (timer.timeouts, known.left_ns) < (known.timeouts, timer.left_ns) {
+                *known = timer;
+            }
+        }
+    }
+    for it in sockets.iter_mut().filter(|it| it.state == State::NewSynRecv) {
+        it.request = timers.get(&Tuple { interface: 0, ..it.tuple.of_any_socket() }).copied();
+    }
+}
+
+/// `sl local remote st tx:rx tr:when retrnsmt uid timeout inode ...`
+fn request(line: &str, may_be_short: bool) -> Option<(Tuple, RequestTimer)> {
+    let mut fields = line.split_ascii_whitespace().skip(1);
+    let (local, remote) = (end(fields.next()?)?, end(fields.next()?)?);
+    if fields.next()? != SYN_RECV {
+        return None;
+    }
+    let (_, when) = fields.nth(1)?.split_once(':')?;
+    let ticks = u64::from_str_radix(when, 16).ok()?;
+    let timeouts = u32::from_str_radix(fields.next()?, 16).ok()?;
+    let tuple = Tuple {
+        local: local.0,
+        remote: remote.0,
+        local_port: local.1,
+        remote_port: remote.1,
+        v6_socket: true,
+        interface: 0,
+    };
+    let timer = RequestTimer {
+        timeouts: u8::try_from(timeouts).ok()?,
+        // A part of a tick is not shown.
+        left_ns: (ticks + 1).checked_mul(TICK_NS)?,
+        may_be_short,
+    };
+    Some((tuple.of_any_socket(), timer))
+}
+
+/// Words as the machine has them, then the port.
+fn end(text: &str) -> Option<(Address, u16)> {
+    let (address, port) = text.split_once(':')?;
+    let word = |at: usize| {
+        let word = u32::from_str_radix(address.get(at * 8..at * 8 + 8)?, 16).ok()?;
+        Some(word.to_ne_bytes())
+    };
+    let address = match address.len() {
+        8 => Address::from_v4(word(0)?),
+        32 => Address::from_v6([word(0)?, word(1)?, word(2)?, word(3)?].concat().try_into().ok()?),
+        _ => return None,
+    };
+    Some((address, u16::from_str_radix(port, 16).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn lines_of_both_tables() {
+        let v4 = "   1: 0100007F:1BF2 0200007F:C350 03 00000000:00000000 01:00000064 00000002     0        0 0 0 0000000000000000";
+        let (tuple, timer) = request(v4, false).expect("a request");
+        assert_eq!((tuple.local, tuple.local_port), (Address::from_v4([127, 0, 0, 1]), 0x1bf2));
+        assert_eq!((tuple.remote, tuple.remote_port), (Address::from_v4([127, 0, 0, 2]), 50000));
+        assert_eq!(timer, RequestTimer { timeouts: 2, left_ns: 1_010_000_000, may_be_short: false });
+        let v6 = v4
+            .replace("0100007F:", "000080FE000000000000000001000000:")
+            .replace("0200007F:", "000080FE000000000000000002000000:");
+        let (tuple, _) = request(&v6, true).expect("a request");
+        assert_eq!(tuple.local.canonical().to_string(), "fe80::1");
+        for line in [&v4.replace(" 03 ", " 01 "), "sl local_address rem_address st", "", &v4[..60]] {
+            assert_eq!(request(line, false), None, "{line}");
+        }
+    }
+}
