@@ -71,6 +71,8 @@ mod reasons;
 mod restart;
 #[path = "live/resync.rs"]
 mod resync;
+#[path = "live/starting.rs"]
+mod starting;
 #[path = "live/stuck.rs"]
 mod stuck;
 #[path = "live/timewait.rs"]
@@ -102,6 +104,7 @@ fn main() -> ExitCode {
         burst::tests(),
         ending::tests(),
         resync::tests(),
+        starting::tests(),
         timewait::tests(),
         stuck::tests(),
         reasons::tests(),

@@ -5,6 +5,8 @@
 mod corrections;
 #[path = "support/schema.rs"]
 mod schema;
+#[path = "records/starting.rs"]
+mod starting;
 
 use std::{
     collections::{BTreeSet, HashMap},

@@ -24,7 +24,7 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 /// What a reader of the stream believes: the sockets that are there.
-fn believed(records: &[Value]) -> Vec<Line> {
+pub(crate) fn believed(records: &[Value]) -> Vec<Line> {
     let mut last: BTreeMap<&str, Line> = BTreeMap::new();
     for it in records {
         let state = match it["kind"].as_str() {

@@ -27,11 +27,11 @@ use crate::{
     kernel::{self, HookChoice, Hunt, Loaded, Request, Tier},
     metrics::Server,
     model::{Filter, LostPlace, Start, Threshold, Thresholds},
-    pipeline::{self, Keeper, Limits, Outlet, Pipeline, Resyncer, Stream, Streams, Summary},
+    pipeline::{self, Beginning, Keeper, Limits, Outlet, Pipeline, Resyncer, Stream, Streams, Summary},
     route::Router,
     sinks::Output,
     source::{self, Found, KernelSource, Walker},
-    track::{self, Applied, Sight, Table},
+    track::{self, Sight, Table},
 };
 
 /// Held while one instance traces.
@@ -155,18 +155,6 @@ async fn trace(session: Session<'_>) -> Result<Summary> {
     let instance = adopted.unwrap_or_else(instance);
     let mut table = Table::new(instance, pipeline::clock_offset_ns(), sight(&mut loaded));
     let mut enricher = Enricher::new(PathBuf::from("/"), cmdline);
-    let found = match estate {
-        // What the kernel has written meanwhile comes first; then the table is compared with the kernel's.
-        Some(estate) => {
-            let last_id = kept.as_ref().map_or(0, |kept| Keeper::last_id(&kept.ledger));
-            table.inherit(estate.table, last_id, &mut enricher);
-            Found::default()
-        }
-        None => source::take(&mut loaded, filter.netns, |event| {
-            // What exists makes no transition.
-            table.apply(&event, &mut enricher, &mut |_: Applied| {});
-        }),
-    };
     let hunter = match hunt {
         Some(hunt) => {
             loaded.hunt().map_err(Failure::from)?;
@@ -174,16 +162,26 @@ async fn trace(session: Session<'_>) -> Result<Summary> {
         }
         None => None,
     };
-    let mut degraded = loaded.degraded.clone();
-    degraded.extend(found.problems);
-    let can_look = loaded.btf.take().is_some();
+    let (mut degraded, hook, tier) = (loaded.degraded.clone(), loaded.hook.name(), loaded.tier.name());
+    let mut source = KernelSource::new(loaded).context("cannot read from the kernel programs")?;
+    let beginning = match estate {
+        // What the kernel has written meanwhile comes first; then the table is compared with the kernel's.
+        Some(estate) => {
+            let last_id = kept.as_ref().map_or(0, |kept| Keeper::last_id(&kept.ledger));
+            table.inherit(estate.table, last_id, &mut enricher);
+            Beginning { time_ns: pipeline::now_ns(), found: Found::default() }
+        }
+        None => pipeline::begin(&mut source, &mut table, &mut enricher, filter.netns),
+    };
+    degraded.extend(beginning.found.problems);
+    let can_look = source.forget_types();
     let start = Start {
-        time_ns: pipeline::now_ns(),
+        time_ns: beginning.time_ns,
         version: env!("CARGO_PKG_VERSION"),
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
-        hook: loaded.hook.name(),
-        tier: loaded.tier.name(),
+        hook,
+        tier,
         instance,
         degraded,
         adopted,
@@ -191,7 +189,6 @@ async fn trace(session: Session<'_>) -> Result<Summary> {
     for reason in &start.degraded {
         eprintln!("sockstate: {reason}; see `sockstate doctor`");
     }
-    let mut source = KernelSource::new(loaded).context("cannot read from the kernel programs")?;
     let resync = resync(args, filter.netns, can_look);
     let examiner = match thresholds {
         Some(thresholds) => watch(thresholds, &mut table, filter.netns),

@@ -4,6 +4,7 @@
 //! flush.
 
 mod aggregate;
+mod beginning;
 mod clock;
 mod drain;
 mod ending;
@@ -19,6 +20,7 @@ use rustix::thread::set_current_timer_slack;
 use thiserror::Error;
 use tokio::time::{Instant, sleep, sleep_until};
 
+pub use beginning::{Beginning, begin};
 pub use clock::{clock_offset_ns, monotonic_ns, now_ns};
 pub use ending::GRACE;
 pub use keeper::{Estate, Keeper, estate, forget, ledger};

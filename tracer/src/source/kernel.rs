@@ -15,9 +15,13 @@ use tokio::io::unix::AsyncFd;
 
 use super::{
     fill::Fill,
+    snapshot::{self, Found},
     walker::{Look, Walker},
 };
-use crate::kernel::{Hook, Links, Loaded};
+use crate::{
+    kernel::{Hook, Links, Loaded},
+    model::Event,
+};
 
 /// Why the ring cannot be read.
 #[derive(Debug, Error)]
@@ -61,6 +65,14 @@ pub struct ProgramRuns {
     pub ns: u64,
     /// How often it was run.
     pub count: u64,
+}
+
+/// What a walk over the existing sockets hands on.
+pub enum Walked<'a> {
+    /// A record of the ring, older than the sights behind it.
+    Record(&'a [u8]),
+    /// A socket that exists.
+    Sight(Event),
 }
 
 /// Programs that run, and their ring.
@@ -152,6 +164,31 @@ impl KernelSource {
                 (count > 0).then(|| ProgramRuns { name: name.to_owned(), ns, count })
             })
             .collect()
+    }
+
+    /// Walks over everything that exists: first what processes hold, then the tables of every namespace (of `only` if given),
+    /// each of their sockets behind all that the ring had when it was read.
+    pub fn walk(&mut self, only: Option<u32>, mut take: impl FnMut(Walked<'_>)) -> Found {
+        let mut found = Found::default();
+        if self.loaded.btf.is_none() {
+            // Said already, with the reason why there are no types.
+            return found;
+        }
+        // Listeners first of all: whose connections came out of them meanwhile is in the ring.
+        snapshot::held(&mut self.loaded, &mut found, &mut |event| take(Walked::Sight(event)));
+        let ring = self.ring.get_mut();
+        snapshot::sockets(&mut self.loaded, only, &mut found, &mut |event| {
+            while let Some(record) = ring.next() {
+                take(Walked::Record(&record));
+            }
+            take(Walked::Sight(event));
+        });
+        found
+    }
+
+    /// The types are not needed any more, and large; false where there are none.
+    pub fn forget_types(&mut self) -> bool {
+        self.loaded.btf.take().is_some()
     }
 
     /// Looks at the kernel's tables of every namespace, or of `only`; `began_ns` is the time.

@@ -10,8 +10,8 @@ mod snapshot;
 mod walker;
 
 pub use diag::{Dump, dump};
-pub use kernel::{KernelSource, Losses, SourceError};
+pub use kernel::{KernelSource, Losses, SourceError, Walked};
 pub use openings::{Openings, OpeningsError};
 pub use recording::{Recording, RecordingError};
-pub use snapshot::{Found, namespaces, take};
+pub use snapshot::{Found, namespaces};
 pub use walker::{Look, Walker};

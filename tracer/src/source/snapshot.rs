@@ -75,13 +75,18 @@ pub fn namespaces(root: &Path) -> BTreeMap<u64, Namespace> {
     found
 }
 
-/// Hands every socket to `take`: first the sockets of each namespace (of `only` if given), then the holders.
-pub fn take(loaded: &mut Loaded, only: Option<u32>, mut take: impl FnMut(Event)) -> Found {
-    let mut found = Found::default();
-    if loaded.btf.is_none() {
-        // Said already, with the reason why there are no types.
-        return found;
-    }
+/// Hands every socket that a process holds to `take`, with its holder.
+pub(super) fn held(loaded: &mut Loaded, found: &mut Found, take: &mut impl FnMut(Event)) {
+    read(loaded.walk(Walk::Files), "holders of sockets", FILES, found, take);
+}
+
+/// Hands the sockets of each namespace (of `only` if given) to `take`.
+pub(super) fn sockets(
+    loaded: &mut Loaded,
+    only: Option<u32>,
+    found: &mut Found,
+    take: &mut impl FnMut(Event),
+) {
     let own = fs::metadata("/proc/self/ns/net").map(|metadata| metadata.ino()).unwrap_or(0);
     for (inode, namespace) in namespaces(Path::new("/")) {
         if only.is_some_and(|only| u64::from(only) != inode) {
@@ -89,10 +94,8 @@ pub fn take(loaded: &mut Loaded, only: Option<u32>, mut take: impl FnMut(Event))
         }
         let file = if inode == own { loaded.walk(Walk::Sockets) } else { walk_in(loaded, &namespace.file) };
         let what = format!("sockets of network namespace {inode}");
-        read(file, &what, SOCKETS, &mut found, &mut take);
+        read(file, &what, SOCKETS, found, take);
     }
-    read(loaded.walk(Walk::Files), "holders of sockets", FILES, &mut found, &mut take);
-    found
 }
 
 /// The namespace is bound when the iterator is opened.

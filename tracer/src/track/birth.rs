@@ -1,6 +1,6 @@
 //! How a socket comes into the table: by its first event, out of a listener, or because it was there before the tracer.
 
-use std::rc::Rc;
+use std::{collections::HashSet, rc::Rc};
 
 use super::{
     conns::{Conn, Since},
@@ -61,7 +61,26 @@ impl Table {
         }
     }
 
-    /// A socket that is older than the tracer.
+    /// The walk over the existing sockets begins: until [`Table::started`], what the ring has shown of a socket counts for
+    /// more than a sight of it, which may be older.
+    pub fn starts(&mut self) {
+        self.conns.remember_ended(true);
+    }
+
+    /// The walk is over, and everything that the kernel wrote before its end was applied.
+    pub fn started(&mut self) {
+        self.conns.remember_ended(false);
+        self.waiting.children = HashSet::default();
+    }
+
+    /// A child without a known request. No event of its own ends a request that becomes a child.
+    pub(super) fn note_child(&mut self, ends: Ends) {
+        if self.conns.remembers_ended() {
+            self.waiting.children.insert(ends);
+        }
+    }
+
+    /// A socket that the walk over the existing ones has shown.
     pub(super) fn seen(
         &mut self,
         event: &Event,
@@ -81,7 +100,14 @@ impl Table {
             }
             return;
         }
-        self.add_existing(event, state, mini, owner, who);
+        // The walk has held it while it ended, or became a child.
+        let is_over = self.conns.has_ended(event.sk)
+            || (state == State::NewSynRecv && self.waiting.children.contains(&Ends::of(event)));
+        // A timewait socket whose full one has not gone yet.
+        let waits = self.waiting.timewaits.iter().any(|timewait| timewait.sk == event.sk);
+        if !waits && !is_over {
+            self.add_existing(event, state, mini, owner, who);
+        }
     }
 
     /// A socket that the kernel's tables show, and that was not known.

@@ -6,9 +6,9 @@ use super::{conns::Conn, table::Table};
 use crate::model::{Snapshot, State, Tally};
 
 impl Table {
-    /// All sockets in it, as records of a snapshot.
+    /// All sockets in it, as records of a snapshot; without those whose first transition is still to be reported.
     pub fn snapshot(&self) -> impl Iterator<Item = Snapshot> + '_ {
-        self.conns.iter().map(|conn| self.shown(conn))
+        self.conns.iter().filter(|conn| !conn.unborn).map(|conn| self.shown(conn))
     }
 
     fn shown(&self, conn: &Conn) -> Snapshot {

@@ -5,8 +5,8 @@ use std::{
     rc::Rc,
 };
 
-use hashbrown::HashTable;
-use rustc_hash::FxHasher;
+use hashbrown::{HashSet, HashTable};
+use rustc_hash::{FxBuildHasher, FxHasher};
 
 use crate::model::{ConnId, InState, Role, State, Subject, Tuple};
 
@@ -86,6 +86,8 @@ pub(super) struct Conns {
     conns: Vec<Conn>,
     index: HashTable<u32>,
     hasher: BuildHasherDefault<FxHasher>,
+    /// Keys that were given up, while that is wanted.
+    ended: Option<HashSet<u64, FxBuildHasher>>,
 }
 
 impl Conns {
@@ -103,6 +105,28 @@ impl Conns {
 
     pub(super) fn get_mut(&mut self, at: usize) -> &mut Conn {
         &mut self.conns[at]
+    }
+
+    /// Remembers from now on which keys are given up, or forgets them all.
+    pub(super) fn remember_ended(&mut self, wanted: bool) {
+        self.ended = wanted.then(HashSet::default);
+    }
+
+    /// Whether that is wanted.
+    pub(super) fn remembers_ended(&self) -> bool {
+        self.ended.is_some()
+    }
+
+    /// A socket with this key has ended, known or not.
+    pub(super) fn note_ended(&mut self, sk: u64) {
+        if let Some(ended) = &mut self.ended {
+            ended.insert(sk);
+        }
+    }
+
+    /// Whether a socket with this key has ended since.
+    pub(super) fn has_ended(&self, sk: u64) -> bool {
+        self.ended.as_ref().is_some_and(|ended| ended.contains(&sk))
     }
 
     /// Where the socket with this key is.
@@ -151,7 +175,9 @@ impl Conns {
     }
 
     fn unlink(&mut self, at: usize) {
-        let hash = self.hash(self.conns[at].sk);
+        let sk = self.conns[at].sk;
+        self.note_ended(sk);
+        let hash = self.hash(sk);
         if let Ok(entry) = self.index.find_entry(hash, |&slot| slot as usize == at) {
             entry.remove();
         }

@@ -70,6 +70,7 @@ impl Table {
         if let Some(request) = self.request_of(&ends) {
             return self.grow_up(request, event, listener, who, out);
         }
+        self.note_child(ends);
         self.reuse(&ends, out);
         let cause = self.waiting.take_cookie(&ends).then_some(Cause::Syncookie);
         let at = self.born(event, State::Listen, Some(Role::Server), None, listener, who, out);
@@ -132,6 +133,7 @@ impl Table {
                 at
             }
             None => {
+                self.note_child(ends);
                 self.reuse(&ends, out);
                 let mut transition = birth.transition;
                 transition.tuple = tuple;
@@ -232,7 +234,7 @@ impl Table {
             known.ended = Some(Ending { ends: known.ends, ..ending });
             return;
         }
-        let Some(at) = found else { return };
+        let Some(at) = found else { return self.conns.note_ended(event.sk) };
         self.waiting.endings.take(event.sk);
         let certain = end.netns_gone || end.reused || (end.how == MiniEndHow::Expired && !is_request);
         if certain {

@@ -1,6 +1,6 @@
 //! What waits some moments for the evidence that follows: never long, and mostly empty.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use rustc_hash::FxBuildHasher;
 
@@ -120,6 +120,8 @@ pub(super) struct Birth {
 pub(super) struct Waiting {
     /// Requests by their ends: the child has another key.
     pub(super) requests: HashMap<Ends, u64, FxBuildHasher>,
+    /// Children whose requests were not known, while the walk over what exists may still show those.
+    pub(super) children: HashSet<Ends, FxBuildHasher>,
     /// SYN cookies that came back, with when.
     pub(super) cookies: Vec<(Ends, u64)>,
     pub(super) timewaits: Vec<Timewait>,

@@ -1,0 +1,103 @@
+//! Connections that come and go while the tracer starts, and filters that hide a part of what happens.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::{
+    Test,
+    lab::{Story, Tracer, in_lab, wait_until},
+    observer::proc_net_tcp,
+    resync::believed,
+    sockets::{Kind, fresh_port},
+    test,
+};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![test("starting: under load every connection is told once, in its state", under_load)]
+}
+
+/// Connects and closes until `is_over`; what stays open.
+fn churn(port: u16, is_over: &AtomicBool) -> Vec<[socket2::Socket; 2]> {
+    let listener = Kind::V4.listen(port);
+    let mut open = Vec::new();
+    while !is_over.load(Ordering::Relaxed) {
+        for stays in [true, false] {
+            let client = Kind::V4.connect(port).expect("connect");
+            let server = listener.accept().expect("accept").0;
+            if stays {
+                open.push([client, server]);
+            }
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    open
+}
+
+/// A refused connect tells how far the stream has come.
+fn catch_up(tracer: &mut Tracer) {
+    let nobody = fresh_port();
+    Kind::V4.connect(nobody).expect_err("nobody listens");
+    tracer.wait_for(|it| it["remote"]["port"] == nobody && it["to"] == "CLOSE");
+}
+
+fn under_load() {
+    let port = fresh_port();
+    in_lab(|netns| {
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let load = scope.spawn(|| churn(port, &is_over));
+            // The walk finds something.
+            wait_until("connections", || proc_net_tcp().len() > 50);
+            let mut tracer = Tracer::start(netns, &["--snapshot"]);
+            // A connection of the load that begins behind the start: what was in the ring before has come.
+            tracer.wait_for(|it| it["from"] == "CLOSE" && it["remote"]["port"] == port);
+            is_over.store(true, Ordering::Relaxed);
+            let open = load.join().expect("the load");
+            catch_up(&mut tracer);
+            assert_eq!(believed(tracer.seen()), proc_net_tcp());
+            let story = tracer.stop();
+            assert_eq!(story.of("lost").count(), 0);
+            let resyncs: Vec<&Value> = story.of("resync").collect();
+            assert!(resyncs.is_empty(), "{resyncs:#?}");
+            is_told_once(&story);
+            assert!(story.of("snapshot").count() > 50);
+            drop(open);
+        });
+    });
+}
+
+/// Each pair of ends has one identity; what the snapshot shows goes on from there, and nothing is older than the start.
+fn is_told_once(story: &Story) {
+    let port = |it: &Value, end: &str| it[end]["port"].as_u64();
+    let mut conns: HashMap<(Option<u64>, Option<u64>), HashSet<&str>> = HashMap::new();
+    let mut last: HashMap<&str, &str> = HashMap::new();
+    let begin = story.records[0]["time"].as_str().expect("time");
+    for it in &story.records {
+        let conn = it["conn"].as_str().unwrap_or_default();
+        match it["kind"].as_str() {
+            Some("snapshot") => {
+                assert!(last.insert(conn, it["state"].as_str().expect("state")).is_none(), "{it}");
+            }
+            Some("transition") => {
+                assert!(it["time"].as_str() >= Some(begin), "{it}");
+                if let Some(known) = last.insert(conn, it["to"].as_str().expect("state")) {
+                    assert_eq!(it["from"], known, "{it}");
+                } else {
+                    assert!(it["from"] == "CLOSE" || it["from"] == "LISTEN", "{it}");
+                }
+            }
+            _ => continue,
+        }
+        if port(it, "local").is_some() {
+            conns.entry((port(it, "local"), port(it, "remote"))).or_default().insert(conn);
+        }
+    }
+    let twice: Vec<_> = conns.iter().filter(|(_, conns)| conns.len() > 1).collect();
+    assert!(twice.is_empty(), "{twice:?}");
+}

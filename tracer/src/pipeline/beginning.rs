@@ -1,0 +1,56 @@
+//! From the moment when the programs are attached to the moment when the stream begins. What happens between the two is no
+//! part of the stream: it is in the states of the connections that the stream begins with.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{SHORT_NAP, monotonic_ns, now_ns};
+use crate::{
+    decode::decode,
+    enrich::Enricher,
+    source::{Found, KernelSource, Walked},
+    track::{Applied, PATIENCE_NS, Table},
+};
+
+/// Where the stream begins.
+pub struct Beginning {
+    /// The wall clock: every later record of the ring is in the stream.
+    pub time_ns: i64,
+    /// What became of the walk.
+    pub found: Found,
+}
+
+/// Fills `table` with the sockets that exist, in the states that they are in when the stream begins. The sight of a socket may
+/// be older or newer than what the ring has of it; only the ring's own order tells.
+pub fn begin(
+    source: &mut KernelSource,
+    table: &mut Table,
+    enricher: &mut Enricher,
+    only: Option<u32>,
+) -> Beginning {
+    table.starts();
+    let found = source.walk(only, |walked| match walked {
+        Walked::Sight(event) => table.apply(&event, enricher, &mut |_: Applied| {}),
+        Walked::Record(bytes) => apply(table, enricher, bytes),
+    });
+    let (began_ns, written, time_ns) = (monotonic_ns(), source.written(), now_ns());
+    let deadline = Instant::now() + Duration::from_nanos(PATIENCE_NS);
+    // A record that is being written for too long is left to the stream.
+    while !source.has_read(written) && Instant::now() < deadline {
+        if source.drain(1, |bytes| apply(table, enricher, bytes)) == 0 {
+            thread::sleep(SHORT_NAP);
+        }
+    }
+    table.tick(began_ns, enricher, &mut |_: Applied| {});
+    table.started();
+    Beginning { time_ns, found }
+}
+
+/// What cannot be decoded is counted from the beginning of the stream on.
+fn apply(table: &mut Table, enricher: &mut Enricher, bytes: &[u8]) {
+    if let Ok(event) = decode(bytes) {
+        table.apply(&event, enricher, &mut |_: Applied| {});
+    }
+}
