@@ -32,6 +32,11 @@ impl Place {
             let parent = at.checked_sub(1).map(|before| segments[before]);
             if let Some(container) = container(segment, parent, place.pod_uid.is_some()) {
                 place.container = Some(container);
+            } else if let Some(container) = machine(segment, segments.get(at + 1).copied()) {
+                place.container = Some(container);
+                if segment.ends_with(".service") {
+                    place.unit = Some((*segment).to_owned());
+                }
             } else if is_unit(segment) {
                 place.unit = Some((*segment).to_owned());
             }
@@ -88,11 +93,46 @@ fn container(segment: &str, parent: Option<&str>, in_pod: bool) -> Option<Contai
     if let Some(name) = segment.strip_prefix("lxc.payload.") {
         return found(name, Some("lxc"));
     }
-    if parent == Some("lxc") {
-        return found(segment, Some("lxc"));
+    (parent == Some("lxc")).then(|| found(segment, Some("lxc"))).flatten()
+}
+
+/// A machine of systemd-machined's, by the name that its manager gave it. libvirt's are `qemu-<id>-<name>` and `lxc-<id>-<name>`;
+/// systemd-nspawn puts its container below `payload` and itself below `supervisor`. Others register machines too.
+fn machine(segment: &str, below: Option<&str>) -> Option<Container> {
+    let is_nspawn = matches!(below, Some("payload" | "supervisor"));
+    let between = |prefix, suffix| segment.strip_prefix(prefix)?.strip_suffix(suffix);
+    let name = between("machine-", ".scope")
+        .or_else(|| between("systemd-nspawn@", ".service").filter(|_| is_nspawn));
+    let id = unescaped(name?);
+    let is_libvirt = id
+        .strip_prefix("qemu-")
+        .or_else(|| id.strip_prefix("lxc-"))
+        .and_then(|rest| rest.split_once('-'))
+        .is_some_and(|(number, name)| {
+            !name.is_empty() && !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+        });
+    let runtime = match (is_nspawn, is_libvirt) {
+        (true, _) => Some("nspawn"),
+        (false, true) => Some("libvirt"),
+        (false, false) => None,
+    };
+    Some(Container { id, runtime })
+}
+
+/// A name without systemd's escapes (`\x2d`).
+fn unescaped(name: &str) -> String {
+    let mut parts = name.split("\\x");
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        match part.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                bytes.extend(&part.as_bytes()[2..]);
+            }
+            None => bytes.extend(format!("\\x{part}").as_bytes()),
+        }
     }
-    let machine = segment.strip_suffix(".scope").and_then(|name| name.strip_prefix("machine-"));
-    found(&machine?.replace("\\x2d", "-"), Some("nspawn"))
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn runtime(prefix: &str) -> Option<&'static str> {
@@ -186,7 +226,15 @@ mod tests {
         for (path, id, runtime) in [
             ("/lxc.payload.web1/system.slice/x.service".to_owned(), "web1", "lxc"),
             ("/lxc/web1".to_owned(), "web1", "lxc"),
-            ("/machine.slice/machine-my\\x2dbox.scope".to_owned(), "my-box", "nspawn"),
+            ("/machine.slice/machine-my\\x2dbox.scope/payload/system.slice".to_owned(), "my-box", "nspawn"),
+            ("/machine.slice/machine-box.scope/supervisor".to_owned(), "box", "nspawn"),
+            ("/machine.slice/systemd-nspawn@my\\x2dbox.service/payload".to_owned(), "my-box", "nspawn"),
+            (
+                "/machine.slice/machine-qemu\\x2d12\\x2dweb\\x2d1.scope/libvirt/emulator".to_owned(),
+                "qemu-12-web-1",
+                "libvirt",
+            ),
+            ("/machine.slice/machine-lxc\\x2d3\\x2ddb.scope".to_owned(), "lxc-3-db", "libvirt"),
             (format!("/ecs/{TASK}-1234567890"), &format!("{TASK}-1234567890"), "ecs"),
         ] {
             let container = Container { id: id.into(), runtime: Some(runtime) };
@@ -195,10 +243,23 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_of_an_unknown_manager_has_no_runtime() {
+        for (path, id) in [
+            ("/machine.slice/machine-my\\x2dbox.scope", "my-box"),
+            ("/machine.slice/machine-qemu\\x2dbox.scope", "qemu-box"),
+            ("/machine.slice/machine-qemu\\x2d12\\x2d.scope", "qemu-12-"),
+            ("/machine.slice/machine-a\\x5fb\\xzz.scope", "a_b\\xzz"),
+        ] {
+            assert_eq!(Place::of(path).container, Some(Container { id: id.into(), runtime: None }), "{path}");
+        }
+    }
+
+    #[test]
     fn what_is_no_container_is_none() {
         for (path, unit) in [
             ("/".to_owned(), None),
             ("/system.slice/nginx.service".to_owned(), Some("nginx.service")),
+            ("/machine.slice/systemd-nspawn@box.service".to_owned(), Some("systemd-nspawn@box.service")),
             ("/user.slice/user-0.slice/session-3.scope".to_owned(), Some("session-3.scope")),
             (format!("/machine.slice/libpod-conmon-{ID}.scope"), Some(&*format!("libpod-conmon-{ID}.scope"))),
         ] {
