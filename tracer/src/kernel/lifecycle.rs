@@ -9,6 +9,7 @@ use super::{
     failure::{LoadError, chain},
     links::Links,
     load::Attempt,
+    symbols,
 };
 
 /// What shows mini-sockets.
@@ -57,12 +58,34 @@ enum At {
     Exit,
 }
 
+/// What becomes of the tier without a hook.
+#[derive(Clone, Copy, PartialEq)]
+enum Need {
+    /// It does not work.
+    Always,
+    /// It works if this kernel has no such function.
+    IfThere,
+    /// It works, and says less.
+    Optional,
+}
+
+impl Need {
+    /// Whether the tier works although the hook failed.
+    fn allows_failure(self, lacks: impl FnOnce() -> bool) -> bool {
+        match self {
+            Self::Always => false,
+            Self::IfThere => lacks(),
+            Self::Optional => true,
+        }
+    }
+}
+
 /// One hook of a set: the functions that it may be called, our programs, and what it is for.
 struct Piece {
     functions: &'static [&'static str],
     fentry: (&'static str, At),
     kprobe: &'static [&'static str],
-    required: bool,
+    need: Need,
     purpose: &'static str,
 }
 
@@ -72,63 +95,63 @@ const CALLS: [Piece; 9] = [
         functions: &["inet_twsk_hashdance_schedule", "inet_twsk_hashdance"],
         fentry: ("tw_begins", At::Entry),
         kprobe: &["tw_begins_probe"],
-        required: true,
+        need: Need::Always,
         purpose: "TIME_WAIT and orphaned FIN_WAIT2 begin",
     },
     Piece {
         functions: &["__inet_twsk_schedule"],
         fentry: ("tw_again", At::Entry),
         kprobe: &["tw_again_probe"],
-        required: true,
+        need: Need::Always,
         purpose: "orphaned FIN_WAIT2 becomes TIME_WAIT",
     },
     Piece {
         functions: &["inet_twsk_kill"],
         fentry: ("tw_ends", At::Entry),
         kprobe: &["tw_ends_probe"],
-        required: true,
+        need: Need::Always,
         purpose: "TIME_WAIT and orphaned FIN_WAIT2 end",
     },
     Piece {
         functions: &["tw_timer_handler"],
         fentry: ("tw_expires", At::Entry),
         kprobe: &["tw_expires_probe"],
-        required: true,
+        need: Need::Always,
         purpose: "they end because their time is over",
     },
     Piece {
         functions: &["inet_csk_reqsk_queue_hash_add"],
         fentry: ("req_begins", At::Exit),
         kprobe: &["req_begins_probe", "req_begun_probe"],
-        required: true,
+        need: Need::Always,
         purpose: "half-open connections begin",
     },
     Piece {
         functions: &["tcp_v4_reqsk_destructor"],
         fentry: ("req_ends", At::Entry),
         kprobe: &["req_ends_probe"],
-        required: true,
+        need: Need::Always,
         purpose: "half-open connections end",
     },
     Piece {
         functions: &["tcp_v6_reqsk_destructor"],
         fentry: ("req_ends_v6", At::Entry),
         kprobe: &["req_ends_v6_probe"],
-        required: true,
+        need: Need::IfThere,
         purpose: "the same over IPv6",
     },
     Piece {
         functions: &["reqsk_timer_handler"],
         fentry: ("req_expires", At::Entry),
         kprobe: &["req_expires_probe", "req_expired_probe"],
-        required: true,
+        need: Need::Always,
         purpose: "they end because nobody answered",
     },
     Piece {
         functions: &["tcp_get_cookie_sock"],
         fentry: ("req_cookie", At::Entry),
         kprobe: &["req_cookie_probe"],
-        required: false,
+        need: Need::Optional,
         purpose: "connections that begin with a SYN cookie",
     },
 ];
@@ -155,7 +178,7 @@ pub(super) fn attach(
                 let result = attach_piece(tier, piece, ebpf, btf, hash_add_result, &mut links);
                 let hook = format!("{}/{}", tier.name(), piece.functions[0]);
                 note(attempts, hook, piece.purpose, &result);
-                if piece.required {
+                if !piece.need.allows_failure(|| symbols::lacks(piece.functions)) {
                     result?;
                 }
             }
@@ -253,4 +276,24 @@ fn hook_kprobe(ebpf: &mut Ebpf, name: &str, function: &str, links: &mut Links) -
     let link = program.attach(function, 0)?;
     links.keep(program.take_link(link)?);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ipv6_may_be_absent() {
+        let needed = |lacks: bool| {
+            CALLS
+                .iter()
+                .filter(|piece| !piece.need.allows_failure(|| lacks))
+                .flat_map(|piece| piece.functions)
+                .filter(|function| function.contains("v6"))
+                .count()
+        };
+        assert_eq!((needed(false), needed(true)), (1, 0));
+        let others = |lacks: bool| CALLS.iter().filter(|it| !it.need.allows_failure(|| lacks)).count();
+        assert_eq!((others(false), others(true)), (8, 7));
+    }
 }

@@ -7,6 +7,17 @@ use std::{
 
 const KALLSYMS: &str = "/proc/kallsyms";
 
+/// Whether the running kernel has none of these functions, its modules included. Where that cannot be known it is false.
+pub(super) fn lacks(names: &[&str]) -> bool {
+    std::fs::read_to_string(KALLSYMS).is_ok_and(|symbols| lacks_in(&symbols, names))
+}
+
+fn lacks_in(symbols: &str, names: &[&str]) -> bool {
+    let function =
+        |line: &str| line.split_ascii_whitespace().nth(2).is_some_and(|name| names.contains(&name));
+    !symbols.is_empty() && !symbols.lines().any(function)
+}
+
 /// The addresses of these functions.
 ///
 /// # Errors
@@ -36,4 +47,21 @@ pub(super) fn addresses<const N: usize>(names: [&str; N]) -> Result<[u64; N], St
         "{KALLSYMS} does not show {} (kernel.kptr_restrict must be 0 or 1, and CAP_SYSLOG held)",
         names.join(" and ")
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_without_ipv6_lacks_its_functions() {
+        let v4 =
+            "0000000000000000 t tcp_v4_reqsk_destructor\n0000000000000000 T tcp_v6_reqsk_destructor_not\n";
+        let module = "0000000000000000 t tcp_v6_reqsk_destructor\t[ipv6]\n";
+        let names = &["tcp_v6_reqsk_destructor"];
+        assert!(lacks_in(v4, names));
+        assert!(!lacks_in(&format!("{v4}{module}"), names));
+        // Nothing could be read.
+        assert!(!lacks_in("", names));
+    }
 }
