@@ -30,8 +30,8 @@ struct Counted {
 pub(super) struct Windows {
     length_ns: i64,
     most: usize,
-    /// When it ends; none while nothing is in it.
-    end_ns: Option<i64>,
+    /// When it ends, by the wall clock and by `CLOCK_MONOTONIC`; none while nothing is in it.
+    end: Option<(i64, u64)>,
     /// Transitions in it.
     count: u64,
     counted: HashMap<Key, Counted, FxBuildHasher>,
@@ -40,13 +40,17 @@ pub(super) struct Windows {
 impl Windows {
     /// Windows of `length_ns` that begin at its multiples, with up to `most` peers and services told apart.
     pub(super) fn new(length_ns: i64, most: usize) -> Self {
-        Self { length_ns: length_ns.max(1), most, end_ns: None, count: 0, counted: HashMap::default() }
+        Self { length_ns: length_ns.max(1), most, end: None, count: 0, counted: HashMap::default() }
     }
 
-    /// Counts a transition in the window that is open at `now_ns`.
-    pub(super) fn add(&mut self, it: &Transition, now_ns: i64) {
+    /// Counts a transition in the window that is open. A window begins by the wall clock; how long it stays open does not depend
+    /// on whether that clock is set meanwhile.
+    pub(super) fn add(&mut self, it: &Transition, wall_ns: i64, monotonic_ns: u64) {
         let length_ns = self.length_ns;
-        self.end_ns.get_or_insert_with(|| (now_ns.div_euclid(length_ns) + 1) * length_ns);
+        self.end.get_or_insert_with(|| {
+            let end_ns = (wall_ns.div_euclid(length_ns) + 1) * length_ns;
+            (end_ns, monotonic_ns.saturating_add((end_ns - wall_ns).unsigned_abs()))
+        });
         let owner = it.subject.owner.as_ref();
         let mut key = Key {
             comm: owner.map(|owner| owner.comm.clone()),
@@ -75,14 +79,14 @@ impl Windows {
         self.count
     }
 
-    /// When the open window ends.
-    pub(super) fn end_ns(&self) -> Option<i64> {
-        self.end_ns
+    /// When the open window ends, `CLOCK_MONOTONIC` ns.
+    pub(super) fn end_ns(&self) -> Option<u64> {
+        self.end.map(|(_, monotonic_ns)| monotonic_ns)
     }
 
     /// Ends the window, and hands out what is in it, the most frequent first.
     pub(super) fn close(&mut self) -> Vec<Aggregate> {
-        let Some(end_ns) = self.end_ns.take() else { return Vec::new() };
+        let Some((end_ns, _)) = self.end.take() else { return Vec::new() };
         self.count = 0;
         let aggregate = |(key, counted): (Key, Counted)| Aggregate {
             time_ns: end_ns,
@@ -141,13 +145,27 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_set_back_holds_no_window_open() {
+        let mut windows = Windows::new(10, 2);
+        windows.add(&transition(1, 1), 25, 1_000);
+        windows.add(&transition(1, 1), -3_600_000, 1_003);
+        assert_eq!(windows.end_ns(), Some(1_005));
+        let closed = windows.close();
+        assert_eq!((closed.len(), closed[0].count, closed[0].time_ns), (1, 2, 30));
+        // The next one begins where the clock is then.
+        windows.add(&transition(1, 1), -3_599_997, 1_006);
+        assert_eq!(windows.end_ns(), Some(1_013));
+        assert_eq!(windows.close()[0].time_ns, -3_599_990);
+    }
+
+    #[test]
     fn a_window_counts_everything_and_tells_apart_what_it_may() {
         let mut windows = Windows::new(10, 2);
         assert_eq!((windows.end_ns(), windows.close()), (None, Vec::new()));
         for peer in [1, 1, 2, 3, 4, 9] {
-            windows.add(&transition(peer, 2_000_000), 25);
+            windows.add(&transition(peer, 2_000_000), 25, 1_000);
         }
-        assert_eq!(windows.end_ns(), Some(30));
+        assert_eq!(windows.end_ns(), Some(1_005));
         let aggregates = windows.close();
         let of = |peer: Option<u8>| {
             let peer = peer.map(|peer| Address::from_v4([10, 0, 1, peer]));

@@ -72,7 +72,7 @@ impl Pipeline {
     }
 
     fn stop(&mut self, reason: &'static str) {
-        self.streams.close_windows(i64::MAX);
+        self.streams.close_windows(u64::MAX);
         if self.streams.reports() {
             let numbers = self.numbers();
             self.streams.report(&numbers, true);

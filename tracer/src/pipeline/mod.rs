@@ -221,16 +221,12 @@ impl Pipeline {
                 nap = (nap * 2).min(if since_nap > RUN { LONG_NAP } else { NAP }).max(self.nap);
                 since_nap = 0;
             }
-            let watch_at = self
-                .table
-                .next_bark_ns()
-                .filter(|_| quiet)
-                .map(|at_ns| Instant::now() + Duration::from_nanos(at_ns.saturating_sub(monotonic_ns())));
+            let after =
+                |at_ns: u64| Instant::now() + Duration::from_nanos(at_ns.saturating_sub(monotonic_ns()));
+            let watch_at = self.table.next_bark_ns().filter(|_| quiet).map(after);
             let report_at = self.streams.report_at();
             let keep_at = self.keeper.as_ref().and_then(Keeper::due);
-            let window_at = self.streams.window_ends_ns().filter(|_| quiet).map(|at_ns| {
-                Instant::now() + Duration::from_nanos(at_ns.saturating_sub(now_ns()).max(0) as u64)
-            });
+            let window_at = self.streams.window_ends_ns().filter(|_| quiet).map(after);
             tokio::select! {
                 biased;
                 ends = signals.any() => {
@@ -279,7 +275,7 @@ impl Pipeline {
                 let numbers = self.numbers();
                 self.streams.report(&numbers, false);
             }
-            self.streams.close_windows(now_ns());
+            self.streams.close_windows(monotonic_ns());
             if let Some(keeper) = &mut self.keeper {
                 keeper.keep(&self.table, taken > 0);
             }

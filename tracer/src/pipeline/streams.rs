@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{aggregate::Windows, now_ns};
+use super::{aggregate::Windows, monotonic_ns, now_ns};
 use crate::{
     format::Format,
     metrics::{Counts, Numbers, SinkNumbers},
@@ -219,7 +219,7 @@ impl Stream {
             return;
         }
         if let Some(windows) = &mut self.windows {
-            windows.add(transition, now_ns());
+            windows.add(transition, now_ns(), monotonic_ns());
             return self.hold();
         }
         self.seq += 1;
@@ -337,8 +337,11 @@ impl Streams {
 
     /// Notes that `total` were lost at `place` since the start; writes what is new.
     pub(super) fn lost(&mut self, place: LostPlace, total: u64, time_ns: i64) {
-        let before = self.summary.lost.insert(place, total).unwrap_or(0);
+        let known = self.summary.lost.entry(place).or_default();
+        let before = *known;
+        // Two counters that are read one after another may differ by less the next time.
         if total > before {
+            *known = total;
             self.notice(&Notice::Lost(Lost { time_ns, count: total - before, place }));
         }
     }
@@ -405,13 +408,13 @@ impl Streams {
         self.list.iter().any(has_unsaid)
     }
 
-    /// When the next window ends, by the wall clock.
-    pub(super) fn window_ends_ns(&self) -> Option<i64> {
+    /// When the next window ends, `CLOCK_MONOTONIC` ns.
+    pub(super) fn window_ends_ns(&self) -> Option<u64> {
         self.list.iter().filter_map(|it| it.windows.as_ref()?.end_ns()).min()
     }
 
     /// Writes the counts of the windows that have ended by `now_ns`.
-    pub(super) fn close_windows(&mut self, now_ns: i64) {
+    pub(super) fn close_windows(&mut self, now_ns: u64) {
         for stream in &mut self.list {
             let end_ns = stream.windows.as_ref().and_then(Windows::end_ns);
             if end_ns.is_some_and(|end_ns| end_ns <= now_ns) {

@@ -238,9 +238,10 @@ impl KernelSource {
     /// # Errors
     /// The counters cannot be read.
     pub fn losses(&self) -> Result<Losses, SourceError> {
+        // Before the counters: what the companion takes between the two then hides a miss until the next time, and makes none.
+        let misses = self.program.as_ref().map_or(0, |it| recursion_misses(it.as_fd().as_raw_fd()));
         let cpus = self.counters.get(&0, 0)?;
         let sum = |field: fn(&PerCpu) -> u64| cpus.iter().map(|cpu| field(&cpu.0)).sum::<u64>();
-        let misses = self.program.as_ref().map_or(0, |it| recursion_misses(it.as_fd().as_raw_fd()));
         // What the companion took was missed by the main program and is not lost.
         let recursion = match self.hook {
             Hook::TpBtf => misses.saturating_sub(sum(|cpu| cpu.companion)),
