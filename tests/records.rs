@@ -20,7 +20,7 @@ use sockstate::{
     format::{Csv, Format, Json, Table as TableFormat},
     model::{
         Address, Event, EventKind, Identify, KernelSocket, Lost, LostPlace, MiniEnd, MiniEndHow, Notice,
-        Owner, Scope, State, Subject, SubjectKey, Task, Threshold, Thresholds, Transition, Tuple,
+        Owner, Scope, SocketInfo, State, Subject, SubjectKey, Task, Threshold, Thresholds, Transition, Tuple,
     },
     track::{Applied, Shown, Sight, Table},
 };
@@ -414,6 +414,56 @@ fn what_stays_too_long_is_said() {
             second(300, "CLOSE_WAIT -> LAST_ACK after 290"),
         ]
     );
+}
+
+/// What was stuck long before the tracer is said to be so once, and again at double the distance from then on.
+#[test]
+fn what_was_stuck_before_is_said_once() {
+    const S: u64 = 1_000_000_000;
+    let mut table = Table::new(1, 0, Sight::default());
+    let mut names = Names::default();
+    let begin = 10_000 * S;
+    for sk in 1..=2 {
+        let mut old = event(begin, sk, State::CloseWait, State::CloseWait);
+        old.tuple.remote_port += sk as u16;
+        old.kind = EventKind::Socket { state: State::CloseWait, mini: false };
+        table.apply(&old, &mut names, &mut |_| {});
+    }
+    table.set_thresholds(Thresholds::default());
+    // The first has been in its state for over two hours, of the second nothing is known.
+    let mut tuple = event(0, 1, State::CloseWait, State::CloseWait).tuple;
+    tuple.remote_port += 1;
+    let socket = SocketInfo {
+        netns: 1,
+        state: State::CloseWait,
+        mini: false,
+        tuple,
+        interface: None,
+        uid: None,
+        inode: 5,
+        cgroup: None,
+        receive_queue: 1,
+        send_queue: 0,
+        timer: None,
+        retransmits: 0,
+        times: None,
+        request: None,
+    };
+    table.backdate(begin, std::iter::once((&socket, 8_000 * S)));
+    let mut said = Vec::new();
+    for second in 0..1_000 {
+        let now = begin + second * S;
+        table.tick(now, &mut names, &mut |applied: Applied| match applied {
+            Applied::Stuck(it) => said.push((second, it.tuple.remote_port, it.times, it.age.ns / S)),
+            other => panic!("{other:?}"),
+        });
+    }
+    let of = |port: u16| said.iter().filter(move |it| it.1 == port).map(|it| (it.0, it.2, it.3));
+    assert_eq!(
+        of(2001).collect::<Vec<_>>(),
+        [(0, 1, 8_000), (60, 2, 8_060), (180, 3, 8_180), (420, 4, 8_420), (900, 5, 8_900)]
+    );
+    assert_eq!(of(2002).map(|it| it.0).collect::<Vec<_>>(), [61, 121, 241, 481, 961]);
 }
 
 /// What a reader of the stream believes of each connection; `broken` counts what is said of one after its end.

@@ -66,6 +66,14 @@ fn older() {
         // The kernel counts in milliseconds, or in ticks of up to ten.
         let age = Duration::from_nanos(it["age_ns"].as_u64().expect("age"));
         assert!(age + Duration::from_millis(20) >= waited, "{age:?} of {waited:?}");
+        // Once, however long it has been so; the reminder comes at double the distance from then on, and says as much.
+        let again = tracer.wait_for(|it| it["kind"] == "stuck");
+        assert_eq!((&it["times"], &again["times"]), (&1.into(), &2.into()));
+        assert!(again["age_ns"].as_u64() >= it["age_ns"].as_u64().map(|ns| ns + 1_000_000_000), "{again}");
+        for it in [&it, &again] {
+            assert_eq!((&it["reason"], holders(it).len()), (&"eof_unread".into(), 1), "{it}");
+            assert!(!it["why"].is_null() && !it["advice"].is_null(), "{it}");
+        }
         let quiet = Tracer::start(netns, &["--no-stuck"]).stop();
         assert_eq!(quiet.of("stuck").count(), 0);
         drop(server);

@@ -83,6 +83,8 @@ impl Table {
     fn estimate(&mut self, mut transition: Transition, at_ns: u64, state: State, out: Out<'_>) {
         self.next_estimate += 1;
         self.estimates.push_back((at_ns + ESTIMATE_NS, self.next_estimate));
+        let ends = Ends::new(transition.subject.netns, transition.tuple);
+        self.waiting.estimated.insert(ends, self.next_estimate);
         self.conns.add(Conn {
             sk: self.next_estimate,
             id: transition.conn,
@@ -97,6 +99,7 @@ impl Table {
             estimated: true,
             resets: Resets::default(),
             stuck: 0,
+            remind_ns: 0,
             watched: 0,
         });
         if state != transition.from {

@@ -32,6 +32,8 @@ pub(super) struct Conn {
     pub(super) resets: Resets,
     /// How often it was said that it is stuck in this state.
     pub(super) stuck: u8,
+    /// When the next reminder of that is due, `CLOCK_MONOTONIC` ns.
+    pub(super) remind_ns: u64,
     /// The watchdog's bucket that it is in, 0 for none.
     pub(super) watched: u32,
 }

@@ -59,6 +59,9 @@ struct Kept {
     role: Option<String>,
     mini: bool,
     stuck: u8,
+    /// Absent in the state of an earlier version: a reminder is due at once.
+    #[serde(default)]
+    remind_ns: u64,
 }
 
 impl Heirloom {
@@ -156,6 +159,7 @@ impl Kept {
             role: conn.role.map(|role| role.name().into()),
             mini: conn.mini,
             stuck: conn.stuck,
+            remind_ns: conn.remind_ns,
         }
     }
 
@@ -186,6 +190,7 @@ impl Kept {
             estimated: false,
             resets: Resets::default(),
             stuck: self.stuck,
+            remind_ns: self.remind_ns,
             watched: 0,
         }
     }

@@ -93,6 +93,7 @@ impl Table {
         let EventKind::Socket { state, mini } = event.kind else { return };
         let estimate = self.find_estimate(event, mini);
         if let Some(at) = estimate {
+            self.waiting.estimated.remove(&Ends::of(event));
             self.conns.rename(at, event.sk);
             self.watch_again(at);
         }
@@ -115,12 +116,10 @@ impl Table {
 
     /// The estimated mini-socket with these ends: it has another key there.
     fn find_estimate(&self, event: &Event, mini: bool) -> Option<usize> {
-        if !mini || !self.has_estimates() || self.conns.find(event.sk).is_some() {
+        if !mini || self.conns.find(event.sk).is_some() {
             return None;
         }
-        let ends = Ends::of(event);
-        let same = |conn: &Conn| conn.estimated && Ends::new(conn.subject.netns, conn.tuple) == ends;
-        self.conns.iter().position(same)
+        self.conns.find(*self.waiting.estimated.get(&Ends::of(event))?)
     }
 
     /// The end of this connection was lost.

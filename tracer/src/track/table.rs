@@ -193,10 +193,6 @@ impl Table {
         self.bark(now_ns, out);
     }
 
-    pub(super) fn has_estimates(&self) -> bool {
-        !self.estimates.is_empty()
-    }
-
     pub(super) fn wall(&self, monotonic_ns: u64) -> i64 {
         i64::try_from(monotonic_ns).unwrap_or(i64::MAX).saturating_add(self.offset_ns)
     }
@@ -227,6 +223,7 @@ impl Table {
             estimated: false,
             resets: Resets::default(),
             stuck: 0,
+            remind_ns: 0,
             watched: 0,
         })
     }
@@ -347,8 +344,10 @@ impl Table {
         let conn = self.conns.remove(at);
         if conn.mini {
             let ends = Ends::new(conn.subject.netns, conn.tuple);
-            if self.waiting.requests.get(&ends) == Some(&conn.sk) {
-                self.waiting.requests.remove(&ends);
+            for index in [&mut self.waiting.requests, &mut self.waiting.estimated] {
+                if index.get(&ends) == Some(&conn.sk) {
+                    index.remove(&ends);
+                }
             }
         }
     }

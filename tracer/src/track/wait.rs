@@ -120,6 +120,8 @@ pub(super) struct Birth {
 pub(super) struct Waiting {
     /// Requests by their ends: the child has another key.
     pub(super) requests: HashMap<Ends, u64, FxBuildHasher>,
+    /// Estimated mini-sockets by their ends: the kernel's own has another key.
+    pub(super) estimated: HashMap<Ends, u64, FxBuildHasher>,
     /// Children whose requests were not known, while the walk over what exists may still show those.
     pub(super) children: HashSet<Ends, FxBuildHasher>,
     /// SYN cookies that came back, with when.

@@ -53,11 +53,15 @@ fn bucket(due_ns: u64) -> u32 {
     u32::try_from(due_ns / SECOND_NS).unwrap_or(u32::MAX - 1) + 1
 }
 
-/// When a connection is spoken of for the `times`th time after the first: at double the distance each time.
+/// When the next record that a connection is stuck is due.
 fn due_ns(conn: &Conn, after_ns: u64) -> u64 {
-    let doubled = (1_u64 << conn.stuck.min(40)) - 1;
-    let gap_ns = after_ns.max(SECOND_NS).saturating_mul(doubled);
-    conn.since_ns.saturating_add(after_ns).saturating_add(gap_ns)
+    if conn.stuck == 0 { conn.since_ns.saturating_add(after_ns) } else { conn.remind_ns }
+}
+
+/// How long after the `times`th record the next one is due: double the distance each time, from that record on, however long it
+/// has been stuck then.
+fn gap_ns(times: u8, after_ns: u64) -> u64 {
+    after_ns.max(SECOND_NS).saturating_mul(1 << (times.max(1) - 1).min(40))
 }
 
 impl Table {
@@ -143,10 +147,14 @@ impl Table {
         }
         let after_ns = self.watchdog.after_ns(self.conns.get(at));
         if let Some(after_ns) = after_ns
-            && due_ns(self.conns.get(at), after_ns) <= now_ns
+            && let due_ns = due_ns(self.conns.get(at), after_ns)
+            && due_ns <= now_ns
         {
+            // It is looked at once a second: what is due between two looks is not late.
+            let from_ns = due_ns.max(now_ns.saturating_sub(SECOND_NS));
             let conn = self.conns.get_mut(at);
             conn.stuck = conn.stuck.saturating_add(1);
+            conn.remind_ns = from_ns.saturating_add(gap_ns(conn.stuck, after_ns));
             let conn = self.conns.get(at);
             out(Applied::Stuck(Stuck {
                 time_ns: self.wall(now_ns),
