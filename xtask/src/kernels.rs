@@ -42,15 +42,17 @@ pub(crate) struct Kernel {
     pub(crate) modules: Vec<PathBuf>,
 }
 
-/// The newest kernel of a series, from the cache or fetched.
-pub(crate) fn get(arch: Arch, series: &str) -> Result<Kernel> {
+/// The newest kernel of a series, from the cache or fetched; `None` where the archive has none.
+pub(crate) fn get(arch: Arch, series: &str) -> Result<Option<Kernel>> {
     let cache = root().join("target/vm").join(arch.debian());
     let marker = cache.join(format!("{series}.release"));
     let release = match fs::read_to_string(&marker) {
         Ok(release) => release,
         Err(_) => {
-            let release =
-                fetch(arch, series, &cache).with_context(|| format!("cannot fetch a kernel {series}"))?;
+            let fetched = fetch(arch, series, &cache);
+            let Some(release) = fetched.with_context(|| format!("cannot fetch a kernel {series}"))? else {
+                return Ok(None);
+            };
             fs::write(&marker, &release)?;
             release
         }
@@ -59,10 +61,10 @@ pub(crate) fn get(arch: Arch, series: &str) -> Result<Kernel> {
     let modules = fs::read_dir(directory.join("modules"))?
         .map(|entry| Ok(entry?.path()))
         .collect::<Result<Vec<_>>>()?;
-    Ok(Kernel { image: directory.join("vmlinuz"), modules, release })
+    Ok(Some(Kernel { image: directory.join("vmlinuz"), modules, release }))
 }
 
-fn fetch(arch: Arch, series: &str, cache: &Path) -> Result<String> {
+fn fetch(arch: Arch, series: &str, cache: &Path) -> Result<Option<String>> {
     let apt = Apt::new(arch, cache)?;
     let (version, flavour) = series.split_once('-').unwrap_or((series, ""));
     let images = apt.names(&format!("linux-image-{version}."))?;
@@ -102,7 +104,7 @@ fn fetch(arch: Arch, series: &str, cache: &Path) -> Result<String> {
         }
     }
     fs::remove_dir_all(&unpacked)?;
-    Ok(release)
+    Ok(Some(release))
 }
 
 /// Whether a release such as `5.10.0-46-rt-amd64` has this flavour, which is what follows its numbers; backports to Debian 11 do

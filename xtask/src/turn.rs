@@ -28,9 +28,10 @@ pub(crate) fn advance() -> Result<()> {
 }
 
 /// Each kernel with one tier, another one each turn: as many turns in a row as there are tiers cover every pair once.
-pub(crate) fn part<'a, K, T>(kernels: &'a [K], tiers: &'a [T], turn: usize) -> Vec<(&'a K, &'a T)> {
-    let pair = |(index, kernel): (usize, &'a K)| {
-        Some((kernel, tiers.get((index + turn).checked_rem(tiers.len())?)?))
+pub(crate) fn part<K: Copy, T: Copy>(kernels: &[K], tiers: &[T], turn: usize) -> Vec<(K, T)> {
+    let pair = |(index, kernel): (usize, &K)| {
+        let tier = (index + turn).checked_rem(tiers.len())?;
+        Some((*kernel, *tiers.get(tier)?))
     };
     kernels.iter().enumerate().filter_map(pair).collect()
 }

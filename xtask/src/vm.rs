@@ -4,6 +4,7 @@ mod machine;
 mod report;
 
 use std::{
+    collections::BTreeMap,
     sync::Mutex,
     thread,
     time::{Duration, Instant},
@@ -63,16 +64,32 @@ struct Job<'a> {
     script: String,
 }
 
-/// Runs the tests on every kernel; fails if one test fails, or one kernel is not available.
+/// Runs the tests on every kernel; fails if one of them fails. A kernel that the archive no longer has is named at the end.
 pub(crate) fn all(args: &Args) -> Result<()> {
     setup::virtual_machines()?;
     let programs = build(args.arch)?;
-    let series: Vec<&str> = match &args.kernels[..] {
-        [] => kernels::tested(args.arch).to_vec(),
-        given => given.iter().map(String::as_str).collect(),
-    };
-    let kernels = series.iter().map(|series| kernels::get(args.arch, series)).collect::<Result<Vec<_>>>()?;
-    let jobs = plan(args, &kernels)?;
+    let chosen = choose(args)?;
+    let mut kernels: BTreeMap<&str, Option<Kernel>> = BTreeMap::new();
+    for (series, _) in &chosen {
+        if !kernels.contains_key(series) {
+            kernels.insert(series, kernels::get(args.arch, series)?);
+        }
+    }
+    let missing: Vec<&str> = kernels.iter().filter(|(_, kernel)| kernel.is_none()).map(|it| *it.0).collect();
+    if !missing.is_empty() && !args.kernels.is_empty() {
+        bail!("Debian's archive has no kernel {}", missing.join(", "));
+    }
+    let available =
+        chosen.into_iter().filter_map(|(series, what)| Some((kernels.get(series)?.as_ref()?, what)));
+    let jobs: Vec<Job<'_>> = available
+        .enumerate()
+        .map(|(number, (kernel, what))| Job {
+            number,
+            kernel,
+            what,
+            script: if args.shell.is_some() { what.to_owned() } else { tests(what, &args.filter) },
+        })
+        .collect();
     let begin = Instant::now();
     let (queue, results) = (Mutex::new(jobs.into_iter()), Mutex::new(Vec::new()));
     thread::scope(|scope| {
@@ -89,6 +106,9 @@ pub(crate) fn all(args: &Args) -> Result<()> {
         }
     });
     let results = results.into_inner().unwrap_or_default();
+    for series in missing {
+        println!("SKIPPED: kernel {series}: Debian's archive has none");
+    }
     print!("{}", report::summary(&results, begin.elapsed()));
     let failed = results.iter().filter(|(_, ran)| ran.result.is_err()).count();
     if failed > 0 || results.is_empty() {
@@ -97,27 +117,22 @@ pub(crate) fn all(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// What is to be run, in which order.
-fn plan<'a>(args: &'a Args, kernels: &'a [Kernel]) -> Result<Vec<Job<'a>>> {
-    let chosen: Vec<(&Kernel, &String)> = if args.turn {
+/// Which series with which tier, or with which shell command, in which order.
+fn choose(args: &Args) -> Result<Vec<(&str, &str)>> {
+    let series: Vec<&str> = match &args.kernels[..] {
+        [] => kernels::tested(args.arch).to_vec(),
+        given => given.iter().map(String::as_str).collect(),
+    };
+    let whats: Vec<&str> = match &args.shell {
+        Some(shell) => vec![shell],
+        None => args.tiers.iter().map(String::as_str).collect(),
+    };
+    if args.turn {
         let turn = turn::read()?;
-        println!(
-            "turn {turn}: every kernel with one tier; {} turns in a row cover all of them",
-            args.tiers.len()
-        );
-        turn::part(kernels, &args.tiers, turn)
-    } else if let Some(shell) = &args.shell {
-        kernels.iter().map(|kernel| (kernel, shell)).collect()
-    } else {
-        kernels.iter().flat_map(|kernel| args.tiers.iter().map(move |tier| (kernel, tier))).collect()
-    };
-    let job = |(number, (kernel, what)): (usize, (&'a Kernel, &'a String))| Job {
-        number,
-        kernel,
-        what,
-        script: if args.shell.is_some() { what.clone() } else { tests(what, &args.filter) },
-    };
-    Ok(chosen.into_iter().enumerate().map(job).collect())
+        println!("turn {turn}: each kernel with one tier; {} turns in a row cover all of them", whats.len());
+        return Ok(turn::part(&series, &whats, turn));
+    }
+    Ok(series.iter().flat_map(|series| whats.iter().map(move |what| (*series, *what))).collect())
 }
 
 fn run(args: &Args, programs: &Programs, job: &Job<'_>) -> Ran {
