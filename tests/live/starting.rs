@@ -12,14 +12,19 @@ use serde_json::Value;
 use crate::{
     Test,
     lab::{Story, Tracer, in_lab, wait_until},
+    netns::sysctl,
     observer::proc_net_tcp,
     resync::believed,
-    sockets::{Kind, fresh_port},
+    sockets::{Kind, fresh_port, make_deaf},
     test,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![test("starting: under load every connection is told once, in its state", under_load)]
+    vec![
+        test("starting: under load every connection is told once, in its state", under_load),
+        test("filters: connects that were refused, and no others", refused_only),
+        test("filters: what a filter hides is not stuck", hidden_is_not_stuck),
+    ]
 }
 
 /// Connects and closes until `is_over`; what stays open.
@@ -100,4 +105,69 @@ fn is_told_once(story: &Story) {
     }
     let twice: Vec<_> = conns.iter().filter(|(_, conns)| conns.len() > 1).collect();
     assert!(twice.is_empty(), "{twice:?}");
+}
+
+/// Good connects, whose memory the kernel gives to the next ones, between refused ones.
+fn refused_only() {
+    let (port, nobody) = (fresh_port(), fresh_port());
+    in_lab(|netns| {
+        let mut tracer = Tracer::start(netns, &["--from", "SYN_SENT", "--to", "CLOSE", "--resync", "500ms"]);
+        let listener = Kind::V4.listen(port);
+        let mut open = Vec::new();
+        for round in 0..200 {
+            let client = Kind::V4.connect(port).expect("connect");
+            let server = listener.accept().expect("accept").0;
+            match round % 3 {
+                0 => open.push((client, server)),
+                1 => drop((client, server)),
+                _ => drop((server, client)),
+            }
+            if round % 50 == 0 {
+                Kind::V4.connect(nobody).expect_err("nobody listens");
+            }
+        }
+        for _ in 0..4 {
+            tracer.wait_for(|it| it["kind"] == "transition");
+        }
+        let story = tracer.stop();
+        for it in story.transitions() {
+            assert_eq!((&it["remote"]["port"], &it["cause"]), (&nobody.into(), &"refused".into()), "{it}");
+            assert!(it["in_state_ns"].as_u64().is_some(), "{it}");
+        }
+        assert_eq!(story.transitions().count(), 4);
+        assert_eq!(story.of("resync").count() + story.of("stuck").count(), 0, "{:#?}", story.records);
+        drop(open);
+    });
+}
+
+/// With a filter on the local port the kernel hides what follows a connect from another port.
+fn hidden_is_not_stuck() {
+    let port = fresh_port();
+    in_lab(|netns| {
+        for filter in ["--local-port", "--port"] {
+            let mut tracer = Tracer::start(
+                netns,
+                &[filter, "40000-40001", "--threshold", "SYN_SENT=1", "--resync", "500ms"],
+            );
+            // Established, from a port that is not wanted.
+            sysctl("ipv4/ip_local_port_range", "41000 41999").expect("sysctl");
+            let other = Kind::V4.pair(port);
+            // Then one that is truly stuck.
+            sysctl("ipv4/ip_local_port_range", "40000 40001").expect("sysctl");
+            let deaf = Kind::V4.listen(port + 1);
+            make_deaf(&deaf);
+            let client = Kind::V4.start_connect(port + 1);
+            let it = tracer.wait_for(|it| it["kind"] == "stuck");
+            assert_eq!(
+                (&it["state"], &it["remote"]["port"]),
+                (&"SYN_SENT".into(), &(port + 1).into()),
+                "{it}"
+            );
+            drop((other, client));
+            let story = tracer.stop();
+            for it in story.of("stuck").chain(story.of("resync")) {
+                assert_eq!(it["remote"]["port"], port + 1, "{it}");
+            }
+        }
+    });
 }

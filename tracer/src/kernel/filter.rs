@@ -55,8 +55,9 @@ fn bitmaps(filter: &Filter) -> [(u32, &Ports); 3] {
     [(PORTS_LOCAL, &filter.local_ports), (PORTS_REMOTE, &filter.remote_ports), (PORTS_EITHER, &filter.ports)]
 }
 
-/// Which pairs of states must come up: the wanted ones, and what user space needs to report those fully: births
-/// (owner, role), deaths, the entry into a state that is left (its duration), the calls that show another owner.
+/// Which pairs of states must come up: the wanted ones, and what user space needs to report those fully and truly: births (owner,
+/// role), deaths, the ways into and out of each state that is reported (its duration, that it is over), the calls that show
+/// another owner. What is hidden may leave the table with an old state, but never with one of those.
 fn pairs(filter: &Filter) -> [u16; 256] {
     if filter.from.is_empty() && filter.to.is_empty() {
         return [u16::MAX; 256];
@@ -67,16 +68,24 @@ fn pairs(filter: &Filter) -> [u16; 256] {
     };
     let states = || (0..16).map(State::from_number);
     let leaves = |from: State| states().any(|to| is_legal(from, to) && wanted(from, to));
+    let is_reported = |state: State| {
+        leaves(state)
+            || states().any(|from| is_legal(from, state) && wanted(from, state))
+            || wanted(state, state)
+    };
     let after_close_call =
         [State::FinWait1, State::FinWait2, State::Closing, State::TimeWait, State::LastAck];
     let shows_closer = after_close_call.into_iter().any(leaves);
     let needed = |from: State, to: State| {
         let unknown = |state| matches!(state, State::Unknown(_));
         wanted(from, to)
-            || leaves(to)
+            || is_reported(from)
+            || is_reported(to)
             || from == State::Close
             || to == State::Close
             || (from == State::Listen && to == State::SynRecv)
+            // The first one that tells the port of a connect: without it a later one reads as another connection's.
+            || from == State::SynSent
             // Up to 6.12 only this one tells which request the new connection was.
             || (from == State::SynRecv && to == State::Established)
             || (shows_closer && matches!(to, State::FinWait1 | State::LastAck))
@@ -124,9 +133,31 @@ mod tests {
         assert!(has(&rows, State::SynRecv, State::Established), "the entry into what is left");
         assert!(has(&rows, State::Close, State::SynSent), "the owner");
         assert!(has(&rows, State::LastAck, State::Close), "the end");
+        assert!(has(&rows, State::CloseWait, State::LastAck), "that it is over");
         assert!(!has(&rows, State::FinWait1, State::FinWait2));
-        assert!(!has(&rows, State::CloseWait, State::LastAck));
         assert!(has(&rows, State::Unknown(13), State::Established));
+    }
+
+    /// Nothing that is reported of a state may be told of a connection that has left it unseen.
+    #[test]
+    fn a_state_that_is_reported_is_seen_to_come_and_go() {
+        let states = || (1..13).map(State::from_number);
+        let sets = || states().map(StateSet::from).chain([StateSet::default()]);
+        for (from, to) in sets().flat_map(|from| sets().map(move |to| (from, to))) {
+            let filter = Filter { from, to, ..Filter::default() };
+            let rows = pairs(&filter);
+            let in_set = |set: StateSet, state| set.is_empty() || set.contains(state);
+            for (a, b) in
+                states().flat_map(|a| states().map(move |b| (a, b))).filter(|&(a, b)| is_legal(a, b))
+            {
+                // `stuck`, `snapshot` and the numbers report a state that is in both.
+                let reported = [a, b].into_iter().any(|it| in_set(from, it) && in_set(to, it));
+                let wanted = in_set(from, a) && in_set(to, b);
+                if reported || wanted || a == State::SynSent {
+                    assert!(has(&rows, a, b), "{a} -> {b} with {from:?} and {to:?}");
+                }
+            }
+        }
     }
 
     #[test]
