@@ -310,7 +310,7 @@ fn cgroup() {
     assert_eq!(listeners.count(), 2, "the listener outside is not among them");
 }
 
-fn cgroup2_mount() -> Option<std::path::PathBuf> {
+pub(crate) fn cgroup2_mount() -> Option<std::path::PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
     let line = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"))?;
     line.split(' ').nth(1).map(Into::into)

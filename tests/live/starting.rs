@@ -14,7 +14,10 @@ use crate::{
     lab::{Story, Tracer, in_lab, wait_until},
     netns::sysctl,
     observer::proc_net_tcp,
+    owners::cgroup2_mount,
     resync::believed,
+    roles::Actor,
+    skip,
     sockets::{Kind, fresh_port, make_deaf},
     test,
 };
@@ -24,6 +27,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("starting: under load every connection is told once, in its state", under_load),
         test("filters: connects that were refused, and no others", refused_only),
         test("filters: what a filter hides is not stuck", hidden_is_not_stuck),
+        test("filters: a cgroup that is made again", remade_cgroup),
     ]
 }
 
@@ -170,4 +174,42 @@ fn hidden_is_not_stuck() {
             }
         }
     });
+}
+
+/// As at each start of a unit. A process outside is never listed, one in the cgroup always.
+fn remade_cgroup() {
+    let Some(mount) = cgroup2_mount() else {
+        skip("no cgroup v2 is mounted");
+        return;
+    };
+    let name = format!("sockstate-again-{}.service", std::process::id());
+    let group = mount.join(&name);
+    let port = fresh_port();
+    let result = std::panic::catch_unwind(|| {
+        in_lab(|netns| {
+            std::fs::create_dir(&group).expect("make the cgroup");
+            let mut tracer = Tracer::start(netns, &["--cgroup", &format!("/{name}")]);
+            for round in 0..3 {
+                let outside = Kind::V4.listen(port + 100 + round);
+                let mut inside = Actor::start("late listener", port + round);
+                std::fs::write(group.join("cgroup.procs"), inside.pid().to_string()).expect("move into it");
+                inside.go_on();
+                assert_eq!(inside.hear(), "listening");
+                inside.kill();
+                let it = tracer.wait_for(|it| it["from"] == "LISTEN" && it["to"] == "CLOSE");
+                assert_eq!(it["local"]["port"], port + round, "{it}");
+                drop(outside);
+                wait_until("the cgroup is empty", || std::fs::remove_dir(&group).is_ok());
+                std::fs::create_dir(&group).expect("make the cgroup again");
+            }
+            let story = tracer.stop();
+            for it in story.transitions() {
+                assert_eq!(it["cgroup"]["path"], format!("/{name}"), "{it}");
+            }
+            assert_eq!(story.transitions().count(), 6);
+        });
+    });
+    // Nothing is left, also where the test has failed.
+    let _ = std::fs::remove_dir(&group);
+    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
 }

@@ -188,13 +188,12 @@ impl Router {
             && self.wants_subject(&transition.subject)
     }
 
-    /// Whether it runs in a wanted cgroup. The kernel filters full sockets, but what exists already and mini-sockets, whose
-    /// cgroup only the full one tells, come through.
+    /// Whether it runs in a wanted cgroup, by the path, which stays when the cgroup is made again.
     #[must_use]
     pub fn wants_cgroup(&self, whose: &Subject) -> bool {
         let Some(tree) = &self.filter.cgroup else { return true };
-        // A cgroup without a path is gone: what the kernel has let through is not thrown away for that.
-        let is_in = |it: &Cgroup| it.path.as_deref().is_none_or(|path| tree.contains(path));
+        // A cgroup without a path is gone, or nobody may ask for its path.
+        let is_in = |it: &Cgroup| it.path.as_deref().map_or(it.id == tree.id, |path| tree.contains(path));
         whose.cgroup.as_ref().is_some_and(is_in)
     }
 

@@ -100,7 +100,7 @@ impl Cgroups {
         })?;
         let names: Vec<_> = below.components().map(|name| name.as_os_str().to_string_lossy()).collect();
         let path = format!("/{}", names.join("/"));
-        Ok(CgroupTree { id: metadata.ino(), level: names.len() as u32, path })
+        Ok(CgroupTree { id: metadata.ino(), path })
     }
 
     fn resolve(&self, id: u64) -> io::Result<String> {

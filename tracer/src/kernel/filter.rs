@@ -3,16 +3,15 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
-use sockstate_abi::abi::{
-    CgroupFilter, Filter as KernelFilter, PORT_WORDS, PORTS_EITHER, PORTS_LOCAL, PORTS_REMOTE,
-};
+use sockstate_abi::abi::{Filter as KernelFilter, PORT_WORDS, PORTS_EITHER, PORTS_LOCAL, PORTS_REMOTE};
 
 use crate::{
     knowledge::is_legal,
     model::{Filter, Ports, State},
 };
 
-/// The part of `filter` that the programs can decide. What they let pass is decided again in user space.
+/// The part of `filter` that the programs can decide. What they let pass is decided again in user space. A cgroup is left to user
+/// space, which knows its path: one that is made again, as at each start of a unit, has another id.
 pub(super) fn constants(filter: &Filter) -> KernelFilter {
     let mut constants = KernelFilter {
         pairs: pairs(filter),
@@ -20,9 +19,6 @@ pub(super) fn constants(filter: &Filter) -> KernelFilter {
         ip_version: filter.ip_version.map_or(0, u32::from),
         ..KernelFilter::ALL
     };
-    if let Some(tree) = &filter.cgroup {
-        constants.cgroup = CgroupFilter { id: tree.id, level: tree.level, pad: 0 };
-    }
     // Several prefixes are left to user space.
     if let [net] = filter.local[..] {
         (constants.local, constants.local_mask) = prefix(net);
@@ -120,6 +116,7 @@ fn words(address: Ipv6Addr) -> [u32; 4] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::StateSet;
 
     fn has(rows: &[u16; 256], from: State, to: State) -> bool {
         rows[usize::from(from.number())] & (1 << to.number()) != 0

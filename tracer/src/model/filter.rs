@@ -27,10 +27,8 @@ impl Ports {
 /// A cgroup and all below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CgroupTree {
-    /// Id of its top.
+    /// Id that its top had at the start.
     pub id: u64,
-    /// Depth of its top below the root.
-    pub level: u32,
     /// Path of its top below the mount, with a slash in front; `/` for the root.
     pub path: String,
 }
@@ -87,7 +85,7 @@ mod tests {
             ("/a", "/ab", false),
             ("/a/b", "/a", false),
         ] {
-            let tree = CgroupTree { id: 1, level: 0, path: top.into() };
+            let tree = CgroupTree { id: 1, path: top.into() };
             assert_eq!(tree.contains(path), is_in, "{path} in {top}");
         }
     }
