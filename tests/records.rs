@@ -461,7 +461,7 @@ fn what_was_stuck_before_is_said_once() {
     let of = |port: u16| said.iter().filter(move |it| it.1 == port).map(|it| (it.0, it.2, it.3));
     assert_eq!(
         of(2001).collect::<Vec<_>>(),
-        [(0, 1, 8_000), (60, 2, 8_060), (180, 3, 8_180), (420, 4, 8_420), (900, 5, 8_900)]
+        [(0, 1, 8_000), (61, 2, 8_061), (181, 3, 8_181), (421, 4, 8_421), (901, 5, 8_901)]
     );
     assert_eq!(of(2002).map(|it| it.0).collect::<Vec<_>>(), [61, 121, 241, 481, 961]);
 }

@@ -58,7 +58,7 @@ fn older() {
         drop(client);
         wait_for_states(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
         let begin = std::time::Instant::now();
-        std::thread::sleep(Duration::from_millis(1500));
+        std::thread::sleep(Duration::from_millis(2500));
         let waited = begin.elapsed();
         let mut tracer = Tracer::start(netns, &["--threshold", "CLOSE_WAIT=1"]);
         let it = tracer.wait_for(|it| it["kind"] == "stuck");

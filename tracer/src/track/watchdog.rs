@@ -151,7 +151,7 @@ impl Table {
             && due_ns <= now_ns
         {
             // It is looked at once a second: what is due between two looks is not late.
-            let from_ns = due_ns.max(now_ns.saturating_sub(SECOND_NS));
+            let from_ns = if now_ns - due_ns <= SECOND_NS { due_ns } else { now_ns };
             let conn = self.conns.get_mut(at);
             conn.stuck = conn.stuck.saturating_add(1);
             conn.remind_ns = from_ns.saturating_add(gap_ns(conn.stuck, after_ns));
