@@ -71,6 +71,8 @@ mod reasons;
 mod restart;
 #[path = "live/resync.rs"]
 mod resync;
+#[path = "live/sight.rs"]
+mod sight;
 #[path = "live/starting.rs"]
 mod starting;
 #[path = "live/stuck.rs"]
@@ -108,6 +110,7 @@ fn main() -> ExitCode {
         timewait::tests(),
         stuck::tests(),
         reasons::tests(),
+        sight::tests(),
         watchdog::tests(),
         hunt::tests(),
         metrics::tests(),

@@ -28,7 +28,11 @@ pub(crate) fn sysctl(name: &str, value: &str) -> io::Result<()> {
     fs::write(format!("/proc/sys/net/{name}"), value)
 }
 
-fn loopback_up() -> io::Result<()> {
+/// Lets this thread's namespace have loopback.
+///
+/// # Errors
+/// The kernel refuses.
+pub(crate) fn loopback_up() -> io::Result<()> {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)?;
     // SAFETY: all zeros is a valid ifreq.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };

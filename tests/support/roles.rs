@@ -124,6 +124,8 @@ pub(crate) fn play() -> Option<ExitCode> {
         "dual stack" => idle_listener(Kind::Mapped.bind_shared_all(number() as u16)),
         "late listener" => late_listener(number() as u16),
         "thread listener" => thread_listener(number() as u16),
+        "namespace mounter" => crate::sight::mount_namespace(number() as u16),
+        "confined" => return Some(crate::sight::confined(&value)),
         other => panic!("no role {other}"),
     }
     Some(ExitCode::SUCCESS)

@@ -8,6 +8,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use listeners::Listeners;
@@ -15,7 +16,9 @@ use peers::Peers;
 
 use crate::{
     enrich::Holders,
-    model::{Examined, Listener, SocketInfo, State, Tuple},
+    model::{
+        Event, EventKind, Examined, Gap, GapKind, Holder, Listener, Process, SocketInfo, State, Tuple, Via,
+    },
     source::{self, Dump},
     track,
 };
@@ -29,14 +32,16 @@ pub struct Look {
     pub is_blind: bool,
     /// A path to each network namespace that is not our own.
     pub foreign: BTreeMap<u32, PathBuf>,
-    /// What could not be seen, and why.
-    pub problems: Vec<String>,
+    /// What could not be seen: empty only where nothing can be missing.
+    pub gaps: Vec<Gap>,
 }
 
 /// Looks at the sockets of every network namespace (of `only` if given) that are `wanted`. `learn` adds what the caller knows of each
 /// before conclusions are drawn.
 pub fn look(only: Option<u32>, wanted: impl Fn(&SocketInfo) -> bool, learn: impl Fn(&mut Examined)) -> Look {
-    let Dump { sockets, listed, namespaces: mut foreign, mut problems } = source::dump(only);
+    let Dump { sockets, listed, namespaces: mut foreign, hidden_processes, held, mut gaps } =
+        source::dump(only, source::held);
+    let is_blind = listed == 0 && sockets.is_empty();
     let listeners = Listeners::of(&sockets);
     let chosen: Vec<&SocketInfo> =
         sockets.iter().filter(|socket| socket.state != State::Close && wanted(socket)).collect();
@@ -48,8 +53,26 @@ pub fn look(only: Option<u32>, wanted: impl Fn(&SocketInfo) -> bool, learn: impl
         .filter(|inode| *inode != 0)
         .collect();
     let mut holders = Holders::scan(Path::new("/"), &inodes);
+    let mut others = Others::default();
+    let mut are_hidden = hidden_processes.is_some();
+    // Of one namespace all sockets are known in any case, but perhaps not who holds them.
+    if only.is_none() || listed == 0 || !inodes.is_empty() {
+        gaps.extend(hidden_processes);
+    }
     if holders.are_hidden() {
-        problems.push("cannot see the descriptors of other users' processes: needs root".into());
+        // The kernel lists also what a security module protects from being read in /proc.
+        let may_ask = !are_hidden && source::may_read_processes();
+        match held.map_or_else(|| if may_ask { source::held() } else { Err(String::new()) }, Ok) {
+            Ok(events) if may_ask => others = Others::of(&events),
+            _ => {
+                are_hidden = true;
+                if !gaps.iter().any(|gap| gap.kind == GapKind::Descriptors) {
+                    let why =
+                        "cannot read the descriptors of some processes: needs CAP_SYS_PTRACE: run as root";
+                    gaps.push(Gap::new(GapKind::Descriptors, why));
+                }
+            }
+        }
     }
     let missing: HashSet<u64> = chosen
         .iter()
@@ -61,12 +84,18 @@ pub fn look(only: Option<u32>, wanted: impl Fn(&SocketInfo) -> bool, learn: impl
     }
     let half_closed = HalfClosed::of(&half_closed, &holders);
     let peers = Peers::of(&sockets, &chosen);
-    let mut view =
-        View { listeners: &listeners, peers: &peers, half_closed: &half_closed, holders: &mut holders };
+    let mut view = View {
+        listeners: &listeners,
+        peers: &peers,
+        half_closed: &half_closed,
+        holders: &mut holders,
+        others: &others,
+        are_hidden,
+    };
     let sockets = chosen.into_iter().map(|socket| view.examine(socket, &learn)).collect();
     let own = std::fs::metadata("/proc/self/ns/net").map(|metadata| metadata.ino()).unwrap_or(0);
     foreign.retain(|inode, _| u64::from(*inode) != own);
-    Look { sockets, is_blind: listed == 0, foreign, problems }
+    Look { sockets, is_blind, foreign, gaps }
 }
 
 /// What was shut down for sending by a process that may still read it, if somebody asks for a CLOSE_WAIT: a proxy that passes an end of
@@ -107,12 +136,45 @@ impl HalfClosed {
     }
 }
 
+/// Holders that /proc does not show, by namespace and ends of what they hold.
+#[derive(Default)]
+struct Others(HashMap<(u32, Tuple), Vec<Holder>>);
+
+impl Others {
+    fn of(events: &[Event]) -> Self {
+        let mut all: HashMap<_, Vec<Holder>> = HashMap::new();
+        for event in events {
+            if let (EventKind::Held { task, fd, .. }, Some(netns)) = (&event.kind, event.netns) {
+                let comm = String::from_utf8_lossy(task.comm()).into_owned();
+                let process = Arc::new(Process { pid: task.pid, comm, ..Process::default() });
+                let via = Via::Descriptor(*fd);
+                let holder = Holder { process, via, tid: None, close_on_exec: None, watch: None };
+                all.entry((netns, event.tuple.of_any_socket())).or_default().push(holder);
+            }
+        }
+        Self(all)
+    }
+
+    fn add_to(&self, it: &mut Examined) {
+        let all = self.0.get(&(it.socket.netns, it.socket.tuple.of_any_socket())).into_iter().flatten();
+        for other in all {
+            let is_it = |known: &Holder| (known.process.pid, known.via) == (other.process.pid, other.via);
+            if !it.holders.iter().any(is_it) {
+                it.holders.push(other.clone());
+            }
+        }
+    }
+}
+
 /// Everything that a socket is looked up in.
 struct View<'a> {
     listeners: &'a Listeners<'a>,
     peers: &'a Peers,
     half_closed: &'a HalfClosed,
     holders: &'a mut Holders,
+    others: &'a Others,
+    /// Some holders can be seen neither in /proc nor among the others.
+    are_hidden: bool,
 }
 
 impl View<'_> {
@@ -123,13 +185,14 @@ impl View<'_> {
             age: track::age(socket),
             age_at_most_ns: track::age_at_most_ns(socket),
             unanswered_ns: track::unanswered_ns(socket),
-            hidden_holders: self.holders.are_hidden(),
+            hidden_holders: self.are_hidden,
             listeners,
             peer: self.peers.find(socket),
             ..Examined::new(socket.clone())
         };
         if socket.inode != 0 {
             found.holders = self.holders.of(socket.inode);
+            self.others.add_to(&mut found);
             found.elsewhere = self.holders.elsewhere().filter(|_| found.holders.is_empty());
             let pids = self.holders.pids(socket.inode);
             found.half_closed = pids.map(|pid| self.half_closed.count(pid, socket)).sum();

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 use rustc_hash::FxBuildHasher;
 
 use crate::model::{
-    Address, Cgroup, ConnId, Examined, Filter, Looked, Notice, Resolved, Resync, Role, Snapshot, State,
-    Stuck, Subject, Transition, Tuple,
+    Address, Cgroup, ConnId, Examined, Filter, Looked, Notice, Resolved, Resync, Role, Snapshot, SocketInfo,
+    State, Stuck, Subject, Transition, Tuple,
 };
 
 /// What a filter says.
@@ -128,12 +128,18 @@ impl Router {
         self.wants_at(Some(snapshot.state), snapshot.state, snapshot.role, &snapshot.tuple, &snapshot.subject)
     }
 
+    /// Whether a socket of a look may be wanted, by its ends.
+    #[must_use]
+    pub fn wants_socket(&self, it: &SocketInfo) -> bool {
+        self.ends(&it.tuple, None, it.state, it.state) != Verdict::No
+    }
+
     /// Whether a socket of a look is wanted, by its ends and by those who have it open.
     #[must_use]
     pub fn wants_examined(&self, it: &Examined) -> bool {
         let filter = &self.filter;
         let holders = || it.holders.iter().map(|holder| &holder.process);
-        self.ends(&it.socket.tuple, None, it.socket.state, it.socket.state) != Verdict::No
+        self.wants_socket(&it.socket)
             && (filter.pids.is_empty() || holders().any(|process| filter.pids.contains(&process.pid)))
             && (filter.comms.is_empty() || holders().any(|process| filter.comms.contains(&process.comm)))
     }

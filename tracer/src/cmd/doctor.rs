@@ -8,8 +8,10 @@ use serde_json::{Value, json};
 use super::exit;
 use crate::{
     cli::{DoctorArgs, DoctorFormat},
+    format,
     kernel::{self, Attempt, Facts, HookChoice, Request, Walk},
-    model::Filter,
+    look::look,
+    model::{Filter, Gap},
 };
 
 /// What doctor found.
@@ -22,6 +24,8 @@ struct Findings {
     /// What shows mini-sockets.
     tier: Option<&'static str>,
     degraded: Vec<String>,
+    /// What a look at the sockets would not see.
+    gaps: Vec<Gap>,
     advice: Vec<String>,
 }
 
@@ -53,6 +57,7 @@ fn examine(args: &DoctorArgs) -> Findings {
         hook: None,
         tier: None,
         degraded: Vec::new(),
+        gaps: look(None, |_| false, |_| {}).gaps,
         advice: Vec::new(),
     };
     match kernel::load(&request(HookChoice::Auto)) {
@@ -84,6 +89,7 @@ fn examine(args: &DoctorArgs) -> Findings {
             ("tracepoint/sock/inet_sock_set_state", "in place of tp_btf, where that is not to be had");
         findings.attempts.push(Attempt { hook: hook.into(), purpose, error });
     }
+    findings.degraded.extend(findings.gaps.iter().map(ToString::to_string));
     findings.advise();
     findings
 }
@@ -141,6 +147,12 @@ impl Findings {
             let why = it.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
             line("hook", format!("{result}  {} ({}){why}", it.hook, it.purpose));
         }
+        if self.gaps.is_empty() {
+            line("look", "yes  every process and every network namespace can be seen".into());
+        }
+        for it in &self.gaps {
+            line("look", format!("NO   {}: {it}", it.kind.name()));
+        }
         for it in &self.degraded {
             line("degraded", it.clone());
         }
@@ -180,6 +192,10 @@ impl Findings {
             "hooks": self.attempts.iter().map(|it| json!({
                 "hook": it.hook, "works": it.error.is_none(), "error": it.error, "purpose": it.purpose,
             })).collect::<Vec<_>>(),
+            "look": {
+                "complete": self.gaps.is_empty(),
+                "reasons": format::gaps_json(&self.gaps),
+            },
             "degraded": self.degraded,
             "advice": self.advice,
         })

@@ -1,13 +1,17 @@
 //! A look by a command: filtered, and with where each socket runs.
 
-use std::{io::IsTerminal, path::PathBuf, rc::Rc};
+use std::{
+    io::{self, IsTerminal},
+    path::PathBuf,
+    rc::Rc,
+};
 
 use super::{Failure, exit};
 use crate::{
     cli::LookFormat,
     enrich::Enricher,
-    look,
-    model::{Filter, Holder, Identify, Looked, OwnerKey, OwnerSource, SocketInfo, SubjectKey, Task},
+    format, look,
+    model::{Filter, Gap, Holder, Identify, Looked, OwnerKey, OwnerSource, SocketInfo, SubjectKey, Task},
     route::Router,
 };
 
@@ -20,15 +24,21 @@ pub(super) fn look(
     filter: &Filter,
     wanted: impl Fn(&SocketInfo) -> bool,
 ) -> Result<(Vec<Looked>, look::Look), Failure> {
+    let router = Router::new(filter.clone());
+    let wanted = |socket: &SocketInfo| router.wants_socket(socket) && wanted(socket);
     let mut look = look::look(filter.netns, wanted, |_| {});
     if look.is_blind {
-        let message = look.problems.pop().unwrap_or_else(|| "there is no such network namespace".into());
+        let why: Vec<String> = look.gaps.iter().map(ToString::to_string).collect();
+        let message = match (filter.netns, &why[..]) {
+            (Some(netns), []) => format!("there is no network namespace {netns}"),
+            (Some(netns), _) => format!("cannot look into network namespace {netns}: {}", why.join("; ")),
+            (None, _) => why.join("; "),
+        };
         return Err(Failure { code: exit::KERNEL, message });
     }
-    for problem in &look.problems {
-        eprintln!("sockstate: {problem}");
+    for gap in &look.gaps {
+        eprintln!("sockstate: {gap}");
     }
-    let router = Router::new(filter.clone());
     let mut enricher = Enricher::new(PathBuf::from("/"), false);
     let sockets = std::mem::take(&mut look.sockets)
         .into_iter()
@@ -47,9 +57,18 @@ pub(super) fn look(
     Ok((sockets, look))
 }
 
+/// What the look could not see, behind what it saw.
+pub(super) fn show_gaps(as_table: bool, netns: Option<u32>, gaps: &[Gap], time: &str) -> io::Result<()> {
+    match (gaps, as_table) {
+        ([], _) => Ok(()),
+        (_, true) => super::print([format::gaps_table(gaps)]),
+        (_, false) => super::print([format::look_json(netns, gaps, time)]),
+    }
+}
+
 /// Tables are for people, JSON is for machines.
 pub(super) fn as_table(format: Option<LookFormat>) -> bool {
-    format.map_or_else(|| std::io::stdout().is_terminal(), |it| it == LookFormat::Table)
+    format.map_or_else(|| io::stdout().is_terminal(), |it| it == LookFormat::Table)
 }
 
 fn owner(holder: &Holder) -> OwnerKey {

@@ -26,7 +26,7 @@ use crate::{
     hunter::Hunter,
     kernel::{self, HookChoice, Hunt, Loaded, Request, Tier},
     metrics::Server,
-    model::{Filter, LostPlace, Start, Threshold, Thresholds},
+    model::{Filter, LostPlace, SocketInfo, Start, Threshold, Thresholds},
     pipeline::{self, Beginning, Keeper, Limits, Outlet, Pipeline, Resyncer, Stream, Streams, Summary},
     route::Router,
     sinks::Output,
@@ -174,6 +174,12 @@ async fn trace(session: Session<'_>) -> Result<Summary> {
         None => pipeline::begin(&mut source, &mut table, &mut enricher, filter.netns),
     };
     degraded.extend(beginning.found.problems);
+    let existing = source::dump(filter.netns, source::held);
+    for gap in existing.hidden_processes.iter().chain(&existing.gaps).map(ToString::to_string) {
+        if !degraded.contains(&gap) {
+            degraded.push(gap);
+        }
+    }
     let can_look = source.forget_types();
     let start = Start {
         time_ns: beginning.time_ns,
@@ -191,7 +197,7 @@ async fn trace(session: Session<'_>) -> Result<Summary> {
     }
     let resync = resync(args, filter.netns, can_look);
     let examiner = match thresholds {
-        Some(thresholds) => watch(thresholds, &mut table, filter.netns),
+        Some(thresholds) => watch(thresholds, &mut table, &existing.sockets),
         None => Examiner::default(),
     };
     let ground = kept.as_ref().map(|kept| Ground {
@@ -251,9 +257,8 @@ fn resync(args: &KernelArgs, only: Option<u32>, can_look: bool) -> Option<Resync
 }
 
 /// From now on what is stuck is said.
-fn watch(thresholds: &[Threshold], table: &mut Table, only: Option<u32>) -> Examiner {
+fn watch(thresholds: &[Threshold], table: &mut Table, existing: &[SocketInfo]) -> Examiner {
     table.set_thresholds(Thresholds::with(thresholds));
-    let existing = source::dump(only).sockets;
     let ages = existing.iter().filter_map(|socket| Some((socket, track::age(socket)?.ns)));
     table.backdate(pipeline::monotonic_ns(), ages);
     Examiner::start().unwrap_or_else(|error| {

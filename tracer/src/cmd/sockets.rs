@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::{
     filter,
-    look::{as_table, look},
+    look::{as_table, look, show_gaps},
     union,
 };
 use crate::{
@@ -20,14 +20,15 @@ use crate::{
 pub(super) fn run(args: &SocketsArgs) -> Result<ExitCode> {
     let filter = filter(&args.select)?;
     let states = union(&args.state);
-    let (mut sockets, _) = look(&filter, |socket| states.is_empty() || states.contains(socket.state))?;
+    let (mut sockets, look) = look(&filter, |socket| states.is_empty() || states.contains(socket.state))?;
     sort(&mut sockets, args.sort);
-    if as_table(args.format) {
+    let (as_table, time) = (as_table(args.format), format::look_time(pipeline::now_ns()));
+    if as_table {
         super::print([format::sockets_table(sockets.iter().map(|looked| &looked.it))])?;
     } else {
-        let time = format::look_time(pipeline::now_ns());
         super::print(sockets.iter().map(|looked| format::socket_json(looked, &time)))?;
     }
+    show_gaps(as_table, filter.netns, &look.gaps, &time)?;
     Ok(ExitCode::SUCCESS)
 }
 

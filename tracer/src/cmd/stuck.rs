@@ -73,6 +73,7 @@ pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {
             super::print(["\x1b[H\x1b[2J"])?;
         }
         show(args, as_table, &stuck, &time, track::reason, explain)?;
+        super::look::show_gaps(as_table, filter.netns, &look.gaps, &time)?;
         let Some(every) = args.watch else {
             leave(stuck, look);
             return Ok(ExitCode::SUCCESS);
@@ -140,7 +141,7 @@ fn leave(stuck: Vec<Looked>, look: Look) {
     std::mem::forget((stuck, look));
 }
 
-/// The sockets past their thresholds, the oldest first.
+/// The sockets past their thresholds, the oldest first; then those that may be, for their ages are not known.
 fn find(args: &StuckArgs, filter: &Filter) -> Result<(Vec<Looked>, Look), Failure> {
     let thresholds = Thresholds::with(&args.threshold);
     let states = union(&args.state);
@@ -160,7 +161,7 @@ fn find(args: &StuckArgs, filter: &Filter) -> Result<(Vec<Looked>, Look), Failur
         } else {
             states.contains(socket.state)
         };
-        wanted && socket.state != State::Listen && is_old(socket)
+        wanted && socket.state != State::Listen && (socket.is_partial || is_old(socket))
     })?;
     let after_ns = |it: &Examined| {
         let tuple = it.socket.tuple;
@@ -174,11 +175,12 @@ fn find(args: &StuckArgs, filter: &Filter) -> Result<(Vec<Looked>, Look), Failur
     let mut stuck = sockets;
     stuck.retain_mut(|Looked { it, .. }| {
         let Some(after_ns) = after_ns(it) else { return false };
-        let is_stuck = it.idle_ns().unwrap_or(0) >= after_ns;
-        it.may_be_stuck = !is_stuck && track::may_be_older(&it.socket, after_ns);
+        let is_stuck = !it.socket.is_partial && it.idle_ns().unwrap_or(0) >= after_ns;
+        // Nothing tells the age of what is partial.
+        it.may_be_stuck = !is_stuck && (it.socket.is_partial || track::may_be_older(&it.socket, after_ns));
         is_stuck || it.may_be_stuck
     });
-    stuck.sort_by_cached_key(|looked| Reverse(looked.it.idle_ns()));
+    stuck.sort_by_cached_key(|looked| (looked.it.socket.is_partial, Reverse(looked.it.idle_ns())));
     Ok((stuck, look))
 }
 
@@ -189,21 +191,22 @@ fn check(args: &StuckArgs, stuck: &[Looked], look: &Look) -> Result<ExitCode> {
     let (word, code) = match count {
         _ if count >= args.crit => ("CRITICAL", CRITICAL),
         _ if count >= args.warn => ("WARNING", WARNING),
-        _ if !look.problems.is_empty() || stuck.len() >= args.warn => ("UNKNOWN", UNKNOWN),
+        _ if !look.gaps.is_empty() || stuck.len() >= args.warn => ("UNKNOWN", UNKNOWN),
         _ => ("OK", 0),
     };
     let oldest = stuck.first().and_then(|looked| looked.it.idle_ns()).unwrap_or(0) / 1_000_000_000;
     let most = groups(GroupBy::Process, stuck, None, track::reason);
     let whose =
         most.first().map(|group| format!(", {} of them {}", group.count, group.key)).unwrap_or_default();
-    let problem = look.problems.first().map(|problem| format!("; {problem}")).unwrap_or_default();
+    // What follows a bar is for machines.
+    let gaps: String = look.gaps.iter().map(|gap| format!("; {}", gap.why.replace('|', "/"))).collect();
     let unsure = match unsure {
         0 => String::new(),
-        count => format!("; {count} may be: what was acknowledged later hides the age"),
+        count => format!("; {count} may be, for their ages are not known"),
     };
     let (warn, crit) = (args.warn, args.crit);
     super::print([format!(
-        "SOCKSTATE {word} - {count} sockets stuck{unsure}{whose}{problem} | stuck={count};{warn};{crit};0 oldest={oldest}s\n"
+        "SOCKSTATE {word} - {count} sockets stuck{unsure}{whose}{gaps} | stuck={count};{warn};{crit};0 oldest={oldest}s\n"
     )])?;
     Ok(ExitCode::from(code))
 }

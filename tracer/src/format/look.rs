@@ -7,7 +7,7 @@ use std::{
 
 use super::table::{ends, sign};
 use crate::model::{
-    Diagnosis, Examined, Holder, Home, Looked, Process, Reason, State, TimerKind, Via, printable,
+    Diagnosis, Examined, Gap, Holder, Home, Looked, Process, Reason, State, TimerKind, Via, printable,
 };
 
 /// Stuck sockets counted by something.
@@ -116,6 +116,15 @@ pub fn stuck_table(
     out
 }
 
+/// What a look could not see, a line each.
+#[must_use]
+pub fn gaps_table(gaps: &[Gap]) -> String {
+    let lines = gaps.iter().map(|gap| format!("  {}\n", printable(&gap.why)));
+    std::iter::once("this is not all, for sockstate could not see everything:\n".to_owned())
+        .chain(lines)
+        .collect()
+}
+
 /// Counts, the greatest first.
 #[must_use]
 pub fn groups_table(groups: &[Group]) -> String {
@@ -149,6 +158,7 @@ fn line(it: &Examined, out: &mut String) {
         (None, None) => "-".into(),
     };
     let (unread, unsent) = match socket.state {
+        _ if socket.is_partial => ("?".to_owned(), "?".to_owned()),
         State::Listen => {
             let full = if socket.is_full() { " full" } else { "" };
             (socket.receive_queue.to_string(), format!("/{}{full}", socket.send_queue))
@@ -177,6 +187,9 @@ fn process(it: &Process) -> String {
 
 /// What the kernel will do by itself, and when.
 fn timer(it: &Examined) -> String {
+    if it.socket.is_partial {
+        return "not known".into();
+    }
     match it.socket.timer {
         Some(timer) => {
             let what = match timer.kind {

@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{community_id::community_id, look::Group, time::Times};
 use crate::model::{
-    Address, Container, Diagnosis, Examined, Holder, Home, Listener, Looked, Message, Process, State,
+    Address, Container, Diagnosis, Examined, Gap, Holder, Home, Listener, Looked, Message, Process, State,
     Subject, Via, Watch,
 };
 
@@ -48,6 +48,25 @@ pub fn group_json(group: &Group, time: &str) -> String {
         "states": group.states,
         "reasons": group.reasons,
     }))
+}
+
+/// What a look could not see, as a JSON line.
+#[must_use]
+pub fn look_json(netns: Option<u32>, gaps: &[Gap], time: &str) -> String {
+    line_of(&json!({
+        "schema": SCHEMA,
+        "kind": "look",
+        "time": time,
+        "netns": netns,
+        "complete": gaps.is_empty(),
+        "reasons": gaps_json(gaps),
+    }))
+}
+
+/// What a look could not see, as a JSON array.
+#[must_use]
+pub fn gaps_json(gaps: &[Gap]) -> Value {
+    gaps.iter().map(|gap| json!({ "reason": gap.kind.name(), "why": gap.why })).collect()
 }
 
 fn line_of(record: &impl Serialize) -> String {
@@ -162,12 +181,13 @@ pub(super) struct Seen<'a> {
     in_flight_in: Vec<MessageOf<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     backlog: Option<Backlog>,
+    /// A listener has no bytes; of a partial socket they are not known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    unread_bytes: Option<u32>,
+    unread_bytes: Option<Option<u32>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    unsent_bytes: Option<u32>,
+    unsent_bytes: Option<Option<u32>>,
     timer: Option<TimerOf>,
-    retransmits: u8,
+    retransmits: Option<u8>,
     unanswered_ns: Option<u64>,
 }
 
@@ -175,6 +195,7 @@ impl<'a> Seen<'a> {
     pub(super) fn new(it: &'a Examined) -> Self {
         let socket = &it.socket;
         let listens = socket.state == State::Listen;
+        let is_known = !socket.is_partial;
         Self {
             holders: it.holders.iter().map(HolderOf::new).collect(),
             creator: it.creator().map(Creator::new),
@@ -185,15 +206,15 @@ impl<'a> Seen<'a> {
                 .flat_map(|elsewhere| &elsewhere.messages)
                 .map(MessageOf::new)
                 .collect(),
-            backlog: listens.then(|| Backlog {
+            backlog: (listens && is_known).then(|| Backlog {
                 queued: socket.receive_queue,
                 limit: socket.send_queue,
                 full: socket.is_full(),
             }),
-            unread_bytes: (!listens).then(|| socket.unread_bytes()),
-            unsent_bytes: (!listens).then(|| socket.unsent_bytes()),
+            unread_bytes: (!listens).then(|| is_known.then(|| socket.unread_bytes())),
+            unsent_bytes: (!listens).then(|| is_known.then(|| socket.unsent_bytes())),
             timer: socket.timer.map(|timer| TimerOf { name: timer.kind.name(), left_ns: timer.left_ns }),
-            retransmits: socket.retransmits,
+            retransmits: is_known.then_some(socket.retransmits),
             unanswered_ns: it.unanswered_ns,
         }
     }

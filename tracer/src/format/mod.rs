@@ -16,8 +16,8 @@ mod time;
 pub use csv::Csv;
 pub use hunt::{HuntReport, HuntStyle, opened_at};
 pub use json::{Json, Stamp};
-pub use look::{Group, groups_table, held_via, sockets_table, stuck_table};
-pub use look_json::{group_json, look_time, socket_json, stuck_json};
+pub use look::{Group, gaps_table, groups_table, held_via, sockets_table, stuck_table};
+pub use look_json::{gaps_json, group_json, look_json, look_time, socket_json, stuck_json};
 pub use parse::{ParseError, Parser, Told};
 pub use table::Table;
 

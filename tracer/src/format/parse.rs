@@ -121,7 +121,7 @@ struct Line<'a> {
     unread_bytes: Option<u32>,
     unsent_bytes: Option<u32>,
     #[serde(default)]
-    retransmits: u8,
+    retransmits: Option<u8>,
     unanswered_ns: Option<u64>,
     reason: Option<&'a str>,
     #[serde(borrow)]
@@ -364,10 +364,11 @@ impl Parser {
             uid: it.owner.as_ref().and_then(|owner| owner.uid),
             inode: 0,
             cgroup: None,
+            is_partial: it.retransmits.is_none(),
             receive_queue: it.unread_bytes.unwrap_or(0),
             send_queue: it.unsent_bytes.unwrap_or(0),
             timer: None,
-            retransmits: it.retransmits,
+            retransmits: it.retransmits.unwrap_or(0),
             times: None,
             request: None,
         };

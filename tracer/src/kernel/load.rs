@@ -209,6 +209,22 @@ pub(super) fn unattached(request: &Request, hook: Hook, tier: Tier) -> Result<Lo
     })
 }
 
+/// The object with nothing attached: for the iterators alone.
+///
+/// # Errors
+/// This kernel cannot, or it is not permitted.
+pub fn for_walks() -> Result<Loaded, KernelError> {
+    let request = Request {
+        hook: HookChoice::TpBtf,
+        tier: Some(Tier::None),
+        btf: None,
+        ring_bytes: 4096,
+        filter: Filter::default(),
+        hunt: None,
+    };
+    unattached(&request, Hook::TpBtf, Tier::None)
+}
+
 const BTF: (&str, &str) = ("btf", "where the fields are in this kernel's structures");
 const TP_BTF: (&str, &str) = ("tp_btf/inet_sock_set_state", "every transition, fastest");
 const TRACEPOINT: (&str, &str) = ("tracepoint/sock/inet_sock_set_state", "every transition, without BTF");

@@ -23,6 +23,6 @@ pub use hunt::Hunt;
 pub use iter::{IterOpener, Walk};
 pub use lifecycle::Tier;
 pub use links::Links;
-pub use load::{Attempt, Hook, HookChoice, Loaded, Request, load};
+pub use load::{Attempt, Hook, HookChoice, Loaded, Request, for_walks, load};
 pub use pin::{Adopted, PinError, Pinned, adopt, asked, unpin};
 pub use privilege::drop_privileges;

@@ -3,6 +3,7 @@
 mod dwell;
 mod event;
 mod filter;
+mod gap;
 mod holder;
 mod reason;
 mod record;
@@ -17,6 +18,7 @@ mod tuple;
 pub use dwell::Dwell;
 pub use event::{ClosedAs, Event, EventKind, KernelSocket, MiniEnd, MiniEndHow, Task};
 pub use filter::{CgroupTree, Filter, Ports};
+pub use gap::{Gap, GapKind};
 pub use holder::{Elsewhere, Examined, Holder, Home, Listener, Looked, Message, Peer, Process, Via, Watch};
 pub use reason::{Diagnosis, Reason};
 pub use record::{

@@ -85,6 +85,8 @@ pub struct SocketInfo {
     pub inode: u64,
     /// Cgroup v2 id, null where not known.
     pub cgroup: Option<u64>,
+    /// Its namespace's tables could not be read: queues, timer, retransmissions and times below are not known.
+    pub is_partial: bool,
     /// Bytes that nobody has read, the peer's FIN counted as one; of a listener: connections that nobody has accepted.
     pub receive_queue: u32,
     /// Bytes that are not acknowledged, our FIN counted as one; of a listener: its backlog.

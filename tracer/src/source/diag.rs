@@ -1,14 +1,7 @@
 //! The kernel's tables by `sock_diag` (`NETLINK_SOCK_DIAG`, `linux/inet_diag.h`): needs neither BPF nor root. It shows what
 //! no iterator of ours does: queues, timers, times. Sees the network namespace of whoever opens the socket.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    fs::File,
-    io,
-    os::fd::OwnedFd,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::HashMap, fs::File, io, os::fd::OwnedFd, sync::Arc};
 
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netdevice::index_to_name, netlink, recv,
@@ -34,46 +27,11 @@ const INET_DIAG_INFO: u16 = 2;
 const INET_DIAG_CGROUP_ID: u16 = 21;
 const MS: u64 = 1_000_000;
 
-/// What a dump of several namespaces found.
-#[derive(Debug, Default)]
-pub struct Dump {
-    /// The sockets.
-    pub sockets: Vec<SocketInfo>,
-    /// How many namespaces they are of.
-    pub listed: usize,
-    /// A path that leads to each namespace, by its inode.
-    pub namespaces: BTreeMap<u32, PathBuf>,
-    /// What could not be read, and why.
-    pub problems: Vec<String>,
-}
-
-/// The TCP sockets of every network namespace (of `only` if given).
-#[must_use]
-pub fn dump(only: Option<u32>) -> Dump {
-    let mut dump = Dump::default();
-    if !rustix::process::geteuid().is_root() {
-        dump.problems.push("cannot see the network namespaces of other users' processes: needs root".into());
-    }
-    for (inode, namespace) in snapshot::namespaces(Path::new("/")) {
-        let Ok(inode) = u32::try_from(inode) else { continue };
-        if only.is_some_and(|only| only != inode) {
-            continue;
-        }
-        match dump_in(inode, &namespace.file) {
-            Ok(sockets) => {
-                dump.sockets.extend(sockets);
-                dump.listed += 1;
-            }
-            Err(error) => {
-                dump.problems.push(format!("cannot list the sockets of network namespace {inode}: {error}"));
-            }
-        }
-        dump.namespaces.insert(inode, namespace.path);
-    }
-    dump
-}
-
-fn dump_in(inode: u32, namespace: &File) -> Result<Vec<SocketInfo>, String> {
+/// Those of a network namespace.
+///
+/// # Errors
+/// Why they cannot be listed.
+pub(super) fn dump_in(inode: u32, namespace: &File) -> Result<Vec<SocketInfo>, String> {
     let own = std::fs::metadata("/proc/thread-self/ns/net");
     let is_own = own.is_ok_and(|it| std::os::unix::fs::MetadataExt::ino(&it) == u64::from(inode));
     let all = || {
@@ -187,6 +145,7 @@ fn parse(netns: u32, message: &[u8]) -> Option<SocketInfo> {
         uid: if mini { None } else { Some(u32_at(fixed, 64)?) },
         inode: inode.into(),
         cgroup,
+        is_partial: false,
         receive_queue: u32_at(fixed, 56)?,
         send_queue: u32_at(fixed, 60)?,
         timer: kind.map(|kind| Timer { kind, left_ns }),

@@ -1,17 +1,24 @@
 //! Where records come from: the ring of the running programs, and the walk over what exists.
 
+mod descriptors;
 mod diag;
+mod dump;
 mod fill;
+mod held;
 mod kernel;
+mod namespaces;
 mod openings;
 mod recording;
 mod requests;
+mod sight;
 mod snapshot;
 mod walker;
 
-pub use diag::{Dump, dump};
+pub use dump::{Dump, dump};
+pub use held::held;
 pub use kernel::{KernelSource, Losses, SourceError, Walked};
 pub use openings::{Openings, OpeningsError};
 pub use recording::{Recording, RecordingError};
-pub use snapshot::{Found, namespaces};
+pub use sight::{hidden_processes, may_read_processes};
+pub use snapshot::Found;
 pub use walker::{Look, Walker};

@@ -1,18 +1,18 @@
 //! Everything that existed before the tracer: the sockets of every network namespace, and who holds them.
 
 use std::{
-    collections::BTreeMap,
     fs::{self, File},
     io::Read,
     os::fd::AsFd,
     os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    path::Path,
     thread,
 };
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use sockstate_abi::abi::{Head, Listener, Task, V6};
 
+use super::namespaces::Namespaces;
 use crate::{
     decode::decode,
     kernel::{Loaded, Walk},
@@ -37,44 +37,6 @@ pub struct Found {
     pub problems: Vec<String>,
 }
 
-/// A network namespace, held open: whoever led to it may die at any time.
-#[derive(Debug)]
-pub struct Namespace {
-    /// What `setns` takes.
-    pub file: File,
-    /// A path that led there.
-    pub path: PathBuf,
-}
-
-/// Network namespaces by inode number: the named ones and those of threads.
-#[must_use]
-pub fn namespaces(root: &Path) -> BTreeMap<u64, Namespace> {
-    let mut found = BTreeMap::new();
-    let mut add = |path: PathBuf| {
-        let is_new = |inode| !found.contains_key(&inode);
-        if fs::metadata(&path).is_ok_and(|metadata| is_new(metadata.ino()))
-            && let Ok(file) = File::open(&path)
-            && let Ok(metadata) = file.metadata()
-        {
-            found.insert(metadata.ino(), Namespace { file, path });
-        }
-    };
-    let entries = |path: PathBuf| fs::read_dir(path).into_iter().flatten().flatten();
-    // These outlive processes, and are what people know.
-    for named in ["run/netns", "run/docker/netns"] {
-        entries(root.join(named)).for_each(|entry| add(entry.path()));
-    }
-    for entry in entries(root.join("proc")) {
-        if entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()) {
-            add(entry.path().join("ns/net"));
-            for task in entries(entry.path().join("task")) {
-                add(task.path().join("ns/net"));
-            }
-        }
-    }
-    found
-}
-
 /// Hands every socket that a process holds to `take`, with its holder.
 pub(super) fn held(loaded: &mut Loaded, found: &mut Found, take: &mut impl FnMut(Event)) {
     read(loaded.walk(Walk::Files), "holders of sockets", FILES, found, take);
@@ -88,7 +50,7 @@ pub(super) fn sockets(
     take: &mut impl FnMut(Event),
 ) {
     let own = fs::metadata("/proc/self/ns/net").map(|metadata| metadata.ino()).unwrap_or(0);
-    for (inode, namespace) in namespaces(Path::new("/")) {
+    for (inode, namespace) in Namespaces::find(Path::new("/")).found {
         if only.is_some_and(|only| u64::from(only) != inode) {
             continue;
         }
@@ -104,18 +66,22 @@ fn walk_in(loaded: &mut Loaded, namespace: &File) -> Result<File, String> {
     visit(namespace, || opener.open())
 }
 
-/// Does something in a network namespace: a thread of its own goes there, for that moment only.
+/// Does something in a network namespace: a thread of its own goes there and ends then. A thread that stayed would keep the
+/// namespace and its devices alive.
 pub(super) fn visit<T: Send>(
     namespace: &File,
     work: impl FnOnce() -> Result<T, String> + Send,
 ) -> Result<T, String> {
     let there = || enter(namespace).and_then(|()| work());
-    thread::scope(|scope| scope.spawn(there).join())
-        .unwrap_or_else(|_| Err("the thread that entered it died".into()))
+    thread::scope(|scope| {
+        let thread = thread::Builder::new()
+            .spawn_scoped(scope, there)
+            .map_err(|error| format!("cannot start a thread to enter it: {error}"))?;
+        thread.join().unwrap_or_else(|_| Err("the thread that entered it died".into()))
+    })
 }
 
-/// Moves this thread into a network namespace.
-pub(super) fn enter(namespace: &File) -> Result<(), String> {
+fn enter(namespace: &File) -> Result<(), String> {
     move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
         .map_err(|error| format!("cannot enter it (needs CAP_SYS_ADMIN): {error}"))
 }
@@ -147,25 +113,5 @@ pub(super) fn read(
     });
     if let Err(error) = result {
         found.problems.push(format!("cannot list the {what}: {error}"));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_namespace_outlives_the_process_that_led_to_it() {
-        let root = tempfile::tempdir().expect("directory");
-        let process = root.path().join("proc/10");
-        fs::create_dir_all(process.join("ns")).expect("ns");
-        fs::create_dir_all(root.path().join("proc/uptime/ns")).expect("no process");
-        fs::write(process.join("ns/net"), "").expect("net");
-        fs::write(root.path().join("proc/uptime/ns/net"), "").expect("none");
-        let inode = fs::metadata(process.join("ns/net")).expect("metadata").ino();
-        let found = namespaces(root.path());
-        fs::remove_dir_all(process).expect("it dies");
-        assert_eq!(found.keys().copied().collect::<Vec<_>>(), [inode]);
-        assert_eq!(found[&inode].file.metadata().expect("open").ino(), inode);
     }
 }

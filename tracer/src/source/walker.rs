@@ -1,7 +1,7 @@
 //! Looking at the kernel's tables again while records flow, to correct what losses made wrong.
 //!
 //! The iterators see the network namespace of whoever opens them. Entering others needs CAP_SYS_ADMIN, which the thread
-//! that reads records has given away: one thread keeps it, enters namespaces and does nothing else.
+//! that reads records has given away: one thread keeps it, has a short-lived thread enter each namespace, and does nothing else.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -11,13 +11,16 @@ use std::{
     thread,
 };
 
-use super::snapshot::{self, Found, Namespace};
+use super::{
+    namespaces::{Namespace, Namespaces},
+    snapshot::{self, Found},
+};
 use crate::{
     kernel::{IterOpener, Loaded, Walk},
     model::{Event, EventKind},
 };
 
-/// What a thread in another namespace is asked for.
+/// What the thread is asked for.
 enum Task {
     Namespaces,
     Open(IterOpener, File),
@@ -58,9 +61,9 @@ impl Walker {
         thread::Builder::new().name("namespaces".into()).spawn(move || {
             for task in todo {
                 let answer = match task {
-                    Task::Namespaces => Answer::Namespaces(snapshot::namespaces(Path::new("/"))),
+                    Task::Namespaces => Answer::Namespaces(Namespaces::find(Path::new("/")).found),
                     Task::Open(opener, namespace) => {
-                        Answer::Opened(snapshot::enter(&namespace).and_then(|()| opener.open()))
+                        Answer::Opened(snapshot::visit(&namespace, || opener.open()))
                     }
                 };
                 if done.send(answer).is_err() {

@@ -120,6 +120,7 @@ mod tests {
             uid: None,
             inode: 1,
             cgroup: None,
+            is_partial: false,
             receive_queue: 0,
             send_queue: 0,
             timer: timer.map(|(kind, left)| Timer { kind, left_ns: left * SECOND_NS }),

@@ -20,6 +20,10 @@ pub(super) fn commands(it: &Examined, netns: Option<&Path>) -> Vec<String> {
             }
         })
         .collect();
+    if it.socket.is_partial {
+        // No command gets into its namespace.
+        return commands;
+    }
     let enter = netns.map(|path| format!("nsenter --net={} ", path.display())).unwrap_or_default();
     commands.push(format!("{enter}ss -K -t -a {}", filter(&it.socket)));
     commands

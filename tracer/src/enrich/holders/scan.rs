@@ -75,7 +75,7 @@ impl Descriptors {
         let directory = match open(place(0).table(root, "fd"), flags, Mode::empty()) {
             Ok(directory) => directory,
             Err(error) => {
-                self.hidden |= error == Errno::ACCESS;
+                self.hidden |= matches!(error, Errno::ACCESS | Errno::PERM);
                 return;
             }
         };
@@ -84,6 +84,11 @@ impl Descriptors {
         while let Some(Ok(entry)) = entries.next() {
             let fd = entry.file_name().to_str().ok().and_then(|name| name.parse::<u32>().ok());
             let target = readlinkat_raw(&directory, entry.file_name(), &mut room);
+            if let Err(Errno::ACCESS | Errno::PERM) = target {
+                // Root may list them without the right to know where they lead.
+                self.hidden = true;
+                return;
+            }
             let (Some(fd), Ok((target, _))) = (fd, target) else { continue };
             if let Some(inode) = socket_inode(target).filter(|inode| wanted.contains(inode)) {
                 self.sockets.push((inode, place(fd)));

@@ -16,6 +16,8 @@ const ANSWERED_NS: u64 = 2 * SECOND_NS;
 pub fn reason(found: &Examined) -> Reason {
     let socket = &found.socket;
     match socket.state {
+        // What reasons are told by is not known of it.
+        _ if socket.is_partial => Reason::Unknown,
         State::CloseWait => close_wait(found),
         State::FinWait2 if found.holders.is_empty() && socket.inode == 0 => Reason::OrphanWaitsForFin,
         State::FinWait2 => Reason::PeerKeepsOpen,

@@ -58,6 +58,7 @@ fn socket(state: State) -> Examined {
         uid: None,
         inode: 9,
         cgroup: None,
+        is_partial: false,
         receive_queue: 0,
         send_queue: 0,
         timer: None,

@@ -1,0 +1,484 @@
+//! What a look can see and what it cannot: an answer of "OK" is given only where nothing can be missing.
+
+use std::{
+    ffi::CString,
+    fs, io,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    process::{Command, ExitCode, Output, Stdio},
+    ptr,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use socket2::Socket;
+
+use crate::{
+    Test,
+    lab::{Tracer, can_list_holders, in_lab, own_netns, sockstate},
+    observer::wait_for_states,
+    roles::Actor,
+    schema,
+    sockets::{Kind, fresh_port},
+    stuck::holders,
+    test,
+};
+
+const CAP_SYS_PTRACE: &str = "drop 19";
+const CAP_SYS_ADMIN: &str = "drop 21";
+
+pub(crate) fn tests() -> Vec<Test> {
+    let mut tests = vec![
+        test("sight: everything can be seen, also where it looks otherwise", all_is_seen),
+        test("sight: of one namespace everything can be seen without capabilities", one_namespace),
+        test("sight: a namespace that lives by sockets only", sockets_only),
+        test("sight: a namespace that a descriptor or a mount leads to", by_descriptor_and_mount),
+        test("sight: a closed socket is in no table, and no gap", closed_sockets),
+        test("sight: a stale name is none, and a covered one is a gap", names),
+        test("sight: the trace and doctor say it too", trace_and_doctor),
+        test("sight: the thread that walks namespaces stays in none", walker),
+    ];
+    for (name, confinement, reason) in [
+        ("root of a user namespace", &["user"][..], "descriptors"),
+        ("root of a user and network namespace", &["user", "net"], "network_namespaces"),
+        ("a rootless container", &["user", "net", "mount", "pid", "proc"], "processes"),
+        ("a privileged container with a pid namespace", &["mount", "pid", "proc"], "processes"),
+        ("without CAP_SYS_PTRACE", &[CAP_SYS_PTRACE], "descriptors"),
+        ("without CAP_SYS_ADMIN", &[CAP_SYS_ADMIN], "network_namespaces"),
+        ("without any capability", &["drop all"], "descriptors"),
+        ("hidepid=2", &["mount", "proc hidepid=2", CAP_SYS_PTRACE], "processes"),
+        ("hidepid=1", &["mount", "proc hidepid=1", CAP_SYS_PTRACE], "descriptors"),
+    ] {
+        tests.push(test(format!("sight: {name}"), move || blind(confinement, reason)));
+    }
+    tests
+}
+
+/// What a look says, in confinement.
+struct Said {
+    code: Option<i32>,
+    text: String,
+    errors: String,
+}
+
+impl Said {
+    fn by(confinement: &[&str], args: &[&str]) -> Self {
+        let output = confined_run(confinement, args);
+        Self {
+            code: output.status.code(),
+            text: String::from_utf8(output.stdout).expect("UTF-8"),
+            errors: String::from_utf8(output.stderr).expect("UTF-8"),
+        }
+    }
+
+    /// The lines, each against the schema.
+    fn records(&self) -> Vec<Value> {
+        let records: Vec<Value> =
+            self.text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        records.iter().for_each(schema::check);
+        records
+    }
+}
+
+/// Reasons of the record that says that a look is not complete.
+fn reasons(records: &[Value]) -> Vec<String> {
+    let looks = records.iter().filter(|it| it["kind"] == "look");
+    let reasons = looks.flat_map(|it| it["reasons"].as_array().expect("reasons"));
+    reasons.map(|it| it["reason"].as_str().expect("reason").to_owned()).collect()
+}
+
+/// Runs `work` while a namespace that this thread is in has a leak on a port.
+fn with_leak<T: Send>(work: impl FnOnce(u64, u16) -> T + Send) -> T {
+    let port = fresh_port();
+    in_lab(|netns| {
+        let (_listener, client, server) = Kind::V4.pair(port);
+        drop(client);
+        wait_for_states(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
+        let result = work(netns, port);
+        drop(server);
+        result
+    })
+}
+
+fn check_of(port: &str) -> [&str; 6] {
+    ["close-wait", "--check", "--older-than", "0", "--port", port]
+}
+
+/// The leak is in a namespace where this look does not see it: it must not say that all is well.
+fn blind(confinement: &[&str], reason: &str) {
+    with_leak(|_, port| {
+        let port = port.to_string();
+        // Started from another namespace than the leak's.
+        in_lab(|_| {
+            let said = Said::by(confinement, &check_of(&port));
+            assert_eq!(said.code, Some(3), "{}{}", said.text, said.errors);
+            assert!(said.text.starts_with("SOCKSTATE UNKNOWN - 0 sockets stuck"), "{}", said.text);
+            assert!(!said.errors.is_empty());
+
+            let args = ["close-wait", "--older-than", "0", "--port", &port, "--format"];
+            let said = Said::by(confinement, &[&args[..], &["json"]].concat());
+            let records = said.records();
+            assert!(said.code == Some(0) && !said.errors.is_empty(), "{}", said.errors);
+            assert_eq!(records.iter().filter(|it| it["kind"] == "stuck" && it["age_ns"].is_u64()).count(), 0);
+            let last = records.last().expect("a record");
+            assert_eq!((&last["kind"], &last["complete"]), (&"look".into(), &false.into()));
+            assert!(reasons(&records).contains(&reason.to_owned()), "{last}");
+
+            let said = Said::by(confinement, &[&args[..], &["table"]].concat());
+            assert!(said.text.contains("this is not all"), "{}", said.text);
+        });
+    });
+}
+
+/// Waits for an answer of `OK` to a check of a port that nobody uses: another test may have a namespace that lives by its sockets.
+fn assert_ok(confinement: &[&str], args: &[&str]) {
+    let unused = fresh_port().to_string();
+    let mut last = String::new();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let said = Said::by(confinement, &[&check_of(&unused)[..], args].concat());
+        if said.code == Some(0) {
+            assert!(said.text.starts_with("SOCKSTATE OK - 0 "), "{}", said.text);
+            assert!(said.errors.is_empty(), "{}", said.errors);
+            return;
+        }
+        last.clone_from(&said.text);
+        assert!(Instant::now() < deadline, "{confinement:?}: {last}");
+    }
+}
+
+/// Nearly as above, but the look sees everything.
+fn all_is_seen() {
+    if !can_list_holders() {
+        // A closed socket of any process makes the look incomplete there.
+        return crate::skip("this kernel does not list which namespace a held socket is in (needs 5.11)");
+    }
+    with_leak(|_, port| {
+        let port = port.to_string();
+        in_lab(|_| {
+            for confinement in [
+                &[][..],
+                &["mount"],
+                // Root sees through it.
+                &["mount", "proc hidepid=2"],
+                // Hides files, not processes.
+                &["mount", "proc subset=pid"],
+            ] {
+                let said = Said::by(confinement, &check_of(&port));
+                assert_eq!(said.code, Some(1), "{confinement:?}: {}{}", said.text, said.errors);
+                assert!(said.text.starts_with("SOCKSTATE WARNING - 1 "), "{}", said.text);
+                assert_ok(confinement, &[]);
+            }
+            // In another pid namespace, with a /proc that shows the whole host.
+            if fs::read_link("/proc/1/ns/net").is_ok() {
+                assert_eq!(Said::by(&["pid"], &check_of(&port)).code, Some(1));
+            }
+        });
+    });
+}
+
+/// All sockets of the own namespace are listed without any right.
+fn one_namespace() {
+    with_leak(|netns, port| {
+        let (netns, port) = (netns.to_string(), port.to_string());
+        for confinement in [&[CAP_SYS_ADMIN][..], &[CAP_SYS_PTRACE], &["drop all"], &["user"]] {
+            assert_ok(confinement, &["--netns", &netns]);
+            // What is found keeps its code, although its holder may not be seen.
+            let check = [&check_of(&port)[..], &["--netns", &netns]].concat();
+            assert_eq!(Said::by(confinement, &check).code, Some(1), "{confinement:?}");
+        }
+        let args = ["close-wait", "--older-than", "0", "--netns", &netns, "--format", "json"];
+        let said = Said::by(&["mount", "pid", "proc"], &args);
+        let records = said.records();
+        assert_eq!(reasons(&records), ["processes"], "the holder cannot be seen");
+        assert_eq!((&records[0]["reason"], holders(&records[0]).len()), (&"holder_hidden".into(), 0));
+    });
+}
+
+/// Sockets of a namespace that this thread has left; and what leads there, if kept.
+struct Left {
+    netns: u64,
+    sockets: (Socket, Socket),
+    namespace: Option<OwnedFd>,
+}
+
+/// Opens a leak in a new namespace, and goes home.
+fn leave_namespace(port: u16, keep: bool) -> Left {
+    let home = fs::File::open("/proc/thread-self/ns/net").expect("namespace");
+    let left = {
+        // SAFETY: takes a number; only this thread moves.
+        assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
+        crate::netns::loopback_up().expect("loopback");
+        let (listener, client, server) = Kind::V4.pair(port);
+        drop(client);
+        wait_for_states(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
+        let namespace = keep.then(|| fs::File::open("/proc/thread-self/ns/net").expect("namespace").into());
+        Left { netns: own_netns(), sockets: (listener, server), namespace }
+    };
+    // SAFETY: takes an open descriptor and a number; only this thread moves.
+    assert_eq!(unsafe { libc::setns(home.as_raw_fd(), libc::CLONE_NEWNET) }, 0);
+    left
+}
+
+fn sockets_only() {
+    in_lab(|_| {
+        let port = fresh_port();
+        let left = leave_namespace(port, false);
+        let (number, port) = (left.netns.to_string(), port.to_string());
+        let said = Said::by(&[], &check_of(&port));
+        assert_eq!(said.code, Some(3), "{}{}", said.text, said.errors);
+        let args = ["close-wait", "--older-than", "1h", "--port", &port, "--format", "json"];
+        let found = Said::by(&[], &args);
+        assert!(reasons(&found.records()).contains(&"sockets".to_owned()), "{}", found.text);
+        let of_it = Said::by(&[], &[&args[..], &["--netns", &number]].concat());
+        if !can_list_holders() {
+            assert!(of_it.errors.contains(&number), "it says that it cannot look there: {}", of_it.errors);
+            return;
+        }
+        assert!(said.text.contains("stuck; 1 may be"), "{}", said.text);
+        for said in [found, of_it] {
+            let records = said.records();
+            assert_eq!(records.len(), 2, "the socket, and that it is not all: {records:?}");
+            let it = &records[0];
+            assert_eq!((&it["state"], &it["netns"]), (&"CLOSE_WAIT".into(), &left.netns.into()));
+            let fd = left.sockets.1.as_raw_fd() as u64;
+            assert_eq!(holders(it), [(u64::from(std::process::id()), fd)]);
+            // No evidence, no value.
+            for unknown in ["age_ns", "unread_bytes", "unsent_bytes", "retransmits", "timer"] {
+                assert_eq!(it[unknown], Value::Null, "{unknown}: {it}");
+            }
+            assert_eq!(it["reason"], "unknown");
+            let commands = it["commands"].as_array().expect("commands");
+            assert!(commands.iter().all(|it| !it.as_str().is_some_and(|it| it.contains("ss -K"))), "{it}");
+        }
+        // With its last socket the namespace is gone.
+        drop(left);
+        assert_ok(&[], &[]);
+    });
+}
+
+fn by_descriptor_and_mount() {
+    in_lab(|_| {
+        let port = fresh_port();
+        let text = port.to_string();
+        let args = ["close-wait", "--older-than", "0", "--port", &text, "--format", "json"];
+        let left = leave_namespace(port, true);
+        let found = Said::by(&[], &args).records();
+        assert_eq!((&found[0]["netns"], &found[0]["unread_bytes"]), (&left.netns.into(), &0.into()));
+        assert_eq!(found[0]["reason"], "eof_unread");
+        assert!(left.namespace.is_some());
+        drop(left);
+
+        // Mounted in the mount namespace of another process, which nobody shares.
+        let mut actor = Actor::start("namespace mounter", port);
+        let netns: u64 = actor.hear().parse().expect("a namespace");
+        let found = Said::by(&[], &args).records();
+        assert_eq!((&found[0]["netns"], &found[0]["unread_bytes"]), (&netns.into(), &0.into()));
+        actor.end();
+    });
+}
+
+/// Has a leak in a network namespace that only a mount leads to, in a mount namespace of its own.
+pub(crate) fn mount_namespace(port: u16) {
+    apply("mount").expect("a mount namespace");
+    let directory = tempfile::tempdir().expect("directory");
+    let name = directory.path().join("a name");
+    fs::write(&name, "").expect("file");
+    let left = leave_namespace(port, true);
+    let namespace = left.namespace.as_ref().expect("kept").as_raw_fd();
+    let name = name.to_str().expect("UTF-8");
+    mount(&format!("/proc/self/fd/{namespace}"), name, "", libc::MS_BIND, "").expect("mount");
+    let Left { netns, sockets, namespace } = left;
+    drop(namespace);
+    println!("{netns}");
+    while io::Read::read(&mut io::stdin(), &mut [0]).expect("stdin") == 1 {}
+    drop(sockets);
+    // SAFETY: the path is a C string.
+    unsafe { libc::umount2(c_string(name).as_ptr(), libc::MNT_DETACH) };
+}
+
+fn closed_sockets() {
+    if !can_list_holders() {
+        return crate::skip("this kernel does not list which namespace a held socket is in (needs 5.11)");
+    }
+    in_lab(|_| {
+        let closed: Vec<Socket> = (0..3)
+            .map(|_| Socket::new(socket2::Domain::IPV6, socket2::Type::STREAM, None).expect("socket"))
+            .collect();
+        assert_ok(&[], &[]);
+        drop(closed);
+    });
+}
+
+fn names() {
+    if !can_list_holders() {
+        return crate::skip("this kernel does not list which namespace a held socket is in (needs 5.11)");
+    }
+    in_lab(|_| {
+        assert_ok(&["mount", "stale name"], &[]);
+        let unused = fresh_port().to_string();
+        let said = Said::by(&["mount", "covered name"], &check_of(&unused));
+        assert_eq!(said.code, Some(3), "{}{}", said.text, said.errors);
+        assert!(said.text.contains("/run/netns/covered"), "{}", said.text);
+        // The namespace is known by a process: its name is not needed.
+        assert_ok(&["mount", "covered own name"], &[]);
+    });
+}
+
+fn trace_and_doctor() {
+    let pid_namespace = ["mount", "pid", "proc"];
+    let doctor = |confinement: &[&str]| -> Value {
+        serde_json::from_str(&Said::by(confinement, &["doctor", "--format", "json"]).text).expect("JSON")
+    };
+    let found = doctor(&pid_namespace);
+    assert_eq!(found["look"]["complete"], false, "{found}");
+    assert_eq!(found["look"]["reasons"][0]["reason"], "processes", "{found}");
+    let why = found["look"]["reasons"][0]["why"].as_str().expect("why").to_owned();
+    assert!(found["degraded"].as_array().expect("degraded").contains(&why.clone().into()));
+
+    let trace = ["trace", "--alongside", "--format", "json", "--duration", "0.1"];
+    let degraded = |confinement: &[&str]| {
+        let said = Said::by(confinement, &trace);
+        let start: Value = serde_json::from_str(said.text.lines().next().unwrap_or_default()).expect("JSON");
+        assert_eq!(start["kind"], "start", "{}", said.errors);
+        schema::check(&start);
+        (start["degraded"].as_array().expect("degraded").clone(), said.errors)
+    };
+    let (said, errors) = degraded(&pid_namespace);
+    assert!(said.contains(&why.clone().into()), "{said:?}");
+    assert!(errors.contains(&why), "{errors}");
+    let (said, _) = degraded(&["mount"]);
+    assert!(!said.contains(&why.into()), "{said:?}");
+}
+
+fn walker() {
+    in_lab(|other| {
+        // A process of that namespace, so that there is something to enter.
+        let _somebody = Actor::start("late listener", fresh_port());
+        in_lab(|_| {
+            let mut command = sockstate();
+            command.args(["trace", "--format", "json", "--alongside", "--resync", "50ms", "--port", "1"]);
+            let tracer = Tracer::spawn(&mut command);
+            let threads = format!("/proc/{}/task", tracer.pid());
+            let at_home = own_netns();
+            let begin = Instant::now();
+            let mut looks = 0;
+            while begin.elapsed() < Duration::from_secs(2) {
+                for thread in fs::read_dir(&threads).expect("threads").flatten() {
+                    let path = thread.path();
+                    let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
+                    if name.trim() == "namespaces" {
+                        let namespace = fs::metadata(path.join("ns/net")).expect("namespace");
+                        let namespace = std::os::unix::fs::MetadataExt::ino(&namespace);
+                        assert_eq!(namespace, at_home, "in {namespace}, the other one is {other}");
+                        looks += 1;
+                    }
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            assert!(looks > 10, "the thread was seen {looks} times");
+            tracer.stop();
+        });
+    });
+}
+
+/// Runs sockstate below a process that is confined first.
+fn confined_run(confinement: &[&str], args: &[&str]) -> Output {
+    let value = [confinement.join(";"), args.join("\n")].join("|");
+    let mut actor = Command::new(std::env::current_exe().expect("this program"));
+    actor.env("SOCKSTATE_TEST_ROLE", "confined").env("SOCKSTATE_TEST_VALUE", value);
+    actor.stdin(Stdio::null()).output().expect("a confined process")
+}
+
+/// Plays the part: gives up what `value` says, then runs sockstate.
+pub(crate) fn confined(value: &str) -> ExitCode {
+    let (steps, args) = value.split_once('|').expect("steps and arguments");
+    let steps: Vec<String> = steps.split(';').filter(|it| !it.is_empty()).map(ToOwned::to_owned).collect();
+    // A new /proc shows the pid namespace of the process that mounts it, which must be in it; after that no capability is needed.
+    let late = |step: &str| step.starts_with("proc") || step.starts_with("drop");
+    for step in steps.iter().filter(|step| !late(step)) {
+        apply(step).unwrap_or_else(|error| panic!("{step}: {error}"));
+    }
+    let steps: Vec<String> = steps.into_iter().filter(|step| late(step)).collect();
+    let mut command = sockstate();
+    command.args(args.split('\n'));
+    // SAFETY: this process has one thread, so that the child may do what it may.
+    unsafe { command.pre_exec(move || steps.iter().try_for_each(|step| apply(step))) };
+    let status = command.status().expect("sockstate");
+    ExitCode::from(status.code().map_or(99, |code| code as u8))
+}
+
+fn apply(step: &str) -> io::Result<()> {
+    let (step, argument) = step.split_once(' ').unwrap_or((step, ""));
+    match (step, argument) {
+        ("user", _) => {
+            unshare(libc::CLONE_NEWUSER)?;
+            fs::write("/proc/self/setgroups", "deny")?;
+            fs::write("/proc/self/uid_map", "0 0 1")?;
+            fs::write("/proc/self/gid_map", "0 0 1")
+        }
+        ("net", _) => unshare(libc::CLONE_NEWNET),
+        ("pid", _) => unshare(libc::CLONE_NEWPID),
+        ("mount", _) => {
+            unshare(libc::CLONE_NEWNS)?;
+            mount("none", "/", "", libc::MS_REC | libc::MS_PRIVATE, "")
+        }
+        ("proc", options) => mount("proc", "/proc", "proc", 0, options),
+        ("drop", "all") => (0..64).try_for_each(|capability| match drop_capability(capability) {
+            Err(error) if error.raw_os_error() != Some(libc::EINVAL) => Err(error),
+            _ => Ok(()),
+        }),
+        ("drop", capability) => drop_capability(capability.parse().expect("a number")),
+        ("stale", _) => {
+            mount("none", "/run", "tmpfs", 0, "")?;
+            fs::create_dir("/run/netns")?;
+            fs::write("/run/netns/stale", "")
+        }
+        ("covered", what) => {
+            mount("none", "/run", "tmpfs", 0, "")?;
+            fs::create_dir("/run/netns")?;
+            fs::write("/run/netns/covered", "")?;
+            let home = fs::File::open("/proc/self/ns/net")?;
+            if !what.starts_with("own") {
+                unshare(libc::CLONE_NEWNET)?;
+            }
+            mount("/proc/self/ns/net", "/run/netns/covered", "", libc::MS_BIND, "")?;
+            // SAFETY: takes an open descriptor and a number.
+            if unsafe { libc::setns(home.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            mount("none", "/run/netns", "tmpfs", 0, "")
+        }
+        (step, argument) => panic!("no step {step} {argument}"),
+    }
+}
+
+fn unshare(flags: i32) -> io::Result<()> {
+    // SAFETY: takes a number; this process has one thread.
+    if unsafe { libc::unshare(flags) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// From the next program on.
+fn drop_capability(number: u64) -> io::Result<()> {
+    // SAFETY: takes numbers.
+    if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+fn c_string(text: &str) -> CString {
+    CString::new(text).expect("no NUL")
+}
+
+fn mount(source: &str, target: &str, kind: &str, flags: libc::c_ulong, options: &str) -> io::Result<()> {
+    let [source, target, kind, options] = [source, target, kind, options].map(c_string);
+    let kind = if kind.is_empty() { ptr::null() } else { kind.as_ptr() };
+    // SAFETY: strings that live until it returns.
+    let result =
+        unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind, flags, options.as_ptr().cast()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

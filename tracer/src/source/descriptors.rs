@@ -1,0 +1,185 @@
+//! The descriptors of all processes: which sockets are held at all, and which network namespaces a descriptor leads to.
+
+use std::{
+    fs, io,
+    mem::MaybeUninit,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
+
+use caps::Capability;
+use rustix::{
+    fs::{Dir, Mode, OFlags, getxattr, open, readlinkat_raw},
+    io::Errno,
+};
+
+use super::sight::{self, is_gone, is_refused};
+use crate::model::{Gap, GapKind};
+
+/// Longer targets are neither sockets nor namespaces.
+const TARGET: usize = 64;
+/// A host has other work.
+const MOST_THREADS: usize = 4;
+
+/// A descriptor and the inode that it leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Descriptor {
+    pub(super) inode: u64,
+    pub(super) pid: u32,
+    pub(super) fd: u32,
+}
+
+impl Descriptor {
+    pub(super) fn path(&self, root: &Path) -> PathBuf {
+        root.join("proc").join(self.pid.to_string()).join("fd").join(self.fd.to_string())
+    }
+
+    /// The name of its protocol (`TCP`, `TCPv6`, `UDP`, `UNIX`, ...) if it still is the socket that it was; `None` if it has
+    /// gone.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub(super) fn protocol(&self, root: &Path) -> io::Result<Option<String>> {
+        let path = self.path(root);
+        let mut name = [0; 32];
+        let len = match getxattr(&path, "system.sockprotoname", &mut name) {
+            Ok(len) => len,
+            Err(error) if is_gone(&error.into()) => return Ok(None),
+            // Another file may have its number by now.
+            Err(Errno::NOTSUP | Errno::NODATA) if !self.is_there(root) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let name = String::from_utf8_lossy(&name[..len]).trim_end_matches('\0').to_owned();
+        Ok(self.is_there(root).then_some(name))
+    }
+
+    /// Whether it still leads to that socket.
+    pub(super) fn is_there(&self, root: &Path) -> bool {
+        fs::read_link(self.path(root))
+            .is_ok_and(|target| target.as_os_str() == format!("socket:[{}]", self.inode).as_str())
+    }
+}
+
+/// What processes have open.
+#[derive(Debug, Default)]
+pub(super) struct Descriptors {
+    /// Of sockets.
+    pub(super) sockets: Vec<Descriptor>,
+    /// Of network namespaces.
+    pub(super) namespaces: Vec<Descriptor>,
+    /// Processes that were not let in.
+    unread: usize,
+    why: Option<io::Error>,
+}
+
+impl Descriptors {
+    /// Looks through those of every process below `root`.
+    pub(super) fn scan(root: &Path) -> (Self, Option<Gap>) {
+        let mut all = Self::default();
+        // Where /proc itself cannot be read, the search for namespaces says so.
+        let pids = sight::processes(root).unwrap_or_default();
+        let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MOST_THREADS);
+        // Few have most of the descriptors: each thread takes the next process when it is done with one.
+        let next = AtomicUsize::new(0);
+        let part = || {
+            let mut part = Self::default();
+            while let Some(&pid) = pids.get(next.fetch_add(1, Ordering::Relaxed)) {
+                part.read(root, pid);
+            }
+            part
+        };
+        thread::scope(|scope| {
+            // Where no thread can be started, this one does it all.
+            let start = |_| thread::Builder::new().spawn_scoped(scope, part).ok();
+            let started: Vec<_> = (1..threads).filter_map(start).collect();
+            all.add(part());
+            for thread in started {
+                if let Ok(part) = thread.join() {
+                    all.add(part);
+                }
+            }
+        });
+        let gap = all.gap(pids.len());
+        (all, gap)
+    }
+
+    fn add(&mut self, part: Self) {
+        self.sockets.extend(part.sockets);
+        self.namespaces.extend(part.namespaces);
+        self.unread += part.unread;
+        self.why = self.why.take().or(part.why);
+    }
+
+    fn gap(&self, total: usize) -> Option<Gap> {
+        let error = self.why.as_ref()?;
+        let hint =
+            if is_refused(error) { sight::needs(Capability::CAP_SYS_PTRACE) } else { error.to_string() };
+        let why = format!("cannot read the descriptors of {} of {total} processes: {hint}", self.unread);
+        Some(Gap::new(GapKind::Descriptors, why))
+    }
+
+    /// Adds those of a process.
+    fn read(&mut self, root: &Path, pid: u32) {
+        if let Err(error) = self.read_process(root, pid).map_err(io::Error::from)
+            && !is_gone(&error)
+        {
+            self.unread += 1;
+            self.why = Some(error);
+        }
+    }
+
+    fn read_process(&mut self, root: &Path, pid: u32) -> rustix::io::Result<()> {
+        let path = root.join("proc").join(pid.to_string()).join("fd");
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = open(&path, flags, Mode::empty())?;
+        let mut room = [MaybeUninit::uninit(); TARGET];
+        for entry in Dir::read_from(&directory)? {
+            let name = entry?;
+            let fd = name.file_name().to_str().ok().and_then(|name| name.parse::<u32>().ok());
+            let target = readlinkat_raw(&directory, name.file_name(), &mut room);
+            if let Err(error @ (Errno::ACCESS | Errno::PERM)) = target {
+                // Root may list them without the right to know where they lead.
+                return Err(error);
+            }
+            let (Some(fd), Ok((target, _))) = (fd, target) else { continue };
+            if let Some(inode) = inode(target, b"socket:[") {
+                self.sockets.push(Descriptor { inode, pid, fd });
+            } else if let Some(inode) = inode(target, b"net:[") {
+                self.namespaces.push(Descriptor { inode, pid, fd });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The number between `prefix` and the bracket at the end.
+fn inode(target: &[u8], prefix: &[u8]) -> Option<u64> {
+    std::str::from_utf8(target.strip_prefix(prefix)?.strip_suffix(b"]")?).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn sockets_and_namespaces_are_told_from_other_files() {
+        let root = tempfile::tempdir().expect("directory");
+        let fds = root.path().join("proc/10/fd");
+        fs::create_dir_all(&fds).expect("fd");
+        let long = format!("/{}", "x".repeat(200));
+        let targets = ["socket:[500]", "net:[600]", "/dev/null", "mnt:[700]", "socket:[x]", &long];
+        for (fd, target) in targets.iter().enumerate() {
+            symlink(target, fds.join(fd.to_string())).expect("link");
+        }
+        // Ended in the meantime: no gap.
+        fs::create_dir_all(root.path().join("proc/11")).expect("process");
+        let (all, gap) = Descriptors::scan(root.path());
+        assert_eq!(all.sockets, [Descriptor { inode: 500, pid: 10, fd: 0 }]);
+        assert_eq!(all.namespaces, [Descriptor { inode: 600, pid: 10, fd: 1 }]);
+        assert_eq!(gap, None);
+    }
+}

@@ -1,0 +1,262 @@
+//! The TCP sockets of every network namespace, and what is missing among them.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    path::{Path, PathBuf},
+};
+
+use super::{
+    descriptors::{Descriptor, Descriptors},
+    diag,
+    namespaces::{Namespace, Namespaces},
+    sight::{self, is_gone},
+};
+use crate::model::{Event, EventKind, Gap, GapKind, SocketInfo, State};
+
+/// Names that the kernel gives to TCP's sockets (`tcp_prot.name`, `tcpv6_prot.name`).
+const TCP: [&str; 2] = ["TCP", "TCPv6"];
+
+/// What a dump of several namespaces found.
+#[derive(Debug, Default)]
+pub struct Dump {
+    /// The sockets.
+    pub sockets: Vec<SocketInfo>,
+    /// How many namespaces they are of.
+    pub listed: usize,
+    /// A path that leads to each namespace, by its inode.
+    pub namespaces: BTreeMap<u32, PathBuf>,
+    /// /proc does not show every process.
+    pub hidden_processes: Option<Gap>,
+    /// What `held` has answered, where it was asked.
+    pub held: Option<Vec<Event>>,
+    /// Sockets may exist that are not among these.
+    pub gaps: Vec<Gap>,
+}
+
+/// The TCP sockets of every network namespace (of `only` if given). `held` lists those that processes hold, in all namespaces;
+/// it is asked where some of them may be in a namespace that nothing else leads to.
+#[must_use]
+pub fn dump(only: Option<u32>, held: impl FnOnce() -> Result<Vec<Event>, String>) -> Dump {
+    let root = Path::new("/");
+    let mut dump = Dump { hidden_processes: sight::hidden_processes(), ..Dump::default() };
+    let mut all = Namespaces::find(root);
+    if let Some(only) = only
+        && let Some(namespace) = all.found.remove(&only.into())
+    {
+        dump.list(only, namespace);
+        return dump;
+    }
+    let (descriptors, unread) = Descriptors::scan(root);
+    all.add_held(&descriptors, root);
+    for (inode, namespace) in all.found {
+        if let Ok(inode) = u32::try_from(inode)
+            && only.is_none_or(|only| only == inode)
+        {
+            dump.list(inode, namespace);
+        }
+    }
+    if only.is_none() || dump.listed == 0 {
+        dump.gaps.append(&mut all.gaps);
+        dump.add_unlisted(only, root, &descriptors.sockets, unread, held);
+    }
+    dump
+}
+
+impl Namespaces {
+    /// Adds those that a process has open, although no process need be in them.
+    fn add_held(&mut self, descriptors: &Descriptors, root: &Path) {
+        for it in &descriptors.namespaces {
+            if !self.found.contains_key(&it.inode)
+                && let Err(error) = self.add(it.path(root))
+                && !is_gone(&error)
+            {
+                let why = format!(
+                    "cannot open network namespace {}, which process {} has open: {error}",
+                    it.inode, it.pid
+                );
+                self.gaps.push(Gap::new(GapKind::NetworkNamespaces, why));
+            }
+        }
+    }
+}
+
+impl Dump {
+    fn list(&mut self, inode: u32, namespace: Namespace) {
+        match diag::dump_in(inode, &namespace.file) {
+            Ok(sockets) => {
+                self.sockets.extend(sockets);
+                self.listed += 1;
+            }
+            Err(error) => {
+                let why = format!("cannot list the sockets of network namespace {inode}: {error}");
+                self.gaps.push(Gap::new(GapKind::NetworkNamespaces, why));
+            }
+        }
+        self.namespaces.insert(inode, namespace.path);
+    }
+
+    /// Sockets that a process holds, and no table has: closed ones, or those of a namespace without a process and a name.
+    fn add_unlisted(
+        &mut self,
+        only: Option<u32>,
+        root: &Path,
+        descriptors: &[Descriptor],
+        unread: Option<Gap>,
+        held: impl FnOnce() -> Result<Vec<Event>, String>,
+    ) {
+        let listed: HashSet<u64> = self.sockets.iter().map(|socket| socket.inode).collect();
+        let mut known = HashSet::new();
+        let mut unlisted = 0;
+        for it in descriptors.iter().filter(|it| !listed.contains(&it.inode)) {
+            if known.contains(&it.inode) {
+                continue;
+            }
+            let is_tcp = match it.protocol(root) {
+                Ok(None) => continue,
+                Ok(Some(protocol)) => TCP.contains(&protocol.as_str()),
+                Err(_) => true,
+            };
+            known.insert(it.inode);
+            unlisted += usize::from(is_tcp);
+        }
+        // The kernel lists also what a security module protects from being read in /proc.
+        let (protected, unread) = match unread {
+            Some(gap) if self.hidden_processes.is_none() && sight::may_read_processes() => (Some(gap), None),
+            unread => (None, unread),
+        };
+        self.gaps.extend(unread);
+        if unlisted == 0 && protected.is_none() {
+            return;
+        }
+        match held() {
+            Ok(events) => {
+                self.add_of_unknown_namespaces(only, root, descriptors, events.clone());
+                self.held = Some(events);
+            }
+            Err(error) => {
+                self.gaps.extend(protected);
+                if unlisted == 0 {
+                    return;
+                }
+                let why = format!(
+                    "cannot tell whether {unlisted} TCP sockets that processes hold are closed, or in a network \
+                     namespace that no process is in: {error}"
+                );
+                self.gaps.push(Gap::new(GapKind::Sockets, why));
+            }
+        }
+    }
+
+    fn add_of_unknown_namespaces(
+        &mut self,
+        only: Option<u32>,
+        root: &Path,
+        descriptors: &[Descriptor],
+        mut events: Vec<Event>,
+    ) {
+        events.retain(|it| {
+            it.netns.is_some_and(|netns| {
+                !self.namespaces.contains_key(&netns) && only.is_none_or(|only| only == netns)
+            })
+        });
+        if events.is_empty() {
+            return;
+        }
+        // A process may have made one since the search.
+        let mut found = Namespaces::find(root).found;
+        let unknown: HashSet<u32> = events.iter().filter_map(|it| it.netns).collect();
+        for inode in unknown {
+            if let Some(namespace) = found.remove(&inode.into()) {
+                self.list(inode, namespace);
+            }
+        }
+        let inodes: HashMap<(u32, u32), &Descriptor> =
+            descriptors.iter().map(|it| ((it.pid, it.fd), it)).collect();
+        let mut sockets: BTreeMap<u32, HashMap<u64, SocketInfo>> = BTreeMap::new();
+        for event in events {
+            let (Some(netns), EventKind::Held { state, task, fd }) = (event.netns, &event.kind) else {
+                continue;
+            };
+            if self.namespaces.contains_key(&netns) {
+                continue;
+            }
+            let descriptor = inodes.get(&(task.pid, *fd)).filter(|it| it.is_there(root));
+            let socket = partial(&event, netns, *state, descriptor.map_or(0, |it| it.inode));
+            let known = sockets.entry(netns).or_default().entry(event.sk).or_insert_with(|| socket.clone());
+            known.inode = known.inode.max(socket.inode);
+        }
+        for (netns, sockets) in sockets {
+            let why = format!(
+                "network namespace {netns} has neither a process nor a name and cannot be entered: of its sockets only \
+                 the {} that processes hold are known, without queues, timers and ages",
+                sockets.len()
+            );
+            self.gaps.push(Gap::new(GapKind::Sockets, why));
+            self.sockets.extend(sockets.into_values());
+        }
+    }
+}
+
+/// What is known of a socket whose namespace cannot be entered.
+fn partial(event: &Event, netns: u32, state: State, inode: u64) -> SocketInfo {
+    SocketInfo {
+        netns,
+        state,
+        mini: false,
+        tuple: event.tuple,
+        interface: None,
+        uid: event.uid,
+        inode,
+        cgroup: event.cgroup,
+        is_partial: true,
+        receive_queue: 0,
+        send_queue: 0,
+        timer: None,
+        retransmits: 0,
+        request: None,
+        times: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Address, Task, Tuple};
+
+    fn held(netns: u32, sk: u64, pid: u32, fd: u32) -> Event {
+        let address = Address::from_v4([127, 0, 0, 1]);
+        let task = Task { pid, exec_id: 0, start_ns: 0, comm: [0; 16] };
+        Event {
+            time_ns: 1,
+            sk,
+            cgroup: None,
+            netns: Some(netns),
+            uid: Some(0),
+            error: 0,
+            tuple: Tuple {
+                local: address,
+                remote: address,
+                local_port: 1,
+                remote_port: 2,
+                v6_socket: false,
+                interface: 0,
+            },
+            kind: EventKind::Held { state: State::CloseWait, task, fd },
+        }
+    }
+
+    #[test]
+    fn a_namespace_that_only_sockets_lead_to_is_known_by_them_and_is_a_gap() {
+        let root = tempfile::tempdir().expect("directory");
+        let mut dump = Dump { namespaces: BTreeMap::from([(5, "/proc/1/ns/net".into())]), ..Dump::default() };
+        // Two holders of one socket; one socket of a namespace that was listed.
+        let events = vec![held(7, 100, 10, 3), held(7, 100, 11, 3), held(7, 101, 10, 4), held(5, 102, 10, 5)];
+        dump.add_of_unknown_namespaces(None, root.path(), &[], events.clone());
+        assert_eq!(dump.sockets.len(), 2);
+        assert!(dump.sockets.iter().all(|it| it.is_partial && it.netns == 7), "{:?}", dump.sockets);
+        assert_eq!((dump.gaps.len(), dump.gaps[0].kind), (1, GapKind::Sockets));
+        let mut of_another = Dump::default();
+        of_another.add_of_unknown_namespaces(Some(8), root.path(), &[], events);
+        assert!(of_another.sockets.is_empty() && of_another.gaps.is_empty());
+    }
+}

@@ -1,0 +1,267 @@
+//! Which network namespaces there are: those of processes and threads, those that are mounted somewhere (`ip netns` gives names
+//! that way), and those that a descriptor leads to. Says where others may be.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use caps::Capability;
+
+use super::sight::{self, is_gone, is_refused};
+use crate::model::{Gap, GapKind};
+
+/// A network namespace, held open: the process that led to it may die at any time.
+#[derive(Debug)]
+pub(super) struct Namespace {
+    /// What `setns` takes.
+    pub(super) file: File,
+    /// A path that led there.
+    pub(super) path: PathBuf,
+}
+
+/// The network namespaces that were found.
+#[derive(Debug, Default)]
+pub(super) struct Namespaces {
+    /// By inode number.
+    pub(super) found: BTreeMap<u64, Namespace>,
+    /// Where others may be.
+    pub(super) gaps: Vec<Gap>,
+}
+
+impl Namespaces {
+    /// By processes, threads and mounts, below `root`.
+    pub(super) fn find(root: &Path) -> Self {
+        let mut all = Self::default();
+        let pids = match sight::processes(root) {
+            Ok(pids) => pids,
+            Err(error) => {
+                all.gaps.push(Gap::new(GapKind::Processes, format!("cannot read /proc: {error}")));
+                return all;
+            }
+        };
+        let mut mounts = Mounts::default();
+        mounts.read(&root.join("proc/self"), root);
+        let mut unread = Vec::new();
+        for pid in &pids {
+            let process = root.join("proc").join(pid.to_string());
+            mounts.read(&process, &process.join("root"));
+            if let Err(error) = all.add_process(&process)
+                && !is_gone(&error)
+            {
+                unread.push((process, error));
+            }
+        }
+        all.add_mounted(&mounts);
+        all.note_unread(root, unread, pids.len());
+        all
+    }
+
+    /// Processes that may be in a namespace that was not found, for the kernel does not say which they are in.
+    fn note_unread(&mut self, root: &Path, mut unread: Vec<(PathBuf, io::Error)>, total: usize) {
+        if unread.is_empty() {
+            return;
+        }
+        let own = root.join("proc/self");
+        let known = self.found.values().filter_map(|it| it.path.parent()?.parent());
+        let known: HashSet<u64> = known.chain([&*own]).filter_map(device_list).collect();
+        unread.retain(|(process, _)| !is_in(process, &known));
+        if let Some((_, error)) = unread.first() {
+            let hint =
+                if is_refused(error) { sight::needs(Capability::CAP_SYS_PTRACE) } else { error.to_string() };
+            let unread = unread.len();
+            let why = format!("cannot read the network namespaces of {unread} of {total} processes: {hint}");
+            self.gaps.push(Gap::new(GapKind::NetworkNamespaces, why));
+        }
+    }
+
+    /// Adds what `path` leads to, if it is not known yet.
+    ///
+    /// # Errors
+    /// It leads nowhere any more, or not for this process.
+    pub(super) fn add(&mut self, path: PathBuf) -> io::Result<()> {
+        let is_known = self.found.contains_key(&fs::metadata(&path)?.ino());
+        if !is_known {
+            let file = File::open(&path)?;
+            self.found.insert(file.metadata()?.ino(), Namespace { file, path });
+        }
+        Ok(())
+    }
+
+    /// Threads may have left the namespace of the thread that leads the process, which may have ended before them.
+    fn add_process(&mut self, process: &Path) -> io::Result<()> {
+        let of_leader = self.add(process.join("ns/net"));
+        for task in fs::read_dir(process.join("task")).into_iter().flatten().flatten() {
+            match self.add(task.path().join("ns/net")) {
+                Err(error) if !is_gone(&error) => return Err(error),
+                _ => {}
+            }
+        }
+        of_leader
+    }
+
+    /// A name whose file is no mount of a namespace, as a killed `ip netns` leaves one, leads nowhere and is no gap.
+    fn add_mounted(&mut self, mounts: &Mounts) {
+        for (inode, paths) in &mounts.namespaces {
+            let mut why = None;
+            for path in paths {
+                if self.found.contains_key(inode) {
+                    break;
+                }
+                // Another mount may cover it.
+                let is_it = fs::metadata(path).map(|metadata| metadata.ino() == *inode);
+                why = match is_it {
+                    Ok(true) => self.add(path.clone()).err(),
+                    Ok(false) => None,
+                    Err(error) => Some(error),
+                };
+            }
+            if !self.found.contains_key(inode)
+                && let Some(path) = paths.first()
+            {
+                let why = why.map_or_else(|| "another mount covers it".into(), |error| error.to_string());
+                let why =
+                    format!("cannot open network namespace {inode}, mounted at {}: {why}", path.display());
+                self.gaps.push(Gap::new(GapKind::NetworkNamespaces, why));
+            }
+        }
+    }
+}
+
+/// Whether all threads of a process are in namespaces whose device lists are `known`.
+fn is_in(process: &Path, known: &HashSet<u64>) -> bool {
+    let Ok(tasks) = fs::read_dir(process.join("task")) else { return false };
+    let mut tasks = tasks.flatten().map(|task| device_list(&task.path())).peekable();
+    tasks.peek().is_some() && tasks.all(|inode| inode.is_some_and(|inode| known.contains(&inode)))
+}
+
+/// Inode of a process's or thread's `net/dev`. Each namespace has a file of its own, which every user may look at.
+fn device_list(process: &Path) -> Option<u64> {
+    fs::metadata(process.join("net/dev")).ok().map(|metadata| metadata.ino())
+}
+
+/// Network namespaces that are mounted, in the mount namespaces of all processes.
+#[derive(Default)]
+struct Mounts {
+    /// Mount namespaces that were read.
+    seen: HashSet<u64>,
+    /// Where each network namespace is mounted, by inode number.
+    namespaces: BTreeMap<u64, Vec<PathBuf>>,
+}
+
+impl Mounts {
+    /// Reads the mounts that a process sees; `root` leads to its root directory. One that cannot be read cannot be asked for
+    /// its network namespace either, which is counted.
+    fn read(&mut self, process: &Path, root: &Path) {
+        let Ok(namespace) = fs::metadata(process.join("ns/mnt")) else { return };
+        if !self.seen.insert(namespace.ino()) {
+            return;
+        }
+        let text = fs::read(process.join("mountinfo")).unwrap_or_default();
+        for (inode, place) in String::from_utf8_lossy(&text).lines().filter_map(mounted_namespace) {
+            self.namespaces.entry(inode).or_default().push(root.join(place.trim_start_matches('/')));
+        }
+    }
+}
+
+/// The network namespace that a line of mountinfo is about (proc(5)), and its mount point.
+fn mounted_namespace(line: &str) -> Option<(u64, String)> {
+    let mut fields = line.split(' ').skip(3);
+    let (root, place) = (fields.next()?, fields.next()?);
+    let inode = root.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()?;
+    line.contains(" - nsfs ").then(|| (inode, unescaped(place)))
+}
+
+/// A mount point without its escapes (`\040` for a space).
+fn unescaped(place: &str) -> String {
+    let mut pieces = place.split('\\');
+    let mut out = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let code = piece.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match code {
+            Some(code) => {
+                out.push(code.into());
+                out.push_str(&piece[3..]);
+            }
+            None => {
+                out.push('\\');
+                out.push_str(piece);
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_outlives_the_process_that_led_to_it() {
+        let root = tempfile::tempdir().expect("directory");
+        let process = root.path().join("proc/10");
+        fs::create_dir_all(process.join("ns")).expect("ns");
+        fs::create_dir_all(root.path().join("proc/uptime/ns")).expect("no process");
+        fs::write(process.join("ns/net"), "").expect("net");
+        fs::write(root.path().join("proc/uptime/ns/net"), "").expect("none");
+        let inode = fs::metadata(process.join("ns/net")).expect("metadata").ino();
+        let all = Namespaces::find(root.path());
+        fs::remove_dir_all(process).expect("it dies");
+        assert_eq!(all.found.keys().copied().collect::<Vec<_>>(), [inode]);
+        assert_eq!(all.found[&inode].file.metadata().expect("open").ino(), inode);
+        assert!(all.gaps.is_empty(), "{:?}", all.gaps);
+    }
+
+    #[test]
+    fn a_thread_has_a_namespace_of_its_own_also_when_its_leader_has_ended() {
+        let root = tempfile::tempdir().expect("directory");
+        let thread = root.path().join("proc/10/task/11/ns");
+        fs::create_dir_all(&thread).expect("thread");
+        fs::write(thread.join("net"), "").expect("net");
+        let all = Namespaces::find(root.path());
+        assert_eq!((all.found.len(), all.gaps.len()), (1, 0));
+    }
+
+    #[test]
+    fn mounts_of_network_namespaces() {
+        for (line, found) in [
+            (
+                "40 30 0:4 net:[4026532200] /run/netns/blue rw shared:9 - nsfs nsfs rw",
+                Some((4_026_532_200, "/run/netns/blue")),
+            ),
+            (
+                r"40 30 0:4 net:[4026532200] /tmp/a\040b\134c rw - nsfs nsfs rw",
+                Some((4_026_532_200, r"/tmp/a b\c")),
+            ),
+            ("40 30 0:4 uts:[4026532201] /run/uts/red rw - nsfs nsfs rw", None),
+            ("41 30 0:25 /net:[5] /mnt rw - tmpfs tmpfs rw", None),
+            ("41 30 0:25 net:[5] /mnt rw - tmpfs tmpfs rw", None),
+            ("41 30", None),
+        ] {
+            let found = found.map(|(inode, place): (u64, &str)| (inode, place.to_owned()));
+            assert_eq!(mounted_namespace(line), found, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_mounted_namespace_that_cannot_be_opened_is_a_gap() {
+        let root = tempfile::tempdir().expect("directory");
+        let process = root.path().join("proc/10");
+        fs::create_dir_all(process.join("ns")).expect("ns");
+        fs::write(process.join("ns/net"), "").expect("net");
+        fs::write(process.join("ns/mnt"), "").expect("mnt");
+        let line = "40 30 0:4 net:[77] /run/netns/blue rw - nsfs nsfs rw\n";
+        fs::write(process.join("mountinfo"), line).expect("mountinfo");
+        let all = Namespaces::find(root.path());
+        assert_eq!(all.gaps.len(), 1);
+        assert!(all.gaps[0].why.contains("namespace 77"), "{:?}", all.gaps);
+        // A file of that name that is not a namespace, and no mount: nothing is missing.
+        fs::write(process.join("mountinfo"), "").expect("mountinfo");
+        fs::create_dir_all(process.join("root/run/netns")).expect("names");
+        fs::write(process.join("root/run/netns/blue"), "").expect("stale");
+        assert!(Namespaces::find(root.path()).gaps.is_empty());
+    }
+}

@@ -1,0 +1,147 @@
+//! Whether /proc shows every process of the host. A look that goes through /proc is complete only then.
+
+use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
+
+use caps::{CapSet, Capability};
+
+use crate::model::{Gap, GapKind};
+
+/// `PROC_PID_INIT_INO` (linux/proc_ns.h): the inode of the pid namespace that the kernel begins with.
+const INIT_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+/// `PROC_USER_INIT_INO`.
+const INIT_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
+
+/// Why /proc does not show every process of the host; `None` where it does.
+#[must_use]
+pub fn hidden_processes() -> Option<Gap> {
+    let inode = |path: &str| fs::metadata(path).ok().map(|metadata| metadata.ino());
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let is_mounted = fs::read_link("/proc/self").is_ok();
+    let why = if !is_mounted {
+        Some("/proc is not mounted, or is of a pid namespace that this process is not in".into())
+    } else if is_of_first_pid_namespace(inode("/proc/1/ns/pid"), inode("/proc/self/ns/pid")) {
+        let option = hiding_option(&mounts).filter(|_| !may_read_processes());
+        option.map(|option| {
+            let needed = needs(Capability::CAP_SYS_PTRACE);
+            format!("processes are hidden, for /proc is mounted with hidepid={option}: {needed}")
+        })
+    } else {
+        Some(
+            "/proc shows only the processes of a pid namespace of its own, as in a container: run in the \
+             host's pid namespace (docker: --pid=host)"
+                .into(),
+        )
+    };
+    why.map(|why: String| Gap::new(GapKind::Processes, why))
+}
+
+/// By the namespace of process 1 of /proc. Where that cannot be read, by our own: a /proc that shows a process of the
+/// first namespace is of the first namespace.
+fn is_of_first_pid_namespace(of_first_process: Option<u64>, own: Option<u64>) -> bool {
+    of_first_process.or(own) == Some(INIT_PID_NAMESPACE)
+}
+
+/// The value of `hidepid` that keeps processes out of /proc's listing (proc(5)). `noaccess` only refuses to read them, which
+/// is noticed then; `subset=pid` hides no process.
+fn hiding_option(mountinfo: &str) -> Option<&str> {
+    // What was mounted last is what is seen.
+    let mount = mountinfo.lines().rfind(|line| line.split(' ').nth(4) == Some("/proc"))?;
+    let options = mount.split_once(" - ")?.1.split(' ').nth(2)?;
+    let value = options.split(',').find_map(|option| option.strip_prefix("hidepid="))?;
+    ["2", "4", "invisible", "ptraceable"].contains(&value).then_some(value)
+}
+
+/// Whether every process of this /proc can be read, unless a security module protects it.
+#[must_use]
+pub fn may_read_processes() -> bool {
+    has_everywhere(Capability::CAP_SYS_PTRACE)
+}
+
+/// Whether this process is in the pid namespace that the kernel begins with, of which the kernel's iterators show all.
+pub(super) fn is_in_first_pid_namespace() -> bool {
+    fs::metadata("/proc/self/ns/pid").is_ok_and(|metadata| metadata.ino() == INIT_PID_NAMESPACE)
+}
+
+/// Whether this thread has the capability over processes of every user namespace.
+fn has_everywhere(capability: Capability) -> bool {
+    caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false) && !is_in_user_namespace()
+}
+
+fn is_in_user_namespace() -> bool {
+    fs::metadata("/proc/self/ns/user").is_ok_and(|metadata| metadata.ino() != INIT_USER_NAMESPACE)
+}
+
+/// What to do where the kernel has refused something that takes this capability.
+pub(super) fn needs(capability: Capability) -> String {
+    if has_everywhere(capability) {
+        format!("although this process has {capability}: a security module may forbid it")
+    } else if is_in_user_namespace() {
+        format!(
+            "needs {capability} outside of this user namespace, whose root has no rights there: run as the host's root"
+        )
+    } else {
+        format!("needs {capability}: run as root")
+    }
+}
+
+/// The process or descriptor has gone meanwhile, which is no gap.
+pub(super) fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
+}
+
+/// The kernel does not let this process read it.
+pub(super) fn is_refused(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM))
+}
+
+/// The processes that /proc lists.
+///
+/// # Errors
+/// It cannot be read.
+pub(super) fn processes(root: &Path) -> io::Result<Vec<u32>> {
+    let entries = fs::read_dir(root.join("proc"))?.flatten();
+    Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pid_namespace_is_known_by_the_first_process_that_proc_shows() {
+        for (of_first, own, is_first) in [
+            (Some(INIT_PID_NAMESPACE), Some(INIT_PID_NAMESPACE), true),
+            // A container with the host's /proc.
+            (Some(INIT_PID_NAMESPACE), Some(4_026_532_200), true),
+            (Some(4_026_532_200), Some(4_026_532_200), false),
+            // Not permitted to read process 1.
+            (None, Some(INIT_PID_NAMESPACE), true),
+            (None, Some(4_026_532_200), false),
+            (None, None, false),
+        ] {
+            assert_eq!(is_of_first_pid_namespace(of_first, own), is_first, "{of_first:?} {own:?}");
+        }
+    }
+
+    #[test]
+    fn options_of_proc_that_hide_processes() {
+        let proc = |options: &str| format!("22 1 0:20 / /proc rw,relatime shared:5 - proc proc {options}\n");
+        for (options, hides) in [
+            ("rw", None),
+            ("rw,hidepid=0", None),
+            ("rw,hidepid=noaccess", None),
+            ("rw,gid=4,hidepid=1", None),
+            ("rw,subset=pid", None),
+            ("rw,hidepid=2", Some("2")),
+            ("rw,hidepid=invisible,subset=pid", Some("invisible")),
+            ("rw,hidepid=ptraceable", Some("ptraceable")),
+        ] {
+            assert_eq!(hiding_option(&proc(options)), hides, "{options}");
+        }
+        let elsewhere = "30 22 0:40 / /mnt/proc rw - proc proc rw,hidepid=2\n";
+        assert_eq!(hiding_option(&(proc("rw") + elsewhere)), None);
+        let covered = proc("rw,hidepid=2") + &proc("rw");
+        assert_eq!(hiding_option(&covered), None, "what was mounted last counts");
+        assert_eq!(hiding_option(""), None);
+    }
+}
