@@ -483,9 +483,13 @@ fn unprivileged() {
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{error}");
         assert!(error.contains("descriptors") && error.contains("namespaces"), "{error}");
-        let it: Value = serde_json::from_slice(&output.stdout).expect("one record");
-        schema::check(&it);
-        assert_eq!((&it["reason"], holders(&it).len()), (&"holder_hidden".into(), 0), "{it}");
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        let records: Vec<Value> =
+            text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        records.iter().for_each(schema::check);
+        let [it, look] = &records[..] else { panic!("the socket, and that it is not all: {text}") };
+        assert_eq!((&look["kind"], &look["complete"]), (&"look".into(), &false.into()));
+        assert_eq!((&it["reason"], holders(it).len()), (&"holder_hidden".into(), 0), "{it}");
         let check = run(&["close-wait", "--check"]);
         assert_eq!(check.status.code(), Some(3), "{check:?}");
         drop(server);

@@ -30,8 +30,10 @@ pub(super) fn look(
     if look.is_blind {
         let why: Vec<String> = look.gaps.iter().map(ToString::to_string).collect();
         let message = match (filter.netns, &why[..]) {
-            (Some(netns), []) => format!("there is no network namespace {netns}"),
-            (Some(netns), _) => format!("cannot look into network namespace {netns}: {}", why.join("; ")),
+            (Some(netns), []) => format!("there is no such network namespace: {netns}"),
+            (Some(netns), _) => {
+                format!("there is no such network namespace that can be seen: {netns}; {}", why.join("; "))
+            }
             (None, _) => why.join("; "),
         };
         return Err(Failure { code: exit::KERNEL, message });

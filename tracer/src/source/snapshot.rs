@@ -75,6 +75,7 @@ pub(super) fn visit<T: Send>(
     let there = || enter(namespace).and_then(|()| work());
     thread::scope(|scope| {
         let thread = thread::Builder::new()
+            .name("visit".into())
             .spawn_scoped(scope, there)
             .map_err(|error| format!("cannot start a thread to enter it: {error}"))?;
         thread.join().unwrap_or_else(|_| Err("the thread that entered it died".into()))
