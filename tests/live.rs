@@ -24,11 +24,15 @@ mod schema;
 mod sockets;
 #[path = "support/tools.rs"]
 mod tools;
+#[path = "support/tun.rs"]
+mod tun;
 
 #[path = "live/ages.rs"]
 mod ages;
 #[path = "live/burst.rs"]
 mod burst;
+#[path = "live/causes.rs"]
+mod causes;
 #[path = "live/collectors.rs"]
 mod collectors;
 #[path = "live/ending.rs"]
@@ -108,6 +112,7 @@ fn main() -> ExitCode {
         resync::tests(),
         starting::tests(),
         timewait::tests(),
+        causes::tests(),
         stuck::tests(),
         reasons::tests(),
         sight::tests(),

@@ -558,16 +558,21 @@ proptest! {
             }
             match kind {
                 0..4 => {}
-                4 => event.kind = EventKind::Mini { state: State::NewSynRecv, from: link },
+                4 => event.kind = EventKind::Mini { state: State::NewSynRecv, from: link, again: flag },
                 5 => {
                     let state = if flag { State::TimeWait } else { State::FinWait2 };
-                    event.kind = EventKind::Mini { state, from: link };
+                    event.kind = EventKind::Mini { state, from: link, again: flag };
                 }
                 6 => {
                     let how = if flag { MiniEndHow::Stopped } else { MiniEndHow::Expired };
-                    event.kind = EventKind::MiniEnd(MiniEnd { how, netns_gone: false, reused: other == 1 });
+                    event.kind = EventKind::MiniEnd(MiniEnd {
+                        how,
+                        netns_gone: false,
+                        reused: other == 1,
+                        listener_gone: other == 2,
+                    });
                 }
-                7 => event.kind = EventKind::ResetSent { reason: None, linger_0: flag },
+                7 => event.kind = EventKind::ResetSent { state: from, reason: None, linger_0: flag },
                 8 => event.kind = EventKind::Cookie,
                 _ => event.kind = EventKind::Socket { state: to, mini },
             }

@@ -104,7 +104,7 @@ fn flood() {
         let ends: Vec<&Value> = story.transitions().filter(|it| ended(it)).collect();
         assert_eq!((requests, ends.len()), (syns, syns));
         for end in ends {
-            let known = ["expired", "dropped"].iter().any(|cause| end["cause"] == *cause);
+            let known = ["expired", "dropped", "listener_closed"].iter().any(|cause| end["cause"] == *cause);
             assert!(known && end["mini"] == true, "{end}");
         }
         assert_eq!(story.of("lost").count(), 0);

@@ -11,6 +11,9 @@ use sockstate_abi::abi::{ABSENT, AF_INET6, Ends, Head, Registers, Task, V4, V6, 
 
 use crate::maps::frozen;
 
+/// `socket_state` (include/uapi/linux/net.h) of a socket whose connect() has not returned.
+const SS_UNCONNECTED: u32 = 1;
+
 /// A pointer into the kernel; may be null.
 pub(crate) type Ptr = *const c_void;
 
@@ -116,6 +119,12 @@ pub(crate) fn request_listener<R: Read>(req: Ptr) -> u64 {
     get!(R, u64, req, rsk_listener)
 }
 
+/// Whether the SYN-ACK of a `request_sock` was sent again.
+#[inline(always)]
+pub(crate) fn is_request_again<R: Read>(req: Ptr) -> bool {
+    get!(R, u8, req, rsk_retransmits) != 0
+}
+
 /// The child that a `request_sock` became, 0 before.
 #[inline(always)]
 pub(crate) fn request_child<R: Read>(req: Ptr) -> u64 {
@@ -125,22 +134,42 @@ pub(crate) fn request_child<R: Read>(req: Ptr) -> u64 {
 /// Bits of `abi::closed`. `tcp` is a `tcp_sock`.
 #[inline(always)]
 pub(crate) fn closed_as<R: Read>(tcp: Ptr) -> u32 {
-    let flags = get!(R, u64, tcp, flags);
     // SOCK_DEAD and SOCK_DONE are the first two of `enum sock_flags` (include/net/sock.h).
-    let mut said = (flags & 3) as u32;
-    if (get!(R, u32, tcp, linger2) as i32) < 0 {
-        said |= closed::NO_LINGER2;
-    }
-    if get!(R, u8, tcp, retransmits) != 0 {
-        said |= closed::RETRANSMITTED;
-    }
-    said
+    let flags = (get!(R, u64, tcp, flags) & 3) as u32;
+    let (una, next) = (get!(R, u32, tcp, snd_una), get!(R, u32, tcp, snd_nxt));
+    let socket = get!(R, u64, tcp, sk_socket) as Ptr;
+    flags
+        | bit(get!(R, u32, tcp, linger2) >> 31, closed::NO_LINGER2)
+        | bit(get!(R, u8, tcp, retransmits).into(), closed::RETRANSMITTED)
+        // RCV_SHUTDOWN and SEND_SHUTDOWN are 1 and 2.
+        | u32::from(get!(R, u8, tcp, shutdown) & 3) * closed::RECEIVE_SHUT
+        | bit(una ^ next, closed::UNACKED)
+        | bit(next ^ get!(R, u32, tcp, write_seq), closed::UNSENT)
+        | bit(get!(R, u32, tcp, packets_out), closed::IN_FLIGHT)
+        | is_zero(get!(R, u32, socket, socket_state) ^ SS_UNCONNECTED, closed::CONNECTING)
+        | is_zero(get!(R, u32, tcp, segs_out), closed::NOTHING_SENT)
+        | bit(get!(R, u8, tcp, probes_out).into(), closed::PROBED)
 }
 
-/// Whether close() resets: SO_LINGER with a time of 0 (`SOCK_LINGER` is bit 4 of `enum sock_flags`).
+/// `bit` unless `value` is 0. Without a branch: each would double what the verifier has to go through.
+#[inline(always)]
+fn bit(value: u32, bit: u32) -> u32 {
+    ((value | value.wrapping_neg()) >> 31) * bit
+}
+
+/// `bit` if `value` is 0.
+#[inline(always)]
+fn is_zero(value: u32, bit: u32) -> u32 {
+    bit ^ self::bit(value, bit)
+}
+
+/// Whether close() resets: SO_LINGER with a time of 0 (`SOCK_LINGER` is bit 4 of `enum sock_flags`). close() shuts both
+/// directions down first, which a disconnect does not.
 #[inline(always)]
 pub(crate) fn has_linger_0<R: Read>(sk: Ptr) -> bool {
-    get!(R, u64, sk, flags) & (1 << 4) != 0 && get!(R, u64, sk, lingertime) == 0
+    get!(R, u64, sk, flags) & (1 << 4) != 0
+        && get!(R, u64, sk, lingertime) == 0
+        && get!(R, u8, sk, shutdown) & 3 == 3
 }
 
 /// Whether the socket's network namespace is being taken down.

@@ -137,11 +137,12 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
             maybe_copy: flags & flag::COMPANION != 0,
             closed_as: (known && new == State::Close).then(|| closed_as(extra)),
         },
-        kind::MINI => EventKind::Mini { state: new, from: linked },
+        kind::MINI => EventKind::Mini { state: new, from: linked, again: flags & flag::AGAIN != 0 },
         kind::MINI_END => EventKind::MiniEnd(mini_end(extra)?),
         kind::COOKIE => EventKind::Cookie,
-        kind::RESET_RECEIVED => EventKind::ResetReceived,
+        kind::RESET_RECEIVED => EventKind::ResetReceived(new),
         kind::RESET_SENT => EventKind::ResetSent {
+            state: new,
             reason: (extra & sent::HAS_REASON != 0).then_some((extra & sent::REASON) as u16),
             linger_0: extra & sent::LINGER_0 != 0,
         },
@@ -175,6 +176,14 @@ fn closed_as(bits: u32) -> ClosedAs {
         fin_received: bits & closed::FIN_RECEIVED != 0,
         no_linger2: bits & closed::NO_LINGER2 != 0,
         retransmitted: bits & closed::RETRANSMITTED != 0,
+        receive_shut: bits & closed::RECEIVE_SHUT != 0,
+        send_shut: bits & closed::SEND_SHUT != 0,
+        unacked: bits & closed::UNACKED != 0,
+        unsent: bits & closed::UNSENT != 0,
+        in_flight: bits & closed::IN_FLIGHT != 0,
+        connecting: bits & closed::CONNECTING != 0,
+        nothing_sent: bits & closed::NOTHING_SENT != 0,
+        probed: bits & closed::PROBED != 0,
     }
 }
 
@@ -185,5 +194,10 @@ fn mini_end(extra: u32) -> Result<MiniEnd, DecodeError> {
         end::KILLED => MiniEndHow::Killed,
         other => return Err(DecodeError::End(other)),
     };
-    Ok(MiniEnd { how, netns_gone: extra & end::NETNS_GONE != 0, reused: extra & end::REUSED != 0 })
+    Ok(MiniEnd {
+        how,
+        netns_gone: extra & end::NETNS_GONE != 0,
+        reused: extra & end::REUSED != 0,
+        listener_gone: extra & end::LISTENER_GONE != 0,
+    })
 }

@@ -141,6 +141,8 @@ fn without_minis(steps: &[String]) -> Option<Vec<String>> {
                 shown.push("CLOSE".to_owned());
                 break;
             }
+            // Without mini-sockets it may be in TIME_WAIT.
+            "CLOSE/fin" if shown.last().is_some_and(|it| it == "FIN_WAIT2") => shown.push("CLOSE".to_owned()),
             full => shown.push(full.to_owned()),
         }
     }

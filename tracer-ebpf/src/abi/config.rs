@@ -93,6 +93,24 @@ offsets! {
     linger2 = "tcp_sock.linger2",
     /// u8.
     retransmits = "tcp_sock.inet_conn.icsk_retransmits",
+    /// u8.
+    probes_out = "tcp_sock.inet_conn.icsk_probes_out",
+    /// u8.
+    shutdown = "sock.sk_shutdown",
+    /// struct socket *.
+    sk_socket = "sock.sk_socket",
+    /// enum socket_state.
+    socket_state = "socket.state",
+    /// u32.
+    snd_una = "tcp_sock.snd_una",
+    /// u32.
+    snd_nxt = "tcp_sock.snd_nxt",
+    /// u32.
+    write_seq = "tcp_sock.write_seq",
+    /// u32.
+    packets_out = "tcp_sock.packets_out",
+    /// u32.
+    segs_out = "tcp_sock.segs_out",
     /// refcount_t, 0 while the namespace is taken down.
     net_count = "net.ns.__ns_ref|net.ns.count|net.count?",
     /// unsigned char.
@@ -101,6 +119,8 @@ offsets! {
     tw_timer = "inet_timewait_sock.tw_timer",
     /// struct timer_list.
     rsk_timer = "request_sock.rsk_timer",
+    /// u8.
+    rsk_retransmits = "request_sock.num_retrans",
     /// struct sock *, the child.
     rsk_child = "request_sock.sk",
     /// A function.

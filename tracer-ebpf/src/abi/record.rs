@@ -50,6 +50,8 @@ pub mod end {
     pub const NETNS_GONE: u32 = 0x100;
     /// Bit: a connect took its place.
     pub const REUSED: u32 = 0x200;
+    /// Bit: the listener of this request had stopped listening.
+    pub const LISTENER_GONE: u32 = 0x400;
 }
 
 /// Bits of [`Head::extra`] in a [`kind::TRANSITION`] to CLOSE: what the socket was then.
@@ -62,6 +64,22 @@ pub mod closed {
     pub const NO_LINGER2: u32 = 4;
     /// Something was being retransmitted (`icsk_retransmits`).
     pub const RETRANSMITTED: u32 = 8;
+    /// What comes in is not taken any more (`RCV_SHUTDOWN`).
+    pub const RECEIVE_SHUT: u32 = 0x10;
+    /// Nothing more is sent (`SEND_SHUTDOWN`).
+    pub const SEND_SHUT: u32 = 0x20;
+    /// Something that was sent is not acknowledged (`snd_una` is not `snd_nxt`).
+    pub const UNACKED: u32 = 0x40;
+    /// Something is not sent yet (`snd_nxt` is not `write_seq`).
+    pub const UNSENT: u32 = 0x80;
+    /// `packets_out` is not 0; `tcp_write_queue_purge()` clears it before an error ends a connection.
+    pub const IN_FLIGHT: u32 = 0x100;
+    /// connect() has not returned yet (`SS_UNCONNECTED`).
+    pub const CONNECTING: u32 = 0x200;
+    /// No segment was ever sent (`segs_out`).
+    pub const NOTHING_SENT: u32 = 0x400;
+    /// Keepalive or zero-window probes are not answered (`icsk_probes_out`).
+    pub const PROBED: u32 = 0x800;
 }
 
 /// Bits of [`Head::extra`] in a [`kind::RESET_SENT`].
@@ -70,7 +88,7 @@ pub mod sent {
     pub const REASON: u32 = 0xffff;
     /// There is a reason.
     pub const HAS_REASON: u32 = 0x1_0000;
-    /// `SO_LINGER` with a time of 0.
+    /// `SO_LINGER` with a time of 0, and both directions shut down, as close() does first.
     pub const LINGER_0: u32 = 0x2_0000;
 }
 
@@ -88,6 +106,8 @@ pub mod flag {
     pub const MINI: u8 = 16;
     /// `netns`, `cgroup`, `uid` and `error` could not be read and are meaningless.
     pub const BARE: u8 = 32;
+    /// The SYN-ACK of this request was sent before, by itself or by the one that it is a copy of.
+    pub const AGAIN: u8 = 64;
 }
 
 /// The start of every record; 48 bytes.

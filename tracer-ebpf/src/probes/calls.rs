@@ -7,6 +7,8 @@
 //! - `tw_timer_handler(struct timer_list *)`: its time is over.
 //! - `inet_twsk_kill(tw)`: it ends.
 //! - `inet_csk_reqsk_queue_hash_add(struct sock *sk, struct request_sock *req[, timeout])`, bool since 6.1: a request.
+//! - `inet_ehash_insert(struct sock *sk, struct sock *osk, bool *)`: a request's copy takes its place, because its
+//!   listener has closed (5.14); connections and children, too.
 //! - `reqsk_timer_handler(struct timer_list *)`: its SYN-ACK was not answered in time.
 //! - `tcp_v4_reqsk_destructor(req)`, `tcp_v6_reqsk_destructor(req)`: it ends.
 //! - `tcp_get_cookie_sock(sk, struct sk_buff *skb, req, ...)`: a SYN cookie came back.
@@ -15,11 +17,11 @@ use aya_ebpf::{
     macros::{fentry, fexit, kprobe, kretprobe},
     programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext},
 };
-use sockstate_abi::abi::end;
+use sockstate_abi::abi::{end, state};
 
 use super::{emit, mini};
 use crate::{
-    kernel::{self, Ptr},
+    kernel::{self, Probed, Ptr},
     maps::frozen,
 };
 
@@ -136,6 +138,28 @@ pub(crate) fn req_expired_probe(_: RetProbeContext) -> u32 {
     0
 }
 
+/// A socket is put into the table of connections.
+#[fentry]
+pub(crate) fn req_moves(context: FEntryContext) -> i32 {
+    moved(context.arg(0), context.arg(1));
+    0
+}
+
+/// A socket is put into the table of connections.
+#[kprobe]
+pub(crate) fn req_moves_probe(context: ProbeContext) -> u32 {
+    moved(context.arg::<u64>(0).unwrap_or_default() as Ptr, context.arg::<u64>(1).unwrap_or_default() as Ptr);
+    0
+}
+
+/// Only a copy of a request has a request before it.
+#[inline(always)]
+fn moved(sk: Ptr, before: Ptr) {
+    if !before.is_null() && kernel::state::<Probed>(sk) == state::NEW_SYN_RECV {
+        mini::request_copy(sk);
+    }
+}
+
 #[inline(always)]
 fn set_expiring(mini: Ptr) {
     if let Some(cpu) = emit::per_cpu() {
@@ -157,7 +181,7 @@ fn how(mini: Ptr) -> u32 {
 /// Most requests became a child.
 #[inline(always)]
 fn request_ends(req: Ptr) {
-    if kernel::request_child::<kernel::Probed>(req) == 0 {
+    if kernel::request_child::<Probed>(req) == 0 {
         mini::request_end(req, how(req));
     }
 }

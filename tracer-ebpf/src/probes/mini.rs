@@ -9,24 +9,36 @@ use crate::{
     kernel::{self, Probed, Ptr},
 };
 
+/// What [`emit`] takes: the kind, and above it a bit of the flags; a function has five arguments at most.
+const MINI: u16 = kind::MINI as u16;
+const AGAIN: u16 = (flag::AGAIN as u16) << 8;
+
 /// A timewait socket in the state that it is in now. `full` is the socket that it takes the place of, 0 where the hook
 /// does not tell.
 #[inline(always)]
 pub(crate) fn timewait(tw: Ptr, full: u64) {
-    emit(tw, kind::MINI, kernel::timewait_substate::<Probed>(tw), kernel::interface::<Probed>(tw), full);
+    emit(tw, MINI, kernel::timewait_substate::<Probed>(tw), kernel::interface::<Probed>(tw), full);
 }
 
 /// A request socket that waits for the last ACK of its handshake.
 #[inline(always)]
 pub(crate) fn request(req: Ptr) {
     let listener = kernel::request_listener::<Probed>(req);
-    emit(req, kind::MINI, state::NEW_SYN_RECV, kernel::interface::<Probed>(req), listener);
+    let again = if kernel::is_request_again::<Probed>(req) { AGAIN } else { 0 };
+    emit(req, MINI | again, state::NEW_SYN_RECV, kernel::interface::<Probed>(req), listener);
+}
+
+/// A request's copy that takes its place.
+#[inline(always)]
+pub(crate) fn request_copy(req: Ptr) {
+    let listener = kernel::request_listener::<Probed>(req);
+    emit(req, MINI | AGAIN, state::NEW_SYN_RECV, kernel::interface::<Probed>(req), listener);
 }
 
 /// A SYN cookie of this request was right.
 #[inline(always)]
 pub(crate) fn cookie(req: Ptr) {
-    emit(req, kind::COOKIE, state::NEW_SYN_RECV, kernel::interface::<Probed>(req), 0);
+    emit(req, kind::COOKIE.into(), state::NEW_SYN_RECV, kernel::interface::<Probed>(req), 0);
 }
 
 /// The end of a timewait socket, or of its timer; `how` is one of `abi::end`.
@@ -40,13 +52,19 @@ pub(crate) fn timewait_end(tw: Ptr, how: u32) {
             how |= end::REUSED;
         }
     }
-    emit(tw, kind::MINI_END, kernel::timewait_substate::<Probed>(tw), how, 0);
+    emit(tw, kind::MINI_END.into(), kernel::timewait_substate::<Probed>(tw), how, 0);
 }
 
 /// The end of a request, or of its timer, unless it has become a child just now.
 #[inline(always)]
 pub(crate) fn request_end(req: Ptr, how: u32) {
-    emit(req, kind::MINI_END, state::NEW_SYN_RECV, how, 0);
+    let mut how = how;
+    // The request holds its listener, so the pointer is good.
+    let listener = kernel::request_listener::<Probed>(req) as Ptr;
+    if !listener.is_null() && kernel::state::<Probed>(listener) != state::LISTEN {
+        how |= end::LISTENER_GONE;
+    }
+    emit(req, kind::MINI_END.into(), state::NEW_SYN_RECV, how, 0);
 }
 
 /// Whether the child that was cloned last on this CPU is this request's: the kernel clones, then takes the request
@@ -93,7 +111,7 @@ fn is_same_remote(a: Ptr, b: Ptr) -> bool {
 
 /// Not inlined: some twenty programs call it.
 #[inline(never)]
-fn emit(mini: Ptr, kind: u8, state: u8, extra: u32, link: u64) {
+fn emit(mini: Ptr, kind: u16, state: u8, extra: u32, link: u64) {
     // The cgroup of a mini-socket is not known.
     if !filter::wants_netns::<Probed>(mini) {
         return;
@@ -106,6 +124,6 @@ fn emit(mini: Ptr, kind: u8, state: u8, extra: u32, link: u64) {
         return;
     }
     // One form of record for both families: these programs are many, and each holds this code.
-    let said = Said { kind, flags: flag::MINI, ends, extra };
+    let said = Said { kind: kind as u8, flags: flag::MINI | (kind >> 8) as u8, ends, extra };
     emit::linked::<Probed, V6>(mini, said, link, Some(kernel::addresses_wide::<Probed>(mini)));
 }

@@ -89,7 +89,7 @@ struct Piece {
     purpose: &'static str,
 }
 
-const CALLS: [Piece; 9] = [
+const CALLS: [Piece; 10] = [
     Piece {
         // Renamed in 6.12, commit b334b924c9b7.
         functions: &["inet_twsk_hashdance_schedule", "inet_twsk_hashdance"],
@@ -146,6 +146,13 @@ const CALLS: [Piece; 9] = [
         kprobe: &["req_expires_probe", "req_expired_probe"],
         need: Need::Always,
         purpose: "they end because nobody answered",
+    },
+    Piece {
+        functions: &["inet_ehash_insert"],
+        fentry: ("req_moves", At::Entry),
+        kprobe: &["req_moves_probe"],
+        need: Need::Optional,
+        purpose: "half-open connections that move to another listener",
     },
     Piece {
         functions: &["tcp_get_cookie_sock"],

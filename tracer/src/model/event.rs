@@ -39,6 +39,30 @@ pub struct ClosedAs {
     pub no_linger2: bool,
     /// Something was being retransmitted.
     pub retransmitted: bool,
+    /// What comes in is not taken any more.
+    pub receive_shut: bool,
+    /// Something that was sent is not acknowledged.
+    pub unacked: bool,
+    /// Something is not sent yet.
+    pub unsent: bool,
+    /// The kernel still counts packets in flight; it stops that before an error ends a connection.
+    pub in_flight: bool,
+    /// connect() has not returned yet.
+    pub connecting: bool,
+    /// No segment was ever sent.
+    pub nothing_sent: bool,
+    /// Keepalive or zero-window probes are not answered.
+    pub probed: bool,
+    /// Nothing more is sent.
+    pub send_shut: bool,
+}
+
+impl ClosedAs {
+    /// All that was sent, the FIN included, is acknowledged.
+    #[must_use]
+    pub fn is_done(self) -> bool {
+        !self.unacked && !self.unsent
+    }
 }
 
 /// How a mini-socket ended.
@@ -50,6 +74,8 @@ pub struct MiniEnd {
     pub netns_gone: bool,
     /// A connect took its place.
     pub reused: bool,
+    /// The listener of this request had stopped listening.
+    pub listener_gone: bool,
 }
 
 /// By what a mini-socket ended.
@@ -78,7 +104,7 @@ pub enum EventKind {
         listener: Option<KernelSocket>,
         /// Perhaps a second copy (see the companion program).
         maybe_copy: bool,
-        /// What it was, for a transition to CLOSE; null where it could not be read.
+        /// What it was, for a transition to CLOSE; `None` where it could not be read.
         closed_as: Option<ClosedAs>,
     },
     /// A mini-socket has begun, or goes on, perhaps in another state.
@@ -87,18 +113,22 @@ pub enum EventKind {
         state: State,
         /// A request's listener, or the full socket that a timewait socket takes the place of.
         from: Option<KernelSocket>,
+        /// The SYN-ACK of a request was sent before.
+        again: bool,
     },
     /// A mini-socket has ended.
     MiniEnd(MiniEnd),
     /// A SYN cookie of this connection came back.
     Cookie,
-    /// The peer has reset it.
-    ResetReceived,
+    /// The peer has reset it, in this state.
+    ResetReceived(State),
     /// It was reset from here.
     ResetSent {
+        /// Its state then.
+        state: State,
         /// The kernel's reason (`enum sk_rst_reason`).
         reason: Option<u16>,
-        /// `SO_LINGER` with a time of 0 was set.
+        /// close() with `SO_LINGER` and a time of 0.
         linger_0: bool,
     },
     /// The local port of a connect is known now.

@@ -62,12 +62,16 @@ pub enum Cause {
     Refused,
     /// A connect was never answered.
     ConnectTimeout,
+    /// A connect failed on this host, before a SYN was sent.
+    ConnectFailedLocally,
     /// The application closed before the handshake was done.
     GivenUp,
     /// Keepalive probes were not answered.
     KeepaliveTimeout,
     /// What was sent was never acknowledged.
     RetransmissionTimeout,
+    /// The peer's window stayed closed for too long.
+    ZeroWindowTimeout,
     /// Ended from outside: `ss -K` on a full socket; a mini-socket before its time.
     Killed,
     /// It began with a SYN cookie, without a request socket.
@@ -78,27 +82,32 @@ pub enum Cause {
     Reused,
     /// Its network namespace was taken down.
     NetnsGone,
-    /// A request ended before its handshake was done: reset by the peer, its listener closed, or not known why.
+    /// A request ended before its handshake was done: reset by the peer, or not known why.
     Dropped,
+    /// A request ended because its listener had closed.
+    ListenerClosed,
 }
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::Fin,
         Self::ResetReceived,
         Self::ResetSent,
         Self::Refused,
         Self::ConnectTimeout,
+        Self::ConnectFailedLocally,
         Self::GivenUp,
         Self::KeepaliveTimeout,
         Self::RetransmissionTimeout,
+        Self::ZeroWindowTimeout,
         Self::Killed,
         Self::Syncookie,
         Self::Expired,
         Self::Reused,
         Self::NetnsGone,
         Self::Dropped,
+        Self::ListenerClosed,
     ];
 
     /// As records show it.
@@ -110,14 +119,17 @@ impl Cause {
             Self::ResetSent => "reset_sent",
             Self::Refused => "refused",
             Self::ConnectTimeout => "connect_timeout",
+            Self::ConnectFailedLocally => "connect_failed_locally",
             Self::GivenUp => "given_up",
             Self::KeepaliveTimeout => "keepalive_timeout",
             Self::RetransmissionTimeout => "retransmission_timeout",
+            Self::ZeroWindowTimeout => "zero_window_timeout",
             Self::Killed => "killed",
             Self::Syncookie => "syncookie",
             Self::Expired => "expired",
             Self::Reused => "reused",
             Self::NetnsGone => "netns_gone",
+            Self::ListenerClosed => "listener_closed",
             Self::Dropped => "dropped",
         }
     }

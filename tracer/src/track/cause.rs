@@ -1,6 +1,7 @@
-//! Why a state or a connection ended, by the kernel's own word.
+//! Why a state or a connection ended, by the kernel's own word. docs/causes.md has the evidence of each answer and where
+//! in the kernel it comes from.
 
-use super::conns::{Resets, Sent};
+use super::resets::{Resets, Sent};
 use crate::model::{Cause, ClosedAs, State};
 
 const EPIPE: u16 = 32;
@@ -9,69 +10,162 @@ const ECONNRESET: u16 = 104;
 const ETIMEDOUT: u16 = 110;
 const ECONNREFUSED: u16 = 111;
 
-/// The cause where all that is known leaves one only.
-///
-/// `tcp_reset()` (net/ipv4/tcp_input.c) sets ECONNREFUSED in SYN_SENT, EPIPE in CLOSE_WAIT, else ECONNRESET, before
-/// the state; nothing else sets EPIPE or ECONNRESET before `-> CLOSE`. `tcp_v4_err()` sets ECONNREFUSED in SYN_SENT.
-/// `tcp_abort()` (SOCK_DESTROY) sets ECONNABORTED. `tcp_write_err()` sets ETIMEDOUT; only the keepalive timer sends a
-/// reset before it. In LAST_ACK without an error our FIN was acknowledged.
-pub(super) fn cause(
-    from: State,
-    to: State,
-    errno: u16,
-    resets: Resets,
-    closed_as: Option<ClosedAs>,
-) -> Option<Cause> {
-    match (from, to) {
+/// Why a full socket went to CLOSE, as far as it is known then.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Why {
+    pub(super) cause: Option<Cause>,
+    /// The error that ended it. `sk_err` may also hold an old one, which ended nothing.
+    pub(super) errno: u16,
+    /// A reset that is sent from here may follow, and would be the cause.
+    pub(super) may_be_reset: bool,
+}
+
+impl Why {
+    fn ended(cause: Cause, errno: u16) -> Self {
+        Self { cause: Some(cause), errno, may_be_reset: false }
+    }
+
+    fn unknown(errno: u16) -> Self {
+        Self { cause: None, errno, may_be_reset: false }
+    }
+}
+
+/// Why the state before was left for one that is not CLOSE.
+pub(super) fn step(from: State, to: State) -> Option<Cause> {
+    let fin = matches!(
+        (from, to),
         (State::Established | State::SynRecv, State::CloseWait)
-        | (State::FinWait1, State::Closing)
-        | (State::FinWait1 | State::FinWait2 | State::Closing, State::TimeWait) => return Some(Cause::Fin),
-        (_, State::Close) => {}
-        _ => return None,
-    }
-    match (from, errno) {
-        (State::SynSent, ECONNREFUSED) => Some(Cause::Refused),
-        (State::SynSent, ETIMEDOUT) => Some(Cause::ConnectTimeout),
-        (_, ECONNABORTED) => Some(Cause::Killed),
-        _ if resets.received => Some(Cause::ResetReceived),
-        (State::CloseWait, EPIPE) | (_, ECONNRESET) => Some(Cause::ResetReceived),
-        (_, ETIMEDOUT) if resets.sent.is_some() => Some(Cause::KeepaliveTimeout),
-        // tcp_write_err() prefers the last soft error (EHOSTUNREACH, say) to ETIMEDOUT.
-        (from, 1..) if from != State::SynSent && closed_as.is_some_and(|it| it.retransmitted) => {
-            Some(Cause::RetransmissionTimeout)
-        }
-        (_, 1..) => None,
-        _ if resets.sent.is_some() => Some(Cause::ResetSent),
-        (State::LastAck, _) => Some(Cause::Fin),
-        (State::SynSent, _) => Some(Cause::GivenUp),
-        _ => None,
-    }
-}
-
-/// Whether a reset that is sent behind `-> CLOSE` (close() with unread data, SO_LINGER 0, disconnect) may follow.
-pub(super) fn may_be_reset_next(
-    from: State,
-    errno: u16,
-    resets: Resets,
-    closed_as: Option<ClosedAs>,
-) -> bool {
-    // With the peer's FIN both sides are done, and nothing is left to reset.
-    let done =
-        matches!(from, State::FinWait2 | State::Closing) && closed_as.is_some_and(|it| it.fin_received);
-    let open = matches!(
-        from,
-        State::Established
-            | State::CloseWait
-            | State::SynRecv
-            | State::FinWait1
-            | State::FinWait2
-            | State::Closing
+            | (State::FinWait1, State::Closing)
+            | (State::FinWait1 | State::FinWait2 | State::Closing, State::TimeWait)
     );
-    open && !done && errno == 0 && !resets.received && resets.sent.is_none()
+    fin.then_some(Cause::Fin)
 }
 
-/// Why a reset was sent. `names` are those of the running kernel's `enum sk_rst_reason`, without their prefix.
-pub(super) fn reset_why(sent: Sent, names: &[&'static str]) -> Option<&'static str> {
+/// Why a full socket went to CLOSE. `resets` are those of this moment; without `closed` nothing can be told.
+pub(super) fn why(from: State, errno: u16, resets: Resets, closed: Option<ClosedAs>) -> Why {
+    let Some(closed) = closed else { return Why::default() };
+    match from {
+        // A listener ends by close(); an error on it is an old one.
+        State::Listen | State::NewSynRecv | State::TimeWait | State::Close => Why::default(),
+        State::SynSent => connect(errno, resets, closed),
+        _ => connection(from, errno, resets, closed),
+    }
+}
+
+/// A connect: `tcp_connect_init()` clears `sk_err`, so an error is its own if a SYN was sent.
+fn connect(errno: u16, resets: Resets, closed: ClosedAs) -> Why {
+    if resets.received {
+        return Why::ended(Cause::Refused, errno);
+    }
+    if closed.connecting {
+        // tcp_v4_connect() and tcp_v6_connect() give up by themselves; the error is what connect() returns.
+        return Why::ended(Cause::ConnectFailedLocally, 0);
+    }
+    match errno {
+        ECONNABORTED => Why::ended(Cause::Killed, errno),
+        // A connect that waits for its first data (TCP_FASTOPEN_CONNECT): closed, or it could not be sent.
+        _ if closed.nothing_sent && closed.receive_shut && closed.send_shut => Why::ended(Cause::GivenUp, 0),
+        _ if closed.nothing_sent => Why::default(),
+        // Before it ends a connect by an error, the kernel takes the SYN back; getsockopt(SO_ERROR) may have taken the error.
+        0 if closed.in_flight => Why::ended(Cause::GivenUp, 0),
+        0 => Why::default(),
+        ECONNREFUSED => Why::ended(Cause::Refused, errno),
+        ETIMEDOUT => Why::ended(Cause::ConnectTimeout, errno),
+        _ => Why::unknown(errno),
+    }
+}
+
+fn connection(from: State, errno: u16, resets: Resets, closed: ClosedAs) -> Why {
+    let may_be_own = closed.receive_shut && answers_data_by_reset(from);
+    if resets.received {
+        // tcp_reset() also runs for data after close(); then a reset is sent next.
+        return Why { cause: Some(Cause::ResetReceived), errno, may_be_reset: may_be_own };
+    }
+    if errno == ECONNABORTED {
+        return Why::ended(Cause::Killed, errno);
+    }
+    if resets.sent.is_some() {
+        let keepalive = errno == ETIMEDOUT || (errno != 0 && closed.probed && !closed.orphan);
+        return if keepalive {
+            Why::ended(Cause::KeepaliveTimeout, errno)
+        } else {
+            Why::ended(Cause::ResetSent, 0)
+        };
+    }
+    match errno {
+        // Where no hook shows resets, or its record was lost.
+        ECONNRESET | EPIPE if !may_be_own => Why::ended(Cause::ResetReceived, errno),
+        ECONNRESET | EPIPE => Why::unknown(errno),
+        ETIMEDOUT => Why { cause: timeout(from, closed), errno, may_be_reset: false },
+        // ICMP ends a handshake at once.
+        1.. if from == State::SynRecv => Why::unknown(errno),
+        // tcp_write_err() prefers the last soft error (EHOSTUNREACH, say) to ETIMEDOUT, and purges the queues first.
+        // getsockopt(SO_ERROR) may have taken the error.
+        _ if closed.unacked && !closed.in_flight && closed.retransmitted && from != State::SynRecv => {
+            Why::ended(Cause::RetransmissionTimeout, errno)
+        }
+        _ if from == State::LastAck && closed.is_done() => Why::ended(Cause::Fin, 0),
+        // There was no room for TIME_WAIT (tcp_max_tw_buckets).
+        _ if matches!(from, State::FinWait2 | State::Closing) && closed.fin_received && closed.is_done() => {
+            Why::ended(Cause::Fin, 0)
+        }
+        1.. if closed.unsent && !closed.unacked => {
+            Why { cause: Some(Cause::ZeroWindowTimeout), errno, may_be_reset: true }
+        }
+        // An old error, of an ICMP message (IP_RECVERR), may lie on the socket.
+        _ => Why { cause: None, errno: 0, may_be_reset: true },
+    }
+}
+
+/// Which timer gave up. The keepalive timer waits until all is sent and acknowledged, the zero-window timer until all
+/// that was sent is.
+fn timeout(from: State, closed: ClosedAs) -> Option<Cause> {
+    let fast_open = matches!(from, State::SynRecv | State::FinWait1) && closed.retransmitted;
+    if closed.unacked || fast_open {
+        Some(Cause::RetransmissionTimeout)
+    } else if closed.unsent {
+        Some(Cause::ZeroWindowTimeout)
+    } else {
+        closed.probed.then_some(Cause::KeepaliveTimeout)
+    }
+}
+
+/// In which states `tcp_rcv_state_process()` resets for data that nobody will read.
+fn answers_data_by_reset(from: State) -> bool {
+    matches!(from, State::FinWait1 | State::FinWait2 | State::CloseWait | State::Closing | State::LastAck)
+}
+
+/// Whether a reset that was sent in this state, before CLOSE, can be why the socket went to CLOSE. In the others the
+/// kernel answers a packet by a reset, and the connection lives on.
+pub(super) fn can_end_by_own_reset(state: State) -> bool {
+    !matches!(state, State::SynSent | State::SynRecv | State::Close)
+}
+
+/// Why a reset was sent.
+pub(super) fn reset_why(
+    from: State,
+    received: bool,
+    before: bool,
+    sent: Sent,
+    closed: ClosedAs,
+    names: &[&'static str],
+) -> Option<&'static str> {
+    let orphan_waits = from == State::FinWait2 && closed.orphan;
+    if received {
+        // A reset that is really received is never answered by one.
+        Some("data_after_close")
+    } else if orphan_waits && before {
+        // tcp_keepalive_timer() ends an orphan whose peer sent no FIN.
+        Some("fin_timeout")
+    } else if orphan_waits && closed.no_linger2 {
+        Some("linger2")
+    } else {
+        reason(sent, names)
+    }
+}
+
+/// By the kernel's reason. `names` are those of the running kernel's `enum sk_rst_reason`, without their prefix.
+fn reason(sent: Sent, names: &[&'static str]) -> Option<&'static str> {
     let name = sent.reason.and_then(|reason| names.get(usize::from(reason)).copied())?;
     match name {
         "TCP_ABORT_ON_CLOSE" => Some("unread_data"),
@@ -102,67 +196,5 @@ pub(super) fn likely_mini(from: State, errno: u16, closed_as: ClosedAs) -> Optio
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SENT: Resets = Resets { received: false, sent: Some(Sent { reason: None, linger_0: false }) };
-    const RECEIVED: Resets = Resets { received: true, sent: None };
-
-    #[test]
-    fn only_what_is_certain_is_named() {
-        let none = Resets::default();
-        let retransmitted = Some(ClosedAs { retransmitted: true, ..ClosedAs::default() });
-        for (from, to, errno, resets, closed_as, expected) in [
-            (State::SynSent, State::Close, 111, none, None, Some(Cause::Refused)),
-            (State::SynSent, State::Close, 110, none, retransmitted, Some(Cause::ConnectTimeout)),
-            (State::SynSent, State::Close, 113, none, retransmitted, None),
-            (State::SynSent, State::Close, 0, none, None, Some(Cause::GivenUp)),
-            (State::Established, State::Close, 104, none, None, Some(Cause::ResetReceived)),
-            (State::Established, State::Close, 104, RECEIVED, None, Some(Cause::ResetReceived)),
-            (State::CloseWait, State::Close, 32, none, None, Some(Cause::ResetReceived)),
-            (State::Established, State::Close, 110, none, None, None),
-            (State::Established, State::Close, 110, none, retransmitted, Some(Cause::RetransmissionTimeout)),
-            (State::Established, State::Close, 113, none, retransmitted, Some(Cause::RetransmissionTimeout)),
-            (State::Established, State::Close, 110, SENT, None, Some(Cause::KeepaliveTimeout)),
-            (State::Established, State::Close, 103, SENT, None, Some(Cause::Killed)),
-            (State::Established, State::Close, 0, SENT, None, Some(Cause::ResetSent)),
-            (State::Established, State::Close, 0, none, None, None),
-            (State::LastAck, State::Close, 0, none, None, Some(Cause::Fin)),
-            (State::LastAck, State::Close, 0, SENT, None, Some(Cause::ResetSent)),
-            (State::Established, State::CloseWait, 104, none, None, Some(Cause::Fin)),
-            (State::FinWait2, State::TimeWait, 0, none, None, Some(Cause::Fin)),
-            (State::FinWait1, State::FinWait2, 0, none, None, None),
-        ] {
-            assert_eq!(cause(from, to, errno, resets, closed_as), expected, "{from} {to} {errno}");
-        }
-    }
-
-    #[test]
-    fn the_kernels_reasons_become_words() {
-        let names = ["NOT_SPECIFIED", "TCP_ABORT_ON_CLOSE", "TCP_STATE", "SOMETHING_NEW"];
-        let why = |reason, linger_0| reset_why(Sent { reason, linger_0 }, &names);
-        assert_eq!(why(Some(1), false), Some("unread_data"));
-        assert_eq!(why(Some(2), true), Some("linger"));
-        assert_eq!(why(Some(2), false), Some("abort"));
-        assert_eq!(
-            (why(Some(0), true), why(Some(3), false), why(Some(99), false), why(None, true)),
-            (None, None, None, None)
-        );
-    }
-
-    #[test]
-    fn an_estimate_follows_the_sockets_flags() {
-        let closed_as = |orphan, fin_received, no_linger2| ClosedAs {
-            orphan,
-            fin_received,
-            no_linger2,
-            retransmitted: false,
-        };
-        assert_eq!(likely_mini(State::FinWait2, 0, closed_as(true, false, false)), Some(State::FinWait2));
-        assert_eq!(likely_mini(State::FinWait2, 0, closed_as(false, true, false)), Some(State::TimeWait));
-        assert_eq!(likely_mini(State::Closing, 0, closed_as(true, true, false)), Some(State::TimeWait));
-        assert_eq!(likely_mini(State::FinWait2, 0, closed_as(true, false, true)), None);
-        assert_eq!(likely_mini(State::FinWait2, 104, closed_as(true, true, false)), None);
-        assert_eq!(likely_mini(State::LastAck, 0, closed_as(true, true, false)), None);
-    }
-}
+#[path = "cause_tests.rs"]
+mod tests;

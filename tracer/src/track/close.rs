@@ -3,8 +3,9 @@
 use std::rc::Rc;
 
 use super::{
-    cause::{cause, likely_mini, may_be_reset_next, reset_why},
-    conns::{Conn, Resets, Sent, Since},
+    cause::{Why, likely_mini, reset_why, step, why},
+    conns::{Conn, Since},
+    resets::Sent,
     table::{Applied, Out, Said, Table},
     wait::{Closing, Ends},
 };
@@ -29,49 +30,59 @@ impl Table {
                 return self.hand_over(at, event, from, timewait, out);
             }
         }
-        let errno = event.error;
-        let resets = self.conns.get(at).resets;
-        let cause = cause(from, State::Close, errno, resets, closed_as);
-        let hidden = !self.sight.minis && errno == 0 && matches!(from, State::FinWait2 | State::Closing);
+        let resets = self.waiting.resets.take(event.sk, from, event.time_ns);
+        let why = self.weigh(why(from, event.error, resets, closed_as));
+        let hidden = !self.sight.minis && why.errno == 0 && matches!(from, State::FinWait2 | State::Closing);
         let likely = if hidden && self.sight.estimates {
-            closed_as.and_then(|it| likely_mini(from, errno, it))
+            closed_as.and_then(|it| likely_mini(from, why.errno, it))
         } else {
             None
         };
-        let waits = self.sight.resets && may_be_reset_next(from, errno, resets, closed_as);
-        let closing = |transition| Closing { sk: event.sk, at_ns: event.time_ns, transition, likely };
-        let said = Said { from: Some(from), cause, errno, exact: !hidden, mini: false };
-        if likely.is_some() || waits {
-            let transition = self.make(at, State::Close, event.time_ns, said);
-            let closing = closing(transition);
-            self.remove(at);
-            self.remember_death(event.sk, from);
-            if waits {
-                self.waiting.closings.push(closing);
-            } else {
-                self.finish_closing(closing, None, out);
-            }
-            return;
-        }
-        self.step(at, State::Close, event.time_ns, said, out);
+        // Behind what is hidden the connection may live on.
+        let cause = why.cause.filter(|_| !hidden);
+        let said = Said { from: Some(from), cause, errno: why.errno, exact: !hidden, mini: false };
+        let mut transition = self.make(at, State::Close, event.time_ns, said);
         self.remove(at);
         self.remember_death(event.sk, from);
+        let closed = closed_as.unwrap_or_default();
+        if let Some(sent) = resets.sent.filter(|_| why.cause == Some(Cause::ResetSent)) {
+            transition.reset_why = reset_why(from, false, true, sent, closed, &self.sight.reset_reasons);
+        }
+        let closing = Closing {
+            sk: event.sk,
+            at_ns: event.time_ns,
+            transition,
+            closed,
+            received: resets.received,
+            likely,
+        };
+        if why.may_be_reset {
+            self.waiting.closings.push(closing);
+        } else {
+            self.finish_closing(closing, None, out);
+        }
     }
 
-    pub(super) fn reset_sent(&mut self, sk: u64, sent: Sent, out: Out<'_>) {
-        if let Some(at) = self.waiting.closings.iter().position(|it| it.sk == sk) {
-            let closing = self.waiting.closings.swap_remove(at);
-            self.finish_closing(closing, Some(sent), out);
-        } else if let Some(at) = self.conns.find(sk) {
-            self.conns.get_mut(at).resets.sent = Some(sent);
+    /// Where it cannot be seen whether a reset follows, what only its absence proves is not known.
+    fn weigh(&self, why: Why) -> Why {
+        match why.cause {
+            _ if !why.may_be_reset || self.sight.resets => why,
+            Some(Cause::ZeroWindowTimeout) => Why::default(),
+            _ => Why { cause: None, may_be_reset: false, ..why },
         }
     }
 
     pub(super) fn finish_closing(&mut self, closing: Closing, reset: Option<Sent>, out: Out<'_>) {
         let mut transition = closing.transition;
         if let Some(sent) = reset {
-            transition.cause = transition.cause.or(Some(Cause::ResetSent));
-            transition.reset_why = reset_why(sent, &self.sight.reset_reasons);
+            let (from, received) = (transition.from, closing.received);
+            transition.cause = Some(Cause::ResetSent);
+            transition.reset_why =
+                reset_why(from, received, false, sent, closing.closed, &self.sight.reset_reasons);
+            if !received {
+                // An old error: tcp_disconnect() and close() set none before CLOSE.
+                transition.errno = 0;
+            }
             transition.exact = true;
         } else if let Some(state) = closing.likely {
             return self.estimate(transition, closing.at_ns, state, out);
@@ -97,7 +108,6 @@ impl Table {
             mini: true,
             unborn: false,
             estimated: true,
-            resets: Resets::default(),
             stuck: 0,
             remind_ns: 0,
             watched: 0,
@@ -105,7 +115,7 @@ impl Table {
         if state != transition.from {
             transition.to = state;
             transition.mini = true;
-            transition.cause = cause(transition.from, state, 0, Resets::default(), None);
+            transition.cause = step(transition.from, state);
             out(Applied::Transition(transition));
         }
     }

@@ -29,7 +29,6 @@ pub(super) struct Conn {
     pub(super) unborn: bool,
     /// The stream says what is only likely.
     pub(super) estimated: bool,
-    pub(super) resets: Resets,
     /// How often it was said that it is stuck in this state.
     pub(super) stuck: u8,
     /// When the next reminder of that is due, `CLOCK_MONOTONIC` ns.
@@ -47,22 +46,6 @@ pub(super) enum Since {
     AtLeast,
     /// Nobody knows.
     Never,
-}
-
-/// Resets seen of a connection.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Resets {
-    pub(super) received: bool,
-    pub(super) sent: Option<Sent>,
-}
-
-/// A reset that was sent.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) struct Sent {
-    /// The kernel's reason (`enum sk_rst_reason`).
-    pub(super) reason: Option<u16>,
-    /// `SO_LINGER` with a time of 0.
-    pub(super) linger_0: bool,
 }
 
 impl Conn {

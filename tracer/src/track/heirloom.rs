@@ -5,7 +5,7 @@ use std::{collections::HashMap, rc::Rc};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    conns::{Conn, Resets, Since},
+    conns::{Conn, Since},
     table::Table,
     wait::Ends,
 };
@@ -188,7 +188,6 @@ impl Kept {
             mini: self.mini,
             unborn: false,
             estimated: false,
-            resets: Resets::default(),
             stuck: self.stuck,
             remind_ns: self.remind_ns,
             watched: 0,

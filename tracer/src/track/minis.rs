@@ -1,8 +1,8 @@
 //! Mini-sockets: requests before the child, timewait sockets behind the full one.
 
 use super::{
-    cause::cause,
-    conns::{Resets, Since},
+    cause::step,
+    conns::Since,
     same::{merge, same_ends},
     table::{Applied, Out, Said, Table, key},
     wait::{Ending, Ends, Timewait, take},
@@ -12,11 +12,12 @@ use crate::model::{
 };
 
 impl Table {
-    /// A request has begun, or its timer was set again.
+    /// A request has begun, or its timer was set again. `again` if its SYN-ACK was sent before.
     pub(super) fn request(
         &mut self,
         event: &Event,
         listener: Option<KernelSocket>,
+        again: bool,
         who: &mut dyn Identify,
         out: Out<'_>,
     ) {
@@ -28,6 +29,9 @@ impl Table {
             return;
         }
         let ends = Ends::of(event);
+        if again && let Some(old) = self.request_of(&ends) {
+            return self.migrate(old, event, listener, who, out);
+        }
         self.reuse(&ends, out);
         if let Some(old) = self.request_of(&ends)
             && let Some(at) = self.conns.find(old)
@@ -41,6 +45,26 @@ impl Table {
         self.conns.get_mut(at).mini = true;
         self.waiting.requests.insert(ends, event.sk);
         self.step(at, State::NewSynRecv, event.time_ns, Said { mini: true, ..Said::EXACT }, out);
+    }
+
+    /// The listener has closed, and another one of its SO_REUSEPORT group takes a copy of the request
+    /// (net.ipv4.tcp_migrate_req): the connection goes on.
+    fn migrate(
+        &mut self,
+        old: u64,
+        event: &Event,
+        listener: Option<KernelSocket>,
+        who: &mut dyn Identify,
+        out: Out<'_>,
+    ) {
+        self.clear(event.sk, event.time_ns, out);
+        self.waiting.endings.take(old);
+        self.waiting.requests.insert(Ends::of(event), event.sk);
+        let subject = who.identify(self.request_key(event, listener));
+        let Some(at) = self.conns.find(old) else { return };
+        self.conns.rename(at, event.sk);
+        self.conns.get_mut(at).subject = subject;
+        self.watch_again(at);
     }
 
     /// A request has neither uid nor cgroup; its child will have the listener's.
@@ -154,8 +178,8 @@ impl Table {
             self.waiting.endings.take(sk);
             let from = self.conns.get(at).state;
             if from == State::FinWait2 && state == State::TimeWait {
-                let cause = cause(from, state, 0, Resets::default(), None);
-                self.step(at, state, event.time_ns, Said { cause, mini: true, ..Said::EXACT }, out);
+                let said = Said { cause: step(from, state), mini: true, ..Said::EXACT };
+                self.step(at, state, event.time_ns, said, out);
             }
             return;
         }
@@ -185,7 +209,7 @@ impl Table {
         out: Out<'_>,
     ) {
         if from != timewait.state {
-            let cause = cause(from, timewait.state, event.error, Resets::default(), None);
+            let cause = step(from, timewait.state);
             let said = Said { from: Some(from), cause, mini: true, ..Said::EXACT };
             self.step(at, timewait.state, event.time_ns, said, out);
         } else if self.conns.get(at).since == Since::Never {
@@ -196,7 +220,6 @@ impl Table {
         self.conns.rename(at, timewait.sk);
         let conn = self.conns.get_mut(at);
         conn.mini = true;
-        conn.resets = Resets::default();
         self.watch_again(at);
         if let Some(ending) = timewait.ended {
             self.waiting.endings.push(ending);
@@ -220,10 +243,15 @@ impl Table {
         let found = self.conns.find(event.sk).filter(|&at| self.conns.get(at).mini);
         let is_request = found.is_some_and(|at| self.conns.get(at).state == State::NewSynRecv);
         let cause = match end.how {
+            // Its next timer, or the next packet for it, ends it.
+            _ if is_request && end.listener_gone && !end.netns_gone => Cause::ListenerClosed,
             MiniEndHow::Expired => Cause::Expired,
             _ if end.netns_gone => Cause::NetnsGone,
             _ if end.reused => Cause::Reused,
             _ if is_request => Cause::Dropped,
+            _ if self.waiting.resets.take(event.sk, State::TimeWait, event.time_ns).sent.is_some() => {
+                Cause::ResetSent
+            }
             _ => Cause::Killed,
         };
         // The record of an end has no interface, the connection has.
@@ -263,11 +291,6 @@ impl Table {
 
     /// `-> CLOSE` of a mini-socket.
     pub(super) fn end_mini(&mut self, at: usize, time_ns: u64, cause: Option<Cause>, out: Out<'_>) {
-        let resets = self.conns.get(at).resets;
-        let cause = match cause {
-            Some(Cause::Killed) if resets.sent.is_some() => Some(Cause::ResetSent),
-            other => other,
-        };
         self.step(at, State::Close, time_ns, Said { cause, mini: true, ..Said::EXACT }, out);
         self.remove(at);
     }

@@ -12,6 +12,7 @@ mod diagnosis;
 mod heirloom;
 mod minis;
 mod reconcile;
+mod resets;
 mod same;
 mod table;
 mod wait;

@@ -4,8 +4,9 @@
 use std::{collections::VecDeque, rc::Rc};
 
 use super::{
-    cause::cause,
-    conns::{Conn, Conns, Resets, Sent, Since},
+    cause,
+    conns::{Conn, Conns, Since},
+    resets::Sent,
     same::{is_same, merge},
     wait::{Ends, PATIENCE_NS, Waiting, take},
     watchdog::Watchdog,
@@ -147,19 +148,17 @@ impl Table {
             EventKind::Held { state, task, .. } => {
                 self.seen(event, *state, false, Some(task), who);
             }
-            EventKind::Mini { state: State::NewSynRecv, from } => self.request(event, *from, who, out),
-            EventKind::Mini { state, from } => self.timewait(event, *state, *from, out),
+            EventKind::Mini { state: State::NewSynRecv, from, again } => {
+                self.request(event, *from, *again, who, out);
+            }
+            EventKind::Mini { state, from, .. } => self.timewait(event, *state, *from, out),
             EventKind::MiniEnd(end) => self.mini_ends(event, *end, out),
             EventKind::Cookie => self.waiting.cookies.push((Ends::of(event), event.time_ns)),
-            EventKind::ResetReceived => {
-                if let Some(at) = self.conns.find(event.sk) {
-                    self.conns.get_mut(at).resets.received = true;
-                }
-            }
+            EventKind::ResetReceived(state) => self.reset_received(event, *state),
             // Where in its code is nothing that the table knows.
             EventKind::Opened(_) => {}
-            EventKind::ResetSent { reason, linger_0 } => {
-                self.reset_sent(event.sk, Sent { reason: *reason, linger_0: *linger_0 }, out);
+            EventKind::ResetSent { state, reason, linger_0 } => {
+                self.reset_sent(event, *state, Sent { reason: *reason, linger_0: *linger_0 }, out);
             }
         }
     }
@@ -181,6 +180,7 @@ impl Table {
                 self.finish_birth(it, out);
             }
             self.waiting.cookies.retain(|(_, at_ns)| !old(*at_ns));
+            self.waiting.resets.forget(now_ns.saturating_sub(PATIENCE_NS));
         }
         while let Some(&(until_ns, key)) = self.estimates.front()
             && until_ns <= now_ns
@@ -221,7 +221,6 @@ impl Table {
             mini: false,
             unborn: false,
             estimated: false,
-            resets: Resets::default(),
             stuck: 0,
             remind_ns: 0,
             watched: 0,
@@ -309,15 +308,9 @@ impl Table {
         if to == State::Close {
             return self.closed(at, event, from, closed_as, out);
         }
-        let resets = self.conns.get(at).resets;
-        let cause = cause(from, to, event.error, resets, None);
-        self.step(
-            at,
-            to,
-            event.time_ns,
-            Said { from: Some(from), cause, errno: event.error, ..Said::EXACT },
-            out,
-        );
+        // An error ends connections only; what lies on this one is an old one.
+        let said = Said { from: Some(from), cause: cause::step(from, to), ..Said::EXACT };
+        self.step(at, to, event.time_ns, said, out);
     }
 
     /// A key begins anew: what waits for the old one's sake is decided, and what is left of it goes.

@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use rustc_hash::FxBuildHasher;
 
-use crate::model::{Cause, Event, State, Transition, Tuple};
+use super::resets::RecentResets;
+use crate::model::{Cause, ClosedAs, Event, State, Transition, Tuple};
 
 /// How long the kernel may take from one step to the next that explains it, ns. The steps lie in one call or softirq, but
 /// a call may be preempted between them.
@@ -104,6 +105,10 @@ pub(super) struct Closing {
     pub(super) sk: u64,
     pub(super) at_ns: u64,
     pub(super) transition: Transition,
+    /// What the socket was then.
+    pub(super) closed: ClosedAs,
+    /// `tcp_reset()` ended it.
+    pub(super) received: bool,
     /// The mini-socket that is likely where none can be seen.
     pub(super) likely: Option<State>,
 }
@@ -130,6 +135,7 @@ pub(super) struct Waiting {
     pub(super) endings: Endings,
     pub(super) closings: Vec<Closing>,
     pub(super) births: Vec<Birth>,
+    pub(super) resets: RecentResets,
 }
 
 impl Waiting {
@@ -140,6 +146,7 @@ impl Waiting {
             && self.closings.is_empty()
             && self.births.is_empty()
             && self.cookies.is_empty()
+            && self.resets.is_empty()
     }
 
     /// How many transitions wait, at most.

@@ -1,0 +1,87 @@
+//! Resets, as evidence of the end that follows at once. A reset that ends nothing (an answer to a bad SYN-ACK, say) is
+//! forgotten.
+
+use std::collections::HashMap;
+
+use rustc_hash::FxBuildHasher;
+
+use super::{
+    cause::can_end_by_own_reset,
+    table::{Out, Table},
+    wait::PATIENCE_NS,
+};
+use crate::model::{Event, State};
+
+/// Resets seen of a connection in the state that it leaves now.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Resets {
+    pub(super) received: bool,
+    pub(super) sent: Option<Sent>,
+}
+
+/// A reset that was sent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Sent {
+    /// The kernel's reason (`enum sk_rst_reason`).
+    pub(super) reason: Option<u16>,
+    /// close() with `SO_LINGER` and a time of 0.
+    pub(super) linger_0: bool,
+}
+
+/// Those that no end has followed yet, by socket.
+#[derive(Default)]
+pub(super) struct RecentResets {
+    by_sk: HashMap<u64, (u64, State, Resets), FxBuildHasher>,
+}
+
+impl RecentResets {
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_sk.is_empty()
+    }
+
+    /// Notes one; what was seen in another state is forgotten.
+    fn note(&mut self, event: &Event, state: State, seen: Resets) {
+        let (at_ns, known_state, known) =
+            self.by_sk.entry(event.sk).or_insert((event.time_ns, state, Resets::default()));
+        if *known_state != state {
+            (*known_state, *known) = (state, Resets::default());
+        }
+        *at_ns = event.time_ns;
+        known.received |= seen.received;
+        known.sent = seen.sent.or(known.sent);
+    }
+
+    /// Those of this socket in this state, just before `now_ns`.
+    pub(super) fn take(&mut self, sk: u64, state: State, now_ns: u64) -> Resets {
+        match self.by_sk.remove(&sk) {
+            Some((at_ns, seen, resets)) if seen == state && now_ns.saturating_sub(at_ns) < PATIENCE_NS => {
+                resets
+            }
+            _ => Resets::default(),
+        }
+    }
+
+    /// Forgets what is older than this.
+    pub(super) fn forget(&mut self, until_ns: u64) {
+        self.by_sk.retain(|_, (at_ns, ..)| *at_ns > until_ns);
+    }
+}
+
+impl Table {
+    /// The peer's reset, in the moment before the end that it causes. `tcp_reset()` in CLOSE does nothing.
+    pub(super) fn reset_received(&mut self, event: &Event, state: State) {
+        if state != State::Close {
+            self.waiting.resets.note(event, state, Resets { received: true, sent: None });
+        }
+    }
+
+    /// A reset from here: behind the end that it explains, or before it.
+    pub(super) fn reset_sent(&mut self, event: &Event, state: State, sent: Sent, out: Out<'_>) {
+        if let Some(at) = self.waiting.closings.iter().position(|it| it.sk == event.sk) {
+            let closing = self.waiting.closings.swap_remove(at);
+            self.finish_closing(closing, Some(sent), out);
+        } else if can_end_by_own_reset(state) {
+            self.waiting.resets.note(event, state, Resets { received: false, sent: Some(sent) });
+        }
+    }
+}
