@@ -5,6 +5,7 @@ mod elsewhere;
 mod process;
 mod rings;
 mod scan;
+mod served;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -153,7 +154,10 @@ impl Holders {
     fn process(&mut self, place: Place, inode: u64) -> Arc<Process> {
         let root = &self.root;
         let read = || {
-            let found = process::read(root, place.pid);
+            let mut found = process::read(root, place.pid);
+            if let Some(process) = &mut found {
+                process.serves = served::served(root, process).map(Box::new);
+            }
             let Via::Descriptor(fd) = place.via else { return found };
             let path = place.table(root, "fd").join(fd.to_string());
             // Asked last: if the pid was passed on in between, what was read is another process's.

@@ -94,6 +94,10 @@ pub fn stuck_table(
         for place in looked.homes().into_iter().filter_map(place) {
             let _ = writeln!(out, "  in    {}", printable(&place));
         }
+        for served in it.holders.iter().filter_map(|holder| holder.process.serves.as_deref()) {
+            let inside = place(Home::from(served)).map(|place| format!(", {place}")).unwrap_or_default();
+            let _ = writeln!(out, "  for   network namespace {}{}", served.netns, printable(&inside));
+        }
         let made_in = Home::from(&**subject);
         if let Some(place) = place(made_in).filter(|_| !looked.homes().contains(&made_in)) {
             let _ = writeln!(out, "  from  {}", printable(&place));

@@ -239,6 +239,16 @@ struct HolderOf<'a> {
     cgroup: Option<&'a str>,
     #[serde(flatten)]
     home: HomeOf<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    serves: Option<ServedOf<'a>>,
+}
+
+/// What a network stack in user space holds sockets for.
+#[derive(Serialize)]
+struct ServedOf<'a> {
+    netns: u32,
+    #[serde(flatten)]
+    home: HomeOf<'a>,
 }
 
 impl<'a> HolderOf<'a> {
@@ -247,7 +257,7 @@ impl<'a> HolderOf<'a> {
             Watch::Epoll(events) => events.as_slice(),
             Watch::NoEpoll => &[],
         });
-        let Process { pid, comm, exe, cgroup, .. } = &*it.process;
+        let Process { pid, comm, exe, cgroup, serves, .. } = &*it.process;
         let (via, ring_fd) = match it.via {
             Via::Descriptor(_) => (None, None),
             Via::IoUring(ring) => (Some("io_uring"), Some(ring)),
@@ -264,6 +274,9 @@ impl<'a> HolderOf<'a> {
             epoll,
             cgroup: cgroup.as_deref(),
             home: Home::from(&*it.process).into(),
+            serves: serves
+                .as_deref()
+                .map(|served| ServedOf { netns: served.netns, home: Home::from(served).into() }),
         }
     }
 }

@@ -27,6 +27,21 @@ pub struct Process {
     pub pod_uid: Option<String>,
     /// The systemd unit that its cgroups belong to.
     pub unit: Option<String>,
+    /// Of a network stack in user space: what it holds sockets for.
+    pub serves: Option<Box<Served>>,
+}
+
+/// The network namespace that a network stack in user space serves, and what runs there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Served {
+    /// Inode of the network namespace.
+    pub netns: u32,
+    /// The container that runs there.
+    pub container: Option<Container>,
+    /// Its Kubernetes pod.
+    pub pod_uid: Option<String>,
+    /// The systemd unit that runs there.
+    pub unit: Option<String>,
 }
 
 /// What waits for events of a descriptor.
@@ -224,6 +239,13 @@ impl Home<'_> {
 impl<'a> From<&'a Process> for Home<'a> {
     fn from(process: &'a Process) -> Self {
         let Process { container, pod_uid, unit, .. } = process;
+        Self { container: container.as_ref(), pod_uid: pod_uid.as_deref(), unit: unit.as_deref() }
+    }
+}
+
+impl<'a> From<&'a Served> for Home<'a> {
+    fn from(served: &'a Served) -> Self {
+        let Served { container, pod_uid, unit, .. } = served;
         Self { container: container.as_ref(), pod_uid: pod_uid.as_deref(), unit: unit.as_deref() }
     }
 }

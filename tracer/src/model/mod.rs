@@ -19,7 +19,9 @@ pub use dwell::Dwell;
 pub use event::{ClosedAs, Event, EventKind, KernelSocket, MiniEnd, MiniEndHow, Task};
 pub use filter::{CgroupTree, Filter, Ports};
 pub use gap::{Gap, GapKind};
-pub use holder::{Elsewhere, Examined, Holder, Home, Listener, Looked, Message, Peer, Process, Via, Watch};
+pub use holder::{
+    Elsewhere, Examined, Holder, Home, Listener, Looked, Message, Peer, Process, Served, Via, Watch,
+};
 pub use reason::{Diagnosis, Reason};
 pub use record::{
     Aggregate, Cause, ConnId, InState, Lost, LostPlace, Notice, Resolved, Resync, Role, Snapshot, Start,

@@ -36,6 +36,7 @@ pub(super) fn read(root: &Path, pid: u32) -> Option<Process> {
         container: place.container,
         pod_uid: place.pod_uid,
         unit: place.unit,
+        serves: None,
     })
 }
 

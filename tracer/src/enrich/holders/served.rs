@@ -1,0 +1,117 @@
+//! Network stacks in user space: the network namespace that one serves, and so the container behind it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::process;
+use crate::model::{Process, Served};
+
+/// Names of programs that hold the host's sockets on behalf of another network namespace.
+const STACKS: [&str; 3] = ["pasta", "pasta.avx2", "slirp4netns"];
+
+/// The namespace that a process serves; `None` for every other program, and where neither its descriptors nor its command line tell.
+pub(super) fn served(root: &Path, holder: &Process) -> Option<Served> {
+    if !STACKS.contains(&holder.comm.as_str()) {
+        return None;
+    }
+    let netns = by_descriptor(root, holder.pid).or_else(|| by_command_line(root, holder.pid))?;
+    let inside = runs_in(root, netns, holder.pid);
+    let Process { container, pod_uid, unit, .. } = inside.unwrap_or_default();
+    Some(Served { netns, container, pod_uid, unit })
+}
+
+fn directory(root: &Path, pid: u32) -> PathBuf {
+    root.join("proc").join(pid.to_string())
+}
+
+/// Inode of the network namespace that a link leads to.
+fn netns_of(link: &Path) -> Option<u32> {
+    let target = fs::read_link(link).ok()?;
+    target.to_str()?.strip_prefix("net:[")?.strip_suffix("]")?.parse().ok()
+}
+
+/// pasta keeps a descriptor of the namespace.
+fn by_descriptor(root: &Path, pid: u32) -> Option<u32> {
+    let own = netns_of(&directory(root, pid).join("ns/net"));
+    let entries = fs::read_dir(directory(root, pid).join("fd")).ok()?.flatten();
+    let mut found: Vec<u32> = entries.filter_map(|entry| netns_of(&entry.path())).collect();
+    found.retain(|netns| Some(*netns) != own);
+    found.dedup();
+    if let [one] = found[..] { Some(one) } else { None }
+}
+
+/// `slirp4netns [OPTION]... PID TAP`, with a number of its own pid namespace.
+fn by_command_line(root: &Path, pid: u32) -> Option<u32> {
+    let same_pids = |one: &Path, other: &Path| {
+        let namespace = |path: &Path| fs::read_link(path.join("ns/pid")).ok();
+        namespace(one).is_some_and(|it| Some(it) == namespace(other))
+    };
+    if !same_pids(&directory(root, pid), &root.join("proc/self")) {
+        return None;
+    }
+    let bytes = fs::read(directory(root, pid).join("cmdline")).ok()?;
+    let words: Vec<&[u8]> = bytes.split(|byte| *byte == 0).filter(|word| !word.is_empty()).collect();
+    let target = words.len().checked_sub(2).and_then(|at| std::str::from_utf8(words[at]).ok());
+    netns_of(&directory(root, target?.parse().ok()?).join("ns/net"))
+}
+
+/// A process of that namespace whose cgroups name a container or unit.
+fn runs_in(root: &Path, netns: u32, stack: u32) -> Option<Process> {
+    let entries = fs::read_dir(root.join("proc")).ok()?.flatten();
+    let mut pids: Vec<u32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    pids.sort_unstable();
+    pids.into_iter()
+        .filter(|pid| *pid != stack && netns_of(&directory(root, *pid).join("ns/net")) == Some(netns))
+        .filter_map(|pid| process::read(root, pid))
+        .find(|process| process.container.is_some() || process.unit.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn add(root: &Path, pid: u32, comm: &str, netns: u32) -> PathBuf {
+        let process = directory(root, pid);
+        fs::create_dir_all(process.join("fd")).expect("fd");
+        fs::create_dir_all(process.join("ns")).expect("ns");
+        fs::write(process.join("comm"), format!("{comm}\n")).expect("comm");
+        symlink(format!("net:[{netns}]"), process.join("ns/net")).expect("link");
+        symlink("pid:[1]", process.join("ns/pid")).expect("link");
+        process
+    }
+
+    #[test]
+    fn the_container_behind_a_stack() {
+        let directory = tempfile::tempdir().expect("directory");
+        let root = directory.path();
+        fs::create_dir_all(root.join("proc/self/ns")).expect("ns");
+        symlink("pid:[1]", root.join("proc/self/ns/pid")).expect("link");
+        let id = "0123456789abcdef".repeat(4);
+        let inside = add(root, 30, "app", 77);
+        fs::write(inside.join("cgroup"), format!("0::/system.slice/libpod-{id}.scope\n")).expect("cgroup");
+        let pasta = add(root, 10, "pasta.avx2", 5);
+        symlink("net:[5]", pasta.join("fd/3")).expect("link");
+        symlink("net:[77]", pasta.join("fd/4")).expect("link");
+        let slirp = add(root, 11, "slirp4netns", 5);
+        fs::write(slirp.join("cmdline"), b"slirp4netns\0-c\x0030\0tap0\0").expect("cmdline");
+        let runtime = add(root, 12, "dockerd", 5);
+        symlink("net:[77]", runtime.join("fd/4")).expect("link");
+        let elsewhere = add(root, 13, "slirp4netns", 5);
+        fs::write(elsewhere.join("cmdline"), b"slirp4netns\x0030\0tap0\0").expect("cmdline");
+        fs::remove_file(elsewhere.join("ns/pid")).expect("link");
+        symlink("pid:[2]", elsewhere.join("ns/pid")).expect("link");
+        let of = |pid: u32| served(root, &process::read(root, pid).expect("a process"));
+        for pid in [10, 11] {
+            let found = of(pid).expect("it serves one");
+            assert_eq!((found.netns, found.container.map(|it| it.id)), (77, Some(id.clone())), "{pid}");
+        }
+        assert_eq!(of(12), None, "no network stack");
+        assert_eq!(of(13), None, "its numbers mean other processes");
+        symlink("net:[78]", pasta.join("fd/5")).expect("link");
+        assert_eq!(of(10), None, "one of two");
+    }
+}
