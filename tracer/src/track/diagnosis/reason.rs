@@ -4,9 +4,10 @@ use super::inherited::is_inherited;
 use crate::model::{Examined, Listener, Reason, SocketInfo, State, TimerKind};
 
 const SECOND_NS: u64 = 1_000_000_000;
-/// Data that was sent within this time shows that a half-closed connection is in use (docs/stuck.md). If the peer's FIN came after it,
-/// then the state is younger than this.
-pub(super) const RECENT_NS: u64 = 10 * SECOND_NS;
+/// Data that was sent within this time, and after the peer's FIN, shows that a half-closed connection is in use (docs/stuck.md).
+const RECENT_NS: u64 = 10 * SECOND_NS;
+/// The same where nothing tells when the FIN came: if that was after the data, then the state is younger than this.
+const RECENT_AT_LEAST_NS: u64 = SECOND_NS;
 /// A SYN-ACK is sent again after a second (`TCP_TIMEOUT_INIT`), and TCP_DEFER_ACCEPT suppresses that: after twice this time the timer
 /// has run out in any case.
 const ANSWERED_NS: u64 = 2 * SECOND_NS;
@@ -90,9 +91,13 @@ fn sending(found: &Examined) -> Option<Reason> {
 /// Since data was sent, if that is not long ago, and not before the peer's FIN as far as anything tells.
 pub(super) fn since_sent_ns(found: &Examined) -> Option<u64> {
     let times = found.socket.times.filter(|times| times.data_segments_sent > 0)?;
-    let is_before_fin = |since_ns| found.age.is_some_and(|age| !age.at_least && age.ns <= since_ns);
     let since_ns = times.since_data_sent_ns;
-    (since_ns < RECENT_NS && !is_before_fin(since_ns)).then_some(since_ns)
+    let is_recent = match found.age.filter(|age| !age.at_least) {
+        Some(age) => since_ns < age.ns.min(RECENT_NS),
+        // The FIN came behind the peer's data: what was sent before that was sent before the FIN.
+        None => since_ns < RECENT_AT_LEAST_NS && since_ns <= times.since_data_received_ns,
+    };
+    is_recent.then_some(since_ns)
 }
 
 /// A request waits for the last ACK, for data, or for room in the accept queue.

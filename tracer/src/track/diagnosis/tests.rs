@@ -114,29 +114,44 @@ fn the_receive_queue() {
 #[test]
 fn the_other_direction() {
     let exact = |seconds: u64| Some(InState { ns: seconds * SECOND_NS, at_least: false });
+    let moment = SECOND_NS / 2;
     check([
-        ("sent a moment ago", close_wait(|found| sent(found, SECOND_NS, 1)), Reason::HalfClosedSending),
+        ("sent a moment ago", close_wait(|found| sent(found, moment, 1)), Reason::HalfClosedSending),
         (
             "the same, its end not read",
             close_wait(|found| {
-                sent(found, SECOND_NS, 1);
+                sent(found, moment, 1);
                 found.socket.receive_queue = 1;
             }),
             Reason::HalfClosedSending,
         ),
         (
-            "a young connection that never sent",
-            close_wait(|found| sent(found, SECOND_NS, 0)),
+            "a request that was answered since",
+            close_wait(|found| {
+                sent(found, moment, 1);
+                if let Some(times) = &mut found.socket.times {
+                    times.since_data_received_ns = moment - 1;
+                }
+            }),
             Reason::NotClosed,
         ),
-        ("sent long ago", close_wait(|found| sent(found, 10 * SECOND_NS, 1)), Reason::NotClosed),
+        ("a young connection that never sent", close_wait(|found| sent(found, moment, 0)), Reason::NotClosed),
+        ("sent a second ago", close_wait(|found| sent(found, SECOND_NS, 1)), Reason::NotClosed),
         (
             "sent after the FIN, which a trace saw",
             close_wait(|found| {
-                sent(found, SECOND_NS, 1);
-                found.age = exact(2);
+                sent(found, 5 * SECOND_NS, 1);
+                found.age = exact(6);
             }),
             Reason::HalfClosedSending,
+        ),
+        (
+            "sent after the FIN, but long ago",
+            close_wait(|found| {
+                sent(found, 10 * SECOND_NS, 1);
+                found.age = exact(60);
+            }),
+            Reason::NotClosed,
         ),
         (
             "sent before the FIN",
@@ -151,7 +166,7 @@ fn the_other_direction() {
             "sent again",
             close_wait(|found| {
                 found.socket.send_queue = 5;
-                sent(found, SECOND_NS, 9);
+                sent(found, moment, 9);
                 timer(found, TimerKind::Retransmit, 3);
             }),
             Reason::PeerNotAnswering,
@@ -168,7 +183,7 @@ fn the_other_direction() {
             "a slow reader",
             close_wait(|found| {
                 found.socket.send_queue = 5;
-                sent(found, SECOND_NS, 9);
+                sent(found, moment, 9);
                 timer(found, TimerKind::Probe, 0);
             }),
             Reason::HalfClosedSending,

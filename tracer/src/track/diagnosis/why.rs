@@ -66,7 +66,7 @@ fn half_closed_sending(found: &Examined) -> String {
         bytes => Some(format!("{bytes} bytes are on their way")),
     };
     let used: Vec<String> = [sent, waits].into_iter().flatten().collect();
-    format!("the peer has closed its side only, and the connection is in use: {}", used.join(", "))
+    format!("the peer has closed its side, and the other direction is in use: {}", used.join(", "))
 }
 
 fn not_closed(found: &Examined) -> String {
