@@ -7,7 +7,7 @@ use sockstate::{
     format::{Format, HuntReport, HuntStyle},
     model::{
         Address, ConnId, Frame, InState, Notice, OpenedBy, Resolved, Stack, State, Stop, Stuck, Subject,
-        Tuple,
+        Tuple, Unseen,
     },
 };
 
@@ -23,7 +23,7 @@ fn nobody() -> Rc<Subject> {
     })
 }
 
-fn hunted(conn: u64, opened: Option<Arc<Stack>>) -> Stuck {
+fn hunted(conn: u64, opened: Result<Arc<Stack>, Unseen>) -> Stuck {
     Stuck {
         time_ns: 0,
         conn: ConnId(conn),
@@ -42,7 +42,7 @@ fn hunted(conn: u64, opened: Option<Arc<Stack>>) -> Stuck {
         subject: nobody(),
         mini: false,
         found: None,
-        opened,
+        opened: Some(opened),
     }
 }
 
@@ -64,11 +64,11 @@ fn hunts_are_counted_by_path() {
         file: Some("src/serve;r.c".into()),
         line: Some(line),
         module: Some("/usr/bin/server".into()),
-        offset: 0,
+        ..Frame::default()
     };
     let stack = |id, complete| {
         let frames = vec![frame("take;one\n", 7), frame("main", 20)];
-        Some(Arc::new(Stack { id, by: OpenedBy::Accept, comm: "server".into(), frames, complete }))
+        Ok(Arc::new(Stack { id, by: OpenedBy::Accept, comm: "server".into(), frames, complete }))
     };
     let resolved = Resolved {
         time_ns: 0,
@@ -77,7 +77,7 @@ fn hunts_are_counted_by_path() {
         to: State::LastAck,
         age: InState { ns: 1, at_least: false },
         role: None,
-        tuple: hunted(2, None).tuple,
+        tuple: hunted(2, Err(Unseen::NotSeen)).tuple,
         subject: nobody(),
     };
     let notices = [
@@ -86,19 +86,24 @@ fn hunts_are_counted_by_path() {
         Notice::Stuck(hunted(3, stack(0xab, true))),
         // A reminder is not another socket.
         Notice::Stuck(Stuck { times: 2, ..hunted(3, stack(0xab, true)) }),
-        Notice::Stuck(hunted(4, None)),
+        Notice::Stuck(hunted(4, Err(Unseen::NotSeen))),
+        Notice::Stuck(hunted(5, Err(Unseen::BeforeHunt))),
+        Notice::Stuck(hunted(6, Err(Unseen::BeforeHunt))),
         Notice::Resolved(resolved),
     ];
     let text = hunt_report(HuntStyle::Text, &notices);
     let (_, report) = text.split_once("\n\n").expect("lines, then the report");
     assert_eq!(
         report,
-        "2 sockets stuck in CLOSE_WAIT, and 1 socket no longer stuck were opened here, by accept in server (path 00000000000000ab):\n    0  take;one\u{fffd} (src/serve;r.c:7)\n    1  main (src/serve;r.c:20)\n\n1 socket stuck in CLOSE_WAIT: the opening was not seen\n"
+        "2 sockets stuck in CLOSE_WAIT, and 1 socket no longer stuck were opened here, by accept in server (path 00000000000000ab):\n    0  take;one\u{fffd} (src/serve;r.c:7)\n    1  main (src/serve;r.c:20)\n\n2 sockets stuck in CLOSE_WAIT: opened before the hunt\n\n1 socket stuck in CLOSE_WAIT: the opening was not seen\n"
     );
     let folded = hunt_report(HuntStyle::Folded, &notices);
-    assert_eq!(folded, "opening not seen 1\nserver;main;take:one\u{fffd} 3\n");
+    assert_eq!(folded, "server;main;take:one\u{fffd} 3\n");
     let svg = hunt_report(HuntStyle::Svg, &notices);
     assert!(svg.contains("<svg") && svg.contains("take:one") && svg.contains("3 sockets"), "{svg}");
+    // What no path is known of is a number, not a part of the picture.
+    assert!(svg.contains("Not shown: 2: opened before the hunt; 1: the opening was not seen"), "{svg}");
+    assert!(svg.contains("100.00%") && !svg.contains("6 sockets"), "{svg}");
     let partial = hunt_report(HuntStyle::Folded, &[Notice::Stuck(hunted(1, stack(1, false)))]);
     assert_eq!(partial, "server;[not known];main;take:one\u{fffd} 1\n");
     assert_eq!(hunt_report(HuntStyle::Text, &[]), "\nnothing was stuck\n");

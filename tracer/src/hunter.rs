@@ -14,7 +14,7 @@ use std::{
 };
 
 use crate::{
-    model::{ConnId, Opening, Stack},
+    model::{ConnId, Opening, Stack, Unseen},
     unwind::Unwinder,
 };
 
@@ -25,8 +25,14 @@ const QUEUE: usize = 1024;
 pub struct Hunter {
     openings: SyncSender<(ConnId, Box<Opening>)>,
     found: Receiver<(ConnId, Option<Arc<Stack>>)>,
-    /// Of connections that live; none for one that is not unwound yet.
-    stacks: HashMap<ConnId, Option<Arc<Stack>>>,
+    /// Of connections that live; not seen for one that is not unwound yet.
+    stacks: HashMap<ConnId, Result<Arc<Stack>, Unseen>>,
+    /// Connections up to this one existed when it began, ...
+    last_before: ConnId,
+    /// ... and the hooks took stacks from this moment on.
+    began_ns: u64,
+    /// Those of the events that the ring had before.
+    before: HashSet<ConnId>,
     /// Those that were said to be stuck.
     stuck: HashSet<ConnId>,
     pending: usize,
@@ -36,11 +42,12 @@ pub struct Hunter {
 }
 
 impl Hunter {
-    /// Starts the thread. Only connections that one of these processes opens count; all where none is named.
+    /// Starts the thread. Only connections that one of these processes opens count; all where none is named. Connections up to
+    /// `last_before` existed already, and so do those that have events before `began_ns`.
     ///
     /// # Errors
     /// No thread can be started.
-    pub fn start(pids: Vec<u32>, comms: Vec<String>) -> io::Result<Self> {
+    pub fn start(pids: Vec<u32>, comms: Vec<String>, last_before: ConnId, began_ns: u64) -> io::Result<Self> {
         let (openings, todo) = sync_channel::<(ConnId, Box<Opening>)>(QUEUE);
         let (done, found) = channel();
         thread::Builder::new().name("unwinder".into()).spawn(move || {
@@ -51,8 +58,26 @@ impl Hunter {
                 }
             }
         })?;
-        let (stacks, stuck) = (HashMap::new(), HashSet::new());
-        Ok(Self { openings, found, stacks, stuck, pending: 0, lost: 0, pids, comms })
+        Ok(Self {
+            openings,
+            found,
+            stacks: HashMap::new(),
+            last_before,
+            began_ns,
+            before: HashSet::new(),
+            stuck: HashSet::new(),
+            pending: 0,
+            lost: 0,
+            pids,
+            comms,
+        })
+    }
+
+    /// This connection has an event of that moment.
+    pub fn existed(&mut self, conn: ConnId, time_ns: u64) {
+        if time_ns < self.began_ns && conn > self.last_before {
+            self.before.insert(conn);
+        }
     }
 
     /// This connection was opened.
@@ -65,7 +90,7 @@ impl Hunter {
         }
         match self.openings.try_send((conn, opening)) {
             Ok(()) => {
-                self.stacks.insert(conn, None);
+                self.stacks.insert(conn, Err(Unseen::NotSeen));
                 self.pending += 1;
             }
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => self.lost += 1,
@@ -76,12 +101,20 @@ impl Hunter {
     /// It has ended.
     pub fn closed(&mut self, conn: ConnId) {
         self.stacks.remove(&conn);
+        self.before.remove(&conn);
     }
 
-    /// Where it was opened, where that was seen.
-    pub fn stack(&mut self, conn: ConnId) -> Option<Arc<Stack>> {
+    /// Where it was opened, or why that is not known.
+    ///
+    /// # Errors
+    /// It is not known.
+    pub fn stack(&mut self, conn: ConnId) -> Result<Arc<Stack>, Unseen> {
         self.gather();
-        self.stacks.get(&conn).cloned().flatten()
+        match self.stacks.get(&conn) {
+            Some(known) => known.clone(),
+            None if conn <= self.last_before || self.before.contains(&conn) => Err(Unseen::BeforeHunt),
+            None => Err(Unseen::NotSeen),
+        }
     }
 
     /// It is stuck: whether that counts.
@@ -125,7 +158,7 @@ impl Hunter {
         self.pending = self.pending.saturating_sub(1);
         self.lost += u64::from(stack.is_none());
         if let Some(known) = self.stacks.get_mut(&conn) {
-            *known = stack;
+            *known = stack.ok_or(Unseen::ProcessGone);
         }
     }
 }

@@ -21,7 +21,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     ("track", &["model", "knowledge"]),
     ("enrich", &["model"]),
     ("route", &["model"]),
-    ("unwind", &["model"]),
+    ("unwind", &["enrich", "model"]),
     ("format", &["model"]),
     ("sinks", &["model"]),
     ("metrics", &["model"]),

@@ -26,13 +26,17 @@ use crate::{
     hunter::Hunter,
     kernel::{self, HookChoice, Hunt, Loaded, Request, Tier},
     metrics::Server,
-    model::{Filter, LostPlace, SocketInfo, Start, Threshold, Thresholds},
+    model::{ConnId, Filter, LostPlace, SocketInfo, Start, Threshold, Thresholds},
     pipeline::{self, Beginning, Keeper, Limits, Outlet, Pipeline, Resyncer, Stream, Streams, Summary},
     route::Router,
     sinks::Output,
     source::{self, Found, KernelSource, Walker},
     track::{self, Sight, Table},
+    unwind,
 };
+
+/// Scripts wait for this line.
+const HUNT_READY: &str = "sockstate: the hunt has begun: openings are seen from now on";
 
 /// Held while one instance traces.
 const LOCK: &str = "/run/sockstate.lock";
@@ -158,7 +162,10 @@ async fn trace(session: Session<'_>) -> Result<Summary> {
     let hunter = match hunt {
         Some(hunt) => {
             loaded.hunt().map_err(Failure::from)?;
-            Some(Hunter::start(hunt.pids, hunt.comms).context("cannot start a thread to unwind stacks")?)
+            loaded.degraded.extend(unwind::cannot_open_mappings());
+            let (last, began_ns) = (ConnId(table.last_id()), pipeline::monotonic_ns());
+            let hunter = Hunter::start(hunt.pids, hunt.comms, last, began_ns);
+            Some(hunter.context("cannot start a thread to unwind stacks")?)
         }
         None => None,
     };
@@ -236,6 +243,9 @@ async fn trace(session: Session<'_>) -> Result<Summary> {
         adopted: adopted.is_some(),
     };
     pipeline.start(start);
+    if pipeline.hunter.is_some() {
+        eprintln!("{HUNT_READY}");
+    }
     if snapshot {
         pipeline.snapshot();
     }

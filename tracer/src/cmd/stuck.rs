@@ -254,11 +254,12 @@ fn keys(by: GroupBy, looked: &Looked, openings: Option<&Openings>, reason: Reaso
         }],
         GroupBy::Peer => vec![tuple.remote.canonical().to_string()],
         GroupBy::Stack => {
-            let stack = openings.and_then(|openings| openings.find(it.socket.netns, &tuple));
-            vec![stack.map_or_else(
-                || "opening not seen".into(),
-                |stack| format!("{} at {}", stack.by.name(), format::opened_at(stack)),
-            )]
+            let found = openings.and_then(|openings| openings.find(it.socket.netns, &tuple));
+            vec![match found {
+                Some(Ok(stack)) => format!("{} at {}", stack.by.name(), format::opened_at(stack)),
+                Some(Err(why)) => why.text().to_owned(),
+                None => "not reported by the hunt".to_owned(),
+            }]
         }
         GroupBy::Container => {
             let key = |home: Home<'_>| {

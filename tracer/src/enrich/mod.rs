@@ -13,6 +13,7 @@ use rustc_hash::FxBuildHasher;
 pub use cgroup::{CgroupError, Cgroups};
 use container::Place;
 pub use holders::Holders;
+pub use process::is_same;
 pub use timens::TimeOffsets;
 
 use crate::model::{Cgroup, Identify, Owner, OwnerKey, Subject, SubjectKey, Task};

@@ -50,8 +50,9 @@ fn read_cmdline(directory: &Path) -> Option<String> {
     (!line.is_empty()).then_some(line)
 }
 
-/// Whether the pid still is this process: by its start where the kernel told it, else by its name.
-fn is_same(directory: &Path, task: &Task) -> bool {
+/// Whether the process with this /proc directory still is the task's: by its start where the kernel told it, else by its name.
+#[must_use]
+pub fn is_same(directory: &Path, task: &Task) -> bool {
     let Ok(stat) = fs::read(directory.join("stat")) else { return false };
     // The name stands in brackets and may hold anything, brackets too.
     let Some(close) = stat.iter().rposition(|&byte| byte == b')') else { return false };

@@ -11,10 +11,11 @@ use inferno::flamegraph;
 use super::{
     Format,
     look::short,
+    path::{one_part, opened_at, steps},
     table::{ends, sign},
     time::Times,
 };
-use crate::model::{ConnId, Frame, Notice, Resolved, Stack, Stuck, Transition, printable};
+use crate::model::{ConnId, Notice, Resolved, Stack, Stuck, Transition, Unseen, printable};
 
 /// How the report is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,20 +30,24 @@ pub enum HuntStyle {
 
 /// A path, and how many sockets that it opened were stuck.
 struct Site {
-    stack: Option<Arc<Stack>>,
+    opened: Opened,
     /// Still are, by state.
     now: BTreeMap<&'static str, usize>,
     ever: usize,
 }
 
+/// Where, or why that is not known.
+type Opened = Result<Arc<Stack>, Unseen>;
+/// By the path's id.
+type SiteId = Result<u64, Unseen>;
+
 /// The format.
 pub struct HuntReport {
     style: HuntStyle,
     times: Times,
-    /// By the path's id; none for those whose opening was not seen.
-    sites: BTreeMap<Option<u64>, Site>,
+    sites: BTreeMap<SiteId, Site>,
     /// Where each that is stuck was opened.
-    stuck: HashMap<ConnId, Option<u64>>,
+    stuck: HashMap<ConnId, SiteId>,
 }
 
 impl HuntReport {
@@ -53,12 +58,13 @@ impl HuntReport {
     }
 
     fn stuck(&mut self, it: &Stuck, out: &mut Vec<u8>) {
-        let id = it.opened.as_ref().map(|stack| stack.id);
+        let opened = it.opened.clone().unwrap_or(Err(Unseen::NotSeen));
+        let id = opened.as_ref().map(|stack| stack.id).map_err(|why| *why);
         if self.stuck.insert(it.conn, id).is_some() {
             return;
         }
         let site = self.sites.entry(id).or_insert_with(|| Site {
-            stack: it.opened.clone(),
+            opened: opened.clone(),
             now: BTreeMap::new(),
             ever: 0,
         });
@@ -67,9 +73,9 @@ impl HuntReport {
         if self.style == HuntStyle::Text {
             self.times.write(it.time_ns, 3, out);
             let (local, remote) = ends(&it.tuple, None);
-            let opened = match &it.opened {
-                Some(stack) => format!("opened by {} at {}", printable(&stack.comm), opened_at(stack)),
-                None => "its opening was not seen".to_owned(),
+            let opened = match &opened {
+                Ok(stack) => format!("opened by {} at {}", printable(&stack.comm), opened_at(stack)),
+                Err(why) => why.text().to_owned(),
             };
             let age = format!("{}{}", sign(it.age), short(it.age.ns));
             let line = format!(" {:<11} {age:>6} {local:<22} {remote:<22} {opened}\n", it.state.name());
@@ -94,6 +100,7 @@ impl HuntReport {
             HuntStyle::Svg => {
                 let mut options = flamegraph::Options::default();
                 options.title = "Call paths that opened sockets which were stuck".into();
+                options.subtitle = self.unseen();
                 options.count_name = "sockets".into();
                 let lines = self.folded();
                 // Without a line it says so in the picture, and here.
@@ -121,9 +128,12 @@ impl HuntReport {
             let count = [now.join(", "), were].into_iter().filter(|it| !it.is_empty()).collect::<Vec<_>>();
             let count = count.join(", and ");
             // Writing to a string does not fail.
-            let Some(stack) = &site.stack else {
-                let _ = writeln!(out, "\n{count}: the opening was not seen");
-                continue;
+            let stack = match &site.opened {
+                Ok(stack) => stack,
+                Err(why) => {
+                    let _ = writeln!(out, "\n{count}: {}", why.text());
+                    continue;
+                }
             };
             let were = if site.ever == 1 { "was" } else { "were" };
             let _ = writeln!(
@@ -133,8 +143,8 @@ impl HuntReport {
                 printable(&stack.comm),
                 stack.id
             );
-            for (depth, frame) in stack.frames.iter().enumerate() {
-                let _ = writeln!(out, "  {depth:>3}  {}", line(frame));
+            for (depth, step) in steps(stack).iter().enumerate() {
+                let _ = writeln!(out, "  {depth:>3}  {}", step.line());
             }
             if !stack.complete {
                 out.push_str("       ... (the rest of the path is not known)\n");
@@ -146,17 +156,24 @@ impl HuntReport {
         out
     }
 
+    /// Of those that no path is known of: they would fill the picture.
+    fn unseen(&self) -> Option<String> {
+        let unseen = self.sites.iter().filter_map(|(id, site)| Some((id.err()?, site.ever)));
+        let counts: Vec<String> = unseen.map(|(why, count)| format!("{count}: {}", why.text())).collect();
+        (!counts.is_empty()).then(|| format!("Not shown: {}", counts.join("; ")))
+    }
+
     fn folded(&self) -> Vec<String> {
         let site = |site: &Site| {
-            let Some(stack) = &site.stack else { return format!("opening not seen {}", site.ever) };
+            let stack = site.opened.as_ref().ok()?;
             let mut parts = vec![one_part(&stack.comm)];
             if !stack.complete {
                 parts.push("[not known]".to_owned());
             }
-            parts.extend(stack.frames.iter().rev().map(|frame| one_part(&name(frame))));
-            format!("{} {}", parts.join(";"), site.ever)
+            parts.extend(steps(stack).iter().rev().map(|step| one_part(&step.name())));
+            Some(format!("{} {}", parts.join(";"), site.ever))
         };
-        self.sites.values().map(site).collect()
+        self.sites.values().filter_map(site).collect()
     }
 }
 
@@ -185,44 +202,4 @@ impl Format for HuntReport {
 
 fn sockets(count: usize) -> &'static str {
     if count == 1 { "socket" } else { "sockets" }
-}
-
-/// The innermost function of the program's own with a known line, else the innermost of its own.
-#[must_use]
-pub fn opened_at(stack: &Stack) -> String {
-    // Rust's and Go's standard libraries, by the paths that they were built at.
-    const STD: [&str; 4] = ["/rustc/", "/usr/lib/rustlib/", "/usr/lib/go-", "/usr/local/go/src/"];
-    let is_std = |file: &str| STD.iter().any(|it| file.starts_with(it));
-    let is_library = |frame: &Frame| {
-        let module = frame.module.as_deref().and_then(|module| module.rsplit('/').next());
-        module
-            .is_some_and(|name| ["libc.", "libc-", "libpthread", "ld-"].iter().any(|it| name.starts_with(it)))
-            || frame.file.as_deref().is_some_and(is_std)
-    };
-    let own = || stack.frames.iter().filter(|frame| !is_library(frame));
-    let frame = own().find(|frame| frame.line.is_some()).or_else(|| own().next());
-    frame.or(stack.frames.first()).map_or_else(|| "an unknown place".into(), line)
-}
-
-fn line(frame: &Frame) -> String {
-    let name = printable(&name(frame));
-    match (&frame.file, frame.line, &frame.module) {
-        (Some(file), Some(line), _) => format!("{name} ({}:{line})", printable(file)),
-        (_, _, Some(module)) if frame.function.is_some() => format!("{name} ({})", printable(module)),
-        _ => name,
-    }
-}
-
-/// The function, else where its code is.
-fn name(frame: &Frame) -> String {
-    match (&frame.function, &frame.module) {
-        (Some(function), _) => function.clone(),
-        (None, Some(module)) => format!("{module}+{:#x}", frame.offset),
-        (None, None) => format!("{:#x}", frame.offset),
-    }
-}
-
-/// Folded stacks have no way to write these.
-fn one_part(text: &str) -> String {
-    printable(text).replace(';', ":").replace('\n', " ")
 }

@@ -216,8 +216,10 @@ impl Json {
             members(&Seen::new(&found.0), out);
             members(&Explained::new(&found.1), out);
         }
-        if let Some(stack) = &it.opened {
-            members(&json!({"opened": opened(stack)}), out);
+        match &it.opened {
+            Some(Ok(stack)) => members(&json!({"opened": opened(stack), "opening": "seen"}), out),
+            Some(Err(why)) => members(&json!({"opening": why.name()}), out),
+            None => {}
         }
     }
 
@@ -314,13 +316,20 @@ fn members(object: &impl Serialize, out: &mut Vec<u8>) {
 /// The call path that a connection was opened from.
 fn opened(it: &Stack) -> Value {
     let frame = |frame: &Frame| {
-        json!({
+        let mut members = json!({
             "function": frame.function,
             "file": frame.file,
             "line": frame.line,
             "module": frame.module,
             "offset": frame.offset,
-        })
+        });
+        if let Some(why) = frame.unnamed {
+            members["unnamed"] = why.name().into();
+        }
+        if let Some(interpreter) = &frame.interpreter {
+            members["interpreter"] = interpreter.as_str().into();
+        }
+        members
     };
     json!({
         "by": it.by.name(),

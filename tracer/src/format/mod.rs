@@ -10,15 +10,17 @@ mod line;
 mod look;
 mod look_json;
 mod parse;
+mod path;
 mod table;
 mod time;
 
 pub use csv::Csv;
-pub use hunt::{HuntReport, HuntStyle, opened_at};
+pub use hunt::{HuntReport, HuntStyle};
 pub use json::{Json, Stamp};
 pub use look::{Group, gaps_table, groups_table, held_via, sockets_table, stuck_table};
 pub use look_json::{gaps_json, group_json, look_json, look_time, socket_json, stuck_json};
 pub use parse::{ParseError, Parser, Told};
+pub use path::opened_at;
 pub use table::Table;
 
 use crate::model::{Notice, Transition};

@@ -28,7 +28,7 @@ pub use record::{
     Stop, Stuck, Tally, Transition,
 };
 pub use socket::{RequestTimer, SocketInfo, TcpTimes, Timer, TimerKind};
-pub use stack::{Frame, OpenedBy, Opening, Registers, Stack};
+pub use stack::{Frame, OpenedBy, Opening, Registers, Stack, Unnamed, Unseen};
 pub use state::{ParseStateError, State, StateSet};
 pub use subject::{Cgroup, Container, Identify, Owner, OwnerKey, OwnerSource, Subject, SubjectKey};
 pub use text::printable;

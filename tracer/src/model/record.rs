@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, rc::Rc, sync::Arc};
 
-use super::{Address, Diagnosis, Dwell, Examined, Stack, State, Subject, Tuple};
+use super::{Address, Diagnosis, Dwell, Examined, Stack, State, Subject, Tuple, Unseen};
 
 /// Identity of one connection (or listener) of this tracer: the instance in the upper 24 bits, a counter below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -231,8 +231,8 @@ pub struct Stuck {
     pub mini: bool,
     /// What a look at it found; null where it could not be found.
     pub found: Option<Box<(Examined, Diagnosis)>>,
-    /// Where in its code its process opened it; null where that was not seen.
-    pub opened: Option<Arc<Stack>>,
+    /// Where in its code its process opened it, or why that is not known; none outside of a hunt.
+    pub opened: Option<Result<Arc<Stack>, Unseen>>,
 }
 
 /// A connection that was stuck has moved on.

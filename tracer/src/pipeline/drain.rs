@@ -27,6 +27,9 @@ impl Pipeline {
             Ok(event) => {
                 let mut out = |applied: Applied| route(router, streams, examiner, hunter, applied);
                 table.apply(&event, enricher, &mut out);
+                if let (Some(hunter), Some(conn)) = (&mut *hunter, table.conn(event.sk)) {
+                    hunter.existed(conn, event.time_ns);
+                }
                 seen_ns = event.time_ns;
                 // Before the ring forgets it.
                 if let Some(keeper) = keeper {

@@ -34,7 +34,7 @@ use crate::{
     examiner::Examiner,
     hunter::Hunter,
     metrics::{Counts, Numbers, Question, Server},
-    model::{LostPlace, Notice, Snapshot, Start, Stuck},
+    model::{Diagnosis, Examined, LostPlace, Notice, Reason, Snapshot, Start, Stuck, Unseen},
     route::Router,
     sinks::OutputError,
     source::{KernelSource, SourceError},
@@ -309,7 +309,11 @@ impl Pipeline {
             if !hunter.stuck(stuck.conn) {
                 return;
             }
-            stuck.opened = hunter.stack(stuck.conn);
+            let never_accepted = |found: &(Examined, Diagnosis)| found.1.reason == Reason::NeverAccepted;
+            stuck.opened = Some(match hunter.stack(stuck.conn) {
+                Err(_) if stuck.found.as_deref().is_some_and(never_accepted) => Err(Unseen::NotAccepted),
+                opened => opened,
+            });
         }
         self.streams.notice(&Notice::Stuck(stuck));
     }

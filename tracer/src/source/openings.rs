@@ -11,7 +11,7 @@ use std::{
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::model::{Frame, OpenedBy, Stack, Tuple};
+use crate::model::{Frame, OpenedBy, Stack, Tuple, Unnamed, Unseen};
 
 /// A connection by its namespace and its ends, local first.
 type Place = (u32, (IpAddr, u16), (IpAddr, u16));
@@ -37,9 +37,9 @@ pub enum OpeningsError {
     },
 }
 
-/// Where connections were opened.
+/// Where connections were opened, or why that is not known.
 #[derive(Debug, Default)]
-pub struct Openings(HashMap<Place, Stack>);
+pub struct Openings(HashMap<Place, Result<Stack, Unseen>>);
 
 impl Openings {
     /// Reads the JSON lines of a hunt, also of one that still runs.
@@ -63,18 +63,20 @@ impl Openings {
             if record["schema"] != "sockstate/1" {
                 return Err(OpeningsError::Line { path: name(), line });
             }
-            if let (Some(place), Some(stack)) = (place(&record), stack(&record["opened"])) {
-                found.0.insert(place, stack);
+            let opened = stack(&record["opened"]).map(Ok).or_else(|| unseen(&record["opening"]).map(Err));
+            if let (Some(place), Some(opened)) = (place(&record), opened) {
+                found.0.insert(place, opened);
             }
         }
         Ok(found)
     }
 
-    /// Where this connection was opened.
+    /// Where this connection was opened, or why the hunt does not know it; none where the hunt has not written of it.
     #[must_use]
-    pub fn find(&self, netns: u32, tuple: &Tuple) -> Option<&Stack> {
+    pub fn find(&self, netns: u32, tuple: &Tuple) -> Option<Result<&Stack, Unseen>> {
         let local = (tuple.local.canonical(), tuple.local_port);
-        self.0.get(&(netns, local, (tuple.remote.canonical(), tuple.remote_port)))
+        let found = self.0.get(&(netns, local, (tuple.remote.canonical(), tuple.remote_port)));
+        found.map(|opened| opened.as_ref().map_err(|why| *why))
     }
 }
 
@@ -87,6 +89,10 @@ fn place(record: &Value) -> Option<Place> {
     Some((netns, end(&record["local"])?, end(&record["remote"])?))
 }
 
+fn unseen(it: &Value) -> Option<Unseen> {
+    Unseen::ALL.into_iter().find(|why| it == why.name())
+}
+
 fn stack(it: &Value) -> Option<Stack> {
     let text = |it: &Value| it.as_str().map(ToOwned::to_owned);
     let frame = |it: &Value| Frame {
@@ -95,6 +101,8 @@ fn stack(it: &Value) -> Option<Stack> {
         line: it["line"].as_u64().and_then(|line| u32::try_from(line).ok()),
         module: text(&it["module"]),
         offset: it["offset"].as_u64().unwrap_or(0),
+        unnamed: Unnamed::ALL.into_iter().find(|why| it["unnamed"] == why.name()),
+        interpreter: text(&it["interpreter"]),
     };
     Some(Stack {
         id: u64::from_str_radix(it["path"].as_str()?, 16).ok()?,

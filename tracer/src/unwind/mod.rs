@@ -1,7 +1,11 @@
 //! Copied stacks -> call paths with names: by the unwind tables of the executables (`.eh_frame`, `.debug_frame`), by frame
 //! pointers where there are none; names by symbol tables, DWARF and perf maps. Reads below a root that tests may replace.
 
+mod files;
+mod interpreter;
+mod mapped;
 mod modules;
+mod perf_map;
 mod process;
 mod symbols;
 
@@ -10,6 +14,7 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc};
 use sha1::{Digest, Sha1};
 
 use crate::model::{Frame, Opening, Stack};
+pub use mapped::cannot_open_mappings;
 use modules::Modules;
 use process::Process;
 use symbols::Symbols;
@@ -44,7 +49,8 @@ impl Unwinder {
         }
     }
 
-    /// The call path of an opening; none where the process has gone before it could be looked at.
+    /// The call path of an opening; none where the process had gone, or had executed another program, before it could be looked
+    /// at.
     pub fn unwind(&mut self, opening: &Opening) -> Option<Arc<Stack>> {
         let id = (opening.task.pid, opening.task.start_ns, opening.task.exec_id);
         if !self.processes.contains_key(&id) && self.processes.len() >= PROCESSES {
@@ -53,9 +59,15 @@ impl Unwinder {
         let process = match self.processes.entry(id) {
             std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
             std::collections::hash_map::Entry::Vacant(new) => {
-                new.insert(Process::read(&self.root, id.0, &mut self.modules)?)
+                new.insert(Process::read(&self.root, &opening.task, &mut self.modules)?)
             }
         };
+        let is_of_then =
+            process.has_stack(opening) || (process.refresh(&mut self.modules) && process.has_stack(opening));
+        if !is_of_then {
+            self.processes.remove(&id);
+            return None;
+        }
         let (mut addresses, mut complete) = process.unwind(opening);
         if !addresses.iter().all(|address| process.knows(*address)) && process.refresh(&mut self.modules) {
             (addresses, complete) = process.unwind(opening);
@@ -64,6 +76,7 @@ impl Unwinder {
         for address in addresses {
             frames.extend_from_slice(process.frames(address, &mut self.symbols));
         }
+        interpreter::mark(&mut frames);
         let id = identity(opening, &frames);
         if self.stacks.len() >= STACKS {
             self.stacks.clear();

@@ -1,12 +1,19 @@
 //! The unwind tables of executables and libraries, read once each.
 
-use std::{collections::HashMap, fs::File, ops::Range, os::unix::fs::MetadataExt, path::Path, sync::Arc};
+use std::{collections::HashMap, fs::File, ops::Range, sync::Arc};
 
 use framehop::{ExplicitModuleSectionInfo, Module};
 use object::{
     CompressionFormat, Object, ObjectSection, ObjectSegment, ReadCache, SegmentFlags, elf::PF_X,
     read::File as ElfFile,
 };
+
+use super::{files::FileId, mapped::Opened};
+
+/// A larger section is not read.
+const MOST_BYTES: u64 = 128 << 20;
+/// Most files whose tables are remembered.
+const MODULES: usize = 4096;
 
 /// A section's bytes; processes share them.
 pub(super) type Bytes = Arc<[u8]>;
@@ -18,20 +25,17 @@ pub(super) struct Tables {
     segments: Vec<(Range<u64>, u64)>,
 }
 
-/// Device, inode and time of change: what is at a path may be another file tomorrow.
-type FileId = (u64, u64, i64);
-
 /// All that were read.
 #[derive(Default)]
 pub(super) struct Modules(HashMap<FileId, Option<Arc<Tables>>>);
 
 impl Modules {
-    /// The tables of the file at `path`; none where it cannot be read or is no ELF.
-    pub(super) fn tables(&mut self, path: &Path) -> Option<Arc<Tables>> {
-        let file = File::open(path).ok()?;
-        let metadata = file.metadata().ok()?;
-        let id = (metadata.dev(), metadata.ino(), metadata.mtime());
-        self.0.entry(id).or_insert_with(|| read(file).map(Arc::new)).clone()
+    /// The tables of this file; none where it is no ELF.
+    pub(super) fn tables(&mut self, opened: Opened) -> Option<Arc<Tables>> {
+        if self.0.len() >= MODULES {
+            self.0.clear();
+        }
+        self.0.entry(opened.id).or_insert_with(|| read(opened.file).map(Arc::new)).clone()
     }
 }
 
@@ -52,7 +56,7 @@ fn read(file: File) -> Option<Tables> {
         Some(section.address()..section.address() + section.size())
     };
     let data = |name: &str| {
-        let section = elf.section_by_name(name)?;
+        let section = elf.section_by_name(name).filter(|section| section.size() <= MOST_BYTES)?;
         let plain = section.compressed_file_range().ok()?.format == CompressionFormat::None;
         // Debian strips .eh_frame of separate debug files to nothing: an empty table is none.
         section.data().ok().filter(|data| plain && !data.is_empty()).map(Bytes::from)

@@ -1,49 +1,105 @@
-//! Names of addresses.
+//! Names of addresses in files.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    ffi::OsString,
-    fs,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    collections::HashMap,
+    ffi::OsStr,
+    fs::{self, File},
+    os::{fd::AsRawFd, unix::ffi::OsStrExt},
+    path::Path,
 };
 
 use blazesym::symbolize::{
     CodeInfo, Input, Symbolized, Symbolizer,
     source::{Elf, Source},
 };
+use object::{Object, ObjectSection, ReadCache, read::File as ElfFile};
 
-use crate::model::Frame;
+use super::{files::FileId, mapped::Opened};
+use crate::model::{Frame, Unnamed};
+
+/// Most files whose symbols are remembered: each keeps one open.
+const FILES: usize = 256;
+/// A larger symbol table is not read: a name is not worth that much memory.
+const MOST_SYMBOL_BYTES: u64 = 256 << 20;
 
 /// Symbol tables and DWARF of the files that were asked about.
-pub(super) struct Symbols {
-    symbolizer: Symbolizer,
-    /// Each file under one name, whoever maps it: it is read once.
-    names: HashMap<(u64, u64), PathBuf>,
-}
+#[derive(Default)]
+pub(super) struct Symbols(HashMap<FileId, Option<Names>>);
 
-impl Default for Symbols {
-    fn default() -> Self {
-        // What was read stays when the process through which it was read has gone.
-        let symbolizer = Symbolizer::builder().enable_auto_reload(false).build();
-        Self { symbolizer, names: HashMap::new() }
-    }
+/// Those of one file.
+struct Names {
+    symbolizer: Symbolizer,
+    /// Only its first use opens it; what was read stays.
+    path: String,
+    /// Separate debug files may be looked for.
+    follows_links: bool,
 }
 
 impl Symbols {
-    /// The functions at `offset` of the file at `path`, which its process calls `module`: several where some are inlined,
-    /// the innermost first.
-    pub(super) fn find(&mut self, path: &Path, module: &str, offset: u64) -> Vec<Frame> {
+    /// The functions at `offset` of a file, which its process calls `module`: several where some are inlined, the innermost
+    /// first. `open` opens the file, if it is new.
+    pub(super) fn find(
+        &mut self,
+        id: FileId,
+        open: impl FnOnce() -> Result<Opened, Unnamed>,
+        module: &str,
+        offset: u64,
+    ) -> Vec<Frame> {
         let bare = Frame { module: Some(module.to_owned()), offset, ..Frame::default() };
-        let name = match fs::metadata(path) {
-            Ok(it) => self.names.entry((it.dev(), it.ino())).or_insert_with(|| path.to_owned()),
-            Err(_) => return vec![bare],
-        };
-        let source = Source::Elf(Elf::new(&*name));
-        let Ok(Symbolized::Sym(symbol)) =
-            self.symbolizer.symbolize_single(&source, Input::FileOffset(offset))
-        else {
-            return vec![bare];
+        let unnamed = |why| vec![Frame { unnamed: Some(why), ..bare.clone() }];
+        if self.0.len() >= FILES && !self.0.contains_key(&id) {
+            self.0.clear();
+        }
+        // The file stays open during the first search: its path is that of the descriptor.
+        let mut opened = None;
+        if !self.0.contains_key(&id) {
+            match open() {
+                Ok(found) if found.id == id => opened = Some(found),
+                Ok(_) => return unnamed(Unnamed::Replaced),
+                Err(why) => return unnamed(why),
+            }
+        }
+        let read = || opened.as_ref().and_then(|opened| Names::read(&opened.file));
+        let names = self.0.entry(id).or_insert_with(read);
+        let frames = names.as_mut().and_then(|names| names.find(&bare));
+        frames.unwrap_or_else(|| unnamed(Unnamed::NoSymbol))
+    }
+}
+
+impl Names {
+    fn read(file: &File) -> Option<Self> {
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let cache = ReadCache::new(file);
+        let elf = ElfFile::parse(&cache).ok()?;
+        let tables = elf.sections().filter(|section| {
+            section.name().is_ok_and(|name| [".symtab", ".strtab", ".dynsym", ".dynstr"].contains(&name))
+        });
+        if tables.map(|section| section.size()).sum::<u64>() > MOST_SYMBOL_BYTES {
+            return None;
+        }
+        let follows_links = links_are_harmless(&elf, &fs::read_link(&path).ok()?);
+        // What was read stays when the file has gone, and no other file takes its place.
+        let symbolizer = Symbolizer::builder().enable_auto_reload(false).build();
+        Some(Self { symbolizer, path, follows_links })
+    }
+
+    fn find(&mut self, bare: &Frame) -> Option<Vec<Frame>> {
+        if self.follows_links {
+            match self.find_in(bare, true) {
+                Ok(frames) => return frames,
+                // A debug file of another version is refused as a whole; the file's own symbols are still there.
+                Err(_) => self.follows_links = false,
+            }
+        }
+        self.find_in(bare, false).ok().flatten()
+    }
+
+    fn find_in(&self, bare: &Frame, debug_syms: bool) -> Result<Option<Vec<Frame>>, blazesym::Error> {
+        let mut elf = Elf::new(&self.path);
+        elf.debug_syms = debug_syms;
+        let input = Input::FileOffset(bare.offset);
+        let Symbolized::Sym(symbol) = self.symbolizer.symbolize_single(&Source::Elf(elf), input)? else {
+            return Ok(None);
         };
         let frame = |function: &str, code: Option<&CodeInfo<'_>>| Frame {
             function: Some(function.to_owned()),
@@ -55,62 +111,19 @@ impl Symbols {
         let mut frames = vec![frame(&symbol.name, symbol.code_info.as_deref())];
         frames.extend(symbol.inlined.iter().map(|inlined| frame(&inlined.name, inlined.code_info.as_ref())));
         frames.reverse();
-        frames
+        Ok(Some(frames))
     }
 }
 
-/// Names of code that a program has made itself, as it tells them in /tmp/perf-PID.map (`perf-report(1)`; JVMs with an
-/// agent or `-XX:+DumpPerfMapAtExit`, Node with `--perf-basic-prof`, Python from 3.12 with `-X perf`).
-#[derive(Default)]
-pub(super) struct PerfMap(BTreeMap<u64, (u64, String)>);
-
-impl PerfMap {
-    /// Of the process whose /proc directory this is.
-    pub(super) fn read(directory: &Path) -> Self {
-        let status = fs::read_to_string(directory.join("status")).unwrap_or_default();
-        // The last one is its number in its own namespace.
-        let pid = status
-            .lines()
-            .find_map(|line| line.strip_prefix("NSpid:"))
-            .and_then(|pids| pids.split_ascii_whitespace().last())
-            .unwrap_or_default();
-        let mut name = OsString::from("perf-");
-        name.push(pid);
-        name.push(".map");
-        let text = fs::read(directory.join("root/tmp").join(name)).unwrap_or_default();
-        Self(String::from_utf8_lossy(&text).lines().filter_map(entry).collect())
+/// Whether what the file names as its debug files can be opened without blocking. It may be any user's file; what is below
+/// /usr/lib/debug is root's.
+fn links_are_harmless<'data>(elf: &impl Object<'data>, path: &Path) -> bool {
+    if elf.gnu_debugaltlink().is_ok_and(|link| link.is_some()) {
+        return false;
     }
-
-    /// The function at this address.
-    pub(super) fn find(&self, address: u64) -> Option<&str> {
-        let (start, (len, name)) = self.0.range(..=address).next_back()?;
-        (address - start < *len).then_some(name)
-    }
-}
-
-/// `START SIZE NAME`, hexadecimal, with 0x (JDK 17) or without.
-fn entry(line: &str) -> Option<(u64, (u64, String))> {
-    let mut fields = line.splitn(3, ' ');
-    let mut number = || {
-        let text = fields.next()?;
-        u64::from_str_radix(text.strip_prefix("0x").unwrap_or(text), 16).ok()
-    };
-    let (start, len) = (number()?, number()?);
-    Some((start, (len, fields.next()?.to_owned())))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn perf_maps_of_both_spellings() {
-        let lines =
-            "0x00007f00 0x0000000000000020 int Leak.open(int)\n8000 10 py::serve:/srv/app.py\nbroken\n";
-        let map = PerfMap(lines.lines().filter_map(entry).collect());
-        assert_eq!(map.find(0x7f1f), Some("int Leak.open(int)"));
-        assert_eq!(map.find(0x7f20), None);
-        assert_eq!(map.find(0x8000), Some("py::serve:/srv/app.py"));
-        assert_eq!(map.find(0x10), None);
-    }
+    let Ok(Some((name, _))) = elf.gnu_debuglink() else { return true };
+    let name = OsStr::from_bytes(name);
+    let beside = path.with_file_name(name);
+    Path::new(name).file_name() == Some(name)
+        && fs::metadata(beside).map_or(true, |metadata| metadata.is_file())
 }

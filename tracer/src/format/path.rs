@@ -1,0 +1,110 @@
+//! Call paths in words.
+
+use crate::model::{Frame, Stack, Unnamed, printable};
+
+/// A line of a path, as people read it.
+pub(super) enum Step<'a> {
+    /// A function.
+    Frame(&'a Frame),
+    /// That many frames of an interpreter's own machinery.
+    Interpreter(&'a str, usize),
+}
+
+impl Step<'_> {
+    /// The function, or what is folded into one name.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Frame(frame) => name(frame),
+            Self::Interpreter(interpreter, 1) => format!("[{interpreter} interpreter, 1 frame]"),
+            Self::Interpreter(interpreter, count) => format!("[{interpreter} interpreter, {count} frames]"),
+        }
+    }
+
+    /// With the place, or with why there is no name.
+    pub(super) fn line(&self) -> String {
+        match self {
+            Self::Frame(frame) => line(frame),
+            Self::Interpreter(..) => self.name(),
+        }
+    }
+}
+
+/// The path without the interpreter's own frames, the innermost first. Between two functions of the program, as perf maps name
+/// them, they say nothing at all.
+pub(super) fn steps(stack: &Stack) -> Vec<Step<'_>> {
+    let mut steps: Vec<Step<'_>> = Vec::new();
+    for frame in &stack.frames {
+        match (&frame.interpreter, steps.last_mut()) {
+            (Some(name), Some(Step::Interpreter(last, count))) if name == last => *count += 1,
+            (Some(name), _) => steps.push(Step::Interpreter(name, 1)),
+            (None, _) => {
+                if let [.., Step::Frame(before), Step::Interpreter(..)] = steps[..]
+                    && is_interpreted(before)
+                    && is_interpreted(frame)
+                {
+                    steps.pop();
+                }
+                steps.push(Step::Frame(frame));
+            }
+        }
+    }
+    steps
+}
+
+/// A function of a perf map of CPython's.
+fn is_interpreted(frame: &Frame) -> bool {
+    frame.module.is_none() && frame.function.as_deref().is_some_and(|name| name.starts_with("py::"))
+}
+
+/// The innermost function of the program's own with a known line, else the innermost of its own.
+#[must_use]
+pub fn opened_at(stack: &Stack) -> String {
+    // Rust's and Go's standard libraries, by the paths that they were built at.
+    const STD: [&str; 4] = ["/rustc/", "/usr/lib/rustlib/", "/usr/lib/go-", "/usr/local/go/src/"];
+    let is_std = |file: &str| STD.iter().any(|it| file.starts_with(it));
+    // CPython's, by the path in the perf map.
+    let is_python_std = |name: &str| {
+        name.starts_with("py::") && name.contains("/lib/python3") && !name.contains("-packages/")
+    };
+    let is_library = |frame: &Frame| {
+        let module = frame.module.as_deref().and_then(|module| module.rsplit('/').next());
+        module
+            .is_some_and(|name| ["libc.", "libc-", "libpthread", "ld-"].iter().any(|it| name.starts_with(it)))
+            || frame.file.as_deref().is_some_and(is_std)
+            || frame.function.as_deref().is_some_and(is_python_std)
+    };
+    let steps = steps(stack);
+    let is_own = |step: &&Step<'_>| matches!(step, Step::Frame(frame) if !is_library(frame));
+    let is_known = |step: &&Step<'_>| matches!(step, Step::Frame(frame) if frame.line.is_some() || is_interpreted(frame));
+    let mut own = steps.iter().filter(is_own);
+    // Where an interpreter runs the program, the functions around it are not the program's.
+    let is_folded = |step: &&Step<'_>| matches!(step, Step::Interpreter(..));
+    let found = own.clone().find(is_known).or_else(|| steps.iter().find(is_folded)).or_else(|| own.next());
+    found.or(steps.first()).map_or_else(|| "an unknown place".into(), Step::line)
+}
+
+fn line(frame: &Frame) -> String {
+    let name = printable(&name(frame));
+    if let Some(why) = frame.unnamed.and_then(Unnamed::why) {
+        return format!("{name} ({why})");
+    }
+    match (&frame.file, frame.line, &frame.module) {
+        (Some(file), Some(line), _) => format!("{name} ({}:{line})", printable(file)),
+        (_, _, Some(module)) if frame.function.is_some() => format!("{name} ({})", printable(module)),
+        _ => name,
+    }
+}
+
+/// The function, else where its code is.
+fn name(frame: &Frame) -> String {
+    match (&frame.function, &frame.module) {
+        (Some(function), _) => function.clone(),
+        (None, Some(module)) => format!("{module}+{:#x}", frame.offset),
+        (None, None) => format!("{:#x}", frame.offset),
+    }
+}
+
+/// Folded stacks have no way to write these.
+pub(super) fn one_part(text: &str) -> String {
+    printable(text).replace(';', ":").replace('\n', " ")
+}
