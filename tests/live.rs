@@ -49,6 +49,8 @@ mod filters;
 mod fleet;
 #[path = "live/hunt.rs"]
 mod hunt;
+#[path = "live/hunt_truth.rs"]
+mod hunt_truth;
 #[path = "live/identity.rs"]
 mod identity;
 #[cfg(feature = "kafka")]
@@ -118,6 +120,7 @@ fn main() -> ExitCode {
         sight::tests(),
         watchdog::tests(),
         hunt::tests(),
+        hunt_truth::tests(),
         metrics::tests(),
         collectors::tests(),
         faults::tests(),

@@ -31,9 +31,19 @@ def answer(connection):
     connection.sendall(b"HTTP/1.0 200 OK\r\n\r\nhello\n")
 
 
+def connect():
+    for _ in range(100):
+        try:
+            return socket.create_connection(ADDRESS)
+        except ConnectionRefusedError:
+            # The server has only just been started.
+            time.sleep(0.1)
+    return socket.create_connection(ADDRESS)
+
+
 def visit(count):
     for _ in range(count):
-        with socket.create_connection(ADDRESS) as connection:
+        with connect() as connection:
             connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
             connection.recv(100)
         time.sleep(0.05)

@@ -36,7 +36,7 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 /// False, and the test is skipped, where the kernel cannot show stacks.
-fn can_hunt(netns: u64) -> bool {
+pub(crate) fn can_hunt(netns: u64) -> bool {
     let netns = netns.to_string();
     let args = ["hunt", "--alongside", "--netns", &netns, "--duration", "0.1", "--output", "/dev/null"];
     let output = sockstate().args(args).output().expect("sockstate");
@@ -59,7 +59,7 @@ fn with_listener(work: impl FnOnce(u64, u16, Socket) + Send) {
     });
 }
 
-fn command(netns: u64, args: &[&str]) -> Command {
+pub(crate) fn command(netns: u64, args: &[&str]) -> Command {
     let mut command = sockstate();
     command.args(["hunt", "--alongside", "--format", "json", "--threshold", "CLOSE_WAIT=1s", "--netns"]);
     command.arg(netns.to_string()).args(args);
@@ -81,14 +81,14 @@ fn leaks_by_connect(port: u16) -> Socket {
 }
 
 /// Names of the functions of the path, the innermost first.
-fn functions(record: &Value) -> Vec<String> {
+pub(crate) fn functions(record: &Value) -> Vec<String> {
     let frames = record["opened"]["frames"].as_array().unwrap_or_else(|| panic!("no path: {record}"));
     let name = |frame: &Value| frame["function"].as_str().unwrap_or("?").to_owned();
     frames.iter().map(name).collect()
 }
 
 /// Said for the first time; a slow machine hears reminders too.
-fn is_stuck(record: &Value) -> bool {
+pub(crate) fn is_stuck(record: &Value) -> bool {
     record["kind"] == "stuck" && record["times"] == 1
 }
 
@@ -173,17 +173,19 @@ fn rate() {
         let story = tracer.stop();
         let lost: u64 =
             story.of("lost").filter(|it| it["place"] == "stack").filter_map(|it| it["count"].as_u64()).sum();
-        let seen = story.of("stuck").filter(|it| is_stuck(it) && !it["opened"].is_null()).count();
+        let stuck = || story.of("stuck").filter(|it| is_stuck(it));
+        let seen = stuck().filter(|it| it["opening"] == "seen").count();
+        assert!(stuck().all(|it| ["seen", "not_seen"].contains(&it["opening"].as_str().unwrap_or("none"))));
         assert!((1..=9).contains(&lost), "{lost}");
         assert!(seen as u64 <= 10 - lost, "{seen} with a path, {lost} lost, of 10");
     });
 }
 
 /// A program of tests/programs that has said that it is ready.
-struct Program(Child);
+pub(crate) struct Program(pub(crate) Child);
 
 impl Program {
-    fn start(command: &mut Command) -> Self {
+    pub(crate) fn start(command: &mut Command) -> Self {
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the program starts");
         let mut line = String::new();
@@ -200,11 +202,11 @@ impl Drop for Program {
     }
 }
 
-fn has(program: &str) -> bool {
+pub(crate) fn has(program: &str) -> bool {
     Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
 }
 
-fn programs() -> &'static Path {
+pub(crate) fn programs() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/programs"))
 }
 
@@ -351,5 +353,10 @@ fn python() {
         let Some(record) = leaked_by(netns, fresh_port(), &mut command, |_| {}) else { return };
         let found = functions(&record);
         assert!(found.iter().any(|name| name == "_PyEval_EvalFrameDefault"), "{found:#?}");
+        let frames = record["opened"]["frames"].as_array().expect("frames");
+        let of_interpreter =
+            |frame: &&Value| frame["interpreter"].as_str().is_some_and(|name| name.starts_with("python"));
+        let count = frames.iter().filter(of_interpreter).count();
+        assert!(count > 5 && count < frames.len(), "{count} of {record}");
     });
 }

@@ -45,18 +45,20 @@ fn first_look() {
     let blocks = blocks(&text);
     assert!(blocks.len() >= 10, "{} blocks", blocks.len());
     // Each block says where it begins, so that what it says can be told from the others'.
-    let mut script = String::from("set -e\ntrap 'kill $server 2> /dev/null || true' EXIT\n");
+    let mut script = String::from("set -e\ntrap 'kill $server $visitors 2> /dev/null || true' EXIT\n");
     for (at, block) in blocks.iter().enumerate() {
         script.push_str(&format!("echo \"== {at}\"\n{block}"));
     }
-    // Another tracer of these tests' machine is nobody's concern here.
-    let script = script
-        .replace("sockstate --", "sockstate --alongside --")
-        .replace("sockstate record", "sockstate record --alongside")
-        .replace("sockstate hunt", "sockstate hunt --alongside");
     let directory = tempfile::tempdir().expect("directory");
     std::os::unix::fs::symlink(format!("{root}/docs"), directory.path().join("docs")).expect("link");
-    let output = in_lab(|_| {
+    let output = in_lab(|netns| {
+        // Another tracer of this machine, and what leaks beside this test, are nobody's concern here.
+        let trace = format!("--alongside --netns {netns}");
+        let script = script
+            .replace("sockstate --", &format!("sockstate {trace} --"))
+            .replace("sockstate record", &format!("sockstate record {trace}"))
+            .replace("sockstate hunt", &format!("sockstate hunt {trace}"))
+            .replace("sockstate close-wait", &format!("sockstate close-wait --netns {netns}"));
         let mut bash = Command::new("bash");
         bash.args(["-c", &script]).current_dir(directory.path()).env("PATH", path).stdin(Stdio::null());
         bash.output().expect("bash")
@@ -78,9 +80,13 @@ fn first_look() {
     );
     assert!(found.contains("python3"), "{found}");
     assert!(part("explain CLOSE_WAIT").contains("no timeout ever"), "{said}");
-    assert!(part("--duration 2s").matches("ESTABLISHED -> CLOSE_WAIT").count() >= 10, "{said}");
+    // How many come in that time depends on the machine's load; that some come does not.
+    assert!(part("--duration 2s").contains("ESTABLISHED -> CLOSE_WAIT"), "{said}");
     assert!(part("grep").matches("\"kind\":\"stuck\"").count() >= 2, "{said}");
-    assert!(part("hunt").contains("accept"), "{said}");
+    let hunted = part("sockstate hunt");
+    assert!(hunted.contains("opened by python3") && hunted.contains("by accept in python3"), "{hunted}");
+    assert!(hunted.contains("opened before the hunt") && !hunted.contains("was not seen"), "{hunted}");
+    assert!(errors.contains("the hunt has begun"), "{errors}");
     assert!(part("replay").contains("python3"), "{said}");
 }
 
@@ -104,7 +110,7 @@ impl Place {
         let server = Running::start(example().arg("serve"));
         wait_until("it listens", || std::net::TcpStream::connect("127.0.0.1:8080").is_ok());
         let mut place = Self { directory, server, conn: String::new() };
-        let visitors = Running::start(example().args(["visit", "60"]));
+        let visitors = Running::start(example().args(["visit", "100000"]));
         let record = ["record", "--alongside", "--duration", "2s", "night.zst"];
         assert!(place.run(&record).status.success());
         let hunt = ["hunt", "--alongside", "--duration", "1s", "--format", "json", "--output", "hunt.json"];

@@ -35,5 +35,6 @@ pub(crate) fn commands(text: &str) -> Vec<String> {
 
 /// The program's own part of a shell's line.
 pub(crate) fn without_shell(line: &str) -> &str {
+    let line = line.split(" 2>").next().unwrap_or_default();
     line.split(['|', '>', '&', '#', ';', '<']).next().unwrap_or_default().trim()
 }

@@ -61,15 +61,7 @@ impl Tracer {
             .stderr(Stdio::piped())
             .spawn()
             .expect("tracer");
-        let stdout = BufReader::new(child.stdout.take().expect("stdout"));
-        let (sender, lines) = channel();
-        thread::spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        });
+        let Lines(lines) = Lines::of(child.stdout.take().expect("stdout"));
         let mut tracer = Self { child, lines, seen: Vec::new() };
         tracer.wait_for(|record| record["kind"] == "start");
         tracer
@@ -78,6 +70,11 @@ impl Tracer {
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Its first record.
+    pub(crate) fn first(&self) -> Value {
+        self.seen[0].clone()
     }
 
     /// The records that were read so far.
@@ -113,6 +110,40 @@ impl Tracer {
         let mut records = std::mem::take(&mut self.seen);
         records.extend(rest);
         Story::new(records)
+    }
+}
+
+/// Lines of a running program's stream.
+pub(crate) struct Lines(Receiver<String>);
+
+impl Lines {
+    /// Reads them in a thread.
+    pub(crate) fn of(stream: impl Read + Send + 'static) -> Self {
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self(lines)
+    }
+
+    /// The next line with this text.
+    pub(crate) fn wait_for(&mut self, text: &str) -> String {
+        loop {
+            let line = self.0.recv_timeout(Duration::from_secs(20));
+            let line = line.unwrap_or_else(|_| panic!("no line with {text}"));
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    /// What comes until its end.
+    pub(crate) fn rest(self) -> String {
+        self.0.iter().collect::<Vec<_>>().join("\n")
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     os::unix::net::UnixStream,
+    path::Path,
     process::{self, Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio},
     thread,
 };
@@ -32,13 +33,13 @@ pub(crate) struct Actor {
 impl Actor {
     /// Starts one, in this thread's namespaces.
     pub(crate) fn start(role: &str, value: impl ToString) -> Self {
-        let mut child = Command::new(env::current_exe().expect("this program"))
-            .env(ROLE, role)
-            .env(VALUE, value.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("actor");
+        Self::start_as(&env::current_exe().expect("this program"), role, value)
+    }
+
+    /// Starts one that is a copy of this program.
+    pub(crate) fn start_as(program: &Path, role: &str, value: impl ToString) -> Self {
+        let mut child =
+            part(program, role, value).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("actor");
         let input = child.stdin.take();
         let output = BufReader::new(child.stdout.take().expect("stdout"));
         Self { child, input, output }
@@ -108,6 +109,13 @@ impl Drop for Sleeper {
     }
 }
 
+/// This program, or a copy of it, with a part to play.
+pub(crate) fn part(program: &Path, role: &str, value: impl ToString) -> Command {
+    let mut command = Command::new(program);
+    command.env(ROLE, role).env(VALUE, value.to_string());
+    command
+}
+
 /// Plays the part that the environment asks for, if any.
 pub(crate) fn play() -> Option<ExitCode> {
     let role = env::var(ROLE).ok()?;
@@ -122,6 +130,8 @@ pub(crate) fn play() -> Option<ExitCode> {
         "reuseport" => reuseport(number() as u16),
         "idle reuseport" => idle_listener(Kind::V4.bind_shared(number() as u16)),
         "dual stack" => idle_listener(Kind::Mapped.bind_shared_all(number() as u16)),
+        "leaker" => crate::hunt_truth::leaker(number() as u16),
+        "connect and exec" => crate::hunt_truth::connect_and_exec(number() as u16),
         "late listener" => late_listener(number() as u16),
         "thread listener" => thread_listener(number() as u16),
         "namespace mounter" => crate::sight::mount_namespace(number() as u16),
@@ -131,12 +141,12 @@ pub(crate) fn play() -> Option<ExitCode> {
     Some(ExitCode::SUCCESS)
 }
 
-fn say(text: impl std::fmt::Display) {
+pub(crate) fn say(text: impl std::fmt::Display) {
     println!("{text}");
 }
 
 /// Waits to be told to go on; false at the end.
-fn told() -> bool {
+pub(crate) fn told() -> bool {
     std::io::stdin().read(&mut [0]).expect("stdin") == 1
 }
 

@@ -1,0 +1,361 @@
+//! A hunt names only what was really mapped, and says why where it knows nothing: each answer made true, and nearly true.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    os::{
+        fd::AsRawFd,
+        unix::{fs::chown, process::CommandExt},
+    },
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, SystemTime},
+};
+
+use serde_json::Value;
+use socket2::{Domain, Socket, Type};
+
+use crate::{
+    Test,
+    hunt::{Program, can_hunt, command, functions, is_stuck, programs},
+    lab::{Lines, Tracer, in_lab, signal, sockstate},
+    roles::{self, Actor},
+    schema, skip,
+    sockets::{Kind, fresh_port},
+    test,
+};
+
+pub(crate) fn tests() -> Vec<Test> {
+    let mapped = |name, change, capable, wanted| {
+        test(format!("hunt truth: an executable {name}"), move || executable(change, capable, wanted))
+    };
+    vec![
+        mapped("at its place has its names", Change::None, true, Wanted::Names),
+        mapped("at its place, by device and inode", Change::None, false, Wanted::Names),
+        mapped("replaced has its own names", Change::Replaced, true, Wanted::Names),
+        mapped("removed has its names", Change::Removed, true, Wanted::Names),
+        mapped("replaced has none without the capability", Change::Replaced, false, Wanted::None("replaced")),
+        mapped("removed has none without the capability", Change::Removed, false, Wanted::None("removed")),
+        mapped("replaced by a copy, by its build id", Change::Copied, false, Wanted::Names),
+        mapped("replaced by a FIFO has none", Change::Fifo, false, Wanted::None("unreadable")),
+        test("hunt truth: opened before, seen, not accepted", openings),
+        test("hunt truth: a process that has ended, or executed another program", gone),
+        test("hunt truth: Python's functions by its own perf map only", perf_map),
+        test("hunt truth: an interpreter is one line of the text", folded),
+    ]
+}
+
+#[derive(Clone, Copy)]
+enum Change {
+    None,
+    Replaced,
+    Removed,
+    Copied,
+    Fifo,
+}
+
+#[derive(Clone, Copy)]
+enum Wanted {
+    Names,
+    None(&'static str),
+}
+
+/// The part of a server that accepts connections, one each time it is told to, and forgets them.
+pub(crate) fn leaker(port: u16) {
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+    listener.set_reuse_address(true).expect("reuse");
+    listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()).expect("bind");
+    listener.listen(16).expect("listen");
+    roles::say("listening");
+    let mut forgotten = Vec::new();
+    while roles::told() {
+        forgotten.push(accept_and_forget(&listener));
+        roles::say("accepted");
+    }
+}
+
+#[inline(never)]
+fn accept_and_forget(listener: &Socket) -> Socket {
+    std::hint::black_box(listener).accept().expect("accept").0
+}
+
+/// The part of a client that connects, and then executes another program with the connection open.
+pub(crate) fn connect_and_exec(port: u16) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+    socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()).expect("connect");
+    socket.set_cloexec(false).expect("cloexec");
+    let error =
+        roles::part(&std::env::current_exe().expect("this program"), "holder", socket.as_raw_fd()).exec();
+    panic!("exec: {error}");
+}
+
+/// Without what opening a mapping needs.
+fn without_capability(command: &mut Command) {
+    // linux/capability.h
+    const CAP_SYS_ADMIN: libc::c_ulong = 21;
+    const CAP_CHECKPOINT_RESTORE: libc::c_ulong = 40;
+    // SAFETY: prctl() may be called between fork and exec, and takes numbers only.
+    unsafe {
+        command.pre_exec(|| {
+            for capability in [CAP_SYS_ADMIN, CAP_CHECKPOINT_RESTORE] {
+                if libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) != 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        });
+    }
+}
+
+fn change(how: Change, server: &Path) {
+    let next = server.with_extension("new");
+    match how {
+        Change::None => {}
+        Change::Replaced => {
+            fs::copy(env!("CARGO_BIN_EXE_sockstate"), &next).expect("another program");
+            fs::rename(next, server).expect("rename");
+        }
+        Change::Copied => {
+            fs::copy(server, &next).expect("a copy");
+            fs::rename(next, server).expect("rename");
+        }
+        Change::Removed => fs::remove_file(server).expect("remove"),
+        Change::Fifo => {
+            fs::remove_file(server).expect("remove");
+            let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+            rustix::fs::mknodat(rustix::fs::CWD, server, rustix::fs::FileType::Fifo, mode, 0)
+                .expect("a FIFO");
+        }
+    }
+}
+
+fn executable(how: Change, capable: bool, wanted: Wanted) {
+    in_lab(|netns| {
+        if !can_hunt(netns) {
+            return;
+        }
+        let directory = tempfile::tempdir().expect("directory");
+        let server: PathBuf = directory.path().join("server");
+        fs::copy(std::env::current_exe().expect("this program"), &server).expect("a copy");
+        let port = fresh_port();
+        let mut actor = Actor::start_as(&server, "leaker", port);
+        assert_eq!(actor.hear(), "listening");
+        change(how, &server);
+        let mut command = command(netns, &[]);
+        if !capable {
+            without_capability(&mut command);
+        }
+        let mut tracer = Tracer::spawn(&mut command);
+        let begun = tracer.first();
+        let says_so = begun["degraded"].to_string().contains("CAP_CHECKPOINT_RESTORE");
+        assert_eq!(says_so, !capable, "{begun}");
+        drop(Kind::V4.connect(port).expect("connect"));
+        actor.go_on();
+        assert_eq!(actor.hear(), "accepted");
+        let record = tracer.wait_for(is_stuck);
+        tracer.stop();
+        actor.end();
+        schema::check(&record);
+        assert_eq!(record["opening"], "seen");
+        let name = server.to_str().expect("UTF-8");
+        let frames = record["opened"]["frames"].as_array().expect("frames");
+        let own: Vec<&Value> = frames.iter().filter(|frame| frame["module"] == name).collect();
+        assert!(!own.is_empty(), "{record}");
+        match wanted {
+            Wanted::Names => {
+                let found = functions(&record);
+                assert!(found.iter().any(|name| name.contains("accept_and_forget")), "{found:#?}");
+                assert!(own.iter().all(|frame| frame["unnamed"].is_null() != frame["function"].is_null()));
+            }
+            Wanted::None(why) => {
+                for frame in own {
+                    assert!(frame["function"].is_null() && frame["unnamed"] == why, "{frame}");
+                }
+            }
+        }
+    });
+}
+
+fn openings() {
+    in_lab(|netns| {
+        if !can_hunt(netns) {
+            return;
+        }
+        let port = fresh_port();
+        let mut actor = Actor::start("leaker", port);
+        assert_eq!(actor.hear(), "listening");
+        let mut connect = |is_accepted: bool| {
+            let client = Kind::V4.connect(port).expect("connect");
+            if is_accepted {
+                actor.go_on();
+                assert_eq!(actor.hear(), "accepted");
+            }
+            client.local_addr().expect("address").as_socket().expect("IPv4").port()
+        };
+        let before = connect(true);
+        let mut tracer = Tracer::spawn(&mut command(netns, &[]));
+        let wanted = [(before, "before_hunt"), (connect(true), "seen"), (connect(false), "not_accepted")];
+        for _ in wanted {
+            tracer.wait_for(is_stuck);
+        }
+        let story = tracer.stop();
+        let records: Vec<&Value> = story.of("stuck").filter(|it| is_stuck(it)).collect();
+        for record in &records {
+            schema::check(record);
+            assert_eq!(record["opened"].is_null(), record["opening"] != "seen", "{record}");
+        }
+        for (port, wanted) in wanted {
+            let record = records.iter().find(|it| it["remote"]["port"] == port).expect("stuck");
+            assert_eq!(record["opening"], wanted, "{record}");
+        }
+        actor.end();
+    });
+}
+
+/// While the hunt stands still, the process that has connected ends, or becomes another program.
+fn gone() {
+    in_lab(|netns| {
+        if !can_hunt(netns) {
+            return;
+        }
+        let port = fresh_port();
+        let listener = Kind::V4.listen(port);
+        let mut tracer = Tracer::spawn(&mut command(netns, &["--threshold", "FIN_WAIT2=1s"]));
+        signal(tracer.pid(), libc::SIGSTOP);
+        let mut ended = Actor::start("client", port);
+        assert_eq!(ended.hear(), "connected");
+        ended.kill();
+        let mut executed = Actor::start("connect and exec", port);
+        assert_eq!(executed.hear(), "here");
+        executed.go_on();
+        assert_eq!(executed.hear(), "closed");
+        signal(tracer.pid(), libc::SIGCONT);
+        // The server's ends are in CLOSE_WAIT, not accepted.
+        let is_client = |record: &Value| is_stuck(record) && record["state"] == "FIN_WAIT2";
+        for _ in 0..2 {
+            let record = tracer.wait_for(is_client);
+            assert_eq!(record["opening"], "process_gone", "{record}");
+        }
+        drop(listener);
+        executed.end();
+        tracer.stop();
+    });
+}
+
+/// A Python that writes perf maps: of PATH, or one of pyenv's.
+fn new_python() -> Option<Command> {
+    let said = |args: &[&str]| {
+        let output = Command::new("pyenv").args(args).stderr(Stdio::null()).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+        (!text.is_empty()).then_some(text)
+    };
+    let of_pyenv = |version: &&str| {
+        let prefix = said(&["prefix", &said(&["latest", version])?])?;
+        Some(format!("{prefix}/bin/python3"))
+    };
+    let of_path = ["python3.14", "python3.13", "python3.12", "python3"].map(str::to_owned);
+    let mut all = of_path.into_iter().chain(["3.14", "3.13", "3.12"].iter().filter_map(of_pyenv));
+    let found = all.find(|name| {
+        let mut python = Command::new(name);
+        let code = "import sys; sys.activate_stack_trampoline('perf'); sys.deactivate_stack_trampoline()";
+        python.args(["-c", code]).stdout(Stdio::null()).stderr(Stdio::null());
+        python.status().is_ok_and(|status| status.success())
+    });
+    if found.is_none() {
+        skip("needs Python 3.12 or newer");
+    }
+    found.map(|name| {
+        let mut python = Command::new(name);
+        python.args(["-X", "perf"]);
+        python
+    })
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Map {
+    Own,
+    Old,
+    OfAnother,
+    Fifo,
+}
+
+fn perf_map() {
+    for (map, is_used) in [(Map::Own, true), (Map::Old, false), (Map::OfAnother, false), (Map::Fifo, false)] {
+        let Some(mut python) = new_python() else { return };
+        in_lab(|netns| {
+            if !can_hunt(netns) {
+                return;
+            }
+            let port = fresh_port();
+            let program = Program::start(python.arg(programs().join("leak.py")).arg(port.to_string()));
+            // It serves one already: what it runs then is in the map.
+            drop(Kind::V4.connect(port).expect("connect"));
+            let path = PathBuf::from(format!("/tmp/perf-{}.map", program.0.id()));
+            if map != Map::Own {
+                // Python goes on writing into its own, which is no longer at that path.
+                let copy = path.with_extension("copy");
+                fs::copy(&path, &copy).expect("a copy");
+                fs::rename(copy, &path).expect("rename");
+            }
+            match map {
+                Map::Own => {}
+                Map::Old => {
+                    let file = fs::File::options().append(true).open(&path).expect("the map");
+                    let before = SystemTime::now() - Duration::from_secs(24 * 3600);
+                    file.set_modified(before).expect("time");
+                }
+                Map::OfAnother => chown(&path, Some(65534), None).expect("chown"),
+                Map::Fifo => change(Change::Fifo, &path),
+            }
+            let mut tracer = Tracer::spawn(&mut command(netns, &[]));
+            drop(Kind::V4.connect(port).expect("connect"));
+            let record = tracer.wait_for(|record| is_stuck(record) && record["opening"] == "seen");
+            tracer.stop();
+            drop(program);
+            fs::remove_file(&path).expect("the map");
+            schema::check(&record);
+            let found = functions(&record);
+            let at = |wanted: &str| found.iter().position(|name| name.starts_with(wanted));
+            assert_eq!(at("py::").is_some(), is_used, "{map:?}: {found:#?}");
+            if is_used {
+                assert!(at("py::take_one:") < at("py::<module>:"), "{found:#?}");
+                // The trampolines are left as they should be: the end is reached.
+                assert_eq!(record["opened"]["complete"], true, "{found:#?}");
+                assert!(found.iter().any(|name| name.starts_with("Py_")), "{found:#?}");
+            }
+        });
+    }
+}
+
+fn folded() {
+    if !crate::hunt::has("python3") {
+        return skip("needs python3");
+    }
+    in_lab(|netns| {
+        if !can_hunt(netns) {
+            return;
+        }
+        let port = fresh_port();
+        let number = netns.to_string();
+        let mut hunt = sockstate();
+        hunt.args(["hunt", "--alongside", "--format", "text", "--threshold", "CLOSE_WAIT=1s"]);
+        hunt.args(["--netns", &number]);
+        hunt.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut python = Command::new("python3");
+        let program = Program::start(python.arg(programs().join("leak.py")).arg(port.to_string()));
+        let mut hunt = hunt.spawn().expect("sockstate");
+        let mut said = Lines::of(hunt.stderr.take().expect("stderr"));
+        said.wait_for("the hunt has begun");
+        drop(Kind::V4.connect(port).expect("connect"));
+        let mut text = Lines::of(hunt.stdout.take().expect("stdout"));
+        let stuck = text.wait_for("CLOSE_WAIT");
+        assert!(stuck.contains("opened by python3") && stuck.contains(" interpreter, "), "{stuck}");
+        signal(hunt.id(), libc::SIGINT);
+        let line = text.wait_for("[python");
+        assert!(line.ends_with(" frames]"), "{line}");
+        assert!(hunt.wait().expect("end").success());
+        let rest = text.rest();
+        assert!(!rest.contains("_PyEval"), "{rest}");
+        drop(program);
+    });
+}
