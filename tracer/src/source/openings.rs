@@ -13,8 +13,8 @@ use thiserror::Error;
 
 use crate::model::{Frame, OpenedBy, Stack, Tuple, Unnamed, Unseen};
 
-/// A connection by its namespace and its ends, local first.
-type Place = (u32, (IpAddr, u16), (IpAddr, u16));
+/// A connection by its namespace, the interface that it is bound to, and its ends, local first.
+type Place = (u32, u32, (IpAddr, u16), (IpAddr, u16));
 
 /// Why it cannot be read.
 #[derive(Debug, Error)]
@@ -75,7 +75,8 @@ impl Openings {
     #[must_use]
     pub fn find(&self, netns: u32, tuple: &Tuple) -> Option<Result<&Stack, Unseen>> {
         let local = (tuple.local.canonical(), tuple.local_port);
-        let found = self.0.get(&(netns, local, (tuple.remote.canonical(), tuple.remote_port)));
+        let found =
+            self.0.get(&(netns, tuple.interface, local, (tuple.remote.canonical(), tuple.remote_port)));
         found.map(|opened| opened.as_ref().map_err(|why| *why))
     }
 }
@@ -86,7 +87,8 @@ fn place(record: &Value) -> Option<Place> {
         Some((it["address"].as_str()?.parse().ok()?, port))
     };
     let netns = u32::try_from(record["netns"].as_u64()?).ok()?;
-    Some((netns, end(&record["local"])?, end(&record["remote"])?))
+    let interface = record["interface"]["index"].as_u64().unwrap_or(0);
+    Some((netns, u32::try_from(interface).ok()?, end(&record["local"])?, end(&record["remote"])?))
 }
 
 fn unseen(it: &Value) -> Option<Unseen> {
