@@ -42,12 +42,11 @@ pub struct Hunter {
 }
 
 impl Hunter {
-    /// Starts the thread. Only connections that one of these processes opens count; all where none is named. Connections up to
-    /// `last_before` existed already, and so do those that have events before `began_ns`.
+    /// Starts the thread. Only connections that one of these processes opens count; all where none is named.
     ///
     /// # Errors
     /// No thread can be started.
-    pub fn start(pids: Vec<u32>, comms: Vec<String>, last_before: ConnId, began_ns: u64) -> io::Result<Self> {
+    pub fn start(pids: Vec<u32>, comms: Vec<String>) -> io::Result<Self> {
         let (openings, todo) = sync_channel::<(ConnId, Box<Opening>)>(QUEUE);
         let (done, found) = channel();
         thread::Builder::new().name("unwinder".into()).spawn(move || {
@@ -62,8 +61,8 @@ impl Hunter {
             openings,
             found,
             stacks: HashMap::new(),
-            last_before,
-            began_ns,
+            last_before: ConnId(0),
+            began_ns: 0,
             before: HashSet::new(),
             stuck: HashSet::new(),
             pending: 0,
@@ -71,6 +70,11 @@ impl Hunter {
             pids,
             comms,
         })
+    }
+
+    /// The hunt begins: connections up to `last_before` existed already, and so do those that have events before `began_ns`.
+    pub fn begin(&mut self, last_before: ConnId, began_ns: u64) {
+        (self.last_before, self.began_ns) = (last_before, began_ns);
     }
 
     /// This connection has an event of that moment.

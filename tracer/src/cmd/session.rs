@@ -159,13 +159,11 @@ async fn trace(session: Session<'_>) -> Result<Summary> {
     let instance = adopted.unwrap_or_else(instance);
     let mut table = Table::new(instance, pipeline::clock_offset_ns(), sight(&mut loaded));
     let mut enricher = Enricher::new(PathBuf::from("/"), cmdline);
-    let hunter = match hunt {
+    let mut hunter = match hunt {
         Some(hunt) => {
             loaded.hunt().map_err(Failure::from)?;
             loaded.degraded.extend(unwind::cannot_open_mappings());
-            let (last, began_ns) = (ConnId(table.last_id()), pipeline::monotonic_ns());
-            let hunter = Hunter::start(hunt.pids, hunt.comms, last, began_ns);
-            Some(hunter.context("cannot start a thread to unwind stacks")?)
+            Some(Hunter::start(hunt.pids, hunt.comms).context("cannot start a thread to unwind stacks")?)
         }
         None => None,
     };
@@ -180,6 +178,9 @@ async fn trace(session: Session<'_>) -> Result<Summary> {
         }
         None => pipeline::begin(&mut source, &mut table, &mut enricher, filter.netns),
     };
+    if let Some(hunter) = &mut hunter {
+        hunter.begin(ConnId(table.last_id()), pipeline::monotonic_ns());
+    }
     degraded.extend(beginning.found.problems);
     let existing = source::dump(filter.netns, source::held);
     for gap in existing.hidden_processes.iter().chain(&existing.gaps).map(ToString::to_string) {
