@@ -60,6 +60,8 @@ mod kafka;
 mod lifecycle;
 #[path = "live/metrics.rs"]
 mod metrics;
+#[path = "live/mptcp.rs"]
+mod mptcp;
 #[cfg(feature = "nats")]
 #[path = "live/nats.rs"]
 mod nats;
@@ -136,6 +138,7 @@ fn main() -> ExitCode {
         protocols::tests(),
         identity::tests(),
         ages::tests(),
+        mptcp::tests(),
         fallback::tests(),
     ]
     .into_iter()

@@ -20,7 +20,8 @@ use sockstate::{
     format::{Csv, Format, Json, Table as TableFormat},
     model::{
         Address, Event, EventKind, Identify, KernelSocket, Lost, LostPlace, MiniEnd, MiniEndHow, Notice,
-        Owner, Scope, SocketInfo, State, Subject, SubjectKey, Task, Threshold, Thresholds, Transition, Tuple,
+        Owner, Scope, SocketInfo, State, Subject, SubjectKey, Task, Threshold, Thresholds, Transition,
+        Transport, Tuple,
     },
     track::{Applied, Shown, Sight, Table},
 };
@@ -435,6 +436,7 @@ fn what_was_stuck_before_is_said_once() {
     tuple.remote_port += 1;
     let socket = SocketInfo {
         netns: 1,
+        transport: Transport::Tcp,
         state: State::CloseWait,
         mini: false,
         tuple,

@@ -13,7 +13,10 @@ use std::{
 
 use crate::{
     look::look,
-    model::{ConnId, Diagnosis, Examined, InState, Owner, OwnerSource, Process, SocketInfo, Stuck, Tuple},
+    model::{
+        ConnId, Diagnosis, Examined, InState, Owner, OwnerSource, Process, SocketInfo, Stuck, Transport,
+        Tuple,
+    },
     track::diagnose,
 };
 
@@ -165,6 +168,10 @@ fn examine(question: &Question) -> Answer {
 /// The place that was asked about and that this socket is in, and whether just that one: where nothing tells to which
 /// interface a connection is bound, one with its ends on any interface may be it.
 fn asked(question: &Question, socket: &SocketInfo) -> Option<(Place, bool)> {
+    // A trace is about TCP; an MPTCP socket has the ends of its first subflow.
+    if socket.transport != Transport::Tcp {
+        return None;
+    }
     let place = (socket.netns, socket.tuple.of_any_socket());
     let on_any = (socket.netns, Tuple { interface: 0, ..place.1 });
     let exact = question.contains_key(&place).then_some((place, true));

@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::Path,
     process::ExitCode,
     rc::Rc,
@@ -22,7 +22,7 @@ use crate::{
     look::Look,
     model::{
         Diagnosis, Examined, Filter, Home, InState, Looked, Process, Reason, SocketInfo, State, StateSet,
-        Thresholds, Tuple,
+        Thresholds, Transport, Tuple,
     },
     pipeline,
     source::Openings,
@@ -180,8 +180,22 @@ fn find(args: &StuckArgs, filter: &Filter) -> Result<(Vec<Looked>, Look), Failur
         it.may_be_stuck = !is_stuck && (it.socket.is_partial || track::may_be_older(&it.socket, after_ns));
         is_stuck || it.may_be_stuck
     });
+    drop_doubles(&mut stuck);
     stuck.sort_by_cached_key(|looked| (looked.it.socket.is_partial, Reverse(looked.it.idle_ns())));
     Ok((stuck, look))
+}
+
+/// An MPTCP connection that is stuck as one of its subflows is, with the same ends, counts once.
+fn drop_doubles(stuck: &mut Vec<Looked>) {
+    let place = |it: &SocketInfo| (it.netns, it.tuple.of_any_socket(), it.state);
+    let of = |stuck: &[Looked], transport| {
+        stuck.iter().filter(|it| it.it.socket.transport == transport).map(|it| place(&it.it.socket)).collect()
+    };
+    let mptcp: HashSet<_> = of(stuck, Transport::Mptcp);
+    if !mptcp.is_empty() {
+        let tcp: HashSet<_> = of(stuck, Transport::Tcp);
+        stuck.retain(|it| it.it.socket.transport == Transport::Tcp || !tcp.contains(&place(&it.it.socket)));
+    }
 }
 
 /// A plugin's answer.

@@ -7,7 +7,8 @@ use std::{
 
 use super::table::{ends, sign};
 use crate::model::{
-    Diagnosis, Examined, Gap, Holder, Home, Looked, Process, Reason, State, TimerKind, Via, printable,
+    Diagnosis, Examined, Gap, Holder, Home, Looked, Process, Reason, State, TimerKind, Transport, Via,
+    printable,
 };
 
 /// Stuck sockets counted by something.
@@ -167,6 +168,8 @@ fn line(it: &Examined, out: &mut String) {
             let full = if socket.is_full() { " full" } else { "" };
             (socket.receive_queue.to_string(), format!("/{}{full}", socket.send_queue))
         }
+        // Memory tells no bytes.
+        _ if socket.transport == Transport::Mptcp => ("-".into(), "-".into()),
         _ => (socket.unread_bytes().to_string(), socket.unsent_bytes().to_string()),
     };
     let held: Vec<String> = it
@@ -182,7 +185,9 @@ fn line(it: &Examined, out: &mut String) {
         (held, _, _) => held.join(", "),
     };
     let state = socket.state.name();
-    let _ = writeln!(out, "{state:<11} {age:>9} {unread:>8} {unsent:>8} {local:<24} {remote:<24} {held}");
+    let mptcp = if socket.transport == Transport::Mptcp { " (MPTCP)" } else { "" };
+    let _ =
+        writeln!(out, "{state:<11} {age:>9} {unread:>8} {unsent:>8} {local:<24} {remote:<24} {held}{mptcp}");
 }
 
 fn process(it: &Process) -> String {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{community_id::community_id, look::Group, time::Times};
 use crate::model::{
     Address, Container, Diagnosis, Examined, Gap, Holder, Home, Listener, Looked, Message, Process, State,
-    Subject, Via, Watch,
+    Subject, Transport, Via, Watch,
 };
 
 const SCHEMA: &str = "sockstate/1";
@@ -125,7 +125,7 @@ impl<'a> SocketLine<'a> {
             age_at_most_ns: it.age_at_most_ns,
             may_be_stuck: it.may_be_stuck,
             network: Network {
-                transport: "tcp",
+                transport: socket.transport.name(),
                 r#type: if tuple.is_v4() { "ipv4" } else { "ipv6" },
                 community_id: tuple
                     .is_complete()
@@ -196,6 +196,7 @@ impl<'a> Seen<'a> {
         let socket = &it.socket;
         let listens = socket.state == State::Listen;
         let is_known = !socket.is_partial;
+        let counts_bytes = !listens && socket.transport == Transport::Tcp;
         Self {
             holders: it.holders.iter().map(HolderOf::new).collect(),
             creator: it.creator().map(Creator::new),
@@ -211,8 +212,8 @@ impl<'a> Seen<'a> {
                 limit: socket.send_queue,
                 full: socket.is_full(),
             }),
-            unread_bytes: (!listens).then(|| is_known.then(|| socket.unread_bytes())),
-            unsent_bytes: (!listens).then(|| is_known.then(|| socket.unsent_bytes())),
+            unread_bytes: counts_bytes.then(|| is_known.then(|| socket.unread_bytes())),
+            unsent_bytes: counts_bytes.then(|| is_known.then(|| socket.unsent_bytes())),
             timer: socket.timer.map(|timer| TimerOf { name: timer.kind.name(), left_ns: timer.left_ns }),
             retransmits: is_known.then_some(socket.retransmits),
             unanswered_ns: it.unanswered_ns,

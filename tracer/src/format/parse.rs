@@ -15,7 +15,7 @@ use super::errno;
 use crate::model::{
     Address, Cause, Cgroup, ConnId, Container, Diagnosis, Examined, Holder, InState, Lost, LostPlace, Notice,
     Owner, OwnerSource, Process, Reason, Resolved, Resync, Role, Snapshot, SocketInfo, Start, State, Stop,
-    Stuck, Subject, Task, Transition, Tuple, Via, Watch,
+    Stuck, Subject, Task, Transition, Transport, Tuple, Via, Watch,
 };
 
 /// What `schema` says in records that this version reads.
@@ -357,6 +357,7 @@ impl Parser {
         };
         let mut socket = SocketInfo {
             netns: it.netns.unwrap_or(0),
+            transport: Transport::Tcp,
             state: it.state()?,
             mini: it.mini,
             tuple: it.tuple()?,

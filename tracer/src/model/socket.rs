@@ -38,6 +38,26 @@ pub struct Timer {
     pub left_ns: u64,
 }
 
+/// What carries a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// TCP itself.
+    Tcp,
+    /// MPTCP above one or more TCP connections, its subflows.
+    Mptcp,
+}
+
+impl Transport {
+    /// As records show it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Mptcp => "mptcp",
+        }
+    }
+}
+
 /// What `struct tcp_info` tells of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpTimes {
@@ -71,6 +91,8 @@ pub struct RequestTimer {
 pub struct SocketInfo {
     /// Network namespace inode.
     pub netns: u32,
+    /// Whether it is an MPTCP socket: the states are TCP's, the queues count memory instead of bytes.
+    pub transport: Transport,
     /// Its state.
     pub state: State,
     /// It is a mini-socket.
@@ -112,13 +134,21 @@ impl SocketInfo {
     #[must_use]
     pub fn unread_bytes(&self) -> u32 {
         let fin = matches!(self.state, State::CloseWait | State::LastAck | State::Closing);
-        if self.state == State::Listen { 0 } else { self.receive_queue.saturating_sub(fin.into()) }
+        if self.state == State::Listen || self.transport == Transport::Mptcp {
+            0
+        } else {
+            self.receive_queue.saturating_sub(fin.into())
+        }
     }
 
     /// Bytes that are not acknowledged; our FIN is none.
     #[must_use]
     pub fn unsent_bytes(&self) -> u32 {
         let fin = matches!(self.state, State::FinWait1 | State::LastAck | State::Closing);
-        if self.state == State::Listen { 0 } else { self.send_queue.saturating_sub(fin.into()) }
+        if self.state == State::Listen || self.transport == Transport::Mptcp {
+            0
+        } else {
+            self.send_queue.saturating_sub(fin.into())
+        }
     }
 }

@@ -8,14 +8,16 @@ use rustix::net::{
     send, socket_with,
 };
 
-use super::{requests, snapshot};
-use crate::model::{Address, SocketInfo, State, TcpTimes, Timer, TimerKind, Tuple};
+use super::{mptcp, requests, snapshot};
+use crate::model::{Address, SocketInfo, State, TcpTimes, Timer, TimerKind, Transport, Tuple};
 
 /// The older request: it walks the tables once for both families, where `SOCK_DIAG_BY_FAMILY` does so for each.
 const TCPDIAG_GETSOCK: u16 = 18;
 /// `struct inet_diag_req`.
 const REQUEST: usize = 60;
-const NLM_F_REQUEST_DUMP: u16 = 0x301;
+/// `NLM_F_REQUEST | NLM_F_DUMP`.
+pub(super) const DUMP_FLAGS: u16 = 0x301;
+pub(super) const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 /// `struct nlmsghdr`.
@@ -25,13 +27,13 @@ const MESSAGE: usize = 72;
 const INET_DIAG_INFO: u16 = 2;
 /// Linux 5.7, commit b1f3e43dbfac.
 const INET_DIAG_CGROUP_ID: u16 = 21;
-const MS: u64 = 1_000_000;
+pub(super) const MS: u64 = 1_000_000;
 
-/// Those of a network namespace.
+/// Those of a network namespace, and why some of them cannot be listed.
 ///
 /// # Errors
 /// Why they cannot be listed.
-pub(super) fn dump_in(inode: u32, namespace: &File) -> Result<Vec<SocketInfo>, String> {
+pub(super) fn dump_in(inode: u32, namespace: &File) -> Result<(Vec<SocketInfo>, Option<String>), String> {
     let own = std::fs::metadata("/proc/thread-self/ns/net");
     let is_own = own.is_ok_and(|it| std::os::unix::fs::MetadataExt::ino(&it) == u64::from(inode));
     let all = || {
@@ -46,37 +48,58 @@ pub(super) fn dump_in(inode: u32, namespace: &File) -> Result<Vec<SocketInfo>, S
 }
 
 /// Those of the namespace that this thread is in, which is `netns`.
-fn sockets(netns: u32) -> io::Result<Vec<SocketInfo>> {
+fn sockets(netns: u32) -> io::Result<(Vec<SocketInfo>, Option<String>)> {
     let socket =
         socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
     let mut request = Vec::with_capacity(HEADER + REQUEST);
     request.extend((HEADER as u32 + REQUEST as u32).to_ne_bytes());
     request.extend(TCPDIAG_GETSOCK.to_ne_bytes());
-    request.extend(NLM_F_REQUEST_DUMP.to_ne_bytes());
+    request.extend(DUMP_FLAGS.to_ne_bytes());
     request.extend([0; 8]);
     // Of every address, in every state.
     request.extend([0, 0, 0, 1 << (INET_DIAG_INFO - 1)]);
     request.extend([0; 48]);
     request.extend(u32::MAX.to_ne_bytes());
     request.extend([0; 4]);
+    let mut sockets = ask(&socket, &request, |message| parse(netns, message, Transport::Tcp))?;
+    let problem = match mptcp::sockets(&socket, netns) {
+        Ok(more) => {
+            sockets.extend(more);
+            None
+        }
+        Err(problem) => Some(problem),
+    };
+    name_interfaces(&socket, &mut sockets);
+    requests::note_timers(&mut sockets);
+    Ok((sockets, problem))
+}
+
+/// What a request for a dump is answered with.
+pub(super) fn ask(
+    socket: &OwnedFd,
+    request: &[u8],
+    parse: impl Fn(&[u8]) -> Option<SocketInfo>,
+) -> io::Result<Vec<SocketInfo>> {
     let mut sockets = Vec::new();
-    send(&socket, &request, SendFlags::empty())?;
+    send(socket, request, SendFlags::empty())?;
     let mut buffer = vec![0_u8; 1 << 16];
     loop {
-        let (len, _) = recv(&socket, &mut buffer[..], RecvFlags::empty())?;
+        let (len, _) = recv(socket, &mut buffer[..], RecvFlags::empty())?;
         let mut rest = &buffer[..len];
         while let Some((kind, message, next)) = split_message(rest) {
             match kind {
                 NLMSG_DONE => {
-                    name_interfaces(&socket, &mut sockets);
-                    requests::note_timers(&mut sockets);
-                    return Ok(sockets);
+                    // A protocol that is not there ends the dump with an error.
+                    return match i32_at(message, 0) {
+                        Some(error) if error < 0 => Err(io::Error::from_raw_os_error(-error)),
+                        _ => Ok(sockets),
+                    };
                 }
                 NLMSG_ERROR => {
                     let error = i32_at(message, 0).unwrap_or(0);
                     return Err(io::Error::from_raw_os_error(-error));
                 }
-                _ => sockets.extend(parse(netns, message)),
+                _ => sockets.extend(parse(message)),
             }
             rest = next;
         }
@@ -102,7 +125,7 @@ fn split_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
 }
 
 /// A `struct inet_diag_msg` with its attributes.
-fn parse(netns: u32, message: &[u8]) -> Option<SocketInfo> {
+pub(super) fn parse(netns: u32, message: &[u8], transport: Transport) -> Option<SocketInfo> {
     let fixed = message.first_chunk::<MESSAGE>()?;
     let v6_socket = i32::from(fixed[0]) == libc::AF_INET6;
     let address = |at: usize| -> Option<Address> {
@@ -123,14 +146,15 @@ fn parse(netns: u32, message: &[u8]) -> Option<SocketInfo> {
     };
     let left_ns = u64::from(u32_at(fixed, 52)?) * MS;
     let inode = u32_at(fixed, 68)?;
-    let (info, cgroup) = attributes(&message[MESSAGE..]);
+    let (info, cgroup) = attributes(&message[MESSAGE..], transport);
     let listed = State::from_number(fixed[1]);
     // Requests are listed as SYN_RECV; unlike a full socket they have no info.
-    let request = listed == State::SynRecv && info.is_none();
+    let request = listed == State::SynRecv && info.is_none() && transport == Transport::Tcp;
     let state = if request { State::NewSynRecv } else { listed };
     let mini = request || kind == Some(TimerKind::TimeWait);
     Some(SocketInfo {
         netns,
+        transport,
         state,
         mini,
         tuple: Tuple {
@@ -156,11 +180,12 @@ fn parse(netns: u32, message: &[u8]) -> Option<SocketInfo> {
 }
 
 /// What we read of `struct tcp_info`, and the cgroup.
-fn attributes(mut bytes: &[u8]) -> (Option<TcpTimes>, Option<u64>) {
+fn attributes(mut bytes: &[u8], transport: Transport) -> (Option<TcpTimes>, Option<u64>) {
     let (mut times, mut cgroup) = (None, None);
     while let (Some(len), Some(kind)) = (u16_at(bytes, 0), u16_at(bytes, 2)) {
         let Some(value) = bytes.get(4..usize::from(len)) else { break };
         match kind {
+            INET_DIAG_INFO if transport == Transport::Mptcp => times = mptcp::times(value),
             INET_DIAG_INFO => times = tcp_times(value),
             INET_DIAG_CGROUP_ID => {
                 cgroup = value.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes)).filter(|id| *id != 0);
@@ -187,7 +212,7 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..)?.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes))
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
 }
 
@@ -228,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_message_is_read_as_the_kernel_lays_it_out() {
-        let it = parse(5, &message()).expect("a socket");
+        let it = parse(5, &message(), Transport::Tcp).expect("a socket");
         assert_eq!((it.state, it.mini, it.netns), (State::CloseWait, false, 5));
         assert_eq!((it.tuple.local_port, it.tuple.remote_port), (443, 50000));
         assert_eq!(it.tuple.remote, Address::from_v4([10, 0, 0, 2]));
@@ -249,7 +274,7 @@ mod tests {
     fn cut_messages_are_no_sockets_and_no_panic() {
         let whole = message();
         for len in 0..whole.len() {
-            assert_eq!(parse(5, &whole[..len]).is_some(), len >= MESSAGE, "{len}");
+            assert_eq!(parse(5, &whole[..len], Transport::Tcp).is_some(), len >= MESSAGE, "{len}");
             assert!(split_message(&whole[..len.min(15)]).is_none());
         }
     }

@@ -11,7 +11,7 @@ use super::{
     namespaces::{Namespace, Namespaces},
     sight::{self, is_gone},
 };
-use crate::model::{Event, EventKind, Gap, GapKind, SocketInfo, State};
+use crate::model::{Event, EventKind, Gap, GapKind, SocketInfo, State, Transport};
 
 /// Names that the kernel gives to TCP's sockets (`tcp_prot.name`, `tcpv6_prot.name`).
 const TCP: [&str; 2] = ["TCP", "TCPv6"];
@@ -83,8 +83,10 @@ impl Namespaces {
 impl Dump {
     fn list(&mut self, inode: u32, namespace: Namespace) {
         match diag::dump_in(inode, &namespace.file) {
-            Ok(sockets) => {
+            Ok((sockets, missing)) => {
                 self.sockets.extend(sockets);
+                let why = missing.map(|why| format!("in network namespace {inode}, {why}"));
+                self.gaps.extend(why.map(|why| Gap::new(GapKind::Sockets, why)));
                 self.listed += 1;
             }
             Err(error) => {
@@ -201,6 +203,7 @@ impl Dump {
 fn partial(event: &Event, netns: u32, state: State, inode: u64) -> SocketInfo {
     SocketInfo {
         netns,
+        transport: Transport::Tcp,
         state,
         mini: false,
         tuple: event.tuple,

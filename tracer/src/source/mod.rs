@@ -6,6 +6,7 @@ mod dump;
 mod fill;
 mod held;
 mod kernel;
+mod mptcp;
 mod namespaces;
 mod openings;
 mod recording;

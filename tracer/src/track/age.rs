@@ -1,7 +1,7 @@
 //! How long a socket has been in its state, by the kernel's own clocks. Nobody watched, so these are bounds, and each is one
 //! whatever the socket's options, its route and its peer are; docs/stuck.md says by which evidence.
 
-use crate::model::{InState, RequestTimer, SocketInfo, State, TimerKind};
+use crate::model::{InState, RequestTimer, SocketInfo, State, TimerKind, Transport};
 
 const SECOND_NS: u64 = 1_000_000_000;
 /// `TCP_TIMEWAIT_LEN` (include/net/tcp.h).
@@ -49,14 +49,17 @@ pub fn age_at_most_ns(socket: &SocketInfo) -> Option<u64> {
 pub fn may_be_older(socket: &SocketInfo, after_ns: u64) -> bool {
     let (Some(least), Some(most_ns), Some(times)) = (age(socket), age_at_most_ns(socket), socket.times)
     else {
-        return false;
+        // Up to 6.9 an MPTCP socket tells no times.
+        let is_watched = matches!(socket.state, State::CloseWait | State::FinWait2);
+        return is_watched && socket.transport == Transport::Mptcp && socket.times.is_none();
     };
     let since_traffic_ns = match socket.state {
         State::FinWait2 => times.since_data_received_ns,
         _ => times.since_data_sent_ns,
     };
-    let probes =
-        socket.timer.is_some_and(|timer| matches!(timer.kind, TimerKind::Keepalive | TimerKind::Probe));
+    // Those of an MPTCP socket are its subflows'.
+    let probes = socket.transport == Transport::Mptcp
+        || socket.timer.is_some_and(|timer| matches!(timer.kind, TimerKind::Keepalive | TimerKind::Probe));
     least.ns < after_ns && most_ns >= after_ns && (probes || since_traffic_ns < after_ns)
 }
 
@@ -106,6 +109,7 @@ mod tests {
         let address = Address::from_v4([127, 0, 0, 1]);
         SocketInfo {
             netns: 1,
+            transport: Transport::Tcp,
             state,
             mini: false,
             tuple: Tuple {

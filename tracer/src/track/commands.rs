@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::model::{Examined, SocketInfo, Via};
+use crate::model::{Examined, SocketInfo, Transport, Via};
 
 /// For each holder its descriptor, and how to end the socket. `netns` leads to its network namespace where that is not
 /// the user's own.
@@ -25,7 +25,11 @@ pub(super) fn commands(it: &Examined, netns: Option<&Path>) -> Vec<String> {
         return commands;
     }
     let enter = netns.map(|path| format!("nsenter --net={} ", path.display())).unwrap_or_default();
-    commands.push(format!("{enter}ss -K -t -a {}", filter(&it.socket)));
+    let of = match it.socket.transport {
+        Transport::Tcp => "-t",
+        Transport::Mptcp => "-M",
+    };
+    commands.push(format!("{enter}ss -K {of} -a {}", filter(&it.socket)));
     commands
 }
 

@@ -1,7 +1,7 @@
 //! What the numbers of a socket, its holders, its listeners and its other end come to.
 
 use super::inherited::is_inherited;
-use crate::model::{Examined, Listener, Reason, SocketInfo, State, TimerKind};
+use crate::model::{Examined, Listener, Reason, SocketInfo, State, TimerKind, Transport};
 
 const SECOND_NS: u64 = 1_000_000_000;
 /// Data that was sent within this time, and after the peer's FIN, shows that a half-closed connection is in use (docs/stuck.md).
@@ -48,6 +48,10 @@ fn close_wait(found: &Examined) -> Reason {
     }
     if found.holders.is_empty() {
         return nobody(found);
+    }
+    if socket.transport == Transport::Mptcp {
+        // Its queues count memory: no end of file, and not what is being sent.
+        return if socket.receive_queue == 0 { Reason::Unknown } else { Reason::UnreadData };
     }
     if let Some(reason) = sending(found) {
         return reason;

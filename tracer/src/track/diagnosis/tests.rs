@@ -44,6 +44,7 @@ fn socket(state: State) -> Examined {
     };
     Examined::new(SocketInfo {
         netns: 1,
+        transport: crate::model::Transport::Tcp,
         state,
         mini: false,
         tuple: Tuple {

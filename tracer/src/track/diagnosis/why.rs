@@ -5,13 +5,16 @@ use super::{
     name, names, queues,
     reason::since_sent_ns,
 };
-use crate::model::{Examined, Listener, Reason, State};
+use crate::model::{Examined, Listener, Reason, State, Transport};
 
 pub(super) fn why(found: &Examined, reason: Reason) -> String {
     let socket = &found.socket;
     match reason {
         Reason::NeverAccepted => never_accepted(found),
         Reason::EofUnread => "the peer has closed, and the application has not read the end of file".into(),
+        Reason::UnreadData if socket.transport == Transport::Mptcp => {
+            "the peer has closed, and the application leaves data unread".into()
+        }
         Reason::UnreadData => {
             format!("the peer has closed, and the application leaves {} bytes unread", socket.unread_bytes())
         }
