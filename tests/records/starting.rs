@@ -43,7 +43,7 @@ fn life(sk: u64, port: u16, way: u8) -> Vec<(Vec<Event>, World)> {
         vec![go(State::Close, State::SynSent), go(State::SynSent, State::Established)]
     } else {
         let from = Some(KernelSocket(LISTENER));
-        let request = EventKind::Mini { state: State::NewSynRecv, from };
+        let request = EventKind::Mini { state: State::NewSynRecv, from, again: false };
         vec![
             (vec![of_kind(sk + MINI, port, request)], mini(State::NewSynRecv)),
             go(State::Listen, State::SynRecv),
@@ -58,10 +58,11 @@ fn life(sk: u64, port: u16, way: u8) -> Vec<(Vec<Event>, World)> {
         moments.push(go(State::Established, State::FinWait1));
         moments.push(go(State::FinWait1, State::FinWait2));
         // The programs are attached before the first or behind the last of these; the walk may come between.
-        let begins = EventKind::Mini { state: State::TimeWait, from: Some(KernelSocket(sk)) };
+        let begins = EventKind::Mini { state: State::TimeWait, from: Some(KernelSocket(sk)), again: false };
         let records = vec![of_kind(sk + MINI, port, begins), step(sk, port, State::FinWait2, State::Close)];
         moments.push((records, mini(State::TimeWait)));
-        let end = MiniEnd { how: MiniEndHow::Expired, netns_gone: false, reused: false };
+        let end =
+            MiniEnd { how: MiniEndHow::Expired, netns_gone: false, reused: false, listener_gone: false };
         moments.push((vec![of_kind(sk + MINI, port, EventKind::MiniEnd(end))], World::new()));
     }
     moments
