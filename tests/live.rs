@@ -67,6 +67,8 @@ mod mptcp;
 mod nats;
 #[path = "live/otlp.rs"]
 mod otlp;
+#[path = "live/owner_truth.rs"]
+mod owner_truth;
 #[path = "live/owners.rs"]
 mod owners;
 #[path = "live/people.rs"]
@@ -109,6 +111,7 @@ fn main() -> ExitCode {
     for (name, test) in [
         lifecycle::tests(),
         owners::tests(),
+        owner_truth::tests(),
         filters::tests(),
         existing::tests(),
         burst::tests(),

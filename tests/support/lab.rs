@@ -99,6 +99,12 @@ impl Tracer {
         }
     }
 
+    /// Reads what there is by now; whether a record was as wanted.
+    pub(crate) fn poll(&mut self, wanted: impl Fn(&Value) -> bool) -> bool {
+        self.seen.extend(self.lines.try_iter().map(|line| serde_json::from_str(&line).expect("JSON")));
+        self.seen.iter().any(wanted)
+    }
+
     /// Ends it as an administrator would; returns everything that it said, checked.
     pub(crate) fn stop(mut self) -> Story {
         signal(self.child.id(), libc::SIGINT);

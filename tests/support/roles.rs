@@ -6,7 +6,7 @@ use std::{
     mem::MaybeUninit,
     net::{Ipv4Addr, SocketAddr},
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
-    os::unix::net::UnixStream,
+    os::unix::{net::UnixStream, process::CommandExt},
     path::Path,
     process::{self, Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio},
     thread,
@@ -66,6 +66,19 @@ impl Actor {
     pub(crate) fn end(mut self) {
         self.input = None;
         assert!(self.child.wait().expect("wait").success());
+    }
+
+    /// Waits until it has ended, though others may go on in its place.
+    pub(crate) fn wait(&mut self) {
+        assert!(self.child.wait().expect("wait").success());
+    }
+
+    /// Lets it, and those that it has started, end; waits until all have.
+    pub(crate) fn release(mut self) {
+        self.input = None;
+        let mut rest = String::new();
+        // Each of them has the other end.
+        self.output.read_to_string(&mut rest).expect("the end");
     }
 
     /// Kills it.
@@ -133,6 +146,18 @@ pub(crate) fn play() -> Option<ExitCode> {
         "leaker" => crate::hunt_truth::leaker(number() as u16),
         "connect and exec" => crate::hunt_truth::connect_and_exec(number() as u16),
         "late listener" => late_listener(number() as u16),
+        "listener that leaves" => drop(share_listener(&value)),
+        "listener that stays" => {
+            let _listener = share_listener(&value);
+            while told() {}
+        }
+        "server" => server(number()),
+        "service" => {
+            say("here");
+            server(number());
+        }
+        "launcher" => launcher(&value),
+        "renamer" => renamer(number() as u16),
         "thread listener" => thread_listener(number() as u16),
         "namespace mounter" => crate::sight::mount_namespace(number() as u16),
         "confined" => return Some(crate::sight::confined(&value)),
@@ -237,6 +262,69 @@ pub(crate) fn send_fd(stream: &UnixStream, fd: BorrowedFd<'_>) {
 pub(crate) fn inheritable(stream: &UnixStream) -> i32 {
     rustix::io::fcntl_setfd(stream.as_fd(), rustix::io::FdFlags::empty()).expect("fcntl");
     stream.as_raw_fd()
+}
+
+/// Sends some descriptors over a unix socket.
+pub(crate) fn send_fds(socket: BorrowedFd<'_>, fds: &[BorrowedFd<'_>]) {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    assert!(control.push(SendAncillaryMessage::ScmRights(fds)));
+    sendmsg(socket, &[std::io::IoSlice::new(b"x")], &mut control, SendFlags::empty()).expect("sendmsg");
+}
+
+fn listen(port: u16) -> Socket {
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+    listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()).expect("bind");
+    listener.listen(16).expect("listen");
+    listener
+}
+
+/// Listens, starts others that accept ("PORT COUNT"), and says who they are.
+fn share_listener(value: &str) -> Socket {
+    let (port, count) = value.split_once(' ').expect("port and count");
+    let listener = listen(port.parse().expect("port"));
+    listener.set_cloexec(false).expect("cloexec");
+    for _ in 0..count.parse().expect("count") {
+        let mut other = Command::new(env::current_exe().expect("this program"));
+        other.env(ROLE, "server").env(VALUE, listener.as_raw_fd().to_string());
+        say(other.spawn().expect("another process").id());
+    }
+    listener
+}
+
+/// Takes over an inherited listener: closes each connection when its peer has closed it.
+fn server(fd: i32) {
+    // SAFETY: inherited for us, and nobody else in this process uses it.
+    serve(unsafe { Socket::from_raw_fd(fd) });
+}
+
+fn serve(listener: Socket) {
+    thread::spawn(move || {
+        while let Ok((mut connection, _)) = listener.accept() {
+            while connection.read(&mut [0]).is_ok_and(|read| read > 0) {}
+        }
+    });
+    while told() {}
+    process::exit(0);
+}
+
+/// Listens, then becomes another program ("PORT PATH") that serves.
+fn launcher(value: &str) {
+    let (port, path) = value.split_once(' ').expect("port and path");
+    let listener = listen(port.parse().expect("port"));
+    listener.set_cloexec(false).expect("cloexec");
+    let mut service = Command::new(path);
+    service.arg0("realsvc").env(ROLE, "service").env(VALUE, listener.as_raw_fd().to_string());
+    panic!("exec: {}", service.exec());
+}
+
+/// Listens, then calls itself something else, and serves.
+fn renamer(port: u16) {
+    let listener = listen(port);
+    // The name of the first thread is the process's.
+    std::fs::write(format!("/proc/self/task/{}/comm", process::id()), "new name").expect("comm");
+    say("here");
+    serve(listener);
 }
 
 /// One of several listeners on one port: says the port of each client that it got.

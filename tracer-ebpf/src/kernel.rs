@@ -406,6 +406,53 @@ pub(crate) fn mapped(v4: V4) -> V6 {
     }
 }
 
+/// The process in whose own call the kernel acts on `sk`; all zero where it acts in a softirq, where the current task is
+/// any, or in one of the kernel's own threads. connect(), listen(), shutdown() and close() have the socket locked
+/// (`lock_sock` sets `sk_lock.owned`), a softirq holds its spinlock only. Without BTF neither can be known.
+#[inline(always)]
+pub(crate) fn caller<R: Read>(sk: Ptr) -> Task {
+    if frozen!(OFFSETS.valid) != 0 && (get!(R, u32, sk, lock_owned) == 0 || is_kernel_thread()) {
+        return Task { pid: 0, exec_id: 0, start_ns: 0, comm: [0; 16] };
+    }
+    current()
+}
+
+/// Whether the current task is one of the kernel's own threads. An io_uring's worker is a thread of its process.
+#[inline(always)]
+fn is_kernel_thread() -> bool {
+    /// `PF_KTHREAD` (include/linux/sched.h).
+    const KERNEL_THREAD: u32 = 0x0020_0000;
+    let flags = if frozen!(OFFSETS.task_btf) != 0 {
+        // SAFETY: the helper takes nothing and returns a pointer that the verifier knows.
+        let task = unsafe { generated::bpf_get_current_task_btf() } as Ptr;
+        get!(Direct, u32, task, task_flags)
+    } else {
+        // SAFETY: takes nothing, returns the address as a number.
+        let task = unsafe { bpf_get_current_task() } as Ptr;
+        get!(Probed, u32, task, task_flags)
+    };
+    flags & KERNEL_THREAD != 0
+}
+
+/// Whether `task` is the last thread of its process that ends. `task` is typed.
+#[inline(always)]
+pub(crate) fn is_last_thread(task: Ptr) -> bool {
+    let signal = get!(Direct, u64, task, task_signal) as Ptr;
+    get!(Direct, u32, signal, signal_live) == 0
+}
+
+/// Whether `task` is the first thread of its process, whose name is the process's. `task` is typed.
+#[inline(always)]
+pub(crate) fn is_leader(task: Ptr) -> bool {
+    get!(Direct, u64, task, group_leader) == task as u64
+}
+
+/// Process id of the process that `task` is a thread of. `task` is typed.
+#[inline(always)]
+pub(crate) fn process_id(task: Ptr) -> u32 {
+    get!(Direct, u32, task, tgid)
+}
+
 /// The current process. Only to be asked where the kernel acts in that process's own call.
 #[inline(always)]
 pub(crate) fn current() -> Task {

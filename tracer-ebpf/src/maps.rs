@@ -29,6 +29,10 @@ pub(crate) static ORPHANS: HashMap<Ends, u64> = HashMap::with_max_entries(MAX_OR
 #[map]
 pub(crate) static ALLOWANCES: LruHashMap<u32, Allowance> = LruHashMap::with_max_entries(1024, 0);
 
+/// Processes whose end, exec and change of name are told: those that called listen(), and those that user space adds.
+#[map]
+pub(crate) static PROCESSES: HashMap<u32, u8> = HashMap::with_max_entries(16_384, 0);
+
 /// Whose stacks are taken.
 #[unsafe(no_mangle)]
 pub(crate) static HUNT: Hunt =

@@ -2,7 +2,7 @@
 
 use std::mem::offset_of;
 
-use sockstate_abi::abi::{AF_INET, AF_INET6, Head, closed, end, flag, kind, opened, sent};
+use sockstate_abi::abi::{AF_INET, AF_INET6, Head, closed, end, flag, kind, opened, process, sent};
 use thiserror::Error;
 
 use crate::model::{
@@ -33,6 +33,9 @@ pub enum DecodeError {
     /// A call that another version knows.
     #[error("unknown call that opens a connection {0}")]
     Call(u8),
+    /// Something that became of a process, which another version knows.
+    #[error("unknown change of a process {0}")]
+    Process(u8),
     /// A kind without the part that it needs.
     #[error("record of kind {0} has no task")]
     NoTask(u8),
@@ -119,6 +122,8 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         (read(&mut reader)?, read(&mut reader)?)
     };
     let task = if flags & flag::TASK != 0 { Some(reader.task()?) } else { None };
+    // The kernel acted in no process's own call.
+    let task = task.filter(|task| task.pid != 0);
     let listener = if flags & flag::LISTENER != 0 { reader.u64("listener")? } else { 0 };
     let known = flags & flag::BARE == 0;
     let bound = match kind {
@@ -151,6 +156,15 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         kind::FILE => {
             let task = task.ok_or(DecodeError::NoTask(kind))?;
             EventKind::Held { state: new, task, fd: extra }
+        }
+        kind::PROCESS => {
+            let task = task.ok_or(DecodeError::NoTask(kind))?;
+            let ended = match head[offset_of!(Head, new)] {
+                process::RENEWED => false,
+                process::ENDED => true,
+                other => return Err(DecodeError::Process(other)),
+            };
+            EventKind::Process { task, ended }
         }
         kind::OPENED => {
             let task = task.ok_or(DecodeError::NoTask(kind))?;

@@ -1,7 +1,10 @@
 //! Which transitions go out. What cannot be decided yet waits for the transition that tells.
 
+mod follow;
+
 use std::collections::HashMap;
 
+use follow::Follower;
 use ipnet::IpNet;
 use rustc_hash::FxBuildHasher;
 
@@ -39,6 +42,8 @@ pub struct Router {
     /// Only the address and port part can be open.
     asks_ends: bool,
     takes_all: bool,
+    /// The filter by process.
+    follower: Option<Follower>,
     waiting: HashMap<ConnId, Vec<Transition>, FxBuildHasher>,
 }
 
@@ -53,7 +58,8 @@ impl Router {
             || !filter.local.is_empty()
             || !filter.remote.is_empty();
         let takes_all = filter == Filter::default();
-        Self { filter, asks_ends, takes_all, waiting: HashMap::default() }
+        let follower = Follower::of(&filter);
+        Self { filter, asks_ends, takes_all, follower, waiting: HashMap::default() }
     }
 
     /// How many connections have transitions that wait.
@@ -73,27 +79,24 @@ impl Router {
         if self.takes_all {
             return emit(transition);
         }
-        let wanted = self.wants_rest(transition);
         if !self.asks_ends {
-            if wanted {
-                emit(transition);
-            }
-            return;
+            return self.pass(transition, &mut emit);
         }
         match self.ends(&transition.tuple, transition.role, transition.from, transition.to) {
             Verdict::Open => {
-                if wanted {
+                if self.wants_place(&transition.subject) {
                     self.waiting.entry(transition.conn).or_default().push(transition.clone());
                 }
             }
             Verdict::No => {
                 self.waiting.remove(&transition.conn);
+                if let Some(follower) = &mut self.follower {
+                    follower.forget(transition.conn);
+                }
             }
             Verdict::Yes => {
                 self.release(transition.conn, &transition.tuple, &mut emit);
-                if wanted {
-                    emit(transition);
-                }
+                self.pass(transition, &mut emit);
             }
         }
     }
@@ -113,19 +116,24 @@ impl Router {
     /// Whether a record that is no transition is wanted; those of no connection are.
     #[must_use]
     pub fn wants(&mut self, notice: &Notice) -> bool {
-        match notice {
-            Notice::Snapshot(it) => self.wants_snapshot(it),
-            Notice::Resync(it) => self.wants_resync(it),
-            Notice::Stuck(it) => self.wants_stuck(it),
-            Notice::Resolved(it) => self.wants_resolved(it),
-            Notice::Aggregate(_) | Notice::Lost(_) | Notice::Start(_) | Notice::Stop(_) => true,
+        let (conn, wanted) = match notice {
+            Notice::Snapshot(it) => (it.conn, self.wants_snapshot(it)),
+            Notice::Resync(it) => (it.conn, self.wants_resync(it)),
+            Notice::Stuck(it) => (it.conn, self.wants_stuck(it)),
+            Notice::Resolved(it) => (it.conn, self.wants_resolved(it)),
+            Notice::Aggregate(_) | Notice::Lost(_) | Notice::Start(_) | Notice::Stop(_) => return true,
+        };
+        if wanted && let Some(follower) = &mut self.follower {
+            follower.follow(conn);
         }
+        wanted
     }
 
     /// Whether a socket of the snapshot is wanted. Filters on `from` and `to` both mean its state.
     #[must_use]
-    pub fn wants_snapshot(&self, snapshot: &Snapshot) -> bool {
-        self.wants_at(Some(snapshot.state), snapshot.state, snapshot.role, &snapshot.tuple, &snapshot.subject)
+    pub fn wants_snapshot(&self, it: &Snapshot) -> bool {
+        self.wants_process(it.conn, &it.subject)
+            && self.wants_at(Some(it.state), it.state, it.role, &it.tuple, &it.subject)
     }
 
     /// Whether a socket of a look may be wanted, by its ends.
@@ -148,20 +156,41 @@ impl Router {
     pub fn wants_resync(&mut self, resync: &Resync) -> bool {
         if resync.state == State::Close {
             self.waiting.remove(&resync.conn);
+            if let Some(follower) = &mut self.follower {
+                follower.forget(resync.conn);
+            }
         }
-        self.wants_at(resync.was, resync.state, resync.role, &resync.tuple, &resync.subject)
+        self.wants_process(resync.conn, &resync.subject)
+            && self.wants_at(resync.was, resync.state, resync.role, &resync.tuple, &resync.subject)
     }
 
-    /// Whether it is wanted that this is stuck. Filters on `from` and `to` both mean its state.
+    /// Whether it is wanted to know why this is stuck: one of those who have it open may be a wanted process.
     #[must_use]
-    pub fn wants_stuck(&self, it: &Stuck) -> bool {
+    pub fn may_want_stuck(&self, it: &Stuck) -> bool {
         self.wants_at(Some(it.state), it.state, it.role, &it.tuple, &it.subject)
+    }
+
+    /// Whether it is wanted that this is stuck. Filters on `from` and `to` both mean its state; one by process also those who
+    /// have it open.
+    #[must_use]
+    pub fn wants_stuck(&mut self, it: &Stuck) -> bool {
+        let holders = it.found.iter().flat_map(|found| &found.0.holders).map(|holder| &holder.process);
+        let is_held = |follower: &Follower| {
+            holders.clone().any(|process| follower.is_meant(process.pid, &process.comm))
+        };
+        let wanted = self.may_want_stuck(it)
+            && (self.wants_process(it.conn, &it.subject) || self.follower.as_ref().is_some_and(is_held));
+        if wanted && let Some(follower) = &mut self.follower {
+            follower.follow(it.conn);
+        }
+        wanted
     }
 
     /// Whether it is wanted that this is no longer stuck.
     #[must_use]
     pub fn wants_resolved(&self, it: &Resolved) -> bool {
-        self.wants_at(Some(it.state), it.state, it.role, &it.tuple, &it.subject)
+        self.wants_process(it.conn, &it.subject)
+            && self.wants_at(Some(it.state), it.state, it.role, &it.tuple, &it.subject)
     }
 
     fn wants_at(
@@ -175,7 +204,7 @@ impl Router {
         let filter = &self.filter;
         (filter.from.is_empty() || was.is_some_and(|was| filter.from.contains(was)))
             && (filter.to.is_empty() || filter.to.contains(state))
-            && self.wants_subject(whose)
+            && self.wants_place(whose)
             // Of a connect whose port is not known the kernel may hide what follows: nothing is reported of how it stands.
             && self.ends(tuple, role, state, state) == Verdict::Yes
     }
@@ -183,15 +212,27 @@ impl Router {
     fn release(&mut self, conn: ConnId, tuple: &Tuple, emit: &mut impl FnMut(&Transition)) {
         for mut transition in self.waiting.remove(&conn).into_iter().flatten() {
             transition.tuple = *tuple;
-            emit(&transition);
+            self.pass(&transition, emit);
         }
     }
 
-    fn wants_rest(&self, transition: &Transition) -> bool {
+    /// Behind the question of its ends: by place, process and states.
+    fn pass(&mut self, transition: &Transition, emit: &mut impl FnMut(&Transition)) {
+        if !self.wants_place(&transition.subject) {
+            return;
+        }
         let filter = &self.filter;
-        (filter.from.is_empty() || filter.from.contains(transition.from))
-            && (filter.to.is_empty() || filter.to.contains(transition.to))
-            && self.wants_subject(&transition.subject)
+        let mut emit = |transition: &Transition| {
+            if (filter.from.is_empty() || filter.from.contains(transition.from))
+                && (filter.to.is_empty() || filter.to.contains(transition.to))
+            {
+                emit(transition);
+            }
+        };
+        match &mut self.follower {
+            Some(follower) => follower.take(transition, &mut emit),
+            None => emit(transition),
+        }
     }
 
     /// Whether it runs in a wanted cgroup, by the path, which stays when the cgroup is made again.
@@ -211,15 +252,13 @@ impl Router {
         self.wants_cgroup(&looked.subject) || paths.any(|path| tree.contains(path))
     }
 
-    fn wants_subject(&self, whose: &Subject) -> bool {
-        let filter = &self.filter;
-        let owner = whose.owner.as_ref();
-        let pid = || owner.is_some_and(|owner| filter.pids.contains(&owner.pid()));
-        let comm = || owner.is_some_and(|owner| filter.comms.contains(&owner.comm));
-        (filter.pids.is_empty() || pid())
-            && (filter.comms.is_empty() || comm())
-            && (filter.netns.is_none() || filter.netns == whose.netns)
-            && self.wants_cgroup(whose)
+    fn wants_place(&self, whose: &Subject) -> bool {
+        (self.filter.netns.is_none() || self.filter.netns == whose.netns) && self.wants_cgroup(whose)
+    }
+
+    /// Whether a connection is of a wanted process.
+    fn wants_process(&self, conn: ConnId, whose: &Subject) -> bool {
+        self.follower.as_ref().is_none_or(|follower| follower.is_theirs(conn, whose))
     }
 
     /// Addresses and ports.

@@ -153,6 +153,14 @@ offsets! {
     start_boottime = "task_struct.start_boottime",
     /// char[16].
     comm = "task_struct.comm",
+    /// unsigned int, `PF_*`.
+    task_flags = "task_struct.flags",
+    /// struct signal_struct *.
+    task_signal = "task_struct.signal",
+    /// atomic_t: threads of the process that have not ended.
+    signal_live = "signal_struct.live",
+    /// int: 1 while a process has the socket locked, 0 in a softirq.
+    lock_owned = "sock.sk_lock.owned",
     /// struct sock *.
     socket_sk = "socket.sk",
     /// struct files_struct *.

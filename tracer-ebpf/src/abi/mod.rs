@@ -11,7 +11,7 @@ pub use config::OFFSET_PATHS;
 pub use config::{ABSENT, CgroupFilter, Filter, Hooks, Hunt, Offsets, TracepointFormat};
 pub use record::{
     Allowance, Ends, Head, Listener, PerCpu, Registers, STACK_BYTES, Task, V4, V6, closed, end, flag, kind,
-    opened, sent,
+    opened, process, sent,
 };
 
 /// Address family of IPv4 (`AF_INET`).

@@ -25,6 +25,17 @@ pub mod kind {
     /// A socket was opened, by a process whose user stack lies behind the task: a [`Registers`](super::Registers), then
     /// `extra` bytes from the stack pointer up. `new` is one of [`opened`](super::opened); the addresses are zero.
     pub const OPENED: u8 = 10;
+    /// A process that has called listen() is another program now, has another name, or has ended; `new` is one of
+    /// [`process`](super::process), the [`Task`](super::Task) is the process from now on; the addresses are zero.
+    pub const PROCESS: u8 = 11;
+}
+
+/// What became of a process ([`Head::new`] of [`kind::PROCESS`]).
+pub mod process {
+    /// It called exec(), or its name was changed.
+    pub const RENEWED: u8 = 1;
+    /// Its last thread ends.
+    pub const ENDED: u8 = 2;
 }
 
 /// By which call a socket was opened ([`Head::new`] of [`kind::OPENED`]).
@@ -165,7 +176,8 @@ pub struct V6 {
     pub remote: [u8; 16],
 }
 
-/// The process that made the transition; only where the kernel makes it in that process's own call.
+/// The process that made the transition; only where the kernel makes it in that process's own call. All zero where it
+/// did not: in a softirq, or in one of the kernel's own threads.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Task {

@@ -89,7 +89,10 @@ pub(crate) fn per_cpu() -> Option<&'static mut PerCpu> {
 #[inline(always)]
 pub(crate) fn transition<R: Read, A: Addresses>(sk: Ptr, tcp: Ptr, said: Said, addresses: Option<A>) {
     if in_own_call(said.ends.old, said.ends.new) {
-        write::<R, A, Task>(sk, said, flag::TASK, addresses, kernel::current);
+        if said.ends.new == state::LISTEN {
+            super::processes::watch();
+        }
+        write::<R, A, Task>(sk, said, flag::TASK, addresses, || kernel::caller::<R>(sk));
     } else if is_clone(said.ends.old, said.ends.new) {
         let listener = || Listener { sk: if tcp.is_null() { 0 } else { kernel::cloned_from::<R>(tcp) } };
         write::<R, A, Listener>(sk, said, flag::LISTENER, addresses, listener);

@@ -5,6 +5,7 @@ mod emit;
 mod iter;
 mod mini;
 mod opened;
+mod processes;
 mod resets;
 mod retransmit;
 mod set_state;

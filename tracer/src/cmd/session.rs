@@ -30,7 +30,7 @@ use crate::{
     pipeline::{self, Beginning, Keeper, Limits, Outlet, Pipeline, Resyncer, Stream, Streams, Summary},
     route::Router,
     sinks::Output,
-    source::{self, Found, KernelSource, Walker},
+    source::{self, Finder, Found, KernelSource, Walker},
     track::{self, Sight, Table},
     unwind,
 };
@@ -208,6 +208,10 @@ async fn trace(session: Session<'_>) -> Result<Summary> {
         Some(thresholds) => watch(thresholds, &mut table, &existing.sockets),
         None => Examiner::default(),
     };
+    let finder = Finder::start().unwrap_or_else(|error| {
+        eprintln!("sockstate: no thread to find the owners of listeners whose process has ended: {error}");
+        Finder::default()
+    });
     let ground = kept.as_ref().map(|kept| Ground {
         waiting: if is_complete { 0 } else { Keeper::waiting(&kept.ledger) },
         ledger: Arc::clone(&kept.ledger),
@@ -236,6 +240,7 @@ async fn trace(session: Session<'_>) -> Result<Summary> {
         limits,
         resync,
         examiner,
+        finder,
         hunter,
         metrics,
         leakers,

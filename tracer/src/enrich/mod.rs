@@ -49,6 +49,12 @@ impl Enricher {
         }
     }
 
+    /// Whether this process has not ended. Where /proc does not show all processes, that is not known, and it has not.
+    #[must_use]
+    pub fn lives(&self, task: &Task) -> bool {
+        !process::shows_all(&self.root) || process::lives(&self.root, task)
+    }
+
     fn look_up(&mut self, key: &SubjectKey) -> Subject {
         let path = match (&mut self.cgroups, key.cgroup) {
             (Some(cgroups), Some(id)) => cgroups.path(id),
@@ -62,9 +68,13 @@ impl Enricher {
             place = place.or(process::place(&self.root, &owner.task));
         }
         self.next += 1;
+        // With BTF the kernel's programs have looked at the task itself.
+        let is_process =
+            |it: &&OwnerKey| it.task.start_ns != 0 || !process::is_kernel_thread(&self.root, it.task.pid);
+        let owner = key.owner.as_ref().filter(is_process);
         Subject {
             id: self.next,
-            owner: key.owner.as_ref().map(|owner| self.owner(owner, key.uid)),
+            owner: owner.map(|owner| self.owner(owner, key.uid)),
             netns: key.netns,
             cgroup: key.cgroup.map(|id| Cgroup { id, path }),
             container: place.container,
@@ -107,5 +117,10 @@ impl Identify for Enricher {
         let subject = Rc::new(self.look_up(&key));
         self.subjects.insert(key, Rc::clone(&subject));
         subject
+    }
+
+    fn read_again(&mut self, task: &Task) {
+        self.processes.remove(task);
+        self.subjects.retain(|key, _| key.owner.as_ref().is_none_or(|owner| *owner.task != *task));
     }
 }

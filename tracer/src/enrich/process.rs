@@ -53,20 +53,66 @@ fn read_cmdline(directory: &Path) -> Option<String> {
 /// Whether the process with this /proc directory still is the task's: by its start where the kernel told it, else by its name.
 #[must_use]
 pub fn is_same(directory: &Path, task: &Task) -> bool {
-    let Ok(stat) = fs::read(directory.join("stat")) else { return false };
-    // The name stands in brackets and may hold anything, brackets too.
-    let Some(close) = stat.iter().rposition(|&byte| byte == b')') else { return false };
-    let Some(open) = stat.iter().position(|&byte| byte == b'(') else { return false };
+    let Some(stat) = Stat::read(directory) else { return false };
     if task.start_ns == 0 {
-        return stat.get(open + 1..close) == Some(task.comm());
+        return stat.comm == task.comm();
     }
-    let offset_ns = TimeOffsets::own().boottime_ns;
-    // Field 22, and field 3 is the first behind the name (proc(5)).
-    std::str::from_utf8(&stat[close + 1..])
-        .ok()
-        .and_then(|rest| rest.split_ascii_whitespace().nth(22 - 3))
-        .and_then(|ticks| ticks.parse::<u64>().ok())
-        .is_some_and(|ticks| ticks == task.start_ns.saturating_add_signed(offset_ns) / TICK_NS)
+    stat.has_started_with(task)
+}
+
+/// Whether `task` has threads that have not ended.
+pub(super) fn lives(root: &Path, task: &Task) -> bool {
+    let Some(stat) = Stat::read(&directory(root, task)) else { return false };
+    let is_same = task.start_ns == 0 || stat.has_started_with(task);
+    let has_threads = stat.number(20).is_some_and(|threads| threads > 1);
+    is_same && (has_threads || !matches!(stat.field(3), Some("Z" | "X")))
+}
+
+/// Whether `pid` is one of the kernel's own threads: `PF_KTHREAD` (include/linux/sched.h).
+pub(super) fn is_kernel_thread(root: &Path, pid: u32) -> bool {
+    const KERNEL_THREAD: u64 = 0x0020_0000;
+    let stat = Stat::read(&root.join("proc").join(pid.to_string()));
+    stat.and_then(|stat| stat.number(9)).is_some_and(|flags| flags & KERNEL_THREAD != 0)
+}
+
+/// Whether /proc has the processes of the initial pid namespace, whose ids the kernel's programs tell.
+pub(super) fn shows_all(root: &Path) -> bool {
+    /// `PROC_PID_INIT_INO` (include/linux/proc_ns.h).
+    const INITIAL: &str = "pid:[4026531836]";
+    fs::read_link(root.join("proc/self/ns/pid")).is_ok_and(|path| path.as_os_str() == INITIAL)
+}
+
+/// `/proc/PID/stat`.
+struct Stat {
+    comm: Vec<u8>,
+    /// What is behind the name.
+    rest: String,
+}
+
+impl Stat {
+    fn read(directory: &Path) -> Option<Self> {
+        let stat = fs::read(directory.join("stat")).ok()?;
+        // The name stands in brackets and may hold anything, brackets too.
+        let close = stat.iter().rposition(|&byte| byte == b')')?;
+        let open = stat.iter().position(|&byte| byte == b'(')?;
+        let comm = stat.get(open + 1..close)?.to_vec();
+        Some(Self { comm, rest: String::from_utf8_lossy(&stat[close + 1..]).into_owned() })
+    }
+
+    /// Field `number`, as proc(5) counts them; the first behind the name is 3.
+    fn field(&self, number: usize) -> Option<&str> {
+        self.rest.split_ascii_whitespace().nth(number - 3)
+    }
+
+    /// Whether it began when `task` did.
+    fn has_started_with(&self, task: &Task) -> bool {
+        let offset_ns = TimeOffsets::own().boottime_ns;
+        self.number(22) == Some(task.start_ns.saturating_add_signed(offset_ns) / TICK_NS)
+    }
+
+    fn number(&self, number: usize) -> Option<u64> {
+        self.field(number)?.parse().ok()
+    }
 }
 
 #[cfg(test)]

@@ -230,10 +230,13 @@ const TP_BTF: (&str, &str) = ("tp_btf/inet_sock_set_state", "every transition, f
 const TRACEPOINT: (&str, &str) = ("tracepoint/sock/inet_sock_set_state", "every transition, without BTF");
 
 /// Programs beside the one that sees the transitions, each for itself.
-const OPTIONAL: [(&str, &str, &str); 3] = [
+const OPTIONAL: [(&str, &str, &str); 6] = [
     ("syn_retransmitted", "tcp_retransmit_skb", "the local port of a connect that gets no answer"),
     ("reset_received", "tcp_receive_reset", "resets as the cause of an end"),
     ("reset_sent", "tcp_send_reset", "resets as the cause of an end, and why"),
+    ("process_exits", "sched_process_exit", "listeners whose owner has ended"),
+    ("process_executes", "sched_process_exec", "owners that run another program"),
+    ("process_renamed", "task_rename", "owners that have another name"),
 ];
 
 fn resolve(

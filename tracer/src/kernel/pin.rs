@@ -21,6 +21,7 @@ use super::{
 
 const RING: &str = "ring";
 const COUNTERS: &str = "counters";
+const PROCESSES: &str = "processes";
 const PROGRAM: &str = "program";
 
 /// Why nothing was pinned, or adopted.
@@ -58,6 +59,8 @@ pub struct Adopted {
     pub ring: MapData,
     /// The counters of losses.
     pub counters: MapData,
+    /// The processes whose end is told.
+    pub processes: MapData,
     /// The program whose recursion misses count.
     pub program: ProgramFd,
 }
@@ -94,9 +97,11 @@ impl Loaded {
     }
 
     fn pin_all(&mut self, directory: &Path) -> Result<(), Box<dyn std::error::Error>> {
-        for (map, name) in [("EVENTS", RING), ("PER_CPU", COUNTERS)] {
+        for (map, name) in [("EVENTS", RING), ("PER_CPU", COUNTERS), ("PROCESSES", PROCESSES)] {
             match self.ebpf.map(map) {
-                Some(Map::RingBuf(data) | Map::PerCpuArray(data)) => data.pin(directory.join(name))?,
+                Some(Map::RingBuf(data) | Map::PerCpuArray(data) | Map::HashMap(data)) => {
+                    data.pin(directory.join(name))?
+                }
                 _ => return Err("the object lacks a map".into()),
             }
         }
@@ -116,6 +121,7 @@ pub fn adopt(request: &Request, pinned: &Pinned, directory: &Path) -> Result<Loa
         Ok(Adopted {
             ring: MapData::from_pin(directory.join(RING))?,
             counters: MapData::from_pin(directory.join(COUNTERS))?,
+            processes: MapData::from_pin(directory.join(PROCESSES))?,
             program: ProgramInfo::from_pin(directory.join(PROGRAM))?.fd()?,
         })
     };

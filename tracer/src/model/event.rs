@@ -149,6 +149,13 @@ pub enum EventKind {
         /// Its file descriptor.
         fd: u32,
     },
+    /// A process that has called listen() is another program now, has another name, or has ended.
+    Process {
+        /// What it is from now on.
+        task: Task,
+        /// It has ended.
+        ended: bool,
+    },
     /// A process has opened it, from here.
     Opened(Box<Opening>),
 }

@@ -124,4 +124,7 @@ pub struct SubjectKey {
 pub trait Identify {
     /// The subject of `key`.
     fn identify(&mut self, key: SubjectKey) -> Rc<Subject>;
+
+    /// What was read of this process is old: it runs another program since.
+    fn read_again(&mut self, task: &Task);
 }

@@ -79,7 +79,7 @@ pub(super) fn route(
             None => {}
         },
         Applied::Stuck(stuck) => {
-            if router.wants_stuck(&stuck) {
+            if router.may_want_stuck(&stuck) {
                 examiner.suspect(stuck);
             }
         }

@@ -10,6 +10,7 @@ mod drain;
 mod ending;
 mod keeper;
 mod outlet;
+mod owners;
 mod resync;
 mod signals;
 mod streams;
@@ -37,7 +38,7 @@ use crate::{
     model::{Diagnosis, Examined, LostPlace, Notice, Reason, Snapshot, Start, Stuck, Unseen},
     route::Router,
     sinks::OutputError,
-    source::{KernelSource, SourceError},
+    source::{Finder, KernelSource, SourceError},
     track::Table,
 };
 
@@ -112,6 +113,8 @@ pub struct Pipeline {
     pub resync: Option<Resyncer>,
     /// Finds out why something is stuck.
     pub examiner: Examiner,
+    /// Finds out who holds the listeners of processes that have ended.
+    pub finder: Finder,
     /// Where connections are opened is wanted, in place of transitions.
     pub hunter: Option<Hunter>,
     /// Asks for numbers.
@@ -142,8 +145,9 @@ impl Pipeline {
     pub fn snapshot(&mut self) {
         let Self { table, router, streams, .. } = self;
         for snapshot in table.snapshot() {
-            if router.wants_snapshot(&snapshot) {
-                streams.notice(&Notice::Snapshot(snapshot));
+            let notice = Notice::Snapshot(snapshot);
+            if router.wants(&notice) {
+                streams.notice(&notice);
             }
         }
     }
@@ -155,6 +159,7 @@ impl Pipeline {
     pub async fn run(mut self, mut outlet: Outlet) -> Result<Summary, PipelineError> {
         let mut signals = Signals::new()?;
         self.count();
+        self.watch_owners();
         // The kernel rounds a sleep up by 50 us else: as long as a short nap. Where it refuses, naps are longer.
         let _ = set_current_timer_slack(NonZeroU64::new(1000));
         match self.flow(&mut outlet, &mut signals).await? {
@@ -224,6 +229,7 @@ impl Pipeline {
             let after =
                 |at_ns: u64| Instant::now() + Duration::from_nanos(at_ns.saturating_sub(monotonic_ns()));
             let watch_at = self.table.next_bark_ns().filter(|_| quiet).map(after);
+            let owners_at = self.table.next_look_ns().filter(|_| quiet).map(after);
             let report_at = self.streams.report_at();
             let keep_at = self.keeper.as_ref().and_then(Keeper::due);
             let window_at = self.streams.window_ends_ns().filter(|_| quiet).map(after);
@@ -242,6 +248,7 @@ impl Pipeline {
                 () = until(resync_at), if quiet => {}
                 () = sleep(PATIENCE), if quiet && self.is_waiting() => {}
                 () = until(watch_at), if quiet => {}
+                () = until(owners_at), if quiet && !self.finder.is_busy() => {}
                 () = until(window_at), if quiet => {}
                 () = until(keep_at), if quiet => {}
                 () = until(report_at), if quiet => {}
@@ -265,6 +272,7 @@ impl Pipeline {
                 let next = |every: Duration| if done { every } else { every.min(LOSS_RESYNC) };
                 resync_at = self.resync.as_ref().map(|resync| Instant::now() + next(resync.every));
             }
+            self.find_owners();
             for stuck in self.examiner.examined() {
                 self.stuck(stuck);
             }
@@ -296,7 +304,10 @@ impl Pipeline {
 
     /// Something is due that no event announces.
     fn is_waiting(&self) -> bool {
-        self.table.is_waiting() || self.examiner.is_busy() || self.streams.has_unsaid()
+        self.table.is_waiting()
+            || self.finder.is_busy()
+            || self.examiner.is_busy()
+            || self.streams.has_unsaid()
     }
 
     fn broken(&self, error: OutputError) -> PipelineError {
@@ -305,6 +316,9 @@ impl Pipeline {
 
     /// Says it, with where it was opened where that is wanted.
     fn stuck(&mut self, mut stuck: Stuck) {
+        if !self.router.wants_stuck(&stuck) {
+            return;
+        }
         if let Some(hunter) = &mut self.hunter {
             if !hunter.stuck(stuck.conn) {
                 return;

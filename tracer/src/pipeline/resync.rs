@@ -31,6 +31,7 @@ impl Pipeline {
     }
 
     fn compare(&mut self, resync: &Resyncer) -> Option<()> {
+        self.watch_owners();
         let first = self.look(resync)?;
         let doubts = self.table.doubts(&shown(&first));
         if !doubts.is_empty() {

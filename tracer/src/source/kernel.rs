@@ -6,7 +6,7 @@ use std::{
 };
 
 use aya::{
-    maps::{Map, MapData, MapError, PerCpuArray, RingBuf},
+    maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::ProgramFd,
 };
 use sockstate_abi::abi::PerCpu;
@@ -19,7 +19,7 @@ use super::{
     walker::{Look, Walker},
 };
 use crate::{
-    kernel::{Hook, Links, Loaded},
+    kernel::{Hook, IterOpener, Links, Loaded, Walk},
     model::Event,
 };
 
@@ -81,6 +81,7 @@ pub struct KernelSource {
     fill: Fill,
     size: Option<u64>,
     counters: PerCpuArray<MapData, PodPerCpu>,
+    processes: HashMap<MapData, u32, u8>,
     /// The program whose recursion misses count.
     program: Option<ProgramFd>,
     /// Losses that are not ours to tell of.
@@ -96,14 +97,18 @@ impl KernelSource {
     /// The ring cannot be opened.
     pub fn new(mut loaded: Loaded) -> Result<Self, SourceError> {
         let adopted = loaded.adopted.take();
-        let (ring, counters, program) = match adopted {
-            Some(it) => (it.ring, Map::PerCpuArray(it.counters), Some(it.program)),
+        let (ring, counters, processes, program) = match adopted {
+            Some(it) => {
+                let processes = Map::HashMap(it.processes);
+                (it.ring, Map::PerCpuArray(it.counters), processes, Some(it.program))
+            }
             None => {
                 let mut take = |name| loaded.ebpf.take_map(name).ok_or(SourceError::NoMap(name));
                 let Map::RingBuf(ring) = take("EVENTS")? else { return Err(SourceError::NoMap("EVENTS")) };
                 let counters = take("PER_CPU")?;
+                let processes = take("PROCESSES")?;
                 let program = loaded.ebpf.program(loaded.hook.program());
-                (ring, counters, program.and_then(|it| it.fd().ok()?.try_clone().ok()))
+                (ring, counters, processes, program.and_then(|it| it.fd().ok()?.try_clone().ok()))
             }
         };
         // Without it only a metric is missing.
@@ -113,7 +118,9 @@ impl KernelSource {
         // SAFETY: the ring owns its map's descriptor and keeps it open as long as it lives.
         let ring = unsafe { AsyncFd::register(ring) }.map_err(io::Error::from)?;
         let counters = PerCpuArray::try_from(counters)?;
-        Ok(Self { ring, fill, size, counters, program, told: Losses::default(), hook: loaded.hook, loaded })
+        let processes = HashMap::try_from(processes)?;
+        let (told, hook) = (Losses::default(), loaded.hook);
+        Ok(Self { ring, fill, size, counters, processes, program, told, hook, loaded })
     }
 
     /// These losses were told of already, by the sockstate before.
@@ -194,6 +201,19 @@ impl KernelSource {
     /// Looks at the kernel's tables of every namespace, or of `only`; `began_ns` is the time.
     pub fn look(&mut self, walker: &Walker, only: Option<u32>, began_ns: u64) -> Look {
         walker.look(&mut self.loaded, only, began_ns)
+    }
+
+    /// The end, exec and renaming of this process are told from now on; where they cannot be, comparisons find its end.
+    pub fn watch_process(&mut self, pid: u32) {
+        let _ = self.processes.insert(pid, 1, 0);
+    }
+
+    /// Prepares a walk over all descriptors.
+    ///
+    /// # Errors
+    /// Why this kernel cannot.
+    pub fn descriptors(&mut self) -> Result<IterOpener, String> {
+        self.loaded.opener(Walk::Files)
     }
 
     /// Waits until the kernel says that there is something.

@@ -4,6 +4,7 @@ mod descriptors;
 mod diag;
 mod dump;
 mod fill;
+mod finder;
 mod held;
 mod kernel;
 mod mptcp;
@@ -16,6 +17,7 @@ mod snapshot;
 mod walker;
 
 pub use dump::{Dump, dump};
+pub use finder::{Finder, Held};
 pub use held::held;
 pub use kernel::{KernelSource, Losses, SourceError, Walked};
 pub use openings::{Openings, OpeningsError};

@@ -97,6 +97,7 @@ impl Table {
             let conn = self.conns.get_mut(at);
             if owner.is_some() && conn.subject.owner.is_none() {
                 conn.subject = who.identify(key(event, owner));
+                self.note_listener(at);
             }
             return;
         }
@@ -135,6 +136,9 @@ impl Table {
     /// The listener's owner, if that address is a listener that we know.
     pub(super) fn inherited(&self, listener: KernelSocket) -> Option<OwnerKey> {
         let owner = self.listener(listener)?.subject.owner.as_ref()?;
+        if self.listeners.is_without_owner(listener.0) {
+            return None;
+        }
         Some(OwnerKey { task: Rc::clone(&owner.task), source: OwnerSource::Inherited })
     }
 

@@ -10,6 +10,7 @@ mod commands;
 mod conns;
 mod diagnosis;
 mod heirloom;
+mod listeners;
 mod minis;
 mod reconcile;
 mod resets;

@@ -6,6 +6,7 @@ use std::{collections::VecDeque, rc::Rc};
 use super::{
     cause,
     conns::{Conn, Conns, Since},
+    listeners::{Listeners, is_same_process, is_up_to_date},
     resets::Sent,
     same::{is_same, merge},
     wait::{Ends, PATIENCE_NS, Waiting, take},
@@ -64,6 +65,7 @@ pub struct Table {
     offset_ns: i64,
     illegal: u64,
     pub(super) watchdog: Watchdog,
+    pub(super) listeners: Listeners,
 }
 
 /// Where results go.
@@ -84,6 +86,7 @@ impl Table {
             offset_ns,
             illegal: 0,
             watchdog: Watchdog::new(None),
+            listeners: Listeners::default(),
         }
     }
 
@@ -155,6 +158,8 @@ impl Table {
             EventKind::MiniEnd(end) => self.mini_ends(event, *end, out),
             EventKind::Cookie => self.waiting.cookies.push((Ends::of(event), event.time_ns)),
             EventKind::ResetReceived(state) => self.reset_received(event, *state),
+            EventKind::Process { task, ended: true } => self.process_ended(task, event.time_ns),
+            EventKind::Process { task, ended: false } => self.process_renewed(task, who),
             // Where in its code is nothing that the table knows.
             EventKind::Opened(_) => {}
             EventKind::ResetSent { state, reason, linger_0 } => {
@@ -209,7 +214,7 @@ impl Table {
     ) -> usize {
         self.next += 1;
         let subject = who.identify(key);
-        self.conns.add(Conn {
+        let at = self.conns.add(Conn {
             sk: event.sk,
             id: ConnId(self.next),
             since_ns: event.time_ns,
@@ -224,7 +229,9 @@ impl Table {
             stuck: 0,
             remind_ns: 0,
             watched: 0,
-        })
+        });
+        self.note_listener(at);
+        at
     }
 
     /// The last id that was given.
@@ -335,6 +342,7 @@ impl Table {
     /// Takes a connection out, and a request's ends with it.
     pub(super) fn remove(&mut self, at: usize) {
         let conn = self.conns.remove(at);
+        self.listeners.forget(conn.sk);
         if conn.mini {
             let ends = Ends::new(conn.subject.netns, conn.tuple);
             for index in [&mut self.waiting.requests, &mut self.waiting.estimated] {
@@ -372,10 +380,14 @@ impl Table {
             at = self.bear(at, event, who, out);
         }
         let conn = self.conns.get_mut(at);
+        let owner = conn.subject.owner.as_ref();
         if let Some(task) = task
-            && conn.subject.owner.as_ref().is_none_or(|owner| owner.pid() != task.pid)
+            && owner.is_none_or(|owner| !is_up_to_date(owner, task))
         {
-            let owner = OwnerKey { task: Rc::new(task.clone()), source: OwnerSource::Close };
+            // It may run another program since.
+            let known = owner.filter(|owner| is_same_process(&owner.task, task));
+            let source = known.map_or(OwnerSource::Close, |owner| owner.source);
+            let owner = OwnerKey { task: Rc::new(task.clone()), source };
             conn.subject = who.identify(key(event, Some(owner)));
         }
         at

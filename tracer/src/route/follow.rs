@@ -1,0 +1,116 @@
+//! A filter by process means whole connections. Which process accepts one may be known only when it closes it: until then
+//! its transitions are held back.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use rustc_hash::{FxBuildHasher, FxHashSet};
+
+use crate::model::{ConnId, Filter, State, Subject, Transition};
+
+/// Connections whose transitions are held back; of more, the oldest are let go, and are shown from then on.
+const MOST_HELD: usize = 8192;
+/// Transitions of one connection that are held back, the last ones.
+const MOST_OF_ONE: usize = 16;
+/// Connections that have ended and are still known: more may be told of them.
+const MOST_ENDED: usize = 1024;
+
+/// The processes, and the connections that are theirs.
+pub(super) struct Follower {
+    pids: Vec<u32>,
+    comms: Vec<String>,
+    followed: HashSet<ConnId, FxBuildHasher>,
+    ended: VecDeque<ConnId>,
+    held: HashMap<ConnId, Vec<Transition>, FxBuildHasher>,
+    /// Connections in the order in which they were held back first; some are not any more.
+    order: VecDeque<ConnId>,
+}
+
+impl Follower {
+    /// Follows by `filter`, if that names processes.
+    pub(super) fn of(filter: &Filter) -> Option<Self> {
+        if filter.pids.is_empty() && filter.comms.is_empty() {
+            return None;
+        }
+        Some(Self {
+            pids: filter.pids.clone(),
+            comms: filter.comms.clone(),
+            followed: FxHashSet::default(),
+            ended: VecDeque::new(),
+            held: HashMap::default(),
+            order: VecDeque::new(),
+        })
+    }
+
+    /// Whether a process is one of those.
+    pub(super) fn is_meant(&self, pid: u32, comm: &str) -> bool {
+        (self.pids.is_empty() || self.pids.contains(&pid))
+            && (self.comms.is_empty() || self.comms.iter().any(|it| it == comm))
+    }
+
+    /// Whether a connection is theirs, by its owner now or by what was seen of it.
+    pub(super) fn is_theirs(&self, conn: ConnId, whose: &Subject) -> bool {
+        self.followed.contains(&conn)
+            || whose.owner.as_ref().is_some_and(|owner| self.is_meant(owner.pid(), &owner.comm))
+    }
+
+    /// A connection is theirs from now on.
+    pub(super) fn follow(&mut self, conn: ConnId) {
+        self.followed.insert(conn);
+    }
+
+    /// Hands to `emit` what is known to be of a connection of theirs, oldest first.
+    pub(super) fn take(&mut self, transition: &Transition, emit: &mut impl FnMut(&Transition)) {
+        let conn = transition.conn;
+        let ends = transition.to == State::Close;
+        if self.is_theirs(conn, &transition.subject) {
+            for mut held in self.held.remove(&conn).into_iter().flatten() {
+                held.tuple = transition.tuple;
+                emit(&held);
+            }
+            emit(transition);
+            self.follow(conn);
+            if ends {
+                self.forget_later(conn);
+            }
+        } else if ends {
+            self.forget(conn);
+        } else {
+            self.hold(transition);
+        }
+    }
+
+    /// A connection is not wanted.
+    pub(super) fn forget(&mut self, conn: ConnId) {
+        self.held.remove(&conn);
+    }
+
+    fn forget_later(&mut self, conn: ConnId) {
+        if self.ended.len() == MOST_ENDED
+            && let Some(oldest) = self.ended.pop_front()
+        {
+            self.followed.remove(&oldest);
+        }
+        self.ended.push_back(conn);
+    }
+
+    fn hold(&mut self, transition: &Transition) {
+        let conn = transition.conn;
+        if !self.held.contains_key(&conn) {
+            while self.held.len() >= MOST_HELD
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.held.remove(&oldest);
+            }
+            if self.order.len() >= 2 * MOST_HELD {
+                let held = &self.held;
+                self.order.retain(|conn| held.contains_key(conn));
+            }
+            self.order.push_back(conn);
+        }
+        let list = self.held.entry(conn).or_default();
+        if list.len() == MOST_OF_ONE {
+            list.remove(0);
+        }
+        list.push(transition.clone());
+    }
+}
