@@ -257,7 +257,9 @@ fn new_python() -> Option<Command> {
     let mut all = of_path.into_iter().chain(["3.14", "3.13", "3.12"].iter().filter_map(of_pyenv));
     let found = all.find(|name| {
         let mut python = Command::new(name);
-        let code = "import sys; sys.activate_stack_trampoline('perf'); sys.deactivate_stack_trampoline()";
+        // Trying it out would leave a map behind.
+        let code =
+            "import sysconfig as it; raise SystemExit(not it.get_config_var('PY_HAVE_PERF_TRAMPOLINE'))";
         python.args(["-c", code]).stdout(Stdio::null()).stderr(Stdio::null());
         python.status().is_ok_and(|status| status.success())
     });
