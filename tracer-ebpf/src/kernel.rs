@@ -142,7 +142,7 @@ pub(crate) fn closed_as<R: Read>(tcp: Ptr) -> u32 {
         | bit(get!(R, u32, tcp, linger2) >> 31, closed::NO_LINGER2)
         | bit(get!(R, u8, tcp, retransmits).into(), closed::RETRANSMITTED)
         // RCV_SHUTDOWN and SEND_SHUTDOWN are 1 and 2.
-        | u32::from(get!(R, u8, tcp, shutdown) & 3) * closed::RECEIVE_SHUT
+        | (u32::from(get!(R, u8, tcp, shutdown) & 3) * closed::RECEIVE_SHUT)
         | bit(una ^ next, closed::UNACKED)
         | bit(next ^ get!(R, u32, tcp, write_seq), closed::UNSENT)
         | bit(get!(R, u32, tcp, packets_out), closed::IN_FLIGHT)
