@@ -81,11 +81,14 @@ fn under_load() {
     });
 }
 
+/// The local and the remote port.
+type Ports = (Option<u64>, Option<u64>);
+
 /// Each pair of ends has one identity at a time; what the snapshot shows goes on from there, and nothing is older than the start.
 fn is_told_once(story: &Story) {
     let port = |it: &Value, end: &str| it[end]["port"].as_u64();
     // When each connection of a pair of ends came into the stream.
-    let mut conns: HashMap<(Option<u64>, Option<u64>), BTreeMap<&str, &str>> = HashMap::new();
+    let mut conns: HashMap<Ports, BTreeMap<&str, &str>> = HashMap::new();
     let mut ended: HashMap<&str, &str> = HashMap::new();
     let mut last: HashMap<&str, &str> = HashMap::new();
     let begin = story.records[0]["time"].as_str().expect("time");
