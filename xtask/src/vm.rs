@@ -48,7 +48,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 0)]
     again: usize,
     /// Seconds until a virtual machine is ended.
-    #[arg(long, default_value_t = 900)]
+    #[arg(long, default_value_t = 1800)]
     timeout: u64,
 }
 
