@@ -419,7 +419,7 @@ fn what_stays_too_long_is_said() {
     );
 }
 
-/// What was stuck long before the tracer is said to be so once, and again at double the distance from then on.
+/// What was stuck long before the tracer has one record at first, and the next ones at double the distance from then on.
 #[test]
 fn what_was_stuck_before_is_said_once() {
     const S: u64 = 1_000_000_000;

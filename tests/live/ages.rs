@@ -1,4 +1,4 @@
-//! How old a state is said to be, against what the test itself knows: bounds that are bounds, and "not known".
+//! Ages of states, against what the test itself knows: bounds that are bounds, and "not known".
 
 use std::{
     fs,

@@ -27,7 +27,7 @@ pub fn diagnose(found: &Examined, netns: Option<&Path>) -> Diagnosis {
     }
 }
 
-/// At most so many processes are named in a sentence.
+/// The most processes that a sentence names.
 const MOST_NAMES: usize = 3;
 
 fn name(process: &Process) -> String {

@@ -10,7 +10,7 @@ use crate::model::{
     Identify, KernelSocket, Owner, OwnerKey, OwnerSource, Role, State, Subject, SubjectKey, Task,
 };
 
-/// How long after its owner's end a listener is looked at: whoever listens and goes to the background has started its
+/// How long after its owner's end a listener is looked at: a daemon that listens and goes to the background has started its
 /// other processes by then.
 const SETTLE_NS: u64 = 100_000_000;
 /// How long after a look the next one may come, doubled each time up to the second: a look costs as long as the host has
