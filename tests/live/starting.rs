@@ -13,7 +13,7 @@ use crate::{
     Test,
     lab::{Story, Tracer, in_lab, wait_until},
     netns::sysctl,
-    observer::proc_net_tcp,
+    observer::{is_in_vm, proc_net_tcp},
     owners::cgroup2_mount,
     resync::believed,
     roles::Actor,
@@ -56,6 +56,10 @@ fn catch_up(tracer: &mut Tracer) {
 }
 
 fn under_load() {
+    if is_in_vm() {
+        skip("an emulated machine is so slow that TIME_WAIT runs out while the tables are compared");
+        return;
+    }
     let port = fresh_port();
     in_lab(|netns| {
         let is_over = AtomicBool::new(false);
