@@ -1,11 +1,13 @@
 //! What a process has mapped, and the files behind it: only such as are proven to be the mapped ones. After an upgrade another
 //! file is at the path, and its functions are elsewhere.
 
+#[cfg(target_arch = "x86_64")]
+use std::os::unix::fs::FileExt;
 use std::{
     fs::{self, File},
     io,
     ops::Range,
-    os::unix::fs::{FileExt, MetadataExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -71,6 +73,7 @@ impl Mappings {
     }
 
     /// Whether its memory has these bytes there.
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn has_bytes(&self, address: u64, bytes: &[u8]) -> bool {
         let mut found = vec![0; bytes.len()];
         let memory = self.memory.as_ref();
