@@ -47,6 +47,8 @@ mod faults;
 mod filters;
 #[path = "live/fleet.rs"]
 mod fleet;
+#[path = "live/holders.rs"]
+mod holders;
 #[path = "live/hunt.rs"]
 mod hunt;
 #[path = "live/hunt_truth.rs"]
@@ -75,6 +77,8 @@ mod owners;
 mod people;
 #[path = "live/protocols.rs"]
 mod protocols;
+#[path = "live/queues.rs"]
+mod queues;
 #[path = "live/reasons.rs"]
 mod reasons;
 #[path = "live/restart.rs"]
@@ -122,6 +126,8 @@ fn main() -> ExitCode {
         causes::tests(),
         stuck::tests(),
         reasons::tests(),
+        queues::tests(),
+        holders::tests(),
         sight::tests(),
         watchdog::tests(),
         hunt::tests(),
