@@ -370,7 +370,10 @@ fn what_a_killed_one_was_compressing_is_compressed_once() {
 fn a_file_is_opened_again_and_mended() {
     let directory = tempfile::tempdir().expect("directory");
     let path = directory.path().join("out.json");
-    fs::write(&path, "{\"seq\":99}\n{\"seq\":1").expect("what a killed one left");
+    Feeder::start(&settings(TargetSettings::File(file(&path))), None).end(Duration::from_secs(5));
+    let long = "x".repeat(200_000);
+    let mut killed = fs::OpenOptions::new().append(true).open(&path).expect("file");
+    write!(killed, "{{\"seq\":99}}\n{{\"seq\":1,\"long\":\"{long}").expect("what a killed one left");
     let mut feeder = Feeder::start(&settings(TargetSettings::File(file(&path))), None);
     feeder.push(10);
     feeder.wait_until("it is written", |it| it.delivered() == 10);
@@ -381,6 +384,113 @@ fn a_file_is_opened_again_and_mended() {
     feeder.wait_until("it is written", |it| it.delivered() == 20);
     assert_eq!(lines_of(&moved), [&[99][..], &all(10)].concat());
     assert_eq!(lines_of(&path), (11..=20).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_file_that_another_program_wrote_is_not_cut() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("out.json");
+    fs::write(&path, "another program's\nunfinished line").expect("file");
+    let mut feeder = Feeder::start(&settings(TargetSettings::File(file(&path))), None);
+    feeder.push(2);
+    feeder.wait_until("it is written", |it| it.delivered() == 2);
+    let text = fs::read_to_string(&path).expect("file");
+    let rest = text.strip_prefix("another program's\nunfinished line\n").expect("what was there");
+    assert_eq!(rest.lines().map(collector::seq).collect::<Vec<_>>(), [1, 2]);
+}
+
+#[test]
+fn a_file_sink_follows_no_link_and_uses_no_directory_of_others() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let directory = tempfile::tempdir().expect("directory");
+    let foreign = directory.path().join("foreign");
+    fs::write(&foreign, "precious").expect("file");
+    let link = directory.path().join("link.json");
+    symlink(&foreign, &link).expect("symlink");
+    let refused = |path: &Path, reason: &str| {
+        let started = sockstate::sinks::start(
+            &settings(TargetSettings::File(file(path))),
+            Vec::new(),
+            None,
+            sockstate::sinks::Inherited::default(),
+        );
+        let error = started.err().expect("refused").to_string();
+        assert!(error.contains(reason), "{error}");
+    };
+    refused(&link, "symbolic link");
+    refused(directory.path(), "");
+    let shared = directory.path().join("shared");
+    fs::create_dir(&shared).expect("directory");
+    for mode in [0o777, 0o1777] {
+        fs::set_permissions(&shared, fs::Permissions::from_mode(mode)).expect("mode");
+        refused(&shared.join("out.json"), "other users");
+    }
+    assert_eq!(fs::read_to_string(&foreign).expect("file"), "precious");
+    assert_eq!(fs::read_dir(&shared).expect("directory").count(), 0);
+}
+
+#[test]
+fn a_rotation_counts_and_removes_only_files_of_its_own() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("out.json");
+    let foreign = [
+        "out.json.1-important-Z.bak",
+        "out.json.2020-01-01T00:00:00Z.gz",
+        "out.json.2Zoo",
+        "out.json.20201Z",
+    ];
+    for name in foreign {
+        fs::write(directory.path().join(name), name).expect("file");
+    }
+    let target = FileSettings { rotate_bytes: Some(300), keep: Some(2), ..file(&path) };
+    let mut feeder = Feeder::start(&settings(TargetSettings::File(target)), None);
+    for pushed in 1..=40 {
+        feeder.push(1);
+        feeder.wait_until("it is written", |it| it.delivered() == pushed);
+    }
+    feeder.end(Duration::from_secs(5));
+    for name in foreign {
+        assert_eq!(fs::read_to_string(directory.path().join(name)).expect("still there"), name);
+    }
+    let names =
+        fs::read_dir(directory.path()).expect("directory").map(|entry| entry.expect("entry").file_name());
+    assert_eq!(names.count(), foreign.len() + 3, "the file and two rotated ones");
+}
+
+#[test]
+fn a_pipe_is_waited_for_and_never_blocks_the_sink() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("pipe");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &path,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_bits_truncate(0o600),
+        0,
+    )
+    .expect("mkfifo");
+    let mut feeder = Feeder::start(&settings(TargetSettings::File(file(&path))), None);
+    feeder.push(50);
+    feeder.wait_until("nobody reads", |it| it.failures() > 0);
+    let mut reader = fs::File::open(&path).expect("pipe");
+    feeder.wait_until("it is written", |it| it.delivered() == 50);
+    let mut text = vec![0; 64 << 10];
+    let count = reader.read(&mut text).expect("read");
+    assert_eq!(
+        String::from_utf8_lossy(&text[..count]).lines().map(collector::seq).collect::<Vec<_>>(),
+        all(50)
+    );
+    // A reader that stands still: the sink still ends in time, and counts.
+    for _ in 0..40 {
+        feeder.push(100);
+        thread::sleep(Duration::from_millis(1));
+    }
+    let begin = Instant::now();
+    feeder.end(Duration::from_millis(300));
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    let status = feeder.queue.status();
+    assert_eq!(status.delivered() + status.lost(), feeder.pushed(), "{} lost", status.lost());
+    assert!(status.lost() > 0);
 }
 
 #[test]

@@ -49,6 +49,8 @@ mod filters;
 mod fleet;
 #[path = "live/holders.rs"]
 mod holders;
+#[path = "live/harmless.rs"]
+mod harmless;
 #[path = "live/hunt.rs"]
 mod hunt;
 #[path = "live/hunt_truth.rs"]
@@ -135,6 +137,7 @@ fn main() -> ExitCode {
         metrics::tests(),
         collectors::tests(),
         faults::tests(),
+        harmless::tests(),
         otlp::tests(),
         fleet::tests(),
         restart::tests(),

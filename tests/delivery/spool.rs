@@ -133,10 +133,13 @@ fn small_spool(path: &Path) -> (std::path::PathBuf, Vec<u8>, Vec<usize>) {
 fn a_spool_that_is_cut_anywhere_keeps_every_whole_entry() {
     let directory = tempfile::tempdir().expect("directory");
     let (segment, bytes, ends) = small_spool(directory.path());
+    let count = segment.with_extension("count");
+    let counted = fs::read(&count).expect("count");
     for cut in 0..=bytes.len() {
         fs::write(&segment, &bytes[..cut]).expect("write");
+        fs::write(&count, &counted).expect("write");
         let whole = ends.partition_point(|end| *end <= cut) as u64 * 10;
-        assert_eq!(read_all(directory.path()), (all(whole), 0), "cut at {cut}");
+        assert_eq!(read_all(directory.path()), (all(whole), 30 - whole), "cut at {cut}");
     }
 }
 
@@ -144,19 +147,129 @@ fn a_spool_that_is_cut_anywhere_keeps_every_whole_entry() {
 fn a_spool_that_is_damaged_anywhere_loses_one_entry_and_says_so() {
     let directory = tempfile::tempdir().expect("directory");
     let (segment, bytes, ends) = small_spool(directory.path());
+    let count = segment.with_extension("count");
+    let counted = fs::read(&count).expect("count");
     for at in 0..bytes.len() {
         for flip in [0x01, 0x80, 0xff] {
             let mut damaged = bytes.clone();
             damaged[at] ^= flip;
             fs::write(&segment, &damaged).expect("write");
+            fs::write(&count, &counted).expect("write");
             let hit = (at >= 8).then(|| ends.partition_point(|end| *end <= at));
             let expected: Vec<u64> =
                 all(30).into_iter().filter(|seq| hit != Some((*seq as usize - 1) / 10)).collect();
             let (seqs, missing) = read_all(directory.path());
             assert_eq!(seqs, expected, "byte {at}");
-            // What is lost at the beginning or the end nothing before or behind it tells of.
-            assert_eq!(missing, if hit == Some(1) { 10 } else { 0 }, "byte {at}");
+            assert_eq!(missing, if hit.is_some() { 10 } else { 0 }, "byte {at}");
+            if flip != 0x01 {
+                continue;
+            }
+            // Without the count, only the entries around them show missing ones.
+            fs::write(&segment, &damaged).expect("write");
+            assert_eq!(read_all(directory.path()).1, if hit == Some(1) { 10 } else { 0 }, "byte {at}");
         }
+    }
+}
+
+#[test]
+fn every_record_of_a_damaged_spool_is_read_or_counted() {
+    let damage: [(&str, fn(&mut Vec<u8>)); 6] = [
+        ("the first entry", |bytes| bytes[8..100].fill(0)),
+        ("zeros", |bytes| bytes.fill(0)),
+        ("empty", Vec::clear),
+        ("half", |bytes| bytes.truncate(bytes.len() / 2)),
+        ("zeros at the end", |bytes| {
+            let half = bytes.len() / 2;
+            bytes[half..].fill(0);
+        }),
+        ("every 999th byte", |bytes| bytes.iter_mut().step_by(999).for_each(|byte| *byte ^= 0x10)),
+    ];
+    for (name, damage) in damage {
+        for hit in 0..3 {
+            let directory = tempfile::tempdir().expect("directory");
+            // An eighth of it is a segment.
+            let mut spool = Spool::open(directory.path(), 200_000, false).expect("spool");
+            let mut pushed = 0;
+            while spool.append(&batch(pushed + 1, 10)).is_ok() {
+                pushed += 10;
+            }
+            drop(spool);
+            let mut segments: Vec<_> = fs::read_dir(directory.path())
+                .expect("directory")
+                .map(|entry| entry.expect("entry").path())
+                .filter(|path| path.extension().is_some_and(|extension| extension == "spool"))
+                .collect();
+            segments.sort();
+            assert!(segments.len() >= 3, "{segments:?}");
+            let mut bytes = fs::read(&segments[hit]).expect("segment");
+            damage(&mut bytes);
+            fs::write(&segments[hit], bytes).expect("write");
+            // The process ends before what was read is delivered: its losses are not counted twice.
+            let mut first = Spool::open(directory.path(), 200_000, false).expect("spool");
+            let told = first.read(usize::MAX).expect("read").missing;
+            drop(first);
+            let (seqs, missing) = read_all(directory.path());
+            assert!((seqs.len() as u64) < pushed, "{name}, segment {hit}: nothing was damaged");
+            assert_eq!(seqs.len() as u64 + told + missing, pushed, "{name}, segment {hit}");
+        }
+    }
+}
+
+#[test]
+fn a_segment_that_is_gone_is_counted() {
+    let directory = tempfile::tempdir().expect("directory");
+    let mut spool = Spool::open(directory.path(), 200_000, false).expect("spool");
+    let mut pushed = 0;
+    while spool.append(&batch(pushed + 1, 10)).is_ok() {
+        pushed += 10;
+    }
+    drop(spool);
+    fs::remove_file(directory.path().join("0000000100000001.spool")).expect("remove");
+    let (seqs, missing) = read_all(directory.path());
+    assert!((seqs.len() as u64) < pushed);
+    assert_eq!(seqs.len() as u64 + missing, pushed);
+}
+
+#[test]
+fn a_spool_deletes_and_overwrites_nothing_that_is_not_its_own() {
+    let directory = tempfile::tempdir().expect("directory");
+    let (spool_path, foreign) = (directory.path().join("spool"), directory.path().join("foreign"));
+    fs::create_dir(&spool_path).expect("directory");
+    fs::write(&foreign, "precious").expect("file");
+    let segment = "0000000100000007.spool";
+    for name in ["probe", "delivered", segment, "0000000100000000.count"] {
+        std::os::unix::fs::symlink(&foreign, spool_path.join(name)).expect("symlink");
+    }
+    let own = ["cafe.spool", "FFFFFFFFFFFFFFFF.spool", "notes.txt", "0000000100000009.spool"];
+    for name in own {
+        fs::write(spool_path.join(name), name).expect("file");
+    }
+    let mut spool = Spool::open(&spool_path, 1 << 20, true).expect("spool");
+    // Links where files of its own should be may be an error, and harm nothing.
+    for entry in 0..3 {
+        let _ = spool.append(&batch(entry * 10 + 1, 10));
+    }
+    while !spool.is_empty() {
+        spool.read(1).expect("read");
+        spool.delivered();
+    }
+    drop(spool);
+    assert_eq!(fs::read_to_string(&foreign).expect("file"), "precious");
+    for name in own {
+        let aside = spool_path.join(format!("{name}.unusable"));
+        let found = fs::read_to_string(spool_path.join(name)).or_else(|_| fs::read_to_string(aside));
+        assert_eq!(found.expect("still there"), name);
+    }
+}
+
+#[test]
+fn a_spool_in_a_directory_of_everybody_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().expect("directory");
+    for mode in [0o777, 0o1777, 0o757] {
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(mode)).expect("mode");
+        let error = Spool::open(directory.path(), 1 << 20, false).err().expect("an error").to_string();
+        assert!(error.contains("other users"), "{error}");
     }
 }
 

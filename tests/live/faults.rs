@@ -106,7 +106,7 @@ impl SmallDisk {
     fn new(size: &str) -> Self {
         let directory = tempfile::tempdir().expect("directory");
         let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .args(["-t", "tmpfs", "-o", &format!("size={size},mode=0755"), "tmpfs"])
             .arg(directory.path())
             .status()
             .expect("mount");

@@ -12,6 +12,7 @@ pub mod draw;
 pub mod enrich;
 pub mod examiner;
 pub mod explain;
+pub mod files;
 pub mod format;
 pub mod hunter;
 pub mod kernel;

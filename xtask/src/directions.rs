@@ -10,8 +10,9 @@ use anyhow::{Result, bail};
 use crate::root;
 
 /// A room and the rooms it may use. `cmd`, `examiner`, `hunter`, `lib`, `look` and `pipeline` wire things together and may use all.
-const MAY_USE: [(&str, &[&str]); 20] = [
+const MAY_USE: [(&str, &[&str]); 21] = [
     ("model", &[]),
+    ("files", &[]),
     ("decode", &["model"]),
     ("knowledge", &["model"]),
     ("explain", &["model", "knowledge"]),
@@ -23,7 +24,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     ("route", &["model"]),
     ("unwind", &["enrich", "model"]),
     ("format", &["model"]),
-    ("sinks", &["model"]),
+    ("sinks", &["files", "model"]),
     ("metrics", &["model"]),
     ("kernel", &["model", "knowledge"]),
     ("source", &["model", "decode", "kernel"]),

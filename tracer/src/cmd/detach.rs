@@ -8,8 +8,7 @@ use crate::{cli::DetachArgs, kernel, pipeline};
 
 /// Runs it.
 pub(super) fn run(args: &DetachArgs) -> Result<ExitCode> {
-    let was_there = kernel::unpin(&args.pin)
-        .with_context(|| format!("cannot remove {}; run as root", args.pin.display()))?;
+    let was_there = kernel::unpin(&args.pin)?;
     pipeline::forget(&args.pin).context("cannot remove what it has left in /run/sockstate; run as root")?;
     if was_there {
         println!("{}: its programs have ended, unless a sockstate still runs with them", args.pin.display());

@@ -42,6 +42,8 @@ pub(super) fn take_over(request: &Request, pin: Option<&Path>) -> Result<Handove
         let loaded = kernel::load(request).map_err(Failure::from)?;
         return Ok(Handover { loaded, estate: None, kept: None });
     };
+    // Before anything else: the directory may be another program's.
+    kernel::verify_pins(directory)?;
     let ledger = pipeline::ledger(directory)
         .with_context(|| format!("cannot go on with {} by /run/sockstate", directory.display()))?;
     let found = pipeline::estate(directory).filter(|estate| estate.pinned.asked == kernel::asked(request));
@@ -54,8 +56,7 @@ pub(super) fn take_over(request: &Request, pin: Option<&Path>) -> Result<Handove
             Err(error) => eprintln!("sockstate: cannot go on with {}: {error}", directory.display()),
         }
     }
-    let replaced = kernel::unpin(directory)
-        .with_context(|| format!("cannot remove what is kept in {}", directory.display()))?;
+    let replaced = kernel::unpin(directory)?;
     let mut loaded = kernel::load(request).map_err(Failure::from)?;
     let pinned = loaded.pin(request, directory)?;
     if replaced {

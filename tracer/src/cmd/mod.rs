@@ -30,6 +30,7 @@ use crate::{
     config,
     draw::endpoint,
     enrich::Cgroups,
+    files,
     format::Told,
     kernel::KernelError,
     model::{ConnId, Filter, StateSet},
@@ -188,9 +189,14 @@ fn life_title(life: &Life) -> String {
 
 /// Writes to a file, or to standard output.
 fn write(path: Option<&Path>, text: &str) -> anyhow::Result<()> {
+    use std::io::Write;
+
     use anyhow::Context;
     match path {
-        Some(path) => std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display())),
+        Some(path) => {
+            let written = files::create(path).and_then(|mut file| file.write_all(text.as_bytes()));
+            written.with_context(|| format!("cannot write {}", path.display()))
+        }
         None => Ok(print([text])?),
     }
 }

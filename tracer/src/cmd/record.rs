@@ -1,7 +1,6 @@
 //! `sockstate record`: the records of a while, into a file that every command that looks reads again.
 
 use std::{
-    fs::File,
     io::{BufWriter, IsTerminal, Write},
     process::ExitCode,
     time::{Duration, Instant},
@@ -10,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::feed::{Feed, Wanted};
-use crate::cli::RecordArgs;
+use crate::{cli::RecordArgs, files};
 
 /// How well zstd compresses: quick enough for any load.
 const LEVEL: i32 = 3;
@@ -20,7 +19,7 @@ const FLUSH: Duration = Duration::from_secs(1);
 /// Runs it.
 pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
     let path = args.file.display();
-    let file = File::create(&args.file).with_context(|| format!("cannot open {path} for writing"))?;
+    let file = files::create(&args.file).with_context(|| format!("cannot open {path} for writing"))?;
     let wanted = Wanted {
         run: args.run.clone(),
         stuck: args.stuck.clone(),

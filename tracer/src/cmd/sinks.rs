@@ -24,28 +24,36 @@ const METRICS_SERVICE: &str = "/opentelemetry.proto.collector.metrics.v1.Metrics
 
 /// A stream for each sink.
 pub(super) fn streams(settings: &Settings, start: &Start, ground: Option<&Ground>) -> Result<Vec<Stream>> {
-    settings.sinks.iter().map(|sink| stream(settings, sink, start, ground, None)).collect()
+    settings.sinks.iter().map(|sink| stream(settings, sink, start, ground, Before::default())).collect()
 }
 
-/// Starts the sink; it begins when `after`, which it takes the place of, has ended, or goes on with the numbers of the last sink of
-/// that name.
+/// What was there before a sink of a changed configuration.
+#[derive(Default)]
+pub(super) struct Before {
+    /// Sinks that still write to its file or spool: it begins when these have ended.
+    pub(super) after: Vec<Queue>,
+    /// It goes on with the numbers of a stream that still runs.
+    pub(super) replaces: bool,
+}
+
+/// Starts the sink. Unless it replaces one, it goes on with the numbers of the last sink of that name.
 pub(super) fn stream(
     settings: &Settings,
     sink: &Sink,
     start: &Start,
     ground: Option<&Ground>,
-    after: Option<&Queue>,
+    before: Before,
 ) -> Result<Stream> {
     let filter = sink.filter.as_ref().map(transitions).transpose()?;
     // Numbers that are lost are in the next ones.
     let has_records = sink.args.r#type != SinkType::OtlpMetrics;
     let slot = ground.filter(|_| has_records).and_then(|ground| ground.ledger.slot(&sink.name));
-    let queue = open(settings, sink, start, Inherited { after, slot })?;
+    let queue = open(settings, sink, start, Inherited { after: before.after, slot })?;
     let format: Box<dyn Format> = match sink.args.format {
         SinkFormat::Csv if takes_lines(&sink.args) => Box::new(Csv),
         _ => Box::new(Json::stamped(&stamp(settings, start))),
     };
-    let begun = queue.slot().filter(|_| after.is_none()).zip(ground).map(|(slot, ground)| {
+    let begun = queue.slot().filter(|_| !before.replaces).zip(ground).map(|(slot, ground)| {
         let place = if ground.is_complete { LostPlace::Sink } else { LostPlace::Crash };
         (slot.begin(start.instance, ground.waiting), place)
     });
@@ -76,7 +84,7 @@ fn stamp<'a>(settings: &'a Settings, start: &'a Start) -> Stamp<'a> {
     Stamp { host: &start.host, instance: start.instance, labels: &settings.labels }
 }
 
-fn open(settings: &Settings, sink: &Sink, start: &Start, inherited: Inherited<'_>) -> Result<Queue> {
+fn open(settings: &Settings, sink: &Sink, start: &Start, inherited: Inherited) -> Result<Queue> {
     let mut header = Vec::new();
     if sink.args.format == SinkFormat::Csv {
         Csv.header(&mut header);

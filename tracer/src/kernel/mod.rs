@@ -24,5 +24,5 @@ pub use iter::{IterOpener, Walk};
 pub use lifecycle::Tier;
 pub use links::Links;
 pub use load::{Attempt, Hook, HookChoice, Loaded, Request, for_walks, load};
-pub use pin::{Adopted, PinError, Pinned, adopt, asked, unpin};
+pub use pin::{Adopted, PinError, Pinned, adopt, asked, unpin, verify_pins};
 pub use privilege::drop_privileges;

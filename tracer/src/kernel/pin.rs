@@ -2,7 +2,12 @@
 //! sockstate goes on with them.
 
 use std::{
+    ffi::{OsStr, OsString},
     fs, io,
+    os::{
+        fd::OwnedFd,
+        unix::{ffi::OsStrExt, fs::DirBuilderExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -10,6 +15,7 @@ use aya::{
     maps::{Map, MapData},
     programs::{ProgramFd, ProgramInfo, links::PinnedLink},
 };
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstatfs, openat, statfs, unlinkat};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -23,21 +29,29 @@ const RING: &str = "ring";
 const COUNTERS: &str = "counters";
 const PROCESSES: &str = "processes";
 const PROGRAM: &str = "program";
+const LINK: &str = "link-";
 
-/// Why nothing was pinned, or adopted.
+/// BPF_FS_MAGIC (include/uapi/linux/magic.h).
+const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
+
+/// Why nothing was pinned, adopted or removed.
 #[derive(Debug, Error)]
 pub enum PinError {
-    /// The directory.
-    #[error(
-        "cannot use {path} to keep the kernel programs: {source}; it must be in a BPF file system: mount -t bpf bpf /sys/fs/bpf"
-    )]
+    #[error("cannot use {path} to keep the kernel programs: {source}")]
     Directory {
-        /// Its name.
-        path: String,
-        /// What the system said.
+        path: PathBuf,
+        #[source]
         source: io::Error,
     },
-    /// The kernel.
+    #[error(
+        "cannot use {path} to keep the kernel programs: it is in no BPF file system; name a directory below /sys/fs/bpf (mount -t bpf bpf /sys/fs/bpf)"
+    )]
+    Elsewhere { path: PathBuf },
+    #[error(
+        "cannot use {path} to keep the kernel programs: it holds {}, which sockstate did not make; name a directory of its own. Nothing was removed",
+        name.to_string_lossy()
+    )]
+    Foreign { path: PathBuf, name: OsString },
     #[error("cannot keep the kernel programs: {0}")]
     Refused(String),
 }
@@ -80,10 +94,15 @@ impl Loaded {
     /// Nothing is left there then, and not everything runs any more.
     pub fn pin(&mut self, request: &Request, directory: &Path) -> Result<Pinned, PinError> {
         let refused = |error: &dyn std::error::Error| PinError::Refused(error.to_string());
-        fs::create_dir_all(directory)
-            .map_err(|source| PinError::Directory { path: directory.display().to_string(), source })?;
+        verify_pins(directory)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(|source| PinError::Directory { path: directory.to_owned(), source })?;
         let result = self.pin_all(directory);
         if let Err(error) = result {
+            // What could not be removed is replaced at the next start.
             let _ = unpin(directory);
             return Err(refused(&*error));
         }
@@ -134,7 +153,7 @@ pub fn adopt(request: &Request, pinned: &Pinned, directory: &Path) -> Result<Loa
     let mut loaded = unattached(request, hook, tier)?;
     loaded.sees_resets = pinned.sees_resets;
     loaded.degraded.clone_from(&pinned.degraded);
-    for path in links(directory) {
+    for path in links(directory).map_err(|error| unsupported(&error))? {
         let link = PinnedLink::from_pin(&path)
             .map_err(|error| KernelError::Unsupported { reason: chain(&error) })?;
         loaded.links.keep(link);
@@ -143,30 +162,97 @@ pub fn adopt(request: &Request, pinned: &Pinned, directory: &Path) -> Result<Loa
     Ok(loaded)
 }
 
-/// Removes everything in `directory`: programs that nobody else keeps end. Returns whether there was something.
+/// Whether `directory` may be used for pins: it is in a BPF file system, or can be made in one, and holds nothing but sockstate's
+/// pins. Changes nothing.
 ///
 /// # Errors
-/// It cannot be removed.
-pub fn unpin(directory: &Path) -> io::Result<bool> {
-    let Ok(entries) = fs::read_dir(directory) else { return Ok(false) };
-    // First what makes programs run.
-    let (links, others): (Vec<PathBuf>, Vec<PathBuf>) =
-        entries.flatten().map(|entry| entry.path()).partition(|path| is_link(path));
-    links.iter().chain(&others).try_for_each(fs::remove_file)?;
-    fs::remove_dir(directory)?;
+/// It may not.
+pub fn verify_pins(directory: &Path) -> Result<(), PinError> {
+    if Pins::find(directory)?.is_some() {
+        return Ok(());
+    }
+    let failed = |source| PinError::Directory { path: directory.to_owned(), source };
+    let Some(existing) = directory.ancestors().skip(1).find(|ancestor| ancestor.exists()) else {
+        return Err(failed(io::ErrorKind::NotFound.into()));
+    };
+    let file_system = statfs(existing).map_err(|error| failed(error.into()))?;
+    if file_system.f_type as u32 != BPF_FS_MAGIC {
+        return Err(PinError::Elsewhere { path: directory.to_owned() });
+    }
+    Ok(())
+}
+
+/// Removes sockstate's pins in `directory`, and then the directory: programs that nobody else keeps end. Returns whether there were
+/// any.
+///
+/// # Errors
+/// The directory is in no BPF file system, or holds something else: then nothing is removed. Or the system refuses.
+pub fn unpin(directory: &Path) -> Result<bool, PinError> {
+    let Some(pins) = Pins::find(directory)? else { return Ok(false) };
+    let failed = |source: io::Error| PinError::Directory { path: directory.to_owned(), source };
+    // Links first: they make the programs run.
+    let (links, others): (Vec<&OsString>, Vec<&OsString>) = pins.names.iter().partition(|name| is_link(name));
+    for name in links.into_iter().chain(others) {
+        unlinkat(&pins.directory, name.as_os_str(), AtFlags::empty())
+            .map_err(|error| failed(error.into()))?;
+    }
+    if pins.names.is_empty() {
+        return Ok(false);
+    }
+    fs::remove_dir(directory).map_err(failed)?;
     Ok(true)
+}
+
+/// A directory of a BPF file system that holds nothing but pins with sockstate's names.
+struct Pins {
+    directory: OwnedFd,
+    names: Vec<OsString>,
+}
+
+impl Pins {
+    /// Opens `directory`; `None` where it does not exist.
+    fn find(path: &Path) -> Result<Option<Self>, PinError> {
+        let failed =
+            |error: rustix::io::Errno| PinError::Directory { path: path.to_owned(), source: error.into() };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = match openat(CWD, path, flags, Mode::empty()) {
+            Ok(directory) => directory,
+            Err(rustix::io::Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        if fstatfs(&directory).map_err(failed)?.f_type as u32 != BPF_FS_MAGIC {
+            return Err(PinError::Elsewhere { path: path.to_owned() });
+        }
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&directory).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
+            let is_pin = entry.file_type() == FileType::RegularFile;
+            if !is_pin
+                || !(is_link(name) || [RING, COUNTERS, PROCESSES, PROGRAM].iter().any(|own| name == *own))
+            {
+                return Err(PinError::Foreign { path: path.to_owned(), name: name.to_owned() });
+            }
+            names.push(name.to_owned());
+        }
+        Ok(Some(Self { directory, names }))
+    }
 }
 
 /// Name of the `at`th link.
 pub(super) fn link(directory: &Path, at: usize) -> PathBuf {
-    directory.join(format!("link-{at}"))
+    directory.join(format!("{LINK}{at}"))
 }
 
-fn is_link(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("link-"))
+fn is_link(name: &OsStr) -> bool {
+    let number = name.to_str().and_then(|name| name.strip_prefix(LINK));
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-fn links(directory: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).filter(|path| is_link(path)).collect()
+fn links(directory: &Path) -> Result<Vec<PathBuf>, PinError> {
+    let names = Pins::find(directory)?.map(|pins| pins.names).unwrap_or_default();
+    Ok(names.iter().filter(|name| is_link(name)).map(|name| directory.join(name)).collect())
 }

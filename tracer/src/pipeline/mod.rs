@@ -37,7 +37,7 @@ use crate::{
     metrics::{Counts, Numbers, Question, Server},
     model::{Diagnosis, Examined, LostPlace, Notice, Reason, Snapshot, Start, Stuck, Unseen},
     route::Router,
-    sinks::OutputError,
+    sinks::{OutputError, sink_lost},
     source::{Finder, KernelSource, SourceError},
     track::Table,
 };
@@ -252,6 +252,7 @@ impl Pipeline {
                 () = until(window_at), if quiet => {}
                 () = until(keep_at), if quiet => {}
                 () = until(report_at), if quiet => {}
+                () = sink_lost(), if quiet => {}
                 question = asked(&mut self.metrics), if quiet => self.answer(question),
                 () = std::future::ready(()), if !quiet => {}
             }

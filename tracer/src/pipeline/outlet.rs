@@ -112,7 +112,7 @@ impl Outlet {
                 let deadline = Instant::now() + grace;
                 let queues: Vec<Queue> = streams.list.iter().filter_map(|it| it.queue().cloned()).collect();
                 queues.iter().for_each(|queue| queue.close(grace));
-                for queue in &queues {
+                for queue in queues.iter().chain(&streams.retired) {
                     // A sink that hangs in a system call is left behind.
                     let _ = timeout_at(deadline + MARGIN, queue.finished()).await;
                 }

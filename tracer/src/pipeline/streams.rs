@@ -58,6 +58,8 @@ pub struct Stream {
     left: Option<(u64, LostPlace)>,
     /// Records that its queue did not take, or its spool lost, and that it has not told of.
     unsaid: u64,
+    /// Queues of the sinks that it follows: what those lose while they end is said here.
+    previous: Vec<Queue>,
 }
 
 impl Stream {
@@ -78,6 +80,7 @@ impl Stream {
             sample: 1,
             left: None,
             unsaid: 0,
+            previous: Vec::new(),
         }
     }
 
@@ -113,6 +116,7 @@ impl Stream {
     pub fn follow(&mut self, before: Self, same_filter: bool) {
         self.seq = before.seq;
         self.unsaid = before.unsaid;
+        self.previous = before.previous.into_iter().chain(before.queue).collect();
         if same_filter {
             self.router = before.router;
         }
@@ -250,7 +254,8 @@ impl Stream {
     /// Hands over what there is; what the queue has no room for is lost, and said as soon as it has.
     fn hand_over(&mut self, time_ns: i64) {
         let Some(queue) = self.queue.take() else { return };
-        self.unsaid += queue.take_lost();
+        self.unsaid += self.previous.iter().chain([&queue]).map(Queue::take_lost).sum::<u64>();
+        self.previous.retain(|queue| !queue.is_finished() || queue.has_lost());
         if self.report.is_some() {
             // The next numbers have all that is in those that are lost.
             self.unsaid = 0;
@@ -287,6 +292,8 @@ fn is_sampled(conn: ConnId, sample: u64) -> bool {
 pub struct Streams {
     /// At least one.
     pub list: Vec<Stream>,
+    /// Queues of sinks that a changed configuration has ended.
+    pub retired: Vec<Queue>,
     most: u64,
     pub(super) summary: Summary,
     /// None where nobody asks.
@@ -297,7 +304,8 @@ impl Streams {
     /// At most `most` transitions.
     #[must_use]
     pub fn new(list: Vec<Stream>, most: Option<u64>) -> Self {
-        Self { list, most: most.unwrap_or(u64::MAX), summary: Summary::default(), counts: None }
+        let (retired, most) = (Vec::new(), most.unwrap_or(u64::MAX));
+        Self { list, retired, most, summary: Summary::default(), counts: None }
     }
 
     pub(super) fn notice(&mut self, notice: &Notice) {
@@ -386,7 +394,8 @@ impl Streams {
 
     /// Notes what its sinks have lost altogether; a sink that hangs has what it holds.
     pub(super) fn count_lost(&mut self) {
-        let lost = self.list.iter().filter_map(Stream::queue).map(|queue| queue.status().lost()).sum();
+        let queues = self.list.iter().filter_map(Stream::queue).chain(&self.retired);
+        let lost = queues.map(|queue| queue.status().lost()).sum();
         self.summary.lost.insert(LostPlace::Sink, lost);
     }
 
@@ -404,7 +413,9 @@ impl Streams {
 
     /// Whether a sink has lost something that its stream has not told of.
     pub(super) fn has_unsaid(&self) -> bool {
-        let has_unsaid = |it: &Stream| it.unsaid > 0 || it.queue.as_ref().is_some_and(Queue::has_lost);
+        let has_unsaid = |stream: &Stream| {
+            stream.unsaid > 0 || stream.previous.iter().chain(&stream.queue).any(Queue::has_lost)
+        };
         self.list.iter().any(has_unsaid)
     }
 

@@ -1,15 +1,17 @@
-//! Records in a file that is rotated: by size, by age, or by whoever sends SIGHUP.
+//! Records in a file that is rotated: by size, by age, or by another program that then sends SIGHUP.
 
 use std::{
-    fs::{File, OpenOptions},
+    ffi::OsString,
+    fs::File,
     io::{self, Write},
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     thread,
     time::{Duration, SystemTime},
 };
 
 use super::{Batch, rotated, worker::Trouble};
+use crate::files::{Directory, FileError, Identity};
 
 /// Where it is, and when it is rotated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,34 +35,31 @@ pub(super) struct FileSink {
     header: Vec<u8>,
     open: Option<Open>,
     compressor: Option<thread::JoinHandle<()>>,
+    /// Files that an earlier process left half compressed are dealt with.
+    is_tidy: bool,
 }
 
 struct Open {
     file: File,
+    directory: Directory,
+    name: OsString,
     len: u64,
     since: SystemTime,
 }
 
 impl FileSink {
     pub(super) fn new(settings: FileSettings, header: Vec<u8>) -> Self {
-        Self { settings, header, open: None, compressor: None }
+        Self { settings, header, open: None, compressor: None, is_tidy: false }
     }
 
-    /// Opens it, so that what is wrong with it is known at the start.
-    pub(super) fn check(&mut self) -> io::Result<()> {
-        self.open()?;
-        // An earlier run may have been killed while it compressed.
-        match rotated::interrupted(&self.settings.path) {
-            Ok(files) if files.is_empty() => {}
-            Ok(files) => self.tidy(files),
-            Err(error) => {
-                eprintln!(
-                    "sockstate: cannot look for old files of {}: {error}",
-                    self.settings.path.display()
-                );
-            }
-        }
-        Ok(())
+    /// Opens the file, so that what is wrong with it is known at the start.
+    pub(super) fn check(&mut self) -> Result<(), FileError> {
+        self.open().map(drop)
+    }
+
+    /// The same without touching the file: another sink still writes to it.
+    pub(super) fn check_later(&self) -> Result<(), FileError> {
+        Directory::of(&self.settings.path).map(drop)
     }
 
     /// The next record goes into what has the name by then.
@@ -106,42 +105,85 @@ impl FileSink {
         Ok(())
     }
 
-    fn open(&mut self) -> io::Result<&mut Open> {
+    fn open(&mut self) -> Result<&mut Open, FileError> {
         if self.open.is_none() {
-            let path = &self.settings.path;
-            let mut file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
-            let metadata = file.metadata()?;
-            let mut len = metadata.len();
-            let mut since = SystemTime::now();
-            if len == 0 {
-                file.write_all(&self.header)?;
-                len = self.header.len() as u64;
-            } else {
-                since = metadata.created().unwrap_or(since);
-                if metadata.is_file() {
-                    // An earlier run may have been killed within a record.
-                    len = whole_lines(path, len)?;
-                    file.set_len(len)?;
-                }
-            }
-            self.open = Some(Open { file, len, since });
+            let open = self.open_again()?;
+            self.tidy_once(&open);
+            self.open = Some(open);
         }
-        self.open.as_mut().ok_or_else(|| io::ErrorKind::NotFound.into())
+        let path = self.settings.path.clone();
+        self.open.as_mut().ok_or(FileError::Io { path, source: io::ErrorKind::NotFound.into() })
+    }
+
+    fn open_again(&self) -> Result<Open, FileError> {
+        let path = &self.settings.path;
+        let (directory, name) = Directory::of(path)?;
+        let (file, _) = directory.append(&name)?;
+        let begun = file.metadata().and_then(|metadata| {
+            if !metadata.is_file() {
+                return Err(io::Error::other("it is not a regular file"));
+            }
+            let since = if metadata.len() == 0 { None } else { metadata.created().ok() };
+            let len = self.begin(&file, &directory.join(&name), metadata.len())?;
+            Ok((len, since.unwrap_or_else(SystemTime::now)))
+        });
+        let (len, since) = begun.map_err(|source| FileError::Io { path: path.clone(), source })?;
+        Ok(Open { file, directory, name, len, since })
+    }
+
+    /// Writes the header into an empty file; in another one, sees to it that the next record begins a line. Returns the file's length
+    /// then.
+    fn begin(&self, mut file: &File, path: &Path, len: u64) -> io::Result<u64> {
+        if len == 0 {
+            // Without the note, an unfinished record would stay in the file as a line of its own.
+            let _ = Identity::of(file)?.remember(path);
+            file.write_all(&self.header)?;
+            return Ok(self.header.len() as u64);
+        }
+        let end = whole_lines(file, len)?;
+        if end == len {
+            return Ok(len);
+        }
+        if !Identity::of(file)?.is_remembered(path) {
+            file.write_all(b"\n")?;
+            return Ok(len + 1);
+        }
+        // The process that wrote the last line was killed within it.
+        file.set_len(end)?;
+        if end == 0 { self.begin(file, path, 0) } else { Ok(end) }
+    }
+
+    fn tidy_once(&mut self, open: &Open) {
+        if std::mem::replace(&mut self.is_tidy, true) {
+            return;
+        }
+        let path = open.directory.join(&open.name);
+        match rotated::interrupted(&path) {
+            Ok(files) if files.is_empty() => {}
+            Ok(files) => self.tidy(path, files),
+            Err(error) => eprintln!("sockstate: cannot look for old files of {}: {error}", path.display()),
+        }
     }
 
     /// Gives the file another name, and makes room.
     fn rotate(&mut self) -> io::Result<()> {
-        self.open = None;
-        let old = rotated::rename(&self.settings.path)?;
+        let Some(Open { file, directory, name, .. }) = self.open.take() else { return Ok(()) };
+        let path = directory.join(&name);
+        // Another program may have moved it already.
+        if Identity::at(&path) != Some(Identity::of(&file)?) {
+            return Ok(());
+        }
+        let old = rotated::name(&name);
+        directory.rename(&name, &old)?;
         self.wait_for_compressor();
-        self.tidy(if self.settings.zstd { vec![old] } else { Vec::new() });
+        self.tidy(path, if self.settings.zstd { vec![directory.join(&old)] } else { Vec::new() });
         Ok(())
     }
 
     /// Compresses `finished`, and removes what is too old: minutes of records take seconds to compress, meanwhile the next ones are
     /// written.
-    fn tidy(&mut self, finished: Vec<PathBuf>) {
-        let (path, keep) = (self.settings.path.clone(), self.settings.keep);
+    fn tidy(&mut self, path: PathBuf, finished: Vec<PathBuf>) {
+        let keep = self.settings.keep;
         let work = move || {
             for file in &finished {
                 if let Err(error) = rotated::compress(file) {
@@ -169,12 +211,18 @@ impl FileSink {
     }
 }
 
-/// Behind the last line's end, if that is near the file's.
-fn whole_lines(path: &Path, len: u64) -> io::Result<u64> {
-    const RECORD: u64 = 64 << 10;
-    let begin = len.saturating_sub(RECORD);
-    let mut tail = vec![0; (len - begin) as usize];
-    File::open(path)?.read_exact_at(&mut tail, begin)?;
-    let end = tail.iter().rposition(|byte| *byte == b'\n').map(|at| begin + at as u64 + 1);
-    Ok(end.unwrap_or(len))
+/// Where the last whole line ends.
+fn whole_lines(file: &File, len: u64) -> io::Result<u64> {
+    const STEP: u64 = 64 << 10;
+    let mut end = len;
+    while end > 0 {
+        let begin = end.saturating_sub(STEP);
+        let mut part = vec![0; (end - begin) as usize];
+        file.read_exact_at(&mut part, begin)?;
+        if let Some(at) = part.iter().rposition(|byte| *byte == b'\n') {
+            return Ok(begin + at as u64 + 1);
+        }
+        end = begin;
+    }
+    Ok(0)
 }

@@ -14,11 +14,13 @@ mod ledger;
 #[cfg(feature = "nats")]
 mod nats;
 mod output;
+mod pipe;
 mod queue;
 mod reserve;
 mod rotated;
 mod spool;
 mod stream;
+mod tally;
 mod target;
 mod template;
 mod tls;
@@ -35,7 +37,7 @@ pub use ledger::{Begun, Ledger, Slot};
 #[cfg(feature = "nats")]
 pub use nats::NatsSettings;
 pub use output::{Output, OutputError};
-pub use queue::{Queue, Status};
+pub use queue::{Queue, Status, sink_lost};
 pub use spool::{Read, Spool, SpoolError};
 pub use stream::Framing;
 use target::Target;

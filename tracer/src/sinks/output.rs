@@ -1,7 +1,7 @@
 //! A file, a pipe, a terminal: whatever takes bytes.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io::{self, Write},
     os::fd::{AsFd, AsRawFd, OwnedFd},
     path::{Path, PathBuf},
@@ -12,6 +12,7 @@ use thiserror::Error;
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::reserve::Reserve;
+use crate::files;
 
 /// Why bytes did not go out.
 #[derive(Debug, Error)]
@@ -79,13 +80,18 @@ impl Output {
         Self::new("a pipe".to_owned(), end)
     }
 
-    /// The file at `path`, made anew.
+    /// What was opened at `path`.
+    pub(super) fn open(path: &Path, fd: OwnedFd) -> Result<Self, OutputError> {
+        Self::new(path.display().to_string(), fd)
+    }
+
+    /// The file at `path`, made, or emptied.
     ///
     /// # Errors
     /// It cannot be opened.
     pub fn file(path: &Path) -> Result<Self, OutputError> {
         let name = path.display().to_string();
-        match OpenOptions::new().write(true).create(true).truncate(true).open(path) {
+        match files::create(path) {
             Ok(file) => {
                 let mut output = Self::new(name, file.into())?;
                 output.path = Some(path.to_owned());
@@ -108,7 +114,7 @@ impl Output {
     pub fn reopen(&mut self) -> Result<(), OutputError> {
         let Some(path) = &self.path else { return Ok(()) };
         let failed = |source| OutputError::Open { path: self.name.clone(), source };
-        let file = OpenOptions::new().append(true).create(true).open(path).map_err(failed)?;
+        let file = files::append(path).map_err(failed)?;
         let len = file.metadata().map_err(failed)?.len();
         self.give_back();
         self.target = Target::Blocking(file);
@@ -148,27 +154,36 @@ impl Output {
         let end = bytes.len().min(most);
         let mut done = Taken { bytes, count: 0 };
         while done.count < end {
-            let rest = &done.bytes[done.count..end];
+            done.count += self.write_some(&done.bytes[done.count..end]).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes some of `bytes`, which are not empty, and returns how many. May be cancelled: then nothing was written.
+    ///
+    /// # Errors
+    /// The reader has gone, or the write fails.
+    pub(super) async fn write_some(&mut self, bytes: &[u8]) -> Result<usize, OutputError> {
+        loop {
             let result = match &mut self.target {
                 Target::Blocking(file) => {
                     if self.path.is_some() {
-                        self.reserve.before(file, self.written as u64, rest.len());
+                        self.reserve.before(file, self.written as u64, bytes.len());
                     }
-                    file.write(rest)
+                    file.write(bytes)
                 }
-                Target::Polled(file) => write_polled(file, rest).await,
+                Target::Polled(file) => write_polled(file, bytes).await,
             };
             match result {
                 Ok(0) => return Err(self.error(io::ErrorKind::WriteZero.into())),
                 Ok(count) => {
-                    done.count += count;
                     self.written += count;
+                    return Ok(count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(self.error(error)),
             }
         }
-        Ok(())
     }
 
     /// Waits until the reader has gone; for ever where that cannot be noticed.

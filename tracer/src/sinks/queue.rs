@@ -19,6 +19,14 @@ use super::{Batch, Slot};
 /// How long the end waits for a collector where a spool keeps what it has not.
 const SPOOLED_GRACE: Duration = Duration::from_millis(500);
 
+/// Wakes the thread that reports losses, which otherwise waits for events. There is one such thread in a process.
+static LOST: Notify = Notify::const_new();
+
+/// Waits until a sink has lost something since this was last awaited.
+pub async fn sink_lost() {
+    LOST.notified().await;
+}
+
 /// What a sink has done, for metrics.
 #[derive(Debug, Default)]
 pub struct Status {
@@ -181,12 +189,18 @@ impl Queue {
         if was_kept {
             self.settle(-(records + told).cast_signed());
         }
+        LOST.notify_one();
     }
 
     /// What the sink has lost since this was last asked.
     #[must_use]
     pub fn take_lost(&self) -> u64 {
         self.0.status.untold.swap(0, Ordering::Relaxed)
+    }
+
+    /// What [`Queue::take_lost`] would return.
+    pub(super) fn unreported(&self) -> u64 {
+        self.0.status.untold.load(Ordering::Relaxed)
     }
 
     /// Whether [`Queue::take_lost`] would say something.
@@ -221,6 +235,12 @@ impl Queue {
             }
             finished.await;
         }
+    }
+
+    /// Whether the sink has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.state().finished
     }
 
     pub(super) fn set_spools(&self) {

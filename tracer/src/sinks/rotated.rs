@@ -2,12 +2,14 @@
 
 use std::{
     collections::BTreeSet,
-    ffi::OsStr,
-    fs::{self, File, OpenOptions},
+    ffi::{OsStr, OsString},
+    fs::{self, OpenOptions},
     io,
     os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
     path::{Path, PathBuf},
 };
+
+use crate::files::RECORDS_MODE;
 
 /// zstd's own default.
 const LEVEL: i32 = 3;
@@ -15,25 +17,29 @@ const COMPRESSED: &str = "zst";
 /// Is being compressed.
 const PART: &str = "zst.part";
 
-/// Gives the file at `path` its name for later.
-pub(super) fn rename(path: &Path) -> io::Result<PathBuf> {
-    let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%.6fZ").to_string();
-    let rotated = path.with_added_extension(time);
-    fs::rename(path, &rotated)?;
-    Ok(rotated)
+/// As strftime(3); [`is_rotated`] reads it.
+const TIME: &str = "%Y%m%dT%H%M%S%.6fZ";
+
+/// The name that the file `name` has from now on.
+pub(super) fn name(name: &OsStr) -> OsString {
+    let time = jiff::Timestamp::now().strftime(TIME).to_string();
+    [name, OsStr::new("."), OsStr::new(&time)].into_iter().collect()
 }
 
-/// Puts a compressed file in the place of `path`. Whoever finds the compressed one finds all of it; until `path` is gone, it is the
-/// whole one. Where another sink, which a reload has ended, is at it still, nothing is done.
+/// Replaces `path` by a compressed file. The compressed name always has the whole content; until `path` is gone, `path` has it, too.
+/// While another thread still compresses `path`, nothing is done.
 pub(super) fn compress(path: &Path) -> io::Result<()> {
-    let file = File::open(path)?;
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
     if file.try_lock().is_err() {
         return Ok(());
     }
     let (target, part) = (path.with_added_extension(COMPRESSED), path.with_added_extension(PART));
     if !target.exists() {
-        let compressed =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&part)?;
+        match fs::remove_file(&part) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let compressed = OpenOptions::new().write(true).create_new(true).mode(RECORDS_MODE).open(&part)?;
         zstd::stream::copy_encode(&file, &compressed, LEVEL)?;
         compressed.sync_all()?;
         fs::rename(&part, target)?;
@@ -60,26 +66,78 @@ pub(super) fn remove_old(path: &Path, keep: usize) -> io::Result<()> {
     rotated.iter().take(old).try_for_each(fs::remove_file)
 }
 
-/// Oldest first.
+/// Regular files with the names that a rotation of `path` gives, oldest first.
 fn all(path: &Path) -> io::Result<Vec<PathBuf>> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return Ok(Vec::new()) };
-    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-    let is_rotated = |file: &str| {
-        let rest = name.to_str().and_then(|name| file.strip_prefix(name)?.strip_prefix('.'));
-        rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()) && rest.contains('Z'))
-    };
     let mut rotated = Vec::new();
     for entry in fs::read_dir(directory)? {
-        let file = entry?.file_name();
-        if file.to_str().is_some_and(is_rotated) {
-            rotated.push(path.with_file_name(file));
+        let entry = entry?;
+        let file = entry.file_name();
+        if is_rotated(name, &file) && entry.file_type()?.is_file() {
+            rotated.push(directory.join(file));
         }
     }
     rotated.sort_unstable();
     Ok(rotated)
 }
 
+/// Whether a rotation of `name` gives the name `file`: a time, and behind it what compression adds.
+fn is_rotated(name: &OsStr, file: &OsStr) -> bool {
+    let rest = file.as_bytes().strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"."));
+    let Some((time, suffix)) = rest.and_then(|rest| rest.split_at_checked(b"20261126T013000.000000Z".len()))
+    else {
+        return false;
+    };
+    let is_time = std::str::from_utf8(time).is_ok_and(|text| {
+        // strptime takes signs, too.
+        !text.starts_with('+') && jiff::civil::DateTime::strptime(TIME, text).is_ok()
+    });
+    let is_suffix = |suffix: &[u8]| [COMPRESSED, PART].iter().any(|known| suffix == known.as_bytes());
+    is_time && (suffix.is_empty() || suffix.strip_prefix(b".").is_some_and(is_suffix))
+}
+
 fn without_part(path: &Path) -> Option<&Path> {
     let whole = path.as_os_str().as_bytes().strip_suffix(PART.as_bytes())?.strip_suffix(b".")?;
     Some(Path::new(OsStr::from_bytes(whole)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+
+    #[test]
+    fn only_names_of_rotations_are_rotated_files() {
+        let base = OsStr::new("events.json");
+        let given = name(base);
+        assert!(is_rotated(base, &given), "{given:?}");
+        let own =
+            ["20261126T013000.123456Z", "20261126T013000.123456Z.zst", "20261126T013000.123456Z.zst.part"];
+        for suffix in own {
+            assert!(is_rotated(base, OsStr::new(&format!("events.json.{suffix}"))), "{suffix}");
+        }
+        let foreign = [
+            "",
+            "1",
+            "1-important-Z.bak",
+            "2020-01-01T00:00:00Z.gz",
+            "2Zoo",
+            "20261126T013000.123456Z.gz",
+            "20261126T013000.123456Z.zst.",
+            "20261126T013000.123456Z-2",
+            "20261126T013000.12345Z",
+            "20261126T013000Z",
+            "20261326T013000.123456Z",
+            "20261126T253000.123456Z",
+            "+0261126T013000.123456Z",
+            "20261126t013000.123456Z",
+        ];
+        for suffix in foreign {
+            assert!(!is_rotated(base, OsStr::new(&format!("events.json.{suffix}"))), "{suffix}");
+        }
+        assert!(!is_rotated(base, OsStr::new("other.json.20261126T013000.123456Z")));
+        let odd = OsString::from_vec(b"events.json.2026\xff126T013000.123456Z".to_vec());
+        assert!(!is_rotated(base, &odd));
+    }
 }

@@ -1,21 +1,27 @@
 //! What a collector does not take, on disk: segments of entries, each with its checksum, read in the order they were written.
 //!
-//! A segment is [`MAGIC`] and entries; an entry is [`ENTRY`], the payload's length, its CRC-32, and the payload. Whatever byte
-//! a crash, a power loss or a bad disk left wrong costs the entry it is in: the next one is found by its mark and its sum, and
-//! says how many records its run had written before, so that it is known how many are missing.
+//! A segment is [`MAGIC`] and entries; an entry is [`ENTRY`], the payload's length, its CRC-32, and the payload. A byte that
+//! a crash, a power loss or a bad disk left wrong costs the entry it is in: the next one is found by its mark and its sum.
+//! Beside each segment a file has the number of its records ([`tally`](super::tally)), and each entry says how many records its run
+//! had written before: so the number of missing records is known, wherever the damage is.
 
 use std::{
     collections::VecDeque,
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+    ffi::{OsStr, OsString},
+    fs::{self, DirEntry, File, OpenOptions},
+    io::{self, Read as _, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 
-use super::{Batch, Frame};
+use super::{
+    Batch, Frame,
+    tally::{self, Count},
+};
+use crate::files::Directory;
 
 /// The file that says how far the oldest segment is delivered.
 const MARK: &str = "delivered";
@@ -36,7 +42,9 @@ const SEGMENT: u64 = 8 << 20;
 #[derive(Debug, Error)]
 pub enum SpoolError {
     /// The directory.
-    #[error("cannot use the spool {path}: {source}; it must be a directory that root may write to")]
+    #[error(
+        "cannot use the spool {path}: {source}; it must be a directory that only root, or the user that runs sockstate, may write to"
+    )]
     Directory {
         /// Its name.
         path: String,
@@ -70,6 +78,8 @@ pub enum SpoolError {
 struct Segment {
     number: u64,
     len: u64,
+    /// `None` where the file with it is missing or damaged.
+    count: Option<Count>,
 }
 
 /// The directory of one sink.
@@ -85,8 +95,14 @@ pub struct Spool {
     head: Option<(u64, Vec<u8>)>,
     /// Where the next entry is in the oldest.
     offset: u64,
+    /// Records before that in the oldest, with those that are known to be missing.
+    passed: u64,
     /// Behind what was read last and may not be delivered yet.
     read_to: u64,
+    read_records: u64,
+    /// Records of the oldest that are missing by the numbers of the entries behind them.
+    gaps: u64,
+    passed_gaps: u64,
     /// Tells this run's entries from another's.
     run: u64,
     /// Records that this run has written.
@@ -115,20 +131,24 @@ impl Spool {
     pub fn open(path: &Path, limit: u64, sync: bool) -> Result<Self, SpoolError> {
         let failed = |source| SpoolError::Directory { path: path.display().to_string(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+        let directory = Directory::open(path).map_err(|error| failed(error.into()))?;
         let lock = File::open(path).map_err(failed)?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             return Err(SpoolError::Locked { path: path.display().to_string() });
         }
         // Whether it can be written is better known now than when it is needed.
-        let probe = path.join("probe");
-        File::create(&probe).and_then(|_| fs::remove_file(&probe)).map_err(failed)?;
+        let probe = OsString::from(format!("probe-{}", std::process::id()));
+        directory.create_new(&probe).map_err(|error| failed(error.into()))?;
+        fs::remove_file(directory.join(&probe)).map_err(failed)?;
         let mut segments = Vec::new();
         for entry in fs::read_dir(path).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            let name = entry.file_name();
-            let number = name.to_str().and_then(|name| name.strip_suffix(".spool"));
-            if let Some(number) = number.and_then(|number| u64::from_str_radix(number, 16).ok()) {
-                segments.push(Segment { number, len: entry.metadata().map_err(failed)?.len() });
+            let Some(number) = number(&entry.file_name()) else { continue };
+            if is_own(&entry).map_err(failed)? {
+                let count = tally::read(&entry.path());
+                segments.push(Segment { number, len: entry.metadata().map_err(failed)?.len(), count });
+            } else {
+                set_aside(&entry.path());
             }
         }
         segments.sort_by_key(|segment| segment.number);
@@ -140,14 +160,18 @@ impl Spool {
             tail: None,
             head: None,
             offset: 0,
+            passed: 0,
             read_to: 0,
+            read_records: 0,
+            gaps: 0,
+            passed_gaps: 0,
             run: std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos() as u64),
             written: 0,
             expected: None,
             _lock: lock,
         };
-        spool.offset = spool.saved_offset();
-        spool.read_to = spool.offset;
+        (spool.offset, spool.passed) = spool.saved_place();
+        (spool.read_to, spool.read_records) = (spool.offset, spool.passed);
         Ok(spool)
     }
 
@@ -173,7 +197,7 @@ impl Spool {
         if used + entry.len() as u64 > self.limit {
             return Err(SpoolError::Full { path: self.name(), limit: self.limit });
         }
-        let result = self.write_tail(&entry);
+        let result = self.write_tail(&entry, batch.len() as u64);
         result.map_err(|source| SpoolError::Write { path: self.name(), source })?;
         self.written += batch.len() as u64;
         Ok(())
@@ -186,40 +210,36 @@ impl Spool {
     pub fn push_front(&mut self, batch: &Batch) -> Result<(), SpoolError> {
         let number = self.segments.front().map_or(FIRST, |segment| segment.number) - 1;
         let bytes = [&MAGIC[..], &encode(0, 0, batch)].concat();
+        let count = Count { records: batch.len() as u64, told: 0 };
         let result = self.create(number).and_then(|mut file| {
             file.write_all(&bytes)?;
+            tally::write(&self.file_name(number), count, self.sync)?;
             if self.sync { file.sync_data() } else { Ok(()) }
         });
         if let Err(source) = result {
-            let _ = fs::remove_file(self.file_name(number));
+            self.remove(number);
             return Err(SpoolError::Write { path: self.name(), source });
         }
-        self.segments.push_front(Segment { number, len: bytes.len() as u64 });
-        (self.head, self.offset, self.read_to) = (None, 0, 0);
+        self.segments.push_front(Segment { number, len: bytes.len() as u64, count: Some(count) });
+        self.rewind();
         Ok(())
     }
 
     /// Reads on, about `most` bytes; what was read before counts as read again unless it was delivered.
     ///
     /// # Errors
-    /// A segment cannot be read; it is given up.
+    /// A segment cannot be read. It stays, to be tried again.
     pub fn read(&mut self, most: usize) -> io::Result<Read> {
         let mut read = Read::default();
-        self.read_to = self.offset;
+        (self.read_to, self.read_records, self.gaps) = (self.offset, self.passed, self.passed_gaps);
         while let Some(front) = self.segments.front() {
-            let number = front.number;
-            if self
+            let (number, len, count) = (front.number, front.len, front.count);
+            let is_read = self
                 .head
                 .as_ref()
-                .is_none_or(|(known, bytes)| *known != number || (bytes.len() as u64) < front.len)
-            {
-                match fs::read(self.file_name(number)) {
-                    Ok(bytes) => self.head = Some((number, bytes)),
-                    Err(error) => {
-                        self.drop_front();
-                        return Err(error);
-                    }
-                }
+                .is_some_and(|(known, bytes)| *known == number && bytes.len() as u64 >= len);
+            if !is_read {
+                self.head = Some((number, fs::read(self.file_name(number))?));
             }
             let Some((_, bytes)) = &self.head else { break };
             let at = (self.read_to as usize).max(MAGIC.len());
@@ -228,73 +248,119 @@ impl Spool {
                     if !read.batch.is_empty() && read.batch.bytes.len() + batch.bytes.len() > most {
                         return Ok(read);
                     }
-                    if let Some((_, expected)) = self.expected.filter(|(expected, _)| *expected == run) {
-                        read.missing += before.saturating_sub(expected);
+                    let expected = self.expected.filter(|(expected, _)| *expected == run);
+                    let missing = expected.map_or(0, |(_, expected)| before.saturating_sub(expected));
+                    if count.is_some() {
+                        // At the segment's end it is known which of them are its own.
+                        self.gaps += missing;
+                    } else {
+                        read.missing += missing;
                     }
                     self.expected = Some((run, before + batch.len() as u64));
+                    self.read_records += batch.len() as u64;
                     read.batch.append(batch);
                     self.read_to = end as u64;
                 }
-                // Only what was delivered is deleted.
-                None if !read.batch.is_empty() => return Ok(read),
-                None => self.drop_front(),
+                None => {
+                    read.missing += self.end_segment(count);
+                    // Only what was delivered is deleted.
+                    if !read.batch.is_empty() {
+                        self.read_to = len;
+                        return Ok(read);
+                    }
+                    self.drop_front();
+                }
             }
         }
         Ok(read)
     }
 
+    /// Records that are missing in the oldest segment, which is read to its end, and were not reported as missing before.
+    fn end_segment(&mut self, count: Option<Count>) -> u64 {
+        let Some(count) = count else { return 0 };
+        let missing = count.records.saturating_sub(self.read_records);
+        let gaps = std::mem::take(&mut self.gaps);
+        // Whole segments before this one are gone.
+        let vanished = gaps.saturating_sub(missing);
+        // The next segment's first entry counts what is missing at the end, too.
+        let unexplained = missing.saturating_sub(gaps);
+        if let Some((_, expected)) = &mut self.expected {
+            *expected += unexplained;
+        }
+        if missing > count.told {
+            let count = Count { told: missing, ..count };
+            let name = self.segments.front().map(|front| self.file_name(front.number));
+            // Unwritten, the next process would report them again.
+            let _ = name.map(|name| tally::write(&name, count, self.sync));
+            if let Some(front) = self.segments.front_mut() {
+                front.count = Some(count);
+            }
+        }
+        vanished + missing.saturating_sub(count.told)
+    }
+
+    /// Gives up the oldest segment, which cannot be read, and leaves its file under another name. Returns how many records it has;
+    /// `None` where that is not known.
+    pub fn give_up(&mut self) -> Option<u64> {
+        let front = self.segments.front()?;
+        let missing = front.count.map(|count| count.records.saturating_sub(self.passed + count.told));
+        set_aside(&self.file_name(front.number));
+        self.drop_front();
+        missing
+    }
+
     /// What was read last is delivered.
     pub fn delivered(&mut self) {
-        self.offset = self.read_to;
+        (self.offset, self.passed, self.passed_gaps) = (self.read_to, self.read_records, self.gaps);
         let Some(front) = self.segments.front() else { return };
         if self.offset >= front.len {
             return self.drop_front();
         }
         // Lost, it would be delivered again.
-        let mark = [front.number.to_le_bytes(), self.offset.to_le_bytes()].concat();
-        let mark = [&mark[..], &crc32fast::hash(&mark).to_le_bytes()].concat();
-        let _ = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(self.path.join(MARK))
-            .and_then(|file| file.write_all_at(&mark, 0));
+        let _ = tally::write_mark(&self.path.join(MARK), [front.number, self.offset, self.passed]);
     }
 
-    fn saved_offset(&self) -> u64 {
-        let saved = || {
-            let mark = fs::read(self.path.join(MARK)).ok()?;
-            let (mark, sum) = mark.split_at_checked(16)?;
-            let (number, offset) = mark.split_at_checked(8)?;
-            let is_whole = sum == crc32fast::hash(mark).to_le_bytes();
-            let number = u64::from_le_bytes(number.try_into().ok()?);
-            let is_front = self.segments.front().is_some_and(|front| front.number == number);
-            (is_whole && is_front).then_some(u64::from_le_bytes(offset.try_into().ok()?))
-        };
-        saved().unwrap_or(0)
+    /// How far the oldest segment is delivered, in bytes and in records.
+    fn saved_place(&self) -> (u64, u64) {
+        let front = self.segments.front().map(|front| front.number);
+        match tally::read_mark(&self.path.join(MARK)) {
+            Some([number, offset, passed]) if front == Some(number) => (offset, passed),
+            _ => (0, 0),
+        }
     }
 
-    fn write_tail(&mut self, entry: &[u8]) -> io::Result<()> {
+    fn write_tail(&mut self, entry: &[u8], records: u64) -> io::Result<()> {
         let most = SEGMENT.min(self.limit / 8);
         let is_full = self.segments.back().is_none_or(|segment| segment.len > most);
         if is_full || self.tail.is_none() {
             let number = self.segments.back().map_or(FIRST, |segment| segment.number + 1);
             let mut file = self.create(number)?;
             if let Err(error) = file.write_all(MAGIC) {
-                let _ = fs::remove_file(self.file_name(number));
+                self.remove(number);
                 return Err(error);
             }
-            self.segments.push_back(Segment { number, len: MAGIC.len() as u64 });
+            self.segments.push_back(Segment {
+                number,
+                len: MAGIC.len() as u64,
+                count: Some(Count::default()),
+            });
             self.tail = Some(file);
         }
+        let name = self.segments.back().map(|segment| self.file_name(segment.number)).unwrap_or_default();
         let (Some(file), Some(segment)) = (&mut self.tail, self.segments.back_mut()) else { return Ok(()) };
-        let written = file.write_all(entry).and_then(|()| if self.sync { file.sync_data() } else { Ok(()) });
+        let before = segment.count.unwrap_or_default();
+        let count = Count { records: before.records + records, ..before };
+        let written = file
+            .write_all(entry)
+            .and_then(|()| tally::write(&name, count, self.sync))
+            .and_then(|()| if self.sync { file.sync_data() } else { Ok(()) });
         if written.is_err() {
             // A part of it would only be in the way.
             let _ = file.set_len(segment.len);
+            let _ = tally::write(&name, before, self.sync);
         } else {
             segment.len += entry.len() as u64;
+            segment.count = Some(count);
         }
         written
     }
@@ -311,15 +377,28 @@ impl Spool {
 
     fn drop_front(&mut self) {
         if let Some(front) = self.segments.pop_front() {
-            // Left behind, it would be delivered again.
-            let _ = fs::remove_file(self.file_name(front.number));
+            self.remove(front.number);
         }
         if self.segments.is_empty() {
             self.tail = None;
         }
         // Another segment may get the same number.
-        let _ = fs::remove_file(self.path.join(MARK));
-        (self.head, self.offset, self.read_to) = (None, 0, 0);
+        tally::remove_mark(&self.path.join(MARK));
+        self.rewind();
+    }
+
+    /// To the beginning of the oldest segment.
+    fn rewind(&mut self) {
+        self.head = None;
+        (self.offset, self.passed, self.passed_gaps) = (0, 0, 0);
+        (self.read_to, self.read_records, self.gaps) = (0, 0, 0);
+    }
+
+    /// Left behind, a segment would be delivered again.
+    fn remove(&self, number: u64) {
+        let name = self.file_name(number);
+        let _ = fs::remove_file(&name);
+        tally::remove(&name);
     }
 
     fn file_name(&self, number: u64) -> PathBuf {
@@ -328,6 +407,47 @@ impl Spool {
 
     fn name(&self) -> String {
         self.path.display().to_string()
+    }
+}
+
+/// The number of the segment that has this name.
+fn number(name: &OsStr) -> Option<u64> {
+    let digits = name.to_str()?.strip_suffix(".spool")?;
+    let number = u64::from_str_radix(digits, 16).ok()?;
+    (digits == format!("{number:016x}")).then_some(number)
+}
+
+/// Whether a file with a segment's name is one: it begins as one, or has an entry where only its beginning is damaged.
+fn is_own(entry: &DirEntry) -> io::Result<bool> {
+    if !entry.file_type()?.is_file() {
+        return Ok(false);
+    }
+    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(entry.path())?;
+    let mut begin = Vec::new();
+    (&mut file).take(MAGIC.len() as u64).read_to_end(&mut begin)?;
+    if MAGIC.starts_with(&begin) || tally::read(&entry.path()).is_some() {
+        return Ok(true);
+    }
+    let mut rest = Vec::new();
+    file.take(2 * SEGMENT).read_to_end(&mut rest)?;
+    Ok(next_entry(&rest, 0).is_some())
+}
+
+/// Gives a file that cannot be used another name: what it has is not deleted.
+fn set_aside(path: &Path) {
+    let aside = path.with_added_extension("unusable");
+    let result =
+        if aside.exists() { Err(io::ErrorKind::AlreadyExists.into()) } else { fs::rename(path, &aside) };
+    match result {
+        Ok(()) => eprintln!(
+            "sockstate: {} is not a segment that can be read: it is {} now",
+            path.display(),
+            aside.display()
+        ),
+        Err(error) => eprintln!(
+            "sockstate: {} is not a segment that can be read, and cannot be renamed: {error}",
+            path.display()
+        ),
     }
 }
 

@@ -1,9 +1,11 @@
 //! Every kind of sink behind one face.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use thiserror::Error;
-use tokio::io::AsyncWriteExt;
 
 use super::{
     Address, Batch, FileSettings, Framing, HttpSettings, Pace, Queue, Slot, Spool, SpoolError, Tls, TlsError,
@@ -11,9 +13,11 @@ use super::{
     datagram::DatagramSink,
     file::FileSink,
     http::{HttpError, HttpSink},
+    pipe::PipeSink,
     stream::StreamSink,
     worker::{OpenSpool, Trouble, Worker},
 };
+use crate::files::FileError;
 
 /// Where records go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,9 +73,9 @@ pub struct SinkSettings {
 
 /// What a new sink has from others.
 #[derive(Default)]
-pub struct Inherited<'a> {
-    /// The sink whose file and spool it gets when that one has ended.
-    pub after: Option<&'a Queue>,
+pub struct Inherited {
+    /// The sinks whose file or spool it gets when these have ended.
+    pub after: Vec<Queue>,
     /// Where it is noted how far it has come.
     pub slot: Option<Slot>,
 }
@@ -87,7 +91,7 @@ pub struct SinkError {
 #[derive(Debug, Error)]
 enum Reason {
     #[error("cannot open {0} for writing: {1}")]
-    File(String, io::Error),
+    File(String, FileError),
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
@@ -109,10 +113,10 @@ pub fn start(
     settings: &SinkSettings,
     header: Vec<u8>,
     convert: Option<Convert>,
-    inherited: Inherited<'_>,
+    inherited: Inherited,
 ) -> Result<Queue, SinkError> {
     let fail = |reason| SinkError { name: settings.name.clone(), reason };
-    let target = Target::open(&settings.target, header).map_err(fail)?;
+    let target = Target::open(&settings.target, header, !inherited.after.is_empty()).map_err(fail)?;
     let open = settings
         .spool
         .clone()
@@ -120,12 +124,11 @@ pub fn start(
     let queue = Queue::new(&settings.name, settings.queue_bytes, inherited.slot);
     let (name, pace, spool) = (settings.name.clone(), settings.pace, None);
     let mut worker = Worker { name, target, convert, queue: queue.clone(), spool, pace };
-    match inherited.after {
-        None => {
-            worker.spool = open.map(|open| open()).transpose().map_err(|error| fail(error.into()))?;
-            worker.start(None)
-        }
-        Some(after) => worker.start(Some((after.clone(), open))),
+    if inherited.after.is_empty() {
+        worker.spool = open.map(|open| open()).transpose().map_err(|error| fail(error.into()))?;
+        worker.start(Vec::new(), None)
+    } else {
+        worker.start(inherited.after, open)
     }
     .map_err(|error| fail(error.into()))?;
     Ok(queue)
@@ -133,8 +136,8 @@ pub fn start(
 
 /// An open sink.
 pub(super) enum Target {
-    Stdout(tokio::io::Stdout),
     File(FileSink),
+    Pipe(PipeSink),
     Stream(StreamSink),
     Datagram(DatagramSink),
     Http(Box<HttpSink>),
@@ -147,12 +150,26 @@ pub(super) enum Target {
 }
 
 impl Target {
-    fn open(settings: &TargetSettings, header: Vec<u8>) -> Result<Self, Reason> {
+    /// `later`: another sink still writes to the file.
+    fn open(settings: &TargetSettings, header: Vec<u8>, later: bool) -> Result<Self, Reason> {
+        let failed = |path: &Path| {
+            let path = path.display().to_string();
+            move |error| Reason::File(path, error)
+        };
         Ok(match settings {
-            TargetSettings::Stdout => Self::Stdout(tokio::io::stdout()),
+            TargetSettings::Stdout => Self::Pipe(PipeSink::stdout()),
+            TargetSettings::File(settings) if PipeSink::takes(&settings.path) => {
+                if settings.rotate_bytes.is_some() || settings.rotate_every.is_some() {
+                    return Err(failed(&settings.path)(FileError::Kind { path: settings.path.clone() }));
+                }
+                let pipe = PipeSink::new(&settings.path, header);
+                pipe.check().map_err(failed(&settings.path))?;
+                Self::Pipe(pipe)
+            }
             TargetSettings::File(settings) => {
                 let mut file = FileSink::new(settings.clone(), header);
-                file.check().map_err(|error| Reason::File(settings.path.display().to_string(), error))?;
+                let checked = if later { file.check_later() } else { file.check() };
+                checked.map_err(failed(&settings.path))?;
                 Self::File(file)
             }
             TargetSettings::Stream(address, tls, framing) => {
@@ -184,16 +201,8 @@ impl Target {
     /// Delivers `lot`, and takes away what was; returns when all was, or what is wrong.
     pub(super) async fn deliver(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
         match self {
-            Self::Stdout(stdout) => {
-                let result = match stdout.write_all(&lot.bytes).await {
-                    Ok(()) => stdout.flush().await,
-                    error => error,
-                };
-                result.map_err(|error| Trouble::retry(format!("standard output: {error}")))?;
-                lot.drop_first(lot.len());
-                Ok(())
-            }
             Self::File(file) => file.deliver(lot),
+            Self::Pipe(pipe) => pipe.deliver(lot).await,
             Self::Stream(stream) => stream.deliver(lot).await,
             Self::Datagram(datagram) => datagram.deliver(lot).await,
             Self::Http(http) => http.deliver(lot).await,

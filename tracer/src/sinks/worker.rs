@@ -16,6 +16,8 @@ use super::{Batch, Convert, Frame, Queue, Spool, SpoolError, Target};
 const SPOOL_PAUSE: Duration = Duration::from_secs(1);
 /// Bytes of records that are spooled at once, about.
 const ENTRY: usize = 1 << 20;
+/// After this time a sink that was to end within seconds is said to hang.
+const PREVIOUS_PATIENCE: Duration = Duration::from_secs(15);
 /// The first pause after a failure.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 
@@ -73,7 +75,8 @@ enum Outcome {
 
 impl Worker {
     /// Starts the thread; it ends when the queue is closed and empty, or its time is over.
-    pub(super) fn start(mut self, after: Option<(Queue, Option<OpenSpool>)>) -> io::Result<()> {
+    /// Opens the spool, where it is given, when the sinks `after` which this one comes have ended.
+    pub(super) fn start(mut self, after: Vec<Queue>, spool: Option<OpenSpool>) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let name = format!("sink-{}", self.name);
         let work = move || {
@@ -84,10 +87,10 @@ impl Worker {
             }
             let queue = self.queue.clone();
             runtime.block_on(async {
-                if let Some((before, open)) = after {
-                    before.finished().await;
-                    self.open_spool(open);
+                for before in &after {
+                    self.wait_for(before).await;
                 }
+                self.open_spool(spool);
                 self.work().await;
             });
             queue.finish();
@@ -97,10 +100,28 @@ impl Worker {
         Ok(())
     }
 
+    /// Two sinks never write to one file: a previous one that hangs is waited for, until this one is to end, too.
+    async fn wait_for(&self, before: &Queue) {
+        tokio::select! {
+            () = before.finished() => return,
+            () = sleep(PREVIOUS_PATIENCE) => {}
+        }
+        eprintln!(
+            "sockstate: sink {}: the previous sink {} of this file or spool still waits for the system; records are queued until it has ended",
+            self.name,
+            before.name()
+        );
+        tokio::select! {
+            () = before.finished() => {}
+            () = self.queue.overdue() => {}
+        }
+    }
+
     /// Too late to refuse to start: without a spool it goes on.
     fn open_spool(&mut self, open: Option<OpenSpool>) {
         match open.map(|open| open()).transpose() {
-            Ok(spool) => self.spool = spool,
+            Ok(Some(spool)) => self.spool = Some(spool),
+            Ok(None) => {}
             Err(error) => eprintln!("sockstate: sink {}: {error}; going on without it", self.name),
         }
     }
@@ -123,6 +144,17 @@ impl Worker {
         }
         self.give_up();
         self.target.close().await;
+        let waiting = self.spool.as_ref().map_or(0, Spool::bytes);
+        if waiting > 0 {
+            eprintln!(
+                "sockstate: sink {}: {waiting} bytes wait in its spool for the next sink of this name",
+                self.name
+            );
+        }
+        let lost = self.queue.unreported();
+        if lost > 0 {
+            eprintln!("sockstate: sink {}: {lost} records were not delivered when it ended", self.name);
+        }
     }
 
     /// The next to deliver: what was spooled first. None when nothing more comes.
@@ -147,13 +179,7 @@ impl Worker {
                     }
                     read.batch
                 }
-                Err(error) => {
-                    eprintln!(
-                        "sockstate: sink {}: a segment of the spool cannot be read: {error}",
-                        self.name
-                    );
-                    Batch::default()
-                }
+                Err(error) => self.unreadable(&error).await,
             });
         }
         tokio::select! {
@@ -171,6 +197,26 @@ impl Worker {
         }
         let lot = self.queue.take(self.pace.batch_bytes);
         (!lot.is_empty() || !self.queue.is_closed()).then_some(lot)
+    }
+
+    /// A segment that cannot be read for lack of descriptors, memory or rights is tried again; one that the disk does not give back
+    /// is given up.
+    async fn unreadable(&mut self, error: &io::Error) -> Batch {
+        let is_passing = matches!(
+            error.raw_os_error(),
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EACCES | libc::EPERM | libc::EINTR)
+        );
+        let what = if is_passing { "trying again" } else { "giving it up" };
+        eprintln!("sockstate: sink {}: cannot read a segment of the spool: {error}; {what}", self.name);
+        if is_passing {
+            tokio::select! {
+                () = sleep(self.pace.retry_max) => {}
+                () = self.queue.overdue() => {}
+            }
+        } else if let Some(missing) = self.spool.as_mut().and_then(Spool::give_up) {
+            self.queue.lose(missing, 0, true);
+        }
+        Batch::default()
     }
 
     /// The records as the collector wants them; none where it wants them as they are.

@@ -1,0 +1,228 @@
+//! What the daemon must not do: destroy files of others, or lose records without a word when its sinks change.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::Read,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::{
+    Test,
+    collectors::json,
+    daemon::{Daemon, connections},
+    lab::{in_lab, signal, sockstate, wait_until},
+    load::{Load, Mode},
+    sockets::fresh_port,
+    test,
+};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test("harmless: pins are removed, and nothing else", foreign_pins),
+        test("harmless: reloads of a rotated file under load lose nothing", reload_storm),
+        test("harmless: the successor says what a replaced sink lost", replaced_sink),
+        test("harmless: a certificate or a secret that is renewed is read at SIGHUP", renewed_secret),
+    ]
+}
+
+/// A directory below the BPF file system, gone with the test.
+struct BpfDirectory(PathBuf);
+
+impl BpfDirectory {
+    fn new() -> Option<Self> {
+        let path = PathBuf::from(format!("/sys/fs/bpf/sockstate-harmless-{}", std::process::id()));
+        fs::create_dir(&path).ok().map(|()| Self(path))
+    }
+}
+
+impl Drop for BpfDirectory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(self.0.join("another"));
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+fn foreign_pins() {
+    in_lab(|netns| {
+        let directory = tempfile::tempdir().expect("directory");
+        let key = directory.path().join("key.pem");
+        fs::write(&key, "precious").expect("file");
+        // The names of pins do not make a directory one of pins.
+        for name in ["link-0", "ring", "program"] {
+            fs::write(directory.path().join(name), name).expect("file");
+        }
+        let refused = |pin: &Path, words: &str| {
+            let detach = sockstate().args(["detach", "--pin"]).arg(pin).output().expect("sockstate");
+            let config = directory.path().join("config.toml");
+            let text = format!(
+                "pin = \"{}\"\n[filter]\nnetns = {netns}\n[kernel]\nalongside = true\n[sinks.out]\ntype = \"stdout\"\n",
+                pin.display()
+            );
+            fs::write(&config, text).expect("config");
+            let run = sockstate().args(["run", "--config"]).arg(&config).output().expect("sockstate");
+            // There is nothing to remove where nothing is.
+            assert_eq!(detach.status.code(), Some(i32::from(pin.exists())));
+            for output in [run].into_iter().chain(pin.exists().then_some(detach)) {
+                let error = String::from_utf8_lossy(&output.stderr);
+                assert_eq!(output.status.code(), Some(1), "{error}");
+                assert!(error.contains(words), "{error}");
+            }
+        };
+        refused(directory.path(), "BPF file system");
+        refused(&directory.path().join("new"), "BPF file system");
+        assert!(!directory.path().join("new").exists());
+        assert_eq!(fs::read_to_string(&key).expect("file"), "precious");
+        assert_eq!(fs::read_dir(directory.path()).expect("directory").count(), 5, "with the configuration");
+        let Some(pins) = BpfDirectory::new() else { return crate::skip("needs a BPF file system") };
+        fs::create_dir(pins.0.join("another")).expect("directory");
+        refused(&pins.0, "another");
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(&pins.0, &link).expect("symlink");
+        refused(&link, "cannot use");
+        assert!(pins.0.join("another").exists());
+    });
+}
+
+fn records(text: &str) -> Vec<Value> {
+    text.lines().map(|line| json(line).expect("whole lines only")).collect()
+}
+
+fn reload_storm() {
+    in_lab(|netns| {
+        let port = fresh_port();
+        // A successor's records wait for its predecessor's compression in the queue.
+        let file = |more: &str| {
+            format!("[sinks.file]\ntype = \"file\"\npath = \"DIR/out\"\nqueue = \"256M\"\n{more}\n")
+        };
+        // Each reload changes the sink; names of it change, too.
+        let variants = [
+            file("rotate-size = \"300K\"\nzstd = true"),
+            file("rotate-size = \"200K\""),
+            file("rotate-size = \"300K\"\nzstd = true").replace("sinks.file", "sinks.other"),
+            file("batch = \"64K\""),
+        ];
+        let mut daemon = Daemon::start(netns, port, &variants[0]);
+        let load = Load { mode: Mode::Fin, threads: 1, count: 3000, acceptors: false, gap_us: 0, port };
+        let pid = daemon.tracer.pid();
+        thread::scope(|scope| {
+            let worker = scope.spawn(|| load.run().expect("load"));
+            let mut seen = 0;
+            for reload in 1..24 {
+                seen += 1000;
+                daemon.tracer.wait_for(|record| record["seq"].as_u64() > Some(seen));
+                daemon.configure(&variants[reload % variants.len()]);
+                signal(pid, libc::SIGHUP);
+            }
+            worker.join().expect("load");
+        });
+        connections(3, port);
+        let (story, directory) = daemon.stop();
+        let mut found: Vec<Value> = Vec::new();
+        for entry in fs::read_dir(directory.path()).expect("directory") {
+            let path = entry.expect("entry").path();
+            let name = path.file_name().expect("name").to_string_lossy().into_owned();
+            assert!(!name.ends_with(".part"), "{name}");
+            if name.starts_with("out") {
+                let bytes = fs::read(&path).expect("file");
+                let bytes =
+                    if name.ends_with(".zst") { zstd::decode_all(&bytes[..]).expect("zstd") } else { bytes };
+                found.extend(records(&String::from_utf8(bytes).expect("UTF-8")));
+            }
+        }
+        assert!(found.iter().all(|record| record["kind"] != "lost"));
+        let key = |record: &Value| {
+            format!("{} {} {} {}", record["conn"], record["time"], record["from"], record["to"])
+        };
+        let transitions = |records: &[Value]| -> Vec<String> {
+            let mut keys: Vec<String> =
+                records.iter().filter(|record| record["kind"] == "transition").map(key).collect();
+            keys.sort_unstable();
+            keys
+        };
+        let (said, found) = (transitions(&story.records), transitions(&found));
+        assert_eq!(found.len(), said.len(), "each once");
+        assert!(found == said);
+    });
+}
+
+fn replaced_sink() {
+    in_lab(|netns| {
+        let [dead, port] = [fresh_port(), fresh_port()];
+        let to = |target: String| format!("[sinks.out]\nqueue = \"64M\"\n{target}\n");
+        let mut daemon = Daemon::start(
+            netns,
+            port,
+            &to(format!("type = \"http\"\nurl = \"http://127.0.0.1:{dead}\"\nretry = \"100ms\"")),
+        );
+        connections(50, port);
+        daemon.tracer.wait_for(|record| record["from"] == "LISTEN" && record["to"] == "CLOSE");
+        daemon.configure(&to("type = \"file\"\npath = \"DIR/out\"".to_owned()));
+        signal(daemon.tracer.pid(), libc::SIGHUP);
+        wait_until("the successor begins", || daemon.path("out").exists());
+        let text = || fs::read_to_string(daemon.path("out")).unwrap_or_default();
+        wait_until("the loss is reported", || text().contains("\"kind\":\"lost\""));
+        connections(1, port);
+        let (story, directory) = daemon.stop();
+        let found = records(&fs::read_to_string(directory.path().join("out")).expect("out"));
+        let of_kind = |kind: &'static str| found.iter().filter(move |record| record["kind"] == kind);
+        let counted: u64 = of_kind("lost").map(|record| record["count"].as_u64().expect("count")).sum();
+        assert!(of_kind("lost").all(|record| record["place"] == "sink"));
+        // The successor's own start and the losses are no records of the console.
+        let own = 1 + of_kind("lost").count();
+        assert_eq!(counted + (found.len() - own) as u64, story.records.len() as u64);
+        let seqs: Vec<u64> = found.iter().map(|record| record["seq"].as_u64().expect("seq")).collect();
+        assert_eq!(seqs.first(), Some(&(counted + 1)));
+        assert_eq!(seqs.iter().collect::<BTreeSet<_>>().len(), seqs.len());
+    });
+}
+
+fn renewed_secret() {
+    in_lab(|netns| {
+        let port = fresh_port();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+        let address = listener.local_addr().expect("address");
+        let directory = tempfile::tempdir().expect("directory");
+        let secret = directory.path().join("secret");
+        fs::write(&secret, "Bearer first").expect("secret");
+        let (send, requests) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { return };
+                let mut text = [0; 4096];
+                let count = stream.read(&mut text).unwrap_or(0);
+                // The connection ends without an answer: the sink comes again.
+                if send.send(String::from_utf8_lossy(&text[..count]).into_owned()).is_err() {
+                    return;
+                }
+            }
+        });
+        let sink = format!(
+            "[sinks.out]\ntype = \"http\"\nurl = \"http://{address}\"\nretry = \"50ms\"\nauthorization-file = \"{}\"\n",
+            secret.display()
+        );
+        let daemon = Daemon::start(netns, port, &sink);
+        let wait_for = |words: &str| {
+            let end = std::time::Instant::now() + Duration::from_secs(60);
+            while std::time::Instant::now() < end {
+                if requests.recv_timeout(Duration::from_secs(60)).is_ok_and(|request| request.contains(words))
+                {
+                    return;
+                }
+            }
+            panic!("no request with {words}");
+        };
+        connections(1, port);
+        wait_for("Bearer first");
+        fs::write(&secret, "Bearer second").expect("secret");
+        signal(daemon.tracer.pid(), libc::SIGHUP);
+        connections(1, port);
+        wait_for("Bearer second");
+        drop(daemon.stop());
+    });
+}

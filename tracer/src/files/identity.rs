@@ -1,0 +1,67 @@
+//! Which files sockstate has made: what another program wrote is never cut.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Write},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    },
+    path::{Path, PathBuf},
+};
+
+/// State that ends with the machine.
+const STATE: &str = "/run/sockstate/files";
+
+/// A file's device and inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    /// # Errors
+    /// The system does not say.
+    pub fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self { device: metadata.dev(), inode: metadata.ino() })
+    }
+
+    /// That of what has the name `path` now; a symbolic link is not followed.
+    #[must_use]
+    pub fn at(path: &Path) -> Option<Self> {
+        let metadata = fs::symlink_metadata(path).ok()?;
+        Some(Self { device: metadata.dev(), inode: metadata.ino() })
+    }
+
+    /// Notes that sockstate has made the file at `path`.
+    ///
+    /// # Errors
+    /// /run cannot be written to.
+    pub fn remember(self, path: &Path) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(STATE)?;
+        let (note, part) = (note(path), note(path).with_extension("part"));
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .custom_flags(libc::O_NOFOLLOW)
+            .mode(0o600)
+            .open(&part)?;
+        file.write_all(format!("{} {}\n", self.device, self.inode).as_bytes())?;
+        fs::rename(part, note)
+    }
+
+    /// Whether this is the file that sockstate has made last at `path`.
+    #[must_use]
+    pub fn is_remembered(self, path: &Path) -> bool {
+        let known = fs::read_to_string(note(path)).ok();
+        known.is_some_and(|known| known.trim_end() == format!("{} {}", self.device, self.inode))
+    }
+}
+
+fn note(path: &Path) -> PathBuf {
+    let path = path.as_os_str().as_bytes();
+    Path::new(STATE).join(format!("{:08x}{:08x}", crc32fast::hash(path), path.len()))
+}

@@ -1,0 +1,86 @@
+//! Files that a root daemon writes: opened so that no other user can turn a write into another file.
+
+mod directory;
+mod identity;
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use thiserror::Error;
+
+pub use directory::Directory;
+pub use identity::Identity;
+
+/// Mode of files with records: they name processes and peers.
+pub const RECORDS_MODE: u32 = 0o640;
+
+/// Why a file is not opened.
+#[derive(Debug, Error)]
+pub enum FileError {
+    #[error("{path}: {source}")]
+    Io {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{path} is a symbolic link, and its target may be any file; name the target itself")]
+    Link { path: PathBuf },
+    #[error("{path} is not a regular file: it cannot be rotated, and records cannot be taken back from it")]
+    Kind { path: PathBuf },
+    #[error("{path} names no file")]
+    NoName { path: PathBuf },
+    #[error(
+        "the directory {path} can be written to by other users ({why}), who could replace the file; use a directory of root's or of the user that runs sockstate, such as one in /var/log or /var/lib"
+    )]
+    Shared { path: PathBuf, why: String },
+}
+
+impl From<FileError> for io::Error {
+    fn from(error: FileError) -> Self {
+        let kind = match &error {
+            FileError::Io { source, .. } => source.kind(),
+            _ => io::ErrorKind::PermissionDenied,
+        };
+        Self::new(kind, error)
+    }
+}
+
+/// Whether `path` names a descriptor that this process was given: who gave it has chosen the file.
+#[must_use]
+pub fn is_inherited(path: &Path) -> bool {
+    let is_standard = ["/dev/stdin", "/dev/stdout", "/dev/stderr"].iter().any(|name| path == Path::new(name));
+    is_standard
+        || path
+            .parent()
+            .is_some_and(|parent| [Path::new("/dev/fd"), Path::new("/proc/self/fd")].contains(&parent))
+}
+
+/// Makes the file at `path`, or empties it, for a command whose user has named it, as a shell's `>` does. A symbolic link that another
+/// user may have put there is not followed.
+///
+/// # Errors
+/// It cannot be opened.
+pub fn create(path: &Path) -> io::Result<File> {
+    options(path).write(true).create(true).truncate(true).open(path)
+}
+
+fn options(path: &Path) -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.mode(RECORDS_MODE);
+    if !is_inherited(path) && !directory::is_private(path) {
+        options.custom_flags(libc::O_NOFOLLOW);
+    }
+    options
+}
+
+/// Opens the file at `path` to write at its end, as [`create`] does; makes it where it is missing.
+///
+/// # Errors
+/// It cannot be opened.
+pub fn append(path: &Path) -> io::Result<File> {
+    options(path).append(true).create(true).open(path)
+}

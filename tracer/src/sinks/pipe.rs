@@ -1,0 +1,100 @@
+//! Records into what only takes bytes: standard output, a pipe, a device. A reader that stands still lets the sink wait, and never
+//! blocks its thread.
+
+use std::{
+    fs::OpenOptions,
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::{Batch, Output, OutputError, worker::Trouble};
+use crate::files::{self, Directory, FileError};
+
+/// The sink.
+pub(super) struct PipeSink {
+    /// `None` is standard output.
+    path: Option<PathBuf>,
+    header: Vec<u8>,
+    output: Option<Output>,
+    /// Bytes of the next record that are written.
+    sent: usize,
+}
+
+impl PipeSink {
+    pub(super) fn stdout() -> Self {
+        Self { path: None, header: Vec::new(), output: None, sent: 0 }
+    }
+
+    pub(super) fn new(path: &Path, header: Vec<u8>) -> Self {
+        Self { path: Some(path.to_owned()), header, output: None, sent: 0 }
+    }
+
+    /// Whether `path` takes bytes without being a file that can be named, cut and rotated.
+    pub(super) fn takes(path: &Path) -> bool {
+        use std::os::unix::fs::FileTypeExt;
+        let kind = std::fs::symlink_metadata(path).map(|metadata| metadata.file_type());
+        files::is_inherited(path) || kind.is_ok_and(|kind| kind.is_fifo() || kind.is_char_device())
+    }
+
+    /// # Errors
+    /// It is in a directory that other users can write to.
+    pub(super) fn check(&self) -> Result<(), FileError> {
+        match self.path.as_deref().filter(|path| !files::is_inherited(path)) {
+            Some(path) => Directory::of(path).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) async fn deliver(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
+        while !lot.is_empty() {
+            if let Err(error) = self.write(lot).await {
+                // What is at the path by then may have another reader, which has seen nothing yet.
+                self.output = None;
+                return Err(Trouble::retry(error));
+            }
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, lot: &mut Batch) -> Result<(), OutputError> {
+        if self.output.is_none() {
+            let mut output = self.open()?;
+            self.sent = 0;
+            let mut header = self.header.clone();
+            output.write(&mut header, usize::MAX).await?;
+            self.output = Some(output);
+        }
+        let (Some(output), Some(rest)) = (&mut self.output, lot.bytes.get(self.sent..)) else {
+            return Ok(());
+        };
+        self.sent += output.write_some(rest).await?;
+        let whole = lot.frames.partition_point(|frame| frame.end <= self.sent);
+        if let Some(last) = whole.checked_sub(1).and_then(|last| lot.frames.get(last)) {
+            self.sent -= last.end;
+            lot.drop_first(whole);
+        }
+        Ok(())
+    }
+
+    fn open(&self) -> Result<Output, OutputError> {
+        let Some(path) = &self.path else { return Output::stdout() };
+        let failed = |source| OutputError::Open { path: path.display().to_string(), source };
+        let file = if files::is_inherited(path) {
+            OpenOptions::new().append(true).open(path).map_err(failed)?
+        } else {
+            let opened = Directory::of(path).and_then(|(directory, name)| directory.append(&name));
+            opened.map_err(|error| failed(without_reader(error)))?.0
+        };
+        Output::open(path, file.into())
+    }
+}
+
+/// A pipe that nobody has opened for reading says "No such device or address" (fifo(7)).
+fn without_reader(error: FileError) -> io::Error {
+    match error {
+        FileError::Io { source, .. } if source.raw_os_error() == Some(libc::ENXIO) => {
+            io::Error::new(source.kind(), "nobody reads the pipe")
+        }
+        error => error.into(),
+    }
+}

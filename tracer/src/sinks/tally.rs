@@ -1,0 +1,110 @@
+//! Numbers beside a spool's segments, each file with its checksum: how many records a segment has, and how far the oldest one is
+//! delivered.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+const EXTENSION: &str = "count";
+/// Magic number in the count's checksum: a file of zeros has no count.
+const SALT: u32 = 0x5350_4c43;
+
+/// Of a segment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Count {
+    /// Records that were written.
+    pub(super) records: u64,
+    /// Of these, records that are missing and were reported.
+    pub(super) told: u64,
+}
+
+/// Notes the count of the segment at `segment`.
+pub(super) fn write(segment: &Path, count: Count, sync: bool) -> io::Result<()> {
+    let file = write_numbers(&name(segment), &[count.records, count.told])?;
+    if sync { file.sync_data() } else { Ok(()) }
+}
+
+/// The count of the segment at `segment`; `None` where it is missing or damaged.
+pub(super) fn read(segment: &Path) -> Option<Count> {
+    let [records, told] = numbers(&fs::read(name(segment)).ok()?)?;
+    Some(Count { records, told })
+}
+
+pub(super) fn remove(segment: &Path) {
+    // Without the segment it means nothing.
+    let _ = fs::remove_file(name(segment));
+}
+
+/// Notes how far a segment is delivered: its number, bytes and records.
+pub(super) fn write_mark(path: &Path, place: [u64; 3]) -> io::Result<()> {
+    if !path.exists() || read_mark(path).is_some() {
+        write_numbers(path, &place).map(drop)
+    } else {
+        // Damaged, or another program's.
+        fs::rename(path, path.with_added_extension("unusable"))?;
+        write_numbers(path, &place).map(drop)
+    }
+}
+
+/// The last mark. Earlier versions did not count records.
+pub(super) fn read_mark(path: &Path) -> Option<[u64; 3]> {
+    let bytes = fs::read(path).ok()?;
+    if let Some(place) = numbers(&bytes) {
+        return Some(place);
+    }
+    let (place, sum) = bytes.split_at_checked(16)?;
+    let (number, offset) = place.split_at_checked(8)?;
+    let is_whole = sum == crc32fast::hash(place).to_le_bytes();
+    let word = |bytes: &[u8]| bytes.try_into().ok().map(u64::from_le_bytes);
+    is_whole.then_some([word(number)?, word(offset)?, 0])
+}
+
+pub(super) fn remove_mark(path: &Path) {
+    if read_mark(path).is_some() {
+        // Left behind, it names a segment that is gone.
+        let _ = fs::remove_file(path);
+    }
+}
+
+fn name(segment: &Path) -> PathBuf {
+    segment.with_extension(EXTENSION)
+}
+
+/// One write of a few bytes: a crash leaves the old numbers or the new ones, or a checksum that is wrong.
+fn write_numbers(path: &Path, numbers: &[u64]) -> io::Result<File> {
+    let mut bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+    bytes.extend_from_slice(&sum(&bytes));
+    let mut options = OpenOptions::new();
+    let file = options
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)?;
+    file.write_all_at(&bytes, 0)?;
+    // An earlier version's mark was shorter, and a count is never longer.
+    file.set_len(bytes.len() as u64)?;
+    Ok(file)
+}
+
+fn numbers<const N: usize>(bytes: &[u8]) -> Option<[u64; N]> {
+    let (words, found) = bytes.split_at_checked(N * 8)?;
+    if found != sum(words) {
+        return None;
+    }
+    let mut numbers = [0; N];
+    for (number, word) in numbers.iter_mut().zip(words.as_chunks().0) {
+        *number = u64::from_le_bytes(*word);
+    }
+    Some(numbers)
+}
+
+fn sum(bytes: &[u8]) -> [u8; 4] {
+    let mut hasher = crc32fast::Hasher::new_with_initial(SALT);
+    hasher.update(bytes);
+    hasher.finalize().to_le_bytes()
+}
