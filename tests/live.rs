@@ -51,6 +51,8 @@ mod fleet;
 mod holders;
 #[path = "live/harmless.rs"]
 mod harmless;
+#[path = "live/hostile.rs"]
+mod hostile;
 #[path = "live/hunt.rs"]
 mod hunt;
 #[path = "live/hunt_truth.rs"]
@@ -138,6 +140,7 @@ fn main() -> ExitCode {
         collectors::tests(),
         faults::tests(),
         harmless::tests(),
+        hostile::tests(),
         otlp::tests(),
         fleet::tests(),
         restart::tests(),

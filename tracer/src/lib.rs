@@ -4,6 +4,9 @@
 //! -> `format` and `sinks`. `model` is what they hand on; `pipeline` and `cmd` wire it together. Which module may
 //! use which is checked by `cargo xtask check`; see docs/architecture.md.
 
+#[macro_use]
+pub mod messages;
+
 pub mod cli;
 pub mod cmd;
 pub mod config;

@@ -10,9 +10,10 @@ use anyhow::{Result, bail};
 use crate::root;
 
 /// A room and the rooms it may use. `cmd`, `examiner`, `hunter`, `lib`, `look` and `pipeline` wire things together and may use all.
-const MAY_USE: [(&str, &[&str]); 21] = [
+const MAY_USE: [(&str, &[&str]); 22] = [
     ("model", &[]),
     ("files", &[]),
+    ("messages", &[]),
     ("decode", &["model"]),
     ("knowledge", &["model"]),
     ("explain", &["model", "knowledge"]),
@@ -24,9 +25,9 @@ const MAY_USE: [(&str, &[&str]); 21] = [
     ("route", &["model"]),
     ("unwind", &["enrich", "model"]),
     ("format", &["model"]),
-    ("sinks", &["files", "model"]),
+    ("sinks", &["files", "messages", "model"]),
     ("metrics", &["model"]),
-    ("kernel", &["model", "knowledge"]),
+    ("kernel", &["model", "knowledge", "messages"]),
     ("source", &["model", "decode", "kernel"]),
     ("config", &["model"]),
     ("cli", &["model", "config", "explain", "sinks"]),

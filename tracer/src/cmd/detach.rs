@@ -10,10 +10,11 @@ use crate::{cli::DetachArgs, kernel, pipeline};
 pub(super) fn run(args: &DetachArgs) -> Result<ExitCode> {
     let was_there = kernel::unpin(&args.pin)?;
     pipeline::forget(&args.pin).context("cannot remove what it has left in /run/sockstate; run as root")?;
-    if was_there {
-        println!("{}: its programs have ended, unless a sockstate still runs with them", args.pin.display());
+    let said = if was_there {
+        "its programs have ended, unless a sockstate still runs with them"
     } else {
-        println!("{}: nothing is kept there", args.pin.display());
-    }
+        "nothing is kept there"
+    };
+    super::print([format!("{}: {said}\n", args.pin.display())])?;
     Ok(ExitCode::SUCCESS)
 }

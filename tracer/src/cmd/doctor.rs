@@ -33,8 +33,8 @@ struct Findings {
 pub(super) fn run(args: &DoctorArgs) -> Result<ExitCode> {
     let findings = examine(args);
     match args.format {
-        DoctorFormat::Text => print!("{}", findings.text()),
-        DoctorFormat::Json => println!("{}", findings.json()),
+        DoctorFormat::Text => super::print([findings.text()])?,
+        DoctorFormat::Json => super::print([format!("{}\n", findings.json())])?,
     }
     let works = findings.hook.is_some();
     Ok(if works { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILURE) })

@@ -53,7 +53,7 @@ pub(super) fn take_over(request: &Request, pin: Option<&Path>) -> Result<Handove
                 let kept = Some(Kept { pinned: estate.pinned.clone(), ledger });
                 return Ok(Handover { loaded, estate: Some(estate), kept });
             }
-            Err(error) => eprintln!("sockstate: cannot go on with {}: {error}", directory.display()),
+            Err(error) => message!("cannot go on with {}: {error}", directory.display()),
         }
     }
     let replaced = kernel::unpin(directory)?;

@@ -39,7 +39,7 @@ pub(super) fn look(
         return Err(Failure { code: exit::KERNEL, message });
     }
     for gap in &look.gaps {
-        eprintln!("sockstate: {gap}");
+        message!("{gap}");
     }
     let mut enricher = Enricher::new(PathBuf::from("/"), false);
     let sockets = std::mem::take(&mut look.sockets)

@@ -21,7 +21,7 @@ mod timeline;
 mod top;
 mod trace;
 
-use std::{path::Path, process::ExitCode};
+use std::{path::Path, process::ExitCode, time::Duration};
 
 use clap::Parser;
 
@@ -33,6 +33,7 @@ use crate::{
     files,
     format::Told,
     kernel::KernelError,
+    messages,
     model::{ConnId, Filter, StateSet},
     route::Router,
     story::{Life, Story},
@@ -51,6 +52,9 @@ pub mod exit {
     /// Another instance is tracing.
     pub const SECOND: u8 = 5;
 }
+
+/// How long the end waits for a standard error that takes nothing.
+const LAST_MESSAGES: Duration = Duration::from_millis(500);
 
 /// An error with the exit code that belongs to it.
 #[derive(Debug, thiserror::Error)]
@@ -98,14 +102,16 @@ pub fn main() -> ExitCode {
         Some(Command::Explain(args)) => explain::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
     };
-    match result {
+    let code = match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("sockstate: {error:#}");
+            message!("{error:#}");
             let code = error.downcast_ref::<Failure>().map_or(exit::FAILURE, |failure| failure.code);
             ExitCode::from(code)
         }
-    }
+    };
+    messages::flush(LAST_MESSAGES);
+    code
 }
 
 /// The filter that the arguments spell; names and paths become numbers.

@@ -46,7 +46,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
     }
     out.finish().and_then(|mut file| file.flush()).with_context(failed)?;
     if std::io::stderr().is_terminal() {
-        eprintln!("sockstate: {records} records, {bytes} bytes before compression, in {path}");
+        message!("{records} records, {bytes} bytes before compression, in {path}");
     }
     Ok(ExitCode::SUCCESS)
 }

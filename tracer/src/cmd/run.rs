@@ -14,6 +14,7 @@ use anyhow::Result;
 use super::{
     Failure, exit,
     handover::Ground,
+    print,
     session::{self, Session},
     sinks, transitions,
 };
@@ -35,7 +36,7 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
     let filter = transitions(&settings.filter)?;
     if args.check {
         let names: Vec<&str> = settings.sinks.iter().map(|sink| sink.name.as_str()).collect();
-        println!("{}: right; into {}", args.config.display(), names.join(", "));
+        print([format!("{}: right; into {}\n", args.config.display(), names.join(", "))])?;
         return Ok(ExitCode::SUCCESS);
     }
     let kernel = settings.kernel.clone();
@@ -83,15 +84,12 @@ impl Running {
         let settings = match load(path) {
             Ok(settings) => settings,
             Err(error) => {
-                eprintln!("sockstate: {error}; going on as before");
+                message!("{error}; going on as before");
                 return streams.list.iter().for_each(Stream::reopen);
             }
         };
         if !self.is_same_tracer(&settings) {
-            eprintln!(
-                "sockstate: {}: what is above the sinks has changed: that takes a restart",
-                path.display()
-            );
+            message!("{}: what is above the sinks has changed: that takes a restart", path.display());
         }
         let same_labels = self.settings.labels == settings.labels;
         let secrets = Secrets::of(&settings);
@@ -175,7 +173,7 @@ impl Running {
             }
             Err(error) => {
                 let what = if before.is_some() { "going on as before" } else { "going on without it" };
-                eprintln!("sockstate: {error:#}; {what}");
+                message!("{error:#}; {what}");
                 before
             }
         }

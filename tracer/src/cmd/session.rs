@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, fchmod, flock};
 
 use super::{
     Failure, exit,
@@ -25,9 +25,12 @@ use crate::{
     format::Format,
     hunter::Hunter,
     kernel::{self, HookChoice, Hunt, Loaded, Request, Tier},
+    messages,
     metrics::Server,
     model::{ConnId, Filter, LostPlace, SocketInfo, Start, Threshold, Thresholds},
-    pipeline::{self, Beginning, Keeper, Limits, Outlet, Pipeline, Resyncer, Stream, Streams, Summary},
+    pipeline::{
+        self, Beginning, Keeper, Limits, Outlet, Pipeline, Resyncer, Signals, Stream, Streams, Summary,
+    },
     route::Router,
     sinks::Output,
     source::{self, Finder, Found, KernelSource, Walker},
@@ -36,7 +39,7 @@ use crate::{
 };
 
 /// Scripts wait for this line.
-const HUNT_READY: &str = "sockstate: the hunt has begun: openings are seen from now on";
+const HUNT_READY: &str = "the hunt has begun: openings are seen from now on";
 
 /// Held while one instance traces.
 const LOCK: &str = "/run/sockstate.lock";
@@ -114,17 +117,20 @@ pub(super) fn output(path: Option<&Path>) -> Result<Output, Failure> {
 
 /// Runs it to its end. `open` is asked within the runtime.
 pub(super) fn run<'a>(open: impl FnOnce() -> Result<Session<'a>>, alongside: bool) -> Result<ExitCode> {
-    let _lock = if alongside { None } else { lock()? };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let summary = runtime.block_on(async { trace(open()?).await })?;
+    messages::start();
+    // Before the lock has this process's id: who reads it may send a signal at once.
+    let signals = runtime.block_on(async { Signals::new() }).context("cannot listen to signals")?;
+    let _lock = if alongside { None } else { lock()? };
+    let summary = runtime.block_on(async { trace(open()?, signals).await })?;
     report(&summary);
     Ok(ExitCode::SUCCESS)
 }
 
-async fn trace(session: Session<'_>) -> Result<Summary> {
+async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
     let Session {
         filter,
         kernel: args,
@@ -201,7 +207,7 @@ async fn trace(session: Session<'_>) -> Result<Summary> {
         adopted,
     };
     for reason in &start.degraded {
-        eprintln!("sockstate: {reason}; see `sockstate doctor`");
+        message!("{reason}; see `sockstate doctor`");
     }
     let resync = resync(args, filter.netns, can_look);
     let examiner = match thresholds {
@@ -209,7 +215,7 @@ async fn trace(session: Session<'_>) -> Result<Summary> {
         None => Examiner::default(),
     };
     let finder = Finder::start().unwrap_or_else(|error| {
-        eprintln!("sockstate: no thread to find the owners of listeners whose process has ended: {error}");
+        message!("no thread to find the owners of listeners whose process has ended: {error}");
         Finder::default()
     });
     let ground = kept.as_ref().map(|kept| Ground {
@@ -225,7 +231,7 @@ async fn trace(session: Session<'_>) -> Result<Summary> {
         Keeper::new(directory, kept.pinned, instance, kept.ledger)
     });
     if let Err(error) = kernel::drop_privileges() {
-        eprintln!("sockstate: cannot drop capabilities: {error}");
+        message!("cannot drop capabilities: {error}");
     }
     memory::give_back();
 
@@ -250,12 +256,12 @@ async fn trace(session: Session<'_>) -> Result<Summary> {
     };
     pipeline.start(start);
     if pipeline.hunter.is_some() {
-        eprintln!("{HUNT_READY}");
+        message!("{HUNT_READY}");
     }
     if snapshot {
         pipeline.snapshot();
     }
-    Ok(pipeline.run(outlet).await?)
+    Ok(pipeline.run(outlet, signals).await?)
 }
 
 /// Started before privileges are dropped; without BTF there is nothing to compare with.
@@ -266,7 +272,7 @@ fn resync(args: &KernelArgs, only: Option<u32>, can_look: bool) -> Option<Resync
     match Walker::start() {
         Ok(walker) => Some(Resyncer { walker, every: args.resync, only }),
         Err(error) => {
-            eprintln!("sockstate: no thread to compare with the kernel's tables: {error}");
+            message!("no thread to compare with the kernel's tables: {error}");
             None
         }
     }
@@ -278,7 +284,7 @@ fn watch(thresholds: &[Threshold], table: &mut Table, existing: &[SocketInfo]) -
     let ages = existing.iter().filter_map(|socket| Some((socket, track::age(socket)?.ns)));
     table.backdate(pipeline::monotonic_ns(), ages);
     Examiner::start().unwrap_or_else(|error| {
-        eprintln!("sockstate: no thread to find out why connections are stuck: {error}");
+        message!("no thread to find out why connections are stuck: {error}");
         Examiner::default()
     })
 }
@@ -318,12 +324,14 @@ fn lock() -> Result<Option<File>> {
         .write(true)
         .create(true)
         .truncate(false)
-        .mode(0o644)
+        .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW)
         .open(LOCK)
     else {
         return Ok(None);
     };
+    // Earlier versions let every user open it, and so lock it.
+    let _ = fchmod(&file, Mode::RUSR | Mode::WUSR);
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         let mut pid = String::new();
         // A message without the number is still a message.
@@ -334,10 +342,12 @@ fn lock() -> Result<Option<File>> {
         );
         return Err(Failure { code: exit::SECOND, message }.into());
     }
-    file.set_len(0)
-        .and_then(|()| file.rewind())
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .context("cannot write the lock")?;
+    let written =
+        file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
+    if let Err(error) = written {
+        // The lock is held all the same.
+        message!("cannot write the process id to {LOCK}: {error}");
+    }
     Ok(Some(file))
 }
 
@@ -351,8 +361,8 @@ fn report(summary: &Summary) {
         })
         .collect();
     if !lost.is_empty() {
-        eprintln!("sockstate: {} transitions; lost {}", summary.transitions, lost.join(", "));
+        message!("{} transitions; lost {}", summary.transitions, lost.join(", "));
     } else if std::io::stderr().is_terminal() {
-        eprintln!("sockstate: {} transitions; nothing lost", summary.transitions);
+        message!("{} transitions; nothing lost", summary.transitions);
     }
 }

@@ -60,7 +60,7 @@ pub(super) fn run(args: &TopArgs) -> Result<ExitCode> {
     };
     // The tracer's thread has what it needs; this one and the one that reads need nothing.
     if let Err(error) = kernel::drop_privileges() {
-        eprintln!("sockstate: cannot drop capabilities: {error}");
+        message!("cannot drop capabilities: {error}");
     }
     let (sender, blocks) = sync_channel(WAITING);
     let speed = args.speed;

@@ -13,7 +13,7 @@ impl Log for Stderr {
     }
 
     fn log(&self, record: &Record<'_>) {
-        eprintln!("sockstate: kernel program: {}", record.args());
+        message!("kernel program: {}", record.args());
     }
 
     fn flush(&self) {}

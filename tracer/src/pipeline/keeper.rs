@@ -161,8 +161,8 @@ impl Keeper {
         let (pinned, instance) = (self.pinned.clone(), self.instance);
         let estate = Estate { pinned, instance, is_complete, table: table.bequeath() };
         if let Err(error) = self.save(&estate) {
-            eprintln!(
-                "sockstate: cannot write {}: {error}; the next one will not know the connections",
+            message!(
+                "cannot write {}: {error}; the next one will not know the connections",
                 self.path.display()
             );
         }

@@ -27,7 +27,7 @@ pub use ending::GRACE;
 pub use keeper::{Estate, Keeper, estate, forget, ledger};
 pub use outlet::{Outlet, Reload};
 pub use resync::Resyncer;
-use signals::Signals;
+pub use signals::Signals;
 pub use streams::{Stream, Streams, Summary, Tell};
 
 use crate::{
@@ -156,8 +156,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// The output or the ring fails.
-    pub async fn run(mut self, mut outlet: Outlet) -> Result<Summary, PipelineError> {
-        let mut signals = Signals::new()?;
+    pub async fn run(mut self, mut outlet: Outlet, mut signals: Signals) -> Result<Summary, PipelineError> {
         self.count();
         self.watch_owners();
         // The kernel rounds a sleep up by 50 us else: as long as a short nap. Where it refuses, naps are longer.

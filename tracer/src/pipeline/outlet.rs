@@ -75,7 +75,7 @@ impl Outlet {
                 match output.reopen() {
                     Ok(()) if output.written() == 0 => stream.header(),
                     Ok(()) => {}
-                    Err(error) => eprintln!("sockstate: {error}; going on in the file that is open"),
+                    Err(error) => message!("{error}; going on in the file that is open"),
                 }
             }
             Self::Sinks(reload) => {

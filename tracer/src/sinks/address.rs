@@ -3,12 +3,9 @@
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use thiserror::Error;
-use tokio::{
-    net::{TcpStream, UnixStream, lookup_host},
-    time::timeout,
-};
+use tokio::{net::UnixStream, time::timeout};
 
-use super::{Connection, Tls, worker::Trouble};
+use super::{Connection, Tls, resolve, worker::Trouble};
 
 /// How long a connection may take to come about, its handshake included.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -103,24 +100,13 @@ impl fmt::Display for Address {
 pub(super) async fn connect(authority: &Authority, tls: Option<&Tls>) -> Result<Connection, Trouble> {
     let failed = |error: &dyn fmt::Display| Trouble::retry(format!("cannot connect to {authority}: {error}"));
     let open = async {
-        let mut last = None;
-        let addresses = lookup_host((authority.host.as_str(), authority.port)).await;
-        for address in addresses.map_err(|error| failed(&error))? {
-            match TcpStream::connect(address).await {
-                Ok(stream) => {
-                    // Records are written many at a time; none should wait for an acknowledgement.
-                    let _ = stream.set_nodelay(true);
-                    return match tls {
-                        Some(tls) => {
-                            tls.connect(&authority.host, stream).await.map_err(|error| failed(&error))
-                        }
-                        None => Ok(Connection::Tcp(stream)),
-                    };
-                }
-                Err(error) => last = Some(error),
-            }
+        let stream = resolve::connect(authority).await.map_err(|error| failed(&error))?;
+        // Records are written many at a time; none should wait for an acknowledgement.
+        let _ = stream.set_nodelay(true);
+        match tls {
+            Some(tls) => tls.connect(&authority.host, stream).await.map_err(|error| failed(&error)),
+            None => Ok(Connection::Tcp(stream)),
         }
-        Err(last.map_or_else(|| failed(&"the name has no address"), |error| failed(&error)))
     };
     match timeout(CONNECT, open).await {
         Ok(result) => result,

@@ -11,9 +11,9 @@ use rustix::{
     fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create},
     net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg},
 };
-use tokio::net::{UdpSocket, UnixDatagram, lookup_host};
+use tokio::net::{UdpSocket, UnixDatagram};
 
-use super::{Address, Authority, Batch, worker::Trouble};
+use super::{Address, Authority, Batch, resolve::resolve, worker::Trouble};
 
 /// The sink.
 pub(super) struct DatagramSink {
@@ -91,7 +91,7 @@ async fn open(address: &Address) -> io::Result<Socket> {
 
 async fn open_udp(authority: &Authority) -> io::Result<UdpSocket> {
     let mut last = io::ErrorKind::AddrNotAvailable.into();
-    for address in lookup_host((authority.host.as_str(), authority.port)).await? {
+    for address in resolve(authority).await? {
         let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         let socket = UdpSocket::bind(any).await?;
         match socket.connect(address).await {

@@ -161,7 +161,7 @@ impl FileSink {
         match rotated::interrupted(&path) {
             Ok(files) if files.is_empty() => {}
             Ok(files) => self.tidy(path, files),
-            Err(error) => eprintln!("sockstate: cannot look for old files of {}: {error}", path.display()),
+            Err(error) => message!("cannot look for old files of {}: {error}", path.display()),
         }
     }
 
@@ -187,13 +187,13 @@ impl FileSink {
         let work = move || {
             for file in &finished {
                 if let Err(error) = rotated::compress(file) {
-                    eprintln!("sockstate: cannot compress {}: {error}", file.display());
+                    message!("cannot compress {}: {error}", file.display());
                 }
             }
             if let Some(keep) = keep
                 && let Err(error) = rotated::remove_old(&path, keep)
             {
-                eprintln!("sockstate: cannot remove old files of {}: {error}", path.display());
+                message!("cannot remove old files of {}: {error}", path.display());
             }
         };
         self.compressor = thread::Builder::new().name("sink-zstd".into()).spawn(work).ok();

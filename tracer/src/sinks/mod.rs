@@ -17,6 +17,7 @@ mod output;
 mod pipe;
 mod queue;
 mod reserve;
+mod resolve;
 mod rotated;
 mod spool;
 mod stream;

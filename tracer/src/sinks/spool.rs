@@ -439,15 +439,12 @@ fn set_aside(path: &Path) {
     let result =
         if aside.exists() { Err(io::ErrorKind::AlreadyExists.into()) } else { fs::rename(path, &aside) };
     match result {
-        Ok(()) => eprintln!(
-            "sockstate: {} is not a segment that can be read: it is {} now",
-            path.display(),
-            aside.display()
-        ),
-        Err(error) => eprintln!(
-            "sockstate: {} is not a segment that can be read, and cannot be renamed: {error}",
-            path.display()
-        ),
+        Ok(()) => {
+            message!("{} is not a segment that can be read: it is {} now", path.display(), aside.display())
+        }
+        Err(error) => {
+            message!("{} is not a segment that can be read, and cannot be renamed: {error}", path.display())
+        }
     }
 }
 

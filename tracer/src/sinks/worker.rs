@@ -106,8 +106,8 @@ impl Worker {
             () = before.finished() => return,
             () = sleep(PREVIOUS_PATIENCE) => {}
         }
-        eprintln!(
-            "sockstate: sink {}: the previous sink {} of this file or spool still waits for the system; records are queued until it has ended",
+        message!(
+            "sink {}: the previous sink {} of this file or spool still waits for the system; records are queued until it has ended",
             self.name,
             before.name()
         );
@@ -122,7 +122,7 @@ impl Worker {
         match open.map(|open| open()).transpose() {
             Ok(Some(spool)) => self.spool = Some(spool),
             Ok(None) => {}
-            Err(error) => eprintln!("sockstate: sink {}: {error}; going on without it", self.name),
+            Err(error) => message!("sink {}: {error}; going on without it", self.name),
         }
     }
 
@@ -146,14 +146,11 @@ impl Worker {
         self.target.close().await;
         let waiting = self.spool.as_ref().map_or(0, Spool::bytes);
         if waiting > 0 {
-            eprintln!(
-                "sockstate: sink {}: {waiting} bytes wait in its spool for the next sink of this name",
-                self.name
-            );
+            message!("sink {}: {waiting} bytes wait in its spool for the next sink of this name", self.name);
         }
         let lost = self.queue.unreported();
         if lost > 0 {
-            eprintln!("sockstate: sink {}: {lost} records were not delivered when it ended", self.name);
+            message!("sink {}: {lost} records were not delivered when it ended", self.name);
         }
     }
 
@@ -171,9 +168,10 @@ impl Worker {
             return Some(match read {
                 Ok(read) => {
                     if read.missing > 0 {
-                        eprintln!(
-                            "sockstate: sink {}: the spool was damaged: {} records are lost",
-                            self.name, read.missing
+                        message!(
+                            "sink {}: the spool was damaged: {} records are lost",
+                            self.name,
+                            read.missing
                         );
                         self.queue.lose(read.missing, 0, true);
                     }
@@ -207,7 +205,7 @@ impl Worker {
             Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EACCES | libc::EPERM | libc::EINTR)
         );
         let what = if is_passing { "trying again" } else { "giving it up" };
-        eprintln!("sockstate: sink {}: cannot read a segment of the spool: {error}; {what}", self.name);
+        message!("sink {}: cannot read a segment of the spool: {error}; {what}", self.name);
         if is_passing {
             tokio::select! {
                 () = sleep(self.pace.retry_max) => {}
@@ -251,7 +249,7 @@ impl Worker {
             let trouble = match outcome {
                 Outcome::Done(Ok(())) => break,
                 Outcome::Done(Err(Trouble::Refused { message })) => {
-                    eprintln!("sockstate: sink {}: {message}: {} records are lost", self.name, lot.len());
+                    message!("sink {}: {message}: {} records are lost", self.name, lot.len());
                     self.queue.lose(lot.len() as u64, lot.tells(), from_spool);
                     break;
                 }
@@ -264,7 +262,7 @@ impl Worker {
             let (message, after) = trouble;
             self.queue.status().fail();
             if failed_at.is_none() {
-                eprintln!("sockstate: sink {}: {message}; trying again", self.name);
+                message!("sink {}: {message}; trying again", self.name);
                 failed_at = Some(Instant::now());
             }
             let wait = after.unwrap_or(pause).min(self.pace.retry_max).mul_f64(jitter());
@@ -276,7 +274,7 @@ impl Worker {
         }
         self.queue.status().succeed();
         if let Some(failed_at) = failed_at {
-            eprintln!("sockstate: sink {}: delivers again after {:.1?}", self.name, failed_at.elapsed());
+            message!("sink {}: delivers again after {:.1?}", self.name, failed_at.elapsed());
         }
         if let Some(spool) = self.spool.as_mut().filter(|_| from_spool) {
             spool.delivered();
@@ -353,7 +351,7 @@ impl Worker {
     fn keep(&mut self, lot: &Batch, by: impl FnOnce(&mut Spool, &Batch) -> Result<(), SpoolError>) {
         let kept = self.spool.as_mut().map(|spool| by(spool, lot));
         if let Some(Err(error)) = &kept {
-            eprintln!("sockstate: sink {}: {error}", self.name);
+            message!("sink {}: {error}", self.name);
         }
         if matches!(kept, Some(Ok(()))) {
             self.queue.settle(lot.weight());
@@ -390,7 +388,7 @@ fn spill(name: &str, queue: &Queue, spool: &mut Option<Spool>, paused: &mut Opti
             Err(error) => {
                 queue.put_back(lot);
                 if paused.is_none() {
-                    eprintln!("sockstate: sink {name}: {error}");
+                    message!("sink {name}: {error}");
                 }
                 *paused = Some(Instant::now() + SPOOL_PAUSE);
                 break;

@@ -1,0 +1,201 @@
+//! What local users and a poor environment may do to the daemon: it goes on, or it ends with a message, and never by a panic.
+
+use std::{
+    fs,
+    io::Read,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    Test,
+    collectors::json,
+    daemon::connections,
+    lab::{in_lab, signal, sockstate, wait_until},
+    sockets::{Kind, fresh_port},
+    test,
+};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test("hostile: a standard error that nobody reads, or that is full, stops nothing", deaf_stderr),
+        test("hostile: signals while it starts reload it, or end it in order", early_signals),
+        test("hostile: no other user can hold the lock", lock_of_others),
+        test("hostile: without descriptors, threads or room for output it ends with a message", exhausted),
+    ]
+}
+
+/// A daemon with a configuration in a directory, as a process of its own.
+struct Raw {
+    child: Child,
+    directory: tempfile::TempDir,
+}
+
+impl Raw {
+    fn start(netns: u64, sinks: &str, prepare: impl FnOnce(&mut Command)) -> Self {
+        let directory = tempfile::tempdir().expect("directory");
+        let sinks = sinks.replace("DIR", &directory.path().display().to_string());
+        let text = format!("[filter]\nnetns = {netns}\n[kernel]\nalongside = true\n{sinks}");
+        fs::write(directory.path().join("config.toml"), text).expect("config");
+        let mut command = sockstate();
+        command.args(["run", "--config"]).arg(directory.path().join("config.toml"));
+        prepare(&mut command);
+        Self { child: command.spawn().expect("sockstate"), directory }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn wait_for(&self, words: &str) {
+        let text = || fs::read_to_string(self.path("out")).unwrap_or_default();
+        wait_until(words, || text().contains(words));
+    }
+
+    /// Ends it in order, in no more than the time that sinks have.
+    fn end(mut self) -> ExitStatus {
+        signal(self.child.id(), libc::SIGTERM);
+        wait_for(&mut self.child)
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn wait_for(child: &mut Child) -> ExitStatus {
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(status) = child.try_wait().expect("wait") {
+            return status;
+        }
+        assert!(Instant::now() < end, "it does not end");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+const FILE: &str = "[sinks.file]\ntype = \"file\"\npath = \"DIR/out\"\n";
+
+fn deaf_stderr() {
+    in_lab(|netns| {
+        let dead = fresh_port();
+        let sinks = format!(
+            "{FILE}[sinks.dead]\ntype = \"socket\"\naddress = \"tcp://127.0.0.1:{dead}\"\nretry = \"100ms\"\n"
+        );
+        let (mut reader, writer) = std::io::pipe().expect("pipe");
+        let daemon = Raw::start(netns, &sinks, |command| {
+            command.stderr(writer);
+        });
+        daemon.wait_for("\"kind\":\"start\"");
+        fs::write(daemon.path("config.toml"), "[sinks.broken]\ntype = \"nothing\"\n").expect("config");
+        // Far more than the pipe and the queue of messages take.
+        for _ in 0..2500 {
+            signal(daemon.child.id(), libc::SIGHUP);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        connections(1, fresh_port());
+        daemon.wait_for("\"to\":\"TIME_WAIT\"");
+        let begin = Instant::now();
+        let text = std::thread::spawn(move || {
+            // Somebody reads in the end.
+            std::thread::sleep(Duration::from_millis(100));
+            let mut text = String::new();
+            reader.read_to_string(&mut text).expect("text");
+            text
+        });
+        assert!(daemon.end().success());
+        assert!(begin.elapsed() < Duration::from_secs(30));
+        let text = text.join().expect("text");
+        assert!(text.contains("nothing") && text.contains("messages were dropped"), "{text}");
+        for full in ["/dev/full", "/dev/null"] {
+            let stderr = fs::OpenOptions::new().write(true).open(full).expect("device");
+            let daemon = Raw::start(netns, &sinks, |command| {
+                command.stderr(stderr);
+            });
+            daemon.wait_for("\"kind\":\"start\"");
+            connections(1, fresh_port());
+            daemon.wait_for("\"to\":\"TIME_WAIT\"");
+            assert!(daemon.end().success());
+        }
+    });
+}
+
+fn early_signals() {
+    in_lab(|netns| {
+        for number in [libc::SIGHUP, libc::SIGTERM, libc::SIGINT] {
+            for delay_ms in [30, 100, 300] {
+                let mut daemon = Raw::start(netns, FILE, |command| {
+                    command.stderr(Stdio::null());
+                });
+                // The handlers are there as soon as the threads are: nothing tells when the process has only begun.
+                let comm = PathBuf::from(format!("/proc/{}/task", daemon.child.id()));
+                let is_up = || fs::read_dir(&comm).is_ok_and(|tasks| tasks.count() > 1);
+                wait_until("it runs", is_up);
+                std::thread::sleep(Duration::from_millis(delay_ms));
+                signal(daemon.child.id(), number);
+                if number == libc::SIGHUP {
+                    daemon.wait_for("\"kind\":\"start\"");
+                    connections(1, fresh_port());
+                    daemon.wait_for("\"to\":\"TIME_WAIT\"");
+                    assert!(daemon.end().success());
+                } else {
+                    let status = wait_for(&mut daemon.child);
+                    assert!(status.success(), "signal {number} after {delay_ms} ms: {status}");
+                    let text = fs::read_to_string(daemon.path("out")).expect("records");
+                    let kinds: Vec<String> =
+                        text.lines().filter_map(json).map(|record| record["kind"].to_string()).collect();
+                    assert_eq!(kinds.first().map(String::as_str), Some("\"start\""));
+                    assert_eq!(kinds.last().map(String::as_str), Some("\"stop\""));
+                }
+            }
+        }
+    });
+}
+
+fn lock_of_others() {
+    in_lab(|netns| {
+        let lock = Path::new("/run/sockstate.lock");
+        let mut tracer = sockstate();
+        tracer.args(["trace", "--netns", &netns.to_string(), "--duration", "100ms"]).stdout(Stdio::null());
+        let status = tracer.status().expect("sockstate");
+        // Another test's host may have one that traces.
+        assert!(status.success() || status.code() == Some(5), "{status}");
+        let mode = fs::metadata(lock).expect("lock").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let other = Command::new("flock")
+            .args(["--nonblock", "/run/sockstate.lock", "true"])
+            .uid(65534)
+            .stderr(Stdio::null())
+            .status();
+        assert!(!other.is_ok_and(|status| status.success()), "another user has the lock");
+    });
+}
+
+fn exhausted() {
+    in_lab(|netns| {
+        let _pair = Kind::V4.pair(fresh_port());
+        for limit in [6, 8, 12, 16] {
+            let command = format!(
+                "ulimit -n {limit}; exec \"$0\" trace --alongside --netns {netns} --duration 200ms --format json >/dev/null"
+            );
+            let mut shell = Command::new("sh");
+            let binary = sockstate().get_program().to_owned();
+            let output = shell.args(["-c", &command]).arg(binary).output().expect("sh");
+            let error = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.code().is_some_and(|code| code < 6), "{limit}: {}: {error}", output.status);
+            assert!(!error.contains("panicked"), "{limit}: {error}");
+        }
+        for command in ["stuck", "sockets", "explain", "doctor", "run --example", "close-wait --all"] {
+            let full = || fs::OpenOptions::new().write(true).open("/dev/full").expect("device");
+            let mut run = sockstate();
+            let run = run.args(command.split(' ')).stdout(full()).stderr(full());
+            let status = run.status().expect("sockstate");
+            assert!(status.code().is_some_and(|code| code < 6), "{command}: {status}");
+        }
+    });
+}

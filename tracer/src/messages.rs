@@ -1,0 +1,76 @@
+//! Messages to the user, on standard error. A standard error that is full, closed, or that nobody reads costs messages, which are
+//! counted, and nothing else.
+
+use std::{
+    fmt,
+    io::{self, Write},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Messages that may wait for standard error.
+const MOST: usize = 256;
+/// How often the end looks whether all are written.
+const STEP: Duration = Duration::from_millis(5);
+
+static QUEUE: Mutex<Option<SyncSender<String>>> = Mutex::new(None);
+/// Messages that found no room, and are not reported.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+/// Messages in the queue, or being written.
+static WAITING: AtomicU64 = AtomicU64::new(0);
+
+/// Writes a message to standard error, as `eprintln!` with the program's name in front.
+macro_rules! message {
+    ($($arguments:tt)*) => {
+        $crate::messages::send(format_args!($($arguments)*))
+    };
+}
+
+/// From now on no caller waits for standard error. Without a thread, all still do.
+pub fn start() {
+    let (sender, receiver) = sync_channel(MOST);
+    if thread::Builder::new().name("messages".into()).spawn(move || write_all(&receiver)).is_ok() {
+        *QUEUE.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+    }
+}
+
+/// What [`message!`] does.
+pub fn send(text: fmt::Arguments<'_>) {
+    let line = format!("sockstate: {text}\n");
+    let sender = QUEUE.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let Some(sender) = sender else { return write(&line) };
+    WAITING.fetch_add(1, Ordering::Relaxed);
+    if sender.try_send(line).is_err() {
+        WAITING.fetch_sub(1, Ordering::Relaxed);
+        DROPPED.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Waits until all messages are written, but no longer than `limit`.
+pub fn flush(limit: Duration) {
+    let end = Instant::now() + limit;
+    while WAITING.load(Ordering::Relaxed) > 0 && Instant::now() < end {
+        thread::sleep(STEP);
+    }
+}
+
+fn write_all(receiver: &Receiver<String>) {
+    while let Ok(line) = receiver.recv() {
+        write(&line);
+        WAITING.fetch_sub(1, Ordering::Relaxed);
+        let dropped = DROPPED.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            write(&format!("sockstate: {dropped} messages were dropped: nobody read standard error\n"));
+        }
+    }
+}
+
+fn write(line: &str) {
+    // There is no other place to report that standard error does not work.
+    let _ = io::stderr().write_all(line.as_bytes());
+}
