@@ -158,7 +158,7 @@ fn http_faults_cost_nothing() {
 fn what_a_collector_refuses_for_good_is_lost_and_said() {
     let (listener, port) = listen();
     http_collector(listener, |at, _| match at {
-        0 => answer("400 Bad Request", "", "not what I wanted"),
+        0 => answer("405 Method Not Allowed", "", "not what I wanted"),
         _ => answer("200 OK", "", ""),
     });
     let mut feeder = Feeder::start(&settings(http(port, Template::Ndjson)), None);
@@ -168,6 +168,172 @@ fn what_a_collector_refuses_for_good_is_lost_and_said() {
     feeder.push(5);
     feeder.wait_until("the next is not", |it| it.delivered() == 5);
     assert!(!feeder.queue.has_lost());
+}
+
+/// A collector that answers `status` to requests in which a record has a number of `bad`.
+fn choosy(status: &'static str, bad: &'static [u64]) -> (Feeder, Taken) {
+    let (listener, port) = listen();
+    let taken = Taken::default();
+    let into = taken.clone();
+    http_collector(listener, move |_, request| {
+        let body = String::from_utf8_lossy(&request.body).into_owned();
+        if body.lines().any(|line| bad.contains(&collector::seq(line))) {
+            return answer(status, "", "not that one");
+        }
+        body.lines().for_each(|line| into.add(line.to_owned()));
+        answer("200 OK", "", "")
+    });
+    (Feeder::start(&settings(http(port, Template::Ndjson)), None), taken)
+}
+
+#[test]
+fn one_record_that_a_collector_does_not_want_costs_itself_only() {
+    for status in ["400 Bad Request", "413 Payload Too Large", "422 Unprocessable Entity"] {
+        let (mut feeder, taken) = choosy(status, &[1, 77, 78, 500]);
+        feeder.push(500);
+        feeder.wait_until("the others are delivered", |it| it.delivered() == 496 && it.lost() == 4);
+        feeder.push(100);
+        feeder.wait_until("it goes on", |it| it.delivered() == 596);
+        let wanted: Vec<u64> = all(600).into_iter().filter(|seq| ![1, 77, 78, 500].contains(seq)).collect();
+        assert_eq!(taken.seqs(), wanted, "{status}");
+        assert_eq!(feeder.queue.take_lost(), 4);
+    }
+}
+
+#[test]
+fn a_collector_that_wants_nothing_is_not_asked_for_each_record() {
+    let (listener, port) = listen();
+    let requests = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = std::sync::Arc::clone(&requests);
+    http_collector(listener, move |_, _| {
+        count.fetch_add(1, Ordering::Relaxed);
+        answer("400 Bad Request", "", "")
+    });
+    let mut feeder = Feeder::start(&settings(http(port, Template::Ndjson)), None);
+    feeder.push(2000);
+    feeder.wait_until("all are refused", |it| it.lost() == 2000);
+    assert!(requests.load(Ordering::Relaxed) < 100, "{requests:?}");
+}
+
+#[test]
+fn an_answer_without_an_end_is_no_reason_to_send_again() {
+    let (listener, port) = listen();
+    let taken = Taken::default();
+    let into = taken.clone();
+    let long = "x".repeat(5 << 20);
+    http_collector(listener, move |_, request| {
+        String::from_utf8_lossy(&request.body).lines().for_each(|line| into.add(line.to_owned()));
+        answer("200 OK", "", &long)
+    });
+    let mut feeder = Feeder::start(&settings(http(port, Template::Ndjson)), None);
+    feeder.push(100);
+    feeder.wait_until("all is delivered", |it| it.delivered() == 100);
+    assert_eq!(taken.seqs(), all(100));
+}
+
+#[test]
+fn a_collector_that_asks_for_no_pause_gets_one() {
+    let (listener, port) = listen();
+    let requests = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = std::sync::Arc::clone(&requests);
+    http_collector(listener, move |_, _| {
+        count.fetch_add(1, Ordering::Relaxed);
+        answer("429 Too Many Requests", "Retry-After: 0\r\n", "")
+    });
+    let mut feeder = Feeder::start(&settings(http(port, Template::Ndjson)), None);
+    feeder.push(10);
+    feeder.wait_until("it is tried", |it| it.failures() > 0);
+    thread::sleep(Duration::from_secs(2));
+    let count = requests.load(Ordering::Relaxed);
+    assert!((2..=40).contains(&count), "{count} requests");
+}
+
+#[test]
+fn a_datagram_that_is_too_large_is_lost_and_the_next_ones_go_on() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("log");
+    let unix = UnixDatagram::bind(&path).expect("socket");
+    let udp = std::net::UdpSocket::bind("127.0.0.1:0").expect("socket");
+    let port = udp.local_addr().expect("address").port();
+    let large = || -> Option<sockstate::sinks::Convert> {
+        Some(Box::new(|line, out| {
+            out.extend_from_slice(line.trim_ascii_end());
+            if [1, 5].contains(&collector::seq(std::str::from_utf8(line).expect("UTF-8").trim_end())) {
+                out.extend(std::iter::repeat_n(b' ', 1 << 20));
+            }
+            out.push(b'\n');
+        }))
+    };
+    let read: [Box<dyn Fn(&mut [u8]) -> std::io::Result<usize>>; 2] =
+        [Box::new(|buffer| unix.recv(buffer)), Box::new(|buffer| udp.recv(buffer))];
+    unix.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
+    udp.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
+    let addresses = [format!("unix:{}", path.display()), format!("udp://127.0.0.1:{port}")];
+    for (address, read) in addresses.iter().zip(read) {
+        let target = TargetSettings::Datagram(address.parse::<Address>().expect("address"));
+        let mut feeder = Feeder::start(&settings(target), large());
+        feeder.push(8);
+        let mut buffer = vec![0; 1 << 16];
+        let seqs: Vec<u64> = (0..6)
+            .map(|_| {
+                let count = read(&mut buffer).expect("datagram");
+                collector::seq(std::str::from_utf8(&buffer[..count]).expect("UTF-8").trim_end())
+            })
+            .collect();
+        assert_eq!(seqs, [2, 3, 4, 6, 7, 8], "{address}");
+        feeder.wait_until("the others are counted", |it| it.lost() == 2 && it.delivered() == 6);
+    }
+}
+
+#[test]
+fn a_collector_that_resets_again_and_again_gets_on() {
+    let (listener, port) = listen();
+    let taken = Taken::default();
+    let into = taken.clone();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut text = Vec::new();
+            let mut buffer = [0; 8192];
+            // With something unread, the close is a reset.
+            while text.len() < 200_000 {
+                match stream.read(&mut buffer) {
+                    Ok(count) if count > 0 => text.extend_from_slice(&buffer[..count]),
+                    _ => break,
+                }
+            }
+            let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            let lines = String::from_utf8_lossy(&text[..whole]).into_owned();
+            lines.lines().for_each(|line| into.add(line.to_owned()));
+        }
+    });
+    let fat = || -> Option<sockstate::sinks::Convert> {
+        Some(Box::new(|line, out| {
+            out.extend_from_slice(line.trim_ascii_end());
+            out.extend(std::iter::repeat_n(b' ', 1000));
+            out.push(b'\n');
+        }))
+    };
+    let mut feeder = Feeder::start(&settings(tcp(port)), fat());
+    for _ in 0..20 {
+        feeder.push(100);
+        wait_until("there is room", || feeder.queue.has_room(60_000));
+    }
+    feeder.wait_until("it gets on", |it| it.delivered() == 2000);
+    feeder.end(Duration::from_secs(5));
+    let seqs = taken.seqs();
+    let unique: BTreeSet<u64> = seqs.iter().copied().collect();
+    let status = feeder.queue.status();
+    // What the last connections acknowledged and did not read is in doubt.
+    assert!(unique.len() >= 1500 && seqs.len() < 8000, "{} of {}", unique.len(), seqs.len());
+    assert_eq!(status.delivered() + status.in_doubt() + status.lost(), 2000);
+}
+
+#[test]
+fn a_queue_that_hangs_has_what_it_holds_counted() {
+    let queue = Queue::new("test", 1 << 20, None);
+    queue.push(batch(1, 10));
+    assert_eq!((queue.abandon(), queue.status().lost()), (10, 10));
 }
 
 #[test]

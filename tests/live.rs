@@ -85,6 +85,8 @@ mod protocols;
 mod queues;
 #[path = "live/reasons.rs"]
 mod reasons;
+#[path = "live/reliability.rs"]
+mod reliability;
 #[path = "live/restart.rs"]
 mod restart;
 #[path = "live/resync.rs"]
@@ -144,6 +146,7 @@ fn main() -> ExitCode {
         otlp::tests(),
         fleet::tests(),
         restart::tests(),
+        reliability::tests(),
         #[cfg(feature = "nats")]
         nats::tests(),
         #[cfg(feature = "kafka")]

@@ -39,14 +39,14 @@ pub(crate) fn tests() -> Vec<Test> {
 const KILLS: usize = 5;
 
 /// A daemon's directory in the BPF file system, its configuration, and its output.
-struct Place {
-    pin: PathBuf,
+pub(crate) struct Place {
+    pub(crate) pin: PathBuf,
     directory: TempDir,
 }
 
 impl Place {
     /// Skips the test where there is no BPF file system.
-    fn new(port: u16) -> Option<Self> {
+    pub(crate) fn new(port: u16) -> Option<Self> {
         let file_system = PathBuf::from("/sys/fs/bpf");
         let is_one = || Command::new("stat").args(["-f", "-c", "%t", "/sys/fs/bpf"]).output();
         let is_one = || is_one().is_ok_and(|it| it.stdout.starts_with(b"cafe4a11"));
@@ -61,7 +61,7 @@ impl Place {
         Some(Self { pin, directory: tempfile::tempdir().expect("directory") })
     }
 
-    fn configure(&self, netns: u64, port: u16, kernel: &str) {
+    pub(crate) fn configure(&self, netns: u64, port: u16, kernel: &str) {
         let text = format!(
             "pin = \"{}\"\n[filter]\nport = {port}\nnetns = {netns}\n[kernel]\nalongside = true\n{kernel}\n\
              [sinks.file]\ntype = \"file\"\npath = \"{}\"\n",
@@ -71,24 +71,28 @@ impl Place {
         fs::write(self.directory.path().join("config.toml"), text).expect("config");
     }
 
+    pub(crate) fn config(&self) -> PathBuf {
+        self.directory.path().join("config.toml")
+    }
+
     fn output(&self) -> PathBuf {
         self.directory.path().join("records.json")
     }
 
     /// The whole lines so far.
-    fn records(&self) -> Vec<Value> {
+    pub(crate) fn records(&self) -> Vec<Value> {
         read(&self.output())
     }
 
     /// A connection comes and goes, and its listener; all of it is told of.
-    fn connection(&self, port: u16) {
+    pub(crate) fn connection(&self, port: u16) {
         drop(Kind::V4.pair(port));
         let is_end = |it: &Value| it["from"] == "LISTEN" && it["to"] == "CLOSE";
         wait_until("the end is told of", || self.records().iter().any(is_end));
     }
 
     /// Starts a daemon, and waits until it traces; it is the `nth`.
-    fn start(&self, nth: usize) -> Child {
+    pub(crate) fn start(&self, nth: usize) -> Child {
         let config = self.directory.path().join("config.toml");
         let mut command = sockstate();
         let child =
@@ -118,13 +122,13 @@ fn lost(records: &[Value], place: &str) -> u64 {
     of.map(|it| it["count"].as_u64().expect("count")).sum()
 }
 
-fn end(mut child: Child) {
+pub(crate) fn end(mut child: Child) {
     signal(child.id(), libc::SIGTERM);
     let status = child.wait().expect("wait");
     assert!(status.success(), "{status}");
 }
 
-fn kill(mut child: Child) {
+pub(crate) fn kill(mut child: Child) {
     signal(child.id(), libc::SIGKILL);
     child.wait().expect("wait");
 }

@@ -1,6 +1,6 @@
 //! From one sockstate to the next: programs that go on, and what is known of them.
 
-use std::{path::Path, sync::Arc};
+use std::{io, path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
 
@@ -44,9 +44,18 @@ pub(super) fn take_over(request: &Request, pin: Option<&Path>) -> Result<Handove
     };
     // Before anything else: the directory may be another program's.
     kernel::verify_pins(directory)?;
-    let ledger = pipeline::ledger(directory)
-        .with_context(|| format!("cannot go on with {} by /run/sockstate", directory.display()))?;
-    let found = pipeline::estate(directory).filter(|estate| estate.pinned.asked == kernel::asked(request));
+    let ledger = match pipeline::ledger(directory) {
+        Ok(ledger) => ledger,
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+            return without_keeping(request, directory, &error);
+        }
+        Err(error) => {
+            return Err(error)
+                .with_context(|| format!("cannot go on with {} by /run/sockstate", directory.display()));
+        }
+    };
+    let found =
+        pipeline::estate(directory, &ledger).filter(|estate| estate.pinned.asked == kernel::asked(request));
     if let Some(estate) = found {
         match kernel::adopt(request, &estate.pinned, directory) {
             Ok(loaded) => {
@@ -57,6 +66,8 @@ pub(super) fn take_over(request: &Request, pin: Option<&Path>) -> Result<Handove
         }
     }
     let replaced = kernel::unpin(directory)?;
+    pipeline::forget_estate(directory)
+        .context("cannot remove what is known of earlier programs from /run/sockstate")?;
     let mut loaded = kernel::load(request).map_err(Failure::from)?;
     let pinned = loaded.pin(request, directory)?;
     if replaced {
@@ -66,4 +77,15 @@ pub(super) fn take_over(request: &Request, pin: Option<&Path>) -> Result<Handove
         ));
     }
     Ok(Handover { loaded, estate: None, kept: Some(Kept { pinned, ledger }) })
+}
+
+/// There is no room for what the next sockstate needs: this one traces all the same, and the next start has a gap.
+fn without_keeping(request: &Request, directory: &Path, error: &io::Error) -> Result<Handover> {
+    kernel::unpin(directory)?;
+    let mut loaded = kernel::load(request).map_err(Failure::from)?;
+    loaded.degraded.push(format!(
+        "the programs are not kept in {}: /run/sockstate cannot be written to ({error}); the next start has a gap",
+        directory.display()
+    ));
+    Ok(Handover { loaded, estate: None, kept: None })
 }

@@ -3,7 +3,10 @@
 use std::{
     fs::{self, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{DirBuilderExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -29,6 +32,7 @@ const MOST: usize = 100_000;
 /// The ledger's words before this one are losses.
 const WAITING: usize = 4;
 const LAST_ID: usize = 5;
+const INSTANCE: usize = 6;
 
 /// Everything but the records.
 #[derive(Debug, Serialize, Deserialize)]
@@ -55,10 +59,24 @@ pub struct Keeper {
     is_old: bool,
 }
 
-/// The estate of programs that are pinned in `directory`, if there is one.
+/// The estate of programs that are pinned in `directory`, if there is one that the ledger belongs to: without the ledger's numbers,
+/// records would get numbers that others have.
 #[must_use]
-pub fn estate(directory: &Path) -> Option<Estate> {
-    serde_json::from_slice(&fs::read(file(directory, "state")).ok()?).ok()
+pub fn estate(directory: &Path, ledger: &Ledger) -> Option<Estate> {
+    let estate: Estate = serde_json::from_slice(&fs::read(file(directory, "state")).ok()?).ok()?;
+    let instance = ledger.word(INSTANCE).load(Ordering::Relaxed);
+    (instance == u64::from(estate.instance)).then_some(estate)
+}
+
+/// The estate is of programs that are gone.
+///
+/// # Errors
+/// It cannot be removed.
+pub fn forget_estate(directory: &Path) -> io::Result<()> {
+    match fs::remove_file(file(directory, "state")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Removes it.
@@ -84,9 +102,12 @@ pub fn ledger(directory: &Path) -> io::Result<Arc<Ledger>> {
     Ok(Arc::new(Ledger::open(&file(directory, "ledger"))?))
 }
 
+/// One file for each directory of pins: directories of one name have files of their own.
 fn file(directory: &Path, extension: &str) -> PathBuf {
-    let name = directory.file_name().unwrap_or_default();
-    Path::new(RUN).join(name).with_extension(extension)
+    let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+    let mut name = directory.file_name().unwrap_or_default().to_owned();
+    name.push(format!("-{:08x}.{extension}", crc32fast::hash(directory.as_os_str().as_bytes())));
+    Path::new(RUN).join(name)
 }
 
 impl Keeper {
@@ -97,6 +118,7 @@ impl Keeper {
         let keeper = Self { path, pinned, instance, ledger, next: Instant::now(), is_old: true };
         // What waited in the one before is in the streams' counts by now.
         keeper.set_waiting(0);
+        keeper.ledger.word(INSTANCE).store(u64::from(instance), Ordering::Relaxed);
         keeper
     }
 
@@ -145,9 +167,7 @@ impl Keeper {
         }
         self.is_old = false;
         let begin = Instant::now();
-        if table.len() <= MOST {
-            self.write(table, false);
-        }
+        self.write(table, false);
         // Never more than a fiftieth of the time.
         self.next = Instant::now() + EVERY.max(begin.elapsed() * 50);
     }
@@ -159,7 +179,10 @@ impl Keeper {
 
     pub(super) fn write(&self, table: &Table, is_complete: bool) {
         let (pinned, instance) = (self.pinned.clone(), self.instance);
-        let estate = Estate { pinned, instance, is_complete, table: table.bequeath() };
+        // What an earlier write says of the connections is out of date; a comparison with the kernel's tables finds them again.
+        let is_too_large = !is_complete && table.len() > MOST;
+        let table = if is_too_large { Heirloom::default() } else { table.bequeath() };
+        let estate = Estate { pinned, instance, is_complete, table };
         if let Err(error) = self.save(&estate) {
             message!(
                 "cannot write {}: {error}; the next one will not know the connections",
@@ -170,8 +193,14 @@ impl Keeper {
 
     fn save(&self, estate: &Estate) -> io::Result<()> {
         let part = self.path.with_extension("part");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
-        file.write_all(&serde_json::to_vec(estate)?)?;
-        fs::rename(part, &self.path)
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        let text = serde_json::to_vec(estate)?;
+        let written = options.open(&part).and_then(|mut file| file.write_all(&text));
+        if written.is_err() {
+            // Where there is no room, a part would only take more of it.
+            let _ = fs::remove_file(&part);
+        }
+        written.and_then(|()| fs::rename(part, &self.path))
     }
 }

@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 pub use beginning::{Beginning, begin};
 pub use clock::{clock_offset_ns, monotonic_ns, now_ns};
 pub use ending::GRACE;
-pub use keeper::{Estate, Keeper, estate, forget, ledger};
+pub use keeper::{Estate, Keeper, estate, forget, forget_estate, ledger};
 pub use outlet::{Outlet, Reload};
 pub use resync::Resyncer;
 pub use signals::Signals;

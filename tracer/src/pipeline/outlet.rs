@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{Streams, now_ns};
+use super::{Stream, Streams, now_ns};
 use crate::{
     model::LostPlace,
     sinks::{Output, OutputError, Queue},
@@ -18,6 +18,8 @@ const LITTLE: usize = BLOCK / 4;
 const MUCH: usize = 4 * BLOCK;
 /// How long a sink whose time is over may take to spool what it has.
 const MARGIN: Duration = Duration::from_secs(10);
+/// Bytes that a stream keeps at the end while its queue is full.
+const END_BUFFER: usize = 64 << 20;
 /// How often a full queue is looked at, at the end.
 const FULL_CHECK: Duration = Duration::from_millis(5);
 
@@ -86,12 +88,11 @@ impl Outlet {
         Ok(true)
     }
 
-    /// Sends all that is ready, and waits for queues that are full.
+    /// Sends all that is ready. What a full queue does not take stays in its stream, up to [`END_BUFFER`]: no sink waits for another.
     pub(super) async fn flush(&mut self, streams: &mut Streams) -> Result<(), OutputError> {
         if let Self::Sinks(_) = self {
-            while !streams.has_room(0) {
-                sleep(FULL_CHECK).await;
-            }
+            streams.hand_over_where(now_ns(), |stream| stream.has_room() || stream.buffer.len() > END_BUFFER);
+            return Ok(());
         }
         self.send(streams, usize::MAX).await
     }
@@ -108,13 +109,36 @@ impl Outlet {
                 }
             }
             Self::Sinks(_) => {
-                streams.hand_over(now_ns());
                 let deadline = Instant::now() + grace;
-                let queues: Vec<Queue> = streams.list.iter().filter_map(|it| it.queue().cloned()).collect();
-                queues.iter().for_each(|queue| queue.close(grace));
+                let mut queues: Vec<Queue> = Vec::new();
+                loop {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    let is_over = left.is_zero();
+                    streams.hand_over_where(now_ns(), |stream| is_over || stream.has_room());
+                    for queue in streams
+                        .list
+                        .iter()
+                        .filter(|stream| stream.buffer.is_empty())
+                        .filter_map(Stream::queue)
+                    {
+                        if !queues.iter().any(|closed| closed.is(queue)) {
+                            queue.close(left);
+                            queues.push(queue.clone());
+                        }
+                    }
+                    if is_over || !streams.has_buffered() {
+                        break;
+                    }
+                    sleep(FULL_CHECK).await;
+                }
                 for queue in queues.iter().chain(&streams.retired) {
-                    // A sink that hangs in a system call is left behind.
-                    let _ = timeout_at(deadline + MARGIN, queue.finished()).await;
+                    if timeout_at(deadline + MARGIN, queue.finished()).await.is_err() {
+                        let lost = queue.abandon();
+                        message!(
+                            "sink {} hangs in a system call: {lost} records were not delivered",
+                            queue.name()
+                        );
+                    }
                 }
             }
         }

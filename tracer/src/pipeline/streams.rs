@@ -251,6 +251,11 @@ impl Stream {
         }
     }
 
+    /// Whether its queue takes what it has.
+    pub(super) fn has_room(&self) -> bool {
+        self.queue.as_ref().is_none_or(|queue| queue.has_room(self.buffer.len() + LOST_RECORD))
+    }
+
     /// Hands over what there is; what the queue has no room for is lost, and said as soon as it has.
     fn hand_over(&mut self, time_ns: i64) {
         let Some(queue) = self.queue.take() else { return };
@@ -409,6 +414,16 @@ impl Streams {
         for stream in &mut self.list {
             stream.hand_over(time_ns);
         }
+    }
+
+    /// The same, of the streams that `ready` chooses.
+    pub(super) fn hand_over_where(&mut self, time_ns: i64, ready: impl Fn(&Stream) -> bool) {
+        self.list.iter_mut().filter(|stream| ready(stream)).for_each(|stream| stream.hand_over(time_ns));
+    }
+
+    /// Whether a stream has something that its queue has not.
+    pub(super) fn has_buffered(&self) -> bool {
+        self.list.iter().any(|stream| !stream.buffer.is_empty())
     }
 
     /// Whether a sink has lost something that its stream has not told of.

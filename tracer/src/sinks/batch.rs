@@ -71,6 +71,26 @@ impl Batch {
         }
     }
 
+    /// The first `count` records.
+    #[must_use]
+    pub fn first(&self, count: usize) -> Self {
+        let frames = self.frames.iter().take(count).copied().collect::<Vec<_>>();
+        let end = frames.last().map_or(0, |frame| frame.end);
+        Self { bytes: self.bytes.get(..end).unwrap_or_default().to_vec(), frames }
+    }
+
+    /// Takes out the first `count` records.
+    #[must_use]
+    pub fn take_first(&mut self, count: usize) -> Self {
+        let Some(end) = count.checked_sub(1).and_then(|last| self.frames.get(last)).map(|frame| frame.end)
+        else {
+            return if count == 0 { Self::default() } else { std::mem::take(self) };
+        };
+        let mut rest = Self { bytes: self.bytes.split_off(end), frames: self.frames.split_off(count) };
+        rest.frames.iter_mut().for_each(|frame| frame.end -= end);
+        std::mem::replace(self, rest)
+    }
+
     /// How many are settled when these are: themselves, and those that they tell of.
     #[must_use]
     pub fn weight(&self) -> i64 {
@@ -103,6 +123,13 @@ mod tests {
         let mut all = batch(1, &["a\n", "bb\n"]);
         all.append(batch(3, &["ccc\n", "d\n"]));
         assert_eq!(all, batch(1, &["a\n", "bb\n", "ccc\n", "d\n"]));
+        assert_eq!((all.first(0), all.first(9)), (Batch::default(), all.clone()));
+        assert_eq!(all.first(3), batch(1, &["a\n", "bb\n", "ccc\n"]));
+        let mut rest = all.clone();
+        assert_eq!(rest.take_first(0), Batch::default());
+        assert_eq!(rest.take_first(3), batch(1, &["a\n", "bb\n", "ccc\n"]));
+        assert_eq!(rest.take_first(usize::MAX), batch(4, &["d\n"]));
+        assert!(rest.is_empty() && rest.take_first(1).is_empty());
         all.drop_first(1);
         all.retain(|at| at != 1);
         assert_eq!(all.bytes, b"bb\nd\n");

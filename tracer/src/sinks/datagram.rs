@@ -47,7 +47,12 @@ impl DatagramSink {
             // Whoever listened there has gone, most likely; another one listens on another socket.
             self.socket = None;
         }
-        result.map_err(|error| Trouble::retry(format!("{}: {error}", self.address)))
+        result.map_err(|error| {
+            let message = format!("{}: {error}", self.address);
+            // The first of what is left is larger than any datagram, or than the socket's buffer.
+            let is_too_long = error.raw_os_error() == Some(libc::EMSGSIZE);
+            if is_too_long { Trouble::Unwanted { message } } else { Trouble::retry(message) }
+        })
     }
 
     async fn send(&mut self, lot: &Batch, sent: &mut usize) -> io::Result<()> {

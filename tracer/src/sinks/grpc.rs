@@ -65,12 +65,14 @@ impl GrpcSink {
         let text = |key: &str| head.get(key).and_then(|it| it.to_str().ok());
         match text("grpc-status") {
             Some("0") => {
-                self.settings.template.answered(lot, answer.get(PREFIX..).unwrap_or_default(), &name)
+                self.settings.template.answered(lot, Some(answer.get(PREFIX..).unwrap_or_default()), &name)
             }
             Some(code) => {
                 let message =
                     format!("{name}: gRPC status {code}: {}", text("grpc-message").unwrap_or_default());
-                if PASSES.contains(&code) {
+                if is_too_large(code, text("grpc-message").unwrap_or_default()) {
+                    Err(Trouble::Unwanted { message })
+                } else if PASSES.contains(&code) {
                     Err(Trouble::retry(message))
                 } else {
                     Err(Trouble::Refused { message })
@@ -119,4 +121,12 @@ impl GrpcSink {
         });
         Ok(sender)
     }
+}
+
+/// INVALID_ARGUMENT and OUT_OF_RANGE, and RESOURCE_EXHAUSTED where a limit on sizes is meant, and not one on rates.
+fn is_too_large(code: &str, message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    matches!(code, "3" | "11")
+        || code == "8"
+            && ["larger", "too large", "max size", "exceed"].iter().any(|word| message.contains(word))
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::{
     Method, Request, StatusCode, Uri,
     body::Bytes,
@@ -98,9 +98,9 @@ impl HttpSink {
             }
         };
         if status.is_success() {
-            return self.settings.template.answered(lot, &answer, &self.name);
+            return self.settings.template.answered(lot, answer.as_deref(), &self.name);
         }
-        let quoted = String::from_utf8_lossy(&answer);
+        let quoted = String::from_utf8_lossy(answer.as_deref().unwrap_or_default());
         let quoted: String = quoted.chars().filter(|c| !c.is_control()).take(QUOTE).collect();
         let message = format!("{}: {status}: {quoted}", self.name);
         // Whoever is overloaded, restarting, or has lost our credentials for a while will take it later.
@@ -113,33 +113,30 @@ impl HttpSink {
                     | StatusCode::UNAUTHORIZED
                     | StatusCode::FORBIDDEN
                     | StatusCode::NOT_FOUND
-            );
-        if status == StatusCode::PAYLOAD_TOO_LARGE && lot.len() > 1 {
-            return self.deliver_halves(lot).await;
-        }
-        if passes {
+                    | StatusCode::PAYMENT_REQUIRED
+                    | StatusCode::PROXY_AUTHENTICATION_REQUIRED
+                    | StatusCode::CONFLICT
+                    | StatusCode::MISDIRECTED_REQUEST
+                    | StatusCode::LOCKED
+                    | StatusCode::TOO_EARLY
+            )
+            || status.is_informational();
+        // One record may be the reason.
+        let is_unwanted = matches!(
+            status,
+            StatusCode::PAYLOAD_TOO_LARGE | StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY
+        );
+        if is_unwanted {
+            Err(Trouble::Unwanted { message })
+        } else if passes {
             Err(Trouble::Retry { message, after: retry_after(&headers) })
         } else {
             Err(Trouble::Refused { message })
         }
     }
 
-    /// What is too large in one request may not be in two.
-    async fn deliver_halves(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
-        let middle = lot.len() / 2;
-        let mut first = lot.clone();
-        first.retain(|at| at < middle);
-        lot.drop_first(middle);
-        let result = Box::pin(self.deliver(&mut first)).await;
-        if result.is_err() {
-            first.append(std::mem::take(lot));
-            *lot = first;
-            return result;
-        }
-        Box::pin(self.deliver(lot)).await
-    }
-
-    async fn post(&mut self, lot: &Batch) -> Result<(StatusCode, HeaderMap, Bytes), Trouble> {
+    /// The answer's body is missing where it is too long.
+    async fn post(&mut self, lot: &Batch) -> Result<(StatusCode, HeaderMap, Option<Bytes>), Trouble> {
         let body = self.settings.template.body(lot);
         let body = if self.settings.gzip { gzip(&body)? } else { body };
         // A connection that was kept may have been closed at the same moment: that is worth another one at once.
@@ -156,9 +153,16 @@ impl HttpSink {
             match connection.send_request(request).await {
                 Ok(response) => {
                     let (head, body) = response.into_parts();
-                    let answer = Limited::new(body, ANSWER).collect().await.map_err(Trouble::retry)?;
-                    self.connection = Some(connection);
-                    return Ok((head.status, head.headers, answer.to_bytes()));
+                    let answer = match Limited::new(body, ANSWER).collect().await {
+                        Ok(answer) => {
+                            self.connection = Some(connection);
+                            Some(answer.to_bytes())
+                        }
+                        // The status says enough; the connection is of no use any more.
+                        Err(error) if error.is::<LengthLimitError>() => None,
+                        Err(error) => return Err(Trouble::retry(error)),
+                    };
+                    return Ok((head.status, head.headers, answer));
                 }
                 Err(error) if is_last => return Err(Trouble::retry(error)),
                 Err(_) => {}
@@ -182,7 +186,7 @@ impl HttpSink {
             Trouble::Retry { message, after } => {
                 Trouble::Retry { message: format!("{}: {message}", self.name), after }
             }
-            refused @ Trouble::Refused { .. } => refused,
+            other => other,
         }
     }
 }

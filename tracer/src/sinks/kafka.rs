@@ -117,6 +117,13 @@ impl KafkaSink {
     }
 
     fn trouble(&self, error: &KafkaError) -> Trouble {
-        Trouble::retry(format!("{} at {}: {error}", self.settings.topic, self.settings.brokers))
+        use rdkafka::error::RDKafkaErrorCode::{InvalidMessageSize, MessageSizeTooLarge};
+        let message = format!("{} at {}: {error}", self.settings.topic, self.settings.brokers);
+        match error {
+            KafkaError::MessageProduction(MessageSizeTooLarge | InvalidMessageSize) => {
+                Trouble::Unwanted { message }
+            }
+            _ => Trouble::retry(message),
+        }
     }
 }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{FlockOperation, flock},
+    fs::{FallocateFlags, FlockOperation, fallocate, flock},
     mm::{MapFlags, ProtFlags, mmap, munmap},
 };
 
@@ -61,8 +61,16 @@ impl Ledger {
 
     fn file(path: &Path) -> io::Result<File> {
         let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        file.set_len(WORDS as u64 * 8)?;
+        let file = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path)?;
+        // Room that is only promised would end the process by SIGBUS where /run is full.
+        fallocate(&file, FallocateFlags::empty(), 0, WORDS as u64 * 8)?;
         Ok(file)
     }
 

@@ -34,11 +34,16 @@ pub(super) struct NatsSink {
     settings: NatsSettings,
     tls: TlsSettings,
     stream: Option<jetstream::Context>,
+    /// Bytes of a message that the server takes.
+    max_payload: usize,
 }
+
+/// Bytes of a message's headers, at most.
+const HEADERS: usize = 1024;
 
 impl NatsSink {
     pub(super) fn new(settings: NatsSettings, tls: TlsSettings) -> Self {
-        Self { settings, tls, stream: None }
+        Self { settings, tls, stream: None, max_payload: usize::MAX }
     }
 
     /// Delivers `lot`, and takes away what was.
@@ -50,6 +55,13 @@ impl NatsSink {
         while !lot.is_empty() {
             let (delivered, result) = self.publish(&stream, lot).await;
             lot.drop_first(delivered);
+            let is_too_large =
+                lot.records().next().is_some_and(|(bytes, _)| bytes.len() + HEADERS > self.max_payload);
+            if is_too_large {
+                self.stream = Some(stream);
+                let message = format!("{}: larger than max_payload", self.settings.url);
+                return Err(Trouble::Unwanted { message });
+            }
             if let Err(message) = result {
                 // The next attempt begins with a new connection.
                 return Err(Trouble::retry(format!("{}: {message}", self.settings.url)));
@@ -63,7 +75,8 @@ impl NatsSink {
     async fn publish(&self, stream: &jetstream::Context, lot: &Batch) -> (usize, Result<(), String>) {
         let mut under_way: Vec<PublishAckFuture> = Vec::new();
         let mut result = Ok(());
-        for (bytes, frame) in lot.records().take(WINDOW) {
+        let fits = |bytes: &[u8]| bytes.len() + HEADERS <= self.max_payload;
+        for (bytes, frame) in lot.records().take(WINDOW).take_while(|(bytes, _)| fits(bytes)) {
             let id = format!("{}/{}/{}", self.settings.id, frame.seq, frame.time_ns);
             let payload = bytes.trim_ascii_end().to_vec().into();
             let message = PublishMessage::build().payload(payload).message_id(id);
@@ -86,7 +99,7 @@ impl NatsSink {
         (delivered, result)
     }
 
-    async fn connect(&self) -> Result<jetstream::Context, Trouble> {
+    async fn connect(&mut self) -> Result<jetstream::Context, Trouble> {
         let failed = |error: &dyn std::fmt::Display| {
             Trouble::retry(format!("cannot connect to {}: {error}", self.settings.url))
         };
@@ -101,6 +114,7 @@ impl NatsSink {
             options = options.credentials_file(path).await.map_err(|error| failed(&error))?;
         }
         let client = options.connect(&self.settings.url).await.map_err(|error| failed(&error))?;
+        self.max_payload = client.server_info().max_payload;
         let mut stream = jetstream::new(client);
         stream.set_timeout(PATIENCE);
         Ok(stream)

@@ -64,14 +64,10 @@ impl PipeSink {
             output.write(&mut header, usize::MAX).await?;
             self.output = Some(output);
         }
-        let (Some(output), Some(rest)) = (&mut self.output, lot.bytes.get(self.sent..)) else {
-            return Ok(());
-        };
-        self.sent += output.write_some(rest).await?;
-        let whole = lot.frames.partition_point(|frame| frame.end <= self.sent);
-        if let Some(last) = whole.checked_sub(1).and_then(|last| lot.frames.get(last)) {
-            self.sent -= last.end;
-            lot.drop_first(whole);
+        let Some(output) = &mut self.output else { return Ok(()) };
+        let progress = Progress { lot, sent: &mut self.sent };
+        while let Some(rest) = progress.lot.bytes.get(*progress.sent..).filter(|rest| !rest.is_empty()) {
+            *progress.sent += output.write_some(rest).await?;
         }
         Ok(())
     }
@@ -86,6 +82,22 @@ impl PipeSink {
             opened.map_err(|error| failed(without_reader(error)))?.0
         };
         Output::open(path, file.into())
+    }
+}
+
+/// Takes away the records that are written, also where the attempt is cancelled.
+struct Progress<'a> {
+    lot: &'a mut Batch,
+    sent: &'a mut usize,
+}
+
+impl Drop for Progress<'_> {
+    fn drop(&mut self) {
+        let whole = self.lot.frames.partition_point(|frame| frame.end <= *self.sent);
+        if let Some(last) = whole.checked_sub(1).and_then(|last| self.lot.frames.get(last)) {
+            *self.sent -= last.end;
+            self.lot.drop_first(whole);
+        }
     }
 }
 

@@ -39,6 +39,11 @@ pub struct Status {
     spooled_bytes: AtomicU64,
     failures: AtomicU64,
     failing: AtomicBool,
+    /// Acknowledged by the other side's kernel, on a connection that was reset.
+    in_doubt: AtomicU64,
+    /// Pushed, and no longer in memory only.
+    pushed: AtomicU64,
+    left: AtomicU64,
 }
 
 macro_rules! counts {
@@ -61,6 +66,13 @@ impl Status {
         spooled_bytes,
         /// Attempts that failed.
         failures,
+        /// Records that the collector may have, at the end.
+        in_doubt,
+    }
+
+    pub(super) fn doubt(&self, records: u64) {
+        self.in_doubt.fetch_add(records, Ordering::Relaxed);
+        self.delivered.fetch_sub(records.min(self.delivered()), Ordering::Relaxed);
     }
 
     /// Whether the last attempt failed.
@@ -134,6 +146,12 @@ impl Queue {
         }))
     }
 
+    /// Whether both are ends of one queue.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The sink's name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -156,6 +174,7 @@ impl Queue {
 
     /// Adds a batch.
     pub fn push(&self, batch: Batch) {
+        self.0.status.pushed.fetch_add(batch.len() as u64, Ordering::Relaxed);
         let mut state = self.state();
         state.bytes += batch.bytes.len();
         self.0.status.queued_bytes.store(state.bytes as u64, Ordering::Relaxed);
@@ -190,6 +209,20 @@ impl Queue {
             self.settle(-(records + told).cast_signed());
         }
         LOST.notify_one();
+    }
+
+    /// `records` were delivered, kept on disk, or lost.
+    pub(super) fn leave(&self, records: u64) {
+        self.0.status.left.fetch_add(records, Ordering::Relaxed);
+    }
+
+    /// The sink hangs in a system call, and is not waited for: what it has not delivered is lost. Returns how many records.
+    pub fn abandon(&self) -> u64 {
+        let status = &self.0.status;
+        let left = status.left.load(Ordering::Relaxed);
+        let held = status.pushed.load(Ordering::Relaxed).saturating_sub(left);
+        status.lost.fetch_add(held, Ordering::Relaxed);
+        held
     }
 
     /// What the sink has lost since this was last asked.

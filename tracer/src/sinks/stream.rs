@@ -27,6 +27,8 @@ const ASK_MIN: Duration = Duration::from_micros(200);
 const ASK_MAX: Duration = Duration::from_millis(50);
 /// Bytes of records that are kept for as long as they are in doubt: what receive buffers hold, mostly.
 const DOUBT: usize = 4 << 20;
+/// Bytes that are acknowledged before the next ones are sent: what is lost with a connection is sent again from here.
+const STEP: usize = 64 << 10;
 /// How long the end waits for the other side to take what is under way.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -59,33 +61,46 @@ impl StreamSink {
     /// Delivers `lot`, and takes away what was.
     pub(super) async fn deliver(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
         self.end_ended().await;
-        let mut again = std::mem::take(&mut self.again);
-        again.append(std::mem::take(lot));
-        *lot = again;
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.connect().await?,
         };
-        let framed = match self.framing {
-            Framing::Lines => None,
-            Framing::Octets => Some(octets(lot)),
-        };
-        let bytes = framed.as_ref().map_or(&lot.bytes, |framed| framed);
-        let result = write(&mut connection, bytes).await;
-        match result {
-            Ok(()) => {
-                self.doubtful.push_back(std::mem::take(lot));
-                while self.doubtful.iter().map(|batch| batch.bytes.len()).sum::<usize>() > DOUBT {
-                    self.doubtful.pop_front();
-                }
-                self.connection = Some(connection);
-                Ok(())
-            }
-            Err(error) => {
-                self.doubt();
-                Err(Trouble::retry(format!("{}: {error}", self.address)))
+        if let Err(error) = self.write_all(&mut connection, lot).await {
+            self.doubt();
+            return Err(Trouble::retry(format!("{}: {error}", self.address)));
+        }
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    /// First what is in doubt. Its second acknowledgement settles it: a collector that resets again and again gets on.
+    async fn write_all(&mut self, connection: &mut Connection, lot: &mut Batch) -> io::Result<()> {
+        while !self.again.is_empty() {
+            let count = first_few(&self.again);
+            self.write(connection, &self.again.first(count)).await?;
+            self.again.drop_first(count);
+        }
+        while !lot.is_empty() {
+            let count = first_few(lot);
+            self.write(connection, &lot.first(count)).await?;
+            self.doubtful.push_back(lot.take_first(count));
+            while self.doubtful.iter().map(|batch| batch.bytes.len()).sum::<usize>() > DOUBT {
+                self.doubtful.pop_front();
             }
         }
+        Ok(())
+    }
+
+    async fn write(&self, connection: &mut Connection, part: &Batch) -> io::Result<()> {
+        match self.framing {
+            Framing::Lines => write(connection, &part.bytes).await,
+            Framing::Octets => write(connection, &octets(part)).await,
+        }
+    }
+
+    /// Records that the other side may not have read, and that were not sent again.
+    pub(super) fn doubtful(&self) -> u64 {
+        self.again.len() as u64
     }
 
     /// The connection was reset: what was delivered last comes again.
@@ -137,6 +152,11 @@ impl StreamSink {
             let _ = tokio::time::timeout(LINGER, connection.shutdown()).await;
         }
     }
+}
+
+/// How many records make a step, one at least.
+fn first_few(batch: &Batch) -> usize {
+    batch.frames.partition_point(|frame| frame.end <= STEP).max(1)
 }
 
 /// Writes all, and waits until the other side's kernel has it.

@@ -15,7 +15,7 @@ use super::{
     http::{HttpError, HttpSink},
     pipe::PipeSink,
     stream::StreamSink,
-    worker::{OpenSpool, Trouble, Worker},
+    worker::{OpenSpool, Portion, Trouble, Worker},
 };
 use crate::files::FileError;
 
@@ -123,7 +123,8 @@ pub fn start(
         .map(|it| -> OpenSpool { Box::new(move || Spool::open(&it.path, it.max_bytes, it.sync)) });
     let queue = Queue::new(&settings.name, settings.queue_bytes, inherited.slot);
     let (name, pace, spool) = (settings.name.clone(), settings.pace, None);
-    let mut worker = Worker { name, target, convert, queue: queue.clone(), spool, pace };
+    let portion = Portion::default();
+    let mut worker = Worker { name, target, convert, queue: queue.clone(), spool, pace, portion };
     if inherited.after.is_empty() {
         worker.spool = open.map(|open| open()).transpose().map_err(|error| fail(error.into()))?;
         worker.start(Vec::new(), None)
@@ -226,6 +227,14 @@ impl Target {
     /// Whether something that was delivered must be again.
     pub(super) fn must_repeat(&self) -> bool {
         matches!(self, Self::Stream(stream) if stream.must_repeat())
+    }
+
+    /// Records that were delivered on a connection that was reset, and were not sent again.
+    pub(super) fn doubtful(&self) -> u64 {
+        match self {
+            Self::Stream(stream) => stream.doubtful(),
+            _ => 0,
+        }
     }
 
     pub(super) fn reopen(&mut self) {

@@ -105,7 +105,12 @@ impl Template {
     }
 
     /// What a success means: some collectors refuse records in it. Takes away what was delivered.
-    pub(super) fn answered(&self, lot: &mut Batch, answer: &[u8], name: &str) -> Result<(), Trouble> {
+    /// Without an answer that can be read, success is all that is known.
+    pub(super) fn answered(&self, lot: &mut Batch, answer: Option<&[u8]>, name: &str) -> Result<(), Trouble> {
+        let Some(answer) = answer else {
+            lot.drop_first(lot.len());
+            return Ok(());
+        };
         let partly = match self {
             Self::Elasticsearch => return bulk(lot, answer, name),
             Self::OtlpJson(_) => rejected_json(answer, "rejectedLogRecords"),

@@ -31,7 +31,10 @@ pub(super) enum Trouble {
         /// Not before this time has passed; the collector's wish.
         after: Option<Duration>,
     },
-    /// The collector will never take it.
+    /// The collector will never take one of the records, or so many at once.
+    #[error("{message}")]
+    Unwanted { message: String },
+    /// The collector will never take any of them.
     #[error("{message}")]
     Refused { message: String },
 }
@@ -64,6 +67,36 @@ pub(super) struct Worker {
     pub(super) queue: Queue,
     pub(super) spool: Option<Spool>,
     pub(super) pace: Pace,
+    pub(super) portion: Portion,
+}
+
+/// How many records an attempt has: fewer while one of them is looked for that the collector does not want.
+pub(super) struct Portion {
+    records: usize,
+    /// Records that were refused one by one, none between them taken.
+    refused: usize,
+}
+
+impl Default for Portion {
+    fn default() -> Self {
+        Self { records: usize::MAX, refused: 0 }
+    }
+}
+
+impl Portion {
+    /// After so many records in a row that were refused alone, the collector wants none: the others are not asked for one by one.
+    const MOST_REFUSED: usize = 16;
+    /// From here on, as many as there are.
+    const MANY: usize = 4096;
+
+    fn taken(&mut self) {
+        self.refused = 0;
+        self.records = if self.records >= Self::MANY { usize::MAX } else { self.records * 2 };
+    }
+
+    fn halve(&mut self, attempted: usize) {
+        self.records = (attempted / 2).max(1);
+    }
 }
 
 /// What came of an attempt.
@@ -143,6 +176,14 @@ impl Worker {
             }
         }
         self.give_up();
+        let doubtful = self.target.doubtful();
+        self.queue.status().doubt(doubtful);
+        if doubtful > 0 {
+            message!(
+                "sink {}: {doubtful} records are in doubt: the collector reset the connection after it had acknowledged them",
+                self.name
+            );
+        }
         self.target.close().await;
         let waiting = self.spool.as_ref().map_or(0, Spool::bytes);
         if waiting > 0 {
@@ -239,18 +280,44 @@ impl Worker {
         let mut failed_at = None;
         loop {
             let (before, weight, bytes) = (lot.len(), lot.weight(), lot.bytes.len());
-            let outcome = self.attempt(&mut lot, paused).await;
+            // One push may be much larger than a delivery.
+            let fitting = lot.frames.partition_point(|frame| frame.end <= self.pace.batch_bytes).max(1);
+            let mut part = lot.take_first(self.portion.records.min(fitting));
+            let attempted = part.len();
+            let outcome = self.attempt(&mut part, paused).await;
+            part.append(std::mem::take(&mut lot));
+            lot = part;
             // What a broken connection leaves in doubt comes back.
             let (records, bytes) = (before.saturating_sub(lot.len()), bytes.saturating_sub(lot.bytes.len()));
             self.queue.status().deliver(records, bytes);
             if !from_spool {
                 self.queue.settle(weight - lot.weight());
+                self.queue.leave(records as u64);
             }
             let trouble = match outcome {
-                Outcome::Done(Ok(())) => break,
+                Outcome::Done(Ok(())) => {
+                    self.portion.taken();
+                    if lot.is_empty() {
+                        break;
+                    }
+                    continue;
+                }
+                Outcome::Done(Err(Trouble::Unwanted { .. })) if attempted > 1 => {
+                    self.portion.halve(attempted);
+                    continue;
+                }
+                Outcome::Done(Err(Trouble::Unwanted { message })) => {
+                    self.portion.refused += 1;
+                    let all = self.portion.refused >= Portion::MOST_REFUSED;
+                    let refused = lot.take_first(if all { usize::MAX } else { 1 });
+                    self.refuse(&refused, &message, from_spool);
+                    if lot.is_empty() {
+                        break;
+                    }
+                    continue;
+                }
                 Outcome::Done(Err(Trouble::Refused { message })) => {
-                    message!("sink {}: {message}: {} records are lost", self.name, lot.len());
-                    self.queue.lose(lot.len() as u64, lot.tells(), from_spool);
+                    self.refuse(&lot, &message, from_spool);
                     break;
                 }
                 Outcome::Done(Err(Trouble::Retry { message, after })) => (message, after),
@@ -265,7 +332,9 @@ impl Worker {
                 message!("sink {}: {message}; trying again", self.name);
                 failed_at = Some(Instant::now());
             }
-            let wait = after.unwrap_or(pause).min(self.pace.retry_max).mul_f64(jitter());
+            // A collector that asks for no pause at all gets one.
+            let wait =
+                after.map_or(pause, |after| after.max(pause)).min(self.pace.retry_max).mul_f64(jitter());
             pause = (pause * 2).min(self.pace.retry_max);
             if self.wait(wait, paused).await.is_none() {
                 self.put_back(original, lot, from_spool);
@@ -281,6 +350,15 @@ impl Worker {
             self.measure();
         }
         true
+    }
+
+    /// The collector does not want `lot`.
+    fn refuse(&self, lot: &Batch, message: &str, from_spool: bool) {
+        message!("sink {}: {message}: {} records are lost", self.name, lot.len());
+        self.queue.lose(lot.len() as u64, lot.tells(), from_spool);
+        if !from_spool {
+            self.queue.leave(lot.len() as u64);
+        }
     }
 
     /// Meanwhile the queue goes on to the spool.
@@ -341,7 +419,9 @@ impl Worker {
                     original.frames.iter().map(|frame| open.contains(&frame.seq)).collect();
                 original.retain(|at| is_open.get(at) == Some(&true));
                 // What was in doubt is not here any more.
-                self.queue.lose((left.len() - original.len()) as u64, 0, false);
+                let gone = (left.len() - original.len()) as u64;
+                self.queue.lose(gone, 0, false);
+                self.queue.leave(gone);
                 original
             }
         };
@@ -349,6 +429,7 @@ impl Worker {
     }
 
     fn keep(&mut self, lot: &Batch, by: impl FnOnce(&mut Spool, &Batch) -> Result<(), SpoolError>) {
+        self.queue.leave(lot.len() as u64);
         let kept = self.spool.as_mut().map(|spool| by(spool, lot));
         if let Some(Err(error)) = &kept {
             message!("sink {}: {error}", self.name);
@@ -383,6 +464,7 @@ fn spill(name: &str, queue: &Queue, spool: &mut Option<Spool>, paused: &mut Opti
         match spool.append(&lot) {
             Ok(()) => {
                 queue.settle(lot.weight());
+                queue.leave(lot.len() as u64);
                 *paused = None;
             }
             Err(error) => {

@@ -1,0 +1,174 @@
+//! Ends and restarts when something is wrong: what was promised is kept, and the rest is counted.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use serde_json::Value;
+
+use crate::{
+    Test,
+    collectors::{assert_same, json},
+    daemon::{Daemon, connections},
+    lab::{in_lab, signal, sockstate, wait_until},
+    restart::{Place, end, kill},
+    sockets::fresh_port,
+    test,
+};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test("reliability: a dead sink takes no time from others", dead_sink_at_the_end),
+        test("reliability: a full /run is no reason not to trace", full_run),
+        test("reliability: without its ledger, state is not taken over", lost_ledger),
+        test("reliability: the state goes with the pins", state_of_pins),
+    ]
+}
+
+fn dead_sink_at_the_end() {
+    in_lab(|netns| {
+        let [dead, port] = [fresh_port(), fresh_port()];
+        let mut daemon = Daemon::start(
+            netns,
+            port,
+            &format!(
+                "[sinks.dead]\ntype = \"http\"\nurl = \"http://127.0.0.1:{dead}\"\nqueue = \"64K\"\nretry = \"100ms\"\n\
+                 [sinks.file]\ntype = \"file\"\npath = \"DIR/out\"\n"
+            ),
+        );
+        connections(1, port);
+        daemon.tracer.wait_for(|record| record["from"] == "LISTEN" && record["to"] == "CLOSE");
+        // Much waits in the ring when the end begins.
+        signal(daemon.tracer.pid(), libc::SIGSTOP);
+        connections(1500, port);
+        signal(daemon.tracer.pid(), libc::SIGTERM);
+        signal(daemon.tracer.pid(), libc::SIGCONT);
+        let (story, directory) = daemon.stop();
+        let text = fs::read_to_string(directory.path().join("out")).expect("records");
+        let found: Vec<Value> = text.lines().map(|line| json(line).expect("JSON")).collect();
+        assert!(found.len() > 15_000, "{}", found.len());
+        assert_same(&found, &story.records, "the healthy one");
+        assert_eq!(found.last().map(|record| &record["kind"]), Some(&Value::from("stop")));
+    });
+}
+
+/// The records of a file so far.
+fn read_records(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines().filter_map(json).collect()
+}
+
+fn degraded(record: &Value) -> String {
+    record["degraded"].to_string()
+}
+
+fn full_run() {
+    in_lab(|netns| {
+        let port = fresh_port();
+        let Some(place) = Place::new(port) else { return };
+        place.configure(netns, port, "");
+        // In a mount namespace of its own, whose /run/sockstate takes nothing.
+        let script = "mkdir -p /run/sockstate && mount -t tmpfs -o size=4k,mode=0700 tmpfs /run/sockstate \
+                      && ! head -c 8192 /dev/zero 2>/dev/null >/run/sockstate/full; exec \"$0\" run --config \"$1\"";
+        let binary = sockstate().get_program().to_owned();
+        let mut unshare = Command::new("unshare");
+        let unshare = unshare.args(["--mount", "sh", "-c", script]).arg(binary).arg(place.config());
+        let mut daemon = unshare.stderr(Stdio::null()).spawn().expect("unshare");
+        wait_until("it traces", || {
+            daemon.try_wait().expect("wait").is_some()
+                || place.records().iter().any(|record| record["kind"] == "start")
+        });
+        let start = place.records().into_iter().next().expect("a record");
+        assert!(degraded(&start).contains("/run/sockstate"), "{start}");
+        place.connection(port);
+        end(daemon);
+        assert!(!place.pin.exists());
+    });
+}
+
+fn lost_ledger() {
+    in_lab(|netns| {
+        let port = fresh_port();
+        let Some(place) = Place::new(port) else { return };
+        place.configure(netns, port, "");
+        let first = place.start(1);
+        place.connection(port);
+        end(first);
+        let name = place.pin.file_name().expect("name").to_string_lossy().into_owned();
+        let ledgers: Vec<PathBuf> = fs::read_dir("/run/sockstate")
+            .expect("directory")
+            .map(|entry| entry.expect("entry").path())
+            .filter(|path| {
+                let file = path.file_name().unwrap_or_default().to_string_lossy();
+                file.starts_with(&name) && file.ends_with(".ledger")
+            })
+            .collect();
+        assert_eq!(ledgers.len(), 1, "{ledgers:?}");
+        fs::remove_file(&ledgers[0]).expect("remove");
+        end(place.start(2));
+        let records = place.records();
+        let starts: Vec<&Value> = records.iter().filter(|record| record["kind"] == "start").collect();
+        assert_ne!(starts[0]["instance"], starts[1]["instance"]);
+        assert!(degraded(starts[1]).contains("replaced"), "{}", starts[1]);
+        let mut numbers: Vec<String> =
+            records.iter().map(|record| format!("{} {}", record["instance"], record["seq"])).collect();
+        numbers.sort_unstable();
+        let all = numbers.len();
+        numbers.dedup();
+        assert_eq!(numbers.len(), all, "no number twice");
+    });
+}
+
+fn state_of_pins() {
+    in_lab(|netns| {
+        let [port, other] = [fresh_port(), fresh_port()];
+        let Some(place) = Place::new(port) else { return };
+        place.configure(netns, port, "");
+        end(place.start(1));
+        place.configure(netns, other, "");
+        // Killed before it has written its state.
+        kill(place.start(2));
+        place.configure(netns, port, "");
+        let third = place.start(3);
+        place.connection(port);
+        end(third);
+        let records = place.records();
+        let starts: Vec<&Value> = records.iter().filter(|record| record["kind"] == "start").collect();
+        assert!(degraded(starts[2]).contains("replaced"), "{}", starts[2]);
+        // Directories of one name keep their states apart.
+        let root = Path::new("/sys/fs/bpf");
+        let pins: Vec<PathBuf> = ["a", "b"]
+            .map(|name| root.join(format!("sockstate-twins-{}-{name}", std::process::id())).join("same"))
+            .into();
+        let directory = tempfile::tempdir().expect("directory");
+        let mut daemons = Vec::new();
+        for (at, pin) in pins.iter().enumerate() {
+            let config = directory.path().join(format!("{at}.toml"));
+            let out = directory.path().join(format!("{at}.json"));
+            let text = format!(
+                "pin = \"{}\"\n[filter]\nport = {port}\nnetns = {netns}\n[kernel]\nalongside = true\n\
+                 [sinks.file]\ntype = \"file\"\npath = \"{}\"\n",
+                pin.display(),
+                out.display()
+            );
+            fs::write(&config, text).expect("config");
+            let child = sockstate().args(["run", "--config"]).arg(&config).stderr(Stdio::null()).spawn();
+            daemons.push((child.expect("sockstate"), out));
+        }
+        for (_, out) in &daemons {
+            wait_until("both trace", || !read_records(out).is_empty());
+        }
+        connections(1, port);
+        for (daemon, out) in daemons {
+            wait_until("both see it", || read_records(&out).iter().any(|record| record["to"] == "TIME_WAIT"));
+            end(daemon);
+        }
+        for pin in &pins {
+            let detach = sockstate().args(["detach", "--pin"]).arg(pin).stdout(Stdio::null()).status();
+            assert!(detach.expect("sockstate").success());
+            let _ = fs::remove_dir(pin.parent().expect("parent"));
+        }
+    });
+}
