@@ -62,6 +62,8 @@ mod identity;
 #[cfg(feature = "kafka")]
 #[path = "live/kafka.rs"]
 mod kafka;
+#[path = "live/kernel_closes.rs"]
+mod kernel_closes;
 #[path = "live/lifecycle/mod.rs"]
 mod lifecycle;
 #[path = "live/metrics.rs"]
@@ -101,6 +103,8 @@ mod stuck;
 mod timewait;
 #[path = "live/tutorial.rs"]
 mod tutorial;
+#[path = "live/unusual_ends.rs"]
+mod unusual_ends;
 #[path = "live/watchdog.rs"]
 mod watchdog;
 
@@ -130,6 +134,8 @@ fn main() -> ExitCode {
         starting::tests(),
         timewait::tests(),
         causes::tests(),
+        kernel_closes::tests(),
+        unusual_ends::tests(),
         stuck::tests(),
         reasons::tests(),
         queues::tests(),

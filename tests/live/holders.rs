@@ -34,7 +34,7 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 /// A ring with this file registered; its descriptor.
-fn ring_with(fd: i32) -> std::io::Result<OwnedFd> {
+pub(crate) fn ring_with(fd: i32) -> std::io::Result<OwnedFd> {
     const IORING_REGISTER_FILES: u32 = 2;
     // `struct io_uring_params`.
     let mut parameters = [0_u32; 30];

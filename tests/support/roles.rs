@@ -143,6 +143,8 @@ pub(crate) fn play() -> Option<ExitCode> {
         "reuseport" => reuseport(number() as u16),
         "idle reuseport" => idle_listener(Kind::V4.bind_shared(number() as u16)),
         "dual stack" => idle_listener(Kind::Mapped.bind_shared_all(number() as u16)),
+        "ring client" => crate::kernel_closes::ring_client(number() as u16),
+        "namespace leaver" => crate::kernel_closes::leave_namespace(&value),
         "leaker" => crate::hunt_truth::leaker(number() as u16),
         "connect and exec" => crate::hunt_truth::connect_and_exec(number() as u16),
         "late listener" => late_listener(number() as u16),
