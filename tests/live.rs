@@ -64,6 +64,8 @@ mod identity;
 mod kafka;
 #[path = "live/kernel_closes.rs"]
 mod kernel_closes;
+#[path = "live/left_open.rs"]
+mod left_open;
 #[path = "live/lifecycle/mod.rs"]
 mod lifecycle;
 #[path = "live/metrics.rs"]
@@ -126,6 +128,7 @@ fn main() -> ExitCode {
         lifecycle::tests(),
         owners::tests(),
         owner_truth::tests(),
+        left_open::tests(),
         filters::tests(),
         existing::tests(),
         burst::tests(),

@@ -5,6 +5,8 @@
 mod bytes;
 #[path = "records/corrections.rs"]
 mod corrections;
+#[path = "records/owners.rs"]
+mod owners;
 #[path = "support/schema.rs"]
 mod schema;
 #[path = "records/starting.rs"]

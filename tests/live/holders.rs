@@ -195,7 +195,7 @@ impl Drop for Units {
 }
 
 /// The only socket of a process, as a service manager hands it over.
-fn only_socket_of(pid: u32) -> Socket {
+pub(crate) fn only_socket_of(pid: u32) -> Socket {
     let fds = fs::read_dir(format!("/proc/{pid}/fd")).expect("fd").flatten();
     let is_socket = |entry: &fs::DirEntry| {
         fs::read_link(entry.path()).is_ok_and(|target| target.to_string_lossy().starts_with("socket:"))

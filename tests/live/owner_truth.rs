@@ -121,7 +121,7 @@ fn connect_to(port: u16, tracer: &mut Tracer, most: usize) {
 }
 
 /// A process that listens, starts `holders` others that accept, and ends.
-fn leave(port: u16, holders: usize) -> (Actor, Vec<u64>) {
+pub(crate) fn leave(port: u16, holders: usize) -> (Actor, Vec<u64>) {
     let mut parent = Actor::start("listener that leaves", format!("{port} {holders}"));
     let pids = (0..holders).map(|_| parent.hear().parse().expect("pid")).collect();
     parent.wait();

@@ -145,6 +145,7 @@ pub(crate) fn play() -> Option<ExitCode> {
         "dual stack" => idle_listener(Kind::Mapped.bind_shared_all(number() as u16)),
         "ring client" => crate::kernel_closes::ring_client(number() as u16),
         "namespace leaver" => crate::kernel_closes::leave_namespace(&value),
+        "leave open" => crate::left_open::leave_open(&value),
         "leaker" => crate::hunt_truth::leaker(number() as u16),
         "connect and exec" => crate::hunt_truth::connect_and_exec(number() as u16),
         "late listener" => late_listener(number() as u16),

@@ -273,9 +273,7 @@ impl Pipeline {
                 resync_at = self.resync.as_ref().map(|resync| Instant::now() + next(resync.every));
             }
             self.find_owners();
-            for stuck in self.examiner.examined() {
-                self.stuck(stuck);
-            }
+            self.say_examined();
             if let Some(question) = self.metrics.as_mut().and_then(Server::asked_now) {
                 self.answer(question);
             }

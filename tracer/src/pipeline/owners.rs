@@ -1,9 +1,12 @@
-//! Whose listeners are, when their owners have ended.
+//! Whose listeners and connections are, when their owners have ended.
 
-use std::rc::Rc;
+use std::{collections::HashMap, rc::Rc};
 
 use super::{Pipeline, monotonic_ns};
-use crate::model::Task;
+use crate::{
+    model::Task,
+    track::{is_held_open, without_owner},
+};
 
 impl Pipeline {
     /// What becomes of the listeners' owners is told from now on; one that has ended meanwhile is found.
@@ -24,6 +27,28 @@ impl Pipeline {
         let sockets = self.table.looked_for(monotonic_ns());
         if !sockets.is_empty() {
             self.finder.ask(self.source.descriptors(), sockets);
+        }
+    }
+
+    /// Says what is stuck, and what a look has found. Only the ends of processes that have listened are in the ring: whether others
+    /// live is looked up before a connection is said to be theirs.
+    pub(super) fn say_examined(&mut self) {
+        let mut lives: HashMap<Rc<Task>, bool> = HashMap::new();
+        for mut stuck in self.examiner.examined() {
+            if let Some(owner) = stuck.subject.owner.as_ref().filter(|_| is_held_open(stuck.state)) {
+                let task = Rc::clone(&owner.task);
+                let lives = *lives.entry(Rc::clone(&task)).or_insert_with(|| {
+                    let lives = self.enricher.lives(&task);
+                    if !lives {
+                        self.table.process_ended(&task, monotonic_ns());
+                    }
+                    lives
+                });
+                if !lives {
+                    stuck.subject = without_owner(&stuck.subject, &mut self.enricher);
+                }
+            }
+            self.stuck(stuck);
         }
     }
 

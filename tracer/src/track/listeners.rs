@@ -1,5 +1,6 @@
 //! Whose a listener is. Connections that come in have its owner: when that process ends while others hold the listener, or
-//! becomes another program, what comes afterwards is not its any more.
+//! becomes another program, what comes afterwards is not its any more. What it leaves open is not its either: somebody else
+//! has that open.
 
 use std::{collections::HashMap, rc::Rc};
 
@@ -13,21 +14,24 @@ use crate::model::{
 /// How long after its owner's end a listener is looked at: a daemon that listens and goes to the background has started its
 /// other processes by then.
 const SETTLE_NS: u64 = 100_000_000;
-/// How long after a look the next one may come, doubled each time up to the second: a look costs as long as the host has
-/// descriptors.
+/// How long after a look the next one may come: this often what the look took, which grows with the host's descriptors.
+const GAP_IN_LOOKS: u64 = 64;
 const GAP_NS: u64 = 1_000_000_000;
 const LONGEST_GAP_NS: u64 = 64 * GAP_NS;
+/// Connections that came out of a listener since the last look and may turn out to be another's. With more of them nobody owns
+/// the listener until the next look.
+const CHILDREN: usize = 1 << 14;
 /// Listeners of one process that are gone are swept out at powers of two from here on.
 const SWEEP_MIN: usize = 64;
 
-/// Processes and their listeners, and the listeners whose process has ended.
+/// Processes and their listeners, and the sockets whose process has ended.
 #[derive(Default)]
 pub(super) struct Listeners {
     by_pid: HashMap<u32, Vec<u64>, FxBuildHasher>,
     ownerless: HashMap<u64, Ownerless, FxBuildHasher>,
 }
 
-/// A listener whose owner has ended.
+/// A listener, or a connection that somebody has open, whose owner has ended.
 struct Ownerless {
     ended: Rc<Task>,
     uid: Option<u32>,
@@ -35,8 +39,33 @@ struct Ownerless {
     is_settled: bool,
     /// When they are looked for; none before another connection comes.
     look_at_ns: Option<u64>,
+    /// When the look that is under way was asked for.
+    asked_ns: u64,
     earliest_ns: u64,
-    gap_ns: u64,
+    /// What came out of it since the last look, and how many of these before the one that is under way.
+    children: Vec<u64>,
+    asked_about: usize,
+}
+
+impl Ownerless {
+    fn new(owner: &Owner, look_at_ns: u64) -> Self {
+        Self {
+            ended: Rc::clone(&owner.task),
+            uid: owner.uid,
+            is_settled: false,
+            look_at_ns: Some(look_at_ns),
+            asked_ns: look_at_ns,
+            earliest_ns: look_at_ns,
+            children: Vec::new(),
+            asked_about: 0,
+        }
+    }
+}
+
+/// Whether a socket in this state has a holder that has not closed it. In the others it may be an orphan.
+#[must_use]
+pub fn is_held_open(state: State) -> bool {
+    matches!(state, State::Listen | State::SynSent | State::Established | State::CloseWait)
 }
 
 /// Whether both are one process, whatever it runs.
@@ -97,23 +126,14 @@ impl Table {
         owners.into_values().collect()
     }
 
-    /// A process has ended: connections that come out of its listeners from now on are not its.
+    /// A process has ended: connections that come out of its listeners from now on are not its, nor is what it has not closed
+    /// by its end.
     pub fn process_ended(&mut self, task: &Task, now_ns: u64) {
-        let Some(list) = self.listeners.by_pid.remove(&task.pid) else { return };
-        for sk in list {
-            let Some(at) = self.conns.find(sk) else { continue };
-            let conn = self.conns.get(at);
-            let owner = conn.subject.owner.as_ref().filter(|owner| is_same_process(&owner.task, task));
-            if let Some(owner) = owner.filter(|_| conn.state == State::Listen) {
-                let ownerless = Ownerless {
-                    ended: Rc::clone(&owner.task),
-                    uid: owner.uid,
-                    is_settled: false,
-                    look_at_ns: Some(now_ns + SETTLE_NS),
-                    earliest_ns: now_ns,
-                    gap_ns: GAP_NS,
-                };
-                self.listeners.ownerless.insert(sk, ownerless);
+        self.listeners.by_pid.remove(&task.pid);
+        for conn in self.conns.iter().filter(|conn| is_held_open(conn.state) && !conn.mini) {
+            let owner = conn.subject.owner.as_ref();
+            if let Some(owner) = owner.filter(|owner| is_same_process(&owner.task, task)) {
+                self.listeners.ownerless.insert(conn.sk, Ownerless::new(owner, now_ns + SETTLE_NS));
             }
         }
     }
@@ -135,12 +155,17 @@ impl Table {
     }
 
     /// A connection comes out of `listener`: whose that is may be known only by then.
-    pub(super) fn connection_comes(&mut self, listener: Option<KernelSocket>, now_ns: u64) {
+    pub(super) fn connection_comes(&mut self, listener: Option<KernelSocket>, child: u64, now_ns: u64) {
         if self.listeners.ownerless.is_empty() {
             return;
         }
         if let Some(it) = listener.and_then(|listener| self.listeners.ownerless.get_mut(&listener.0)) {
             it.look_at_ns.get_or_insert(it.earliest_ns.max(now_ns));
+            if it.children.len() < CHILDREN {
+                it.children.push(child);
+            } else {
+                it.is_settled = false;
+            }
         }
     }
 
@@ -150,19 +175,27 @@ impl Table {
         self.listeners.ownerless.values().filter_map(|it| it.look_at_ns).min()
     }
 
-    /// The listeners whose holders are to be looked for by now.
+    /// The sockets whose holders are to be looked for by now.
     pub fn looked_for(&mut self, now_ns: u64) -> Vec<u64> {
-        let due = |it: &Ownerless| it.look_at_ns.is_some_and(|at_ns| at_ns <= now_ns);
-        let due = self.listeners.ownerless.iter_mut().filter(|(_, it)| due(it));
-        due.map(|(&sk, it)| {
-            it.look_at_ns = None;
-            sk
-        })
-        .collect()
+        let conns = &self.conns;
+        let is_open = |sk: u64| conns.find(sk).is_some_and(|at| is_held_open(conns.get(at).state));
+        let mut due = Vec::new();
+        self.listeners.ownerless.retain(|&sk, it| {
+            if it.look_at_ns.is_none_or(|at_ns| at_ns > now_ns) {
+                return true;
+            }
+            (it.look_at_ns, it.asked_ns, it.asked_about) = (None, now_ns, it.children.len());
+            let is_open = is_open(sk);
+            if is_open {
+                due.push(sk);
+            }
+            is_open
+        });
+        due
     }
 
-    /// What became of that look: `holding` are the processes that hold each socket, by the kernel's key. A listener that one
-    /// process holds belongs to it. Returns the new owners.
+    /// What became of that look: `holding` are the processes that hold each socket, by the kernel's key. A socket that one
+    /// process holds belongs to it. Returns the new owners of listeners.
     pub fn found_holders(
         &mut self,
         sockets: &[u64],
@@ -175,23 +208,74 @@ impl Table {
             let (Some(at), Some(it)) = (self.conns.find(sk), self.listeners.ownerless.get_mut(&sk)) else {
                 continue;
             };
+            let conn = self.conns.get(at);
+            let is_listener = conn.state == State::Listen;
+            let owner = conn.subject.owner.as_ref();
+            if !is_listener
+                && (!is_held_open(conn.state)
+                    || !owner.is_some_and(|owner| is_owned_by(Some(&it.ended), owner)))
+            {
+                // Somebody has closed it meanwhile, and is known by that.
+                self.listeners.ownerless.remove(&sk);
+                continue;
+            }
+            let found = holding.get(&sk).map_or(&[][..], Vec::as_slice);
+            if !is_listener && found.iter().any(|task| is_same_process(task, &it.ended)) {
+                // It is still closing what it had.
+                it.look_at_ns = Some(now_ns + SETTLE_NS);
+                continue;
+            }
+            let took_ns = now_ns.saturating_sub(it.asked_ns);
+            it.earliest_ns = now_ns + (took_ns.saturating_mul(GAP_IN_LOOKS)).clamp(GAP_NS, LONGEST_GAP_NS);
             it.is_settled = true;
-            it.earliest_ns = now_ns.saturating_add(it.gap_ns);
-            it.gap_ns = (it.gap_ns * 2).min(LONGEST_GAP_NS);
-            let only = only_holder(holding.get(&sk), &it.ended).map(|task| Rc::new(task.clone()));
+            let only = only_holder(found, &it.ended).map(|task| Rc::new(task.clone()));
+            let before = owner.cloned().filter(|owner| !is_owned_by(only.as_deref(), owner));
+            let settled = if before.is_some() { it.children.len() } else { it.asked_about };
+            let children: Vec<u64> = it.children.drain(..settled.min(it.children.len())).collect();
+            let uid = it.uid;
             let owner = only.clone().map(|task| OwnerKey { task, source: OwnerSource::Scan });
-            let subject = who.identify(key(&self.conns.get(at).subject, it.uid, owner));
+            let subject = who.identify(key(&self.conns.get(at).subject, uid, owner));
             self.conns.get_mut(at).subject = subject;
+            if !is_listener {
+                self.listeners.ownerless.remove(&sk);
+                continue;
+            }
             self.note_listener(at);
+            if let Some(before) = before {
+                self.disown(&children, &before, who);
+            }
             owners.extend(only);
         }
         owners
     }
+
+    /// These connections came after a look had shown that `owner` holds their listener, and before one that shows otherwise: whose
+    /// they are is not known.
+    fn disown(&mut self, children: &[u64], owner: &Owner, who: &mut dyn Identify) {
+        for &sk in children {
+            let Some(at) = self.conns.find(sk) else { continue };
+            let subject = &self.conns.get(at).subject;
+            let is_inherited = |known: &&Owner| known.source == OwnerSource::Inherited;
+            let known = subject.owner.as_ref().filter(is_inherited);
+            if known.is_some_and(|known| is_same_process(&known.task, &owner.task)) {
+                self.conns.get_mut(at).subject = without_owner(subject, who);
+            }
+        }
+    }
+}
+
+/// The same subject, where its owner is known to have ended while somebody has the socket open.
+pub fn without_owner(subject: &Subject, who: &mut dyn Identify) -> Rc<Subject> {
+    who.identify(key(subject, subject.owner.as_ref().and_then(|owner| owner.uid), None))
+}
+
+fn is_owned_by(task: Option<&Task>, owner: &Owner) -> bool {
+    task.is_some_and(|task| is_same_process(task, &owner.task))
 }
 
 /// The one process that holds a socket, beside the one that has ended.
-fn only_holder<'a>(holders: Option<&'a Vec<Task>>, ended: &Task) -> Option<&'a Task> {
-    let mut living = holders?.iter().filter(|task| !is_same_process(task, ended));
+fn only_holder<'a>(holders: &'a [Task], ended: &Task) -> Option<&'a Task> {
+    let mut living = holders.iter().filter(|task| !is_same_process(task, ended));
     let first = living.next()?;
     living.all(|task| task.pid == first.pid).then_some(first)
 }

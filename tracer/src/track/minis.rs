@@ -28,7 +28,7 @@ impl Table {
             self.waiting.endings.take(event.sk);
             return;
         }
-        self.connection_comes(listener, event.time_ns);
+        self.connection_comes(listener, event.sk, event.time_ns);
         let ends = Ends::of(event);
         if again && let Some(old) = self.request_of(&ends) {
             return self.migrate(old, event, listener, who, out);
@@ -87,7 +87,7 @@ impl Table {
         who: &mut dyn Identify,
         out: Out<'_>,
     ) {
-        self.connection_comes(listener, event.time_ns);
+        self.connection_comes(listener, event.sk, event.time_ns);
         if !event.tuple.is_complete() {
             let at = self.born(event, State::Listen, Some(Role::Server), None, listener, who, out);
             return self.postpone_birth(at, event, out);

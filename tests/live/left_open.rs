@@ -1,0 +1,119 @@
+//! Sockets that a process leaves open when it ends, because others have them open too: they are not the dead process's.
+
+use std::{env, process::Stdio};
+
+use serde_json::Value;
+
+use crate::{
+    Test,
+    holders::only_socket_of,
+    lab::{Tracer, can_list_holders, in_lab, wait_until},
+    owner_truth::leave,
+    roles::{Actor, part, say, told},
+    skip,
+    sockets::{Kind, fresh_port, keep_over_exec},
+    test,
+};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test("left open: a connection that its client's child has", || connection("connect", false)),
+        test("left open: a connection that its client's child has, too", || connection("connect", true)),
+        test("left open: a connection that its server's child has", || connection("accept", false)),
+        test("left open: a connection that its server's child has, too", || connection("accept", true)),
+        test("left open: a listener that another process gets meanwhile", listener_is_shared),
+    ]
+}
+
+/// Connects or accepts ("HOW PORT STAYS"), starts a child that has the connection open, and ends, or stays.
+pub(crate) fn leave_open(value: &str) {
+    let fields: Vec<&str> = value.split(' ').collect();
+    let port: u16 = fields[1].parse().expect("port");
+    let connection = if fields[0] == "connect" {
+        Kind::V4.connect(port).expect("connect")
+    } else {
+        let listener = Kind::V4.listen(port);
+        say("listening");
+        listener.accept().expect("accept").0
+    };
+    let program = env::current_exe().expect("this program");
+    let mut child = part(&program, "holder", keep_over_exec(&connection));
+    say(child.stdout(Stdio::null()).spawn().expect("child").id());
+    if fields[2] == "true" {
+        while told() {}
+    }
+}
+
+/// The second reminder comes when the holders have been looked for.
+fn connection(how: &'static str, stays: bool) {
+    if !can_list_holders() {
+        return skip("this kernel does not list who holds a socket");
+    }
+    in_lab(|netns| {
+        let mut tracer = Tracer::start(netns, &["--threshold", "ESTABLISHED=1"]);
+        let port = fresh_port();
+        let listener = (how == "connect").then(|| Kind::V4.listen(port));
+        let mut parent = Actor::start("leave open", format!("{how} {port} {stays}"));
+        let peer = if let Some(listener) = &listener {
+            listener.accept().expect("accept").0
+        } else {
+            assert_eq!(parent.hear(), "listening");
+            Kind::V4.connect(port).expect("connect")
+        };
+        let (pid, child): (u64, u64) = (parent.pid().into(), parent.hear().parse().expect("pid"));
+        if !stays {
+            parent.wait();
+        }
+        let role = if how == "connect" { "client" } else { "server" };
+        let is_stuck = |record: &Value, times: u64| {
+            record["kind"] == "stuck" && record["role"] == role && record["times"] == times
+        };
+        let first = tracer.wait_for(|record| is_stuck(record, 1));
+        let second = tracer.wait_for(|record| is_stuck(record, 2));
+        let owner = |record: &Value| (record["owner"]["pid"].as_u64(), record["owner"]["source"].clone());
+        if stays {
+            let source = if how == "connect" { "connect" } else { "inherited" };
+            assert_eq!(owner(&first), (Some(pid), source.into()), "{first}");
+            assert_eq!(owner(&second), (Some(pid), source.into()), "{second}");
+        } else {
+            assert_ne!(first["owner"]["pid"], pid, "it has ended: {first}");
+            assert_eq!(owner(&second), (Some(child), "scan".into()), "{second}");
+        }
+        drop((peer, listener));
+        parent.release();
+        tracer.stop();
+    });
+}
+
+/// A daemon's process serves alone, and then another one, which has got its listener, too. A connection that came before that
+/// was found out is nobody's.
+fn listener_is_shared() {
+    if !can_list_holders() {
+        return skip("this kernel does not list who holds a socket");
+    }
+    in_lab(|netns| {
+        let mut tracer = Tracer::start(netns, &[]);
+        let port = fresh_port();
+        let (parent, pids) = leave(port, 1);
+        let opened = |tracer: &mut Tracer| {
+            let client = Kind::V4.connect(port).expect("connect");
+            let local = client.local_addr().expect("address").as_socket().expect("IP").port();
+            let is_it = |record: &Value| record["remote"]["port"] == local;
+            let first = tracer.wait_for(|record| is_it(record) && record["to"] == "ESTABLISHED");
+            (client, local, first["owner"].clone())
+        };
+        wait_until("its holder is known", || opened(&mut tracer).2["pid"] == pids[0]);
+        let listener = only_socket_of(pids[0] as u32);
+        let other = Actor::start("server", keep_over_exec(&listener));
+        drop(listener);
+        let (client, local, _) = opened(&mut tracer);
+        wait_until("two holders are known", || opened(&mut tracer).2.is_null());
+        drop(client);
+        let is_end = |record: &Value| record["remote"]["port"] == local && record["to"] == "CLOSE_WAIT";
+        let end = tracer.wait_for(is_end);
+        assert!(end["owner"].is_null(), "{end}");
+        other.end();
+        parent.release();
+        tracer.stop();
+    });
+}

@@ -1,0 +1,153 @@
+//! Whose sockets are when their owner has ended: what looks at the holders make of it.
+
+use std::collections::HashMap;
+
+use sockstate::{
+    model::{Event, EventKind, KernelSocket, OwnerSource, State, Task},
+    track::{Sight, Table},
+};
+
+use crate::{Names, event};
+
+const MS: u64 = 1_000_000;
+const LISTENER: u64 = 100;
+
+fn task(pid: u32) -> Task {
+    Task { pid, exec_id: 1, start_ns: pid.into(), comm: [b'x'; 16] }
+}
+
+/// A table, and the names for it.
+#[derive(Default)]
+struct Lab {
+    names: Names,
+}
+
+impl Lab {
+    /// A process listens, and ends.
+    fn ended_listener(&mut self, table: &mut Table) {
+        self.step(table, 1, LISTENER, State::Close, State::Listen, Some(task(7)), None);
+        self.end(table, 2 * MS, 7);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what a transition is made of")]
+    fn step(
+        &mut self,
+        table: &mut Table,
+        time_ns: u64,
+        sk: u64,
+        from: State,
+        to: State,
+        task: Option<Task>,
+        listener: Option<u64>,
+    ) {
+        let mut event: Event = event(time_ns, sk, from, to);
+        event.tuple.remote_port = sk as u16;
+        event.kind = EventKind::Transition {
+            from,
+            to,
+            task,
+            listener: listener.map(KernelSocket),
+            maybe_copy: false,
+            closed_as: None,
+        };
+        table.apply(&event, &mut self.names, &mut |_| {});
+    }
+
+    /// A connection comes out of the listener.
+    fn child(&mut self, table: &mut Table, time_ns: u64, sk: u64) {
+        self.step(table, time_ns, sk, State::Listen, State::SynRecv, None, Some(LISTENER));
+        self.step(table, time_ns, sk, State::SynRecv, State::Established, None, None);
+    }
+
+    fn end(&mut self, table: &mut Table, time_ns: u64, pid: u32) {
+        let mut ended = event(time_ns, 0, State::Close, State::Close);
+        ended.kind = EventKind::Process { task: task(pid), ended: true };
+        table.apply(&ended, &mut self.names, &mut |_| {});
+    }
+
+    /// Those who hold what is to be looked for by now are found.
+    fn look(&mut self, table: &mut Table, time_ns: u64, holders: &[u32]) -> Vec<u64> {
+        let sockets = table.looked_for(time_ns);
+        let tasks: Vec<Task> = holders.iter().map(|pid| task(*pid)).collect();
+        let held: HashMap<u64, Vec<Task>> = sockets.iter().map(|sk| (*sk, tasks.clone())).collect();
+        table.found_holders(&sockets, &held, time_ns, &mut self.names);
+        sockets
+    }
+}
+
+/// Its owner's process and how that is known.
+fn owner(table: &Table, sk: u64) -> Option<(u32, OwnerSource)> {
+    let conn = table.conn(sk).expect("known");
+    let shown = table.snapshot().find(|shown| shown.conn == conn).expect("there");
+    shown.subject.owner.as_ref().map(|owner| (owner.pid(), owner.source))
+}
+
+fn table() -> Table {
+    Table::new(1, 0, Sight::default())
+}
+
+#[test]
+fn a_listener_belongs_to_its_only_holder() {
+    let (mut lab, mut table) = (Lab::default(), table());
+    lab.ended_listener(&mut table);
+    lab.child(&mut table, 3 * MS, 1);
+    assert_eq!(owner(&table, 1), None, "before the look");
+    assert!(lab.look(&mut table, 50 * MS, &[8]).is_empty(), "not yet");
+    assert_eq!(lab.look(&mut table, 200 * MS, &[7, 8]), [LISTENER]);
+    assert_eq!(owner(&table, LISTENER), Some((8, OwnerSource::Scan)));
+    lab.child(&mut table, 300 * MS, 2);
+    assert_eq!(owner(&table, 2), Some((8, OwnerSource::Inherited)));
+    // The same answer, and then several.
+    assert_eq!(lab.look(&mut table, 2000 * MS, &[8]), [LISTENER]);
+    lab.child(&mut table, 2100 * MS, 3);
+    assert_eq!(lab.look(&mut table, 4000 * MS, &[8, 9]), [LISTENER]);
+    assert_eq!(owner(&table, LISTENER), None);
+    assert_eq!(owner(&table, 2), Some((8, OwnerSource::Inherited)), "it came while there was one holder");
+    assert_eq!(owner(&table, 3), None, "it came between two looks that differ");
+}
+
+/// Connections that come while the look is under way belong to the next one.
+#[test]
+fn what_comes_during_a_look_waits_for_the_next() {
+    let (mut lab, mut table) = (Lab::default(), table());
+    lab.ended_listener(&mut table);
+    lab.look(&mut table, 200 * MS, &[8]);
+    lab.child(&mut table, 300 * MS, 1);
+    let sockets = table.looked_for(2000 * MS);
+    lab.child(&mut table, 2001 * MS, 2);
+    let held = HashMap::from([(LISTENER, vec![task(8)])]);
+    table.found_holders(&sockets, &held, 2002 * MS, &mut lab.names);
+    lab.child(&mut table, 3500 * MS, 3);
+    lab.look(&mut table, 4000 * MS, &[9]);
+    let owners = [1, 2, 3].map(|sk| owner(&table, sk).map(|(pid, _)| pid));
+    assert_eq!(owners, [Some(8), None, None]);
+}
+
+#[test]
+fn a_connection_that_is_left_open_belongs_to_its_only_holder() {
+    let (mut lab, mut table) = (Lab::default(), table());
+    let connected = |lab: &mut Lab, table: &mut Table, sk: u64| {
+        lab.step(table, 1, sk, State::Close, State::SynSent, Some(task(7)), None);
+        lab.step(table, 2, sk, State::SynSent, State::Established, None, None);
+    };
+    for sk in 1..=4 {
+        connected(&mut lab, &mut table, sk);
+    }
+    lab.end(&mut table, MS, 7);
+    // One is closed by the process's end, one by another process before the look.
+    lab.step(&mut table, 2 * MS, 1, State::Established, State::FinWait1, Some(task(7)), None);
+    lab.step(&mut table, 3 * MS, 2, State::Established, State::FinWait1, Some(task(8)), None);
+    let mut asked = table.looked_for(200 * MS);
+    asked.sort_unstable();
+    assert_eq!(asked, [3, 4]);
+    // The process is still about to close one of them.
+    let held = HashMap::from([(3, vec![task(8)]), (4, vec![task(7)])]);
+    table.found_holders(&asked, &held, 210 * MS, &mut lab.names);
+    assert_eq!(owner(&table, 1), Some((7, OwnerSource::Connect)));
+    assert_eq!(owner(&table, 2), Some((8, OwnerSource::Close)));
+    assert_eq!(owner(&table, 3), Some((8, OwnerSource::Scan)));
+    assert_eq!(owner(&table, 4), Some((7, OwnerSource::Connect)));
+    assert_eq!(lab.look(&mut table, 400 * MS, &[8, 9]), [4]);
+    assert_eq!(owner(&table, 4), None, "one of two");
+    assert!(lab.look(&mut table, 900_000 * MS, &[8]).is_empty(), "once is enough");
+}
