@@ -53,10 +53,12 @@ fn after_a_loss() {
         tracer.wait_for(|it| it["kind"] == "resync");
         let deadline = Instant::now() + patience();
         loop {
-            // A connection of its own says how far the stream has come.
+            // A connection of its own says how far the stream has come. It may be lost too, and that is said.
             let error = Kind::V4.connect(nobody).expect_err("nobody listens");
             assert_eq!(error.raw_os_error(), Some(libc::ECONNREFUSED));
-            tracer.wait_for(|it| it["remote"]["port"] == nobody && it["to"] == "CLOSE");
+            tracer.wait_for(|it| {
+                it["kind"] == "lost" || (it["remote"]["port"] == nobody && it["to"] == "CLOSE")
+            });
             let (said, shown) = (believed(tracer.seen()), proc_net_tcp());
             if said == shown {
                 break;

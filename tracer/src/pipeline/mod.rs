@@ -180,8 +180,8 @@ impl Pipeline {
         let mut losses_at = Instant::now();
         let mut flushed_at = Instant::now();
         let mut quiet = false;
-        // Records came since the counters were read.
-        let mut unchecked = false;
+        // Records came since the counters of losses were read, here or while the table was filled or compared.
+        let mut unchecked = true;
         let mut nap = self.nap;
         let mut since_nap = 0;
         let mut napping = false;
@@ -269,6 +269,7 @@ impl Pipeline {
             }
             if resync_at.is_some_and(|at| Instant::now() >= at) && catching_up.is_none() {
                 let done = self.resync();
+                unchecked = true;
                 let next = |every: Duration| if done { every } else { every.min(LOSS_RESYNC) };
                 resync_at = self.resync.as_ref().map(|resync| Instant::now() + next(resync.every));
             }
