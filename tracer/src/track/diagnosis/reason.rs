@@ -98,8 +98,8 @@ pub(super) fn since_sent_ns(found: &Examined) -> Option<u64> {
     let since_ns = times.since_data_sent_ns;
     let is_recent = match found.age.filter(|age| !age.at_least) {
         Some(age) => since_ns < age.ns.min(RECENT_NS),
-        // The FIN came behind the peer's data: what was sent before that was sent before the FIN.
-        None => since_ns < RECENT_AT_LEAST_NS && since_ns <= times.since_data_received_ns,
+        // The FIN came behind the peer's data: what was sent before that, or in the same tick, may have been sent before the FIN.
+        None => since_ns < RECENT_AT_LEAST_NS && since_ns < times.since_data_received_ns,
     };
     is_recent.then_some(since_ns)
 }

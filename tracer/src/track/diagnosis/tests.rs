@@ -127,6 +127,16 @@ fn the_other_direction() {
             Reason::HalfClosedSending,
         ),
         (
+            "a request that was answered in the same tick",
+            close_wait(|found| {
+                sent(found, moment, 1);
+                if let Some(times) = &mut found.socket.times {
+                    times.since_data_received_ns = moment;
+                }
+            }),
+            Reason::NotClosed,
+        ),
+        (
             "a request that was answered since",
             close_wait(|found| {
                 sent(found, moment, 1);
