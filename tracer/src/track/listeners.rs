@@ -180,11 +180,12 @@ impl Table {
         let conns = &self.conns;
         let is_open = |sk: u64| conns.find(sk).is_some_and(|at| is_held_open(conns.get(at).state));
         let mut due = Vec::new();
-        self.listeners.ownerless.retain(|&sk, it| {
-            if it.look_at_ns.is_none_or(|at_ns| at_ns > now_ns) {
+        self.listeners.ownerless.retain(|&sk, socket| {
+            if socket.look_at_ns.is_none_or(|at_ns| at_ns > now_ns) {
                 return true;
             }
-            (it.look_at_ns, it.asked_ns, it.asked_about) = (None, now_ns, it.children.len());
+            (socket.look_at_ns, socket.asked_ns) = (None, now_ns);
+            socket.asked_about = socket.children.len();
             let is_open = is_open(sk);
             if is_open {
                 due.push(sk);
