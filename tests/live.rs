@@ -35,6 +35,8 @@ mod burst;
 mod causes;
 #[path = "live/collectors.rs"]
 mod collectors;
+#[path = "live/destroy.rs"]
+mod destroy;
 #[path = "live/ending.rs"]
 mod ending;
 #[path = "live/existing.rs"]
@@ -166,6 +168,7 @@ fn main() -> ExitCode {
         identity::tests(),
         ages::tests(),
         mptcp::tests(),
+        destroy::tests(),
         fallback::tests(),
     ]
     .into_iter()

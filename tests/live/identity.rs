@@ -27,6 +27,7 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("identity: equal link-local ends on two interfaces", twins),
         test("identity: the same, closed from here first", closers),
+        test("identity: equal ends, one bound to an interface and one to none", unbound_twin),
     ]
 }
 
@@ -174,7 +175,7 @@ fn twins() {
         assert_eq!(looked.len(), 2, "{looked:#?}");
         let victim = looked.iter().find(|it| it["interface"]["name"] == "a0").expect("the one on a0");
         assert_eq!(holders(victim)[0].1, eof.as_raw_fd() as u64, "{victim}");
-        kill(victim);
+        kill(victim, "a0", &"a1".into());
         let story = tracer.stop();
         let servers = connections(&story, from);
         assert_eq!(servers.len(), 2, "{servers:#?}");
@@ -189,10 +190,10 @@ fn twins() {
 }
 
 /// Runs what is printed, where it can be run: the twin lives.
-fn kill(victim: &Value) {
+fn kill(victim: &Value, device: &str, survivor: &Value) {
     let command = victim["commands"].as_array().and_then(|list| list.last()).and_then(Value::as_str);
     let command = command.expect("a command");
-    assert!(command.ends_with(" and dev a0'"), "{command}");
+    assert!(command.ends_with(&format!(" and dev {device}'")), "{command}");
     if !Command::new("ss").arg("-V").output().is_ok_and(|it| it.status.success()) {
         return skip("the printed command: needs iproute2's ss");
     }
@@ -202,7 +203,7 @@ fn kill(victim: &Value) {
     let left = proc_net_tcp().into_iter().filter(|line| line.2 == "CLOSE_WAIT").count();
     assert_eq!(left, 1, "{command} ends one of the two");
     let left = look(victim["netns"].as_u64().expect("netns"));
-    assert_eq!(left.iter().map(|it| &it["interface"]["name"]).collect::<Vec<_>>(), ["a1"], "{left:#?}");
+    assert_eq!(left.iter().map(|it| &it["interface"]["name"]).collect::<Vec<_>>(), [survivor], "{left:#?}");
 }
 
 /// The servers of clients from this port, in the order of their interfaces.
@@ -259,5 +260,53 @@ fn closers() {
             assert_eq!(path(transitions), whole, "{transitions:#?}");
             assert_eq!(interfaces(transitions), vec![u64::from(index(name)); transitions.len()]);
         }
+    });
+}
+
+/// From this port to that one of our own address.
+fn connect_bound(from: SocketAddr, to: SocketAddr, device: Option<&str>) -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+    socket.set_reuse_address(true).expect("reuse");
+    socket.bind_device(device.map(str::as_bytes)).expect("interface");
+    socket.bind(&from.into()).expect("bind");
+    socket.connect(&to.into()).expect("connect");
+    socket
+}
+
+fn unbound_twin() {
+    if !has_ip() {
+        return;
+    }
+    in_lab(|netns| {
+        ip("link add a0 type veth peer name b0");
+        ip("link set b0 up");
+        crate::netns::sysctl("ipv4/tcp_fin_timeout", "1").expect("sysctl");
+        ip("addr add 192.0.2.1/24 dev a0");
+        ip("link set a0 up");
+        let (from, to) = (SocketAddr::from(([192, 0, 2, 1], fresh_port())), fresh_port());
+        let to = SocketAddr::from(([192, 0, 2, 1], to));
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+        listener.bind(&to.into()).expect("bind");
+        listener.listen(8).expect("listen");
+        // The servers' ends are the same, so the first one has to be gone before the next one comes.
+        let bound = connect_bound(from, to, Some("a0"));
+        let server = listener.accept().expect("accept").0;
+        drop(server);
+        crate::lab::wait_until("the first client is in CLOSE_WAIT", || look(netns).len() == 1);
+        let alone = &look(netns)[0];
+        crate::lab::wait_until("the first server is gone", || {
+            !proc_net_tcp().iter().any(|line| line.2 == "FIN_WAIT2")
+        });
+        let last = |it: &Value| it["commands"].as_array().and_then(|all| all.last().cloned()).expect("one");
+        assert!(last(alone).as_str().expect("text").ends_with(" and dev a0'"), "{alone}");
+        let plain = connect_bound(from, to, None);
+        let server = listener.accept().expect("accept").0;
+        drop(server);
+        crate::lab::wait_until("both are in CLOSE_WAIT", || look(netns).len() == 2);
+        let both = look(netns);
+        let victim = both.iter().find(|it| it["interface"].is_null()).expect("the one that is not bound");
+        assert_eq!(holders(victim)[0].1, plain.as_raw_fd() as u64, "{victim}");
+        kill(victim, "0", &"a0".into());
+        drop((bound, plain));
     });
 }

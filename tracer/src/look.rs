@@ -84,6 +84,8 @@ pub fn look(only: Option<u32>, wanted: impl Fn(&SocketInfo) -> bool, learn: impl
     }
     let half_closed = HalfClosed::of(&half_closed, &holders);
     let peers = Peers::of(&sockets, &chosen);
+    let bound = sockets.iter().filter(|socket| socket.tuple.interface != 0);
+    let bound = bound.map(|socket| (socket.netns, peers::plain(&socket.tuple))).collect();
     let mut view = View {
         listeners: &listeners,
         peers: &peers,
@@ -91,6 +93,8 @@ pub fn look(only: Option<u32>, wanted: impl Fn(&SocketInfo) -> bool, learn: impl
         holders: &mut holders,
         others: &others,
         are_hidden,
+        destroys: source::Destroys::default(),
+        bound,
     };
     let sockets = chosen.into_iter().map(|socket| view.examine(socket, &learn)).collect();
     let own = std::fs::metadata("/proc/self/ns/net").map(|metadata| metadata.ino()).unwrap_or(0);
@@ -175,6 +179,9 @@ struct View<'a> {
     others: &'a Others,
     /// Some holders can be seen neither in /proc nor among the others.
     are_hidden: bool,
+    destroys: source::Destroys,
+    /// Namespaces and ends of sockets that are bound to an interface.
+    bound: HashSet<(u32, Tuple)>,
 }
 
 impl View<'_> {
@@ -188,6 +195,10 @@ impl View<'_> {
             hidden_holders: self.are_hidden,
             listeners,
             peer: self.peers.find(socket),
+            destroy: self.destroys.of(socket.transport),
+            has_bound_twin: socket.tuple.interface == 0
+                && !self.bound.is_empty()
+                && self.bound.contains(&(socket.netns, peers::plain(&socket.tuple))),
             ..Examined::new(socket.clone())
         };
         if socket.inode != 0 {

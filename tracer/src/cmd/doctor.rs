@@ -11,7 +11,8 @@ use crate::{
     format,
     kernel::{self, Attempt, Facts, HookChoice, Request, Walk},
     look::look,
-    model::{Filter, Gap},
+    model::{Destroy, Filter, Gap, Transport},
+    source::{Destroys, Mptcp},
 };
 
 /// What doctor found.
@@ -26,6 +27,9 @@ struct Findings {
     degraded: Vec<String>,
     /// What a look at the sockets would not see.
     gaps: Vec<Gap>,
+    /// Whether `ss -K` ends what a look finds.
+    destroy: Destroy,
+    mptcp: Mptcp,
     advice: Vec<String>,
 }
 
@@ -50,6 +54,8 @@ fn examine(args: &DoctorArgs) -> Findings {
         filter: Filter { netns: Some(1), ..Filter::default() },
         hunt: None,
     };
+    let looked = look(None, |_| false, |_| {});
+    let destroy = if looked.is_blind { Destroy::Unknown } else { Destroys::default().of(Transport::Tcp) };
     let mut findings = Findings {
         facts: Facts::gather(),
         ring_bytes: args.ring_size,
@@ -57,7 +63,9 @@ fn examine(args: &DoctorArgs) -> Findings {
         hook: None,
         tier: None,
         degraded: Vec::new(),
-        gaps: look(None, |_| false, |_| {}).gaps,
+        gaps: looked.gaps,
+        destroy,
+        mptcp: Mptcp::find(),
         advice: Vec::new(),
     };
     match kernel::load(&request(HookChoice::Auto)) {
@@ -153,6 +161,10 @@ impl Findings {
         for it in &self.gaps {
             line("look", format!("NO   {}: {it}", it.kind.name()));
         }
+        let (works, why) = destroy_of(self.destroy);
+        line("ss -K", format!("{}  {why}", yes_or_no(works)));
+        let (works, why) = mptcp_of(&self.mptcp);
+        line("MPTCP", format!("{}  {why}", yes_or_no(works)));
         for it in &self.degraded {
             line("degraded", it.clone());
         }
@@ -196,8 +208,55 @@ impl Findings {
                 "complete": self.gaps.is_empty(),
                 "reasons": format::gaps_json(&self.gaps),
             },
+            "destroy": { "works": destroy_of(self.destroy).0, "why": destroy_of(self.destroy).1 },
+            "mptcp": {
+                "available": self.mptcp.enabled.is_some(),
+                "enabled": self.mptcp.enabled,
+                "listed": self.mptcp.enabled.map(|_| self.mptcp.unlisted.is_none()),
+                "why": mptcp_of(&self.mptcp).1,
+            },
             "degraded": self.degraded,
             "advice": self.advice,
         })
     }
+}
+
+fn yes_or_no(works: Option<bool>) -> &'static str {
+    match works {
+        Some(true) => "yes",
+        Some(false) => "NO ",
+        None => "?  ",
+    }
+}
+
+/// Whether the commands that `stuck` prints end a socket.
+fn destroy_of(destroy: Destroy) -> (Option<bool>, &'static str) {
+    match destroy {
+        Destroy::Works => (Some(true), "ends a socket from outside (SOCK_DESTROY)"),
+        Destroy::NeedsNetAdmin => (
+            Some(true),
+            "ends a socket from outside (SOCK_DESTROY), for who has CAP_NET_ADMIN; this process has not",
+        ),
+        Destroy::NotSupported => (
+            Some(false),
+            "does nothing: this kernel is built without CONFIG_INET_DIAG_DESTROY; end or restart the process that holds a socket",
+        ),
+        Destroy::Unknown => (None, "the kernel cannot be asked (sock_diag)"),
+    }
+}
+
+fn mptcp_of(mptcp: &Mptcp) -> (Option<bool>, String) {
+    const LIMIT: &str = "a trace sees its subflows only, and not the closes of MPTCP connections";
+    let works = Some(mptcp.enabled.is_some() && mptcp.unlisted.is_none());
+    let why = match (mptcp.enabled, &mptcp.unlisted) {
+        (None, _) => "this kernel has no MPTCP; nothing is missed".into(),
+        (Some(true), None) => {
+            format!("enabled (net.mptcp.enabled), and stuck and sockets list its sockets; {LIMIT}")
+        }
+        (Some(false), None) => {
+            "not enabled here (net.mptcp.enabled is 0); stuck and sockets would list its sockets".into()
+        }
+        (Some(_), Some(error)) => format!("{error}; {LIMIT}"),
+    };
+    (works, why)
 }

@@ -72,7 +72,7 @@ pub fn stuck_table(
         out.push_str(&sockets_table(section.iter().map(|looked| &looked.it)));
         let Some(looked) = section.first() else { continue };
         let Looked { it, subject } = looked;
-        let Diagnosis { why, advice, commands, .. } = explain(it);
+        let Diagnosis { why, advice, commands, cannot_destroy, .. } = explain(it);
         // Writing to a string does not fail.
         let _ = writeln!(out, "  why   {}", printable(&why));
         if let (true, Some(age), Some(most_ns)) = (it.may_be_stuck, it.age, it.age_at_most_ns) {
@@ -107,6 +107,9 @@ pub fn stuck_table(
         let _ = writeln!(out, "  do    {}", printable(&advice));
         for command in commands {
             let _ = writeln!(out, "        $ {command}");
+        }
+        if let Some(how) = cannot_destroy {
+            let _ = writeln!(out, "  end   {}", printable(&how));
         }
         out.push('\n');
     }

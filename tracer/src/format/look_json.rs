@@ -354,11 +354,19 @@ pub(super) struct Explained<'a> {
     why: &'a str,
     advice: &'a str,
     commands: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cannot_destroy: Option<&'a str>,
 }
 
 impl<'a> Explained<'a> {
     pub(super) fn new(it: &'a Diagnosis) -> Self {
-        Self { reason: it.reason.name(), why: &it.why, advice: &it.advice, commands: &it.commands }
+        Self {
+            reason: it.reason.name(),
+            why: &it.why,
+            advice: &it.advice,
+            commands: &it.commands,
+            cannot_destroy: it.cannot_destroy.as_deref(),
+        }
     }
 }
 

@@ -130,6 +130,8 @@ struct Line<'a> {
     advice: Option<Text<'a>>,
     #[serde(default)]
     commands: Vec<String>,
+    #[serde(borrow)]
+    cannot_destroy: Option<Text<'a>>,
     count: Option<u64>,
     place: Option<&'a str>,
     #[serde(borrow)]
@@ -354,6 +356,7 @@ impl Parser {
             why: it.why.as_deref().unwrap_or_default().to_owned(),
             advice: it.advice.as_deref().unwrap_or_default().to_owned(),
             commands: it.commands.clone(),
+            cannot_destroy: it.cannot_destroy.as_deref().map(ToOwned::to_owned),
         };
         let mut socket = SocketInfo {
             netns: it.netns.unwrap_or(0),

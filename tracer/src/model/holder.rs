@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use super::{Container, InState, SocketInfo, State, Subject};
+use super::{Container, Destroy, InState, SocketInfo, State, Subject};
 
 /// A process, by what /proc says of it now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -146,6 +146,10 @@ pub struct Examined {
     pub maker: Option<Arc<Process>>,
     /// How long what was sent has not been answered, at least, ns.
     pub unanswered_ns: Option<u64>,
+    /// Whether `ss -K` ends it.
+    pub destroy: Destroy,
+    /// It is bound to no interface, and one with the same ends is bound to one.
+    pub has_bound_twin: bool,
 }
 
 impl Examined {
@@ -165,6 +169,8 @@ impl Examined {
             half_closed: 0,
             maker: None,
             unanswered_ns: None,
+            destroy: Destroy::default(),
+            has_bound_twin: false,
         }
     }
 

@@ -1,5 +1,6 @@
 //! What the rooms hand to each other: owned types, no I/O, nothing of ours imported.
 
+mod destroy;
 mod dwell;
 mod event;
 mod filter;
@@ -15,6 +16,7 @@ mod text;
 mod threshold;
 mod tuple;
 
+pub use destroy::Destroy;
 pub use dwell::Dwell;
 pub use event::{ClosedAs, Event, EventKind, KernelSocket, MiniEnd, MiniEndHow, Task};
 pub use filter::{CgroupTree, Filter, Ports};

@@ -93,4 +93,6 @@ pub struct Diagnosis {
     pub advice: String,
     /// Commands to look closer, or to end it; never run by sockstate.
     pub commands: Vec<String>,
+    /// Why no command ends it, and what does; `None` where one does.
+    pub cannot_destroy: Option<String>,
 }

@@ -25,6 +25,11 @@ const HEADER: usize = 16;
 /// `struct inet_diag_msg`.
 const MESSAGE: usize = 72;
 const INET_DIAG_INFO: u16 = 2;
+/// `struct inet_diag_req_v2`.
+const REQUEST_V2: u32 = 56;
+/// A protocol that does not fit into the request's byte.
+const INET_DIAG_REQ_PROTOCOL: u16 = 3;
+const IPPROTO_MPTCP: u32 = 262;
 /// Linux 5.7, commit b1f3e43dbfac.
 const INET_DIAG_CGROUP_ID: u16 = 21;
 pub(super) const MS: u64 = 1_000_000;
@@ -49,8 +54,7 @@ pub(super) fn dump_in(inode: u32, namespace: &File) -> Result<(Vec<SocketInfo>, 
 
 /// Those of the namespace that this thread is in, which is `netns`.
 fn sockets(netns: u32) -> io::Result<(Vec<SocketInfo>, Option<String>)> {
-    let socket =
-        socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
+    let socket = open()?;
     let mut request = Vec::with_capacity(HEADER + REQUEST);
     request.extend((HEADER as u32 + REQUEST as u32).to_ne_bytes());
     request.extend(TCPDIAG_GETSOCK.to_ne_bytes());
@@ -72,6 +76,11 @@ fn sockets(netns: u32) -> io::Result<(Vec<SocketInfo>, Option<String>)> {
     name_interfaces(&socket, &mut sockets);
     requests::note_timers(&mut sockets);
     Ok((sockets, problem))
+}
+
+pub(super) fn open() -> io::Result<OwnedFd> {
+    let (family, kind) = (AddressFamily::NETLINK, SocketType::RAW);
+    Ok(socket_with(family, kind, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?)
 }
 
 /// What a request for a dump is answered with.
@@ -104,6 +113,38 @@ pub(super) fn ask(
             rest = next;
         }
     }
+}
+
+/// A request about one socket, with an answer in any case: of local and remote port 0 and the cookie 0, on no address.
+pub(super) fn exact_request(kind: u16, transport: Transport) -> Vec<u8> {
+    const NLM_F_REQUEST_AND_ACK: u16 = 5;
+    request(kind, NLM_F_REQUEST_AND_ACK, libc::AF_INET as u8, transport)
+}
+
+/// `struct nlmsghdr`, `struct inet_diag_req_v2` for every state, and what does not fit into that.
+pub(super) fn request(kind: u16, flags: u16, family: u8, transport: Transport) -> Vec<u8> {
+    let extra = if transport == Transport::Mptcp { 8_u32 } else { 0 };
+    let protocol = if transport == Transport::Mptcp { libc::IPPROTO_RAW } else { libc::IPPROTO_TCP };
+    let mut request = Vec::new();
+    request.extend((HEADER as u32 + REQUEST_V2 + extra).to_ne_bytes());
+    request.extend(kind.to_ne_bytes());
+    request.extend(flags.to_ne_bytes());
+    request.extend([0; 8]);
+    request.extend([family, protocol as u8, 1 << (INET_DIAG_INFO - 1), 0]);
+    request.extend(u32::MAX.to_ne_bytes());
+    request.extend([0; 48]);
+    if transport == Transport::Mptcp {
+        request.extend(8_u16.to_ne_bytes());
+        request.extend(INET_DIAG_REQ_PROTOCOL.to_ne_bytes());
+        request.extend(IPPROTO_MPTCP.to_ne_bytes());
+    }
+    request
+}
+
+/// The error that a message brings, 0 for none; `None` for another message.
+pub(super) fn answer(bytes: &[u8]) -> Option<i32> {
+    let (kind, payload, _) = split_message(bytes)?;
+    (kind == NLMSG_ERROR).then_some(i32_at(payload, 0)?.checked_neg()?)
 }
 
 /// Names of interfaces in the namespace that `socket` is of. One that was renamed or removed meanwhile is known by its index.

@@ -1,6 +1,7 @@
 //! Where records come from: the ring of the running programs, and the walk over what exists.
 
 mod descriptors;
+mod destroy;
 mod diag;
 mod dump;
 mod fill;
@@ -16,10 +17,12 @@ mod sight;
 mod snapshot;
 mod walker;
 
+pub use destroy::Destroys;
 pub use dump::{Dump, dump};
 pub use finder::{Finder, Held};
 pub use held::held;
 pub use kernel::{KernelSource, Losses, SourceError, Walked};
+pub use mptcp::Mptcp;
 pub use openings::{Openings, OpeningsError};
 pub use recording::{Recording, RecordingError};
 pub use sight::{hidden_processes, may_read_processes};

@@ -3,15 +3,9 @@
 
 use std::{fs, io, os::fd::OwnedFd};
 
-use super::diag::{DUMP_FLAGS, MS, SOCK_DIAG_BY_FAMILY, ask, parse, u32_at};
+use super::diag::{DUMP_FLAGS, MS, SOCK_DIAG_BY_FAMILY, ask, open, parse, request, u32_at};
 use crate::model::{SocketInfo, State, TcpTimes, Transport};
 
-/// `INET_DIAG_REQ_PROTOCOL`: what does not fit into the request's byte.
-const REQUEST_PROTOCOL: u16 = 3;
-/// `INET_DIAG_INFO`.
-const INFO: u8 = 1 << 1;
-const IPPROTO_RAW: u8 = 255;
-const IPPROTO_MPTCP: u32 = 262;
 /// Where `mptcpi_last_data_sent` is; it and what follows it came with Linux 6.10.
 const LAST_DATA_SENT: usize = 84;
 
@@ -19,7 +13,8 @@ const LAST_DATA_SENT: usize = 84;
 pub(super) fn sockets(diag: &OwnedFd, netns: u32) -> Result<Vec<SocketInfo>, String> {
     let mut found = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
-        match ask(diag, &request(family as u8), |message| parse(netns, message, Transport::Mptcp)) {
+        let request = request(SOCK_DIAG_BY_FAMILY, DUMP_FLAGS, family as u8, Transport::Mptcp);
+        match ask(diag, &request, |message| parse(netns, message, Transport::Mptcp)) {
             // A listener's table may show others that are not what was asked for.
             Ok(sockets) => found.extend(sockets.into_iter().filter(|it| it.state != State::Close)),
             Err(_)
@@ -31,25 +26,30 @@ pub(super) fn sockets(diag: &OwnedFd, netns: u32) -> Result<Vec<SocketInfo>, Str
     Ok(found)
 }
 
-fn missing(error: &io::Error) -> String {
-    format!("MPTCP's sockets cannot be listed (module mptcp_diag): {error}")
+/// What the kernel has of MPTCP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mptcp {
+    /// `net.mptcp.enabled` of this network namespace: whether programs can open such sockets. `None` where the kernel has no MPTCP.
+    pub enabled: Option<bool>,
+    /// Why a look cannot list its sockets; `None` where it can.
+    pub unlisted: Option<String>,
 }
 
-/// `struct inet_diag_req_v2` and the protocol behind it.
-fn request(family: u8) -> Vec<u8> {
-    const LEN: u32 = 16 + 56 + 8;
-    let mut request = Vec::with_capacity(LEN as usize);
-    request.extend(LEN.to_ne_bytes());
-    request.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    request.extend(DUMP_FLAGS.to_ne_bytes());
-    request.extend([0; 8]);
-    request.extend([family, IPPROTO_RAW, INFO, 0]);
-    request.extend(u32::MAX.to_ne_bytes());
-    request.extend([0; 48]);
-    request.extend(8_u16.to_ne_bytes());
-    request.extend(REQUEST_PROTOCOL.to_ne_bytes());
-    request.extend(IPPROTO_MPTCP.to_ne_bytes());
-    request
+impl Mptcp {
+    /// Asks the kernel.
+    #[must_use]
+    pub fn find() -> Self {
+        let enabled = fs::read_to_string("/proc/sys/net/mptcp/enabled").ok().map(|text| text.trim() != "0");
+        let asked = open().and_then(|diag| {
+            let request = request(SOCK_DIAG_BY_FAMILY, DUMP_FLAGS, libc::AF_INET as u8, Transport::Mptcp);
+            ask(&diag, &request, |_| None)
+        });
+        Self { enabled, unlisted: asked.err().map(|error| missing(&error)) }
+    }
+}
+
+fn missing(error: &io::Error) -> String {
+    format!("MPTCP's sockets cannot be listed (module mptcp_diag): {error}")
 }
 
 /// Whether /proc/net/protocols counts sockets of it: `name size sockets ...`.

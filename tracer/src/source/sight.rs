@@ -63,7 +63,7 @@ pub(super) fn is_in_first_pid_namespace() -> bool {
 }
 
 /// Whether this thread has the capability over processes of every user namespace.
-fn has_everywhere(capability: Capability) -> bool {
+pub(super) fn has_everywhere(capability: Capability) -> bool {
     caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false) && !is_in_user_namespace()
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::model::{Examined, SocketInfo, Transport, Via};
+use crate::model::{Destroy, Examined, Transport, Via};
 
 /// For each holder its descriptor, and how to end the socket. `netns` leads to its network namespace where that is not
 /// the user's own.
@@ -20,8 +20,8 @@ pub(super) fn commands(it: &Examined, netns: Option<&Path>) -> Vec<String> {
             }
         })
         .collect();
-    if it.socket.is_partial {
-        // No command gets into its namespace.
+    // No command gets into the namespace of a partial one.
+    if it.socket.is_partial || !matches!(it.destroy, Destroy::Works | Destroy::NeedsNetAdmin) {
         return commands;
     }
     let enter = netns.map(|path| format!("nsenter --net={} ", path.display())).unwrap_or_default();
@@ -29,12 +29,13 @@ pub(super) fn commands(it: &Examined, netns: Option<&Path>) -> Vec<String> {
         Transport::Tcp => "-t",
         Transport::Mptcp => "-M",
     };
-    commands.push(format!("{enter}ss -K {of} -a {}", filter(&it.socket)));
+    commands.push(format!("{enter}ss -K {of} -a {}", filter(it)));
     commands
 }
 
 /// The socket in `ss`'s language.
-fn filter(socket: &SocketInfo) -> String {
+fn filter(it: &Examined) -> String {
+    let Examined { socket, .. } = it;
     let tuple = &socket.tuple;
     let end = |address: std::net::IpAddr, port: u16| match address {
         std::net::IpAddr::V4(v4) => format!("{v4}:{port}"),
@@ -47,6 +48,7 @@ fn filter(socket: &SocketInfo) -> String {
     };
     // Equal ends may exist on other interfaces.
     let interface = match (tuple.interface, &socket.interface) {
+        (0, _) if it.has_bound_twin => " and dev 0".into(),
         (0, _) => String::new(),
         // A name that a shell or `ss` would read in another way: `ss` takes the index too.
         (_, Some(name))

@@ -1,6 +1,7 @@
 //! Why a socket is stuck and what to do: from what a look at it found, never from a guess (docs/stuck.md).
 
 mod advice;
+mod ending;
 mod inherited;
 mod reason;
 #[cfg(test)]
@@ -22,8 +23,9 @@ pub fn diagnose(found: &Examined, netns: Option<&Path>) -> Diagnosis {
     Diagnosis {
         reason,
         why: why::why(found, reason),
-        advice: advice::advice(found, reason),
+        advice: advice::advice(found, reason) + ending::privilege(found),
         commands: commands(found, netns),
+        cannot_destroy: ending::cannot_destroy(found),
     }
 }
 

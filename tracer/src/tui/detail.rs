@@ -98,6 +98,7 @@ impl App {
         lines.push(Line::styled(self.texts.get("top.advice").to_owned(), self.bold()));
         lines.push(Line::raw(printable(&diagnosis.advice)));
         lines.extend(diagnosis.commands.iter().map(|command| Line::raw(format!("  {}", printable(command)))));
+        lines.extend(diagnosis.cannot_destroy.iter().map(|how| Line::raw(printable(how))));
         lines.push(Line::default());
     }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{diagnose, reason};
 use crate::model::{
-    Address, Elsewhere, Examined, Holder, InState, Listener, Message, Peer, Process, Reason, SocketInfo,
-    State, TcpTimes, Timer, TimerKind, Tuple, Via,
+    Address, Destroy, Elsewhere, Examined, Holder, InState, Listener, Message, Peer, Process, Reason,
+    SocketInfo, State, TcpTimes, Timer, TimerKind, Tuple, Via,
 };
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -376,4 +376,55 @@ fn the_listener_of_several() {
     assert_eq!(found.creator().map(|process| process.pid), Some(11), "a trace knows who called listen()");
     found.maker = None;
     assert_eq!(found.creator(), None, "two processes have the one listener");
+}
+
+/// The last command, if that is one that ends the socket.
+fn kill(found: &Examined) -> Option<String> {
+    diagnose(found, None).commands.pop().filter(|command| command.contains("ss -K"))
+}
+
+#[test]
+fn what_ends_a_socket() {
+    let with = |destroy| close_wait(move |found| found.destroy = destroy);
+    let works = diagnose(&with(Destroy::Works), None);
+    assert!(works.cannot_destroy.is_none() && !works.advice.contains("CAP_NET_ADMIN"), "{works:?}");
+    assert!(kill(&with(Destroy::Works)).is_some());
+
+    let privileged = diagnose(&with(Destroy::NeedsNetAdmin), None);
+    assert!(privileged.advice.ends_with("; `ss -K` needs CAP_NET_ADMIN"), "{privileged:?}");
+    assert!(privileged.cannot_destroy.is_none() && kill(&with(Destroy::NeedsNetAdmin)).is_some());
+
+    for (destroy, says) in
+        [(Destroy::NotSupported, "CONFIG_INET_DIAG_DESTROY"), (Destroy::Unknown, "not known")]
+    {
+        let found = with(destroy);
+        assert_eq!(kill(&found), None, "{destroy:?}");
+        let how = diagnose(&found, None).cannot_destroy.expect("another way");
+        assert!(how.contains(says) && how.contains("srv (10)"), "{how}");
+    }
+    let never_accepted = close_wait(|found| {
+        found.destroy = Destroy::NotSupported;
+        found.holders.clear();
+        found.socket.inode = 0;
+    });
+    let how = diagnose(&never_accepted, None).cannot_destroy.expect("another way");
+    assert!(how.contains("srv (10) accepts"), "{how}");
+    let mut orphan = socket(State::FinWait2);
+    (orphan.destroy, orphan.socket.inode) = (Destroy::NotSupported, 0);
+    let how = diagnose(&orphan, None).cannot_destroy.expect("another way");
+    assert!(how.contains("timers"), "{how}");
+}
+
+#[test]
+fn a_command_ends_one_socket_only() {
+    let with = |interface, has_bound_twin| {
+        let found = close_wait(move |found| {
+            (found.destroy, found.has_bound_twin) = (Destroy::Works, has_bound_twin);
+            found.socket.tuple.interface = interface;
+        });
+        kill(&found).expect("a command")
+    };
+    assert!(with(0, false).ends_with(":5'"));
+    assert!(with(0, true).ends_with(":5 and dev 0'"));
+    assert!(with(3, false).ends_with(":5 and dev 3'"));
 }
