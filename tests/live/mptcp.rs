@@ -15,7 +15,12 @@ use crate::{
 };
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![test("mptcp: what the peer has closed is stuck, and its subflows are not", leaks)]
+    vec![
+        test("mptcp: what the peer has closed is stuck, and its subflows are not", leaks),
+        test("mptcp: one listener and one connection, with subflows of their own", whole),
+        test("mptcp: an orphan waits for MPTCP's own timer", orphan),
+        test("mptcp: doctor says what there is of it", doctor),
+    ]
 }
 
 const MPTCP: i32 = 262;
@@ -95,4 +100,123 @@ fn check_end(it: &Value, transport: &str) {
     };
     let left = look(it["netns"].as_u64().expect("netns"));
     assert!(left.iter().any(|it| it["network"]["transport"] == "mptcp"), "`ss -K -M` ended it: {output:?}");
+}
+
+/// A client and a listener of MPTCP; `None` where the kernel has none.
+fn pair(port: u16) -> Option<(Socket, Socket)> {
+    let listener = socket()?;
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port)).into();
+    listener.bind(&address).expect("bind");
+    listener.listen(8).expect("listen");
+    let client = socket().expect("MPTCP");
+    client.connect(&address).expect("connect");
+    Some((listener, client))
+}
+
+/// Every socket that `sockstate sockets` shows, in its order.
+fn sockets(netns: u64) -> Vec<Value> {
+    let output = sockstate()
+        .args(["sockets", "--format", "json", "--netns", &netns.to_string()])
+        .output()
+        .expect("sockstate");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    records.iter().for_each(schema::check);
+    records
+}
+
+/// Whether this kernel lists MPTCP's listeners, which it does since Linux 5.18.
+fn lists_listeners(found: &[Value]) -> bool {
+    found.iter().any(|it| it["state"] == "LISTEN" && it["network"]["transport"] == "mptcp")
+}
+
+fn whole() {
+    in_lab(|netns| {
+        let port = fresh_port();
+        let Some((listener, client)) = pair(port) else { return skip("this kernel has no MPTCP") };
+        // Of TCP alone, from the same listener: nearly the same, and no subflow of anything.
+        let plain = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+        plain.connect(&std::net::SocketAddr::from(([127, 0, 0, 1], port)).into()).expect("connect");
+        let plain_port = plain.local_addr().expect("address").as_socket().expect("IP").port();
+        let found = sockets(netns);
+        let is_plain = |it: &Value| it["local"]["port"] == plain_port || it["remote"]["port"] == plain_port;
+        assert_eq!(found.iter().filter(|it| is_plain(it)).count(), 2, "{found:#?}");
+        assert!(found.iter().filter(|it| is_plain(it)).all(|it| it["mptcp"].is_null()), "{found:#?}");
+        let whole = found.iter().enumerate().filter(|(_, it)| it["network"]["transport"] == "mptcp");
+        let mut count = 0;
+        for (at, it) in whole {
+            assert_eq!(
+                (&it["mptcp"]["subflow"], &it["mptcp"]["subflows"]),
+                (&false.into(), &1.into()),
+                "{it}"
+            );
+            // Its subflow stands below it, has its ends and its token, and is held by who holds it.
+            let below = &found[at + 1];
+            assert_eq!(below["network"]["transport"], "tcp", "{found:#?}");
+            assert_eq!(below["mptcp"]["subflow"], true, "{below}");
+            for key in ["local", "remote", "state"] {
+                assert_eq!(below[key], it[key], "{key}");
+            }
+            assert_eq!(below["mptcp"]["token"], it["mptcp"]["token"]);
+            assert_eq!(below["holders"], it["holders"]);
+            if it["state"] != "LISTEN" {
+                assert!(it["mptcp"]["token"].is_string(), "{it}");
+            }
+            count += 1;
+        }
+        assert_eq!(count, if lists_listeners(&found) { 3 } else { 2 }, "{found:#?}");
+        assert_eq!(found.iter().filter(|it| it["mptcp"]["subflow"] == true).count(), count, "{found:#?}");
+
+        // The peer closes what nobody has accepted.
+        drop((client, plain));
+        wait_until("both are in CLOSE_WAIT", || look(netns).len() == 2);
+        for it in look(netns) {
+            assert_eq!(it["reason"], "never_accepted", "{it}");
+            assert_eq!(it["listeners"].as_array().map(Vec::len), Some(1), "{it}");
+            assert!(!it["why"].as_str().expect("why").contains("listeners"), "{it}");
+            if lists_listeners(&found) {
+                assert!(!it["creator"].is_null(), "{it}");
+            }
+        }
+        drop(listener);
+    });
+}
+
+/// What has no process any more ends by MPTCP's timer and not by TCP's.
+fn orphan() {
+    in_lab(|netns| {
+        let Some((listener, client)) = pair(fresh_port()) else { return skip("this kernel has no MPTCP") };
+        let server = listener.accept().expect("accept").0;
+        drop(client);
+        let orphans = |transport: &str| {
+            let args = ["stuck", "--state", "FIN_WAIT2", "--older-than", "0"];
+            let found = crate::stuck::look(netns, &args);
+            found.into_iter().filter(|it| it["network"]["transport"] == transport).collect::<Vec<_>>()
+        };
+        wait_until("an orphan of MPTCP", || orphans("mptcp").len() == 1);
+        let it = &orphans("mptcp")[0];
+        assert_eq!(it["reason"], "orphan_waits_for_fin", "{it}");
+        let advice = it["advice"].as_str().expect("advice");
+        assert!(advice.contains("close_timeout") && !advice.contains("tcp_fin_timeout"), "{advice}");
+        // The same of TCP.
+        let (other, tcp, held) = crate::sockets::Kind::V4.pair(fresh_port());
+        drop(tcp);
+        wait_until("an orphan of TCP", || orphans("tcp").len() == 1);
+        let advice = orphans("tcp")[0]["advice"].clone();
+        assert!(advice.as_str().expect("advice").contains("tcp_fin_timeout"), "{advice}");
+        drop((server, other, held));
+    });
+}
+
+fn doctor() {
+    let output = sockstate().args(["doctor", "--format", "json"]).output().expect("doctor");
+    let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let mptcp = &found["mptcp"];
+    let is_there = std::path::Path::new("/proc/sys/net/mptcp/enabled").exists();
+    assert_eq!(mptcp["available"], is_there, "{mptcp}");
+    assert_eq!(mptcp["enabled"].is_null(), !is_there, "{mptcp}");
+    let works = socket().is_some();
+    assert_eq!(mptcp["enabled"] == true, works, "{mptcp}");
+    let why = mptcp["why"].as_str().expect("why");
+    assert_eq!(why.contains("a trace sees its subflows only"), works, "{why}");
 }

@@ -81,6 +81,7 @@ fn what_was_stuck_before_is_said_once() {
     let socket = SocketInfo {
         netns: 1,
         transport: Transport::Tcp,
+        mptcp: None,
         state: State::CloseWait,
         mini: false,
         tuple,

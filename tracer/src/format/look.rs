@@ -7,8 +7,8 @@ use std::{
 
 use super::table::{ends, sign};
 use crate::model::{
-    Diagnosis, Examined, Gap, Holder, Home, Looked, Process, Reason, State, TimerKind, Transport, Via,
-    printable,
+    Diagnosis, Examined, Gap, Holder, Home, Looked, MptcpPart, Process, Reason, State, TimerKind, Transport,
+    Via, printable,
 };
 
 /// Stuck sockets counted by something.
@@ -188,7 +188,12 @@ fn line(it: &Examined, out: &mut String) {
         (held, _, _) => held.join(", "),
     };
     let state = socket.state.name();
-    let mptcp = if socket.transport == Transport::Mptcp { " (MPTCP)" } else { "" };
+    let mptcp = match socket.mptcp {
+        Some(MptcpPart::Whole { subflows: 1, .. }) => " (MPTCP, 1 subflow)".to_owned(),
+        Some(MptcpPart::Whole { subflows, .. }) => format!(" (MPTCP, {subflows} subflows)"),
+        Some(MptcpPart::Subflow { .. }) => " (MPTCP subflow)".to_owned(),
+        None => String::new(),
+    };
     let _ =
         writeln!(out, "{state:<11} {age:>9} {unread:>8} {unsent:>8} {local:<24} {remote:<24} {held}{mptcp}");
 }

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::{community_id::community_id, look::Group, time::Times};
 use crate::model::{
-    Address, Container, Diagnosis, Examined, Gap, Holder, Home, Listener, Looked, Message, Process, State,
-    Subject, Transport, Via, Watch,
+    Address, Container, Diagnosis, Examined, Gap, Holder, Home, Listener, Looked, Message, MptcpPart,
+    Process, State, Subject, Transport, Via, Watch,
 };
 
 const SCHEMA: &str = "sockstate/1";
@@ -189,6 +189,8 @@ pub(super) struct Seen<'a> {
     timer: Option<TimerOf>,
     retransmits: Option<u8>,
     unanswered_ns: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mptcp: Option<MptcpOf>,
 }
 
 impl<'a> Seen<'a> {
@@ -217,7 +219,27 @@ impl<'a> Seen<'a> {
             timer: socket.timer.map(|timer| TimerOf { name: timer.kind.name(), left_ns: timer.left_ns }),
             retransmits: is_known.then_some(socket.retransmits),
             unanswered_ns: it.unanswered_ns,
+            mptcp: socket.mptcp.map(MptcpOf::new),
         }
+    }
+}
+
+/// The MPTCP connection that it is, or is a subflow of.
+#[derive(Serialize)]
+struct MptcpOf {
+    token: Option<String>,
+    subflow: bool,
+    /// Of the connection only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subflows: Option<usize>,
+}
+
+impl MptcpOf {
+    fn new(part: MptcpPart) -> Self {
+        let subflows = if let MptcpPart::Whole { subflows, .. } = part { Some(subflows) } else { None };
+        // As `ss` shows it.
+        let token = part.token().map(|token| format!("{token:x}"));
+        Self { token, subflow: subflows.is_none(), subflows }
     }
 }
 

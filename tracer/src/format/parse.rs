@@ -361,6 +361,7 @@ impl Parser {
         let mut socket = SocketInfo {
             netns: it.netns.unwrap_or(0),
             transport: Transport::Tcp,
+            mptcp: None,
             state: it.state()?,
             mini: it.mini,
             tuple: it.tuple()?,

@@ -17,7 +17,9 @@ pub(super) struct Listeners<'a> {
 impl<'a> Listeners<'a> {
     pub(super) fn of(sockets: &'a [SocketInfo]) -> Self {
         let mut by_port: HashMap<_, Vec<&SocketInfo>> = HashMap::new();
-        for socket in sockets.iter().filter(|socket| socket.state == State::Listen) {
+        // An MPTCP listener has a TCP listener below it, with the same queue.
+        let is_one = |socket: &&SocketInfo| socket.state == State::Listen && !socket.is_subflow();
+        for socket in sockets.iter().filter(is_one) {
             by_port.entry((socket.netns, socket.tuple.local_port)).or_default().push(socket);
         }
         let called = sockets.iter().filter(|socket| socket.state == State::SynSent);

@@ -29,7 +29,7 @@ pub use record::{
     Aggregate, Cause, ConnId, InState, Lost, LostPlace, Notice, Resolved, Resync, Role, Snapshot, Start,
     Stop, Stuck, Tally, Transition,
 };
-pub use socket::{RequestTimer, SocketInfo, TcpTimes, Timer, TimerKind, Transport};
+pub use socket::{MptcpPart, RequestTimer, SocketInfo, TcpTimes, Timer, TimerKind, Transport};
 pub use stack::{Frame, OpenedBy, Opening, Registers, Stack, Unnamed, Unseen};
 pub use state::{ParseStateError, State, StateSet};
 pub use subject::{Cgroup, Container, Identify, Owner, OwnerKey, OwnerSource, Subject, SubjectKey};

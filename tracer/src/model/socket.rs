@@ -58,6 +58,33 @@ impl Transport {
     }
 }
 
+/// What a socket is to an MPTCP connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MptcpPart {
+    /// The connection, or the listener, itself.
+    Whole {
+        /// The kernel's name for it in this namespace; `None` for a listener, and where it does not show.
+        token: Option<u32>,
+        /// How many TCP sockets below it are listed.
+        subflows: usize,
+    },
+    /// A TCP socket below it; its inode is that of the MPTCP socket, which is what processes have open.
+    Subflow {
+        /// The token of the MPTCP socket.
+        token: Option<u32>,
+    },
+}
+
+impl MptcpPart {
+    /// The token of the MPTCP socket.
+    #[must_use]
+    pub fn token(self) -> Option<u32> {
+        match self {
+            Self::Whole { token, .. } | Self::Subflow { token } => token,
+        }
+    }
+}
+
 /// What `struct tcp_info` tells of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpTimes {
@@ -93,6 +120,8 @@ pub struct SocketInfo {
     pub netns: u32,
     /// Whether it is an MPTCP socket: the states are TCP's, the queues count memory instead of bytes.
     pub transport: Transport,
+    /// The MPTCP connection that it is, or is a subflow of.
+    pub mptcp: Option<MptcpPart>,
     /// Its state.
     pub state: State,
     /// It is a mini-socket.
@@ -124,6 +153,12 @@ pub struct SocketInfo {
 }
 
 impl SocketInfo {
+    /// Whether it is a TCP socket below an MPTCP socket that is listed too.
+    #[must_use]
+    pub fn is_subflow(&self) -> bool {
+        matches!(self.mptcp, Some(MptcpPart::Subflow { .. }))
+    }
+
     /// Whether a listener's accept queue is full: the kernel takes one more than the limit (`sk_acceptq_is_full`).
     #[must_use]
     pub fn is_full(&self) -> bool {

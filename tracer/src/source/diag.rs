@@ -9,7 +9,7 @@ use rustix::net::{
 };
 
 use super::{mptcp, requests, snapshot};
-use crate::model::{Address, SocketInfo, State, TcpTimes, Timer, TimerKind, Transport, Tuple};
+use crate::model::{Address, MptcpPart, SocketInfo, State, TcpTimes, Timer, TimerKind, Transport, Tuple};
 
 /// The older request: it walks the tables once for both families, where `SOCK_DIAG_BY_FAMILY` does so for each.
 const TCPDIAG_GETSOCK: u16 = 18;
@@ -30,6 +30,8 @@ const REQUEST_V2: u32 = 56;
 /// A protocol that does not fit into the request's byte.
 const INET_DIAG_REQ_PROTOCOL: u16 = 3;
 const IPPROTO_MPTCP: u32 = 262;
+/// The upper layer protocol of a TCP socket; up to some version only for CAP_NET_ADMIN.
+const INET_DIAG_ULP_INFO: u16 = 19;
 /// Linux 5.7, commit b1f3e43dbfac.
 const INET_DIAG_CGROUP_ID: u16 = 21;
 pub(super) const MS: u64 = 1_000_000;
@@ -73,6 +75,7 @@ fn sockets(netns: u32) -> io::Result<(Vec<SocketInfo>, Option<String>)> {
         }
         Err(problem) => Some(problem),
     };
+    mptcp::link(&mut sockets);
     name_interfaces(&socket, &mut sockets);
     requests::note_timers(&mut sockets);
     Ok((sockets, problem))
@@ -187,7 +190,7 @@ pub(super) fn parse(netns: u32, message: &[u8], transport: Transport) -> Option<
     };
     let left_ns = u64::from(u32_at(fixed, 52)?) * MS;
     let inode = u32_at(fixed, 68)?;
-    let (info, cgroup) = attributes(&message[MESSAGE..], transport);
+    let Attributes { info, cgroup, mptcp } = attributes(&message[MESSAGE..], transport);
     let listed = State::from_number(fixed[1]);
     // Requests are listed as SYN_RECV; unlike a full socket they have no info.
     let request = listed == State::SynRecv && info.is_none() && transport == Transport::Tcp;
@@ -196,6 +199,7 @@ pub(super) fn parse(netns: u32, message: &[u8], transport: Transport) -> Option<
     Some(SocketInfo {
         netns,
         transport,
+        mptcp,
         state,
         mini,
         tuple: Tuple {
@@ -220,22 +224,42 @@ pub(super) fn parse(netns: u32, message: &[u8], transport: Transport) -> Option<
     })
 }
 
-/// What we read of `struct tcp_info`, and the cgroup.
-fn attributes(mut bytes: &[u8], transport: Transport) -> (Option<TcpTimes>, Option<u64>) {
-    let (mut times, mut cgroup) = (None, None);
-    while let (Some(len), Some(kind)) = (u16_at(bytes, 0), u16_at(bytes, 2)) {
-        let Some(value) = bytes.get(4..usize::from(len)) else { break };
+/// What is read of the attributes.
+#[derive(Default)]
+struct Attributes {
+    info: Option<TcpTimes>,
+    cgroup: Option<u64>,
+    mptcp: Option<MptcpPart>,
+}
+
+fn attributes(bytes: &[u8], transport: Transport) -> Attributes {
+    let is_whole = transport == Transport::Mptcp;
+    let mut found = Attributes { mptcp: is_whole.then_some(mptcp::WHOLE), ..Attributes::default() };
+    for (kind, value) in each_attribute(bytes) {
         match kind {
-            INET_DIAG_INFO if transport == Transport::Mptcp => times = mptcp::times(value),
-            INET_DIAG_INFO => times = tcp_times(value),
+            INET_DIAG_INFO if is_whole => {
+                (found.info, found.mptcp) = (mptcp::times(value), Some(mptcp::whole(value)));
+            }
+            INET_DIAG_INFO => found.info = tcp_times(value),
+            INET_DIAG_ULP_INFO if !is_whole => found.mptcp = mptcp::subflow(value),
             INET_DIAG_CGROUP_ID => {
-                cgroup = value.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes)).filter(|id| *id != 0);
+                let id = value.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes));
+                found.cgroup = id.filter(|id| *id != 0);
             }
             _ => {}
         }
-        bytes = bytes.get(usize::from(len).next_multiple_of(4)..).unwrap_or_default();
     }
-    (times, cgroup)
+    found
+}
+
+/// Kind and value of each `struct nlattr`.
+pub(super) fn each_attribute(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let (len, kind) = (usize::from(u16_at(bytes, 0)?), u16_at(bytes, 2)?);
+        let value = bytes.get(4..len)?;
+        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    })
 }
 
 fn tcp_times(info: &[u8]) -> Option<TcpTimes> {

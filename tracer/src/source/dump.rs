@@ -204,6 +204,7 @@ fn partial(event: &Event, netns: u32, state: State, inode: u64) -> SocketInfo {
     SocketInfo {
         netns,
         transport: Transport::Tcp,
+        mptcp: None,
         state,
         mini: false,
         tuple: event.tuple,

@@ -1,10 +1,10 @@
 //! MPTCP's own sockets (`IPPROTO_MPTCP`): the peers' closes are theirs, while the subflows below, which are TCP sockets, stay
 //! established. `sock_diag` shows them since Linux 5.9 (module mptcp_diag).
 
-use std::{fs, io, os::fd::OwnedFd};
+use std::{collections::HashMap, fs, io, os::fd::OwnedFd};
 
-use super::diag::{DUMP_FLAGS, MS, SOCK_DIAG_BY_FAMILY, ask, open, parse, request, u32_at};
-use crate::model::{SocketInfo, State, TcpTimes, Transport};
+use super::diag::{DUMP_FLAGS, MS, SOCK_DIAG_BY_FAMILY, ask, each_attribute, open, parse, request, u32_at};
+use crate::model::{MptcpPart, SocketInfo, State, TcpTimes, Transport};
 
 /// Where `mptcpi_last_data_sent` is; it and what follows it came with Linux 6.10.
 const LAST_DATA_SENT: usize = 84;
@@ -61,6 +61,70 @@ fn are_there(protocols: &str) -> bool {
     })
 }
 
+/// An MPTCP socket of which nothing more is known.
+pub(super) const WHOLE: MptcpPart = MptcpPart::Whole { token: None, subflows: 0 };
+
+/// Of `struct mptcp_info`.
+pub(super) fn whole(info: &[u8]) -> MptcpPart {
+    const TOKEN: usize = 12;
+    MptcpPart::Whole { token: u32_at(info, TOKEN).filter(|token| *token != 0), subflows: 0 }
+}
+
+/// A TCP socket's `INET_DIAG_ULP_INFO`, where the upper layer protocol is MPTCP.
+pub(super) fn subflow(ulp: &[u8]) -> Option<MptcpPart> {
+    const INET_ULP_INFO_NAME: u16 = 1;
+    const INET_ULP_INFO_MPTCP: u16 = 3;
+    const MPTCP_SUBFLOW_ATTR_TOKEN_LOC: u16 = 2;
+    let find =
+        |bytes, wanted| each_attribute(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+    if find(ulp, INET_ULP_INFO_NAME)? != b"mptcp\0" {
+        return None;
+    }
+    let token = find(ulp, INET_ULP_INFO_MPTCP)
+        .and_then(|info| find(info, MPTCP_SUBFLOW_ATTR_TOKEN_LOC))
+        .and_then(|token| u32_at(token, 0))
+        .filter(|token| *token != 0);
+    Some(MptcpPart::Subflow { token })
+}
+
+/// Finds the MPTCP socket of each subflow: by its token; by its ends, which are the first subflow's; by its inode. A listener may share its
+/// ends with listeners of plain TCP. Where none is listed, the connection has fallen back to TCP, and there are no subflows.
+pub(super) fn link(sockets: &mut [SocketInfo]) {
+    let is_whole = |socket: &SocketInfo| matches!(socket.mptcp, Some(MptcpPart::Whole { .. }));
+    let (mut by_token, mut by_ends, mut by_inode) = (HashMap::new(), HashMap::new(), HashMap::new());
+    for (at, socket) in sockets.iter().enumerate().filter(|(_, socket)| is_whole(socket)) {
+        by_token.extend(socket.mptcp.and_then(MptcpPart::token).map(|token| (token, at)));
+        by_ends.insert(socket.tuple, at);
+        by_inode.extend((socket.inode != 0).then_some((socket.inode, at)));
+    }
+    let mut counts: HashMap<usize, usize> = HashMap::new();
+    for at in 0..sockets.len() {
+        let Some(socket) = sockets.get(at).filter(|socket| !is_whole(socket)) else { continue };
+        let token = socket.mptcp.and_then(MptcpPart::token);
+        let has_unique_ends = socket.state != State::Listen || socket.mptcp.is_some();
+        let whole = token
+            .and_then(|token| by_token.get(&token))
+            .or_else(|| by_inode.get(&socket.inode))
+            .or_else(|| by_ends.get(&socket.tuple).filter(|_| has_unique_ends))
+            .copied();
+        let found = whole.and_then(|whole| sockets.get(whole));
+        let found = found.map(|whole| (whole.inode, whole.mptcp.and_then(MptcpPart::token)));
+        let Some(socket) = sockets.get_mut(at) else { continue };
+        socket.mptcp = found.map(|(_, token)| MptcpPart::Subflow { token });
+        if let (Some(whole), Some((inode, _))) = (whole, found) {
+            socket.inode = inode;
+            *counts.entry(whole).or_default() += 1;
+        }
+    }
+    for (at, count) in counts {
+        if let Some(MptcpPart::Whole { subflows, .. }) =
+            sockets.get_mut(at).and_then(|whole| whole.mptcp.as_mut())
+        {
+            *subflows = count;
+        }
+    }
+}
+
 /// Of `struct mptcp_info`.
 pub(super) fn times(info: &[u8]) -> Option<TcpTimes> {
     let since_ns = |at: usize| u32_at(info, LAST_DATA_SENT + at).map(|ms| u64::from(ms) * MS);
@@ -99,5 +163,92 @@ mod tests {
             (MS, 2 * MS, 3 * MS)
         );
         assert_eq!(times(&info[..84]), None);
+    }
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend((4 + value.len() as u16).to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    #[test]
+    fn upper_layer_protocols() {
+        let tokens = [attribute(1, &9_u32.to_ne_bytes()), attribute(2, &7_u32.to_ne_bytes())].concat();
+        let mptcp = [attribute(1, b"mptcp\0"), attribute(3, &tokens)].concat();
+        assert_eq!(subflow(&mptcp), Some(MptcpPart::Subflow { token: Some(7) }));
+        assert_eq!(subflow(&attribute(1, b"mptcp\0")), Some(MptcpPart::Subflow { token: None }));
+        assert_eq!(subflow(&attribute(1, b"tls\0")), None);
+        assert_eq!(subflow(&mptcp[..7]), None);
+    }
+
+    fn socket(part: Option<MptcpPart>, state: State, inode: u64, port: u16) -> SocketInfo {
+        let address = crate::model::Address::from_v4([127, 0, 0, 1]);
+        let transport =
+            if matches!(part, Some(MptcpPart::Whole { .. })) { Transport::Mptcp } else { Transport::Tcp };
+        SocketInfo {
+            netns: 1,
+            transport,
+            mptcp: part,
+            state,
+            mini: false,
+            tuple: crate::model::Tuple {
+                local: address,
+                remote: address,
+                local_port: port,
+                remote_port: if state == State::Listen { 0 } else { 9 },
+                v6_socket: false,
+                interface: 0,
+            },
+            interface: None,
+            uid: None,
+            inode,
+            cgroup: None,
+            is_partial: false,
+            receive_queue: 0,
+            send_queue: 0,
+            timer: None,
+            retransmits: 0,
+            times: None,
+            request: None,
+        }
+    }
+
+    #[test]
+    fn each_subflow_finds_its_connection() {
+        use State::{Established, Listen};
+        let whole = |token| Some(MptcpPart::Whole { token, subflows: 0 });
+        let below = |token| Some(MptcpPart::Subflow { token });
+        let mut sockets = vec![
+            socket(below(Some(7)), Established, 0, 50), // by its token, from another port
+            socket(None, Established, 0, 1),            // by its ends
+            socket(below(None), Listen, 99, 80),        // by its ends, as it is MPTCP's
+            socket(None, Listen, 4, 81),                // by its inode
+            socket(None, Listen, 5, 80),                // of TCP, on the same port
+            socket(below(Some(8)), Established, 6, 51), // has fallen back to TCP
+            socket(whole(Some(7)), Established, 2, 1),
+            socket(whole(None), Listen, 3, 80),
+            socket(whole(None), Listen, 4, 81),
+        ];
+        link(&mut sockets);
+        let parts: Vec<_> = sockets.iter().map(|it| (it.mptcp, it.inode)).collect();
+        let subflow = |token| Some(MptcpPart::Subflow { token });
+        let counted = |token, subflows| Some(MptcpPart::Whole { token, subflows });
+        assert_eq!(
+            parts,
+            [
+                (subflow(Some(7)), 2),
+                (subflow(Some(7)), 2),
+                (subflow(None), 3),
+                (subflow(None), 4),
+                (None, 5),
+                (None, 6),
+                (counted(Some(7), 2), 2),
+                (counted(None, 1), 3),
+                (counted(None, 1), 4),
+            ]
+        );
     }
 }

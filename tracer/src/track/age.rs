@@ -110,6 +110,7 @@ mod tests {
         SocketInfo {
             netns: 1,
             transport: Transport::Tcp,
+            mptcp: None,
             state,
             mini: false,
             tuple: Tuple {

@@ -4,7 +4,7 @@ use super::{
     inherited::{is_unsure, makers},
     name, names,
 };
-use crate::model::{Examined, Holder, Listener, Reason, Via, Watch};
+use crate::model::{Examined, Holder, Listener, Reason, State, Transport, Via, Watch};
 
 pub(super) fn advice(found: &Examined, reason: Reason) -> String {
     let holder = found.holders.first();
@@ -30,6 +30,10 @@ pub(super) fn advice(found: &Examined, reason: Reason) -> String {
         }
         Reason::InFlight => "find out who should receive it: a worker that does not call recvmsg()".into(),
         Reason::HolderHidden => "look again as root, in the host's pid namespace".into(),
+        // Its timer is MPTCP's own: net.mptcp.close_timeout on kernels that have that, a minute on others.
+        Reason::OrphanWaitsForFin if found.socket.transport == Transport::Mptcp => {
+            "look at the peer; the kernel drops it a minute after close(), or net.mptcp.close_timeout where there is one".into()
+        }
         Reason::OrphanWaitsForFin => {
             "look at the peer; the kernel drops it after net.ipv4.tcp_fin_timeout".into()
         }
@@ -61,8 +65,17 @@ pub(super) fn advice(found: &Examined, reason: Reason) -> String {
             "look at who listens on its port, at io_uring instances, and at kernel services (NFS, SMB, NVMe over TCP) that use its port"
                 .into()
         }
+        Reason::Unknown if read_is_unknown(found) => {
+            format!("find out whether {who} reads and closes this {}{watched}", handle(holder))
+        }
         Reason::Unknown => format!("look at {who}"),
     }
+}
+
+/// An MPTCP socket that the peer has closed: nothing tells whether the end of file was read.
+pub(super) fn read_is_unknown(found: &Examined) -> bool {
+    let Examined { socket, holders, .. } = found;
+    socket.transport == Transport::Mptcp && socket.state == State::CloseWait && !holders.is_empty()
 }
 
 fn not_closed(found: &Examined, who: &str, watched: &str) -> String {

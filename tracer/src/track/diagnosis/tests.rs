@@ -45,6 +45,7 @@ fn socket(state: State) -> Examined {
     Examined::new(SocketInfo {
         netns: 1,
         transport: crate::model::Transport::Tcp,
+        mptcp: None,
         state,
         mini: false,
         tuple: Tuple {

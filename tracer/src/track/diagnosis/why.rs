@@ -1,6 +1,7 @@
 //! The reason as a sentence.
 
 use super::{
+    advice::read_is_unknown,
     inherited::{is_younger, makers},
     name, names, queues,
     reason::since_sent_ns,
@@ -23,6 +24,9 @@ pub(super) fn why(found: &Examined, reason: Reason) -> String {
         Reason::HeldByChild => held_by_child(found),
         Reason::InFlight => in_flight(found),
         Reason::HolderHidden => "who has it open cannot be seen from here".into(),
+        Reason::OrphanWaitsForFin if socket.transport == Transport::Mptcp => {
+            "closed here; the peer has not sent its DATA_FIN".into()
+        }
         Reason::OrphanWaitsForFin => "closed here; the peer has not sent its FIN".into(),
         Reason::PeerKeepsOpen => "shut down here for sending; the peer keeps its side open".into(),
         Reason::PeerNotAnswering => {
@@ -42,6 +46,9 @@ pub(super) fn why(found: &Examined, reason: Reason) -> String {
                 .into()
         }
         Reason::HandshakeUnfinished => handshake_unfinished(found),
+        Reason::Unknown if read_is_unknown(found) => {
+            "the peer has closed; of an MPTCP socket the kernel does not tell whether the application has read the end of file".into()
+        }
         Reason::Unknown => unknown(found),
     }
 }
