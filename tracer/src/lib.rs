@@ -24,6 +24,7 @@ pub mod look;
 pub mod metrics;
 pub mod model;
 pub mod pipeline;
+pub mod procfs;
 pub mod route;
 pub mod settings;
 pub mod sinks;

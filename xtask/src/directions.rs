@@ -10,8 +10,9 @@ use anyhow::{Result, bail};
 use crate::root;
 
 /// A room and the rooms it may use. `cmd`, `examiner`, `hunter`, `lib`, `look` and `pipeline` wire things together and may use all.
-const MAY_USE: [(&str, &[&str]); 22] = [
+const MAY_USE: [(&str, &[&str]); 23] = [
     ("model", &[]),
+    ("procfs", &[]),
     ("files", &[]),
     ("messages", &[]),
     ("decode", &["model"]),
@@ -21,14 +22,14 @@ const MAY_USE: [(&str, &[&str]); 22] = [
     ("draw", &["model", "knowledge", "story"]),
     ("tui", &["model", "knowledge", "explain", "story", "draw", "format"]),
     ("track", &["model", "knowledge"]),
-    ("enrich", &["model"]),
+    ("enrich", &["model", "procfs"]),
     ("route", &["model"]),
     ("unwind", &["enrich", "model"]),
     ("format", &["model"]),
     ("sinks", &["files", "messages", "model"]),
     ("metrics", &["model"]),
     ("kernel", &["model", "knowledge", "messages"]),
-    ("source", &["model", "decode", "kernel"]),
+    ("source", &["model", "decode", "kernel", "procfs"]),
     ("config", &["model"]),
     ("cli", &["model", "config", "explain", "sinks"]),
     ("settings", &["cli"]),

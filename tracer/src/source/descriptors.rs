@@ -3,10 +3,7 @@
 use std::{
     fs, io,
     mem::MaybeUninit,
-    num::NonZeroUsize,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicUsize, Ordering},
-    thread,
 };
 
 use caps::Capability;
@@ -16,12 +13,13 @@ use rustix::{
 };
 
 use super::sight::{self, is_gone, is_refused};
-use crate::model::{Gap, GapKind};
+use crate::{
+    model::{Gap, GapKind},
+    procfs::{for_each_process, processes},
+};
 
 /// Longer targets are neither sockets nor namespaces.
 const TARGET: usize = 64;
-/// A host has other work.
-const MOST_THREADS: usize = 4;
 
 /// A descriptor and the inode that it leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,28 +77,12 @@ impl Descriptors {
     pub(super) fn scan(root: &Path) -> (Self, Option<Gap>) {
         let mut all = Self::default();
         // Where /proc itself cannot be read, the search for namespaces says so.
-        let pids = sight::processes(root).unwrap_or_default();
-        let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MOST_THREADS);
-        // Few have most of the descriptors: each thread takes the next process when it is done with one.
-        let next = AtomicUsize::new(0);
-        let part = || {
-            let mut part = Self::default();
-            while let Some(&pid) = pids.get(next.fetch_add(1, Ordering::Relaxed)) {
-                part.read(root, pid);
-            }
-            part
-        };
-        thread::scope(|scope| {
-            // Where no thread can be started, this one does it all.
-            let start = |_| thread::Builder::new().spawn_scoped(scope, part).ok();
-            let started: Vec<_> = (1..threads).filter_map(start).collect();
-            all.add(part());
-            for thread in started {
-                if let Ok(part) = thread.join() {
-                    all.add(part);
-                }
-            }
-        });
+        let pids = processes(root).unwrap_or_default();
+        let work = |part: &mut Self, pid| part.read(root, pid);
+        // One that has failed has said why on standard error, and is a gap.
+        let failed =
+            || Self { unread: 1, why: Some(io::Error::other("a thread has failed")), ..Self::default() };
+        for_each_process(&pids, work, failed).into_iter().for_each(|part| all.add(part));
         let gap = all.gap(pids.len());
         (all, gap)
     }

@@ -12,7 +12,10 @@ use std::{
 use caps::Capability;
 
 use super::sight::{self, is_gone, is_refused};
-use crate::model::{Gap, GapKind};
+use crate::{
+    model::{Gap, GapKind},
+    procfs::processes,
+};
 
 /// A network namespace, held open: the process that led to it may die at any time.
 #[derive(Debug)]
@@ -36,7 +39,7 @@ impl Namespaces {
     /// By processes, threads and mounts, below `root`.
     pub(super) fn find(root: &Path) -> Self {
         let mut all = Self::default();
-        let pids = match sight::processes(root) {
+        let pids = match processes(root) {
             Ok(pids) => pids,
             Err(error) => {
                 all.gaps.push(Gap::new(GapKind::Processes, format!("cannot read /proc: {error}")));

@@ -1,6 +1,6 @@
 //! Whether /proc shows every process of the host. A look that goes through /proc is complete only then.
 
-use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
+use std::{fs, io, os::unix::fs::MetadataExt};
 
 use caps::{CapSet, Capability};
 
@@ -92,15 +92,6 @@ pub(super) fn is_gone(error: &io::Error) -> bool {
 /// The kernel does not let this process read it.
 pub(super) fn is_refused(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM))
-}
-
-/// The processes that /proc lists.
-///
-/// # Errors
-/// It cannot be read.
-pub(super) fn processes(root: &Path) -> io::Result<Vec<u32>> {
-    let entries = fs::read_dir(root.join("proc"))?.flatten();
-    Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
 #[cfg(test)]

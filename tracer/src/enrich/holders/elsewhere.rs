@@ -8,8 +8,11 @@ use std::{
     path::Path,
 };
 
-use super::scan::{Place, for_each_process, socket_inode};
-use crate::model::Via;
+use super::scan::{Place, socket_inode};
+use crate::{
+    model::Via,
+    procfs::{for_each_process, processes},
+};
 
 /// What some processes have.
 #[derive(Default)]
@@ -29,7 +32,7 @@ pub(super) fn search(root: &Path, missing: &HashSet<u64>, tcp: &HashSet<u64>) ->
         found.read_queues(root, pid, tcp);
     };
     let mut all = Found::default();
-    for mut part in for_each_process(root, work, Found::default) {
+    for mut part in for_each_process(&processes(root).unwrap_or_default(), work, Found::default) {
         all.mapped.append(&mut part.mapped);
         all.messages.append(&mut part.messages);
         all.rings.append(&mut part.rings);

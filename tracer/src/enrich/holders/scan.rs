@@ -4,11 +4,8 @@ use std::{
     collections::HashSet,
     fs,
     mem::MaybeUninit,
-    num::NonZeroUsize,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicUsize, Ordering},
-    thread,
 };
 
 use rustix::{
@@ -16,14 +13,15 @@ use rustix::{
     io::Errno,
 };
 
-use crate::model::Via;
+use crate::{
+    model::Via,
+    procfs::{for_each_process, processes},
+};
 
 const EPOLL: &[u8] = b"anon_inode:[eventpoll]";
 const RING: &[u8] = b"anon_inode:[io_uring]";
 /// Longer names are neither sockets nor epoll nor io_uring instances.
 const TARGET: usize = 64;
-/// A host has other work.
-const MOST_THREADS: usize = 4;
 /// `KCMP_FILES` of linux/kcmp.h: whether two tasks share their descriptor table.
 const KCMP_FILES: libc::c_int = 2;
 
@@ -101,38 +99,11 @@ impl Descriptors {
     }
 }
 
-/// Does something for each process of `root`/proc, in a few threads; gives what each of them made of its share.
-pub(super) fn for_each_process<T: Default + Send>(
-    root: &Path,
-    work: impl Fn(&mut T, u32) + Sync,
-    failed: impl Fn() -> T,
-) -> Vec<T> {
-    let processes = fs::read_dir(root.join("proc")).into_iter().flatten().flatten();
-    let pids: Vec<u32> = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MOST_THREADS);
-    // Few have most of the descriptors: each thread takes the next process when it is done with one.
-    let next = AtomicUsize::new(0);
-    let part = || {
-        let mut found = T::default();
-        while let Some(&pid) = pids.get(next.fetch_add(1, Ordering::Relaxed)) {
-            work(&mut found, pid);
-        }
-        found
-    };
-    thread::scope(|scope| {
-        let spawn = |_| thread::Builder::new().spawn_scoped(scope, part);
-        // Where no thread can be started, this one does it all.
-        let started: Vec<_> = (1..threads).map_while(|number| spawn(number).ok()).collect();
-        let own = part();
-        let others = started.into_iter().map(|thread| thread.join().unwrap_or_else(|_| failed()));
-        std::iter::once(own).chain(others).collect()
-    })
-}
-
 /// The descriptors of all processes.
 pub(super) fn scan(root: &Path, wanted: &HashSet<u64>) -> Vec<Descriptors> {
     let work = |found: &mut Descriptors, pid| found.read(root, pid, wanted);
-    for_each_process(root, work, || Descriptors { hidden: true, ..Descriptors::default() })
+    let pids = processes(root).unwrap_or_default();
+    for_each_process(&pids, work, || Descriptors { hidden: true, ..Descriptors::default() })
 }
 
 /// A thread for each descriptor table of a process that is not the leader's. A leader that has ended has none, so that its threads'
