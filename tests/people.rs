@@ -146,6 +146,31 @@ fn words_that_are_no_state_are_refused_with_what_they_may_be() {
     }
 }
 
+/// What a look has found beyond what every stuck record says.
+#[test]
+fn what_a_look_has_found_is_read_as_it_was_written() {
+    let recording = recording();
+    let line = recording.lines().find(|line| line.contains("\"kind\":\"stuck\"")).expect("a stuck record");
+    let mut before: serde_json::Value = serde_json::from_str(line).expect("JSON");
+    let listener = |pid: u32| {
+        let holders = serde_json::json!([{"pid": pid, "comm": "server"}]);
+        serde_json::json!({"queued": pid, "limit": 8, "full": pid > 8, "holders": holders})
+    };
+    before["listeners"] = serde_json::json!([listener(7), listener(9)]);
+    before["cannot_destroy"] = "it closes when server (7) closes it or ends".into();
+    before["mptcp"] = serde_json::json!({"token": "50c68405", "subflow": true});
+    let told = Parser::default().parse(before.to_string().as_bytes()).expect("record").expect("a known kind");
+    let Told::Notice(notice) = told else { panic!("{told:?}") };
+    let mut bytes = Vec::new();
+    Json::default().notice(before["seq"].as_u64().expect("seq"), &notice, &mut bytes);
+    let after: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
+    for key in ["listeners", "cannot_destroy", "mptcp", "reason", "why", "advice", "commands"] {
+        assert_eq!(after[key], before[key], "{key}");
+    }
+    // Two listen there: nothing tells whose it is.
+    assert!(after["creator"].is_null(), "{after}");
+}
+
 /// What is read is what was written: a record that is written again is the same.
 #[test]
 fn records_are_read_as_they_were_written() {

@@ -13,9 +13,9 @@ use thiserror::Error;
 
 use super::errno;
 use crate::model::{
-    Address, Cause, Cgroup, ConnId, Container, Diagnosis, Examined, Holder, InState, Lost, LostPlace, Notice,
-    Owner, OwnerSource, Process, Reason, Resolved, Resync, Role, Snapshot, SocketInfo, Start, State, Stop,
-    Stuck, Subject, Task, Transition, Transport, Tuple, Via, Watch,
+    Address, Cause, Cgroup, ConnId, Container, Diagnosis, Examined, Holder, InState, Listener, Lost,
+    LostPlace, MptcpPart, Notice, Owner, OwnerSource, Process, Reason, Resolved, Resync, Role, Snapshot,
+    SocketInfo, Start, State, Stop, Stuck, Subject, Task, Transition, Transport, Tuple, Via, Watch,
 };
 
 /// What `schema` says in records that this version reads.
@@ -118,6 +118,9 @@ struct Line<'a> {
     errno: Option<&'a str>,
     #[serde(borrow)]
     holders: Option<Vec<HolderOf<'a>>>,
+    #[serde(borrow, default)]
+    listeners: Vec<ListenerOf<'a>>,
+    mptcp: Option<MptcpOf>,
     unread_bytes: Option<u32>,
     unsent_bytes: Option<u32>,
     #[serde(default)]
@@ -228,6 +231,37 @@ struct HolderOf<'a> {
     #[serde(borrow)]
     exe: Option<Text<'a>>,
     epoll: Option<Vec<&'a str>>,
+}
+
+#[derive(Deserialize)]
+struct ListenerOf<'a> {
+    queued: u32,
+    limit: u32,
+    #[serde(borrow)]
+    holders: Vec<ProcessOf<'a>>,
+}
+
+#[derive(Deserialize)]
+struct MptcpOf {
+    token: Option<String>,
+    subflows: Option<usize>,
+}
+
+impl MptcpOf {
+    fn part(&self) -> MptcpPart {
+        let token = self.token.as_deref().and_then(|token| u32::from_str_radix(token, 16).ok());
+        match self.subflows {
+            Some(subflows) => MptcpPart::Whole { token, subflows },
+            None => MptcpPart::Subflow { token },
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct ProcessOf<'a> {
+    pid: u32,
+    #[serde(borrow)]
+    comm: Text<'a>,
 }
 
 #[derive(Deserialize)]
@@ -361,7 +395,7 @@ impl Parser {
         let mut socket = SocketInfo {
             netns: it.netns.unwrap_or(0),
             transport: Transport::Tcp,
-            mptcp: None,
+            mptcp: it.mptcp.as_ref().map(MptcpOf::part),
             state: it.state()?,
             mini: it.mini,
             tuple: it.tuple()?,
@@ -381,8 +415,9 @@ impl Parser {
         socket.receive_queue += it.unread_bytes.unwrap_or(0).saturating_sub(socket.unread_bytes());
         socket.send_queue += it.unsent_bytes.unwrap_or(0).saturating_sub(socket.unsent_bytes());
         let holders = it.holders.iter().flatten().map(|holder| self.holder(holder)).collect();
+        let listeners = it.listeners.iter().map(listener).collect();
         let (age, unanswered_ns) = (it.age(), it.unanswered_ns);
-        let examined = Examined { age, holders, unanswered_ns, ..Examined::new(socket) };
+        let examined = Examined { age, holders, listeners, unanswered_ns, ..Examined::new(socket) };
         Some(Box::new((examined, diagnosis)))
     }
 
@@ -481,6 +516,13 @@ impl Line<'_> {
             interface: self.interface.as_ref().map_or(0, |interface| interface.index),
         })
     }
+}
+
+fn listener(it: &ListenerOf<'_>) -> Listener {
+    let process = |it: &ProcessOf<'_>| {
+        Arc::new(Process { pid: it.pid, comm: it.comm.to_string(), ..Process::default() })
+    };
+    Listener { queued: it.queued, backlog: it.limit, holders: it.holders.iter().map(process).collect() }
 }
 
 fn owner_of(it: &OwnerOf<'_>) -> Owner {
