@@ -41,8 +41,8 @@ complete -c sockstate -n "__fish_sockstate_needs_command" -s L -l local-port -l 
 complete -c sockstate -n "__fish_sockstate_needs_command" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_needs_command" -l pid -d 'Owner\'s process id' -r
-complete -c sockstate -n "__fish_sockstate_needs_command" -l comm -d 'Owner\'s name (15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l pid -d 'Process id: whole connections that this process has opened, has accepted and closed, whose listener is its, or that it holds' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l comm -d 'The same by the process\'s name (15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l cgroup -d 'Cgroup v2 of the socket, and all below: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l from -d 'State before, by netstat\'s or ss\'s name in any case: CLOSE_WAIT, close-wait, connected' -r
@@ -100,8 +100,8 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s L -l local
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l pid -d 'Owner\'s process id' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l comm -d 'Owner\'s name (15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l pid -d 'Process id: whole connections that this process has opened, has accepted and closed, whose listener is its, or that it holds' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l comm -d 'The same by the process\'s name (15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l cgroup -d 'Cgroup v2 of the socket, and all below: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l from -d 'State before, by netstat\'s or ss\'s name in any case: CLOSE_WAIT, close-wait, connected' -r
@@ -151,8 +151,8 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -s L -l local
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l pid -d 'Owner\'s process id' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l comm -d 'Owner\'s name (15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l pid -d 'Process id: whole connections that this process has opened, has accepted and closed, whose listener is its, or that it holds' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l comm -d 'The same by the process\'s name (15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l cgroup -d 'Cgroup v2 of the socket, and all below: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l check -d 'Answer as a monitoring plugin: one line, exit status 0, 1 (warning), 2 (critical) or 3 (unknown)'
@@ -179,8 +179,8 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -s L -l 
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l pid -d 'Owner\'s process id' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l comm -d 'Owner\'s name (15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l pid -d 'Process id: whole connections that this process has opened, has accepted and closed, whose listener is its, or that it holds' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l comm -d 'The same by the process\'s name (15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l cgroup -d 'Cgroup v2 of the socket, and all below: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l check -d 'Answer as a monitoring plugin: one line, exit status 0, 1 (warning), 2 (critical) or 3 (unknown)'
@@ -201,8 +201,8 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -s L -l loc
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l pid -d 'Owner\'s process id' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l comm -d 'Owner\'s name (15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l pid -d 'Process id: whole connections that this process has opened, has accepted and closed, whose listener is its, or that it holds' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l comm -d 'The same by the process\'s name (15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l cgroup -d 'Cgroup v2 of the socket, and all below: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
@@ -221,8 +221,8 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s L -l local-
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l pid -d 'Owner\'s process id' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l comm -d 'Owner\'s name (15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l pid -d 'Process id: whole connections that this process has opened, has accepted and closed, whose listener is its, or that it holds' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l comm -d 'The same by the process\'s name (15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l cgroup -d 'Cgroup v2 of the socket, and all below: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l ring-size -d 'Size of the ring between kernel and sockstate, a power of two: 1M, 64M' -r
@@ -251,8 +251,8 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand record" -s L -l loca
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l pid -d 'Owner\'s process id' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l comm -d 'Owner\'s name (15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l pid -d 'Process id: whole connections that this process has opened, has accepted and closed, whose listener is its, or that it holds' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l comm -d 'The same by the process\'s name (15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l cgroup -d 'Cgroup v2 of the socket, and all below: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l from -d 'State before, by netstat\'s or ss\'s name in any case: CLOSE_WAIT, close-wait, connected' -r
@@ -288,8 +288,8 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -s L -l loca
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l pid -d 'Owner\'s process id' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l comm -d 'Owner\'s name (15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l pid -d 'Process id: whole connections that this process has opened, has accepted and closed, whose listener is its, or that it holds' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l comm -d 'The same by the process\'s name (15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l cgroup -d 'Cgroup v2 of the socket, and all below: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l from -d 'State before, by netstat\'s or ss\'s name in any case: CLOSE_WAIT, close-wait, connected' -r
@@ -313,8 +313,8 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -s L -l loc
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l pid -d 'Owner\'s process id' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l comm -d 'Owner\'s name (15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l pid -d 'Process id: whole connections that this process has opened, has accepted and closed, whose listener is its, or that it holds' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l comm -d 'The same by the process\'s name (15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l cgroup -d 'Cgroup v2 of the socket, and all below: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l live -d 'Weigh it by this host\'s connections, and draw it anew while they go on'
@@ -336,8 +336,8 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -s L -l lo
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l pid -d 'Owner\'s process id' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l comm -d 'Owner\'s name (15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l pid -d 'Process id: whole connections that this process has opened, has accepted and closed, whose listener is its, or that it holds' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l comm -d 'The same by the process\'s name (15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l cgroup -d 'Cgroup v2 of the socket, and all below: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
@@ -349,13 +349,13 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand report" -s L -l loca
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l pid -d 'Owner\'s process id' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l comm -d 'Owner\'s name (15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l pid -d 'Process id: whole connections that this process has opened, has accepted and closed, whose listener is its, or that it holds' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l comm -d 'The same by the process\'s name (15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l cgroup -d 'Cgroup v2 of the socket, and all below: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -s 6 -l ipv6 -d 'Only IPv6'
-complete -c sockstate -n "__fish_sockstate_using_subcommand report" -s h -l help -d 'Print help'
+complete -c sockstate -n "__fish_sockstate_using_subcommand report" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l from -d 'Show this recording in place of this host' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l speed -d 'As fast as it happened (1), or so many times as fast [default: at once]' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l threshold -d 'When a connection counts as stuck, in place of the defaults: [STATE][:PORTS][@COMM]=TIME, or never in place of TIME' -r
@@ -366,14 +366,14 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand top" -s L -l local-p
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l pid -d 'Owner\'s process id' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l comm -d 'Owner\'s name (15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l pid -d 'Process id: whole connections that this process has opened, has accepted and closed, whose listener is its, or that it holds' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l comm -d 'The same by the process\'s name (15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l cgroup -d 'Cgroup v2 of the socket, and all below: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l alongside -d 'Trace although another sockstate does'
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -s 6 -l ipv6 -d 'Only IPv6'
-complete -c sockstate -n "__fish_sockstate_using_subcommand top" -s h -l help -d 'Print help'
+complete -c sockstate -n "__fish_sockstate_using_subcommand top" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sockstate -n "__fish_sockstate_using_subcommand explain" -l lang -d 'The language [default: that of the locale, else en]' -r -f -a "en\t''
 uk\t''"
 complete -c sockstate -n "__fish_sockstate_using_subcommand explain" -l open -d 'How a connection opens, both ends side by side'

@@ -474,7 +474,13 @@ fn c_string(text: &str) -> CString {
     CString::new(text).expect("no NUL")
 }
 
-fn mount(source: &str, target: &str, kind: &str, flags: libc::c_ulong, options: &str) -> io::Result<()> {
+pub(crate) fn mount(
+    source: &str,
+    target: &str,
+    kind: &str,
+    flags: libc::c_ulong,
+    options: &str,
+) -> io::Result<()> {
     let [source, target, kind, options] = [source, target, kind, options].map(c_string);
     let kind = if kind.is_empty() { ptr::null() } else { kind.as_ptr() };
     // SAFETY: strings that live until it returns.

@@ -1,6 +1,6 @@
 //! From what was typed to what is meant: every value that a flag takes.
 
-use std::{fs, os::unix::fs::MetadataExt, path::Path, time::Duration};
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -145,23 +145,6 @@ pub fn parse_ring_size(text: &str) -> Result<u32, String> {
         return Err(format!("'{text}' is not a power of two; the next is {next}"));
     }
     u32::try_from(bytes).map_err(|_| format!("'{text}' is too large"))
-}
-
-/// Inode number of a network namespace given by number, by `ip netns` name or by path.
-///
-/// # Errors
-/// There is no such namespace.
-pub fn resolve_netns(text: &str) -> Result<u32, String> {
-    if let Ok(inode) = text.parse::<u32>() {
-        return Ok(inode);
-    }
-    let path = if text.contains('/') { text.to_owned() } else { format!("/run/netns/{text}") };
-    fs::metadata(Path::new(&path))
-        .ok()
-        .and_then(|metadata| u32::try_from(metadata.ino()).ok())
-        .ok_or_else(|| {
-            format!("no network namespace '{text}': give a name of `ip netns`, a path such as /proc/PID/ns/net, or an inode number")
-        })
 }
 
 /// A factor above zero.

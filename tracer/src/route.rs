@@ -1,16 +1,18 @@
 //! Which transitions go out. What cannot be decided yet waits for the transition that tells.
 
 mod follow;
+mod followed;
 
 use std::collections::HashMap;
 
 use follow::Follower;
+use followed::Followed;
 use ipnet::IpNet;
 use rustc_hash::FxBuildHasher;
 
 use crate::model::{
-    Address, Cgroup, ConnId, Examined, Filter, Looked, Notice, Resolved, Resync, Role, Snapshot, SocketInfo,
-    State, Stuck, Subject, Transition, Tuple,
+    Address, Cgroup, ConnId, Examined, Filter, Looked, NamedNetns, Notice, Resolved, Resync, Role, Snapshot,
+    SocketInfo, State, Stuck, Subject, Transition, Tuple,
 };
 
 /// What a filter says.
@@ -44,6 +46,8 @@ pub struct Router {
     takes_all: bool,
     /// The filter by process.
     follower: Option<Follower>,
+    /// Connections of the namespace that its name led to when they were seen first.
+    of_name: Followed,
     waiting: HashMap<ConnId, Vec<Transition>, FxBuildHasher>,
 }
 
@@ -59,7 +63,14 @@ impl Router {
             || !filter.remote.is_empty();
         let takes_all = filter == Filter::default();
         let follower = Follower::of(&filter);
-        Self { filter, asks_ends, takes_all, follower, waiting: HashMap::default() }
+        Self {
+            filter,
+            asks_ends,
+            takes_all,
+            follower,
+            of_name: Followed::default(),
+            waiting: HashMap::default(),
+        }
     }
 
     /// How many connections have transitions that wait.
@@ -79,12 +90,13 @@ impl Router {
         if self.takes_all {
             return emit(transition);
         }
+        self.follow_name(transition);
         if !self.asks_ends {
             return self.pass(transition, &mut emit);
         }
         match self.ends(&transition.tuple, transition.role, transition.from, transition.to) {
             Verdict::Open => {
-                if self.wants_place(&transition.subject) {
+                if self.wants_place(transition.conn, transition.time_ns, &transition.subject) {
                     self.waiting.entry(transition.conn).or_default().push(transition.clone());
                 }
             }
@@ -126,6 +138,9 @@ impl Router {
         if wanted && let Some(follower) = &mut self.follower {
             follower.follow(conn);
         }
+        if wanted && self.filter.named_netns.is_some() {
+            self.of_name.add(conn);
+        }
         wanted
     }
 
@@ -133,7 +148,7 @@ impl Router {
     #[must_use]
     pub fn wants_snapshot(&self, it: &Snapshot) -> bool {
         self.wants_process(it.conn, &it.subject)
-            && self.wants_at(Some(it.state), it.state, it.role, &it.tuple, &it.subject)
+            && self.wants_at((it.conn, it.time_ns), Some(it.state), it.state, it.role, &it.tuple, &it.subject)
     }
 
     /// Whether a socket of a look may be wanted, by its ends.
@@ -161,13 +176,20 @@ impl Router {
             }
         }
         self.wants_process(resync.conn, &resync.subject)
-            && self.wants_at(resync.was, resync.state, resync.role, &resync.tuple, &resync.subject)
+            && self.wants_at(
+                (resync.conn, resync.time_ns),
+                resync.was,
+                resync.state,
+                resync.role,
+                &resync.tuple,
+                &resync.subject,
+            )
     }
 
     /// Whether it is wanted to know why this is stuck: one of those who have it open may be a wanted process.
     #[must_use]
     pub fn may_want_stuck(&self, it: &Stuck) -> bool {
-        self.wants_at(Some(it.state), it.state, it.role, &it.tuple, &it.subject)
+        self.wants_at((it.conn, it.time_ns), Some(it.state), it.state, it.role, &it.tuple, &it.subject)
     }
 
     /// Whether it is wanted that this is stuck. Filters on `from` and `to` both mean its state; one by process also those who
@@ -190,11 +212,12 @@ impl Router {
     #[must_use]
     pub fn wants_resolved(&self, it: &Resolved) -> bool {
         self.wants_process(it.conn, &it.subject)
-            && self.wants_at(Some(it.state), it.state, it.role, &it.tuple, &it.subject)
+            && self.wants_at((it.conn, it.time_ns), Some(it.state), it.state, it.role, &it.tuple, &it.subject)
     }
 
     fn wants_at(
         &self,
+        (conn, time_ns): (ConnId, i64),
         was: Option<State>,
         state: State,
         role: Option<Role>,
@@ -204,7 +227,7 @@ impl Router {
         let filter = &self.filter;
         (filter.from.is_empty() || was.is_some_and(|was| filter.from.contains(was)))
             && (filter.to.is_empty() || filter.to.contains(state))
-            && self.wants_place(whose)
+            && self.wants_place(conn, time_ns, whose)
             // Of a connect whose port is not known the kernel may hide what follows: nothing is reported of how it stands.
             && self.ends(tuple, role, state, state) == Verdict::Yes
     }
@@ -218,7 +241,7 @@ impl Router {
 
     /// Behind the question of its ends: by place, process and states.
     fn pass(&mut self, transition: &Transition, emit: &mut impl FnMut(&Transition)) {
-        if !self.wants_place(&transition.subject) {
+        if !self.wants_place(transition.conn, transition.time_ns, &transition.subject) {
             return;
         }
         let filter = &self.filter;
@@ -240,7 +263,9 @@ impl Router {
     pub fn wants_cgroup(&self, whose: &Subject) -> bool {
         let Some(tree) = &self.filter.cgroup else { return true };
         // A cgroup without a path is gone, or nobody may ask for its path.
-        let is_in = |it: &Cgroup| it.path.as_deref().map_or(it.id == tree.id, |path| tree.contains(path));
+        let is_in = |it: &Cgroup| {
+            it.path.as_deref().map_or(tree.id != 0 && it.id == tree.id, |path| tree.contains(path))
+        };
         whose.cgroup.as_ref().is_some_and(is_in)
     }
 
@@ -252,8 +277,30 @@ impl Router {
         self.wants_cgroup(&looked.subject) || paths.any(|path| tree.contains(path))
     }
 
-    fn wants_place(&self, whose: &Subject) -> bool {
-        (self.filter.netns.is_none() || self.filter.netns == whose.netns) && self.wants_cgroup(whose)
+    /// The path of the namespace that is followed.
+    #[must_use]
+    pub fn named_netns(&self) -> Option<&NamedNetns> {
+        self.filter.named_netns.as_deref()
+    }
+
+    fn wants_place(&self, conn: ConnId, time_ns: i64, whose: &Subject) -> bool {
+        let of_name = |name: &NamedNetns| {
+            self.of_name.contains(conn) || whose.netns.is_some_and(|inode| name.is(inode, time_ns))
+        };
+        (self.filter.netns.is_none() || self.filter.netns == whose.netns)
+            && self.named_netns().is_none_or(of_name)
+            && self.wants_cgroup(whose)
+    }
+
+    /// Keeps a connection by the namespace that it was seen in first: that may be gone before the connection is.
+    fn follow_name(&mut self, it: &Transition) {
+        let Some(name) = &self.filter.named_netns else { return };
+        if it.subject.netns.is_some_and(|inode| name.is(inode, it.time_ns)) {
+            self.of_name.add(it.conn);
+        }
+        if it.to == State::Close && self.of_name.contains(it.conn) {
+            self.of_name.ended(it.conn);
+        }
     }
 
     /// Whether a connection is of a wanted process.

@@ -169,13 +169,18 @@ pub struct SelectArgs {
     /// Remote address or prefix.
     #[arg(long, value_name = "PREFIX", value_parser = parse_prefix, value_delimiter = ',', help_heading = "Filter")]
     pub remote: Vec<IpNet>,
-    /// Owner's process id.
+    /// Process id: whole connections that this process has opened, has accepted and closed, whose listener is its, or that it holds.
+    ///
+    /// Connections of a trace come as a whole, from their first transition on; which worker has accepted one is known when it closes it.
+    /// A look takes what the process has open.
     #[arg(long, value_name = "PID", value_delimiter = ',', help_heading = "Filter")]
     pub pid: Vec<u32>,
-    /// Owner's name (15 characters, as in /proc/PID/comm).
+    /// The same by the process's name (15 characters, as in /proc/PID/comm).
     #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Filter")]
     pub comm: Vec<String>,
     /// Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net.
+    ///
+    /// What takes time follows a name or a path outside of /proc: the namespace may be made later, and again.
     #[arg(long, value_name = "NETNS", help_heading = "Filter")]
     pub netns: Option<String>,
     /// Cgroup v2 of the socket, and all below: /system.slice/nginx.service.

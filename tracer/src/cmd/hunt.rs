@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::{
-    filter,
+    followed,
     session::{self, Session},
 };
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
 
 /// Runs it.
 pub(super) fn run(args: &HuntArgs) -> Result<ExitCode> {
-    let filter = filter(&args.select)?;
+    let filter = followed(&args.select)?;
     // Who opens a connection counts here, not whose the listener is.
     let hunt = Hunt { pids: filter.pids, comms: filter.comms, rate: args.rate };
     let filter = Filter { pids: Vec::new(), comms: Vec::new(), ..filter };

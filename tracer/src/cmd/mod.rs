@@ -21,15 +21,14 @@ mod timeline;
 mod top;
 mod trace;
 
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{path::Path, process::ExitCode, rc::Rc, time::Duration};
 
 use clap::Parser;
 
 use crate::{
     cli::{Cli, Colour, Command, FilterArgs, SelectArgs},
-    config,
     draw::endpoint,
-    enrich::Cgroups,
+    enrich::{Cgroups, Netns},
     files,
     format::Told,
     kernel::KernelError,
@@ -114,30 +113,58 @@ pub fn main() -> ExitCode {
     code
 }
 
-/// The filter that the arguments spell; names and paths become numbers.
+/// The filter that the arguments spell, for a look at what exists; names and paths become numbers.
 fn filter(args: &SelectArgs) -> Result<Filter, Failure> {
-    let netns = args.netns.as_deref().map(config::resolve_netns).transpose().map_err(Failure::usage)?;
+    let netns = args.netns.as_deref().map(Netns::find).transpose().map_err(Failure::usage)?;
     let tree = |path: &str| Cgroups::find(Path::new("/"))?.tree(path);
-    let cgroup = args.cgroup.as_deref().map(tree);
-    Ok(Filter {
+    let cgroup = args.cgroup.as_deref().map(tree).transpose().map_err(Failure::usage)?;
+    Ok(Filter { netns, cgroup, ..filter_of_ends(args) })
+}
+
+/// The same for what takes time: names and paths are followed, and may lead to something that is made later.
+fn followed(args: &SelectArgs) -> Result<Filter, Failure> {
+    let netns = args.netns.as_deref().map(Netns::follow).transpose().map_err(Failure::usage)?;
+    let tree = |path: &str| Cgroups::find(Path::new("/"))?.tree_to_come(path);
+    let cgroup = args.cgroup.as_deref().map(tree).transpose().map_err(Failure::usage)?;
+    let filter = Filter { cgroup, ..filter_of_ends(args) };
+    Ok(match netns {
+        Some(Netns::Inode(inode)) => Filter { netns: Some(inode), ..filter },
+        Some(Netns::Named(name)) => Filter { named_netns: Some(Rc::new(name)), ..filter },
+        None => filter,
+    })
+}
+
+fn filter_of_ends(args: &SelectArgs) -> Filter {
+    Filter {
         ip_version: if args.ipv4 { Some(4) } else { args.ipv6.then_some(6) },
         ports: args.port.clone().unwrap_or_default(),
         local_ports: args.local_port.clone().unwrap_or_default(),
         remote_ports: args.remote_port.clone().unwrap_or_default(),
         local: args.local.clone(),
         remote: args.remote.clone(),
-        from: StateSet::default(),
-        to: StateSet::default(),
         pids: args.pid.clone(),
         comms: args.comm.clone(),
-        netns,
-        cgroup: cgroup.transpose().map_err(Failure::usage)?,
-    })
+        ..Filter::default()
+    }
 }
 
-/// The same with states.
+/// A followed filter with states.
 fn transitions(args: &FilterArgs) -> Result<Filter, Failure> {
-    Ok(Filter { from: union(&args.from), to: union(&args.to), ..filter(&args.select)? })
+    Ok(with_states(args, followed(&args.select)?))
+}
+
+fn with_states(args: &FilterArgs, filter: Filter) -> Filter {
+    Filter { from: union(&args.from), to: union(&args.to), ..filter }
+}
+
+/// What a filter names and does not exist yet.
+fn awaited(filter: &Filter) -> Vec<String> {
+    let name = filter.named_netns.iter().filter(|name| name.now().is_none());
+    let cgroup = filter.cgroup.iter().filter(|tree| tree.id == 0);
+    name.map(|name| format!("network namespace {}", name.path().display()))
+        .chain(cgroup.map(|tree| format!("cgroup {}", tree.path)))
+        .map(|what| format!("waiting for {what}, which does not exist yet"))
+        .collect()
 }
 
 fn union(sets: &[StateSet]) -> StateSet {

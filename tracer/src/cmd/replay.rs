@@ -11,7 +11,7 @@ use anyhow::Result;
 use super::{
     colours,
     feed::{Feed, Pace},
-    transitions,
+    filter, with_states,
 };
 use crate::{
     cli::{FormatName, ReplayArgs},
@@ -24,7 +24,7 @@ use crate::{
 pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
     let mut feed = Feed::open(&args.file)?;
     let mut replay = Replay {
-        router: Router::new(transitions(&args.filter)?),
+        router: Router::new(with_states(&args.filter, filter(&args.filter.select)?)),
         pace: args.speed.map(Pace::new),
         way: way(args),
         waiting: Vec::new(),

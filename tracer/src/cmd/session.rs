@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use rustix::fs::{FlockOperation, Mode, fchmod, flock};
 
 use super::{
-    Failure, exit,
+    Failure, awaited, exit,
     handover::{self, Ground, Handover},
     memory,
 };
@@ -194,6 +194,12 @@ async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
             degraded.push(gap);
         }
     }
+    for reason in &degraded {
+        eprintln!("sockstate: {reason}; see `sockstate doctor`");
+    }
+    let awaited = awaited(&filter);
+    awaited.iter().for_each(|what| eprintln!("sockstate: {what}"));
+    degraded.extend(awaited);
     let can_look = source.forget_types();
     let start = Start {
         time_ns: beginning.time_ns,
@@ -206,9 +212,6 @@ async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
         degraded,
         adopted,
     };
-    for reason in &start.degraded {
-        message!("{reason}; see `sockstate doctor`");
-    }
     let resync = resync(args, filter.netns, can_look);
     let examiner = match thresholds {
         Some(thresholds) => watch(thresholds, &mut table, &existing.sockets),

@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-use super::{Failure, handover::Ground, transitions};
+use super::{Failure, awaited, handover::Ground, transitions};
 use crate::{
     cli::{CompressionName, SinkArgs, SinkFormat, SinkType, SyncName, TemplateName},
     format::{Csv, Format, Json, Stamp, convert},
@@ -45,6 +45,9 @@ pub(super) fn stream(
     before: Before,
 ) -> Result<Stream> {
     let filter = sink.filter.as_ref().map(transitions).transpose()?;
+    for what in filter.iter().flat_map(awaited) {
+        eprintln!("sockstate: sink {}: {what}", sink.name);
+    }
     // Numbers that are lost are in the next ones.
     let has_records = sink.args.r#type != SinkType::OtlpMetrics;
     let slot = ground.filter(|_| has_records).and_then(|ground| ground.ledger.slot(&sink.name));

@@ -29,6 +29,7 @@ use crate::{
     explain::Texts,
     format::{Parser, Told},
     kernel,
+    model::Filter,
     pipeline::now_ns,
     route::Router,
     tui::App,
@@ -71,7 +72,8 @@ pub(super) fn run(args: &TopArgs) -> Result<ExitCode> {
     let mut screen = Screen {
         app: App::new(source, texts, colours(Colour::Auto, true)),
         parser: Parser::default(),
-        router: Router::new(filter(&args.select)?),
+        // The tracer has filtered, and follows names.
+        router: Router::new(if args.from.is_some() { filter(&args.select)? } else { Filter::default() }),
         is_live: args.from.is_none(),
         end_ns: 0,
     };

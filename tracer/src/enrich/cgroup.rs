@@ -8,7 +8,7 @@ use std::{
         fd::{AsRawFd, FromRawFd, OwnedFd},
         unix::fs::MetadataExt,
     },
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use rustc_hash::FxBuildHasher;
@@ -87,20 +87,37 @@ impl Cgroups {
     /// # Errors
     /// There is no such cgroup.
     pub fn tree(&self, path: &str) -> Result<CgroupTree, CgroupError> {
+        self.find_tree(path, false)
+    }
+
+    /// The same where the cgroup may be made later.
+    ///
+    /// # Errors
+    /// There can be no such cgroup.
+    pub fn tree_to_come(&self, path: &str) -> Result<CgroupTree, CgroupError> {
+        self.find_tree(path, true)
+    }
+
+    fn find_tree(&self, path: &str, may_come: bool) -> Result<CgroupTree, CgroupError> {
         let below = Path::new(path)
             .strip_prefix(&self.mount)
             .unwrap_or_else(|_| Path::new(path.trim_start_matches('/')));
-        let metadata = fs::metadata(self.mount.join(below)).and_then(|metadata| {
-            if metadata.is_dir() { Ok(metadata) } else { Err(io::ErrorKind::NotADirectory.into()) }
+        let found = fs::metadata(self.mount.join(below)).and_then(|metadata| {
+            if metadata.is_dir() { Ok(metadata.ino()) } else { Err(io::ErrorKind::NotADirectory.into()) }
         });
-        let metadata = metadata.map_err(|source| CgroupError::NotFound {
+        // The path of a cgroup has names only.
+        let has_names = below.components().all(|part| matches!(part, Component::Normal(_)));
+        let id = match found {
+            Err(error) if may_come && has_names && error.kind() == io::ErrorKind::NotFound => Ok(0),
+            found => found,
+        };
+        let id = id.map_err(|source| CgroupError::NotFound {
             path: path.to_owned(),
             mount: self.mount.display().to_string(),
             source,
         })?;
         let names: Vec<_> = below.components().map(|name| name.as_os_str().to_string_lossy()).collect();
-        let path = format!("/{}", names.join("/"));
-        Ok(CgroupTree { id: metadata.ino(), path })
+        Ok(CgroupTree { id, path: format!("/{}", names.join("/")) })
     }
 
     fn resolve(&self, id: u64) -> io::Result<String> {

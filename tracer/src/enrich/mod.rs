@@ -3,6 +3,7 @@
 mod cgroup;
 mod container;
 mod holders;
+mod netns;
 mod process;
 mod timens;
 
@@ -13,6 +14,7 @@ use rustc_hash::FxBuildHasher;
 pub use cgroup::{CgroupError, Cgroups};
 use container::Place;
 pub use holders::Holders;
+pub use netns::{Netns, NetnsError, netns_at};
 pub use process::is_same;
 pub use timens::TimeOffsets;
 

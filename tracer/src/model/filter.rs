@@ -1,10 +1,10 @@
 //! What the user wants to see. The kernel programs and the router each use what they can decide.
 
-use std::ops::RangeInclusive;
+use std::{ops::RangeInclusive, rc::Rc};
 
 use ipnet::IpNet;
 
-use super::StateSet;
+use super::{NamedNetns, StateSet};
 
 /// A set of ports; empty takes all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,7 +27,7 @@ impl Ports {
 /// A cgroup and all below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CgroupTree {
-    /// Id that its top had at the start.
+    /// Id that its top had at the start; 0 where it was not there.
     pub id: u64,
     /// Path of its top below the mount, with a slash in front; `/` for the root.
     pub path: String,
@@ -67,6 +67,8 @@ pub struct Filter {
     pub comms: Vec<String>,
     /// Network namespace inode.
     pub netns: Option<u32>,
+    /// Network namespace by its path, which is followed.
+    pub named_netns: Option<Rc<NamedNetns>>,
     /// The socket's cgroup.
     pub cgroup: Option<CgroupTree>,
 }

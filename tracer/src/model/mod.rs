@@ -6,6 +6,7 @@ mod event;
 mod filter;
 mod gap;
 mod holder;
+mod netns;
 mod reason;
 mod record;
 mod socket;
@@ -24,6 +25,7 @@ pub use gap::{Gap, GapKind};
 pub use holder::{
     Elsewhere, Examined, Holder, Home, Listener, Looked, Message, Peer, Process, Served, Via, Watch,
 };
+pub use netns::NamedNetns;
 pub use reason::{Diagnosis, Reason};
 pub use record::{
     Aggregate, Cause, ConnId, InState, Lost, LostPlace, Notice, Resolved, Resync, Role, Snapshot, Start,

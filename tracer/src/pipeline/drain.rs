@@ -1,6 +1,6 @@
 //! From the ring to the streams.
 
-use super::{Pipeline, Streams, monotonic_ns, now_ns};
+use super::{Pipeline, Streams, monotonic_ns, names::look_up_names, now_ns};
 use crate::{
     decode::decode,
     examiner::Examiner,
@@ -63,11 +63,17 @@ pub(super) fn route(
     applied: Applied,
 ) {
     match applied {
-        Applied::Transition(transition) => match hunter {
-            Some(hunter) if transition.to == State::Close => hunter.closed(transition.conn),
-            Some(_) => {}
-            None => router.route(&transition, |transition| streams.transition(transition)),
-        },
+        Applied::Transition(transition) => {
+            // The first one of a connection: it may be in a namespace that has just been made.
+            if matches!(transition.from, State::Close | State::Listen) {
+                look_up_names(router, streams);
+            }
+            match hunter {
+                Some(hunter) if transition.to == State::Close => hunter.closed(transition.conn),
+                Some(_) => {}
+                None => router.route(&transition, |transition| streams.transition(transition)),
+            }
+        }
         Applied::Completed(conn, tuple) => {
             router.completed(conn, &tuple, |transition| streams.transition(transition));
             streams.completed(conn, &tuple);

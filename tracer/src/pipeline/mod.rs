@@ -9,6 +9,7 @@ mod clock;
 mod drain;
 mod ending;
 mod keeper;
+mod names;
 mod outlet;
 mod owners;
 mod resync;

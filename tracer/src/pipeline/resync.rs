@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{BATCH, Pipeline, SHORT_NAP, drain::route, monotonic_ns};
+use super::{BATCH, Pipeline, SHORT_NAP, drain::route, monotonic_ns, names::look_up_names};
 use crate::{
     source::{Look, Walker},
     track::{Applied, PATIENCE_NS, Shown},
@@ -32,6 +32,7 @@ impl Pipeline {
 
     fn compare(&mut self, resync: &Resyncer) -> Option<()> {
         self.watch_owners();
+        look_up_names(&self.router, &self.streams);
         let first = self.look(resync)?;
         let doubts = self.table.doubts(&shown(&first));
         if !doubts.is_empty() {

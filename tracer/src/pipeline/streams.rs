@@ -339,9 +339,14 @@ impl Streams {
         }
     }
 
+    /// The filters of single streams.
+    pub fn routers(&self) -> impl Iterator<Item = &Router> {
+        self.list.iter().filter_map(|it| it.router.as_ref())
+    }
+
     /// How many connections have transitions that wait in filters.
     pub(super) fn waiting(&self) -> usize {
-        self.list.iter().filter_map(|it| it.router.as_ref()).map(Router::waiting).sum()
+        self.routers().map(Router::waiting).sum()
     }
 
     pub(super) fn is_full(&self) -> bool {

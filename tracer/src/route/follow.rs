@@ -1,25 +1,23 @@
 //! A filter by process means whole connections. Which process accepts one may be known only when it closes it: until then
 //! its transitions are held back.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
-use rustc_hash::{FxBuildHasher, FxHashSet};
+use rustc_hash::FxBuildHasher;
 
+use super::followed::Followed;
 use crate::model::{ConnId, Filter, State, Subject, Transition};
 
 /// Connections whose transitions are held back; of more, the oldest are let go, and are shown from then on.
 const MOST_HELD: usize = 8192;
 /// Transitions of one connection that are held back, the last ones.
 const MOST_OF_ONE: usize = 16;
-/// Connections that have ended and are still known: more may be told of them.
-const MOST_ENDED: usize = 1024;
 
 /// The processes, and the connections that are theirs.
 pub(super) struct Follower {
     pids: Vec<u32>,
     comms: Vec<String>,
-    followed: HashSet<ConnId, FxBuildHasher>,
-    ended: VecDeque<ConnId>,
+    followed: Followed,
     held: HashMap<ConnId, Vec<Transition>, FxBuildHasher>,
     /// Connections in the order in which they were held back first; some are not any more.
     order: VecDeque<ConnId>,
@@ -34,8 +32,7 @@ impl Follower {
         Some(Self {
             pids: filter.pids.clone(),
             comms: filter.comms.clone(),
-            followed: FxHashSet::default(),
-            ended: VecDeque::new(),
+            followed: Followed::default(),
             held: HashMap::default(),
             order: VecDeque::new(),
         })
@@ -49,13 +46,13 @@ impl Follower {
 
     /// Whether a connection is theirs, by its owner now or by what was seen of it.
     pub(super) fn is_theirs(&self, conn: ConnId, whose: &Subject) -> bool {
-        self.followed.contains(&conn)
+        self.followed.contains(conn)
             || whose.owner.as_ref().is_some_and(|owner| self.is_meant(owner.pid(), &owner.comm))
     }
 
     /// A connection is theirs from now on.
     pub(super) fn follow(&mut self, conn: ConnId) {
-        self.followed.insert(conn);
+        self.followed.add(conn);
     }
 
     /// Hands to `emit` what is known to be of a connection of theirs, oldest first.
@@ -70,7 +67,7 @@ impl Follower {
             emit(transition);
             self.follow(conn);
             if ends {
-                self.forget_later(conn);
+                self.followed.ended(conn);
             }
         } else if ends {
             self.forget(conn);
@@ -82,15 +79,6 @@ impl Follower {
     /// A connection is not wanted.
     pub(super) fn forget(&mut self, conn: ConnId) {
         self.held.remove(&conn);
-    }
-
-    fn forget_later(&mut self, conn: ConnId) {
-        if self.ended.len() == MOST_ENDED
-            && let Some(oldest) = self.ended.pop_front()
-        {
-            self.followed.remove(&oldest);
-        }
-        self.ended.push_back(conn);
     }
 
     fn hold(&mut self, transition: &Transition) {

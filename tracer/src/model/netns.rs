@@ -1,0 +1,88 @@
+//! A network namespace by its name.
+
+use std::{
+    cell::Cell,
+    path::{Path, PathBuf},
+};
+
+/// The network namespace that a path leads to. One that is made again under that path is another one, and may have the inode of
+/// one that is gone: so the path is followed, and each answer holds for the times that were looked at.
+#[derive(Clone, Debug)]
+pub struct NamedNetns {
+    path: PathBuf,
+    now: Cell<Option<u32>>,
+    /// When it led elsewhere for the last time.
+    elsewhere_ns: Cell<i64>,
+    looked_ns: Cell<i64>,
+    /// Where it led before, and until when at most.
+    before: Cell<Option<(u32, i64)>>,
+}
+
+impl NamedNetns {
+    /// The namespace at `path`, which leads to the inode `now` from the beginning of time on.
+    #[must_use]
+    pub fn new(path: PathBuf, now: Option<u32>) -> Self {
+        let none = || Cell::new(i64::MIN);
+        Self { path, now: Cell::new(now), elsewhere_ns: none(), looked_ns: none(), before: Cell::new(None) }
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The inode that it leads to.
+    #[must_use]
+    pub fn now(&self) -> Option<u32> {
+        self.now.get()
+    }
+
+    /// The path leads there at `time_ns`. True where it led elsewhere before.
+    pub fn looked(&self, now: Option<u32>, time_ns: i64) -> bool {
+        let before_ns = self.looked_ns.replace(time_ns);
+        let was = self.now.replace(now);
+        if was != now {
+            self.elsewhere_ns.set(before_ns);
+            self.before.set(was.map(|inode| (inode, time_ns)));
+        }
+        was != now
+    }
+
+    /// Whether it led to `inode` at `time_ns`.
+    #[must_use]
+    pub fn is(&self, inode: u32, time_ns: i64) -> bool {
+        let is_now = self.now.get() == Some(inode) && time_ns > self.elsewhere_ns.get();
+        is_now || self.before.get().is_some_and(|(was, until_ns)| was == inode && time_ns <= until_ns)
+    }
+}
+
+/// What it leads to is not what is asked for.
+impl PartialEq for NamedNetns {
+    fn eq(&self, other: &Self) -> bool {
+        self.path == other.path
+    }
+}
+
+impl Eq for NamedNetns {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_means_what_it_leads_to_at_that_time() {
+        let name = NamedNetns::new("/run/netns/web".into(), Some(5));
+        assert!(name.is(5, 0) && !name.is(6, 0));
+        assert!(!name.looked(Some(5), 100));
+        // Deleted between 100 and 200.
+        assert!(name.looked(None, 200));
+        assert!(name.is(5, 150), "what happened before it was noticed");
+        assert!(!name.is(5, 201), "its inode may be another's");
+        // Made again between 200 and 300.
+        assert!(name.looked(Some(7), 300));
+        assert!(name.is(7, 250) && name.is(7, 400));
+        assert!(!name.is(7, 200), "that was another one's");
+        assert!(!name.is(5, 250));
+    }
+}

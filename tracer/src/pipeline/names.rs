@@ -1,0 +1,19 @@
+//! Network namespaces that a filter names: where the names lead now.
+
+use super::{Streams, now_ns};
+use crate::{enrich::netns_at, route::Router};
+
+/// Follows the names of all filters, and says where they lead to something else.
+pub(super) fn look_up_names(router: &Router, streams: &Streams) {
+    for name in streams.routers().chain([router]).filter_map(Router::named_netns) {
+        let now = netns_at(name.path());
+        // Taken after the look: what happened before it may be of what it found.
+        if name.looked(now, now_ns()) {
+            let path = name.path().display();
+            match now {
+                Some(inode) => eprintln!("sockstate: network namespace {path} is {inode} now"),
+                None => eprintln!("sockstate: network namespace {path} is gone: waiting for it"),
+            }
+        }
+    }
+}
