@@ -74,6 +74,8 @@ mod lifecycle;
 mod metrics;
 #[path = "live/mptcp.rs"]
 mod mptcp;
+#[path = "live/names.rs"]
+mod names;
 #[cfg(feature = "nats")]
 #[path = "live/nats.rs"]
 mod nats;
@@ -99,6 +101,8 @@ mod restart;
 mod resync;
 #[path = "live/sight.rs"]
 mod sight;
+#[path = "live/stacks.rs"]
+mod stacks;
 #[path = "live/starting.rs"]
 mod starting;
 #[path = "live/stuck.rs"]
@@ -169,6 +173,8 @@ fn main() -> ExitCode {
         ages::tests(),
         mptcp::tests(),
         destroy::tests(),
+        names::tests(),
+        stacks::tests(),
         fallback::tests(),
     ]
     .into_iter()

@@ -5,18 +5,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::process;
+use super::{super::netns::netns_at, process};
 use crate::model::{Process, Served};
 
-/// Names of programs that hold the host's sockets on behalf of another network namespace.
-const STACKS: [&str; 3] = ["pasta", "pasta.avx2", "slirp4netns"];
+/// Names of programs that hold the host's sockets on behalf of another network namespace. pasta is passt by another name, and for some
+/// processors starts another build of it, whose name the process then has.
+const STACKS: [&str; 5] = ["pasta", "pasta.avx2", "passt", "passt.avx2", SLIRP];
+const SLIRP: &str = "slirp4netns";
 
 /// The namespace that a process serves; `None` for every other program, and where neither its descriptors nor its command line tell.
 pub(super) fn served(root: &Path, holder: &Process) -> Option<Served> {
     if !STACKS.contains(&holder.comm.as_str()) {
         return None;
     }
-    let netns = by_descriptor(root, holder.pid).or_else(|| by_command_line(root, holder.pid))?;
+    let named = || by_command_line(root, holder.pid).filter(|_| holder.comm == SLIRP);
+    let netns = by_descriptor(root, holder.pid).or_else(named)?;
     let inside = runs_in(root, netns, holder.pid);
     let Process { container, pod_uid, unit, .. } = inside.unwrap_or_default();
     Some(Served { netns, container, pod_uid, unit })
@@ -36,25 +39,31 @@ fn netns_of(link: &Path) -> Option<u32> {
 fn by_descriptor(root: &Path, pid: u32) -> Option<u32> {
     let own = netns_of(&directory(root, pid).join("ns/net"));
     let entries = fs::read_dir(directory(root, pid).join("fd")).ok()?.flatten();
-    let mut found: Vec<u32> = entries.filter_map(|entry| netns_of(&entry.path())).collect();
+    // One that was opened by the path of its mount has that path.
+    let leads_to = |path: &Path| netns_of(path).or_else(|| netns_at(path));
+    let mut found: Vec<u32> = entries.filter_map(|entry| leads_to(&entry.path())).collect();
     found.retain(|netns| Some(*netns) != own);
+    found.sort_unstable();
     found.dedup();
     if let [one] = found[..] { Some(one) } else { None }
 }
 
-/// `slirp4netns [OPTION]... PID TAP`, with a number of its own pid namespace.
+/// `slirp4netns [OPTION]... PID TAP`, with a number of its own pid namespace, or a path (`--netns-type=path`) of its own mount namespace.
 fn by_command_line(root: &Path, pid: u32) -> Option<u32> {
     let same_pids = |one: &Path, other: &Path| {
         let namespace = |path: &Path| fs::read_link(path.join("ns/pid")).ok();
         namespace(one).is_some_and(|it| Some(it) == namespace(other))
     };
-    if !same_pids(&directory(root, pid), &root.join("proc/self")) {
-        return None;
-    }
     let bytes = fs::read(directory(root, pid).join("cmdline")).ok()?;
     let words: Vec<&[u8]> = bytes.split(|byte| *byte == 0).filter(|word| !word.is_empty()).collect();
     let target = words.len().checked_sub(2).and_then(|at| std::str::from_utf8(words[at]).ok());
-    netns_of(&directory(root, target?.parse().ok()?).join("ns/net"))
+    match target?.parse().ok() {
+        Some(target) if same_pids(&directory(root, pid), &root.join("proc/self")) => {
+            netns_of(&directory(root, target).join("ns/net"))
+        }
+        Some(_) => None,
+        None => netns_at(&directory(root, pid).join("root").join(target?.strip_prefix('/')?)),
+    }
 }
 
 /// A process of that namespace whose cgroups name a container or unit.
@@ -113,5 +122,22 @@ mod tests {
         assert_eq!(of(13), None, "its numbers mean other processes");
         symlink("net:[78]", pasta.join("fd/5")).expect("link");
         assert_eq!(of(10), None, "one of two");
+        // By the path of a mount, under the name of the build for this processor.
+        let own = fs::metadata("/proc/self/ns/net").expect("namespace");
+        let own = u32::try_from(std::os::unix::fs::MetadataExt::ino(&own)).expect("inode");
+        let mounted = add(root, 14, "passt.avx2", 5);
+        symlink("/proc/self/ns/net", mounted.join("fd/3")).expect("link");
+        symlink("/proc/self/ns/uts", mounted.join("fd/4")).expect("link");
+        assert_eq!(of(14).map(|found| found.netns), Some(own));
+        let by_path = add(root, 15, SLIRP, 5);
+        fs::write(by_path.join("cmdline"), b"slirp4netns\0--netns-type=path\0/run/name\0tap0\0")
+            .expect("cmdline");
+        assert_eq!(of(15), None, "nothing is there");
+        fs::create_dir_all(by_path.join("root/run")).expect("root");
+        symlink("/proc/self/ns/net", by_path.join("root/run/name")).expect("link");
+        assert_eq!(of(15).map(|found| found.netns), Some(own));
+        // passt itself serves a virtual machine.
+        add(root, 16, "passt", 5);
+        assert_eq!(of(16), None);
     }
 }
