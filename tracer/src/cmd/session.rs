@@ -195,10 +195,10 @@ async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
         }
     }
     for reason in &degraded {
-        eprintln!("sockstate: {reason}; see `sockstate doctor`");
+        message!("{reason}; see `sockstate doctor`");
     }
     let awaited = awaited(&filter);
-    awaited.iter().for_each(|what| eprintln!("sockstate: {what}"));
+    awaited.iter().for_each(|what| message!("{what}"));
     degraded.extend(awaited);
     let can_look = source.forget_types();
     let start = Start {

@@ -46,7 +46,7 @@ pub(super) fn stream(
 ) -> Result<Stream> {
     let filter = sink.filter.as_ref().map(transitions).transpose()?;
     for what in filter.iter().flat_map(awaited) {
-        eprintln!("sockstate: sink {}: {what}", sink.name);
+        message!("sink {}: {what}", sink.name);
     }
     // Numbers that are lost are in the next ones.
     let has_records = sink.args.r#type != SinkType::OtlpMetrics;
