@@ -68,6 +68,8 @@ mod kafka;
 mod kernel_closes;
 #[path = "live/left_open.rs"]
 mod left_open;
+#[path = "live/kernel_sockets.rs"]
+mod kernel_sockets;
 #[path = "live/lifecycle/mod.rs"]
 mod lifecycle;
 #[path = "live/metrics.rs"]
@@ -175,6 +177,7 @@ fn main() -> ExitCode {
         destroy::tests(),
         names::tests(),
         stacks::tests(),
+        kernel_sockets::tests(),
         fallback::tests(),
     ]
     .into_iter()

@@ -260,6 +260,30 @@ pub(crate) fn socket_sk<R: Read>(socket: Ptr) -> Ptr {
     get!(R, u64, socket, socket_sk) as Ptr
 }
 
+/// The inode number of a socket that the kernel itself uses, 0 for every other one. Such a socket has a `struct socket` without a
+/// file. Nearly such, and told apart: what waits to be accepted, and orphans, have no `struct socket`; socket() and accept() make
+/// the file before the socket can be found in the kernel's tables; the connections below an MPTCP or SMC socket have no file,
+/// while the socket above them has one (user space looks for SMC, which leaves no mark here). `tcp` is a `tcp_sock`.
+#[inline(always)]
+pub(crate) fn inode_of_kernels<R: Read>(tcp: Ptr) -> u64 {
+    let (in_alloc, inode) = (frozen!(OFFSETS.socket_in_alloc), frozen!(OFFSETS.inode_in_alloc));
+    if in_alloc == ABSENT || inode == ABSENT || frozen!(OFFSETS.ulp_ops) == ABSENT {
+        return 0;
+    }
+    let socket = get!(R, u64, tcp, sk_socket) as Ptr;
+    if socket.is_null() || get!(Probed, u64, socket, socket_file) != 0 {
+        return 0;
+    }
+    let is_below_another = get!(R, u64, tcp, ulp_ops) != 0
+        || (frozen!(OFFSETS.is_mptcp) != ABSENT && get!(R, u8, tcp, is_mptcp) != 0);
+    if is_below_another {
+        return 0;
+    }
+    let alloc: Ptr = socket.cast::<u8>().wrapping_sub(in_alloc as usize).cast();
+    // SAFETY: every `struct socket` lies in a `socket_alloc` (`sock_alloc`); the probe survives a wrong one.
+    unsafe { Probed::read(alloc, inode) }
+}
+
 /// The `struct sock` behind a descriptor of `task` that is known to be a socket.
 #[inline(always)]
 pub(crate) fn descriptor_sk(task: Ptr, fd: u32) -> Ptr {

@@ -157,6 +157,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
             let task = task.ok_or(DecodeError::NoTask(kind))?;
             EventKind::Held { state: new, task, fd: extra }
         }
+        kind::OF_KERNEL => EventKind::OfKernel { inode: extra.into() },
         kind::PROCESS => {
             let task = task.ok_or(DecodeError::NoTask(kind))?;
             let ended = match head[offset_of!(Head, new)] {

@@ -17,7 +17,8 @@ use peers::Peers;
 use crate::{
     enrich::Holders,
     model::{
-        Event, EventKind, Examined, Gap, GapKind, Holder, Listener, Process, SocketInfo, State, Tuple, Via,
+        Event, EventKind, Examined, Gap, GapKind, Holder, Listener, Process, SocketInfo, State, Transport,
+        Tuple, Via,
     },
     source::{self, Dump},
     track,
@@ -82,6 +83,7 @@ pub fn look(only: Option<u32>, wanted: impl Fn(&SocketInfo) -> bool, learn: impl
     if !missing.is_empty() {
         holders.search(&missing, &sockets.iter().map(|socket| socket.inode).collect());
     }
+    let of_kernel = of_kernel(&chosen, &holders, &foreign);
     let half_closed = HalfClosed::of(&half_closed, &holders);
     let peers = Peers::of(&sockets, &chosen);
     let bound = sockets.iter().filter(|socket| socket.tuple.interface != 0);
@@ -92,6 +94,7 @@ pub fn look(only: Option<u32>, wanted: impl Fn(&SocketInfo) -> bool, learn: impl
         half_closed: &half_closed,
         holders: &mut holders,
         others: &others,
+        of_kernel: &of_kernel,
         are_hidden,
         destroys: source::Destroys::default(),
         bound,
@@ -100,6 +103,19 @@ pub fn look(only: Option<u32>, wanted: impl Fn(&SocketInfo) -> bool, learn: impl
     let own = std::fs::metadata("/proc/self/ns/net").map(|metadata| metadata.ino()).unwrap_or(0);
     foreign.retain(|inode, _| u64::from(*inode) != own);
     Look { sockets, is_blind, foreign, gaps }
+}
+
+/// Those that the kernel itself uses, among the sockets that nobody is known to have open.
+fn of_kernel(
+    chosen: &[&SocketInfo],
+    holders: &Holders,
+    namespaces: &BTreeMap<u32, PathBuf>,
+) -> HashSet<(u32, u64)> {
+    let is_missing = |socket: &&&SocketInfo| {
+        socket.inode != 0 && socket.transport == Transport::Tcp && !holders.knows(socket.inode)
+    };
+    let missing = chosen.iter().filter(is_missing).map(|socket| (socket.netns, socket.inode)).collect();
+    source::of_kernel(&missing, namespaces)
 }
 
 /// What was shut down for sending by a process that may still read it, if somebody asks for a CLOSE_WAIT: a proxy that passes an end of
@@ -177,6 +193,7 @@ struct View<'a> {
     half_closed: &'a HalfClosed,
     holders: &'a mut Holders,
     others: &'a Others,
+    of_kernel: &'a HashSet<(u32, u64)>,
     /// Some holders can be seen neither in /proc nor among the others.
     are_hidden: bool,
     destroys: source::Destroys,
@@ -204,7 +221,10 @@ impl View<'_> {
         if socket.inode != 0 {
             found.holders = self.holders.of(socket.inode);
             self.others.add_to(&mut found);
-            found.elsewhere = self.holders.elsewhere().filter(|_| found.holders.is_empty());
+            found.of_kernel =
+                found.holders.is_empty() && self.of_kernel.contains(&(socket.netns, socket.inode));
+            let is_elsewhere = found.holders.is_empty() && !found.of_kernel;
+            found.elsewhere = self.holders.elsewhere().filter(|_| is_elsewhere);
             let pids = self.holders.pids(socket.inode);
             found.half_closed = pids.map(|pid| self.half_closed.count(pid, socket)).sum();
         }

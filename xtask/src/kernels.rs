@@ -31,6 +31,10 @@ const MODULES: [&str; 8] = [
     "tcp_diag",
 ];
 
+/// Modules that a test loads itself, because they change every network namespace: of RDS over TCP, the smallest user of TCP in the
+/// kernel, which listens in each.
+const ON_DEMAND: [&str; 2] = ["rds", "rds_tcp"];
+
 /// A kernel that can be booted.
 pub(crate) struct Kernel {
     /// `uname -r`.
@@ -39,15 +43,19 @@ pub(crate) struct Kernel {
     pub(crate) image: PathBuf,
     /// Modules, uncompressed.
     pub(crate) modules: Vec<PathBuf>,
+    /// Modules that tests load.
+    pub(crate) on_demand: Vec<PathBuf>,
 }
 
 /// The newest kernel of a series, from the cache or fetched; `None` where the archive has none.
 pub(crate) fn get(arch: Arch, series: &str) -> Result<Option<Kernel>> {
     let cache = root().join("target/vm").join(arch.debian());
     let marker = cache.join(format!("{series}.release"));
-    let release = match fs::read_to_string(&marker) {
-        Ok(release) => release,
-        Err(_) => {
+    // A cache of before may lack a kind of modules.
+    let is_whole = |release: &String| cache.join(release).join("on-demand").is_dir();
+    let release = match fs::read_to_string(&marker).ok().filter(is_whole) {
+        Some(release) => release,
+        None => {
             let fetched = fetch(arch, series, &cache);
             let Some(release) = fetched.with_context(|| format!("cannot fetch a kernel {series}"))? else {
                 return Ok(None);
@@ -57,10 +65,12 @@ pub(crate) fn get(arch: Arch, series: &str) -> Result<Option<Kernel>> {
         }
     };
     let directory = cache.join(&release);
-    let modules = fs::read_dir(directory.join("modules"))?
-        .map(|entry| Ok(entry?.path()))
-        .collect::<Result<Vec<_>>>()?;
-    Ok(Some(Kernel { image: directory.join("vmlinuz"), modules, release }))
+    let (modules, on_demand) = (files(&directory.join("modules"))?, files(&directory.join("on-demand"))?);
+    Ok(Some(Kernel { image: directory.join("vmlinuz"), modules, on_demand, release }))
+}
+
+fn files(directory: &Path) -> Result<Vec<PathBuf>> {
+    fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect()
 }
 
 fn fetch(arch: Arch, series: &str, cache: &Path) -> Result<Option<String>> {
@@ -84,16 +94,19 @@ fn fetch(arch: Arch, series: &str, cache: &Path) -> Result<Option<String>> {
     let unpacked = cache.join("unpacked");
     apt.unpack(&packages, &unpacked)?;
     let directory = cache.join(&release);
-    fs::create_dir_all(directory.join("modules"))?;
+    let [modules, on_demand] = ["modules", "on-demand"].map(|name| directory.join(name));
+    fs::create_dir_all(&modules)?;
+    fs::create_dir_all(&on_demand)?;
     let find = |name: &str| -> Result<Option<PathBuf>> {
         let found = output(Command::new("find").arg(&unpacked).args(["-type", "f", "-name", name]))?;
         Ok(found.lines().next().map(PathBuf::from))
     };
     fs::copy(find("vmlinuz*")?.context("the package has no vmlinuz")?, directory.join("vmlinuz"))?;
-    for module in MODULES {
+    let wanted = MODULES.map(|module| (module, &modules)).into_iter();
+    for (module, to) in wanted.chain(ON_DEMAND.map(|module| (module, &on_demand))) {
         // Built in, on some.
         let Some(file) = find(&format!("{module}.ko*"))? else { continue };
-        let to = directory.join("modules").join(format!("{module}.ko"));
+        let to = to.join(format!("{module}.ko"));
         match file.extension().and_then(|extension| extension.to_str()) {
             Some("xz") => {
                 let text = Command::new("xz").arg("-dc").arg(&file).output()?;

@@ -101,6 +101,16 @@ offsets! {
     sk_socket = "sock.sk_socket",
     /// enum socket_state.
     socket_state = "socket.state",
+    /// struct file *, `NULL` where nobody can have a descriptor of the socket.
+    socket_file = "socket.file",
+    /// struct socket: in the structure that its inode is in, too.
+    socket_in_alloc = "socket_alloc.socket?",
+    /// unsigned long.
+    inode_in_alloc = "socket_alloc.vfs_inode.i_ino?",
+    /// struct tcp_ulp_ops *: the protocol above this connection, such as MPTCP.
+    ulp_ops = "tcp_sock.inet_conn.icsk_ulp_ops?",
+    /// bool: a subflow of an MPTCP connection; absent without CONFIG_MPTCP.
+    is_mptcp = "tcp_sock.is_mptcp?",
     /// u32.
     snd_una = "tcp_sock.snd_una",
     /// u32.

@@ -28,6 +28,8 @@ pub mod kind {
     /// A process that has called listen() is another program now, has another name, or has ended; `new` is one of
     /// [`process`](super::process), the [`Task`](super::Task) is the process from now on; the addresses are zero.
     pub const PROCESS: u8 = 11;
+    /// A socket that the kernel itself uses, from `iter/tcp`; `extra` is its inode number, the low half.
+    pub const OF_KERNEL: u8 = 12;
 }
 
 /// What became of a process ([`Head::new`] of [`kind::PROCESS`]).

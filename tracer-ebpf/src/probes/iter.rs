@@ -1,6 +1,7 @@
 //! Iterators (5.8; `bpf_sock_from_file` 5.11), for the sockets that are older than the tracer.
 //!
-//! - `iter/tcp`: every TCP socket of the opener's network namespace, mini-sockets included.
+//! - `iter/tcp`: every TCP socket of the opener's network namespace, mini-sockets included; in a program of its own those that
+//!   the kernel itself uses.
 //! - `iter/task_file`: every open file of every process of the reader's pid namespace; the sockets among them are in
 //!   all network namespaces, and come with who holds them.
 
@@ -11,7 +12,7 @@ use sockstate_abi::abi::{AF_INET, AF_INET6, Head, Listener, Task, V6, flag, kind
 
 use crate::{
     filter,
-    kernel::{self, Direct, Ptr, context_word},
+    kernel::{self, Direct, Probed, Ptr, context_word},
 };
 
 const IPPROTO_TCP: u16 = 6;
@@ -21,6 +22,12 @@ struct SocketRecord {
     head: Head,
     addresses: V6,
     extra: Listener,
+}
+
+#[repr(C)]
+struct BareRecord {
+    head: Head,
+    addresses: V6,
 }
 
 #[repr(C)]
@@ -44,6 +51,30 @@ pub extern "C" fn sockets(context: *mut c_void) -> i32 {
         state::NEW_SYN_RECV => request(context, common),
         _ => full(context, common),
     }
+    0
+}
+
+/// `struct bpf_iter__tcp { meta, sk_common, uid }`: only the sockets that the kernel itself uses.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/tcp")]
+#[expect(unreachable_pub, reason = "the loader finds it by name")]
+pub extern "C" fn of_kernel(context: *mut c_void) -> i32 {
+    let common = context_word::<1>(context) as Ptr;
+    if common.is_null() {
+        return 0;
+    }
+    let tcp = kernel::tcp_sock(common);
+    if tcp.is_null() {
+        return 0;
+    }
+    let inode = kernel::inode_of_kernels::<Probed>(tcp);
+    if inode == 0 {
+        return 0;
+    }
+    let mut head = head(tcp, kind::OF_KERNEL, kernel::state::<Direct>(tcp));
+    kernel::describe::<Direct>(&mut head, tcp);
+    head.extra = inode as u32;
+    write(context, &BareRecord { head, addresses: kernel::addresses_wide::<Direct>(tcp) });
     0
 }
 

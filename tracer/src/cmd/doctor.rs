@@ -77,6 +77,7 @@ fn examine(args: &DoctorArgs) -> Findings {
             for (hook, purpose, walk) in [
                 ("iter/tcp", "sockets that are older than the tracer", Walk::Sockets),
                 ("iter/task_file", "the owners of those", Walk::Files),
+                ("iter/tcp (of the kernel)", "sockets that the kernel itself uses", Walk::OfKernel),
             ] {
                 let error = loaded.walk(walk).err();
                 if let Some(error) = &error {

@@ -296,6 +296,7 @@ fn name(process: &Process) -> String {
 fn held_by_nobody(it: &Examined, reason: Reason) -> String {
     let has_file = it.socket.inode != 0;
     match (it.socket.state, reason) {
+        _ if it.of_kernel => "kernel".into(),
         (_, Reason::InFlight) => "in flight".into(),
         (_, Reason::HolderHidden) => "hidden".into(),
         _ if has_file && it.hidden_holders => "hidden".into(),

@@ -60,7 +60,7 @@ pub fn stuck_table(
         let pids: Vec<u32> = holders.chain(it.listening().map(|process| process.pid)).collect();
         let timer = it.socket.timer.map(|timer| timer.kind);
         let at = *known
-            .entry((it.socket.state, reason(it), timer, pids, it.may_be_stuck))
+            .entry((it.socket.state, reason(it), timer, pids, it.of_kernel, it.may_be_stuck))
             .or_insert(sections.len());
         match sections.get_mut(at) {
             Some(section) => section.push(looked),
@@ -182,6 +182,7 @@ fn line(it: &Examined, out: &mut String) {
         .collect();
     let held = match (&held[..], it.socket.inode, it.hidden_holders) {
         ([], 0, _) => "-".to_owned(),
+        ([], _, _) if it.of_kernel => "kernel".to_owned(),
         ([], _, true) => "?".to_owned(),
         // It has a file, which somebody keeps.
         ([], _, false) => "unknown".to_owned(),

@@ -174,6 +174,8 @@ impl End {
 #[derive(Serialize)]
 pub(super) struct Seen<'a> {
     holders: Vec<HolderOf<'a>>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    held_by_kernel: bool,
     creator: Option<Creator<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     listeners: Vec<ListenerOf<'a>>,
@@ -201,6 +203,7 @@ impl<'a> Seen<'a> {
         let counts_bytes = !listens && socket.transport == Transport::Tcp;
         Self {
             holders: it.holders.iter().map(HolderOf::new).collect(),
+            held_by_kernel: it.of_kernel,
             creator: it.creator().map(Creator::new),
             listeners: it.listeners.iter().map(ListenerOf::new).collect(),
             in_flight_in: it

@@ -121,6 +121,8 @@ struct Line<'a> {
     #[serde(borrow, default)]
     listeners: Vec<ListenerOf<'a>>,
     mptcp: Option<MptcpOf>,
+    #[serde(default)]
+    held_by_kernel: bool,
     unread_bytes: Option<u32>,
     unsent_bytes: Option<u32>,
     #[serde(default)]
@@ -417,7 +419,8 @@ impl Parser {
         let holders = it.holders.iter().flatten().map(|holder| self.holder(holder)).collect();
         let listeners = it.listeners.iter().map(listener).collect();
         let (age, unanswered_ns) = (it.age(), it.unanswered_ns);
-        let examined = Examined { age, holders, listeners, unanswered_ns, ..Examined::new(socket) };
+        let of_kernel = it.held_by_kernel;
+        let examined = Examined { age, holders, listeners, of_kernel, unanswered_ns, ..Examined::new(socket) };
         Some(Box::new((examined, diagnosis)))
     }
 

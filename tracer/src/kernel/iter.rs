@@ -13,6 +13,8 @@ pub enum Walk {
     Sockets,
     /// Every socket that a process holds, in all network namespaces.
     Files,
+    /// Every TCP socket of the opener's network namespace that the kernel itself uses.
+    OfKernel,
 }
 
 /// A walk that is ready to begin, by whichever thread opens it.
@@ -37,6 +39,7 @@ impl Loaded {
         let (name, kind) = match walk {
             Walk::Sockets => ("sockets", "tcp"),
             Walk::Files => ("files", "task_file"),
+            Walk::OfKernel => ("of_kernel", "tcp"),
         };
         let mut run = || -> Result<IterLink, Box<dyn std::error::Error>> {
             let program: &mut Iter =

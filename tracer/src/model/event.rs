@@ -149,6 +149,11 @@ pub enum EventKind {
         /// Its file descriptor.
         fd: u32,
     },
+    /// A socket that the kernel itself uses: it has a `struct socket`, and no file.
+    OfKernel {
+        /// The low half of its inode number, as `sock_diag` shows it.
+        inode: u64,
+    },
     /// A process that has called listen() is another program now, has another name, or has ended.
     Process {
         /// What it is from now on.

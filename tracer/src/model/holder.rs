@@ -133,6 +133,8 @@ pub struct Examined {
     pub holders: Vec<Holder>,
     /// Some processes' descriptors could not be read: there may be more holders.
     pub hidden_holders: bool,
+    /// The kernel itself uses it, without a file: no process can have it open.
+    pub of_kernel: bool,
     /// Where it may be, if it has a file and no holder.
     pub elsewhere: Option<Arc<Elsewhere>>,
     /// The listener that it came out of, if that still listens; all that it may be, where nothing tells which. Of a SYN_SENT:
@@ -163,6 +165,7 @@ impl Examined {
             may_be_stuck: false,
             holders: Vec::new(),
             hidden_holders: false,
+            of_kernel: false,
             elsewhere: None,
             listeners: Vec::new(),
             peer: None,

@@ -15,6 +15,8 @@ pub enum Reason {
     NotClosed,
     /// Only processes that did not make it have it open: they may have inherited it.
     HeldByChild,
+    /// The kernel itself uses it, and does not close it.
+    HeldByKernel,
     /// On its way in a message of a unix socket.
     InFlight,
     /// Who has it open cannot be seen.
@@ -39,13 +41,14 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::NeverAccepted,
         Self::EofUnread,
         Self::UnreadData,
         Self::HalfClosedSending,
         Self::NotClosed,
         Self::HeldByChild,
+        Self::HeldByKernel,
         Self::InFlight,
         Self::HolderHidden,
         Self::OrphanWaitsForFin,
@@ -68,6 +71,7 @@ impl Reason {
             Self::HalfClosedSending => "half_closed_sending",
             Self::NotClosed => "not_closed",
             Self::HeldByChild => "held_by_child",
+            Self::HeldByKernel => "held_by_kernel",
             Self::InFlight => "in_flight",
             Self::HolderHidden => "holder_hidden",
             Self::OrphanWaitsForFin => "orphan_waits_for_fin",

@@ -41,17 +41,14 @@ pub(super) const MS: u64 = 1_000_000;
 /// # Errors
 /// Why they cannot be listed.
 pub(super) fn dump_in(inode: u32, namespace: &File) -> Result<(Vec<SocketInfo>, Option<String>), String> {
-    let own = std::fs::metadata("/proc/thread-self/ns/net");
-    let is_own = own.is_ok_and(|it| std::os::unix::fs::MetadataExt::ino(&it) == u64::from(inode));
-    let all = || {
+    snapshot::be_in(inode, namespace, || {
         sockets(inode).map_err(|error| match error.raw_os_error() {
             Some(libc::ENOENT | libc::EOPNOTSUPP) => {
                 "this kernel has no sock_diag for TCP (module tcp_diag)".to_owned()
             }
             _ => error.to_string(),
         })
-    };
-    if is_own { all() } else { snapshot::visit(namespace, all) }
+    })
 }
 
 /// Those of the namespace that this thread is in, which is `netns`.

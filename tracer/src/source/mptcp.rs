@@ -1,9 +1,12 @@
 //! MPTCP's own sockets (`IPPROTO_MPTCP`): the peers' closes are theirs, while the subflows below, which are TCP sockets, stay
 //! established. `sock_diag` shows them since Linux 5.9 (module mptcp_diag).
 
-use std::{collections::HashMap, fs, io, os::fd::OwnedFd};
+use std::{collections::HashMap, io, os::fd::OwnedFd};
 
-use super::diag::{DUMP_FLAGS, MS, SOCK_DIAG_BY_FAMILY, ask, each_attribute, open, parse, request, u32_at};
+use super::{
+    diag::{DUMP_FLAGS, MS, SOCK_DIAG_BY_FAMILY, ask, each_attribute, open, parse, request, u32_at},
+    protocols,
+};
 use crate::model::{MptcpPart, SocketInfo, State, TcpTimes, Transport};
 
 /// Where `mptcpi_last_data_sent` is; it and what follows it came with Linux 6.10.
@@ -17,9 +20,7 @@ pub(super) fn sockets(diag: &OwnedFd, netns: u32) -> Result<Vec<SocketInfo>, Str
         match ask(diag, &request, |message| parse(netns, message, Transport::Mptcp)) {
             // A listener's table may show others that are not what was asked for.
             Ok(sockets) => found.extend(sockets.into_iter().filter(|it| it.state != State::Close)),
-            Err(_)
-                if !are_there(&fs::read_to_string("/proc/thread-self/net/protocols").unwrap_or_default()) => {
-            }
+            Err(_) if !protocols::read().is_ok_and(|table| protocols::has_sockets(&table, "MPTCP")) => {}
             Err(error) => return Err(missing(&error)),
         }
     }
@@ -50,15 +51,6 @@ impl Mptcp {
 
 fn missing(error: &io::Error) -> String {
     format!("MPTCP's sockets cannot be listed (module mptcp_diag): {error}")
-}
-
-/// Whether /proc/net/protocols counts sockets of it: `name size sockets ...`.
-fn are_there(protocols: &str) -> bool {
-    protocols.lines().any(|line| {
-        let mut fields = line.split_ascii_whitespace();
-        let is_mptcp = fields.next().is_some_and(|name| name.starts_with("MPTCP"));
-        is_mptcp && fields.nth(1).and_then(|count| count.parse::<i64>().ok()).is_some_and(|count| count > 0)
-    })
 }
 
 /// An MPTCP socket of which nothing more is known.
@@ -139,17 +131,6 @@ pub(super) fn times(info: &[u8]) -> Option<TcpTimes> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn counts_of_protocols() {
-        let text = |count| {
-            format!(
-                "protocol  size sockets  memory\nMPTCPv6   2016      0       2\nMPTCP     1856      {count}       2\nTCP 1 9 2\n"
-            )
-        };
-        assert!(are_there(&text(3)));
-        assert!(!are_there(&text(0)) && !are_there("") && !are_there("TCP 2016 3 2"));
-    }
 
     #[test]
     fn times_of_kernels_that_have_them() {

@@ -24,6 +24,8 @@ type Reads = (usize, usize);
 
 /// Of [`Walk::Sockets`].
 pub(super) const SOCKETS: Reads = (size_of::<Head>() + size_of::<V6>() + size_of::<Listener>(), 1024);
+/// Of [`Walk::OfKernel`].
+pub(super) const OF_KERNEL: Reads = (size_of::<Head>() + size_of::<V6>(), 1024);
 /// Of [`Walk::Files`]. The kernel lets go of files at the end of the call that has come by them (`fput` by task work): a socket that
 /// is closed meanwhile would be open until all are read, and its port taken.
 pub(super) const FILES: Reads = (size_of::<Head>() + size_of::<V6>() + size_of::<Task>(), 1);
@@ -64,6 +66,17 @@ pub(super) fn sockets(
 fn walk_in(loaded: &mut Loaded, namespace: &File) -> Result<File, String> {
     let opener = loaded.opener(Walk::Sockets)?;
     visit(namespace, || opener.open())
+}
+
+/// Does something in the network namespace `inode`, which may be this thread's own: then no right is needed.
+pub(super) fn be_in<T: Send>(
+    inode: u32,
+    namespace: &File,
+    work: impl FnOnce() -> Result<T, String> + Send,
+) -> Result<T, String> {
+    let own = fs::metadata("/proc/thread-self/ns/net");
+    let is_own = own.is_ok_and(|metadata| metadata.ino() == u64::from(inode));
+    if is_own { work() } else { visit(namespace, work) }
 }
 
 /// Does something in a network namespace: a thread of its own goes there and ends then. A thread that stayed would keep the

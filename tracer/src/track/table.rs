@@ -160,8 +160,8 @@ impl Table {
             EventKind::ResetReceived(state) => self.reset_received(event, *state),
             EventKind::Process { task, ended: true } => self.process_ended(task, event.time_ns),
             EventKind::Process { task, ended: false } => self.process_renewed(task, who),
-            // Where in its code is nothing that the table knows.
-            EventKind::Opened(_) => {}
+            // Only a look asks for these: the table knows neither code nor inodes.
+            EventKind::Opened(_) | EventKind::OfKernel { .. } => {}
             EventKind::ResetSent { state, reason, linger_0 } => {
                 self.reset_sent(event, *state, Sent { reason: *reason, linger_0: *linger_0 }, out);
             }

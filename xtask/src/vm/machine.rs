@@ -102,7 +102,7 @@ pub(super) fn boot(
 /// Packs what the machine needs.
 fn initramfs(kernel: &Kernel, programs: &Programs, script: &str, directory: &Path) -> Result<PathBuf> {
     let tree = directory.join("root");
-    for sub in ["bin", "proc", "sys", "dev", "tmp", "run", "etc", "modules"] {
+    for sub in ["bin", "proc", "sys", "dev", "tmp", "run", "etc", "modules", "on-demand"] {
         fs::create_dir_all(tree.join(sub))?;
     }
     fs::copy(&programs.busybox, tree.join("bin/busybox")).context("no busybox (Debian: busybox-static)")?;
@@ -112,8 +112,10 @@ fn initramfs(kernel: &Kernel, programs: &Programs, script: &str, directory: &Pat
         fs::create_dir_all(to.parent().context("no directory")?)?;
         fs::copy(from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
     }
-    for module in &kernel.modules {
-        fs::copy(module, tree.join("modules").join(module.file_name().context("no name")?))?;
+    for (modules, to) in [(&kernel.modules, "modules"), (&kernel.on_demand, "on-demand")] {
+        for module in modules {
+            fs::copy(module, tree.join(to).join(module.file_name().context("no name")?))?;
+        }
     }
     let init = format!(
         "#!/bin/busybox sh

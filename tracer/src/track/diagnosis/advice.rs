@@ -8,7 +8,8 @@ use crate::model::{Examined, Holder, Listener, Reason, State, Transport, Via, Wa
 
 pub(super) fn advice(found: &Examined, reason: Reason) -> String {
     let holder = found.holders.first();
-    let who = holder.map_or_else(|| "the application".into(), |holder| name(&holder.process));
+    let nobody = if found.of_kernel { "the kernel" } else { "the application" };
+    let who = holder.map_or_else(|| nobody.into(), |holder| name(&holder.process));
     let watched = holder.and_then(watching).unwrap_or_default();
     match reason {
         Reason::NeverAccepted => {
@@ -28,6 +29,9 @@ pub(super) fn advice(found: &Examined, reason: Reason) -> String {
                  with SOCK_CLOEXEC"
             )
         }
+        Reason::HeldByKernel => "look at the kernel's log, and at kernel services that use these ports: mounts and exports (SMB, Ceph, NFS), block \
+             devices over TCP, RDS"
+            .into(),
         Reason::InFlight => "find out who should receive it: a worker that does not call recvmsg()".into(),
         Reason::HolderHidden => "look again as root, in the host's pid namespace".into(),
         // Its timer is MPTCP's own: net.mptcp.close_timeout on kernels that have that, a minute on others.

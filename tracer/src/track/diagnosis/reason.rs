@@ -46,7 +46,7 @@ fn close_wait(found: &Examined) -> Reason {
     if socket.inode == 0 {
         return Reason::NeverAccepted;
     }
-    if found.holders.is_empty() {
+    if found.holders.is_empty() && !found.of_kernel {
         return nobody(found);
     }
     if socket.transport == Transport::Mptcp {
@@ -55,6 +55,9 @@ fn close_wait(found: &Examined) -> Reason {
     }
     if let Some(reason) = sending(found) {
         return reason;
+    }
+    if found.of_kernel {
+        return Reason::HeldByKernel;
     }
     if is_inherited(found) {
         return Reason::HeldByChild;

@@ -303,6 +303,26 @@ fn no_holder() {
         ("not looked for", nobody(false, None), Reason::Unknown),
         ("not all seen", nobody(true, Some(sent)), Reason::HolderHidden),
     ]);
+    let of_kernel = |hidden: bool, queue: u32| {
+        let mut found = nobody(hidden, None);
+        (found.of_kernel, found.socket.receive_queue) = (true, queue);
+        found
+    };
+    let mut sending = of_kernel(false, 0);
+    sending.socket.send_queue = 9;
+    check([
+        ("no file", of_kernel(false, 0), Reason::HeldByKernel),
+        ("which is certain also where others are hidden", of_kernel(true, 5), Reason::HeldByKernel),
+        ("and it sends", sending.clone(), Reason::HalfClosedSending),
+    ]);
+    assert!(diagnose(&sending, None).advice.contains("the kernel has something to send"));
+    for (queue, text) in [(0, "does not close"), (1, "not read the end of file"), (5, "4 bytes unread")] {
+        assert!(diagnose(&of_kernel(false, queue), None).why.contains(text), "{queue}");
+    }
+    let mut shut = socket(State::FinWait2);
+    assert!(diagnose(&shut, None).advice.contains("the application closes it"));
+    shut.of_kernel = true;
+    assert!(diagnose(&shut, None).advice.contains("the kernel closes it"));
 }
 
 #[test]

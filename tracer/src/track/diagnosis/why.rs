@@ -22,6 +22,7 @@ pub(super) fn why(found: &Examined, reason: Reason) -> String {
         Reason::HalfClosedSending => half_closed_sending(found),
         Reason::NotClosed => not_closed(found),
         Reason::HeldByChild => held_by_child(found),
+        Reason::HeldByKernel => held_by_kernel(found),
         Reason::InFlight => in_flight(found),
         Reason::HolderHidden => "who has it open cannot be seen from here".into(),
         Reason::OrphanWaitsForFin if socket.transport == Transport::Mptcp => {
@@ -102,6 +103,18 @@ fn held_by_child(found: &Examined) -> String {
     let and =
         if young && makers(found).next().is_some() { ", and is younger than the connection" } else { "" };
     format!("{holders} {others}{and}: it may have inherited it")
+}
+
+fn held_by_kernel(found: &Examined) -> String {
+    let what = match found.socket.receive_queue {
+        0 => "has read everything, the end of file too, and does not close".into(),
+        1 => "has not read the end of file".into(),
+        _ => format!("leaves {} bytes unread", found.socket.unread_bytes()),
+    };
+    format!(
+        "the kernel itself uses it (its socket has no file, so no process can have it open): the peer has closed, and the kernel \
+         {what}"
+    )
 }
 
 fn in_flight(found: &Examined) -> String {
