@@ -54,16 +54,6 @@ pub(crate) fn wants_pair(old: u8, new: u8) -> bool {
     maps::load(row) & (1 << new) != 0
 }
 
-/// By namespace and cgroup of the socket.
-#[inline(always)]
-pub(crate) fn wants_place<R: Read>(sk: Ptr) -> bool {
-    if !wants_netns::<R>(sk) {
-        return false;
-    }
-    let cgroup = frozen!(FILTER.cgroup);
-    cgroup.id == 0 || kernel::in_cgroup::<R>(sk, cgroup.id, cgroup.level)
-}
-
 /// By namespace.
 #[inline(always)]
 pub(crate) fn wants_netns<R: Read>(sk: Ptr) -> bool {

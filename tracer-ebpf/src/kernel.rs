@@ -336,30 +336,6 @@ pub(crate) fn cgroup_id<R: Read>(sk: Ptr) -> u64 {
     get!(Probed, u64, node, kn_id)
 }
 
-/// Whether the socket's cgroup is `id` at depth `level`, or below it.
-#[inline(always)]
-pub(crate) fn in_cgroup<R: Read>(sk: Ptr, id: u64, level: u32) -> bool {
-    let cgroup = cgroup::<R>(sk);
-    if cgroup.is_null() || get!(Probed, u32, cgroup, cgroup_level) < level {
-        return false;
-    }
-    let step = level.wrapping_mul(8);
-    if frozen!(OFFSETS.cgroup_ancestors) != ABSENT {
-        let offset = frozen!(OFFSETS.cgroup_ancestors).wrapping_add(step);
-        // SAFETY: `ancestors` has `level + 1` pointers; the probe survives a wrong one.
-        let ancestor: u64 = unsafe { Probed::read(cgroup, offset) };
-        let node = get!(Probed, u64, ancestor as Ptr, cgroup_kn) as Ptr;
-        return get!(Probed, u64, node, kn_id) == id;
-    }
-    if frozen!(OFFSETS.cgroup_ancestor_ids) != ABSENT {
-        let offset = frozen!(OFFSETS.cgroup_ancestor_ids).wrapping_add(step);
-        // SAFETY: as above, with ids in place of pointers.
-        return unsafe { Probed::read::<u64>(cgroup, offset) } == id;
-    }
-    // Neither: user space compares the paths.
-    true
-}
-
 /// `sk_uid`.
 #[inline(always)]
 pub(crate) fn uid<R: Read>(sk: Ptr) -> u32 {

@@ -75,12 +75,6 @@ offsets! {
     cgroup_kn = "cgroup.kn",
     /// u64.
     kn_id = "kernfs_node.id",
-    /// int.
-    cgroup_level = "cgroup.level",
-    /// struct cgroup *[], from 6.1 (commit 7f203bc89eb6).
-    cgroup_ancestors = "cgroup.ancestors?",
-    /// u64[], before.
-    cgroup_ancestor_ids = "cgroup.ancestor_ids?",
     /// be16.
     sport = "tcp_sock.inet_conn.icsk_inet.inet_sport",
     /// list_head: points to itself in a listener, and so to the listener in its fresh clone.
@@ -247,18 +241,6 @@ pub struct TracepointFormat {
     pub daddr_v6: u32,
 }
 
-/// A cgroup and everything below it.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct CgroupFilter {
-    /// Its id, 0 for no filter.
-    pub id: u64,
-    /// Its depth below the root (root is 0).
-    pub level: u32,
-    /// Zero.
-    pub pad: u32,
-}
-
 /// What is wanted; all zero wants everything. Filters that cannot be decided yet let the record pass.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -274,8 +256,6 @@ pub struct Filter {
     pub remote: [u32; 4],
     /// Its mask.
     pub remote_mask: [u32; 4],
-    /// Cgroup subtree.
-    pub cgroup: CgroupFilter,
     /// Network namespace, 0 for all.
     pub netns: u32,
     /// 4 or 6, 0 for both; v4-mapped counts as 4.
@@ -294,7 +274,6 @@ impl Filter {
         local_mask: [0; 4],
         remote: [0; 4],
         remote_mask: [0; 4],
-        cgroup: CgroupFilter { id: 0, level: 0, pad: 0 },
         netns: 0,
         ip_version: 0,
         ports: 0,

@@ -8,7 +8,7 @@ mod record;
 
 #[cfg(not(target_arch = "bpf"))]
 pub use config::OFFSET_PATHS;
-pub use config::{ABSENT, CgroupFilter, Filter, Hooks, Hunt, Offsets, TracepointFormat};
+pub use config::{ABSENT, Filter, Hooks, Hunt, Offsets, TracepointFormat};
 pub use record::{
     Allowance, Ends, Head, Listener, PerCpu, Registers, STACK_BYTES, Task, V4, V6, closed, end, flag, kind,
     opened, process, sent,

@@ -94,7 +94,7 @@ pub extern "C" fn files(context: *mut c_void) -> i32 {
         return 0;
     }
     let sk = kernel::socket_sk::<Direct>(socket);
-    if sk.is_null() || !is_tcp(sk) || !filter::wants_place::<Direct>(sk) {
+    if sk.is_null() || !is_tcp(sk) || !filter::wants_netns::<Direct>(sk) {
         return 0;
     }
     let mut head = head(sk, kind::FILE, kernel::state::<Direct>(sk));
@@ -116,7 +116,7 @@ fn is_tcp(sk: Ptr) -> bool {
 #[inline(always)]
 fn full(context: *mut c_void, common: Ptr) {
     let tcp = kernel::tcp_sock(common);
-    if tcp.is_null() || !filter::wants_place::<Direct>(tcp) {
+    if tcp.is_null() || !filter::wants_netns::<Direct>(tcp) {
         return;
     }
     let mut head = head(tcp, kind::SOCKET, kernel::state::<Direct>(tcp));

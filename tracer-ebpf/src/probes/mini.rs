@@ -112,7 +112,6 @@ fn is_same_remote(a: Ptr, b: Ptr) -> bool {
 /// Not inlined: some twenty programs call it.
 #[inline(never)]
 fn emit(mini: Ptr, kind: u16, state: u8, extra: u32, link: u64) {
-    // The cgroup of a mini-socket is not known.
     if !filter::wants_netns::<Probed>(mini) {
         return;
     }

@@ -85,7 +85,7 @@ pub(crate) fn opened_by_accept_call(context: TracePointContext) -> u32 {
 #[inline(always)]
 fn take<R: Read>(sk: Ptr, call: u8) {
     let ends = Candidate::of::<R>(sk, state::SYN_SENT);
-    if !filter::wants_place::<R>(sk)
+    if !filter::wants_netns::<R>(sk)
         || !filter::wants_ports(&ends)
         || (filter::has_addresses() && !filter::wants_addresses(&ends, &kernel::addresses_wide::<R>(sk)))
     {

@@ -15,7 +15,7 @@ use crate::{
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
 pub(crate) fn syn_retransmitted(context: BtfTracePointContext) -> i32 {
     let sk: Ptr = context.arg(0);
-    if kernel::state::<Direct>(sk) != state::SYN_SENT || !filter::wants_place::<Direct>(sk) {
+    if kernel::state::<Direct>(sk) != state::SYN_SENT || !filter::wants_netns::<Direct>(sk) {
         return 0;
     }
     let ends = Candidate::of::<Direct>(sk, state::SYN_SENT);

@@ -76,7 +76,7 @@ fn pair(old: i32, new: i32) -> u64 {
 fn handle(context: &BtfTracePointContext, sk: Ptr, old: i32, new: i32, flags: u8) {
     // skc_state is an unsigned char: nothing is cut off.
     let (old, new) = (old as u8, new as u8);
-    if !filter::wants_pair(old, new) || !filter::wants_place::<Direct>(sk) {
+    if !filter::wants_pair(old, new) || !filter::wants_netns::<Direct>(sk) {
         return;
     }
     if old >= state::COUNT || new >= state::COUNT {

@@ -41,7 +41,7 @@ pub(crate) fn set_state_classic(context: TracePointContext) -> u32 {
 fn handle(context: &TracePointContext, old: u8, new: u8) {
     let sk = field!(context, u64, skaddr) as Ptr;
     let known = frozen!(OFFSETS.valid) != 0;
-    if !filter::wants_pair(old, new) || (known && !filter::wants_place::<Probed>(sk)) {
+    if !filter::wants_pair(old, new) || (known && !filter::wants_netns::<Probed>(sk)) {
         return;
     }
     let family = field!(context, u16, family);
