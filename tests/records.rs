@@ -7,6 +7,8 @@ mod bytes;
 mod corrections;
 #[path = "records/owners.rs"]
 mod owners;
+#[path = "records/renewed.rs"]
+mod renewed;
 #[path = "support/schema.rs"]
 mod schema;
 #[path = "records/starting.rs"]

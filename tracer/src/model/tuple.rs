@@ -33,6 +33,21 @@ impl Tuple {
         Self { v6_socket: !self.is_v4(), ..self }
     }
 
+    /// Any connection, for tests.
+    #[cfg(test)]
+    #[must_use]
+    pub fn example() -> Self {
+        let address = Address::from_v4([127, 0, 0, 1]);
+        Self {
+            local: address,
+            remote: address,
+            local_port: 1,
+            remote_port: 2,
+            v6_socket: false,
+            interface: 0,
+        }
+    }
+
     /// Both ports are known.
     #[must_use]
     pub fn is_complete(&self) -> bool {

@@ -1,7 +1,7 @@
 //! MPTCP's own sockets (`IPPROTO_MPTCP`): the peers' closes are theirs, while the subflows below, which are TCP sockets, stay
 //! established. `sock_diag` shows them since Linux 5.9 (module mptcp_diag).
 
-use std::{collections::HashMap, io, os::fd::OwnedFd};
+use std::{collections::HashMap, fs, io, os::fd::OwnedFd};
 
 use super::{
     diag::{DUMP_FLAGS, MS, SOCK_DIAG_BY_FAMILY, ask, each_attribute, open, parse, request, u32_at},

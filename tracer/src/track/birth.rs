@@ -94,10 +94,8 @@ impl Table {
         }
         let owner = task.map(|task| OwnerKey { task: Rc::new(task.clone()), source: OwnerSource::Scan });
         if let Some(at) = self.conns.find(event.sk) {
-            let conn = self.conns.get_mut(at);
-            if owner.is_some() && conn.subject.owner.is_none() {
-                conn.subject = who.identify(key(event, owner));
-                self.note_listener(at);
+            if owner.is_some() && self.conns.get(at).subject.owner.is_none() {
+                self.conns.set_subject(at, who.identify(key(event, owner)));
             }
             return;
         }

@@ -1,4 +1,4 @@
-//! The sockets that live, in one vector with an index by the kernel's address.
+//! The sockets that live, in one vector with an index by the kernel's address, and one by the owner's process.
 
 use std::{
     hash::{BuildHasher, BuildHasherDefault},
@@ -8,7 +8,8 @@ use std::{
 use hashbrown::{HashSet, HashTable};
 use rustc_hash::{FxBuildHasher, FxHasher};
 
-use crate::model::{ConnId, InState, Role, State, Subject, Tuple};
+use super::owned::Owned;
+use crate::model::{ConnId, InState, Owner, Role, State, Subject, Tuple};
 
 /// One socket. Kept small: there may be a million.
 pub(super) struct Conn {
@@ -71,6 +72,8 @@ pub(super) struct Conns {
     conns: Vec<Conn>,
     index: HashTable<u32>,
     hasher: BuildHasherDefault<FxHasher>,
+    /// By the owner's process id.
+    owned: Owned,
     /// Keys that were given up, while that is wanted.
     ended: Option<HashSet<u64, FxBuildHasher>>,
 }
@@ -125,7 +128,35 @@ impl Conns {
         let at = self.conns.len();
         self.link(conn.sk, at);
         self.conns.push(conn);
+        self.note_owner(at);
         at
+    }
+
+    /// Says whose one is from now on.
+    pub(super) fn set_subject(&mut self, at: usize, subject: Rc<Subject>) {
+        let conn = &mut self.conns[at];
+        let before = std::mem::replace(&mut conn.subject, subject);
+        if pid_of(&before) != pid_of(&conn.subject) {
+            self.note_owner(at);
+        }
+    }
+
+    /// Keys of the sockets that a process owns, by its id.
+    pub(super) fn owned_by(&self, pid: u32) -> Vec<u64> {
+        let is_its = |sk: &u64| {
+            let found = self.find(*sk).map(|at| pid_of(&self.conns[at].subject));
+            found == Some(Some(pid))
+        };
+        self.owned.of(pid).into_iter().filter(is_its).collect()
+    }
+
+    fn note_owner(&mut self, at: usize) {
+        let conn = &self.conns[at];
+        let Some(pid) = pid_of(&conn.subject) else { return };
+        self.owned.note(pid, conn.sk);
+        if self.owned.is_stale(self.conns.len()) {
+            self.owned.renew(self.conns.iter().filter_map(|conn| Some((pid_of(&conn.subject)?, conn.sk))));
+        }
     }
 
     /// Takes one out; the last one moves into its place.
@@ -146,6 +177,7 @@ impl Conns {
         self.unlink(at);
         self.conns[at].sk = sk;
         self.link(sk, at);
+        self.note_owner(at);
     }
 
     fn hash(&self, sk: u64) -> u64 {
@@ -166,5 +198,88 @@ impl Conns {
         if let Ok(entry) = self.index.find_entry(hash, |&slot| slot as usize == at) {
             entry.remove();
         }
+    }
+}
+
+fn pid_of(subject: &Subject) -> Option<u32> {
+    subject.owner.as_ref().map(Owner::pid)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::{OwnerSource, Task};
+
+    fn subject(pid: u32) -> Rc<Subject> {
+        let task = Rc::new(Task { pid, exec_id: 0, start_ns: 1, comm: [0; 16] });
+        let owner = (pid != 0).then(|| Owner {
+            task,
+            comm: String::new(),
+            exe: None,
+            uid: None,
+            source: OwnerSource::Scan,
+            cmdline: None,
+        });
+        Rc::new(Subject { id: 1, owner, netns: None, cgroup: None, container: None, pod_uid: None, unit: None })
+    }
+
+    fn conn(sk: u64, pid: u32) -> Conn {
+        Conn {
+            sk,
+            id: ConnId(sk),
+            since_ns: 0,
+            subject: subject(pid),
+            tuple: Tuple::example(),
+            state: State::Established,
+            role: None,
+            since: Since::Exact,
+            mini: false,
+            unborn: false,
+            estimated: false,
+            stuck: 0,
+            remind_ns: 0,
+            watched: 0,
+        }
+    }
+
+    proptest! {
+        /// What the index says of each process is what a walk over all connections says.
+        #[test]
+        fn the_sockets_of_a_process(steps in prop::collection::vec((0_u8..4, 1_u64..40, 0_u32..4), 0..400)) {
+            let mut conns = Conns::default();
+            for (what, sk, pid) in steps {
+                match (what, conns.find(sk)) {
+                    (0, None) => drop(conns.add(conn(sk, pid))),
+                    (1, Some(at)) => drop(conns.remove(at)),
+                    (2, Some(at)) => conns.set_subject(at, subject(pid)),
+                    (3, Some(at)) if conns.find(sk + 100).is_none() => conns.rename(at, sk + 100),
+                    (3, None) => {
+                        if let Some(at) = conns.find(sk + 100) {
+                            conns.rename(at, sk);
+                        }
+                    }
+                    _ => {}
+                }
+                for pid in 1..4 {
+                    let mut all: Vec<u64> =
+                        conns.iter().filter(|it| pid_of(&it.subject) == Some(pid)).map(|it| it.sk).collect();
+                    all.sort_unstable();
+                    prop_assert_eq!(conns.owned_by(pid), all);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_index_does_not_grow_with_what_has_ended() {
+        let mut conns = Conns::default();
+        for sk in 0..100_000 {
+            let at = conns.add(conn(sk, sk as u32 % 1000 + 1));
+            conns.remove(at);
+        }
+        assert!(conns.owned.len() < 5000, "{}", conns.owned.len());
+        assert_eq!(conns.owned_by(1), [0_u64; 0]);
     }
 }

@@ -21,13 +21,10 @@ const LONGEST_GAP_NS: u64 = 64 * GAP_NS;
 /// Connections that came out of a listener since the last look and may turn out to be another's. With more of them nobody owns
 /// the listener until the next look.
 const CHILDREN: usize = 1 << 14;
-/// Listeners of one process that are gone are swept out at powers of two from here on.
-const SWEEP_MIN: usize = 64;
 
-/// Processes and their listeners, and the sockets whose process has ended.
+/// The sockets whose process has ended.
 #[derive(Default)]
 pub(super) struct Listeners {
-    by_pid: HashMap<u32, Vec<u64>, FxBuildHasher>,
     ownerless: HashMap<u64, Ownerless, FxBuildHasher>,
 }
 
@@ -97,22 +94,6 @@ impl Listeners {
 }
 
 impl Table {
-    /// A listener has an owner.
-    pub(super) fn note_listener(&mut self, at: usize) {
-        let conn = self.conns.get(at);
-        let Some(owner) = conn.subject.owner.as_ref().filter(|_| conn.role == Some(Role::Listener)) else {
-            return;
-        };
-        let (sk, conns) = (conn.sk, &self.conns);
-        let list = self.listeners.by_pid.entry(owner.pid()).or_default();
-        if list.len() >= SWEEP_MIN && list.len().is_power_of_two() {
-            list.retain(|&sk| conns.find(sk).is_some_and(|at| conns.get(at).state == State::Listen));
-        }
-        if !list.contains(&sk) {
-            list.push(sk);
-        }
-    }
-
     /// The owners of all listeners, each once.
     #[must_use]
     pub fn listeners_owners(&self) -> Vec<Rc<Task>> {
@@ -129,11 +110,12 @@ impl Table {
     /// A process has ended: connections that come out of its listeners from now on are not its, nor is what it has not closed
     /// by its end.
     pub fn process_ended(&mut self, task: &Task, now_ns: u64) {
-        self.listeners.by_pid.remove(&task.pid);
-        for conn in self.conns.iter().filter(|conn| is_held_open(conn.state) && !conn.mini) {
-            let owner = conn.subject.owner.as_ref();
-            if let Some(owner) = owner.filter(|owner| is_same_process(&owner.task, task)) {
-                self.listeners.ownerless.insert(conn.sk, Ownerless::new(owner, now_ns + SETTLE_NS));
+        for sk in self.conns.owned_by(task.pid) {
+            let Some(at) = self.conns.find(sk) else { continue };
+            let conn = self.conns.get(at);
+            let owner = conn.subject.owner.as_ref().filter(|owner| is_same_process(&owner.task, task));
+            if let Some(owner) = owner.filter(|_| is_held_open(conn.state) && !conn.mini) {
+                self.listeners.ownerless.insert(sk, Ownerless::new(owner, now_ns + SETTLE_NS));
             }
         }
     }
@@ -143,13 +125,14 @@ impl Table {
         // In exec the name changes before the command line is there: what was read then is not the new program's.
         who.read_again(task);
         let task = Rc::new(task.clone());
-        for at in 0..self.conns.len() {
+        for sk in self.conns.owned_by(task.pid) {
+            let Some(at) = self.conns.find(sk) else { continue };
             let subject = &self.conns.get(at).subject;
-            let Some(owner) = &subject.owner else { continue };
-            if is_same_process(&owner.task, &task) {
+            let owner = subject.owner.as_ref().filter(|owner| is_same_process(&owner.task, &task));
+            if let Some(owner) = owner {
                 let owner_key = OwnerKey { task: Rc::clone(&task), source: owner.source };
                 let renewed = who.identify(key(subject, owner.uid, Some(owner_key)));
-                self.conns.get_mut(at).subject = renewed;
+                self.conns.set_subject(at, renewed);
             }
         }
     }
@@ -236,12 +219,11 @@ impl Table {
             let uid = it.uid;
             let owner = only.clone().map(|task| OwnerKey { task, source: OwnerSource::Scan });
             let subject = who.identify(key(&self.conns.get(at).subject, uid, owner));
-            self.conns.get_mut(at).subject = subject;
+            self.conns.set_subject(at, subject);
             if !is_listener {
                 self.listeners.ownerless.remove(&sk);
                 continue;
             }
-            self.note_listener(at);
             if let Some(before) = before {
                 self.disown(&children, &before, who);
             }

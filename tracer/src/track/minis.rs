@@ -58,14 +58,21 @@ impl Table {
         who: &mut dyn Identify,
         out: Out<'_>,
     ) {
-        self.clear(event.sk, event.time_ns, out);
-        self.waiting.endings.take(old);
+        let Some(at) = self.take_over(old, event, out) else { return };
         self.waiting.requests.insert(Ends::of(event), event.sk);
         let subject = who.identify(self.request_key(event, listener));
-        let Some(at) = self.conns.find(old) else { return };
-        self.conns.rename(at, event.sk);
-        self.conns.get_mut(at).subject = subject;
+        self.conns.set_subject(at, subject);
         self.watch_again(at);
+    }
+
+    /// The socket of an event takes the place of a request, with its ends.
+    fn take_over(&mut self, request: u64, event: &Event, out: Out<'_>) -> Option<usize> {
+        self.clear(event.sk, event.time_ns, out);
+        self.waiting.endings.take(request);
+        self.waiting.requests.remove(&Ends::of(event));
+        let at = self.conns.find(request)?;
+        self.conns.rename(at, event.sk);
+        Some(at)
     }
 
     /// A request has neither uid nor cgroup; its child will have the listener's.
@@ -119,18 +126,12 @@ impl Table {
         who: &mut dyn Identify,
         out: Out<'_>,
     ) {
-        self.clear(event.sk, event.time_ns, out);
-        self.waiting.endings.take(request);
-        self.waiting.requests.remove(&Ends::of(event));
-        let owner = listener.and_then(|listener| self.inherited(listener));
-        let Some(at) = self.conns.find(request) else { return };
-        self.conns.rename(at, event.sk);
+        let Some(at) = self.take_over(request, event, out) else { return };
+        let known = self.conns.get(at).subject.owner.as_ref();
+        let known = known.map(|owner| OwnerKey { task: owner.task.clone(), source: OwnerSource::Inherited });
+        let owner = listener.and_then(|listener| self.inherited(listener)).or(known);
+        self.conns.set_subject(at, who.identify(key(event, owner)));
         let conn = self.conns.get_mut(at);
-        let known = conn.subject.owner.as_ref();
-        let owner = owner.or_else(|| {
-            known.map(|owner| OwnerKey { task: owner.task.clone(), source: OwnerSource::Inherited })
-        });
-        conn.subject = who.identify(key(event, owner));
         conn.tuple = merge(conn.tuple, event.tuple);
         conn.state = State::SynRecv;
         conn.mini = false;
@@ -154,7 +155,7 @@ impl Table {
                 });
                 if let Some(task) = task {
                     let owner = OwnerKey { task, source: OwnerSource::Inherited };
-                    self.conns.get_mut(at).subject = who.identify(key(event, Some(owner)));
+                    self.conns.set_subject(at, who.identify(key(event, Some(owner))));
                 }
                 at
             }

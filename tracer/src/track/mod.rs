@@ -12,6 +12,7 @@ mod diagnosis;
 mod heirloom;
 mod listeners;
 mod minis;
+mod owned;
 mod reconcile;
 mod resets;
 mod same;

@@ -214,7 +214,7 @@ impl Table {
     ) -> usize {
         self.next += 1;
         let subject = who.identify(key);
-        let at = self.conns.add(Conn {
+        self.conns.add(Conn {
             sk: event.sk,
             id: ConnId(self.next),
             since_ns: event.time_ns,
@@ -229,9 +229,7 @@ impl Table {
             stuck: 0,
             remind_ns: 0,
             watched: 0,
-        });
-        self.note_listener(at);
-        at
+        })
     }
 
     /// The last id that was given.
@@ -388,7 +386,7 @@ impl Table {
             let known = owner.filter(|owner| is_same_process(&owner.task, task));
             let source = known.map_or(OwnerSource::Close, |owner| owner.source);
             let owner = OwnerKey { task: Rc::new(task.clone()), source };
-            conn.subject = who.identify(key(event, Some(owner)));
+            self.conns.set_subject(at, who.identify(key(event, Some(owner))));
         }
         at
     }
