@@ -94,10 +94,9 @@ mod tests {
     use std::rc::Rc;
 
     use super::*;
-    use crate::model::{Address, ConnId, InState, State, Subject, Tuple};
+    use crate::model::{ConnId, InState, State, Subject, Tuple};
 
     fn transition(from: State, to: State, ns: u64) -> Transition {
-        let address = Address::from_v4([127, 0, 0, 1]);
         let (container, pod_uid, unit) = (None, None, None);
         let subject = Subject { id: 1, owner: None, netns: None, cgroup: None, container, pod_uid, unit };
         Transition {
@@ -107,14 +106,7 @@ mod tests {
             to,
             in_state: Some(InState { ns, at_least: false }),
             role: None,
-            tuple: Tuple {
-                local: address,
-                remote: address,
-                local_port: 1,
-                remote_port: 2,
-                v6_socket: false,
-                interface: 0,
-            },
+            tuple: Tuple::example(),
             subject: Rc::new(subject),
             exact: true,
             mini: false,

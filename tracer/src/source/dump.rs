@@ -225,10 +225,9 @@ fn partial(event: &Event, netns: u32, state: State, inode: u64) -> SocketInfo {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Address, Task, Tuple};
+    use crate::model::{Task, Tuple};
 
     fn held(netns: u32, sk: u64, pid: u32, fd: u32) -> Event {
-        let address = Address::from_v4([127, 0, 0, 1]);
         let task = Task { pid, exec_id: 0, start_ns: 0, comm: [0; 16] };
         Event {
             time_ns: 1,
@@ -237,14 +236,7 @@ mod tests {
             netns: Some(netns),
             uid: Some(0),
             error: 0,
-            tuple: Tuple {
-                local: address,
-                remote: address,
-                local_port: 1,
-                remote_port: 2,
-                v6_socket: false,
-                interface: 0,
-            },
+            tuple: Tuple::example(),
             kind: EventKind::Held { state: State::CloseWait, task, fd },
         }
     }

@@ -103,24 +103,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{Address, TcpTimes, Timer, Tuple};
+    use crate::model::{TcpTimes, Timer, Tuple};
 
     fn socket(state: State, timer: Option<(TimerKind, u64)>, retransmits: u8, times: TcpTimes) -> SocketInfo {
-        let address = Address::from_v4([127, 0, 0, 1]);
         SocketInfo {
             netns: 1,
             transport: Transport::Tcp,
             mptcp: None,
             state,
             mini: false,
-            tuple: Tuple {
-                local: address,
-                remote: address,
-                local_port: 1,
-                remote_port: 2,
-                v6_socket: false,
-                interface: 0,
-            },
+            tuple: Tuple::example(),
             interface: None,
             uid: None,
             inode: 1,

@@ -241,7 +241,8 @@ impl Table {
             let is_inherited = |known: &&Owner| known.source == OwnerSource::Inherited;
             let known = subject.owner.as_ref().filter(is_inherited);
             if known.is_some_and(|known| is_same_process(&known.task, &owner.task)) {
-                self.conns.get_mut(at).subject = without_owner(subject, who);
+                let subject = without_owner(subject, who);
+                self.conns.set_subject(at, subject);
             }
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{diagnose, reason};
 use crate::model::{
-    Address, Destroy, Elsewhere, Examined, Holder, InState, Listener, Message, Peer, Process, Reason,
+    Destroy, Elsewhere, Examined, Holder, InState, Listener, Message, Peer, Process, Reason,
     SocketInfo, State, TcpTimes, Timer, TimerKind, Tuple, Via,
 };
 
@@ -33,7 +33,6 @@ fn listener(queued: u32, backlog: u32, pids: &[u32]) -> Listener {
 
 /// In use for 100 s, with a file and nothing in its queues.
 fn socket(state: State) -> Examined {
-    let address = Address::from_v4([127, 0, 0, 1]);
     let old = 100 * SECOND_NS;
     let times = TcpTimes {
         since_ack_ns: old,
@@ -48,14 +47,7 @@ fn socket(state: State) -> Examined {
         mptcp: None,
         state,
         mini: false,
-        tuple: Tuple {
-            local: address,
-            remote: address,
-            local_port: 80,
-            remote_port: 5,
-            v6_socket: false,
-            interface: 0,
-        },
+        tuple: Tuple { local_port: 80, remote_port: 5, ..Tuple::example() },
         interface: None,
         uid: None,
         inode: 9,
