@@ -49,6 +49,8 @@ mod faults;
 mod filters;
 #[path = "live/fleet.rs"]
 mod fleet;
+#[path = "live/hidden.rs"]
+mod hidden;
 #[path = "live/holders.rs"]
 mod holders;
 #[path = "live/harmless.rs"]
@@ -138,6 +140,7 @@ fn main() -> ExitCode {
         owner_truth::tests(),
         left_open::tests(),
         filters::tests(),
+        hidden::tests(),
         existing::tests(),
         burst::tests(),
         ending::tests(),

@@ -62,9 +62,13 @@ impl Place {
     }
 
     pub(crate) fn configure(&self, netns: u64, port: u16, kernel: &str) {
+        self.write(&format!("[filter]\nport = {port}\nnetns = {netns}\n[kernel]\n{kernel}"));
+    }
+
+    /// A configuration whose last section is that of the kernel.
+    pub(crate) fn write(&self, sections: &str) {
         let text = format!(
-            "pin = \"{}\"\n[filter]\nport = {port}\nnetns = {netns}\n[kernel]\nalongside = true\n{kernel}\n\
-             [sinks.file]\ntype = \"file\"\npath = \"{}\"\n",
+            "pin = \"{}\"\n{sections}\nalongside = true\n[sinks.file]\ntype = \"file\"\npath = \"{}\"\n",
             self.pin.display(),
             self.output().display()
         );

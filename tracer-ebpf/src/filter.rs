@@ -15,6 +15,8 @@ pub(crate) struct Candidate {
     pub(crate) family: u16,
     pub(crate) local_port: u16,
     pub(crate) remote_port: u16,
+    /// A listener's fresh child whose transition before this one passed without its ends.
+    pub(crate) unborn: bool,
 }
 
 impl Candidate {
@@ -27,6 +29,7 @@ impl Candidate {
             family: kernel::family::<R>(sk),
             local_port: kernel::local_port::<R>(sk),
             remote_port: kernel::remote_port::<R>(sk),
+            unborn: false,
         }
     }
 
@@ -37,10 +40,17 @@ impl Candidate {
         self.new == state::LISTEN || (self.old == state::LISTEN && self.new == state::CLOSE)
     }
 
-    /// Before about 6.15 the fresh child of a listener has no remote tuple yet, nor its own local address.
+    /// Before about 6.15 the fresh child of a listener has no remote tuple yet, nor its own local address. The next transition passes
+    /// too: without it user space would believe in the first one for ever.
     #[inline(always)]
     fn lacks_tuple(&self) -> bool {
-        self.new == state::SYN_RECV && self.remote_port == 0
+        self.unborn || (self.new == state::SYN_RECV && self.remote_port == 0)
+    }
+
+    /// A connect is bound only after its first transition. The next one passes too, and tells the port.
+    #[inline(always)]
+    fn lacks_local_port(&self) -> bool {
+        self.local_port == 0 || self.old == state::SYN_SENT
     }
 }
 
@@ -68,8 +78,7 @@ pub(crate) fn wants_ports(it: &Candidate) -> bool {
     if ports == 0 || it.is_listener() {
         return true;
     }
-    // A connect is bound only after its first transition.
-    let local_open = it.local_port == 0;
+    let local_open = it.lacks_local_port();
     let remote_open = it.lacks_tuple();
     if ports & (1 << PORTS_LOCAL) != 0 && !local_open && !in_bitmap(PORTS_LOCAL, it.local_port) {
         return false;

@@ -125,6 +125,12 @@ impl Router {
         }
     }
 
+    /// Whether the kernel hides what a connection with these ends does from now on.
+    #[must_use]
+    pub fn hides(&self, tuple: &Tuple) -> bool {
+        self.asks_ends && self.filter.hides(tuple)
+    }
+
     /// Whether a record that is no transition is wanted; those of no connection are.
     #[must_use]
     pub fn wants(&mut self, notice: &Notice) -> bool {

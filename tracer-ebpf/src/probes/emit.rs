@@ -133,7 +133,7 @@ fn write<R: Read, A: Addresses, X: 'static>(
         return;
     };
     let record = entry.as_mut_ptr();
-    let Candidate { old, new, family, local_port, remote_port } = said.ends;
+    let Candidate { old, new, family, local_port, remote_port, .. } = said.ends;
     let bare = if frozen!(OFFSETS.valid) == 0 { flag::BARE } else { 0 };
     // SAFETY: reserved for a record of just this size and aligned to 8; every byte is written before it is submitted.
     unsafe {

@@ -62,6 +62,13 @@ fn remember(sk: Ptr, new: u8) {
     }
 }
 
+/// Whether this is the child that was cloned last on this CPU, and that the filter let pass: the kernel finishes its handshake in the
+/// softirq in which it clones it.
+#[inline(always)]
+fn is_last_child(sk: Ptr) -> bool {
+    emit::per_cpu().is_some_and(|cpu| cpu.child == sk as u64)
+}
+
 #[inline(always)]
 fn arguments(context: &BtfTracePointContext) -> (Ptr, i32, i32) {
     (context.arg(0), context.arg(1), context.arg(2))
@@ -95,8 +102,9 @@ fn handle(context: &BtfTracePointContext, sk: Ptr, old: i32, new: i32, flags: u8
         kernel::local_port::<Direct>(sk)
     };
     let family = kernel::family::<Direct>(sk);
+    let unborn = old == state::SYN_RECV && is_last_child(sk);
     let candidate =
-        Candidate { old, new, family, local_port, remote_port: kernel::remote_port::<Direct>(sk) };
+        Candidate { old, new, family, local_port, remote_port: kernel::remote_port::<Direct>(sk), unborn };
     if !filter::wants_ports(&candidate) {
         return;
     }

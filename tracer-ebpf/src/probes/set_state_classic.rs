@@ -51,6 +51,8 @@ fn handle(context: &TracePointContext, old: u8, new: u8) {
         family,
         local_port: local_port(context, sk, known, old, new),
         remote_port: field!(context, u16, dport),
+        // Nothing is remembered of the transition before.
+        unborn: old == state::SYN_RECV,
     };
     if !filter::wants_ports(&candidate) {
         return;

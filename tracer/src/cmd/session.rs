@@ -182,7 +182,12 @@ async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
             table.inherit(estate.table, last_id, &mut enricher);
             Beginning { time_ns: pipeline::now_ns(), found: Found::default() }
         }
-        None => pipeline::begin(&mut source, &mut table, &mut enricher, filter.netns),
+        None => {
+            let beginning = pipeline::begin(&mut source, &mut table, &mut enricher, filter.netns);
+            // Nothing more will be heard of these.
+            table.dismiss_all(|tuple| filter.hides(tuple));
+            beginning
+        }
     };
     if let Some(hunter) = &mut hunter {
         hunter.begin(ConnId(table.last_id()), pipeline::monotonic_ns());

@@ -4,7 +4,7 @@ use std::{ops::RangeInclusive, rc::Rc};
 
 use ipnet::IpNet;
 
-use super::{NamedNetns, StateSet};
+use super::{Address, NamedNetns, StateSet, Tuple};
 
 /// A set of ports; empty takes all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,9 +73,55 @@ pub struct Filter {
     pub cgroup: Option<CgroupTree>,
 }
 
+impl Filter {
+    /// Whether the kernel's programs hide what a connection with these ends does, once they are known. What user space alone
+    /// decides, such as several prefixes, hides nothing: the connection is followed, and not reported.
+    #[must_use]
+    pub fn hides(&self, tuple: &Tuple) -> bool {
+        let outside =
+            |nets: &[IpNet], address: Address| matches!(nets, [net] if !net.contains(&address.canonical()));
+        let misses = |ports: &Ports, port: u16| !ports.is_empty() && !ports.contains(port);
+        tuple.is_complete()
+            && (self.ip_version.is_some_and(|version| (version == 4) != tuple.is_v4())
+                || outside(&self.local, tuple.local)
+                || outside(&self.remote, tuple.remote)
+                || misses(&self.local_ports, tuple.local_port)
+                || misses(&self.remote_ports, tuple.remote_port)
+                || (misses(&self.ports, tuple.local_port) && misses(&self.ports, tuple.remote_port)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_kernel_hides() {
+        // 127.0.0.1:1 and 127.0.0.1:2.
+        let tuple = Tuple::example();
+        let ports = |first: u16, last: u16| Ports(vec![first..=last]);
+        let net = |text: &str| vec![text.parse::<IpNet>().expect("prefix")];
+        let all = Filter::default();
+        for (filter, hides) in [
+            (all.clone(), false),
+            (Filter { local_ports: ports(1, 1), ..all.clone() }, false),
+            (Filter { local_ports: ports(2, 9), ..all.clone() }, true),
+            (Filter { remote_ports: ports(2, 9), ..all.clone() }, false),
+            (Filter { remote_ports: ports(1, 1), ..all.clone() }, true),
+            (Filter { ports: ports(2, 2), ..all.clone() }, false),
+            (Filter { ports: ports(3, 9), ..all.clone() }, true),
+            (Filter { ip_version: Some(6), ..all.clone() }, true),
+            (Filter { local: net("127.0.0.0/8"), ..all.clone() }, false),
+            (Filter { remote: net("10.0.0.0/8"), ..all.clone() }, true),
+            // User space decides.
+            (Filter { remote: [net("10.0.0.0/8"), net("::1/128")].concat(), ..all.clone() }, false),
+            (Filter { pids: vec![1], netns: Some(5), ..all }, false),
+        ] {
+            assert_eq!(filter.hides(&tuple), hides, "{filter:?}");
+            let (unbound, listener) = (Tuple { local_port: 0, ..tuple }, Tuple { remote_port: 0, ..tuple });
+            assert!(!filter.hides(&unbound) && !filter.hides(&listener), "{filter:?}");
+        }
+    }
 
     #[test]
     fn a_tree_holds_its_top_and_what_is_below() {

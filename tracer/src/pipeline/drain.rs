@@ -25,8 +25,15 @@ impl Pipeline {
                 }
             }
             Ok(event) => {
-                let mut out = |applied: Applied| route(router, streams, examiner, hunter, applied);
+                let mut is_hidden = false;
+                let mut out = |applied: Applied| {
+                    is_hidden |= begins_hidden(router, &applied);
+                    route(router, streams, examiner, hunter, applied);
+                };
                 table.apply(&event, enricher, &mut out);
+                if is_hidden {
+                    table.dismiss(event.sk);
+                }
                 if let (Some(hunter), Some(conn)) = (&mut *hunter, table.conn(event.sk)) {
                     hunter.existed(conn, event.time_ns);
                 }
@@ -51,6 +58,16 @@ impl Pipeline {
             streams.lost(LostPlace::Decode, total, now_ns());
         }
         taken
+    }
+}
+
+/// Whether this tells the ends of a connection that the filter excludes: its first records came because they were not known, and
+/// nothing more will.
+fn begins_hidden(router: &Router, applied: &Applied) -> bool {
+    match applied {
+        Applied::Transition(it) => it.to != State::Close && router.hides(&it.tuple),
+        Applied::Completed(_, tuple) => router.hides(tuple),
+        _ => false,
     }
 }
 

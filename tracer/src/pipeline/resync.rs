@@ -46,7 +46,8 @@ impl Pipeline {
 
     /// What the kernel's tables hold, once everything that happened until then has come.
     fn look(&mut self, resync: &Resyncer) -> Option<Look> {
-        let look = self.source.look(&resync.walker, resync.only, monotonic_ns());
+        let mut look = self.source.look(&resync.walker, resync.only, monotonic_ns());
+        look.sockets.retain(|event| !self.router.hides(&event.tuple));
         self.catch_up().then_some(look)
     }
 

@@ -8,7 +8,7 @@ use super::{
     table::{Applied, Out, Said, Table, key},
     wait::{Birth, Ends},
 };
-use crate::model::{Event, Identify, KernelSocket, OwnerKey, OwnerSource, Role, State, Task};
+use crate::model::{Event, Identify, KernelSocket, OwnerKey, OwnerSource, Role, State, Task, Tuple};
 
 impl Table {
     /// A new connection or listener; whatever had this key before is gone.
@@ -59,6 +59,21 @@ impl Table {
             conn.tuple = merge(conn.tuple, event.tuple);
             out(Applied::Completed(conn.id, conn.tuple));
         }
+    }
+
+    /// Nobody wants to hear of a connection, and what it does is hidden: it is forgotten without a word.
+    pub fn dismiss(&mut self, sk: u64) {
+        self.waiting.births.retain(|birth| birth.sk != sk);
+        if let Some(at) = self.conns.find(sk) {
+            self.remove(at);
+        }
+    }
+
+    /// Forgets all whose ends are `hidden`.
+    pub fn dismiss_all(&mut self, hidden: impl Fn(&Tuple) -> bool) {
+        let sockets: Vec<u64> =
+            self.conns.iter().filter(|conn| hidden(&conn.tuple)).map(|conn| conn.sk).collect();
+        sockets.into_iter().for_each(|sk| self.dismiss(sk));
     }
 
     /// The walk over the existing sockets begins: until [`Table::started`], what the ring has shown of a socket counts for

@@ -1,0 +1,120 @@
+//! What a filter by ports hides: the first transitions of a connection come before its ends are known, and must leave nothing behind
+//! where these turn out to be others. A connection that the filter names is told of whole.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+
+use crate::{
+    Test,
+    lab::{in_lab, wait_until},
+    netns::sysctl,
+    restart::{Place, end},
+    sockets::{Kind, fresh_port, make_deaf},
+    test,
+};
+
+/// The local port that is asked for, and others.
+const WANTED: u16 = 40_000;
+const OTHERS: [u16; 3] = [40_001, 40_002, 40_003];
+
+pub(crate) fn tests() -> Vec<Test> {
+    let wanted = || format!("{WANTED}");
+    let range = || format!("\"39990-{WANTED}\"");
+    [
+        ("a local port", format!("local-port = {}", wanted()), true, false),
+        ("a range of local ports", format!("local-port = {}", range()), true, false),
+        ("either port", format!("port = {}", wanted()), true, true),
+        ("a remote port", format!("remote-port = {}", wanted()), false, true),
+        ("a range of remote ports", format!("remote-port = {}", range()), false, true),
+    ]
+    .into_iter()
+    .map(|(what, filter, client, server)| {
+        test(format!("hidden: {what} leaves nothing of other connections behind"), move || {
+            leaves_nothing(&filter, client, server);
+        })
+    })
+    .collect()
+}
+
+/// Connects from this port, which the kernel chooses by itself.
+fn connect<T>(port: u16, connect: impl FnOnce() -> T) -> T {
+    sysctl("ipv4/ip_local_port_range", &format!("{port} {port}")).expect("sysctl");
+    connect()
+}
+
+/// Which ends of a connection are reported.
+fn leaves_nothing(filter: &str, client: bool, server: bool) {
+    in_lab(|netns| {
+        let (port, deaf_port) = (fresh_port(), fresh_port());
+        let Some(place) = Place::new(port) else { return };
+        place.write(&format!("[filter]\n{filter}\nnetns = {netns}\n[kernel]\nresync = \"1s\""));
+        let listener = Kind::V4.listen(port);
+        let deaf = Kind::V4.listen(deaf_port);
+        make_deaf(&deaf);
+        let open = |local: u16| {
+            let client = connect(local, || Kind::V4.connect(port)).expect("connect");
+            (client, listener.accept().expect("accept").0)
+        };
+        // One that is older, one that is answered, one that is not.
+        let older = open(OTHERS[0]);
+        let daemon = place.start(1);
+        let answered = open(OTHERS[1]);
+        let unanswered = connect(OTHERS[2], || Kind::V4.start_connect(deaf_port));
+        let wanted = open(WANTED);
+        let is_open = |it: &Value| it["to"] == "ESTABLISHED";
+        let count = usize::from(client) + usize::from(server);
+        wait_until("what is wanted is told of", || {
+            place.records().iter().filter(|it| is_open(it)).count() == count
+        });
+        // It has told its port by its second SYN, and so has the one before it. Only the client's end of it exists.
+        let last = connect(WANTED, || Kind::V4.start_connect(deaf_port));
+        let waits = |it: &Value| it["to"] == "SYN_SENT" && it["remote"]["port"] == deaf_port;
+        if client {
+            wait_until("its port is known", || place.records().iter().any(waits));
+        }
+        end(daemon);
+        drop((older, answered, wanted, unanswered, last));
+        let records = place.records();
+        check_records(&records, port, client, server);
+        let mut expected: BTreeSet<(u8, u16, u16)> = BTreeSet::new();
+        if client {
+            expected.extend([(1, WANTED, port), (2, WANTED, deaf_port)]);
+        }
+        if server {
+            expected.insert((1, port, WANTED));
+        }
+        assert_eq!(connections(&place.pin), expected, "{filter}");
+    });
+}
+
+fn check_records(records: &[Value], port: u16, client: bool, server: bool) {
+    let ports = |it: &Value| [&it["local"]["port"], &it["remote"]["port"]].map(Value::as_u64);
+    for it in records {
+        let of_other = ports(it).iter().flatten().any(|port| OTHERS.map(u64::from).contains(port));
+        assert!(!of_other, "{it}");
+    }
+    for (role, is_wanted, first) in [("client", client, "CLOSE"), ("server", server, "LISTEN")] {
+        let of_role = |it: &&Value| it["role"] == role && ports(it).contains(&Some(port.into()));
+        let steps: Vec<&Value> = records.iter().filter(of_role).collect();
+        let is_whole = steps.first().is_some_and(|it| it["from"] == first)
+            && steps.last().is_some_and(|it| it["to"] == "ESTABLISHED");
+        assert_eq!((is_whole, steps.is_empty()), (is_wanted, !is_wanted), "{role}: {steps:#?}");
+    }
+}
+
+/// State, local and remote port of the connections that the next sockstate would go on with: those in its table.
+fn connections(pin: &Path) -> BTreeSet<(u8, u16, u16)> {
+    let name = pin.file_name().expect("a name");
+    let path: PathBuf = Path::new("/run/sockstate").join(name).with_extension("state");
+    let state: Value = serde_json::from_slice(&fs::read(path).expect("its state")).expect("JSON");
+    let number = |it: &Value| u16::try_from(it.as_u64().expect("a number")).expect("16 bits");
+    let all = state["table"]["conns"].as_array().expect("connections").iter();
+    let all = all.map(|it| (number(&it["state"]) as u8, number(&it["local"][1]), number(&it["remote"][1])));
+    // Listeners are always followed.
+    all.filter(|it| it.0 != 10).collect()
+}
