@@ -4,6 +4,8 @@
 //! a tracer is its own (/proc/PID/schedstat); the kernel's time for a transition is what bpf statistics say of the
 //! programs.
 
+mod filters;
+
 use std::{
     collections::BTreeMap,
     fs::{self, File},
@@ -35,7 +37,7 @@ pub(crate) struct Args {
     /// Where the tracers write their files.
     #[arg(long, default_value = "target/bench")]
     directory: PathBuf,
-    /// Only what has this in its name: one kind of traffic, `timers`, `stuck`, `latency` or `memory`.
+    /// Only what has this in its name: one kind of traffic, `filters`, `timers`, `stuck`, `latency` or `memory`.
     #[arg(long, default_value = "")]
     only: String,
 }
@@ -121,6 +123,9 @@ pub(crate) fn all(args: &Args) -> Result<()> {
         drop(statistics);
         show(traffic, &runs);
     }
+    if wanted("filters") {
+        filters::bench(args)?;
+    }
     if wanted("timers") {
         timers::bench(args.rounds)?;
     }
@@ -155,7 +160,11 @@ fn machine() -> Result<String> {
 }
 
 fn median(runs: &[Run], of: fn(&Run) -> f64) -> f64 {
-    let mut values: Vec<f64> = runs.iter().map(of).collect();
+    median_of(runs.iter().map(of))
+}
+
+fn median_of(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
