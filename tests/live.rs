@@ -49,12 +49,12 @@ mod faults;
 mod filters;
 #[path = "live/fleet.rs"]
 mod fleet;
+#[path = "live/harmless.rs"]
+mod harmless;
 #[path = "live/hidden.rs"]
 mod hidden;
 #[path = "live/holders.rs"]
 mod holders;
-#[path = "live/harmless.rs"]
-mod harmless;
 #[path = "live/hostile.rs"]
 mod hostile;
 #[path = "live/hunt.rs"]
@@ -68,10 +68,10 @@ mod identity;
 mod kafka;
 #[path = "live/kernel_closes.rs"]
 mod kernel_closes;
-#[path = "live/left_open.rs"]
-mod left_open;
 #[path = "live/kernel_sockets.rs"]
 mod kernel_sockets;
+#[path = "live/left_open.rs"]
+mod left_open;
 #[path = "live/lifecycle/mod.rs"]
 mod lifecycle;
 #[path = "live/metrics.rs"]

@@ -20,7 +20,10 @@ use crate::{
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("kernel sockets: the holder of what RDS has open is the kernel", rds),
-        test("kernel sockets: below MPTCP, in an accept queue, and without a process is not the kernel's", others),
+        test(
+            "kernel sockets: below MPTCP, in an accept queue, and without a process is not the kernel's",
+            others,
+        ),
     ]
 }
 

@@ -420,7 +420,8 @@ impl Parser {
         let listeners = it.listeners.iter().map(listener).collect();
         let (age, unanswered_ns) = (it.age(), it.unanswered_ns);
         let of_kernel = it.held_by_kernel;
-        let examined = Examined { age, holders, listeners, of_kernel, unanswered_ns, ..Examined::new(socket) };
+        let examined =
+            Examined { age, holders, listeners, of_kernel, unanswered_ns, ..Examined::new(socket) };
         Some(Box::new((examined, diagnosis)))
     }
 

@@ -57,7 +57,9 @@ pub(super) fn bench(args: &Args) -> Result<()> {
         }
     }
     let statistics = Statistics::on()?;
-    println!("\n| filter | connections/s | CPU s per million transitions | kernel ns |\n| --- | --- | --- | --- |");
+    println!(
+        "\n| filter | connections/s | CPU s per million transitions | kernel ns |\n| --- | --- | --- | --- |"
+    );
     for (name, filter) in variants {
         let before = Statistics::programs()?;
         let mut running = start(args, filter)?;

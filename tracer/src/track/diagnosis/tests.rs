@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{diagnose, reason};
 use crate::model::{
-    Destroy, Elsewhere, Examined, Holder, InState, Listener, Message, Peer, Process, Reason,
-    SocketInfo, State, TcpTimes, Timer, TimerKind, Tuple, Via,
+    Destroy, Elsewhere, Examined, Holder, InState, Listener, Message, Peer, Process, Reason, SocketInfo,
+    State, TcpTimes, Timer, TimerKind, Tuple, Via,
 };
 
 const SECOND_NS: u64 = 1_000_000_000;
