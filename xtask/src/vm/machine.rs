@@ -56,9 +56,11 @@ pub(super) fn boot(
     let _ = fs::remove_dir_all(&directory);
     let image = initramfs(kernel, programs, script, &directory)?;
     let (qemu, machine) = arch.qemu();
+    // With a thread for each CPU, one of them may still run a kernel's breakpoint that another one has replaced: attaching to functions
+    // then ended in an int3 that nobody knows, or in a loop of them.
     let mut child = Command::new(qemu)
         .args(machine)
-        .args(["-accel", "tcg,thread=multi", "-m", "1500M", "-smp", "2"])
+        .args(["-accel", "tcg,thread=single", "-m", "1500M", "-smp", "2"])
         .args(["-nographic", "-no-reboot", "-net", "none"])
         .args(["-append", &format!("console={} quiet panic=-1 oops=panic", arch.console())])
         .arg("-kernel")
