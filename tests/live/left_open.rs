@@ -22,6 +22,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("left open: a connection that its server's child has", || connection("accept", false)),
         test("left open: a connection that its server's child has, too", || connection("accept", true)),
         test("left open: a listener that another process gets meanwhile", listener_is_shared),
+        test("left open: a listener that its own process has closed", listener_is_closed),
     ]
 }
 
@@ -114,6 +115,33 @@ fn listener_is_shared() {
         assert!(end["owner"].is_null(), "{end}");
         other.end();
         parent.release();
+        tracer.stop();
+    });
+}
+
+/// A launcher listens, starts a server, closes its own descriptor, and lives.
+fn listener_is_closed() {
+    if !can_list_holders() {
+        return skip("this kernel does not list who holds a socket");
+    }
+    in_lab(|netns| {
+        let mut tracer = Tracer::start(netns, &[]);
+        let port = fresh_port();
+        let mut launcher = Actor::start("listener that lets go", format!("{port} 1"));
+        let server = launcher.hear();
+        let mut owners = Vec::new();
+        wait_until("the server owns what comes", || {
+            let client = Kind::V4.connect(port).expect("connect");
+            let local = client.local_addr().expect("address").as_socket().expect("IP").port();
+            let is_it = |record: &Value| record["remote"]["port"] == local;
+            let first = tracer.wait_for(|record| is_it(record) && record["to"] == "ESTABLISHED");
+            drop(client);
+            tracer.wait_for(|record| is_it(record) && record["from"] == "LAST_ACK");
+            owners.push(first["owner"]["pid"].to_string());
+            owners.last() == Some(&server)
+        });
+        assert!(owners.iter().all(|pid| *pid == server || *pid == launcher.pid().to_string()), "{owners:?}");
+        launcher.release();
         tracer.stop();
     });
 }

@@ -123,6 +123,29 @@ fn what_comes_during_a_look_waits_for_the_next() {
     assert_eq!(owners, [Some(8), None, None]);
 }
 
+/// A worker closes a connection: a look shows whether the process that called listen() still has the listener.
+#[test]
+fn a_listener_that_its_process_has_closed_is_not_its() {
+    for holders in [&[7_u32, 8][..], &[8], &[8, 9], &[]] {
+        let (mut lab, mut table) = (Lab::default(), table());
+        lab.step(&mut table, 1, LISTENER, State::Close, State::Listen, Some(task(7)), None);
+        lab.child(&mut table, MS, 1);
+        assert!(lab.look(&mut table, 2 * MS, holders).is_empty(), "nothing to doubt");
+        lab.step(&mut table, 3 * MS, 1, State::Established, State::FinWait1, Some(task(8)), None);
+        assert_eq!(lab.look(&mut table, 4 * MS, holders), [LISTENER]);
+        lab.child(&mut table, 5 * MS, 2);
+        let wanted = match holders {
+            [8] => Some(8),
+            [8, 9] => None,
+            // Nobody can be seen: that proves nothing.
+            _ => Some(7),
+        };
+        assert_eq!(owner(&table, 2).map(|(pid, _)| pid), wanted, "{holders:?}");
+        lab.step(&mut table, 6 * MS, 2, State::Established, State::FinWait1, Some(task(8)), None);
+        assert!(lab.look(&mut table, 900 * MS, holders).is_empty(), "not again so soon");
+    }
+}
+
 #[test]
 fn a_connection_that_is_left_open_belongs_to_its_only_holder() {
     let (mut lab, mut table) = (Lab::default(), table());

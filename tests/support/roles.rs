@@ -154,6 +154,10 @@ pub(crate) fn play() -> Option<ExitCode> {
             let _listener = share_listener(&value);
             while told() {}
         }
+        "listener that lets go" => {
+            drop(share_listener(&value));
+            while told() {}
+        }
         "server" => server(number()),
         "service" => {
             say("here");

@@ -28,9 +28,11 @@ pub(super) struct Listeners {
     ownerless: HashMap<u64, Ownerless, FxBuildHasher>,
 }
 
-/// A listener, or a connection that somebody has open, whose owner has ended.
+/// A listener, or a connection that somebody has open, whose owner has ended; or a listener whose owner may have closed it.
 struct Ownerless {
     ended: Rc<Task>,
+    /// Nothing has shown so far that the owner has ended, or has closed it.
+    is_doubt: bool,
     uid: Option<u32>,
     /// Its holders were looked for since: its subject has the answer.
     is_settled: bool,
@@ -48,6 +50,7 @@ impl Ownerless {
     fn new(owner: &Owner, look_at_ns: u64) -> Self {
         Self {
             ended: Rc::clone(&owner.task),
+            is_doubt: false,
             uid: owner.uid,
             is_settled: false,
             look_at_ns: Some(look_at_ns),
@@ -137,12 +140,32 @@ impl Table {
         }
     }
 
+    /// Another process has closed a connection that came out of a listener of `owner` on this port: does the owner still have that
+    /// open?
+    pub(super) fn doubt_listener(&mut self, owner: &Task, port: u16, now_ns: u64) {
+        for sk in self.conns.owned_by(owner.pid) {
+            let Some(at) = self.conns.find(sk) else { continue };
+            let conn = self.conns.get(at);
+            let known = conn.subject.owner.as_ref().filter(|known| is_owned_by(Some(owner), known));
+            if let Some(known) = known
+                && conn.state == State::Listen
+                && conn.tuple.local_port == port
+            {
+                let doubt =
+                    || Ownerless { is_doubt: true, is_settled: true, ..Ownerless::new(known, now_ns) };
+                let socket = self.listeners.ownerless.entry(sk).or_insert_with(doubt);
+                socket.look_at_ns.get_or_insert(socket.earliest_ns.max(now_ns));
+            }
+        }
+    }
+
     /// A connection comes out of `listener`: whose that is may be known only by then.
     pub(super) fn connection_comes(&mut self, listener: Option<KernelSocket>, child: u64, now_ns: u64) {
         if self.listeners.ownerless.is_empty() {
             return;
         }
-        if let Some(it) = listener.and_then(|listener| self.listeners.ownerless.get_mut(&listener.0)) {
+        let listener = listener.and_then(|listener| self.listeners.ownerless.get_mut(&listener.0));
+        if let Some(it) = listener.filter(|listener| !listener.is_doubt) {
             it.look_at_ns.get_or_insert(it.earliest_ns.max(now_ns));
             if it.children.len() < CHILDREN {
                 it.children.push(child);
@@ -204,11 +227,17 @@ impl Table {
                 continue;
             }
             let found = holding.get(&sk).map_or(&[][..], Vec::as_slice);
-            if !is_listener && found.iter().any(|task| is_same_process(task, &it.ended)) {
+            let has_it = found.iter().any(|task| is_same_process(task, &it.ended));
+            if !is_listener && has_it {
                 // It is still closing what it had.
                 it.look_at_ns = Some(now_ns + SETTLE_NS);
                 continue;
             }
+            if it.is_doubt && (has_it || found.is_empty()) {
+                it.earliest_ns = now_ns + LONGEST_GAP_NS;
+                continue;
+            }
+            it.is_doubt = false;
             let took_ns = now_ns.saturating_sub(it.asked_ns);
             it.earliest_ns = now_ns + (took_ns.saturating_mul(GAP_IN_LOOKS)).clamp(GAP_NS, LONGEST_GAP_NS);
             it.is_settled = true;

@@ -385,8 +385,13 @@ impl Table {
             // It may run another program since.
             let known = owner.filter(|owner| is_same_process(&owner.task, task));
             let source = known.map_or(OwnerSource::Close, |owner| owner.source);
+            let other = owner.filter(|owner| known.is_none() && owner.source == OwnerSource::Inherited);
+            let (other, port) = (other.map(|owner| Rc::clone(&owner.task)), conn.tuple.local_port);
             let owner = OwnerKey { task: Rc::new(task.clone()), source };
             self.conns.set_subject(at, who.identify(key(event, Some(owner))));
+            if let Some(other) = other {
+                self.doubt_listener(&other, port, event.time_ns);
+            }
         }
         at
     }
