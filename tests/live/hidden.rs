@@ -1,11 +1,7 @@
 //! What a filter by ports hides: the first transitions of a connection come before its ends are known, and must leave nothing behind
 //! where these turn out to be others. A connection that the filter names is told of whole.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use serde_json::Value;
 
@@ -13,7 +9,7 @@ use crate::{
     Test,
     lab::{in_lab, wait_until},
     netns::sysctl,
-    restart::{Place, end},
+    restart::{Place, end, state_files},
     sockets::{Kind, fresh_port, make_deaf},
     test,
 };
@@ -109,8 +105,8 @@ fn check_records(records: &[Value], port: u16, client: bool, server: bool) {
 
 /// State, local and remote port of the connections that the next sockstate would go on with: those in its table.
 fn connections(pin: &Path) -> BTreeSet<(u8, u16, u16)> {
-    let name = pin.file_name().expect("a name");
-    let path: PathBuf = Path::new("/run/sockstate").join(name).with_extension("state");
+    let files = state_files(pin, ".state");
+    let [path] = &files[..] else { panic!("{files:?}") };
     let state: Value = serde_json::from_slice(&fs::read(path).expect("its state")).expect("JSON");
     let number = |it: &Value| u16::try_from(it.as_u64().expect("a number")).expect("16 bits");
     let all = state["table"]["conns"].as_array().expect("connections").iter();

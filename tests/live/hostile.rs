@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    io::Read,
+    io::{Read, Write},
+    net::TcpStream,
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -14,6 +15,7 @@ use crate::{
     collectors::json,
     daemon::connections,
     lab::{in_lab, signal, sockstate, wait_until},
+    roles::Actor,
     sockets::{Kind, fresh_port},
     test,
 };
@@ -24,6 +26,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test("hostile: signals while it starts reload it, or end it in order", early_signals),
         test("hostile: no other user can hold the lock", lock_of_others),
         test("hostile: without descriptors, threads or room for output it ends with a message", exhausted),
+        test("hostile: silent clients keep nobody from asking for health", silent_clients),
+        test("hostile: a process's name commands no terminal and no monitoring", hostile_names),
     ]
 }
 
@@ -197,5 +201,82 @@ fn exhausted() {
             let status = run.status().expect("sockstate");
             assert!(status.code().is_some_and(|code| code < 6), "{command}: {status}");
         }
+    });
+}
+
+fn silent_clients() {
+    in_lab(|netns| {
+        let port = fresh_port();
+        let address = format!("127.0.0.1:{port}");
+        let mut trace = sockstate();
+        trace.args(["trace", "--alongside", "--netns", &netns.to_string(), "--metrics", &address]);
+        let tracer = crate::lab::Tracer::spawn(&mut trace);
+        assert_eq!(tracer.first()["kind"], "start");
+        let connect = || TcpStream::connect(&address).expect("connect");
+        let mut silent: Vec<TcpStream> = (0..400).map(|_| connect()).collect();
+        for client in silent.iter_mut().step_by(2) {
+            // A byte of a request, and nothing more.
+            let _ = client.write_all(b"G");
+        }
+        let ask = |path: &str| {
+            let mut client = connect();
+            client.set_read_timeout(Some(Duration::from_secs(30))).expect("timeout");
+            client.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).expect("request");
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).expect("answer");
+            answer
+        };
+        for _ in 0..3 {
+            assert!(ask("/healthz").contains("ok"));
+            assert!(ask("/metrics").contains("sockstate_"));
+        }
+        drop(silent);
+        tracer.stop();
+    });
+}
+
+fn hostile_names() {
+    in_lab(|netns| {
+        let port = fresh_port();
+        let directory = tempfile::tempdir().expect("directory");
+        // The kernel shows 15 bytes of it.
+        let program = directory.path().join("e\u{1b}[2J|\u{202e}b\u{7}\n");
+        fs::copy(std::env::current_exe().expect("this program"), &program).expect("a copy");
+        let mut actor = Actor::start_as(&program, "leaker", port);
+        assert_eq!(actor.hear(), "listening");
+        let client = Kind::V4.connect(port).expect("connect");
+        actor.go_on();
+        assert_eq!(actor.hear(), "accepted");
+        drop(client);
+        let netns = netns.to_string();
+        let run = |arguments: &[&str]| {
+            let mut look = sockstate();
+            let output = look.args(arguments).args(["--netns", &netns]).output().expect("sockstate");
+            let said =
+                [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).expect("UTF-8")).concat();
+            assert!(!said.contains(['\u{1b}', '\u{7}', '\u{202e}']), "{arguments:?}: {said:?}");
+            said
+        };
+        wait_until("it is stuck", || {
+            run(&["close-wait", "--older-than", "0s", "--format", "table"]).contains("CLOSE_WAIT")
+        });
+        let table = run(&["close-wait", "--older-than", "0s", "--format", "table"]);
+        assert!(table.contains(&actor.pid().to_string()), "{table}");
+        run(&["sockets", "--format", "table"]);
+        run(&[
+            "stuck",
+            "--state",
+            "CLOSE_WAIT",
+            "--older-than",
+            "0s",
+            "--group-by",
+            "process",
+            "--format",
+            "table",
+        ]);
+        let check = run(&["close-wait", "--older-than", "0s", "--check", "--warn", "1", "--crit", "1"]);
+        assert!(check.starts_with("SOCKSTATE CRITICAL"), "{check}");
+        assert_eq!((check.lines().count(), check.matches('|').count()), (1, 1), "{check:?}");
+        actor.end();
     });
 }

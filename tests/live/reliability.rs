@@ -13,7 +13,7 @@ use crate::{
     collectors::{assert_same, json},
     daemon::{Daemon, connections},
     lab::{in_lab, signal, sockstate, wait_until},
-    restart::{Place, end, kill},
+    restart::{Place, end, kill, state_files},
     sockets::fresh_port,
     test,
 };
@@ -96,15 +96,7 @@ fn lost_ledger() {
         let first = place.start(1);
         place.connection(port);
         end(first);
-        let name = place.pin.file_name().expect("name").to_string_lossy().into_owned();
-        let ledgers: Vec<PathBuf> = fs::read_dir("/run/sockstate")
-            .expect("directory")
-            .map(|entry| entry.expect("entry").path())
-            .filter(|path| {
-                let file = path.file_name().unwrap_or_default().to_string_lossy();
-                file.starts_with(&name) && file.ends_with(".ledger")
-            })
-            .collect();
+        let ledgers = state_files(&place.pin, ".ledger");
         assert_eq!(ledgers.len(), 1, "{ledgers:?}");
         fs::remove_file(&ledgers[0]).expect("remove");
         end(place.start(2));

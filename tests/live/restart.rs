@@ -118,6 +118,17 @@ impl Place {
     }
 }
 
+/// The files that the next sockstate goes on with, of programs that are pinned in `pin`.
+pub(crate) fn state_files(pin: &Path, extension: &str) -> Vec<PathBuf> {
+    let name = format!("{}-", pin.file_name().expect("a name").to_string_lossy());
+    let is_its = |path: &PathBuf| {
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        file.starts_with(&name) && file.ends_with(extension)
+    };
+    let entries = fs::read_dir("/run/sockstate").expect("directory");
+    entries.map(|entry| entry.expect("entry").path()).filter(is_its).collect()
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let _ = sockstate().args(["detach", "--pin"]).arg(&self.pin).stdout(Stdio::null()).status();

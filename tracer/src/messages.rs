@@ -13,6 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::model::printable;
+
 /// Messages that may wait for standard error.
 const MOST: usize = 256;
 /// How often the end looks whether all are written.
@@ -41,6 +43,8 @@ pub fn start() {
 
 /// What [`message!`] does.
 pub fn send(text: fmt::Arguments<'_>) {
+    // Names of processes and answers of collectors are others' text. Lines are our own.
+    let text = text.to_string().split('\n').map(printable).collect::<Vec<_>>().join("\n");
     let line = format!("sockstate: {text}\n");
     let sender = QUEUE.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let Some(sender) = sender else { return write(&line) };

@@ -14,7 +14,7 @@ const MAY_USE: [(&str, &[&str]); 23] = [
     ("model", &[]),
     ("procfs", &[]),
     ("files", &[]),
-    ("messages", &[]),
+    ("messages", &["model"]),
     ("decode", &["model"]),
     ("knowledge", &["model"]),
     ("explain", &["model", "knowledge"]),

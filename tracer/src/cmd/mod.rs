@@ -33,7 +33,7 @@ use crate::{
     format::Told,
     kernel::KernelError,
     messages,
-    model::{ConnId, Filter, StateSet},
+    model::{ConnId, Filter, StateSet, printable},
     route::Router,
     story::{Life, Story},
 };
@@ -217,7 +217,7 @@ fn life_title(life: &Life) -> String {
     let owner = life.subject.owner.as_ref();
     let owner = owner.map(|it| format!("{} ({}), ", it.comm, it.pid())).unwrap_or_default();
     let role = life.role.map(|role| format!("{}, ", role.name())).unwrap_or_default();
-    format!("{owner}{role}{local} - {remote}, connection {}", life.conn)
+    printable(&format!("{owner}{role}{local} - {remote}, connection {}", life.conn))
 }
 
 /// Writes to a file, or to standard output.

@@ -22,7 +22,7 @@ use crate::{
     look::Look,
     model::{
         Diagnosis, Examined, Filter, Home, InState, Looked, Process, Reason, SocketInfo, State, StateSet,
-        Thresholds, Transport, Tuple,
+        Thresholds, Transport, Tuple, printable,
     },
     pipeline,
     source::Openings,
@@ -212,16 +212,16 @@ fn check(args: &StuckArgs, stuck: &[Looked], look: &Look) -> Result<ExitCode> {
     let most = groups(GroupBy::Process, stuck, None, track::reason);
     let whose =
         most.first().map(|group| format!(", {} of them {}", group.count, group.key)).unwrap_or_default();
-    // What follows a bar is for machines.
-    let gaps: String = look.gaps.iter().map(|gap| format!("; {}", gap.why.replace('|', "/"))).collect();
+    let gaps: String = look.gaps.iter().map(|gap| format!("; {}", gap.why)).collect();
     let unsure = match unsure {
         0 => String::new(),
         count => format!("; {count} may be, for their ages are not known"),
     };
     let (warn, crit) = (args.warn, args.crit);
-    super::print([format!(
-        "SOCKSTATE {word} - {count} sockets stuck{unsure}{whose}{gaps} | stuck={count};{warn};{crit};0 oldest={oldest}s\n"
-    )])?;
+    // What follows a bar is for machines, and so is what follows a line.
+    let text = printable(&format!("SOCKSTATE {word} - {count} sockets stuck{unsure}{whose}{gaps}"))
+        .replace('|', "/");
+    super::print([format!("{text} | stuck={count};{warn};{crit};0 oldest={oldest}s\n")])?;
     Ok(ExitCode::from(code))
 }
 

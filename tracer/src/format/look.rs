@@ -106,7 +106,7 @@ pub fn stuck_table(
         let _ = writeln!(out, "  timer {}", timer(it));
         let _ = writeln!(out, "  do    {}", printable(&advice));
         for command in commands {
-            let _ = writeln!(out, "        $ {command}");
+            let _ = writeln!(out, "        $ {}", printable(&command));
         }
         if let Some(how) = cannot_destroy {
             let _ = writeln!(out, "  end   {}", printable(&how));

@@ -1,13 +1,14 @@
-//! `/metrics`, `/healthz`, `/readyz` over HTTP, in a thread of its own: a slow client holds up nobody. What they say comes from
-//! the thread that reads records, so an answer also shows that it works.
+//! `/metrics`, `/healthz`, `/readyz` over HTTP, in a thread of its own: a slow client holds up nobody. The thread that reads records
+//! answers both: with the numbers, or only with the time when it was last at work.
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     io,
     net::{SocketAddr, TcpListener},
-    sync::Arc,
+    rc::Rc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use caps::CapSet;
@@ -22,21 +23,30 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use thiserror::Error;
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{Mutex, mpsc, oneshot},
+    task::{JoinHandle, LocalSet, spawn_local},
     time::timeout,
 };
 
-/// Somebody who wants the numbers, as text.
-pub type Question = oneshot::Sender<String>;
+/// Somebody who wants the numbers, as text; or only to know that the thread works, which costs no walk over the connections.
+#[derive(Debug)]
+pub enum Question {
+    Numbers(oneshot::Sender<String>),
+    Health(oneshot::Sender<()>),
+}
 
 /// Content type of OpenMetrics.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// How long whoever reads records may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a request may take to come.
-const REQUEST: Duration = Duration::from_secs(5);
-/// Clients at a time; more wait.
-const CLIENTS: usize = 8;
+const REQUEST: Duration = Duration::from_secs(2);
+/// Connections at a time. With more, the oldest one is ended: silent or slow clients never keep others out.
+const CLIENTS: usize = 256;
+/// How long an answer about health counts: more questions cost nothing.
+const HEALTH: Duration = Duration::from_secs(1);
+/// How long the numbers count, for more clients than one.
+const NUMBERS: Duration = Duration::from_millis(500);
 
 /// Why there are no metrics.
 #[derive(Debug, Error)]
@@ -70,7 +80,7 @@ impl Server {
                     return;
                 }
             }
-            runtime.block_on(serve(listener, sender));
+            LocalSet::new().block_on(&runtime, serve(listener, sender));
         };
         thread::Builder::new().name("metrics".into()).spawn(work).map_err(failed)?;
         Ok(Self { questions })
@@ -92,18 +102,23 @@ impl Server {
 
 async fn serve(listener: TcpListener, questions: mpsc::Sender<Question>) {
     let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
-    let room = Arc::new(Semaphore::new(CLIENTS));
+    let answers = Rc::new(Answers { questions, numbers: Mutex::default(), health: Mutex::default() });
+    let mut clients: VecDeque<JoinHandle<()>> = VecDeque::new();
     loop {
-        let Ok(seat) = Arc::clone(&room).acquire_owned().await else { return };
         let Ok((stream, _)) = listener.accept().await else {
             // Out of descriptors, most likely: some will come back.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let questions = questions.clone();
-        tokio::spawn(async move {
-            let _seat = seat;
-            let service = service_fn(move |request| respond(request, questions.clone()));
+        let answers = Rc::clone(&answers);
+        clients.retain(|client| !client.is_finished());
+        if clients.len() >= CLIENTS
+            && let Some(oldest) = clients.pop_front()
+        {
+            oldest.abort();
+        }
+        clients.push_back(spawn_local(async move {
+            let service = service_fn(move |request| respond(request, Rc::clone(&answers)));
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(REQUEST)
@@ -111,13 +126,13 @@ async fn serve(listener: TcpListener, questions: mpsc::Sender<Question>) {
                 .serve_connection(TokioIo::new(stream), service);
             // One that never reads its answer is cut off; whoever goes away early is no failure of ours.
             let _ = timeout(PATIENCE + 2 * REQUEST, connection).await;
-        });
+        }));
     }
 }
 
 async fn respond(
     request: Request<Incoming>,
-    questions: mpsc::Sender<Question>,
+    answers: Rc<Answers>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path();
     if !["/metrics", "/healthz", "/readyz"].contains(&path) {
@@ -128,22 +143,50 @@ async fn respond(
         response.headers_mut().insert(ALLOW, hyper::header::HeaderValue::from_static("GET, HEAD"));
         return Ok(response);
     }
-    let Some(text) = ask(&questions).await else {
-        return Ok(plain(StatusCode::SERVICE_UNAVAILABLE, "the thread that reads records does not answer\n"));
+    let response = match path {
+        "/metrics" => answers.numbers().await.map(|text| typed(StatusCode::OK, OPEN_METRICS, text)),
+        _ => answers.health().await.map(|()| plain(StatusCode::OK, "ok\n")),
     };
-    Ok(match path {
-        "/metrics" => typed(StatusCode::OK, OPEN_METRICS, text),
-        _ => plain(StatusCode::OK, "ok\n"),
-    })
+    Ok(response.unwrap_or_else(|| {
+        plain(StatusCode::SERVICE_UNAVAILABLE, "the thread that reads records does not answer\n")
+    }))
 }
 
-async fn ask(questions: &mpsc::Sender<Question>) -> Option<String> {
-    let answer = async {
-        let (question, answer) = oneshot::channel();
-        questions.send(question).await.ok()?;
-        answer.await.ok()
-    };
-    timeout(PATIENCE, answer).await.ok().flatten()
+/// What the thread that reads records has answered last. However many ask, it is asked once in a while.
+struct Answers {
+    questions: mpsc::Sender<Question>,
+    numbers: Mutex<Option<(Instant, String)>>,
+    health: Mutex<Option<Instant>>,
+}
+
+impl Answers {
+    async fn numbers(&self) -> Option<String> {
+        let mut last = self.numbers.lock().await;
+        if let Some((_, text)) = last.as_ref().filter(|(at, _)| at.elapsed() < NUMBERS) {
+            return Some(text.clone());
+        }
+        let text = self.ask(Question::Numbers).await?;
+        *last = Some((Instant::now(), text.clone()));
+        Some(text)
+    }
+
+    async fn health(&self) -> Option<()> {
+        let mut last = self.health.lock().await;
+        if last.is_none_or(|at| at.elapsed() >= HEALTH) {
+            self.ask(Question::Health).await?;
+            *last = Some(Instant::now());
+        }
+        Some(())
+    }
+
+    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Option<T> {
+        let answer = async {
+            let (sender, answer) = oneshot::channel();
+            self.questions.send(question(sender)).await.ok()?;
+            answer.await.ok()
+        };
+        timeout(PATIENCE, answer).await.ok().flatten()
+    }
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {

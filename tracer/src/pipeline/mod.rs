@@ -334,8 +334,11 @@ impl Pipeline {
 
     /// Tells whoever asks for numbers.
     fn answer(&self, question: Question) {
-        // Whoever asked may have gone.
-        let _ = question.send(self.numbers().into_text());
+        // The client may have gone.
+        match question {
+            Question::Numbers(sender) => drop(sender.send(self.numbers().into_text())),
+            Question::Health(sender) => drop(sender.send(())),
+        }
     }
 
     fn numbers(&self) -> Numbers {

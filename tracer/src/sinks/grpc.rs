@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::{
     Authority, Batch, HttpSettings, Tls, address,
-    http::{HttpError, split},
+    http::{HttpError, shown, split},
     worker::Trouble,
 };
 
@@ -50,7 +50,7 @@ impl GrpcSink {
 
     /// Delivers `lot`, and takes away what was.
     pub(super) async fn deliver(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
-        let name = self.settings.url.clone();
+        let name = shown(&self.settings.url);
         let (head, answer) = match timeout(self.settings.timeout, self.call(lot)).await {
             Ok(Ok(result)) => result,
             Ok(Err(trouble)) => {

@@ -56,7 +56,7 @@ impl HttpSettings {
 #[derive(Debug, Error)]
 pub(super) enum HttpError {
     /// Not a URL of ours.
-    #[error("'{0}' is no URL; write http://host:port/path or https://host/path")]
+    #[error("'{}' is no URL; write http://host:port/path or https://host/path", shown(.0))]
     Url(String),
     /// Not a header.
     #[error("'{0}' cannot be a header: {1}")]
@@ -85,7 +85,7 @@ impl HttpSink {
         if settings.gzip {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        Ok(Self { name: settings.url.clone(), authority, uri, headers, settings, tls, connection: None })
+        Ok(Self { name: shown(&settings.url), authority, uri, headers, settings, tls, connection: None })
     }
 
     /// Delivers `lot`, and takes away what was.
@@ -202,6 +202,16 @@ fn gzip(body: &[u8]) -> Result<Vec<u8>, Trouble> {
     encoder.write_all(body).and_then(|()| encoder.finish()).map_err(Trouble::retry)
 }
 
+/// A URL for messages: without a password, and without a query, which may hold a token.
+pub(super) fn shown(url: &str) -> String {
+    let (url, query) = url.split_once('?').map_or((url, ""), |(url, _)| (url, "?..."));
+    let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority.rsplit_once('@').map_or(authority.to_owned(), |(_, host)| format!("...@{host}"));
+    let scheme = if scheme.is_empty() { String::new() } else { format!("{scheme}://") };
+    format!("{scheme}{host}{path}{query}")
+}
+
 /// Who to connect to, and what to ask for.
 pub(super) fn split(url: &str) -> Result<(Authority, Uri), HttpError> {
     let wrong = || HttpError::Url(url.to_owned());
@@ -215,4 +225,22 @@ pub(super) fn split(url: &str) -> Result<(Authority, Uri), HttpError> {
         uri.authority().and_then(|it| Authority::parse(it.as_str(), Some(port))).ok_or_else(wrong)?;
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     Ok((authority, path.parse().map_err(|_| wrong())?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_show_no_secrets_of_a_url() {
+        for (url, expected) in [
+            ("http://host:80/path", "http://host:80/path"),
+            ("https://user:secret@host/a@b?token=secret", "https://...@host/a@b?..."),
+            ("http://se@cret@host", "http://...@host"),
+            ("user:secret@host", "...@host"),
+            ("nats://secret@host:4222,nats://host", "nats://...@host:4222,nats://host"),
+        ] {
+            assert_eq!(shown(url), expected);
+        }
+    }
 }

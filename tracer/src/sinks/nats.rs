@@ -8,7 +8,7 @@ use async_nats::{
     jetstream::{self, context::PublishAckFuture, message::PublishMessage},
 };
 
-use super::{Batch, TlsSettings, worker::Trouble};
+use super::{Batch, TlsSettings, http::shown, worker::Trouble};
 
 /// How long a connection or an acknowledgement may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -59,12 +59,12 @@ impl NatsSink {
                 lot.records().next().is_some_and(|(bytes, _)| bytes.len() + HEADERS > self.max_payload);
             if is_too_large {
                 self.stream = Some(stream);
-                let message = format!("{}: larger than max_payload", self.settings.url);
+                let message = format!("{}: larger than max_payload", shown(&self.settings.url));
                 return Err(Trouble::Unwanted { message });
             }
             if let Err(message) = result {
                 // The next attempt begins with a new connection.
-                return Err(Trouble::retry(format!("{}: {message}", self.settings.url)));
+                return Err(Trouble::retry(format!("{}: {message}", shown(&self.settings.url))));
             }
         }
         self.stream = Some(stream);
@@ -101,7 +101,7 @@ impl NatsSink {
 
     async fn connect(&mut self) -> Result<jetstream::Context, Trouble> {
         let failed = |error: &dyn std::fmt::Display| {
-            Trouble::retry(format!("cannot connect to {}: {error}", self.settings.url))
+            Trouble::retry(format!("cannot connect to {}: {error}", shown(&self.settings.url)))
         };
         let mut options = ConnectOptions::new().name("sockstate").connection_timeout(PATIENCE);
         if let Some(path) = &self.tls.ca {
