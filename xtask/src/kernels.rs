@@ -20,7 +20,7 @@ pub(crate) fn tested(arch: Arch) -> &'static [&'static str] {
 }
 
 /// Modules that tests use, with what they need.
-const MODULES: [&str; 8] = [
+const MODULES: [&str; 9] = [
     "sctp",
     "libcrc32c",
     "crc32c_generic",
@@ -29,6 +29,7 @@ const MODULES: [&str; 8] = [
     "ip6_udp_tunnel",
     "inet_diag",
     "tcp_diag",
+    "mptcp_diag",
 ];
 
 /// Modules that a test loads itself, because they change every network namespace: of RDS over TCP, the smallest user of TCP in the
