@@ -1,7 +1,6 @@
 //! Sockets that the kernel itself closes, or ends: no kernel thread owns them, and the cause is the kernel's word.
 
 use std::{
-    fs,
     io::Read,
     os::{
         fd::{AsFd, AsRawFd, FromRawFd},
@@ -16,11 +15,10 @@ use crate::{
     Test,
     holders::ring_with,
     lab::{Story, Tracer, in_lab, own_netns, path, wait_until},
-    netns::sysctl,
-    observer::{is_in_vm, proc_net_tcp, wait_for_states},
+    observer::{proc_net_tcp, wait_for_states},
     roles::{Actor, inheritable, say, send_fd, told},
     skip,
-    sockets::{Kind, fresh_port, make_deaf},
+    sockets::{Kind, fresh_port},
     test,
 };
 
@@ -31,7 +29,6 @@ pub(crate) fn tests() -> Vec<Test> {
         test("ends: a registered file that another process holds", ring_and_holder),
         test("ends: a network namespace that ends", namespace_ends),
         test("ends: a network namespace that a passed socket keeps", namespace_is_kept),
-        test("ends: too many orphans", too_many_orphans),
     ]
 }
 
@@ -230,52 +227,4 @@ fn namespace_is_kept() {
         let owner = record["owner"]["pid"].as_u64().expect("known");
         assert!([dead, holder].contains(&owner), "{record}");
     }
-}
-
-/// `net.ipv4.tcp_max_orphans` is the machine's, so this needs a machine of its own. close() of a connection whose FIN is not
-/// acknowledged ends it by a reset; below the limit it stays in FIN_WAIT1.
-fn too_many_orphans() {
-    const LIMIT: &str = "/proc/sys/net/ipv4/tcp_max_orphans";
-    if !is_in_vm() {
-        return skip("net.ipv4.tcp_max_orphans is the host's");
-    }
-    let limit = fs::read_to_string(LIMIT).expect("limit");
-    in_lab(|netns| {
-        let mut tracer = Tracer::start(netns, &[]);
-        if tracer.first()["hook"] != "tp_btf" {
-            return skip("resets are not seen here");
-        }
-        sysctl("ipv4/tcp_orphan_retries", "8").expect("sysctl");
-        let port = fresh_port();
-        let listener = Kind::V4.listen(port);
-        let orphan = || {
-            let client = Kind::V4.connect(port).expect("connect");
-            let server = listener.accept().expect("accept").0;
-            make_deaf(&server);
-            drop(client);
-            server
-        };
-        let mut servers = vec![orphan()];
-        tracer.wait_for(|record| record["to"] == "FIN_WAIT1");
-        assert!(
-            proc_net_tcp().iter().any(|line| line.2 == "FIN_WAIT1"),
-            "below the limit: {:?}",
-            proc_net_tcp()
-        );
-        fs::write(LIMIT, "0").expect("limit");
-        // The kernel counts orphans ten times a second (5.14).
-        wait_until("an orphan too many", || {
-            servers.push(orphan());
-            tracer.poll(|record| record["from"] == "FIN_WAIT1" && record["to"] == "CLOSE")
-        });
-        let is_end = |record: &Value| record["from"] == "FIN_WAIT1" && record["to"] == "CLOSE";
-        let end = tracer.seen().iter().find(|record| is_end(record)).expect("an end").clone();
-        assert_eq!((&end["cause"], &end["errno"]), (&"reset_sent".into(), &Value::Null), "{end}");
-        assert_eq!(end["owner"]["pid"], process::id(), "{end}");
-        // Named from 6.10 on.
-        assert!(end["reset_why"].is_null() || end["reset_why"] == "memory", "{end}");
-        drop(servers);
-        tracer.stop();
-    });
-    fs::write(LIMIT, limit).expect("limit");
 }
