@@ -125,7 +125,7 @@ fn sockets(netns: u64) -> Vec<Value> {
     records
 }
 
-/// Whether this kernel lists MPTCP's listeners, which it does since Linux 5.18.
+/// Whether this kernel lists MPTCP's listeners: not every one that has MPTCP does.
 fn lists_listeners(found: &[Value]) -> bool {
     found.iter().any(|it| it["state"] == "LISTEN" && it["network"]["transport"] == "mptcp")
 }

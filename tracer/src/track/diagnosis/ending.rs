@@ -37,6 +37,9 @@ fn other_way(found: &Examined) -> String {
     );
     match names(found.listening()).filter(|_| waits && found.socket.inode == 0) {
         Some(listening) => format!("it ends when {listening} accepts and closes it, or ends: restart that"),
+        None if found.of_kernel => {
+            "it closes when what the kernel uses it for ends, such as a mount or an export".into()
+        }
         None if found.socket.inode == 0 => {
             "no process has it: the kernel ends it when its timers run out".into()
         }

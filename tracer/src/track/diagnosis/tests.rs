@@ -422,6 +422,12 @@ fn what_ends_a_socket() {
     });
     let how = diagnose(&never_accepted, None).cannot_destroy.expect("another way");
     assert!(how.contains("srv (10) accepts"), "{how}");
+    let of_kernel = close_wait(|found| {
+        (found.destroy, found.of_kernel) = (Destroy::NotSupported, true);
+        found.holders.clear();
+    });
+    let how = diagnose(&of_kernel, None).cannot_destroy.expect("another way");
+    assert!(how.contains("mount"), "{how}");
     let mut orphan = socket(State::FinWait2);
     (orphan.destroy, orphan.socket.inode) = (Destroy::NotSupported, 0);
     let how = diagnose(&orphan, None).cannot_destroy.expect("another way");
