@@ -248,6 +248,9 @@ fn a_collector_that_asks_for_no_pause_gets_one() {
     assert!((2..=40).contains(&count), "{count} requests");
 }
 
+/// Receives a datagram.
+type Receive<'a> = Box<dyn Fn(&mut [u8]) -> std::io::Result<usize> + 'a>;
+
 #[test]
 fn a_datagram_that_is_too_large_is_lost_and_the_next_ones_go_on() {
     let directory = tempfile::tempdir().expect("directory");
@@ -264,8 +267,7 @@ fn a_datagram_that_is_too_large_is_lost_and_the_next_ones_go_on() {
             out.push(b'\n');
         }))
     };
-    let read: [Box<dyn Fn(&mut [u8]) -> std::io::Result<usize>>; 2] =
-        [Box::new(|buffer| unix.recv(buffer)), Box::new(|buffer| udp.recv(buffer))];
+    let read: [Receive<'_>; 2] = [Box::new(|buffer| unix.recv(buffer)), Box::new(|buffer| udp.recv(buffer))];
     unix.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
     udp.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
     let addresses = [format!("unix:{}", path.display()), format!("udp://127.0.0.1:{port}")];

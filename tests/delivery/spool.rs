@@ -171,9 +171,11 @@ fn a_spool_that_is_damaged_anywhere_loses_one_entry_and_says_so() {
     }
 }
 
+type Damage = fn(&mut Vec<u8>);
+
 #[test]
 fn every_record_of_a_damaged_spool_is_read_or_counted() {
-    let damage: [(&str, fn(&mut Vec<u8>)); 6] = [
+    let damage: [(&str, Damage); 6] = [
         ("the first entry", |bytes| bytes[8..100].fill(0)),
         ("zeros", |bytes| bytes.fill(0)),
         ("empty", Vec::clear),
