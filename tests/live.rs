@@ -8,6 +8,8 @@ mod blind;
 mod daemon;
 #[path = "support/documents.rs"]
 mod documents;
+#[path = "support/fake_python.rs"]
+mod fake_python;
 #[path = "support/lab.rs"]
 mod lab;
 #[path = "support/load.rs"]
@@ -16,6 +18,8 @@ mod load;
 mod netns;
 #[path = "support/observer.rs"]
 mod observer;
+#[path = "support/pythons.rs"]
+mod pythons;
 #[path = "support/roles.rs"]
 mod roles;
 #[path = "support/schema.rs"]
@@ -63,6 +67,8 @@ mod hunt;
 mod hunt_truth;
 #[path = "live/identity.rs"]
 mod identity;
+#[path = "live/interpreters.rs"]
+mod interpreters;
 #[cfg(feature = "kafka")]
 #[path = "live/kafka.rs"]
 mod kafka;
@@ -93,6 +99,10 @@ mod owners;
 mod people;
 #[path = "live/protocols.rs"]
 mod protocols;
+#[path = "live/python.rs"]
+mod python;
+#[path = "live/python_memory.rs"]
+mod python_memory;
 #[path = "live/queues.rs"]
 mod queues;
 #[path = "live/reasons.rs"]
@@ -158,6 +168,9 @@ fn main() -> ExitCode {
         watchdog::tests(),
         hunt::tests(),
         hunt_truth::tests(),
+        python::tests(),
+        interpreters::tests(),
+        python_memory::tests(),
         metrics::tests(),
         collectors::tests(),
         faults::tests(),

@@ -1,6 +1,7 @@
 //! A hunt names only what was really mapped, and says why where it knows nothing: each answer made true, and nearly true.
 
 use std::{
+    ffi::c_void,
     fs,
     net::{Ipv4Addr, SocketAddr},
     os::{
@@ -9,16 +10,18 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    ptr,
     time::{Duration, SystemTime},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
 use crate::{
     Test,
     hunt::{Program, can_hunt, command, functions, is_stuck, programs},
     lab::{Lines, Tracer, in_lab, signal, sockstate},
+    pythons,
     roles::{self, Actor},
     schema, skip,
     sockets::{Kind, fresh_port},
@@ -40,6 +43,7 @@ pub(crate) fn tests() -> Vec<Test> {
         mapped("replaced by a FIFO has none", Change::Fifo, false, Wanted::None("unreadable")),
         test("hunt truth: opened before, seen, not accepted", openings),
         test("hunt truth: a process that has ended, or executed another program", gone),
+        test("hunt truth: a thread that has ended, with its stack", thread_gone),
         test("hunt truth: Python's functions by its own perf map only", perf_map),
         test("hunt truth: an interpreter is one line of the text", folded),
     ]
@@ -87,6 +91,30 @@ pub(crate) fn connect_and_exec(port: u16) {
     let error =
         roles::part(&std::env::current_exe().expect("this program"), "holder", socket.as_raw_fd()).exec();
     panic!("exec: {error}");
+}
+
+/// The part of a client that connects in a thread whose stack is gone when it says so.
+pub(crate) fn connect_in_a_thread(port: u16) {
+    const STACK: usize = 256 << 10;
+    extern "C" fn connect(port: *mut c_void) -> *mut c_void {
+        std::mem::forget(Kind::V4.connect(port.addr() as u16).expect("connect"));
+        ptr::null_mut()
+    }
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: the memory is the thread's as long as it lives, and then nobody's.
+    unsafe {
+        let stack = libc::mmap(ptr::null_mut(), STACK, protection, flags, -1, 0);
+        assert_ne!(stack, libc::MAP_FAILED);
+        let (mut attributes, mut thread) = (std::mem::zeroed(), std::mem::zeroed());
+        assert_eq!(libc::pthread_attr_init(&raw mut attributes), 0);
+        assert_eq!(libc::pthread_attr_setstack(&raw mut attributes, stack, STACK), 0);
+        let argument = ptr::without_provenance_mut(port.into());
+        assert_eq!(libc::pthread_create(&raw mut thread, &raw const attributes, connect, argument), 0);
+        assert_eq!(libc::pthread_join(thread, ptr::null_mut()), 0);
+        assert_eq!(libc::munmap(stack, STACK), 0);
+    }
+    roles::say("connected");
+    while roles::told() {}
 }
 
 /// Without what opening a mapping needs.
@@ -244,29 +272,34 @@ fn gone() {
     });
 }
 
-/// A Python that writes perf maps: of PATH, or one of pyenv's.
-fn new_python() -> Option<Command> {
-    let said = |args: &[&str]| {
-        let output = Command::new("pyenv").args(args).stderr(Stdio::null()).output().ok()?;
-        let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
-        (!text.is_empty()).then_some(text)
-    };
-    let of_pyenv = |version: &&str| {
-        let prefix = said(&["prefix", &said(&["latest", version])?])?;
-        Some(format!("{prefix}/bin/python3"))
-    };
-    let of_path = ["python3.14", "python3.13", "python3.12", "python3"].map(str::to_owned);
-    let mut all = of_path.into_iter().chain(["3.14", "3.13", "3.12"].iter().filter_map(of_pyenv));
-    let found = all.find(|name| {
-        let mut python = Command::new(name);
-        // Trying it out would leave a map behind.
-        let code =
-            "import sysconfig as it; raise SystemExit(not it.get_config_var('PY_HAVE_PERF_TRAMPOLINE'))";
-        python.args(["-c", code]).stdout(Stdio::null()).stderr(Stdio::null());
-        python.status().is_ok_and(|status| status.success())
+/// While the hunt stands still, a thread connects and ends.
+fn thread_gone() {
+    in_lab(|netns| {
+        if !can_hunt(netns) {
+            return;
+        }
+        let port = fresh_port();
+        let listener = Kind::V4.listen(port);
+        let mut tracer = Tracer::spawn(&mut command(netns, &[]));
+        signal(tracer.pid(), libc::SIGSTOP);
+        let mut actor = Actor::start("passing thread", port);
+        assert_eq!(actor.hear(), "connected");
+        drop(listener.accept().expect("accept"));
+        signal(tracer.pid(), libc::SIGCONT);
+        let record = tracer.wait_for(|record| is_stuck(record) && record["role"] == "client");
+        schema::check(&record);
+        assert_eq!(record["opening"], "stack_gone", "{record}");
+        actor.end();
+        tracer.stop();
     });
+}
+
+/// A Python that writes perf maps, and whose functions are known only by them.
+fn mapped_python() -> Option<Command> {
+    let wanted = "sys.version_info[:2] == (3, 12) and sysconfig.get_config_var('PY_HAVE_PERF_TRAMPOLINE')";
+    let found = pythons::all(wanted).into_iter().next();
     if found.is_none() {
-        skip("needs Python 3.12 or newer");
+        skip("needs Python 3.12");
     }
     found.map(|name| {
         let mut python = Command::new(name);
@@ -285,7 +318,7 @@ enum Map {
 
 fn perf_map() {
     for (map, is_used) in [(Map::Own, true), (Map::Old, false), (Map::OfAnother, false), (Map::Fifo, false)] {
-        let Some(mut python) = new_python() else { return };
+        let Some(mut python) = mapped_python() else { return };
         in_lab(|netns| {
             if !can_hunt(netns) {
                 return;
@@ -319,10 +352,14 @@ fn perf_map() {
             fs::remove_file(&path).expect("the map");
             schema::check(&record);
             let found = functions(&record);
-            let at = |wanted: &str| found.iter().position(|name| name.starts_with(wanted));
-            assert_eq!(at("py::").is_some(), is_used, "{map:?}: {found:#?}");
+            let at = |wanted: &str| found.iter().position(|name| name == wanted);
+            let of_map = crate::python::python_functions(&record);
+            assert_eq!(!of_map.is_empty(), is_used, "{map:?}: {found:#?}");
             if is_used {
-                assert!(at("py::take_one:") < at("py::<module>:"), "{found:#?}");
+                assert!(at("take_one").is_some() && at("take_one") < at("<module>"), "{found:#?}");
+                let source = programs().join("leak.py");
+                let wanted = json!(["take_one", source.to_str(), null]);
+                assert!(of_map.contains(&wanted), "{of_map:#?}");
                 // The trampolines are left as they should be: the end is reached.
                 assert_eq!(record["opened"]["complete"], true, "{found:#?}");
                 assert!(found.iter().any(|name| name.starts_with("Py_")), "{found:#?}");

@@ -147,7 +147,9 @@ pub(crate) fn play() -> Option<ExitCode> {
         "namespace leaver" => crate::kernel_closes::leave_namespace(&value),
         "leave open" => crate::left_open::leave_open(&value),
         "leaker" => crate::hunt_truth::leaker(number() as u16),
+        "passing thread" => crate::hunt_truth::connect_in_a_thread(number() as u16),
         "connect and exec" => crate::hunt_truth::connect_and_exec(number() as u16),
+        "fake python" => crate::fake_python::play(&value),
         "late listener" => late_listener(number() as u16),
         "listener that leaves" => drop(share_listener(&value)),
         "listener that stays" => {

@@ -468,6 +468,26 @@ pub(crate) fn current() -> Task {
     task_of::<Probed>(unsafe { bpf_get_current_task() } as Ptr)
 }
 
+/// Number of the current thread in its own pid namespace, as gettid() returns it.
+#[inline(always)]
+pub(crate) fn thread_number() -> u32 {
+    if frozen!(OFFSETS.task_thread_pid) == ABSENT
+        || frozen!(OFFSETS.pid_level) == ABSENT
+        || frozen!(OFFSETS.pid_numbers) == ABSENT
+    {
+        return aya_ebpf::helpers::bpf_get_current_pid_tgid() as u32;
+    }
+    /// Bytes of a `struct upid`, which begins with the number.
+    const UPID: u32 = 16;
+    // SAFETY: takes nothing, returns the address as a number.
+    let task = unsafe { bpf_get_current_task() } as Ptr;
+    let pid = get!(Probed, u64, task, task_thread_pid) as Ptr;
+    let level = get!(Probed, u32, pid, pid_level);
+    let own = frozen!(OFFSETS.pid_numbers).wrapping_add(level.wrapping_mul(UPID));
+    // SAFETY: there are `level + 1` numbers; the probe survives a wrong place.
+    unsafe { Probed::read(pid, own) }
+}
+
 /// The process that `task` is a thread of.
 #[inline(always)]
 pub(crate) fn task_of<R: Read>(task: Ptr) -> Task {

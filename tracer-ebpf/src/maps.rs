@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use sockstate_abi::abi::{
     ABSENT, Allowance, Ends, Filter, Hooks, Hunt, ORPHANS as MAX_ORPHANS, Offsets, PORT_WORDS, PerCpu,
-    RING_BYTES, TracepointFormat,
+    Python, RING_BYTES, TracepointFormat,
 };
 
 /// All records, in order. User space sets the size.
@@ -28,6 +28,17 @@ pub(crate) static ORPHANS: HashMap<Ends, u64> = HashMap::with_max_entries(MAX_OR
 /// What each process was given of its stacks' rate, by process id; only filled by `probes/opened.rs`.
 #[map]
 pub(crate) static ALLOWANCES: LruHashMap<u32, Allowance> = LruHashMap::with_max_entries(1024, 0);
+
+/// Processes that run CPython 3.13 or newer, by process id; user space fills it for `hunt`.
+#[map]
+pub(crate) static PYTHONS: LruHashMap<u32, Python> = LruHashMap::with_max_entries(4096, 0);
+
+/// Most steps of a walk through a process's memory: threads and interpreters, of which the newest are the first.
+pub(crate) const MOST_STEPS: u32 = 512;
+
+/// As many entries as there are steps; nothing is in them.
+#[map]
+pub(crate) static STEPS: Array<u32> = Array::with_max_entries(MOST_STEPS, 0);
 
 /// Processes whose end, exec and change of name are told: those that called listen(), and those that user space adds.
 #[map]

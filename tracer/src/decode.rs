@@ -2,12 +2,14 @@
 
 use std::mem::offset_of;
 
-use sockstate_abi::abi::{AF_INET, AF_INET6, Head, closed, end, flag, kind, opened, process, sent};
+use sockstate_abi::abi::{
+    AF_INET, AF_INET6, Head, PYTHON_FRAMES, closed, end, flag, kind, opened, process, sent,
+};
 use thiserror::Error;
 
 use crate::model::{
-    Address, ClosedAs, Event, EventKind, KernelSocket, MiniEnd, MiniEndHow, OpenedBy, Opening, Registers,
-    State, Task, Tuple,
+    Address, ClosedAs, Event, EventKind, KernelSocket, MiniEnd, MiniEndHow, OpenedBy, Opening, PythonFrame,
+    PythonStack, Registers, State, Task, Tuple,
 };
 
 /// Why bytes are no record.
@@ -68,9 +70,32 @@ impl<'a> Reader<'a> {
         };
         let [pc, sp, fp, lr] =
             [self.u64("registers")?, self.u64("registers")?, self.u64("registers")?, self.u64("registers")?];
+        let python = self.python()?;
         let stack =
             self.rest.get(..len as usize).ok_or(DecodeError::Short { len: self.len, part: "stack" })?;
-        Ok(Opening { by, task, registers: Registers { pc, sp, fp, lr }, stack: stack.to_vec() })
+        Ok(Opening { by, task, registers: Registers { pc, sp, fp, lr }, python, stack: stack.to_vec() })
+    }
+
+    fn python(&mut self) -> Result<PythonStack, DecodeError> {
+        const PART: &str = "Python frames";
+        let (runtime, last_loop) = (self.u64(PART)?, self.u64(PART)?);
+        let count = u32::from_ne_bytes(self.take(PART)?) as usize;
+        let complete = u32::from_ne_bytes(self.take(PART)?) != 0;
+        let mut frames = Vec::new();
+        for index in 0..PYTHON_FRAMES {
+            let [code, instruction, qualname] = [self.u64(PART)?, self.u64(PART)?, self.u64(PART)?];
+            if index < count {
+                frames.push(match (code, instruction) {
+                    (0, 0) => PythonFrame::Interpreter,
+                    (0, address) => PythonFrame::Loop(address),
+                    _ => PythonFrame::Function { code, instruction, qualname },
+                });
+            }
+        }
+        if last_loop != 0 {
+            frames.push(PythonFrame::Loop(last_loop));
+        }
+        Ok(PythonStack { runtime, frames, complete })
     }
 
     fn task(&mut self) -> Result<Task, DecodeError> {

@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        mpsc::{Receiver, SyncSender, TrySendError, channel, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel},
     },
     thread,
     time::{Duration, Instant},
@@ -15,16 +15,21 @@ use std::{
 
 use crate::{
     model::{ConnId, Opening, Stack, Unseen},
-    unwind::Unwinder,
+    unwind::{Tell, Unwinder},
 };
 
 /// Openings that wait to be unwound: 8 KB each.
 const QUEUE: usize = 1024;
 
+/// How often new processes that run CPython are looked for.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// The hunt does not begin later than this because of them.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// The thread, and what it has found.
 pub struct Hunter {
     openings: SyncSender<(ConnId, Box<Opening>)>,
-    found: Receiver<(ConnId, Option<Arc<Stack>>)>,
+    found: Receiver<(ConnId, Result<Arc<Stack>, Unseen>)>,
     /// Of connections that live; not seen for one that is not unwound yet.
     stacks: HashMap<ConnId, Result<Arc<Stack>, Unseen>>,
     /// Connections up to this one existed when it began, ...
@@ -42,21 +47,34 @@ pub struct Hunter {
 }
 
 impl Hunter {
-    /// Starts the thread. Only connections that one of these processes opens count; all where none is named.
+    /// Starts the thread. Only connections that one of these processes opens count; all where none is named. Processes that run
+    /// CPython were told to `tell` when it returns, as far as they had begun.
     ///
     /// # Errors
     /// No thread can be started.
-    pub fn start(pids: Vec<u32>, comms: Vec<String>) -> io::Result<Self> {
+    pub fn start(pids: Vec<u32>, comms: Vec<String>, tell: Tell) -> io::Result<Self> {
         let (openings, todo) = sync_channel::<(ConnId, Box<Opening>)>(QUEUE);
         let (done, found) = channel();
+        let (looked, has_looked) = channel();
+        let whose = pids.clone();
         thread::Builder::new().name("unwinder".into()).spawn(move || {
-            let mut unwinder = Unwinder::new(PathBuf::from("/"));
-            for (conn, opening) in todo {
-                if done.send((conn, unwinder.unwind(&opening))).is_err() {
-                    break;
+            let mut unwinder = Unwinder::new(PathBuf::from("/"), tell);
+            unwinder.look_for_pythons(&whose);
+            let _ = looked.send(());
+            let mut look_at = Instant::now() + LOOK_AGAIN;
+            loop {
+                match todo.recv_timeout(look_at.saturating_duration_since(Instant::now())) {
+                    Ok((conn, opening)) if done.send((conn, unwinder.unwind(&opening))).is_ok() => {}
+                    Ok(_) | Err(RecvTimeoutError::Disconnected) => break,
+                    Err(RecvTimeoutError::Timeout) => {
+                        unwinder.look_for_pythons(&whose);
+                        look_at = Instant::now() + LOOK_AGAIN;
+                    }
                 }
             }
         })?;
+        // Reading what other processes have mapped may take any time.
+        let _ = has_looked.recv_timeout(PATIENCE);
         Ok(Self {
             openings,
             found,
@@ -158,11 +176,11 @@ impl Hunter {
         }
     }
 
-    fn take(&mut self, conn: ConnId, stack: Option<Arc<Stack>>) {
+    fn take(&mut self, conn: ConnId, stack: Result<Arc<Stack>, Unseen>) {
         self.pending = self.pending.saturating_sub(1);
-        self.lost += u64::from(stack.is_none());
+        self.lost += u64::from(stack.is_err());
         if let Some(known) = self.stacks.get_mut(&conn) {
-            *known = stack.ok_or(Unseen::ProcessGone);
+            *known = stack;
         }
     }
 }

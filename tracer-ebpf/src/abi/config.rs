@@ -175,6 +175,12 @@ offsets! {
     fdt_fd = "fdtable.fd?",
     /// void *: a socket's struct socket *.
     file_private = "file.private_data?",
+    /// struct pid *: the numbers of a thread.
+    task_thread_pid = "task_struct.thread_pid?",
+    /// unsigned int: depth of the pid namespace.
+    pid_level = "pid.level?",
+    /// struct upid[]: the numbers, from the initial pid namespace down to the thread's own.
+    pid_numbers = "pid.numbers?",
 }
 
 /// Whose stacks are taken when a connection is opened.
@@ -195,6 +201,43 @@ pub struct Hunt {
     pub fp: u32,
     /// ... and link register, [`ABSENT`] where there is none.
     pub lr: u32,
+}
+
+/// Where a process's CPython keeps the frames of its threads: the address of `_PyRuntime`, and offsets as its own
+/// `_Py_DebugOffsets` (3.13) has them. A value of the map `PYTHONS`; user space has checked it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Python {
+    /// Address of `_PyRuntime`.
+    pub runtime: u64,
+    /// `PY_VERSION_HEX`, the word behind the cookie.
+    pub version: u64,
+    /// `interpreters.head` of `_PyRuntimeState`.
+    pub interpreters: u32,
+    /// `next` of `PyInterpreterState`, ...
+    pub next_interpreter: u32,
+    /// ... and its `threads.head`.
+    pub threads: u32,
+    /// `next` of `PyThreadState`, ...
+    pub next_thread: u32,
+    /// ... its `native_thread_id`, ...
+    pub native_thread_id: u32,
+    /// ... and its `current_frame`.
+    pub current_frame: u32,
+    /// `previous` of `_PyInterpreterFrame`, ...
+    pub previous: u32,
+    /// ... its `f_executable`, ...
+    pub executable: u32,
+    /// ... its `instr_ptr`, ...
+    pub instruction: u32,
+    /// ... and its `owner`.
+    pub owner: u32,
+    /// `co_qualname` of `PyCodeObject`.
+    pub qualname: u32,
+    /// Zero.
+    pub pad: u32,
+    /// Zero, which the verifier does not know: it follows a number that it knows once for each value.
+    pub zero: u64,
 }
 
 /// What hooks look like on this kernel, where versions differ.

@@ -22,8 +22,9 @@ pub mod kind {
     pub const RESET_SENT: u8 = 8;
     /// A SYN cookie came back; the connection that it is of follows as a child without a request.
     pub const COOKIE: u8 = 9;
-    /// A socket was opened, by a process whose user stack lies behind the task: a [`Registers`](super::Registers), then
-    /// `extra` bytes from the stack pointer up. `new` is one of [`opened`](super::opened); the addresses are zero.
+    /// A socket was opened, by a process whose user stack lies behind the task: a [`Registers`](super::Registers), a
+    /// [`PythonStack`](super::PythonStack), then `extra` bytes from the stack pointer up. `new` is one of
+    /// [`opened`](super::opened); the addresses are zero.
     pub const OPENED: u8 = 10;
     /// A process that has called listen() is another program now, has another name, or has ended; `new` is one of
     /// [`process`](super::process), the [`Task`](super::Task) is the process from now on; the addresses are zero.
@@ -229,6 +230,38 @@ pub struct Registers {
     pub fp: u64,
     /// Link register; 0 on x86_64.
     pub lr: u64,
+}
+
+/// Most frames of a [`PythonStack`].
+pub const PYTHON_FRAMES: usize = 64;
+
+/// The frames of a thread's CPython, the innermost first.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct PythonStack {
+    /// `_PyRuntime` that they were found by; 0 where there are none.
+    pub runtime: u64,
+    /// The frame of the loop that runs the last of `frames`, where there was no room for it; else 0.
+    pub last_loop: u64,
+    /// How many of `frames` count.
+    pub count: u32,
+    /// 1 where there are no more than these.
+    pub complete: u32,
+    /// The frames.
+    pub frames: [PythonFrame; PYTHON_FRAMES],
+}
+
+/// One of them, as it was at the moment of the event.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PythonFrame {
+    /// The code object; 0 for a frame that belongs to the interpreter's loop and not to the program.
+    pub code: u64,
+    /// The instruction; of a frame of the loop its own address, which lies on the thread's stack; 0 with a `code` of 0 where the
+    /// frames of another interpreter of the thread follow.
+    pub instruction: u64,
+    /// The code object's `co_qualname`.
+    pub qualname: u64,
 }
 
 /// What one process may ask of those who watch it.

@@ -6,6 +6,7 @@ mod iter;
 mod mini;
 mod opened;
 mod processes;
+mod python;
 mod resets;
 mod retransmit;
 mod set_state;

@@ -5,7 +5,8 @@
 //! - `tracepoint/syscalls/sys_exit_accept` and `sys_exit_accept4(int nr, long ret)`: where functions cannot be hooked.
 //!   While they are attached every syscall of the host takes the slow way out.
 //!
-//! Stack and registers are copied as they are: unwinding by tables is user space's work. Needs `bpf_task_pt_regs` (5.15).
+//! Stack and registers are copied as they are: unwinding by tables is user space's work. Needs `bpf_task_pt_regs` (5.15). The frames of
+//! CPython lie elsewhere and are gone a moment later: `python.rs` copies them.
 
 use aya_ebpf::{
     helpers::{bpf_get_current_task, bpf_ktime_get_ns, generated},
@@ -13,10 +14,11 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, RetProbeContext, TracePointContext},
 };
 use sockstate_abi::abi::{
-    AF_INET, AF_INET6, Allowance, Head, Registers, STACK_BYTES, Task, V4, flag, kind, opened, state,
+    AF_INET, AF_INET6, Allowance, Head, PythonStack, Registers, STACK_BYTES, Task, V4, flag, kind, opened,
+    state,
 };
 
-use super::emit;
+use super::{emit, python};
 use crate::{
     filter::{self, Candidate},
     kernel::{self, Direct, Probed, Ptr, Read},
@@ -38,6 +40,7 @@ struct Record {
     addresses: V4,
     task: Task,
     registers: Registers,
+    python: PythonStack,
     stack: [u8; STACK_BYTES],
 }
 
@@ -134,9 +137,10 @@ fn write(sk: Ptr, call: u8, ends: Candidate, task: Task) -> bool {
     let Some(mut entry) = EVENTS.reserve::<Record>(0) else { return false };
     let record = entry.as_mut_ptr();
     let registers = kernel::user_registers();
-    // SAFETY: reserved for a record of just this size and aligned to 8. What lies behind the copied part of the stack are
-    // old records of the same ring, and nobody reads it.
+    // SAFETY: reserved for a record of just this size and aligned to 8. What lies behind the copied part of the stack, and
+    // behind the last Python frame, are old records of the same ring, and nobody reads it.
     unsafe {
+        python::copy_frames(&raw mut (*record).python, task.pid);
         let copied = copy_stack((&raw mut (*record).stack).cast(), registers.sp);
         (&raw mut (*record).head).write(Head {
             time_ns: bpf_ktime_get_ns(),

@@ -167,9 +167,13 @@ async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
     let mut enricher = Enricher::new(PathBuf::from("/"), cmdline);
     let mut hunter = match hunt {
         Some(hunt) => {
+            let mut pythons = loaded.pythons().map_err(Failure::from)?;
+            let tell = Box::new(move |pid, layout: &_| pythons.add(pid, layout));
+            let hunter = Hunter::start(hunt.pids, hunt.comms, tell);
+            let hunter = hunter.context("cannot start a thread to unwind stacks")?;
             loaded.hunt().map_err(Failure::from)?;
             loaded.degraded.extend(unwind::cannot_open_mappings());
-            Some(Hunter::start(hunt.pids, hunt.comms).context("cannot start a thread to unwind stacks")?)
+            Some(hunter)
         }
         None => None,
     };

@@ -329,6 +329,9 @@ fn opened(it: &Stack) -> Value {
         if let Some(interpreter) = &frame.interpreter {
             members["interpreter"] = interpreter.as_str().into();
         }
+        if let Some(language) = frame.language {
+            members["language"] = language.into();
+        }
         members
     };
     json!({

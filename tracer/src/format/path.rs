@@ -14,7 +14,11 @@ impl Step<'_> {
     /// The function, or what is folded into one name.
     pub(super) fn name(&self) -> String {
         match self {
-            Self::Frame(frame) => name(frame),
+            Self::Frame(frame) => match (&frame.function, &frame.file) {
+                // Of scripts without a function there is nothing else to tell them apart.
+                (Some(function), Some(file)) if is_interpreted(frame) => format!("{function} ({file})"),
+                _ => name(frame),
+            },
             Self::Interpreter(interpreter, 1) => format!("[{interpreter} interpreter, 1 frame]"),
             Self::Interpreter(interpreter, count) => format!("[{interpreter} interpreter, {count} frames]"),
         }
@@ -29,8 +33,7 @@ impl Step<'_> {
     }
 }
 
-/// The path without the interpreter's own frames, the innermost first. Between two functions of the program, as perf maps name
-/// them, they say nothing at all.
+/// The path without the interpreter's own frames, the innermost first. Between two functions of the program they say nothing at all.
 pub(super) fn steps(stack: &Stack) -> Vec<Step<'_>> {
     let mut steps: Vec<Step<'_>> = Vec::new();
     for frame in &stack.frames {
@@ -51,9 +54,9 @@ pub(super) fn steps(stack: &Stack) -> Vec<Step<'_>> {
     steps
 }
 
-/// A function of a perf map of CPython's.
+/// A function that an interpreter runs.
 fn is_interpreted(frame: &Frame) -> bool {
-    frame.module.is_none() && frame.function.as_deref().is_some_and(|name| name.starts_with("py::"))
+    frame.language.is_some()
 }
 
 /// The innermost function of the program's own with a known line, else the innermost of its own.
@@ -62,16 +65,16 @@ pub fn opened_at(stack: &Stack) -> String {
     // Rust's and Go's standard libraries, by the paths that they were built at.
     const STD: [&str; 4] = ["/rustc/", "/usr/lib/rustlib/", "/usr/lib/go-", "/usr/local/go/src/"];
     let is_std = |file: &str| STD.iter().any(|it| file.starts_with(it));
-    // CPython's, by the path in the perf map.
-    let is_python_std = |name: &str| {
-        name.starts_with("py::") && name.contains("/lib/python3") && !name.contains("-packages/")
+    // CPython's.
+    let is_python_std = |file: &str| {
+        file.starts_with("<frozen ") || (file.contains("/lib/python3") && !file.contains("-packages/"))
     };
     let is_library = |frame: &Frame| {
         let module = frame.module.as_deref().and_then(|module| module.rsplit('/').next());
         module
             .is_some_and(|name| ["libc.", "libc-", "libpthread", "ld-"].iter().any(|it| name.starts_with(it)))
             || frame.file.as_deref().is_some_and(is_std)
-            || frame.function.as_deref().is_some_and(is_python_std)
+            || (is_interpreted(frame) && frame.file.as_deref().is_some_and(is_python_std))
     };
     let steps = steps(stack);
     let is_own = |step: &&Step<'_>| matches!(step, Step::Frame(frame) if !is_library(frame));
@@ -90,6 +93,7 @@ fn line(frame: &Frame) -> String {
     }
     match (&frame.file, frame.line, &frame.module) {
         (Some(file), Some(line), _) => format!("{name} ({}:{line})", printable(file)),
+        (Some(file), None, _) if is_interpreted(frame) => format!("{name} ({})", printable(file)),
         (_, _, Some(module)) if frame.function.is_some() => format!("{name} ({})", printable(module)),
         _ => name,
     }

@@ -1,12 +1,45 @@
 //! The hooks that take the stack of whoever opens a connection; attached for `hunt` only.
 
-use aya::programs::{KProbe, TracePoint};
-use sockstate_abi::abi::{ABSENT, Hunt as Constants};
+use aya::{
+    maps::{HashMap, MapData},
+    programs::{KProbe, TracePoint},
+};
+use sockstate_abi::abi::{ABSENT, Hunt as Constants, Python};
 
 use super::{
     failure::{KernelError, LoadError, chain},
-    load::{Attempt, Loaded, attach_tp_btf},
+    load::{Attempt, Loaded, attach_tp_btf, pod},
 };
+use crate::model::PythonLayout;
+
+pod!(PodPython, Python);
+
+/// The processes that the programs know to run CPython.
+pub struct Pythons(HashMap<MapData, u32, PodPython>);
+
+impl Pythons {
+    /// The frames of this process's CPython are copied from now on. Where the kernel refuses, its functions have no names.
+    pub fn add(&mut self, pid: u32, layout: &PythonLayout) {
+        let python = Python {
+            runtime: layout.runtime,
+            version: layout.version,
+            interpreters: layout.interpreters,
+            next_interpreter: layout.next_interpreter,
+            threads: layout.threads,
+            next_thread: layout.next_thread,
+            native_thread_id: layout.native_thread_id,
+            current_frame: layout.current_frame,
+            previous: layout.previous,
+            executable: layout.executable,
+            instruction: layout.instruction,
+            owner: layout.owner,
+            qualname: layout.qualname,
+            pad: 0,
+            zero: 0,
+        };
+        let _ = self.0.insert(pid, PodPython(python), 0);
+    }
+}
 
 /// Whose stacks are taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +113,16 @@ impl Loaded {
             });
         }
         Ok(())
+    }
+
+    /// The map of processes that run CPython; the programs keep it.
+    ///
+    /// # Errors
+    /// It was taken before.
+    pub fn pythons(&mut self) -> Result<Pythons, KernelError> {
+        let map = self.ebpf.take_map("PYTHONS").ok_or("the object lacks the map of Python processes".into());
+        let map = map.and_then(|map| HashMap::try_from(map).map_err(LoadError::from));
+        map.map(Pythons).map_err(|error| KernelError::Unsupported { reason: chain(&*error) })
     }
 
     fn tried(&mut self, hook: &str, purpose: &'static str, error: Option<&String>) {

@@ -136,6 +136,7 @@ macro_rules! pod {
         unsafe impl aya::Pod for $name {}
     };
 }
+pub(super) use pod;
 pod!(PodOffsets, Offsets);
 pod!(PodFilter, KernelFilter);
 pod!(PodHooks, Hooks);

@@ -7,6 +7,7 @@ mod filter;
 mod gap;
 mod holder;
 mod netns;
+mod python;
 mod reason;
 mod record;
 mod socket;
@@ -26,6 +27,7 @@ pub use holder::{
     Elsewhere, Examined, Holder, Home, Listener, Looked, Message, Peer, Process, Served, Via, Watch,
 };
 pub use netns::NamedNetns;
+pub use python::{PythonFrame, PythonLayout, PythonStack};
 pub use reason::{Diagnosis, Reason};
 pub use record::{
     Aggregate, Cause, ConnId, InState, Lost, LostPlace, Notice, Resolved, Resync, Role, Snapshot, Start,

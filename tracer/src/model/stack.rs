@@ -1,6 +1,6 @@
 //! Where in its code a program opened a connection.
 
-use super::Task;
+use super::{PythonStack, Task};
 
 /// By which call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,6 +44,8 @@ pub struct Opening {
     pub task: Task,
     /// Where it was.
     pub registers: Registers,
+    /// The frames of its CPython, where it runs one that is known.
+    pub python: PythonStack,
     /// Its stack, from the stack pointer up.
     pub stack: Vec<u8>,
 }
@@ -65,6 +67,8 @@ pub struct Frame {
     pub unnamed: Option<Unnamed>,
     /// The interpreter whose own machinery this is.
     pub interpreter: Option<String>,
+    /// The language of a function that an interpreter runs.
+    pub language: Option<&'static str>,
 }
 
 /// Why a function has no name.
@@ -136,13 +140,16 @@ pub enum Unseen {
     NotAccepted,
     /// Its process ended, or executed another program, before its mappings could be read.
     ProcessGone,
+    /// The thread's stack was not mapped any more when the process's mappings were read.
+    StackGone,
     /// Its stack was not taken: the rate limit, a full ring, or a call that the hunt's hooks do not see.
     NotSeen,
 }
 
 impl Unseen {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::BeforeHunt, Self::NotAccepted, Self::ProcessGone, Self::NotSeen];
+    pub const ALL: [Self; 5] =
+        [Self::BeforeHunt, Self::NotAccepted, Self::ProcessGone, Self::StackGone, Self::NotSeen];
 
     /// As records show it.
     #[must_use]
@@ -151,6 +158,7 @@ impl Unseen {
             Self::BeforeHunt => "before_hunt",
             Self::NotAccepted => "not_accepted",
             Self::ProcessGone => "process_gone",
+            Self::StackGone => "stack_gone",
             Self::NotSeen => "not_seen",
         }
     }
@@ -162,6 +170,7 @@ impl Unseen {
             Self::BeforeHunt => "opened before the hunt",
             Self::NotAccepted => "not accepted by any process",
             Self::ProcessGone => "its process was gone before its mappings could be read",
+            Self::StackGone => "its thread's stack was gone before the process's mappings could be read",
             Self::NotSeen => "the opening was not seen",
         }
     }

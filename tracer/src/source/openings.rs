@@ -105,6 +105,7 @@ fn stack(it: &Value) -> Option<Stack> {
         offset: it["offset"].as_u64().unwrap_or(0),
         unnamed: Unnamed::ALL.into_iter().find(|why| it["unnamed"] == why.name()),
         interpreter: text(&it["interpreter"]),
+        language: (it["language"] == "python").then_some("python"),
     };
     Some(Stack {
         id: u64::from_str_radix(it["path"].as_str()?, 16).ok()?,

@@ -1,8 +1,10 @@
 //! Opening files that other users may have put there: only regular ones, and nothing that blocks.
 
 use std::{
+    cell::Cell,
     fs::{File, Metadata, OpenOptions},
     io,
+    ops::Range,
     os::{
         fd::AsRawFd,
         unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
@@ -11,10 +13,11 @@ use std::{
 };
 
 use object::{
-    Endianness,
+    Endianness, ReadCache, ReadRef,
     elf::{ELF_NOTE_GNU, FileHeader64, NT_GNU_BUILD_ID},
     read::elf::{FileHeader, ProgramHeader},
 };
+use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
 
 /// Executables with debug information are large; what is larger than this is none.
 const MOST_BYTES: u64 = 4 << 30;
@@ -24,7 +27,20 @@ pub(super) type FileId = (u64, u64, i64, i64);
 
 /// Opens a regular file. A FIFO or a device is not even opened: that might block, or do something.
 pub(super) fn open_regular(path: &Path) -> io::Result<(File, Metadata)> {
-    let place = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?;
+    open_place(&OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?)
+}
+
+/// Opens a regular file below another process's root directory, which symbolic links do not lead out of. With `O_NOFOLLOW` in `more`
+/// the file itself is none.
+pub(super) fn open_below(root: &Path, path: &Path, more: OFlags) -> io::Result<(File, Metadata)> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let root = open(root, flags | OFlags::DIRECTORY, Mode::empty())?;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let place = openat2(&root, path, flags | more, Mode::empty(), resolve)?;
+    open_place(&File::from(place))
+}
+
+fn open_place(place: &File) -> io::Result<(File, Metadata)> {
     let metadata = place.metadata()?;
     if !metadata.is_file() || metadata.len() > MOST_BYTES {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -38,6 +54,44 @@ pub(super) fn open_regular(path: &Path) -> io::Result<(File, Metadata)> {
 /// Names this version of the file.
 pub(super) fn identity(metadata: &Metadata) -> FileId {
     (metadata.dev(), metadata.ino(), metadata.ctime(), metadata.ctime_nsec())
+}
+
+/// Most bytes that are read of an executable: what stands in it may lead to the same bytes again and again.
+const MOST_READ: u64 = 256 << 20;
+
+/// An executable that is being read, piece by piece.
+pub(super) struct Pieces {
+    cache: ReadCache<File>,
+    left: Cell<u64>,
+}
+
+impl Pieces {
+    /// Those of this file.
+    pub(super) fn of(file: File) -> Self {
+        Self { cache: ReadCache::new(file), left: Cell::new(MOST_READ) }
+    }
+
+    fn allow(&self, bytes: u64) -> Result<(), ()> {
+        self.left.set(self.left.get().checked_sub(bytes).ok_or(())?);
+        Ok(())
+    }
+}
+
+impl<'a> ReadRef<'a> for &'a Pieces {
+    fn len(self) -> Result<u64, ()> {
+        self.cache.len()
+    }
+
+    fn read_bytes_at(self, offset: u64, size: u64) -> Result<&'a [u8], ()> {
+        self.allow(size)?;
+        self.cache.read_bytes_at(offset, size)
+    }
+
+    fn read_bytes_at_until(self, range: Range<u64>, delimiter: u8) -> Result<&'a [u8], ()> {
+        let found = self.cache.read_bytes_at_until(range, delimiter)?;
+        self.allow(found.len() as u64 + 1)?;
+        Ok(found)
+    }
 }
 
 /// Where the notes of an executable are, with room to spare.
@@ -65,4 +119,87 @@ pub(super) fn build_id(file: &File, offset: u64) -> Option<Vec<u8>> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        os::unix::fs::{PermissionsExt, symlink},
+    };
+
+    use object::{Object, read::File as ElfFile};
+
+    use super::*;
+
+    fn fifo(path: &Path) {
+        let mode = Mode::RUSR | Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).expect("a FIFO");
+    }
+
+    #[test]
+    fn only_regular_files_of_a_reasonable_size() {
+        let directory = tempfile::tempdir().expect("directory");
+        let at = |name: &str| directory.path().join(name);
+        fs::write(at("good"), "x").expect("a file");
+        fifo(&at("fifo"));
+        symlink("/dev/zero", at("device")).expect("a link");
+        symlink("good", at("link")).expect("a link");
+        fs::create_dir(at("directory")).expect("a directory");
+        File::create(at("huge")).expect("a file").set_len(MOST_BYTES + 1).expect("a hole");
+        assert!(open_regular(&at("good")).is_ok() && open_regular(&at("link")).is_ok());
+        for name in ["fifo", "device", "directory", "huge", "nothing"] {
+            assert!(open_regular(&at(name)).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn links_do_not_lead_out_of_a_root() {
+        let directory = tempfile::tempdir().expect("directory");
+        let root = directory.path().join("root");
+        let at = |name: &str| root.join(name);
+        fs::create_dir_all(at("private/tmp")).expect("a directory");
+        fs::write(directory.path().join("secret"), "x").expect("a file");
+        fs::write(at("private/tmp/good"), "x").expect("a file");
+        fs::set_permissions(at("private/tmp/good"), fs::Permissions::from_mode(0o600)).expect("mode");
+        symlink("/private/tmp", at("tmp")).expect("a link");
+        symlink("/private/tmp/good", at("private/tmp/link")).expect("a link");
+        symlink("../../../secret", at("private/tmp/relative")).expect("a link");
+        symlink(directory.path(), at("private/absolute")).expect("a link");
+        fifo(&at("private/tmp/fifo"));
+        let opens = |name: &str| open_below(&root, Path::new(name), OFlags::NOFOLLOW).is_ok();
+        assert!(opens("tmp/good"));
+        assert!(open_below(&root, Path::new("tmp/link"), OFlags::empty()).is_ok());
+        for name in
+            ["tmp/link", "tmp/relative", "tmp/fifo", "private/absolute/secret", "../secret", "nothing"]
+        {
+            assert!(!opens(name), "{name}");
+        }
+    }
+
+    /// A header that says that the file has 60 million sections, which a file with a hole seems to have.
+    #[test]
+    fn an_executable_is_not_read_without_end() {
+        let mut header = vec![0; 64];
+        header[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+        header[0x10] = 3;
+        header[0x12] = 0x3e;
+        header[0x14] = 1;
+        // e_shoff, e_ehsize, e_shentsize, e_shnum, e_shstrndx; the first section has the number of all of them.
+        header[0x28] = 64;
+        header[0x34] = 64;
+        header[0x3a] = 64;
+        header[0x3e] = 1;
+        let mut first = vec![0; 64];
+        first[0x20..0x28].copy_from_slice(&60_000_000u64.to_le_bytes());
+        header.extend(first);
+        let file = tempfile::tempfile().expect("a file");
+        file.write_all_at(&header, 0).expect("write");
+        file.set_len(MOST_BYTES).expect("a hole");
+        let pieces = Pieces::of(file);
+        assert!(ElfFile::parse(&pieces).is_err());
+        assert_eq!(pieces.left.get() / (1 << 20), 255, "nothing large was read");
+        let own = Pieces::of(File::open("/proc/self/exe").expect("this program"));
+        assert!(ElfFile::parse(&own).is_ok_and(|elf| elf.section_by_name(".text").is_some()));
+    }
 }

@@ -9,8 +9,11 @@ const INTERPRETERS: [(&str, [&str; 2], &[&str]); 3] = [
     ("ruby", ["ruby", "libruby"], &["rb_vm_exec", "vm_exec"]),
 ];
 
-/// Where CPython has the extension modules of its own standard library.
-const PYTHON_LIBRARY: &str = "/lib-dynload/";
+/// Where interpreters have the extension modules of their own standard libraries, as Debian and their own makefiles install them.
+const LIBRARIES: [(&str, &str); 4] =
+    [("python", "/lib-dynload/"), ("perl", "/perl-base/auto/"), ("ruby", "/ruby/3."), ("ruby", "/ruby/2.")];
+/// Below this, others install theirs.
+const OTHERS: &str = "/gems/";
 
 /// Marks them. A file's name alone is no evidence: one of its frames must be the function that runs the program's code.
 pub(super) fn mark(frames: &mut [Frame]) {
@@ -18,11 +21,16 @@ pub(super) fn mark(frames: &mut [Frame]) {
         let runs = |frame: &Frame| {
             frame.function.as_deref().is_some_and(|name| loops.iter().any(|it| name.starts_with(it)))
         };
-        let mut running = frames.iter().filter(|frame| runs(frame));
+        // Stripped executables do not name the loop; that it runs is proven by what it runs.
+        let is_proven = frames.iter().any(|frame| frame.language == Some(name));
+        let mut running = frames.iter().filter(|frame| is_proven || runs(frame));
         let Some(version) = running.find_map(|frame| version_of(frame, files)) else { continue };
         let label = format!("{name} {version}").trim_end().to_owned();
         let is_own = |frame: &Frame| {
-            let in_library = |module: &str| name == "python" && module.contains(PYTHON_LIBRARY);
+            let in_library = |module: &str| {
+                let is_below = |(of, directory): &(&str, &str)| *of == name && module.contains(directory);
+                LIBRARIES.iter().any(is_below) && !module.contains(OTHERS)
+            };
             version_of(frame, files).is_some() || frame.module.as_deref().is_some_and(in_library)
         };
         let Some(last) = frames.iter().rposition(is_own) else { continue };
@@ -106,6 +114,14 @@ mod tests {
         ];
         let wanted = [None, own.clone(), None, own.clone(), None, own.clone(), own.clone(), own];
         assert_eq!(marks(&frames), wanted);
+        let ruby = "/usr/lib/libruby-3.1.so.3.1";
+        let frames = [
+            ("/usr/lib/x86_64-linux-gnu/ruby/3.1.0/socket.so", ""),
+            ("/var/lib/gems/ruby/3.1.0/gems/fast/fast.so", ""),
+            (ruby, "rb_vm_exec"),
+        ];
+        let own = Some("ruby 3.1".to_owned());
+        assert_eq!(marks(&frames), [own.clone(), None, own]);
         // A program of that name, and a program that only starts one.
         assert_eq!(marks(&[(python, "accept_one"), (python, "main")]), [None, None]);
         assert_eq!(marks(&[("/usr/bin/app", "_PyEval_EvalFrameDefault"), (python, "main")]), [None, None]);

@@ -1,17 +1,20 @@
 //! What a process has mapped, and the files behind it: only such as are proven to be the mapped ones. After an upgrade another
 //! file is at the path, and its functions are elsewhere.
 
-#[cfg(target_arch = "x86_64")]
-use std::os::unix::fs::FileExt;
 use std::{
-    fs::{self, File},
-    io,
+    fs::File,
+    io::{self, Read},
     ops::Range,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
-use super::files::{self, FileId};
+use rustix::fs::OFlags;
+
+use super::{
+    files::{self, FileId},
+    python::Memory,
+};
 use crate::model::Unnamed;
 
 /// A line of /proc/PID/maps (proc_pid_maps(5)).
@@ -35,6 +38,11 @@ pub(super) struct Opened {
 }
 
 impl Mapping {
+    /// What tells files apart, as far as /proc/PID/maps says it.
+    pub(super) fn device_and_inode(&self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+
     /// The file, as the process names it; none for memory of its own.
     pub(super) fn file(&self) -> Option<&str> {
         let name = self.name.strip_suffix(DELETED).unwrap_or(&self.name);
@@ -42,6 +50,8 @@ impl Mapping {
     }
 }
 
+/// What a process has mapped behind this many bytes of text is not looked at: 600,000 mappings.
+const MOST_BYTES: u64 = 64 << 20;
 const DELETED: &str = " (deleted)";
 
 /// The mappings of a process.
@@ -55,7 +65,8 @@ pub(super) struct Mappings {
 impl Mappings {
     /// Of the process whose /proc directory this is; none where it has gone.
     pub(super) fn read(directory: &Path) -> Option<Self> {
-        let text = fs::read_to_string(directory.join("maps")).ok()?;
+        let mut text = String::new();
+        File::open(directory.join("maps")).ok()?.take(MOST_BYTES).read_to_string(&mut text).ok()?;
         let list: Vec<Mapping> = text.lines().filter_map(mapping).collect();
         let memory = File::open(directory.join("mem")).ok();
         (!list.is_empty()).then(|| Self { directory: directory.to_owned(), list, memory })
@@ -76,8 +87,14 @@ impl Mappings {
     #[cfg(target_arch = "x86_64")]
     pub(super) fn has_bytes(&self, address: u64, bytes: &[u8]) -> bool {
         let mut found = vec![0; bytes.len()];
-        let memory = self.memory.as_ref();
-        memory.is_some_and(|memory| memory.read_exact_at(&mut found, address).is_ok()) && found == bytes
+        self.read(address, &mut found) && found == bytes
+    }
+
+    /// Whether what is mapped at these addresses is the same file.
+    pub(super) fn has_same_file(&self, one: u64, other: u64) -> bool {
+        let file = |address| self.find(address).filter(|mapping| mapping.file().is_some());
+        let (one, other) = (file(one), file(other));
+        one.zip(other).is_some_and(|(one, other)| one.device_and_inode() == other.device_and_inode())
     }
 
     /// The mapped file. By the mapping itself where we have the capability; else by its path, if device and inode are the
@@ -93,8 +110,8 @@ impl Mappings {
         }
         let mut why = Unnamed::Removed;
         for name in [mapping.name.as_str(), mapping.file().unwrap_or_default()] {
-            let path = self.directory.join("root").join(name.trim_start_matches('/'));
-            match files::open_regular(&path) {
+            let path = Path::new(name.trim_start_matches('/'));
+            match files::open_below(&self.directory.join("root"), path, OFlags::empty()) {
                 Ok((file, metadata)) => {
                     let is_same_inode = (metadata.dev(), metadata.ino()) == (mapping.device, mapping.inode);
                     if self.is_same_build(mapping, &file).unwrap_or(is_same_inode) {
@@ -120,6 +137,12 @@ impl Mappings {
         let first = before.rev().find(is_first)?;
         let mapped = files::build_id(self.memory.as_ref()?, first.range.start)?;
         Some(files::build_id(file, 0)? == mapped)
+    }
+}
+
+impl Memory for Mappings {
+    fn read(&self, address: u64, bytes: &mut [u8]) -> bool {
+        self.memory.as_ref().is_some_and(|memory| memory.read_exact_at(bytes, address).is_ok())
     }
 }
 
@@ -149,6 +172,8 @@ fn mapping(line: &str) -> Option<Mapping> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -7,22 +7,28 @@ mod mapped;
 mod modules;
 mod perf_map;
 mod process;
+mod python;
+mod pythons;
 mod symbols;
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use sha1::{Digest, Sha1};
 
-use crate::model::{Frame, Opening, Stack};
+use crate::model::{Frame, Opening, PythonLayout, Stack, Unseen};
 pub use mapped::cannot_open_mappings;
 use modules::Modules;
 use process::Process;
+use pythons::Pythons;
 use symbols::Symbols;
 
 /// Most processes whose mappings are remembered.
 const PROCESSES: usize = 256;
 /// Most call paths that are remembered.
 const STACKS: usize = 16_384;
+
+/// Most bytes of unwind tables and perf maps that are remembered.
+const MOST_BYTES: usize = 512 << 20;
 
 /// A process, not only its number: that is passed on.
 type ProcessId = (u32, u64, u32);
@@ -34,13 +40,20 @@ pub struct Unwinder {
     symbols: Symbols,
     processes: HashMap<ProcessId, Process>,
     stacks: HashMap<u64, Arc<Stack>>,
+    pythons: Pythons,
+    tell: Tell,
 }
+
+/// Takes the number of each process that runs CPython, and where that keeps its frames.
+pub type Tell = Box<dyn FnMut(u32, &PythonLayout) + Send>;
 
 impl Unwinder {
     /// One that reads `root`/proc.
     #[must_use]
-    pub fn new(root: PathBuf) -> Self {
+    pub fn new(root: PathBuf, tell: Tell) -> Self {
         Self {
+            pythons: Pythons::default(),
+            tell,
             root,
             modules: Modules::default(),
             symbols: Symbols::default(),
@@ -49,33 +62,55 @@ impl Unwinder {
         }
     }
 
-    /// The call path of an opening; none where the process had gone, or had executed another program, before it could be looked
-    /// at.
-    pub fn unwind(&mut self, opening: &Opening) -> Option<Arc<Stack>> {
+    fn bytes(&self) -> usize {
+        self.modules.bytes() + self.processes.values().map(Process::bytes).sum::<usize>()
+    }
+
+    /// Looks for processes that run CPython and are new, among `pids` where some are named.
+    pub fn look_for_pythons(&mut self, pids: &[u32]) {
+        self.pythons.look(&self.root, pids, &mut self.modules, &mut self.tell);
+    }
+
+    /// The call path of an opening.
+    ///
+    /// # Errors
+    /// The process had gone, or had executed another program, or the thread had ended, before it could be looked at.
+    pub fn unwind(&mut self, opening: &Opening) -> Result<Arc<Stack>, Unseen> {
         let id = (opening.task.pid, opening.task.start_ns, opening.task.exec_id);
-        if !self.processes.contains_key(&id) && self.processes.len() >= PROCESSES {
+        let is_known = self.processes.contains_key(&id);
+        if !is_known && (self.processes.len() >= PROCESSES || self.bytes() > MOST_BYTES) {
             self.processes.clear();
+            if self.bytes() > MOST_BYTES {
+                self.modules.clear();
+            }
         }
         let process = match self.processes.entry(id) {
             std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
             std::collections::hash_map::Entry::Vacant(new) => {
-                new.insert(Process::read(&self.root, &opening.task, &mut self.modules)?)
+                let process = Process::read(&self.root, &opening.task, &mut self.modules);
+                new.insert(process.ok_or(Unseen::ProcessGone)?)
             }
         };
-        let is_of_then =
-            process.has_stack(opening) || (process.refresh(&mut self.modules) && process.has_stack(opening));
-        if !is_of_then {
-            self.processes.remove(&id);
-            return None;
+        if process.is_other_than(opening).is_some() {
+            let is_there = process.refresh(&mut self.modules);
+            let why = if is_there { process.is_other_than(opening) } else { Some(Unseen::ProcessGone) };
+            if let Some(why) = why {
+                self.processes.remove(&id);
+                return Err(why);
+            }
         }
-        let (mut addresses, mut complete) = process.unwind(opening);
-        if !addresses.iter().all(|address| process.knows(*address)) && process.refresh(&mut self.modules) {
-            (addresses, complete) = process.unwind(opening);
+        let (mut path, mut complete) = process.unwind(opening);
+        if !path.iter().all(|place| process.knows(place.address)) && process.renew(&mut self.modules) {
+            (path, complete) = process.unwind(opening);
         }
-        let mut frames = Vec::new();
-        for address in addresses {
-            frames.extend_from_slice(process.frames(address, &mut self.symbols));
+        if let Some(layout) = process.python_layout() {
+            (self.tell)(opening.task.pid, layout);
         }
+        let runs = process.python(opening, &path);
+        complete &= runs.is_none() || opening.python.complete;
+        let frames =
+            path.iter().map(|place| process.frames(place.address, &mut self.symbols).to_vec()).collect();
+        let mut frames = python::merge(&path, frames, runs);
         interpreter::mark(&mut frames);
         let id = identity(opening, &frames);
         if self.stacks.len() >= STACKS {
@@ -85,7 +120,7 @@ impl Unwinder {
             let comm = String::from_utf8_lossy(opening.task.comm()).into_owned();
             Arc::new(Stack { id, by: opening.by, comm, frames, complete })
         };
-        Some(Arc::clone(self.stacks.entry(id).or_insert_with(made)))
+        Ok(Arc::clone(self.stacks.entry(id).or_insert_with(made)))
     }
 }
 

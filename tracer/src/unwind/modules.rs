@@ -4,11 +4,13 @@ use std::{collections::HashMap, fs::File, ops::Range, sync::Arc};
 
 use framehop::{ExplicitModuleSectionInfo, Module};
 use object::{
-    CompressionFormat, Object, ObjectSection, ObjectSegment, ReadCache, SegmentFlags, elf::PF_X,
-    read::File as ElfFile,
+    CompressionFormat, Object, ObjectSection, ObjectSegment, SegmentFlags, elf::PF_X, read::File as ElfFile,
 };
 
-use super::{files::FileId, mapped::Opened};
+use super::{
+    files::{FileId, Pieces},
+    mapped::Opened,
+};
 
 /// A larger section is not read.
 const MOST_BYTES: u64 = 128 << 20;
@@ -23,6 +25,8 @@ pub(super) struct Tables {
     sections: ExplicitModuleSectionInfo<Bytes>,
     /// File offsets and addresses of what is loaded as code, from whole pages on. Other segments may share those pages.
     segments: Vec<(Range<u64>, u64)>,
+    /// Address of CPython's `_PyRuntime`, which has a section of its own (3.13).
+    python: Option<u64>,
 }
 
 /// All that were read.
@@ -30,6 +34,27 @@ pub(super) struct Tables {
 pub(super) struct Modules(HashMap<FileId, Option<Arc<Tables>>>);
 
 impl Modules {
+    /// Bytes of memory that they take.
+    pub(super) fn bytes(&self) -> usize {
+        let sections = |tables: &Arc<Tables>| {
+            let Tables {
+                sections: ExplicitModuleSectionInfo { eh_frame, eh_frame_hdr, debug_frame, .. },
+                ..
+            } = &**tables;
+            [eh_frame, eh_frame_hdr, debug_frame]
+                .into_iter()
+                .flatten()
+                .map(|bytes| bytes.len())
+                .sum::<usize>()
+        };
+        self.0.values().flatten().map(sections).sum()
+    }
+
+    /// Forgets all of them.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
     /// The tables of this file; none where it is no ELF.
     pub(super) fn tables(&mut self, opened: Opened) -> Option<Arc<Tables>> {
         if self.0.len() >= MODULES {
@@ -42,15 +67,25 @@ impl Modules {
 impl Tables {
     /// As part of a process that has the file's bytes from `offset` on at `range`.
     pub(super) fn at(&self, range: Range<u64>, offset: u64) -> Option<Module<Bytes>> {
-        let (file, address) = self.segments.iter().find(|(file, _)| file.contains(&offset))?;
-        let base = range.start.wrapping_sub(offset - file.start).wrapping_sub(*address);
+        let base = self.base(range.start, offset)?;
         Some(Module::new(String::new(), range, base, self.sections.clone()))
+    }
+
+    /// Where such a process has `_PyRuntime`; none where the file has none.
+    pub(super) fn python(&self, start: u64, offset: u64) -> Option<u64> {
+        Some(self.base(start, offset)?.wrapping_add(self.python?))
+    }
+
+    /// What is to be added to the file's addresses.
+    fn base(&self, start: u64, offset: u64) -> Option<u64> {
+        let (file, address) = self.segments.iter().find(|(file, _)| file.contains(&offset))?;
+        Some(start.wrapping_sub(offset - file.start).wrapping_sub(*address))
     }
 }
 
 fn read(file: File) -> Option<Tables> {
-    let cache = ReadCache::new(file);
-    let elf = ElfFile::parse(&cache).ok()?;
+    let pieces = Pieces::of(file);
+    let elf = ElfFile::parse(&pieces).ok()?;
     let range = |name: &str| {
         let section = elf.section_by_name(name)?;
         Some(section.address()..section.address() + section.size())
@@ -80,5 +115,15 @@ fn read(file: File) -> Option<Tables> {
             (offset & !0xfff..offset + len, segment.address() - (offset & 0xfff))
         })
         .collect();
-    Some(Tables { sections, segments })
+    Some(Tables { sections, segments, python: range(PYTHON).map(|range| range.start) })
+}
+
+/// The section of `_PyRuntime`.
+const PYTHON: &str = ".PyRuntime";
+
+/// Whether this file has CPython 3.13 or newer in it.
+pub(super) fn has_python(opened: &Opened) -> bool {
+    let pieces = opened.file.try_clone().map(Pieces::of);
+    let has = |elf: ElfFile<'_, &Pieces>| elf.section_by_name(PYTHON).is_some();
+    pieces.is_ok_and(|pieces| ElfFile::parse(&pieces).is_ok_and(has))
 }

@@ -1,7 +1,6 @@
 //! Names of code that a program has made itself.
 
 use std::{
-    collections::BTreeMap,
     fs,
     io::Read,
     os::unix::fs::MetadataExt,
@@ -9,25 +8,42 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use super::files::open_regular;
+use rustix::fs::OFlags;
 
-/// A larger map is not read.
+use super::files::{self, FileId};
+
+/// A larger map is not read, ...
 const MOST_BYTES: u64 = 64 << 20;
+/// ... nor one with more functions.
+const MOST_FUNCTIONS: usize = 2 << 20;
 /// The clock of files lags by a tick, and that of processes counts in hundredths of a second.
 const SLACK_NS: i128 = 50_000_000;
 
 /// What it tells in /tmp/perf-PID.map (`perf-report(1)`; JVMs with an agent, `jcmd PID Compiler.perfmap` or
 /// `-XX:+DumpPerfMapAtExit`, Node with `--perf-basic-prof`, Python from 3.12 with `-X perf`).
 #[derive(Default)]
-pub(super) struct PerfMap(BTreeMap<u64, (u64, String)>);
+pub(super) struct PerfMap {
+    text: String,
+    /// By their beginnings; of several with the same one the last counts.
+    functions: Vec<Function>,
+    file: Option<FileId>,
+}
+
+struct Function {
+    start: u64,
+    bytes: u64,
+    /// Where the name is in the text.
+    name: (usize, usize),
+}
 
 impl PerfMap {
-    /// Of the process whose /proc directory this is, and that began at `start_ns` of the boot clock.
-    pub(super) fn read(directory: &Path, start_ns: u64) -> Self {
-        Self::try_read(directory, start_ns).unwrap_or_default()
+    /// Of the process whose /proc directory this is, and that began at `start_ns` of the boot clock. What was read `before` stays if the
+    /// file is still the same.
+    pub(super) fn read(directory: &Path, start_ns: u64, before: Self) -> Self {
+        Self::try_read(directory, start_ns, before).unwrap_or_default()
     }
 
-    fn try_read(directory: &Path, start_ns: u64) -> Option<Self> {
+    fn try_read(directory: &Path, start_ns: u64, before: Self) -> Option<Self> {
         let status = fs::read_to_string(directory.join("status")).ok()?;
         let values = |key: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(key))?;
@@ -36,7 +52,9 @@ impl PerfMap {
         // The last one is its number in its own namespace.
         let pid = *values("NSpid:")?.last()?;
         let uids: Vec<u32> = values("Uid:")?.iter().filter_map(|uid| uid.parse().ok()).collect();
-        let (file, metadata) = open_regular(&directory.join(format!("root/tmp/perf-{pid}.map"))).ok()?;
+        let name = format!("tmp/perf-{pid}.map");
+        let (file, metadata) =
+            files::open_below(&directory.join("root"), Path::new(&name), OFlags::NOFOLLOW).ok()?;
         // Everybody may write to /tmp, and numbers of processes are used again.
         let is_its_own = metadata.uid() == 0 || uids.contains(&metadata.uid());
         let written_ns = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
@@ -44,19 +62,43 @@ impl PerfMap {
         if !is_its_own || !is_new || metadata.len() > MOST_BYTES {
             return None;
         }
+        let id = files::identity(&metadata);
+        if before.file == Some(id) {
+            return Some(before);
+        }
+        drop(before);
         let mut text = Vec::new();
         file.take(MOST_BYTES).read_to_end(&mut text).ok()?;
-        Some(Self::parse(&String::from_utf8_lossy(&text)))
+        let text = String::from_utf8(text);
+        let text = text.unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
+        Self::parse(text).map(|map| Self { file: Some(id), ..map })
     }
 
-    fn parse(text: &str) -> Self {
-        Self(text.lines().filter_map(entry).collect())
+    fn parse(text: String) -> Option<Self> {
+        let mut functions = Vec::new();
+        for line in text.lines() {
+            let Some((start, bytes, name)) = entry(line) else { continue };
+            if functions.len() == MOST_FUNCTIONS {
+                return None;
+            }
+            let at = name.as_ptr().addr() - text.as_ptr().addr();
+            functions.push(Function { start, bytes, name: (at, at + name.len()) });
+        }
+        functions.sort_by_key(|function| function.start);
+        Some(Self { text, functions, file: None })
     }
 
     /// The function at this address, and where it begins.
     pub(super) fn find(&self, address: u64) -> Option<(u64, &str)> {
-        let (start, (len, name)) = self.0.range(..=address).next_back()?;
-        (address - start < *len).then_some((*start, name))
+        let behind = self.functions.partition_point(|function| function.start <= address);
+        let function = self.functions.get(behind.checked_sub(1)?)?;
+        let name = self.text.get(function.name.0..function.name.1)?;
+        (address - function.start < function.bytes).then_some((function.start, name))
+    }
+
+    /// Bytes of memory that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.text.capacity() + self.functions.capacity() * size_of::<Function>()
     }
 }
 
@@ -69,14 +111,14 @@ fn began_at(start_ns: u64) -> Option<i128> {
 }
 
 /// `START SIZE NAME`, hexadecimal, with 0x (JDK 17) or without.
-fn entry(line: &str) -> Option<(u64, (u64, String))> {
+fn entry(line: &str) -> Option<(u64, u64, &str)> {
     let mut fields = line.splitn(3, ' ');
     let mut number = || {
         let text = fields.next()?;
         u64::from_str_radix(text.strip_prefix("0x").unwrap_or(text), 16).ok()
     };
-    let (start, len) = (number()?, number()?);
-    Some((start, (len, fields.next()?.to_owned())))
+    let (start, bytes) = (number()?, number()?);
+    Some((start, bytes, fields.next()?))
 }
 
 #[cfg(test)]
@@ -85,12 +127,20 @@ mod tests {
 
     #[test]
     fn perf_maps_of_both_spellings() {
-        let lines =
-            "0x00007f00 0x0000000000000020 int Leak.open(int)\n8000 10 py::serve:/srv/app.py\nbroken\n";
-        let map = PerfMap::parse(lines);
+        let lines = "0x00007f00 0x0000000000000020 int Leak.open(int)\n9000 10 old\n8000 10 py::serve:/srv/app.py\nbroken\n9000 8 new\n";
+        let map = PerfMap::parse(lines.into()).expect("a map");
         assert_eq!(map.find(0x7f1f), Some((0x7f00, "int Leak.open(int)")));
         assert_eq!(map.find(0x7f20), None);
         assert_eq!(map.find(0x8000), Some((0x8000, "py::serve:/srv/app.py")));
         assert_eq!(map.find(0x10), None);
+        assert_eq!((map.find(0x9007), map.find(0x9008)), (Some((0x9000, "new")), None));
+        assert!(map.bytes() > lines.len());
+    }
+
+    #[test]
+    fn a_map_of_too_many_functions_is_none() {
+        let line = "1 1 a\n";
+        assert!(PerfMap::parse(line.repeat(MOST_FUNCTIONS)).is_some());
+        assert!(PerfMap::parse(line.repeat(MOST_FUNCTIONS + 1)).is_none());
     }
 }

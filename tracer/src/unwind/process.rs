@@ -1,8 +1,9 @@
 //! A process as the unwinder needs it: what is mapped where.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 #[cfg(target_arch = "aarch64")]
@@ -18,21 +19,36 @@ use super::{
     mapped::{Mapping, Mappings},
     modules::{Bytes, Modules},
     perf_map::PerfMap,
+    python::{self, Python, Run},
     symbols::Symbols,
 };
 use crate::{
     enrich,
-    model::{Frame, Opening, Task, Unnamed},
+    model::{Frame, Opening, PythonLayout, Task, Unnamed, Unseen},
 };
 
 /// Most frames of a path: recursion ends somewhere.
 const DEPTH: usize = 256;
+
+/// Most executables and libraries of a process.
+const MODULES: usize = 4096;
+/// Reading a process again takes at most one part in so many of the time.
+const SHARE: u32 = 10;
 
 /// A file whose mapping begins there.
 struct Module {
     id: FileId,
     /// Else it may hold code that was made at run time, as a memfd does.
     is_elf: bool,
+}
+
+/// A place of a path.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    /// Of the code: within the call, where it called another one.
+    pub(super) address: u64,
+    /// Where the function's part of the stack begins; it ends where the next one's does.
+    pub(super) stack: u64,
 }
 
 /// The process.
@@ -46,8 +62,12 @@ pub(super) struct Process {
     cache: Cache,
     /// Names of code made at run time.
     perf_map: PerfMap,
+    /// The CPython that it runs, if it is one that says where its frames are.
+    python: Option<Python>,
     /// What is at an address.
     known: HashMap<u64, Vec<Frame>>,
+    /// When it may be read again only for names that are not known.
+    renew_at: Instant,
 }
 
 impl Process {
@@ -63,7 +83,9 @@ impl Process {
             frames: Frames::new(),
             cache: Cache::new(),
             perf_map: PerfMap::default(),
+            python: None,
             known: HashMap::new(),
+            renew_at: Instant::now(),
         };
         process.load(modules).then_some(process)
     }
@@ -75,30 +97,60 @@ impl Process {
         self.load(modules)
     }
 
+    /// The same for names that are not known; false also where that would be too often.
+    pub(super) fn renew(&mut self, modules: &mut Modules) -> bool {
+        Instant::now() >= self.renew_at && self.refresh(modules)
+    }
+
+    /// Bytes of memory that its names take.
+    pub(super) fn bytes(&self) -> usize {
+        self.perf_map.bytes()
+    }
+
     fn load(&mut self, modules: &mut Modules) -> bool {
+        let began = Instant::now();
+        let is_same = self.read_all(modules);
+        self.renew_at = Instant::now() + began.elapsed() * SHARE;
+        is_same
+    }
+
+    fn read_all(&mut self, modules: &mut Modules) -> bool {
         self.modules.clear();
         self.frames = Frames::new();
         self.cache = Cache::new();
         self.known.clear();
-        self.perf_map = PerfMap::read(&self.directory, self.task.start_ns);
-        for mapping in self.mappings.executable().filter(|mapping| mapping.file().is_some()) {
+        self.perf_map =
+            PerfMap::read(&self.directory, self.task.start_ns, std::mem::take(&mut self.perf_map));
+        let mut runtimes = BTreeSet::new();
+        for mapping in self.mappings.executable().filter(|mapping| mapping.file().is_some()).take(MODULES) {
             let module = self.mappings.open(mapping).map(|opened| {
                 let id = opened.id;
                 let tables = modules.tables(opened);
                 let is_elf = tables.is_some();
+                let runtime =
+                    tables.as_ref().and_then(|tables| tables.python(mapping.range.start, mapping.offset));
+                runtimes.extend(runtime);
                 let module = tables.and_then(|tables| tables.at(mapping.range.clone(), mapping.offset));
                 module.into_iter().for_each(|module| self.frames.add_module(module));
                 Module { id, is_elf }
             });
             self.modules.insert(mapping.range.start, module);
         }
+        self.python = python::only(&runtimes).and_then(|runtime| Python::read(&self.mappings, runtime));
         // Only then all of that was this process.
         enrich::is_same(&self.directory, &self.task)
     }
 
-    /// Whether these are the mappings of that moment: after an exec the stack is elsewhere.
-    pub(super) fn has_stack(&self, opening: &Opening) -> bool {
-        self.mappings.find(opening.registers.sp).is_some() && self.code(opening.registers.pc).is_some()
+    /// Why these are not the mappings of that moment: after an exec stack and code are elsewhere, a thread that ends may take its stack
+    /// along.
+    pub(super) fn is_other_than(&self, opening: &Opening) -> Option<Unseen> {
+        let has_code = self.code(opening.registers.pc).is_some();
+        let has_stack = self.mappings.find(opening.registers.sp).is_some();
+        match (has_code, has_stack) {
+            (true, true) => None,
+            (true, false) => Some(Unseen::StackGone),
+            (false, _) => Some(Unseen::ProcessGone),
+        }
     }
 
     /// Whether there is code at this address, as far as is known, and a name for it where it was made at run time.
@@ -111,8 +163,25 @@ impl Process {
         self.mappings.find(address).filter(|mapping| mapping.is_executable)
     }
 
-    /// Addresses of the path, the innermost first, and whether its end was reached.
-    pub(super) fn unwind(&mut self, opening: &Opening) -> (Vec<u64>, bool) {
+    /// What the kernel programs need to copy the frames of its CPython.
+    pub(super) fn python_layout(&self) -> Option<&PythonLayout> {
+        self.python.as_ref().map(Python::layout)
+    }
+
+    /// The Python functions that ran then, by the calls of the interpreter's loop, the innermost first; none where it ran no CPython
+    /// that is known, or anything is not as it should be.
+    pub(super) fn python(&self, opening: &Opening, path: &[Place]) -> Option<Vec<Run>> {
+        let python = self.python.as_ref()?;
+        let runtime = python.layout().runtime;
+        let is_own = |address| self.mappings.has_same_file(address, runtime);
+        let runs = python.runs(&opening.python, opening.registers.sp, &self.mappings, is_own)?;
+        // Where the path is known, the loop's calls are calls of the interpreter's own code.
+        let calls = |run: &Run| python::caller(path, run.stack).is_none_or(|place| is_own(place.address));
+        runs.iter().all(calls).then_some(runs)
+    }
+
+    /// The path, the innermost place first, and whether its end was reached.
+    pub(super) fn unwind(&mut self, opening: &Opening) -> (Vec<Place>, bool) {
         let sp = opening.registers.sp;
         let mut read = |address: u64| {
             let at = usize::try_from(address.wrapping_sub(sp)).map_err(|_| ())?;
@@ -121,16 +190,16 @@ impl Process {
         };
         let mut registers = registers(opening, self.frames.max_known_code_address());
         let mut address = FrameAddress::from_instruction_pointer(opening.registers.pc);
-        let mut addresses = Vec::new();
-        while addresses.len() < DEPTH {
+        let mut path = Vec::new();
+        while path.len() < DEPTH {
             // The address behind a call may be another line, or another function.
-            addresses.push(address.address_for_lookup());
+            path.push(Place { address: address.address_for_lookup(), stack: registers.sp() });
             let next = match self.leave_trampoline(address.address(), &mut registers, &mut read) {
                 Some(caller) => Ok(Some(caller)),
                 None => self.frames.unwind_frame(address, &mut registers, &mut self.cache, &mut read),
             };
             let caller = match next {
-                Ok(None) => return (addresses, true),
+                Ok(None) => return (path, true),
                 Ok(Some(caller)) => FrameAddress::from_return_address(caller),
                 Err(_) => None,
             };
@@ -140,11 +209,11 @@ impl Process {
                 None => break,
             }
         }
-        (addresses, false)
+        (path, false)
     }
 
-    /// CPython's trampoline for perf has no unwind table and no frame pointer: `sub $8,%rsp; call *%rcx`. Returns who called
-    /// it.
+    /// CPython's trampoline for perf has no unwind table, and up to 3.13.0 no frame pointer: `sub $8,%rsp; call *%rcx`, with `endbr64` in
+    /// front where the compiler protects branches. Returns who called it.
     #[cfg(target_arch = "x86_64")]
     fn leave_trampoline(
         &self,
@@ -152,10 +221,10 @@ impl Process {
         registers: &mut Registers,
         read: &mut impl FnMut(u64) -> Result<u64, ()>,
     ) -> Option<u64> {
-        const CODE: [u8; 6] = [0x48, 0x83, 0xec, 0x08, 0xff, 0xd1];
+        const CODE: [u8; 10] = [0xf3, 0x0f, 0x1e, 0xfa, 0x48, 0x83, 0xec, 0x08, 0xff, 0xd1];
         let (start, name) = self.perf_map.find(address)?;
-        let is_behind_the_call = address == start + CODE.len() as u64;
-        if !is_behind_the_call || !name.starts_with("py::") || !self.mappings.has_bytes(start, &CODE) {
+        let code = [&CODE[..], &CODE[4..]].into_iter().find(|code| address == start + code.len() as u64)?;
+        if !name.starts_with("py::") || !self.mappings.has_bytes(start, code) {
             return None;
         }
         let caller = read(registers.sp() + 8).ok()?;
@@ -198,9 +267,9 @@ impl Process {
                 vec![Frame { module: Some(file.to_owned()), offset, unnamed: Some(*why), ..Frame::default() }]
             }
             _ => {
-                let function = self.perf_map.find(address).map(|(_, name)| name.to_owned());
-                let unnamed = function.is_none().then_some(Unnamed::Generated);
-                vec![Frame { function, offset: address, unnamed, ..Frame::default() }]
+                let unknown = Frame { unnamed: Some(Unnamed::Generated), ..Frame::default() };
+                let named = self.perf_map.find(address).map_or(unknown, |(_, name)| python::named(name));
+                vec![Frame { offset: address, ..named }]
             }
         }
     }

@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     ffi::OsStr,
     fs::{self, File},
-    os::{fd::AsRawFd, unix::ffi::OsStrExt},
+    os::{
+        fd::AsRawFd,
+        unix::{ffi::OsStrExt, fs::MetadataExt},
+    },
     path::Path,
 };
 
@@ -12,15 +15,20 @@ use blazesym::symbolize::{
     CodeInfo, Input, Symbolized, Symbolizer,
     source::{Elf, Source},
 };
-use object::{Object, ObjectSection, ReadCache, read::File as ElfFile};
+use object::{Object, ObjectSection, read::File as ElfFile};
 
-use super::{files::FileId, mapped::Opened};
+use super::{
+    files::{FileId, Pieces},
+    mapped::Opened,
+};
 use crate::model::{Frame, Unnamed};
 
 /// Most files whose symbols are remembered: each keeps one open.
 const FILES: usize = 256;
 /// A larger symbol table is not read: a name is not worth that much memory.
 const MOST_SYMBOL_BYTES: u64 = 256 << 20;
+/// With more debug information only the symbols are used.
+const MOST_DEBUG_BYTES: u64 = 2 << 30;
 
 /// Symbol tables and DWARF of the files that were asked about.
 #[derive(Default)]
@@ -69,15 +77,18 @@ impl Symbols {
 impl Names {
     fn read(file: &File) -> Option<Self> {
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let cache = ReadCache::new(file);
-        let elf = ElfFile::parse(&cache).ok()?;
-        let tables = elf.sections().filter(|section| {
-            section.name().is_ok_and(|name| [".symtab", ".strtab", ".dynsym", ".dynstr"].contains(&name))
-        });
-        if tables.map(|section| section.size()).sum::<u64>() > MOST_SYMBOL_BYTES {
+        let pieces = Pieces::of(file.try_clone().ok()?);
+        let elf = ElfFile::parse(&pieces).ok()?;
+        let bytes = |wanted: fn(&str) -> bool| -> u64 {
+            let sections = elf.sections().filter(|section| section.name().is_ok_and(wanted));
+            sections.fold(0, |sum, section| sum.saturating_add(section.size()))
+        };
+        if bytes(|name| [".symtab", ".strtab", ".dynsym", ".dynstr"].contains(&name)) > MOST_SYMBOL_BYTES {
             return None;
         }
-        let follows_links = links_are_harmless(&elf, &fs::read_link(&path).ok()?);
+        let has_lines =
+            bytes(|name| name.starts_with(".debug_") || name.starts_with(".zdebug_")) <= MOST_DEBUG_BYTES;
+        let follows_links = has_lines && links_are_harmless(&elf, &fs::read_link(&path).ok()?);
         // What was read stays when the file has gone, and no other file takes its place.
         let symbolizer = Symbolizer::builder().enable_auto_reload(false).build();
         Some(Self { symbolizer, path, follows_links })
@@ -115,8 +126,8 @@ impl Names {
     }
 }
 
-/// Whether what the file names as its debug files can be opened without blocking. It may be any user's file; what is below
-/// /usr/lib/debug is root's.
+/// Whether what the file names as its debug file can be opened without blocking. It may be any user's file, and another one the
+/// next moment, where not only root can write; what is below /usr/lib/debug is root's.
 fn links_are_harmless<'data>(elf: &impl Object<'data>, path: &Path) -> bool {
     if elf.gnu_debugaltlink().is_ok_and(|link| link.is_some()) {
         return false;
@@ -126,4 +137,12 @@ fn links_are_harmless<'data>(elf: &impl Object<'data>, path: &Path) -> bool {
     let beside = path.with_file_name(name);
     Path::new(name).file_name() == Some(name)
         && fs::metadata(beside).map_or(true, |metadata| metadata.is_file())
+        && path.ancestors().skip(1).all(is_roots)
+}
+
+/// Whether only root can change what is in this directory.
+fn is_roots(directory: &Path) -> bool {
+    /// `S_IWGRP | S_IWOTH`.
+    const WRITABLE: u32 = 0o022;
+    fs::metadata(directory).is_ok_and(|metadata| metadata.uid() == 0 && metadata.mode() & WRITABLE == 0)
 }
