@@ -48,7 +48,9 @@ fn leaves_nothing(filter: &str, client: bool, server: bool) {
     in_lab(|netns| {
         let (port, deaf_port) = (fresh_port(), fresh_port());
         let Some(place) = Place::new(port) else { return };
-        place.write(&format!("[filter]\n{filter}\nnetns = {netns}\n[kernel]\nresync = \"1s\""));
+        place.write(&format!(
+            "[filter]\n{filter}\nnetns = {netns}\n[kernel]\nalongside = true\nresync = \"1s\""
+        ));
         let listener = Kind::V4.listen(port);
         let deaf = Kind::V4.listen(deaf_port);
         make_deaf(&deaf);

@@ -62,13 +62,15 @@ impl Place {
     }
 
     pub(crate) fn configure(&self, netns: u64, port: u16, kernel: &str) {
-        self.write(&format!("[filter]\nport = {port}\nnetns = {netns}\n[kernel]\n{kernel}"));
+        self.write(&format!(
+            "[filter]\nport = {port}\nnetns = {netns}\n[kernel]\nalongside = true\n{kernel}"
+        ));
     }
 
-    /// A configuration whose last section is that of the kernel.
+    /// A configuration with these sections, and the file.
     pub(crate) fn write(&self, sections: &str) {
         let text = format!(
-            "pin = \"{}\"\n{sections}\nalongside = true\n[sinks.file]\ntype = \"file\"\npath = \"{}\"\n",
+            "pin = \"{}\"\n{sections}\n[sinks.file]\ntype = \"file\"\npath = \"{}\"\n",
             self.pin.display(),
             self.output().display()
         );
