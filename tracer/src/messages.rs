@@ -78,3 +78,20 @@ fn write(line: &str) {
     // There is no other place to report that standard error does not work.
     let _ = io::stderr().write_all(line.as_bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_finds_no_room_is_dropped_and_counted() {
+        let (sender, receiver) = sync_channel(1);
+        *QUEUE.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        message!("first \u{1b}[2J");
+        message!("second");
+        *QUEUE.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        assert_eq!(receiver.recv(), Ok("sockstate: first \u{fffd}[2J\n".to_owned()));
+        assert!(receiver.recv().is_err(), "the second found no room");
+        assert!(DROPPED.load(Ordering::Relaxed) >= 1);
+    }
+}
