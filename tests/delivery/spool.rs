@@ -173,6 +173,19 @@ fn a_spool_that_is_damaged_anywhere_loses_one_entry_and_says_so() {
 
 type Damage = fn(&mut Vec<u8>);
 
+/// Bytes of a spool of some segments: an eighth of it is one.
+const SMALL: u64 = 200_000;
+
+/// Fills a spool; how many records it has then.
+fn fill(path: &Path) -> u64 {
+    let mut spool = Spool::open(path, SMALL, false).expect("spool");
+    let mut pushed = 0;
+    while spool.append(&batch(pushed + 1, 10)).is_ok() {
+        pushed += 10;
+    }
+    pushed
+}
+
 #[test]
 fn every_record_of_a_damaged_spool_is_read_or_counted() {
     let damage: [(&str, Damage); 6] = [
@@ -189,13 +202,7 @@ fn every_record_of_a_damaged_spool_is_read_or_counted() {
     for (name, damage) in damage {
         for hit in 0..3 {
             let directory = tempfile::tempdir().expect("directory");
-            // An eighth of it is a segment.
-            let mut spool = Spool::open(directory.path(), 200_000, false).expect("spool");
-            let mut pushed = 0;
-            while spool.append(&batch(pushed + 1, 10)).is_ok() {
-                pushed += 10;
-            }
-            drop(spool);
+            let pushed = fill(directory.path());
             let mut segments: Vec<_> = fs::read_dir(directory.path())
                 .expect("directory")
                 .map(|entry| entry.expect("entry").path())
@@ -207,7 +214,7 @@ fn every_record_of_a_damaged_spool_is_read_or_counted() {
             damage(&mut bytes);
             fs::write(&segments[hit], bytes).expect("write");
             // The process ends before what was read is delivered: its losses are not counted twice.
-            let mut first = Spool::open(directory.path(), 200_000, false).expect("spool");
+            let mut first = Spool::open(directory.path(), SMALL, false).expect("spool");
             let told = first.read(usize::MAX).expect("read").missing;
             drop(first);
             let (seqs, missing) = read_all(directory.path());
@@ -220,12 +227,7 @@ fn every_record_of_a_damaged_spool_is_read_or_counted() {
 #[test]
 fn a_segment_that_is_gone_is_counted() {
     let directory = tempfile::tempdir().expect("directory");
-    let mut spool = Spool::open(directory.path(), 200_000, false).expect("spool");
-    let mut pushed = 0;
-    while spool.append(&batch(pushed + 1, 10)).is_ok() {
-        pushed += 10;
-    }
-    drop(spool);
+    let pushed = fill(directory.path());
     fs::remove_file(directory.path().join("0000000100000001.spool")).expect("remove");
     let (seqs, missing) = read_all(directory.path());
     assert!((seqs.len() as u64) < pushed);

@@ -1,5 +1,5 @@
 //! What a filter by ports hides: the first transitions of a connection come before its ends are known, and must leave nothing behind
-//! where these turn out to be others. A connection that the filter names is told of whole.
+//! where these turn out to be others. A connection that the filter names has all its records.
 
 use std::{collections::BTreeSet, fs, path::Path};
 

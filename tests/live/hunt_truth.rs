@@ -182,7 +182,8 @@ fn executable(how: Change, capable: bool, wanted: Wanted) {
         actor.go_on();
         assert_eq!(actor.hear(), "accepted");
         drop(client);
-        let record = tracer.wait_for(is_stuck);
+        // A slow machine finds the path after the first record.
+        let record = tracer.wait_for(|it| it["kind"] == "stuck" && it["opening"] != "not_unwound");
         tracer.stop();
         actor.end();
         schema::check(&record);

@@ -136,7 +136,7 @@ fn others() {
         }
         let found = look(netns);
         let tcp = |it: &&Value| it["network"]["transport"] == "tcp";
-        // The orphan may be over by now.
+        // The orphan may have ended already.
         let least = if subflows.is_empty() { 4 } else { 9 };
         assert!(found.iter().filter(tcp).count() >= least, "{found:#?}");
         let of_kernel: Vec<&Value> = found.iter().filter(|it| !it["held_by_kernel"].is_null()).collect();

@@ -145,7 +145,7 @@ fn later(path: &Path, near: &Path, start: &dyn Fn(&str) -> Tracer) {
     let mut tracer = start(&named.unwrap_or(path).display().to_string());
     let degraded = tracer.first()["degraded"].to_string();
     let waits = format!("waiting for network namespace {}", path.display());
-    // A sink's filter is said on standard error only.
+    // Of a sink's filter only standard error reports that its name is awaited.
     if !degraded.contains(&waits) {
         assert!(!degraded.contains("waiting"), "{degraded}");
     }

@@ -160,7 +160,7 @@ fn late() {
         let listener = Kind::V4.listen(port);
         let mut tracer = Tracer::spawn(&mut command(netns, &[]));
         let mut program = Program::of(python);
-        // It is known from its first opening on, if not before; what is said of that one is true or nothing.
+        // The process is known from its first opening on, if not before; the record of the first one has true names, or none.
         let first = program.open("nested", &listener, port);
         let record = of(&mut tracer, &first);
         let found = python_functions(&record);
@@ -172,7 +172,7 @@ fn late() {
     });
 }
 
-/// What is said of one opening has no Python function, and is folded.
+/// The record of one opening has no Python function, and the interpreter's frames are folded.
 fn is_folded(netns: u64, python: &mut Command, label: &str) {
     let port = fresh_port();
     let listener = Kind::V4.listen(port);

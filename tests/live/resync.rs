@@ -53,7 +53,7 @@ fn after_a_loss() {
         tracer.wait_for(|it| it["kind"] == "resync");
         let deadline = Instant::now() + patience();
         loop {
-            // A connection of its own says how far the stream has come. It may be lost too, and that is said.
+            // A connection of the test's own shows how far the stream has come. If it is lost, a `lost` record counts it.
             let error = Kind::V4.connect(nobody).expect_err("nobody listens");
             assert_eq!(error.raw_os_error(), Some(libc::ECONNREFUSED));
             tracer.wait_for(|it| {

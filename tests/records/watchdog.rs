@@ -1,4 +1,4 @@
-//! What stays in a state for too long is said, and how often.
+//! Connections that stay in a state for too long: which records the watchdog writes, and how often.
 
 use sockstate::{
     model::{Event, EventKind, SocketInfo, State, Thresholds, Transport},
@@ -7,7 +7,7 @@ use sockstate::{
 
 use crate::{Names, event};
 
-/// Said once past the threshold, again at double the distance, and once when it is over; others never.
+/// One record past the threshold, more at double the distance each, and one when the connection moves on; none of other connections.
 #[test]
 fn what_stays_too_long_is_said() {
     const S: u64 = 1_000_000_000;

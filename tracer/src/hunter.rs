@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Hunter {
     openings: SyncSender<(ConnId, Box<Opening>)>,
     found: Receiver<(ConnId, Result<Arc<Stack>, Unseen>)>,
-    /// Of connections that live; not seen for one that is not unwound yet.
+    /// Of connections that live.
     stacks: HashMap<ConnId, Result<Arc<Stack>, Unseen>>,
     /// Connections up to this one existed when it began, ...
     last_before: ConnId,
@@ -112,7 +112,7 @@ impl Hunter {
         }
         match self.openings.try_send((conn, opening)) {
             Ok(()) => {
-                self.stacks.insert(conn, Err(Unseen::NotSeen));
+                self.stacks.insert(conn, Err(Unseen::NotUnwound));
                 self.pending += 1;
             }
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => self.lost += 1,

@@ -149,7 +149,7 @@ unsafe extern "C" fn copy_step(_: *mut c_void, _: *const u32, _: *mut u32, copy:
         }
         copy.frame = word(frame + u64::from(python.previous));
     }
-    // SAFETY: there is room for so many.
+    // SAFETY: `to` has room for `PYTHON_FRAMES`, and `count` is below that.
     unsafe { copy.to.add(count as usize).write(copied) };
     copy.count = count + 1;
     0

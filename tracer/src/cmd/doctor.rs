@@ -184,7 +184,7 @@ impl Findings {
     }
 
     fn json(&self) -> Value {
-        let facts = &self.facts;
+        let (facts, destroy) = (&self.facts, destroy_of(self.destroy));
         json!({
             "schema": "sockstate/1",
             "kind": "doctor",
@@ -209,7 +209,7 @@ impl Findings {
                 "complete": self.gaps.is_empty(),
                 "reasons": format::gaps_json(&self.gaps),
             },
-            "destroy": { "works": destroy_of(self.destroy).0, "why": destroy_of(self.destroy).1 },
+            "destroy": { "works": destroy.0, "why": destroy.1 },
             "mptcp": {
                 "available": self.mptcp.enabled.is_some(),
                 "enabled": self.mptcp.enabled,
@@ -236,7 +236,7 @@ fn destroy_of(destroy: Destroy) -> (Option<bool>, &'static str) {
         Destroy::Works => (Some(true), "ends a socket from outside (SOCK_DESTROY)"),
         Destroy::NeedsNetAdmin => (
             Some(true),
-            "ends a socket from outside (SOCK_DESTROY), for who has CAP_NET_ADMIN; this process has not",
+            "ends a socket from outside (SOCK_DESTROY); it needs CAP_NET_ADMIN, which this process lacks",
         ),
         Destroy::NotSupported => (
             Some(false),

@@ -135,7 +135,7 @@ impl Running {
         stream.end(GRACE);
         if let Some(queue) = stream.queue() {
             self.ending.push((sink.clone(), queue.clone()));
-            streams.retired.push(queue.clone());
+            streams.retire(queue.clone());
         }
     }
 

@@ -1,9 +1,8 @@
 //! One run of the tracer, for the commands that trace.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io::{IsTerminal, Read, Seek, Write},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -22,6 +21,7 @@ use crate::{
     cli::{HookName, KernelArgs, RunArgs, StuckRules, TierName},
     enrich::Enricher,
     examiner::Examiner,
+    files,
     format::Format,
     hunter::Hunter,
     kernel::{self, HookChoice, Hunt, Loaded, Request, Tier},
@@ -331,15 +331,7 @@ fn instance() -> u32 {
 
 /// The lock, unless it cannot be had for lack of a /run that we may write to.
 fn lock() -> Result<Option<File>> {
-    let Ok(mut file) = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(LOCK)
-    else {
+    let Ok(mut file) = files::private().read(true).create(true).truncate(false).open(LOCK) else {
         return Ok(None);
     };
     // Earlier versions let every user open it, and so lock it.

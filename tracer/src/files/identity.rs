@@ -1,11 +1,12 @@
 //! Which files sockstate has made: what another program wrote is never cut.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Write},
+    fmt,
+    fs::{self, DirBuilder, File},
+    io,
     os::unix::{
         ffi::OsStrExt,
-        fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+        fs::{DirBuilderExt, MetadataExt},
     },
     path::{Path, PathBuf},
 };
@@ -41,23 +42,20 @@ impl Identity {
     /// /run cannot be written to.
     pub fn remember(self, path: &Path) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(STATE)?;
-        let (note, part) = (note(path), note(path).with_extension("part"));
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .custom_flags(libc::O_NOFOLLOW)
-            .mode(0o600)
-            .open(&part)?;
-        file.write_all(format!("{} {}\n", self.device, self.inode).as_bytes())?;
-        fs::rename(part, note)
+        super::replace(&note(path), self.to_string().as_bytes())
     }
 
     /// Whether this is the file that sockstate has made last at `path`.
     #[must_use]
     pub fn is_remembered(self, path: &Path) -> bool {
         let known = fs::read_to_string(note(path)).ok();
-        known.is_some_and(|known| known.trim_end() == format!("{} {}", self.device, self.inode))
+        known.is_some_and(|known| known == self.to_string())
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} {}", self.device, self.inode)
     }
 }
 

@@ -4,8 +4,8 @@ mod directory;
 mod identity;
 
 use std::{
-    fs::{File, OpenOptions},
-    io,
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
@@ -83,4 +83,39 @@ fn options(path: &Path) -> OpenOptions {
 /// It cannot be opened.
 pub fn append(path: &Path) -> io::Result<File> {
     options(path).append(true).create(true).open(path)
+}
+
+/// Options for a file of the daemon's own state: nobody else may open it, and a symbolic link is not followed.
+#[must_use]
+pub fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    options
+}
+
+/// Replaces the daemon's own file at `path`: a reader sees all of the old content, or all of the new.
+///
+/// # Errors
+/// The system refuses; the old content stays.
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let part = path.with_extension("part");
+    let written =
+        private().create(true).truncate(true).open(&part).and_then(|mut file| file.write_all(content));
+    if written.is_err() {
+        // Where there is no room, a part would only take more of it.
+        let _ = fs::remove_file(&part);
+    }
+    written.and_then(|()| fs::rename(part, path))
+}
+
+/// Gives a file that cannot be used another name, and returns that: what the file holds is not deleted.
+///
+/// # Errors
+/// The name is taken, or the system refuses.
+pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let aside = path.with_added_extension("unusable");
+    if fs::symlink_metadata(&aside).is_ok() {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{} exists", aside.display())));
+    }
+    fs::rename(path, &aside).map(|()| aside)
 }

@@ -142,14 +142,22 @@ pub enum Unseen {
     ProcessGone,
     /// The thread's stack was not mapped any more when the process's mappings were read.
     StackGone,
+    /// Its stack was taken, and its call path is not found yet.
+    NotUnwound,
     /// Its stack was not taken: the rate limit, a full ring, or a call that the hunt's hooks do not see.
     NotSeen,
 }
 
 impl Unseen {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::BeforeHunt, Self::NotAccepted, Self::ProcessGone, Self::StackGone, Self::NotSeen];
+    pub const ALL: [Self; 6] = [
+        Self::BeforeHunt,
+        Self::NotAccepted,
+        Self::ProcessGone,
+        Self::StackGone,
+        Self::NotUnwound,
+        Self::NotSeen,
+    ];
 
     /// As records show it.
     #[must_use]
@@ -159,6 +167,7 @@ impl Unseen {
             Self::NotAccepted => "not_accepted",
             Self::ProcessGone => "process_gone",
             Self::StackGone => "stack_gone",
+            Self::NotUnwound => "not_unwound",
             Self::NotSeen => "not_seen",
         }
     }
@@ -171,6 +180,7 @@ impl Unseen {
             Self::NotAccepted => "not accepted by any process",
             Self::ProcessGone => "its process was gone before its mappings could be read",
             Self::StackGone => "its thread's stack was gone before the process's mappings could be read",
+            Self::NotUnwound => "its call path is not found yet",
             Self::NotSeen => "the opening was not seen",
         }
     }

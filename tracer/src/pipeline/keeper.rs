@@ -1,12 +1,8 @@
 //! What this sockstate leaves to the next, beside the programs that go on: who was who, and how far everything had come.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write},
-    os::unix::{
-        ffi::OsStrExt,
-        fs::{DirBuilderExt, OpenOptionsExt},
-    },
+    fs, io,
+    os::unix::{ffi::OsStrExt, fs::DirBuilderExt},
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -16,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::{
+    files,
     kernel::Pinned,
     sinks::Ledger,
     source::Losses,
@@ -68,29 +65,28 @@ pub fn estate(directory: &Path, ledger: &Ledger) -> Option<Estate> {
     (instance == u64::from(estate.instance)).then_some(estate)
 }
 
-/// The estate is of programs that are gone.
+/// Removes the estate of programs that are gone.
 ///
 /// # Errors
 /// It cannot be removed.
 pub fn forget_estate(directory: &Path) -> io::Result<()> {
-    match fs::remove_file(file(directory, "state")) {
+    remove(&file(directory, "state"))
+}
+
+/// Removes the estate and the ledger.
+///
+/// # Errors
+/// They cannot be removed.
+pub fn forget(directory: &Path) -> io::Result<()> {
+    forget_estate(directory)?;
+    remove(&file(directory, "ledger"))
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-/// Removes it.
-///
-/// # Errors
-/// It cannot be removed.
-pub fn forget(directory: &Path) -> io::Result<()> {
-    for extension in ["state", "ledger"] {
-        match fs::remove_file(file(directory, extension)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 /// The ledger that belongs to `directory`.
@@ -192,15 +188,6 @@ impl Keeper {
     }
 
     fn save(&self, estate: &Estate) -> io::Result<()> {
-        let part = self.path.with_extension("part");
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-        let text = serde_json::to_vec(estate)?;
-        let written = options.open(&part).and_then(|mut file| file.write_all(&text));
-        if written.is_err() {
-            // Where there is no room, a part would only take more of it.
-            let _ = fs::remove_file(&part);
-        }
-        written.and_then(|()| fs::rename(part, &self.path))
+        files::replace(&self.path, &serde_json::to_vec(estate)?)
     }
 }

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::{Stream, Streams, now_ns};
 use crate::{
     model::LostPlace,
-    sinks::{Output, OutputError, Queue},
+    sinks::{Output, OutputError},
 };
 
 /// The boundary in the file that large writes end at: the page cache then takes large folios.
@@ -91,7 +91,8 @@ impl Outlet {
     /// Sends all that is ready. What a full queue does not take stays in its stream, up to [`END_BUFFER`]: no sink waits for another.
     pub(super) async fn flush(&mut self, streams: &mut Streams) -> Result<(), OutputError> {
         if let Self::Sinks(_) = self {
-            streams.hand_over_where(now_ns(), |stream| stream.has_room() || stream.buffer.len() > END_BUFFER);
+            streams
+                .hand_over_where(now_ns(), |stream| stream.has_room(0) || stream.buffer.len() > END_BUFFER);
             return Ok(());
         }
         self.send(streams, usize::MAX).await
@@ -110,28 +111,16 @@ impl Outlet {
             }
             Self::Sinks(_) => {
                 let deadline = Instant::now() + grace;
-                let mut queues: Vec<Queue> = Vec::new();
                 loop {
                     let left = deadline.saturating_duration_since(Instant::now());
-                    let is_over = left.is_zero();
-                    streams.hand_over_where(now_ns(), |stream| is_over || stream.has_room());
-                    for queue in streams
-                        .list
-                        .iter()
-                        .filter(|stream| stream.buffer.is_empty())
-                        .filter_map(Stream::queue)
-                    {
-                        if !queues.iter().any(|closed| closed.is(queue)) {
-                            queue.close(left);
-                            queues.push(queue.clone());
-                        }
-                    }
-                    if is_over || !streams.has_buffered() {
+                    streams.hand_over_where(now_ns(), |stream| left.is_zero() || stream.has_room(0));
+                    streams.close_empty(left);
+                    if left.is_zero() || !streams.has_buffered() {
                         break;
                     }
                     sleep(FULL_CHECK).await;
                 }
-                for queue in queues.iter().chain(&streams.retired) {
+                for queue in streams.list.iter().filter_map(Stream::queue).chain(&streams.retired) {
                     if timeout_at(deadline + MARGIN, queue.finished()).await.is_err() {
                         let lost = queue.abandon();
                         message!(

@@ -251,9 +251,9 @@ impl Stream {
         }
     }
 
-    /// Whether its queue takes what it has.
-    pub(super) fn has_room(&self) -> bool {
-        self.queue.as_ref().is_none_or(|queue| queue.has_room(self.buffer.len() + LOST_RECORD))
+    /// Whether its queue takes what it has, and `more` bytes.
+    pub(super) fn has_room(&self, more: usize) -> bool {
+        self.queue.as_ref().is_none_or(|queue| queue.has_room(self.buffer.len() + LOST_RECORD + more))
     }
 
     /// Hands over what there is; what the queue has no room for is lost, and said as soon as it has.
@@ -297,8 +297,10 @@ fn is_sampled(conn: ConnId, sample: u64) -> bool {
 pub struct Streams {
     /// At least one.
     pub list: Vec<Stream>,
-    /// Queues of sinks that a changed configuration has ended.
-    pub retired: Vec<Queue>,
+    /// Queues of sinks that a changed configuration has ended, and that may still deliver.
+    pub(super) retired: Vec<Queue>,
+    /// Records that such sinks had lost when they were done.
+    retired_lost: u64,
     most: u64,
     pub(super) summary: Summary,
     /// None where nobody asks.
@@ -309,8 +311,9 @@ impl Streams {
     /// At most `most` transitions.
     #[must_use]
     pub fn new(list: Vec<Stream>, most: Option<u64>) -> Self {
-        let (retired, most) = (Vec::new(), most.unwrap_or(u64::MAX));
-        Self { list, retired, most, summary: Summary::default(), counts: None }
+        let most = most.unwrap_or(u64::MAX);
+        let (retired, summary) = (Vec::new(), Summary::default());
+        Self { list, retired, retired_lost: 0, most, summary, counts: None }
     }
 
     pub(super) fn notice(&mut self, notice: &Notice) {
@@ -405,7 +408,7 @@ impl Streams {
     /// Notes what its sinks have lost altogether; a sink that hangs has what it holds.
     pub(super) fn count_lost(&mut self) {
         let queues = self.list.iter().filter_map(Stream::queue).chain(&self.retired);
-        let lost = queues.map(|queue| queue.status().lost()).sum();
+        let lost = self.retired_lost + queues.map(|queue| queue.status().lost()).sum::<u64>();
         self.summary.lost.insert(LostPlace::Sink, lost);
     }
 
@@ -416,14 +419,29 @@ impl Streams {
 
     /// Hands over what is ready. Waits for nobody.
     pub(super) fn hand_over(&mut self, time_ns: i64) {
-        for stream in &mut self.list {
-            stream.hand_over(time_ns);
-        }
+        self.hand_over_where(time_ns, |_| true);
     }
 
     /// The same, of the streams that `ready` chooses.
     pub(super) fn hand_over_where(&mut self, time_ns: i64, ready: impl Fn(&Stream) -> bool) {
         self.list.iter_mut().filter(|stream| ready(stream)).for_each(|stream| stream.hand_over(time_ns));
+    }
+
+    /// Closes the queues of streams that have handed over everything; each sink has `grace` to deliver what it has.
+    pub(super) fn close_empty(&self, grace: Duration) {
+        let empty = self.list.iter().filter(|stream| stream.buffer.is_empty());
+        empty
+            .filter_map(Stream::queue)
+            .filter(|queue| !queue.is_closed())
+            .for_each(|queue| queue.close(grace));
+    }
+
+    /// Nothing more comes for the sink of `queue`. What it loses counts to the end.
+    pub fn retire(&mut self, queue: Queue) {
+        let (ended, running): (Vec<Queue>, _) = self.retired.drain(..).partition(Queue::is_finished);
+        self.retired_lost += ended.iter().map(|queue| queue.status().lost()).sum::<u64>();
+        self.retired = running;
+        self.retired.push(queue);
     }
 
     /// Whether a stream has something that its queue has not.
@@ -456,10 +474,6 @@ impl Streams {
 
     /// Whether every queue takes what is ready for it, and `more` bytes.
     pub(super) fn has_room(&self, more: usize) -> bool {
-        let has_room = |stream: &Stream| {
-            let queue = stream.queue.as_ref();
-            queue.is_none_or(|queue| queue.has_room(stream.buffer.len() + LOST_RECORD + more))
-        };
-        self.list.iter().all(has_room)
+        self.list.iter().all(|stream| stream.has_room(more))
     }
 }

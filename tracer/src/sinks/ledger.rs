@@ -2,9 +2,8 @@
 //! then is lost, and the next one can say how much that is.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io,
-    os::unix::fs::OpenOptionsExt,
     path::Path,
     ptr::{self, NonNull},
     sync::{
@@ -17,6 +16,8 @@ use rustix::{
     fs::{FallocateFlags, FlockOperation, fallocate, flock},
     mm::{MapFlags, ProtFlags, mmap, munmap},
 };
+
+use crate::files;
 
 /// Numbers in the file.
 const WORDS: usize = 512;
@@ -60,15 +61,7 @@ impl Ledger {
     }
 
     fn file(path: &Path) -> io::Result<File> {
-        let mut options = OpenOptions::new();
-        let file = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(path)?;
+        let file = files::private().read(true).create(true).truncate(false).open(path)?;
         // Room that is only promised would end the process by SIGBUS where /run is full.
         fallocate(&file, FallocateFlags::empty(), 0, WORDS as u64 * 8)?;
         Ok(file)
@@ -137,13 +130,13 @@ impl Slot {
         numbered.store(seq, Ordering::Relaxed);
     }
 
-    /// So many more are delivered, on disk, or said to be lost; fewer, if some of those are in doubt again.
+    /// `records` more are delivered, on disk, or reported as lost; a negative number puts some of those in doubt again.
     pub(super) fn settle(&self, records: i64) {
         let [_, _, settled, _] = self.words();
         settled.fetch_add(records.cast_unsigned(), Ordering::Relaxed);
     }
 
-    /// So many wait for others, to be one record with them.
+    /// `count` transitions wait for others, to become one record with them.
     pub fn hold(&self, count: u64) {
         let [.., held] = self.words();
         held.store(count, Ordering::Relaxed);

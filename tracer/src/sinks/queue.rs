@@ -146,12 +146,6 @@ impl Queue {
         }))
     }
 
-    /// Whether both are ends of one queue.
-    #[must_use]
-    pub fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-
     /// The sink's name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -189,7 +183,7 @@ impl Queue {
         self.0.slot.as_ref()
     }
 
-    /// So many records are no longer in memory only, those that they tell of among them; less than none are in doubt again.
+    /// `records` are no longer in memory only, with the lost ones that they report; a negative number puts some in doubt again.
     pub fn settle(&self, records: i64) {
         if let Some(slot) = &self.0.slot {
             slot.settle(records);
@@ -239,7 +233,7 @@ impl Queue {
     /// Whether [`Queue::take_lost`] would say something.
     #[must_use]
     pub fn has_lost(&self) -> bool {
-        self.0.status.untold.load(Ordering::Relaxed) > 0
+        self.unreported() > 0
     }
 
     /// Nothing more comes; what cannot be delivered within `grace` is spooled, or lost.
@@ -322,7 +316,9 @@ impl Queue {
         std::mem::take(&mut self.state().reopen)
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    /// Whether nothing more comes.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
         self.state().closed.is_some()
     }
 

@@ -21,7 +21,7 @@ use super::{
     Batch, Frame,
     tally::{self, Count},
 };
-use crate::files::Directory;
+use crate::files::{self, Directory};
 
 /// The file that says how far the oldest segment is delivered.
 const MARK: &str = "delivered";
@@ -433,18 +433,13 @@ fn is_own(entry: &DirEntry) -> io::Result<bool> {
     Ok(next_entry(&rest, 0).is_some())
 }
 
-/// Gives a file that cannot be used another name: what it has is not deleted.
 fn set_aside(path: &Path) {
-    let aside = path.with_added_extension("unusable");
-    let result =
-        if aside.exists() { Err(io::ErrorKind::AlreadyExists.into()) } else { fs::rename(path, &aside) };
-    match result {
-        Ok(()) => {
-            message!("{} is not a segment that can be read: it is {} now", path.display(), aside.display())
+    let name = path.display();
+    match files::set_aside(path) {
+        Ok(aside) => {
+            message!("{name} is not a segment that can be read: its name is {} now", aside.display())
         }
-        Err(error) => {
-            message!("{} is not a segment that can be read, and cannot be renamed: {error}", path.display())
-        }
+        Err(error) => message!("{name} is not a segment that can be read, and cannot be renamed: {error}"),
     }
 }
 

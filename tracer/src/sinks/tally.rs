@@ -2,11 +2,13 @@
 //! delivered.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io,
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
+
+use crate::files;
 
 const EXTENSION: &str = "count";
 /// Magic number in the count's checksum: a file of zeros has no count.
@@ -40,13 +42,11 @@ pub(super) fn remove(segment: &Path) {
 
 /// Notes how far a segment is delivered: its number, bytes and records.
 pub(super) fn write_mark(path: &Path, place: [u64; 3]) -> io::Result<()> {
-    if !path.exists() || read_mark(path).is_some() {
-        write_numbers(path, &place).map(drop)
-    } else {
+    if path.exists() && read_mark(path).is_none() {
         // Damaged, or another program's.
-        fs::rename(path, path.with_added_extension("unusable"))?;
-        write_numbers(path, &place).map(drop)
+        files::set_aside(path)?;
     }
+    write_numbers(path, &place).map(drop)
 }
 
 /// The last mark. Earlier versions did not count records.
@@ -77,14 +77,7 @@ fn name(segment: &Path) -> PathBuf {
 fn write_numbers(path: &Path, numbers: &[u64]) -> io::Result<File> {
     let mut bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
     bytes.extend_from_slice(&sum(&bytes));
-    let mut options = OpenOptions::new();
-    let file = options
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(path)?;
+    let file = files::private().create(true).truncate(false).open(path)?;
     file.write_all_at(&bytes, 0)?;
     // An earlier version's mark was shorter, and a count is never longer.
     file.set_len(bytes.len() as u64)?;

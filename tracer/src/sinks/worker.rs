@@ -97,6 +97,12 @@ impl Portion {
     fn halve(&mut self, attempted: usize) {
         self.records = (attempted / 2).max(1);
     }
+
+    /// One record was refused alone: how many are given up.
+    fn refuse(&mut self) -> usize {
+        self.refused += 1;
+        if self.refused < Self::MOST_REFUSED { 1 } else { usize::MAX }
+    }
 }
 
 /// What came of an attempt.
@@ -106,9 +112,19 @@ enum Outcome {
     Overdue,
 }
 
+/// What comes after an attempt.
+enum Next {
+    /// What is left, at once.
+    Go,
+    /// The same once more, when the collector or the usual pause says so.
+    Wait(String, Option<Duration>),
+    /// Nothing: the time is over.
+    End,
+}
+
 impl Worker {
     /// Starts the thread; it ends when the queue is closed and empty, or its time is over.
-    /// Opens the spool, where it is given, when the sinks `after` which this one comes have ended.
+    /// Opens `spool`, where there is one, and its files when the sinks in `after` have ended.
     pub(super) fn start(mut self, after: Vec<Queue>, spool: Option<OpenSpool>) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let name = format!("sink-{}", self.name);
@@ -294,39 +310,15 @@ impl Worker {
                 self.queue.settle(weight - lot.weight());
                 self.queue.leave(records as u64);
             }
-            let trouble = match outcome {
-                Outcome::Done(Ok(())) => {
-                    self.portion.taken();
-                    if lot.is_empty() {
-                        break;
-                    }
-                    continue;
-                }
-                Outcome::Done(Err(Trouble::Unwanted { .. })) if attempted > 1 => {
-                    self.portion.halve(attempted);
-                    continue;
-                }
-                Outcome::Done(Err(Trouble::Unwanted { message })) => {
-                    self.portion.refused += 1;
-                    let all = self.portion.refused >= Portion::MOST_REFUSED;
-                    let refused = lot.take_first(if all { usize::MAX } else { 1 });
-                    self.refuse(&refused, &message, from_spool);
-                    if lot.is_empty() {
-                        break;
-                    }
-                    continue;
-                }
-                Outcome::Done(Err(Trouble::Refused { message })) => {
-                    self.refuse(&lot, &message, from_spool);
-                    break;
-                }
-                Outcome::Done(Err(Trouble::Retry { message, after })) => (message, after),
-                Outcome::Overdue => {
+            let (message, after) = match self.judge(outcome, attempted, &mut lot, from_spool) {
+                Next::Go if lot.is_empty() => break,
+                Next::Go => continue,
+                Next::Wait(message, after) => (message, after),
+                Next::End => {
                     self.put_back(original, lot, from_spool);
                     return false;
                 }
             };
-            let (message, after) = trouble;
             self.queue.status().fail();
             if failed_at.is_none() {
                 message!("sink {}: {message}; trying again", self.name);
@@ -350,6 +342,24 @@ impl Worker {
             self.measure();
         }
         true
+    }
+
+    /// What an attempt with the first `attempted` records means for `lot`, what is left. Takes away what is refused.
+    fn judge(&mut self, outcome: Outcome, attempted: usize, lot: &mut Batch, from_spool: bool) -> Next {
+        match outcome {
+            Outcome::Done(Ok(())) => self.portion.taken(),
+            Outcome::Done(Err(Trouble::Unwanted { .. })) if attempted > 1 => self.portion.halve(attempted),
+            Outcome::Done(Err(Trouble::Unwanted { message })) => {
+                let refused = lot.take_first(self.portion.refuse());
+                self.refuse(&refused, &message, from_spool);
+            }
+            Outcome::Done(Err(Trouble::Refused { message })) => {
+                self.refuse(&std::mem::take(lot), &message, from_spool);
+            }
+            Outcome::Done(Err(Trouble::Retry { message, after })) => return Next::Wait(message, after),
+            Outcome::Overdue => return Next::End,
+        }
+        Next::Go
     }
 
     /// The collector does not want `lot`.

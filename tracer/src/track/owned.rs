@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use rustc_hash::FxBuildHasher;
 
-/// So many entries may be left over in any case.
+/// Stale entries that are always allowed.
 const LEFT_OVER: usize = 1024;
 
 /// Keys of sockets, by the process id of an owner that each has or had.

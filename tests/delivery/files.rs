@@ -1,0 +1,230 @@
+//! Files and pipes: rotated, compressed, opened again, and never another program's.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use sockstate::sinks::{FileSettings, TargetSettings};
+
+use crate::{
+    all,
+    collector::{self, Feeder, settings},
+};
+
+fn file(path: &Path) -> FileSettings {
+    FileSettings { path: path.to_owned(), rotate_bytes: None, rotate_every: None, keep: None, zstd: false }
+}
+
+fn lines_of(path: &Path) -> Vec<u64> {
+    let bytes = fs::read(path).expect("file");
+    let is_zstd = path.extension().is_some_and(|extension| extension == "zst");
+    let bytes = if is_zstd { zstd::decode_all(&bytes[..]).expect("zstd") } else { bytes };
+    String::from_utf8(bytes).expect("UTF-8").lines().map(collector::seq).collect()
+}
+
+/// The rotated files, oldest first.
+fn rotated(directory: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(directory).expect("directory").map(|it| it.expect("entry").path());
+    let mut files: Vec<_> =
+        entries.filter(|it| it.file_name().is_some_and(|name| name != "out.json")).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_file_is_rotated_compressed_and_kept_as_asked() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("out.json");
+    let settings_of = FileSettings { rotate_bytes: Some(50_000), zstd: true, ..file(&path) };
+    let mut feeder = Feeder::start(&settings(TargetSettings::File(settings_of.clone())), None);
+    for _ in 0..10 {
+        feeder.push(100);
+    }
+    feeder.wait_until("all is written", |it| it.delivered() == 1000);
+    feeder.end(Duration::from_secs(5));
+    let mut seqs = Vec::new();
+    let files = rotated(directory.path());
+    assert!(files.len() >= 3, "{files:?}");
+    for old in &files {
+        assert_eq!(old.extension().and_then(|it| it.to_str()), Some("zst"));
+        seqs.extend(lines_of(old));
+    }
+    assert!(fs::metadata(&path).expect("file").len() <= 50_000);
+    seqs.extend(lines_of(&path));
+    assert_eq!(seqs, all(1000));
+
+    let mut feeder =
+        Feeder::start(&settings(TargetSettings::File(FileSettings { keep: Some(2), ..settings_of })), None);
+    feeder.push(1000);
+    feeder.wait_until("all is written", |it| it.delivered() == 1000);
+    feeder.end(Duration::from_secs(5));
+    assert_eq!(rotated(directory.path()).len(), 2);
+}
+
+#[test]
+fn what_a_killed_one_was_compressing_is_compressed_once() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("out.json");
+    let name = |suffix: &str| directory.path().join(format!("out.json.20261125T10000{suffix}"));
+    let line = |seq: u64| format!("{{\"seq\":{seq}}}\n");
+    let zst = |seq| zstd::encode_all(line(seq).as_bytes(), 3).expect("zstd");
+    let files: [(&str, Vec<u8>); 9] = [
+        // It had begun.
+        ("1.000000Z", line(1).into()),
+        ("1.000000Z.zst.part", zst(1)[..7].to_vec()),
+        // It had ended, but for the removal.
+        ("2.000000Z", line(2).into()),
+        ("2.000000Z.zst", zst(2)),
+        // What it was made of has been removed.
+        ("3.000000Z.zst.part", zst(3)[..7].to_vec()),
+        // Nobody had asked for it.
+        ("4.000000Z", line(4).into()),
+        ("5.000000Z.zst", zst(5)),
+        // Somebody is at it.
+        ("6.000000Z", line(6).into()),
+        ("6.000000Z.zst.part", zst(6)),
+    ];
+    for (suffix, bytes) in &files {
+        fs::write(name(suffix), bytes).expect("what a killed one left");
+    }
+    let at_work = fs::File::open(name("6.000000Z")).expect("file");
+    at_work.lock().expect("lock");
+    let mut feeder = Feeder::start(&settings(TargetSettings::File(file(&path))), None);
+    feeder.push(1);
+    feeder.end(Duration::from_secs(5));
+    let mut kept = rotated(directory.path());
+    assert_eq!(kept.split_off(4), ["6.000000Z", "6.000000Z.zst.part"].map(name));
+    assert_eq!(kept, ["1.000000Z.zst", "2.000000Z.zst", "4.000000Z", "5.000000Z.zst"].map(name));
+    assert_eq!(kept.iter().flat_map(|file| lines_of(file)).collect::<Vec<_>>(), [1, 2, 4, 5]);
+}
+
+#[test]
+fn a_file_is_opened_again_and_mended() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("out.json");
+    Feeder::start(&settings(TargetSettings::File(file(&path))), None).end(Duration::from_secs(5));
+    let long = "x".repeat(200_000);
+    let mut killed = fs::OpenOptions::new().append(true).open(&path).expect("file");
+    write!(killed, "{{\"seq\":99}}\n{{\"seq\":1,\"long\":\"{long}").expect("what a killed one left");
+    let mut feeder = Feeder::start(&settings(TargetSettings::File(file(&path))), None);
+    feeder.push(10);
+    feeder.wait_until("it is written", |it| it.delivered() == 10);
+    let moved = directory.path().join("out.json.1");
+    fs::rename(&path, &moved).expect("rename");
+    feeder.queue.reopen();
+    feeder.push(10);
+    feeder.wait_until("it is written", |it| it.delivered() == 20);
+    assert_eq!(lines_of(&moved), [&[99][..], &all(10)].concat());
+    assert_eq!(lines_of(&path), (11..=20).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_file_that_another_program_wrote_is_not_cut() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("out.json");
+    fs::write(&path, "another program's\nunfinished line").expect("file");
+    let mut feeder = Feeder::start(&settings(TargetSettings::File(file(&path))), None);
+    feeder.push(2);
+    feeder.wait_until("it is written", |it| it.delivered() == 2);
+    let text = fs::read_to_string(&path).expect("file");
+    let rest = text.strip_prefix("another program's\nunfinished line\n").expect("what was there");
+    assert_eq!(rest.lines().map(collector::seq).collect::<Vec<_>>(), [1, 2]);
+}
+
+#[test]
+fn a_file_sink_follows_no_link_and_uses_no_directory_of_others() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let directory = tempfile::tempdir().expect("directory");
+    let foreign = directory.path().join("foreign");
+    fs::write(&foreign, "precious").expect("file");
+    let link = directory.path().join("link.json");
+    symlink(&foreign, &link).expect("symlink");
+    let refused = |path: &Path, reason: &str| {
+        let started = sockstate::sinks::start(
+            &settings(TargetSettings::File(file(path))),
+            Vec::new(),
+            None,
+            sockstate::sinks::Inherited::default(),
+        );
+        let error = started.err().expect("refused").to_string();
+        assert!(error.contains(reason), "{error}");
+    };
+    refused(&link, "symbolic link");
+    refused(directory.path(), "");
+    let shared = directory.path().join("shared");
+    fs::create_dir(&shared).expect("directory");
+    for mode in [0o777, 0o1777] {
+        fs::set_permissions(&shared, fs::Permissions::from_mode(mode)).expect("mode");
+        refused(&shared.join("out.json"), "other users");
+    }
+    assert_eq!(fs::read_to_string(&foreign).expect("file"), "precious");
+    assert_eq!(fs::read_dir(&shared).expect("directory").count(), 0);
+}
+
+#[test]
+fn a_rotation_counts_and_removes_only_files_of_its_own() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("out.json");
+    let foreign = [
+        "out.json.1-important-Z.bak",
+        "out.json.2020-01-01T00:00:00Z.gz",
+        "out.json.2Zoo",
+        "out.json.20201Z",
+    ];
+    for name in foreign {
+        fs::write(directory.path().join(name), name).expect("file");
+    }
+    let target = FileSettings { rotate_bytes: Some(300), keep: Some(2), ..file(&path) };
+    let mut feeder = Feeder::start(&settings(TargetSettings::File(target)), None);
+    for pushed in 1..=40 {
+        feeder.push(1);
+        feeder.wait_until("it is written", |it| it.delivered() == pushed);
+    }
+    feeder.end(Duration::from_secs(5));
+    for name in foreign {
+        assert_eq!(fs::read_to_string(directory.path().join(name)).expect("still there"), name);
+    }
+    let names =
+        fs::read_dir(directory.path()).expect("directory").map(|entry| entry.expect("entry").file_name());
+    assert_eq!(names.count(), foreign.len() + 3, "the file and two rotated ones");
+}
+
+#[test]
+fn a_pipe_is_waited_for_and_never_blocks_the_sink() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("pipe");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &path,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_bits_truncate(0o600),
+        0,
+    )
+    .expect("mkfifo");
+    let mut feeder = Feeder::start(&settings(TargetSettings::File(file(&path))), None);
+    feeder.push(50);
+    feeder.wait_until("nobody reads", |it| it.failures() > 0);
+    let mut reader = fs::File::open(&path).expect("pipe");
+    feeder.wait_until("it is written", |it| it.delivered() == 50);
+    let mut text = vec![0; 64 << 10];
+    let count = reader.read(&mut text).expect("read");
+    assert_eq!(
+        String::from_utf8_lossy(&text[..count]).lines().map(collector::seq).collect::<Vec<_>>(),
+        all(50)
+    );
+    // A reader that stands still: the sink still ends in time, and counts.
+    for _ in 0..40 {
+        feeder.push(100);
+        thread::sleep(Duration::from_millis(1));
+    }
+    let begin = Instant::now();
+    feeder.end(Duration::from_millis(300));
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    let status = feeder.queue.status();
+    assert_eq!(status.delivered() + status.lost(), feeder.pushed(), "{} lost", status.lost());
+    assert!(status.lost() > 0);
+}
