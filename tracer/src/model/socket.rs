@@ -85,7 +85,7 @@ impl MptcpPart {
     }
 }
 
-/// What `struct tcp_info` tells of time.
+/// Times, a count and the peer's window from `struct tcp_info`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpTimes {
     /// Nanoseconds since the last acknowledgment came (`tcpi_last_ack_recv`).
@@ -100,6 +100,8 @@ pub struct TcpTimes {
     pub since_data_received_ns: u64,
     /// Segments with data that were sent (`tcpi_data_segs_out`).
     pub data_segments_sent: u32,
+    /// Bytes that the peer's last acknowledgment left room for (`tcpi_snd_wnd`).
+    pub peer_window: Option<u32>,
 }
 
 /// The timer of a request, as /proc/net/tcp shows it.

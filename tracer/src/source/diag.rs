@@ -267,6 +267,7 @@ fn tcp_times(info: &[u8]) -> Option<TcpTimes> {
         since_data_sent_ns: u64::from(u32_at(info, 44)?) * MS,
         since_data_received_ns: u64::from(u32_at(info, 52)?) * MS,
         data_segments_sent: u32_at(info, 156).unwrap_or(0),
+        peer_window: u32_at(info, 228),
     })
 }
 
@@ -297,14 +298,15 @@ mod tests {
         for value in [7000_u32, 42, 3, 1000, 123_456] {
             bytes.extend(value.to_ne_bytes());
         }
-        let mut info = vec![0; 160];
+        let mut info = vec![0; 232];
         info[4] = 2;
         info[44..48].copy_from_slice(&5000_u32.to_ne_bytes());
         info[52..56].copy_from_slice(&6000_u32.to_ne_bytes());
         info[156..160].copy_from_slice(&3_u32.to_ne_bytes());
+        info[228..232].copy_from_slice(&65_160_u32.to_ne_bytes());
         info[8..12].copy_from_slice(&800_000_u32.to_ne_bytes());
         info[56..60].copy_from_slice(&90_000_u32.to_ne_bytes());
-        bytes.extend(164_u16.to_ne_bytes());
+        bytes.extend(236_u16.to_ne_bytes());
         bytes.extend(INET_DIAG_INFO.to_ne_bytes());
         bytes.extend(info);
         bytes.extend(12_u16.to_ne_bytes());
@@ -328,6 +330,7 @@ mod tests {
             since_data_sent_ns: 5000 * MS,
             since_data_received_ns: 6000 * MS,
             data_segments_sent: 3,
+            peer_window: Some(65_160),
         };
         assert_eq!((it.times, it.cgroup), (Some(times), Some(77)));
     }

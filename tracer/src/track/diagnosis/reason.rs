@@ -24,21 +24,43 @@ pub fn reason(found: &Examined) -> Reason {
         State::FinWait2 => Reason::PeerKeepsOpen,
         State::NewSynRecv | State::SynRecv => handshake(found),
         State::SynSent if found.listeners.iter().any(Listener::is_full) => Reason::AcceptQueueFull,
-        State::FinWait1 | State::LastAck | State::Closing if is_probing(socket) => Reason::PeerTakesNothing,
-        State::FinWait1 | State::LastAck | State::Closing | State::SynSent if is_sending_again(socket) => {
+        State::FinWait1 | State::LastAck | State::Closing if takes_nothing(socket) => {
+            Reason::PeerTakesNothing
+        }
+        State::FinWait1 | State::LastAck | State::Closing | State::SynSent if is_not_answering(socket) => {
             Reason::PeerNotAnswering
         }
         _ => Reason::Unknown,
     }
 }
 
-fn is_sending_again(socket: &SocketInfo) -> bool {
-    socket.timer.is_some_and(|timer| timer.kind == TimerKind::Retransmit) && socket.retransmits > 0
+/// Something was sent again and not acknowledged, or more than one probe of a closed window was not answered.
+fn is_not_answering(socket: &SocketInfo) -> bool {
+    match socket.timer.map(|timer| timer.kind) {
+        Some(TimerKind::Retransmit) => socket.retransmits > 0 && !refuses_again(socket),
+        // `icsk_probes_out`, which every acknowledgment clears: the last probe may be on its way.
+        Some(TimerKind::Probe) => socket.retransmits > 1,
+        _ => false,
+    }
 }
 
-/// The peer's window is closed, and the kernel asks for it.
-fn is_probing(socket: &SocketInfo) -> bool {
-    socket.timer.is_some_and(|timer| timer.kind == TimerKind::Probe)
+/// The peer's window is closed, and the peer answers.
+fn takes_nothing(socket: &SocketInfo) -> bool {
+    refuses_again(socket) || is_probed(socket)
+}
+
+/// The kernel asks for the peer's closed window, and the peer answers.
+fn is_probed(socket: &SocketInfo) -> bool {
+    socket.timer.is_some_and(|timer| timer.kind == TimerKind::Probe) && socket.retransmits <= 1
+}
+
+/// What is sent again, since it came when there was no room, was answered by a closed window.
+fn refuses_again(socket: &SocketInfo) -> bool {
+    socket.timer.is_some_and(|timer| timer.kind == TimerKind::Retransmit)
+        && socket.retransmits > 0
+        && socket.times.is_some_and(|times| {
+            times.peer_window == Some(0) && times.since_ack_ns <= times.since_data_sent_ns
+        })
 }
 
 fn close_wait(found: &Examined) -> Reason {
@@ -82,14 +104,17 @@ fn nobody(found: &Examined) -> Reason {
 fn sending(found: &Examined) -> Option<Reason> {
     let socket = &found.socket;
     let waits = socket.send_queue > 0;
-    if waits && is_sending_again(socket) {
-        // What is sent again counts as sent.
+    // What is sent again counts as sent.
+    if waits && is_not_answering(socket) {
         return Some(Reason::PeerNotAnswering);
+    }
+    if waits && refuses_again(socket) {
+        return Some(Reason::PeerTakesNothing);
     }
     if since_sent_ns(found).is_some() {
         return Some(Reason::HalfClosedSending);
     }
-    if waits && is_probing(socket) {
+    if waits && is_probed(socket) {
         return Some(Reason::PeerTakesNothing);
     }
     waits.then_some(Reason::HalfClosedSending)

@@ -82,6 +82,20 @@ fn timer(found: &mut Examined, kind: TimerKind, retransmits: u8) {
     found.socket.retransmits = retransmits;
 }
 
+fn answered(found: &mut Examined, window: Option<u32>, since_ns: u64) {
+    if let Some(times) = &mut found.socket.times {
+        (times.peer_window, times.since_ack_ns) = (window, since_ns);
+    }
+}
+
+/// Sent again a second ago, and answered at once: there is no room.
+fn refused(found: &mut Examined) {
+    found.socket.send_queue = 5;
+    sent(found, SECOND_NS, 9);
+    timer(found, TimerKind::Retransmit, 3);
+    answered(found, Some(0), SECOND_NS);
+}
+
 /// Each thing that may be true, and the reason that it gives.
 fn check(table: impl IntoIterator<Item = (&'static str, Examined, Reason)>) {
     for (what, found, wanted) in table {
@@ -184,6 +198,31 @@ fn the_other_direction() {
             Reason::PeerTakesNothing,
         ),
         (
+            "a closed window, and probes without an answer",
+            close_wait(|found| {
+                found.socket.send_queue = 5;
+                timer(found, TimerKind::Probe, 2);
+            }),
+            Reason::PeerNotAnswering,
+        ),
+        ("sent again, and answered by a closed window", close_wait(refused), Reason::PeerTakesNothing),
+        (
+            "the same, answered for the last time a second before",
+            close_wait(|found| {
+                refused(found);
+                answered(found, Some(0), 2 * SECOND_NS);
+            }),
+            Reason::PeerNotAnswering,
+        ),
+        (
+            "sent again, and the peer's window is open",
+            close_wait(|found| {
+                refused(found);
+                answered(found, Some(1), SECOND_NS);
+            }),
+            Reason::PeerNotAnswering,
+        ),
+        (
             "a slow reader",
             close_wait(|found| {
                 found.socket.send_queue = 5;
@@ -193,6 +232,33 @@ fn the_other_direction() {
             Reason::HalfClosedSending,
         ),
     ]);
+}
+
+#[test]
+fn a_peer_that_does_not_take_or_not_answer() {
+    let in_state = |state: State, change: fn(&mut Examined)| {
+        let mut found = socket(state);
+        change(&mut found);
+        found
+    };
+    for state in [State::FinWait1, State::LastAck, State::Closing] {
+        check([
+            ("nothing said", in_state(state, |_| {}), Reason::Unknown),
+            ("probed", in_state(state, |found| timer(found, TimerKind::Probe, 1)), Reason::PeerTakesNothing),
+            (
+                "probed in vain",
+                in_state(state, |found| timer(found, TimerKind::Probe, 2)),
+                Reason::PeerNotAnswering,
+            ),
+            ("refused", in_state(state, refused), Reason::PeerTakesNothing),
+            ("sent once", in_state(state, |found| timer(found, TimerKind::Retransmit, 0)), Reason::Unknown),
+            (
+                "sent again",
+                in_state(state, |found| timer(found, TimerKind::Retransmit, 1)),
+                Reason::PeerNotAnswering,
+            ),
+        ]);
+    }
 }
 
 #[test]

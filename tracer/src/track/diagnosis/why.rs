@@ -6,7 +6,7 @@ use super::{
     name, names, queues,
     reason::since_sent_ns,
 };
-use crate::model::{Examined, Listener, Reason, State, Transport};
+use crate::model::{Examined, Listener, Reason, State, TimerKind, Transport};
 
 pub(super) fn why(found: &Examined, reason: Reason) -> String {
     let socket = &found.socket;
@@ -30,6 +30,9 @@ pub(super) fn why(found: &Examined, reason: Reason) -> String {
         }
         Reason::OrphanWaitsForFin => "closed here; the peer has not sent its FIN".into(),
         Reason::PeerKeepsOpen => "shut down here for sending; the peer keeps its side open".into(),
+        Reason::PeerNotAnswering if socket.timer.is_some_and(|timer| timer.kind == TimerKind::Probe) => {
+            format!("the peer's window is closed, and the peer does not answer: {} probes", socket.retransmits)
+        }
         Reason::PeerNotAnswering => {
             let what = if socket.state == State::SynSent { "our SYN" } else { "what was sent last" };
             format!("the peer does not acknowledge {what}, sent {} times more", socket.retransmits)
