@@ -4,8 +4,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     Test,
-    lab::{Story, Tracer, in_lab, path},
-    observer::wait_for_states,
+    lab::{Story, Tracer, in_lab, path, wait_until},
+    observer::{proc_net_tcp, wait_for_states},
     skip,
     sockets::fresh_port,
     test,
@@ -40,6 +40,8 @@ fn traced(protocol: i32) -> Option<Story> {
             wait_for_states(&["LISTEN", "ESTABLISHED", "ESTABLISHED"]);
         }
         drop((client, server, listener));
+        // MPTCP's worker closes its subflows.
+        wait_until("all have closed", || proc_net_tcp().iter().all(|line| line.2 == "TIME_WAIT"));
         Some(tracer.stop())
     })
 }

@@ -208,41 +208,62 @@ impl Ends {
     /// tests' sockets until it is loaded.
     pub(crate) fn kill(&self) -> std::io::Result<()> {
         const SOCK_DESTROY: u16 = 21;
-        let family = if self.local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-        let mut request = Vec::new();
-        // struct nlmsghdr
-        request.extend(72_u32.to_ne_bytes());
-        request.extend(SOCK_DESTROY.to_ne_bytes());
-        request.extend(((libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16).to_ne_bytes());
-        request.extend([0; 8]);
-        // struct inet_diag_req_v2, in every state
-        request.extend([family as u8, libc::IPPROTO_TCP as u8, 0, 0]);
-        request.extend(u32::MAX.to_ne_bytes());
-        // struct inet_diag_sockid
-        request.extend(self.local.port().to_be_bytes());
-        request.extend(self.remote.port().to_be_bytes());
-        for address in [self.local, self.remote] {
-            match address {
-                SocketAddr::V4(v4) => {
-                    request.extend(v4.ip().octets());
-                    request.extend([0; 12]);
-                }
-                SocketAddr::V6(v6) => request.extend(v6.ip().octets()),
+        sock_diag(SOCK_DESTROY, libc::NLM_F_ACK, self.local, self.remote)
+    }
+}
+
+/// Whether this kernel has tcp_diag: some of Debian's packages are an image without modules.
+pub(crate) fn has_tcp_diag() -> bool {
+    const SOCK_DIAG_BY_FAMILY: u16 = 20;
+    let any = SocketAddr::from(([0, 0, 0, 0], 0));
+    match sock_diag(SOCK_DIAG_BY_FAMILY, libc::NLM_F_DUMP, any, any) {
+        Ok(()) => true,
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => false,
+        Err(error) => panic!("sock_diag: {error}"),
+    }
+}
+
+/// One request for TCP sockets, and the first answer's error.
+fn sock_diag(message: u16, flags: i32, local: SocketAddr, remote: SocketAddr) -> std::io::Result<()> {
+    let family = if local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let mut request = Vec::new();
+    // struct nlmsghdr
+    request.extend(72_u32.to_ne_bytes());
+    request.extend(message.to_ne_bytes());
+    request.extend(((libc::NLM_F_REQUEST | flags) as u16).to_ne_bytes());
+    request.extend([0; 8]);
+    // struct inet_diag_req_v2, in every state
+    request.extend([family as u8, libc::IPPROTO_TCP as u8, 0, 0]);
+    request.extend(u32::MAX.to_ne_bytes());
+    // struct inet_diag_sockid
+    request.extend(local.port().to_be_bytes());
+    request.extend(remote.port().to_be_bytes());
+    for address in [local, remote] {
+        match address {
+            SocketAddr::V4(v4) => {
+                request.extend(v4.ip().octets());
+                request.extend([0; 12]);
             }
+            SocketAddr::V6(v6) => request.extend(v6.ip().octets()),
         }
-        request.extend(0_u32.to_ne_bytes());
-        // INET_DIAG_NOCOOKIE
-        request.extend([0xff; 8]);
-        let netlink = Socket::new(
-            Domain::from(libc::AF_NETLINK),
-            Type::RAW,
-            Some(socket2::Protocol::from(libc::NETLINK_SOCK_DIAG)),
-        )?;
-        netlink.send(&request)?;
-        // One datagram: struct nlmsghdr, then struct nlmsgerr, whose rest is of no interest.
-        let mut answer = [0; 20];
-        (&netlink).read_exact(&mut answer)?;
-        let error = i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]);
-        if error == 0 { Ok(()) } else { Err(std::io::Error::from_raw_os_error(-error)) }
+    }
+    request.extend(0_u32.to_ne_bytes());
+    // INET_DIAG_NOCOOKIE
+    request.extend([0xff; 8]);
+    let netlink = Socket::new(
+        Domain::from(libc::AF_NETLINK),
+        Type::RAW,
+        Some(socket2::Protocol::from(libc::NETLINK_SOCK_DIAG)),
+    )?;
+    netlink.send(&request)?;
+    // One datagram: struct nlmsghdr, then in an error's answer struct nlmsgerr, whose rest is of no interest.
+    let mut answer = [0; 20];
+    (&netlink).read_exact(&mut answer)?;
+    let kind = i32::from(u16::from_ne_bytes([answer[4], answer[5]]));
+    let error = i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]);
+    if kind != libc::NLMSG_ERROR || error == 0 {
+        Ok(())
+    } else {
+        Err(std::io::Error::from_raw_os_error(-error))
     }
 }

@@ -481,6 +481,9 @@ fn not_acknowledged(kind: Kind, port: u16, watch: &mut Watch) {
 fn killed(kind: Kind, port: u16, watch: &mut Watch) {
     let (_listener, client, server) = kind.pair(port);
     watch.quiet(&["LISTEN", "ESTABLISHED", "ESTABLISHED"]);
+    if !sockets::has_tcp_diag() {
+        return watch.cannot("this kernel has no tcp_diag");
+    }
     Ends::of(&client).kill().expect("kill");
     watch.quiet(&["LISTEN"]);
     drop((client, server));
@@ -493,6 +496,9 @@ fn killed_time_wait(kind: Kind, port: u16, watch: &mut Watch) {
     watch.quiet(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
     drop(server);
     watch.quiet(&["LISTEN", "TIME_WAIT"]);
+    if !sockets::has_tcp_diag() {
+        return watch.cannot("this kernel has no tcp_diag");
+    }
     if let Err(error) = ends.kill() {
         assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP));
         return watch.cannot("this kernel kills no TIME_WAIT");
