@@ -82,6 +82,8 @@ impl Apt {
     /// Fetches packages (`name` or `name=version`) and unpacks them into `directory`; installs nothing.
     pub(crate) fn unpack(&self, packages: &[String], directory: &Path) -> Result<()> {
         let download = self.state.join("download");
+        // A failed one may have left a part.
+        let _ = fs::remove_dir_all(&download);
         fs::create_dir_all(&download)?;
         command(self.command("apt-get").args(["-q", "download"]).args(packages).current_dir(&download))?;
         for package in fs::read_dir(&download)? {

@@ -10,11 +10,13 @@ use anyhow::{Context, Result};
 
 use crate::{apt::Apt, arch::Arch, output, root};
 
-/// The kernels that are tested on a machine: the newest of each series. Debian's other flavours, such as `5.10-rt`, can be named
+/// The kernels that are tested on a machine: the newest of each series, and of some of Debian's other flavours. Others can be named
 /// too; here is only what the tests were seen to pass on.
 pub(crate) fn tested(arch: Arch) -> &'static [&'static str] {
     match arch {
-        Arch::X86_64 => &["5.10", "6.1", "6.12", "6.18", "7", "6.17"],
+        Arch::X86_64 => {
+            &["5.10", "6.1", "6.12", "6.18", "7", "6.17", "6.19-rt", "6.12-cloud", "7.1", "5.10-rt"]
+        }
         Arch::Aarch64 => &["6.12"],
     }
 }
@@ -48,7 +50,7 @@ pub(crate) struct Kernel {
     pub(crate) on_demand: Vec<PathBuf>,
 }
 
-/// The newest kernel of a series, from the cache or fetched; `None` where the archive has none.
+/// The newest kernel of a series that the archive has, from the cache or fetched; `None` where it has none.
 pub(crate) fn get(arch: Arch, series: &str) -> Result<Option<Kernel>> {
     let cache = root().join("target/vm").join(arch.debian());
     let marker = cache.join(format!("{series}.release"));
@@ -78,11 +80,25 @@ fn fetch(arch: Arch, series: &str, cache: &Path) -> Result<Option<String>> {
     let apt = Apt::new(arch, cache)?;
     let (version, flavour) = series.split_once('-').unwrap_or((series, ""));
     let images = apt.names(&format!("linux-image-{version}."))?;
-    let releases = images.iter().filter_map(|name| name.strip_prefix("linux-image-"));
     let wanted = arch.flavour(flavour);
-    let release =
-        newest(releases.filter(|release| has_flavour(release, &wanted))).context("no such package")?;
-    // Since 6.19, image and modules are packages of their own; the archive keeps no modules of some releases.
+    let releases = images.iter().filter_map(|name| name.strip_prefix("linux-image-"));
+    let unpacked = cache.join("unpacked");
+    let mut failed = None;
+    // A mirror may list a package and not have its file.
+    for release in newest_first(releases.filter(|release| has_flavour(release, &wanted))) {
+        match unpack(&apt, release, &unpacked) {
+            Ok(()) => return keep(release, &unpacked, cache).map(|()| Some(release.to_owned())),
+            Err(error) => {
+                println!("cannot fetch kernel {release}, trying the one before: {error:#}");
+                failed = Some(error);
+            }
+        }
+    }
+    failed.map_or(Ok(None), Err)
+}
+
+/// Since 6.19, image and modules are packages of their own; the archive keeps no modules of some releases.
+fn unpack(apt: &Apt, release: &str, unpacked: &Path) -> Result<()> {
     let binary = format!("linux-binary-{release}");
     let mut packages = vec![format!("linux-image-{release}")];
     if apt.has(&binary)? {
@@ -92,14 +108,17 @@ fn fetch(arch: Arch, series: &str, cache: &Path) -> Result<Option<String>> {
             packages.push(modules);
         }
     }
-    let unpacked = cache.join("unpacked");
-    apt.unpack(&packages, &unpacked)?;
-    let directory = cache.join(&release);
+    apt.unpack(&packages, unpacked)
+}
+
+/// Keeps of an unpacked kernel what is needed.
+fn keep(release: &str, unpacked: &Path, cache: &Path) -> Result<()> {
+    let directory = cache.join(release);
     let [modules, on_demand] = ["modules", "on-demand"].map(|name| directory.join(name));
     fs::create_dir_all(&modules)?;
     fs::create_dir_all(&on_demand)?;
     let find = |name: &str| -> Result<Option<PathBuf>> {
-        let found = output(Command::new("find").arg(&unpacked).args(["-type", "f", "-name", name]))?;
+        let found = output(Command::new("find").arg(unpacked).args(["-type", "f", "-name", name]))?;
         Ok(found.lines().next().map(PathBuf::from))
     };
     fs::copy(find("vmlinuz*")?.context("the package has no vmlinuz")?, directory.join("vmlinuz"))?;
@@ -116,8 +135,7 @@ fn fetch(arch: Arch, series: &str, cache: &Path) -> Result<Option<String>> {
             _ => drop(fs::copy(&file, &to)?),
         }
     }
-    fs::remove_dir_all(&unpacked)?;
-    Ok(Some(release))
+    Ok(fs::remove_dir_all(unpacked)?)
 }
 
 /// Whether a release such as `5.10.0-46-rt-amd64` has this flavour, which is what follows its numbers; backports to Debian 11 do
@@ -127,13 +145,15 @@ fn has_flavour(release: &str, flavour: &str) -> bool {
     names.eq(flavour.split('-')) && !release.contains("deb11")
 }
 
-/// The one with the highest version.
-fn newest<'a>(releases: impl Iterator<Item = &'a str>) -> Option<String> {
+/// The highest version first.
+fn newest_first<'a>(releases: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let numbers = |release: &str| -> Vec<u32> {
         let parts = release.split(|c: char| !c.is_ascii_digit());
         parts.filter_map(|part| part.parse().ok()).collect()
     };
-    releases.max_by_key(|release| numbers(release)).map(str::to_owned)
+    let mut releases: Vec<&str> = releases.collect();
+    releases.sort_by_key(|release| std::cmp::Reverse(numbers(release)));
+    releases
 }
 
 #[cfg(test)]
@@ -162,8 +182,8 @@ mod tests {
         ];
         for (arch, flavour, release) in wanted {
             let flavour = arch.flavour(flavour);
-            let found = newest(releases.into_iter().filter(|release| has_flavour(release, &flavour)));
-            assert_eq!(found.as_deref(), release, "{arch:?} {flavour}");
+            let found = newest_first(releases.into_iter().filter(|release| has_flavour(release, &flavour)));
+            assert_eq!(found.first().copied(), release, "{arch:?} {flavour}");
         }
     }
 }

@@ -27,11 +27,20 @@ pub(crate) fn advance() -> Result<()> {
     Ok(())
 }
 
-/// Each kernel with one tier, another one each turn: as many turns in a row as there are tiers cover every pair once.
+/// A turn boots every second kernel, with one tier.
+const STEP: usize = 2;
+
+/// How many turns in a row cover each of `tiers` on every kernel.
+pub(crate) fn needed(tiers: usize) -> usize {
+    STEP * tiers
+}
+
+/// Every second kernel with one tier; the next turn takes the other kernels, and the one after that the next tiers.
 pub(crate) fn part<K: Copy, T: Copy>(kernels: &[K], tiers: &[T], turn: usize) -> Vec<(K, T)> {
     let pair = |(index, kernel): (usize, &K)| {
-        let tier = (index + turn).checked_rem(tiers.len())?;
-        Some((*kernel, *tiers.get(tier)?))
+        let turn = index + turn;
+        let tier = (turn / STEP).checked_rem(tiers.len())?;
+        (turn % STEP == 0).then_some((*kernel, *tiers.get(tier)?))
     };
     kernels.iter().enumerate().filter_map(pair).collect()
 }
@@ -74,14 +83,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_many_turns_as_tiers_cover_every_pair_once() {
+    fn the_turns_that_are_needed_cover_every_pair_once() {
         let tiers = ["fentry", "kprobe", "timers", "estimate", "tracepoint"];
         for kernels in 0..12 {
             let kernels: Vec<usize> = (0..kernels).collect();
             for first in [0, 3, 41] {
-                let turns = (first..first + tiers.len()).map(|turn| part(&kernels, &tiers, turn));
+                let turns = (first..first + needed(tiers.len())).map(|turn| part(&kernels, &tiers, turn));
+                let is_half = |part: &Vec<_>| (part.len() * 2).abs_diff(kernels.len()) <= 1;
                 let pairs: Vec<_> =
-                    turns.inspect(|part| assert_eq!(part.len(), kernels.len())).flatten().collect();
+                    turns.inspect(|part| assert!(is_half(part), "{part:?}")).flatten().collect();
                 let different: BTreeSet<_> = pairs.iter().collect();
                 assert_eq!((pairs.len(), different.len()), (kernels.len() * 5, kernels.len() * 5));
             }

@@ -29,7 +29,7 @@ pub(crate) struct Args {
     /// The machine.
     #[arg(long, value_enum, default_value = "x86_64")]
     arch: Arch,
-    /// Only the part whose turn it is by .ci/turn: every kernel once, with one tier each.
+    /// Only the part whose turn it is by .ci/turn: every second kernel, with one tier each.
     #[arg(long, conflicts_with = "shell")]
     turn: bool,
     /// Only tests whose name contains this.
@@ -64,7 +64,7 @@ struct Job<'a> {
     script: String,
 }
 
-/// Runs the tests on every kernel; fails if one of them fails. A kernel that the archive no longer has is named at the end.
+/// Runs the tests on every kernel; fails if one of them fails. A kernel that the archive does not give is named at the end.
 pub(crate) fn all(args: &Args) -> Result<()> {
     setup::virtual_machines()?;
     let programs = build(args.arch)?;
@@ -72,7 +72,14 @@ pub(crate) fn all(args: &Args) -> Result<()> {
     let mut kernels: BTreeMap<&str, Option<Kernel>> = BTreeMap::new();
     for (series, _) in &chosen {
         if !kernels.contains_key(series) {
-            kernels.insert(series, kernels::get(args.arch, series)?);
+            let kernel = match kernels::get(args.arch, series) {
+                Err(error) if args.kernels.is_empty() => {
+                    println!("kernel {series}: {error:#}");
+                    None
+                }
+                result => result?,
+            };
+            kernels.insert(series, kernel);
         }
     }
     let missing: Vec<&str> = kernels.iter().filter(|(_, kernel)| kernel.is_none()).map(|it| *it.0).collect();
@@ -107,7 +114,7 @@ pub(crate) fn all(args: &Args) -> Result<()> {
     });
     let results = results.into_inner().unwrap_or_default();
     for series in missing {
-        println!("SKIPPED: kernel {series}: Debian's archive has none");
+        println!("SKIPPED: kernel {series}: Debian's archive gives none");
     }
     print!("{}", report::summary(&results, begin.elapsed()));
     let failed = results.iter().filter(|(_, ran)| ran.result.is_err()).count();
@@ -129,7 +136,10 @@ fn choose(args: &Args) -> Result<Vec<(&str, &str)>> {
     };
     if args.turn {
         let turn = turn::read()?;
-        println!("turn {turn}: each kernel with one tier; {} turns in a row cover all of them", whats.len());
+        println!(
+            "turn {turn}: every second kernel with one tier; {} turns in a row cover all kernels and tiers",
+            turn::needed(whats.len())
+        );
         return Ok(turn::part(&series, &whats, turn));
     }
     Ok(series.iter().flat_map(|series| whats.iter().map(move |what| (*series, *what))).collect())
