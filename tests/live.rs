@@ -39,6 +39,8 @@ mod burst;
 mod causes;
 #[path = "live/collectors.rs"]
 mod collectors;
+#[path = "live/configured.rs"]
+mod configured;
 #[path = "live/destroy.rs"]
 mod destroy;
 #[path = "live/ending.rs"]
@@ -176,6 +178,7 @@ fn main() -> ExitCode {
         faults::tests(),
         harmless::tests(),
         hostile::tests(),
+        configured::tests(),
         otlp::tests(),
         fleet::tests(),
         restart::tests(),

@@ -20,6 +20,7 @@ mod stuck;
 mod timeline;
 mod top;
 mod trace;
+mod verify;
 
 use std::{path::Path, process::ExitCode, rc::Rc, time::Duration};
 

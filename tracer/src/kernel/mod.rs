@@ -16,6 +16,7 @@ mod privilege;
 mod symbols;
 mod tracefs;
 
+pub use btf::verify_btf;
 pub use diagnostics::show_diagnostics;
 pub use facts::{Capability, Facts};
 pub use failure::KernelError;
