@@ -43,6 +43,8 @@ fn bad_arguments_are_named_and_refused() {
         (&["stuck", "--cgroup", "/no/such/cgroup"], "cgroup"),
         (&["--cgroup", "/no/../such"], "cgroup"),
         (&["--format", "xml"], "[possible values: table, json, csv]"),
+        (&["trace", "--escape-formulas"], "--escape-formulas is for --format csv"),
+        (&["replay", "--escape-formulas", "--format", "table", "x"], "--escape-formulas is for --format csv"),
         (&["trace", "--colour"], "--color"),
         (&["dcotor"], "doctor"),
         (&["stuck", "--threshold", "60"], "is no threshold"),

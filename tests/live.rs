@@ -115,6 +115,8 @@ mod reliability;
 mod restart;
 #[path = "live/resync.rs"]
 mod resync;
+#[path = "live/second.rs"]
+mod second;
 #[path = "live/sight.rs"]
 mod sight;
 #[path = "live/stacks.rs"]
@@ -179,6 +181,7 @@ fn main() -> ExitCode {
         harmless::tests(),
         hostile::tests(),
         configured::tests(),
+        second::tests(),
         otlp::tests(),
         fleet::tests(),
         restart::tests(),

@@ -212,6 +212,24 @@ fn what_the_system_refuses_is_said_with_its_place_by_both() {
             "4:10",
             "'labels' is for the template",
         ),
+        ("[labels]\n\" \" = \"x\"\n[sinks.a]\ntype = \"stdout\"", "2:7", "a label needs a name"),
+        (
+            "[labels]\nenv_tier = \"x\"\n\"env.tier\" = \"y\"\n[sinks.a]\ntype = \"stdout\"\nformat = \"ecs\"",
+            "2:12",
+            "the labels 'env.tier' and 'env_tier' are both 'env_tier' in ECS",
+        ),
+        (
+            "[labels]\nenv = \"x\"\n\"env.tier\" = \"y\"\n[sinks.a]\ntype = \"http\"\nurl = \"http://x\"\n\
+             template = \"elasticsearch\"",
+            "2:7",
+            "'env' would be a text and, by 'env.tier', an object",
+        ),
+        (
+            "[labels]\n\"env.\" = \"x\"\n[sinks.a]\ntype = \"http\"\nurl = \"http://x\"\ntemplate = \"elasticsearch\"",
+            "2:10",
+            "takes no 'env.' as a name",
+        ),
+        ("[sinks.a]\ntype = \"stdout\"\nescape-formulas = true", "1:1", "is for the format \"csv\""),
         ("[sinks.a]\ntype = \"stdout\"\nformat = \"csv\"\naggregate = \"1s\"", "1:1", "transitions only"),
         (
             "[sinks.a]\ntype = \"http\"\nurl = \"http://x\"\ntemplate = \"splunk\"\nformat = \"csv\"",
@@ -225,6 +243,21 @@ fn what_the_system_refuses_is_said_with_its_place_by_both() {
         let line = line.unwrap_or_else(|| panic!("{config}: {words} in {said}"));
         assert!(line.contains(&format!("c.toml:{at}: ")), "{config}: {said}");
         assert_eq!(said.lines().count(), 1, "{config}: {said}");
+    }
+}
+
+#[test]
+fn labels_that_every_collector_takes_are_right() {
+    let labels = "[labels]\nenv = \"x\"\n\"env.tier\" = \"y\"\n";
+    for sink in [
+        "type = \"stdout\"",
+        "type = \"stdout\"\nformat = \"ecs\"",
+        "type = \"http\"\nurl = \"http://x\"",
+        "type = \"http\"\nurl = \"http://x\"\ntemplate = \"elasticsearch\"\nformat = \"ecs\"",
+        "type = \"stdout\"\nformat = \"csv\"\nescape-formulas = true",
+    ] {
+        let (code, said) = Place::new().check(&format!("{labels}[sinks.a]\n{sink}"));
+        assert_eq!(code, Some(0), "{sink}: {said}");
     }
 }
 

@@ -1,24 +1,30 @@
 //! What a configuration says is shown to nobody whom it does not concern, and a wrong one changes nothing.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{Read, Write},
     net::TcpStream,
     process::Stdio,
 };
 
+use serde_json::Value;
+
 use crate::{
     Test,
     daemon::connections,
     hostile::{FILE, Raw},
     lab::{in_lab, signal, wait_until},
-    sockets::fresh_port,
+    roles::Actor,
+    sockets::{Kind, fresh_port},
     test,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("configured: no secret in messages, records and metrics", secrets),
+        test("configured: labels with dots make documents that Elasticsearch takes", documents),
+        test("configured: a name that is a formula is none in CSV, if that is wanted", formulas),
         test("configured: a reload of a configuration with a fault changes nothing", wrong_reload),
     ]
 }
@@ -90,5 +96,102 @@ fn wrong_reload() {
         assert!(daemon.end_now().success());
         let records = fs::read_to_string(daemon.path("out")).expect("records");
         assert_eq!(records.matches("\"kind\":\"start\"").count(), 1, "the sink went on");
+    });
+}
+
+/// What a document is for Elasticsearch: each path of names and dots, and whether there is an object.
+fn paths(at: &str, value: &Value, found: &mut BTreeMap<String, BTreeSet<bool>>) {
+    match value {
+        Value::Object(map) => {
+            if !at.is_empty() {
+                found.entry(at.to_owned()).or_default().insert(true);
+            }
+            for (key, value) in map {
+                let mut path = at.to_owned();
+                let parts: Vec<&str> = key.split('.').collect();
+                for (number, part) in parts.iter().enumerate() {
+                    assert!(!part.trim().is_empty(), "{key}");
+                    path = if path.is_empty() { (*part).to_owned() } else { format!("{path}.{part}") };
+                    if number + 1 < parts.len() {
+                        found.entry(path.clone()).or_default().insert(true);
+                    }
+                }
+                paths(&path, value, found);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| paths(at, item, found)),
+        Value::Null => {}
+        _ => {
+            found.entry(at.to_owned()).or_default().insert(false);
+        }
+    }
+}
+
+fn documents() {
+    in_lab(|netns| {
+        let port = fresh_port();
+        let labels = "[labels]\nenv = \"a\"\n\"env.tier\" = \"b\"\n\"app.kubernetes.io/name\" = \"c\"\n\".x.\" = \"d\"\n\
+                      [stuck]\nthreshold = [\"CLOSE_WAIT=0\"]\n[sinks.file]\ntype = \"file\"\npath = \"DIR/out\"\nformat = \"ecs\"\n";
+        let mut daemon = Raw::start(netns, labels, |command| {
+            command.stderr(Stdio::null());
+        });
+        daemon.wait_for("sockstate.start");
+        connections(2, port);
+        let listener = Kind::V4.listen(port);
+        let client = Kind::V4.connect(port).expect("connect");
+        let (server, _) = listener.accept().expect("accept");
+        drop(client);
+        daemon.wait_for("sockstate.stuck");
+        drop(server);
+        daemon.wait_for("sockstate.resolved");
+        assert!(daemon.end_now().success());
+        let text = fs::read_to_string(daemon.path("out")).expect("documents");
+        let mut found = BTreeMap::new();
+        for line in text.lines() {
+            let document: Value = serde_json::from_str(line).expect("JSON");
+            for (name, value) in
+                [("env", "a"), ("env_tier", "b"), ("app_kubernetes_io/name", "c"), ("_x_", "d")]
+            {
+                assert_eq!(document["labels"][name], value, "{line}");
+            }
+            paths("", &document, &mut found);
+        }
+        let both: Vec<_> = found.iter().filter(|(_, kinds)| kinds.len() > 1).collect();
+        assert!(both.is_empty(), "values and objects: {both:?}");
+        assert!(found.contains_key("source.ip"), "{found:?}");
+    });
+}
+
+fn formulas() {
+    in_lab(|netns| {
+        let port = fresh_port();
+        let directory = tempfile::tempdir().expect("directory");
+        let program = directory.path().join("=1+1,x");
+        fs::copy(std::env::current_exe().expect("this program"), &program).expect("a copy");
+        let sink = |name: &str, more: &str| {
+            format!("[sinks.{name}]\ntype = \"file\"\npath = \"DIR/{name}\"\nformat = \"csv\"\n{more}\n")
+        };
+        let sinks = [FILE, &sink("plain", ""), &sink("safe", "escape-formulas = true")].concat();
+        let mut daemon = Raw::start(netns, &sinks, |command| {
+            command.stderr(Stdio::null());
+        });
+        daemon.wait_for("\"kind\":\"start\"");
+        let mut actor = Actor::start_as(&program, "leaker", port);
+        assert_eq!(actor.hear(), "listening");
+        let client = Kind::V4.connect(port).expect("connect");
+        actor.go_on();
+        assert_eq!(actor.hear(), "accepted");
+        drop(client);
+        daemon.wait_for("\"to\":\"CLOSE_WAIT\"");
+        actor.end();
+        assert!(daemon.end_now().success());
+        let cells = |name: &str, cell: &str| {
+            let text = fs::read_to_string(daemon.path(name)).expect("CSV");
+            assert!(text.starts_with("SKADDR,C-PID,C-COMM,"), "{text}");
+            text.matches(cell).count()
+        };
+        let named = cells("plain", ",\"=1+1,x\",");
+        assert!(named > 0, "named in no line");
+        assert_eq!((cells("safe", ",\"'=1+1,x\","), cells("safe", "\"=1")), (named, 0));
     });
 }

@@ -99,6 +99,9 @@ pub struct SinkArgs {
         help_heading = "stdout, file, socket, http, nats, kafka"
     )]
     pub format: SinkFormat,
+    /// In CSV, put ' in front of cells that a spreadsheet would take for a formula: =, +, -, @, tab.
+    #[arg(long, help_heading = "stdout, file, socket, http, nats, kafka")]
+    pub escape_formulas: bool,
 
     /// The file.
     #[arg(long, value_name = "FILE", help_heading = "file")]
@@ -257,6 +260,9 @@ impl SinkArgs {
         let is_reduced = self.aggregate.is_some() || self.sample > 1;
         if self.r#type == SinkType::OtlpMetrics && is_reduced {
             problems.push("'aggregate' and 'sample' are for records, and these are numbers".into());
+        }
+        if self.escape_formulas && self.format != SinkFormat::Csv {
+            problems.push("'escape-formulas' is for the format \"csv\"".into());
         }
         if self.format == SinkFormat::Csv {
             if self.aggregate.is_some() {

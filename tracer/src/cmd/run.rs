@@ -74,7 +74,7 @@ fn verified(path: &Path) -> Result<Settings, Failure> {
 /// The settings, if the file has no fault: sinks that cannot be started are dealt with one by one.
 fn reread(path: &Path) -> Result<Settings, Failure> {
     let Reading { settings, mut problems } = settings::read(path);
-    problems.extend(settings.iter().flat_map(verify::clashes));
+    problems.extend(settings.iter().flat_map(verify::contradictions));
     refuse(settings, problems, exit::USAGE)
 }
 

@@ -54,7 +54,9 @@ pub(super) fn stream(
     let slot = ground.filter(|_| has_records).and_then(|ground| ground.ledger.slot(&sink.name));
     let queue = open(settings, sink, start, Inherited { after: before.after, slot })?;
     let format: Box<dyn Format> = match sink.args.format {
-        SinkFormat::Csv if takes_lines(&sink.args) => Box::new(Csv),
+        SinkFormat::Csv if takes_lines(&sink.args) => {
+            Box::new(Csv { escapes_formulas: sink.args.escape_formulas })
+        }
         _ => Box::new(Json::stamped(&stamp(settings, start))),
     };
     let begun = queue.slot().filter(|_| !before.replaces).zip(ground).map(|(slot, ground)| {
@@ -91,7 +93,7 @@ fn stamp<'a>(settings: &'a Settings, start: &'a Start) -> Stamp<'a> {
 fn open(settings: &Settings, sink: &Sink, start: &Start, inherited: Inherited) -> Result<Queue> {
     let mut header = Vec::new();
     if sink.args.format == SinkFormat::Csv {
-        Csv.header(&mut header);
+        Csv::default().header(&mut header);
     }
     let stamp = stamp(settings, start);
     let queue =

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::{
-    colours,
+    colours, only_csv,
     session::{self, Session},
     transitions,
 };
@@ -17,6 +17,7 @@ use crate::{
 
 /// Runs it.
 pub(super) fn run(args: &TraceArgs) -> Result<ExitCode> {
+    only_csv(args.escape_formulas, args.format)?;
     let filter = transitions(&args.filter)?;
     let open = || {
         let output = session::output(args.output.as_deref())?;
@@ -31,7 +32,7 @@ fn format(args: &TraceArgs, output: &Output) -> Box<dyn Format> {
     let default = if output.is_terminal() { FormatName::Table } else { FormatName::Json };
     match args.format.unwrap_or(default) {
         FormatName::Json => Box::new(Json::default()),
-        FormatName::Csv => Box::new(Csv),
+        FormatName::Csv => Box::new(Csv { escapes_formulas: args.escape_formulas }),
         FormatName::Table => Box::new(Table::new(colours(args.color, output.is_terminal()))),
     }
 }

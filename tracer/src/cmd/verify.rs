@@ -10,9 +10,9 @@ use std::{
 
 use super::{followed, sinks as streams};
 use crate::{
-    cli::{FilterArgs, SelectArgs, SinkType},
+    cli::{FilterArgs, SelectArgs, SinkFormat, SinkType, TemplateName},
     files::{self, Directory},
-    format::Stamp,
+    format::{Stamp, convert::ecs_label},
     kernel,
     metrics::Server,
     settings::{Settings, SettingsError, Sink},
@@ -22,7 +22,7 @@ use crate::{
 /// All that would keep `run` from starting.
 pub(super) fn problems(settings: &Settings) -> Vec<SettingsError> {
     let places = &settings.places;
-    let mut found = clashes(settings);
+    let mut found = contradictions(settings);
     let mut note =
         |section: &str, key: &str, message: String| found.push(places.error(section, key, message));
     for (key, message) in of_filter(&settings.filter) {
@@ -83,9 +83,53 @@ fn of_sink(sink: &Sink) -> Vec<sinks::Problem> {
     unreadable.into_iter().chain(of_settings.unwrap_or_default()).collect()
 }
 
+/// What cannot be true at once, whatever the system.
+pub(super) fn contradictions(settings: &Settings) -> Vec<SettingsError> {
+    let mut found = clashes(settings);
+    let mut note = |name: &str, message: String| found.push(settings.places.error("labels", name, message));
+    for name in settings.labels.keys().filter(|name| name.trim().is_empty()) {
+        note(name, "a label needs a name".into());
+    }
+    for sink in &settings.sinks {
+        for (name, message) in of_labels(sink, settings) {
+            note(name, format!("sink {}: {message}", sink.name));
+        }
+    }
+    found
+}
+
+/// Labels that the sink's collector would refuse, with every record that has them.
+fn of_labels<'a>(sink: &Sink, settings: &'a Settings) -> Vec<(&'a str, String)> {
+    let args = &sink.args;
+    let names = || settings.labels.keys().map(String::as_str);
+    let is_elasticsearch = args.r#type == SinkType::Http && args.template == TemplateName::Elasticsearch;
+    let problem = |name: &'a str| {
+        if args.format == SinkFormat::Ecs {
+            let other =
+                names().take_while(|other| *other != name).find(|it| ecs_label(it) == ecs_label(name))?;
+            return Some(format!("the labels '{other}' and '{name}' are both '{}' in ECS", ecs_label(name)));
+        }
+        if !is_elasticsearch {
+            return None;
+        }
+        if name.split('.').any(|part| part.trim().is_empty()) {
+            return Some(format!(
+                "Elasticsearch takes no '{name}' as a name, for there is nothing beside a dot"
+            ));
+        }
+        let inner =
+            names().find(|other| other.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))?;
+        Some(format!(
+            "Elasticsearch takes dots for levels, so that '{name}' would be a text and, by '{inner}', an object: rename one, or set \
+             format = \"ecs\", which has underscores instead of dots"
+        ))
+    };
+    names().filter_map(|name| Some((name, problem(name)?))).collect()
+}
+
 /// Sinks that would write to one file, or use one spool: their records would be mixed within a line, and each would rotate the other's
 /// file.
-pub(super) fn clashes(settings: &Settings) -> Vec<SettingsError> {
+fn clashes(settings: &Settings) -> Vec<SettingsError> {
     let mut found = Vec::new();
     for (at, sink) in settings.sinks.iter().enumerate() {
         for (key, place) in [("path", output as fn(&Sink) -> Option<Place>), ("spool", spool)] {

@@ -10,7 +10,10 @@ use crate::model::{Notice, Transition};
 
 /// The format.
 #[derive(Default)]
-pub struct Csv;
+pub struct Csv {
+    /// No cell begins as a formula of a spreadsheet does.
+    pub escapes_formulas: bool,
+}
 
 impl Format for Csv {
     fn header(&mut self, out: &mut Vec<u8>) {
@@ -22,7 +25,8 @@ impl Format for Csv {
     fn transition(&mut self, _: u64, it: &Transition, out: &mut Vec<u8>) {
         let owner = it.subject.owner.as_ref();
         let pid = owner.map(|owner| owner.pid().to_string()).unwrap_or_default();
-        let comm = owner.map(|owner| quoted(&owner.comm)).unwrap_or_default();
+        // The other cells are numbers, addresses and states.
+        let comm = owner.map(|owner| self.cell(&owner.comm)).unwrap_or_default();
         let ms = it.in_state.map(|in_state| format!("{:.3}", in_state.ns as f64 / 1e6));
         // Writing to a vector does not fail.
         let _ = writeln!(
@@ -41,6 +45,27 @@ impl Format for Csv {
     }
 }
 
+impl Csv {
+    fn cell(&self, text: &str) -> String {
+        if self.escapes_formulas { quoted(&without_formulas(text)) } else { quoted(text) }
+    }
+}
+
+/// Puts `'` in front of what a spreadsheet takes for a formula (OWASP, CSV injection), at the beginning and behind what some take for the
+/// end of a cell.
+fn without_formulas(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    let mut begins = true;
+    for c in text.chars() {
+        if begins && matches!(c, '=' | '+' | '-' | '@' | '\t' | '\r' | '\n' | '＝' | '＋' | '－' | '＠') {
+            safe.push('\'');
+        }
+        begins = matches!(c, ',' | ';' | '\t' | '\r' | '\n') || begins && matches!(c, ' ' | '"');
+        safe.push(c);
+    }
+    safe
+}
+
 /// A field by RFC 4180; control characters become `\n`, `\u{1b}` and so on, to keep a record on its line.
 fn quoted(text: &str) -> String {
     let visible: String = text
@@ -55,7 +80,7 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::quoted;
+    use super::*;
 
     #[test]
     fn a_name_stays_one_field_on_one_line() {
@@ -68,6 +93,30 @@ mod tests {
             ("bad\u{fffd}", "bad\u{fffd}"),
         ] {
             assert_eq!(quoted(comm), field);
+        }
+    }
+
+    #[test]
+    fn a_cell_is_no_formula_if_that_is_wanted() {
+        let (plain, safe) = (Csv::default(), Csv { escapes_formulas: true });
+        for (comm, as_it_is, escaped) in [
+            ("nginx", "nginx", "nginx"),
+            ("kworker/0:1-ev", "kworker/0:1-ev", "kworker/0:1-ev"),
+            ("a=b", "a=b", "a=b"),
+            ("", "", ""),
+            ("=1+1", "=1+1", "'=1+1"),
+            ("+1", "+1", "'+1"),
+            ("-bash", "-bash", "'-bash"),
+            ("@SUM(A1)", "@SUM(A1)", "'@SUM(A1)"),
+            ("\t=1", "\\t=1", "'\\t'=1"),
+            ("\r1", "\\r1", "'\\r1"),
+            (" =1", " =1", " '=1"),
+            ("a;=1", "a;=1", "a;'=1"),
+            ("a,=1", "\"a,=1\"", "\"a,'=1\""),
+            ("\"=1", "\"\"\"=1\"", "\"\"\"'=1\""),
+            ("＝1", "＝1", "'＝1"),
+        ] {
+            assert_eq!((plain.cell(comm), safe.cell(comm)), (as_it_is.into(), escaped.into()), "{comm:?}");
         }
     }
 }
