@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     cli::{FormatName, ReplayArgs},
-    format::{Csv, Format, Table, Told},
+    format::{Csv, EscapedCsv, Format, Table, Told},
     model::{ConnId, Transition},
     route::Router,
 };
@@ -56,7 +56,8 @@ fn way(args: &ReplayArgs) -> Way {
     let default = if is_terminal { FormatName::Table } else { FormatName::Json };
     match args.format.unwrap_or(default) {
         FormatName::Json => Way::Lines,
-        FormatName::Csv => Way::Format(Box::new(Csv { escapes_formulas: args.escape_formulas })),
+        FormatName::Csv if args.escape_formulas => Way::Format(Box::new(EscapedCsv)),
+        FormatName::Csv => Way::Format(Box::new(Csv)),
         FormatName::Table => Way::Format(Box::new(Table::new(colours(args.color, is_terminal)))),
     }
 }

@@ -8,7 +8,7 @@ use super::{Failure, awaited, handover::Ground, transitions};
 use crate::{
     cli::{CompressionName, SinkArgs, SinkFormat, SinkType, SyncName, TemplateName},
     files,
-    format::{Csv, Format, Json, Stamp, convert},
+    format::{Csv, EscapedCsv, Format, Json, Stamp, convert},
     model::{LostPlace, Start},
     pipeline::{Stream, Tell},
     route::Router,
@@ -54,9 +54,8 @@ pub(super) fn stream(
     let slot = ground.filter(|_| has_records).and_then(|ground| ground.ledger.slot(&sink.name));
     let queue = open(settings, sink, start, Inherited { after: before.after, slot })?;
     let format: Box<dyn Format> = match sink.args.format {
-        SinkFormat::Csv if takes_lines(&sink.args) => {
-            Box::new(Csv { escapes_formulas: sink.args.escape_formulas })
-        }
+        SinkFormat::Csv if sink.args.escape_formulas => Box::new(EscapedCsv),
+        SinkFormat::Csv if takes_lines(&sink.args) => Box::new(Csv),
         _ => Box::new(Json::stamped(&stamp(settings, start))),
     };
     let begun = queue.slot().filter(|_| !before.replaces).zip(ground).map(|(slot, ground)| {
@@ -93,7 +92,7 @@ fn stamp<'a>(settings: &'a Settings, start: &'a Start) -> Stamp<'a> {
 fn open(settings: &Settings, sink: &Sink, start: &Start, inherited: Inherited) -> Result<Queue> {
     let mut header = Vec::new();
     if sink.args.format == SinkFormat::Csv {
-        Csv::default().header(&mut header);
+        Csv.header(&mut header);
     }
     let stamp = stamp(settings, start);
     let queue =

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     cli::{FormatName, TraceArgs},
-    format::{Csv, Format, Json, Table},
+    format::{Csv, EscapedCsv, Format, Json, Table},
     sinks::Output,
 };
 
@@ -32,7 +32,8 @@ fn format(args: &TraceArgs, output: &Output) -> Box<dyn Format> {
     let default = if output.is_terminal() { FormatName::Table } else { FormatName::Json };
     match args.format.unwrap_or(default) {
         FormatName::Json => Box::new(Json::default()),
-        FormatName::Csv => Box::new(Csv { escapes_formulas: args.escape_formulas }),
+        FormatName::Csv if args.escape_formulas => Box::new(EscapedCsv),
+        FormatName::Csv => Box::new(Csv),
         FormatName::Table => Box::new(Table::new(colours(args.color, output.is_terminal()))),
     }
 }

@@ -10,45 +10,64 @@ use crate::model::{Notice, Transition};
 
 /// The format.
 #[derive(Default)]
-pub struct Csv {
-    /// No cell begins as a formula of a spreadsheet does.
-    pub escapes_formulas: bool,
-}
+pub struct Csv;
+
+/// The same for spreadsheets: no cell begins as a formula does.
+#[derive(Default)]
+pub struct EscapedCsv;
 
 impl Format for Csv {
     fn header(&mut self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"SKADDR,C-PID,C-COMM,IP,LADDR,LPORT,RADDR,RPORT,OLDSTATE,NEWSTATE,MS\n");
+        header(out);
     }
 
     fn notice(&mut self, _: u64, _: &Notice, _: &mut Vec<u8>) {}
 
     fn transition(&mut self, _: u64, it: &Transition, out: &mut Vec<u8>) {
-        let owner = it.subject.owner.as_ref();
-        let pid = owner.map(|owner| owner.pid().to_string()).unwrap_or_default();
-        // The other cells are numbers, addresses and states.
-        let comm = owner.map(|owner| self.cell(&owner.comm)).unwrap_or_default();
-        let ms = it.in_state.map(|in_state| format!("{:.3}", in_state.ns as f64 / 1e6));
-        // Writing to a vector does not fail.
-        let _ = writeln!(
-            out,
-            "{},{pid},{comm},{},{},{},{},{},{},{},{}",
-            it.conn,
-            if it.tuple.is_v4() { 4 } else { 6 },
-            it.tuple.local.canonical(),
-            it.tuple.local_port,
-            it.tuple.remote.canonical(),
-            it.tuple.remote_port,
-            it.from,
-            it.to,
-            ms.unwrap_or_default(),
-        );
+        line(it, quoted, out);
     }
 }
 
-impl Csv {
-    fn cell(&self, text: &str) -> String {
-        if self.escapes_formulas { quoted(&without_formulas(text)) } else { quoted(text) }
+impl Format for EscapedCsv {
+    fn header(&mut self, out: &mut Vec<u8>) {
+        header(out);
     }
+
+    fn notice(&mut self, _: u64, _: &Notice, _: &mut Vec<u8>) {}
+
+    fn transition(&mut self, _: u64, it: &Transition, out: &mut Vec<u8>) {
+        line(it, escaped, out);
+    }
+}
+
+fn header(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"SKADDR,C-PID,C-COMM,IP,LADDR,LPORT,RADDR,RPORT,OLDSTATE,NEWSTATE,MS\n");
+}
+
+/// `cell` is for foreign text; the other cells are numbers, addresses and states.
+fn line(it: &Transition, cell: fn(&str) -> String, out: &mut Vec<u8>) {
+    let owner = it.subject.owner.as_ref();
+    let pid = owner.map(|owner| owner.pid().to_string()).unwrap_or_default();
+    let comm = owner.map(|owner| cell(&owner.comm)).unwrap_or_default();
+    let ms = it.in_state.map(|in_state| format!("{:.3}", in_state.ns as f64 / 1e6));
+    // Writing to a vector does not fail.
+    let _ = writeln!(
+        out,
+        "{},{pid},{comm},{},{},{},{},{},{},{},{}",
+        it.conn,
+        if it.tuple.is_v4() { 4 } else { 6 },
+        it.tuple.local.canonical(),
+        it.tuple.local_port,
+        it.tuple.remote.canonical(),
+        it.tuple.remote_port,
+        it.from,
+        it.to,
+        ms.unwrap_or_default(),
+    );
+}
+
+fn escaped(text: &str) -> String {
+    quoted(&without_formulas(text))
 }
 
 /// Puts `'` in front of what a spreadsheet takes for a formula (OWASP, CSV injection), at the beginning and behind what some take for the
@@ -98,8 +117,7 @@ mod tests {
 
     #[test]
     fn a_cell_is_no_formula_if_that_is_wanted() {
-        let (plain, safe) = (Csv::default(), Csv { escapes_formulas: true });
-        for (comm, as_it_is, escaped) in [
+        for (comm, plain, safe) in [
             ("nginx", "nginx", "nginx"),
             ("kworker/0:1-ev", "kworker/0:1-ev", "kworker/0:1-ev"),
             ("a=b", "a=b", "a=b"),
@@ -116,7 +134,7 @@ mod tests {
             ("\"=1", "\"\"\"=1\"", "\"\"\"'=1\""),
             ("＝1", "＝1", "'＝1"),
         ] {
-            assert_eq!((plain.cell(comm), safe.cell(comm)), (as_it_is.into(), escaped.into()), "{comm:?}");
+            assert_eq!((quoted(comm), escaped(comm)), (plain.into(), safe.into()), "{comm:?}");
         }
     }
 }
