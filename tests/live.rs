@@ -39,6 +39,8 @@ mod burst;
 mod causes;
 #[path = "live/collectors.rs"]
 mod collectors;
+#[path = "live/configured.rs"]
+mod configured;
 #[path = "live/destroy.rs"]
 mod destroy;
 #[path = "live/ending.rs"]
@@ -113,6 +115,8 @@ mod reliability;
 mod restart;
 #[path = "live/resync.rs"]
 mod resync;
+#[path = "live/second.rs"]
+mod second;
 #[path = "live/sight.rs"]
 mod sight;
 #[path = "live/stacks.rs"]
@@ -176,6 +180,8 @@ fn main() -> ExitCode {
         faults::tests(),
         harmless::tests(),
         hostile::tests(),
+        configured::tests(),
+        second::tests(),
         otlp::tests(),
         fleet::tests(),
         restart::tests(),

@@ -119,7 +119,7 @@ _sockstate() {
 
     case "${cmd}" in
         sockstate)
-            opts="-o -4 -6 -p -L -D -h -V --format --output --color --snapshot --cmdline --metrics --metrics-top --duration --count --threshold --no-stuck --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --from --to --ring-size --resync --alongside --hook --tier --btf --help --version trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help"
+            opts="-o -4 -6 -p -L -D -h -V --format --escape-formulas --output --color --snapshot --cmdline --metrics --metrics-top --duration --count --threshold --no-stuck --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --from --to --ring-size --resync --alongside --hook --tier --btf --help --version trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -993,7 +993,7 @@ _sockstate() {
             return 0
             ;;
         sockstate__subcmd__replay)
-            opts="-4 -6 -p -L -D -h --format --color --speed --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --from --to --help"
+            opts="-4 -6 -p -L -D -h --format --escape-formulas --color --speed --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --from --to --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1551,7 +1551,7 @@ _sockstate() {
             return 0
             ;;
         sockstate__subcmd__trace)
-            opts="-o -4 -6 -p -L -D -h --format --output --color --snapshot --cmdline --metrics --metrics-top --duration --count --threshold --no-stuck --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --from --to --ring-size --resync --alongside --hook --tier --btf --help"
+            opts="-o -4 -6 -p -L -D -h --format --escape-formulas --output --color --snapshot --cmdline --metrics --metrics-top --duration --count --threshold --no-stuck --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --from --to --ring-size --resync --alongside --hook --tier --btf --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_sockstate_global_optspecs
-    string join \n format= o/output= color= snapshot cmdline metrics= metrics-top= duration= count= threshold= no-stuck 4/ipv4 6/ipv6 p/port= L/local-port= D/remote-port= local= remote= pid= comm= netns= cgroup= from= to= ring-size= resync= alongside hook= tier= btf= h/help V/version
+    string join \n format= escape-formulas o/output= color= snapshot cmdline metrics= metrics-top= duration= count= threshold= no-stuck 4/ipv4 6/ipv6 p/port= L/local-port= D/remote-port= local= remote= pid= comm= netns= cgroup= from= to= ring-size= resync= alongside hook= tier= btf= h/help V/version
 end
 
 function __fish_sockstate_needs_command
@@ -59,6 +59,7 @@ timers\t'Timers\' tracepoints'
 estimate\t'Nothing: an estimate'
 none\t'Nothing, and no estimate'"
 complete -c sockstate -n "__fish_sockstate_needs_command" -l btf -d 'Use this BTF in place of the kernel\'s' -r -F
+complete -c sockstate -n "__fish_sockstate_needs_command" -l escape-formulas -d 'In CSV, put \' in front of cells that a spreadsheet would take for a formula: =, +, -, @, tab'
 complete -c sockstate -n "__fish_sockstate_needs_command" -l snapshot -d 'First write the sockets that exist already'
 complete -c sockstate -n "__fish_sockstate_needs_command" -l cmdline -d 'Add the owner\'s command line. It may hold secrets'
 complete -c sockstate -n "__fish_sockstate_needs_command" -l no-stuck -d 'Do not say what is stuck'
@@ -118,6 +119,7 @@ timers\t'Timers\' tracepoints'
 estimate\t'Nothing: an estimate'
 none\t'Nothing, and no estimate'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l btf -d 'Use this BTF in place of the kernel\'s' -r -F
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l escape-formulas -d 'In CSV, put \' in front of cells that a spreadsheet would take for a formula: =, +, -, @, tab'
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l snapshot -d 'First write the sockets that exist already'
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l cmdline -d 'Add the owner\'s command line. It may hold secrets'
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l no-stuck -d 'Do not say what is stuck'
@@ -294,6 +296,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l netns -d 
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l cgroup -d 'Cgroup v2 of the socket, and all below: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l from -d 'State before, by netstat\'s or ss\'s name in any case: CLOSE_WAIT, close-wait, connected' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l to -d 'State after' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l escape-formulas -d 'In CSV, put \' in front of cells that a spreadsheet would take for a formula: =, +, -, @, tab'
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -s 6 -l ipv6 -d 'Only IPv6'
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -32,37 +32,61 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 /// A daemon with a configuration in a directory, as a process of its own.
-struct Raw {
+pub(crate) struct Raw {
     child: Child,
     directory: tempfile::TempDir,
+    head: String,
 }
 
 impl Raw {
-    fn start(netns: u64, sinks: &str, prepare: impl FnOnce(&mut Command)) -> Self {
+    pub(crate) fn start(netns: u64, sinks: &str, prepare: impl FnOnce(&mut Command)) -> Self {
+        Self::start_with("", netns, sinks, prepare)
+    }
+
+    /// The same with keys before the first table.
+    pub(crate) fn start_with(top: &str, netns: u64, sinks: &str, prepare: impl FnOnce(&mut Command)) -> Self {
         let directory = tempfile::tempdir().expect("directory");
-        let sinks = sinks.replace("DIR", &directory.path().display().to_string());
-        let text = format!("[filter]\nnetns = {netns}\n[kernel]\nalongside = true\n{sinks}");
-        fs::write(directory.path().join("config.toml"), text).expect("config");
+        let head = format!("{top}[filter]\nnetns = {netns}\n[kernel]\nalongside = true\n");
         let mut command = sockstate();
         command.args(["run", "--config"]).arg(directory.path().join("config.toml"));
         prepare(&mut command);
-        Self { child: command.spawn().expect("sockstate"), directory }
+        write_config(&directory, &head, sinks);
+        Self { child: command.spawn().expect("sockstate"), directory, head }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// Writes other sinks into the configuration.
+    pub(crate) fn write(&self, sinks: &str) {
+        write_config(&self.directory, &self.head, sinks);
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    fn wait_for(&self, words: &str) {
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn wait_for(&self, words: &str) {
         let text = || fs::read_to_string(self.path("out")).unwrap_or_default();
         wait_until(words, || text().contains(words));
     }
 
     /// Ends it in order, in no more than the time that sinks have.
-    fn end(mut self) -> ExitStatus {
+    pub(crate) fn end_now(&mut self) -> ExitStatus {
         signal(self.child.id(), libc::SIGTERM);
         wait_for(&mut self.child)
     }
+
+    /// The same when nothing of it is wanted any more.
+    fn end(mut self) -> ExitStatus {
+        self.end_now()
+    }
+}
+
+fn write_config(directory: &tempfile::TempDir, head: &str, sinks: &str) {
+    let sinks = sinks.replace("DIR", &directory.path().display().to_string());
+    fs::write(directory.path().join("config.toml"), format!("{head}{sinks}")).expect("config");
 }
 
 impl Drop for Raw {
@@ -72,7 +96,7 @@ impl Drop for Raw {
     }
 }
 
-fn wait_for(child: &mut Child) -> ExitStatus {
+pub(crate) fn wait_for(child: &mut Child) -> ExitStatus {
     let end = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(status) = child.try_wait().expect("wait") {
@@ -83,7 +107,7 @@ fn wait_for(child: &mut Child) -> ExitStatus {
     }
 }
 
-const FILE: &str = "[sinks.file]\ntype = \"file\"\npath = \"DIR/out\"\n";
+pub(crate) const FILE: &str = "[sinks.file]\ntype = \"file\"\npath = \"DIR/out\"\n";
 
 fn deaf_stderr() {
     in_lab(|netns| {

@@ -279,6 +279,9 @@ pub struct TraceArgs {
     /// How to write [default: table on a terminal, else json].
     #[arg(long, value_enum, help_heading = "Output")]
     pub format: Option<FormatName>,
+    /// In CSV, put ' in front of cells that a spreadsheet would take for a formula: =, +, -, @, tab.
+    #[arg(long, help_heading = "Output")]
+    pub escape_formulas: bool,
     /// Write to FILE in place of standard output.
     #[arg(long, short, value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,

@@ -39,6 +39,9 @@ pub struct ReplayArgs {
     /// How to write [default: table on a terminal, else json: the lines as they are].
     #[arg(long, value_enum, help_heading = "Output")]
     pub format: Option<FormatName>,
+    /// In CSV, put ' in front of cells that a spreadsheet would take for a formula: =, +, -, @, tab.
+    #[arg(long, help_heading = "Output")]
+    pub escape_formulas: bool,
     /// Colour the table; auto: on a terminal, unless NO_COLOR is set.
     #[arg(long, value_enum, default_value_t, help_heading = "Output")]
     pub color: Colour,

@@ -99,6 +99,9 @@ pub struct SinkArgs {
         help_heading = "stdout, file, socket, http, nats, kafka"
     )]
     pub format: SinkFormat,
+    /// In CSV, put ' in front of cells that a spreadsheet would take for a formula: =, +, -, @, tab.
+    #[arg(long, help_heading = "stdout, file, socket, http, nats, kafka")]
+    pub escape_formulas: bool,
 
     /// The file.
     #[arg(long, value_name = "FILE", help_heading = "file")]
@@ -224,35 +227,54 @@ pub struct SinkArgs {
 }
 
 impl SinkArgs {
-    /// What is missing, or does not go together.
+    /// What is missing, or does not go together; `has` says whether a key is there, if only with a value that is wrong.
     #[must_use]
-    pub fn problem(&self) -> Option<String> {
-        let missing = |key: &str, is_there: bool| (!is_there).then(|| format!("'{key}' is missing"));
-        match self.r#type {
-            SinkType::File => missing("path", self.path.is_some()),
-            SinkType::Socket => match &self.address {
-                Some(Address::Udp(_)) => {
-                    Some("'address' must be tcp, tls or unix; datagrams are syslog's".into())
-                }
-                address => missing("address", address.is_some()),
-            },
-            SinkType::Syslog => missing("address", self.address.is_some()),
-            SinkType::Nats if cfg!(not(feature = "nats")) => Some(
-                "this sockstate was built without NATS: cargo install --path tracer --features nats".into(),
-            ),
-            SinkType::Kafka if cfg!(not(feature = "kafka")) => Some(
-                "this sockstate was built without Kafka: cargo install --path tracer --features kafka".into(),
-            ),
-            _ if self.grpc && cfg!(not(feature = "grpc")) => Some(
-                "this sockstate was built without gRPC: cargo install --path tracer --features grpc".into(),
-            ),
-            SinkType::OtlpMetrics if self.aggregate.is_some() || self.sample > 1 => {
-                Some("'aggregate' and 'sample' are for records, and these are numbers".into())
-            }
+    pub fn problems(&self, has: impl Fn(&str) -> bool) -> Vec<String> {
+        let mut problems = Vec::new();
+        let needed = match self.r#type {
+            SinkType::File => Some("path"),
+            SinkType::Socket | SinkType::Syslog => Some("address"),
             SinkType::Http | SinkType::Otlp | SinkType::OtlpMetrics | SinkType::Nats | SinkType::Kafka => {
-                missing("url", self.url.is_some())
+                Some("url")
             }
             SinkType::Stdout | SinkType::Journald => None,
+        };
+        problems.extend(needed.filter(|key| !has(key)).map(|key| format!("'{key}' is missing")));
+        if self.r#type == SinkType::Socket && matches!(self.address, Some(Address::Udp(_))) {
+            problems.push("'address' must be tcp, tls or unix; datagrams are syslog's".into());
         }
+        let lacks = |name: &str, feature: &str| {
+            format!(
+                "this sockstate was built without {name}: cargo install --path tracer --features {feature}"
+            )
+        };
+        if self.r#type == SinkType::Nats && cfg!(not(feature = "nats")) {
+            problems.push(lacks("NATS", "nats"));
+        }
+        if self.r#type == SinkType::Kafka && cfg!(not(feature = "kafka")) {
+            problems.push(lacks("Kafka", "kafka"));
+        }
+        if self.grpc && cfg!(not(feature = "grpc")) {
+            problems.push(lacks("gRPC", "grpc"));
+        }
+        let is_reduced = self.aggregate.is_some() || self.sample > 1;
+        if self.r#type == SinkType::OtlpMetrics && is_reduced {
+            problems.push("'aggregate' and 'sample' are for records, and these are numbers".into());
+        }
+        if self.escape_formulas && self.format != SinkFormat::Csv {
+            problems.push("'escape-formulas' is for the format \"csv\"".into());
+        }
+        if self.format == SinkFormat::Csv {
+            if self.aggregate.is_some() {
+                problems.push("'aggregate' goes with no csv, which has transitions only".into());
+            }
+            if matches!(self.template, TemplateName::Elasticsearch | TemplateName::Splunk) {
+                problems.push(
+                    "Elasticsearch and Splunk take JSON only: format \"csv\" goes with the other templates"
+                        .into(),
+                );
+            }
+        }
+        problems
     }
 }

@@ -7,6 +7,7 @@ mod explain;
 mod feed;
 mod handover;
 mod hunt;
+mod lock;
 mod look;
 mod memory;
 mod record;
@@ -20,13 +21,14 @@ mod stuck;
 mod timeline;
 mod top;
 mod trace;
+mod verify;
 
 use std::{path::Path, process::ExitCode, rc::Rc, time::Duration};
 
 use clap::Parser;
 
 use crate::{
-    cli::{Cli, Colour, Command, FilterArgs, SelectArgs},
+    cli::{Cli, Colour, Command, FilterArgs, FormatName, SelectArgs},
     draw::endpoint,
     enrich::{Cgroups, Netns},
     files,
@@ -179,6 +181,14 @@ fn colours(choice: Colour, is_terminal: bool) -> bool {
         Colour::Never => false,
         Colour::Auto => is_terminal && !no_color,
     }
+}
+
+/// Formulas are a matter of CSV.
+fn only_csv(escape_formulas: bool, format: Option<FormatName>) -> Result<(), Failure> {
+    if escape_formulas && format != Some(FormatName::Csv) {
+        return Err(Failure::usage("--escape-formulas is for --format csv"));
+    }
+    Ok(())
 }
 
 /// Everything that a recording says of these connections.

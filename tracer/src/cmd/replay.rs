@@ -11,17 +11,18 @@ use anyhow::Result;
 use super::{
     colours,
     feed::{Feed, Pace},
-    filter, with_states,
+    filter, only_csv, with_states,
 };
 use crate::{
     cli::{FormatName, ReplayArgs},
-    format::{Csv, Format, Table, Told},
+    format::{Csv, EscapedCsv, Format, Table, Told},
     model::{ConnId, Transition},
     route::Router,
 };
 
 /// Runs it.
 pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
+    only_csv(args.escape_formulas, args.format)?;
     let mut feed = Feed::open(&args.file)?;
     let mut replay = Replay {
         router: Router::new(with_states(&args.filter, filter(&args.filter.select)?)),
@@ -46,7 +47,7 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 enum Way {
     /// As they were.
     Lines,
-    /// Made anew.
+    /// Made again.
     Format(Box<dyn Format>),
 }
 
@@ -55,6 +56,7 @@ fn way(args: &ReplayArgs) -> Way {
     let default = if is_terminal { FormatName::Table } else { FormatName::Json };
     match args.format.unwrap_or(default) {
         FormatName::Json => Way::Lines,
+        FormatName::Csv if args.escape_formulas => Way::Format(Box::new(EscapedCsv)),
         FormatName::Csv => Way::Format(Box::new(Csv)),
         FormatName::Table => Way::Format(Box::new(Table::new(colours(args.color, is_terminal)))),
     }

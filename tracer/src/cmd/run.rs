@@ -16,13 +16,13 @@ use super::{
     handover::Ground,
     print,
     session::{self, Session},
-    sinks, transitions,
+    sinks, transitions, verify,
 };
 use crate::{
     cli::{DaemonArgs, SinkArgs},
     model::{Notice, Start},
     pipeline::{GRACE, Outlet, Stream, Streams},
-    settings::{self, Settings, Sink},
+    settings::{self, Problems, Reading, Settings, SettingsError, Sink},
     sinks::Queue,
 };
 
@@ -32,13 +32,11 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
         std::io::stdout().lock().write_all(settings::example().as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let settings = load(&args.config)?;
-    let filter = transitions(&settings.filter)?;
+    let settings = verified(&args.config)?;
     if args.check {
-        let names: Vec<&str> = settings.sinks.iter().map(|sink| sink.name.as_str()).collect();
-        print([format!("{}: right; into {}\n", args.config.display(), names.join(", "))])?;
-        return Ok(ExitCode::SUCCESS);
+        return checked(&args.config, &settings);
     }
+    let filter = transitions(&settings.filter)?;
     let kernel = settings.kernel.clone();
     let stuck = settings.stuck.clone();
     let run = settings.keys.run.clone();
@@ -64,8 +62,34 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
     session::run(open, kernel.alongside)
 }
 
-fn load(path: &Path) -> Result<Settings, Failure> {
-    settings::load(path).map_err(|error| Failure { code: exit::USAGE, message: error.to_string() })
+/// The settings, if the file has no fault and the system nothing against them.
+fn verified(path: &Path) -> Result<Settings, Failure> {
+    let Reading { settings, mut problems } = settings::read(path);
+    // What is wrong by the text alone is wrong everywhere.
+    let code = if problems.is_empty() { exit::FAILURE } else { exit::USAGE };
+    problems.extend(settings.iter().flat_map(verify::problems));
+    refuse(settings, problems, code)
+}
+
+/// The settings, if the file has no fault: sinks that cannot be started are dealt with one by one.
+fn reread(path: &Path) -> Result<Settings, Failure> {
+    let Reading { settings, mut problems } = settings::read(path);
+    problems.extend(settings.iter().flat_map(verify::contradictions));
+    refuse(settings, problems, exit::USAGE)
+}
+
+fn refuse(settings: Option<Settings>, problems: Vec<SettingsError>, code: u8) -> Result<Settings, Failure> {
+    Problems::check(problems).map_err(|problems| Failure { code, message: problems.to_string() })?;
+    settings.ok_or_else(|| Failure::usage("the configuration is empty"))
+}
+
+fn checked(path: &Path, settings: &Settings) -> Result<ExitCode> {
+    for remark in verify::remarks(settings) {
+        message!("{remark}");
+    }
+    let names: Vec<&str> = settings.sinks.iter().map(|sink| sink.name.as_str()).collect();
+    print([format!("{}: right; into {}\n", path.display(), names.join(", "))])?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What the streams were made of.
@@ -81,7 +105,7 @@ struct Running {
 impl Running {
     /// Sinks that are as they were go on, and open their files again; the others end, and their successors begin.
     fn reload(&mut self, path: &Path, streams: &mut Streams) {
-        let settings = match load(path) {
+        let settings = match reread(path) {
             Ok(settings) => settings,
             Err(error) => {
                 message!("{error}; going on as before");

@@ -1,8 +1,7 @@
 //! One run of the tracer, for the commands that trace.
 
 use std::{
-    fs::File,
-    io::{IsTerminal, Read, Seek, Write},
+    io::IsTerminal,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -10,18 +9,16 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use rustix::fs::{FlockOperation, Mode, fchmod, flock};
 
 use super::{
     Failure, awaited, exit,
     handover::{self, Ground, Handover},
-    memory,
+    lock, memory,
 };
 use crate::{
     cli::{HookName, KernelArgs, RunArgs, StuckRules, TierName},
     enrich::Enricher,
     examiner::Examiner,
-    files,
     format::Format,
     hunter::Hunter,
     kernel::{self, HookChoice, Hunt, Loaded, Request, Tier},
@@ -40,9 +37,6 @@ use crate::{
 
 /// Scripts wait for this line.
 const HUNT_READY: &str = "the hunt has begun: openings are seen from now on";
-
-/// Held while one instance traces.
-const LOCK: &str = "/run/sockstate.lock";
 
 /// What to trace, and where to.
 pub(super) struct Session<'a> {
@@ -124,7 +118,7 @@ pub(super) fn run<'a>(open: impl FnOnce() -> Result<Session<'a>>, alongside: boo
     messages::start();
     // Before the lock has this process's id: who reads it may send a signal at once.
     let signals = runtime.block_on(async { Signals::new() }).context("cannot listen to signals")?;
-    let _lock = if alongside { None } else { lock()? };
+    let _lock = if alongside { None } else { lock::lock()? };
     let summary = runtime.block_on(async { trace(open()?, signals).await })?;
     report(&summary);
     Ok(ExitCode::SUCCESS)
@@ -327,32 +321,6 @@ fn sight(loaded: &mut Loaded) -> Sight {
 fn instance() -> u32 {
     let seed = pipeline::now_ns() as u64 ^ u64::from(std::process::id()) << 32;
     (seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32
-}
-
-/// The lock, unless it cannot be had for lack of a /run that we may write to.
-fn lock() -> Result<Option<File>> {
-    let Ok(mut file) = files::private().read(true).create(true).truncate(false).open(LOCK) else {
-        return Ok(None);
-    };
-    // Earlier versions let every user open it, and so lock it.
-    let _ = fchmod(&file, Mode::RUSR | Mode::WUSR);
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        let mut pid = String::new();
-        // A message without the number is still a message.
-        let _ = file.read_to_string(&mut pid);
-        let message = format!(
-            "another sockstate (pid {}) is tracing; every transition would cost twice: end that one, read its output, or use --alongside",
-            pid.trim()
-        );
-        return Err(Failure { code: exit::SECOND, message }.into());
-    }
-    let written =
-        file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
-    if let Err(error) = written {
-        // The lock is held all the same.
-        message!("cannot write the process id to {LOCK}: {error}");
-    }
-    Ok(Some(file))
 }
 
 /// What was lost, for whoever watches.

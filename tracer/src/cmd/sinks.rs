@@ -1,13 +1,14 @@
 //! From the configuration's sinks to streams that are written to them.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 
 use super::{Failure, awaited, handover::Ground, transitions};
 use crate::{
     cli::{CompressionName, SinkArgs, SinkFormat, SinkType, SyncName, TemplateName},
-    format::{Csv, Format, Json, Stamp, convert},
+    files,
+    format::{Csv, EscapedCsv, Format, Json, Stamp, convert},
     model::{LostPlace, Start},
     pipeline::{Stream, Tell},
     route::Router,
@@ -53,6 +54,7 @@ pub(super) fn stream(
     let slot = ground.filter(|_| has_records).and_then(|ground| ground.ledger.slot(&sink.name));
     let queue = open(settings, sink, start, Inherited { after: before.after, slot })?;
     let format: Box<dyn Format> = match sink.args.format {
+        SinkFormat::Csv if sink.args.escape_formulas => Box::new(EscapedCsv),
         SinkFormat::Csv if takes_lines(&sink.args) => Box::new(Csv),
         _ => Box::new(Json::stamped(&stamp(settings, start))),
     };
@@ -92,10 +94,18 @@ fn open(settings: &Settings, sink: &Sink, start: &Start, inherited: Inherited) -
     if sink.args.format == SinkFormat::Csv {
         Csv.header(&mut header);
     }
+    let stamp = stamp(settings, start);
+    let queue =
+        sinks::start(&sink_settings(sink, &stamp)?, header, converter(&sink.args, &start.host), inherited);
+    queue.map_err(|error| Failure { code: super::exit::FAILURE, message: error.to_string() }.into())
+}
+
+/// What the sink is started with.
+pub(super) fn sink_settings(sink: &Sink, stamp: &Stamp<'_>) -> Result<SinkSettings> {
     let args = &sink.args;
-    let sink_settings = SinkSettings {
+    Ok(SinkSettings {
         name: sink.name.clone(),
-        target: target(sink, settings, start)?,
+        target: target(sink, stamp)?,
         queue_bytes: args.queue as usize,
         spool: args.spool.as_ref().map(|path| SpoolSettings {
             path: path.join(&sink.name),
@@ -110,9 +120,7 @@ fn open(settings: &Settings, sink: &Sink, start: &Start, inherited: Inherited) -
             }),
             retry_max: args.retry,
         },
-    };
-    let queue = sinks::start(&sink_settings, header, converter(args, start), inherited);
-    queue.map_err(|error| Failure { code: super::exit::FAILURE, message: error.to_string() }.into())
+    })
 }
 
 /// Whether its records can be in any format.
@@ -121,7 +129,7 @@ fn takes_lines(args: &SinkArgs) -> bool {
 }
 
 /// Done in the sink's thread: the one that reads records writes our JSON, and nothing slower.
-fn converter(args: &SinkArgs, start: &Start) -> Option<Convert> {
+fn converter(args: &SinkArgs, host: &str) -> Option<Convert> {
     let format: Option<Convert> = match args.format {
         SinkFormat::Ecs => Some(Box::new(convert::ecs)),
         SinkFormat::Otlp => Some(Box::new(convert::otlp_json)),
@@ -129,7 +137,7 @@ fn converter(args: &SinkArgs, start: &Start) -> Option<Convert> {
     };
     match args.r#type {
         SinkType::Syslog => {
-            let header = convert::Syslog::new(args.facility, &start.host, std::process::id());
+            let header = convert::Syslog::new(args.facility, host, std::process::id());
             Some(Box::new(move |line, out| header.convert(line, out)))
         }
         SinkType::Journald => Some(Box::new(convert::journal)),
@@ -146,7 +154,7 @@ fn converter(args: &SinkArgs, start: &Start) -> Option<Convert> {
     }
 }
 
-fn target(sink: &Sink, settings: &Settings, start: &Start) -> Result<TargetSettings> {
+fn target(sink: &Sink, stamp: &Stamp<'_>) -> Result<TargetSettings> {
     let args = &sink.args;
     let address = || args.address.clone().context("the address is missing");
     Ok(match args.r#type {
@@ -166,7 +174,7 @@ fn target(sink: &Sink, settings: &Settings, start: &Start) -> Result<TargetSetti
         SinkType::Journald => TargetSettings::Journald(args.socket.clone()),
         #[cfg(feature = "nats")]
         SinkType::Nats => {
-            let id = format!("{}/{}", start.host, sink.name);
+            let id = format!("{}/{}", stamp.host, sink.name);
             let (url, credentials) =
                 (args.url.clone().context("the url is missing")?, args.credentials.clone());
             TargetSettings::Nats(
@@ -180,7 +188,7 @@ fn target(sink: &Sink, settings: &Settings, start: &Start) -> Result<TargetSetti
         SinkType::Kafka => TargetSettings::Kafka(sinks::KafkaSettings {
             brokers: args.url.clone().context("the url is missing")?,
             topic: args.topic.clone(),
-            key: start.host.clone(),
+            key: stamp.host.to_owned(),
             timeout: args.timeout,
             properties: sink.properties.clone(),
         }),
@@ -199,11 +207,10 @@ fn target(sink: &Sink, settings: &Settings, start: &Start) -> Result<TargetSetti
             tls(args),
         ),
         SinkType::Otlp => {
-            let stamp = stamp(settings, start);
             let template = if args.json {
-                Template::OtlpJson(envelope(convert::otlp_json_envelope(&stamp)))
+                Template::OtlpJson(envelope(convert::otlp_json_envelope(stamp)))
             } else {
-                Template::OtlpProtobuf(envelope(convert::otlp_protobuf_envelope(&stamp)))
+                Template::OtlpProtobuf(envelope(convert::otlp_protobuf_envelope(stamp)))
             };
             otlp(sink, template, ["/v1/logs", LOGS_SERVICE])?
         }
@@ -245,9 +252,8 @@ fn http(sink: &Sink, template: Template) -> Result<HttpSettings> {
     let args = &sink.args;
     let mut headers = sink.headers.clone();
     if let Some(path) = &args.authorization_file {
-        let value = fs::read_to_string(path)
-            .with_context(|| format!("sink {}: cannot read {}", sink.name, path.display()))?;
-        headers.insert("Authorization".into(), value.trim().to_owned());
+        headers
+            .insert(sinks::AUTHORIZATION.into(), secret(sink, "authorization-file", path)?.trim().to_owned());
     }
     Ok(HttpSettings {
         url: args.url.clone().context("the url is missing")?,
@@ -256,4 +262,10 @@ fn http(sink: &Sink, template: Template) -> Result<HttpSettings> {
         timeout: args.timeout,
         gzip: args.compression == CompressionName::Gzip,
     })
+}
+
+/// The content of the file that `key` names.
+pub(super) fn secret(sink: &Sink, key: &str, path: &Path) -> Result<String> {
+    let text = fs::read_to_string(path);
+    text.with_context(|| format!("sink {}: cannot read {}", sink.name, files::shown(key, path)))
 }

@@ -5,18 +5,19 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::{
-    colours,
+    colours, only_csv,
     session::{self, Session},
     transitions,
 };
 use crate::{
     cli::{FormatName, TraceArgs},
-    format::{Csv, Format, Json, Table},
+    format::{Csv, EscapedCsv, Format, Json, Table},
     sinks::Output,
 };
 
 /// Runs it.
 pub(super) fn run(args: &TraceArgs) -> Result<ExitCode> {
+    only_csv(args.escape_formulas, args.format)?;
     let filter = transitions(&args.filter)?;
     let open = || {
         let output = session::output(args.output.as_deref())?;
@@ -31,6 +32,7 @@ fn format(args: &TraceArgs, output: &Output) -> Box<dyn Format> {
     let default = if output.is_terminal() { FormatName::Table } else { FormatName::Json };
     match args.format.unwrap_or(default) {
         FormatName::Json => Box::new(Json::default()),
+        FormatName::Csv if args.escape_formulas => Box::new(EscapedCsv),
         FormatName::Csv => Box::new(Csv),
         FormatName::Table => Box::new(Table::new(colours(args.color, output.is_terminal()))),
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{Mode, OFlags, RenameFlags, openat, renameat_with},
+    fs::{Access, AtFlags, CWD, Mode, OFlags, RenameFlags, accessat, openat, renameat_with},
     io::Errno,
     process::{getegid, geteuid},
 };
@@ -84,6 +84,28 @@ impl Directory {
         Ok((file, false))
     }
 
+    /// What [`Directory::append`] would say, without making the file. A pipe is not opened: its reader would see that end.
+    ///
+    /// # Errors
+    /// It is a symbolic link or a directory, or the system refuses.
+    pub fn can_append(&self, name: &OsStr) -> Result<(), FileError> {
+        let path = self.join(name);
+        let failed = |error| self.failed(name, error);
+        match fs::symlink_metadata(&path).map(|metadata| metadata.file_type()) {
+            Ok(kind) if kind.is_file() => {
+                self.open_at(name, OFlags::RDWR | OFlags::APPEND).map(drop).map_err(failed)
+            }
+            Ok(kind) if kind.is_symlink() => Err(failed(Errno::LOOP)),
+            Ok(kind) if kind.is_dir() => Err(failed(Errno::ISDIR)),
+            Ok(_) => accessat(&self.file, name, Access::WRITE_OK, AtFlags::EACCESS).map_err(failed),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                accessat(&self.file, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
+                    .map_err(failed)
+            }
+            Err(source) => Err(FileError::Io { path, source }),
+        }
+    }
+
     /// Makes `name`, which must not exist, for writing.
     ///
     /// # Errors
@@ -120,6 +142,35 @@ impl Directory {
             error => FileError::Io { path, source: error.into() },
         }
     }
+}
+
+/// Whether the directory `path` can be used, or made where it is missing, and written to. Nothing is made.
+///
+/// # Errors
+/// Another user can write to it, or can replace one of the directories above it, or the system refuses.
+pub fn can_make(path: &Path) -> Result<(), FileError> {
+    let failed = |path: &Path, error: Errno| FileError::Io { path: path.to_owned(), source: error.into() };
+    let writable = |path: &Path| {
+        accessat(CWD, path, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
+            .map_err(|error| failed(path, error))
+    };
+    if fs::symlink_metadata(path).is_ok() {
+        Directory::open(path)?;
+        return writable(path);
+    }
+    let absolute =
+        std::path::absolute(path).map_err(|source| FileError::Io { path: path.to_owned(), source })?;
+    let existing = absolute.ancestors().find(|ancestor| fs::symlink_metadata(ancestor).is_ok());
+    let existing = resolve(existing.unwrap_or(Path::new("/")))?;
+    let metadata =
+        fs::metadata(&existing).map_err(|source| FileError::Io { path: existing.clone(), source })?;
+    if !metadata.is_dir() {
+        return Err(failed(&existing, Errno::NOTDIR));
+    }
+    if let Some(why) = replaceable(&metadata) {
+        return Err(FileError::Shared { path: existing, why });
+    }
+    writable(&existing)
 }
 
 /// Whether only root and this process's user can put something at `path`.
@@ -260,6 +311,32 @@ mod tests {
         assert!(Directory::open(&own.join("loop")).is_err());
         assert!(directory.rename("file".as_ref(), "alias".as_ref()).is_err());
         assert!(directory.rename("file".as_ref(), "other".as_ref()).is_ok());
+    }
+
+    #[test]
+    fn what_could_be_written_is_known_without_making_it() {
+        let root = tempfile::tempdir().expect("directory");
+        let directory = Directory::open(root.path()).expect("directory");
+        fs::write(root.path().join("file"), "records").expect("file");
+        fs::create_dir(root.path().join("below")).expect("mkdir");
+        symlink("file", root.path().join("link")).expect("symlink");
+        assert!(directory.can_append("file".as_ref()).is_ok());
+        assert!(directory.can_append("new".as_ref()).is_ok());
+        assert!(matches!(directory.can_append("link".as_ref()), Err(FileError::Link { .. })));
+        assert!(matches!(directory.can_append("below".as_ref()), Err(FileError::Kind { .. })));
+        for (path, is_usable) in
+            [("below", true), ("new", true), ("new/er", true), ("file", false), ("file/new", false)]
+        {
+            assert_eq!(can_make(&root.path().join(path)).is_ok(), is_usable, "{path}");
+        }
+        mode(&root.path().join("below"), 0o777);
+        assert!(matches!(can_make(&root.path().join("below")), Err(FileError::Shared { .. })));
+        assert!(matches!(can_make(&root.path().join("below/new")), Err(FileError::Shared { .. })));
+        // What is made in a sticky directory is one's own.
+        mode(&root.path().join("below"), 0o1777);
+        assert!(can_make(&root.path().join("below/new")).is_ok());
+        assert_eq!(fs::read_dir(root.path()).expect("directory").count(), 3);
+        assert_eq!(fs::read(root.path().join("file")).expect("file"), b"records");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::{
 
 use thiserror::Error;
 
-pub use directory::Directory;
+pub use directory::{Directory, can_make};
 pub use identity::Identity;
 
 /// Mode of files with records: they name processes and peers.
@@ -47,6 +47,13 @@ impl From<FileError> for io::Error {
         };
         Self::new(kind, error)
     }
+}
+
+/// The file that the key `key` names, for messages. What is no absolute path may be the secret itself, put there by mistake, and is not
+/// shown.
+#[must_use]
+pub fn shown(key: &str, path: &Path) -> String {
+    if path.is_absolute() { path.display().to_string() } else { format!("the file that '{key}' names") }
 }
 
 /// Whether `path` names a descriptor that this process was given: who gave it has chosen the file.

@@ -12,33 +12,77 @@ use crate::model::{Notice, Transition};
 #[derive(Default)]
 pub struct Csv;
 
+/// The same for spreadsheets: no cell begins as a formula does.
+#[derive(Default)]
+pub struct EscapedCsv;
+
 impl Format for Csv {
     fn header(&mut self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"SKADDR,C-PID,C-COMM,IP,LADDR,LPORT,RADDR,RPORT,OLDSTATE,NEWSTATE,MS\n");
+        header(out);
     }
 
     fn notice(&mut self, _: u64, _: &Notice, _: &mut Vec<u8>) {}
 
     fn transition(&mut self, _: u64, it: &Transition, out: &mut Vec<u8>) {
-        let owner = it.subject.owner.as_ref();
-        let pid = owner.map(|owner| owner.pid().to_string()).unwrap_or_default();
-        let comm = owner.map(|owner| quoted(&owner.comm)).unwrap_or_default();
-        let ms = it.in_state.map(|in_state| format!("{:.3}", in_state.ns as f64 / 1e6));
-        // Writing to a vector does not fail.
-        let _ = writeln!(
-            out,
-            "{},{pid},{comm},{},{},{},{},{},{},{},{}",
-            it.conn,
-            if it.tuple.is_v4() { 4 } else { 6 },
-            it.tuple.local.canonical(),
-            it.tuple.local_port,
-            it.tuple.remote.canonical(),
-            it.tuple.remote_port,
-            it.from,
-            it.to,
-            ms.unwrap_or_default(),
-        );
+        line(it, quoted, out);
     }
+}
+
+impl Format for EscapedCsv {
+    fn header(&mut self, out: &mut Vec<u8>) {
+        header(out);
+    }
+
+    fn notice(&mut self, _: u64, _: &Notice, _: &mut Vec<u8>) {}
+
+    fn transition(&mut self, _: u64, it: &Transition, out: &mut Vec<u8>) {
+        line(it, escaped, out);
+    }
+}
+
+fn header(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"SKADDR,C-PID,C-COMM,IP,LADDR,LPORT,RADDR,RPORT,OLDSTATE,NEWSTATE,MS\n");
+}
+
+/// `cell` is for foreign text; the other cells are numbers, addresses and states.
+fn line(it: &Transition, cell: fn(&str) -> String, out: &mut Vec<u8>) {
+    let owner = it.subject.owner.as_ref();
+    let pid = owner.map(|owner| owner.pid().to_string()).unwrap_or_default();
+    let comm = owner.map(|owner| cell(&owner.comm)).unwrap_or_default();
+    let ms = it.in_state.map(|in_state| format!("{:.3}", in_state.ns as f64 / 1e6));
+    // Writing to a vector does not fail.
+    let _ = writeln!(
+        out,
+        "{},{pid},{comm},{},{},{},{},{},{},{},{}",
+        it.conn,
+        if it.tuple.is_v4() { 4 } else { 6 },
+        it.tuple.local.canonical(),
+        it.tuple.local_port,
+        it.tuple.remote.canonical(),
+        it.tuple.remote_port,
+        it.from,
+        it.to,
+        ms.unwrap_or_default(),
+    );
+}
+
+fn escaped(text: &str) -> String {
+    quoted(&without_formulas(text))
+}
+
+/// Puts `'` in front of what a spreadsheet takes for a formula (OWASP, CSV injection), at the beginning and behind what some take for the
+/// end of a cell.
+fn without_formulas(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    let mut begins = true;
+    for c in text.chars() {
+        if begins && matches!(c, '=' | '+' | '-' | '@' | '\t' | '\r' | '\n' | '＝' | '＋' | '－' | '＠') {
+            safe.push('\'');
+        }
+        begins = matches!(c, ',' | ';' | '\t' | '\r' | '\n') || begins && matches!(c, ' ' | '"');
+        safe.push(c);
+    }
+    safe
 }
 
 /// A field by RFC 4180; control characters become `\n`, `\u{1b}` and so on, to keep a record on its line.
@@ -55,7 +99,7 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::quoted;
+    use super::*;
 
     #[test]
     fn a_name_stays_one_field_on_one_line() {
@@ -68,6 +112,29 @@ mod tests {
             ("bad\u{fffd}", "bad\u{fffd}"),
         ] {
             assert_eq!(quoted(comm), field);
+        }
+    }
+
+    #[test]
+    fn a_cell_is_no_formula_if_that_is_wanted() {
+        for (comm, plain, safe) in [
+            ("nginx", "nginx", "nginx"),
+            ("kworker/0:1-ev", "kworker/0:1-ev", "kworker/0:1-ev"),
+            ("a=b", "a=b", "a=b"),
+            ("", "", ""),
+            ("=1+1", "=1+1", "'=1+1"),
+            ("+1", "+1", "'+1"),
+            ("-bash", "-bash", "'-bash"),
+            ("@SUM(A1)", "@SUM(A1)", "'@SUM(A1)"),
+            ("\t=1", "\\t=1", "'\\t'=1"),
+            ("\r1", "\\r1", "'\\r1"),
+            (" =1", " =1", " '=1"),
+            ("a;=1", "a;=1", "a;'=1"),
+            ("a,=1", "\"a,=1\"", "\"a,'=1\""),
+            ("\"=1", "\"\"\"=1\"", "\"\"\"'=1\""),
+            ("＝1", "＝1", "'＝1"),
+        ] {
+            assert_eq!((quoted(comm), escaped(comm)), (plain.into(), safe.into()), "{comm:?}");
         }
     }
 }

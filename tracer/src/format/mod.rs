@@ -14,7 +14,7 @@ mod path;
 mod table;
 mod time;
 
-pub use csv::Csv;
+pub use csv::{Csv, EscapedCsv};
 pub use hunt::{HuntReport, HuntStyle};
 pub use json::{Json, Stamp};
 pub use look::{Group, gaps_table, groups_table, held_via, sockets_table, stuck_table};

@@ -86,6 +86,14 @@ impl KernelTypes {
     };
 }
 
+/// Whether the file at `path` is BTF of a kernel that can be traced.
+///
+/// # Errors
+/// It is not.
+pub fn verify_btf(path: &Path) -> Result<(), BtfError> {
+    read(path).map(drop)
+}
+
 /// All that the programs need.
 ///
 /// # Errors

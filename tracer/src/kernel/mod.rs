@@ -16,6 +16,7 @@ mod privilege;
 mod symbols;
 mod tracefs;
 
+pub use btf::verify_btf;
 pub use diagnostics::show_diagnostics;
 pub use facts::{Capability, Facts};
 pub use failure::KernelError;
@@ -25,4 +26,4 @@ pub use lifecycle::Tier;
 pub use links::Links;
 pub use load::{Attempt, Hook, HookChoice, Loaded, Request, for_walks, load};
 pub use pin::{Adopted, PinError, Pinned, adopt, asked, unpin, verify_pins};
-pub use privilege::drop_privileges;
+pub use privilege::{drop_privileges, may_trace};

@@ -6,6 +6,14 @@ use caps::{CapSet, Capability, CapsHashSet};
 const KEPT: [Capability; 3] =
     [Capability::CAP_BPF, Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH];
 
+/// Whether this process has what loading the programs takes most of all.
+#[must_use]
+pub fn may_trace() -> bool {
+    [Capability::CAP_BPF, Capability::CAP_SYS_ADMIN]
+        .into_iter()
+        .any(|capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false))
+}
+
 /// Drops every other capability of this thread for good.
 ///
 /// # Errors

@@ -21,6 +21,10 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, SocketType},
+};
 use thiserror::Error;
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
@@ -84,6 +88,22 @@ impl Server {
         };
         thread::Builder::new().name("metrics".into()).spawn(work).map_err(failed)?;
         Ok(Self { questions })
+    }
+
+    /// Whether it could listen at `address`. That another process does is no fault of the address: it may be a running sockstate.
+    ///
+    /// # Errors
+    /// It could not.
+    pub fn verify(address: SocketAddr) -> Result<(), MetricsError> {
+        let bind = || {
+            let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+            let socket = rustix::net::socket(family, SocketType::STREAM, None)?;
+            rustix::net::bind(&socket, &address)
+        };
+        match bind() {
+            Ok(()) | Err(Errno::ADDRINUSE) => Ok(()),
+            Err(error) => Err(MetricsError { address, source: error.into() }),
+        }
     }
 
     /// The next that waits for an answer.

@@ -1,6 +1,6 @@
 //! A TOML document whose keys are the flags that clap's types define: same names, same values, same errors, with line and column.
 
-use std::{collections::BTreeMap, error::Error, fmt, ops::Range};
+use std::{cell::RefCell, collections::BTreeMap, error::Error, fmt, ops::Range};
 
 use clap::{
     Arg, ArgAction, Args, Command, FromArgMatches,
@@ -30,26 +30,76 @@ fn place(line: usize, column: usize) -> String {
     if line == 0 { String::new() } else { format!(":{line}:{column}") }
 }
 
-/// The text of a file, to say where something in it is.
-pub(super) struct Source<'a> {
-    pub(super) path: &'a str,
-    pub(super) text: &'a str,
-}
+/// Everything that is wrong with a configuration, in the order of its lines.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{}", lines(.0))]
+pub struct Problems(Vec<SettingsError>);
 
-impl Source<'_> {
-    pub(super) fn error(&self, at: Range<usize>, message: impl fmt::Display) -> SettingsError {
-        let before = self.text.get(..at.start).unwrap_or(self.text);
-        let line = before.rsplit('\n').next().unwrap_or_default();
-        SettingsError {
-            path: self.path.to_owned(),
-            line: before.matches('\n').count() + 1,
-            column: line.chars().count() + 1,
-            message: message.to_string(),
-        }
+impl Problems {
+    /// An error if there is any problem.
+    ///
+    /// # Errors
+    /// There is.
+    pub fn check(mut problems: Vec<SettingsError>) -> Result<(), Self> {
+        problems.sort_by_key(|problem| (problem.line, problem.column));
+        problems.dedup();
+        if problems.is_empty() { Ok(()) } else { Err(Self(problems)) }
     }
 }
 
-/// A table of the document whose keys are taken one after another.
+fn lines(problems: &[SettingsError]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// Where the sections of a file and the values of their keys are.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    path: String,
+    at: BTreeMap<(String, String), (usize, usize)>,
+}
+
+impl Places {
+    /// An error at the value of `key` in `section` (`sinks.NAME`); at the section where it has no such key.
+    #[must_use]
+    pub fn error(&self, section: &str, key: &str, message: impl fmt::Display) -> SettingsError {
+        let find = |key: &str| self.at.get(&(section.to_owned(), key.to_owned()));
+        let (line, column) = find(key).or_else(|| find("")).copied().unwrap_or_default();
+        SettingsError { path: self.path.clone(), line, column, message: message.to_string() }
+    }
+}
+
+/// The text of a file, and what was found wrong with it so far.
+pub(super) struct Source<'a> {
+    text: &'a str,
+    places: RefCell<Places>,
+    problems: RefCell<Vec<SettingsError>>,
+}
+
+impl<'a> Source<'a> {
+    pub(super) fn new(path: &str, text: &'a str) -> Self {
+        let places = Places { path: path.to_owned(), at: BTreeMap::new() };
+        Self { text, places: places.into(), problems: RefCell::default() }
+    }
+
+    pub(super) fn finish(self) -> (Places, Vec<SettingsError>) {
+        (self.places.into_inner(), self.problems.into_inner())
+    }
+
+    pub(super) fn note(&self, at: Range<usize>, message: impl fmt::Display) {
+        let (line, column) = self.place(&at);
+        let path = self.places.borrow().path.clone();
+        let problem = SettingsError { path, line, column, message: message.to_string() };
+        self.problems.borrow_mut().push(problem);
+    }
+
+    fn place(&self, at: &Range<usize>) -> (usize, usize) {
+        let before = self.text.get(..at.start).unwrap_or(self.text);
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        (before.matches('\n').count() + 1, line.chars().count() + 1)
+    }
+}
+
+/// A table of the document whose keys are taken one after another. What is wrong with them is noted at the source.
 pub(super) struct Section<'a> {
     source: &'a Source<'a>,
     /// For messages: `[filter]`.
@@ -70,74 +120,98 @@ impl<'a> Section<'a> {
         let entry = |(key, value): (&Spanned<_>, _)| {
             (AsRef::<str>::as_ref(key.get_ref()).to_owned(), (key.span(), value))
         };
-        let entries = table.iter().map(entry).collect();
+        let entries: BTreeMap<String, Entry<'a>> = table.iter().map(entry).collect();
+        let mut places = source.places.borrow_mut();
+        places.at.insert((name.to_owned(), String::new()), source.place(&span));
+        for (key, (_, value)) in &entries {
+            places.at.insert((name.to_owned(), key.clone()), source.place(&value.span()));
+        }
+        drop(places);
         Self { source, name: name.to_owned(), span, entries }
     }
 
-    pub(super) fn error(&self, message: impl fmt::Display) -> SettingsError {
-        self.source.error(self.span.clone(), message)
+    pub(super) fn note(&self, message: impl fmt::Display) {
+        self.source.note(self.span.clone(), message);
     }
 
-    /// Where a key is; the section itself without it.
-    pub(super) fn error_at(&self, key: &str, message: impl fmt::Display) -> SettingsError {
-        let span = self.entries.get(key).map_or(&self.span, |(span, _)| span);
-        self.source.error(span.clone(), message)
-    }
-
-    pub(super) fn keys(&self) -> Vec<String> {
-        self.entries.keys().cloned().collect()
+    /// Where the keys are; the section itself for one that it does not have.
+    pub(super) fn keys(&self) -> Keys<'a> {
+        let spans = self.entries.iter().map(|(key, (span, _))| (key.clone(), span.clone())).collect();
+        Keys { source: self.source, span: self.span.clone(), spans }
     }
 
     /// A table in it, if there is one.
-    pub(super) fn take_section(&mut self, key: &str) -> Result<Option<Section<'a>>, SettingsError> {
-        let Some((at, value)) = self.entries.remove(key) else { return Ok(None) };
+    pub(super) fn take_section(&mut self, key: &str) -> Option<Section<'a>> {
+        let (at, value) = self.entries.remove(key)?;
         match value.get_ref() {
             DeValue::Table(table) => {
                 let name = if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) };
-                Ok(Some(Self::of(self.source, &name, value.span(), table)))
+                Some(Self::of(self.source, &name, value.span(), table))
             }
-            _ => Err(self.source.error(at, format!("'{key}' must be a table: [{key}]"))),
+            _ => {
+                self.source.note(at, format!("'{key}' must be a table: [{key}]"));
+                None
+            }
         }
     }
 
     /// All tables in it, by their names.
-    pub(super) fn into_sections(mut self) -> Result<Vec<(String, Section<'a>)>, SettingsError> {
-        let mut sections = Vec::new();
-        for key in self.keys() {
-            if let Some(section) = self.take_section(&key)? {
-                sections.push((key, section));
-            }
-        }
-        Ok(sections)
+    pub(super) fn into_sections(mut self) -> Vec<(String, Section<'a>)> {
+        let names: Vec<String> = self.entries.keys().cloned().collect();
+        names.into_iter().filter_map(|key| Some((key.clone(), self.take_section(&key)?))).collect()
     }
 
     /// All of its keys with texts.
-    pub(super) fn into_texts(self) -> Result<BTreeMap<String, String>, SettingsError> {
+    pub(super) fn into_texts(self) -> BTreeMap<String, String> {
         let text = |(key, (_, value)): (String, Entry<'a>)| match value.get_ref() {
-            DeValue::String(text) => Ok((key, text.clone().into_owned())),
-            _ => Err(self.source.error(value.span(), format!("'{key}' must be a text"))),
+            DeValue::String(text) => Some((key, text.clone().into_owned())),
+            _ => {
+                self.source.note(value.span(), format!("'{key}' must be a text"));
+                None
+            }
         };
-        self.entries.into_iter().map(text).collect()
+        self.entries.into_iter().filter_map(text).collect()
     }
 
-    /// What the keys say to the flags of `T`; other keys must not be there.
-    pub(super) fn into_args<T: Args + FromArgMatches>(self) -> Result<T, SettingsError> {
+    /// What the keys say to the flags of `T`; other keys must not be there. With a problem noted, what the good keys say; `None` where
+    /// that is not enough.
+    pub(super) fn into_args<T: Args + FromArgMatches>(self) -> Option<T> {
         let command = || T::augment_args(Command::new("sockstate").no_binary_name(true));
         let known = command();
         let flags: Vec<&Arg> = known.get_arguments().collect();
         let mut typed: Vec<String> = Vec::new();
         for (key, (at, value)) in &self.entries {
-            let flag = flags.iter().find(|flag| flag.get_long() == Some(key));
-            let flag = flag.ok_or_else(|| self.source.error(at.clone(), self.unknown(key, &flags)))?;
-            let words = words(flag, value.get_ref());
-            let words = words.map_err(|message| self.source.error(value.span(), message))?;
-            if let Some(message) = complaint(command().try_get_matches_from(&words)) {
-                return Err(self.source.error(value.span(), message));
+            let Some(flag) = flags.iter().find(|flag| flag.get_long() == Some(key)) else {
+                self.source.note(at.clone(), self.unknown(key, &flags));
+                continue;
+            };
+            let alone = words(flag, value.get_ref()).and_then(|words| {
+                match complaint(command().try_get_matches_from(&words)) {
+                    Some(message) => Err(message),
+                    None => Ok(words),
+                }
+            });
+            match alone {
+                Ok(words) => typed.extend(words),
+                Err(message) => self.source.note(value.span(), message),
             }
-            typed.extend(words);
         }
         let parsed = command().try_get_matches_from(&typed).and_then(|found| T::from_arg_matches(&found));
-        parsed.map_err(|error| self.error(message(&error)))
+        parsed.map_err(|error| self.note_all(&error)).ok()
+    }
+
+    /// What is wrong with the keys together.
+    fn note_all(&self, error: &clap::Error) {
+        let missing = missing(error);
+        if missing.is_empty() {
+            return self.note(message(error));
+        }
+        // A key with a wrong value has been noted.
+        let missing: Vec<String> =
+            missing.into_iter().filter(|key| !self.entries.contains_key(key)).collect();
+        if !missing.is_empty() {
+            self.note(format!("'{}' is missing", missing.join("', '")));
+        }
     }
 
     fn unknown(&self, key: &str, flags: &[&Arg]) -> String {
@@ -149,6 +223,24 @@ impl<'a> Section<'a> {
         };
         let place = if self.name.is_empty() { String::new() } else { format!(" in [{}]", self.name) };
         format!("unknown key '{key}'{place}{hint}")
+    }
+}
+
+/// Where the keys of a section are.
+pub(super) struct Keys<'a> {
+    source: &'a Source<'a>,
+    span: Range<usize>,
+    spans: BTreeMap<String, Range<usize>>,
+}
+
+impl Keys<'_> {
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.spans.contains_key(key)
+    }
+
+    /// Notes what is wrong with `key`; without it, with the section.
+    pub(super) fn note(&self, key: &str, message: impl fmt::Display) {
+        self.source.note(self.spans.get(key).unwrap_or(&self.span).clone(), message);
     }
 }
 
@@ -192,17 +284,25 @@ fn message(error: &clap::Error) -> String {
     if let Some(source) = error.source() {
         return source.to_string();
     }
-    if error.kind() == ErrorKind::MissingRequiredArgument
-        && let Some(ContextValue::Strings(missing)) = error.get(ContextKind::InvalidArg)
-    {
-        let names =
-            missing.iter().filter_map(|it| it.split_whitespace().next()).map(|it| it.trim_start_matches('-'));
-        return format!("'{}' is missing", names.collect::<Vec<_>>().join("', '"));
+    let missing = missing(error);
+    if !missing.is_empty() {
+        return format!("'{}' is missing", missing.join("', '"));
     }
     let text = error.render().to_string();
     let paragraph = text.split("\n\n").next().unwrap_or_default();
     let lines: Vec<&str> = paragraph.lines().map(str::trim).collect();
     lines.join(" ").trim_start_matches("error: ").replace("--", "")
+}
+
+/// The keys that clap misses.
+fn missing(error: &clap::Error) -> Vec<String> {
+    match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::Strings(missing)) if error.kind() == ErrorKind::MissingRequiredArgument => {
+            let names = missing.iter().filter_map(|words| words.split_whitespace().next());
+            names.map(|name| name.trim_start_matches('-').to_owned()).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// From 0 to 1: the letters that two words share, in order, by the longer's length.

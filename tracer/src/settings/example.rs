@@ -2,7 +2,7 @@
 
 use clap::{Arg, ArgAction, Args, Command, builder::PossibleValue};
 
-use super::types;
+use super::sink::{names, types};
 use crate::cli::{DaemonKeys, FilterArgs, KernelArgs, SinkArgs, StuckRules};
 
 /// Columns of a comment.
@@ -57,7 +57,7 @@ fn sink_keys(text: &mut String) {
     let command = SinkArgs::augment_args(Command::new(""));
     let mut last = None;
     for arg in command.get_arguments() {
-        let group = types(arg).map_or_else(|| "all".to_owned(), |types| super::names(&types));
+        let group = types(arg).map_or_else(|| "all".to_owned(), |types| names(&types));
         if last.as_ref() != Some(&group) {
             text.push_str(&format!("#\n# -- {group}\n"));
             last = Some(group);

@@ -2,17 +2,17 @@
 
 mod document;
 mod example;
+mod sink;
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use clap::Arg;
 use toml::de::DeTable;
 
-pub use document::SettingsError;
+pub use document::{Places, Problems, SettingsError};
 use document::{Section, Source};
 pub use example::example;
 
-use crate::cli::{DaemonKeys, FilterArgs, KernelArgs, SinkArgs, SinkType, StuckRules};
+use crate::cli::{DaemonKeys, FilterArgs, KernelArgs, SinkArgs, StuckRules};
 
 /// Everything that the file says.
 #[derive(Clone, Debug)]
@@ -29,6 +29,8 @@ pub struct Settings {
     pub labels: BTreeMap<String, String>,
     /// `[sinks.NAME]`.
     pub sinks: Vec<Sink>,
+    /// Where in the file that is.
+    pub places: Places,
 }
 
 /// One sink.
@@ -48,115 +50,72 @@ pub struct Sink {
     pub properties: BTreeMap<String, String>,
 }
 
+/// What a file says, and what is wrong with it.
+#[derive(Clone, Debug, Default)]
+pub struct Reading {
+    /// With problems, only what is right: sinks that are not are left out. `None` where nothing is.
+    pub settings: Option<Settings>,
+    /// All that is wrong, by the text alone.
+    pub problems: Vec<SettingsError>,
+}
+
 /// Reads the file at `path`.
-///
-/// # Errors
-/// It cannot be read, or says what it cannot mean.
-pub fn load(path: &Path) -> Result<Settings, SettingsError> {
+#[must_use]
+pub fn read(path: &Path) -> Reading {
     let name = path.display().to_string();
-    let text = fs::read_to_string(path).map_err(|error| SettingsError {
-        path: name.clone(),
-        line: 0,
-        column: 0,
-        message: format!("cannot read the configuration: {error}; `sockstate run --example` prints one"),
-    })?;
-    parse(&name, &text)
+    match fs::read_to_string(path) {
+        Ok(text) => parse(&name, &text),
+        Err(error) => Reading {
+            settings: None,
+            problems: vec![SettingsError {
+                path: name,
+                line: 0,
+                column: 0,
+                message: format!(
+                    "cannot read the configuration: {error}; `sockstate run --example` prints one"
+                ),
+            }],
+        },
+    }
 }
 
 /// The same for `text`; `path` is for messages.
-///
-/// # Errors
-/// It says what it cannot mean.
-pub fn parse(path: &str, text: &str) -> Result<Settings, SettingsError> {
-    let source = Source { path, text };
-    let table = DeTable::parse(text)
-        .map_err(|error| source.error(error.span().unwrap_or_default(), error.message()))?;
-    let mut top = Section::new(&source, "", &table);
+#[must_use]
+pub fn parse(path: &str, text: &str) -> Reading {
+    let source = Source::new(path, text);
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        // The message alone: with the line, a secret would be shown.
+        source.note(error.span().unwrap_or_default(), error.message());
+    }
+    let settings = if errors.is_empty() { document(&source, &table) } else { None };
+    let (places, problems) = source.finish();
+    Reading { settings: settings.map(|settings| Settings { places, ..settings }), problems }
+}
+
+fn document<'a>(source: &'a Source<'a>, table: &'a toml::Spanned<DeTable<'a>>) -> Option<Settings> {
+    let mut top = Section::new(source, "", table);
+    let has_sinks = top.keys().has("sinks");
     let [filter, stuck, kernel, labels, sinks] =
         ["filter", "stuck", "kernel", "labels", "sinks"].map(|name| top.take_section(name));
-    let (filter, stuck, kernel) = (filter?, stuck?, kernel?);
-    let empty = toml::Spanned::new(0..0, DeTable::new());
-    let none = || Section::new(&source, "", &empty);
-    let no_sinks =
-        top.error("there is no sink: add [sinks.NAME] with a type, such as \"stdout\" or \"file\"");
-    let settings = Settings {
-        filter: filter.unwrap_or_else(none).into_args()?,
-        stuck: stuck.unwrap_or_else(none).into_args()?,
-        kernel: kernel.unwrap_or_else(none).into_args()?,
-        labels: labels?.map(Section::into_texts).transpose()?.unwrap_or_default(),
-        sinks: match sinks? {
-            Some(sinks) => {
-                let sinks = sinks.into_sections()?.into_iter();
-                sinks.map(|(name, section)| sink(name, section)).collect::<Result<_, _>>()?
-            }
-            None => Vec::new(),
-        },
-        keys: top.into_args()?,
-    };
-    if settings.sinks.is_empty() { Err(no_sinks) } else { Ok(settings) }
-}
-
-/// The types that have these tables.
-const HEADERS: [SinkType; 3] = [SinkType::Http, SinkType::Otlp, SinkType::OtlpMetrics];
-const LABELS: [SinkType; 1] = [SinkType::Http];
-const PROPERTIES: [SinkType; 1] = [SinkType::Kafka];
-
-fn sink(name: String, mut section: Section<'_>) -> Result<Sink, SettingsError> {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if name.is_empty() || !name.chars().all(is_plain) {
-        return Err(section.error(format!("'{name}' is no name for a sink: letters, digits, - and _")));
+    let is_wrong = sinks.is_none() && has_sinks;
+    let sections = sinks.map(Section::into_sections).unwrap_or_default();
+    if sections.is_empty() && !is_wrong {
+        top.note("there is no sink: add [sinks.NAME] with a type, such as \"stdout\" or \"file\"");
     }
-    let no_filter = section.error_at("filter", "'filter' is for records, and these are numbers");
-    let filter = section.take_section("filter")?.map(Section::into_args).transpose()?;
-    let mut texts = |key: &str, types: &[SinkType]| {
-        let at = section.error_at(key, format!("'{key}' is for sinks of type {}", names(types)));
-        let found = section.take_section(key)?.map(Section::into_texts).transpose()?;
-        Ok::<_, SettingsError>(found.map(|texts| (texts, at)))
-    };
-    let headers = texts("headers", &HEADERS)?;
-    let labels = texts("labels", &LABELS)?;
-    let properties = texts("properties", &PROPERTIES)?;
-    let present = section.keys();
-    let places: BTreeMap<String, SettingsError> =
-        present.iter().map(|key| (key.clone(), section.error_at(key, ""))).collect();
-    let missing = section.error("");
-    let args: SinkArgs = section.into_args()?;
-    let is = |types: &[SinkType]| types.contains(&args.r#type);
-    for (found, types) in [(&headers, &HEADERS[..]), (&labels, &LABELS), (&properties, &PROPERTIES)] {
-        if let Some((_, at)) = found
-            && !is(types)
-        {
-            return Err(at.clone());
-        }
-    }
-    let command = <SinkArgs as clap::Args>::augment_args(clap::Command::new("sink"));
-    for arg in command.get_arguments() {
-        let (Some(key), Some(types)) = (arg.get_long(), types(arg)) else { continue };
-        if let Some(at) = places.get(key).filter(|_| !is(&types)) {
-            let message = format!("'{key}' is for sinks of type {}", names(&types));
-            return Err(SettingsError { message, ..at.clone() });
-        }
-    }
-    if filter.is_some() && args.r#type == SinkType::OtlpMetrics {
-        return Err(no_filter);
-    }
-    if let Some(problem) = args.problem() {
-        return Err(SettingsError { message: problem, ..missing });
-    }
-    let [headers, labels, properties] =
-        [headers, labels, properties].map(|found| found.map(|it| it.0).unwrap_or_default());
-    Ok(Sink { name, args, filter, headers, labels, properties })
-}
-
-/// The types of sinks that a key is for: its heading names them. None for all.
-fn types(arg: &Arg) -> Option<Vec<SinkType>> {
-    let heading = arg.get_help_heading()?;
-    let types = heading.split(", ").map(|name| <SinkType as clap::ValueEnum>::from_str(name, true).ok());
-    types.collect()
-}
-
-fn names(types: &[SinkType]) -> String {
-    use clap::ValueEnum;
-    let name = |it: &SinkType| it.to_possible_value().map(|value| value.get_name().to_owned());
-    types.iter().filter_map(name).collect::<Vec<_>>().join(", ")
+    let filter = filter.map_or_else(|| Some(FilterArgs::default()), Section::into_args);
+    let stuck = stuck.map_or_else(|| Some(StuckRules::default()), Section::into_args);
+    let kernel = kernel.map_or_else(|| Some(KernelArgs::default()), Section::into_args);
+    let labels = labels.map(Section::into_texts).unwrap_or_default();
+    let sinks = sections.into_iter().filter_map(|(name, section)| sink::read(name, section)).collect();
+    let keys = top.into_args();
+    Some(Settings {
+        keys: keys?,
+        filter: filter?,
+        stuck: stuck?,
+        kernel: kernel?,
+        labels,
+        sinks,
+        places: Places::default(),
+    })
 }

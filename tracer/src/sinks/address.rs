@@ -34,7 +34,7 @@ pub struct Authority {
 
 /// Text that is no address.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("'{0}' is no address; write tcp://host:port, tls://host:port, udp://host:port or unix:/path")]
+#[error("'{}' is no address; write tcp://host:port, tls://host:port, udp://host:port or unix:/path", shown(.0))]
 pub struct ParseAddressError(String);
 
 impl FromStr for Address {
@@ -96,6 +96,41 @@ impl fmt::Display for Address {
     }
 }
 
+/// A URL or an address for messages: without a user and a password, and without a query, which may hold a token. There may be several
+/// with commas between them.
+pub(super) fn shown(url: &str) -> String {
+    let (servers, query) = url.split_once(['?', '#']).map_or((url, ""), |(servers, _)| (servers, "?..."));
+    let mut text = String::new();
+    let mut rest = servers;
+    loop {
+        // A password may hold a comma: only a scheme begins another server.
+        let next = rest.match_indices(',').map(|(at, _)| at + 1).find(|at| begins_with_scheme(&rest[*at..]));
+        let (server, others) = rest.split_at(next.unwrap_or(rest.len()));
+        text.push_str(&without_user(server));
+        if others.is_empty() {
+            return text + query;
+        }
+        rest = others;
+    }
+}
+
+fn begins_with_scheme(text: &str) -> bool {
+    let scheme = text.split_once("://").map(|(scheme, _)| scheme);
+    scheme.is_some_and(|scheme| !scheme.is_empty() && scheme.chars().all(|c| c.is_ascii_alphanumeric()))
+}
+
+fn without_user(server: &str) -> String {
+    let (scheme, rest) = server.split_at(server.find("://").map_or(0, |at| at + 3));
+    // A password with a slash in it is not written right, and still one.
+    let host = match (rest.find('/'), rest.rfind('@')) {
+        (slash, Some(at)) if slash.is_none_or(|slash| at < slash || rest[..slash].contains(':')) => {
+            format!("...{}", &rest[at..])
+        }
+        _ => rest.to_owned(),
+    };
+    format!("{scheme}{host}")
+}
+
 /// Opens a stream to `authority`, encrypted where `tls` says how.
 pub(super) async fn connect(authority: &Authority, tls: Option<&Tls>) -> Result<Connection, Trouble> {
     let failed = |error: &dyn fmt::Display| Trouble::retry(format!("cannot connect to {authority}: {error}"));
@@ -153,5 +188,26 @@ mod tests {
         ] {
             assert!(wrong.parse::<Address>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn messages_show_no_secrets_of_a_url() {
+        for (url, expected) in [
+            ("http://host:80/path", "http://host:80/path"),
+            ("http://host/a@b", "http://host/a@b"),
+            ("https://user:secret@host/a?token=secret", "https://...@host/a?..."),
+            ("https://host/a#secret", "https://host/a?..."),
+            ("http://se@cret@host", "http://...@host"),
+            ("http://user:sec/ret@host/path", "http://...@host/path"),
+            ("http://user:sec,ret@host", "http://...@host"),
+            ("user:secret@host", "...@host"),
+            ("nats://secret@host:4222,nats://host", "nats://...@host:4222,nats://host"),
+            ("nats://a:secret@one,nats://b:secret@two", "nats://...@one,nats://...@two"),
+            ("a:secret@one:1,b:secret@two:1", "...@two:1"),
+        ] {
+            assert_eq!(shown(url), expected);
+        }
+        let error = "tcp://user:secret@host:80".parse::<Address>().expect_err("no address").to_string();
+        assert!(error.starts_with("'tcp://...@host:80' is no address"), "{error}");
     }
 }

@@ -62,6 +62,12 @@ impl FileSink {
         Directory::of(&self.settings.path).map(drop)
     }
 
+    /// What [`FileSink::check`] would say, without making or changing anything.
+    pub(super) fn verify(&self) -> Result<(), FileError> {
+        let (directory, name) = Directory::of(&self.settings.path)?;
+        directory.can_append(&name)
+    }
+
     /// The next record goes into what has the name by then.
     pub(super) fn reopen(&mut self) {
         self.open = None;

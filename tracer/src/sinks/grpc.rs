@@ -13,8 +13,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::time::timeout;
 
 use super::{
-    Authority, Batch, HttpSettings, Tls, address,
-    http::{HttpError, shown, split},
+    Authority, Batch, HttpSettings, Tls,
+    address::{self, shown},
+    http::{HttpError, split},
     worker::Trouble,
 };
 

@@ -15,7 +15,12 @@ use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::time::timeout;
 
-use super::{Authority, Batch, Tls, address, template::Template, worker::Trouble};
+use super::{
+    Authority, Batch, Tls,
+    address::{self, shown},
+    template::Template,
+    worker::Trouble,
+};
 
 /// The most of an answer that is read.
 const ANSWER: usize = 4 << 20;
@@ -44,12 +49,26 @@ impl HttpSettings {
         headers
             .insert(USER_AGENT, HeaderValue::from_static(concat!("sockstate/", env!("CARGO_PKG_VERSION"))));
         for (name, value) in &self.headers {
-            let failed = |error: &dyn std::fmt::Display| HttpError::Header(name.clone(), error.to_string());
-            let key = name.parse::<HeaderName>().map_err(|error| failed(&error))?;
-            headers.insert(key, value.parse().map_err(|error| failed(&error))?);
+            let (name, value) = header(name, value)?;
+            headers.insert(name, value);
         }
         Ok(headers)
     }
+
+    /// All that is wrong with them.
+    pub(super) fn problems(&self) -> Vec<HttpError> {
+        let headers = self.headers.iter().filter_map(|(name, value)| header(name, value).err());
+        split(&self.url).err().into_iter().chain(headers).collect()
+    }
+}
+
+/// A secret may be a header's value, which is not shown.
+fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), HttpError> {
+    let failed = |error: &dyn std::fmt::Display| HttpError::Header(name.to_owned(), error.to_string());
+    let key = name.parse::<HeaderName>().map_err(|error| failed(&error))?;
+    let mut value = value.parse::<HeaderValue>().map_err(|error| failed(&error))?;
+    value.set_sensitive(true);
+    Ok((key, value))
 }
 
 /// Settings that cannot be.
@@ -58,10 +77,31 @@ pub(super) enum HttpError {
     /// Not a URL of ours.
     #[error("'{}' is no URL; write http://host:port/path or https://host/path", shown(.0))]
     Url(String),
+    /// A URL with credentials, which everybody sees who lists its messages.
+    #[error(
+        "'{}' has a user or a password; put `Basic` and the two in base64 into a file, and name that as 'authorization-file'",
+        shown(.0)
+    )]
+    Credentials(String),
     /// Not a header.
     #[error("'{0}' cannot be a header: {1}")]
     Header(String, String),
 }
+
+impl HttpError {
+    /// The key of a sink that it is about.
+    pub(super) fn key(&self) -> &'static str {
+        match self {
+            Self::Url(_) | Self::Credentials(_) => "url",
+            // The file's content is a header, too.
+            Self::Header(name, _) if name == AUTHORIZATION => "authorization-file",
+            Self::Header(..) => "headers",
+        }
+    }
+}
+
+/// The header that `authorization-file` has the value of.
+pub const AUTHORIZATION: &str = "Authorization";
 
 /// The sink.
 pub(super) struct HttpSink {
@@ -202,16 +242,6 @@ fn gzip(body: &[u8]) -> Result<Vec<u8>, Trouble> {
     encoder.write_all(body).and_then(|()| encoder.finish()).map_err(Trouble::retry)
 }
 
-/// A URL for messages: without a password, and without a query, which may hold a token.
-pub(super) fn shown(url: &str) -> String {
-    let (url, query) = url.split_once('?').map_or((url, ""), |(url, _)| (url, "?..."));
-    let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let host = authority.rsplit_once('@').map_or(authority.to_owned(), |(_, host)| format!("...@{host}"));
-    let scheme = if scheme.is_empty() { String::new() } else { format!("{scheme}://") };
-    format!("{scheme}{host}{path}{query}")
-}
-
 /// Who to connect to, and what to ask for.
 pub(super) fn split(url: &str) -> Result<(Authority, Uri), HttpError> {
     let wrong = || HttpError::Url(url.to_owned());
@@ -221,26 +251,11 @@ pub(super) fn split(url: &str) -> Result<(Authority, Uri), HttpError> {
         Some("https") => 443,
         _ => return Err(wrong()),
     };
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err(HttpError::Credentials(url.to_owned()));
+    }
     let authority =
         uri.authority().and_then(|it| Authority::parse(it.as_str(), Some(port))).ok_or_else(wrong)?;
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     Ok((authority, path.parse().map_err(|_| wrong())?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn messages_show_no_secrets_of_a_url() {
-        for (url, expected) in [
-            ("http://host:80/path", "http://host:80/path"),
-            ("https://user:secret@host/a@b?token=secret", "https://...@host/a@b?..."),
-            ("http://se@cret@host", "http://...@host"),
-            ("user:secret@host", "...@host"),
-            ("nats://secret@host:4222,nats://host", "nats://...@host:4222,nats://host"),
-        ] {
-            assert_eq!(shown(url), expected);
-        }
-    }
 }

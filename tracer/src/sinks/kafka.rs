@@ -11,7 +11,7 @@ use rdkafka::{
 };
 use tokio::time::sleep;
 
-use super::{Batch, worker::Trouble};
+use super::{Batch, address::shown, worker::Trouble};
 
 /// Messages under way at a time.
 const WINDOW: usize = 1000;
@@ -118,7 +118,7 @@ impl KafkaSink {
 
     fn trouble(&self, error: &KafkaError) -> Trouble {
         use rdkafka::error::RDKafkaErrorCode::{InvalidMessageSize, MessageSizeTooLarge};
-        let message = format!("{} at {}: {error}", self.settings.topic, self.settings.brokers);
+        let message = format!("{} at {}: {error}", self.settings.topic, shown(&self.settings.brokers));
         match error {
             KafkaError::MessageProduction(MessageSizeTooLarge | InvalidMessageSize) => {
                 Trouble::Unwanted { message }

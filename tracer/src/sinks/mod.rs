@@ -25,13 +25,14 @@ mod tally;
 mod target;
 mod template;
 mod tls;
+mod verify;
 mod worker;
 
 pub use address::{Address, Authority, ParseAddressError};
 pub use batch::{Batch, Frame};
 use connection::Connection;
 pub use file::FileSettings;
-pub use http::HttpSettings;
+pub use http::{AUTHORIZATION, HttpSettings};
 #[cfg(feature = "kafka")]
 pub use kafka::KafkaSettings;
 pub use ledger::{Begun, Ledger, Slot};
@@ -46,4 +47,5 @@ pub use target::{Convert, Inherited, SinkError, SinkSettings, SpoolSettings, Tar
 pub use template::{Envelope, Template};
 use tls::Tls;
 pub use tls::{TlsError, TlsSettings};
+pub use verify::{Problem, verify};
 pub use worker::Pace;

@@ -8,7 +8,7 @@ use async_nats::{
     jetstream::{self, context::PublishAckFuture, message::PublishMessage},
 };
 
-use super::{Batch, TlsSettings, http::shown, worker::Trouble};
+use super::{Batch, TlsSettings, address::shown, worker::Trouble};
 
 /// How long a connection or an acknowledgement may take.
 const PATIENCE: Duration = Duration::from_secs(5);

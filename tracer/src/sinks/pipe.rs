@@ -37,10 +37,13 @@ impl PipeSink {
     }
 
     /// # Errors
-    /// It is in a directory that other users can write to.
+    /// It is in a directory that other users can write to, or may not be written to.
     pub(super) fn check(&self) -> Result<(), FileError> {
         match self.path.as_deref().filter(|path| !files::is_inherited(path)) {
-            Some(path) => Directory::of(path).map(drop),
+            Some(path) => {
+                let (directory, name) = Directory::of(path)?;
+                directory.can_append(&name)
+            }
             None => Ok(()),
         }
     }

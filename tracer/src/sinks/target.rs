@@ -89,7 +89,7 @@ pub struct SinkError {
 }
 
 #[derive(Debug, Error)]
-enum Reason {
+pub(super) enum Reason {
     #[error("cannot open {0} for writing: {1}")]
     File(String, FileError),
     #[error(transparent)]
@@ -135,6 +135,22 @@ pub fn start(
     Ok(queue)
 }
 
+pub(super) fn cannot_open(path: &Path) -> impl FnOnce(FileError) -> Reason {
+    let path = path.display().to_string();
+    move |error| Reason::File(path, error)
+}
+
+/// A sink for what only takes bytes; it is opened later.
+pub(super) fn pipe(settings: &FileSettings, header: Vec<u8>) -> Result<PipeSink, Reason> {
+    let failed = cannot_open(&settings.path);
+    if settings.rotate_bytes.is_some() || settings.rotate_every.is_some() {
+        return Err(failed(FileError::Kind { path: settings.path.clone() }));
+    }
+    let pipe = PipeSink::new(&settings.path, header);
+    pipe.check().map_err(failed)?;
+    Ok(pipe)
+}
+
 /// An open sink.
 pub(super) enum Target {
     File(FileSink),
@@ -153,24 +169,15 @@ pub(super) enum Target {
 impl Target {
     /// `later`: another sink still writes to the file.
     fn open(settings: &TargetSettings, header: Vec<u8>, later: bool) -> Result<Self, Reason> {
-        let failed = |path: &Path| {
-            let path = path.display().to_string();
-            move |error| Reason::File(path, error)
-        };
         Ok(match settings {
             TargetSettings::Stdout => Self::Pipe(PipeSink::stdout()),
             TargetSettings::File(settings) if PipeSink::takes(&settings.path) => {
-                if settings.rotate_bytes.is_some() || settings.rotate_every.is_some() {
-                    return Err(failed(&settings.path)(FileError::Kind { path: settings.path.clone() }));
-                }
-                let pipe = PipeSink::new(&settings.path, header);
-                pipe.check().map_err(failed(&settings.path))?;
-                Self::Pipe(pipe)
+                Self::Pipe(pipe(settings, header)?)
             }
             TargetSettings::File(settings) => {
                 let mut file = FileSink::new(settings.clone(), header);
                 let checked = if later { file.check_later() } else { file.check() };
-                checked.map_err(failed(&settings.path))?;
+                checked.map_err(cannot_open(&settings.path))?;
                 Self::File(file)
             }
             TargetSettings::Stream(address, tls, framing) => {

@@ -18,6 +18,7 @@ use tokio_rustls::{
 };
 
 use super::Connection;
+use crate::files;
 
 /// Whom to trust, and who we are; the files are PEM.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,20 +39,56 @@ pub enum TlsError {
     /// A file is not what it should be.
     #[error("cannot use {path} for TLS: {reason}")]
     File {
+        /// The key that names it.
+        key: &'static str,
         /// Its name.
         path: String,
         /// What is wrong.
         reason: String,
     },
+    /// No certificate can have the name.
+    #[error("'tls-name' must be a host's name or address")]
+    Name,
     /// The system's authorities are unknown.
-    #[error("this system has no certificates of authorities; install ca-certificates or set `ca`")]
+    #[error("this system has no certificates of authorities; install ca-certificates or set 'tls-ca'")]
     NoAuthorities,
     /// They do not go together.
     #[error("cannot set up TLS: {0}")]
     Config(#[from] tokio_rustls::rustls::Error),
     /// One was given without the other.
-    #[error("`cert` and `key` need each other")]
+    #[error("'tls-cert' and 'tls-key' need each other")]
     Half,
+}
+
+impl TlsError {
+    /// The key of a sink that it is about.
+    pub(super) fn key(&self) -> &'static str {
+        match self {
+            Self::File { key, .. } => key,
+            Self::Name => "tls-name",
+            Self::NoAuthorities => "tls-ca",
+            Self::Config(_) | Self::Half => "tls-cert",
+        }
+    }
+}
+
+impl TlsSettings {
+    /// All that is wrong with the files.
+    pub(super) fn problems(&self) -> Vec<TlsError> {
+        let found = [
+            self.server_name().err(),
+            authorities(self.ca.as_deref()).err(),
+            self.cert.as_deref().and_then(|path| certificates("tls-cert", path).err()),
+            self.key.as_deref().and_then(|path| private_key(path).err()),
+        ];
+        let found: Vec<TlsError> = found.into_iter().flatten().collect();
+        if found.is_empty() { config(self).err().into_iter().collect() } else { found }
+    }
+
+    fn server_name(&self) -> Result<Option<ServerName<'static>>, TlsError> {
+        let name = self.name.clone().map(ServerName::try_from).transpose();
+        name.map_err(|_| TlsError::Name)
+    }
 }
 
 /// Ready to connect.
@@ -88,13 +125,13 @@ impl Tls {
 }
 
 fn config(settings: &TlsSettings) -> Result<ClientConfig, TlsError> {
+    settings.server_name()?;
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_root_certificates(authorities(settings.ca.as_deref())?);
     match (&settings.cert, &settings.key) {
         (Some(cert), Some(key)) => {
-            let private = PrivateKeyDer::from_pem_slice(&bytes(key)?).map_err(|error| file(key, &error))?;
-            Ok(builder.with_client_auth_cert(certificates(cert)?, private)?)
+            Ok(builder.with_client_auth_cert(certificates("tls-cert", cert)?, private_key(key)?)?)
         }
         (None, None) => Ok(builder.with_no_client_auth()),
         _ => Err(TlsError::Half),
@@ -105,8 +142,8 @@ fn authorities(path: Option<&Path>) -> Result<RootCertStore, TlsError> {
     let mut store = RootCertStore::empty();
     match path {
         Some(path) => {
-            for certificate in certificates(path)? {
-                store.add(certificate).map_err(|error| file(path, &error))?;
+            for certificate in certificates("tls-ca", path)? {
+                store.add(certificate).map_err(|error| file("tls-ca", path, &error))?;
             }
         }
         None => {
@@ -120,19 +157,23 @@ fn authorities(path: Option<&Path>) -> Result<RootCertStore, TlsError> {
     Ok(store)
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let found = CertificateDer::pem_slice_iter(&bytes(path)?).collect::<Result<Vec<_>, _>>();
+fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found = CertificateDer::pem_slice_iter(&bytes(key, path)?).collect::<Result<Vec<_>, _>>();
     match found {
-        Ok(found) if found.is_empty() => Err(file(path, &"no certificate in it")),
+        Ok(found) if found.is_empty() => Err(file(key, path, &"no certificate in it")),
         Ok(found) => Ok(found),
-        Err(error) => Err(file(path, &error)),
+        Err(error) => Err(file(key, path, &error)),
     }
 }
 
-fn bytes(path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|error| file(path, &error))
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(&bytes("tls-key", path)?).map_err(|error| file("tls-key", path, &error))
 }
 
-fn file(path: &Path, reason: &dyn std::fmt::Display) -> TlsError {
-    TlsError::File { path: path.display().to_string(), reason: reason.to_string() }
+fn bytes(key: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
+    fs::read(path).map_err(|error| file(key, path, &error))
+}
+
+fn file(key: &'static str, path: &Path, reason: &dyn std::fmt::Display) -> TlsError {
+    TlsError::File { key, path: files::shown(key, path), reason: reason.to_string() }
 }

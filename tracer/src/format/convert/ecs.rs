@@ -48,7 +48,7 @@ pub fn ecs(line: &[u8], out: &mut Vec<u8>) {
     put("orchestrator", pod(&it));
     put("service", without_nulls(json!({"name": it["unit"]})));
     put("error", without_nulls(json!({"code": it["errno"]})));
-    put("labels", it["labels"].clone());
+    put("labels", labels(&it["labels"]));
     put("sockstate", rest(&it));
     // Writing a value of ours to a vector does not fail.
     let _ = serde_json::to_writer(&mut *out, &found);
@@ -110,6 +110,21 @@ fn pod(it: &Value) -> Value {
         Some(uid) => json!({"type": "kubernetes", "resource": {"type": "pod", "id": uid}}),
         None => Value::Null,
     }
+}
+
+/// Elasticsearch takes a dot in a name for a level: with `app` and `app.name`, `app` would be a text and an object, and every document
+/// refused. ECS's custom is an underscore instead.
+fn labels(it: &Value) -> Value {
+    match it.as_object() {
+        Some(labels) => labels.iter().map(|(key, value)| (ecs_label(key), value.clone())).collect(),
+        None => Value::Null,
+    }
+}
+
+/// The name of a label in ECS.
+#[must_use]
+pub fn ecs_label(name: &str) -> String {
+    name.replace('.', "_")
 }
 
 /// What ECS has no field for, under our own names.

@@ -7,7 +7,7 @@ mod syslog;
 
 use serde_json::Value;
 
-pub use ecs::ecs;
+pub use ecs::{ecs, ecs_label};
 pub use journal::journal;
 pub use otlp::{otlp_json, otlp_json_envelope, otlp_protobuf, otlp_protobuf_envelope, otlp_resource};
 pub use syslog::Syslog;

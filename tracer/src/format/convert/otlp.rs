@@ -57,6 +57,8 @@ pub fn otlp_resource(stamp: &Stamp<'_>) -> Resource {
         attribute("host.name", &json!(stamp.host)),
         attribute("os.type", &json!("linux")),
     ];
+    // A key is there once: the user's own value goes before ours.
+    attributes.retain(|attribute| !stamp.labels.contains_key(&attribute.key));
     attributes.extend(stamp.labels.iter().map(|(key, value)| attribute(key, &json!(value))));
     Resource { attributes, ..Resource::default() }
 }

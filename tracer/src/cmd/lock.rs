@@ -1,0 +1,108 @@
+//! One instance traces at a time: all others pay for each transition again.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Seek, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::Path,
+};
+
+use anyhow::Result;
+use rustix::fs::{FlockOperation, Mode, fchmod, flock, major, minor};
+
+use super::{Failure, exit};
+use crate::{files, kernel};
+
+/// Held while one instance traces.
+const LOCK: &str = "/run/sockstate.lock";
+
+/// The lock; `None` where there is no /run to have it in.
+///
+/// # Errors
+/// Another instance holds it, or it cannot be known whether one does.
+pub(super) fn lock() -> Result<Option<File>, Failure> {
+    let path = Path::new(LOCK);
+    let mut file = match open(path) {
+        Ok(file) => file,
+        // Without a capability to trace, the start fails with the better message.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && kernel::may_trace() => {
+            return Err(denied(path, &error));
+        }
+        Err(_) => return Ok(None),
+    };
+    // Earlier versions let every user open it, and so lock it.
+    let _ = fchmod(&file, Mode::RUSR | Mode::WUSR);
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut text = String::new();
+        // A message without the number is still a message.
+        let _ = file.read_to_string(&mut text);
+        return Err(second(holder(path).unwrap_or_else(|| text.trim().to_owned())));
+    }
+    let written =
+        file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
+    if let Err(error) = written {
+        // The lock is held all the same.
+        message!("cannot write the process id to {LOCK}: {error}");
+    }
+    Ok(Some(file))
+}
+
+/// A user that may only read the file (CAP_DAC_READ_SEARCH) can lock it, too.
+fn open(path: &Path) -> io::Result<File> {
+    files::private().read(true).create(true).truncate(false).open(path).or_else(|error| {
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path);
+        file.map_err(|_| error)
+    })
+}
+
+fn denied(path: &Path, error: &io::Error) -> Failure {
+    if let Some(pid) = holder(path) {
+        return second(pid);
+    }
+    let message = format!(
+        "cannot lock {LOCK}: {error}; so no other sockstate would notice this one, and every transition could cost twice: run as root, \
+         give this user the file (as root: chown {} {LOCK}, behind touch {LOCK} where it is missing), or use --alongside",
+        rustix::process::geteuid().as_raw()
+    );
+    Failure { code: exit::PRIVILEGE, message }
+}
+
+fn second(pid: String) -> Failure {
+    let message = format!(
+        "another sockstate (pid {pid}) is tracing; every transition would cost twice: end that one, read its output, or use --alongside"
+    );
+    Failure { code: exit::SECOND, message }
+}
+
+/// The process that holds the lock, as /proc/locks shows to everybody.
+fn holder(path: &Path) -> Option<String> {
+    let metadata = fs::symlink_metadata(path).ok()?;
+    let device = metadata.dev();
+    let file = format!("{:02x}:{:02x}:{}", major(device), minor(device), metadata.ino());
+    holder_of(&file, &fs::read_to_string("/proc/locks").ok()?)
+}
+
+/// `1: FLOCK  ADVISORY  WRITE 812 00:1a:1234 0 EOF`; who waits for it has an arrow behind the number.
+fn holder_of(file: &str, locks: &str) -> Option<String> {
+    locks.lines().find_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let is_flock = words.next() == Some("FLOCK");
+        let (pid, place) = (words.nth(2)?, words.next()?);
+        (is_flock && place == file).then(|| pid.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::holder_of;
+
+    #[test]
+    fn the_holder_is_who_has_the_lock_of_that_file() {
+        let locks = "1: POSIX  ADVISORY  WRITE 7 00:1a:1234 0 EOF\n\
+                     2: FLOCK  ADVISORY  WRITE 8 00:1b:1234 0 EOF\n\
+                     3: FLOCK  ADVISORY  WRITE 9 00:1a:1234 0 EOF\n\
+                     3: -> FLOCK  ADVISORY  WRITE 10 00:1a:1234 0 EOF\n";
+        assert_eq!(holder_of("00:1a:1234", locks).as_deref(), Some("9"));
+        assert_eq!(holder_of("00:1a:123", locks), None);
+    }
+}
