@@ -17,7 +17,7 @@ pub(crate) fn tested(arch: Arch) -> &'static [&'static str] {
         Arch::X86_64 => {
             &["5.10", "6.1", "6.12", "6.18", "7", "6.17", "6.19-rt", "6.12-cloud", "7.1", "5.10-rt"]
         }
-        Arch::Aarch64 => &["6.12"],
+        Arch::Aarch64 => &["6.12", "7-16k"],
     }
 }
 
