@@ -33,6 +33,8 @@ mod tun;
 
 #[path = "live/ages.rs"]
 mod ages;
+#[path = "live/bounds.rs"]
+mod bounds;
 #[path = "live/burst.rs"]
 mod burst;
 #[path = "live/causes.rs"]
@@ -176,6 +178,7 @@ fn main() -> ExitCode {
         faults::tests(),
         harmless::tests(),
         hostile::tests(),
+        bounds::tests(),
         otlp::tests(),
         fleet::tests(),
         restart::tests(),
