@@ -1,12 +1,11 @@
 //! From the configuration's sinks to streams that are written to them.
 
-use std::fs;
-
 use anyhow::{Context, Result};
 
 use super::{Failure, awaited, handover::Ground, transitions};
 use crate::{
     cli::{CompressionName, SinkArgs, SinkFormat, SinkType, SyncName, TemplateName},
+    files,
     format::{Csv, Format, Json, Stamp, convert},
     model::{LostPlace, Start},
     pipeline::{Stream, Tell},
@@ -245,7 +244,7 @@ fn http(sink: &Sink, template: Template) -> Result<HttpSettings> {
     let args = &sink.args;
     let mut headers = sink.headers.clone();
     if let Some(path) = &args.authorization_file {
-        let value = fs::read_to_string(path)
+        let value = files::read_text(path, files::MOST_SETTINGS)
             .with_context(|| format!("sink {}: cannot read {}", sink.name, path.display()))?;
         headers.insert("Authorization".into(), value.trim().to_owned());
     }

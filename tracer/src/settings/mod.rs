@@ -3,7 +3,7 @@
 mod document;
 mod example;
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 use clap::Arg;
 use toml::de::DeTable;
@@ -12,7 +12,10 @@ pub use document::SettingsError;
 use document::{Section, Source};
 pub use example::example;
 
-use crate::cli::{DaemonKeys, FilterArgs, KernelArgs, SinkArgs, SinkType, StuckRules};
+use crate::{
+    cli::{DaemonKeys, FilterArgs, KernelArgs, SinkArgs, SinkType, StuckRules},
+    files,
+};
 
 /// Everything that the file says.
 #[derive(Clone, Debug)]
@@ -54,7 +57,7 @@ pub struct Sink {
 /// It cannot be read, or says what it cannot mean.
 pub fn load(path: &Path) -> Result<Settings, SettingsError> {
     let name = path.display().to_string();
-    let text = fs::read_to_string(path).map_err(|error| SettingsError {
+    let text = files::read_text(path, files::MOST_SETTINGS).map_err(|error| SettingsError {
         path: name.clone(),
         line: 0,
         column: 0,

@@ -1,7 +1,7 @@
 //! TLS to a collector, by rustls with ring.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -18,6 +18,7 @@ use tokio_rustls::{
 };
 
 use super::Connection;
+use crate::files;
 
 /// Whom to trust, and who we are; the files are PEM.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -130,7 +131,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 }
 
 fn bytes(path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|error| file(path, &error))
+    files::read(path, files::MOST_SETTINGS).map_err(|error| file(path, &error))
 }
 
 fn file(path: &Path, reason: &dyn std::fmt::Display) -> TlsError {
