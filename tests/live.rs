@@ -33,6 +33,8 @@ mod tun;
 
 #[path = "live/ages.rs"]
 mod ages;
+#[path = "live/bounds.rs"]
+mod bounds;
 #[path = "live/burst.rs"]
 mod burst;
 #[path = "live/causes.rs"]
@@ -182,6 +184,7 @@ fn main() -> ExitCode {
         hostile::tests(),
         configured::tests(),
         second::tests(),
+        bounds::tests(),
         otlp::tests(),
         fleet::tests(),
         restart::tests(),

@@ -1,6 +1,8 @@
 //! From bytes to records to text, without a kernel. Here: what the table makes of random histories.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "records/bounds.rs"]
+mod bounds;
 #[path = "records/bytes.rs"]
 mod bytes;
 #[path = "records/corrections.rs"]

@@ -1,6 +1,12 @@
 //! What waits on disk: in order, up to its end, through restarts and damage.
 
-use std::{fs, net::TcpListener, path::Path, thread, time::Duration};
+use std::{
+    fs::{self, File},
+    net::TcpListener,
+    path::Path,
+    thread,
+    time::Duration,
+};
 
 use sockstate::sinks::{Spool, SpoolError};
 
@@ -127,6 +133,17 @@ fn small_spool(path: &Path) -> (std::path::PathBuf, Vec<u8>, Vec<usize>) {
         .expect("a segment");
     let bytes = fs::read(&segment).expect("segment");
     (segment, bytes, ends)
+}
+
+#[test]
+fn a_file_that_is_too_long_for_a_segment_is_not_read() {
+    let directory = tempfile::tempdir().expect("directory");
+    let (segment, ..) = small_spool(directory.path());
+    let huge = segment.with_file_name("0000000000000007.spool");
+    // A hole takes no room on the disk, and all of the memory.
+    File::create(&huge).and_then(|file| file.set_len(2 << 30)).expect("a hole");
+    assert_eq!(read_all(directory.path()), ((1..=30).collect(), 0));
+    assert!(!huge.exists() && huge.with_extension("spool.unusable").exists());
 }
 
 #[test]

@@ -38,8 +38,12 @@ impl Actor {
 
     /// Starts one that is a copy of this program.
     pub(crate) fn start_as(program: &Path, role: &str, value: impl ToString) -> Self {
-        let mut child =
-            part(program, role, value).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("actor");
+        Self::of(&mut part(program, role, value))
+    }
+
+    /// Starts one by a command that [`part`] has made.
+    pub(crate) fn of(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("actor");
         let input = child.stdin.take();
         let output = BufReader::new(child.stdout.take().expect("stdout"));
         Self { child, input, output }
@@ -150,6 +154,7 @@ pub(crate) fn play() -> Option<ExitCode> {
         "passing thread" => crate::hunt_truth::connect_in_a_thread(number() as u16),
         "connect and exec" => crate::hunt_truth::connect_and_exec(number() as u16),
         "fake python" => crate::fake_python::play(&value),
+        "connector" => crate::bounds::connector(&value),
         "late listener" => late_listener(number() as u16),
         "listener that leaves" => drop(share_listener(&value)),
         "listener that stays" => {

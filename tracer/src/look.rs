@@ -18,7 +18,7 @@ use crate::{
     enrich::Holders,
     model::{
         Event, EventKind, Examined, Gap, GapKind, Holder, Listener, Process, SocketInfo, State, Transport,
-        Tuple, Via,
+        Tuple, Via, bounds::Cut,
     },
     source::{self, Dump},
     track,
@@ -95,6 +95,7 @@ pub fn look(only: Option<u32>, wanted: impl Fn(&SocketInfo) -> bool, learn: impl
         holders: &mut holders,
         others: &others,
         of_kernel: &of_kernel,
+        listening: HashMap::new(),
         are_hidden,
         destroys: source::Destroys::default(),
         bound,
@@ -194,6 +195,8 @@ struct View<'a> {
     holders: &'a mut Holders,
     others: &'a Others,
     of_kernel: &'a HashSet<(u32, u64)>,
+    /// Who listens, by the listener's inode.
+    listening: HashMap<u64, Arc<[Arc<Process>]>>,
     /// Some holders can be seen neither in /proc nor among the others.
     are_hidden: bool,
     destroys: source::Destroys,
@@ -220,7 +223,11 @@ impl View<'_> {
         };
         if socket.inode != 0 {
             found.holders = self.holders.of(socket.inode);
+            let more = self.holders.count(socket.inode) - found.holders.len();
             self.others.add_to(&mut found);
+            if more > 0 {
+                found.cut.push(Cut { field: "holders", total: Some(found.holders.len() + more) });
+            }
             found.of_kernel =
                 found.holders.is_empty() && self.of_kernel.contains(&(socket.netns, socket.inode));
             let is_elsewhere = found.holders.is_empty() && !found.of_kernel;
@@ -236,9 +243,12 @@ impl View<'_> {
     }
 
     fn listener(&mut self, socket: &SocketInfo) -> Listener {
-        let mut holders: Vec<_> =
-            self.holders.of(socket.inode).into_iter().map(|holder| holder.process).collect();
-        holders.dedup();
-        Listener { queued: socket.receive_queue, backlog: socket.send_queue, holders }
+        let all = &mut *self.holders;
+        let known = self.listening.entry(socket.inode).or_insert_with(|| {
+            let mut holders: Vec<_> = all.of(socket.inode).into_iter().map(|holder| holder.process).collect();
+            holders.dedup();
+            holders.into()
+        });
+        Listener { queued: socket.receive_queue, backlog: socket.send_queue, holders: Arc::clone(known) }
     }
 }

@@ -15,6 +15,9 @@ use crate::model::{
     SocketInfo, State, Stuck, Subject, Transition, Tuple,
 };
 
+/// Transitions of one connection whose ends are not known: the kernel makes one or two, a forged recording any number.
+const MOST_OF_ONE: usize = 16;
+
 /// What a filter says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
@@ -97,7 +100,10 @@ impl Router {
         match self.ends(&transition.tuple, transition.role, transition.from, transition.to) {
             Verdict::Open => {
                 if self.wants_place(transition.conn, transition.time_ns, &transition.subject) {
-                    self.waiting.entry(transition.conn).or_default().push(transition.clone());
+                    let list = self.waiting.entry(transition.conn).or_default();
+                    if list.len() < MOST_OF_ONE {
+                        list.push(transition.clone());
+                    }
                 }
             }
             Verdict::No => {

@@ -32,7 +32,7 @@ const MAY_USE: [(&str, &[&str]); 23] = [
     ("source", &["model", "decode", "kernel", "procfs"]),
     ("config", &["model"]),
     ("cli", &["model", "config", "explain", "sinks"]),
-    ("settings", &["cli"]),
+    ("settings", &["cli", "files"]),
     ("main", &[]),
 ];
 

@@ -196,7 +196,7 @@ pub struct SinkArgs {
     /// Count transitions in windows of this length, by service, peer and states, in place of sending each.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub aggregate: Option<Duration>,
-    /// Services, peers and states that a window tells apart; further peers are counted together.
+    /// Services, peers and states that a window tells apart; what is more is counted together (docs/events.md).
     #[arg(long, value_name = "N", default_value_t = 10_000, requires = "aggregate")]
     pub aggregate_keys: usize,
     /// Send the transitions of one of N connections only; what is stuck or lost is always said.

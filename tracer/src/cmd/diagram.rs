@@ -64,7 +64,7 @@ fn live(args: &DiagramArgs) -> Result<ExitCode> {
     let is_terminal = std::io::stdout().is_terminal() && args.output.is_none();
     let run = RunArgs { duration: args.duration, ..RunArgs::default() };
     let wanted = Wanted { run, ..Wanted::of(&args.select, args.alongside) };
-    let mut story = Story { forgetful: true, ..Story::default() };
+    let mut story = Story::forgetful();
     let mut drawn_at = Instant::now();
     Feed::live(wanted)?.each(|told, _| {
         match told {

@@ -5,6 +5,10 @@ use std::{
     io::{BufRead, BufReader, PipeReader},
     path::Path,
     process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -24,7 +28,7 @@ use crate::{
     cli::{FilterArgs, KernelArgs, RunArgs, SelectArgs, StuckRules},
     format::{Json, Parser, Told},
     sinks::Output,
-    source::Recording,
+    source::{LONGEST_LINE, Recording},
 };
 
 /// Nobody sees the difference on a screen, and to look fifty times a second costs less than for each record.
@@ -144,7 +148,7 @@ impl Feed {
         }
     }
 
-    /// Reads all that comes, and hands it on.
+    /// Reads all that comes, and hands it on; says what it skipped.
     ///
     /// # Errors
     /// It cannot be read, is no recording, or the tracer has failed.
@@ -156,7 +160,18 @@ impl Feed {
                 take(told, &line)?;
             }
         }
+        self.skipped().report();
         Ok(())
+    }
+
+    /// The lines that are skipped, also while another thread reads.
+    pub(super) fn skipped(&self) -> Skipped {
+        match self {
+            Self::File(recording) => {
+                Skipped { name: recording.name().to_owned(), lines: recording.skipped() }
+            }
+            Self::Live(..) => Skipped::default(),
+        }
     }
 
     fn wrong(&self, error: &dyn std::fmt::Display) -> Failure {
@@ -165,6 +180,27 @@ impl Feed {
                 Failure::usage(format!("{}, line {}: {error}", recording.name(), recording.line()))
             }
             Self::Live(..) => Failure::usage(error),
+        }
+    }
+}
+
+/// Lines of a recording that are too long.
+#[derive(Default)]
+pub(super) struct Skipped {
+    name: String,
+    lines: Arc<AtomicU64>,
+}
+
+impl Skipped {
+    /// Says how many there are, if any.
+    pub(super) fn report(&self) {
+        match self.lines.load(Ordering::Relaxed) {
+            0 => {}
+            lines => message!(
+                "{}: skipped {lines} lines of more than {} bytes, which no record has",
+                self.name,
+                LONGEST_LINE
+            ),
         }
     }
 }

@@ -37,7 +37,7 @@ use crate::{
     messages,
     model::{ConnId, Filter, StateSet, printable},
     route::Router,
-    story::{Life, Story},
+    story::{Life, MOST_STEPS, Story},
 };
 
 /// Exit codes; the same as in `cli.rs`'s help.
@@ -191,9 +191,24 @@ fn only_csv(escape_formulas: bool, format: Option<FormatName>) -> Result<(), Fai
     Ok(())
 }
 
+/// Memory that the connections of a recording may take, about.
+const MOST_STORY: usize = 1 << 30;
+
+/// Connections of a recording that a filter cannot decide on.
+const MOST_WAITING: usize = 1 << 20;
+
+/// A recording has more connections that live than can be kept.
+fn too_large(path: &Path) -> Failure {
+    Failure::usage(format!(
+        "{}: its open connections take more than {} MiB of memory; choose some, such as with --port or --netns",
+        path.display(),
+        MOST_STORY >> 20
+    ))
+}
+
 /// Everything that a recording says of these connections.
 fn story(path: &Path, select: &SelectArgs) -> anyhow::Result<Story> {
-    let mut story = Story::default();
+    let mut story = Story::within(MOST_STORY);
     let mut router = Router::new(filter(select)?);
     feed::Feed::open(path)?.each(|told, _| {
         match told {
@@ -201,8 +216,24 @@ fn story(path: &Path, select: &SelectArgs) -> anyhow::Result<Story> {
             Told::Notice(it) if router.wants(&it) => story.notice(&it),
             Told::Notice(_) => {}
         }
-        Ok(())
+        let is_full = story.is_full() || router.waiting() > MOST_WAITING;
+        if is_full { Err(too_large(path).into()) } else { Ok(()) }
     })?;
+    if story.left_out > 0 {
+        message!(
+            "{}: {} connections that had ended are left out: all of them would take more than {} MiB of memory",
+            path.display(),
+            story.left_out,
+            MOST_STORY >> 20
+        );
+    }
+    if story.left_out_steps > 0 {
+        message!(
+            "{}: {} steps are left out, of connections with more than {MOST_STEPS}",
+            path.display(),
+            story.left_out_steps
+        );
+    }
     Ok(story)
 }
 

@@ -1,6 +1,7 @@
 //! `sockstate replay`: what `trace` would have said, of a recording.
 
 use std::{
+    collections::VecDeque,
     io::{BufWriter, IsTerminal, Write},
     process::ExitCode,
     thread,
@@ -20,6 +21,9 @@ use crate::{
     route::Router,
 };
 
+/// Bytes of lines that wait for the filter's answer.
+const MOST_WAITING: usize = 64 << 20;
+
 /// Runs it.
 pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
     only_csv(args.escape_formulas, args.format)?;
@@ -28,10 +32,19 @@ pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
         router: Router::new(with_states(&args.filter, filter(&args.filter.select)?)),
         pace: args.speed.map(Pace::new),
         way: way(args),
-        waiting: Vec::new(),
+        waiting: VecDeque::new(),
+        waiting_bytes: 0,
+        forgotten: 0,
         out: BufWriter::with_capacity(1 << 16, std::io::stdout().lock()),
     };
     let result = replay.header().and_then(|()| feed.each(|told, line| replay.told(told, line)));
+    if replay.forgotten > 0 {
+        message!(
+            "{} lines are missing: the filter could not decide on them before {} MiB of them waited",
+            replay.forgotten,
+            MOST_WAITING >> 20
+        );
+    }
     match result.and_then(|()| Ok(replay.out.flush()?)) {
         Err(error) if is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
         result => result.map(|()| ExitCode::SUCCESS),
@@ -66,8 +79,11 @@ struct Replay<W> {
     router: Router,
     pace: Option<Pace>,
     way: Way,
-    /// Lines of connections that the filter cannot decide on yet.
-    waiting: Vec<(ConnId, Vec<u8>)>,
+    /// Lines of connections that the filter cannot decide on yet, and their bytes.
+    waiting: VecDeque<(ConnId, Vec<u8>)>,
+    waiting_bytes: usize,
+    /// Lines that there was no room for.
+    forgotten: u64,
     out: W,
 }
 
@@ -116,19 +132,35 @@ impl<W: Write> Replay<W> {
                 Way::Format(format) => format.transition(0, wanted, &mut bytes),
                 Way::Lines if wanted.time_ns == transition.time_ns => bytes.extend_from_slice(line),
                 Way::Lines => {
-                    if let Some(at) = waiting.iter().position(|(of, _)| *of == conn) {
-                        bytes.extend_from_slice(&waiting.remove(at).1);
-                    }
+                    let at = waiting.iter().position(|(of, _)| *of == conn);
+                    bytes.extend(
+                        at.and_then(|at| waiting.remove(at)).map(|(_, line)| line).unwrap_or_default(),
+                    );
                 }
             }
         });
         if self.router.is_waiting(conn) {
             if let Way::Lines = self.way {
-                self.waiting.push((conn, line.to_owned()));
+                self.wait(conn, line);
             }
         } else if !decided {
             self.waiting.retain(|(of, _)| *of != conn);
         }
         Ok(self.out.write_all(&bytes)?)
+    }
+
+    fn wait(&mut self, conn: ConnId, line: &[u8]) {
+        self.waiting.push_back((conn, line.to_owned()));
+        self.waiting_bytes += line.len();
+        if self.waiting_bytes > MOST_WAITING {
+            // Those that were written meanwhile do not count.
+            self.waiting_bytes = self.waiting.iter().map(|(_, line)| line.len()).sum();
+        }
+        while self.waiting_bytes > MOST_WAITING
+            && let Some((_, oldest)) = self.waiting.pop_front()
+        {
+            self.waiting_bytes -= oldest.len();
+            self.forgotten += 1;
+        }
     }
 }

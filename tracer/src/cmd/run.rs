@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     hash::{DefaultHasher, Hash, Hasher},
     io::Write,
     path::{Path, PathBuf},
@@ -20,6 +19,7 @@ use super::{
 };
 use crate::{
     cli::{DaemonArgs, SinkArgs},
+    files,
     model::{Notice, Start},
     pipeline::{GRACE, Outlet, Stream, Streams},
     settings::{self, Problems, Reading, Settings, SettingsError, Sink},
@@ -234,7 +234,7 @@ fn sum(args: &SinkArgs) -> u64 {
     let mut hasher = DefaultHasher::new();
     let files = [&args.authorization_file, &args.tls_ca, &args.tls_cert, &args.tls_key, &args.credentials];
     for path in files.into_iter().flatten() {
-        fs::read(path).ok().hash(&mut hasher);
+        files::read(path, files::MOST_SETTINGS).ok().hash(&mut hasher);
     }
     hasher.finish()
 }

@@ -1,6 +1,6 @@
 //! From the configuration's sinks to streams that are written to them.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
@@ -266,6 +266,6 @@ fn http(sink: &Sink, template: Template) -> Result<HttpSettings> {
 
 /// The content of the file that `key` names.
 pub(super) fn secret(sink: &Sink, key: &str, path: &Path) -> Result<String> {
-    let text = fs::read_to_string(path);
+    let text = files::read_text(path, files::MOST_SETTINGS);
     text.with_context(|| format!("sink {}: cannot read {}", sink.name, files::shown(key, path)))
 }

@@ -303,12 +303,8 @@ fn held_by_nobody(it: &Examined, reason: Reason) -> String {
         (State::CloseWait, Reason::Unknown) => "unknown".into(),
         _ if has_file => "unknown".into(),
         (State::CloseWait | State::Established | State::NewSynRecv | State::SynRecv, _) => {
-            let listening: Vec<String> = it.listening().map(|process| name(process)).collect();
-            if listening.is_empty() {
-                "nobody".into()
-            } else {
-                format!("never accepted by {}", listening.join(" or "))
-            }
+            let listening = track::names(it.listening());
+            listening.map_or_else(|| "nobody".into(), |names| format!("never accepted by {names}"))
         }
         _ => "nobody".into(),
     }

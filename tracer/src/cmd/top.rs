@@ -20,9 +20,9 @@ use ratatui::{
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::{
-    Failure, colours,
+    Failure, MOST_STORY, MOST_WAITING, colours,
     feed::{Feed, Pace, Wanted},
-    filter,
+    filter, too_large,
 };
 use crate::{
     cli::{Colour, StuckRules, TopArgs},
@@ -63,6 +63,7 @@ pub(super) fn run(args: &TopArgs) -> Result<ExitCode> {
     if let Err(error) = kernel::drop_privileges() {
         message!("cannot drop capabilities: {error}");
     }
+    let skipped = feed.skipped();
     let (sender, blocks) = sync_channel(WAITING);
     let speed = args.speed;
     thread::Builder::new().name("hang-up".into()).spawn(end_with_terminal)?;
@@ -77,6 +78,9 @@ pub(super) fn run(args: &TopArgs) -> Result<ExitCode> {
         is_live: args.from.is_none(),
         end_ns: 0,
     };
+    if args.from.is_some() {
+        screen.app.bound(MOST_STORY);
+    }
     screen.take(&first?)?;
     let mut terminal = ratatui::try_init().context("cannot use this terminal")?;
     // Without a mouse there are keys.
@@ -84,6 +88,7 @@ pub(super) fn run(args: &TopArgs) -> Result<ExitCode> {
     let result = screen.run(&mut terminal, &blocks);
     let _ = execute!(io::stdout(), DisableMouseCapture);
     ratatui::restore();
+    skipped.report();
     result.map(|()| ExitCode::SUCCESS)
 }
 
@@ -157,7 +162,8 @@ impl Screen {
                 _ => {}
             }
         }
-        Ok(())
+        let is_full = self.app.is_full() || self.router.waiting() > MOST_WAITING;
+        if is_full { Err(too_large(self.app.source().as_ref()).into()) } else { Ok(()) }
     }
 
     fn now_ns(&self) -> i64 {

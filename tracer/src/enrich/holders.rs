@@ -10,6 +10,7 @@ mod served;
 use std::{
     collections::{HashMap, HashSet},
     fs,
+    io::{BufRead, BufReader},
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -17,7 +18,7 @@ use std::{
 
 use scan::{Place, socket_inode};
 
-use crate::model::{Elsewhere, Holder, Message, Process, Via};
+use crate::model::{Elsewhere, Holder, Message, Process, Via, bounds};
 
 /// `O_CLOEXEC` as fdinfo shows it, on every architecture but alpha, parisc and sparc.
 const CLOSE_ON_EXEC: u32 = 0o2_000_000;
@@ -121,9 +122,19 @@ impl Holders {
         self.elsewhere.clone()
     }
 
-    /// Everybody who has this socket open. One who has died since the scan has no name.
+    /// How many descriptors and the like lead to this socket.
+    #[must_use]
+    pub fn count(&self, inode: u64) -> usize {
+        self.by_inode.get(&inode).map_or(0, Vec::len)
+    }
+
+    /// Everybody who has this socket open, each with some of the descriptors that lead to it. One who has died since the scan has no
+    /// name.
     pub fn of(&mut self, inode: u64) -> Vec<Holder> {
-        let list = self.by_inode.get(&inode).cloned().unwrap_or_default();
+        let list = self.by_inode.get(&inode).map_or(&[][..], Vec::as_slice);
+        let of_each = list.chunk_by(|one, other| one.pid == other.pid);
+        let list: Vec<Place> =
+            of_each.flat_map(|places| places.iter().take(bounds::DESCRIPTORS)).copied().collect();
         let holder = |place: Place| {
             let process = self.process(place, inode);
             let watch = match place {
@@ -181,18 +192,29 @@ impl Holders {
     fn watches(&mut self, pid: u32) -> Option<&HashMap<u64, u32>> {
         let root = &self.root;
         let epolls = self.epolls.get(&pid).map_or(&[][..], Vec::as_slice);
-        self.watches.entry(pid).or_insert_with(|| watches(root, pid, epolls)).as_ref()
+        let is_wanted = |inode: u64| self.by_inode.contains_key(&inode);
+        self.watches.entry(pid).or_insert_with(|| watches(root, pid, epolls, is_wanted)).as_ref()
     }
 }
 
-/// Inodes that these epoll instances of a process have, with their events; `None` where that cannot be read.
-fn watches(root: &Path, pid: u32, epolls: &[u32]) -> Option<HashMap<u64, u32>> {
+/// The wanted inodes that these epoll instances of a process have, with their events; `None` where that cannot be read. An instance
+/// may have a million others.
+fn watches(
+    root: &Path,
+    pid: u32,
+    epolls: &[u32],
+    is_wanted: impl Fn(u64) -> bool,
+) -> Option<HashMap<u64, u32>> {
     let directory = root.join("proc").join(pid.to_string()).join("fdinfo");
     let mut watches: HashMap<u64, u32> = HashMap::new();
     for epoll in epolls {
-        let text = fs::read_to_string(directory.join(epoll.to_string())).ok()?;
-        for line in text.lines().filter(|line| line.starts_with("tfd:")) {
-            if let (Some(events), Some(inode)) = (hex(line, "events:"), hex(line, "ino:")) {
+        let file = fs::File::open(directory.join(epoll.to_string())).ok()?;
+        for line in BufReader::new(file).lines() {
+            let line = line.ok()?;
+            if let (Some(events), Some(inode)) = (hex(&line, "events:"), hex(&line, "ino:"))
+                && line.starts_with("tfd:")
+                && is_wanted(inode)
+            {
                 *watches.entry(inode).or_default() |= events as u32;
             }
         }

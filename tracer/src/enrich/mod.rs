@@ -18,7 +18,7 @@ pub use netns::{Netns, NetnsError, netns_at};
 pub use process::is_same;
 pub use timens::TimeOffsets;
 
-use crate::model::{Cgroup, Identify, Owner, OwnerKey, Subject, SubjectKey, Task};
+use crate::model::{Cgroup, Identify, Owner, OwnerKey, Subject, SubjectKey, Task, bounds};
 
 /// Looks keys up, and remembers every answer as long as a connection uses it.
 pub struct Enricher {
@@ -78,7 +78,9 @@ impl Enricher {
             id: self.next,
             owner: owner.map(|owner| self.owner(owner, key.uid)),
             netns: key.netns,
-            cgroup: key.cgroup.map(|id| Cgroup { id, path }),
+            cgroup: key
+                .cgroup
+                .map(|id| Cgroup { id, path: path.map(|path| bounds::keep(path, bounds::PATH)) }),
             container: place.container,
             pod_uid: place.pod_uid,
             unit: place.unit,

@@ -1,12 +1,14 @@
 //! What /proc tells of a process, if it is still the same one.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::Read,
     path::{Path, PathBuf},
+    rc::Rc,
 };
 
 use super::{container::Place, timens::TimeOffsets};
-use crate::model::Task;
+use crate::model::{Task, bounds};
 
 /// Ticks a second in /proc (`USER_HZ`, 100 on every architecture that Linux supports).
 const TICK_NS: u64 = 10_000_000;
@@ -15,14 +17,14 @@ const TICK_NS: u64 = 10_000_000;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Details {
     pub(super) exe: Option<String>,
-    pub(super) cmdline: Option<String>,
+    pub(super) cmdline: Option<Rc<str>>,
 }
 
 /// Executable and, if asked for, command line of `task`.
 pub(super) fn details(root: &Path, task: &Task, cmdline: bool) -> Details {
     let directory = directory(root, task);
     let found = Details {
-        exe: fs::read_link(directory.join("exe")).ok().map(|path| path.to_string_lossy().into()),
+        exe: read_path(&directory.join("exe")),
         cmdline: cmdline.then(|| read_cmdline(&directory)).flatten(),
     };
     // Asked last: if the pid was passed on in between, what was read is another process's.
@@ -43,11 +45,21 @@ fn directory(root: &Path, task: &Task) -> PathBuf {
     root.join("proc").join(task.pid.to_string())
 }
 
-fn read_cmdline(directory: &Path) -> Option<String> {
-    let bytes = fs::read(directory.join("cmdline")).ok()?;
+/// Where a link leads to.
+pub(super) fn read_path(link: &Path) -> Option<String> {
+    let path = fs::read_link(link).ok()?;
+    Some(bounds::keep(path.to_string_lossy().into(), bounds::PATH))
+}
+
+/// A process may have megabytes of arguments, and is asked for them while it owns a connection: only the beginning is read.
+fn read_cmdline(directory: &Path) -> Option<Rc<str>> {
+    /// A character more, and the one behind it may be cut.
+    const MOST: u64 = bounds::COMMAND_LINE as u64 + 8;
+    let mut bytes = Vec::new();
+    File::open(directory.join("cmdline")).ok()?.take(MOST).read_to_end(&mut bytes).ok()?;
     let words = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
     let line = String::from_utf8_lossy(words).replace('\0', " ");
-    (!line.is_empty()).then_some(line)
+    (!line.is_empty()).then(|| bounds::kept(&line, bounds::COMMAND_LINE).into())
 }
 
 /// Whether the process with this /proc directory still is the task's: by its start where the kernel told it, else by its name.

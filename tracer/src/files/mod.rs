@@ -5,7 +5,7 @@ mod identity;
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write},
+    io::{self, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
@@ -17,6 +17,9 @@ pub use identity::Identity;
 
 /// Mode of files with records: they name processes and peers.
 pub const RECORDS_MODE: u32 = 0o640;
+
+/// Longer than any configuration, certificate or secret.
+pub const MOST_SETTINGS: u64 = 4 << 20;
 
 /// Why a file is not opened.
 #[derive(Debug, Error)]
@@ -90,6 +93,28 @@ fn options(path: &Path) -> OpenOptions {
 /// It cannot be opened.
 pub fn append(path: &Path) -> io::Result<File> {
     options(path).append(true).create(true).open(path)
+}
+
+/// Reads a file of no more than `most` bytes: what is at its path may be a device, or a file with holes of any size.
+///
+/// # Errors
+/// It cannot be read, or is longer.
+pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        let message = format!("it has more than {} MiB", most >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
+    Ok(bytes)
+}
+
+/// The same for a text.
+///
+/// # Errors
+/// It cannot be read, is longer, or is not UTF-8.
+pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
+    String::from_utf8(read(path, most)?).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// Options for a file of the daemon's own state: nobody else may open it, and a symbolic link is not followed.

@@ -9,14 +9,15 @@ use serde_json::{Value, json};
 use super::{
     Format,
     community_id::community_id,
+    cuts::Cuts,
     errno,
     line::{Line, Piece, append, hex},
-    look_json::{Explained, Place, Seen},
+    seen::{Explained, Place, Seen},
     time::Times,
 };
 use crate::model::{
     Aggregate, Cause, ConnId, Dwell, Frame, Lost, Notice, Resolved, Resync, Role, Snapshot, Stack, Start,
-    State, Stop, Stuck, Subject, Transition, Tuple,
+    State, Stop, Stuck, Subject, Transition, Tuple, bounds,
 };
 
 /// Remembered pieces of text, by number; a newer one takes an older one's place.
@@ -210,17 +211,19 @@ impl Json {
         conn(it.conn, out);
         out.extend_from_slice(br#"","state":""#);
         let interface = it.found.as_ref().and_then(|found| found.0.socket.interface.as_deref());
-        described(it.state, it.role, (&it.tuple, interface), &it.subject, it.mini, out);
+        let mut cuts = Cuts::of(it.found.as_ref().map_or(&[], |found| &found.0.cut));
+        described(it.state, it.role, (&it.tuple, interface), (&it.subject, &mut cuts), it.mini, out);
         members(&json!({"age_ns": it.age.ns, "age_at_least": it.age.at_least, "times": it.times}), out);
         if let Some(found) = &it.found {
-            members(&Seen::new(&found.0), out);
-            members(&Explained::new(&found.1), out);
+            members(&Seen::new(&found.0, &bounds::STREAM, &mut cuts), out);
+            members(&Explained::new(&found.1, &mut cuts), out);
         }
         match &it.opened {
-            Some(Ok(stack)) => members(&json!({"opened": opened(stack), "opening": "seen"}), out),
+            Some(Ok(stack)) => members(&json!({"opened": opened(stack, &mut cuts), "opening": "seen"}), out),
             Some(Err(why)) => members(&json!({"opening": why.name()}), out),
             None => {}
         }
+        truncated(&cuts, out);
     }
 
     fn resolved(&mut self, seq: u64, it: &Resolved, out: &mut Vec<u8>) {
@@ -245,6 +248,11 @@ impl Json {
             // The last has no end.
             .map(|(end, count)| json!({"le_ns": end.is_finite().then_some(end * 1e9).map(|ns| ns as u64), "count": count}))
             .collect();
+        let mut cuts = Cuts::default();
+        let mut name = |field, text: &str| cuts.text(field, text, bounds::NAME).to_owned();
+        let (unit, container) = (it.unit.as_deref(), it.container.as_deref());
+        let unit = unit.map(|unit| name("unit", unit));
+        let container = container.map(|id| name("container.id", id));
         members(
             &json!({
                 "window_ns": it.window_ns,
@@ -257,12 +265,16 @@ impl Json {
             }),
             out,
         );
-        if let Some(unit) = &it.unit {
+        if let Some(unit) = unit {
             members(&json!({"unit": unit}), out);
         }
-        if let Some(container) = &it.container {
+        if let Some(container) = container {
             members(&json!({"container": {"id": container}}), out);
         }
+        if it.other {
+            out.extend_from_slice(br#","other":true"#);
+        }
+        truncated(&cuts, out);
     }
 
     fn lost(&mut self, seq: u64, it: &Lost, out: &mut Vec<u8>) {
@@ -313,21 +325,31 @@ fn members(object: &impl Serialize, out: &mut Vec<u8>) {
     out.pop();
 }
 
+/// What of the record is longer than it is there.
+fn truncated(cuts: &Cuts, out: &mut Vec<u8>) {
+    if !cuts.is_empty() {
+        members(&json!({"truncated": cuts}), out);
+    }
+}
+
 /// The call path that a connection was opened from.
-fn opened(it: &Stack) -> Value {
-    let frame = |frame: &Frame| {
+fn opened(it: &Stack, cuts: &mut Cuts) -> Value {
+    let frame = |frame: &Frame, cuts: &mut Cuts| {
+        let mut text = |field, text: &Option<String>, most| {
+            text.as_deref().map(|text| cuts.text(field, text, most).to_owned())
+        };
         let mut members = json!({
-            "function": frame.function,
-            "file": frame.file,
+            "function": text("opened.frames[].function", &frame.function, bounds::FUNCTION),
+            "file": text("opened.frames[].file", &frame.file, bounds::PATH),
             "line": frame.line,
-            "module": frame.module,
+            "module": text("opened.frames[].module", &frame.module, bounds::PATH),
             "offset": frame.offset,
         });
         if let Some(why) = frame.unnamed {
             members["unnamed"] = why.name().into();
         }
         if let Some(interpreter) = &frame.interpreter {
-            members["interpreter"] = interpreter.as_str().into();
+            members["interpreter"] = bounds::shown(interpreter, bounds::NAME).0.into();
         }
         if let Some(language) = frame.language {
             members["language"] = language.into();
@@ -339,7 +361,7 @@ fn opened(it: &Stack) -> Value {
         "comm": it.comm,
         "path": format!("{:016x}", it.id),
         "complete": it.complete,
-        "frames": it.frames.iter().map(frame).collect::<Vec<_>>(),
+        "frames": cuts.list("opened.frames", it.frames.iter(), bounds::FRAMES, frame),
     })
 }
 
@@ -382,7 +404,9 @@ fn closing(it: &Transition, out: &mut Vec<u8>) {
 
 /// A socket as it is, from its state on.
 fn socket(is: State, role: Option<Role>, tuple: &Tuple, whose: &Subject, mini: bool, out: &mut Vec<u8>) {
-    described(is, role, (tuple, None), whose, mini, out);
+    let mut cuts = Cuts::default();
+    described(is, role, (tuple, None), (whose, &mut cuts), mini, out);
+    truncated(&cuts, out);
 }
 
 /// The same, with the name of the interface that it is bound to.
@@ -390,14 +414,14 @@ fn described(
     is: State,
     role: Option<Role>,
     (tuple, interface): (&Tuple, Option<&str>),
-    whose: &Subject,
+    (whose, cuts): (&Subject, &mut Cuts),
     mini: bool,
     out: &mut Vec<u8>,
 ) {
     state(is, "state", out);
     text_or_null("role", role.map(Role::name), out);
     ends(tuple, interface, out);
-    subject(whose, out);
+    owner_and_place(whose, cuts, out);
     if mini {
         out.extend_from_slice(br#","mini":true"#);
     }
@@ -489,20 +513,27 @@ fn end(address: IpAddr, port: u16, line: &mut Line<'_>) {
 }
 
 fn subject(it: &Subject, out: &mut Vec<u8>) {
+    let mut cuts = Cuts::default();
+    owner_and_place(it, &mut cuts, out);
+    truncated(&cuts, out);
+}
+
+fn owner_and_place(it: &Subject, cuts: &mut Cuts, out: &mut Vec<u8>) {
     let owner = it.owner.as_ref().map(|owner| {
+        let exe = owner.exe.as_deref();
         let mut value = json!({
             "pid": owner.pid(),
-            "comm": owner.comm,
-            "exe": owner.exe,
+            "comm": cuts.text("owner.comm", &owner.comm, bounds::NAME),
+            "exe": exe.map(|exe| cuts.text("owner.exe", exe, bounds::PATH)),
             "uid": owner.uid,
             "source": owner.source.name(),
         });
         if let Some(cmdline) = &owner.cmdline {
-            value["cmdline"] = json!(cmdline);
+            value["cmdline"] = cuts.text("owner.cmdline", cmdline, bounds::COMMAND_LINE).into();
         }
         value
     });
     // Writing to a vector does not fail.
     let _ = write!(out, ",\"owner\":{}", json!(owner));
-    members(&Place::new(it), out);
+    members(&Place::new(it, cuts), out);
 }

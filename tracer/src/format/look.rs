@@ -5,11 +5,19 @@ use std::{
     fmt::Write,
 };
 
-use super::table::{ends, sign};
+use super::{
+    cuts::readable,
+    table::{ends, sign},
+};
 use crate::model::{
     Diagnosis, Examined, Gap, Holder, Home, Looked, MptcpPart, Process, Reason, State, TimerKind, Transport,
-    Via, printable,
+    Via,
+    bounds::{PATH, SENTENCE},
+    printable,
 };
+
+/// Holders, places and the like that a table lists of one socket.
+const MOST_LISTED: usize = 32;
 
 /// Stuck sockets counted by something.
 #[derive(Clone, Debug, Default)]
@@ -72,9 +80,9 @@ pub fn stuck_table(
         out.push_str(&sockets_table(section.iter().map(|looked| &looked.it)));
         let Some(looked) = section.first() else { continue };
         let Looked { it, subject } = looked;
-        let Diagnosis { why, advice, commands, cannot_destroy, .. } = explain(it);
+        let Diagnosis { why, advice, commands, more_commands, cannot_destroy, .. } = explain(it);
         // Writing to a string does not fail.
-        let _ = writeln!(out, "  why   {}", printable(&why));
+        let _ = writeln!(out, "  why   {}", readable(&why, SENTENCE));
         if let (true, Some(age), Some(most_ns)) = (it.may_be_stuck, it.age, it.age_at_most_ns) {
             let (least, most) = (short(age.ns), short(most_ns));
             let _ = writeln!(
@@ -86,16 +94,21 @@ pub fn stuck_table(
         if let Some(creator) = it.creator() {
             let _ = writeln!(out, "  made  by {}, which listens", process(creator));
         } else if it.listeners.len() > 1 && it.holders.is_empty() {
-            let all: Vec<String> = it.listening().map(|candidate| process(candidate)).collect();
-            let _ = writeln!(out, "  made  by one of {}, which listen", all.join(", "));
+            let all = listed(it.listening().map(|candidate| process(candidate)), it.listening().count());
+            let _ = writeln!(out, "  made  by one of {all}, which listen");
         }
         if let Some(exe) = it.holders.first().and_then(|holder| holder.process.exe.as_deref()) {
-            let _ = writeln!(out, "  exe   {}", printable(exe));
+            let _ = writeln!(out, "  exe   {}", readable(exe, PATH));
         }
-        for place in looked.homes().into_iter().filter_map(place) {
-            let _ = writeln!(out, "  in    {}", printable(&place));
+        let places: Vec<String> = looked.homes().into_iter().filter_map(place).collect();
+        for place in places.iter().take(MOST_LISTED) {
+            let _ = writeln!(out, "  in    {}", printable(place));
         }
-        for served in it.holders.iter().filter_map(|holder| holder.process.serves.as_deref()) {
+        if let more @ 1.. = places.len().saturating_sub(MOST_LISTED) {
+            let _ = writeln!(out, "  in    {more} more");
+        }
+        let served = it.holders.iter().filter_map(|holder| holder.process.serves.as_deref());
+        for served in served.take(MOST_LISTED) {
             let inside = place(Home::from(served)).map(|place| format!(", {place}")).unwrap_or_default();
             let _ = writeln!(out, "  for   network namespace {}{}", served.netns, printable(&inside));
         }
@@ -104,12 +117,15 @@ pub fn stuck_table(
             let _ = writeln!(out, "  from  {}", printable(&place));
         }
         let _ = writeln!(out, "  timer {}", timer(it));
-        let _ = writeln!(out, "  do    {}", printable(&advice));
+        let _ = writeln!(out, "  do    {}", readable(&advice, SENTENCE));
         for command in commands {
             let _ = writeln!(out, "        $ {}", printable(&command));
         }
+        if more_commands > 0 {
+            let _ = writeln!(out, "        and {more_commands} commands more, for other holders");
+        }
         if let Some(how) = cannot_destroy {
-            let _ = writeln!(out, "  end   {}", printable(&how));
+            let _ = writeln!(out, "  end   {}", readable(&how, SENTENCE));
         }
         out.push('\n');
     }
@@ -175,18 +191,16 @@ fn line(it: &Examined, out: &mut String) {
         _ if socket.transport == Transport::Mptcp => ("-".into(), "-".into()),
         _ => (socket.unread_bytes().to_string(), socket.unsent_bytes().to_string()),
     };
-    let held: Vec<String> = it
-        .holders
-        .iter()
-        .map(|holder| format!("{} {}", process(&holder.process), held_via(holder)))
-        .collect();
-    let held = match (&held[..], it.socket.inode, it.hidden_holders) {
+    let held = match (&it.holders[..], it.socket.inode, it.hidden_holders) {
         ([], 0, _) => "-".to_owned(),
         ([], _, _) if it.of_kernel => "kernel".to_owned(),
         ([], _, true) => "?".to_owned(),
         // It has a file, which somebody keeps.
         ([], _, false) => "unknown".to_owned(),
-        (held, _, _) => held.join(", "),
+        (holders, _, _) => {
+            let holder = |holder: &Holder| format!("{} {}", process(&holder.process), held_via(holder));
+            listed(holders.iter().map(holder), it.holder_count())
+        }
     };
     let state = socket.state.name();
     let mptcp = match socket.mptcp {
@@ -197,6 +211,15 @@ fn line(it: &Examined, out: &mut String) {
     };
     let _ =
         writeln!(out, "{state:<11} {age:>9} {unread:>8} {unsent:>8} {local:<24} {remote:<24} {held}{mptcp}");
+}
+
+/// The first of some, and how many more there are.
+fn listed(items: impl Iterator<Item = String>, count: usize) -> String {
+    let shown: Vec<String> = items.take(MOST_LISTED).collect();
+    match count - shown.len() {
+        0 => shown.join(", "),
+        more => format!("{}, and {more} more", shown.join(", ")),
+    }
 }
 
 fn process(it: &Process) -> String {

@@ -1,15 +1,18 @@
-//! One look at the sockets, as JSON lines (docs/look.schema.json), and the parts of them that the stream's records have too.
+//! One look at the sockets, as JSON lines (docs/look.schema.json).
 
 use std::net::IpAddr;
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{community_id::community_id, look::Group, time::Times};
-use crate::model::{
-    Address, Container, Diagnosis, Examined, Gap, Holder, Home, Listener, Looked, Message, MptcpPart,
-    Process, State, Subject, Transport, Via, Watch,
+use super::{
+    community_id::community_id,
+    cuts::Cuts,
+    look::Group,
+    seen::{Explained, HomeOf, MADE_IN, Place, Seen},
+    time::Times,
 };
+use crate::model::{Address, Diagnosis, Gap, Home, Looked, State, bounds};
 
 const SCHEMA: &str = "sockstate/1";
 
@@ -41,7 +44,7 @@ pub fn group_json(group: &Group, time: &str) -> String {
         "schema": SCHEMA,
         "kind": "stuck_group",
         "time": time,
-        "key": group.key,
+        "key": bounds::shown(&group.key, bounds::SENTENCE).0,
         "count": group.count,
         "oldest_ns": group.oldest_ns,
         "unread_bytes": group.unread_bytes,
@@ -53,20 +56,32 @@ pub fn group_json(group: &Group, time: &str) -> String {
 /// What a look could not see, as a JSON line.
 #[must_use]
 pub fn look_json(netns: Option<u32>, gaps: &[Gap], time: &str) -> String {
-    line_of(&json!({
+    let mut cuts = Cuts::default();
+    let mut line = json!({
         "schema": SCHEMA,
         "kind": "look",
         "time": time,
         "netns": netns,
         "complete": gaps.is_empty(),
-        "reasons": gaps_json(gaps),
-    }))
+        "reasons": reasons(gaps, &mut cuts),
+    });
+    if !cuts.is_empty() {
+        line["truncated"] = json!(cuts);
+    }
+    line_of(&line)
 }
 
 /// What a look could not see, as a JSON array.
 #[must_use]
 pub fn gaps_json(gaps: &[Gap]) -> Value {
-    gaps.iter().map(|gap| json!({ "reason": gap.kind.name(), "why": gap.why })).collect()
+    reasons(gaps, &mut Cuts::default()).into()
+}
+
+fn reasons(gaps: &[Gap], cuts: &mut Cuts) -> Vec<Value> {
+    cuts.list("reasons", gaps.iter(), bounds::GAPS, |gap, cuts| {
+        let why = cuts.text("reasons[].why", &gap.why, bounds::SENTENCE);
+        json!({ "reason": gap.kind.name(), "why": why })
+    })
 }
 
 fn line_of(record: &impl Serialize) -> String {
@@ -106,6 +121,8 @@ struct SocketLine<'a> {
     made_in: Option<HomeOf<'a>>,
     #[serde(flatten)]
     explained: Option<Explained<'a>>,
+    #[serde(skip_serializing_if = "Cuts::is_empty")]
+    truncated: Cuts,
 }
 
 impl<'a> SocketLine<'a> {
@@ -114,6 +131,9 @@ impl<'a> SocketLine<'a> {
         let made_in = Home::from(&**subject);
         let homes = looked.homes();
         let (socket, tuple) = (&it.socket, &it.socket.tuple);
+        let mut cuts = Cuts::of(&it.cut);
+        let place = Place::with(subject, homes.first().copied().unwrap_or(made_in), &mut cuts);
+        let is_elsewhere = made_in.is_known() && !homes.contains(&made_in);
         Self {
             schema: SCHEMA,
             kind,
@@ -135,12 +155,13 @@ impl<'a> SocketLine<'a> {
             remote: End::new(tuple.remote, tuple.remote_port),
             interface: (tuple.interface != 0)
                 .then_some(Interface { index: tuple.interface, name: socket.interface.as_deref() }),
-            seen: Seen::new(it),
+            seen: Seen::new(it, &bounds::LOOK, &mut cuts),
             uid: socket.uid,
             mini: socket.mini,
-            place: Place { home: homes.first().copied().unwrap_or(made_in).into(), ..Place::new(subject) },
-            made_in: (made_in.is_known() && !homes.contains(&made_in)).then(|| made_in.into()),
-            explained: diagnosis.map(Explained::new),
+            place,
+            made_in: is_elsewhere.then(|| HomeOf::new(made_in, MADE_IN, &mut cuts)),
+            explained: diagnosis.map(|diagnosis| Explained::new(diagnosis, &mut cuts)),
+            truncated: cuts,
         }
     }
 }
@@ -168,287 +189,4 @@ impl End {
     fn new(address: Address, port: u16) -> Self {
         Self { address: address.canonical(), port: (port != 0).then_some(port) }
     }
-}
-
-/// What only a look shows.
-#[derive(Serialize)]
-pub(super) struct Seen<'a> {
-    holders: Vec<HolderOf<'a>>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    held_by_kernel: bool,
-    creator: Option<Creator<'a>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    listeners: Vec<ListenerOf<'a>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    in_flight_in: Vec<MessageOf<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    backlog: Option<Backlog>,
-    /// A listener has no bytes; of a partial socket they are not known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    unread_bytes: Option<Option<u32>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    unsent_bytes: Option<Option<u32>>,
-    timer: Option<TimerOf>,
-    retransmits: Option<u8>,
-    unanswered_ns: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    mptcp: Option<MptcpOf>,
-}
-
-impl<'a> Seen<'a> {
-    pub(super) fn new(it: &'a Examined) -> Self {
-        let socket = &it.socket;
-        let listens = socket.state == State::Listen;
-        let is_known = !socket.is_partial;
-        let counts_bytes = !listens && socket.transport == Transport::Tcp;
-        Self {
-            holders: it.holders.iter().map(HolderOf::new).collect(),
-            held_by_kernel: it.of_kernel,
-            creator: it.creator().map(Creator::new),
-            listeners: it.listeners.iter().map(ListenerOf::new).collect(),
-            in_flight_in: it
-                .elsewhere
-                .iter()
-                .flat_map(|elsewhere| &elsewhere.messages)
-                .map(MessageOf::new)
-                .collect(),
-            backlog: (listens && is_known).then(|| Backlog {
-                queued: socket.receive_queue,
-                limit: socket.send_queue,
-                full: socket.is_full(),
-            }),
-            unread_bytes: counts_bytes.then(|| is_known.then(|| socket.unread_bytes())),
-            unsent_bytes: counts_bytes.then(|| is_known.then(|| socket.unsent_bytes())),
-            timer: socket.timer.map(|timer| TimerOf { name: timer.kind.name(), left_ns: timer.left_ns }),
-            retransmits: is_known.then_some(socket.retransmits),
-            unanswered_ns: it.unanswered_ns,
-            mptcp: socket.mptcp.map(MptcpOf::new),
-        }
-    }
-}
-
-/// The MPTCP connection that it is, or is a subflow of.
-#[derive(Serialize)]
-struct MptcpOf {
-    token: Option<String>,
-    subflow: bool,
-    /// Of the connection only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    subflows: Option<usize>,
-}
-
-impl MptcpOf {
-    fn new(part: MptcpPart) -> Self {
-        let subflows = if let MptcpPart::Whole { subflows, .. } = part { Some(subflows) } else { None };
-        // As `ss` shows it.
-        let token = part.token().map(|token| format!("{token:x}"));
-        Self { token, subflow: subflows.is_none(), subflows }
-    }
-}
-
-#[derive(Serialize)]
-struct HolderOf<'a> {
-    pid: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    fd: Option<u32>,
-    /// Only where that is no descriptor.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    via: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ring_fd: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tid: Option<u32>,
-    comm: &'a str,
-    exe: Option<&'a str>,
-    epoll: Option<&'a [&'static str]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cgroup: Option<&'a str>,
-    #[serde(flatten)]
-    home: HomeOf<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    serves: Option<ServedOf<'a>>,
-}
-
-/// What a network stack in user space holds sockets for.
-#[derive(Serialize)]
-struct ServedOf<'a> {
-    netns: u32,
-    #[serde(flatten)]
-    home: HomeOf<'a>,
-}
-
-impl<'a> HolderOf<'a> {
-    fn new(it: &'a Holder) -> Self {
-        let epoll = it.watch.as_ref().map(|watch| match watch {
-            Watch::Epoll(events) => events.as_slice(),
-            Watch::NoEpoll => &[],
-        });
-        let Process { pid, comm, exe, cgroup, serves, .. } = &*it.process;
-        let (via, ring_fd) = match it.via {
-            Via::Descriptor(_) => (None, None),
-            Via::IoUring(ring) => (Some("io_uring"), Some(ring)),
-            Via::Mapping => (Some("mapping"), None),
-        };
-        Self {
-            pid: *pid,
-            fd: it.fd(),
-            via,
-            ring_fd,
-            tid: it.tid,
-            comm,
-            exe: exe.as_deref(),
-            epoll,
-            cgroup: cgroup.as_deref(),
-            home: Home::from(&*it.process).into(),
-            serves: serves
-                .as_deref()
-                .map(|served| ServedOf { netns: served.netns, home: Home::from(served).into() }),
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct Creator<'a> {
-    pid: u32,
-    comm: &'a str,
-}
-
-impl<'a> Creator<'a> {
-    fn new(process: &'a Process) -> Self {
-        Self { pid: process.pid, comm: &process.comm }
-    }
-}
-
-/// A listener that it came out of, may have come out of, or goes to.
-#[derive(Serialize)]
-struct ListenerOf<'a> {
-    queued: u32,
-    limit: u32,
-    full: bool,
-    holders: Vec<Creator<'a>>,
-}
-
-impl<'a> ListenerOf<'a> {
-    fn new(listener: &'a Listener) -> Self {
-        Self {
-            queued: listener.queued,
-            limit: listener.backlog,
-            full: listener.is_full(),
-            holders: listener.holders.iter().map(|process| Creator::new(process)).collect(),
-        }
-    }
-}
-
-/// A unix socket in whose queue descriptors lie.
-#[derive(Serialize)]
-struct MessageOf<'a> {
-    pid: u32,
-    fd: u32,
-    comm: &'a str,
-    descriptors: u32,
-}
-
-impl<'a> MessageOf<'a> {
-    fn new(message: &'a Message) -> Self {
-        Self {
-            pid: message.process.pid,
-            fd: message.fd,
-            comm: &message.process.comm,
-            descriptors: message.count,
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct Backlog {
-    queued: u32,
-    limit: u32,
-    full: bool,
-}
-
-#[derive(Serialize)]
-struct TimerOf {
-    name: &'static str,
-    left_ns: u64,
-}
-
-/// What it means.
-#[derive(Serialize)]
-pub(super) struct Explained<'a> {
-    reason: &'static str,
-    why: &'a str,
-    advice: &'a str,
-    commands: &'a [String],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cannot_destroy: Option<&'a str>,
-}
-
-impl<'a> Explained<'a> {
-    pub(super) fn new(it: &'a Diagnosis) -> Self {
-        Self {
-            reason: it.reason.name(),
-            why: &it.why,
-            advice: &it.advice,
-            commands: &it.commands,
-            cannot_destroy: it.cannot_destroy.as_deref(),
-        }
-    }
-}
-
-/// Where a socket runs. Null for what could be known of every socket; absent what most have not.
-#[derive(Serialize)]
-pub(super) struct Place<'a> {
-    netns: Option<u32>,
-    cgroup: Option<CgroupOf<'a>>,
-    #[serde(flatten)]
-    home: HomeOf<'a>,
-}
-
-/// Container, pod and unit; absent where there is none.
-#[derive(Serialize)]
-struct HomeOf<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    container: Option<ContainerOf<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pod: Option<Pod<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    unit: Option<&'a str>,
-}
-
-impl<'a> From<Home<'a>> for HomeOf<'a> {
-    fn from(home: Home<'a>) -> Self {
-        let container = |it: &'a Container| ContainerOf { id: &it.id, runtime: it.runtime };
-        Self {
-            container: home.container.map(container),
-            pod: home.pod_uid.map(|uid| Pod { uid }),
-            unit: home.unit,
-        }
-    }
-}
-
-impl<'a> Place<'a> {
-    pub(super) fn new(it: &'a Subject) -> Self {
-        Self {
-            netns: it.netns,
-            cgroup: it.cgroup.as_ref().map(|it| CgroupOf { id: it.id.to_string(), path: it.path.as_deref() }),
-            home: Home::from(it).into(),
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct CgroupOf<'a> {
-    id: String,
-    path: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct ContainerOf<'a> {
-    id: &'a str,
-    runtime: Option<&'static str>,
-}
-
-#[derive(Serialize)]
-struct Pod<'a> {
-    uid: &'a str,
 }

@@ -3,6 +3,7 @@
 mod community_id;
 pub mod convert;
 mod csv;
+mod cuts;
 mod errno;
 mod hunt;
 mod json;
@@ -11,6 +12,7 @@ mod look;
 mod look_json;
 mod parse;
 mod path;
+mod seen;
 mod table;
 mod time;
 

@@ -1,29 +1,31 @@
 //! Our JSON lines (docs/events.md), read again. What a later version adds is skipped; what it leaves out is not known.
 
+mod line;
+
 use std::{
-    borrow::Cow,
     collections::{HashMap, HashSet},
-    net::IpAddr,
     rc::Rc,
     sync::Arc,
 };
 
-use serde::Deserialize;
+use line::{HolderOf, Illegal, Line, ListenerOf, MptcpOf, OwnerOf, ProcessOf, Text, name, path, sentence};
 use thiserror::Error;
 
 use super::errno;
 use crate::model::{
-    Address, Cause, Cgroup, ConnId, Container, Diagnosis, Examined, Holder, InState, Listener, Lost,
-    LostPlace, MptcpPart, Notice, Owner, OwnerSource, Process, Reason, Resolved, Resync, Role, Snapshot,
-    SocketInfo, Start, State, Stop, Stuck, Subject, Task, Transition, Transport, Tuple, Via, Watch,
+    Cause, Cgroup, Container, Diagnosis, Examined, Holder, InState, Listener, Lost, LostPlace, Notice, Owner,
+    OwnerSource, Process, Reason, Resolved, Resync, Snapshot, SocketInfo, Start, State, Stop, Stuck, Subject,
+    Task, Transition, Transport, Via, Watch,
+    bounds::{self, Cut},
 };
 
 /// What `schema` says in records that this version reads.
 const SCHEMA: &str = "sockstate/1";
-/// Texts of a fixed set that are kept for ever: more are not believed.
+/// Texts of a fixed set that are kept for ever: more or longer ones are not believed.
 const MOST_TEXTS: usize = 4096;
-/// Owners that are kept; then it begins anew.
-const MOST_SUBJECTS: usize = 1 << 16;
+const LONGEST_TEXT: usize = 64;
+/// Bytes of owners that are kept; then all are forgotten, and kept again as they come.
+const MOST_SUBJECT_BYTES: usize = 32 << 20;
 
 /// A line that is no record.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -61,217 +63,8 @@ impl Told {
 pub struct Parser {
     texts: HashSet<&'static str>,
     subjects: HashMap<String, Rc<Subject>>,
+    subject_bytes: usize,
     last_subject: u64,
-}
-
-type Text<'a> = Cow<'a, str>;
-
-#[derive(Deserialize)]
-struct Line<'a> {
-    schema: &'a str,
-    kind: &'a str,
-    #[serde(borrow)]
-    time: Text<'a>,
-    conn: Option<&'a str>,
-    from: Option<&'a str>,
-    from_number: Option<u8>,
-    to: Option<&'a str>,
-    to_number: Option<u8>,
-    state: Option<&'a str>,
-    state_number: Option<u8>,
-    was: Option<&'a str>,
-    was_number: Option<u8>,
-    in_state_ns: Option<u64>,
-    #[serde(default)]
-    in_state_at_least: bool,
-    age_ns: Option<u64>,
-    #[serde(default)]
-    age_at_least: bool,
-    #[serde(default)]
-    times: u8,
-    role: Option<&'a str>,
-    network: Option<Network<'a>>,
-    local: Option<End>,
-    remote: Option<End>,
-    #[serde(borrow)]
-    interface: Option<InterfaceOf<'a>>,
-    #[serde(borrow)]
-    owner: Option<OwnerOf<'a>>,
-    netns: Option<u32>,
-    #[serde(borrow)]
-    cgroup: Option<CgroupOf<'a>>,
-    #[serde(borrow)]
-    container: Option<ContainerOf<'a>>,
-    #[serde(borrow)]
-    pod: Option<Pod<'a>>,
-    #[serde(borrow)]
-    unit: Option<Text<'a>>,
-    #[serde(default = "yes")]
-    exact: bool,
-    #[serde(default)]
-    mini: bool,
-    #[serde(default)]
-    illegal: Illegal,
-    cause: Option<&'a str>,
-    #[serde(borrow)]
-    reset_why: Option<Text<'a>>,
-    errno: Option<&'a str>,
-    #[serde(borrow)]
-    holders: Option<Vec<HolderOf<'a>>>,
-    #[serde(borrow, default)]
-    listeners: Vec<ListenerOf<'a>>,
-    mptcp: Option<MptcpOf>,
-    #[serde(default)]
-    held_by_kernel: bool,
-    unread_bytes: Option<u32>,
-    unsent_bytes: Option<u32>,
-    #[serde(default)]
-    retransmits: Option<u8>,
-    unanswered_ns: Option<u64>,
-    reason: Option<&'a str>,
-    #[serde(borrow)]
-    why: Option<Text<'a>>,
-    #[serde(borrow)]
-    advice: Option<Text<'a>>,
-    #[serde(default)]
-    commands: Vec<String>,
-    #[serde(borrow)]
-    cannot_destroy: Option<Text<'a>>,
-    count: Option<u64>,
-    place: Option<&'a str>,
-    #[serde(borrow)]
-    version: Option<Text<'a>>,
-    instance: Option<&'a str>,
-    #[serde(borrow)]
-    host: Option<Host<'a>>,
-    hook: Option<&'a str>,
-    tier: Option<&'a str>,
-    #[serde(default)]
-    degraded: Vec<String>,
-    transitions: Option<u64>,
-    #[serde(default)]
-    lost: HashMap<String, u64>,
-}
-
-fn yes() -> bool {
-    true
-}
-
-/// A transition is illegal or not; a `stop` says how many were.
-#[derive(Clone, Copy, Deserialize)]
-#[serde(untagged)]
-enum Illegal {
-    Is(bool),
-    Count(u64),
-}
-
-impl Default for Illegal {
-    fn default() -> Self {
-        Self::Is(false)
-    }
-}
-
-#[derive(Deserialize)]
-struct Network<'a> {
-    r#type: &'a str,
-}
-
-#[derive(Deserialize)]
-struct End {
-    address: IpAddr,
-    port: Option<u16>,
-}
-
-#[derive(Deserialize)]
-struct InterfaceOf<'a> {
-    index: u32,
-    #[serde(borrow)]
-    name: Option<Text<'a>>,
-}
-
-#[derive(Deserialize)]
-struct OwnerOf<'a> {
-    pid: u32,
-    #[serde(borrow)]
-    comm: Text<'a>,
-    #[serde(borrow)]
-    exe: Option<Text<'a>>,
-    uid: Option<u32>,
-    source: &'a str,
-    #[serde(borrow)]
-    cmdline: Option<Text<'a>>,
-}
-
-#[derive(Deserialize)]
-struct CgroupOf<'a> {
-    id: &'a str,
-    #[serde(borrow)]
-    path: Option<Text<'a>>,
-}
-
-#[derive(Deserialize)]
-struct ContainerOf<'a> {
-    #[serde(borrow)]
-    id: Text<'a>,
-    runtime: Option<&'a str>,
-}
-
-#[derive(Deserialize)]
-struct Pod<'a> {
-    #[serde(borrow)]
-    uid: Text<'a>,
-}
-
-#[derive(Deserialize)]
-struct HolderOf<'a> {
-    pid: u32,
-    fd: Option<u32>,
-    ring_fd: Option<u32>,
-    tid: Option<u32>,
-    #[serde(borrow)]
-    comm: Text<'a>,
-    #[serde(borrow)]
-    exe: Option<Text<'a>>,
-    epoll: Option<Vec<&'a str>>,
-}
-
-#[derive(Deserialize)]
-struct ListenerOf<'a> {
-    queued: u32,
-    limit: u32,
-    #[serde(borrow)]
-    holders: Vec<ProcessOf<'a>>,
-}
-
-#[derive(Deserialize)]
-struct MptcpOf {
-    token: Option<String>,
-    subflows: Option<usize>,
-}
-
-impl MptcpOf {
-    fn part(&self) -> MptcpPart {
-        let token = self.token.as_deref().and_then(|token| u32::from_str_radix(token, 16).ok());
-        match self.subflows {
-            Some(subflows) => MptcpPart::Whole { token, subflows },
-            None => MptcpPart::Subflow { token },
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct ProcessOf<'a> {
-    pid: u32,
-    #[serde(borrow)]
-    comm: Text<'a>,
-}
-
-#[derive(Deserialize)]
-struct Host<'a> {
-    #[serde(borrow)]
-    name: Text<'a>,
-    #[serde(borrow)]
-    kernel: Option<Text<'a>>,
 }
 
 impl Parser {
@@ -328,12 +121,12 @@ impl Parser {
             "start" => Notice::Start(Start {
                 time_ns,
                 version: self.keep(it.version.as_deref()?),
-                host: it.host.as_ref()?.name.to_string(),
-                kernel: it.host.as_ref()?.kernel.as_deref().unwrap_or_default().to_owned(),
+                host: name(&it.host.as_ref()?.name),
+                kernel: name(it.host.as_ref()?.kernel.as_deref().unwrap_or_default()),
                 hook: self.keep(it.hook?),
                 tier: self.keep(it.tier?),
                 instance: u32::from_str_radix(it.instance?, 16).ok()?,
-                degraded: it.degraded.clone(),
+                degraded: it.degraded.iter().take(bounds::GAPS.items).map(|text| sentence(text)).collect(),
                 adopted: None,
             }),
             "stop" => Notice::Stop(Stop {
@@ -387,13 +180,7 @@ impl Parser {
     /// What a look had found.
     fn found(&mut self, it: &Line<'_>) -> Option<Box<(Examined, Diagnosis)>> {
         let reason = it.reason.and_then(|name| Reason::ALL.into_iter().find(|reason| reason.name() == name));
-        let diagnosis = Diagnosis {
-            reason: reason?,
-            why: it.why.as_deref().unwrap_or_default().to_owned(),
-            advice: it.advice.as_deref().unwrap_or_default().to_owned(),
-            commands: it.commands.clone(),
-            cannot_destroy: it.cannot_destroy.as_deref().map(ToOwned::to_owned),
-        };
+        let diagnosis = it.diagnosis(reason?);
         let mut socket = SocketInfo {
             netns: it.netns.unwrap_or(0),
             transport: Transport::Tcp,
@@ -401,7 +188,7 @@ impl Parser {
             state: it.state()?,
             mini: it.mini,
             tuple: it.tuple()?,
-            interface: it.interface.as_ref().and_then(|it| it.name.as_deref()).map(Arc::from),
+            interface: it.interface.as_ref().and_then(|it| it.name.as_deref()).map(|text| name(text).into()),
             uid: it.owner.as_ref().and_then(|owner| owner.uid),
             inode: 0,
             cgroup: None,
@@ -416,18 +203,25 @@ impl Parser {
         // The kernel counts FINs.
         socket.receive_queue += it.unread_bytes.unwrap_or(0).saturating_sub(socket.unread_bytes());
         socket.send_queue += it.unsent_bytes.unwrap_or(0).saturating_sub(socket.unsent_bytes());
-        let holders = it.holders.iter().flatten().map(|holder| self.holder(holder)).collect();
-        let listeners = it.listeners.iter().map(listener).collect();
+        let all = it.holders.as_deref().unwrap_or_default();
+        // What an earlier version wrote may have more.
+        let (most, more) = (bounds::LOOK.holders.items, |cut: &Cut| cut.field != "commands");
+        let mut cut: Vec<Cut> = it.cuts().filter(more).collect();
+        if all.len() > most {
+            cut.push(Cut { field: "holders", total: Some(all.len()) });
+        }
+        let holders = all.iter().take(most).map(|holder| self.holder(holder)).collect();
+        let listeners = it.listeners.iter().take(bounds::LOOK.listeners.items).map(listener).collect();
         let (age, unanswered_ns) = (it.age(), it.unanswered_ns);
         let of_kernel = it.held_by_kernel;
         let examined =
-            Examined { age, holders, listeners, of_kernel, unanswered_ns, ..Examined::new(socket) };
+            Examined { age, holders, listeners, of_kernel, unanswered_ns, cut, ..Examined::new(socket) };
         Some(Box::new((examined, diagnosis)))
     }
 
     fn holder(&mut self, it: &HolderOf<'_>) -> Holder {
-        let exe = it.exe.as_deref().map(ToOwned::to_owned);
-        let process = Arc::new(Process { pid: it.pid, comm: it.comm.to_string(), exe, ..Process::default() });
+        let exe = it.exe.as_deref().map(path);
+        let process = Arc::new(Process { pid: it.pid, comm: name(&it.comm), exe, ..Process::default() });
         let watch = it.epoll.as_ref().map(|events| match &events[..] {
             [] => Watch::NoEpoll,
             events => Watch::Epoll(events.iter().map(|event| self.keep(event)).collect()),
@@ -443,25 +237,27 @@ impl Parser {
     /// Whose socket it is: one object for all records that say the same.
     fn subject(&mut self, it: &Line<'_>) -> Rc<Subject> {
         let owner = it.owner.as_ref();
+        let kept =
+            |text: &Option<Text<'_>>, most| text.as_deref().map(|text| bounds::kept(text, most).to_owned());
         let key = format!(
             "{:?}",
             (
-                owner.map(|it| (it.pid, &it.comm, &it.exe, it.uid, it.source, &it.cmdline)),
+                owner.map(|it| {
+                    let (exe, cmdline) =
+                        (kept(&it.exe, bounds::PATH), kept(&it.cmdline, bounds::COMMAND_LINE));
+                    (it.pid, name(&it.comm), exe, it.uid, name(it.source), cmdline)
+                }),
                 it.netns,
-                it.cgroup.as_ref().map(|it| it.id),
-                it.container.as_ref().map(|it| &it.id),
-                &it.unit,
+                it.cgroup.as_ref().map(|it| name(it.id)),
+                it.container.as_ref().map(|it| name(&it.id)),
+                kept(&it.unit, bounds::NAME),
             )
         );
         if let Some(known) = self.subjects.get(&key) {
             return Rc::clone(known);
         }
-        if self.subjects.len() >= MOST_SUBJECTS {
-            self.subjects.clear();
-        }
         self.last_subject += 1;
         let runtime = it.container.as_ref().and_then(|it| it.runtime).map(|text| self.keep(text));
-        let text = |text: &Text<'_>| text.to_string();
         let subject = Rc::new(Subject {
             id: self.last_subject,
             owner: owner.map(owner_of),
@@ -469,11 +265,16 @@ impl Parser {
             cgroup: it
                 .cgroup
                 .as_ref()
-                .map(|it| Cgroup { id: it.id.parse().unwrap_or(0), path: it.path.as_ref().map(text) }),
-            container: it.container.as_ref().map(|it| Container { id: text(&it.id), runtime }),
-            pod_uid: it.pod.as_ref().map(|it| text(&it.uid)),
-            unit: it.unit.as_ref().map(text),
+                .map(|it| Cgroup { id: it.id.parse().unwrap_or(0), path: it.path.as_deref().map(path) }),
+            container: it.container.as_ref().map(|it| Container { id: name(&it.id), runtime }),
+            pod_uid: it.pod.as_ref().map(|it| name(&it.uid)),
+            unit: it.unit.as_deref().map(name),
         });
+        self.subject_bytes += key.len() + subject.bytes();
+        if self.subject_bytes > MOST_SUBJECT_BYTES {
+            self.subjects.clear();
+            self.subject_bytes = 0;
+        }
         self.subjects.insert(key, Rc::clone(&subject));
         subject
     }
@@ -483,7 +284,7 @@ impl Parser {
         if let Some(known) = self.texts.get(text) {
             return known;
         }
-        if self.texts.len() >= MOST_TEXTS {
+        if self.texts.len() >= MOST_TEXTS || text.len() > LONGEST_TEXT {
             return "unknown";
         }
         let kept: &'static str = text.to_owned().leak();
@@ -492,57 +293,26 @@ impl Parser {
     }
 }
 
-impl Line<'_> {
-    fn conn(&self) -> Option<ConnId> {
-        u64::from_str_radix(self.conn?, 16).ok().map(ConnId)
-    }
-
-    fn state(&self) -> Option<State> {
-        State::named(self.state?, self.mini, self.state_number)
-    }
-
-    fn age(&self) -> Option<InState> {
-        Some(InState { ns: self.age_ns?, at_least: self.age_at_least })
-    }
-
-    fn role(&self) -> Option<Role> {
-        Role::ALL.into_iter().find(|role| Some(role.name()) == self.role)
-    }
-
-    fn tuple(&self) -> Option<Tuple> {
-        let (local, remote) = (self.local.as_ref()?, self.remote.as_ref()?);
-        Some(Tuple {
-            local: Address::from(local.address),
-            remote: Address::from(remote.address),
-            local_port: local.port.unwrap_or(0),
-            remote_port: remote.port.unwrap_or(0),
-            v6_socket: self.network.as_ref()?.r#type == "ipv6",
-            interface: self.interface.as_ref().map_or(0, |interface| interface.index),
-        })
-    }
-}
-
 fn listener(it: &ListenerOf<'_>) -> Listener {
-    let process = |it: &ProcessOf<'_>| {
-        Arc::new(Process { pid: it.pid, comm: it.comm.to_string(), ..Process::default() })
-    };
-    Listener { queued: it.queued, backlog: it.limit, holders: it.holders.iter().map(process).collect() }
+    let process =
+        |it: &ProcessOf<'_>| Arc::new(Process { pid: it.pid, comm: name(&it.comm), ..Process::default() });
+    let holders = it.holders.iter().take(bounds::LOOK.listening.items).map(process).collect();
+    Listener { queued: it.queued, backlog: it.limit, holders }
 }
 
 fn owner_of(it: &OwnerOf<'_>) -> Owner {
     let mut comm = [0; 16];
     comm.iter_mut().zip(it.comm.bytes()).for_each(|(to, from)| *to = from);
-    let text = |text: &Text<'_>| text.to_string();
     Owner {
         task: Rc::new(Task { pid: it.pid, exec_id: 0, start_ns: 0, comm }),
-        comm: it.comm.to_string(),
-        exe: it.exe.as_ref().map(text),
+        comm: name(&it.comm),
+        exe: it.exe.as_deref().map(path),
         uid: it.uid,
         source: OwnerSource::ALL
             .into_iter()
             .find(|source| source.name() == it.source)
             .unwrap_or(OwnerSource::Scan),
-        cmdline: it.cmdline.as_ref().map(text),
+        cmdline: it.cmdline.as_deref().map(|text| bounds::kept(text, bounds::COMMAND_LINE).into()),
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::io::Write;
 
-use super::{Format, look::short, time::Times};
-use crate::model::{Address, InState, Notice, Owner, Role, State, Subject, Transition, Tuple, printable};
+use super::{Format, cuts::readable, look::short, time::Times};
+use crate::model::{
+    Address, InState, Notice, Owner, Role, State, Subject, Transition, Tuple, bounds::SENTENCE, printable,
+};
 
 /// The format.
 pub struct Table {
@@ -106,7 +108,13 @@ impl Format for Table {
                 self.side(it.time_ns, &it.subject, &it.tuple, it.role, out);
                 let reason = it.found.as_ref().map_or("", |found| found.1.why.as_str());
                 let text = format!("STUCK for {}{}", sign(it.age), short(it.age.ns));
-                writeln!(out, "{} {}  {}", self.state(it.state), self.paint("1;31", &text), printable(reason))
+                writeln!(
+                    out,
+                    "{} {}  {}",
+                    self.state(it.state),
+                    self.paint("1;31", &text),
+                    readable(reason, SENTENCE)
+                )
             }
             Notice::Resolved(it) => {
                 self.side(it.time_ns, &it.subject, &it.tuple, it.role, out);

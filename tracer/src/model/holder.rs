@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use super::{Container, Destroy, InState, SocketInfo, State, Subject};
+use super::{Container, Destroy, InState, SocketInfo, State, Subject, bounds::Cut};
 
 /// A process, by what /proc says of it now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -129,7 +129,7 @@ pub struct Examined {
     pub age_at_most_ns: Option<u64>,
     /// Its threshold lies between what its age is at least and at most, and its age may be hidden: it may be stuck.
     pub may_be_stuck: bool,
-    /// Every process that has it open.
+    /// Every process that has it open, by up to [`bounds::DESCRIPTORS`](super::bounds::DESCRIPTORS) of its descriptors.
     pub holders: Vec<Holder>,
     /// Some processes' descriptors could not be read: there may be more holders.
     pub hidden_holders: bool,
@@ -152,6 +152,8 @@ pub struct Examined {
     pub destroy: Destroy,
     /// It is bound to no interface, and one with the same ends is bound to one.
     pub has_bound_twin: bool,
+    /// What is known to be longer than it is here.
+    pub cut: Vec<Cut>,
 }
 
 impl Examined {
@@ -174,13 +176,21 @@ impl Examined {
             unanswered_ns: None,
             destroy: Destroy::default(),
             has_bound_twin: false,
+            cut: Vec::new(),
         }
     }
 
     /// Who accepted it, or would have to: the processes that listen.
     pub fn listening(&self) -> impl Iterator<Item = &Arc<Process>> {
         let of_local_end = self.socket.state != State::SynSent;
-        self.listeners.iter().filter(move |_| of_local_end).flat_map(|listener| &listener.holders)
+        self.listeners.iter().filter(move |_| of_local_end).flat_map(|listener| &*listener.holders)
+    }
+
+    /// How many descriptors and the like lead to it.
+    #[must_use]
+    pub fn holder_count(&self) -> usize {
+        let known = self.cut.iter().find(|cut| cut.field == "holders").and_then(|cut| cut.total);
+        known.unwrap_or(0).max(self.holders.len())
     }
 
     /// Whether this process has it open.
@@ -290,8 +300,8 @@ pub struct Listener {
     pub queued: u32,
     /// The limit of their number.
     pub backlog: u32,
-    /// Who listens.
-    pub holders: Vec<Arc<Process>>,
+    /// Who listens; one list for all connections.
+    pub holders: Arc<[Arc<Process>]>,
 }
 
 impl Listener {

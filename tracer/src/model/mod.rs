@@ -1,5 +1,6 @@
 //! What the rooms hand to each other: owned types, no I/O, nothing of ours imported.
 
+pub mod bounds;
 mod destroy;
 mod dwell;
 mod event;

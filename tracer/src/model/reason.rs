@@ -97,6 +97,8 @@ pub struct Diagnosis {
     pub advice: String,
     /// Commands to look closer, or to end it; never run by sockstate.
     pub commands: Vec<String>,
+    /// How many more of them there would be: the first holders' stand for all.
+    pub more_commands: usize,
     /// Why no command ends it, and what does; `None` where one does.
     pub cannot_destroy: Option<String>,
 }

@@ -279,6 +279,8 @@ pub struct Aggregate {
     pub from: State,
     /// State after.
     pub to: State,
+    /// It counts all services that were too many to tell apart.
+    pub other: bool,
     /// How many.
     pub count: u64,
     /// The times in `from`.

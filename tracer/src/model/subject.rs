@@ -49,8 +49,8 @@ pub struct Owner {
     pub uid: Option<u32>,
     /// How it is known.
     pub source: OwnerSource,
-    /// Its command line, only when asked for.
-    pub cmdline: Option<String>,
+    /// Its command line, only when asked for; one text for all that the process owns.
+    pub cmdline: Option<Rc<str>>,
 }
 
 impl Owner {
@@ -96,6 +96,25 @@ pub struct Subject {
     pub pod_uid: Option<String>,
     /// The systemd unit that this cgroup belongs to.
     pub unit: Option<String>,
+}
+
+impl Subject {
+    /// Bytes of memory that it takes, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let owner = self.owner.as_ref();
+        let path = self.cgroup.as_ref().and_then(|cgroup| cgroup.path.as_deref());
+        let texts = [
+            owner.map(|owner| owner.comm.as_str()),
+            owner.and_then(|owner| owner.exe.as_deref()),
+            owner.and_then(|owner| owner.cmdline.as_deref()),
+            path,
+            self.container.as_ref().map(|container| container.id.as_str()),
+            self.pod_uid.as_deref(),
+            self.unit.as_deref(),
+        ];
+        size_of::<Self>() + size_of::<Task>() + texts.into_iter().flatten().map(str::len).sum::<usize>()
+    }
 }
 
 /// An owner before anybody looked it up.

@@ -18,6 +18,21 @@ struct Key {
     peer: Option<Address>,
     from: State,
     to: State,
+    /// All services that are too many.
+    other: bool,
+}
+
+impl Key {
+    /// The same service with all of its peers.
+    fn with_all_peers(&self) -> Self {
+        Self { peer: None, port: 0, ..self.clone() }
+    }
+
+    /// All services.
+    fn of_others(&self) -> Self {
+        let (role, from, to) = (self.role, self.from, self.to);
+        Self { comm: None, unit: None, container: None, role, port: 0, peer: None, from, to, other: true }
+    }
 }
 
 #[derive(Default)]
@@ -30,6 +45,8 @@ struct Counted {
 pub(super) struct Windows {
     length_ns: i64,
     most: usize,
+    /// How many services are counted with all of their peers.
+    together: usize,
     /// When it ends, by the wall clock and by `CLOCK_MONOTONIC`; none while nothing is in it.
     end: Option<(i64, u64)>,
     /// Transitions in it.
@@ -38,9 +55,11 @@ pub(super) struct Windows {
 }
 
 impl Windows {
-    /// Windows of `length_ns` that begin at its multiples, with up to `most` peers and services told apart.
+    /// Windows of `length_ns` that begin at its multiples, with up to `most` services and peers told apart, and as many services with
+    /// all of their peers. Any process can choose its name, so there may be more; all of those are counted together.
     pub(super) fn new(length_ns: i64, most: usize) -> Self {
-        Self { length_ns: length_ns.max(1), most, end: None, count: 0, counted: HashMap::default() }
+        let counted = HashMap::default();
+        Self { length_ns: length_ns.max(1), most, together: 0, end: None, count: 0, counted }
     }
 
     /// Counts a transition in the window that is open. A window begins by the wall clock; how long it stays open does not depend
@@ -61,10 +80,17 @@ impl Windows {
             peer: Some(it.tuple.remote),
             from: it.from,
             to: it.to,
+            other: false,
         };
-        if self.counted.len() >= self.most && !self.counted.contains_key(&key) {
-            // What is left to tell apart is bounded by the host's own programs, not by who talks to them.
-            key = Key { peer: None, port: 0, ..key };
+        let is_new = |key: &Key| !self.counted.contains_key(key);
+        if self.counted.len() - self.together >= self.most && is_new(&key) {
+            key = key.with_all_peers();
+            if is_new(&key) {
+                if self.together >= self.most {
+                    key = key.of_others();
+                }
+                self.together += usize::from(is_new(&key));
+            }
         }
         let counted = self.counted.entry(key).or_default();
         counted.count += 1;
@@ -87,7 +113,7 @@ impl Windows {
     /// Ends the window, and hands out what is in it, the most frequent first.
     pub(super) fn close(&mut self) -> Vec<Aggregate> {
         let Some((end_ns, _)) = self.end.take() else { return Vec::new() };
-        self.count = 0;
+        (self.count, self.together) = (0, 0);
         let aggregate = |(key, counted): (Key, Counted)| Aggregate {
             time_ns: end_ns,
             window_ns: self.length_ns as u64,
@@ -99,6 +125,7 @@ impl Windows {
             peer: key.peer,
             from: key.from,
             to: key.to,
+            other: key.other,
             count: counted.count,
             dwell: counted.dwell,
         };
@@ -156,6 +183,47 @@ mod tests {
         windows.add(&transition(1, 1), -3_599_997, 1_006);
         assert_eq!(windows.end_ns(), Some(1_013));
         assert_eq!(windows.close()[0].time_ns, -3_599_990);
+    }
+
+    #[test]
+    fn many_names_are_few_rows_that_add_up() {
+        const MOST: usize = 100;
+        let mut windows = Windows::new(10, MOST);
+        let (names, each) = (12_000, 5);
+        for name in 0..names {
+            for at in 0..each {
+                let mut it = transition(1, 1_000_000);
+                let subject = Subject { unit: Some(format!("x{name}.service")), ..(*it.subject).clone() };
+                it.subject = Rc::new(subject);
+                // Each has one with a peer of its own.
+                it.tuple.remote = Address::from_v4([10, 1, at, 1]);
+                if at == 1 {
+                    (it.from, it.to) = (State::CloseWait, State::LastAck);
+                }
+                windows.add(&it, 25, 1_000);
+            }
+        }
+        let rows = windows.close();
+        let (ways, states) = (2, |it: &Aggregate| (it.from, it.to));
+        assert!(rows.len() <= 2 * MOST + ways, "{}", rows.len());
+        let others: Vec<&Aggregate> = rows.iter().filter(|it| it.other).collect();
+        assert_eq!(others.len(), ways);
+        assert!(others.iter().all(|it| it.unit.is_none() && it.comm.is_none() && it.peer.is_none()));
+        for (way, happened) in [
+            ((State::Established, State::CloseWait), names * (usize::from(each) - 1)),
+            ((State::CloseWait, State::LastAck), names),
+        ] {
+            let of_way = || rows.iter().filter(|it| states(it) == way);
+            assert_eq!(of_way().map(|it| it.count).sum::<u64>(), happened as u64);
+            assert_eq!(of_way().map(|it| it.dwell.counts.iter().sum::<u64>()).sum::<u64>(), happened as u64);
+        }
+        assert_eq!(rows.iter().filter(|it| it.peer.is_some()).count(), MOST);
+        // Those that were told apart are there with all that happened to them.
+        let first = rows.iter().filter(|it| it.unit.as_deref() == Some("x0.service"));
+        assert_eq!(first.map(|it| it.count).sum::<u64>(), u64::from(each));
+        // The next window begins with room for all.
+        windows.add(&transition(1, 1), 40, 2_000);
+        assert!(windows.close().iter().all(|it| !it.other && it.peer.is_some()));
     }
 
     #[test]

@@ -26,6 +26,9 @@ const EVERY: Duration = Duration::from_secs(10);
 /// With more than this it would take too long: they are written at the end only.
 const MOST: usize = 100_000;
 
+/// Bytes of a state: some hundred for each connection.
+const MOST_BYTES: u64 = 1 << 30;
+
 /// The ledger's words before this one are losses.
 const WAITING: usize = 4;
 const LAST_ID: usize = 5;
@@ -60,7 +63,8 @@ pub struct Keeper {
 /// records would get numbers that others have.
 #[must_use]
 pub fn estate(directory: &Path, ledger: &Ledger) -> Option<Estate> {
-    let estate: Estate = serde_json::from_slice(&fs::read(file(directory, "state")).ok()?).ok()?;
+    let estate: Estate =
+        serde_json::from_slice(&files::read(&file(directory, "state"), MOST_BYTES).ok()?).ok()?;
     let instance = ledger.word(INSTANCE).load(Ordering::Relaxed);
     (instance == u64::from(estate.instance)).then_some(estate)
 }

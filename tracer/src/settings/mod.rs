@@ -4,7 +4,7 @@ mod document;
 mod example;
 mod sink;
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 use toml::de::DeTable;
 
@@ -12,7 +12,10 @@ pub use document::{Places, Problems, SettingsError};
 use document::{Section, Source};
 pub use example::example;
 
-use crate::cli::{DaemonKeys, FilterArgs, KernelArgs, SinkArgs, StuckRules};
+use crate::{
+    cli::{DaemonKeys, FilterArgs, KernelArgs, SinkArgs, StuckRules},
+    files,
+};
 
 /// Everything that the file says.
 #[derive(Clone, Debug)]
@@ -63,7 +66,7 @@ pub struct Reading {
 #[must_use]
 pub fn read(path: &Path) -> Reading {
     let name = path.display().to_string();
-    match fs::read_to_string(path) {
+    match files::read_text(path, files::MOST_SETTINGS) {
         Ok(text) => parse(&name, &text),
         Err(error) => Reading {
             settings: None,

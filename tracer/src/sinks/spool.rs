@@ -38,6 +38,9 @@ const FIRST: u64 = 1 << 32;
 /// A segment is closed when it holds this much, or an eighth of the limit.
 const SEGMENT: u64 = 8 << 20;
 
+/// A longer file is no segment: one ends with the entry that exceeds [`SEGMENT`], and an entry is what was in memory at once.
+const LONGEST: u64 = 1 << 30;
+
 /// Why the spool cannot be used.
 #[derive(Debug, Error)]
 pub enum SpoolError {
@@ -239,7 +242,7 @@ impl Spool {
                 .as_ref()
                 .is_some_and(|(known, bytes)| *known == number && bytes.len() as u64 >= len);
             if !is_read {
-                self.head = Some((number, fs::read(self.file_name(number))?));
+                self.head = Some((number, files::read(&self.file_name(number), LONGEST)?));
             }
             let Some((_, bytes)) = &self.head else { break };
             let at = (self.read_to as usize).max(MAGIC.len());
@@ -419,7 +422,7 @@ fn number(name: &OsStr) -> Option<u64> {
 
 /// Whether a file with a segment's name is one: it begins as one, or has an entry where only its beginning is damaged.
 fn is_own(entry: &DirEntry) -> io::Result<bool> {
-    if !entry.file_type()?.is_file() {
+    if !entry.file_type()?.is_file() || entry.metadata()?.len() > LONGEST {
         return Ok(false);
     }
     let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(entry.path())?;

@@ -11,6 +11,8 @@ use std::{
 use crate::files;
 
 const EXTENSION: &str = "count";
+/// Bytes of such a file, at most.
+const MOST: u64 = 64;
 /// Magic number in the count's checksum: a file of zeros has no count.
 const SALT: u32 = 0x5350_4c43;
 
@@ -31,7 +33,7 @@ pub(super) fn write(segment: &Path, count: Count, sync: bool) -> io::Result<()> 
 
 /// The count of the segment at `segment`; `None` where it is missing or damaged.
 pub(super) fn read(segment: &Path) -> Option<Count> {
-    let [records, told] = numbers(&fs::read(name(segment)).ok()?)?;
+    let [records, told] = numbers(&files::read(&name(segment), MOST).ok()?)?;
     Some(Count { records, told })
 }
 
@@ -51,7 +53,7 @@ pub(super) fn write_mark(path: &Path, place: [u64; 3]) -> io::Result<()> {
 
 /// The last mark. Earlier versions did not count records.
 pub(super) fn read_mark(path: &Path) -> Option<[u64; 3]> {
-    let bytes = fs::read(path).ok()?;
+    let bytes = files::read(path, MOST).ok()?;
     if let Some(place) = numbers(&bytes) {
         return Some(place);
     }

@@ -1,7 +1,7 @@
 //! TLS to a collector, by rustls with ring.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -171,7 +171,7 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 }
 
 fn bytes(key: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|error| file(key, path, &error))
+    files::read(path, files::MOST_SETTINGS).map_err(|error| file(key, path, &error))
 }
 
 fn file(key: &'static str, path: &Path, reason: &dyn std::fmt::Display) -> TlsError {

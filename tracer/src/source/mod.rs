@@ -27,7 +27,7 @@ pub use kernel::{KernelSource, Losses, SourceError, Walked};
 pub use mptcp::Mptcp;
 pub use of_kernel::of_kernel;
 pub use openings::{Openings, OpeningsError};
-pub use recording::{Recording, RecordingError};
+pub use recording::{LONGEST_LINE, Recording, RecordingError};
 pub use sight::{hidden_processes, may_read_processes};
 pub use snapshot::Found;
 pub use walker::{Look, Walker};

@@ -4,9 +4,16 @@ use std::{
     fs::File,
     io::{self, BufRead, BufReader, Read},
     path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use thiserror::Error;
+
+/// A longer line is skipped. No record is as long; a file of a few kilobytes may expand to one of gigabytes.
+pub const LONGEST_LINE: usize = 1 << 20;
 
 /// How a zstd frame begins (RFC 8878, 3.1.1).
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -24,6 +31,7 @@ pub struct Recording {
     name: String,
     input: Box<dyn BufRead + Send>,
     line: usize,
+    skipped: Arc<AtomicU64>,
 }
 
 impl Recording {
@@ -45,7 +53,7 @@ impl Recording {
         } else {
             Box::new(plain)
         };
-        Ok(Self { name, input, line: 0 })
+        Ok(Self { name, input, line: 0, skipped: Arc::default() })
     }
 
     /// Its name.
@@ -60,18 +68,58 @@ impl Recording {
         self.line
     }
 
-    /// Reads the next line in place of `line`; false at the end. A last line that was cut, and a frame that was, are the end: whoever
-    /// wrote them was stopped, or is writing.
+    /// How many lines were skipped because they are longer than [`LONGEST_LINE`]; goes on counting while the recording is read.
+    #[must_use]
+    pub fn skipped(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.skipped)
+    }
+
+    /// Reads the next line that is not too long into `line`, replacing what is there; false at the end. A last line that was cut,
+    /// and a frame that was, are the end: whoever wrote them was stopped, or is writing.
     ///
     /// # Errors
     /// It cannot be read.
     pub fn next(&mut self, line: &mut Vec<u8>) -> Result<bool, RecordingError> {
-        line.clear();
-        self.line += 1;
-        match self.input.read_until(b'\n', line) {
-            Ok(_) => Ok(line.last() == Some(&b'\n')),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-            Err(source) => Err(RecordingError { path: self.name.clone(), source }),
+        let failed = |path: &str, source: io::Error| match source.kind() {
+            io::ErrorKind::UnexpectedEof => Ok(false),
+            _ => Err(RecordingError { path: path.to_owned(), source }),
+        };
+        loop {
+            line.clear();
+            self.line += 1;
+            let read = (&mut self.input).take(LONGEST_LINE as u64).read_until(b'\n', line);
+            match read {
+                Ok(_) if line.last() == Some(&b'\n') => return Ok(true),
+                Ok(LONGEST_LINE) => {}
+                Ok(_) => return Ok(false),
+                Err(error) => return failed(&self.name, error),
+            }
+            self.skipped.fetch_add(1, Ordering::Relaxed);
+            if let Err(error) = self.input.skip_until(b'\n') {
+                return failed(&self.name, error);
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn lines_that_are_too_long_are_skipped() {
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        let long = "x".repeat(LONGEST_LINE);
+        let fits = &long[1..];
+        write!(file, "a\n{long}\nb\n{fits}\n{long}{long}").expect("write");
+        let mut recording = Recording::open(file.path()).expect("a recording");
+        let (mut line, mut found) = (Vec::new(), Vec::new());
+        while recording.next(&mut line).expect("readable") {
+            found.push((line.len(), recording.line()));
+        }
+        assert_eq!(found, [(2, 1), (2, 3), (LONGEST_LINE, 4)]);
+        assert_eq!(recording.skipped().load(Ordering::Relaxed), 2);
     }
 }

@@ -1,8 +1,10 @@
 //! What records add up to: the life of each connection, and how often and how fast each way was gone. Fed record by record, from a
 //! recording or live.
 
+mod room;
 mod times;
 
+use room::Room;
 use std::{collections::BTreeMap, rc::Rc};
 
 use rustc_hash::FxHashMap;
@@ -100,7 +102,7 @@ pub struct Gone {
 }
 
 /// All of it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Story {
     /// The host, and its kernel.
     pub host: Option<(String, String)>,
@@ -119,15 +121,44 @@ pub struct Story {
     /// Transitions.
     pub transitions: u64,
     /// Connections that are over are forgotten, and the others' steps but the last few: for those who only watch.
-    pub forgetful: bool,
+    forgetful: bool,
+    /// Connections that had ended and were forgotten because there was no room for all.
+    pub left_out: u64,
+    /// Steps that were forgotten, of connections with more than [`MOST_STEPS`].
+    pub left_out_steps: u64,
+    room: Room,
 }
 
+/// Steps that are kept of a connection, the last ones. TCP makes about ten, a forged recording any number.
+pub const MOST_STEPS: usize = 4096;
 /// Steps that a forgetful story keeps of a connection.
 const LAST_STEPS: usize = 16;
 
 impl Story {
+    /// One that keeps what is there now, for those who only watch.
+    #[must_use]
+    pub fn forgetful() -> Self {
+        Self { forgetful: true, ..Self::default() }
+    }
+
+    /// One that takes up to about this many bytes of memory.
+    #[must_use]
+    pub fn within(bytes: usize) -> Self {
+        let mut story = Self::default();
+        story.bound(bytes);
+        story
+    }
+
+    /// It takes up to about this many bytes of memory from now on.
+    pub fn bound(&mut self, bytes: usize) {
+        self.room = Room::of(bytes);
+    }
+
     /// One record more.
     pub fn notice(&mut self, notice: &Notice) {
+        if self.is_full() {
+            return;
+        }
         match notice {
             // Its time is when the state began, perhaps long ago.
             Notice::Snapshot(it) => self.snapshot(it),
@@ -136,6 +167,7 @@ impl Story {
                 if let Some(life) = self.lives.get_mut(&it.conn) {
                     life.is_stuck = true;
                     life.subject = Rc::clone(&it.subject);
+                    self.room.replace(life.stuck.as_deref(), it);
                     life.stuck = Some(Box::new(it.clone()));
                 }
             }
@@ -151,10 +183,14 @@ impl Story {
         if !matches!(notice, Notice::Snapshot(_)) {
             self.at(notice.time_ns());
         }
+        self.make_room();
     }
 
     /// The same.
     pub fn transition(&mut self, it: &Transition) {
+        if self.is_full() {
+            return;
+        }
         self.at(it.time_ns);
         self.transitions += 1;
         let gone = self.ways.entry((it.from.name(), it.to.name())).or_default();
@@ -189,8 +225,10 @@ impl Story {
             subject: Rc::clone(&it.subject),
             corrected: false,
         };
-        life.step(step, it.role, it.tuple, it.mini);
+        self.room.add(&it.subject);
+        self.left_out_steps += life.step(step, it.role, it.tuple, it.mini);
         self.forget(it.conn);
+        self.make_room();
     }
 
     fn snapshot(&mut self, it: &Snapshot) {
@@ -208,6 +246,7 @@ impl Story {
             stuck: None,
             is_stuck: false,
         };
+        self.room.add(&it.subject);
         self.lives.insert(it.conn, life);
     }
 
@@ -227,6 +266,7 @@ impl Story {
         };
         if let Some(life) = self.lives.get_mut(&it.conn) {
             let subject = Rc::clone(&it.subject);
+            self.room.add(&subject);
             let step = Step {
                 time_ns: it.time_ns,
                 from: was,
@@ -236,7 +276,7 @@ impl Story {
                 subject,
                 corrected: true,
             };
-            life.step(step, it.role, it.tuple, it.mini);
+            self.left_out_steps += life.step(step, it.role, it.tuple, it.mini);
         }
         self.forget(it.conn);
     }
@@ -293,7 +333,13 @@ impl Story {
 }
 
 impl Life {
-    fn step(&mut self, step: Step, role: Option<Role>, tuple: Tuple, mini: bool) {
+    /// Returns how many earlier steps are forgotten for it.
+    fn step(&mut self, step: Step, role: Option<Role>, tuple: Tuple, mini: bool) -> u64 {
+        let before = self.steps.len();
+        if before >= MOST_STEPS {
+            self.steps.drain(..MOST_STEPS / 2);
+        }
+        let forgotten = before - self.steps.len();
         self.state = step.to;
         self.is_stuck = false;
         self.since_ns = step.time_ns;
@@ -303,5 +349,6 @@ impl Life {
         self.role = role.or(self.role);
         self.tuple = tuple;
         self.mini = mini;
+        forgotten as u64
     }
 }

@@ -2,14 +2,16 @@
 
 use std::path::Path;
 
-use crate::model::{Destroy, Examined, Transport, Via};
+use crate::model::{Destroy, Examined, Transport, Via, bounds};
 
-/// For each holder its descriptor, and how to end the socket. `netns` leads to its network namespace where that is not
-/// the user's own.
-pub(super) fn commands(it: &Examined, netns: Option<&Path>) -> Vec<String> {
+/// For each of the first holders its descriptor, and how to end the socket; and how many more there would be. `netns` leads to its
+/// network namespace where that is not the user's own.
+pub(super) fn commands(it: &Examined, netns: Option<&Path>) -> (Vec<String>, usize) {
+    let more = it.holders.len().saturating_sub(bounds::COMMANDS);
     let mut commands: Vec<String> = it
         .holders
         .iter()
+        .take(bounds::COMMANDS)
         .map(|holder| {
             let pid = holder.process.pid;
             match (holder.via, holder.tid) {
@@ -22,15 +24,19 @@ pub(super) fn commands(it: &Examined, netns: Option<&Path>) -> Vec<String> {
         .collect();
     // No command gets into the namespace of a partial one.
     if it.socket.is_partial || !matches!(it.destroy, Destroy::Works | Destroy::NeedsNetAdmin) {
-        return commands;
+        return (commands, more);
     }
     let enter = netns.map(|path| format!("nsenter --net={} ", path.display())).unwrap_or_default();
     let of = match it.socket.transport {
         Transport::Tcp => "-t",
         Transport::Mptcp => "-M",
     };
-    commands.push(format!("{enter}ss -K {of} -a {}", filter(it)));
-    commands
+    let end = format!("{enter}ss -K {of} -a {}", filter(it));
+    if !bounds::shown(&end, bounds::COMMAND).1 {
+        return (commands, more + 1);
+    }
+    commands.push(end);
+    (commands, more)
 }
 
 /// The socket in `ss`'s language.

@@ -20,11 +20,13 @@ use crate::model::{Diagnosis, Examined, Listener, Process};
 #[must_use]
 pub fn diagnose(found: &Examined, netns: Option<&Path>) -> Diagnosis {
     let reason = reason(found);
+    let (commands, more_commands) = commands(found, netns);
     Diagnosis {
         reason,
         why: why::why(found, reason),
         advice: advice::advice(found, reason) + ending::privilege(found),
-        commands: commands(found, netns),
+        commands,
+        more_commands,
         cannot_destroy: ending::cannot_destroy(found),
     }
 }
@@ -37,7 +39,7 @@ fn name(process: &Process) -> String {
 }
 
 /// Each process once, as a part of a sentence; `None` for no process.
-fn names<'a>(processes: impl IntoIterator<Item = &'a std::sync::Arc<Process>>) -> Option<String> {
+pub fn names<'a>(processes: impl IntoIterator<Item = &'a std::sync::Arc<Process>>) -> Option<String> {
     let mut all: Vec<&Process> = processes.into_iter().map(|process| &**process).collect();
     all.sort_by_key(|process| process.pid);
     all.dedup_by_key(|process| process.pid);
@@ -58,7 +60,7 @@ fn queue(listener: &Listener) -> String {
 /// The queues of listeners, with their processes where that tells them apart.
 fn queues(listeners: &[Listener]) -> String {
     let named = |listener: &Listener| {
-        let whose = names(&listener.holders).unwrap_or_else(|| "a process that is not known".into());
+        let whose = names(listener.holders.iter()).unwrap_or_else(|| "a process that is not known".into());
         format!("{} at {whose}", queue(listener))
     };
     match listeners {

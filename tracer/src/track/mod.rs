@@ -21,7 +21,7 @@ mod wait;
 mod watchdog;
 
 pub use age::{age, age_at_most_ns, may_be_older, unanswered_ns};
-pub use diagnosis::{diagnose, is_suspect, reason};
+pub use diagnosis::{diagnose, is_suspect, names, reason};
 pub use heirloom::Heirloom;
 pub use listeners::{is_held_open, without_owner};
 pub use reconcile::Shown;

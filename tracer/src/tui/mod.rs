@@ -80,7 +80,7 @@ impl App {
     #[must_use]
     pub fn new(source: String, texts: Texts, coloured: bool) -> Self {
         Self {
-            story: Story { forgetful: true, ..Story::default() },
+            story: Story::forgetful(),
             frozen: None,
             texts,
             coloured,
@@ -98,6 +98,23 @@ impl App {
             now_ns: 0,
             table_at: ratatui::layout::Rect::ZERO,
         }
+    }
+
+    /// Its connections may take up to about this many bytes of memory.
+    pub fn bound(&mut self, bytes: usize) {
+        self.story.bound(bytes);
+    }
+
+    /// They take more.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.story.is_full()
+    }
+
+    /// Where the records come from.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// One record more.
@@ -161,14 +178,7 @@ impl App {
 
     fn freeze(&mut self) {
         self.frozen = match self.frozen.take() {
-            None => Some(Rc::new(Story {
-                host: self.story.host.clone(),
-                lives: self.story.lives.clone(),
-                ways: self.story.ways.clone(),
-                lost: self.story.lost.clone(),
-                causes: self.story.causes.clone(),
-                ..self.story
-            })),
+            None => Some(Rc::new(self.story.clone())),
             Some(_) => None,
         };
     }

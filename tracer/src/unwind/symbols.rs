@@ -21,7 +21,7 @@ use super::{
     files::{FileId, Pieces},
     mapped::Opened,
 };
-use crate::model::{Frame, Unnamed};
+use crate::model::{Frame, Unnamed, bounds};
 
 /// Most files whose symbols are remembered: each keeps one open.
 const FILES: usize = 256;
@@ -113,8 +113,8 @@ impl Names {
             return Ok(None);
         };
         let frame = |function: &str, code: Option<&CodeInfo<'_>>| Frame {
-            function: Some(function.to_owned()),
-            file: code.map(|code| code.to_path().display().to_string()),
+            function: Some(bounds::kept(function, bounds::FUNCTION).to_owned()),
+            file: code.map(|code| bounds::keep(code.to_path().display().to_string(), bounds::PATH)),
             line: code.and_then(|code| code.line),
             ..bare.clone()
         };

@@ -5,8 +5,8 @@ use std::{fs, path::Path};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::{
-    enrich::container::Place,
-    model::{Process, Watch},
+    enrich::{container::Place, process::read_path},
+    model::{Process, Watch, bounds},
 };
 
 /// Ticks a second in /proc (`USER_HZ`, 100 on every architecture that Linux supports).
@@ -32,7 +32,10 @@ pub(super) fn read(root: &Path, pid: u32) -> Option<Process> {
         parent,
         parent_exe: exe(&root.join("proc").join(parent.to_string())),
         age_ns,
-        cgroup: cgroups.lines().find_map(|line| line.strip_prefix("0::")).map(ToOwned::to_owned),
+        cgroup: cgroups
+            .lines()
+            .find_map(|line| line.strip_prefix("0::"))
+            .map(|path| bounds::kept(path, bounds::PATH).to_owned()),
         container: place.container,
         pod_uid: place.pod_uid,
         unit: place.unit,
@@ -41,7 +44,7 @@ pub(super) fn read(root: &Path, pid: u32) -> Option<Process> {
 }
 
 fn exe(process: &Path) -> Option<String> {
-    fs::read_link(process.join("exe")).ok().map(|path| path.to_string_lossy().into())
+    read_path(&process.join("exe"))
 }
 
 /// Of /proc/PID/stat.

@@ -1,6 +1,12 @@
 //! io_uring instances: the files registered with them, and requests that wait, as `fdinfo` shows them.
 
-use std::{fs, path::Path, thread, time::Duration};
+use std::{
+    fs::File,
+    io::{BufRead, BufReader},
+    path::Path,
+    thread,
+    time::Duration,
+};
 
 use super::scan::socket_inode;
 
@@ -25,7 +31,7 @@ pub(super) fn read(root: &Path, pid: u32, fd: u32) -> Ring {
         if attempt > 0 {
             thread::sleep(PAUSE);
         }
-        match fs::read_to_string(&path).ok().map(|text| parse(&text)) {
+        match File::open(&path).ok().map(|file| parse(BufReader::new(file))) {
             Some(Some(ring)) => return ring,
             Some(None) => {}
             None => break,
@@ -34,12 +40,13 @@ pub(super) fn read(root: &Path, pid: u32, fd: u32) -> Ring {
     Ring { sockets: Vec::new(), may_hold_more: true }
 }
 
-/// What `fdinfo` tells; `None` where the files are left out.
-fn parse(text: &str) -> Option<Ring> {
+/// What `fdinfo` tells; `None` where the files are left out. It may have a million lines.
+fn parse(text: impl BufRead) -> Option<Ring> {
     let mut ring = Ring::default();
     let (mut registered, mut listed) = (None, 0);
     let mut section = "";
     for line in text.lines() {
+        let line = line.ok()?;
         if let Some(count) = line.strip_prefix("UserFiles:") {
             registered = Some(count.trim().parse::<usize>().ok()?);
             section = "files";
@@ -82,7 +89,7 @@ mod tests {
             ("pos:\t0\nflags:\t02000002\n", None),
             ("", None),
         ] {
-            assert_eq!(parse(text), found, "{text}");
+            assert_eq!(parse(text.as_bytes()), found, "{text}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Read,
     path::{Path, PathBuf},
 };
 
@@ -12,6 +13,8 @@ use crate::model::{Process, Served};
 /// processors starts another build of it, whose name the process then has.
 const STACKS: [&str; 5] = ["pasta", "pasta.avx2", "passt", "passt.avx2", SLIRP];
 const SLIRP: &str = "slirp4netns";
+/// Bytes of arguments that no slirp4netns has: any process may call itself so.
+const MOST_ARGUMENTS: u64 = 64 << 10;
 
 /// The namespace that a process serves; `None` for every other program, and where neither its descriptors nor its command line tell.
 pub(super) fn served(root: &Path, holder: &Process) -> Option<Served> {
@@ -54,7 +57,12 @@ fn by_command_line(root: &Path, pid: u32) -> Option<u32> {
         let namespace = |path: &Path| fs::read_link(path.join("ns/pid")).ok();
         namespace(one).is_some_and(|it| Some(it) == namespace(other))
     };
-    let bytes = fs::read(directory(root, pid).join("cmdline")).ok()?;
+    let mut bytes = Vec::new();
+    let file = fs::File::open(directory(root, pid).join("cmdline")).ok()?;
+    file.take(MOST_ARGUMENTS).read_to_end(&mut bytes).ok()?;
+    if bytes.len() as u64 == MOST_ARGUMENTS {
+        return None;
+    }
     let words: Vec<&[u8]> = bytes.split(|byte| *byte == 0).filter(|word| !word.is_empty()).collect();
     let target = words.len().checked_sub(2).and_then(|at| std::str::from_utf8(words[at]).ok());
     match target?.parse().ok() {

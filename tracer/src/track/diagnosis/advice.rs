@@ -52,7 +52,7 @@ pub(super) fn advice(found: &Examined, reason: Reason) -> String {
         Reason::PeerTakesNothing => "look at the peer: its application does not read".into(),
         Reason::AcceptQueueFull => {
             let full = found.listeners.iter().filter(|listener| listener.is_full());
-            let who = names(full.flat_map(|listener: &Listener| &listener.holders));
+            let who = names(full.flat_map(|listener: &Listener| &*listener.holders));
             let who = who.unwrap_or_else(|| "the listener".into());
             format!(
                 "find out why {who} does not call accept(): its threads are busy, blocked or too few; or its backlog is too small for \

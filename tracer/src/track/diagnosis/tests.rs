@@ -295,7 +295,8 @@ fn who_may_have_inherited_it() {
             {
                 let mut found = close_wait(|found| {
                     found.holders = vec![holder(11, "web")];
-                    found.listeners[0].holders.push(process(11, "web"));
+                    let holders = [&found.listeners[0].holders[..], &[process(11, "web")]].concat();
+                    found.listeners[0].holders = holders.into();
                 });
                 found.learn_maker(process(10, "srv"));
                 found
@@ -310,7 +311,10 @@ fn who_may_have_inherited_it() {
                 };
                 found.holders = vec![holder(11, "web")];
                 found.holders[0].process = unit(&found.holders[0].process, "web@1.service");
-                found.listeners[0].holders[0] = unit(&found.listeners[0].holders[0], "init.scope");
+                let others = &found.listeners[0].holders;
+                let first = unit(&others[0], "init.scope");
+                found.listeners[0].holders =
+                    std::iter::once(first).chain(others[1..].iter().cloned()).collect();
             }),
             Reason::NotClosed,
         ),
@@ -318,7 +322,9 @@ fn who_may_have_inherited_it() {
             "one of two listeners runs it",
             close_wait(|found| {
                 found.holders = vec![holder(11, "sleep")];
-                found.listeners.push(Listener { holders: vec![process(12, "sleep")], ..listener(0, 1, &[]) });
+                found
+                    .listeners
+                    .push(Listener { holders: [process(12, "sleep")].into(), ..listener(0, 1, &[]) });
             }),
             Reason::NotClosed,
         ),

@@ -137,7 +137,7 @@ fn in_flight(found: &Examined) -> String {
 
 fn accept_queue_full(found: &Examined) -> String {
     let full: Vec<Listener> = found.listeners.iter().filter(|listener| listener.is_full()).cloned().collect();
-    let whose = names(full.iter().flat_map(|listener| &listener.holders));
+    let whose = names(full.iter().flat_map(|listener| &*listener.holders));
     let whose = whose.unwrap_or_else(|| "a process that is not known".into());
     let what = match (found.socket.state, found.peer) {
         (State::SynSent, _) => "the SYN is dropped",

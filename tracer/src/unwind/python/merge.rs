@@ -1,7 +1,10 @@
 //! Python's functions between the native ones.
 
 use super::Run;
-use crate::{model::Frame, unwind::process::Place};
+use crate::{
+    model::{Frame, bounds},
+    unwind::process::Place,
+};
 
 /// The one runtime of a process; none where it has several: which of them runs the program is not known.
 pub(in crate::unwind) fn only(runtimes: &std::collections::BTreeSet<u64>) -> Option<u64> {
@@ -41,11 +44,11 @@ pub(in crate::unwind) fn named(name: &str) -> Frame {
     let python = name.strip_prefix("py::").and_then(|name| name.split_once(':'));
     match python {
         Some((function, file)) => Frame {
-            function: Some(function.to_owned()),
-            file: Some(file.to_owned()),
+            function: Some(bounds::kept(function, bounds::FUNCTION).to_owned()),
+            file: Some(bounds::kept(file, bounds::PATH).to_owned()),
             language: Some("python"),
             ..Frame::default()
         },
-        None => Frame { function: Some(name.to_owned()), ..Frame::default() },
+        None => Frame { function: Some(bounds::kept(name, bounds::FUNCTION).to_owned()), ..Frame::default() },
     }
 }

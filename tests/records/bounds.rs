@@ -1,0 +1,360 @@
+//! What others choose makes no record larger than a datagram, and a record says what it leaves out.
+
+use std::{collections::BTreeMap, rc::Rc, sync::Arc};
+
+use serde_json::Value;
+use sockstate::{
+    format::{
+        Csv, Format, Json, Parser, Stamp, Table, Told,
+        convert::{Syslog, ecs, journal, otlp_json, otlp_protobuf},
+        socket_json, stuck_json,
+    },
+    model::{
+        Address, Cgroup, ConnId, Container, Diagnosis, Elsewhere, Examined, Frame, Holder, InState, Listener,
+        Looked, Message, Notice, OpenedBy, Owner, OwnerSource, Process, Reason, Role, Served, SocketInfo,
+        Stack, State, Stuck, Subject, Task, Transition, Transport, Tuple, Via, Watch, bounds,
+    },
+};
+
+use crate::schema;
+
+/// Payload of UDP over IPv4.
+const DATAGRAM: usize = 65_507;
+
+/// Everything that a process, a user or a container may choose is `text`, and there are `count` of each.
+struct Hostile {
+    text: String,
+    count: usize,
+}
+
+impl Hostile {
+    fn text(&self) -> String {
+        self.text.clone()
+    }
+
+    fn comm(&self) -> String {
+        self.text.chars().take(15).collect()
+    }
+
+    fn container(&self) -> Option<Container> {
+        Some(Container { id: self.text(), runtime: Some("containerd") })
+    }
+
+    fn process(&self, pid: u32) -> Arc<Process> {
+        let (container, pod_uid, unit) = (self.container(), Some(self.text()), Some(self.text()));
+        let serves = Served {
+            netns: u32::MAX,
+            container: container.clone(),
+            pod_uid: pod_uid.clone(),
+            unit: unit.clone(),
+        };
+        Arc::new(Process {
+            pid,
+            comm: self.comm(),
+            exe: Some(self.text()),
+            cgroup: Some(self.text()),
+            container,
+            pod_uid,
+            unit,
+            serves: Some(Box::new(serves)),
+            ..Process::default()
+        })
+    }
+
+    fn processes(&self) -> Vec<Arc<Process>> {
+        (0..self.count as u32).map(|at| self.process(4_000_000 + at)).collect()
+    }
+
+    fn subject(&self) -> Rc<Subject> {
+        let owner = Owner {
+            task: Rc::new(Task { pid: 4_000_000, exec_id: 1, start_ns: 1, comm: *b"hostile hostile\0" }),
+            comm: self.comm(),
+            exe: Some(self.text()),
+            uid: Some(u32::MAX - 1),
+            source: OwnerSource::Inherited,
+            cmdline: Some(self.text().into()),
+        };
+        Rc::new(Subject {
+            id: 1,
+            owner: Some(owner),
+            netns: Some(u32::MAX),
+            cgroup: Some(Cgroup { id: u64::MAX, path: Some(self.text()) }),
+            container: self.container(),
+            pod_uid: Some(self.text()),
+            unit: Some(self.text()),
+        })
+    }
+
+    fn examined(&self) -> Examined {
+        let holder = |process: Arc<Process>| Holder {
+            process,
+            via: Via::Descriptor(1_000_000),
+            tid: Some(4_000_000),
+            close_on_exec: None,
+            watch: Some(Watch::Epoll(vec!["EPOLLIN", "EPOLLOUT", "EPOLLRDHUP", "EPOLLERR", "EPOLLHUP"])),
+        };
+        let processes = self.processes();
+        let listening: Arc<[_]> = processes.clone().into();
+        let listener = |_| Listener { queued: u32::MAX, backlog: u32::MAX, holders: Arc::clone(&listening) };
+        let message = |process| Message { process, fd: u32::MAX, count: u32::MAX };
+        Examined {
+            age: Some(InState { ns: u64::MAX, at_least: true }),
+            holders: processes.iter().cloned().map(holder).collect(),
+            listeners: (0..self.count).map(listener).collect(),
+            elsewhere: Some(Arc::new(Elsewhere {
+                messages: processes.into_iter().map(message).collect(),
+                rings: Vec::new(),
+            })),
+            unanswered_ns: Some(u64::MAX),
+            ..Examined::new(SocketInfo {
+                netns: u32::MAX,
+                transport: Transport::Tcp,
+                mptcp: None,
+                state: State::CloseWait,
+                mini: false,
+                tuple: tuple(),
+                interface: Some(Arc::from(&*self.comm())),
+                uid: Some(1),
+                inode: 7,
+                cgroup: None,
+                is_partial: false,
+                receive_queue: u32::MAX,
+                send_queue: u32::MAX,
+                timer: None,
+                retransmits: 255,
+                times: None,
+                request: None,
+            })
+        }
+    }
+
+    /// As the program makes it, but with sentences that are as long as they can be.
+    fn diagnosis(&self, found: &Examined) -> Diagnosis {
+        let made = sockstate::track::diagnose(found, None);
+        Diagnosis {
+            reason: Reason::HeldByChild,
+            why: self.text(),
+            advice: self.text(),
+            cannot_destroy: Some(self.text()),
+            ..made
+        }
+    }
+
+    fn stuck(&self) -> Stuck {
+        let found = self.examined();
+        let diagnosis = self.diagnosis(&found);
+        Stuck {
+            time_ns: i64::MAX,
+            conn: ConnId(u64::MAX),
+            state: State::CloseWait,
+            age: InState { ns: u64::MAX, at_least: true },
+            times: 255,
+            role: Some(Role::Listener),
+            tuple: tuple(),
+            subject: self.subject(),
+            mini: true,
+            found: Some(Box::new((found, diagnosis))),
+            opened: None,
+        }
+    }
+}
+
+fn tuple() -> Tuple {
+    Tuple {
+        local: Address::from_v6([0xff; 16]),
+        remote: Address::from_v6([0xfe; 16]),
+        local_port: 65_535,
+        remote_port: 65_534,
+        v6_socket: true,
+        interface: u32::MAX,
+    }
+}
+
+/// What processes may choose at worst: characters that JSON makes six of, quotes, four bytes each, names that are no UTF-8.
+fn hostile() -> impl Iterator<Item = Hostile> {
+    let texts = ["\u{1}", "\"", "\u{1f600}", "\u{fffd}", "x"].map(|c| c.repeat(5000));
+    // Short texts, so that the keys are what takes room.
+    let texts = texts.into_iter().chain(["x".to_owned(), "x".repeat(80), "\u{1b}".repeat(300)]);
+    texts.flat_map(|text| [1, 40, 700].map(|count| Hostile { text: text.clone(), count }))
+}
+
+fn written(notice: &Notice) -> Vec<u8> {
+    let labels = BTreeMap::from([("env".to_owned(), "production".to_owned())]);
+    let host = "h".repeat(64);
+    let mut out = Vec::new();
+    let stamp = Stamp { host: &host, instance: 0xff_ffff, labels: &labels };
+    Json::stamped(&stamp).notice(u64::MAX, notice, &mut out);
+    out
+}
+
+fn record(line: &[u8]) -> Value {
+    let record = serde_json::from_slice(line).expect("JSON");
+    schema::check(&record);
+    record
+}
+
+/// The fields that are longer than they are there, with how many there are.
+fn cuts(record: &Value) -> BTreeMap<&str, Option<u64>> {
+    let list = record["truncated"].as_array().map_or(&[][..], Vec::as_slice);
+    let all: BTreeMap<_, _> =
+        list.iter().map(|cut| (cut["field"].as_str().expect("a field"), cut["total"].as_u64())).collect();
+    assert_eq!(all.len(), list.len(), "each once: {list:?}");
+    all
+}
+
+#[test]
+fn a_stuck_record_fits_into_a_datagram_in_every_format() {
+    let syslog = Syslog::new(3, &"h".repeat(255), u32::MAX);
+    let mut longest = BTreeMap::new();
+    for hostile in hostile() {
+        let line = written(&Notice::Stuck(hostile.stuck()));
+        let found = record(&line);
+        let mut sizes = vec![("json", line.len())];
+        type Convert<'a> = Box<dyn Fn(&[u8], &mut Vec<u8>) + 'a>;
+        let formats: [(_, Convert<'_>); 5] = [
+            ("ecs", Box::new(ecs)),
+            ("otlp", Box::new(otlp_json)),
+            ("otlp in protobuf", Box::new(otlp_protobuf)),
+            ("syslog", Box::new(|line, out| syslog.convert(line, out))),
+            ("journal", Box::new(journal)),
+        ];
+        for (name, convert) in formats {
+            let mut out = Vec::new();
+            convert(&line, &mut out);
+            let text = String::from_utf8_lossy(&out);
+            assert_eq!(text.contains("truncated"), !found["truncated"].is_null(), "{name}");
+            sizes.push((name, out.len()));
+        }
+        for (name, bytes) in sizes {
+            // journald takes more than a datagram.
+            assert!(
+                bytes <= DATAGRAM || name == "journal",
+                "{name}: {bytes} bytes, {:?}",
+                hostile.text.get(..4)
+            );
+            let longest: &mut usize = longest.entry(name).or_default();
+            *longest = bytes.max(*longest);
+        }
+        let mut table = Vec::new();
+        Table::new(false).notice(1, &Notice::Stuck(hostile.stuck()), &mut table);
+        Csv.notice(1, &Notice::Stuck(hostile.stuck()), &mut table);
+        assert!(table.len() < 8 << 10, "{}", table.len());
+    }
+    // Else the test would not try what it says.
+    assert!(longest["otlp"] > DATAGRAM / 2, "{longest:?}");
+}
+
+#[test]
+fn a_record_says_what_it_leaves_out() {
+    let long = Hostile { text: "/é".repeat(4000), count: 301 };
+    let found = record(&written(&Notice::Stuck(long.stuck())));
+    let cut = cuts(&found);
+    assert_eq!(cut.get("holders"), Some(&Some(301)));
+    // One for each holder, and that which ends it, if this kernel has it.
+    assert_eq!(cut.get("commands"), Some(&Some(301 + u64::from(found["cannot_destroy"].is_null()))));
+    for field in ["owner.exe", "owner.cmdline", "cgroup.path", "unit", "why", "advice", "holders[].exe"] {
+        assert_eq!(cut.get(field), Some(&None), "{field}");
+    }
+    assert_eq!(cut.get("listeners"), Some(&Some(301)));
+    let listed = found["holders"].as_array().expect("holders").len();
+    assert!((4..301).contains(&listed), "{listed}");
+    let cmdline = found["owner"]["cmdline"].as_str().expect("a command line");
+    assert!(cmdline.len() > bounds::COMMAND_LINE - 4 && long.text.starts_with(cmdline), "{}", cmdline.len());
+
+    let usual = Hostile { text: "/usr/lib/postgresql/17/bin/postgres".into(), count: 12 };
+    let found = record(&written(&Notice::Stuck(usual.stuck())));
+    assert_eq!(found["holders"].as_array().map(Vec::len), Some(12));
+    assert!(!cuts(&found).contains_key("holders"), "{found}");
+    let shorter = Hostile { count: 3, ..usual };
+    let found = record(&written(&Notice::Stuck(shorter.stuck())));
+    assert_eq!(found["truncated"], Value::Null);
+}
+
+#[test]
+fn every_kind_of_record_is_bounded() {
+    let long = Hostile { text: "\u{2}".repeat(9000), count: 1 };
+    let transition = Transition {
+        time_ns: 1,
+        conn: ConnId(1),
+        from: State::Close,
+        to: State::SynSent,
+        in_state: None,
+        role: None,
+        tuple: tuple(),
+        subject: long.subject(),
+        exact: true,
+        mini: false,
+        illegal: false,
+        cause: None,
+        reset_why: None,
+        errno: 0,
+    };
+    let mut json = Json::default();
+    // The second time from what was kept of the first.
+    for _ in 0..2 {
+        let mut out = Vec::new();
+        json.transition(1, &transition, &mut out);
+        let found = record(&out);
+        assert_eq!(cuts(&found).len(), 6, "{:?}", cuts(&found));
+        assert!(out.len() < 10 << 10, "{}", out.len());
+    }
+    let looked =
+        Looked { it: Hostile { count: 5000, text: "x".repeat(3000) }.examined(), subject: long.subject() };
+    let diagnosis = long.diagnosis(&looked.it);
+    for line in [
+        socket_json(&looked, "2026-11-26T00:00:00.000000000Z"),
+        stuck_json(&looked, &diagnosis, "2026-11-26T00:00:00.000000000Z"),
+    ] {
+        let found = record(line.as_bytes());
+        assert_eq!(cuts(&found).get("holders"), Some(&Some(5000)));
+        assert!(line.len() < 2 << 20, "{}", line.len());
+    }
+}
+
+#[test]
+fn a_call_path_is_bounded() {
+    let frame = Frame {
+        function: Some("f".repeat(90_000)),
+        file: Some("/f".repeat(90_000)),
+        module: Some("/m".repeat(90_000)),
+        ..Frame::default()
+    };
+    let stack = |count| Stack {
+        id: 1,
+        by: OpenedBy::Accept,
+        comm: "x".into(),
+        frames: vec![frame.clone(); count],
+        complete: true,
+    };
+    let small = Hostile { text: "x".into(), count: 1 };
+    let of = |count| {
+        let stuck = Stuck { opened: Some(Ok(Arc::new(stack(count)))), ..small.stuck() };
+        written(&Notice::Stuck(stuck))
+    };
+    let found = record(&of(3));
+    assert_eq!(found["opened"]["frames"].as_array().map(Vec::len), Some(3));
+    assert_eq!(
+        cuts(&found).keys().copied().collect::<Vec<_>>(),
+        ["opened.frames[].file", "opened.frames[].function", "opened.frames[].module"]
+    );
+    let line = of(400);
+    assert_eq!(cuts(&record(&line)).get("opened.frames"), Some(&Some(400)));
+    assert!(line.len() < 1 << 20, "{}", line.len());
+}
+
+#[test]
+fn what_was_left_out_is_known_when_it_is_read_again() {
+    let long = Hostile { text: "/x".repeat(4000), count: 301 };
+    let line = written(&Notice::Stuck(long.stuck()));
+    let Some(Told::Notice(Notice::Stuck(stuck))) = Parser::default().parse(&line).expect("a record") else {
+        panic!("a stuck record");
+    };
+    let (it, diagnosis) = *stuck.found.expect("what was found");
+    assert_eq!(it.holder_count(), 301);
+    let looked = Looked { it, subject: stuck.subject };
+    let again = record(stuck_json(&looked, &diagnosis, "2026-11-26T00:00:00.000000000Z").as_bytes());
+    let (before, after) = (record(&line), &again);
+    for field in ["holders", "commands", "listeners", "why", "advice", "unit"] {
+        assert_eq!(cuts(after).get(field), cuts(&before).get(field), "{field}");
+    }
+}

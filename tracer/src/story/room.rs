@@ -1,0 +1,185 @@
+//! How much memory a story may take: a recording may be anybody's, and expand to any size.
+
+use std::rc::Rc;
+
+use rustc_hash::FxHashSet;
+
+use super::{Life, Step, Story};
+use crate::model::{ConnId, Holder, Process, Stuck, Subject};
+
+/// What was kept, about.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    most: usize,
+    used: usize,
+    is_full: bool,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self::of(usize::MAX)
+    }
+}
+
+/// A record adds this to a connection, or begins one with it: half of a table's places may be empty, and a list's.
+const STEP: usize = 2 * size_of::<Step>();
+const LIFE: usize = 2 * size_of::<(ConnId, Life)>();
+
+impl Room {
+    pub(super) fn of(most: usize) -> Self {
+        Self { most, used: 0, is_full: false }
+    }
+
+    /// A record is added. Whether its connection and its owner are new is found out when there seems to be no room left.
+    pub(super) fn add(&mut self, subject: &Subject) {
+        self.used = self.used.saturating_add(STEP + LIFE + subject.bytes());
+    }
+
+    pub(super) fn replace(&mut self, before: Option<&Stuck>, now: &Stuck) {
+        self.used = self.used.saturating_add(bytes(now)).saturating_sub(before.map_or(0, bytes));
+    }
+}
+
+impl Story {
+    /// There was no room for the connections that live. What came after that is not in it.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.room.is_full
+    }
+
+    /// Forgets connections that have ended, where that is needed.
+    pub(super) fn make_room(&mut self) {
+        if self.room.used <= self.room.most {
+            return;
+        }
+        self.room.used = self.weigh();
+        if self.has_room() {
+            return;
+        }
+        let before = self.lives.len();
+        self.lives.retain(|_, life| !life.is_over());
+        self.lives.shrink_to_fit();
+        self.left_out += (before - self.lives.len()) as u64;
+        self.room.used = self.weigh();
+        self.room.is_full = !self.has_room();
+    }
+
+    /// Else it would be weighed again and again.
+    fn has_room(&self) -> bool {
+        self.room.used <= self.room.most / 4 * 3
+    }
+
+    fn weigh(&self) -> usize {
+        let mut seen = FxHashSet::default();
+        let mut subject = |subject: &Rc<Subject>| match seen.insert(Rc::as_ptr(subject)) {
+            true => subject.bytes(),
+            false => 0,
+        };
+        let mut life = |life: &Life| {
+            let steps: usize = life.steps.iter().map(|step| subject(&step.subject)).sum();
+            let own = subject(&life.subject) + life.stuck.as_deref().map_or(0, bytes);
+            LIFE + life.steps.capacity() * size_of::<Step>() + steps + own
+        };
+        self.lives.values().map(&mut life).sum()
+    }
+}
+
+/// Of memory, about.
+fn bytes(stuck: &Stuck) -> usize {
+    let Some((found, diagnosis)) = stuck.found.as_deref() else { return size_of::<Stuck>() };
+    let process = |process: &Process| {
+        size_of::<Process>() + process.comm.len() + process.exe.as_ref().map_or(0, String::len)
+    };
+    let holders: usize =
+        found.holders.iter().map(|holder| size_of::<Holder>() + process(&holder.process)).sum();
+    let listeners = found.listeners.iter().flat_map(|listener| listener.holders.iter());
+    let listeners: usize = listeners.map(|holder| process(holder)).sum();
+    let texts: usize = diagnosis.commands.iter().map(|command| command.len() + size_of::<String>()).sum();
+    let sentences = diagnosis.why.len() + diagnosis.advice.len();
+    size_of::<Stuck>()
+        + size_of_val(&(found, diagnosis))
+        + size_of_val(found)
+        + holders
+        + listeners
+        + texts
+        + sentences
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Address, InState, State, Transition, Tuple};
+
+    const MIB: usize = 1 << 20;
+
+    fn transition(conn: u64, from: State, to: State) -> Transition {
+        let (container, pod_uid, unit) = (None, None, None);
+        let subject = Subject { id: conn, owner: None, netns: None, cgroup: None, container, pod_uid, unit };
+        let address = Address::from_v4([127, 0, 0, 1]);
+        Transition {
+            time_ns: conn as i64,
+            conn: ConnId(conn),
+            from,
+            to,
+            in_state: Some(InState { ns: 1, at_least: false }),
+            role: None,
+            tuple: Tuple {
+                local: address,
+                remote: address,
+                local_port: 1,
+                remote_port: 2,
+                v6_socket: false,
+                interface: 0,
+            },
+            subject: Rc::new(subject),
+            exact: true,
+            mini: false,
+            illegal: false,
+            cause: None,
+            reset_why: None,
+            errno: 0,
+        }
+    }
+
+    #[test]
+    fn connections_that_have_ended_make_room() {
+        let mut story = Story::within(MIB);
+        for conn in 1..=20_000 {
+            story.transition(&transition(conn, State::Close, State::SynSent));
+            // Each hundredth stays open.
+            if conn % 100 != 0 {
+                story.transition(&transition(conn, State::SynSent, State::Close));
+            }
+        }
+        assert!(!story.is_full());
+        assert_eq!(story.lives.values().filter(|life| !life.is_over()).count(), 200);
+        assert_eq!(story.left_out + story.lives.len() as u64, 20_000);
+        assert!(story.weigh() <= MIB, "{}", story.weigh());
+        // What is counted is complete.
+        assert_eq!((story.transitions, story.ways[&("CLOSE", "SYN_SENT")].count), (39_800, 20_000));
+    }
+
+    #[test]
+    fn one_connection_with_steps_without_an_end_has_the_last_ones() {
+        let mut story = Story::within(8 * MIB);
+        for _ in 0..50_000 {
+            story.transition(&transition(1, State::Close, State::SynSent));
+        }
+        let steps = story.lives[&ConnId(1)].steps.len();
+        assert!(!story.is_full() && steps <= super::super::MOST_STEPS, "{steps}");
+        assert_eq!(story.left_out_steps, 50_000 - steps as u64);
+        assert_eq!(story.transitions, 50_000);
+    }
+
+    #[test]
+    fn too_many_that_live_are_refused() {
+        let mut story = Story::within(MIB);
+        for conn in 1..=20_000 {
+            story.transition(&transition(conn, State::Close, State::SynSent));
+        }
+        assert!(story.is_full() && story.weigh() < 2 * MIB, "{}", story.weigh());
+        let mut unbound = Story::default();
+        (1..=20_000).for_each(|conn| unbound.transition(&transition(conn, State::Close, State::SynSent)));
+        assert!(!unbound.is_full() && unbound.lives.len() == 20_000);
+    }
+}
