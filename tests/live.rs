@@ -84,6 +84,8 @@ mod left_open;
 mod lifecycle;
 #[path = "live/metrics.rs"]
 mod metrics;
+#[path = "live/missing.rs"]
+mod missing;
 #[path = "live/mptcp.rs"]
 mod mptcp;
 #[path = "live/names.rs"]
@@ -111,6 +113,8 @@ mod queues;
 mod reasons;
 #[path = "live/reliability.rs"]
 mod reliability;
+#[path = "live/resolving.rs"]
+mod resolving;
 #[path = "live/restart.rs"]
 mod restart;
 #[path = "live/resync.rs"]
@@ -182,6 +186,8 @@ fn main() -> ExitCode {
         hostile::tests(),
         configured::tests(),
         second::tests(),
+        resolving::tests(),
+        missing::tests(),
         otlp::tests(),
         fleet::tests(),
         restart::tests(),

@@ -72,6 +72,9 @@ struct Line<'a> {
     kind: &'a str,
     #[serde(borrow)]
     time: Text<'a>,
+    /// Absent in recordings of earlier versions.
+    #[serde(borrow)]
+    since: Option<Text<'a>>,
     conn: Option<&'a str>,
     from: Option<&'a str>,
     from_number: Option<u8>,
@@ -285,8 +288,7 @@ impl Parser {
         if line.schema != SCHEMA {
             return Err(ParseError::Schema(line.schema.to_owned()));
         }
-        let time = line.time.parse::<jiff::Timestamp>().map_err(|error| no_record(&error))?;
-        let time_ns = i64::try_from(time.as_nanosecond()).map_err(|error| no_record(&error))?;
+        let time_ns = nanoseconds(&line.time).map_err(|error| no_record(&error))?;
         self.told(&line, time_ns).ok_or_else(|| no_record(&format!("a {} that lacks something", line.kind)))
     }
 
@@ -324,7 +326,12 @@ impl Parser {
                 tuple: it.tuple()?,
                 subject: self.subject(it),
             }),
-            "lost" => Notice::Lost(Lost { time_ns, count: it.count?, place: place(it.place?)? }),
+            "lost" => Notice::Lost(Lost {
+                time_ns,
+                since_ns: it.since.as_deref().and_then(|since| nanoseconds(since).ok()),
+                count: it.count?,
+                place: place(it.place?)?,
+            }),
             "start" => Notice::Start(Start {
                 time_ns,
                 version: self.keep(it.version.as_deref()?),
@@ -544,6 +551,11 @@ fn owner_of(it: &OwnerOf<'_>) -> Owner {
             .unwrap_or(OwnerSource::Scan),
         cmdline: it.cmdline.as_ref().map(text),
     }
+}
+
+fn nanoseconds(time: &str) -> Result<i64, String> {
+    let time: jiff::Timestamp = time.parse().map_err(|error: jiff::Error| error.to_string())?;
+    i64::try_from(time.as_nanosecond()).map_err(|error| error.to_string())
 }
 
 fn place(name: &str) -> Option<LostPlace> {
