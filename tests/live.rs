@@ -86,6 +86,8 @@ mod left_open;
 mod lifecycle;
 #[path = "live/metrics.rs"]
 mod metrics;
+#[path = "live/missing.rs"]
+mod missing;
 #[path = "live/mptcp.rs"]
 mod mptcp;
 #[path = "live/names.rs"]
@@ -113,6 +115,8 @@ mod queues;
 mod reasons;
 #[path = "live/reliability.rs"]
 mod reliability;
+#[path = "live/resolving.rs"]
+mod resolving;
 #[path = "live/restart.rs"]
 mod restart;
 #[path = "live/resync.rs"]
@@ -185,6 +189,8 @@ fn main() -> ExitCode {
         configured::tests(),
         second::tests(),
         bounds::tests(),
+        resolving::tests(),
+        missing::tests(),
         otlp::tests(),
         fleet::tests(),
         restart::tests(),

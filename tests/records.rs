@@ -13,6 +13,8 @@ mod owners;
 mod renewed;
 #[path = "support/schema.rs"]
 mod schema;
+#[path = "records/severity.rs"]
+mod severity;
 #[path = "records/starting.rs"]
 mod starting;
 #[path = "records/texts.rs"]

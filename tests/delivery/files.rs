@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{Read, Write},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -227,4 +228,44 @@ fn a_pipe_is_waited_for_and_never_blocks_the_sink() {
     let status = feeder.queue.status();
     assert_eq!(status.delivered() + status.lost(), feeder.pushed(), "{} lost", status.lost());
     assert!(status.lost() > 0);
+}
+
+#[test]
+fn the_end_cuts_no_record_in_a_pipe_that_is_not_longer_than_its_writes() {
+    let directory = tempfile::tempdir().expect("directory");
+    for (name, long) in [("short", 0), ("long", 9000)] {
+        let path = directory.path().join(name);
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &path,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_bits_truncate(0o600),
+            0,
+        )
+        .expect("mkfifo");
+        let convert: sockstate::sinks::Convert = Box::new(move |line, out| {
+            out.extend_from_slice(line.trim_ascii_end());
+            out.extend(std::iter::repeat_n(b' ', long));
+            out.push(b'\n');
+        });
+        let mut feeder = Feeder::start(&settings(TargetSettings::File(file(&path))), Some(convert));
+        let mut reader =
+            fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).expect("pipe");
+        feeder.push(1000);
+        collector::wait_until("the pipe is full", || {
+            rustix::io::ioctl_fionread(&reader).is_ok_and(|bytes| bytes > 40_000)
+        });
+        // More than a pipe holds: nobody reads the rest before the end.
+        feeder.end(Duration::from_millis(300));
+        let mut text = Vec::new();
+        reader.read_to_end(&mut text).expect("text");
+        let text = String::from_utf8(text).expect("UTF-8");
+        let (whole, cut) = text.rsplit_once('\n').expect("a line");
+        let status = feeder.queue.status();
+        let seqs: Vec<u64> = whole.lines().map(collector::seq).collect();
+        assert_eq!(seqs, all(status.delivered()), "{name}: what is whole is delivered");
+        assert_eq!(status.delivered() + status.lost(), 1000, "{name}: the others are counted");
+        assert!(status.lost() > 0);
+        assert_eq!(cut.is_empty(), long == 0, "{name}: {} bytes of a record", cut.len());
+    }
 }

@@ -3,12 +3,13 @@
 use std::{
     fs::{self, File},
     net::TcpListener,
+    os::unix::fs::PermissionsExt,
     path::Path,
     thread,
     time::Duration,
 };
 
-use sockstate::sinks::{Spool, SpoolError};
+use sockstate::sinks::{SinkSettings, Spool, SpoolError};
 
 use crate::{
     all,
@@ -325,4 +326,68 @@ fn a_spool_that_cannot_be_is_an_error_that_says_why() {
     let mut small = Spool::open(&directory.path().join("small"), 1000, false).expect("spool");
     let error = small.append(&batch(1, 10)).expect_err("full").to_string();
     assert!(error.contains("full (1000 bytes)"), "{error}");
+}
+
+/// A sink whose spool has several segments, and the collector's port, where nobody listens yet.
+fn segmented(directory: &Path) -> (Feeder, u16) {
+    let (listener, port) = listen();
+    drop(listener);
+    let settings = SinkSettings { queue_bytes: 64 << 10, ..spooled(tcp(port), directory, 2 << 20) };
+    let mut feeder = Feeder::start(&settings, None);
+    for _ in 0..50 {
+        feeder.push(100);
+        wait_until("the spool takes it", || feeder.queue.has_room(30_000));
+    }
+    wait_until("there are segments", || segments(directory).len() >= 3);
+    (feeder, port)
+}
+
+fn segments(directory: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(directory).expect("directory").map(|entry| entry.expect("entry").path());
+    let mut found: Vec<_> =
+        entries.filter(|path| path.extension().is_some_and(|extension| extension == "spool")).collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn a_segment_that_may_not_be_read_is_tried_again() {
+    let directory = tempfile::tempdir().expect("directory");
+    let (feeder, port) = segmented(directory.path());
+    let second = segments(directory.path()).remove(1);
+    // A sink's thread has no capability, also as root.
+    fs::set_permissions(&second, fs::Permissions::from_mode(0o000)).expect("mode");
+    let taken =
+        stream_collector(TcpListener::bind(("127.0.0.1", port)).expect("listen"), vec![Manners::Reads]);
+    feeder.wait_until("the first is delivered", |it| it.delivered() > 0 && !it.is_failing());
+    let failures = feeder.queue.status().failures();
+    feeder.wait_until("the second cannot be read", |it| it.failures() > failures);
+    assert!(feeder.queue.status().delivered() < feeder.pushed());
+    fs::set_permissions(&second, fs::Permissions::from_mode(0o600)).expect("mode");
+    feeder.wait_until("all is delivered", |it| it.delivered() == feeder.pushed());
+    wait_until("all is read", || taken.len() as u64 == feeder.pushed());
+    assert_eq!(taken.seqs(), all(feeder.pushed()));
+    assert_eq!(feeder.queue.status().lost(), 0);
+}
+
+#[test]
+fn a_segment_that_the_disk_does_not_give_back_is_counted_and_stays() {
+    let directory = tempfile::tempdir().expect("directory");
+    let (feeder, port) = segmented(directory.path());
+    let second = segments(directory.path()).remove(1);
+    // Reading a directory fails, and not for want of descriptors, memory or rights: to the sink as EIO does.
+    fs::remove_file(&second).expect("remove");
+    fs::create_dir(&second).expect("mkdir");
+    let taken =
+        stream_collector(TcpListener::bind(("127.0.0.1", port)).expect("listen"), vec![Manners::Reads]);
+    feeder.wait_until("all is settled", |it| it.delivered() + it.lost() >= feeder.pushed());
+    let status = feeder.queue.status();
+    wait_until("all is read", || taken.len() as u64 == status.delivered());
+    assert_eq!(status.delivered() + status.lost(), feeder.pushed(), "each counted once");
+    assert!(status.lost() > 0 && status.delivered() > 0);
+    // What is missing is in one piece.
+    let seqs = taken.seqs();
+    let gaps: Vec<u64> = seqs.windows(2).map(|pair| pair[1] - pair[0] - 1).filter(|gap| *gap > 0).collect();
+    assert_eq!(gaps, [status.lost()]);
+    assert!(second.with_added_extension("unusable").is_dir(), "it stays");
 }

@@ -3,15 +3,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::{Read, Write},
-    net::TcpStream,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
     process::Stdio,
+    sync::{Arc, Mutex},
 };
 
 use serde_json::Value;
 
 use crate::{
     Test,
+    collectors::json,
     daemon::connections,
     hostile::{FILE, Raw},
     lab::{in_lab, signal, wait_until},
@@ -25,6 +27,10 @@ pub(crate) fn tests() -> Vec<Test> {
         test("configured: no secret in messages, records and metrics", secrets),
         test("configured: labels with dots make documents that Elasticsearch takes", documents),
         test("configured: a name that is a formula is none in CSV, if that is wanted", formulas),
+        test(
+            "configured: a sink that is removed or renamed leaves its spool to the next of its name",
+            renamed,
+        ),
         test("configured: a reload of a configuration with a fault changes nothing", wrong_reload),
     ]
 }
@@ -193,5 +199,70 @@ fn formulas() {
         let named = cells("plain", ",\"=1+1,x\",");
         assert!(named > 0, "named in no line");
         assert_eq!((cells("safe", ",\"'=1+1,x\","), cells("safe", "\"=1")), (named, 0));
+    });
+}
+
+/// The transitions on a port in some lines, each by what makes it one.
+fn transitions(lines: &str, port: u16) -> Vec<String> {
+    let is_wanted = |it: &Value| {
+        it["kind"] == "transition" && [&it["local"], &it["remote"]].iter().any(|end| end["port"] == port)
+    };
+    let records = lines.lines().filter_map(json).filter(is_wanted);
+    records.map(|it| format!("{} {} {} {}", it["conn"], it["from"], it["to"], it["time"])).collect()
+}
+
+fn renamed() {
+    in_lab(|netns| {
+        let [dead, port] = [fresh_port(), fresh_port()];
+        let errors = tempfile::NamedTempFile::new().expect("file");
+        let stderr = errors.reopen().expect("file");
+        let sink = |name: &str, spool: &str| {
+            format!(
+                "[sinks.{name}]\ntype = \"socket\"\naddress = \"tcp://127.0.0.1:{dead}\"\nretry = \"100ms\"\n{spool}\n"
+            )
+        };
+        let spool = "spool = \"DIR/spool\"";
+        let before = format!("{FILE}{}{}", sink("old", spool), sink("gone", ""));
+        let mut daemon = Raw::start(netns, &before, |command| {
+            command.stderr(stderr);
+        });
+        daemon.wait_for("\"kind\":\"start\"");
+        connections(5, port);
+        let so_far = || transitions(&fs::read_to_string(daemon.path("out")).expect("records"), port);
+        // The listener and five connections, all of them to their ends.
+        wait_until("all have happened", || {
+            so_far().iter().filter(|it| it.contains("\"TIME_WAIT\"")).count() == 5
+        });
+        let said = || fs::read_to_string(errors.path()).expect("messages");
+        daemon.write(&format!("{FILE}{}", sink("new", spool)));
+        signal(daemon.pid(), libc::SIGHUP);
+        wait_until("its spool is left", || {
+            said().lines().any(|line| line.contains("sink old: ") && line.contains("wait in its spool"))
+        });
+        wait_until("what had no spool is lost", || {
+            let lost = |line: &str| line.contains("sink gone: ") && line.contains("were not delivered");
+            said().lines().any(lost)
+        });
+        let happened = so_far();
+        // The old name comes back, and a collector.
+        let listener = TcpListener::bind(("127.0.0.1", dead)).expect("listen");
+        daemon.write(&format!("{FILE}{}", sink("old", spool)));
+        signal(daemon.pid(), libc::SIGHUP);
+        // The sink `new` may be the first that is answered.
+        let texts: Arc<Mutex<Vec<String>>> = Arc::default();
+        let into = Arc::clone(&texts);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    into.lock().expect("lock").push(line);
+                }
+            }
+        });
+        let found = || transitions(&texts.lock().expect("lock").join("\n"), port);
+        wait_until("the spool is delivered", || happened.iter().all(|it| found().contains(it)));
+        assert!(daemon.end_now().success());
+        for it in &happened {
+            assert_eq!(found().iter().filter(|found| *found == it).count(), 1, "{it}");
+        }
     });
 }

@@ -45,8 +45,13 @@ impl Raw {
 
     /// The same with keys before the first table.
     pub(crate) fn start_with(top: &str, netns: u64, sinks: &str, prepare: impl FnOnce(&mut Command)) -> Self {
+        Self::start_in(top, &format!("netns = {netns}"), sinks, prepare)
+    }
+
+    /// The same with another filter.
+    pub(crate) fn start_in(top: &str, filter: &str, sinks: &str, prepare: impl FnOnce(&mut Command)) -> Self {
         let directory = tempfile::tempdir().expect("directory");
-        let head = format!("{top}[filter]\nnetns = {netns}\n[kernel]\nalongside = true\n");
+        let head = format!("{top}[filter]\n{filter}\n[kernel]\nalongside = true\n");
         let mut command = sockstate();
         command.args(["run", "--config"]).arg(directory.path().join("config.toml"));
         prepare(&mut command);

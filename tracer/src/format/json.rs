@@ -279,6 +279,14 @@ impl Json {
 
     fn lost(&mut self, seq: u64, it: &Lost, out: &mut Vec<u8>) {
         self.head(br#"{"schema":"sockstate/1","kind":"lost","seq":"#, seq, it.time_ns, out);
+        match it.since_ns {
+            Some(since_ns) => {
+                out.extend_from_slice(br#","since":""#);
+                self.times.write(since_ns, 9, out);
+                out.extend_from_slice(br#"Z""#);
+            }
+            None => text_or_null("since", None, out),
+        }
         out.extend_from_slice(br#","count":"#);
         number(it.count, out);
         text_or_null("place", Some(it.place.name()), out);

@@ -78,8 +78,7 @@ impl Parser {
         if line.schema != SCHEMA {
             return Err(ParseError::Schema(line.schema.to_owned()));
         }
-        let time = line.time.parse::<jiff::Timestamp>().map_err(|error| no_record(&error))?;
-        let time_ns = i64::try_from(time.as_nanosecond()).map_err(|error| no_record(&error))?;
+        let time_ns = nanoseconds(&line.time).map_err(|error| no_record(&error))?;
         self.told(&line, time_ns).ok_or_else(|| no_record(&format!("a {} that lacks something", line.kind)))
     }
 
@@ -117,7 +116,12 @@ impl Parser {
                 tuple: it.tuple()?,
                 subject: self.subject(it),
             }),
-            "lost" => Notice::Lost(Lost { time_ns, count: it.count?, place: place(it.place?)? }),
+            "lost" => Notice::Lost(Lost {
+                time_ns,
+                since_ns: it.since.as_deref().and_then(|since| nanoseconds(since).ok()),
+                count: it.count?,
+                place: place(it.place?)?,
+            }),
             "start" => Notice::Start(Start {
                 time_ns,
                 version: self.keep(it.version.as_deref()?),
@@ -314,6 +318,11 @@ fn owner_of(it: &OwnerOf<'_>) -> Owner {
             .unwrap_or(OwnerSource::Scan),
         cmdline: it.cmdline.as_deref().map(|text| bounds::kept(text, bounds::COMMAND_LINE).into()),
     }
+}
+
+fn nanoseconds(time: &str) -> Result<i64, String> {
+    let time: jiff::Timestamp = time.parse().map_err(|error: jiff::Error| error.to_string())?;
+    i64::try_from(time.as_nanosecond()).map_err(|error| error.to_string())
 }
 
 fn place(name: &str) -> Option<LostPlace> {

@@ -351,6 +351,8 @@ pub struct Tally {
 pub struct Lost {
     /// Wall clock, ns since the epoch, when the loss was noticed.
     pub time_ns: i64,
+    /// No missing record has an earlier time; `None` where that is not known.
+    pub since_ns: Option<i64>,
     /// How many since the last such record of this place.
     pub count: u64,
     /// Where.

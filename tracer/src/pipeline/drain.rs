@@ -55,7 +55,8 @@ impl Pipeline {
         }
         if broken > 0 {
             let total = streams.summary.lost.get(&LostPlace::Decode).unwrap_or(&0) + broken;
-            streams.lost(LostPlace::Decode, total, now_ns());
+            // No look in between has found any.
+            streams.lost(LostPlace::Decode, total, now_ns(), now_ns());
         }
         taken
     }

@@ -195,3 +195,58 @@ impl Keeper {
         files::replace(&self.path, &serde_json::to_vec(estate)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{enrich::Enricher, track::Sight};
+
+    /// A table with so many connections, as if inherited.
+    fn table(count: usize) -> Table {
+        let address = [0_u8; 16];
+        let conns: Vec<_> = (1..=count)
+            .map(|at| {
+                json!({
+                    "sk": at, "id": at, "since_ns": 1, "since": 0, "whose": 0, "local": (address, 1), "remote": (address, 2),
+                    "v6": false, "state": 1, "role": null, "mini": false, "stuck": 0
+                })
+            })
+            .collect();
+        let whose = json!([{"owner": null, "uid": null, "netns": null, "cgroup": null}]);
+        let heirloom = json!({"next": count, "subjects": whose, "conns": conns});
+        let mut table = Table::new(1, 0, Sight::default());
+        let mut enricher = Enricher::new(PathBuf::from("/nowhere"), false);
+        table.inherit(serde_json::from_value(heirloom).expect("heirloom"), 0, &mut enricher);
+        assert_eq!(table.len(), count);
+        table
+    }
+
+    #[test]
+    fn of_a_table_that_is_too_large_no_old_state_is_left() {
+        let directory = tempfile::tempdir().expect("directory");
+        let pinned = json!({"asked": "", "hook": "", "tier": "", "sees_resets": true, "degraded": []});
+        let keeper = Keeper {
+            path: directory.path().join("state"),
+            pinned: serde_json::from_value(pinned).expect("pinned"),
+            instance: 1,
+            ledger: Arc::new(Ledger::open(&directory.path().join("ledger")).expect("ledger")),
+            next: Instant::now(),
+            is_old: true,
+        };
+        let kept = || -> (usize, bool) {
+            let bytes = fs::read(directory.path().join("state")).expect("state");
+            let estate: Estate = serde_json::from_slice(&bytes).expect("estate");
+            (estate.table.len(), estate.is_complete)
+        };
+        keeper.write(&table(MOST), false);
+        assert_eq!(kept(), (MOST, false));
+        // Killed now, the next one finds no connections rather than old ones.
+        let large = table(MOST + 1);
+        keeper.write(&large, false);
+        assert_eq!(kept(), (0, false));
+        keeper.write(&large, true);
+        assert_eq!(kept(), (MOST + 1, true), "an orderly end writes all");
+    }
+}

@@ -9,6 +9,7 @@ mod clock;
 mod drain;
 mod ending;
 mod keeper;
+mod missing;
 mod names;
 mod outlet;
 mod owners;
@@ -362,17 +363,18 @@ impl Pipeline {
     /// Whether the table may have missed something.
     fn losses(&mut self) -> Result<bool, PipelineError> {
         let before: u64 = self.streams.summary.lost.values().sum();
+        let looked_ns = now_ns();
         let all = self.source.losses()?;
         if let Some(keeper) = &self.keeper {
             keeper.tell(all);
         }
         let losses = self.source.untold(all);
-        self.streams.lost(LostPlace::Ring, losses.ring, now_ns());
-        self.streams.lost(LostPlace::Evidence, losses.evidence, now_ns());
-        self.streams.lost(LostPlace::Recursion, losses.recursion, now_ns());
+        self.streams.lost(LostPlace::Ring, losses.ring, looked_ns, now_ns());
+        self.streams.lost(LostPlace::Evidence, losses.evidence, looked_ns, now_ns());
+        self.streams.lost(LostPlace::Recursion, losses.recursion, looked_ns, now_ns());
         let lost = self.streams.summary.lost.values().sum::<u64>() > before;
         let not_unwound = self.hunter.as_ref().map_or(0, Hunter::lost);
-        self.streams.lost(LostPlace::Stack, losses.stacks + not_unwound, now_ns());
+        self.streams.lost(LostPlace::Stack, losses.stacks + not_unwound, looked_ns, now_ns());
         Ok(lost)
     }
 }

@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{aggregate::Windows, monotonic_ns, now_ns};
+use super::{aggregate::Windows, missing::Missing, monotonic_ns, now_ns};
 use crate::{
     format::Format,
     metrics::{Counts, Numbers, SinkNumbers},
     model::{ConnId, Lost, LostPlace, Notice, Transition, Tuple},
     route::Router,
-    sinks::{Batch, Begun, Frame, Queue},
+    sinks::{Batch, Begun, Frame, Queue, since_ns},
 };
 
 /// Room for the record that says what a full queue did not take.
@@ -57,7 +57,7 @@ pub struct Stream {
     /// Records that the one before has neither delivered nor told of, to be said after the `start`.
     left: Option<(u64, LostPlace)>,
     /// Records that its queue did not take, or its spool lost, and that it has not told of.
-    unsaid: u64,
+    unsaid: Missing,
     /// Queues of the sinks that it follows: what those lose while they end is said here.
     previous: Vec<Queue>,
 }
@@ -79,7 +79,7 @@ impl Stream {
             report: None,
             sample: 1,
             left: None,
-            unsaid: 0,
+            unsaid: Missing::default(),
             previous: Vec::new(),
         }
     }
@@ -184,7 +184,8 @@ impl Stream {
         if let Notice::Start(start) = notice
             && let Some((count, place)) = self.left.take()
         {
-            self.write_notice(&Notice::Lost(Lost { time_ns: start.time_ns, count, place }));
+            let time_ns = start.time_ns;
+            self.write_notice(&Notice::Lost(Lost { time_ns, since_ns: None, count, place }));
         }
     }
 
@@ -259,18 +260,24 @@ impl Stream {
     /// Hands over what there is; what the queue has no room for is lost, and said as soon as it has.
     fn hand_over(&mut self, time_ns: i64) {
         let Some(queue) = self.queue.take() else { return };
-        self.unsaid += self.previous.iter().chain([&queue]).map(Queue::take_lost).sum::<u64>();
+        for queue in self.previous.iter().chain([&queue]) {
+            let records = queue.take_lost();
+            if records > 0 {
+                self.unsaid.add(Missing { records, since_ns: queue.take_lost_since() });
+            }
+        }
         self.previous.retain(|queue| !queue.is_finished() || queue.has_lost());
         if self.report.is_some() {
             // The next numbers have all that is in those that are lost.
-            self.unsaid = 0;
+            self.unsaid = Missing::default();
         }
-        if !(self.buffer.is_empty() && self.unsaid == 0) {
+        if !(self.buffer.is_empty() && self.unsaid.records == 0) {
             if queue.has_room(self.buffer.len() + LOST_RECORD) {
                 self.queue = Some(queue.clone());
-                if self.unsaid > 0 {
-                    let count = std::mem::take(&mut self.unsaid);
-                    self.write_notice(&Notice::Lost(Lost { time_ns, count, place: LostPlace::Sink }));
+                if self.unsaid.records > 0 {
+                    let Missing { records: count, since_ns } = std::mem::take(&mut self.unsaid);
+                    let place = LostPlace::Sink;
+                    self.write_notice(&Notice::Lost(Lost { time_ns, since_ns, count, place }));
                 }
                 let bytes = std::mem::take(&mut self.buffer);
                 self.buffer.reserve(bytes.len());
@@ -278,7 +285,8 @@ impl Stream {
             } else {
                 let count = self.frames.len() as u64;
                 queue.refused(count);
-                self.unsaid += count + self.frames.iter().map(|frame| frame.tells).sum::<u64>();
+                let told: u64 = self.frames.iter().map(|frame| frame.tells).sum();
+                self.unsaid.add(Missing { records: count + told, since_ns: since_ns(&self.frames) });
                 self.buffer.clear();
                 self.frames.clear();
             }
@@ -303,6 +311,10 @@ pub struct Streams {
     retired_lost: u64,
     most: u64,
     pub(super) summary: Summary,
+    /// When it was last known that nothing more was lost at a place.
+    looked_ns: BTreeMap<LostPlace, i64>,
+    /// When it began to see; `None` where the kernel programs are an earlier process's, which may have lost something before.
+    begun_ns: Option<i64>,
     /// None where nobody asks.
     pub(super) counts: Option<Counts>,
 }
@@ -313,10 +325,14 @@ impl Streams {
     pub fn new(list: Vec<Stream>, most: Option<u64>) -> Self {
         let most = most.unwrap_or(u64::MAX);
         let (retired, summary) = (Vec::new(), Summary::default());
-        Self { list, retired, retired_lost: 0, most, summary, counts: None }
+        let looked_ns = BTreeMap::new();
+        Self { list, retired, retired_lost: 0, most, summary, looked_ns, begun_ns: None, counts: None }
     }
 
     pub(super) fn notice(&mut self, notice: &Notice) {
+        if let Notice::Start(start) = notice {
+            self.begun_ns = Some(start.time_ns).filter(|_| start.adopted.is_none());
+        }
         for stream in &mut self.list {
             stream.notice(notice);
         }
@@ -356,14 +372,15 @@ impl Streams {
         self.summary.transitions >= self.most
     }
 
-    /// Notes that `total` were lost at `place` since the start; writes what is new.
-    pub(super) fn lost(&mut self, place: LostPlace, total: u64, time_ns: i64) {
+    /// Notes that `total` were lost at `place` since the start, by a look that began at `looked_ns`; writes what is new.
+    pub(super) fn lost(&mut self, place: LostPlace, total: u64, looked_ns: i64, time_ns: i64) {
+        let since_ns = self.looked_ns.insert(place, looked_ns).or(self.begun_ns);
         let known = self.summary.lost.entry(place).or_default();
         let before = *known;
         // Two counters that are read one after another may differ by less the next time.
         if total > before {
             *known = total;
-            self.notice(&Notice::Lost(Lost { time_ns, count: total - before, place }));
+            self.notice(&Notice::Lost(Lost { time_ns, since_ns, count: total - before, place }));
         }
     }
 
@@ -452,7 +469,7 @@ impl Streams {
     /// Whether a sink has lost something that its stream has not told of.
     pub(super) fn has_unsaid(&self) -> bool {
         let has_unsaid = |stream: &Stream| {
-            stream.unsaid > 0 || stream.previous.iter().chain(&stream.queue).any(Queue::has_lost)
+            stream.unsaid.records > 0 || stream.previous.iter().chain(&stream.queue).any(Queue::has_lost)
         };
         self.list.iter().any(has_unsaid)
     }

@@ -13,6 +13,14 @@ pub struct Frame {
     pub tells: u64,
 }
 
+/// No record of these, or of those that they tell of, has an earlier time; `None` where that is not known.
+#[must_use]
+pub fn since_ns(frames: &[Frame]) -> Option<i64> {
+    // Records that tell of others do not say from when those are.
+    let is_known = frames.iter().all(|frame| frame.tells == 0);
+    frames.iter().map(|frame| frame.time_ns).min().filter(|_| is_known)
+}
+
 /// Records, one behind another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
@@ -27,6 +35,11 @@ impl Batch {
     #[must_use]
     pub fn len(&self) -> usize {
         self.frames.len()
+    }
+
+    /// The earliest time of its records, and of what they tell of; `None` where that is not known.
+    pub(super) fn since_ns(&self) -> Option<i64> {
+        since_ns(&self.frames)
     }
 
     /// Whether there is none.

@@ -29,7 +29,7 @@ mod verify;
 mod worker;
 
 pub use address::{Address, Authority, ParseAddressError};
-pub use batch::{Batch, Frame};
+pub use batch::{Batch, Frame, since_ns};
 use connection::Connection;
 pub use file::FileSettings;
 pub use http::{AUTHORIZATION, HttpSettings};

@@ -159,6 +159,14 @@ impl Output {
         Ok(())
     }
 
+    /// Bytes that go out in whole or not at all, if so many at most are written at once.
+    pub(super) fn chunk(&self) -> usize {
+        match &self.target {
+            Target::Blocking(_) => usize::MAX,
+            Target::Polled(_) => CHUNK,
+        }
+    }
+
     /// Writes some of `bytes`, which are not empty, and returns how many. May be cancelled: then nothing was written.
     ///
     /// # Errors

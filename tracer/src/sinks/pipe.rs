@@ -69,8 +69,8 @@ impl PipeSink {
         }
         let Some(output) = &mut self.output else { return Ok(()) };
         let progress = Progress { lot, sent: &mut self.sent };
-        while let Some(rest) = progress.lot.bytes.get(*progress.sent..).filter(|rest| !rest.is_empty()) {
-            *progress.sent += output.write_some(rest).await?;
+        while let Some(part) = progress.next(output.chunk()) {
+            *progress.sent += output.write_some(part).await?;
         }
         Ok(())
     }
@@ -92,6 +92,20 @@ impl PipeSink {
 struct Progress<'a> {
     lot: &'a mut Batch,
     sent: &'a mut usize,
+}
+
+impl Progress<'_> {
+    /// What is written next: whole records, so that none is cut where the reader stands still and the time is over. Only a record that
+    /// is longer than `chunk` may be.
+    fn next(&self, chunk: usize) -> Option<&[u8]> {
+        let rest = self.lot.bytes.get(*self.sent..).filter(|rest| !rest.is_empty())?;
+        let whole = self.lot.frames.partition_point(|frame| frame.end <= self.sent.saturating_add(chunk));
+        let end = whole.checked_sub(1).and_then(|last| self.lot.frames.get(last)).map(|frame| frame.end);
+        match end.filter(|end| end > self.sent) {
+            Some(end) => self.lot.bytes.get(*self.sent..end),
+            None => Some(rest),
+        }
+    }
 }
 
 impl Drop for Progress<'_> {

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -35,6 +35,8 @@ pub struct Status {
     lost: AtomicU64,
     /// Lost in the sink's own thread, and not yet told in its stream.
     untold: AtomicU64,
+    /// The earliest time of one of these; 0 for none of these, the least for not known.
+    untold_since: AtomicI64,
     queued_bytes: AtomicU64,
     spooled_bytes: AtomicU64,
     failures: AtomicU64,
@@ -195,10 +197,17 @@ impl Queue {
         self.0.status.lost.fetch_add(records, Ordering::Relaxed);
     }
 
-    /// `records` are lost, and `told` of others that they told of; they had been on disk if that `was_kept`.
-    pub(super) fn lose(&self, records: u64, told: u64, was_kept: bool) {
-        self.0.status.lost.fetch_add(records, Ordering::Relaxed);
-        self.0.status.untold.fetch_add(records + told, Ordering::Relaxed);
+    /// `records` are lost, none of them earlier than `since_ns`, and `told` of others that they told of; they had been on disk if that
+    /// `was_kept`.
+    pub(super) fn lose(&self, records: u64, told: u64, since_ns: Option<i64>, was_kept: bool) {
+        let status = &self.0.status;
+        status.lost.fetch_add(records, Ordering::Relaxed);
+        if records + told > 0 {
+            let new = since_ns.unwrap_or(i64::MIN);
+            let earliest = |old: i64| Some(if old == 0 { new } else { old.min(new) });
+            let _ = status.untold_since.fetch_update(Ordering::Relaxed, Ordering::Relaxed, earliest);
+        }
+        status.untold.fetch_add(records + told, Ordering::Release);
         if was_kept {
             self.settle(-(records + told).cast_signed());
         }
@@ -222,7 +231,14 @@ impl Queue {
     /// What the sink has lost since this was last asked.
     #[must_use]
     pub fn take_lost(&self) -> u64 {
-        self.0.status.untold.swap(0, Ordering::Relaxed)
+        self.0.status.untold.swap(0, Ordering::Acquire)
+    }
+
+    /// From when the records are that [`Queue::take_lost`] has returned last; `None` where that is not known.
+    #[must_use]
+    pub fn take_lost_since(&self) -> Option<i64> {
+        let since_ns = self.0.status.untold_since.swap(0, Ordering::Relaxed);
+        (![0, i64::MIN].contains(&since_ns)).then_some(since_ns)
     }
 
     /// What [`Queue::take_lost`] would return.

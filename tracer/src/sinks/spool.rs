@@ -112,6 +112,8 @@ pub struct Spool {
     written: u64,
     /// What the next entry should say of itself: its run, and how many records came before.
     expected: Option<(u64, u64)>,
+    /// The same behind what is delivered.
+    settled: Option<(u64, u64)>,
     /// Held as long as the spool is in use.
     _lock: File,
 }
@@ -171,6 +173,7 @@ impl Spool {
             run: std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos() as u64),
             written: 0,
             expected: None,
+            settled: None,
             _lock: lock,
         };
         (spool.offset, spool.passed) = spool.saved_place();
@@ -307,6 +310,12 @@ impl Spool {
     pub fn give_up(&mut self) -> Option<u64> {
         let front = self.segments.front()?;
         let missing = front.count.map(|count| count.records.saturating_sub(self.passed + count.told));
+        if let Some((run, written)) = self.settled
+            && let Some(count) = front.count
+        {
+            // The next segment's first entry counts them, too.
+            self.expected = Some((run, written + count.records.saturating_sub(self.passed)));
+        }
         set_aside(&self.file_name(front.number));
         self.drop_front();
         missing
@@ -315,6 +324,7 @@ impl Spool {
     /// What was read last is delivered.
     pub fn delivered(&mut self) {
         (self.offset, self.passed, self.passed_gaps) = (self.read_to, self.read_records, self.gaps);
+        self.settled = self.expected;
         let Some(front) = self.segments.front() else { return };
         if self.offset >= front.len {
             return self.drop_front();
@@ -379,6 +389,7 @@ impl Spool {
     }
 
     fn drop_front(&mut self) {
+        self.settled = self.expected;
         if let Some(front) = self.segments.pop_front() {
             self.remove(front.number);
         }

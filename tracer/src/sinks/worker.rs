@@ -230,7 +230,7 @@ impl Worker {
                             self.name,
                             read.missing
                         );
-                        self.queue.lose(read.missing, 0, true);
+                        self.queue.lose(read.missing, 0, None, true);
                     }
                     read.batch
                 }
@@ -263,13 +263,14 @@ impl Worker {
         );
         let what = if is_passing { "trying again" } else { "giving it up" };
         message!("sink {}: cannot read a segment of the spool: {error}; {what}", self.name);
+        self.queue.status().fail();
         if is_passing {
             tokio::select! {
                 () = sleep(self.pace.retry_max) => {}
                 () = self.queue.overdue() => {}
             }
         } else if let Some(missing) = self.spool.as_mut().and_then(Spool::give_up) {
-            self.queue.lose(missing, 0, true);
+            self.queue.lose(missing, 0, None, true);
         }
         Batch::default()
     }
@@ -365,7 +366,7 @@ impl Worker {
     /// The collector does not want `lot`.
     fn refuse(&self, lot: &Batch, message: &str, from_spool: bool) {
         message!("sink {}: {message}: {} records are lost", self.name, lot.len());
-        self.queue.lose(lot.len() as u64, lot.tells(), from_spool);
+        self.queue.lose(lot.len() as u64, lot.tells(), lot.since_ns(), from_spool);
         if !from_spool {
             self.queue.leave(lot.len() as u64);
         }
@@ -430,7 +431,7 @@ impl Worker {
                 original.retain(|at| is_open.get(at) == Some(&true));
                 // What was in doubt is not here any more.
                 let gone = (left.len() - original.len()) as u64;
-                self.queue.lose(gone, 0, false);
+                self.queue.lose(gone, 0, None, false);
                 self.queue.leave(gone);
                 original
             }
@@ -447,7 +448,7 @@ impl Worker {
         if matches!(kept, Some(Ok(()))) {
             self.queue.settle(lot.weight());
         } else {
-            self.queue.lose(lot.len() as u64, lot.tells(), false);
+            self.queue.lose(lot.len() as u64, lot.tells(), lot.since_ns(), false);
         }
     }
 

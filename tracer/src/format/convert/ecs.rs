@@ -162,6 +162,7 @@ fn level(it: &Value) -> &'static str {
     match severity(it) {
         Severity::Error => "error",
         Severity::Warning => "warning",
+        Severity::Notice => "notice",
         Severity::Info => "info",
     }
 }

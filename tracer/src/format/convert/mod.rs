@@ -17,6 +17,7 @@ pub use syslog::Syslog;
 enum Severity {
     Error = 3,
     Warning = 4,
+    Notice = 5,
     Info = 6,
 }
 
@@ -33,6 +34,12 @@ fn severity(record: &Value) -> Severity {
     match text(record, "kind") {
         "lost" => Severity::Error,
         "stuck" => Severity::Warning,
+        _ if record["illegal"] == true => Severity::Warning,
+        "start" if record["degraded"].as_array().is_some_and(|reasons| !reasons.is_empty()) => {
+            Severity::Warning
+        }
+        // The stream was wrong before, or something is over that was reported.
+        "resync" | "resolved" => Severity::Notice,
         _ => Severity::Info,
     }
 }
@@ -69,7 +76,10 @@ fn message(it: &Value) -> String {
         }
         "resolved" => format!("{} no longer stuck: {} -> {}", head(), text(it, "state"), text(it, "to")),
         "aggregate" => format!("{} x {} -> {}", it["count"], text(it, "from"), text(it, "to")),
-        "lost" => format!("{} records lost ({})", it["count"], text(it, "place")),
+        "lost" => {
+            let since = it["since"].as_str().map(|since| format!(" since {since}")).unwrap_or_default();
+            format!("{} records lost ({}){since}", it["count"], text(it, "place"))
+        }
         "start" => format!("sockstate {} traces", text(it, "version")),
         "stop" => format!("sockstate ends ({})", text(it, "reason")),
         kind => format!("sockstate: {kind}"),

@@ -72,6 +72,8 @@ fn log_record(it: &Value) -> LogRecord {
     let (number, name) = match severity(it) {
         Severity::Error => (SeverityNumber::Error, "ERROR"),
         Severity::Warning => (SeverityNumber::Warn, "WARN"),
+        // As OpenTelemetry maps syslog's.
+        Severity::Notice => (SeverityNumber::Info2, "NOTICE"),
         Severity::Info => (SeverityNumber::Info, "INFO"),
     };
     let time = text(it, "time").parse::<jiff::Timestamp>().map(|time| time.as_nanosecond());

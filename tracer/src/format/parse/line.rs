@@ -17,6 +17,9 @@ pub(super) struct Line<'a> {
     pub(super) kind: &'a str,
     #[serde(borrow)]
     pub(super) time: Text<'a>,
+    /// Absent in recordings of earlier versions.
+    #[serde(borrow)]
+    pub(super) since: Option<Text<'a>>,
     pub(super) conn: Option<&'a str>,
     pub(super) from: Option<&'a str>,
     pub(super) from_number: Option<u8>,

@@ -1,0 +1,107 @@
+//! When something is lost, the record of it says from when to when.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    net::TcpListener,
+    process::Stdio,
+    sync::{Arc, Mutex},
+};
+
+use serde_json::Value;
+
+use crate::{
+    Test,
+    collectors::json,
+    daemon::connections,
+    hostile::{FILE, Raw},
+    lab::{Tracer, in_lab, signal, wait_until},
+    sockets::fresh_port,
+    test,
+};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test("missing: what a sink has lost is of the interval of its lost records", of_a_sink),
+        test("missing: what the ring has lost is of the interval of its lost records", of_the_ring),
+    ]
+}
+
+/// A time of our records; RFC 3339 in one width sorts as it is.
+fn time(record: &Value, key: &str) -> String {
+    record[key].as_str().unwrap_or_default().to_owned()
+}
+
+fn of_a_sink() {
+    in_lab(|netns| {
+        let [dead, port] = [fresh_port(), fresh_port()];
+        // Only the port's connections, so that the sink's own are not in the streams.
+        let sinks = format!(
+            "{FILE}[sinks.small]\ntype = \"socket\"\naddress = \"tcp://127.0.0.1:{dead}\"\nretry = \"100ms\"\nqueue = \"64K\"\n"
+        );
+        let mut daemon = Raw::start_in("", &format!("netns = {netns}\nport = {port}"), &sinks, |command| {
+            command.stderr(Stdio::null());
+        });
+        daemon.wait_for("\"kind\":\"start\"");
+        connections(300, port);
+        let ended = |line: &str| line.contains("\"from\":\"LISTEN\"") && line.contains("\"to\":\"CLOSE\"");
+        let path = daemon.path("out");
+        let so_far = || fs::read_to_string(&path).expect("records");
+        wait_until("all have happened", || so_far().lines().any(ended));
+        let listener = TcpListener::bind(("127.0.0.1", dead)).expect("listen");
+        let lines: Arc<Mutex<Vec<Value>>> = Arc::default();
+        let into = Arc::clone(&lines);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    into.lock().expect("lock").extend(json(&line));
+                }
+            }
+        });
+        wait_until("the loss is reported", || {
+            lines.lock().expect("lock").iter().any(|it| it["kind"] == "lost")
+        });
+        assert!(daemon.end_now().success());
+        let found = lines.lock().expect("lock").clone();
+        let seen: Vec<&Value> = found.iter().map(|it| &it["time"]).collect();
+        let missing: Vec<String> = so_far()
+            .lines()
+            .filter_map(json)
+            .filter(|it| it["kind"] == "transition" && !seen.contains(&&it["time"]))
+            .map(|it| time(&it, "time"))
+            .collect();
+        assert!(!missing.is_empty());
+        let intervals: Vec<(String, String)> = found
+            .iter()
+            .filter(|it| it["kind"] == "lost")
+            .map(|it| (time(it, "since"), time(it, "time")))
+            .collect();
+        for at in &missing {
+            assert!(intervals.iter().any(|(since, until)| since <= at && at <= until), "{at}: {intervals:?}");
+        }
+        // No wider than it must be.
+        let first = missing.iter().min().expect("one");
+        assert_eq!(intervals.iter().map(|(since, _)| since).min(), Some(first));
+    });
+}
+
+fn of_the_ring() {
+    in_lab(|netns| {
+        let port = fresh_port();
+        let mut tracer = Tracer::start(netns, &["--ring-size", "4K", "--port", &port.to_string()]);
+        connections(1, port);
+        let last = tracer.wait_for(|it| it["from"] == "LISTEN" && it["to"] == "CLOSE");
+        signal(tracer.pid(), libc::SIGSTOP);
+        connections(200, port);
+        signal(tracer.pid(), libc::SIGCONT);
+        let lost = tracer.wait_for(|it| it["kind"] == "lost" && it["place"] == "ring");
+        let start = tracer.first();
+        let begin = time(&lost, "since");
+        assert!(begin >= time(&start, "time"), "{lost}");
+        let story = tracer.stop();
+        // Between these something is missing, and nothing before: the ring was read to its end then.
+        let next = story.transitions().map(|it| time(it, "time")).find(|at| *at > time(&last, "time"));
+        let next = next.expect("the ring held some");
+        assert!(begin <= next && next <= time(&lost, "time"), "{begin} {next} {lost}");
+    });
+}

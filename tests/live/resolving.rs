@@ -1,0 +1,175 @@
+//! Collectors by name: names with several addresses, and a host that can start no thread to ask for them.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use socket2::{Domain, Socket, Type};
+
+use crate::{
+    Test,
+    collectors::json,
+    daemon::connections,
+    hostile::{FILE, Raw},
+    lab::{in_lab, signal, wait_until},
+    observer,
+    sockets::fresh_port,
+    test,
+};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test("resolving: a name whose first address does not answer", first_is_silent),
+        test("resolving: no thread can be started to resolve a name", no_thread),
+    ]
+}
+
+/// The lines that a collector on `listener` gets.
+fn collect(listener: TcpListener) -> Arc<Mutex<Vec<String>>> {
+    let lines: Arc<Mutex<Vec<String>>> = Arc::default();
+    let into = Arc::clone(&lines);
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                into.lock().expect("lock").push(line);
+            }
+        }
+    });
+    lines
+}
+
+/// A listener at `address` that answers no further SYN: its queue of connections is full.
+fn silent(address: SocketAddr) -> (Socket, TcpStream) {
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+    listener.bind(&address.into()).expect("bind");
+    listener.listen(0).expect("listen");
+    let first = TcpStream::connect(address).expect("the queue holds one");
+    (listener, first)
+}
+
+/// Gives this thread, and what it starts, other names of hosts.
+fn own_hosts(hosts: &str) {
+    let file = tempfile::NamedTempFile::new().expect("file");
+    fs::write(file.path(), hosts).expect("hosts");
+    // SAFETY: takes a number; only this thread moves.
+    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNS) }, 0, "{}", std::io::Error::last_os_error());
+    let bind = [Path::new("--bind"), file.path(), Path::new("/etc/hosts")];
+    for arguments in [&[Path::new("--make-rprivate"), Path::new("/")][..], &bind] {
+        assert!(Command::new("mount").args(arguments).status().expect("mount").success());
+    }
+}
+
+fn first_is_silent() {
+    if observer::is_in_vm() {
+        return crate::skip("a static program does not read /etc/hosts as others do");
+    }
+    in_lab(|netns| {
+        let port = fresh_port();
+        // The resolver prefers the address that is most like the source's.
+        own_hosts("127.0.0.1 collector.test\n127.0.0.2 collector.test\n");
+        let _full = silent(SocketAddr::from(([127, 0, 0, 1], port)));
+        let lines = collect(TcpListener::bind(("127.0.0.2", port)).expect("listen"));
+        let errors = tempfile::NamedTempFile::new().expect("file");
+        let stderr = errors.reopen().expect("file");
+        let sinks =
+            format!("{FILE}[sinks.named]\ntype = \"socket\"\naddress = \"tcp://collector.test:{port}\"\n");
+        let mut daemon = Raw::start(netns, &sinks, |command| {
+            command.stderr(stderr);
+        });
+        daemon.wait_for("\"kind\":\"start\"");
+        connections(1, fresh_port());
+        wait_until("it is delivered", || {
+            lines.lock().expect("lock").iter().any(|line| line.contains("\"to\":\"TIME_WAIT\""))
+        });
+        assert!(daemon.end_now().success());
+        let said = fs::read_to_string(errors.path()).expect("messages");
+        assert!(!said.contains("cannot connect"), "no attempt failed: {said}");
+        // The daemon's own connects are in its trace.
+        let records = fs::read_to_string(daemon.path("out")).expect("records");
+        let connects: Vec<String> = records
+            .lines()
+            .filter_map(json)
+            .filter(|it| it["to"] == "SYN_SENT" && it["remote"]["port"] == port)
+            .map(|it| it["remote"]["address"].as_str().unwrap_or_default().to_owned())
+            .collect();
+        assert_eq!(connects.first().map(String::as_str), Some("127.0.0.1"), "{connects:?}");
+        assert!(connects.iter().any(|address| address == "127.0.0.2"), "{connects:?}");
+    });
+}
+
+/// A cgroup that bounds how many threads there are; gone with the test.
+struct Pids(PathBuf);
+
+impl Pids {
+    /// `None` where there is no such controller.
+    fn new() -> Option<Self> {
+        let roots = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"];
+        let root = roots.iter().map(Path::new).find(|root| root.join("cgroup.procs").exists())?;
+        let path = root.join(format!("sockstate-test-{}", std::process::id()));
+        fs::create_dir(&path).ok()?;
+        let group = Self(path);
+        group.0.join("pids.max").exists().then_some(group)
+    }
+
+    fn take(&self, pid: u32) {
+        fs::write(self.0.join("cgroup.procs"), pid.to_string()).expect("cgroup");
+    }
+
+    fn current(&self) -> u64 {
+        let text = fs::read_to_string(self.0.join("pids.current")).expect("cgroup");
+        text.trim().parse().expect("number")
+    }
+
+    fn limit(&self, most: &str) {
+        fs::write(self.0.join("pids.max"), most).expect("cgroup");
+    }
+}
+
+impl Drop for Pids {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+fn no_thread() {
+    in_lab(|netns| {
+        let Some(pids) = Pids::new() else { return crate::skip("needs the cgroup controller pids") };
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("listen");
+        let port = listener.local_addr().expect("address").port();
+        let lines = collect(listener);
+        let errors = tempfile::NamedTempFile::new().expect("file");
+        let stderr = errors.reopen().expect("file");
+        // No thread but those of sinks comes and goes.
+        let head = "resync = \"0\"\n[stuck]\nno-stuck = true\n";
+        let mut daemon = Raw::start(netns, &format!("{head}{FILE}"), |command| {
+            command.stderr(stderr);
+        });
+        daemon.wait_for("\"kind\":\"start\"");
+        pids.take(daemon.pid());
+        // Room for the thread of a sink, and for no other.
+        pids.limit(&(pids.current() + 1).to_string());
+        daemon.write(&format!(
+            "{head}{FILE}[sinks.named]\ntype = \"socket\"\naddress = \"tcp://localhost:{port}\"\nretry = \"200ms\"\n"
+        ));
+        signal(daemon.pid(), libc::SIGHUP);
+        let said = || fs::read_to_string(errors.path()).expect("messages");
+        let words =
+            format!("sink named: cannot connect to localhost:{port}: Resource temporarily unavailable");
+        wait_until("there is no thread", || said().contains(&words));
+        pids.limit("max");
+        connections(1, fresh_port());
+        wait_until("it is delivered", || {
+            lines.lock().expect("lock").iter().any(|line| line.contains("\"to\":\"TIME_WAIT\""))
+        });
+        assert!(daemon.end_now().success());
+        let seqs: Vec<u64> =
+            lines.lock().expect("lock").iter().filter_map(|it| json(it)?["seq"].as_u64()).collect();
+        assert_eq!(seqs, (1..=seqs.len() as u64).collect::<Vec<_>>(), "nothing is missing");
+    });
+}
