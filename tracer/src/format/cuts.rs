@@ -45,8 +45,11 @@ impl Cuts {
         for item in items.take(room.items) {
             let mut cuts = Self::default();
             let item = make(item, &mut cuts);
-            let Some(rest) = left.checked_sub(longest(&item)) else { break };
-            left = rest;
+            // One fits into every room: its own texts and lists have bounds.
+            if total > 1 {
+                let Some(rest) = left.checked_sub(longest(&item)) else { break };
+                left = rest;
+            }
             listed.push(item);
             cuts.0.into_iter().for_each(|cut| self.add(cut));
         }

@@ -40,17 +40,22 @@ pub fn stuck_json(looked: &Looked, diagnosis: &Diagnosis, time: &str) -> String 
 /// A count as a JSON line.
 #[must_use]
 pub fn group_json(group: &Group, time: &str) -> String {
-    line_of(&json!({
+    let mut cuts = Cuts::default();
+    let mut line = json!({
         "schema": SCHEMA,
         "kind": "stuck_group",
         "time": time,
-        "key": bounds::shown(&group.key, bounds::SENTENCE).0,
+        "key": cuts.text("key", &group.key, bounds::GROUP),
         "count": group.count,
         "oldest_ns": group.oldest_ns,
         "unread_bytes": group.unread_bytes,
         "states": group.states,
         "reasons": group.reasons,
-    }))
+    });
+    if !cuts.is_empty() {
+        line["truncated"] = json!(cuts);
+    }
+    line_of(&line)
 }
 
 /// What a look could not see, as a JSON line.

@@ -14,6 +14,8 @@ pub const NAME: usize = 256;
 pub const FUNCTION: usize = 2048;
 /// A sentence that names processes.
 pub const SENTENCE: usize = 1024;
+/// What sockets are counted by: processes, or a place in the code.
+pub const GROUP: usize = 4096;
 /// A command: a longer one is left out, because a part of it would do something else.
 pub const COMMAND: usize = 512;
 

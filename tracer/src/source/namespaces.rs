@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     fs::{self, File},
-    io,
+    io::{self, BufRead, BufReader},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -146,6 +146,9 @@ fn device_list(process: &Path) -> Option<u64> {
     fs::metadata(process.join("net/dev")).ok().map(|metadata| metadata.ino())
 }
 
+/// Mounts of one network namespace that are tried, in each mount namespace.
+const MOST_PLACES: usize = 8;
+
 /// Network namespaces that are mounted, in the mount namespaces of all processes.
 #[derive(Default)]
 struct Mounts {
@@ -163,9 +166,16 @@ impl Mounts {
         if !self.seen.insert(namespace.ino()) {
             return;
         }
-        let text = fs::read(process.join("mountinfo")).unwrap_or_default();
-        for (inode, place) in String::from_utf8_lossy(&text).lines().filter_map(mounted_namespace) {
-            self.namespaces.entry(inode).or_default().push(root.join(place.trim_start_matches('/')));
+        let Ok(file) = File::open(process.join("mountinfo")) else { return };
+        // A user may make 100,000 mounts in a namespace of its own.
+        let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
+        for line in BufReader::new(file).split(b'\n').map_while(Result::ok) {
+            let Some((inode, place)) = mounted_namespace(&String::from_utf8_lossy(&line)) else { continue };
+            let count = counts.entry(inode).or_default();
+            *count += 1;
+            if *count <= MOST_PLACES {
+                self.namespaces.entry(inode).or_default().push(root.join(place.trim_start_matches('/')));
+            }
         }
     }
 }

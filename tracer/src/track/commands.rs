@@ -1,6 +1,6 @@
 //! What a user can run to look further at a socket, or to end it.
 
-use std::path::Path;
+use std::{borrow::Cow, path::Path};
 
 use crate::model::{Destroy, Examined, Transport, Via, bounds};
 
@@ -26,7 +26,8 @@ pub(super) fn commands(it: &Examined, netns: Option<&Path>) -> (Vec<String>, usi
     if it.socket.is_partial || !matches!(it.destroy, Destroy::Works | Destroy::NeedsNetAdmin) {
         return (commands, more);
     }
-    let enter = netns.map(|path| format!("nsenter --net={} ", path.display())).unwrap_or_default();
+    let enter =
+        netns.map(|path| format!("nsenter --net={} ", quoted(&path.to_string_lossy()))).unwrap_or_default();
     let of = match it.socket.transport {
         Transport::Tcp => "-t",
         Transport::Mptcp => "-M",
@@ -37,6 +38,12 @@ pub(super) fn commands(it: &Examined, netns: Option<&Path>) -> (Vec<String>, usi
     }
     commands.push(end);
     (commands, more)
+}
+
+/// As a shell reads it as one word: a user may mount a namespace at any path.
+fn quoted(path: &str) -> Cow<'_, str> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/_-.:".contains(&byte);
+    if path.bytes().all(is_plain) { path.into() } else { format!("'{}'", path.replace('\'', r"'\''")).into() }
 }
 
 /// The socket in `ss`'s language.

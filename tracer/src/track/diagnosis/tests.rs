@@ -1,6 +1,6 @@
 //! Each reason with what makes it true, and with what makes it nearly true.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use super::{diagnose, reason};
 use crate::model::{
@@ -518,4 +518,21 @@ fn a_command_ends_one_socket_only() {
     assert!(with(0, false).ends_with(":5'"));
     assert!(with(0, true).ends_with(":5 and dev 0'"));
     assert!(with(3, false).ends_with(":5 and dev 3'"));
+}
+
+#[test]
+fn a_path_of_others_is_one_word_of_a_command() {
+    let mut found = socket(State::CloseWait);
+    found.destroy = Destroy::Works;
+    let command = |path: &str| diagnose(&found, Some(Path::new(path))).commands.pop();
+    let begins = |path: &str, word: &str| {
+        let command = command(path).expect("a command");
+        assert!(command.starts_with(&format!("nsenter --net={word} ss -K -t")), "{command}");
+    };
+    begins("/proc/77/ns/net", "/proc/77/ns/net");
+    begins("/tmp/a b;$(c)'d", r"'/tmp/a b;$(c)'\''d'");
+    // A part of a command would be another one.
+    let long = diagnose(&found, Some(Path::new(&"/x".repeat(400))));
+    assert!(long.commands.iter().all(|command| !command.contains("nsenter")), "{:?}", long.commands);
+    assert_eq!(long.more_commands, 1);
 }
