@@ -187,7 +187,7 @@ fn executable(how: Change, capable: bool, wanted: Wanted) {
         tracer.stop();
         actor.end();
         schema::check(&record);
-        assert_eq!(record["opening"], "seen");
+        assert_eq!(record["opening"], "seen", "{begun}\n{record}");
         let name = server.to_str().expect("UTF-8");
         let frames = record["opened"]["frames"].as_array().expect("frames");
         let own: Vec<&Value> = frames.iter().filter(|frame| frame["module"] == name).collect();

@@ -38,6 +38,13 @@ const MODULES: [&str; 9] = [
 /// kernel, which listens in each.
 const ON_DEMAND: [&str; 2] = ["rds", "rds_tcp"];
 
+/// In a kernel's directory, the modules that were looked for.
+const WANTED: &str = "wanted";
+
+fn wanted_modules() -> String {
+    MODULES.iter().chain(&ON_DEMAND).map(|module| format!("{module}\n")).collect()
+}
+
 /// A kernel that can be booted.
 pub(crate) struct Kernel {
     /// `uname -r`.
@@ -54,8 +61,10 @@ pub(crate) struct Kernel {
 pub(crate) fn get(arch: Arch, series: &str) -> Result<Option<Kernel>> {
     let cache = root().join("target/vm").join(arch.debian());
     let marker = cache.join(format!("{series}.release"));
-    // A cache of before may lack a kind of modules.
-    let is_whole = |release: &String| cache.join(release).join("on-demand").is_dir();
+    // An older cache lacks modules that were added to the lists since.
+    let is_whole = |release: &String| {
+        fs::read_to_string(cache.join(release).join(WANTED)).is_ok_and(|wanted| wanted == wanted_modules())
+    };
     let release = match fs::read_to_string(&marker).ok().filter(is_whole) {
         Some(release) => release,
         None => {
@@ -135,7 +144,8 @@ fn keep(release: &str, unpacked: &Path, cache: &Path) -> Result<()> {
             _ => drop(fs::copy(&file, &to)?),
         }
     }
-    Ok(fs::remove_dir_all(unpacked)?)
+    fs::remove_dir_all(unpacked)?;
+    Ok(fs::write(directory.join(WANTED), wanted_modules())?)
 }
 
 /// Whether a release such as `5.10.0-46-rt-amd64` has this flavour, which is what follows its numbers; backports to Debian 11 do

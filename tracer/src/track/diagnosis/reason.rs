@@ -56,7 +56,9 @@ fn is_probed(socket: &SocketInfo) -> bool {
 
 /// What is sent again, since it came when there was no room, was answered by a closed window.
 fn refuses_again(socket: &SocketInfo) -> bool {
-    socket.timer.is_some_and(|timer| timer.kind == TimerKind::Retransmit)
+    // Before the handshake there is no window yet.
+    socket.state != State::SynSent
+        && socket.timer.is_some_and(|timer| timer.kind == TimerKind::Retransmit)
         && socket.retransmits > 0
         && socket.times.is_some_and(|times| {
             times.peer_window == Some(0) && times.since_ack_ns <= times.since_data_sent_ns

@@ -259,6 +259,7 @@ fn a_peer_that_does_not_take_or_not_answer() {
             ),
         ]);
     }
+    check([("a SYN, before there is a window", in_state(State::SynSent, refused), Reason::PeerNotAnswering)]);
 }
 
 #[test]
