@@ -1,5 +1,7 @@
 //! The hooks that take the stack of whoever opens a connection; attached for `hunt` only.
 
+use std::fs;
+
 use aya::{
     maps::{HashMap, MapData},
     programs::{KProbe, TracePoint},
@@ -81,6 +83,13 @@ const CONNECT: &str = "tp_btf/inet_sock_set_state (stacks)";
 const ACCEPT: &str = "kprobe/inet_csk_accept";
 const CALLS: [&str; 2] = ["sys_exit_accept", "sys_exit_accept4"];
 
+/// Debian's kernels have a level 3 of `perf_event_paranoid`, the default there, which CAP_PERFMON does not pass.
+fn paranoia() -> Option<String> {
+    let level = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").ok()?;
+    let level = level.trim().parse::<i32>().ok().filter(|level| *level > 2)?;
+    Some(format!("; kernel.perf_event_paranoid is {level}: it takes CAP_SYS_ADMIN, or 2 at most there"))
+}
+
 impl Loaded {
     /// Takes stacks from now on. What cannot be had, and what it costs instead, is added to `degraded`.
     ///
@@ -109,7 +118,7 @@ impl Loaded {
                 Ok(()) => format!(
                     "accepts are seen at the end of the system call ({reason}): every system call of the host is a little slower meanwhile, and io_uring's accepts are not seen"
                 ),
-                Err(error) => format!("accepts are not seen ({reason}; {error})"),
+                Err(error) => format!("accepts are not seen ({reason}; {error}{})", paranoia().unwrap_or_default()),
             });
         }
         Ok(())
