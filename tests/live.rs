@@ -45,6 +45,8 @@ mod collectors;
 mod configured;
 #[path = "live/destroy.rs"]
 mod destroy;
+#[path = "live/duration.rs"]
+mod duration;
 #[path = "live/ending.rs"]
 mod ending;
 #[path = "live/existing.rs"]
@@ -191,6 +193,7 @@ fn main() -> ExitCode {
         bounds::tests(),
         resolving::tests(),
         missing::tests(),
+        duration::tests(),
         otlp::tests(),
         fleet::tests(),
         restart::tests(),

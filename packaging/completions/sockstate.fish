@@ -33,7 +33,7 @@ always\t'Always'
 never\t'Never'"
 complete -c sockstate -n "__fish_sockstate_needs_command" -l metrics -d 'Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l metrics-top -d 'Name the N processes with the most stuck sockets in the metrics: as many series more, at most, at a time' -r
-complete -c sockstate -n "__fish_sockstate_needs_command" -l duration -d 'End after TIME: 10s, 5m, 1h30m; a plain number means seconds' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l duration -d 'End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l count -d 'End after N transitions' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l threshold -d 'When a connection counts as stuck, in place of the defaults: [STATE][:PORTS][@COMM]=TIME, or never in place of TIME' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -s p -l port -d 'Local or remote port: 443, 80,443, 8000-8099' -r
@@ -93,7 +93,7 @@ always\t'Always'
 never\t'Never'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l metrics -d 'Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l metrics-top -d 'Name the N processes with the most stuck sockets in the metrics: as many series more, at most, at a time' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l duration -d 'End after TIME: 10s, 5m, 1h30m; a plain number means seconds' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l duration -d 'End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l count -d 'End after N transitions' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l threshold -d 'When a connection counts as stuck, in place of the defaults: [STATE][:PORTS][@COMM]=TIME, or never in place of TIME' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s p -l port -d 'Local or remote port: 443, 80,443, 8000-8099' -r
@@ -217,7 +217,7 @@ svg\t'A flame graph'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s o -l output -d 'Write to FILE in place of standard output' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l threshold -d 'When a connection counts as stuck, in place of the defaults: [STATE][:PORTS][@COMM]=TIME, or never in place of TIME' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l rate -d 'Most call paths of one process that are taken in a second; the rest is counted as lost' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l duration -d 'End after TIME: 10s, 5m, 1h30m; a plain number means seconds' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l duration -d 'End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s p -l port -d 'Local or remote port: 443, 80,443, 8000-8099' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s L -l local-port -l localport -d 'Local port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s D -l remote-port -l remoteport -d 'Remote port' -r
@@ -245,7 +245,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l alongside -
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l metrics -d 'Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l metrics-top -d 'Name the N processes with the most stuck sockets in the metrics: as many series more, at most, at a time' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l duration -d 'End after TIME: 10s, 5m, 1h30m; a plain number means seconds' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l duration -d 'End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l count -d 'End after N transitions' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l threshold -d 'When a connection counts as stuck, in place of the defaults: [STATE][:PORTS][@COMM]=TIME, or never in place of TIME' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -s p -l port -d 'Local or remote port: 443, 80,443, 8000-8099' -r
@@ -310,7 +310,7 @@ always\t'Always'
 never\t'Never'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l from -d 'Weigh it by this recording: counts, median times, where connections are and stick at its end' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l conn -d 'Light this connection\'s path in it' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l duration -d 'End after TIME: 10s, 5m, 1h30m; a plain number means seconds' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l duration -d 'End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -s p -l port -d 'Local or remote port: 443, 80,443, 8000-8099' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -s L -l local-port -l localport -d 'Local port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -s D -l remote-port -l remoteport -d 'Remote port' -r

@@ -265,7 +265,7 @@ pub struct RunArgs {
     /// Name the N processes with the most stuck sockets in the metrics: as many series more, at most, at a time.
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Output")]
     pub metrics_top: usize,
-    /// End after TIME: 10s, 5m, 1h30m; a plain number means seconds.
+    /// End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds.
     #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "End")]
     pub duration: Option<std::time::Duration>,
     /// End after N transitions.
@@ -469,7 +469,7 @@ pub struct HuntArgs {
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Stuck")]
     pub rate: u32,
 
-    /// End after TIME: 10s, 5m, 1h30m; a plain number means seconds.
+    /// End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds.
     #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "End")]
     pub duration: Option<std::time::Duration>,
 

@@ -91,7 +91,7 @@ pub struct DiagramArgs {
     /// Trace although another sockstate does.
     #[arg(long, requires = "live")]
     pub alongside: bool,
-    /// End after TIME: 10s, 5m, 1h30m; a plain number means seconds.
+    /// End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds.
     #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "live")]
     pub duration: Option<std::time::Duration>,
     /// Which connections.

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -34,6 +34,9 @@ use crate::{
     track::{self, Sight, Table},
     unwind,
 };
+
+/// A start that takes longer is mentioned to who waits for the end.
+const LONG_START: Duration = Duration::from_secs(1);
 
 /// Scripts wait for this line.
 const HUNT_READY: &str = "the hunt has begun: openings are seen from now on";
@@ -125,6 +128,7 @@ pub(super) fn run<'a>(open: impl FnOnce() -> Result<Session<'a>>, alongside: boo
 }
 
 async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
+    let begun = Instant::now();
     let Session {
         filter,
         kernel: args,
@@ -260,6 +264,10 @@ async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
         nap,
         adopted: adopted.is_some(),
     };
+    let took = begun.elapsed();
+    if limits.duration.is_some() && took >= LONG_START && std::io::stderr().is_terminal() {
+        message!("it took {took:.1?} until tracing began; --duration counts from then on");
+    }
     pipeline.start(start);
     if pipeline.hunter.is_some() {
         message!("{HUNT_READY}");

@@ -170,6 +170,45 @@ const TIMERS: [(&str, &str, &str); 4] = [
     ("packet_freed", "kfree_skb", "orphaned FIN_WAIT2 becomes TIME_WAIT, at once"),
 ];
 
+/// Where perf events of kprobes are announced.
+const KPROBES: &str = "/sys/bus/event_source/devices/kprobe/type";
+
+/// Fails where `tier` cannot work, before the large programs are loaded for it: their verification is most of a start.
+pub(super) fn probe(
+    tier: Tier,
+    ebpf: &mut Ebpf,
+    btf: Option<&Btf>,
+    attempts: &mut Vec<Attempt>,
+) -> Result<(), LoadError> {
+    let piece = &CALLS[0];
+    let result = match tier {
+        Tier::Fentry => load_fentry(ebpf, btf, piece),
+        Tier::Kprobe => {
+            std::fs::metadata(KPROBES).map(drop).map_err(|error| format!("{KPROBES}: {error}").into())
+        }
+        Tier::Timers | Tier::Estimate | Tier::None => return Ok(()),
+    };
+    if result.is_err() {
+        note(attempts, format!("{}/{}", tier.name(), piece.functions[0]), piece.purpose, &result);
+    }
+    result
+}
+
+/// Loads the program of `piece`, and attaches nothing.
+fn load_fentry(ebpf: &mut Ebpf, btf: Option<&Btf>, piece: &Piece) -> Result<(), LoadError> {
+    let btf = btf.ok_or("no BTF")?;
+    let name = piece.fentry.0;
+    let program: &mut FEntry = ebpf.program_mut(name).ok_or("the object lacks the program")?.try_into()?;
+    let mut errors = Vec::new();
+    for function in piece.functions {
+        match program.load(function, btf) {
+            Ok(()) => return Ok(()),
+            Err(error) => errors.push(chain(&error)),
+        }
+    }
+    Err(errors.join("; ").into())
+}
+
 /// Attaches all of `tier`, or nothing.
 pub(super) fn attach(
     tier: Tier,
@@ -255,7 +294,10 @@ fn hook_fentry(
     links: &mut Links,
 ) -> Result<(), LoadError> {
     let program: &mut FEntry = ebpf.program_mut(name).ok_or("the object lacks the program")?.try_into()?;
-    program.load(function, btf.ok_or("no BTF")?)?;
+    // The first one was loaded to find out whether that works.
+    if program.fd().is_err() {
+        program.load(function, btf.ok_or("no BTF")?)?;
+    }
     let link = program.attach()?;
     links.keep(program.take_link(link)?);
     Ok(())

@@ -292,6 +292,13 @@ impl Loader<'_> {
                 }
                 Err(error) => return Err(error),
             };
+            // One that was asked for has no other behind it that would begin sooner.
+            if self.request.tier.is_none()
+                && let Err(error) = lifecycle::probe(tier, &mut ebpf, btf.as_ref(), &mut self.attempts)
+            {
+                failed.push(format!("{}: {}", tier.name(), chain(&*error)));
+                continue;
+            }
             // First of all, so that no mini-socket is seen whose full socket was not.
             let mut links = Links::default();
             let mark = self.attempts.len();

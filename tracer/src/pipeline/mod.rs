@@ -91,7 +91,7 @@ pub enum PipelineError {
 /// When to end by itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Limits {
-    /// After this time.
+    /// This time after the first record was written.
     pub duration: Option<Duration>,
     /// After this many transitions.
     pub count: Option<u64>,
