@@ -23,9 +23,6 @@ pub(crate) struct Args {
     /// Seconds for each target.
     #[arg(long = "for", value_name = "SECONDS", default_value_t = 600)]
     seconds: u64,
-    /// Write what covers more into the kept corpus, as few and small inputs as possible.
-    #[arg(long)]
-    keep: bool,
 }
 
 /// What no input may exceed: seconds, and MB of memory, at once and altogether.
@@ -100,9 +97,6 @@ fn run(target: &str, args: &Args) -> Result<String> {
     if !status.success() {
         bail!("{status}; see {}", log.display());
     }
-    if args.keep {
-        keep(target, &grown, &kept)?;
-    }
     summary(&log)
 }
 
@@ -111,13 +105,8 @@ fn program(target: &str) -> Result<Command> {
     let version = output(Command::new("rustc").args(["+nightly", "-vV"]).env_remove("RUSTUP_TOOLCHAIN"))?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc has no host")?;
     let mut program = Command::new(work().join(host).join("release").join(PROGRAM));
-    program.current_dir(root()).env("SOCKSTATE_FUZZ", target).arg("-detect_leaks=0");
+    program.current_dir(root()).env("SOCKSTATE_FUZZ", target).env("ASAN_OPTIONS", "detect_leaks=0");
     Ok(program)
-}
-
-/// Adds to the kept corpus what covers more than that; libFuzzer chooses the smallest inputs.
-fn keep(target: &str, grown: &Path, kept: &Path) -> Result<()> {
-    command(program(target)?.args(["-merge=1", "-close_fd_mask=3"]).args([kept, grown]))
 }
 
 /// Executions and coverage.

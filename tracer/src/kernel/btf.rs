@@ -222,7 +222,7 @@ impl Types {
         let mut bits = 0;
         for field in steps {
             let (offset, of) = self.member(id, field.as_bytes(), 0)?;
-            bits += offset;
+            bits = offset.checked_add(bits)?;
             id = of;
         }
         Some(bits / 8)
@@ -243,7 +243,7 @@ impl Types {
                 return Some((offset, of));
             }
             let inner = if name.is_empty() { self.member(of, wanted, depth + 1) } else { None };
-            inner.map(|(below, of)| (offset + below, of))
+            inner.and_then(|(below, of)| Some((offset.checked_add(below)?, of)))
         })
     }
 
