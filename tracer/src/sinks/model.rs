@@ -17,16 +17,16 @@ mod sync {
     };
 }
 
-#[expect(dead_code, reason = "the model takes a part of it")]
+#[expect(dead_code, unreachable_pub, reason = "the model takes a part of it")]
 #[path = "counts.rs"]
 mod counts;
-#[expect(dead_code, reason = "the model takes a part of it")]
+#[expect(dead_code, unreachable_pub, reason = "the model takes a part of it")]
 #[path = "queue.rs"]
 mod queue;
 
 use counts::{Begun, Counts};
 use queue::Queue;
-use sync::{Arc, AtomicU64, Ordering};
+use sync::{Arc, AtomicU64};
 
 /// A place in a ledger.
 #[derive(Clone)]
@@ -81,7 +81,7 @@ fn each_record_is_delivered_lost_or_left() {
                 queue.status().deliver(delivered.len(), delivered.bytes.len());
                 queue.leave(delivered.len() as u64);
                 let refused = queue.take(1);
-                queue.lose(refused.len() as u64, refused.tells(), false);
+                queue.lose(refused.len() as u64, refused.tells(), Some(1), false);
                 queue.leave(refused.len() as u64);
                 queue.put_back(queue.take(1));
                 refused.len() as u64
