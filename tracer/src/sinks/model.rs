@@ -17,10 +17,20 @@ mod sync {
     };
 }
 
-#[expect(dead_code, unreachable_pub, reason = "the model takes a part of it")]
+#[expect(
+    clippy::duplicate_mod,
+    dead_code,
+    unreachable_pub,
+    reason = "the model has its own, and takes a part"
+)]
 #[path = "counts.rs"]
 mod counts;
-#[expect(dead_code, unreachable_pub, reason = "the model takes a part of it")]
+#[expect(
+    clippy::duplicate_mod,
+    dead_code,
+    unreachable_pub,
+    reason = "the model has its own, and takes a part"
+)]
 #[path = "queue.rs"]
 mod queue;
 
