@@ -17,6 +17,8 @@ pub mod examiner;
 pub mod explain;
 pub mod files;
 pub mod format;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod hunter;
 pub mod kernel;
 pub mod knowledge;

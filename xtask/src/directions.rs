@@ -9,7 +9,8 @@ use anyhow::{Result, bail};
 
 use crate::root;
 
-/// A room and the rooms it may use. `cmd`, `examiner`, `hunter`, `lib`, `look` and `pipeline` wire things together and may use all.
+/// A room and the rooms it may use. `cmd`, `examiner`, `fuzz`, `hunter`, `lib`, `look` and
+/// `pipeline` wire things together and may use all.
 const MAY_USE: [(&str, &[&str]); 23] = [
     ("model", &[]),
     ("procfs", &[]),
@@ -52,7 +53,7 @@ pub(crate) fn check() -> Result<()> {
         if let Some((_, may)) = MAY_USE.iter().find(|(known, _)| *known == room) {
             let used = rooms(&text).into_iter().filter(|used| used != room && !may.contains(&used.as_str()));
             wrong.extend(used.map(|used| format!("{name} uses {used}")));
-        } else if !["cmd", "examiner", "hunter", "lib", "look", "pipeline"].contains(&room) {
+        } else if !["cmd", "examiner", "fuzz", "hunter", "lib", "look", "pipeline"].contains(&room) {
             wrong.push(format!("{name} is in no room of the rule"));
         }
         for (word, places) in [("aya", &AYA[..]), ("sockstate_abi", &ABI[..])] {

@@ -10,6 +10,7 @@ mod build_ebpf;
 mod check;
 mod cross;
 mod directions;
+mod fuzz;
 mod generate;
 mod kernels;
 mod leak;
@@ -68,6 +69,8 @@ enum Cli {
     Turn,
     /// Measure against tcpstates, an empty program and no tracer.
     Bench(bench::Args),
+    /// Run libFuzzer on every reader of what others write: kernel records, recordings, spools, configurations, files of processes.
+    Fuzz(fuzz::Args),
     /// Run a daemon for a long time, with a collector that comes and goes, reloaded, restarted and killed.
     Soak(soak::Args),
     /// Internal: make load in an own network namespace and print what was made.
@@ -114,6 +117,7 @@ fn main() -> Result<()> {
             setup::all()?;
             bench::all(&args)
         }
+        Cli::Fuzz(args) => fuzz::all(&args),
         Cli::Soak(args) => soak::all(&args),
         Cli::Internal(Internal::Leak(leak)) => leak.run(),
         Cli::Internal(Internal::Load(load)) => {

@@ -171,6 +171,27 @@ pub(crate) fn cross() -> Result<()> {
     tools(&CROSS)
 }
 
+/// What fuzzing takes: a compiler that can instrument programs, and cargo-fuzz.
+pub(crate) fn fuzzing() -> Result<()> {
+    nightly(&[])?;
+    if !succeeds(Command::new("cargo").args(["fuzz", "--version"])) {
+        command(crate::cargo().args(["install", "--locked", "cargo-fuzz"]))?;
+    }
+    Ok(())
+}
+
+/// The nightly compiler, with these components.
+fn nightly(components: &[&str]) -> Result<()> {
+    let rustup = |args: &[&str]| command(Command::new("rustup").args(args));
+    if !succeeds(Command::new("rustc").args(["+nightly", "--version"]).env_remove("RUSTUP_TOOLCHAIN")) {
+        rustup(&["toolchain", "install", "nightly", "--profile", "minimal"])?;
+    }
+    for component in components {
+        rustup(&["component", "add", "--toolchain", "nightly", component])?;
+    }
+    Ok(())
+}
+
 fn tools(wanted: &[(&str, &str)]) -> Result<()> {
     let missing: Vec<&str> = wanted.iter().filter(|(tool, _)| find(tool).is_none()).map(|it| it.1).collect();
     if missing.is_empty() { Ok(()) } else { debian(&missing) }

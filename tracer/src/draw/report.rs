@@ -162,7 +162,7 @@ fn over_time(story: &Story) -> String {
     ));
     for part in 0..=4_i64 {
         let at = POINTS * part as usize / 4;
-        let label = duration(u64::try_from(length * part / 4).unwrap_or(0));
+        let label = duration(u64::try_from(length / 4 * part).unwrap_or(0));
         let label = if part == 0 { "0".to_owned() } else { label };
         out.push_str(&format!(
             "<text class=\"axis\" x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"middle\">{label}</text>",

@@ -154,10 +154,7 @@ impl Holders {
             let place = Place { pid: holder.process.pid, tid: holder.tid, via: holder.via };
             let Some(fd) = holder.fd() else { continue };
             let path = place.table(&self.root, "fdinfo").join(fd.to_string());
-            let info = fs::read_to_string(path).unwrap_or_default();
-            let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
-            let flags = flags.and_then(|digits| u32::from_str_radix(digits.trim(), 8).ok());
-            holder.close_on_exec = flags.map(|flags| flags & CLOSE_ON_EXEC != 0);
+            holder.close_on_exec = close_on_exec(&fs::read_to_string(path).unwrap_or_default());
         }
     }
 
@@ -197,6 +194,13 @@ impl Holders {
     }
 }
 
+/// Of a `fdinfo`.
+fn close_on_exec(info: &str) -> Option<bool> {
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
+    let flags = u32::from_str_radix(flags.trim(), 8).ok()?;
+    Some(flags & CLOSE_ON_EXEC != 0)
+}
+
 /// The wanted inodes that these epoll instances of a process have, with their events; `None` where that cannot be read. An instance
 /// may have a million others.
 fn watches(
@@ -210,16 +214,32 @@ fn watches(
     for epoll in epolls {
         let file = fs::File::open(directory.join(epoll.to_string())).ok()?;
         for line in BufReader::new(file).lines() {
-            let line = line.ok()?;
-            if let (Some(events), Some(inode)) = (hex(&line, "events:"), hex(&line, "ino:"))
-                && line.starts_with("tfd:")
-                && is_wanted(inode)
-            {
-                *watches.entry(inode).or_default() |= events as u32;
+            if let Some((inode, events)) = watched(&line.ok()?).filter(|(inode, _)| is_wanted(*inode)) {
+                *watches.entry(inode).or_default() |= events;
             }
         }
     }
     Some(watches)
+}
+
+/// An inode with its events, of a line of an epoll instance's `fdinfo`.
+fn watched(line: &str) -> Option<(u64, u32)> {
+    line.starts_with("tfd:").then_some(())?;
+    Some((hex(line, "ino:")?, hex(line, "events:")? as u32))
+}
+
+/// Reads a `fdinfo`, or a process's `stat`, in each of the ways that it may be read in.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    for line in text.lines() {
+        watched(line);
+    }
+    assert!(rings::parse(bytes).is_none_or(|ring| ring.sockets.len() <= text.len()));
+    elsewhere::in_flight(&text);
+    close_on_exec(&text);
+    socket_inode(bytes);
+    process::parent_and_age(bytes);
 }
 
 /// The hexadecimal number behind `key`.

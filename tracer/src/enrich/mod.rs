@@ -2,6 +2,8 @@
 
 mod cgroup;
 mod container;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod holders;
 mod netns;
 mod process;

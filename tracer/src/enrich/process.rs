@@ -35,10 +35,14 @@ pub(super) fn details(root: &Path, task: &Task, cmdline: bool) -> Details {
 pub(super) fn place(root: &Path, task: &Task) -> Place {
     let directory = directory(root, task);
     let Ok(text) = fs::read_to_string(directory.join("cgroup")) else { return Place::default() };
-    // In a private cgroup namespace paths of others begin with `/..`; the names behind that are true.
-    let places = text.lines().filter_map(|line| line.splitn(3, ':').nth(2)).map(Place::of);
-    let place = places.fold(Place::default(), Place::or);
+    let place = place_of(&text);
     if is_same(&directory, task) { place } else { Place::default() }
+}
+
+/// By the text of `/proc/PID/cgroup`. In a private cgroup namespace paths of others begin with `/..`; the names behind that are true.
+pub(super) fn place_of(text: &str) -> Place {
+    let paths = text.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    paths.map(Place::of).fold(Place::default(), Place::or)
 }
 
 fn directory(root: &Path, task: &Task) -> PathBuf {
@@ -103,7 +107,10 @@ struct Stat {
 
 impl Stat {
     fn read(directory: &Path) -> Option<Self> {
-        let stat = fs::read(directory.join("stat")).ok()?;
+        Self::parse(&fs::read(directory.join("stat")).ok()?)
+    }
+
+    fn parse(stat: &[u8]) -> Option<Self> {
         // The name stands in brackets and may hold anything, brackets too.
         let close = stat.iter().rposition(|&byte| byte == b')')?;
         let open = stat.iter().position(|&byte| byte == b'(')?;
@@ -125,6 +132,15 @@ impl Stat {
     fn number(&self, number: usize) -> Option<u64> {
         self.field(number)?.parse().ok()
     }
+}
+
+/// Reads a process's `stat`.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(bytes: &[u8]) {
+    let Some(stat) = Stat::parse(bytes) else { return };
+    assert!(stat.comm.len() < bytes.len());
+    stat.has_started_with(&Task { pid: 1, exec_id: 0, start_ns: 1, comm: [0; 16] });
+    stat.number(9);
 }
 
 #[cfg(test)]

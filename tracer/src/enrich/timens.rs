@@ -27,7 +27,7 @@ impl TimeOffsets {
     }
 
     /// Lines of clock, seconds, nanoseconds.
-    fn parse(text: &str) -> Self {
+    pub(super) fn parse(text: &str) -> Self {
         let mut found = Self::default();
         for line in text.lines() {
             let mut fields = line.split_ascii_whitespace();

@@ -24,6 +24,9 @@ const NAMED: [(u32, &str); 3] = [
 /// Typedef, volatile, const, restrict, type tag: a further name for another type.
 const KIND_MODIFIERS: [u32; 5] = [8, 9, 10, 11, 18];
 
+/// Most names that a type may have one behind another: a damaged file may let one lead to itself.
+const MOST_STEPS: usize = 32;
+
 /// Why there are no offsets.
 #[derive(Debug, Error)]
 pub enum BtfError {
@@ -99,8 +102,14 @@ pub fn verify_btf(path: &Path) -> Result<(), BtfError> {
 /// # Errors
 /// The file is missing, broken, or lacks a field that is not optional.
 pub(super) fn read(path: &Path) -> Result<KernelTypes, BtfError> {
+    let data =
+        fs::read(path).map_err(|source| BtfError::Read { path: path.display().to_string(), source })?;
+    parse(path, data)
+}
+
+/// The same for the file's bytes; `path` is for messages.
+pub(super) fn parse(path: &Path, data: Vec<u8>) -> Result<KernelTypes, BtfError> {
     let name = || path.display().to_string();
-    let data = fs::read(path).map_err(|source| BtfError::Read { path: name(), source })?;
     let types = Types::parse(data).map_err(|what| BtfError::Malformed { path: name(), what })?;
     let mut offsets = Offsets { valid: 1, task_btf: 1, ..Offsets::NONE };
     for &(field, spelled) in OFFSET_PATHS {
@@ -179,10 +188,14 @@ impl Types {
     /// Number of parameters of a function, or of what a typedef points to, and whether it returns something.
     fn prototype(&self, id: u32) -> Option<(u32, bool)> {
         let mut at = *self.at.get(id as usize)?;
-        while let KIND_FUNC | KIND_TYPEDEF | KIND_PTR = self.info(at)?.0 {
+        for _ in 0..MOST_STEPS {
+            let (kind, count) = self.info(at)?;
+            if !matches!(kind, KIND_FUNC | KIND_TYPEDEF | KIND_PTR) {
+                return Some((count as u32, self.u32(at + 8)? != 0));
+            }
             at = *self.at.get(self.u32(at + 8)? as usize)?;
         }
-        Some((self.info(at)?.1 as u32, self.u32(at + 8)? != 0))
+        None
     }
 
     /// The names of an enumeration from 0 on, as long as there is no gap.
@@ -209,7 +222,7 @@ impl Types {
         let mut bits = 0;
         for field in steps {
             let (offset, of) = self.member(id, field.as_bytes(), 0)?;
-            bits += offset;
+            bits = offset.checked_add(bits)?;
             id = of;
         }
         Some(bits / 8)
@@ -230,13 +243,13 @@ impl Types {
                 return Some((offset, of));
             }
             let inner = if name.is_empty() { self.member(of, wanted, depth + 1) } else { None };
-            inner.map(|(below, of)| (offset + below, of))
+            inner.and_then(|(below, of)| Some((offset.checked_add(below)?, of)))
         })
     }
 
     /// Where the type behind typedefs and qualifiers lies.
     fn plain(&self, mut id: u32) -> Option<usize> {
-        for _ in 0..32 {
+        for _ in 0..MOST_STEPS {
             let at = *self.at.get(id as usize)?;
             if id == 0 || !KIND_MODIFIERS.contains(&self.info(at)?.0) {
                 return Some(at);

@@ -6,6 +6,8 @@ mod diagnostics;
 mod facts;
 mod failure;
 mod filter;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod hunt;
 mod iter;
 mod lifecycle;

@@ -12,7 +12,7 @@ pub(super) fn lacks(names: &[&str]) -> bool {
     std::fs::read_to_string(KALLSYMS).is_ok_and(|symbols| lacks_in(&symbols, names))
 }
 
-fn lacks_in(symbols: &str, names: &[&str]) -> bool {
+pub(super) fn lacks_in(symbols: &str, names: &[&str]) -> bool {
     let function =
         |line: &str| line.split_ascii_whitespace().nth(2).is_some_and(|name| names.contains(&name));
     !symbols.is_empty() && !symbols.lines().any(function)

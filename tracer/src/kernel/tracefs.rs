@@ -24,7 +24,7 @@ pub(super) fn format() -> Result<TracepointFormat, String> {
     parse(&text).ok_or_else(|| format!("{} lacks a field", path.display()))
 }
 
-fn parse(text: &str) -> Option<TracepointFormat> {
+pub(super) fn parse(text: &str) -> Option<TracepointFormat> {
     Some(TracepointFormat {
         skaddr: field(text, "skaddr")?.0,
         oldstate: field(text, "oldstate")?.0,

@@ -17,6 +17,7 @@ use rustix::{
     mm::{MapFlags, ProtFlags, mmap, munmap},
 };
 
+use super::{Begun, counts::Counts};
 use crate::files;
 
 /// Numbers in the file.
@@ -112,49 +113,33 @@ impl Slot {
     /// records are lost.
     #[must_use]
     pub fn begin(&self, instance: u32, waiting: u64) -> Begun {
-        let [whose, numbered, settled, held] = self.words();
-        let last = numbered.load(Ordering::Relaxed);
-        let open = last.wrapping_sub(settled.load(Ordering::Relaxed)).cast_signed();
-        let unsettled = open.max(0).cast_unsigned() + held.swap(0, Ordering::Relaxed) + waiting;
-        let is_same = whose.swap(u64::from(instance), Ordering::Relaxed) == u64::from(instance);
-        let seq = if is_same { last } else { 0 };
-        numbered.store(seq, Ordering::Relaxed);
-        // They stay so until that has been said.
-        settled.store(seq.wrapping_sub(unsettled), Ordering::Relaxed);
-        Begun { seq, unsettled }
+        self.counts().begin(instance, waiting)
     }
 
     /// Notes the last number that was given.
     pub fn number(&self, seq: u64) {
-        let [_, numbered, ..] = self.words();
-        numbered.store(seq, Ordering::Relaxed);
+        self.counts().number(seq);
     }
 
     /// `records` more are delivered, on disk, or reported as lost; a negative number puts some of those in doubt again.
     pub(super) fn settle(&self, records: i64) {
-        let [_, _, settled, _] = self.words();
-        settled.fetch_add(records.cast_unsigned(), Ordering::Relaxed);
+        self.counts().settle(records);
     }
 
     /// `count` transitions wait for others, to become one record with them.
     pub fn hold(&self, count: u64) {
-        let [.., held] = self.words();
-        held.store(count, Ordering::Relaxed);
+        self.counts().hold(count);
     }
 
-    fn words(&self) -> [&AtomicU64; SLOT - 1] {
+    fn counts(&self) -> Counts<'_> {
         let words = self.ledger.words();
-        [&words[self.at + 1], &words[self.at + 2], &words[self.at + 3], &words[self.at + 4]]
+        Counts {
+            whose: &words[self.at + 1],
+            numbered: &words[self.at + 2],
+            settled: &words[self.at + 3],
+            held: &words[self.at + 4],
+        }
     }
-}
-
-/// Where a stream goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Begun {
-    /// The last number that was given.
-    pub seq: u64,
-    /// Records that were neither delivered nor kept nor said to be lost.
-    pub unsettled: u64,
 }
 
 #[cfg(test)]

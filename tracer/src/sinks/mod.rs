@@ -3,6 +3,7 @@
 mod address;
 mod batch;
 mod connection;
+mod counts;
 mod datagram;
 mod file;
 #[cfg(feature = "grpc")]
@@ -11,6 +12,8 @@ mod http;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod ledger;
+#[cfg(test)]
+mod model;
 #[cfg(feature = "nats")]
 mod nats;
 mod output;
@@ -21,6 +24,7 @@ mod resolve;
 mod rotated;
 mod spool;
 mod stream;
+mod sync;
 mod tally;
 mod target;
 mod template;
@@ -31,11 +35,12 @@ mod worker;
 pub use address::{Address, Authority, ParseAddressError};
 pub use batch::{Batch, Frame, since_ns};
 use connection::Connection;
+pub use counts::Begun;
 pub use file::FileSettings;
 pub use http::{AUTHORIZATION, HttpSettings};
 #[cfg(feature = "kafka")]
 pub use kafka::KafkaSettings;
-pub use ledger::{Begun, Ledger, Slot};
+pub use ledger::{Ledger, Slot};
 #[cfg(feature = "nats")]
 pub use nats::NatsSettings;
 pub use output::{Output, OutputError};

@@ -1,20 +1,16 @@
 //! The bounded queue between the thread that reads records and a sink's own.
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::PoisonError, time::Duration};
 
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
 };
 
-use super::{Batch, Slot};
+use super::{
+    Batch, Slot,
+    sync::{Arc, AtomicBool, AtomicI64, AtomicU64, Mutex, MutexGuard, Ordering},
+};
 
 /// How long the end waits for a collector where a spool keeps what it has not.
 const SPOOLED_GRACE: Duration = Duration::from_millis(500);

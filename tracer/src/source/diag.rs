@@ -158,7 +158,7 @@ fn name_interfaces(socket: &OwnedFd, sockets: &mut [SocketInfo]) {
 }
 
 /// Kind and payload of the first message, and what follows it.
-fn split_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+pub(super) fn split_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let len = u32_at(bytes, 0)? as usize;
     let kind = u16_at(bytes, 4)?;
     let payload = bytes.get(HEADER..len)?;

@@ -6,6 +6,8 @@ mod diag;
 mod dump;
 mod fill;
 mod finder;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod held;
 mod kernel;
 mod mptcp;

@@ -34,7 +34,7 @@ pub(super) fn note_timers(sockets: &mut [SocketInfo]) {
 }
 
 /// `sl local remote st tx:rx tr:when retrnsmt uid timeout inode ...`
-fn request(line: &str, may_be_short: bool) -> Option<(Tuple, RequestTimer)> {
+pub(super) fn request(line: &str, may_be_short: bool) -> Option<(Tuple, RequestTimer)> {
     let mut fields = line.split_ascii_whitespace().skip(1);
     let (local, remote) = (end(fields.next()?)?, end(fields.next()?)?);
     if fields.next()? != SYN_RECV {

@@ -116,10 +116,12 @@ impl Table {
         for resolved in std::mem::take(&mut self.watchdog.resolved) {
             out(Applied::Resolved(resolved));
         }
-        while let Some(bucket) = self.watchdog.buckets.first_entry()
-            && u64::from(*bucket.key()) * SECOND_NS <= now_ns
+        // What is due later than can be counted never is.
+        let begins = bucket(now_ns);
+        while let Some(due) = self.watchdog.buckets.first_entry()
+            && *due.key() < begins
         {
-            let (second, entries) = bucket.remove_entry();
+            let (second, entries) = due.remove_entry();
             self.watchdog.len -= entries.len();
             for (sk, id) in entries {
                 if let Some(at) = self.conns.find(sk)

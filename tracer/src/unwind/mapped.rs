@@ -156,7 +156,7 @@ pub fn cannot_open_mappings() -> Option<String> {
     ))
 }
 
-fn mapping(line: &str) -> Option<Mapping> {
+pub(super) fn mapping(line: &str) -> Option<Mapping> {
     let mut fields = line.splitn(6, ' ');
     let hex = |text: &str| u64::from_str_radix(text, 16).ok();
     let (start, end) = fields.next()?.split_once('-')?;

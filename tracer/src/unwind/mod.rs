@@ -2,6 +2,8 @@
 //! pointers where there are none; names by symbol tables, DWARF and perf maps. Reads below a root that tests may replace.
 
 mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod interpreter;
 mod mapped;
 mod modules;

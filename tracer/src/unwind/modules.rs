@@ -83,12 +83,12 @@ impl Tables {
     }
 }
 
-fn read(file: File) -> Option<Tables> {
+pub(super) fn read(file: File) -> Option<Tables> {
     let pieces = Pieces::of(file);
     let elf = ElfFile::parse(&pieces).ok()?;
     let range = |name: &str| {
         let section = elf.section_by_name(name)?;
-        Some(section.address()..section.address() + section.size())
+        Some(section.address()..section.address().checked_add(section.size())?)
     };
     let data = |name: &str| {
         let section = elf.section_by_name(name).filter(|section| section.size() <= MOST_BYTES)?;
@@ -110,9 +110,9 @@ fn read(file: File) -> Option<Tables> {
     let segments = elf
         .segments()
         .filter(|segment| matches!(segment.flags(), SegmentFlags::Elf { p_flags } if p_flags & PF_X != 0))
-        .map(|segment| {
+        .filter_map(|segment| {
             let (offset, len) = segment.file_range();
-            (offset & !0xfff..offset + len, segment.address() - (offset & 0xfff))
+            Some((offset & !0xfff..offset.checked_add(len)?, segment.address().checked_sub(offset & 0xfff)?))
         })
         .collect();
     Some(Tables { sections, segments, python: range(PYTHON).map(|range| range.start) })

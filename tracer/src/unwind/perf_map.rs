@@ -74,7 +74,7 @@ impl PerfMap {
         Self::parse(text).map(|map| Self { file: Some(id), ..map })
     }
 
-    fn parse(text: String) -> Option<Self> {
+    pub(super) fn parse(text: String) -> Option<Self> {
         let mut functions = Vec::new();
         for line in text.lines() {
             let Some((start, bytes, name)) = entry(line) else { continue };

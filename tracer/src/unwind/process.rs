@@ -223,12 +223,13 @@ impl Process {
     ) -> Option<u64> {
         const CODE: [u8; 10] = [0xf3, 0x0f, 0x1e, 0xfa, 0x48, 0x83, 0xec, 0x08, 0xff, 0xd1];
         let (start, name) = self.perf_map.find(address)?;
-        let code = [&CODE[..], &CODE[4..]].into_iter().find(|code| address == start + code.len() as u64)?;
+        let codes = [&CODE[..], &CODE[4..]];
+        let code = codes.into_iter().find(|code| address - start == code.len() as u64)?;
         if !name.starts_with("py::") || !self.mappings.has_bytes(start, code) {
             return None;
         }
-        let caller = read(registers.sp() + 8).ok()?;
-        registers.set_sp(registers.sp() + 16);
+        let caller = read(registers.sp().checked_add(8)?).ok()?;
+        registers.set_sp(registers.sp().checked_add(16)?);
         registers.set_ip(caller);
         Some(caller)
     }
@@ -258,7 +259,7 @@ impl Process {
             return vec![Frame { offset: address, unnamed: Some(Unnamed::Generated), ..Frame::default() }];
         };
         let module = mapping.file().map(|file| (file, self.modules.get(&mapping.range.start)));
-        let offset = address - mapping.range.start + mapping.offset;
+        let offset = (address - mapping.range.start).wrapping_add(mapping.offset);
         match module {
             Some((file, Some(Ok(Module { id, is_elf: true })))) => {
                 symbols.find(*id, || self.mappings.open(mapping), file, offset)

@@ -15,7 +15,7 @@ use blazesym::symbolize::{
     CodeInfo, Input, Symbolized, Symbolizer,
     source::{Elf, Source},
 };
-use object::{Object, ObjectSection, read::File as ElfFile};
+use object::{CompressionFormat, Object, ObjectSection, ObjectSegment, read::File as ElfFile};
 
 use super::{
     files::{FileId, Pieces},
@@ -29,6 +29,9 @@ const FILES: usize = 256;
 const MOST_SYMBOL_BYTES: u64 = 256 << 20;
 /// With more debug information only the symbols are used.
 const MOST_DEBUG_BYTES: u64 = 2 << 30;
+
+/// The same for compressed debug information, by its size in memory.
+const MOST_UNPACKED_BYTES: u64 = 512 << 20;
 
 /// Symbol tables and DWARF of the files that were asked about.
 #[derive(Default)]
@@ -78,16 +81,17 @@ impl Names {
     fn read(file: &File) -> Option<Self> {
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         let pieces = Pieces::of(file.try_clone().ok()?);
-        let elf = ElfFile::parse(&pieces).ok()?;
-        let bytes = |wanted: fn(&str) -> bool| -> u64 {
-            let sections = elf.sections().filter(|section| section.name().is_ok_and(wanted));
-            sections.fold(0, |sum, section| sum.saturating_add(section.size()))
-        };
-        if bytes(|name| [".symtab", ".strtab", ".dynsym", ".dynstr"].contains(&name)) > MOST_SYMBOL_BYTES {
+        let elf = ElfFile::parse(&pieces).ok().filter(places_can_be_added)?;
+        let sections =
+            |wanted: fn(&str) -> bool| elf.sections().filter(move |section| section.name().is_ok_and(wanted));
+        let sum = |sizes: &mut dyn Iterator<Item = u64>| sizes.fold(0_u64, u64::saturating_add);
+        let bytes = |wanted| sum(&mut sections(wanted).map(|section| section.size()));
+        // Memory is taken for what the file says that comes of it.
+        let unpacked = |wanted| sum(&mut sections(wanted).map(|section| unpacked(&section)));
+        if bytes(is_symbols) > MOST_SYMBOL_BYTES || unpacked(is_symbols) > 0 {
             return None;
         }
-        let has_lines =
-            bytes(|name| name.starts_with(".debug_") || name.starts_with(".zdebug_")) <= MOST_DEBUG_BYTES;
+        let has_lines = bytes(is_debug) <= MOST_DEBUG_BYTES && unpacked(is_debug) <= MOST_UNPACKED_BYTES;
         let follows_links = has_lines && links_are_harmless(&elf, &fs::read_link(&path).ok()?);
         // What was read stays when the file has gone, and no other file takes its place.
         let symbolizer = Symbolizer::builder().enable_auto_reload(false).build();
@@ -124,6 +128,34 @@ impl Names {
         frames.reverse();
         Ok(Some(frames))
     }
+}
+
+fn is_symbols(name: &str) -> bool {
+    [".symtab", ".strtab", ".dynsym", ".dynstr"].contains(&name)
+}
+
+fn is_debug(name: &str) -> bool {
+    name.starts_with(".debug_") || name.starts_with(".zdebug_")
+}
+
+/// Bytes that a compressed section says it has in memory; 0 for others.
+fn unpacked<'data>(section: &impl ObjectSection<'data>) -> u64 {
+    match section.compressed_file_range() {
+        Ok(range) if range.format == CompressionFormat::None => 0,
+        Ok(range) => range.uncompressed_size,
+        // It is compressed in a way that is not known.
+        Err(_) => u64::MAX,
+    }
+}
+
+/// Whether every segment and section ends at a number: blazesym adds without a check.
+fn places_can_be_added<'data>(elf: &impl Object<'data>) -> bool {
+    let adds = |begin: u64, len: u64| begin.checked_add(len).is_some();
+    let segment = |(offset, len), address| adds(offset, len) && adds(address, len);
+    elf.segments().all(|it| segment(it.file_range(), it.address()) && adds(it.address(), it.size()))
+        && elf.sections().all(|it| {
+            adds(it.address(), it.size()) && it.file_range().is_none_or(|(offset, len)| adds(offset, len))
+        })
 }
 
 /// Whether what the file names as its debug file can be opened without blocking. It may be any user's file, and another one the

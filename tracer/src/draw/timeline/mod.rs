@@ -92,7 +92,7 @@ impl Timeline {
     fn ticks(&self, about: i64) -> Vec<i64> {
         let length = self.end_ns - self.begin_ns;
         let step = round_step(length / about.max(1));
-        (0..).map(|at| at * step).take_while(|offset| *offset <= length).collect()
+        (0_i64..).map_while(|at| at.checked_mul(step)).take_while(|offset| *offset <= length).collect()
     }
 }
 

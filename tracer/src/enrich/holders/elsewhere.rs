@@ -79,6 +79,6 @@ impl Found {
 }
 
 /// Descriptors in the queue of a unix socket; `None` for every other file.
-fn in_flight(info: &str) -> Option<u32> {
+pub(super) fn in_flight(info: &str) -> Option<u32> {
     info.lines().find_map(|line| line.strip_prefix("scm_fds:")?.trim().parse().ok())
 }

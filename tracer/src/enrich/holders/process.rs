@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::{
-    enrich::{container::Place, process::read_path},
+    enrich::process::{place_of, read_path},
     model::{Process, Watch, bounds},
 };
 
@@ -23,8 +23,7 @@ pub(super) fn read(root: &Path, pid: u32) -> Option<Process> {
     let stat = fs::read(directory.join("stat")).unwrap_or_default();
     let (parent, age_ns) = parent_and_age(&stat).unwrap_or_default();
     let cgroups = fs::read_to_string(directory.join("cgroup")).unwrap_or_default();
-    let paths = || cgroups.lines().filter_map(|line| line.splitn(3, ':').nth(2));
-    let place = paths().map(Place::of).fold(Place::default(), Place::or);
+    let place = place_of(&cgroups);
     Some(Process {
         pid,
         comm: String::from_utf8_lossy(comm.strip_suffix(b"\n").unwrap_or(&comm)).into_owned(),
@@ -48,7 +47,7 @@ fn exe(process: &Path) -> Option<String> {
 }
 
 /// Of /proc/PID/stat.
-fn parent_and_age(stat: &[u8]) -> Option<(u32, Option<u64>)> {
+pub(super) fn parent_and_age(stat: &[u8]) -> Option<(u32, Option<u64>)> {
     // The name stands in brackets and may hold anything, brackets too.
     let close = stat.iter().rposition(|&byte| byte == b')')?;
     let fields: Vec<&str> = std::str::from_utf8(&stat[close + 1..]).ok()?.split_ascii_whitespace().collect();
@@ -57,7 +56,8 @@ fn parent_and_age(stat: &[u8]) -> Option<(u32, Option<u64>)> {
     let parent = field(4)?.parse().ok()?;
     let now = clock_gettime(ClockId::Boottime);
     let now_ns = u64::try_from(now.tv_sec).ok()? * 1_000_000_000 + u64::try_from(now.tv_nsec).ok()?;
-    let start_ns = field(22).and_then(|ticks| ticks.parse::<u64>().ok()).map(|ticks| ticks * TICK_NS);
+    let start_ns =
+        field(22).and_then(|ticks| ticks.parse::<u64>().ok()).and_then(|ticks| ticks.checked_mul(TICK_NS));
     Some((parent, start_ns.map(|start_ns| now_ns.saturating_sub(start_ns))))
 }
 

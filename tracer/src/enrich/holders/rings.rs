@@ -41,7 +41,7 @@ pub(super) fn read(root: &Path, pid: u32, fd: u32) -> Ring {
 }
 
 /// What `fdinfo` tells; `None` where the files are left out. It may have a million lines.
-fn parse(text: impl BufRead) -> Option<Ring> {
+pub(super) fn parse(text: impl BufRead) -> Option<Ring> {
     let mut ring = Ring::default();
     let (mut registered, mut listed) = (None, 0);
     let mut section = "";

@@ -82,3 +82,30 @@ impl Python {
         Some(runs)
     }
 }
+
+/// Reads the functions of a thread in a process whose memory begins at `base` with the runtime. The last 24 bytes of `bytes` are the
+/// thread's only frame.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(memory: &impl Memory, base: u64, bytes: &[u8]) {
+    /// The part that is the interpreter's own file: the table, and types behind it.
+    const OWN_BYTES: u64 = 1024;
+    let words: Vec<u64> = bytes
+        .rchunks_exact(8)
+        .take(3)
+        .filter_map(|word| word.try_into().ok())
+        .map(u64::from_ne_bytes)
+        .collect();
+    let [qualname, instruction, code] = words[..] else { return };
+    lines::line_at(bytes, 1, code % 4096);
+    let Some(python) = Python::read(memory, base) else { return };
+    let stack = PythonStack {
+        runtime: base,
+        frames: vec![PythonFrame::Function { code, instruction, qualname }, PythonFrame::Loop(2)],
+        complete: true,
+    };
+    let is_own = |address| (base..base + OWN_BYTES).contains(&address);
+    if let Some(runs) = python.runs(&stack, 1, memory, is_own) {
+        let functions = runs.into_iter().flat_map(|run| run.functions);
+        assert!(functions.filter_map(|frame| frame.function).all(|name| !name.is_empty()));
+    }
+}

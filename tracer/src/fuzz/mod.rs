@@ -1,0 +1,84 @@
+//! Every reader of what others write, as a function of bytes: for `cargo xtask fuzz`, and for the short run of the kept corpus in
+//! tests. In no build for users.
+//!
+//! A target panics where a promise is broken; that it ends soon and takes little memory is for whoever calls it to watch.
+
+mod recording;
+mod spool;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::{fs::File, io::Write, os::fd::AsRawFd, path::PathBuf};
+
+use rustix::fs::{MemfdFlags, memfd_create};
+
+use crate::{decode::decode, enrich, kernel, settings, source, unwind};
+
+/// Reads bytes in one of the ways.
+pub type Target = fn(&[u8]);
+
+/// All of them; the corpus of each is in the directory of its name in tests/fuzz/corpus.
+pub const TARGETS: [(&str, Target); 16] = [
+    ("btf", kernel::fuzz::btf),
+    ("cgroup", enrich::fuzz::cgroup),
+    ("configuration", configuration),
+    ("decode", one_event),
+    ("elf", elf),
+    ("maps", unwind::fuzz::maps),
+    ("perf_map", unwind::fuzz::perf_map),
+    ("process", enrich::fuzz::process),
+    ("python", unwind::fuzz::python),
+    ("recording", recording::read),
+    ("sock_diag", source::fuzz::diag),
+    ("socket_tables", source::fuzz::tables),
+    ("spool", spool::read),
+    ("symbols", symbols),
+    ("table", table::follow),
+    ("tracepoint", kernel::fuzz::tracepoint),
+];
+
+/// The target of this name.
+#[must_use]
+pub fn target(name: &str) -> Option<Target> {
+    TARGETS.into_iter().find(|(known, _)| *known == name).map(|(_, target)| target)
+}
+
+/// A record of the kernel programs. What the ring puts behind it changes nothing.
+fn one_event(bytes: &[u8]) {
+    let decoded = decode(bytes);
+    if decoded.is_ok() {
+        assert_eq!(decode(&[bytes, &[0xff; 8]].concat()), decoded);
+    }
+}
+
+/// The configuration of `run`. A problem names a place in the text; what has none has settings.
+fn configuration(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let read = settings::parse("any", text);
+    assert!(read.settings.is_some() || !read.problems.is_empty());
+    let lines = text.matches('\n').count() + 1;
+    for problem in &read.problems {
+        assert!(problem.line <= lines && !problem.message.is_empty(), "{problem}");
+    }
+}
+
+fn elf(bytes: &[u8]) {
+    if let Some((file, _)) = file(bytes) {
+        unwind::fuzz::elf(file, bytes.len() as u64);
+    }
+}
+
+fn symbols(bytes: &[u8]) {
+    if let Some((file, _)) = file(bytes) {
+        unwind::fuzz::symbols(&file, bytes.len() as u64);
+    }
+}
+
+/// A file in memory that has these bytes, and a path that leads to it.
+fn file(bytes: &[u8]) -> Option<(File, PathBuf)> {
+    let mut file = File::from(memfd_create("fuzz", MemfdFlags::CLOEXEC).ok()?);
+    file.write_all(bytes).ok()?;
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Some((file, path.into()))
+}

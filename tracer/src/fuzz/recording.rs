@@ -1,0 +1,65 @@
+//! Recordings: plain or in zstd, read as `replay` reads them; each record written and read again; and all of them as `report`,
+//! `timeline` and `diagram` show them.
+
+use crate::{
+    draw::{self, Diagram, Timeline, Weights},
+    format::{Csv, Format, Json, Parser, Table, Told},
+    source::Recording,
+    story::Story,
+};
+
+/// Connections in a timeline.
+const MOST: usize = 50;
+
+pub(super) fn read(bytes: &[u8]) {
+    let Some((_file, path)) = super::file(bytes) else { return };
+    let Ok(mut recording) = Recording::open(&path) else { return };
+    let (mut parser, mut story, mut line) = (Parser::default(), Story::default(), Vec::new());
+    while recording.next(&mut line).is_ok_and(|more| more) {
+        let Ok(Some(told)) = parser.parse(&line) else { continue };
+        write_again(&mut parser, &told);
+        match &told {
+            Told::Transition(it) => story.transition(it),
+            Told::Notice(it) => story.notice(it),
+        }
+    }
+    assert!(!draw(&story, bytes.len()).is_empty());
+}
+
+/// One of the pictures: all of them would take most of the time.
+fn draw(story: &Story, which: usize) -> String {
+    let timeline = || Timeline::new(story, "any".into(), MOST);
+    let diagram = || Diagram::weighed(Weights::of(story), "any".into());
+    let first = story.in_order().into_iter().next();
+    match (which % 8, first) {
+        (0, _) => draw::report(story, "any"),
+        (1, _) => timeline().text(80, true),
+        (2, _) => timeline().svg(),
+        (3, _) => timeline().html(),
+        (4, Some(life)) => Timeline::of_one(life, story, "any".into()).svg(),
+        (5, Some(life)) => Diagram::path(life, "any".into()).text(true),
+        (6, _) => diagram().svg(),
+        (7, _) => diagram().mermaid() + &diagram().dot(),
+        _ => diagram().text(true),
+    }
+}
+
+/// What was read can be written, and read again as the same.
+pub(super) fn write_again(parser: &mut Parser, told: &Told) {
+    let write = |format: &mut dyn Format, told: &Told| {
+        let mut out = Vec::new();
+        match told {
+            Told::Transition(it) => format.transition(1, it, &mut out),
+            Told::Notice(it) => format.notice(1, it, &mut out),
+        }
+        out
+    };
+    write(&mut Csv, told);
+    write(&mut Table::new(true), told);
+    let json = write(&mut Json::default(), told);
+    let again = parser.parse(&json);
+    assert!(again.is_ok(), "{again:?}: {}", String::from_utf8_lossy(&json));
+    let again = again.ok().flatten().map(|told| write(&mut Json::default(), &told));
+    let shown = |json: &[u8]| String::from_utf8_lossy(json).into_owned();
+    assert_eq!(again.as_deref().map(shown), Some(shown(&json)));
+}

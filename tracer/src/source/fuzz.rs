@@ -1,0 +1,26 @@
+//! What is read of the kernel's socket tables, from any bytes.
+
+use super::{diag, protocols, requests};
+use crate::model::Transport;
+
+/// `/proc/net/tcp`, `/proc/net/protocols`.
+pub(crate) fn tables(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    for line in text.lines() {
+        requests::request(line, false);
+    }
+    protocols::has_sockets(&text, "MPTCP");
+}
+
+/// Messages of `sock_diag`.
+pub(crate) fn diag(bytes: &[u8]) {
+    let mut rest = bytes;
+    while let Some((_, message, next)) = diag::split_message(rest) {
+        assert!(next.len() < rest.len(), "it goes on");
+        for transport in [Transport::Tcp, Transport::Mptcp] {
+            assert!(diag::parse(1, message, transport).is_none_or(|socket| socket.netns == 1));
+        }
+        rest = next;
+    }
+    diag::answer(bytes);
+}
