@@ -40,7 +40,7 @@ pub(crate) fn part<K: Copy, T: Copy>(kernels: &[K], tiers: &[T], turn: usize) ->
     let pair = |(index, kernel): (usize, &K)| {
         let turn = index + turn;
         let tier = (turn / STEP).checked_rem(tiers.len())?;
-        (turn % STEP == 0).then_some((*kernel, *tiers.get(tier)?))
+        turn.is_multiple_of(STEP).then_some((*kernel, *tiers.get(tier)?))
     };
     kernels.iter().enumerate().filter_map(pair).collect()
 }

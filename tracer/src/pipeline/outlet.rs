@@ -91,8 +91,7 @@ impl Outlet {
     /// Sends all that is ready. What a full queue does not take stays in its stream, up to [`END_BUFFER`]: no sink waits for another.
     pub(super) async fn flush(&mut self, streams: &mut Streams) -> Result<(), OutputError> {
         if let Self::Sinks(_) = self {
-            streams
-                .hand_over_where(now_ns(), |stream| stream.has_room(0) || stream.buffer.len() > END_BUFFER);
+            streams.hand_over_ready(now_ns(), END_BUFFER);
             return Ok(());
         }
         self.send(streams, usize::MAX).await

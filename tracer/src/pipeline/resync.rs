@@ -5,11 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{BATCH, Pipeline, SHORT_NAP, drain::route, monotonic_ns, names::look_up_names};
+use super::{BATCH, Pipeline, SHORT_NAP, drain::route, monotonic_ns, names::look_up_names, now_ns};
 use crate::{
     source::{Look, Walker},
     track::{Applied, PATIENCE_NS, Shown},
 };
+
+/// Bytes that a stream keeps for a full queue while a burst is read.
+const CATCH_UP_BUFFER: usize = 16 << 20;
 
 /// When and how the table is corrected.
 pub struct Resyncer {
@@ -56,7 +59,9 @@ impl Pipeline {
         let written = self.source.written();
         let deadline = Instant::now() + Duration::from_nanos(PATIENCE_NS);
         while !self.source.has_read(written) {
-            if self.drain(BATCH) == 0 {
+            let taken = self.drain(BATCH);
+            self.streams.hand_over_ready(now_ns(), CATCH_UP_BUFFER);
+            if taken == 0 {
                 if Instant::now() >= deadline {
                     return false;
                 }

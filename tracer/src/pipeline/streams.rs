@@ -444,6 +444,11 @@ impl Streams {
         self.list.iter_mut().filter(|stream| ready(stream)).for_each(|stream| stream.hand_over(time_ns));
     }
 
+    /// Hands over what queues have room for; of the others, what is more than `most` bytes, so that it is counted as lost.
+    pub(super) fn hand_over_ready(&mut self, time_ns: i64, most: usize) {
+        self.hand_over_where(time_ns, |stream| stream.has_room(0) || stream.buffer.len() > most);
+    }
+
     /// Closes the queues of streams that have handed over everything; each sink has `grace` to deliver what it has.
     pub(super) fn close_empty(&self, grace: Duration) {
         let empty = self.list.iter().filter(|stream| stream.buffer.is_empty());
@@ -489,8 +494,9 @@ impl Streams {
         }
     }
 
-    /// Whether every queue takes what is ready for it, and `more` bytes.
+    /// Whether every queue whose sink gets on takes what is ready for it, and `more` bytes.
     pub(super) fn has_room(&self, more: usize) -> bool {
-        self.list.iter().all(|stream| stream.has_room(more))
+        let stands_still = |stream: &Stream| stream.queue().is_some_and(Queue::stands_still);
+        self.list.iter().all(|stream| stream.has_room(more) || stands_still(stream))
     }
 }

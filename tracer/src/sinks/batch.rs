@@ -59,6 +59,30 @@ impl Batch {
         self.frames.extend(other.frames.iter().map(|frame| Frame { end: frame.end + before, ..*frame }));
     }
 
+    /// The same records in batches of `most` bytes at most, or of one longer record.
+    pub(super) fn split(self, most: usize) -> Vec<Self> {
+        if self.bytes.len() <= most {
+            return vec![self];
+        }
+        let mut pieces: Vec<Self> = Vec::new();
+        for (bytes, frame) in self.records() {
+            match pieces.last_mut() {
+                Some(last) if last.bytes.len() + bytes.len() <= most => last.push(bytes, *frame),
+                _ => {
+                    let mut piece = Self::default();
+                    piece.push(bytes, *frame);
+                    pieces.push(piece);
+                }
+            }
+        }
+        pieces
+    }
+
+    fn push(&mut self, bytes: &[u8], frame: Frame) {
+        self.bytes.extend_from_slice(bytes);
+        self.frames.push(Frame { end: self.bytes.len(), ..frame });
+    }
+
     /// Each record's bytes, with its frame.
     pub fn records(&self) -> impl Iterator<Item = (&[u8], &Frame)> {
         let begins = std::iter::once(0).chain(self.frames.iter().map(|frame| frame.end));
@@ -70,8 +94,7 @@ impl Batch {
         let mut kept = Self::default();
         for (at, (bytes, frame)) in self.records().enumerate() {
             if keep(at) {
-                kept.bytes.extend_from_slice(bytes);
-                kept.frames.push(Frame { end: kept.bytes.len(), ..*frame });
+                kept.push(bytes, *frame);
             }
         }
         *self = kept;
@@ -138,6 +161,10 @@ mod tests {
         assert_eq!(all, batch(1, &["a\n", "bb\n", "ccc\n", "d\n"]));
         assert_eq!((all.first(0), all.first(9)), (Batch::default(), all.clone()));
         assert_eq!(all.first(3), batch(1, &["a\n", "bb\n", "ccc\n"]));
+        assert_eq!(all.clone().split(11), std::slice::from_ref(&all));
+        let pieces = [batch(1, &["a\n", "bb\n"]), batch(3, &["ccc\n"]), batch(4, &["d\n"])];
+        assert_eq!(all.clone().split(5), pieces);
+        assert_eq!(all.clone().split(1).len(), 4, "a record is in one piece");
         let mut rest = all.clone();
         assert_eq!(rest.take_first(0), Batch::default());
         assert_eq!(rest.take_first(3), batch(1, &["a\n", "bb\n", "ccc\n"]));

@@ -12,8 +12,13 @@ use super::{
     sync::{Arc, AtomicBool, AtomicI64, AtomicU64, Mutex, MutexGuard, Ordering},
 };
 
+/// Bytes of a batch in the queue: a push may be much larger than a delivery, whose rest would be copied each time.
+const PIECE: usize = 1 << 20;
 /// How long the end waits for a collector where a spool keeps what it has not.
 const SPOOLED_GRACE: Duration = Duration::from_millis(500);
+
+/// After this time without a movement a sink is not waited for, while others could go on.
+const STANDS_STILL: Duration = Duration::from_secs(2);
 
 /// Wakes the thread that reports losses, which otherwise waits for events. There is one such thread in a process.
 static LOST: Notify = Notify::const_new();
@@ -103,6 +108,8 @@ impl Status {
 struct State {
     batches: VecDeque<Batch>,
     bytes: usize,
+    /// When its first bytes came, or the sink took or delivered some, whatever was later.
+    moved: Option<Instant>,
     /// Nothing more comes; what has not gone by then is given up.
     closed: Option<Instant>,
     /// What is given up is spooled: that need not be waited for.
@@ -164,13 +171,23 @@ impl Queue {
         held == 0 || held + bytes <= self.0.limit
     }
 
+    /// Whether it holds something, and its sink has taken and delivered nothing for some time: waiting for it may be in vain.
+    #[must_use]
+    pub fn stands_still(&self) -> bool {
+        let state = self.state();
+        state.bytes > 0 && state.moved.is_none_or(|moved| moved.elapsed() >= STANDS_STILL)
+    }
+
     /// Adds a batch.
     pub fn push(&self, batch: Batch) {
         self.0.status.pushed.fetch_add(batch.len() as u64, Ordering::Relaxed);
         let mut state = self.state();
+        if state.bytes == 0 {
+            state.moved = Some(Instant::now());
+        }
         state.bytes += batch.bytes.len();
         self.0.status.queued_bytes.store(state.bytes as u64, Ordering::Relaxed);
-        state.batches.push_back(batch);
+        state.batches.extend(batch.split(PIECE));
         drop(state);
         self.0.changed.notify_waiters();
     }
@@ -213,6 +230,9 @@ impl Queue {
     /// `records` were delivered, kept on disk, or lost.
     pub(super) fn leave(&self, records: u64) {
         self.0.status.left.fetch_add(records, Ordering::Relaxed);
+        if records > 0 {
+            self.state().moved = Some(Instant::now());
+        }
     }
 
     /// The sink hangs in a system call, and is not waited for: what it has not delivered is lost. Returns how many records.
@@ -294,6 +314,7 @@ impl Queue {
     /// Takes up to about `most` bytes.
     pub(super) fn take(&self, most: usize) -> Batch {
         let mut state = self.state();
+        state.moved = Some(Instant::now());
         let mut taken = Batch::default();
         while let Some(batch) = state.batches.pop_front() {
             state.bytes -= batch.bytes.len();

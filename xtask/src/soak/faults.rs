@@ -1,0 +1,182 @@
+//! What surrounds the daemon: collectors that come and go, that hang, a disk that is full, a standard error that nobody reads.
+
+use std::{
+    ffi::CString,
+    fs::{self, File},
+    io::{self, BufRead, BufReader, Read, Write},
+    os::unix::{ffi::OsStrExt, net::UnixListener},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use super::check::Stream;
+use crate::command;
+
+/// Reads, pauses, reads, goes away, and comes back.
+pub(super) fn collect(directory: &Path, ends: &AtomicBool) -> Result<()> {
+    let path = directory.join("collector");
+    while !ends.load(Ordering::Relaxed) {
+        let _ = fs::remove_file(&path);
+        let listener = UnixListener::bind(&path)?;
+        listener.set_nonblocking(true)?;
+        let until = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < until && !ends.load(Ordering::Relaxed) {
+            let Ok((mut stream, _)) = listener.accept() else {
+                thread::sleep(Duration::from_millis(100));
+                continue;
+            };
+            stream.set_nonblocking(false)?;
+            stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+            let mut buffer = vec![0; 1 << 20];
+            let close = Instant::now() + Duration::from_secs(7);
+            while Instant::now() < close {
+                match stream.read(&mut buffer) {
+                    Ok(0) => break,
+                    // Now and then it sleeps.
+                    Ok(_) if close.elapsed().is_zero() && buffer[0].is_multiple_of(7) => {
+                        thread::sleep(Duration::from_millis(200))
+                    }
+                    _ => {}
+                }
+            }
+        }
+        drop(listener);
+        thread::sleep(Duration::from_secs(5));
+    }
+    Ok(())
+}
+
+/// Takes connections and reads nothing from them, until the end: then everything.
+pub(super) fn hang(listener: &UnixListener, reads: &AtomicBool, ends: &AtomicBool) -> Result<Stream> {
+    listener.set_nonblocking(true)?;
+    let mut connections = Vec::new();
+    let mut accept = || -> Result<bool> {
+        let Ok((connection, _)) = listener.accept() else { return Ok(false) };
+        connection.set_nonblocking(false)?;
+        connections.push(connection);
+        Ok(true)
+    };
+    while !reads.load(Ordering::Relaxed) {
+        while accept()? {}
+        thread::sleep(Duration::from_millis(100));
+    }
+    while accept()? {}
+    // In the order in which they were made: only the last one is still written to.
+    let mut stream = Stream::default();
+    for connection in connections {
+        connection.set_read_timeout(Some(Duration::from_secs(1)))?;
+        read_lines(connection, ends, &mut stream)?;
+    }
+    Ok(stream)
+}
+
+/// Holds a pipe open and reads nothing from it, until the end: then everything.
+pub(super) fn hold(pipe: File, reads: &AtomicBool, ends: &AtomicBool) -> Result<Stream> {
+    while !reads.load(Ordering::Relaxed) {
+        thread::sleep(Duration::from_millis(100));
+    }
+    let mut stream = Stream::default();
+    read_lines(pipe, ends, &mut stream)?;
+    Ok(stream)
+}
+
+/// Adds whole lines until the other side's end, or until nothing comes any more. What a kill or a reset has cut is no record.
+fn read_lines(from: impl Read, ends: &AtomicBool, stream: &mut Stream) -> Result<()> {
+    let mut from = BufReader::with_capacity(1 << 20, from);
+    let mut line = Vec::new();
+    loop {
+        match from.read_until(b'\n', &mut line) {
+            Ok(0) => return Ok(()),
+            Ok(_) if line.ends_with(b"\n") => {
+                add(&line, stream)?;
+                line.clear();
+            }
+            // The rest may come.
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if ends.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
+            Err(_) => return Ok(()),
+        }
+    }
+}
+
+/// A killed process leaves half a record in a pipe, in front of the first one of the next.
+fn add(line: &[u8], stream: &mut Stream) -> Result<()> {
+    let text = String::from_utf8_lossy(line);
+    let begin = text.rfind("{\"schema\":").context("a line without a record")?;
+    ensure!(begin == 0 || text.starts_with('{'), "not a record: {text}");
+    stream.add(&text[begin..], true).map(drop)
+}
+
+/// A pipe with a name that is held open, without blocking, for reading.
+pub(super) fn fifo(path: &Path) -> Result<File> {
+    let name = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: takes a text that ends with 0, and a number.
+    ensure!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) } == 0, "mkfifo: {}", io::Error::last_os_error());
+    use std::os::unix::fs::OpenOptionsExt;
+    Ok(File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?)
+}
+
+/// A standard error that nobody reads, and that is full already.
+pub(super) fn deaf() -> Result<(Stdio, io::PipeReader)> {
+    const PIPE: usize = 1 << 16;
+    let (reader, mut writer) = io::pipe()?;
+    writer.write_all(&[b'\n'; PIPE])?;
+    Ok((writer.into(), reader))
+}
+
+/// A disk of its own, in memory.
+pub(super) struct Disk(PathBuf);
+
+impl Disk {
+    /// Mounts it.
+    pub(super) fn mount(path: PathBuf) -> Result<Self> {
+        fs::create_dir_all(&path)?;
+        command(Command::new("mount").args(["-t", "tmpfs", "-o", "mode=0755,size=4G", "tmpfs"]).arg(&path))?;
+        Ok(Self(path))
+    }
+
+    /// No more fits.
+    pub(super) fn fill(&self) -> Result<()> {
+        // Between the two, more may be written: then it is not that small.
+        let is_full = |_: &i32| self.resize(&self.used().unwrap_or(0).to_string()).is_ok();
+        ensure!((0..100).any(|turn| is_full(&turn)), "the disk cannot be made full");
+        Ok(())
+    }
+
+    /// There is room again.
+    pub(super) fn empty(&self) -> Result<()> {
+        self.resize("4G")
+    }
+
+    fn used(&self) -> Result<u64> {
+        let name = CString::new(self.0.as_os_str().as_bytes())?;
+        let mut found = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+        // SAFETY: takes a text that ends with 0, and room for the answer.
+        ensure!(unsafe { libc::statvfs(name.as_ptr(), found.as_mut_ptr()) } == 0, "statvfs fails");
+        // SAFETY: zeros are one, and it was filled.
+        let found = unsafe { found.assume_init() };
+        Ok((found.f_blocks - found.f_bfree) * found.f_frsize)
+    }
+
+    fn resize(&self, size: &str) -> Result<()> {
+        let mut mount = Command::new("mount");
+        mount.args(["-o", &format!("remount,size={size}")]).arg(&self.0).stderr(Stdio::null());
+        command(&mut mount)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
