@@ -194,18 +194,16 @@ fn a_rotation_counts_and_removes_only_files_of_its_own() {
     assert_eq!(names.count(), foreign.len() + 3, "the file and two rotated ones");
 }
 
+fn make_pipe(path: &Path) {
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).expect("a pipe");
+}
+
 #[test]
 fn a_pipe_is_waited_for_and_never_blocks_the_sink() {
     let directory = tempfile::tempdir().expect("directory");
     let path = directory.path().join("pipe");
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        &path,
-        rustix::fs::FileType::Fifo,
-        rustix::fs::Mode::from_bits_truncate(0o600),
-        0,
-    )
-    .expect("mkfifo");
+    make_pipe(&path);
     let mut feeder = Feeder::start(&settings(TargetSettings::File(file(&path))), None);
     feeder.push(50);
     feeder.wait_until("nobody reads", |it| it.failures() > 0);
@@ -235,14 +233,7 @@ fn the_end_cuts_no_record_in_a_pipe_that_is_not_longer_than_its_writes() {
     let directory = tempfile::tempdir().expect("directory");
     for (name, long) in [("short", 0), ("long", 9000)] {
         let path = directory.path().join(name);
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            &path,
-            rustix::fs::FileType::Fifo,
-            rustix::fs::Mode::from_bits_truncate(0o600),
-            0,
-        )
-        .expect("mkfifo");
+        make_pipe(&path);
         let convert: sockstate::sinks::Convert = Box::new(move |line, out| {
             out.extend_from_slice(line.trim_ascii_end());
             out.extend(std::iter::repeat_n(b' ', long));

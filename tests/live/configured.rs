@@ -17,7 +17,7 @@ use crate::{
     daemon::connections,
     hostile::{FILE, Raw},
     lab::{in_lab, signal, wait_until},
-    roles::Actor,
+    roles::{Actor, copy_to},
     sockets::{Kind, fresh_port},
     test,
 };
@@ -173,7 +173,7 @@ fn formulas() {
         let port = fresh_port();
         let directory = tempfile::tempdir().expect("directory");
         let program = directory.path().join("=1+1,x");
-        fs::copy(std::env::current_exe().expect("this program"), &program).expect("a copy");
+        copy_to(&program);
         let sink = |name: &str, more: &str| {
             format!("[sinks.{name}]\ntype = \"file\"\npath = \"DIR/{name}\"\nformat = \"csv\"\n{more}\n")
         };

@@ -15,7 +15,7 @@ use crate::{
     collectors::json,
     daemon::connections,
     lab::{in_lab, signal, sockstate, wait_until},
-    roles::Actor,
+    roles::{Actor, copy_to},
     sockets::{Kind, fresh_port},
     test,
 };
@@ -270,7 +270,7 @@ fn hostile_names() {
         let directory = tempfile::tempdir().expect("directory");
         // The kernel shows 15 bytes of it.
         let program = directory.path().join("e\u{1b}[2J|\u{202e}b\u{7}\n");
-        fs::copy(std::env::current_exe().expect("this program"), &program).expect("a copy");
+        copy_to(&program);
         let mut actor = Actor::start_as(&program, "leaker", port);
         assert_eq!(actor.hear(), "listening");
         let client = Kind::V4.connect(port).expect("connect");

@@ -22,7 +22,7 @@ use crate::{
     hunt::{Program, can_hunt, command, functions, is_stuck, programs},
     lab::{Lines, Tracer, in_lab, signal, sockstate},
     pythons,
-    roles::{self, Actor},
+    roles::{self, Actor, copy_to},
     schema, skip,
     sockets::{Kind, fresh_port},
     test,
@@ -164,7 +164,7 @@ fn executable(how: Change, capable: bool, wanted: Wanted) {
         }
         let directory = tempfile::tempdir().expect("directory");
         let server: PathBuf = directory.path().join("server");
-        fs::copy(std::env::current_exe().expect("this program"), &server).expect("a copy");
+        copy_to(&server);
         let port = fresh_port();
         let mut actor = Actor::start_as(&server, "leaker", port);
         assert_eq!(actor.hear(), "listening");

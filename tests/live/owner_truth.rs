@@ -14,7 +14,7 @@ use crate::{
     lab::{Story, Tracer, can_list_holders, in_lab, path, wait_until},
     netns::sysctl,
     observer::wait_for_states,
-    roles::{Actor, send_fds},
+    roles::{Actor, copy_to, send_fds},
     skip,
     sockets::{Kind, fresh_port, make_hear, option},
     test,
@@ -232,7 +232,7 @@ fn executed() {
     let port = fresh_port();
     let directory = tempfile::tempdir().expect("directory");
     let program = directory.path().join("realsvc");
-    std::fs::copy(std::env::current_exe().expect("exe"), &program).expect("copy");
+    copy_to(&program);
     in_lab(|netns| {
         let mut tracer = Tracer::start(netns, &["--cmdline"]);
         let mut service = Actor::start("launcher", format!("{port} {}", program.display()));

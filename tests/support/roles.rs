@@ -30,6 +30,11 @@ pub(crate) struct Actor {
     output: BufReader<ChildStdout>,
 }
 
+/// Puts a copy of this program at `path`, for [`Actor::start_as`].
+pub(crate) fn copy_to(path: &Path) {
+    std::fs::copy(env::current_exe().expect("this program"), path).expect("a copy");
+}
+
 impl Actor {
     /// Starts one, in this thread's namespaces.
     pub(crate) fn start(role: &str, value: impl ToString) -> Self {

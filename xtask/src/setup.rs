@@ -173,21 +173,12 @@ pub(crate) fn cross() -> Result<()> {
 
 /// What fuzzing takes: a compiler that can instrument programs, and cargo-fuzz.
 pub(crate) fn fuzzing() -> Result<()> {
-    nightly(&[])?;
+    if !succeeds(Command::new("rustc").args(["+nightly", "--version"]).env_remove("RUSTUP_TOOLCHAIN")) {
+        let install = ["toolchain", "install", "nightly", "--profile", "minimal"];
+        command(Command::new("rustup").args(install))?;
+    }
     if !succeeds(Command::new("cargo").args(["fuzz", "--version"])) {
         command(crate::cargo().args(["install", "--locked", "cargo-fuzz"]))?;
-    }
-    Ok(())
-}
-
-/// The nightly compiler, with these components.
-fn nightly(components: &[&str]) -> Result<()> {
-    let rustup = |args: &[&str]| command(Command::new("rustup").args(args));
-    if !succeeds(Command::new("rustc").args(["+nightly", "--version"]).env_remove("RUSTUP_TOOLCHAIN")) {
-        rustup(&["toolchain", "install", "nightly", "--profile", "minimal"])?;
-    }
-    for component in components {
-        rustup(&["component", "add", "--toolchain", "nightly", component])?;
     }
     Ok(())
 }

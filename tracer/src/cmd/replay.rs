@@ -125,6 +125,7 @@ impl<W: Write> Replay<W> {
         let conn = transition.conn;
         let mut bytes = Vec::new();
         let (way, waiting) = (&mut self.way, &mut self.waiting);
+        let waiting_bytes = &mut self.waiting_bytes;
         let mut decided = false;
         self.router.route(transition, |wanted| {
             decided = true;
@@ -133,9 +134,10 @@ impl<W: Write> Replay<W> {
                 Way::Lines if wanted.time_ns == transition.time_ns => bytes.extend_from_slice(line),
                 Way::Lines => {
                     let at = waiting.iter().position(|(of, _)| *of == conn);
-                    bytes.extend(
-                        at.and_then(|at| waiting.remove(at)).map(|(_, line)| line).unwrap_or_default(),
-                    );
+                    if let Some((_, line)) = at.and_then(|at| waiting.remove(at)) {
+                        *waiting_bytes -= line.len();
+                        bytes.extend(line);
+                    }
                 }
             }
         });
@@ -144,7 +146,11 @@ impl<W: Write> Replay<W> {
                 self.wait(conn, line);
             }
         } else if !decided {
-            self.waiting.retain(|(of, _)| *of != conn);
+            self.waiting.retain(|(of, line)| {
+                let stays = *of != conn;
+                self.waiting_bytes -= if stays { 0 } else { line.len() };
+                stays
+            });
         }
         Ok(self.out.write_all(&bytes)?)
     }
@@ -152,10 +158,6 @@ impl<W: Write> Replay<W> {
     fn wait(&mut self, conn: ConnId, line: &[u8]) {
         self.waiting.push_back((conn, line.to_owned()));
         self.waiting_bytes += line.len();
-        if self.waiting_bytes > MOST_WAITING {
-            // Those that were written meanwhile do not count.
-            self.waiting_bytes = self.waiting.iter().map(|(_, line)| line.len()).sum();
-        }
         while self.waiting_bytes > MOST_WAITING
             && let Some((_, oldest)) = self.waiting.pop_front()
         {

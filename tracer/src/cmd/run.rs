@@ -62,7 +62,7 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
     session::run(open, kernel.alongside)
 }
 
-/// The settings, if the file has no fault and the system nothing against them.
+/// The settings, if the file has no fault and the system refuses nothing in them.
 fn verified(path: &Path) -> Result<Settings, Failure> {
     let Reading { settings, mut problems } = settings::read(path);
     // What is wrong by the text alone is wrong everywhere.

@@ -1,4 +1,4 @@
-//! What the system has against a configuration: `run --check` says it, and `run` refuses it. Nothing is changed, and nothing is
+//! What the system refuses in a configuration: `run --check` reports it, and `run` does not start. Nothing is changed, and nothing is
 //! connected to.
 
 use std::{

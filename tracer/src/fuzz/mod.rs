@@ -1,7 +1,7 @@
 //! Every reader of what others write, as a function of bytes: for `cargo xtask fuzz`, and for the short run of the kept corpus in
 //! tests. In no build for users.
 //!
-//! A target panics where a promise is broken; that it ends soon and takes little memory is for whoever calls it to watch.
+//! A target panics where a promise is broken. Its caller limits time and memory.
 
 mod recording;
 mod spool;

@@ -84,7 +84,7 @@ const ACCEPT: &str = "kprobe/inet_csk_accept";
 const CALLS: [&str; 2] = ["sys_exit_accept", "sys_exit_accept4"];
 
 /// Debian's kernels have a level 3 of `perf_event_paranoid`, the default there, which CAP_PERFMON does not pass.
-fn paranoia() -> Option<String> {
+fn refusing_level() -> Option<String> {
     let level = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").ok()?;
     let level = level.trim().parse::<i32>().ok().filter(|level| *level > 2)?;
     Some(format!("; kernel.perf_event_paranoid is {level}: it takes CAP_SYS_ADMIN, or 2 at most there"))
@@ -118,7 +118,7 @@ impl Loaded {
                 Ok(()) => format!(
                     "accepts are seen at the end of the system call ({reason}): every system call of the host is a little slower meanwhile, and io_uring's accepts are not seen"
                 ),
-                Err(error) => format!("accepts are not seen ({reason}; {error}{})", paranoia().unwrap_or_default()),
+                Err(error) => format!("accepts are not seen ({reason}; {error}{})", refusing_level().unwrap_or_default()),
             });
         }
         Ok(())

@@ -91,30 +91,12 @@ pub struct SinkNumbers {
 
 #[cfg(test)]
 mod tests {
-    use std::rc::Rc;
 
     use super::*;
-    use crate::model::{ConnId, InState, State, Subject, Tuple};
+    use crate::model::{InState, State};
 
     fn transition(from: State, to: State, ns: u64) -> Transition {
-        let (container, pod_uid, unit) = (None, None, None);
-        let subject = Subject { id: 1, owner: None, netns: None, cgroup: None, container, pod_uid, unit };
-        Transition {
-            time_ns: 0,
-            conn: ConnId(1),
-            from,
-            to,
-            in_state: Some(InState { ns, at_least: false }),
-            role: None,
-            tuple: Tuple::example(),
-            subject: Rc::new(subject),
-            exact: true,
-            mini: false,
-            illegal: false,
-            cause: None,
-            reset_why: None,
-            errno: 0,
-        }
+        Transition { in_state: Some(InState { ns, at_least: false }), ..Transition::example(from, to) }
     }
 
     #[test]

@@ -168,6 +168,32 @@ pub struct Transition {
     pub errno: u16,
 }
 
+#[cfg(test)]
+impl Transition {
+    /// Any connection's, of 1 ns in `from`, for tests.
+    #[must_use]
+    pub fn example(from: State, to: State) -> Self {
+        let (container, pod_uid, unit) = (None, None, None);
+        let subject = Subject { id: 1, owner: None, netns: None, cgroup: None, container, pod_uid, unit };
+        Self {
+            time_ns: 0,
+            conn: ConnId(1),
+            from,
+            to,
+            in_state: Some(InState { ns: 1, at_least: false }),
+            role: None,
+            tuple: Tuple::example(),
+            subject: Rc::new(subject),
+            exact: true,
+            mini: false,
+            illegal: false,
+            cause: None,
+            reset_why: None,
+            errno: 0,
+        }
+    }
+}
+
 /// One socket that existed when the tracer started.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {

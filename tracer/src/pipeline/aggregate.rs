@@ -140,34 +140,15 @@ mod tests {
     use std::rc::Rc;
 
     use super::*;
-    use crate::model::{ConnId, InState, Subject, Tuple};
+    use crate::model::{InState, Subject, Tuple};
 
     fn transition(peer: u8, ns: u64) -> Transition {
-        let (container, pod_uid, unit) = (None, None, None);
-        let subject = Subject { id: 1, owner: None, netns: None, cgroup: None, container, pod_uid, unit };
         let (local, remote) = (Address::from_v4([10, 0, 0, 1]), Address::from_v4([10, 0, 1, peer]));
         Transition {
-            time_ns: 0,
-            conn: ConnId(1),
-            from: State::Established,
-            to: State::CloseWait,
             in_state: Some(InState { ns, at_least: peer == 9 }),
             role: Some(Role::Server),
-            tuple: Tuple {
-                local,
-                remote,
-                local_port: 443,
-                remote_port: 40_000,
-                v6_socket: false,
-                interface: 0,
-            },
-            subject: Rc::new(subject),
-            exact: true,
-            mini: false,
-            illegal: false,
-            cause: None,
-            reset_why: None,
-            errno: 0,
+            tuple: Tuple { local, remote, local_port: 443, remote_port: 40_000, ..Tuple::example() },
+            ..Transition::example(State::Established, State::CloseWait)
         }
     }
 

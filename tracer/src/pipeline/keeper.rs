@@ -203,7 +203,7 @@ mod tests {
     use super::*;
     use crate::{enrich::Enricher, track::Sight};
 
-    /// A table with so many connections, as if inherited.
+    /// A table with `count` connections, taken over from an earlier process.
     fn table(count: usize) -> Table {
         let address = [0_u8; 16];
         let conns: Vec<_> = (1..=count)

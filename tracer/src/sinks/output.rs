@@ -159,7 +159,7 @@ impl Output {
         Ok(())
     }
 
-    /// Bytes that go out in whole or not at all, if so many at most are written at once.
+    /// How many bytes one write may have to go out in whole or not at all.
     pub(super) fn chunk(&self) -> usize {
         match &self.target {
             Target::Blocking(_) => usize::MAX,

@@ -108,7 +108,7 @@ impl Status {
 struct State {
     batches: VecDeque<Batch>,
     bytes: usize,
-    /// When its first bytes came, or the sink took or delivered some, whatever was later.
+    /// When the sink last took or delivered something, or when the first bytes came into the empty queue.
     moved: Option<Instant>,
     /// Nothing more comes; what has not gone by then is given up.
     closed: Option<Instant>,

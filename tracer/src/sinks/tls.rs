@@ -75,6 +75,7 @@ impl TlsError {
 impl TlsSettings {
     /// All that is wrong with the files.
     pub(super) fn problems(&self) -> Vec<TlsError> {
+        let Err(error) = config(self) else { return Vec::new() };
         let found = [
             self.server_name().err(),
             authorities(self.ca.as_deref()).err(),
@@ -82,7 +83,7 @@ impl TlsSettings {
             self.key.as_deref().and_then(|path| private_key(path).err()),
         ];
         let found: Vec<TlsError> = found.into_iter().flatten().collect();
-        if found.is_empty() { config(self).err().into_iter().collect() } else { found }
+        if found.is_empty() { vec![error] } else { found }
     }
 
     fn server_name(&self) -> Result<Option<ServerName<'static>>, TlsError> {

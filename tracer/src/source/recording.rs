@@ -74,8 +74,8 @@ impl Recording {
         Arc::clone(&self.skipped)
     }
 
-    /// Reads the next line that is not too long into `line`, replacing what is there; false at the end. A last line that was cut,
-    /// and a frame that was, are the end: whoever wrote them was stopped, or is writing.
+    /// Reads the next line that is not too long into `line`, replacing what is there; false at the end. A last line or a zstd frame that
+    /// is cut is the end, too: the recorder was stopped, or still writes.
     ///
     /// # Errors
     /// It cannot be read.

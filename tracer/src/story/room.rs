@@ -64,7 +64,7 @@ impl Story {
         self.room.is_full = !self.has_room();
     }
 
-    /// Else it would be weighed again and again.
+    /// A quarter is left: everything is weighed again only after that is used.
     fn has_room(&self) -> bool {
         self.room.used <= self.room.most / 4 * 3
     }
@@ -96,49 +96,20 @@ fn bytes(stuck: &Stuck) -> usize {
     let listeners: usize = listeners.map(|holder| process(holder)).sum();
     let texts: usize = diagnosis.commands.iter().map(|command| command.len() + size_of::<String>()).sum();
     let sentences = diagnosis.why.len() + diagnosis.advice.len();
-    size_of::<Stuck>()
-        + size_of_val(&(found, diagnosis))
-        + size_of_val(found)
-        + holders
-        + listeners
-        + texts
-        + sentences
+    size_of::<Stuck>() + size_of_val(found) + size_of_val(diagnosis) + holders + listeners + texts + sentences
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Address, InState, State, Transition, Tuple};
+    use crate::model::{State, Transition};
 
     const MIB: usize = 1 << 20;
 
     fn transition(conn: u64, from: State, to: State) -> Transition {
-        let (container, pod_uid, unit) = (None, None, None);
-        let subject = Subject { id: conn, owner: None, netns: None, cgroup: None, container, pod_uid, unit };
-        let address = Address::from_v4([127, 0, 0, 1]);
-        Transition {
-            time_ns: conn as i64,
-            conn: ConnId(conn),
-            from,
-            to,
-            in_state: Some(InState { ns: 1, at_least: false }),
-            role: None,
-            tuple: Tuple {
-                local: address,
-                remote: address,
-                local_port: 1,
-                remote_port: 2,
-                v6_socket: false,
-                interface: 0,
-            },
-            subject: Rc::new(subject),
-            exact: true,
-            mini: false,
-            illegal: false,
-            cause: None,
-            reset_why: None,
-            errno: 0,
-        }
+        let example = Transition::example(from, to);
+        let subject = Subject { id: conn, ..(*example.subject).clone() };
+        Transition { time_ns: conn as i64, conn: ConnId(conn), subject: Rc::new(subject), ..example }
     }
 
     #[test]

@@ -1,10 +1,9 @@
 //! What surrounds the daemon: collectors that come and go, that hang, a disk that is full, a standard error that nobody reads.
 
 use std::{
-    ffi::CString,
     fs::{self, File},
     io::{self, BufRead, BufReader, Read, Write},
-    os::unix::{ffi::OsStrExt, net::UnixListener},
+    os::unix::{fs::OpenOptionsExt, net::UnixListener},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
@@ -13,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use rustix::fs::{CWD, FileType, Mode, mknodat, statvfs};
 
 use super::check::Stream;
 use crate::command;
@@ -119,10 +119,7 @@ fn add(line: &[u8], stream: &mut Stream) -> Result<()> {
 
 /// A pipe with a name that is held open, without blocking, for reading.
 pub(super) fn fifo(path: &Path) -> Result<File> {
-    let name = CString::new(path.as_os_str().as_bytes())?;
-    // SAFETY: takes a text that ends with 0, and a number.
-    ensure!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) } == 0, "mkfifo: {}", io::Error::last_os_error());
-    use std::os::unix::fs::OpenOptionsExt;
+    mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
     Ok(File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?)
 }
 
@@ -159,12 +156,7 @@ impl Disk {
     }
 
     fn used(&self) -> Result<u64> {
-        let name = CString::new(self.0.as_os_str().as_bytes())?;
-        let mut found = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
-        // SAFETY: takes a text that ends with 0, and room for the answer.
-        ensure!(unsafe { libc::statvfs(name.as_ptr(), found.as_mut_ptr()) } == 0, "statvfs fails");
-        // SAFETY: zeros are one, and it was filled.
-        let found = unsafe { found.assume_init() };
+        let found = statvfs(&self.0)?;
         Ok((found.f_blocks - found.f_bfree) * found.f_frsize)
     }
 
