@@ -6,6 +6,7 @@ use std::{
     io::Read,
     net::TcpListener,
     path::{Path, PathBuf},
+    process::Stdio,
     thread,
     time::Duration,
 };
@@ -16,9 +17,9 @@ use crate::{
     Test,
     collectors::json,
     daemon::{Daemon, connections},
-    lab::{in_lab, signal, sockstate, wait_until},
+    lab::{Tracer, in_lab, signal, sockstate, wait_until},
     load::{Load, Mode},
-    sockets::fresh_port,
+    sockets::{Kind, fresh_port},
     test,
 };
 
@@ -28,7 +29,71 @@ pub(crate) fn tests() -> Vec<Test> {
         test("harmless: reloads of a rotated file under load lose nothing", reload_storm),
         test("harmless: the successor says what a replaced sink lost", replaced_sink),
         test("harmless: a certificate or a secret that is renewed is read at SIGHUP", renewed_secret),
+        test("harmless: the programs follow no null pointer", null_pointers),
     ]
+}
+
+/// ftrace of the kernel's page faults at addresses of the first page, gone with the test.
+struct NullFaults(PathBuf);
+
+impl NullFaults {
+    fn watch() -> Option<Self> {
+        let instance = format!("/sys/kernel/tracing/instances/sockstate-faults-{}", std::process::id());
+        fs::create_dir(&instance).ok()?;
+        let faults = Self(instance.into());
+        let event = faults.0.join("events/exceptions/page_fault_kernel");
+        fs::write(event.join("filter"), "address < 4096").ok()?;
+        fs::write(event.join("enable"), "1").ok()?;
+        Some(faults)
+    }
+
+    fn seen(&self) -> Vec<String> {
+        let trace = fs::read_to_string(self.0.join("trace")).expect("trace");
+        trace.lines().filter(|line| line.contains("page_fault_kernel:")).map(str::to_owned).collect()
+    }
+}
+
+impl Drop for NullFaults {
+    fn drop(&mut self) {
+        let _ = fs::write(self.0.join("events/exceptions/page_fault_kernel/enable"), "0");
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+/// Such a load reads as zero, but kernels before 6.5 may panic. Newer x86-64 ones check the address first and take no fault.
+fn null_pointers() {
+    in_lab(|netns| {
+        let Some(faults) = NullFaults::watch() else {
+            return crate::skip("this kernel does not trace its own page faults");
+        };
+        let living = Kind::V6.pair(fresh_port());
+        let mut tracer = Tracer::start(netns, &["--snapshot"]);
+        let mut hunt = sockstate()
+            .args(["hunt", "--duration", "2s"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("hunt");
+        for kind in Kind::ALL {
+            let port = fresh_port();
+            let (listener, client, mut server) = kind.pair(port);
+            drop(client);
+            assert_eq!(server.read(&mut [0]).expect("read"), 0);
+            // As an orphan in LAST_ACK it has no `struct socket`.
+            drop(server);
+            tracer.wait_for(|record| record["local"]["port"] == port && record["from"] == "LAST_ACK");
+            let (client, server) =
+                (kind.connect(port).expect("connect"), listener.accept().expect("accept").0);
+            crate::sockets::disconnect(&client);
+            drop((listener, client, server));
+            assert!(kind.connect(port).is_err(), "nobody listens");
+        }
+        drop(living);
+        assert!(sockstate().arg("sockets").stdout(Stdio::null()).status().expect("sockstate").success());
+        hunt.wait().expect("hunt");
+        tracer.stop();
+        assert_eq!(faults.seen(), [""; 0]);
+    });
 }
 
 /// A directory below the BPF file system, gone with the test.

@@ -1,8 +1,9 @@
 //! The only place that follows kernel pointers.
 //!
-//! `Direct` reads compile to plain loads, which the verifier type-checks against BTF (a fault reads as zero);
-//! they need pointers that came from a tp_btf or iterator context. `Probed` reads go through
-//! `bpf_probe_read_kernel` and work on any address.
+//! `Direct` reads compile to plain loads, which the verifier type-checks against BTF; they need pointers that came from
+//! a tp_btf or iterator context and are not null. A load that faults reads as zero, but before Linux 6.5 (commit
+//! 0108a4e9f358, "bpf: ensure main program has an extable") the kernel may panic instead, if the program has functions
+//! of its own. `Probed` reads go through `bpf_probe_read_kernel` and work on any address.
 
 use core::{ffi::c_void, mem::size_of};
 
@@ -22,7 +23,8 @@ pub(crate) trait Read {
     /// The value at `base + offset`; zero where it cannot be read.
     ///
     /// # Safety
-    /// `offset` must be that of a `T` in the structure at `base`, as the kernel's BTF says.
+    /// `offset` must be that of a `T` in the structure at `base`, as the kernel's BTF says. `Direct` needs a `base` that is
+    /// not null.
     unsafe fn read<T: Copy + Default>(base: Ptr, offset: u32) -> T;
 }
 
@@ -137,6 +139,7 @@ pub(crate) fn closed_as<R: Read>(tcp: Ptr) -> u32 {
     // SOCK_DEAD and SOCK_DONE are the first two of `enum sock_flags` (include/net/sock.h).
     let flags = (get!(R, u64, tcp, flags) & 3) as u32;
     let (una, next) = (get!(R, u32, tcp, snd_una), get!(R, u32, tcp, snd_nxt));
+    // NULL if this is an orphan.
     let socket = get!(R, u64, tcp, sk_socket) as Ptr;
     flags
         | bit(get!(R, u32, tcp, linger2) >> 31, closed::NO_LINGER2)
@@ -146,7 +149,7 @@ pub(crate) fn closed_as<R: Read>(tcp: Ptr) -> u32 {
         | bit(una ^ next, closed::UNACKED)
         | bit(next ^ get!(R, u32, tcp, write_seq), closed::UNSENT)
         | bit(get!(R, u32, tcp, packets_out), closed::IN_FLIGHT)
-        | is_zero(get!(R, u32, socket, socket_state) ^ SS_UNCONNECTED, closed::CONNECTING)
+        | is_zero(get!(Probed, u32, socket, socket_state) ^ SS_UNCONNECTED, closed::CONNECTING)
         | is_zero(get!(R, u32, tcp, segs_out), closed::NOTHING_SENT)
         | bit(get!(R, u8, tcp, probes_out).into(), closed::PROBED)
 }
