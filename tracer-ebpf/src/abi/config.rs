@@ -7,6 +7,7 @@ macro_rules! offsets {
     ($($(#[$doc:meta])* $name:ident = $path:literal),* $(,)?) => {
         /// Byte offsets in the running kernel's structures, resolved from its BTF.
         #[repr(C)]
+        #[cfg_attr(not(target_arch = "bpf"), derive(zerocopy::FromBytes, zerocopy::IntoBytes))]
         #[derive(Clone, Copy, Debug)]
         pub struct Offsets {
             /// 1 once the offsets were resolved; 0 means that none may be used.
@@ -185,6 +186,7 @@ offsets! {
 
 /// Whose stacks are taken when a connection is opened.
 #[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(zerocopy::FromBytes, zerocopy::IntoBytes))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Hunt {
     /// Name, NUL padded; all zero for any.
@@ -206,6 +208,7 @@ pub struct Hunt {
 /// Where a process's CPython keeps the frames of its threads: the address of `_PyRuntime`, and offsets as its own
 /// `_Py_DebugOffsets` (3.13) has them. A value of the map `PYTHONS`; user space has checked it.
 #[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(zerocopy::FromBytes, zerocopy::IntoBytes))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Python {
     /// Address of `_PyRuntime`.
@@ -242,6 +245,7 @@ pub struct Python {
 
 /// What hooks look like on this kernel, where versions differ.
 #[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(zerocopy::FromBytes, zerocopy::IntoBytes))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Hooks {
     /// Address of `tw_timer_handler`, 1 where unknown.
@@ -256,6 +260,7 @@ pub struct Hooks {
 
 /// Byte offsets of the classic tracepoint's fields, from its `format` file.
 #[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(zerocopy::FromBytes, zerocopy::IntoBytes))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TracepointFormat {
     /// `skaddr`, a pointer.
@@ -286,6 +291,7 @@ pub struct TracepointFormat {
 
 /// What is wanted; all zero wants everything. Filters that cannot be decided yet let the record pass.
 #[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(zerocopy::FromBytes, zerocopy::IntoBytes))]
 #[derive(Clone, Copy, Debug)]
 pub struct Filter {
     /// Wanted pairs of states, bit `new` of word `old`; pairs with a state above 15 always pass. As long as a byte

@@ -126,6 +126,7 @@ pub mod flag {
 
 /// The start of every record; 48 bytes.
 #[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(zerocopy::FromBytes, zerocopy::IntoBytes))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Head {
     /// `CLOCK_MONOTONIC` in ns, when the program ran.
@@ -161,6 +162,7 @@ pub struct Head {
 
 /// IPv4 addresses, network byte order.
 #[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(zerocopy::FromBytes, zerocopy::IntoBytes))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct V4 {
     /// Local address.
@@ -171,6 +173,7 @@ pub struct V4 {
 
 /// IPv6 (or v4-mapped) addresses, network byte order.
 #[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(zerocopy::FromBytes, zerocopy::IntoBytes))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct V6 {
     /// Local address.
@@ -182,6 +185,7 @@ pub struct V6 {
 /// The process that made the transition; only where the kernel makes it in that process's own call. All zero where it
 /// did not: in a softirq, or in one of the kernel's own threads.
 #[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(zerocopy::FromBytes, zerocopy::IntoBytes))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Task {
     /// Process id (tgid) in the initial pid namespace.
@@ -196,6 +200,7 @@ pub struct Task {
 
 /// What a socket came from: the listener of a passive open, the full socket of a timewait one.
 #[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(zerocopy::FromBytes, zerocopy::IntoBytes))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Listener {
     /// Its address, as [`Head::sk`]; 0 where unknown.
@@ -204,6 +209,7 @@ pub struct Listener {
 
 /// What names a mini-socket to a packet: both ends in the wide form.
 #[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(zerocopy::FromBytes, zerocopy::IntoBytes))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ends {
     /// The addresses.
@@ -220,6 +226,7 @@ pub struct Ends {
 
 /// A thread's registers in user space, as far as unwinding needs them.
 #[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(zerocopy::FromBytes, zerocopy::IntoBytes))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Registers {
     /// Program counter.
@@ -237,6 +244,7 @@ pub const PYTHON_FRAMES: usize = 64;
 
 /// The frames of a thread's CPython, the innermost first.
 #[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(zerocopy::FromBytes, zerocopy::IntoBytes))]
 #[derive(Clone, Copy, Debug)]
 pub struct PythonStack {
     /// `_PyRuntime` that they were found by; 0 where there are none.
@@ -253,6 +261,7 @@ pub struct PythonStack {
 
 /// One of them, as it was at the moment of the event.
 #[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(zerocopy::FromBytes, zerocopy::IntoBytes))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PythonFrame {
     /// The code object; 0 for a frame that belongs to the interpreter's loop and not to the program.
@@ -266,6 +275,7 @@ pub struct PythonFrame {
 
 /// What one process may ask of those who watch it.
 #[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(zerocopy::FromBytes, zerocopy::IntoBytes))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Allowance {
     /// When the second began, `CLOCK_MONOTONIC` ns.
@@ -276,6 +286,7 @@ pub struct Allowance {
 
 /// What each CPU keeps: the companion's memory and the counters.
 #[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(zerocopy::FromBytes, zerocopy::IntoBytes))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PerCpu {
     /// Socket of the transition the main program finished last.

@@ -10,7 +10,8 @@ use sockstate_abi::abi::{ABSENT, Hunt as Constants, Python};
 
 use super::{
     failure::{KernelError, LoadError, chain},
-    load::{Attempt, Loaded, attach_tp_btf, pod},
+    load::{Attempt, Loaded, attach_tp_btf},
+    pod::pod,
 };
 use crate::model::PythonLayout;
 

@@ -20,6 +20,7 @@ use super::{
     lifecycle::{self, Tier},
     links::Links,
     pin::Adopted,
+    pod::pod,
     symbols, tracefs,
 };
 use crate::model::Filter;
@@ -127,16 +128,6 @@ pub struct Loaded {
     pub adopted: Option<Adopted>,
 }
 
-macro_rules! pod {
-    ($name:ident, $inner:ty) => {
-        #[repr(transparent)]
-        #[derive(Clone, Copy)]
-        struct $name($inner);
-        // SAFETY: repr(C), fixed-width integers, no padding (checked where it is defined), any bits are valid.
-        unsafe impl aya::Pod for $name {}
-    };
-}
-pub(super) use pod;
 pod!(PodOffsets, Offsets);
 pod!(PodFilter, KernelFilter);
 pod!(PodHooks, Hooks);

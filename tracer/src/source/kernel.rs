@@ -19,7 +19,7 @@ use super::{
     walker::{Look, Walker},
 };
 use crate::{
-    kernel::{Hook, IterOpener, Links, Loaded, Walk},
+    kernel::{Hook, IterOpener, Links, Loaded, Walk, pod},
     model::Event,
 };
 
@@ -37,11 +37,7 @@ pub enum SourceError {
     Wait(#[from] io::Error),
 }
 
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct PodPerCpu(PerCpu);
-// SAFETY: repr(C), u64 only, any bits are valid.
-unsafe impl aya::Pod for PodPerCpu {}
+pod!(PodPerCpu, PerCpu);
 
 /// Losses since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
