@@ -32,7 +32,7 @@ pub(super) fn look(
         let message = match (filter.netns, &why[..]) {
             (Some(netns), []) => format!("there is no such network namespace: {netns}"),
             (Some(netns), _) => {
-                format!("there is no such network namespace that can be seen: {netns}; {}", why.join("; "))
+                format!("cannot look at network namespace {netns}: {}", why.join("; "))
             }
             (None, _) => why.join("; "),
         };

@@ -57,9 +57,15 @@ pub fn may_be_older(socket: &SocketInfo, after_ns: u64) -> bool {
         State::FinWait2 => times.since_data_received_ns,
         _ => times.since_data_sent_ns,
     };
+    // An orphan in FIN_WAIT2 sends no probes: its keepalive timer is how long the kernel keeps it (`tcp_fin_time`).
+    let is_orphan = socket.state == State::FinWait2 && socket.inode == 0;
     // Those of an MPTCP socket are its subflows'.
     let probes = socket.transport == Transport::Mptcp
-        || socket.timer.is_some_and(|timer| matches!(timer.kind, TimerKind::Keepalive | TimerKind::Probe));
+        || socket.timer.is_some_and(|timer| match timer.kind {
+            TimerKind::Keepalive => !is_orphan,
+            TimerKind::Probe => true,
+            _ => false,
+        });
     least.ns < after_ns && most_ns >= after_ns && (probes || since_traffic_ns < after_ns)
 }
 
@@ -192,6 +198,12 @@ mod tests {
         assert_eq!(it(State::FinWait2, None, 1, 1, 90), (Some(90), true));
         assert_eq!(it(State::FinWait2, None, 1, 100, 90), (Some(90), false));
         assert_eq!(it(State::Established, probes, 1, 90, 90), (None, false));
+        let quiet_ns = 90 * SECOND_NS;
+        let times =
+            TcpTimes { since_data_sent_ns: quiet_ns, since_data_received_ns: quiet_ns, ..times(1, 1, 0) };
+        let held = socket(State::FinWait2, probes, 0, times);
+        let orphan = SocketInfo { inode: 0, ..held.clone() };
+        assert!(may_be_older(&held, 60 * SECOND_NS) && !may_be_older(&orphan, 60 * SECOND_NS));
     }
 
     proptest! {
