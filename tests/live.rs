@@ -105,6 +105,8 @@ mod owner_truth;
 mod owners;
 #[path = "live/people.rs"]
 mod people;
+#[path = "live/pressure.rs"]
+mod pressure;
 #[path = "live/protocols.rs"]
 mod protocols;
 #[path = "live/python.rs"]
@@ -172,6 +174,7 @@ fn main() -> ExitCode {
         causes::tests(),
         kernel_closes::tests(),
         unusual_ends::tests(),
+        pressure::tests(),
         stuck::tests(),
         reasons::tests(),
         queues::tests(),
@@ -242,6 +245,11 @@ pub(crate) type Test = (String, Box<dyn FnOnce() + Send>);
 /// Names a test.
 pub(crate) fn test(name: impl Into<String>, test: impl FnOnce() + Send + 'static) -> Test {
     (name.into(), Box::new(test))
+}
+
+/// Names a test that needs the kernel's list of sockets, without which `sockstate stuck` and `sockets` say that they cannot look.
+pub(crate) fn look_test(name: impl Into<String>, run: impl FnOnce() + Send + 'static) -> Test {
+    test(name, || if sockets::has_tcp_diag() { run() } else { skip("this kernel has no tcp_diag") })
 }
 
 /// Why the test that runs cannot run here.

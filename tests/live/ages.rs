@@ -13,6 +13,7 @@ use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use crate::{
     Test,
     lab::{Tracer, in_lab, sockstate, wait_until},
+    look_test,
     observer::wait_for_states,
     schema, skip,
     sockets::{Kind, fresh_port, make_deaf, option},
@@ -21,8 +22,8 @@ use crate::{
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test("ages: answers to keepalive probes hide an age, and the look says so", hidden),
-        test("ages: a half-open connection whose client repeats its SYN", repeated_syns),
+        look_test("ages: answers to keepalive probes hide an age, and the look says so", hidden),
+        look_test("ages: a half-open connection whose client repeats its SYN", repeated_syns),
         test("ages: in a time namespace", time_namespace),
         test("ages: a cgroup outside of a private cgroup namespace has no path", cgroup_namespace),
     ]

@@ -8,16 +8,16 @@ use socket2::Socket;
 use crate::{
     Test,
     lab::{in_lab, sockstate, wait_until},
+    look_test,
     observer::proc_net_tcp,
     schema,
     sockets::{Ends, Kind, fresh_port},
-    test,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test("destroy: what doctor says of ss -K is what the kernel does", as_doctor_says),
-        test("destroy: without CAP_NET_ADMIN the advice says what ss -K takes", unprivileged),
+        look_test("destroy: what doctor says of ss -K is what the kernel does", as_doctor_says),
+        look_test("destroy: without CAP_NET_ADMIN the advice says what ss -K takes", unprivileged),
     ]
 }
 

@@ -15,21 +15,21 @@ use socket2::Socket;
 use crate::{
     Test,
     lab::{in_lab, wait_until},
+    look_test,
     observer::wait_for_states,
     reasons::{only, text},
     roles::Actor,
     sockets::{Kind, fresh_port, keep_over_exec},
     stuck::{holders, look},
-    test,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test("reasons: socket activation, whose unit", activation),
-        test("holders: a registered file of io_uring", registered),
-        test("holders: a mapping", mapped),
-        test("holders: a thread's own table, and a leader that has ended", threads),
-        test("holders: nobody, but a message that holds another socket", unrelated),
+        look_test("reasons: socket activation, whose unit", activation),
+        look_test("holders: a registered file of io_uring", registered),
+        look_test("holders: a mapping", mapped),
+        look_test("holders: a thread's own table, and a leader that has ended", threads),
+        look_test("holders: nobody, but a message that holds another socket", unrelated),
     ]
 }
 

@@ -15,6 +15,7 @@ use crate::{
     collectors::json,
     daemon::connections,
     lab::{in_lab, signal, sockstate, wait_until},
+    look_test,
     roles::{Actor, copy_to},
     sockets::{Kind, fresh_port},
     test,
@@ -27,7 +28,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("hostile: no other user can hold the lock", lock_of_others),
         test("hostile: without descriptors, threads or room for output it ends with a message", exhausted),
         test("hostile: silent clients keep nobody from asking for health", silent_clients),
-        test("hostile: a process's name commands no terminal and no monitoring", hostile_names),
+        look_test("hostile: a process's name commands no terminal and no monitoring", hostile_names),
     ]
 }
 

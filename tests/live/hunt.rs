@@ -12,6 +12,7 @@ use socket2::Socket;
 use crate::{
     Test,
     lab::{Tracer, in_lab, signal, sockstate, wait_until},
+    look_test,
     observer::wait_for_states,
     schema, skip,
     sockets::{Kind, fresh_port},
@@ -21,7 +22,7 @@ use crate::{
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("hunt: the paths of connect and of accept", paths),
-        test("hunt: stuck sockets counted by the paths that it writes", grouped),
+        look_test("hunt: stuck sockets counted by the paths that it writes", grouped),
         test("hunt: only what is opened by whom one names", whose),
         test("hunt: more than the rate is lost, and said to be", rate),
         test("hunt: C without frame pointers, to the line", || c(&["-fomit-frame-pointer"])),

@@ -11,6 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::{
     Test,
     lab::{in_lab, sockstate, wait_until},
+    look_test,
     observer::is_in_vm,
     schema, skip,
     sockets::fresh_port,
@@ -20,7 +21,7 @@ use crate::{
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("kernel sockets: the holder of the socket that RDS listens on is the kernel", rds),
-        test(
+        look_test(
             "kernel sockets: below MPTCP, in an accept queue, and without a process is not the kernel's",
             others,
         ),

@@ -8,7 +8,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::{
     Test,
     lab::{in_lab, sockstate, wait_until},
-    schema, skip,
+    look_test, schema, skip,
     sockets::fresh_port,
     stuck::holders,
     test,
@@ -16,9 +16,9 @@ use crate::{
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test("mptcp: what the peer has closed is stuck, and its subflows are not", leaks),
-        test("mptcp: one listener and one connection, with subflows of their own", whole),
-        test("mptcp: an orphan waits for MPTCP's own timer", orphan),
+        look_test("mptcp: what the peer has closed is stuck, and its subflows are not", leaks),
+        look_test("mptcp: one listener and one connection, with subflows of their own", whole),
+        look_test("mptcp: an orphan waits for MPTCP's own timer", orphan),
         test("mptcp: doctor says what there is of it", doctor),
     ]
 }

@@ -211,7 +211,9 @@ fn followed_worker() {
             whole,
             "from the first transition, though the listener is the parent's"
         );
-        assert_eq!(paths(&of_parent), whole, "they came out of its listener");
+        // Who called listen() before that trace began is known where the kernel lists who holds a socket.
+        let of_listener = if can_list_holders() { whole } else { Vec::new() };
+        assert_eq!(paths(&of_parent), of_listener, "they came out of its listener");
         assert!(
             of_worker.transitions().all(|it| it["role"] == "server"),
             "the client's ends are not the worker's"

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::{
     Test,
     lab::{Story, Tracer, in_lab, own_netns, path, sockstate, wait_until},
+    look_test,
     observer::{self, wait_for_states},
     roles::{Actor, inheritable, send_fd},
     sockets::{Kind, fresh_port, keep_over_exec},
@@ -28,7 +29,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("owners: a connection that is never accepted", never_accepted),
         test("owners: two listeners on one port", two_listeners),
         test("owners: a killed process keeps its name", killed),
-        test("owners: the cgroup of the socket, and the container that it belongs to", cgroup),
+        look_test("owners: the cgroup of the socket, and the container that it belongs to", cgroup),
         test("owners: the command line only when asked for", command_line),
     ]
 }

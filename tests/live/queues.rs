@@ -7,22 +7,22 @@ use serde_json::Value;
 use crate::{
     Test,
     lab::{Tracer, in_lab, sockstate, wait_until},
+    look_test,
     netns::sysctl,
     observer::{proc_net_tcp, wait_for_states},
     reasons::{port_of, text},
     roles::Actor,
     sockets::{Kind, fresh_port, make_deaf, make_hear, option},
     stuck::look,
-    test,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test("reasons: a full accept queue drops SYNs", full_queue_drops_syns),
-        test("reasons: a full accept queue drops the last ACK", full_queue_drops_acks),
-        test("reasons: the kernel waits for data, or the last ACK is lost", deferred),
-        test("listeners: the one whose queue it is, or all that it may be", reuseport),
-        test("listeners: of two families on one port", families),
+        look_test("reasons: a full accept queue drops SYNs", full_queue_drops_syns),
+        look_test("reasons: a full accept queue drops the last ACK", full_queue_drops_acks),
+        look_test("reasons: the kernel waits for data, or the last ACK is lost", deferred),
+        look_test("listeners: the one whose queue it is, or all that it may be", reuseport),
+        look_test("listeners: of two families on one port", families),
     ]
 }
 

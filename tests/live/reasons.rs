@@ -13,21 +13,21 @@ use socket2::Socket;
 use crate::{
     Test,
     lab::{Tracer, in_lab, wait_until},
+    look_test,
     observer::wait_for_states,
     roles::{Actor, Sleeper},
     sockets::{Kind, fresh_port, keep_over_exec},
     stuck::{holders, look},
-    test,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test("reasons: a half-closed download is in use, and a leak is not", half_closed),
-        test("reasons: half-closed, and the peer takes nothing", takes_nothing),
-        test("reasons: a proxy that passes an end of file on is not accused", proxy),
-        test("reasons: data before the FIN is no use of the connection", sent_before),
-        test("reasons: inherited by a grandchild, given on purpose, or forked for it", inherited),
-        test("reasons: a client's connection in its child, as a trace knows", clients_child),
+        look_test("reasons: a half-closed download is in use, and a leak is not", half_closed),
+        look_test("reasons: half-closed, and the peer takes nothing", takes_nothing),
+        look_test("reasons: a proxy that passes an end of file on is not accused", proxy),
+        look_test("reasons: data before the FIN is no use of the connection", sent_before),
+        look_test("reasons: inherited by a grandchild, given on purpose, or forked for it", inherited),
+        look_test("reasons: a client's connection in its child, as a trace knows", clients_child),
     ]
 }
 

@@ -18,6 +18,7 @@ use socket2::Socket;
 use crate::{
     Test,
     lab::{Tracer, can_list_holders, in_lab, own_netns, sockstate},
+    look_test,
     observer::wait_for_states,
     roles::Actor,
     schema,
@@ -31,13 +32,13 @@ const CAP_SYS_ADMIN: &str = "drop 21";
 
 pub(crate) fn tests() -> Vec<Test> {
     let mut tests = vec![
-        test("sight: everything can be seen, also where it looks otherwise", all_is_seen),
-        test("sight: of one namespace everything can be seen without capabilities", one_namespace),
-        test("sight: a namespace that lives by sockets only", sockets_only),
-        test("sight: a namespace that a descriptor or a mount leads to", by_descriptor_and_mount),
-        test("sight: a closed socket is in no table, and no gap", closed_sockets),
-        test("sight: a stale name is none, and a covered one is a gap", names),
-        test("sight: the trace and doctor say it too", trace_and_doctor),
+        look_test("sight: everything can be seen, also where it looks otherwise", all_is_seen),
+        look_test("sight: of one namespace everything can be seen without capabilities", one_namespace),
+        look_test("sight: a namespace that lives by sockets only", sockets_only),
+        look_test("sight: a namespace that a descriptor or a mount leads to", by_descriptor_and_mount),
+        look_test("sight: a closed socket is in no table, and no gap", closed_sockets),
+        look_test("sight: a stale name is none, and a covered one is a gap", names),
+        look_test("sight: the trace and doctor say it too", trace_and_doctor),
         test("sight: the thread that walks namespaces stays in none", walker),
     ];
     for (name, confinement, reason) in [
@@ -51,7 +52,7 @@ pub(crate) fn tests() -> Vec<Test> {
         ("hidepid=2", &["mount", "proc hidepid=2", CAP_SYS_PTRACE], "processes"),
         ("hidepid=1", &["mount", "proc hidepid=1", CAP_SYS_PTRACE], "descriptors"),
     ] {
-        tests.push(test(format!("sight: {name}"), move || blind(confinement, reason)));
+        tests.push(look_test(format!("sight: {name}"), move || blind(confinement, reason)));
     }
     tests
 }

@@ -17,6 +17,7 @@ use socket2::Socket;
 use crate::{
     Test,
     lab::{in_lab, sockstate, wait_until},
+    look_test,
     netns::sysctl,
     observer::{proc_net_tcp, wait_for_states},
     roles::{Actor, Sleeper, send_fd},
@@ -27,19 +28,21 @@ use crate::{
 
 pub(crate) fn tests() -> Vec<Test> {
     let mut tests = vec![
-        test("stuck: a peer that does not answer, and one that does not close", peers),
-        test("stuck: orphans, closed windows, and handshakes that do not end", others),
-        test("stuck: what an epoll waits for", watched),
-        test("stuck: thresholds, groups and the plugin's answer", thresholds),
-        test("stuck: in a namespace of another process, by commands that go there", foreign),
-        test("stuck: held in another pid namespace", other_pids),
+        look_test("stuck: a peer that does not answer, and one that does not close", peers),
+        look_test("stuck: orphans, closed windows, and handshakes that do not end", others),
+        look_test("stuck: what an epoll waits for", watched),
+        look_test("stuck: thresholds, groups and the plugin's answer", thresholds),
+        look_test("stuck: in a namespace of another process, by commands that go there", foreign),
+        look_test("stuck: held in another pid namespace", other_pids),
         test("stuck: what ss -tanpei shows, line by line", against_ss),
-        test("stuck: without root it says what it cannot see", unprivileged),
-        test("sockets: what /proc/net/tcp shows, and who holds each", sockets),
-        test("sockets: filters and order", filters),
+        look_test("stuck: without root it says what it cannot see", unprivileged),
+        look_test("sockets: what /proc/net/tcp shows, and who holds each", sockets),
+        look_test("sockets: filters and order", filters),
     ];
     for kind in Kind::ALL {
-        tests.push(test(format!("stuck: every reason of a CLOSE_WAIT, {kind:?}"), move || close_wait(kind)));
+        tests.push(look_test(format!("stuck: every reason of a CLOSE_WAIT, {kind:?}"), move || {
+            close_wait(kind)
+        }));
     }
     tests
 }

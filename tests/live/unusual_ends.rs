@@ -33,7 +33,7 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 /// How this end of the connection to this port ended.
-fn end_of(tracer: &mut Tracer, role: &str, port: u16) -> Value {
+pub(crate) fn end_of(tracer: &mut Tracer, role: &str, port: u16) -> Value {
     let end = if role == "client" { "remote" } else { "local" };
     let is_it =
         |record: &Value| record["to"] == "CLOSE" && record["role"] == role && record[end]["port"] == port;
@@ -41,7 +41,7 @@ fn end_of(tracer: &mut Tracer, role: &str, port: u16) -> Value {
     seen.unwrap_or_else(|| tracer.wait_for(is_it))
 }
 
-fn assert_end(end: &Value, from: &str, cause: Option<&str>, errno: Option<&str>) {
+pub(crate) fn assert_end(end: &Value, from: &str, cause: Option<&str>, errno: Option<&str>) {
     let or_null = |text: Option<&str>| text.map_or(Value::Null, Into::into);
     assert_eq!(
         (&end["from"], &end["cause"], &end["errno"]),
@@ -51,11 +51,11 @@ fn assert_end(end: &Value, from: &str, cause: Option<&str>, errno: Option<&str>)
 }
 
 /// `reset_why` where the kernel names it (6.10).
-fn assert_why(end: &Value, why: &str) {
+pub(crate) fn assert_why(end: &Value, why: &str) {
     assert!(end["reset_why"].is_null() || end["reset_why"] == why, "{end}");
 }
 
-fn sees_resets(tracer: &Tracer) -> bool {
+pub(crate) fn sees_resets(tracer: &Tracer) -> bool {
     tracer.first()["hook"] == "tp_btf"
 }
 

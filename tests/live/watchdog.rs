@@ -5,16 +5,16 @@ use std::{process, time::Duration};
 use crate::{
     Test,
     lab::{Tracer, in_lab},
+    look_test,
     observer::wait_for_states,
     sockets::{Kind, fresh_port},
     stuck::holders,
-    test,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test("stuck: the tracer says it, again, and when it is over", traced),
-        test("stuck: older than the tracer, by the kernel's clock", older),
+        look_test("stuck: the tracer says it, again, and when it is over", traced),
+        look_test("stuck: older than the tracer, by the kernel's clock", older),
     ]
 }
 

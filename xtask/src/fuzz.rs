@@ -38,7 +38,8 @@ pub(crate) fn all(args: &Args) -> Result<()> {
         bail!("there is no target {wrong}; there are {}", known.join(", "));
     }
     setup::fuzzing()?;
-    command(fuzz("build").arg(PROGRAM))?;
+    // Without --release every library would have its debug assertions.
+    command(fuzz("build").args(["--release", PROGRAM]))?;
     let chosen = if args.targets.is_empty() { &known } else { &args.targets };
     let mut failed = Vec::new();
     for target in chosen {
