@@ -5,6 +5,7 @@ mod report;
 
 use std::{
     collections::BTreeMap,
+    slice,
     sync::Mutex,
     thread,
     time::{Duration, Instant},
@@ -32,9 +33,9 @@ pub(crate) struct Args {
     /// Only the part whose turn it is by .ci/turn: every second kernel, with one tier each.
     #[arg(long, conflicts_with = "shell")]
     turn: bool,
-    /// Only tests whose name contains this.
-    #[arg(long, default_value = "")]
-    filter: String,
+    /// Only tests whose name contains this, or another such text.
+    #[arg(long)]
+    filter: Vec<String>,
     /// Only these tiers.
     #[arg(long, value_delimiter = ',', default_values_t = TIERS.map(str::to_owned))]
     tiers: Vec<String>,
@@ -163,13 +164,13 @@ fn run(args: &Args, programs: &Programs, job: &Job<'_>) -> Ran {
 }
 
 /// The live tests with one tier, as a shell script; its first line names it. What does not depend on the tier runs once.
-fn tests(tier: &str, filter: &str) -> String {
-    let filter = if filter.is_empty() && tier != TIERS[0] { "lifecycle" } else { filter };
+fn tests(tier: &str, filters: &[String]) -> String {
+    let default = if tier == TIERS[0] { "" } else { "lifecycle" }.to_owned();
+    let filters = if filters.is_empty() { slice::from_ref(&default) } else { filters };
     // Bursts measure the machine, and this one has no speed to measure.
-    format!(
-        "export SOCKSTATE_TEST_TIER={tier}\n/live --color never {} --skip burst && echo PASSED",
-        quoted(filter)
-    )
+    let run = |filter: &String| format!("/live --color never {} --skip burst || failed=1\n", quoted(filter));
+    let runs: String = filters.iter().map(run).collect();
+    format!("export SOCKSTATE_TEST_TIER={tier}\n{runs}[ -z \"$failed\" ] && echo PASSED")
 }
 
 /// Only the tests that failed; all of `script` where none is known by name.
@@ -193,7 +194,14 @@ mod tests {
 
     #[test]
     fn only_what_failed_runs_once_more() {
-        let script = tests("fentry", "");
+        let script = tests("fentry", &["a".to_owned(), "b c".to_owned()]);
+        assert_eq!(
+            script,
+            r#"export SOCKSTATE_TEST_TIER=fentry
+/live --color never 'a' --skip burst || failed=1
+/live --color never 'b c' --skip burst || failed=1
+[ -z "$failed" ] && echo PASSED"#
+        );
         let failed = ["a: b".to_owned(), "c's, d".to_owned()];
         let expected = r"export SOCKSTATE_TEST_TIER=fentry
 /live --color never --exact 'a: b' && /live --color never --exact 'c'\''s, d' && echo PASSED";

@@ -33,10 +33,11 @@ impl Display for Ran {
     }
 }
 
-/// The names of the tests that failed, by the list at the end of what the test program printed.
+/// The names of the tests that failed, by the list at the end of what each run of the test program printed.
 pub(super) fn failed(printed: &str) -> Vec<String> {
-    let list = printed.rsplit_once("\nfailures:\n").map_or("", |(_, list)| list);
-    list.lines().map_while(|line| line.strip_prefix("    ")).map(str::to_owned).collect()
+    let lists = printed.split("\nfailures:\n").skip(1);
+    let names = lists.flat_map(|list| list.lines().map_while(|line| line.strip_prefix("    ")));
+    names.map(str::to_owned).collect()
 }
 
 /// Why tests were skipped, and how many for each reason.
@@ -98,6 +99,7 @@ mod tests {
     #[test]
     fn what_failed_is_known_by_name() {
         assert_eq!(failed(FAILED), ["a: b", "c's, d"]);
+        assert_eq!(failed(&FAILED.repeat(2)), ["a: b", "c's, d", "a: b", "c's, d"]);
         assert_eq!(failed("not passed:\nkernel panic"), [""; 0]);
     }
 
