@@ -3,9 +3,14 @@
 
 use std::sync::LazyLock;
 
-use sockstate::fuzz::{Target, target};
+use sockstate::{
+    fuzz::{Target, target},
+    unwind::abort_on_panic,
+};
 
 static TARGET: LazyLock<Target> = LazyLock::new(|| {
+    // Behind libFuzzer's hook: panics that the program catches are no finding.
+    abort_on_panic();
     let name = std::env::var("SOCKSTATE_FUZZ").unwrap_or_default();
     target(&name).unwrap_or_else(|| panic!("SOCKSTATE_FUZZ={name:?} names no target"))
 });

@@ -84,6 +84,7 @@ impl From<KernelError> for Failure {
 /// The program.
 #[must_use]
 pub fn main() -> ExitCode {
+    crate::unwind::abort_on_panic();
     let cli = Cli::parse();
     let result = match cli.command {
         None => trace::run(&cli.trace),

@@ -58,5 +58,6 @@ pub(super) fn follow(mut bytes: &[u8]) {
         table.tick(now_ns, &mut names, &mut out);
         assert!(table.len() <= 2 * records && table.waiting() <= 2 * records);
     }
-    assert_eq!(table.snapshot().count(), table.len());
+    // A child that was cloned and is not established yet is not shown.
+    assert!(table.snapshot().count() <= table.len());
 }

@@ -26,6 +26,8 @@ const KIND_MODIFIERS: [u32; 5] = [8, 9, 10, 11, 18];
 
 /// Most names that a type may have one behind another: a damaged file may let one lead to itself.
 const MOST_STEPS: usize = 32;
+/// Most members that are looked at for one field: the kernel's structures have hundreds.
+const MOST_MEMBERS: u32 = 16_384;
 
 /// Why there are no offsets.
 #[derive(Debug, Error)]
@@ -220,15 +222,17 @@ impl Types {
         let mut steps = path.split('.');
         let mut id = *self.structs.get(steps.next()?.as_bytes())?;
         let mut bits = 0;
+        let mut members = MOST_MEMBERS;
         for field in steps {
-            let (offset, of) = self.member(id, field.as_bytes(), 0)?;
+            let (offset, of) = self.member(id, field.as_bytes(), 0, &mut members)?;
             bits = offset.checked_add(bits)?;
             id = of;
         }
         Some(bits / 8)
     }
 
-    fn member(&self, id: u32, wanted: &[u8], depth: u8) -> Option<(u32, u32)> {
+    /// Anonymous members may be nested, and one type may be the type of many: `left` bounds how many members are looked at.
+    fn member(&self, id: u32, wanted: &[u8], depth: u8, left: &mut u32) -> Option<(u32, u32)> {
         let at = self.plain(id)?;
         let (kind, count) = self.info(at)?;
         if depth > 16 || (kind != KIND_STRUCT && kind != KIND_UNION) {
@@ -236,13 +240,14 @@ impl Types {
         }
         let has_bitfields = self.u32(at + 4)? >> 31 == 1;
         (0..count).find_map(|member| {
+            *left = left.checked_sub(1)?;
             let member = at + 12 + member * 12;
             let (name, of) = (self.string(member)?, self.u32(member + 4)?);
             let offset = self.u32(member + 8)? & if has_bitfields { 0x00ff_ffff } else { u32::MAX };
             if name == wanted {
                 return Some((offset, of));
             }
-            let inner = if name.is_empty() { self.member(of, wanted, depth + 1) } else { None };
+            let inner = if name.is_empty() { self.member(of, wanted, depth + 1, left) } else { None };
             inner.and_then(|(below, of)| Some((offset.checked_add(below)?, of)))
         })
     }

@@ -4,6 +4,7 @@
 mod files;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod guard;
 mod interpreter;
 mod mapped;
 mod modules;
@@ -18,6 +19,7 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc};
 use sha1::{Digest, Sha1};
 
 use crate::model::{Frame, Opening, PythonLayout, Stack, Unseen};
+pub use guard::abort_on_panic;
 pub use mapped::cannot_open_mappings;
 use modules::Modules;
 use process::Process;

@@ -19,6 +19,7 @@ use object::{CompressionFormat, Object, ObjectSection, ObjectSegment, read::File
 
 use super::{
     files::{FileId, Pieces},
+    guard::guarded,
     mapped::Opened,
 };
 use crate::model::{Frame, Unnamed, bounds};
@@ -100,13 +101,14 @@ impl Names {
 
     fn find(&mut self, bare: &Frame) -> Option<Vec<Frame>> {
         if self.follows_links {
-            match self.find_in(bare, true) {
-                Ok(frames) => return frames,
-                // A debug file of another version is refused as a whole; the file's own symbols are still there.
-                Err(_) => self.follows_links = false,
+            match guarded(|| self.find_in(bare, true)) {
+                Some(Ok(frames)) => return frames,
+                // A debug file of another version is refused as a whole, and lines may name a file that is in no list
+                // (blazesym panics). The file's own symbols are still there.
+                Some(Err(_)) | None => self.follows_links = false,
             }
         }
-        self.find_in(bare, false).ok().flatten()
+        guarded(|| self.find_in(bare, false))?.ok().flatten()
     }
 
     fn find_in(&self, bare: &Frame, debug_syms: bool) -> Result<Option<Vec<Frame>>, blazesym::Error> {

@@ -1,0 +1,32 @@
+//! Libraries that read files of others may panic over what these say. That costs a name; every other panic ends the
+//! process, as it would with `panic = "abort"`.
+
+use std::{
+    cell::Cell,
+    panic::{self, AssertUnwindSafe},
+    process,
+};
+
+thread_local! {
+    /// Whether this thread reads a foreign file now.
+    static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `work`; `None` if it panics.
+pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
+    IS_GUARDED.set(true);
+    let result = panic::catch_unwind(AssertUnwindSafe(work));
+    IS_GUARDED.set(false);
+    result.ok()
+}
+
+/// Lets every panic end the process, but those that [`guarded`] catches.
+pub fn abort_on_panic() {
+    let report = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        if !IS_GUARDED.get() {
+            report(panic);
+            process::abort();
+        }
+    }));
+}
