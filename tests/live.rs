@@ -86,6 +86,8 @@ mod kernel_sockets;
 mod left_open;
 #[path = "live/lifecycle/mod.rs"]
 mod lifecycle;
+#[path = "live/local_drop.rs"]
+mod local_drop;
 #[path = "live/metrics.rs"]
 mod metrics;
 #[path = "live/missing.rs"]
@@ -178,6 +180,7 @@ fn main() -> ExitCode {
         stuck::tests(),
         reasons::tests(),
         queues::tests(),
+        local_drop::tests(),
         holders::tests(),
         sight::tests(),
         watchdog::tests(),

@@ -205,7 +205,7 @@ fn data_for_orphan() {
         server.write_all(b"?").expect("write");
         let end = end_of(&mut tracer, "client", port);
         // Before 6.10 the kernel traces no reset of a mini-socket.
-        let is_known = end["cause"] == "reset_sent" || end["cause"] == "killed";
+        let is_known = end["cause"] == "reset_sent" || end["cause"].is_null();
         assert!(is_known && end["mini"] == true && end["from"] == "FIN_WAIT2", "{end}");
         let peer = end_of(&mut tracer, "server", port);
         assert_end(&peer, "CLOSE_WAIT", Some("reset_received"), Some("EPIPE"));

@@ -117,6 +117,7 @@ impl Hostile {
                 uid: Some(1),
                 inode: 7,
                 cgroup: None,
+                is_v6_only: false,
                 is_partial: false,
                 receive_queue: u32::MAX,
                 send_queue: u32::MAX,

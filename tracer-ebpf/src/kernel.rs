@@ -152,6 +152,7 @@ pub(crate) fn closed_as<R: Read>(tcp: Ptr) -> u32 {
         | is_zero(get!(Probed, u32, socket, socket_state) ^ SS_UNCONNECTED, closed::CONNECTING)
         | is_zero(get!(R, u32, tcp, segs_out), closed::NOTHING_SENT)
         | bit(get!(R, u8, tcp, probes_out).into(), closed::PROBED)
+        | is_zero(get!(R, u32, tcp, snd_wnd), closed::NO_WINDOW)
 }
 
 /// `bit` unless `value` is 0. Without a branch: each would double what the verifier has to go through.

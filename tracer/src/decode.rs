@@ -224,6 +224,7 @@ fn closed_as(bits: u32) -> ClosedAs {
         connecting: bits & closed::CONNECTING != 0,
         nothing_sent: bits & closed::NOTHING_SENT != 0,
         probed: bits & closed::PROBED != 0,
+        no_window: bits & closed::NO_WINDOW != 0,
     }
 }
 

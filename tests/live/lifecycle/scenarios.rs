@@ -127,7 +127,7 @@ scenarios! {
     ];
     "killed from outside", killed, [LISTENER, "CLOSE SYN_SENT ESTABLISHED CLOSE/killed", IS_RESET];
     "TIME_WAIT killed from outside", killed_time_wait, [
-        LISTENER, "CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 TIME_WAITm/fin CLOSEm/killed", SECOND
+        LISTENER, "CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 TIME_WAITm/fin CLOSEm", SECOND
     ];
     "data is not acknowledged", not_acknowledged, [
         LISTENER, "CLOSE SYN_SENT ESTABLISHED CLOSE/retransmission_timeout", RESETS

@@ -111,6 +111,8 @@ offsets! {
     /// u32.
     snd_nxt = "tcp_sock.snd_nxt",
     /// u32.
+    snd_wnd = "tcp_sock.snd_wnd",
+    /// u32.
     write_seq = "tcp_sock.write_seq",
     /// u32.
     packets_out = "tcp_sock.packets_out",

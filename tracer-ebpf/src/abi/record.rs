@@ -94,6 +94,8 @@ pub mod closed {
     pub const NOTHING_SENT: u32 = 0x400;
     /// Keepalive or zero-window probes are not answered (`icsk_probes_out`).
     pub const PROBED: u32 = 0x800;
+    /// The peer's window is closed (`snd_wnd` is 0).
+    pub const NO_WINDOW: u32 = 0x1000;
 }
 
 /// Bits of [`Head::extra`] in a [`kind::RESET_SENT`].

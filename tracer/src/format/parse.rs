@@ -196,6 +196,7 @@ impl Parser {
             uid: it.owner.as_ref().and_then(|owner| owner.uid),
             inode: 0,
             cgroup: None,
+            is_v6_only: false,
             is_partial: it.retransmits.is_none(),
             receive_queue: it.unread_bytes.unwrap_or(0),
             send_queue: it.unsent_bytes.unwrap_or(0),

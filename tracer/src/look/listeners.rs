@@ -12,6 +12,8 @@ pub(super) struct Listeners<'a> {
     by_port: HashMap<(u32, u16), Vec<&'a SocketInfo>>,
     /// The namespaces in which an address is a local one, for ends that somebody connects to.
     owners: HashMap<Address, BTreeSet<u32>>,
+    /// A namespace that has a connection to such an address, and the namespace where the other end of that is.
+    reached: HashMap<(u32, Address), u32>,
 }
 
 impl<'a> Listeners<'a> {
@@ -32,7 +34,8 @@ impl<'a> Listeners<'a> {
                 }
             }
         }
-        Self { by_port, owners }
+        let reached = reached(sockets, &owners);
+        Self { by_port, owners, reached }
     }
 
     /// The listeners that this socket may have come out of, or that its SYN may go to: more than one where several share the port
@@ -88,20 +91,43 @@ impl<'a> Listeners<'a> {
         let owners = self.owners.get(&remote);
         let is_here =
             remote.canonical().is_loopback() || owners.is_some_and(|all| all.contains(&socket.netns));
-        let netns = match (is_here, owners) {
-            (true, _) => socket.netns,
-            // An address of one other namespace of this host; several may have the same one.
-            (false, Some(owners)) if owners.len() == 1 => owners.first().copied().unwrap_or(socket.netns),
-            _ => return Vec::new(),
-        };
+        // Another namespace may have the address and be out of reach, while another host has it too.
+        let there = if is_here { Some(&socket.netns) } else { self.reached.get(&(socket.netns, remote)) };
+        let Some(&netns) = there else { return Vec::new() };
         let there = self.by_port.get(&(netns, port)).map_or(&[][..], Vec::as_slice);
         let is_v4 = remote.canonical().is_ipv4();
-        let takes = |listener: &&SocketInfo| is_v4 || listener.tuple.v6_socket;
+        let takes =
+            |listener: &&SocketInfo| if is_v4 { !listener.is_v6_only } else { listener.tuple.v6_socket };
         let nearest = nearest(there.iter().filter(|listener| takes(listener)).copied().collect(), remote);
         // For an IPv4 connection the kernel prefers IPv4 listeners to dual-stack ones.
         let has_v4 = is_v4 && nearest.iter().any(|listener| !listener.tuple.v6_socket);
         nearest.into_iter().filter(|listener| !has_v4 || !listener.tuple.v6_socket).collect()
     }
+}
+
+/// Which namespaces reach the addresses that somebody connects to, in other namespaces of this host: both ends of a
+/// connection are listed.
+fn reached(sockets: &[SocketInfo], called: &HashMap<Address, BTreeSet<u32>>) -> HashMap<(u32, Address), u32> {
+    if called.is_empty() {
+        return HashMap::new();
+    }
+    let ends = |socket: &SocketInfo| {
+        let tuple = &socket.tuple;
+        ((tuple.local, tuple.local_port), (tuple.remote, tuple.remote_port))
+    };
+    let is_open = |socket: &&SocketInfo| !matches!(socket.state, State::Listen | State::SynSent);
+    let open = || sockets.iter().filter(is_open);
+    let answering: HashMap<_, u32> = open()
+        .filter(|socket| called.contains_key(&socket.tuple.local))
+        .map(|socket| (ends(socket), socket.netns))
+        .collect();
+    open()
+        .filter(|socket| called.contains_key(&socket.tuple.remote))
+        .filter_map(|socket| {
+            let (local, remote) = ends(socket);
+            Some(((socket.netns, socket.tuple.remote), *answering.get(&(remote, local))?))
+        })
+        .collect()
 }
 
 /// Those on just this address, else those on all addresses, as the kernel looks them up.
@@ -112,4 +138,64 @@ fn nearest(listeners: Vec<&SocketInfo>, address: Address) -> Vec<&SocketInfo> {
         if exact { is_exact(listener) } else { listener.tuple.local.is_unspecified() }
     };
     listeners.into_iter().filter(fits).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Transport, Tuple};
+
+    fn socket(netns: u32, state: State, local: (Address, u16), remote: (Address, u16)) -> SocketInfo {
+        let v6_socket = !local.0.canonical().is_ipv4();
+        let ((local, local_port), (remote, remote_port)) = (local, remote);
+        SocketInfo {
+            netns,
+            transport: Transport::Tcp,
+            mptcp: None,
+            state,
+            mini: false,
+            tuple: Tuple { local, remote, local_port, remote_port, v6_socket, interface: 0 },
+            is_v6_only: false,
+            interface: None,
+            uid: None,
+            inode: 1,
+            cgroup: None,
+            is_partial: false,
+            receive_queue: 0,
+            send_queue: 0,
+            timer: None,
+            retransmits: 0,
+            times: None,
+            request: None,
+        }
+    }
+
+    #[test]
+    fn a_syn_goes_to_a_listener_that_can_hear_it() {
+        let host = Address::from_v4([10, 0, 0, 1]);
+        let isolated = Address::from_v4([10, 99, 0, 5]);
+        let listener = socket(2, State::Listen, (isolated, 80), (Address::from_v4([0; 4]), 0));
+        let syn = socket(1, State::SynSent, (host, 5000), (isolated, 80));
+        let mut sockets = vec![listener, syn];
+        // Another machine may have the address as well.
+        assert!(Listeners::of(&sockets).find(&sockets[1]).is_empty());
+        // Both ends of another connection are here: this is the machine.
+        sockets.push(socket(1, State::Established, (host, 5001), (isolated, 80)));
+        assert!(Listeners::of(&sockets).find(&sockets[1]).is_empty());
+        sockets.push(socket(2, State::Established, (isolated, 80), (host, 5001)));
+        assert_eq!(Listeners::of(&sockets).find(&sockets[1]), [&sockets[0]]);
+    }
+
+    #[test]
+    fn a_listener_for_ipv6_only_hears_no_ipv4() {
+        let any = Address::from_v6([0; 16]);
+        let ours = Address::from_v4([127, 0, 0, 1]);
+        let mut listener = socket(1, State::Listen, (any, 80), (any, 0));
+        let syn = socket(1, State::SynSent, (ours, 5000), (ours, 80));
+        for is_v6_only in [false, true] {
+            listener.is_v6_only = is_v6_only;
+            let sockets = [listener.clone(), syn.clone()];
+            assert_eq!(Listeners::of(&sockets).find(&sockets[1]).is_empty(), is_v6_only);
+        }
+    }
 }

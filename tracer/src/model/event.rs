@@ -53,6 +53,8 @@ pub struct ClosedAs {
     pub nothing_sent: bool,
     /// Keepalive or zero-window probes are not answered.
     pub probed: bool,
+    /// The peer's window is closed.
+    pub no_window: bool,
     /// Nothing more is sent.
     pub send_shut: bool,
 }

@@ -29,6 +29,8 @@ pub enum Reason {
     PeerNotAnswering,
     /// The peer's window is closed.
     PeerTakesNothing,
+    /// The peer's window is open, and this host does not send.
+    CannotSend,
     /// The listener's accept queue is full.
     AcceptQueueFull,
     /// The handshake is done, and the kernel waits for data (TCP_DEFER_ACCEPT).
@@ -41,7 +43,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::NeverAccepted,
         Self::EofUnread,
         Self::UnreadData,
@@ -55,6 +57,7 @@ impl Reason {
         Self::PeerKeepsOpen,
         Self::PeerNotAnswering,
         Self::PeerTakesNothing,
+        Self::CannotSend,
         Self::AcceptQueueFull,
         Self::DeferredAccept,
         Self::HandshakeUnfinished,
@@ -78,6 +81,7 @@ impl Reason {
             Self::PeerKeepsOpen => "peer_keeps_open",
             Self::PeerNotAnswering => "peer_not_answering",
             Self::PeerTakesNothing => "peer_takes_nothing",
+            Self::CannotSend => "cannot_send",
             Self::AcceptQueueFull => "accept_queue_full",
             Self::DeferredAccept => "deferred_accept",
             Self::HandshakeUnfinished => "handshake_unfinished",

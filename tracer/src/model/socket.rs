@@ -102,6 +102,8 @@ pub struct TcpTimes {
     pub data_segments_sent: u32,
     /// Bytes that the peer's last acknowledgment left room for (`tcpi_snd_wnd`).
     pub peer_window: Option<u32>,
+    /// Bytes of the largest segment that is sent (`tcpi_snd_mss`).
+    pub segment_bytes: u32,
 }
 
 /// The timer of a request, as /proc/net/tcp shows it.
@@ -130,6 +132,8 @@ pub struct SocketInfo {
     pub mini: bool,
     /// Both ends.
     pub tuple: Tuple,
+    /// A listener that takes no IPv4 connections (IPV6_V6ONLY).
+    pub is_v6_only: bool,
     /// Name of the interface that it is bound to, `None` where there is none, or where its name is not known.
     pub interface: Option<Arc<str>>,
     /// Uid of the socket; null for mini-sockets.

@@ -32,6 +32,8 @@ const INET_DIAG_REQ_PROTOCOL: u16 = 3;
 const IPPROTO_MPTCP: u32 = 262;
 /// The upper layer protocol of a TCP socket; up to some version only for CAP_NET_ADMIN.
 const INET_DIAG_ULP_INFO: u16 = 19;
+/// IPV6_V6ONLY of a listener.
+const INET_DIAG_SKV6ONLY: u16 = 11;
 /// Linux 5.7, commit b1f3e43dbfac.
 const INET_DIAG_CGROUP_ID: u16 = 21;
 pub(super) const MS: u64 = 1_000_000;
@@ -187,7 +189,7 @@ pub(super) fn parse(netns: u32, message: &[u8], transport: Transport) -> Option<
     };
     let left_ns = u64::from(u32_at(fixed, 52)?) * MS;
     let inode = u32_at(fixed, 68)?;
-    let Attributes { info, cgroup, mptcp } = attributes(&message[MESSAGE..], transport);
+    let Attributes { info, cgroup, mptcp, is_v6_only } = attributes(&message[MESSAGE..], transport);
     let listed = State::from_number(fixed[1]);
     // Requests are listed as SYN_RECV; unlike a full socket they have no info.
     let request = listed == State::SynRecv && info.is_none() && transport == Transport::Tcp;
@@ -211,6 +213,7 @@ pub(super) fn parse(netns: u32, message: &[u8], transport: Transport) -> Option<
         uid: if mini { None } else { Some(u32_at(fixed, 64)?) },
         inode: inode.into(),
         cgroup,
+        is_v6_only,
         is_partial: false,
         receive_queue: u32_at(fixed, 56)?,
         send_queue: u32_at(fixed, 60)?,
@@ -227,6 +230,7 @@ struct Attributes {
     info: Option<TcpTimes>,
     cgroup: Option<u64>,
     mptcp: Option<MptcpPart>,
+    is_v6_only: bool,
 }
 
 fn attributes(bytes: &[u8], transport: Transport) -> Attributes {
@@ -243,6 +247,7 @@ fn attributes(bytes: &[u8], transport: Transport) -> Attributes {
                 let id = value.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes));
                 found.cgroup = id.filter(|id| *id != 0);
             }
+            INET_DIAG_SKV6ONLY => found.is_v6_only = value.first().is_some_and(|flag| *flag != 0),
             _ => {}
         }
     }
@@ -268,6 +273,7 @@ fn tcp_times(info: &[u8]) -> Option<TcpTimes> {
         since_data_received_ns: u64::from(u32_at(info, 52)?) * MS,
         data_segments_sent: u32_at(info, 156).unwrap_or(0),
         peer_window: u32_at(info, 228),
+        segment_bytes: u32_at(info, 16)?,
     })
 }
 
@@ -300,6 +306,7 @@ mod tests {
         }
         let mut info = vec![0; 232];
         info[4] = 2;
+        info[16..20].copy_from_slice(&1448_u32.to_ne_bytes());
         info[44..48].copy_from_slice(&5000_u32.to_ne_bytes());
         info[52..56].copy_from_slice(&6000_u32.to_ne_bytes());
         info[156..160].copy_from_slice(&3_u32.to_ne_bytes());
@@ -331,6 +338,7 @@ mod tests {
             since_data_received_ns: 6000 * MS,
             data_segments_sent: 3,
             peer_window: Some(65_160),
+            segment_bytes: 1448,
         };
         assert_eq!((it.times, it.cgroup), (Some(times), Some(77)));
     }

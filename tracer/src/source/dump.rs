@@ -212,6 +212,7 @@ fn partial(event: &Event, netns: u32, state: State, inode: u64) -> SocketInfo {
         uid: event.uid,
         inode,
         cgroup: event.cgroup,
+        is_v6_only: false,
         is_partial: true,
         receive_queue: 0,
         send_queue: 0,

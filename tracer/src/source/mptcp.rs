@@ -187,6 +187,7 @@ mod tests {
             uid: None,
             inode,
             cgroup: None,
+            is_v6_only: false,
             is_partial: false,
             receive_queue: 0,
             send_queue: 0,

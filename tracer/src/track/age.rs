@@ -123,6 +123,7 @@ mod tests {
             uid: None,
             inode: 1,
             cgroup: None,
+            is_v6_only: false,
             is_partial: false,
             receive_queue: 0,
             send_queue: 0,

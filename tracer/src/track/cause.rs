@@ -109,7 +109,7 @@ fn connection(from: State, errno: u16, resets: Resets, closed: ClosedAs) -> Why 
         _ if matches!(from, State::FinWait2 | State::Closing) && closed.fin_received && closed.is_done() => {
             Why::ended(Cause::Fin, 0)
         }
-        1.. if closed.unsent && !closed.unacked => {
+        1.. if closed.unsent && closed.no_window && !closed.unacked => {
             Why { cause: Some(Cause::ZeroWindowTimeout), errno, may_be_reset: true }
         }
         // An old error, of an ICMP message (IP_RECVERR), may lie on the socket.
@@ -124,7 +124,8 @@ fn timeout(from: State, closed: ClosedAs) -> Option<Cause> {
     if closed.unacked || fast_open {
         Some(Cause::RetransmissionTimeout)
     } else if closed.unsent {
-        Some(Cause::ZeroWindowTimeout)
+        // The same timer tries again where this host could not send: the window is open then.
+        closed.no_window.then_some(Cause::ZeroWindowTimeout)
     } else {
         closed.probed.then_some(Cause::KeepaliveTimeout)
     }

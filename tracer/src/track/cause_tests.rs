@@ -20,6 +20,7 @@ fn with(words: &str) -> Option<ClosedAs> {
         connecting: has("connecting"),
         nothing_sent: has("nothing_sent"),
         probed: has("probed"),
+        no_window: has("no_window"),
     })
 }
 
@@ -72,10 +73,14 @@ fn only_what_is_certain_is_named() {
         (Established, 113, NO_RESETS, "unacked retransmitted in_flight", None, 0),
         (SynRecv, 110, NO_RESETS, "retransmitted", Some(Cause::RetransmissionTimeout), 110),
         (SynRecv, 113, NO_RESETS, "unacked retransmitted", None, 113),
-        (Established, 110, NO_RESETS, "unsent probed", Some(Cause::ZeroWindowTimeout), 110),
+        (Established, 110, NO_RESETS, "unsent probed no_window", Some(Cause::ZeroWindowTimeout), 110),
         // The peer answered the probes.
-        (FinWait1, 110, NO_RESETS, "unsent orphan shut", Some(Cause::ZeroWindowTimeout), 110),
-        (LastAck, 110, NO_RESETS, "unsent orphan shut", Some(Cause::ZeroWindowTimeout), 110),
+        (FinWait1, 110, NO_RESETS, "unsent orphan shut no_window", Some(Cause::ZeroWindowTimeout), 110),
+        (LastAck, 110, NO_RESETS, "unsent orphan shut no_window", Some(Cause::ZeroWindowTimeout), 110),
+        (Established, 113, NO_RESETS, "unsent probed no_window", Some(Cause::ZeroWindowTimeout), 113),
+        // This host could not send.
+        (Established, 110, NO_RESETS, "unsent probed", None, 110),
+        (Established, 113, NO_RESETS, "unsent probed", None, 0),
         (
             Established,
             110,

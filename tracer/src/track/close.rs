@@ -93,7 +93,7 @@ impl Table {
     /// The connection most likely lives on in a mini-socket that nobody shows us.
     fn estimate(&mut self, mut transition: Transition, at_ns: u64, state: State, out: Out<'_>) {
         self.next_estimate += 1;
-        self.estimates.push_back((at_ns + ESTIMATE_NS, self.next_estimate));
+        self.estimates.push_back((at_ns.saturating_add(ESTIMATE_NS), self.next_estimate));
         let ends = Ends::new(transition.subject.netns, transition.tuple);
         self.waiting.estimated.insert(ends, self.next_estimate);
         self.conns.add(Conn {

@@ -247,15 +247,16 @@ impl Table {
         let is_request = found.is_some_and(|at| self.conns.get(at).state == State::NewSynRecv);
         let cause = match end.how {
             // Its next timer, or the next packet for it, ends it.
-            _ if is_request && end.listener_gone && !end.netns_gone => Cause::ListenerClosed,
-            MiniEndHow::Expired => Cause::Expired,
-            _ if end.netns_gone => Cause::NetnsGone,
-            _ if end.reused => Cause::Reused,
-            _ if is_request => Cause::Dropped,
-            _ if self.waiting.resets.take(event.sk, State::TimeWait, event.time_ns).sent.is_some() => {
-                Cause::ResetSent
+            _ if is_request && end.listener_gone && !end.netns_gone => Some(Cause::ListenerClosed),
+            MiniEndHow::Expired => Some(Cause::Expired),
+            _ if end.netns_gone => Some(Cause::NetnsGone),
+            _ if end.reused => Some(Cause::Reused),
+            _ if is_request => Some(Cause::Dropped),
+            // `ss -K`, a reset of the peer, or a SYN that is a FIN too: nothing tells them apart.
+            _ => {
+                let resets = self.waiting.resets.take(event.sk, State::TimeWait, event.time_ns);
+                resets.sent.map(|_| Cause::ResetSent)
             }
-            _ => Cause::Killed,
         };
         // The record of an end has no interface, the connection has.
         let ends =
@@ -269,15 +270,15 @@ impl Table {
         self.waiting.endings.take(event.sk);
         let certain = end.netns_gone || end.reused || (end.how == MiniEndHow::Expired && !is_request);
         if certain {
-            self.end_mini(at, event.time_ns, Some(cause), out);
+            self.end_mini(at, event.time_ns, cause, out);
         } else {
             self.waiting.endings.push(ending);
         }
     }
 
-    pub(super) fn finish_ending(&mut self, ending: &Ending, cause: Cause, out: Out<'_>) {
+    pub(super) fn finish_ending(&mut self, ending: &Ending, cause: Option<Cause>, out: Out<'_>) {
         if let Some(at) = self.conns.find(ending.sk) {
-            self.end_mini(at, ending.at_ns, Some(cause), out);
+            self.end_mini(at, ending.at_ns, cause, out);
         }
     }
 
@@ -287,8 +288,7 @@ impl Table {
             return;
         }
         if let Some(it) = self.waiting.endings.take_ends(ends) {
-            let cause = if it.cause == Cause::Killed { Cause::Reused } else { it.cause };
-            self.finish_ending(&it, cause, out);
+            self.finish_ending(&it, it.cause.or(Some(Cause::Reused)), out);
         }
     }
 

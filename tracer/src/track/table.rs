@@ -171,7 +171,7 @@ impl Table {
     /// Everything up to `now_ns` (`CLOCK_MONOTONIC`) was applied: what has waited long enough is decided.
     pub fn tick(&mut self, now_ns: u64, who: &mut dyn Identify, out: Out<'_>) {
         if !self.waiting.is_idle() {
-            let old = |at_ns: u64| at_ns + PATIENCE_NS <= now_ns;
+            let old = |at_ns: u64| at_ns.saturating_add(PATIENCE_NS) <= now_ns;
             for it in take(&mut self.waiting.closings, |it| old(it.at_ns)) {
                 self.finish_closing(it, None, out);
             }

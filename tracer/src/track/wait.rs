@@ -45,7 +45,7 @@ pub(super) struct Ending {
     pub(super) sk: u64,
     pub(super) ends: Ends,
     pub(super) at_ns: u64,
-    pub(super) cause: Cause,
+    pub(super) cause: Option<Cause>,
 }
 
 /// Ends of mini-sockets: very many in a SYN flood, or when a namespace goes.

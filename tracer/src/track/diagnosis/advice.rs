@@ -50,6 +50,9 @@ pub(super) fn advice(found: &Examined, reason: Reason) -> String {
                 .into()
         }
         Reason::PeerTakesNothing => "look at the peer: its application does not read".into(),
+        Reason::CannotSend => {
+            "look at what drops packets on this host: its firewall's output rules, its queues (tc -s qdisc), its routes".into()
+        }
         Reason::AcceptQueueFull => {
             let full = found.listeners.iter().filter(|listener| listener.is_full());
             let who = names(full.flat_map(|listener: &Listener| &*listener.holders));

@@ -24,6 +24,7 @@ pub fn reason(found: &Examined) -> Reason {
         State::FinWait2 => Reason::PeerKeepsOpen,
         State::NewSynRecv | State::SynRecv => handshake(found),
         State::SynSent if found.listeners.iter().any(Listener::is_full) => Reason::AcceptQueueFull,
+        State::FinWait1 | State::LastAck | State::Closing if cannot_send(socket) => Reason::CannotSend,
         State::FinWait1 | State::LastAck | State::Closing if takes_nothing(socket) => {
             Reason::PeerTakesNothing
         }
@@ -42,6 +43,17 @@ fn is_not_answering(socket: &SocketInfo) -> bool {
         Some(TimerKind::Probe) => socket.retransmits > 1,
         _ => false,
     }
+}
+
+/// The timer of closed windows runs, and the peer's window has room for what is to be sent: the timer is also set where
+/// the host itself could not send.
+fn cannot_send(socket: &SocketInfo) -> bool {
+    socket.timer.is_some_and(|timer| timer.kind == TimerKind::Probe)
+        && socket.times.is_some_and(|times| {
+            times
+                .peer_window
+                .is_some_and(|window| window > 0 && window >= times.segment_bytes.min(socket.send_queue))
+        })
 }
 
 /// The peer's window is closed, and the peer answers.
@@ -106,6 +118,9 @@ fn nobody(found: &Examined) -> Reason {
 fn sending(found: &Examined) -> Option<Reason> {
     let socket = &found.socket;
     let waits = socket.send_queue > 0;
+    if waits && cannot_send(socket) {
+        return Some(Reason::CannotSend);
+    }
     // What is sent again counts as sent.
     if waits && is_not_answering(socket) {
         return Some(Reason::PeerNotAnswering);
@@ -137,10 +152,11 @@ pub(super) fn since_sent_ns(found: &Examined) -> Option<u64> {
 /// A request waits for the last ACK, for data, or for room in the accept queue.
 fn handshake(found: &Examined) -> Reason {
     let listeners = &found.listeners;
-    if !listeners.is_empty() && listeners.iter().all(Listener::is_full) {
-        return Reason::AcceptQueueFull;
+    if found.peer.is_some_and(|peer| peer.state == State::SynSent) {
+        return Reason::HandshakeUnfinished;
     }
-    // The peer has the SYN-ACK and has said all it had to say, and the kernel does not send the SYN-ACK again.
+    // The peer has the SYN-ACK and has said all it had to say, and the kernel does not send the SYN-ACK again, as it would
+    // for lack of room.
     let is_done = found.peer.is_some_and(|peer| {
         peer.state == State::Established
             && peer.unacknowledged == 0
@@ -148,6 +164,8 @@ fn handshake(found: &Examined) -> Reason {
     });
     if is_done && found.socket.retransmits == 0 && !listeners.is_empty() {
         Reason::DeferredAccept
+    } else if !listeners.is_empty() && listeners.iter().all(Listener::is_full) {
+        Reason::AcceptQueueFull
     } else {
         Reason::HandshakeUnfinished
     }

@@ -52,6 +52,7 @@ fn socket(state: State) -> Examined {
         uid: None,
         inode: 9,
         cgroup: None,
+        is_v6_only: false,
         is_partial: false,
         receive_queue: 0,
         send_queue: 0,
@@ -84,7 +85,7 @@ fn timer(found: &mut Examined, kind: TimerKind, retransmits: u8) {
 
 fn answered(found: &mut Examined, window: Option<u32>, since_ns: u64) {
     if let Some(times) = &mut found.socket.times {
-        (times.peer_window, times.since_ack_ns) = (window, since_ns);
+        (times.peer_window, times.since_ack_ns, times.segment_bytes) = (window, since_ns, 1448);
     }
 }
 
@@ -205,6 +206,25 @@ fn the_other_direction() {
             }),
             Reason::PeerNotAnswering,
         ),
+        (
+            "the timer of a closed window, and the window is open",
+            close_wait(|found| {
+                found.socket.send_queue = 5;
+                sent(found, moment, 9);
+                timer(found, TimerKind::Probe, 2);
+                answered(found, Some(5), SECOND_NS);
+            }),
+            Reason::CannotSend,
+        ),
+        (
+            "a window too small for what is to be sent",
+            close_wait(|found| {
+                found.socket.send_queue = 5;
+                timer(found, TimerKind::Probe, 0);
+                answered(found, Some(4), SECOND_NS);
+            }),
+            Reason::PeerTakesNothing,
+        ),
         ("sent again, and answered by a closed window", close_wait(refused), Reason::PeerTakesNothing),
         (
             "the same, answered for the last time a second before",
@@ -249,6 +269,15 @@ fn a_peer_that_does_not_take_or_not_answer() {
                 "probed in vain",
                 in_state(state, |found| timer(found, TimerKind::Probe, 2)),
                 Reason::PeerNotAnswering,
+            ),
+            (
+                "not sent",
+                in_state(state, |found| {
+                    found.socket.send_queue = 1;
+                    timer(found, TimerKind::Probe, 0);
+                    answered(found, Some(1), SECOND_NS);
+                }),
+                Reason::CannotSend,
             ),
             ("refused", in_state(state, refused), Reason::PeerTakesNothing),
             ("sent once", in_state(state, |found| timer(found, TimerKind::Retransmit, 0)), Reason::Unknown),
@@ -413,8 +442,18 @@ fn handshakes() {
         ("deferred", request(std::slice::from_ref(&free), silent, 0), Reason::DeferredAccept),
         (
             "full, and the client waits",
-            request(std::slice::from_ref(&full), silent, 0),
+            request(std::slice::from_ref(&full), silent, 1),
             Reason::AcceptQueueFull,
+        ),
+        (
+            "full, and deferred: for lack of room the SYN-ACK would be sent again",
+            request(std::slice::from_ref(&full), silent, 0),
+            Reason::DeferredAccept,
+        ),
+        (
+            "full, and the client has not heard the SYN-ACK",
+            request(std::slice::from_ref(&full), Some((State::SynSent, 1, 5)), 3),
+            Reason::HandshakeUnfinished,
         ),
         ("sent again", request(std::slice::from_ref(&free), silent, 1), Reason::HandshakeUnfinished),
         (

@@ -43,6 +43,11 @@ pub(super) fn why(found: &Examined, reason: Reason) -> String {
         Reason::PeerTakesNothing => {
             format!("the peer's window is closed; {} bytes and the FIN wait", socket.unsent_bytes())
         }
+        Reason::CannotSend => format!(
+            "the peer's window is open, and nothing is on its way: this host does not send {} bytes{}",
+            socket.unsent_bytes(),
+            if socket.state == State::CloseWait { "" } else { " and the FIN" }
+        ),
         Reason::AcceptQueueFull => accept_queue_full(found),
         Reason::DeferredAccept => {
             "the handshake is done: the peer is ESTABLISHED, and the SYN-ACK is not sent again; the kernel \
