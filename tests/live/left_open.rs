@@ -1,6 +1,11 @@
 //! Sockets that a process leaves open when it ends, because others have them open too: they are not the dead process's.
 
-use std::{env, process::Stdio};
+use std::{
+    env,
+    os::unix::process::CommandExt,
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 
@@ -9,24 +14,45 @@ use crate::{
     holders::only_socket_of,
     lab::{Tracer, can_list_holders, in_lab, wait_until},
     owner_truth::leave,
-    roles::{Actor, part, say, told},
+    roles::{Actor, copy_to, part, say, share_listener, told},
     skip,
-    sockets::{Kind, fresh_port, keep_over_exec},
+    sockets::{Kind, fresh_port, keep_over_exec, reset_on_close},
     test,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test("left open: a connection that its client's child has", || connection("connect", false)),
-        test("left open: a connection that its client's child has, too", || connection("connect", true)),
-        test("left open: a connection that its server's child has", || connection("accept", false)),
-        test("left open: a connection that its server's child has, too", || connection("accept", true)),
+        test("left open: a connection that its client's child has", || connection("connect", Parent::Ends)),
+        test("left open: a connection that its client's child has, too", || {
+            connection("connect", Parent::HasIt)
+        }),
+        test("left open: a connection that its client's child has alone", || {
+            connection("connect", Parent::LetsGo)
+        }),
+        test("left open: a connection that its server's child has", || connection("accept", Parent::Ends)),
+        test("left open: a connection that its server's child has, too", || {
+            connection("accept", Parent::HasIt)
+        }),
+        test("left open: a connection that its server's child has alone", || {
+            connection("accept", Parent::LetsGo)
+        }),
         test("left open: a listener that another process gets meanwhile", listener_is_shared),
         test("left open: a listener that its own process has closed", listener_is_closed),
+        test("left open: a listener that its own process has closed, and a leak", leaking_listener),
+        test("left open: a listener that an exec closes", || at_exec(false)),
+        test("left open: a listener that an exec keeps", || at_exec(true)),
     ]
 }
 
-/// Connects or accepts ("HOW PORT STAYS"), starts a child that has the connection open, and ends, or stays.
+/// What becomes of a process whose child has its connection.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Parent {
+    Ends,
+    HasIt,
+    LetsGo,
+}
+
+/// Connects or accepts ("HOW PORT PARENT"), starts a child that has the connection open, and ends, stays, or closes its own copy.
 pub(crate) fn leave_open(value: &str) {
     let fields: Vec<&str> = value.split(' ').collect();
     let port: u16 = fields[1].parse().expect("port");
@@ -40,13 +66,19 @@ pub(crate) fn leave_open(value: &str) {
     let program = env::current_exe().expect("this program");
     let mut child = part(&program, "holder", keep_over_exec(&connection));
     say(child.stdout(Stdio::null()).spawn().expect("child").id());
-    if fields[2] == "true" {
-        while told() {}
+    match fields[2] {
+        "HasIt" => while told() {},
+        "LetsGo" => {
+            drop(connection);
+            say("closed");
+            while told() {}
+        }
+        _ => {}
     }
 }
 
 /// The second reminder comes when the holders have been looked for.
-fn connection(how: &'static str, stays: bool) {
+fn connection(how: &'static str, kind: Parent) {
     if !can_list_holders() {
         return skip("this kernel does not list who holds a socket");
     }
@@ -54,7 +86,7 @@ fn connection(how: &'static str, stays: bool) {
         let mut tracer = Tracer::start(netns, &["--threshold", "ESTABLISHED=1"]);
         let port = fresh_port();
         let listener = (how == "connect").then(|| Kind::V4.listen(port));
-        let mut parent = Actor::start("leave open", format!("{how} {port} {stays}"));
+        let mut parent = Actor::start("leave open", format!("{how} {port} {kind:?}"));
         let peer = if let Some(listener) = &listener {
             listener.accept().expect("accept").0
         } else {
@@ -62,8 +94,10 @@ fn connection(how: &'static str, stays: bool) {
             Kind::V4.connect(port).expect("connect")
         };
         let (pid, child): (u64, u64) = (parent.pid().into(), parent.hear().parse().expect("pid"));
-        if !stays {
-            parent.wait();
+        match kind {
+            Parent::Ends => parent.wait(),
+            Parent::LetsGo => assert_eq!(parent.hear(), "closed"),
+            Parent::HasIt => {}
         }
         let role = if how == "connect" { "client" } else { "server" };
         let is_stuck = |record: &Value, times: u64| {
@@ -72,12 +106,14 @@ fn connection(how: &'static str, stays: bool) {
         let first = tracer.wait_for(|record| is_stuck(record, 1));
         let second = tracer.wait_for(|record| is_stuck(record, 2));
         let owner = |record: &Value| (record["owner"]["pid"].as_u64(), record["owner"]["source"].clone());
-        if stays {
+        if kind == Parent::HasIt {
             let source = if how == "connect" { "connect" } else { "inherited" };
             assert_eq!(owner(&first), (Some(pid), source.into()), "{first}");
             assert_eq!(owner(&second), (Some(pid), source.into()), "{second}");
         } else {
-            assert_ne!(first["owner"]["pid"], pid, "it has ended: {first}");
+            // The ended one's end may be found before the connection's holder.
+            let is_known = kind == Parent::LetsGo || !first["owner"].is_null();
+            assert!(!is_known || owner(&first) == (Some(child), "scan".into()), "{first}");
             assert_eq!(owner(&second), (Some(child), "scan".into()), "{second}");
         }
         drop((peer, listener));
@@ -141,6 +177,76 @@ fn listener_is_closed() {
             owners.last() == Some(&server)
         });
         assert!(owners.iter().all(|pid| *pid == server || *pid == launcher.pid().to_string()), "{owners:?}");
+        launcher.release();
+        tracer.stop();
+    });
+}
+
+/// The launcher lives, and no connection is ever closed: whose these are is found when one is stuck.
+fn leaking_listener() {
+    if !can_list_holders() {
+        return skip("this kernel does not list who holds a socket");
+    }
+    in_lab(|netns| {
+        let mut tracer = Tracer::start(netns, &["--threshold", "ESTABLISHED=1"]);
+        let port = fresh_port();
+        let mut launcher = Actor::start("listener that lets go", format!("{port} 1"));
+        let server = launcher.hear();
+        assert_eq!(launcher.hear(), "closed");
+        let _client = Kind::V4.connect(port).expect("connect");
+        let stuck = tracer.wait_for(|record| record["kind"] == "stuck" && record["role"] == "server");
+        assert_eq!(stuck["holders"][0]["pid"].to_string(), server, "{stuck}");
+        assert_eq!(
+            (&stuck["owner"]["pid"], &stuck["owner"]["source"]),
+            (&stuck["holders"][0]["pid"], &"scan".into())
+        );
+        wait_until("the server owns what comes", || owner_of_next(&mut tracer, port) == server);
+        launcher.release();
+        tracer.stop();
+    });
+}
+
+/// The owner of a connection that its client resets, so that no process closes it.
+fn owner_of_next(tracer: &mut Tracer, port: u16) -> String {
+    let client = Kind::V4.connect(port).expect("connect");
+    let local = client.local_addr().expect("address").as_socket().expect("IP").port();
+    let is_it = |record: &Value| record["role"] == "server" && record["remote"]["port"] == local;
+    let first = tracer.wait_for(|record| is_it(record) && record["to"] == "ESTABLISHED");
+    reset_on_close(&client);
+    drop(client);
+    tracer.wait_for(|record| is_it(record) && record["to"] == "CLOSE");
+    first["owner"]["pid"].to_string()
+}
+
+/// Listens, starts a server, and becomes another program ("PORT KEEPS PATH").
+pub(crate) fn listen_and_exec(value: &str) {
+    let fields: Vec<&str> = value.splitn(3, ' ').collect();
+    let listener = share_listener(&format!("{} 1", fields[0]));
+    listener.set_cloexec(fields[1] == "false").expect("cloexec");
+    panic!("exec: {}", part(fields[2].as_ref(), "bystander", "").exec());
+}
+
+/// A process listens, starts a server that has the listener too, and becomes another program, which has it or not.
+fn at_exec(keeps: bool) {
+    if !can_list_holders() {
+        return skip("this kernel does not list who holds a socket");
+    }
+    let directory = tempfile::tempdir().expect("directory");
+    let program = directory.path().join("another");
+    copy_to(&program);
+    in_lab(|netns| {
+        let mut tracer = Tracer::start(netns, &[]);
+        let port = fresh_port();
+        let mut launcher = Actor::start("listen and exec", format!("{port} {keeps} {}", program.display()));
+        let (pid, server) = (launcher.pid().to_string(), launcher.hear());
+        assert_eq!(launcher.hear(), "here");
+        let mut owners = Vec::new();
+        let begin = Instant::now();
+        wait_until("the holders are known", || {
+            owners.push(owner_of_next(&mut tracer, port));
+            if keeps { begin.elapsed() > Duration::from_secs(1) } else { owners.last() == Some(&server) }
+        });
+        assert!(owners.iter().all(|owner| *owner == pid || !keeps && *owner == server), "{owners:?}");
         launcher.release();
         tracer.stop();
     });

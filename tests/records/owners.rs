@@ -1,6 +1,6 @@
 //! Whose sockets are when their owner has ended: what looks at the holders make of it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use sockstate::{
     model::{Event, EventKind, KernelSocket, OwnerSource, State, Task},
@@ -63,6 +63,13 @@ impl Lab {
         let mut ended = event(time_ns, 0, State::Close, State::Close);
         ended.kind = EventKind::Process { task: task(pid), ended: true };
         table.apply(&ended, &mut self.names, &mut |_| {});
+    }
+
+    /// A process runs another program.
+    fn exec(&mut self, table: &mut Table, time_ns: u64, pid: u32, exec_id: u32) {
+        let mut renewed = event(time_ns, 0, State::Close, State::Close);
+        renewed.kind = EventKind::Process { task: Task { exec_id, ..task(pid) }, ended: false };
+        table.apply(&renewed, &mut self.names, &mut |_| {});
     }
 
     /// Those who hold what is to be looked for by now are found.
@@ -144,6 +151,88 @@ fn a_listener_that_its_process_has_closed_is_not_its() {
         lab.step(&mut table, 6 * MS, 2, State::Established, State::FinWait1, Some(task(8)), None);
         assert!(lab.look(&mut table, 900 * MS, holders).is_empty(), "not again so soon");
     }
+}
+
+/// An exec closes what has FD_CLOEXEC: a look shows what the new program still has.
+#[test]
+fn an_exec_may_have_closed_what_others_have() {
+    for holders in [&[7_u32][..], &[7, 8], &[8], &[8, 9], &[]] {
+        let (mut lab, mut table) = (Lab::default(), table());
+        lab.step(&mut table, 1, LISTENER, State::Close, State::Listen, Some(task(7)), None);
+        lab.child(&mut table, 2, 1);
+        lab.exec(&mut table, 3 * MS, 7, 2);
+        lab.child(&mut table, 4 * MS, 2);
+        assert!(lab.look(&mut table, 50 * MS, holders).is_empty(), "not before the exec is over");
+        let mut asked = lab.look(&mut table, 200 * MS, holders);
+        asked.sort_unstable();
+        assert_eq!(asked, [1, LISTENER]);
+        lab.child(&mut table, 300 * MS, 3);
+        let wanted = match holders {
+            // The second one came when it was not known whose the listener was.
+            [8] => [Some((8, OwnerSource::Scan)), None, Some((8, OwnerSource::Inherited))],
+            [8, 9] => [None; 3],
+            // Nobody can be seen: that proves nothing.
+            _ => [Some((7, OwnerSource::Inherited)); 3],
+        };
+        assert_eq!([1, 2, 3].map(|sk| owner(&table, sk)), wanted, "{holders:?}");
+    }
+}
+
+#[test]
+fn each_exec_is_looked_at_but_not_all_the_time() {
+    let (mut lab, mut table) = (Lab::default(), table());
+    lab.step(&mut table, 1, LISTENER, State::Close, State::Listen, Some(task(7)), None);
+    lab.exec(&mut table, 3 * MS, 7, 2);
+    assert_eq!(lab.look(&mut table, 200 * MS, &[7, 8]), [LISTENER]);
+    assert!(lab.look(&mut table, 900_000 * MS, &[8]).is_empty(), "nothing to doubt");
+    lab.exec(&mut table, 900_001 * MS, 7, 3);
+    assert_eq!(lab.look(&mut table, 900_200 * MS, &[7, 8]), [LISTENER]);
+    lab.exec(&mut table, 900_300 * MS, 7, 4);
+    assert!(lab.look(&mut table, 900_900 * MS, &[8]).is_empty(), "not again so soon");
+    assert_eq!(lab.look(&mut table, 901_300 * MS, &[8]), [LISTENER]);
+    assert_eq!(owner(&table, LISTENER), Some((8, OwnerSource::Scan)));
+}
+
+/// The descriptors of all processes have shown that the owner, which lives, does not have a connection that others have.
+#[test]
+fn what_its_owner_has_let_go_is_its_holders() {
+    let (mut lab, mut table) = (Lab::default(), table());
+    lab.step(&mut table, 1, LISTENER, State::Close, State::Listen, Some(task(7)), None);
+    lab.child(&mut table, 2, 1);
+    lab.child(&mut table, 3, 2);
+    let conns = HashSet::from([table.conn(1).expect("known")]);
+    table.has_let_go(&task(7), &conns, MS);
+    let mut asked = lab.look(&mut table, 2 * MS, &[8]);
+    asked.sort_unstable();
+    assert_eq!(asked, [1, LISTENER]);
+    let scan = Some((8, OwnerSource::Scan));
+    assert_eq!([1, LISTENER].map(|sk| owner(&table, sk)), [scan, scan]);
+    assert_eq!(owner(&table, 2), Some((7, OwnerSource::Inherited)), "nothing was shown of it");
+}
+
+/// Another name, without another program, closes nothing.
+#[test]
+fn another_name_is_no_doubt() {
+    let (mut lab, mut table) = (Lab::default(), table());
+    lab.step(&mut table, 1, LISTENER, State::Close, State::Listen, Some(task(7)), None);
+    let mut renamed = event(2, 0, State::Close, State::Close);
+    renamed.kind = EventKind::Process { task: Task { comm: [b'y'; 16], ..task(7) }, ended: false };
+    table.apply(&renamed, &mut lab.names, &mut |_| {});
+    assert!(lab.look(&mut table, 900 * MS, &[8]).is_empty());
+    assert_eq!(owner(&table, LISTENER), Some((7, OwnerSource::Listen)));
+}
+
+/// What comes while a listener is in doubt is nobody's if the answer is another owner.
+#[test]
+fn what_comes_before_the_doubt_is_settled_is_disowned() {
+    let (mut lab, mut table) = (Lab::default(), table());
+    lab.step(&mut table, 1, LISTENER, State::Close, State::Listen, Some(task(7)), None);
+    lab.exec(&mut table, 3 * MS, 7, 2);
+    lab.child(&mut table, 4 * MS, 1);
+    assert_eq!(owner(&table, 1), Some((7, OwnerSource::Inherited)));
+    lab.look(&mut table, 200 * MS, &[8]);
+    assert_eq!(owner(&table, LISTENER), Some((8, OwnerSource::Scan)));
+    assert_eq!(owner(&table, 1), None);
 }
 
 #[test]

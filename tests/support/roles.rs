@@ -155,6 +155,11 @@ pub(crate) fn play() -> Option<ExitCode> {
         "ring client" => crate::kernel_closes::ring_client(number() as u16),
         "namespace leaver" => crate::kernel_closes::leave_namespace(&value),
         "leave open" => crate::left_open::leave_open(&value),
+        "listen and exec" => crate::left_open::listen_and_exec(&value),
+        "bystander" => {
+            say("here");
+            while told() {}
+        }
         "leaker" => crate::hunt_truth::leaker(number() as u16),
         "passing thread" => crate::hunt_truth::connect_in_a_thread(number() as u16),
         "connect and exec" => crate::hunt_truth::connect_and_exec(number() as u16),
@@ -168,6 +173,7 @@ pub(crate) fn play() -> Option<ExitCode> {
         }
         "listener that lets go" => {
             drop(share_listener(&value));
+            say("closed");
             while told() {}
         }
         "server" => server(number()),
@@ -299,7 +305,7 @@ fn listen(port: u16) -> Socket {
 }
 
 /// Listens, starts others that accept ("PORT COUNT"), and says who they are.
-fn share_listener(value: &str) -> Socket {
+pub(crate) fn share_listener(value: &str) -> Socket {
     let (port, count) = value.split_once(' ').expect("port and count");
     let listener = listen(port.parse().expect("port"));
     listener.set_cloexec(false).expect("cloexec");

@@ -11,7 +11,7 @@ use crate::{
     cli::LookFormat,
     enrich::Enricher,
     format, look,
-    model::{Filter, Gap, Holder, Identify, Looked, OwnerKey, OwnerSource, SocketInfo, SubjectKey, Task},
+    model::{Filter, Gap, Holder, Identify, Looked, OwnerKey, OwnerSource, SocketInfo, SubjectKey},
     route::Router,
 };
 
@@ -74,10 +74,5 @@ pub(super) fn as_table(format: Option<LookFormat>) -> bool {
 }
 
 fn owner(holder: &Holder) -> OwnerKey {
-    let mut comm = [0; 16];
-    for (to, from) in comm.iter_mut().zip(holder.process.comm.bytes()) {
-        *to = from;
-    }
-    let task = Task { pid: holder.process.pid, exec_id: 0, start_ns: 0, comm };
-    OwnerKey { task: Rc::new(task), source: OwnerSource::Scan }
+    OwnerKey { task: Rc::new(holder.process.task()), source: OwnerSource::Scan }
 }

@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use super::{Container, Destroy, InState, SocketInfo, State, Subject, bounds::Cut};
+use super::{Container, Destroy, InState, SocketInfo, State, Subject, Task, bounds::Cut};
 
 /// A process, by what /proc says of it now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +29,18 @@ pub struct Process {
     pub unit: Option<String>,
     /// Of a network stack in user space: what it holds sockets for.
     pub serves: Option<Box<Served>>,
+}
+
+impl Process {
+    /// The process as the kernel's programs name it, as far as /proc tells: not when it started.
+    #[must_use]
+    pub fn task(&self) -> Task {
+        let mut comm = [0; 16];
+        for (to, from) in comm.iter_mut().zip(self.comm.bytes()) {
+            *to = from;
+        }
+        Task { pid: self.pid, exec_id: 0, start_ns: 0, comm }
+    }
 }
 
 /// The network namespace that a network stack in user space serves, and what runs there.

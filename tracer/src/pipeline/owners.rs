@@ -1,11 +1,14 @@
-//! Whose listeners and connections are, when their owners have ended.
+//! Whose listeners and connections are, when their owners have ended or closed them.
 
-use std::{collections::HashMap, rc::Rc};
+use std::{
+    collections::{HashMap, HashSet},
+    rc::Rc,
+};
 
 use super::{Pipeline, monotonic_ns};
 use crate::{
-    model::Task,
-    track::{is_held_open, without_owner},
+    model::{ConnId, Identify, Owner, OwnerKey, OwnerSource, Process, Stuck, Task},
+    track::{is_held_open, with_owner},
 };
 
 impl Pipeline {
@@ -31,9 +34,11 @@ impl Pipeline {
     }
 
     /// Says what is stuck, and what a look has found. Only the ends of processes that have listened are in the ring: whether others
-    /// live is looked up before a connection is said to be theirs.
+    /// live and still have the connection open is looked up before the connection is said to be theirs.
     pub(super) fn say_examined(&mut self) {
         let mut lives: HashMap<Rc<Task>, bool> = HashMap::new();
+        let mut read = HashSet::new();
+        let mut let_go: HashMap<Rc<Task>, HashSet<ConnId>> = HashMap::new();
         for mut stuck in self.examiner.examined() {
             if let Some(owner) = stuck.subject.owner.as_ref().filter(|_| is_held_open(stuck.state)) {
                 let task = Rc::clone(&owner.task);
@@ -44,11 +49,23 @@ impl Pipeline {
                     }
                     lives
                 });
-                if !lives {
-                    stuck.subject = without_owner(&stuck.subject, &mut self.enricher);
+                let others = others_that_hold(&stuck, owner);
+                if lives && others.is_some() {
+                    let_go.entry(task).or_default().insert(stuck.conn);
+                }
+                if !lives || others.is_some() {
+                    let only = others.flatten();
+                    if let Some(key) = only.as_ref().filter(|key| read.insert(key.task.pid)) {
+                        // When it started is not known, so that an earlier one may have had its id.
+                        self.enricher.read_again(&key.task);
+                    }
+                    stuck.subject = with_owner(&stuck.subject, only, &mut self.enricher);
                 }
             }
             self.stuck(stuck);
+        }
+        for (owner, conns) in let_go {
+            self.table.has_let_go(&owner, &conns, monotonic_ns());
         }
     }
 
@@ -61,4 +78,21 @@ impl Pipeline {
             }
         }
     }
+}
+
+/// Where other processes have the connection open and `owner` has not: the only one of them, or `None` for several. What nobody has
+/// accepted is the listener's. Nothing where that is not known.
+fn others_that_hold(stuck: &Stuck, owner: &Owner) -> Option<Option<OwnerKey>> {
+    let (found, _) = stuck.found.as_deref()?;
+    let (processes, source): (Vec<&Process>, _) = if found.holders.is_empty() && found.socket.inode == 0 {
+        (found.listening().map(|process| &**process).collect(), OwnerSource::Inherited)
+    } else {
+        (found.holders.iter().map(|holder| &*holder.process).collect(), OwnerSource::Scan)
+    };
+    let first = processes.first()?;
+    if found.hidden_holders || processes.iter().any(|process| process.pid == owner.pid()) {
+        return None;
+    }
+    let is_only = processes.iter().all(|process| process.pid == first.pid);
+    Some(is_only.then(|| OwnerKey { task: Rc::new(first.task()), source }))
 }

@@ -2,13 +2,16 @@
 //! becomes another program, what comes afterwards is not its any more. What it leaves open is not its either: somebody else
 //! has that open.
 
-use std::{collections::HashMap, rc::Rc};
+use std::{
+    collections::{HashMap, HashSet, hash_map::Entry},
+    rc::Rc,
+};
 
 use rustc_hash::FxBuildHasher;
 
 use super::table::Table;
 use crate::model::{
-    Identify, KernelSocket, Owner, OwnerKey, OwnerSource, Role, State, Subject, SubjectKey, Task,
+    ConnId, Identify, KernelSocket, Owner, OwnerKey, OwnerSource, Role, State, Subject, SubjectKey, Task,
 };
 
 /// How long after its owner's end a listener is looked at: a daemon that listens and goes to the background has started its
@@ -28,11 +31,11 @@ pub(super) struct Listeners {
     ownerless: HashMap<u64, Ownerless, FxBuildHasher>,
 }
 
-/// A listener, or a connection that somebody has open, whose owner has ended; or a listener whose owner may have closed it.
+/// A listener, or a connection that somebody has open, whose owner has ended or may have closed it.
 struct Ownerless {
+    /// The owner in question.
     ended: Rc<Task>,
-    /// Nothing has shown so far that the owner has ended, or has closed it.
-    is_doubt: bool,
+    doubt: Doubt,
     uid: Option<u32>,
     /// Its holders were looked for since: its subject has the answer.
     is_settled: bool,
@@ -46,11 +49,22 @@ struct Ownerless {
     asked_about: usize,
 }
 
+/// Whether the owner of a socket still is.
+#[derive(Clone, Copy, PartialEq)]
+enum Doubt {
+    /// It has ended, or a look has shown that only others have the socket open.
+    Gone,
+    /// It may have closed the socket: a look is to tell.
+    Open,
+    /// No look has shown that it has closed the socket.
+    Refuted,
+}
+
 impl Ownerless {
     fn new(owner: &Owner, look_at_ns: u64) -> Self {
         Self {
             ended: Rc::clone(&owner.task),
-            is_doubt: false,
+            doubt: Doubt::Gone,
             uid: owner.uid,
             is_settled: false,
             look_at_ns: Some(look_at_ns),
@@ -123,8 +137,9 @@ impl Table {
         }
     }
 
-    /// A process runs another program, or has another name: what it owns is shown with what it is now.
-    pub(super) fn process_renewed(&mut self, task: &Task, who: &mut dyn Identify) {
+    /// A process runs another program, or has another name: what it owns is shown with what it is now. An exec may have closed
+    /// what others still have open.
+    pub(super) fn process_renewed(&mut self, task: &Task, now_ns: u64, who: &mut dyn Identify) {
         // In exec the name changes before the command line is there: what was read then is not the new program's.
         who.read_again(task);
         let task = Rc::new(task.clone());
@@ -135,7 +150,12 @@ impl Table {
             if let Some(owner) = owner {
                 let owner_key = OwnerKey { task: Rc::clone(&task), source: owner.source };
                 let renewed = who.identify(key(subject, owner.uid, Some(owner_key)));
+                // Without BTF the number of an exec is not known, and each new name may be one.
+                let is_exec = owner.task.exec_id != task.exec_id || task.start_ns == 0;
                 self.conns.set_subject(at, renewed);
+                if is_exec {
+                    self.doubt_owner(sk, now_ns + SETTLE_NS, 0);
+                }
             }
         }
     }
@@ -147,14 +167,54 @@ impl Table {
             let Some(at) = self.conns.find(sk) else { continue };
             let conn = self.conns.get(at);
             let known = conn.subject.owner.as_ref().filter(|known| is_owned_by(Some(owner), known));
-            if let Some(known) = known
-                && conn.state == State::Listen
-                && conn.tuple.local_port == port
-            {
-                let doubt =
-                    || Ownerless { is_doubt: true, is_settled: true, ..Ownerless::new(known, now_ns) };
-                let socket = self.listeners.ownerless.entry(sk).or_insert_with(doubt);
-                socket.look_at_ns.get_or_insert(socket.earliest_ns.max(now_ns));
+            if known.is_some() && conn.state == State::Listen && conn.tuple.local_port == port {
+                self.doubt_owner(sk, now_ns, LONGEST_GAP_NS);
+            }
+        }
+    }
+
+    /// `owner` lives, and the descriptors of all processes have shown that others have these connections open and it has not:
+    /// does it still have the listeners that they came out of?
+    pub fn has_let_go(&mut self, owner: &Task, conns: &HashSet<ConnId>, now_ns: u64) {
+        let mut ports = HashSet::new();
+        for sk in self.conns.owned_by(owner.pid) {
+            let Some(at) = self.conns.find(sk) else { continue };
+            let conn = self.conns.get(at);
+            let known = conn.subject.owner.as_ref().filter(|_| conns.contains(&conn.id));
+            if let Some(known) = known {
+                if known.source == OwnerSource::Inherited {
+                    ports.insert(conn.tuple.local_port);
+                }
+                self.doubt_owner(sk, now_ns, 0);
+            }
+        }
+        for port in ports {
+            self.doubt_listener(owner, port, now_ns);
+        }
+    }
+
+    /// The owner of a socket that somebody has open may have closed it: a look is due at `at_ns`, and no sooner than `gap_ns`
+    /// after one that did not show that.
+    fn doubt_owner(&mut self, sk: u64, at_ns: u64, gap_ns: u64) {
+        let conn = self.conns.find(sk).map(|at| self.conns.get(at));
+        let Some(conn) = conn.filter(|conn| is_held_open(conn.state) && !conn.mini) else { return };
+        let Some(owner) = &conn.subject.owner else { return };
+        match self.listeners.ownerless.entry(sk) {
+            Entry::Vacant(entry) => {
+                entry.insert(Ownerless {
+                    doubt: Doubt::Open,
+                    is_settled: true,
+                    ..Ownerless::new(owner, at_ns)
+                });
+            }
+            Entry::Occupied(mut entry) => {
+                let socket = entry.get_mut();
+                let mut at_ns = at_ns.max(socket.earliest_ns);
+                if socket.doubt == Doubt::Refuted {
+                    socket.doubt = Doubt::Open;
+                    at_ns = at_ns.max(socket.asked_ns + gap_ns);
+                }
+                socket.look_at_ns.get_or_insert(at_ns);
             }
         }
     }
@@ -165,8 +225,10 @@ impl Table {
             return;
         }
         let listener = listener.and_then(|listener| self.listeners.ownerless.get_mut(&listener.0));
-        if let Some(it) = listener.filter(|listener| !listener.is_doubt) {
-            it.look_at_ns.get_or_insert(it.earliest_ns.max(now_ns));
+        if let Some(it) = listener.filter(|listener| listener.doubt != Doubt::Refuted) {
+            if it.doubt == Doubt::Gone {
+                it.look_at_ns.get_or_insert(it.earliest_ns.max(now_ns));
+            }
             if it.children.len() < CHILDREN {
                 it.children.push(child);
             } else {
@@ -228,18 +290,24 @@ impl Table {
             }
             let found = holding.get(&sk).map_or(&[][..], Vec::as_slice);
             let has_it = found.iter().any(|task| is_same_process(task, &it.ended));
+            let took_ns = now_ns.saturating_sub(it.asked_ns);
+            it.earliest_ns = now_ns + (took_ns.saturating_mul(GAP_IN_LOOKS)).clamp(GAP_NS, LONGEST_GAP_NS);
+            if it.doubt != Doubt::Gone && (has_it || found.is_empty()) {
+                if !is_listener {
+                    self.listeners.ownerless.remove(&sk);
+                } else if it.look_at_ns.is_none() {
+                    it.doubt = Doubt::Refuted;
+                    it.is_settled = true;
+                    it.children.clear();
+                }
+                continue;
+            }
             if !is_listener && has_it {
                 // It is still closing what it had.
                 it.look_at_ns = Some(now_ns + SETTLE_NS);
                 continue;
             }
-            if it.is_doubt && (has_it || found.is_empty()) {
-                it.earliest_ns = now_ns + LONGEST_GAP_NS;
-                continue;
-            }
-            it.is_doubt = false;
-            let took_ns = now_ns.saturating_sub(it.asked_ns);
-            it.earliest_ns = now_ns + (took_ns.saturating_mul(GAP_IN_LOOKS)).clamp(GAP_NS, LONGEST_GAP_NS);
+            it.doubt = Doubt::Gone;
             it.is_settled = true;
             let only = only_holder(found, &it.ended).map(|task| Rc::new(task.clone()));
             let before = owner.cloned().filter(|owner| !is_owned_by(only.as_deref(), owner));
@@ -270,16 +338,16 @@ impl Table {
             let is_inherited = |known: &&Owner| known.source == OwnerSource::Inherited;
             let known = subject.owner.as_ref().filter(is_inherited);
             if known.is_some_and(|known| is_same_process(&known.task, &owner.task)) {
-                let subject = without_owner(subject, who);
+                let subject = with_owner(subject, None, who);
                 self.conns.set_subject(at, subject);
             }
         }
     }
 }
 
-/// The same subject, where its owner is known to have ended while somebody has the socket open.
-pub fn without_owner(subject: &Subject, who: &mut dyn Identify) -> Rc<Subject> {
-    who.identify(key(subject, subject.owner.as_ref().and_then(|owner| owner.uid), None))
+/// The same subject, where its owner is known not to be who has the socket open.
+pub fn with_owner(subject: &Subject, owner: Option<OwnerKey>, who: &mut dyn Identify) -> Rc<Subject> {
+    who.identify(key(subject, subject.owner.as_ref().and_then(|owner| owner.uid), owner))
 }
 
 fn is_owned_by(task: Option<&Task>, owner: &Owner) -> bool {

@@ -159,7 +159,7 @@ impl Table {
             EventKind::Cookie => self.waiting.cookies.push((Ends::of(event), event.time_ns)),
             EventKind::ResetReceived(state) => self.reset_received(event, *state),
             EventKind::Process { task, ended: true } => self.process_ended(task, event.time_ns),
-            EventKind::Process { task, ended: false } => self.process_renewed(task, who),
+            EventKind::Process { task, ended: false } => self.process_renewed(task, event.time_ns, who),
             // Only a look asks for these: the table knows neither code nor inodes.
             EventKind::Opened(_) | EventKind::OfKernel { .. } => {}
             EventKind::ResetSent { state, reason, linger_0 } => {
