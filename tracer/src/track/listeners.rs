@@ -132,7 +132,7 @@ impl Table {
             let conn = self.conns.get(at);
             let owner = conn.subject.owner.as_ref().filter(|owner| is_same_process(&owner.task, task));
             if let Some(owner) = owner.filter(|_| is_held_open(conn.state) && !conn.mini) {
-                self.listeners.ownerless.insert(sk, Ownerless::new(owner, now_ns + SETTLE_NS));
+                self.listeners.ownerless.insert(sk, Ownerless::new(owner, now_ns.saturating_add(SETTLE_NS)));
             }
         }
     }
@@ -154,7 +154,7 @@ impl Table {
                 let is_exec = owner.task.exec_id != task.exec_id || task.start_ns == 0;
                 self.conns.set_subject(at, renewed);
                 if is_exec {
-                    self.doubt_owner(sk, now_ns + SETTLE_NS, 0);
+                    self.doubt_owner(sk, now_ns.saturating_add(SETTLE_NS), 0);
                 }
             }
         }
@@ -212,7 +212,7 @@ impl Table {
                 let mut at_ns = at_ns.max(socket.earliest_ns);
                 if socket.doubt == Doubt::Refuted {
                     socket.doubt = Doubt::Open;
-                    at_ns = at_ns.max(socket.asked_ns + gap_ns);
+                    at_ns = at_ns.max(socket.asked_ns.saturating_add(gap_ns));
                 }
                 socket.look_at_ns.get_or_insert(at_ns);
             }
@@ -291,7 +291,8 @@ impl Table {
             let found = holding.get(&sk).map_or(&[][..], Vec::as_slice);
             let has_it = found.iter().any(|task| is_same_process(task, &it.ended));
             let took_ns = now_ns.saturating_sub(it.asked_ns);
-            it.earliest_ns = now_ns + (took_ns.saturating_mul(GAP_IN_LOOKS)).clamp(GAP_NS, LONGEST_GAP_NS);
+            it.earliest_ns =
+                now_ns.saturating_add(took_ns.saturating_mul(GAP_IN_LOOKS).clamp(GAP_NS, LONGEST_GAP_NS));
             if it.doubt != Doubt::Gone && (has_it || found.is_empty()) {
                 if !is_listener {
                     self.listeners.ownerless.remove(&sk);
@@ -304,7 +305,7 @@ impl Table {
             }
             if !is_listener && has_it {
                 // It is still closing what it had.
-                it.look_at_ns = Some(now_ns + SETTLE_NS);
+                it.look_at_ns = Some(now_ns.saturating_add(SETTLE_NS));
                 continue;
             }
             it.doubt = Doubt::Gone;
