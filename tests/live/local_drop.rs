@@ -27,7 +27,7 @@ fn dropped_here() {
         server.shutdown(Shutdown::Write).expect("shutdown");
         tracer.wait_for(|record| record["to"] == "CLOSE_WAIT");
         let rule = format!(
-            "table ip t {{ chain c {{ type filter hook output priority 0; tcp dport {port} drop; }} }}"
+            "table ip t {{ chain c {{ type filter hook output priority 0; tcp dport {port} drop; }}; }}"
         );
         assert!(nft.arg(rule).status().expect("nft").success());
         client.write_all(&[0; 100]).expect("write");

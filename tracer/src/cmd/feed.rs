@@ -119,7 +119,8 @@ impl Feed {
             Self::File(recording) => Ok(recording.next(line)?),
             Self::Live(reader, thread) => {
                 line.clear();
-                if reader.read_until(b'\n', line)? > 0 {
+                // A last record may be cut where the tracer has ended before all of it was read.
+                if reader.read_until(b'\n', line)? > 0 && line.ends_with(b"\n") {
                     return Ok(true);
                 }
                 match thread.take().map(JoinHandle::join) {
