@@ -1,7 +1,12 @@
 //! What is under way when a sink's time is over: handed over, in doubt, or lost, and nothing of it twice in the counts.
 
 use std::{
+    net::TcpListener,
     os::unix::net::UnixDatagram,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -10,7 +15,7 @@ use sockstate::sinks::{Address, Spool, TargetSettings};
 
 use crate::{
     all,
-    collector::{Feeder, seq, settings, spooled, wait_until},
+    collector::{Feeder, listen, seq, settings, spooled, tcp, wait_until},
 };
 
 /// A socket that nobody reads; filled up until it blocks its senders.
@@ -38,7 +43,8 @@ impl Unread {
 
     fn seqs(&self) -> Vec<u64> {
         let mut buffer = [0; 2048];
-        let datagrams = std::iter::from_fn(|| self.0.recv(&mut buffer).ok().map(|len| buffer[..len].to_vec()));
+        let datagrams =
+            std::iter::from_fn(|| self.0.recv(&mut buffer).ok().map(|len| buffer[..len].to_vec()));
         let records = datagrams.filter(|datagram| !datagram.is_empty());
         records.map(|datagram| seq(std::str::from_utf8(&datagram).expect("UTF-8"))).collect()
     }
@@ -103,4 +109,49 @@ fn a_row_of_datagrams_that_are_too_large_costs_no_other() {
     feeder.wait_until("all are counted", |it| it.lost() + it.delivered() == 100);
     assert_eq!((feeder.queue.status().lost(), feeder.queue.status().delivered()), (40, 60));
     assert_eq!(reader.join().expect("reader"), (41..=100).collect::<Vec<_>>());
+}
+
+/// Accepts, waits for something to read, and closes with it unread: a reset. Counts the connections.
+fn resetter(listener: TcpListener, most: usize) -> Arc<AtomicUsize> {
+    let count = Arc::new(AtomicUsize::new(0));
+    let resets = Arc::clone(&count);
+    thread::spawn(move || {
+        for stream in listener.incoming().take(most) {
+            let stream = stream.expect("connection");
+            let _ = stream.peek(&mut [0]);
+            // The rest comes into the buffer, where the kernel acknowledges it.
+            thread::sleep(Duration::from_millis(50));
+            drop(stream);
+            resets.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    count
+}
+
+#[test]
+fn what_was_reset_twice_is_in_doubt() {
+    let (listener, port) = listen();
+    let resets = resetter(listener, usize::MAX);
+    let mut feeder = Feeder::start(&settings(tcp(port)), None);
+    feeder.push(100);
+    feeder.wait_until("the kernel has it", |it| it.delivered() == 100);
+    wait_until("it was reset twice", || resets.load(Ordering::Relaxed) >= 2);
+    feeder.end(Duration::from_secs(2));
+    let status = feeder.queue.status();
+    assert_eq!((status.delivered(), status.in_doubt(), status.lost()), (0, 100, 0));
+    assert_eq!(resets.load(Ordering::Relaxed), 2, "nothing is sent a third time");
+}
+
+#[test]
+fn a_reset_just_before_the_end_leaves_records_in_doubt() {
+    for _ in 0..20 {
+        let (listener, port) = listen();
+        let resets = resetter(listener, 1);
+        let mut feeder = Feeder::start(&settings(tcp(port)), None);
+        feeder.push(10);
+        wait_until("it was reset", || resets.load(Ordering::Relaxed) == 1);
+        feeder.end(Duration::ZERO);
+        let status = feeder.queue.status();
+        assert_eq!((status.delivered(), status.in_doubt(), status.lost()), (0, 10, 0));
+    }
 }
