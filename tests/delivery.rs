@@ -5,8 +5,12 @@
 mod answers;
 #[path = "support/collector.rs"]
 mod collector;
+#[path = "delivery/ends.rs"]
+mod ends;
 #[path = "delivery/files.rs"]
 mod files;
+#[path = "delivery/partly.rs"]
+mod partly;
 #[path = "delivery/spool.rs"]
 mod spool;
 #[path = "delivery/tls.rs"]

@@ -5,6 +5,7 @@ use std::{
     io::{Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -259,4 +260,47 @@ fn the_end_cuts_no_record_in_a_pipe_that_is_not_longer_than_its_writes() {
         assert!(status.lost() > 0);
         assert_eq!(cut.is_empty(), long == 0, "{name}: {} bytes of a record", cut.len());
     }
+}
+
+/// A full disk of its own, unmounted with the test; `None` where this process may not mount.
+struct FullDisk(tempfile::TempDir);
+
+impl FullDisk {
+    fn new() -> Option<Self> {
+        let directory = tempfile::tempdir().expect("directory");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=128k,mode=0755", "tmpfs"]).arg(directory.path());
+        let mounted = mount.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+        mounted.then_some(Self(directory))
+    }
+}
+
+impl Drop for FullDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_file_on_a_full_disk_is_opened_again_at_sighup() {
+    let Some(disk) = FullDisk::new() else {
+        eprintln!("SKIPPED: this process may not mount a file system");
+        return;
+    };
+    let elsewhere = tempfile::tempdir().expect("directory");
+    let (path, moved) = (disk.0.path().join("out.json"), elsewhere.path().join("out.json"));
+    let mut feeder = Feeder::start(&settings(TargetSettings::File(file(&path))), None);
+    feeder.push(1000);
+    feeder.wait_until("the disk is full", |it| it.failures() > 1);
+    let written = feeder.queue.status().delivered();
+    // What `mv` to another disk does: the room is free only when the sink lets go of the file.
+    fs::copy(&path, &moved).expect("copy");
+    fs::remove_file(&path).expect("remove");
+    feeder.queue.reopen();
+    feeder.wait_until("it goes on in the new file", |it| it.delivered() > written);
+    assert_eq!(lines_of(&path).first(), Some(&(written + 1)));
+    assert_eq!(lines_of(&moved), all(written));
+    feeder.end(Duration::ZERO);
+    let status = feeder.queue.status();
+    assert_eq!(status.delivered() + status.lost(), 1000);
 }

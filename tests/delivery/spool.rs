@@ -63,6 +63,7 @@ fn a_spool_has_an_end_and_what_is_behind_it_is_counted() {
     assert!(on_disk <= 4 << 20, "{on_disk}");
     let taken =
         stream_collector(TcpListener::bind(("127.0.0.1", port)).expect("listen"), vec![Manners::Reads]);
+    feeder.wait_until("all is delivered", |it| it.delivered() + it.lost() == feeder.pushed());
     feeder.end(Duration::from_secs(15));
     let status = feeder.queue.status();
     assert!(status.lost() > 0 && status.lost() == feeder.refused, "{} {}", status.lost(), feeder.refused);

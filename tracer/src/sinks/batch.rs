@@ -140,6 +140,24 @@ impl Batch {
     }
 }
 
+/// Counts the records of a lot that are delivered, and takes them away, also where the attempt is cancelled.
+pub(super) struct Delivered<'a> {
+    pub(super) lot: &'a mut Batch,
+    pub(super) count: usize,
+}
+
+impl<'a> Delivered<'a> {
+    pub(super) fn none_of(lot: &'a mut Batch) -> Self {
+        Self { lot, count: 0 }
+    }
+}
+
+impl Drop for Delivered<'_> {
+    fn drop(&mut self) {
+        self.lot.drop_first(self.count);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

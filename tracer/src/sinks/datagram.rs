@@ -13,7 +13,7 @@ use rustix::{
 };
 use tokio::net::{UdpSocket, UnixDatagram};
 
-use super::{Address, Authority, Batch, resolve::resolve, worker::Trouble};
+use super::{Address, Authority, Batch, Delivered, resolve::resolve, worker::Trouble};
 
 /// The sink.
 pub(super) struct DatagramSink {
@@ -40,28 +40,25 @@ impl DatagramSink {
 
     /// Delivers `lot`, and takes away what was.
     pub(super) async fn deliver(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
-        let mut sent = 0;
-        let result = self.send(lot, &mut sent).await;
-        lot.drop_first(sent);
-        if result.is_err() {
-            // Whoever listened there has gone, most likely; another one listens on another socket.
-            self.socket = None;
-        }
-        result.map_err(|error| {
+        self.send(Delivered::none_of(lot)).await.map_err(|error| {
             let message = format!("{}: {error}", self.address);
             // The first of what is left is larger than any datagram, or than the socket's buffer.
-            let is_too_long = error.raw_os_error() == Some(libc::EMSGSIZE);
-            if is_too_long { Trouble::Unwanted { message } } else { Trouble::retry(message) }
+            if error.raw_os_error() == Some(libc::EMSGSIZE) {
+                return Trouble::Oversized { message };
+            }
+            // The program that listened there has gone, most likely; another one listens on another socket.
+            self.socket = None;
+            Trouble::retry(message)
         })
     }
 
-    async fn send(&mut self, lot: &Batch, sent: &mut usize) -> io::Result<()> {
+    async fn send(&mut self, mut sent: Delivered<'_>) -> io::Result<()> {
         let socket = match self.socket.take() {
             Some(socket) => socket,
             None => open(&self.address).await?,
         };
         let socket = self.socket.insert(socket);
-        for (bytes, _) in lot.records() {
+        for (bytes, _) in sent.lot.records() {
             // A line's end is a stream's; journald's last field needs it.
             let text = if self.files { bytes } else { bytes.strip_suffix(b"\n").unwrap_or(bytes) };
             let result = match socket {
@@ -75,7 +72,7 @@ impl DatagramSink {
                 }
                 (Err(error), _) => return Err(error),
             }
-            *sent += 1;
+            sent.count += 1;
         }
         Ok(())
     }

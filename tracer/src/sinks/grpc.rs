@@ -2,25 +2,24 @@
 
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::{
-    Method, Request, Uri,
+    Method, Request, StatusCode, Uri,
     body::Bytes,
     client::conn::http2::{self, SendRequest},
     header::{CONTENT_TYPE, HeaderMap, HeaderValue, TE},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     Authority, Batch, HttpSettings, Tls,
     address::{self, shown},
+    answer::Answer,
     http::{HttpError, split},
     worker::Trouble,
 };
 
-/// The most of an answer that is read.
-const ANSWER: usize = 4 << 20;
 /// In front of a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
 /// gRPC's codes after which a collector may take it later, by OTLP's specification, and those of credentials and routes that are
@@ -52,21 +51,16 @@ impl GrpcSink {
     /// Delivers `lot`, and takes away what was.
     pub(super) async fn deliver(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
         let name = shown(&self.settings.url);
-        let (head, answer) = match timeout(self.settings.timeout, self.call(lot)).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(trouble)) => {
-                self.connection = None;
-                return Err(Trouble::retry(format!("{name}: {trouble}")));
-            }
-            Err(_) => {
-                self.connection = None;
-                return Err(Trouble::retry(format!("{name}: no answer")));
-            }
-        };
+        let deadline = Instant::now() + self.settings.timeout;
+        let call = timeout_at(deadline, self.call(lot, deadline)).await;
+        let (http_status, head, answer) = call
+            .unwrap_or_else(|_| Err(Trouble::retry("no answer")))
+            .map_err(|trouble| Trouble::retry(format!("{name}: {trouble}")))?;
         let text = |key: &str| head.get(key).and_then(|it| it.to_str().ok());
         match text("grpc-status") {
             Some("0") => {
-                self.settings.template.answered(lot, Some(answer.get(PREFIX..).unwrap_or_default()), &name)
+                let message = answer.bytes.get(PREFIX..).unwrap_or_default();
+                self.settings.template.answered(lot, message, answer.is_whole, &name)
             }
             Some(code) => {
                 let message =
@@ -79,12 +73,20 @@ impl GrpcSink {
                     Err(Trouble::Refused { message })
                 }
             }
-            None => Err(Trouble::retry(format!("{name}: this is not gRPC's answer"))),
+            // A proxy in front of the collector has a limit of its own.
+            None if http_status == StatusCode::PAYLOAD_TOO_LARGE => {
+                Err(Trouble::Unwanted { message: format!("{name}: {http_status}") })
+            }
+            None => Err(Trouble::retry(format!("{name}: this is not gRPC's answer: {http_status}"))),
         }
     }
 
-    /// The answer's headers and trailers together, and its body.
-    async fn call(&mut self, lot: &Batch) -> Result<(HeaderMap, Bytes), Trouble> {
+    /// The answer's status in HTTP, its headers and trailers together, and its body.
+    async fn call(
+        &mut self,
+        lot: &Batch,
+        deadline: Instant,
+    ) -> Result<(StatusCode, HeaderMap, Answer), Trouble> {
         let message = self.settings.template.body(lot);
         let length = u32::try_from(message.len()).map_err(Trouble::retry)?;
         let mut body = Vec::with_capacity(PREFIX + message.len());
@@ -102,11 +104,11 @@ impl GrpcSink {
         *request.headers_mut() = self.headers.clone();
         let response = connection.send_request(request).await.map_err(Trouble::retry)?;
         let (head, body) = response.into_parts();
-        let answer = Limited::new(body, ANSWER).collect().await.map_err(Trouble::retry)?;
-        self.connection = Some(connection);
+        let mut answer = Answer::read_to_trailers(body, deadline).await;
+        self.connection = Some(connection).filter(|_| answer.has_ended);
         let mut headers = head.headers;
-        headers.extend(answer.trailers().cloned().unwrap_or_default());
-        Ok((headers, answer.to_bytes()))
+        headers.extend(std::mem::take(&mut answer.trailers));
+        Ok((head.status, headers, answer))
     }
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Trouble> {
@@ -124,10 +126,42 @@ impl GrpcSink {
     }
 }
 
-/// INVALID_ARGUMENT and OUT_OF_RANGE, and RESOURCE_EXHAUSTED where a limit on sizes is meant, and not one on rates.
+/// What servers say of a message that is larger than they take, in RESOURCE_EXHAUSTED and (tonic) OUT_OF_RANGE: limits on rates and
+/// quotas have the same codes. By grpc-go and gRPC's core, tonic, grpc-java, grpc-dotnet.
+const TOO_LARGE: [&str; 4] = [
+    "larger than max",
+    "length too large",
+    "exceeds maximum size",
+    "exceeds the maximum configured message size",
+];
+
+/// INVALID_ARGUMENT is about a record, or about all.
 fn is_too_large(code: &str, message: &str) -> bool {
-    let message = message.to_ascii_lowercase();
-    matches!(code, "3" | "11")
-        || code == "8"
-            && ["larger", "too large", "max size", "exceed"].iter().any(|word| message.contains(word))
+    let message = message.replace("%20", " ").to_ascii_lowercase();
+    code == "3" || matches!(code, "8" | "11") && TOO_LARGE.iter().any(|text| message.contains(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_on_rates_are_not_limits_on_sizes() {
+        for (code, message, expected) in [
+            ("3", "no such field", true),
+            ("8", "grpc: received message larger than max (5242880 vs. 4194304)", true),
+            ("8", "grpc: received message after decompression larger than max (9 vs. 4)", true),
+            ("8", "gRPC message exceeds maximum size 4194304: 5242880", true),
+            ("8", "Received message exceeds the maximum configured message size.", true),
+            ("11", "Error, decoded message length too large: found 9 bytes, the limit is: 4 bytes", true),
+            ("11", "Error,%20decoded%20message%20length%20too%20large", true),
+            ("8", "rate limit exceeded", false),
+            ("8", "quota exceeded: more than the maximum of 100 requests", false),
+            ("8", "", false),
+            ("11", "offset out of range", false),
+            ("14", "grpc: received message larger than max (5 vs. 4)", false),
+        ] {
+            assert_eq!(is_too_large(code, message), expected, "{code} {message}");
+        }
+    }
 }

@@ -2,28 +2,28 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::Full;
 use hyper::{
-    Method, Request, StatusCode, Uri,
-    body::Bytes,
+    Method, Request, Response, StatusCode, Uri,
+    body::{Bytes, Incoming},
     client::conn::http1::{self, SendRequest},
     header::{
         CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
     },
+    http::response,
 };
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     Authority, Batch, Tls,
     address::{self, shown},
+    answer::Answer,
     template::Template,
     worker::Trouble,
 };
 
-/// The most of an answer that is read.
-const ANSWER: usize = 4 << 20;
 /// The most of an answer that a message quotes.
 const QUOTE: usize = 200;
 
@@ -103,6 +103,8 @@ impl HttpError {
 /// The header that `authorization-file` has the value of.
 pub const AUTHORIZATION: &str = "Authorization";
 
+type Sender = SendRequest<Full<Bytes>>;
+
 /// The sink.
 pub(super) struct HttpSink {
     name: String,
@@ -111,13 +113,19 @@ pub(super) struct HttpSink {
     headers: HeaderMap,
     settings: HttpSettings,
     tls: Option<Tls>,
-    connection: Option<SendRequest<Full<Bytes>>>,
+    connection: Option<Sender>,
 }
 
 impl HttpSink {
     /// `tls` where the URL says https.
     pub(super) fn new(settings: HttpSettings, tls: Option<Tls>) -> Result<Self, HttpError> {
         let (authority, uri) = split(&settings.url)?;
+        let uri = match settings.template.query() {
+            Some((key, value)) => {
+                with_parameter(&uri, key, value).parse().map_err(|_| HttpError::Url(settings.url.clone()))?
+            }
+            None => uri,
+        };
         let mut headers = settings.extra_headers()?;
         let host = HeaderValue::from_str(&authority.to_string());
         headers.insert(HOST, host.map_err(|_| HttpError::Url(settings.url.clone()))?);
@@ -130,17 +138,19 @@ impl HttpSink {
 
     /// Delivers `lot`, and takes away what was.
     pub(super) async fn deliver(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
-        let (status, headers, answer) = match timeout(self.settings.timeout, self.post(lot)).await {
-            Ok(result) => result.map_err(|trouble| self.explain(trouble))?,
-            Err(_) => {
-                self.connection = None;
-                return Err(Trouble::retry(format!("{}: no answer", self.name)));
-            }
-        };
+        let deadline = Instant::now() + self.settings.timeout;
+        let response = timeout_at(deadline, self.post(lot)).await;
+        let (connection, response) = response
+            .unwrap_or_else(|_| Err(Trouble::retry("no answer")))
+            .map_err(|trouble| self.explain(trouble))?;
+        // The status is the answer, whatever becomes of the body.
+        let (response::Parts { status, headers, .. }, body) = response.into_parts();
+        let answer = Answer::read(body, deadline).await;
+        self.connection = Some(connection).filter(|_| answer.has_ended);
         if status.is_success() {
-            return self.settings.template.answered(lot, answer.as_deref(), &self.name);
+            return self.settings.template.answered(lot, &answer.bytes, answer.is_whole, &self.name);
         }
-        let quoted = String::from_utf8_lossy(answer.as_deref().unwrap_or_default());
+        let quoted = String::from_utf8_lossy(&answer.bytes);
         let quoted: String = quoted.chars().filter(|c| !c.is_control()).take(QUOTE).collect();
         let message = format!("{}: {status}: {quoted}", self.name);
         // Whoever is overloaded, restarting, or has lost our credentials for a while will take it later.
@@ -175,8 +185,8 @@ impl HttpSink {
         }
     }
 
-    /// The answer's body is missing where it is too long.
-    async fn post(&mut self, lot: &Batch) -> Result<(StatusCode, HeaderMap, Option<Bytes>), Trouble> {
+    /// The answer's head, and its connection.
+    async fn post(&mut self, lot: &Batch) -> Result<(Sender, Response<Incoming>), Trouble> {
         let body = self.settings.template.body(lot);
         let body = if self.settings.gzip { gzip(&body)? } else { body };
         // A connection that was kept may have been closed at the same moment: that is worth another one at once.
@@ -191,19 +201,7 @@ impl HttpSink {
             *request.headers_mut() = self.headers.clone();
             connection.ready().await.map_err(Trouble::retry)?;
             match connection.send_request(request).await {
-                Ok(response) => {
-                    let (head, body) = response.into_parts();
-                    let answer = match Limited::new(body, ANSWER).collect().await {
-                        Ok(answer) => {
-                            self.connection = Some(connection);
-                            Some(answer.to_bytes())
-                        }
-                        // The status says enough; the connection is of no use any more.
-                        Err(error) if error.is::<LengthLimitError>() => None,
-                        Err(error) => return Err(Trouble::retry(error)),
-                    };
-                    return Ok((head.status, head.headers, answer));
-                }
+                Ok(response) => return Ok((connection, response)),
                 Err(error) if is_last => return Err(Trouble::retry(error)),
                 Err(_) => {}
             }
@@ -211,7 +209,7 @@ impl HttpSink {
         Err(Trouble::retry("no connection lasts"))
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Trouble> {
+    async fn connect(&self) -> Result<Sender, Trouble> {
         let stream = address::connect(&self.authority, self.tls.as_ref()).await?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(Trouble::retry)?;
         // It ends with the sender, or with the collector.
@@ -229,6 +227,16 @@ impl HttpSink {
             other => other,
         }
     }
+}
+
+/// `path` with a parameter more, unless it has one of that name.
+fn with_parameter(path: &Uri, key: &str, value: &str) -> String {
+    let mut names = path.query().into_iter().flat_map(|query| query.split('&'));
+    if names.any(|parameter| parameter.split('=').next() == Some(key)) {
+        return path.to_string();
+    }
+    let separator = if path.query().is_some() { '&' } else { '?' };
+    format!("{path}{separator}{key}={value}")
 }
 
 /// In seconds; a date is not waited for.

@@ -1,6 +1,7 @@
 //! Where finished bytes go: the output of `trace`, and the sinks of `run`, each with a queue and a thread of its own.
 
 mod address;
+mod answer;
 mod batch;
 mod connection;
 mod counts;
@@ -18,6 +19,7 @@ mod model;
 mod nats;
 mod output;
 mod pipe;
+mod portion;
 mod queue;
 mod reserve;
 mod resolve;
@@ -29,10 +31,12 @@ mod tally;
 mod target;
 mod template;
 mod tls;
+mod trouble;
 mod verify;
 mod worker;
 
 pub use address::{Address, Authority, ParseAddressError};
+use batch::Delivered;
 pub use batch::{Batch, Frame, since_ns};
 use connection::Connection;
 pub use counts::Begun;

@@ -42,7 +42,7 @@ pub struct Status {
     spooled_bytes: AtomicU64,
     failures: AtomicU64,
     failing: AtomicBool,
-    /// Acknowledged by the other side's kernel, on a connection that was reset.
+    /// The collector may have them, and they are not sent again.
     in_doubt: AtomicU64,
     /// Pushed, and no longer in memory only.
     pushed: AtomicU64,
@@ -69,12 +69,17 @@ impl Status {
         spooled_bytes,
         /// Attempts that failed.
         failures,
-        /// Records that the collector may have, at the end.
+        /// Records that the collector may have, and that are not sent again.
         in_doubt,
     }
 
     pub(super) fn doubt(&self, records: u64) {
         self.in_doubt.fetch_add(records, Ordering::Relaxed);
+    }
+
+    /// The same for records that counted as delivered.
+    pub(super) fn doubt_delivered(&self, records: u64) {
+        self.doubt(records);
         self.delivered.fetch_sub(records.min(self.delivered()), Ordering::Relaxed);
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Such a protocol has no acknowledgement of its own. Records count as delivered when the other side's kernel has
 //! acknowledged their last byte; on a new connection what is not delivered comes again, whole. A kernel whose
-//! program ends with something unread sends a reset in place of a FIN (RFC 2525, 2.17): what was acknowledged last is in doubt
-//! then, and comes again, too. Better twice than never.
+//! program ends with something unread sends a reset instead of a FIN (RFC 2525, 2.17): what was acknowledged last is in doubt
+//! then, and comes again, too, once. Better twice than never.
 
 use std::{
     collections::VecDeque,
@@ -48,14 +48,31 @@ pub(super) struct StreamSink {
     framing: Framing,
     connection: Option<Connection>,
     /// What the connection's other side has acknowledged last.
-    doubtful: VecDeque<Batch>,
+    acknowledged: VecDeque<Acknowledged>,
     /// What it may not have read, of a connection that was reset.
     again: Batch,
+    /// Records that were acknowledged twice, each time on a connection that was then reset.
+    reset_twice: usize,
+}
+
+struct Acknowledged {
+    /// Comes again after a reset; empty where it has come again already.
+    first: Batch,
+    records: usize,
+    bytes: usize,
 }
 
 impl StreamSink {
     pub(super) fn new(address: Address, tls: Option<Tls>, framing: Framing) -> Self {
-        Self { address, tls, framing, connection: None, doubtful: VecDeque::new(), again: Batch::default() }
+        Self {
+            address,
+            tls,
+            framing,
+            connection: None,
+            acknowledged: VecDeque::new(),
+            again: Batch::default(),
+            reset_twice: 0,
+        }
     }
 
     /// Delivers `lot`, and takes away what was.
@@ -73,22 +90,31 @@ impl StreamSink {
         Ok(())
     }
 
-    /// First what is in doubt. Its second acknowledgement settles it: a collector that resets again and again gets on.
+    /// First what is in doubt. It comes a second time and no third: a collector that resets again and again gets on.
     async fn write_all(&mut self, connection: &mut Connection, lot: &mut Batch) -> io::Result<()> {
         while !self.again.is_empty() {
-            let count = first_few(&self.again);
-            self.write(connection, &self.again.first(count)).await?;
-            self.again.drop_first(count);
+            let part = self.again.first(first_few(&self.again));
+            self.write(connection, &part).await?;
+            self.again.drop_first(part.len());
+            let (records, bytes) = (part.len(), part.bytes.len());
+            self.remember(Acknowledged { first: Batch::default(), records, bytes });
         }
         while !lot.is_empty() {
             let count = first_few(lot);
             self.write(connection, &lot.first(count)).await?;
-            self.doubtful.push_back(lot.take_first(count));
-            while self.doubtful.iter().map(|batch| batch.bytes.len()).sum::<usize>() > DOUBT {
-                self.doubtful.pop_front();
-            }
+            let first = lot.take_first(count);
+            let (records, bytes) = (first.len(), first.bytes.len());
+            self.remember(Acknowledged { first, records, bytes });
         }
         Ok(())
+    }
+
+    /// The other side's kernel has it; its program has read it when so much more has been acknowledged as receive buffers hold.
+    fn remember(&mut self, acknowledged: Acknowledged) {
+        self.acknowledged.push_back(acknowledged);
+        while self.acknowledged.iter().map(|part| part.bytes).sum::<usize>() > DOUBT {
+            self.acknowledged.pop_front();
+        }
     }
 
     async fn write(&self, connection: &mut Connection, part: &Batch) -> io::Result<()> {
@@ -98,15 +124,18 @@ impl StreamSink {
         }
     }
 
-    /// Records that the other side may not have read, and that were not sent again.
+    /// Records that the other side may not have read, and that are not sent again.
     pub(super) fn doubtful(&self) -> u64 {
-        self.again.len() as u64
+        (self.again.len() + self.reset_twice) as u64
     }
 
     /// The connection was reset: what was delivered last comes again.
     fn doubt(&mut self) {
-        for batch in self.doubtful.drain(..) {
-            self.again.append(batch);
+        for part in self.acknowledged.drain(..) {
+            if part.first.is_empty() {
+                self.reset_twice += part.records;
+            }
+            self.again.append(part.first);
         }
     }
 
@@ -147,10 +176,14 @@ impl StreamSink {
     }
 
     pub(super) async fn close(&mut self) {
-        self.doubtful.clear();
         if let Some(mut connection) = self.connection.take() {
+            let was_reset = matches!(end_now(&mut connection).await, Some(Err(_)));
+            if was_reset || connection.take_error().is_err() {
+                self.doubt();
+            }
             let _ = tokio::time::timeout(LINGER, connection.shutdown()).await;
         }
+        self.acknowledged.clear();
     }
 }
 

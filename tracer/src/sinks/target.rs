@@ -14,8 +14,9 @@ use super::{
     file::FileSink,
     http::{HttpError, HttpSink},
     pipe::PipeSink,
+    portion::Portion,
     stream::StreamSink,
-    worker::{OpenSpool, Portion, Trouble, Worker},
+    worker::{OpenSpool, Trouble, Worker},
 };
 use crate::files::FileError;
 

@@ -47,6 +47,11 @@ impl Template {
         }
     }
 
+    /// A parameter of the URL that keeps answers short: of each document only whether it was taken, and why not.
+    pub(super) fn query(&self) -> Option<(&'static str, &'static str)> {
+        matches!(self, Self::Elasticsearch).then_some(("filter_path", "errors,items.*.status,items.*.error"))
+    }
+
     pub(super) fn body(&self, lot: &Batch) -> Vec<u8> {
         let records = lot.records().map(|(bytes, frame)| (bytes.trim_ascii_end(), frame));
         let mut body = Vec::with_capacity(lot.bytes.len() + 64 * lot.len());
@@ -105,18 +110,23 @@ impl Template {
     }
 
     /// What a success means: some collectors refuse records in it. Takes away what was delivered.
-    /// Without an answer that can be read, success is all that is known.
-    pub(super) fn answered(&self, lot: &mut Batch, answer: Option<&[u8]>, name: &str) -> Result<(), Trouble> {
-        let Some(answer) = answer else {
-            lot.drop_first(lot.len());
-            return Ok(());
-        };
+    /// Where an answer of these breaks off, success is known, and not of which records.
+    pub(super) fn answered(
+        &self,
+        lot: &mut Batch,
+        answer: &[u8],
+        is_whole: bool,
+        name: &str,
+    ) -> Result<(), Trouble> {
         let partly = match self {
-            Self::Elasticsearch => return bulk(lot, answer, name),
+            Self::Ndjson | Self::Loki(_) | Self::Splunk => None,
+            Self::Elasticsearch => return bulk(lot, answer, is_whole, name),
+            _ if !is_whole => {
+                return Err(Trouble::Doubtful { message: format!("{name}: the answer breaks off") });
+            }
             Self::OtlpJson(_) => rejected_json(answer, "rejectedLogRecords"),
             Self::OtlpMetricsJson => rejected_json(answer, "rejectedDataPoints"),
             Self::OtlpProtobuf(_) | Self::OtlpMetricsProtobuf => rejected_protobuf(answer),
-            Self::Ndjson | Self::Loki(_) | Self::Splunk => None,
         };
         let (rejected, message) = partly.unwrap_or_default();
         // Which ones nobody says.
@@ -142,29 +152,48 @@ fn rejected_protobuf(answer: &[u8]) -> Option<(usize, String)> {
 }
 
 /// `_bulk` says 200 even if it has taken nothing: each item has a status.
-fn bulk(lot: &mut Batch, answer: &[u8], name: &str) -> Result<(), Trouble> {
-    let answer: Value = serde_json::from_slice(answer)
-        .map_err(|error| Trouble::retry(format!("{name}: not the answer of _bulk: {error}")))?;
+fn bulk(lot: &mut Batch, answer: &[u8], is_whole: bool, name: &str) -> Result<(), Trouble> {
+    let doubtful =
+        |what: &str| Err(Trouble::Doubtful { message: format!("{name}: the answer of _bulk {what}") });
+    let answer: Value = match serde_json::from_slice(answer) {
+        Ok(answer) => answer,
+        Err(_) if reports_no_error(answer) => json!({"errors": false}),
+        Err(error) if !is_whole || error.is_eof() => return doubtful("breaks off"),
+        Err(error) => return Err(Trouble::retry(format!("{name}: not the answer of _bulk: {error}"))),
+    };
     let items = answer["items"].as_array().map_or(&[][..], Vec::as_slice);
-    if answer["errors"] != true && items.is_empty() {
+    if answer["errors"] == false || answer["errors"] != true && items.is_empty() {
         lot.drop_first(lot.len());
         return Ok(());
     }
-    let status = |at: usize| items.get(at).and_then(|item| item["create"]["status"].as_u64());
+    // Each item has one key: what was asked for, which a pipeline may have changed.
+    let results: Vec<&Value> = items.iter().filter_map(|item| item.as_object()?.values().next()).collect();
+    let statuses: Option<Vec<u64>> = results.iter().map(|result| result["status"].as_u64()).collect();
+    let Some(statuses) = statuses.filter(|statuses| statuses.len() == lot.len()) else {
+        return doubtful("does not say which documents were taken");
+    };
     // 409: it is there already.
-    let is_done = |at: usize| status(at).is_some_and(|status| status < 300 || status == 409);
-    let passes = |at: usize| status(at).is_none_or(|status| status == 429 || status >= 500);
-    let reason = (0..items.len()).find(|at| !is_done(*at)).map(|at| items[at]["create"]["error"].to_string());
+    let is_done = |at: usize| statuses[at] < 300 || statuses[at] == 409;
+    let passes = |at: usize| statuses[at] == 429 || statuses[at] >= 500;
+    let reason = (0..lot.len()).find(|at| !is_done(*at)).map(|at| results[at]["error"].to_string());
     let refused = (0..lot.len()).filter(|at| !is_done(*at) && !passes(*at)).count();
     let later = (0..lot.len()).filter(|at| passes(*at)).count();
     let message = format!("{name}: refused by _bulk: {}", reason.unwrap_or_default());
+    lot.retain(|at| !is_done(at));
     if later > 0 {
         // The refused ones stay with those for later, and are asked for once more.
-        lot.retain(|at| !is_done(at));
         return Err(Trouble::retry(message));
     }
-    lot.retain(|at| !is_done(at));
     if refused > 0 { Err(Trouble::Refused { message }) } else { Ok(()) }
+}
+
+/// Whether the beginning of an answer says that all documents were taken: `errors` stands before `items`.
+fn reports_no_error(answer: &[u8]) -> bool {
+    const HEAD: usize = 1024;
+    let head = String::from_utf8_lossy(&answer[..answer.len().min(HEAD)]);
+    let head = head.split("\"items\"").next().unwrap_or_default();
+    let value = head.split_once("\"errors\"").and_then(|(_, rest)| rest.trim_start().strip_prefix(':'));
+    value.is_some_and(|value| value.trim_start().starts_with("false"))
 }
 
 fn separated<T>(items: impl Iterator<Item = T>, body: &mut Vec<u8>, mut write: impl FnMut(T, &mut Vec<u8>)) {

@@ -7,10 +7,10 @@ use std::{
 };
 
 use caps::CapSet;
-use thiserror::Error;
 use tokio::time::sleep;
 
-use super::{Batch, Convert, Frame, Queue, Spool, SpoolError, Target};
+pub(super) use super::trouble::Trouble;
+use super::{Batch, Convert, Frame, Queue, Spool, SpoolError, Target, portion::Portion};
 
 /// How long a spool that takes nothing is left alone.
 const SPOOL_PAUSE: Duration = Duration::from_secs(1);
@@ -20,30 +20,6 @@ const ENTRY: usize = 1 << 20;
 const PREVIOUS_PATIENCE: Duration = Duration::from_secs(15);
 /// The first pause after a failure.
 const RETRY_MIN: Duration = Duration::from_millis(100);
-
-/// Why a delivery did not succeed.
-#[derive(Debug, Error)]
-pub(super) enum Trouble {
-    /// Later it may.
-    #[error("{message}")]
-    Retry {
-        message: String,
-        /// Not before this time has passed; the collector's wish.
-        after: Option<Duration>,
-    },
-    /// The collector will never take one of the records, or so many at once.
-    #[error("{message}")]
-    Unwanted { message: String },
-    /// The collector will never take any of them.
-    #[error("{message}")]
-    Refused { message: String },
-}
-
-impl Trouble {
-    pub(super) fn retry(message: impl ToString) -> Self {
-        Self::Retry { message: message.to_string(), after: None }
-    }
-}
 
 /// How much a delivery holds, and how long is waited for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,46 +46,17 @@ pub(super) struct Worker {
     pub(super) portion: Portion,
 }
 
-/// How many records an attempt has: fewer while one of them is looked for that the collector does not want.
-pub(super) struct Portion {
-    records: usize,
-    /// Records that were refused one by one, none between them taken.
-    refused: usize,
-}
-
-impl Default for Portion {
-    fn default() -> Self {
-        Self { records: usize::MAX, refused: 0 }
-    }
-}
-
-impl Portion {
-    /// After so many records in a row that were refused alone, the collector wants none: the others are not asked for one by one.
-    const MOST_REFUSED: usize = 16;
-    /// From here on, as many as there are.
-    const MANY: usize = 4096;
-
-    fn taken(&mut self) {
-        self.refused = 0;
-        self.records = if self.records >= Self::MANY { usize::MAX } else { self.records * 2 };
-    }
-
-    fn halve(&mut self, attempted: usize) {
-        self.records = (attempted / 2).max(1);
-    }
-
-    /// One record was refused alone: how many are given up.
-    fn refuse(&mut self) -> usize {
-        self.refused += 1;
-        if self.refused < Self::MOST_REFUSED { 1 } else { usize::MAX }
-    }
-}
-
 /// What came of an attempt.
 enum Outcome {
     Done(Result<(), Trouble>),
     /// It was closed, and its time is over.
     Overdue,
+}
+
+/// How many records an attempt had, and how many of them it has not delivered.
+struct Attempt {
+    records: usize,
+    left: usize,
 }
 
 /// What comes after an attempt.
@@ -192,15 +139,16 @@ impl Worker {
             }
         }
         self.give_up();
+        // It notices a reset that has come meanwhile.
+        self.target.close().await;
         let doubtful = self.target.doubtful();
-        self.queue.status().doubt(doubtful);
+        self.queue.status().doubt_delivered(doubtful);
         if doubtful > 0 {
             message!(
                 "sink {}: {doubtful} records are in doubt: the collector reset the connection after it had acknowledged them",
                 self.name
             );
         }
-        self.target.close().await;
         let waiting = self.spool.as_ref().map_or(0, Spool::bytes);
         if waiting > 0 {
             message!("sink {}: {waiting} bytes wait in its spool for the next sink of this name", self.name);
@@ -296,12 +244,16 @@ impl Worker {
         let mut pause = RETRY_MIN;
         let mut failed_at = None;
         loop {
+            if self.queue.take_reopen() {
+                self.target.reopen();
+            }
             let (before, weight, bytes) = (lot.len(), lot.weight(), lot.bytes.len());
             // One push may be much larger than a delivery.
             let fitting = lot.frames.partition_point(|frame| frame.end <= self.pace.batch_bytes).max(1);
-            let mut part = lot.take_first(self.portion.records.min(fitting));
-            let attempted = part.len();
+            let mut part = lot.take_first(self.portion.records().min(fitting));
+            let records = part.len();
             let outcome = self.attempt(&mut part, paused).await;
+            let attempt = Attempt { records, left: part.len() };
             part.append(std::mem::take(&mut lot));
             lot = part;
             // What a broken connection leaves in doubt comes back.
@@ -311,7 +263,7 @@ impl Worker {
                 self.queue.settle(weight - lot.weight());
                 self.queue.leave(records as u64);
             }
-            let (message, after) = match self.judge(outcome, attempted, &mut lot, from_spool) {
+            let (message, after) = match self.judge(outcome, &attempt, &mut lot, from_spool) {
                 Next::Go if lot.is_empty() => break,
                 Next::Go => continue,
                 Next::Wait(message, after) => (message, after),
@@ -345,20 +297,31 @@ impl Worker {
         true
     }
 
-    /// What an attempt with the first `attempted` records means for `lot`, what is left. Takes away what is refused.
-    fn judge(&mut self, outcome: Outcome, attempted: usize, lot: &mut Batch, from_spool: bool) -> Next {
-        match outcome {
-            Outcome::Done(Ok(())) => self.portion.taken(),
-            Outcome::Done(Err(Trouble::Unwanted { .. })) if attempted > 1 => self.portion.halve(attempted),
-            Outcome::Done(Err(Trouble::Unwanted { message })) => {
+    /// What an attempt with the first records of `lot` means for what is left. Takes away what is refused or in doubt.
+    fn judge(&mut self, outcome: Outcome, attempt: &Attempt, lot: &mut Batch, from_spool: bool) -> Next {
+        let trouble = match outcome {
+            Outcome::Done(Ok(())) => {
+                self.portion.taken();
+                return Next::Go;
+            }
+            Outcome::Done(Err(trouble)) => trouble,
+            Outcome::Overdue => return Next::End,
+        };
+        match trouble {
+            Trouble::Unwanted { .. } if attempt.records > 1 => self.portion.halve(attempt.records),
+            Trouble::Unwanted { message } => {
                 let refused = lot.take_first(self.portion.refuse());
                 self.refuse(&refused, &message, from_spool);
             }
-            Outcome::Done(Err(Trouble::Refused { message })) => {
-                self.refuse(&std::mem::take(lot), &message, from_spool);
+            Trouble::Oversized { message } => self.refuse(&lot.take_first(1), &message, from_spool),
+            // What was not sent yet is another request, with another answer.
+            Trouble::Refused { message } => {
+                self.refuse(&lot.take_first(attempt.left), &message, from_spool);
             }
-            Outcome::Done(Err(Trouble::Retry { message, after })) => return Next::Wait(message, after),
-            Outcome::Overdue => return Next::End,
+            Trouble::Doubtful { message } => {
+                self.doubt(&lot.take_first(attempt.left), &message, from_spool);
+            }
+            Trouble::Retry { message, after } => return Next::Wait(message, after),
         }
         Next::Go
     }
@@ -372,6 +335,16 @@ impl Worker {
         }
     }
 
+    /// The collector may have `lot`, which is not sent again.
+    fn doubt(&self, lot: &Batch, message: &str, from_spool: bool) {
+        message!("sink {}: {message}: {} records are in doubt", self.name, lot.len());
+        self.queue.status().doubt(lot.len() as u64);
+        if !from_spool {
+            self.queue.settle(lot.weight());
+            self.queue.leave(lot.len() as u64);
+        }
+    }
+
     /// Meanwhile the queue goes on to the spool.
     async fn attempt(&mut self, lot: &mut Batch, paused: &mut Option<Instant>) -> Outcome {
         let Self { target, queue, spool, name, .. } = self;
@@ -380,7 +353,7 @@ impl Worker {
         loop {
             tokio::select! {
                 biased;
-                result = &mut delivery => return Outcome::Done(result),
+                result = &mut delivery => return Outcome::Done(result.map_err(Trouble::quoted)),
                 () = queue.overdue() => return Outcome::Overdue,
                 () = spillable(queue, spool.is_some(), *paused) => spill(name, queue, spool, paused),
             }

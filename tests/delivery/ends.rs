@@ -1,0 +1,157 @@
+//! What is under way when a sink's time is over: handed over, in doubt, or lost, and nothing of it twice in the counts.
+
+use std::{
+    net::TcpListener,
+    os::unix::net::UnixDatagram,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use sockstate::sinks::{Address, Spool, TargetSettings};
+
+use crate::{
+    all,
+    collector::{Feeder, listen, seq, settings, spooled, tcp, wait_until},
+};
+
+/// A socket that nobody reads; filled up until it blocks its senders.
+struct Unread(UnixDatagram, tempfile::TempDir);
+
+impl Unread {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("directory");
+        let socket = UnixDatagram::bind(directory.path().join("log")).expect("socket");
+        socket.set_nonblocking(true).expect("nonblocking");
+        Self(socket, directory)
+    }
+
+    fn target(&self) -> TargetSettings {
+        TargetSettings::Datagram(Address::Unix(self.1.path().join("log")))
+    }
+
+    /// Empty datagrams of our own find it full.
+    fn wait_until_full(&self) {
+        let probe = UnixDatagram::unbound().expect("socket");
+        probe.connect(self.1.path().join("log")).expect("connect");
+        probe.set_nonblocking(true).expect("nonblocking");
+        wait_until("it is full", || probe.send(&[]).is_err());
+    }
+
+    fn seqs(&self) -> Vec<u64> {
+        let mut buffer = [0; 2048];
+        let datagrams =
+            std::iter::from_fn(|| self.0.recv(&mut buffer).ok().map(|len| buffer[..len].to_vec()));
+        let records = datagrams.filter(|datagram| !datagram.is_empty());
+        records.map(|datagram| seq(std::str::from_utf8(&datagram).expect("UTF-8"))).collect()
+    }
+}
+
+#[test]
+fn datagrams_that_were_sent_when_the_time_is_over_are_delivered() {
+    let socket = Unread::new();
+    let mut feeder = Feeder::start(&settings(socket.target()), None);
+    feeder.push(1);
+    feeder.wait_until("the first is sent", |it| it.delivered() == 1);
+    feeder.push(2000);
+    socket.wait_until_full();
+    feeder.end(Duration::from_millis(100));
+    let sent = socket.seqs();
+    assert!((2..2001).contains(&sent.len()), "{}", sent.len());
+    let status = feeder.queue.status();
+    assert_eq!((status.delivered(), status.lost()), (sent.len() as u64, 2001 - sent.len() as u64));
+
+    let directory = tempfile::tempdir().expect("directory");
+    let socket = Unread::new();
+    let mut feeder = Feeder::start(&spooled(socket.target(), directory.path(), 1 << 20), None);
+    feeder.push(1);
+    feeder.wait_until("the first is sent", |it| it.delivered() == 1);
+    feeder.push(2000);
+    socket.wait_until_full();
+    feeder.end(Duration::from_millis(100));
+    let sent = socket.seqs();
+    let mut spool = Spool::open(directory.path(), 1 << 20, false).expect("spool");
+    let mut kept = Vec::new();
+    while !spool.is_empty() {
+        kept.extend(spool.read(1 << 20).expect("read").batch.frames.iter().map(|frame| frame.seq));
+        spool.delivered();
+    }
+    kept.sort_unstable();
+    assert_eq!([sent, kept].concat(), all(2001), "nothing twice");
+}
+
+#[test]
+fn a_row_of_datagrams_that_are_too_large_costs_no_other() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("log");
+    let socket = UnixDatagram::bind(&path).expect("socket");
+    let reader = thread::spawn(move || {
+        let mut buffer = [0; 2048];
+        let mut receive = || {
+            let len = socket.recv(&mut buffer).expect("datagram");
+            seq(std::str::from_utf8(&buffer[..len]).expect("UTF-8"))
+        };
+        (0..60).map(|_| receive()).collect::<Vec<u64>>()
+    });
+    let convert: sockstate::sinks::Convert = Box::new(|line, out| {
+        out.extend_from_slice(line.trim_ascii_end());
+        if seq(std::str::from_utf8(line).expect("UTF-8").trim_end()) <= 40 {
+            out.extend(std::iter::repeat_n(b' ', 1 << 20));
+        }
+        out.push(b'\n');
+    });
+    let mut feeder =
+        Feeder::start(&settings(TargetSettings::Datagram(Address::Unix(path.clone()))), Some(convert));
+    feeder.push(100);
+    feeder.wait_until("all are counted", |it| it.lost() + it.delivered() == 100);
+    assert_eq!((feeder.queue.status().lost(), feeder.queue.status().delivered()), (40, 60));
+    assert_eq!(reader.join().expect("reader"), (41..=100).collect::<Vec<_>>());
+}
+
+/// Accepts, waits for something to read, and closes with it unread: a reset. Counts the connections.
+fn resetter(listener: TcpListener, most: usize) -> Arc<AtomicUsize> {
+    let count = Arc::new(AtomicUsize::new(0));
+    let resets = Arc::clone(&count);
+    thread::spawn(move || {
+        for stream in listener.incoming().take(most) {
+            let stream = stream.expect("connection");
+            let _ = stream.peek(&mut [0]);
+            // The rest comes into the buffer, where the kernel acknowledges it.
+            thread::sleep(Duration::from_millis(50));
+            drop(stream);
+            resets.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    count
+}
+
+#[test]
+fn what_was_reset_twice_is_in_doubt() {
+    let (listener, port) = listen();
+    let resets = resetter(listener, usize::MAX);
+    let mut feeder = Feeder::start(&settings(tcp(port)), None);
+    feeder.push(100);
+    feeder.wait_until("the kernel has it", |it| it.delivered() == 100);
+    wait_until("it was reset twice", || resets.load(Ordering::Relaxed) >= 2);
+    feeder.end(Duration::from_secs(2));
+    let status = feeder.queue.status();
+    assert_eq!((status.delivered(), status.in_doubt(), status.lost()), (0, 100, 0));
+    assert_eq!(resets.load(Ordering::Relaxed), 2, "nothing is sent a third time");
+}
+
+#[test]
+fn a_reset_just_before_the_end_leaves_records_in_doubt() {
+    for _ in 0..20 {
+        let (listener, port) = listen();
+        let resets = resetter(listener, 1);
+        let mut feeder = Feeder::start(&settings(tcp(port)), None);
+        feeder.push(10);
+        wait_until("it was reset", || resets.load(Ordering::Relaxed) == 1);
+        feeder.end(Duration::ZERO);
+        let status = feeder.queue.status();
+        assert_eq!((status.delivered(), status.in_doubt(), status.lost()), (0, 10, 0));
+    }
+}
