@@ -5,6 +5,8 @@
 mod check;
 #[path = "support/documents.rs"]
 mod documents;
+#[path = "cli/foreign.rs"]
+mod foreign;
 
 use std::process::{Command, Output};
 

@@ -304,3 +304,47 @@ fn a_file_on_a_full_disk_is_opened_again_at_sighup() {
     let status = feeder.queue.status();
     assert_eq!(status.delivered() + status.lost(), 1000);
 }
+
+/// A rotated file with one hundred records, and what another program has left beside it.
+fn half_compressed(directory: &Path, beside: &[u8]) -> (std::path::PathBuf, Vec<u8>) {
+    let old = directory.join("out.json.20261126T013000.123456Z");
+    let bytes = collector::batch(1, 100).bytes;
+    fs::write(&old, &bytes).expect("file");
+    fs::write(old.with_added_extension("zst"), beside).expect("file");
+    (old, bytes)
+}
+
+#[test]
+fn a_compressed_file_that_is_not_whole_replaces_nothing() {
+    let whole = zstd::encode_all(&collector::batch(1, 100).bytes[..], 3).expect("zstd");
+    let shorter = zstd::encode_all(&collector::batch(1, 99).bytes[..], 3).expect("zstd");
+    let other = zstd::encode_all(&collector::batch(2, 100).bytes[..], 3).expect("zstd");
+    let longer = [&whole[..], &shorter].concat();
+    let cases = [
+        ("cut", &whole[..whole.len() / 2], false),
+        ("cut at its end", &whole[..whole.len() - 1], false),
+        ("empty", b"", false),
+        ("garbage", b"this is no zstd", false),
+        ("shorter", &shorter, false),
+        ("longer", &longer, false),
+        ("of the same length", &other, false),
+        ("whole", &whole, true),
+    ];
+    for (name, beside, is_whole) in cases {
+        let directory = tempfile::tempdir().expect("directory");
+        let (old, bytes) = half_compressed(directory.path(), beside);
+        let target = FileSettings { zstd: true, ..file(&directory.path().join("out.json")) };
+        let mut feeder = Feeder::start(&settings(TargetSettings::File(target)), None);
+        feeder.push(1);
+        feeder.end(Duration::from_secs(5));
+        let compressed = old.with_added_extension("zst");
+        assert!(!old.exists(), "{name}");
+        let found = fs::read(&compressed).expect("compressed");
+        assert!(zstd::decode_all(&found[..]).expect("zstd") == bytes, "{name}");
+        let aside = compressed.with_added_extension("unusable");
+        assert_eq!(aside.exists(), !is_whole, "{name}");
+        if !is_whole {
+            assert!(fs::read(aside).expect("aside") == beside, "{name}");
+        }
+    }
+}

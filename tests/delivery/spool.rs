@@ -1,5 +1,8 @@
 //! What waits on disk: in order, up to its end, through restarts and damage.
 
+#[path = "counts.rs"]
+mod counts;
+
 use std::{
     fs::{self, File},
     net::TcpListener,

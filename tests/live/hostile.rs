@@ -25,6 +25,7 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("hostile: a standard error that nobody reads, or that is full, stops nothing", deaf_stderr),
         test("hostile: signals while it starts reload it, or end it in order", early_signals),
+        test("hostile: signals before its configuration is read are kept", first_signals),
         test("hostile: no other user can hold the lock", lock_of_others),
         test("hostile: without descriptors, threads or room for output it ends with a message", exhausted),
         test("hostile: silent clients keep nobody from asking for health", silent_clients),
@@ -155,6 +156,45 @@ fn deaf_stderr() {
             connections(1, fresh_port());
             daemon.wait_for("\"to\":\"TIME_WAIT\"");
             assert!(daemon.end().success());
+        }
+    });
+}
+
+/// Whether the process has handlers for these signals, by the kernel's word.
+fn catches(pid: u32, signals: &[libc::c_int]) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    signals.iter().all(|signal| caught & (1 << (signal - 1)) != 0)
+}
+
+fn first_signals() {
+    in_lab(|netns| {
+        let directory = tempfile::tempdir().expect("directory");
+        let out = directory.path().join("out");
+        let sink = FILE.replace("DIR/out", &out.display().to_string());
+        for number in [libc::SIGHUP, libc::SIGTERM, libc::SIGINT] {
+            let mut command = sockstate();
+            command.args(["run", "--config", "/dev/stdin"]).stdin(Stdio::piped()).stderr(Stdio::null());
+            let mut child = command.spawn().expect("sockstate");
+            let pid = child.id();
+            // It cannot go on before it has its configuration.
+            wait_until("it has handlers", || {
+                catches(pid, &[libc::SIGHUP, libc::SIGTERM, libc::SIGINT])
+                    || child.try_wait().is_ok_and(|ended| ended.is_some())
+            });
+            signal(pid, number);
+            let config = format!("[filter]\nnetns = {netns}\n[kernel]\nalongside = true\n{sink}");
+            let written = child.stdin.take().map(|mut stdin| stdin.write_all(config.as_bytes()));
+            written.expect("standard input").expect("write");
+            let text = || fs::read_to_string(&out).unwrap_or_default();
+            wait_until("it traces", || text().contains("\"kind\":\"start\""));
+            if number == libc::SIGHUP {
+                signal(pid, libc::SIGTERM);
+            }
+            assert!(wait_for(&mut child).success(), "signal {number}");
+            assert!(text().contains("\"kind\":\"stop\""), "signal {number}");
+            fs::remove_file(&out).expect("remove");
         }
     });
 }

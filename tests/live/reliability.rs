@@ -1,17 +1,19 @@
 //! Ends and restarts when something is wrong: what was promised is kept, and the rest is counted.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use serde_json::Value;
+use sockstate::sinks::Spool;
 
 use crate::{
     Test,
     collectors::{assert_same, json},
     daemon::{Daemon, connections},
+    hostile::{FILE, Raw},
     lab::{in_lab, signal, sockstate, wait_until},
     restart::{Place, end, kill, state_files},
     sockets::fresh_port,
@@ -21,6 +23,10 @@ use crate::{
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("reliability: a dead sink takes no time from others", dead_sink_at_the_end),
+        test(
+            "reliability: a second signal ends the wait, and what is left is spooled or counted",
+            second_signal,
+        ),
         test("reliability: a full /run is no reason not to trace", full_run),
         test("reliability: without its ledger, state is not taken over", lost_ledger),
         test("reliability: the state goes with the pins", state_of_pins),
@@ -50,6 +56,39 @@ fn dead_sink_at_the_end() {
         assert!(found.len() > 10_000, "{}", found.len());
         assert_same(&found, &story.records, "the healthy one");
         assert_eq!(found.last().map(|record| &record["kind"]), Some(&Value::from("stop")));
+    });
+}
+
+fn second_signal() {
+    in_lab(|netns| {
+        // It takes connections, and never answers.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("listen");
+        let url = format!("http://{}", silent.local_addr().expect("address"));
+        let http = |name: &str| format!("[sinks.{name}]\ntype = \"http\"\nurl = \"{url}\"\n");
+        let sinks = format!("{FILE}{}{}spool = \"DIR/spool\"\n", http("silent"), http("spooled"));
+        let directory = tempfile::tempdir().expect("directory");
+        let messages = directory.path().join("messages");
+        let mut daemon = Raw::start(netns, &sinks, |command| {
+            command.stderr(File::create(&messages).expect("file"));
+        });
+        daemon.wait_for("\"kind\":\"start\"");
+        connections(20, fresh_port());
+        daemon.wait_for("\"from\":\"LISTEN\",\"to\":\"CLOSE\"");
+        signal(daemon.pid(), libc::SIGTERM);
+        daemon.wait_for("\"kind\":\"stop\"");
+        assert!(daemon.end_now().success());
+        let records = read_records(&daemon.path("out")).len();
+        let messages = fs::read_to_string(messages).expect("messages");
+        assert!(messages.contains(&format!("; lost {records} (sink)")), "{records}: {messages}");
+        let mut spool = Spool::open(&daemon.path("spool/spooled"), 1 << 30, false).expect("spool");
+        let mut spooled = 0;
+        while !spool.is_empty() {
+            let read = spool.read(1).expect("read");
+            assert_eq!(read.missing, 0);
+            spooled += read.batch.len();
+            spool.delivered();
+        }
+        assert_eq!(spooled, records, "{messages}");
     });
 }
 

@@ -67,16 +67,26 @@ fn write_all(receiver: &Receiver<String>) {
     while let Ok(line) = receiver.recv() {
         write(&line);
         WAITING.fetch_sub(1, Ordering::Relaxed);
-        let dropped = DROPPED.swap(0, Ordering::Relaxed);
-        if dropped > 0 {
-            write(&format!("sockstate: {dropped} messages were dropped: nobody read standard error\n"));
-        }
     }
 }
 
 fn write(line: &str) {
-    // There is no other place to report that standard error does not work.
-    let _ = io::stderr().write_all(line.as_bytes());
+    write_to(&mut io::stderr(), line, &DROPPED);
+}
+
+/// Writes `line`, and then how many messages were dropped. There is no other place to report that standard error does not work: what
+/// cannot be written is counted, and reported with the first line that can.
+fn write_to(output: &mut impl Write, line: &str, dropped: &AtomicU64) {
+    if output.write_all(line.as_bytes()).is_err() {
+        dropped.fetch_add(1, Ordering::Relaxed);
+        return;
+    }
+    let count = dropped.swap(0, Ordering::Relaxed);
+    let report =
+        format!("sockstate: {count} messages were dropped: standard error was full, or nobody read it\n");
+    if count > 0 && output.write_all(report.as_bytes()).is_err() {
+        dropped.fetch_add(count, Ordering::Relaxed);
+    }
 }
 
 #[cfg(test)]
@@ -93,5 +103,46 @@ mod tests {
         assert_eq!(receiver.recv(), Ok("sockstate: first \u{fffd}[2J\n".to_owned()));
         assert!(receiver.recv().is_err(), "the second found no room");
         assert!(DROPPED.load(Ordering::Relaxed) >= 1);
+    }
+
+    /// A disk that has room at times.
+    struct Disk {
+        room: usize,
+        text: String,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.room == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.room -= 1;
+            self.text.push_str(std::str::from_utf8(bytes).expect("UTF-8"));
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_a_full_standard_error_does_not_take_is_counted() {
+        let (mut disk, dropped) = (Disk { room: 1, text: String::new() }, AtomicU64::new(0));
+        for line in ["one\n", "two\n", "three\n"] {
+            write_to(&mut disk, line, &dropped);
+        }
+        assert_eq!(dropped.load(Ordering::Relaxed), 2);
+        // There is room for one line: the report itself is not counted.
+        disk.room = 1;
+        write_to(&mut disk, "four\n", &dropped);
+        assert_eq!(dropped.load(Ordering::Relaxed), 2);
+        disk.room = 3;
+        for line in ["five\n", "six\n"] {
+            write_to(&mut disk, line, &dropped);
+        }
+        let report = "sockstate: 2 messages were dropped: standard error was full, or nobody read it\n";
+        assert_eq!(disk.text, format!("one\nfour\nfive\n{report}six\n"));
+        assert_eq!(dropped.load(Ordering::Relaxed), 0);
     }
 }

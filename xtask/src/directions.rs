@@ -29,7 +29,7 @@ const MAY_USE: [(&str, &[&str]); 23] = [
     ("format", &["model"]),
     ("sinks", &["files", "messages", "model"]),
     ("metrics", &["model"]),
-    ("kernel", &["model", "knowledge", "messages"]),
+    ("kernel", &["files", "model", "knowledge", "messages"]),
     ("source", &["model", "decode", "kernel", "procfs"]),
     ("config", &["model"]),
     ("cli", &["model", "config", "explain", "sinks"]),

@@ -14,7 +14,7 @@ use super::{
     Failure, exit,
     handover::Ground,
     print,
-    session::{self, Session},
+    session::{Host, Session},
     sinks, transitions, verify,
 };
 use crate::{
@@ -32,10 +32,12 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
         std::io::stdout().lock().write_all(settings::example().as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let settings = verified(&args.config)?;
     if args.check {
-        return checked(&args.config, &settings);
+        return checked(&args.config, &verified(&args.config)?);
     }
+    // A service manager may send a signal at once; certificates and the kernel's types take time to read.
+    let host = Host::start()?;
+    let settings = verified(&args.config)?;
     let filter = transitions(&settings.filter)?;
     let kernel = settings.kernel.clone();
     let stuck = settings.stuck.clone();
@@ -59,7 +61,7 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
         });
         Ok(Session { pin: pin.as_deref(), ..Session::new(filter, &run, &stuck, &kernel, open)? })
     };
-    session::run(open, kernel.alongside)
+    host.run(open, kernel.alongside)
 }
 
 /// The settings, if the file has no fault and the system refuses nothing in them.

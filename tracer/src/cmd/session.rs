@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use tokio::runtime::Runtime;
 
 use super::{
     Failure, awaited, exit,
@@ -112,19 +113,42 @@ pub(super) fn output(path: Option<&Path>) -> Result<Output, Failure> {
     output.map_err(|error| Failure { code: exit::FAILURE, message: error.to_string() })
 }
 
-/// Runs it to its end. `open` is asked within the runtime.
+/// A process that keeps signals until it traces.
+pub(super) struct Host {
+    runtime: Runtime,
+    signals: Signals,
+}
+
+impl Host {
+    /// From now on no signal ends the process at once.
+    pub(super) fn start() -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the runtime")?;
+        messages::start();
+        let signals = runtime.block_on(async { Signals::new() }).context("cannot listen to signals")?;
+        Ok(Self { runtime, signals })
+    }
+
+    /// Runs a session to its end. `open` is asked within the runtime. The lock has this process's id from here on: its reader may send
+    /// a signal at once.
+    pub(super) fn run<'a>(
+        self,
+        open: impl FnOnce() -> Result<Session<'a>>,
+        alongside: bool,
+    ) -> Result<ExitCode> {
+        let Self { runtime, signals } = self;
+        let _lock = if alongside { None } else { lock::lock()? };
+        let summary = runtime.block_on(async { trace(open()?, signals).await })?;
+        report(&summary);
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Runs a session to its end.
 pub(super) fn run<'a>(open: impl FnOnce() -> Result<Session<'a>>, alongside: bool) -> Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    messages::start();
-    // Before the lock has this process's id: who reads it may send a signal at once.
-    let signals = runtime.block_on(async { Signals::new() }).context("cannot listen to signals")?;
-    let _lock = if alongside { None } else { lock::lock()? };
-    let summary = runtime.block_on(async { trace(open()?, signals).await })?;
-    report(&summary);
-    Ok(ExitCode::SUCCESS)
+    Host::start()?.run(open, alongside)
 }
 
 async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {

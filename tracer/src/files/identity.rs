@@ -13,6 +13,8 @@ use std::{
 
 /// State that ends with the machine.
 const STATE: &str = "/run/sockstate/files";
+/// Bytes of a note, at most.
+const MOST_NOTE: u64 = 128;
 
 /// A file's device and inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +50,7 @@ impl Identity {
     /// Whether this is the file that sockstate has made last at `path`.
     #[must_use]
     pub fn is_remembered(self, path: &Path) -> bool {
-        let known = fs::read_to_string(note(path)).ok();
+        let known = super::read_text(&note(path), MOST_NOTE).ok();
         known.is_some_and(|known| known == self.to_string())
     }
 }

@@ -95,18 +95,35 @@ pub fn append(path: &Path) -> io::Result<File> {
     options(path).append(true).create(true).open(path)
 }
 
-/// Reads a file of no more than `most` bytes: what is at its path may be a device, or a file with holes of any size.
+/// Reads a regular file of no more than `most` bytes. What is at its path may be a pipe that nobody writes to, a device, or a file with
+/// holes of any size. Only of a descriptor that this process was given a pipe is read, too.
 ///
 /// # Errors
-/// It cannot be read, or is longer.
+/// It cannot be read, is longer, or is not a regular file.
 pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    open_to_read(path)?.take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {
         let message = format!("it has more than {} MiB", most >> 20);
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
     }
     Ok(bytes)
+}
+
+fn open_to_read(path: &Path) -> io::Result<File> {
+    if is_inherited(path) {
+        return File::open(path);
+    }
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_dir() {
+        return Err(io::Error::from_raw_os_error(libc::EISDIR));
+    }
+    if !kind.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    Ok(file)
 }
 
 /// The same for a text.
@@ -117,11 +134,11 @@ pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
     String::from_utf8(read(path, most)?).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-/// Options for a file of the daemon's own state: nobody else may open it, and a symbolic link is not followed.
+/// Options for a file of the daemon's own state: nobody else may open it, a symbolic link is not followed, and a pipe blocks nothing.
 #[must_use]
 pub fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    options.write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     options
 }
 

@@ -2,11 +2,15 @@
 //!
 //! Format: Documentation/bpf/btf.rst. Reads only what is needed for "struct.field.field" paths.
 
-use std::{collections::HashMap, fs, io, path::Path};
+use std::{collections::HashMap, io, path::Path};
 
 use sockstate_abi::abi::{ABSENT, OFFSET_PATHS, Offsets};
 use thiserror::Error;
 
+use crate::files;
+
+/// Longer than any kernel's BTF, which has about ten.
+const MOST_BYTES: u64 = 256 << 20;
 const MAGIC: u16 = 0xeb9f;
 const KIND_PTR: u32 = 2;
 const KIND_STRUCT: u32 = 4;
@@ -104,8 +108,8 @@ pub fn verify_btf(path: &Path) -> Result<(), BtfError> {
 /// # Errors
 /// The file is missing, broken, or lacks a field that is not optional.
 pub(super) fn read(path: &Path) -> Result<KernelTypes, BtfError> {
-    let data =
-        fs::read(path).map_err(|source| BtfError::Read { path: path.display().to_string(), source })?;
+    let data = files::read(path, MOST_BYTES)
+        .map_err(|source| BtfError::Read { path: path.display().to_string(), source })?;
     parse(path, data)
 }
 
@@ -295,10 +299,10 @@ mod tests {
             b"not btf at all, but long enough",
             &[0x9f, 0xeb, 1, 0, 24, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0, 0],
         ] {
-            fs::write(&path, content).expect("write");
+            std::fs::write(&path, content).expect("write");
             assert!(matches!(read(&path), Err(BtfError::Malformed { .. })), "{content:?}");
         }
-        fs::remove_file(&path).expect("remove");
+        std::fs::remove_file(&path).expect("remove");
         assert!(matches!(read(&path), Err(BtfError::Read { .. })));
     }
 

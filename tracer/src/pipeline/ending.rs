@@ -13,12 +13,16 @@ use crate::{
 
 /// How long an output at the end, or a sink that is no longer wanted, may take for what is left.
 pub const GRACE: Duration = Duration::from_secs(5);
+/// How long a sink whose time is over may take to spool what it has.
+const MARGIN: Duration = Duration::from_secs(10);
+/// The same when a second signal has asked for the end at once.
+const SHORT_MARGIN: Duration = Duration::from_secs(2);
 /// How long the end goes on reading while the programs go on writing.
 const LAST_LOOK: Duration = Duration::from_millis(200);
 
 impl Pipeline {
     /// Everything that the kernel handed over still goes out; a reader that takes nothing gets some seconds, and a
-    /// second signal ends the wait.
+    /// second signal ends the wait. What is not delivered then is spooled, or counted.
     pub(super) async fn end(
         &mut self,
         reason: &'static str,
@@ -63,9 +67,12 @@ impl Pipeline {
             keeper.write(&self.table, true);
         }
         let grace = if patient { GRACE } else { Duration::ZERO };
-        tokio::select! {
-            () = outlet.finish(&mut self.streams, grace) => {}
-            () = signals.end() => {}
+        let is_cut = tokio::select! {
+            () = outlet.finish(&mut self.streams, grace, MARGIN) => false,
+            () = signals.end() => true,
+        };
+        if is_cut {
+            outlet.finish(&mut self.streams, Duration::ZERO, SHORT_MARGIN).await;
         }
         self.streams.count_lost();
         Ok(())

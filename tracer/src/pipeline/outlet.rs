@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{Stream, Streams, now_ns};
+use super::{Streams, now_ns};
 use crate::{
     model::LostPlace,
     sinks::{Output, OutputError},
@@ -16,8 +16,6 @@ const BLOCK: usize = 64 << 10;
 const LITTLE: usize = BLOCK / 4;
 /// More than that waits until it is this much, or until it is late.
 const MUCH: usize = 4 * BLOCK;
-/// How long a sink whose time is over may take to spool what it has.
-const MARGIN: Duration = Duration::from_secs(10);
 /// Bytes that a stream keeps at the end while its queue is full.
 const END_BUFFER: usize = 64 << 20;
 /// How often a full queue is looked at, at the end.
@@ -97,8 +95,9 @@ impl Outlet {
         self.send(streams, usize::MAX).await
     }
 
-    /// Nothing more comes: waits for the sinks for as long as `grace`; notes what could not be delivered or spooled.
-    pub(super) async fn finish(self, streams: &mut Streams, grace: Duration) {
+    /// Nothing more comes: waits for the sinks for as long as `grace`, and then `margin` until they have spooled what they have; notes
+    /// what could not be delivered or spooled. May be cancelled, and done again with less time.
+    pub(super) async fn finish(&self, streams: &mut Streams, grace: Duration, margin: Duration) {
         match self {
             // What is still here nobody takes: only the caller can still say it.
             Self::Direct(_) => {
@@ -114,13 +113,17 @@ impl Outlet {
                     let left = deadline.saturating_duration_since(Instant::now());
                     streams.hand_over_where(now_ns(), |stream| left.is_zero() || stream.has_room(0));
                     streams.close_empty(left);
+                    if left.is_zero() {
+                        // Those that were given more time, too.
+                        streams.queues().for_each(|queue| queue.close(left));
+                    }
                     if left.is_zero() || !streams.has_buffered() {
                         break;
                     }
                     sleep(FULL_CHECK).await;
                 }
-                for queue in streams.list.iter().filter_map(Stream::queue).chain(&streams.retired) {
-                    if timeout_at(deadline + MARGIN, queue.finished()).await.is_err() {
+                for queue in streams.queues() {
+                    if timeout_at(deadline + margin, queue.finished()).await.is_err() {
                         let lost = queue.abandon();
                         message!(
                             "sink {} hangs in a system call: {lost} records were not delivered",

@@ -422,10 +422,14 @@ impl Streams {
         self.list.iter().filter_map(Stream::queue).map(numbers).collect()
     }
 
+    /// Of all sinks that may still deliver.
+    pub(super) fn queues(&self) -> impl Iterator<Item = &Queue> {
+        self.list.iter().filter_map(Stream::queue).chain(&self.retired)
+    }
+
     /// Notes what its sinks have lost altogether; a sink that hangs has what it holds.
     pub(super) fn count_lost(&mut self) {
-        let queues = self.list.iter().filter_map(Stream::queue).chain(&self.retired);
-        let lost = self.retired_lost + queues.map(|queue| queue.status().lost()).sum::<u64>();
+        let lost = self.retired_lost + self.queues().map(|queue| queue.status().lost()).sum::<u64>();
         self.summary.lost.insert(LostPlace::Sink, lost);
     }
 

@@ -14,6 +14,8 @@ use super::{
 
 /// Bytes of a batch in the queue: a push may be much larger than a delivery, whose rest would be copied each time.
 const PIECE: usize = 1 << 20;
+/// What is taken at once at most, of a queue of any size: it is copied, and a spool's segment must hold it.
+const MOST_TAKEN: usize = 64 << 20;
 /// How long the end waits for a collector where a spool keeps what it has not.
 const SPOOLED_GRACE: Duration = Duration::from_millis(500);
 
@@ -246,6 +248,8 @@ impl Queue {
         let left = status.left.load(Ordering::Relaxed);
         let held = status.pushed.load(Ordering::Relaxed).saturating_sub(left);
         status.lost.fetch_add(held, Ordering::Relaxed);
+        // Asked again, it counts nothing twice.
+        status.left.fetch_add(held, Ordering::Relaxed);
         held
     }
 
@@ -316,8 +320,9 @@ impl Queue {
         self.0.finished.notify_waiters();
     }
 
-    /// Takes up to about `most` bytes.
+    /// Takes up to about `most` bytes, and no more than [`MOST_TAKEN`].
     pub(super) fn take(&self, most: usize) -> Batch {
+        let most = most.min(MOST_TAKEN);
         let mut state = self.state();
         state.moved = Some(Instant::now());
         let mut taken = Batch::default();
@@ -376,12 +381,14 @@ impl Queue {
         self.until(|state| state.bytes > self.0.limit / 2).await;
     }
 
-    /// Waits until it was closed and its time is over.
+    /// Waits until it was closed and its time, which may be made shorter meanwhile, is over.
     pub(super) async fn overdue(&self) {
-        self.until(|state| state.closed.is_some()).await;
-        let closed = self.state().closed;
-        if let Some(deadline) = closed {
-            sleep_until(deadline).await;
+        while !self.is_overdue() {
+            let closed = self.state().closed;
+            tokio::select! {
+                () = self.until(|state| state.closed != closed) => {}
+                () = until(closed) => {}
+            }
         }
     }
 
@@ -400,5 +407,12 @@ impl Queue {
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing that panics holds it.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
     }
 }

@@ -3,19 +3,22 @@
 use std::{
     collections::BTreeSet,
     ffi::{OsStr, OsString},
-    fs::{self, OpenOptions},
-    io,
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Seek},
     os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
-use crate::files::RECORDS_MODE;
+use crate::files::{self, RECORDS_MODE};
 
 /// zstd's own default.
 const LEVEL: i32 = 3;
 const COMPRESSED: &str = "zst";
 /// Is being compressed.
 const PART: &str = "zst.part";
+
+/// Bytes that are compared at once.
+const STEP: u64 = 64 << 10;
 
 /// As strftime(3); [`is_rotated`] reads it.
 const TIME: &str = "%Y%m%dT%H%M%S%.6fZ";
@@ -26,25 +29,74 @@ pub(super) fn name(name: &OsStr) -> OsString {
     [name, OsStr::new("."), OsStr::new(&time)].into_iter().collect()
 }
 
-/// Replaces `path` by a compressed file. The compressed name always has the whole content; until `path` is gone, `path` has it, too.
-/// While another thread still compresses `path`, nothing is done.
+/// Replaces `path` by a compressed file, which has the whole content before `path` is removed. A file that has the compressed file's name
+/// and another content, such as one that another program was killed while writing, gets another name. While another thread still
+/// compresses `path`, nothing is done.
 pub(super) fn compress(path: &Path) -> io::Result<()> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
+    let file = open(path)?;
     if file.try_lock().is_err() {
         return Ok(());
     }
     let (target, part) = (path.with_added_extension(COMPRESSED), path.with_added_extension(PART));
-    if !target.exists() {
+    let mut is_done = false;
+    if fs::symlink_metadata(&target).is_ok() {
+        is_done = expands_to(&target, &file);
+        if !is_done {
+            let (name, aside) = (target.display(), files::set_aside(&target)?);
+            message!(
+                "{name} does not have the content of {}: its name is {} now",
+                path.display(),
+                aside.display()
+            );
+        }
+    }
+    if !is_done {
         match fs::remove_file(&part) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let compressed = OpenOptions::new().write(true).create_new(true).mode(RECORDS_MODE).open(&part)?;
-        zstd::stream::copy_encode(&file, &compressed, LEVEL)?;
+        zstd::stream::copy_encode(from_start(&file)?, &compressed, LEVEL)?;
         compressed.sync_all()?;
         fs::rename(&part, target)?;
     }
     fs::remove_file(path)
+}
+
+/// Whether the compressed file at `target` is whole, on the disk, and has the content of `file`.
+fn expands_to(target: &Path, file: &File) -> bool {
+    let compare = || {
+        let compressed = open(target)?;
+        if !compressed.metadata()?.is_file() {
+            return Ok(false);
+        }
+        let expanded = zstd::Decoder::new(&compressed)?;
+        let is_same = have_same_bytes(expanded, from_start(file)?)?;
+        compressed.sync_all()?;
+        Ok::<_, io::Error>(is_same)
+    };
+    compare().unwrap_or(false)
+}
+
+fn have_same_bytes(mut one: impl Read, mut other: impl Read) -> io::Result<bool> {
+    let (mut left, mut right) = (Vec::new(), Vec::new());
+    loop {
+        left.clear();
+        right.clear();
+        (&mut one).take(STEP).read_to_end(&mut left)?;
+        (&mut other).take(STEP).read_to_end(&mut right)?;
+        if left != right || left.is_empty() {
+            return Ok(left == right);
+        }
+    }
+}
+
+fn from_start(mut file: &File) -> io::Result<&File> {
+    file.rewind().map(|()| file)
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)
 }
 
 /// The rotated files of `path` whose compression was begun and not ended; a part without its whole is removed.

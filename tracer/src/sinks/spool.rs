@@ -6,7 +6,7 @@
 //! had written before: so the number of missing records is known, wherever the damage is.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     ffi::{OsStr, OsString},
     fs::{self, DirEntry, File, OpenOptions},
     io::{self, Read as _, Write},
@@ -25,6 +25,7 @@ use crate::files::{self, Directory};
 
 /// The file that says how far the oldest segment is delivered.
 const MARK: &str = "delivered";
+const SUFFIX: &str = ".spool";
 const MAGIC: &[u8; 8] = b"SOCKSPL1";
 const ENTRY: &[u8; 4] = b"\xf5SPE";
 /// Mark, length, sum.
@@ -145,23 +146,12 @@ impl Spool {
         let probe = OsString::from(format!("probe-{}", std::process::id()));
         directory.create_new(&probe).map_err(|error| failed(error.into()))?;
         fs::remove_file(directory.join(&probe)).map_err(failed)?;
-        let mut segments = Vec::new();
-        for entry in fs::read_dir(path).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let Some(number) = number(&entry.file_name()) else { continue };
-            if is_own(&entry).map_err(failed)? {
-                let count = tally::read(&entry.path());
-                segments.push(Segment { number, len: entry.metadata().map_err(failed)?.len(), count });
-            } else {
-                set_aside(&entry.path());
-            }
-        }
-        segments.sort_by_key(|segment| segment.number);
+        let segments = find_segments(path).map_err(failed)?;
         let mut spool = Self {
             path: path.to_owned(),
             limit,
             sync,
-            segments: segments.into(),
+            segments,
             tail: None,
             head: None,
             offset: 0,
@@ -198,6 +188,10 @@ impl Spool {
     /// # Errors
     /// There is no room, or the disk fails; nothing is left of it then.
     pub fn append(&mut self, batch: &Batch) -> Result<(), SpoolError> {
+        if length(batch) as u64 > LONGEST - SEGMENT {
+            let source = io::Error::new(io::ErrorKind::FileTooLarge, "too many records at once");
+            return Err(SpoolError::Write { path: self.name(), source });
+        }
         let entry = encode(self.run, self.written, batch);
         let used: u64 = self.segments.iter().map(|segment| segment.len).sum();
         if used + entry.len() as u64 > self.limit {
@@ -214,17 +208,18 @@ impl Spool {
     /// # Errors
     /// The disk fails.
     pub fn push_front(&mut self, batch: &Batch) -> Result<(), SpoolError> {
-        let number = self.segments.front().map_or(FIRST, |segment| segment.number) - 1;
+        let failed = |source| SpoolError::Write { path: self.path.display().to_string(), source };
+        let before = self.segments.front().map_or(FIRST, |segment| segment.number);
+        let (number, mut file) = self.create((0..before).rev()).map_err(failed)?;
         let bytes = [&MAGIC[..], &encode(0, 0, batch)].concat();
         let count = Count { records: batch.len() as u64, told: 0 };
-        let result = self.create(number).and_then(|mut file| {
-            file.write_all(&bytes)?;
-            tally::write(&self.file_name(number), count, self.sync)?;
-            if self.sync { file.sync_data() } else { Ok(()) }
-        });
-        if let Err(source) = result {
+        let written = file
+            .write_all(&bytes)
+            .and_then(|()| tally::write(&self.file_name(number), count, self.sync))
+            .and_then(|()| if self.sync { file.sync_data() } else { Ok(()) });
+        if let Err(source) = written {
             self.remove(number);
-            return Err(SpoolError::Write { path: self.name(), source });
+            return Err(failed(source));
         }
         self.segments.push_front(Segment { number, len: bytes.len() as u64, count: Some(count) });
         self.rewind();
@@ -245,7 +240,12 @@ impl Spool {
                 .as_ref()
                 .is_some_and(|(known, bytes)| *known == number && bytes.len() as u64 >= len);
             if !is_read {
-                self.head = Some((number, files::read(&self.file_name(number), LONGEST)?));
+                let bytes = match files::read(&self.file_name(number), LONGEST) {
+                    // The count beside it says how many records it had.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+                    bytes => bytes?,
+                };
+                self.head = Some((number, bytes));
             }
             let Some((_, bytes)) = &self.head else { break };
             let at = (self.read_to as usize).max(MAGIC.len());
@@ -335,9 +335,11 @@ impl Spool {
 
     /// How far the oldest segment is delivered, in bytes and in records.
     fn saved_place(&self) -> (u64, u64) {
-        let front = self.segments.front().map(|front| front.number);
-        match tally::read_mark(&self.path.join(MARK)) {
-            Some([number, offset, passed]) if front == Some(number) => (offset, passed),
+        match (tally::read_mark(&self.path.join(MARK)), self.segments.front()) {
+            // A segment that was cut, or is gone, may end before it.
+            (Some([number, offset, passed]), Some(front)) if front.number == number => {
+                (offset.min(front.len), passed)
+            }
             _ => (0, 0),
         }
     }
@@ -346,8 +348,8 @@ impl Spool {
         let most = SEGMENT.min(self.limit / 8);
         let is_full = self.segments.back().is_none_or(|segment| segment.len > most);
         if is_full || self.tail.is_none() {
-            let number = self.segments.back().map_or(FIRST, |segment| segment.number + 1);
-            let mut file = self.create(number)?;
+            let next = self.segments.back().map_or(FIRST, |segment| segment.number.saturating_add(1));
+            let (number, mut file) = self.create(next..=u64::MAX)?;
             if let Err(error) = file.write_all(MAGIC) {
                 self.remove(number);
                 return Err(error);
@@ -378,14 +380,31 @@ impl Spool {
         written
     }
 
-    fn create(&self, number: u64) -> io::Result<File> {
-        let name = self.file_name(number);
-        let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(name)?;
-        if self.sync {
-            // The name must be on the disk, too.
-            File::open(&self.path)?.sync_all()?;
+    /// Makes the first segment of `numbers` whose names are free, and its count: what has such a name is another program's.
+    fn create(&self, numbers: impl Iterator<Item = u64>) -> io::Result<(u64, File)> {
+        for number in numbers {
+            let name = self.file_name(number);
+            match tally::create(&name) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                result => result?,
+            }
+            let created = OpenOptions::new().append(true).create_new(true).mode(0o600).open(name);
+            match created {
+                Ok(file) if self.sync => {
+                    // The name must be on the disk, too.
+                    File::open(&self.path)?.sync_all()?;
+                    return Ok((number, file));
+                }
+                Ok(file) => return Ok((number, file)),
+                Err(error) => {
+                    tally::remove(&self.file_name(number));
+                    if error.kind() != io::ErrorKind::AlreadyExists {
+                        return Err(error);
+                    }
+                }
+            }
         }
-        Ok(file)
+        Err(io::Error::new(io::ErrorKind::AlreadyExists, "all names of segments are taken"))
     }
 
     fn drop_front(&mut self) {
@@ -408,15 +427,15 @@ impl Spool {
         (self.read_to, self.read_records, self.gaps) = (0, 0, 0);
     }
 
-    /// Left behind, a segment would be delivered again.
+    /// Left behind, a segment would be delivered again, and a count without its segment would be counted as lost: it goes first.
     fn remove(&self, number: u64) {
         let name = self.file_name(number);
-        let _ = fs::remove_file(&name);
         tally::remove(&name);
+        let _ = fs::remove_file(&name);
     }
 
     fn file_name(&self, number: u64) -> PathBuf {
-        self.path.join(format!("{number:016x}.spool"))
+        self.path.join(format!("{number:016x}{SUFFIX}"))
     }
 
     fn name(&self) -> String {
@@ -424,9 +443,36 @@ impl Spool {
     }
 }
 
-/// The number of the segment that has this name.
-fn number(name: &OsStr) -> Option<u64> {
-    let digits = name.to_str()?.strip_suffix(".spool")?;
+/// The segments in `directory`, oldest first. One whose file is gone, or cannot be one, is empty as long as its count is there.
+fn find_segments(directory: &Path) -> io::Result<VecDeque<Segment>> {
+    let (mut segments, mut counts) = (BTreeMap::new(), BTreeMap::new());
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let (name, path) = (entry.file_name(), entry.path());
+        if let Some(number) = number(&name, tally::SUFFIX) {
+            if entry.file_type()?.is_file()
+                && let Some(count) = tally::read(&path)
+            {
+                counts.insert(number, count);
+            }
+        } else if let Some(number) = number(&name, SUFFIX) {
+            if is_own(&entry)? {
+                segments.insert(number, Segment { number, len: entry.metadata()?.len(), count: None });
+            } else {
+                set_aside(&path);
+            }
+        }
+    }
+    for (number, count) in counts {
+        let segment = segments.entry(number).or_insert(Segment { number, len: 0, count: None });
+        segment.count = Some(count);
+    }
+    Ok(segments.into_values().collect())
+}
+
+/// The number of the segment whose file with this name and suffix it is.
+fn number(name: &OsStr, suffix: &str) -> Option<u64> {
+    let digits = name.to_str()?.strip_suffix(suffix)?;
     let number = u64::from_str_radix(digits, 16).ok()?;
     (digits == format!("{number:016x}")).then_some(number)
 }
@@ -466,8 +512,13 @@ struct Entry {
     end: usize,
 }
 
+/// Bytes of the payload with these records.
+fn length(batch: &Batch) -> usize {
+    FIXED + batch.len() * FRAME + batch.bytes.len()
+}
+
 fn encode(run: u64, before: u64, batch: &Batch) -> Vec<u8> {
-    let len = FIXED + batch.len() * FRAME + batch.bytes.len();
+    let len = length(batch);
     let mut entry = Vec::with_capacity(HEAD + len);
     entry.extend_from_slice(ENTRY);
     entry.extend_from_slice(&(len as u32).to_le_bytes());

@@ -11,6 +11,8 @@ use std::{
 use crate::files;
 
 const EXTENSION: &str = "count";
+/// What the names of counts end with.
+pub(super) const SUFFIX: &str = ".count";
 /// Bytes of such a file, at most.
 const MOST: u64 = 64;
 /// Magic number in the count's checksum: a file of zeros has no count.
@@ -25,6 +27,11 @@ pub(super) struct Count {
     pub(super) told: u64,
 }
 
+/// Makes the file for the count of the segment at `segment`, which must not exist.
+pub(super) fn create(segment: &Path) -> io::Result<()> {
+    files::private().create_new(true).open(name(segment)).map(drop)
+}
+
 /// Notes the count of the segment at `segment`.
 pub(super) fn write(segment: &Path, count: Count, sync: bool) -> io::Result<()> {
     let file = write_numbers(&name(segment), &[count.records, count.told])?;
@@ -37,14 +44,19 @@ pub(super) fn read(segment: &Path) -> Option<Count> {
     Some(Count { records, told })
 }
 
+/// Removes the count of the segment at `segment`; another program's file of that name stays.
 pub(super) fn remove(segment: &Path) {
-    // Without the segment it means nothing.
-    let _ = fs::remove_file(name(segment));
+    let name = name(segment);
+    let is_empty =
+        fs::symlink_metadata(&name).is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0);
+    if is_empty || read(segment).is_some() {
+        let _ = fs::remove_file(name);
+    }
 }
 
 /// Notes how far a segment is delivered: its number, bytes and records.
 pub(super) fn write_mark(path: &Path, place: [u64; 3]) -> io::Result<()> {
-    if path.exists() && read_mark(path).is_none() {
+    if fs::symlink_metadata(path).is_ok() && read_mark(path).is_none() {
         // Damaged, or another program's.
         files::set_aside(path)?;
     }
