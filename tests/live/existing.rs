@@ -10,7 +10,7 @@ use crate::{
     observer::{proc_net_tcp, wait_for_states},
     roles::Actor,
     skip,
-    sockets::{Kind, fresh_port},
+    sockets::{Kind, fresh_port, keep_over_exec},
     test,
 };
 
@@ -18,6 +18,7 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("existing: owners, durations as lower bounds", lower_bounds),
         test("existing: the snapshot is what /proc/net/tcp shows, mini-sockets included", snapshot),
+        test("existing: a connection that several processes hold is nobody's", several_holders),
         test("existing: every namespace of the host", every_namespace),
     ]
 }
@@ -105,6 +106,44 @@ fn snapshot() {
         let story = Tracer::start(netns, &["--snapshot", "--from", "close-wait"]).stop();
         assert_eq!(story.of("snapshot").count(), 2);
         drop((listener, server));
+    });
+}
+
+/// Who of them has accepted it is not known; several descriptors of one process are one holder.
+fn several_holders() {
+    if !can_list_holders() {
+        skip("this kernel lists no holders of sockets (needs 5.11)");
+        return;
+    }
+    in_lab(|netns| {
+        let own: Vec<_> = (0..3).map(|_| Kind::V4.pair(fresh_port())).collect();
+        let (listener, _, server) = &own[0];
+        let mut others =
+            [listener, server, server].map(|socket| Actor::start("holder", keep_over_exec(socket)));
+        others.iter_mut().for_each(|other| assert_eq!(other.hear(), "here"));
+        let twice = own[1].2.try_clone().expect("a second descriptor");
+        let mut tracer = Tracer::start(netns, &["--snapshot"]);
+        let port = server.local_addr().expect("address").as_socket().expect("IP").port();
+        let all: Vec<_> = (0..9).map(|_| tracer.wait_for(|it| it["kind"] == "snapshot")).collect();
+        let shared = |it: &&Value| it["state"] == "ESTABLISHED" && it["local"]["port"] == port;
+        assert_eq!(all.iter().filter(shared).count(), 1);
+        for it in &all {
+            if shared(&it) {
+                assert!(it["owner"].is_null(), "{it}");
+            } else {
+                // The others have the listener from this process.
+                assert_eq!(it["owner"]["pid"], process::id(), "{it}");
+                assert_eq!(it["owner"]["source"], "scan");
+            }
+        }
+        drop((own, twice));
+        for other in others {
+            other.end();
+        }
+        let end = tracer
+            .wait_for(|it| it["kind"] == "transition" && it["local"]["port"] == port && it["to"] != "LISTEN");
+        assert_eq!(end["from"], "ESTABLISHED", "{end}");
+        tracer.stop();
     });
 }
 

@@ -103,7 +103,7 @@ fn check_end(it: &Value, transport: &str) {
 }
 
 /// A client and a listener of MPTCP; `None` where the kernel has none.
-fn pair(port: u16) -> Option<(Socket, Socket)> {
+pub(crate) fn pair(port: u16) -> Option<(Socket, Socket)> {
     let listener = socket()?;
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], port)).into();
     listener.bind(&address).expect("bind");

@@ -9,6 +9,8 @@ use std::{
     },
     process::{Command, ExitCode, Output, Stdio},
     ptr,
+    sync::mpsc::channel,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -17,6 +19,7 @@ use socket2::Socket;
 
 use crate::{
     Test,
+    holders::ring_with,
     lab::{Tracer, can_list_holders, in_lab, own_netns, sockstate},
     look_test,
     observer::wait_for_states,
@@ -35,6 +38,10 @@ pub(crate) fn tests() -> Vec<Test> {
         look_test("sight: everything can be seen, also where it looks otherwise", all_is_seen),
         look_test("sight: of one namespace everything can be seen without capabilities", one_namespace),
         look_test("sight: a namespace that lives by sockets only", sockets_only),
+        look_test("sight: a namespace that lives by sockets of a thread", || sockets_of_a_thread(false)),
+        look_test("sight: a namespace that a descriptor of a thread leads to", || sockets_of_a_thread(true)),
+        look_test("sight: a namespace that lives by sockets of io_uring", sockets_of_a_ring),
+        look_test("sight: a namespace that lives by MPTCP sockets", mptcp_sockets),
         look_test("sight: a namespace that a descriptor or a mount leads to", by_descriptor_and_mount),
         look_test("sight: a closed socket is in no table, and no gap", closed_sockets),
         look_test("sight: a stale name is none, and a covered one is a gap", names),
@@ -207,20 +214,25 @@ struct Left {
 
 /// Opens a leak in a new namespace, and goes home.
 fn leave_namespace(port: u16, keep: bool) -> Left {
-    let home = fs::File::open("/proc/thread-self/ns/net").expect("namespace");
-    let left = {
-        // SAFETY: takes a number; only this thread moves.
-        assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
-        crate::netns::loopback_up().expect("loopback");
+    visit_namespace(|| {
         let (listener, client, server) = Kind::V4.pair(port);
         drop(client);
         wait_for_states(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
         let namespace = keep.then(|| fs::File::open("/proc/thread-self/ns/net").expect("namespace").into());
         Left { netns: own_netns(), sockets: (listener, server), namespace }
-    };
+    })
+}
+
+/// Does something in a new namespace, and goes home.
+fn visit_namespace<T>(work: impl FnOnce() -> T) -> T {
+    let home = fs::File::open("/proc/thread-self/ns/net").expect("namespace");
+    // SAFETY: takes a number; only this thread moves.
+    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
+    crate::netns::loopback_up().expect("loopback");
+    let done = work();
     // SAFETY: takes an open descriptor and a number; only this thread moves.
     assert_eq!(unsafe { libc::setns(home.as_raw_fd(), libc::CLONE_NEWNET) }, 0);
-    left
+    done
 }
 
 fn sockets_only() {
@@ -257,6 +269,110 @@ fn sockets_only() {
         // With its last socket the namespace is gone.
         drop(left);
         assert_ok(&[], &[]);
+    });
+}
+
+/// As above, but what leads there is in a thread's own descriptor table.
+fn sockets_of_a_thread(keep: bool) {
+    in_lab(|_| {
+        let port = fresh_port();
+        let left = leave_namespace(port, keep);
+        let (netns, fd, text) = (left.netns, left.sockets.1.as_raw_fd(), port.to_string());
+        let descriptors: Vec<i32> = [left.sockets.0.as_raw_fd(), fd]
+            .into_iter()
+            .chain(left.namespace.iter().map(AsRawFd::as_raw_fd))
+            .collect();
+        let (ready, is_ready) = channel();
+        let (end, is_over) = channel::<()>();
+        thread::scope(|scope| {
+            let end = end;
+            scope.spawn(move || {
+                // SAFETY: takes a number; gives this thread a copy of the descriptor table.
+                assert_eq!(unsafe { libc::unshare(libc::CLONE_FILES) }, 0);
+                // SAFETY: takes nothing, cannot fail.
+                ready.send(unsafe { libc::gettid() }).expect("send");
+                let _ = is_over.recv();
+                for fd in descriptors {
+                    // SAFETY: this thread's own copy, which nobody else uses.
+                    unsafe { libc::close(fd) };
+                }
+            });
+            let tid = is_ready.recv().expect("a thread");
+            drop(left);
+            let said = Said::by(&[], &check_of(&text));
+            let (code, begin) = if keep { (1, "SOCKSTATE WARNING") } else { (3, "SOCKSTATE UNKNOWN") };
+            assert!(said.code == Some(code) && said.text.starts_with(begin), "{}{}", said.text, said.errors);
+            if keep || can_list_holders() {
+                let older = if keep { "0" } else { "1h" };
+                let args = ["close-wait", "--older-than", older, "--port", &text, "--format", "json"];
+                let records = Said::by(&[], &args).records();
+                assert_eq!(
+                    (&records[0]["netns"], &records[0]["state"]),
+                    (&netns.into(), &"CLOSE_WAIT".into())
+                );
+                let holder = &records[0]["holders"][0];
+                let expected = (std::process::id().into(), tid.into(), fd.into());
+                assert_eq!(
+                    (&holder["pid"], &holder["tid"], &holder["fd"]),
+                    (&expected.0, &expected.1, &expected.2)
+                );
+            }
+            drop(end);
+        });
+        if can_list_holders() {
+            assert_ok(&[], &[]);
+        }
+    });
+}
+
+/// As above, but only an io_uring instance has the sockets.
+fn sockets_of_a_ring() {
+    if !can_list_holders() {
+        return crate::skip("this kernel does not list which namespace a held socket is in (needs 5.11)");
+    }
+    in_lab(|_| {
+        let port = fresh_port();
+        let left = leave_namespace(port, false);
+        let ring = match ring_with(left.sockets.1.as_raw_fd()) {
+            Ok(ring) => ring,
+            Err(error) => return crate::skip(&format!("io_uring does not work here: {error}")),
+        };
+        drop(left);
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", ring.as_raw_fd())).expect("fdinfo");
+        if !info.contains("socket:[") {
+            return crate::skip("this kernel does not show which sockets a ring has (needs 6.13)");
+        }
+        let said = Said::by(&[], &check_of(&port.to_string()));
+        assert_eq!(said.code, Some(3), "{}{}", said.text, said.errors);
+        assert!(said.errors.contains("io_uring"), "{}", said.errors);
+        drop(ring);
+        // Sockets that are in a table, or of another protocol, are no gap.
+        let (listener, client, server) = Kind::V4.pair(port);
+        let udp = std::net::UdpSocket::bind("127.0.0.1:0").expect("UDP");
+        let rings = [server.as_raw_fd(), udp.as_raw_fd()].map(|fd| ring_with(fd).expect("io_uring"));
+        drop((client, server, udp));
+        assert_ok(&[], &[]);
+        drop((listener, rings));
+    });
+}
+
+/// As above, but with sockets that the kernel's list of held sockets does not have.
+fn mptcp_sockets() {
+    if !can_list_holders() {
+        return crate::skip("this kernel does not list which namespace a held socket is in (needs 5.11)");
+    }
+    in_lab(|_| {
+        let port = fresh_port();
+        let Some(left) = visit_namespace(|| crate::mptcp::pair(port)) else {
+            return crate::skip("this kernel has no MPTCP");
+        };
+        let said = Said::by(&[], &check_of(&port.to_string()));
+        assert_eq!(said.code, Some(3), "{}{}", said.text, said.errors);
+        assert!(said.errors.contains("MPTCP"), "{}", said.errors);
+        drop(left);
+        let here = crate::mptcp::pair(port);
+        assert_ok(&[], &[]);
+        drop(here);
     });
 }
 
@@ -377,7 +493,7 @@ fn walker() {
                         looks += 1;
                     }
                 }
-                std::thread::sleep(Duration::from_millis(20));
+                thread::sleep(Duration::from_millis(20));
             }
             assert!(looks > 10, "the thread was seen {looks} times");
             tracer.stop();

@@ -263,3 +263,28 @@ fn a_connection_that_is_left_open_belongs_to_its_only_holder() {
     assert_eq!(owner(&table, 4), None, "one of two");
     assert!(lab.look(&mut table, 900_000 * MS, &[8]).is_empty(), "once is enough");
 }
+
+/// What exists at the start: a connection of several processes is nobody's, a listener the oldest one's.
+#[test]
+fn of_several_holders_at_the_start_none_is_guessed() {
+    let cases: [(State, &[u32], Option<u32>); 6] = [
+        (State::Established, &[8], Some(8)),
+        (State::Established, &[8, 8, 8], Some(8)),
+        (State::Established, &[7, 8], None),
+        (State::CloseWait, &[8, 7, 8, 9], None),
+        // The process id of the first one may be the larger one.
+        (State::Listen, &[8, 7, 9], Some(7)),
+        (State::Listen, &[7, 8], Some(7)),
+    ];
+    for (state, holders, wanted) in cases {
+        let (mut lab, mut table) = (Lab::default(), table());
+        table.starts();
+        for &pid in holders {
+            let mut held = event(MS, 1, State::Close, State::Close);
+            held.kind = EventKind::Held { state, task: task(pid), fd: 3 };
+            table.apply(&held, &mut lab.names, &mut |_| {});
+        }
+        table.started();
+        assert_eq!(owner(&table, 1).map(|(pid, _)| pid), wanted, "{state:?} {holders:?}");
+    }
+}

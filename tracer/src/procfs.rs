@@ -1,13 +1,21 @@
-//! The processes that /proc lists, looked through by a few threads.
+//! The processes that /proc lists, looked through by a few threads; where each has its descriptors and what its io_uring
+//! instances hold.
+
+pub mod rings;
 
 use std::{
     fs, io,
     num::NonZeroUsize,
+    os::unix::fs::MetadataExt,
     path::Path,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
 
+use rustix::io::Errno;
+
+/// `KCMP_FILES` of linux/kcmp.h: whether two tasks share their descriptor table.
+const KCMP_FILES: libc::c_int = 2;
 /// A host has other work.
 const MOST_THREADS: usize = 4;
 
@@ -45,6 +53,55 @@ pub fn for_each_process<T: Default + Send>(
         let others = started.into_iter().map(|thread| thread.join().unwrap_or_else(|_| failed()));
         std::iter::once(own).chain(others).collect()
     })
+}
+
+/// A thread for each descriptor table of a process that is not the leader's. A leader that has ended has none, so that its threads'
+/// is one of these. Costs a call for each thread, and nothing for a process with one.
+#[must_use]
+pub fn own_tables(root: &Path, pid: u32) -> Vec<u32> {
+    let tasks = root.join("proc").join(pid.to_string()).join("task");
+    // ".", ".." and the threads.
+    if fs::metadata(&tasks).map_or(0, |metadata| metadata.nlink()) <= 3 {
+        return Vec::new();
+    }
+    let mut found: Vec<u32> = Vec::new();
+    for entry in fs::read_dir(tasks).into_iter().flatten().flatten() {
+        let tid = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
+        let Some(tid) = tid.filter(|tid| *tid != pid) else { continue };
+        // Threads of one table are mostly started one after another.
+        let last = found.last().copied();
+        match shares_table(pid, tid) {
+            Ok(true) => {}
+            Ok(false) if last.is_some_and(|last| shares_table(last, tid) == Ok(true)) => {}
+            Ok(false) => found.push(tid),
+            // This kernel does not compare, or the thread has ended.
+            Err(_) => {}
+        }
+    }
+    found
+}
+
+/// Whether two tasks share their descriptor table.
+fn shares_table(one: u32, other: u32) -> Result<bool, Errno> {
+    // SAFETY: takes numbers and changes nothing.
+    let order = unsafe { libc::syscall(libc::SYS_kcmp, one, other, KCMP_FILES, 0, 0) };
+    if order < 0 {
+        Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO))
+    } else {
+        Ok(order == 0)
+    }
+}
+
+/// The inode of `socket:[...]`.
+#[must_use]
+pub fn socket_inode(target: &[u8]) -> Option<u64> {
+    inode_of(target, b"socket:[")
+}
+
+/// The number between `prefix` and the bracket at the end.
+#[must_use]
+pub fn inode_of(target: &[u8], prefix: &[u8]) -> Option<u64> {
+    std::str::from_utf8(target.strip_prefix(prefix)?.strip_suffix(b"]")?).ok()?.parse().ok()
 }
 
 #[cfg(test)]

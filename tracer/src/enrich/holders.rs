@@ -3,7 +3,6 @@
 
 mod elsewhere;
 mod process;
-mod rings;
 mod scan;
 mod served;
 
@@ -16,9 +15,12 @@ use std::{
     sync::Arc,
 };
 
-use scan::{Place, socket_inode};
+use scan::Place;
 
-use crate::model::{Elsewhere, Holder, Message, Process, Via, bounds};
+use crate::{
+    model::{Elsewhere, Holder, Message, Process, Via, bounds},
+    procfs::{rings, socket_inode},
+};
 
 /// `O_CLOEXEC` as fdinfo shows it, on every architecture but alpha, parisc and sparc.
 const CLOSE_ON_EXEC: u32 = 0o2_000_000;
@@ -238,7 +240,7 @@ pub(super) fn fuzz(bytes: &[u8]) {
     assert!(rings::parse(bytes).is_none_or(|ring| ring.sockets.len() <= text.len()));
     elsewhere::in_flight(&text);
     close_on_exec(&text);
-    socket_inode(bytes);
+    let _ = socket_inode(bytes);
     process::parent_and_age(bytes);
 }
 

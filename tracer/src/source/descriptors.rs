@@ -1,7 +1,7 @@
-//! The descriptors of all processes: which sockets are held at all, and which network namespaces a descriptor leads to.
+//! The descriptors of all processes and threads: which sockets are held at all, and which network namespaces a descriptor leads to.
 
 use std::{
-    fs, io,
+    fs, io, iter,
     mem::MaybeUninit,
     path::{Path, PathBuf},
 };
@@ -15,10 +15,11 @@ use rustix::{
 use super::sight::{self, is_gone, is_refused};
 use crate::{
     model::{Gap, GapKind},
-    procfs::{for_each_process, processes},
+    procfs::{for_each_process, inode_of, own_tables, processes, socket_inode},
 };
 
-/// Longer targets are neither sockets nor namespaces.
+const RING: &[u8] = b"anon_inode:[io_uring]";
+/// Longer targets are neither sockets nor namespaces nor io_uring instances.
 const TARGET: usize = 64;
 
 /// A descriptor and the inode that it leads to.
@@ -26,12 +27,23 @@ const TARGET: usize = 64;
 pub(super) struct Descriptor {
     pub(super) inode: u64,
     pub(super) pid: u32,
+    /// The thread that has a table of its own.
+    pub(super) tid: Option<u32>,
     pub(super) fd: u32,
+}
+
+/// The directory of a process's descriptors, or of a thread's own.
+fn table(root: &Path, pid: u32, tid: Option<u32>) -> PathBuf {
+    let process = root.join("proc").join(pid.to_string());
+    match tid {
+        Some(tid) => process.join("task").join(tid.to_string()).join("fd"),
+        None => process.join("fd"),
+    }
 }
 
 impl Descriptor {
     pub(super) fn path(&self, root: &Path) -> PathBuf {
-        root.join("proc").join(self.pid.to_string()).join("fd").join(self.fd.to_string())
+        table(root, self.pid, self.tid).join(self.fd.to_string())
     }
 
     /// The name of its protocol (`TCP`, `TCPv6`, `UDP`, `UNIX`, ...) if it still is the socket that it was; `None` if it has
@@ -67,6 +79,8 @@ pub(super) struct Descriptors {
     pub(super) sockets: Vec<Descriptor>,
     /// Of network namespaces.
     pub(super) namespaces: Vec<Descriptor>,
+    /// Of io_uring instances: process and descriptor.
+    pub(super) rings: Vec<(u32, u32)>,
     /// Processes that were not let in.
     unread: usize,
     why: Option<io::Error>,
@@ -90,6 +104,7 @@ impl Descriptors {
     fn add(&mut self, part: Self) {
         self.sockets.extend(part.sockets);
         self.namespaces.extend(part.namespaces);
+        self.rings.extend(part.rings);
         self.unread += part.unread;
         self.why = self.why.take().or(part.why);
     }
@@ -102,18 +117,22 @@ impl Descriptors {
         Some(Gap::new(GapKind::Descriptors, why))
     }
 
-    /// Adds those of a process.
+    /// Adds those of a process, and of its threads that have a table of their own.
     fn read(&mut self, root: &Path, pid: u32) {
-        if let Err(error) = self.read_process(root, pid).map_err(io::Error::from)
-            && !is_gone(&error)
-        {
-            self.unread += 1;
-            self.why = Some(error);
+        let own = own_tables(root, pid).into_iter().map(Some);
+        for tid in iter::once(None).chain(own) {
+            if let Err(error) = self.read_table(root, pid, tid).map_err(io::Error::from)
+                && !is_gone(&error)
+            {
+                self.unread += 1;
+                self.why = Some(error);
+                break;
+            }
         }
     }
 
-    fn read_process(&mut self, root: &Path, pid: u32) -> rustix::io::Result<()> {
-        let path = root.join("proc").join(pid.to_string()).join("fd");
+    fn read_table(&mut self, root: &Path, pid: u32, tid: Option<u32>) -> rustix::io::Result<()> {
+        let path = table(root, pid, tid);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = open(&path, flags, Mode::empty())?;
         let mut room = [MaybeUninit::uninit(); TARGET];
@@ -126,19 +145,16 @@ impl Descriptors {
                 return Err(error);
             }
             let (Some(fd), Ok((target, _))) = (fd, target) else { continue };
-            if let Some(inode) = inode(target, b"socket:[") {
-                self.sockets.push(Descriptor { inode, pid, fd });
-            } else if let Some(inode) = inode(target, b"net:[") {
-                self.namespaces.push(Descriptor { inode, pid, fd });
+            if let Some(inode) = socket_inode(target) {
+                self.sockets.push(Descriptor { inode, pid, tid, fd });
+            } else if let Some(inode) = inode_of(target, b"net:[") {
+                self.namespaces.push(Descriptor { inode, pid, tid, fd });
+            } else if target == RING && tid.is_none() {
+                self.rings.push((pid, fd));
             }
         }
         Ok(())
     }
-}
-
-/// The number between `prefix` and the bracket at the end.
-fn inode(target: &[u8], prefix: &[u8]) -> Option<u64> {
-    std::str::from_utf8(target.strip_prefix(prefix)?.strip_suffix(b"]")?).ok()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -160,8 +176,8 @@ mod tests {
         // Ended in the meantime: no gap.
         fs::create_dir_all(root.path().join("proc/11")).expect("process");
         let (all, gap) = Descriptors::scan(root.path());
-        assert_eq!(all.sockets, [Descriptor { inode: 500, pid: 10, fd: 0 }]);
-        assert_eq!(all.namespaces, [Descriptor { inode: 600, pid: 10, fd: 1 }]);
+        assert_eq!(all.sockets, [Descriptor { inode: 500, pid: 10, tid: None, fd: 0 }]);
+        assert_eq!(all.namespaces, [Descriptor { inode: 600, pid: 10, tid: None, fd: 1 }]);
         assert_eq!(gap, None);
     }
 }

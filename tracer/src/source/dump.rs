@@ -10,11 +10,14 @@ use super::{
     diag,
     namespaces::{Namespace, Namespaces},
     sight::{self, is_gone},
+    undecided,
 };
 use crate::model::{Event, EventKind, Gap, GapKind, SocketInfo, State, Transport};
 
 /// Names that the kernel gives to TCP's sockets (`tcp_prot.name`, `tcpv6_prot.name`).
 const TCP: [&str; 2] = ["TCP", "TCPv6"];
+/// And to MPTCP's (`mptcp_prot.name`, `mptcp_v6_prot.name`).
+const MPTCP: [&str; 2] = ["MPTCP", "MPTCPv6"];
 
 /// What a dump of several namespaces found.
 #[derive(Debug, Default)]
@@ -57,14 +60,14 @@ pub fn dump(only: Option<u32>, held: impl FnOnce() -> Result<Vec<Event>, String>
     }
     if only.is_none() || dump.listed == 0 {
         dump.gaps.append(&mut all.gaps);
-        dump.add_unlisted(only, root, &descriptors.sockets, unread, held);
+        dump.add_unlisted(only, root, &descriptors, unread, held);
     }
     dump
 }
 
 impl Namespaces {
     /// Adds those that a process has open, although no process need be in them.
-    fn add_held(&mut self, descriptors: &Descriptors, root: &Path) {
+    pub(super) fn add_held(&mut self, descriptors: &Descriptors, root: &Path) {
         for it in &descriptors.namespaces {
             if !self.found.contains_key(&it.inode)
                 && let Err(error) = self.add(it.path(root))
@@ -102,25 +105,31 @@ impl Dump {
         &mut self,
         only: Option<u32>,
         root: &Path,
-        descriptors: &[Descriptor],
+        descriptors: &Descriptors,
         unread: Option<Gap>,
         held: impl FnOnce() -> Result<Vec<Event>, String>,
     ) {
         let listed: HashSet<u64> = self.sockets.iter().map(|socket| socket.inode).collect();
         let mut known = HashSet::new();
         let mut unlisted = 0;
-        for it in descriptors.iter().filter(|it| !listed.contains(&it.inode)) {
+        let mut mptcp = Vec::new();
+        for it in descriptors.sockets.iter().filter(|it| !listed.contains(&it.inode)) {
             if known.contains(&it.inode) {
                 continue;
             }
-            let is_tcp = match it.protocol(root) {
+            let protocol = match it.protocol(root) {
                 Ok(None) => continue,
-                Ok(Some(protocol)) => TCP.contains(&protocol.as_str()),
-                Err(_) => true,
+                Ok(protocol) => protocol,
+                Err(_) => None,
             };
             known.insert(it.inode);
-            unlisted += usize::from(is_tcp);
+            let is_one_of = |names: [&str; 2]| protocol.as_deref().is_some_and(|name| names.contains(&name));
+            if is_one_of(MPTCP) {
+                mptcp.push(it);
+            }
+            unlisted += usize::from(protocol.is_none() || is_one_of(TCP));
         }
+        self.gaps.extend(undecided::gaps(root, descriptors, &mptcp, &listed));
         // The kernel lists also what a security module protects from being read in /proc.
         let (protected, unread) = match unread {
             Some(gap) if self.hidden_processes.is_none() && sight::may_read_processes() => (Some(gap), None),
@@ -132,7 +141,7 @@ impl Dump {
         }
         match held() {
             Ok(events) => {
-                self.add_of_unknown_namespaces(only, root, descriptors, events.clone());
+                self.add_of_unknown_namespaces(only, root, &descriptors.sockets, events.clone());
                 self.held = Some(events);
             }
             Err(error) => {
@@ -172,8 +181,12 @@ impl Dump {
                 self.list(inode, namespace);
             }
         }
-        let inodes: HashMap<(u32, u32), &Descriptor> =
-            descriptors.iter().map(|it| ((it.pid, it.fd), it)).collect();
+        // The kernel's list names the process, whose threads may have tables of their own.
+        let mut inodes: HashMap<(u32, u32), Option<&Descriptor>> = HashMap::new();
+        for held in descriptors {
+            let known = inodes.entry((held.pid, held.fd)).or_insert(Some(held));
+            *known = known.filter(|known| known.inode == held.inode);
+        }
         let mut sockets: BTreeMap<u32, HashMap<u64, SocketInfo>> = BTreeMap::new();
         for event in events {
             let (Some(netns), EventKind::Held { state, task, fd }) = (event.netns, &event.kind) else {
@@ -182,7 +195,7 @@ impl Dump {
             if self.namespaces.contains_key(&netns) {
                 continue;
             }
-            let descriptor = inodes.get(&(task.pid, *fd)).filter(|it| it.is_there(root));
+            let descriptor = inodes.get(&(task.pid, *fd)).copied().flatten().filter(|it| it.is_there(root));
             let socket = partial(&event, netns, *state, descriptor.map_or(0, |it| it.inode));
             let known = sockets.entry(netns).or_default().entry(event.sk).or_insert_with(|| socket.clone());
             known.inode = known.inode.max(socket.inode);

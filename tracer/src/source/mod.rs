@@ -19,6 +19,7 @@ mod recording;
 mod requests;
 mod sight;
 mod snapshot;
+mod undecided;
 mod walker;
 
 pub use destroy::Destroys;

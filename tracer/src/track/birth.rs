@@ -4,6 +4,7 @@ use std::{collections::HashSet, rc::Rc};
 
 use super::{
     conns::{Conn, Since},
+    listeners::is_same_process,
     same::merge,
     table::{Applied, Out, Said, Table, key},
     wait::{Birth, Ends},
@@ -86,6 +87,7 @@ impl Table {
     pub fn started(&mut self) {
         self.conns.remember_ended(false);
         self.waiting.children = HashSet::default();
+        self.waiting.shared = HashSet::default();
     }
 
     /// A child without a known request. No event of its own ends a request that becomes a child.
@@ -109,8 +111,8 @@ impl Table {
         }
         let owner = task.map(|task| OwnerKey { task: Rc::new(task.clone()), source: OwnerSource::Scan });
         if let Some(at) = self.conns.find(event.sk) {
-            if owner.is_some() && self.conns.get(at).subject.owner.is_none() {
-                self.conns.set_subject(at, who.identify(key(event, owner)));
+            if let Some(holder) = owner {
+                self.also_held(at, event, holder, who);
             }
             return;
         }
@@ -121,6 +123,31 @@ impl Table {
         let waits = self.waiting.timewaits.iter().any(|timewait| timewait.sk == event.sk);
         if !waits && !is_over {
             self.add_existing(event, state, mini, owner, who);
+        }
+    }
+
+    /// A process holds a socket that is known. Which of several has accepted a connection is not known; what has called listen() is
+    /// older than those that have got the listener from it.
+    fn also_held(&mut self, at: usize, event: &Event, holder: OwnerKey, who: &mut dyn Identify) {
+        let conn = self.conns.get(at);
+        let owner = match &conn.subject.owner {
+            None if self.waiting.shared.contains(&event.sk) => return,
+            None => Some(holder),
+            Some(known)
+                if known.source != OwnerSource::Scan || is_same_process(&known.task, &holder.task) =>
+            {
+                return;
+            }
+            Some(known) if conn.state == State::Listen => {
+                Some(holder).filter(|holder| holder.task.start_ns < known.task.start_ns)
+            }
+            Some(_) => {
+                self.waiting.shared.insert(event.sk);
+                None
+            }
+        };
+        if owner.is_some() || conn.state != State::Listen {
+            self.conns.set_subject(at, who.identify(key(event, owner)));
         }
     }
 

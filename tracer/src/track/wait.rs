@@ -129,6 +129,8 @@ pub(super) struct Waiting {
     pub(super) estimated: HashMap<Ends, u64, FxBuildHasher>,
     /// Children whose requests were not known, while the walk over what exists may still show those.
     pub(super) children: HashSet<Ends, FxBuildHasher>,
+    /// Connections that several processes held when the tracer started; kept until the walk is over.
+    pub(super) shared: HashSet<u64, FxBuildHasher>,
     /// SYN cookies that came back, with when.
     pub(super) cookies: Vec<(Ends, u64)>,
     pub(super) timewaits: Vec<Timewait>,

@@ -8,10 +8,10 @@ use std::{
     path::Path,
 };
 
-use super::scan::{Place, socket_inode};
+use super::scan::Place;
 use crate::{
     model::Via,
-    procfs::{for_each_process, processes},
+    procfs::{for_each_process, processes, socket_inode},
 };
 
 /// What some processes have.

@@ -2,9 +2,7 @@
 
 use std::{
     collections::HashSet,
-    fs,
     mem::MaybeUninit,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -15,15 +13,13 @@ use rustix::{
 
 use crate::{
     model::Via,
-    procfs::{for_each_process, processes},
+    procfs::{for_each_process, own_tables, processes, socket_inode},
 };
 
 const EPOLL: &[u8] = b"anon_inode:[eventpoll]";
 const RING: &[u8] = b"anon_inode:[io_uring]";
 /// Longer names are neither sockets nor epoll nor io_uring instances.
 const TARGET: usize = 64;
-/// `KCMP_FILES` of linux/kcmp.h: whether two tasks share their descriptor table.
-const KCMP_FILES: libc::c_int = 2;
 
 /// Where a descriptor is, and what it leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,46 +100,4 @@ pub(super) fn scan(root: &Path, wanted: &HashSet<u64>) -> Vec<Descriptors> {
     let work = |found: &mut Descriptors, pid| found.read(root, pid, wanted);
     let pids = processes(root).unwrap_or_default();
     for_each_process(&pids, work, || Descriptors { hidden: true, ..Descriptors::default() })
-}
-
-/// A thread for each descriptor table of a process that is not the leader's. A leader that has ended has none, so that its threads'
-/// is one of these. Costs a call for each thread, and nothing for a process with one.
-fn own_tables(root: &Path, pid: u32) -> Vec<u32> {
-    let tasks = root.join("proc").join(pid.to_string()).join("task");
-    // ".", ".." and the threads.
-    if fs::metadata(&tasks).map_or(0, |metadata| metadata.nlink()) <= 3 {
-        return Vec::new();
-    }
-    let mut found: Vec<u32> = Vec::new();
-    for entry in fs::read_dir(tasks).into_iter().flatten().flatten() {
-        let tid = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
-        let Some(tid) = tid.filter(|tid| *tid != pid) else { continue };
-        // Threads of one table are mostly started one after another.
-        let last = found.last().copied();
-        match shares_table(pid, tid) {
-            Ok(true) => {}
-            Ok(false) if last.is_some_and(|last| shares_table(last, tid) == Ok(true)) => {}
-            Ok(false) => found.push(tid),
-            // This kernel does not compare, or the thread has ended.
-            Err(_) => {}
-        }
-    }
-    found
-}
-
-/// Whether two tasks share their descriptor table.
-fn shares_table(one: u32, other: u32) -> Result<bool, Errno> {
-    // SAFETY: takes numbers and changes nothing.
-    let order = unsafe { libc::syscall(libc::SYS_kcmp, one, other, KCMP_FILES, 0, 0) };
-    if order < 0 {
-        Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
-    } else {
-        Ok(order == 0)
-    }
-}
-
-/// The inode of `socket:[...]`.
-pub(super) fn socket_inode(target: &[u8]) -> Option<u64> {
-    let digits = target.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
-    std::str::from_utf8(digits).ok()?.parse().ok()
 }

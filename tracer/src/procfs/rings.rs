@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::scan::socket_inode;
+use super::socket_inode;
 
 /// The kernel leaves the files out while another task works on the ring: how often it is read until they are shown.
 const READS: usize = 5;
@@ -17,15 +17,15 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 /// What a ring holds.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Ring {
+pub struct Ring {
     /// Inodes of the sockets that are registered files.
-    pub(super) sockets: Vec<u64>,
+    pub sockets: Vec<u64>,
     /// It may hold sockets besides: files whose inodes are not shown, requests that wait, or it could not be read.
-    pub(super) may_hold_more: bool,
+    pub may_hold_more: bool,
 }
 
 /// Reads the ring that is `fd` of process `pid`.
-pub(super) fn read(root: &Path, pid: u32, fd: u32) -> Ring {
+pub fn read(root: &Path, pid: u32, fd: u32) -> Ring {
     let path = root.join("proc").join(pid.to_string()).join("fdinfo").join(fd.to_string());
     for attempt in 0..READS {
         if attempt > 0 {
@@ -41,7 +41,7 @@ pub(super) fn read(root: &Path, pid: u32, fd: u32) -> Ring {
 }
 
 /// What `fdinfo` tells; `None` where the files are left out. It may have a million lines.
-pub(super) fn parse(text: impl BufRead) -> Option<Ring> {
+pub fn parse(text: impl BufRead) -> Option<Ring> {
     let mut ring = Ring::default();
     let (mut registered, mut listed) = (None, 0);
     let mut section = "";
