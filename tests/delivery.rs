@@ -9,6 +9,12 @@ mod collector;
 mod ends;
 #[path = "delivery/files.rs"]
 mod files;
+#[cfg(feature = "grpc")]
+#[path = "delivery/grpc.rs"]
+mod grpc;
+#[cfg(feature = "nats")]
+#[path = "delivery/nats.rs"]
+mod nats;
 #[path = "delivery/partly.rs"]
 mod partly;
 #[path = "delivery/spool.rs"]

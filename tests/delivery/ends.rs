@@ -1,21 +1,22 @@
 //! What is under way when a sink's time is over: handed over, in doubt, or lost, and nothing of it twice in the counts.
 
 use std::{
+    io::Read,
     net::TcpListener,
     os::unix::net::UnixDatagram,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
 };
 
-use sockstate::sinks::{Address, Spool, TargetSettings};
+use sockstate::sinks::{Address, Spool, TargetSettings, Template};
 
 use crate::{
     all,
-    collector::{Feeder, listen, seq, settings, spooled, tcp, wait_until},
+    collector::{Feeder, http, listen, seq, settings, spooled, tcp, wait_until},
 };
 
 /// A socket that nobody reads; filled up until it blocks its senders.
@@ -154,4 +155,71 @@ fn a_reset_just_before_the_end_leaves_records_in_doubt() {
         let status = feeder.queue.status();
         assert_eq!((status.delivered(), status.in_doubt(), status.lost()), (0, 10, 0));
     }
+}
+
+/// An HTTP collector that takes requests and answers none of them; counts their bytes.
+fn silent(listener: TcpListener, connections: usize) -> Arc<AtomicU64> {
+    let bytes = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&bytes);
+    thread::spawn(move || {
+        for stream in listener.incoming().take(connections) {
+            let mut stream = stream.expect("connection");
+            let mut buffer = [0; 8192];
+            while let Ok(len @ 1..) = stream.read(&mut buffer) {
+                count.fetch_add(len as u64, Ordering::Relaxed);
+            }
+        }
+    });
+    bytes
+}
+
+#[test]
+fn what_was_not_answered_when_the_time_is_over_is_in_doubt() {
+    // The end comes within the attempt, and after it.
+    for waits in [false, true] {
+        let (listener, port) = listen();
+        let bytes = silent(listener, 1);
+        let mut feeder = Feeder::start(&settings(http(port, Template::Ndjson)), None);
+        feeder.push(10);
+        wait_until("it has the request", || bytes.load(Ordering::Relaxed) > 1800);
+        if waits {
+            feeder.wait_until("the time is over", |it| it.failures() > 1);
+        }
+        feeder.push(10);
+        feeder.end(Duration::ZERO);
+        let status = feeder.queue.status();
+        assert_eq!((status.delivered(), status.in_doubt(), status.lost()), (0, 10, 10), "{waits}");
+    }
+    // With a spool, the next run sends them again.
+    let directory = tempfile::tempdir().expect("directory");
+    let (listener, port) = listen();
+    let bytes = silent(listener, 1);
+    let mut feeder = Feeder::start(&spooled(http(port, Template::Ndjson), directory.path(), 1 << 20), None);
+    feeder.push(10);
+    wait_until("it has the request", || bytes.load(Ordering::Relaxed) > 1800);
+    feeder.end(Duration::ZERO);
+    let status = feeder.queue.status();
+    assert_eq!((status.delivered(), status.in_doubt(), status.lost()), (0, 0, 0));
+    let mut spool = Spool::open(directory.path(), 1 << 20, false).expect("spool");
+    assert_eq!(spool.read(1 << 20).expect("read").batch.len(), 10);
+}
+
+#[test]
+fn what_a_stream_has_written_and_nobody_acknowledged_is_in_doubt() {
+    let (listener, port) = listen();
+    let mut feeder = Feeder::start(&settings(tcp(port)), None);
+    // More than both buffers hold.
+    let chunks = 400;
+    for _ in 0..chunks {
+        wait_until("there is room", || feeder.queue.has_room(30_000) || feeder.queue.stands_still());
+        feeder.push(100);
+    }
+    let connection = listener.accept().expect("connection");
+    feeder.end(Duration::ZERO);
+    let status = feeder.queue.status();
+    let (delivered, doubtful, lost) = (status.delivered(), status.in_doubt(), status.lost());
+    assert_eq!(delivered + doubtful + lost, feeder.pushed(), "{delivered}, {doubtful}, {lost}");
+    // A step of 64 KiB is sent at a time.
+    assert!(delivered > 0 && (1..1000).contains(&doubtful) && lost > 0, "{delivered}, {doubtful}, {lost}");
+    drop(connection);
 }

@@ -138,10 +138,13 @@ impl Numbers {
 
     fn sinks(&self) -> impl Iterator<Item = Family<'_>> {
         type Column = (&'static str, &'static str, Kind, fn(&SinkNumbers) -> u64);
-        const COLUMNS: [Column; 7] = [
+        const COLUMNS: [Column; 8] = [
             ("sink.delivered", "Records that a sink's collector has", Kind::Counter, |it| it.delivered),
             ("sink.delivered_bytes", "Their bytes", Kind::Counter, |it| it.delivered_bytes),
             ("sink.lost", "Records that a sink's collector will never get", Kind::Counter, |it| it.lost),
+            ("sink.in_doubt", "Records that it may have, and that are not sent again", Kind::Counter, |it| {
+                it.in_doubt
+            }),
             ("sink.failures", "Attempts to deliver that failed", Kind::Counter, |it| it.failures),
             ("sink.failing", "Whether the last attempt failed", Kind::Gauge, |it| u64::from(it.failing)),
             ("sink.queued_bytes", "Bytes of records that wait in memory", Kind::Gauge, |it| it.queued_bytes),

@@ -79,6 +79,8 @@ pub struct SinkNumbers {
     pub delivered_bytes: u64,
     /// Records that it will never get.
     pub lost: u64,
+    /// Records that it may have, and that are not sent again.
+    pub in_doubt: u64,
     /// Attempts that failed.
     pub failures: u64,
     /// Whether the last one did.

@@ -413,6 +413,7 @@ impl Streams {
                 delivered: status.delivered(),
                 delivered_bytes: status.delivered_bytes(),
                 lost: status.lost(),
+                in_doubt: status.in_doubt(),
                 failures: status.failures(),
                 failing: status.is_failing(),
                 queued_bytes: status.queued_bytes(),

@@ -35,6 +35,8 @@ pub(super) struct GrpcSink {
     settings: HttpSettings,
     tls: Option<Tls>,
     connection: Option<SendRequest<Full<Bytes>>>,
+    /// Records of calls that no status came to, since the last one that came.
+    unanswered: usize,
 }
 
 impl GrpcSink {
@@ -45,7 +47,7 @@ impl GrpcSink {
         let mut headers = settings.extra_headers()?;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(TE, HeaderValue::from_static("trailers"));
-        Ok(Self { authority, uri, headers, settings, tls, connection: None })
+        Ok(Self { authority, uri, headers, settings, tls, connection: None, unanswered: 0 })
     }
 
     /// Delivers `lot`, and takes away what was.
@@ -57,6 +59,9 @@ impl GrpcSink {
             .unwrap_or_else(|_| Err(Trouble::retry("no answer")))
             .map_err(|trouble| Trouble::retry(format!("{name}: {trouble}")))?;
         let text = |key: &str| head.get(key).and_then(|it| it.to_str().ok());
+        if text("grpc-status").is_some() || http_status != StatusCode::OK {
+            self.unanswered = 0;
+        }
         match text("grpc-status") {
             Some("0") => {
                 let message = answer.bytes.get(PREFIX..).unwrap_or_default();
@@ -81,6 +86,11 @@ impl GrpcSink {
         }
     }
 
+    /// How many of the first records that are left were sent, and not answered.
+    pub(super) fn unanswered(&self) -> usize {
+        self.unanswered
+    }
+
     /// The answer's status in HTTP, its headers and trailers together, and its body.
     async fn call(
         &mut self,
@@ -102,6 +112,7 @@ impl GrpcSink {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
+        self.unanswered = self.unanswered.max(lot.len());
         let response = connection.send_request(request).await.map_err(Trouble::retry)?;
         let (head, body) = response.into_parts();
         let mut answer = Answer::read_to_trailers(body, deadline).await;

@@ -114,6 +114,8 @@ pub(super) struct HttpSink {
     settings: HttpSettings,
     tls: Option<Tls>,
     connection: Option<Sender>,
+    /// Records of requests that no answer came to, since the last one that came.
+    unanswered: usize,
 }
 
 impl HttpSink {
@@ -133,7 +135,16 @@ impl HttpSink {
         if settings.gzip {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        Ok(Self { name: shown(&settings.url), authority, uri, headers, settings, tls, connection: None })
+        Ok(Self {
+            name: shown(&settings.url),
+            authority,
+            uri,
+            headers,
+            settings,
+            tls,
+            connection: None,
+            unanswered: 0,
+        })
     }
 
     /// Delivers `lot`, and takes away what was.
@@ -143,6 +154,7 @@ impl HttpSink {
         let (connection, response) = response
             .unwrap_or_else(|_| Err(Trouble::retry("no answer")))
             .map_err(|trouble| self.explain(trouble))?;
+        self.unanswered = 0;
         // The status is the answer, whatever becomes of the body.
         let (response::Parts { status, headers, .. }, body) = response.into_parts();
         let answer = Answer::read(body, deadline).await;
@@ -185,6 +197,11 @@ impl HttpSink {
         }
     }
 
+    /// How many of the first records that are left were sent, and not answered.
+    pub(super) fn unanswered(&self) -> usize {
+        self.unanswered
+    }
+
     /// The answer's head, and its connection.
     async fn post(&mut self, lot: &Batch) -> Result<(Sender, Response<Incoming>), Trouble> {
         let body = self.settings.template.body(lot);
@@ -200,6 +217,7 @@ impl HttpSink {
             *request.uri_mut() = self.uri.clone();
             *request.headers_mut() = self.headers.clone();
             connection.ready().await.map_err(Trouble::retry)?;
+            self.unanswered = self.unanswered.max(lot.len());
             match connection.send_request(request).await {
                 Ok(response) => return Ok((connection, response)),
                 Err(error) if is_last => return Err(Trouble::retry(error)),

@@ -11,7 +11,7 @@ use rdkafka::{
 };
 use tokio::time::sleep;
 
-use super::{Batch, address::shown, worker::Trouble};
+use super::{Batch, Delivered, address::shown, worker::Trouble};
 
 /// Messages under way at a time.
 const WINDOW: usize = 1000;
@@ -37,54 +37,75 @@ pub struct KafkaSettings {
 pub(super) struct KafkaSink {
     settings: KafkaSettings,
     producer: Option<FutureProducer>,
+    /// Messages that librdkafka has, and that are not acknowledged.
+    unanswered: usize,
+}
+
+/// Why a message was not taken.
+struct Failure {
+    error: KafkaError,
+    /// It is about this message only; a broker refuses all that are in one request.
+    is_single: bool,
 }
 
 impl KafkaSink {
     pub(super) fn new(settings: KafkaSettings) -> Self {
-        Self { settings, producer: None }
+        Self { settings, producer: None, unanswered: 0 }
     }
 
     /// Delivers `lot`, and takes away what was.
     pub(super) async fn deliver(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
         let producer = match self.producer.take() {
             Some(producer) => producer,
-            None => self.connect().map_err(|error| self.trouble(&error))?,
+            None => self.connect().map_err(|error| Trouble::retry(self.message(&error)))?,
         };
         while !lot.is_empty() {
-            let (delivered, result) = self.produce(&producer, lot).await;
-            lot.drop_first(delivered);
-            if let Err(error) = result {
-                // What is still under way there must not overtake what comes again.
-                producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
-                return Err(self.trouble(&error));
+            if let Err(failure) = self.produce(&producer, Delivered::none_of(lot)).await {
+                let trouble = self.refused(&failure);
+                if matches!(trouble, Trouble::Oversized { .. }) {
+                    self.producer = Some(producer);
+                } else {
+                    // What is still under way there must not overtake what comes again.
+                    producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
+                }
+                return Err(trouble);
             }
         }
         self.producer = Some(producer);
         Ok(())
     }
 
-    /// The first records, up to [`WINDOW`]: how many of them are acknowledged, one behind another, and what is wrong with the next.
-    async fn produce(&self, producer: &FutureProducer, lot: &Batch) -> (usize, Result<(), KafkaError>) {
+    /// How many of the first records that are left librdkafka has, and did not have acknowledged.
+    pub(super) fn unanswered(&self) -> usize {
+        self.unanswered
+    }
+
+    /// The first records, up to [`WINDOW`]: takes away those that are acknowledged, one behind another, and says what is wrong with
+    /// the next.
+    async fn produce(&mut self, producer: &FutureProducer, mut lot: Delivered<'_>) -> Result<(), Failure> {
         let mut under_way: Vec<DeliveryFuture> = Vec::new();
         let mut result = Ok(());
-        for (bytes, _) in lot.records().take(WINDOW) {
+        for (bytes, _) in lot.lot.records().take(WINDOW) {
             match self.send(producer, bytes.trim_ascii_end()).await {
                 Ok(acknowledgement) => under_way.push(acknowledgement),
                 Err(error) => {
-                    result = Err(error);
+                    result = Err(Failure { error, is_single: true });
                     break;
                 }
             }
+            self.unanswered = self.unanswered.max(under_way.len());
         }
-        let mut delivered = 0;
+        let is_single = under_way.len() == 1;
         for acknowledgement in under_way {
             match acknowledgement.await {
-                Ok(Ok(_)) => delivered += 1,
-                Ok(Err((error, _))) => return (delivered, Err(error)),
-                Err(_) => return (delivered, Err(KafkaError::Canceled)),
+                Ok(Ok(_)) => {}
+                Ok(Err((error, _))) => return Err(Failure { error, is_single }),
+                Err(_) => return Err(Failure { error: KafkaError::Canceled, is_single }),
             }
+            lot.count += 1;
+            self.unanswered = self.unanswered.saturating_sub(1);
         }
-        (delivered, result)
+        result
     }
 
     async fn send(&self, producer: &FutureProducer, payload: &[u8]) -> Result<DeliveryFuture, KafkaError> {
@@ -116,14 +137,21 @@ impl KafkaSink {
         config.create()
     }
 
-    fn trouble(&self, error: &KafkaError) -> Trouble {
+    fn refused(&self, failure: &Failure) -> Trouble {
         use rdkafka::error::RDKafkaErrorCode::{InvalidMessageSize, MessageSizeTooLarge};
-        let message = format!("{} at {}: {error}", self.settings.topic, shown(&self.settings.brokers));
-        match error {
+        let message = self.message(&failure.error);
+        match failure.error {
+            KafkaError::MessageProduction(MessageSizeTooLarge | InvalidMessageSize) if failure.is_single => {
+                Trouble::Oversized { message }
+            }
             KafkaError::MessageProduction(MessageSizeTooLarge | InvalidMessageSize) => {
                 Trouble::Unwanted { message }
             }
             _ => Trouble::retry(message),
         }
+    }
+
+    fn message(&self, error: &KafkaError) -> String {
+        format!("{} at {}: {error}", self.settings.topic, shown(&self.settings.brokers))
     }
 }

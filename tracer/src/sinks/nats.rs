@@ -8,7 +8,7 @@ use async_nats::{
     jetstream::{self, context::PublishAckFuture, message::PublishMessage},
 };
 
-use super::{Batch, TlsSettings, address::shown, worker::Trouble};
+use super::{Batch, Delivered, TlsSettings, address::shown, worker::Trouble};
 
 /// How long a connection or an acknowledgement may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -36,6 +36,8 @@ pub(super) struct NatsSink {
     stream: Option<jetstream::Context>,
     /// Bytes of a message that the server takes.
     max_payload: usize,
+    /// Messages that are sent, and not acknowledged.
+    unanswered: usize,
 }
 
 /// Bytes of a message's headers, at most.
@@ -43,7 +45,7 @@ const HEADERS: usize = 1024;
 
 impl NatsSink {
     pub(super) fn new(settings: NatsSettings, tls: TlsSettings) -> Self {
-        Self { settings, tls, stream: None, max_payload: usize::MAX }
+        Self { settings, tls, stream: None, max_payload: usize::MAX, unanswered: 0 }
     }
 
     /// Delivers `lot`, and takes away what was.
@@ -53,14 +55,13 @@ impl NatsSink {
             None => self.connect().await?,
         };
         while !lot.is_empty() {
-            let (delivered, result) = self.publish(&stream, lot).await;
-            lot.drop_first(delivered);
+            let result = self.publish(&stream, Delivered::none_of(lot)).await;
             let is_too_large =
                 lot.records().next().is_some_and(|(bytes, _)| bytes.len() + HEADERS > self.max_payload);
             if is_too_large {
                 self.stream = Some(stream);
                 let message = format!("{}: larger than max_payload", shown(&self.settings.url));
-                return Err(Trouble::Unwanted { message });
+                return Err(Trouble::Oversized { message });
             }
             if let Err(message) = result {
                 // The next attempt begins with a new connection.
@@ -71,15 +72,23 @@ impl NatsSink {
         Ok(())
     }
 
-    /// The first records, up to [`WINDOW`]: how many of them are acknowledged, one behind another, and what is wrong with the next.
-    async fn publish(&self, stream: &jetstream::Context, lot: &Batch) -> (usize, Result<(), String>) {
+    /// How many of the first records that are left were sent, and not acknowledged.
+    pub(super) fn unanswered(&self) -> usize {
+        self.unanswered
+    }
+
+    /// The first records, up to [`WINDOW`]: takes away those that are acknowledged, one behind another, and says what is wrong with
+    /// the next.
+    async fn publish(&mut self, stream: &jetstream::Context, mut lot: Delivered<'_>) -> Result<(), String> {
         let mut under_way: Vec<PublishAckFuture> = Vec::new();
         let mut result = Ok(());
-        let fits = |bytes: &[u8]| bytes.len() + HEADERS <= self.max_payload;
-        for (bytes, frame) in lot.records().take(WINDOW).take_while(|(bytes, _)| fits(bytes)) {
+        let most = self.max_payload;
+        let fits = |bytes: &[u8]| bytes.len() + HEADERS <= most;
+        for (bytes, frame) in lot.lot.records().take(WINDOW).take_while(|(bytes, _)| fits(bytes)) {
             let id = format!("{}/{}/{}", self.settings.id, frame.seq, frame.time_ns);
             let payload = bytes.trim_ascii_end().to_vec().into();
             let message = PublishMessage::build().payload(payload).message_id(id);
+            self.unanswered = self.unanswered.max(under_way.len() + 1);
             match stream.send_publish(self.settings.subject.clone(), message).await {
                 Ok(acknowledgement) => under_way.push(acknowledgement),
                 Err(error) => {
@@ -88,15 +97,15 @@ impl NatsSink {
                 }
             }
         }
-        let mut delivered = 0;
         for acknowledgement in under_way {
             if let Err(error) = acknowledgement.await {
                 let subject = &self.settings.subject;
-                return (delivered, Err(format!("{error}; is there a stream with the subject {subject}?")));
+                return Err(format!("{error}; is there a stream with the subject {subject}?"));
             }
-            delivered += 1;
+            lot.count += 1;
+            self.unanswered = self.unanswered.saturating_sub(1);
         }
-        (delivered, result)
+        result
     }
 
     async fn connect(&mut self) -> Result<jetstream::Context, Trouble> {

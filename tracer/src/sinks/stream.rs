@@ -53,6 +53,8 @@ pub(super) struct StreamSink {
     again: Batch,
     /// Records that were acknowledged twice, each time on a connection that was then reset.
     reset_twice: usize,
+    /// Records that are written, and that nobody has acknowledged.
+    unanswered: usize,
 }
 
 struct Acknowledged {
@@ -72,6 +74,7 @@ impl StreamSink {
             acknowledged: VecDeque::new(),
             again: Batch::default(),
             reset_twice: 0,
+            unanswered: 0,
         }
     }
 
@@ -101,7 +104,9 @@ impl StreamSink {
         }
         while !lot.is_empty() {
             let count = first_few(lot);
+            self.unanswered = self.unanswered.max(count);
             self.write(connection, &lot.first(count)).await?;
+            self.unanswered = 0;
             let first = lot.take_first(count);
             let (records, bytes) = (first.len(), first.bytes.len());
             self.remember(Acknowledged { first, records, bytes });
@@ -127,6 +132,11 @@ impl StreamSink {
     /// Records that the other side may not have read, and that are not sent again.
     pub(super) fn doubtful(&self) -> u64 {
         (self.again.len() + self.reset_twice) as u64
+    }
+
+    /// How many of the first records that are left were written, and not acknowledged.
+    pub(super) fn unanswered(&self) -> usize {
+        self.unanswered
     }
 
     /// The connection was reset: what was delivered last comes again.

@@ -245,6 +245,22 @@ impl Target {
         }
     }
 
+    /// How many of the first records that are left were handed over to the collector, which has not answered.
+    pub(super) fn unanswered(&self) -> usize {
+        match self {
+            Self::Stream(stream) => stream.unanswered(),
+            Self::Http(http) => http.unanswered(),
+            #[cfg(feature = "grpc")]
+            Self::Grpc(grpc) => grpc.unanswered(),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(kafka) => kafka.unanswered(),
+            #[cfg(feature = "nats")]
+            Self::Nats(nats) => nats.unanswered(),
+            // What these have handed over is delivered.
+            Self::File(_) | Self::Pipe(_) | Self::Datagram(_) => 0,
+        }
+    }
+
     pub(super) fn reopen(&mut self) {
         if let Self::File(file) = self {
             file.reopen();

@@ -268,6 +268,7 @@ impl Worker {
                 Next::Go => continue,
                 Next::Wait(message, after) => (message, after),
                 Next::End => {
+                    self.doubt_unanswered(&mut lot);
                     self.put_back(original, lot, from_spool);
                     return false;
                 }
@@ -282,6 +283,7 @@ impl Worker {
                 after.map_or(pause, |after| after.max(pause)).min(self.pace.retry_max).mul_f64(jitter());
             pause = (pause * 2).min(self.pace.retry_max);
             if self.wait(wait, paused).await.is_none() {
+                self.doubt_unanswered(&mut lot);
                 self.put_back(original, lot, from_spool);
                 return false;
             }
@@ -342,6 +344,17 @@ impl Worker {
         if !from_spool {
             self.queue.settle(lot.weight());
             self.queue.leave(lot.len() as u64);
+        }
+    }
+
+    /// The time is over: the collector may have what was sent and not answered. With a spool it is sent again.
+    fn doubt_unanswered(&self, lot: &mut Batch) {
+        if self.spool.is_some() {
+            return;
+        }
+        let doubtful = lot.take_first(self.target.unanswered().min(lot.len()));
+        if !doubtful.is_empty() {
+            self.doubt(&doubtful, "no answer came before the end", false);
         }
     }
 
