@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{Read, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::Path,
     process::{Command, Stdio},
     thread,
@@ -132,6 +132,33 @@ fn a_file_that_another_program_wrote_is_not_cut() {
     let mut feeder = Feeder::start(&settings(TargetSettings::File(file(&path))), None);
     feeder.push(2);
     feeder.wait_until("it is written", |it| it.delivered() == 2);
+    let text = fs::read_to_string(&path).expect("file");
+    let rest = text.strip_prefix("another program's\nunfinished line\n").expect("what was there");
+    assert_eq!(rest.lines().map(collector::seq).collect::<Vec<_>>(), [1, 2]);
+}
+
+#[test]
+fn a_foreign_file_with_the_inode_of_a_removed_one_is_not_cut() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("out.json");
+    let write = |count| {
+        let mut feeder = Feeder::start(&settings(TargetSettings::File(file(&path))), None);
+        feeder.push(count);
+        feeder.end(Duration::from_secs(5));
+    };
+    write(2);
+    let inode = fs::metadata(&path).expect("file").ino();
+    fs::remove_file(&path).expect("remove");
+    // Most file systems give a free inode away soon.
+    let made = (0..1000).map(|at| directory.path().join(at.to_string())).find(|path| {
+        fs::write(path, "another program's\nunfinished line").expect("file");
+        fs::metadata(path).expect("file").ino() == inode
+    });
+    let Some(made) = made.filter(|path| fs::metadata(path).is_ok_and(|file| file.created().is_ok())) else {
+        return println!("SKIPPED: this file system uses no inode again, or notes no time of birth");
+    };
+    fs::rename(made, &path).expect("rename");
+    write(2);
     let text = fs::read_to_string(&path).expect("file");
     let rest = text.strip_prefix("another program's\nunfinished line\n").expect("what was there");
     assert_eq!(rest.lines().map(collector::seq).collect::<Vec<_>>(), [1, 2]);

@@ -2,11 +2,16 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::CString,
     fs,
     io::Read,
     net::TcpListener,
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::{ffi::OsStrExt, fs::PermissionsExt, process::CommandExt},
+    },
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
     thread,
     time::Duration,
 };
@@ -17,6 +22,7 @@ use crate::{
     Test,
     collectors::json,
     daemon::{Daemon, connections},
+    hostile::{FILE, Raw},
     lab::{Tracer, in_lab, signal, sockstate, wait_until},
     load::{Load, Mode},
     sockets::{Kind, fresh_port},
@@ -30,6 +36,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("harmless: the successor says what a replaced sink lost", replaced_sink),
         test("harmless: a certificate or a secret that is renewed is read at SIGHUP", renewed_secret),
         test("harmless: the programs follow no null pointer", null_pointers),
+        test("harmless: what it makes is not for every user, whatever the umask", modes),
     ]
 }
 
@@ -109,6 +116,9 @@ impl BpfDirectory {
 impl Drop for BpfDirectory {
     fn drop(&mut self) {
         let _ = fs::remove_dir(self.0.join("another"));
+        for entry in fs::read_dir(&self.0).into_iter().flatten().flatten() {
+            let _ = fs::remove_file(entry.path());
+        }
         let _ = fs::remove_dir(&self.0);
     }
 }
@@ -151,6 +161,112 @@ fn foreign_pins() {
         std::os::unix::fs::symlink(&pins.0, &link).expect("symlink");
         refused(&link, "cannot use");
         assert!(pins.0.join("another").exists());
+        fs::remove_dir(pins.0.join("another")).expect("rmdir");
+        // BPF_MAP_TYPE_HASH, _ARRAY, _RINGBUF. The name, the type, or both are not those of sockstate's map.
+        let foreign = [
+            ("ring", 1, "EVENTS"),
+            ("ring", 27, "events"),
+            ("counters", 2, "PER_CPU"),
+            ("processes", 1, "processes"),
+            ("program", 1, "set_state"),
+            ("link-0", 1, "set_state"),
+        ];
+        for (pin, kind, name) in foreign {
+            pin_map(&pins.0.join(pin), kind, name);
+            refused(&pins.0, &format!("holds {pin},"));
+            assert!(pins.0.join(pin).exists(), "{pin} {kind} {name}");
+            fs::remove_file(pins.0.join(pin)).expect("remove");
+        }
+        // Beside pins of its own, too.
+        pin_map(&pins.0.join("ring"), 27, "EVENTS");
+        pin_map(&pins.0.join("link-0"), 1, "set_state");
+        refused(&pins.0, "holds link-0,");
+        assert!(pins.0.join("ring").exists() && pins.0.join("link-0").exists());
+    });
+}
+
+/// Makes a BPF map, and pins it.
+fn pin_map(path: &Path, kind: u32, name: &str) {
+    #[repr(C)]
+    #[derive(Default)]
+    struct Create {
+        kind: u32,
+        key: u32,
+        value: u32,
+        entries: u32,
+        flags: u32,
+        inner: u32,
+        numa: u32,
+        name: [u8; 16],
+    }
+    #[repr(C)]
+    struct Pin {
+        path: u64,
+        fd: u32,
+        flags: u32,
+    }
+    const BPF_MAP_CREATE: libc::c_int = 0;
+    const BPF_OBJ_PIN: libc::c_int = 6;
+    let is_ring = kind == 27;
+    let mut create = Create { kind, entries: if is_ring { 4096 } else { 1 }, ..Create::default() };
+    (create.key, create.value) = if is_ring { (0, 0) } else { (4, 8) };
+    create.name[..name.len()].copy_from_slice(name.as_bytes());
+    // SAFETY: the structure is as long as it says, and outlives the call; the descriptor is nobody else's.
+    let map = unsafe {
+        let fd = libc::syscall(libc::SYS_bpf, BPF_MAP_CREATE, &raw const create, size_of::<Create>());
+        assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+        OwnedFd::from_raw_fd(fd as i32)
+    };
+    let name = CString::new(path.as_os_str().as_bytes()).expect("a path");
+    let pin = Pin { path: name.as_ptr() as u64, fd: map.as_raw_fd() as u32, flags: 0 };
+    // SAFETY: the same; the path ends with a zero.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_PIN, &raw const pin, size_of::<Pin>()) };
+    assert_eq!(result, 0, "{}: {}", path.display(), std::io::Error::last_os_error());
+}
+
+fn without_umask(command: &mut Command) {
+    // SAFETY: sets a number of the child's.
+    unsafe {
+        command.pre_exec(|| {
+            libc::umask(0);
+            Ok(())
+        });
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).expect("metadata").permissions().mode() & 0o7777
+}
+
+fn modes() {
+    in_lab(|netns| {
+        let directory = tempfile::tempdir().expect("directory");
+        let [recording, output] = ["recording.zst", "trace.json"].map(|name| directory.path().join(name));
+        let netns_of = format!("/proc/{}/task/{}/ns/net", std::process::id(), rustix::thread::gettid());
+        for (arguments, file) in [(&["record"][..], &recording), (&["trace", "--output"], &output)] {
+            let mut command = sockstate();
+            command.args(arguments).arg(file).args([
+                "--alongside",
+                "--duration",
+                "10ms",
+                "--netns",
+                &netns_of,
+            ]);
+            without_umask(&mut command);
+            let done = command.output().expect("sockstate");
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+            assert_eq!(mode(file), 0o640, "{arguments:?}");
+        }
+        let Some(pins) = BpfDirectory::new() else { return crate::skip("needs a BPF file system") };
+        let pin = pins.0.join("another");
+        let top = format!("pin = \"{}\"\n", pin.display());
+        let mut daemon = Raw::start_with(&top, netns, FILE, without_umask);
+        daemon.wait_for("\"kind\":\"start\"");
+        wait_until("it is pinned", || fs::read_dir(&pin).is_ok_and(|pins| pins.count() > 0));
+        assert_eq!((mode(&pin), mode(&daemon.path("out"))), (0o700, 0o640));
+        assert!(daemon.end_now().success());
+        let detach = sockstate().args(["detach", "--pin"]).arg(&pin).status().expect("sockstate");
+        assert!(detach.success() && !pin.exists());
     });
 }
 
@@ -285,6 +401,13 @@ fn renewed_secret() {
         connections(1, port);
         wait_for("Bearer first");
         fs::write(&secret, "Bearer second").expect("secret");
+        signal(daemon.tracer.pid(), libc::SIGHUP);
+        connections(1, port);
+        wait_for("Bearer second");
+        // A pipe that nobody writes to does not hold up the thread that reads records.
+        fs::remove_file(&secret).expect("remove");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &secret, rustix::fs::FileType::Fifo, mode, 0).expect("a pipe");
         signal(daemon.tracer.pid(), libc::SIGHUP);
         connections(1, port);
         wait_for("Bearer second");

@@ -14,6 +14,7 @@ mod lifecycle;
 mod links;
 mod load;
 mod pin;
+mod pinned;
 mod pod;
 mod privilege;
 mod symbols;

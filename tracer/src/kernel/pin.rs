@@ -23,12 +23,13 @@ use super::{
     Hook, KernelError, Loaded, Request, Tier,
     failure::chain,
     load::{OBJECT, unattached},
+    pinned,
 };
 
-const RING: &str = "ring";
-const COUNTERS: &str = "counters";
-const PROCESSES: &str = "processes";
-const PROGRAM: &str = "program";
+pub(super) const RING: &str = "ring";
+pub(super) const COUNTERS: &str = "counters";
+pub(super) const PROCESSES: &str = "processes";
+pub(super) const PROGRAM: &str = "program";
 const LINK: &str = "link-";
 
 /// BPF_FS_MAGIC (include/uapi/linux/magic.h).
@@ -203,7 +204,7 @@ pub fn unpin(directory: &Path) -> Result<bool, PinError> {
     Ok(true)
 }
 
-/// A directory of a BPF file system that holds nothing but pins with sockstate's names.
+/// A directory of a BPF file system that holds nothing but pins of sockstate's.
 struct Pins {
     directory: OwnedFd,
     names: Vec<OsString>,
@@ -238,6 +239,7 @@ impl Pins {
             }
             names.push(name.to_owned());
         }
+        pinned::verify(path, &names)?;
         Ok(Some(Self { directory, names }))
     }
 }
@@ -247,7 +249,7 @@ pub(super) fn link(directory: &Path, at: usize) -> PathBuf {
     directory.join(format!("{LINK}{at}"))
 }
 
-fn is_link(name: &OsStr) -> bool {
+pub(super) fn is_link(name: &OsStr) -> bool {
     let number = name.to_str().and_then(|name| name.strip_prefix(LINK));
     number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
