@@ -23,6 +23,7 @@ use crate::{
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("owner truth: what the kernel's garbage collector closes is not a kernel thread's", collected),
+        test("owner truth: what the kernel's garbage collector closes is not a bystander's", bystander),
         test("owner truth: a FIN that a softirq sends is nobody's in particular", fin_by_softirq),
         test("owner truth: a listener whose process has ended, held by one other", one_holder),
         test("owner truth: a listener whose process has ended, held by two others", two_holders),
@@ -44,17 +45,21 @@ fn owner(record: &Value) -> (u64, String) {
     (owner["pid"].as_u64().unwrap_or(0), owner["source"].as_str().unwrap_or("null").to_owned())
 }
 
+/// Puts a connection into the queues of two unix sockets, which have each other and which nobody can ever receive from.
+fn discard(server: &Socket) {
+    let (one, other) = UnixDatagram::pair().expect("pair");
+    for socket in [&one, &other] {
+        send_fds(socket.as_fd(), &[server.as_fd(), one.as_fd(), other.as_fd()]);
+    }
+}
+
 fn collected() {
     let port = fresh_port();
     in_lab(|netns| {
         let mut tracer = Tracer::start(netns, &[]);
         let (_listener, _client, server) = Kind::V4.pair(port);
-        let (one, other) = UnixDatagram::pair().expect("pair");
-        // Each socket's queue has both: nobody can ever receive them.
-        for socket in [&one, &other] {
-            send_fds(socket.as_fd(), &[server.as_fd(), one.as_fd(), other.as_fd()]);
-        }
-        drop((one, other, server));
+        discard(&server);
+        drop(server);
         // The collector is woken by what others send.
         wait_until("the collector closes it", || {
             let (here, there) = UnixDatagram::pair().expect("pair");
@@ -64,6 +69,26 @@ fn collected() {
         });
         let story = tracer.stop();
         assert_eq!(server_owners(&story), [(process::id().into(), "inherited".into())].into());
+    });
+}
+
+/// Up to about Linux 6.8 the collector runs in the process that closes a unix socket, whichever that is.
+fn bystander() {
+    let port = fresh_port();
+    in_lab(|netns| {
+        let mut closer = Actor::start("unix closer", "");
+        let mut tracer = Tracer::start(netns, &[]);
+        let (_listener, _client, server) = Kind::V4.pair(port);
+        discard(&server);
+        drop(server);
+        wait_until("the collector closes it", || {
+            closer.go_on();
+            assert_eq!(closer.hear(), "closed");
+            tracer.poll(|it| it["role"] == "server" && it["to"] == "FIN_WAIT1")
+        });
+        let story = tracer.stop();
+        assert_eq!(server_owners(&story), [(process::id().into(), "inherited".into())].into());
+        closer.end();
     });
 }
 

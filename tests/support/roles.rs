@@ -160,6 +160,12 @@ pub(crate) fn play() -> Option<ExitCode> {
             say("here");
             while told() {}
         }
+        "unix closer" => {
+            while told() {
+                drop(UnixStream::pair().expect("pair"));
+                say("closed");
+            }
+        }
         "leaker" => crate::hunt_truth::leaker(number() as u16),
         "passing thread" => crate::hunt_truth::connect_in_a_thread(number() as u16),
         "connect and exec" => crate::hunt_truth::connect_and_exec(number() as u16),

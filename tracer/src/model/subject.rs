@@ -13,7 +13,7 @@ pub enum OwnerSource {
     Listen,
     /// The listener of a connection that came in belongs to it.
     Inherited,
-    /// It held the socket when the tracer started.
+    /// It alone held the socket when the tracer started, or was found to hold it since; of a listener's holders, it started first.
     Scan,
     /// It closed the socket, or shut down its sending side, and is not who was known before.
     Close,
