@@ -133,7 +133,10 @@ fn foreign_pins() {
             fs::write(directory.path().join(name), name).expect("file");
         }
         let refused = |pin: &Path, words: &str| {
+            let was_there = pin.exists();
             let detach = sockstate().args(["detach", "--pin"]).arg(pin).output().expect("sockstate");
+            // There is nothing to remove where nothing is.
+            assert_eq!(detach.status.code(), Some(i32::from(was_there)));
             let config = directory.path().join("config.toml");
             let text = format!(
                 "pin = \"{}\"\n[filter]\nnetns = {netns}\n[kernel]\nalongside = true\n[sinks.out]\ntype = \"stdout\"\n",
@@ -141,9 +144,7 @@ fn foreign_pins() {
             );
             fs::write(&config, text).expect("config");
             let run = sockstate().args(["run", "--config"]).arg(&config).output().expect("sockstate");
-            // There is nothing to remove where nothing is.
-            assert_eq!(detach.status.code(), Some(i32::from(pin.exists())));
-            for output in [run].into_iter().chain(pin.exists().then_some(detach)) {
+            for output in [run].into_iter().chain(was_there.then_some(detach)) {
                 let error = String::from_utf8_lossy(&output.stderr);
                 assert_eq!(output.status.code(), Some(1), "{error}");
                 assert!(error.contains(words), "{error}");
