@@ -6,6 +6,7 @@ mod batch;
 mod connection;
 mod counts;
 mod datagram;
+mod entry;
 mod file;
 #[cfg(feature = "grpc")]
 mod grpc;

@@ -1,7 +1,7 @@
 //! What a collector does not take, on disk: segments of entries, each with its checksum, read in the order they were written.
 //!
-//! A segment is [`MAGIC`] and entries; an entry is [`ENTRY`], the payload's length, its CRC-32, and the payload. A byte that
-//! a crash, a power loss or a bad disk left wrong costs the entry it is in: the next one is found by its mark and its sum.
+//! A segment is [`MAGIC`] and entries ([`entry`](super::entry)). A byte that a crash, a power loss or a bad disk left wrong costs the
+//! entry it is in: the next one is found by its mark and its sum.
 //! Beside each segment a file has the number of its records ([`tally`](super::tally)), and each entry says how many records its run
 //! had written before: so the number of missing records is known, wherever the damage is.
 
@@ -18,7 +18,8 @@ use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 
 use super::{
-    Batch, Frame,
+    Batch,
+    entry::{Entry, encode, length, next_entry},
     tally::{self, Count},
 };
 use crate::files::{self, Directory};
@@ -27,13 +28,6 @@ use crate::files::{self, Directory};
 const MARK: &str = "delivered";
 const SUFFIX: &str = ".spool";
 const MAGIC: &[u8; 8] = b"SOCKSPL1";
-const ENTRY: &[u8; 4] = b"\xf5SPE";
-/// Mark, length, sum.
-const HEAD: usize = 12;
-/// What a payload begins with, little-endian: its run and the records before it (u64), how many it has (u32).
-const FIXED: usize = 20;
-/// Then a frame for each: end (u32), seq, time, tells (u64); then their bytes.
-const FRAME: usize = 28;
 /// Numbers of segments begin here: there is room in front for what must go first.
 const FIRST: u64 = 1 << 32;
 /// A segment is closed when it holds this much, or an eighth of the limit.
@@ -500,92 +494,5 @@ fn set_aside(path: &Path) {
             message!("{name} is not a segment that can be read: its name is {} now", aside.display())
         }
         Err(error) => message!("{name} is not a segment that can be read, and cannot be renamed: {error}"),
-    }
-}
-
-/// An entry of a segment.
-struct Entry {
-    run: u64,
-    before: u64,
-    batch: Batch,
-    /// Where it ends.
-    end: usize,
-}
-
-/// Bytes of the payload with these records.
-fn length(batch: &Batch) -> usize {
-    FIXED + batch.len() * FRAME + batch.bytes.len()
-}
-
-fn encode(run: u64, before: u64, batch: &Batch) -> Vec<u8> {
-    let len = length(batch);
-    let mut entry = Vec::with_capacity(HEAD + len);
-    entry.extend_from_slice(ENTRY);
-    entry.extend_from_slice(&(len as u32).to_le_bytes());
-    entry.extend_from_slice(&[0; 4]);
-    entry.extend_from_slice(&run.to_le_bytes());
-    entry.extend_from_slice(&before.to_le_bytes());
-    entry.extend_from_slice(&(batch.len() as u32).to_le_bytes());
-    for frame in &batch.frames {
-        entry.extend_from_slice(&(frame.end as u32).to_le_bytes());
-        entry.extend_from_slice(&frame.seq.to_le_bytes());
-        entry.extend_from_slice(&frame.time_ns.to_le_bytes());
-        entry.extend_from_slice(&frame.tells.to_le_bytes());
-    }
-    entry.extend_from_slice(&batch.bytes);
-    let sum = crc32fast::hash(&entry[HEAD..]);
-    entry[8..HEAD].copy_from_slice(&sum.to_le_bytes());
-    entry
-}
-
-/// The first whole entry from `at` on.
-fn next_entry(bytes: &[u8], at: usize) -> Option<Entry> {
-    let mut at = at;
-    loop {
-        let rest = bytes.get(at..)?;
-        at += rest.windows(ENTRY.len()).position(|mark| mark == ENTRY)?;
-        if let Some(entry) = decode(bytes, at) {
-            return Some(entry);
-        }
-        at += 1;
-    }
-}
-
-fn decode(bytes: &[u8], at: usize) -> Option<Entry> {
-    let mut head = Reader(bytes.get(at..)?);
-    let (_, len, sum) = (head.u32()?, head.u32()? as usize, head.u32()?);
-    let payload = head.0.get(..len)?;
-    if crc32fast::hash(payload) != sum {
-        return None;
-    }
-    let mut payload = Reader(payload);
-    let (run, before, count) = (payload.u64()?, payload.u64()?, payload.u32()? as usize);
-    // What was written by us fits; a sum that is right by chance may say anything.
-    let mut frames = Vec::with_capacity(count.min(payload.0.len() / FRAME));
-    for _ in 0..count {
-        let (end, seq) = (payload.u32()? as usize, payload.u64()?);
-        frames.push(Frame { end, seq, time_ns: payload.u64()? as i64, tells: payload.u64()? });
-    }
-    let ends_fit = frames.is_sorted_by_key(|frame| frame.end)
-        && frames.last().map_or(0, |frame| frame.end) == payload.0.len();
-    let batch = Batch { bytes: payload.0.to_vec(), frames };
-    ends_fit.then_some(Entry { run, before, batch, end: at + HEAD + len })
-}
-
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (taken, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
-        Some(*taken)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.take().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.take().map(u64::from_le_bytes)
     }
 }
