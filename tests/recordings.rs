@@ -222,10 +222,12 @@ fn a_configuration_without_an_end_is_refused() {
     let directory = tempfile::tempdir().expect("directory");
     let hole = directory.path().join("hole.toml");
     File::create(&hole).and_then(|file| file.set_len(3 << 30)).expect("a hole");
-    for path in [hole.as_path(), Path::new("/dev/zero")] {
+    for (path, why) in
+        [(hole.as_path(), "it has more than 4 MiB"), (Path::new("/dev/zero"), "it is not a regular file")]
+    {
         let (status, said, kib) = run(&["run", "--check", "--config", path.to_str().expect("a path")]);
         assert_eq!(status.code(), Some(2), "{said}");
-        assert!(said.contains("it has more than 4 MiB"), "{said}");
+        assert!(said.contains(why), "{said}");
         assert!(kib < MOST_KIB, "{kib} KiB");
     }
     // The same for certificates and secrets.
