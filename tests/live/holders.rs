@@ -5,8 +5,6 @@ use std::{
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     path::{Path, PathBuf},
     process,
-    sync::mpsc::channel,
-    thread,
 };
 
 use serde_json::Value;
@@ -19,7 +17,7 @@ use crate::{
     observer::wait_for_states,
     reasons::{only, text},
     roles::Actor,
-    sockets::{Kind, fresh_port, keep_over_exec},
+    sockets::{Kind, fresh_port, keep_over_exec, with_own_table},
     stuck::{holders, look},
 };
 
@@ -112,20 +110,7 @@ fn threads() {
     in_lab(|netns| {
         let (_listener, client, server) = Kind::V4.pair(fresh_port());
         let fd = server.as_raw_fd() as u64;
-        let (ready, is_ready) = channel();
-        let (end, is_over) = channel::<()>();
-        thread::scope(|scope| {
-            let end = end;
-            scope.spawn(move || {
-                // SAFETY: takes a number; gives this thread a copy of the descriptor table.
-                assert_eq!(unsafe { libc::unshare(libc::CLONE_FILES) }, 0);
-                // SAFETY: takes nothing, cannot fail.
-                ready.send(unsafe { libc::gettid() }).expect("send");
-                let _ = is_over.recv();
-                // SAFETY: this thread's own copy, which nobody else uses.
-                unsafe { libc::close(fd as i32) };
-            });
-            let tid = is_ready.recv().expect("a thread");
+        with_own_table(vec![fd as i32], |tid| {
             drop((client, server));
             // The thread has copies of all, so the client is closed by nobody.
             let found = look(netns, &["sockets", "--state", "ESTABLISHED"]);
@@ -138,7 +123,6 @@ fn threads() {
                     "{record}"
                 );
             }
-            drop(end);
         });
         // A process whose leader has ended: its descriptors are those of its threads.
         let (_other, client, server) = Kind::V4.pair(fresh_port());

@@ -8,9 +8,7 @@ use std::{
         unix::process::CommandExt,
     },
     process::{Command, ExitCode, Output, Stdio},
-    ptr,
-    sync::mpsc::channel,
-    thread,
+    ptr, thread,
     time::{Duration, Instant},
 };
 
@@ -25,7 +23,7 @@ use crate::{
     observer::wait_for_states,
     roles::Actor,
     schema,
-    sockets::{Kind, fresh_port},
+    sockets::{Kind, fresh_port, with_own_table},
     stuck::holders,
     test,
 };
@@ -282,22 +280,7 @@ fn sockets_of_a_thread(keep: bool) {
             .into_iter()
             .chain(left.namespace.iter().map(AsRawFd::as_raw_fd))
             .collect();
-        let (ready, is_ready) = channel();
-        let (end, is_over) = channel::<()>();
-        thread::scope(|scope| {
-            let end = end;
-            scope.spawn(move || {
-                // SAFETY: takes a number; gives this thread a copy of the descriptor table.
-                assert_eq!(unsafe { libc::unshare(libc::CLONE_FILES) }, 0);
-                // SAFETY: takes nothing, cannot fail.
-                ready.send(unsafe { libc::gettid() }).expect("send");
-                let _ = is_over.recv();
-                for fd in descriptors {
-                    // SAFETY: this thread's own copy, which nobody else uses.
-                    unsafe { libc::close(fd) };
-                }
-            });
-            let tid = is_ready.recv().expect("a thread");
+        with_own_table(descriptors, |tid| {
             drop(left);
             let said = Said::by(&[], &check_of(&text));
             let (code, begin) = if keep { (1, "SOCKSTATE WARNING") } else { (3, "SOCKSTATE UNKNOWN") };
@@ -317,7 +300,6 @@ fn sockets_of_a_thread(keep: bool) {
                     (&expected.0, &expected.1, &expected.2)
                 );
             }
-            drop(end);
         });
         if can_list_holders() {
             assert_ok(&[], &[]);

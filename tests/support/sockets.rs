@@ -4,7 +4,11 @@ use std::{
     io::Read,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::AsRawFd,
-    sync::atomic::{AtomicU16, Ordering},
+    sync::{
+        atomic::{AtomicU16, Ordering},
+        mpsc::channel,
+    },
+    thread,
     time::Duration,
 };
 
@@ -210,6 +214,30 @@ impl Ends {
         const SOCK_DESTROY: u16 = 21;
         sock_diag(SOCK_DESTROY, libc::NLM_F_ACK, self.local, self.remote)
     }
+}
+
+/// Runs `work` beside a thread that has a copy of this process's descriptor table, with that thread's number. Afterwards the
+/// thread closes its copies of `close`.
+pub(crate) fn with_own_table(close: Vec<i32>, work: impl FnOnce(i32)) {
+    let (ready, is_ready) = channel();
+    let (end, is_over) = channel::<()>();
+    thread::scope(|scope| {
+        // Dropped also if `work` panics, so that the thread ends.
+        let end = end;
+        scope.spawn(move || {
+            // SAFETY: takes a number; gives this thread a copy of the descriptor table.
+            assert_eq!(unsafe { libc::unshare(libc::CLONE_FILES) }, 0);
+            // SAFETY: takes nothing, cannot fail.
+            ready.send(unsafe { libc::gettid() }).expect("send");
+            let _ = is_over.recv();
+            for fd in close {
+                // SAFETY: this thread's own copy, which nobody else uses.
+                unsafe { libc::close(fd) };
+            }
+        });
+        work(is_ready.recv().expect("a thread"));
+        drop(end);
+    });
 }
 
 /// Whether this kernel has tcp_diag: some of Debian's packages are an image without modules.

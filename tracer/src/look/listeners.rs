@@ -1,6 +1,6 @@
 //! Which listener a connection came out of, or goes to.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
 
 use crate::{
     enrich::Holders,
@@ -10,8 +10,8 @@ use crate::{
 /// Listeners by namespace and port, and where addresses are.
 pub(super) struct Listeners<'a> {
     by_port: HashMap<(u32, u16), Vec<&'a SocketInfo>>,
-    /// The namespaces in which an address is a local one, for ends that somebody connects to.
-    owners: HashMap<Address, BTreeSet<u32>>,
+    /// Addresses that somebody connects to, with each namespace in which they are local ones.
+    local: HashSet<(u32, Address)>,
     /// A namespace that has a connection to such an address, and the namespace where the other end of that is.
     reached: HashMap<(u32, Address), u32>,
 }
@@ -24,18 +24,15 @@ impl<'a> Listeners<'a> {
         for socket in sockets.iter().filter(is_one) {
             by_port.entry((socket.netns, socket.tuple.local_port)).or_default().push(socket);
         }
-        let called = sockets.iter().filter(|socket| socket.state == State::SynSent);
-        let mut owners: HashMap<Address, BTreeSet<u32>> =
-            called.map(|socket| (socket.tuple.remote, BTreeSet::new())).collect();
-        if !owners.is_empty() {
-            for socket in sockets {
-                if let Some(namespaces) = owners.get_mut(&socket.tuple.local) {
-                    namespaces.insert(socket.netns);
-                }
-            }
+        let connecting = sockets.iter().filter(|socket| socket.state == State::SynSent);
+        let called: HashSet<Address> = connecting.map(|socket| socket.tuple.remote).collect();
+        if called.is_empty() {
+            return Self { by_port, local: HashSet::new(), reached: HashMap::new() };
         }
-        let reached = reached(sockets, &owners);
-        Self { by_port, owners, reached }
+        let is_called = |socket: &&SocketInfo| called.contains(&socket.tuple.local);
+        let local =
+            sockets.iter().filter(is_called).map(|socket| (socket.netns, socket.tuple.local)).collect();
+        Self { by_port, local, reached: reached(sockets, &called) }
     }
 
     /// The listeners that this socket may have come out of, or that its SYN may go to: more than one where several share the port
@@ -88,9 +85,7 @@ impl<'a> Listeners<'a> {
 
     fn called(&self, socket: &SocketInfo) -> Vec<&'a SocketInfo> {
         let (remote, port) = (socket.tuple.remote, socket.tuple.remote_port);
-        let owners = self.owners.get(&remote);
-        let is_here =
-            remote.canonical().is_loopback() || owners.is_some_and(|all| all.contains(&socket.netns));
+        let is_here = remote.canonical().is_loopback() || self.local.contains(&(socket.netns, remote));
         // Another namespace may have the address and be out of reach, while another host has it too.
         let there = if is_here { Some(&socket.netns) } else { self.reached.get(&(socket.netns, remote)) };
         let Some(&netns) = there else { return Vec::new() };
@@ -107,10 +102,7 @@ impl<'a> Listeners<'a> {
 
 /// Which namespaces reach the addresses that somebody connects to, in other namespaces of this host: both ends of a
 /// connection are listed.
-fn reached(sockets: &[SocketInfo], called: &HashMap<Address, BTreeSet<u32>>) -> HashMap<(u32, Address), u32> {
-    if called.is_empty() {
-        return HashMap::new();
-    }
+fn reached(sockets: &[SocketInfo], called: &HashSet<Address>) -> HashMap<(u32, Address), u32> {
     let ends = |socket: &SocketInfo| {
         let tuple = &socket.tuple;
         ((tuple.local, tuple.local_port), (tuple.remote, tuple.remote_port))
@@ -118,11 +110,11 @@ fn reached(sockets: &[SocketInfo], called: &HashMap<Address, BTreeSet<u32>>) -> 
     let is_open = |socket: &&SocketInfo| !matches!(socket.state, State::Listen | State::SynSent);
     let open = || sockets.iter().filter(is_open);
     let answering: HashMap<_, u32> = open()
-        .filter(|socket| called.contains_key(&socket.tuple.local))
+        .filter(|socket| called.contains(&socket.tuple.local))
         .map(|socket| (ends(socket), socket.netns))
         .collect();
     open()
-        .filter(|socket| called.contains_key(&socket.tuple.remote))
+        .filter(|socket| called.contains(&socket.tuple.remote))
         .filter_map(|socket| {
             let (local, remote) = ends(socket);
             Some(((socket.netns, socket.tuple.remote), *answering.get(&(remote, local))?))
@@ -143,31 +135,16 @@ fn nearest(listeners: Vec<&SocketInfo>, address: Address) -> Vec<&SocketInfo> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Transport, Tuple};
+    use crate::model::Tuple;
 
     fn socket(netns: u32, state: State, local: (Address, u16), remote: (Address, u16)) -> SocketInfo {
         let v6_socket = !local.0.canonical().is_ipv4();
         let ((local, local_port), (remote, remote_port)) = (local, remote);
-        SocketInfo {
+        SocketInfo::bare(
             netns,
-            transport: Transport::Tcp,
-            mptcp: None,
             state,
-            mini: false,
-            tuple: Tuple { local, remote, local_port, remote_port, v6_socket, interface: 0 },
-            is_v6_only: false,
-            interface: None,
-            uid: None,
-            inode: 1,
-            cgroup: None,
-            is_partial: false,
-            receive_queue: 0,
-            send_queue: 0,
-            timer: None,
-            retransmits: 0,
-            times: None,
-            request: None,
-        }
+            Tuple { local, remote, local_port, remote_port, v6_socket, interface: 0 },
+        )
     }
 
     #[test]

@@ -159,6 +159,31 @@ pub struct SocketInfo {
 }
 
 impl SocketInfo {
+    /// A TCP socket of which nothing else is known.
+    #[must_use]
+    pub fn bare(netns: u32, state: State, tuple: Tuple) -> Self {
+        Self {
+            netns,
+            transport: Transport::Tcp,
+            mptcp: None,
+            state,
+            mini: false,
+            tuple,
+            is_v6_only: false,
+            interface: None,
+            uid: None,
+            inode: 0,
+            cgroup: None,
+            is_partial: false,
+            receive_queue: 0,
+            send_queue: 0,
+            timer: None,
+            retransmits: 0,
+            times: None,
+            request: None,
+        }
+    }
+
     /// Whether it is a TCP socket below an MPTCP socket that is listed too.
     #[must_use]
     pub fn is_subflow(&self) -> bool {

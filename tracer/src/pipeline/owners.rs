@@ -33,8 +33,8 @@ impl Pipeline {
         }
     }
 
-    /// Says what is stuck, and what a look has found. Only the ends of processes that have listened are in the ring: whether others
-    /// live and still have the connection open is looked up before the connection is said to be theirs.
+    /// Reports what is stuck, with what a look has found. The ring reports the end of a process only if that process has
+    /// listened. Of every other owner this looks up whether the process lives and has the connection open, before it reports it.
     pub(super) fn say_examined(&mut self) {
         let mut lives: HashMap<Rc<Task>, bool> = HashMap::new();
         let mut read = HashSet::new();

@@ -13,7 +13,7 @@ impl Default for Portion {
 }
 
 impl Portion {
-    /// After so many records in a row that were refused alone, the collector wants none: the others are not asked for one by one.
+    /// Once this many records in a row were sent alone and refused, the rest of the portion is given up without being sent.
     const MOST_REFUSED: usize = 16;
     /// From here on, as many as there are.
     const MANY: usize = 4096;

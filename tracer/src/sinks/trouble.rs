@@ -18,7 +18,7 @@ pub(super) enum Trouble {
         /// Not before this time has passed; the collector's wish.
         after: Option<Duration>,
     },
-    /// The collector will never take one of the records, or so many at once.
+    /// The collector refuses for good: one of the records, or the size of the request.
     #[error("{message}")]
     Unwanted { message: String },
     /// The first record that is left is certainly larger than the collector takes.

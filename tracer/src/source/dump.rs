@@ -12,7 +12,7 @@ use super::{
     sight::{self, is_gone},
     undecided,
 };
-use crate::model::{Event, EventKind, Gap, GapKind, SocketInfo, State, Transport};
+use crate::model::{Event, EventKind, Gap, GapKind, SocketInfo, State};
 
 /// Names that the kernel gives to TCP's sockets (`tcp_prot.name`, `tcpv6_prot.name`).
 const TCP: [&str; 2] = ["TCP", "TCPv6"];
@@ -215,24 +215,11 @@ impl Dump {
 /// What is known of a socket whose namespace cannot be entered.
 fn partial(event: &Event, netns: u32, state: State, inode: u64) -> SocketInfo {
     SocketInfo {
-        netns,
-        transport: Transport::Tcp,
-        mptcp: None,
-        state,
-        mini: false,
-        tuple: event.tuple,
-        interface: None,
         uid: event.uid,
         inode,
         cgroup: event.cgroup,
-        is_v6_only: false,
         is_partial: true,
-        receive_queue: 0,
-        send_queue: 0,
-        timer: None,
-        retransmits: 0,
-        request: None,
-        times: None,
+        ..SocketInfo::bare(netns, state, event.tuple)
     }
 }
 

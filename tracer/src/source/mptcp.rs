@@ -169,33 +169,15 @@ mod tests {
         let address = crate::model::Address::from_v4([127, 0, 0, 1]);
         let transport =
             if matches!(part, Some(MptcpPart::Whole { .. })) { Transport::Mptcp } else { Transport::Tcp };
-        SocketInfo {
-            netns: 1,
-            transport,
-            mptcp: part,
-            state,
-            mini: false,
-            tuple: crate::model::Tuple {
-                local: address,
-                remote: address,
-                local_port: port,
-                remote_port: if state == State::Listen { 0 } else { 9 },
-                v6_socket: false,
-                interface: 0,
-            },
-            interface: None,
-            uid: None,
-            inode,
-            cgroup: None,
-            is_v6_only: false,
-            is_partial: false,
-            receive_queue: 0,
-            send_queue: 0,
-            timer: None,
-            retransmits: 0,
-            times: None,
-            request: None,
-        }
+        let tuple = crate::model::Tuple {
+            local: address,
+            remote: address,
+            local_port: port,
+            remote_port: if state == State::Listen { 0 } else { 9 },
+            v6_socket: false,
+            interface: 0,
+        };
+        SocketInfo { transport, mptcp: part, inode, ..SocketInfo::bare(1, state, tuple) }
     }
 
     #[test]

@@ -113,24 +113,11 @@ mod tests {
 
     fn socket(state: State, timer: Option<(TimerKind, u64)>, retransmits: u8, times: TcpTimes) -> SocketInfo {
         SocketInfo {
-            netns: 1,
-            transport: Transport::Tcp,
-            mptcp: None,
-            state,
-            mini: false,
-            tuple: Tuple::example(),
-            interface: None,
-            uid: None,
             inode: 1,
-            cgroup: None,
-            is_v6_only: false,
-            is_partial: false,
-            receive_queue: 0,
-            send_queue: 0,
             timer: timer.map(|(kind, left)| Timer { kind, left_ns: left * SECOND_NS }),
             retransmits,
             times: Some(times),
-            request: None,
+            ..SocketInfo::bare(1, state, Tuple::example())
         }
     }
 

@@ -42,24 +42,9 @@ fn socket(state: State) -> Examined {
         ..TcpTimes::default()
     };
     Examined::new(SocketInfo {
-        netns: 1,
-        transport: crate::model::Transport::Tcp,
-        mptcp: None,
-        state,
-        mini: false,
-        tuple: Tuple { local_port: 80, remote_port: 5, ..Tuple::example() },
-        interface: None,
-        uid: None,
         inode: 9,
-        cgroup: None,
-        is_v6_only: false,
-        is_partial: false,
-        receive_queue: 0,
-        send_queue: 0,
-        timer: None,
-        retransmits: 0,
         times: Some(times),
-        request: None,
+        ..SocketInfo::bare(1, state, Tuple { local_port: 80, remote_port: 5, ..Tuple::example() })
     })
 }
 
