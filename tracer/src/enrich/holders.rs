@@ -230,7 +230,7 @@ fn watched(line: &str) -> Option<(u64, u32)> {
     Some((hex(line, "ino:")?, hex(line, "events:")? as u32))
 }
 
-/// Reads a `fdinfo`, or a process's `stat`, in each of the ways that it may be read in.
+/// Reads a `fdinfo` in each of the ways that it may be read in.
 #[cfg(any(test, fuzzing))]
 pub(super) fn fuzz(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
@@ -241,7 +241,6 @@ pub(super) fn fuzz(bytes: &[u8]) {
     elsewhere::in_flight(&text);
     close_on_exec(&text);
     let _ = socket_inode(bytes);
-    process::parent_and_age(bytes);
 }
 
 /// The hexadecimal number behind `key`.

@@ -10,9 +10,6 @@ use std::{
 use super::{container::Place, timens::TimeOffsets};
 use crate::model::{Task, bounds};
 
-/// Ticks a second in /proc (`USER_HZ`, 100 on every architecture that Linux supports).
-const TICK_NS: u64 = 10_000_000;
-
 /// What could be read; null where not.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Details {
@@ -99,18 +96,19 @@ pub(super) fn shows_all(root: &Path) -> bool {
 }
 
 /// `/proc/PID/stat`.
-struct Stat {
+pub(super) struct Stat {
     comm: Vec<u8>,
     /// What is behind the name.
     rest: String,
 }
 
 impl Stat {
-    fn read(directory: &Path) -> Option<Self> {
+    /// Of the process with this /proc directory.
+    pub(super) fn read(directory: &Path) -> Option<Self> {
         Self::parse(&fs::read(directory.join("stat")).ok()?)
     }
 
-    fn parse(stat: &[u8]) -> Option<Self> {
+    pub(super) fn parse(stat: &[u8]) -> Option<Self> {
         // The name stands in brackets and may hold anything, brackets too.
         let close = stat.iter().rposition(|&byte| byte == b')')?;
         let open = stat.iter().position(|&byte| byte == b'(')?;
@@ -125,8 +123,20 @@ impl Stat {
 
     /// Whether it began when `task` did.
     fn has_started_with(&self, task: &Task) -> bool {
-        let offset_ns = TimeOffsets::own().boottime_ns;
-        self.number(22) == Some(task.start_ns.saturating_add_signed(offset_ns) / TICK_NS)
+        self.start_ticks() == Some(TimeOffsets::own().ticks(task.start_ns))
+    }
+
+    pub(super) fn start_ticks(&self) -> Option<u64> {
+        self.number(22)
+    }
+
+    pub(super) fn parent(&self) -> Option<u32> {
+        self.field(4)?.parse().ok()
+    }
+
+    pub(super) fn age_ns(&self) -> Option<u64> {
+        let offsets = TimeOffsets::own();
+        Some(offsets.boot_clock_ns().saturating_sub(offsets.start_ns(self.start_ticks()?)?))
     }
 
     fn number(&self, number: usize) -> Option<u64> {
@@ -141,6 +151,8 @@ pub(super) fn fuzz(bytes: &[u8]) {
     assert!(stat.comm.len() < bytes.len());
     stat.has_started_with(&Task { pid: 1, exec_id: 0, start_ns: 1, comm: [0; 16] });
     stat.number(9);
+    stat.parent();
+    stat.age_ns();
 }
 
 #[cfg(test)]
@@ -148,6 +160,9 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+
+    /// A hundredth of a second.
+    const TICK_NS: u64 = 10_000_000;
 
     fn task(start_ns: u64) -> Task {
         Task { pid: 42, exec_id: 1, start_ns, comm: *b"we) (ird\0\0\0\0\0\0\0\0" }

@@ -1,14 +1,23 @@
 //! The time namespace that we are in (time_namespaces(7)): its clocks differ from those that the kernel's programs read.
 
-use std::{fs, sync::OnceLock};
+use std::{fs, sync::OnceLock, thread};
+
+use rustix::time::{ClockId, clock_gettime};
+
+use super::process::Stat;
+
+/// Ticks a second in /proc (`USER_HZ`, 100 on every architecture that Linux supports).
+const TICK_NS: u64 = 10_000_000;
 
 /// What the namespace adds to the kernel's clocks, ns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TimeOffsets {
     /// To `CLOCK_MONOTONIC`.
     pub monotonic_ns: i64,
-    /// To `CLOCK_BOOTTIME`, and to the starts of processes in /proc.
-    pub boottime_ns: i64,
+    /// To `CLOCK_BOOTTIME`.
+    boottime_ns: i64,
+    /// To the starts of processes in /proc: 0 before Linux 5.11, where /proc has those of the initial namespace.
+    starts_ns: i64,
 }
 
 impl TimeOffsets {
@@ -22,8 +31,25 @@ impl TimeOffsets {
             if link("time") != link("time_for_children") {
                 return Self::default();
             }
-            Self::parse(&fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default())
+            let found = Self::parse(&fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default());
+            Self { starts_ns: starts_offset(clock_ns(), found.boottime_ns, new_start_ns()), ..found }
         })
+    }
+
+    /// The kernel's `CLOCK_BOOTTIME`, ns, whatever time namespace this process is in.
+    #[must_use]
+    pub fn boot_clock_ns(self) -> u64 {
+        u64::try_from(clock_ns() - self.boottime_ns).unwrap_or(0)
+    }
+
+    /// A moment of the kernel's boot clock, as /proc/PID/stat says that a process began then.
+    pub(super) fn ticks(self, start_ns: u64) -> u64 {
+        start_ns.saturating_add_signed(self.starts_ns) / TICK_NS
+    }
+
+    /// By the kernel's boot clock, ns.
+    pub(super) fn start_ns(self, ticks: u64) -> Option<u64> {
+        ticks.checked_mul(TICK_NS)?.checked_add_signed(-self.starts_ns)
     }
 
     /// Lines of clock, seconds, nanoseconds.
@@ -45,6 +71,29 @@ impl TimeOffsets {
     }
 }
 
+/// This namespace's `CLOCK_BOOTTIME`, ns.
+fn clock_ns() -> i64 {
+    let time = clock_gettime(ClockId::Boottime);
+    time.tv_sec * 1_000_000_000 + time.tv_nsec
+}
+
+/// When a thread that begins now began, as /proc says.
+fn new_start_ns() -> Option<i64> {
+    let read = || fs::read("/proc/thread-self/stat").ok();
+    let stat = thread::Builder::new().spawn(read).ok()?.join().ok()??;
+    let ticks = Stat::parse(&stat)?.start_ticks()?;
+    ticks.checked_mul(TICK_NS)?.try_into().ok()
+}
+
+/// Which of both offsets explains that what began `now_ns` by this namespace's clock began at `start_ns` in /proc.
+fn starts_offset(now_ns: i64, offset_ns: i64, start_ns: Option<i64>) -> i64 {
+    let is_shifted = start_ns.is_none_or(|start_ns| {
+        let error_ns = now_ns.abs_diff(start_ns);
+        error_ns <= now_ns.saturating_sub(offset_ns).abs_diff(start_ns)
+    });
+    if is_shifted { offset_ns } else { 0 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,10 +101,35 @@ mod tests {
     #[test]
     fn offsets_of_both_signs() {
         let text = "monotonic           -86400         5\nboottime            172800         0\n";
-        let wanted = TimeOffsets { monotonic_ns: -86_399_999_999_995, boottime_ns: 172_800_000_000_000 };
+        let wanted = TimeOffsets {
+            monotonic_ns: -86_399_999_999_995,
+            boottime_ns: 172_800_000_000_000,
+            ..TimeOffsets::default()
+        };
         assert_eq!(TimeOffsets::parse(text), wanted);
         // Kernels without time namespaces have no such file.
         assert_eq!(TimeOffsets::parse(""), TimeOffsets::default());
         assert_eq!(TimeOffsets::parse("monotonic x y\nrealtime 1 1"), TimeOffsets::default());
+    }
+
+    #[test]
+    fn which_clock_starts_go_by() {
+        const HOUR: i64 = 3_600_000_000_000;
+        let (now, late) = (10 * HOUR, 20_000_000);
+        for offset in [2 * HOUR, -2 * HOUR] {
+            assert_eq!(starts_offset(now, offset, Some(now - late)), offset);
+            assert_eq!(starts_offset(now, offset, Some(now - offset - late)), 0);
+            assert_eq!(starts_offset(now, offset, None), offset);
+        }
+    }
+
+    #[test]
+    fn ticks_and_back() {
+        let offsets = TimeOffsets { starts_ns: -3_000_000_000, ..TimeOffsets::default() };
+        assert_eq!((offsets.ticks(5_012_345_678), offsets.start_ns(201)), (201, Some(5_010_000_000)));
+        assert_eq!(TimeOffsets::default().start_ns(u64::MAX), None);
+        // A thread of this process, which is in no time namespace of its own.
+        let age_ns = clock_ns() - new_start_ns().expect("a start");
+        assert!((0..60_000_000_000).contains(&age_ns), "{age_ns}");
     }
 }

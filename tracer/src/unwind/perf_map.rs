@@ -11,6 +11,7 @@ use std::{
 use rustix::fs::OFlags;
 
 use super::files::{self, FileId};
+use crate::enrich::TimeOffsets;
 
 /// A larger map is not read, ...
 const MOST_BYTES: u64 = 64 << 20;
@@ -37,7 +38,7 @@ struct Function {
 }
 
 impl PerfMap {
-    /// Of the process whose /proc directory this is, and that began at `start_ns` of the boot clock. What was read `before` stays if the
+    /// Of the process whose /proc directory this is, and that began at `start_ns` of the kernel's boot clock. What was read `before` stays if the
     /// file is still the same.
     pub(super) fn read(directory: &Path, start_ns: u64, before: Self) -> Self {
         Self::try_read(directory, start_ns, before).unwrap_or_default()
@@ -104,8 +105,7 @@ impl PerfMap {
 
 /// That moment by the clock of files, in ns since 1970.
 fn began_at(start_ns: u64) -> Option<i128> {
-    let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let boot_ns = i128::from(boot.tv_sec) * 1_000_000_000 + i128::from(boot.tv_nsec);
+    let boot_ns = i128::from(TimeOffsets::own().boot_clock_ns());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_nanos();
     Some(i128::try_from(now).ok()? - (boot_ns - i128::from(start_ns)))
 }
