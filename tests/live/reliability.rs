@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io::Read,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -74,6 +75,12 @@ fn second_signal() {
         daemon.wait_for("\"kind\":\"start\"");
         connections(20, fresh_port());
         daemon.wait_for("\"from\":\"LISTEN\",\"to\":\"CLOSE\"");
+        // Both sinks have sent something: the spooled one keeps its records, of the other one's some are in doubt.
+        let _requests = [(); 2].map(|()| {
+            let (mut request, _) = silent.accept().expect("a sink's connection");
+            assert_eq!(request.read(&mut [0]).expect("a request"), 1);
+            request
+        });
         signal(daemon.pid(), libc::SIGTERM);
         daemon.wait_for("\"kind\":\"stop\"");
         assert!(daemon.end_now().success());
