@@ -175,7 +175,7 @@ fn first_signals() {
         let sink = FILE.replace("DIR/out", &out.display().to_string());
         for number in [libc::SIGHUP, libc::SIGTERM, libc::SIGINT] {
             let mut command = sockstate();
-            command.args(["run", "--config", "/dev/stdin"]).stdin(Stdio::piped()).stderr(Stdio::null());
+            command.args(["run", "--config", "/proc/self/fd/0"]).stdin(Stdio::piped()).stderr(Stdio::null());
             let mut child = command.spawn().expect("sockstate");
             let pid = child.id();
             // It cannot go on before it has its configuration.
