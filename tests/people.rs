@@ -13,7 +13,7 @@ use std::{
 
 use proptest::prelude::*;
 use sockstate::{
-    format::{Format, Json, ParseError, Parser, Told},
+    format::{Format, Json, ParseError, Parser},
     story::Story,
 };
 
@@ -75,10 +75,8 @@ fn one_connection_is_told_step_by_step() {
     let mut story = Story::default();
     let mut parser = Parser::default();
     for line in recording().lines() {
-        match parser.parse(line.as_bytes()).expect("record") {
-            Some(Told::Transition(it)) => story.transition(&it),
-            Some(Told::Notice(it)) => story.notice(&it),
-            None => {}
+        if let Some(record) = parser.parse(line.as_bytes()).expect("record") {
+            story.record(&record);
         }
     }
     let life = story.in_order().into_iter().find(|life| life.is_stuck).expect("a stuck one");
@@ -159,10 +157,10 @@ fn what_a_look_has_found_is_read_as_it_was_written() {
     before["listeners"] = serde_json::json!([listener(7), listener(9)]);
     before["cannot_destroy"] = "it closes when server (7) closes it or ends".into();
     before["mptcp"] = serde_json::json!({"token": "50c68405", "subflow": true});
-    let told = Parser::default().parse(before.to_string().as_bytes()).expect("record").expect("a known kind");
-    let Told::Notice(notice) = told else { panic!("{told:?}") };
+    let record =
+        Parser::default().parse(before.to_string().as_bytes()).expect("record").expect("a known kind");
     let mut bytes = Vec::new();
-    Json::default().notice(before["seq"].as_u64().expect("seq"), &notice, &mut bytes);
+    Json::default().record(before["seq"].as_u64().expect("seq"), &record, &mut bytes);
     let after: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
     for key in ["listeners", "cannot_destroy", "mptcp", "reason", "why", "advice", "commands"] {
         assert_eq!(after[key], before[key], "{key}");
@@ -180,10 +178,8 @@ fn records_are_read_as_they_were_written() {
         let before: serde_json::Value = serde_json::from_str(line).expect("JSON");
         let seq = before["seq"].as_u64().expect("seq");
         let mut bytes = Vec::new();
-        match parser.parse(line.as_bytes()).expect("record").expect("a known kind") {
-            Told::Transition(it) => Json::default().transition(seq, &it, &mut bytes),
-            Told::Notice(it) => Json::default().notice(seq, &it, &mut bytes),
-        }
+        let record = parser.parse(line.as_bytes()).expect("record").expect("a known kind");
+        Json::default().record(seq, &record, &mut bytes);
         let mut after: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
         let kind = before["kind"].as_str().expect("kind").to_owned();
         if kind == "stuck" {

@@ -32,10 +32,10 @@ use sockstate::{
     decode::decode,
     format::{Format, Json},
     model::{
-        Address, Event, EventKind, Identify, KernelSocket, MiniEnd, MiniEndHow, Owner, Scope, State, Subject,
-        SubjectKey, Task, Threshold, Thresholds, Transition, Tuple,
+        Address, Event, EventKind, Identify, KernelSocket, MiniEnd, MiniEndHow, Owner, Record, Scope, State,
+        Subject, SubjectKey, Task, Threshold, Thresholds, Transition, Tuple,
     },
-    track::{Applied, Shown, Sight, Table},
+    track::{Shown, Sight, Table, Update},
 };
 use sockstate_abi::abi::{AF_INET, flag, kind};
 
@@ -113,10 +113,10 @@ fn connect_by(comm: &[u8]) -> Transition {
 /// What the table reports of an event, if anything.
 fn transition(table: &mut Table, event: &Event, names: &mut Names) -> Option<Transition> {
     let mut found = None;
-    table.apply(event, names, &mut |applied| match applied {
-        Applied::Transition(transition) => assert!(found.replace(transition).is_none()),
+    table.apply(event, names, &mut |update| match update {
+        Update::Record(Record::Transition(transition)) => assert!(found.replace(transition).is_none()),
         // What had the key before has ended unseen.
-        Applied::Resync(resync) => assert_eq!(resync.state, State::Close),
+        Update::Record(Record::Resync(resync)) => assert_eq!(resync.state, State::Close),
         _ => panic!("nothing to complete, and nothing stuck"),
     });
     found
@@ -124,7 +124,7 @@ fn transition(table: &mut Table, event: &Event, names: &mut Names) -> Option<Tra
 
 fn written(format: &mut dyn Format, transition: &Transition) -> String {
     let mut out = Vec::new();
-    format.transition(1, transition, &mut out);
+    format.record(1, &Record::Transition(transition.clone()), &mut out);
     String::from_utf8(out).expect("UTF-8")
 }
 
@@ -157,7 +157,7 @@ fn a_key_that_is_used_again_is_another_connection() {
     let mut names = Names::default();
     let mut conn = |event: &Event| {
         let transition = transition(&mut table, event, &mut names).expect("a transition");
-        (transition.conn, transition.in_state)
+        (transition.conn.id, transition.in_state)
     };
     let (first, _) = conn(&event(10, 1, State::Close, State::SynSent));
     let (same, in_state) = conn(&event(30, 1, State::SynSent, State::Established));
@@ -178,15 +178,15 @@ fn a_key_that_is_used_again_is_another_connection() {
 }
 
 /// What a reader of the stream believes of each connection; `broken` counts what is said of one after its end.
-fn say(applied: Applied, last: &mut HashMap<u64, &str>, broken: &mut u32) {
-    let (conn, state) = match applied {
-        Applied::Transition(it) => (it.conn, it.to),
-        Applied::Resync(it) => (it.conn, it.state),
-        Applied::Stuck(it) => {
-            *broken += u32::from(last.get(&it.conn.0) != Some(&it.state.name()));
+fn say(update: Update, last: &mut HashMap<u64, &str>, broken: &mut u32) {
+    let (conn, state) = match update {
+        Update::Record(Record::Transition(it)) => (it.conn.id, it.to),
+        Update::Record(Record::Resync(it)) => (it.conn.id, it.state),
+        Update::Record(Record::Stuck(it)) => {
+            *broken += u32::from(last.get(&it.conn.id.0) != Some(&it.state.name()));
             return;
         }
-        Applied::Completed(..) | Applied::Resolved(_) => return,
+        _ => return,
     };
     *broken += u32::from(last.insert(conn.0, state.name()) == Some("CLOSE"));
 }
@@ -286,7 +286,7 @@ proptest! {
                 8 => event.kind = EventKind::Cookie,
                 _ => event.kind = EventKind::Socket { state: to, mini },
             }
-            let mut out = |applied: Applied| say(applied, &mut last, &mut broken);
+            let mut out = |update: Update| say(update, &mut last, &mut broken);
             if kind == 9 {
                 // A look at the kernel's table, which shows this socket or none.
                 let sockets = if flag { std::slice::from_ref(&event) } else { &[] };
@@ -298,7 +298,7 @@ proptest! {
             }
             table.tick(now, &mut names, &mut out);
         }
-        table.tick(now + 1_000_000_000, &mut names, &mut |it: Applied| say(it, &mut last, &mut broken));
+        table.tick(now + 1_000_000_000, &mut names, &mut |update: Update| say(update, &mut last, &mut broken));
         prop_assert_eq!(broken, 0);
         prop_assert!(!table.is_waiting());
         prop_assert_eq!(last.values().filter(|state| **state != "CLOSE").count(), table.len());

@@ -6,8 +6,8 @@ use std::{rc::Rc, sync::Arc};
 use sockstate::{
     format::{Format, HuntReport, HuntStyle},
     model::{
-        Address, ConnId, Frame, InState, Notice, OpenedBy, Resolved, Stack, State, Stop, Stuck, Subject,
-        Tuple, Unseen,
+        Address, ConnId, Connection, Frame, InState, OpenedBy, Record, Resolved, Stack, State, Stop, Stuck,
+        Subject, Tuple, Unseen,
     },
 };
 
@@ -23,37 +23,38 @@ fn nobody() -> Rc<Subject> {
     })
 }
 
+fn connection(id: u64) -> Connection {
+    let tuple = Tuple {
+        local: Address::from_v4([10, 0, 0, 1]),
+        remote: Address::from_v4([10, 0, 0, 2]),
+        local_port: 80,
+        remote_port: 1000,
+        v6_socket: false,
+        interface: 0,
+    };
+    Connection { id: ConnId(id), role: None, tuple, subject: nobody(), mini: false }
+}
+
 fn hunted(conn: u64, opened: Result<Arc<Stack>, Unseen>) -> Stuck {
     Stuck {
         time_ns: 0,
-        conn: ConnId(conn),
+        conn: connection(conn),
         state: State::CloseWait,
         age: InState { ns: 60_000_000_000, at_least: false },
         times: 1,
-        role: None,
-        tuple: Tuple {
-            local: Address::from_v4([10, 0, 0, 1]),
-            remote: Address::from_v4([10, 0, 0, 2]),
-            local_port: 80,
-            remote_port: 1000,
-            v6_socket: false,
-            interface: 0,
-        },
-        subject: nobody(),
-        mini: false,
         found: None,
         opened: Some(opened),
     }
 }
 
-fn hunt_report(style: HuntStyle, notices: &[Notice]) -> String {
+fn hunt_report(style: HuntStyle, records: &[Record]) -> String {
     let mut report = HuntReport::new(style);
     let mut out = Vec::new();
-    for (seq, notice) in notices.iter().enumerate() {
-        report.notice(seq as u64, notice, &mut out);
+    for (seq, record) in records.iter().enumerate() {
+        report.record(seq as u64, record, &mut out);
     }
     let stop = Stop { time_ns: 0, reason: "signal", transitions: 0, lost: Vec::new(), illegal: 0 };
-    report.notice(9, &Notice::Stop(stop), &mut out);
+    report.record(9, &Record::Stop(stop), &mut out);
     String::from_utf8(out).expect("UTF-8")
 }
 
@@ -72,39 +73,36 @@ fn hunts_are_counted_by_path() {
     };
     let resolved = Resolved {
         time_ns: 0,
-        conn: ConnId(2),
+        conn: connection(2),
         state: State::CloseWait,
         to: State::LastAck,
         age: InState { ns: 1, at_least: false },
-        role: None,
-        tuple: hunted(2, Err(Unseen::NotSeen)).tuple,
-        subject: nobody(),
     };
-    let notices = [
-        Notice::Stuck(hunted(1, stack(0xab, true))),
-        Notice::Stuck(hunted(2, stack(0xab, true))),
-        Notice::Stuck(hunted(3, stack(0xab, true))),
+    let records = [
+        Record::Stuck(hunted(1, stack(0xab, true))),
+        Record::Stuck(hunted(2, stack(0xab, true))),
+        Record::Stuck(hunted(3, stack(0xab, true))),
         // A reminder is not another socket.
-        Notice::Stuck(Stuck { times: 2, ..hunted(3, stack(0xab, true)) }),
-        Notice::Stuck(hunted(4, Err(Unseen::NotSeen))),
-        Notice::Stuck(hunted(5, Err(Unseen::BeforeHunt))),
-        Notice::Stuck(hunted(6, Err(Unseen::BeforeHunt))),
-        Notice::Resolved(resolved),
+        Record::Stuck(Stuck { times: 2, ..hunted(3, stack(0xab, true)) }),
+        Record::Stuck(hunted(4, Err(Unseen::NotSeen))),
+        Record::Stuck(hunted(5, Err(Unseen::BeforeHunt))),
+        Record::Stuck(hunted(6, Err(Unseen::BeforeHunt))),
+        Record::Resolved(resolved),
     ];
-    let text = hunt_report(HuntStyle::Text, &notices);
+    let text = hunt_report(HuntStyle::Text, &records);
     let (_, report) = text.split_once("\n\n").expect("lines, then the report");
     assert_eq!(
         report,
         "2 sockets stuck in CLOSE_WAIT, and 1 socket no longer stuck were opened here, by accept in server (path 00000000000000ab):\n    0  take;one\u{fffd} (src/serve;r.c:7)\n    1  main (src/serve;r.c:20)\n\n2 sockets stuck in CLOSE_WAIT: opened before the hunt\n\n1 socket stuck in CLOSE_WAIT: the opening was not seen\n"
     );
-    let folded = hunt_report(HuntStyle::Folded, &notices);
+    let folded = hunt_report(HuntStyle::Folded, &records);
     assert_eq!(folded, "server;main;take:one\u{fffd} 3\n");
-    let svg = hunt_report(HuntStyle::Svg, &notices);
+    let svg = hunt_report(HuntStyle::Svg, &records);
     assert!(svg.contains("<svg") && svg.contains("take:one") && svg.contains("3 sockets"), "{svg}");
     // What no path is known of is a number, not a part of the picture.
     assert!(svg.contains("Not shown: 2: opened before the hunt; 1: the opening was not seen"), "{svg}");
     assert!(svg.contains("100.00%") && !svg.contains("6 sockets"), "{svg}");
-    let partial = hunt_report(HuntStyle::Folded, &[Notice::Stuck(hunted(1, stack(1, false)))]);
+    let partial = hunt_report(HuntStyle::Folded, &[Record::Stuck(hunted(1, stack(1, false)))]);
     assert_eq!(partial, "server;[not known];main;take:one\u{fffd} 1\n");
     assert_eq!(hunt_report(HuntStyle::Text, &[]), "\nnothing was stuck\n");
 }

@@ -12,11 +12,7 @@ use ratatui::{
     crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind},
     style::Color,
 };
-use sockstate::{
-    explain::Texts,
-    format::{Parser, Told},
-    tui::App,
-};
+use sockstate::{explain::Texts, format::Parser, model::Record, tui::App};
 
 /// A screen that has seen the recording up to so many lines before its end.
 struct Screen {
@@ -33,12 +29,12 @@ impl Screen {
         let mut parser = Parser::default();
         let (mut second_ns, mut now_ns) = (0, 0);
         for line in text.lines() {
-            let told = parser.parse(line.as_bytes()).expect("record").expect("a known kind");
-            if !matches!(told, Told::Notice(sockstate::model::Notice::Snapshot(_))) {
-                now_ns = told.time_ns();
+            let record = parser.parse(line.as_bytes()).expect("record").expect("a known kind");
+            if !matches!(record, Record::Snapshot(_)) {
+                now_ns = record.time_ns();
                 second_ns = if second_ns == 0 { now_ns } else { second_ns };
             }
-            app.told(&told);
+            app.record(&record);
             if now_ns - second_ns >= 1_000_000_000 {
                 app.second(now_ns);
                 second_ns = now_ns;

@@ -5,14 +5,15 @@ use std::{collections::BTreeMap, rc::Rc, sync::Arc};
 use serde_json::Value;
 use sockstate::{
     format::{
-        Csv, Format, Json, Parser, Stamp, Table, Told,
+        Csv, Format, Json, Parser, Stamp, Table,
         convert::{Syslog, ecs, journal, otlp_json, otlp_protobuf},
         socket_json, stuck_json,
     },
     model::{
-        Address, Cgroup, ConnId, Container, Diagnosis, Elsewhere, Examined, Frame, Holder, InState, Listener,
-        Looked, Message, Notice, OpenedBy, Owner, OwnerSource, Process, Reason, Role, Served, SocketInfo,
-        Stack, State, Stuck, Subject, Task, Transition, Transport, Tuple, Via, Watch, bounds,
+        Address, Cgroup, ConnId, Connection, Container, Diagnosis, Elsewhere, Examined, Frame, Holder,
+        InState, Listener, Looked, Message, OpenedBy, Owner, OwnerSource, Process, Reason, Record, Role,
+        Served, SocketInfo, Stack, State, Stuck, Subject, Task, Transition, Transport, Tuple, Via, Watch,
+        bounds,
     },
 };
 
@@ -146,14 +147,16 @@ impl Hostile {
         let diagnosis = self.diagnosis(&found);
         Stuck {
             time_ns: i64::MAX,
-            conn: ConnId(u64::MAX),
+            conn: Connection {
+                id: ConnId(u64::MAX),
+                role: Some(Role::Listener),
+                tuple: tuple(),
+                subject: self.subject(),
+                mini: true,
+            },
             state: State::CloseWait,
             age: InState { ns: u64::MAX, at_least: true },
             times: 255,
-            role: Some(Role::Listener),
-            tuple: tuple(),
-            subject: self.subject(),
-            mini: true,
             found: Some(Box::new((found, diagnosis))),
             opened: None,
         }
@@ -179,12 +182,12 @@ fn hostile() -> impl Iterator<Item = Hostile> {
     texts.flat_map(|text| [1, 40, 700].map(|count| Hostile { text: text.clone(), count }))
 }
 
-fn written(notice: &Notice) -> Vec<u8> {
+fn written(record: &Record) -> Vec<u8> {
     let labels = BTreeMap::from([("env".to_owned(), "production".to_owned())]);
     let host = "h".repeat(64);
     let mut out = Vec::new();
     let stamp = Stamp { host: &host, instance: 0xff_ffff, labels: &labels };
-    Json::stamped(&stamp).notice(u64::MAX, notice, &mut out);
+    Json::stamped(&stamp).record(u64::MAX, record, &mut out);
     out
 }
 
@@ -208,7 +211,7 @@ fn a_stuck_record_fits_into_a_datagram_in_every_format() {
     let syslog = Syslog::new(3, &"h".repeat(255), u32::MAX);
     let mut longest = BTreeMap::new();
     for hostile in hostile() {
-        let line = written(&Notice::Stuck(hostile.stuck()));
+        let line = written(&Record::Stuck(hostile.stuck()));
         let found = record(&line);
         let mut sizes = vec![("json", line.len())];
         type Convert<'a> = Box<dyn Fn(&[u8], &mut Vec<u8>) + 'a>;
@@ -237,8 +240,8 @@ fn a_stuck_record_fits_into_a_datagram_in_every_format() {
             *longest = bytes.max(*longest);
         }
         let mut table = Vec::new();
-        Table::new(false).notice(1, &Notice::Stuck(hostile.stuck()), &mut table);
-        Csv.notice(1, &Notice::Stuck(hostile.stuck()), &mut table);
+        Table::new(false).record(1, &Record::Stuck(hostile.stuck()), &mut table);
+        Csv.record(1, &Record::Stuck(hostile.stuck()), &mut table);
         assert!(table.len() < 8 << 10, "{}", table.len());
     }
     // Else the test would not try what it says.
@@ -248,7 +251,7 @@ fn a_stuck_record_fits_into_a_datagram_in_every_format() {
 #[test]
 fn a_record_says_what_it_leaves_out() {
     let long = Hostile { text: "/é".repeat(4000), count: 301 };
-    let found = record(&written(&Notice::Stuck(long.stuck())));
+    let found = record(&written(&Record::Stuck(long.stuck())));
     let cut = cuts(&found);
     assert_eq!(cut.get("holders"), Some(&Some(301)));
     // One for each holder, and that which ends it, if this kernel has it.
@@ -263,38 +266,34 @@ fn a_record_says_what_it_leaves_out() {
     assert!(cmdline.len() > bounds::COMMAND_LINE - 4 && long.text.starts_with(cmdline), "{}", cmdline.len());
 
     let usual = Hostile { text: "/usr/lib/postgresql/17/bin/postgres".into(), count: 12 };
-    let found = record(&written(&Notice::Stuck(usual.stuck())));
+    let found = record(&written(&Record::Stuck(usual.stuck())));
     assert_eq!(found["holders"].as_array().map(Vec::len), Some(12));
     assert!(!cuts(&found).contains_key("holders"), "{found}");
     let shorter = Hostile { count: 3, ..usual };
-    let found = record(&written(&Notice::Stuck(shorter.stuck())));
+    let found = record(&written(&Record::Stuck(shorter.stuck())));
     assert_eq!(found["truncated"], Value::Null);
 }
 
 #[test]
 fn every_kind_of_record_is_bounded() {
     let long = Hostile { text: "\u{2}".repeat(9000), count: 1 };
-    let transition = Transition {
+    let transition = Record::Transition(Transition {
         time_ns: 1,
-        conn: ConnId(1),
+        conn: Connection { id: ConnId(1), role: None, tuple: tuple(), subject: long.subject(), mini: false },
         from: State::Close,
         to: State::SynSent,
         in_state: None,
-        role: None,
-        tuple: tuple(),
-        subject: long.subject(),
         exact: true,
-        mini: false,
         illegal: false,
         cause: None,
         reset_why: None,
         errno: 0,
-    };
+    });
     let mut json = Json::default();
     // The second time from what was kept of the first.
     for _ in 0..2 {
         let mut out = Vec::new();
-        json.transition(1, &transition, &mut out);
+        json.record(1, &transition, &mut out);
         let found = record(&out);
         assert_eq!(cuts(&found).len(), 6, "{:?}", cuts(&found));
         assert!(out.len() < 10 << 10, "{}", out.len());
@@ -330,7 +329,7 @@ fn a_call_path_is_bounded() {
     let small = Hostile { text: "x".into(), count: 1 };
     let of = |count| {
         let stuck = Stuck { opened: Some(Ok(Arc::new(stack(count)))), ..small.stuck() };
-        written(&Notice::Stuck(stuck))
+        written(&Record::Stuck(stuck))
     };
     let found = record(&of(3));
     assert_eq!(found["opened"]["frames"].as_array().map(Vec::len), Some(3));
@@ -346,13 +345,13 @@ fn a_call_path_is_bounded() {
 #[test]
 fn what_was_left_out_is_known_when_it_is_read_again() {
     let long = Hostile { text: "/x".repeat(4000), count: 301 };
-    let line = written(&Notice::Stuck(long.stuck()));
-    let Some(Told::Notice(Notice::Stuck(stuck))) = Parser::default().parse(&line).expect("a record") else {
+    let line = written(&Record::Stuck(long.stuck()));
+    let Some(Record::Stuck(stuck)) = Parser::default().parse(&line).expect("a record") else {
         panic!("a stuck record");
     };
     let (it, diagnosis) = *stuck.found.expect("what was found");
     assert_eq!(it.holder_count(), 301);
-    let looked = Looked { it, subject: stuck.subject };
+    let looked = Looked { it, subject: stuck.conn.subject };
     let again = record(stuck_json(&looked, &diagnosis, "2026-11-26T00:00:00.000000000Z").as_bytes());
     let (before, after) = (record(&line), &again);
     for field in ["holders", "commands", "listeners", "why", "advice", "unit"] {

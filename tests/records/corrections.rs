@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use sockstate::{
-    model::{Event, EventKind, Resync, Role, State, Transition},
-    track::{Applied, Shown, Sight, Table},
+    model::{Event, EventKind, Record, Resync, Role, State, Transition},
+    track::{Shown, Sight, Table, Update},
 };
 
 use crate::{Names, event, transition};
@@ -22,8 +22,8 @@ fn looks(table: &mut Table, [first, second]: [&[Event]; 2], between: &[Event]) -
     let mut said = Vec::new();
     let doubts = table.doubts(&look(100, first));
     between.iter().for_each(|it| table.apply(it, &mut names, &mut |_| {}));
-    table.settle(&doubts, &look(200, second), &mut names, &mut |applied| match applied {
-        Applied::Resync(resync) => said.push(resync),
+    table.settle(&doubts, &look(200, second), &mut names, &mut |update| match update {
+        Update::Record(Record::Resync(resync)) => said.push(resync),
         other => panic!("{other:?}"),
     });
     said
@@ -88,23 +88,23 @@ fn a_listener_is_not_a_connect_before() {
     let mut connect = event(10, 1, State::Close, State::SynSent);
     connect.tuple.local_port = 0;
     let open = || told(std::slice::from_ref(&connect));
-    let before = open().snapshot().next().expect("the connect").conn;
+    let before = open().snapshot().next().expect("the connect").conn.id;
 
     let mut names = Names::default();
     let close = listener(50, State::Listen, State::Close);
     let it: Transition = transition(&mut open(), &close, &mut names).expect("a transition");
-    assert_eq!((it.role, it.tuple.remote_port), (Some(Role::Listener), 0));
-    assert_ne!(it.conn, before);
+    assert_eq!((it.conn.role, it.conn.tuple.remote_port), (Some(Role::Listener), 0));
+    assert_ne!(it.conn.id, before);
 
     let socket = Event { tuple: close.tuple, ..shown(150, 1, State::Listen) };
     let sockets = std::slice::from_ref(&socket);
     let said = looks(&mut open(), [sockets, sockets], &[]);
-    let said: Vec<_> = said.iter().map(|it| (it.conn == before, it.was, it.state)).collect();
+    let said: Vec<_> = said.iter().map(|it| (it.conn.id == before, it.was, it.state)).collect();
     assert_eq!(said, [(true, Some(State::SynSent), State::Close), (false, None, State::Listen)]);
 
     // The next step of another that has its memory, and the connect's own.
     let others = event(50, 1, State::Established, State::CloseWait);
-    assert_ne!(transition(&mut open(), &others, &mut names).expect("a transition").conn, before);
+    assert_ne!(transition(&mut open(), &others, &mut names).expect("a transition").conn.id, before);
     let own = event(50, 1, State::SynSent, State::Established);
-    assert_eq!(transition(&mut open(), &own, &mut names).expect("a transition").conn, before);
+    assert_eq!(transition(&mut open(), &own, &mut names).expect("a transition").conn.id, before);
 }

@@ -85,8 +85,8 @@ impl Lab {
 /// Its owner's process and how that is known.
 fn owner(table: &Table, sk: u64) -> Option<(u32, OwnerSource)> {
     let conn = table.conn(sk).expect("known");
-    let shown = table.snapshot().find(|shown| shown.conn == conn).expect("there");
-    shown.subject.owner.as_ref().map(|owner| (owner.pid(), owner.source))
+    let shown = table.snapshot().find(|shown| shown.conn.id == conn).expect("there");
+    shown.conn.subject.owner.as_ref().map(|owner| (owner.pid(), owner.source))
 }
 
 fn table() -> Table {

@@ -37,8 +37,8 @@ fn table(events: &[Event]) -> Table {
 /// The owner's program of each connection, by the order of their ids.
 fn programs(table: &Table) -> Vec<u32> {
     let mut all: Vec<_> = table.snapshot().collect();
-    all.sort_by_key(|it| it.conn.0);
-    all.iter().map(|it| it.subject.owner.as_ref().expect("an owner").task.exec_id).collect()
+    all.sort_by_key(|it| it.conn.id.0);
+    all.iter().map(|it| it.conn.subject.owner.as_ref().expect("an owner").task.exec_id).collect()
 }
 
 #[test]

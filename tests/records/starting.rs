@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use proptest::prelude::*;
 use sockstate::{
-    model::{ConnId, Event, EventKind, KernelSocket, MiniEnd, MiniEndHow, State, Task},
-    track::{Applied, Sight, Table},
+    model::{ConnId, Event, EventKind, KernelSocket, MiniEnd, MiniEndHow, Record, State, Task},
+    track::{Sight, Table, Update},
 };
 
 use crate::{Names, event};
@@ -110,7 +110,7 @@ fn start(
     attached: usize,
     walked: usize,
     delays: &[u8],
-) -> (Vec<(u16, State, ConnId)>, Vec<Applied>) {
+) -> (Vec<(u16, State, ConnId)>, Vec<Update>) {
     let mut table = Table::new(1, 0, Sight { minis: true, ..Sight::default() });
     let mut names = Names::default();
     let mut mute = |table: &mut Table, event: &Event| table.apply(event, &mut names, &mut |_| {});
@@ -146,13 +146,14 @@ fn start(
         moment.records.iter().for_each(|it| mute(&mut table, it));
     }
     table.started();
-    let mut shown: Vec<_> = table.snapshot().map(|it| (it.tuple.remote_port, it.state, it.conn)).collect();
+    let mut shown: Vec<_> =
+        table.snapshot().map(|it| (it.conn.tuple.remote_port, it.state, it.conn.id)).collect();
     shown.sort_by_key(|it| it.0);
     let mut said = Vec::new();
     for event in moments[walked..].iter().flat_map(|moment| &moment.records) {
-        table.apply(event, &mut names, &mut |applied| said.push(applied));
+        table.apply(event, &mut names, &mut |update| said.push(update));
     }
-    table.tick(1 << 40, &mut names, &mut |applied| said.push(applied));
+    table.tick(1 << 40, &mut names, &mut |update| said.push(update));
     assert!(table.is_empty(), "left: {:?}", table.snapshot().collect::<Vec<_>>());
     (shown, said)
 }
@@ -176,10 +177,10 @@ proptest! {
         there.sort_by_key(|it| it.0);
         prop_assert_eq!(shown.iter().map(|it| (it.0, it.1)).collect::<Vec<_>>(), there);
         let mut last: HashMap<ConnId, (u16, State)> = shown.iter().map(|it| (it.2, (it.0, it.1))).collect();
-        for applied in said {
-            let Applied::Transition(it) = applied else { panic!("a correction: {applied:?}") };
-            let port = it.tuple.remote_port;
-            match last.get(&it.conn) {
+        for update in said {
+            let Update::Record(Record::Transition(it)) = update else { panic!("a correction: {update:?}") };
+            let port = it.conn.tuple.remote_port;
+            match last.get(&it.conn.id) {
                 // A request's state and its child's have one name.
                 Some(known) => prop_assert_eq!((known.0, known.1.name()), (port, it.from.name())),
                 // A birth, of a connection that nobody knows.
@@ -188,7 +189,7 @@ proptest! {
                     prop_assert!(last.values().all(|known| known.0 != port), "{it:?}");
                 }
             }
-            last.insert(it.conn, (port, it.to));
+            last.insert(it.conn.id, (port, it.to));
         }
         prop_assert!(last.values().all(|it| it.1 == State::Close));
     }

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 use sockstate::{
-    format::{Csv, Format, Json, Parser, Table as TableFormat, Told},
-    model::{Event, Lost, LostPlace, Notice, State},
+    format::{Csv, Format, Json, Parser, Table as TableFormat},
+    model::{Event, Lost, LostPlace, Record, State},
     track::{Sight, Table},
 };
 
@@ -102,23 +102,23 @@ fn what_tcp_does_not_do_is_marked() {
 #[test]
 fn losses_are_records() {
     let lost =
-        |since_ns| Notice::Lost(Lost { time_ns: 1_500_000_000, since_ns, count: 12, place: LostPlace::Ring });
+        |since_ns| Record::Lost(Lost { time_ns: 1_500_000_000, since_ns, count: 12, place: LostPlace::Ring });
     let mut out = Vec::new();
-    Json::default().notice(3, &lost(None), &mut out);
+    Json::default().record(3, &lost(None), &mut out);
     let record: Value = serde_json::from_slice(&out).expect("JSON");
     schema::check(&record);
     assert_eq!(record["since"], Value::Null);
     let lost = lost(Some(1_250_000_000));
     let mut out = Vec::new();
-    Json::default().notice(3, &lost, &mut out);
+    Json::default().record(3, &lost, &mut out);
     let record: Value = serde_json::from_slice(&out).expect("JSON");
     schema::check(&record);
     assert_eq!((&record["count"], &record["place"], &record["seq"]), (&12.into(), &"ring".into(), &3.into()));
     assert_eq!(record["time"], "1970-01-01T00:00:01.500000000Z");
     assert_eq!(record["since"], "1970-01-01T00:00:01.250000000Z");
     let read = Parser::default().parse(&out).expect("a record").expect("known");
-    assert!(matches!(read, Told::Notice(read) if read == lost));
+    assert_eq!(read, lost);
     let mut out = Vec::new();
-    TableFormat::new(false).notice(3, &lost, &mut out);
+    TableFormat::new(false).record(3, &lost, &mut out);
     assert!(String::from_utf8(out).expect("text").contains("LOST 12 transitions (ring)"));
 }

@@ -1,8 +1,8 @@
 //! Connections that stay in a state for too long: which records the watchdog writes, and how often.
 
 use sockstate::{
-    model::{Event, EventKind, SocketInfo, State, Thresholds, Transport},
-    track::{Applied, Sight, Table},
+    model::{Event, EventKind, Record, SocketInfo, State, Thresholds, Transport},
+    track::{Sight, Table, Update},
 };
 
 use crate::{Names, event};
@@ -16,14 +16,14 @@ fn what_stays_too_long_is_said() {
     table.set_thresholds(Thresholds::default());
     let mut said = Vec::new();
     let at = |now: u64, table: &mut Table, names: &mut Names, event: Option<Event>, said: &mut Vec<_>| {
-        let mut out = |applied: Applied| match applied {
-            Applied::Stuck(it) => {
-                said.push((now / S, it.conn.0 & 0xff, format!("{} {}", it.state, it.times)))
+        let mut out = |update: Update| match update {
+            Update::Record(Record::Stuck(it)) => {
+                said.push((now / S, it.conn.id.0 & 0xff, format!("{} {}", it.state, it.times)))
             }
-            Applied::Resolved(it) => {
+            Update::Record(Record::Resolved(it)) => {
                 said.push((
                     now / S,
-                    it.conn.0 & 0xff,
+                    it.conn.id.0 & 0xff,
                     format!("{} -> {} after {}", it.state, it.to, it.age.ns / S),
                 ));
             }
@@ -102,8 +102,10 @@ fn what_was_stuck_before_is_said_once() {
     let mut said = Vec::new();
     for second in 0..1_000 {
         let now = begin + second * S;
-        table.tick(now, &mut names, &mut |applied: Applied| match applied {
-            Applied::Stuck(it) => said.push((second, it.tuple.remote_port, it.times, it.age.ns / S)),
+        table.tick(now, &mut names, &mut |update: Update| match update {
+            Update::Record(Record::Stuck(it)) => {
+                said.push((second, it.conn.tuple.remote_port, it.times, it.age.ns / S))
+            }
             other => panic!("{other:?}"),
         });
     }

@@ -64,16 +64,16 @@ impl Examiner {
     }
 
     /// Something is stuck: to be looked at.
-    pub fn suspect(&mut self, stuck: Stuck) {
+    pub fn enqueue(&mut self, stuck: Stuck) {
         self.waiting.push(stuck);
     }
 
     /// It no longer is; true where that was not said yet.
-    pub fn acquit(&mut self, conn: ConnId) -> bool {
+    pub fn cancel(&mut self, conn: ConnId) -> bool {
         let before = self.waiting.len() + self.asked.len();
         for list in [&mut self.waiting, &mut self.asked] {
             // A reminder has been preceded by others.
-            list.retain(|stuck| stuck.conn != conn || stuck.times > 1);
+            list.retain(|stuck| stuck.conn.id != conn || stuck.times > 1);
         }
         self.waiting.len() + self.asked.len() < before
     }
@@ -116,7 +116,7 @@ impl Examiner {
 }
 
 fn place(stuck: &Stuck) -> Option<Place> {
-    Some((stuck.subject.netns?, stuck.tuple.of_any_socket()))
+    Some((stuck.conn.subject.netns?, stuck.conn.tuple.of_any_socket()))
 }
 
 fn known(stuck: &Stuck) -> Known {
@@ -124,7 +124,7 @@ fn known(stuck: &Stuck) -> Known {
     let has_made = |owner: &&Owner| {
         matches!(owner.source, OwnerSource::Connect | OwnerSource::Listen | OwnerSource::Inherited)
     };
-    let maker = stuck.subject.owner.as_ref().filter(has_made).map(|owner| {
+    let maker = stuck.conn.subject.owner.as_ref().filter(has_made).map(|owner| {
         let (pid, comm, exe) = (owner.pid(), owner.comm.clone(), owner.exe.clone());
         Arc::new(Process { pid, comm, exe, ..Process::default() })
     });

@@ -11,8 +11,8 @@ use ipnet::IpNet;
 use rustc_hash::FxBuildHasher;
 
 use crate::model::{
-    Address, Cgroup, ConnId, Examined, Filter, Looked, NamedNetns, Notice, Resolved, Resync, Role, Snapshot,
-    SocketInfo, State, Stuck, Subject, Transition, Tuple,
+    Address, Cgroup, ConnId, Connection, Examined, Filter, Looked, NamedNetns, Record, Resync, Role,
+    Snapshot, SocketInfo, State, Stuck, Subject, Transition, Tuple,
 };
 
 /// Transitions of one connection whose ends are not known: the kernel makes one or two, a forged recording any number.
@@ -88,39 +88,47 @@ impl Router {
         self.waiting.contains_key(&conn)
     }
 
-    /// Hands to `emit` what is known to be wanted now, oldest first.
-    pub fn route(&mut self, transition: &Transition, mut emit: impl FnMut(&Transition)) {
-        if self.takes_all {
-            return emit(transition);
+    /// Hands to `emit` what is known to be wanted now, oldest first. Records of no connection are wanted.
+    pub fn route(&mut self, record: &Record, mut emit: impl FnMut(&Record)) {
+        match record {
+            _ if self.takes_all => emit(record),
+            Record::Transition(transition) => self.transition(transition, record, &mut emit),
+            _ if self.wants(record) => emit(record),
+            _ => {}
         }
+    }
+
+    /// `record` is the same transition.
+    fn transition(&mut self, transition: &Transition, record: &Record, emit: &mut impl FnMut(&Record)) {
+        let conn = &transition.conn;
         self.follow_name(transition);
         if !self.asks_ends {
-            return self.pass(transition, &mut emit);
+            return self.pass(record, emit);
         }
-        match self.ends(&transition.tuple, transition.role, transition.from, transition.to) {
+        match self.ends(&conn.tuple, conn.role, transition.from, transition.to) {
             Verdict::Open => {
-                if self.wants_place(transition.conn, transition.time_ns, &transition.subject) {
-                    let list = self.waiting.entry(transition.conn).or_default();
+                if self.wants_place(conn, transition.time_ns) {
+                    let list = self.waiting.entry(conn.id).or_default();
                     if list.len() < MOST_OF_ONE {
                         list.push(transition.clone());
                     }
                 }
             }
             Verdict::No => {
-                self.waiting.remove(&transition.conn);
+                self.waiting.remove(&conn.id);
                 if let Some(follower) = &mut self.follower {
-                    follower.forget(transition.conn);
+                    follower.forget(conn.id);
                 }
             }
             Verdict::Yes => {
-                self.release(transition.conn, &transition.tuple, &mut emit);
-                self.pass(transition, &mut emit);
+                self.release(conn.id, &conn.tuple, emit);
+                self.pass(record, emit);
             }
         }
     }
 
     /// The tuple of a connection is complete: what waited for it can be decided.
-    pub fn completed(&mut self, conn: ConnId, tuple: &Tuple, mut emit: impl FnMut(&Transition)) {
+    pub fn completed(&mut self, conn: ConnId, tuple: &Tuple, mut emit: impl FnMut(&Record)) {
         if !self.waiting.contains_key(&conn) {
             return;
         }
@@ -137,30 +145,38 @@ impl Router {
         self.asks_ends && self.filter.hides(tuple)
     }
 
-    /// Whether a record that is no transition is wanted; those of no connection are.
+    /// Whether a record of a connection that is no transition is wanted, or one of no connection.
     #[must_use]
-    pub fn wants(&mut self, notice: &Notice) -> bool {
-        let (conn, wanted) = match notice {
-            Notice::Snapshot(it) => (it.conn, self.wants_snapshot(it)),
-            Notice::Resync(it) => (it.conn, self.wants_resync(it)),
-            Notice::Stuck(it) => (it.conn, self.wants_stuck(it)),
-            Notice::Resolved(it) => (it.conn, self.wants_resolved(it)),
-            Notice::Aggregate(_) | Notice::Lost(_) | Notice::Start(_) | Notice::Stop(_) => return true,
-        };
-        if wanted && let Some(follower) = &mut self.follower {
-            follower.follow(conn);
+    pub fn wants(&mut self, record: &Record) -> bool {
+        let Some(conn) = record.conn() else { return true };
+        let ends = matches!(record, Record::Resync(Resync { state: State::Close, .. }));
+        if ends {
+            self.waiting.remove(&conn.id);
+        }
+        let wanted = self.wants_state(record)
+            && (self.wants_process(conn) || matches!(record, Record::Stuck(stuck) if self.is_held(stuck)));
+        if let Some(follower) = &mut self.follower {
+            if wanted {
+                follower.follow(conn.id);
+            }
+            if ends {
+                follower.ended(conn.id);
+            }
         }
         if wanted && self.filter.named_netns.is_some() {
-            self.of_name.add(conn);
+            self.of_name.add(conn.id);
+            if ends {
+                self.of_name.ended(conn.id);
+            }
         }
         wanted
     }
 
-    /// Whether a socket of the snapshot is wanted. Filters on `from` and `to` both mean its state.
+    /// Whether a socket of the snapshot is wanted.
     #[must_use]
-    pub fn wants_snapshot(&self, it: &Snapshot) -> bool {
-        self.wants_process(it.conn, &it.subject)
-            && self.wants_at((it.conn, it.time_ns), Some(it.state), it.state, it.role, &it.tuple, &it.subject)
+    pub fn wants_snapshot(&self, snapshot: &Snapshot) -> bool {
+        let Snapshot { time_ns, conn, state } = snapshot;
+        self.wants_process(conn) && self.wants_at(conn, *time_ns, (Some(*state), *state))
     }
 
     /// Whether a socket of a look may be wanted, by its ends.
@@ -179,94 +195,73 @@ impl Router {
             && (filter.comms.is_empty() || holders().any(|process| filter.comms.contains(&process.comm)))
     }
 
-    /// Whether a correction is wanted. A filter on `from` means what the stream had said, one on `to` what it is.
-    pub fn wants_resync(&mut self, resync: &Resync) -> bool {
-        if resync.state == State::Close {
-            self.waiting.remove(&resync.conn);
-            if let Some(follower) = &mut self.follower {
-                follower.forget(resync.conn);
-            }
-        }
-        self.wants_process(resync.conn, &resync.subject)
-            && self.wants_at(
-                (resync.conn, resync.time_ns),
-                resync.was,
-                resync.state,
-                resync.role,
-                &resync.tuple,
-                &resync.subject,
-            )
-    }
-
     /// Whether it is wanted to know why this is stuck: one of those who have it open may be a wanted process.
     #[must_use]
-    pub fn may_want_stuck(&self, it: &Stuck) -> bool {
-        self.wants_at((it.conn, it.time_ns), Some(it.state), it.state, it.role, &it.tuple, &it.subject)
+    pub fn may_want_stuck(&self, stuck: &Stuck) -> bool {
+        self.wants_at(&stuck.conn, stuck.time_ns, (Some(stuck.state), stuck.state))
     }
 
-    /// Whether it is wanted that this is stuck. Filters on `from` and `to` both mean its state; one by process also those who
-    /// have it open.
-    #[must_use]
-    pub fn wants_stuck(&mut self, it: &Stuck) -> bool {
-        let holders = it.found.iter().flat_map(|found| &found.0.holders).map(|holder| &holder.process);
-        let is_held = |follower: &Follower| {
-            holders.clone().any(|process| follower.is_meant(process.pid, &process.comm))
-        };
-        let wanted = self.may_want_stuck(it)
-            && (self.wants_process(it.conn, &it.subject) || self.follower.as_ref().is_some_and(is_held));
-        if wanted && let Some(follower) = &mut self.follower {
-            follower.follow(it.conn);
+    /// Whether a process that is followed has it open.
+    fn is_held(&self, stuck: &Stuck) -> bool {
+        let Some(follower) = &self.follower else { return false };
+        let mut holders = stuck.found.iter().flat_map(|found| &found.0.holders);
+        holders.any(|holder| follower.is_meant(holder.process.pid, &holder.process.comm))
+    }
+
+    /// By place, ends and states. Filters on `from` and `to` both mean the state of a socket; of a correction `from` means what the
+    /// stream had said, `to` what it is.
+    fn wants_state(&self, record: &Record) -> bool {
+        match record {
+            Record::Snapshot(Snapshot { time_ns, conn, state }) => {
+                self.wants_at(conn, *time_ns, (Some(*state), *state))
+            }
+            Record::Stuck(stuck) => self.may_want_stuck(stuck),
+            Record::Resolved(resolved) => {
+                self.wants_at(&resolved.conn, resolved.time_ns, (Some(resolved.state), resolved.state))
+            }
+            Record::Resync(resync) => self.wants_at(&resync.conn, resync.time_ns, (resync.was, resync.state)),
+            Record::Transition(_)
+            | Record::Start(_)
+            | Record::Aggregate(_)
+            | Record::Lost(_)
+            | Record::Stop(_) => true,
         }
-        wanted
     }
 
-    /// Whether it is wanted that this is no longer stuck.
-    #[must_use]
-    pub fn wants_resolved(&self, it: &Resolved) -> bool {
-        self.wants_process(it.conn, &it.subject)
-            && self.wants_at((it.conn, it.time_ns), Some(it.state), it.state, it.role, &it.tuple, &it.subject)
-    }
-
-    fn wants_at(
-        &self,
-        (conn, time_ns): (ConnId, i64),
-        was: Option<State>,
-        state: State,
-        role: Option<Role>,
-        tuple: &Tuple,
-        whose: &Subject,
-    ) -> bool {
+    fn wants_at(&self, conn: &Connection, time_ns: i64, (was, state): (Option<State>, State)) -> bool {
         let filter = &self.filter;
         (filter.from.is_empty() || was.is_some_and(|was| filter.from.contains(was)))
             && (filter.to.is_empty() || filter.to.contains(state))
-            && self.wants_place(conn, time_ns, whose)
+            && self.wants_place(conn, time_ns)
             // Of a connect whose port is not known the kernel may hide what follows: nothing is reported of how it stands.
-            && self.ends(tuple, role, state, state) == Verdict::Yes
+            && self.ends(&conn.tuple, conn.role, state, state) == Verdict::Yes
     }
 
-    fn release(&mut self, conn: ConnId, tuple: &Tuple, emit: &mut impl FnMut(&Transition)) {
+    fn release(&mut self, conn: ConnId, tuple: &Tuple, emit: &mut impl FnMut(&Record)) {
         for mut transition in self.waiting.remove(&conn).into_iter().flatten() {
-            transition.tuple = *tuple;
-            self.pass(&transition, emit);
+            transition.conn.tuple = *tuple;
+            self.pass(&Record::Transition(transition), emit);
         }
     }
 
     /// Behind the question of its ends: by place, process and states.
-    fn pass(&mut self, transition: &Transition, emit: &mut impl FnMut(&Transition)) {
-        if !self.wants_place(transition.conn, transition.time_ns, &transition.subject) {
+    fn pass(&mut self, record: &Record, emit: &mut impl FnMut(&Record)) {
+        let Record::Transition(transition) = record else { return };
+        if !self.wants_place(&transition.conn, transition.time_ns) {
             return;
         }
         let filter = &self.filter;
-        let mut emit = |transition: &Transition| {
-            if (filter.from.is_empty() || filter.from.contains(transition.from))
-                && (filter.to.is_empty() || filter.to.contains(transition.to))
+        let mut emit = |record: &Record| {
+            let Record::Transition(Transition { from, to, .. }) = record else { return };
+            if (filter.from.is_empty() || filter.from.contains(*from))
+                && (filter.to.is_empty() || filter.to.contains(*to))
             {
-                emit(transition);
+                emit(record);
             }
         };
         match &mut self.follower {
-            Some(follower) => follower.take(transition, &mut emit),
-            None => emit(transition),
+            Some(follower) => follower.take(transition, record, &mut emit),
+            None => emit(record),
         }
     }
 
@@ -295,9 +290,10 @@ impl Router {
         self.filter.named_netns.as_deref()
     }
 
-    fn wants_place(&self, conn: ConnId, time_ns: i64, whose: &Subject) -> bool {
+    fn wants_place(&self, conn: &Connection, time_ns: i64) -> bool {
+        let whose = &conn.subject;
         let of_name = |name: &NamedNetns| {
-            self.of_name.contains(conn) || whose.netns.is_some_and(|inode| name.is(inode, time_ns))
+            self.of_name.contains(conn.id) || whose.netns.is_some_and(|inode| name.is(inode, time_ns))
         };
         (self.filter.netns.is_none() || self.filter.netns == whose.netns)
             && self.named_netns().is_none_or(of_name)
@@ -305,19 +301,20 @@ impl Router {
     }
 
     /// Keeps a connection by the namespace that it was seen in first: that may be gone before the connection is.
-    fn follow_name(&mut self, it: &Transition) {
+    fn follow_name(&mut self, transition: &Transition) {
         let Some(name) = &self.filter.named_netns else { return };
-        if it.subject.netns.is_some_and(|inode| name.is(inode, it.time_ns)) {
-            self.of_name.add(it.conn);
+        let conn = &transition.conn;
+        if conn.subject.netns.is_some_and(|inode| name.is(inode, transition.time_ns)) {
+            self.of_name.add(conn.id);
         }
-        if it.to == State::Close && self.of_name.contains(it.conn) {
-            self.of_name.ended(it.conn);
+        if transition.to == State::Close && self.of_name.contains(conn.id) {
+            self.of_name.ended(conn.id);
         }
     }
 
     /// Whether a connection is of a wanted process.
-    fn wants_process(&self, conn: ConnId, whose: &Subject) -> bool {
-        self.follower.as_ref().is_none_or(|follower| follower.is_theirs(conn, whose))
+    fn wants_process(&self, conn: &Connection) -> bool {
+        self.follower.as_ref().is_none_or(|follower| follower.is_theirs(conn))
     }
 
     /// Addresses and ports.

@@ -15,7 +15,6 @@ use super::{
 use crate::{
     cli::{Colour, DiagramArgs, DiagramFormat, RunArgs},
     draw::{Diagram, Weights},
-    format::Told,
     story::Story,
 };
 
@@ -66,11 +65,8 @@ fn live(args: &DiagramArgs) -> Result<ExitCode> {
     let wanted = Wanted { run, ..Wanted::of(&args.select, args.alongside) };
     let mut story = Story::forgetful();
     let mut drawn_at = Instant::now();
-    Feed::live(wanted)?.each(|told, _| {
-        match told {
-            Told::Transition(it) => story.transition(&it),
-            Told::Notice(it) => story.notice(&it),
-        }
+    Feed::live(wanted)?.each(|record, _| {
+        story.record(&record);
         if is_terminal && drawn_at.elapsed() >= FRAME {
             drawn_at = Instant::now();
             let diagram = Diagram::weighed(Weights::of(&story), super::story_title(&story, NOW.as_ref()));

@@ -26,7 +26,8 @@ use super::{
 };
 use crate::{
     cli::{FilterArgs, KernelArgs, RunArgs, SelectArgs, StuckRules},
-    format::{Json, Parser, Told},
+    format::{Json, Parser},
+    model::Record,
     sinks::Output,
     source::{LONGEST_LINE, Recording},
 };
@@ -153,12 +154,12 @@ impl Feed {
     ///
     /// # Errors
     /// It cannot be read, is no recording, or the tracer has failed.
-    pub(super) fn each(&mut self, mut take: impl FnMut(Told, &[u8]) -> Result<()>) -> Result<()> {
+    pub(super) fn each(&mut self, mut take: impl FnMut(Record, &[u8]) -> Result<()>) -> Result<()> {
         let (mut parser, mut line) = (Parser::default(), Vec::new());
         while self.next(&mut line)? {
-            let told = parser.parse(&line).map_err(|error| self.wrong(&error))?;
-            if let Some(told) = told {
-                take(told, &line)?;
+            let record = parser.parse(&line).map_err(|error| self.wrong(&error))?;
+            if let Some(record) = record {
+                take(record, &line)?;
             }
         }
         self.skipped().report();

@@ -32,7 +32,6 @@ use crate::{
     draw::endpoint,
     enrich::{Cgroups, Netns},
     files,
-    format::Told,
     kernel::KernelError,
     messages,
     model::{ConnId, Filter, StateSet, printable},
@@ -211,12 +210,8 @@ fn too_large(path: &Path) -> Failure {
 fn story(path: &Path, select: &SelectArgs) -> anyhow::Result<Story> {
     let mut story = Story::within(MOST_STORY);
     let mut router = Router::new(filter(select)?);
-    feed::Feed::open(path)?.each(|told, _| {
-        match told {
-            Told::Transition(it) => router.route(&it, |it| story.transition(it)),
-            Told::Notice(it) if router.wants(&it) => story.notice(&it),
-            Told::Notice(_) => {}
-        }
+    feed::Feed::open(path)?.each(|record, _| {
+        router.route(&record, |record| story.record(record));
         let is_full = story.is_full() || router.waiting() > MOST_WAITING;
         if is_full { Err(too_large(path).into()) } else { Ok(()) }
     })?;

@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{
     cli::{FormatName, ReplayArgs},
-    format::{Csv, EscapedCsv, Format, Table, Told},
-    model::{ConnId, Transition},
+    format::{Csv, EscapedCsv, Format, Table},
+    model::{ConnId, Record},
     route::Router,
 };
 
@@ -37,7 +37,7 @@ pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
         forgotten: 0,
         out: BufWriter::with_capacity(1 << 16, std::io::stdout().lock()),
     };
-    let result = replay.header().and_then(|()| feed.each(|told, line| replay.told(told, line)));
+    let result = replay.header().and_then(|()| feed.each(|record, line| replay.record(&record, line)));
     if replay.forgotten > 0 {
         message!(
             "{} lines are missing: the filter could not decide on them before {} MiB of them waited",
@@ -96,44 +96,24 @@ impl<W: Write> Replay<W> {
         Ok(self.out.write_all(&bytes)?)
     }
 
-    fn told(&mut self, told: Told, line: &[u8]) -> Result<()> {
+    /// What waited for this record comes before it.
+    fn record(&mut self, record: &Record, line: &[u8]) -> Result<()> {
         if let Some(pace) = &mut self.pace {
             self.out.flush()?;
-            thread::sleep(pace.until(told.time_ns()));
+            thread::sleep(pace.until(record.time_ns()));
         }
-        match told {
-            Told::Transition(transition) => self.transition(&transition, line),
-            Told::Notice(notice) => {
-                if !self.router.wants(&notice) {
-                    return Ok(());
-                }
-                match &mut self.way {
-                    Way::Lines => self.out.write_all(line)?,
-                    Way::Format(format) => {
-                        let mut bytes = Vec::new();
-                        format.notice(0, &notice, &mut bytes);
-                        self.out.write_all(&bytes)?;
-                    }
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// What waited for this one comes before it.
-    fn transition(&mut self, transition: &Transition, line: &[u8]) -> Result<()> {
-        let conn = transition.conn;
+        let conn = record.conn().map(|conn| conn.id);
         let mut bytes = Vec::new();
         let (way, waiting) = (&mut self.way, &mut self.waiting);
         let waiting_bytes = &mut self.waiting_bytes;
         let mut decided = false;
-        self.router.route(transition, |wanted| {
+        self.router.route(record, |wanted| {
             decided = true;
             match way {
-                Way::Format(format) => format.transition(0, wanted, &mut bytes),
-                Way::Lines if wanted.time_ns == transition.time_ns => bytes.extend_from_slice(line),
+                Way::Format(format) => format.record(0, wanted, &mut bytes),
+                Way::Lines if wanted.time_ns() == record.time_ns() => bytes.extend_from_slice(line),
                 Way::Lines => {
-                    let at = waiting.iter().position(|(of, _)| *of == conn);
+                    let at = waiting.iter().position(|(of, _)| Some(*of) == conn);
                     if let Some((_, line)) = at.and_then(|at| waiting.remove(at)) {
                         *waiting_bytes -= line.len();
                         bytes.extend(line);
@@ -141,6 +121,14 @@ impl<W: Write> Replay<W> {
                 }
             }
         });
+        if let (Record::Transition(_), Some(conn)) = (record, conn) {
+            self.keep(conn, line, decided);
+        }
+        Ok(self.out.write_all(&bytes)?)
+    }
+
+    /// A transition that the filter cannot decide on yet waits for another of its connection.
+    fn keep(&mut self, conn: ConnId, line: &[u8], decided: bool) {
         if self.router.is_waiting(conn) {
             if let Way::Lines = self.way {
                 self.wait(conn, line);
@@ -152,7 +140,6 @@ impl<W: Write> Replay<W> {
                 stays
             });
         }
-        Ok(self.out.write_all(&bytes)?)
     }
 
     fn wait(&mut self, conn: ConnId, line: &[u8]) {

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     cli::{DaemonArgs, SinkArgs},
     files,
-    model::{Notice, Start},
+    model::{Record, Start},
     pipeline::{GRACE, Outlet, Stream, Streams},
     settings::{self, Problems, Reading, Settings, SettingsError, Sink},
     sinks::Queue,
@@ -194,7 +194,7 @@ impl Running {
                     self.retire(&known, &mut before, streams);
                     stream.follow(before, same_filter);
                 }
-                stream.notice(&Notice::Start(self.start.clone()));
+                stream.record(&Record::Start(self.start.clone()));
                 Some((sink.clone(), stream))
             }
             Err(error) => {

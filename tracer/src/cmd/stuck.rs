@@ -121,7 +121,7 @@ fn recorded(args: &StuckArgs, path: &Path, as_table: bool) -> Result<ExitCode> {
         let since_ns = u64::try_from(story.end_ns - it.time_ns).unwrap_or(0);
         let age = InState { ns: it.age.ns.saturating_add(since_ns), ..it.age };
         if (states.is_empty() || states.contains(it.state)) && age.ns >= least_ns {
-            found.insert((examined.socket.netns, it.tuple), diagnosis.clone());
+            found.insert((examined.socket.netns, it.conn.tuple), diagnosis.clone());
             let examined = Examined { age: Some(age), ..examined.clone() };
             stuck.push(Looked { it: examined, subject: Rc::clone(&life.subject) });
         }

@@ -27,9 +27,9 @@ use super::{
 use crate::{
     cli::{Colour, StuckRules, TopArgs},
     explain::Texts,
-    format::{Parser, Told},
+    format::Parser,
     kernel,
-    model::Filter,
+    model::{Filter, Record},
     pipeline::now_ns,
     route::Router,
     tui::App,
@@ -112,9 +112,9 @@ fn read(mut feed: Feed, speed: Option<f64>, sender: &SyncSender<Block>) {
         }
         let mut waits = false;
         if let Some((pace, parser)) = &mut pace
-            && let Ok(Some(told)) = parser.parse(&line)
+            && let Ok(Some(record)) = parser.parse(&line)
         {
-            let time = pace.until(told.time_ns());
+            let time = pace.until(record.time_ns());
             waits = !time.is_zero();
             if waits && !block.is_empty() && sender.send(Ok(std::mem::take(&mut block))).is_err() {
                 return;
@@ -143,23 +143,17 @@ struct Screen {
 impl Screen {
     fn take(&mut self, block: &[u8]) -> Result<()> {
         for line in block.split_inclusive(|byte| *byte == b'\n') {
-            let told = self.parser.parse(line).map_err(Failure::usage)?;
+            let Some(record) = self.parser.parse(line).map_err(Failure::usage)? else { continue };
             let app = &mut self.app;
-            match told {
-                Some(Told::Transition(it)) => {
-                    self.end_ns = self.end_ns.max(it.time_ns);
-                    // What is live was filtered where it came from.
-                    if self.is_live {
-                        app.told(&Told::Transition(it));
-                    } else {
-                        self.router.route(&it, |it| app.told(&Told::Transition(it.clone())));
-                    }
-                }
-                Some(Told::Notice(it)) if self.is_live || self.router.wants(&it) => {
-                    self.end_ns = self.end_ns.max(it.time_ns());
-                    app.told(&Told::Notice(it));
-                }
-                _ => {}
+            let mut show = |record: &Record| {
+                self.end_ns = self.end_ns.max(record.time_ns());
+                app.record(record);
+            };
+            // What is live was filtered where it came from.
+            if self.is_live {
+                show(&record);
+            } else {
+                self.router.route(&record, show);
             }
         }
         let is_full = self.app.is_full() || self.router.waiting() > MOST_WAITING;

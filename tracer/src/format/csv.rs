@@ -6,7 +6,7 @@
 use std::io::Write;
 
 use super::Format;
-use crate::model::{Notice, Transition};
+use crate::model::{Record, Transition};
 
 /// The format.
 #[derive(Default)]
@@ -21,10 +21,8 @@ impl Format for Csv {
         header(out);
     }
 
-    fn notice(&mut self, _: u64, _: &Notice, _: &mut Vec<u8>) {}
-
-    fn transition(&mut self, _: u64, it: &Transition, out: &mut Vec<u8>) {
-        line(it, quoted, out);
+    fn record(&mut self, _: u64, record: &Record, out: &mut Vec<u8>) {
+        line(record, quoted, out);
     }
 }
 
@@ -33,10 +31,8 @@ impl Format for EscapedCsv {
         header(out);
     }
 
-    fn notice(&mut self, _: u64, _: &Notice, _: &mut Vec<u8>) {}
-
-    fn transition(&mut self, _: u64, it: &Transition, out: &mut Vec<u8>) {
-        line(it, escaped, out);
+    fn record(&mut self, _: u64, record: &Record, out: &mut Vec<u8>) {
+        line(record, escaped, out);
     }
 }
 
@@ -44,24 +40,25 @@ fn header(out: &mut Vec<u8>) {
     out.extend_from_slice(b"SKADDR,C-PID,C-COMM,IP,LADDR,LPORT,RADDR,RPORT,OLDSTATE,NEWSTATE,MS\n");
 }
 
-/// `cell` is for foreign text; the other cells are numbers, addresses and states.
-fn line(it: &Transition, cell: fn(&str) -> String, out: &mut Vec<u8>) {
-    let owner = it.subject.owner.as_ref();
+/// A transition's line; other records have none. `cell` is for foreign text; the other cells are numbers, addresses and states.
+fn line(record: &Record, cell: fn(&str) -> String, out: &mut Vec<u8>) {
+    let Record::Transition(Transition { conn, from, to, in_state, .. }) = record else { return };
+    let (tuple, owner) = (&conn.tuple, conn.subject.owner.as_ref());
     let pid = owner.map(|owner| owner.pid().to_string()).unwrap_or_default();
     let comm = owner.map(|owner| cell(&owner.comm)).unwrap_or_default();
-    let ms = it.in_state.map(|in_state| format!("{:.3}", in_state.ns as f64 / 1e6));
+    let ms = in_state.map(|in_state| format!("{:.3}", in_state.ns as f64 / 1e6));
     // Writing to a vector does not fail.
     let _ = writeln!(
         out,
         "{},{pid},{comm},{},{},{},{},{},{},{},{}",
-        it.conn,
-        if it.tuple.is_v4() { 4 } else { 6 },
-        it.tuple.local.canonical(),
-        it.tuple.local_port,
-        it.tuple.remote.canonical(),
-        it.tuple.remote_port,
-        it.from,
-        it.to,
+        conn.id,
+        if tuple.is_v4() { 4 } else { 6 },
+        tuple.local.canonical(),
+        tuple.local_port,
+        tuple.remote.canonical(),
+        tuple.remote_port,
+        from,
+        to,
         ms.unwrap_or_default(),
     );
 }

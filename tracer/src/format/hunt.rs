@@ -15,7 +15,7 @@ use super::{
     table::{ends, sign},
     time::Times,
 };
-use crate::model::{ConnId, Notice, Resolved, Stack, Stuck, Transition, Unseen, printable};
+use crate::model::{ConnId, Record, Resolved, Stack, Stuck, Unseen, printable};
 
 /// How the report is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl HuntReport {
     fn stuck(&mut self, it: &Stuck, out: &mut Vec<u8>) {
         let opened = it.opened.clone().unwrap_or(Err(Unseen::NotSeen));
         let id = opened.as_ref().map(|stack| stack.id).map_err(|why| *why);
-        if self.stuck.insert(it.conn, id).is_some() {
+        if self.stuck.insert(it.conn.id, id).is_some() {
             return;
         }
         let site = self.sites.entry(id).or_insert_with(|| Site {
@@ -72,7 +72,7 @@ impl HuntReport {
         *site.now.entry(it.state.name()).or_default() += 1;
         if self.style == HuntStyle::Text {
             self.times.write(it.time_ns, 3, out);
-            let (local, remote) = ends(&it.tuple, None);
+            let (local, remote) = ends(&it.conn.tuple, None);
             let opened = match &opened {
                 Ok(stack) => format!("opened by {} at {}", printable(&stack.comm), opened_at(stack)),
                 Err(why) => why.text().to_owned(),
@@ -84,7 +84,7 @@ impl HuntReport {
     }
 
     fn resolved(&mut self, it: &Resolved) {
-        let Some(id) = self.stuck.remove(&it.conn) else { return };
+        let Some(id) = self.stuck.remove(&it.conn.id) else { return };
         if let Some(count) = self.sites.get_mut(&id).and_then(|site| site.now.get_mut(it.state.name())) {
             *count = count.saturating_sub(1);
         }
@@ -180,22 +180,21 @@ impl HuntReport {
 impl Format for HuntReport {
     fn header(&mut self, _: &mut Vec<u8>) {}
 
-    fn transition(&mut self, _: u64, _: &Transition, _: &mut Vec<u8>) {}
-
-    fn notice(&mut self, _: u64, notice: &Notice, out: &mut Vec<u8>) {
-        match notice {
-            Notice::Stuck(it) => self.stuck(it, out),
-            Notice::Resolved(it) => self.resolved(it),
-            Notice::Lost(it) if self.style == HuntStyle::Text => {
+    fn record(&mut self, _: u64, record: &Record, out: &mut Vec<u8>) {
+        match record {
+            Record::Stuck(it) => self.stuck(it, out),
+            Record::Resolved(it) => self.resolved(it),
+            Record::Lost(it) if self.style == HuntStyle::Text => {
                 let line = format!("lost: {} ({})\n", it.count, it.place.name());
                 out.extend_from_slice(line.as_bytes());
             }
-            Notice::Stop(_) => self.finish(out),
-            Notice::Aggregate(_)
-            | Notice::Lost(_)
-            | Notice::Start(_)
-            | Notice::Snapshot(_)
-            | Notice::Resync(_) => {}
+            Record::Stop(_) => self.finish(out),
+            Record::Transition(_)
+            | Record::Aggregate(_)
+            | Record::Lost(_)
+            | Record::Start(_)
+            | Record::Snapshot(_)
+            | Record::Resync(_) => {}
         }
     }
 }

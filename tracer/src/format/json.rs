@@ -16,8 +16,8 @@ use super::{
     time::Times,
 };
 use crate::model::{
-    Aggregate, Cause, ConnId, Dwell, Frame, Lost, Notice, Resolved, Resync, Role, Snapshot, Stack, Start,
-    State, Stop, Stuck, Subject, Transition, Tuple, bounds,
+    Aggregate, Cause, ConnId, Connection, Dwell, Frame, Lost, Record, Resolved, Resync, Role, Snapshot,
+    Stack, Start, State, Stop, Stuck, Subject, Transition, Tuple, bounds,
 };
 
 /// Remembered pieces of text, by number; a newer one takes an older one's place.
@@ -98,6 +98,24 @@ impl Default for Json {
 impl Format for Json {
     fn header(&mut self, _: &mut Vec<u8>) {}
 
+    fn record(&mut self, seq: u64, record: &Record, out: &mut Vec<u8>) {
+        match record {
+            // Has its end, too.
+            Record::Transition(transition) => return self.transition(seq, transition, out),
+            Record::Snapshot(snapshot) => self.snapshot(seq, snapshot, out),
+            Record::Resync(resync) => self.resync(seq, resync, out),
+            Record::Stuck(stuck) => self.stuck(seq, stuck, out),
+            Record::Resolved(resolved) => self.resolved(seq, resolved, out),
+            Record::Aggregate(aggregate) => self.aggregate(seq, aggregate, out),
+            Record::Lost(lost) => self.lost(seq, lost, out),
+            Record::Start(start) => self.start(seq, start, out),
+            Record::Stop(stop) => self.stop(seq, stop, out),
+        }
+        out.extend_from_slice(b"}\n");
+    }
+}
+
+impl Json {
     fn transition(&mut self, seq: u64, it: &Transition, out: &mut Vec<u8>) {
         append(out, |line| {
             line.text(br#"{"schema":"sockstate/1","kind":"transition","seq":"#);
@@ -105,7 +123,7 @@ impl Format for Json {
             line.text(br#","time":""#);
             self.times.nanoseconds(it.time_ns, line);
             line.text(br#"Z","conn":""#);
-            line.text(&hex(it.conn.0));
+            line.text(&hex(it.conn.id.0));
             let pair = usize::from(it.from.number()) << 5 | usize::from(it.to.number());
             match self.pairs.get_mut(pair) {
                 Some(known) => line.piece(known.get_or_insert_with(|| states(it.from, it.to))),
@@ -120,18 +138,22 @@ impl Format for Json {
                 }
                 None => line.text(b"null"),
             }
-            line.piece(&self.roles[it.role.map_or(0, |role| 1 + role as usize)]);
+            line.piece(&self.roles[it.conn.role.map_or(0, |role| 1 + role as usize)]);
         });
         out.extend_from_slice(&self.stamp);
         let (tails, subjects) = (&mut self.tails, &mut self.subjects);
-        if it.tuple.is_complete() {
-            out.extend_from_slice(tails.get((it.conn.0, it.subject.id), |out| {
-                ends(&it.tuple, None, out);
-                out.extend_from_slice(subjects.get((it.subject.id, 0), |out| subject(&it.subject, out)));
+        if it.conn.tuple.is_complete() {
+            out.extend_from_slice(tails.get((it.conn.id.0, it.conn.subject.id), |out| {
+                ends(&it.conn.tuple, None, out);
+                out.extend_from_slice(
+                    subjects.get((it.conn.subject.id, 0), |out| subject(&it.conn.subject, out)),
+                );
             }));
         } else {
-            ends(&it.tuple, None, out);
-            out.extend_from_slice(subjects.get((it.subject.id, 0), |out| subject(&it.subject, out)));
+            ends(&it.conn.tuple, None, out);
+            out.extend_from_slice(
+                subjects.get((it.conn.subject.id, 0), |out| subject(&it.conn.subject, out)),
+            );
         }
         if it.reset_why.is_some() {
             return closing(it, out);
@@ -142,26 +164,10 @@ impl Format for Json {
             | illegal << 7
             | cause << 2
             | u64::from(it.exact) << 1
-            | u64::from(it.mini);
+            | u64::from(it.conn.mini);
         out.extend_from_slice(self.closings.get((kind, 0), |out| closing(it, out)));
     }
 
-    fn notice(&mut self, seq: u64, notice: &Notice, out: &mut Vec<u8>) {
-        match notice {
-            Notice::Snapshot(snapshot) => self.snapshot(seq, snapshot, out),
-            Notice::Resync(resync) => self.resync(seq, resync, out),
-            Notice::Stuck(stuck) => self.stuck(seq, stuck, out),
-            Notice::Resolved(resolved) => self.resolved(seq, resolved, out),
-            Notice::Aggregate(aggregate) => self.aggregate(seq, aggregate, out),
-            Notice::Lost(lost) => self.lost(seq, lost, out),
-            Notice::Start(start) => self.start(seq, start, out),
-            Notice::Stop(stop) => self.stop(seq, stop, out),
-        }
-        out.extend_from_slice(b"}\n");
-    }
-}
-
-impl Json {
     /// With these members in every record.
     #[must_use]
     pub fn stamped(it: &Stamp<'_>) -> Self {
@@ -187,14 +193,14 @@ impl Json {
 
     fn snapshot(&mut self, seq: u64, it: &Snapshot, out: &mut Vec<u8>) {
         self.head(br#"{"schema":"sockstate/1","kind":"snapshot","seq":"#, seq, it.time_ns, out);
-        conn(it.conn, out);
+        conn(it.conn.id, out);
         out.extend_from_slice(br#"","state":""#);
-        socket(it.state, it.role, &it.tuple, &it.subject, it.mini, out);
+        socket(it.state, &it.conn, out);
     }
 
     fn resync(&mut self, seq: u64, it: &Resync, out: &mut Vec<u8>) {
         self.head(br#"{"schema":"sockstate/1","kind":"resync","seq":"#, seq, it.time_ns, out);
-        conn(it.conn, out);
+        conn(it.conn.id, out);
         match it.was {
             Some(was) => {
                 out.extend_from_slice(br#"","was":""#);
@@ -203,16 +209,16 @@ impl Json {
             None => out.extend_from_slice(br#"","was":null"#),
         }
         out.extend_from_slice(br#","state":""#);
-        socket(it.state, it.role, &it.tuple, &it.subject, it.mini, out);
+        socket(it.state, &it.conn, out);
     }
 
     fn stuck(&mut self, seq: u64, it: &Stuck, out: &mut Vec<u8>) {
         self.head(br#"{"schema":"sockstate/1","kind":"stuck","seq":"#, seq, it.time_ns, out);
-        conn(it.conn, out);
+        conn(it.conn.id, out);
         out.extend_from_slice(br#"","state":""#);
         let interface = it.found.as_ref().and_then(|found| found.0.socket.interface.as_deref());
         let mut cuts = Cuts::of(it.found.as_ref().map_or(&[], |found| &found.0.cut));
-        described(it.state, it.role, (&it.tuple, interface), (&it.subject, &mut cuts), it.mini, out);
+        described(it.state, &it.conn, interface, &mut cuts, out);
         members(&json!({"age_ns": it.age.ns, "age_at_least": it.age.at_least, "times": it.times}), out);
         if let Some(found) = &it.found {
             members(&Seen::new(&found.0, &bounds::STREAM, &mut cuts), out);
@@ -228,11 +234,11 @@ impl Json {
 
     fn resolved(&mut self, seq: u64, it: &Resolved, out: &mut Vec<u8>) {
         self.head(br#"{"schema":"sockstate/1","kind":"resolved","seq":"#, seq, it.time_ns, out);
-        conn(it.conn, out);
+        conn(it.conn.id, out);
         out.extend_from_slice(br#"","to":""#);
         state(it.to, "to", out);
         out.extend_from_slice(br#","state":""#);
-        socket(it.state, it.role, &it.tuple, &it.subject, false, out);
+        socket(it.state, &it.conn, out);
         members(&json!({"age_ns": it.age.ns, "age_at_least": it.age.at_least}), out);
     }
 
@@ -396,7 +402,7 @@ fn states(from: State, to: State) -> Piece<112> {
 /// What stands behind the owner. What most have not is absent.
 fn closing(it: &Transition, out: &mut Vec<u8>) {
     out.extend_from_slice(if it.exact { br#","exact":true"# } else { br#","exact":false"# });
-    if it.mini {
+    if it.conn.mini {
         out.extend_from_slice(br#","mini":true"#);
     }
     if it.illegal {
@@ -411,26 +417,19 @@ fn closing(it: &Transition, out: &mut Vec<u8>) {
 }
 
 /// A socket as it is, from its state on.
-fn socket(is: State, role: Option<Role>, tuple: &Tuple, whose: &Subject, mini: bool, out: &mut Vec<u8>) {
+fn socket(is: State, conn: &Connection, out: &mut Vec<u8>) {
     let mut cuts = Cuts::default();
-    described(is, role, (tuple, None), (whose, &mut cuts), mini, out);
+    described(is, conn, None, &mut cuts, out);
     truncated(&cuts, out);
 }
 
-/// The same, with the name of the interface that it is bound to.
-fn described(
-    is: State,
-    role: Option<Role>,
-    (tuple, interface): (&Tuple, Option<&str>),
-    (whose, cuts): (&Subject, &mut Cuts),
-    mini: bool,
-    out: &mut Vec<u8>,
-) {
+/// The same, with the name of the interface that the socket is bound to.
+fn described(is: State, conn: &Connection, interface: Option<&str>, cuts: &mut Cuts, out: &mut Vec<u8>) {
     state(is, "state", out);
-    text_or_null("role", role.map(Role::name), out);
-    ends(tuple, interface, out);
-    owner_and_place(whose, cuts, out);
-    if mini {
+    text_or_null("role", conn.role.map(Role::name), out);
+    ends(&conn.tuple, interface, out);
+    owner_and_place(&conn.subject, cuts, out);
+    if conn.mini {
         out.extend_from_slice(br#","mini":true"#);
     }
 }

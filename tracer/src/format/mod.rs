@@ -21,20 +21,17 @@ pub use hunt::{HuntReport, HuntStyle};
 pub use json::{Json, Stamp};
 pub use look::{Group, gaps_table, groups_table, held_via, sockets_table, stuck_table};
 pub use look_json::{gaps_json, group_json, look_json, look_time, socket_json, stuck_json};
-pub use parse::{ParseError, Parser, Told};
+pub use parse::{ParseError, Parser};
 pub use path::opened_at;
 pub use table::Table;
 
-use crate::model::{Notice, Transition};
+use crate::model::Record;
 
 /// How records are written.
 pub trait Format {
-    /// What stands before the first record.
+    /// Writes what stands before the first record.
     fn header(&mut self, out: &mut Vec<u8>);
 
-    /// Appends a transition, with its number in the stream.
-    fn transition(&mut self, seq: u64, it: &Transition, out: &mut Vec<u8>);
-
-    /// Appends another record. Some formats leave some kinds out.
-    fn notice(&mut self, seq: u64, notice: &Notice, out: &mut Vec<u8>);
+    /// Appends a record, with its number in the stream. Some formats leave some kinds out.
+    fn record(&mut self, seq: u64, record: &Record, out: &mut Vec<u8>);
 }

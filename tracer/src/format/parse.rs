@@ -13,9 +13,9 @@ use thiserror::Error;
 
 use super::errno;
 use crate::model::{
-    Cause, Cgroup, Container, Diagnosis, Examined, Holder, InState, Listener, Lost, LostPlace, Notice, Owner,
-    OwnerSource, Process, Reason, Resolved, Resync, Snapshot, SocketInfo, Start, State, Stop, Stuck, Subject,
-    Task, Transition, Transport, Via, Watch,
+    Cause, Cgroup, Connection, Container, Diagnosis, Examined, Holder, InState, Listener, Lost, LostPlace,
+    Owner, OwnerSource, Process, Reason, Record, Resolved, Resync, Snapshot, SocketInfo, Start, State, Stop,
+    Stuck, Subject, Task, Transition, Transport, Via, Watch,
     bounds::{self, Cut},
 };
 
@@ -38,26 +38,6 @@ pub enum ParseError {
     Schema(String),
 }
 
-/// One record.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Told {
-    /// A transition.
-    Transition(Transition),
-    /// Another one.
-    Notice(Notice),
-}
-
-impl Told {
-    /// Wall clock, ns since the epoch.
-    #[must_use]
-    pub fn time_ns(&self) -> i64 {
-        match self {
-            Self::Transition(it) => it.time_ns,
-            Self::Notice(it) => it.time_ns(),
-        }
-    }
-}
-
 /// Reads records; keeps what many of them share.
 #[derive(Debug, Default)]
 pub struct Parser {
@@ -72,57 +52,42 @@ impl Parser {
     ///
     /// # Errors
     /// It is no record, or a newer version's.
-    pub fn parse(&mut self, line: &[u8]) -> Result<Option<Told>, ParseError> {
+    pub fn parse(&mut self, line: &[u8]) -> Result<Option<Record>, ParseError> {
         let no_record = |what: &dyn std::fmt::Display| ParseError::NoRecord(what.to_string());
         let line: Line<'_> = serde_json::from_slice(line).map_err(|error| no_record(&error))?;
         if line.schema != SCHEMA {
             return Err(ParseError::Schema(line.schema.to_owned()));
         }
         let time_ns = nanoseconds(&line.time).map_err(|error| no_record(&error))?;
-        self.told(&line, time_ns).ok_or_else(|| no_record(&format!("a {} that lacks something", line.kind)))
+        self.record(&line, time_ns).ok_or_else(|| no_record(&format!("a {} that lacks something", line.kind)))
     }
 
     /// None where something is missing that its kind must have.
-    fn told(&mut self, it: &Line<'_>, time_ns: i64) -> Option<Option<Told>> {
-        let notice = match it.kind {
-            "transition" => return Some(Some(Told::Transition(self.transition(it, time_ns)?))),
-            "snapshot" => Notice::Snapshot(Snapshot {
+    fn record(&mut self, it: &Line<'_>, time_ns: i64) -> Option<Option<Record>> {
+        let record = match it.kind {
+            "transition" => Record::Transition(self.transition(it, time_ns)?),
+            "snapshot" => Record::Snapshot(Snapshot { time_ns, conn: self.conn(it)?, state: it.state()? }),
+            "resync" => Record::Resync(Resync {
                 time_ns,
-                conn: it.conn()?,
-                state: it.state()?,
-                role: it.role(),
-                tuple: it.tuple()?,
-                subject: self.subject(it),
-                mini: it.mini,
-            }),
-            "resync" => Notice::Resync(Resync {
-                time_ns,
-                conn: it.conn()?,
+                conn: self.conn(it)?,
                 was: it.was.and_then(|name| State::named(name, false, it.was_number)),
                 state: it.state()?,
-                role: it.role(),
-                tuple: it.tuple()?,
-                subject: self.subject(it),
-                mini: it.mini,
             }),
-            "stuck" => Notice::Stuck(self.stuck(it, time_ns)?),
-            "resolved" => Notice::Resolved(Resolved {
+            "stuck" => Record::Stuck(self.stuck(it, time_ns)?),
+            "resolved" => Record::Resolved(Resolved {
                 time_ns,
-                conn: it.conn()?,
+                conn: self.conn(it)?,
                 state: it.state()?,
                 to: State::named(it.to?, false, it.to_number)?,
                 age: it.age()?,
-                role: it.role(),
-                tuple: it.tuple()?,
-                subject: self.subject(it),
             }),
-            "lost" => Notice::Lost(Lost {
+            "lost" => Record::Lost(Lost {
                 time_ns,
                 since_ns: it.since.as_deref().and_then(|since| nanoseconds(since).ok()),
                 count: it.count?,
                 place: place(it.place?)?,
             }),
-            "start" => Notice::Start(Start {
+            "start" => Record::Start(Start {
                 time_ns,
                 version: self.keep(it.version.as_deref()?),
                 host: name(&it.host.as_ref()?.name),
@@ -133,7 +98,7 @@ impl Parser {
                 degraded: it.degraded.iter().take(bounds::GAPS.items).map(|text| sentence(text)).collect(),
                 adopted: None,
             }),
-            "stop" => Notice::Stop(Stop {
+            "stop" => Record::Stop(Stop {
                 time_ns,
                 reason: self.keep(it.reason?),
                 transitions: it.transitions?,
@@ -142,21 +107,22 @@ impl Parser {
             }),
             _ => return Some(None),
         };
-        Some(Some(Told::Notice(notice)))
+        Some(Some(record))
+    }
+
+    fn conn(&mut self, it: &Line<'_>) -> Option<Connection> {
+        let (id, tuple) = (it.conn()?, it.tuple()?);
+        Some(Connection { id, role: it.role(), tuple, subject: self.subject(it), mini: it.mini })
     }
 
     fn transition(&mut self, it: &Line<'_>, time_ns: i64) -> Option<Transition> {
         Some(Transition {
             time_ns,
-            conn: it.conn()?,
+            conn: self.conn(it)?,
             from: State::named(it.from?, it.mini, it.from_number)?,
             to: State::named(it.to?, it.mini, it.to_number)?,
             in_state: it.in_state_ns.map(|ns| InState { ns, at_least: it.in_state_at_least }),
-            role: it.role(),
-            tuple: it.tuple()?,
-            subject: self.subject(it),
             exact: it.exact,
-            mini: it.mini,
             illegal: matches!(it.illegal, Illegal::Is(true)),
             cause: it.cause.and_then(|name| Cause::ALL.into_iter().find(|cause| cause.name() == name)),
             reset_why: it.reset_why.as_deref().map(|text| self.keep(text)),
@@ -168,14 +134,10 @@ impl Parser {
         let found = self.found(it);
         Some(Stuck {
             time_ns,
-            conn: it.conn()?,
+            conn: self.conn(it)?,
             state: it.state()?,
             age: it.age()?,
             times: it.times,
-            role: it.role(),
-            tuple: it.tuple()?,
-            subject: self.subject(it),
-            mini: it.mini,
             found,
             opened: None,
         })

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use super::{Format, cuts::readable, look::short, time::Times};
 use crate::model::{
-    Address, InState, Notice, Owner, Role, State, Subject, Transition, Tuple, bounds::SENTENCE, printable,
+    Address, Connection, InState, Owner, Record, Role, State, Transition, Tuple, bounds::SENTENCE, printable,
 };
 
 /// The format.
@@ -29,20 +29,32 @@ impl Table {
     }
 
     /// The columns that every kind of line has.
-    fn side(
-        &mut self,
-        time_ns: i64,
-        subject: &Subject,
-        tuple: &Tuple,
-        role: Option<Role>,
-        out: &mut Vec<u8>,
-    ) {
+    fn side(&mut self, time_ns: i64, conn: &Connection, out: &mut Vec<u8>) {
         self.times.write(time_ns, 3, out);
-        let (pid, comm) = owner(subject.owner.as_ref());
-        let (local, remote) = ends(tuple, None);
-        let role = role.map_or("-", Role::name);
+        let (pid, comm) = owner(conn.subject.owner.as_ref());
+        let (local, remote) = ends(&conn.tuple, None);
+        let role = conn.role.map_or("-", Role::name);
         // Writing to a vector does not fail.
         let _ = write!(out, " {pid:>7} {comm:<15} {role:<8} {local:<22} {remote:<22} ");
+    }
+
+    fn transition(&mut self, it: &Transition, out: &mut Vec<u8>) -> std::io::Result<()> {
+        self.side(it.time_ns, &it.conn, out);
+        let ms = it
+            .in_state
+            .map_or_else(|| "-".to_owned(), |time| format!("{}{:.3}", sign(time), time.ns as f64 / 1e6));
+        let mut cause = it.cause.map_or_else(String::new, |cause| format!("  {}", cause.name()));
+        if let Some(why) = it.reset_why {
+            cause.push_str(&format!(" ({why})"));
+        }
+        if !it.exact {
+            cause.push_str("  estimate");
+        }
+        if it.illegal {
+            cause.push_str("  TCP does not do this");
+        }
+        let (from, to) = (self.state(it.from), self.state(it.to));
+        writeln!(out, "{from} -> {to} {ms:>12}{cause}")
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
@@ -72,40 +84,22 @@ impl Format for Table {
         out.push(b'\n');
     }
 
-    fn transition(&mut self, _: u64, it: &Transition, out: &mut Vec<u8>) {
-        self.side(it.time_ns, &it.subject, &it.tuple, it.role, out);
-        let ms = it
-            .in_state
-            .map_or_else(|| "-".to_owned(), |time| format!("{}{:.3}", sign(time), time.ns as f64 / 1e6));
-        let mut cause = it.cause.map_or_else(String::new, |cause| format!("  {}", cause.name()));
-        if let Some(why) = it.reset_why {
-            cause.push_str(&format!(" ({why})"));
-        }
-        if !it.exact {
-            cause.push_str("  estimate");
-        }
-        if it.illegal {
-            cause.push_str("  TCP does not do this");
-        }
-        let (from, to) = (self.state(it.from), self.state(it.to));
+    fn record(&mut self, _: u64, record: &Record, out: &mut Vec<u8>) {
         // Writing to a vector does not fail.
-        let _ = writeln!(out, "{from} -> {to} {ms:>12}{cause}");
-    }
-
-    fn notice(&mut self, _: u64, notice: &Notice, out: &mut Vec<u8>) {
-        let _ = match notice {
-            Notice::Snapshot(it) => {
-                self.side(it.time_ns, &it.subject, &it.tuple, it.role, out);
-                let mini = if it.mini { "is (mini)" } else { "is" };
+        let _ = match record {
+            Record::Transition(it) => self.transition(it, out),
+            Record::Snapshot(it) => {
+                self.side(it.time_ns, &it.conn, out);
+                let mini = if it.conn.mini { "is (mini)" } else { "is" };
                 writeln!(out, "{mini:<11}    {}", self.state(it.state))
             }
-            Notice::Resync(it) => {
-                self.side(it.time_ns, &it.subject, &it.tuple, it.role, out);
+            Record::Resync(it) => {
+                self.side(it.time_ns, &it.conn, out);
                 let was = it.was.map_or_else(|| format!("{:<11}", "-"), |was| self.state(was));
                 writeln!(out, "{was} => {} {:>12}  corrected", self.state(it.state), "-")
             }
-            Notice::Stuck(it) => {
-                self.side(it.time_ns, &it.subject, &it.tuple, it.role, out);
+            Record::Stuck(it) => {
+                self.side(it.time_ns, &it.conn, out);
                 let reason = it.found.as_ref().map_or("", |found| found.1.why.as_str());
                 let text = format!("STUCK for {}{}", sign(it.age), short(it.age.ns));
                 writeln!(
@@ -116,17 +110,17 @@ impl Format for Table {
                     readable(reason, SENTENCE)
                 )
             }
-            Notice::Resolved(it) => {
-                self.side(it.time_ns, &it.subject, &it.tuple, it.role, out);
+            Record::Resolved(it) => {
+                self.side(it.time_ns, &it.conn, out);
                 let time = format!("{}{}", sign(it.age), short(it.age.ns));
                 writeln!(out, "{} no longer stuck, after {time}", self.state(it.state))
             }
-            Notice::Lost(it) => {
+            Record::Lost(it) => {
                 self.times.write(it.time_ns, 3, out);
                 let text = format!("LOST {} transitions ({})", it.count, it.place.name());
                 writeln!(out, " {}", self.paint("1;31", &text))
             }
-            Notice::Aggregate(_) | Notice::Start(_) | Notice::Stop(_) => Ok(()),
+            Record::Aggregate(_) | Record::Start(_) | Record::Stop(_) => Ok(()),
         };
     }
 }

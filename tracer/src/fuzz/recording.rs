@@ -3,7 +3,8 @@
 
 use crate::{
     draw::{self, Diagram, Timeline, Weights},
-    format::{Csv, Format, Json, Parser, Table, Told},
+    format::{Csv, Format, Json, Parser, Table},
+    model::Record,
     source::Recording,
     story::Story,
 };
@@ -16,12 +17,9 @@ pub(super) fn read(bytes: &[u8]) {
     let Ok(mut recording) = Recording::open(&path) else { return };
     let (mut parser, mut story, mut line) = (Parser::default(), Story::default(), Vec::new());
     while recording.next(&mut line).is_ok_and(|more| more) {
-        let Ok(Some(told)) = parser.parse(&line) else { continue };
-        write_again(&mut parser, &told);
-        match &told {
-            Told::Transition(it) => story.transition(it),
-            Told::Notice(it) => story.notice(it),
-        }
+        let Ok(Some(record)) = parser.parse(&line) else { continue };
+        write_again(&mut parser, &record);
+        story.record(&record);
     }
     assert!(!draw(&story, bytes.len()).is_empty());
 }
@@ -45,21 +43,18 @@ fn draw(story: &Story, which: usize) -> String {
 }
 
 /// What was read can be written, and read again as the same.
-pub(super) fn write_again(parser: &mut Parser, told: &Told) {
-    let write = |format: &mut dyn Format, told: &Told| {
+pub(super) fn write_again(parser: &mut Parser, record: &Record) {
+    let write = |format: &mut dyn Format, record: &Record| {
         let mut out = Vec::new();
-        match told {
-            Told::Transition(it) => format.transition(1, it, &mut out),
-            Told::Notice(it) => format.notice(1, it, &mut out),
-        }
+        format.record(1, record, &mut out);
         out
     };
-    write(&mut Csv, told);
-    write(&mut Table::new(true), told);
-    let json = write(&mut Json::default(), told);
+    write(&mut Csv, record);
+    write(&mut Table::new(true), record);
+    let json = write(&mut Json::default(), record);
     let again = parser.parse(&json);
     assert!(again.is_ok(), "{again:?}: {}", String::from_utf8_lossy(&json));
-    let again = again.ok().flatten().map(|told| write(&mut Json::default(), &told));
+    let again = again.ok().flatten().map(|record| write(&mut Json::default(), &record));
     let shown = |json: &[u8]| String::from_utf8_lossy(json).into_owned();
     assert_eq!(again.as_deref().map(shown), Some(shown(&json)));
 }

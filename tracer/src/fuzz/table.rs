@@ -5,9 +5,9 @@ use std::rc::Rc;
 use super::recording::write_again;
 use crate::{
     decode::decode,
-    format::{Parser, Told},
-    model::{Identify, Notice, Owner, Subject, SubjectKey, Task, Thresholds},
-    track::{Applied, Sight, Table},
+    format::Parser,
+    model::{Identify, Owner, Subject, SubjectKey, Task, Thresholds},
+    track::{Sight, Table, Update},
 };
 
 /// Names of nobody but the task itself.
@@ -38,15 +38,10 @@ pub(super) fn follow(mut bytes: &[u8]) {
     table.set_thresholds(Thresholds::default());
     let (mut names, mut parser) = (Names::default(), Parser::default());
     let (mut records, mut now_ns) = (0, 0);
-    let mut out = |applied: Applied| {
-        let told = match applied {
-            Applied::Transition(it) => Told::Transition(it),
-            Applied::Resync(it) => Told::Notice(Notice::Resync(it)),
-            Applied::Stuck(it) => Told::Notice(Notice::Stuck(it)),
-            Applied::Resolved(it) => Told::Notice(Notice::Resolved(it)),
-            Applied::Completed(..) => return,
-        };
-        write_again(&mut parser, &told);
+    let mut out = |update: Update| {
+        if let Update::Record(record) = update {
+            write_again(&mut parser, &record);
+        }
     };
     while let Some((len, rest)) = bytes.split_first() {
         let (record, rest) = rest.split_at(rest.len().min(usize::from(*len)));

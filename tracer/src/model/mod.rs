@@ -31,8 +31,8 @@ pub use netns::NamedNetns;
 pub use python::{PythonFrame, PythonLayout, PythonStack};
 pub use reason::{Diagnosis, Reason};
 pub use record::{
-    Aggregate, Cause, ConnId, InState, Lost, LostPlace, Notice, Resolved, Resync, Role, Snapshot, Start,
-    Stop, Stuck, Tally, Transition,
+    Aggregate, Cause, ConnId, Connection, InState, Lost, LostPlace, Record, Resolved, Resync, Role, Snapshot,
+    Start, Stop, Stuck, Tally, Transition,
 };
 pub use socket::{MptcpPart, RequestTimer, SocketInfo, TcpTimes, Timer, TimerKind, Transport};
 pub use stack::{Frame, OpenedBy, Opening, Registers, Stack, Unnamed, Unseen};

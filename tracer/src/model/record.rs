@@ -135,34 +135,52 @@ impl Cause {
     }
 }
 
+/// The connection (or listener) that a record is about.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Connection {
+    /// Its identity in this stream.
+    pub id: ConnId,
+    /// The socket's part, `None` where not known.
+    pub role: Option<Role>,
+    /// Both ends.
+    pub tuple: Tuple,
+    /// Whose it is.
+    pub subject: Rc<Subject>,
+    /// Its socket is a mini-socket; of a transition: the socket before or after it is one.
+    pub mini: bool,
+}
+
+#[cfg(test)]
+impl Connection {
+    /// Any connection, for tests.
+    #[must_use]
+    pub fn example() -> Self {
+        let (container, pod_uid, unit) = (None, None, None);
+        let subject = Subject { id: 1, owner: None, netns: None, cgroup: None, container, pod_uid, unit };
+        Self { id: ConnId(1), role: None, tuple: Tuple::example(), subject: Rc::new(subject), mini: false }
+    }
+}
+
 /// One change of state of one socket.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Transition {
     /// Wall clock, ns since the epoch.
     pub time_ns: i64,
     /// Which connection.
-    pub conn: ConnId,
+    pub conn: Connection,
     /// State before.
     pub from: State,
     /// State after.
     pub to: State,
-    /// Time in `from`, null where not known.
+    /// Time in `from`, `None` where not known.
     pub in_state: Option<InState>,
-    /// The socket's part, null where not known.
-    pub role: Option<Role>,
-    /// Both ends.
-    pub tuple: Tuple,
-    /// Whose it is.
-    pub subject: Rc<Subject>,
     /// False where it is an estimate, or the connection may live on unseen in a mini-socket.
     pub exact: bool,
-    /// It was a mini-socket's, or led to one.
-    pub mini: bool,
     /// TCP, as this version knows it, does not make it.
     pub illegal: bool,
-    /// Why, null where not known.
+    /// Why, `None` where not known.
     pub cause: Option<Cause>,
-    /// Why a reset was sent, null where not known.
+    /// Why a reset was sent, `None` where not known.
     pub reset_why: Option<&'static str>,
     /// Errno on the socket, 0 for none.
     pub errno: u16,
@@ -173,19 +191,13 @@ impl Transition {
     /// Any connection's, of 1 ns in `from`, for tests.
     #[must_use]
     pub fn example(from: State, to: State) -> Self {
-        let (container, pod_uid, unit) = (None, None, None);
-        let subject = Subject { id: 1, owner: None, netns: None, cgroup: None, container, pod_uid, unit };
         Self {
             time_ns: 0,
-            conn: ConnId(1),
+            conn: Connection::example(),
             from,
             to,
             in_state: Some(InState { ns: 1, at_least: false }),
-            role: None,
-            tuple: Tuple::example(),
-            subject: Rc::new(subject),
             exact: true,
-            mini: false,
             illegal: false,
             cause: None,
             reset_why: None,
@@ -199,18 +211,10 @@ impl Transition {
 pub struct Snapshot {
     /// Wall clock, ns since the epoch.
     pub time_ns: i64,
-    /// Its identity from now on.
-    pub conn: ConnId,
+    /// Its identity from now on, and what is known of it.
+    pub conn: Connection,
     /// Its state.
     pub state: State,
-    /// Its part, null where not known.
-    pub role: Option<Role>,
-    /// Both ends.
-    pub tuple: Tuple,
-    /// Whose it is.
-    pub subject: Rc<Subject>,
-    /// It is a mini-socket.
-    pub mini: bool,
 }
 
 /// A correction: what the stream said of a connection is not what the kernel's tables show.
@@ -219,19 +223,11 @@ pub struct Resync {
     /// Wall clock, ns since the epoch, of the look at the kernel.
     pub time_ns: i64,
     /// Which connection.
-    pub conn: ConnId,
-    /// What the stream had said last; null for a connection that it had not told of.
+    pub conn: Connection,
+    /// What the stream had said last; `None` for a connection that it had not told of.
     pub was: Option<State>,
     /// What it is; CLOSE where it is gone.
     pub state: State,
-    /// Its part, null where not known.
-    pub role: Option<Role>,
-    /// Both ends.
-    pub tuple: Tuple,
-    /// Whose it is.
-    pub subject: Rc<Subject>,
-    /// It is a mini-socket.
-    pub mini: bool,
 }
 
 /// A connection that has been in a state for longer than it should.
@@ -240,24 +236,16 @@ pub struct Stuck {
     /// Wall clock, ns since the epoch, when it was noticed.
     pub time_ns: i64,
     /// Which connection.
-    pub conn: ConnId,
+    pub conn: Connection,
     /// The state that it is stuck in.
     pub state: State,
     /// For how long.
     pub age: InState,
     /// How often this was said of it, with this time.
     pub times: u8,
-    /// Its part, null where not known.
-    pub role: Option<Role>,
-    /// Both ends.
-    pub tuple: Tuple,
-    /// Whose it is.
-    pub subject: Rc<Subject>,
-    /// It is a mini-socket.
-    pub mini: bool,
-    /// What a look at it found; null where it could not be found.
+    /// What a look at it found; `None` where it could not be found.
     pub found: Option<Box<(Examined, Diagnosis)>>,
-    /// Where in its code its process opened it, or why that is not known; none outside of a hunt.
+    /// Where in its code its process opened it, or why that is not known; `None` outside of a hunt.
     pub opened: Option<Result<Arc<Stack>, Unseen>>,
 }
 
@@ -267,19 +255,13 @@ pub struct Resolved {
     /// Wall clock, ns since the epoch, when it did.
     pub time_ns: i64,
     /// Which connection.
-    pub conn: ConnId,
+    pub conn: Connection,
     /// The state that it was stuck in.
     pub state: State,
     /// The state after.
     pub to: State,
     /// For how long it had been in `state`.
     pub age: InState,
-    /// Its part, null where not known.
-    pub role: Option<Role>,
-    /// Both ends.
-    pub tuple: Tuple,
-    /// Whose it is.
-    pub subject: Rc<Subject>,
 }
 
 /// Transitions of one kind, of one service with one peer, counted together.
@@ -423,40 +405,56 @@ pub struct Stop {
     pub illegal: u64,
 }
 
-/// Everything that a stream can hold beside transitions.
+/// What a stream is made of.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Notice {
+pub enum Record {
+    /// The beginning.
+    Start(Start),
     /// A socket that was there first.
     Snapshot(Snapshot),
+    /// A change of state.
+    Transition(Transition),
+    /// Transitions, counted.
+    Aggregate(Aggregate),
     /// A correction.
     Resync(Resync),
     /// A connection that is stuck.
     Stuck(Stuck),
-    /// It no longer is.
+    /// A connection that no longer is.
     Resolved(Resolved),
-    /// Transitions, counted.
-    Aggregate(Aggregate),
     /// A loss.
     Lost(Lost),
-    /// The beginning.
-    Start(Start),
     /// The end.
     Stop(Stop),
 }
 
-impl Notice {
+impl Record {
     /// Wall clock, ns since the epoch.
     #[must_use]
     pub fn time_ns(&self) -> i64 {
         match self {
-            Self::Snapshot(it) => it.time_ns,
-            Self::Resync(it) => it.time_ns,
-            Self::Stuck(it) => it.time_ns,
-            Self::Resolved(it) => it.time_ns,
-            Self::Aggregate(it) => it.time_ns,
-            Self::Lost(it) => it.time_ns,
-            Self::Start(it) => it.time_ns,
-            Self::Stop(it) => it.time_ns,
+            Self::Start(start) => start.time_ns,
+            Self::Snapshot(snapshot) => snapshot.time_ns,
+            Self::Transition(transition) => transition.time_ns,
+            Self::Aggregate(aggregate) => aggregate.time_ns,
+            Self::Resync(resync) => resync.time_ns,
+            Self::Stuck(stuck) => stuck.time_ns,
+            Self::Resolved(resolved) => resolved.time_ns,
+            Self::Lost(lost) => lost.time_ns,
+            Self::Stop(stop) => stop.time_ns,
+        }
+    }
+
+    /// The connection that it is about; `None` for records of the whole stream.
+    #[must_use]
+    pub fn conn(&self) -> Option<&Connection> {
+        match self {
+            Self::Snapshot(snapshot) => Some(&snapshot.conn),
+            Self::Transition(transition) => Some(&transition.conn),
+            Self::Resync(resync) => Some(&resync.conn),
+            Self::Stuck(stuck) => Some(&stuck.conn),
+            Self::Resolved(resolved) => Some(&resolved.conn),
+            Self::Start(_) | Self::Aggregate(_) | Self::Lost(_) | Self::Stop(_) => None,
         }
     }
 }

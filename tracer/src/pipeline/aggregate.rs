@@ -70,14 +70,19 @@ impl Windows {
             let end_ns = (wall_ns.div_euclid(length_ns) + 1) * length_ns;
             (end_ns, monotonic_ns.saturating_add((end_ns - wall_ns).unsigned_abs()))
         });
-        let owner = it.subject.owner.as_ref();
+        let conn = &it.conn;
+        let owner = conn.subject.owner.as_ref();
         let mut key = Key {
             comm: owner.map(|owner| owner.comm.clone()),
-            unit: it.subject.unit.clone(),
-            container: it.subject.container.as_ref().map(|container| container.id.clone()),
-            role: it.role,
-            port: if it.role == Some(Role::Client) { it.tuple.remote_port } else { it.tuple.local_port },
-            peer: Some(it.tuple.remote),
+            unit: conn.subject.unit.clone(),
+            container: conn.subject.container.as_ref().map(|container| container.id.clone()),
+            role: conn.role,
+            port: if conn.role == Some(Role::Client) {
+                conn.tuple.remote_port
+            } else {
+                conn.tuple.local_port
+            },
+            peer: Some(conn.tuple.remote),
             from: it.from,
             to: it.to,
             other: false,
@@ -140,14 +145,17 @@ mod tests {
     use std::rc::Rc;
 
     use super::*;
-    use crate::model::{InState, Subject, Tuple};
+    use crate::model::{Connection, InState, Subject, Tuple};
 
     fn transition(peer: u8, ns: u64) -> Transition {
         let (local, remote) = (Address::from_v4([10, 0, 0, 1]), Address::from_v4([10, 0, 1, peer]));
         Transition {
             in_state: Some(InState { ns, at_least: peer == 9 }),
-            role: Some(Role::Server),
-            tuple: Tuple { local, remote, local_port: 443, remote_port: 40_000, ..Tuple::example() },
+            conn: Connection {
+                role: Some(Role::Server),
+                tuple: Tuple { local, remote, local_port: 443, remote_port: 40_000, ..Tuple::example() },
+                ..Connection::example()
+            },
             ..Transition::example(State::Established, State::CloseWait)
         }
     }
@@ -174,10 +182,11 @@ mod tests {
         for name in 0..names {
             for at in 0..each {
                 let mut it = transition(1, 1_000_000);
-                let subject = Subject { unit: Some(format!("x{name}.service")), ..(*it.subject).clone() };
-                it.subject = Rc::new(subject);
+                let subject =
+                    Subject { unit: Some(format!("x{name}.service")), ..(*it.conn.subject).clone() };
+                it.conn.subject = Rc::new(subject);
                 // Each has one with a peer of its own.
-                it.tuple.remote = Address::from_v4([10, 1, at, 1]);
+                it.conn.tuple.remote = Address::from_v4([10, 1, at, 1]);
                 if at == 1 {
                     (it.from, it.to) = (State::CloseWait, State::LastAck);
                 }

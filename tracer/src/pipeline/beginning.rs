@@ -11,7 +11,7 @@ use crate::{
     decode::decode,
     enrich::Enricher,
     source::{Found, KernelSource, Walked},
-    track::{Applied, PATIENCE_NS, Table},
+    track::{PATIENCE_NS, Table, Update},
 };
 
 /// Where the stream begins.
@@ -32,7 +32,7 @@ pub fn begin(
 ) -> Beginning {
     table.starts();
     let found = source.walk(only, |walked| match walked {
-        Walked::Sight(event) => table.apply(&event, enricher, &mut |_: Applied| {}),
+        Walked::Sight(event) => table.apply(&event, enricher, &mut |_: Update| {}),
         Walked::Record(bytes) => apply(table, enricher, bytes),
     });
     let (began_ns, written, time_ns) = (monotonic_ns(), source.written(), now_ns());
@@ -43,7 +43,7 @@ pub fn begin(
             thread::sleep(SHORT_NAP);
         }
     }
-    table.tick(began_ns, enricher, &mut |_: Applied| {});
+    table.tick(began_ns, enricher, &mut |_: Update| {});
     table.started();
     Beginning { time_ns, found }
 }
@@ -51,6 +51,6 @@ pub fn begin(
 /// What cannot be decoded is counted from the beginning of the stream on.
 fn apply(table: &mut Table, enricher: &mut Enricher, bytes: &[u8]) {
     if let Ok(event) = decode(bytes) {
-        table.apply(&event, enricher, &mut |_: Applied| {});
+        table.apply(&event, enricher, &mut |_: Update| {});
     }
 }

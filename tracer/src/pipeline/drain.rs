@@ -5,9 +5,9 @@ use crate::{
     decode::decode,
     examiner::Examiner,
     hunter::Hunter,
-    model::{Event, EventKind, LostPlace, Notice, State},
+    model::{Event, EventKind, LostPlace, Record, State},
     route::Router,
-    track::Applied,
+    track::Update,
 };
 
 impl Pipeline {
@@ -26,9 +26,9 @@ impl Pipeline {
             }
             Ok(event) => {
                 let mut is_hidden = false;
-                let mut out = |applied: Applied| {
-                    is_hidden |= begins_hidden(router, &applied);
-                    route(router, streams, examiner, hunter, applied);
+                let mut out = |update: Update| {
+                    is_hidden |= begins_hidden(router, &update);
+                    route(router, streams, examiner, hunter, update);
                 };
                 table.apply(&event, enricher, &mut out);
                 if is_hidden {
@@ -48,7 +48,7 @@ impl Pipeline {
         if taken < most {
             seen_ns = began_ns;
         }
-        let mut out = |applied: Applied| route(router, streams, examiner, hunter, applied);
+        let mut out = |update: Update| route(router, streams, examiner, hunter, update);
         table.tick(seen_ns, enricher, &mut out);
         if let Some(keeper) = keeper {
             keeper.set_waiting(table.waiting() + router.waiting() + streams.waiting());
@@ -64,11 +64,13 @@ impl Pipeline {
 
 /// Whether this tells the ends of a connection that the filter excludes: its first records came because they were not known, and
 /// nothing more will.
-fn begins_hidden(router: &Router, applied: &Applied) -> bool {
-    match applied {
-        Applied::Transition(it) => it.to != State::Close && router.hides(&it.tuple),
-        Applied::Completed(_, tuple) => router.hides(tuple),
-        _ => false,
+fn begins_hidden(router: &Router, update: &Update) -> bool {
+    match update {
+        Update::Record(Record::Transition(transition)) => {
+            transition.to != State::Close && router.hides(&transition.conn.tuple)
+        }
+        Update::Record(_) => false,
+        Update::Completed(_, tuple) => router.hides(tuple),
     }
 }
 
@@ -78,42 +80,53 @@ pub(super) fn route(
     streams: &mut Streams,
     examiner: &mut Examiner,
     hunter: &mut Option<Hunter>,
-    applied: Applied,
+    update: Update,
 ) {
-    match applied {
-        Applied::Transition(transition) => {
+    let record = match update {
+        Update::Record(record) => record,
+        Update::Completed(conn, tuple) => {
+            router.completed(conn, &tuple, |record| streams.record(record));
+            return streams.completed(conn, &tuple);
+        }
+    };
+    match &record {
+        Record::Transition(transition) => {
             // The first one of a connection: it may be in a namespace that has just been made.
             if matches!(transition.from, State::Close | State::Listen) {
                 look_up_names(router, streams);
             }
-            match hunter {
-                Some(hunter) if transition.to == State::Close => hunter.closed(transition.conn),
-                Some(_) => {}
-                None => router.route(&transition, |transition| streams.transition(transition)),
+            if let Some(hunter) = hunter {
+                if transition.to == State::Close {
+                    hunter.closed(transition.conn.id);
+                }
+                return;
             }
         }
-        Applied::Completed(conn, tuple) => {
-            router.completed(conn, &tuple, |transition| streams.transition(transition));
-            streams.completed(conn, &tuple);
-        }
-        Applied::Resync(resync) => match hunter {
-            Some(hunter) if resync.state == State::Close => hunter.closed(resync.conn),
-            Some(_) => {}
-            None if router.wants_resync(&resync) => streams.notice(&Notice::Resync(resync)),
-            None => {}
-        },
-        Applied::Stuck(stuck) => {
-            if router.may_want_stuck(&stuck) {
-                examiner.suspect(stuck);
+        Record::Resync(resync) => {
+            if let Some(hunter) = hunter {
+                if resync.state == State::Close {
+                    hunter.closed(resync.conn.id);
+                }
+                return;
             }
         }
-        Applied::Resolved(resolved) => {
-            // Nothing is said of what moved on while it was being looked at.
-            let unsaid = examiner.acquit(resolved.conn);
-            let counts = hunter.as_mut().is_none_or(|hunter| hunter.resolved(resolved.conn));
-            if router.wants_resolved(&resolved) && !unsaid && counts {
-                streams.notice(&Notice::Resolved(resolved));
+        Record::Stuck(_) => {
+            if let Record::Stuck(stuck) = record
+                && router.may_want_stuck(&stuck)
+            {
+                examiner.enqueue(stuck);
+            }
+            return;
+        }
+        Record::Resolved(resolved) => {
+            // Nothing is reported of what moved on while it was being looked at.
+            let is_unreported = examiner.cancel(resolved.conn.id);
+            let counts = hunter.as_mut().is_none_or(|hunter| hunter.resolved(resolved.conn.id));
+            if is_unreported || !counts {
+                return;
             }
         }
+        _ => {}
     }
+    router.route(&record, |record| streams.record(record));
 }

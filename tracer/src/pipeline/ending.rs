@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{BATCH, Outlet, Pipeline, PipelineError, drain::route, monotonic_ns, now_ns, signals::Signals};
 use crate::{
-    model::{Notice, Stop},
+    model::{Record, Stop},
     sinks::OutputError,
     track::PATIENCE_NS,
 };
@@ -92,7 +92,7 @@ impl Pipeline {
             lost: lost.map(|(place, count)| (*place, *count)).collect(),
             illegal: self.table.illegal(),
         };
-        self.streams.notice(&Notice::Stop(stop));
+        self.streams.record(&Record::Stop(stop));
     }
 
     /// Nothing more comes: what waits for evidence is decided without.

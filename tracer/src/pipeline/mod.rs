@@ -37,7 +37,7 @@ use crate::{
     examiner::Examiner,
     hunter::Hunter,
     metrics::{Counts, Numbers, Question, Server},
-    model::{Diagnosis, Examined, LostPlace, Notice, Reason, Snapshot, Start, Stuck, Unseen},
+    model::{Diagnosis, Examined, LostPlace, Reason, Record, Snapshot, Start, Stuck, Unseen},
     route::Router,
     sinks::{OutputError, sink_lost},
     source::{Finder, KernelSource, SourceError},
@@ -140,17 +140,14 @@ enum End {
 impl Pipeline {
     /// Writes the first record.
     pub fn start(&mut self, start: Start) {
-        self.streams.notice(&Notice::Start(start));
+        self.streams.record(&Record::Start(start));
     }
 
     /// Writes the wanted sockets that exist.
     pub fn snapshot(&mut self) {
         let Self { table, router, streams, .. } = self;
         for snapshot in table.snapshot() {
-            let notice = Notice::Snapshot(snapshot);
-            if router.wants(&notice) {
-                streams.notice(&notice);
-            }
+            router.route(&Record::Snapshot(snapshot), |record| streams.record(record));
         }
     }
 
@@ -229,7 +226,7 @@ impl Pipeline {
             }
             let after =
                 |at_ns: u64| Instant::now() + Duration::from_nanos(at_ns.saturating_sub(monotonic_ns()));
-            let watch_at = self.table.next_bark_ns().filter(|_| quiet).map(after);
+            let watch_at = self.table.next_due_ns().filter(|_| quiet).map(after);
             let owners_at = self.table.next_look_ns().filter(|_| quiet).map(after);
             let report_at = self.streams.report_at();
             let keep_at = self.keeper.as_ref().and_then(Keeper::due);
@@ -316,21 +313,22 @@ impl Pipeline {
     }
 
     /// Says it, with where it was opened where that is wanted.
-    fn stuck(&mut self, mut stuck: Stuck) {
-        if !self.router.wants_stuck(&stuck) {
+    fn stuck(&mut self, stuck: Stuck) {
+        let mut record = Record::Stuck(stuck);
+        if !self.router.wants(&record) {
             return;
         }
-        if let Some(hunter) = &mut self.hunter {
-            if !hunter.stuck(stuck.conn) {
+        if let (Some(hunter), Record::Stuck(stuck)) = (&mut self.hunter, &mut record) {
+            if !hunter.stuck(stuck.conn.id) {
                 return;
             }
             let never_accepted = |found: &(Examined, Diagnosis)| found.1.reason == Reason::NeverAccepted;
-            stuck.opened = Some(match hunter.stack(stuck.conn) {
+            stuck.opened = Some(match hunter.stack(stuck.conn.id) {
                 Err(_) if stuck.found.as_deref().is_some_and(never_accepted) => Err(Unseen::NotAccepted),
                 opened => opened,
             });
         }
-        self.streams.notice(&Notice::Stuck(stuck));
+        self.streams.record(&record);
     }
 
     /// Tells whoever asks for numbers.

@@ -40,7 +40,7 @@ impl Pipeline {
         let mut read = HashSet::new();
         let mut let_go: HashMap<Rc<Task>, HashSet<ConnId>> = HashMap::new();
         for mut stuck in self.examiner.examined() {
-            if let Some(owner) = stuck.subject.owner.as_ref().filter(|_| is_held_open(stuck.state)) {
+            if let Some(owner) = stuck.conn.subject.owner.as_ref().filter(|_| is_held_open(stuck.state)) {
                 let task = Rc::clone(&owner.task);
                 let lives = *lives.entry(Rc::clone(&task)).or_insert_with(|| {
                     let lives = self.enricher.lives(&task);
@@ -51,7 +51,7 @@ impl Pipeline {
                 });
                 let others = others_that_hold(&stuck, owner);
                 if lives && others.is_some() {
-                    let_go.entry(task).or_default().insert(stuck.conn);
+                    let_go.entry(task).or_default().insert(stuck.conn.id);
                 }
                 if !lives || others.is_some() {
                     let only = others.flatten();
@@ -59,7 +59,7 @@ impl Pipeline {
                         // When it started is not known, so that an earlier one may have had its id.
                         self.enricher.read_again(&key.task);
                     }
-                    stuck.subject = with_owner(&stuck.subject, only, &mut self.enricher);
+                    stuck.conn.subject = with_owner(&stuck.conn.subject, only, &mut self.enricher);
                 }
             }
             self.stuck(stuck);

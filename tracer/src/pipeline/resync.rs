@@ -8,7 +8,7 @@ use std::{
 use super::{BATCH, Pipeline, SHORT_NAP, drain::route, monotonic_ns, names::look_up_names, now_ns};
 use crate::{
     source::{Look, Walker},
-    track::{Applied, PATIENCE_NS, Shown},
+    track::{PATIENCE_NS, Shown, Update},
 };
 
 /// Bytes that a stream keeps for a full queue while a burst is read.
@@ -41,7 +41,7 @@ impl Pipeline {
         if !doubts.is_empty() {
             let second = self.look(resync)?;
             let Self { table, enricher, router, streams, examiner, hunter, .. } = self;
-            let mut out = |applied: Applied| route(router, streams, examiner, hunter, applied);
+            let mut out = |update: Update| route(router, streams, examiner, hunter, update);
             table.settle(&doubts, &shown(&second), enricher, &mut out);
         }
         Some(())

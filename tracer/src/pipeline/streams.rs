@@ -8,7 +8,7 @@ use super::{aggregate::Windows, missing::Missing, monotonic_ns, now_ns};
 use crate::{
     format::Format,
     metrics::{Counts, Numbers, SinkNumbers},
-    model::{ConnId, Lost, LostPlace, Notice, Transition, Tuple},
+    model::{ConnId, Lost, LostPlace, Record, Tuple},
     route::Router,
     sinks::{Batch, Begun, Frame, Queue, since_ns},
 };
@@ -140,7 +140,7 @@ impl Stream {
 
     fn close_window(&mut self) {
         for aggregate in self.windows.as_mut().map(Windows::close).unwrap_or_default() {
-            self.write_notice(&Notice::Aggregate(aggregate));
+            self.write(&Record::Aggregate(aggregate));
         }
         self.hold();
     }
@@ -174,62 +174,49 @@ impl Stream {
     }
 
     /// Writes a record if its own filter lets it through.
-    pub fn notice(&mut self, notice: &Notice) {
-        if self.report.is_some() {
-            return;
-        }
-        if self.router.as_mut().is_none_or(|router| router.wants(notice)) {
-            self.write_notice(notice);
-        }
-        if let Notice::Start(start) = notice
-            && let Some((count, place)) = self.left.take()
-        {
-            let time_ns = start.time_ns;
-            self.write_notice(&Notice::Lost(Lost { time_ns, since_ns: None, count, place }));
-        }
-    }
-
-    fn write_notice(&mut self, notice: &Notice) {
-        self.seq += 1;
-        self.format.notice(self.seq, notice, &mut self.buffer);
-        let tells = match notice {
-            Notice::Lost(Lost { place: LostPlace::Sink | LostPlace::Crash, count, .. }) => *count,
-            _ => 0,
-        };
-        self.frame(notice.time_ns(), tells);
-    }
-
-    fn transition(&mut self, transition: &Transition) {
+    pub fn record(&mut self, record: &Record) {
         if self.report.is_some() {
             return;
         }
         match self.router.take() {
-            None => self.write_transition(transition),
+            None => self.write(record),
             Some(mut router) => {
-                router.route(transition, |transition| self.write_transition(transition));
+                router.route(record, |record| self.write(record));
                 self.router = Some(router);
             }
         }
+        if let Record::Start(start) = record
+            && let Some((count, place)) = self.left.take()
+        {
+            let time_ns = start.time_ns;
+            self.write(&Record::Lost(Lost { time_ns, since_ns: None, count, place }));
+        }
+    }
+
+    fn write(&mut self, record: &Record) {
+        if let Record::Transition(transition) = record {
+            if !is_sampled(transition.conn.id, self.sample) {
+                return;
+            }
+            if let Some(windows) = &mut self.windows {
+                windows.add(transition, now_ns(), monotonic_ns());
+                return self.hold();
+            }
+        }
+        self.seq += 1;
+        self.format.record(self.seq, record, &mut self.buffer);
+        let tells = match record {
+            Record::Lost(Lost { place: LostPlace::Sink | LostPlace::Crash, count, .. }) => *count,
+            _ => 0,
+        };
+        self.frame(record.time_ns(), tells);
     }
 
     fn completed(&mut self, conn: ConnId, tuple: &Tuple) {
         if let Some(mut router) = self.router.take() {
-            router.completed(conn, tuple, |transition| self.write_transition(transition));
+            router.completed(conn, tuple, |record| self.write(record));
             self.router = Some(router);
         }
-    }
-
-    fn write_transition(&mut self, transition: &Transition) {
-        if !is_sampled(transition.conn, self.sample) {
-            return;
-        }
-        if let Some(windows) = &mut self.windows {
-            windows.add(transition, now_ns(), monotonic_ns());
-            return self.hold();
-        }
-        self.seq += 1;
-        self.format.transition(self.seq, transition, &mut self.buffer);
-        self.frame(transition.time_ns, 0);
     }
 
     /// Goes on behind the numbers of one before, who left some records at `place`.
@@ -277,7 +264,7 @@ impl Stream {
                 if self.unsaid.records > 0 {
                     let Missing { records: count, since_ns } = std::mem::take(&mut self.unsaid);
                     let place = LostPlace::Sink;
-                    self.write_notice(&Notice::Lost(Lost { time_ns, since_ns, count, place }));
+                    self.write(&Record::Lost(Lost { time_ns, since_ns, count, place }));
                 }
                 let bytes = std::mem::take(&mut self.buffer);
                 self.buffer.reserve(bytes.len());
@@ -329,25 +316,22 @@ impl Streams {
         Self { list, retired, retired_lost: 0, most, summary, looked_ns, begun_ns: None, counts: None }
     }
 
-    pub(super) fn notice(&mut self, notice: &Notice) {
-        if let Notice::Start(start) = notice {
-            self.begun_ns = Some(start.time_ns).filter(|_| start.adopted.is_none());
+    pub(super) fn record(&mut self, record: &Record) {
+        match record {
+            Record::Start(start) => {
+                self.begun_ns = Some(start.time_ns).filter(|_| start.adopted.is_none());
+            }
+            Record::Transition(_) if self.is_full() => return,
+            Record::Transition(transition) => {
+                self.summary.transitions += 1;
+                if let Some(counts) = &mut self.counts {
+                    counts.transition(transition);
+                }
+            }
+            _ => {}
         }
         for stream in &mut self.list {
-            stream.notice(notice);
-        }
-    }
-
-    pub(super) fn transition(&mut self, transition: &Transition) {
-        if self.is_full() {
-            return;
-        }
-        self.summary.transitions += 1;
-        if let Some(counts) = &mut self.counts {
-            counts.transition(transition);
-        }
-        for stream in &mut self.list {
-            stream.transition(transition);
+            stream.record(record);
         }
     }
 
@@ -380,7 +364,7 @@ impl Streams {
         // Two counters that are read one after another may differ by less the next time.
         if total > before {
             *known = total;
-            self.notice(&Notice::Lost(Lost { time_ns, since_ns, count: total - before, place }));
+            self.record(&Record::Lost(Lost { time_ns, since_ns, count: total - before, place }));
         }
     }
 

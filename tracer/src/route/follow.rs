@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use rustc_hash::FxBuildHasher;
 
 use super::followed::Followed;
-use crate::model::{ConnId, Filter, State, Subject, Transition};
+use crate::model::{ConnId, Connection, Filter, Record, State, Transition};
 
 /// Connections whose transitions are held back; of more, the oldest are let go, and are shown from then on.
 const MOST_HELD: usize = 8192;
@@ -45,9 +45,9 @@ impl Follower {
     }
 
     /// Whether a connection is theirs, by its owner now or by what was seen of it.
-    pub(super) fn is_theirs(&self, conn: ConnId, whose: &Subject) -> bool {
-        self.followed.contains(conn)
-            || whose.owner.as_ref().is_some_and(|owner| self.is_meant(owner.pid(), &owner.comm))
+    pub(super) fn is_theirs(&self, conn: &Connection) -> bool {
+        self.followed.contains(conn.id)
+            || conn.subject.owner.as_ref().is_some_and(|owner| self.is_meant(owner.pid(), &owner.comm))
     }
 
     /// A connection is theirs from now on.
@@ -55,22 +55,30 @@ impl Follower {
         self.followed.add(conn);
     }
 
-    /// Hands to `emit` what is known to be of a connection of theirs, oldest first.
-    pub(super) fn take(&mut self, transition: &Transition, emit: &mut impl FnMut(&Transition)) {
-        let conn = transition.conn;
+    /// A connection has ended; more may be reported of it.
+    pub(super) fn ended(&mut self, conn: ConnId) {
+        self.forget(conn);
+        if self.followed.contains(conn) {
+            self.followed.ended(conn);
+        }
+    }
+
+    /// Hands to `emit` what is known to be of a connection of theirs, oldest first. `record` is the same transition.
+    pub(super) fn take(&mut self, transition: &Transition, record: &Record, emit: &mut impl FnMut(&Record)) {
+        let conn = &transition.conn;
         let ends = transition.to == State::Close;
-        if self.is_theirs(conn, &transition.subject) {
-            for mut held in self.held.remove(&conn).into_iter().flatten() {
-                held.tuple = transition.tuple;
-                emit(&held);
+        if self.is_theirs(conn) {
+            for mut held in self.held.remove(&conn.id).into_iter().flatten() {
+                held.conn.tuple = conn.tuple;
+                emit(&Record::Transition(held));
             }
-            emit(transition);
-            self.follow(conn);
+            emit(record);
+            self.follow(conn.id);
             if ends {
-                self.followed.ended(conn);
+                self.followed.ended(conn.id);
             }
         } else if ends {
-            self.forget(conn);
+            self.forget(conn.id);
         } else {
             self.hold(transition);
         }
@@ -82,7 +90,7 @@ impl Follower {
     }
 
     fn hold(&mut self, transition: &Transition) {
-        let conn = transition.conn;
+        let conn = transition.conn.id;
         if !self.held.contains_key(&conn) {
             while self.held.len() >= MOST_HELD
                 && let Some(oldest) = self.order.pop_front()

@@ -12,8 +12,8 @@ use rustc_hash::FxHashMap;
 pub use times::Times;
 
 use crate::model::{
-    Cause, ConnId, InState, LostPlace, Notice, Resync, Role, Snapshot, State, Stuck, Subject, Transition,
-    Tuple,
+    Cause, ConnId, Connection, InState, LostPlace, Record, Resync, Role, Snapshot, State, Stuck, Subject,
+    Transition, Tuple,
 };
 
 /// One way that was gone, by the names of its states.
@@ -154,44 +154,40 @@ impl Story {
         self.room = Room::of(bytes);
     }
 
-    /// One record more.
-    pub fn notice(&mut self, notice: &Notice) {
+    /// Takes in one record more.
+    pub fn record(&mut self, record: &Record) {
         if self.is_full() {
             return;
         }
-        match notice {
-            // Its time is when the state began, perhaps long ago.
-            Notice::Snapshot(it) => self.snapshot(it),
-            Notice::Resync(it) => self.resync(it),
-            Notice::Stuck(it) => {
-                if let Some(life) = self.lives.get_mut(&it.conn) {
+        match record {
+            Record::Transition(transition) => self.transition(transition),
+            Record::Snapshot(snapshot) => self.snapshot(snapshot),
+            Record::Resync(resync) => self.resync(resync),
+            Record::Stuck(stuck) => {
+                if let Some(life) = self.lives.get_mut(&stuck.conn.id) {
                     life.is_stuck = true;
-                    life.subject = Rc::clone(&it.subject);
-                    self.room.replace(life.stuck.as_deref(), it);
-                    life.stuck = Some(Box::new(it.clone()));
+                    life.subject = Rc::clone(&stuck.conn.subject);
+                    self.room.replace(life.stuck.as_deref(), stuck);
+                    life.stuck = Some(Box::new(stuck.clone()));
                 }
             }
-            Notice::Resolved(it) => {
-                if let Some(life) = self.lives.get_mut(&it.conn) {
+            Record::Resolved(resolved) => {
+                if let Some(life) = self.lives.get_mut(&resolved.conn.id) {
                     life.is_stuck = false;
                 }
             }
-            Notice::Lost(it) => *self.lost.entry(it.place).or_default() += it.count,
-            Notice::Start(it) => self.host = Some((it.host.clone(), it.kernel.clone())),
-            Notice::Aggregate(_) | Notice::Stop(_) => {}
+            Record::Lost(lost) => *self.lost.entry(lost.place).or_default() += lost.count,
+            Record::Start(start) => self.host = Some((start.host.clone(), start.kernel.clone())),
+            Record::Aggregate(_) | Record::Stop(_) => {}
         }
-        if !matches!(notice, Notice::Snapshot(_)) {
-            self.at(notice.time_ns());
+        // A snapshot's time is when the state began, perhaps long ago.
+        if !matches!(record, Record::Snapshot(_)) {
+            self.at(record.time_ns());
         }
         self.make_room();
     }
 
-    /// The same.
-    pub fn transition(&mut self, it: &Transition) {
-        if self.is_full() {
-            return;
-        }
-        self.at(it.time_ns);
+    fn transition(&mut self, it: &Transition) {
         self.transitions += 1;
         let gone = self.ways.entry((it.from.name(), it.to.name())).or_default();
         gone.count += 1;
@@ -201,20 +197,12 @@ impl Story {
         if let Some(cause) = it.cause {
             *self.causes.entry(cause.name()).or_default() += 1;
         }
-        let life = self.lives.entry(it.conn).or_insert_with(|| Life {
-            conn: it.conn,
-            state: it.from,
-            since_ns: it.time_ns,
+        let conn = &it.conn;
+        let life = self.lives.entry(conn.id).or_insert_with(|| Life {
             at_least: false,
             // Older than the recording, and not in its snapshot.
             found: it.in_state.map(|time| (it.from, it.time_ns - i64::try_from(time.ns).unwrap_or(0))),
-            steps: Vec::new(),
-            role: it.role,
-            tuple: it.tuple,
-            subject: Rc::clone(&it.subject),
-            mini: it.mini,
-            stuck: None,
-            is_stuck: false,
+            ..Life::new(conn, it.from, it.time_ns)
         });
         let step = Step {
             time_ns: it.time_ns,
@@ -222,63 +210,39 @@ impl Story {
             to: it.to,
             in_state: it.in_state,
             cause: it.cause,
-            subject: Rc::clone(&it.subject),
+            subject: Rc::clone(&conn.subject),
             corrected: false,
         };
-        self.room.add(&it.subject);
-        self.left_out_steps += life.step(step, it.role, it.tuple, it.mini);
-        self.forget(it.conn);
-        self.make_room();
+        self.room.add(&conn.subject);
+        self.left_out_steps += life.step(step, conn);
+        self.forget(conn.id);
     }
 
-    fn snapshot(&mut self, it: &Snapshot) {
-        let life = Life {
-            conn: it.conn,
-            state: it.state,
-            since_ns: it.time_ns,
-            at_least: true,
-            found: Some((it.state, it.time_ns)),
-            steps: Vec::new(),
-            role: it.role,
-            tuple: it.tuple,
-            subject: Rc::clone(&it.subject),
-            mini: it.mini,
-            stuck: None,
-            is_stuck: false,
-        };
-        self.room.add(&it.subject);
-        self.lives.insert(it.conn, life);
+    fn snapshot(&mut self, snapshot: &Snapshot) {
+        let Snapshot { time_ns, conn, state } = snapshot;
+        self.room.add(&conn.subject);
+        self.lives.insert(conn.id, Life::new(conn, *state, *time_ns));
     }
 
-    fn resync(&mut self, it: &Resync) {
-        let Some(was) = it.was else {
-            let (time_ns, conn, state, role) = (it.time_ns, it.conn, it.state, it.role);
-            let subject = Rc::clone(&it.subject);
-            return self.snapshot(&Snapshot {
-                time_ns,
-                conn,
-                state,
-                role,
-                tuple: it.tuple,
-                subject,
-                mini: it.mini,
-            });
+    fn resync(&mut self, resync: &Resync) {
+        let Resync { time_ns, conn, was, state } = resync;
+        let Some(was) = *was else {
+            return self.snapshot(&Snapshot { time_ns: *time_ns, conn: conn.clone(), state: *state });
         };
-        if let Some(life) = self.lives.get_mut(&it.conn) {
-            let subject = Rc::clone(&it.subject);
-            self.room.add(&subject);
+        if let Some(life) = self.lives.get_mut(&conn.id) {
+            self.room.add(&conn.subject);
             let step = Step {
-                time_ns: it.time_ns,
+                time_ns: *time_ns,
                 from: was,
-                to: it.state,
+                to: *state,
                 in_state: None,
                 cause: None,
-                subject,
+                subject: Rc::clone(&conn.subject),
                 corrected: true,
             };
-            self.left_out_steps += life.step(step, it.role, it.tuple, it.mini);
+            self.left_out_steps += life.step(step, conn);
         }
-        self.forget(it.conn);
+        self.forget(conn.id);
     }
 
     fn at(&mut self, time_ns: i64) {
@@ -333,8 +297,26 @@ impl Story {
 }
 
 impl Life {
+    /// Of a connection that was found in `state`.
+    fn new(conn: &Connection, state: State, since_ns: i64) -> Self {
+        Self {
+            conn: conn.id,
+            state,
+            since_ns,
+            at_least: true,
+            found: Some((state, since_ns)),
+            steps: Vec::new(),
+            role: conn.role,
+            tuple: conn.tuple,
+            subject: Rc::clone(&conn.subject),
+            mini: conn.mini,
+            stuck: None,
+            is_stuck: false,
+        }
+    }
+
     /// Returns how many earlier steps are forgotten for it.
-    fn step(&mut self, step: Step, role: Option<Role>, tuple: Tuple, mini: bool) -> u64 {
+    fn step(&mut self, step: Step, conn: &Connection) -> u64 {
         let before = self.steps.len();
         if before >= MOST_STEPS {
             self.steps.drain(..MOST_STEPS / 2);
@@ -346,9 +328,9 @@ impl Life {
         self.at_least = step.corrected;
         self.subject = Rc::clone(&step.subject);
         self.steps.push(step);
-        self.role = role.or(self.role);
-        self.tuple = tuple;
-        self.mini = mini;
+        self.role = conn.role.or(self.role);
+        self.tuple = conn.tuple;
+        self.mini = conn.mini;
         forgotten as u64
     }
 }

@@ -102,24 +102,25 @@ fn bytes(stuck: &Stuck) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{State, Transition};
+    use crate::model::{Connection, Record, State, Transition};
 
     const MIB: usize = 1 << 20;
 
-    fn transition(conn: u64, from: State, to: State) -> Transition {
-        let example = Transition::example(from, to);
-        let subject = Subject { id: conn, ..(*example.subject).clone() };
-        Transition { time_ns: conn as i64, conn: ConnId(conn), subject: Rc::new(subject), ..example }
+    fn transition(id: u64, from: State, to: State) -> Record {
+        let example = Connection::example();
+        let subject = Rc::new(Subject { id, ..(*example.subject).clone() });
+        let conn = Connection { id: ConnId(id), subject, ..example };
+        Record::Transition(Transition { time_ns: id as i64, conn, ..Transition::example(from, to) })
     }
 
     #[test]
     fn connections_that_have_ended_make_room() {
         let mut story = Story::within(MIB);
         for conn in 1..=20_000 {
-            story.transition(&transition(conn, State::Close, State::SynSent));
+            story.record(&transition(conn, State::Close, State::SynSent));
             // Each hundredth stays open.
             if conn % 100 != 0 {
-                story.transition(&transition(conn, State::SynSent, State::Close));
+                story.record(&transition(conn, State::SynSent, State::Close));
             }
         }
         assert!(!story.is_full());
@@ -134,7 +135,7 @@ mod tests {
     fn one_connection_with_steps_without_an_end_has_the_last_ones() {
         let mut story = Story::within(8 * MIB);
         for _ in 0..50_000 {
-            story.transition(&transition(1, State::Close, State::SynSent));
+            story.record(&transition(1, State::Close, State::SynSent));
         }
         let steps = story.lives[&ConnId(1)].steps.len();
         assert!(!story.is_full() && steps <= super::super::MOST_STEPS, "{steps}");
@@ -146,11 +147,11 @@ mod tests {
     fn too_many_that_live_are_refused() {
         let mut story = Story::within(MIB);
         for conn in 1..=20_000 {
-            story.transition(&transition(conn, State::Close, State::SynSent));
+            story.record(&transition(conn, State::Close, State::SynSent));
         }
         assert!(story.is_full() && story.weigh() < 2 * MIB, "{}", story.weigh());
         let mut unbound = Story::default();
-        (1..=20_000).for_each(|conn| unbound.transition(&transition(conn, State::Close, State::SynSent)));
+        (1..=20_000).for_each(|conn| unbound.record(&transition(conn, State::Close, State::SynSent)));
         assert!(!unbound.is_full() && unbound.lives.len() == 20_000);
     }
 }

@@ -6,10 +6,10 @@ use super::{
     conns::{Conn, Since},
     listeners::is_same_process,
     same::merge,
-    table::{Applied, Out, Said, Table, key},
+    table::{Out, Said, Table, Update, key},
     wait::{Birth, Ends},
 };
-use crate::model::{Event, Identify, KernelSocket, OwnerKey, OwnerSource, Role, State, Task, Tuple};
+use crate::model::{Event, Identify, KernelSocket, OwnerKey, OwnerSource, Record, Role, State, Task, Tuple};
 
 impl Table {
     /// A new connection or listener; whatever had this key before is gone.
@@ -41,7 +41,7 @@ impl Table {
             self.conns.get_mut(at).unborn = true;
             self.waiting.births.push(Birth { sk: event.sk, at_ns: event.time_ns, transition });
         } else {
-            out(Applied::Transition(transition));
+            out(Update::Record(Record::Transition(transition)));
         }
     }
 
@@ -49,7 +49,7 @@ impl Table {
         if let Some(at) = self.conns.find(birth.sk) {
             self.conns.get_mut(at).unborn = false;
         }
-        out(Applied::Transition(birth.transition));
+        out(Update::Record(Record::Transition(birth.transition)));
     }
 
     pub(super) fn port_known(&mut self, event: &Event, out: Out<'_>) {
@@ -58,7 +58,7 @@ impl Table {
         {
             let conn = self.conns.get_mut(at);
             conn.tuple = merge(conn.tuple, event.tuple);
-            out(Applied::Completed(conn.id, conn.tuple));
+            out(Update::Completed(conn.id, conn.tuple));
         }
     }
 

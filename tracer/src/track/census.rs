@@ -1,6 +1,6 @@
 //! What is in the table: every socket, how many in each state, and whose are stuck.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::collections::BTreeMap;
 
 use super::{conns::Conn, table::Table};
 use crate::model::{Snapshot, State, Tally};
@@ -12,15 +12,7 @@ impl Table {
     }
 
     fn shown(&self, conn: &Conn) -> Snapshot {
-        Snapshot {
-            time_ns: self.wall(conn.since_ns),
-            conn: conn.id,
-            state: conn.state,
-            role: conn.role,
-            tuple: conn.tuple,
-            subject: Rc::clone(&conn.subject),
-            mini: conn.mini,
-        }
+        Snapshot { time_ns: self.wall(conn.since_ns), conn: conn.connection(), state: conn.state }
     }
 
     /// How many `wanted` sockets are in each state, and how many of them are stuck there; states without any as 0.

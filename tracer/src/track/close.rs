@@ -6,10 +6,10 @@ use super::{
     cause::{Why, likely_mini, reset_why, step, why},
     conns::{Conn, Since},
     resets::Sent,
-    table::{Applied, Out, Said, Table},
+    table::{Out, Said, Table, Update},
     wait::{Closing, Ends},
 };
-use crate::model::{Cause, ClosedAs, Event, State, Transition};
+use crate::model::{Cause, ClosedAs, Event, Record, State, Transition};
 
 /// How long an estimated mini-socket is believed in: TCP_TIMEWAIT_LEN, and net.ipv4.tcp_fin_timeout's default.
 const ESTIMATE_NS: u64 = 60_000_000_000;
@@ -87,23 +87,24 @@ impl Table {
         } else if let Some(state) = closing.likely {
             return self.estimate(transition, closing.at_ns, state, out);
         }
-        out(Applied::Transition(transition));
+        out(Update::Record(Record::Transition(transition)));
     }
 
     /// The connection most likely lives on in a mini-socket that nobody shows us.
     fn estimate(&mut self, mut transition: Transition, at_ns: u64, state: State, out: Out<'_>) {
         self.next_estimate += 1;
         self.estimates.push_back((at_ns.saturating_add(ESTIMATE_NS), self.next_estimate));
-        let ends = Ends::new(transition.subject.netns, transition.tuple);
+        let conn = &transition.conn;
+        let ends = Ends::new(conn.subject.netns, conn.tuple);
         self.waiting.estimated.insert(ends, self.next_estimate);
         self.conns.add(Conn {
             sk: self.next_estimate,
-            id: transition.conn,
+            id: conn.id,
             since_ns: at_ns,
-            subject: Rc::clone(&transition.subject),
-            tuple: transition.tuple,
+            subject: Rc::clone(&conn.subject),
+            tuple: conn.tuple,
             state,
-            role: transition.role,
+            role: conn.role,
             since: Since::Exact,
             mini: true,
             unborn: false,
@@ -114,9 +115,9 @@ impl Table {
         });
         if state != transition.from {
             transition.to = state;
-            transition.mini = true;
+            transition.conn.mini = true;
             transition.cause = step(transition.from, state);
-            out(Applied::Transition(transition));
+            out(Update::Record(Record::Transition(transition)));
         }
     }
 }

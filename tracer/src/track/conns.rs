@@ -9,7 +9,7 @@ use hashbrown::{HashSet, HashTable};
 use rustc_hash::{FxBuildHasher, FxHasher};
 
 use super::owned::Owned;
-use crate::model::{ConnId, InState, Owner, Role, State, Subject, Tuple};
+use crate::model::{ConnId, Connection, InState, Owner, Role, State, Subject, Tuple};
 
 /// One socket. Kept small: there may be a million.
 pub(super) struct Conn {
@@ -50,6 +50,12 @@ pub(super) enum Since {
 }
 
 impl Conn {
+    /// As records show it.
+    pub(super) fn connection(&self) -> Connection {
+        let subject = Rc::clone(&self.subject);
+        Connection { id: self.id, role: self.role, tuple: self.tuple, subject, mini: self.mini }
+    }
+
     /// Time in `from`, which is left at `now_ns`.
     pub(super) fn in_state(&self, from: State, now_ns: u64) -> Option<InState> {
         if plain(self.state) != plain(from) || self.since == Since::Never {

@@ -4,11 +4,12 @@ use super::{
     cause::step,
     conns::Since,
     same::{merge, same_ends},
-    table::{Applied, Out, Said, Table, key},
+    table::{Out, Said, Table, Update, key},
     wait::{Ending, Ends, Timewait, take},
 };
 use crate::model::{
-    Cause, Event, Identify, KernelSocket, MiniEnd, MiniEndHow, OwnerKey, OwnerSource, Role, State, SubjectKey,
+    Cause, Event, Identify, KernelSocket, MiniEnd, MiniEndHow, OwnerKey, OwnerSource, Record, Role, State,
+    SubjectKey,
 };
 
 impl Table {
@@ -163,9 +164,9 @@ impl Table {
                 self.note_child(ends);
                 self.reuse(&ends, out);
                 let mut transition = birth.transition;
-                transition.tuple = tuple;
+                transition.conn.tuple = tuple;
                 transition.cause = self.waiting.take_cookie(&ends).then_some(Cause::Syncookie);
-                out(Applied::Transition(transition));
+                out(Update::Record(Record::Transition(transition)));
                 self.conns.find(sk).unwrap_or(at)
             }
         }

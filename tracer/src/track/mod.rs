@@ -25,5 +25,5 @@ pub use diagnosis::{diagnose, is_suspect, names, reason};
 pub use heirloom::Heirloom;
 pub use listeners::{is_held_open, with_owner};
 pub use reconcile::Shown;
-pub use table::{Applied, Sight, Table};
+pub use table::{Sight, Table, Update};
 pub use wait::PATIENCE_NS;

@@ -1,17 +1,14 @@
 //! The table against the kernel's own: losses leave connections that have ended, and hide others.
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    rc::Rc,
-};
+use std::collections::{BTreeSet, HashSet};
 
 use super::{
     conns::{Conn, Since, plain},
     same::{is_same, merge},
-    table::{Applied, Out, Table},
+    table::{Out, Table, Update},
     wait::{Ends, take},
 };
-use crate::model::{ConnId, Event, EventKind, Identify, Resync, State, Tuple};
+use crate::model::{ConnId, Event, EventKind, Identify, Record, Resync, State, Tuple};
 
 /// What the kernel's tables held, after everything up to then was applied.
 #[derive(Debug)]
@@ -153,16 +150,7 @@ impl Table {
         conn.state = state;
         conn.since_ns = time_ns;
         conn.since = Since::AtLeast;
-        out(Applied::Resync(Resync {
-            time_ns: wall_ns,
-            conn: conn.id,
-            was,
-            state,
-            role: conn.role,
-            tuple: conn.tuple,
-            subject: Rc::clone(&conn.subject),
-            mini: conn.mini,
-        }));
+        out(Update::Record(Record::Resync(Resync { time_ns: wall_ns, conn: conn.connection(), was, state })));
         self.watch(at);
     }
 

@@ -15,24 +15,18 @@ use super::{
 use crate::{
     knowledge,
     model::{
-        Cause, ConnId, Event, EventKind, Identify, OwnerKey, OwnerSource, Resolved, Resync, Role, State,
-        Stuck, SubjectKey, Task, Thresholds, Transition, Tuple,
+        Cause, ConnId, Connection, Event, EventKind, Identify, OwnerKey, OwnerSource, Record, Role, State,
+        SubjectKey, Task, Thresholds, Transition, Tuple,
     },
 };
 
 /// What came of an event.
 #[derive(Debug, PartialEq)]
-pub enum Applied {
-    /// A transition to report.
-    Transition(Transition),
+pub enum Update {
+    /// Something to report: a transition, a correction, a connection that is stuck or no longer is.
+    Record(Record),
     /// A connection whose tuple is complete now.
     Completed(ConnId, Tuple),
-    /// A correction to report.
-    Resync(Resync),
-    /// A connection that is stuck.
-    Stuck(Stuck),
-    /// One that no longer is.
-    Resolved(Resolved),
 }
 
 /// What the hooks let us see.
@@ -69,7 +63,7 @@ pub struct Table {
 }
 
 /// Where results go.
-pub(super) type Out<'a> = &'a mut dyn FnMut(Applied);
+pub(super) type Out<'a> = &'a mut dyn FnMut(Update);
 
 impl Table {
     /// An empty one, whose ids begin with `instance`. `offset_ns` is the wall clock minus `CLOCK_MONOTONIC`.
@@ -195,7 +189,7 @@ impl Table {
                 self.end_mini(at, until_ns, Some(Cause::Expired), out);
             }
         }
-        self.bark(now_ns, out);
+        self.report_due(now_ns, out);
     }
 
     pub(super) fn wall(&self, monotonic_ns: u64) -> i64 {
@@ -261,7 +255,7 @@ impl Table {
     /// Reports that the connection at `at` goes to `to`, and notes it there.
     pub(super) fn step(&mut self, at: usize, to: State, time_ns: u64, said: Said, out: Out<'_>) {
         let transition = self.make(at, to, time_ns, said);
-        out(Applied::Transition(transition));
+        out(Update::Record(Record::Transition(transition)));
     }
 
     pub(super) fn make(&mut self, at: usize, to: State, time_ns: u64, said: Said) -> Transition {
@@ -273,15 +267,11 @@ impl Table {
         self.illegal += u64::from(illegal);
         let transition = Transition {
             time_ns: wall_ns,
-            conn: conn.id,
+            conn: Connection { mini: said.mini, ..conn.connection() },
             from,
             to,
             in_state: conn.in_state(from, time_ns),
-            role: conn.role,
-            tuple: conn.tuple,
-            subject: Rc::clone(&conn.subject),
             exact: said.exact && !conn.estimated,
-            mini: said.mini,
             illegal,
             cause: said.cause,
             reset_why: None,

@@ -1,14 +1,14 @@
 //! Which connections stay in a state for too long. One entry for each that may, in buckets of a second: nothing is looked
 //! at before its time, however many there are.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::collections::BTreeMap;
 
 use super::{
     conns::{Conn, Since, plain},
-    table::{Applied, Out, Table},
+    table::{Out, Table, Update},
     wait::Ends,
 };
-use crate::model::{ConnId, InState, Resolved, SocketInfo, State, Stuck, Thresholds};
+use crate::model::{ConnId, Connection, InState, Record, Resolved, SocketInfo, State, Stuck, Thresholds};
 
 const SECOND_NS: u64 = 1_000_000_000;
 /// Entries of connections that have ended are swept out when there are twice as many as connections, and not below this.
@@ -100,21 +100,19 @@ impl Table {
         }
         self.watchdog.resolved.push(Resolved {
             time_ns: self.wall(time_ns),
-            conn: conn.id,
+            // The record is about a state, which a full socket and the mini-socket in that one's place share.
+            conn: Connection { mini: false, ..conn.connection() },
             state: conn.state,
             to,
             age: age(conn, time_ns),
-            role: conn.role,
-            tuple: conn.tuple,
-            subject: Rc::clone(&conn.subject),
         });
         self.conns.get_mut(at).stuck = 0;
     }
 
     /// Says what is stuck at `now_ns`, and what no longer is.
-    pub(super) fn bark(&mut self, now_ns: u64, out: Out<'_>) {
+    pub(super) fn report_due(&mut self, now_ns: u64, out: Out<'_>) {
         for resolved in std::mem::take(&mut self.watchdog.resolved) {
-            out(Applied::Resolved(resolved));
+            out(Update::Record(Record::Resolved(resolved)));
         }
         // What is due later than can be counted never is.
         let begins = bucket(now_ns);
@@ -135,7 +133,7 @@ impl Table {
 
     /// When something has to be looked at, `CLOCK_MONOTONIC` ns.
     #[must_use]
-    pub fn next_bark_ns(&self) -> Option<u64> {
+    pub fn next_due_ns(&self) -> Option<u64> {
         let (second, _) = self.watchdog.buckets.first_key_value()?;
         Some(u64::from(*second) * SECOND_NS)
     }
@@ -158,19 +156,15 @@ impl Table {
             conn.stuck = conn.stuck.saturating_add(1);
             conn.remind_ns = from_ns.saturating_add(gap_ns(conn.stuck, after_ns));
             let conn = self.conns.get(at);
-            out(Applied::Stuck(Stuck {
+            out(Update::Record(Record::Stuck(Stuck {
                 time_ns: self.wall(now_ns),
-                conn: conn.id,
+                conn: conn.connection(),
                 state: conn.state,
                 age: age(conn, now_ns),
                 times: conn.stuck,
-                role: conn.role,
-                tuple: conn.tuple,
-                subject: Rc::clone(&conn.subject),
-                mini: conn.mini,
                 found: None,
                 opened: None,
-            }));
+            })));
         }
         self.watch_again(at);
     }

@@ -21,8 +21,7 @@ use totals::Totals;
 
 use crate::{
     explain::Texts,
-    format::Told,
-    model::ConnId,
+    model::{ConnId, Record},
     story::{Life, Story},
 };
 
@@ -55,7 +54,7 @@ pub struct App {
     view: View,
     rows: Rows,
     totals: Totals,
-    /// Something was told since they were counted.
+    /// A record came since they were counted.
     changed: bool,
     /// When that was done by itself, and how long it took.
     refreshed: Option<(Instant, Duration)>,
@@ -117,16 +116,13 @@ impl App {
         &self.source
     }
 
-    /// One record more.
-    pub fn told(&mut self, told: &Told) {
+    /// Takes in one record more.
+    pub fn record(&mut self, record: &Record) {
         self.changed = true;
-        match told {
-            Told::Transition(it) => {
-                self.samples.transition(it.to);
-                self.story.transition(it);
-            }
-            Told::Notice(it) => self.story.notice(it),
+        if let Record::Transition(transition) = record {
+            self.samples.transition(transition.to);
         }
+        self.story.record(record);
     }
 
     /// Nothing more comes.
