@@ -11,6 +11,7 @@ pub mod cli;
 pub mod cmd;
 pub mod config;
 pub mod decode;
+pub mod display;
 pub mod draw;
 pub mod enrich;
 pub mod examiner;

@@ -11,22 +11,23 @@ use crate::root;
 
 /// A room and the rooms it may use. `cmd`, `examiner`, `fuzz`, `hunter`, `lib`, `look` and
 /// `pipeline` wire things together and may use all.
-const MAY_USE: [(&str, &[&str]); 23] = [
+const MAY_USE: [(&str, &[&str]); 24] = [
     ("model", &[]),
     ("procfs", &[]),
     ("files", &[]),
     ("messages", &["model"]),
+    ("display", &["model"]),
     ("decode", &["model"]),
     ("knowledge", &["model"]),
     ("explain", &["model", "knowledge"]),
     ("story", &["model"]),
-    ("draw", &["model", "knowledge", "story"]),
-    ("tui", &["model", "knowledge", "explain", "story", "draw", "format"]),
-    ("track", &["model", "knowledge"]),
+    ("draw", &["model", "display", "knowledge", "story"]),
+    ("tui", &["model", "display", "knowledge", "explain", "story", "draw", "format"]),
+    ("track", &["model", "display", "knowledge"]),
     ("enrich", &["model", "procfs"]),
     ("route", &["model"]),
     ("unwind", &["enrich", "model"]),
-    ("format", &["model"]),
+    ("format", &["model", "display"]),
     ("sinks", &["files", "messages", "model"]),
     ("metrics", &["model"]),
     ("kernel", &["files", "model", "knowledge", "messages"]),

@@ -29,7 +29,7 @@ use clap::Parser;
 
 use crate::{
     cli::{Cli, Colour, Command, FilterArgs, FormatName, SelectArgs},
-    draw::endpoint,
+    display::endpoint,
     enrich::{Cgroups, Netns},
     files,
     kernel::KernelError,

@@ -1,13 +1,11 @@
 //! Pictures: text, SVG and pages of what is known of TCP, and of what has been recorded.
 
 mod diagram;
-pub mod palette;
+mod escape;
 mod report;
 mod timeline;
-mod units;
 
 pub use diagram::{Diagram, Weights};
+use escape::escape;
 pub use report::report;
 pub use timeline::Timeline;
-use units::escape;
-pub use units::{duration, endpoint, number};

@@ -2,7 +2,8 @@
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
-use super::{Diagram, Timeline, Weights, duration, endpoint, escape, number, palette};
+use super::{Diagram, Timeline, Weights, escape};
+use crate::display::{duration, endpoint, number, palette};
 use crate::{
     model::State,
     story::{Life, Story},

@@ -10,12 +10,13 @@ use inferno::flamegraph;
 
 use super::{
     Format,
-    look::short,
     path::{one_part, opened_at, steps},
-    table::{ends, sign},
     time::Times,
 };
-use crate::model::{ConnId, Record, Resolved, Stack, Stuck, Unseen, printable};
+use crate::{
+    display::{duration, endpoints, lower_bound},
+    model::{ConnId, Record, Resolved, Stack, Stuck, Unseen, printable},
+};
 
 /// How the report is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,12 +73,12 @@ impl HuntReport {
         *site.now.entry(it.state.name()).or_default() += 1;
         if self.style == HuntStyle::Text {
             self.times.write(it.time_ns, 3, out);
-            let (local, remote) = ends(&it.conn.tuple, None);
+            let (local, remote) = endpoints(&it.conn.tuple, None);
             let opened = match &opened {
                 Ok(stack) => format!("opened by {} at {}", printable(&stack.comm), opened_at(stack)),
                 Err(why) => why.text().to_owned(),
             };
-            let age = format!("{}{}", sign(it.age), short(it.age.ns));
+            let age = format!("{}{}", lower_bound(it.age), duration(it.age.ns));
             let line = format!(" {:<11} {age:>6} {local:<22} {remote:<22} {opened}\n", it.state.name());
             out.extend_from_slice(line.as_bytes());
         }

@@ -5,15 +5,15 @@ use std::{
     fmt::Write,
 };
 
-use super::{
-    cuts::readable,
-    table::{ends, sign},
-};
-use crate::model::{
-    Diagnosis, Examined, Gap, Holder, Home, Looked, MptcpPart, Process, Reason, State, TimerKind, Transport,
-    Via,
-    bounds::{PATH, SENTENCE},
-    printable,
+use super::cuts::readable;
+use crate::{
+    display::{duration, endpoints, lower_bound},
+    model::{
+        Diagnosis, Examined, Gap, Holder, Home, Looked, MptcpPart, Process, Reason, State, TimerKind,
+        Transport, Via,
+        bounds::{PATH, SENTENCE},
+        printable,
+    },
 };
 
 /// Holders, places and the like that a table lists of one socket.
@@ -84,7 +84,7 @@ pub fn stuck_table(
         // Writing to a string does not fail.
         let _ = writeln!(out, "  why   {}", readable(&why, SENTENCE));
         if let (true, Some(age), Some(most_ns)) = (it.may_be_stuck, it.age, it.age_at_most_ns) {
-            let (least, most) = (short(age.ns), short(most_ns));
+            let (least, most) = (duration(age.ns), duration(most_ns));
             let _ = writeln!(
                 out,
                 "  age   not known: at least {least}, at most {most}; what was acknowledged later hides it, and a trace \
@@ -158,7 +158,7 @@ pub fn groups_table(groups: &[Group]) -> String {
         let list = |counts: &BTreeMap<&'static str, usize>| {
             counts.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
         };
-        let oldest = group.oldest_ns.map_or_else(|| "-".into(), |ns| format!(">{}", short(ns)));
+        let oldest = group.oldest_ns.map_or_else(|| "-".into(), |ns| format!(">{}", duration(ns)));
         let _ = writeln!(
             out,
             "{:>7} {oldest:>9} {:>12} {:<32} {}; {}",
@@ -174,11 +174,11 @@ pub fn groups_table(groups: &[Group]) -> String {
 
 fn line(it: &Examined, out: &mut String) {
     let (socket, tuple) = (&it.socket, &it.socket.tuple);
-    let (local, remote) = ends(tuple, socket.interface.as_deref());
+    let (local, remote) = endpoints(tuple, socket.interface.as_deref());
     let age = match (it.age, it.unanswered_ns) {
-        (Some(age), _) if it.may_be_stuck => format!("?{}{}", sign(age), short(age.ns)),
-        (Some(age), _) => format!("{}{}", sign(age), short(age.ns)),
-        (None, Some(ns)) => format!("({})", short(ns)),
+        (Some(age), _) if it.may_be_stuck => format!("?{}{}", lower_bound(age), duration(age.ns)),
+        (Some(age), _) => format!("{}{}", lower_bound(age), duration(age.ns)),
+        (None, Some(ns)) => format!("({})", duration(ns)),
         (None, None) => "-".into(),
     };
     let (unread, unsent) = match socket.state {
@@ -239,7 +239,7 @@ fn timer(it: &Examined) -> String {
                 TimerKind::TimeWait => "ends",
                 TimerKind::Probe => "asks for the window",
             };
-            format!("{what} in {}", short(timer.left_ns))
+            format!("{what} in {}", duration(timer.left_ns))
         }
         None => "none, not even keepalive: it may stay so for ever".into(),
     }
@@ -263,35 +263,4 @@ fn place(home: Home<'_>) -> Option<String> {
     let unit = home.unit.map(|unit| format!("unit {unit}"));
     let parts: Vec<String> = [container, pod, unit].into_iter().flatten().collect();
     (!parts.is_empty()).then(|| parts.join(", "))
-}
-
-/// `850ms`, `42s`, `3m20s`, `2h05m`, `4d03h`.
-pub(super) fn short(ns: u64) -> String {
-    let seconds = ns / 1_000_000_000;
-    match seconds {
-        0 => format!("{}ms", ns / 1_000_000),
-        1..120 => format!("{seconds}s"),
-        120..7200 => format!("{}m{:02}s", seconds / 60, seconds % 60),
-        7200..172_800 => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),
-        _ => format!("{}d{:02}h", seconds / 86_400, seconds % 86_400 / 3600),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::short;
-
-    #[test]
-    fn lengths_of_time() {
-        for (seconds, text) in [
-            (0, "0ms"),
-            (119, "119s"),
-            (120, "2m00s"),
-            (7199, "119m59s"),
-            (7500, "2h05m"),
-            (200_000, "2d07h"),
-        ] {
-            assert_eq!(short(seconds * 1_000_000_000), text);
-        }
-    }
 }

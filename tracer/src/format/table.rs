@@ -2,10 +2,9 @@
 
 use std::io::Write;
 
-use super::{Format, cuts::readable, look::short, time::Times};
-use crate::model::{
-    Address, Connection, InState, Owner, Record, Role, State, Transition, Tuple, bounds::SENTENCE, printable,
-};
+use super::{Format, cuts::readable, time::Times};
+use crate::display::{duration, endpoints, lower_bound, palette};
+use crate::model::{Connection, Owner, Record, Role, State, Transition, bounds::SENTENCE, printable};
 
 /// The format.
 pub struct Table {
@@ -25,14 +24,14 @@ impl Table {
             State::Unknown(number) => format!("UNKNOWN({number})"),
             known => known.name().to_owned(),
         };
-        self.paint(colour_of(state), &format!("{name:<11}"))
+        self.paint(palette::of(state).sgr, &format!("{name:<11}"))
     }
 
     /// The columns that every kind of line has.
     fn side(&mut self, time_ns: i64, conn: &Connection, out: &mut Vec<u8>) {
         self.times.write(time_ns, 3, out);
         let (pid, comm) = owner(conn.subject.owner.as_ref());
-        let (local, remote) = ends(&conn.tuple, None);
+        let (local, remote) = endpoints(&conn.tuple, None);
         let role = conn.role.map_or("-", Role::name);
         // Writing to a vector does not fail.
         let _ = write!(out, " {pid:>7} {comm:<15} {role:<8} {local:<22} {remote:<22} ");
@@ -40,9 +39,10 @@ impl Table {
 
     fn transition(&mut self, it: &Transition, out: &mut Vec<u8>) -> std::io::Result<()> {
         self.side(it.time_ns, &it.conn, out);
-        let ms = it
-            .in_state
-            .map_or_else(|| "-".to_owned(), |time| format!("{}{:.3}", sign(time), time.ns as f64 / 1e6));
+        let ms = it.in_state.map_or_else(
+            || "-".to_owned(),
+            |time| format!("{}{:.3}", lower_bound(time), time.ns as f64 / 1e6),
+        );
         let mut cause = it.cause.map_or_else(String::new, |cause| format!("  {}", cause.name()));
         if let Some(why) = it.reset_why {
             cause.push_str(&format!(" ({why})"));
@@ -59,18 +59,6 @@ impl Table {
 
     fn paint(&self, code: &str, text: &str) -> String {
         if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
-    }
-}
-
-/// The palette tells by brightness too: states that may be stuck are bold.
-fn colour_of(state: State) -> &'static str {
-    match state {
-        State::Established => "32",
-        State::CloseWait | State::LastAck | State::Unknown(_) => "1;31",
-        State::FinWait1 | State::FinWait2 | State::Closing | State::TimeWait => "33",
-        State::Listen => "34",
-        State::SynSent | State::SynRecv | State::NewSynRecv => "36",
-        State::Close => "2",
     }
 }
 
@@ -101,7 +89,7 @@ impl Format for Table {
             Record::Stuck(it) => {
                 self.side(it.time_ns, &it.conn, out);
                 let reason = it.found.as_ref().map_or("", |found| found.1.why.as_str());
-                let text = format!("STUCK for {}{}", sign(it.age), short(it.age.ns));
+                let text = format!("STUCK for {}{}", lower_bound(it.age), duration(it.age.ns));
                 writeln!(
                     out,
                     "{} {}  {}",
@@ -112,7 +100,7 @@ impl Format for Table {
             }
             Record::Resolved(it) => {
                 self.side(it.time_ns, &it.conn, out);
-                let time = format!("{}{}", sign(it.age), short(it.age.ns));
+                let time = format!("{}{}", lower_bound(it.age), duration(it.age.ns));
                 writeln!(out, "{} no longer stuck, after {time}", self.state(it.state))
             }
             Record::Lost(it) => {
@@ -125,31 +113,9 @@ impl Format for Table {
     }
 }
 
-/// Marks a lower bound.
-pub(super) fn sign(time: InState) -> &'static str {
-    if time.at_least { ">" } else { "" }
-}
-
 fn owner(owner: Option<&Owner>) -> (String, String) {
     match owner {
         Some(owner) => (owner.pid().to_string(), printable(&owner.comm)),
         None => ("-".to_owned(), "-".to_owned()),
     }
-}
-
-/// As `ss` shows them: the local one with the interface that the socket is bound to, by name where that is known.
-pub(super) fn ends(tuple: &Tuple, interface: Option<&str>) -> (String, String) {
-    let end = |address: Address, zone: &str, port: u16| {
-        let port = if port == 0 { "-".to_owned() } else { port.to_string() };
-        match address.canonical() {
-            std::net::IpAddr::V4(v4) => format!("{v4}{zone}:{port}"),
-            std::net::IpAddr::V6(v6) => format!("[{v6}]{zone}:{port}"),
-        }
-    };
-    let zone = match (tuple.interface, interface) {
-        (0, _) => String::new(),
-        (_, Some(name)) => format!("%{}", printable(name)),
-        (index, None) => format!("%{index}"),
-    };
-    (end(tuple.local, &zone, tuple.local_port), end(tuple.remote, "", tuple.remote_port))
 }

@@ -2,7 +2,10 @@
 
 use std::{borrow::Cow, path::Path};
 
-use crate::model::{Destroy, Examined, Transport, Via, bounds};
+use crate::{
+    display::endpoint,
+    model::{Destroy, Examined, Transport, Via, bounds},
+};
 
 /// For each of the first holders its descriptor, and how to end the socket; and how many more there would be. `netns` leads to its
 /// network namespace where that is not the user's own.
@@ -50,14 +53,10 @@ fn quoted(path: &str) -> Cow<'_, str> {
 fn filter(it: &Examined) -> String {
     let Examined { socket, .. } = it;
     let tuple = &socket.tuple;
-    let end = |address: std::net::IpAddr, port: u16| match address {
-        std::net::IpAddr::V4(v4) => format!("{v4}:{port}"),
-        std::net::IpAddr::V6(v6) => format!("[{v6}]:{port}"),
-    };
     // A socket that is AF_INET6 with IPv4 inside shows its addresses as mapped ones.
     let text = |address: crate::model::Address, port| match (address.canonical(), tuple.v6_socket) {
         (std::net::IpAddr::V4(v4), true) => format!("[::ffff:{v4}]:{port}"),
-        (address, _) => end(address, port),
+        _ => endpoint(address, port),
     };
     // Equal ends may exist on other interfaces.
     let interface = match (tuple.interface, &socket.interface) {

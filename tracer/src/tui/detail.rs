@@ -7,7 +7,7 @@ use ratatui::{
 
 use super::App;
 use crate::{
-    draw::{duration, endpoint},
+    display::{duration, endpoint},
     format,
     model::{Role, Watch, printable},
     story::Life,

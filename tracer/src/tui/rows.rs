@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use crate::{
-    draw::endpoint,
+    display::endpoint,
     model::{ConnId, State},
     story::{Life, Story},
 };

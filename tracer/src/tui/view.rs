@@ -10,7 +10,8 @@ use ratatui::{
 
 use super::{App, Sort, View, input::KEYS};
 use crate::{
-    draw::{Diagram, Weights, duration, endpoint, number, palette},
+    display::{duration, endpoint, number, palette},
+    draw::{Diagram, Weights},
     model::{Role, State, printable},
     story::Life,
 };

@@ -7,7 +7,7 @@ mod text;
 
 use std::collections::BTreeMap;
 
-use super::{duration, number};
+use crate::display::{duration, number};
 use crate::{
     knowledge::EDGES,
     model::State,

@@ -1,7 +1,7 @@
 //! On a terminal: lines and arrows of box-drawing characters.
 
 use super::{ARROWS, BOX, Diagram, PLACES, Place, SIZE};
-use crate::{draw::number, model::State};
+use crate::{display::number, model::State};
 
 /// How a cell looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use super::{
     Timeline,
     svg::{STYLE, names},
 };
-use crate::draw::{escape, palette};
+use crate::{display::palette, draw::escape};
 
 /// Units of the lanes' width: whatever the window's, the browser scales them.
 const UNITS: f64 = 1_000_000.0;

@@ -6,7 +6,7 @@ mod text;
 
 use std::cmp::Reverse;
 
-use super::{duration, endpoint};
+use crate::display::{duration, endpoint};
 use crate::{
     model::State,
     story::{Life, Story},

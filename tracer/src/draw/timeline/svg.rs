@@ -1,7 +1,10 @@
 //! A picture that stands alone.
 
 use super::{Lane, Timeline, describe};
-use crate::draw::{duration, escape, palette};
+use crate::{
+    display::{duration, palette},
+    draw::escape,
+};
 
 /// Pixels: names, lanes, a lane's height, the head above them.
 const NAMES: f64 = 390.0;

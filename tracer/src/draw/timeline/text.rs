@@ -2,7 +2,7 @@
 
 use super::{Lane, Timeline, describe};
 use crate::{
-    draw::{duration, palette},
+    display::{duration, palette},
     model::printable,
 };
 
