@@ -83,7 +83,7 @@ fn examine(args: &DoctorArgs) -> Findings {
                 if let Some(error) = &error {
                     findings.degraded.push(format!("no {purpose} ({hook}: {error})"));
                 }
-                findings.attempts.push(Attempt { hook: hook.into(), purpose, error });
+                findings.attempts.push(Attempt::new(hook, purpose, error));
             }
             let hunt = loaded.hunt().err().map(|error| error.to_string());
             findings.attempts.append(&mut loaded.attempts);
@@ -96,7 +96,7 @@ fn examine(args: &DoctorArgs) -> Findings {
         let error = kernel::load(&without_btf).err().map(|error| error.to_string());
         let (hook, purpose) =
             ("tracepoint/sock/inet_sock_set_state", "in place of tp_btf, where that is not to be had");
-        findings.attempts.push(Attempt { hook: hook.into(), purpose, error });
+        findings.attempts.push(Attempt::new(hook, purpose, error));
     }
     findings.degraded.extend(findings.gaps.iter().map(ToString::to_string));
     findings.advise();

@@ -3,7 +3,7 @@
 use log::{Log, Metadata, Record};
 use tokio::io::unix::AsyncFd;
 
-use super::Loaded;
+use super::loaded::Loaded;
 
 struct Stderr;
 

@@ -2,15 +2,14 @@
 
 use std::fs;
 
-use aya::{
-    maps::{HashMap, MapData},
-    programs::{KProbe, TracePoint},
-};
+use aya::maps::{HashMap, MapData};
 use sockstate_abi::abi::{ABSENT, Hunt as Constants, Python};
 
 use super::{
-    failure::{KernelError, LoadError, chain},
-    load::{Attempt, Loaded, attach_tp_btf},
+    attach,
+    attempt::Attempt,
+    error::{KernelError, LoadError, chain},
+    loaded::Loaded,
     pod::pod,
 };
 use crate::model::PythonLayout;
@@ -98,31 +97,44 @@ impl Loaded {
     /// This kernel does not show the stacks of those who connect.
     pub fn hunt(&mut self) -> Result<(), KernelError> {
         let connect = match &self.btf {
-            Some(btf) => attach_tp_btf(&mut self.ebpf, "opened_by_connect", "inet_sock_set_state", btf)
-                .map_err(|error| chain(&*error)),
+            Some(btf) => attach::tp_btf(&mut self.ebpf, "opened_by_connect", "inet_sock_set_state", btf),
             None => Err("no BTF".into()),
         };
-        self.tried(CONNECT, "who connects", connect.as_ref().err());
+        self.attempts.push(Attempt::of(CONNECT, "who connects", &connect));
         match connect {
             Ok(link) => self.links.keep(link),
             Err(error) => {
+                let error = chain(&*error);
                 let reason = format!("{CONNECT}: {error} (stacks need bpf_task_pt_regs, Linux 5.15)");
                 return Err(KernelError::Unsupported { reason });
             }
         }
-        let accept = self.accept().map_err(|error| chain(&*error));
-        self.tried(ACCEPT, "who accepts", accept.as_ref().err());
-        if let Err(reason) = accept {
-            let calls = self.accept_calls().map_err(|error| chain(&*error));
-            self.tried("tracepoint/syscalls/sys_exit_accept4", "who accepts", calls.as_ref().err());
-            self.degraded.push(match calls {
-                Ok(()) => format!(
-                    "accepts are seen at the end of the system call ({reason}): every system call of the host is a little slower meanwhile, and io_uring's accepts are not seen"
-                ),
-                Err(error) => format!("accepts are not seen ({reason}; {error}{})", refusing_level().unwrap_or_default()),
-            });
+        let accept = attach::kprobe(&mut self.ebpf, "opened_by_accept", "inet_csk_accept");
+        self.attempts.push(Attempt::of(ACCEPT, "who accepts", &accept));
+        match accept {
+            Ok(link) => self.links.keep(link),
+            Err(reason) => self.accept_calls(&chain(&*reason)),
         }
         Ok(())
+    }
+
+    /// Sees accepts at the end of their system calls instead, for this `reason`.
+    fn accept_calls(&mut self, reason: &str) {
+        let result = CALLS.into_iter().try_for_each(|call| {
+            let link = attach::tracepoint(&mut self.ebpf, "opened_by_accept_call", "syscalls", call)?;
+            self.links.keep(link);
+            Ok(())
+        });
+        self.attempts.push(Attempt::of("tracepoint/syscalls/sys_exit_accept4", "who accepts", &result));
+        self.degraded.push(match result {
+            Ok(()) => format!(
+                "accepts are seen at the end of the system call ({reason}): every system call of the host is a little slower meanwhile, and io_uring's accepts are not seen"
+            ),
+            Err(error) => {
+                let (error, level) = (chain(&*error), refusing_level().unwrap_or_default());
+                format!("accepts are not seen ({reason}; {error}{level})")
+            }
+        });
     }
 
     /// The map of processes that run CPython; the programs keep it.
@@ -133,34 +145,5 @@ impl Loaded {
         let map = self.ebpf.take_map("PYTHONS").ok_or("the object lacks the map of Python processes".into());
         let map = map.and_then(|map| HashMap::try_from(map).map_err(LoadError::from));
         map.map(Pythons).map_err(|error| KernelError::Unsupported { reason: chain(&*error) })
-    }
-
-    fn tried(&mut self, hook: &str, purpose: &'static str, error: Option<&String>) {
-        self.attempts.push(Attempt { hook: hook.into(), purpose, error: error.cloned() });
-    }
-
-    fn accept(&mut self) -> Result<(), LoadError> {
-        let program: &mut KProbe =
-            self.ebpf.program_mut("opened_by_accept").ok_or("the object lacks the program")?.try_into()?;
-        program.load()?;
-        let link = program.attach("inet_csk_accept", 0)?;
-        let link = program.take_link(link)?;
-        self.links.keep(link);
-        Ok(())
-    }
-
-    fn accept_calls(&mut self) -> Result<(), LoadError> {
-        let program: &mut TracePoint = self
-            .ebpf
-            .program_mut("opened_by_accept_call")
-            .ok_or("the object lacks the program")?
-            .try_into()?;
-        program.load()?;
-        for call in CALLS {
-            let link = program.attach("syscalls", call)?;
-            let link = program.take_link(link)?;
-            self.links.keep(link);
-        }
-        Ok(())
     }
 }

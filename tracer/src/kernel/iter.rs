@@ -2,9 +2,9 @@
 
 use std::fs::File;
 
-use aya::programs::{Iter, iter::IterLink};
+use aya::programs::iter::IterLink;
 
-use super::Loaded;
+use super::{attach, error::chain, loaded::Loaded};
 
 /// What to walk through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl IterOpener {
     /// # Errors
     /// Why this kernel cannot.
     pub fn open(self) -> Result<File, String> {
-        self.0.into_file().map_err(|error| super::failure::chain(&error))
+        self.0.into_file().map_err(|error| chain(&error))
     }
 }
 
@@ -41,16 +41,11 @@ impl Loaded {
             Walk::Files => ("files", "task_file"),
             Walk::OfKernel => ("of_kernel", "tcp"),
         };
-        let mut run = || -> Result<IterLink, Box<dyn std::error::Error>> {
-            let program: &mut Iter =
-                self.ebpf.program_mut(name).ok_or("the object lacks the program")?.try_into()?;
-            if program.fd().is_err() {
-                program.load(kind, self.btf.as_ref().ok_or("no BTF")?)?;
-            }
-            let link = program.attach()?;
-            Ok(program.take_link(link)?)
+        let link = match &self.btf {
+            Some(btf) => attach::iterator(&mut self.ebpf, name, kind, btf),
+            None => Err("no BTF".into()),
         };
-        run().map(IterOpener).map_err(|error| super::failure::chain(&*error))
+        link.map(IterOpener).map_err(|error| chain(&*error))
     }
 
     /// Begins a walk in this thread's network namespace.

@@ -11,7 +11,7 @@ use aya::programs::{
     trace_point::TracePointLink,
 };
 
-use super::failure::LoadError;
+use super::{error::LoadError, pinned};
 
 /// What ties the programs to their tracepoints; dropping it detaches those that are not pinned.
 #[derive(Default)]
@@ -46,7 +46,7 @@ impl Links {
             })?);
         }
         for (at, link) in std::mem::take(&mut self.links).into_iter().enumerate() {
-            self.links.push(link.pin(super::pin::link(directory, at))?.into());
+            self.links.push(link.pin(pinned::link(directory, at))?.into());
         }
         Ok(())
     }

@@ -2,35 +2,27 @@
 
 use std::path::{Path, PathBuf};
 
-use aya::{
-    Btf, Ebpf, EbpfLoader, include_bytes_aligned,
-    maps::Array,
-    programs::{BtfTracePoint, TracePoint, tp_btf::BtfTracePointLink, trace_point::TracePointLink},
-};
+use aya::{Btf, Ebpf, EbpfLoader, maps::Array};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use sockstate_abi::abi::{
     Filter as KernelFilter, Hooks, Hunt as KernelHunt, ORPHANS, Offsets, TracepointFormat,
 };
 
 use super::{
+    attach,
+    attempt::Attempt,
     btf::{self, KernelTypes},
-    failure::{KernelError, LoadError, chain, is_privilege, privilege, unsupported},
+    error::{KernelError, LoadError, chain, is_privilege, privilege},
     filter,
     hunt::{self, Hunt},
-    lifecycle::{self, Tier},
-    links::Links,
-    pin::Adopted,
+    links::{Attached, Links},
+    loaded::{Hook, Loaded},
+    mini_sockets::{self, Tier},
+    object::OBJECT,
     pod::pod,
     symbols, tracefs,
 };
 use crate::model::Filter;
-
-/// The programs; rebuilt by `cargo xtask build-ebpf`.
-#[cfg(target_arch = "x86_64")]
-pub(super) static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/sockstate-x86_64.bpf.o");
-/// The programs; rebuilt by `cargo xtask build-ebpf`.
-#[cfg(target_arch = "aarch64")]
-pub(super) static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/sockstate-aarch64.bpf.o");
 
 /// Where kernels put their BTF.
 pub(super) const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -47,35 +39,6 @@ pub enum HookChoice {
     Tracepoint,
 }
 
-/// The hook that sees the transitions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hook {
-    /// `tp_btf/inet_sock_set_state`.
-    TpBtf,
-    /// `tracepoint/sock/inet_sock_set_state`.
-    Tracepoint,
-}
-
-impl Hook {
-    /// As records and doctor show it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::TpBtf => "tp_btf",
-            Self::Tracepoint => "tracepoint",
-        }
-    }
-
-    /// The program that it runs.
-    #[must_use]
-    pub(crate) fn program(self) -> &'static str {
-        match self {
-            Self::TpBtf => "set_state",
-            Self::Tracepoint => "set_state_classic",
-        }
-    }
-}
-
 /// What to load.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -83,7 +46,7 @@ pub struct Request {
     pub hook: HookChoice,
     /// Which hooks for mini-sockets; the best that work if none is named.
     pub tier: Option<Tier>,
-    /// BTF in place of the kernel's own.
+    /// BTF instead of the kernel's own.
     pub btf: Option<PathBuf>,
     /// Size of the ring in bytes, a power of two.
     pub ring_bytes: u32,
@@ -91,41 +54,6 @@ pub struct Request {
     pub filter: Filter,
     /// Whose stacks [`Loaded::hunt`] is to take.
     pub hunt: Option<Hunt>,
-}
-
-/// One hook that was tried.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attempt {
-    /// Which.
-    pub hook: String,
-    /// What it is for.
-    pub purpose: &'static str,
-    /// The reason if it failed.
-    pub error: Option<String>,
-}
-
-/// Programs that run.
-pub struct Loaded {
-    /// Programs and maps.
-    pub ebpf: Ebpf,
-    /// What keeps them running.
-    pub links: Links,
-    /// The hook that works.
-    pub hook: Hook,
-    /// What shows mini-sockets.
-    pub tier: Tier,
-    /// Resets that are sent are seen.
-    pub sees_resets: bool,
-    /// The running kernel's names of `enum sk_rst_reason`, without their prefix.
-    pub reset_reasons: Vec<String>,
-    /// Everything that was tried.
-    pub attempts: Vec<Attempt>,
-    /// What works less than it could, why, and what to do.
-    pub degraded: Vec<String>,
-    /// The kernel's types, for the iterators; none without.
-    pub btf: Option<Btf>,
-    /// What another sockstate has left running.
-    pub adopted: Option<Adopted>,
 }
 
 pod!(PodOffsets, Offsets);
@@ -145,31 +73,31 @@ pub fn load(request: &Request) -> Result<Loaded, KernelError> {
     let mut attempts = Vec::new();
     let mut degraded = Vec::new();
     let types = resolve(request, &mut attempts, &mut degraded)?;
-    let mut attempt = Loader { request, types, attempts, degraded };
-    if request.hook != HookChoice::Tracepoint && attempt.types.offsets.valid != 0 {
+    let mut loader = Loader { request, types, attempts, degraded };
+    if request.hook != HookChoice::Tracepoint && loader.types.offsets.valid != 0 {
         // The second try is for kernels before 5.11, which lack bpf_get_current_task_btf.
         for task_btf in [1, 0] {
-            attempt.types.offsets.task_btf = task_btf;
-            match attempt.hook(Hook::TpBtf) {
+            loader.types.offsets.task_btf = task_btf;
+            match loader.hook(Hook::TpBtf) {
                 Ok(loaded) => return Ok(loaded),
                 Err(error) if is_privilege(&error) => return Err(privilege(&error)),
-                Err(error) => attempt.note(TP_BTF, Some(chain(&*error))),
+                Err(error) => loader.note(TP_BTF, Some(chain(&*error))),
             }
         }
-        attempt.degraded.push(format!(
+        loader.degraded.push(format!(
             "no tp_btf ({}): the slower classic tracepoint is used, and interrupts may hide transitions from it",
-            attempt.attempts.last().and_then(|attempt| attempt.error.clone()).unwrap_or_default()
+            loader.attempts.last().and_then(|attempt| attempt.error.clone()).unwrap_or_default()
         ));
     }
     if request.hook == HookChoice::TpBtf {
-        return Err(unsupported(&attempt.attempts));
+        return Err(unsupported(&loader.attempts));
     }
-    match attempt.hook(Hook::Tracepoint) {
+    match loader.hook(Hook::Tracepoint) {
         Ok(loaded) => Ok(loaded),
         Err(error) if is_privilege(&error) => Err(privilege(&error)),
         Err(error) => {
-            attempt.note(TRACEPOINT, Some(chain(&*error)));
-            Err(unsupported(&attempt.attempts))
+            loader.note(TRACEPOINT, Some(chain(&*error)));
+            Err(unsupported(&loader.attempts))
         }
     }
 }
@@ -247,8 +175,16 @@ fn resolve(
             "no BTF ({error}): no netns, uid, cgroup, errno, no owner of accepted connections, no mini-sockets, no snapshot; use a kernel with CONFIG_DEBUG_INFO_BTF"
         ));
     }
-    attempts.push(Attempt { hook: BTF.0.into(), purpose: BTF.1, error });
+    attempts.push(Attempt::new(BTF.0, BTF.1, error));
     Ok(types)
+}
+
+/// No hook works.
+fn unsupported(attempts: &[Attempt]) -> KernelError {
+    let failed = attempts
+        .iter()
+        .filter_map(|attempt| attempt.error.as_ref().map(|error| format!("{}: {error}", attempt.hook)));
+    KernelError::Unsupported { reason: failed.collect::<Vec<_>>().join("; ") }
 }
 
 /// What is known and was tried so far.
@@ -261,7 +197,7 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     fn note(&mut self, (hook, purpose): (&str, &'static str), error: Option<String>) {
-        self.attempts.push(Attempt { hook: hook.into(), purpose, error });
+        self.attempts.push(Attempt::new(hook, purpose, error));
     }
 
     /// Everything with this hook, and the best tier that works with it.
@@ -285,7 +221,7 @@ impl Loader<'_> {
             };
             // One that was asked for has no other behind it that would begin sooner.
             if self.request.tier.is_none()
-                && let Err(error) = lifecycle::probe(tier, &mut ebpf, btf.as_ref(), &mut self.attempts)
+                && let Err(error) = mini_sockets::probe(tier, &mut ebpf, btf.as_ref(), &mut self.attempts)
             {
                 failed.push(format!("{}: {}", tier.name(), chain(&*error)));
                 continue;
@@ -296,34 +232,39 @@ impl Loader<'_> {
             match hook {
                 Hook::TpBtf => {
                     let btf = btf.as_ref().ok_or("no BTF")?;
-                    links.keep(attach_tp_btf(&mut ebpf, "set_state", "inet_sock_set_state", btf)?);
+                    links.keep(attach::tp_btf(&mut ebpf, "set_state", "inet_sock_set_state", btf)?);
                     self.note(TP_BTF, None);
                     // Behind the first program: it must see what that one has not finished.
-                    let companion = attach_tp_btf(&mut ebpf, "companion", "inet_sock_set_state", btf);
+                    let companion = attach::tp_btf(&mut ebpf, "companion", "inet_sock_set_state", btf);
                     let hook = ("tp_btf/inet_sock_set_state (companion)", "transitions that interrupts hide");
                     self.keep(&mut links, hook, companion);
                 }
                 Hook::Tracepoint => {
-                    links.keep(attach_tracepoint(&mut ebpf)?);
+                    links.keep(attach::tracepoint(
+                        &mut ebpf,
+                        "set_state_classic",
+                        "sock",
+                        "inet_sock_set_state",
+                    )?);
                     self.note(TRACEPOINT, None);
                 }
             }
             let mut sees_resets = false;
             if let Some(btf) = &btf {
                 for (name, tracepoint, purpose) in OPTIONAL {
-                    let link = attach_tp_btf(&mut ebpf, name, tracepoint, btf);
+                    let link = attach::tp_btf(&mut ebpf, name, tracepoint, btf);
                     sees_resets |= name == "reset_sent" && link.is_ok();
                     self.keep(&mut links, (&format!("tp_btf/{tracepoint}"), purpose), link);
                 }
             }
-            match lifecycle::attach(
+            match mini_sockets::attach(
                 tier,
                 &mut ebpf,
                 btf.as_ref(),
                 self.types.hash_add_result,
                 &mut self.attempts,
             ) {
-                Ok(lifecycle) => links.append(lifecycle),
+                Ok(others) => links.append(others),
                 Err(error) => {
                     // What failed stays in the list, what is tried again does not.
                     let tried: Vec<Attempt> = self.attempts.drain(mark..).collect();
@@ -352,10 +293,10 @@ impl Loader<'_> {
     fn keep(
         &mut self,
         links: &mut Links,
-        hook: (&str, &'static str),
-        link: Result<BtfTracePointLink, LoadError>,
+        (hook, purpose): (&str, &'static str),
+        link: Result<Attached, LoadError>,
     ) {
-        self.note(hook, link.as_ref().err().map(|error| chain(&**error)));
+        self.attempts.push(Attempt::of(hook, purpose, &link));
         if let Ok(link) = link {
             links.keep(link);
         }
@@ -416,25 +357,4 @@ impl Loader<'_> {
         }
         Ok(ebpf)
     }
-}
-
-pub(super) fn attach_tp_btf(
-    ebpf: &mut Ebpf,
-    name: &str,
-    tracepoint: &str,
-    btf: &Btf,
-) -> Result<BtfTracePointLink, LoadError> {
-    let program: &mut BtfTracePoint =
-        ebpf.program_mut(name).ok_or("the object lacks the program")?.try_into()?;
-    program.load(tracepoint, btf)?;
-    let link = program.attach()?;
-    Ok(program.take_link(link)?)
-}
-
-fn attach_tracepoint(ebpf: &mut Ebpf) -> Result<TracePointLink, LoadError> {
-    let program: &mut TracePoint =
-        ebpf.program_mut("set_state_classic").ok_or("the object lacks the program")?.try_into()?;
-    program.load()?;
-    let link = program.attach("sock", "inet_sock_set_state")?;
-    Ok(program.take_link(link)?)
 }

@@ -13,49 +13,22 @@ use std::{
 
 use aya::{
     maps::{Map, MapData},
-    programs::{ProgramFd, ProgramInfo, links::PinnedLink},
+    programs::{ProgramInfo, links::PinnedLink},
 };
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstatfs, openat, statfs, unlinkat};
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
 use super::{
-    Hook, KernelError, Loaded, Request, Tier,
-    failure::chain,
-    load::{OBJECT, unattached},
-    pinned,
+    error::{KernelError, chain},
+    load::{Request, unattached},
+    loaded::{Adopted, Hook, Loaded},
+    mini_sockets::Tier,
+    object::OBJECT,
+    pinned::{self, COUNTERS, PROCESSES, PROGRAM, PinError, RING, is_link},
 };
-
-pub(super) const RING: &str = "ring";
-pub(super) const COUNTERS: &str = "counters";
-pub(super) const PROCESSES: &str = "processes";
-pub(super) const PROGRAM: &str = "program";
-const LINK: &str = "link-";
 
 /// BPF_FS_MAGIC (include/uapi/linux/magic.h).
 const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
-
-/// Why nothing was pinned, adopted or removed.
-#[derive(Debug, Error)]
-pub enum PinError {
-    #[error("cannot use {path} to keep the kernel programs: {source}")]
-    Directory {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error(
-        "cannot use {path} to keep the kernel programs: it is in no BPF file system; name a directory below /sys/fs/bpf (mount -t bpf bpf /sys/fs/bpf)"
-    )]
-    Elsewhere { path: PathBuf },
-    #[error(
-        "cannot use {path} to keep the kernel programs: it holds {}, which sockstate did not make; name a directory of its own. Nothing was removed",
-        name.to_string_lossy()
-    )]
-    Foreign { path: PathBuf, name: OsString },
-    #[error("cannot keep the kernel programs: {0}")]
-    Refused(String),
-}
 
 /// What must be known of pinned programs to go on with them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,18 +39,6 @@ pub struct Pinned {
     tier: String,
     sees_resets: bool,
     degraded: Vec<String>,
-}
-
-/// What was adopted.
-pub struct Adopted {
-    /// The ring, with what the kernel has written meanwhile.
-    pub ring: MapData,
-    /// The counters of losses.
-    pub counters: MapData,
-    /// The processes whose end is told.
-    pub processes: MapData,
-    /// The program whose recursion misses count.
-    pub program: ProgramFd,
 }
 
 /// What makes programs those that `request` asks for.
@@ -242,16 +203,6 @@ impl Pins {
         pinned::verify(path, &names)?;
         Ok(Some(Self { directory, names }))
     }
-}
-
-/// Name of the `at`th link.
-pub(super) fn link(directory: &Path, at: usize) -> PathBuf {
-    directory.join(format!("{LINK}{at}"))
-}
-
-pub(super) fn is_link(name: &OsStr) -> bool {
-    let number = name.to_str().and_then(|name| name.strip_prefix(LINK));
-    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn links(directory: &Path) -> Result<Vec<PathBuf>, PinError> {

@@ -5,7 +5,7 @@ use std::{
     error::Error,
     ffi::{OsStr, OsString},
     io,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use aya::{
@@ -17,10 +17,37 @@ use aya::{
     },
 };
 
-use super::{
-    Hook,
-    pin::{COUNTERS, PROCESSES, PROGRAM, PinError, RING},
-};
+use thiserror::Error;
+
+use super::loaded::Hook;
+
+pub(super) const RING: &str = "ring";
+pub(super) const COUNTERS: &str = "counters";
+pub(super) const PROCESSES: &str = "processes";
+pub(super) const PROGRAM: &str = "program";
+const LINK: &str = "link-";
+
+/// Why nothing was pinned, adopted or removed.
+#[derive(Debug, Error)]
+pub enum PinError {
+    #[error("cannot use {path} to keep the kernel programs: {source}")]
+    Directory {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "cannot use {path} to keep the kernel programs: it is in no BPF file system; name a directory below /sys/fs/bpf (mount -t bpf bpf /sys/fs/bpf)"
+    )]
+    Elsewhere { path: PathBuf },
+    #[error(
+        "cannot use {path} to keep the kernel programs: it holds {}, which sockstate did not make; name a directory of its own. Nothing was removed",
+        name.to_string_lossy()
+    )]
+    Foreign { path: PathBuf, name: OsString },
+    #[error("cannot keep the kernel programs: {0}")]
+    Refused(String),
+}
 
 /// Each map's pin, type and name.
 const MAPS: [(&str, MapType, &str); 3] = [
@@ -34,8 +61,7 @@ const NAME: usize = 15;
 /// Whether all of `names`, the files in `directory`, are sockstate's maps, its program, and links of programs that share maps with it.
 pub(super) fn verify(directory: &Path, names: &[OsString]) -> Result<(), PinError> {
     let mut maps = BTreeSet::new();
-    let (links, others): (Vec<&OsString>, Vec<&OsString>) =
-        names.iter().partition(|name| super::pin::is_link(name));
+    let (links, others): (Vec<&OsString>, Vec<&OsString>) = names.iter().partition(|name| is_link(name));
     for name in others {
         let path = directory.join(name);
         let is_own = if name == PROGRAM {
@@ -54,6 +80,16 @@ pub(super) fn verify(directory: &Path, names: &[OsString]) -> Result<(), PinErro
         check(directory, name, is_own)?;
     }
     Ok(())
+}
+
+/// Name of the `at`th link.
+pub(super) fn link(directory: &Path, at: usize) -> PathBuf {
+    directory.join(format!("{LINK}{at}"))
+}
+
+pub(super) fn is_link(name: &OsStr) -> bool {
+    let number = name.to_str().and_then(|name| name.strip_prefix(LINK));
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 type Answer = Result<bool, Box<dyn Error>>;

@@ -5,9 +5,9 @@ use std::io;
 use aya::programs::ProgramError;
 use thiserror::Error;
 
-use super::{btf, load::Attempt};
+use super::btf;
 
-/// Whatever went wrong while loading; [`chain`] says it.
+/// Whatever went wrong while loading; [`chain`] makes a message of it.
 pub(super) type LoadError = Box<dyn std::error::Error>;
 
 /// Why nothing can be traced.
@@ -51,13 +51,6 @@ pub(super) fn is_privilege(error: &LoadError) -> bool {
 
 pub(super) fn privilege(error: &LoadError) -> KernelError {
     KernelError::Privilege { reason: chain(&**error) }
-}
-
-pub(super) fn unsupported(attempts: &[Attempt]) -> KernelError {
-    let failed = attempts
-        .iter()
-        .filter_map(|attempt| attempt.error.as_ref().map(|error| format!("{}: {error}", attempt.hook)));
-    KernelError::Unsupported { reason: failed.collect::<Vec<_>>().join("; ") }
 }
 
 /// An error with its reasons, in one line.

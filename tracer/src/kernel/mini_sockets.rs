@@ -1,14 +1,12 @@
 //! Mini-sockets: the best hooks for them that work here, chosen by trying.
 
-use aya::{
-    Btf, Ebpf,
-    programs::{FEntry, FExit, KProbe},
-};
+use aya::{Btf, Ebpf, programs::FEntry};
 
 use super::{
-    failure::{LoadError, chain},
-    links::Links,
-    load::Attempt,
+    attach,
+    attempt::Attempt,
+    error::{LoadError, chain},
+    links::{Attached, Links},
     symbols,
 };
 
@@ -189,7 +187,8 @@ pub(super) fn probe(
         Tier::Timers | Tier::Estimate | Tier::None => return Ok(()),
     };
     if result.is_err() {
-        note(attempts, format!("{}/{}", tier.name(), piece.functions[0]), piece.purpose, &result);
+        let hook = format!("{}/{}", tier.name(), piece.functions[0]);
+        attempts.push(Attempt::of(hook, piece.purpose, &result));
     }
     result
 }
@@ -197,8 +196,7 @@ pub(super) fn probe(
 /// Loads the program of `piece`, and attaches nothing.
 fn load_fentry(ebpf: &mut Ebpf, btf: Option<&Btf>, piece: &Piece) -> Result<(), LoadError> {
     let btf = btf.ok_or("no BTF")?;
-    let name = piece.fentry.0;
-    let program: &mut FEntry = ebpf.program_mut(name).ok_or("the object lacks the program")?.try_into()?;
+    let program: &mut FEntry = attach::program(ebpf, piece.fentry.0)?;
     let mut errors = Vec::new();
     for function in piece.functions {
         match program.load(function, btf) {
@@ -221,35 +219,32 @@ pub(super) fn attach(
     match tier {
         Tier::Fentry | Tier::Kprobe => {
             for piece in &CALLS {
-                let result = attach_piece(tier, piece, ebpf, btf, hash_add_result, &mut links);
+                let result = attach_piece(tier, piece, ebpf, btf, hash_add_result);
                 let hook = format!("{}/{}", tier.name(), piece.functions[0]);
-                note(attempts, hook, piece.purpose, &result);
-                if !piece.need.allows_failure(|| symbols::lacks(piece.functions)) {
-                    result?;
+                attempts.push(Attempt::of(hook, piece.purpose, &result));
+                match result {
+                    Ok(attached) => attached.into_iter().for_each(|link| links.keep(link)),
+                    Err(_) if piece.need.allows_failure(|| symbols::lacks(piece.functions)) => {}
+                    Err(error) => return Err(error),
                 }
             }
             if tier == Tier::Fentry {
                 // Behind its entry: else a later reset of the same request would read as its time being over.
-                hook_fexit(ebpf, btf, "req_expired", "reqsk_timer_handler", &mut links)?;
+                let btf = btf.ok_or("no BTF")?;
+                links.keep(attach::fexit(ebpf, "req_expired", "reqsk_timer_handler", btf)?);
             }
         }
         Tier::Timers => {
             let btf = btf.ok_or("no BTF")?;
             for (name, tracepoint, purpose) in TIMERS {
-                let result =
-                    super::load::attach_tp_btf(ebpf, name, tracepoint, btf).map(|link| links.keep(link));
-                note(attempts, format!("tp_btf/{tracepoint}"), purpose, &result);
-                result?;
+                let link = attach::tp_btf(ebpf, name, tracepoint, btf);
+                attempts.push(Attempt::of(format!("tp_btf/{tracepoint}"), purpose, &link));
+                links.keep(link?);
             }
         }
         Tier::Estimate | Tier::None => {}
     }
     Ok(links)
-}
-
-fn note(attempts: &mut Vec<Attempt>, hook: String, purpose: &'static str, result: &Result<(), LoadError>) {
-    let error = result.as_ref().err().map(|error| chain(&**error));
-    attempts.push(Attempt { hook, purpose, error });
 }
 
 fn attach_piece(
@@ -258,73 +253,30 @@ fn attach_piece(
     ebpf: &mut Ebpf,
     btf: Option<&Btf>,
     hash_add_result: u32,
-    links: &mut Links,
-) -> Result<(), LoadError> {
+) -> Result<Vec<Attached>, LoadError> {
     let mut errors = Vec::new();
     for function in piece.functions {
-        let result = if tier == Tier::Fentry {
+        let attached = if tier == Tier::Fentry {
+            let btf = btf.ok_or("no BTF")?;
             let (name, at) = piece.fentry;
-            match at {
-                At::Entry => hook_fentry(ebpf, btf, name, function, links),
-                At::Exit => {
-                    // The one that finds the function's result.
-                    let name = match hash_add_result {
-                        0 => name.to_owned(),
-                        place => format!("{name}_result{place}"),
-                    };
-                    hook_fexit(ebpf, btf, &name, function, links)
+            let link = match at {
+                At::Entry => attach::fentry(ebpf, name, function, btf),
+                // The one that finds the function's result.
+                At::Exit if hash_add_result > 0 => {
+                    attach::fexit(ebpf, &format!("{name}_result{hash_add_result}"), function, btf)
                 }
-            }
+                At::Exit => attach::fexit(ebpf, name, function, btf),
+            };
+            link.map(|link| vec![link])
         } else {
-            piece.kprobe.iter().try_for_each(|name| hook_kprobe(ebpf, name, function, links))
+            piece.kprobe.iter().map(|name| attach::kprobe(ebpf, name, function)).collect()
         };
-        match result {
-            Ok(()) => return Ok(()),
+        match attached {
+            Ok(links) => return Ok(links),
             Err(error) => errors.push(chain(&*error)),
         }
     }
     Err(errors.join("; ").into())
-}
-
-fn hook_fentry(
-    ebpf: &mut Ebpf,
-    btf: Option<&Btf>,
-    name: &str,
-    function: &str,
-    links: &mut Links,
-) -> Result<(), LoadError> {
-    let program: &mut FEntry = ebpf.program_mut(name).ok_or("the object lacks the program")?.try_into()?;
-    // The first one was loaded to find out whether that works.
-    if program.fd().is_err() {
-        program.load(function, btf.ok_or("no BTF")?)?;
-    }
-    let link = program.attach()?;
-    links.keep(program.take_link(link)?);
-    Ok(())
-}
-
-fn hook_fexit(
-    ebpf: &mut Ebpf,
-    btf: Option<&Btf>,
-    name: &str,
-    function: &str,
-    links: &mut Links,
-) -> Result<(), LoadError> {
-    let program: &mut FExit = ebpf.program_mut(name).ok_or("the object lacks the program")?.try_into()?;
-    program.load(function, btf.ok_or("no BTF")?)?;
-    let link = program.attach()?;
-    links.keep(program.take_link(link)?);
-    Ok(())
-}
-
-fn hook_kprobe(ebpf: &mut Ebpf, name: &str, function: &str, links: &mut Links) -> Result<(), LoadError> {
-    let program: &mut KProbe = ebpf.program_mut(name).ok_or("the object lacks the program")?.try_into()?;
-    if program.fd().is_err() {
-        program.load()?;
-    }
-    let link = program.attach(function, 0)?;
-    links.keep(program.take_link(link)?);
-    Ok(())
 }
 
 #[cfg(test)]
