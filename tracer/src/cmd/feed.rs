@@ -101,8 +101,9 @@ impl Feed {
             let Wanted { run, stuck, filter, kernel } = &wanted;
             let open = || {
                 let output = session::direct(Output::pipe(writer.into())?, Box::new(Json::default()));
-                let session = Session::new(transitions(filter)?, run, stuck, kernel, output)?;
-                Ok(Session { nap: NAP, ..session })
+                let mut session = Session::new(transitions(filter)?, run, stuck, kernel, output)?;
+                session.settings.nap = NAP;
+                Ok(session)
             };
             session::run(open, kernel.alongside)
         };

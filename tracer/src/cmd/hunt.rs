@@ -32,11 +32,13 @@ pub(super) fn run(args: &HuntArgs) -> Result<ExitCode> {
             cmdline: false,
             snapshot: false,
             thresholds: Some(&args.threshold),
-            limits: Limits { duration: args.duration, count: None },
             hunt: Some(hunt),
-            metrics: None,
-            leakers: 0,
-            nap: pipeline::SHORT_NAP,
+            settings: pipeline::Settings {
+                limits: Limits { duration: args.duration, count: None },
+                metrics: None,
+                leakers: 0,
+                nap: pipeline::SHORT_NAP,
+            },
             pin: None,
             open: session::direct(output, format),
         })

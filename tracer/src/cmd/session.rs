@@ -31,7 +31,7 @@ use crate::{
     },
     route::Router,
     sinks::Output,
-    source::{self, Finder, Found, KernelSource, Walker},
+    source::{self, Dump, Finder, Found, KernelSource, Walker},
     track::{self, Sight, Table},
     unwind,
 };
@@ -52,15 +52,9 @@ pub(super) struct Session<'a> {
     pub(super) snapshot: bool,
     /// When a connection counts as stuck, in place of the defaults; none where it is not wanted at all.
     pub(super) thresholds: Option<&'a [Threshold]>,
-    pub(super) limits: Limits,
-    /// Where connections are opened is wanted, in place of transitions.
+    /// Where connections are opened is wanted, instead of transitions.
     pub(super) hunt: Option<Hunt>,
-    /// Where metrics are served.
-    pub(super) metrics: Option<Server>,
-    /// How many processes they name.
-    pub(super) leakers: usize,
-    /// How long it pauses when it has read something: longer is cheaper, and later.
-    pub(super) nap: Duration,
+    pub(super) settings: pipeline::Settings,
     /// Where the programs are kept for the next one.
     pub(super) pin: Option<&'a Path>,
     /// Opens the ways out, while all privileges are there.
@@ -68,6 +62,23 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
+    /// What the kernel programs are asked for.
+    fn request(&self) -> Request {
+        let args = self.kernel;
+        Request {
+            hook: match args.hook {
+                HookName::Auto => HookChoice::Auto,
+                HookName::TpBtf => HookChoice::TpBtf,
+                HookName::Tracepoint => HookChoice::Tracepoint,
+            },
+            tier: tier(args.tier),
+            btf: args.btf.clone(),
+            ring_bytes: args.ring_size,
+            filter: self.filter.clone(),
+            hunt: self.hunt.clone(),
+        }
+    }
+
     /// What these flags say.
     pub(super) fn new(
         filter: Filter,
@@ -82,11 +93,13 @@ impl<'a> Session<'a> {
             cmdline: run.cmdline,
             snapshot: run.snapshot,
             thresholds: (!stuck.no_stuck).then_some(&stuck.threshold),
-            limits: Limits { duration: run.duration, count: run.count },
             hunt: None,
-            metrics: run.metrics.map(Server::start).transpose()?,
-            leakers: run.metrics_top,
-            nap: pipeline::SHORT_NAP,
+            settings: pipeline::Settings {
+                limits: Limits { duration: run.duration, count: run.count },
+                metrics: run.metrics.map(Server::start).transpose()?,
+                leakers: run.metrics_top,
+                nap: pipeline::SHORT_NAP,
+            },
             pin: None,
             open,
         })
@@ -153,112 +166,49 @@ pub(super) fn run<'a>(open: impl FnOnce() -> Result<Session<'a>>, alongside: boo
 
 async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
     let begun = Instant::now();
-    let Session {
-        filter,
-        kernel: args,
-        cmdline,
-        snapshot,
-        thresholds,
-        limits,
-        hunt,
-        metrics,
-        leakers,
-        nap,
-        pin,
-        open,
-    } = session;
-    let request = Request {
-        hook: match args.hook {
-            HookName::Auto => HookChoice::Auto,
-            HookName::TpBtf => HookChoice::TpBtf,
-            HookName::Tracepoint => HookChoice::Tracepoint,
-        },
-        tier: tier(args.tier),
-        btf: args.btf.clone(),
-        ring_bytes: args.ring_size,
-        filter: filter.clone(),
-        hunt: hunt.clone(),
-    };
-    let Handover { mut loaded, estate, kept } = handover::take_over(&request, pin)?;
+    let request = session.request();
+    let Handover { mut loaded, estate, kept } = handover::take_over(&request, session.pin)?;
     kernel::show_diagnostics(&mut loaded);
-
     let adopted = estate.as_ref().map(|estate| estate.instance);
     let is_complete = estate.as_ref().is_some_and(|estate| estate.is_complete);
     let instance = adopted.unwrap_or_else(instance);
     let mut table = Table::new(instance, pipeline::clock_offset_ns(), sight(&mut loaded));
-    let mut enricher = Enricher::new(PathBuf::from("/"), cmdline);
-    let mut hunter = match hunt {
-        Some(hunt) => {
-            let mut pythons = loaded.pythons().map_err(Failure::from)?;
-            let tell = Box::new(move |pid, layout: &_| pythons.add(pid, layout));
-            let hunter = Hunter::start(hunt.pids, hunt.comms, tell);
-            let hunter = hunter.context("cannot start a thread to unwind stacks")?;
-            loaded.hunt().map_err(Failure::from)?;
-            loaded.degraded.extend(unwind::cannot_open_mappings());
-            Some(hunter)
-        }
-        None => None,
-    };
+    let mut enricher = Enricher::new(PathBuf::from("/"), session.cmdline);
+    let mut hunter = session.hunt.as_ref().map(|hunt| start_hunt(hunt, &mut loaded)).transpose()?;
     let (mut degraded, hook, tier) = (loaded.degraded.clone(), loaded.hook.name(), loaded.tier.name());
     let mut source = KernelSource::new(loaded).context("cannot read from the kernel programs")?;
+
+    let filter = &session.filter;
+    let last_id = kept.as_ref().map_or(0, |kept| Keeper::last_id(&kept.ledger));
     let beginning = match estate {
         // What the kernel has written meanwhile comes first; then the table is compared with the kernel's.
         Some(estate) => {
-            let last_id = kept.as_ref().map_or(0, |kept| Keeper::last_id(&kept.ledger));
             table.inherit(estate.table, last_id, &mut enricher);
             Beginning { time_ns: pipeline::now_ns(), found: Found::default() }
         }
-        None => {
-            let beginning = pipeline::begin(&mut source, &mut table, &mut enricher, filter.netns);
-            // Nothing more will be heard of these.
-            table.dismiss_all(|tuple| filter.hides(tuple));
-            beginning
-        }
+        None => fill(&mut source, &mut table, &mut enricher, filter),
     };
     if let Some(hunter) = &mut hunter {
         hunter.begin(ConnId(table.last_id()), pipeline::monotonic_ns());
     }
-    degraded.extend(beginning.found.problems);
     let existing = source::dump(filter.netns, source::held);
-    for gap in existing.hidden_processes.iter().chain(&existing.gaps).map(ToString::to_string) {
-        if !degraded.contains(&gap) {
-            degraded.push(gap);
-        }
-    }
-    for reason in &degraded {
-        message!("{reason}; see `sockstate doctor`");
-    }
-    let awaited = awaited(&filter);
-    awaited.iter().for_each(|what| message!("{what}"));
-    degraded.extend(awaited);
-    let can_look = source.forget_types();
-    let start = Start {
-        time_ns: beginning.time_ns,
-        version: env!("CARGO_PKG_VERSION"),
-        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
-        hook,
-        tier,
-        instance,
-        degraded,
-        adopted,
-    };
-    let resync = resync(args, filter.netns, can_look);
-    let examiner = match thresholds {
+    degraded.extend(beginning.found.problems);
+    report_gaps(&mut degraded, &existing, filter);
+    let resync = resync(session.kernel, filter.netns, source.forget_types());
+    let (time_ns, settings) = (beginning.time_ns, session.settings);
+    let start = Start { instance, degraded, adopted, ..start_record(time_ns, hook, tier) };
+    let examiner = match session.thresholds {
         Some(thresholds) => watch(thresholds, &mut table, &existing.sockets),
         None => Examiner::default(),
     };
-    let finder = Finder::start().unwrap_or_else(|error| {
-        message!("no thread to find the owners of listeners whose process has ended: {error}");
-        Finder::default()
-    });
+    let finder = finder();
     let ground = kept.as_ref().map(|kept| Ground {
         waiting: if is_complete { 0 } else { Keeper::waiting(&kept.ledger) },
         ledger: Arc::clone(&kept.ledger),
         is_complete,
     });
-    let (list, outlet) = open(&start, ground)?;
-    let keeper = pin.zip(kept).map(|(directory, kept)| {
+    let (list, outlet) = (session.open)(&start, ground)?;
+    let keeper = session.pin.zip(kept).map(|(directory, kept)| {
         if adopted.is_some() {
             source.set_told(Keeper::told(&kept.ledger));
         }
@@ -269,37 +219,96 @@ async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
     }
     memory::give_back();
 
-    let router = Router::new(filter);
-    let streams = Streams::new(list, limits.count);
+    let streams = Streams::new(list, settings.limits.count);
+    let (router, adopted) = (Router::new(session.filter), adopted.is_some());
     let mut pipeline = Pipeline {
         source,
         table,
         enricher,
         router,
         streams,
-        limits,
         resync,
         examiner,
         finder,
         hunter,
-        metrics,
-        leakers,
         keeper,
-        nap,
-        adopted: adopted.is_some(),
+        adopted,
+        settings,
     };
-    let took = begun.elapsed();
-    if limits.duration.is_some() && took >= LONG_START && std::io::stderr().is_terminal() {
-        message!("it took {took:.1?} until tracing began; --duration counts from then on");
-    }
+    say_how_long(begun.elapsed(), &pipeline);
     pipeline.start(start);
     if pipeline.hunter.is_some() {
         message!("{HUNT_READY}");
     }
-    if snapshot {
+    if session.snapshot {
         pipeline.snapshot();
     }
     Ok(pipeline.run(outlet, signals).await?)
+}
+
+/// Fills the table with the sockets that exist.
+fn fill(source: &mut KernelSource, table: &mut Table, enricher: &mut Enricher, filter: &Filter) -> Beginning {
+    let beginning = pipeline::begin(source, table, enricher, filter.netns);
+    // Nothing more will be heard of these.
+    table.dismiss_all(|tuple| filter.hides(tuple));
+    beginning
+}
+
+fn finder() -> Finder {
+    Finder::start().unwrap_or_else(|error| {
+        message!("no thread to find the owners of listeners whose process has ended: {error}");
+        Finder::default()
+    })
+}
+
+/// Takes stacks from now on.
+fn start_hunt(hunt: &Hunt, loaded: &mut Loaded) -> Result<Hunter> {
+    let mut pythons = loaded.pythons().map_err(Failure::from)?;
+    let tell = Box::new(move |pid, layout: &_| pythons.add(pid, layout));
+    let hunter = Hunter::start(hunt.pids.clone(), hunt.comms.clone(), tell);
+    let hunter = hunter.context("cannot start a thread to unwind stacks")?;
+    loaded.hunt().map_err(Failure::from)?;
+    loaded.degraded.extend(unwind::cannot_open_mappings());
+    Ok(hunter)
+}
+
+/// Adds to `degraded` what a look at the sockets could not see, and what the filter waits for, and reports all of it.
+fn report_gaps(degraded: &mut Vec<String>, existing: &Dump, filter: &Filter) {
+    for gap in existing.hidden_processes.iter().chain(&existing.gaps).map(ToString::to_string) {
+        if !degraded.contains(&gap) {
+            degraded.push(gap);
+        }
+    }
+    for reason in &*degraded {
+        message!("{reason}; see `sockstate doctor`");
+    }
+    let awaited = awaited(filter);
+    awaited.iter().for_each(|what| message!("{what}"));
+    degraded.extend(awaited);
+}
+
+/// The first record, but for what this run is.
+fn start_record(time_ns: i64, hook: &'static str, tier: &'static str) -> Start {
+    let host = rustix::system::uname();
+    Start {
+        time_ns,
+        version: env!("CARGO_PKG_VERSION"),
+        host: host.nodename().to_string_lossy().into_owned(),
+        kernel: host.release().to_string_lossy().into_owned(),
+        hook,
+        tier,
+        instance: 0,
+        degraded: Vec::new(),
+        adopted: None,
+    }
+}
+
+/// A user who waits for the end knows why it comes later than expected.
+fn say_how_long(took: Duration, pipeline: &Pipeline) {
+    let is_awaited = pipeline.settings.limits.duration.is_some() && std::io::stderr().is_terminal();
+    if is_awaited && took >= LONG_START {
+        message!("it took {took:.1?} until tracing began; --duration counts from then on");
+    }
 }
 
 /// Started before privileges are dropped; without BTF there is nothing to compare with.

@@ -8,25 +8,27 @@ mod beginning;
 mod clock;
 mod drain;
 mod ending;
+mod flow;
 mod keeper;
 mod missing;
 mod names;
+mod nap;
 mod outlet;
 mod owners;
 mod resync;
+mod schedule;
 mod signals;
 mod streams;
 
-use std::{num::NonZeroU64, thread, time::Duration};
+use std::time::Duration;
 
-use rustix::thread::set_current_timer_slack;
 use thiserror::Error;
-use tokio::time::{Instant, sleep, sleep_until};
 
 pub use beginning::{Beginning, begin};
 pub use clock::{clock_offset_ns, monotonic_ns, now_ns};
 pub use ending::GRACE;
 pub use keeper::{Estate, Keeper, estate, forget, forget_estate, ledger};
+pub use nap::SHORT_NAP;
 pub use outlet::{Outlet, Reload};
 pub use resync::Resyncer;
 pub use signals::Signals;
@@ -39,36 +41,13 @@ use crate::{
     metrics::{Counts, Numbers, Question, Server},
     model::{Diagnosis, Examined, LostPlace, Reason, Record, Snapshot, Start, Stuck, Unseen},
     route::Router,
-    sinks::{OutputError, sink_lost},
+    sinks::OutputError,
     source::{Finder, KernelSource, SourceError},
     track::Table,
 };
 
 /// Records taken from the ring before they are written: enough to fill a large write, few enough for the cache.
 const BATCH: usize = 256;
-/// After a drain the reader sleeps before it looks again, so that the kernel need not wake it for each record. Slept
-/// outside of epoll: there the ring itself would end it. The first nap after a pause is this short, for whoever watches.
-pub const SHORT_NAP: Duration = Duration::from_micros(50);
-/// Naps double up to this as long as something comes.
-const NAP: Duration = Duration::from_millis(1);
-/// While much comes in a nap, they grow up to this: few long runs with warm caches cost half of many short ones. The
-/// default ring holds a hundred times what comes in that time.
-const LONG_NAP: Duration = Duration::from_millis(8);
-/// This is much.
-const RUN: usize = BATCH / 4;
-/// How long a part of a block may wait for the rest.
-const MAX_DELAY: Duration = Duration::from_millis(20);
-/// Bytes of a record, if it is a long one.
-const RECORD: usize = 1 << 10;
-/// How long sinks are waited for at first, while there is much to deliver at once.
-const CATCH_UP: Duration = Duration::from_secs(10);
-/// How often the counters of losses are read while records flow.
-const LOSS_CHECK: Duration = Duration::from_millis(100);
-/// How often the table is told how far time has come while something in it waits for evidence.
-const PATIENCE: Duration = Duration::from_millis(25);
-/// How long after a loss the table is compared with the kernel's, so that many losses cost one look.
-const LOSS_RESYNC: Duration = Duration::from_secs(1);
-
 /// Why tracing ended early.
 #[derive(Debug, Error)]
 pub enum PipelineError {
@@ -97,6 +76,18 @@ pub struct Limits {
     pub count: Option<u64>,
 }
 
+/// What the user asks for, beside the filter.
+pub struct Settings {
+    /// When to end by itself.
+    pub limits: Limits,
+    /// Where metrics are served.
+    pub metrics: Option<Server>,
+    /// How many processes the metrics name.
+    pub leakers: usize,
+    /// The shortest pause after something was read: a longer one is cheaper, and later.
+    pub nap: Duration,
+}
+
 /// The rooms behind the ring.
 pub struct Pipeline {
     /// Where records come from.
@@ -109,26 +100,20 @@ pub struct Pipeline {
     pub router: Router,
     /// What is written.
     pub streams: Streams,
-    /// The end.
-    pub limits: Limits,
-    /// Looks at the kernel's tables again; none where that is not wanted.
+    /// Looks at the kernel's tables again; `None` where that is not wanted.
     pub resync: Option<Resyncer>,
     /// Finds out why something is stuck.
     pub examiner: Examiner,
     /// Finds out who holds the listeners of processes that have ended.
     pub finder: Finder,
-    /// Where connections are opened is wanted, in place of transitions.
+    /// Where connections are opened is wanted, instead of transitions.
     pub hunter: Option<Hunter>,
-    /// Asks for numbers.
-    pub metrics: Option<Server>,
-    /// How many processes the numbers name.
-    pub leakers: usize,
     /// The programs go on after the end, and somebody else with them.
     pub keeper: Option<Keeper>,
-    /// How long it pauses at least when it has read something: what comes meanwhile is read at once.
-    pub nap: Duration,
-    /// The table is another's: it is compared with the kernel's at once.
+    /// The table is another process's: it is compared with the kernel's at once.
     pub adopted: bool,
+    /// What the user asks for.
+    pub settings: Settings,
 }
 
 /// Why the loop ended.
@@ -158,8 +143,6 @@ impl Pipeline {
     pub async fn run(mut self, mut outlet: Outlet, mut signals: Signals) -> Result<Summary, PipelineError> {
         self.count();
         self.watch_owners();
-        // The kernel rounds a sleep up by 50 us else: as long as a short nap. Where it refuses, naps are longer.
-        let _ = set_current_timer_slack(NonZeroU64::new(1000));
         match self.flow(&mut outlet, &mut signals).await? {
             End::Closed => self.streams.summary.closed = true,
             End::Reason(reason) => self.end(reason, outlet, &mut signals).await?,
@@ -167,129 +150,10 @@ impl Pipeline {
         Ok(self.streams.summary)
     }
 
-    /// From now on, if somebody wants to know.
+    /// Counts for metrics from now on, if somebody asks for them.
     fn count(&mut self) {
-        if self.streams.counts.is_none() && (self.metrics.is_some() || self.streams.reports()) {
+        if self.streams.counts.is_none() && (self.settings.metrics.is_some() || self.streams.reports()) {
             self.streams.counts = Some(Counts::since(now_ns()));
-        }
-    }
-
-    async fn flow(&mut self, outlet: &mut Outlet, signals: &mut Signals) -> Result<End, PipelineError> {
-        let deadline = self.limits.duration.map(|duration| Instant::now() + duration);
-        let mut losses_at = Instant::now();
-        let mut flushed_at = Instant::now();
-        let mut quiet = false;
-        // Records came since the counters of losses were read, here or while the table was filled or compared.
-        let mut unchecked = true;
-        let mut nap = self.nap;
-        let mut since_nap = 0;
-        let mut napping = false;
-        let first = |resync: &Resyncer| if self.adopted { Duration::ZERO } else { resync.every };
-        let mut resync_at = self.resync.as_ref().map(|resync| Instant::now() + first(resync));
-        // A ring may be full of what came before: quicker to read than to deliver.
-        let mut catching_up = self.adopted.then(|| Instant::now() + CATCH_UP);
-        loop {
-            let now = Instant::now();
-            let at_once = quiet || now - flushed_at >= MAX_DELAY;
-            let wanted = outlet.wanted(&self.streams, at_once);
-            if wanted > 0 {
-                if wanted == self.streams.buffered() {
-                    flushed_at = now;
-                }
-                self.note();
-                tokio::select! {
-                    biased;
-                    () = signals.end() => return Ok(End::Reason("signal")),
-                    () = until(deadline) => return Ok(End::Reason("duration")),
-                    result = outlet.send(&mut self.streams, wanted) => match result {
-                        Ok(()) => {}
-                        Err(OutputError::Closed(_)) => return Ok(End::Closed),
-                        Err(error) => return Err(self.broken(error)),
-                    }
-                }
-            }
-            if self.streams.is_full() {
-                return Ok(End::Reason("count"));
-            }
-            catching_up = catching_up.filter(|until| !quiet && now < *until);
-            if catching_up.is_some() && !self.streams.has_room(BATCH * RECORD) {
-                tokio::select! {
-                    biased;
-                    () = signals.end() => return Ok(End::Reason("signal")),
-                    () = sleep(NAP) => continue,
-                }
-            }
-            if napping {
-                thread::sleep(nap);
-                nap = (nap * 2).min(if since_nap > RUN { LONG_NAP } else { NAP }).max(self.nap);
-                since_nap = 0;
-            }
-            let after =
-                |at_ns: u64| Instant::now() + Duration::from_nanos(at_ns.saturating_sub(monotonic_ns()));
-            let watch_at = self.table.next_due_ns().filter(|_| quiet).map(after);
-            let owners_at = self.table.next_look_ns().filter(|_| quiet).map(after);
-            let report_at = self.streams.report_at();
-            let keep_at = self.keeper.as_ref().and_then(Keeper::due);
-            let window_at = self.streams.window_ends_ns().filter(|_| quiet).map(after);
-            tokio::select! {
-                biased;
-                ends = signals.any() => {
-                    if ends || !outlet.hang_up(&mut self.streams).await.map_err(|error| self.broken(error))? {
-                        return Ok(End::Reason("signal"));
-                    }
-                    self.count();
-                }
-                () = until(deadline) => return Ok(End::Reason("duration")),
-                () = outlet.closed() => return Ok(End::Closed),
-                result = self.source.readable(), if quiet => result?,
-                () = sleep_until(losses_at + LOSS_CHECK), if quiet && unchecked => {}
-                () = until(resync_at), if quiet => {}
-                () = sleep(PATIENCE), if quiet && self.is_waiting() => {}
-                () = until(watch_at), if quiet => {}
-                () = until(owners_at), if quiet && !self.finder.is_busy() => {}
-                () = until(window_at), if quiet => {}
-                () = until(keep_at), if quiet => {}
-                () = until(report_at), if quiet => {}
-                () = sink_lost(), if quiet => {}
-                question = asked(&mut self.metrics), if quiet => self.answer(question),
-                () = std::future::ready(()), if !quiet => {}
-            }
-            self.table.set_offset(clock_offset_ns());
-            let taken = self.drain(BATCH);
-            quiet = taken == 0;
-            unchecked |= taken > 0;
-            if unchecked && losses_at.elapsed() >= LOSS_CHECK {
-                if self.losses()? && self.resync.is_some() {
-                    let soon = Instant::now() + LOSS_RESYNC;
-                    resync_at = resync_at.map(|at| at.min(soon));
-                }
-                losses_at = Instant::now();
-                unchecked = !quiet;
-            }
-            if resync_at.is_some_and(|at| Instant::now() >= at) && catching_up.is_none() {
-                let done = self.resync();
-                unchecked = true;
-                let next = |every: Duration| if done { every } else { every.min(LOSS_RESYNC) };
-                resync_at = self.resync.as_ref().map(|resync| Instant::now() + next(resync.every));
-            }
-            self.find_owners();
-            self.say_examined();
-            if let Some(question) = self.metrics.as_mut().and_then(Server::asked_now) {
-                self.answer(question);
-            }
-            if self.streams.report_at().is_some_and(|at| at <= Instant::now()) {
-                let numbers = self.numbers();
-                self.streams.report(&numbers, false);
-            }
-            self.streams.close_windows(monotonic_ns());
-            if let Some(keeper) = &mut self.keeper {
-                keeper.keep(&self.table, taken > 0);
-            }
-            since_nap += taken;
-            napping = taken > 0 && taken < BATCH;
-            if quiet {
-                nap = self.nap;
-            }
         }
     }
 
@@ -347,7 +211,7 @@ impl Pipeline {
             ring: self.source.ring_fill(),
             programs: runs.map(|it| (it.name, it.ns, it.count)).collect(),
             sinks: self.streams.numbers(),
-            leakers: self.table.leakers(self.leakers, wanted),
+            leakers: self.table.leakers(self.settings.leakers, wanted),
             counts: self.streams.counts.clone().unwrap_or_default(),
             tally: self.table.tally(wanted),
             lost: self.streams.summary.lost.clone(),
@@ -374,19 +238,5 @@ impl Pipeline {
         let not_unwound = self.hunter.as_ref().map_or(0, Hunter::lost);
         self.streams.lost(LostPlace::Stack, losses.stacks + not_unwound, looked_ns, now_ns());
         Ok(lost)
-    }
-}
-
-async fn asked(metrics: &mut Option<Server>) -> Question {
-    match metrics {
-        Some(server) => server.asked().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }

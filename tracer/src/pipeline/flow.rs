@@ -1,0 +1,165 @@
+//! The loop: write what is ready, wait, drain the ring, and keep house.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::{
+    BATCH, End, Outlet, Pipeline, PipelineError, Signals, clock_offset_ns,
+    keeper::Keeper,
+    monotonic_ns,
+    nap::Nap,
+    schedule::{Schedule, is_due},
+};
+use crate::{
+    metrics::{Question, Server},
+    sinks::{OutputError, sink_lost},
+};
+
+/// Bytes of a record, if it is a long one.
+const RECORD: usize = 1 << 10;
+/// How long sinks that catch up are given until they are looked at again.
+const SINK_CHECK: Duration = Duration::from_millis(1);
+/// How often the table is told how far time has come while something in it waits for evidence.
+const PATIENCE: Duration = Duration::from_millis(25);
+
+impl Pipeline {
+    /// Runs until something ends it.
+    pub(super) async fn flow(
+        &mut self,
+        outlet: &mut Outlet,
+        signals: &mut Signals,
+    ) -> Result<End, PipelineError> {
+        let resync_every = self.resync.as_ref().map(|resync| resync.every);
+        let mut schedule = Schedule::new(self.settings.limits.duration, resync_every, self.adopted);
+        let mut nap = Nap::new(self.settings.nap);
+        loop {
+            if let Some(end) = self.write(&mut schedule, outlet, signals).await? {
+                return Ok(end);
+            }
+            if schedule.is_catching_up() && !self.streams.has_room(BATCH * RECORD) {
+                tokio::select! {
+                    biased;
+                    () = signals.end() => return Ok(End::Reason("signal")),
+                    () = sleep(SINK_CHECK) => continue,
+                }
+            }
+            nap.take();
+            if let Some(end) = self.wait(&schedule, outlet, signals).await? {
+                return Ok(end);
+            }
+            self.table.set_offset(clock_offset_ns());
+            let taken = self.drain(BATCH);
+            schedule.drained(taken);
+            nap.drained(taken);
+            self.keep_house(&mut schedule, taken)?;
+        }
+    }
+
+    /// Sends what should go now.
+    async fn write(
+        &mut self,
+        schedule: &mut Schedule,
+        outlet: &mut Outlet,
+        signals: &mut Signals,
+    ) -> Result<Option<End>, PipelineError> {
+        let wanted = outlet.wanted(&self.streams, schedule.is_flush_due());
+        if wanted > 0 {
+            if wanted == self.streams.buffered() {
+                schedule.flushed();
+            }
+            self.note();
+            tokio::select! {
+                biased;
+                () = signals.end() => return Ok(Some(End::Reason("signal"))),
+                () = until(schedule.deadline) => return Ok(Some(End::Reason("duration"))),
+                result = outlet.send(&mut self.streams, wanted) => match result {
+                    Ok(()) => {}
+                    Err(OutputError::Closed(_)) => return Ok(Some(End::Closed)),
+                    Err(error) => return Err(self.broken(error)),
+                }
+            }
+        }
+        Ok(self.streams.is_full().then_some(End::Reason("count")))
+    }
+
+    /// Waits for records or for whatever else is due. While records flow nothing is waited for, and signals and the end are looked at.
+    async fn wait(
+        &mut self,
+        schedule: &Schedule,
+        outlet: &mut Outlet,
+        signals: &mut Signals,
+    ) -> Result<Option<End>, PipelineError> {
+        let quiet = schedule.quiet;
+        let after = |at_ns: u64| Instant::now() + Duration::from_nanos(at_ns.saturating_sub(monotonic_ns()));
+        let watch_at = self.table.next_due_ns().filter(|_| quiet).map(after);
+        let owners_at = self.table.next_look_ns().filter(|_| quiet).map(after);
+        let report_at = self.streams.report_at();
+        let keep_at = self.keeper.as_ref().and_then(Keeper::due);
+        let window_at = self.streams.window_ends_ns().filter(|_| quiet).map(after);
+        tokio::select! {
+            biased;
+            ends = signals.any() => {
+                if ends || !outlet.hang_up(&mut self.streams).await.map_err(|error| self.broken(error))? {
+                    return Ok(Some(End::Reason("signal")));
+                }
+                self.count();
+            }
+            () = until(schedule.deadline) => return Ok(Some(End::Reason("duration"))),
+            () = outlet.closed() => return Ok(Some(End::Closed)),
+            result = self.source.readable(), if quiet => result?,
+            () = until(schedule.losses_at()), if quiet => {}
+            () = until(schedule.resync_at()), if quiet => {}
+            () = sleep(PATIENCE), if quiet && self.is_waiting() => {}
+            () = until(watch_at), if quiet => {}
+            () = until(owners_at), if quiet && !self.finder.is_busy() => {}
+            () = until(window_at), if quiet => {}
+            () = until(keep_at), if quiet => {}
+            () = until(report_at), if quiet => {}
+            () = sink_lost(), if quiet => {}
+            question = asked(&mut self.settings.metrics), if quiet => self.answer(question),
+            () = std::future::ready(()), if !quiet => {}
+        }
+        Ok(None)
+    }
+
+    /// What is due beside the records.
+    fn keep_house(&mut self, schedule: &mut Schedule, taken: usize) -> Result<(), PipelineError> {
+        if is_due(schedule.losses_at()) {
+            let any = self.losses()?;
+            schedule.losses_read(any);
+        }
+        if is_due(schedule.resync_at()) {
+            let done = self.resync();
+            schedule.resynced(done);
+        }
+        self.find_owners();
+        self.say_examined();
+        if let Some(question) = self.settings.metrics.as_mut().and_then(Server::asked_now) {
+            self.answer(question);
+        }
+        if is_due(self.streams.report_at()) {
+            let numbers = self.numbers();
+            self.streams.report(&numbers, false);
+        }
+        self.streams.close_windows(monotonic_ns());
+        if let Some(keeper) = &mut self.keeper {
+            keeper.keep(&self.table, taken > 0);
+        }
+        Ok(())
+    }
+}
+
+async fn asked(metrics: &mut Option<Server>) -> Question {
+    match metrics {
+        Some(server) => server.asked().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
