@@ -17,6 +17,8 @@ mod grpc;
 mod nats;
 #[path = "delivery/partly.rs"]
 mod partly;
+#[path = "support/skipped.rs"]
+mod skipped;
 #[path = "delivery/spool.rs"]
 mod spool;
 #[path = "delivery/tls.rs"]

@@ -2,6 +2,9 @@
 //! what the kernel says of the process when it has ended.
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "support/skipped.rs"]
+mod skipped;
+
 use std::{
     fs::File,
     io::{Read, Write},
@@ -17,6 +20,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use skipped::skip;
 use tempfile::TempDir;
 
 /// Of a process that reads a recording, in KiB: the program itself takes 20 to 30 MiB, and zstd's window 2 MiB.
@@ -90,7 +94,7 @@ fn each_command(recording: &Path, check: impl Fn(&str, ExitStatus, &str)) {
         assert!(kib < MOST_KIB, "top: {kib} KiB");
         println!("top: {kib} KiB");
     } else {
-        println!("SKIPPED: top, there is no `script`");
+        skip("top's memory: there is no `script`");
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{
     sockets::{Kind, disconnect, fresh_port, make_deaf, make_hear, option, reset_on_close},
     test,
     tun::{ACK, FIN, PEER, Peer, RST, SYN, Segment, Wire, connecting},
+    unusual_ends::{assert_why, sees_resets},
 };
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -64,11 +65,6 @@ fn wire() -> Option<Wire> {
             None
         }
     }
-}
-
-fn sees_resets(tracer: &Tracer) -> bool {
-    let start = &tracer.seen()[0];
-    start["hook"] == "tp_btf"
 }
 
 fn connect_fails_locally() {
@@ -410,9 +406,7 @@ fn linger_or_disconnect() {
             let end = end_to(&mut tracer, port);
             if sees_resets(&tracer) {
                 ended(&[&end], "ESTABLISHED", "reset_sent", None, None);
-                // Named from 6.10 on.
-                let says = !end["reset_why"].is_null();
-                assert!(!says || end["reset_why"] == if close { "linger" } else { "abort" }, "{end}");
+                assert_why(&end, "TCP_STATE", if close { "linger" } else { "abort" });
             }
             drop(held);
         }

@@ -59,8 +59,8 @@ fn each_takes_what_it_names() {
         (vec!["--local", "10.0.0.0/8"], |_, _| false),
         (vec!["--from", "established"], |it, _| it["from"] == "ESTABLISHED"),
         (vec!["--to", "close-wait,LAST_ACK"], |it, _| it["to"] == "CLOSE_WAIT" || it["to"] == "LAST_ACK"),
-        (vec!["--from", "FIN-WAIT-2", "--to", "closed"], |it, _| {
-            it["from"] == "FIN_WAIT2" && it["to"] == "CLOSE"
+        (vec!["--from", "FIN-WAIT-2,last-ack", "--to", "closed"], |it, _| {
+            (it["from"] == "FIN_WAIT2" || it["from"] == "LAST_ACK") && it["to"] == "CLOSE"
         }),
         (vec!["--pid", &pid], |_, _| true),
         (vec!["--pid", "1"], |_, _| false),
@@ -74,10 +74,12 @@ fn each_takes_what_it_names() {
         traffic(ports);
         let stories: Vec<Story> = tracers.into_iter().map(Tracer::stop).collect();
         let complete = with_ports(&stories[0]);
+        let nothing = [vec!["--local", "10.0.0.0/8"], vec!["--pid", "1"], vec!["--comm", "nobody"]];
         for ((args, wanted), story) in cases.iter().zip(&stories) {
             // Times differ between two tracers: what is compared is what each connection went through.
             let mut expected: Vec<String> =
                 complete.iter().filter(|it| wanted(it, ports)).map(summary).collect();
+            assert_eq!(expected.is_empty(), nothing.contains(args), "{args:?}: {complete:#?}");
             let mut said: Vec<String> = with_ports(story).iter().map(summary).collect();
             said.sort();
             expected.sort();

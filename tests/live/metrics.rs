@@ -102,8 +102,11 @@ fn counts() {
         for (name, seconds) in &times {
             assert!((last[name] - seconds).abs() < 1e-6, "{name}: {} and {seconds}", last[name]);
         }
+        assert!(!times.is_empty(), "{said:?}");
         assert_eq!(shown("sockstate_state_duration_seconds_sum").len(), times.len());
-        for (name, count) in shown("sockstate_state_duration_seconds_count") {
+        let counts = shown("sockstate_state_duration_seconds_count");
+        assert_eq!(counts.len(), times.len());
+        for (name, count) in counts {
             let all = name.replace("_count{", "_bucket{le=\"+Inf\",");
             assert_eq!(last[&all], count, "{name}");
         }

@@ -23,9 +23,9 @@ use crate::{
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("names: a network namespace that is made again", remade),
-        test("names: a network namespace that is made later", || made_later(&trace)),
-        test("names: the same for a daemon", || made_later(&daemon)),
-        test("names: the same for one sink of a daemon", || made_later(&sink)),
+        test("names: a network namespace that is made later", || made_later(&trace, true)),
+        test("names: the same for a daemon", || made_later(&daemon, true)),
+        test("names: the same for one sink of a daemon", || made_later(&sink, false)),
         test("names: a name of ip netns that is made later", in_run),
         test("names: a cgroup that is made later", later_cgroup),
     ]
@@ -134,21 +134,20 @@ fn sink(netns: &str) -> Tracer {
     config(directory.path(), "", &format!("[sinks.console.filter]\nnetns = \"{netns}\"\n"))
 }
 
-fn made_later(start: &dyn Fn(&str) -> Tracer) {
+/// Of a sink's filter only standard error, and no record, says that its name is awaited.
+fn made_later(start: &dyn Fn(&str) -> Tracer, start_says_so: bool) {
     let directory = tempfile::tempdir().expect("directory");
-    later(&directory.path().join("web"), &directory.path().join("web2"), start);
+    later(&directory.path().join("web"), &directory.path().join("web2"), start, start_says_so);
 }
 
-fn later(path: &Path, near: &Path, start: &dyn Fn(&str) -> Tracer) {
+fn later(path: &Path, near: &Path, start: &dyn Fn(&str) -> Tracer, start_says_so: bool) {
     let [port, other] = [0; 2].map(|_| fresh_port());
     let named = if path.starts_with("/run/netns") { path.file_name().map(Path::new) } else { None };
     let mut tracer = start(&named.unwrap_or(path).display().to_string());
     let degraded = tracer.first()["degraded"].to_string();
     let waits = format!("waiting for network namespace {}", path.display());
-    // Of a sink's filter only standard error reports that its name is awaited.
-    if !degraded.contains(&waits) {
-        assert!(!degraded.contains("waiting"), "{degraded}");
-    }
+    assert_eq!(degraded.contains(&waits), start_says_so, "{degraded}");
+    assert_eq!(degraded.contains("waiting"), start_says_so, "{degraded}");
     with_name(near, || connections(1, other));
     with_name(path, || told(&mut tracer, port));
     let story = tracer.stop();
@@ -160,7 +159,7 @@ fn in_run() {
     let directory = Path::new("/run/netns");
     fs::create_dir_all(directory).expect("directory");
     let name = format!("sockstate-{}", std::process::id());
-    later(&directory.join(&name), &directory.join(format!("{name}-2")), &trace);
+    later(&directory.join(&name), &directory.join(format!("{name}-2")), &trace, true);
     let mut degraded = trace(&name);
     let first = degraded.first();
     assert!(

@@ -13,6 +13,7 @@ use sockstate::model::State;
 use crate::{
     Test,
     daemon::connections,
+    documents,
     lab::{Story, in_lab, sockstate, wait_until},
     observer, skip,
     sockets::{Kind, fresh_port},
@@ -29,6 +30,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("people: top ends with its terminal, and by a signal", hang_up),
         test("people: graphviz takes the diagrams", graphviz),
         test("people: Mermaid takes the diagrams", mermaid),
+        test("people: Mermaid takes the documents' pictures", mermaid_of_documents),
         test("people: a browser runs the pages", browser),
     ]
 }
@@ -271,22 +273,32 @@ fn dom(path: &Path) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn mermaid() {
-    let Some(_) = tools::find("chromium", "chromium") else { return };
+/// The Mermaid library, as a script of a page; `None`, and the test is skipped, where it is not there.
+fn mermaid_script() -> Option<String> {
+    tools::find("chromium", "chromium")?;
     let library = tools::below("mermaid/package/dist/mermaid.min.js");
     if !Path::new(&library).exists() {
-        return skip("needs Mermaid: cargo xtask setup, with npm");
+        skip("needs Mermaid: cargo xtask setup, with npm");
+        return None;
     }
+    let start = "<script>mermaid.initialize({startOnLoad: true})</script>";
+    Some(format!("<script src=\"{library}\"></script>{start}"))
+}
+
+/// What a browser with Mermaid makes of a diagram's text.
+fn draw(text: &str, script: &str) -> String {
     let directory = tempfile::tempdir().expect("directory");
+    let page = directory.path().join("m.html");
+    let text = text.replace('&', "&amp;").replace('<', "&lt;");
+    fs::write(&page, format!("<pre class=\"mermaid\">{text}</pre>{script}")).expect("write");
+    dom(&page)
+}
+
+fn mermaid() {
+    let Some(script) = mermaid_script() else { return };
     for (args, stuck) in [(&[][..], 0), (&["--from", RECORDING], 2)] {
         let text = sockstate().args(["diagram", "--format", "mermaid"]).args(args).output().expect("diagram");
-        let text = String::from_utf8(text.stdout).expect("UTF-8");
-        let page = directory.path().join("m.html");
-        let text = text.replace('&', "&amp;").replace('<', "&lt;");
-        let script = "<script>mermaid.initialize({startOnLoad: true})</script>";
-        let html = format!("<pre class=\"mermaid\">{text}</pre><script src=\"{library}\"></script>{script}");
-        fs::write(&page, html).expect("write");
-        let drawn = dom(&page);
+        let drawn = draw(&String::from_utf8(text.stdout).expect("UTF-8"), &script);
         // Eleven boxes, each with its name, and the dot that begins.
         for name in (1..=11).map(|number| State::from_number(number).name()) {
             assert_eq!(drawn.matches(&format!("<p>{name}<")).count(), 1, "{name}: {drawn}");
@@ -294,6 +306,23 @@ fn mermaid() {
         assert_eq!(drawn.matches("statediagram-state\"").count(), 11, "{drawn}");
         assert_eq!(drawn.matches("class=\"node stuck").count(), stuck);
     }
+}
+
+fn mermaid_of_documents() {
+    let Some(script) = mermaid_script() else { return };
+    let mut count = 0;
+    for (name, text) in documents::documents() {
+        for block in text.split("```mermaid\n").skip(1) {
+            let drawn = draw(block.split("```").next().expect("a block"), &script);
+            // Mermaid draws its complaint.
+            assert!(
+                drawn.contains("class=\"flowchart\"") && !drawn.contains("Syntax error"),
+                "{name}: {drawn}"
+            );
+            count += 1;
+        }
+    }
+    assert!(count >= 2, "{count}");
 }
 
 fn browser() {

@@ -105,7 +105,7 @@ fn ends(name: &'static str, value: &'static str, when: When) {
         drop(limit);
         if sees_resets(&tracer) {
             assert_end(&end, "FIN_WAIT1", Some("reset_sent"), None);
-            assert_why(&end, "memory");
+            assert_why(&end, "TCP_ABORT_ON_MEMORY", "memory");
         } else {
             assert_end(&end, "FIN_WAIT1", None, None);
         }

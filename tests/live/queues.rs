@@ -187,7 +187,9 @@ fn families() {
         drop(Kind::V4.connect(port).expect("connect"));
         drop(Kind::V6.connect(port).expect("connect"));
         wait_for_states(&["LISTEN", "LISTEN", "CLOSE_WAIT", "CLOSE_WAIT", "FIN_WAIT2", "FIN_WAIT2"]);
-        for record in look(netns, &["close-wait", "--older-than", "0"]) {
+        let found = look(netns, &["close-wait", "--older-than", "0"]);
+        assert_eq!(found.len(), 2, "{found:?}");
+        for record in found {
             let is_v4 = record["network"]["type"] == "ipv4";
             let wanted = if is_v4 { process::id() } else { dual.pid() };
             assert_eq!(record["creator"]["pid"], wanted, "{record}");

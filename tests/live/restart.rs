@@ -162,6 +162,7 @@ pub(crate) fn kill(mut child: Child) {
 }
 
 fn goes_on() {
+    observer::watch();
     in_lab(|netns| {
         let port = fresh_port();
         let Some(place) = Place::new(port) else { return };
@@ -215,6 +216,7 @@ fn goes_on() {
         // And everything that bpftrace saw.
         if observer::is_there() {
             let seen: usize = observer::paths(port, 20).iter().map(|path| path.len() - 1).sum();
+            assert!(seen >= 20, "bpftrace saw {seen}");
             let full = |it: &&Value| it["kind"] == "transition" && it["mini"].is_null();
             assert!(records.iter().filter(full).count() >= seen - 6, "{seen}");
         }

@@ -3,6 +3,7 @@
 use std::{
     io::{Read, Write},
     net::Shutdown,
+    sync::OnceLock,
 };
 
 use serde_json::Value;
@@ -50,9 +51,18 @@ pub(crate) fn assert_end(end: &Value, from: &str, cause: Option<&str>, errno: Op
     );
 }
 
-/// `reset_why` where the kernel names it (6.10).
-pub(crate) fn assert_why(end: &Value, why: &str) {
-    assert!(end["reset_why"].is_null() || end["reset_why"] == why, "{end}");
+/// Whether the running kernel gives this reason for a reset: a name of `enum sk_rst_reason` (6.10 and newer).
+fn kernel_names(reason: &str) -> bool {
+    static BTF: OnceLock<Vec<u8>> = OnceLock::new();
+    let btf = BTF.get_or_init(|| std::fs::read("/sys/kernel/btf/vmlinux").expect("the kernel's types"));
+    let name = format!("SK_RST_REASON_{reason}\0");
+    btf.windows(name.len()).any(|bytes| bytes == name.as_bytes())
+}
+
+/// `reset_why` is `why` where the kernel gives this reason, and null elsewhere.
+pub(crate) fn assert_why(end: &Value, reason: &str, why: &str) {
+    let expected = if kernel_names(reason) { why.into() } else { Value::Null };
+    assert_eq!(end["reset_why"], expected, "{end}");
 }
 
 pub(crate) fn sees_resets(tracer: &Tracer) -> bool {
@@ -151,7 +161,7 @@ fn unread_or_read() {
                 assert_end(&end, "LAST_ACK", Some("fin"), None);
             } else if sees_resets(&tracer) {
                 assert_end(&end, "CLOSE_WAIT", Some("reset_sent"), None);
-                assert_why(&end, "unread_data");
+                assert_why(&end, "TCP_ABORT_ON_CLOSE", "unread_data");
             }
             drop((listener, client));
             wait_for_states(if reads { &["TIME_WAIT"] } else { &[] });
@@ -183,7 +193,11 @@ fn disconnect_in_last_ack() {
             if sees_resets(&tracer) {
                 let cause = to_send.then_some("reset_sent");
                 assert_end(&end, "LAST_ACK", cause, None);
-                assert_why(&end, "disconnect");
+                if to_send {
+                    assert_why(&end, "TCP_DISCONNECT_WITH_DATA", "disconnect");
+                } else {
+                    assert_eq!(end["reset_why"], Value::Null, "no reset was sent: {end}");
+                }
             }
             drop((listener, client, server));
         }

@@ -1,15 +1,13 @@
 //! The kernel programs, and the object that is committed so that nobody else needs to build them.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+mod sums;
+
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, bail};
-use sha2::{Digest, Sha256};
+use sums::{Sums, object};
 
-use crate::{arch::Arch, command, output, root, succeeds};
+use crate::{arch::Arch, command, output, root, setup, succeeds};
 
 const TARGET: &str = "bpfel-unknown-none";
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
@@ -107,15 +105,6 @@ fn rustflags(arch: Arch) -> String {
     flags.join(" ")
 }
 
-/// Where the committed object lies; the machine's registers, which kprobes read, are what differs.
-fn object(arch: Arch) -> PathBuf {
-    root().join(format!("tracer/bpf/sockstate-{}.bpf.o", arch.name()))
-}
-
-fn sum() -> PathBuf {
-    root().join("tracer/bpf/sockstate.bpf.sum")
-}
-
 const BUILD: [&str; 6] = ["--locked", "--release", "--package", "tracer-ebpf", "--target", TARGET];
 
 fn target_dir(arch: Arch) -> String {
@@ -164,77 +153,59 @@ fn without_dwarf(bytes: &[u8]) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-/// Builds, and puts objects and sum where they are committed.
+/// Builds the objects, and puts them and their sums where they are committed.
 pub(crate) fn commit() -> Result<()> {
     let toolchain = Toolchain::find().context("nothing to build with; run cargo xtask setup")?;
-    let mut sums = format!("sources {}\ncompiler {}\n", sources()?, toolchain.version()?);
+    let mut objects = Vec::new();
     for arch in Arch::ALL {
         let bytes = build(arch)?;
-        fs::write(object(arch), &bytes)?;
-        sums += &format!("{} {}\n", arch.name(), hex(&Sha256::digest(&bytes)));
-        println!("{}: {} bytes", object(arch).display(), bytes.len());
+        let path = object(&root(), arch);
+        // A file that is written again makes cargo build the tracer again.
+        if fs::read(&path).ok().as_ref() != Some(&bytes) {
+            fs::write(&path, &bytes)?;
+        }
+        // Standard output belongs to the program that `cargo xtask run` starts after this.
+        eprintln!("{}: {} bytes", path.display(), bytes.len());
+        objects.push((arch, bytes));
     }
-    Ok(fs::write(sum(), sums)?)
+    sums::write(&root(), &toolchain.version()?, &objects)
+}
+
+/// Builds the committed objects again if they are not those of the sources. Fails where they cannot be built, and in CI,
+/// which must see what is committed.
+pub(crate) fn refresh() -> Result<()> {
+    if Sums::read(&root())?.are_current(&root())? {
+        return Ok(());
+    }
+    let stale = "the objects in tracer/bpf were built of other sources than those in tracer-ebpf";
+    if std::env::var_os("CI").is_some() {
+        bail!("{stale}: run `cargo xtask build-ebpf`, and commit tracer/bpf");
+    }
+    if Toolchain::find().is_none() || !setup::has_linker() {
+        bail!("{stale}, and there is nothing to build them with: run `cargo xtask setup`");
+    }
+    eprintln!("{stale}: building them again");
+    commit()
 }
 
 /// Fails where a committed object is not that of the sources: by their sum, and by building it again where the compiler
 /// is the same.
 pub(crate) fn verify() -> Result<()> {
-    let committed = fs::read_to_string(sum()).context("no sum of the committed objects")?;
-    let field = |name: &str| {
-        let value = committed.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value.unwrap_or_default().to_owned()
-    };
+    let sums = Sums::read(&root())?;
+    if !sums.are_current(&root())? {
+        bail!("the committed object is not that of the sources; run cargo xtask build-ebpf");
+    }
     let toolchain = Toolchain::find().context("nothing to build with; run cargo xtask setup")?;
     for arch in Arch::ALL {
-        let bytes = fs::read(object(arch)).context("no committed object")?;
-        if field("sources") != sources()? || field(arch.name()) != hex(&Sha256::digest(&bytes)) {
-            bail!("the committed object is not that of the sources; run cargo xtask build-ebpf");
-        }
+        let committed = fs::read(object(&root(), arch)).context("no committed object")?;
         let built = build(arch)?;
-        if toolchain.version()? != field("compiler") {
+        if toolchain.version()? != sums.compiler() {
             println!("object: of these sources; this compiler is another, so its bytes are not compared");
-        } else if built == bytes {
-            println!("object: built again for {}, the same {} bytes", arch.name(), bytes.len());
+        } else if built == committed {
+            println!("object: built again for {}, the same {} bytes", arch.name(), built.len());
         } else {
             bail!("built again, the committed object is another; run cargo xtask build-ebpf");
         }
     }
     Ok(())
-}
-
-/// Sum over everything that the object is made of.
-fn sources() -> Result<String> {
-    let mut files = vec![root().join("tracer-ebpf/Cargo.toml")];
-    let mut directories = vec![root().join("tracer-ebpf/src")];
-    while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(&directory)? {
-            let path = entry?.path();
-            if path.is_dir() { directories.push(path) } else { files.push(path) }
-        }
-    }
-    files.sort();
-    let mut hash = Sha256::new();
-    for file in files {
-        let name = file.strip_prefix(root()).unwrap_or(&file).display().to_string();
-        hash.update(name.as_bytes());
-        hash.update(fs::read(&file)?);
-    }
-    // The versions of aya's crates.
-    for package in locked("aya")? {
-        hash.update(package.as_bytes());
-    }
-    Ok(hex(&hash.finalize()))
-}
-
-/// Name and version of the packages in the lock file whose names begin with `prefix`.
-fn locked(prefix: &str) -> Result<Vec<String>> {
-    let lock = fs::read_to_string(root().join("Cargo.lock"))?;
-    let lines: Vec<&str> = lock.lines().collect();
-    let pairs = lines.windows(2).filter(|pair| pair[0].starts_with(&format!("name = \"{prefix}")));
-    Ok(pairs.map(|pair| pair.concat()).collect())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,8 +1,10 @@
 //! Everything that must hold before a change lands, apart from the tests.
 
+use std::process::Command;
+
 use anyhow::Result;
 
-use crate::{build_ebpf, cargo, command, directions, generate, setup, turn};
+use crate::{build_ebpf, cargo, command, directions, generate, root, setup, turn};
 
 /// Fails at the first thing that does not hold.
 pub(crate) fn all() -> Result<()> {
@@ -14,7 +16,19 @@ pub(crate) fn all() -> Result<()> {
         if setup::has_kafka() { "tracer/grpc,tracer/nats,tracer/kafka" } else { "tracer/grpc,tracer/nats" };
     let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--features", features];
     command(cargo().args(clippy).args(["--", "-D", "warnings"]))?;
+    dependencies()?;
     generate::verify()?;
     build_ebpf::lint()?;
     build_ebpf::verify()
+}
+
+/// Licences, banned packages and sources by deny.toml. Advisories would take the network.
+fn dependencies() -> Result<()> {
+    let Some(deny) = setup::cargo_deny() else {
+        println!(
+            "SKIPPED: licences and sources of dependencies: needs cargo-deny: cargo install cargo-deny --locked"
+        );
+        return Ok(());
+    };
+    command(Command::new(deny).args(["--locked", "check", "licenses", "bans", "sources"]).current_dir(root()))
 }

