@@ -59,6 +59,8 @@ mod faults;
 mod filters;
 #[path = "live/fleet.rs"]
 mod fleet;
+#[path = "live/frozen.rs"]
+mod frozen;
 #[path = "live/harmless.rs"]
 mod harmless;
 #[path = "live/hidden.rs"]
@@ -192,6 +194,7 @@ fn main() -> ExitCode {
         metrics::tests(),
         collectors::tests(),
         faults::tests(),
+        frozen::tests(),
         harmless::tests(),
         hostile::tests(),
         configured::tests(),

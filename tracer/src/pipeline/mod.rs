@@ -240,10 +240,15 @@ impl Pipeline {
                     if ends || !outlet.hang_up(&mut self.streams).await.map_err(|error| self.broken(error))? {
                         return Ok(End::Reason("signal"));
                     }
-                    self.count();
                 }
                 () = until(deadline) => return Ok(End::Reason("duration")),
-                () = outlet.closed() => return Ok(End::Closed),
+                is_read = outlet.changed() => {
+                    if !is_read {
+                        return Ok(End::Closed);
+                    }
+                    outlet.apply(&mut self.streams);
+                    self.count();
+                }
                 result = self.source.readable(), if quiet => result?,
                 () = sleep_until(losses_at + LOSS_CHECK), if quiet && unchecked => {}
                 () = until(resync_at), if quiet => {}

@@ -57,11 +57,6 @@ impl FileSink {
         self.open().map(drop)
     }
 
-    /// The same without touching the file: another sink still writes to it.
-    pub(super) fn check_later(&self) -> Result<(), FileError> {
-        Directory::of(&self.settings.path).map(drop)
-    }
-
     /// What [`FileSink::check`] would say, without making or changing anything.
     pub(super) fn verify(&self) -> Result<(), FileError> {
         let (directory, name) = Directory::of(&self.settings.path)?;

@@ -123,6 +123,8 @@ struct State {
     spools: bool,
     reopen: bool,
     finished: bool,
+    /// Threads that still open a file of the sink.
+    holds: usize,
 }
 
 struct Shared {
@@ -305,6 +307,32 @@ impl Queue {
         }
     }
 
+    /// Waits until the sink has ended, and no thread of it opens a file any more.
+    pub(super) async fn released(&self) {
+        loop {
+            let finished = self.0.finished.notified();
+            tokio::pin!(finished);
+            finished.as_mut().enable();
+            if self.is_released() {
+                return;
+            }
+            finished.await;
+        }
+    }
+
+    /// Whether another sink may have its files.
+    #[must_use]
+    pub fn is_released(&self) -> bool {
+        let state = self.state();
+        state.finished && state.holds == 0
+    }
+
+    /// A thread opens a file of the sink for as long as the result lives.
+    pub(super) fn hold(&self) -> Hold {
+        self.state().holds += 1;
+        Hold(self.clone())
+    }
+
     /// Whether the sink has ended.
     #[must_use]
     pub fn is_finished(&self) -> bool {
@@ -407,6 +435,16 @@ impl Queue {
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing that panics holds it.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See [`Queue::hold`].
+pub(super) struct Hold(Queue);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.state().holds -= 1;
+        self.0.0.finished.notify_waiters();
     }
 }
 
