@@ -45,10 +45,14 @@ mod collectors;
 mod configured;
 #[path = "live/destroy.rs"]
 mod destroy;
+#[path = "live/doubt.rs"]
+mod doubt;
 #[path = "live/duration.rs"]
 mod duration;
 #[path = "live/ending.rs"]
 mod ending;
+#[path = "live/exhausted.rs"]
+mod exhausted;
 #[path = "live/existing.rs"]
 mod existing;
 #[path = "live/fallback.rs"]
@@ -195,6 +199,8 @@ fn main() -> ExitCode {
         collectors::tests(),
         faults::tests(),
         frozen::tests(),
+        doubt::tests(),
+        exhausted::tests(),
         harmless::tests(),
         hostile::tests(),
         configured::tests(),

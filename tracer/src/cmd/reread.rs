@@ -84,7 +84,10 @@ impl Reader {
             return Ok(());
         }
         if Arc::strong_count(&self.threads) > MOST_THREADS {
-            return Err(io::Error::other(format!("{MOST_THREADS} threads wait for the system to answer")));
+            let path = self.path.display();
+            let message =
+                format!("cannot read {path} again: {MOST_THREADS} threads wait for the system to answer");
+            return Err(io::Error::other(message));
         }
         let (sender, result) = oneshot::channel();
         let (path, start, alive) = (self.path.clone(), self.start.clone(), Arc::clone(&self.threads));
@@ -93,7 +96,11 @@ impl Reader {
             drop(sender.send(reread(&path, &start)));
             drop(alive);
         };
-        thread::Builder::new().name("reload".into()).spawn(work)?;
+        let started = thread::Builder::new().name("reload".into()).spawn(work);
+        started.map_err(|error| {
+            let path = self.path.display();
+            io::Error::new(error.kind(), format!("cannot start a thread to read {path} again: {error}"))
+        })?;
         self.under_way = Some(UnderWay { result, late_at: Instant::now() + PATIENCE, is_late: false });
         Ok(())
     }

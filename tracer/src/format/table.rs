@@ -123,7 +123,10 @@ impl Format for Table {
             }
             Notice::Lost(it) => {
                 self.times.write(it.time_ns, 3, out);
-                let text = format!("LOST {} transitions ({})", it.count, it.place.name());
+                let mut text = format!("LOST {} transitions ({})", it.count, it.place.name());
+                if it.in_doubt > 0 {
+                    text.push_str(&format!(", {} in doubt", it.in_doubt));
+                }
                 writeln!(out, " {}", self.paint("1;31", &text))
             }
             Notice::Aggregate(_) | Notice::Start(_) | Notice::Stop(_) => Ok(()),

@@ -72,10 +72,11 @@ impl Disk {
 
     /// The last chance for a spool that is not open yet.
     pub(super) async fn wait_at_end(&mut self, queue: &Queue) {
-        if self.opening.is_some() && timeout(LAST_WAIT, self.opened(queue)).await.is_err() {
-            if let Some(opening) = &self.opening {
-                message!("sink {}: {}", self.name, opening.reason());
-            }
+        if self.opening.is_some()
+            && timeout(LAST_WAIT, self.opened(queue)).await.is_err()
+            && let Some(opening) = &self.opening
+        {
+            message!("sink {}: {}", self.name, opening.reason());
         }
     }
 
@@ -168,7 +169,7 @@ impl Disk {
         if matches!(kept, Some(Ok(()))) {
             queue.settle(lot.weight());
         } else {
-            queue.lose(lot.len() as u64, lot.tells(), lot.since_ns(), false);
+            queue.lose_all(lot, false);
         }
         self.measure(queue);
     }

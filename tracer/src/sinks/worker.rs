@@ -96,7 +96,7 @@ impl Worker {
         // It notices a reset that has come meanwhile.
         self.target.close().await;
         let doubtful = self.target.doubtful();
-        self.queue.status().doubt_delivered(doubtful);
+        self.queue.doubt_delivered(doubtful);
         if doubtful > 0 {
             message!(
                 "sink {}: {doubtful} records are in doubt: the collector reset the connection after it had acknowledged them",
@@ -281,7 +281,7 @@ impl Worker {
     /// The collector does not want `lot`.
     fn refuse(&self, lot: &Batch, message: &str, from_spool: bool) {
         message!("sink {}: {message}: {} records are lost", self.name, lot.len());
-        self.queue.lose(lot.len() as u64, lot.tells(), lot.since_ns(), from_spool);
+        self.queue.lose_all(lot, from_spool);
         if !from_spool {
             self.queue.leave(lot.len() as u64);
         }
@@ -290,7 +290,7 @@ impl Worker {
     /// The collector may have `lot`, which is not sent again.
     fn doubt(&self, lot: &Batch, message: &str, from_spool: bool) {
         message!("sink {}: {message}: {} records are in doubt", self.name, lot.len());
-        self.queue.status().doubt(lot.len() as u64);
+        self.queue.doubt(lot.len() as u64, lot.since_ns());
         if !from_spool {
             self.queue.settle(lot.weight());
             self.queue.leave(lot.len() as u64);
