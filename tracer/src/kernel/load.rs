@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use aya::{
-    Btf, Ebpf, EbpfLoader, include_bytes_aligned,
+    Btf, BtfError, Ebpf, EbpfLoader, include_bytes_aligned,
     maps::Array,
     programs::{BtfTracePoint, TracePoint, tp_btf::BtfTracePointLink, trace_point::TracePointLink},
 };
@@ -23,7 +23,7 @@ use super::{
     pod::pod,
     symbols, tracefs,
 };
-use crate::model::Filter;
+use crate::{files, model::Filter};
 
 /// The programs; rebuilt by `cargo xtask build-ebpf`.
 #[cfg(target_arch = "x86_64")]
@@ -376,7 +376,13 @@ impl Loader<'_> {
             return Ok(None);
         }
         Ok(Some(match &self.request.btf {
-            Some(path) => Btf::parse_file(path, aya::Endianness::default())?,
+            // What has the name by now may not be what was checked.
+            Some(path) => {
+                let data = files::read(path, btf::MOST_BYTES)
+                    .map_err(|error| BtfError::FileError { path: path.clone(), error })?;
+                Btf::parse(&data, aya::Endianness::default())?
+            }
+            // The kernel's own.
             None => Btf::from_sys_fs()?,
         }))
     }
