@@ -12,6 +12,9 @@ mod files;
 #[cfg(feature = "grpc")]
 #[path = "delivery/grpc.rs"]
 mod grpc;
+#[cfg(feature = "kafka")]
+#[path = "delivery/kafka.rs"]
+mod kafka;
 #[cfg(feature = "nats")]
 #[path = "delivery/nats.rs"]
 mod nats;

@@ -45,10 +45,14 @@ mod collectors;
 mod configured;
 #[path = "live/destroy.rs"]
 mod destroy;
+#[path = "live/doubt.rs"]
+mod doubt;
 #[path = "live/duration.rs"]
 mod duration;
 #[path = "live/ending.rs"]
 mod ending;
+#[path = "live/exhausted.rs"]
+mod exhausted;
 #[path = "live/existing.rs"]
 mod existing;
 #[path = "live/fallback.rs"]
@@ -59,6 +63,8 @@ mod faults;
 mod filters;
 #[path = "live/fleet.rs"]
 mod fleet;
+#[path = "live/frozen.rs"]
+mod frozen;
 #[path = "live/harmless.rs"]
 mod harmless;
 #[path = "live/hidden.rs"]
@@ -192,6 +198,9 @@ fn main() -> ExitCode {
         metrics::tests(),
         collectors::tests(),
         faults::tests(),
+        frozen::tests(),
+        doubt::tests(),
+        exhausted::tests(),
         harmless::tests(),
         hostile::tests(),
         configured::tests(),

@@ -150,7 +150,10 @@ impl Feeder {
         for seq in 1..=count {
             let mut bytes = vec![b'x'; len - 1];
             bytes.push(b'\n');
-            self.queue.push(Batch { bytes, frames: vec![Frame { end: len, seq, time_ns: 1, tells: 0 }] });
+            self.queue.push(Batch {
+                bytes,
+                frames: vec![Frame { end: len, seq, time_ns: 1, tells: 0, doubts: 0 }],
+            });
         }
     }
 }

@@ -35,7 +35,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-fn ask(port: u16) -> String {
+pub(crate) fn ask(port: u16) -> String {
     let mut client = TcpStream::connect(("127.0.0.1", port)).expect("connect");
     client.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("request");
     let mut answer = String::new();

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::Command,
@@ -17,7 +17,7 @@ use crate::{
     collectors::json,
     daemon::connections,
     hostile::{FILE, Raw},
-    lab::{in_lab, signal, wait_until},
+    lab::{in_lab, wait_until},
     observer,
     sockets::fresh_port,
     test,
@@ -104,11 +104,11 @@ fn first_is_silent() {
 }
 
 /// A cgroup that bounds how many threads there are; gone with the test.
-struct Pids(PathBuf);
+pub(crate) struct Pids(PathBuf);
 
 impl Pids {
     /// `None` where there is no such controller.
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         let roots = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"];
         let root = roots.iter().map(Path::new).find(|root| root.join("cgroup.procs").exists())?;
         let path = root.join(format!("sockstate-test-{}", std::process::id()));
@@ -117,16 +117,11 @@ impl Pids {
         group.0.join("pids.max").exists().then_some(group)
     }
 
-    fn take(&self, pid: u32) {
+    pub(crate) fn take(&self, pid: u32) {
         fs::write(self.0.join("cgroup.procs"), pid.to_string()).expect("cgroup");
     }
 
-    fn current(&self) -> u64 {
-        let text = fs::read_to_string(self.0.join("pids.current")).expect("cgroup");
-        text.trim().parse().expect("number")
-    }
-
-    fn limit(&self, most: &str) {
+    pub(crate) fn limit(&self, most: &str) {
         fs::write(self.0.join("pids.max"), most).expect("cgroup");
     }
 }
@@ -142,34 +137,34 @@ fn no_thread() {
         let Some(pids) = Pids::new() else { return crate::skip("needs the cgroup controller pids") };
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("listen");
         let port = listener.local_addr().expect("address").port();
-        let lines = collect(listener);
         let errors = tempfile::NamedTempFile::new().expect("file");
         let stderr = errors.reopen().expect("file");
-        // No thread but those of sinks comes and goes.
-        let head = "resync = \"0\"\n[stuck]\nno-stuck = true\n";
-        let mut daemon = Raw::start(netns, &format!("{head}{FILE}"), |command| {
+        let sink = format!("[sinks.named]\ntype = \"socket\"\naddress = \"tcp://localhost:{port}\"\n");
+        let mut daemon = Raw::start(netns, &format!("{FILE}{sink}retry = \"200ms\"\n"), |command| {
             command.stderr(stderr);
         });
-        daemon.wait_for("\"kind\":\"start\"");
+        let (mut stream, _) = listener.accept().expect("connection");
         pids.take(daemon.pid());
-        // Room for the thread of a sink, and for no other.
-        pids.limit(&(pids.current() + 1).to_string());
-        daemon.write(&format!(
-            "{head}{FILE}[sinks.named]\ntype = \"socket\"\naddress = \"tcp://localhost:{port}\"\nretry = \"200ms\"\n"
-        ));
-        signal(daemon.pid(), libc::SIGHUP);
+        // No other thread, as long as there is one.
+        pids.limit("1");
+        let mut before = String::new();
+        stream.shutdown(std::net::Shutdown::Write).expect("shutdown");
+        // The sink ends a connection that its collector ends.
+        stream.read_to_string(&mut before).expect("records");
+        connections(1, fresh_port());
         let said = || fs::read_to_string(errors.path()).expect("messages");
         let words =
             format!("sink named: cannot connect to localhost:{port}: Resource temporarily unavailable");
         wait_until("there is no thread", || said().contains(&words));
         pids.limit("max");
-        connections(1, fresh_port());
+        let lines = collect(listener);
         wait_until("it is delivered", || {
             lines.lock().expect("lock").iter().any(|line| line.contains("\"to\":\"TIME_WAIT\""))
         });
         assert!(daemon.end_now().success());
-        let seqs: Vec<u64> =
-            lines.lock().expect("lock").iter().filter_map(|it| json(it)?["seq"].as_u64()).collect();
+        let lines = lines.lock().expect("lock").clone();
+        let all = before.lines().chain(lines.iter().map(String::as_str));
+        let seqs: Vec<u64> = all.filter_map(|it| json(it)?["seq"].as_u64()).collect();
         assert_eq!(seqs, (1..=seqs.len() as u64).collect::<Vec<_>>(), "nothing is missing");
     });
 }

@@ -331,10 +331,19 @@ fn sockets_of_a_ring() {
         // Sockets that are in a table, or of another protocol, are no gap.
         let (listener, client, server) = Kind::V4.pair(port);
         let udp = std::net::UdpSocket::bind("127.0.0.1:0").expect("UDP");
-        let rings = [server.as_raw_fd(), udp.as_raw_fd()].map(|fd| ring_with(fd).expect("io_uring"));
-        drop((client, server, udp));
+        // Any user can give a name to a socket that is no UTF-8: it hides nothing of that table.
+        let name =
+            format!("sockstate-{port}-").into_bytes().into_iter().chain([0xff, 0xfe]).collect::<Vec<_>>();
+        let name =
+            <std::os::unix::net::SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(name)
+                .expect("name");
+        let named = std::os::unix::net::UnixDatagram::bind_addr(&name).expect("unix socket");
+        let unix = std::os::unix::net::UnixDatagram::unbound().expect("unix socket");
+        let all = [server.as_raw_fd(), udp.as_raw_fd(), unix.as_raw_fd()];
+        let rings = all.map(|fd| ring_with(fd).expect("io_uring"));
+        drop((client, server, udp, unix));
         assert_ok(&[], &[]);
-        drop((listener, rings));
+        drop((listener, rings, named));
     });
 }
 

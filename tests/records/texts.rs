@@ -101,8 +101,15 @@ fn what_tcp_does_not_do_is_marked() {
 
 #[test]
 fn losses_are_records() {
-    let lost =
-        |since_ns| Record::Lost(Lost { time_ns: 1_500_000_000, since_ns, count: 12, place: LostPlace::Ring });
+    let lost = |since_ns| {
+        Record::Lost(Lost {
+            time_ns: 1_500_000_000,
+            since_ns,
+            count: 12,
+            in_doubt: 0,
+            place: LostPlace::Ring,
+        })
+    };
     let mut out = Vec::new();
     Json::default().record(3, &lost(None), &mut out);
     let record: Value = serde_json::from_slice(&out).expect("JSON");

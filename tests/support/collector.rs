@@ -114,6 +114,7 @@ pub(crate) fn batch(first: u64, count: u64) -> Batch {
             seq,
             time_ns: 1_700_000_000_000_000_000 + seq as i64,
             tells: 0,
+            doubts: 0,
         });
     }
     batch

@@ -2,6 +2,7 @@
 //! instances hold.
 
 pub mod rings;
+pub mod text;
 
 use std::{
     fs, io,

@@ -11,7 +11,7 @@ use anyhow::Result;
 use rustix::fs::{FlockOperation, Mode, fchmod, flock, major, minor};
 
 use super::{Failure, exit};
-use crate::{files, kernel};
+use crate::{files, kernel, procfs::text};
 
 /// Held while one instance traces.
 const LOCK: &str = "/run/sockstate.lock";
@@ -34,8 +34,8 @@ pub(super) fn lock() -> Result<Option<File>, Failure> {
     let _ = fchmod(&file, Mode::RUSR | Mode::WUSR);
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         let mut text = String::new();
-        // A message without the number is still a message.
-        let _ = file.read_to_string(&mut text);
+        // A message without the number is still a message, and a number has no more digits.
+        let _ = file.take(20).read_to_string(&mut text);
         return Err(second(holder(path).unwrap_or_else(|| text.trim().to_owned())));
     }
     let written =
@@ -79,12 +79,12 @@ fn holder(path: &Path) -> Option<String> {
     let metadata = fs::symlink_metadata(path).ok()?;
     let device = metadata.dev();
     let file = format!("{:02x}:{:02x}:{}", major(device), minor(device), metadata.ino());
-    holder_of(&file, &fs::read_to_string("/proc/locks").ok()?)
+    holder_of(&file, text::lines(Path::new("/proc/locks")))
 }
 
 /// `1: FLOCK  ADVISORY  WRITE 812 00:1a:1234 0 EOF`; who waits for it has an arrow behind the number.
-fn holder_of(file: &str, locks: &str) -> Option<String> {
-    locks.lines().find_map(|line| {
+fn holder_of(file: &str, mut locks: impl Iterator<Item = String>) -> Option<String> {
+    locks.find_map(|line| {
         let mut words = line.split_whitespace().skip(1);
         let is_flock = words.next() == Some("FLOCK");
         let (pid, place) = (words.nth(2)?, words.next()?);
@@ -102,7 +102,8 @@ mod tests {
                      2: FLOCK  ADVISORY  WRITE 8 00:1b:1234 0 EOF\n\
                      3: FLOCK  ADVISORY  WRITE 9 00:1a:1234 0 EOF\n\
                      3: -> FLOCK  ADVISORY  WRITE 10 00:1a:1234 0 EOF\n";
-        assert_eq!(holder_of("00:1a:1234", locks).as_deref(), Some("9"));
-        assert_eq!(holder_of("00:1a:123", locks), None);
+        let holder = |file| holder_of(file, locks.lines().map(str::to_owned));
+        assert_eq!(holder("00:1a:1234").as_deref(), Some("9"));
+        assert_eq!(holder("00:1a:123"), None);
     }
 }

@@ -373,8 +373,12 @@ fn report(summary: &Summary) {
             (count > 0).then(|| format!("{count} ({})", place.name()))
         })
         .collect();
+    let doubt = Some(summary.in_doubt).filter(|count| *count > 0);
+    let doubt = doubt.map(|count| format!("; {count} in doubt")).unwrap_or_default();
     if !lost.is_empty() {
-        message!("{} transitions; lost {}", summary.transitions, lost.join(", "));
+        message!("{} transitions; lost {}{doubt}", summary.transitions, lost.join(", "));
+    } else if !doubt.is_empty() {
+        message!("{} transitions; nothing lost{doubt}", summary.transitions);
     } else if std::io::stderr().is_terminal() {
         message!("{} transitions; nothing lost", summary.transitions);
     }

@@ -15,7 +15,7 @@ use crate::{
     settings::{Settings, Sink},
     sinks::{
         self, Address, Convert, Envelope, FileSettings, Framing, HttpSettings, Inherited, Pace, Queue,
-        SinkSettings, SpoolSettings, TargetSettings, Template, TlsSettings,
+        Running, SinkSettings, SpoolSettings, TargetSettings, Template, TlsSettings,
     },
 };
 
@@ -25,14 +25,16 @@ const METRICS_SERVICE: &str = "/opentelemetry.proto.collector.metrics.v1.Metrics
 
 /// A stream for each sink.
 pub(super) fn streams(settings: &Settings, start: &Start, ground: Option<&Ground>) -> Result<Vec<Stream>> {
-    settings.sinks.iter().map(|sink| stream(settings, sink, start, ground, Before::default())).collect()
+    let begin = |sink: &Sink| {
+        let started = sink_settings(sink, &stamp(settings, start))?;
+        stream(settings, sink, &started, start, ground, None)
+    };
+    settings.sinks.iter().map(begin).collect()
 }
 
 /// What was there before a sink of a changed configuration.
-#[derive(Default)]
 pub(super) struct Before {
-    /// Sinks that still write to its file or spool: it begins when these have ended.
-    pub(super) after: Vec<Queue>,
+    pub(super) running: Running,
     /// It goes on with the numbers of a stream that still runs.
     pub(super) replaces: bool,
 }
@@ -41,9 +43,10 @@ pub(super) struct Before {
 pub(super) fn stream(
     settings: &Settings,
     sink: &Sink,
+    started: &SinkSettings,
     start: &Start,
     ground: Option<&Ground>,
-    before: Before,
+    before: Option<Before>,
 ) -> Result<Stream> {
     let filter = sink.filter.as_ref().map(transitions).transpose()?;
     for what in filter.iter().flat_map(awaited) {
@@ -52,13 +55,15 @@ pub(super) fn stream(
     // Numbers that are lost are in the next ones.
     let has_records = sink.args.r#type != SinkType::OtlpMetrics;
     let slot = ground.filter(|_| has_records).and_then(|ground| ground.ledger.slot(&sink.name));
-    let queue = open(settings, sink, start, Inherited { after: before.after, slot })?;
+    let replaces = before.as_ref().is_some_and(|before| before.replaces);
+    let running = before.map(|before| before.running);
+    let queue = open(sink, started, start, Inherited { running, slot })?;
     let format: Box<dyn Format> = match sink.args.format {
         SinkFormat::Csv if sink.args.escape_formulas => Box::new(EscapedCsv),
         SinkFormat::Csv if takes_lines(&sink.args) => Box::new(Csv),
         _ => Box::new(Json::stamped(&stamp(settings, start))),
     };
-    let begun = queue.slot().filter(|_| !before.replaces).zip(ground).map(|(slot, ground)| {
+    let begun = queue.slot().filter(|_| !replaces).zip(ground).map(|(slot, ground)| {
         let place = if ground.is_complete { LostPlace::Sink } else { LostPlace::Crash };
         (slot.begin(start.instance, ground.waiting), place)
     });
@@ -89,14 +94,12 @@ fn stamp<'a>(settings: &'a Settings, start: &'a Start) -> Stamp<'a> {
     Stamp { host: &start.host, instance: start.instance, labels: &settings.labels }
 }
 
-fn open(settings: &Settings, sink: &Sink, start: &Start, inherited: Inherited) -> Result<Queue> {
+fn open(sink: &Sink, started: &SinkSettings, start: &Start, inherited: Inherited) -> Result<Queue> {
     let mut header = Vec::new();
     if sink.args.format == SinkFormat::Csv {
         Csv.header(&mut header);
     }
-    let stamp = stamp(settings, start);
-    let queue =
-        sinks::start(&sink_settings(sink, &stamp)?, header, converter(&sink.args, &start.host), inherited);
+    let queue = sinks::start(started, header, converter(&sink.args, &start.host), inherited);
     queue.map_err(|error| Failure { code: super::exit::FAILURE, message: error.to_string() }.into())
 }
 

@@ -63,7 +63,8 @@ fn of_filter(args: &FilterArgs) -> Vec<(&'static str, String)> {
     alone.into_iter().filter_map(problem).collect()
 }
 
-fn of_sink(sink: &Sink) -> Vec<sinks::Problem> {
+/// What the system refuses of one sink.
+pub(super) fn of_sink(sink: &Sink) -> Vec<sinks::Problem> {
     let args = &sink.args;
     let secrets = [("authorization-file", &args.authorization_file), ("credentials", &args.credentials)];
     let unreadable: Vec<_> = secrets

@@ -14,7 +14,7 @@ use std::{
 use rustc_hash::FxBuildHasher;
 use thiserror::Error;
 
-use crate::model::CgroupTree;
+use crate::{model::CgroupTree, procfs::text};
 
 /// Why a cgroup cannot be found.
 #[derive(Debug, Error)]
@@ -58,12 +58,10 @@ impl Cgroups {
     /// # Errors
     /// There is none, or it cannot be opened.
     pub fn find(root: &Path) -> Result<Self, CgroupError> {
-        let mounts = fs::read_to_string(root.join("proc/self/mounts")).unwrap_or_default();
-        let mount = mounts
-            .lines()
-            .map(|line| line.split(' ').collect::<Vec<_>>())
-            .find(|fields| fields.get(2) == Some(&"cgroup2"))
-            .and_then(|fields| fields.get(1).map(|path| root.join(path.trim_start_matches('/'))))
+        let is_it = |line: &String| line.split(' ').nth(2) == Some("cgroup2");
+        let mount = text::lines(&root.join("proc/self/mounts"))
+            .find(is_it)
+            .and_then(|line| line.split(' ').nth(1).map(|path| root.join(path.trim_start_matches('/'))))
             .ok_or(CgroupError::NoHierarchy)?;
         let directory = File::open(&mount).map_err(|_| CgroupError::NoHierarchy)?;
         Ok(Self { mount, directory, paths: HashMap::default() })

@@ -19,7 +19,7 @@ use scan::Place;
 
 use crate::{
     model::{Elsewhere, Holder, Message, Process, Via, bounds},
-    procfs::{rings, socket_inode},
+    procfs::{rings, socket_inode, text},
 };
 
 /// `O_CLOEXEC` as fdinfo shows it, on every architecture but alpha, parisc and sparc.
@@ -156,7 +156,7 @@ impl Holders {
             let place = Place { pid: holder.process.pid, tid: holder.tid, via: holder.via };
             let Some(fd) = holder.fd() else { continue };
             let path = place.table(&self.root, "fdinfo").join(fd.to_string());
-            holder.close_on_exec = close_on_exec(&fs::read_to_string(path).unwrap_or_default());
+            holder.close_on_exec = close_on_exec(&text::head(&path, FDINFO));
         }
     }
 
@@ -195,6 +195,10 @@ impl Holders {
         self.watches.entry(pid).or_insert_with(|| watches(root, pid, epolls, is_wanted)).as_ref()
     }
 }
+
+/// What is looked for in a `fdinfo` is at its beginning. By now the descriptor may be that of an epoll instance, which has a line for each
+/// of a million others.
+const FDINFO: u64 = 4096;
 
 /// Of a `fdinfo`.
 fn close_on_exec(info: &str) -> Option<bool> {

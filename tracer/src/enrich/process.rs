@@ -31,6 +31,7 @@ pub(super) fn details(root: &Path, task: &Task, cmdline: bool) -> Details {
 /// Container and unit by the cgroups of `task`, all hierarchies.
 pub(super) fn place(root: &Path, task: &Task) -> Place {
     let directory = directory(root, task);
+    // A line for each hierarchy, which the kernel cuts at 4,096 bytes.
     let Ok(text) = fs::read_to_string(directory.join("cgroup")) else { return Place::default() };
     let place = place_of(&text);
     if is_same(&directory, task) { place } else { Place::default() }

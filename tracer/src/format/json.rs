@@ -295,6 +295,10 @@ impl Json {
         }
         out.extend_from_slice(br#","count":"#);
         number(it.count, out);
+        if it.in_doubt > 0 {
+            out.extend_from_slice(br#","in_doubt":"#);
+            number(it.in_doubt, out);
+        }
         text_or_null("place", Some(it.place.name()), out);
     }
 

@@ -85,6 +85,7 @@ impl Parser {
                 time_ns,
                 since_ns: it.since.as_deref().and_then(|since| nanoseconds(since).ok()),
                 count: it.count?,
+                in_doubt: it.in_doubt,
                 place: place(it.place?)?,
             }),
             "start" => Record::Start(Start {

@@ -105,7 +105,10 @@ impl Format for Table {
             }
             Record::Lost(it) => {
                 self.times.write(it.time_ns, 3, out);
-                let text = format!("LOST {} transitions ({})", it.count, it.place.name());
+                let mut text = format!("LOST {} transitions ({})", it.count, it.place.name());
+                if it.in_doubt > 0 {
+                    text.push_str(&format!(", {} in doubt", it.in_doubt));
+                }
                 writeln!(out, " {}", self.paint("1;31", &text))
             }
             Record::Aggregate(_) | Record::Start(_) | Record::Stop(_) => Ok(()),

@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::files;
 
 /// Longer than any kernel's BTF, which has about ten.
-const MOST_BYTES: u64 = 256 << 20;
+pub(super) const MOST_BYTES: u64 = 256 << 20;
 const MAGIC: u16 = 0xeb9f;
 const KIND_PTR: u32 = 2;
 const KIND_STRUCT: u32 = 4;

@@ -97,6 +97,7 @@ impl Facts {
 }
 
 fn cgroup_version() -> &'static str {
+    // Its own mounts: the kernel bounds their number (fs.mount-max).
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let kinds: Vec<&str> = mounts.lines().filter_map(|line| line.split(' ').nth(2)).collect();
     match (kinds.contains(&"cgroup"), kinds.contains(&"cgroup2")) {

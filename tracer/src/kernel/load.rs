@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use aya::{Btf, Ebpf, EbpfLoader, maps::Array};
+use aya::{Btf, BtfError, Ebpf, EbpfLoader, maps::Array};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use sockstate_abi::abi::{
     Filter as KernelFilter, Hooks, Hunt as KernelHunt, ORPHANS, Offsets, TracepointFormat,
@@ -22,7 +22,7 @@ use super::{
     pod::pod,
     symbols, tracefs,
 };
-use crate::model::Filter;
+use crate::{files, model::Filter};
 
 /// Where kernels put their BTF.
 pub(super) const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -317,7 +317,13 @@ impl Loader<'_> {
             return Ok(None);
         }
         Ok(Some(match &self.request.btf {
-            Some(path) => Btf::parse_file(path, aya::Endianness::default())?,
+            // What has the name by now may not be what was checked.
+            Some(path) => {
+                let data = files::read(path, btf::MOST_BYTES)
+                    .map_err(|error| BtfError::FileError { path: path.clone(), error })?;
+                Btf::parse(&data, aya::Endianness::default())?
+            }
+            // The kernel's own.
             None => Btf::from_sys_fs()?,
         }))
     }

@@ -9,6 +9,7 @@ const KALLSYMS: &str = "/proc/kallsyms";
 
 /// Whether the running kernel has none of these functions, its modules included. Where that cannot be known it is false.
 pub(super) fn lacks(names: &[&str]) -> bool {
+    // The kernel's functions and its modules': some 10 MB.
     std::fs::read_to_string(KALLSYMS).is_ok_and(|symbols| lacks_in(&symbols, names))
 }
 

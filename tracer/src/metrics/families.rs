@@ -21,7 +21,7 @@ pub(super) enum Unit {
 }
 
 /// What a value does.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Only grows.
     Counter,
@@ -151,7 +151,7 @@ impl Numbers {
             ("sink.spooled_bytes", "Bytes of records that wait on disk", Kind::Gauge, |it| it.spooled_bytes),
         ];
         COLUMNS.into_iter().map(|(name, help, kind, value)| {
-            let sinks = self.sinks.iter();
+            let sinks = self.sinks.iter().filter(move |sink| sink.runs || kind == Kind::Counter);
             let sinks = sinks.map(|sink| series("sink", &sink.name, Value::Integer(value(sink))));
             Family::new(name, help, kind).all(sinks)
         })

@@ -89,6 +89,8 @@ pub struct SinkNumbers {
     pub queued_bytes: u64,
     /// Bytes that wait on disk.
     pub spooled_bytes: u64,
+    /// Whether it has not ended: otherwise it has only counts.
+    pub runs: bool,
 }
 
 #[cfg(test)]

@@ -363,6 +363,8 @@ pub struct Lost {
     pub since_ns: Option<i64>,
     /// How many since the last such record of this place.
     pub count: u64,
+    /// Records of a sink that its collector may have, and that are not sent again.
+    pub in_doubt: u64,
     /// Where.
     pub place: LostPlace,
 }

@@ -103,10 +103,15 @@ impl Pipeline {
                 if ends || !outlet.hang_up(&mut self.streams).await.map_err(|error| self.broken(error))? {
                     return Ok(Some(End::Reason("signal")));
                 }
-                self.count();
             }
             () = until(schedule.deadline) => return Ok(Some(End::Reason("duration"))),
-            () = outlet.closed() => return Ok(Some(End::Closed)),
+            is_read = outlet.changed() => {
+                if !is_read {
+                    return Ok(Some(End::Closed));
+                }
+                outlet.apply(&mut self.streams);
+                self.count();
+            }
             result = self.source.readable(), if quiet => result?,
             () = until(schedule.losses_at()), if quiet => {}
             () = until(schedule.resync_at()), if quiet => {}

@@ -1,6 +1,6 @@
 //! How streams leave: written by the pipeline itself, or taken by sinks.
 
-use std::time::Duration;
+use std::{pin::Pin, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -21,15 +21,24 @@ const END_BUFFER: usize = 64 << 20;
 /// How often a full queue is looked at, at the end.
 const FULL_CHECK: Duration = Duration::from_millis(5);
 
-/// Reads the configuration again and changes the streams.
-pub type Reload = Box<dyn FnMut(&mut Streams)>;
+/// A configuration that can be read again.
+pub trait Reload {
+    /// Begins to read it. Waits for no file.
+    fn begin(&mut self, streams: &mut Streams);
+    /// Whether it is being read.
+    fn is_reading(&self) -> bool;
+    /// Waits until there is something to do for [`Reload::apply`]. May be cancelled.
+    fn read(&mut self) -> Pin<Box<dyn Future<Output = ()> + '_>>;
+    /// Changes the streams by what was read.
+    fn apply(&mut self, streams: &mut Streams);
+}
 
 /// The way out.
 pub enum Outlet {
     /// The first stream, the only one, goes here; a slow reader is waited for.
     Direct(Output),
     /// Each stream has a queue, and nobody is waited for.
-    Sinks(Reload),
+    Sinks(Box<dyn Reload>),
 }
 
 impl Outlet {
@@ -57,11 +66,26 @@ impl Outlet {
         }
     }
 
-    /// Waits until nobody reads any more.
-    pub(super) async fn closed(&self) {
+    /// Waits until nobody reads any more, or a configuration that is read again has been read; then, true, for [`Outlet::apply`].
+    pub(super) async fn changed(&mut self) -> bool {
         match self {
-            Self::Direct(output) => output.closed().await,
+            Self::Direct(output) => {
+                output.closed().await;
+                false
+            }
+            Self::Sinks(reload) if reload.is_reading() => {
+                reload.read().await;
+                true
+            }
             Self::Sinks(_) => std::future::pending().await,
+        }
+    }
+
+    /// Changes the streams by what was read.
+    pub(super) fn apply(&mut self, streams: &mut Streams) {
+        if let Self::Sinks(reload) = self {
+            streams.hand_over(now_ns());
+            reload.apply(streams);
         }
     }
 
@@ -78,10 +102,7 @@ impl Outlet {
                     Err(error) => message!("{error}; going on in the file that is open"),
                 }
             }
-            Self::Sinks(reload) => {
-                streams.hand_over(now_ns());
-                reload(streams);
-            }
+            Self::Sinks(reload) => reload.begin(streams),
         }
         Ok(true)
     }

@@ -23,6 +23,8 @@ pub struct Summary {
     pub transitions: u64,
     /// Losses by place.
     pub lost: BTreeMap<LostPlace, u64>,
+    /// Records that sinks' collectors may have, and that were not sent again.
+    pub in_doubt: u64,
     /// The reader of the output went away.
     pub closed: bool,
 }
@@ -55,7 +57,7 @@ pub struct Stream {
     /// One of so many connections is told of.
     sample: u64,
     /// Records that the one before has neither delivered nor told of, to be said after the `start`.
-    left: Option<(u64, LostPlace)>,
+    left: Option<Lost>,
     /// Records that its queue did not take, or its spool lost, and that it has not told of.
     unsaid: Missing,
     /// Queues of the sinks that it follows: what those lose while they end is said here.
@@ -168,7 +170,7 @@ impl Stream {
         let Some(mut report) = self.report.take() else { return };
         self.seq += 1;
         (report.tell)(numbers, time_ns, &mut self.buffer);
-        self.frame(time_ns, 0);
+        self.frame(time_ns, 0, 0);
         report.next = Instant::now() + report.every;
         self.report = Some(report);
     }
@@ -186,10 +188,12 @@ impl Stream {
             }
         }
         if let Record::Start(start) = record
-            && let Some((count, place)) = self.left.take()
+            && let Some(lost) = self.left.take()
         {
-            let time_ns = start.time_ns;
-            self.write(&Record::Lost(Lost { time_ns, since_ns: None, count, place }));
+            self.write(&Record::Lost(Lost { time_ns: start.time_ns, ..lost }));
+            if let Some(slot) = self.queue.as_ref().and_then(Queue::slot) {
+                slot.tell_doubt(lost.in_doubt);
+            }
         }
     }
 
@@ -205,11 +209,13 @@ impl Stream {
         }
         self.seq += 1;
         self.format.record(self.seq, record, &mut self.buffer);
-        let tells = match record {
-            Record::Lost(Lost { place: LostPlace::Sink | LostPlace::Crash, count, .. }) => *count,
-            _ => 0,
+        let (tells, doubts) = match record {
+            Record::Lost(Lost { place: LostPlace::Sink | LostPlace::Crash, count, in_doubt, .. }) => {
+                (*count, *in_doubt)
+            }
+            _ => (0, 0),
         };
-        self.frame(record.time_ns(), tells);
+        self.frame(record.time_ns(), tells, doubts);
     }
 
     fn completed(&mut self, conn: ConnId, tuple: &Tuple) {
@@ -222,18 +228,20 @@ impl Stream {
     /// Goes on behind the numbers of one before, who left some records at `place`.
     pub fn resume(&mut self, begun: Begun, place: LostPlace) {
         self.seq = begun.seq;
-        self.left = Some((begun.unsettled, place)).filter(|(count, _)| *count > 0);
+        let Begun { unsettled: count, in_doubt, .. } = begun;
+        self.left =
+            (count + in_doubt > 0).then_some(Lost { time_ns: 0, since_ns: None, count, in_doubt, place });
     }
 
     /// Notes where the record ends; some formats leave some out.
-    fn frame(&mut self, time_ns: i64, tells: u64) {
+    fn frame(&mut self, time_ns: i64, tells: u64, doubts: u64) {
         let Some(queue) = &self.queue else { return };
         if let Some(slot) = queue.slot() {
             slot.number(self.seq);
         }
         let before = self.frames.last().map_or(0, |frame| frame.end);
         if self.buffer.len() > before {
-            self.frames.push(Frame { end: self.buffer.len(), seq: self.seq, time_ns, tells });
+            self.frames.push(Frame { end: self.buffer.len(), seq: self.seq, time_ns, tells, doubts });
         } else {
             queue.settle(1 + tells.cast_signed());
         }
@@ -248,9 +256,11 @@ impl Stream {
     fn hand_over(&mut self, time_ns: i64) {
         let Some(queue) = self.queue.take() else { return };
         for queue in self.previous.iter().chain([&queue]) {
-            let records = queue.take_lost();
-            if records > 0 {
-                self.unsaid.add(Missing { records, since_ns: queue.take_lost_since() });
+            let mut missing =
+                Missing { records: queue.take_lost(), in_doubt: queue.take_doubt(), since_ns: None };
+            if !missing.is_empty() {
+                missing.since_ns = queue.take_lost_since();
+                self.unsaid.add(missing);
             }
         }
         self.previous.retain(|queue| !queue.is_finished() || queue.has_lost());
@@ -258,13 +268,13 @@ impl Stream {
             // The next numbers have all that is in those that are lost.
             self.unsaid = Missing::default();
         }
-        if !(self.buffer.is_empty() && self.unsaid.records == 0) {
+        if !(self.buffer.is_empty() && self.unsaid.is_empty()) {
             if queue.has_room(self.buffer.len() + LOST_RECORD) {
                 self.queue = Some(queue.clone());
-                if self.unsaid.records > 0 {
-                    let Missing { records: count, since_ns } = std::mem::take(&mut self.unsaid);
+                if !self.unsaid.is_empty() {
+                    let Missing { records: count, in_doubt, since_ns } = std::mem::take(&mut self.unsaid);
                     let place = LostPlace::Sink;
-                    self.write(&Record::Lost(Lost { time_ns, since_ns, count, place }));
+                    self.write(&Record::Lost(Lost { time_ns, since_ns, count, in_doubt, place }));
                 }
                 let bytes = std::mem::take(&mut self.buffer);
                 self.buffer.reserve(bytes.len());
@@ -273,7 +283,9 @@ impl Stream {
                 let count = self.frames.len() as u64;
                 queue.refused(count);
                 let told: u64 = self.frames.iter().map(|frame| frame.tells).sum();
-                self.unsaid.add(Missing { records: count + told, since_ns: since_ns(&self.frames) });
+                let in_doubt = self.frames.iter().map(|frame| frame.doubts).sum();
+                let since_ns = since_ns(&self.frames);
+                self.unsaid.add(Missing { records: count + told, in_doubt, since_ns });
                 self.buffer.clear();
                 self.frames.clear();
             }
@@ -288,14 +300,33 @@ fn is_sampled(conn: ConnId, sample: u64) -> bool {
     sample == 1 || (conn.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).is_multiple_of(sample)
 }
 
+/// Adds what the sink of `queue` has done to what others of its name have.
+fn add_numbers(all: &mut BTreeMap<String, SinkNumbers>, queue: &Queue, runs: bool) {
+    let status = queue.status();
+    let known = all.entry(queue.name().to_owned()).or_default();
+    queue.name().clone_into(&mut known.name);
+    known.delivered += status.delivered();
+    known.delivered_bytes += status.delivered_bytes();
+    known.lost += status.lost();
+    known.in_doubt += status.in_doubt();
+    known.failures += status.failures();
+    known.runs |= runs;
+    if runs {
+        known.failing = status.is_failing();
+        known.queued_bytes += status.queued_bytes();
+        // A predecessor that ends has the same spool.
+        known.spooled_bytes = known.spooled_bytes.max(status.spooled_bytes());
+    }
+}
+
 /// All of them.
 pub struct Streams {
     /// At least one.
     pub list: Vec<Stream>,
     /// Queues of sinks that a changed configuration has ended, and that may still deliver.
     pub(super) retired: Vec<Queue>,
-    /// Records that such sinks had lost when they were done.
-    retired_lost: u64,
+    /// What sinks had done that have ended, by name.
+    ended: BTreeMap<String, SinkNumbers>,
     most: u64,
     pub(super) summary: Summary,
     /// When it was last known that nothing more was lost at a place.
@@ -313,7 +344,7 @@ impl Streams {
         let most = most.unwrap_or(u64::MAX);
         let (retired, summary) = (Vec::new(), Summary::default());
         let looked_ns = BTreeMap::new();
-        Self { list, retired, retired_lost: 0, most, summary, looked_ns, begun_ns: None, counts: None }
+        Self { list, retired, ended: BTreeMap::new(), most, summary, looked_ns, begun_ns: None, counts: None }
     }
 
     pub(super) fn record(&mut self, record: &Record) {
@@ -364,7 +395,7 @@ impl Streams {
         // Two counters that are read one after another may differ by less the next time.
         if total > before {
             *known = total;
-            self.record(&Record::Lost(Lost { time_ns, since_ns, count: total - before, place }));
+            self.record(&Record::Lost(Lost { time_ns, since_ns, count: total - before, in_doubt: 0, place }));
         }
     }
 
@@ -388,23 +419,16 @@ impl Streams {
         }
     }
 
-    /// What the sinks have done.
+    /// What the sinks have done, with those before of their names, and those that are no longer wanted.
     pub(super) fn numbers(&self) -> Vec<SinkNumbers> {
-        let numbers = |queue: &Queue| {
-            let status = queue.status();
-            SinkNumbers {
-                name: queue.name().to_owned(),
-                delivered: status.delivered(),
-                delivered_bytes: status.delivered_bytes(),
-                lost: status.lost(),
-                in_doubt: status.in_doubt(),
-                failures: status.failures(),
-                failing: status.is_failing(),
-                queued_bytes: status.queued_bytes(),
-                spooled_bytes: status.spooled_bytes(),
-            }
-        };
-        self.list.iter().filter_map(Stream::queue).map(numbers).collect()
+        let mut all = self.ended.clone();
+        for queue in &self.retired {
+            add_numbers(&mut all, queue, !queue.is_finished());
+        }
+        for queue in self.list.iter().filter_map(Stream::queue) {
+            add_numbers(&mut all, queue, true);
+        }
+        all.into_values().collect()
     }
 
     /// Of all sinks that may still deliver.
@@ -414,8 +438,9 @@ impl Streams {
 
     /// Notes what its sinks have lost altogether; a sink that hangs has what it holds.
     pub(super) fn count_lost(&mut self) {
-        let lost = self.retired_lost + self.queues().map(|queue| queue.status().lost()).sum::<u64>();
-        self.summary.lost.insert(LostPlace::Sink, lost);
+        let all = self.numbers();
+        self.summary.lost.insert(LostPlace::Sink, all.iter().map(|sink| sink.lost).sum());
+        self.summary.in_doubt = all.iter().map(|sink| sink.in_doubt).sum();
     }
 
     /// The most bytes that a stream has ready.
@@ -450,7 +475,9 @@ impl Streams {
     /// Nothing more comes for the sink of `queue`. What it loses counts to the end.
     pub fn retire(&mut self, queue: Queue) {
         let (ended, running): (Vec<Queue>, _) = self.retired.drain(..).partition(Queue::is_finished);
-        self.retired_lost += ended.iter().map(|queue| queue.status().lost()).sum::<u64>();
+        for queue in ended {
+            add_numbers(&mut self.ended, &queue, false);
+        }
         self.retired = running;
         self.retired.push(queue);
     }
@@ -463,7 +490,7 @@ impl Streams {
     /// Whether a sink has lost something that its stream has not told of.
     pub(super) fn has_unsaid(&self) -> bool {
         let has_unsaid = |stream: &Stream| {
-            stream.unsaid.records > 0 || stream.previous.iter().chain(&stream.queue).any(Queue::has_lost)
+            !stream.unsaid.is_empty() || stream.previous.iter().chain(&stream.queue).any(Queue::has_lost)
         };
         self.list.iter().any(has_unsaid)
     }

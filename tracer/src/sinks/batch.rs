@@ -11,13 +11,15 @@ pub struct Frame {
     pub time_ns: i64,
     /// Records lost on this sink's way that it tells of: if it gets lost, they must be told again.
     pub tells: u64,
+    /// The same for records in doubt. A spool does not keep this number.
+    pub doubts: u64,
 }
 
 /// No record of these, or of those that they tell of, has an earlier time; `None` where that is not known.
 #[must_use]
 pub fn since_ns(frames: &[Frame]) -> Option<i64> {
     // Records that tell of others do not say from when those are.
-    let is_known = frames.iter().all(|frame| frame.tells == 0);
+    let is_known = frames.iter().all(|frame| frame.tells + frame.doubts == 0);
     frames.iter().map(|frame| frame.time_ns).min().filter(|_| is_known)
 }
 
@@ -138,6 +140,11 @@ impl Batch {
     pub fn tells(&self) -> u64 {
         self.frames.iter().map(|frame| frame.tells).sum()
     }
+
+    /// How many records in doubt they tell of.
+    pub(super) fn doubts(&self) -> u64 {
+        self.frames.iter().map(|frame| frame.doubts).sum()
+    }
 }
 
 /// Counts the records of a lot that are delivered, and takes them away, also where the attempt is cancelled.
@@ -167,7 +174,13 @@ mod tests {
         for (at, text) in texts.iter().enumerate() {
             batch.bytes.extend_from_slice(text.as_bytes());
             let seq = first_seq + at as u64;
-            batch.frames.push(Frame { end: batch.bytes.len(), seq, time_ns: seq as i64, tells: 0 });
+            batch.frames.push(Frame {
+                end: batch.bytes.len(),
+                seq,
+                time_ns: seq as i64,
+                tells: 0,
+                doubts: 0,
+            });
         }
         batch
     }

@@ -13,6 +13,8 @@ pub(super) struct Counts<'a> {
     pub(super) settled: &'a AtomicU64,
     /// How many have no number yet.
     pub(super) held: &'a AtomicU64,
+    /// How many are in doubt, which the stream has not told.
+    pub(super) doubtful: &'a AtomicU64,
 }
 
 /// Where a stream goes on.
@@ -22,6 +24,8 @@ pub struct Begun {
     pub seq: u64,
     /// Records that were neither delivered nor kept nor said to be lost.
     pub unsettled: u64,
+    /// Records that the collector may have, which was not told.
+    pub in_doubt: u64,
 }
 
 impl Counts<'_> {
@@ -36,7 +40,7 @@ impl Counts<'_> {
         self.numbered.store(seq, Ordering::Relaxed);
         // They stay so until that has been said.
         self.settled.store(seq.wrapping_sub(unsettled), Ordering::Relaxed);
-        Begun { seq, unsettled }
+        Begun { seq, unsettled, in_doubt: self.doubtful.load(Ordering::Relaxed) }
     }
 
     pub(super) fn number(&self, seq: u64) {
@@ -45,6 +49,10 @@ impl Counts<'_> {
 
     pub(super) fn settle(&self, records: i64) {
         self.settled.fetch_add(records.cast_unsigned(), Ordering::Relaxed);
+    }
+
+    pub(super) fn doubt(&self, records: i64) {
+        self.doubtful.fetch_add(records.cast_unsigned(), Ordering::Relaxed);
     }
 
     pub(super) fn hold(&self, count: u64) {

@@ -71,7 +71,7 @@ fn decode(bytes: &[u8], at: usize) -> Option<Entry> {
     let mut frames = Vec::with_capacity(count.min(payload.0.len() / FRAME));
     for _ in 0..count {
         let (end, seq) = (payload.u32()? as usize, payload.u64()?);
-        frames.push(Frame { end, seq, time_ns: payload.u64()? as i64, tells: payload.u64()? });
+        frames.push(Frame { end, seq, time_ns: payload.u64()? as i64, tells: payload.u64()?, doubts: 0 });
     }
     let ends_fit = frames.is_sorted_by_key(|frame| frame.end)
         && frames.last().map_or(0, |frame| frame.end) == payload.0.len();

@@ -35,6 +35,8 @@ pub(super) struct FileSink {
     header: Vec<u8>,
     open: Option<Open>,
     compressor: Option<thread::JoinHandle<()>>,
+    /// Rotated files that wait for a compressor, since no thread could be started.
+    uncompressed: Vec<PathBuf>,
     /// Files that an earlier process left half compressed are dealt with.
     is_tidy: bool,
 }
@@ -49,17 +51,12 @@ struct Open {
 
 impl FileSink {
     pub(super) fn new(settings: FileSettings, header: Vec<u8>) -> Self {
-        Self { settings, header, open: None, compressor: None, is_tidy: false }
+        Self { settings, header, open: None, compressor: None, uncompressed: Vec::new(), is_tidy: false }
     }
 
     /// Opens the file, so that what is wrong with it is known at the start.
     pub(super) fn check(&mut self) -> Result<(), FileError> {
         self.open().map(drop)
-    }
-
-    /// The same without touching the file: another sink still writes to it.
-    pub(super) fn check_later(&self) -> Result<(), FileError> {
-        Directory::of(&self.settings.path).map(drop)
     }
 
     /// What [`FileSink::check`] would say, without making or changing anything.
@@ -190,6 +187,8 @@ impl FileSink {
     /// written.
     fn tidy(&mut self, path: PathBuf, finished: Vec<PathBuf>) {
         let keep = self.settings.keep;
+        self.uncompressed.extend(finished);
+        let (finished, shown) = (self.uncompressed.clone(), path.display().to_string());
         let work = move || {
             for file in &finished {
                 if let Err(error) = rotated::compress(file) {
@@ -202,7 +201,15 @@ impl FileSink {
                 message!("cannot remove old files of {}: {error}", path.display());
             }
         };
-        self.compressor = thread::Builder::new().name("sink-zstd".into()).spawn(work).ok();
+        match thread::Builder::new().name("sink-zstd".into()).spawn(work) {
+            Ok(compressor) => {
+                self.compressor = Some(compressor);
+                self.uncompressed.clear();
+            }
+            Err(error) => message!(
+                "cannot start a thread to compress or remove old files of {shown}: {error}; the next rotation tries again"
+            ),
+        }
     }
 
     fn wait_for_compressor(&mut self) {

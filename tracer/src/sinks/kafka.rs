@@ -128,7 +128,8 @@ impl KafkaSink {
             .set("bootstrap.servers", &self.settings.brokers)
             .set("client.id", "sockstate")
             .set("enable.idempotence", "true")
-            .set("compression.type", "zstd")
+            // Part of librdkafka itself, and known to every broker.
+            .set("compression.type", "lz4")
             .set("linger.ms", "5")
             .set("message.timeout.ms", self.settings.timeout.as_millis().to_string());
         for (key, value) in &self.settings.properties {

@@ -20,8 +20,10 @@ use rustix::{
 use super::{Begun, counts::Counts};
 use crate::files;
 
-/// Numbers in the file.
-const WORDS: usize = 512;
+/// Numbers in the file: the first half as described here; in the second one, where earlier versions had nothing, how many records
+/// are in doubt and not told, at the places of the names' sums.
+const WORDS: usize = 2 * HALF;
+const HALF: usize = 512;
 /// The first ones are the caller's; then for each sink: its name's sum, whose numbers they are, the last number, how many are
 /// settled, how many have no number yet.
 const FREE: usize = 8;
@@ -84,7 +86,7 @@ impl Ledger {
     pub fn slot(self: &Arc<Self>, name: &str) -> Option<Slot> {
         let sum = u64::from(crc32fast::hash(name.as_bytes())) + 1;
         let words = self.words();
-        let mut places = (FREE..WORDS - SLOT).step_by(SLOT);
+        let mut places = (FREE..HALF - SLOT).step_by(SLOT);
         let at = places.find(|at| {
             let found = words[*at].load(Ordering::Relaxed);
             found == sum || found == 0
@@ -131,6 +133,16 @@ impl Slot {
         self.counts().hold(count);
     }
 
+    /// The stream tells of `records` in doubt.
+    pub fn tell_doubt(&self, records: u64) {
+        self.doubt(-records.cast_signed());
+    }
+
+    /// `records` more are in doubt and not told in the stream; a negative number of them is told.
+    pub(super) fn doubt(&self, records: i64) {
+        self.counts().doubt(records);
+    }
+
     fn counts(&self) -> Counts<'_> {
         let words = self.ledger.words();
         Counts {
@@ -138,6 +150,7 @@ impl Slot {
             numbered: &words[self.at + 2],
             settled: &words[self.at + 3],
             held: &words[self.at + 4],
+            doubtful: &words[HALF + self.at],
         }
     }
 }
@@ -153,10 +166,12 @@ mod tests {
         let open = || Arc::new(Ledger::open(&path).expect("ledger"));
         let first = open();
         let (a, b) = (first.slot("a").expect("a"), first.slot("b").expect("b"));
-        let begun = |seq, unsettled| Begun { seq, unsettled };
+        let begun = |seq, unsettled| Begun { seq, unsettled, in_doubt: 0 };
         assert_eq!((a.begin(1, 0), b.begin(1, 2)), (begun(0, 0), begun(0, 2)));
         (1..=7).for_each(|seq| a.number(seq));
         a.settle(4);
+        a.doubt(9);
+        a.doubt(-3);
         b.number(12);
         // With what it had waited for, and one that was in doubt.
         b.settle(14);
@@ -169,7 +184,9 @@ mod tests {
         let second = open();
         assert_eq!(second.word(3).load(Ordering::Relaxed), 99);
         let (a, b) = (second.slot("a").expect("a"), second.slot("b").expect("b"));
-        assert_eq!((a.begin(1, 0), b.begin(2, 0)), (begun(7, 3), begun(0, 0)));
+        assert_eq!((a.begin(1, 0), b.begin(2, 0)), (Begun { in_doubt: 6, ..begun(7, 3) }, begun(0, 0)));
+        assert_eq!(a.begin(1, 0).in_doubt, 6, "until it has been said");
+        a.doubt(-6);
         assert_eq!(a.begin(1, 1), begun(7, 4), "until it has been said");
         a.settle(4);
         assert_eq!((a.begin(1, 0), a.begin(2, 0)), (begun(7, 0), begun(0, 0)));

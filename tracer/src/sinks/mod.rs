@@ -6,6 +6,7 @@ mod batch;
 mod connection;
 mod counts;
 mod datagram;
+mod disk;
 mod entry;
 mod file;
 #[cfg(feature = "grpc")]
@@ -18,6 +19,7 @@ mod ledger;
 mod model;
 #[cfg(feature = "nats")]
 mod nats;
+mod opening;
 mod output;
 mod pipe;
 mod portion;
@@ -53,7 +55,9 @@ pub use queue::{Queue, Status, sink_lost};
 pub use spool::{Read, Spool, SpoolError};
 pub use stream::Framing;
 use target::Target;
-pub use target::{Convert, Inherited, SinkError, SinkSettings, SpoolSettings, TargetSettings, start};
+pub use target::{
+    Convert, Inherited, Running, SinkError, SinkSettings, SpoolSettings, TargetSettings, start,
+};
 pub use template::{Envelope, Template};
 use tls::Tls;
 pub use tls::{TlsError, TlsSettings};

@@ -40,20 +40,24 @@ use sync::{Arc, AtomicU64};
 
 /// A place in a ledger.
 #[derive(Clone)]
-pub(super) struct Slot(Arc<[AtomicU64; 4]>);
+pub(super) struct Slot(Arc<[AtomicU64; 5]>);
 
 impl Slot {
     fn new() -> Self {
-        Self(Arc::new([(); 4].map(|()| AtomicU64::new(0))))
+        Self(Arc::new([(); 5].map(|()| AtomicU64::new(0))))
     }
 
     fn counts(&self) -> Counts<'_> {
-        let [whose, numbered, settled, held] = &*self.0;
-        Counts { whose, numbered, settled, held }
+        let [whose, numbered, settled, held, doubtful] = &*self.0;
+        Counts { whose, numbered, settled, held, doubtful }
     }
 
     fn settle(&self, records: i64) {
         self.counts().settle(records);
+    }
+
+    fn doubt(&self, records: i64) {
+        self.counts().doubt(records);
     }
 }
 
@@ -65,7 +69,7 @@ fn every_order(run: impl Fn() + Sync + Send + 'static) {
 
 /// One record of a byte, which may tell of lost ones.
 fn record(seq: u64, tells: u64) -> Batch {
-    Batch { bytes: vec![b'x'], frames: vec![Frame { end: 1, seq, time_ns: 0, tells }] }
+    Batch { bytes: vec![b'x'], frames: vec![Frame { end: 1, seq, time_ns: 0, tells, doubts: 0 }] }
 }
 
 /// Records that come: pushed where there is room, else refused.
@@ -144,11 +148,15 @@ fn killed(steps_of_stream: usize, steps_of_sink: usize) {
         };
         let numbered = number(&queue, &slot, steps_of_stream);
         let (delivered, last) = sink.join().expect("the sink");
-        let Begun { seq, unsettled } = slot.counts().begin(7, 0);
+        let Begun { seq, unsettled, .. } = slot.counts().begin(7, 0);
         assert!(seq >= last && seq >= numbered, "{seq} would be given again");
         assert!(delivered + unsettled >= seq, "{delivered} of {seq} delivered, {unsettled} counted");
         assert!(unsettled <= seq, "no more than there were");
-        assert_eq!(slot.counts().begin(7, 0), Begun { seq, unsettled }, "until it has been said");
+        assert_eq!(
+            slot.counts().begin(7, 0),
+            Begun { seq, unsettled, in_doubt: 0 },
+            "until it has been said"
+        );
     });
 }
 

@@ -38,6 +38,8 @@ pub struct Status {
     lost: AtomicU64,
     /// Lost in the sink's own thread, and not yet told in its stream.
     untold: AtomicU64,
+    /// In doubt, and not yet told in its stream.
+    untold_doubt: AtomicU64,
     /// The earliest time of one of these; 0 for none of these, the least for not known.
     untold_since: AtomicI64,
     queued_bytes: AtomicU64,
@@ -73,16 +75,6 @@ impl Status {
         failures,
         /// Records that the collector may have, and that are not sent again.
         in_doubt,
-    }
-
-    pub(super) fn doubt(&self, records: u64) {
-        self.in_doubt.fetch_add(records, Ordering::Relaxed);
-    }
-
-    /// The same for records that counted as delivered.
-    pub(super) fn doubt_delivered(&self, records: u64) {
-        self.doubt(records);
-        self.delivered.fetch_sub(records.min(self.delivered()), Ordering::Relaxed);
     }
 
     /// Whether the last attempt failed.
@@ -123,6 +115,8 @@ struct State {
     spools: bool,
     reopen: bool,
     finished: bool,
+    /// Threads that still open a file of the sink.
+    holds: usize,
 }
 
 struct Shared {
@@ -223,13 +217,49 @@ impl Queue {
         let status = &self.0.status;
         status.lost.fetch_add(records, Ordering::Relaxed);
         if records + told > 0 {
-            let new = since_ns.unwrap_or(i64::MIN);
-            let earliest = |old: i64| Some(if old == 0 { new } else { old.min(new) });
-            let _ = status.untold_since.fetch_update(Ordering::Relaxed, Ordering::Relaxed, earliest);
+            self.note_since(since_ns);
         }
         status.untold.fetch_add(records + told, Ordering::Release);
         if was_kept {
             self.settle(-(records + told).cast_signed());
+        }
+        LOST.notify_one();
+    }
+
+    fn note_since(&self, since_ns: Option<i64>) {
+        let new = since_ns.unwrap_or(i64::MIN);
+        let earliest = |old: i64| Some(if old == 0 { new } else { old.min(new) });
+        let _ = self.0.status.untold_since.fetch_update(Ordering::Relaxed, Ordering::Relaxed, earliest);
+    }
+
+    /// The same for all records of `lot`, with what they tell of.
+    pub(super) fn lose_all(&self, lot: &Batch, was_kept: bool) {
+        self.tell_doubt(lot.doubts(), None);
+        self.lose(lot.len() as u64, lot.tells(), lot.since_ns(), was_kept);
+    }
+
+    /// The collector may have `records`, none of them earlier than `since_ns`, and they are not sent again.
+    pub(super) fn doubt(&self, records: u64, since_ns: Option<i64>) {
+        self.0.status.in_doubt.fetch_add(records, Ordering::Relaxed);
+        self.tell_doubt(records, since_ns);
+    }
+
+    /// The same for records that counted as delivered.
+    pub(super) fn doubt_delivered(&self, records: u64) {
+        self.doubt(records, None);
+        let status = &self.0.status;
+        status.delivered.fetch_sub(records.min(status.delivered()), Ordering::Relaxed);
+    }
+
+    /// `records` in doubt are to be told in the stream; also by the next process, if this one does not.
+    fn tell_doubt(&self, records: u64, since_ns: Option<i64>) {
+        if records == 0 {
+            return;
+        }
+        self.note_since(since_ns);
+        self.0.status.untold_doubt.fetch_add(records, Ordering::Release);
+        if let Some(slot) = &self.0.slot {
+            slot.doubt(records.cast_signed());
         }
         LOST.notify_one();
     }
@@ -259,7 +289,17 @@ impl Queue {
         self.0.status.untold.swap(0, Ordering::Acquire)
     }
 
-    /// From when the records are that [`Queue::take_lost`] has returned last; `None` where that is not known.
+    /// What is in doubt since this was last asked.
+    #[must_use]
+    pub fn take_doubt(&self) -> u64 {
+        let records = self.0.status.untold_doubt.swap(0, Ordering::Acquire);
+        if let Some(slot) = self.0.slot.as_ref().filter(|_| records > 0) {
+            slot.doubt(-records.cast_signed());
+        }
+        records
+    }
+
+    /// From when the records are that [`Queue::take_lost`] and [`Queue::take_doubt`] have returned last; `None` where that is not known.
     #[must_use]
     pub fn take_lost_since(&self) -> Option<i64> {
         let since_ns = self.0.status.untold_since.swap(0, Ordering::Relaxed);
@@ -271,10 +311,10 @@ impl Queue {
         self.0.status.untold.load(Ordering::Relaxed)
     }
 
-    /// Whether [`Queue::take_lost`] would say something.
+    /// Whether [`Queue::take_lost`] or [`Queue::take_doubt`] would say something.
     #[must_use]
     pub fn has_lost(&self) -> bool {
-        self.unreported() > 0
+        self.unreported() > 0 || self.0.status.untold_doubt.load(Ordering::Relaxed) > 0
     }
 
     /// Nothing more comes; what cannot be delivered within `grace` is spooled, or lost.
@@ -303,6 +343,32 @@ impl Queue {
             }
             finished.await;
         }
+    }
+
+    /// Waits until the sink has ended, and no thread of it opens a file any more.
+    pub(super) async fn released(&self) {
+        loop {
+            let finished = self.0.finished.notified();
+            tokio::pin!(finished);
+            finished.as_mut().enable();
+            if self.is_released() {
+                return;
+            }
+            finished.await;
+        }
+    }
+
+    /// Whether another sink may have its files.
+    #[must_use]
+    pub fn is_released(&self) -> bool {
+        let state = self.state();
+        state.finished && state.holds == 0
+    }
+
+    /// A thread opens a file of the sink for as long as the result lives.
+    pub(super) fn hold(&self) -> Hold {
+        self.state().holds += 1;
+        Hold(self.clone())
     }
 
     /// Whether the sink has ended.
@@ -407,6 +473,16 @@ impl Queue {
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing that panics holds it.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See [`Queue::hold`].
+pub(super) struct Hold(Queue);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.state().holds -= 1;
+        self.0.0.finished.notify_waiters();
     }
 }
 

@@ -6,17 +6,21 @@ use std::{
 };
 
 use thiserror::Error;
+use tokio::time::timeout;
 
 use super::{
     Address, Batch, FileSettings, Framing, HttpSettings, Pace, Queue, Slot, Spool, SpoolError, Tls, TlsError,
     TlsSettings,
     datagram::DatagramSink,
+    disk::Disk,
     file::FileSink,
     http::{HttpError, HttpSink},
+    opening::Opening,
     pipe::PipeSink,
     portion::Portion,
     stream::StreamSink,
-    worker::{OpenSpool, Trouble, Worker},
+    sync::Arc,
+    worker::{Trouble, Worker},
 };
 use crate::files::FileError;
 
@@ -75,10 +79,19 @@ pub struct SinkSettings {
 /// What a new sink has from others.
 #[derive(Default)]
 pub struct Inherited {
-    /// The sinks whose file or spool it gets when these have ended.
-    pub after: Vec<Queue>,
+    /// Others run already.
+    pub running: Option<Running>,
     /// Where it is noted how far it has come.
     pub slot: Option<Slot>,
+}
+
+/// Sinks that run when another one starts. Nobody may wait for its disk, so that it opens what it needs by threads of its own.
+#[derive(Default)]
+pub struct Running {
+    /// Those whose file it gets when these have let go of it.
+    pub output: Vec<Queue>,
+    /// The same for its spool.
+    pub spool: Vec<Queue>,
 }
 
 /// Why a sink does not start.
@@ -109,7 +122,8 @@ pub type Convert = Box<dyn FnMut(&[u8], &mut Vec<u8>) + Send>;
 /// Starts a sink; `header` stands at the beginning of its files.
 ///
 /// # Errors
-/// Its file, certificates or spool cannot be used. That a collector does not answer is no error.
+/// Its file, certificates or spool cannot be used; of a sink that starts while others run, that is known later, and tried again. That a
+/// collector does not answer is no error.
 pub fn start(
     settings: &SinkSettings,
     header: Vec<u8>,
@@ -117,22 +131,32 @@ pub fn start(
     inherited: Inherited,
 ) -> Result<Queue, SinkError> {
     let fail = |reason| SinkError { name: settings.name.clone(), reason };
-    let target = Target::open(&settings.target, header, !inherited.after.is_empty()).map_err(fail)?;
-    let open = settings
-        .spool
-        .clone()
-        .map(|it| -> OpenSpool { Box::new(move || Spool::open(&it.path, it.max_bytes, it.sync)) });
     let queue = Queue::new(&settings.name, settings.queue_bytes, inherited.slot);
-    let (name, pace, spool) = (settings.name.clone(), settings.pace, None);
-    let portion = Portion::default();
-    let mut worker = Worker { name, target, convert, queue: queue.clone(), spool, pace, portion };
-    if inherited.after.is_empty() {
-        worker.spool = open.map(|open| open()).transpose().map_err(|error| fail(error.into()))?;
-        worker.start(Vec::new(), None)
-    } else {
-        worker.start(inherited.after, open)
-    }
-    .map_err(|error| fail(error.into()))?;
+    let (name, pace, portion) = (settings.name.clone(), settings.pace, Portion::default());
+    let what = match &settings.target {
+        TargetSettings::File(settings) => settings.path.display().to_string(),
+        _ => "what its connections need".to_owned(),
+    };
+    let target = settings.target.clone();
+    let open_target = move || Target::open(&target, header.clone());
+    let open_spool = |it: SpoolSettings| move || Spool::open(&it.path, it.max_bytes, it.sync);
+    let (target, disk) = match inherited.running {
+        None => {
+            let target = open_target().map_err(fail)?;
+            let spool = settings.spool.clone().map(|it| open_spool(it)()).transpose();
+            (target, Disk::open(&name, spool.map_err(|error| fail(error.into()))?))
+        }
+        Some(running) => {
+            let target = Opening::new(what, queue.clone(), running.output, Arc::new(open_target));
+            let spool = settings.spool.clone().map(|it| {
+                let what = format!("the spool {}", it.path.display());
+                Opening::new(what, queue.clone(), running.spool, Arc::new(open_spool(it)))
+            });
+            (Target::Later(target), Disk::later(&name, spool))
+        }
+    };
+    let worker = Worker { name, target, convert, queue: queue.clone(), disk, pace, portion };
+    worker.start().map_err(|error| fail(error.into()))?;
     Ok(queue)
 }
 
@@ -152,8 +176,9 @@ pub(super) fn pipe(settings: &FileSettings, header: Vec<u8>) -> Result<PipeSink,
     Ok(pipe)
 }
 
-/// An open sink.
+/// An open sink, or one that is not open yet.
 pub(super) enum Target {
+    Later(Opening<Result<Self, Reason>>),
     File(FileSink),
     Pipe(PipeSink),
     Stream(StreamSink),
@@ -168,8 +193,7 @@ pub(super) enum Target {
 }
 
 impl Target {
-    /// `later`: another sink still writes to the file.
-    fn open(settings: &TargetSettings, header: Vec<u8>, later: bool) -> Result<Self, Reason> {
+    fn open(settings: &TargetSettings, header: Vec<u8>) -> Result<Self, Reason> {
         Ok(match settings {
             TargetSettings::Stdout => Self::Pipe(PipeSink::stdout()),
             TargetSettings::File(settings) if PipeSink::takes(&settings.path) => {
@@ -177,8 +201,7 @@ impl Target {
             }
             TargetSettings::File(settings) => {
                 let mut file = FileSink::new(settings.clone(), header);
-                let checked = if later { file.check_later() } else { file.check() };
-                checked.map_err(cannot_open(&settings.path))?;
+                file.check().map_err(cannot_open(&settings.path))?;
                 Self::File(file)
             }
             TargetSettings::Stream(address, tls, framing) => {
@@ -209,7 +232,12 @@ impl Target {
 
     /// Delivers `lot`, and takes away what was; returns when all was, or what is wrong.
     pub(super) async fn deliver(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
+        if let Self::Later(opening) = self {
+            *self = opened(opening).await?;
+        }
         match self {
+            // It has just been opened.
+            Self::Later(_) => Ok(()),
             Self::File(file) => file.deliver(lot),
             Self::Pipe(pipe) => pipe.deliver(lot).await,
             Self::Stream(stream) => stream.deliver(lot).await,
@@ -227,14 +255,19 @@ impl Target {
     /// Waits for what is to be done while there is nothing to deliver.
     pub(super) async fn idle(&mut self) {
         match self {
+            Self::Later(_) => {}
             Self::Stream(stream) => stream.idle().await,
             _ => std::future::pending().await,
         }
     }
 
-    /// Whether something that was delivered must be again.
-    pub(super) fn must_repeat(&self) -> bool {
-        matches!(self, Self::Stream(stream) if stream.must_repeat())
+    /// Whether there is something to do without a record: it is not open, or what was delivered must be again.
+    pub(super) fn must_deliver(&self) -> bool {
+        match self {
+            Self::Later(_) => true,
+            Self::Stream(stream) => stream.must_repeat(),
+            _ => false,
+        }
     }
 
     /// Records that were delivered on a connection that was reset, and were not sent again.
@@ -257,7 +290,7 @@ impl Target {
             #[cfg(feature = "nats")]
             Self::Nats(nats) => nats.unanswered(),
             // What these have handed over is delivered.
-            Self::File(_) | Self::Pipe(_) | Self::Datagram(_) => 0,
+            Self::Later(_) | Self::File(_) | Self::Pipe(_) | Self::Datagram(_) => 0,
         }
     }
 
@@ -273,5 +306,13 @@ impl Target {
             Self::Stream(stream) => stream.close().await,
             _ => {}
         }
+    }
+}
+
+/// The target, when it is open; a sink that waits too long for that says so, and goes on waiting.
+async fn opened(opening: &mut Opening<Result<Target, Reason>>) -> Result<Target, Trouble> {
+    match timeout(opening.patience(), opening.opened()).await {
+        Ok(opened) => opened.map_err(Trouble::retry),
+        Err(_) => Err(Trouble::retry(opening.reason())),
     }
 }

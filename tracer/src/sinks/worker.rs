@@ -10,14 +10,8 @@ use caps::CapSet;
 use tokio::time::sleep;
 
 pub(super) use super::trouble::Trouble;
-use super::{Batch, Convert, Frame, Queue, Spool, SpoolError, Target, portion::Portion};
+use super::{Batch, Convert, Frame, Queue, Spool, Target, disk::Disk, portion::Portion};
 
-/// How long a spool that takes nothing is left alone.
-const SPOOL_PAUSE: Duration = Duration::from_secs(1);
-/// Bytes of records that are spooled at once, about.
-const ENTRY: usize = 1 << 20;
-/// After this time a sink that was to end within seconds is said to hang.
-const PREVIOUS_PATIENCE: Duration = Duration::from_secs(15);
 /// The first pause after a failure.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 
@@ -32,16 +26,13 @@ pub struct Pace {
     pub retry_max: Duration,
 }
 
-/// Opens the spool when its turn has come.
-pub(super) type OpenSpool = Box<dyn FnOnce() -> Result<Spool, SpoolError> + Send>;
-
 /// A sink's rooms.
 pub(super) struct Worker {
     pub(super) name: String,
     pub(super) target: Target,
     pub(super) convert: Option<Convert>,
     pub(super) queue: Queue,
-    pub(super) spool: Option<Spool>,
+    pub(super) disk: Disk,
     pub(super) pace: Pace,
     pub(super) portion: Portion,
 }
@@ -71,8 +62,7 @@ enum Next {
 
 impl Worker {
     /// Starts the thread; it ends when the queue is closed and empty, or its time is over.
-    /// Opens `spool`, where there is one, and its files when the sinks in `after` have ended.
-    pub(super) fn start(mut self, after: Vec<Queue>, spool: Option<OpenSpool>) -> io::Result<()> {
+    pub(super) fn start(self) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let name = format!("sink-{}", self.name);
         let work = move || {
@@ -82,13 +72,7 @@ impl Worker {
                 let _ = caps::clear(None, set);
             }
             let queue = self.queue.clone();
-            runtime.block_on(async {
-                for before in &after {
-                    self.wait_for(before).await;
-                }
-                self.open_spool(spool);
-                self.work().await;
-            });
+            runtime.block_on(self.work());
             queue.finish();
         };
         // The kernel shows 15 bytes of it.
@@ -96,60 +80,30 @@ impl Worker {
         Ok(())
     }
 
-    /// Two sinks never write to one file: a previous one that hangs is waited for, until this one is to end, too.
-    async fn wait_for(&self, before: &Queue) {
-        tokio::select! {
-            () = before.finished() => return,
-            () = sleep(PREVIOUS_PATIENCE) => {}
-        }
-        message!(
-            "sink {}: the previous sink {} of this file or spool still waits for the system; records are queued until it has ended",
-            self.name,
-            before.name()
-        );
-        tokio::select! {
-            () = before.finished() => {}
-            () = self.queue.overdue() => {}
-        }
-    }
-
-    /// Too late to refuse to start: without a spool it goes on.
-    fn open_spool(&mut self, open: Option<OpenSpool>) {
-        match open.map(|open| open()).transpose() {
-            Ok(Some(spool)) => self.spool = Some(spool),
-            Ok(None) => {}
-            Err(error) => message!("sink {}: {error}; going on without it", self.name),
-        }
-    }
-
     async fn work(mut self) {
-        if self.spool.is_some() {
-            self.queue.set_spools();
-        }
-        self.measure();
-        let mut paused = None;
+        self.disk.begin(&self.queue).await;
         while !self.queue.is_overdue()
-            && let Some(lot) = self.next(&mut paused).await
+            && let Some(lot) = self.next().await
         {
-            if lot.is_empty() && !self.target.must_repeat() {
+            if lot.is_empty() && !self.target.must_deliver() {
                 continue;
             }
-            if !self.deliver(lot, &mut paused).await {
+            if !self.deliver(lot).await {
                 break;
             }
         }
-        self.give_up();
+        self.give_up().await;
         // It notices a reset that has come meanwhile.
         self.target.close().await;
         let doubtful = self.target.doubtful();
-        self.queue.status().doubt_delivered(doubtful);
+        self.queue.doubt_delivered(doubtful);
         if doubtful > 0 {
             message!(
                 "sink {}: {doubtful} records are in doubt: the collector reset the connection after it had acknowledged them",
                 self.name
             );
         }
-        let waiting = self.spool.as_ref().map_or(0, Spool::bytes);
+        let waiting = self.disk.bytes();
         if waiting > 0 {
             message!("sink {}: {waiting} bytes wait in its spool for the next sink of this name", self.name);
         }
@@ -160,16 +114,12 @@ impl Worker {
     }
 
     /// The next to deliver: what was spooled first. None when nothing more comes.
-    async fn next(&mut self, paused: &mut Option<Instant>) -> Option<Batch> {
-        if self.queue.is_filling() {
-            self.spill(paused);
+    async fn next(&mut self) -> Option<Batch> {
+        self.disk.spill(&self.queue);
+        if self.disk.has_records() && self.queue.take_reopen() {
+            self.target.reopen();
         }
-        if let Some(spool) = self.spool.as_mut().filter(|spool| !spool.is_empty()) {
-            if self.queue.take_reopen() {
-                self.target.reopen();
-            }
-            let read = spool.read(self.pace.batch_bytes);
-            self.measure();
+        if let Some(read) = self.disk.read(self.pace.batch_bytes, &self.queue) {
             return Some(match read {
                 Ok(read) => {
                     if read.missing > 0 {
@@ -188,6 +138,7 @@ impl Worker {
         tokio::select! {
             () = self.queue.holds_more_than(0) => {}
             () = self.target.idle() => {}
+            () = self.disk.due(&self.queue) => {}
         }
         if self.queue.take_reopen() {
             self.target.reopen();
@@ -217,7 +168,7 @@ impl Worker {
                 () = sleep(self.pace.retry_max) => {}
                 () = self.queue.overdue() => {}
             }
-        } else if let Some(missing) = self.spool.as_mut().and_then(Spool::give_up) {
+        } else if let Some(missing) = self.disk.give_up() {
             self.queue.lose(missing, 0, None, true);
         }
         Batch::default()
@@ -235,12 +186,12 @@ impl Worker {
     }
 
     /// Tries until it succeeds, or is refused; false when the time is over.
-    async fn deliver(&mut self, lot: Batch, paused: &mut Option<Instant>) -> bool {
+    async fn deliver(&mut self, lot: Batch) -> bool {
         let (mut lot, original) = match self.converted(&lot) {
             Some(converted) => (converted, Some(lot)),
             None => (lot, None),
         };
-        let from_spool = self.spool.as_ref().is_some_and(|spool| !spool.is_empty());
+        let from_spool = self.disk.has_records();
         let mut pause = RETRY_MIN;
         let mut failed_at = None;
         loop {
@@ -252,7 +203,7 @@ impl Worker {
             let fitting = lot.frames.partition_point(|frame| frame.end <= self.pace.batch_bytes).max(1);
             let mut part = lot.take_first(self.portion.records().min(fitting));
             let records = part.len();
-            let outcome = self.attempt(&mut part, paused).await;
+            let outcome = self.attempt(&mut part).await;
             let attempt = Attempt { records, left: part.len() };
             part.append(std::mem::take(&mut lot));
             lot = part;
@@ -282,7 +233,7 @@ impl Worker {
             let wait =
                 after.map_or(pause, |after| after.max(pause)).min(self.pace.retry_max).mul_f64(jitter());
             pause = (pause * 2).min(self.pace.retry_max);
-            if self.wait(wait, paused).await.is_none() {
+            if self.wait(wait).await.is_none() {
                 self.doubt_unanswered(&mut lot);
                 self.put_back(original, lot, from_spool);
                 return false;
@@ -292,9 +243,8 @@ impl Worker {
         if let Some(failed_at) = failed_at {
             message!("sink {}: delivers again after {:.1?}", self.name, failed_at.elapsed());
         }
-        if let Some(spool) = self.spool.as_mut().filter(|_| from_spool) {
-            spool.delivered();
-            self.measure();
+        if from_spool {
+            self.disk.delivered(&self.queue);
         }
         true
     }
@@ -331,7 +281,7 @@ impl Worker {
     /// The collector does not want `lot`.
     fn refuse(&self, lot: &Batch, message: &str, from_spool: bool) {
         message!("sink {}: {message}: {} records are lost", self.name, lot.len());
-        self.queue.lose(lot.len() as u64, lot.tells(), lot.since_ns(), from_spool);
+        self.queue.lose_all(lot, from_spool);
         if !from_spool {
             self.queue.leave(lot.len() as u64);
         }
@@ -340,7 +290,7 @@ impl Worker {
     /// The collector may have `lot`, which is not sent again.
     fn doubt(&self, lot: &Batch, message: &str, from_spool: bool) {
         message!("sink {}: {message}: {} records are in doubt", self.name, lot.len());
-        self.queue.status().doubt(lot.len() as u64);
+        self.queue.doubt(lot.len() as u64, lot.since_ns());
         if !from_spool {
             self.queue.settle(lot.weight());
             self.queue.leave(lot.len() as u64);
@@ -349,7 +299,7 @@ impl Worker {
 
     /// The time is over: the collector may have what was sent and not answered. With a spool it is sent again.
     fn doubt_unanswered(&self, lot: &mut Batch) {
-        if self.spool.is_some() {
+        if self.disk.is_spooled() {
             return;
         }
         let doubtful = lot.take_first(self.target.unanswered().min(lot.len()));
@@ -359,8 +309,8 @@ impl Worker {
     }
 
     /// Meanwhile the queue goes on to the spool.
-    async fn attempt(&mut self, lot: &mut Batch, paused: &mut Option<Instant>) -> Outcome {
-        let Self { target, queue, spool, name, .. } = self;
+    async fn attempt(&mut self, lot: &mut Batch) -> Outcome {
+        let Self { target, queue, disk, .. } = self;
         let delivery = target.deliver(lot);
         tokio::pin!(delivery);
         loop {
@@ -368,14 +318,14 @@ impl Worker {
                 biased;
                 result = &mut delivery => return Outcome::Done(result.map_err(Trouble::quoted)),
                 () = queue.overdue() => return Outcome::Overdue,
-                () = spillable(queue, spool.is_some(), *paused) => spill(name, queue, spool, paused),
+                () = disk.due(queue) => disk.spill(queue),
             }
         }
     }
 
     /// None when the time is over.
-    async fn wait(&mut self, time: Duration, paused: &mut Option<Instant>) -> Option<()> {
-        let Self { queue, spool, name, .. } = self;
+    async fn wait(&mut self, time: Duration) -> Option<()> {
+        let Self { queue, disk, .. } = self;
         let end = sleep(time);
         tokio::pin!(end);
         loop {
@@ -383,24 +333,18 @@ impl Worker {
                 biased;
                 () = queue.overdue() => return None,
                 () = &mut end => return Some(()),
-                () = spillable(queue, spool.is_some(), *paused) => spill(name, queue, spool, paused),
+                () = disk.due(queue) => disk.spill(queue),
             }
         }
     }
 
-    fn spill(&mut self, paused: &mut Option<Instant>) {
-        if paused.is_none_or(|until| Instant::now() >= until) {
-            spill(&self.name, &self.queue, &mut self.spool, paused);
-        }
-    }
-
     /// The time is over: what did not go waits on disk for the next run, or is lost.
-    fn give_up(&mut self) {
+    async fn give_up(&mut self) {
+        self.disk.wait_at_end(&self.queue).await;
         while self.queue.bytes() > 0 {
             let lot = self.queue.take(usize::MAX);
-            self.keep(&lot, Spool::append);
+            self.disk.keep(&lot, &self.queue, Spool::append);
         }
-        self.measure();
     }
 
     /// The same for what was on its way; what came from the spool is still there. Spooled is what was not converted.
@@ -422,59 +366,8 @@ impl Worker {
                 original
             }
         };
-        self.keep(&lot, Spool::push_front);
+        self.disk.keep(&lot, &self.queue, Spool::push_front);
     }
-
-    fn keep(&mut self, lot: &Batch, by: impl FnOnce(&mut Spool, &Batch) -> Result<(), SpoolError>) {
-        self.queue.leave(lot.len() as u64);
-        let kept = self.spool.as_mut().map(|spool| by(spool, lot));
-        if let Some(Err(error)) = &kept {
-            message!("sink {}: {error}", self.name);
-        }
-        if matches!(kept, Some(Ok(()))) {
-            self.queue.settle(lot.weight());
-        } else {
-            self.queue.lose(lot.len() as u64, lot.tells(), lot.since_ns(), false);
-        }
-    }
-
-    fn measure(&self) {
-        self.queue.status().spooled(self.spool.as_ref().map_or(0, Spool::bytes));
-    }
-}
-
-async fn spillable(queue: &Queue, has_spool: bool, paused: Option<Instant>) {
-    if !has_spool {
-        return std::future::pending().await;
-    }
-    if let Some(until) = paused {
-        tokio::time::sleep_until(until.into()).await;
-    }
-    queue.filling().await;
-}
-
-/// Moves what waits in memory to the disk; where that does not take it, it stays.
-fn spill(name: &str, queue: &Queue, spool: &mut Option<Spool>, paused: &mut Option<Instant>) {
-    let Some(spool) = spool else { return };
-    while queue.bytes() > 0 {
-        let lot = queue.take(ENTRY);
-        match spool.append(&lot) {
-            Ok(()) => {
-                queue.settle(lot.weight());
-                queue.leave(lot.len() as u64);
-                *paused = None;
-            }
-            Err(error) => {
-                queue.put_back(lot);
-                if paused.is_none() {
-                    message!("sink {name}: {error}");
-                }
-                *paused = Some(Instant::now() + SPOOL_PAUSE);
-                break;
-            }
-        }
-    }
-    queue.status().spooled(spool.bytes());
 }
 
 /// Between a half and one and a half, so that many hosts do not come back at once.

@@ -1,9 +1,12 @@
 //! Half-open connections in /proc/net/tcp and tcp6. `sock_diag` shows how many SYN-ACKs were sent, answers to repeated SYNs
 //! among them; only here is how often the timer has run out (`num_timeout`).
 
-use std::{collections::HashMap, fs};
+use std::{collections::HashMap, fs, path::Path};
 
-use crate::model::{Address, RequestTimer, SocketInfo, State, Tuple};
+use crate::{
+    model::{Address, RequestTimer, SocketInfo, State, Tuple},
+    procfs::text,
+};
 
 /// `USER_HZ`, on every architecture that we run on.
 const TICK_NS: u64 = 10_000_000;
@@ -19,8 +22,8 @@ pub(super) fn note_timers(sockets: &mut [SocketInfo]) {
     let may_be_short = fs::exists("/proc/sys/net/ipv4/tcp_rto_max_ms").unwrap_or(true);
     let mut timers = HashMap::new();
     for table in ["tcp", "tcp6"] {
-        let text = fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default();
-        for (tuple, timer) in text.lines().filter_map(|line| request(line, may_be_short)) {
+        let table = Path::new("/proc/thread-self/net").join(table);
+        for (tuple, timer) in text::lines(&table).filter_map(|line| request(&line, may_be_short)) {
             // The table does not tell the interface: of equal ends the younger one counts.
             let known = timers.entry(tuple).or_insert(timer);
             if (timer.timeouts, known.left_ns) < (known.timeouts, timer.left_ns) {

@@ -1,10 +1,13 @@
 //! Whether /proc shows every process of the host. A look that goes through /proc is complete only then.
 
-use std::{fs, io, os::unix::fs::MetadataExt};
+use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
 
 use caps::{CapSet, Capability};
 
-use crate::model::{Gap, GapKind};
+use crate::{
+    model::{Gap, GapKind},
+    procfs::text,
+};
 
 /// `PROC_PID_INIT_INO` (linux/proc_ns.h): the inode of the pid namespace that the kernel begins with.
 const INIT_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
@@ -15,7 +18,9 @@ const INIT_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
 #[must_use]
 pub fn hidden_processes() -> Option<Gap> {
     let inode = |path: &str| fs::metadata(path).ok().map(|metadata| metadata.ino());
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let of_proc = |line: &String| line.split(' ').nth(4) == Some("/proc");
+    let mounts: Vec<String> = text::lines(Path::new("/proc/self/mountinfo")).filter(of_proc).collect();
+    let mounts = mounts.join("\n");
     let is_mounted = fs::read_link("/proc/self").is_ok();
     let why = if !is_mounted {
         Some("/proc is not mounted, or is of a pid namespace that this process is not in".into())

@@ -1,7 +1,7 @@
 //! Sockets that processes hold and that neither a table of a known namespace nor the kernel's list of held sockets has: MPTCP's own
 //! sockets, and those that only an io_uring instance has.
 
-use std::{collections::HashSet, fs, path::Path};
+use std::{collections::HashSet, path::Path};
 
 use super::{
     descriptors::{Descriptor, Descriptors},
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     model::{Gap, GapKind},
-    procfs::rings,
+    procfs::{rings, text},
 };
 
 /// Tables of other protocols in /proc/PID/net, which show inodes.
@@ -77,14 +77,16 @@ fn listed_now(known: &Namespaces) -> HashSet<u64> {
 /// Whether a table of another protocol has it, in a namespace that a process is in.
 fn is_of_another_protocol(known: &Namespaces, inode: u64) -> bool {
     let inode = inode.to_string();
-    let has_it = |text: String| text.split_ascii_whitespace().any(|field| field == inode);
+    let has_it = |line: String| line.split_ascii_whitespace().any(|field| field == inode);
     let processes = known.found.values().filter_map(|namespace| namespace.path.parent()?.parent());
     let mut tables = processes.flat_map(|process| OTHERS.map(|name| process.join("net").join(name)));
-    tables.any(|table| fs::read_to_string(table).is_ok_and(has_it))
+    tables.any(|table| text::lines(&table).any(has_it))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     /// A process with an io_uring instance that has a socket registered.

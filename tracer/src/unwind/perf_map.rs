@@ -1,8 +1,8 @@
 //! Names of code that a program has made itself.
 
 use std::{
-    fs,
-    io::Read,
+    fs::File,
+    io::{BufRead, BufReader, Read},
     os::unix::fs::MetadataExt,
     path::Path,
     time::{SystemTime, UNIX_EPOCH},
@@ -45,9 +45,14 @@ impl PerfMap {
     }
 
     fn try_read(directory: &Path, start_ns: u64, before: Self) -> Option<Self> {
-        let status = fs::read_to_string(directory.join("status")).ok()?;
+        // It may have 65,536 groups, and a name that is no UTF-8.
+        let status = BufReader::new(File::open(directory.join("status")).ok()?);
+        let lines = status.split(b'\n').map_while(Result::ok);
+        let lines = lines.map(|line| String::from_utf8_lossy(&line).into_owned());
+        let wanted: Vec<String> =
+            lines.filter(|line| ["NSpid:", "Uid:"].iter().any(|key| line.starts_with(key))).collect();
         let values = |key: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+            let line = wanted.iter().find_map(|line| line.strip_prefix(key))?;
             Some(line.split_ascii_whitespace().collect::<Vec<_>>())
         };
         // The last one is its number in its own namespace.

@@ -8,10 +8,10 @@ use std::{
     path::Path,
 };
 
-use super::scan::Place;
+use super::{FDINFO, scan::Place};
 use crate::{
     model::Via,
-    procfs::{for_each_process, processes, socket_inode},
+    procfs::{for_each_process, processes, socket_inode, text},
 };
 
 /// What some processes have.
@@ -70,7 +70,7 @@ impl Found {
             if inode.is_none_or(|inode| tcp.contains(&inode)) {
                 continue;
             }
-            let info = fs::read_to_string(process.join("fdinfo").join(fd.to_string())).unwrap_or_default();
+            let info = text::head(&process.join("fdinfo").join(fd.to_string()), FDINFO);
             if let Some(count) = in_flight(&info).filter(|count| *count > 0) {
                 self.messages.push((pid, fd, count));
             }

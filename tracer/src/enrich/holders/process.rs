@@ -14,6 +14,7 @@ const EVENTS: [(u32, &str); 5] =
 /// `None` where it is gone.
 pub(super) fn read(root: &Path, pid: u32) -> Option<Process> {
     let directory = root.join("proc").join(pid.to_string());
+    // The kernel bounds these: a name of 64 bytes, a line of numbers, and paths of 4,096 bytes, one for each hierarchy.
     let comm = fs::read(directory.join("comm")).ok()?;
     let stat = Stat::read(&directory);
     let parent = stat.as_ref().and_then(Stat::parent).unwrap_or_default();

@@ -78,7 +78,9 @@ fn message(it: &Value) -> String {
         "aggregate" => format!("{} x {} -> {}", it["count"], text(it, "from"), text(it, "to")),
         "lost" => {
             let since = it["since"].as_str().map(|since| format!(" since {since}")).unwrap_or_default();
-            format!("{} records lost ({}){since}", it["count"], text(it, "place"))
+            let doubt =
+                it["in_doubt"].as_u64().map(|count| format!(", {count} in doubt")).unwrap_or_default();
+            format!("{} records lost ({}){doubt}{since}", it["count"], text(it, "place"))
         }
         "start" => format!("sockstate {} traces", text(it, "version")),
         "stop" => format!("sockstate ends ({})", text(it, "reason")),

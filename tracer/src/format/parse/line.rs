@@ -86,6 +86,8 @@ pub(super) struct Line<'a> {
     #[serde(borrow)]
     pub(super) cannot_destroy: Option<Text<'a>>,
     pub(super) count: Option<u64>,
+    #[serde(default)]
+    pub(super) in_doubt: u64,
     pub(super) place: Option<&'a str>,
     #[serde(borrow)]
     pub(super) version: Option<Text<'a>>,

@@ -1,0 +1,326 @@
+//! Disks that do not answer: an ext4 file system that is frozen keeps whoever writes to it within the system call.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io::{BufRead, BufReader},
+    net::TcpListener,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{Arc, Mutex},
+};
+
+use serde_json::Value;
+
+use crate::{
+    Test,
+    collectors::json,
+    configured::ask,
+    daemon::connections,
+    hostile::{FILE, Raw},
+    lab::{in_lab, signal, wait_until},
+    sockets::fresh_port,
+    test,
+};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test("frozen: sinks that a reload starts on a disk that does not answer stop nothing", reloaded),
+        test("frozen: the end does not wait for a disk that was never opened", ended_unopened),
+        test("frozen: what a sink holds that hangs in a system call is counted at the end", ended_hung),
+        test("frozen: a sink to the network starts beside a predecessor that hangs", hung_predecessor),
+    ]
+}
+
+/// linux/fs.h
+const FIFREEZE: libc::c_ulong = 0xc004_5877;
+const FITHAW: libc::c_ulong = 0xc004_5878;
+
+/// A file system in a file, which can be frozen; gone with the test. What hangs in it goes on before that.
+struct Disk {
+    path: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+impl Disk {
+    fn new() -> Option<Self> {
+        let directory = tempfile::tempdir().expect("directory");
+        let (image, path) = (directory.path().join("image"), directory.path().join("disk"));
+        File::create(&image).and_then(|file| file.set_len(32 << 20)).expect("image");
+        fs::create_dir(&path).expect("mkdir");
+        let run = |command: &mut Command| {
+            command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+        };
+        let is_mounted = run(Command::new("mkfs.ext4").arg("-q").arg(&image))
+            && run(Command::new("mount").args(["-o", "loop"]).args([&image, &path]));
+        if !is_mounted {
+            crate::skip("needs mkfs.ext4 and loop devices");
+            return None;
+        }
+        Some(Self { path, _directory: directory })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    fn freeze(&self) {
+        assert!(self.control(FIFREEZE), "{}", std::io::Error::last_os_error());
+    }
+
+    fn thaw(&self) {
+        assert!(self.control(FITHAW), "{}", std::io::Error::last_os_error());
+    }
+
+    fn control(&self, request: libc::c_ulong) -> bool {
+        let Ok(root) = File::open(&self.path) else { return false };
+        // SAFETY: the request takes no pointer, and the descriptor is open.
+        unsafe { libc::ioctl(root.as_raw_fd(), request as _, 0) == 0 }
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.control(FITHAW);
+        let _ = Command::new("umount").arg("-l").arg(&self.path).status();
+    }
+}
+
+/// What a daemon says on standard error.
+struct Said(tempfile::NamedTempFile);
+
+impl Said {
+    fn new() -> Self {
+        Self(tempfile::NamedTempFile::new().expect("file"))
+    }
+
+    fn text(&self) -> String {
+        fs::read_to_string(self.0.path()).expect("messages")
+    }
+
+    fn wait_for(&self, words: &str) {
+        wait_until(words, || self.text().contains(words));
+    }
+
+    /// The number between two texts of the last such line.
+    fn number(&self, before: &str, behind: &str) -> u64 {
+        let text = self.text();
+        let rests = text.lines().rev().filter_map(|line| line.split_once(before));
+        let mut numbers = rests.filter_map(|(_, rest)| rest.split_once(behind)?.0.parse().ok());
+        numbers.next().unwrap_or_else(|| panic!("{before}...{behind}: {text}"))
+    }
+}
+
+fn start(netns: u64, top: &str, sinks: &str) -> (Raw, Said) {
+    let said = Said::new();
+    let stderr = said.0.reopen().expect("file");
+    let daemon = Raw::start_with(top, netns, sinks, |command| {
+        command.stderr(stderr).stdout(Stdio::null());
+    });
+    daemon.wait_for("\"kind\":\"start\"");
+    (daemon, said)
+}
+
+fn reload(daemon: &Raw, sinks: &str) {
+    daemon.write(sinks);
+    signal(daemon.pid(), libc::SIGHUP);
+}
+
+fn file_sink(name: &str, path: &Path, more: &str) -> String {
+    format!("[sinks.{name}]\ntype = \"file\"\npath = \"{}\"\n{more}\n", path.display())
+}
+
+fn records(path: &Path) -> Vec<Value> {
+    fs::read_to_string(path).unwrap_or_default().lines().filter_map(json).collect()
+}
+
+/// Connections of which the healthy file has every record.
+fn made(daemon: &Raw, count: usize) {
+    let ended = || {
+        let found = records(&daemon.path("out"));
+        found.iter().filter(|it| it["from"] == "LISTEN" && it["to"] == "CLOSE").count()
+    };
+    let before = ended();
+    connections(count, fresh_port());
+    wait_until("the daemon goes on", || ended() > before);
+}
+
+/// Each number up to the last is that of a record, or counted as lost.
+fn assert_counted(found: &[Value]) {
+    let seqs: BTreeSet<u64> = found.iter().filter_map(|record| record["seq"].as_u64()).collect();
+    assert_eq!(seqs.len(), found.len(), "nothing twice");
+    let lost: u64 = found
+        .iter()
+        .filter(|record| record["kind"] == "lost")
+        .map(|record| record["count"].as_u64().expect("count"))
+        .sum();
+    let last = seqs.last().copied().unwrap_or(0);
+    assert_eq!(seqs.len() as u64 + lost, last, "{lost} lost");
+}
+
+/// A collector that reads all lines.
+fn collector() -> (u16, Arc<Mutex<Vec<Value>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+    let port = listener.local_addr().expect("address").port();
+    let lines: Arc<Mutex<Vec<Value>>> = Arc::default();
+    let into = Arc::clone(&lines);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                into.lock().expect("lock").extend(json(&line));
+            }
+        }
+    });
+    (port, lines)
+}
+
+fn reloaded() {
+    in_lab(|netns| {
+        let metrics = fresh_port();
+        let (port, lines) = collector();
+        let (mut daemon, said) = start(netns, &format!("metrics = \"127.0.0.1:{metrics}\"\n"), FILE);
+        let Some(disk) = Disk::new() else { return };
+        disk.freeze();
+        let spool = disk.path("spool");
+        let sinks = format!(
+            "{FILE}{}[sinks.spooled]\ntype = \"socket\"\naddress = \"tcp://127.0.0.1:{port}\"\nspool = \"{}\"\n",
+            file_sink("disk", &disk.path("out"), "queue = \"64K\""),
+            spool.display()
+        );
+        reload(&daemon, &sinks);
+        // It traces meanwhile.
+        made(&daemon, 1);
+        said.wait_for(&format!("sink disk: cannot open {}: the system", disk.path("out").display()));
+        said.wait_for("going on without the spool until then");
+        // More than the queue holds.
+        made(&daemon, 100);
+        let number = |name: &str| -> u64 {
+            let text = ask(metrics);
+            let line =
+                text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix("{sink=\"disk\"} "));
+            line.unwrap_or_else(|| panic!("{name}: {text}")).parse().expect("a number")
+        };
+        wait_until("the queue is full", || number("sockstate_sink_lost_total") > 0);
+        assert!(number("sockstate_sink_queued_bytes") <= 64 << 10);
+        assert_eq!(number("sockstate_sink_failing"), 1);
+        let got = || lines.lock().expect("lock").clone();
+        let ends = |found: &[Value]| found.iter().filter(|it| it["to"] == "TIME_WAIT").count();
+        wait_until("the collector has them without the spool", || ends(&got()) >= 100);
+        // A sink that goes on opening is not begun once more.
+        reload(&daemon, &sinks);
+        made(&daemon, 1);
+        disk.thaw();
+        said.wait_for("sink disk: delivers again");
+        made(&daemon, 1);
+        wait_until("the spool is open", || spool.join("spooled").exists());
+        assert!(daemon.end_now().success(), "{}", said.text());
+        let found = records(&disk.path("out"));
+        assert_counted(&found);
+        assert_eq!(found.first().map(|it| &it["kind"]), Some(&Value::from("start")));
+        assert_eq!(found.last().map(|it| &it["kind"]), Some(&Value::from("stop")));
+        wait_until("the collector has all", || got().last().is_some_and(|it| it["kind"] == "stop"));
+        assert_counted(&got());
+    });
+}
+
+fn ended_unopened() {
+    in_lab(|netns| {
+        let (mut daemon, said) = start(netns, "", FILE);
+        let Some(disk) = Disk::new() else { return };
+        disk.freeze();
+        reload(&daemon, &format!("{FILE}{}", file_sink("disk", &disk.path("out"), "")));
+        said.wait_for("sink disk: cannot open ");
+        made(&daemon, 10);
+        let happened = records(&daemon.path("out")).len();
+        signal(daemon.pid(), libc::SIGTERM);
+        said.wait_for(" (sink)");
+        let lost = said.number("sink disk: ", " records were not delivered when it ended");
+        assert_eq!(said.number("; lost ", " (sink)"), lost);
+        // The healthy one had a `start` of its own, and one at the end has a `stop`.
+        assert_eq!(lost, happened as u64 + 1, "{}", said.text());
+        assert!(!said.text().contains("hangs in a system call"), "{}", said.text());
+        // The kernel ends no process whose thread waits for the disk.
+        disk.thaw();
+        assert!(daemon.end_now().success());
+    });
+}
+
+fn ended_hung() {
+    in_lab(|netns| {
+        let Some(disk) = Disk::new() else { return };
+        let sinks = format!("{FILE}{}", file_sink("disk", &disk.path("out"), ""));
+        let (mut daemon, said) = start(netns, "", &sinks);
+        made(&daemon, 5);
+        wait_until("both have all", || {
+            records(&disk.path("out")).len() == records(&daemon.path("out")).len()
+        });
+        let before = records(&disk.path("out")).len() as u64;
+        disk.freeze();
+        made(&daemon, 20);
+        signal(daemon.pid(), libc::SIGTERM);
+        said.wait_for(" (sink)");
+        // The other sink was not kept from its end.
+        let happened = records(&daemon.path("out"));
+        assert_eq!(happened.last().map(|it| &it["kind"]), Some(&Value::from("stop")));
+        let held = said.number("sink disk hangs in a system call: ", " records were not delivered");
+        assert_eq!(before + held, happened.len() as u64, "{}", said.text());
+        assert_eq!(said.number("; lost ", " (sink)"), held);
+        disk.thaw();
+        assert!(daemon.end_now().success());
+    });
+}
+
+fn hung_predecessor() {
+    in_lab(|netns| {
+        let Some(disk) = Disk::new() else { return };
+        let dead = fresh_port();
+        let sinks = |port: u16, second: &str| {
+            let socket = "type = \"socket\"\nretry = \"100ms\"\nqueue = \"64K\"";
+            let spool = disk.path("spool");
+            format!(
+                "{FILE}[sinks.out]\n{socket}\naddress = \"tcp://127.0.0.1:{port}\"\nspool = \"{}\"\n\
+                 [sinks.file]\ntype = \"file\"\npath = \"DIR/{second}\"\n",
+                spool.display()
+            )
+            .replacen(FILE, &FILE.replace("file]", "healthy]"), 1)
+        };
+        let (mut daemon, said) = start(netns, "", &sinks(dead, "second"));
+        said.wait_for("sink out: ");
+        disk.freeze();
+        // Half of the queue, and it goes to the spool.
+        made(&daemon, 60);
+        let hung = || {
+            let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).expect("threads");
+            tasks.flatten().any(|task| {
+                let read = |name: &str| fs::read_to_string(task.path().join(name)).unwrap_or_default();
+                read("comm").trim() == "sink-out" && read("stat").contains(") D ")
+            })
+        };
+        wait_until("the sink hangs", hung);
+        let (port, lines) = collector();
+        reload(&daemon, &sinks(port, "third"));
+        said.wait_for("the previous sink out waits for the system with it; going on without the spool");
+        made(&daemon, 5);
+        let got = || lines.lock().expect("lock").clone();
+        wait_until("the collector gets what is new", || {
+            got().iter().filter(|it| it["to"] == "TIME_WAIT").count() >= 5
+        });
+        assert!(daemon.path("third").exists());
+        disk.thaw();
+        // The spool has one owner after the other.
+        let all = || records(&daemon.path("out")).len();
+        made(&daemon, 1);
+        wait_until("the spool is delivered", || {
+            let found = got();
+            let lost: u64 =
+                found.iter().filter_map(|it| it["count"].as_u64().filter(|_| it["kind"] == "lost")).sum();
+            let own = found.iter().filter(|it| it["kind"] == "lost").count();
+            // The successor's own `start` is no record of the healthy one.
+            found.len() as u64 + lost >= (all() + own + 1) as u64
+        });
+        assert!(daemon.end_now().success());
+        wait_until("the collector has all", || got().iter().any(|it| it["kind"] == "stop"));
+        assert_counted(&got());
+    });
+}
