@@ -71,6 +71,12 @@ pub(crate) fn wants_netns<R: Read>(sk: Ptr) -> bool {
     netns == 0 || kernel::netns::<R>(sk) == netns
 }
 
+/// By ports, and by the socket's addresses, which are read only where the filter has some.
+#[inline(always)]
+pub(crate) fn wants_ends<R: Read>(sk: Ptr, it: &Candidate) -> bool {
+    wants_ports(it) && (!has_addresses() || wants_addresses(it, &kernel::addresses_wide::<R>(sk)))
+}
+
 /// By ports.
 #[inline(always)]
 pub(crate) fn wants_ports(it: &Candidate) -> bool {

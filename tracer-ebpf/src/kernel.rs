@@ -8,7 +8,7 @@
 use core::{ffi::c_void, mem::size_of};
 
 use aya_ebpf::helpers::{bpf_get_current_task, generated};
-use sockstate_abi::abi::{ABSENT, AF_INET6, Ends, Head, Registers, Task, V4, V6, closed};
+use sockstate_abi::abi::{ABSENT, AF_INET, AF_INET6, Ends, Head, Registers, Task, V4, V6, closed};
 
 use crate::maps::frozen;
 
@@ -63,6 +63,16 @@ macro_rules! get {
         // SAFETY: the offset is the one that user space resolved for exactly this field.
         unsafe { $reader::read::<$type>(base, offset) }
     }};
+}
+
+/// As `sk_protocol` has it (include/uapi/linux/in.h).
+pub(crate) const IPPROTO_TCP: u16 = 6;
+
+/// Whether any socket is one of TCP.
+#[inline(always)]
+pub(crate) fn is_tcp<R: Read>(sk: Ptr) -> bool {
+    let family = family::<R>(sk);
+    (family == AF_INET || family == AF_INET6) && protocol::<R>(sk) == IPPROTO_TCP
 }
 
 /// `sk_protocol`.
@@ -204,7 +214,6 @@ pub(crate) fn timer_request(timer: Ptr) -> Ptr {
 /// A packet's TCP flags and ends, seen from its receiver, with the interface that it came through; none where it is no TCP packet. `skb` is typed.
 #[inline(always)]
 pub(crate) fn packet(skb: Ptr) -> Option<(u8, Ends)> {
-    const IPPROTO_TCP: u8 = 6;
     let protocol = u16::from_be(get!(Direct, u16, skb, skb_protocol));
     let is_v6 = protocol == 0x86dd;
     if protocol != 0x0800 && !is_v6 {
@@ -214,7 +223,7 @@ pub(crate) fn packet(skb: Ptr) -> Option<(u8, Ends)> {
     let network = u32::from(get!(Direct, u16, skb, skb_network));
     let transport = u32::from(get!(Direct, u16, skb, skb_transport));
     // RFC 791, 8200 and 9293 have the layouts.
-    if header::<u8>(head, network + if is_v6 { 6 } else { 9 }) != IPPROTO_TCP {
+    if header::<u8>(head, network + if is_v6 { 6 } else { 9 }) != IPPROTO_TCP as u8 {
         return None;
     }
     let addresses = if is_v6 {

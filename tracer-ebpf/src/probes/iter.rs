@@ -8,14 +8,12 @@
 use core::{ffi::c_void, mem::size_of};
 
 use aya_ebpf::helpers::{bpf_ktime_get_ns, generated};
-use sockstate_abi::abi::{AF_INET, AF_INET6, Head, Listener, Task, V6, flag, kind, state};
+use sockstate_abi::abi::{Head, Listener, Task, V6, flag, kind, state};
 
 use crate::{
     filter,
     kernel::{self, Direct, Probed, Ptr, context_word},
 };
-
-const IPPROTO_TCP: u16 = 6;
 
 #[repr(C)]
 struct SocketRecord {
@@ -94,7 +92,7 @@ pub extern "C" fn files(context: *mut c_void) -> i32 {
         return 0;
     }
     let sk = kernel::socket_sk::<Direct>(socket);
-    if sk.is_null() || !is_tcp(sk) || !filter::wants_netns::<Direct>(sk) {
+    if sk.is_null() || !kernel::is_tcp::<Direct>(sk) || !filter::wants_netns::<Direct>(sk) {
         return 0;
     }
     let mut head = head(sk, kind::FILE, kernel::state::<Direct>(sk));
@@ -105,12 +103,6 @@ pub extern "C" fn files(context: *mut c_void) -> i32 {
     let addresses = kernel::addresses_wide::<Direct>(sk);
     write(context, &FileRecord { head, addresses, task: kernel::task_of::<Direct>(task) });
     0
-}
-
-#[inline(always)]
-fn is_tcp(sk: Ptr) -> bool {
-    let family = kernel::family::<Direct>(sk);
-    (family == AF_INET || family == AF_INET6) && kernel::protocol::<Direct>(sk) == IPPROTO_TCP
 }
 
 #[inline(always)]

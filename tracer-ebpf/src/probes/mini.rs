@@ -116,10 +116,7 @@ fn emit(mini: Ptr, kind: u16, state: u8, extra: u32, link: u64) {
         return;
     }
     let ends = Candidate::of::<Probed>(mini, state);
-    if !filter::wants_ports(&ends)
-        || (filter::has_addresses()
-            && !filter::wants_addresses(&ends, &kernel::addresses_wide::<Probed>(mini)))
-    {
+    if !filter::wants_ends::<Probed>(mini, &ends) {
         return;
     }
     // One form of record for both families: these programs are many, and each holds this code.

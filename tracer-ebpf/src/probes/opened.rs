@@ -14,8 +14,7 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, RetProbeContext, TracePointContext},
 };
 use sockstate_abi::abi::{
-    AF_INET, AF_INET6, Allowance, Head, PythonStack, Registers, STACK_BYTES, Task, V4, flag, kind, opened,
-    state,
+    Allowance, Head, PythonStack, Registers, STACK_BYTES, Task, V4, flag, kind, opened, state,
 };
 
 use super::{emit, python};
@@ -25,7 +24,6 @@ use crate::{
     maps::{ALLOWANCES, EVENTS, frozen},
 };
 
-const IPPROTO_TCP: u16 = 6;
 const SECOND_NS: u64 = 1_000_000_000;
 /// A copy that would go past the end of the stack copies nothing: first in steps of this size, ...
 const STEP: usize = 512;
@@ -51,7 +49,7 @@ pub(crate) fn opened_by_connect(context: BtfTracePointContext) -> i32 {
     let (old, new): (i32, i32) = (context.arg(1), context.arg(2));
     if old == i32::from(state::CLOSE)
         && new == i32::from(state::SYN_SENT)
-        && kernel::protocol::<Direct>(sk) == IPPROTO_TCP
+        && kernel::protocol::<Direct>(sk) == kernel::IPPROTO_TCP
     {
         take::<Direct>(sk, opened::CONNECT);
     }
@@ -77,8 +75,7 @@ pub(crate) fn opened_by_accept_call(context: TracePointContext) -> u32 {
         // SAFETY: takes nothing, returns the address as a number.
         let task = unsafe { bpf_get_current_task() } as Ptr;
         let sk = kernel::descriptor_sk(task, fd as u32);
-        let family = kernel::family::<Probed>(sk);
-        if (family == AF_INET || family == AF_INET6) && kernel::protocol::<Probed>(sk) == IPPROTO_TCP {
+        if kernel::is_tcp::<Probed>(sk) {
             take::<Probed>(sk, opened::ACCEPT);
         }
     }
@@ -88,10 +85,7 @@ pub(crate) fn opened_by_accept_call(context: TracePointContext) -> u32 {
 #[inline(always)]
 fn take<R: Read>(sk: Ptr, call: u8) {
     let ends = Candidate::of::<R>(sk, state::SYN_SENT);
-    if !filter::wants_netns::<R>(sk)
-        || !filter::wants_ports(&ends)
-        || (filter::has_addresses() && !filter::wants_addresses(&ends, &kernel::addresses_wide::<R>(sk)))
-    {
+    if !filter::wants_netns::<R>(sk) || !filter::wants_ends::<R>(sk, &ends) {
         return;
     }
     let task = kernel::current();

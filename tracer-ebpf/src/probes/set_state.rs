@@ -13,10 +13,8 @@ use sockstate_abi::abi::{AF_INET6, V4, V6, flag, kind, state};
 use super::emit::{self, Said};
 use crate::{
     filter::{self, Candidate},
-    kernel::{self, Direct, Ptr},
+    kernel::{self, Direct, IPPROTO_TCP, Ptr},
 };
-
-const IPPROTO_TCP: u16 = 6;
 
 /// Writes every wanted transition.
 #[btf_tracepoint(function = "inet_sock_set_state")]
@@ -105,11 +103,7 @@ fn handle(context: &BtfTracePointContext, sk: Ptr, old: i32, new: i32, flags: u8
     let unborn = old == state::SYN_RECV && is_last_child(sk);
     let candidate =
         Candidate { old, new, family, local_port, remote_port: kernel::remote_port::<Direct>(sk), unborn };
-    if !filter::wants_ports(&candidate) {
-        return;
-    }
-    if filter::has_addresses() && !filter::wants_addresses(&candidate, &kernel::addresses_wide::<Direct>(sk))
-    {
+    if !filter::wants_ends::<Direct>(sk, &candidate) {
         return;
     }
     let extra = if new == state::CLOSE && !tcp.is_null() { kernel::closed_as::<Direct>(tcp) } else { 0 };

@@ -8,11 +8,9 @@ use sockstate_abi::abi::{AF_INET6, V4, V6, kind, state};
 use super::emit::{self, Said};
 use crate::{
     filter::{self, Candidate},
-    kernel::{self, Probed, Ptr},
+    kernel::{self, IPPROTO_TCP, Probed, Ptr},
     maps::frozen,
 };
-
-const IPPROTO_TCP: u16 = 6;
 
 macro_rules! field {
     ($context:expr, $type:ty, $field:ident) => {{
