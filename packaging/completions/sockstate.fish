@@ -27,7 +27,7 @@ end
 complete -c sockstate -n "__fish_sockstate_needs_command" -l format -d 'How to write [default: table on a terminal, else json]' -r -f -a "table\t'For people'
 json\t'One JSON object a line (docs/events.md)'
 csv\t'bcc tcpstates\' header and columns'"
-complete -c sockstate -n "__fish_sockstate_needs_command" -s o -l output -d 'Write to FILE in place of standard output' -r -F
+complete -c sockstate -n "__fish_sockstate_needs_command" -s o -l output -d 'Write to FILE instead of standard output' -r -F
 complete -c sockstate -n "__fish_sockstate_needs_command" -l color -d 'Colour the table; auto: on a terminal, unless NO_COLOR is set' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
@@ -35,7 +35,7 @@ complete -c sockstate -n "__fish_sockstate_needs_command" -l metrics -d 'Serve P
 complete -c sockstate -n "__fish_sockstate_needs_command" -l metrics-top -d 'Name the N processes with the most stuck sockets in the metrics: as many series more, at most, at a time' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l duration -d 'End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l count -d 'End after N transitions' -r
-complete -c sockstate -n "__fish_sockstate_needs_command" -l threshold -d 'When a connection counts as stuck, in place of the defaults: [STATE][:PORTS][@COMM]=TIME, or never in place of TIME' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l threshold -d 'When a connection counts as stuck, instead of the defaults: [STATE][:PORTS][@COMM]=TIME, or never instead of TIME' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -s p -l port -d 'Local or remote port: 443, 80,443, 8000-8099' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -s L -l local-port -l localport -d 'Local port' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -s D -l remote-port -l remoteport -d 'Remote port' -r
@@ -58,7 +58,7 @@ kprobe\t'Functions, by kprobe'
 timers\t'Timers\' tracepoints'
 estimate\t'Nothing: an estimate'
 none\t'Nothing, and no estimate'"
-complete -c sockstate -n "__fish_sockstate_needs_command" -l btf -d 'Use this BTF in place of the kernel\'s' -r -F
+complete -c sockstate -n "__fish_sockstate_needs_command" -l btf -d 'Use this BTF instead of the kernel\'s' -r -F
 complete -c sockstate -n "__fish_sockstate_needs_command" -l escape-formulas -d 'In CSV, put \' in front of cells that a spreadsheet would take for a formula: =, +, -, @, tab'
 complete -c sockstate -n "__fish_sockstate_needs_command" -l snapshot -d 'First write the sockets that exist already'
 complete -c sockstate -n "__fish_sockstate_needs_command" -l cmdline -d 'Add the owner\'s command line. It may hold secrets'
@@ -87,7 +87,7 @@ complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "help" -d 'Print
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l format -d 'How to write [default: table on a terminal, else json]' -r -f -a "table\t'For people'
 json\t'One JSON object a line (docs/events.md)'
 csv\t'bcc tcpstates\' header and columns'"
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s o -l output -d 'Write to FILE in place of standard output' -r -F
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s o -l output -d 'Write to FILE instead of standard output' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l color -d 'Colour the table; auto: on a terminal, unless NO_COLOR is set' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
@@ -95,7 +95,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l metrics -d
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l metrics-top -d 'Name the N processes with the most stuck sockets in the metrics: as many series more, at most, at a time' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l duration -d 'End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l count -d 'End after N transitions' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l threshold -d 'When a connection counts as stuck, in place of the defaults: [STATE][:PORTS][@COMM]=TIME, or never in place of TIME' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l threshold -d 'When a connection counts as stuck, instead of the defaults: [STATE][:PORTS][@COMM]=TIME, or never instead of TIME' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s p -l port -d 'Local or remote port: 443, 80,443, 8000-8099' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s L -l local-port -l localport -d 'Local port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s D -l remote-port -l remoteport -d 'Remote port' -r
@@ -118,7 +118,7 @@ kprobe\t'Functions, by kprobe'
 timers\t'Timers\' tracepoints'
 estimate\t'Nothing: an estimate'
 none\t'Nothing, and no estimate'"
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l btf -d 'Use this BTF in place of the kernel\'s' -r -F
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l btf -d 'Use this BTF instead of the kernel\'s' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l escape-formulas -d 'In CSV, put \' in front of cells that a spreadsheet would take for a formula: =, +, -, @, tab'
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l snapshot -d 'First write the sockets that exist already'
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l cmdline -d 'Add the owner\'s command line. It may hold secrets'
@@ -135,17 +135,17 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand detach" -l pin -d 'T
 complete -c sockstate -n "__fish_sockstate_using_subcommand detach" -s h -l help -d 'Print help'
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l format -d 'How to write [default: table on a terminal, else json]' -r -f -a "table\t'For people'
 json\t'One JSON object a line (docs/stuck.md)'"
-complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l group-by -d 'Count, in place of listing each' -r -f -a "process\t'The processes that have them open'
+complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l group-by -d 'Count, instead of listing each' -r -f -a "process\t'The processes that have them open'
 listener\t'The local end\'s listener'
 peer\t'The peer\'s address'
 container\t'The container, else the systemd unit'
 stack\t'The call path that opened them, by what a hunt has written (--hunt)'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l hunt -d 'What `sockstate hunt --format json` has written, or is writing: for --group-by stack' -r -F
-complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l from -d 'What was stuck at the end of this recording, in place of a look at this host' -r -F
+complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l from -d 'What was stuck at the end of this recording, instead of a look at this host' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l watch -d 'Look again every TIME [default: 2s]' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l state -d 'Only these states, by netstat\'s or ss\'s name' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l older-than -d 'Stuck after TIME in any state, in place of the thresholds' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l threshold -d '[STATE][:PORTS][@COMM]=TIME, or never in place of TIME: CLOSE_WAIT=5m, :8080=30s, CLOSE_WAIT@backup=never' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l older-than -d 'Stuck after TIME in any state, instead of the thresholds' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l threshold -d '[STATE][:PORTS][@COMM]=TIME, or never instead of TIME: CLOSE_WAIT=5m, :8080=30s, CLOSE_WAIT@backup=never' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l warn -d 'Warning from this number of stuck sockets on' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l crit -d 'Critical from this number on' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -s p -l port -d 'Local or remote port: 443, 80,443, 8000-8099' -r
@@ -163,17 +163,17 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -s 6 -l ipv6 
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l format -d 'How to write [default: table on a terminal, else json]' -r -f -a "table\t'For people'
 json\t'One JSON object a line (docs/stuck.md)'"
-complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l group-by -d 'Count, in place of listing each' -r -f -a "process\t'The processes that have them open'
+complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l group-by -d 'Count, instead of listing each' -r -f -a "process\t'The processes that have them open'
 listener\t'The local end\'s listener'
 peer\t'The peer\'s address'
 container\t'The container, else the systemd unit'
 stack\t'The call path that opened them, by what a hunt has written (--hunt)'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l hunt -d 'What `sockstate hunt --format json` has written, or is writing: for --group-by stack' -r -F
-complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l from -d 'What was stuck at the end of this recording, in place of a look at this host' -r -F
+complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l from -d 'What was stuck at the end of this recording, instead of a look at this host' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l watch -d 'Look again every TIME [default: 2s]' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l state -d 'Only these states, by netstat\'s or ss\'s name' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l older-than -d 'Stuck after TIME in any state, in place of the thresholds' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l threshold -d '[STATE][:PORTS][@COMM]=TIME, or never in place of TIME: CLOSE_WAIT=5m, :8080=30s, CLOSE_WAIT@backup=never' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l older-than -d 'Stuck after TIME in any state, instead of the thresholds' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l threshold -d '[STATE][:PORTS][@COMM]=TIME, or never instead of TIME: CLOSE_WAIT=5m, :8080=30s, CLOSE_WAIT@backup=never' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l warn -d 'Warning from this number of stuck sockets on' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l crit -d 'Critical from this number on' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -s p -l port -d 'Local or remote port: 443, 80,443, 8000-8099' -r
@@ -214,8 +214,8 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l format -d '
 json\t'`stuck` and `resolved` records with the call path (docs/events.md)'
 folded\t'Folded stacks, for flame graphs'
 svg\t'A flame graph'"
-complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s o -l output -d 'Write to FILE in place of standard output' -r -F
-complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l threshold -d 'When a connection counts as stuck, in place of the defaults: [STATE][:PORTS][@COMM]=TIME, or never in place of TIME' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s o -l output -d 'Write to FILE instead of standard output' -r -F
+complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l threshold -d 'When a connection counts as stuck, instead of the defaults: [STATE][:PORTS][@COMM]=TIME, or never instead of TIME' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l rate -d 'Most call paths of one process that are taken in a second; the rest is counted as lost' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l duration -d 'End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s p -l port -d 'Local or remote port: 443, 80,443, 8000-8099' -r
@@ -238,7 +238,7 @@ kprobe\t'Functions, by kprobe'
 timers\t'Timers\' tracepoints'
 estimate\t'Nothing: an estimate'
 none\t'Nothing, and no estimate'"
-complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l btf -d 'Use this BTF in place of the kernel\'s' -r -F
+complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l btf -d 'Use this BTF instead of the kernel\'s' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s 6 -l ipv6 -d 'Only IPv6'
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l alongside -d 'Trace although another sockstate does; every transition then costs twice'
@@ -247,7 +247,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l metrics -
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l metrics-top -d 'Name the N processes with the most stuck sockets in the metrics: as many series more, at most, at a time' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l duration -d 'End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l count -d 'End after N transitions' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l threshold -d 'When a connection counts as stuck, in place of the defaults: [STATE][:PORTS][@COMM]=TIME, or never in place of TIME' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l threshold -d 'When a connection counts as stuck, instead of the defaults: [STATE][:PORTS][@COMM]=TIME, or never instead of TIME' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -s p -l port -d 'Local or remote port: 443, 80,443, 8000-8099' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -s L -l local-port -l localport -d 'Local port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -s D -l remote-port -l remoteport -d 'Remote port' -r
@@ -270,7 +270,7 @@ kprobe\t'Functions, by kprobe'
 timers\t'Timers\' tracepoints'
 estimate\t'Nothing: an estimate'
 none\t'Nothing, and no estimate'"
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l btf -d 'Use this BTF in place of the kernel\'s' -r -F
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l btf -d 'Use this BTF instead of the kernel\'s' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l snapshot -d 'First write the sockets that exist already'
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l cmdline -d 'Add the owner\'s command line. It may hold secrets'
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l no-stuck -d 'Do not say what is stuck'
@@ -284,7 +284,7 @@ csv\t'bcc tcpstates\' header and columns'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l color -d 'Colour the table; auto: on a terminal, unless NO_COLOR is set' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
-complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l speed -d 'As fast as it happened (1), or so many times as fast [default: at once]' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l speed -d 'As fast as it happened (1), or N times as fast [default: at once]' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -s p -l port -d 'Local or remote port: 443, 80,443, 8000-8099' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -s L -l local-port -l localport -d 'Local port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -s D -l remote-port -l remoteport -d 'Remote port' -r
@@ -304,7 +304,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l format -
 svg\t'A picture, light and dark'
 mermaid\t'Mermaid, for Markdown'
 dot\t'Graphviz'"
-complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -s o -l output -d 'Write to FILE in place of standard output' -r -F
+complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -s o -l output -d 'Write to FILE instead of standard output' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l color -d 'Colour the text; auto: on a terminal, unless NO_COLOR is set' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
@@ -320,7 +320,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l pid -d '
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l comm -d 'The same by the process\'s name (15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l cgroup -d 'Cgroup v2 of the socket, and all below: /system.slice/nginx.service' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l live -d 'Weigh it by this host\'s connections, and draw it anew while they go on'
+complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l live -d 'Weigh it by this host\'s connections, and draw it again as they change'
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l alongside -d 'Trace although another sockstate does'
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -s 6 -l ipv6 -d 'Only IPv6'
@@ -329,7 +329,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l conn -d
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l format -d 'How to write' -r -f -a "text\t'For a terminal'
 svg\t'A picture, light and dark'
 html\t'A page by itself, to zoom into'"
-complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -s o -l output -d 'Write to FILE in place of standard output' -r -F
+complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -s o -l output -d 'Write to FILE instead of standard output' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l color -d 'Colour the text; auto: on a terminal, unless NO_COLOR is set' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
@@ -346,7 +346,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l cgroup 
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -s 6 -l ipv6 -d 'Only IPv6'
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c sockstate -n "__fish_sockstate_using_subcommand report" -s o -l output -d 'Write to FILE in place of standard output' -r -F
+complete -c sockstate -n "__fish_sockstate_using_subcommand report" -s o -l output -d 'Write to FILE instead of standard output' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -s p -l port -d 'Local or remote port: 443, 80,443, 8000-8099' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -s L -l local-port -l localport -d 'Local port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -s D -l remote-port -l remoteport -d 'Remote port' -r
@@ -359,9 +359,9 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l cgroup -d
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -s 6 -l ipv6 -d 'Only IPv6'
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l from -d 'Show this recording in place of this host' -r -F
-complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l speed -d 'As fast as it happened (1), or so many times as fast [default: at once]' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l threshold -d 'When a connection counts as stuck, in place of the defaults: [STATE][:PORTS][@COMM]=TIME, or never in place of TIME' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l from -d 'Show this recording instead of this host' -r -F
+complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l speed -d 'As fast as it happened (1), or N times as fast [default: at once]' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l threshold -d 'When a connection counts as stuck, instead of the defaults: [STATE][:PORTS][@COMM]=TIME, or never instead of TIME' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l lang -d 'The language of explanations [default: that of the locale, else en]' -r -f -a "en\t''
 uk\t''"
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -s p -l port -d 'Local or remote port: 443, 80,443, 8000-8099' -r
@@ -387,7 +387,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand explain" -s h -l hel
 complete -c sockstate -n "__fish_sockstate_using_subcommand doctor" -l format -d 'How to write' -r -f -a "text\t'For people'
 json\t'One JSON object'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand doctor" -l ring-size -d 'Try with a ring of this size' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand doctor" -l btf -d 'Try this BTF in place of the kernel\'s' -r -F
+complete -c sockstate -n "__fish_sockstate_using_subcommand doctor" -l btf -d 'Try this BTF instead of the kernel\'s' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "trace" -d 'Trace transitions (what plain `sockstate` does)'
 complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "run" -d 'Trace as a daemon: into every sink of a configuration file, each with its own format, filter and queue'

@@ -1,4 +1,4 @@
-//! Disks that do not answer: an ext4 file system that is frozen keeps whoever writes to it within the system call.
+//! Disks that do not answer: an ext4 file system that is frozen keeps its writers within the system call.
 
 use std::{
     collections::BTreeSet,

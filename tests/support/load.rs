@@ -90,7 +90,7 @@ impl Load {
         Ok(Made { transitions, took })
     }
 
-    /// A socket for one thread's port. Whoever lists descriptors (sockstate, `ss -p`) may hold the last one for a moment.
+    /// A socket for one thread's port. A program that lists descriptors (sockstate, `ss -p`) may hold the last one for a moment.
     fn bind(&self, index: u16) -> io::Result<Socket> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         socket.set_reuse_address(true)?;

@@ -33,7 +33,7 @@ impl Candidate {
         }
     }
 
-    /// A listener is born or dies. Always passes the filters on ports, addresses and states: whoever comes out
+    /// A listener is born or dies. Always passes the filters on ports, addresses and states: a connection that comes out
     /// of it inherits its owner.
     #[inline(always)]
     fn is_listener(&self) -> bool {

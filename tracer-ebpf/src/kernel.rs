@@ -543,7 +543,7 @@ fn current_by_helpers() -> Task {
     }
 }
 
-/// The `tcp_sock` of `sk`, or null where it is none (a mini-socket, another protocol).
+/// The `tcp_sock` of `sk`, or `None` where it is none (a mini-socket, another protocol).
 #[inline(always)]
 pub(crate) fn tcp_sock(sk: Ptr) -> Ptr {
     // SAFETY: the verifier only accepts a socket pointer here; the helper checks what it is.

@@ -46,7 +46,7 @@ pub struct Examiner {
 }
 
 impl Examiner {
-    /// Starts the thread. Without, nothing is found out, and what is stuck is said at once.
+    /// Starts the thread. Without it nothing is found out, and what is stuck is reported at once.
     ///
     /// # Errors
     /// No thread can be started.
@@ -84,7 +84,7 @@ impl Examiner {
         !self.waiting.is_empty() || !self.asked.is_empty()
     }
 
-    /// What has been looked at by now; asks about what waits.
+    /// What has been looked at; asks about what waits.
     pub fn examined(&mut self) -> Vec<Stuck> {
         let Some((questions, answers)) = &self.thread else { return self.give_up() };
         let mut said = Vec::new();
@@ -107,7 +107,7 @@ impl Examiner {
         said
     }
 
-    /// What nobody has found out is said as it is.
+    /// Gives back everything that was not looked at.
     pub fn give_up(&mut self) -> Vec<Stuck> {
         let mut said = std::mem::take(&mut self.asked);
         said.append(&mut self.waiting);

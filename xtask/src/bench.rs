@@ -86,7 +86,7 @@ impl Tracer {
 #[derive(Clone, Copy, Default)]
 struct Run {
     connections_per_second: f64,
-    /// CPU seconds of the tracer for a million transitions that it has told of.
+    /// CPU seconds of the tracer for a million transitions that it has reported.
     cpu: f64,
     /// Kernel nanoseconds for a transition, all programs together.
     kernel_ns: f64,

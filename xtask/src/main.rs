@@ -56,7 +56,7 @@ enum Cli {
     /// Fail where the committed object is not that of its sources, the direction rule is broken, or fmt or clippy
     /// (host and BPF) complain.
     Check,
-    /// Write the man pages and completions in packaging anew.
+    /// Write the man pages and completions in packaging again.
     Generate,
     /// Rebuild the kernel programs and the committed object.
     BuildEbpf,

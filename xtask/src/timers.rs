@@ -40,7 +40,7 @@ const FLOW: Duration = Duration::from_secs(3);
 pub(crate) fn bench(rounds: u32) -> Result<()> {
     let mut throughput = [const { Vec::new() }; ALL.len()];
     for round in 0..rounds as usize {
-        // Whoever comes first or last is not always the same one.
+        // The first and the last are not always the same one.
         for at in (0..ALL.len()).map(|at| (at + round) % ALL.len()) {
             let _running = start(ALL[at].0)?;
             throughput[at].push(flow()?);

@@ -81,7 +81,7 @@ scenarios! {
     "given up connecting", given_up, [LISTENER, "CLOSE SYN_SENT CLOSE/given_up"];
     "connect is not answered", connect_timeout, [LISTENER, "CLOSE SYN_SENT CLOSE/connect_timeout"];
     "half open, never answered", half_open_expires, [
-        // Whoever still looks at the request when its time is over frees it, and then the functions do not tell why.
+        // The last user of the request frees it, perhaps when its time is over already: then the functions do not show why.
         LISTENER, "CLOSE SYN_SENT CLOSE/given_up", "LISTEN SYN_RECVm CLOSEm/expired|CLOSEm/dropped"
     ];
     "half open, then open", half_open_then_open, [LISTENER, RESETS_CLIENT, IS_RESET];

@@ -1,5 +1,5 @@
 //! Mini-sockets by the functions that make and end them: each as fentry or fexit (5.5, needs a trampoline), and as a
-//! kprobe where that is not to be had.
+//! kprobe where that is not available.
 //!
 //! - `inet_twsk_hashdance_schedule(struct inet_timewait_sock *tw, struct sock *sk, ...)` (6.12), before
 //!   `inet_twsk_hashdance(tw, sk, ...)`: a full socket goes, a timewait socket takes its place.

@@ -1,4 +1,4 @@
-//! The user stack of whoever opens a connection. Attached by `hunt` only.
+//! The user stack of the thread that opens a connection. Attached by `hunt` only.
 //!
 //! - `tp_btf/inet_sock_set_state`, CLOSE -> SYN_SENT: inside connect().
 //! - `kretprobe/inet_csk_accept`, whose result is a `struct sock *`: inside accept().

@@ -62,7 +62,7 @@ pub(crate) fn process_exits(context: BtfTracePointContext) -> i32 {
     0
 }
 
-/// The current process is told of from now on. Where there is no room, user space finds its end with a comparison.
+/// The end of the current process is reported from now on. Where there is no room, user space finds its end with a comparison.
 #[inline(always)]
 pub(crate) fn watch() {
     let pid = (bpf_get_current_pid_tgid() >> 32) as u32;

@@ -34,7 +34,7 @@ pub(crate) fn timer_start(context: BtfTracePointContext) -> i32 {
     0
 }
 
-/// A timer is stopped: by whoever set it, or because it runs out now.
+/// A timer is stopped: by its owner, or because it runs out now.
 #[btf_tracepoint(function = "timer_cancel")]
 pub(crate) fn timer_cancel(context: BtfTracePointContext) -> i32 {
     let timer: Ptr = context.arg(0);

@@ -206,7 +206,7 @@ pub struct KernelArgs {
     /// What shows mini-sockets.
     #[arg(long, value_enum, default_value_t, help_heading = "Kernel")]
     pub tier: TierName,
-    /// Use this BTF in place of the kernel's.
+    /// Use this BTF instead of the kernel's.
     #[arg(long, value_name = "FILE", help_heading = "Kernel")]
     pub btf: Option<PathBuf>,
 }
@@ -242,7 +242,7 @@ pub struct FilterArgs {
 /// When a connection counts as stuck.
 #[derive(Args, Clone, Debug, Default, PartialEq)]
 pub struct StuckRules {
-    /// When a connection counts as stuck, in place of the defaults: [STATE][:PORTS][@COMM]=TIME, or never in place of TIME.
+    /// When a connection counts as stuck, instead of the defaults: [STATE][:PORTS][@COMM]=TIME, or never instead of TIME.
     #[arg(long, value_name = "RULE", value_parser = parse_threshold, help_heading = "Stuck")]
     pub threshold: Vec<Threshold>,
     /// Do not say what is stuck.
@@ -282,7 +282,7 @@ pub struct TraceArgs {
     /// In CSV, put ' in front of cells that a spreadsheet would take for a formula: =, +, -, @, tab.
     #[arg(long, help_heading = "Output")]
     pub escape_formulas: bool,
-    /// Write to FILE in place of standard output.
+    /// Write to FILE instead of standard output.
     #[arg(long, short, value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,
     /// Colour the table; auto: on a terminal, unless NO_COLOR is set.
@@ -384,13 +384,13 @@ pub struct StuckArgs {
     /// How to write [default: table on a terminal, else json].
     #[arg(long, value_enum, help_heading = "Output")]
     pub format: Option<LookFormat>,
-    /// Count, in place of listing each.
+    /// Count, instead of listing each.
     #[arg(long, value_enum, value_name = "BY", help_heading = "Output")]
     pub group_by: Option<GroupBy>,
     /// What `sockstate hunt --format json` has written, or is writing: for --group-by stack.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub hunt: Option<PathBuf>,
-    /// What was stuck at the end of this recording, in place of a look at this host.
+    /// What was stuck at the end of this recording, instead of a look at this host.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["check", "watch", "threshold"])]
     pub from: Option<PathBuf>,
     /// Look again every TIME [default: 2s].
@@ -400,10 +400,10 @@ pub struct StuckArgs {
     /// Only these states, by netstat's or ss's name.
     #[arg(long, value_name = "STATES", value_parser = parse_states, value_delimiter = ',', help_heading = "Threshold")]
     pub state: Vec<StateSet>,
-    /// Stuck after TIME in any state, in place of the thresholds.
+    /// Stuck after TIME in any state, instead of the thresholds.
     #[arg(long, value_name = "TIME", value_parser = parse_duration_or_zero, help_heading = "Threshold")]
     pub older_than: Option<std::time::Duration>,
-    /// [STATE][:PORTS][@COMM]=TIME, or never in place of TIME: CLOSE_WAIT=5m, :8080=30s, CLOSE_WAIT@backup=never.
+    /// [STATE][:PORTS][@COMM]=TIME, or never instead of TIME: CLOSE_WAIT=5m, :8080=30s, CLOSE_WAIT@backup=never.
     #[arg(long, value_name = "RULE", value_parser = parse_threshold, help_heading = "Threshold")]
     pub threshold: Vec<Threshold>,
 
@@ -458,11 +458,11 @@ pub struct HuntArgs {
     /// How to write [default: text on a terminal, else json].
     #[arg(long, value_enum, help_heading = "Output")]
     pub format: Option<HuntFormat>,
-    /// Write to FILE in place of standard output.
+    /// Write to FILE instead of standard output.
     #[arg(long, short, value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,
 
-    /// When a connection counts as stuck, in place of the defaults: [STATE][:PORTS][@COMM]=TIME, or never in place of TIME.
+    /// When a connection counts as stuck, instead of the defaults: [STATE][:PORTS][@COMM]=TIME, or never instead of TIME.
     #[arg(long, value_name = "RULE", value_parser = parse_threshold, help_heading = "Stuck")]
     pub threshold: Vec<Threshold>,
     /// Most call paths of one process that are taken in a second; the rest is counted as lost.
@@ -500,7 +500,7 @@ pub struct DoctorArgs {
     /// Try with a ring of this size.
     #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = parse_ring_size)]
     pub ring_size: u32,
-    /// Try this BTF in place of the kernel's.
+    /// Try this BTF instead of the kernel's.
     #[arg(long, value_name = "FILE")]
     pub btf: Option<PathBuf>,
 }

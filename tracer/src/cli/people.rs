@@ -13,7 +13,7 @@ use crate::{
 /// Arguments of `record`.
 #[derive(Args, Clone, Debug)]
 pub struct RecordArgs {
-    /// The file, made anew.
+    /// The file, which is replaced.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// What, and for how long.
@@ -45,7 +45,7 @@ pub struct ReplayArgs {
     /// Colour the table; auto: on a terminal, unless NO_COLOR is set.
     #[arg(long, value_enum, default_value_t, help_heading = "Output")]
     pub color: Colour,
-    /// As fast as it happened (1), or so many times as fast [default: at once].
+    /// As fast as it happened (1), or N times as fast [default: at once].
     #[arg(long, value_name = "FACTOR", value_parser = parse_speed, help_heading = "Output")]
     pub speed: Option<f64>,
     /// Which transitions.
@@ -73,7 +73,7 @@ pub struct DiagramArgs {
     /// How to write.
     #[arg(long, value_enum, default_value_t, help_heading = "Output")]
     pub format: DiagramFormat,
-    /// Write to FILE in place of standard output.
+    /// Write to FILE instead of standard output.
     #[arg(long, short, value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,
     /// Colour the text; auto: on a terminal, unless NO_COLOR is set.
@@ -85,7 +85,7 @@ pub struct DiagramArgs {
     /// Light this connection's path in it.
     #[arg(long, value_name = "ID", requires = "from")]
     pub conn: Option<String>,
-    /// Weigh it by this host's connections, and draw it anew while they go on.
+    /// Weigh it by this host's connections, and draw it again as they change.
     #[arg(long)]
     pub live: bool,
     /// Trace although another sockstate does.
@@ -123,7 +123,7 @@ pub struct TimelineArgs {
     /// How to write.
     #[arg(long, value_enum, default_value_t, help_heading = "Output")]
     pub format: TimelineFormat,
-    /// Write to FILE in place of standard output.
+    /// Write to FILE instead of standard output.
     #[arg(long, short, value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,
     /// Colour the text; auto: on a terminal, unless NO_COLOR is set.
@@ -143,7 +143,7 @@ pub struct ReportArgs {
     /// What `record`, or `trace --format json`, or a file sink has written; - is standard input.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Write to FILE in place of standard output.
+    /// Write to FILE instead of standard output.
     #[arg(long, short, value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,
     /// Which connections.
@@ -154,16 +154,16 @@ pub struct ReportArgs {
 /// Arguments of `top`.
 #[derive(Args, Clone, Debug)]
 pub struct TopArgs {
-    /// Show this recording in place of this host.
+    /// Show this recording instead of this host.
     #[arg(long, value_name = "FILE")]
     pub from: Option<PathBuf>,
-    /// As fast as it happened (1), or so many times as fast [default: at once].
+    /// As fast as it happened (1), or N times as fast [default: at once].
     #[arg(long, value_name = "FACTOR", value_parser = parse_speed, requires = "from")]
     pub speed: Option<f64>,
     /// Trace although another sockstate does.
     #[arg(long, conflicts_with = "from")]
     pub alongside: bool,
-    /// When a connection counts as stuck, in place of the defaults: [STATE][:PORTS][@COMM]=TIME, or never in place of TIME.
+    /// When a connection counts as stuck, instead of the defaults: [STATE][:PORTS][@COMM]=TIME, or never instead of TIME.
     #[arg(long, value_name = "RULE", value_parser = parse_threshold, conflicts_with = "from")]
     pub threshold: Vec<Threshold>,
     /// The language of explanations [default: that of the locale, else en].

@@ -141,10 +141,10 @@ pub struct SinkArgs {
     /// What a request looks like.
     #[arg(long, value_enum, value_name = "TEMPLATE", default_value_t, help_heading = "http")]
     pub template: TemplateName,
-    /// Send JSON in place of protobuf.
+    /// Send JSON instead of protobuf.
     #[arg(long, help_heading = "otlp, otlp-metrics")]
     pub json: bool,
-    /// Speak gRPC in place of HTTP/1.1; only in a sockstate that was built with the feature `grpc`.
+    /// Speak gRPC instead of HTTP/1.1; only in a sockstate that was built with the feature `grpc`.
     #[arg(long, conflicts_with_all = ["json", "compression"], help_heading = "otlp, otlp-metrics")]
     pub grpc: bool,
     /// How often the numbers are sent.
@@ -170,7 +170,7 @@ pub struct SinkArgs {
     #[arg(long, value_name = "FILE", help_heading = "nats")]
     pub credentials: Option<PathBuf>,
 
-    /// Authorities to trust, in place of the system's (PEM).
+    /// Authorities to trust, instead of the system's (PEM).
     #[arg(long, value_name = "FILE", help_heading = "socket, syslog, http, otlp, otlp-metrics, nats")]
     pub tls_ca: Option<PathBuf>,
     /// Our certificate (PEM).
@@ -189,11 +189,11 @@ pub struct SinkArgs {
         help_heading = "socket, syslog, http, otlp, otlp-metrics, nats"
     )]
     pub tls_key: Option<PathBuf>,
-    /// The name that the collector's certificate must have, in place of the address's.
+    /// The name that the collector's certificate must have, instead of the address's.
     #[arg(long, value_name = "NAME", help_heading = "socket, syslog, http, otlp, otlp-metrics")]
     pub tls_name: Option<String>,
 
-    /// Count transitions in windows of this length, by service, peer and states, in place of sending each.
+    /// Count transitions in windows of this length, by service, peer and states, instead of sending each.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub aggregate: Option<Duration>,
     /// Services, peers and states that a window tells apart; what is more is counted together (docs/events.md).

@@ -95,7 +95,7 @@ fn examine(args: &DoctorArgs) -> Findings {
         let without_btf = Request { btf: None, ..request(HookChoice::Tracepoint) };
         let error = kernel::load(&without_btf).err().map(|error| error.to_string());
         let (hook, purpose) =
-            ("tracepoint/sock/inet_sock_set_state", "in place of tp_btf, where that is not to be had");
+            ("tracepoint/sock/inet_sock_set_state", "instead of tp_btf, where that is not available");
         findings.attempts.push(Attempt::new(hook, purpose, error));
     }
     findings.degraded.extend(findings.gaps.iter().map(ToString::to_string));
@@ -172,7 +172,7 @@ impl Findings {
         for it in &self.advice {
             line("advice", it.clone());
         }
-        let missing = if self.degraded.is_empty() { "" } else { ", with what is said above missing" };
+        let missing = if self.degraded.is_empty() { "" } else { ", without what the lines above say" };
         let verdict = match (self.hook, self.tier) {
             (Some(hook), Some(tier)) => {
                 format!("tracing works, by {hook}; mini-sockets by {tier}{missing}")

@@ -1,4 +1,4 @@
-//! Records for those who look at them: of a recording, or of a tracer in a thread of its own, through a pipe. Whoever looks sees the
+//! Records for those who look at them: of a recording, or of a tracer in a thread of its own, through a pipe. The reader sees the
 //! same either way, and only what is written.
 
 use std::{
@@ -69,7 +69,7 @@ impl Pace {
 
     /// How long to wait for the record of this time.
     pub(super) fn until(&mut self, time_ns: i64) -> Duration {
-        // Sockets that were there first are told of out of order, each as of when it was last seen to change.
+        // Sockets that were there first are reported out of order, each as of when it was last seen to change.
         let latest_ns = self.latest_ns.unwrap_or(time_ns);
         let gap_ns = (time_ns - latest_ns).max(0);
         self.latest_ns = Some(latest_ns.max(time_ns));
@@ -94,7 +94,7 @@ impl Feed {
     /// Those of this host, from now on, behind the sockets that exist.
     pub(super) fn live(mut wanted: Wanted) -> Result<Self> {
         wanted.run.snapshot = true;
-        // What is wrong with it is said at once.
+        // Its errors are reported at once.
         transitions(&wanted.filter)?;
         let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
         let work = move || {
@@ -112,7 +112,7 @@ impl Feed {
         Ok(Self::Live(BufReader::with_capacity(1 << 16, reader), Some(thread)))
     }
 
-    /// Reads the next line in place of `line`; false at the end.
+    /// Reads the next line instead of `line`; false at the end.
     ///
     /// # Errors
     /// It cannot be read, or the tracer has failed.
@@ -145,7 +145,7 @@ impl Feed {
         let time = Timespec::try_from(time)?;
         let mut pipe = [PollFd::new(reader.get_ref(), PollFlags::IN)];
         match poll(&mut pipe, Some(&time)) {
-            // A signal: whoever asks looks again.
+            // A signal: the caller looks again.
             Err(Errno::INTR) => Ok(false),
             ready => Ok(ready? > 0),
         }

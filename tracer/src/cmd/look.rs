@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Looks at the sockets that `filter` and `wanted` let through; the latter is asked before anything is known of holders.
-/// What could not be seen is said on standard error.
+/// Reports on standard error what could not be seen.
 ///
 /// # Errors
 /// Nothing could be seen.

@@ -273,7 +273,7 @@ fn write(path: Option<&Path>, text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Writes pieces to standard output; whoever reads it may go away.
+/// Writes pieces to standard output; its reader may go away.
 fn print(pieces: impl IntoIterator<Item = impl AsRef<str>>) -> std::io::Result<()> {
     use std::io::Write;
     let mut out = std::io::BufWriter::with_capacity(1 << 16, std::io::stdout().lock());

@@ -40,7 +40,7 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
     let open = || {
         let open = Box::new(move |start: &Start, ground: Option<Ground>| {
             let streams = sinks::streams(&settings, start, ground.as_ref())?;
-            // What the one before has left is said by now.
+            // What the previous process has left is already reported.
             let ground = ground.map(|ground| Ground { is_complete: true, waiting: 0, ..ground });
             let reloader = Reloader::new(path, settings, start.clone(), ground);
             Ok((streams, Outlet::Sinks(Box::new(reloader))))

@@ -50,7 +50,7 @@ pub(super) struct Session<'a> {
     pub(super) cmdline: bool,
     /// The sockets that exist are wanted first.
     pub(super) snapshot: bool,
-    /// When a connection counts as stuck, in place of the defaults; none where it is not wanted at all.
+    /// When a connection counts as stuck, instead of the defaults; none where it is not wanted at all.
     pub(super) thresholds: Option<&'a [Threshold]>,
     /// Where connections are opened is wanted, instead of transitions.
     pub(super) hunt: Option<Hunt>,
@@ -325,7 +325,7 @@ fn resync(args: &KernelArgs, only: Option<u32>, can_look: bool) -> Option<Resync
     }
 }
 
-/// From now on what is stuck is said.
+/// Reports from now on what is stuck.
 fn watch(thresholds: &[Threshold], table: &mut Table, existing: &[SocketInfo]) -> Examiner {
     table.set_thresholds(Thresholds::with(thresholds));
     let ages = existing.iter().filter_map(|socket| Some((socket, track::age(socket)?.ns)));
@@ -364,7 +364,7 @@ fn instance() -> u32 {
     (seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32
 }
 
-/// What was lost, for whoever watches.
+/// What was lost, on standard error.
 fn report(summary: &Summary) {
     let lost: Vec<String> = LostPlace::ALL
         .iter()

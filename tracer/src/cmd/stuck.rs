@@ -146,7 +146,7 @@ fn find(args: &StuckArgs, filter: &Filter) -> Result<(Vec<Looked>, Look), Failur
     let thresholds = Thresholds::with(&args.threshold);
     let states = union(&args.state);
     let older_than = args.older_than.map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
-    // Whoever is younger than any threshold need not be looked for in /proc.
+    // A socket that is younger than any threshold need not be looked for in /proc.
     let least_ns = older_than.unwrap_or_else(|| thresholds.least_ns());
     // One whose age nothing tells is 0 old, at least.
     let is_old = |socket: &SocketInfo| {

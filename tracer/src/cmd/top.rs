@@ -127,7 +127,7 @@ fn read(mut feed: Feed, speed: Option<f64>, sender: &SyncSender<Block>) {
             return;
         }
     }
-    // Whoever waits for more learns of the end when the channel closes.
+    // The receiver learns of the end when the channel closes.
     let _ = sender.send(Ok(block));
 }
 

@@ -41,7 +41,7 @@ pub struct Cgroups {
     paths: HashMap<u64, Option<String>, FxBuildHasher>,
 }
 
-/// Paths remembered at most; then all are asked for anew.
+/// Paths remembered at most; then all are asked for again.
 const MAX_PATHS: usize = 16_384;
 
 /// `struct file_handle` with the kernfs id as its handle (`FILEID_KERNFS`, fs/kernfs/mount.c).

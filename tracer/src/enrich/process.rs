@@ -1,4 +1,4 @@
-//! What /proc tells of a process, if it is still the same one.
+//! What /proc says of a process, if it is still the same one.
 
 use std::{
     fs::{self, File},
@@ -10,7 +10,7 @@ use std::{
 use super::{container::Place, timens::TimeOffsets};
 use crate::model::{Task, bounds};
 
-/// What could be read; null where not.
+/// What could be read; `None` where not.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Details {
     pub(super) exe: Option<String>,

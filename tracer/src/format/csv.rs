@@ -1,7 +1,7 @@
 //! CSV with the header and columns of bcc's tcpstates, so that what reads those reads these.
 //!
 //! Two columns differ in what they hold: SKADDR is our connection id, for kernel addresses stay in the kernel, and
-//! C-PID and C-COMM are the socket's owner (empty where not known), not whoever ran when it happened.
+//! C-PID and C-COMM are the socket's owner (empty where not known), not the process that ran when it happened.
 
 use std::io::Write;
 

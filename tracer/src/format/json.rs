@@ -64,7 +64,7 @@ pub struct Json {
     tails: Pieces,
     subjects: Pieces,
     closings: Pieces,
-    /// Members of every record; none where nobody asked for some.
+    /// Members of every record; empty where none were asked for.
     stamp: Vec<u8>,
     /// Those of them that a `start` has not anyway.
     labels: Vec<u8>,
@@ -336,7 +336,7 @@ fn members(object: &impl Serialize, out: &mut Vec<u8>) {
     let before = out.len();
     // Writing a value of ours to a vector does not fail.
     let _ = serde_json::to_writer(&mut *out, object);
-    // In place of the braces: a comma, and nothing.
+    // Instead of the braces: a comma, and nothing.
     if let Some(brace) = out.get_mut(before) {
         *brace = b',';
     }

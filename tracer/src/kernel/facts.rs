@@ -33,15 +33,15 @@ pub struct Facts {
     pub btf_bytes: Option<u64>,
     /// Capabilities.
     pub capabilities: Vec<Capability>,
-    /// Soft limit on locked memory in bytes, null if there is none.
+    /// Soft limit on locked memory in bytes, `None` if there is none.
     pub memlock_bytes: Option<u64>,
-    /// Soft limit on open files, null if there is none.
+    /// Soft limit on open files, `None` if there is none.
     pub open_files: Option<u64>,
     /// Where tracefs is mounted.
     pub tracefs: Option<String>,
     /// `v2`, `hybrid`, `v1` or `none`.
     pub cgroup: &'static str,
-    /// Bits of /proc/sys/kernel/unprivileged_bpf_disabled, null where there is none.
+    /// Bits of /proc/sys/kernel/unprivileged_bpf_disabled, `None` where there is none.
     pub unprivileged_bpf_disabled: Option<u8>,
 }
 

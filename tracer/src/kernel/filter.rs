@@ -135,7 +135,7 @@ mod tests {
         assert!(has(&rows, State::Unknown(13), State::Established));
     }
 
-    /// Nothing that is reported of a state may be told of a connection that has left it unseen.
+    /// No report about a state may be about a connection that has left that state unseen.
     #[test]
     fn a_state_that_is_reported_is_seen_to_come_and_go() {
         let states = || (1..13).map(State::from_number);

@@ -1,4 +1,4 @@
-//! The hooks that take the stack of whoever opens a connection; attached for `hunt` only.
+//! The hooks that take the stack of the thread that opens a connection; attached for `hunt` only.
 
 use std::fs;
 

@@ -42,7 +42,7 @@ impl Links {
                 ByPerf::KProbe(link) => link.try_into(),
             };
             self.links.push(link.map_err(|_: LinkError| {
-                "hooks of this kernel end with whoever has attached them: tracepoints and kprobes can be kept from Linux 5.15 on"
+                "hooks of this kernel end with the process that has attached them: tracepoints and kprobes can be kept from Linux 5.15 on"
             })?);
         }
         for (at, link) in std::mem::take(&mut self.links).into_iter().enumerate() {

@@ -317,7 +317,7 @@ impl Loader<'_> {
             return Ok(None);
         }
         Ok(Some(match &self.request.btf {
-            // What has the name by now may not be what was checked.
+            // The file of that name may not be the one that was checked.
             Some(path) => {
                 let data = files::read(path, btf::MOST_BYTES)
                     .map_err(|error| BtfError::FileError { path: path.clone(), error })?;

@@ -22,7 +22,7 @@ pub(super) fn lacks_in(symbols: &str, names: &[&str]) -> bool {
 /// The addresses of these functions.
 ///
 /// # Errors
-/// Why one is not to be had.
+/// Why a symbol is not available.
 pub(super) fn addresses<const N: usize>(names: [&str; N]) -> Result<[u64; N], String> {
     let file = File::open(KALLSYMS).map_err(|error| format!("cannot read {KALLSYMS}: {error}"))?;
     let mut reader = BufReader::with_capacity(1 << 18, file);

@@ -17,7 +17,7 @@ pub enum Mover {
     Application,
     /// The other end.
     Peer,
-    /// A timer, or whoever administers the host.
+    /// A timer, or the host's administrator.
     Kernel,
 }
 
@@ -76,7 +76,7 @@ pub fn named(from: State, to: State) -> impl Iterator<Item = &'static Edge> {
 }
 
 /// Whether a connection may go from `from` to `to`: by one of [`EDGES`], or to its end at once (reset, abort, timeout).
-/// What is said of an unknown state cannot be judged.
+/// A transition of an unknown state cannot be judged.
 #[must_use]
 pub fn is_legal(from: State, to: State) -> bool {
     let unknown = |state| matches!(state, State::Unknown(_));

@@ -1,4 +1,4 @@
-//! What there is to say, by name, kind and labels, in nobody's format.
+//! Metrics by name, kind and labels, before any format.
 
 use super::{Numbers, SinkNumbers};
 use crate::model::{Dwell, LostPlace};

@@ -41,7 +41,7 @@ pub enum Question {
 
 /// Content type of OpenMetrics.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// How long whoever reads records may take to answer.
+/// How long the thread that reads records may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a request may take to come.
 const REQUEST: Duration = Duration::from_secs(2);
@@ -78,7 +78,7 @@ impl Server {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let (sender, questions) = mpsc::channel(1);
         let work = move || {
-            // It listens already, and whoever talks to it gets nothing else from it.
+            // It listens already, and a client gets nothing else from it.
             for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
                 if caps::clear(None, set).is_err() {
                     return;
@@ -144,7 +144,7 @@ async fn serve(listener: TcpListener, questions: mpsc::Sender<Question>) {
                 .header_read_timeout(REQUEST)
                 .keep_alive(false)
                 .serve_connection(TokioIo::new(stream), service);
-            // One that never reads its answer is cut off; whoever goes away early is no failure of ours.
+            // One that never reads its answer is cut off; a client that goes away early is no failure of ours.
             let _ = timeout(PATIENCE + 2 * REQUEST, connection).await;
         }));
     }

@@ -224,7 +224,7 @@ pub struct Resync {
     pub time_ns: i64,
     /// Which connection.
     pub conn: Connection,
-    /// What the stream had said last; `None` for a connection that it had not told of.
+    /// The state that the stream had reported last; `None` for a connection that it had not reported.
     pub was: Option<State>,
     /// What it is; CLOSE where it is gone.
     pub state: State,
@@ -271,17 +271,17 @@ pub struct Aggregate {
     pub time_ns: i64,
     /// Its length, ns.
     pub window_ns: u64,
-    /// Name of the process, null where not known.
+    /// Name of the process, `None` where not known.
     pub comm: Option<String>,
     /// Its systemd unit.
     pub unit: Option<String>,
     /// Its container's id.
     pub container: Option<String>,
-    /// The sockets' part, null where not known.
+    /// The sockets' part, `None` where not known.
     pub role: Option<Role>,
     /// The service's port: the local one, a client's remote one; 0 where peers are not told apart.
     pub port: u16,
-    /// The other side; null where there were too many to tell apart.
+    /// The other side; `None` where there were too many to tell apart.
     pub peer: Option<Address>,
     /// State before.
     pub from: State,

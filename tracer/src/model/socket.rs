@@ -136,11 +136,11 @@ pub struct SocketInfo {
     pub is_v6_only: bool,
     /// Name of the interface that it is bound to, `None` where there is none, or where its name is not known.
     pub interface: Option<Arc<str>>,
-    /// Uid of the socket; null for mini-sockets.
+    /// Uid of the socket; `None` for mini-sockets.
     pub uid: Option<u32>,
     /// Inode; 0 where no file was ever made for it, or none is left.
     pub inode: u64,
-    /// Cgroup v2 id, null where not known.
+    /// Cgroup v2 id, `None` where not known.
     pub cgroup: Option<u64>,
     /// Its namespace's tables could not be read: queues, timer, retransmissions and times below are not known.
     pub is_partial: bool,

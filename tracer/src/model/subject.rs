@@ -84,7 +84,7 @@ pub struct Container {
 pub struct Subject {
     /// Number of this very combination; formats may keep what they made of it.
     pub id: u64,
-    /// The owner, null where it is not known.
+    /// The owner, `None` where it is not known.
     pub owner: Option<Owner>,
     /// Network namespace inode.
     pub netns: Option<u32>,

@@ -18,7 +18,7 @@ pub struct Scope {
 pub struct Threshold {
     /// What it is for.
     pub scope: Scope,
-    /// Nanoseconds; null for never.
+    /// Nanoseconds; `None` for never.
     pub after_ns: Option<u64>,
 }
 
@@ -83,7 +83,7 @@ impl Thresholds {
         self.all.iter().filter_map(|it| it.after_ns).min().unwrap_or(u64::MAX)
     }
 
-    /// Nanoseconds after which a socket is stuck; null for never.
+    /// Nanoseconds after which a socket is stuck; `None` for never.
     #[must_use]
     pub fn of(&self, state: State, ports: [u16; 2], comms: &[&str]) -> Option<u64> {
         let known = self.by_state.as_ref().and_then(|known| known.get(usize::from(state.number())));

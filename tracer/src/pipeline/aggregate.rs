@@ -1,4 +1,4 @@
-//! Counts in place of single transitions, a window at a time.
+//! Counts instead of single transitions, a window at a time.
 
 use std::collections::HashMap;
 

@@ -15,7 +15,7 @@ impl Pipeline {
     pub(super) fn drain(&mut self, most: usize) -> usize {
         let Self { source, table, enricher, router, streams, examiner, hunter, keeper, .. } = self;
         let mut broken = 0;
-        // What the kernel wrote before this moment is in the ring by now, or counted as lost.
+        // What the kernel wrote before this moment is in the ring, or counted as lost.
         let began_ns = monotonic_ns();
         let mut seen_ns = began_ns;
         let taken = source.drain(most, |bytes| match decode(bytes) {
@@ -74,7 +74,7 @@ fn begins_hidden(router: &Router, update: &Update) -> bool {
     }
 }
 
-/// Hands on what the table says. Whoever hunts only wants what is stuck.
+/// Hands on what the table reports. A hunt only wants what is stuck.
 pub(super) fn route(
     router: &mut Router,
     streams: &mut Streams,

@@ -1,4 +1,4 @@
-//! The end: everything that the kernel handed over still goes out, and what was lost is said.
+//! The end: everything that the kernel handed over still goes out, and losses are reported.
 
 use std::time::Duration;
 

@@ -116,13 +116,13 @@ impl Keeper {
     pub fn new(directory: &Path, pinned: Pinned, instance: u32, ledger: Arc<Ledger>) -> Self {
         let path = file(directory, "state");
         let keeper = Self { path, pinned, instance, ledger, next: Instant::now(), is_old: true };
-        // What waited in the one before is in the streams' counts by now.
+        // The streams' counts already include what waited in the previous process.
         keeper.set_waiting(0);
         keeper.ledger.word(INSTANCE).store(u64::from(instance), Ordering::Relaxed);
         keeper
     }
 
-    /// Losses that were told of.
+    /// Losses that were reported.
     #[must_use]
     pub fn told(ledger: &Ledger) -> Losses {
         let word = |at: usize| ledger.word(at).load(Ordering::Relaxed);

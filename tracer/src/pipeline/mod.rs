@@ -195,7 +195,7 @@ impl Pipeline {
         self.streams.record(&record);
     }
 
-    /// Tells whoever asks for numbers.
+    /// Answers a request for metrics.
     fn answer(&self, question: Question) {
         // The client may have gone.
         match question {

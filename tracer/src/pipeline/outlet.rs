@@ -12,7 +12,7 @@ use crate::{
 
 /// The boundary in the file that large writes end at: the page cache then takes large folios.
 const BLOCK: usize = 64 << 10;
-/// Less than this is written at once, for whoever watches.
+/// Less than this is written at once, for people who watch.
 const LITTLE: usize = BLOCK / 4;
 /// More than that waits until it is this much, or until it is late.
 const MUCH: usize = 4 * BLOCK;
@@ -37,7 +37,7 @@ pub trait Reload {
 pub enum Outlet {
     /// The first stream, the only one, goes here; a slow reader is waited for.
     Direct(Output),
-    /// Each stream has a queue, and nobody is waited for.
+    /// Each stream has a queue, and no sink is waited for.
     Sinks(Box<dyn Reload>),
 }
 
@@ -120,7 +120,7 @@ impl Outlet {
     /// what could not be delivered or spooled. May be cancelled, and done again with less time.
     pub(super) async fn finish(&self, streams: &mut Streams, grace: Duration, margin: Duration) {
         match self {
-            // What is still here nobody takes: only the caller can still say it.
+            // No reader takes what is still here: only the caller can still report it.
             Self::Direct(_) => {
                 let left = streams.list.iter().flat_map(|stream| &stream.buffer);
                 let lines = left.filter(|&&byte| byte == b'\n').count();

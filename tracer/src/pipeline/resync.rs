@@ -54,7 +54,7 @@ impl Pipeline {
         self.catch_up().then_some(look)
     }
 
-    /// Reads what the kernel has written by now; false where a record is being written all the time.
+    /// Reads what the kernel has written so far; false where a record is being written all the time.
     fn catch_up(&mut self) -> bool {
         let written = self.source.written();
         let deadline = Instant::now() + Duration::from_nanos(PATIENCE_NS);

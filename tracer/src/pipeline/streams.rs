@@ -32,7 +32,7 @@ pub struct Summary {
 /// Writes numbers, as of a time of the wall clock (ns since the epoch).
 pub type Tell = Box<dyn FnMut(&Numbers, i64, &mut Vec<u8>)>;
 
-/// Numbers in place of records.
+/// Numbers instead of records.
 struct Report {
     every: Duration,
     next: Instant,
@@ -50,17 +50,17 @@ pub struct Stream {
     seq: u64,
     /// Where it goes; none for the pipeline's own output.
     queue: Option<Queue>,
-    /// Counts in place of transitions, where that is wanted.
+    /// Counts instead of transitions, where that is wanted.
     windows: Option<Windows>,
-    /// Numbers in place of all records, where that is wanted.
+    /// Numbers instead of all records, where that is wanted.
     report: Option<Report>,
-    /// One of so many connections is told of.
+    /// One of `sample` connections is reported.
     sample: u64,
-    /// Records that the one before has neither delivered nor told of, to be said after the `start`.
+    /// Records that the previous process has neither delivered nor reported; reported after the `start`.
     left: Option<Lost>,
-    /// Records that its queue did not take, or its spool lost, and that it has not told of.
+    /// Records that its queue did not take, or its spool lost, and that are not reported yet.
     unsaid: Missing,
-    /// Queues of the sinks that it follows: what those lose while they end is said here.
+    /// Queues of the sinks that it follows: what those lose while they end is reported here.
     previous: Vec<Queue>,
 }
 
@@ -92,7 +92,7 @@ impl Stream {
         Self { router, queue: Some(queue), buffer: Vec::new(), ..Self::new(format) }
     }
 
-    /// Counts transitions in windows of `length`, in place of telling of each, with up to `most` services and peers told apart.
+    /// Counts transitions in windows of `length` instead of reporting each, with up to `most` services and peers told apart.
     #[must_use]
     pub fn aggregated(mut self, length: Duration, most: usize) -> Self {
         let length_ns = i64::try_from(length.as_nanos()).unwrap_or(i64::MAX);
@@ -100,20 +100,20 @@ impl Stream {
         self
     }
 
-    /// Tells `every` so often how the numbers are, by `tell`, and of no record.
+    /// Writes metrics every `every`, by `tell`; this stream carries no records.
     #[must_use]
     pub fn reporting(mut self, every: Duration, tell: Tell) -> Self {
         self.report = Some(Report { every, next: Instant::now() + every, tell });
         self
     }
 
-    /// Tells of one of `sample` connections, but of it everything.
+    /// Reports one of `sample` connections, with all of its records.
     #[must_use]
     pub fn sampled(self, sample: u64) -> Self {
         Self { sample: sample.max(1), ..self }
     }
 
-    /// Goes on with the numbers of `before`, and with what that one has not told of; with its filter where that is the `same`,
+    /// Goes on with the numbers of `before`, and with the losses that `before` has not reported; with its filter where that is the `same`,
     /// since transitions may wait in it.
     pub fn follow(&mut self, before: Self, same_filter: bool) {
         self.seq = before.seq;
@@ -333,7 +333,7 @@ pub struct Streams {
     looked_ns: BTreeMap<LostPlace, i64>,
     /// When it began to see; `None` where the kernel programs are an earlier process's, which may have lost something before.
     begun_ns: Option<i64>,
-    /// None where nobody asks.
+    /// `None` where no metrics are asked for.
     pub(super) counts: Option<Counts>,
 }
 
@@ -487,7 +487,7 @@ impl Streams {
         self.list.iter().any(|stream| !stream.buffer.is_empty())
     }
 
-    /// Whether a sink has lost something that its stream has not told of.
+    /// Whether a sink has lost something that its stream has not reported.
     pub(super) fn has_unsaid(&self) -> bool {
         let has_unsaid = |stream: &Stream| {
             !stream.unsaid.is_empty() || stream.previous.iter().chain(&stream.queue).any(Queue::has_lost)

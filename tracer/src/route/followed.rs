@@ -1,4 +1,4 @@
-//! Connections that something was told of: they stay wanted.
+//! Connections that were reported: they stay wanted.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -6,7 +6,7 @@ use rustc_hash::FxBuildHasher;
 
 use crate::model::ConnId;
 
-/// Connections that have ended and are still known: more may be told of them.
+/// Connections that have ended and are still known: more may be reported of them.
 const MOST_ENDED: usize = 1024;
 
 /// Connections that are wanted whatever else becomes known of them.

@@ -123,7 +123,7 @@ impl GrpcSink {
     }
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Trouble> {
-        /// Whoever goes away without a word is missed after two of these.
+        /// A collector that goes away without closing is noticed after two of these.
         const PING: Duration = Duration::from_secs(20);
         let stream = address::connect(&self.authority, self.tls.as_ref()).await?;
         let mut builder = http2::Builder::new(TokioExecutor::new());

@@ -165,7 +165,7 @@ impl HttpSink {
         let quoted = String::from_utf8_lossy(&answer.bytes);
         let quoted: String = quoted.chars().filter(|c| !c.is_control()).take(QUOTE).collect();
         let message = format!("{}: {status}: {quoted}", self.name);
-        // Whoever is overloaded, restarting, or has lost our credentials for a while will take it later.
+        // A collector that is overloaded, restarting, or has lost our credentials for a while will take it later.
         let passes = status.is_server_error()
             || status.is_redirection()
             || matches!(

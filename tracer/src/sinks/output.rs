@@ -107,7 +107,7 @@ impl Output {
         self.path.is_some() && matches!(self.target, Target::Blocking(_))
     }
 
-    /// Opens what is at the path now, to go on at its end: the old file has another name by now, most likely.
+    /// Opens what is at the path now, to go on at its end: most likely the old file was renamed.
     ///
     /// # Errors
     /// It cannot be opened; the old one stays.

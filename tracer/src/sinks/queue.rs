@@ -164,7 +164,7 @@ impl Queue {
         &self.0.status
     }
 
-    /// Whether it takes `bytes` now. Only whoever pushes can make that untrue.
+    /// Whether it takes `bytes` now. Only the thread that pushes can make that untrue.
     #[must_use]
     pub fn has_room(&self, bytes: usize) -> bool {
         let held = self.state().bytes;
@@ -206,7 +206,7 @@ impl Queue {
         }
     }
 
-    /// `records` found no room; whoever pushes tells of them.
+    /// `records` found no room; the thread that pushes reports them.
     pub fn refused(&self, records: u64) {
         self.0.status.lost.fetch_add(records, Ordering::Relaxed);
     }

@@ -23,13 +23,13 @@ use crate::files;
 /// Whom to trust, and who we are; the files are PEM.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsSettings {
-    /// Certificates of the authorities to trust, in place of the system's.
+    /// Certificates of the authorities to trust, instead of the system's.
     pub ca: Option<PathBuf>,
     /// Our certificate and what it is signed by.
     pub cert: Option<PathBuf>,
     /// Its key.
     pub key: Option<PathBuf>,
-    /// The name that the collector's certificate must have, in place of the address's.
+    /// The name that the collector's certificate must have, instead of the address's.
     pub name: Option<String>,
 }
 

@@ -57,7 +57,7 @@ impl Descriptor {
         let len = match getxattr(&path, "system.sockprotoname", &mut name) {
             Ok(len) => len,
             Err(error) if is_gone(&error.into()) => return Ok(None),
-            // Another file may have its number by now.
+            // Another file may meanwhile have its number.
             Err(Errno::NOTSUP | Errno::NODATA) if !self.is_there(root) => return Ok(None),
             Err(error) => return Err(error.into()),
         };

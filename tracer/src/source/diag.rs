@@ -1,5 +1,5 @@
 //! The kernel's tables by `sock_diag` (`NETLINK_SOCK_DIAG`, `linux/inet_diag.h`): needs neither BPF nor root. It shows what
-//! no iterator of ours does: queues, timers, times. Sees the network namespace of whoever opens the socket.
+//! no iterator of ours does: queues, timers, times. It shows the network namespace of the thread that opens the socket.
 
 use std::{collections::HashMap, fs::File, io, os::fd::OwnedFd, sync::Arc};
 

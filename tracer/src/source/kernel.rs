@@ -119,7 +119,7 @@ impl KernelSource {
         Ok(Self { ring, fill, size, counters, processes, program, told, hook, loaded })
     }
 
-    /// These losses were told of already, by the sockstate before.
+    /// The previous process has already reported these losses.
     pub fn set_told(&mut self, told: Losses) {
         self.told = told;
     }
@@ -142,7 +142,7 @@ impl KernelSource {
         self.size.map(|size| (self.fill.bytes(), size))
     }
 
-    /// How far the kernel has written the ring by now.
+    /// How far the kernel has written the ring.
     #[must_use]
     pub fn written(&self) -> u64 {
         self.fill.written()
@@ -237,7 +237,7 @@ impl KernelSource {
         self.loaded.links = Links::default();
     }
 
-    /// Those of `all` that the sockstate before has not told of.
+    /// Those of `all` that the previous process has not reported.
     #[must_use]
     pub fn untold(&self, all: Losses) -> Losses {
         let told = self.told;

@@ -31,7 +31,7 @@ pub fn of_kernel(wanted: &HashSet<Place>, namespaces: &BTreeMap<u32, PathBuf>) -
     for netns in inodes {
         let Some(path) = namespaces.get(&netns) else { continue };
         if let Ok(all) = File::open(path).map_err(|error| error.to_string()).and_then(|namespace| {
-            // What the path leads to may be another namespace by now; the records say which one.
+            // What the path leads to may meanwhile be another namespace; the records say which one.
             in_namespace(&mut loaded, netns, &namespace)
         }) {
             found.extend(all.into_iter().filter(|place| wanted.contains(place)));

@@ -1,6 +1,6 @@
 //! Looking at the kernel's tables again while records flow, to correct what losses made wrong.
 //!
-//! The iterators see the network namespace of whoever opens them. Entering others needs CAP_SYS_ADMIN, which the thread
+//! The iterators see the network namespace of the thread that opens them. Entering others needs CAP_SYS_ADMIN, which the thread
 //! that reads records has given away: one thread keeps it, has a short-lived thread enter each namespace, and does nothing else.
 
 use std::{

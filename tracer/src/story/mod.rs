@@ -28,9 +28,9 @@ pub struct Step {
     pub from: State,
     /// State after.
     pub to: State,
-    /// Time in `from`, null where not known.
+    /// Time in `from`, `None` where not known.
     pub in_state: Option<InState>,
-    /// Why, null where not known.
+    /// Why, `None` where not known.
     pub cause: Option<Cause>,
     /// Whose it was.
     pub subject: Rc<Subject>,
@@ -49,11 +49,11 @@ pub struct Life {
     pub since_ns: i64,
     /// It may have been in the state before that.
     pub at_least: bool,
-    /// The state that it was found in, and since when; null for one that was seen from its beginning.
+    /// The state that it was found in, and since when; `None` for one that was seen from its beginning.
     pub found: Option<(State, i64)>,
     /// What happened, in order.
     pub steps: Vec<Step>,
-    /// Its part, null where not known.
+    /// Its part, `None` where not known.
     pub role: Option<Role>,
     /// Both ends.
     pub tuple: Tuple,
@@ -61,7 +61,7 @@ pub struct Life {
     pub subject: Rc<Subject>,
     /// It is a mini-socket now.
     pub mini: bool,
-    /// Why it is or was stuck, as it was said last; null where it never was.
+    /// Why it is or was stuck, as it was said last; `None` where it never was.
     pub stuck: Option<Box<Stuck>>,
     /// It is stuck now.
     pub is_stuck: bool,
@@ -246,7 +246,7 @@ impl Story {
     }
 
     fn at(&mut self, time_ns: i64) {
-        // The first transitions are a little older than the record that says who tells of them.
+        // The first transitions are a little older than the `start` record.
         if self.begin_ns == 0 || time_ns < self.begin_ns {
             self.begin_ns = time_ns;
         }

@@ -35,7 +35,7 @@ impl Times {
         self.longest_ns
     }
 
-    /// The time that this share of them does not exceed, about; null where there is none.
+    /// The time that this share of them does not exceed, about; `None` where there is none.
     #[must_use]
     pub fn quantile_ns(&self, share: f64) -> Option<u64> {
         let wanted = ((self.total as f64 * share).ceil() as u64).max(1);

@@ -243,7 +243,7 @@ impl Table {
         self.listeners.ownerless.values().filter_map(|it| it.look_at_ns).min()
     }
 
-    /// The sockets whose holders are to be looked for by now.
+    /// The sockets whose holders are to be looked for now.
     pub fn looked_for(&mut self, now_ns: u64) -> Vec<u64> {
         let conns = &self.conns;
         let is_open = |sk: u64| conns.find(sk).is_some_and(|at| is_held_open(conns.get(at).state));

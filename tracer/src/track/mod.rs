@@ -1,5 +1,5 @@
 //! The connection table: which connection an event belongs to, since when, whose, why it ends. Knows time only from the
-//! events, and from whoever says how far they have come.
+//! events, and from the caller, who says how far they have come.
 
 mod age;
 mod birth;

@@ -308,7 +308,7 @@ impl Table {
         self.step(at, to, event.time_ns, said, out);
     }
 
-    /// A key begins anew: what waits for the old one's sake is decided, and what is left of it goes.
+    /// A key is used again: what waits for the previous socket is decided, and that socket is removed.
     pub(super) fn clear(&mut self, sk: u64, time_ns: u64, out: Out<'_>) {
         if !self.waiting.is_idle() {
             for it in take(&mut self.waiting.closings, |it| it.sk == sk) {

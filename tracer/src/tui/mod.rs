@@ -25,7 +25,7 @@ use crate::{
     story::{Life, Story},
 };
 
-/// Counting and sorting anew may take one part of so many of the time,
+/// Counting and sorting again may take one part in this many of the time,
 const SHARE: u32 = 50;
 /// or this much each second.
 const LITTLE: Duration = Duration::from_millis(5);
@@ -130,8 +130,7 @@ impl App {
         self.ended = true;
     }
 
-    /// A second is over: what is counted by the second is counted, and what has changed is put in order anew, less often where there
-    /// is so much that it takes long.
+    /// Once a second: takes a sample of the rates, and counts and sorts again, less often where that takes long.
     pub fn second(&mut self, now_ns: i64) {
         let is_due = |(at, cost): &(Instant, Duration)| *cost < LITTLE || at.elapsed() >= *cost * SHARE;
         if self.changed && self.refreshed.as_ref().is_none_or(is_due) {
@@ -147,7 +146,7 @@ impl App {
         }
     }
 
-    /// Counts, sorts and filters anew.
+    /// Counts, sorts and filters again.
     pub fn refresh(&mut self, now_ns: i64) {
         if self.frozen.is_none() {
             self.now_ns = now_ns;

@@ -106,7 +106,7 @@ impl Rows {
         }
     }
 
-    /// Selects another, so many below.
+    /// Selects the row `by` rows below.
     pub(super) fn step(&mut self, by: isize) {
         self.at = self.at.saturating_add_signed(by).min(self.order.len().saturating_sub(1));
     }
@@ -115,7 +115,7 @@ impl Rows {
         self.at
     }
 
-    /// Those that fit into so many lines, with the selected one among them.
+    /// The rows that fit into `lines` lines, the selected one among them.
     pub(super) fn window(&mut self, lines: usize) -> &[ConnId] {
         let lines = lines.max(1);
         if self.at < self.first {

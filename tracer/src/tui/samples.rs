@@ -48,7 +48,7 @@ impl Samples {
     }
 }
 
-/// Appends one second; whoever is missing has none.
+/// Appends one second; a state that is missing has none.
 fn push(
     all: &mut BTreeMap<&'static str, VecDeque<u64>>,
     now: impl Iterator<Item = (&'static str, u64)>,

@@ -30,7 +30,7 @@ pub(super) struct Totals {
 impl Totals {
     pub(super) fn of(story: &Story) -> Self {
         let mut by_pid: FxHashMap<u32, (&Life, u64, u64)> = FxHashMap::default();
-        // Whoever left TIME_WAIT behind has no descriptor for it.
+        // A process that left TIME_WAIT behind has no descriptor for it.
         for life in story.lives.values().filter(|life| life.state != State::TimeWait) {
             if let Some(owner) = &life.subject.owner {
                 let counts = by_pid.entry(owner.pid()).or_insert((life, 0, 0));

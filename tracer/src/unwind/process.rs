@@ -32,7 +32,7 @@ const DEPTH: usize = 256;
 
 /// Most executables and libraries of a process.
 const MODULES: usize = 4096;
-/// Reading a process again takes at most one part in so many of the time.
+/// Reading a process again takes at most one part in this many of the time.
 const SHARE: u32 = 10;
 
 /// A file whose mapping begins there.

@@ -21,7 +21,7 @@ const LOOKS: u8 = 2;
 pub(super) struct Pythons(HashMap<u32, u8>);
 
 impl Pythons {
-    /// Looks at the new processes below `root`/proc, or at those of `pids`, and tells of each that runs CPython.
+    /// Looks at the new processes below `root`/proc, or at those of `pids`, and reports each that runs CPython.
     pub(super) fn look(
         &mut self,
         root: &Path,

@@ -21,7 +21,7 @@ impl Diagram {
         for place in PLACES.iter().filter(|place| !place.is_end) {
             let now = self.now_text(place);
             if !now.is_empty() {
-                // What is said of a state is shown in place of its name.
+                // A state's own text is shown instead of its name.
                 out.push_str(&format!("    {0} : {0}<br>{now}\n", place.state));
             }
             if self.now(place).1 > 0 {

@@ -54,7 +54,7 @@ const PLACES: [Place; 12] = [
     Place { state: Close, at: (RIGHT, 36), is_end: true },
 ];
 
-/// An arrow: corners from its beginning to its point, what is said beside it, and where that begins.
+/// An arrow: corners from its beginning to its point, its label, and where the label begins.
 struct Arrow {
     way: (State, State),
     corners: &'static [(usize, usize)],

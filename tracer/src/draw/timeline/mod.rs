@@ -81,14 +81,14 @@ impl Timeline {
         Self { title, begin_ns, end_ns, lanes: vec![lane], left_out: 0 }
     }
 
-    /// What is said where something had no room.
+    /// The note about what had no room.
     fn more(&self) -> Option<String> {
         (self.left_out > 0).then(|| {
             format!("and {} more connections: filter, or `sockstate timeline --most N`", self.left_out)
         })
     }
 
-    /// Times with round distances, about so many: offsets in ns.
+    /// About `count` times with round distances: offsets in ns.
     fn ticks(&self, about: i64) -> Vec<i64> {
         let length = self.end_ns - self.begin_ns;
         let step = round_step(length / about.max(1));
@@ -142,7 +142,7 @@ fn lane(life: &Life, end_ns: i64) -> Lane {
     Lane { conn: life.conn.to_string(), whose, ends, is_stuck: life.stuck.is_some(), pieces }
 }
 
-/// What is said of a piece.
+/// The text about a piece.
 fn describe(piece: &Piece) -> String {
     let time = duration(u64::try_from(piece.end_ns - piece.begin_ns).unwrap_or(0));
     let mut text = format!("{} {time}", piece.state.name());

@@ -54,7 +54,7 @@ fn value(name: &str, value: &Value, out: &mut Vec<u8>) {
     }
 }
 
-/// A value with lines in it has its length in front, in place of the sign.
+/// A value with lines in it has its length in front, instead of the sign.
 fn field(name: &str, text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(name.as_bytes());
     if text.contains('\n') {

@@ -21,7 +21,7 @@ enum Severity {
     Info = 6,
 }
 
-/// A line as a value; null for what is no record of ours.
+/// A line as a value; `None` for what is no record of ours.
 fn record(line: &[u8]) -> Value {
     serde_json::from_slice(line).unwrap_or_default()
 }

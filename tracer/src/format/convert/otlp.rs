@@ -109,7 +109,7 @@ fn attributes(it: &Value) -> Vec<KeyValue> {
         ("/container/runtime", "container.runtime.name"),
         ("/pod/uid", "k8s.pod.uid"),
     ];
-    /// What is said elsewhere: in the record, or in the resource.
+    /// Keys that are elsewhere: in the record's own fields, or in the resource.
     const ELSEWHERE: [&str; 11] = [
         "schema",
         "kind",

@@ -32,7 +32,7 @@ impl<M: Memory> Objects<'_, M> {
     pub(super) fn frame(&self, function: &Function) -> Option<Frame> {
         let offsets = self.offsets;
         let code = self.object(function.code, offsets.code_bytes, "code")?;
-        // Another code object may lie at this address by now.
+        // Another code object may meanwhile lie at this address.
         if word(&code, offsets.qualname)? != function.qualname {
             return None;
         }
