@@ -20,7 +20,7 @@ where
 
 /// Loads `$name` where that was not done before, attaches it, and gives its link.
 macro_rules! attach {
-    ($ebpf:expr, $name:expr, $type:ty, load($($load:expr),*), attach($($attach:expr),*)) => {{
+    ($ebpf:expr, $name:expr, $type:ty, load($($load:expr),*), attach($($attach:expr),*) $(,)?) => {{
         let program: &mut $type = program($ebpf, $name)?;
         if program.fd().is_err() {
             program.load($($load),*)?;
@@ -60,6 +60,12 @@ pub(super) fn kprobe(ebpf: &mut Ebpf, name: &str, function: &str) -> Result<Atta
     Ok(attach!(ebpf, name, KProbe, load(), attach(function, 0)).into())
 }
 
-pub(super) fn iterator(ebpf: &mut Ebpf, name: &str, kind: &str, btf: &Btf) -> Result<IterLink, LoadError> {
-    Ok(attach!(ebpf, name, Iter, load(kind, btf), attach()))
+/// `btf` is needed the first time.
+pub(super) fn iterator(
+    ebpf: &mut Ebpf,
+    name: &str,
+    kind: &str,
+    btf: Option<&Btf>,
+) -> Result<IterLink, LoadError> {
+    Ok(attach!(ebpf, name, Iter, load(kind, btf.ok_or("no BTF")?), attach()))
 }

@@ -41,10 +41,8 @@ impl Loaded {
             Walk::Files => ("files", "task_file"),
             Walk::OfKernel => ("of_kernel", "tcp"),
         };
-        let link = match &self.btf {
-            Some(btf) => attach::iterator(&mut self.ebpf, name, kind, btf),
-            None => Err("no BTF".into()),
-        };
+        // The types may be forgotten once the program is loaded.
+        let link = attach::iterator(&mut self.ebpf, name, kind, self.btf.as_ref());
         link.map(IterOpener).map_err(|error| chain(&*error))
     }
 
