@@ -55,6 +55,8 @@ pub(super) fn scenario(run: &Run, scenario: &Scenario, kind: Kind, outcome: &Out
         // A namespace's number is used again when it has ended.
         .filter(|it| it[0]["netns"] == outcome.netns)
         .filter(|it| [&it[0]["local"], &it[0]["remote"]].iter().any(|end| end["port"] == outcome.port))
+        // Left by an earlier namespace with this number: it has ended before the scenario began.
+        .filter(|it| it.iter().any(|record| record["cause"] != "netns_gone"))
         .collect();
     let exact = !["estimate", "none"].contains(&tier);
     let before_the_end = |connection: &Vec<&Value>| -> Vec<String> {
