@@ -16,7 +16,7 @@ use sockstate::sinks::{Address, Spool, TargetSettings, Template};
 
 use crate::{
     all,
-    collector::{Feeder, http, listen, seq, settings, spooled, tcp, wait_until},
+    collector::{Feeder, batch, http, listen, seq, settings, spooled, tcp, wait_until},
 };
 
 /// A socket that nobody reads; filled up until it blocks its senders.
@@ -222,4 +222,20 @@ fn what_a_stream_has_written_and_nobody_acknowledged_is_in_doubt() {
     // A step of 64 KiB is sent at a time.
     assert!(delivered > 0 && (1..1000).contains(&doubtful) && lost > 0, "{delivered}, {doubtful}, {lost}");
     drop(connection);
+}
+
+#[test]
+fn a_record_of_a_loss_that_is_lost_is_said_again_with_what_is_in_doubt() {
+    let (listener, port) = listen();
+    drop(listener);
+    let feeder = Feeder::start(&settings(tcp(port)), None);
+    let mut batch = batch(1, 2);
+    (batch.frames[0].tells, batch.frames[0].doubts) = (3, 5);
+    feeder.queue.push(batch);
+    feeder.end(Duration::ZERO);
+    let queue = &feeder.queue;
+    assert!(queue.has_lost());
+    assert_eq!((queue.take_lost(), queue.take_doubt()), (2 + 3, 5));
+    // Those were counted when they came to be in doubt.
+    assert_eq!((queue.status().lost(), queue.status().in_doubt(), queue.has_lost()), (2, 0, false));
 }

@@ -35,6 +35,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("harmless: reloads of a rotated file under load lose nothing", reload_storm),
         test("harmless: the successor says what a replaced sink lost", replaced_sink),
         test("harmless: a certificate or a secret that is renewed is read at SIGHUP", renewed_secret),
+        test("harmless: a certificate that is another user's is read at SIGHUP", foreign_certificate),
         test("harmless: the programs follow no null pointer", null_pointers),
         test("harmless: what it makes is not for every user, whatever the umask", modes),
     ]
@@ -362,6 +363,31 @@ fn replaced_sink() {
         let seqs: Vec<u64> = found.iter().map(|record| record["seq"].as_u64().expect("seq")).collect();
         assert_eq!(seqs.first(), Some(&(counted + 1)));
         assert_eq!(seqs.iter().collect::<BTreeSet<_>>().len(), seqs.len());
+    });
+}
+
+/// What a sink of a reload reads, it reads with the rights that the daemon has kept for that.
+fn foreign_certificate() {
+    in_lab(|netns| {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+        let address = listener.local_addr().expect("address");
+        listener.set_nonblocking(true).expect("nonblocking");
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("certificate");
+        let mut daemon = Raw::start(netns, FILE, |command| {
+            command.stderr(Stdio::null());
+        });
+        daemon.wait_for("\"kind\":\"start\"");
+        let ca = daemon.path("ca.pem");
+        fs::write(&ca, made.cert.pem()).expect("certificate");
+        fs::set_permissions(&ca, fs::Permissions::from_mode(0o600)).expect("mode");
+        std::os::unix::fs::chown(&ca, Some(12_345), Some(12_345)).expect("chown");
+        daemon.write(&format!(
+            "{FILE}[sinks.tls]\ntype = \"socket\"\naddress = \"tls://{address}\"\ntls-name = \"localhost\"\ntls-ca = \"{}\"\n",
+            ca.display()
+        ));
+        signal(daemon.pid(), libc::SIGHUP);
+        wait_until("it connects", || listener.accept().is_ok());
+        assert!(daemon.end_now().success());
     });
 }
 

@@ -32,7 +32,12 @@ pub(super) struct Opening<T> {
 
 impl<T: Send + 'static> Opening<T> {
     pub(super) fn new(what: String, queue: Queue, after: Vec<Queue>, open: Open<T>) -> Self {
-        Self { what, queue, after, open, under_way: None, refused: None }
+        let mut opening = Self { what, queue, after, open, under_way: None, refused: None };
+        if opening.after.is_empty() {
+            // By the thread that starts the sink, whose capabilities certificates may need; the sink's own has none.
+            opening.refused = opening.begin().err();
+        }
+        opening
     }
 
     /// Waits until the sinks before have let go of it, and what came of opening it. May be cancelled.
