@@ -21,7 +21,7 @@ mod measure;
 mod netns;
 mod setup;
 mod soak;
-mod tests;
+mod testing;
 mod timers;
 mod turn;
 mod vm;
@@ -52,7 +52,7 @@ enum Cli {
         args: Vec<String>,
     },
     /// Set up, then run all tests; with `--fast` or `--live` a part of them, without setting up.
-    Test(tests::Args),
+    Test(testing::Args),
     /// Fail where the committed object is not that of its sources, the direction rule is broken, or fmt or clippy
     /// (host and BPF) complain.
     Check,
@@ -90,7 +90,7 @@ fn main() -> Result<()> {
             if kafka { setup::kafka() } else { Ok(()) }
         }
         Cli::Run { args } => run(&args),
-        Cli::Test(args) => tests::run(&args),
+        Cli::Test(args) => testing::run(&args),
         Cli::Check => {
             setup::all()?;
             check::all()
