@@ -65,6 +65,8 @@ mod filters;
 mod fleet;
 #[path = "live/frozen.rs"]
 mod frozen;
+#[path = "live/handed_on.rs"]
+mod handed_on;
 #[path = "live/harmless.rs"]
 mod harmless;
 #[path = "live/hidden.rs"]
@@ -143,8 +145,12 @@ mod stacks;
 mod starting;
 #[path = "live/stuck.rs"]
 mod stuck;
+#[path = "live/time_namespaces.rs"]
+mod time_namespaces;
 #[path = "live/timewait.rs"]
 mod timewait;
+#[path = "live/transparent.rs"]
+mod transparent;
 #[path = "live/tutorial.rs"]
 mod tutorial;
 #[path = "live/unusual_ends.rs"]
@@ -171,6 +177,9 @@ fn main() -> ExitCode {
         owners::tests(),
         owner_truth::tests(),
         left_open::tests(),
+        handed_on::tests(),
+        transparent::tests(),
+        time_namespaces::tests(),
         filters::tests(),
         hidden::tests(),
         existing::tests(),

@@ -17,7 +17,7 @@ use crate::{
     observer::wait_for_states,
     schema, skip,
     sockets::{Kind, fresh_port, make_deaf, option},
-    test,
+    test, time_namespaces,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -131,8 +131,8 @@ fn repeated_syns() {
 
 /// A day ahead of the kernel's own clocks.
 fn time_namespace() {
-    if !fs::exists("/proc/self/ns/time").unwrap_or(false) {
-        return skip("this kernel has no time namespaces");
+    if !time_namespaces::exist() {
+        return;
     }
     in_lab(|netns| {
         let mut tracer = in_time_namespace(netns);
@@ -155,27 +155,12 @@ fn time_namespace() {
     });
 }
 
-/// The tracer, started by a process that has made such a namespace.
+/// The tracer in such a namespace.
 fn in_time_namespace(netns: u64) -> Tracer {
-    use std::os::unix::process::CommandExt;
     let mut command = sockstate();
     command.args(["trace", "--format", "json", "--alongside", "--threshold", "CLOSE_WAIT=1"]);
     command.args(["--netns", &netns.to_string()]);
-    let enter = || {
-        // SAFETY: takes a number; this process runs nothing else.
-        if unsafe { libc::unshare(libc::CLONE_NEWTIME) } != 0 {
-            return Err(std::io::Error::last_os_error());
-        }
-        fs::write("/proc/self/timens_offsets", "monotonic 86400 0\nboottime 172800 0\n")?;
-        let there = fs::File::open("/proc/self/ns/time_for_children")?;
-        // SAFETY: an open descriptor of a namespace, and a process of one thread.
-        match unsafe { libc::setns(std::os::fd::AsRawFd::as_raw_fd(&there), libc::CLONE_NEWTIME) } {
-            0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
-        }
-    };
-    // SAFETY: between fork and exec there is one thread; no lock that another one held is asked for here.
-    unsafe { command.pre_exec(enter) };
+    time_namespaces::enter(&mut command, "monotonic 86400 0\nboottime 172800 0\n".to_owned());
     Tracer::spawn(&mut command)
 }
 

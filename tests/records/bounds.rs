@@ -119,6 +119,7 @@ impl Hostile {
                 inode: 7,
                 cgroup: None,
                 is_v6_only: false,
+                is_transparent: false,
                 is_partial: false,
                 receive_queue: u32::MAX,
                 send_queue: u32::MAX,

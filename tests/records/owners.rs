@@ -1,10 +1,10 @@
 //! Whose sockets are when their owner has ended: what looks at the holders make of it.
 
-use std::collections::{HashMap, HashSet};
+use std::{collections::HashMap, rc::Rc};
 
 use sockstate::{
-    model::{Event, EventKind, KernelSocket, OwnerSource, State, Task},
-    track::{Sight, Table},
+    model::{Event, EventKind, KernelSocket, OwnerKey, OwnerSource, Snapshot, State, Task},
+    track::{Settled, Sight, Table, with_owner},
 };
 
 use crate::{Names, event};
@@ -84,9 +84,12 @@ impl Lab {
 
 /// Its owner's process and how that is known.
 fn owner(table: &Table, sk: u64) -> Option<(u32, OwnerSource)> {
+    shown(table, sk).conn.subject.owner.as_ref().map(|owner| (owner.pid(), owner.source))
+}
+
+fn shown(table: &Table, sk: u64) -> Snapshot {
     let conn = table.conn(sk).expect("known");
-    let shown = table.snapshot().find(|shown| shown.conn.id == conn).expect("there");
-    shown.conn.subject.owner.as_ref().map(|owner| (owner.pid(), owner.source))
+    table.snapshot().find(|shown| shown.conn.id == conn).expect("there")
 }
 
 fn table() -> Table {
@@ -198,16 +201,37 @@ fn each_exec_is_looked_at_but_not_all_the_time() {
 fn what_its_owner_has_let_go_is_its_holders() {
     let (mut lab, mut table) = (Lab::default(), table());
     lab.step(&mut table, 1, LISTENER, State::Close, State::Listen, Some(task(7)), None);
-    lab.child(&mut table, 2, 1);
-    lab.child(&mut table, 3, 2);
-    let conns = HashSet::from([table.conn(1).expect("known")]);
-    table.has_let_go(&task(7), &conns, MS);
-    let mut asked = lab.look(&mut table, 2 * MS, &[8]);
-    asked.sort_unstable();
-    assert_eq!(asked, [1, LISTENER]);
+    for sk in 1..=3 {
+        lab.child(&mut table, sk + 1, sk);
+    }
+    let holder = OwnerKey { task: Rc::new(task(8)), source: OwnerSource::Scan };
+    let settled: HashMap<_, _> = [1, 2]
+        .map(|sk| {
+            let before = Rc::clone(&shown(&table, sk).conn.subject);
+            let subject = with_owner(&before, Some(holder.clone()), &mut lab.names);
+            (table.conn(sk).expect("known"), Settled { before, subject })
+        })
+        .into();
+    // While the look was under way, a third process has closed one of them.
+    lab.step(&mut table, 5, 2, State::Established, State::FinWait1, Some(task(9)), None);
+    table.settle_owners(&settled, MS);
     let scan = Some((8, OwnerSource::Scan));
-    assert_eq!([1, LISTENER].map(|sk| owner(&table, sk)), [scan, scan]);
-    assert_eq!(owner(&table, 2), Some((7, OwnerSource::Inherited)), "nothing was shown of it");
+    assert_eq!(owner(&table, 1), scan, "at once");
+    assert_eq!(owner(&table, 2), Some((9, OwnerSource::Close)));
+    assert_eq!(owner(&table, 3), Some((7, OwnerSource::Inherited)), "nothing was shown of it");
+    assert_eq!(lab.look(&mut table, 2 * MS, &[8]), [LISTENER]);
+    assert_eq!(owner(&table, LISTENER), scan);
+}
+
+#[test]
+fn who_listens_on_other_ports_only() {
+    let (mut lab, mut table) = (Lab::default(), table());
+    let port = event(0, 1, State::Close, State::Listen).tuple.local_port;
+    assert!(!table.listens_elsewhere(&task(7), port), "it listens nowhere");
+    lab.step(&mut table, 1, LISTENER, State::Close, State::Listen, Some(task(7)), None);
+    assert!(!table.listens_elsewhere(&task(7), port), "it listens there");
+    assert!(table.listens_elsewhere(&task(7), port + 1));
+    assert!(!table.listens_elsewhere(&task(8), port + 1), "another process");
 }
 
 /// Another name, without another program, closes nothing.

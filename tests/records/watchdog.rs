@@ -90,6 +90,7 @@ fn what_was_stuck_before_is_said_once() {
         inode: 5,
         cgroup: None,
         is_v6_only: false,
+        is_transparent: false,
         is_partial: false,
         receive_queue: 1,
         send_queue: 0,

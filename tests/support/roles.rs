@@ -154,6 +154,7 @@ pub(crate) fn play() -> Option<ExitCode> {
         "dual stack" => idle_listener(Kind::Mapped.bind_shared_all(number() as u16)),
         "ring client" => crate::kernel_closes::ring_client(number() as u16),
         "namespace leaver" => crate::kernel_closes::leave_namespace(&value),
+        "hand on" => crate::handed_on::hand_on(&value),
         "leave open" => crate::left_open::leave_open(&value),
         "listen and exec" => crate::left_open::listen_and_exec(&value),
         "bystander" => {
@@ -170,6 +171,7 @@ pub(crate) fn play() -> Option<ExitCode> {
         "passing thread" => crate::hunt_truth::connect_in_a_thread(number() as u16),
         "connect and exec" => crate::hunt_truth::connect_and_exec(number() as u16),
         "fake python" => crate::fake_python::play(&value),
+        "code generator" => crate::time_namespaces::generate(number() as u16),
         "connector" => crate::bounds::connector(&value),
         "late listener" => late_listener(number() as u16),
         "listener that leaves" => drop(share_listener(&value)),

@@ -68,14 +68,18 @@ impl Examiner {
         self.waiting.push(stuck);
     }
 
-    /// It no longer is; true where that was not said yet.
+    /// It no longer is, and no reminder of it is to come; true where it was not reported yet.
     pub fn cancel(&mut self, conn: ConnId) -> bool {
-        let before = self.waiting.len() + self.asked.len();
+        let mut is_unsaid = false;
         for list in [&mut self.waiting, &mut self.asked] {
-            // A reminder has been preceded by others.
-            list.retain(|stuck| stuck.conn.id != conn || stuck.times > 1);
+            list.retain(|stuck| {
+                let is_it = stuck.conn.id == conn;
+                // A reminder follows other records.
+                is_unsaid |= is_it && stuck.times == 1;
+                !is_it
+            });
         }
-        self.waiting.len() + self.asked.len() < before
+        is_unsaid
     }
 
     /// Whether answers are to come.
@@ -176,4 +180,35 @@ fn asked(question: &Question, socket: &SocketInfo) -> Option<(Place, bool)> {
     let on_any = (socket.netns, Tuple { interface: 0, ..place.1 });
     let exact = question.contains_key(&place).then_some((place, true));
     exact.or_else(|| question.contains_key(&on_any).then_some((on_any, false)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Connection, State};
+
+    fn stuck(conn: u64, times: u8) -> Stuck {
+        Stuck {
+            time_ns: 0,
+            conn: Connection { id: ConnId(conn), ..Connection::example() },
+            state: State::CloseWait,
+            age: InState { ns: 1, at_least: false },
+            times,
+            found: None,
+            opened: None,
+        }
+    }
+
+    /// While a look takes long, one connection that was reported before, and one that was not, move on.
+    #[test]
+    fn what_moves_on_is_not_reported_afterwards() {
+        let mut examiner = Examiner::default();
+        for (conn, times) in [(1, 2), (2, 1), (2, 2), (3, 2)] {
+            examiner.enqueue(stuck(conn, times));
+        }
+        assert!(!examiner.cancel(ConnId(1)), "its end is to be reported");
+        assert!(examiner.cancel(ConnId(2)), "neither its beginning nor its end is");
+        let said: Vec<(u64, u8)> = examiner.give_up().iter().map(|it| (it.conn.id.0, it.times)).collect();
+        assert_eq!(said, [(3, 2)]);
+    }
 }

@@ -13,6 +13,7 @@ use std::{
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
 use scan::Place;
@@ -25,10 +26,20 @@ use crate::{
 /// `O_CLOEXEC` as fdinfo shows it, on every architecture but alpha, parisc and sparc.
 const CLOSE_ON_EXEC: u32 = 0o2_000_000;
 
+/// A process, with its age when the scan began: the ages of the sockets are of just before that, and a scan may take seconds.
+fn read_process(root: &Path, pid: u32, scan_began: Option<Instant>) -> Option<Process> {
+    let later_ns = scan_began.map_or(0, |began| began.elapsed().as_nanos() as u64);
+    let mut process = process::read(root, pid)?;
+    process.age_ns = process.age_ns.map(|age_ns| age_ns.saturating_sub(later_ns));
+    Some(process)
+}
+
 /// The descriptors of all processes that are sockets of interest.
 #[derive(Default)]
 pub struct Holders {
     root: PathBuf,
+    /// When the scan began.
+    began: Option<Instant>,
     by_inode: HashMap<u64, Vec<Place>>,
     /// Descriptors of each process's epoll instances.
     epolls: HashMap<u32, Vec<u32>>,
@@ -45,7 +56,7 @@ impl Holders {
     /// Looks through `root`/proc for descriptors of these inodes.
     #[must_use]
     pub fn scan(root: &Path, wanted: &HashSet<u64>) -> Self {
-        let mut found = Self { root: root.to_owned(), ..Self::default() };
+        let mut found = Self { root: root.to_owned(), began: Some(Instant::now()), ..Self::default() };
         if wanted.is_empty() {
             return found;
         }
@@ -162,9 +173,9 @@ impl Holders {
 
     /// The process that had this socket at the scan.
     fn process(&mut self, place: Place, inode: u64) -> Arc<Process> {
-        let root = &self.root;
+        let (root, began) = (&self.root, self.began);
         let read = || {
-            let mut found = process::read(root, place.pid);
+            let mut found = read_process(root, place.pid, began);
             if let Some(process) = &mut found {
                 process.serves = served::served(root, process).map(Box::new);
             }
@@ -183,8 +194,8 @@ impl Holders {
 
     /// A process by its pid alone.
     fn named(&mut self, pid: u32) -> Arc<Process> {
-        let root = &self.root;
-        let read = || process::read(root, pid).unwrap_or_else(|| Process { pid, ..Process::default() });
+        let (root, began) = (&self.root, self.began);
+        let read = || read_process(root, pid, began).unwrap_or_else(|| Process { pid, ..Process::default() });
         Arc::clone(self.processes.entry(pid).or_insert_with(|| Arc::new(read())))
     }
 

@@ -160,6 +160,7 @@ impl Parser {
             inode: 0,
             cgroup: None,
             is_v6_only: false,
+            is_transparent: false,
             is_partial: it.retransmits.is_none(),
             receive_queue: it.unread_bytes.unwrap_or(0),
             send_queue: it.unsent_bytes.unwrap_or(0),

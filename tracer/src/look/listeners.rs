@@ -4,12 +4,14 @@ use std::collections::{HashMap, HashSet};
 
 use crate::{
     enrich::Holders,
-    model::{Address, SocketInfo, State},
+    model::{Address, SocketInfo, State, Transport},
 };
 
 /// Listeners by namespace and port, and where addresses are.
 pub(super) struct Listeners<'a> {
     by_port: HashMap<(u32, u16), Vec<&'a SocketInfo>>,
+    /// Those that take connections to every port (IP_TRANSPARENT), by namespace.
+    transparent: HashMap<u32, Vec<&'a SocketInfo>>,
     /// Addresses that somebody connects to, with each namespace in which they are local ones.
     local: HashSet<(u32, Address)>,
     /// A namespace that has a connection to such an address, and the namespace where the other end of that is.
@@ -19,20 +21,24 @@ pub(super) struct Listeners<'a> {
 impl<'a> Listeners<'a> {
     pub(super) fn of(sockets: &'a [SocketInfo]) -> Self {
         let mut by_port: HashMap<_, Vec<&SocketInfo>> = HashMap::new();
+        let mut transparent: HashMap<_, Vec<&SocketInfo>> = HashMap::new();
         // An MPTCP listener has a TCP listener below it, with the same queue.
         let is_one = |socket: &&SocketInfo| socket.state == State::Listen && !socket.is_subflow();
         for socket in sockets.iter().filter(is_one) {
             by_port.entry((socket.netns, socket.tuple.local_port)).or_default().push(socket);
+            if socket.is_transparent {
+                transparent.entry(socket.netns).or_default().push(socket);
+            }
         }
         let connecting = sockets.iter().filter(|socket| socket.state == State::SynSent);
         let called: HashSet<Address> = connecting.map(|socket| socket.tuple.remote).collect();
         if called.is_empty() {
-            return Self { by_port, local: HashSet::new(), reached: HashMap::new() };
+            return Self { by_port, transparent, local: HashSet::new(), reached: HashMap::new() };
         }
         let is_called = |socket: &&SocketInfo| called.contains(&socket.tuple.local);
         let local =
             sockets.iter().filter(is_called).map(|socket| (socket.netns, socket.tuple.local)).collect();
-        Self { by_port, local, reached: reached(sockets, &called) }
+        Self { by_port, transparent, local, reached: reached(sockets, &called) }
     }
 
     /// The listeners that this socket may have come out of, or that its SYN may go to: more than one where several share the port
@@ -51,18 +57,24 @@ impl<'a> Listeners<'a> {
         mut listeners: Vec<&'a SocketInfo>,
         holders: &Holders,
     ) -> Vec<&'a SocketInfo> {
-        if listeners.len() < 2 || socket.state == State::SynSent {
+        if socket.state == State::SynSent {
             return listeners;
         }
         let never_accepted =
             socket.inode == 0 && matches!(socket.state, State::CloseWait | State::Established);
+        if never_accepted && !socket.is_subflow() {
+            let is_waited_at = |listener: &&SocketInfo| listener.receive_queue > 0;
+            // It waits at none whose queue is known to be empty: another program has sent it elsewhere (BPF_PROG_TYPE_SK_LOOKUP).
+            let has_no_queue =
+                |listener: &&SocketInfo| listener.is_partial || listener.transport == Transport::Mptcp;
+            let is_seen = listeners.iter().any(is_waited_at);
+            listeners.retain(|it| if is_seen { is_waited_at(it) } else { has_no_queue(it) });
+            return listeners;
+        }
         let is_it = |listener: &&SocketInfo| {
-            if never_accepted {
-                return listener.receive_queue > 0;
-            }
             holders.pids(socket.inode).any(|pid| holders.pids(listener.inode).any(|other| other == pid))
         };
-        if listeners.iter().any(&is_it) {
+        if listeners.len() > 1 && listeners.iter().any(&is_it) {
             listeners.retain(is_it);
         }
         listeners
@@ -70,6 +82,11 @@ impl<'a> Listeners<'a> {
 
     fn behind(&self, socket: &SocketInfo) -> Vec<&'a SocketInfo> {
         let tuple = &socket.tuple;
+        if socket.is_transparent
+            && let Some(there) = self.transparent.get(&socket.netns)
+        {
+            return there.clone();
+        }
         let there = self.by_port.get(&(socket.netns, tuple.local_port)).map_or(&[][..], Vec::as_slice);
         // A connection is of its listener's family, unless the application has changed that (IPV6_ADDRFORM).
         let of_family = there.iter().any(|listener| listener.tuple.v6_socket == tuple.v6_socket);

@@ -17,7 +17,7 @@ pub struct Process {
     pub parent: u32,
     /// Executable of the parent, `None` where it cannot be read.
     pub parent_exe: Option<String>,
-    /// Nanoseconds since it was forked; an exec does not change that.
+    /// Nanoseconds since it was forked, when the look at its sockets began; an exec does not change that.
     pub age_ns: Option<u64>,
     /// Path of its cgroup in the v2 hierarchy.
     pub cgroup: Option<String>,

@@ -134,6 +134,8 @@ pub struct SocketInfo {
     pub tuple: Tuple,
     /// A listener that takes no IPv4 connections (IPV6_V6ONLY).
     pub is_v6_only: bool,
+    /// IP_TRANSPARENT: such a listener takes connections to other addresses and ports (TPROXY), and these have the option too.
+    pub is_transparent: bool,
     /// Name of the interface that it is bound to, `None` where there is none, or where its name is not known.
     pub interface: Option<Arc<str>>,
     /// Uid of the socket; `None` for mini-sockets.
@@ -170,6 +172,7 @@ impl SocketInfo {
             mini: false,
             tuple,
             is_v6_only: false,
+            is_transparent: false,
             interface: None,
             uid: None,
             inode: 0,

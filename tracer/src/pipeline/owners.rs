@@ -7,8 +7,8 @@ use std::{
 
 use super::{Pipeline, monotonic_ns};
 use crate::{
-    model::{ConnId, Identify, Owner, OwnerKey, OwnerSource, Process, Stuck, Task},
-    track::{is_held_open, with_owner},
+    model::{Identify, Owner, OwnerKey, OwnerSource, Process, Stuck, Task},
+    track::{Settled, is_held_open, with_owner},
 };
 
 impl Pipeline {
@@ -38,34 +38,45 @@ impl Pipeline {
     pub(super) fn say_examined(&mut self) {
         let mut lives: HashMap<Rc<Task>, bool> = HashMap::new();
         let mut read = HashSet::new();
-        let mut let_go: HashMap<Rc<Task>, HashSet<ConnId>> = HashMap::new();
+        let mut settled = HashMap::new();
         for mut stuck in self.examiner.examined() {
-            if let Some(owner) = stuck.conn.subject.owner.as_ref().filter(|_| is_held_open(stuck.state)) {
-                let task = Rc::clone(&owner.task);
-                let lives = *lives.entry(Rc::clone(&task)).or_insert_with(|| {
-                    let lives = self.enricher.lives(&task);
-                    if !lives {
-                        self.table.process_ended(&task, monotonic_ns());
-                    }
-                    lives
+            if is_held_open(stuck.state) {
+                let owner = stuck.conn.subject.owner.as_ref();
+                let ended = owner.is_some_and(|owner| {
+                    !*lives.entry(Rc::clone(&owner.task)).or_insert_with(|| {
+                        let lives = self.enricher.lives(&owner.task);
+                        if !lives {
+                            self.table.process_ended(&owner.task, monotonic_ns());
+                        }
+                        lives
+                    })
                 });
-                let others = others_that_hold(&stuck, owner);
-                if lives && others.is_some() {
-                    let_go.entry(task).or_default().insert(stuck.conn.id);
-                }
-                if !lives || others.is_some() {
+                let elsewhere = |owner: &Owner| {
+                    // Then the listener that the look found by the port need not be the connection's.
+                    is_never_accepted(&stuck)
+                        && self.table.listens_elsewhere(&owner.task, stuck.conn.tuple.local_port)
+                };
+                let others =
+                    if owner.is_some_and(elsewhere) { None } else { others_that_hold(&stuck, owner) };
+                let is_news = others.as_ref().is_some_and(|only| only.is_some() || owner.is_some());
+                if ended || is_news {
+                    let is_known = others.is_some();
                     let only = others.flatten();
                     if let Some(key) = only.as_ref().filter(|key| read.insert(key.task.pid)) {
                         // When it started is not known, so that an earlier one may have had its id.
                         self.enricher.read_again(&key.task);
                     }
-                    stuck.conn.subject = with_owner(&stuck.conn.subject, only, &mut self.enricher);
+                    let subject = with_owner(&stuck.conn.subject, only, &mut self.enricher);
+                    let before = std::mem::replace(&mut stuck.conn.subject, Rc::clone(&subject));
+                    if is_known {
+                        settled.insert(stuck.conn.id, Settled { before, subject });
+                    }
                 }
             }
             self.stuck(stuck);
         }
-        for (owner, conns) in let_go {
-            self.table.has_let_go(&owner, &conns, monotonic_ns());
+        if !settled.is_empty() {
+            self.table.settle_owners(&settled, monotonic_ns());
         }
     }
 
@@ -80,17 +91,26 @@ impl Pipeline {
     }
 }
 
+fn is_never_accepted(stuck: &Stuck) -> bool {
+    stuck.found.as_deref().is_some_and(|(found, _)| found.holders.is_empty() && found.socket.inode == 0)
+}
+
 /// Where other processes have the connection open and `owner` has not: the only one of them, or `None` for several. What nobody has
 /// accepted is the listener's. Nothing where that is not known.
-fn others_that_hold(stuck: &Stuck, owner: &Owner) -> Option<Option<OwnerKey>> {
+fn others_that_hold(stuck: &Stuck, owner: Option<&Owner>) -> Option<Option<OwnerKey>> {
     let (found, _) = stuck.found.as_deref()?;
-    let (processes, source): (Vec<&Process>, _) = if found.holders.is_empty() && found.socket.inode == 0 {
+    let (processes, source): (Vec<&Process>, _) = if is_never_accepted(stuck) {
+        if found.listeners.iter().any(|listener| listener.holders.is_empty()) {
+            // It may have come out of the one whose holder is not seen.
+            return None;
+        }
         (found.listening().map(|process| &**process).collect(), OwnerSource::Inherited)
     } else {
         (found.holders.iter().map(|holder| &*holder.process).collect(), OwnerSource::Scan)
     };
     let first = processes.first()?;
-    if found.hidden_holders || processes.iter().any(|process| process.pid == owner.pid()) {
+    let has_it = |owner: &Owner| processes.iter().any(|process| process.pid == owner.pid());
+    if found.hidden_holders || owner.is_some_and(has_it) {
         return None;
     }
     let is_only = processes.iter().all(|process| process.pid == first.pid);

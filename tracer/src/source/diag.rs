@@ -36,6 +36,10 @@ const INET_DIAG_ULP_INFO: u16 = 19;
 const INET_DIAG_SKV6ONLY: u16 = 11;
 /// Linux 5.7, commit b1f3e43dbfac.
 const INET_DIAG_CGROUP_ID: u16 = 21;
+/// `struct inet_diag_sockopt` (Linux 5.10, commit 3f935c75eb52).
+const INET_DIAG_SOCKOPT: u16 = 22;
+/// Its bit `transparent`: IP_TRANSPARENT or IPV6_TRANSPARENT. Connections have it from their listener.
+const TRANSPARENT: u8 = 1 << 5;
 pub(super) const MS: u64 = 1_000_000;
 
 /// Those of a network namespace, and why some of them cannot be listed.
@@ -189,7 +193,8 @@ pub(super) fn parse(netns: u32, message: &[u8], transport: Transport) -> Option<
     };
     let left_ns = u64::from(u32_at(fixed, 52)?) * MS;
     let inode = u32_at(fixed, 68)?;
-    let Attributes { info, cgroup, mptcp, is_v6_only } = attributes(&message[MESSAGE..], transport);
+    let Attributes { info, cgroup, mptcp, is_v6_only, is_transparent } =
+        attributes(&message[MESSAGE..], transport);
     let listed = State::from_number(fixed[1]);
     // Requests are listed as SYN_RECV; unlike a full socket they have no info.
     let request = listed == State::SynRecv && info.is_none() && transport == Transport::Tcp;
@@ -214,6 +219,7 @@ pub(super) fn parse(netns: u32, message: &[u8], transport: Transport) -> Option<
         inode: inode.into(),
         cgroup,
         is_v6_only,
+        is_transparent,
         is_partial: false,
         receive_queue: u32_at(fixed, 56)?,
         send_queue: u32_at(fixed, 60)?,
@@ -231,6 +237,7 @@ struct Attributes {
     cgroup: Option<u64>,
     mptcp: Option<MptcpPart>,
     is_v6_only: bool,
+    is_transparent: bool,
 }
 
 fn attributes(bytes: &[u8], transport: Transport) -> Attributes {
@@ -246,6 +253,9 @@ fn attributes(bytes: &[u8], transport: Transport) -> Attributes {
             INET_DIAG_CGROUP_ID => {
                 let id = value.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes));
                 found.cgroup = id.filter(|id| *id != 0);
+            }
+            INET_DIAG_SOCKOPT => {
+                found.is_transparent = value.first().is_some_and(|flags| flags & TRANSPARENT != 0);
             }
             INET_DIAG_SKV6ONLY => found.is_v6_only = value.first().is_some_and(|flag| *flag != 0),
             _ => {}

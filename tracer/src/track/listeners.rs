@@ -49,6 +49,14 @@ struct Ownerless {
     asked_about: usize,
 }
 
+/// What a look has shown of a connection's owner.
+pub struct Settled {
+    /// With the owner as it was when the look began.
+    pub before: Rc<Subject>,
+    /// With the owner that the look has found.
+    pub subject: Rc<Subject>,
+}
+
 /// Whether the owner of a socket still is.
 #[derive(Clone, Copy, PartialEq)]
 enum Doubt {
@@ -173,24 +181,43 @@ impl Table {
         }
     }
 
-    /// `owner` lives, and the descriptors of all processes have shown that others have these connections open and it has not:
-    /// does it still have the listeners that they came out of?
-    pub fn has_let_go(&mut self, owner: &Task, conns: &HashSet<ConnId>, now_ns: u64) {
-        let mut ports = HashSet::new();
-        for sk in self.conns.owned_by(owner.pid) {
-            let Some(at) = self.conns.find(sk) else { continue };
+    /// The descriptors of all processes have shown whose these connections are. If their owner was another process, does that still
+    /// have the listeners that they came out of?
+    pub fn settle_owners(&mut self, settled: &HashMap<ConnId, Settled>, now_ns: u64) {
+        let mut doubted = HashSet::new();
+        for at in 0..self.conns.len() {
             let conn = self.conns.get(at);
-            let known = conn.subject.owner.as_ref().filter(|_| conns.contains(&conn.id));
-            if let Some(known) = known {
-                if known.source == OwnerSource::Inherited {
-                    ports.insert(conn.tuple.local_port);
-                }
-                self.doubt_owner(sk, now_ns, 0);
+            let Some(answer) = settled.get(&conn.id) else { continue };
+            let (known, before) = (conn.subject.owner.as_ref(), answer.before.owner.as_ref());
+            if !is_held_open(conn.state) || known.map(Owner::pid) != before.map(Owner::pid) {
+                // Somebody has closed it meanwhile, and is known by that.
+                continue;
             }
+            if let Some(owner) = before.filter(|owner| owner.source == OwnerSource::Inherited) {
+                doubted.insert((Rc::clone(&owner.task), conn.tuple.local_port));
+            }
+            self.listeners.forget(conn.sk);
+            self.conns.set_subject(at, Rc::clone(&answer.subject));
         }
-        for port in ports {
-            self.doubt_listener(owner, port, now_ns);
+        for (owner, port) in doubted {
+            self.doubt_listener(&owner, port, now_ns);
         }
+    }
+
+    /// Whether this process owns listeners, and none on this port. A program of the kernel, or a transparent listener, may hand it
+    /// connections to any port.
+    #[must_use]
+    pub fn listens_elsewhere(&self, owner: &Task, port: u16) -> bool {
+        let owned = self.conns.owned_by(owner.pid);
+        let conns = owned.into_iter().filter_map(|sk| self.conns.find(sk)).map(|at| self.conns.get(at));
+        let mut ports = conns
+            .filter(|conn| {
+                let known = conn.subject.owner.as_ref();
+                conn.state == State::Listen && known.is_some_and(|known| is_owned_by(Some(owner), known))
+            })
+            .map(|conn| conn.tuple.local_port)
+            .peekable();
+        ports.peek().is_some() && ports.all(|its| its != port)
     }
 
     /// The owner of a socket that somebody has open may have closed it: a look is due at `at_ns`, and no sooner than `gap_ns`

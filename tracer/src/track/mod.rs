@@ -23,7 +23,7 @@ mod watchdog;
 pub use age::{age, age_at_most_ns, may_be_older, unanswered_ns};
 pub use diagnosis::{diagnose, is_suspect, names, reason};
 pub use heirloom::Heirloom;
-pub use listeners::{is_held_open, with_owner};
+pub use listeners::{Settled, is_held_open, with_owner};
 pub use reconcile::Shown;
 pub use table::{Sight, Table, Update};
 pub use wait::PATIENCE_NS;

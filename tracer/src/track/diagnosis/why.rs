@@ -70,8 +70,7 @@ fn never_accepted(found: &Examined) -> String {
             queues(&found.listeners)
         ),
         several => format!(
-            "the peer has closed a connection that was never accepted; {} listeners share the port, and nothing tells in whose \
-             queue it waits: {}",
+            "the peer has closed a connection that was never accepted; nothing tells at which of {} listeners it waits: {}",
             several.len(),
             queues(several)
         ),
