@@ -13,6 +13,7 @@ use crate::{
     Test,
     holders::only_socket_of,
     lab::{Tracer, can_list_holders, in_lab, wait_until},
+    look_test,
     owner_truth::leave,
     roles::{Actor, copy_to, part, say, share_listener, told},
     skip,
@@ -26,19 +27,19 @@ pub(crate) fn tests() -> Vec<Test> {
         test("left open: a connection that its client's child has, too", || {
             connection("connect", Parent::HasIt)
         }),
-        test("left open: a connection that its client's child has alone", || {
+        look_test("left open: a connection that its client's child has alone", || {
             connection("connect", Parent::LetsGo)
         }),
         test("left open: a connection that its server's child has", || connection("accept", Parent::Ends)),
         test("left open: a connection that its server's child has, too", || {
             connection("accept", Parent::HasIt)
         }),
-        test("left open: a connection that its server's child has alone", || {
+        look_test("left open: a connection that its server's child has alone", || {
             connection("accept", Parent::LetsGo)
         }),
         test("left open: a listener that another process gets meanwhile", listener_is_shared),
         test("left open: a listener that its own process has closed", listener_is_closed),
-        test("left open: a listener that its own process has closed, and a leak", leaking_listener),
+        look_test("left open: a listener that its own process has closed, and a leak", leaking_listener),
         test("left open: a listener that an exec closes", || at_exec(false)),
         test("left open: a listener that an exec keeps", || at_exec(true)),
     ]
