@@ -306,15 +306,22 @@ fn capabilities() {
     in_lab(|netns| {
         let tracer = Tracer::start(netns, &[]);
         let status = fs::read_to_string(format!("/proc/{}/status", tracer.pid())).expect("status");
-        let set = |name: &str| {
+        let set_of = |status: &str, name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a set");
             u64::from_str_radix(line.trim(), 16).expect("hex")
         };
+        let set = |name: &str| set_of(&status, name);
         // CAP_DAC_READ_SEARCH 2, CAP_SYS_PTRACE 19, CAP_BPF 39.
         let kept = 1 << 2 | 1 << 19 | 1 << 39;
         assert_eq!(set("CapPrm:") & !kept, 0);
         assert_eq!(set("CapEff:") & !kept, 0);
         assert_eq!(set("CapInh:"), 0);
+        let threads = fs::read_dir(format!("/proc/{}/task", tracer.pid())).expect("threads");
+        let statuses = threads
+            .map(|thread| fs::read_to_string(thread.expect("thread").path().join("status")).expect("status"));
+        let messages = statuses.filter(|status| status.starts_with("Name:\tmessages\n"));
+        let held: Vec<u64> = messages.map(|status| set_of(&status, "CapPrm:")).collect();
+        assert_eq!(held, [0], "the thread that only writes to standard error");
         tracer.stop();
     });
 }

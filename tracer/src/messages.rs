@@ -6,12 +6,14 @@ use std::{
     io::{self, Write},
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread,
     time::{Duration, Instant},
 };
+
+use caps::CapSet;
 
 use crate::model::printable;
 
@@ -19,12 +21,16 @@ use crate::model::printable;
 const MOST: usize = 256;
 /// How often the end looks whether all are written.
 const STEP: Duration = Duration::from_millis(5);
+/// How long the end waits for a thread that gets no time to write.
+const LONGEST: Duration = Duration::from_secs(10);
 
 static QUEUE: Mutex<Option<SyncSender<String>>> = Mutex::new(None);
 /// Messages that found no room, and are not reported.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 /// Messages in the queue, or being written.
 static WAITING: AtomicU64 = AtomicU64::new(0);
+/// A message is being written.
+static WRITING: AtomicBool = AtomicBool::new(false);
 
 /// Writes a message to standard error, as `eprintln!` with the program's name in front.
 macro_rules! message {
@@ -55,17 +61,28 @@ pub fn send(text: fmt::Arguments<'_>) {
     }
 }
 
-/// Waits until all messages are written, but no longer than `limit`.
+/// Waits until all messages are written, but no longer than `limit` for a standard error that takes nothing.
 pub fn flush(limit: Duration) {
-    let end = Instant::now() + limit;
-    while WAITING.load(Ordering::Relaxed) > 0 && Instant::now() < end {
+    let end = Instant::now() + LONGEST;
+    let mut blocked = Duration::ZERO;
+    while WAITING.load(Ordering::Relaxed) > 0 && blocked < limit && Instant::now() < end {
         thread::sleep(STEP);
+        // On a busy machine a thread may wait for long until it writes.
+        if WRITING.load(Ordering::Relaxed) {
+            blocked += STEP;
+        }
     }
 }
 
 fn write_all(receiver: &Receiver<String>) {
+    // What it does takes no privilege. Where the system refuses to drop them, messages are written all the same.
+    for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
+        let _ = caps::clear(None, set);
+    }
     while let Ok(line) = receiver.recv() {
+        WRITING.store(true, Ordering::Relaxed);
         write(&line);
+        WRITING.store(false, Ordering::Relaxed);
         WAITING.fetch_sub(1, Ordering::Relaxed);
     }
 }
