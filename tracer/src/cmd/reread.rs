@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Failure, exit, run::refuse, sinks, verify};
+use super::{Failure, exit, sinks, verify};
 use crate::{
     cli::SinkArgs,
     files,
@@ -134,7 +134,7 @@ impl Reader {
 fn reread(path: &Path, start: &Start) -> Result<Reread, Failure> {
     let Reading { settings, mut problems } = settings::read(path);
     problems.extend(settings.iter().flat_map(verify::contradictions));
-    let settings = refuse(settings, problems, exit::USAGE)?;
+    let settings = verify::refuse(settings, problems, exit::USAGE)?;
     let secrets = Secrets::of(&settings);
     let stamp = Stamp { host: &start.host, instance: start.instance, labels: &settings.labels };
     let of_sink = |sink: &Sink| match verify::of_sink(sink).into_iter().next() {

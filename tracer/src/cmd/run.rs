@@ -16,7 +16,7 @@ use crate::{
     cli::DaemonArgs,
     model::Start,
     pipeline::Outlet,
-    settings::{self, Problems, Reading, Settings, SettingsError},
+    settings::{self, Reading, Settings},
 };
 
 /// Runs it.
@@ -56,16 +56,7 @@ fn verified(path: &Path) -> Result<Settings, Failure> {
     // What is wrong by the text alone is wrong everywhere.
     let code = if problems.is_empty() { exit::FAILURE } else { exit::USAGE };
     problems.extend(settings.iter().flat_map(verify::problems));
-    refuse(settings, problems, code)
-}
-
-pub(super) fn refuse(
-    settings: Option<Settings>,
-    problems: Vec<SettingsError>,
-    code: u8,
-) -> Result<Settings, Failure> {
-    Problems::check(problems).map_err(|problems| Failure { code, message: problems.to_string() })?;
-    settings.ok_or_else(|| Failure::usage("the configuration is empty"))
+    verify::refuse(settings, problems, code)
 }
 
 fn checked(path: &Path, settings: &Settings) -> Result<ExitCode> {

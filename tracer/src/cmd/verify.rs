@@ -8,14 +8,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{followed, sinks as streams};
+use super::{Failure, followed, sinks as streams};
 use crate::{
     cli::{FilterArgs, SelectArgs, SinkFormat, SinkType, TemplateName},
     files::{self, Directory},
     format::{Stamp, convert::ecs_label},
     kernel,
     metrics::Server,
-    settings::{Settings, SettingsError, Sink},
+    settings::{Problems, Settings, SettingsError, Sink},
     sinks::{self, Address},
 };
 
@@ -61,6 +61,16 @@ fn of_filter(args: &FilterArgs) -> Vec<(&'static str, String)> {
     ];
     let problem = |(key, select)| Some((key, followed(&select).err()?.to_string()));
     alone.into_iter().filter_map(problem).collect()
+}
+
+/// The settings, if there are no problems with them.
+pub(super) fn refuse(
+    settings: Option<Settings>,
+    problems: Vec<SettingsError>,
+    code: u8,
+) -> Result<Settings, Failure> {
+    Problems::check(problems).map_err(|problems| Failure { code, message: problems.to_string() })?;
+    settings.ok_or_else(|| Failure::usage("the configuration is empty"))
 }
 
 /// What the system refuses of one sink.

@@ -7,6 +7,7 @@ pub(crate) mod fuzz;
 mod holders;
 mod netns;
 mod process;
+mod stat;
 mod timens;
 
 use std::{collections::HashMap, path::PathBuf, rc::Rc};

@@ -7,7 +7,7 @@ use std::{
     rc::Rc,
 };
 
-use super::{container::Place, timens::TimeOffsets};
+use super::{container::Place, stat::Stat, timens::TimeOffsets};
 use crate::model::{Task, bounds};
 
 /// What could be read; `None` where not.
@@ -71,13 +71,13 @@ pub fn is_same(directory: &Path, task: &Task) -> bool {
     if task.start_ns == 0 {
         return stat.comm == task.comm();
     }
-    stat.has_started_with(task)
+    TimeOffsets::own().began_with(&stat, task)
 }
 
 /// Whether `task` has threads that have not ended.
 pub(super) fn lives(root: &Path, task: &Task) -> bool {
     let Some(stat) = Stat::read(&directory(root, task)) else { return false };
-    let is_same = task.start_ns == 0 || stat.has_started_with(task);
+    let is_same = task.start_ns == 0 || TimeOffsets::own().began_with(&stat, task);
     let has_threads = stat.number(20).is_some_and(|threads| threads > 1);
     is_same && (has_threads || !matches!(stat.field(3), Some("Z" | "X")))
 }
@@ -96,64 +96,15 @@ pub(super) fn shows_all(root: &Path) -> bool {
     fs::read_link(root.join("proc/self/ns/pid")).is_ok_and(|path| path.as_os_str() == INITIAL)
 }
 
-/// `/proc/PID/stat`.
-pub(super) struct Stat {
-    comm: Vec<u8>,
-    /// What is behind the name.
-    rest: String,
-}
-
-impl Stat {
-    /// Of the process with this /proc directory.
-    pub(super) fn read(directory: &Path) -> Option<Self> {
-        Self::parse(&fs::read(directory.join("stat")).ok()?)
-    }
-
-    pub(super) fn parse(stat: &[u8]) -> Option<Self> {
-        // The name stands in brackets and may hold anything, brackets too.
-        let close = stat.iter().rposition(|&byte| byte == b')')?;
-        let open = stat.iter().position(|&byte| byte == b'(')?;
-        let comm = stat.get(open + 1..close)?.to_vec();
-        Some(Self { comm, rest: String::from_utf8_lossy(&stat[close + 1..]).into_owned() })
-    }
-
-    /// Field `number`, as proc(5) counts them; the first behind the name is 3.
-    fn field(&self, number: usize) -> Option<&str> {
-        self.rest.split_ascii_whitespace().nth(number - 3)
-    }
-
-    /// Whether it began when `task` did.
-    fn has_started_with(&self, task: &Task) -> bool {
-        self.start_ticks() == Some(TimeOffsets::own().ticks(task.start_ns))
-    }
-
-    pub(super) fn start_ticks(&self) -> Option<u64> {
-        self.number(22)
-    }
-
-    pub(super) fn parent(&self) -> Option<u32> {
-        self.field(4)?.parse().ok()
-    }
-
-    pub(super) fn age_ns(&self) -> Option<u64> {
-        let offsets = TimeOffsets::own();
-        Some(offsets.boot_clock_ns().saturating_sub(offsets.start_ns(self.start_ticks()?)?))
-    }
-
-    fn number(&self, number: usize) -> Option<u64> {
-        self.field(number)?.parse().ok()
-    }
-}
-
 /// Reads a process's `stat`.
 #[cfg(any(test, fuzzing))]
 pub(super) fn fuzz(bytes: &[u8]) {
     let Some(stat) = Stat::parse(bytes) else { return };
     assert!(stat.comm.len() < bytes.len());
-    stat.has_started_with(&Task { pid: 1, exec_id: 0, start_ns: 1, comm: [0; 16] });
+    TimeOffsets::own().began_with(&stat, &Task { pid: 1, exec_id: 0, start_ns: 1, comm: [0; 16] });
     stat.number(9);
     stat.parent();
-    stat.age_ns();
+    TimeOffsets::own().age_ns(&stat);
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@ use std::{fs, sync::OnceLock, thread};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::process::Stat;
+use super::stat::Stat;
+use crate::model::Task;
 
 /// Ticks a second in /proc (`USER_HZ`, 100 on every architecture that Linux supports).
 const TICK_NS: u64 = 10_000_000;
@@ -42,13 +43,23 @@ impl TimeOffsets {
         u64::try_from(clock_ns() - self.boottime_ns).unwrap_or(0)
     }
 
+    /// Whether the process began when `task` did.
+    pub(super) fn began_with(self, stat: &Stat, task: &Task) -> bool {
+        stat.start_ticks() == Some(self.ticks(task.start_ns))
+    }
+
+    /// The age of the process, ns.
+    pub(super) fn age_ns(self, stat: &Stat) -> Option<u64> {
+        Some(self.boot_clock_ns().saturating_sub(self.start_ns(stat.start_ticks()?)?))
+    }
+
     /// A moment of the kernel's boot clock, as /proc/PID/stat says that a process began then.
-    pub(super) fn ticks(self, start_ns: u64) -> u64 {
+    fn ticks(self, start_ns: u64) -> u64 {
         start_ns.saturating_add_signed(self.starts_ns) / TICK_NS
     }
 
     /// By the kernel's boot clock, ns.
-    pub(super) fn start_ns(self, ticks: u64) -> Option<u64> {
+    fn start_ns(self, ticks: u64) -> Option<u64> {
         ticks.checked_mul(TICK_NS)?.checked_add_signed(-self.starts_ns)
     }
 

@@ -9,6 +9,8 @@ use thiserror::Error;
 
 use crate::files;
 
+/// Where kernels put their BTF.
+pub(super) const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 /// Longer than any kernel's BTF, which has about ten.
 pub(super) const MOST_BYTES: u64 = 256 << 20;
 const MAGIC: u16 = 0xeb9f;

@@ -7,7 +7,7 @@ use rustix::{
     system::uname,
 };
 
-use super::{load::KERNEL_BTF, tracefs};
+use super::{btf::KERNEL_BTF, tracefs};
 
 /// A capability that tracing uses.
 #[derive(Clone, Debug, PartialEq, Eq)]

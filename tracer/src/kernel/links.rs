@@ -1,6 +1,6 @@
 //! What ties the programs to their hooks.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use aya::programs::{
     fentry::FEntryLink,
@@ -11,7 +11,7 @@ use aya::programs::{
     trace_point::TracePointLink,
 };
 
-use super::{error::LoadError, pinned};
+use super::error::LoadError;
 
 /// What ties the programs to their tracepoints; dropping it detaches those that are not pinned.
 #[derive(Default)]
@@ -34,8 +34,8 @@ impl Links {
         self.by_perf.append(&mut others.by_perf);
     }
 
-    /// Pins all of them. Where it fails, some may be detached.
-    pub(super) fn pin(&mut self, directory: &Path) -> Result<(), LoadError> {
+    /// Pins all of them, each at the path that `path` gives for its number. Where it fails, some may be detached.
+    pub(super) fn pin(&mut self, path: impl Fn(usize) -> PathBuf) -> Result<(), LoadError> {
         for link in self.by_perf.drain(..) {
             let link = match link {
                 ByPerf::TracePoint(link) => link.try_into(),
@@ -46,7 +46,7 @@ impl Links {
             })?);
         }
         for (at, link) in std::mem::take(&mut self.links).into_iter().enumerate() {
-            self.links.push(link.pin(pinned::link(directory, at))?.into());
+            self.links.push(link.pin(path(at))?.into());
         }
         Ok(())
     }

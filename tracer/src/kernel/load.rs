@@ -11,7 +11,7 @@ use sockstate_abi::abi::{
 use super::{
     attach,
     attempt::Attempt,
-    btf::{self, KernelTypes},
+    btf::{self, KERNEL_BTF, KernelTypes},
     error::{KernelError, LoadError, chain, is_privilege, privilege},
     filter,
     hunt::{self, Hunt},
@@ -23,9 +23,6 @@ use super::{
     symbols, tracefs,
 };
 use crate::{files, model::Filter};
-
-/// Where kernels put their BTF.
-pub(super) const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// Which hook is to be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -88,7 +88,7 @@ impl Loaded {
         }
         let program = self.ebpf.program_mut(self.hook.program()).ok_or("the object lacks the program")?;
         program.pin(directory.join(PROGRAM))?;
-        self.links.pin(directory)
+        self.links.pin(|at| pinned::link(directory, at))
     }
 }
 

@@ -6,23 +6,6 @@ use ratatui::crossterm::event::{
 
 use super::{App, Sort, View};
 
-/// Keys and what they do, for the help.
-pub(super) const KEYS: [(&str, &str); 13] = [
-    ("up down, k j", "select a socket"),
-    ("PgUp PgDn, Home End", "by pages, first, last"),
-    ("Enter", "everything about it: its way so far, what its state means, who holds it, why, what to do"),
-    ("/", "search: words that must all be there: close_wait nginx 10.0. stuck; Esc ends it"),
-    ("s, and 1 to 6", "sort: stuck, age, state, process, local, remote"),
-    ("r", "the other way round"),
-    ("c", "only CLOSE_WAIT; again: all"),
-    ("d", "the state machine, with counts and median times"),
-    ("f, Space", "freeze, and go on"),
-    ("?", "this"),
-    ("Esc", "back"),
-    ("mouse", "select, wheel; a click on a column's name sorts"),
-    ("q", "quit"),
-];
-
 /// What `c` searches for.
 const CLOSE_WAIT: &str = "close_wait";
 

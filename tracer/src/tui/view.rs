@@ -8,7 +8,7 @@ use ratatui::{
     widgets::{Block, Clear, Paragraph, Sparkline, Wrap},
 };
 
-use super::{App, Sort, View, input::KEYS};
+use super::{App, Sort, View};
 use crate::{
     display::{duration, endpoint, number, palette},
     draw::{Diagram, Weights},
@@ -44,6 +44,23 @@ const NARROW: [Column; 4] = [
 fn columns(width: u16) -> &'static [Column] {
     if width >= WIDE { &COLUMNS } else { &NARROW }
 }
+
+/// Keys and what they do, for the help.
+const KEYS: [(&str, &str); 13] = [
+    ("up down, k j", "select a socket"),
+    ("PgUp PgDn, Home End", "by pages, first, last"),
+    ("Enter", "everything about it: its way so far, what its state means, who holds it, why, what to do"),
+    ("/", "search: words that must all be there: close_wait nginx 10.0. stuck; Esc ends it"),
+    ("s, and 1 to 6", "sort: stuck, age, state, process, local, remote"),
+    ("r", "the other way round"),
+    ("c", "only CLOSE_WAIT; again: all"),
+    ("d", "the state machine, with counts and median times"),
+    ("f, Space", "freeze, and go on"),
+    ("?", "this"),
+    ("Esc", "back"),
+    ("mouse", "select, wheel; a click on a column's name sorts"),
+    ("q", "quit"),
+];
 
 /// What a click on the head of the column at `x` sorts by.
 pub(super) fn column_at(x: u16, width: u16) -> Option<Sort> {

@@ -3,7 +3,11 @@
 use std::{fs, path::Path};
 
 use crate::{
-    enrich::process::{Stat, place_of, read_path},
+    enrich::{
+        TimeOffsets,
+        process::{place_of, read_path},
+        stat::Stat,
+    },
     model::{Process, Watch, bounds},
 };
 
@@ -26,7 +30,7 @@ pub(super) fn read(root: &Path, pid: u32) -> Option<Process> {
         exe: exe(&directory),
         parent,
         parent_exe: exe(&root.join("proc").join(parent.to_string())),
-        age_ns: stat.as_ref().and_then(Stat::age_ns),
+        age_ns: stat.as_ref().and_then(|stat| TimeOffsets::own().age_ns(stat)),
         cgroup: cgroups
             .lines()
             .find_map(|line| line.strip_prefix("0::"))
