@@ -63,7 +63,7 @@ impl Table {
         self.waiting.requests.insert(Ends::of(event), event.sk);
         let subject = who.identify(self.request_key(event, listener));
         self.conns.set_subject(at, subject);
-        self.watch_again(at);
+        self.watchdog.watch_again(&mut self.conns, at);
     }
 
     /// The socket of an event takes the place of a request, with its ends.
@@ -136,7 +136,7 @@ impl Table {
         conn.tuple = merge(conn.tuple, event.tuple);
         conn.state = State::SynRecv;
         conn.mini = false;
-        self.watch_again(at);
+        self.watchdog.watch_again(&mut self.conns, at);
     }
 
     /// The ends of a child are known at last: it is a request's, or was born without.
@@ -224,7 +224,7 @@ impl Table {
         self.conns.rename(at, timewait.sk);
         let conn = self.conns.get_mut(at);
         conn.mini = true;
-        self.watch_again(at);
+        self.watchdog.watch_again(&mut self.conns, at);
         if let Some(ending) = timewait.ended {
             self.waiting.endings.push(ending);
         }

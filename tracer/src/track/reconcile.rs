@@ -92,7 +92,7 @@ impl Table {
         if let Some(at) = estimate {
             self.waiting.estimated.remove(&Ends::of(event));
             self.conns.rename(at, event.sk);
-            self.watch_again(at);
+            self.watchdog.watch_again(&mut self.conns, at);
         }
         if let Some(at) = estimate.or_else(|| self.conns.find(event.sk)) {
             if continues(self.conns.get(at), event, state, mini) {
@@ -144,14 +144,14 @@ impl Table {
                 self.finish_birth(it, out);
             }
         }
-        self.unwatch(at, state, time_ns);
         let wall_ns = self.wall(time_ns);
+        self.watchdog.unwatch(&mut self.conns, at, state, (time_ns, wall_ns));
         let conn = self.conns.get_mut(at);
         conn.state = state;
         conn.since_ns = time_ns;
         conn.since = Since::AtLeast;
         out(Update::Record(Record::Resync(Resync { time_ns: wall_ns, conn: conn.connection(), was, state })));
-        self.watch(at);
+        self.watchdog.watch(&mut self.conns, at);
     }
 
     /// Connections that were there before the look and are not in it.

@@ -15,8 +15,8 @@ use super::{
 use crate::{
     knowledge,
     model::{
-        Cause, ConnId, Connection, Event, EventKind, Identify, OwnerKey, OwnerSource, Record, Role, State,
-        SubjectKey, Task, Thresholds, Transition, Tuple,
+        Cause, ConnId, Connection, Event, EventKind, Identify, OwnerKey, OwnerSource, Record, Role,
+        SocketInfo, State, SubjectKey, Task, Thresholds, Transition, Tuple,
     },
 };
 
@@ -87,6 +87,18 @@ impl Table {
     /// Says from now on which connections stay in a state for longer than this.
     pub fn set_thresholds(&mut self, thresholds: Thresholds) {
         self.watchdog = Watchdog::new(Some(thresholds));
+    }
+
+    /// When [`Table::tick`] has to report what is stuck, `CLOCK_MONOTONIC` ns.
+    #[must_use]
+    pub fn next_due_ns(&self) -> Option<u64> {
+        self.watchdog.next_due_ns()
+    }
+
+    /// Sockets that are older than the tracer are as old as the kernel's own clocks say, at `now_ns`; from now on they are
+    /// watched too.
+    pub fn backdate<'a>(&mut self, now_ns: u64, sockets: impl Iterator<Item = (&'a SocketInfo, u64)>) {
+        self.watchdog.backdate(&mut self.conns, now_ns, sockets);
     }
 
     /// The wall clock was set, or slewed.
@@ -189,7 +201,8 @@ impl Table {
                 self.end_mini(at, until_ns, Some(Cause::Expired), out);
             }
         }
-        self.report_due(now_ns, out);
+        let times = (now_ns, self.wall(now_ns));
+        self.watchdog.report_due(&mut self.conns, times, |record| out(Update::Record(record)));
     }
 
     pub(super) fn wall(&self, monotonic_ns: u64) -> i64 {
@@ -259,8 +272,8 @@ impl Table {
     }
 
     pub(super) fn make(&mut self, at: usize, to: State, time_ns: u64, said: Said) -> Transition {
-        self.unwatch(at, to, time_ns);
         let wall_ns = self.wall(time_ns);
+        self.watchdog.unwatch(&mut self.conns, at, to, (time_ns, wall_ns));
         let conn = self.conns.get_mut(at);
         let from = said.from.unwrap_or(conn.state);
         let illegal = !knowledge::is_legal(from, to);
@@ -280,7 +293,7 @@ impl Table {
         conn.state = to;
         conn.since_ns = time_ns;
         conn.since = Since::Exact;
-        self.watch(at);
+        self.watchdog.watch(&mut self.conns, at);
         transition
     }
 
