@@ -108,6 +108,35 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Whether `extra` of such a record is the interface that the socket is bound to.
+fn tells_interface(kind: u8, new: State) -> bool {
+    match kind {
+        kind::TRANSITION => new != State::Close,
+        kind::PORT | kind::SOCKET | kind::MINI | kind::COOKIE => true,
+        _ => false,
+    }
+}
+
+/// Whether a process has ended; otherwise it was renewed.
+fn has_ended(what: u8) -> Result<bool, DecodeError> {
+    match what {
+        process::RENEWED => Ok(false),
+        process::ENDED => Ok(true),
+        other => Err(DecodeError::Process(other)),
+    }
+}
+
+/// The addresses of both ends.
+fn addresses(reader: &mut Reader<'_>, flags: u8) -> Result<(Address, Address), DecodeError> {
+    if flags & flag::V6 != 0 {
+        let read = |reader: &mut Reader<'_>| reader.take::<16>("addresses").map(Address::from_v6);
+        Ok((read(reader)?, read(reader)?))
+    } else {
+        let read = |reader: &mut Reader<'_>| reader.take::<4>("addresses").map(Address::from_v4);
+        Ok((read(reader)?, read(reader)?))
+    }
+}
+
 /// Decodes one record. Bytes behind it are ignored: the ring pads.
 ///
 /// # Errors
@@ -139,24 +168,13 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
     if family != AF_INET && family != AF_INET6 {
         return Err(DecodeError::Family(family));
     }
-    let (local, remote) = if flags & flag::V6 != 0 {
-        let read = |reader: &mut Reader<'_>| reader.take::<16>("addresses").map(Address::from_v6);
-        (read(&mut reader)?, read(&mut reader)?)
-    } else {
-        let read = |reader: &mut Reader<'_>| reader.take::<4>("addresses").map(Address::from_v4);
-        (read(&mut reader)?, read(&mut reader)?)
-    };
+    let (local, remote) = addresses(&mut reader, flags)?;
     let task = if flags & flag::TASK != 0 { Some(reader.task()?) } else { None };
     // The kernel acted in no process's own call.
     let task = task.filter(|task| task.pid != 0);
     let listener = if flags & flag::LISTENER != 0 { reader.u64("listener")? } else { 0 };
     let known = flags & flag::BARE == 0;
-    let bound = match kind {
-        kind::TRANSITION => new != State::Close,
-        kind::PORT | kind::SOCKET | kind::MINI | kind::COOKIE => true,
-        _ => false,
-    };
-    let interface = if bound && known { extra } else { 0 };
+    let interface = if tells_interface(kind, new) && known { extra } else { 0 };
     let linked = (listener != 0).then_some(KernelSocket(listener));
     let kind = match kind {
         kind::TRANSITION => EventKind::Transition {
@@ -185,12 +203,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         kind::OF_KERNEL => EventKind::OfKernel { inode: extra.into() },
         kind::PROCESS => {
             let task = task.ok_or(DecodeError::NoTask(kind))?;
-            let ended = match head[offset_of!(Head, new)] {
-                process::RENEWED => false,
-                process::ENDED => true,
-                other => return Err(DecodeError::Process(other)),
-            };
-            EventKind::Process { task, ended }
+            EventKind::Process { task, ended: has_ended(head[offset_of!(Head, new)])? }
         }
         kind::OPENED => {
             let task = task.ok_or(DecodeError::NoTask(kind))?;

@@ -59,6 +59,27 @@ pub fn stuck_table(
     if stuck.is_empty() {
         return "nothing is stuck\n".into();
     }
+    let mut out = String::new();
+    for section in sections(stuck, reason) {
+        out.push_str(&sockets_table(section.iter().map(|looked| &looked.it)));
+        if let Some(looked) = section.first() {
+            describe(looked, &explain(&looked.it), &mut out);
+        }
+        out.push('\n');
+    }
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    stuck.iter().for_each(|looked| *counts.entry(looked.it.socket.state.name()).or_default() += 1);
+    let list: Vec<String> = counts.iter().map(|(state, count)| format!("{count} in {state}")).collect();
+    let unsure = match stuck.iter().filter(|looked| looked.it.may_be_stuck).count() {
+        0 => String::new(),
+        count => format!("; of {count} the age is not known"),
+    };
+    let _ = writeln!(out, "{} stuck: {}{unsure}", stuck.len(), list.join(", "));
+    out
+}
+
+/// Those that one text is about, together.
+fn sections(stuck: &[Looked], reason: impl Fn(&Examined) -> Reason) -> Vec<Vec<&Looked>> {
     let mut sections: Vec<Vec<&Looked>> = Vec::new();
     let mut known = HashMap::new();
     for looked in stuck {
@@ -75,69 +96,59 @@ pub fn stuck_table(
             None => sections.push(vec![looked]),
         }
     }
-    let mut out = String::new();
-    for section in sections {
-        out.push_str(&sockets_table(section.iter().map(|looked| &looked.it)));
-        let Some(looked) = section.first() else { continue };
-        let Looked { it, subject } = looked;
-        let Diagnosis { why, advice, commands, more_commands, cannot_destroy, .. } = explain(it);
-        // Writing to a string does not fail.
-        let _ = writeln!(out, "  why   {}", readable(&why, SENTENCE));
-        if let (true, Some(age), Some(most_ns)) = (it.may_be_stuck, it.age, it.age_at_most_ns) {
-            let (least, most) = (duration(age.ns), duration(most_ns));
-            let _ = writeln!(
-                out,
-                "  age   not known: at least {least}, at most {most}; what was acknowledged later hides it, and a trace \
-                 knows it"
-            );
-        }
-        if let Some(creator) = it.creator() {
-            let _ = writeln!(out, "  made  by {}, which listens", process(creator));
-        } else if it.listeners.len() > 1 && it.holders.is_empty() {
-            let all = listed(it.listening().map(|candidate| process(candidate)), it.listening().count());
-            let _ = writeln!(out, "  made  by one of {all}, which listen");
-        }
-        if let Some(exe) = it.holders.first().and_then(|holder| holder.process.exe.as_deref()) {
-            let _ = writeln!(out, "  exe   {}", readable(exe, PATH));
-        }
-        let places: Vec<String> = looked.homes().into_iter().filter_map(place).collect();
-        for place in places.iter().take(MOST_LISTED) {
-            let _ = writeln!(out, "  in    {}", printable(place));
-        }
-        if let more @ 1.. = places.len().saturating_sub(MOST_LISTED) {
-            let _ = writeln!(out, "  in    {more} more");
-        }
-        let served = it.holders.iter().filter_map(|holder| holder.process.serves.as_deref());
-        for served in served.take(MOST_LISTED) {
-            let inside = place(Home::from(served)).map(|place| format!(", {place}")).unwrap_or_default();
-            let _ = writeln!(out, "  for   network namespace {}{}", served.netns, printable(&inside));
-        }
-        let made_in = Home::from(&**subject);
-        if let Some(place) = place(made_in).filter(|_| !looked.homes().contains(&made_in)) {
-            let _ = writeln!(out, "  from  {}", printable(&place));
-        }
-        let _ = writeln!(out, "  timer {}", timer(it));
-        let _ = writeln!(out, "  do    {}", readable(&advice, SENTENCE));
-        for command in commands {
-            let _ = writeln!(out, "        $ {}", printable(&command));
-        }
-        if more_commands > 0 {
-            let _ = writeln!(out, "        and {more_commands} commands more, for other holders");
-        }
-        if let Some(how) = cannot_destroy {
-            let _ = writeln!(out, "  end   {}", readable(&how, SENTENCE));
-        }
-        out.push('\n');
+    sections
+}
+
+/// What is known of a section's sockets, by its first one.
+fn describe(looked: &Looked, diagnosis: &Diagnosis, out: &mut String) {
+    let Looked { it, subject } = looked;
+    let Diagnosis { why, advice, commands, more_commands, cannot_destroy, .. } = diagnosis;
+    // Writing to a string does not fail.
+    let _ = writeln!(out, "  why   {}", readable(why, SENTENCE));
+    if let (true, Some(age), Some(most_ns)) = (it.may_be_stuck, it.age, it.age_at_most_ns) {
+        let (least, most) = (duration(age.ns), duration(most_ns));
+        let _ = writeln!(
+            out,
+            "  age   not known: at least {least}, at most {most}; what was acknowledged later hides it, and a trace \
+             knows it"
+        );
     }
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    stuck.iter().for_each(|looked| *counts.entry(looked.it.socket.state.name()).or_default() += 1);
-    let list: Vec<String> = counts.iter().map(|(state, count)| format!("{count} in {state}")).collect();
-    let unsure = match stuck.iter().filter(|looked| looked.it.may_be_stuck).count() {
-        0 => String::new(),
-        count => format!("; of {count} the age is not known"),
-    };
-    let _ = writeln!(out, "{} stuck: {}{unsure}", stuck.len(), list.join(", "));
-    out
+    if let Some(creator) = it.creator() {
+        let _ = writeln!(out, "  made  by {}, which listens", process(creator));
+    } else if it.listeners.len() > 1 && it.holders.is_empty() {
+        let all = listed(it.listening().map(|candidate| process(candidate)), it.listening().count());
+        let _ = writeln!(out, "  made  by one of {all}, which listen");
+    }
+    if let Some(exe) = it.holders.first().and_then(|holder| holder.process.exe.as_deref()) {
+        let _ = writeln!(out, "  exe   {}", readable(exe, PATH));
+    }
+    let places: Vec<String> = looked.homes().into_iter().filter_map(place).collect();
+    for place in places.iter().take(MOST_LISTED) {
+        let _ = writeln!(out, "  in    {}", printable(place));
+    }
+    if let more @ 1.. = places.len().saturating_sub(MOST_LISTED) {
+        let _ = writeln!(out, "  in    {more} more");
+    }
+    let served = it.holders.iter().filter_map(|holder| holder.process.serves.as_deref());
+    for served in served.take(MOST_LISTED) {
+        let inside = place(Home::from(served)).map(|place| format!(", {place}")).unwrap_or_default();
+        let _ = writeln!(out, "  for   network namespace {}{}", served.netns, printable(&inside));
+    }
+    let made_in = Home::from(&**subject);
+    if let Some(place) = place(made_in).filter(|_| !looked.homes().contains(&made_in)) {
+        let _ = writeln!(out, "  from  {}", printable(&place));
+    }
+    let _ = writeln!(out, "  timer {}", timer(it));
+    let _ = writeln!(out, "  do    {}", readable(advice, SENTENCE));
+    for command in commands {
+        let _ = writeln!(out, "        $ {}", printable(command));
+    }
+    if *more_commands > 0 {
+        let _ = writeln!(out, "        and {more_commands} commands more, for other holders");
+    }
+    if let Some(how) = cannot_destroy {
+        let _ = writeln!(out, "  end   {}", readable(how, SENTENCE));
+    }
 }
 
 /// What a look could not see, a line each.

@@ -223,37 +223,9 @@ impl Loader<'_> {
                 failed.push(format!("{}: {}", tier.name(), chain(&*error)));
                 continue;
             }
-            // First of all, so that no mini-socket is seen whose full socket was not.
-            let mut links = Links::default();
             let mark = self.attempts.len();
-            match hook {
-                Hook::TpBtf => {
-                    let btf = btf.as_ref().ok_or("no BTF")?;
-                    links.keep(attach::tp_btf(&mut ebpf, "set_state", "inet_sock_set_state", btf)?);
-                    self.note(TP_BTF, None);
-                    // Behind the first program: it must see what that one has not finished.
-                    let companion = attach::tp_btf(&mut ebpf, "companion", "inet_sock_set_state", btf);
-                    let hook = ("tp_btf/inet_sock_set_state (companion)", "transitions that interrupts hide");
-                    self.keep(&mut links, hook, companion);
-                }
-                Hook::Tracepoint => {
-                    links.keep(attach::tracepoint(
-                        &mut ebpf,
-                        "set_state_classic",
-                        "sock",
-                        "inet_sock_set_state",
-                    )?);
-                    self.note(TRACEPOINT, None);
-                }
-            }
-            let mut sees_resets = false;
-            if let Some(btf) = &btf {
-                for (name, tracepoint, purpose) in OPTIONAL {
-                    let link = attach::tp_btf(&mut ebpf, name, tracepoint, btf);
-                    sees_resets |= name == "reset_sent" && link.is_ok();
-                    self.keep(&mut links, (&format!("tp_btf/{tracepoint}"), purpose), link);
-                }
-            }
+            let mut links = Links::default();
+            let sees_resets = self.full_sockets(hook, &mut ebpf, btf.as_ref(), &mut links)?;
             match mini_sockets::attach(
                 tier,
                 &mut ebpf,
@@ -285,6 +257,41 @@ impl Loader<'_> {
             });
         }
         Err(format!("no such tier: {}", failed.join("; ")).into())
+    }
+
+    /// Attaches what sees full sockets, first of all, so that no mini-socket is seen whose full socket was not. Returns whether resets
+    /// that are sent are seen.
+    fn full_sockets(
+        &mut self,
+        hook: Hook,
+        ebpf: &mut Ebpf,
+        btf: Option<&Btf>,
+        links: &mut Links,
+    ) -> Result<bool, LoadError> {
+        match hook {
+            Hook::TpBtf => {
+                let btf = btf.ok_or("no BTF")?;
+                links.keep(attach::tp_btf(ebpf, "set_state", "inet_sock_set_state", btf)?);
+                self.note(TP_BTF, None);
+                // Behind the first program: it must see what that one has not finished.
+                let companion = attach::tp_btf(ebpf, "companion", "inet_sock_set_state", btf);
+                let hook = ("tp_btf/inet_sock_set_state (companion)", "transitions that interrupts hide");
+                self.keep(links, hook, companion);
+            }
+            Hook::Tracepoint => {
+                links.keep(attach::tracepoint(ebpf, "set_state_classic", "sock", "inet_sock_set_state")?);
+                self.note(TRACEPOINT, None);
+            }
+        }
+        let mut sees_resets = false;
+        if let Some(btf) = btf {
+            for (name, tracepoint, purpose) in OPTIONAL {
+                let link = attach::tp_btf(ebpf, name, tracepoint, btf);
+                sees_resets |= name == "reset_sent" && link.is_ok();
+                self.keep(links, (&format!("tp_btf/{tracepoint}"), purpose), link);
+            }
+        }
+        Ok(sees_resets)
     }
 
     fn keep(
