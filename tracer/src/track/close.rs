@@ -3,9 +3,9 @@
 use std::rc::Rc;
 
 use super::{
-    cause::{Why, likely_mini, reset_why, step, why},
+    cause::{Why, can_end_by_own_reset, likely_mini, reset_why, step, why},
     conns::{Conn, Since},
-    resets::Sent,
+    resets::{Resets, Sent},
     table::{Out, Said, Table, Update},
     wait::{Closing, Ends},
 };
@@ -60,6 +60,23 @@ impl Table {
             self.waiting.closings.push(closing);
         } else {
             self.finish_closing(closing, None, out);
+        }
+    }
+
+    /// The peer's reset, in the moment before the end that it causes. `tcp_reset()` in CLOSE does nothing.
+    pub(super) fn reset_received(&mut self, event: &Event, state: State) {
+        if state != State::Close {
+            self.waiting.resets.note(event, state, Resets { received: true, sent: None });
+        }
+    }
+
+    /// A reset from here: behind the end that it explains, or before it.
+    pub(super) fn reset_sent(&mut self, event: &Event, state: State, sent: Sent, out: Out<'_>) {
+        if let Some(at) = self.waiting.closings.iter().position(|it| it.sk == event.sk) {
+            let closing = self.waiting.closings.swap_remove(at);
+            self.finish_closing(closing, Some(sent), out);
+        } else if can_end_by_own_reset(state) {
+            self.waiting.resets.note(event, state, Resets { received: false, sent: Some(sent) });
         }
     }
 

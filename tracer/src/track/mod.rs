@@ -25,5 +25,5 @@ pub use diagnosis::{diagnose, is_suspect, names, reason};
 pub use heirloom::Heirloom;
 pub use listeners::{Settled, is_held_open, with_owner};
 pub use reconcile::Shown;
+pub use resets::PATIENCE_NS;
 pub use table::{Sight, Table, Update};
-pub use wait::PATIENCE_NS;

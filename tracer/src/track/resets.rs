@@ -5,12 +5,11 @@ use std::collections::HashMap;
 
 use rustc_hash::FxBuildHasher;
 
-use super::{
-    cause::can_end_by_own_reset,
-    table::{Out, Table},
-    wait::PATIENCE_NS,
-};
 use crate::model::{Event, State};
+
+/// How long the kernel may take from one step to the next that explains it, ns. The steps lie in one call or softirq, but
+/// a call may be preempted between them.
+pub const PATIENCE_NS: u64 = 100_000_000;
 
 /// Resets seen of a connection in the state that it leaves now.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,7 +39,7 @@ impl RecentResets {
     }
 
     /// Notes one; what was seen in another state is forgotten.
-    fn note(&mut self, event: &Event, state: State, seen: Resets) {
+    pub(super) fn note(&mut self, event: &Event, state: State, seen: Resets) {
         let (at_ns, known_state, known) =
             self.by_sk.entry(event.sk).or_insert((event.time_ns, state, Resets::default()));
         if *known_state != state {
@@ -64,24 +63,5 @@ impl RecentResets {
     /// Forgets what is older than this.
     pub(super) fn forget(&mut self, until_ns: u64) {
         self.by_sk.retain(|_, (at_ns, ..)| *at_ns > until_ns);
-    }
-}
-
-impl Table {
-    /// The peer's reset, in the moment before the end that it causes. `tcp_reset()` in CLOSE does nothing.
-    pub(super) fn reset_received(&mut self, event: &Event, state: State) {
-        if state != State::Close {
-            self.waiting.resets.note(event, state, Resets { received: true, sent: None });
-        }
-    }
-
-    /// A reset from here: behind the end that it explains, or before it.
-    pub(super) fn reset_sent(&mut self, event: &Event, state: State, sent: Sent, out: Out<'_>) {
-        if let Some(at) = self.waiting.closings.iter().position(|it| it.sk == event.sk) {
-            let closing = self.waiting.closings.swap_remove(at);
-            self.finish_closing(closing, Some(sent), out);
-        } else if can_end_by_own_reset(state) {
-            self.waiting.resets.note(event, state, Resets { received: false, sent: Some(sent) });
-        }
     }
 }

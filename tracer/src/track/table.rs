@@ -7,9 +7,9 @@ use super::{
     cause,
     conns::{Conn, Conns, Since},
     listeners::{Listeners, is_same_process, is_up_to_date},
-    resets::Sent,
+    resets::{PATIENCE_NS, Sent},
     same::{is_same, merge},
-    wait::{Ends, PATIENCE_NS, Waiting, take},
+    wait::{Ends, Waiting, take},
     watchdog::Watchdog,
 };
 use crate::{

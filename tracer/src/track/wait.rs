@@ -7,10 +7,6 @@ use rustc_hash::FxBuildHasher;
 use super::resets::RecentResets;
 use crate::model::{Cause, ClosedAs, Event, State, Transition, Tuple};
 
-/// How long the kernel may take from one step to the next that explains it, ns. The steps lie in one call or softirq, but
-/// a call may be preempted between them.
-pub const PATIENCE_NS: u64 = 100_000_000;
-
 /// Both ends in their namespace: what one connection at a time has.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Ends {
