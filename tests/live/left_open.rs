@@ -177,7 +177,9 @@ fn listener_is_closed() {
             owners.push(first["owner"]["pid"].to_string());
             owners.last() == Some(&server)
         });
-        assert!(owners.iter().all(|pid| *pid == server || *pid == launcher.pid().to_string()), "{owners:?}");
+        // A connection that comes while the answer is being found is nobody's.
+        let others = [server, launcher.pid().to_string(), "null".to_owned()];
+        assert!(owners.iter().all(|pid| others.contains(pid)), "{owners:?}");
         launcher.release();
         tracer.stop();
     });
