@@ -8,6 +8,8 @@ const SECOND_NS: u64 = 1_000_000_000;
 const RECENT_NS: u64 = 10 * SECOND_NS;
 /// The same where nothing tells when the FIN came: if that was after the data, then the state is younger than this.
 const RECENT_AT_LEAST_NS: u64 = SECOND_NS;
+/// The longest tick of a kernel (`CONFIG_HZ` of 100).
+const TICK_NS: u64 = 10_000_000;
 /// A SYN-ACK is sent again after a second (`TCP_TIMEOUT_INIT`), and TCP_DEFER_ACCEPT suppresses that: after twice this time the timer
 /// has run out in any case.
 const ANSWERED_NS: u64 = 2 * SECOND_NS;
@@ -142,7 +144,8 @@ pub(super) fn since_sent_ns(found: &Examined) -> Option<u64> {
     let times = found.socket.times.filter(|times| times.data_segments_sent > 0)?;
     let since_ns = times.since_data_sent_ns;
     let is_recent = match found.age.filter(|age| !age.at_least) {
-        Some(age) => since_ns < age.ns.min(RECENT_NS),
+        // A time in ticks may be one tick too short: what was sent just before the FIN was not sent after it.
+        Some(age) => since_ns.saturating_add(TICK_NS) < age.ns && since_ns < RECENT_NS,
         // The FIN came behind the peer's data: what was sent before that, or in the same tick, may have been sent before the FIN.
         None => since_ns < RECENT_AT_LEAST_NS && since_ns < times.since_data_received_ns,
     };

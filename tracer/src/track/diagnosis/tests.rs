@@ -150,6 +150,22 @@ fn the_other_direction() {
             Reason::HalfClosedSending,
         ),
         (
+            "sent in the tick of the FIN, which a trace saw",
+            close_wait(|found| {
+                sent(found, 1_756_000_000, 1);
+                found.age = Some(InState { ns: 1_756_187_173, at_least: false });
+            }),
+            Reason::NotClosed,
+        ),
+        (
+            "sent two ticks after the FIN",
+            close_wait(|found| {
+                sent(found, 1_756_000_000, 1);
+                found.age = Some(InState { ns: 1_776_187_173, at_least: false });
+            }),
+            Reason::HalfClosedSending,
+        ),
+        (
             "sent after the FIN, but long ago",
             close_wait(|found| {
                 sent(found, 10 * SECOND_NS, 1);
