@@ -24,6 +24,14 @@ impl Blind {
         ))
     }
 
+    /// Sees all TCP from now on.
+    ///
+    /// # Errors
+    /// As [`Blind::watch`].
+    pub(crate) fn watch_tcp() -> io::Result<Self> {
+        Self::with_filter("protocol == 6")
+    }
+
     /// Sees all TCP from now on, and the timers that run out.
     ///
     /// # Errors
