@@ -199,7 +199,7 @@ impl Watchdog {
 
 /// The second in which something due is looked at: one begun is not over.
 fn bucket(due_ns: u64) -> u32 {
-    u32::try_from(due_ns / SECOND_NS).unwrap_or(u32::MAX - 1) + 1
+    u32::try_from(due_ns / SECOND_NS).map_or(u32::MAX, |second| second.saturating_add(1))
 }
 
 /// When the next record that a connection is stuck is due.
