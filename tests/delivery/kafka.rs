@@ -87,7 +87,7 @@ fn a_topic_gets_everything_once_while_its_broker_is_away() {
     assert_eq!(read(&cluster, 1500), all(1500));
 }
 
-/// A record with so many bytes.
+/// A record with a text of `bytes` bytes.
 fn long(seq: u64, bytes: usize) -> Batch {
     let line = format!("{{\"seq\":{seq},\"long\":\"{}\"}}\n", "x".repeat(bytes)).into_bytes();
     let frame = Frame { end: line.len(), seq, time_ns: 1, tells: 0, doubts: 0 };

@@ -2,10 +2,11 @@
 
 use std::{
     fs,
-    io::{Read, Write},
-    net::TcpStream,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Arc, Mutex},
 };
 
 use serde_json::Value;
@@ -38,6 +39,22 @@ fn records<T>(path: &Path, port: u16, wanted: impl Fn(&str) -> Option<T>) -> Vec
         text().lines().any(|line| line.contains(end) && line.contains(&port))
     });
     text().lines().filter_map(wanted).collect()
+}
+
+/// A collector that reads all lines: its port, and the records that it has read.
+pub(crate) fn collect(address: (&str, u16)) -> (u16, Arc<Mutex<Vec<Value>>>) {
+    let listener = TcpListener::bind(address).expect("listen");
+    let port = listener.local_addr().expect("address").port();
+    let records: Arc<Mutex<Vec<Value>>> = Arc::default();
+    let into = Arc::clone(&records);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                into.lock().expect("lock").extend(json(&line));
+            }
+        }
+    });
+    (port, records)
 }
 
 pub(crate) fn json(text: &str) -> Option<Value> {

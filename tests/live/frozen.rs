@@ -3,19 +3,16 @@
 use std::{
     collections::BTreeSet,
     fs::{self, File},
-    io::{BufRead, BufReader},
-    net::TcpListener,
     os::fd::AsRawFd,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{Arc, Mutex},
 };
 
 use serde_json::Value;
 
 use crate::{
     Test,
-    collectors::json,
+    collectors::{collect, json},
     configured::ask,
     daemon::connections,
     hostile::{FILE, Raw},
@@ -159,26 +156,10 @@ fn assert_counted(found: &[Value]) {
     assert_eq!(seqs.len() as u64 + lost, last, "{lost} lost");
 }
 
-/// A collector that reads all lines.
-fn collector() -> (u16, Arc<Mutex<Vec<Value>>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
-    let port = listener.local_addr().expect("address").port();
-    let lines: Arc<Mutex<Vec<Value>>> = Arc::default();
-    let into = Arc::clone(&lines);
-    std::thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                into.lock().expect("lock").extend(json(&line));
-            }
-        }
-    });
-    (port, lines)
-}
-
 fn reloaded() {
     in_lab(|netns| {
         let metrics = fresh_port();
-        let (port, lines) = collector();
+        let (port, lines) = collect(("127.0.0.1", 0));
         let (mut daemon, said) = start(netns, &format!("metrics = \"127.0.0.1:{metrics}\"\n"), FILE);
         let Some(disk) = Disk::new() else { return };
         disk.freeze();
@@ -298,7 +279,7 @@ fn hung_predecessor() {
             })
         };
         wait_until("the sink hangs", hung);
-        let (port, lines) = collector();
+        let (port, lines) = collect(("127.0.0.1", 0));
         reload(&daemon, &sinks(port, "third"));
         said.wait_for("the previous sink out waits for the system with it; going on without the spool");
         made(&daemon, 5);

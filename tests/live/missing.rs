@@ -1,18 +1,12 @@
 //! When something is lost, the record of it says from when to when.
 
-use std::{
-    fs,
-    io::{BufRead, BufReader},
-    net::TcpListener,
-    process::Stdio,
-    sync::{Arc, Mutex},
-};
+use std::{fs, process::Stdio};
 
 use serde_json::Value;
 
 use crate::{
     Test,
-    collectors::json,
+    collectors::{collect, json},
     daemon::connections,
     hostile::{FILE, Raw},
     lab::{Tracer, in_lab, signal, wait_until},
@@ -48,16 +42,7 @@ fn of_a_sink() {
         let path = daemon.path("out");
         let so_far = || fs::read_to_string(&path).expect("records");
         wait_until("all have happened", || so_far().lines().any(ended));
-        let listener = TcpListener::bind(("127.0.0.1", dead)).expect("listen");
-        let lines: Arc<Mutex<Vec<Value>>> = Arc::default();
-        let into = Arc::clone(&lines);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                    into.lock().expect("lock").extend(json(&line));
-                }
-            }
-        });
+        let (_, lines) = collect(("127.0.0.1", dead));
         wait_until("the loss is reported", || {
             lines.lock().expect("lock").iter().any(|it| it["kind"] == "lost")
         });

@@ -149,10 +149,16 @@ impl Kind {
     }
 }
 
+static NEXT_PORT: AtomicU16 = AtomicU16::new(2000);
+
 /// A port that no other test of this process uses.
 pub(crate) fn fresh_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(2000);
-    NEXT.fetch_add(1, Ordering::Relaxed)
+    NEXT_PORT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// The port that [`fresh_port`] gives next; smaller ones are taken.
+pub(crate) fn next_port() -> u16 {
+    NEXT_PORT.load(Ordering::Relaxed)
 }
 
 /// From now on close() resets.

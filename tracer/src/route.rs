@@ -92,14 +92,14 @@ impl Router {
     pub fn route(&mut self, record: &Record, mut emit: impl FnMut(&Record)) {
         match record {
             _ if self.takes_all => emit(record),
-            Record::Transition(transition) => self.transition(transition, record, &mut emit),
+            Record::Transition(_) => self.transition(record, &mut emit),
             _ if self.wants(record) => emit(record),
             _ => {}
         }
     }
 
-    /// `record` is the same transition.
-    fn transition(&mut self, transition: &Transition, record: &Record, emit: &mut impl FnMut(&Record)) {
+    fn transition(&mut self, record: &Record, emit: &mut impl FnMut(&Record)) {
+        let Record::Transition(transition) = record else { return };
         let conn = &transition.conn;
         self.follow_name(transition);
         if !self.asks_ends {
@@ -260,7 +260,7 @@ impl Router {
             }
         };
         match &mut self.follower {
-            Some(follower) => follower.take(transition, record, &mut emit),
+            Some(follower) => follower.take(record, &mut emit),
             None => emit(record),
         }
     }

@@ -55,14 +55,20 @@ pub(super) fn scenario(run: &Run, scenario: &Scenario, kind: Kind, outcome: &Out
         // A namespace's number is used again when it has ended.
         .filter(|it| it[0]["netns"] == outcome.netns)
         .filter(|it| [&it[0]["local"], &it[0]["remote"]].iter().any(|end| end["port"] == outcome.port))
-        // Left by an earlier namespace with this number: it has ended before the scenario began.
-        .filter(|it| it.iter().any(|record| record["cause"] != "netns_gone"))
         .collect();
+    // Left by an earlier namespace with this number: it has ended with that one, before anything of the scenario began.
+    let is_end = |it: &[&Value]| it.iter().all(|record| record["cause"] == "netns_gone");
+    let begin = connections.iter().filter(|it| !is_end(it)).filter_map(|it| it[0]["time"].as_str()).min();
+    let is_left =
+        |it: &Vec<&Value>| is_end(it) && begin.is_some_and(|begin| it[0]["time"].as_str() < Some(begin));
+    let connections: Vec<Vec<&Value>> = connections.iter().filter(|it| !is_left(it)).cloned().collect();
     let exact = !["estimate", "none"].contains(&tier);
     let before_the_end = |connection: &Vec<&Value>| -> Vec<String> {
         // The scenario's namespace ends with it, and mini-sockets with that.
         let lived = connection.iter().filter(|it| it["cause"] != "netns_gone");
-        path(&lived.copied().collect::<Vec<_>>())
+        let lived: Vec<&Value> = lived.copied().collect();
+        assert!(!lived.is_empty(), "only an end: {connection:#?}");
+        path(&lived)
     };
     let mut paths: Vec<Vec<String>> = connections.iter().map(before_the_end).collect();
     paths.sort();

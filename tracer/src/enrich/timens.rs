@@ -33,6 +33,9 @@ impl TimeOffsets {
                 return Self::default();
             }
             let found = Self::parse(&fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default());
+            if found.boottime_ns == 0 {
+                return found;
+            }
             Self { starts_ns: starts_offset(clock_ns(), found.boottime_ns, new_start_ns()), ..found }
         })
     }

@@ -63,8 +63,9 @@ impl Follower {
         }
     }
 
-    /// Hands to `emit` what is known to be of a connection of theirs, oldest first. `record` is the same transition.
-    pub(super) fn take(&mut self, transition: &Transition, record: &Record, emit: &mut impl FnMut(&Record)) {
+    /// Hands to `emit` what is known to be of a connection of theirs, oldest first. `record` is a transition.
+    pub(super) fn take(&mut self, record: &Record, emit: &mut impl FnMut(&Record)) {
+        let Record::Transition(transition) = record else { return };
         let conn = &transition.conn;
         let ends = transition.to == State::Close;
         if self.is_theirs(conn) {

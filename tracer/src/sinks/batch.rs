@@ -11,7 +11,7 @@ pub struct Frame {
     pub time_ns: i64,
     /// Records lost on this sink's way that it tells of: if it gets lost, they must be told again.
     pub tells: u64,
-    /// The same for records in doubt. A spool does not keep this number.
+    /// Records in doubt that it reports, likewise. A spool does not keep this number.
     pub doubts: u64,
 }
 

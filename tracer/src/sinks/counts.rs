@@ -13,7 +13,7 @@ pub(super) struct Counts<'a> {
     pub(super) settled: &'a AtomicU64,
     /// How many have no number yet.
     pub(super) held: &'a AtomicU64,
-    /// How many are in doubt, which the stream has not told.
+    /// How many are in doubt and not reported.
     pub(super) doubtful: &'a AtomicU64,
 }
 
@@ -24,7 +24,7 @@ pub struct Begun {
     pub seq: u64,
     /// Records that were neither delivered nor kept nor said to be lost.
     pub unsettled: u64,
-    /// Records that the collector may have, which was not told.
+    /// Records that the collector may have, and that are not reported yet.
     pub in_doubt: u64,
 }
 

@@ -21,7 +21,7 @@ use super::{Begun, counts::Counts};
 use crate::files;
 
 /// Numbers in the file: the first half as described here; in the second one, where earlier versions had nothing, how many records
-/// are in doubt and not told, at the places of the names' sums.
+/// are in doubt and not reported, at the places of the names' sums.
 const WORDS: usize = 2 * HALF;
 const HALF: usize = 512;
 /// The first ones are the caller's; then for each sink: its name's sum, whose numbers they are, the last number, how many are
@@ -133,12 +133,12 @@ impl Slot {
         self.counts().hold(count);
     }
 
-    /// The stream tells of `records` in doubt.
+    /// The stream has reported `records` in doubt.
     pub fn tell_doubt(&self, records: u64) {
         self.doubt(-records.cast_signed());
     }
 
-    /// `records` more are in doubt and not told in the stream; a negative number of them is told.
+    /// `records` more are in doubt and not reported; a negative number has been reported.
     pub(super) fn doubt(&self, records: i64) {
         self.counts().doubt(records);
     }

@@ -20,7 +20,7 @@ pub(super) type Open<T> = Arc<dyn Fn() -> T + Send + Sync>;
 pub(super) struct Opening<T> {
     /// What it is, for messages.
     what: String,
-    /// Of the sink that it is for: who takes over the file from it waits for the thread, too.
+    /// The queue of the sink that it is for. A sink that takes over the file waits for the thread that opens it, too.
     queue: Queue,
     /// Sinks that still use it.
     after: Vec<Queue>,

@@ -38,7 +38,7 @@ pub struct Status {
     lost: AtomicU64,
     /// Lost in the sink's own thread, and not yet told in its stream.
     untold: AtomicU64,
-    /// In doubt, and not yet told in its stream.
+    /// In doubt, and not reported yet in its stream.
     untold_doubt: AtomicU64,
     /// The earliest time of one of these; 0 for none of these, the least for not known.
     untold_since: AtomicI64,
@@ -251,7 +251,7 @@ impl Queue {
         status.delivered.fetch_sub(records.min(status.delivered()), Ordering::Relaxed);
     }
 
-    /// `records` in doubt are to be told in the stream; also by the next process, if this one does not.
+    /// `records` in doubt are to be reported in the stream, by the next process if not by this one.
     fn tell_doubt(&self, records: u64, since_ns: Option<i64>) {
         if records == 0 {
             return;

@@ -3,6 +3,8 @@
 
 use crate::model::{InState, RequestTimer, SocketInfo, State, TimerKind, Transport};
 
+/// The longest tick of a kernel (`CONFIG_HZ` of 100).
+pub(super) const TICK_NS: u64 = 10_000_000;
 const SECOND_NS: u64 = 1_000_000_000;
 /// `TCP_TIMEWAIT_LEN` (include/net/tcp.h).
 const TIMEWAIT_NS: u64 = 60 * SECOND_NS;
@@ -22,8 +24,11 @@ pub fn age(socket: &SocketInfo) -> Option<InState> {
         State::TimeWait => Some(TIMEWAIT_NS.saturating_sub(left_ns?)),
         State::NewSynRecv => Some(half_open(socket.request.unwrap_or_else(|| by_timer(left_ns)))),
         State::SynSent => unanswered_ns(socket),
-        // Each began with a segment that carried an acknowledgment; a later acknowledgment makes this less.
-        State::CloseWait | State::FinWait2 | State::Closing => Some(socket.times?.since_ack_ns),
+        // Each began with a segment that carried an acknowledgment; a later acknowledgment makes this less. A time in ticks may be
+        // one tick too long.
+        State::CloseWait | State::FinWait2 | State::Closing => {
+            Some(socket.times?.since_ack_ns.saturating_sub(TICK_NS))
+        }
         _ => None,
     };
     ns.map(|ns| InState { ns, at_least: true })
@@ -40,7 +45,8 @@ pub fn age_at_most_ns(socket: &SocketInfo) -> Option<u64> {
         State::FinWait2 => Some(times.since_data_sent_ns),
         _ => None,
     }
-    .map(|ns| ns.max(times.since_ack_ns))
+    // A time in ticks may be one tick too short.
+    .map(|ns| ns.max(times.since_ack_ns).saturating_add(TICK_NS))
 }
 
 /// Whether its age may be `after_ns` or more although [`age`] says less: acknowledgments may have come since the state began,
@@ -134,8 +140,9 @@ mod tests {
     fn ages_by_each_clock() {
         use TimerKind::{Keepalive, Retransmit, TimeWait};
         for (it, seconds) in [
-            (socket(State::CloseWait, None, 0, times(90, 1, 0)), Some(90)),
-            (socket(State::CloseWait, Some((Keepalive, 7000)), 0, times(10, 1, 0)), Some(10)),
+            // Less than a tick below 90 s, and 10 s.
+            (socket(State::CloseWait, None, 0, times(90, 1, 0)), Some(89)),
+            (socket(State::CloseWait, Some((Keepalive, 7000)), 0, times(10, 1, 0)), Some(9)),
             (socket(State::TimeWait, Some((TimeWait, 45)), 0, times(0, 0, 0)), Some(15)),
             // The wheel may be late.
             (socket(State::TimeWait, Some((TimeWait, 61)), 0, times(0, 0, 0)), Some(0)),

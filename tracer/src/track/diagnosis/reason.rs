@@ -1,15 +1,16 @@
 //! What the numbers of a socket, its holders, its listeners and its other end come to.
 
 use super::inherited::is_inherited;
-use crate::model::{Examined, Listener, Reason, SocketInfo, State, TimerKind, Transport};
+use crate::{
+    model::{Examined, Listener, Reason, SocketInfo, State, TimerKind, Transport},
+    track::age::TICK_NS,
+};
 
 const SECOND_NS: u64 = 1_000_000_000;
 /// Data that was sent within this time, and after the peer's FIN, shows that a half-closed connection is in use (docs/stuck.md).
 const RECENT_NS: u64 = 10 * SECOND_NS;
 /// The same where nothing tells when the FIN came: if that was after the data, then the state is younger than this.
 const RECENT_AT_LEAST_NS: u64 = SECOND_NS;
-/// The longest tick of a kernel (`CONFIG_HZ` of 100).
-const TICK_NS: u64 = 10_000_000;
 /// A SYN-ACK is sent again after a second (`TCP_TIMEOUT_INIT`), and TCP_DEFER_ACCEPT suppresses that: after twice this time the timer
 /// has run out in any case.
 const ANSWERED_NS: u64 = 2 * SECOND_NS;
