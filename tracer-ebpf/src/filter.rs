@@ -1,4 +1,5 @@
-//! What nobody wants ends here. A question that cannot be answered yet passes: user space finishes it.
+//! The filter in the kernel: transitions that the user does not want are dropped before they reach the ring. A transition
+//! whose ports or addresses are not known yet passes, and user space decides later.
 
 use sockstate_abi::abi::{AF_INET6, PORT_WORDS, PORTS_EITHER, PORTS_LOCAL, PORTS_REMOTE, V6, state};
 
@@ -7,7 +8,7 @@ use crate::{
     maps::{self, FILTER, PORTS, frozen},
 };
 
-/// A transition, as far as the filter looks at it.
+/// The fields of a transition that the filter compares.
 #[derive(Clone, Copy)]
 pub(crate) struct Candidate {
     pub(crate) old: u8,
@@ -15,12 +16,12 @@ pub(crate) struct Candidate {
     pub(crate) family: u16,
     pub(crate) local_port: u16,
     pub(crate) remote_port: u16,
-    /// A listener's fresh child whose transition before this one passed without its ends.
-    pub(crate) unborn: bool,
+    /// The previous transition of this listener's child passed the filter before its ends were known.
+    pub(crate) passed_without_ends: bool,
 }
 
 impl Candidate {
-    /// A socket that is in `now`.
+    /// A socket in the state `now`, without a transition.
     #[inline(always)]
     pub(crate) fn of<R: Read>(sk: Ptr, now: u8) -> Self {
         Self {
@@ -29,32 +30,32 @@ impl Candidate {
             family: kernel::family::<R>(sk),
             local_port: kernel::local_port::<R>(sk),
             remote_port: kernel::remote_port::<R>(sk),
-            unborn: false,
+            passed_without_ends: false,
         }
     }
 
-    /// A listener is born or dies. Always passes the filters on ports, addresses and states: a connection that comes out
-    /// of it inherits its owner.
+    /// The socket begins or stops to listen. Such a transition passes the filters on ports, addresses and states, because
+    /// the children of a listener inherit its owner.
     #[inline(always)]
     fn is_listener(&self) -> bool {
         self.new == state::LISTEN || (self.old == state::LISTEN && self.new == state::CLOSE)
     }
 
-    /// Before about 6.15 the fresh child of a listener has no remote tuple yet, nor its own local address. The next transition passes
-    /// too: without it user space would believe in the first one for ever.
+    /// Before about 6.15 a listener's child has neither its remote end nor its own local address in its first transition. The
+    /// second transition passes too: without it user space would keep a connection of the first one for ever.
     #[inline(always)]
     fn lacks_tuple(&self) -> bool {
-        self.unborn || (self.new == state::SYN_RECV && self.remote_port == 0)
+        self.passed_without_ends || (self.new == state::SYN_RECV && self.remote_port == 0)
     }
 
-    /// A connect is bound only after its first transition. The next one passes too, and tells the port.
+    /// connect() binds the socket after the first transition. The second transition passes too, because it has the port.
     #[inline(always)]
     fn lacks_local_port(&self) -> bool {
         self.local_port == 0 || self.old == state::SYN_SENT
     }
 }
 
-/// By what the tracepoint's arguments already tell.
+/// Compares both states, which are arguments of the tracepoint.
 #[inline(always)]
 pub(crate) fn wants_pair(old: u8, new: u8) -> bool {
     if new > 15 {
@@ -64,39 +65,39 @@ pub(crate) fn wants_pair(old: u8, new: u8) -> bool {
     maps::load(row) & (1 << new) != 0
 }
 
-/// By namespace.
+/// Compares the network namespace.
 #[inline(always)]
 pub(crate) fn wants_netns<R: Read>(sk: Ptr) -> bool {
     let netns = frozen!(FILTER.netns);
     netns == 0 || kernel::netns::<R>(sk) == netns
 }
 
-/// By ports, and by the socket's addresses, which are read only where the filter has some.
+/// Compares the ports, and the socket's addresses, which are read only if the filter has addresses.
 #[inline(always)]
-pub(crate) fn wants_ends<R: Read>(sk: Ptr, it: &Candidate) -> bool {
-    wants_ports(it) && (!has_addresses() || wants_addresses(it, &kernel::addresses_wide::<R>(sk)))
+pub(crate) fn wants_ends<R: Read>(sk: Ptr, candidate: &Candidate) -> bool {
+    wants_ports(candidate) && (!has_addresses() || wants_addresses(candidate, &kernel::addresses_wide::<R>(sk)))
 }
 
-/// By ports.
+/// Compares the ports.
 #[inline(always)]
-pub(crate) fn wants_ports(it: &Candidate) -> bool {
+pub(crate) fn wants_ports(candidate: &Candidate) -> bool {
     let ports = frozen!(FILTER.ports);
-    if ports == 0 || it.is_listener() {
+    if ports == 0 || candidate.is_listener() {
         return true;
     }
-    let local_open = it.lacks_local_port();
-    let remote_open = it.lacks_tuple();
-    if ports & (1 << PORTS_LOCAL) != 0 && !local_open && !in_bitmap(PORTS_LOCAL, it.local_port) {
+    let local_open = candidate.lacks_local_port();
+    let remote_open = candidate.lacks_tuple();
+    if ports & (1 << PORTS_LOCAL) != 0 && !local_open && !in_bitmap(PORTS_LOCAL, candidate.local_port) {
         return false;
     }
-    if ports & (1 << PORTS_REMOTE) != 0 && !remote_open && !in_bitmap(PORTS_REMOTE, it.remote_port) {
+    if ports & (1 << PORTS_REMOTE) != 0 && !remote_open && !in_bitmap(PORTS_REMOTE, candidate.remote_port) {
         return false;
     }
     ports & (1 << PORTS_EITHER) == 0
         || local_open
         || remote_open
-        || in_bitmap(PORTS_EITHER, it.local_port)
-        || in_bitmap(PORTS_EITHER, it.remote_port)
+        || in_bitmap(PORTS_EITHER, candidate.local_port)
+        || in_bitmap(PORTS_EITHER, candidate.remote_port)
 }
 
 #[inline(always)]
@@ -111,16 +112,16 @@ pub(crate) fn has_addresses() -> bool {
     frozen!(FILTER.ip_version) != 0 || frozen!(FILTER.prefixes) != 0
 }
 
-/// By IP version and address prefixes. Addresses in their wide form.
+/// Compares the IP version and the address prefixes; `addresses` are IPv6 or v4-mapped.
 #[inline(always)]
-pub(crate) fn wants_addresses(it: &Candidate, addresses: &V6) -> bool {
-    if it.is_listener() || it.lacks_tuple() {
+pub(crate) fn wants_addresses(candidate: &Candidate, addresses: &V6) -> bool {
+    if candidate.is_listener() || candidate.lacks_tuple() {
         return true;
     }
     let (local, remote) = (words(addresses.local), words(addresses.remote));
     let version = frozen!(FILTER.ip_version);
     if version != 0 {
-        let is_v4 = it.family != AF_INET6 || is_mapped(&remote) || is_mapped(&local);
+        let is_v4 = candidate.family != AF_INET6 || is_mapped(&remote) || is_mapped(&local);
         if is_v4 != (version == 4) {
             return false;
         }
@@ -131,7 +132,7 @@ pub(crate) fn wants_addresses(it: &Candidate, addresses: &V6) -> bool {
 
 #[inline(always)]
 fn words(bytes: [u8; 16]) -> [u32; 4] {
-    // SAFETY: same size, any bits are valid; both sides are compared as they lie in memory.
+    // SAFETY: both types have the same size, and any bits are valid. The filter's words have the same byte order in memory.
     unsafe { core::mem::transmute(bytes) }
 }
 

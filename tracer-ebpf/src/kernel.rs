@@ -1,9 +1,8 @@
 //! The only place that follows kernel pointers.
 //!
-//! `Direct` reads compile to plain loads, which the verifier type-checks against BTF; they need pointers that came from
-//! a tp_btf or iterator context and are not null. A load that faults reads as zero, but before Linux 6.5 (commit
-//! 0108a4e9f358, "bpf: ensure main program has an extable") the kernel may panic instead, if the program has functions
-//! of its own. `Probed` reads go through `bpf_probe_read_kernel` and work on any address.
+//! `Direct` reads compile to plain loads, which the verifier checks against BTF types. They need pointers that came from a
+//! tp_btf or iterator context and are not null. A load that faults returns zero; but before Linux 6.5 (commit
+//! 0108a4e9f358, "bpf: ensure main program has an extable") the kernel may panic instead if the program has subprograms. `Probed` reads go through `bpf_probe_read_kernel` and work on any address.
 
 use core::{ffi::c_void, mem::size_of};
 
@@ -15,7 +14,7 @@ use crate::maps::frozen;
 /// `socket_state` (include/uapi/linux/net.h) of a socket whose connect() has not returned.
 const SS_UNCONNECTED: u32 = 1;
 
-/// A pointer into the kernel; may be null.
+/// A pointer into the kernel, possibly a null pointer.
 pub(crate) type Ptr = *const c_void;
 
 /// How kernel memory is read.
@@ -39,7 +38,7 @@ impl Read for Direct {
     }
 }
 
-/// Loads through the helper, for pointers that are mere numbers to the verifier.
+/// Loads through the helper, for pointers whose type the verifier does not know.
 pub(crate) struct Probed;
 
 impl Read for Probed {
@@ -47,8 +46,8 @@ impl Read for Probed {
     unsafe fn read<T: Copy + Default>(base: Ptr, offset: u32) -> T {
         let mut value = T::default();
         let from = base.cast::<u8>().wrapping_add(offset as usize);
-        // The helper clears the value where it cannot read. Its result is not asked for: every branch on it would double
-        // what the verifier has to go through.
+        // The helper clears the value where it cannot read. Its result is ignored: each branch on it would double the number
+        // of paths that the verifier walks.
         // SAFETY: the helper checks the address itself, and writes just the value.
         unsafe {
             generated::bpf_probe_read_kernel((&raw mut value).cast(), size_of::<T>() as u32, from.cast());
@@ -65,10 +64,10 @@ macro_rules! get {
     }};
 }
 
-/// As `sk_protocol` has it (include/uapi/linux/in.h).
+/// `IPPROTO_TCP` (include/uapi/linux/in.h), a value of `sk_protocol`.
 pub(crate) const IPPROTO_TCP: u16 = 6;
 
-/// Whether any socket is one of TCP.
+/// Whether `sk`, a socket of any family, is a TCP socket.
 #[inline(always)]
 pub(crate) fn is_tcp<R: Read>(sk: Ptr) -> bool {
     let family = family::<R>(sk);
@@ -93,7 +92,7 @@ pub(crate) fn family<R: Read>(sk: Ptr) -> u16 {
     get!(R, u16, sk, family)
 }
 
-/// `skc_num`: 0 again once an automatically bound socket is closed, see [`bound_port`].
+/// `skc_num`, which is 0 again once an automatically bound socket is closed; see [`bound_port`].
 #[inline(always)]
 pub(crate) fn local_port<R: Read>(sk: Ptr) -> u16 {
     get!(R, u16, sk, num)
@@ -111,8 +110,9 @@ pub(crate) fn remote_port<R: Read>(sk: Ptr) -> u16 {
     u16::from_be(get!(R, u16, sk, dport))
 }
 
-/// Where the sent queue of this `tcp_sock` begins. A listener's is empty and points to itself; its fresh clone
-/// still holds that pointer at LISTEN -> SYN_RECV, because `tcp_create_openreq_child` initialises the queue later.
+/// The address of the listener that `tcp`, a `tcp_sock` at LISTEN -> SYN_RECV, was cloned from. The listener's empty
+/// `tsorted_sent_queue` points to itself, and the clone still has that pointer: `tcp_create_openreq_child` initialises the
+/// queue later.
 #[inline(always)]
 pub(crate) fn cloned_from<R: Read>(tcp: Ptr) -> u64 {
     let next = get!(R, u64, tcp, sent_queue);
@@ -165,7 +165,7 @@ pub(crate) fn closed_as<R: Read>(tcp: Ptr) -> u32 {
         | is_zero(get!(R, u32, tcp, snd_wnd), closed::NO_WINDOW)
 }
 
-/// `bit` unless `value` is 0. Without a branch: each would double what the verifier has to go through.
+/// `bit` unless `value` is 0. There is no branch, because each would double the number of paths that the verifier walks.
 #[inline(always)]
 fn bit(value: u32, bit: u32) -> u32 {
     ((value | value.wrapping_neg()) >> 31) * bit
@@ -177,8 +177,8 @@ fn is_zero(value: u32, bit: u32) -> u32 {
     bit ^ self::bit(value, bit)
 }
 
-/// Whether close() resets: SO_LINGER with a time of 0 (`SOCK_LINGER` is bit 4 of `enum sock_flags`). close() shuts both
-/// directions down first, which a disconnect does not.
+/// Whether close() sends a reset because SO_LINGER has a time of 0 (`SOCK_LINGER` is bit 4 of `enum sock_flags`). close()
+/// shuts down both directions first; a disconnect does not.
 #[inline(always)]
 pub(crate) fn has_linger_0<R: Read>(sk: Ptr) -> bool {
     get!(R, u64, sk, flags) & (1 << 4) != 0
@@ -211,7 +211,8 @@ pub(crate) fn timer_request(timer: Ptr) -> Ptr {
     timer.cast::<u8>().wrapping_sub(frozen!(OFFSETS.rsk_timer) as usize).cast()
 }
 
-/// A packet's TCP flags and ends, seen from its receiver, with the interface that it came through; none where it is no TCP packet. `skb` is typed.
+/// A packet's TCP flags, and its ends as the receiver sees them, with the interface that received the packet. `None` if it is not a
+/// TCP packet. The verifier knows the type of `skb`.
 #[inline(always)]
 pub(crate) fn packet(skb: Ptr) -> Option<(u8, Ends)> {
     let protocol = u16::from_be(get!(Direct, u16, skb, skb_protocol));
@@ -222,7 +223,7 @@ pub(crate) fn packet(skb: Ptr) -> Option<(u8, Ends)> {
     let head = get!(Direct, u64, skb, skb_head) as Ptr;
     let network = u32::from(get!(Direct, u16, skb, skb_network));
     let transport = u32::from(get!(Direct, u16, skb, skb_transport));
-    // RFC 791, 8200 and 9293 have the layouts.
+    // RFC 791, 8200 and 9293 define the layouts.
     if header::<u8>(head, network + if is_v6 { 6 } else { 9 }) != IPPROTO_TCP as u8 {
         return None;
     }
@@ -244,7 +245,7 @@ pub(crate) fn packet(skb: Ptr) -> Option<(u8, Ends)> {
 /// Part of a packet's header.
 #[inline(always)]
 fn header<T: Copy + Default>(head: Ptr, at: u32) -> T {
-    // SAFETY: the kernel has set the headers' places; the probe survives a wrong one.
+    // SAFETY: the kernel has set the headers' offsets; a probed read of a wrong one returns zero.
     unsafe { Probed::read(head, at) }
 }
 
@@ -260,23 +261,23 @@ pub(crate) fn ends<R: Read>(sk: Ptr) -> Ends {
     }
 }
 
-/// Index of the interface that the socket is bound to (`skc_bound_dev_if`), 0 for none. The kernel sets it for link-local
-/// addresses, and to the VRF of a connection that came in through one (`net.ipv4.tcp_l3mdev_accept`).
+/// Index of the interface that the socket is bound to (`skc_bound_dev_if`), 0 for none. The kernel also binds sockets with
+/// link-local addresses, and connections that came in through a VRF (`net.ipv4.tcp_l3mdev_accept`).
 #[inline(always)]
 pub(crate) fn interface<R: Read>(sk: Ptr) -> u32 {
     if frozen!(OFFSETS.valid) == 0 { 0 } else { get!(R, u32, sk, bound_dev) }
 }
 
-/// The socket's `struct sock` of a `struct socket`.
+/// The `struct sock` of a `struct socket`.
 #[inline(always)]
 pub(crate) fn socket_sk<R: Read>(socket: Ptr) -> Ptr {
     get!(R, u64, socket, socket_sk) as Ptr
 }
 
-/// The inode number of a socket that the kernel itself uses, 0 for every other one. Such a socket has a `struct socket` without a
-/// file. Nearly such, and told apart: what waits to be accepted, and orphans, have no `struct socket`; socket() and accept() make
-/// the file before the socket can be found in the kernel's tables; the connections below an MPTCP or SMC socket have no file,
-/// while the socket above them has one (user space looks for SMC, which leaves no mark here). `tcp` is a `tcp_sock`.
+/// The inode number of a socket that the kernel itself uses, 0 for every other socket. The kernel's sockets have a `struct socket`
+/// without a file. Other sockets differ: connections in the accept queue and orphans have no `struct socket`; socket() and
+/// accept() make the file before the socket is in the kernel's tables; the subflows of an MPTCP or SMC socket have no file, but
+/// their ULP shows MPTCP (user space looks for SMC, which leaves no mark on the subflow). `tcp` is a `tcp_sock`.
 #[inline(always)]
 pub(crate) fn inode_of_kernels<R: Read>(tcp: Ptr) -> u64 {
     let (in_alloc, inode) = (frozen!(OFFSETS.socket_in_alloc), frozen!(OFFSETS.inode_in_alloc));
@@ -293,7 +294,7 @@ pub(crate) fn inode_of_kernels<R: Read>(tcp: Ptr) -> u64 {
         return 0;
     }
     let alloc: Ptr = socket.cast::<u8>().wrapping_sub(in_alloc as usize).cast();
-    // SAFETY: every `struct socket` lies in a `socket_alloc` (`sock_alloc`); the probe survives a wrong one.
+    // SAFETY: every `struct socket` is a part of a `socket_alloc` (`sock_alloc`); a probed read of a wrong address returns zero.
     unsafe { Probed::read(alloc, inode) }
 }
 
@@ -303,7 +304,7 @@ pub(crate) fn descriptor_sk(task: Ptr, fd: u32) -> Ptr {
     let files = get!(Probed, u64, task, task_files) as Ptr;
     let table = get!(Probed, u64, files, files_fdt) as Ptr;
     let array = get!(Probed, u64, table, fdt_fd) as Ptr;
-    // SAFETY: an array of pointers, as long as descriptors go; the probe survives a wrong one.
+    // SAFETY: the array has a pointer for each descriptor; a probed read of a wrong address returns zero.
     let file: u64 = unsafe { Probed::read(array, fd.wrapping_mul(8)) };
     let socket = get!(Probed, u64, file as Ptr, file_private) as Ptr;
     socket_sk::<Probed>(socket)
@@ -361,7 +362,7 @@ pub(crate) fn error<R: Read>(sk: Ptr) -> u16 {
     get!(R, u32, sk, err) as u16
 }
 
-/// Fills what the socket itself knows of [`Head`], ports apart.
+/// Fills the fields of [`Head`] that come from the socket, except the ports.
 #[inline(always)]
 pub(crate) fn describe<R: Read>(head: &mut Head, sk: Ptr) {
     head.sk = sk as u64;
@@ -386,7 +387,7 @@ pub(crate) fn addresses_v6<R: Read>(sk: Ptr) -> V6 {
     }
 }
 
-/// 16 bytes as four word loads, the only width that the verifier takes inside `in6_addr`.
+/// 16 bytes as four loads of a word, the only width that the verifier allows in `in6_addr`.
 #[inline(always)]
 fn words<R: Read>(base: Ptr, offset: u32) -> [u8; 16] {
     // SAFETY: `offset` is that of an in6_addr, or the caller is not on a kernel with IPv6.
@@ -402,7 +403,7 @@ fn words<R: Read>(base: Ptr, offset: u32) -> [u8; 16] {
     unsafe { core::mem::transmute(words) }
 }
 
-/// Addresses of either family in the wide form; IPv4 becomes v4-mapped.
+/// Addresses of either family as IPv6 addresses; IPv4 becomes v4-mapped.
 #[inline(always)]
 pub(crate) fn addresses_wide<R: Read>(sk: Ptr) -> V6 {
     if family::<R>(sk) == AF_INET6 { addresses_v6::<R>(sk) } else { mapped(addresses_v4::<R>(sk)) }
@@ -419,9 +420,9 @@ pub(crate) fn mapped(v4: V4) -> V6 {
     }
 }
 
-/// The process in whose own call the kernel acts on `sk`; all zero where it acts in a softirq, where the current task is
-/// any, or in one of the kernel's own threads. connect(), listen(), shutdown() and close() have the socket locked
-/// (`lock_sock` sets `sk_lock.owned`), a softirq holds its spinlock only. Without BTF neither can be known.
+/// The process whose system call acts on `sk`. All zero in a softirq, which runs on top of an unrelated task, and in a kernel
+/// thread. connect(), listen(), shutdown() and close() lock the socket (`lock_sock` sets `sk_lock.owned`), while a softirq
+/// only holds its spinlock. Without BTF the lock cannot be read, and the current task is returned.
 #[inline(always)]
 pub(crate) fn caller<R: Read>(sk: Ptr) -> Task {
     if frozen!(OFFSETS.valid) != 0 && (get!(R, u32, sk, lock_owned) == 0 || is_kernel_thread()) {
@@ -430,7 +431,7 @@ pub(crate) fn caller<R: Read>(sk: Ptr) -> Task {
     current()
 }
 
-/// Whether the current task is one of the kernel's own threads. An io_uring's worker is a thread of its process.
+/// Whether the current task is a kernel thread. The worker of an io_uring is a thread of its process, and no kernel thread.
 #[inline(always)]
 fn is_kernel_thread() -> bool {
     /// `PF_KTHREAD` (include/linux/sched.h).
@@ -447,26 +448,26 @@ fn is_kernel_thread() -> bool {
     flags & KERNEL_THREAD != 0
 }
 
-/// Whether `task` is the last thread of its process that ends. `task` is typed.
+/// Whether `task` is the last thread of its process to end. The verifier knows the type of `task`.
 #[inline(always)]
 pub(crate) fn is_last_thread(task: Ptr) -> bool {
     let signal = get!(Direct, u64, task, task_signal) as Ptr;
     get!(Direct, u32, signal, signal_live) == 0
 }
 
-/// Whether `task` is the first thread of its process, whose name is the process's. `task` is typed.
+/// Whether `task` is the first thread of its process, which gives the process its name. The verifier knows the type of `task`.
 #[inline(always)]
 pub(crate) fn is_leader(task: Ptr) -> bool {
     get!(Direct, u64, task, group_leader) == task as u64
 }
 
-/// Process id of the process that `task` is a thread of. `task` is typed.
+/// Id of the process that `task` is a thread of. The verifier knows the type of `task`.
 #[inline(always)]
 pub(crate) fn process_id(task: Ptr) -> u32 {
     get!(Direct, u32, task, tgid)
 }
 
-/// The current process. Only to be asked where the kernel acts in that process's own call.
+/// The current process. Call this only where the kernel runs a system call of that process.
 #[inline(always)]
 pub(crate) fn current() -> Task {
     if frozen!(OFFSETS.valid) == 0 {
@@ -497,7 +498,7 @@ pub(crate) fn thread_number() -> u32 {
     let pid = get!(Probed, u64, task, task_thread_pid) as Ptr;
     let level = get!(Probed, u32, pid, pid_level);
     let own = frozen!(OFFSETS.pid_numbers).wrapping_add(level.wrapping_mul(UPID));
-    // SAFETY: there are `level + 1` numbers; the probe survives a wrong place.
+    // SAFETY: there are `level + 1` numbers; a probed read of a wrong address returns zero.
     unsafe { Probed::read(pid, own) }
 }
 
@@ -521,7 +522,7 @@ pub(crate) fn task_of<R: Read>(task: Ptr) -> Task {
 /// `bpf_task_pt_regs` (5.15, commit dd6e10fbd9fb).
 #[inline(always)]
 pub(crate) fn user_registers() -> Registers {
-    // SAFETY: both helpers take what the other gives; the verifier knows the result.
+    // SAFETY: the first helper returns the task that the second one takes; the verifier knows the result's type.
     let registers = unsafe { generated::bpf_task_pt_regs(generated::bpf_get_current_task_btf()) } as Ptr;
     // SAFETY: these offsets are user space's ABI (asm/ptrace.h), of this architecture.
     let word = |offset| unsafe { Direct::read::<u64>(registers, offset) };
@@ -543,10 +544,10 @@ fn current_by_helpers() -> Task {
     }
 }
 
-/// The `tcp_sock` of `sk`, or `None` where it is none (a mini-socket, another protocol).
+/// The `tcp_sock` of `sk`; a null pointer if `sk` is a mini-socket or of another protocol.
 #[inline(always)]
 pub(crate) fn tcp_sock(sk: Ptr) -> Ptr {
-    // SAFETY: the verifier only accepts a socket pointer here; the helper checks what it is.
+    // SAFETY: the verifier only accepts a pointer to a socket here; the helper checks its type.
     unsafe { generated::bpf_skc_to_tcp_sock(sk.cast_mut()) as Ptr }
 }
 

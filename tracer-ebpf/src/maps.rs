@@ -13,7 +13,7 @@ use sockstate_abi::abi::{
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
 
-/// Each CPU's counters and the companion's memory; one entry.
+/// Counters and the companion program's state, for each CPU; one entry.
 #[map]
 pub(crate) static PER_CPU: PerCpuArray<PerCpu> = PerCpuArray::with_max_entries(1, 0);
 
@@ -21,43 +21,43 @@ pub(crate) static PER_CPU: PerCpuArray<PerCpu> = PerCpuArray::with_max_entries(1
 #[map]
 pub(crate) static PORTS: Array<u64> = Array::with_max_entries(PORT_WORDS * 3, 0);
 
-/// FIN_WAIT2 mini-sockets by their ends; only filled by `probes/timers.rs`. User space sets the size.
+/// FIN_WAIT2 mini-sockets by their ends. Filled by `probes/timers.rs` only; user space sets the size.
 #[map]
 pub(crate) static ORPHANS: HashMap<Ends, u64> = HashMap::with_max_entries(MAX_ORPHANS, 0);
 
-/// What each process was given of its stacks' rate, by process id; only filled by `probes/opened.rs`.
+/// The stacks that each process has used of its rate, by process id. Filled by `probes/opened.rs` only.
 #[map]
 pub(crate) static ALLOWANCES: LruHashMap<u32, Allowance> = LruHashMap::with_max_entries(1024, 0);
 
-/// Processes that run CPython 3.13 or newer, by process id; user space fills it for `hunt`.
+/// Processes that run CPython 3.13 or newer, by process id. User space fills the map for `hunt`.
 #[map]
 pub(crate) static PYTHONS: LruHashMap<u32, Python> = LruHashMap::with_max_entries(4096, 0);
 
 /// Most steps of a walk through a process's memory: threads and interpreters, of which the newest are the first.
 pub(crate) const MOST_STEPS: u32 = 512;
 
-/// As many entries as there are steps; nothing is in them.
+/// A loop of [`MOST_STEPS`] steps iterates over this map; its values are not used.
 #[map]
 pub(crate) static STEPS: Array<u32> = Array::with_max_entries(MOST_STEPS, 0);
 
-/// Processes whose end, exec and change of name are told: those that called listen(), and those that user space adds.
+/// Processes whose exit, exec and change of name are reported: those that called listen(), and those that user space adds.
 #[map]
 pub(crate) static PROCESSES: HashMap<u32, u8> = HashMap::with_max_entries(16_384, 0);
 
-/// Whose stacks are taken.
+/// The processes whose stacks are taken.
 #[unsafe(no_mangle)]
 pub(crate) static HUNT: Hunt =
     Hunt { comm: [0; 16], pid: 0, rate: 100, pc: 128, sp: 152, fp: 32, lr: ABSENT };
 
-/// What the hooks look like on this kernel.
+/// Properties of the hooks that differ between kernels.
 #[unsafe(no_mangle)]
 pub(crate) static HOOKS: Hooks = Hooks { tw_timer: 1, req_timer: 1, hash_add_result: 0, reset_reason: 0 };
 
-/// Where the fields are in this kernel's structures.
+/// Offsets of the fields in the running kernel's structures.
 #[unsafe(no_mangle)]
 pub(crate) static OFFSETS: Offsets = Offsets::NONE;
 
-/// Where the fields are in the classic tracepoint's record.
+/// Offsets of the fields in the classic tracepoint's record.
 #[unsafe(no_mangle)]
 pub(crate) static FORMAT: TracepointFormat = TracepointFormat {
     skaddr: 8,
@@ -74,11 +74,11 @@ pub(crate) static FORMAT: TracepointFormat = TracepointFormat {
     daddr_v6: 56,
 };
 
-/// What is wanted.
+/// The transitions that the user wants.
 #[unsafe(no_mangle)]
 pub(crate) static FILTER: Filter = Filter::ALL;
 
-/// A field of a frozen global. Volatile, because user space has changed it since this was compiled.
+/// Reads a field of a frozen global. The read is volatile, because user space sets the value after compilation.
 macro_rules! frozen {
     ($global:ident . $field:ident) => {
         $crate::maps::load(&raw const $crate::maps::$global.$field)
@@ -86,9 +86,9 @@ macro_rules! frozen {
 }
 pub(crate) use frozen;
 
-/// Reads what `place`, a field of one of the globals above, holds.
+/// Reads a field of one of the globals above.
 #[inline(always)]
-pub(crate) fn load<T: Copy>(place: *const T) -> T {
-    // SAFETY: every caller passes an aligned field of a static, which nobody writes while programs run.
-    unsafe { core::ptr::read_volatile(place) }
+pub(crate) fn load<T: Copy>(field: *const T) -> T {
+    // SAFETY: every caller passes an aligned field of a static, which is not written while programs run.
+    unsafe { core::ptr::read_volatile(field) }
 }

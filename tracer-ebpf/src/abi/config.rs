@@ -1,4 +1,5 @@
-//! What user space tells the programs before they are loaded, as frozen globals: the verifier sees constants.
+//! Configuration of the kernel programs: user space writes it into frozen globals before the load, so that the verifier sees
+//! constants.
 
 /// Offset of a field that this kernel does not have.
 pub const ABSENT: u32 = u32::MAX;
@@ -96,9 +97,9 @@ offsets! {
     sk_socket = "sock.sk_socket",
     /// enum socket_state.
     socket_state = "socket.state",
-    /// struct file *, `NULL` where nobody can have a descriptor of the socket.
+    /// struct file *, `NULL` if no process can have a descriptor of the socket.
     socket_file = "socket.file",
-    /// struct socket: in the structure that its inode is in, too.
+    /// struct socket, inside the structure that also has the inode.
     socket_in_alloc = "socket_alloc.socket?",
     /// unsigned long.
     inode_in_alloc = "socket_alloc.vfs_inode.i_ino?",
@@ -186,7 +187,7 @@ offsets! {
     pid_numbers = "pid.numbers?",
 }
 
-/// Whose stacks are taken when a connection is opened.
+/// The processes whose stacks are taken when they open a connection.
 #[repr(C)]
 #[cfg_attr(not(target_arch = "bpf"), derive(zerocopy::FromBytes, zerocopy::IntoBytes))]
 #[derive(Clone, Copy, Debug, Default)]
@@ -207,8 +208,8 @@ pub struct Hunt {
     pub lr: u32,
 }
 
-/// Where a process's CPython keeps the frames of its threads: the address of `_PyRuntime`, and offsets as its own
-/// `_Py_DebugOffsets` (3.13) has them. A value of the map `PYTHONS`; user space has checked it.
+/// How to find the frames of a process's CPython threads: the address of `_PyRuntime`, and the offsets from the process's own
+/// `_Py_DebugOffsets` (3.13). A value of the map `PYTHONS`, which user space has checked.
 #[repr(C)]
 #[cfg_attr(not(target_arch = "bpf"), derive(zerocopy::FromBytes, zerocopy::IntoBytes))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -241,11 +242,11 @@ pub struct Python {
     pub qualname: u32,
     /// Zero.
     pub pad: u32,
-    /// Zero, which the verifier does not know: it follows a number that it knows once for each value.
+    /// Always zero. The verifier does not know that: it would walk the program once for each known value of a counter.
     pub zero: u64,
 }
 
-/// What hooks look like on this kernel, where versions differ.
+/// Properties of hooks that differ between kernel versions.
 #[repr(C)]
 #[cfg_attr(not(target_arch = "bpf"), derive(zerocopy::FromBytes, zerocopy::IntoBytes))]
 #[derive(Clone, Copy, Debug, Default)]
@@ -254,7 +255,7 @@ pub struct Hooks {
     pub tw_timer: u64,
     /// Address of `reqsk_timer_handler`, 1 where unknown.
     pub req_timer: u64,
-    /// Parameters of `inet_csk_reqsk_queue_hash_add`, behind which its result lies; 0 where it returns nothing.
+    /// Number of parameters of `inet_csk_reqsk_queue_hash_add`, whose result is behind them; 0 if the function returns nothing.
     pub hash_add_result: u32,
     /// 1 where `tcp_send_reset` has a reason (6.10, commit 120391ef9ca8).
     pub reset_reason: u32,
@@ -291,13 +292,13 @@ pub struct TracepointFormat {
     pub daddr_v6: u32,
 }
 
-/// What is wanted; all zero wants everything. Filters that cannot be decided yet let the record pass.
+/// The filter; all zeros let everything pass. A record whose filtered fields are not known yet passes.
 #[repr(C)]
 #[cfg_attr(not(target_arch = "bpf"), derive(zerocopy::FromBytes, zerocopy::IntoBytes))]
 #[derive(Clone, Copy, Debug)]
 pub struct Filter {
-    /// Wanted pairs of states, bit `new` of word `old`; pairs with a state above 15 always pass. As long as a byte
-    /// counts, so that the verifier sees that no index is too large.
+    /// Wanted pairs of states, bit `new` of word `old`; pairs with a state above 15 always pass. There are 256
+    /// words, so that the verifier sees that an index of 8 bits is in range.
     pub pairs: [u16; 256],
     /// Bytes of the local prefix, v4-mapped for IPv4, four big-endian words.
     pub local: [u32; 4],

@@ -1,4 +1,4 @@
-//! Everything that both sides of the kernel boundary must agree on.
+//! Types and constants that the kernel programs share with user space.
 //!
 //! All types are `repr(C)`, made of fixed-width integers with explicit padding; byte order is the host's
 //! except where a comment says otherwise.
@@ -28,13 +28,13 @@ pub const PORTS_REMOTE: u32 = 1;
 /// Index of the bitmap of ports wanted on either side.
 pub const PORTS_EITHER: u32 = 2;
 
-/// How many FIN_WAIT2 mini-sockets are followed at once where their timers are all that shows them.
+/// Most FIN_WAIT2 mini-sockets that the tier `timers` follows at once.
 pub const ORPHANS: u32 = 16_384;
 
 /// Default size of the event ring in bytes.
 pub const RING_BYTES: u32 = 16 << 20;
 
-/// Kernel state numbers the programs themselves act on (`include/net/tcp_states.h`).
+/// The kernel's state numbers that the programs compare (`include/net/tcp_states.h`).
 pub mod state {
     /// `TCP_SYN_SENT`.
     pub const SYN_SENT: u8 = 2;
@@ -54,6 +54,6 @@ pub mod state {
     pub const LISTEN: u8 = 10;
     /// `TCP_NEW_SYN_RECV`, the state of a request socket.
     pub const NEW_SYN_RECV: u8 = 12;
-    /// Number of states a kernel of today knows, unused 0 included (`TCP_MAX_STATES`).
+    /// Number of states, the unused 0 included (`TCP_MAX_STATES`).
     pub const COUNT: u8 = 14;
 }

@@ -10,8 +10,8 @@ pub mod kind {
     pub const SOCKET: u8 = 3;
     /// A socket held by a file descriptor, from `iter/task_file`; its state is `new`, `extra` is the descriptor.
     pub const FILE: u8 = 4;
-    /// A mini-socket has begun, or its timer was set (again); its state is `new`. A [`Listener`](super::Listener) says
-    /// what it came from: the listener of a request, the full socket of a timewait one (0 where the hook does not tell).
+    /// A mini-socket has begun, or its timer was set (again); its state is `new`. The [`Listener`](super::Listener) is the
+    /// listener of a request, or the full socket that a timewait socket replaces (0 if the hook does not pass it).
     pub const MINI: u8 = 5;
     /// A mini-socket has ended, or its timer has; `extra` is one of [`end`](super::end).
     pub const MINI_END: u8 = 6;
@@ -20,20 +20,20 @@ pub mod kind {
     /// A reset was sent for a socket; its state is `new`, `extra` the kernel's reason (`enum sk_rst_reason`, 6.10) and
     /// bits of [`sent`](super::sent).
     pub const RESET_SENT: u8 = 8;
-    /// A SYN cookie came back; the connection that it is of follows as a child without a request.
+    /// An ACK has a valid SYN cookie; the connection follows as a child without a request.
     pub const COOKIE: u8 = 9;
-    /// A socket was opened, by a process whose user stack lies behind the task: a [`Registers`](super::Registers), a
+    /// A socket was opened. Behind the [`Task`](super::Task) is the process's user stack: a [`Registers`](super::Registers), a
     /// [`PythonStack`](super::PythonStack), then `extra` bytes from the stack pointer up. `new` is one of
     /// [`opened`](super::opened); the addresses are zero.
     pub const OPENED: u8 = 10;
-    /// A process that has called listen() is another program now, has another name, or has ended; `new` is one of
-    /// [`process`](super::process), the [`Task`](super::Task) is the process from now on; the addresses are zero.
+    /// A process that has called listen() runs another program, has another name, or has ended; `new` is one of
+    /// [`process`](super::process), and the [`Task`](super::Task) is the process afterwards; the addresses are zero.
     pub const PROCESS: u8 = 11;
     /// A socket that the kernel itself uses, from `iter/tcp`; `extra` is its inode number, the low half.
     pub const OF_KERNEL: u8 = 12;
 }
 
-/// What became of a process ([`Head::new`] of [`kind::PROCESS`]).
+/// What happened to a process ([`Head::new`] of [`kind::PROCESS`]).
 pub mod process {
     /// It called exec(), or its name was changed.
     pub const RENEWED: u8 = 1;
@@ -41,7 +41,7 @@ pub mod process {
     pub const ENDED: u8 = 2;
 }
 
-/// By which call a socket was opened ([`Head::new`] of [`kind::OPENED`]).
+/// The system call that opened a socket ([`Head::new`] of [`kind::OPENED`]).
 pub mod opened {
     /// connect().
     pub const CONNECT: u8 = 1;
@@ -49,42 +49,42 @@ pub mod opened {
     pub const ACCEPT: u8 = 2;
 }
 
-/// Most bytes of a user stack in a [`kind::OPENED`]; room for them is taken in any case.
+/// Most bytes of a user stack in a [`kind::OPENED`]; the record always has room for them.
 pub const STACK_BYTES: usize = 8192;
 
 /// How a mini-socket ended ([`Head::extra`] of [`kind::MINI_END`]).
 pub mod end {
-    /// Its timer was stopped: the end, unless it is set again at once.
+    /// Its timer was stopped. The mini-socket has ended, unless the timer is set again at once.
     pub const STOPPED: u32 = 1;
-    /// Its timer ran out: the end of a timewait socket; that of a request, unless its timer is set again at once.
+    /// Its timer ran out. A timewait socket has ended; so has a request, unless its timer is set again at once.
     pub const EXPIRED: u32 = 2;
-    /// It ended before its time.
+    /// The mini-socket ended before its timer ran out.
     pub const KILLED: u32 = 3;
     /// Bit: its network namespace was being taken down.
     pub const NETNS_GONE: u32 = 0x100;
-    /// Bit: a connect took its place.
+    /// Bit: a connect with the same ends replaced the mini-socket.
     pub const REUSED: u32 = 0x200;
     /// Bit: the listener of this request had stopped listening.
     pub const LISTENER_GONE: u32 = 0x400;
 }
 
-/// Bits of [`Head::extra`] in a [`kind::TRANSITION`] to CLOSE: what the socket was then.
+/// Bits of [`Head::extra`] in a [`kind::TRANSITION`] to CLOSE: properties of the socket at that moment.
 pub mod closed {
-    /// `SOCK_DEAD`: nobody holds it any more.
+    /// `SOCK_DEAD`: no process holds the socket.
     pub const ORPHAN: u32 = 1;
-    /// `SOCK_DONE`: the peer's FIN has come.
+    /// `SOCK_DONE`: the peer's FIN has arrived.
     pub const FIN_RECEIVED: u32 = 2;
     /// `TCP_LINGER2` is negative: no FIN_WAIT2 after close().
     pub const NO_LINGER2: u32 = 4;
-    /// Something was being retransmitted (`icsk_retransmits`).
+    /// A segment was retransmitted and not acknowledged (`icsk_retransmits`).
     pub const RETRANSMITTED: u32 = 8;
-    /// What comes in is not taken any more (`RCV_SHUTDOWN`).
+    /// The receiving side is shut down (`RCV_SHUTDOWN`).
     pub const RECEIVE_SHUT: u32 = 0x10;
-    /// Nothing more is sent (`SEND_SHUTDOWN`).
+    /// The sending side is shut down (`SEND_SHUTDOWN`).
     pub const SEND_SHUT: u32 = 0x20;
-    /// Something that was sent is not acknowledged (`snd_una` is not `snd_nxt`).
+    /// Sent data or a FIN is not acknowledged (`snd_una` is not `snd_nxt`).
     pub const UNACKED: u32 = 0x40;
-    /// Something is not sent yet (`snd_nxt` is not `write_seq`).
+    /// Data or a FIN is not sent yet (`snd_nxt` is not `write_seq`).
     pub const UNSENT: u32 = 0x80;
     /// `packets_out` is not 0; `tcp_write_queue_purge()` clears it before an error ends a connection.
     pub const IN_FLIGHT: u32 = 0x100;
@@ -100,11 +100,11 @@ pub mod closed {
 
 /// Bits of [`Head::extra`] in a [`kind::RESET_SENT`].
 pub mod sent {
-    /// The reason's bits.
+    /// Mask of the reason.
     pub const REASON: u32 = 0xffff;
     /// There is a reason.
     pub const HAS_REASON: u32 = 0x1_0000;
-    /// `SO_LINGER` with a time of 0, and both directions shut down, as close() does first.
+    /// `SO_LINGER` has a time of 0, and both directions are shut down, as close() does first.
     pub const LINGER_0: u32 = 0x2_0000;
 }
 
@@ -116,13 +116,13 @@ pub mod flag {
     pub const TASK: u8 = 2;
     /// A [`Listener`](super::Listener) follows.
     pub const LISTENER: u8 = 4;
-    /// Written by the companion program: perhaps a second copy, see `probes/set_state.rs`.
+    /// The companion program wrote the record, which may be a second copy; see `probes/set_state.rs`.
     pub const COMPANION: u8 = 8;
     /// The record is of a mini-socket (`request_sock`, `inet_timewait_sock`).
     pub const MINI: u8 = 16;
     /// `netns`, `cgroup`, `uid` and `error` could not be read and are meaningless.
     pub const BARE: u8 = 32;
-    /// The SYN-ACK of this request was sent before, by itself or by the one that it is a copy of.
+    /// The SYN-ACK was sent before, by this request or by the request that it is a copy of.
     pub const AGAIN: u8 = 64;
 }
 
@@ -133,7 +133,7 @@ pub mod flag {
 pub struct Head {
     /// `CLOCK_MONOTONIC` in ns, when the program ran.
     pub time_ns: u64,
-    /// Address of the kernel's socket: the key of the connection table. Never shown to anyone.
+    /// Address of the kernel's socket: the key of the connection table. No output shows it.
     pub sk: u64,
     /// The socket's own cgroup v2 id (`sk_cgrp_data`), 0 where unknown.
     pub cgroup: u64,
@@ -157,8 +157,8 @@ pub struct Head {
     pub local_port: u16,
     /// Remote port, 0 where there is none.
     pub remote_port: u16,
-    /// Depends on the kind; [`kind::TRANSITION`] (to CLOSE apart), [`kind::PORT`], [`kind::SOCKET`], [`kind::MINI`] and
-    /// [`kind::COOKIE`] have the index of the interface that the socket is bound to here, 0 for none.
+    /// Depends on the kind. In [`kind::TRANSITION`] (except to CLOSE), [`kind::PORT`], [`kind::SOCKET`], [`kind::MINI`] and
+    /// [`kind::COOKIE`] it is the index of the interface that the socket is bound to, 0 for none.
     pub extra: u32,
 }
 
@@ -184,15 +184,14 @@ pub struct V6 {
     pub remote: [u8; 16],
 }
 
-/// The process that made the transition; only where the kernel makes it in that process's own call. All zero where it
-/// did not: in a softirq, or in one of the kernel's own threads.
+/// The process whose system call made the transition. All zero if a softirq or a kernel thread made it.
 #[repr(C)]
 #[cfg_attr(not(target_arch = "bpf"), derive(zerocopy::FromBytes, zerocopy::IntoBytes))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Task {
     /// Process id (tgid) in the initial pid namespace.
     pub pid: u32,
-    /// Low half of `self_exec_id`: grows at every exec. 0 where unknown.
+    /// Low half of `self_exec_id`, which every exec increments. 0 where unknown.
     pub exec_id: u32,
     /// Start of the process in ns since boot (`group_leader->start_boottime`), 0 where unknown.
     pub start_ns: u64,
@@ -200,7 +199,7 @@ pub struct Task {
     pub comm: [u8; 16],
 }
 
-/// What a socket came from: the listener of a passive open, the full socket of a timewait one.
+/// The socket before this one: the listener of a request or child, the full socket of a timewait socket.
 #[repr(C)]
 #[cfg_attr(not(target_arch = "bpf"), derive(zerocopy::FromBytes, zerocopy::IntoBytes))]
 #[derive(Clone, Copy, Debug, Default)]
@@ -209,7 +208,7 @@ pub struct Listener {
     pub sk: u64,
 }
 
-/// What names a mini-socket to a packet: both ends in the wide form.
+/// The ends of a connection, by which a packet leads to a mini-socket. The addresses are IPv6 or v4-mapped.
 #[repr(C)]
 #[cfg_attr(not(target_arch = "bpf"), derive(zerocopy::FromBytes, zerocopy::IntoBytes))]
 #[derive(Clone, Copy, Debug, Default)]
@@ -226,7 +225,7 @@ pub struct Ends {
     pub interface: u32,
 }
 
-/// A thread's registers in user space, as far as unwinding needs them.
+/// The registers of a thread in user space that unwinding needs.
 #[repr(C)]
 #[cfg_attr(not(target_arch = "bpf"), derive(zerocopy::FromBytes, zerocopy::IntoBytes))]
 #[derive(Clone, Copy, Debug, Default)]
@@ -249,19 +248,18 @@ pub const PYTHON_FRAMES: usize = 64;
 #[cfg_attr(not(target_arch = "bpf"), derive(zerocopy::FromBytes, zerocopy::IntoBytes))]
 #[derive(Clone, Copy, Debug)]
 pub struct PythonStack {
-    /// `_PyRuntime` that they were found by; 0 where there are none.
+    /// Address of the `_PyRuntime` that led to the frames; 0 if there are none.
     pub runtime: u64,
-    /// The frame of the loop that runs the last of `frames`, where there was no room for it; else 0.
+    /// The loop's frame that runs the last of `frames`, if `frames` has no room for it; else 0.
     pub last_loop: u64,
-    /// How many of `frames` count.
+    /// Number of valid `frames`.
     pub count: u32,
-    /// 1 where there are no more than these.
+    /// 1 if `frames` has all frames of the thread.
     pub complete: u32,
-    /// The frames.
     pub frames: [PythonFrame; PYTHON_FRAMES],
 }
 
-/// One of them, as it was at the moment of the event.
+/// One frame of CPython, as it was at the moment of the event.
 #[repr(C)]
 #[cfg_attr(not(target_arch = "bpf"), derive(zerocopy::FromBytes, zerocopy::IntoBytes))]
 #[derive(Clone, Copy, Debug, Default)]
@@ -275,7 +273,7 @@ pub struct PythonFrame {
     pub qualname: u64,
 }
 
-/// What one process may ask of those who watch it.
+/// The use that one process has made of its rate of stacks.
 #[repr(C)]
 #[cfg_attr(not(target_arch = "bpf"), derive(zerocopy::FromBytes, zerocopy::IntoBytes))]
 #[derive(Clone, Copy, Debug, Default)]
@@ -286,27 +284,27 @@ pub struct Allowance {
     pub taken: u64,
 }
 
-/// What each CPU keeps: the companion's memory and the counters.
+/// Counters and the companion program's state, for one CPU.
 #[repr(C)]
 #[cfg_attr(not(target_arch = "bpf"), derive(zerocopy::FromBytes, zerocopy::IntoBytes))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PerCpu {
-    /// Socket of the transition the main program finished last.
+    /// Socket of the last transition that the main program finished.
     pub last_sk: u64,
-    /// Its states, `old << 8 | new`.
+    /// States of that transition, `old << 8 | new`.
     pub last_pair: u64,
-    /// Transitions that found no room in the ring.
+    /// Transitions that were lost because the ring was full.
     pub lost_ring: u64,
-    /// Other records that found none.
+    /// Other records that were lost because the ring was full.
     pub lost_evidence: u64,
-    /// Transitions the companion took because the main program had not finished them.
+    /// Transitions that the companion wrote because the main program had not finished them.
     pub companion: u64,
-    /// The socket whose connect began last here.
+    /// The socket whose connect() began last on this CPU.
     pub connecting: u64,
-    /// The child that was cloned last here.
+    /// The child that was cloned last on this CPU.
     pub child: u64,
-    /// The mini-socket whose timer is running out here.
+    /// The mini-socket whose timer is running out on this CPU.
     pub expiring: u64,
-    /// Sockets that were opened while no stack was taken: too many in a second, or no room.
+    /// Opened sockets without a stack: the process had used up its rate, or the ring was full.
     pub lost_stacks: u64,
 }

@@ -1,17 +1,17 @@
 //! Mini-sockets by the functions that make and end them: each as fentry or fexit (5.5, needs a trampoline), and as a
 //! kprobe where that is not available.
 //!
-//! - `inet_twsk_hashdance_schedule(struct inet_timewait_sock *tw, struct sock *sk, ...)` (6.12), before
-//!   `inet_twsk_hashdance(tw, sk, ...)`: a full socket goes, a timewait socket takes its place.
-//! - `__inet_twsk_schedule(tw, int timeo, bool rearm)`: perhaps it is in TIME_WAIT now.
-//! - `tw_timer_handler(struct timer_list *)`: its time is over.
-//! - `inet_twsk_kill(tw)`: it ends.
-//! - `inet_csk_reqsk_queue_hash_add(struct sock *sk, struct request_sock *req[, timeout])`, bool since 6.1: a request.
-//! - `inet_ehash_insert(struct sock *sk, struct sock *osk, bool *)`: a request's copy takes its place, because its
-//!   listener has closed (5.14); connections and children, too.
-//! - `reqsk_timer_handler(struct timer_list *)`: its SYN-ACK was not answered in time.
-//! - `tcp_v4_reqsk_destructor(req)`, `tcp_v6_reqsk_destructor(req)`: it ends.
-//! - `tcp_get_cookie_sock(sk, struct sk_buff *skb, req, ...)`: a SYN cookie came back.
+//! - `inet_twsk_hashdance_schedule(struct inet_timewait_sock *tw, struct sock *sk, ...)` (6.12), in older kernels
+//!   `inet_twsk_hashdance(tw, sk, ...)`: a timewait socket replaces a full socket.
+//! - `__inet_twsk_schedule(tw, int timeo, bool rearm)`: the timewait socket may have entered TIME_WAIT.
+//! - `tw_timer_handler(struct timer_list *)`: the timer of a timewait socket runs out.
+//! - `inet_twsk_kill(tw)`: a timewait socket ends.
+//! - `inet_csk_reqsk_queue_hash_add(struct sock *sk, struct request_sock *req[, timeout])`, bool since 6.1: a request begins.
+//! - `inet_ehash_insert(struct sock *sk, struct sock *osk, bool *)`: a copy replaces a request whose listener has closed
+//!   (5.14). The kernel calls the function for connections and children, too.
+//! - `reqsk_timer_handler(struct timer_list *)`: the SYN-ACK of a request was not answered in time.
+//! - `tcp_v4_reqsk_destructor(req)`, `tcp_v6_reqsk_destructor(req)`: a request ends.
+//! - `tcp_get_cookie_sock(sk, struct sk_buff *skb, req, ...)`: an ACK has a valid SYN cookie.
 
 use aya_ebpf::{
     macros::{fentry, fexit, kprobe, kretprobe},
@@ -51,18 +51,18 @@ both! {
     /// A timer of a timewait socket runs out.
     tw_expires, tw_expires_probe, 0 => |timer| set_expiring(kernel::timer_timewait(timer));
     /// A timewait socket ends.
-    tw_ends, tw_ends_probe, 0 => |tw| mini::timewait_end(tw, how(tw));
+    tw_ends, tw_ends_probe, 0 => |tw| mini::timewait_end(tw, end_of(tw));
     /// A timer of a request runs out.
     req_expires, req_expires_probe, 0 => |timer| set_expiring(kernel::timer_request(timer));
     /// A request is freed.
     req_ends, req_ends_probe, 0 => request_ends;
     /// The same over IPv6.
     req_ends_v6, req_ends_v6_probe, 0 => request_ends;
-    /// A SYN cookie was right.
+    /// An ACK has a valid SYN cookie.
     req_cookie, req_cookie_probe, 2 => mini::cookie;
 }
 
-/// A timewait socket takes a full one's place.
+/// A timewait socket replaces a full socket.
 #[fentry]
 pub(crate) fn tw_begins(context: FEntryContext) -> i32 {
     let full: Ptr = context.arg(1);
@@ -70,7 +70,7 @@ pub(crate) fn tw_begins(context: FEntryContext) -> i32 {
     0
 }
 
-/// A timewait socket takes a full one's place.
+/// A timewait socket replaces a full socket.
 #[kprobe]
 pub(crate) fn tw_begins_probe(context: ProbeContext) -> u32 {
     let tw = context.arg::<u64>(0).unwrap_or_default() as Ptr;
@@ -85,8 +85,8 @@ pub(crate) fn req_begins(context: FExitContext) -> i32 {
     0
 }
 
-/// The same, unless there was one already: the result lies behind two arguments. A program of its own, because the
-/// verifier takes constant places only, and the compiler would make one load of two.
+/// A request was added, unless the result, behind two arguments, is false: there was one already. This is a separate program,
+/// because the verifier takes only constant offsets, and the compiler would merge two loads into one with a variable offset.
 #[fexit]
 pub(crate) fn req_begins_result2(context: FExitContext) -> i32 {
     let added: u64 = context.arg(2);
@@ -96,7 +96,7 @@ pub(crate) fn req_begins_result2(context: FExitContext) -> i32 {
     0
 }
 
-/// The same behind three arguments.
+/// The same, with the result behind three arguments.
 #[fexit]
 pub(crate) fn req_begins_result3(context: FExitContext) -> i32 {
     let added: u64 = context.arg(3);
@@ -113,7 +113,7 @@ pub(crate) fn req_begins_probe(context: ProbeContext) -> u32 {
     0
 }
 
-/// It was put there, unless there was one already.
+/// A request was added, unless the result is false: there was one already.
 #[kretprobe]
 pub(crate) fn req_begun_probe(context: RetProbeContext) -> u32 {
     let req = emit::per_cpu().map_or(0, |cpu| core::mem::take(&mut cpu.expiring)) as Ptr;
@@ -124,14 +124,14 @@ pub(crate) fn req_begun_probe(context: RetProbeContext) -> u32 {
     0
 }
 
-/// The request's timer has done its work.
+/// The handler of a request's timer returns.
 #[fexit]
 pub(crate) fn req_expired(_: FExitContext) -> i32 {
     set_expiring(core::ptr::null());
     0
 }
 
-/// The request's timer has done its work.
+/// The handler of a request's timer returns.
 #[kretprobe]
 pub(crate) fn req_expired_probe(_: RetProbeContext) -> u32 {
     set_expiring(core::ptr::null());
@@ -167,8 +167,9 @@ fn set_expiring(mini: Ptr) {
     }
 }
 
+/// How this mini-socket ends: by its timer, if that is running out on this CPU. One of `abi::end`.
 #[inline(always)]
-fn how(mini: Ptr) -> u32 {
+fn end_of(mini: Ptr) -> u32 {
     match emit::per_cpu() {
         Some(cpu) if cpu.expiring == mini as u64 => {
             cpu.expiring = 0;
@@ -178,10 +179,10 @@ fn how(mini: Ptr) -> u32 {
     }
 }
 
-/// Most requests became a child.
+/// A request is freed. If it became a child, the child's transitions show that.
 #[inline(always)]
 fn request_ends(req: Ptr) {
     if kernel::request_child::<Probed>(req) == 0 {
-        mini::request_end(req, how(req));
+        mini::request_end(req, end_of(req));
     }
 }

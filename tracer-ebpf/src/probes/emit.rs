@@ -19,10 +19,10 @@ struct Record<A, X> {
     extra: X,
 }
 
-/// Nothing behind the addresses.
+/// A record that ends with its addresses.
 type Nothing = [u8; 0];
 
-// Nothing may leak from the ring's old content: no record has padding.
+// Padding would show old content of the ring: no record has any.
 const _: () = assert!(size_of::<Record<V4, Nothing>>() == 56);
 const _: () = assert!(size_of::<Record<V6, Nothing>>() == 80);
 const _: () = assert!(size_of::<Record<V4, Task>>() == 88);
@@ -30,11 +30,10 @@ const _: () = assert!(size_of::<Record<V6, Task>>() == 112);
 const _: () = assert!(size_of::<Record<V4, Listener>>() == 64);
 const _: () = assert!(size_of::<Record<V6, Listener>>() == 88);
 
-/// Addresses that can be read from a socket, or were found elsewhere.
+/// Addresses of one family.
 pub(crate) trait Addresses: Copy + 'static {
-    /// The bit of the head that announces them.
+    /// The bit of [`Head::flags`] for this family.
     const FLAG: u8;
-    /// Reads them.
     fn read<R: Read>(sk: Ptr) -> Self;
 }
 
@@ -54,17 +53,17 @@ impl Addresses for V6 {
     }
 }
 
-/// What a record says apart from what is read from the socket itself.
+/// The fields of a record that are not read from the socket itself.
 #[derive(Clone, Copy)]
-pub(crate) struct Said {
+pub(crate) struct Event {
     pub(crate) kind: u8,
     pub(crate) flags: u8,
     pub(crate) ends: Candidate,
     pub(crate) extra: u32,
 }
 
-/// The transitions that the kernel makes in the socket user's own call: connect, listen, close, shutdown.
-/// Everything else may run in a softirq that borrowed any task.
+/// The transitions that the kernel makes in a system call of the socket's user: connect(), listen(), close(), shutdown().
+/// All others may run in a softirq, on top of an unrelated task.
 #[inline(always)]
 pub(crate) fn in_own_call(old: u8, new: u8) -> bool {
     (old == state::CLOSE && (new == state::SYN_SENT || new == state::LISTEN))
@@ -72,59 +71,60 @@ pub(crate) fn in_own_call(old: u8, new: u8) -> bool {
         || new == state::LAST_ACK
 }
 
-/// A child has just been cloned from its listener.
+/// Whether this is the first transition of a child, which was just cloned from its listener.
 #[inline(always)]
 pub(crate) fn is_clone(old: u8, new: u8) -> bool {
     old == state::LISTEN && new == state::SYN_RECV
 }
 
-/// This CPU's counters.
+/// This CPU's entry of [`PER_CPU`].
 #[inline(always)]
 pub(crate) fn per_cpu() -> Option<&'static mut PerCpu> {
-    // SAFETY: a per-CPU value, used by one program at a time; an interrupt between two writes costs a count at most.
+    // SAFETY: one program at a time uses a per-CPU value; an interrupt between two writes costs one count at most.
     PER_CPU.get_ptr_mut(0).and_then(|cpu| unsafe { cpu.as_mut() })
 }
 
-/// Writes a transition of `sk` with what belongs to it. `addresses` where they need not be read from the socket.
+/// Writes a transition of `sk`, with the calling process or the listener where it has one. `addresses` is `None` if they are to
+/// be read from the socket.
 #[inline(always)]
-pub(crate) fn transition<R: Read, A: Addresses>(sk: Ptr, tcp: Ptr, said: Said, addresses: Option<A>) {
-    if in_own_call(said.ends.old, said.ends.new) {
-        if said.ends.new == state::LISTEN {
+pub(crate) fn transition<R: Read, A: Addresses>(sk: Ptr, tcp: Ptr, event: Event, addresses: Option<A>) {
+    if in_own_call(event.ends.old, event.ends.new) {
+        if event.ends.new == state::LISTEN {
             super::processes::watch();
         }
-        write::<R, A, Task>(sk, said, flag::TASK, addresses, || kernel::caller::<R>(sk));
-    } else if is_clone(said.ends.old, said.ends.new) {
+        write::<R, A, Task>(sk, event, flag::TASK, addresses, || kernel::caller::<R>(sk));
+    } else if is_clone(event.ends.old, event.ends.new) {
         let listener = || Listener { sk: if tcp.is_null() { 0 } else { kernel::cloned_from::<R>(tcp) } };
-        write::<R, A, Listener>(sk, said, flag::LISTENER, addresses, listener);
+        write::<R, A, Listener>(sk, event, flag::LISTENER, addresses, listener);
     } else {
-        plain::<R, A>(sk, said, addresses);
+        plain::<R, A>(sk, event, addresses);
     }
 }
 
-/// Writes a record with nothing behind the addresses.
+/// Writes a record that ends with its addresses.
 #[inline(always)]
-pub(crate) fn plain<R: Read, A: Addresses>(sk: Ptr, said: Said, addresses: Option<A>) {
-    write::<R, A, Nothing>(sk, said, 0, addresses, || []);
+pub(crate) fn plain<R: Read, A: Addresses>(sk: Ptr, event: Event, addresses: Option<A>) {
+    write::<R, A, Nothing>(sk, event, 0, addresses, || []);
 }
 
-/// Writes a record with a link to another socket.
+/// Writes a record that names another socket, `link`.
 #[inline(always)]
-pub(crate) fn linked<R: Read, A: Addresses>(sk: Ptr, said: Said, link: u64, addresses: Option<A>) {
-    write::<R, A, Listener>(sk, said, flag::LISTENER, addresses, || Listener { sk: link });
+pub(crate) fn linked<R: Read, A: Addresses>(sk: Ptr, event: Event, link: u64, addresses: Option<A>) {
+    write::<R, A, Listener>(sk, event, flag::LISTENER, addresses, || Listener { sk: link });
 }
 
-/// Fills a record in its place in the ring; counts it as lost where there is none.
+/// Writes a record directly into the ring; counts it as lost if the ring is full.
 #[inline(always)]
 fn write<R: Read, A: Addresses, X: 'static>(
     sk: Ptr,
-    said: Said,
+    event: Event,
     extra_flag: u8,
     addresses: Option<A>,
     extra: impl FnOnce() -> X,
 ) {
     let Some(mut entry) = EVENTS.reserve::<Record<A, X>>(0) else {
         if let Some(cpu) = per_cpu() {
-            if said.kind == kind::TRANSITION {
+            if event.kind == kind::TRANSITION {
                 cpu.lost_ring += 1;
             } else {
                 cpu.lost_evidence += 1;
@@ -133,22 +133,22 @@ fn write<R: Read, A: Addresses, X: 'static>(
         return;
     };
     let record = entry.as_mut_ptr();
-    let Candidate { old, new, family, local_port, remote_port, .. } = said.ends;
+    let Candidate { old, new, family, local_port, remote_port, .. } = event.ends;
     let bare = if frozen!(OFFSETS.valid) == 0 { flag::BARE } else { 0 };
-    // SAFETY: reserved for a record of just this size and aligned to 8; every byte is written before it is submitted.
+    // SAFETY: the entry has the size of the record and is aligned to 8 bytes; every byte is written before it is submitted.
     unsafe {
         let head = &raw mut (*record).head;
         (*head).sk = sk as u64;
-        (*head).kind = said.kind;
-        (*head).flags = said.flags | extra_flag | A::FLAG | bare;
+        (*head).kind = event.kind;
+        (*head).flags = event.flags | extra_flag | A::FLAG | bare;
         (*head).old = old;
         (*head).new = new;
         (*head).family = family;
         (*head).local_port = local_port;
         (*head).remote_port = remote_port;
-        (*head).extra = said.extra;
-        if said.flags & flag::MINI != 0 {
-            // A mini-socket has only what every socket has in front.
+        (*head).extra = event.extra;
+        if event.flags & flag::MINI != 0 {
+            // A mini-socket has only the fields of `struct sock_common`.
             (*head).cgroup = 0;
             (*head).netns = kernel::netns::<R>(sk);
             (*head).uid = 0;
@@ -169,14 +169,14 @@ fn write<R: Read, A: Addresses, X: 'static>(
             None => A::read::<R>(sk),
         };
         (*record).extra = extra();
-        // Taken last, so that the ring's order and the times agree as closely as they can.
+        // Taken last, so that the order in the ring and the order of times differ as little as possible.
         (*head).time_ns = bpf_ktime_get_ns();
     }
-    // The default flag: the kernel wakes the reader only when it has caught up and waits.
+    // With the default flag the kernel wakes the reader only if the reader has read everything and waits.
     entry.submit(0);
 }
 
-/// A state number that no kernel known to us has.
+/// Logs a state number that is newer than this program.
 #[inline(always)]
 pub(crate) fn report_unknown_state(context: &BtfTracePointContext, old: i32, new: i32) {
     aya_log_ebpf::warn!(context, "unknown TCP state: {} -> {}", old, new);

@@ -1,9 +1,9 @@
-//! Iterators (5.8; `bpf_sock_from_file` 5.11), for the sockets that are older than the tracer.
+//! Iterators (5.8; `bpf_sock_from_file` 5.11), for sockets that are older than the tracer.
 //!
-//! - `iter/tcp`: every TCP socket of the opener's network namespace, mini-sockets included; in a program of its own those that
-//!   the kernel itself uses.
-//! - `iter/task_file`: every open file of every process of the reader's pid namespace; the sockets among them are in
-//!   all network namespaces, and come with who holds them.
+//! - `iter/tcp`: every TCP socket of the reader's network namespace, mini-sockets included. A second program lists only the
+//!   sockets that the kernel itself uses.
+//! - `iter/task_file`: every open file of every process in the reader's pid namespace. The sockets among these files may be in
+//!   any network namespace; each record has the process that holds the socket.
 
 use core::{ffi::c_void, mem::size_of};
 
@@ -86,7 +86,7 @@ pub extern "C" fn files(context: *mut c_void) -> i32 {
     if task.is_null() || file.is_null() {
         return 0;
     }
-    // SAFETY: the verifier knows `file`; the helper returns null for what is no socket.
+    // SAFETY: the verifier knows `file`; the helper returns a null pointer if the file is not a socket.
     let socket = unsafe { generated::bpf_sock_from_file(file.cast_mut().cast()) } as Ptr;
     if socket.is_null() {
         return 0;
@@ -118,7 +118,7 @@ fn full(context: *mut c_void, common: Ptr) {
 
 #[inline(always)]
 fn timewait(context: *mut c_void, common: Ptr) {
-    // SAFETY: the verifier knows `common`; the helper returns null for what is no timewait socket.
+    // SAFETY: the verifier knows `common`; the helper returns a null pointer if it is not a timewait socket.
     let tw = unsafe { generated::bpf_skc_to_tcp_timewait_sock(common.cast_mut()) } as Ptr;
     if !tw.is_null() {
         let head = head(tw, kind::SOCKET, kernel::timewait_substate::<Direct>(tw));
@@ -128,7 +128,7 @@ fn timewait(context: *mut c_void, common: Ptr) {
 
 #[inline(always)]
 fn request(context: *mut c_void, common: Ptr) {
-    // SAFETY: the verifier knows `common`; the helper returns null for what is no request socket.
+    // SAFETY: the verifier knows `common`; the helper returns a null pointer if it is not a request socket.
     let req = unsafe { generated::bpf_skc_to_tcp_request_sock(common.cast_mut()) } as Ptr;
     if !req.is_null() {
         let listener = kernel::request_listener::<Direct>(req);
@@ -136,7 +136,7 @@ fn request(context: *mut c_void, common: Ptr) {
     }
 }
 
-/// A mini-socket has neither uid nor cgroup, nor an error.
+/// Writes a mini-socket, which has no uid, no cgroup and no error.
 #[inline(always)]
 fn mini(context: *mut c_void, mut head: Head, sk: Ptr, listener: u64) {
     head.netns = kernel::netns::<Direct>(sk);
@@ -174,7 +174,8 @@ fn write<T>(context: *mut c_void, record: &T) {
     let meta = context_word::<0>(context) as Ptr;
     // SAFETY: the first word of `struct bpf_iter_meta` is its seq_file.
     let seq = unsafe { core::ptr::read_volatile(meta.cast::<u64>()) } as *mut c_void;
-    // SAFETY: `record` lives on the stack and has no padding. A full buffer makes the kernel call again with more room.
+    // SAFETY: `record` is on the stack and has no padding. If the buffer is full, the kernel calls the program again with more
+    // room.
     unsafe {
         generated::bpf_seq_write(seq.cast(), (&raw const *record).cast_mut().cast(), size_of::<T>() as u32)
     };

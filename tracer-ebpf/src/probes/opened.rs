@@ -3,10 +3,10 @@
 //! - `tp_btf/inet_sock_set_state`, CLOSE -> SYN_SENT: inside connect().
 //! - `kretprobe/inet_csk_accept`, whose result is a `struct sock *`: inside accept().
 //! - `tracepoint/syscalls/sys_exit_accept` and `sys_exit_accept4(int nr, long ret)`: where functions cannot be hooked.
-//!   While they are attached every syscall of the host takes the slow way out.
+//!   While these are attached, every system call of the host returns by the slow path.
 //!
-//! Stack and registers are copied as they are: unwinding by tables is user space's work. Needs `bpf_task_pt_regs` (5.15). The frames of
-//! CPython lie elsewhere and are gone a moment later: `python.rs` copies them.
+//! The programs copy stack and registers, and user space unwinds them with its tables. `bpf_task_pt_regs` (5.15) is needed.
+//! CPython keeps its frames elsewhere and changes them a moment later: `python.rs` copies these.
 
 use aya_ebpf::{
     helpers::{bpf_get_current_task, bpf_ktime_get_ns, generated},
@@ -25,9 +25,9 @@ use crate::{
 };
 
 const SECOND_NS: u64 = 1_000_000_000;
-/// A copy that would go past the end of the stack copies nothing: first in steps of this size, ...
+/// A read that would pass the end of the stack copies nothing. So the stack is copied in steps of this size, ...
 const STEP: usize = 512;
-/// ... then of this one.
+/// ... and its last part in steps of this size.
 const SMALL_STEP: usize = 64;
 /// `long ret` of `syscalls:sys_exit_*`, behind the common fields and the number of the call.
 const RESULT: usize = 16;
@@ -51,7 +51,7 @@ pub(crate) fn opened_by_connect(context: BtfTracePointContext) -> i32 {
         && new == i32::from(state::SYN_SENT)
         && kernel::protocol::<Direct>(sk) == kernel::IPPROTO_TCP
     {
-        take::<Direct>(sk, opened::CONNECT);
+        take_stack::<Direct>(sk, opened::CONNECT);
     }
     0
 }
@@ -61,7 +61,7 @@ pub(crate) fn opened_by_connect(context: BtfTracePointContext) -> i32 {
 pub(crate) fn opened_by_accept(context: RetProbeContext) -> u32 {
     let sk = context.ret::<u64>() as Ptr;
     if !sk.is_null() {
-        take::<Probed>(sk, opened::ACCEPT);
+        take_stack::<Probed>(sk, opened::ACCEPT);
     }
     0
 }
@@ -69,21 +69,21 @@ pub(crate) fn opened_by_accept(context: RetProbeContext) -> u32 {
 /// An accept returns a descriptor.
 #[tracepoint]
 pub(crate) fn opened_by_accept_call(context: TracePointContext) -> u32 {
-    // SAFETY: every `sys_exit` tracepoint of a syscall has its result there.
+    // SAFETY: every `sys_exit` tracepoint has the system call's result at this offset.
     let fd = unsafe { context.read_at::<i64>(RESULT) }.unwrap_or(-1);
     if fd >= 0 {
         // SAFETY: takes nothing, returns the address as a number.
         let task = unsafe { bpf_get_current_task() } as Ptr;
         let sk = kernel::descriptor_sk(task, fd as u32);
         if kernel::is_tcp::<Probed>(sk) {
-            take::<Probed>(sk, opened::ACCEPT);
+            take_stack::<Probed>(sk, opened::ACCEPT);
         }
     }
     0
 }
 
 #[inline(always)]
-fn take<R: Read>(sk: Ptr, call: u8) {
+fn take_stack<R: Read>(sk: Ptr, call: u8) {
     let ends = Candidate::of::<R>(sk, state::SYN_SENT);
     if !filter::wants_netns::<R>(sk) || !filter::wants_ends::<R>(sk, &ends) {
         return;
@@ -106,17 +106,17 @@ fn is_hunted(task: &Task) -> bool {
     (pid == 0 || pid == task.pid) && (wanted == 0 || wanted == u128::from_ne_bytes(task.comm))
 }
 
-/// Whether this process has not opened too many in this second. Threads may race for the last few.
+/// Whether the process has opened no more than `HUNT.rate` connections in this second. Threads may race for the last ones.
 #[inline(always)]
 fn is_allowed(pid: u32) -> bool {
     // SAFETY: takes nothing.
     let now_ns = unsafe { bpf_ktime_get_ns() };
     // SAFETY: the value lives as long as this program runs.
-    let known = ALLOWANCES.get_ptr_mut(pid).and_then(|it| unsafe { it.as_mut() });
+    let known = ALLOWANCES.get_ptr_mut(pid).and_then(|allowance| unsafe { allowance.as_mut() });
     match known {
-        Some(it) if now_ns.wrapping_sub(it.began_ns) < SECOND_NS => {
-            it.taken += 1;
-            it.taken <= u64::from(frozen!(HUNT.rate))
+        Some(allowance) if now_ns.wrapping_sub(allowance.began_ns) < SECOND_NS => {
+            allowance.taken += 1;
+            allowance.taken <= u64::from(frozen!(HUNT.rate))
         }
         _ => {
             let _ = ALLOWANCES.insert(pid, Allowance { began_ns: now_ns, taken: 1 }, 0);
@@ -125,14 +125,14 @@ fn is_allowed(pid: u32) -> bool {
     }
 }
 
-/// False where there is no room.
+/// Writes the record; false if the ring is full.
 #[inline(always)]
 fn write(sk: Ptr, call: u8, ends: Candidate, task: Task) -> bool {
     let Some(mut entry) = EVENTS.reserve::<Record>(0) else { return false };
     let record = entry.as_mut_ptr();
     let registers = kernel::user_registers();
-    // SAFETY: reserved for a record of just this size and aligned to 8. What lies behind the copied part of the stack, and
-    // behind the last Python frame, are old records of the same ring, and nobody reads it.
+    // SAFETY: the entry has the size of the record and is aligned to 8 bytes. Behind the copied part of the stack and behind the
+    // last Python frame are old records of the same ring, which user space does not read.
     unsafe {
         python::copy_frames(&raw mut (*record).python, task.pid);
         let copied = copy_stack((&raw mut (*record).stack).cast(), registers.sp);
@@ -156,7 +156,7 @@ fn write(sk: Ptr, call: u8, ends: Candidate, task: Task) -> bool {
     true
 }
 
-/// Copies from the stack pointer up, as far as there is a stack; returns the bytes.
+/// Copies the stack from the stack pointer up; returns the number of bytes.
 ///
 /// # Safety
 /// There must be room for [`STACK_BYTES`].
@@ -164,7 +164,7 @@ fn write(sk: Ptr, call: u8, ends: Candidate, task: Task) -> bool {
 unsafe fn copy_stack(to: *mut u8, sp: u64) -> u32 {
     let mut at = 0;
     while at < STACK_BYTES {
-        // SAFETY: within the room; the helper checks the user's address itself.
+        // SAFETY: the bytes fit; the helper checks the address in user space.
         if unsafe { read_user::<STEP>(to.add(at), sp + at as u64) } {
             at += STEP;
             continue;

@@ -1,4 +1,5 @@
-//! What becomes of processes that called listen(): user space keeps their listeners' owners right by it.
+//! Exec, change of name and exit of processes that called listen(). User space updates the owners of listeners from these
+//! records.
 //!
 //! - `tp_btf/sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`.
 //! - `tp_btf/sched_process_exit(struct task_struct *p)`: for each thread, before it closes its files.
@@ -31,12 +32,12 @@ const _: () = assert!(size_of::<Record>() == 88);
 pub(crate) fn process_executes(context: BtfTracePointContext) -> i32 {
     let task: Ptr = context.arg(0);
     if is_watched(task) {
-        tell(process::RENEWED, kernel::task_of::<Direct>(task));
+        report(process::RENEWED, kernel::task_of::<Direct>(task));
     }
     0
 }
 
-/// A thread has another name.
+/// A thread changes its name.
 #[btf_tracepoint(function = "task_rename")]
 pub(crate) fn process_renamed(context: BtfTracePointContext) -> i32 {
     let (task, name): (Ptr, Ptr) = (context.arg(0), context.arg(1));
@@ -45,7 +46,7 @@ pub(crate) fn process_renamed(context: BtfTracePointContext) -> i32 {
         renamed.comm = [0; 16];
         // SAFETY: writes at most the 16 bytes of the name, and ends it with a NUL.
         unsafe { generated::bpf_probe_read_kernel_str(renamed.comm.as_mut_ptr().cast(), 16, name) };
-        tell(process::RENEWED, renamed);
+        report(process::RENEWED, renamed);
     }
     0
 }
@@ -55,14 +56,15 @@ pub(crate) fn process_renamed(context: BtfTracePointContext) -> i32 {
 pub(crate) fn process_exits(context: BtfTracePointContext) -> i32 {
     let task: Ptr = context.arg(0);
     if is_watched(task) && kernel::is_last_thread(task) {
-        tell(process::ENDED, kernel::task_of::<Direct>(task));
-        // It may be gone already: then nothing is to be removed.
+        report(process::ENDED, kernel::task_of::<Direct>(task));
+        // The entry may be removed already.
         let _ = PROCESSES.remove(kernel::process_id(task));
     }
     0
 }
 
-/// The end of the current process is reported from now on. Where there is no room, user space finds its end with a comparison.
+/// Reports exec, change of name and exit of the current process from now on. If the map is full, user space finds the
+/// process's exit when it compares its table with the kernel's.
 #[inline(always)]
 pub(crate) fn watch() {
     let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
@@ -71,12 +73,12 @@ pub(crate) fn watch() {
 
 #[inline(always)]
 fn is_watched(task: Ptr) -> bool {
-    // SAFETY: only whether there is a value counts.
+    // SAFETY: the value is not read.
     unsafe { PROCESSES.get(kernel::process_id(task)) }.is_some()
 }
 
 #[inline(always)]
-fn tell(what: u8, task: Task) {
+fn report(what: u8, task: Task) {
     let Some(mut entry) = EVENTS.reserve::<Record>(0) else {
         if let Some(cpu) = emit::per_cpu() {
             cpu.lost_evidence += 1;

@@ -1,7 +1,7 @@
-//! The frames of CPython, copied by `opened.rs` at the moment of the event: a moment later the thread has gone on, and they are
-//! others. User space says in `PYTHONS` where they are (`_Py_DebugOffsets`, 3.13), and reads the names of their functions.
+//! The frames of CPython. `opened.rs` copies them at the moment of the event, because the thread changes them afterwards. User
+//! space finds the offsets (`_Py_DebugOffsets`, 3.13), puts them into `PYTHONS`, and reads the names of the functions.
 //!
-//! What a process has in its memory may be anything: every loop ends by itself, and an address that cannot be read gives 0.
+//! A process's memory may hold any values: every loop has a bound, and an address that cannot be read gives 0.
 
 use core::ffi::c_void;
 
@@ -15,7 +15,7 @@ use crate::{
 
 /// `cookie` of `_Py_DebugOffsets`.
 const COOKIE: u64 = u64::from_ne_bytes(*b"xdebugpy");
-/// Owners from this one on are the interpreter's loop itself (`FRAME_OWNED_BY_CSTACK` of 3.13,
+/// Frames whose owner is this one or a greater one belong to the interpreter's loop itself (`FRAME_OWNED_BY_CSTACK` of 3.13,
 /// `FRAME_OWNED_BY_INTERPRETER` of 3.14).
 const LOOP: u8 = 3;
 /// Bits of a `_PyStackRef` (3.14) that are no part of the pointer.
@@ -36,7 +36,7 @@ pub(crate) unsafe fn copy_frames(to: *mut PythonStack, pid: u32) -> u32 {
     }
     // SAFETY: the value lives as long as this program runs.
     let Some(python) = PYTHONS.get_ptr(pid).and_then(|python| unsafe { python.as_ref() }) else { return 0 };
-    // After an exec another program has the process's number.
+    // After an exec another program runs with this process id.
     if word(python.runtime) != COOKIE || word(python.runtime + 8) != python.version {
         return 0;
     }
@@ -48,17 +48,17 @@ pub(crate) unsafe fn copy_frames(to: *mut PythonStack, pid: u32) -> u32 {
     }
 }
 
-/// The search for the current thread, one interpreter after another, and in each one thread after another.
+/// State of the search for the current thread, through all interpreters and their threads.
 struct Search {
     python: *const Python,
     number: u64,
     interpreter: u64,
     thread: u64,
-    /// Where its frames begin: it may run several interpreters, one inside the other.
+    /// The thread's newest frames: a thread may run several interpreters, one inside the other.
     found: [u64; 3],
 }
 
-/// Where the frames of this thread begin; with a third interpreter nothing is known.
+/// The newest frames of the current thread, in up to two interpreters; zeros if the thread runs more of them.
 #[inline(always)]
 fn current_frames(python: &Python) -> [u64; 2] {
     let mut search = Search {
@@ -92,12 +92,12 @@ unsafe extern "C" fn search_step(_: *mut c_void, _: *const u32, _: *mut u32, sea
     0
 }
 
-/// The frames that are being copied.
+/// State of the copy.
 struct Copy {
     python: *const Python,
     to: *mut PythonFrame,
     frame: u64,
-    /// Where those of another interpreter begin.
+    /// The newest frame of the thread's other interpreter.
     other: u64,
     count: u64,
     last_loop: u64,
@@ -129,7 +129,7 @@ unsafe extern "C" fn copy_step(_: *mut c_void, _: *const u32, _: *mut u32, copy:
         return 1;
     }
     if count >= PYTHON_FRAMES as u64 {
-        // There is room for no more; but which call of the loop runs the last ones?
+        // There is room for no more frames. The frame of the loop that runs the last copied ones is still needed.
         if frame == 0 || byte(frame + u64::from(python.owner)) >= LOOP {
             copy.last_loop = frame;
             return 1;
@@ -155,8 +155,8 @@ unsafe extern "C" fn copy_step(_: *mut c_void, _: *const u32, _: *mut u32, copy:
     0
 }
 
-/// Calls a function until it returns 1, but not more than [`MOST_STEPS`](crate::maps::MOST_STEPS) times. The verifier walks through it
-/// once, through a loop as often as it turns.
+/// Calls `step` until it returns 1, at most [`MOST_STEPS`](crate::maps::MOST_STEPS) times. The verifier walks a callback once, but a
+/// loop as often as it turns.
 #[inline(always)]
 fn repeat<T>(step: unsafe extern "C" fn(*mut c_void, *const u32, *mut u32, *mut T) -> u64, state: *mut T) {
     // SAFETY: `step` has the signature of such a callback, and takes the state that it is given here.
@@ -173,7 +173,7 @@ fn repeat<T>(step: unsafe extern "C" fn(*mut c_void, *const u32, *mut u32, *mut 
 #[inline(always)]
 fn word(address: u64) -> u64 {
     let mut value = 0u64;
-    // The helper clears what it cannot read.
+    // The helper clears a value that it cannot read.
     // SAFETY: the helper checks the address itself, and writes just the value.
     unsafe { generated::bpf_probe_read_user((&raw mut value).cast(), 8, address as *const _) };
     value

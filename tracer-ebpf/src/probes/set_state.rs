@@ -1,16 +1,16 @@
 //! `tp_btf/inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`, since 4.16 (as a
 //! BTF-typed raw tracepoint since 5.5). Every state change of a full TCP socket.
 //!
-//! Two programs. While the first one runs, an interrupt may process TCP and make a nested transition on this CPU;
-//! the kernel's recursion guard then skips the program. The companion, attached behind it, notices that the main
-//! program did not finish this very transition, and writes it. When the nested one happens between the two, the
-//! companion writes a second copy of the outer transition; user space drops it, since a socket cannot make the
-//! same transition twice in a row.
+//! There are two programs. While the main program runs, an interrupt may process TCP and make a nested transition on this
+//! CPU; the kernel's recursion guard then skips the main program. The companion, which runs after the main program, notices
+//! that the main program did not finish this transition, and writes it. If the nested transition happens between the two
+//! programs, the companion writes a second copy of the outer transition. User space drops that copy, because a socket cannot
+//! make the same transition twice in a row.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use sockstate_abi::abi::{AF_INET6, V4, V6, flag, kind, state};
 
-use super::emit::{self, Said};
+use super::emit::{self, Event};
 use crate::{
     filter::{self, Candidate},
     kernel::{self, Direct, IPPROTO_TCP, Ptr},
@@ -30,7 +30,7 @@ pub(crate) fn set_state(context: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Writes what [`set_state`] was not allowed to run for.
+/// Writes the transitions for which the kernel skipped [`set_state`].
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub(crate) fn companion(context: BtfTracePointContext) -> i32 {
     let (sk, old, new) = arguments(&context);
@@ -39,7 +39,7 @@ pub(crate) fn companion(context: BtfTracePointContext) -> i32 {
     }
     let Some(cpu) = emit::per_cpu() else { return 0 };
     if cpu.last_sk == sk as u64 && cpu.last_pair == pair(old, new) {
-        // Forgotten at once: the same socket may make the same transition again (listen, shutdown, listen).
+        // Cleared at once: the same socket may make the same transition again (listen, shutdown, listen).
         cpu.last_sk = 0;
         return 0;
     }
@@ -48,7 +48,7 @@ pub(crate) fn companion(context: BtfTracePointContext) -> i32 {
     0
 }
 
-/// For `probes/mini.rs`: what a connect or a clone does to mini-sockets comes next on this CPU.
+/// Notes the socket for `probes/mini.rs`: the connect or the clone may end a mini-socket next on this CPU.
 #[inline(always)]
 fn remember(sk: Ptr, new: u8) {
     if let Some(cpu) = emit::per_cpu() {
@@ -60,8 +60,8 @@ fn remember(sk: Ptr, new: u8) {
     }
 }
 
-/// Whether this is the child that was cloned last on this CPU, and that the filter let pass: the kernel finishes its handshake in the
-/// softirq in which it clones it.
+/// Whether `sk` is the last child that was cloned on this CPU and passed the filter. The kernel finishes the handshake in the softirq
+/// that clones the child.
 #[inline(always)]
 fn is_last_child(sk: Ptr) -> bool {
     emit::per_cpu().is_some_and(|cpu| cpu.child == sk as u64)
@@ -79,7 +79,7 @@ fn pair(old: i32, new: i32) -> u64 {
 
 #[inline(always)]
 fn handle(context: &BtfTracePointContext, sk: Ptr, old: i32, new: i32, flags: u8) {
-    // skc_state is an unsigned char: nothing is cut off.
+    // skc_state is an unsigned char, so the casts lose nothing.
     let (old, new) = (old as u8, new as u8);
     if !filter::wants_pair(old, new) || !filter::wants_netns::<Direct>(sk) {
         return;
@@ -87,8 +87,8 @@ fn handle(context: &BtfTracePointContext, sk: Ptr, old: i32, new: i32, flags: u8
     if old >= state::COUNT || new >= state::COUNT {
         emit::report_unknown_state(context, old.into(), new.into());
     }
-    // Only these two need more than the fields that every socket has: skc_num is 0 again once an automatically bound
-    // socket is closed, while inet_sport still has the port; and a clone leads to its listener.
+    // Two cases need fields of `tcp_sock`. At CLOSE, skc_num is already 0 for an automatically bound socket, but inet_sport still
+    // has the port. A clone has the address of its listener.
     let tcp = if new == state::CLOSE || emit::is_clone(old, new) {
         kernel::tcp_sock(sk)
     } else {
@@ -100,21 +100,21 @@ fn handle(context: &BtfTracePointContext, sk: Ptr, old: i32, new: i32, flags: u8
         kernel::local_port::<Direct>(sk)
     };
     let family = kernel::family::<Direct>(sk);
-    let unborn = old == state::SYN_RECV && is_last_child(sk);
+    let passed_without_ends = old == state::SYN_RECV && is_last_child(sk);
     let candidate =
-        Candidate { old, new, family, local_port, remote_port: kernel::remote_port::<Direct>(sk), unborn };
+        Candidate { old, new, family, local_port, remote_port: kernel::remote_port::<Direct>(sk), passed_without_ends };
     if !filter::wants_ends::<Direct>(sk, &candidate) {
         return;
     }
     let extra = if new == state::CLOSE && !tcp.is_null() { kernel::closed_as::<Direct>(tcp) } else { 0 };
     let extra = if new == state::CLOSE { extra } else { kernel::interface::<Direct>(sk) };
-    let said = Said { kind: kind::TRANSITION, flags, ends: candidate, extra };
+    let event = Event { kind: kind::TRANSITION, flags, ends: candidate, extra };
     if old == state::CLOSE || emit::is_clone(old, new) {
         remember(sk, new);
     }
     if family == AF_INET6 {
-        emit::transition::<Direct, V6>(sk, tcp, said, None);
+        emit::transition::<Direct, V6>(sk, tcp, event, None);
     } else {
-        emit::transition::<Direct, V4>(sk, tcp, said, None);
+        emit::transition::<Direct, V4>(sk, tcp, event, None);
     }
 }

@@ -1,11 +1,11 @@
-//! The classic tracepoint `sock:inet_sock_set_state`, since 4.16, for kernels without BTF or tp_btf. The fields lie
-//! where its `format` file says. With BTF for the offsets the rest is read by probing; without, those fields of the
-//! record stay unknown. There is no companion: all perf-attached programs share one recursion guard.
+//! The classic tracepoint `sock:inet_sock_set_state`, since 4.16, for kernels without BTF or tp_btf. The
+//! offsets of its fields come from its `format` file. With BTF the other fields are read by probing; without BTF these fields
+//! of the record stay unknown. There is no companion: all perf-attached programs share one recursion guard.
 
 use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
 use sockstate_abi::abi::{AF_INET6, V4, V6, kind, state};
 
-use super::emit::{self, Said};
+use super::emit::{self, Event};
 use crate::{
     filter::{self, Candidate},
     kernel::{self, IPPROTO_TCP, Probed, Ptr},
@@ -15,7 +15,7 @@ use crate::{
 macro_rules! field {
     ($context:expr, $type:ty, $field:ident) => {{
         let offset = frozen!(FORMAT.$field) as usize;
-        // SAFETY: the offset is that of this field by the tracepoint's own format.
+        // SAFETY: the tracepoint's own format gives this offset for this field.
         unsafe { $context.read_at::<$type>(offset) }.unwrap_or_default()
     }};
 }
@@ -49,8 +49,8 @@ fn handle(context: &TracePointContext, old: u8, new: u8) {
         family,
         local_port: local_port(context, sk, known, old, new),
         remote_port: field!(context, u16, dport),
-        // Nothing is remembered of the transition before.
-        unborn: old == state::SYN_RECV,
+        // This program keeps no state of previous transitions.
+        passed_without_ends: old == state::SYN_RECV,
     };
     if !filter::wants_ports(&candidate) {
         return;
@@ -60,23 +60,23 @@ fn handle(context: &TracePointContext, old: u8, new: u8) {
         (true, true) => kernel::closed_as::<Probed>(sk),
         (true, false) => kernel::interface::<Probed>(sk),
     };
-    let said = Said { kind: kind::TRANSITION, flags: 0, ends: candidate, extra };
+    let event = Event { kind: kind::TRANSITION, flags: 0, ends: candidate, extra };
     if family == AF_INET6 {
         let addresses =
             V6 { local: field!(context, [u8; 16], saddr_v6), remote: field!(context, [u8; 16], daddr_v6) };
         if !filter::has_addresses() || filter::wants_addresses(&candidate, &addresses) {
-            emit(sk, known, said, addresses);
+            emit(sk, known, event, addresses);
         }
     } else {
         let addresses =
             V4 { local: field!(context, [u8; 4], saddr), remote: field!(context, [u8; 4], daddr) };
         if !filter::has_addresses() || filter::wants_addresses(&candidate, &kernel::mapped(addresses)) {
-            emit(sk, known, said, addresses);
+            emit(sk, known, event, addresses);
         }
     }
 }
 
-/// A socket that connects again still has its old port in `sport`, and binds another one afterwards.
+/// The local port. A socket that connects again still has its old port in `sport`, and binds another one later.
 #[inline(always)]
 fn local_port(context: &TracePointContext, sk: Ptr, known: bool, old: u8, new: u8) -> u16 {
     match (old == state::CLOSE && new == state::SYN_SENT, known) {
@@ -86,9 +86,9 @@ fn local_port(context: &TracePointContext, sk: Ptr, known: bool, old: u8, new: u
     }
 }
 
-/// Where nothing is known of the structures, the listener is not either.
+/// Without BTF the listener is not known either.
 #[inline(always)]
-fn emit<A: emit::Addresses>(sk: Ptr, known: bool, said: Said, addresses: A) {
+fn emit<A: emit::Addresses>(sk: Ptr, known: bool, event: Event, addresses: A) {
     let tcp = if known { sk } else { core::ptr::null() };
-    emit::transition::<Probed, A>(sk, tcp, said, Some(addresses));
+    emit::transition::<Probed, A>(sk, tcp, event, Some(addresses));
 }
