@@ -3,24 +3,18 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use thiserror::Error;
 use tokio::time::timeout;
 
 use super::{
-    Address, Batch, FileSettings, Framing, HttpSettings, Pace, Queue, Slot, Spool, SpoolError, Tls, TlsError,
+    Address, FileSettings, Framing, HttpSettings, Pace, Queue, Slot, Spool, SpoolError, TlsError,
     TlsSettings,
-    datagram::DatagramSink,
-    disk::Disk,
+    delivery::{Batch, Disk, Opening, Portion, Trouble, Worker},
     file::FileSink,
-    http::{HttpError, HttpSink},
-    opening::Opening,
-    pipe::PipeSink,
-    portion::Portion,
-    stream::StreamSink,
-    sync::Arc,
-    worker::{Trouble, Worker},
+    transport::{DatagramSink, HttpError, HttpSink, PipeSink, StreamSink, Tls},
 };
 use crate::files::FileError;
 
@@ -185,7 +179,7 @@ pub(super) enum Target {
     Datagram(DatagramSink),
     Http(Box<HttpSink>),
     #[cfg(feature = "grpc")]
-    Grpc(Box<super::grpc::GrpcSink>),
+    Grpc(Box<super::transport::GrpcSink>),
     #[cfg(feature = "kafka")]
     Kafka(Box<super::kafka::KafkaSink>),
     #[cfg(feature = "nats")]
@@ -217,7 +211,7 @@ impl Target {
             #[cfg(feature = "grpc")]
             TargetSettings::Grpc(settings, tls) => {
                 let tls = settings.url.starts_with("https:").then(|| Tls::for_http2(tls)).transpose()?;
-                Self::Grpc(Box::new(super::grpc::GrpcSink::new(settings.clone(), tls)?))
+                Self::Grpc(Box::new(super::transport::GrpcSink::new(settings.clone(), tls)?))
             }
             #[cfg(feature = "kafka")]
             TargetSettings::Kafka(settings) => {

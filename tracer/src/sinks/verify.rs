@@ -3,8 +3,8 @@
 use super::{
     Address, SinkSettings, SpoolError, TargetSettings, TlsSettings,
     file::FileSink,
-    pipe::PipeSink,
     target::{Reason, cannot_open, pipe},
+    transport::PipeSink,
 };
 use crate::files;
 

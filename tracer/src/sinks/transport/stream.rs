@@ -20,7 +20,8 @@ use tokio::{
     time::sleep,
 };
 
-use super::{Address, Batch, Connection, Tls, address, worker::Trouble};
+use super::{Address, Connection, Tls, address};
+use crate::sinks::delivery::{Batch, Trouble};
 
 /// How often it is asked whether everything was acknowledged: at first, and at last.
 const ASK_MIN: Duration = Duration::from_micros(200);
@@ -42,7 +43,7 @@ pub enum Framing {
 }
 
 /// The sink.
-pub(super) struct StreamSink {
+pub(crate) struct StreamSink {
     address: Address,
     tls: Option<Tls>,
     framing: Framing,
@@ -65,7 +66,7 @@ struct Acknowledged {
 }
 
 impl StreamSink {
-    pub(super) fn new(address: Address, tls: Option<Tls>, framing: Framing) -> Self {
+    pub(crate) fn new(address: Address, tls: Option<Tls>, framing: Framing) -> Self {
         Self {
             address,
             tls,
@@ -79,7 +80,7 @@ impl StreamSink {
     }
 
     /// Delivers `lot`, and takes away what was.
-    pub(super) async fn deliver(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
+    pub(crate) async fn deliver(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
         self.end_ended().await;
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
@@ -130,12 +131,12 @@ impl StreamSink {
     }
 
     /// Records that the other side may not have read, and that are not sent again.
-    pub(super) fn doubtful(&self) -> u64 {
+    pub(crate) fn doubtful(&self) -> u64 {
         (self.again.len() + self.reset_twice) as u64
     }
 
     /// How many of the first records that are left were written, and not acknowledged.
-    pub(super) fn unanswered(&self) -> usize {
+    pub(crate) fn unanswered(&self) -> usize {
         self.unanswered
     }
 
@@ -150,7 +151,7 @@ impl StreamSink {
     }
 
     /// Whether something that was delivered must be again.
-    pub(super) fn must_repeat(&self) -> bool {
+    pub(crate) fn must_repeat(&self) -> bool {
         !self.again.is_empty()
     }
 
@@ -179,13 +180,13 @@ impl StreamSink {
     }
 
     /// Waits for the other side's end of the connection, which would be in CLOSE_WAIT until the next record.
-    pub(super) async fn idle(&mut self) {
+    pub(crate) async fn idle(&mut self) {
         let Some(connection) = &mut self.connection else { return std::future::pending().await };
         let end = poll_fn(|context| poll_end(connection, context)).await;
         self.ended(end).await;
     }
 
-    pub(super) async fn close(&mut self) {
+    pub(crate) async fn close(&mut self) {
         if let Some(mut connection) = self.connection.take() {
             let was_reset = matches!(end_now(&mut connection).await, Some(Err(_)));
             if was_reset || connection.take_error().is_err() {

@@ -13,12 +13,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Authority, Batch, HttpSettings, Tls,
+    Authority, HttpSettings, Tls,
     address::{self, shown},
     answer::Answer,
     http::{HttpError, split},
-    worker::Trouble,
 };
+use crate::sinks::delivery::{Batch, Trouble};
 
 /// In front of a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
@@ -28,7 +28,7 @@ const PREFIX: usize = 5;
 const PASSES: [&str; 10] = ["1", "4", "7", "8", "10", "11", "12", "14", "15", "16"];
 
 /// The sink.
-pub(super) struct GrpcSink {
+pub(crate) struct GrpcSink {
     authority: Authority,
     uri: Uri,
     headers: HeaderMap,
@@ -41,7 +41,7 @@ pub(super) struct GrpcSink {
 
 impl GrpcSink {
     /// `tls` where the URL says https.
-    pub(super) fn new(settings: HttpSettings, tls: Option<Tls>) -> Result<Self, HttpError> {
+    pub(crate) fn new(settings: HttpSettings, tls: Option<Tls>) -> Result<Self, HttpError> {
         let (authority, _) = split(&settings.url)?;
         let uri = settings.url.parse().map_err(|_| HttpError::Url(settings.url.clone()))?;
         let mut headers = settings.extra_headers()?;
@@ -51,7 +51,7 @@ impl GrpcSink {
     }
 
     /// Delivers `lot`, and takes away what was.
-    pub(super) async fn deliver(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
+    pub(crate) async fn deliver(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
         let name = shown(&self.settings.url);
         let deadline = Instant::now() + self.settings.timeout;
         let call = timeout_at(deadline, self.call(lot, deadline)).await;
@@ -87,7 +87,7 @@ impl GrpcSink {
     }
 
     /// How many of the first records that are left were sent, and not answered.
-    pub(super) fn unanswered(&self) -> usize {
+    pub(crate) fn unanswered(&self) -> usize {
         self.unanswered
     }
 

@@ -62,7 +62,7 @@ pub enum TlsError {
 
 impl TlsError {
     /// The key of a sink that it is about.
-    pub(super) fn key(&self) -> &'static str {
+    pub(crate) fn key(&self) -> &'static str {
         match self {
             Self::File { key, .. } => key,
             Self::Name => "tls-name",
@@ -74,7 +74,7 @@ impl TlsError {
 
 impl TlsSettings {
     /// All that is wrong with the files.
-    pub(super) fn problems(&self) -> Vec<TlsError> {
+    pub(crate) fn problems(&self) -> Vec<TlsError> {
         let Err(error) = config(self) else { return Vec::new() };
         let found = [
             self.server_name().err(),
@@ -94,20 +94,20 @@ impl TlsSettings {
 
 /// Ready to connect.
 #[derive(Clone)]
-pub(super) struct Tls {
+pub(crate) struct Tls {
     connector: TlsConnector,
     name: Option<String>,
 }
 
 impl Tls {
     /// Reads the files.
-    pub(super) fn new(settings: &TlsSettings) -> Result<Self, TlsError> {
+    pub(crate) fn new(settings: &TlsSettings) -> Result<Self, TlsError> {
         Ok(Self::with(config(settings)?, settings))
     }
 
     /// The same for a server that speaks HTTP/2 only if it is asked for it.
     #[cfg(feature = "grpc")]
-    pub(super) fn for_http2(settings: &TlsSettings) -> Result<Self, TlsError> {
+    pub(crate) fn for_http2(settings: &TlsSettings) -> Result<Self, TlsError> {
         let mut config = config(settings)?;
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(Self::with(config, settings))

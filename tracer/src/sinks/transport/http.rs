@@ -17,12 +17,12 @@ use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Authority, Batch, Tls,
+    Authority, Tls,
     address::{self, shown},
     answer::Answer,
     template::Template,
-    worker::Trouble,
 };
+use crate::sinks::delivery::{Batch, Trouble};
 
 /// The most of an answer that a message quotes.
 const QUOTE: usize = 200;
@@ -44,7 +44,7 @@ pub struct HttpSettings {
 
 impl HttpSettings {
     /// What is added to each request.
-    pub(super) fn extra_headers(&self) -> Result<HeaderMap, HttpError> {
+    pub(crate) fn extra_headers(&self) -> Result<HeaderMap, HttpError> {
         let mut headers = HeaderMap::new();
         headers
             .insert(USER_AGENT, HeaderValue::from_static(concat!("sockstate/", env!("CARGO_PKG_VERSION"))));
@@ -56,7 +56,7 @@ impl HttpSettings {
     }
 
     /// All that is wrong with them.
-    pub(super) fn problems(&self) -> Vec<HttpError> {
+    pub(crate) fn problems(&self) -> Vec<HttpError> {
         let headers = self.headers.iter().filter_map(|(name, value)| header(name, value).err());
         split(&self.url).err().into_iter().chain(headers).collect()
     }
@@ -73,7 +73,7 @@ fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), HttpErro
 
 /// Settings that cannot be.
 #[derive(Debug, Error)]
-pub(super) enum HttpError {
+pub(crate) enum HttpError {
     /// Not a URL of ours.
     #[error("'{}' is no URL; write http://host:port/path or https://host/path", shown(.0))]
     Url(String),
@@ -90,7 +90,7 @@ pub(super) enum HttpError {
 
 impl HttpError {
     /// The key of a sink that it is about.
-    pub(super) fn key(&self) -> &'static str {
+    pub(crate) fn key(&self) -> &'static str {
         match self {
             Self::Url(_) | Self::Credentials(_) => "url",
             // The file's content is a header, too.
@@ -106,7 +106,7 @@ pub const AUTHORIZATION: &str = "Authorization";
 type Sender = SendRequest<Full<Bytes>>;
 
 /// The sink.
-pub(super) struct HttpSink {
+pub(crate) struct HttpSink {
     name: String,
     authority: Authority,
     uri: Uri,
@@ -120,7 +120,7 @@ pub(super) struct HttpSink {
 
 impl HttpSink {
     /// `tls` where the URL says https.
-    pub(super) fn new(settings: HttpSettings, tls: Option<Tls>) -> Result<Self, HttpError> {
+    pub(crate) fn new(settings: HttpSettings, tls: Option<Tls>) -> Result<Self, HttpError> {
         let (authority, uri) = split(&settings.url)?;
         let uri = match settings.template.query() {
             Some((key, value)) => {
@@ -148,7 +148,7 @@ impl HttpSink {
     }
 
     /// Delivers `lot`, and takes away what was.
-    pub(super) async fn deliver(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
+    pub(crate) async fn deliver(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
         let deadline = Instant::now() + self.settings.timeout;
         let response = timeout_at(deadline, self.post(lot)).await;
         let (connection, response) = response
@@ -198,7 +198,7 @@ impl HttpSink {
     }
 
     /// How many of the first records that are left were sent, and not answered.
-    pub(super) fn unanswered(&self) -> usize {
+    pub(crate) fn unanswered(&self) -> usize {
         self.unanswered
     }
 
@@ -269,7 +269,7 @@ fn gzip(body: &[u8]) -> Result<Vec<u8>, Trouble> {
 }
 
 /// Who to connect to, and what to ask for.
-pub(super) fn split(url: &str) -> Result<(Authority, Uri), HttpError> {
+pub(crate) fn split(url: &str) -> Result<(Authority, Uri), HttpError> {
     let wrong = || HttpError::Url(url.to_owned());
     let uri: Uri = url.parse().map_err(|_| wrong())?;
     let port = match uri.scheme_str() {

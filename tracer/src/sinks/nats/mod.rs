@@ -8,7 +8,11 @@ use async_nats::{
     jetstream::{self, context::PublishAckFuture, message::PublishMessage},
 };
 
-use super::{Batch, Delivered, TlsSettings, address::shown, worker::Trouble};
+use super::{
+    TlsSettings,
+    delivery::{Batch, Delivered, Trouble},
+    transport::shown,
+};
 
 /// How long a connection or an acknowledgement may take.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -6,7 +6,7 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use prost::Message;
 use serde_json::{Value, json};
 
-use super::{Batch, worker::Trouble};
+use crate::sinks::delivery::{Batch, Trouble};
 
 /// How records are put into one request.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use std::{
 use caps::CapSet;
 use tokio::time::sleep;
 
-pub(super) use super::trouble::Trouble;
-use super::{Batch, Convert, Frame, Queue, Spool, Target, disk::Disk, portion::Portion};
+use super::super::{Convert, Target};
+use super::{Batch, Frame, Queue, Spool, Trouble, disk::Disk, portion::Portion};
 
 /// The first pause after a failure.
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -27,14 +27,14 @@ pub struct Pace {
 }
 
 /// A sink's rooms.
-pub(super) struct Worker {
-    pub(super) name: String,
-    pub(super) target: Target,
-    pub(super) convert: Option<Convert>,
-    pub(super) queue: Queue,
-    pub(super) disk: Disk,
-    pub(super) pace: Pace,
-    pub(super) portion: Portion,
+pub(crate) struct Worker {
+    pub(crate) name: String,
+    pub(crate) target: Target,
+    pub(crate) convert: Option<Convert>,
+    pub(crate) queue: Queue,
+    pub(crate) disk: Disk,
+    pub(crate) pace: Pace,
+    pub(crate) portion: Portion,
 }
 
 /// What came of an attempt.
@@ -62,7 +62,7 @@ enum Next {
 
 impl Worker {
     /// Starts the thread; it ends when the queue is closed and empty, or its time is over.
-    pub(super) fn start(self) -> io::Result<()> {
+    pub(crate) fn start(self) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let name = format!("sink-{}", self.name);
         let work = move || {

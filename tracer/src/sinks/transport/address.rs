@@ -5,7 +5,8 @@ use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 use thiserror::Error;
 use tokio::{net::UnixStream, time::timeout};
 
-use super::{Connection, Tls, resolve, worker::Trouble};
+use super::{Connection, Tls, resolve};
+use crate::sinks::delivery::Trouble;
 
 /// How long a connection may take to come about, its handshake included.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -60,7 +61,7 @@ impl FromStr for Address {
 
 impl Authority {
     /// `host:port`, `[v6]:port`; the port may be left out where there is a `default`.
-    pub(super) fn parse(text: &str, default: Option<u16>) -> Option<Self> {
+    pub(crate) fn parse(text: &str, default: Option<u16>) -> Option<Self> {
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
                 let (host, port) = rest.split_once(']')?;
@@ -98,7 +99,7 @@ impl fmt::Display for Address {
 
 /// A URL or an address for messages: without a user and a password, and without a query, which may hold a token. There may be several
 /// with commas between them.
-pub(super) fn shown(url: &str) -> String {
+pub(crate) fn shown(url: &str) -> String {
     let (servers, query) = url.split_once(['?', '#']).map_or((url, ""), |(servers, _)| (servers, "?..."));
     let mut text = String::new();
     let mut rest = servers;

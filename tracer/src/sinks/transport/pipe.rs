@@ -7,11 +7,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Batch, Output, OutputError, worker::Trouble};
+use super::{Output, OutputError};
 use crate::files::{self, Directory, FileError};
+use crate::sinks::delivery::{Batch, Trouble};
 
 /// The sink.
-pub(super) struct PipeSink {
+pub(crate) struct PipeSink {
     /// `None` is standard output.
     path: Option<PathBuf>,
     header: Vec<u8>,
@@ -21,16 +22,16 @@ pub(super) struct PipeSink {
 }
 
 impl PipeSink {
-    pub(super) fn stdout() -> Self {
+    pub(crate) fn stdout() -> Self {
         Self { path: None, header: Vec::new(), output: None, sent: 0 }
     }
 
-    pub(super) fn new(path: &Path, header: Vec<u8>) -> Self {
+    pub(crate) fn new(path: &Path, header: Vec<u8>) -> Self {
         Self { path: Some(path.to_owned()), header, output: None, sent: 0 }
     }
 
     /// Whether `path` takes bytes without being a file that can be named, cut and rotated.
-    pub(super) fn takes(path: &Path) -> bool {
+    pub(crate) fn takes(path: &Path) -> bool {
         use std::os::unix::fs::FileTypeExt;
         let kind = std::fs::symlink_metadata(path).map(|metadata| metadata.file_type());
         files::is_inherited(path) || kind.is_ok_and(|kind| kind.is_fifo() || kind.is_char_device())
@@ -38,7 +39,7 @@ impl PipeSink {
 
     /// # Errors
     /// It is in a directory that other users can write to, or may not be written to.
-    pub(super) fn check(&self) -> Result<(), FileError> {
+    pub(crate) fn check(&self) -> Result<(), FileError> {
         match self.path.as_deref().filter(|path| !files::is_inherited(path)) {
             Some(path) => {
                 let (directory, name) = Directory::of(path)?;
@@ -48,7 +49,7 @@ impl PipeSink {
         }
     }
 
-    pub(super) async fn deliver(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
+    pub(crate) async fn deliver(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
         while !lot.is_empty() {
             if let Err(error) = self.write(lot).await {
                 // What is at the path by then may have another reader, which has seen nothing yet.

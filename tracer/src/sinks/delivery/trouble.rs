@@ -10,7 +10,7 @@ use crate::model::printable;
 const QUOTE: usize = 400;
 
 #[derive(Debug, Error)]
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
     /// Later it may.
     #[error("{message}")]
     Retry {
@@ -33,12 +33,12 @@ pub(super) enum Trouble {
 }
 
 impl Trouble {
-    pub(super) fn retry(message: impl ToString) -> Self {
+    pub(crate) fn retry(message: impl ToString) -> Self {
         Self::Retry { message: message.to_string(), after: None }
     }
 
     /// Its message has text of the collector: it is cut, and made one line.
-    pub(super) fn quoted(mut self) -> Self {
+    pub(crate) fn quoted(mut self) -> Self {
         let (Self::Retry { message, .. }
         | Self::Unwanted { message }
         | Self::Oversized { message }

@@ -13,10 +13,11 @@ use rustix::{
 };
 use tokio::net::{UdpSocket, UnixDatagram};
 
-use super::{Address, Authority, Batch, Delivered, resolve::resolve, worker::Trouble};
+use super::{Address, Authority, resolve::resolve};
+use crate::sinks::delivery::{Batch, Delivered, Trouble};
 
 /// The sink.
-pub(super) struct DatagramSink {
+pub(crate) struct DatagramSink {
     address: Address,
     socket: Option<Socket>,
     /// What does not fit into a datagram goes as a file; only journald takes that.
@@ -29,17 +30,17 @@ enum Socket {
 }
 
 impl DatagramSink {
-    pub(super) fn new(address: Address) -> Self {
+    pub(crate) fn new(address: Address) -> Self {
         Self { address, socket: None, files: false }
     }
 
     /// Journald at `path`.
-    pub(super) fn journald(path: &Path) -> Self {
+    pub(crate) fn journald(path: &Path) -> Self {
         Self { address: Address::Unix(path.to_owned()), socket: None, files: true }
     }
 
     /// Delivers `lot`, and takes away what was.
-    pub(super) async fn deliver(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
+    pub(crate) async fn deliver(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
         self.send(Delivered::none_of(lot)).await.map_err(|error| {
             let message = format!("{}: {error}", self.address);
             // The first of what is left is larger than any datagram, or than the socket's buffer.

@@ -10,7 +10,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Batch, rotated, worker::Trouble};
+mod rotated;
+
+use super::delivery::{Batch, Trouble};
 use crate::files::{Directory, FileError, Identity};
 
 /// Where it is, and when it is rotated.

@@ -40,7 +40,7 @@ impl Batch {
     }
 
     /// The earliest time of its records, and of what they tell of; `None` where that is not known.
-    pub(super) fn since_ns(&self) -> Option<i64> {
+    pub(crate) fn since_ns(&self) -> Option<i64> {
         since_ns(&self.frames)
     }
 
@@ -62,7 +62,7 @@ impl Batch {
     }
 
     /// The same records in batches of `most` bytes at most, or of one longer record.
-    pub(super) fn split(self, most: usize) -> Vec<Self> {
+    pub(crate) fn split(self, most: usize) -> Vec<Self> {
         if self.bytes.len() <= most {
             return vec![self];
         }
@@ -142,19 +142,19 @@ impl Batch {
     }
 
     /// How many records in doubt they tell of.
-    pub(super) fn doubts(&self) -> u64 {
+    pub(crate) fn doubts(&self) -> u64 {
         self.frames.iter().map(|frame| frame.doubts).sum()
     }
 }
 
 /// Counts the records of a lot that are delivered, and takes them away, also where the attempt is cancelled.
-pub(super) struct Delivered<'a> {
-    pub(super) lot: &'a mut Batch,
-    pub(super) count: usize,
+pub(crate) struct Delivered<'a> {
+    pub(crate) lot: &'a mut Batch,
+    pub(crate) count: usize,
 }
 
 impl<'a> Delivered<'a> {
-    pub(super) fn none_of(lot: &'a mut Batch) -> Self {
+    pub(crate) fn none_of(lot: &'a mut Batch) -> Self {
         Self { lot, count: 0 }
     }
 }

@@ -11,7 +11,10 @@ use rdkafka::{
 };
 use tokio::time::sleep;
 
-use super::{Batch, Delivered, address::shown, worker::Trouble};
+use super::{
+    delivery::{Batch, Delivered, Trouble},
+    transport::shown,
+};
 
 /// Messages under way at a time.
 const WINDOW: usize = 1000;
