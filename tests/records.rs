@@ -5,8 +5,14 @@
 mod bounds;
 #[path = "records/bytes.rs"]
 mod bytes;
+#[path = "support/corpus.rs"]
+mod corpus;
 #[path = "records/corrections.rs"]
 mod corrections;
+#[path = "records/formats.rs"]
+mod formats;
+#[path = "support/golden.rs"]
+mod golden;
 #[path = "records/owners.rs"]
 mod owners;
 #[path = "records/renewed.rs"]

@@ -20,27 +20,71 @@ use crate::model::{
     Stack, Start, State, Stop, Stuck, Subject, Transition, Tuple, bounds,
 };
 
-/// Remembered pieces of text, by number; a newer one takes an older one's place.
-struct Pieces {
-    slots: Vec<(PieceId, Vec<u8>)>,
+/// Texts that were written before, each in the slot of its number; a newer text takes an older one's slot.
+struct TextCache<K> {
+    slots: Vec<(Option<K>, Vec<u8>)>,
 }
 
-type PieceId = (u64, u64);
-
-impl Pieces {
+impl<K: Copy + Eq> TextCache<K> {
     fn new(slots: usize) -> Self {
-        Self { slots: vec![((u64::MAX, u64::MAX), Vec::new()); slots] }
+        Self { slots: vec![(None, Vec::new()); slots] }
     }
 
-    fn get(&mut self, id: PieceId, make: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
-        let slot = id.0 as usize % self.slots.len();
+    /// The text of `key`. `make` makes it of the key alone, so that no text can depend on what its key lacks.
+    fn get(&mut self, number: u64, key: K, make: impl FnOnce(K, &mut Vec<u8>)) -> &[u8] {
+        let slot = number as usize % self.slots.len();
         let (owner, text) = &mut self.slots[slot];
-        if *owner != id {
-            *owner = id;
+        if *owner != Some(key) {
+            *owner = Some(key);
             text.clear();
-            make(text);
+            make(key, text);
         }
         text
+    }
+}
+
+/// All that the end of a transition's line depends on, from `exact` on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Closing {
+    exact: bool,
+    mini: bool,
+    illegal: bool,
+    cause: Option<Cause>,
+    reset_why: Option<&'static str>,
+    errno: u16,
+}
+
+impl Closing {
+    fn of(transition: &Transition) -> Self {
+        let Transition { exact, illegal, cause, reset_why, errno, .. } = *transition;
+        Self { exact, mini: transition.conn.mini, illegal, cause, reset_why, errno }
+    }
+
+    /// The slot of its text: most of those that are frequent have different slots.
+    fn number(self) -> u64 {
+        let cause = self.cause.map_or(0, |cause| 1 + cause as u64);
+        u64::from(self.errno) << 8
+            | u64::from(self.illegal) << 7
+            | cause << 2
+            | u64::from(self.exact) << 1
+            | u64::from(self.mini)
+    }
+
+    /// What most transitions do not have is absent.
+    fn write(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(if self.exact { br#","exact":true"# } else { br#","exact":false"# });
+        if self.mini {
+            out.extend_from_slice(br#","mini":true"#);
+        }
+        if self.illegal {
+            out.extend_from_slice(br#","illegal":true"#);
+        }
+        text("cause", self.cause.map(Cause::name), out);
+        text("reset_why", self.reset_why, out);
+        if self.errno != 0 {
+            error(self.errno, out);
+        }
+        out.extend_from_slice(b"}\n");
     }
 }
 
@@ -61,9 +105,11 @@ pub struct Json {
     /// Both states, and the key of what follows them, by the states.
     pairs: Vec<Option<Piece<112>>>,
     roles: [Piece<32>; 4],
-    tails: Pieces,
-    subjects: Pieces,
-    closings: Pieces,
+    /// Both ends and the subject, by the connection and the subject's number.
+    tails: TextCache<(u64, u64)>,
+    /// By the subject's number.
+    subjects: TextCache<u64>,
+    closings: TextCache<Closing>,
     /// Members of every record; empty where none were asked for.
     stamp: Vec<u8>,
     /// Those of them that a `start` has not anyway.
@@ -86,9 +132,9 @@ impl Default for Json {
                 role(Some(Role::Server)),
                 role(Some(Role::Listener)),
             ],
-            tails: Pieces::new(256),
-            subjects: Pieces::new(64),
-            closings: Pieces::new(256),
+            tails: TextCache::new(256),
+            subjects: TextCache::new(64),
+            closings: TextCache::new(256),
             stamp: Vec::new(),
             labels: Vec::new(),
         }
@@ -141,31 +187,23 @@ impl Json {
             line.piece(&self.roles[it.conn.role.map_or(0, |role| 1 + role as usize)]);
         });
         out.extend_from_slice(&self.stamp);
-        let (tails, subjects) = (&mut self.tails, &mut self.subjects);
-        if it.conn.tuple.is_complete() {
-            out.extend_from_slice(tails.get((it.conn.id.0, it.conn.subject.id), |out| {
-                ends(&it.conn.tuple, None, out);
-                out.extend_from_slice(
-                    subjects.get((it.conn.subject.id, 0), |out| subject(&it.conn.subject, out)),
-                );
+        let (conn, subjects) = (&it.conn, &mut self.subjects);
+        let of_subject = conn.subject.id;
+        let mut subject_text = |out: &mut Vec<u8>| {
+            out.extend_from_slice(subjects.get(of_subject, of_subject, |_, out| subject(&conn.subject, out)));
+        };
+        if conn.tuple.is_complete() {
+            let key = (conn.id.0, of_subject);
+            out.extend_from_slice(self.tails.get(conn.id.0, key, |_, out| {
+                ends(&conn.tuple, None, out);
+                subject_text(out);
             }));
         } else {
-            ends(&it.conn.tuple, None, out);
-            out.extend_from_slice(
-                subjects.get((it.conn.subject.id, 0), |out| subject(&it.conn.subject, out)),
-            );
+            ends(&conn.tuple, None, out);
+            subject_text(out);
         }
-        if it.reset_why.is_some() {
-            return closing(it, out);
-        }
-        let cause = it.cause.map_or(0, |cause| 1 + cause as u64);
-        let illegal = u64::from(it.illegal);
-        let kind = u64::from(it.errno) << 8
-            | illegal << 7
-            | cause << 2
-            | u64::from(it.exact) << 1
-            | u64::from(it.conn.mini);
-        out.extend_from_slice(self.closings.get((kind, 0), |out| closing(it, out)));
+        let closing = Closing::of(it);
+        out.extend_from_slice(self.closings.get(closing.number(), closing, Closing::write));
     }
 
     /// With these members in every record.
@@ -401,23 +439,6 @@ fn states(from: State, to: State) -> Piece<112> {
     state(to, "to", &mut text);
     text.extend_from_slice(br#","in_state_ns":"#);
     Piece::new(&text)
-}
-
-/// What stands behind the owner. What most have not is absent.
-fn closing(it: &Transition, out: &mut Vec<u8>) {
-    out.extend_from_slice(if it.exact { br#","exact":true"# } else { br#","exact":false"# });
-    if it.conn.mini {
-        out.extend_from_slice(br#","mini":true"#);
-    }
-    if it.illegal {
-        out.extend_from_slice(br#","illegal":true"#);
-    }
-    text("cause", it.cause.map(Cause::name), out);
-    text("reset_why", it.reset_why, out);
-    if it.errno != 0 {
-        error(it.errno, out);
-    }
-    out.extend_from_slice(b"}\n");
 }
 
 /// A socket as it is, from its state on.
