@@ -75,7 +75,8 @@ pub(crate) fn wants_netns<R: Read>(sk: Ptr) -> bool {
 /// Compares the ports, and the socket's addresses, which are read only if the filter has addresses.
 #[inline(always)]
 pub(crate) fn wants_ends<R: Read>(sk: Ptr, candidate: &Candidate) -> bool {
-    wants_ports(candidate) && (!has_addresses() || wants_addresses(candidate, &kernel::addresses_wide::<R>(sk)))
+    wants_ports(candidate)
+        && (!has_addresses() || wants_addresses(candidate, &kernel::addresses_wide::<R>(sk)))
 }
 
 /// Compares the ports.

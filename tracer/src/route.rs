@@ -1,4 +1,5 @@
-//! Which transitions go out. What cannot be decided yet waits for the transition that tells.
+//! Applies the filter to records. A transition that the filter cannot decide yet waits for one that has the missing port or
+//! address.
 
 mod follow;
 mod followed;
@@ -15,15 +16,16 @@ use crate::model::{
     Snapshot, SocketInfo, State, Stuck, Subject, Transition, Tuple,
 };
 
-/// Transitions of one connection whose ends are not known: the kernel makes one or two, a forged recording any number.
+/// Most transitions of one connection that wait for its ends. The kernel makes one or two, but a forged recording may have any
+/// number.
 const MOST_OF_ONE: usize = 16;
 
-/// What a filter says.
+/// A filter's decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Yes,
     No,
-    /// Something it asks for is not known yet.
+    /// A value that the filter compares is not known yet.
     Open,
 }
 
@@ -41,21 +43,20 @@ impl Verdict {
     }
 }
 
-/// The filter, and what waits for its answer.
+/// The filter, and the transitions that wait for its decision.
 pub struct Router {
     filter: Filter,
-    /// Only the address and port part can be open.
+    /// The filter compares addresses or ports, which are the only values that may not be known yet.
     asks_ends: bool,
     takes_all: bool,
     /// The filter by process.
     follower: Option<Follower>,
-    /// Connections of the namespace that its name led to when they were seen first.
-    of_name: Followed,
+    /// Connections in the namespace with the filter's name, as of their first record.
+    named: Followed,
     waiting: HashMap<ConnId, Vec<Transition>, FxBuildHasher>,
 }
 
 impl Router {
-    /// A router for `filter`.
     #[must_use]
     pub fn new(filter: Filter) -> Self {
         let asks_ends = filter.ip_version.is_some()
@@ -71,12 +72,12 @@ impl Router {
             asks_ends,
             takes_all,
             follower,
-            of_name: Followed::default(),
+            named: Followed::default(),
             waiting: HashMap::default(),
         }
     }
 
-    /// How many connections have transitions that wait.
+    /// Number of connections with waiting transitions.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.waiting.len()
@@ -88,7 +89,8 @@ impl Router {
         self.waiting.contains_key(&conn)
     }
 
-    /// Hands to `emit` what is known to be wanted now, oldest first. Records of no connection are wanted.
+    /// Calls `emit` for each record that is wanted, waiting transitions of the connection first. Records without a connection are
+    /// always wanted.
     pub fn route(&mut self, record: &Record, mut emit: impl FnMut(&Record)) {
         match record {
             _ if self.takes_all => emit(record),
@@ -127,7 +129,7 @@ impl Router {
         }
     }
 
-    /// The tuple of a connection is complete: what waited for it can be decided.
+    /// The tuple of a connection is complete: decides its waiting transitions.
     pub fn completed(&mut self, conn: ConnId, tuple: &Tuple, mut emit: impl FnMut(&Record)) {
         if !self.waiting.contains_key(&conn) {
             return;
@@ -139,13 +141,13 @@ impl Router {
         }
     }
 
-    /// Whether the kernel hides what a connection with these ends does from now on.
+    /// Whether the filter in the kernel hides all further transitions of a connection with these ends.
     #[must_use]
     pub fn hides(&self, tuple: &Tuple) -> bool {
         self.asks_ends && self.filter.hides(tuple)
     }
 
-    /// Whether a record of a connection that is no transition is wanted, or one of no connection.
+    /// Whether `record`, which is not a transition, is wanted.
     #[must_use]
     pub fn wants(&mut self, record: &Record) -> bool {
         let Some(conn) = record.conn() else { return true };
@@ -164,9 +166,9 @@ impl Router {
             }
         }
         if wanted && self.filter.named_netns.is_some() {
-            self.of_name.add(conn.id);
+            self.named.add(conn.id);
             if ends {
-                self.of_name.ended(conn.id);
+                self.named.ended(conn.id);
             }
         }
         wanted
@@ -179,37 +181,38 @@ impl Router {
         self.wants_process(conn) && self.wants_at(conn, *time_ns, (Some(*state), *state))
     }
 
-    /// Whether a socket of a look may be wanted, by its ends.
+    /// Whether the ends of a socket in a look are wanted, or may be.
     #[must_use]
-    pub fn wants_socket(&self, it: &SocketInfo) -> bool {
-        self.ends(&it.tuple, None, it.state, it.state) != Verdict::No
+    pub fn wants_socket(&self, socket: &SocketInfo) -> bool {
+        self.ends(&socket.tuple, None, socket.state, socket.state) != Verdict::No
     }
 
-    /// Whether a socket of a look is wanted, by its ends and by those who have it open.
+    /// Whether a socket in a look is wanted, by its ends and its holders.
     #[must_use]
-    pub fn wants_examined(&self, it: &Examined) -> bool {
+    pub fn wants_examined(&self, examined: &Examined) -> bool {
         let filter = &self.filter;
-        let holders = || it.holders.iter().map(|holder| &holder.process);
-        self.wants_socket(&it.socket)
+        let holders = || examined.holders.iter().map(|holder| &holder.process);
+        self.wants_socket(&examined.socket)
             && (filter.pids.is_empty() || holders().any(|process| filter.pids.contains(&process.pid)))
             && (filter.comms.is_empty() || holders().any(|process| filter.comms.contains(&process.comm)))
     }
 
-    /// Whether it is wanted to know why this is stuck: one of those who have it open may be a wanted process.
+    /// Whether the reason of this stuck connection is to be found: the filter takes its state and ends, and a wanted process may
+    /// hold it.
     #[must_use]
     pub fn may_want_stuck(&self, stuck: &Stuck) -> bool {
         self.wants_at(&stuck.conn, stuck.time_ns, (Some(stuck.state), stuck.state))
     }
 
-    /// Whether a process that is followed has it open.
+    /// Whether a process that the filter names holds the connection.
     fn is_held(&self, stuck: &Stuck) -> bool {
         let Some(follower) = &self.follower else { return false };
         let mut holders = stuck.found.iter().flat_map(|found| &found.0.holders);
-        holders.any(|holder| follower.is_meant(holder.process.pid, &holder.process.comm))
+        holders.any(|holder| follower.names_process(holder.process.pid, &holder.process.comm))
     }
 
-    /// By place, ends and states. Filters on `from` and `to` both mean the state of a socket; of a correction `from` means what the
-    /// stream had said, `to` what it is.
+    /// Compares place, ends and states. For a record of one state, `from` and `to` both mean that state; for a correction, `from`
+    /// means the state in the stream, and `to` the real state.
     fn wants_state(&self, record: &Record) -> bool {
         match record {
             Record::Snapshot(Snapshot { time_ns, conn, state }) => {
@@ -233,7 +236,7 @@ impl Router {
         (filter.from.is_empty() || was.is_some_and(|was| filter.from.contains(was)))
             && (filter.to.is_empty() || filter.to.contains(state))
             && self.wants_place(conn, time_ns)
-            // Of a connect whose port is not known the kernel may hide what follows: nothing is reported of how it stands.
+            // The kernel may hide the later transitions of a connect whose port is not known, so its state is not reported.
             && self.ends(&conn.tuple, conn.role, state, state) == Verdict::Yes
     }
 
@@ -244,7 +247,7 @@ impl Router {
         }
     }
 
-    /// Behind the question of its ends: by place, process and states.
+    /// Compares place, process and states of a transition whose ends are wanted.
     fn pass(&mut self, record: &Record, emit: &mut impl FnMut(&Record)) {
         let Record::Transition(transition) = record else { return };
         if !self.wants_place(&transition.conn, transition.time_ns) {
@@ -265,18 +268,19 @@ impl Router {
         }
     }
 
-    /// Whether it runs in a wanted cgroup, by the path, which stays when the cgroup is made again.
+    /// Whether the subject is in a wanted cgroup. The path decides, because a cgroup that is made again keeps it.
     #[must_use]
-    pub fn wants_cgroup(&self, whose: &Subject) -> bool {
+    pub fn wants_cgroup(&self, subject: &Subject) -> bool {
         let Some(tree) = &self.filter.cgroup else { return true };
-        // A cgroup without a path is gone, or nobody may ask for its path.
-        let is_in = |it: &Cgroup| {
-            it.path.as_deref().map_or(tree.id != 0 && it.id == tree.id, |path| tree.contains(path))
+        // A cgroup without a path is gone, or its path cannot be read.
+        let is_in = |cgroup: &Cgroup| {
+            let is_same_id = tree.id != 0 && cgroup.id == tree.id;
+            cgroup.path.as_deref().map_or(is_same_id, |path| tree.contains(path))
         };
-        whose.cgroup.as_ref().is_some_and(is_in)
+        subject.cgroup.as_ref().is_some_and(is_in)
     }
 
-    /// Whether a socket of a look was made in a wanted cgroup, or somebody in one has it open.
+    /// Whether a socket in a look was made in a wanted cgroup, or a process in one holds it.
     #[must_use]
     pub fn wants_looked(&self, looked: &Looked) -> bool {
         let Some(tree) = &self.filter.cgroup else { return true };
@@ -284,40 +288,40 @@ impl Router {
         self.wants_cgroup(&looked.subject) || paths.any(|path| tree.contains(path))
     }
 
-    /// The path of the namespace that is followed.
+    /// The namespace that the filter names by its path.
     #[must_use]
     pub fn named_netns(&self) -> Option<&NamedNetns> {
         self.filter.named_netns.as_deref()
     }
 
     fn wants_place(&self, conn: &Connection, time_ns: i64) -> bool {
-        let whose = &conn.subject;
-        let of_name = |name: &NamedNetns| {
-            self.of_name.contains(conn.id) || whose.netns.is_some_and(|inode| name.is(inode, time_ns))
+        let subject = &conn.subject;
+        let has_name = |name: &NamedNetns| {
+            self.named.contains(conn.id) || subject.netns.is_some_and(|inode| name.is(inode, time_ns))
         };
-        (self.filter.netns.is_none() || self.filter.netns == whose.netns)
-            && self.named_netns().is_none_or(of_name)
-            && self.wants_cgroup(whose)
+        (self.filter.netns.is_none() || self.filter.netns == subject.netns)
+            && self.named_netns().is_none_or(has_name)
+            && self.wants_cgroup(subject)
     }
 
-    /// Keeps a connection by the namespace that it was seen in first: that may be gone before the connection is.
+    /// Remembers the connections of the named namespace, which may be gone before a connection ends.
     fn follow_name(&mut self, transition: &Transition) {
         let Some(name) = &self.filter.named_netns else { return };
         let conn = &transition.conn;
         if conn.subject.netns.is_some_and(|inode| name.is(inode, transition.time_ns)) {
-            self.of_name.add(conn.id);
+            self.named.add(conn.id);
         }
-        if transition.to == State::Close && self.of_name.contains(conn.id) {
-            self.of_name.ended(conn.id);
+        if transition.to == State::Close && self.named.contains(conn.id) {
+            self.named.ended(conn.id);
         }
     }
 
-    /// Whether a connection is of a wanted process.
+    /// Whether a connection belongs to a wanted process.
     fn wants_process(&self, conn: &Connection) -> bool {
-        self.follower.as_ref().is_none_or(|follower| follower.is_theirs(conn))
+        self.follower.as_ref().is_none_or(|follower| follower.wants(conn))
     }
 
-    /// Addresses and ports.
+    /// Compares addresses and ports.
     fn ends(&self, tuple: &Tuple, role: Option<Role>, from: State, to: State) -> Verdict {
         let filter = &self.filter;
         // The first transition of a connect comes before its port is bound, and up to about 6.12 an accepted

@@ -101,8 +101,14 @@ fn handle(context: &BtfTracePointContext, sk: Ptr, old: i32, new: i32, flags: u8
     };
     let family = kernel::family::<Direct>(sk);
     let passed_without_ends = old == state::SYN_RECV && is_last_child(sk);
-    let candidate =
-        Candidate { old, new, family, local_port, remote_port: kernel::remote_port::<Direct>(sk), passed_without_ends };
+    let candidate = Candidate {
+        old,
+        new,
+        family,
+        local_port,
+        remote_port: kernel::remote_port::<Direct>(sk),
+        passed_without_ends,
+    };
     if !filter::wants_ends::<Direct>(sk, &candidate) {
         return;
     }

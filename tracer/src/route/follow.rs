@@ -1,5 +1,5 @@
-//! A filter by process means whole connections. Which process accepts one may be known only when it closes it: until then
-//! its transitions are held back.
+//! The filter by process. It takes whole connections. The process that accepted a connection may be known only when it closes
+//! the connection: until then the connection's transitions are held back.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -8,23 +8,24 @@ use rustc_hash::FxBuildHasher;
 use super::followed::Followed;
 use crate::model::{ConnId, Connection, Filter, Record, State, Transition};
 
-/// Connections whose transitions are held back; of more, the oldest are let go, and are shown from then on.
+/// Most connections whose transitions are held back. Beyond that the oldest connection loses its held transitions; its later
+/// ones are still shown.
 const MOST_HELD: usize = 8192;
-/// Transitions of one connection that are held back, the last ones.
+/// Most transitions of one connection that are held back: the last ones.
 const MOST_OF_ONE: usize = 16;
 
-/// The processes, and the connections that are theirs.
+/// The wanted processes and their connections.
 pub(super) struct Follower {
     pids: Vec<u32>,
     comms: Vec<String>,
     followed: Followed,
     held: HashMap<ConnId, Vec<Transition>, FxBuildHasher>,
-    /// Connections in the order in which they were held back first; some are not any more.
+    /// Connections in the order of their first held transition; some have none any more.
     order: VecDeque<ConnId>,
 }
 
 impl Follower {
-    /// Follows by `filter`, if that names processes.
+    /// `None` if `filter` names no processes.
     pub(super) fn of(filter: &Filter) -> Option<Self> {
         if filter.pids.is_empty() && filter.comms.is_empty() {
             return None;
@@ -38,24 +39,24 @@ impl Follower {
         })
     }
 
-    /// Whether a process is one of those.
-    pub(super) fn is_meant(&self, pid: u32, comm: &str) -> bool {
+    /// Whether the filter names this process.
+    pub(super) fn names_process(&self, pid: u32, comm: &str) -> bool {
         (self.pids.is_empty() || self.pids.contains(&pid))
-            && (self.comms.is_empty() || self.comms.iter().any(|it| it == comm))
+            && (self.comms.is_empty() || self.comms.iter().any(|wanted| wanted == comm))
     }
 
-    /// Whether a connection is theirs, by its owner now or by what was seen of it.
-    pub(super) fn is_theirs(&self, conn: &Connection) -> bool {
+    /// Whether a wanted process owns the connection, or has owned it.
+    pub(super) fn wants(&self, conn: &Connection) -> bool {
         self.followed.contains(conn.id)
-            || conn.subject.owner.as_ref().is_some_and(|owner| self.is_meant(owner.pid(), &owner.comm))
+            || conn.subject.owner.as_ref().is_some_and(|owner| self.names_process(owner.pid(), &owner.comm))
     }
 
-    /// A connection is theirs from now on.
+    /// The connection is wanted from now on.
     pub(super) fn follow(&mut self, conn: ConnId) {
         self.followed.add(conn);
     }
 
-    /// A connection has ended; more may be reported of it.
+    /// A connection has ended; more records of it may follow.
     pub(super) fn ended(&mut self, conn: ConnId) {
         self.forget(conn);
         if self.followed.contains(conn) {
@@ -63,12 +64,12 @@ impl Follower {
         }
     }
 
-    /// Hands to `emit` what is known to be of a connection of theirs, oldest first. `record` is a transition.
+    /// Calls `emit` for each transition of a wanted connection, held ones first. `record` is a transition.
     pub(super) fn take(&mut self, record: &Record, emit: &mut impl FnMut(&Record)) {
         let Record::Transition(transition) = record else { return };
         let conn = &transition.conn;
         let ends = transition.to == State::Close;
-        if self.is_theirs(conn) {
+        if self.wants(conn) {
             for mut held in self.held.remove(&conn.id).into_iter().flatten() {
                 held.conn.tuple = conn.tuple;
                 emit(&Record::Transition(held));

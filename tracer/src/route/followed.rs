@@ -1,4 +1,4 @@
-//! Connections that were reported: they stay wanted.
+//! Connections that stay wanted because a record of them was reported.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -6,10 +6,10 @@ use rustc_hash::FxBuildHasher;
 
 use crate::model::ConnId;
 
-/// Connections that have ended and are still known: more may be reported of them.
+/// Most ended connections that are kept, because more records of them may follow.
 const MOST_ENDED: usize = 1024;
 
-/// Connections that are wanted whatever else becomes known of them.
+/// Connections that are wanted, whatever later records show.
 #[derive(Default)]
 pub(super) struct Followed {
     conns: HashSet<ConnId, FxBuildHasher>,
@@ -25,7 +25,7 @@ impl Followed {
         self.conns.insert(conn);
     }
 
-    /// A connection has ended: it is forgotten when others have.
+    /// A connection has ended: it is forgotten when [`MOST_ENDED`] others have ended after it.
     pub(super) fn ended(&mut self, conn: ConnId) {
         if self.ended.len() == MOST_ENDED
             && let Some(oldest) = self.ended.pop_front()
