@@ -6,8 +6,8 @@ use std::{rc::Rc, sync::Arc};
 use sockstate::{
     format::{Format, HuntReport, HuntStyle},
     model::{
-        Address, ConnId, Connection, Frame, InState, OpenedBy, Record, Resolved, Stack, State, Stop, Stuck,
-        Subject, Tuple, Unseen,
+        Address, ConnId, Connection, Frame, InState, MissingStack, OpenedBy, Record, Resolved, Stack, State,
+        Stop, Stuck, Subject, Tuple,
     },
 };
 
@@ -35,7 +35,7 @@ fn connection(id: u64) -> Connection {
     Connection { id: ConnId(id), role: None, tuple, subject: nobody(), mini: false }
 }
 
-fn hunted(conn: u64, opened: Result<Arc<Stack>, Unseen>) -> Stuck {
+fn hunted(conn: u64, opened: Result<Arc<Stack>, MissingStack>) -> Stuck {
     Stuck {
         time_ns: 0,
         conn: connection(conn),
@@ -84,9 +84,9 @@ fn hunts_are_counted_by_path() {
         Record::Stuck(hunted(3, stack(0xab, true))),
         // A reminder is not another socket.
         Record::Stuck(Stuck { times: 2, ..hunted(3, stack(0xab, true)) }),
-        Record::Stuck(hunted(4, Err(Unseen::NotSeen))),
-        Record::Stuck(hunted(5, Err(Unseen::BeforeHunt))),
-        Record::Stuck(hunted(6, Err(Unseen::BeforeHunt))),
+        Record::Stuck(hunted(4, Err(MissingStack::NotSeen))),
+        Record::Stuck(hunted(5, Err(MissingStack::BeforeHunt))),
+        Record::Stuck(hunted(6, Err(MissingStack::BeforeHunt))),
         Record::Resolved(resolved),
     ];
     let text = hunt_report(HuntStyle::Text, &records);

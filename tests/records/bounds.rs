@@ -10,10 +10,10 @@ use sockstate::{
         socket_json, stuck_json,
     },
     model::{
-        Address, Cgroup, ConnId, Connection, Container, Diagnosis, Elsewhere, Examined, Frame, Holder,
-        InState, Listener, Looked, Message, OpenedBy, Owner, OwnerSource, Process, Reason, Record, Role,
-        Served, SocketInfo, Stack, State, Stuck, Subject, Task, Transition, Transport, Tuple, Via, Watch,
-        bounds,
+        Address, Cgroup, ConnId, Connection, Container, Diagnosis, Elsewhere, Frame, Holder, InState,
+        Listener, Message, OpenedBy, Owner, OwnerSource, Process, Reason, Record, Role, Served, SocketEntry,
+        SocketInfo, SocketReport, Stack, State, Stuck, Subject, Task, Transition, Transport, Tuple, Via,
+        Watch, bounds,
     },
 };
 
@@ -86,7 +86,7 @@ impl Hostile {
         })
     }
 
-    fn examined(&self) -> Examined {
+    fn examined(&self) -> SocketReport {
         let holder = |process: Arc<Process>| Holder {
             process,
             via: Via::Descriptor(1_000_000),
@@ -98,7 +98,7 @@ impl Hostile {
         let listening: Arc<[_]> = processes.clone().into();
         let listener = |_| Listener { queued: u32::MAX, backlog: u32::MAX, holders: Arc::clone(&listening) };
         let message = |process| Message { process, fd: u32::MAX, count: u32::MAX };
-        Examined {
+        SocketReport {
             age: Some(InState { ns: u64::MAX, at_least: true }),
             holders: processes.iter().cloned().map(holder).collect(),
             listeners: (0..self.count).map(listener).collect(),
@@ -107,7 +107,7 @@ impl Hostile {
                 rings: Vec::new(),
             })),
             unanswered_ns: Some(u64::MAX),
-            ..Examined::new(SocketInfo {
+            ..SocketReport::new(SocketInfo {
                 netns: u32::MAX,
                 transport: Transport::Tcp,
                 mptcp: None,
@@ -132,7 +132,7 @@ impl Hostile {
     }
 
     /// As the program makes it, but with sentences that are as long as they can be.
-    fn diagnosis(&self, found: &Examined) -> Diagnosis {
+    fn diagnosis(&self, found: &SocketReport) -> Diagnosis {
         let made = sockstate::track::diagnose(found, None);
         Diagnosis {
             reason: Reason::HeldByChild,
@@ -299,9 +299,11 @@ fn every_kind_of_record_is_bounded() {
         assert_eq!(cuts(&found).len(), 6, "{:?}", cuts(&found));
         assert!(out.len() < 10 << 10, "{}", out.len());
     }
-    let looked =
-        Looked { it: Hostile { count: 5000, text: "x".repeat(3000) }.examined(), subject: long.subject() };
-    let diagnosis = long.diagnosis(&looked.it);
+    let looked = SocketEntry {
+        report: Hostile { count: 5000, text: "x".repeat(3000) }.examined(),
+        subject: long.subject(),
+    };
+    let diagnosis = long.diagnosis(&looked.report);
     for line in [
         socket_json(&looked, "2026-11-26T00:00:00.000000000Z"),
         stuck_json(&looked, &diagnosis, "2026-11-26T00:00:00.000000000Z"),
@@ -350,9 +352,9 @@ fn what_was_left_out_is_known_when_it_is_read_again() {
     let Some(Record::Stuck(stuck)) = Parser::default().parse(&line).expect("a record") else {
         panic!("a stuck record");
     };
-    let (it, diagnosis) = *stuck.found.expect("what was found");
-    assert_eq!(it.holder_count(), 301);
-    let looked = Looked { it, subject: stuck.conn.subject };
+    let (report, diagnosis) = *stuck.found.expect("what was found");
+    assert_eq!(report.holder_count(), 301);
+    let looked = SocketEntry { report, subject: stuck.conn.subject };
     let again = record(stuck_json(&looked, &diagnosis, "2026-11-26T00:00:00.000000000Z").as_bytes());
     let (before, after) = (record(&line), &again);
     for field in ["holders", "commands", "listeners", "why", "advice", "unit"] {

@@ -3,11 +3,11 @@
 use std::{rc::Rc, sync::Arc};
 
 use sockstate::model::{
-    Address, Aggregate, Cause, Cgroup, ConnId, Connection, Container, Diagnosis, Dwell, Elsewhere, Examined,
-    Frame, Holder, InState, Listener, Lost, LostPlace, Message, MptcpPart, OpenedBy, Owner, OwnerSource,
-    Process, Reason, Record, Resolved, Resync, Role, Served, Snapshot, SocketInfo, Stack, Start, State, Stop,
-    Stuck, Subject, Task, Timer, TimerKind, Transition, Transport, Tuple, Unnamed, Unseen, Via, Watch,
-    bounds::Cut,
+    Address, Aggregate, Cause, Cgroup, ConnId, Connection, Container, Diagnosis, Dwell, Elsewhere, Frame,
+    Holder, InState, Listener, Lost, LostPlace, Message, MissingStack, MptcpPart, OpenedBy, Owner,
+    OwnerSource, Process, Reason, Record, Resolved, Resync, Role, Served, Snapshot, SocketInfo, SocketReport,
+    Stack, Start, State, Stop, Stuck, Subject, Task, Timer, TimerKind, Transition, Transport, Tuple, Unnamed,
+    Via, Watch, bounds::Cut,
 };
 
 /// 2026-11-26T12:00:00.123456789Z
@@ -167,7 +167,7 @@ fn holders() -> Vec<Holder> {
 }
 
 /// All that a look can find out of a socket.
-fn examined() -> Examined {
+fn examined() -> SocketReport {
     let listening: Arc<[_]> = Arc::from(vec![process(20, "accepts")]);
     let socket = SocketInfo {
         interface: Some("eth0".into()),
@@ -180,7 +180,7 @@ fn examined() -> Examined {
         transport: Transport::Tcp,
         ..SocketInfo::bare(1, State::CloseWait, Tuple { interface: 2, ..v4() })
     };
-    Examined {
+    SocketReport {
         age: in_state(9, true),
         holders: holders(),
         of_kernel: true,
@@ -191,7 +191,7 @@ fn examined() -> Examined {
         listeners: vec![Listener { queued: 3, backlog: 2, holders: listening }],
         unanswered_ns: Some(8),
         cut: vec![Cut { field: "holders", total: Some(70) }, Cut { field: "unit", total: None }],
-        ..Examined::new(socket)
+        ..SocketReport::new(socket)
     }
 }
 
@@ -247,22 +247,22 @@ fn stuck() -> Vec<Stuck> {
     (short.more_commands, short.cannot_destroy, short.reason) = (0, None, Reason::Unknown);
     vec![
         Stuck { opened: Some(Ok(Arc::new(stack()))), found: found(examined()), ..bare.clone() },
-        Stuck { opened: Some(Err(Unseen::BeforeHunt)), times: 255, ..bare.clone() },
+        Stuck { opened: Some(Err(MissingStack::BeforeHunt)), times: 255, ..bare.clone() },
         Stuck {
             conn: conn(None, v6(), long(), false),
             state: State::FinWait1,
-            found: found(Examined::new(SocketInfo::bare(1, State::FinWait1, v6()))),
+            found: found(SocketReport::new(SocketInfo::bare(1, State::FinWait1, v6()))),
             ..bare.clone()
         },
         Stuck {
             age: InState { ns: 1, at_least: true },
-            found: Some(Box::new((Examined::new(partial), short))),
+            found: Some(Box::new((SocketReport::new(partial), short))),
             ..bare.clone()
         },
         Stuck {
             conn: conn(Some(Role::Server), v4(), plain(), true),
             state: State::NewSynRecv,
-            found: found(Examined::new(subflow)),
+            found: found(SocketReport::new(subflow)),
             ..bare
         },
     ]

@@ -152,8 +152,12 @@ pub fn parse_ring_size(text: &str) -> Result<u32, String> {
 /// # Errors
 /// It is none.
 pub fn parse_speed(text: &str) -> Result<f64, String> {
-    let speed =
-        text.strip_suffix('x').unwrap_or(text).parse::<f64>().ok().filter(|it| it.is_finite() && *it > 0.0);
+    let speed = text
+        .strip_suffix('x')
+        .unwrap_or(text)
+        .parse::<f64>()
+        .ok()
+        .filter(|speed| speed.is_finite() && *speed > 0.0);
     speed.ok_or_else(|| format!("'{text}' is no factor; write 1, 0.5 or 10x"))
 }
 

@@ -14,7 +14,7 @@ use std::{
 use crate::{
     look::look,
     model::{
-        ConnId, Diagnosis, Examined, InState, Owner, OwnerSource, Process, SocketInfo, Stuck, Transport,
+        ConnId, Diagnosis, InState, Owner, OwnerSource, Process, SocketInfo, SocketReport, Stuck, Transport,
         Tuple,
     },
     track::diagnose,
@@ -33,7 +33,7 @@ struct Known {
     maker: Option<Arc<Process>>,
 }
 
-type Answer = HashMap<Place, (Examined, Diagnosis)>;
+type Answer = HashMap<Place, (SocketReport, Diagnosis)>;
 
 /// The thread, and what it is asked about.
 #[derive(Default)]
@@ -141,7 +141,7 @@ fn examine(question: &Question) -> Answer {
         [one] => Some(*one),
         _ => None,
     };
-    let learn = |found: &mut Examined| {
+    let learn = |found: &mut SocketReport| {
         let known = asked(question, &found.socket).and_then(|(place, _)| question.get(&place));
         let Some(known) = known else { return };
         if !known.age.at_least {
@@ -154,14 +154,14 @@ fn examine(question: &Question) -> Answer {
     let look = look(only, |socket| asked(question, socket).is_some(), learn);
     let mut answer = Answer::new();
     let mut ambiguous = HashSet::new();
-    for it in look.sockets {
-        let Some((place, exact)) = asked(question, &it.socket) else { continue };
-        let netns = look.foreign.get(&it.socket.netns);
-        let diagnosis = diagnose(&it, netns.map(std::path::PathBuf::as_path));
+    for report in look.sockets {
+        let Some((place, exact)) = asked(question, &report.socket) else { continue };
+        let netns = look.foreign.get(&report.socket.netns);
+        let diagnosis = diagnose(&report, netns.map(std::path::PathBuf::as_path));
         if exact {
             ambiguous.remove(&place);
-            answer.insert(place, (it, diagnosis));
-        } else if answer.insert(place, (it, diagnosis)).is_some() {
+            answer.insert(place, (report, diagnosis));
+        } else if answer.insert(place, (report, diagnosis)).is_some() {
             ambiguous.insert(place);
         }
     }
@@ -208,7 +208,8 @@ mod tests {
         }
         assert!(!examiner.cancel(ConnId(1)), "its end is to be reported");
         assert!(examiner.cancel(ConnId(2)), "neither its beginning nor its end is");
-        let said: Vec<(u64, u8)> = examiner.give_up().iter().map(|it| (it.conn.id.0, it.times)).collect();
+        let said: Vec<(u64, u8)> =
+            examiner.give_up().iter().map(|stuck| (stuck.conn.id.0, stuck.times)).collect();
         assert_eq!(said, [(3, 2)]);
     }
 }

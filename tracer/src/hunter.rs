@@ -14,7 +14,7 @@ use std::{
 };
 
 use crate::{
-    model::{ConnId, Opening, Stack, Unseen},
+    model::{ConnId, MissingStack, Opening, Stack},
     unwind::{Tell, Unwinder},
 };
 
@@ -29,9 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The thread, and what it has found.
 pub struct Hunter {
     openings: SyncSender<(ConnId, Box<Opening>)>,
-    found: Receiver<(ConnId, Result<Arc<Stack>, Unseen>)>,
+    found: Receiver<(ConnId, Result<Arc<Stack>, MissingStack>)>,
     /// Of connections that live.
-    stacks: HashMap<ConnId, Result<Arc<Stack>, Unseen>>,
+    stacks: HashMap<ConnId, Result<Arc<Stack>, MissingStack>>,
     /// Connections up to this one existed when it began, ...
     last_before: ConnId,
     /// ... and the hooks took stacks from this moment on.
@@ -112,7 +112,7 @@ impl Hunter {
         }
         match self.openings.try_send((conn, opening)) {
             Ok(()) => {
-                self.stacks.insert(conn, Err(Unseen::NotUnwound));
+                self.stacks.insert(conn, Err(MissingStack::NotUnwound));
                 self.pending += 1;
             }
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => self.lost += 1,
@@ -130,12 +130,12 @@ impl Hunter {
     ///
     /// # Errors
     /// It is not known.
-    pub fn stack(&mut self, conn: ConnId) -> Result<Arc<Stack>, Unseen> {
+    pub fn stack(&mut self, conn: ConnId) -> Result<Arc<Stack>, MissingStack> {
         self.gather();
         match self.stacks.get(&conn) {
             Some(known) => known.clone(),
-            None if conn <= self.last_before || self.before.contains(&conn) => Err(Unseen::BeforeHunt),
-            None => Err(Unseen::NotSeen),
+            None if conn <= self.last_before || self.before.contains(&conn) => Err(MissingStack::BeforeHunt),
+            None => Err(MissingStack::NotSeen),
         }
     }
 
@@ -176,7 +176,7 @@ impl Hunter {
         }
     }
 
-    fn take(&mut self, conn: ConnId, stack: Result<Arc<Stack>, Unseen>) {
+    fn take(&mut self, conn: ConnId, stack: Result<Arc<Stack>, MissingStack>) {
         self.pending = self.pending.saturating_sub(1);
         self.lost += u64::from(stack.is_err());
         if let Some(known) = self.stacks.get_mut(&conn) {

@@ -17,8 +17,8 @@ use peers::Peers;
 use crate::{
     enrich::Holders,
     model::{
-        Event, EventKind, Examined, Gap, GapKind, Holder, Listener, Process, SocketInfo, State, Transport,
-        Tuple, Via, bounds::Cut,
+        Event, EventKind, Gap, GapKind, Holder, Listener, Process, SocketInfo, SocketReport, State,
+        Transport, Tuple, Via, bounds::Cut,
     },
     source::{self, Dump},
     track,
@@ -28,7 +28,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Look {
     /// The sockets that were wanted.
-    pub sockets: Vec<Examined>,
+    pub sockets: Vec<SocketReport>,
     /// No namespace could be looked into.
     pub is_blind: bool,
     /// A path to each network namespace that is not our own.
@@ -39,7 +39,11 @@ pub struct Look {
 
 /// Looks at the sockets of every network namespace (of `only` if given) that are `wanted`. `learn` adds what the caller knows of each
 /// before conclusions are drawn.
-pub fn look(only: Option<u32>, wanted: impl Fn(&SocketInfo) -> bool, learn: impl Fn(&mut Examined)) -> Look {
+pub fn look(
+    only: Option<u32>,
+    wanted: impl Fn(&SocketInfo) -> bool,
+    learn: impl Fn(&mut SocketReport),
+) -> Look {
     let Dump { sockets, listed, namespaces: mut foreign, hidden_processes, held, mut gaps } =
         source::dump(only, source::held);
     let is_blind = listed == 0 && sockets.is_empty();
@@ -176,12 +180,13 @@ impl Others {
         Self(all)
     }
 
-    fn add_to(&self, it: &mut Examined) {
-        let all = self.0.get(&(it.socket.netns, it.socket.tuple.of_any_socket())).into_iter().flatten();
+    fn add_to(&self, report: &mut SocketReport) {
+        let all =
+            self.0.get(&(report.socket.netns, report.socket.tuple.of_any_socket())).into_iter().flatten();
         for other in all {
             let is_it = |known: &Holder| (known.process.pid, known.via) == (other.process.pid, other.via);
-            if !it.holders.iter().any(is_it) {
-                it.holders.push(other.clone());
+            if !report.holders.iter().any(is_it) {
+                report.holders.push(other.clone());
             }
         }
     }
@@ -205,10 +210,10 @@ struct View<'a> {
 }
 
 impl View<'_> {
-    fn examine(&mut self, socket: &SocketInfo, learn: impl Fn(&mut Examined)) -> Examined {
+    fn examine(&mut self, socket: &SocketInfo, learn: impl Fn(&mut SocketReport)) -> SocketReport {
         let listeners = Listeners::narrow(socket, self.listeners.find(socket), self.holders);
         let listeners: Vec<_> = listeners.into_iter().map(|listener| self.listener(listener)).collect();
-        let mut found = Examined {
+        let mut found = SocketReport {
             age: track::age(socket),
             age_at_most_ns: track::age_at_most_ns(socket),
             unanswered_ns: track::unanswered_ns(socket),
@@ -219,7 +224,7 @@ impl View<'_> {
             has_bound_twin: socket.tuple.interface == 0
                 && !self.bound.is_empty()
                 && self.bound.contains(&(socket.netns, peers::plain(&socket.tuple))),
-            ..Examined::new(socket.clone())
+            ..SocketReport::new(socket.clone())
         };
         if socket.inode != 0 {
             found.holders = self.holders.of(socket.inode);

@@ -12,8 +12,8 @@ use ipnet::IpNet;
 use rustc_hash::FxBuildHasher;
 
 use crate::model::{
-    Address, Cgroup, ConnId, Connection, Examined, Filter, Looked, NamedNetns, Record, Resync, Role,
-    Snapshot, SocketInfo, State, Stuck, Subject, Transition, Tuple,
+    Address, Cgroup, ConnId, Connection, Filter, NamedNetns, Record, Resync, Role, Snapshot, SocketEntry,
+    SocketInfo, SocketReport, State, Stuck, Subject, Transition, Tuple,
 };
 
 /// Most transitions of one connection that wait for its ends. The kernel makes one or two, but a forged recording may have any
@@ -189,10 +189,10 @@ impl Router {
 
     /// Whether a socket in a look is wanted, by its ends and its holders.
     #[must_use]
-    pub fn wants_examined(&self, examined: &Examined) -> bool {
+    pub fn wants_report(&self, report: &SocketReport) -> bool {
         let filter = &self.filter;
-        let holders = || examined.holders.iter().map(|holder| &holder.process);
-        self.wants_socket(&examined.socket)
+        let holders = || report.holders.iter().map(|holder| &holder.process);
+        self.wants_socket(&report.socket)
             && (filter.pids.is_empty() || holders().any(|process| filter.pids.contains(&process.pid)))
             && (filter.comms.is_empty() || holders().any(|process| filter.comms.contains(&process.comm)))
     }
@@ -282,10 +282,10 @@ impl Router {
 
     /// Whether a socket in a look was made in a wanted cgroup, or a process in one holds it.
     #[must_use]
-    pub fn wants_looked(&self, looked: &Looked) -> bool {
+    pub fn wants_entry(&self, entry: &SocketEntry) -> bool {
         let Some(tree) = &self.filter.cgroup else { return true };
-        let mut paths = looked.it.holders.iter().filter_map(|holder| holder.process.cgroup.as_deref());
-        self.wants_cgroup(&looked.subject) || paths.any(|path| tree.contains(path))
+        let mut paths = entry.report.holders.iter().filter_map(|holder| holder.process.cgroup.as_deref());
+        self.wants_cgroup(&entry.subject) || paths.any(|path| tree.contains(path))
     }
 
     /// The namespace that the filter names by its path.

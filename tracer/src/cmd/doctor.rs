@@ -87,7 +87,9 @@ fn examine(args: &DoctorArgs) -> Findings {
             }
             let hunt = loaded.hunt().err().map(|error| error.to_string());
             findings.attempts.append(&mut loaded.attempts);
-            findings.degraded.extend(hunt.into_iter().chain(loaded.degraded).map(|it| format!("hunt: {it}")));
+            findings
+                .degraded
+                .extend(hunt.into_iter().chain(loaded.degraded).map(|why| format!("hunt: {why}")));
         }
         Err(error) => findings.advice.push(error.to_string()),
     }
@@ -105,8 +107,13 @@ fn examine(args: &DoctorArgs) -> Findings {
 
 impl Findings {
     fn advise(&mut self) {
-        let missing: Vec<&str> =
-            self.facts.capabilities.iter().filter(|it| !it.held).map(|it| it.name).collect();
+        let missing: Vec<&str> = self
+            .facts
+            .capabilities
+            .iter()
+            .filter(|capability| !capability.held)
+            .map(|capability| capability.name)
+            .collect();
         if !missing.is_empty() {
             self.advice.push(format!(
                 "not held: {}; run as root, or give them with setcap or the unit's AmbientCapabilities",
@@ -147,30 +154,30 @@ impl Findings {
         line("memlock", format!("{} bytes", limit(facts.memlock_bytes)));
         line("open files", limit(facts.open_files));
         line("ring", format!("{} bytes", self.ring_bytes));
-        for it in &facts.capabilities {
-            let held = if it.held { "yes" } else { "NO " };
-            line("capability", format!("{held}  {:<20} {}", it.name, it.purpose));
+        for capability in &facts.capabilities {
+            let held = if capability.held { "yes" } else { "NO " };
+            line("capability", format!("{held}  {:<20} {}", capability.name, capability.purpose));
         }
-        for it in &self.attempts {
-            let result = if it.error.is_some() { "NO " } else { "yes" };
-            let why = it.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
-            line("hook", format!("{result}  {} ({}){why}", it.hook, it.purpose));
+        for attempt in &self.attempts {
+            let result = if attempt.error.is_some() { "NO " } else { "yes" };
+            let why = attempt.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+            line("hook", format!("{result}  {} ({}){why}", attempt.hook, attempt.purpose));
         }
         if self.gaps.is_empty() {
             line("look", "yes  every process and every network namespace can be seen".into());
         }
-        for it in &self.gaps {
-            line("look", format!("NO   {}: {it}", it.kind.name()));
+        for gap in &self.gaps {
+            line("look", format!("NO   {}: {gap}", gap.kind.name()));
         }
         let (works, why) = destroy_of(self.destroy);
         line("ss -K", format!("{}  {why}", yes_or_no(works)));
         let (works, why) = mptcp_of(&self.mptcp);
         line("MPTCP", format!("{}  {why}", yes_or_no(works)));
-        for it in &self.degraded {
-            line("degraded", it.clone());
+        for why in &self.degraded {
+            line("degraded", why.clone());
         }
-        for it in &self.advice {
-            line("advice", it.clone());
+        for advice in &self.advice {
+            line("advice", advice.clone());
         }
         let missing = if self.degraded.is_empty() { "" } else { ", without what the lines above say" };
         let verdict = match (self.hook, self.tier) {
@@ -199,11 +206,11 @@ impl Findings {
             "open_files": facts.open_files,
             "unprivileged_bpf_disabled": facts.unprivileged_bpf_disabled,
             "ring_bytes": self.ring_bytes,
-            "capabilities": facts.capabilities.iter().map(|it| json!({
-                "name": it.name, "held": it.held, "required": it.required, "purpose": it.purpose,
+            "capabilities": facts.capabilities.iter().map(|capability| json!({
+                "name": capability.name, "held": capability.held, "required": capability.required, "purpose": capability.purpose,
             })).collect::<Vec<_>>(),
-            "hooks": self.attempts.iter().map(|it| json!({
-                "hook": it.hook, "works": it.error.is_none(), "error": it.error, "purpose": it.purpose,
+            "hooks": self.attempts.iter().map(|attempt| json!({
+                "hook": attempt.hook, "works": attempt.error.is_none(), "error": attempt.error, "purpose": attempt.purpose,
             })).collect::<Vec<_>>(),
             "look": {
                 "complete": self.gaps.is_empty(),

@@ -11,7 +11,7 @@ use crate::{
     cli::LookFormat,
     enrich::Enricher,
     format, look,
-    model::{Filter, Gap, Holder, Identify, Looked, OwnerKey, OwnerSource, SocketInfo, SubjectKey},
+    model::{Filter, Gap, Holder, Identify, OwnerKey, OwnerSource, SocketEntry, SocketInfo, SubjectKey},
     route::Router,
 };
 
@@ -23,7 +23,7 @@ use crate::{
 pub(super) fn look(
     filter: &Filter,
     wanted: impl Fn(&SocketInfo) -> bool,
-) -> Result<(Vec<Looked>, look::Look), Failure> {
+) -> Result<(Vec<SocketEntry>, look::Look), Failure> {
     let router = Router::new(filter.clone());
     let wanted = |socket: &SocketInfo| router.wants_socket(socket) && wanted(socket);
     let mut look = look::look(filter.netns, wanted, |_| {});
@@ -44,17 +44,17 @@ pub(super) fn look(
     let mut enricher = Enricher::new(PathBuf::from("/"), false);
     let sockets = std::mem::take(&mut look.sockets)
         .into_iter()
-        .filter(|it| router.wants_examined(it))
-        .map(|it| {
+        .filter(|report| router.wants_report(report))
+        .map(|report| {
             let key = SubjectKey {
-                owner: it.holders.first().map(owner),
-                uid: it.socket.uid,
-                netns: Some(it.socket.netns),
-                cgroup: it.socket.cgroup,
+                owner: report.holders.first().map(owner),
+                uid: report.socket.uid,
+                netns: Some(report.socket.netns),
+                cgroup: report.socket.cgroup,
             };
-            Looked { subject: enricher.identify(key), it }
+            SocketEntry { subject: enricher.identify(key), report }
         })
-        .filter(|looked| router.wants_looked(looked))
+        .filter(|looked| router.wants_entry(looked))
         .collect();
     Ok((sockets, look))
 }
@@ -70,7 +70,7 @@ pub(super) fn show_gaps(as_table: bool, netns: Option<u32>, gaps: &[Gap], time: 
 
 /// Tables are for people, JSON is for machines.
 pub(super) fn as_table(format: Option<LookFormat>) -> bool {
-    format.map_or_else(|| io::stdout().is_terminal(), |it| it == LookFormat::Table)
+    format.map_or_else(|| io::stdout().is_terminal(), |format| format == LookFormat::Table)
 }
 
 fn owner(holder: &Holder) -> OwnerKey {

@@ -254,7 +254,7 @@ fn life_title(life: &Life) -> String {
     let (local, remote) =
         (endpoint(tuple.local, tuple.local_port), endpoint(tuple.remote, tuple.remote_port));
     let owner = life.subject.owner.as_ref();
-    let owner = owner.map(|it| format!("{} ({}), ", it.comm, it.pid())).unwrap_or_default();
+    let owner = owner.map(|owner| format!("{} ({}), ", owner.comm, owner.pid())).unwrap_or_default();
     let role = life.role.map(|role| format!("{}, ", role.name())).unwrap_or_default();
     printable(&format!("{owner}{role}{local} - {remote}, connection {}", life.conn))
 }

@@ -79,7 +79,7 @@ impl Reader {
 
     /// Begins; if it is being read, that is done once more afterwards, or beside a thread that waits too long.
     pub(super) fn begin(&mut self) -> io::Result<()> {
-        if self.under_way.as_ref().is_some_and(|it| !it.is_late) {
+        if self.under_way.as_ref().is_some_and(|reading| !reading.is_late) {
             self.again = true;
             return Ok(());
         }

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     cli::{SocketsArgs, SortBy},
     format,
-    model::{Looked, SocketInfo, Transport},
+    model::{SocketEntry, SocketInfo, Transport},
     pipeline,
 };
 
@@ -29,7 +29,7 @@ pub(super) fn run(args: &SocketsArgs) -> Result<ExitCode> {
     let sockets = below_their_connections(sockets);
     let (as_table, time) = (as_table(args.format), format::look_time(pipeline::now_ns()));
     if as_table {
-        super::print([format::sockets_table(sockets.iter().map(|looked| &looked.it))])?;
+        super::print([format::sockets_table(sockets.iter().map(|looked| &looked.report))])?;
     } else {
         super::print(sockets.iter().map(|looked| format::socket_json(looked, &time)))?;
     }
@@ -38,43 +38,50 @@ pub(super) fn run(args: &SocketsArgs) -> Result<ExitCode> {
 }
 
 /// Subflows stand below their MPTCP socket, where that is shown.
-fn below_their_connections(sockets: Vec<Looked>) -> Vec<Looked> {
-    let whole = |it: &SocketInfo| Some((it.netns, it.mptcp?.token(), it.inode));
-    let is_shown = |it: &SocketInfo| it.transport == Transport::Mptcp;
-    let shown: HashSet<_> =
-        sockets.iter().map(|it| &it.it.socket).filter(|it| is_shown(it)).filter_map(whole).collect();
+fn below_their_connections(sockets: Vec<SocketEntry>) -> Vec<SocketEntry> {
+    let whole = |socket: &SocketInfo| Some((socket.netns, socket.mptcp?.token(), socket.inode));
+    let is_shown = |socket: &SocketInfo| socket.transport == Transport::Mptcp;
+    let shown: HashSet<_> = sockets
+        .iter()
+        .map(|entry| &entry.report.socket)
+        .filter(|socket| is_shown(socket))
+        .filter_map(whole)
+        .collect();
     if shown.is_empty() {
         return sockets;
     }
-    let is_below = |it: &SocketInfo| it.is_subflow() && whole(it).is_some_and(|key| shown.contains(&key));
-    let (below, others): (Vec<_>, Vec<_>) = sockets.into_iter().partition(|it| is_below(&it.it.socket));
-    let mut subflows: HashMap<_, Vec<Looked>> = HashMap::new();
+    let is_below =
+        |socket: &SocketInfo| socket.is_subflow() && whole(socket).is_some_and(|key| shown.contains(&key));
+    let (below, others): (Vec<_>, Vec<_>) =
+        sockets.into_iter().partition(|entry| is_below(&entry.report.socket));
+    let mut subflows: HashMap<_, Vec<SocketEntry>> = HashMap::new();
     for looked in below {
-        subflows.entry(whole(&looked.it.socket)).or_default().push(looked);
+        subflows.entry(whole(&looked.report.socket)).or_default().push(looked);
     }
     let mut ordered = Vec::new();
     for looked in others {
-        let key = whole(&looked.it.socket);
+        let key = whole(&looked.report.socket);
         ordered.push(looked);
         ordered.extend(key.and_then(|key| subflows.remove(&Some(key))).into_iter().flatten());
     }
     ordered
 }
 
-fn sort(sockets: &mut [Looked], by: SortBy) {
-    let process =
-        |it: &Looked| it.it.holders.first().map(|holder| (holder.process.pid, holder.process.comm.clone()));
+fn sort(sockets: &mut [SocketEntry], by: SortBy) {
+    let process = |entry: &SocketEntry| {
+        entry.report.holders.first().map(|holder| (holder.process.pid, holder.process.comm.clone()))
+    };
     let end = |address: crate::model::Address, port: u16| (address.canonical(), port);
     match by {
-        SortBy::Age => sockets.sort_by_cached_key(|it| Reverse(it.it.idle_ns())),
-        SortBy::State => sockets.sort_by_cached_key(|it| it.it.socket.state),
-        SortBy::Local => {
-            sockets.sort_by_cached_key(|it| end(it.it.socket.tuple.local, it.it.socket.tuple.local_port))
-        }
-        SortBy::Remote => {
-            sockets.sort_by_cached_key(|it| end(it.it.socket.tuple.remote, it.it.socket.tuple.remote_port))
-        }
+        SortBy::Age => sockets.sort_by_cached_key(|entry| Reverse(entry.report.idle_ns())),
+        SortBy::State => sockets.sort_by_cached_key(|entry| entry.report.socket.state),
+        SortBy::Local => sockets.sort_by_cached_key(|entry| {
+            end(entry.report.socket.tuple.local, entry.report.socket.tuple.local_port)
+        }),
+        SortBy::Remote => sockets.sort_by_cached_key(|entry| {
+            end(entry.report.socket.tuple.remote, entry.report.socket.tuple.remote_port)
+        }),
         SortBy::Process => sockets.sort_by_cached_key(process),
-        SortBy::Unread => sockets.sort_by_cached_key(|it| Reverse(it.it.socket.unread_bytes())),
+        SortBy::Unread => sockets.sort_by_cached_key(|entry| Reverse(entry.report.socket.unread_bytes())),
     }
 }

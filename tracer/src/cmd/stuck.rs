@@ -21,8 +21,8 @@ use crate::{
     format::{self, Group},
     look::Look,
     model::{
-        Diagnosis, Examined, Filter, Home, InState, Looked, Process, Reason, SocketInfo, State, StateSet,
-        Thresholds, Transport, Tuple, printable,
+        Diagnosis, Filter, InState, Process, Reason, SocketEntry, SocketInfo, SocketReport, State, StateSet,
+        Thresholds, Transport, Tuple, Workload, printable,
     },
     pipeline,
     source::Openings,
@@ -65,8 +65,9 @@ pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {
             return Ok(code);
         }
         // Only of what is shown: most is of the same kind, and texts for all would take more room than all the rest.
-        let explain =
-            |it: &Examined| diagnose(it, look.foreign.get(&it.socket.netns).map(std::path::PathBuf::as_path));
+        let explain = |report: &SocketReport| {
+            diagnose(report, look.foreign.get(&report.socket.netns).map(std::path::PathBuf::as_path))
+        };
         let time = format::look_time(pipeline::now_ns());
         if args.watch.is_some() && as_table {
             // Home, and what was there before goes.
@@ -86,10 +87,10 @@ pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {
 fn show(
     args: &StuckArgs,
     as_table: bool,
-    stuck: &[Looked],
+    stuck: &[SocketEntry],
     time: &str,
-    reason: impl Fn(&Examined) -> Reason,
-    explain: impl Fn(&Examined) -> Diagnosis,
+    reason: impl Fn(&SocketReport) -> Reason,
+    explain: impl Fn(&SocketReport) -> Diagnosis,
 ) -> Result<()> {
     let openings = args.hunt.as_deref().map(Openings::read).transpose().map_err(Failure::usage)?;
     let groups = |by| groups(by, stuck, openings.as_ref(), &reason);
@@ -98,51 +99,51 @@ fn show(
         (Some(by), false) => super::print(groups(by).iter().map(|group| format::group_json(group, time)))?,
         (None, true) => super::print([format::stuck_table(stuck, &reason, explain)])?,
         (None, false) => {
-            let line = |looked: &Looked| format::stuck_json(looked, &explain(&looked.it), time);
+            let line = |looked: &SocketEntry| format::stuck_json(looked, &explain(&looked.report), time);
             super::print(stuck.iter().map(line))?;
         }
     }
     Ok(())
 }
 
-/// What was stuck at the end of a recording, as it was found then.
+/// What was stuck at the end of a recording, as the last look found it.
 fn recorded(args: &StuckArgs, path: &Path, as_table: bool) -> Result<ExitCode> {
     let story = super::story(path, &args.select)?;
     let states = union(&args.state);
     let least_ns = args.older_than.map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     let mut found: HashMap<(u32, Tuple), Diagnosis> = HashMap::new();
-    let mut stuck = Vec::new();
+    let mut entries = Vec::new();
     for life in story.lives.values().filter(|life| life.is_stuck) {
-        let Some((it, (examined, diagnosis))) =
-            life.stuck.as_ref().and_then(|it| Some((it, &**it.found.as_ref()?)))
+        let Some((stuck, (examined, diagnosis))) =
+            life.stuck.as_ref().and_then(|stuck| Some((stuck, &**stuck.found.as_ref()?)))
         else {
             continue;
         };
-        let since_ns = u64::try_from(story.end_ns - it.time_ns).unwrap_or(0);
-        let age = InState { ns: it.age.ns.saturating_add(since_ns), ..it.age };
-        if (states.is_empty() || states.contains(it.state)) && age.ns >= least_ns {
-            found.insert((examined.socket.netns, it.conn.tuple), diagnosis.clone());
-            let examined = Examined { age: Some(age), ..examined.clone() };
-            stuck.push(Looked { it: examined, subject: Rc::clone(&life.subject) });
+        let since_ns = u64::try_from(story.end_ns - stuck.time_ns).unwrap_or(0);
+        let age = InState { ns: stuck.age.ns.saturating_add(since_ns), ..stuck.age };
+        if (states.is_empty() || states.contains(stuck.state)) && age.ns >= least_ns {
+            found.insert((examined.socket.netns, stuck.conn.tuple), diagnosis.clone());
+            let examined = SocketReport { age: Some(age), ..examined.clone() };
+            entries.push(SocketEntry { report: examined, subject: Rc::clone(&life.subject) });
         }
     }
-    stuck.sort_by_cached_key(|looked| Reverse(looked.it.idle_ns()));
-    let explain = |it: &Examined| {
-        let known = found.get(&(it.socket.netns, it.socket.tuple)).cloned();
-        known.unwrap_or_else(|| diagnose(it, None))
+    entries.sort_by_cached_key(|looked| Reverse(looked.report.idle_ns()));
+    let explain = |report: &SocketReport| {
+        let known = found.get(&(report.socket.netns, report.socket.tuple)).cloned();
+        known.unwrap_or_else(|| diagnose(report, None))
     };
-    let reason = |it: &Examined| explain(it).reason;
-    show(args, as_table, &stuck, &format::look_time(story.end_ns), reason, explain)?;
+    let reason = |report: &SocketReport| explain(report).reason;
+    show(args, as_table, &entries, &format::look_time(story.end_ns), reason, explain)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// The end of the process frees this at once; one by one, a hundred thousand sockets take a fifth of a second.
-fn leave(stuck: Vec<Looked>, look: Look) {
+fn leave(stuck: Vec<SocketEntry>, look: Look) {
     std::mem::forget((stuck, look));
 }
 
 /// The sockets past their thresholds, the oldest first; then those that may be, for their ages are not known.
-fn find(args: &StuckArgs, filter: &Filter) -> Result<(Vec<Looked>, Look), Failure> {
+fn find(args: &StuckArgs, filter: &Filter) -> Result<(Vec<SocketEntry>, Look), Failure> {
     let thresholds = Thresholds::with(&args.threshold);
     let states = union(&args.state);
     let older_than = args.older_than.map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
@@ -163,44 +164,51 @@ fn find(args: &StuckArgs, filter: &Filter) -> Result<(Vec<Looked>, Look), Failur
         };
         wanted && socket.state != State::Listen && (socket.is_partial || is_old(socket))
     })?;
-    let after_ns = |it: &Examined| {
-        let tuple = it.socket.tuple;
-        let comms: Vec<&str> = it.holders.iter().map(|holder| holder.process.comm.as_str()).collect();
-        let own = thresholds.of(it.socket.state, [tuple.local_port, tuple.remote_port], &comms);
+    let after_ns = |report: &SocketReport| {
+        let tuple = report.socket.tuple;
+        let comms: Vec<&str> = report.holders.iter().map(|holder| holder.process.comm.as_str()).collect();
+        let own = thresholds.of(report.socket.state, [tuple.local_port, tuple.remote_port], &comms);
         match older_than {
-            Some(time) => own.or(states.contains(it.socket.state).then_some(0)).map(|_| time),
+            Some(time) => own.or(states.contains(report.socket.state).then_some(0)).map(|_| time),
             None => own,
         }
     };
     let mut stuck = sockets;
-    stuck.retain_mut(|Looked { it, .. }| {
-        let Some(after_ns) = after_ns(it) else { return false };
-        let is_stuck = !it.socket.is_partial && it.idle_ns().unwrap_or(0) >= after_ns;
+    stuck.retain_mut(|SocketEntry { report, .. }| {
+        let Some(after_ns) = after_ns(report) else { return false };
+        let is_stuck = !report.socket.is_partial && report.idle_ns().unwrap_or(0) >= after_ns;
         // Nothing tells the age of what is partial.
-        it.may_be_stuck = !is_stuck && (it.socket.is_partial || track::may_be_older(&it.socket, after_ns));
-        is_stuck || it.may_be_stuck
+        report.may_be_stuck =
+            !is_stuck && (report.socket.is_partial || track::may_be_older(&report.socket, after_ns));
+        is_stuck || report.may_be_stuck
     });
     drop_doubles(&mut stuck);
-    stuck.sort_by_cached_key(|looked| (looked.it.socket.is_partial, Reverse(looked.it.idle_ns())));
+    stuck.sort_by_cached_key(|looked| (looked.report.socket.is_partial, Reverse(looked.report.idle_ns())));
     Ok((stuck, look))
 }
 
 /// An MPTCP connection that is stuck as one of its subflows is, with the same ends, counts once.
-fn drop_doubles(stuck: &mut Vec<Looked>) {
-    let place = |it: &SocketInfo| (it.netns, it.tuple.of_any_socket(), it.state);
-    let of = |stuck: &[Looked], transport| {
-        stuck.iter().filter(|it| it.it.socket.transport == transport).map(|it| place(&it.it.socket)).collect()
+fn drop_doubles(stuck: &mut Vec<SocketEntry>) {
+    let place = |socket: &SocketInfo| (socket.netns, socket.tuple.of_any_socket(), socket.state);
+    let of = |stuck: &[SocketEntry], transport| {
+        stuck
+            .iter()
+            .filter(|entry| entry.report.socket.transport == transport)
+            .map(|entry| place(&entry.report.socket))
+            .collect()
     };
     let mptcp: HashSet<_> = of(stuck, Transport::Mptcp);
     if !mptcp.is_empty() {
         let tcp: HashSet<_> = of(stuck, Transport::Tcp);
-        stuck.retain(|it| it.it.socket.transport == Transport::Tcp || !tcp.contains(&place(&it.it.socket)));
+        stuck.retain(|entry| {
+            entry.report.socket.transport == Transport::Tcp || !tcp.contains(&place(&entry.report.socket))
+        });
     }
 }
 
 /// A plugin's answer.
-fn check(args: &StuckArgs, stuck: &[Looked], look: &Look) -> Result<ExitCode> {
-    let unsure = stuck.iter().filter(|looked| looked.it.may_be_stuck).count();
+fn check(args: &StuckArgs, stuck: &[SocketEntry], look: &Look) -> Result<ExitCode> {
+    let unsure = stuck.iter().filter(|looked| looked.report.may_be_stuck).count();
     let count = stuck.len() - unsure;
     let (word, code) = match count {
         _ if count >= args.crit => ("CRITICAL", CRITICAL),
@@ -208,7 +216,7 @@ fn check(args: &StuckArgs, stuck: &[Looked], look: &Look) -> Result<ExitCode> {
         _ if !look.gaps.is_empty() || stuck.len() >= args.warn => ("UNKNOWN", UNKNOWN),
         _ => ("OK", 0),
     };
-    let oldest = stuck.first().and_then(|looked| looked.it.idle_ns()).unwrap_or(0) / 1_000_000_000;
+    let oldest = stuck.first().and_then(|looked| looked.report.idle_ns()).unwrap_or(0) / 1_000_000_000;
     let most = groups(GroupBy::Process, stuck, None, track::reason);
     let whose =
         most.first().map(|group| format!(", {} of them {}", group.count, group.key)).unwrap_or_default();
@@ -227,20 +235,20 @@ fn check(args: &StuckArgs, stuck: &[Looked], look: &Look) -> Result<ExitCode> {
 
 fn groups(
     by: GroupBy,
-    stuck: &[Looked],
+    stuck: &[SocketEntry],
     openings: Option<&Openings>,
-    reason: impl Fn(&Examined) -> Reason,
+    reason: impl Fn(&SocketReport) -> Reason,
 ) -> Vec<Group> {
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
     for looked in stuck {
-        let it = &looked.it;
-        let reason = reason(it);
+        let report = &looked.report;
+        let reason = reason(report);
         for key in keys(by, looked, openings, reason) {
             let group = groups.entry(key.clone()).or_insert_with(|| Group { key, ..Group::default() });
             group.count += 1;
-            group.oldest_ns = group.oldest_ns.max(it.idle_ns());
-            group.unread_bytes += u64::from(it.socket.unread_bytes());
-            *group.states.entry(it.socket.state.name()).or_default() += 1;
+            group.oldest_ns = group.oldest_ns.max(report.idle_ns());
+            group.unread_bytes += u64::from(report.socket.unread_bytes());
+            *group.states.entry(report.socket.state.name()).or_default() += 1;
             *group.reasons.entry(reason.name()).or_default() += 1;
         }
     }
@@ -250,25 +258,25 @@ fn groups(
 }
 
 /// What a socket counts for; more than one where several processes have it open.
-fn keys(by: GroupBy, looked: &Looked, openings: Option<&Openings>, reason: Reason) -> Vec<String> {
-    let it = &looked.it;
-    let tuple = it.socket.tuple;
+fn keys(by: GroupBy, looked: &SocketEntry, openings: Option<&Openings>, reason: Reason) -> Vec<String> {
+    let report = &looked.report;
+    let tuple = report.socket.tuple;
     match by {
         GroupBy::Process => {
-            let mut keys: Vec<String> = it.holders.iter().map(|holder| name(&holder.process)).collect();
+            let mut keys: Vec<String> = report.holders.iter().map(|holder| name(&holder.process)).collect();
             keys.dedup();
             if keys.is_empty() {
-                keys.push(held_by_nobody(it, reason));
+                keys.push(held_by_nobody(report, reason));
             }
             keys
         }
-        GroupBy::Listener => vec![match it.listening().next() {
+        GroupBy::Listener => vec![match report.listening().next() {
             Some(_) => format!("port {}", tuple.local_port),
             None => "none".into(),
         }],
         GroupBy::Peer => vec![tuple.remote.canonical().to_string()],
         GroupBy::Stack => {
-            let found = openings.and_then(|openings| openings.find(it.socket.netns, &tuple));
+            let found = openings.and_then(|openings| openings.find(report.socket.netns, &tuple));
             vec![match found {
                 Some(Ok(stack)) => format!("{} at {}", stack.by.name(), format::opened_at(stack)),
                 Some(Err(why)) => why.text().to_owned(),
@@ -276,11 +284,11 @@ fn keys(by: GroupBy, looked: &Looked, openings: Option<&Openings>, reason: Reaso
             }]
         }
         GroupBy::Container => {
-            let key = |home: Home<'_>| {
-                let container = home.container.map(|container| container.id.as_str());
-                container.or(home.unit).unwrap_or("none").to_owned()
+            let key = |workload: Workload<'_>| {
+                let container = workload.container.map(|container| container.id.as_str());
+                container.or(workload.unit).unwrap_or("none").to_owned()
             };
-            let mut keys: Vec<String> = looked.homes().into_iter().map(key).collect();
+            let mut keys: Vec<String> = looked.workloads().into_iter().map(key).collect();
             keys.sort();
             keys.dedup();
             keys
@@ -293,17 +301,17 @@ fn name(process: &Process) -> String {
 }
 
 /// The group of what no process is known to have open.
-fn held_by_nobody(it: &Examined, reason: Reason) -> String {
-    let has_file = it.socket.inode != 0;
-    match (it.socket.state, reason) {
-        _ if it.of_kernel => "kernel".into(),
+fn held_by_nobody(report: &SocketReport, reason: Reason) -> String {
+    let has_file = report.socket.inode != 0;
+    match (report.socket.state, reason) {
+        _ if report.of_kernel => "kernel".into(),
         (_, Reason::InFlight) => "in flight".into(),
         (_, Reason::HolderHidden) => "hidden".into(),
-        _ if has_file && it.hidden_holders => "hidden".into(),
+        _ if has_file && report.hidden_holders => "hidden".into(),
         (State::CloseWait, Reason::Unknown) => "unknown".into(),
         _ if has_file => "unknown".into(),
         (State::CloseWait | State::Established | State::NewSynRecv | State::SynRecv, _) => {
-            let listening = track::names(it.listening());
+            let listening = track::names(report.listening());
             listening.map_or_else(|| "nobody".into(), |names| format!("never accepted by {names}"))
         }
         _ => "nobody".into(),

@@ -116,8 +116,9 @@ fn of_labels<'a>(sink: &Sink, settings: &'a Settings) -> Vec<(&'a str, String)> 
     let is_elasticsearch = args.r#type == SinkType::Http && args.template == TemplateName::Elasticsearch;
     let problem = |name: &'a str| {
         if args.format == SinkFormat::Ecs {
-            let other =
-                names().take_while(|other| *other != name).find(|it| ecs_label(it) == ecs_label(name))?;
+            let other = names()
+                .take_while(|other| *other != name)
+                .find(|other| ecs_label(other) == ecs_label(name))?;
             return Some(format!("the labels '{other}' and '{name}' are both '{}' in ECS", ecs_label(name)));
         }
         if !is_elasticsearch {
@@ -144,8 +145,9 @@ fn clashes(settings: &Settings) -> Vec<SettingsError> {
     let mut found = Vec::new();
     for (at, sink) in settings.sinks.iter().enumerate() {
         for (key, place) in [("path", output as fn(&Sink) -> Option<Place>), ("spool", spool)] {
-            let same =
-                |other: &&Sink| place(sink).is_some_and(|it| place(other).is_some_and(|other| it.is(&other)));
+            let same = |other: &&Sink| {
+                place(sink).is_some_and(|own| place(other).is_some_and(|other| own.is(&other)))
+            };
             let Some(other) = settings.sinks.iter().take(at).find(same) else { continue };
             let what = if key == "path" { "write to the same file" } else { "have the same spool" };
             let message = format!("sinks {} and {} {what}: give each its own", other.name, sink.name);
@@ -225,7 +227,7 @@ fn of_receiver(sink: &Sink) -> Option<(&'static str, String)> {
 /// Whether a process has the pipe open for reading. It is not opened to find out: its reader would see that end.
 fn has_reader(pipe: (u64, u64)) -> bool {
     let reads = |descriptor: &Path| {
-        let is_it = fs::metadata(descriptor).is_ok_and(|it| (it.dev(), it.ino()) == pipe);
+        let is_it = fs::metadata(descriptor).is_ok_and(|file| (file.dev(), file.ino()) == pipe);
         // Only a reader's link has the right to read.
         is_it && fs::symlink_metadata(descriptor).is_ok_and(|link| link.mode() & 0o400 != 0)
     };

@@ -64,8 +64,9 @@ fn section(title: &str, body: &str, out: &mut String) {
 fn facts(story: &Story) -> String {
     let (host, kernel) = story.host.clone().unwrap_or_default();
     let length = u64::try_from(story.end_ns - story.begin_ns).unwrap_or(0);
-    let begin =
-        jiff::Timestamp::from_nanosecond(story.begin_ns.into()).map(|it| it.to_string()).unwrap_or_default();
+    let begin = jiff::Timestamp::from_nanosecond(story.begin_ns.into())
+        .map(|time| time.to_string())
+        .unwrap_or_default();
     let mut out = format!(
         "<p class=\"dim\">host {}, Linux {}, from {} on, {}</p>\n<div class=\"cards\">",
         escape(&host),
@@ -208,7 +209,7 @@ fn leaks(story: &Story) -> String {
         leak.count += 1;
         leak.still += u64::from(life.is_stuck);
         leak.longest_ns = leak.longest_ns.max(stuck.age.ns.saturating_add(since));
-        let found = stuck.found.as_ref().map(|it| (it.1.why.clone(), it.1.advice.clone()));
+        let found = stuck.found.as_ref().map(|found| (found.1.why.clone(), found.1.advice.clone()));
         leak.why = leak.why.take().or(found);
     }
     if leaks.is_empty() {
@@ -217,7 +218,7 @@ fn leaks(story: &Story) -> String {
     let mut rows: Vec<_> = leaks.into_iter().collect();
     rows.sort_by_key(|(_, leak)| Reverse(leak.count));
     let rows = rows.iter().take(ROWS).map(|((who, state), leak)| {
-        let (why, advice) = leak.why.as_ref().map(|it| (it.0.as_str(), it.1.as_str())).unwrap_or_default();
+        let (why, advice) = leak.why.as_ref().map(|why| (why.0.as_str(), why.1.as_str())).unwrap_or_default();
         vec![
             escape(who),
             (*state).to_owned(),

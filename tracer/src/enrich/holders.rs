@@ -298,7 +298,7 @@ mod tests {
         assert!(!holders.are_hidden());
         let of_500 = holders.of(500);
         assert_eq!(
-            of_500.iter().map(|it| (it.process.pid, it.fd())).collect::<Vec<_>>(),
+            of_500.iter().map(|holder| (holder.process.pid, holder.fd())).collect::<Vec<_>>(),
             [(10, Some(3)), (11, Some(7))]
         );
         assert_eq!(of_500[0].watch, Some(Watch::NoEpoll));
@@ -320,9 +320,9 @@ mod tests {
         fs::remove_file(&link).expect("another process has its pid");
         symlink("socket:[777]", link).expect("link");
         let of_500 = holders.of(500);
-        let pids: Vec<u32> = of_500.iter().map(|it| it.process.pid).collect();
+        let pids: Vec<u32> = of_500.iter().map(|holder| holder.process.pid).collect();
         assert_eq!(pids, [10, 11]);
-        assert!(of_500.iter().all(|it| it.process.comm.is_empty()), "{of_500:?}");
+        assert!(of_500.iter().all(|holder| holder.process.comm.is_empty()), "{of_500:?}");
         assert_eq!(of_500[0].watch, None, "its epoll cannot be read");
     }
 
@@ -343,18 +343,21 @@ mod tests {
         let mut holders = Holders::scan(root.path(), &missing);
         let of_700 = holders.of(700);
         assert_eq!(
-            of_700.iter().map(|it| (it.process.pid, it.via)).collect::<Vec<_>>(),
+            of_700.iter().map(|holder| (holder.process.pid, holder.via)).collect::<Vec<_>>(),
             [(11, Via::IoUring(9))]
         );
         holders.search(&missing, &HashSet::from([500, 501]));
         let of_900 = holders.of(900);
         assert_eq!(
-            of_900.iter().map(|it| (it.process.pid, it.via)).collect::<Vec<_>>(),
+            of_900.iter().map(|holder| (holder.process.pid, holder.via)).collect::<Vec<_>>(),
             [(10, Via::Mapping)]
         );
         let elsewhere = holders.elsewhere().expect("searched");
-        let messages: Vec<_> =
-            elsewhere.messages.iter().map(|it| (it.process.pid, it.fd, it.count)).collect();
+        let messages: Vec<_> = elsewhere
+            .messages
+            .iter()
+            .map(|message| (message.process.pid, message.fd, message.count))
+            .collect();
         assert_eq!((messages, elsewhere.rings.len()), (vec![(11, 10, 2)], 0));
         assert!(!holders.knows(901));
 

@@ -74,8 +74,9 @@ impl Enricher {
         }
         self.next += 1;
         // With BTF the kernel's programs have looked at the task itself.
-        let is_process =
-            |it: &&OwnerKey| it.task.start_ns != 0 || !process::is_kernel_thread(&self.root, it.task.pid);
+        let is_process = |owner: &&OwnerKey| {
+            owner.task.start_ns != 0 || !process::is_kernel_thread(&self.root, owner.task.pid)
+        };
         let owner = key.owner.as_ref().filter(is_process);
         Subject {
             id: self.next,

@@ -123,14 +123,17 @@ mod tests {
         let inode = fs::metadata("/proc/self/ns/net").expect("namespace").ino();
         assert!(matches!(Netns::follow("4026531840"), Ok(Netns::Inode(4_026_531_840))));
         assert!(
-            matches!(Netns::follow("/proc/self/ns/net"), Ok(Netns::Inode(it)) if u64::from(it) == inode),
+            matches!(Netns::follow("/proc/self/ns/net"), Ok(Netns::Inode(found)) if u64::from(found) == inode),
             "a process's one is resolved at once"
         );
         let directory = tempfile::tempdir().expect("directory");
         let at = |name: &str| directory.path().join(name).display().to_string();
         fs::write(at("file"), "").expect("file");
         for later in [at("later"), at("file"), "a-name-that-nobody-has-made".into()] {
-            assert!(matches!(Netns::follow(&later), Ok(Netns::Named(it)) if it.now().is_none()), "{later}");
+            assert!(
+                matches!(Netns::follow(&later), Ok(Netns::Named(name)) if name.now().is_none()),
+                "{later}"
+            );
             assert!(Netns::find(&later).is_err(), "{later}");
         }
         for never in [

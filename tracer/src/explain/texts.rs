@@ -32,7 +32,9 @@ impl Texts {
     #[must_use]
     pub fn of_locale() -> Self {
         let variables = ["LC_ALL", "LC_MESSAGES", "LANG"];
-        let locale = variables.iter().find_map(|it| std::env::var(it).ok().filter(|value| !value.is_empty()));
+        let locale = variables
+            .iter()
+            .find_map(|variable| std::env::var(variable).ok().filter(|value| !value.is_empty()));
         Self::of(locale.unwrap_or_default().split(['_', '.', '@']).next().unwrap_or_default())
     }
 

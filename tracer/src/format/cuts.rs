@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::Value;
 
 use crate::model::{
-    bounds::{self, Cut, Room},
+    bounds::{self, Cut, ListLimit},
     printable,
 };
 
@@ -36,7 +36,7 @@ impl Cuts {
         &mut self,
         field: &'static str,
         items: impl ExactSizeIterator<Item = S>,
-        room: Room,
+        room: ListLimit,
         make: impl Fn(S, &mut Self) -> T,
     ) -> Vec<T> {
         let total = items.len();

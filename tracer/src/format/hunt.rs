@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     display::{duration, endpoints, lower_bound},
-    model::{ConnId, Record, Resolved, Stack, Stuck, Unseen, printable},
+    model::{ConnId, MissingStack, Record, Resolved, Stack, Stuck, printable},
 };
 
 /// How the report is written.
@@ -38,9 +38,9 @@ struct Site {
 }
 
 /// Where, or why that is not known.
-type Opened = Result<Arc<Stack>, Unseen>;
+type Opened = Result<Arc<Stack>, MissingStack>;
 /// By the path's id.
-type SiteId = Result<u64, Unseen>;
+type SiteId = Result<u64, MissingStack>;
 
 /// The format.
 pub struct HuntReport {
@@ -59,7 +59,7 @@ impl HuntReport {
     }
 
     fn stuck(&mut self, it: &Stuck, out: &mut Vec<u8>) {
-        let opened = it.opened.clone().unwrap_or(Err(Unseen::NotSeen));
+        let opened = it.opened.clone().unwrap_or(Err(MissingStack::NotSeen));
         let id = opened.as_ref().map(|stack| stack.id).map_err(|why| *why);
         if self.stuck.insert(it.conn.id, id).is_some() {
             return;

@@ -9,8 +9,8 @@ use super::cuts::readable;
 use crate::{
     display::{duration, endpoints, lower_bound},
     model::{
-        Diagnosis, Examined, Gap, Holder, Home, Looked, MptcpPart, Process, Reason, State, TimerKind,
-        Transport, Via,
+        Diagnosis, Gap, Holder, MptcpPart, Process, Reason, SocketEntry, SocketReport, State, TimerKind,
+        Transport, Via, Workload,
         bounds::{PATH, SENTENCE},
         printable,
     },
@@ -38,7 +38,7 @@ pub struct Group {
 
 /// All sockets, one a line.
 #[must_use]
-pub fn sockets_table<'a>(sockets: impl IntoIterator<Item = &'a Examined>) -> String {
+pub fn sockets_table<'a>(sockets: impl IntoIterator<Item = &'a SocketReport>) -> String {
     let mut out = format!(
         "{:<11} {:>9} {:>8} {:>8} {:<24} {:<24} {}\n",
         "STATE", "AGE", "UNREAD", "UNSENT", "LOCAL", "REMOTE", "HELD BY"
@@ -52,25 +52,25 @@ pub fn sockets_table<'a>(sockets: impl IntoIterator<Item = &'a Examined>) -> Str
 /// Stuck sockets: those with one reason, one kind of timer and one holder together, then why, and what to do.
 #[must_use]
 pub fn stuck_table(
-    stuck: &[Looked],
-    reason: impl Fn(&Examined) -> Reason,
-    explain: impl Fn(&Examined) -> Diagnosis,
+    stuck: &[SocketEntry],
+    reason: impl Fn(&SocketReport) -> Reason,
+    explain: impl Fn(&SocketReport) -> Diagnosis,
 ) -> String {
     if stuck.is_empty() {
         return "nothing is stuck\n".into();
     }
     let mut out = String::new();
     for section in sections(stuck, reason) {
-        out.push_str(&sockets_table(section.iter().map(|looked| &looked.it)));
+        out.push_str(&sockets_table(section.iter().map(|looked| &looked.report)));
         if let Some(looked) = section.first() {
-            describe(looked, &explain(&looked.it), &mut out);
+            describe(looked, &explain(&looked.report), &mut out);
         }
         out.push('\n');
     }
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    stuck.iter().for_each(|looked| *counts.entry(looked.it.socket.state.name()).or_default() += 1);
+    stuck.iter().for_each(|looked| *counts.entry(looked.report.socket.state.name()).or_default() += 1);
     let list: Vec<String> = counts.iter().map(|(state, count)| format!("{count} in {state}")).collect();
-    let unsure = match stuck.iter().filter(|looked| looked.it.may_be_stuck).count() {
+    let unsure = match stuck.iter().filter(|looked| looked.report.may_be_stuck).count() {
         0 => String::new(),
         count => format!("; of {count} the age is not known"),
     };
@@ -79,11 +79,11 @@ pub fn stuck_table(
 }
 
 /// Those that one text is about, together.
-fn sections(stuck: &[Looked], reason: impl Fn(&Examined) -> Reason) -> Vec<Vec<&Looked>> {
-    let mut sections: Vec<Vec<&Looked>> = Vec::new();
+fn sections(stuck: &[SocketEntry], reason: impl Fn(&SocketReport) -> Reason) -> Vec<Vec<&SocketEntry>> {
+    let mut sections: Vec<Vec<&SocketEntry>> = Vec::new();
     let mut known = HashMap::new();
     for looked in stuck {
-        let it = &looked.it;
+        let it = &looked.report;
         // The text names who listens where nobody holds it.
         let holders = it.holders.iter().map(|holder| holder.process.pid);
         let pids: Vec<u32> = holders.chain(it.listening().map(|process| process.pid)).collect();
@@ -100,8 +100,8 @@ fn sections(stuck: &[Looked], reason: impl Fn(&Examined) -> Reason) -> Vec<Vec<&
 }
 
 /// What is known of a section's sockets, by its first one.
-fn describe(looked: &Looked, diagnosis: &Diagnosis, out: &mut String) {
-    let Looked { it, subject } = looked;
+fn describe(looked: &SocketEntry, diagnosis: &Diagnosis, out: &mut String) {
+    let SocketEntry { report: it, subject } = looked;
     let Diagnosis { why, advice, commands, more_commands, cannot_destroy, .. } = diagnosis;
     // Writing to a string does not fail.
     let _ = writeln!(out, "  why   {}", readable(why, SENTENCE));
@@ -122,7 +122,7 @@ fn describe(looked: &Looked, diagnosis: &Diagnosis, out: &mut String) {
     if let Some(exe) = it.holders.first().and_then(|holder| holder.process.exe.as_deref()) {
         let _ = writeln!(out, "  exe   {}", readable(exe, PATH));
     }
-    let places: Vec<String> = looked.homes().into_iter().filter_map(place).collect();
+    let places: Vec<String> = looked.workloads().into_iter().filter_map(place).collect();
     for place in places.iter().take(MOST_LISTED) {
         let _ = writeln!(out, "  in    {}", printable(place));
     }
@@ -131,11 +131,11 @@ fn describe(looked: &Looked, diagnosis: &Diagnosis, out: &mut String) {
     }
     let served = it.holders.iter().filter_map(|holder| holder.process.serves.as_deref());
     for served in served.take(MOST_LISTED) {
-        let inside = place(Home::from(served)).map(|place| format!(", {place}")).unwrap_or_default();
+        let inside = place(Workload::from(served)).map(|place| format!(", {place}")).unwrap_or_default();
         let _ = writeln!(out, "  for   network namespace {}{}", served.netns, printable(&inside));
     }
-    let made_in = Home::from(&**subject);
-    if let Some(place) = place(made_in).filter(|_| !looked.homes().contains(&made_in)) {
+    let made_in = Workload::from(&**subject);
+    if let Some(place) = place(made_in).filter(|_| !looked.workloads().contains(&made_in)) {
         let _ = writeln!(out, "  from  {}", printable(&place));
     }
     let _ = writeln!(out, "  timer {}", timer(it));
@@ -183,7 +183,7 @@ pub fn groups_table(groups: &[Group]) -> String {
     out
 }
 
-fn line(it: &Examined, out: &mut String) {
+fn line(it: &SocketReport, out: &mut String) {
     let (socket, tuple) = (&it.socket, &it.socket.tuple);
     let (local, remote) = endpoints(tuple, socket.interface.as_deref());
     let age = match (it.age, it.unanswered_ns) {
@@ -238,7 +238,7 @@ fn process(it: &Process) -> String {
 }
 
 /// What the kernel will do by itself, and when.
-fn timer(it: &Examined) -> String {
+fn timer(it: &SocketReport) -> String {
     if it.socket.is_partial {
         return "not known".into();
     }
@@ -268,10 +268,10 @@ pub fn held_via(holder: &Holder) -> String {
 }
 
 /// Container, pod or unit, where one is known.
-fn place(home: Home<'_>) -> Option<String> {
-    let container = home.container.map(|container| format!("container {}", container.id));
-    let pod = home.pod_uid.map(|uid| format!("pod {uid}"));
-    let unit = home.unit.map(|unit| format!("unit {unit}"));
+fn place(workload: Workload<'_>) -> Option<String> {
+    let container = workload.container.map(|container| format!("container {}", container.id));
+    let pod = workload.pod_uid.map(|uid| format!("pod {uid}"));
+    let unit = workload.unit.map(|unit| format!("unit {unit}"));
     let parts: Vec<String> = [container, pod, unit].into_iter().flatten().collect();
     (!parts.is_empty()).then(|| parts.join(", "))
 }

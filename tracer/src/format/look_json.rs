@@ -9,10 +9,10 @@ use super::{
     community_id::community_id,
     cuts::Cuts,
     look::Group,
-    seen::{Explained, HomeOf, MADE_IN, Place, Seen},
+    seen::{Explained, MADE_IN, Place, Seen, WorkloadOf},
     time::Times,
 };
-use crate::model::{Address, Diagnosis, Gap, Home, Looked, State, bounds};
+use crate::model::{Address, Diagnosis, Gap, SocketEntry, State, Workload, bounds};
 
 const SCHEMA: &str = "sockstate/1";
 
@@ -27,13 +27,13 @@ pub fn look_time(time_ns: i64) -> String {
 
 /// A socket as a JSON line.
 #[must_use]
-pub fn socket_json(looked: &Looked, time: &str) -> String {
+pub fn socket_json(looked: &SocketEntry, time: &str) -> String {
     line_of(&SocketLine::new("socket", looked, None, time))
 }
 
 /// A stuck socket as a JSON line.
 #[must_use]
-pub fn stuck_json(looked: &Looked, diagnosis: &Diagnosis, time: &str) -> String {
+pub fn stuck_json(looked: &SocketEntry, diagnosis: &Diagnosis, time: &str) -> String {
     line_of(&SocketLine::new("stuck", looked, Some(diagnosis), time))
 }
 
@@ -123,7 +123,7 @@ struct SocketLine<'a> {
     #[serde(flatten)]
     place: Place<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    made_in: Option<HomeOf<'a>>,
+    made_in: Option<WorkloadOf<'a>>,
     #[serde(flatten)]
     explained: Option<Explained<'a>>,
     #[serde(skip_serializing_if = "Cuts::is_empty")]
@@ -131,14 +131,14 @@ struct SocketLine<'a> {
 }
 
 impl<'a> SocketLine<'a> {
-    fn new(kind: &'a str, looked: &'a Looked, diagnosis: Option<&'a Diagnosis>, time: &'a str) -> Self {
-        let Looked { it, subject } = looked;
-        let made_in = Home::from(&**subject);
-        let homes = looked.homes();
+    fn new(kind: &'a str, looked: &'a SocketEntry, diagnosis: Option<&'a Diagnosis>, time: &'a str) -> Self {
+        let SocketEntry { report: it, subject } = looked;
+        let made_in = Workload::from(&**subject);
+        let workloads = looked.workloads();
         let (socket, tuple) = (&it.socket, &it.socket.tuple);
         let mut cuts = Cuts::of(&it.cut);
-        let place = Place::with(subject, homes.first().copied().unwrap_or(made_in), &mut cuts);
-        let is_elsewhere = made_in.is_known() && !homes.contains(&made_in);
+        let place = Place::with(subject, workloads.first().copied().unwrap_or(made_in), &mut cuts);
+        let is_elsewhere = made_in.is_known() && !workloads.contains(&made_in);
         Self {
             schema: SCHEMA,
             kind,
@@ -164,7 +164,7 @@ impl<'a> SocketLine<'a> {
             uid: socket.uid,
             mini: socket.mini,
             place,
-            made_in: is_elsewhere.then(|| HomeOf::new(made_in, MADE_IN, &mut cuts)),
+            made_in: is_elsewhere.then(|| WorkloadOf::new(made_in, MADE_IN, &mut cuts)),
             explained: diagnosis.map(|diagnosis| Explained::new(diagnosis, &mut cuts)),
             truncated: cuts,
         }

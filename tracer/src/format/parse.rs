@@ -13,9 +13,9 @@ use thiserror::Error;
 
 use super::errno;
 use crate::model::{
-    Cause, Cgroup, Connection, Container, Diagnosis, Examined, Holder, InState, Listener, Lost, LostPlace,
-    Owner, OwnerSource, Process, Reason, Record, Resolved, Resync, Snapshot, SocketInfo, Start, State, Stop,
-    Stuck, Subject, Task, Transition, Transport, Via, Watch,
+    Cause, Cgroup, Connection, Container, Diagnosis, Holder, InState, Listener, Lost, LostPlace, Owner,
+    OwnerSource, Process, Reason, Record, Resolved, Resync, Snapshot, SocketInfo, SocketReport, Start, State,
+    Stop, Stuck, Subject, Task, Transition, Transport, Via, Watch,
     bounds::{self, Cut},
 };
 
@@ -145,7 +145,7 @@ impl Parser {
     }
 
     /// What a look had found.
-    fn found(&mut self, it: &Line<'_>) -> Option<Box<(Examined, Diagnosis)>> {
+    fn found(&mut self, it: &Line<'_>) -> Option<Box<(SocketReport, Diagnosis)>> {
         let reason = it.reason.and_then(|name| Reason::ALL.into_iter().find(|reason| reason.name() == name));
         let diagnosis = it.diagnosis(reason?);
         let mut socket = SocketInfo {
@@ -183,8 +183,15 @@ impl Parser {
         let listeners = it.listeners.iter().take(bounds::LOOK.listeners.items).map(listener).collect();
         let (age, unanswered_ns) = (it.age(), it.unanswered_ns);
         let of_kernel = it.held_by_kernel;
-        let examined =
-            Examined { age, holders, listeners, of_kernel, unanswered_ns, cut, ..Examined::new(socket) };
+        let examined = SocketReport {
+            age,
+            holders,
+            listeners,
+            of_kernel,
+            unanswered_ns,
+            cut,
+            ..SocketReport::new(socket)
+        };
         Some(Box::new((examined, diagnosis)))
     }
 

@@ -4,9 +4,9 @@ use serde::Serialize;
 
 use super::cuts::Cuts;
 use crate::model::{
-    Container, Diagnosis, Examined, Holder, Home, Listener, Message, MptcpPart, Process, State, Subject,
-    Transport, Via, Watch,
-    bounds::{self, Cut, Rooms},
+    Container, Diagnosis, Holder, Listener, Message, MptcpPart, Process, SocketReport, State, Subject,
+    Transport, Via, Watch, Workload,
+    bounds::{self, Cut, ListLimits},
 };
 
 /// What only a look shows.
@@ -36,7 +36,7 @@ pub(super) struct Seen<'a> {
 
 impl<'a> Seen<'a> {
     /// `rooms` is what there is for lists.
-    pub(super) fn new(it: &'a Examined, rooms: &Rooms, cuts: &mut Cuts) -> Self {
+    pub(super) fn new(it: &'a SocketReport, rooms: &ListLimits, cuts: &mut Cuts) -> Self {
         let socket = &it.socket;
         let listens = socket.state == State::Listen;
         let is_known = !socket.is_partial;
@@ -102,7 +102,7 @@ struct HolderOf<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     cgroup: Option<&'a str>,
     #[serde(flatten)]
-    home: HomeOf<'a>,
+    workload: WorkloadOf<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     serves: Option<ServedOf<'a>>,
 }
@@ -112,7 +112,7 @@ struct HolderOf<'a> {
 struct ServedOf<'a> {
     netns: u32,
     #[serde(flatten)]
-    home: HomeOf<'a>,
+    workload: WorkloadOf<'a>,
 }
 
 impl<'a> HolderOf<'a> {
@@ -137,10 +137,10 @@ impl<'a> HolderOf<'a> {
             exe: exe.as_deref().map(|exe| cuts.text("holders[].exe", exe, bounds::PATH)),
             epoll,
             cgroup: cgroup.as_deref().map(|path| cuts.text("holders[].cgroup", path, bounds::PATH)),
-            home: HomeOf::new(Home::from(&*it.process), HOLDER, cuts),
+            workload: WorkloadOf::new(Workload::from(&*it.process), HOLDER, cuts),
             serves: serves.as_deref().map(|served| ServedOf {
                 netns: served.netns,
-                home: HomeOf::new(Home::from(served), SERVES, cuts),
+                workload: WorkloadOf::new(Workload::from(served), SERVES, cuts),
             }),
         }
     }
@@ -168,7 +168,7 @@ struct ListenerOf<'a> {
 }
 
 impl<'a> ListenerOf<'a> {
-    fn new(listener: &'a Listener, rooms: &Rooms, cuts: &mut Cuts) -> Self {
+    fn new(listener: &'a Listener, rooms: &ListLimits, cuts: &mut Cuts) -> Self {
         let holder =
             |process: &'a _, cuts: &mut Cuts| Creator::new(process, "listeners[].holders[].comm", cuts);
         Self {
@@ -251,12 +251,12 @@ pub(super) struct Place<'a> {
     netns: Option<u32>,
     cgroup: Option<CgroupOf<'a>>,
     #[serde(flatten)]
-    home: HomeOf<'a>,
+    workload: WorkloadOf<'a>,
 }
 
 /// Container, pod and unit; absent where there is none.
 #[derive(Serialize)]
-pub(super) struct HomeOf<'a> {
+pub(super) struct WorkloadOf<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     container: Option<ContainerOf<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -266,32 +266,36 @@ pub(super) struct HomeOf<'a> {
 }
 
 /// The keys of container, pod and unit, by where they stand.
-pub(super) type HomeFields = [&'static str; 3];
-const PLACE: HomeFields = ["container.id", "pod.uid", "unit"];
-pub(super) const MADE_IN: HomeFields = ["made_in.container.id", "made_in.pod.uid", "made_in.unit"];
-const HOLDER: HomeFields = ["holders[].container.id", "holders[].pod.uid", "holders[].unit"];
-const SERVES: HomeFields =
+pub(super) type WorkloadFields = [&'static str; 3];
+const PLACE: WorkloadFields = ["container.id", "pod.uid", "unit"];
+pub(super) const MADE_IN: WorkloadFields = ["made_in.container.id", "made_in.pod.uid", "made_in.unit"];
+const HOLDER: WorkloadFields = ["holders[].container.id", "holders[].pod.uid", "holders[].unit"];
+const SERVES: WorkloadFields =
     ["holders[].serves.container.id", "holders[].serves.pod.uid", "holders[].serves.unit"];
 
-impl<'a> HomeOf<'a> {
-    pub(super) fn new(home: Home<'a>, [container, pod, unit]: HomeFields, cuts: &mut Cuts) -> Self {
+impl<'a> WorkloadOf<'a> {
+    pub(super) fn new(
+        workload: Workload<'a>,
+        [container, pod, unit]: WorkloadFields,
+        cuts: &mut Cuts,
+    ) -> Self {
         let mut name = |field, text: &'a str| cuts.text(field, text, bounds::NAME);
         let of = |it: &'a Container, id| ContainerOf { id, runtime: it.runtime };
         Self {
-            container: home.container.map(|it| of(it, name(container, &it.id))),
-            pod: home.pod_uid.map(|uid| Pod { uid: name(pod, uid) }),
-            unit: home.unit.map(|text| name(unit, text)),
+            container: workload.container.map(|it| of(it, name(container, &it.id))),
+            pod: workload.pod_uid.map(|uid| Pod { uid: name(pod, uid) }),
+            unit: workload.unit.map(|text| name(unit, text)),
         }
     }
 }
 
 impl<'a> Place<'a> {
     pub(super) fn new(it: &'a Subject, cuts: &mut Cuts) -> Self {
-        Self::with(it, Home::from(it), cuts)
+        Self::with(it, Workload::from(it), cuts)
     }
 
-    /// The same where `home` is known better.
-    pub(super) fn with(it: &'a Subject, home: Home<'a>, cuts: &mut Cuts) -> Self {
+    /// The same where `workload` is known better.
+    pub(super) fn with(it: &'a Subject, workload: Workload<'a>, cuts: &mut Cuts) -> Self {
         let mut path = |path: &'a str| cuts.text("cgroup.path", path, bounds::PATH);
         Self {
             netns: it.netns,
@@ -299,7 +303,7 @@ impl<'a> Place<'a> {
                 .cgroup
                 .as_ref()
                 .map(|it| CgroupOf { id: it.id.to_string(), path: it.path.as_deref().map(&mut path) }),
-            home: HomeOf::new(home, PLACE, cuts),
+            workload: WorkloadOf::new(workload, PLACE, cuts),
         }
     }
 }

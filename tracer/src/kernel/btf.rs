@@ -168,7 +168,9 @@ impl Types {
                 types.structs.entry(name).or_insert(id);
             } else if let KIND_FUNC | KIND_TYPEDEF | KIND_ENUM = kind {
                 let name = types.string(at).ok_or("a name lies outside")?;
-                if let Some(wanted) = NAMED.iter().position(|it| it.0 == kind && it.1.as_bytes() == name) {
+                if let Some(wanted) =
+                    NAMED.iter().position(|named| named.0 == kind && named.1.as_bytes() == name)
+                {
                     types.named[wanted].get_or_insert(id);
                 }
             }

@@ -148,7 +148,7 @@ mod tests {
                 states().flat_map(|a| states().map(move |b| (a, b))).filter(|&(a, b)| is_legal(a, b))
             {
                 // `stuck`, `snapshot` and the numbers report a state that is in both.
-                let reported = [a, b].into_iter().any(|it| in_set(from, it) && in_set(to, it));
+                let reported = [a, b].into_iter().any(|state| in_set(from, state) && in_set(to, state));
                 let wanted = in_set(from, a) && in_set(to, b);
                 if reported || wanted || a == State::SynSent {
                     assert!(has(&rows, a, b), "{a} -> {b} with {from:?} and {to:?}");

@@ -77,6 +77,6 @@ attached! {
     FEntryLink => it Self::Link(it.into()),
     FExitLink => it Self::Link(it.into()),
     PinnedLink => it Self::Link(it.into()),
-    TracePointLink => it Self::ByPerf(ByPerf::TracePoint(it)),
-    KProbeLink => it Self::ByPerf(ByPerf::KProbe(it)),
+    TracePointLink => link Self::ByPerf(ByPerf::TracePoint(link)),
+    KProbeLink => link Self::ByPerf(ByPerf::KProbe(link)),
 }

@@ -237,7 +237,7 @@ impl Loader<'_> {
                 Err(error) => {
                     // What failed stays in the list, what is tried again does not.
                     let tried: Vec<Attempt> = self.attempts.drain(mark..).collect();
-                    self.attempts.extend(tried.into_iter().filter(|it| it.error.is_some()));
+                    self.attempts.extend(tried.into_iter().filter(|attempt| attempt.error.is_some()));
                     failed.push(format!("{}: {}", tier.name(), chain(&*error)));
                     continue;
                 }

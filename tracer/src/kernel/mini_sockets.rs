@@ -294,7 +294,7 @@ mod tests {
                 .count()
         };
         assert_eq!((needed(false), needed(true)), (1, 0));
-        let others = |lacks: bool| CALLS.iter().filter(|it| !it.need.allows_failure(|| lacks)).count();
+        let others = |lacks: bool| CALLS.iter().filter(|call| !call.need.allows_failure(|| lacks)).count();
         assert_eq!((others(false), others(true)), (8, 7));
     }
 }

@@ -107,8 +107,8 @@ pub fn adopt(request: &Request, pinned: &Pinned, directory: &Path) -> Result<Loa
         })
     };
     let adopted = open().map_err(|error| unsupported(&*error))?;
-    let hook = [Hook::TpBtf, Hook::Tracepoint].into_iter().find(|it| it.name() == pinned.hook);
-    let tier = Tier::ORDER.into_iter().find(|it| it.name() == pinned.tier);
+    let hook = [Hook::TpBtf, Hook::Tracepoint].into_iter().find(|hook| hook.name() == pinned.hook);
+    let tier = Tier::ORDER.into_iter().find(|tier| tier.name() == pinned.tier);
     let (Some(hook), Some(tier)) = (hook, tier) else {
         return Err(KernelError::Unsupported { reason: "pinned by another version".into() });
     };

@@ -165,6 +165,6 @@ pub const STATES: [Facts; 12] = [
 /// What is known of `state`.
 #[must_use]
 pub fn facts(state: State) -> &'static Facts {
-    let known = STATES.iter().find(|it| it.state.name() == state.name());
+    let known = STATES.iter().find(|facts| facts.state.name() == state.name());
     known.unwrap_or(&STATES[STATES.len() - 1])
 }

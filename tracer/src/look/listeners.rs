@@ -68,7 +68,8 @@ impl<'a> Listeners<'a> {
             let has_no_queue =
                 |listener: &&SocketInfo| listener.is_partial || listener.transport == Transport::Mptcp;
             let is_seen = listeners.iter().any(is_waited_at);
-            listeners.retain(|it| if is_seen { is_waited_at(it) } else { has_no_queue(it) });
+            listeners
+                .retain(|listener| if is_seen { is_waited_at(listener) } else { has_no_queue(listener) });
             return listeners;
         }
         let is_it = |listener: &&SocketInfo| {

@@ -139,16 +139,23 @@ impl Numbers {
     fn sinks(&self) -> impl Iterator<Item = Family<'_>> {
         type Column = (&'static str, &'static str, Kind, fn(&SinkNumbers) -> u64);
         const COLUMNS: [Column; 8] = [
-            ("sink.delivered", "Records that a sink's collector has", Kind::Counter, |it| it.delivered),
-            ("sink.delivered_bytes", "Their bytes", Kind::Counter, |it| it.delivered_bytes),
-            ("sink.lost", "Records that a sink's collector will never get", Kind::Counter, |it| it.lost),
-            ("sink.in_doubt", "Records that it may have, and that are not sent again", Kind::Counter, |it| {
-                it.in_doubt
+            ("sink.delivered", "Records that a sink's collector has", Kind::Counter, |sink| sink.delivered),
+            ("sink.delivered_bytes", "Their bytes", Kind::Counter, |sink| sink.delivered_bytes),
+            ("sink.lost", "Records that a sink's collector will never get", Kind::Counter, |sink| sink.lost),
+            (
+                "sink.in_doubt",
+                "Records that it may have, and that are not sent again",
+                Kind::Counter,
+                |sink| sink.in_doubt,
+            ),
+            ("sink.failures", "Attempts to deliver that failed", Kind::Counter, |sink| sink.failures),
+            ("sink.failing", "Whether the last attempt failed", Kind::Gauge, |sink| u64::from(sink.failing)),
+            ("sink.queued_bytes", "Bytes of records that wait in memory", Kind::Gauge, |sink| {
+                sink.queued_bytes
             }),
-            ("sink.failures", "Attempts to deliver that failed", Kind::Counter, |it| it.failures),
-            ("sink.failing", "Whether the last attempt failed", Kind::Gauge, |it| u64::from(it.failing)),
-            ("sink.queued_bytes", "Bytes of records that wait in memory", Kind::Gauge, |it| it.queued_bytes),
-            ("sink.spooled_bytes", "Bytes of records that wait on disk", Kind::Gauge, |it| it.spooled_bytes),
+            ("sink.spooled_bytes", "Bytes of records that wait on disk", Kind::Gauge, |sink| {
+                sink.spooled_bytes
+            }),
         ];
         COLUMNS.into_iter().map(|(name, help, kind, value)| {
             let sinks = self.sinks.iter().filter(move |sink| sink.runs || kind == Kind::Counter);

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 pub use opentelemetry_proto::tonic::resource::v1::Resource;
 pub use server::{MetricsError, Question, Server};
 
-use crate::model::{Dwell, LostPlace, Tally, Transition};
+use crate::model::{Dwell, LostPlace, SocketCounts, Transition};
 
 /// What has been written so far.
 #[derive(Clone, Debug, Default)]
@@ -31,11 +31,11 @@ impl Counts {
     }
 
     /// One more.
-    pub fn transition(&mut self, it: &Transition) {
-        let (from, to) = (it.from.name(), it.to.name());
+    pub fn transition(&mut self, transition: &Transition) {
+        let (from, to) = (transition.from.name(), transition.to.name());
         *self.transitions.entry((from, to)).or_default() += 1;
         // A lower bound makes no series either.
-        if let Some(in_state) = it.in_state.filter(|in_state| !in_state.at_least) {
+        if let Some(in_state) = transition.in_state.filter(|in_state| !in_state.at_least) {
             self.durations.entry(from).or_default().add(in_state);
         }
     }
@@ -47,7 +47,7 @@ pub struct Numbers {
     /// Transitions and times.
     pub counts: Counts,
     /// The connections now.
-    pub tally: Tally,
+    pub tally: SocketCounts,
     /// Losses by place, since the start.
     pub lost: BTreeMap<LostPlace, u64>,
     /// Transitions that TCP does not make.
@@ -120,7 +120,7 @@ mod tests {
             r#"sockstate_state_duration_seconds_bucket{le="+Inf",state="UNKNOWN"} 2"#,
             r#"sockstate_lost_total{place="ring"} 0"#,
         ] {
-            assert_eq!(text.lines().filter(|it| *it == line).count(), 1, "{line} in {text}");
+            assert_eq!(text.lines().filter(|other| *other == line).count(), 1, "{line} in {text}");
         }
     }
 }

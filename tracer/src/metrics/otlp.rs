@@ -55,16 +55,16 @@ fn metric(family: &Family<'_>, times: [u64; 2]) -> Metric {
     let aggregation_temporality = AggregationTemporality::Cumulative.into();
     let data = match family.kind {
         Kind::Counter => {
-            let data_points = family.series.iter().map(|it| number(it, times)).collect();
+            let data_points = family.series.iter().map(|series| number(series, times)).collect();
             Data::Sum(Sum { data_points, aggregation_temporality, is_monotonic: true })
         }
         // A gauge has no beginning.
         Kind::Gauge => {
-            let data_points = family.series.iter().map(|it| number(it, [0, times[1]])).collect();
+            let data_points = family.series.iter().map(|series| number(series, [0, times[1]])).collect();
             Data::Gauge(Gauge { data_points })
         }
         Kind::Histogram => {
-            let data_points = family.series.iter().filter_map(|it| histogram(it, times)).collect();
+            let data_points = family.series.iter().filter_map(|series| histogram(series, times)).collect();
             Data::Histogram(Histogram { data_points, aggregation_temporality })
         }
     };

@@ -1,15 +1,15 @@
 //! Whether a socket can be ended from outside.
 
-/// Whether the kernel ends a socket that another process has open, by `SOCK_DESTROY`, as `ss -K` asks it to.
+/// Whether `SOCK_DESTROY`, the request behind `ss -K`, ends a socket that another process has open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Destroy {
-    /// It does.
+    /// The kernel ends the socket.
     Works,
-    /// It does so for processes with CAP_NET_ADMIN, which this one has not.
+    /// The kernel wants CAP_NET_ADMIN, and this process does not have it.
     NeedsNetAdmin,
-    /// It has no code for that: TCP's without CONFIG_INET_DIAG_DESTROY, MPTCP's in every kernel so far.
+    /// The kernel has no code for the request: TCP without CONFIG_INET_DIAG_DESTROY, MPTCP in every kernel so far.
     NotSupported,
-    /// It could not be asked.
+    /// The kernel could not be asked.
     #[default]
     Unknown,
 }

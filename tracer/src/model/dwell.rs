@@ -1,21 +1,21 @@
-//! Times in a state, as a histogram.
+//! A histogram of the times that connections spent in a state.
 
 use super::InState;
 
-/// Times that were spent in a state, where they were seen from their beginning.
+/// Times spent in a state. Times whose beginning was not seen are left out.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Dwell {
-    /// Their sum, in ns.
+    /// The sum of all times, in ns.
     pub sum_ns: u64,
-    /// How many fall into each of [`Dwell::ENDS_S`]'s buckets; not added up.
+    /// The number of times in each bucket of [`Dwell::ENDS_S`]; not cumulative.
     pub counts: [u64; Dwell::ENDS_S.len()],
 }
 
 impl Dwell {
-    /// Upper ends of the buckets, in seconds: from a handshake on loopback to a forgotten connection.
+    /// Upper bounds of the buckets, in seconds: from a handshake on loopback to a forgotten connection.
     pub const ENDS_S: [f64; 9] = [0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 300.0, 3600.0, f64::INFINITY];
 
-    /// One more; a lower bound is no time.
+    /// Adds one time, unless it is only a lower bound.
     pub fn add(&mut self, in_state: InState) {
         if in_state.at_least {
             return;

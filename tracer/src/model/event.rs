@@ -1,13 +1,13 @@
-//! What the kernel told, decoded.
+//! Decoded events of the kernel programs.
 
 use super::{Opening, State, Tuple};
 
-/// The process that acted, as the kernel knew it in that moment.
+/// The process that acted, as the kernel knew it at that moment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Task {
     /// Process id in the initial pid namespace.
     pub pid: u32,
-    /// Changes at every exec; 0 where unknown.
+    /// A number that changes at every exec; 0 where it is not known.
     pub exec_id: u32,
     /// Start of the process in ns since boot, 0 where unknown.
     pub start_ns: u64,
@@ -24,14 +24,14 @@ impl Task {
     }
 }
 
-/// Key of another socket of the kernel's.
+/// The key (kernel address) of another socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelSocket(pub u64);
 
-/// What a socket was when it went to CLOSE.
+/// Flags of a socket at the moment when it went to CLOSE. The tracker infers the cause from them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClosedAs {
-    /// Nobody holds it any more (`SOCK_DEAD`).
+    /// No process holds the socket (`SOCK_DEAD`).
     pub orphan: bool,
     /// The peer's FIN has come (`SOCK_DONE`).
     pub fin_received: bool,
@@ -39,11 +39,11 @@ pub struct ClosedAs {
     pub no_linger2: bool,
     /// Something was being retransmitted.
     pub retransmitted: bool,
-    /// What comes in is not taken any more.
+    /// The receiving side is shut down (`RCV_SHUTDOWN`).
     pub receive_shut: bool,
-    /// Something that was sent is not acknowledged.
+    /// Some sent data is not acknowledged.
     pub unacked: bool,
-    /// Something is not sent yet.
+    /// Some written data is not sent yet.
     pub unsent: bool,
     /// The kernel still counts packets in flight; it stops that before an error ends a connection.
     pub in_flight: bool,
@@ -55,12 +55,12 @@ pub struct ClosedAs {
     pub probed: bool,
     /// The peer's window is closed.
     pub no_window: bool,
-    /// Nothing more is sent.
+    /// The sending side is shut down (`SEND_SHUTDOWN`).
     pub send_shut: bool,
 }
 
 impl ClosedAs {
-    /// All that was sent, the FIN included, is acknowledged.
+    /// Whether everything that was written, and the FIN, is sent and acknowledged.
     #[must_use]
     pub fn is_done(self) -> bool {
         !self.unacked && !self.unsent
@@ -70,28 +70,27 @@ impl ClosedAs {
 /// How a mini-socket ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MiniEnd {
-    /// By what.
     pub how: MiniEndHow,
     /// Its network namespace was being taken down.
     pub netns_gone: bool,
-    /// A connect took its place.
+    /// A connect reused its ends.
     pub reused: bool,
     /// The listener of this request had stopped listening.
     pub listener_gone: bool,
 }
 
-/// By what a mini-socket ended.
+/// What ended a mini-socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MiniEndHow {
-    /// Its timer was stopped: not the end if it is set again at once.
+    /// Its timer was stopped. If the timer is set again at once, the mini-socket goes on.
     Stopped,
-    /// Its timer ran out: not the end of a request whose timer is set again at once.
+    /// Its timer expired. If the timer of a request is set again at once, the request goes on.
     Expired,
-    /// It was ended before its time.
+    /// The kernel ended it before its timer expired.
     Killed,
 }
 
-/// What happened.
+/// What happened to a socket or a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EventKind {
     /// A socket went from one state to another.
@@ -100,55 +99,46 @@ pub enum EventKind {
         from: State,
         /// State after.
         to: State,
-        /// Who acted; only where the kernel acted in that process's own call.
+        /// The process that acted; only where the kernel acted in that process's own call.
         task: Option<Task>,
-        /// Where a passive open came from.
+        /// The listener of a passive open.
         listener: Option<KernelSocket>,
-        /// Perhaps a second copy (see the companion program).
+        /// The companion program wrote this event, so it may be a second copy.
         maybe_copy: bool,
-        /// What it was, for a transition to CLOSE; `None` where it could not be read.
+        /// Flags of the socket, for a transition to CLOSE; `None` where they could not be read.
         closed_as: Option<ClosedAs>,
     },
-    /// A mini-socket has begun, or goes on, perhaps in another state.
+    /// A mini-socket was created, or its timer was set again, perhaps in another state.
     Mini {
-        /// Its state.
         state: State,
-        /// A request's listener, or the full socket that a timewait socket takes the place of.
+        /// The listener of a request, or the full socket that a timewait socket replaces.
         from: Option<KernelSocket>,
-        /// The SYN-ACK of a request was sent before.
+        /// The SYN-ACK of the request was sent before.
         again: bool,
     },
     /// A mini-socket has ended.
     MiniEnd(MiniEnd),
-    /// A SYN cookie of this connection came back.
+    /// The peer answered a SYN cookie of this connection.
     Cookie,
-    /// The peer has reset it, in this state.
+    /// The peer has reset the connection, in this state.
     ResetReceived(State),
-    /// It was reset from here.
+    /// This host has reset the connection.
     ResetSent {
-        /// Its state then.
         state: State,
         /// The kernel's reason (`enum sk_rst_reason`).
         reason: Option<u16>,
         /// close() with `SO_LINGER` and a time of 0.
         linger_0: bool,
     },
-    /// The local port of a connect is known now.
+    /// The kernel has bound the local port of a connect.
     PortKnown,
-    /// A socket that exists.
-    Socket {
-        /// Its state.
-        state: State,
-        /// It is a mini-socket.
-        mini: bool,
-    },
-    /// A socket that a process holds.
+    /// The iterator lists a socket that exists.
+    Socket { state: State, mini: bool },
+    /// The iterator lists a socket that a process holds.
     Held {
-        /// Its state.
         state: State,
-        /// The holder.
         task: Task,
-        /// Its file descriptor.
+        /// The holder's file descriptor.
         fd: u32,
     },
     /// A socket that the kernel itself uses: it has a `struct socket`, and no file.
@@ -158,12 +148,11 @@ pub enum EventKind {
     },
     /// A process that has called listen() is another program now, has another name, or has ended.
     Process {
-        /// What it is from now on.
+        /// The process from now on.
         task: Task,
-        /// It has ended.
         ended: bool,
     },
-    /// A process has opened it, from here.
+    /// A process has opened the socket; with the stack of the call.
     Opened(Box<Opening>),
 }
 
@@ -172,7 +161,7 @@ pub enum EventKind {
 pub struct Event {
     /// `CLOCK_MONOTONIC`, ns.
     pub time_ns: u64,
-    /// The socket's key while it lives. Never shown.
+    /// The kernel address of the socket: its key while it exists. Never shown to users.
     pub sk: u64,
     /// Cgroup v2 id of the socket.
     pub cgroup: Option<u64>,
@@ -182,8 +171,6 @@ pub struct Event {
     pub uid: Option<u32>,
     /// Errno on the socket (`sk_err`), 0 for none.
     pub error: u16,
-    /// Both ends.
     pub tuple: Tuple,
-    /// What happened.
     pub kind: EventKind,
 }

@@ -1,4 +1,4 @@
-//! What the user wants to see. The kernel programs and the router each use what they can decide.
+//! The user's filter. The kernel programs apply the conditions that they can decide, and the router applies the others.
 
 use std::{ops::RangeInclusive, rc::Rc};
 
@@ -6,35 +6,33 @@ use ipnet::IpNet;
 
 use super::{Address, NamedNetns, StateSet, Tuple};
 
-/// A set of ports; empty takes all.
+/// A set of ports; an empty set lets all ports through.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ports(pub Vec<RangeInclusive<u16>>);
 
 impl Ports {
-    /// Whether it says anything.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether `port` is in it.
     #[must_use]
     pub fn contains(&self, port: u16) -> bool {
         self.0.iter().any(|range| range.contains(&port))
     }
 }
 
-/// A cgroup and all below it.
+/// A cgroup and all cgroups below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CgroupTree {
-    /// Id that its top had at the start; 0 where it was not there.
+    /// Id that the top cgroup had at the start; 0 where it did not exist.
     pub id: u64,
-    /// Path of its top below the mount, with a slash in front; `/` for the root.
+    /// Path of the top cgroup below the mount point, with a leading slash; `/` for the root.
     pub path: String,
 }
 
 impl CgroupTree {
-    /// Whether the cgroup at `path` is in it.
+    /// Whether the cgroup at `path` is in this tree.
     #[must_use]
     pub fn contains(&self, path: &str) -> bool {
         let rest = path.strip_prefix(self.path.trim_end_matches('/'));
@@ -42,7 +40,7 @@ impl CgroupTree {
     }
 }
 
-/// All that must hold. The default takes everything.
+/// Conditions that must all hold. The default has none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// 4 or 6; v4-mapped counts as 4.
@@ -74,8 +72,8 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Whether the kernel's programs hide what a connection with these ends does, once they are known. What user space alone
-    /// decides, such as several prefixes, hides nothing: the connection is followed, and not reported.
+    /// Whether the kernel programs drop the events of a connection with these ends. Conditions that only user space decides,
+    /// such as several prefixes, hide no event: the connection is tracked, and not reported.
     #[must_use]
     pub fn hides(&self, tuple: &Tuple) -> bool {
         let outside =

@@ -1,18 +1,16 @@
-//! What a look at the sockets could not see.
+//! What a look at all sockets could not see.
 
 use std::fmt;
 
-/// Something that a look could not see: what it did not find there may exist all the same.
+/// Something that a look could not see. What it did not find there may exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// What was not seen.
     pub kind: GapKind,
     /// Why, and what to do, in a sentence.
     pub why: String,
 }
 
 impl Gap {
-    /// A gap of this kind.
     #[must_use]
     pub fn new(kind: GapKind, why: impl Into<String>) -> Self {
         Self { kind, why: why.into() }
@@ -39,7 +37,7 @@ pub enum GapKind {
 }
 
 impl GapKind {
-    /// As records show it.
+    /// The name in records.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -1,23 +1,21 @@
-//! Who has a socket open, and everything else that a look finds out about it.
+//! The processes that hold a socket, and what else a look finds out about the socket.
 
 use std::{rc::Rc, sync::Arc};
 
 use super::{Container, Destroy, InState, SocketInfo, State, Subject, Task, bounds::Cut};
 
-/// A process, by what /proc says of it now.
+/// A process as /proc shows it now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Process {
-    /// Process id.
     pub pid: u32,
-    /// Name.
     pub comm: String,
     /// Executable, `None` where it cannot be read.
     pub exe: Option<String>,
-    /// Its parent.
+    /// Process id of its parent.
     pub parent: u32,
     /// Executable of the parent, `None` where it cannot be read.
     pub parent_exe: Option<String>,
-    /// Nanoseconds since it was forked, when the look at its sockets began; an exec does not change that.
+    /// Nanoseconds from its fork to the beginning of the look; an exec does not change that.
     pub age_ns: Option<u64>,
     /// Path of its cgroup in the v2 hierarchy.
     pub cgroup: Option<String>,
@@ -27,12 +25,12 @@ pub struct Process {
     pub pod_uid: Option<String>,
     /// The systemd unit that its cgroups belong to.
     pub unit: Option<String>,
-    /// Of a network stack in user space: what it holds sockets for.
+    /// For a network stack in user space (pasta, slirp4netns): the namespace that it serves.
     pub serves: Option<Box<Served>>,
 }
 
 impl Process {
-    /// The process as the kernel's programs name it, as far as /proc tells: not when it started.
+    /// The process in the form of the kernel programs, without its start time and exec id.
     #[must_use]
     pub fn task(&self) -> Task {
         let mut comm = [0; 16];
@@ -43,7 +41,7 @@ impl Process {
     }
 }
 
-/// The network namespace that a network stack in user space serves, and what runs there.
+/// The network namespace that a network stack in user space serves, and the workload in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Served {
     /// Inode of the network namespace.
@@ -56,19 +54,18 @@ pub struct Served {
     pub unit: Option<String>,
 }
 
-/// What waits for events of a descriptor.
+/// How a process waits for events of a descriptor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Watch {
-    /// An epoll instance of the process has it, for these events (`EPOLLIN`, ...).
+    /// An epoll instance of the process has the descriptor, for these events (`EPOLLIN`, ...).
     Epoll(Vec<&'static str>),
-    /// No epoll instance of the process has it.
+    /// No epoll instance of the process has the descriptor.
     NoEpoll,
 }
 
-/// By what a process has a socket open.
+/// How a process holds a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Via {
-    /// This descriptor.
     Descriptor(u32),
     /// A registered file of the io_uring instance that has this descriptor.
     IoUring(u32),
@@ -76,100 +73,95 @@ pub enum Via {
     Mapping,
 }
 
-/// A process that has a socket open.
+/// A process that holds a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// Which.
     pub process: Arc<Process>,
-    /// By what.
     pub via: Via,
-    /// The thread whose own descriptor table it is in; `None` for the table of the process.
+    /// The thread whose own descriptor table has the socket; `None` for the table of the process.
     pub tid: Option<u32>,
-    /// Whether the descriptor is closed at an exec; `None` where nobody has looked.
+    /// Whether the descriptor is closed at an exec; `None` where that was not read.
     pub close_on_exec: Option<bool>,
-    /// What waits for it; `None` where it cannot be read.
+    /// How the process waits for events; `None` where that cannot be read.
     pub watch: Option<Watch>,
 }
 
 impl Holder {
-    /// The descriptor, if that is how it is held.
+    /// The descriptor, if the process holds the socket by one.
     #[must_use]
     pub fn fd(&self) -> Option<u32> {
         if let Via::Descriptor(fd) = self.via { Some(fd) } else { None }
     }
 }
 
-/// A unix socket in whose queue descriptors lie that nobody has received.
+/// A unix socket whose queue has descriptors that no process has received yet (`SCM_RIGHTS`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Who has the unix socket open.
+    /// The process that holds the unix socket.
     pub process: Arc<Process>,
-    /// As which descriptor.
+    /// The process's descriptor of the unix socket.
     pub fd: u32,
-    /// How many descriptors lie there (`scm_fds`).
+    /// How many descriptors are in the queue (`scm_fds`).
     pub count: u32,
 }
 
-/// Where a socket with a file may be that no process holds in a way that /proc shows.
+/// Places that may hold a socket with a file, where /proc shows no process with a descriptor of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Elsewhere {
-    /// In one of these queues.
+    /// Unix sockets with descriptors in their queues.
     pub messages: Vec<Message>,
-    /// In an io_uring instance of one of these, whose registered files or requests /proc does not tell.
+    /// Processes with an io_uring instance whose registered files or requests /proc does not show.
     pub rings: Vec<Arc<Process>>,
 }
 
-/// The other end of a connection, in the same look.
+/// The socket at the other end of a connection, where the same look found it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Its state.
     pub state: State,
-    /// Bytes that it has not got acknowledged.
+    /// Bytes that the peer has sent and that are not acknowledged.
     pub unacknowledged: u32,
-    /// Since it last sent data, or else since the handshake, ns.
+    /// Nanoseconds since the peer last sent data, or since the handshake if it has sent none.
     pub since_data_sent_ns: Option<u64>,
 }
 
-/// A socket with everything that a look can find out.
+/// Everything that a look finds out about one socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Examined {
-    /// The socket.
+pub struct SocketReport {
     pub socket: SocketInfo,
-    /// Time in its state, `None` where nothing tells.
+    /// Time in its state; `None` where it is not known.
     pub age: Option<InState>,
-    /// Time in its state at most, ns, `None` where nothing tells.
+    /// Upper bound of the time in its state, ns; `None` where it is not known.
     pub age_at_most_ns: Option<u64>,
-    /// Its threshold lies between what its age is at least and at most, and its age may be hidden: it may be stuck.
+    /// The threshold lies between the lower and the upper bound of its age, so the socket may be stuck.
     pub may_be_stuck: bool,
-    /// Every process that has it open, by up to [`bounds::DESCRIPTORS`](super::bounds::DESCRIPTORS) of its descriptors.
+    /// Every process that holds it, with up to [`bounds::DESCRIPTORS`](super::bounds::DESCRIPTORS) descriptors for each.
     pub holders: Vec<Holder>,
-    /// Some processes' descriptors could not be read: there may be more holders.
+    /// The descriptors of some processes could not be read, so there may be more holders.
     pub hidden_holders: bool,
-    /// The kernel itself uses it, without a file: no process can have it open.
+    /// The kernel itself uses the socket, without a file, so no process can hold it.
     pub of_kernel: bool,
-    /// Where it may be, if it has a file and no holder.
+    /// Places that may hold it, if it has a file and no holder.
     pub elsewhere: Option<Arc<Elsewhere>>,
-    /// The listener that it came out of, if that still listens; all that it may be, where nothing tells which. Of a SYN_SENT:
-    /// those of this host that its SYN may go to.
+    /// The listener that the connection came from, if that listener still exists; all candidates, where it is not known which
+    /// one. For a SYN_SENT: the listeners of this host that its SYN may go to.
     pub listeners: Vec<Listener>,
-    /// The other end, if that is in the same look.
     pub peer: Option<Peer>,
     /// How many connections its holders have shut down for sending and still read from (FIN_WAIT1, FIN_WAIT2).
     pub half_closed: usize,
-    /// Who is known to have opened or accepted it, by a trace.
+    /// The process that opened or accepted it, as a trace saw it.
     pub maker: Option<Arc<Process>>,
-    /// How long what was sent has not been answered, at least, ns.
+    /// Lower bound of the time since the oldest unanswered segment was sent, ns.
     pub unanswered_ns: Option<u64>,
-    /// Whether `ss -K` ends it.
+    /// Whether `ss -K` ends the socket.
     pub destroy: Destroy,
-    /// It is bound to no interface, and one with the same ends is bound to one.
+    /// The socket is bound to no interface, and another socket with the same ends is bound to one.
     pub has_bound_twin: bool,
-    /// What is known to be longer than it is here.
+    /// Fields that are longer than they are here, as a recording says.
     pub cut: Vec<Cut>,
 }
 
-impl Examined {
-    /// A socket of which nothing more is known.
+impl SocketReport {
+    /// A report with the socket alone.
     #[must_use]
     pub fn new(socket: SocketInfo) -> Self {
         Self {
@@ -192,27 +184,26 @@ impl Examined {
         }
     }
 
-    /// Who accepted it, or would have to: the processes that listen.
+    /// The processes that listen, and so accepted it or have to accept it.
     pub fn listening(&self) -> impl Iterator<Item = &Arc<Process>> {
         let of_local_end = self.socket.state != State::SynSent;
         self.listeners.iter().filter(move |_| of_local_end).flat_map(|listener| &*listener.holders)
     }
 
-    /// How many descriptors and the like lead to it.
+    /// How many holders the socket has, also those that a recording left out.
     #[must_use]
     pub fn holder_count(&self) -> usize {
         let known = self.cut.iter().find(|cut| cut.field == "holders").and_then(|cut| cut.total);
         known.unwrap_or(0).max(self.holders.len())
     }
 
-    /// Whether this process has it open.
     #[must_use]
     pub fn is_held_by(&self, pid: u32) -> bool {
         self.holders.iter().any(|holder| holder.process.pid == pid)
     }
 
-    /// Who accepted it, where that is somebody else than who has it open now: the process that listens, if just one does, or that of
-    /// several which a trace knows.
+    /// The process that accepted it, where that process does not hold it now: the only process that listens, or the one of
+    /// several listening processes that a trace saw.
     #[must_use]
     pub fn creator(&self) -> Option<&Process> {
         let first = self.listening().next()?;
@@ -223,7 +214,8 @@ impl Examined {
         (!self.is_held_by(creator.pid)).then_some(&**creator)
     }
 
-    /// Takes in what a trace knows: who made it. Where several listen on its port, that tells which listener it came out of.
+    /// Adds the process that a trace saw opening the socket. Where several listeners share its port, this process also decides
+    /// which of them the connection came from.
     pub fn learn_maker(&mut self, maker: Arc<Process>) {
         let is_its = |listener: &Listener| listener.holders.iter().any(|process| process.pid == maker.pid);
         if self.socket.state != State::SynSent && self.listeners.iter().any(is_its) {
@@ -232,34 +224,30 @@ impl Examined {
         self.maker = Some(maker);
     }
 
-    /// For how long it has not moved on, ns, as far as anything tells.
+    /// How long the socket has made no progress, ns, where that is known.
     #[must_use]
     pub fn idle_ns(&self) -> Option<u64> {
         self.age.map(|age| age.ns).max(self.unanswered_ns)
     }
 }
 
-/// A socket of a look, and where it runs.
+/// One socket in the output of `stuck` and `sockets`, with the subject that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Looked {
-    /// The socket.
-    pub it: Examined,
-    /// Where it runs; the owner is the first holder.
+pub struct SocketEntry {
+    pub report: SocketReport,
+    /// Whose socket it is; the owner is the first holder.
     pub subject: Rc<Subject>,
 }
 
-/// Where the process that has a socket open runs, or else where the socket was made.
+/// The container, pod and unit of a process that holds a socket, or of the socket itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Home<'a> {
-    /// The container.
+pub struct Workload<'a> {
     pub container: Option<&'a Container>,
-    /// The Kubernetes pod.
     pub pod_uid: Option<&'a str>,
-    /// The systemd unit.
     pub unit: Option<&'a str>,
 }
 
-impl Home<'_> {
+impl Workload<'_> {
     /// Whether a container, a pod or a unit is known.
     #[must_use]
     pub fn is_known(&self) -> bool {
@@ -267,57 +255,56 @@ impl Home<'_> {
     }
 }
 
-impl<'a> From<&'a Process> for Home<'a> {
+impl<'a> From<&'a Process> for Workload<'a> {
     fn from(process: &'a Process) -> Self {
         let Process { container, pod_uid, unit, .. } = process;
         Self { container: container.as_ref(), pod_uid: pod_uid.as_deref(), unit: unit.as_deref() }
     }
 }
 
-impl<'a> From<&'a Served> for Home<'a> {
+impl<'a> From<&'a Served> for Workload<'a> {
     fn from(served: &'a Served) -> Self {
         let Served { container, pod_uid, unit, .. } = served;
         Self { container: container.as_ref(), pod_uid: pod_uid.as_deref(), unit: unit.as_deref() }
     }
 }
 
-impl<'a> From<&'a Subject> for Home<'a> {
+impl<'a> From<&'a Subject> for Workload<'a> {
     fn from(subject: &'a Subject) -> Self {
         let Subject { container, pod_uid, unit, .. } = subject;
         Self { container: container.as_ref(), pod_uid: pod_uid.as_deref(), unit: unit.as_deref() }
     }
 }
 
-impl Looked {
-    /// Where its holders run, each place once; where nothing tells that, where the socket was made.
+impl SocketEntry {
+    /// The workloads of its holders, without repetition; if none is known, the workload of the socket's own cgroup.
     #[must_use]
-    pub fn homes(&self) -> Vec<Home<'_>> {
-        let mut homes: Vec<Home<'_>> = Vec::new();
-        for home in self.it.holders.iter().map(|holder| Home::from(&*holder.process)) {
-            if home.is_known() && !homes.contains(&home) {
-                homes.push(home);
+    pub fn workloads(&self) -> Vec<Workload<'_>> {
+        let mut workloads: Vec<Workload<'_>> = Vec::new();
+        for workload in self.report.holders.iter().map(|holder| Workload::from(&*holder.process)) {
+            if workload.is_known() && !workloads.contains(&workload) {
+                workloads.push(workload);
             }
         }
-        if homes.is_empty() {
-            homes.push(Home::from(&*self.subject));
+        if workloads.is_empty() {
+            workloads.push(Workload::from(&*self.subject));
         }
-        homes
+        workloads
     }
 }
 
-/// A listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
-    /// Connections that nobody has accepted.
+    /// Connections that wait in its accept queue.
     pub queued: u32,
-    /// The limit of their number.
+    /// The limit of the accept queue.
     pub backlog: u32,
-    /// Who listens; one list for all connections.
+    /// The processes that listen; all connections of the listener share this list.
     pub holders: Arc<[Arc<Process>]>,
 }
 
 impl Listener {
-    /// Whether the kernel drops what comes: it allows one more than the limit (`sk_acceptq_is_full`).
+    /// Whether the kernel drops new connections: the queue may have one more than the limit (`sk_acceptq_is_full`).
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.queued > self.backlog

@@ -1,4 +1,5 @@
-//! What the rooms hand to each other: owned types, no I/O, nothing of ours imported.
+//! The types that all modules share: states, tuples, events, records, filters. They own their data, do no I/O, and import
+//! nothing else of this crate.
 
 pub mod bounds;
 mod destroy;
@@ -25,17 +26,18 @@ pub use event::{ClosedAs, Event, EventKind, KernelSocket, MiniEnd, MiniEndHow, T
 pub use filter::{CgroupTree, Filter, Ports};
 pub use gap::{Gap, GapKind};
 pub use holder::{
-    Elsewhere, Examined, Holder, Home, Listener, Looked, Message, Peer, Process, Served, Via, Watch,
+    Elsewhere, Holder, Listener, Message, Peer, Process, Served, SocketEntry, SocketReport, Via, Watch,
+    Workload,
 };
 pub use netns::NamedNetns;
 pub use python::{PythonFrame, PythonLayout, PythonStack};
 pub use reason::{Diagnosis, Reason};
 pub use record::{
     Aggregate, Cause, ConnId, Connection, InState, Lost, LostPlace, Record, Resolved, Resync, Role, Snapshot,
-    Start, Stop, Stuck, Tally, Transition,
+    SocketCounts, Start, Stop, Stuck, Transition,
 };
 pub use socket::{MptcpPart, RequestTimer, SocketInfo, TcpTimes, Timer, TimerKind, Transport};
-pub use stack::{Frame, OpenedBy, Opening, Registers, Stack, Unnamed, Unseen};
+pub use stack::{Frame, MissingStack, OpenedBy, Opening, Registers, Stack, Unnamed};
 pub use state::{ParseStateError, State, StateSet};
 pub use subject::{Cgroup, Container, Identify, Owner, OwnerKey, OwnerSource, Subject, SubjectKey};
 pub use text::printable;

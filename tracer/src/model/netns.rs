@@ -1,44 +1,43 @@
-//! A network namespace by its name.
+//! A network namespace that the user has given by its path.
 
 use std::{
     cell::Cell,
     path::{Path, PathBuf},
 };
 
-/// The network namespace that a path leads to. One that is made again under that path is another one, and may have the inode of
-/// one that is gone: so the path is followed, and each answer holds for the times that were looked at.
+/// The network namespace that a path leads to. A namespace that is created again under the same path is a different one, and
+/// may get the inode of a deleted one. So the path is read repeatedly, and each answer holds for the time between two reads.
 #[derive(Clone, Debug)]
 pub struct NamedNetns {
     path: PathBuf,
     now: Cell<Option<u32>>,
-    /// When it led elsewhere for the last time.
+    /// When the path was last seen to lead to another namespace.
     elsewhere_ns: Cell<i64>,
     looked_ns: Cell<i64>,
-    /// Where it led before, and until when at most.
+    /// The namespace that the path led to before, and the latest time until which it did.
     before: Cell<Option<(u32, i64)>>,
 }
 
 impl NamedNetns {
-    /// The namespace at `path`, which leads to the inode `now` from the beginning of time on.
+    /// The namespace at `path`, with the inode `now` from the beginning of time.
     #[must_use]
     pub fn new(path: PathBuf, now: Option<u32>) -> Self {
         let none = || Cell::new(i64::MIN);
         Self { path, now: Cell::new(now), elsewhere_ns: none(), looked_ns: none(), before: Cell::new(None) }
     }
 
-    /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The inode that it leads to.
+    /// The inode that the path leads to.
     #[must_use]
     pub fn now(&self) -> Option<u32> {
         self.now.get()
     }
 
-    /// The path leads there at `time_ns`. True where it led elsewhere before.
+    /// Stores what the path leads to at `time_ns`. Returns whether that has changed.
     pub fn looked(&self, now: Option<u32>, time_ns: i64) -> bool {
         let before_ns = self.looked_ns.replace(time_ns);
         let was = self.now.replace(now);
@@ -49,7 +48,7 @@ impl NamedNetns {
         was != now
     }
 
-    /// Whether it led to `inode` at `time_ns`.
+    /// Whether the path led to `inode` at `time_ns`.
     #[must_use]
     pub fn is(&self, inode: u32, time_ns: i64) -> bool {
         let is_now = self.now.get() == Some(inode) && time_ns > self.elsewhere_ns.get();
@@ -57,7 +56,7 @@ impl NamedNetns {
     }
 }
 
-/// What it leads to is not what is asked for.
+/// Two filters are equal if they name the same path, wherever it leads now.
 impl PartialEq for NamedNetns {
     fn eq(&self, other: &Self) -> bool {
         self.path == other.path

@@ -1,7 +1,7 @@
-//! CPython's frames, as the kernel programs copy them.
+//! CPython frames that the kernel programs have copied.
 
-/// Where a process's CPython keeps the frames of its threads: the address of `_PyRuntime`, and offsets as its own
-/// `_Py_DebugOffsets` has them.
+/// Where the CPython of a process keeps the frames of its threads: the address of `_PyRuntime`, and offsets from its
+/// `_Py_DebugOffsets`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PythonLayout {
     /// Address of `_PyRuntime`.
@@ -35,27 +35,25 @@ pub struct PythonLayout {
 /// The frames of one thread at the moment of an event, the innermost first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PythonStack {
-    /// The `_PyRuntime` that they were found by.
+    /// Address of the `_PyRuntime` that led to the frames.
     pub runtime: u64,
-    /// The frames.
     pub frames: Vec<PythonFrame>,
-    /// Whether these are all.
+    /// Whether the outermost frame was reached.
     pub complete: bool,
 }
 
-/// One frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PythonFrame {
-    /// A call of the interpreter's loop, which runs the functions before this frame: an address within that call's part of the
-    /// thread's stack.
+    /// A call of the interpreter loop, which runs the functions before this frame: an address within the part of the C stack
+    /// that belongs to this call.
     Loop(u64),
-    /// The frames of another interpreter that the thread runs follow.
+    /// The next frames belong to another interpreter of the thread.
     Interpreter,
-    /// A function of the program.
+    /// A Python function.
     Function {
-        /// Its code object.
+        /// Address of its code object.
         code: u64,
-        /// The instruction that runs.
+        /// Address of the current instruction.
         instruction: u64,
         /// The code object's `co_qualname`.
         qualname: u64,

@@ -1,9 +1,8 @@
-//! Why a socket is stuck.
+//! Why a socket is stuck. docs/stuck.md has the evidence for each reason.
 
-/// Why a socket is stuck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// It waits in the listener's accept queue.
+    /// The connection waits in the listener's accept queue.
     NeverAccepted,
     /// The application has not read the end of file.
     EofUnread,
@@ -13,13 +12,13 @@ pub enum Reason {
     HalfClosedSending,
     /// The application has read everything and does not close.
     NotClosed,
-    /// Only processes that did not make it have it open: they may have inherited it.
+    /// Only processes that did not open the socket hold it: they may have inherited it.
     HeldByChild,
-    /// The kernel itself uses it, and does not close it.
+    /// The kernel itself uses the socket, and does not close it.
     HeldByKernel,
-    /// On its way in a message of a unix socket.
+    /// The descriptor waits in the queue of a unix socket.
     InFlight,
-    /// Who has it open cannot be seen.
+    /// The processes that hold the socket cannot be seen.
     HolderHidden,
     /// Closed here; the peer's FIN has not come.
     OrphanWaitsForFin,
@@ -37,12 +36,11 @@ pub enum Reason {
     DeferredAccept,
     /// The handshake is not finished.
     HandshakeUnfinished,
-    /// Nothing tells.
+    /// There is no evidence.
     Unknown,
 }
 
 impl Reason {
-    /// All of them.
     pub const ALL: [Self; 18] = [
         Self::NeverAccepted,
         Self::EofUnread,
@@ -64,7 +62,7 @@ impl Reason {
         Self::Unknown,
     ];
 
-    /// As records show it.
+    /// The name in records.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -90,19 +88,18 @@ impl Reason {
     }
 }
 
-/// What is wrong, and what to do.
+/// Why a socket is stuck, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnosis {
-    /// Why.
     pub reason: Reason,
-    /// The same as a sentence.
+    /// The reason as a sentence.
     pub why: String,
     /// What to do, in a sentence.
     pub advice: String,
-    /// Commands to look closer, or to end it; never run by sockstate.
+    /// Commands that inspect the holders or end the socket; sockstate never runs them.
     pub commands: Vec<String>,
-    /// How many more of them there would be: the first holders' stand for all.
+    /// How many commands for further holders are left out.
     pub more_commands: usize,
-    /// Why no command ends it, and what does; `None` where one does.
+    /// Why no command ends the socket, and what ends it; `None` where a command does.
     pub cannot_destroy: Option<String>,
 }

@@ -1,10 +1,10 @@
-//! Finished records: what formats and sinks see.
+//! The records of a stream, which formats write and sinks deliver.
 
 use std::{collections::BTreeMap, fmt, rc::Rc, sync::Arc};
 
-use super::{Address, Diagnosis, Dwell, Examined, Stack, State, Subject, Tuple, Unseen};
+use super::{Address, Diagnosis, Dwell, MissingStack, SocketReport, Stack, State, Subject, Tuple};
 
-/// Identity of one connection (or listener) of this tracer: the instance in the upper 24 bits, a counter below.
+/// Identity of one connection (or listener): the instance of sockstate in the upper 24 bits, and a counter in the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId(pub u64);
 
@@ -14,22 +14,19 @@ impl fmt::Display for ConnId {
     }
 }
 
-/// Which part a socket plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// It called `connect`.
+    /// The process called `connect`.
     Client,
-    /// It came out of a listener.
+    /// The connection came from a listener.
     Server,
-    /// It listens.
     Listener,
 }
 
 impl Role {
-    /// All of them.
     pub const ALL: [Self; 3] = [Self::Client, Self::Server, Self::Listener];
 
-    /// As records show it.
+    /// The name in records.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -43,16 +40,15 @@ impl Role {
 /// Time spent in the state that was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InState {
-    /// Nanoseconds.
     pub ns: u64,
-    /// It was longer: the socket was already in the state when the tracer started.
+    /// `ns` is a lower bound: the socket was already in the state when the tracer started.
     pub at_least: bool,
 }
 
-/// Why a state or a connection ended; only where the kernel's own word leaves no doubt.
+/// Why a state or a connection ended; only where the kernel's own data leaves no doubt (docs/causes.md).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// An orderly end: the peer's FIN came, or ours was acknowledged after it.
+    /// An orderly end: the peer's FIN came, or our FIN was acknowledged after it.
     Fin,
     /// The peer sent a reset.
     ResetReceived,
@@ -68,28 +64,27 @@ pub enum Cause {
     GivenUp,
     /// Keepalive probes were not answered.
     KeepaliveTimeout,
-    /// What was sent was never acknowledged.
+    /// Sent data was never acknowledged.
     RetransmissionTimeout,
     /// The peer's window stayed closed for too long.
     ZeroWindowTimeout,
-    /// Ended from outside: `ss -K` on a full socket; a mini-socket before its time.
+    /// Ended from outside: `ss -K` on a full socket, or a mini-socket ended before its timer expired.
     Killed,
-    /// It began with a SYN cookie, without a request socket.
+    /// The connection began with a SYN cookie, without a request socket.
     Syncookie,
-    /// Its time was over.
+    /// The timer of a mini-socket expired.
     Expired,
-    /// A new connection with the same ends took its place.
+    /// A new connection reused its ends.
     Reused,
     /// Its network namespace was taken down.
     NetnsGone,
-    /// A request ended before its handshake was done: reset by the peer, or not known why.
+    /// A request ended before its handshake was done: the peer reset it, or the reason is not known.
     Dropped,
     /// A request ended because its listener had closed.
     ListenerClosed,
 }
 
 impl Cause {
-    /// All of them.
     pub const ALL: [Self; 17] = [
         Self::Fin,
         Self::ResetReceived,
@@ -110,7 +105,7 @@ impl Cause {
         Self::ListenerClosed,
     ];
 
-    /// As records show it.
+    /// The name in records.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -140,13 +135,10 @@ impl Cause {
 pub struct Connection {
     /// Its identity in this stream.
     pub id: ConnId,
-    /// The socket's part, `None` where not known.
     pub role: Option<Role>,
-    /// Both ends.
     pub tuple: Tuple,
-    /// Whose it is.
     pub subject: Rc<Subject>,
-    /// Its socket is a mini-socket; of a transition: the socket before or after it is one.
+    /// Its socket is a mini-socket; in a transition: the socket before or after the transition is one.
     pub mini: bool,
 }
 
@@ -166,21 +158,19 @@ impl Connection {
 pub struct Transition {
     /// Wall clock, ns since the epoch.
     pub time_ns: i64,
-    /// Which connection.
     pub conn: Connection,
     /// State before.
     pub from: State,
     /// State after.
     pub to: State,
-    /// Time in `from`, `None` where not known.
+    /// Time in `from`; `None` where it is not known.
     pub in_state: Option<InState>,
-    /// False where it is an estimate, or the connection may live on unseen in a mini-socket.
+    /// False for an estimate, and where the connection may go on in a mini-socket that is not seen.
     pub exact: bool,
-    /// TCP, as this version knows it, does not make it.
+    /// TCP, as this version knows it, does not make this transition.
     pub illegal: bool,
-    /// Why, `None` where not known.
     pub cause: Option<Cause>,
-    /// Why a reset was sent, `None` where not known.
+    /// Why a reset was sent; `None` where it is not known.
     pub reset_why: Option<&'static str>,
     /// Errno on the socket, 0 for none.
     pub errno: u16,
@@ -211,113 +201,103 @@ impl Transition {
 pub struct Snapshot {
     /// Wall clock, ns since the epoch.
     pub time_ns: i64,
-    /// Its identity from now on, and what is known of it.
     pub conn: Connection,
-    /// Its state.
     pub state: State,
 }
 
-/// A correction: what the stream said of a connection is not what the kernel's tables show.
+/// A correction: the kernel's tables disagree with what the stream has reported of a connection.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resync {
-    /// Wall clock, ns since the epoch, of the look at the kernel.
+    /// Wall clock, ns since the epoch, when the kernel's tables were read.
     pub time_ns: i64,
-    /// Which connection.
     pub conn: Connection,
-    /// The state that the stream had reported last; `None` for a connection that it had not reported.
+    /// The state that the stream has reported last; `None` for a connection that it has not reported.
     pub was: Option<State>,
-    /// What it is; CLOSE where it is gone.
+    /// The true state; CLOSE for a connection that no longer exists.
     pub state: State,
 }
 
-/// A connection that has been in a state for longer than it should.
+/// A connection that has been in a state for longer than its threshold.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stuck {
     /// Wall clock, ns since the epoch, when it was noticed.
     pub time_ns: i64,
-    /// Which connection.
     pub conn: Connection,
     /// The state that it is stuck in.
     pub state: State,
     /// For how long.
     pub age: InState,
-    /// How often this was said of it, with this time.
+    /// How many `stuck` records this connection has had in this state, with this one.
     pub times: u8,
-    /// What a look at it found; `None` where it could not be found.
-    pub found: Option<Box<(Examined, Diagnosis)>>,
-    /// Where in its code its process opened it, or why that is not known; `None` outside of a hunt.
-    pub opened: Option<Result<Arc<Stack>, Unseen>>,
+    /// The result of a look at the socket; `None` where the look did not find it.
+    pub found: Option<Box<(SocketReport, Diagnosis)>>,
+    /// The call path that opened the connection, or why it is not known; `None` outside of a hunt.
+    pub opened: Option<Result<Arc<Stack>, MissingStack>>,
 }
 
-/// A connection that was stuck has moved on.
+/// A stuck connection has left its state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resolved {
-    /// Wall clock, ns since the epoch, when it did.
+    /// Wall clock, ns since the epoch, when it left the state.
     pub time_ns: i64,
-    /// Which connection.
     pub conn: Connection,
     /// The state that it was stuck in.
     pub state: State,
-    /// The state after.
     pub to: State,
-    /// For how long it had been in `state`.
+    /// How long the connection was in `state`.
     pub age: InState,
 }
 
-/// Transitions of one kind, of one service with one peer, counted together.
+/// A count of the transitions between two states, for one service and one peer, in a window of time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Aggregate {
     /// The window's end: wall clock, ns since the epoch.
     pub time_ns: i64,
-    /// Its length, ns.
+    /// The window's length, ns.
     pub window_ns: u64,
-    /// Name of the process, `None` where not known.
+    /// Name of the process; `None` where it is not known.
     pub comm: Option<String>,
-    /// Its systemd unit.
     pub unit: Option<String>,
-    /// Its container's id.
+    /// The container's id.
     pub container: Option<String>,
-    /// The sockets' part, `None` where not known.
     pub role: Option<Role>,
-    /// The service's port: the local one, a client's remote one; 0 where peers are not told apart.
+    /// The service's port: the local port, or the remote port of a client; 0 where all peers are counted together.
     pub port: u16,
-    /// The other side; `None` where there were too many to tell apart.
+    /// The peer's address; `None` where there are too many peers, which are then counted together.
     pub peer: Option<Address>,
     /// State before.
     pub from: State,
     /// State after.
     pub to: State,
-    /// It counts all services that were too many to tell apart.
+    /// This record counts all services that exceed the limit of separate ones.
     pub other: bool,
-    /// How many.
     pub count: u64,
     /// The times in `from`.
     pub dwell: Dwell,
 }
 
-/// Where something was lost.
+/// Where records were lost (`lost.place`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LostPlace {
     /// The ring was full.
     Ring,
     /// The ring was full for an event of a mini-socket or a reset: a transition may be missing, or its cause.
     Evidence,
-    /// The kernel's recursion guard skipped the programs.
+    /// The kernel's recursion guard skipped the kernel programs.
     Recursion,
     /// A record that this version cannot read.
     Decode,
-    /// The output did not take it before the end.
+    /// The output did not take the record before sockstate ended.
     Output,
-    /// The call path of a connection's opening was not taken, or could not be found.
+    /// The stack of an opening was not copied, or its call path could not be found.
     Stack,
     /// A sink's queue and spool were full, or its collector refused the record for good.
     Sink,
-    /// In the memory of a sockstate that was killed.
+    /// The record was in the memory of a sockstate process that was killed.
     Crash,
 }
 
 impl LostPlace {
-    /// All of them.
     pub const ALL: [Self; 8] = [
         Self::Ring,
         Self::Evidence,
@@ -329,7 +309,7 @@ impl LostPlace {
         Self::Crash,
     ];
 
-    /// As records show it.
+    /// The name in records.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -345,12 +325,12 @@ impl LostPlace {
     }
 }
 
-/// How many connections there are, by their states' names.
+/// How many connections exist, by the names of their states.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// All of them.
+pub struct SocketCounts {
+    /// All connections.
     pub sockets: BTreeMap<&'static str, i64>,
-    /// Those that are stuck.
+    /// Stuck connections.
     pub stuck: BTreeMap<&'static str, i64>,
 }
 
@@ -359,13 +339,12 @@ pub struct Tally {
 pub struct Lost {
     /// Wall clock, ns since the epoch, when the loss was noticed.
     pub time_ns: i64,
-    /// No missing record has an earlier time; `None` where that is not known.
+    /// No missing record has an earlier time; `None` where this bound is not known.
     pub since_ns: Option<i64>,
-    /// How many since the last such record of this place.
+    /// How many records since the last `lost` record of this place.
     pub count: u64,
-    /// Records of a sink that its collector may have, and that are not sent again.
+    /// Records that the sink's collector may have, and that are not sent again.
     pub in_doubt: u64,
-    /// Where.
     pub place: LostPlace,
 }
 
@@ -380,15 +359,15 @@ pub struct Start {
     pub host: String,
     /// Kernel release.
     pub kernel: String,
-    /// Which hook sees the transitions.
+    /// The hook that sees the transitions.
     pub hook: &'static str,
-    /// Which hooks see the mini-sockets.
+    /// The tier: the hooks that see the mini-sockets.
     pub tier: &'static str,
     /// Upper bits of this stream's connection ids.
     pub instance: u32,
-    /// What works less than it could, and why.
+    /// What this trace cannot do here, and why.
     pub degraded: Vec<String>,
-    /// The instance whose programs and connections it goes on with.
+    /// The instance whose pinned programs and connections this process has adopted.
     pub adopted: Option<u32>,
 }
 
@@ -397,36 +376,26 @@ pub struct Start {
 pub struct Stop {
     /// Wall clock, ns since the epoch.
     pub time_ns: i64,
-    /// Why: `signal`, `duration` or `count`.
+    /// Why the stream ended: `signal`, `duration` or `count`.
     pub reason: &'static str,
     /// Transition records in this stream.
     pub transitions: u64,
-    /// Losses by place, zeros left out.
+    /// Losses by place; places without a loss are left out.
     pub lost: Vec<(LostPlace, u64)>,
     /// Transitions that TCP, as this version knows it, does not make.
     pub illegal: u64,
 }
 
-/// What a stream is made of.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Record {
-    /// The beginning.
     Start(Start),
-    /// A socket that was there first.
     Snapshot(Snapshot),
-    /// A change of state.
     Transition(Transition),
-    /// Transitions, counted.
     Aggregate(Aggregate),
-    /// A correction.
     Resync(Resync),
-    /// A connection that is stuck.
     Stuck(Stuck),
-    /// A connection that no longer is.
     Resolved(Resolved),
-    /// A loss.
     Lost(Lost),
-    /// The end.
     Stop(Stop),
 }
 
@@ -447,7 +416,7 @@ impl Record {
         }
     }
 
-    /// The connection that it is about; `None` for records of the whole stream.
+    /// The connection that the record is about; `None` for records of the whole stream.
     #[must_use]
     pub fn conn(&self) -> Option<&Connection> {
         match self {

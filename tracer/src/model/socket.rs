@@ -1,4 +1,4 @@
-//! A socket as the kernel's tables show it at one moment.
+//! A socket as the kernel's tables (`sock_diag`, /proc/net/tcp) show it at one moment.
 
 use super::{State, Tuple};
 use std::sync::Arc;
@@ -6,18 +6,18 @@ use std::sync::Arc;
 /// The timer that runs on a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TimerKind {
-    /// What was sent is sent again.
+    /// Retransmission of unacknowledged data.
     Retransmit,
-    /// The peer is asked whether it lives.
+    /// Keepalive probes.
     Keepalive,
-    /// The end of TIME_WAIT, or of FIN_WAIT2 without a process.
+    /// The end of TIME_WAIT, or of FIN_WAIT2 after close().
     TimeWait,
-    /// The peer's closed window is asked for.
+    /// Zero-window probes.
     Probe,
 }
 
 impl TimerKind {
-    /// As `ss -o` shows it.
+    /// The name in `ss -o`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -29,26 +29,23 @@ impl TimerKind {
     }
 }
 
-/// A timer and the time that it still has.
+/// A timer and the time until it expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timer {
-    /// Which.
     pub kind: TimerKind,
-    /// Nanoseconds until it runs out.
     pub left_ns: u64,
 }
 
-/// What carries a connection.
+/// The protocol of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transport {
-    /// TCP itself.
     Tcp,
-    /// MPTCP above one or more TCP connections, its subflows.
+    /// MPTCP, which uses one or more TCP connections (subflows).
     Mptcp,
 }
 
 impl Transport {
-    /// As records show it.
+    /// The name in records.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -58,17 +55,17 @@ impl Transport {
     }
 }
 
-/// What a socket is to an MPTCP connection.
+/// The part of an MPTCP connection that a socket is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MptcpPart {
     /// The connection, or the listener, itself.
     Whole {
-        /// The kernel's name for it in this namespace; `None` for a listener, and where it does not show.
+        /// The kernel's key of the connection in this namespace; `None` for a listener, and where the kernel does not show it.
         token: Option<u32>,
-        /// How many TCP sockets below it are listed.
+        /// How many of its TCP sockets are listed.
         subflows: usize,
     },
-    /// A TCP socket below it; its inode is that of the MPTCP socket, which is what processes have open.
+    /// A TCP socket of the connection. Its inode is that of the MPTCP socket, which processes hold.
     Subflow {
         /// The token of the MPTCP socket.
         token: Option<u32>,
@@ -92,11 +89,11 @@ pub struct TcpTimes {
     pub since_ack_ns: u64,
     /// Retransmission timeout now, ns (`tcpi_rto`).
     pub rto_ns: u64,
-    /// How often it was doubled (`tcpi_backoff`).
+    /// How often the timeout was doubled (`tcpi_backoff`).
     pub backoff: u8,
-    /// Nanoseconds since data was last sent, or else since the handshake (`tcpi_last_data_sent`).
+    /// Nanoseconds since data was last sent, or since the handshake (`tcpi_last_data_sent`).
     pub since_data_sent_ns: u64,
-    /// Nanoseconds since data last came, or else since the handshake (`tcpi_last_data_recv`).
+    /// Nanoseconds since data last came, or since the handshake (`tcpi_last_data_recv`).
     pub since_data_received_ns: u64,
     /// Segments with data that were sent (`tcpi_data_segs_out`).
     pub data_segments_sent: u32,
@@ -109,11 +106,11 @@ pub struct TcpTimes {
 /// The timer of a request, as /proc/net/tcp shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestTimer {
-    /// How often it has run out (`num_timeout`).
+    /// How often the timer has expired (`num_timeout`).
     pub timeouts: u8,
-    /// Nanoseconds until it does so next.
+    /// Nanoseconds until the timer expires next.
     pub left_ns: u64,
-    /// The listener may have made its runs shorter than they are by themselves (TCP_RTO_MAX_MS).
+    /// The listener may have set a shorter maximum for the timeout (TCP_RTO_MAX_MS).
     pub may_be_short: bool,
 }
 
@@ -122,46 +119,42 @@ pub struct RequestTimer {
 pub struct SocketInfo {
     /// Network namespace inode.
     pub netns: u32,
-    /// Whether it is an MPTCP socket: the states are TCP's, the queues count memory instead of bytes.
+    /// For MPTCP the states are TCP's, and the queues count memory instead of bytes.
     pub transport: Transport,
-    /// The MPTCP connection that it is, or is a subflow of.
+    /// The part of an MPTCP connection that the socket is; `None` for plain TCP.
     pub mptcp: Option<MptcpPart>,
-    /// Its state.
     pub state: State,
-    /// It is a mini-socket.
     pub mini: bool,
-    /// Both ends.
     pub tuple: Tuple,
-    /// A listener that takes no IPv4 connections (IPV6_V6ONLY).
+    /// A listener that accepts no IPv4 connections (IPV6_V6ONLY).
     pub is_v6_only: bool,
-    /// IP_TRANSPARENT: such a listener takes connections to other addresses and ports (TPROXY), and these have the option too.
+    /// IP_TRANSPARENT: such a listener accepts connections to other addresses and ports (TPROXY), which have the option too.
     pub is_transparent: bool,
-    /// Name of the interface that it is bound to, `None` where there is none, or where its name is not known.
+    /// Name of the interface that the socket is bound to; `None` where there is none, or its name is not known.
     pub interface: Option<Arc<str>>,
     /// Uid of the socket; `None` for mini-sockets.
     pub uid: Option<u32>,
-    /// Inode; 0 where no file was ever made for it, or none is left.
+    /// Inode; 0 where the socket has never had a file, or has none any more.
     pub inode: u64,
-    /// Cgroup v2 id, `None` where not known.
+    /// Cgroup v2 id; `None` where it is not known.
     pub cgroup: Option<u64>,
-    /// Its namespace's tables could not be read: queues, timer, retransmissions and times below are not known.
+    /// The tables of its namespace could not be read: the queues, timer, retransmissions and times below are not known.
     pub is_partial: bool,
-    /// Bytes that nobody has read, the peer's FIN counted as one; of a listener: connections that nobody has accepted.
+    /// Unread bytes, the peer's FIN counted as one; for a listener: connections in the accept queue.
     pub receive_queue: u32,
-    /// Bytes that are not acknowledged, our FIN counted as one; of a listener: its backlog.
+    /// Unacknowledged bytes, our FIN counted as one; for a listener: its backlog.
     pub send_queue: u32,
-    /// The timer that runs.
     pub timer: Option<Timer>,
-    /// How often something was sent again without an answer; of a request: SYN-ACKs, also in answer to repeated SYNs.
+    /// Retransmissions without an answer; for a request: SYN-ACKs, also in answer to repeated SYNs.
     pub retransmits: u8,
-    /// Times, `None` for mini-sockets and listeners.
+    /// `None` for mini-sockets and listeners.
     pub times: Option<TcpTimes>,
-    /// The timer of a half-open connection, where /proc shows it.
+    /// The timer of a request, where /proc shows it.
     pub request: Option<RequestTimer>,
 }
 
 impl SocketInfo {
-    /// A TCP socket of which nothing else is known.
+    /// A TCP socket with these fields alone.
     #[must_use]
     pub fn bare(netns: u32, state: State, tuple: Tuple) -> Self {
         Self {
@@ -187,19 +180,19 @@ impl SocketInfo {
         }
     }
 
-    /// Whether it is a TCP socket below an MPTCP socket that is listed too.
+    /// Whether this is a TCP socket of an MPTCP connection that is listed too.
     #[must_use]
     pub fn is_subflow(&self) -> bool {
         matches!(self.mptcp, Some(MptcpPart::Subflow { .. }))
     }
 
-    /// Whether a listener's accept queue is full: the kernel takes one more than the limit (`sk_acceptq_is_full`).
+    /// Whether a listener's accept queue is full: it may have one more than the limit (`sk_acceptq_is_full`).
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.state == State::Listen && self.receive_queue > self.send_queue
     }
 
-    /// Bytes that nobody has read; the peer's FIN, which the kernel counts, is none.
+    /// Unread bytes, without the peer's FIN, which the kernel counts.
     #[must_use]
     pub fn unread_bytes(&self) -> u32 {
         let fin = matches!(self.state, State::CloseWait | State::LastAck | State::Closing);
@@ -210,7 +203,7 @@ impl SocketInfo {
         }
     }
 
-    /// Bytes that are not acknowledged; our FIN is none.
+    /// Unacknowledged bytes, without our FIN.
     #[must_use]
     pub fn unsent_bytes(&self) -> u32 {
         let fin = matches!(self.state, State::FinWait1 | State::LastAck | State::Closing);

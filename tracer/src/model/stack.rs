@@ -1,18 +1,16 @@
-//! Where in its code a program opened a connection.
+//! The call path by which a program opened a connection.
 
 use super::{PythonStack, Task};
 
-/// By which call.
+/// The system call that opened a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OpenedBy {
-    /// connect().
     Connect,
-    /// accept().
     Accept,
 }
 
 impl OpenedBy {
-    /// As records show it.
+    /// The name in records.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -22,52 +20,45 @@ impl OpenedBy {
     }
 }
 
-/// A thread's registers in user space, as far as unwinding needs them.
+/// The registers of a thread in user space that unwinding needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Registers {
-    /// Program counter.
     pub pc: u64,
-    /// Stack pointer.
     pub sp: u64,
-    /// Frame pointer, where the program keeps one.
     pub fp: u64,
     /// Link register; 0 where the architecture has none.
     pub lr: u64,
 }
 
-/// The opening of a connection, as the kernel saw the process in that moment.
+/// The opening of a connection, with the state of the process at that moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opening {
-    /// By which call.
     pub by: OpenedBy,
-    /// By whom.
     pub task: Task,
-    /// Where it was.
     pub registers: Registers,
-    /// The frames of its CPython, where it runs one that is known.
+    /// Its CPython frames, if it runs a CPython whose layout is known.
     pub python: PythonStack,
-    /// Its stack, from the stack pointer up.
+    /// A copy of the stack, from the stack pointer up.
     pub stack: Vec<u8>,
 }
 
 /// One function of a call path.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Frame {
-    /// Its name, demangled.
+    /// The demangled name.
     pub function: Option<String>,
-    /// Source file; none without debug information.
+    /// Source file; `None` without debug information.
     pub file: Option<String>,
-    /// Line in it.
     pub line: Option<u32>,
-    /// The executable or library; none for code that was made at run time.
+    /// The executable or library; `None` for code that was generated at run time.
     pub module: Option<String>,
-    /// Offset in the module's file, else the address.
+    /// Offset in the module's file; the address where there is no module.
     pub offset: u64,
     /// Why `function` is not known.
     pub unnamed: Option<Unnamed>,
-    /// The interpreter whose own machinery this is.
+    /// The name of the interpreter, for a function that is a part of it.
     pub interpreter: Option<String>,
-    /// The language of a function that an interpreter runs.
+    /// The language, for a function that an interpreter runs.
     pub language: Option<&'static str>,
 }
 
@@ -78,20 +69,19 @@ pub enum Unnamed {
     Replaced,
     /// No file is at the path of the mapped one, and the mapping itself cannot be opened.
     Removed,
-    /// The file cannot be read, or is too large, or is not a regular file.
+    /// The file cannot be read, is too large, or is not a regular file.
     Unreadable,
-    /// The file has no symbol there.
+    /// The file has no symbol at this address.
     NoSymbol,
-    /// The program made this code at run time, and no perf map of this process names it.
+    /// The program generated this code at run time, and no perf map of the process names it.
     Generated,
 }
 
 impl Unnamed {
-    /// All of them.
     pub const ALL: [Self; 5] =
         [Self::Replaced, Self::Removed, Self::Unreadable, Self::NoSymbol, Self::Generated];
 
-    /// As records show it.
+    /// The name in records.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -103,7 +93,7 @@ impl Unnamed {
         }
     }
 
-    /// For people; none where the missing name says enough.
+    /// A text for people; `None` where the missing name says enough.
     #[must_use]
     pub fn why(self) -> Option<&'static str> {
         match self {
@@ -119,37 +109,35 @@ impl Unnamed {
 /// A call path to the opening of connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stack {
-    /// The same for the same path, in every process and every run of one build.
+    /// A hash of the frames: equal for the same call path in every process and every run of one build.
     pub id: u64,
-    /// By which call.
     pub by: OpenedBy,
-    /// Name of the process that did it first.
+    /// Name of the first process with this call path.
     pub comm: String,
-    /// The innermost first.
+    /// The innermost frame first.
     pub frames: Vec<Frame>,
-    /// Whether the outermost was reached.
+    /// Whether the outermost frame was reached.
     pub complete: bool,
 }
 
-/// Why a hunt does not know where a connection was opened.
+/// Why a hunt does not know which call path opened a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Unseen {
-    /// It existed when the hunt began.
+pub enum MissingStack {
+    /// The connection existed when the hunt began.
     BeforeHunt,
     /// No process has accepted it yet.
     NotAccepted,
-    /// Its process ended, or executed another program, before its mappings could be read.
+    /// The process ended, or executed another program, before its mappings could be read.
     ProcessGone,
-    /// The thread's stack was not mapped any more when the process's mappings were read.
+    /// The thread's stack was no longer mapped when the process's mappings were read.
     StackGone,
-    /// Its stack was taken, and its call path is not found yet.
+    /// The stack was copied, and its call path is not found yet.
     NotUnwound,
-    /// Its stack was not taken: the rate limit, a full ring, or a call that the hunt's hooks do not see.
+    /// The stack was not copied: the rate limit, a full ring, or a call that the hunt's hooks do not see.
     NotSeen,
 }
 
-impl Unseen {
-    /// All of them.
+impl MissingStack {
     pub const ALL: [Self; 6] = [
         Self::BeforeHunt,
         Self::NotAccepted,
@@ -159,7 +147,7 @@ impl Unseen {
         Self::NotSeen,
     ];
 
-    /// As records show it.
+    /// The name in records.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -172,7 +160,7 @@ impl Unseen {
         }
     }
 
-    /// For people: what stands behind the socket.
+    /// A text for people, written instead of the call path.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {

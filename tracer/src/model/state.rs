@@ -1,4 +1,4 @@
-//! The states of a TCP socket, by the kernel's numbers and netstat's names.
+//! The states of a TCP socket, with the kernel's numbers and netstat's names.
 
 use std::{fmt, str::FromStr};
 
@@ -13,19 +13,19 @@ pub enum State {
     SynRecv,
     /// Our FIN is sent and not acknowledged (RFC 9293: FIN-WAIT-1).
     FinWait1,
-    /// Our FIN is acknowledged, the peer's has not come (RFC 9293: FIN-WAIT-2).
+    /// Our FIN is acknowledged, the peer's FIN has not come (RFC 9293: FIN-WAIT-2).
     FinWait2,
-    /// Both FINs are done; old segments may still arrive.
+    /// Both FINs are acknowledged; old segments may still arrive.
     TimeWait,
     /// No connection (RFC 9293: CLOSED).
     Close,
-    /// The peer has closed, the application here has not.
+    /// The peer has closed, the local application has not.
     CloseWait,
-    /// Both have closed; our FIN is not acknowledged.
+    /// Both sides have closed; our FIN is not acknowledged.
     LastAck,
     /// Waits for connections.
     Listen,
-    /// Both closed at once; our FIN is not acknowledged.
+    /// Both sides have closed at the same time; our FIN is not acknowledged.
     Closing,
     /// A request socket that waits for the last ACK of a handshake; shown as SYN_RECV, as netstat does.
     NewSynRecv,
@@ -59,7 +59,8 @@ impl State {
         }
     }
 
-    /// The state that records call `name`; a request socket where it is `mini`. `number` is for those without a name of ours.
+    /// The state with this `name` in a record; `mini` tells a request socket from a full one. `number` is for states without a
+    /// name.
     #[must_use]
     pub fn named(name: &str, mini: bool, number: Option<u8>) -> Option<Self> {
         match name {
@@ -105,7 +106,7 @@ impl fmt::Display for State {
     }
 }
 
-/// A name that is no state.
+/// A text that names no state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseStateError(String);
 
@@ -136,19 +137,16 @@ impl StateSet {
         }
     }
 
-    /// Whether `state` is in it.
     #[must_use]
     pub fn contains(self, state: State) -> bool {
         self.0 & Self::bit(state) != 0
     }
 
-    /// Whether nothing is in it.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Both.
     #[must_use]
     pub fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)

@@ -1,29 +1,28 @@
-//! Whose socket it is.
+//! Whose a socket is: its owner, namespace, cgroup, container, pod and unit.
 
 use std::rc::Rc;
 
 use super::Task;
 
-/// How an owner became known.
+/// The evidence for an owner (`owner.source`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OwnerSource {
-    /// It called `connect`.
+    /// The process called `connect`.
     Connect,
-    /// It called `listen`.
+    /// The process called `listen`.
     Listen,
-    /// The listener of a connection that came in belongs to it.
+    /// The process owns the listener that the connection came from.
     Inherited,
-    /// It alone held the socket when the tracer started, or was found to hold it since; of a listener's holders, it started first.
+    /// Only this process held the socket, at the start or later. Of several holders of a listener, it started first.
     Scan,
-    /// It closed the socket, or shut down its sending side, and is not who was known before.
+    /// The process closed the socket, or shut down its sending side, and is not the owner that was known before.
     Close,
 }
 
 impl OwnerSource {
-    /// All of them.
     pub const ALL: [Self; 5] = [Self::Connect, Self::Listen, Self::Inherited, Self::Scan, Self::Close];
 
-    /// As records show it.
+    /// The name in records.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -41,15 +40,14 @@ impl OwnerSource {
 pub struct Owner {
     /// The process as the kernel knew it.
     pub task: Rc<Task>,
-    /// Its name, invalid UTF-8 replaced.
+    /// The process name, with invalid UTF-8 replaced.
     pub comm: String,
-    /// Its executable, where it could still be read.
+    /// The executable; `None` where it could not be read any more.
     pub exe: Option<String>,
-    /// Uid of the socket, which is the creator's.
+    /// Uid of the socket, which it has from its creator.
     pub uid: Option<u32>,
-    /// How it is known.
     pub source: OwnerSource,
-    /// Its command line, only when asked for; one text for all that the process owns.
+    /// The command line, with `--cmdline` only; all sockets of the process share the text.
     pub cmdline: Option<Rc<str>>,
 }
 
@@ -64,27 +62,26 @@ impl Owner {
 /// A cgroup v2.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cgroup {
-    /// Its id (the inode number of its directory).
+    /// The inode number of the cgroup's directory.
     pub id: u64,
-    /// Its path below the hierarchy's root, where it still exists.
+    /// The path below the hierarchy's root; `None` where the cgroup no longer exists.
     pub path: Option<String>,
 }
 
-/// A container, by the path of its cgroup.
+/// A container, as the path of its cgroup names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Container {
-    /// Its id or name.
+    /// The container's id or name.
     pub id: String,
-    /// Who runs it, where the path tells.
+    /// The container runtime, where the path names it.
     pub runtime: Option<&'static str>,
 }
 
-/// Everything about the side of a socket that does not change from transition to transition.
+/// The part of a record that usually stays the same from transition to transition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
-    /// Number of this very combination; formats may keep what they made of it.
+    /// Number of this combination of values; formats use it as the key of cached text.
     pub id: u64,
-    /// The owner, `None` where it is not known.
     pub owner: Option<Owner>,
     /// Network namespace inode.
     pub netns: Option<u32>,
@@ -99,7 +96,7 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Bytes of memory that it takes, about.
+    /// Bytes of memory that this subject takes, approximately.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let owner = self.owner.as_ref();
@@ -117,19 +114,16 @@ impl Subject {
     }
 }
 
-/// An owner before anybody looked it up.
+/// An owner before its executable and command line are looked up.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct OwnerKey {
-    /// The process.
     pub task: Rc<Task>,
-    /// How it is known.
     pub source: OwnerSource,
 }
 
-/// What a [`Subject`] is looked up by.
+/// The key of a [`Subject`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SubjectKey {
-    /// The owner.
     pub owner: Option<OwnerKey>,
     /// Uid of the socket.
     pub uid: Option<u32>,
@@ -139,11 +133,10 @@ pub struct SubjectKey {
     pub cgroup: Option<u64>,
 }
 
-/// Turns keys into subjects; the connection table asks it once a connection, at once, while the process lives.
+/// Looks up subjects. The connection table asks once for each connection, immediately, while the process still exists.
 pub trait Identify {
-    /// The subject of `key`.
     fn identify(&mut self, key: SubjectKey) -> Rc<Subject>;
 
-    /// What was read of this process is old: it runs another program since.
+    /// Drops what is cached of this process: it has executed another program.
     fn read_again(&mut self, task: &Task);
 }

@@ -1,13 +1,13 @@
-//! Text of others.
+//! Texts from other processes.
 
-/// A name may hold anything, and must not reach the terminal's ears.
+/// `text` without characters that control a terminal: other processes choose their names, and may hide commands in them.
 #[must_use]
 pub fn printable(text: &str) -> String {
     text.chars().map(|c| if is_active(c) { '\u{fffd}' } else { c }).collect()
 }
 
-/// Whether a terminal or a reader takes it for something else than text: control characters, and those that change the direction of
-/// text or are not shown (Unicode's category Cf), so that one text looks like another.
+/// Whether a character is more than visible text: control characters, and those that change the direction of text or are
+/// invisible (Unicode category Cf), so that one text can look like another.
 fn is_active(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'

@@ -2,41 +2,38 @@
 
 use super::{Ports, State};
 
-/// What a threshold is for; what is not given fits everything.
+/// The sockets that a threshold is for. A condition that is not given fits every socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
-    /// The state.
     pub state: Option<State>,
     /// The local or the remote port.
     pub ports: Ports,
-    /// Name of a process that has it open, or owns it.
+    /// Name of a process that holds the socket, or owns it.
     pub comm: Option<String>,
 }
 
-/// A time for a scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Threshold {
-    /// What it is for.
     pub scope: Scope,
     /// Nanoseconds; `None` for never.
     pub after_ns: Option<u64>,
 }
 
-/// All thresholds: the last that fits counts.
+/// All thresholds. If several fit a socket, the last one counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Thresholds {
     all: Vec<Threshold>,
-    /// What counts for each state's number, where every rule is for states alone.
+    /// The result for each state number, if all rules depend on the state alone.
     by_state: Option<[Option<u64>; STATES]>,
 }
 
-/// More than there are numbers of states with a name.
+/// More than the largest number of a named state.
 const STATES: usize = 16;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// In seconds; states that may last for ever by their nature (ESTABLISHED, LISTEN), or whose end is sure (TIME_WAIT), have
-/// none. Why these: docs/stuck.md.
+/// In seconds. States that may last forever by their nature (ESTABLISHED, LISTEN), or whose end is certain (TIME_WAIT), have
+/// no threshold. docs/stuck.md says why these.
 const DEFAULTS: [(State, u64); 8] = [
     (State::CloseWait, 60),
     (State::FinWait1, 60),
@@ -59,14 +56,15 @@ impl Default for Thresholds {
 }
 
 impl Thresholds {
-    /// The defaults and these rules, each of which counts before all others where it fits.
+    /// The defaults and `rules`, which have precedence over the defaults.
     #[must_use]
     pub fn with(rules: &[Threshold]) -> Self {
         Self::of_all(Self::default().all.into_iter().chain(rules.iter().cloned()).collect())
     }
 
     fn of_all(all: Vec<Threshold>) -> Self {
-        let plain = all.iter().all(|it| it.scope.ports.is_empty() && it.scope.comm.is_none());
+        let plain =
+            all.iter().all(|threshold| threshold.scope.ports.is_empty() && threshold.scope.comm.is_none());
         let mut thresholds = Self { all, by_state: None };
         thresholds.by_state = plain.then(|| {
             std::array::from_fn(|number| {
@@ -77,13 +75,13 @@ impl Thresholds {
         thresholds
     }
 
-    /// The shortest of them, ns.
+    /// The shortest threshold, ns.
     #[must_use]
     pub fn least_ns(&self) -> u64 {
-        self.all.iter().filter_map(|it| it.after_ns).min().unwrap_or(u64::MAX)
+        self.all.iter().filter_map(|threshold| threshold.after_ns).min().unwrap_or(u64::MAX)
     }
 
-    /// Nanoseconds after which a socket is stuck; `None` for never.
+    /// Nanoseconds after which a socket counts as stuck; `None` for never.
     #[must_use]
     pub fn of(&self, state: State, ports: [u16; 2], comms: &[&str]) -> Option<u64> {
         let known = self.by_state.as_ref().and_then(|known| known.get(usize::from(state.number())));
@@ -98,17 +96,17 @@ impl Thresholds {
         };
         let without = matches!(state, State::Listen | State::Established | State::TimeWait | State::Close);
         let mut found = None;
-        for it in &self.all {
-            // One that names no state is for those that have a threshold.
-            if fits(&it.scope) && (it.scope.state.is_some() || !without) {
-                found = Some(it.after_ns);
+        for threshold in &self.all {
+            // A rule without a state applies to the states that have a threshold.
+            if fits(&threshold.scope) && (threshold.scope.state.is_some() || !without) {
+                found = Some(threshold.after_ns);
             }
         }
         found.flatten()
     }
 }
 
-/// A request and its child are both SYN_RECV for people.
+/// Users see a request and its child both as SYN_RECV.
 fn same(a: State, b: State) -> bool {
     a.name() == b.name()
 }

@@ -1,4 +1,4 @@
-//! The two ends of a connection.
+//! The two ends of a connection: addresses and ports.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -9,13 +9,13 @@ pub struct Tuple {
     pub local: Address,
     /// Remote address.
     pub remote: Address,
-    /// Local port, 0 where not bound (yet).
+    /// Local port; 0 if it is not bound yet.
     pub local_port: u16,
-    /// Remote port, 0 where there is none.
+    /// Remote port; 0 if there is none.
     pub remote_port: u16,
     /// The socket's family is AF_INET6.
     pub v6_socket: bool,
-    /// Index of the interface that the socket is bound to, 0 for none. Equal ends may exist once on each: link-local
+    /// Index of the interface that the socket is bound to; 0 for none. Equal ends may exist on several interfaces: link-local
     /// addresses, VRFs.
     pub interface: u32,
 }
@@ -27,7 +27,7 @@ impl Tuple {
         !self.v6_socket || self.remote.is_v4() || self.local.is_v4()
     }
 
-    /// The same ends, whichever family of socket carries them: a v4-mapped one is listed with IPv6 addresses.
+    /// The tuple without the socket's family, for comparison: the kernel lists a v4-mapped socket with IPv6 addresses.
     #[must_use]
     pub fn of_any_socket(self) -> Self {
         Self { v6_socket: !self.is_v4(), ..self }
@@ -48,19 +48,19 @@ impl Tuple {
         }
     }
 
-    /// Both ports are known.
+    /// Whether both ports are known.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.local_port != 0 && self.remote_port != 0
     }
 }
 
-/// An address in its wide form, IPv4 as v4-mapped. Two words: it is copied at every step of the way.
+/// An address as 16 bytes, IPv4 as v4-mapped. It is stored as two words because it is copied very often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Address([u64; 2]);
 
 impl Address {
-    /// Of 16 bytes in network order.
+    /// From 16 bytes in network order.
     #[must_use]
     pub fn from_v6(bytes: [u8; 16]) -> Self {
         let word = |at: usize| {
@@ -70,31 +70,30 @@ impl Address {
         Self([word(0), word(8)])
     }
 
-    /// Its 16 bytes in network order.
+    /// 16 bytes in network order.
     #[must_use]
     pub fn octets(self) -> [u8; 16] {
         (u128::from(self.0[0]) << 64 | u128::from(self.0[1])).to_be_bytes()
     }
 
-    /// Of 4 bytes in network order.
+    /// From 4 bytes in network order.
     #[must_use]
     pub fn from_v4(bytes: [u8; 4]) -> Self {
         Self([0, 0xffff_0000_0000 | u64::from(u32::from_be_bytes(bytes))])
     }
 
-    /// Whether it is an IPv4 address.
     #[must_use]
     pub fn is_v4(self) -> bool {
         self.0[0] == 0 && self.0[1] >> 32 == 0xffff
     }
 
-    /// Whether it is `0.0.0.0` or `::`.
+    /// Whether the address is `0.0.0.0` or `::`.
     #[must_use]
     pub fn is_unspecified(self) -> bool {
         self.0[0] == 0 && (self.0[1] == 0 || self.0[1] == 0xffff_0000_0000)
     }
 
-    /// As people write it: v4-mapped becomes IPv4.
+    /// The usual form: v4-mapped becomes IPv4.
     #[must_use]
     pub fn canonical(self) -> IpAddr {
         if self.is_v4() {

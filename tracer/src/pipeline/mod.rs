@@ -39,7 +39,7 @@ use crate::{
     examiner::Examiner,
     hunter::Hunter,
     metrics::{Counts, Numbers, Question, Server},
-    model::{Diagnosis, Examined, LostPlace, Reason, Record, Snapshot, Start, Stuck, Unseen},
+    model::{Diagnosis, LostPlace, MissingStack, Reason, Record, Snapshot, SocketReport, Start, Stuck},
     route::Router,
     sinks::OutputError,
     source::{Finder, KernelSource, SourceError},
@@ -186,9 +186,11 @@ impl Pipeline {
             if !hunter.stuck(stuck.conn.id) {
                 return;
             }
-            let never_accepted = |found: &(Examined, Diagnosis)| found.1.reason == Reason::NeverAccepted;
+            let never_accepted = |found: &(SocketReport, Diagnosis)| found.1.reason == Reason::NeverAccepted;
             stuck.opened = Some(match hunter.stack(stuck.conn.id) {
-                Err(_) if stuck.found.as_deref().is_some_and(never_accepted) => Err(Unseen::NotAccepted),
+                Err(_) if stuck.found.as_deref().is_some_and(never_accepted) => {
+                    Err(MissingStack::NotAccepted)
+                }
                 opened => opened,
             });
         }

@@ -153,13 +153,14 @@ pub(super) fn answer(bytes: &[u8]) -> Option<i32> {
     (kind == NLMSG_ERROR).then_some(i32_at(payload, 0)?.checked_neg()?)
 }
 
-/// Names of interfaces in the namespace that `socket` is of. One that was renamed or removed meanwhile is known by its index.
-fn name_interfaces(socket: &OwnedFd, sockets: &mut [SocketInfo]) {
+/// Adds the names of interfaces, from the namespace of the socket `netlink`. An interface that was renamed or removed since
+/// then has only its index.
+fn name_interfaces(netlink: &OwnedFd, sockets: &mut [SocketInfo]) {
     let mut names: HashMap<u32, Option<Arc<str>>> = HashMap::new();
-    for it in sockets.iter_mut().filter(|it| it.tuple.interface != 0) {
-        let index = it.tuple.interface;
-        let name = names.entry(index).or_insert_with(|| index_to_name(socket, index).ok().map(Arc::from));
-        it.interface.clone_from(name);
+    for socket in sockets.iter_mut().filter(|socket| socket.tuple.interface != 0) {
+        let index = socket.tuple.interface;
+        let name = names.entry(index).or_insert_with(|| index_to_name(netlink, index).ok().map(Arc::from));
+        socket.interface.clone_from(name);
     }
 }
 
@@ -334,12 +335,15 @@ mod tests {
 
     #[test]
     fn a_message_is_read_as_the_kernel_lays_it_out() {
-        let it = parse(5, &message(), Transport::Tcp).expect("a socket");
-        assert_eq!((it.state, it.mini, it.netns), (State::CloseWait, false, 5));
-        assert_eq!((it.tuple.local_port, it.tuple.remote_port), (443, 50000));
-        assert_eq!(it.tuple.remote, Address::from_v4([10, 0, 0, 2]));
-        assert_eq!((it.receive_queue, it.send_queue, it.uid, it.inode), (42, 3, Some(1000), 123_456));
-        assert_eq!(it.timer, Some(Timer { kind: TimerKind::Keepalive, left_ns: 7000 * MS }));
+        let socket = parse(5, &message(), Transport::Tcp).expect("a socket");
+        assert_eq!((socket.state, socket.mini, socket.netns), (State::CloseWait, false, 5));
+        assert_eq!((socket.tuple.local_port, socket.tuple.remote_port), (443, 50000));
+        assert_eq!(socket.tuple.remote, Address::from_v4([10, 0, 0, 2]));
+        assert_eq!(
+            (socket.receive_queue, socket.send_queue, socket.uid, socket.inode),
+            (42, 3, Some(1000), 123_456)
+        );
+        assert_eq!(socket.timer, Some(Timer { kind: TimerKind::Keepalive, left_ns: 7000 * MS }));
         let times = TcpTimes {
             since_ack_ns: 90_000 * MS,
             rto_ns: 800 * MS,
@@ -350,7 +354,7 @@ mod tests {
             peer_window: Some(65_160),
             segment_bytes: 1448,
         };
-        assert_eq!((it.times, it.cgroup), (Some(times), Some(77)));
+        assert_eq!((socket.times, socket.cgroup), (Some(times), Some(77)));
     }
 
     #[test]

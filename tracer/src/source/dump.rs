@@ -68,14 +68,14 @@ pub fn dump(only: Option<u32>, held: impl FnOnce() -> Result<Vec<Event>, String>
 impl Namespaces {
     /// Adds those that a process has open, although no process need be in them.
     pub(super) fn add_held(&mut self, descriptors: &Descriptors, root: &Path) {
-        for it in &descriptors.namespaces {
-            if !self.found.contains_key(&it.inode)
-                && let Err(error) = self.add(it.path(root))
+        for namespace in &descriptors.namespaces {
+            if !self.found.contains_key(&namespace.inode)
+                && let Err(error) = self.add(namespace.path(root))
                 && !is_gone(&error)
             {
                 let why = format!(
                     "cannot open network namespace {}, which process {} has open: {error}",
-                    it.inode, it.pid
+                    namespace.inode, namespace.pid
                 );
                 self.gaps.push(Gap::new(GapKind::NetworkNamespaces, why));
             }
@@ -113,19 +113,20 @@ impl Dump {
         let mut known = HashSet::new();
         let mut unlisted = 0;
         let mut mptcp = Vec::new();
-        for it in descriptors.sockets.iter().filter(|it| !listed.contains(&it.inode)) {
-            if known.contains(&it.inode) {
+        for descriptor in descriptors.sockets.iter().filter(|descriptor| !listed.contains(&descriptor.inode))
+        {
+            if known.contains(&descriptor.inode) {
                 continue;
             }
-            let protocol = match it.protocol(root) {
+            let protocol = match descriptor.protocol(root) {
                 Ok(None) => continue,
                 Ok(protocol) => protocol,
                 Err(_) => None,
             };
-            known.insert(it.inode);
+            known.insert(descriptor.inode);
             let is_one_of = |names: [&str; 2]| protocol.as_deref().is_some_and(|name| names.contains(&name));
             if is_one_of(MPTCP) {
-                mptcp.push(it);
+                mptcp.push(descriptor);
             }
             unlisted += usize::from(protocol.is_none() || is_one_of(TCP));
         }
@@ -165,8 +166,8 @@ impl Dump {
         descriptors: &[Descriptor],
         mut events: Vec<Event>,
     ) {
-        events.retain(|it| {
-            it.netns.is_some_and(|netns| {
+        events.retain(|event| {
+            event.netns.is_some_and(|netns| {
                 !self.namespaces.contains_key(&netns) && only.is_none_or(|only| only == netns)
             })
         });
@@ -175,7 +176,7 @@ impl Dump {
         }
         // A process may have made one since the search.
         let mut found = Namespaces::find(root).found;
-        let unknown: HashSet<u32> = events.iter().filter_map(|it| it.netns).collect();
+        let unknown: HashSet<u32> = events.iter().filter_map(|event| event.netns).collect();
         for inode in unknown {
             if let Some(namespace) = found.remove(&inode.into()) {
                 self.list(inode, namespace);
@@ -195,8 +196,12 @@ impl Dump {
             if self.namespaces.contains_key(&netns) {
                 continue;
             }
-            let descriptor = inodes.get(&(task.pid, *fd)).copied().flatten().filter(|it| it.is_there(root));
-            let socket = partial(&event, netns, *state, descriptor.map_or(0, |it| it.inode));
+            let descriptor = inodes
+                .get(&(task.pid, *fd))
+                .copied()
+                .flatten()
+                .filter(|descriptor| descriptor.is_there(root));
+            let socket = partial(&event, netns, *state, descriptor.map_or(0, |descriptor| descriptor.inode));
             let known = sockets.entry(netns).or_default().entry(event.sk).or_insert_with(|| socket.clone());
             known.inode = known.inode.max(socket.inode);
         }
@@ -250,7 +255,11 @@ mod tests {
         let events = vec![held(7, 100, 10, 3), held(7, 100, 11, 3), held(7, 101, 10, 4), held(5, 102, 10, 5)];
         dump.add_of_unknown_namespaces(None, root.path(), &[], events.clone());
         assert_eq!(dump.sockets.len(), 2);
-        assert!(dump.sockets.iter().all(|it| it.is_partial && it.netns == 7), "{:?}", dump.sockets);
+        assert!(
+            dump.sockets.iter().all(|socket| socket.is_partial && socket.netns == 7),
+            "{:?}",
+            dump.sockets
+        );
         assert_eq!((dump.gaps.len(), dump.gaps[0].kind), (1, GapKind::Sockets));
         let mut of_another = Dump::default();
         of_another.add_of_unknown_namespaces(Some(8), root.path(), &[], events);

@@ -94,9 +94,9 @@ impl KernelSource {
     pub fn new(mut loaded: Loaded) -> Result<Self, SourceError> {
         let adopted = loaded.adopted.take();
         let (ring, counters, processes, program) = match adopted {
-            Some(it) => {
-                let processes = Map::HashMap(it.processes);
-                (it.ring, Map::PerCpuArray(it.counters), processes, Some(it.program))
+            Some(loaded) => {
+                let processes = Map::HashMap(loaded.processes);
+                (loaded.ring, Map::PerCpuArray(loaded.counters), processes, Some(loaded.program))
             }
             None => {
                 let mut take = |name| loaded.ebpf.take_map(name).ok_or(SourceError::NoMap(name));
@@ -104,7 +104,7 @@ impl KernelSource {
                 let counters = take("PER_CPU")?;
                 let processes = take("PROCESSES")?;
                 let program = loaded.ebpf.program(loaded.hook.program());
-                (ring, counters, processes, program.and_then(|it| it.fd().ok()?.try_clone().ok()))
+                (ring, counters, processes, program.and_then(|program| program.fd().ok()?.try_clone().ok()))
             }
         };
         // Without it only a metric is missing.
@@ -158,7 +158,7 @@ impl KernelSource {
     #[must_use]
     pub fn runs(&self) -> Vec<ProgramRuns> {
         let counts =
-            fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled").is_ok_and(|it| it.trim() == "1");
+            fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled").is_ok_and(|text| text.trim() == "1");
         let programs = self.loaded.ebpf.programs().filter(|_| counts);
         programs
             .filter_map(|(name, program)| {
@@ -255,7 +255,7 @@ impl KernelSource {
     /// The counters cannot be read.
     pub fn losses(&self) -> Result<Losses, SourceError> {
         // Before the counters: what the companion takes between the two then hides a miss until the next time, and makes none.
-        let misses = self.program.as_ref().map_or(0, |it| recursion_misses(it.as_fd().as_raw_fd()));
+        let misses = self.program.as_ref().map_or(0, |program| recursion_misses(program.as_fd().as_raw_fd()));
         let cpus = self.counters.get(&0, 0)?;
         let sum = |field: fn(&PerCpu) -> u64| cpus.iter().map(|cpu| field(&cpu.0)).sum::<u64>();
         // What the companion took was missed by the main program and is not lost.

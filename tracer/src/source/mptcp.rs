@@ -19,7 +19,7 @@ pub(super) fn sockets(diag: &OwnedFd, netns: u32) -> Result<Vec<SocketInfo>, Str
         let request = request(SOCK_DIAG_BY_FAMILY, DUMP_FLAGS, family as u8, Transport::Mptcp);
         match ask(diag, &request, |message| parse(netns, message, Transport::Mptcp)) {
             // A listener's table may show others that are not what was asked for.
-            Ok(sockets) => found.extend(sockets.into_iter().filter(|it| it.state != State::Close)),
+            Ok(sockets) => found.extend(sockets.into_iter().filter(|socket| socket.state != State::Close)),
             Err(_) if !protocols::read().is_ok_and(|table| protocols::has_sockets(&table, "MPTCP")) => {}
             Err(error) => return Err(missing(&error)),
         }
@@ -197,7 +197,7 @@ mod tests {
             socket(whole(None), Listen, 4, 81),
         ];
         link(&mut sockets);
-        let parts: Vec<_> = sockets.iter().map(|it| (it.mptcp, it.inode)).collect();
+        let parts: Vec<_> = sockets.iter().map(|socket| (socket.mptcp, socket.inode)).collect();
         let subflow = |token| Some(MptcpPart::Subflow { token });
         let counted = |token, subflows| Some(MptcpPart::Whole { token, subflows });
         assert_eq!(

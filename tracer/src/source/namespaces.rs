@@ -69,7 +69,7 @@ impl Namespaces {
             return;
         }
         let own = root.join("proc/self");
-        let known = self.found.values().filter_map(|it| it.path.parent()?.parent());
+        let known = self.found.values().filter_map(|namespace| namespace.path.parent()?.parent());
         let known: HashSet<u64> = known.chain([&*own]).filter_map(device_list).collect();
         unread.retain(|(process, _)| !is_in(process, &known));
         if let Some((_, error)) = unread.first() {

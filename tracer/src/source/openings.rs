@@ -6,7 +6,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::{Recording, recording::RecordingError};
-use crate::model::{Frame, OpenedBy, Stack, Tuple, Unnamed, Unseen, bounds};
+use crate::model::{Frame, MissingStack, OpenedBy, Stack, Tuple, Unnamed, bounds};
 
 /// More than any hunt finds: it remembers 16,384 call paths.
 const MOST_BYTES: usize = 256 << 20;
@@ -41,7 +41,7 @@ pub enum OpeningsError {
 /// Where connections were opened, or why that is not known.
 #[derive(Debug, Default)]
 pub struct Openings {
-    connections: HashMap<Place, Result<Arc<Stack>, Unseen>>,
+    connections: HashMap<Place, Result<Arc<Stack>, MissingStack>>,
     /// By their ids: most connections were opened at few places.
     stacks: HashMap<u64, Arc<Stack>>,
     /// What the stacks take.
@@ -83,7 +83,7 @@ impl Openings {
 
     /// Where this connection was opened, or why the hunt does not know it; none where the hunt has not written of it.
     #[must_use]
-    pub fn find(&self, netns: u32, tuple: &Tuple) -> Option<Result<&Stack, Unseen>> {
+    pub fn find(&self, netns: u32, tuple: &Tuple) -> Option<Result<&Stack, MissingStack>> {
         let local = (tuple.local.canonical(), tuple.local_port);
         let found = self.connections.get(&(
             netns,
@@ -96,7 +96,7 @@ impl Openings {
 }
 
 /// Of memory, for a connection.
-const CONNECTION_BYTES: usize = 2 * size_of::<(Place, Result<Arc<Stack>, Unseen>)>();
+const CONNECTION_BYTES: usize = 2 * size_of::<(Place, Result<Arc<Stack>, MissingStack>)>();
 
 /// Of memory, for a call path.
 fn bytes(stack: &Stack) -> usize {
@@ -125,8 +125,8 @@ fn place(record: &Value) -> Option<Place> {
     Some((netns, u32::try_from(interface).ok()?, end(&record["local"])?, end(&record["remote"])?))
 }
 
-fn unseen(it: &Value) -> Option<Unseen> {
-    Unseen::ALL.into_iter().find(|why| it == why.name())
+fn unseen(it: &Value) -> Option<MissingStack> {
+    MissingStack::ALL.into_iter().find(|why| it == why.name())
 }
 
 fn stack(it: &Value) -> Option<Stack> {

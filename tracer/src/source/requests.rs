@@ -15,7 +15,7 @@ const SYN_RECV: &str = "03";
 
 /// Notes the timers of those of `sockets` that are half-open; they must be of this thread's network namespace.
 pub(super) fn note_timers(sockets: &mut [SocketInfo]) {
-    if !sockets.iter().any(|it| it.state == State::NewSynRecv) {
+    if !sockets.iter().any(|socket| socket.state == State::NewSynRecv) {
         return;
     }
     // Since 6.15 a listener can set it, down to a second (TCP_RTO_MAX_MS), and nothing shows that.
@@ -31,8 +31,8 @@ pub(super) fn note_timers(sockets: &mut [SocketInfo]) {
             }
         }
     }
-    for it in sockets.iter_mut().filter(|it| it.state == State::NewSynRecv) {
-        it.request = timers.get(&Tuple { interface: 0, ..it.tuple.of_any_socket() }).copied();
+    for socket in sockets.iter_mut().filter(|socket| socket.state == State::NewSynRecv) {
+        socket.request = timers.get(&Tuple { interface: 0, ..socket.tuple.of_any_socket() }).copied();
     }
 }
 

@@ -187,29 +187,31 @@ impl Story {
         self.make_room();
     }
 
-    fn transition(&mut self, it: &Transition) {
+    fn transition(&mut self, transition: &Transition) {
         self.transitions += 1;
-        let gone = self.ways.entry((it.from.name(), it.to.name())).or_default();
+        let gone = self.ways.entry((transition.from.name(), transition.to.name())).or_default();
         gone.count += 1;
-        if let Some(time) = it.in_state.filter(|time| !time.at_least) {
+        if let Some(time) = transition.in_state.filter(|time| !time.at_least) {
             gone.times.add(time.ns);
         }
-        if let Some(cause) = it.cause {
+        if let Some(cause) = transition.cause {
             *self.causes.entry(cause.name()).or_default() += 1;
         }
-        let conn = &it.conn;
+        let conn = &transition.conn;
         let life = self.lives.entry(conn.id).or_insert_with(|| Life {
             at_least: false,
             // Older than the recording, and not in its snapshot.
-            found: it.in_state.map(|time| (it.from, it.time_ns - i64::try_from(time.ns).unwrap_or(0))),
-            ..Life::new(conn, it.from, it.time_ns)
+            found: transition
+                .in_state
+                .map(|time| (transition.from, transition.time_ns - i64::try_from(time.ns).unwrap_or(0))),
+            ..Life::new(conn, transition.from, transition.time_ns)
         });
         let step = Step {
-            time_ns: it.time_ns,
-            from: it.from,
-            to: it.to,
-            in_state: it.in_state,
-            cause: it.cause,
+            time_ns: transition.time_ns,
+            from: transition.from,
+            to: transition.to,
+            in_state: transition.in_state,
+            cause: transition.cause,
             subject: Rc::clone(&conn.subject),
             corrected: false,
         };

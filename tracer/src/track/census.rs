@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{conns::Conn, table::Table};
-use crate::model::{Snapshot, State, Tally};
+use crate::model::{Snapshot, SocketCounts, State};
 
 impl Table {
     /// All sockets in it, as records of a snapshot; without those whose first transition is still to be reported.
@@ -17,14 +17,14 @@ impl Table {
 
     /// How many `wanted` sockets are in each state, and how many of them are stuck there; states without any as 0.
     #[must_use]
-    pub fn tally(&self, wanted: impl Fn(&Snapshot) -> bool) -> Tally {
+    pub fn tally(&self, wanted: impl Fn(&Snapshot) -> bool) -> SocketCounts {
         let mut counts = [(0, 0); 256];
         for conn in self.conns.iter().filter(|conn| wanted(&self.shown(conn))) {
             let (all, stuck) = &mut counts[usize::from(conn.state.number())];
             *all += 1;
             *stuck += i64::from(conn.stuck > 0);
         }
-        let mut tally = Tally::default();
+        let mut tally = SocketCounts::default();
         for (number, (all, stuck)) in (0_u8..=255).zip(counts) {
             let state = State::from_number(number);
             if all > 0 || !matches!(state, State::Unknown(_) | State::Close) {

@@ -4,12 +4,12 @@ use std::{borrow::Cow, path::Path};
 
 use crate::{
     display::endpoint,
-    model::{Destroy, Examined, Transport, Via, bounds},
+    model::{Destroy, SocketReport, Transport, Via, bounds},
 };
 
 /// For each of the first holders its descriptor, and how to end the socket; and how many more there would be. `netns` leads to its
 /// network namespace where that is not the user's own.
-pub(super) fn commands(it: &Examined, netns: Option<&Path>) -> (Vec<String>, usize) {
+pub(super) fn commands(it: &SocketReport, netns: Option<&Path>) -> (Vec<String>, usize) {
     let more = it.holders.len().saturating_sub(bounds::COMMANDS);
     let mut commands: Vec<String> = it
         .holders
@@ -50,8 +50,8 @@ fn quoted(path: &str) -> Cow<'_, str> {
 }
 
 /// The socket in `ss`'s language.
-fn filter(it: &Examined) -> String {
-    let Examined { socket, .. } = it;
+fn filter(it: &SocketReport) -> String {
+    let SocketReport { socket, .. } = it;
     let tuple = &socket.tuple;
     // A socket that is AF_INET6 with IPv4 inside shows its addresses as mapped ones.
     let text = |address: crate::model::Address, port| match (address.canonical(), tuple.v6_socket) {

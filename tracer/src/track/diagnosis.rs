@@ -14,11 +14,11 @@ pub use inherited::is_suspect;
 pub use reason::reason;
 
 use super::commands::commands;
-use crate::model::{Diagnosis, Examined, Listener, Process};
+use crate::model::{Diagnosis, Listener, Process, SocketReport};
 
 /// Explains a socket. `netns` leads to its network namespace where that is not the user's own.
 #[must_use]
-pub fn diagnose(found: &Examined, netns: Option<&Path>) -> Diagnosis {
+pub fn diagnose(found: &SocketReport, netns: Option<&Path>) -> Diagnosis {
     let reason = reason(found);
     let (commands, more_commands) = commands(found, netns);
     Diagnosis {

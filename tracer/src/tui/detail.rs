@@ -58,7 +58,7 @@ impl App {
         }
         let places = [
             subject.unit.clone(),
-            subject.container.as_ref().map(|it| format!("container {}", it.id)),
+            subject.container.as_ref().map(|container| format!("container {}", container.id)),
             subject.netns.map(|netns| format!("netns {netns}")),
         ];
         let places: Vec<String> = places.into_iter().flatten().collect();
@@ -70,7 +70,7 @@ impl App {
 
     fn stuck(&self, life: &Life, lines: &mut Vec<Line<'static>>) {
         let Some((examined, diagnosis)) =
-            life.stuck.as_ref().filter(|_| life.is_stuck).and_then(|it| it.found.as_deref())
+            life.stuck.as_ref().filter(|_| life.is_stuck).and_then(|stuck| stuck.found.as_deref())
         else {
             return;
         };

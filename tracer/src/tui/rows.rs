@@ -66,21 +66,20 @@ impl Rows {
         let mut lives: Vec<&Life> = story.lives.values().filter(is_wanted).collect();
         // There may be very many: keys side by side are quicker to compare than connections anywhere in memory.
         match self.sort {
-            Sort::Stuck => {
-                lives.sort_by_cached_key(|it| (Reverse(it.is_stuck), rank(it.state), it.since_ns, it.conn))
-            }
-            Sort::Age => lives.sort_by_cached_key(|it| (it.since_ns, it.conn)),
-            Sort::State => lives.sort_by_cached_key(|it| (rank(it.state), it.since_ns, it.conn)),
-            Sort::Process => lives.sort_by_cached_key(|it| {
-                let owner = it.subject.owner.as_ref().map(|owner| (owner.comm.clone(), owner.pid()));
-                (owner.is_none(), owner, it.conn)
+            Sort::Stuck => lives.sort_by_cached_key(|life| {
+                (Reverse(life.is_stuck), rank(life.state), life.since_ns, life.conn)
+            }),
+            Sort::Age => lives.sort_by_cached_key(|life| (life.since_ns, life.conn)),
+            Sort::State => lives.sort_by_cached_key(|life| (rank(life.state), life.since_ns, life.conn)),
+            Sort::Process => lives.sort_by_cached_key(|life| {
+                let owner = life.subject.owner.as_ref().map(|owner| (owner.comm.clone(), owner.pid()));
+                (owner.is_none(), owner, life.conn)
             }),
             Sort::Local => {
-                lives.sort_by_cached_key(|it| (it.tuple.local.octets(), it.tuple.local_port, it.conn))
+                lives.sort_by_cached_key(|life| (life.tuple.local.octets(), life.tuple.local_port, life.conn))
             }
-            Sort::Remote => {
-                lives.sort_by_cached_key(|it| (it.tuple.remote.octets(), it.tuple.remote_port, it.conn))
-            }
+            Sort::Remote => lives
+                .sort_by_cached_key(|life| (life.tuple.remote.octets(), life.tuple.remote_port, life.conn)),
         }
         if self.reverse {
             lives.reverse();
@@ -101,7 +100,7 @@ impl Rows {
     }
 
     pub(super) fn select(&mut self, conn: ConnId) {
-        if let Some(at) = self.order.iter().position(|it| *it == conn) {
+        if let Some(at) = self.order.iter().position(|other| *other == conn) {
             self.at = at;
         }
     }
@@ -155,8 +154,8 @@ fn matches(life: &Life, words: &[String]) -> bool {
         let text = format!(
             "{} {} {} {} {} {} {}",
             life.state.name(),
-            owner.map(|it| it.comm.as_str()).unwrap_or_default(),
-            owner.map(|it| it.pid().to_string()).unwrap_or_default(),
+            owner.map(|owner| owner.comm.as_str()).unwrap_or_default(),
+            owner.map(|owner| owner.pid().to_string()).unwrap_or_default(),
             life.role.map(crate::model::Role::name).unwrap_or_default(),
             endpoint(life.tuple.local, life.tuple.local_port),
             endpoint(life.tuple.remote, life.tuple.remote_port),

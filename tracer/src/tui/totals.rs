@@ -46,7 +46,7 @@ impl Totals {
             })
             .collect();
         processes.sort_by(|a, b| {
-            let key = |it: &Process| Reverse((it.stuck, it.sockets));
+            let key = |process: &Process| Reverse((process.stuck, process.sockets));
             key(a).cmp(&key(b)).then_with(|| a.name.cmp(&b.name))
         });
         Self { states: story.tally(), processes }

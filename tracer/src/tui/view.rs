@@ -215,9 +215,9 @@ impl App {
     fn draw_processes(&self, frame: &mut Frame<'_>, area: Rect) {
         let mut lines =
             vec![Line::styled(format!("{:<25}{:>8}{:>9}", "PROCESS", "STUCK", "SOCKETS"), self.bold())];
-        for it in self.totals.processes.iter().take(area.height.saturating_sub(1).into()) {
-            let (stuck, count) = (it.stuck, it.sockets);
-            let name: String = printable(&it.name).chars().take(24).collect();
+        for process in self.totals.processes.iter().take(area.height.saturating_sub(1).into()) {
+            let (stuck, count) = (process.stuck, process.sockets);
+            let name: String = printable(&process.name).chars().take(24).collect();
             let style = if stuck > 0 { self.alarm() } else { Style::new() };
             let stuck = if stuck > 0 { number(stuck) } else { String::new() };
             lines.push(Line::styled(format!("{name:<25}{stuck:>8}{:>9}", number(count)), style));
@@ -255,8 +255,11 @@ impl App {
 
     fn row(&self, life: &Life, width: u16) -> Line<'static> {
         let at_least = if life.at_least { ">" } else { "" };
-        let owner =
-            life.subject.owner.as_ref().map_or_else(String::new, |it| format!("{} ({})", it.comm, it.pid()));
+        let owner = life
+            .subject
+            .owner
+            .as_ref()
+            .map_or_else(String::new, |owner| format!("{} ({})", owner.comm, owner.pid()));
         let tuple = &life.tuple;
         let local = endpoint(tuple.local, tuple.local_port);
         let listens = life.state == State::Listen;
@@ -277,7 +280,8 @@ impl App {
             spans.push(Span::styled(format!("{text:<width$}"), style));
         }
         if life.is_stuck {
-            let reason = life.stuck.as_ref().and_then(|it| it.found.as_ref()).map(|it| it.1.why.clone());
+            let reason =
+                life.stuck.as_ref().and_then(|stuck| stuck.found.as_ref()).map(|found| found.1.why.clone());
             spans.push(Span::styled(
                 format!("STUCK {}", printable(&reason.unwrap_or_default())),
                 self.alarm(),

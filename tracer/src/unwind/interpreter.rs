@@ -19,7 +19,7 @@ const OTHERS: &str = "/gems/";
 pub(super) fn mark(frames: &mut [Frame]) {
     for (name, files, loops) in INTERPRETERS {
         let runs = |frame: &Frame| {
-            frame.function.as_deref().is_some_and(|name| loops.iter().any(|it| name.starts_with(it)))
+            frame.function.as_deref().is_some_and(|name| loops.iter().any(|prefix| name.starts_with(prefix)))
         };
         // Stripped executables do not name the loop; that it runs is proven by what it runs.
         let is_proven = frames.iter().any(|frame| frame.language == Some(name));

@@ -128,12 +128,12 @@ impl Mappings {
 
     /// Whether the file has the build id that the process has in its memory; none where one of them has none.
     fn is_same_build(&self, mapping: &Mapping, file: &File) -> Option<bool> {
-        let is_first = |it: &&Mapping| {
-            it.offset == 0
-                && (it.device, it.inode) == (mapping.device, mapping.inode)
-                && it.name == mapping.name
+        let is_first = |other: &&Mapping| {
+            other.offset == 0
+                && (other.device, other.inode) == (mapping.device, mapping.inode)
+                && other.name == mapping.name
         };
-        let before = self.list.iter().filter(|it| it.range.start <= mapping.range.start);
+        let before = self.list.iter().filter(|other| other.range.start <= mapping.range.start);
         let first = before.rev().find(is_first)?;
         let mapped = files::build_id(self.memory.as_ref()?, first.range.start)?;
         Some(files::build_id(file, 0)? == mapped)

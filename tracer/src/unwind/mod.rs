@@ -18,7 +18,7 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use sha1::{Digest, Sha1};
 
-use crate::model::{Frame, Opening, PythonLayout, Stack, Unseen};
+use crate::model::{Frame, MissingStack, Opening, PythonLayout, Stack};
 pub use guard::abort_on_panic;
 pub use mapped::cannot_open_mappings;
 use modules::Modules;
@@ -79,7 +79,7 @@ impl Unwinder {
     ///
     /// # Errors
     /// The process had gone, or had executed another program, or the thread had ended, before it could be looked at.
-    pub fn unwind(&mut self, opening: &Opening) -> Result<Arc<Stack>, Unseen> {
+    pub fn unwind(&mut self, opening: &Opening) -> Result<Arc<Stack>, MissingStack> {
         let id = (opening.task.pid, opening.task.start_ns, opening.task.exec_id);
         let is_known = self.processes.contains_key(&id);
         if !is_known && (self.processes.len() >= PROCESSES || self.bytes() > MOST_BYTES) {
@@ -92,12 +92,12 @@ impl Unwinder {
             std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
             std::collections::hash_map::Entry::Vacant(new) => {
                 let process = Process::read(&self.root, &opening.task, &mut self.modules);
-                new.insert(process.ok_or(Unseen::ProcessGone)?)
+                new.insert(process.ok_or(MissingStack::ProcessGone)?)
             }
         };
         if process.is_other_than(opening).is_some() {
             let is_there = process.refresh(&mut self.modules);
-            let why = if is_there { process.is_other_than(opening) } else { Some(Unseen::ProcessGone) };
+            let why = if is_there { process.is_other_than(opening) } else { Some(MissingStack::ProcessGone) };
             if let Some(why) = why {
                 self.processes.remove(&id);
                 return Err(why);

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     enrich,
-    model::{Frame, Opening, PythonLayout, Task, Unnamed, Unseen},
+    model::{Frame, MissingStack, Opening, PythonLayout, Task, Unnamed},
 };
 
 /// Most frames of a path: recursion ends somewhere.
@@ -143,13 +143,13 @@ impl Process {
 
     /// Why these are not the mappings of that moment: after an exec stack and code are elsewhere, a thread that ends may take its stack
     /// along.
-    pub(super) fn is_other_than(&self, opening: &Opening) -> Option<Unseen> {
+    pub(super) fn is_other_than(&self, opening: &Opening) -> Option<MissingStack> {
         let has_code = self.code(opening.registers.pc).is_some();
         let has_stack = self.mappings.find(opening.registers.sp).is_some();
         match (has_code, has_stack) {
             (true, true) => None,
-            (true, false) => Some(Unseen::StackGone),
-            (false, _) => Some(Unseen::ProcessGone),
+            (true, false) => Some(MissingStack::StackGone),
+            (false, _) => Some(MissingStack::ProcessGone),
         }
     }
 
@@ -278,13 +278,13 @@ impl Process {
 
 #[cfg(target_arch = "x86_64")]
 fn registers(opening: &Opening, _: u64) -> Registers {
-    let it = opening.registers;
-    Registers::new(it.pc, it.sp, it.fp)
+    let registers = opening.registers;
+    Registers::new(registers.pc, registers.sp, registers.fp)
 }
 
 #[cfg(target_arch = "aarch64")]
 fn registers(opening: &Opening, highest: u64) -> Registers {
-    let it = opening.registers;
+    let registers = opening.registers;
     let mask = PtrAuthMask::from_max_known_address(highest);
-    Registers::new_with_ptr_auth_mask(mask, it.lr, it.sp, it.fp)
+    Registers::new_with_ptr_auth_mask(mask, registers.lr, registers.sp, registers.fp)
 }

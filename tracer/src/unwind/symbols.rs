@@ -154,10 +154,13 @@ fn unpacked<'data>(section: &impl ObjectSection<'data>) -> u64 {
 fn places_can_be_added<'data>(elf: &impl Object<'data>) -> bool {
     let adds = |begin: u64, len: u64| begin.checked_add(len).is_some();
     let segment = |(offset, len), address| adds(offset, len) && adds(address, len);
-    elf.segments().all(|it| segment(it.file_range(), it.address()) && adds(it.address(), it.size()))
-        && elf.sections().all(|it| {
-            adds(it.address(), it.size()) && it.file_range().is_none_or(|(offset, len)| adds(offset, len))
-        })
+    elf.segments().all(|segment_header| {
+        segment(segment_header.file_range(), segment_header.address())
+            && adds(segment_header.address(), segment_header.size())
+    }) && elf.sections().all(|section| {
+        adds(section.address(), section.size())
+            && section.file_range().is_none_or(|(offset, len)| adds(offset, len))
+    })
 }
 
 /// Whether what the file names as its debug file can be opened without blocking. It may be any user's file, and another one the

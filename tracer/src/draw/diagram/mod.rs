@@ -153,7 +153,7 @@ impl Diagram {
     /// How often a way was gone.
     fn count(&self, (from, to): (State, State)) -> u64 {
         let weights = self.weights.as_ref();
-        weights.and_then(|it| it.ways.get(&(from.name(), to.name()))).map_or(0, |(count, _)| *count)
+        weights.and_then(|weights| weights.ways.get(&(from.name(), to.name()))).map_or(0, |(count, _)| *count)
     }
 
     /// What happens, and its weight.
@@ -164,13 +164,13 @@ impl Diagram {
 
     /// `12x 350us`; empty for what was never gone.
     fn weight(&self, (from, to): (State, State)) -> String {
-        let found = self.weights.as_ref().and_then(|it| it.ways.get(&(from.name(), to.name())));
+        let found = self.weights.as_ref().and_then(|weights| weights.ways.get(&(from.name(), to.name())));
         found.map_or_else(String::new, |(count, ns)| weight(*count, *ns))
     }
 
     /// How many are in a box's state, and how many of them are stuck.
     fn now(&self, place: &Place) -> (u64, u64) {
-        let now = self.weights.as_ref().and_then(|it| it.now.get(place.state.name()));
+        let now = self.weights.as_ref().and_then(|weights| weights.now.get(place.state.name()));
         if place.is_end { (0, 0) } else { now.copied().unwrap_or_default() }
     }
 

@@ -102,7 +102,7 @@ impl Canvas {
         // What is lit is not covered by what is dim.
         let before = self.cells.get(y).and_then(|row| row.get(x)).map(|cell| cell.1);
         let style = if style == Style::Dim {
-            before.filter(|it| *it != Style::Plain).unwrap_or(style)
+            before.filter(|style_before| *style_before != Style::Plain).unwrap_or(style)
         } else {
             style
         };

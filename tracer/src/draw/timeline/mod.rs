@@ -132,8 +132,11 @@ fn lane(life: &Life, end_ns: i64) -> Lane {
     let tuple = &life.tuple;
     let (local, remote) =
         (endpoint(tuple.local, tuple.local_port), endpoint(tuple.remote, tuple.remote_port));
-    let whose =
-        life.subject.owner.as_ref().map_or_else(|| "-".into(), |it| format!("{} ({})", it.comm, it.pid()));
+    let whose = life
+        .subject
+        .owner
+        .as_ref()
+        .map_or_else(|| "-".into(), |owner| format!("{} ({})", owner.comm, owner.pid()));
     let ends = if life.state == State::Listen || tuple.remote_port == 0 {
         local
     } else {

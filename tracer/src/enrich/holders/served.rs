@@ -55,7 +55,7 @@ fn by_descriptor(root: &Path, pid: u32) -> Option<u32> {
 fn by_command_line(root: &Path, pid: u32) -> Option<u32> {
     let same_pids = |one: &Path, other: &Path| {
         let namespace = |path: &Path| fs::read_link(path.join("ns/pid")).ok();
-        namespace(one).is_some_and(|it| Some(it) == namespace(other))
+        namespace(one).is_some_and(|namespace_id| Some(namespace_id) == namespace(other))
     };
     let mut bytes = Vec::new();
     let file = fs::File::open(directory(root, pid).join("cmdline")).ok()?;
@@ -124,7 +124,11 @@ mod tests {
         let of = |pid: u32| served(root, &process::read(root, pid).expect("a process"));
         for pid in [10, 11] {
             let found = of(pid).expect("it serves one");
-            assert_eq!((found.netns, found.container.map(|it| it.id)), (77, Some(id.clone())), "{pid}");
+            assert_eq!(
+                (found.netns, found.container.map(|container| container.id)),
+                (77, Some(id.clone())),
+                "{pid}"
+            );
         }
         assert_eq!(of(12), None, "no network stack");
         assert_eq!(of(13), None, "its numbers mean other processes");

@@ -4,9 +4,9 @@ use super::{
     inherited::{is_unsure, makers},
     name, names,
 };
-use crate::model::{Examined, Holder, Listener, Reason, State, Transport, Via, Watch};
+use crate::model::{Holder, Listener, Reason, SocketReport, State, Transport, Via, Watch};
 
-pub(super) fn advice(found: &Examined, reason: Reason) -> String {
+pub(super) fn advice(found: &SocketReport, reason: Reason) -> String {
     let holder = found.holders.first();
     let nobody = if found.of_kernel { "the kernel" } else { "the application" };
     let who = holder.map_or_else(|| nobody.into(), |holder| name(&holder.process));
@@ -80,12 +80,12 @@ pub(super) fn advice(found: &Examined, reason: Reason) -> String {
 }
 
 /// An MPTCP socket that the peer has closed: nothing tells whether the end of file was read.
-pub(super) fn read_is_unknown(found: &Examined) -> bool {
-    let Examined { socket, holders, .. } = found;
+pub(super) fn read_is_unknown(found: &SocketReport) -> bool {
+    let SocketReport { socket, holders, .. } = found;
     socket.transport == Transport::Mptcp && socket.state == State::CloseWait && !holders.is_empty()
 }
 
-fn not_closed(found: &Examined, who: &str, watched: &str) -> String {
+fn not_closed(found: &SocketReport, who: &str, watched: &str) -> String {
     if found.half_closed > 0 {
         return format!(
             "look if {who} waits for the other side of a tunnel{watched}; if not, it may leak the descriptor: look for the path that \

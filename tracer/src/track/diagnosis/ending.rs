@@ -1,10 +1,10 @@
 //! What ends a socket where `ss -K` does not.
 
 use super::names;
-use crate::model::{Destroy, Examined, State, Transport};
+use crate::model::{Destroy, SocketReport, State, Transport};
 
 /// Behind the advice: what the printed `ss -K` takes.
-pub(super) fn privilege(found: &Examined) -> &'static str {
+pub(super) fn privilege(found: &SocketReport) -> &'static str {
     match found.destroy {
         Destroy::NeedsNetAdmin if !found.socket.is_partial => "; `ss -K` needs CAP_NET_ADMIN",
         _ => "",
@@ -12,7 +12,7 @@ pub(super) fn privilege(found: &Examined) -> &'static str {
 }
 
 /// Why no command ends it, and what else does.
-pub(super) fn cannot_destroy(found: &Examined) -> Option<String> {
+pub(super) fn cannot_destroy(found: &SocketReport) -> Option<String> {
     let why = match (found.destroy, found.socket.transport) {
         _ if found.socket.is_partial => "no command gets into its network namespace",
         (Destroy::Works | Destroy::NeedsNetAdmin, _) => return None,
@@ -27,7 +27,7 @@ pub(super) fn cannot_destroy(found: &Examined) -> Option<String> {
     Some(format!("{why}; {}", other_way(found)))
 }
 
-fn other_way(found: &Examined) -> String {
+fn other_way(found: &SocketReport) -> String {
     if let Some(holders) = names(found.holders.iter().map(|holder| &holder.process)) {
         return format!("it closes when {holders} closes it or ends: restart that");
     }

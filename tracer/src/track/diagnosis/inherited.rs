@@ -1,7 +1,7 @@
 //! Whether those who have a connection open have inherited it without being meant to. A server may hand connections to another program
 //! on purpose, so this is never certain; what speaks for it is in docs/stuck.md.
 
-use crate::model::{Examined, Holder, Process, State};
+use crate::model::{Holder, Process, SocketReport, State};
 
 /// Clocks of processes and of sockets go in ticks of up to 10 ms.
 const MARGIN_NS: u64 = 50_000_000;
@@ -10,42 +10,42 @@ const LAST_STANDARD: u32 = 2;
 
 /// Whether the holders look as if they may have inherited it, before it is known if their descriptors can be inherited.
 #[must_use]
-pub fn is_suspect(found: &Examined) -> bool {
+pub fn is_suspect(found: &SocketReport) -> bool {
     found.socket.state == State::CloseWait
         && all(found, |holder| is_stranger(found, holder) || is_other(found, holder))
 }
 
 /// They have, by what is known of who made it, or of when they were started.
-pub(super) fn is_inherited(found: &Examined) -> bool {
+pub(super) fn is_inherited(found: &SocketReport) -> bool {
     all(found, |holder| is_stranger(found, holder) && holder.close_on_exec == Some(false))
 }
 
 /// Nothing tells whether they have.
-pub(super) fn is_unsure(found: &Examined) -> bool {
+pub(super) fn is_unsure(found: &SocketReport) -> bool {
     all(found, |holder| is_other(found, holder) && holder.close_on_exec == Some(false))
 }
 
 /// Who has opened or accepted it, as far as that is known.
-pub(super) fn makers(found: &Examined) -> impl Iterator<Item = &Process> {
+pub(super) fn makers(found: &SocketReport) -> impl Iterator<Item = &Process> {
     found.listening().chain(&found.maker).map(|process| &**process)
 }
 
 /// Whether the process was started when the connection existed already.
-pub(super) fn is_younger(found: &Examined, process: &Process) -> bool {
+pub(super) fn is_younger(found: &SocketReport, process: &Process) -> bool {
     let times = found.socket.times.unwrap_or_default();
     // Each counts from the handshake at the earliest.
     let connected_ns = times.since_data_sent_ns.max(times.since_data_received_ns).max(times.since_ack_ns);
     process.age_ns.is_some_and(|age_ns| age_ns.saturating_add(MARGIN_NS) < connected_ns)
 }
 
-fn all(found: &Examined, is_one: impl Fn(&Holder) -> bool) -> bool {
+fn all(found: &SocketReport, is_one: impl Fn(&Holder) -> bool) -> bool {
     let may_be = |holder: &Holder| holder.fd().is_some_and(|fd| fd > LAST_STANDARD);
     !found.holders.is_empty() && found.holders.iter().all(|holder| may_be(holder) && is_one(holder))
 }
 
 /// A program other than that of each who may have made it, which all live without it; where nobody is known to have made it, one that
 /// was started later by another program.
-fn is_stranger(found: &Examined, holder: &Holder) -> bool {
+fn is_stranger(found: &SocketReport, holder: &Holder) -> bool {
     let process = &holder.process;
     let mut makers = makers(found).peekable();
     if makers.peek().is_none() {
@@ -58,7 +58,7 @@ fn is_stranger(found: &Examined, holder: &Holder) -> bool {
 }
 
 /// Nobody is known to have made it, and the holder runs another program than its parent: it may have opened the connection itself.
-fn is_other(found: &Examined, holder: &Holder) -> bool {
+fn is_other(found: &SocketReport, holder: &Holder) -> bool {
     makers(found).next().is_none() && differs(&holder.process.exe, &holder.process.parent_exe)
 }
 

@@ -2,7 +2,7 @@
 
 use super::inherited::is_inherited;
 use crate::{
-    model::{Examined, Listener, Reason, SocketInfo, State, TimerKind, Transport},
+    model::{Listener, Reason, SocketInfo, SocketReport, State, TimerKind, Transport},
     track::age::TICK_NS,
 };
 
@@ -17,7 +17,7 @@ const ANSWERED_NS: u64 = 2 * SECOND_NS;
 
 /// Why a socket is stuck.
 #[must_use]
-pub fn reason(found: &Examined) -> Reason {
+pub fn reason(found: &SocketReport) -> Reason {
     let socket = &found.socket;
     match socket.state {
         // What reasons are told by is not known of it.
@@ -80,7 +80,7 @@ fn refuses_again(socket: &SocketInfo) -> bool {
         })
 }
 
-fn close_wait(found: &Examined) -> Reason {
+fn close_wait(found: &SocketReport) -> Reason {
     let socket = &found.socket;
     if socket.inode == 0 {
         return Reason::NeverAccepted;
@@ -109,7 +109,7 @@ fn close_wait(found: &Examined) -> Reason {
 }
 
 /// It has a file, but no process is known to have it open.
-fn nobody(found: &Examined) -> Reason {
+fn nobody(found: &SocketReport) -> Reason {
     match &found.elsewhere {
         _ if found.hidden_holders => Reason::HolderHidden,
         Some(elsewhere) if elsewhere.rings.is_empty() && !elsewhere.messages.is_empty() => Reason::InFlight,
@@ -118,7 +118,7 @@ fn nobody(found: &Examined) -> Reason {
 }
 
 /// What the other direction does, if that is in use.
-fn sending(found: &Examined) -> Option<Reason> {
+fn sending(found: &SocketReport) -> Option<Reason> {
     let socket = &found.socket;
     let waits = socket.send_queue > 0;
     if waits && cannot_send(socket) {
@@ -141,7 +141,7 @@ fn sending(found: &Examined) -> Option<Reason> {
 }
 
 /// Since data was sent, if that is not long ago, and not before the peer's FIN as far as anything tells.
-pub(super) fn since_sent_ns(found: &Examined) -> Option<u64> {
+pub(super) fn since_sent_ns(found: &SocketReport) -> Option<u64> {
     let times = found.socket.times.filter(|times| times.data_segments_sent > 0)?;
     let since_ns = times.since_data_sent_ns;
     let is_recent = match found.age.filter(|age| !age.at_least) {
@@ -154,7 +154,7 @@ pub(super) fn since_sent_ns(found: &Examined) -> Option<u64> {
 }
 
 /// A request waits for the last ACK, for data, or for room in the accept queue.
-fn handshake(found: &Examined) -> Reason {
+fn handshake(found: &SocketReport) -> Reason {
     let listeners = &found.listeners;
     if found.peer.is_some_and(|peer| peer.state == State::SynSent) {
         return Reason::HandshakeUnfinished;

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use super::{diagnose, reason};
 use crate::model::{
-    Destroy, Elsewhere, Examined, Holder, InState, Listener, Message, Peer, Process, Reason, SocketInfo,
+    Destroy, Elsewhere, Holder, InState, Listener, Message, Peer, Process, Reason, SocketInfo, SocketReport,
     State, TcpTimes, Timer, TimerKind, Tuple, Via,
 };
 
@@ -32,7 +32,7 @@ fn listener(queued: u32, backlog: u32, pids: &[u32]) -> Listener {
 }
 
 /// In use for 100 s, with a file and nothing in its queues.
-fn socket(state: State) -> Examined {
+fn socket(state: State) -> SocketReport {
     let old = 100 * SECOND_NS;
     let times = TcpTimes {
         since_ack_ns: old,
@@ -41,7 +41,7 @@ fn socket(state: State) -> Examined {
         data_segments_sent: 3,
         ..TcpTimes::default()
     };
-    Examined::new(SocketInfo {
+    SocketReport::new(SocketInfo {
         inode: 9,
         times: Some(times),
         ..SocketInfo::bare(1, state, Tuple { local_port: 80, remote_port: 5, ..Tuple::example() })
@@ -49,7 +49,7 @@ fn socket(state: State) -> Examined {
 }
 
 /// The same in CLOSE_WAIT, open in the listener's process, then changed.
-fn close_wait(change: impl Fn(&mut Examined)) -> Examined {
+fn close_wait(change: impl Fn(&mut SocketReport)) -> SocketReport {
     let mut found = socket(State::CloseWait);
     found.holders = vec![holder(10, "srv")];
     found.listeners = vec![listener(0, 16, &[10])];
@@ -57,25 +57,25 @@ fn close_wait(change: impl Fn(&mut Examined)) -> Examined {
     found
 }
 
-fn sent(found: &mut Examined, since_ns: u64, segments: u32) {
+fn sent(found: &mut SocketReport, since_ns: u64, segments: u32) {
     if let Some(times) = &mut found.socket.times {
         (times.since_data_sent_ns, times.data_segments_sent) = (since_ns, segments);
     }
 }
 
-fn timer(found: &mut Examined, kind: TimerKind, retransmits: u8) {
+fn timer(found: &mut SocketReport, kind: TimerKind, retransmits: u8) {
     found.socket.timer = Some(Timer { kind, left_ns: SECOND_NS });
     found.socket.retransmits = retransmits;
 }
 
-fn answered(found: &mut Examined, window: Option<u32>, since_ns: u64) {
+fn answered(found: &mut SocketReport, window: Option<u32>, since_ns: u64) {
     if let Some(times) = &mut found.socket.times {
         (times.peer_window, times.since_ack_ns, times.segment_bytes) = (window, since_ns, 1448);
     }
 }
 
 /// Sent again a second ago, and answered at once: there is no room.
-fn refused(found: &mut Examined) {
+fn refused(found: &mut SocketReport) {
     found.socket.send_queue = 5;
     sent(found, SECOND_NS, 9);
     timer(found, TimerKind::Retransmit, 3);
@@ -83,7 +83,7 @@ fn refused(found: &mut Examined) {
 }
 
 /// Each thing that may be true, and the reason that it gives.
-fn check(table: impl IntoIterator<Item = (&'static str, Examined, Reason)>) {
+fn check(table: impl IntoIterator<Item = (&'static str, SocketReport, Reason)>) {
     for (what, found, wanted) in table {
         assert_eq!(reason(&found), wanted, "{what}");
         let diagnosis = diagnose(&found, None);
@@ -257,7 +257,7 @@ fn the_other_direction() {
 
 #[test]
 fn a_peer_that_does_not_take_or_not_answer() {
-    let in_state = |state: State, change: fn(&mut Examined)| {
+    let in_state = |state: State, change: fn(&mut SocketReport)| {
         let mut found = socket(state);
         change(&mut found);
         found
@@ -294,7 +294,7 @@ fn a_peer_that_does_not_take_or_not_answer() {
 
 #[test]
 fn who_may_have_inherited_it() {
-    let child = |exe: &'static str| move |found: &mut Examined| found.holders = vec![holder(11, exe)];
+    let child = |exe: &'static str| move |found: &mut SocketReport| found.holders = vec![holder(11, exe)];
     let client = |age_ms: u64, exe: &str| {
         let mut found = close_wait(|found| found.listeners.clear());
         let mut young = holder(11, exe);
@@ -366,7 +366,10 @@ fn who_may_have_inherited_it() {
     let mut traced = client(100_000, "sleep");
     assert!(
         diagnose(
-            &Examined { socket: SocketInfo { receive_queue: 1, ..traced.socket.clone() }, ..traced.clone() },
+            &SocketReport {
+                socket: SocketInfo { receive_queue: 1, ..traced.socket.clone() },
+                ..traced.clone()
+            },
             None
         )
         .advice
@@ -505,7 +508,7 @@ fn the_listener_of_several() {
 }
 
 /// The last command, if that is one that ends the socket.
-fn kill(found: &Examined) -> Option<String> {
+fn kill(found: &SocketReport) -> Option<String> {
     diagnose(found, None).commands.pop().filter(|command| command.contains("ss -K"))
 }
 

@@ -6,9 +6,9 @@ use super::{
     name, names, queues,
     reason::since_sent_ns,
 };
-use crate::model::{Examined, Listener, Reason, State, TimerKind, Transport};
+use crate::model::{Listener, Reason, SocketReport, State, TimerKind, Transport};
 
-pub(super) fn why(found: &Examined, reason: Reason) -> String {
+pub(super) fn why(found: &SocketReport, reason: Reason) -> String {
     let socket = &found.socket;
     match reason {
         Reason::NeverAccepted => never_accepted(found),
@@ -62,7 +62,7 @@ pub(super) fn why(found: &Examined, reason: Reason) -> String {
     }
 }
 
-fn never_accepted(found: &Examined) -> String {
+fn never_accepted(found: &SocketReport) -> String {
     match &found.listeners[..] {
         [] => "the peer has closed a connection that was never accepted".into(),
         [_] => format!(
@@ -77,7 +77,7 @@ fn never_accepted(found: &Examined) -> String {
     }
 }
 
-fn half_closed_sending(found: &Examined) -> String {
+fn half_closed_sending(found: &SocketReport) -> String {
     let sent = since_sent_ns(found).map(|since_ns| format!("data was sent {} ms ago", since_ns / 1_000_000));
     let waits = match found.socket.unsent_bytes() {
         0 => None,
@@ -87,7 +87,7 @@ fn half_closed_sending(found: &Examined) -> String {
     format!("the peer has closed its side, and the other direction is in use: {}", used.join(", "))
 }
 
-fn not_closed(found: &Examined) -> String {
+fn not_closed(found: &SocketReport) -> String {
     let read = "the application has read everything, the end of file too, and does not close";
     match found.half_closed {
         0 => read.into(),
@@ -98,7 +98,7 @@ fn not_closed(found: &Examined) -> String {
     }
 }
 
-fn held_by_child(found: &Examined) -> String {
+fn held_by_child(found: &SocketReport) -> String {
     let holders = names(found.holders.iter().map(|holder| &holder.process)).unwrap_or_default();
     let others = match makers(found).next() {
         Some(maker) => {
@@ -112,7 +112,7 @@ fn held_by_child(found: &Examined) -> String {
     format!("{holders} {others}{and}: it may have inherited it")
 }
 
-fn held_by_kernel(found: &Examined) -> String {
+fn held_by_kernel(found: &SocketReport) -> String {
     let what = match found.socket.receive_queue {
         0 => "has read everything, the end of file too, and does not close".into(),
         1 => "has not read the end of file".into(),
@@ -124,7 +124,7 @@ fn held_by_kernel(found: &Examined) -> String {
     )
 }
 
-fn in_flight(found: &Examined) -> String {
+fn in_flight(found: &SocketReport) -> String {
     let messages = found.elsewhere.iter().flat_map(|elsewhere| &elsewhere.messages);
     let queues: Vec<String> = messages
         .take(super::MOST_NAMES)
@@ -139,7 +139,7 @@ fn in_flight(found: &Examined) -> String {
     )
 }
 
-fn accept_queue_full(found: &Examined) -> String {
+fn accept_queue_full(found: &SocketReport) -> String {
     let full: Vec<Listener> = found.listeners.iter().filter(|listener| listener.is_full()).cloned().collect();
     let whose = names(full.iter().flat_map(|listener| &*listener.holders));
     let whose = whose.unwrap_or_else(|| "a process that is not known".into());
@@ -157,7 +157,7 @@ fn accept_queue_full(found: &Examined) -> String {
     format!("{what}: the accept queue of {whose}{share}, on this host, is full: {}", queues(&full))
 }
 
-fn handshake_unfinished(found: &Examined) -> String {
+fn handshake_unfinished(found: &SocketReport) -> String {
     let full = found.listeners.iter().filter(|listener| listener.is_full()).count();
     if full > 0 {
         return format!(
@@ -175,7 +175,7 @@ fn handshake_unfinished(found: &Examined) -> String {
     "the handshake is not finished: the last ACK has not come, or it has and the kernel waits for data (TCP_DEFER_ACCEPT)".into()
 }
 
-fn unknown(found: &Examined) -> String {
+fn unknown(found: &SocketReport) -> String {
     let Some(elsewhere) = found.elsewhere.as_ref().filter(|_| found.holders.is_empty()) else {
         return "the kernel's tables do not tell".into();
     };
