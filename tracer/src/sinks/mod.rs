@@ -11,17 +11,15 @@ mod transport;
 mod verify;
 
 pub use delivery::{
-    Batch, Begun, Frame, Ledger, Pace, Queue, Read, Slot, Spool, SpoolError, Status, since_ns, sink_lost,
+    Batch, Begun, Convert, Frame, Ledger, Pace, Queue, Read, Slot, Spool, SpoolError, Status, since_ns,
+    sink_lost,
 };
 pub use file::FileSettings;
 #[cfg(feature = "kafka")]
 pub use kafka::KafkaSettings;
 #[cfg(feature = "nats")]
 pub use nats::NatsSettings;
-use target::Target;
-pub use target::{
-    Convert, Inherited, Running, SinkError, SinkSettings, SpoolSettings, TargetSettings, start,
-};
+pub use target::{Inherited, Running, SinkError, SinkSettings, SpoolSettings, TargetSettings, start};
 pub use transport::{
     AUTHORIZATION, Address, Authority, Envelope, Framing, HttpSettings, Output, OutputError,
     ParseAddressError, Template, TlsError, TlsSettings,

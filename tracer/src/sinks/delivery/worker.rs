@@ -9,11 +9,13 @@ use std::{
 use caps::CapSet;
 use tokio::time::sleep;
 
-use super::super::{Convert, Target};
-use super::{Batch, Frame, Queue, Spool, Trouble, disk::Disk, portion::Portion};
+use super::{Batch, Frame, Queue, Sink, Spool, Trouble, disk::Disk, portion::Portion};
 
 /// The first pause after a failure.
 const RETRY_MIN: Duration = Duration::from_millis(100);
+
+/// Turns one record of the stream into one of the collector's, appended to the second.
+pub type Convert = Box<dyn FnMut(&[u8], &mut Vec<u8>) + Send>;
 
 /// How much a delivery holds, and how long is waited for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +31,7 @@ pub struct Pace {
 /// A sink's rooms.
 pub(crate) struct Worker {
     pub(crate) name: String,
-    pub(crate) target: Target,
+    pub(crate) sink: Box<dyn Sink>,
     pub(crate) convert: Option<Convert>,
     pub(crate) queue: Queue,
     pub(crate) disk: Disk,
@@ -85,7 +87,7 @@ impl Worker {
         while !self.queue.is_overdue()
             && let Some(lot) = self.next().await
         {
-            if lot.is_empty() && !self.target.must_deliver() {
+            if lot.is_empty() && !self.sink.must_deliver() {
                 continue;
             }
             if !self.deliver(lot).await {
@@ -94,8 +96,8 @@ impl Worker {
         }
         self.give_up().await;
         // It notices a reset that has come meanwhile.
-        self.target.close().await;
-        let doubtful = self.target.doubtful();
+        self.sink.close().await;
+        let doubtful = self.sink.doubtful();
         self.queue.doubt_delivered(doubtful);
         if doubtful > 0 {
             message!(
@@ -117,7 +119,7 @@ impl Worker {
     async fn next(&mut self) -> Option<Batch> {
         self.disk.spill(&self.queue);
         if self.disk.has_records() && self.queue.take_reopen() {
-            self.target.reopen();
+            self.sink.reopen();
         }
         if let Some(read) = self.disk.read(self.pace.batch_bytes, &self.queue) {
             return Some(match read {
@@ -137,11 +139,11 @@ impl Worker {
         }
         tokio::select! {
             () = self.queue.holds_more_than(0) => {}
-            () = self.target.idle() => {}
+            () = self.sink.idle() => {}
             () = self.disk.due(&self.queue) => {}
         }
         if self.queue.take_reopen() {
-            self.target.reopen();
+            self.sink.reopen();
         }
         if self.queue.bytes() > 0 && !self.pace.batch_time.is_zero() {
             tokio::select! {
@@ -196,7 +198,7 @@ impl Worker {
         let mut failed_at = None;
         loop {
             if self.queue.take_reopen() {
-                self.target.reopen();
+                self.sink.reopen();
             }
             let (before, weight, bytes) = (lot.len(), lot.weight(), lot.bytes.len());
             // One push may be much larger than a delivery.
@@ -302,7 +304,7 @@ impl Worker {
         if self.disk.is_spooled() {
             return;
         }
-        let doubtful = lot.take_first(self.target.unanswered().min(lot.len()));
+        let doubtful = lot.take_first(self.sink.unanswered().min(lot.len()));
         if !doubtful.is_empty() {
             self.doubt(&doubtful, "no answer came before the end", false);
         }
@@ -310,9 +312,8 @@ impl Worker {
 
     /// Meanwhile the queue goes on to the spool.
     async fn attempt(&mut self, lot: &mut Batch) -> Outcome {
-        let Self { target, queue, disk, .. } = self;
-        let delivery = target.deliver(lot);
-        tokio::pin!(delivery);
+        let Self { sink, queue, disk, .. } = self;
+        let mut delivery = sink.deliver(lot);
         loop {
             tokio::select! {
                 biased;

@@ -12,7 +12,7 @@ use std::{
 
 mod rotated;
 
-use super::delivery::{Batch, Trouble};
+use super::delivery::{Batch, Pending, Sink, Trouble};
 use crate::files::{Directory, FileError, Identity};
 
 /// Where it is, and when it is rotated.
@@ -67,13 +67,8 @@ impl FileSink {
         directory.can_append(&name)
     }
 
-    /// The next record goes into what has the name by then.
-    pub(super) fn reopen(&mut self) {
-        self.open = None;
-    }
-
     /// Delivers `lot`, and takes away what was.
-    pub(super) fn deliver(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
+    fn write_all(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
         while !lot.is_empty() {
             let result = self.write(lot);
             result.map_err(|error| {
@@ -220,9 +215,20 @@ impl FileSink {
             let _ = compressor.join();
         }
     }
+}
 
-    pub(super) fn close(&mut self) {
-        self.wait_for_compressor();
+impl Sink for FileSink {
+    fn deliver<'a>(&'a mut self, batch: &'a mut Batch) -> Pending<'a, Result<(), Trouble>> {
+        Box::pin(async { self.write_all(batch) })
+    }
+
+    /// The next record goes into the file that has the name by then.
+    fn reopen(&mut self) {
+        self.open = None;
+    }
+
+    fn close(&mut self) -> Pending<'_, ()> {
+        Box::pin(async { self.wait_for_compressor() })
     }
 }
 

@@ -12,7 +12,7 @@ use rdkafka::{
 use tokio::time::sleep;
 
 use super::{
-    delivery::{Batch, Delivered, Trouble},
+    delivery::{Batch, Delivered, Pending, Sink, Trouble},
     transport::shown,
 };
 
@@ -57,7 +57,7 @@ impl KafkaSink {
     }
 
     /// Delivers `lot`, and takes away what was.
-    pub(super) async fn deliver(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
+    async fn send_batch(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
         let producer = match self.producer.take() {
             Some(producer) => producer,
             None => self.connect().map_err(|error| Trouble::retry(self.message(&error)))?,
@@ -76,11 +76,6 @@ impl KafkaSink {
         }
         self.producer = Some(producer);
         Ok(())
-    }
-
-    /// How many of the first records that are left librdkafka has, and did not have acknowledged.
-    pub(super) fn unanswered(&self) -> usize {
-        self.unanswered
     }
 
     /// The first records, up to [`WINDOW`]: takes away those that are acknowledged, one behind another, and says what is wrong with
@@ -157,5 +152,15 @@ impl KafkaSink {
 
     fn message(&self, error: &KafkaError) -> String {
         format!("{} at {}: {error}", self.settings.topic, shown(&self.settings.brokers))
+    }
+}
+
+impl Sink for KafkaSink {
+    fn deliver<'a>(&'a mut self, batch: &'a mut Batch) -> Pending<'a, Result<(), Trouble>> {
+        Box::pin(self.send_batch(batch))
+    }
+
+    fn unanswered(&self) -> usize {
+        self.unanswered
     }
 }

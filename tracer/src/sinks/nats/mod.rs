@@ -10,7 +10,7 @@ use async_nats::{
 
 use super::{
     TlsSettings,
-    delivery::{Batch, Delivered, Trouble},
+    delivery::{Batch, Delivered, Pending, Sink, Trouble},
     transport::shown,
 };
 
@@ -53,7 +53,7 @@ impl NatsSink {
     }
 
     /// Delivers `lot`, and takes away what was.
-    pub(super) async fn deliver(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
+    async fn send_batch(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
         let stream = match self.stream.take() {
             Some(stream) => stream,
             None => self.connect().await?,
@@ -74,11 +74,6 @@ impl NatsSink {
         }
         self.stream = Some(stream);
         Ok(())
-    }
-
-    /// How many of the first records that are left were sent, and not acknowledged.
-    pub(super) fn unanswered(&self) -> usize {
-        self.unanswered
     }
 
     /// The first records, up to [`WINDOW`]: takes away those that are acknowledged, one behind another, and says what is wrong with
@@ -131,5 +126,15 @@ impl NatsSink {
         let mut stream = jetstream::new(client);
         stream.set_timeout(PATIENCE);
         Ok(stream)
+    }
+}
+
+impl Sink for NatsSink {
+    fn deliver<'a>(&'a mut self, batch: &'a mut Batch) -> Pending<'a, Result<(), Trouble>> {
+        Box::pin(self.send_batch(batch))
+    }
+
+    fn unanswered(&self) -> usize {
+        self.unanswered
     }
 }

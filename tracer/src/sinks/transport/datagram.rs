@@ -14,7 +14,7 @@ use rustix::{
 use tokio::net::{UdpSocket, UnixDatagram};
 
 use super::{Address, Authority, resolve::resolve};
-use crate::sinks::delivery::{Batch, Delivered, Trouble};
+use crate::sinks::delivery::{Batch, Delivered, Pending, Sink, Trouble};
 
 /// The sink.
 pub(crate) struct DatagramSink {
@@ -40,7 +40,7 @@ impl DatagramSink {
     }
 
     /// Delivers `lot`, and takes away what was.
-    pub(crate) async fn deliver(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
+    async fn send_batch(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
         self.send(Delivered::none_of(lot)).await.map_err(|error| {
             let message = format!("{}: {error}", self.address);
             // The first of what is left is larger than any datagram, or than the socket's buffer.
@@ -76,6 +76,12 @@ impl DatagramSink {
             sent.count += 1;
         }
         Ok(())
+    }
+}
+
+impl Sink for DatagramSink {
+    fn deliver<'a>(&'a mut self, batch: &'a mut Batch) -> Pending<'a, Result<(), Trouble>> {
+        Box::pin(self.send_batch(batch))
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
     answer::Answer,
     http::{HttpError, split},
 };
-use crate::sinks::delivery::{Batch, Trouble};
+use crate::sinks::delivery::{Batch, Pending, Sink, Trouble};
 
 /// In front of a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
@@ -51,7 +51,7 @@ impl GrpcSink {
     }
 
     /// Delivers `lot`, and takes away what was.
-    pub(crate) async fn deliver(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
+    async fn send_batch(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
         let name = shown(&self.settings.url);
         let deadline = Instant::now() + self.settings.timeout;
         let call = timeout_at(deadline, self.call(lot, deadline)).await;
@@ -84,11 +84,6 @@ impl GrpcSink {
             }
             None => Err(Trouble::retry(format!("{name}: this is not gRPC's answer: {http_status}"))),
         }
-    }
-
-    /// How many of the first records that are left were sent, and not answered.
-    pub(crate) fn unanswered(&self) -> usize {
-        self.unanswered
     }
 
     /// The answer's status in HTTP, its headers and trailers together, and its body.
@@ -134,6 +129,16 @@ impl GrpcSink {
             let _ = connection.await;
         });
         Ok(sender)
+    }
+}
+
+impl Sink for GrpcSink {
+    fn deliver<'a>(&'a mut self, batch: &'a mut Batch) -> Pending<'a, Result<(), Trouble>> {
+        Box::pin(self.send_batch(batch))
+    }
+
+    fn unanswered(&self) -> usize {
+        self.unanswered
     }
 }
 

@@ -22,7 +22,7 @@ use super::{
     answer::Answer,
     template::Template,
 };
-use crate::sinks::delivery::{Batch, Trouble};
+use crate::sinks::delivery::{Batch, Pending, Sink, Trouble};
 
 /// The most of an answer that a message quotes.
 const QUOTE: usize = 200;
@@ -148,7 +148,7 @@ impl HttpSink {
     }
 
     /// Delivers `lot`, and takes away what was.
-    pub(crate) async fn deliver(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
+    async fn send_batch(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
         let deadline = Instant::now() + self.settings.timeout;
         let response = timeout_at(deadline, self.post(lot)).await;
         let (connection, response) = response
@@ -197,11 +197,6 @@ impl HttpSink {
         }
     }
 
-    /// How many of the first records that are left were sent, and not answered.
-    pub(crate) fn unanswered(&self) -> usize {
-        self.unanswered
-    }
-
     /// The answer's head, and its connection.
     async fn post(&mut self, lot: &Batch) -> Result<(Sender, Response<Incoming>), Trouble> {
         let body = self.settings.template.body(lot);
@@ -244,6 +239,16 @@ impl HttpSink {
             }
             other => other,
         }
+    }
+}
+
+impl Sink for HttpSink {
+    fn deliver<'a>(&'a mut self, batch: &'a mut Batch) -> Pending<'a, Result<(), Trouble>> {
+        Box::pin(self.send_batch(batch))
+    }
+
+    fn unanswered(&self) -> usize {
+        self.unanswered
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use super::{Output, OutputError};
 use crate::files::{self, Directory, FileError};
-use crate::sinks::delivery::{Batch, Trouble};
+use crate::sinks::delivery::{Batch, Pending, Sink, Trouble};
 
 /// The sink.
 pub(crate) struct PipeSink {
@@ -49,7 +49,7 @@ impl PipeSink {
         }
     }
 
-    pub(crate) async fn deliver(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
+    async fn send_batch(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
         while !lot.is_empty() {
             if let Err(error) = self.write(lot).await {
                 // What is at the path by then may have another reader, which has seen nothing yet.
@@ -86,6 +86,12 @@ impl PipeSink {
             opened.map_err(|error| failed(without_reader(error)))?.0
         };
         Output::open(path, file.into())
+    }
+}
+
+impl Sink for PipeSink {
+    fn deliver<'a>(&'a mut self, batch: &'a mut Batch) -> Pending<'a, Result<(), Trouble>> {
+        Box::pin(self.send_batch(batch))
     }
 }
 

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{Address, Connection, Tls, address};
-use crate::sinks::delivery::{Batch, Trouble};
+use crate::sinks::delivery::{Batch, Pending, Sink, Trouble};
 
 /// How often it is asked whether everything was acknowledged: at first, and at last.
 const ASK_MIN: Duration = Duration::from_micros(200);
@@ -80,7 +80,7 @@ impl StreamSink {
     }
 
     /// Delivers `lot`, and takes away what was.
-    pub(crate) async fn deliver(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
+    async fn send_batch(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
         self.end_ended().await;
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
@@ -130,16 +130,6 @@ impl StreamSink {
         }
     }
 
-    /// Records that the other side may not have read, and that are not sent again.
-    pub(crate) fn doubtful(&self) -> u64 {
-        (self.again.len() + self.reset_twice) as u64
-    }
-
-    /// How many of the first records that are left were written, and not acknowledged.
-    pub(crate) fn unanswered(&self) -> usize {
-        self.unanswered
-    }
-
     /// The connection was reset: what was delivered last comes again.
     fn doubt(&mut self) {
         for part in self.acknowledged.drain(..) {
@@ -148,11 +138,6 @@ impl StreamSink {
             }
             self.again.append(part.first);
         }
-    }
-
-    /// Whether something that was delivered must be again.
-    pub(crate) fn must_repeat(&self) -> bool {
-        !self.again.is_empty()
     }
 
     /// Lets go of a connection that the other side has ended: it would still take bytes.
@@ -167,7 +152,7 @@ impl StreamSink {
         if end.is_err() {
             self.doubt();
         }
-        self.close().await;
+        self.end().await;
     }
 
     async fn connect(&self) -> Result<Connection, Trouble> {
@@ -180,13 +165,13 @@ impl StreamSink {
     }
 
     /// Waits for the other side's end of the connection, which would be in CLOSE_WAIT until the next record.
-    pub(crate) async fn idle(&mut self) {
+    async fn await_end(&mut self) {
         let Some(connection) = &mut self.connection else { return std::future::pending().await };
         let end = poll_fn(|context| poll_end(connection, context)).await;
         self.ended(end).await;
     }
 
-    pub(crate) async fn close(&mut self) {
+    async fn end(&mut self) {
         if let Some(mut connection) = self.connection.take() {
             let was_reset = matches!(end_now(&mut connection).await, Some(Err(_)));
             if was_reset || connection.take_error().is_err() {
@@ -195,6 +180,32 @@ impl StreamSink {
             let _ = tokio::time::timeout(LINGER, connection.shutdown()).await;
         }
         self.acknowledged.clear();
+    }
+}
+
+impl Sink for StreamSink {
+    fn deliver<'a>(&'a mut self, batch: &'a mut Batch) -> Pending<'a, Result<(), Trouble>> {
+        Box::pin(self.send_batch(batch))
+    }
+
+    fn idle(&mut self) -> Pending<'_, ()> {
+        Box::pin(self.await_end())
+    }
+
+    fn must_deliver(&self) -> bool {
+        !self.again.is_empty()
+    }
+
+    fn doubtful(&self) -> u64 {
+        (self.again.len() + self.reset_twice) as u64
+    }
+
+    fn unanswered(&self) -> usize {
+        self.unanswered
+    }
+
+    fn close(&mut self) -> Pending<'_, ()> {
+        Box::pin(self.end())
     }
 }
 
