@@ -1,8 +1,5 @@
 //! What people look at, without privileges: explanations, and everything that is made of a recording.
-#![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
-#[path = "support/golden.rs"]
-mod golden;
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::{
     collections::BTreeMap,
@@ -16,6 +13,7 @@ use sockstate::{
     format::{Format, Json, ParseError, Parser},
     story::Story,
 };
+use testkit::golden;
 
 const RECORDING: &str = "fixtures/recordings/sockstate-1.ndjson";
 

@@ -2,9 +2,6 @@
 //! what the kernel says of the process when it has ended.
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
-#[path = "support/skipped.rs"]
-mod skipped;
-
 use std::{
     fs::File,
     io::{Read, Write},
@@ -20,8 +17,8 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use skipped::skip;
 use tempfile::TempDir;
+use testkit::skipping::print_skipped;
 
 /// Of a process that reads a recording, in KiB: the program itself takes 20 to 30 MiB, and zstd's window 2 MiB.
 const MOST_KIB: i64 = 96 << 10;
@@ -94,7 +91,7 @@ fn each_command(recording: &Path, check: impl Fn(&str, ExitStatus, &str)) {
         assert!(kib < MOST_KIB, "top: {kib} KiB");
         println!("top: {kib} KiB");
     } else {
-        skip("top's memory: there is no `script`");
+        print_skipped("top's memory: there is no `script`");
     }
 }
 

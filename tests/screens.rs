@@ -1,8 +1,5 @@
 //! `sockstate top`'s screens, without a terminal: of every size, after keys and the mouse.
-#![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
-#[path = "support/golden.rs"]
-mod golden;
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::fs;
 
@@ -13,6 +10,7 @@ use ratatui::{
     style::Color,
 };
 use sockstate::{explain::Texts, format::Parser, model::Record, tui::App};
+use testkit::golden;
 
 /// A screen that has seen the recording up to so many lines before its end.
 struct Screen {

@@ -11,11 +11,11 @@ use std::{
 };
 
 use sockstate::sinks::{FileSettings, TargetSettings};
+use testkit::skipping::print_skipped;
 
 use crate::{
     all,
     collector::{self, Feeder, settings},
-    skipped::skip,
 };
 
 fn file(path: &Path) -> FileSettings {
@@ -156,7 +156,7 @@ fn a_foreign_file_with_the_inode_of_a_removed_one_is_not_cut() {
         fs::metadata(path).expect("file").ino() == inode
     });
     let Some(made) = made.filter(|path| fs::metadata(path).is_ok_and(|file| file.created().is_ok())) else {
-        return skip("this file system uses no inode again, or notes no time of birth");
+        return print_skipped("this file system uses no inode again, or notes no time of birth");
     };
     fs::rename(made, &path).expect("rename");
     write(2);
@@ -312,7 +312,7 @@ impl Drop for FullDisk {
 #[test]
 fn a_file_on_a_full_disk_is_opened_again_at_sighup() {
     let Some(disk) = FullDisk::new() else {
-        return skip("this process may not mount a file system");
+        return print_skipped("this process may not mount a file system");
     };
     let elsewhere = tempfile::tempdir().expect("directory");
     let (path, moved) = (disk.0.path().join("out.json"), elsewhere.path().join("out.json"));

@@ -1,6 +1,5 @@
 //! What waits on disk: in order, up to its end, through restarts and damage.
 
-#[path = "counts.rs"]
 mod counts;
 
 use std::{

@@ -110,7 +110,7 @@ fn queries() {
     let engines = [("duckdb", "duckdb"), ("clickhouse", "chdb")];
     for (engine, package) in engines {
         let Some(mut python) = tools::python(package) else { continue };
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/support/fleet.py");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/programs/fleet.py");
         let packaging = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging");
         let output = python
             .args([script, engine, packaging])

@@ -45,7 +45,7 @@ impl Receiver {
     /// It answers `refused` calls of gRPC with UNAVAILABLE first, and encrypts with the certificate in a directory.
     fn start(refused: u32, certificates: Option<&std::path::Path>) -> Option<Self> {
         let mut python = tools::python("grpc, opentelemetry.proto.collector.logs.v1.logs_service_pb2")?;
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/support/otlp_receiver.py");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/programs/otlp_receiver.py");
         let stdout = tempfile::tempfile().expect("file");
         let [http, grpc] = [fresh_port(), fresh_port()];
         let arguments = [http.to_string(), grpc.to_string(), refused.to_string()];

@@ -7,7 +7,7 @@ use std::{
         fd::{AsRawFd, OwnedFd},
         unix::process::CommandExt,
     },
-    process::{Command, ExitCode, Output, Stdio},
+    process::{Output, Stdio, exit},
     ptr, thread,
     time::{Duration, Instant},
 };
@@ -21,7 +21,7 @@ use crate::{
     lab::{Tracer, can_list_holders, in_lab, own_netns, sockstate},
     look_test,
     observer::wait_for_states,
-    roles::Actor,
+    roles::{Actor, part},
     schema,
     sockets::{Kind, fresh_port, with_own_table},
     stuck::holders,
@@ -495,13 +495,12 @@ fn walker() {
 /// Runs sockstate below a process that is confined first.
 fn confined_run(confinement: &[&str], args: &[&str]) -> Output {
     let value = [confinement.join(";"), args.join("\n")].join("|");
-    let mut actor = Command::new(std::env::current_exe().expect("this program"));
-    actor.env("SOCKSTATE_TEST_ROLE", "confined").env("SOCKSTATE_TEST_VALUE", value);
-    actor.stdin(Stdio::null()).output().expect("a confined process")
+    let program = std::env::current_exe().expect("this program");
+    part(&program, "confined", value).stdin(Stdio::null()).output().expect("a confined process")
 }
 
-/// Plays the part: gives up what `value` says, then runs sockstate.
-pub(crate) fn confined(value: &str) -> ExitCode {
+/// The role of a process that gives up what `value` says, then runs sockstate and ends with its exit code.
+pub(crate) fn confined(value: &str) {
     let (steps, args) = value.split_once('|').expect("steps and arguments");
     let steps: Vec<String> = steps.split(';').filter(|it| !it.is_empty()).map(ToOwned::to_owned).collect();
     // A new /proc shows the pid namespace of the process that mounts it, which must be in it; after that no capability is needed.
@@ -515,7 +514,7 @@ pub(crate) fn confined(value: &str) -> ExitCode {
     // SAFETY: this process has one thread, so that the child may do what it may.
     unsafe { command.pre_exec(move || steps.iter().try_for_each(|step| apply(step))) };
     let status = command.status().expect("sockstate");
-    ExitCode::from(status.code().map_or(99, |code| code as u8))
+    exit(status.code().unwrap_or(99));
 }
 
 fn apply(step: &str) -> io::Result<()> {

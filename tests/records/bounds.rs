@@ -16,8 +16,7 @@ use sockstate::{
         Watch, bounds,
     },
 };
-
-use crate::schema;
+use testkit::schema;
 
 /// Payload of UDP over IPv4.
 const DATAGRAM: usize = 65_507;

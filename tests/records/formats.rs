@@ -7,8 +7,9 @@ use sockstate::format::{
     Format, Json, Stamp,
     convert::{Syslog, ecs, journal, otlp_json, otlp_protobuf},
 };
+use testkit::{golden, schema};
 
-use crate::{corpus, golden, schema};
+use crate::corpus;
 
 /// The corpus as our JSON: without and with what tells hosts apart.
 fn lines() -> Vec<Vec<u8>> {

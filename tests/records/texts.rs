@@ -6,8 +6,9 @@ use sockstate::{
     model::{Event, Lost, LostPlace, Record, State},
     track::{Sight, Table},
 };
+use testkit::schema;
 
-use crate::{Names, connect_by, event, schema, transition, written};
+use crate::{Names, connect_by, event, transition, written};
 
 /// A program chooses its own name; no format may fall for it.
 #[test]

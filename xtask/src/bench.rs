@@ -17,10 +17,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use testkit::load::Mode;
 
 use crate::{
     cargo, command, leak,
-    load::Mode,
     measure::{Program, Running, Statistics, mount_tracefs},
     output, root, timers,
 };

@@ -11,11 +11,14 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use testkit::{
+    load::{Load, Mode},
+    netns,
+};
 
 use crate::{
-    load::{Load, Mode},
     measure::{Running, cpu},
-    netns, output, root,
+    output, root,
 };
 
 /// How many sockets, by how many processes: each may have 20,000 descriptors here.

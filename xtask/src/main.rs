@@ -3,9 +3,6 @@
 mod apt;
 mod arch;
 mod bench;
-#[path = "../../tests/support/blind.rs"]
-#[expect(dead_code, reason = "tests use all of it")]
-mod blind;
 mod build_ebpf;
 mod check;
 mod cross;
@@ -14,11 +11,7 @@ mod fuzz;
 mod generate;
 mod kernels;
 mod leak;
-#[path = "../../tests/support/load.rs"]
-mod load;
 mod measure;
-#[path = "../../tests/support/netns.rs"]
-mod netns;
 mod setup;
 mod soak;
 mod testing;
@@ -33,6 +26,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
+use testkit::{load, netns};
 
 /// cargo xtask
 #[derive(Parser)]

@@ -17,13 +17,15 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
+use testkit::{
+    blind::Blind,
+    load::{Load, Mode},
+    netns::in_new_netns,
+};
 
 use crate::{
-    blind::Blind,
     cargo, command,
-    load::{Load, Mode},
     measure::{Running, mount_tracefs},
-    netns::in_new_netns,
     root,
 };
 use check::Stream;

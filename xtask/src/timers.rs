@@ -10,10 +10,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use testkit::netns;
 
 use crate::{
     measure::{Running, Statistics},
-    netns, root,
+    root,
 };
 
 /// Who watches.

@@ -2,182 +2,127 @@
 //! /proc/net/tcp, and what the test's own processes know of themselves.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-#[path = "support/blind.rs"]
-mod blind;
-#[path = "support/daemon.rs"]
-mod daemon;
-#[path = "support/documents.rs"]
-mod documents;
-#[path = "support/fake_python.rs"]
-mod fake_python;
-#[path = "support/lab.rs"]
-mod lab;
-#[path = "support/load.rs"]
-mod load;
-#[path = "support/netns.rs"]
-mod netns;
-#[path = "support/observer.rs"]
-mod observer;
-#[path = "support/pythons.rs"]
-mod pythons;
-#[path = "support/roles.rs"]
-mod roles;
-#[path = "support/schema.rs"]
-mod schema;
-#[path = "support/sockets.rs"]
-mod sockets;
-#[path = "support/tools.rs"]
-mod tools;
-#[path = "support/tun.rs"]
-mod tun;
-
-#[path = "live/ages.rs"]
 mod ages;
-#[path = "live/bounds.rs"]
 mod bounds;
-#[path = "live/burst.rs"]
 mod burst;
-#[path = "live/causes.rs"]
 mod causes;
-#[path = "live/collectors.rs"]
 mod collectors;
-#[path = "live/configured.rs"]
 mod configured;
-#[path = "live/destroy.rs"]
 mod destroy;
-#[path = "live/doubt.rs"]
 mod doubt;
-#[path = "live/duration.rs"]
 mod duration;
-#[path = "live/ending.rs"]
 mod ending;
-#[path = "live/exhausted.rs"]
 mod exhausted;
-#[path = "live/existing.rs"]
 mod existing;
-#[path = "live/fallback.rs"]
+mod fake_python;
 mod fallback;
-#[path = "live/faults.rs"]
 mod faults;
-#[path = "live/filters.rs"]
 mod filters;
-#[path = "live/fleet.rs"]
 mod fleet;
-#[path = "live/frozen.rs"]
 mod frozen;
-#[path = "live/handed_on.rs"]
 mod handed_on;
-#[path = "live/harmless.rs"]
 mod harmless;
-#[path = "live/hidden.rs"]
 mod hidden;
-#[path = "live/holders.rs"]
 mod holders;
-#[path = "live/hostile.rs"]
 mod hostile;
-#[path = "live/hunt.rs"]
 mod hunt;
-#[path = "live/hunt_truth.rs"]
 mod hunt_truth;
-#[path = "live/identity.rs"]
 mod identity;
-#[path = "live/interpreters.rs"]
 mod interpreters;
 #[cfg(feature = "kafka")]
-#[path = "live/kafka.rs"]
 mod kafka;
-#[path = "live/kernel_closes.rs"]
 mod kernel_closes;
-#[path = "live/kernel_sockets.rs"]
 mod kernel_sockets;
-#[path = "live/left_open.rs"]
 mod left_open;
-#[path = "live/lifecycle/mod.rs"]
 mod lifecycle;
-#[path = "live/local_drop.rs"]
 mod local_drop;
-#[path = "live/metrics.rs"]
 mod metrics;
-#[path = "live/missing.rs"]
 mod missing;
-#[path = "live/mptcp.rs"]
 mod mptcp;
-#[path = "live/names.rs"]
 mod names;
 #[cfg(feature = "nats")]
-#[path = "live/nats.rs"]
 mod nats;
-#[path = "live/otlp.rs"]
 mod otlp;
-#[path = "live/owner_truth.rs"]
 mod owner_truth;
-#[path = "live/owners.rs"]
 mod owners;
-#[path = "live/people.rs"]
 mod people;
-#[path = "live/pressure.rs"]
 mod pressure;
-#[path = "live/protocols.rs"]
 mod protocols;
-#[path = "live/python.rs"]
 mod python;
-#[path = "live/python_memory.rs"]
 mod python_memory;
-#[path = "live/queues.rs"]
 mod queues;
-#[path = "live/reasons.rs"]
 mod reasons;
-#[path = "live/reliability.rs"]
 mod reliability;
-#[path = "live/resolving.rs"]
 mod resolving;
-#[path = "live/restart.rs"]
 mod restart;
-#[path = "live/resync.rs"]
 mod resync;
-#[path = "live/second.rs"]
 mod second;
-#[path = "live/sight.rs"]
 mod sight;
-#[path = "live/stacks.rs"]
 mod stacks;
-#[path = "live/starting.rs"]
 mod starting;
-#[path = "live/stuck.rs"]
 mod stuck;
-#[path = "live/time_namespaces.rs"]
 mod time_namespaces;
-#[path = "live/timewait.rs"]
 mod timewait;
-#[path = "live/transparent.rs"]
 mod transparent;
-#[path = "live/tutorial.rs"]
 mod tutorial;
-#[path = "live/unusual_ends.rs"]
 mod unusual_ends;
-#[path = "live/watchdog.rs"]
 mod watchdog;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     process::{Command, ExitCode, Stdio},
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 
-use blind::Blind;
 use libtest_mimic::{Arguments, Completion, Trial};
+// The modules name these as their own crate's.
+use testkit::{
+    blind::{self, Blind},
+    daemon, documents, lab, load, netns, observer, pythons,
+    roles::{self, Role, number},
+    schema,
+    skipping::{skip, take_reason},
+    sockets, tools, tun,
+};
+
+/// The roles that only these tests have.
+const ROLES: &[Role] = &[
+    ("ring client", |value| kernel_closes::ring_client(number(value))),
+    ("namespace leaver", kernel_closes::leave_namespace),
+    ("hand on", handed_on::hand_on),
+    ("leave open", left_open::leave_open),
+    ("listen and exec", left_open::listen_and_exec),
+    ("leaker", |value| hunt_truth::leaker(number(value))),
+    ("passing thread", |value| hunt_truth::connect_in_a_thread(number(value))),
+    ("connect and exec", |value| hunt_truth::connect_and_exec(number(value))),
+    ("fake python", fake_python::play),
+    ("code generator", |value| time_namespaces::generate(number(value))),
+    ("connector", bounds::connector),
+    ("namespace mounter", |value| sight::mount_namespace(number(value))),
+    ("confined", sight::confined),
+];
 
 fn main() -> ExitCode {
-    if let Some(code) = roles::play() {
-        return code;
+    lab::use_binary(env!("CARGO_BIN_EXE_sockstate"));
+    if roles::play(ROLES) {
+        return ExitCode::SUCCESS;
     }
-    let arguments = Arguments::from_args();
     let reason = why_not();
     // In the virtual machines every context runs BPF programs.
     let can_hide = reason.is_none() && !observer::is_in_vm();
     let blind = Arc::new(if can_hide { Blind::watch_tcp().ok() } else { None });
-    let mut trials = Vec::new();
-    for (name, test) in [
+    let trials = tests().into_iter().map(|test| trial(test, &blind, reason.as_deref())).collect();
+    // One after another: a process that one test starts would hold another's sockets between fork and exec, and so
+    // truly be who closes them.
+    let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    observer::stop_watching();
+    conclusion.exit_code()
+}
+
+/// All tests, in the order in which they run.
+fn tests() -> Vec<Test> {
+    [
         lifecycle::tests(),
         owners::tests(),
         owner_truth::tests(),
@@ -245,25 +190,21 @@ fn main() -> ExitCode {
     ]
     .into_iter()
     .flatten()
-    {
-        let blind = Arc::clone(&blind);
-        let trial = Trial::ignorable_test(name, move || {
-            unless_hidden(test, blind.as_ref().as_ref());
-            let skipped = SKIPPED.lock().expect("lock").take();
-            Ok(skipped.map_or(Completion::Completed, Completion::ignored_with))
-        });
-        trials.push(match &reason {
-            // Ignored, and so in the count, with the reason in front.
-            Some(reason) => trial.with_kind(format!("SKIPPED: {reason}")).with_ignored_flag(true),
-            None => trial,
-        });
+    .collect()
+}
+
+/// A test as libtest-mimic runs it. If this machine lacks something for all tests, the test is ignored with the reason in
+/// front, and so in the count.
+fn trial((name, test): Test, blind: &Arc<Option<Blind>>, lacking: Option<&str>) -> Trial {
+    let blind = Arc::clone(blind);
+    let trial = Trial::ignorable_test(name, move || {
+        unless_hidden(test, blind.as_ref().as_ref());
+        Ok(take_reason().map_or(Completion::Completed, Completion::ignored_with))
+    });
+    match lacking {
+        Some(reason) => trial.with_kind(format!("SKIPPED: {reason}")).with_ignored_flag(true),
+        None => trial,
     }
-    // One after another: a process that one test starts would hold another's sockets between fork and exec, and so
-    // truly be who closes them.
-    let arguments = Arguments { test_threads: Some(1), ..arguments };
-    let conclusion = libtest_mimic::run(&arguments, trials);
-    observer::stop_watching();
-    conclusion.exit_code()
 }
 
 /// Runs a test. One that fails while this kernel hides a transition of its own ports from every BPF program shows nothing, and says so.
@@ -290,14 +231,6 @@ pub(crate) fn test(name: impl Into<String>, test: impl FnOnce() + Send + 'static
 /// Names a test that needs the kernel's list of sockets, without which `sockstate stuck` and `sockets` say that they cannot look.
 pub(crate) fn look_test(name: impl Into<String>, run: impl FnOnce() + Send + 'static) -> Test {
     test(name, || if sockets::has_tcp_diag() { run() } else { skip("this kernel has no tcp_diag") })
-}
-
-/// Why the test that runs cannot run here.
-static SKIPPED: Mutex<Option<String>> = Mutex::new(None);
-
-/// The running test counts as ignored, unless it fails.
-pub(crate) fn skip(reason: &str) {
-    *SKIPPED.lock().expect("lock") = Some(format!("SKIPPED: {reason}"));
 }
 
 /// What this machine lacks for all of these tests.

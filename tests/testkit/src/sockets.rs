@@ -16,7 +16,7 @@ use socket2::{Domain, SockFilter, Socket, Type};
 
 /// Kinds of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     V4,
     V6,
     /// An IPv4 client, written as ::ffff:127.0.0.1, of a dual-stack listener.
@@ -24,15 +24,15 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 3] = [Self::V4, Self::V6, Self::Mapped];
+    pub const ALL: [Self; 3] = [Self::V4, Self::V6, Self::Mapped];
 
     /// As `network.type` must say.
-    pub(crate) fn network_type(self) -> &'static str {
+    pub fn network_type(self) -> &'static str {
         if self == Self::V6 { "ipv6" } else { "ipv4" }
     }
 
     /// As `local.address` of a connection must say.
-    pub(crate) fn address_text(self) -> &'static str {
+    pub fn address_text(self) -> &'static str {
         if self == Self::V6 { "::1" } else { "127.0.0.1" }
     }
 
@@ -55,12 +55,12 @@ impl Kind {
     }
 
     /// A listener.
-    pub(crate) fn listen(self, port: u16) -> Socket {
+    pub fn listen(self, port: u16) -> Socket {
         self.listen_for(port, 16)
     }
 
     /// A listener with this backlog.
-    pub(crate) fn listen_for(self, port: u16, backlog: i32) -> Socket {
+    pub fn listen_for(self, port: u16, backlog: i32) -> Socket {
         let socket = self.socket();
         let address = match self {
             Self::Mapped => (Ipv6Addr::UNSPECIFIED, port).into(),
@@ -72,17 +72,17 @@ impl Kind {
     }
 
     /// A socket that shares this port with others (SO_REUSEPORT), not listening yet.
-    pub(crate) fn bind_shared(self, port: u16) -> Socket {
+    pub fn bind_shared(self, port: u16) -> Socket {
         self.bind_reusing(self.address(port))
     }
 
     /// The same on all IPv4 addresses.
-    pub(crate) fn bind_shared_any(self, port: u16) -> Socket {
+    pub fn bind_shared_any(self, port: u16) -> Socket {
         self.bind_reusing((Ipv4Addr::UNSPECIFIED, port).into())
     }
 
     /// The same on all addresses of both families.
-    pub(crate) fn bind_shared_all(self, port: u16) -> Socket {
+    pub fn bind_shared_all(self, port: u16) -> Socket {
         self.bind_reusing((Ipv6Addr::UNSPECIFIED, port).into())
     }
 
@@ -94,14 +94,14 @@ impl Kind {
     }
 
     /// A connect; an error is the caller's.
-    pub(crate) fn connect(self, port: u16) -> std::io::Result<Socket> {
+    pub fn connect(self, port: u16) -> std::io::Result<Socket> {
         let socket = self.socket();
         socket.connect(&self.address(port).into())?;
         Ok(socket)
     }
 
     /// A connect that is not waited for.
-    pub(crate) fn start_connect(self, port: u16) -> Socket {
+    pub fn start_connect(self, port: u16) -> Socket {
         let socket = self.socket();
         socket.set_nonblocking(true).expect("nonblocking");
         let _ = socket.connect(&self.address(port).into());
@@ -109,7 +109,7 @@ impl Kind {
     }
 
     /// A connect from this local port.
-    pub(crate) fn connect_from(self, local: u16, port: u16) -> std::io::Result<Socket> {
+    pub fn connect_from(self, local: u16, port: u16) -> std::io::Result<Socket> {
         let socket = self.socket();
         // Together with SO_REUSEADDR it takes a port that is in TIME_WAIT.
         socket.set_reuse_port(true)?;
@@ -119,12 +119,12 @@ impl Kind {
     }
 
     /// A connect by a socket that has connected before.
-    pub(crate) fn connect_again(self, socket: &Socket, port: u16) {
+    pub fn connect_again(self, socket: &Socket, port: u16) {
         socket.connect(&self.address(port).into()).expect("connect");
     }
 
     /// A connect that is not waited for and never hears its answer.
-    pub(crate) fn start_deaf_connect(self, port: u16) -> Socket {
+    pub fn start_deaf_connect(self, port: u16) -> Socket {
         let socket = self.socket();
         make_deaf(&socket);
         socket.set_nonblocking(true).expect("nonblocking");
@@ -133,7 +133,7 @@ impl Kind {
     }
 
     /// A connect with data in its SYN (TCP fast open).
-    pub(crate) fn fast_connect(self, port: u16, data: &[u8]) -> Socket {
+    pub fn fast_connect(self, port: u16, data: &[u8]) -> Socket {
         let socket = self.socket();
         let sent = socket.send_to_with_flags(data, &self.address(port).into(), libc::MSG_FASTOPEN);
         assert_eq!(sent.expect("fast open"), data.len());
@@ -141,7 +141,7 @@ impl Kind {
     }
 
     /// Listener, client and accepted server.
-    pub(crate) fn pair(self, port: u16) -> (Socket, Socket, Socket) {
+    pub fn pair(self, port: u16) -> (Socket, Socket, Socket) {
         let listener = self.listen(port);
         let client = self.connect(port).expect("connect");
         let server = listener.accept().expect("accept").0;
@@ -152,39 +152,39 @@ impl Kind {
 static NEXT_PORT: AtomicU16 = AtomicU16::new(2000);
 
 /// A port that no other test of this process uses.
-pub(crate) fn fresh_port() -> u16 {
+pub fn fresh_port() -> u16 {
     NEXT_PORT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// The port that [`fresh_port`] gives next; smaller ones are taken.
-pub(crate) fn next_port() -> u16 {
+pub fn next_port() -> u16 {
     NEXT_PORT.load(Ordering::Relaxed)
 }
 
 /// From now on close() resets.
-pub(crate) fn reset_on_close(socket: &Socket) {
+pub fn reset_on_close(socket: &Socket) {
     socket.set_linger(Some(Duration::ZERO)).expect("linger");
 }
 
 /// Nothing that arrives is seen by the socket.
-pub(crate) fn make_deaf(socket: &Socket) {
+pub fn make_deaf(socket: &Socket) {
     // BPF_RET | BPF_K with 0 bytes to keep.
     socket.attach_filter(&[SockFilter::new(6, 0, 0, 0)]).expect("filter");
 }
 
 /// Takes that back.
-pub(crate) fn make_hear(socket: &Socket) {
+pub fn make_hear(socket: &Socket) {
     socket.detach_filter().expect("filter");
 }
 
 /// The socket stays open in programs that are started from here.
-pub(crate) fn keep_over_exec(socket: &Socket) -> i32 {
+pub fn keep_over_exec(socket: &Socket) -> i32 {
     socket.set_cloexec(false).expect("cloexec");
     socket.as_raw_fd()
 }
 
 /// Sets an option that is an int.
-pub(crate) fn option(socket: &Socket, level: i32, name: i32, value: i32) {
+pub fn option(socket: &Socket, level: i32, name: i32, value: i32) {
     let length = size_of::<i32>() as libc::socklen_t;
     // SAFETY: the descriptor is open, and the value an int of that length.
     let result =
@@ -193,7 +193,7 @@ pub(crate) fn option(socket: &Socket, level: i32, name: i32, value: i32) {
 }
 
 /// connect() to nowhere: back to the beginning.
-pub(crate) fn disconnect(socket: &Socket) {
+pub fn disconnect(socket: &Socket) {
     let nowhere = libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
     let length = size_of::<libc::sockaddr>() as libc::socklen_t;
     // SAFETY: the descriptor is open, and the address as long as said.
@@ -202,13 +202,13 @@ pub(crate) fn disconnect(socket: &Socket) {
 }
 
 /// Both ends of a connection, to kill it by.
-pub(crate) struct Ends {
+pub struct Ends {
     local: SocketAddr,
     remote: SocketAddr,
 }
 
 impl Ends {
-    pub(crate) fn of(socket: &Socket) -> Self {
+    pub fn of(socket: &Socket) -> Self {
         let address = |address: std::io::Result<socket2::SockAddr>| address.expect("address").as_socket();
         let known = |it: Option<SocketAddr>| it.expect("an IP address");
         Self { local: known(address(socket.local_addr())), remote: known(address(socket.peer_addr())) }
@@ -216,7 +216,7 @@ impl Ends {
 
     /// What `ss -K` does: SOCK_DESTROY of `linux/sock_diag.h`. A program that is started would hold copies of other
     /// tests' sockets until it is loaded.
-    pub(crate) fn kill(&self) -> std::io::Result<()> {
+    pub fn kill(&self) -> std::io::Result<()> {
         const SOCK_DESTROY: u16 = 21;
         sock_diag(SOCK_DESTROY, libc::NLM_F_ACK, self.local, self.remote)
     }
@@ -224,7 +224,7 @@ impl Ends {
 
 /// Runs `work` beside a thread that has a copy of this process's descriptor table, with that thread's number. Afterwards the
 /// thread closes its copies of `close`.
-pub(crate) fn with_own_table(close: Vec<i32>, work: impl FnOnce(i32)) {
+pub fn with_own_table(close: Vec<i32>, work: impl FnOnce(i32)) {
     let (ready, is_ready) = channel();
     let (end, is_over) = channel::<()>();
     thread::scope(|scope| {
@@ -247,7 +247,7 @@ pub(crate) fn with_own_table(close: Vec<i32>, work: impl FnOnce(i32)) {
 }
 
 /// Whether this kernel has tcp_diag: some of Debian's packages are an image without modules.
-pub(crate) fn has_tcp_diag() -> bool {
+pub fn has_tcp_diag() -> bool {
     const SOCK_DIAG_BY_FAMILY: u16 = 20;
     let any = SocketAddr::from(([0, 0, 0, 0], 0));
     match sock_diag(SOCK_DIAG_BY_FAMILY, libc::NLM_F_DUMP, any, any) {

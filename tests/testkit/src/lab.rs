@@ -5,7 +5,10 @@ use std::{
     io::{BufRead, BufReader, Read},
     os::unix::fs::MetadataExt,
     process::{Child, Command, Stdio},
-    sync::mpsc::{Receiver, channel},
+    sync::{
+        OnceLock,
+        mpsc::{Receiver, channel},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -14,15 +17,25 @@ use serde_json::Value;
 
 use crate::{netns::in_new_netns, observer::patience, schema};
 
+static BINARY: OnceLock<&str> = OnceLock::new();
+
+/// Says where the binary under test is: cargo says so only to test programs.
+pub fn use_binary(path: &'static str) {
+    let _ = BINARY.set(path);
+}
+
 /// The binary under test.
-pub(crate) fn sockstate() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sockstate"));
+///
+/// # Panics
+/// The test program has not called [`use_binary`].
+pub fn sockstate() -> Command {
+    let mut command = Command::new(BINARY.get().expect("use_binary comes first"));
     command.env_remove("NO_COLOR");
     command
 }
 
 /// Whether this kernel lists who holds a socket that is older than the tracer.
-pub(crate) fn can_list_holders() -> bool {
+pub fn can_list_holders() -> bool {
     let output = sockstate().args(["doctor", "--format", "json"]).output().expect("doctor");
     let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let hooks = found["hooks"].as_array().expect("hooks");
@@ -30,7 +43,7 @@ pub(crate) fn can_list_holders() -> bool {
 }
 
 /// Waits for something that nothing announces, but not for ever.
-pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + patience();
     while !done() {
         assert!(Instant::now() < deadline, "{what}: it does not happen");
@@ -39,7 +52,7 @@ pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 /// A running tracer.
-pub(crate) struct Tracer {
+pub struct Tracer {
     child: Child,
     lines: Receiver<String>,
     seen: Vec<Value>,
@@ -47,14 +60,14 @@ pub(crate) struct Tracer {
 
 impl Tracer {
     /// Starts it beside others, for one namespace, and waits until it traces.
-    pub(crate) fn start(netns: u64, args: &[&str]) -> Self {
+    pub fn start(netns: u64, args: &[&str]) -> Self {
         let mut command = sockstate();
         command.args(["trace", "--format", "json", "--alongside", "--netns", &netns.to_string()]);
         Self::spawn(command.args(args))
     }
 
     /// Starts any command that writes our JSON.
-    pub(crate) fn spawn(command: &mut Command) -> Self {
+    pub fn spawn(command: &mut Command) -> Self {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -68,22 +81,22 @@ impl Tracer {
     }
 
     /// Its process id.
-    pub(crate) fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Its first record.
-    pub(crate) fn first(&self) -> Value {
+    pub fn first(&self) -> Value {
         self.seen[0].clone()
     }
 
     /// The records that were read so far.
-    pub(crate) fn seen(&self) -> &[Value] {
+    pub fn seen(&self) -> &[Value] {
         &self.seen
     }
 
     /// Reads on until a record is as wanted.
-    pub(crate) fn wait_for(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub fn wait_for(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
         loop {
             let Ok(line) = self.lines.recv_timeout(patience()) else {
                 let _ = self.child.kill();
@@ -100,13 +113,13 @@ impl Tracer {
     }
 
     /// Reads what there is by now; whether a record was as wanted.
-    pub(crate) fn poll(&mut self, wanted: impl Fn(&Value) -> bool) -> bool {
+    pub fn poll(&mut self, wanted: impl Fn(&Value) -> bool) -> bool {
         self.seen.extend(self.lines.try_iter().map(|line| serde_json::from_str(&line).expect("JSON")));
         self.seen.iter().any(wanted)
     }
 
     /// Ends it as an administrator would; returns everything that it said, checked.
-    pub(crate) fn stop(mut self) -> Story {
+    pub fn stop(mut self) -> Story {
         signal(self.child.id(), libc::SIGINT);
         let status = self.child.wait().expect("wait");
         let mut error = String::new();
@@ -120,11 +133,11 @@ impl Tracer {
 }
 
 /// Lines of a running program's stream.
-pub(crate) struct Lines(Receiver<String>);
+pub struct Lines(Receiver<String>);
 
 impl Lines {
     /// Reads them in a thread.
-    pub(crate) fn of(stream: impl Read + Send + 'static) -> Self {
+    pub fn of(stream: impl Read + Send + 'static) -> Self {
         let (sender, lines) = channel();
         thread::spawn(move || {
             for line in BufReader::new(stream).lines().map_while(Result::ok) {
@@ -137,7 +150,7 @@ impl Lines {
     }
 
     /// The next line with this text.
-    pub(crate) fn wait_for(&mut self, text: &str) -> String {
+    pub fn wait_for(&mut self, text: &str) -> String {
         loop {
             let line = self.0.recv_timeout(Duration::from_secs(20));
             let line = line.unwrap_or_else(|_| panic!("no line with {text}"));
@@ -148,7 +161,7 @@ impl Lines {
     }
 
     /// What comes until its end.
-    pub(crate) fn rest(self) -> String {
+    pub fn rest(self) -> String {
         self.0.iter().collect::<Vec<_>>().join("\n")
     }
 }
@@ -162,30 +175,30 @@ impl Drop for Tracer {
 }
 
 /// Sends a signal to a process that the test started.
-pub(crate) fn signal(pid: u32, signal: i32) {
+pub fn signal(pid: u32, signal: i32) {
     // SAFETY: takes numbers; the process is a child that has not been waited for.
     unsafe { libc::kill(pid as libc::pid_t, signal) };
 }
 
 /// Inode of this thread's network namespace.
-pub(crate) fn own_netns() -> u64 {
+pub fn own_netns() -> u64 {
     fs::metadata("/proc/thread-self/ns/net").expect("namespace").ino()
 }
 
 /// Runs `work` in a namespace of its own; `work` gets its inode.
-pub(crate) fn in_lab<T: Send>(work: impl FnOnce(u64) -> T + Send) -> T {
+pub fn in_lab<T: Send>(work: impl FnOnce(u64) -> T + Send) -> T {
     in_new_netns(|| work(own_netns())).expect("a network namespace")
 }
 
 /// A stream from start to stop.
-pub(crate) struct Story {
+pub struct Story {
     /// All records.
-    pub(crate) records: Vec<Value>,
+    pub records: Vec<Value>,
 }
 
 impl Story {
     /// Checks what must hold of every stream: the schema, the numbering, both ends.
-    pub(crate) fn new(records: Vec<Value>) -> Self {
+    pub fn new(records: Vec<Value>) -> Self {
         for (at, record) in records.iter().enumerate() {
             assert_eq!(record["seq"], at + 1, "numbered without a gap: {record}");
             schema::check(record);
@@ -196,17 +209,17 @@ impl Story {
     }
 
     /// Records of one kind.
-    pub(crate) fn of<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Value> {
+    pub fn of<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Value> {
         self.records.iter().filter(move |record| record["kind"] == kind)
     }
 
     /// Transitions.
-    pub(crate) fn transitions(&self) -> impl Iterator<Item = &Value> {
+    pub fn transitions(&self) -> impl Iterator<Item = &Value> {
         self.of("transition")
     }
 
     /// The transitions of every connection, in the order of the connections' first.
-    pub(crate) fn connections(&self) -> Vec<Vec<&Value>> {
+    pub fn connections(&self) -> Vec<Vec<&Value>> {
         let mut connections: Vec<Vec<&Value>> = Vec::new();
         for record in self.transitions() {
             match connections.iter_mut().find(|known| known[0]["conn"] == record["conn"]) {
@@ -218,7 +231,7 @@ impl Story {
     }
 
     /// The one connection of this role.
-    pub(crate) fn only(&self, role: &str) -> Vec<&Value> {
+    pub fn only(&self, role: &str) -> Vec<&Value> {
         let mut found: Vec<_> = self.connections().into_iter().filter(|it| it[0]["role"] == role).collect();
         assert_eq!(found.len(), 1, "one {role}: {:#?}", self.records);
         found.remove(0)
@@ -226,7 +239,7 @@ impl Story {
 }
 
 /// `from -> to` of some transitions.
-pub(crate) fn path(transitions: &[&Value]) -> Vec<String> {
+pub fn path(transitions: &[&Value]) -> Vec<String> {
     let text = |value: &Value| value.as_str().expect("state").to_owned();
     transitions
         .iter()

@@ -10,8 +10,8 @@ use crate::{
 };
 
 /// A daemon for one namespace and one port, whose records come to us, too.
-pub(crate) struct Daemon {
-    pub(crate) tracer: Tracer,
+pub struct Daemon {
+    pub tracer: Tracer,
     config: PathBuf,
     head: String,
     directory: TempDir,
@@ -19,12 +19,12 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     /// `sinks` says where else they go; DIR in it is a directory.
-    pub(crate) fn start(netns: u64, port: u16, sinks: &str) -> Self {
+    pub fn start(netns: u64, port: u16, sinks: &str) -> Self {
         Self::start_with("", netns, port, sinks)
     }
 
     /// The same with keys before the first table.
-    pub(crate) fn start_with(top: &str, netns: u64, port: u16, sinks: &str) -> Self {
+    pub fn start_with(top: &str, netns: u64, port: u16, sinks: &str) -> Self {
         let directory = tempfile::tempdir().expect("directory");
         let config = directory.path().join("config.toml");
         let head = format!(
@@ -38,18 +38,18 @@ impl Daemon {
     }
 
     /// Writes other sinks into the configuration.
-    pub(crate) fn configure(&self, sinks: &str) {
+    pub fn configure(&self, sinks: &str) {
         let sinks = sinks.replace("DIR", &self.directory.path().display().to_string());
         fs::write(&self.config, format!("{}{sinks}", self.head)).expect("config");
     }
 
     /// A file of it.
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     /// Ends it; what it said, and where it has written.
-    pub(crate) fn stop(self) -> (Story, TempDir) {
+    pub fn stop(self) -> (Story, TempDir) {
         (self.tracer.stop(), self.directory)
     }
 }
@@ -62,7 +62,7 @@ fn echo() -> Command {
 }
 
 /// Some connections on `port`, closed in different ways.
-pub(crate) fn connections(count: usize, port: u16) {
+pub fn connections(count: usize, port: u16) {
     let listener = Kind::V4.listen(port);
     for at in 0..count {
         let client = Kind::V4.connect(port).expect("connect");

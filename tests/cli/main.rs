@@ -1,16 +1,13 @@
 //! The command line, without privileges: help, bad arguments, exit codes.
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
-#[path = "cli/check.rs"]
 mod check;
-#[path = "support/documents.rs"]
-mod documents;
-#[path = "cli/foreign.rs"]
 mod foreign;
 
 use std::process::{Command, Output};
 
 use check::Place;
+use testkit::documents;
 
 fn sockstate(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_sockstate")).args(args).output().expect("sockstate")
@@ -172,7 +169,7 @@ fn what_is_wrong_with_a_sink_is_said_with_its_place() {
 #[test]
 fn the_packaged_configuration_is_the_example_and_right() {
     let example = text(&sockstate(&["run", "--example"]).stdout);
-    let packaged = include_str!("../packaging/sockstate.toml");
+    let packaged = include_str!("../../packaging/sockstate.toml");
     assert_eq!(example, packaged, "make it again: sockstate run --example > packaging/sockstate.toml");
     let (code, said) = check(&example);
     assert_eq!(code, Some(0), "{said}");
@@ -181,9 +178,9 @@ fn the_packaged_configuration_is_the_example_and_right() {
 #[test]
 fn configurations_in_the_documents_are_right() {
     let documents = [
-        include_str!("../docs/configuration.md"),
-        include_str!("../docs/collectors.md"),
-        include_str!("../docs/fleet.md"),
+        include_str!("../../docs/configuration.md"),
+        include_str!("../../docs/collectors.md"),
+        include_str!("../../docs/fleet.md"),
     ];
     let mut count = 0;
     for text in documents.iter().flat_map(|document| document.split("```toml\n").skip(1)) {
@@ -211,7 +208,7 @@ fn configurations_in_the_documents_are_right() {
 #[test]
 fn every_flag_of_trace_has_a_key() {
     let help = text(&sockstate(&["trace", "--help"]).stdout);
-    let example = include_str!("../packaging/sockstate.toml");
+    let example = include_str!("../../packaging/sockstate.toml");
     let lines = help.lines().map(str::trim).filter(|line| line.starts_with('-'));
     let flags = lines.filter_map(|line| line.split_once("--")).map(|(_, rest)| rest);
     let mut count = 0;

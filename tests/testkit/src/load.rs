@@ -14,7 +14,7 @@ use crate::netns::sysctl;
 
 /// How a connection ends, or what is done instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Mode {
+pub enum Mode {
     /// The client closes, then the server: 10 transitions a connection.
     Fin,
     /// The client resets: 6 transitions a connection.
@@ -25,34 +25,34 @@ pub(crate) enum Mode {
 
 /// What to do.
 #[derive(Clone, Debug, clap::Args)]
-pub(crate) struct Load {
+pub struct Load {
     /// How.
     #[arg(long, value_enum)]
-    pub(crate) mode: Mode,
+    pub mode: Mode,
     /// Threads that connect.
     #[arg(long, default_value_t = 1)]
-    pub(crate) threads: u32,
+    pub threads: u32,
     /// Connections (or rounds) of each thread.
     #[arg(long)]
-    pub(crate) count: u32,
+    pub count: u32,
     /// Accept in threads of their own.
     #[arg(long)]
-    pub(crate) acceptors: bool,
+    pub acceptors: bool,
     /// Microseconds between two connections of a thread.
     #[arg(long, default_value_t = 0)]
-    pub(crate) gap_us: u64,
+    pub gap_us: u64,
     /// The first thread's port; the others follow.
     #[arg(long, default_value_t = 7701)]
-    pub(crate) port: u16,
+    pub port: u16,
 }
 
 /// What was done.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Made {
+pub struct Made {
     /// Transitions of full TCP sockets, by the kernel's own rules.
-    pub(crate) transitions: u64,
+    pub transitions: u64,
     /// How long it took.
-    pub(crate) took: Duration,
+    pub took: Duration,
 }
 
 impl Load {
@@ -60,7 +60,7 @@ impl Load {
     ///
     /// # Errors
     /// A socket fails.
-    pub(crate) fn run(&self) -> io::Result<Made> {
+    pub fn run(&self) -> io::Result<Made> {
         sysctl("ipv4/ip_local_port_range", "10000 65000")?;
         sysctl("ipv4/tcp_max_tw_buckets", "262144")?;
         let barrier = Barrier::new(self.threads as usize + 1);

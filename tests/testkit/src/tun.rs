@@ -12,34 +12,34 @@ use std::{
 use socket2::{Domain, Socket, Type};
 
 /// The host's address on the device.
-pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+pub const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// The hand-made peer's.
-pub(crate) const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+pub const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
-pub(crate) const FIN: u8 = 1;
-pub(crate) const SYN: u8 = 2;
-pub(crate) const RST: u8 = 4;
-pub(crate) const ACK: u8 = 16;
+pub const FIN: u8 = 1;
+pub const SYN: u8 = 2;
+pub const RST: u8 = 4;
+pub const ACK: u8 = 16;
 
 const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
 const IFF_TUN_NO_PI: libc::c_short = 0x1001;
 
 /// A TCP segment, without options.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Segment {
-    pub(crate) from: u16,
-    pub(crate) to: u16,
-    pub(crate) seq: u32,
-    pub(crate) ack: u32,
-    pub(crate) flags: u8,
-    pub(crate) window: u16,
-    pub(crate) data: Vec<u8>,
+pub struct Segment {
+    pub from: u16,
+    pub to: u16,
+    pub seq: u32,
+    pub ack: u32,
+    pub flags: u8,
+    pub window: u16,
+    pub data: Vec<u8>,
     /// As it came, with the IP header.
-    pub(crate) packet: Vec<u8>,
+    pub packet: Vec<u8>,
 }
 
 /// The device's other side.
-pub(crate) struct Wire {
+pub struct Wire {
     device: File,
 }
 
@@ -48,7 +48,7 @@ impl Wire {
     ///
     /// # Errors
     /// There is no TUN driver, as in virtual machines without modules.
-    pub(crate) fn new() -> io::Result<Self> {
+    pub fn new() -> io::Result<Self> {
         let device = OpenOptions::new().read(true).write(true).open("/dev/net/tun")?;
         let mut request = named(b"tun0");
         request.ifr_ifru.ifru_flags = IFF_TUN_NO_PI;
@@ -66,12 +66,12 @@ impl Wire {
     }
 
     /// The next TCP segment that the host sends.
-    pub(crate) fn hear(&mut self) -> Segment {
+    pub fn hear(&mut self) -> Segment {
         self.hear_within(Duration::from_secs(20)).expect("the host sends nothing")
     }
 
     /// The next one, if it comes in that time.
-    pub(crate) fn hear_within(&mut self, time: Duration) -> Option<Segment> {
+    pub fn hear_within(&mut self, time: Duration) -> Option<Segment> {
         let end = std::time::Instant::now() + time;
         loop {
             let left = end.saturating_duration_since(std::time::Instant::now());
@@ -91,7 +91,7 @@ impl Wire {
     }
 
     /// The next one with all these flags.
-    pub(crate) fn hear_flags(&mut self, flags: u8) -> Segment {
+    pub fn hear_flags(&mut self, flags: u8) -> Segment {
         loop {
             let segment = self.hear();
             if segment.flags & flags == flags {
@@ -101,7 +101,7 @@ impl Wire {
     }
 
     /// Sends a segment to the host.
-    pub(crate) fn say(&mut self, segment: &Segment) {
+    pub fn say(&mut self, segment: &Segment) {
         let mut tcp = Vec::new();
         tcp.extend(segment.from.to_be_bytes());
         tcp.extend(segment.to.to_be_bytes());
@@ -120,7 +120,7 @@ impl Wire {
     }
 
     /// Says that the host of `segment`'s receiver cannot be reached (ICMP type 3, code 1).
-    pub(crate) fn say_unreachable(&mut self, segment: &Segment) {
+    pub fn say_unreachable(&mut self, segment: &Segment) {
         let mut icmp = vec![3, 1, 0, 0, 0, 0, 0, 0];
         icmp.extend(&segment.packet[..segment.packet.len().min(28)]);
         let sum = checksum(&icmp);
@@ -141,7 +141,7 @@ impl Wire {
     }
 
     /// Opens a connection from a socket of the host to this port of the peer.
-    pub(crate) fn accept(&mut self, port: u16) -> (Socket, Peer) {
+    pub fn accept(&mut self, port: u16) -> (Socket, Peer) {
         let socket = connecting(port);
         let syn = self.hear_flags(SYN);
         let mut peer = Peer { from: port, to: syn.from, seq: 1000, ack: syn.seq.wrapping_add(1) };
@@ -155,24 +155,24 @@ impl Wire {
 
 /// Where the peer is in a connection.
 #[derive(Clone, Debug)]
-pub(crate) struct Peer {
-    pub(crate) from: u16,
-    pub(crate) to: u16,
+pub struct Peer {
+    pub from: u16,
+    pub to: u16,
     /// What it sends next.
-    pub(crate) seq: u32,
+    pub seq: u32,
     /// What it expects next.
-    pub(crate) ack: u32,
+    pub ack: u32,
 }
 
 impl Peer {
     /// The next segment, without data.
-    pub(crate) fn segment(&self, flags: u8) -> Segment {
+    pub fn segment(&self, flags: u8) -> Segment {
         let Self { from, to, seq, ack } = *self;
         Segment { from, to, seq, ack, flags, window: 65535, ..Segment::default() }
     }
 
     /// The answer to `segment`, which acknowledges all of it.
-    pub(crate) fn acknowledge(&mut self, segment: &Segment) -> Segment {
+    pub fn acknowledge(&mut self, segment: &Segment) -> Segment {
         let controls = u32::from(segment.flags & (SYN | FIN) != 0);
         self.ack = segment.seq.wrapping_add(segment.data.len() as u32 + controls);
         self.segment(ACK)
@@ -180,7 +180,7 @@ impl Peer {
 }
 
 /// A socket of the host whose connect to this port of the peer is under way.
-pub(crate) fn connecting(port: u16) -> Socket {
+pub fn connecting(port: u16) -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
     // So that its port can be listened on while it is in TIME_WAIT.
     socket.set_reuse_address(true).expect("reuse");

@@ -3,12 +3,12 @@
 use std::{fs, path::PathBuf};
 
 /// A file of the tests.
-pub(crate) fn file(name: &str) -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests")).join(name)
+pub fn file(name: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(name)
 }
 
 /// Fails where `text` is not what is kept as `name`.
-pub(crate) fn check(name: &str, text: &str) {
+pub fn check(name: &str, text: &str) {
     let path = file("golden").join(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::write(&path, text).expect("write");

@@ -6,7 +6,7 @@ use std::{fs, io, thread};
 ///
 /// # Errors
 /// The namespace cannot be made (needs CAP_SYS_ADMIN).
-pub(crate) fn in_new_netns<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+pub fn in_new_netns<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     thread::scope(|scope| {
         let enter = || {
             // SAFETY: takes a number; only this thread moves.
@@ -24,7 +24,7 @@ pub(crate) fn in_new_netns<T: Send>(work: impl FnOnce() -> T + Send) -> io::Resu
 ///
 /// # Errors
 /// There is no such one, or it is not ours.
-pub(crate) fn sysctl(name: &str, value: &str) -> io::Result<()> {
+pub fn sysctl(name: &str, value: &str) -> io::Result<()> {
     fs::write(format!("/proc/sys/net/{name}"), value)
 }
 
@@ -32,7 +32,7 @@ pub(crate) fn sysctl(name: &str, value: &str) -> io::Result<()> {
 ///
 /// # Errors
 /// The kernel refuses.
-pub(crate) fn loopback_up() -> io::Result<()> {
+pub fn loopback_up() -> io::Result<()> {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)?;
     // SAFETY: all zeros is a valid ifreq.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };

@@ -86,22 +86,22 @@ fn bpftrace() -> &'static Bpftrace {
 }
 
 /// Whether this is one of the virtual machines of `cargo xtask vm`, where there is no bpftrace.
-pub(crate) fn is_in_vm() -> bool {
+pub fn is_in_vm() -> bool {
     std::env::var_os("SOCKSTATE_TEST_VM").is_some()
 }
 
 /// How long to wait for something that must come: where there is an emulated processor, and perhaps a part of it, seconds are short.
-pub(crate) fn patience() -> Duration {
+pub fn patience() -> Duration {
     Duration::from_secs(if is_in_vm() { 90 } else { 20 })
 }
 
 /// Whether bpftrace watches.
-pub(crate) fn is_there() -> bool {
+pub fn is_there() -> bool {
     BPFTRACE.get().is_some()
 }
 
 /// Starts bpftrace, if it does not run yet and there is one.
-pub(crate) fn watch() {
+pub fn watch() {
     if !is_in_vm() {
         bpftrace();
     }
@@ -109,7 +109,7 @@ pub(crate) fn watch() {
 
 /// Whether the kernel says that it hid so many transitions from bpftrace, for which nobody was excused yet: a classic tracepoint
 /// runs no program while one runs on that CPU (counted since 6.7, commit dd8657894c11).
-pub(crate) fn excuses(missing: u64) -> bool {
+pub fn excuses(missing: u64) -> bool {
     static EXCUSED: AtomicU64 = AtomicU64::new(0);
     let pid = BPFTRACE.get().and_then(|it| it.child.lock().expect("lock").as_ref().map(Child::id));
     let infos =
@@ -125,7 +125,7 @@ pub(crate) fn excuses(missing: u64) -> bool {
 }
 
 /// Ends bpftrace.
-pub(crate) fn stop_watching() {
+pub fn stop_watching() {
     if let Some(mut child) = BPFTRACE.get().and_then(|it| it.child.lock().expect("lock").take()) {
         let _ = child.kill();
         let _ = child.wait();
@@ -134,7 +134,7 @@ pub(crate) fn stop_watching() {
 
 /// The paths (first state, then each next one) of the sockets with `port` on either side, as bpftrace saw them.
 /// Waits until they hold `transitions` in all.
-pub(crate) fn paths(port: u16, transitions: usize) -> Vec<Vec<String>> {
+pub fn paths(port: u16, transitions: usize) -> Vec<Vec<String>> {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         let seen: Vec<Seen> = SEEN.lock().expect("lock").clone();
@@ -163,10 +163,10 @@ fn group(seen: &[Seen]) -> Vec<Vec<String>> {
 }
 
 /// One socket of /proc/net/tcp or tcp6: local port, remote port, state.
-pub(crate) type Line = (u16, u16, String);
+pub type Line = (u16, u16, String);
 
 /// The sockets of this thread's namespace.
-pub(crate) fn proc_net_tcp() -> Vec<Line> {
+pub fn proc_net_tcp() -> Vec<Line> {
     let mut lines = Vec::new();
     for table in ["tcp", "tcp6"] {
         let text = fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default();
@@ -185,7 +185,7 @@ pub(crate) fn proc_net_tcp() -> Vec<Line> {
 }
 
 /// Waits until the states of this namespace's sockets are exactly these.
-pub(crate) fn wait_for_states(wanted: &[&str]) -> Vec<Line> {
+pub fn wait_for_states(wanted: &[&str]) -> Vec<Line> {
     let mut wanted: Vec<&str> = wanted.to_vec();
     wanted.sort_unstable();
     let deadline = Instant::now() + patience().max(Duration::from_secs(60));

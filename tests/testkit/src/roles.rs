@@ -8,7 +8,8 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     os::unix::{net::UnixStream, process::CommandExt},
     path::Path,
-    process::{self, Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio},
+    process::{self, Child, ChildStdin, ChildStdout, Command, Stdio},
+    str::FromStr,
     thread,
 };
 
@@ -24,30 +25,30 @@ const ROLE: &str = "SOCKSTATE_TEST_ROLE";
 const VALUE: &str = "SOCKSTATE_TEST_VALUE";
 
 /// A process with a part, which does one step each time it is told to go on.
-pub(crate) struct Actor {
+pub struct Actor {
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
 }
 
 /// Puts a copy of this program at `path`, for [`Actor::start_as`].
-pub(crate) fn copy_to(path: &Path) {
+pub fn copy_to(path: &Path) {
     std::fs::copy(env::current_exe().expect("this program"), path).expect("a copy");
 }
 
 impl Actor {
     /// Starts one, in this thread's namespaces.
-    pub(crate) fn start(role: &str, value: impl ToString) -> Self {
+    pub fn start(role: &str, value: impl ToString) -> Self {
         Self::start_as(&env::current_exe().expect("this program"), role, value)
     }
 
     /// Starts one that is a copy of this program.
-    pub(crate) fn start_as(program: &Path, role: &str, value: impl ToString) -> Self {
+    pub fn start_as(program: &Path, role: &str, value: impl ToString) -> Self {
         Self::of(&mut part(program, role, value))
     }
 
     /// Starts one by a command that [`part`] has made.
-    pub(crate) fn of(command: &mut Command) -> Self {
+    pub fn of(command: &mut Command) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("actor");
         let input = child.stdin.take();
         let output = BufReader::new(child.stdout.take().expect("stdout"));
@@ -55,35 +56,35 @@ impl Actor {
     }
 
     /// Its process id.
-    pub(crate) fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Waits for a line from it.
-    pub(crate) fn hear(&mut self) -> String {
+    pub fn hear(&mut self) -> String {
         let mut line = String::new();
         self.output.read_line(&mut line).expect("a line");
         line.trim().to_owned()
     }
 
     /// Lets it go on.
-    pub(crate) fn go_on(&mut self) {
+    pub fn go_on(&mut self) {
         self.input.as_mut().expect("stdin").write_all(b"\n").expect("write");
     }
 
     /// Lets it end, and waits for that.
-    pub(crate) fn end(mut self) {
+    pub fn end(mut self) {
         self.input = None;
         assert!(self.child.wait().expect("wait").success());
     }
 
     /// Waits until it has ended, though others may go on in its place.
-    pub(crate) fn wait(&mut self) {
+    pub fn wait(&mut self) {
         assert!(self.child.wait().expect("wait").success());
     }
 
     /// Lets it, and those that it has started, end; waits until all have.
-    pub(crate) fn release(mut self) {
+    pub fn release(mut self) {
         self.input = None;
         let mut rest = String::new();
         // Each of them has the other end.
@@ -91,7 +92,7 @@ impl Actor {
     }
 
     /// Kills it.
-    pub(crate) fn kill(mut self) {
+    pub fn kill(mut self) {
         self.child.kill().expect("kill");
         self.child.wait().expect("wait");
     }
@@ -105,21 +106,21 @@ impl Drop for Actor {
 }
 
 /// A program that is not ours and knows nothing of the descriptors that it inherits.
-pub(crate) struct Sleeper(Child);
+pub struct Sleeper(Child);
 
 impl Sleeper {
     /// Starts one, in this thread's namespaces.
-    pub(crate) fn start() -> Self {
+    pub fn start() -> Self {
         Self::spawn(Command::new("sleep").arg("600").stdin(Stdio::null()))
     }
 
     /// Starts one as this command does.
-    pub(crate) fn spawn(command: &mut Command) -> Self {
+    pub fn spawn(command: &mut Command) -> Self {
         Self(command.spawn().expect("sleep"))
     }
 
     /// Its process id.
-    pub(crate) fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.0.id()
     }
 }
@@ -132,79 +133,69 @@ impl Drop for Sleeper {
 }
 
 /// This program, or a copy of it, with a part to play.
-pub(crate) fn part(program: &Path, role: &str, value: impl ToString) -> Command {
+pub fn part(program: &Path, role: &str, value: impl ToString) -> Command {
     let mut command = Command::new(program);
     command.env(ROLE, role).env(VALUE, value.to_string());
     command
 }
 
-/// Plays the part that the environment asks for, if any.
-pub(crate) fn play() -> Option<ExitCode> {
-    let role = env::var(ROLE).ok()?;
+/// A role: its name, and what a process with this role does with its value.
+pub type Role = (&'static str, fn(&str));
+
+/// The roles that several tests use.
+const COMMON: &[Role] = &[
+    ("client", |value| client(number(value))),
+    ("accepter", |value| accepter(number(value))),
+    ("holder", |value| holder(number(value))),
+    ("receiver", |value| receiver(number(value))),
+    ("headless holder", |_| headless_holder()),
+    ("reuseport", |value| reuseport(number(value))),
+    ("idle reuseport", |value| idle_listener(Kind::V4.bind_shared(number(value)))),
+    ("dual stack", |value| idle_listener(Kind::Mapped.bind_shared_all(number(value)))),
+    ("bystander", |_| bystander()),
+    ("unix closer", |_| unix_closer()),
+    ("late listener", |value| late_listener(number(value))),
+    ("listener that leaves", |value| drop(share_listener(value))),
+    ("listener that stays", listener_that_stays),
+    ("listener that lets go", listener_that_lets_go),
+    ("server", |value| server(number(value))),
+    ("service", service),
+    ("launcher", launcher),
+    ("renamer", |value| renamer(number(value))),
+    ("thread listener", |value| thread_listener(number(value))),
+];
+
+/// Plays the role that the environment asks for: one of `roles`, or one that several tests use. False if this process has
+/// no role.
+///
+/// # Panics
+/// There is no such role.
+pub fn play(roles: &[Role]) -> bool {
+    let Ok(role) = env::var(ROLE) else { return false };
     let value = env::var(VALUE).unwrap_or_default();
-    let number = || value.parse::<i32>().expect("number");
-    match role.as_str() {
-        "client" => client(number() as u16),
-        "accepter" => accepter(number()),
-        "holder" => holder(number()),
-        "receiver" => receiver(number()),
-        "headless holder" => headless_holder(),
-        "reuseport" => reuseport(number() as u16),
-        "idle reuseport" => idle_listener(Kind::V4.bind_shared(number() as u16)),
-        "dual stack" => idle_listener(Kind::Mapped.bind_shared_all(number() as u16)),
-        "ring client" => crate::kernel_closes::ring_client(number() as u16),
-        "namespace leaver" => crate::kernel_closes::leave_namespace(&value),
-        "hand on" => crate::handed_on::hand_on(&value),
-        "leave open" => crate::left_open::leave_open(&value),
-        "listen and exec" => crate::left_open::listen_and_exec(&value),
-        "bystander" => {
-            say("here");
-            while told() {}
-        }
-        "unix closer" => {
-            while told() {
-                drop(UnixStream::pair().expect("pair"));
-                say("closed");
-            }
-        }
-        "leaker" => crate::hunt_truth::leaker(number() as u16),
-        "passing thread" => crate::hunt_truth::connect_in_a_thread(number() as u16),
-        "connect and exec" => crate::hunt_truth::connect_and_exec(number() as u16),
-        "fake python" => crate::fake_python::play(&value),
-        "code generator" => crate::time_namespaces::generate(number() as u16),
-        "connector" => crate::bounds::connector(&value),
-        "late listener" => late_listener(number() as u16),
-        "listener that leaves" => drop(share_listener(&value)),
-        "listener that stays" => {
-            let _listener = share_listener(&value);
-            while told() {}
-        }
-        "listener that lets go" => {
-            drop(share_listener(&value));
-            say("closed");
-            while told() {}
-        }
-        "server" => server(number()),
-        "service" => {
-            say("here");
-            server(number());
-        }
-        "launcher" => launcher(&value),
-        "renamer" => renamer(number() as u16),
-        "thread listener" => thread_listener(number() as u16),
-        "namespace mounter" => crate::sight::mount_namespace(number() as u16),
-        "confined" => return Some(crate::sight::confined(&value)),
-        other => panic!("no role {other}"),
-    }
-    Some(ExitCode::SUCCESS)
+    let (_, part) = COMMON
+        .iter()
+        .chain(roles)
+        .find(|(name, _)| *name == role)
+        .unwrap_or_else(|| panic!("no role {role}"));
+    part(&value);
+    true
 }
 
-pub(crate) fn say(text: impl std::fmt::Display) {
+/// A port or descriptor that is a role's whole value.
+///
+/// # Panics
+/// It is no number.
+pub fn number<T: FromStr>(value: &str) -> T {
+    value.parse().ok().expect("a number")
+}
+
+pub fn say(text: impl std::fmt::Display) {
     println!("{text}");
 }
 
 /// Waits to be told to go on; false at the end.
-pub(crate) fn told() -> bool {
+pub fn told() -> bool {
     std::io::stdin().read(&mut [0]).expect("stdin") == 1
 }
 
@@ -250,6 +241,33 @@ fn headless_holder() {
     unsafe { libc::syscall(libc::SYS_exit, 0) };
 }
 
+/// Holds nothing.
+fn bystander() {
+    say("here");
+    while told() {}
+}
+
+/// Closes sockets that are not TCP's.
+fn unix_closer() {
+    while told() {
+        drop(UnixStream::pair().expect("pair"));
+        say("closed");
+    }
+}
+
+/// Keeps the listener that others accept from.
+fn listener_that_stays(value: &str) {
+    let _listener = share_listener(value);
+    while told() {}
+}
+
+/// Closes the listener that others accept from, and stays.
+fn listener_that_lets_go(value: &str) {
+    drop(share_listener(value));
+    say("closed");
+    while told() {}
+}
+
 /// Listens and accepts nothing.
 fn idle_listener(socket: Socket) {
     socket.listen(64).expect("listen");
@@ -283,7 +301,7 @@ fn receiver(fd: i32) {
 }
 
 /// Sends a descriptor over a unix socket.
-pub(crate) fn send_fd(stream: &UnixStream, fd: BorrowedFd<'_>) {
+pub fn send_fd(stream: &UnixStream, fd: BorrowedFd<'_>) {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let fds = [fd];
@@ -292,13 +310,13 @@ pub(crate) fn send_fd(stream: &UnixStream, fd: BorrowedFd<'_>) {
 }
 
 /// The end of a unix stream for a process that is started from here.
-pub(crate) fn inheritable(stream: &UnixStream) -> i32 {
+pub fn inheritable(stream: &UnixStream) -> i32 {
     rustix::io::fcntl_setfd(stream.as_fd(), rustix::io::FdFlags::empty()).expect("fcntl");
     stream.as_raw_fd()
 }
 
 /// Sends some descriptors over a unix socket.
-pub(crate) fn send_fds(socket: BorrowedFd<'_>, fds: &[BorrowedFd<'_>]) {
+pub fn send_fds(socket: BorrowedFd<'_>, fds: &[BorrowedFd<'_>]) {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     assert!(control.push(SendAncillaryMessage::ScmRights(fds)));
@@ -313,7 +331,7 @@ fn listen(port: u16) -> Socket {
 }
 
 /// Listens, starts others that accept ("PORT COUNT"), and says who they are.
-pub(crate) fn share_listener(value: &str) -> Socket {
+pub fn share_listener(value: &str) -> Socket {
     let (port, count) = value.split_once(' ').expect("port and count");
     let listener = listen(port.parse().expect("port"));
     listener.set_cloexec(false).expect("cloexec");
@@ -329,6 +347,12 @@ pub(crate) fn share_listener(value: &str) -> Socket {
 fn server(fd: i32) {
     // SAFETY: inherited for us, and nobody else in this process uses it.
     serve(unsafe { Socket::from_raw_fd(fd) });
+}
+
+/// As [`server`], after it has said that it is there.
+fn service(value: &str) {
+    say("here");
+    server(number(value));
 }
 
 fn serve(listener: Socket) {

@@ -1,31 +1,16 @@
 //! From bytes to records to text, without a kernel. Here: what the table makes of random histories.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-#[path = "records/bounds.rs"]
 mod bounds;
-#[path = "records/bytes.rs"]
 mod bytes;
-#[path = "support/corpus.rs"]
 mod corpus;
-#[path = "records/corrections.rs"]
 mod corrections;
-#[path = "records/formats.rs"]
 mod formats;
-#[path = "support/golden.rs"]
-mod golden;
-#[path = "records/owners.rs"]
 mod owners;
-#[path = "records/renewed.rs"]
 mod renewed;
-#[path = "support/schema.rs"]
-mod schema;
-#[path = "records/severity.rs"]
 mod severity;
-#[path = "records/starting.rs"]
 mod starting;
-#[path = "records/texts.rs"]
 mod texts;
-#[path = "records/watchdog.rs"]
 mod watchdog;
 
 use std::{
@@ -44,6 +29,7 @@ use sockstate::{
     track::{Shown, Sight, Table, Update},
 };
 use sockstate_abi::abi::{AF_INET, flag, kind};
+use testkit::schema;
 
 /// Names by key, each key once.
 #[derive(Default)]

@@ -5,15 +5,15 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use crate::{lab::signal, skip};
+use crate::{lab::signal, skipping::skip};
 
 /// Where `cargo xtask setup` has unpacked them.
 fn root() -> PathBuf {
-    concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools").into()
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/tools").into()
 }
 
 /// The program, with the libraries that it was unpacked with; without it, the test is skipped.
-pub(crate) fn find(program: &str, package: &str) -> Option<Command> {
+pub fn find(program: &str, package: &str) -> Option<Command> {
     let root = root();
     let places = ["usr/bin", "usr/sbin", "python/bin", "bin"].map(|place| root.join(place).join(program));
     let mut command = match places.iter().find(|it| it.exists()) {
@@ -37,7 +37,7 @@ fn is_in_path(program: &str) -> bool {
 }
 
 /// The Python that `cargo xtask setup` has put `package` into.
-pub(crate) fn python(package: &str) -> Option<Command> {
+pub fn python(package: &str) -> Option<Command> {
     let python = root().join("python/bin/python");
     let has = Command::new(&python).args(["-c", &format!("import {package}")]).output();
     if has.is_ok_and(|it| it.status.success()) {
@@ -48,24 +48,24 @@ pub(crate) fn python(package: &str) -> Option<Command> {
 }
 
 /// Debian's name for directories of this architecture.
-pub(crate) fn triplet() -> String {
+pub fn triplet() -> String {
     format!("{}-linux-gnu", std::env::consts::ARCH)
 }
 
 /// Where they are unpacked below.
-pub(crate) fn below(path: &str) -> String {
+pub fn below(path: &str) -> String {
     root().join(path).display().to_string()
 }
 
 /// A program that ends with the test.
-pub(crate) struct Running(pub(crate) Child);
+pub struct Running(pub Child);
 
 impl Running {
-    pub(crate) fn start(command: &mut Command) -> Self {
+    pub fn start(command: &mut Command) -> Self {
         Self(command.stdin(Stdio::null()).spawn().expect("a program that can be found starts"))
     }
 
-    pub(crate) fn signal(&self, number: i32) {
+    pub fn signal(&self, number: i32) {
         signal(self.0.id(), number);
     }
 }

@@ -1,30 +1,18 @@
 //! Sinks against collectors that fail in every way: what is delivered and what is counted as lost is what was pushed.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-#[path = "delivery/answers.rs"]
 mod answers;
-#[path = "support/collector.rs"]
 mod collector;
-#[path = "delivery/ends.rs"]
 mod ends;
-#[path = "delivery/files.rs"]
 mod files;
 #[cfg(feature = "grpc")]
-#[path = "delivery/grpc.rs"]
 mod grpc;
 #[cfg(feature = "kafka")]
-#[path = "delivery/kafka.rs"]
 mod kafka;
 #[cfg(feature = "nats")]
-#[path = "delivery/nats.rs"]
 mod nats;
-#[path = "delivery/partly.rs"]
 mod partly;
-#[path = "support/skipped.rs"]
-mod skipped;
-#[path = "delivery/spool.rs"]
 mod spool;
-#[path = "delivery/tls.rs"]
 mod tls;
 
 use std::{

@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 
 /// Those of which this expression is true, each version once, the newest first.
-pub(crate) fn all(wanted: &str) -> Vec<String> {
+pub fn all(wanted: &str) -> Vec<String> {
     let said = |args: &[&str]| {
         let output = Command::new("pyenv").args(args).stderr(Stdio::null()).output().ok()?;
         let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();

@@ -3,11 +3,11 @@
 use std::{fs, path::PathBuf};
 
 fn root() -> PathBuf {
-    concat!(env!("CARGO_MANIFEST_DIR"), "/..").into()
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../..").into()
 }
 
 /// Each document's name and text.
-pub(crate) fn documents() -> Vec<(String, String)> {
+pub fn documents() -> Vec<(String, String)> {
     let mut paths = vec![root().join("README.md")];
     paths.extend(fs::read_dir(root().join("docs")).expect("docs").map(|it| it.expect("entry").path()));
     paths.retain(|path| path.extension().is_some_and(|it| it == "md"));
@@ -20,7 +20,7 @@ pub(crate) fn documents() -> Vec<(String, String)> {
 }
 
 /// What a text asks its reader to run: our commands, without the shell's part of the line.
-pub(crate) fn commands(text: &str) -> Vec<String> {
+pub fn commands(text: &str) -> Vec<String> {
     let spans = text.split('`').skip(1).step_by(2).filter(|span| !span.contains('\n'));
     let blocks = text.split("```").skip(1).step_by(2);
     let lines = blocks.flat_map(str::lines).map(|line| line.trim_start_matches("$ "));
@@ -34,7 +34,7 @@ pub(crate) fn commands(text: &str) -> Vec<String> {
 }
 
 /// The program's own part of a shell's line.
-pub(crate) fn without_shell(line: &str) -> &str {
+pub fn without_shell(line: &str) -> &str {
     let line = line.split(" 2>").next().unwrap_or_default();
     line.split(['|', '>', '&', '#', ';', '<']).next().unwrap_or_default().trim()
 }

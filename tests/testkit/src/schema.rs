@@ -6,8 +6,9 @@ use jsonschema::Validator;
 use serde_json::Value;
 
 static STREAM: LazyLock<Validator> =
-    LazyLock::new(|| validator(include_str!("../../docs/events.schema.json")));
-static LOOK: LazyLock<Validator> = LazyLock::new(|| validator(include_str!("../../docs/look.schema.json")));
+    LazyLock::new(|| validator(include_str!("../../../docs/events.schema.json")));
+static LOOK: LazyLock<Validator> =
+    LazyLock::new(|| validator(include_str!("../../../docs/look.schema.json")));
 
 fn validator(schema: &str) -> Validator {
     let schema: Value = serde_json::from_str(schema).expect("JSON");
@@ -15,7 +16,7 @@ fn validator(schema: &str) -> Validator {
 }
 
 /// Fails where a record is not as its schema says; those of a stream are numbered.
-pub(crate) fn check(record: &Value) {
+pub fn check(record: &Value) {
     let schema = if record["seq"].is_null() { &LOOK } else { &STREAM };
     let errors: Vec<String> = schema.iter_errors(record).map(|error| error.to_string()).collect();
     assert!(errors.is_empty(), "{errors:?} in {record}");

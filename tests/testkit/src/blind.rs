@@ -8,7 +8,7 @@ use std::{
 };
 
 /// An ftrace instance that sees transitions in the context of process 1.
-pub(crate) struct Blind {
+pub struct Blind {
     instance: PathBuf,
 }
 
@@ -17,7 +17,7 @@ impl Blind {
     ///
     /// # Errors
     /// ftrace takes no instance, or no filter.
-    pub(crate) fn watch(port: u16) -> io::Result<Self> {
+    pub fn watch(port: u16) -> io::Result<Self> {
         let next = port + 1;
         Self::with_filter(&format!(
             "protocol == 6 && (sport == {port} || dport == {port} || sport == {next} || dport == {next})"
@@ -28,7 +28,7 @@ impl Blind {
     ///
     /// # Errors
     /// As [`Blind::watch`].
-    pub(crate) fn watch_tcp() -> io::Result<Self> {
+    pub fn watch_tcp() -> io::Result<Self> {
         Self::with_filter("protocol == 6")
     }
 
@@ -36,7 +36,7 @@ impl Blind {
     ///
     /// # Errors
     /// As [`Blind::watch`].
-    pub(crate) fn watch_all() -> io::Result<Self> {
+    pub fn watch_all() -> io::Result<Self> {
         let blind = Self::with_filter("protocol == 6")?;
         fs::write(blind.instance.join("events/timer/timer_expire_entry/enable"), "1")?;
         Ok(blind)
@@ -46,7 +46,7 @@ impl Blind {
     ///
     /// # Errors
     /// The trace cannot be read; so with the others.
-    pub(crate) fn has_expired_minis(&self) -> io::Result<bool> {
+    pub fn has_expired_minis(&self) -> io::Result<bool> {
         let text = self.text()?;
         Ok(text.contains("function=tw_timer_handler") || text.contains("function=reqsk_timer_handler"))
     }
@@ -73,7 +73,7 @@ impl Blind {
     }
 
     /// The ports on either side of each.
-    pub(crate) fn ports(&self) -> io::Result<Vec<u16>> {
+    pub fn ports(&self) -> io::Result<Vec<u16>> {
         let text = self.text()?;
         let ports =
             text.split_whitespace().filter_map(|it| it.strip_prefix("sport=").or(it.strip_prefix("dport=")));
@@ -81,7 +81,7 @@ impl Blind {
     }
 
     /// How many there were.
-    pub(crate) fn count(&self) -> io::Result<u64> {
+    pub fn count(&self) -> io::Result<u64> {
         Ok(self.text()?.lines().filter(|line| line.contains("inet_sock_set_state:")).count() as u64)
     }
 }
