@@ -1,4 +1,4 @@
--- Which end holds it? Connections that one end has closed and the other has not.
+-- Which end holds the connection? The query finds connections that one end has closed and the other end has not.
 SELECT holder.community_id, holder.host AS holder, holder.comm AS comm, holder.pid AS pid, peer.host AS waits, peer.state AS peer_state, holder.since AS since
 FROM
 (

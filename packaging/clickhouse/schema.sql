@@ -1,9 +1,10 @@
--- A fleet's records in ClickHouse (docs/fleet.md). Hosts POST their lines to `ingest`, which keeps nothing; views make rows of them.
+-- The records of a fleet in ClickHouse (docs/fleet.md). Hosts POST their lines to the table `ingest`, which stores nothing.
+-- Materialized views convert the lines into rows of the other tables.
 CREATE DATABASE IF NOT EXISTS sockstate;
 
 CREATE TABLE IF NOT EXISTS sockstate.ingest (record String) ENGINE = Null;
 
--- One row a record. Delivery is at least once: what comes twice has the same key, and is one row in the end.
+-- One row per record. Delivery is at least once: a record that comes twice has the same key, and becomes one row in the end.
 CREATE TABLE IF NOT EXISTS sockstate.events
 (
     time DateTime64(9, 'UTC') CODEC(Delta, ZSTD),
@@ -50,7 +51,7 @@ SELECT
     JSONExtractString(record, 'network', 'community_id') AS community_id,
     JSONExtractString(record, 'role') AS role,
     JSONExtractString(record, 'from') AS from_state,
-    -- What a connection is in after the record.
+    -- The state of the connection after the record.
     if(JSONHas(record, 'to'), JSONExtractString(record, 'to'), JSONExtractString(record, 'state')) AS to_state,
     JSONExtract(record, 'in_state_ns', 'Nullable(UInt64)') AS in_state_ns,
     JSONExtractBool(record, 'in_state_at_least') AS at_least,
@@ -70,7 +71,7 @@ SELECT
     JSONExtractUInt(record, 'count') AS count
 FROM sockstate.ingest;
 
--- The last state of each end, for the question which of them holds a connection; kept for as long as it may be asked.
+-- The last state of each end, to find the end that holds a connection. Rows are kept as long as somebody may ask for them.
 CREATE TABLE IF NOT EXISTS sockstate.ends
 (
     community_id String,
@@ -98,7 +99,7 @@ FROM sockstate.events
 WHERE community_id != '' AND kind IN ('transition', 'snapshot', 'resync')
 GROUP BY community_id, host, conn;
 
--- How long connections stay in each state, an hour and a program a row: small enough to keep for a year.
+-- How long connections stay in each state. A row is an hour, a host, a program and a state: small enough to keep for a year.
 CREATE TABLE IF NOT EXISTS sockstate.dwell
 (
     hour DateTime('UTC'),

@@ -1,4 +1,4 @@
--- Records of one or many hosts as a view (docs/fleet.md): set the variable `records` to the files, then read this.
+-- The records of one or many hosts as a view (docs/fleet.md). Set the variable `records` to the files, then read this script.
 CREATE OR REPLACE VIEW events AS
 SELECT
     rtrim(time, 'Z')::TIMESTAMP_NS AS time, host.name AS host, instance, seq, kind, conn, network.community_id AS community_id, role,
