@@ -11,7 +11,7 @@ macro_rules! pod {
         #[repr(transparent)]
         #[derive(Clone, Copy)]
         struct $name($inner);
-        const _: () = $crate::kernel::is_plain::<$inner>();
+        const _: () = $crate::kernel::pod::is_plain::<$inner>();
         // SAFETY: `is_plain` has proved that there is no padding and that any bytes are valid.
         unsafe impl aya::Pod for $name {}
     };

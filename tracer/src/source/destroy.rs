@@ -6,7 +6,7 @@ use caps::Capability;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::{
-    diag::{answer, exact_request, open},
+    netlink::{answer, exact_request, open},
     sight::has_everywhere,
 };
 use crate::model::{Destroy, Transport};

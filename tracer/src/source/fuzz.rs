@@ -1,6 +1,6 @@
 //! What is read of the kernel's socket tables, from any bytes.
 
-use super::{diag, protocols, requests};
+use super::{message, netlink, protocols, requests};
 use crate::model::Transport;
 
 /// `/proc/net/tcp`, `/proc/net/protocols`.
@@ -15,12 +15,12 @@ pub(crate) fn tables(bytes: &[u8]) {
 /// Messages of `sock_diag`.
 pub(crate) fn diag(bytes: &[u8]) {
     let mut rest = bytes;
-    while let Some((_, message, next)) = diag::split_message(rest) {
+    while let Some((_, message, next)) = netlink::split_message(rest) {
         assert!(next.len() < rest.len(), "it goes on");
         for transport in [Transport::Tcp, Transport::Mptcp] {
-            assert!(diag::parse(1, message, transport).is_none_or(|socket| socket.netns == 1));
+            assert!(message::parse(1, message, transport).is_none_or(|socket| socket.netns == 1));
         }
         rest = next;
     }
-    diag::answer(bytes);
+    netlink::answer(bytes);
 }

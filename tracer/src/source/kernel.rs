@@ -19,7 +19,7 @@ use super::{
     walker::{Look, Walker},
 };
 use crate::{
-    kernel::{Hook, IterOpener, Links, Loaded, Walk, pod},
+    kernel::{Hook, IterOpener, Links, Loaded, Walk, pod::pod},
     model::Event,
 };
 

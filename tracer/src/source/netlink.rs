@@ -1,0 +1,125 @@
+//! Netlink messages of `sock_diag` (`linux/netlink.h`, `linux/sock_diag.h`): requests, answers, attributes.
+
+use std::{io, os::fd::OwnedFd};
+
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
+};
+
+use crate::model::{SocketInfo, Transport};
+
+/// `NLM_F_REQUEST | NLM_F_DUMP`.
+pub(super) const DUMP_FLAGS: u16 = 0x301;
+pub(super) const SOCK_DIAG_BY_FAMILY: u16 = 20;
+/// `struct nlmsghdr`.
+pub(super) const HEADER: usize = 16;
+/// The attribute with `struct tcp_info` or `struct mptcp_info`.
+pub(super) const INET_DIAG_INFO: u16 = 2;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+/// A millisecond, in nanoseconds.
+pub(super) const MS: u64 = 1_000_000;
+/// `struct inet_diag_req_v2`.
+const REQUEST_V2: u32 = 56;
+/// A protocol that does not fit into the request's byte.
+const INET_DIAG_REQ_PROTOCOL: u16 = 3;
+const IPPROTO_MPTCP: u32 = 262;
+
+pub(super) fn open() -> io::Result<OwnedFd> {
+    let (family, kind) = (AddressFamily::NETLINK, SocketType::RAW);
+    Ok(socket_with(family, kind, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?)
+}
+
+/// What a request for a dump is answered with.
+pub(super) fn ask(
+    socket: &OwnedFd,
+    request: &[u8],
+    parse: impl Fn(&[u8]) -> Option<SocketInfo>,
+) -> io::Result<Vec<SocketInfo>> {
+    let mut sockets = Vec::new();
+    send(socket, request, SendFlags::empty())?;
+    let mut buffer = vec![0_u8; 1 << 16];
+    loop {
+        let (len, _) = recv(socket, &mut buffer[..], RecvFlags::empty())?;
+        let mut rest = &buffer[..len];
+        while let Some((kind, message, next)) = split_message(rest) {
+            match kind {
+                NLMSG_DONE => {
+                    // A protocol that is not there ends the dump with an error.
+                    return match i32_at(message, 0) {
+                        Some(error) if error < 0 => Err(io::Error::from_raw_os_error(-error)),
+                        _ => Ok(sockets),
+                    };
+                }
+                NLMSG_ERROR => {
+                    let error = i32_at(message, 0).unwrap_or(0);
+                    return Err(io::Error::from_raw_os_error(-error));
+                }
+                _ => sockets.extend(parse(message)),
+            }
+            rest = next;
+        }
+    }
+}
+
+/// A request about one socket, with an answer in any case: of local and remote port 0 and the cookie 0, on no address.
+pub(super) fn exact_request(kind: u16, transport: Transport) -> Vec<u8> {
+    const NLM_F_REQUEST_AND_ACK: u16 = 5;
+    request(kind, NLM_F_REQUEST_AND_ACK, libc::AF_INET as u8, transport)
+}
+
+/// `struct nlmsghdr`, `struct inet_diag_req_v2` for every state, and what does not fit into that.
+pub(super) fn request(kind: u16, flags: u16, family: u8, transport: Transport) -> Vec<u8> {
+    let extra = if transport == Transport::Mptcp { 8_u32 } else { 0 };
+    let protocol = if transport == Transport::Mptcp { libc::IPPROTO_RAW } else { libc::IPPROTO_TCP };
+    let mut request = Vec::new();
+    request.extend((HEADER as u32 + REQUEST_V2 + extra).to_ne_bytes());
+    request.extend(kind.to_ne_bytes());
+    request.extend(flags.to_ne_bytes());
+    request.extend([0; 8]);
+    request.extend([family, protocol as u8, 1 << (INET_DIAG_INFO - 1), 0]);
+    request.extend(u32::MAX.to_ne_bytes());
+    request.extend([0; 48]);
+    if transport == Transport::Mptcp {
+        request.extend(8_u16.to_ne_bytes());
+        request.extend(INET_DIAG_REQ_PROTOCOL.to_ne_bytes());
+        request.extend(IPPROTO_MPTCP.to_ne_bytes());
+    }
+    request
+}
+
+/// The error that a message brings, 0 for none; `None` for another message.
+pub(super) fn answer(bytes: &[u8]) -> Option<i32> {
+    let (kind, payload, _) = split_message(bytes)?;
+    (kind == NLMSG_ERROR).then_some(i32_at(payload, 0)?.checked_neg()?)
+}
+
+/// Kind and payload of the first message, and what follows it.
+pub(super) fn split_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let len = u32_at(bytes, 0)? as usize;
+    let kind = u16_at(bytes, 4)?;
+    let payload = bytes.get(HEADER..len)?;
+    Some((kind, payload, bytes.get(len.next_multiple_of(4)..).unwrap_or_default()))
+}
+
+/// Kind and value of each `struct nlattr`.
+pub(super) fn each_attribute(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let (len, kind) = (usize::from(u16_at(bytes, 0)?), u16_at(bytes, 2)?);
+        let value = bytes.get(4..len)?;
+        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..)?.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes))
+}
+
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
+}
+
+fn i32_at(bytes: &[u8], at: usize) -> Option<i32> {
+    u32_at(bytes, at).map(u32::cast_signed)
+}
