@@ -123,11 +123,21 @@ fn all_that_is_wrong_is_said_at_once() {
     }
 }
 
+/// Both refuse each configuration with these words about this place, and with nothing else.
+fn check_refusals(place: &Place, cases: &[(&str, &str, &str)]) {
+    for (config, at, words) in cases {
+        let said = place.refused(config);
+        let line = said.lines().find(|line| line.contains(words));
+        let place = format!("c.toml:{at}: ");
+        assert!(line.is_some_and(|line| line.contains(&place)), "{config}: {place}{words} in {said}");
+        assert_eq!(said.lines().count(), 1, "{config}: {said}");
+    }
+}
+
 #[test]
-fn what_the_system_refuses_is_said_with_its_place_by_both() {
-    let place = Place::new();
+fn files_and_spools_that_cannot_be_used_are_refused_by_both() {
     let long = "x".repeat(300);
-    for (config, at, words) in [
+    let cases = [
         ("[sinks.a]\ntype = \"file\"\npath = \"DIR/no/file\"", "3:8", "cannot open DIR/no/file for writing"),
         ("[sinks.a]\ntype = \"file\"\npath = \"DIR/shared/file\"", "3:8", "by other users (mode 0777)"),
         ("[sinks.a]\ntype = \"file\"\npath = \"DIR/log/link\"", "3:8", "is a symbolic link"),
@@ -145,6 +155,14 @@ fn what_the_system_refuses_is_said_with_its_place_by_both() {
             "3:9",
             "cannot use the spool DIR/etc/secret/x/a",
         ),
+        (&format!("[sinks.a]\ntype = \"file\"\npath = \"DIR/log/{long}\""), "3:8", "File name too long"),
+    ];
+    check_refusals(&Place::new(), &cases);
+}
+
+#[test]
+fn addresses_and_certificates_that_cannot_be_used_are_refused_by_both() {
+    let cases = [
         ("[sinks.a]\ntype = \"http\"\nurl = \"ftp://x\"", "3:7", "'ftp://x' is no URL"),
         ("[sinks.a]\ntype = \"otlp\"\nurl = \"http://a:b@x\"", "3:7", "has a user or a password"),
         (
@@ -177,6 +195,13 @@ fn what_the_system_refuses_is_said_with_its_place_by_both() {
             "5:12",
             "'tls-name' must be a host's name or address",
         ),
+    ];
+    check_refusals(&Place::new(), &cases);
+}
+
+#[test]
+fn what_the_kernel_does_not_give_is_refused_by_both() {
+    let cases = [
         ("[filter]\nnetns = \"/dev/null\"\n[sinks.a]\ntype = \"stdout\"", "2:9", "is no network namespace"),
         ("[sinks.a]\ntype = \"stdout\"\n[sinks.a.filter]\ncgroup = \"/no/../such\"", "4:10", "cgroup"),
         ("[kernel]\nbtf = \"DIR/none\"\n[sinks.a]\ntype = \"stdout\"", "2:7", "cannot read DIR/none"),
@@ -187,6 +212,13 @@ fn what_the_system_refuses_is_said_with_its_place_by_both() {
             "1:11",
             "cannot serve metrics at 203.0.113.1:9",
         ),
+    ];
+    check_refusals(&Place::new(), &cases);
+}
+
+#[test]
+fn sinks_that_write_to_the_same_file_are_refused_by_both() {
+    let cases = [
         (
             "[sinks.a]\ntype = \"file\"\npath = \"DIR/log/out\"\n[sinks.b]\ntype = \"file\"\npath = \"DIR/log/../log/out\"",
             "6:8",
@@ -197,6 +229,13 @@ fn what_the_system_refuses_is_said_with_its_place_by_both() {
             "5:8",
             "sinks a and b write to the same file",
         ),
+    ];
+    check_refusals(&Place::new(), &cases);
+}
+
+#[test]
+fn labels_that_a_collector_does_not_take_are_refused_by_both() {
+    let cases = [
         (
             "[sinks.a]\ntype = \"http\"\ntemplate = \"loki\"\nurl = \"http://x\"",
             "1:1",
@@ -229,6 +268,13 @@ fn what_the_system_refuses_is_said_with_its_place_by_both() {
             "2:10",
             "takes no 'env.' as a name",
         ),
+    ];
+    check_refusals(&Place::new(), &cases);
+}
+
+#[test]
+fn formats_that_do_not_fit_are_refused_by_both() {
+    let cases = [
         ("[sinks.a]\ntype = \"stdout\"\nescape-formulas = true", "1:1", "is for the format \"csv\""),
         ("[sinks.a]\ntype = \"stdout\"\nformat = \"csv\"\naggregate = \"1s\"", "1:1", "transitions only"),
         (
@@ -236,14 +282,8 @@ fn what_the_system_refuses_is_said_with_its_place_by_both() {
             "1:1",
             "take JSON only",
         ),
-        (&format!("[sinks.a]\ntype = \"file\"\npath = \"DIR/log/{long}\""), "3:8", "File name too long"),
-    ] {
-        let said = place.refused(config);
-        let line = said.lines().find(|line| line.contains(words));
-        let line = line.unwrap_or_else(|| panic!("{config}: {words} in {said}"));
-        assert!(line.contains(&format!("c.toml:{at}: ")), "{config}: {said}");
-        assert_eq!(said.lines().count(), 1, "{config}: {said}");
-    }
+    ];
+    check_refusals(&Place::new(), &cases);
 }
 
 #[test]

@@ -48,20 +48,7 @@ pub(super) fn scenario(run: &Run, scenario: &Scenario, kind: Kind, outcome: &Out
         skip("this kernel hid transitions of it from every BPF program, as ftrace shows");
         return;
     }
-    let connections: Vec<Vec<&Value>> = run
-        .story
-        .connections()
-        .into_iter()
-        // A namespace's number is used again when it has ended.
-        .filter(|it| it[0]["netns"] == outcome.netns)
-        .filter(|it| [&it[0]["local"], &it[0]["remote"]].iter().any(|end| end["port"] == outcome.port))
-        .collect();
-    // Left by an earlier namespace with this number: it has ended with that one, before anything of the scenario began.
-    let is_end = |it: &[&Value]| it.iter().all(|record| record["cause"] == "netns_gone");
-    let begin = connections.iter().filter(|it| !is_end(it)).filter_map(|it| it[0]["time"].as_str()).min();
-    let is_left =
-        |it: &Vec<&Value>| is_end(it) && begin.is_some_and(|begin| it[0]["time"].as_str() < Some(begin));
-    let connections: Vec<Vec<&Value>> = connections.iter().filter(|it| !is_left(it)).cloned().collect();
+    let connections = connections_of(run, outcome);
     let exact = !["estimate", "none"].contains(&tier);
     let before_the_end = |connection: &Vec<&Value>| -> Vec<String> {
         // The scenario's namespace ends with it, and mini-sockets with that.
@@ -119,6 +106,24 @@ pub(super) fn scenario(run: &Run, scenario: &Scenario, kind: Kind, outcome: &Out
         assert!(invented.is_empty(), "only bpftrace saw {invented:?}: {full:?}, {seen:?}");
         assert_eq!(not_among(states(&full), states(&seen)).len(), missing, "{full:?}, {seen:?}");
     }
+}
+
+/// The connections that the tracer saw of this scenario.
+fn connections_of<'a>(run: &'a Run, outcome: &Outcome) -> Vec<Vec<&'a Value>> {
+    let mut connections = run.story.connections();
+    // A namespace's number is used again when it has ended.
+    connections.retain(|connection| {
+        let ends = [&connection[0]["local"], &connection[0]["remote"]];
+        connection[0]["netns"] == outcome.netns && ends.iter().any(|end| end["port"] == outcome.port)
+    });
+    // An earlier namespace with this number left connections that ended with it, before anything of the scenario began.
+    let is_end = |connection: &[&Value]| connection.iter().all(|record| record["cause"] == "netns_gone");
+    let lived = connections.iter().filter(|connection| !is_end(connection));
+    let Some(begin) = lived.filter_map(|connection| connection[0]["time"].as_str()).min() else {
+        return connections;
+    };
+    connections.retain(|connection| !is_end(connection) || connection[0]["time"].as_str() >= Some(begin));
+    connections
 }
 
 /// The states that sockets went to. Where a transition is missing, the next one still says to which state it leads.

@@ -197,5 +197,4 @@ pub(super) fn likely_mini(from: State, errno: u16, closed_as: ClosedAs) -> Optio
 }
 
 #[cfg(test)]
-#[path = "cause_tests.rs"]
 mod tests;

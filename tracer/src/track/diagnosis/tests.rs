@@ -1,11 +1,13 @@
 //! Each reason with what makes it true, and with what makes it nearly true.
 
-use std::{path::Path, sync::Arc};
+mod commands;
+
+use std::sync::Arc;
 
 use super::{diagnose, reason};
 use crate::model::{
-    Destroy, Elsewhere, Holder, InState, Listener, Message, Peer, Process, Reason, SocketInfo, SocketReport,
-    State, TcpTimes, Timer, TimerKind, Tuple, Via,
+    Elsewhere, Holder, InState, Listener, Message, Peer, Process, Reason, SocketInfo, SocketReport, State,
+    TcpTimes, Timer, TimerKind, Tuple, Via,
 };
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -106,8 +108,7 @@ fn the_receive_queue() {
 }
 
 #[test]
-fn the_other_direction() {
-    let exact = |seconds: u64| Some(InState { ns: seconds * SECOND_NS, at_least: false });
+fn data_that_the_host_sends() {
     let moment = SECOND_NS / 2;
     check([
         ("sent a moment ago", close_wait(|found| sent(found, moment, 1)), Reason::HalfClosedSending),
@@ -141,6 +142,13 @@ fn the_other_direction() {
         ),
         ("a young connection that never sent", close_wait(|found| sent(found, moment, 0)), Reason::NotClosed),
         ("sent a second ago", close_wait(|found| sent(found, SECOND_NS, 1)), Reason::NotClosed),
+    ]);
+}
+
+#[test]
+fn data_before_and_after_the_fin() {
+    let exact = |seconds: u64| Some(InState { ns: seconds * SECOND_NS, at_least: false });
+    check([
         (
             "sent after the FIN, which a trace saw",
             close_wait(|found| {
@@ -181,6 +189,13 @@ fn the_other_direction() {
             }),
             Reason::NotClosed,
         ),
+    ]);
+}
+
+#[test]
+fn data_that_the_peer_has_not_acknowledged() {
+    let moment = SECOND_NS / 2;
+    check([
         ("on its way", close_wait(|found| found.socket.send_queue = 5), Reason::HalfClosedSending),
         (
             "sent again",
@@ -293,16 +308,8 @@ fn a_peer_that_does_not_take_or_not_answer() {
 }
 
 #[test]
-fn who_may_have_inherited_it() {
+fn who_may_have_inherited_the_connection_of_a_server() {
     let child = |exe: &'static str| move |found: &mut SocketReport| found.holders = vec![holder(11, exe)];
-    let client = |age_ms: u64, exe: &str| {
-        let mut found = close_wait(|found| found.listeners.clear());
-        let mut young = holder(11, exe);
-        let process = Process { age_ns: Some(age_ms * 1_000_000), ..(*young.process).clone() };
-        young.process = Arc::new(process);
-        found.holders = vec![young];
-        found
-    };
     check([
         ("another program", close_wait(child("sleep")), Reason::HeldByChild),
         ("a worker", close_wait(child("srv")), Reason::NotClosed),
@@ -359,6 +366,19 @@ fn who_may_have_inherited_it() {
             }),
             Reason::NotClosed,
         ),
+    ]);
+}
+
+#[test]
+fn who_may_have_inherited_the_connection_of_a_client() {
+    let client = |age_ms: u64, exe: &str| {
+        close_wait(|found| {
+            let process = Process { age_ns: Some(age_ms * 1_000_000), ..(*process(11, exe)).clone() };
+            found.holders = vec![Holder { process: Arc::new(process), ..holder(11, exe) }];
+            found.listeners.clear();
+        })
+    };
+    check([
         ("a client's child", client(99_000, "sleep"), Reason::HeldByChild),
         ("as old as the connection", client(100_000, "sleep"), Reason::NotClosed),
         ("of its parent's program", client(99_000, "/bin/sh"), Reason::NotClosed),
@@ -505,78 +525,4 @@ fn the_listener_of_several() {
     assert_eq!(found.creator().map(|process| process.pid), Some(11), "a trace knows who called listen()");
     found.maker = None;
     assert_eq!(found.creator(), None, "two processes have the one listener");
-}
-
-/// The last command, if that is one that ends the socket.
-fn kill(found: &SocketReport) -> Option<String> {
-    diagnose(found, None).commands.pop().filter(|command| command.contains("ss -K"))
-}
-
-#[test]
-fn what_ends_a_socket() {
-    let with = |destroy| close_wait(move |found| found.destroy = destroy);
-    let works = diagnose(&with(Destroy::Works), None);
-    assert!(works.cannot_destroy.is_none() && !works.advice.contains("CAP_NET_ADMIN"), "{works:?}");
-    assert!(kill(&with(Destroy::Works)).is_some());
-
-    let privileged = diagnose(&with(Destroy::NeedsNetAdmin), None);
-    assert!(privileged.advice.ends_with("; `ss -K` needs CAP_NET_ADMIN"), "{privileged:?}");
-    assert!(privileged.cannot_destroy.is_none() && kill(&with(Destroy::NeedsNetAdmin)).is_some());
-
-    for (destroy, says) in
-        [(Destroy::NotSupported, "CONFIG_INET_DIAG_DESTROY"), (Destroy::Unknown, "not known")]
-    {
-        let found = with(destroy);
-        assert_eq!(kill(&found), None, "{destroy:?}");
-        let how = diagnose(&found, None).cannot_destroy.expect("another way");
-        assert!(how.contains(says) && how.contains("srv (10)"), "{how}");
-    }
-    let never_accepted = close_wait(|found| {
-        found.destroy = Destroy::NotSupported;
-        found.holders.clear();
-        found.socket.inode = 0;
-    });
-    let how = diagnose(&never_accepted, None).cannot_destroy.expect("another way");
-    assert!(how.contains("srv (10) accepts"), "{how}");
-    let of_kernel = close_wait(|found| {
-        (found.destroy, found.of_kernel) = (Destroy::NotSupported, true);
-        found.holders.clear();
-    });
-    let how = diagnose(&of_kernel, None).cannot_destroy.expect("another way");
-    assert!(how.contains("mount"), "{how}");
-    let mut orphan = socket(State::FinWait2);
-    (orphan.destroy, orphan.socket.inode) = (Destroy::NotSupported, 0);
-    let how = diagnose(&orphan, None).cannot_destroy.expect("another way");
-    assert!(how.contains("timers"), "{how}");
-}
-
-#[test]
-fn a_command_ends_one_socket_only() {
-    let with = |interface, has_bound_twin| {
-        let found = close_wait(move |found| {
-            (found.destroy, found.has_bound_twin) = (Destroy::Works, has_bound_twin);
-            found.socket.tuple.interface = interface;
-        });
-        kill(&found).expect("a command")
-    };
-    assert!(with(0, false).ends_with(":5'"));
-    assert!(with(0, true).ends_with(":5 and dev 0'"));
-    assert!(with(3, false).ends_with(":5 and dev 3'"));
-}
-
-#[test]
-fn a_path_of_others_is_one_word_of_a_command() {
-    let mut found = socket(State::CloseWait);
-    found.destroy = Destroy::Works;
-    let command = |path: &str| diagnose(&found, Some(Path::new(path))).commands.pop();
-    let begins = |path: &str, word: &str| {
-        let command = command(path).expect("a command");
-        assert!(command.starts_with(&format!("nsenter --net={word} ss -K -t")), "{command}");
-    };
-    begins("/proc/77/ns/net", "/proc/77/ns/net");
-    begins("/tmp/a b;$(c)'d", r"'/tmp/a b;$(c)'\''d'");
-    // A part of a command would be another one.
-    let long = diagnose(&found, Some(Path::new(&"/x".repeat(400))));
-    assert!(long.commands.iter().all(|command| !command.contains("nsenter")), "{:?}", long.commands);
-    assert_eq!(long.more_commands, 1);
 }

@@ -1,3 +1,5 @@
+//! Each row that is true has rows beside it that are nearly so.
+
 use super::*;
 
 const NO_RESETS: Resets = Resets { received: false, sent: None };
@@ -24,12 +26,20 @@ fn with(words: &str) -> Option<ClosedAs> {
     })
 }
 
-/// Each row that is true has rows beside it that are nearly so.
+/// The state that ends, the error, the resets, what the socket was, and the cause and the error that follow.
+type Row = (State, u16, Resets, &'static str, Option<Cause>, u16);
+
+fn check(table: impl IntoIterator<Item = Row>) {
+    for (from, errno, resets, words, cause, said) in table {
+        let why = why(from, errno, resets, with(words));
+        assert_eq!((why.cause, why.errno), (cause, said), "{from} {errno} {words}");
+    }
+}
+
 #[test]
-fn only_what_is_certain_is_named() {
-    use State::{CloseWait, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynRecv, SynSent};
-    let table = [
-        // A connect.
+fn ends_of_a_connect() {
+    use State::SynSent;
+    check([
         (SynSent, 0, NO_RESETS, "connecting nothing_sent", Some(Cause::ConnectFailedLocally), 0),
         // An error of an earlier connection lies on the socket.
         (SynSent, 104, NO_RESETS, "connecting nothing_sent", Some(Cause::ConnectFailedLocally), 0),
@@ -51,7 +61,13 @@ fn only_what_is_certain_is_named() {
         (SynSent, 110, NO_RESETS, "unacked retransmitted shut", Some(Cause::ConnectTimeout), 110),
         (SynSent, 103, NO_RESETS, "unacked", Some(Cause::Killed), 103),
         (SynSent, 103, NO_RESETS, "nothing_sent", Some(Cause::Killed), 103),
-        // Resets.
+    ]);
+}
+
+#[test]
+fn resets() {
+    use State::{CloseWait, Established, FinWait1};
+    check([
         (Established, 104, RECEIVED, "", Some(Cause::ResetReceived), 104),
         (CloseWait, 32, RECEIVED, "receive_shut", Some(Cause::ResetReceived), 32),
         (Established, 104, NO_RESETS, "", Some(Cause::ResetReceived), 104),
@@ -61,7 +77,13 @@ fn only_what_is_certain_is_named() {
         (FinWait1, 104, NO_RESETS, "send_shut", Some(Cause::ResetReceived), 104),
         (Established, 0, SENT, "orphan", Some(Cause::ResetSent), 0),
         (FinWait1, 113, SENT, "orphan unsent probed", Some(Cause::ResetSent), 0),
-        // Timers.
+    ]);
+}
+
+#[test]
+fn timers_that_ran_out() {
+    use State::{Established, FinWait1, LastAck, SynRecv};
+    check([
         (Established, 110, SENT, "probed", Some(Cause::KeepaliveTimeout), 110),
         (Established, 113, SENT, "probed", Some(Cause::KeepaliveTimeout), 113),
         (Established, 110, NO_RESETS, "probed", Some(Cause::KeepaliveTimeout), 110),
@@ -89,6 +111,13 @@ fn only_what_is_certain_is_named() {
             Some(Cause::RetransmissionTimeout),
             110,
         ),
+    ]);
+}
+
+#[test]
+fn ends_from_outside_and_orderly_ends() {
+    use State::{Closing, Established, FinWait2, LastAck, Listen};
+    check([
         // From outside.
         (Established, 103, SENT, "", Some(Cause::Killed), 103),
         (LastAck, 103, NO_RESETS, "unacked", Some(Cause::Killed), 103),
@@ -104,11 +133,7 @@ fn only_what_is_certain_is_named() {
         (Established, 0, NO_RESETS, "", None, 0),
         // A listener has errors of earlier connections only.
         (Listen, 104, NO_RESETS, "", None, 0),
-    ];
-    for (from, errno, resets, words, cause, said) in table {
-        let why = why(from, errno, resets, with(words));
-        assert_eq!((why.cause, why.errno), (cause, said), "{from} {errno} {words}");
-    }
+    ]);
     let bare = why(LastAck, 0, NO_RESETS, None);
     assert_eq!(bare, Why::default());
 }
