@@ -4,12 +4,14 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{build_ebpf, cargo, command, directions, generate, root, setup, turn};
+use crate::{build_ebpf, cargo, circles, command, directions, generate, root, setup, sizes, turn};
 
 /// Fails at the first thing that does not hold.
 pub(crate) fn all() -> Result<()> {
     command(cargo().args(["fmt", "--all", "--check"]))?;
     directions::check()?;
+    circles::check()?;
+    sizes::check()?;
     turn::verify()?;
     // Kafka's needs OpenSSL's headers, which this machine may lack.
     let features =

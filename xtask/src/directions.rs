@@ -1,13 +1,13 @@
 //! The direction rule: which room may use which (docs/architecture.md).
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::fs;
 
 use anyhow::{Result, bail};
 
-use crate::root;
+use crate::{
+    root,
+    sources::{rust_files, without_comments},
+};
 
 /// A room and the rooms it may use. `cmd`, `examiner`, `fuzz`, `hunter`, `lib`, `look` and
 /// `pipeline` wire things together and may use all.
@@ -69,23 +69,6 @@ pub(crate) fn check() -> Result<()> {
     }
     println!("direction rule: kept");
     Ok(())
-}
-
-fn rust_files(directory: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            files.extend(rust_files(&path)?);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
-        }
-    }
-    Ok(files)
-}
-
-fn without_comments(text: &str) -> String {
-    text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
 }
 
 /// The rooms that `crate::room` and `crate::{room, room::thing}` name.

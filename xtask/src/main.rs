@@ -5,6 +5,7 @@ mod arch;
 mod bench;
 mod build_ebpf;
 mod check;
+mod circles;
 mod cross;
 mod directions;
 mod fuzz;
@@ -13,7 +14,9 @@ mod kernels;
 mod leak;
 mod measure;
 mod setup;
+mod sizes;
 mod soak;
+mod sources;
 mod testing;
 mod timers;
 mod turn;
@@ -47,8 +50,8 @@ enum Cli {
     },
     /// Set up, then run all tests; with `--fast` or `--live` a part of them, without setting up.
     Test(testing::Args),
-    /// Fail where the committed object is not that of its sources, the direction rule is broken, or fmt or clippy
-    /// (host and BPF) complain.
+    /// Fail where the committed object is not that of its sources, the direction rule is broken, files use each other in a
+    /// circle or are too long, or fmt or clippy (host and BPF) complain.
     Check,
     /// Write the man pages and completions in packaging again.
     Generate,
