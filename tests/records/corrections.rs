@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use sockstate::{
     model::{Event, EventKind, Record, Resync, Role, State, Transition},
-    track::{Shown, Sight, Table, Update},
+    track::{KernelTables, Sight, Table, Update},
 };
 
 use crate::{Names, event, transition};
@@ -18,11 +18,11 @@ fn shown(time_ns: u64, sk: u64, state: State) -> Event {
 fn looks(table: &mut Table, [first, second]: [&[Event]; 2], between: &[Event]) -> Vec<Resync> {
     let mut names = Names::default();
     let namespaces = &BTreeSet::from([1]);
-    let look = |began_ns, sockets| Shown { began_ns, namespaces, sockets, held: None };
+    let look = |began_ns, sockets| KernelTables { began_ns, namespaces, sockets, held: None };
     let mut said = Vec::new();
-    let doubts = table.doubts(&look(100, first));
+    let differences = table.differences(&look(100, first));
     between.iter().for_each(|it| table.apply(it, &mut names, &mut |_| {}));
-    table.settle(&doubts, &look(200, second), &mut names, &mut |update| match update {
+    table.correct_confirmed(&differences, &look(200, second), &mut names, &mut |update| match update {
         Update::Record(Record::Resync(resync)) => said.push(resync),
         other => panic!("{other:?}"),
     });

@@ -26,7 +26,7 @@ use sockstate::{
         Address, Event, EventKind, Identify, KernelSocket, MiniEnd, MiniEndHow, Owner, Record, Scope, State,
         Subject, SubjectKey, Task, Threshold, Thresholds, Transition, Tuple,
     },
-    track::{Shown, Sight, Table, Update},
+    track::{KernelTables, Sight, Table, Update},
 };
 use sockstate_abi::abi::{AF_INET, flag, kind};
 use testkit::schema;
@@ -282,9 +282,9 @@ proptest! {
             if kind == 9 {
                 // A look at the kernel's table, which shows this socket or none.
                 let sockets = if flag { std::slice::from_ref(&event) } else { &[] };
-                let shown = Shown { began_ns: now, namespaces: &BTreeSet::from([1]), sockets, held: None };
-                let doubts = table.doubts(&shown);
-                table.settle(&doubts, &shown, &mut names, &mut out);
+                let shown = KernelTables { began_ns: now, namespaces: &BTreeSet::from([1]), sockets, held: None };
+                let differences = table.differences(&shown);
+                table.correct_confirmed(&differences, &shown, &mut names, &mut out);
             } else {
                 table.apply(&event, &mut names, &mut out);
             }

@@ -4,7 +4,7 @@ use std::{collections::HashMap, rc::Rc};
 
 use sockstate::{
     model::{Event, EventKind, KernelSocket, OwnerKey, OwnerSource, Snapshot, State, Task},
-    track::{Settled, Sight, Table, with_owner},
+    track::{FoundOwner, Sight, Table, with_owner},
 };
 
 use crate::{Names, event};
@@ -74,7 +74,7 @@ impl Lab {
 
     /// Those who hold what is to be looked for by now are found.
     fn look(&mut self, table: &mut Table, time_ns: u64, holders: &[u32]) -> Vec<u64> {
-        let sockets = table.looked_for(time_ns);
+        let sockets = table.due_searches(time_ns);
         let tasks: Vec<Task> = holders.iter().map(|pid| task(*pid)).collect();
         let held: HashMap<u64, Vec<Task>> = sockets.iter().map(|sk| (*sk, tasks.clone())).collect();
         table.found_holders(&sockets, &held, time_ns, &mut self.names);
@@ -123,7 +123,7 @@ fn what_comes_during_a_look_waits_for_the_next() {
     lab.ended_listener(&mut table);
     lab.look(&mut table, 200 * MS, &[8]);
     lab.child(&mut table, 300 * MS, 1);
-    let sockets = table.looked_for(2000 * MS);
+    let sockets = table.due_searches(2000 * MS);
     lab.child(&mut table, 2001 * MS, 2);
     let held = HashMap::from([(LISTENER, vec![task(8)])]);
     table.found_holders(&sockets, &held, 2002 * MS, &mut lab.names);
@@ -209,12 +209,12 @@ fn what_its_owner_has_let_go_is_its_holders() {
         .map(|sk| {
             let before = Rc::clone(&shown(&table, sk).conn.subject);
             let subject = with_owner(&before, Some(holder.clone()), &mut lab.names);
-            (table.conn(sk).expect("known"), Settled { before, subject })
+            (table.conn(sk).expect("known"), FoundOwner { before, subject })
         })
         .into();
     // While the look was under way, a third process has closed one of them.
     lab.step(&mut table, 5, 2, State::Established, State::FinWait1, Some(task(9)), None);
-    table.settle_owners(&settled, MS);
+    table.set_found_owners(&settled, MS);
     let scan = Some((8, OwnerSource::Scan));
     assert_eq!(owner(&table, 1), scan, "at once");
     assert_eq!(owner(&table, 2), Some((9, OwnerSource::Close)));
@@ -273,7 +273,7 @@ fn a_connection_that_is_left_open_belongs_to_its_only_holder() {
     // One is closed by the process's end, one by another process before the look.
     lab.step(&mut table, 2 * MS, 1, State::Established, State::FinWait1, Some(task(7)), None);
     lab.step(&mut table, 3 * MS, 2, State::Established, State::FinWait1, Some(task(8)), None);
-    let mut asked = table.looked_for(200 * MS);
+    let mut asked = table.due_searches(200 * MS);
     asked.sort_unstable();
     assert_eq!(asked, [3, 4]);
     // The process is still about to close one of them.
@@ -302,13 +302,13 @@ fn of_several_holders_at_the_start_none_is_guessed() {
     ];
     for (state, holders, wanted) in cases {
         let (mut lab, mut table) = (Lab::default(), table());
-        table.starts();
+        table.begin_walk();
         for &pid in holders {
             let mut held = event(MS, 1, State::Close, State::Close);
             held.kind = EventKind::Held { state, task: task(pid), fd: 3 };
             table.apply(&held, &mut lab.names, &mut |_| {});
         }
-        table.started();
+        table.end_walk();
         assert_eq!(owner(&table, 1).map(|(pid, _)| pid), wanted, "{state:?} {holders:?}");
     }
 }

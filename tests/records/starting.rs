@@ -117,7 +117,7 @@ fn start(
     let world = |at: usize| if at == 0 { World::new() } else { moments[at - 1].sockets.clone() };
     let mut delays = delays.iter().cycle().map(|it| usize::from(*it));
     let mut delay = || delays.next().expect("endless");
-    table.starts();
+    table.begin_walk();
     // What processes hold comes first; each was seen at a moment of its own.
     for at in attached..=walked {
         for (sk, socket) in world(at) {
@@ -145,7 +145,7 @@ fn start(
     for moment in &moments[read..walked] {
         moment.records.iter().for_each(|it| mute(&mut table, it));
     }
-    table.started();
+    table.end_walk();
     let mut shown: Vec<_> =
         table.snapshot().map(|it| (it.conn.tuple.remote_port, it.state, it.conn.id)).collect();
     shown.sort_by_key(|it| it.0);

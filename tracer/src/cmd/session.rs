@@ -183,7 +183,7 @@ async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
     let beginning = match estate {
         // What the kernel has written meanwhile comes first; then the table is compared with the kernel's.
         Some(estate) => {
-            table.inherit(estate.table, last_id, &mut enricher);
+            table.restore(&estate.table, last_id, &mut enricher);
             Beginning { time_ns: pipeline::now_ns(), found: Found::default() }
         }
         None => fill(&mut source, &mut table, &mut enricher, filter),

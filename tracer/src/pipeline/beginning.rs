@@ -30,7 +30,7 @@ pub fn begin(
     enricher: &mut Enricher,
     only: Option<u32>,
 ) -> Beginning {
-    table.starts();
+    table.begin_walk();
     let found = source.walk(only, |walked| match walked {
         Walked::Sight(event) => table.apply(&event, enricher, &mut |_: Update| {}),
         Walked::Record(bytes) => apply(table, enricher, bytes),
@@ -44,7 +44,7 @@ pub fn begin(
         }
     }
     table.tick(began_ns, enricher, &mut |_: Update| {});
-    table.started();
+    table.end_walk();
     Beginning { time_ns, found }
 }
 

@@ -93,7 +93,7 @@ impl Pipeline {
         let quiet = schedule.quiet;
         let after = |at_ns: u64| Instant::now() + Duration::from_nanos(at_ns.saturating_sub(monotonic_ns()));
         let watch_at = self.table.next_due_ns().filter(|_| quiet).map(after);
-        let owners_at = self.table.next_look_ns().filter(|_| quiet).map(after);
+        let owners_at = self.table.next_search_ns().filter(|_| quiet).map(after);
         let report_at = self.streams.report_at();
         let keep_at = self.keeper.as_ref().and_then(Keeper::due);
         let window_at = self.streams.window_ends_ns().filter(|_| quiet).map(after);

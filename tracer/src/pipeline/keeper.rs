@@ -16,7 +16,7 @@ use crate::{
     kernel::Pinned,
     sinks::Ledger,
     source::Losses,
-    track::{Heirloom, Table},
+    track::{SavedTable, Table},
 };
 
 /// Where state is kept that ends with the machine, as the programs do.
@@ -44,7 +44,7 @@ pub struct Estate {
     /// It was written at the end, and nothing has happened since that is not in the ring.
     pub is_complete: bool,
     /// The connections.
-    pub table: Heirloom,
+    pub table: SavedTable,
 }
 
 /// Writes it down.
@@ -181,7 +181,7 @@ impl Keeper {
         let (pinned, instance) = (self.pinned.clone(), self.instance);
         // What an earlier write says of the connections is out of date; a comparison with the kernel's tables finds them again.
         let is_too_large = !is_complete && table.len() > MOST;
-        let table = if is_too_large { Heirloom::default() } else { table.bequeath() };
+        let table = if is_too_large { SavedTable::default() } else { table.save() };
         let estate = Estate { pinned, instance, is_complete, table };
         if let Err(error) = self.save(&estate) {
             message!(
@@ -215,10 +215,10 @@ mod tests {
             })
             .collect();
         let whose = json!([{"owner": null, "uid": null, "netns": null, "cgroup": null}]);
-        let heirloom = json!({"next": count, "subjects": whose, "conns": conns});
+        let saved = json!({"next": count, "subjects": whose, "conns": conns});
         let mut table = Table::new(1, 0, Sight::default());
         let mut enricher = Enricher::new(PathBuf::from("/nowhere"), false);
-        table.inherit(serde_json::from_value(heirloom).expect("heirloom"), 0, &mut enricher);
+        table.restore(&serde_json::from_value(saved).expect("saved"), 0, &mut enricher);
         assert_eq!(table.len(), count);
         table
     }

@@ -8,7 +8,7 @@ use std::{
 use super::{Pipeline, monotonic_ns};
 use crate::{
     model::{Identify, Owner, OwnerKey, OwnerSource, Process, Stuck, Task},
-    track::{Settled, is_held_open, with_owner},
+    track::{FoundOwner, is_held_open, with_owner},
 };
 
 impl Pipeline {
@@ -27,7 +27,7 @@ impl Pipeline {
         if self.finder.is_busy() {
             return;
         }
-        let sockets = self.table.looked_for(monotonic_ns());
+        let sockets = self.table.due_searches(monotonic_ns());
         if !sockets.is_empty() {
             self.finder.ask(self.source.descriptors(), sockets);
         }
@@ -69,14 +69,14 @@ impl Pipeline {
                     let subject = with_owner(&stuck.conn.subject, only, &mut self.enricher);
                     let before = std::mem::replace(&mut stuck.conn.subject, Rc::clone(&subject));
                     if is_known {
-                        settled.insert(stuck.conn.id, Settled { before, subject });
+                        settled.insert(stuck.conn.id, FoundOwner { before, subject });
                     }
                 }
             }
             self.stuck(stuck);
         }
         if !settled.is_empty() {
-            self.table.settle_owners(&settled, monotonic_ns());
+            self.table.set_found_owners(&settled, monotonic_ns());
         }
     }
 

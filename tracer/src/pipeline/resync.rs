@@ -8,7 +8,7 @@ use std::{
 use super::{BATCH, Pipeline, SHORT_NAP, drain::route, monotonic_ns, names::look_up_names, now_ns};
 use crate::{
     source::{Look, Walker},
-    track::{PATIENCE_NS, Shown, Update},
+    track::{KernelTables, PATIENCE_NS, Update},
 };
 
 /// Bytes that a stream keeps for a full queue while a burst is read.
@@ -37,12 +37,12 @@ impl Pipeline {
         self.watch_owners();
         look_up_names(&self.router, &self.streams);
         let first = self.look(resync)?;
-        let doubts = self.table.doubts(&shown(&first));
-        if !doubts.is_empty() {
+        let differences = self.table.differences(&shown(&first));
+        if !differences.is_empty() {
             let second = self.look(resync)?;
             let Self { table, enricher, router, streams, examiner, hunter, .. } = self;
             let mut out = |update: Update| route(router, streams, examiner, hunter, update);
-            table.settle(&doubts, &shown(&second), enricher, &mut out);
+            table.correct_confirmed(&differences, &shown(&second), enricher, &mut out);
         }
         Some(())
     }
@@ -72,7 +72,7 @@ impl Pipeline {
     }
 }
 
-fn shown(look: &Look) -> Shown<'_> {
+fn shown(look: &Look) -> KernelTables<'_> {
     let Look { began_ns, namespaces, sockets, held } = look;
-    Shown { began_ns: *began_ns, namespaces, sockets, held: held.as_ref() }
+    KernelTables { began_ns: *began_ns, namespaces, sockets, held: held.as_ref() }
 }

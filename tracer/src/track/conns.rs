@@ -1,22 +1,22 @@
-//! The sockets that live, in one vector with an index by the kernel's address, and one by the owner's process.
+//! The store of the sockets that exist: one vector, with an index by the kernel's address and one by the owner's process.
 
 use std::{
     hash::{BuildHasher, BuildHasherDefault},
     rc::Rc,
 };
 
-use hashbrown::{HashSet, HashTable};
-use rustc_hash::{FxBuildHasher, FxHasher};
+use hashbrown::HashTable;
+use rustc_hash::FxHasher;
 
 use super::owned::Owned;
 use crate::model::{ConnId, Connection, InState, Owner, Role, State, Subject, Tuple};
 
 /// One socket. Kept small: there may be a million.
 pub(super) struct Conn {
-    /// The kernel's key; only valid between a birth and a death.
+    /// The kernel's address; only valid between a beginning and an end.
     pub(super) sk: u64,
     pub(super) id: ConnId,
-    /// `CLOCK_MONOTONIC` ns of the entry into `state`, or of the first sight of it.
+    /// `CLOCK_MONOTONIC` ns of the entry into `state`, or of the first time that the socket was seen in it.
     pub(super) since_ns: u64,
     pub(super) subject: Rc<Subject>,
     pub(super) tuple: Tuple,
@@ -24,17 +24,17 @@ pub(super) struct Conn {
     pub(super) role: Option<Role>,
     /// How far `since_ns` can be trusted.
     pub(super) since: Since,
-    /// It is a mini-socket.
+    /// The kernel object is a mini-socket.
     pub(super) mini: bool,
-    /// Its first transition waits for its ends.
-    pub(super) unborn: bool,
-    /// The stream says what is only likely.
+    /// A child whose first transition waits until its ends are known.
+    pub(super) awaits_ends: bool,
+    /// The stream reports what is only likely.
     pub(super) estimated: bool,
-    /// How often it was said that it is stuck in this state.
+    /// How many `stuck` records this state has.
     pub(super) stuck: u8,
-    /// When the next reminder of that is due, `CLOCK_MONOTONIC` ns.
+    /// When the next `stuck` record is due, `CLOCK_MONOTONIC` ns.
     pub(super) remind_ns: u64,
-    /// The watchdog's bucket that it is in, 0 for none.
+    /// The watchdog's bucket that holds the socket, 0 for none.
     pub(super) watched: u32,
 }
 
@@ -45,11 +45,31 @@ pub(super) enum Since {
     Exact,
     /// It was in the state earlier already.
     AtLeast,
-    /// Nobody knows.
+    /// Not known.
     Never,
 }
 
 impl Conn {
+    /// A full socket of which nothing else is known.
+    pub(super) fn new(sk: u64, id: ConnId, subject: Rc<Subject>, tuple: Tuple, state: State) -> Self {
+        Self {
+            sk,
+            id,
+            since_ns: 0,
+            subject,
+            tuple,
+            state,
+            role: None,
+            since: Since::Never,
+            mini: false,
+            awaits_ends: false,
+            estimated: false,
+            stuck: 0,
+            remind_ns: 0,
+            watched: 0,
+        }
+    }
+
     /// As records show it.
     pub(super) fn connection(&self) -> Connection {
         let subject = Rc::clone(&self.subject);
@@ -72,7 +92,7 @@ pub(super) fn plain(state: State) -> State {
     if state == State::NewSynRecv { State::SynRecv } else { state }
 }
 
-/// All of them.
+/// All sockets.
 #[derive(Default)]
 pub(super) struct Conns {
     conns: Vec<Conn>,
@@ -80,8 +100,6 @@ pub(super) struct Conns {
     hasher: BuildHasherDefault<FxHasher>,
     /// By the owner's process id.
     owned: Owned,
-    /// Keys that were given up, while that is wanted.
-    ended: Option<HashSet<u64, FxBuildHasher>>,
 }
 
 impl Conns {
@@ -101,35 +119,13 @@ impl Conns {
         &mut self.conns[at]
     }
 
-    /// Remembers from now on which keys are given up, or forgets them all.
-    pub(super) fn remember_ended(&mut self, wanted: bool) {
-        self.ended = wanted.then(HashSet::default);
-    }
-
-    /// Whether that is wanted.
-    pub(super) fn remembers_ended(&self) -> bool {
-        self.ended.is_some()
-    }
-
-    /// A socket with this key has ended, known or not.
-    pub(super) fn note_ended(&mut self, sk: u64) {
-        if let Some(ended) = &mut self.ended {
-            ended.insert(sk);
-        }
-    }
-
-    /// Whether a socket with this key has ended since.
-    pub(super) fn has_ended(&self, sk: u64) -> bool {
-        self.ended.as_ref().is_some_and(|ended| ended.contains(&sk))
-    }
-
-    /// Where the socket with this key is.
+    /// The place of the socket at the address `sk`.
     pub(super) fn find(&self, sk: u64) -> Option<usize> {
         let conns = &self.conns;
         self.index.find(self.hash(sk), |&at| conns[at as usize].sk == sk).map(|&at| at as usize)
     }
 
-    /// Adds one whose key is not there.
+    /// Adds a socket whose address is not in the store.
     pub(super) fn add(&mut self, conn: Conn) -> usize {
         let at = self.conns.len();
         self.link(conn.sk, at);
@@ -138,7 +134,7 @@ impl Conns {
         at
     }
 
-    /// Says whose one is from now on.
+    /// Gives the socket at `at` another subject.
     pub(super) fn set_subject(&mut self, at: usize, subject: Rc<Subject>) {
         let conn = &mut self.conns[at];
         let before = std::mem::replace(&mut conn.subject, subject);
@@ -147,13 +143,13 @@ impl Conns {
         }
     }
 
-    /// Keys of the sockets that a process owns, by its id.
+    /// Addresses of the sockets that the process `pid` owns.
     pub(super) fn owned_by(&self, pid: u32) -> Vec<u64> {
-        let is_its = |sk: &u64| {
+        let is_owned = |sk: &u64| {
             let found = self.find(*sk).map(|at| pid_of(&self.conns[at].subject));
             found == Some(Some(pid))
         };
-        self.owned.of(pid).into_iter().filter(is_its).collect()
+        self.owned.of(pid).into_iter().filter(is_owned).collect()
     }
 
     fn note_owner(&mut self, at: usize) {
@@ -165,7 +161,7 @@ impl Conns {
         }
     }
 
-    /// Takes one out; the last one moves into its place.
+    /// Removes the socket at `at`; the last one moves into its place.
     pub(super) fn remove(&mut self, at: usize) -> Conn {
         self.unlink(at);
         let last = self.conns.len() - 1;
@@ -178,7 +174,7 @@ impl Conns {
         self.conns.swap_remove(at)
     }
 
-    /// Gives one another key, which is not there.
+    /// Another kernel object continues the connection at `at`. Its address must not be in the store.
     pub(super) fn rename(&mut self, at: usize, sk: u64) {
         self.unlink(at);
         self.conns[at].sk = sk;
@@ -199,7 +195,6 @@ impl Conns {
 
     fn unlink(&mut self, at: usize) {
         let sk = self.conns[at].sk;
-        self.note_ended(sk);
         let hash = self.hash(sk);
         if let Ok(entry) = self.index.find_entry(hash, |&slot| slot as usize == at) {
             entry.remove();
@@ -240,26 +235,11 @@ mod tests {
     }
 
     fn conn(sk: u64, pid: u32) -> Conn {
-        Conn {
-            sk,
-            id: ConnId(sk),
-            since_ns: 0,
-            subject: subject(pid),
-            tuple: Tuple::example(),
-            state: State::Established,
-            role: None,
-            since: Since::Exact,
-            mini: false,
-            unborn: false,
-            estimated: false,
-            stuck: 0,
-            remind_ns: 0,
-            watched: 0,
-        }
+        Conn::new(sk, ConnId(sk), subject(pid), Tuple::example(), State::Established)
     }
 
     proptest! {
-        /// What the index says of each process is what a walk over all connections says.
+        /// The index gives the same sockets for each process as a pass over all connections.
         #[test]
         fn the_sockets_of_a_process(steps in prop::collection::vec((0_u8..4, 1_u64..40, 0_u32..4), 0..400)) {
             let mut conns = Conns::default();
@@ -278,7 +258,7 @@ mod tests {
                 }
                 for pid in 1..4 {
                     let mut all: Vec<u64> =
-                        conns.iter().filter(|it| pid_of(&it.subject) == Some(pid)).map(|it| it.sk).collect();
+                        conns.iter().filter(|conn| pid_of(&conn.subject) == Some(pid)).map(|conn| conn.sk).collect();
                     all.sort_unstable();
                     prop_assert_eq!(conns.owned_by(pid), all);
                 }

@@ -1,29 +1,28 @@
-//! The connection table: which connection an event belongs to, since when, whose, why it ends. Knows time only from the
-//! events, and from the caller, who says how far they have come.
+//! The connection table: which connection an event belongs to, since when, whose it is, why it ends. The table knows the time only
+//! from the events, and from the caller, who says up to when all events were applied.
 
 mod age;
-mod birth;
 mod cause;
-mod census;
-mod close;
 mod commands;
 mod conns;
 mod diagnosis;
-mod heirloom;
-mod listeners;
-mod minis;
+mod identity;
+mod kernel_tables;
+mod mini_sockets;
 mod owned;
-mod reconcile;
+mod owners;
+mod pending;
 mod resets;
-mod same;
+mod saved;
 mod table;
-mod wait;
+mod totals;
+mod walk;
 mod watchdog;
 
 pub use age::{age, age_at_most_ns, may_be_older, unanswered_ns};
 pub use diagnosis::{diagnose, is_suspect, names, reason};
-pub use heirloom::Heirloom;
-pub use listeners::{Settled, is_held_open, with_owner};
-pub use reconcile::Shown;
+pub use kernel_tables::{Difference, KernelTables};
+pub use owners::{FoundOwner, is_held_open, with_owner};
 pub use resets::PATIENCE_NS;
+pub use saved::SavedTable;
 pub use table::{Sight, Table, Update};

@@ -1,14 +1,14 @@
-//! Which sockets a process owns. An entry stays when its socket ends or gets another owner, until there are as many of those as
-//! sockets: nothing is looked up where a connection ends.
+//! Which sockets a process owns. The end of a connection looks nothing up here: the entry of a socket that has ended, or that has
+//! another owner now, stays until there are as many such entries as sockets.
 
 use std::collections::HashMap;
 
 use rustc_hash::FxBuildHasher;
 
-/// Stale entries that are always allowed.
+/// How many entries may always be out of date.
 const LEFT_OVER: usize = 1024;
 
-/// Keys of sockets, by the process id of an owner that each has or had.
+/// Addresses of sockets, by the process id of an owner that each has or had.
 #[derive(Default)]
 pub(super) struct Owned {
     by_pid: HashMap<u32, Vec<u64>, FxBuildHasher>,
@@ -22,7 +22,7 @@ impl Owned {
         self.len += 1;
     }
 
-    /// What it owns or has owned, in order, each once.
+    /// The sockets that the process `pid` owns or has owned, in order, each once.
     pub(super) fn of(&self, pid: u32) -> Vec<u64> {
         let mut keys = self.by_pid.get(&pid).cloned().unwrap_or_default();
         keys.sort_unstable();
@@ -30,12 +30,12 @@ impl Owned {
         keys
     }
 
-    /// Whether most of it is left over, where `living` sockets live.
+    /// Whether most entries are out of date, where there are `living` sockets.
     pub(super) fn is_stale(&self, living: usize) -> bool {
         self.len > 2 * living + LEFT_OVER
     }
 
-    /// Begins again with what is true now.
+    /// Replaces all entries.
     pub(super) fn renew(&mut self, owned: impl Iterator<Item = (u32, u64)>) {
         self.by_pid.values_mut().for_each(Vec::clear);
         self.len = 0;

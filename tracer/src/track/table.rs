@@ -1,90 +1,106 @@
-//! Events -> transitions. A connection is one from its first SYN to the end of its TIME_WAIT, whatever the kernel
-//! keeps it in: a request, its child, the full socket, a mini-socket in that one's place.
+//! Events become transitions. A connection is the same from its first SYN to the end of its TIME_WAIT, through all kernel objects
+//! that stand for it: a request socket, its child, the full socket, a timewait socket.
 
-use std::{collections::VecDeque, rc::Rc};
+mod beginning;
+mod closing;
+mod corrections;
+mod requests;
+mod timewaits;
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    rc::Rc,
+};
 
 use super::{
     cause,
     conns::{Conn, Conns, Since},
-    listeners::{Listeners, is_same_process, is_up_to_date},
+    identity::{Ends, is_same, merge},
+    kernel_tables::{Difference, KernelTables},
+    mini_sockets::MiniSockets,
+    owners::{self, FoundOwner, Owners, is_same_process, is_up_to_date},
+    pending::Pending,
     resets::{PATIENCE_NS, Sent},
-    same::{is_same, merge},
-    wait::{Ends, Waiting, take},
+    saved::SavedTable,
+    totals,
+    walk::Walk,
     watchdog::Watchdog,
 };
 use crate::{
     knowledge,
     model::{
-        Cause, ConnId, Connection, Event, EventKind, Identify, OwnerKey, OwnerSource, Record, Role,
-        SocketInfo, State, SubjectKey, Task, Thresholds, Transition, Tuple,
+        Cause, ConnId, Connection, Event, EventKind, Identify, OwnerKey, OwnerSource, Record, Resync, Role,
+        Snapshot, SocketCounts, SocketInfo, State, SubjectKey, Task, Thresholds, Transition, Tuple,
     },
 };
 
 /// What came of an event.
 #[derive(Debug, PartialEq)]
 pub enum Update {
-    /// Something to report: a transition, a correction, a connection that is stuck or no longer is.
+    /// A transition, a correction, a connection that is stuck or no longer is.
     Record(Record),
-    /// A connection whose tuple is complete now.
+    /// Both ends of a connection are known now.
     Completed(ConnId, Tuple),
 }
 
-/// What the hooks let us see.
+/// What the hooks show.
 #[derive(Clone, Debug, Default)]
 pub struct Sight {
-    /// Mini-sockets, as they are.
+    /// Mini-sockets are shown as they are.
     pub minis: bool,
-    /// Where not, those that are likely are to be said.
+    /// Where mini-sockets are not shown, those that are likely are reported.
     pub estimates: bool,
-    /// Resets that are sent.
+    /// Resets that are sent are shown.
     pub resets: bool,
     /// The running kernel's names of `enum sk_rst_reason`, without their prefix.
     pub reset_reasons: Vec<&'static str>,
 }
 
-/// How many deaths are remembered, to recognise second copies of them.
-const DEATHS: usize = 64;
+/// How many sockets that went to CLOSE are remembered, to recognise second copies of that transition.
+const CLOSED: usize = 64;
 
-/// The table.
+/// The connection table. Each event goes to the method for its kind; the objects below keep what is known.
 pub struct Table {
-    pub(super) conns: Conns,
-    pub(super) waiting: Waiting,
-    pub(super) sight: Sight,
-    deaths: VecDeque<(u64, State)>,
-    /// Estimated mini-sockets, in the order of their ends.
-    pub(super) estimates: VecDeque<(u64, u64)>,
-    next: u64,
-    /// Keys of estimated mini-sockets; no kernel address is that low.
-    pub(super) next_estimate: u64,
+    conns: Conns,
+    mini_sockets: MiniSockets,
+    pending: Pending,
+    walk: Walk,
+    owners: Owners,
+    watchdog: Watchdog,
+    sight: Sight,
+    /// Sockets that went to CLOSE, and from which state.
+    closed: VecDeque<(u64, State)>,
+    last_id: u64,
     offset_ns: i64,
     illegal: u64,
-    pub(super) watchdog: Watchdog,
-    pub(super) listeners: Listeners,
+    /// Results that the caller has not taken yet.
+    updates: Vec<Update>,
 }
 
 /// Where results go.
-pub(super) type Out<'a> = &'a mut dyn FnMut(Update);
+type Out<'a> = &'a mut dyn FnMut(Update);
 
 impl Table {
-    /// An empty one, whose ids begin with `instance`. `offset_ns` is the wall clock minus `CLOCK_MONOTONIC`.
+    /// An empty table, whose ids begin with `instance`. `offset_ns` is the wall clock minus `CLOCK_MONOTONIC`.
     #[must_use]
     pub fn new(instance: u32, offset_ns: i64, sight: Sight) -> Self {
         Self {
             conns: Conns::default(),
-            waiting: Waiting::default(),
+            mini_sockets: MiniSockets::default(),
+            pending: Pending::default(),
+            walk: Walk::default(),
+            owners: Owners::default(),
+            watchdog: Watchdog::new(None),
             sight,
-            deaths: VecDeque::with_capacity(DEATHS),
-            estimates: VecDeque::new(),
-            next: u64::from(instance) << 40,
-            next_estimate: 0,
+            closed: VecDeque::with_capacity(CLOSED),
+            last_id: u64::from(instance) << 40,
             offset_ns,
             illegal: 0,
-            watchdog: Watchdog::new(None),
-            listeners: Listeners::default(),
+            updates: Vec::new(),
         }
     }
 
-    /// Says from now on which connections stay in a state for longer than this.
+    /// Reports from now on which connections stay in a state for longer than this.
     pub fn set_thresholds(&mut self, thresholds: Thresholds) {
         self.watchdog = Watchdog::new(Some(thresholds));
     }
@@ -95,8 +111,7 @@ impl Table {
         self.watchdog.next_due_ns()
     }
 
-    /// Sockets that are older than the tracer are as old as the kernel's own clocks say, at `now_ns`; from now on they are
-    /// watched too.
+    /// Sockets that are older than the tracer get their ages at `now_ns` from the kernel's own clocks, and are watched from now on.
     pub fn backdate<'a>(&mut self, now_ns: u64, sockets: impl Iterator<Item = (&'a SocketInfo, u64)>) {
         self.watchdog.backdate(&mut self.conns, now_ns, sockets);
     }
@@ -106,13 +121,13 @@ impl Table {
         self.offset_ns = offset_ns;
     }
 
-    /// Number of sockets in it.
+    /// How many sockets the table has.
     #[must_use]
     pub fn len(&self) -> usize {
         self.conns.len()
     }
 
-    /// Whether there are none.
+    /// Whether the table has no sockets.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.conns.len() == 0
@@ -133,84 +148,184 @@ impl Table {
     /// Whether something waits for [`Table::tick`].
     #[must_use]
     pub fn is_waiting(&self) -> bool {
-        !self.waiting.is_idle()
+        !self.pending.is_idle()
     }
 
-    /// How many transitions wait for it, at most.
+    /// How many transitions wait for [`Table::tick`], at most.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.pending.len()
     }
 
-    /// Takes in one event.
+    /// The last id that a connection was given.
+    #[must_use]
+    pub fn last_id(&self) -> u64 {
+        self.last_id
+    }
+
+    /// All sockets, as records of a snapshot; without those whose first transition is still to be reported.
+    pub fn snapshot(&self) -> impl Iterator<Item = Snapshot> + '_ {
+        self.conns.iter().filter(|conn| !conn.awaits_ends).map(|conn| self.snapshot_of(conn))
+    }
+
+    /// How many `wanted` sockets are in each state, and how many of them are stuck there; states without any as 0.
+    #[must_use]
+    pub fn tally(&self, wanted: impl Fn(&Snapshot) -> bool) -> SocketCounts {
+        totals::tally(&self.conns, |conn| wanted(&self.snapshot_of(conn)))
+    }
+
+    /// The `most` names of processes with the most stuck sockets that are `wanted`, and how many those are.
+    #[must_use]
+    pub fn leakers(&self, most: usize, wanted: impl Fn(&Snapshot) -> bool) -> Vec<(String, i64)> {
+        totals::leakers(&self.conns, most, |conn| wanted(&self.snapshot_of(conn)))
+    }
+
+    fn snapshot_of(&self, conn: &Conn) -> Snapshot {
+        Snapshot { time_ns: self.wall(conn.since_ns), conn: conn.connection(), state: conn.state }
+    }
+
+    /// What the next process needs of the table.
+    #[must_use]
+    pub fn save(&self) -> SavedTable {
+        SavedTable::save(&self.conns, self.last_id)
+    }
+
+    /// Goes on with the connections of `saved`; the table must be empty. Ids go on after those in `saved`, and after `last_id`: some may
+    /// have been given since.
+    pub fn restore(&mut self, saved: &SavedTable, last_id: u64, who: &mut dyn Identify) {
+        self.last_id = saved.last_id().max(last_id);
+        for conn in saved.restore(who) {
+            if conn.mini && conn.state == State::NewSynRecv {
+                self.mini_sockets.add_request(Ends::of_conn(&conn), conn.sk);
+            }
+            self.conns.add(conn);
+        }
+    }
+
+    /// The owners of all listeners, each once.
+    #[must_use]
+    pub fn listeners_owners(&self) -> Vec<Rc<Task>> {
+        self.owners.of_listeners(&self.conns)
+    }
+
+    /// A process has ended: connections that come out of its listeners from now on have another owner, and so has what it has not
+    /// closed by its end.
+    pub fn process_ended(&mut self, task: &Task, now_ns: u64) {
+        self.owners.process_ended(&self.conns, task, now_ns);
+    }
+
+    /// A search through the descriptors of all processes has shown the owners of these connections.
+    pub fn set_found_owners(&mut self, found: &HashMap<ConnId, FoundOwner>, now_ns: u64) {
+        self.owners.set_found(&mut self.conns, found, now_ns);
+    }
+
+    /// Whether this process owns listeners, and none on this port.
+    #[must_use]
+    pub fn listens_elsewhere(&self, owner: &Task, port: u16) -> bool {
+        owners::listens_elsewhere(&self.conns, owner, port)
+    }
+
+    /// When the holders of some socket are to be searched, `CLOCK_MONOTONIC` ns.
+    #[must_use]
+    pub fn next_search_ns(&self) -> Option<u64> {
+        self.owners.next_search_ns()
+    }
+
+    /// The sockets whose holders are to be searched now.
+    pub fn due_searches(&mut self, now_ns: u64) -> Vec<u64> {
+        self.owners.due_searches(&self.conns, now_ns)
+    }
+
+    /// The answer to a search: `holding` are the processes that hold each of `sockets`. Returns the new owners of listeners.
+    pub fn found_holders(
+        &mut self,
+        sockets: &[u64],
+        holding: &HashMap<u64, Vec<Task>>,
+        now_ns: u64,
+        who: &mut dyn Identify,
+    ) -> Vec<Rc<Task>> {
+        self.owners.found_holders(&mut self.conns, sockets, holding, now_ns, who)
+    }
+
+    /// What the table lacks or has wrong, if the kernel's tables are right.
+    #[must_use]
+    pub fn differences(&self, kernel: &KernelTables<'_>) -> HashSet<Difference> {
+        kernel.differences(&self.conns, &self.mini_sockets, &self.pending)
+    }
+
+    /// Applies one event.
     pub fn apply(&mut self, event: &Event, who: &mut dyn Identify, out: Out<'_>) {
         match &event.kind {
             EventKind::Transition { from, to, maybe_copy, .. } => {
                 if !*maybe_copy || !self.is_copy(event.sk, *from, *to) {
-                    self.transition(event, who, out);
+                    self.transition(event, who);
                 }
             }
-            EventKind::PortKnown => self.port_known(event, out),
-            EventKind::Socket { state, mini } => {
-                self.seen(event, *state, *mini, None, who);
-            }
-            EventKind::Held { state, task, .. } => {
-                self.seen(event, *state, false, Some(task), who);
-            }
+            EventKind::PortKnown => self.port_known(event),
+            EventKind::Socket { state, mini } => self.seen(event, *state, *mini, None, who),
+            EventKind::Held { state, task, .. } => self.seen(event, *state, false, Some(task), who),
             EventKind::Mini { state: State::NewSynRecv, from, again } => {
-                self.request(event, *from, *again, who, out);
+                self.request(event, *from, *again, who);
             }
-            EventKind::Mini { state, from, .. } => self.timewait(event, *state, *from, out),
-            EventKind::MiniEnd(end) => self.mini_ends(event, *end, out),
-            EventKind::Cookie => self.waiting.cookies.push((Ends::of(event), event.time_ns)),
+            EventKind::Mini { state, from, .. } => self.timewait(event, *state, *from),
+            EventKind::MiniEnd(end) => self.mini_ends(event, *end),
+            EventKind::Cookie => self.pending.note_cookie(event),
             EventKind::ResetReceived(state) => self.reset_received(event, *state),
             EventKind::Process { task, ended: true } => self.process_ended(task, event.time_ns),
-            EventKind::Process { task, ended: false } => self.process_renewed(task, event.time_ns, who),
+            EventKind::Process { task, ended: false } => {
+                self.owners.process_renewed(&mut self.conns, task, event.time_ns, who);
+            }
             // Only a look asks for these: the table knows neither code nor inodes.
             EventKind::Opened(_) | EventKind::OfKernel { .. } => {}
             EventKind::ResetSent { state, reason, linger_0 } => {
-                self.reset_sent(event, *state, Sent { reason: *reason, linger_0: *linger_0 }, out);
+                self.reset_sent(event, *state, Sent { reason: *reason, linger_0: *linger_0 });
             }
         }
+        self.hand_out(out);
     }
 
-    /// Everything up to `now_ns` (`CLOCK_MONOTONIC`) was applied: what has waited long enough is decided.
+    /// All events up to `now_ns` (`CLOCK_MONOTONIC`) were applied: what has waited long enough is decided without evidence.
     pub fn tick(&mut self, now_ns: u64, who: &mut dyn Identify, out: Out<'_>) {
-        if !self.waiting.is_idle() {
-            let old = |at_ns: u64| at_ns.saturating_add(PATIENCE_NS) <= now_ns;
-            for it in take(&mut self.waiting.closings, |it| old(it.at_ns)) {
-                self.finish_closing(it, None, out);
+        if !self.pending.is_idle() {
+            let until_ns = now_ns.saturating_sub(PATIENCE_NS);
+            for closing in self.pending.take_old_closings(until_ns) {
+                self.finish_closing(closing, None);
+                self.hand_out(out);
             }
-            for it in take(&mut self.waiting.timewaits, |it| old(it.event.time_ns)) {
-                self.adopt_timewait(it, who, out);
+            for timewait in self.pending.take_old_timewaits(until_ns) {
+                self.begin_with_timewait(timewait, who);
+                self.hand_out(out);
             }
-            while let Some(it) = self.waiting.endings.take_old(now_ns.saturating_sub(PATIENCE_NS)) {
-                self.finish_ending(&it, it.cause, out);
+            while let Some(ending) = self.pending.take_old_ending(until_ns) {
+                self.finish_ending(&ending, ending.cause);
+                self.hand_out(out);
             }
-            for it in take(&mut self.waiting.births, |it| old(it.at_ns)) {
-                self.finish_birth(it, out);
+            for child in self.pending.take_old_children(until_ns) {
+                self.report_child(child);
+                self.hand_out(out);
             }
-            self.waiting.cookies.retain(|(_, at_ns)| !old(*at_ns));
-            self.waiting.resets.forget(now_ns.saturating_sub(PATIENCE_NS));
+            self.pending.forget_evidence(until_ns);
         }
-        while let Some(&(until_ns, key)) = self.estimates.front()
-            && until_ns <= now_ns
-        {
-            self.estimates.pop_front();
+        while let Some((until_ns, key)) = self.mini_sockets.take_expired(now_ns) {
             if let Some(at) = self.conns.find(key) {
-                self.end_mini(at, until_ns, Some(Cause::Expired), out);
+                self.end_mini(at, until_ns, Some(Cause::Expired));
+                self.hand_out(out);
             }
         }
         let times = (now_ns, self.wall(now_ns));
         self.watchdog.report_due(&mut self.conns, times, |record| out(Update::Record(record)));
     }
 
-    pub(super) fn wall(&self, monotonic_ns: u64) -> i64 {
+    fn hand_out(&mut self, out: Out<'_>) {
+        self.updates.drain(..).for_each(out);
+    }
+
+    fn wall(&self, monotonic_ns: u64) -> i64 {
         i64::try_from(monotonic_ns).unwrap_or(i64::MAX).saturating_add(self.offset_ns)
     }
 
-    /// A socket that was not known.
-    pub(super) fn add(
+    /// Adds the socket of an event, which was not known.
+    fn add(
         &mut self,
         event: &Event,
         state: State,
@@ -219,76 +334,55 @@ impl Table {
         key: SubjectKey,
         who: &mut dyn Identify,
     ) -> usize {
-        self.next += 1;
-        let subject = who.identify(key);
-        self.conns.add(Conn {
-            sk: event.sk,
-            id: ConnId(self.next),
-            since_ns: event.time_ns,
-            subject,
-            tuple: event.tuple,
-            state,
-            role,
-            since,
-            mini: false,
-            unborn: false,
-            estimated: false,
-            stuck: 0,
-            remind_ns: 0,
-            watched: 0,
-        })
+        self.last_id += 1;
+        let conn = Conn::new(event.sk, ConnId(self.last_id), who.identify(key), event.tuple, state);
+        self.conns.add(Conn { since_ns: event.time_ns, role, since, ..conn })
     }
 
-    /// The last id that was given.
-    #[must_use]
-    pub fn last_id(&self) -> u64 {
-        self.next
-    }
-
-    /// Goes on behind it, if it is one of ours.
-    pub(super) fn set_last_id(&mut self, id: u64) {
-        self.next = id;
-    }
-
-    /// The companion's record of a transition that was already applied: a socket never makes the same one twice.
+    /// The companion program's record of a transition that was already applied: a socket never makes the same one twice.
     fn is_copy(&self, sk: u64, from: State, to: State) -> bool {
         match self.conns.find(sk) {
             Some(at) => self.conns.get(at).state == to && to != State::Close,
-            None => to == State::Close && self.deaths.contains(&(sk, from)),
+            None => to == State::Close && self.closed.contains(&(sk, from)),
         }
     }
 
-    pub(super) fn remember_death(&mut self, sk: u64, from: State) {
-        if self.deaths.len() == DEATHS {
-            self.deaths.pop_front();
+    fn remember_closed(&mut self, sk: u64, from: State) {
+        if self.closed.len() == CLOSED {
+            self.closed.pop_front();
         }
-        self.deaths.push_back((sk, from));
+        self.closed.push_back((sk, from));
     }
 
-    /// Reports that the connection at `at` goes to `to`, and notes it there.
-    pub(super) fn step(&mut self, at: usize, to: State, time_ns: u64, said: Said, out: Out<'_>) {
-        let transition = self.make(at, to, time_ns, said);
-        out(Update::Record(Record::Transition(transition)));
+    fn report(&mut self, record: Record) {
+        self.updates.push(Update::Record(record));
     }
 
-    pub(super) fn make(&mut self, at: usize, to: State, time_ns: u64, said: Said) -> Transition {
+    /// The connection at `at` goes to `to`, and that is reported.
+    fn step(&mut self, at: usize, to: State, time_ns: u64, details: Details) {
+        let transition = self.enter(at, to, time_ns, details);
+        self.report(Record::Transition(transition));
+    }
+
+    /// The connection at `at` goes to `to`. Returns the record of that.
+    fn enter(&mut self, at: usize, to: State, time_ns: u64, details: Details) -> Transition {
         let wall_ns = self.wall(time_ns);
         self.watchdog.unwatch(&mut self.conns, at, to, (time_ns, wall_ns));
         let conn = self.conns.get_mut(at);
-        let from = said.from.unwrap_or(conn.state);
+        let from = details.from.unwrap_or(conn.state);
         let illegal = !knowledge::is_legal(from, to);
         self.illegal += u64::from(illegal);
         let transition = Transition {
             time_ns: wall_ns,
-            conn: Connection { mini: said.mini, ..conn.connection() },
+            conn: Connection { mini: details.mini, ..conn.connection() },
             from,
             to,
             in_state: conn.in_state(from, time_ns),
-            exact: said.exact && !conn.estimated,
+            exact: details.exact && !conn.estimated,
             illegal,
-            cause: said.cause,
+            cause: details.cause,
             reset_why: None,
-            errno: said.errno,
+            errno: details.errno,
         };
         conn.state = to;
         conn.since_ns = time_ns;
@@ -297,79 +391,101 @@ impl Table {
         transition
     }
 
-    fn transition(&mut self, event: &Event, who: &mut dyn Identify, out: Out<'_>) {
+    fn transition(&mut self, event: &Event, who: &mut dyn Identify) {
         let EventKind::Transition { from, to, ref task, listener, closed_as, .. } = event.kind else {
             return;
         };
         if from == State::Listen && to == State::SynRecv {
-            return self.child(event, listener, who, out);
+            return self.child(event, listener, who);
         }
-        let birth = from == State::Close;
         if from == State::SynSent && to == State::Established {
-            self.reuse(&Ends::of(event), out);
+            self.end_previous(&Ends::of(event));
         }
-        let at = if birth {
-            self.born(event, from, role_of(to), task.as_ref(), listener, who, out)
+        let at = if from == State::Close {
+            self.begin(event, from, role_of(to), task.as_ref(), listener, who)
         } else {
-            self.known(event, from, task.as_ref(), who, out)
+            self.known(event, from, task.as_ref(), who)
         };
         if to == State::Close {
-            return self.closed(at, event, from, closed_as, out);
+            return self.closed(at, event, from, closed_as);
         }
-        // An error ends connections only; what lies on this one is an old one.
-        let said = Said { from: Some(from), cause: cause::step(from, to), ..Said::EXACT };
-        self.step(at, to, event.time_ns, said, out);
+        // An error only ends connections: one that lies on this socket is of an earlier connection.
+        let details = Details { from: Some(from), cause: cause::step(from, to), ..Details::EXACT };
+        self.step(at, to, event.time_ns, details);
     }
 
-    /// A key is used again: what waits for the previous socket is decided, and that socket is removed.
-    pub(super) fn clear(&mut self, sk: u64, time_ns: u64, out: Out<'_>) {
-        if !self.waiting.is_idle() {
-            for it in take(&mut self.waiting.closings, |it| it.sk == sk) {
-                self.finish_closing(it, None, out);
+    /// The address `sk` is used again: what waits for the previous socket is decided, and that socket is removed.
+    fn clear(&mut self, sk: u64, time_ns: u64) {
+        if !self.pending.is_idle() {
+            for closing in self.pending.take_closings(sk) {
+                self.finish_closing(closing, None);
             }
-            if let Some(it) = self.waiting.endings.take(sk) {
-                self.finish_ending(&it, it.cause, out);
+            if let Some(ending) = self.pending.take_ending(sk) {
+                self.finish_ending(&ending, ending.cause);
             }
-            for it in take(&mut self.waiting.births, |it| it.sk == sk) {
-                self.finish_birth(it, out);
+            for child in self.pending.take_children(sk) {
+                self.report_child(child);
             }
         }
         if let Some(at) = self.conns.find(sk) {
-            self.lose(at, time_ns, out);
+            self.report_lost_end(at, time_ns);
         }
-        self.deaths.retain(|&(dead, _)| dead != sk);
+        self.closed.retain(|&(closed, _)| closed != sk);
     }
 
-    /// Takes a connection out, and a request's ends with it.
-    pub(super) fn remove(&mut self, at: usize) {
+    /// Another kernel object, at the address `sk`, continues the connection at `at`.
+    fn rename(&mut self, at: usize, sk: u64) {
+        self.walk.note_ended(self.conns.get(at).sk);
+        self.conns.rename(at, sk);
+    }
+
+    /// Removes the connection at `at`, with its entries in the indexes.
+    fn remove(&mut self, at: usize) {
         let conn = self.conns.remove(at);
-        self.listeners.forget(conn.sk);
+        self.walk.note_ended(conn.sk);
+        self.owners.forget(conn.sk);
         if conn.mini {
-            let ends = Ends::new(conn.subject.netns, conn.tuple);
-            for index in [&mut self.waiting.requests, &mut self.waiting.estimated] {
-                if index.get(&ends) == Some(&conn.sk) {
-                    index.remove(&ends);
-                }
+            self.mini_sockets.forget(&Ends::of_conn(&conn), conn.sk);
+        }
+    }
+
+    /// The end of the connection at `at` was lost.
+    fn report_lost_end(&mut self, at: usize, time_ns: u64) {
+        // Another socket may have its address soon.
+        self.pending.take_ending(self.conns.get(at).sk);
+        let was = self.conns.get(at).state;
+        self.correct(at, Some(was), State::Close, time_ns);
+        self.remove(at);
+    }
+
+    /// Reports that the connection at `at` is in another state than the stream said.
+    fn correct(&mut self, at: usize, was: Option<State>, state: State, time_ns: u64) {
+        if self.conns.get(at).awaits_ends {
+            // The record that waits comes first.
+            let sk = self.conns.get(at).sk;
+            for child in self.pending.take_children(sk) {
+                self.report_child(child);
             }
         }
+        let wall_ns = self.wall(time_ns);
+        self.watchdog.unwatch(&mut self.conns, at, state, (time_ns, wall_ns));
+        let conn = self.conns.get_mut(at);
+        conn.state = state;
+        conn.since_ns = time_ns;
+        conn.since = Since::AtLeast;
+        let resync = Resync { time_ns: wall_ns, conn: conn.connection(), was, state };
+        self.report(Record::Resync(resync));
+        self.watchdog.watch(&mut self.conns, at);
     }
 
-    /// The connection of an event that is not its first, brought up to date; a new one where we have missed the
-    /// beginning.
-    fn known(
-        &mut self,
-        event: &Event,
-        from: State,
-        task: Option<&Task>,
-        who: &mut dyn Identify,
-        out: Out<'_>,
-    ) -> usize {
+    /// The connection of an event that is not its first one, brought up to date. A new one where the beginning was missed.
+    fn known(&mut self, event: &Event, from: State, task: Option<&Task>, who: &mut dyn Identify) -> usize {
         let mut at = match self.conns.find(event.sk) {
             Some(at) if is_same(self.conns.get(at), event, from) => at,
             found => {
                 if let Some(at) = found {
-                    // Its death and another's birth were lost.
-                    self.lose(at, event.time_ns, out);
+                    // Its end and the beginning of the next socket at this address were lost.
+                    self.report_lost_end(at, event.time_ns);
                 }
                 let role = (from == State::Listen).then_some(Role::Listener);
                 self.add(event, from, role, Since::Never, key(event, None), who)
@@ -377,42 +493,48 @@ impl Table {
         };
         let conn = self.conns.get_mut(at);
         conn.tuple = merge(conn.tuple, event.tuple);
-        if conn.unborn {
-            at = self.bear(at, event, who, out);
+        if conn.awaits_ends {
+            at = self.child_has_ends(at, event, who);
         }
-        let conn = self.conns.get_mut(at);
-        let owner = conn.subject.owner.as_ref();
-        if let Some(task) = task
-            && owner.is_none_or(|owner| !is_up_to_date(owner, task))
-        {
-            // It may run another program since.
-            let known = owner.filter(|owner| is_same_process(&owner.task, task));
-            let source = known.map_or(OwnerSource::Close, |owner| owner.source);
-            let other = owner.filter(|owner| known.is_none() && owner.source == OwnerSource::Inherited);
-            let (other, port) = (other.map(|owner| Rc::clone(&owner.task)), conn.tuple.local_port);
-            let owner = OwnerKey { task: Rc::new(task.clone()), source };
-            self.conns.set_subject(at, who.identify(key(event, Some(owner))));
-            if let Some(other) = other {
-                self.doubt_listener(&other, port, event.time_ns);
-            }
+        if let Some(task) = task {
+            self.set_closer(at, event, task, who);
         }
         at
     }
+
+    /// The process `task` closes the connection at `at`. If that is not its known owner, `task` owns the connection now.
+    fn set_closer(&mut self, at: usize, event: &Event, task: &Task, who: &mut dyn Identify) {
+        let conn = self.conns.get(at);
+        let owner = conn.subject.owner.as_ref();
+        if owner.is_some_and(|owner| is_up_to_date(owner, task)) {
+            return;
+        }
+        // The known owner may run another program since.
+        let known = owner.filter(|owner| is_same_process(&owner.task, task));
+        let source = known.map_or(OwnerSource::Close, |owner| owner.source);
+        let other = owner.filter(|owner| known.is_none() && owner.source == OwnerSource::Inherited);
+        let (other, port) = (other.map(|owner| Rc::clone(&owner.task)), conn.tuple.local_port);
+        let owner = OwnerKey { task: Rc::new(task.clone()), source };
+        self.conns.set_subject(at, who.identify(key(event, Some(owner))));
+        if let Some(other) = other {
+            self.owners.question_listeners(&self.conns, &other, port, event.time_ns);
+        }
+    }
 }
 
-/// What a record says beside what the connection knows.
+/// What a transition's record has beside what the connection knows.
 #[derive(Clone, Copy)]
-pub(super) struct Said {
-    /// The state before, where the kernel said it.
-    pub(super) from: Option<State>,
-    pub(super) cause: Option<Cause>,
-    pub(super) errno: u16,
-    pub(super) exact: bool,
-    pub(super) mini: bool,
+struct Details {
+    /// The previous state, where the kernel has shown it.
+    from: Option<State>,
+    cause: Option<Cause>,
+    errno: u16,
+    exact: bool,
+    mini: bool,
 }
 
-impl Said {
-    pub(super) const EXACT: Self = Self { from: None, cause: None, errno: 0, exact: true, mini: false };
+impl Details {
+    const EXACT: Self = Self { from: None, cause: None, errno: 0, exact: true, mini: false };
 }
 
 fn role_of(first: State) -> Option<Role> {
@@ -423,6 +545,6 @@ fn role_of(first: State) -> Option<Role> {
     }
 }
 
-pub(super) fn key(event: &Event, owner: Option<OwnerKey>) -> SubjectKey {
+fn key(event: &Event, owner: Option<OwnerKey>) -> SubjectKey {
     SubjectKey { owner, uid: event.uid, netns: event.netns, cgroup: event.cgroup }
 }

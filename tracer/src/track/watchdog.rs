@@ -1,22 +1,22 @@
-//! Which connections stay in a state for too long. One entry for each that may, in buckets of a second: nothing is looked
-//! at before its time, however many there are.
+//! Which connections stay in a state for too long. Each has an entry in a bucket of one second, and no connection is looked at
+//! before its bucket is due.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::{
     conns::{Conn, Conns, Since, plain},
-    wait::Ends,
+    identity::Ends,
 };
 use crate::model::{ConnId, Connection, InState, Record, Resolved, SocketInfo, State, Stuck, Thresholds};
 
 const SECOND_NS: u64 = 1_000_000_000;
-/// Entries of connections that have ended are swept out when there are twice as many as connections, and not below this.
+/// Entries of connections that have ended are removed when there are twice as many entries as connections, and more than this.
 const SWEEP_MIN: usize = 4096;
 
-/// What is watched.
+/// The connections that are watched.
 pub(super) struct Watchdog {
     thresholds: Option<Thresholds>,
-    /// Keys and ids, by the second (`CLOCK_MONOTONIC`) in which they are looked at.
+    /// Addresses and ids of sockets, by the second (`CLOCK_MONOTONIC`) in which they are looked at.
     buckets: BTreeMap<u32, Vec<(u64, ConnId)>>,
     len: usize,
     /// The shortest threshold, ns.
@@ -25,17 +25,17 @@ pub(super) struct Watchdog {
 }
 
 impl Watchdog {
-    /// Watches by `thresholds`; nothing without.
+    /// Watches by `thresholds`; without them, watches nothing.
     pub(super) fn new(thresholds: Option<Thresholds>) -> Self {
         let least_ns = thresholds.as_ref().map_or(u64::MAX, Thresholds::least_ns);
         Self { thresholds, buckets: BTreeMap::new(), len: 0, least_ns, resolved: Vec::new() }
     }
 
-    /// A connection has come into a state, or into a key.
+    /// The connection at `at` has come into a state, or another kernel object continues it.
     pub(super) fn watch(&mut self, conns: &mut Conns, at: usize) {
         let conn = conns.get(at);
         let earlier = |bucket: u32| conn.watched == 0 || bucket < conn.watched;
-        // Most have been given a time at their beginning, and cannot get an earlier one.
+        // Most connections have an entry from their beginning on, and no later state is due earlier.
         if !earlier(bucket(conn.since_ns.saturating_add(self.least_ns))) {
             return;
         }
@@ -52,13 +52,13 @@ impl Watchdog {
         }
     }
 
-    /// A connection has another key now.
+    /// Another kernel object continues the connection at `at`: its entry has the earlier address.
     pub(super) fn watch_again(&mut self, conns: &mut Conns, at: usize) {
         conns.get_mut(at).watched = 0;
         self.watch(conns, at);
     }
 
-    /// A connection leaves its state at `time_ns`, `wall_ns` by the wall clock.
+    /// The connection at `at` leaves its state at `time_ns`, `wall_ns` by the wall clock.
     pub(super) fn unwatch(
         &mut self,
         conns: &mut Conns,
@@ -73,7 +73,7 @@ impl Watchdog {
         conn.stuck = 0;
         self.resolved.push(Resolved {
             time_ns: wall_ns,
-            // The record is about a state, which a full socket and the mini-socket in that one's place share.
+            // The record is about a state. A full socket and the mini-socket that continues it share that state.
             conn: Connection { mini: false, ..conn.connection() },
             state: conn.state,
             to,
@@ -81,7 +81,8 @@ impl Watchdog {
         });
     }
 
-    /// Hands to `out` what is stuck at `now_ns`, `wall_ns` by the wall clock, and what no longer is.
+    /// Hands the records that are due at `now_ns`, `wall_ns` by the wall clock, to `out`: which connections are stuck, and which
+    /// no longer are.
     pub(super) fn report_due(
         &mut self,
         conns: &mut Conns,
@@ -91,7 +92,7 @@ impl Watchdog {
         for resolved in std::mem::take(&mut self.resolved) {
             out(Record::Resolved(resolved));
         }
-        // What is due later than can be counted never is.
+        // A time beyond the last bucket is never due.
         let begins = bucket(now_ns);
         while let Some(due) = self.buckets.first_entry()
             && *due.key() < begins
@@ -101,7 +102,7 @@ impl Watchdog {
             for (sk, id) in entries {
                 if let Some(at) = conns.find(sk)
                     && (conns.get(at).id, conns.get(at).watched) == (id, second)
-                    && let Some(stuck) = self.look_at(conns, at, (now_ns, wall_ns))
+                    && let Some(stuck) = self.record_if_due(conns, at, (now_ns, wall_ns))
                 {
                     out(Record::Stuck(stuck));
                 }
@@ -109,17 +110,22 @@ impl Watchdog {
         }
     }
 
-    /// When something has to be looked at, `CLOCK_MONOTONIC` ns.
+    /// When the next bucket is due, `CLOCK_MONOTONIC` ns.
     pub(super) fn next_due_ns(&self) -> Option<u64> {
         let (second, _) = self.buckets.first_key_value()?;
         Some(u64::from(*second) * SECOND_NS)
     }
 
-    /// The record of this connection, if one is due.
-    fn look_at(&mut self, conns: &mut Conns, at: usize, (now_ns, wall_ns): (u64, i64)) -> Option<Stuck> {
+    /// The `stuck` record of the connection at `at`, if one is due.
+    fn record_if_due(
+        &mut self,
+        conns: &mut Conns,
+        at: usize,
+        (now_ns, wall_ns): (u64, i64),
+    ) -> Option<Stuck> {
         let conn = conns.get_mut(at);
-        if conn.unborn {
-            // Its first record is not out yet.
+        if conn.awaits_ends {
+            // The connection's first record is not out yet.
             let (later, sk, id) = (bucket(now_ns), conn.sk, conn.id);
             conn.watched = later;
             self.push(later, sk, id);
@@ -130,7 +136,7 @@ impl Watchdog {
             && let due_ns = due_ns(conn, after_ns)
             && due_ns <= now_ns
         {
-            // It is looked at once a second: what is due between two looks is not late.
+            // A bucket is looked at once a second: a record that became due within that second is not late.
             let from_ns = if now_ns - due_ns <= SECOND_NS { due_ns } else { now_ns };
             conn.stuck = conn.stuck.saturating_add(1);
             conn.remind_ns = from_ns.saturating_add(gap_ns(conn.stuck, after_ns));
@@ -156,9 +162,8 @@ impl Watchdog {
         now_ns: u64,
         sockets: impl Iterator<Item = (&'a SocketInfo, u64)>,
     ) {
-        let ends = |conn: &Conn| Ends::new(conn.subject.netns, conn.tuple);
         let index: HashMap<Ends, usize> =
-            conns.iter().enumerate().map(|(at, conn)| (ends(conn), at)).collect();
+            conns.iter().enumerate().map(|(at, conn)| (Ends::of_conn(conn), at)).collect();
         for (socket, age_ns) in sockets {
             if let Some(&at) = index.get(&Ends::new(Some(socket.netns), socket.tuple)) {
                 let conn = conns.get_mut(at);
@@ -181,7 +186,7 @@ impl Watchdog {
         self.len = self.buckets.values().map(Vec::len).sum();
     }
 
-    /// Nanoseconds after which this connection is stuck.
+    /// Nanoseconds in its state after which `conn` is stuck.
     fn after_ns(&self, conn: &Conn) -> Option<u64> {
         let thresholds = self.thresholds.as_ref()?;
         let comm: &[&str] = match &conn.subject.owner {
@@ -197,7 +202,7 @@ impl Watchdog {
     }
 }
 
-/// The second in which something due is looked at: one begun is not over.
+/// The bucket of a record that is due at `due_ns`: the next full second.
 fn bucket(due_ns: u64) -> u32 {
     u32::try_from(due_ns / SECOND_NS).map_or(u32::MAX, |second| second.saturating_add(1))
 }
@@ -207,8 +212,7 @@ fn due_ns(conn: &Conn, after_ns: u64) -> u64 {
     if conn.stuck == 0 { conn.since_ns.saturating_add(after_ns) } else { conn.remind_ns }
 }
 
-/// How long after the `times`th record the next one is due: double the distance each time, from that record on, however long it
-/// has been stuck then.
+/// How long after the `times`th record the next one is due: twice as long each time.
 fn gap_ns(times: u8, after_ns: u64) -> u64 {
     after_ns.max(SECOND_NS).saturating_mul(1 << (times.max(1) - 1).min(40))
 }

@@ -1,9 +1,31 @@
-//! Whether a socket is the one that had its key before: the kernel gives the memory of one to the next.
+//! Which kernel object is which connection. The kernel gives the memory of one socket to the next, so an address alone does
+//! not identify a socket.
 
 use super::conns::{Conn, plain};
 use crate::model::{Event, State, Tuple};
 
-/// What is known of both ends: the newer word, but nothing that was known is forgotten.
+/// Both ends in their network namespace: no two connections have them at the same time.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Ends {
+    netns: Option<u32>,
+    tuple: Tuple,
+}
+
+impl Ends {
+    pub(super) fn of(event: &Event) -> Self {
+        Self::new(event.netns, event.tuple)
+    }
+
+    pub(super) fn new(netns: Option<u32>, tuple: Tuple) -> Self {
+        Self { netns, tuple: tuple.of_any_socket() }
+    }
+
+    pub(super) fn of_conn(conn: &Conn) -> Self {
+        Self::new(conn.subject.netns, conn.tuple)
+    }
+}
+
+/// What is known of both ends: `new` where it has a value, `old` where it has none.
 pub(super) fn merge(old: Tuple, new: Tuple) -> Tuple {
     let mut merged = new;
     if new.local_port == 0 {
@@ -16,7 +38,7 @@ pub(super) fn merge(old: Tuple, new: Tuple) -> Tuple {
     if new.local.is_unspecified() {
         merged.local = old.local;
     }
-    // Not every record has it.
+    // Not every record has the interface.
     if new.interface == 0 {
         merged.interface = old.interface;
     }
@@ -32,10 +54,11 @@ pub(super) fn same_ends(old: &Tuple, new: &Tuple) -> bool {
         && (!is_known(old) || !is_known(new) || old.remote == new.remote)
 }
 
-/// Whether the socket that was in `state` may be `conn` still: its death and another's birth in its memory may have been lost.
+/// Whether the socket that was in `state` can still be `conn`. If not, the end of `conn` and the beginning of the next socket
+/// in the same memory were lost.
 pub(super) fn is_same(conn: &Conn, event: &Event, state: State) -> bool {
     let listens = |state| state == State::Listen;
-    // Where the port is not known, only what comes next in its state is believed to be its own.
+    // A socket without a known port is the same one only if the event continues from its state.
     let is_next = plain(conn.state) == plain(state);
     same_ends(&conn.tuple, &event.tuple)
         && listens(conn.state) == listens(state)

@@ -1,0 +1,115 @@
+//! Where the connection table and the kernel's own tables differ. Losses leave connections that have ended, and hide others.
+
+use std::collections::{BTreeSet, HashSet};
+
+use super::{
+    conns::{Conn, Conns, plain},
+    identity::{Ends, is_same},
+    mini_sockets::MiniSockets,
+    pending::Pending,
+};
+use crate::model::{ConnId, Event, EventKind, State, Tuple};
+
+/// What the kernel's tables held, after everything up to then was applied.
+#[derive(Debug)]
+pub struct KernelTables<'a> {
+    /// `CLOCK_MONOTONIC` ns before they were read.
+    pub began_ns: u64,
+    /// Network namespaces whose tables were read.
+    pub namespaces: &'a BTreeSet<u32>,
+    /// Their sockets.
+    pub sockets: &'a [Event],
+    /// Addresses of all sockets that processes hold; `None` if not known.
+    pub held: Option<&'a HashSet<u64>>,
+}
+
+/// One difference. It is believed when a second reading shows the same: a socket may change while the kernel's tables are read.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Difference {
+    pub(super) sk: u64,
+    /// The connection table has this connection, in this state.
+    known: Option<(ConnId, State)>,
+    /// The kernel has this state, whether of a mini-socket, and these ends.
+    shown: Option<(State, bool, Tuple)>,
+}
+
+/// Longer than a mini-socket or an orphan lives, ns: in namespaces that cannot be entered nothing else shows that a socket is gone.
+const LONG_NS: u64 = 300_000_000_000;
+
+impl KernelTables<'_> {
+    /// All differences.
+    pub(super) fn differences(
+        &self,
+        conns: &Conns,
+        mini_sockets: &MiniSockets,
+        pending: &Pending,
+    ) -> HashSet<Difference> {
+        let sockets = self.sockets.iter();
+        let mut differences: HashSet<Difference> =
+            sockets.filter_map(|event| self.difference(event, conns, mini_sockets, pending)).collect();
+        differences.extend(self.gone(conns));
+        differences
+    }
+
+    /// What is different of the kernel's socket of `event`.
+    pub(super) fn difference(
+        &self,
+        event: &Event,
+        conns: &Conns,
+        mini_sockets: &MiniSockets,
+        pending: &Pending,
+    ) -> Option<Difference> {
+        let EventKind::Socket { state, mini } = event.kind else { return None };
+        if state == State::Close || pending.is_timewait(event.sk) {
+            return None;
+        }
+        let conn = conns.find(event.sk).or_else(|| find_estimate(event, mini, conns, mini_sockets));
+        let conn = conn.map(|at| conns.get(at));
+        let agrees = |conn: &Conn| {
+            // What happened since the reading began is newer than what the reading shows.
+            let is_newer = conn.since_ns >= self.began_ns;
+            !conn.estimated
+                && (is_newer || (continues(conn, event, state, mini) && plain(conn.state) == plain(state)))
+        };
+        if conn.is_some_and(agrees) {
+            return None;
+        }
+        let known = conn.map(|conn| (conn.id, conn.state));
+        Some(Difference { sk: event.sk, known, shown: Some((state, mini, event.tuple)) })
+    }
+
+    /// Connections that existed before the reading and that the kernel does not have.
+    pub(super) fn gone(&self, conns: &Conns) -> Vec<Difference> {
+        let shown: HashSet<u64> = self.sockets.iter().map(|event| event.sk).collect();
+        let is_gone = |conn: &&Conn| {
+            if conn.since_ns >= self.began_ns || conn.estimated || shown.contains(&conn.sk) {
+                return false;
+            }
+            let was_read = conn.subject.netns.is_some_and(|netns| self.namespaces.contains(&netns));
+            let is_free = self.held.is_some_and(|held| !held.contains(&conn.sk));
+            let is_old = self.began_ns - conn.since_ns > LONG_NS;
+            was_read || (is_free && is_old)
+        };
+        let difference =
+            |conn: &Conn| Difference { sk: conn.sk, known: Some((conn.id, conn.state)), shown: None };
+        conns.iter().filter(is_gone).map(difference).collect()
+    }
+}
+
+/// The estimated mini-socket with the ends of `event`: the kernel's own has another address.
+pub(super) fn find_estimate(
+    event: &Event,
+    mini: bool,
+    conns: &Conns,
+    mini_sockets: &MiniSockets,
+) -> Option<usize> {
+    if !mini || conns.find(event.sk).is_some() {
+        return None;
+    }
+    conns.find(mini_sockets.estimate(&Ends::of(event))?)
+}
+
+/// Whether what the kernel shows can be `conn`. Mini-sockets and full sockets never use each other's memory.
+pub(super) fn continues(conn: &Conn, event: &Event, state: State, mini: bool) -> bool {
+    conn.mini == mini && is_same(conn, event, state)
+}

@@ -1,0 +1,64 @@
+//! Corrects what two readings of the kernel's tables show to be wrong.
+
+use std::collections::HashSet;
+
+use super::{Difference, Ends, KernelTables, Out, Table, merge};
+use crate::{
+    model::{Event, EventKind, Identify},
+    track::{
+        conns::plain,
+        kernel_tables::{continues, find_estimate},
+    },
+};
+
+impl Table {
+    /// Corrects each of `differences` that the second reading, `kernel`, shows again.
+    pub fn correct_confirmed(
+        &mut self,
+        differences: &HashSet<Difference>,
+        kernel: &KernelTables<'_>,
+        who: &mut dyn Identify,
+        out: Out<'_>,
+    ) {
+        for event in kernel.sockets {
+            let difference = kernel.difference(event, &self.conns, &self.mini_sockets, &self.pending);
+            if difference.is_some_and(|difference| differences.contains(&difference)) {
+                self.correct_socket(event, who);
+                self.hand_out(out);
+            }
+        }
+        let gone = kernel.gone(&self.conns);
+        for difference in gone.iter().filter(|difference| differences.contains(difference)) {
+            if let Some(at) = self.conns.find(difference.sk) {
+                self.report_lost_end(at, kernel.began_ns);
+                self.hand_out(out);
+            }
+        }
+    }
+
+    /// The kernel has the socket of `event` in another state, or the table does not have it.
+    fn correct_socket(&mut self, event: &Event, who: &mut dyn Identify) {
+        let EventKind::Socket { state, mini } = event.kind else { return };
+        let estimate = find_estimate(event, mini, &self.conns, &self.mini_sockets);
+        if let Some(at) = estimate {
+            self.mini_sockets.remove_estimate(&Ends::of(event));
+            self.rename(at, event.sk);
+            self.watchdog.watch_again(&mut self.conns, at);
+        }
+        if let Some(at) = estimate.or_else(|| self.conns.find(event.sk)) {
+            if continues(self.conns.get(at), event, state, mini) {
+                let conn = self.conns.get_mut(at);
+                let was = conn.state;
+                conn.estimated = false;
+                conn.tuple = merge(conn.tuple, event.tuple);
+                if plain(was) != plain(state) {
+                    self.correct(at, Some(was), state, event.time_ns);
+                }
+                return;
+            }
+            self.report_lost_end(at, event.time_ns);
+        }
+        let at = self.add_existing(event, state, mini, None, who);
+        self.correct(at, None, state, event.time_ns);
+    }
+}
