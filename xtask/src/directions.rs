@@ -1,4 +1,4 @@
-//! The direction rule: which room may use which (docs/architecture.md).
+//! The direction rule: which module may use which (docs/architecture.md).
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use crate::{
     sources::{rust_files, without_comments},
 };
 
-/// A room and the rooms it may use. `cmd`, `examiner`, `fuzz`, `hunter`, `lib`, `look` and
+/// A top-level module and the modules that it may use. `cmd`, `examiner`, `fuzz`, `hunter`, `lib`, `look` and
 /// `pipeline` wire things together and may use all.
 const MAY_USE: [(&str, &[&str]); 24] = [
     ("model", &[]),
@@ -50,12 +50,13 @@ pub(crate) fn check() -> Result<()> {
     for file in rust_files(&source)? {
         let name = file.strip_prefix(&source).unwrap_or(&file).display().to_string();
         let text = without_comments(&fs::read_to_string(&file)?);
-        let room = name.split(['/', '.']).next().unwrap_or_default();
-        if let Some((_, may)) = MAY_USE.iter().find(|(known, _)| *known == room) {
-            let used = rooms(&text).into_iter().filter(|used| used != room && !may.contains(&used.as_str()));
+        let module = name.split(['/', '.']).next().unwrap_or_default();
+        if let Some((_, may)) = MAY_USE.iter().find(|(known, _)| *known == module) {
+            let used =
+                modules(&text).into_iter().filter(|used| used != module && !may.contains(&used.as_str()));
             wrong.extend(used.map(|used| format!("{name} uses {used}")));
-        } else if !["cmd", "examiner", "fuzz", "hunter", "lib", "look", "pipeline"].contains(&room) {
-            wrong.push(format!("{name} is in no room of the rule"));
+        } else if !["cmd", "examiner", "fuzz", "hunter", "lib", "look", "pipeline"].contains(&module) {
+            wrong.push(format!("{name} is in no module of the rule"));
         }
         for (word, places) in [("aya", &AYA[..]), ("sockstate_abi", &ABI[..])] {
             let uses = text.contains(&format!("{word}::")) || text.contains(&format!("{word}_log::"));
@@ -71,8 +72,8 @@ pub(crate) fn check() -> Result<()> {
     Ok(())
 }
 
-/// The rooms that `crate::room` and `crate::{room, room::thing}` name.
-fn rooms(text: &str) -> Vec<String> {
+/// The modules that `crate::module` and `crate::{module, module::thing}` name.
+fn modules(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let word = |text: &str| -> String {
         text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
@@ -101,7 +102,7 @@ fn rooms(text: &str) -> Vec<String> {
             }
         }
     }
-    found.retain(|room| !room.is_empty());
+    found.retain(|module| !module.is_empty());
     found
 }
 
@@ -110,9 +111,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rooms_are_found_in_every_form() {
+    fn modules_are_found_in_every_form() {
         let text =
             "use crate::model::State;\nuse crate::{\n    decode::{a, b},\n    kernel,\n};\ncrate::track::x()";
-        assert_eq!(rooms(text), ["model", "decode", "kernel", "track"]);
+        assert_eq!(modules(text), ["model", "decode", "kernel", "track"]);
     }
 }
