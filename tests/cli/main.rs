@@ -140,6 +140,19 @@ fn what_is_wrong_with_a_sink_is_said_with_its_place() {
             "4:10",
             "'filter' is for records",
         ),
+        (
+            "type = \"file\"\npath = \"x\"\nkeap = 3",
+            "4:1",
+            "unknown key 'keap' in [sinks.a]; did you mean 'keep'?",
+        ),
+        // The nearest key of all would be another type's.
+        (
+            "type = \"stdout\"\nsubjekt = \"x\"",
+            "3:1",
+            "unknown key 'subjekt' in [sinks.a]; there are type, format",
+        ),
+        ("type = \"tape\"\nkeep = \"many\"", "2:8", "c.toml:3:8: invalid digit"),
+        ("keep = 3\nurl = \"http://x\"\nkeap = 3", "1:1", "c.toml:4:1: unknown key 'keap'"),
         ("type = \"socket\"\naddress = \"host\"", "3:11", "'host' is no address"),
         ("type = \"socket\"\naddress = \"udp://host:1\"", "1:1", "must be tcp, tls or unix"),
         ("type = \"stdout\"\nqueue = \"lots\"", "3:9", "'lots' is no size"),
@@ -164,6 +177,23 @@ fn what_is_wrong_with_a_sink_is_said_with_its_place() {
     let output = sockstate(&["run", "--config", "/no/such/file"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("/no/such/file"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn what_the_binary_was_built_without_is_named() {
+    for (is_there, name, sink) in [
+        (cfg!(feature = "nats"), "NATS", "type = \"nats\"\nurl = \"nats://x\""),
+        (cfg!(feature = "kafka"), "Kafka", "type = \"kafka\"\nurl = \"x:9092\""),
+        (cfg!(feature = "grpc"), "gRPC", "type = \"otlp\"\nurl = \"http://x\"\ngrpc = true"),
+        (cfg!(feature = "grpc"), "gRPC", "type = \"otlp-metrics\"\nurl = \"http://x\"\ngrpc = true"),
+    ] {
+        let (code, said) = check(&format!("[sinks.a]\n{sink}\n"));
+        let lacks = format!("sockstate: c.toml:1:1: this sockstate was built without {name}: cargo install");
+        assert_eq!(code, Some(if is_there { 0 } else { 2 }), "{sink}: {said}");
+        assert_eq!(said.starts_with(&lacks), !is_there, "{sink}: {said}");
+        let (_, said) = check(&format!("[sinks.a]\n{}\n", sink.replace("url", "# url")));
+        assert!(said.contains("c.toml:1:1: 'url' is missing"), "{sink}: {said}");
+    }
 }
 
 #[test]

@@ -11,14 +11,14 @@ use std::{
 
 use sockstate::sinks::{
     self, Address, Authority, Batch, Convert, Frame, Framing, HttpSettings, Inherited, Pace, Queue,
-    SinkSettings, SpoolSettings, TargetSettings, Template, TlsSettings,
+    SinkBuilder, SinkSettings, SpoolSettings, StreamSettings, Template, TlsSettings,
 };
 
 /// A sink with nothing special about it.
-pub(crate) fn settings(target: TargetSettings) -> SinkSettings {
+pub(crate) fn settings(builder: impl SinkBuilder + 'static) -> SinkSettings {
     SinkSettings {
         name: "test".into(),
-        target,
+        builder: Arc::new(builder),
         queue_bytes: 1 << 20,
         spool: None,
         pace: Pace {
@@ -30,28 +30,32 @@ pub(crate) fn settings(target: TargetSettings) -> SinkSettings {
 }
 
 /// The same with a spool of its own.
-pub(crate) fn spooled(target: TargetSettings, path: &std::path::Path, max_bytes: u64) -> SinkSettings {
+pub(crate) fn spooled(
+    builder: impl SinkBuilder + 'static,
+    path: &std::path::Path,
+    max_bytes: u64,
+) -> SinkSettings {
     let spool = Some(SpoolSettings { path: path.to_owned(), max_bytes, sync: false });
-    SinkSettings { spool, ..settings(target) }
+    SinkSettings { spool, ..settings(builder) }
 }
 
-pub(crate) fn tcp(port: u16) -> TargetSettings {
-    TargetSettings::Stream(
-        Address::Tcp(Authority { host: "127.0.0.1".into(), port }),
-        TlsSettings::default(),
-        Framing::Lines,
-    )
+pub(crate) fn tcp(port: u16) -> StreamSettings {
+    StreamSettings {
+        address: Address::Tcp(Authority { host: "127.0.0.1".into(), port }),
+        tls: TlsSettings::default(),
+        framing: Framing::Lines,
+    }
 }
 
-pub(crate) fn http(port: u16, template: Template) -> TargetSettings {
-    let settings = HttpSettings {
+pub(crate) fn http(port: u16, template: Template) -> HttpSettings {
+    HttpSettings {
         url: format!("http://127.0.0.1:{port}/insert?x=1"),
         template,
         headers: BTreeMap::from([("X-Test".into(), "yes".into())]),
         timeout: Duration::from_millis(500),
         gzip: false,
-    };
-    TargetSettings::Http(settings, TlsSettings::default())
+        tls: TlsSettings::default(),
+    }
 }
 
 /// Feeds a sink as the pipeline does, and counts.

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use sockstate::sinks::{Address, Spool, TargetSettings, Template};
+use sockstate::sinks::{Address, DatagramSettings, Spool, Template};
 
 use crate::{
     all,
@@ -30,8 +30,8 @@ impl Unread {
         Self(socket, directory)
     }
 
-    fn target(&self) -> TargetSettings {
-        TargetSettings::Datagram(Address::Unix(self.1.path().join("log")))
+    fn target(&self) -> DatagramSettings {
+        DatagramSettings::syslog(Address::Unix(self.1.path().join("log")))
     }
 
     /// Empty datagrams of our own find it full.
@@ -105,7 +105,7 @@ fn a_row_of_datagrams_that_are_too_large_costs_no_other() {
         out.push(b'\n');
     });
     let mut feeder =
-        Feeder::start(&settings(TargetSettings::Datagram(Address::Unix(path.clone()))), Some(convert));
+        Feeder::start(&settings(DatagramSettings::syslog(Address::Unix(path.clone()))), Some(convert));
     feeder.push(100);
     feeder.wait_until("all are counted", |it| it.lost() + it.delivered() == 100);
     assert_eq!((feeder.queue.status().lost(), feeder.queue.status().delivered()), (40, 60));

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sockstate::sinks::{FileSettings, TargetSettings};
+use sockstate::sinks::FileSettings;
 use testkit::skipping::print_skipped;
 
 use crate::{
@@ -43,7 +43,7 @@ fn a_file_is_rotated_compressed_and_kept_as_asked() {
     let directory = tempfile::tempdir().expect("directory");
     let path = directory.path().join("out.json");
     let settings_of = FileSettings { rotate_bytes: Some(50_000), zstd: true, ..file(&path) };
-    let mut feeder = Feeder::start(&settings(TargetSettings::File(settings_of.clone())), None);
+    let mut feeder = Feeder::start(&settings(settings_of.clone()), None);
     for _ in 0..10 {
         feeder.push(100);
     }
@@ -60,8 +60,7 @@ fn a_file_is_rotated_compressed_and_kept_as_asked() {
     seqs.extend(lines_of(&path));
     assert_eq!(seqs, all(1000));
 
-    let mut feeder =
-        Feeder::start(&settings(TargetSettings::File(FileSettings { keep: Some(2), ..settings_of })), None);
+    let mut feeder = Feeder::start(&settings(FileSettings { keep: Some(2), ..settings_of }), None);
     feeder.push(1000);
     feeder.wait_until("all is written", |it| it.delivered() == 1000);
     feeder.end(Duration::from_secs(5));
@@ -96,7 +95,7 @@ fn what_a_killed_one_was_compressing_is_compressed_once() {
     }
     let at_work = fs::File::open(name("6.000000Z")).expect("file");
     at_work.lock().expect("lock");
-    let mut feeder = Feeder::start(&settings(TargetSettings::File(file(&path))), None);
+    let mut feeder = Feeder::start(&settings(file(&path)), None);
     feeder.push(1);
     feeder.end(Duration::from_secs(5));
     let mut kept = rotated(directory.path());
@@ -109,11 +108,11 @@ fn what_a_killed_one_was_compressing_is_compressed_once() {
 fn a_file_is_opened_again_and_mended() {
     let directory = tempfile::tempdir().expect("directory");
     let path = directory.path().join("out.json");
-    Feeder::start(&settings(TargetSettings::File(file(&path))), None).end(Duration::from_secs(5));
+    Feeder::start(&settings(file(&path)), None).end(Duration::from_secs(5));
     let long = "x".repeat(200_000);
     let mut killed = fs::OpenOptions::new().append(true).open(&path).expect("file");
     write!(killed, "{{\"seq\":99}}\n{{\"seq\":1,\"long\":\"{long}").expect("what a killed one left");
-    let mut feeder = Feeder::start(&settings(TargetSettings::File(file(&path))), None);
+    let mut feeder = Feeder::start(&settings(file(&path)), None);
     feeder.push(10);
     feeder.wait_until("it is written", |it| it.delivered() == 10);
     let moved = directory.path().join("out.json.1");
@@ -130,7 +129,7 @@ fn a_file_that_another_program_wrote_is_not_cut() {
     let directory = tempfile::tempdir().expect("directory");
     let path = directory.path().join("out.json");
     fs::write(&path, "another program's\nunfinished line").expect("file");
-    let mut feeder = Feeder::start(&settings(TargetSettings::File(file(&path))), None);
+    let mut feeder = Feeder::start(&settings(file(&path)), None);
     feeder.push(2);
     feeder.wait_until("it is written", |it| it.delivered() == 2);
     let text = fs::read_to_string(&path).expect("file");
@@ -143,7 +142,7 @@ fn a_foreign_file_with_the_inode_of_a_removed_one_is_not_cut() {
     let directory = tempfile::tempdir().expect("directory");
     let path = directory.path().join("out.json");
     let write = |count| {
-        let mut feeder = Feeder::start(&settings(TargetSettings::File(file(&path))), None);
+        let mut feeder = Feeder::start(&settings(file(&path)), None);
         feeder.push(count);
         feeder.end(Duration::from_secs(5));
     };
@@ -175,7 +174,7 @@ fn a_file_sink_follows_no_link_and_uses_no_directory_of_others() {
     symlink(&foreign, &link).expect("symlink");
     let refused = |path: &Path, reason: &str| {
         let started = sockstate::sinks::start(
-            &settings(TargetSettings::File(file(path))),
+            &settings(file(path)),
             Vec::new(),
             None,
             sockstate::sinks::Inherited::default(),
@@ -209,7 +208,7 @@ fn a_rotation_counts_and_removes_only_files_of_its_own() {
         fs::write(directory.path().join(name), name).expect("file");
     }
     let target = FileSettings { rotate_bytes: Some(300), keep: Some(2), ..file(&path) };
-    let mut feeder = Feeder::start(&settings(TargetSettings::File(target)), None);
+    let mut feeder = Feeder::start(&settings(target), None);
     for pushed in 1..=40 {
         feeder.push(1);
         feeder.wait_until("it is written", |it| it.delivered() == pushed);
@@ -233,7 +232,7 @@ fn a_pipe_is_waited_for_and_never_blocks_the_sink() {
     let directory = tempfile::tempdir().expect("directory");
     let path = directory.path().join("pipe");
     make_pipe(&path);
-    let mut feeder = Feeder::start(&settings(TargetSettings::File(file(&path))), None);
+    let mut feeder = Feeder::start(&settings(file(&path)), None);
     feeder.push(50);
     feeder.wait_until("nobody reads", |it| it.failures() > 0);
     let mut reader = fs::File::open(&path).expect("pipe");
@@ -268,7 +267,7 @@ fn the_end_cuts_no_record_in_a_pipe_that_is_not_longer_than_its_writes() {
             out.extend(std::iter::repeat_n(b' ', long));
             out.push(b'\n');
         });
-        let mut feeder = Feeder::start(&settings(TargetSettings::File(file(&path))), Some(convert));
+        let mut feeder = Feeder::start(&settings(file(&path)), Some(convert));
         let mut reader =
             fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).expect("pipe");
         feeder.push(1000);
@@ -316,7 +315,7 @@ fn a_file_on_a_full_disk_is_opened_again_at_sighup() {
     };
     let elsewhere = tempfile::tempdir().expect("directory");
     let (path, moved) = (disk.0.path().join("out.json"), elsewhere.path().join("out.json"));
-    let mut feeder = Feeder::start(&settings(TargetSettings::File(file(&path))), None);
+    let mut feeder = Feeder::start(&settings(file(&path)), None);
     feeder.push(1000);
     feeder.wait_until("the disk is full", |it| it.failures() > 1);
     let written = feeder.queue.status().delivered();
@@ -361,7 +360,7 @@ fn a_compressed_file_that_is_not_whole_replaces_nothing() {
         let directory = tempfile::tempdir().expect("directory");
         let (old, bytes) = half_compressed(directory.path(), beside);
         let target = FileSettings { zstd: true, ..file(&directory.path().join("out.json")) };
-        let mut feeder = Feeder::start(&settings(TargetSettings::File(target)), None);
+        let mut feeder = Feeder::start(&settings(target), None);
         feeder.push(1);
         feeder.end(Duration::from_secs(5));
         let compressed = old.with_added_extension("zst");

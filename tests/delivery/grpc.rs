@@ -21,7 +21,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use sockstate::sinks::{Envelope, HttpSettings, TargetSettings, Template, TlsSettings};
+use sockstate::sinks::{Envelope, GrpcSettings, HttpSettings, Template, TlsSettings};
 
 use crate::collector::{Feeder, settings, wait_until};
 
@@ -66,8 +66,9 @@ fn server(
         headers: BTreeMap::new(),
         timeout: Duration::from_secs(2),
         gzip: false,
+        tls: TlsSettings::default(),
     };
-    let target = TargetSettings::Grpc(settings_of, TlsSettings::default());
+    let target = GrpcSettings(settings_of);
     (Feeder::start(&settings(target), None), calls)
 }
 

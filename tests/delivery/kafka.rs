@@ -9,7 +9,7 @@ use rdkafka::{
     producer::DefaultProducerContext,
     types::{RDKafkaApiKey, RDKafkaRespErr},
 };
-use sockstate::sinks::{Batch, Frame, KafkaSettings, TargetSettings};
+use sockstate::sinks::{Batch, Frame, KafkaSettings};
 
 use crate::{
     all,
@@ -28,8 +28,8 @@ fn cluster() -> Cluster {
     cluster
 }
 
-fn target(cluster: &Cluster, properties: &[(&str, &str)]) -> TargetSettings {
-    TargetSettings::Kafka(KafkaSettings {
+fn target(cluster: &Cluster, properties: &[(&str, &str)]) -> KafkaSettings {
+    KafkaSettings {
         brokers: cluster.bootstrap_servers(),
         topic: TOPIC.into(),
         key: "host".into(),
@@ -38,7 +38,7 @@ fn target(cluster: &Cluster, properties: &[(&str, &str)]) -> TargetSettings {
             .iter()
             .map(|(key, value)| ((*key).into(), (*value).into()))
             .collect::<BTreeMap<_, _>>(),
-    })
+    }
 }
 
 /// The numbers of all messages of the topic, up to `most`.

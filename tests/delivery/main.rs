@@ -31,7 +31,10 @@ use collector::{
 };
 use sockstate::{
     format::convert::Syslog,
-    sinks::{Address, Framing, Queue, SinkSettings, TargetSettings, Template, TlsSettings},
+    sinks::{
+        Address, DatagramSettings, Framing, HttpSettings, Queue, SinkSettings, StreamSettings, Template,
+        TlsSettings,
+    },
 };
 
 fn all(count: u64) -> Vec<u64> {
@@ -165,7 +168,7 @@ fn syslog_counts_octets_on_streams_and_sends_datagrams_elsewhere() {
     };
     let (listener, port) = listen();
     let address = format!("tcp://127.0.0.1:{port}").parse().expect("address");
-    let target = TargetSettings::Stream(address, TlsSettings::default(), Framing::Octets);
+    let target = StreamSettings { address, tls: TlsSettings::default(), framing: Framing::Octets };
     let mut feeder = Feeder::start(&settings(target), convert());
     feeder.push(3);
     let (mut stream, _) = listener.accept().expect("connection");
@@ -187,7 +190,7 @@ fn syslog_counts_octets_on_streams_and_sends_datagrams_elsewhere() {
     let path = directory.path().join("log");
     let socket = UnixDatagram::bind(&path).expect("socket");
     let mut feeder =
-        Feeder::start(&settings(TargetSettings::Datagram(Address::Unix(path.clone()))), convert());
+        Feeder::start(&settings(DatagramSettings::syslog(Address::Unix(path.clone()))), convert());
     feeder.push(1);
     let mut buffer = [0; 2048];
     let len = socket.recv(&mut buffer).expect("datagram");
@@ -226,7 +229,7 @@ fn a_datagram_that_is_too_large_is_lost_and_the_next_ones_go_on() {
     udp.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
     let addresses = [format!("unix:{}", path.display()), format!("udp://127.0.0.1:{port}")];
     for (address, read) in addresses.iter().zip(read) {
-        let target = TargetSettings::Datagram(address.parse::<Address>().expect("address"));
+        let target = DatagramSettings::syslog(address.parse::<Address>().expect("address"));
         let mut feeder = Feeder::start(&settings(target), large());
         feeder.push(8);
         let mut buffer = vec![0; 1 << 16];
@@ -314,8 +317,7 @@ fn what_is_gzipped_is_the_same() {
         into.add(text);
         answer("200 OK", "", "")
     });
-    let TargetSettings::Http(plain, tls) = http(port, Template::Ndjson) else { panic!("http") };
-    let target = TargetSettings::Http(sockstate::sinks::HttpSettings { gzip: true, ..plain }, tls);
+    let target = HttpSettings { gzip: true, ..http(port, Template::Ndjson) };
     let mut feeder = Feeder::start(&settings(target), None);
     feeder.push(50);
     feeder.wait_until("delivery", |it| it.delivered() == 50);

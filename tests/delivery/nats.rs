@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use sockstate::sinks::{NatsSettings, TargetSettings, TlsSettings};
+use sockstate::sinks::{NatsSettings, TlsFiles};
 
 use crate::collector::{Feeder, listen, settings, wait_until};
 
@@ -63,14 +63,14 @@ fn serve(mut stream: TcpStream, most: usize, max_payload: usize, count: &AtomicU
     }
 }
 
-fn target(port: u16) -> TargetSettings {
-    let settings = NatsSettings {
+fn target(port: u16) -> NatsSettings {
+    NatsSettings {
         url: format!("nats://127.0.0.1:{port}"),
         subject: "sockstate.events".into(),
         credentials: None,
         id: "test".into(),
-    };
-    TargetSettings::Nats(settings, TlsSettings::default())
+        tls: TlsFiles::default(),
+    }
 }
 
 #[test]

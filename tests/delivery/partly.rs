@@ -183,9 +183,7 @@ fn bulk_is_asked_for_statuses_only() {
         ("?filter_path=errors&refresh=true", "?filter_path=errors&refresh=true"),
     ] {
         let mut target = http(port, Template::Elasticsearch);
-        if let sockstate::sinks::TargetSettings::Http(settings, _) = &mut target {
-            settings.url = format!("http://127.0.0.1:{port}/logs/_bulk{query}");
-        }
+        target.url = format!("http://127.0.0.1:{port}/logs/_bulk{query}");
         let mut feeder = Feeder::start(&settings(target), None);
         feeder.push(1);
         feeder.wait_until("it is delivered", |it| it.delivered() == 1);

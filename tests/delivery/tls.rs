@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use sockstate::sinks::{Address, Framing, Inherited, TargetSettings, TlsSettings};
+use sockstate::sinks::{Address, Framing, Inherited, StreamSettings, TlsFiles, TlsSettings};
 
 use crate::{
     all,
@@ -77,14 +77,17 @@ fn tls_trusts_whom_it_should_and_shows_who_it_is() {
     let (listener, port) = listen();
     let server = tls_server(listener, &cert, &key, Some(&other));
     let address: Address = format!("tls://localhost:{port}").parse().expect("address");
-    let good = TlsSettings {
+    let good = TlsFiles {
         ca: save("ca.pem", &cert),
         cert: save("cert.pem", &other),
         key: save("key.pem", &other_key),
-        name: None,
     };
-    let wrong = TlsSettings { ca: save("other.pem", &other), ..good.clone() };
-    let target = |tls: &TlsSettings| TargetSettings::Stream(address.clone(), tls.clone(), Framing::Lines);
+    let wrong = TlsFiles { ca: save("other.pem", &other), ..good.clone() };
+    let target = |tls: &TlsFiles| StreamSettings {
+        address: address.clone(),
+        tls: TlsSettings { files: tls.clone(), name: None },
+        framing: Framing::Lines,
+    };
     let mut feeder = Feeder::start(&settings(target(&wrong)), None);
     feeder.push(1);
     feeder.wait_until("a stranger is not trusted", |it| it.failures() > 1);
@@ -104,9 +107,10 @@ fn files_that_are_no_certificates_are_an_error_that_names_them() {
     let directory = tempfile::tempdir().expect("directory");
     let path = directory.path().join("ca.pem");
     fs::write(&path, "nothing").expect("write");
-    let tls = TlsSettings { ca: Some(path.clone()), ..TlsSettings::default() };
+    let files = TlsFiles { ca: Some(path.clone()), ..TlsFiles::default() };
+    let tls = TlsSettings { files, name: None };
     let address = "tls://localhost:1".parse().expect("address");
-    let settings = settings(TargetSettings::Stream(address, tls, Framing::Lines));
+    let settings = settings(StreamSettings { address, tls, framing: Framing::Lines });
     let error = sockstate::sinks::start(&settings, Vec::new(), None, Inherited::default())
         .err()
         .expect("an error")

@@ -28,13 +28,13 @@ const MAY_USE: [(&str, &[&str]); 24] = [
     ("route", &["model"]),
     ("unwind", &["enrich", "model"]),
     ("format", &["model", "display"]),
-    ("sinks", &["files", "messages", "model"]),
+    ("sinks", &["config", "files", "format", "messages", "model"]),
     ("metrics", &["model"]),
     ("kernel", &["files", "model", "knowledge", "messages"]),
     ("source", &["model", "decode", "kernel", "procfs"]),
     ("config", &["model"]),
-    ("cli", &["model", "config", "explain", "sinks"]),
-    ("settings", &["cli", "files"]),
+    ("cli", &["model", "config", "explain"]),
+    ("settings", &["cli", "files", "sinks"]),
     ("main", &[]),
 ];
 

@@ -7,7 +7,6 @@ use ipnet::IpNet;
 
 mod examples;
 mod people;
-mod sink;
 
 use examples::{
     DETACH_EXAMPLES, DIAGRAM_EXAMPLES, DOCTOR_EXAMPLES, EXAMPLES, EXPLAIN_EXAMPLES, HUNT_EXAMPLES,
@@ -17,7 +16,6 @@ pub use people::{
     DiagramArgs, DiagramFormat, ExplainArgs, RecordArgs, ReplayArgs, ReportArgs, TimelineArgs,
     TimelineFormat, TopArgs,
 };
-pub use sink::{CompressionName, SinkArgs, SinkFormat, SinkType, SyncName, TemplateName};
 
 use crate::{
     config::{

@@ -1,6 +1,11 @@
 //! Changes the streams of a running daemon by a configuration that was read again.
 
-use std::{collections::BTreeMap, future::Future, path::PathBuf, pin::Pin};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    path::{Path, PathBuf},
+    pin::Pin,
+};
 
 use super::{
     handover::Ground,
@@ -106,11 +111,13 @@ impl Reloader {
         // Sinks that go on keep their files: the others' successors must not open one of these.
         let (mut wanted, mut successors) = (Vec::new(), Vec::new());
         for sink in &settings.sinks {
-            let before =
-                old.iter().position(|(known, _)| known.name == sink.name).map(|at| old.swap_remove(at));
+            let before = old
+                .iter()
+                .position(|(known, _)| known.section.name == sink.section.name)
+                .map(|at| old.swap_remove(at));
             match before {
                 Some((known, stream))
-                    if known == *sink && same_labels && self.secrets.same(&secrets, &sink.name) =>
+                    if known == *sink && same_labels && self.secrets.same(&secrets, &sink.section.name) =>
                 {
                     stream.reopen();
                     wanted.push(Some((known, stream)));
@@ -163,8 +170,9 @@ impl Reloader {
             let same = |other: &Sink| place(sink).is_some() && place(sink) == place(other);
             others.iter().filter(|(other, _)| same(other)).map(|(_, queue)| (*queue).clone()).collect()
         };
-        let running = Running { output: with(|sink| sink.args.path.clone()), spool: with(spool) };
-        let started = prepared.remove(&sink.name).unwrap_or_else(|| Err("it was not read".to_owned()));
+        let running = Running { output: with(file), spool: with(|sink| sink.section.spool_path()) };
+        let started =
+            prepared.remove(&sink.section.name).unwrap_or_else(|| Err("it was not read".to_owned()));
         let replaces = before.is_some();
         let stream = started.map_err(anyhow::Error::msg).and_then(|started| {
             let before = sinks::Before { running, replaces };
@@ -193,7 +201,7 @@ impl Reloader {
     }
 }
 
-/// The directory of a sink's spool.
-fn spool(sink: &Sink) -> Option<PathBuf> {
-    sink.args.spool.as_ref().map(|path| path.join(&sink.name))
+/// The file that a sink has open.
+fn file(sink: &Sink) -> Option<PathBuf> {
+    sink.section.config.file().map(Path::to_owned)
 }

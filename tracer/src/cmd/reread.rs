@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    hash::{DefaultHasher, Hash, Hasher},
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -15,10 +14,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Failure, exit, sinks, verify};
+use super::{Failure, exit, verify};
 use crate::{
-    cli::SinkArgs,
-    files,
     format::Stamp,
     model::Start,
     settings::{self, Reading, Settings, Sink},
@@ -137,11 +134,11 @@ fn reread(path: &Path, start: &Start) -> Result<Reread, Failure> {
     let settings = verify::refuse(settings, problems, exit::USAGE)?;
     let secrets = Secrets::of(&settings);
     let stamp = Stamp { host: &start.host, instance: start.instance, labels: &settings.labels };
-    let of_sink = |sink: &Sink| match verify::of_sink(sink).into_iter().next() {
+    let of_sink = |sink: &Sink| match sink.section.system_problems().into_iter().next() {
         Some(problem) => Err(problem.message),
-        None => sinks::sink_settings(sink, &stamp).map_err(|error| format!("{error:#}")),
+        None => sink.section.settings(&stamp),
     };
-    let sinks = settings.sinks.iter().map(|sink| (sink.name.clone(), of_sink(sink))).collect();
+    let sinks = settings.sinks.iter().map(|sink| (sink.section.name.clone(), of_sink(sink))).collect();
     Ok(Reread { secrets, sinks, settings })
 }
 
@@ -151,19 +148,12 @@ pub(super) struct Secrets(BTreeMap<String, u64>);
 
 impl Secrets {
     pub(super) fn of(settings: &Settings) -> Self {
-        Self(settings.sinks.iter().map(|sink| (sink.name.clone(), sum(&sink.args))).collect())
+        Self(
+            settings.sinks.iter().map(|sink| (sink.section.name.clone(), sink.section.files_sum())).collect(),
+        )
     }
 
     pub(super) fn same(&self, other: &Self, name: &str) -> bool {
         self.0.get(name) == other.0.get(name)
     }
-}
-
-fn sum(args: &SinkArgs) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    let files = [&args.authorization_file, &args.tls_ca, &args.tls_cert, &args.tls_key, &args.credentials];
-    for path in files.into_iter().flatten() {
-        files::read(path, files::MOST_SETTINGS).ok().hash(&mut hasher);
-    }
-    hasher.finish()
 }

@@ -63,7 +63,7 @@ fn checked(path: &Path, settings: &Settings) -> Result<ExitCode> {
     for remark in verify::remarks(settings) {
         message!("{remark}");
     }
-    let names: Vec<&str> = settings.sinks.iter().map(|sink| sink.name.as_str()).collect();
+    let names: Vec<&str> = settings.sinks.iter().map(|sink| sink.section.name.as_str()).collect();
     print([format!("{}: right; into {}\n", path.display(), names.join(", "))])?;
     Ok(ExitCode::SUCCESS)
 }

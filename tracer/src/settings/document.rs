@@ -3,7 +3,7 @@
 use std::{cell::RefCell, collections::BTreeMap, error::Error, fmt, ops::Range};
 
 use clap::{
-    Arg, ArgAction, Args, Command, FromArgMatches,
+    Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches,
     error::{ContextKind, ContextValue, ErrorKind},
 };
 use thiserror::Error;
@@ -140,6 +140,14 @@ impl<'a> Section<'a> {
         Keys { source: self.source, span: self.span.clone(), spans }
     }
 
+    /// A text in it, which stays there.
+    pub(super) fn text(&self, key: &str) -> Option<&str> {
+        match self.entries.get(key)?.1.get_ref() {
+            DeValue::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
     /// A table in it, if there is one.
     pub(super) fn take_section(&mut self, key: &str) -> Option<Section<'a>> {
         let (at, value) = self.entries.remove(key)?;
@@ -176,13 +184,24 @@ impl<'a> Section<'a> {
     /// What the keys say to the flags of `T`; other keys must not be there. With a problem noted, what the good keys say; `None` where
     /// that is not enough.
     pub(super) fn into_args<T: Args + FromArgMatches>(self) -> Option<T> {
-        let command = || T::augment_args(Command::new("sockstate").no_binary_name(true));
+        self.parsed(&T::augment_args, T::from_arg_matches, |_| None)
+    }
+
+    /// The same for the flags that `augment` adds, read by `parse`; `elsewhere` says where a key belongs that is not among them.
+    pub(super) fn parsed<T>(
+        self,
+        augment: &dyn Fn(Command) -> Command,
+        parse: impl Fn(&ArgMatches) -> Result<T, clap::Error>,
+        elsewhere: impl Fn(&str) -> Option<String>,
+    ) -> Option<T> {
+        let command = || augment(Command::new("sockstate").no_binary_name(true));
         let known = command();
         let flags: Vec<&Arg> = known.get_arguments().collect();
         let mut typed: Vec<String> = Vec::new();
         for (key, (at, value)) in &self.entries {
             let Some(flag) = flags.iter().find(|flag| flag.get_long() == Some(key)) else {
-                self.source.note(at.clone(), self.unknown(key, &flags));
+                let message = elsewhere(key).unwrap_or_else(|| self.unknown(key, &flags));
+                self.source.note(at.clone(), message);
                 continue;
             };
             let alone = words(flag, value.get_ref()).and_then(|words| {
@@ -196,7 +215,7 @@ impl<'a> Section<'a> {
                 Err(message) => self.source.note(value.span(), message),
             }
         }
-        let parsed = command().try_get_matches_from(&typed).and_then(|found| T::from_arg_matches(&found));
+        let parsed = command().try_get_matches_from(&typed).and_then(|found| parse(&found));
         parsed.map_err(|error| self.note_all(&error)).ok()
     }
 
@@ -273,7 +292,7 @@ fn words(flag: &Arg, value: &DeValue<'_>) -> Result<Vec<String>, String> {
 }
 
 /// What is wrong with one flag alone; others may be missing.
-fn complaint(result: Result<clap::ArgMatches, clap::Error>) -> Option<String> {
+fn complaint(result: Result<ArgMatches, clap::Error>) -> Option<String> {
     let error = result.err()?;
     let of_others = matches!(error.kind(), ErrorKind::MissingRequiredArgument | ErrorKind::ArgumentConflict);
     (!of_others).then(|| message(&error))

@@ -2,8 +2,11 @@
 
 use clap::{Arg, ArgAction, Args, Command, builder::PossibleValue};
 
-use super::sink::{names, types};
-use crate::cli::{DaemonKeys, FilterArgs, KernelArgs, SinkArgs, StuckRules};
+use super::sink::{TypeArg, all_tables, own_keys};
+use crate::{
+    cli::{DaemonKeys, FilterArgs, KernelArgs, StuckRules},
+    sinks::CommonArgs,
+};
 
 /// Columns of a comment.
 const WIDTH: usize = 100;
@@ -33,11 +36,15 @@ pub fn example() -> String {
     );
     sink_keys(&mut text);
     text.push_str(
-        "#\n# Which of the records a sink gets has the keys of [filter]:\n# [sinks.NAME.filter]\n# to = [\"CLOSE_WAIT\"]\n\
-         #\n# Headers of the requests of http, otlp and otlp-metrics, the labels of Loki's stream, and librdkafka's properties:\n\
-         # [sinks.NAME.headers]\n# X-Scope-OrgID = \"tenant\"\n# [sinks.NAME.labels]\n# job = \"sockstate\"\n\
-         # [sinks.NAME.properties]\n# \"security.protocol\" = \"ssl\"\n",
+        "#\n# Which of the records a sink gets has the keys of [filter]:\n# [sinks.NAME.filter]\n# to = [\"CLOSE_WAIT\"]\n",
     );
+    for (table, types) in all_tables() {
+        let (name, about, example) = (table.name, table.about, table.example);
+        text.push_str(&format!(
+            "#\n# {about}, for {}:\n# [sinks.NAME.{name}]\n# {example}\n",
+            types.join(", ")
+        ));
+    }
     text
 }
 
@@ -54,15 +61,21 @@ fn keys<T: Args>(text: &mut String) {
 }
 
 fn sink_keys(text: &mut String) {
-    let command = SinkArgs::augment_args(Command::new(""));
-    let mut last = None;
-    for arg in command.get_arguments() {
-        let group = types(arg).map_or_else(|| "all".to_owned(), |types| names(&types));
-        if last.as_ref() != Some(&group) {
-            text.push_str(&format!("#\n# -- {group}\n"));
-            last = Some(group);
+    let all = |command: Command| -> Vec<(Arg, String)> {
+        command.get_arguments().map(|arg| (arg.clone(), "all".to_owned())).collect()
+    };
+    let own = own_keys().into_iter().map(|(arg, types)| (arg, types.join(", ")));
+    let keys = all(TypeArg::augment_args(Command::new("")))
+        .into_iter()
+        .chain(own)
+        .chain(all(CommonArgs::augment_args(Command::new(""))));
+    let mut last = String::new();
+    for (arg, types) in keys {
+        if last != types {
+            text.push_str(&format!("#\n# -- {types}\n"));
+            last = types;
         }
-        key(arg, text);
+        key(&arg, text);
     }
 }
 

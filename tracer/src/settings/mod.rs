@@ -13,8 +13,9 @@ use document::{Section, Source};
 pub use example::example;
 
 use crate::{
-    cli::{DaemonKeys, FilterArgs, KernelArgs, SinkArgs, StuckRules},
+    cli::{DaemonKeys, FilterArgs, KernelArgs, StuckRules},
     files,
+    sinks::SinkSection,
 };
 
 /// Everything that the file says.
@@ -39,18 +40,10 @@ pub struct Settings {
 /// One sink.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sink {
-    /// Its name.
-    pub name: String,
-    /// Its keys.
-    pub args: SinkArgs,
+    /// Its keys and tables.
+    pub section: SinkSection,
     /// Which of the records it gets; all without it.
     pub filter: Option<FilterArgs>,
-    /// Headers of HTTP requests.
-    pub headers: BTreeMap<String, String>,
-    /// Labels of Loki's stream.
-    pub labels: BTreeMap<String, String>,
-    /// librdkafka's properties.
-    pub properties: BTreeMap<String, String>,
 }
 
 /// What a file says, and what is wrong with it.

@@ -1,19 +1,24 @@
 //! One sink's section: keys that its type has, and that go together.
 
-use std::collections::BTreeMap;
-
-use clap::Arg;
-
-use super::{
-    Sink,
-    document::{Keys, Section},
+use clap::{
+    Arg, ArgMatches, Args, Command, FromArgMatches,
+    builder::{PossibleValue, PossibleValuesParser},
 };
-use crate::cli::{SinkArgs, SinkType, TemplateName};
 
-/// The types that have these tables.
-const HEADERS: [SinkType; 3] = [SinkType::Http, SinkType::Otlp, SinkType::OtlpMetrics];
-const LABELS: [SinkType; 1] = [SinkType::Http];
-const PROPERTIES: [SinkType; 1] = [SinkType::Kafka];
+use super::{Sink, document::Section};
+use crate::sinks::{CommonArgs, Kind, SINKS, SinkSection, Table, Tables, kind};
+
+/// The key that all others depend on.
+#[derive(Args)]
+pub(super) struct TypeArg {
+    /// Where the records go.
+    #[arg(long, value_name = "TYPE", required = true, value_parser = types())]
+    r#type: String,
+}
+
+fn types() -> PossibleValuesParser {
+    SINKS.iter().map(|kind| PossibleValue::new(kind.name).help(kind.about)).collect::<Vec<_>>().into()
+}
 
 /// `None` where it cannot be told what it would be.
 pub(super) fn read(name: String, mut section: Section<'_>) -> Option<Sink> {
@@ -23,80 +28,79 @@ pub(super) fn read(name: String, mut section: Section<'_>) -> Option<Sink> {
     }
     let keys = section.keys();
     let filter = section.take_section("filter").map(Section::into_args);
-    let mut texts = |key: &str| section.take_section(key).map(Section::into_texts).unwrap_or_default();
-    let [headers, labels, properties] = ["headers", "labels", "properties"].map(&mut texts);
-    let args: SinkArgs = section.into_args()?;
-    check_types(&args, &keys);
-    for problem in args.problems(|key| keys.has(key)) {
-        keys.note("", problem);
+    let mut tables = Tables::new();
+    for (table, _) in all_tables() {
+        if let Some(section) = section.take_section(table.name) {
+            tables.insert(table.name, section.into_texts());
+        }
     }
-    check_labels(&args, &labels, &keys);
+    let Some(kind) = section.text("type").and_then(kind) else {
+        // What is wrong with the keys is wrong with every type.
+        return section.parsed(&with_all_keys, |_| Ok(()), |_| None).and(None);
+    };
+    for (table, types) in all_tables() {
+        if keys.has(table.name) && !types.contains(&kind.name) {
+            keys.note(table.name, belongs(table.name, &types));
+        }
+    }
+    let augment = |command: Command| CommonArgs::augment_args(kind.augment(TypeArg::augment_args(command)));
+    let parse = |found: &ArgMatches| Ok((kind.parse(found)?, CommonArgs::from_arg_matches(found)?));
+    let (config, common) = section.parsed(&augment, parse, elsewhere)?;
+    let section = SinkSection { name, kind, config, common, tables };
+    for problem in section.text_problems(&|key| keys.has(key)) {
+        keys.note(problem.key, problem.message);
+    }
     // A filter that is wrong has been noted.
     let filter = filter.map_or(Some(None), |filter| filter.map(Some))?;
-    Some(Sink { name, args, filter, headers, labels, properties })
+    Some(Sink { section, filter })
 }
 
-/// Notes the keys that are for other types of sinks.
-fn check_types(args: &SinkArgs, keys: &Keys<'_>) {
-    let is = |types: &[SinkType]| types.contains(&args.r#type);
-    let tables = [("headers", &HEADERS[..]), ("labels", &LABELS), ("properties", &PROPERTIES)];
-    for (key, types) in tables {
-        if keys.has(key) && !is(types) {
-            keys.note(key, format!("'{key}' is for sinks of type {}", names(types)));
+/// Which types of sinks a key is for that another one has.
+fn elsewhere(key: &str) -> Option<String> {
+    let has = |kind: &&Kind| kind.keys().iter().any(|arg| arg.get_long() == Some(key));
+    let types: Vec<&str> = SINKS.iter().filter(has).map(|kind| kind.name).collect();
+    (!types.is_empty()).then(|| belongs(key, &types))
+}
+
+fn belongs(key: &str, types: &[&str]) -> String {
+    format!("'{key}' is for sinks of type {}", types.join(", "))
+}
+
+/// The keys of all types.
+fn with_all_keys(command: Command) -> Command {
+    let command = CommonArgs::augment_args(TypeArg::augment_args(command));
+    SINKS.iter().flat_map(Kind::keys).fold(command, |command, arg| {
+        let is_there = command.get_arguments().any(|known| known.get_id() == arg.get_id());
+        if is_there { command } else { command.arg(arg) }
+    })
+}
+
+/// The tables that sinks have, and the types of sinks that each is for.
+pub(super) fn all_tables() -> Vec<(&'static Table, Vec<&'static str>)> {
+    let mut tables: Vec<(&Table, Vec<&str>)> = Vec::new();
+    for kind in &SINKS {
+        for table in kind.tables {
+            match tables.iter_mut().find(|(known, _)| known.name == table.name) {
+                Some((_, types)) => types.push(kind.name),
+                None => tables.push((table, vec![kind.name])),
+            }
         }
     }
-    let command = <SinkArgs as clap::Args>::augment_args(clap::Command::new("sink"));
-    for arg in command.get_arguments() {
-        let (Some(key), Some(types)) = (arg.get_long(), types(arg)) else { continue };
-        if keys.has(key) && !is(&types) {
-            keys.note(key, format!("'{key}' is for sinks of type {}", names(&types)));
+    tables
+}
+
+/// The keys that some types of sinks have, and which types these are. A key that means something else to another type comes twice.
+pub(super) fn own_keys() -> Vec<(Arg, Vec<&'static str>)> {
+    let help = |arg: &Arg| arg.get_help().map(ToString::to_string);
+    let mut keys: Vec<(Arg, Vec<&str>)> = Vec::new();
+    for kind in &SINKS {
+        for arg in kind.keys() {
+            let is_same = |known: &Arg| known.get_id() == arg.get_id() && help(known) == help(&arg);
+            match keys.iter_mut().find(|(known, _)| is_same(known)) {
+                Some((_, types)) => types.push(kind.name),
+                None => keys.push((arg, vec![kind.name])),
+            }
         }
     }
-    if keys.has("filter") && args.r#type == SinkType::OtlpMetrics {
-        keys.note("filter", "'filter' is for records, and these are numbers");
-    }
-}
-
-/// Loki takes no stream without labels, and none whose names are not Prometheus's.
-fn check_labels(args: &SinkArgs, labels: &BTreeMap<String, String>, keys: &Keys<'_>) {
-    if args.r#type != SinkType::Http {
-        return;
-    }
-    if args.template != TemplateName::Loki {
-        if keys.has("labels") {
-            keys.note("labels", "'labels' is for the template \"loki\"");
-        }
-        return;
-    }
-    if !keys.has("labels") || labels.is_empty() {
-        keys.note(
-            "",
-            "'labels' is missing: Loki takes no stream without labels, such as job = \"sockstate\"",
-        );
-    }
-    for name in labels.keys().filter(|name| !is_label(name)) {
-        keys.note(
-            "labels",
-            format!("'{name}' is no name of a label for Loki: letters, digits and _, and no digit in front"),
-        );
-    }
-}
-
-fn is_label(name: &str) -> bool {
-    !name.starts_with(|c: char| c.is_ascii_digit())
-        && !name.is_empty()
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-}
-
-/// The types of sinks that a key is for: its heading names them. `None` for all.
-pub(super) fn types(arg: &Arg) -> Option<Vec<SinkType>> {
-    let heading = arg.get_help_heading()?;
-    let types = heading.split(", ").map(|name| <SinkType as clap::ValueEnum>::from_str(name, true).ok());
-    types.collect()
-}
-
-pub(super) fn names(types: &[SinkType]) -> String {
-    use clap::ValueEnum;
-    let name = |it: &SinkType| it.to_possible_value().map(|value| value.get_name().to_owned());
-    types.iter().filter_map(name).collect::<Vec<_>>().join(", ")
+    keys
 }

@@ -1,27 +1,82 @@
 //! Where finished bytes go: the output of `trace`, and the sinks of `run`, each with a queue and a thread of its own.
+//!
+//! A type of sinks is a folder with its keys, what is made of them, and its delivery, and an entry in [`SINKS`].
 
+mod common;
+mod config;
 mod delivery;
+mod encoding;
 mod file;
-#[cfg(feature = "kafka")]
+mod http;
+mod journald;
 mod kafka;
-#[cfg(feature = "nats")]
+mod kind;
 mod nats;
-mod target;
+mod otlp;
+mod otlp_metrics;
+mod problem;
+mod section;
+mod socket;
+mod stdout;
+mod syslog;
 mod transport;
-mod verify;
 
+pub use common::CommonArgs;
+pub use config::{Context, Given, Metrics, SameAs, Secrets, SinkConfig, Tables};
 pub use delivery::{
-    Batch, Begun, Convert, Frame, Ledger, Pace, Queue, Read, Slot, Spool, SpoolError, Status, since_ns,
-    sink_lost,
+    Batch, Begun, Convert, Frame, Inherited, Ledger, OpenError, Pace, Pending, Queue, Read, Running, Sink,
+    SinkBuilder, SinkError, SinkSettings, Slot, Spool, SpoolError, SpoolSettings, Status, Trouble, since_ns,
+    sink_lost, start,
 };
+pub use encoding::FormatArgs;
 pub use file::FileSettings;
 #[cfg(feature = "kafka")]
 pub use kafka::KafkaSettings;
+pub use kind::{Kind, Table};
 #[cfg(feature = "nats")]
 pub use nats::NatsSettings;
-pub use target::{Inherited, Running, SinkError, SinkSettings, SpoolSettings, TargetSettings, start};
+pub use problem::{ConfigError, Problem};
+pub use section::SinkSection;
+#[cfg(feature = "grpc")]
+pub use transport::GrpcSettings;
 pub use transport::{
-    AUTHORIZATION, Address, Authority, Envelope, Framing, HttpSettings, Output, OutputError,
-    ParseAddressError, Template, TlsError, TlsSettings,
+    Address, Authority, DatagramSettings, Envelope, Framing, HttpSettings, Output, OutputError,
+    ParseAddressError, StreamSettings, Template, TlsError, TlsFiles, TlsSettings,
 };
-pub use verify::{Problem, verify};
+
+/// Every type of sinks.
+pub static SINKS: [Kind; 10] = [
+    Kind::of::<stdout::StdoutArgs>("stdout", "Standard output"),
+    Kind::of::<file::FileArgs>("file", "A file, rotated by size, by age, or by logrotate and SIGHUP"),
+    Kind::of::<socket::SocketArgs>(
+        "socket",
+        "A TCP, TLS or unix stream, a record a line: Vector's socket source, Fluent Bit, Logstash",
+    ),
+    Kind::of::<syslog::SyslogArgs>("syslog", "Syslog by RFC 5424, over /dev/log, UDP, TCP or TLS"),
+    Kind::of::<journald::JournaldArgs>("journald", "The journal, with fields"),
+    Kind::of::<http::HttpArgs>("http", "HTTP: ClickHouse, Elasticsearch, Loki, Splunk, VictoriaLogs, Vector")
+        .with_tables(&[http::HEADERS, http::LABELS]),
+    Kind::of::<otlp::OtlpArgs>("otlp", "OpenTelemetry logs over HTTP").with_tables(&[http::HEADERS]),
+    Kind::of::<otlp_metrics::OtlpMetricsArgs>(
+        "otlp-metrics",
+        "The tracer's numbers (docs/metrics.md) as OpenTelemetry metrics over HTTP, and no records",
+    )
+    .with_tables(&[http::HEADERS]),
+    Kind::of::<nats::NatsArgs>(
+        "nats",
+        "NATS JetStream; only in a sockstate that was built with the feature `nats`",
+    )
+    .lacking(nats::LACKS),
+    Kind::of::<kafka::KafkaArgs>(
+        "kafka",
+        "A topic of Kafka, by librdkafka; only in a sockstate that was built with the feature `kafka`",
+    )
+    .with_tables(&[kafka::PROPERTIES])
+    .lacking(kafka::LACKS),
+];
+
+/// The type of sinks that the key `type` names.
+#[must_use]
+pub fn kind(name: &str) -> Option<&'static Kind> {
+    SINKS.iter().find(|kind| kind.name == name)
+}

@@ -17,7 +17,7 @@ const ENTRY: usize = 1 << 20;
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// The spool, if there is one, and where it is in its life.
-pub(crate) struct Disk {
+pub(super) struct Disk {
     name: String,
     spool: Option<Spool>,
     opening: Option<Opening<Result<Spool, SpoolError>>>,
@@ -27,18 +27,18 @@ pub(crate) struct Disk {
 
 impl Disk {
     /// With what is open.
-    pub(crate) fn open(name: &str, spool: Option<Spool>) -> Self {
+    pub(super) fn open(name: &str, spool: Option<Spool>) -> Self {
         Self { name: name.to_owned(), spool, opening: None, paused: None }
     }
 
     /// With what is opened when its turn has come.
-    pub(crate) fn later(name: &str, opening: Option<Opening<Result<Spool, SpoolError>>>) -> Self {
+    pub(super) fn later(name: &str, opening: Option<Opening<Result<Spool, SpoolError>>>) -> Self {
         Self { opening, ..Self::open(name, None) }
     }
 
     /// Waits for the spool, since what is in it goes first. Where the disk, or the previous sink, does not let go of it, the
     /// collector need not wait.
-    pub(crate) async fn begin(&mut self, queue: &Queue) {
+    pub(super) async fn begin(&mut self, queue: &Queue) {
         if self.spool.is_some() {
             queue.set_spools();
         }
@@ -71,7 +71,7 @@ impl Disk {
     }
 
     /// The last chance for a spool that is not open yet.
-    pub(crate) async fn wait_at_end(&mut self, queue: &Queue) {
+    pub(super) async fn wait_at_end(&mut self, queue: &Queue) {
         if self.opening.is_some()
             && timeout(LAST_WAIT, self.opened(queue)).await.is_err()
             && let Some(opening) = &self.opening
@@ -81,34 +81,34 @@ impl Disk {
     }
 
     /// Whether something waits in the spool, or can.
-    pub(crate) fn is_spooled(&self) -> bool {
+    pub(super) fn is_spooled(&self) -> bool {
         self.spool.is_some()
     }
 
     /// Whether what waits in the spool goes first.
-    pub(crate) fn has_records(&self) -> bool {
+    pub(super) fn has_records(&self) -> bool {
         self.spool.as_ref().is_some_and(|spool| !spool.is_empty())
     }
 
     /// Bytes in the spool.
-    pub(crate) fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         self.spool.as_ref().map_or(0, Spool::bytes)
     }
 
     /// The next records of the spool, if there are any.
-    pub(crate) fn read(&mut self, most: usize, queue: &Queue) -> Option<io::Result<Read>> {
+    pub(super) fn read(&mut self, most: usize, queue: &Queue) -> Option<io::Result<Read>> {
         let read = self.spool.as_mut().filter(|spool| !spool.is_empty())?.read(most);
         self.measure(queue);
         Some(read)
     }
 
     /// See [`Spool::give_up`].
-    pub(crate) fn give_up(&mut self) -> Option<u64> {
+    pub(super) fn give_up(&mut self) -> Option<u64> {
         self.spool.as_mut().and_then(Spool::give_up)
     }
 
     /// What was read last is delivered.
-    pub(crate) fn delivered(&mut self, queue: &Queue) {
+    pub(super) fn delivered(&mut self, queue: &Queue) {
         if let Some(spool) = &mut self.spool {
             spool.delivered();
         }
@@ -116,7 +116,7 @@ impl Disk {
     }
 
     /// Waits until [`Disk::spill`] has something to do. A spool that is opened meanwhile counts from then on.
-    pub(crate) async fn due(&mut self, queue: &Queue) {
+    pub(super) async fn due(&mut self, queue: &Queue) {
         if self.opening.is_some() {
             return self.opened(queue).await;
         }
@@ -130,7 +130,7 @@ impl Disk {
     }
 
     /// Moves what waits in memory to the disk, where that is much; what the disk does not take stays.
-    pub(crate) fn spill(&mut self, queue: &Queue) {
+    pub(super) fn spill(&mut self, queue: &Queue) {
         let is_paused = self.paused.is_some_and(|until| Instant::now() < until);
         let Some(spool) = self.spool.as_mut().filter(|_| !is_paused && queue.is_filling()) else { return };
         while queue.bytes() > 0 {
@@ -155,7 +155,7 @@ impl Disk {
     }
 
     /// Keeps `lot` for the next sink of this name, or counts it as lost.
-    pub(crate) fn keep(
+    pub(super) fn keep(
         &mut self,
         lot: &Batch,
         queue: &Queue,

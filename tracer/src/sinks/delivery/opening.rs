@@ -14,10 +14,10 @@ const PREVIOUS_PATIENCE: Duration = Duration::from_secs(15);
 const THREAD_PAUSE: Duration = Duration::from_secs(1);
 
 /// Opens it.
-pub(crate) type Open<T> = Arc<dyn Fn() -> T + Send + Sync>;
+pub(super) type Open<T> = Arc<dyn Fn() -> T + Send + Sync>;
 
 /// Something that is to be opened.
-pub(crate) struct Opening<T> {
+pub(super) struct Opening<T> {
     /// What it is, for messages.
     what: String,
     /// The queue of the sink that it is for. A sink that takes over the file waits for the thread that opens it, too.
@@ -31,7 +31,7 @@ pub(crate) struct Opening<T> {
 }
 
 impl<T: Send + 'static> Opening<T> {
-    pub(crate) fn new(what: String, queue: Queue, after: Vec<Queue>, open: Open<T>) -> Self {
+    pub(super) fn new(what: String, queue: Queue, after: Vec<Queue>, open: Open<T>) -> Self {
         let mut opening = Self { what, queue, after, open, under_way: None, refused: None };
         if opening.after.is_empty() {
             // By the thread that starts the sink, whose capabilities certificates may need; the sink's own has none.
@@ -41,7 +41,7 @@ impl<T: Send + 'static> Opening<T> {
     }
 
     /// Waits until the sinks before have let go of it, and what came of opening it. May be cancelled.
-    pub(crate) async fn opened(&mut self) -> T {
+    pub(super) async fn opened(&mut self) -> T {
         loop {
             while let Some(before) = self.after.last() {
                 before.released().await;
@@ -80,12 +80,12 @@ impl<T: Send + 'static> Opening<T> {
     }
 
     /// How long it may take without a word.
-    pub(crate) fn patience(&self) -> Duration {
+    pub(super) fn patience(&self) -> Duration {
         if self.after.is_empty() { PATIENCE } else { PREVIOUS_PATIENCE }
     }
 
     /// Why it is not open yet.
-    pub(crate) fn reason(&self) -> String {
+    pub(super) fn reason(&self) -> String {
         let what = &self.what;
         match (self.after.last(), &self.refused) {
             (Some(before), _) => {

@@ -1,6 +1,6 @@
 //! How many records an attempt has: fewer while one of them is looked for that the collector does not want.
 
-pub(crate) struct Portion {
+pub(super) struct Portion {
     records: usize,
     /// Records that were refused one by one, none between them taken.
     refused: usize,
@@ -18,21 +18,21 @@ impl Portion {
     /// From here on, as many as there are.
     const MANY: usize = 4096;
 
-    pub(crate) fn records(&self) -> usize {
+    pub(super) fn records(&self) -> usize {
         self.records
     }
 
-    pub(crate) fn taken(&mut self) {
+    pub(super) fn taken(&mut self) {
         self.refused = 0;
         self.records = if self.records >= Self::MANY { usize::MAX } else { self.records * 2 };
     }
 
-    pub(crate) fn halve(&mut self, attempted: usize) {
+    pub(super) fn halve(&mut self, attempted: usize) {
         self.records = (attempted / 2).max(1);
     }
 
     /// One record was refused alone: how many are given up.
-    pub(crate) fn refuse(&mut self) -> usize {
+    pub(super) fn refuse(&mut self) -> usize {
         self.refused += 1;
         if self.refused < Self::MOST_REFUSED { 1 } else { usize::MAX }
     }

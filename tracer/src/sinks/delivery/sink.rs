@@ -7,12 +7,15 @@ use tokio::time::timeout;
 use super::{Batch, Opening, Trouble};
 
 /// What a sink's method waits for.
-pub(crate) type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
 /// An open sink. Only [`Sink::deliver`] must be written; a file and a connection have more to do.
-pub(crate) trait Sink: Send {
+pub trait Sink: Send {
     /// Delivers the records, and removes from `batch` those that are delivered. Returns when all are, or says why the
     /// next one is not. May be cancelled.
+    ///
+    /// # Errors
+    /// The next record is not delivered; the error says what becomes of it.
     fn deliver<'a>(&'a mut self, batch: &'a mut Batch) -> Pending<'a, Result<(), Trouble>>;
 
     /// Does what must be done while there is nothing to deliver. May be cancelled.
@@ -46,16 +49,36 @@ pub(crate) trait Sink: Send {
 }
 
 /// Why a sink cannot be opened.
-pub(crate) type OpenError = Box<dyn std::error::Error + Send + Sync>;
+pub type OpenError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Opens a sink of one kind with the settings that it was given; again where that failed.
+pub trait SinkBuilder: Send + Sync {
+    /// Opens the sink; `header` stands at the beginning of its files. That a collector does not answer is no error.
+    ///
+    /// # Errors
+    /// Its file or its certificates cannot be used.
+    fn open(&self, header: Vec<u8>) -> Result<Box<dyn Sink>, OpenError>;
+
+    /// Everything that would make [`SinkBuilder::open`] fail, each with the key that it is about. Changes nothing, and
+    /// connects to nothing.
+    fn problems(&self) -> Vec<(&'static str, OpenError)> {
+        Vec::new()
+    }
+
+    /// What is opened, for messages.
+    fn resource(&self) -> String {
+        "what its connections need".to_owned()
+    }
+}
 
 /// A sink that another thread opens.
-pub(crate) struct LateSink {
+pub(super) struct LateSink {
     opening: Opening<Result<Box<dyn Sink>, OpenError>>,
     sink: Option<Box<dyn Sink>>,
 }
 
 impl LateSink {
-    pub(crate) fn new(opening: Opening<Result<Box<dyn Sink>, OpenError>>) -> Self {
+    pub(super) fn new(opening: Opening<Result<Box<dyn Sink>, OpenError>>) -> Self {
         Self { opening, sink: None }
     }
 

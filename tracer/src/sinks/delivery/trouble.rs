@@ -10,7 +10,7 @@ use crate::model::printable;
 const QUOTE: usize = 400;
 
 #[derive(Debug, Error)]
-pub(crate) enum Trouble {
+pub enum Trouble {
     /// Later it may.
     #[error("{message}")]
     Retry {

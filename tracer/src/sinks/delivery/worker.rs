@@ -29,14 +29,14 @@ pub struct Pace {
 }
 
 /// A sink's rooms.
-pub(crate) struct Worker {
-    pub(crate) name: String,
-    pub(crate) sink: Box<dyn Sink>,
-    pub(crate) convert: Option<Convert>,
-    pub(crate) queue: Queue,
-    pub(crate) disk: Disk,
-    pub(crate) pace: Pace,
-    pub(crate) portion: Portion,
+pub(super) struct Worker {
+    pub(super) name: String,
+    pub(super) sink: Box<dyn Sink>,
+    pub(super) convert: Option<Convert>,
+    pub(super) queue: Queue,
+    pub(super) disk: Disk,
+    pub(super) pace: Pace,
+    pub(super) portion: Portion,
 }
 
 /// What came of an attempt.
@@ -64,7 +64,7 @@ enum Next {
 
 impl Worker {
     /// Starts the thread; it ends when the queue is closed and empty, or its time is over.
-    pub(crate) fn start(self) -> io::Result<()> {
+    pub(super) fn start(self) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let name = format!("sink-{}", self.name);
         let work = move || {

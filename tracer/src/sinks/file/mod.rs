@@ -1,19 +1,102 @@
-//! Records in a file that is rotated: by size, by age, or by another program that then sends SIGHUP.
-
-use std::{
-    ffi::OsString,
-    fs::File,
-    io::{self, Write},
-    os::unix::fs::FileExt,
-    path::{Path, PathBuf},
-    thread,
-    time::{Duration, SystemTime},
-};
+//! A file, rotated by size or by age, or by another program; or a pipe or a device at the file's path.
 
 mod rotated;
+mod writer;
 
-use super::delivery::{Batch, Pending, Sink, Trouble};
-use crate::files::{Directory, FileError, Identity};
+use std::{
+    fs,
+    os::unix::fs::{FileTypeExt, MetadataExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use clap::Args;
+use thiserror::Error;
+
+use self::writer::FileSink;
+use super::{
+    config::{Context, Given, SinkConfig},
+    delivery::{OpenError, Sink, SinkBuilder},
+    encoding::FormatArgs,
+    problem::{ConfigError, Problem},
+    transport::PipeSink,
+};
+use crate::{
+    config::{parse_duration, parse_size},
+    files::FileError,
+};
+
+/// The keys.
+#[derive(Args, Clone, Debug, PartialEq)]
+pub(super) struct FileArgs {
+    #[command(flatten)]
+    format: FormatArgs,
+    /// The file.
+    #[arg(long, value_name = "FILE")]
+    path: Option<PathBuf>,
+    /// Another file when it would be larger than this.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    rotate_size: Option<u64>,
+    /// Another file when it is older than this.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    rotate_time: Option<Duration>,
+    /// Rotated files that are kept; without it, all.
+    #[arg(long, value_name = "N")]
+    keep: Option<usize>,
+    /// Compress rotated files with zstd.
+    #[arg(long)]
+    zstd: bool,
+}
+
+impl SinkConfig for FileArgs {
+    fn builder(&self, _context: &Context<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
+        Ok(Arc::new(FileSettings {
+            path: self.path.clone().ok_or(ConfigError::Missing("path"))?,
+            rotate_bytes: self.rotate_size,
+            rotate_every: self.rotate_time,
+            keep: self.keep,
+            zstd: self.zstd,
+        }))
+    }
+
+    fn problems(&self, given: &Given<'_>) -> Vec<Problem> {
+        given.missing("path").into_iter().collect()
+    }
+
+    fn format(&self) -> Option<&FormatArgs> {
+        Some(&self.format)
+    }
+
+    fn file(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    fn output(&self) -> Option<&Path> {
+        // No one reads /dev/null.
+        let is_device = |path: &Path| fs::metadata(path).is_ok_and(|file| file.file_type().is_char_device());
+        self.file().filter(|path| !is_device(path))
+    }
+
+    fn remark(&self) -> Option<Problem> {
+        let pipe = self.path.as_deref()?;
+        let metadata = fs::metadata(pipe).ok().filter(|metadata| metadata.file_type().is_fifo())?;
+        let message = format!("no process that can be seen reads the pipe {}", pipe.display());
+        (!has_reader((metadata.dev(), metadata.ino()))).then_some(Problem { key: "path", message })
+    }
+}
+
+/// Whether a process has the pipe open for reading. It is not opened to find out: its reader would see that end.
+fn has_reader(pipe: (u64, u64)) -> bool {
+    let reads = |descriptor: &Path| {
+        let is_pipe = fs::metadata(descriptor).is_ok_and(|file| (file.dev(), file.ino()) == pipe);
+        // Only a reader's link has the right to read.
+        is_pipe && fs::symlink_metadata(descriptor).is_ok_and(|link| link.mode() & 0o400 != 0)
+    };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let descriptors = processes.filter_map(|process| fs::read_dir(process.path().join("fd")).ok());
+    descriptors.flatten().flatten().any(|descriptor| reads(&descriptor.path()))
+}
 
 /// Where it is, and when it is rotated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,220 +113,53 @@ pub struct FileSettings {
     pub zstd: bool,
 }
 
-/// The sink.
-pub(super) struct FileSink {
-    settings: FileSettings,
-    /// What stands at the beginning of each file.
-    header: Vec<u8>,
-    open: Option<Open>,
-    compressor: Option<thread::JoinHandle<()>>,
-    /// Rotated files that wait for a compressor, since no thread could be started.
-    uncompressed: Vec<PathBuf>,
-    /// Files that an earlier process left half compressed are dealt with.
-    is_tidy: bool,
+#[derive(Debug, Error)]
+#[error("cannot open {} for writing: {source}", path.display())]
+struct CannotOpen {
+    path: PathBuf,
+    source: FileError,
 }
 
-struct Open {
-    file: File,
-    directory: Directory,
-    name: OsString,
-    len: u64,
-    since: SystemTime,
-}
-
-impl FileSink {
-    pub(super) fn new(settings: FileSettings, header: Vec<u8>) -> Self {
-        Self { settings, header, open: None, compressor: None, uncompressed: Vec::new(), is_tidy: false }
+impl FileSettings {
+    fn cannot_open(&self, source: FileError) -> CannotOpen {
+        CannotOpen { path: self.path.clone(), source }
     }
 
-    /// Opens the file, so that what is wrong with it is known at the start.
-    pub(super) fn check(&mut self) -> Result<(), FileError> {
-        self.open().map(drop)
+    /// A sink for a path that only takes bytes; the path is opened later.
+    fn pipe(&self, header: Vec<u8>) -> Result<PipeSink, FileError> {
+        if self.rotate_bytes.is_some() || self.rotate_every.is_some() {
+            return Err(FileError::Kind { path: self.path.clone() });
+        }
+        let pipe = PipeSink::new(&self.path, header);
+        pipe.check()?;
+        Ok(pipe)
     }
 
-    /// What [`FileSink::check`] would say, without making or changing anything.
-    pub(super) fn verify(&self) -> Result<(), FileError> {
-        let (directory, name) = Directory::of(&self.settings.path)?;
-        directory.can_append(&name)
-    }
-
-    /// Delivers `lot`, and takes away what was.
-    fn write_all(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
-        while !lot.is_empty() {
-            let result = self.write(lot);
-            result.map_err(|error| {
-                Trouble::retry(format!("cannot write to {}: {error}", self.settings.path.display()))
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Writes as much as fits, one record at least, and takes it away.
-    fn write(&mut self, lot: &mut Batch) -> io::Result<()> {
-        let (limit, every) = (self.settings.rotate_bytes.unwrap_or(u64::MAX), self.settings.rotate_every);
-        let header = self.header.len() as u64;
-        let open = self.open()?;
-        let is_old = every.is_some_and(|every| open.since.elapsed().is_ok_and(|age| age >= every));
-        let room = limit.saturating_sub(open.len);
-        let fitting = lot.frames.partition_point(|frame| frame.end as u64 <= room);
-        if open.len > header && (is_old || fitting == 0) {
-            return self.rotate();
-        }
-        let fitting = fitting.max(1).min(lot.len());
-        let end = lot.frames.get(fitting - 1).map_or(0, |frame| frame.end);
-        let before = open.len;
-        let result = open.file.write_all(&lot.bytes[..end]);
-        if let Err(error) = result {
-            // A part of it comes again in whole; the file must not end with it.
-            if open.file.set_len(before).is_err() {
-                self.open = None;
-            }
-            return Err(error);
-        }
-        open.len += end as u64;
-        lot.drop_first(fitting);
-        Ok(())
-    }
-
-    fn open(&mut self) -> Result<&mut Open, FileError> {
-        if self.open.is_none() {
-            let open = self.open_again()?;
-            self.tidy_once(&open);
-            self.open = Some(open);
-        }
-        let path = self.settings.path.clone();
-        self.open.as_mut().ok_or(FileError::Io { path, source: io::ErrorKind::NotFound.into() })
-    }
-
-    fn open_again(&self) -> Result<Open, FileError> {
-        let path = &self.settings.path;
-        let (directory, name) = Directory::of(path)?;
-        let (file, _) = directory.append(&name)?;
-        let begun = file.metadata().and_then(|metadata| {
-            if !metadata.is_file() {
-                return Err(io::Error::other("it is not a regular file"));
-            }
-            let since = if metadata.len() == 0 { None } else { metadata.created().ok() };
-            let len = self.begin(&file, &directory.join(&name), metadata.len())?;
-            Ok((len, since.unwrap_or_else(SystemTime::now)))
-        });
-        let (len, since) = begun.map_err(|source| FileError::Io { path: path.clone(), source })?;
-        Ok(Open { file, directory, name, len, since })
-    }
-
-    /// Writes the header into an empty file; in another one, sees to it that the next record begins a line. Returns the file's length
-    /// then.
-    fn begin(&self, mut file: &File, path: &Path, len: u64) -> io::Result<u64> {
-        if len == 0 {
-            // Without the note, an unfinished record would stay in the file as a line of its own.
-            let _ = Identity::of(file)?.remember(path);
-            file.write_all(&self.header)?;
-            return Ok(self.header.len() as u64);
-        }
-        let end = whole_lines(file, len)?;
-        if end == len {
-            return Ok(len);
-        }
-        if !Identity::of(file)?.is_remembered(path) {
-            file.write_all(b"\n")?;
-            return Ok(len + 1);
-        }
-        // The process that wrote the last line was killed within it.
-        file.set_len(end)?;
-        if end == 0 { self.begin(file, path, 0) } else { Ok(end) }
-    }
-
-    fn tidy_once(&mut self, open: &Open) {
-        if std::mem::replace(&mut self.is_tidy, true) {
-            return;
-        }
-        let path = open.directory.join(&open.name);
-        match rotated::interrupted(&path) {
-            Ok(files) if files.is_empty() => {}
-            Ok(files) => self.tidy(path, files),
-            Err(error) => message!("cannot look for old files of {}: {error}", path.display()),
-        }
-    }
-
-    /// Gives the file another name, and makes room.
-    fn rotate(&mut self) -> io::Result<()> {
-        let Some(Open { file, directory, name, .. }) = self.open.take() else { return Ok(()) };
-        let path = directory.join(&name);
-        // Another program may have moved it already.
-        if Identity::at(&path) != Some(Identity::of(&file)?) {
-            return Ok(());
-        }
-        let old = rotated::name(&name);
-        directory.rename(&name, &old)?;
-        self.wait_for_compressor();
-        self.tidy(path, if self.settings.zstd { vec![directory.join(&old)] } else { Vec::new() });
-        Ok(())
-    }
-
-    /// Compresses `finished`, and removes what is too old: minutes of records take seconds to compress, meanwhile the next ones are
-    /// written.
-    fn tidy(&mut self, path: PathBuf, finished: Vec<PathBuf>) {
-        let keep = self.settings.keep;
-        self.uncompressed.extend(finished);
-        let (finished, shown) = (self.uncompressed.clone(), path.display().to_string());
-        let work = move || {
-            for file in &finished {
-                if let Err(error) = rotated::compress(file) {
-                    message!("cannot compress {}: {error}", file.display());
-                }
-            }
-            if let Some(keep) = keep
-                && let Err(error) = rotated::remove_old(&path, keep)
-            {
-                message!("cannot remove old files of {}: {error}", path.display());
-            }
-        };
-        match thread::Builder::new().name("sink-zstd".into()).spawn(work) {
-            Ok(compressor) => {
-                self.compressor = Some(compressor);
-                self.uncompressed.clear();
-            }
-            Err(error) => message!(
-                "cannot start a thread to compress or remove old files of {shown}: {error}; the next rotation tries again"
-            ),
-        }
-    }
-
-    fn wait_for_compressor(&mut self) {
-        if let Some(compressor) = self.compressor.take() {
-            // What went wrong there it has said.
-            let _ = compressor.join();
+    fn verify(&self) -> Result<(), FileError> {
+        if PipeSink::takes(&self.path) {
+            self.pipe(Vec::new()).map(drop)
+        } else {
+            FileSink::new(self.clone(), Vec::new()).verify()
         }
     }
 }
 
-impl Sink for FileSink {
-    fn deliver<'a>(&'a mut self, batch: &'a mut Batch) -> Pending<'a, Result<(), Trouble>> {
-        Box::pin(async { self.write_all(batch) })
-    }
-
-    /// The next record goes into the file that has the name by then.
-    fn reopen(&mut self) {
-        self.open = None;
-    }
-
-    fn close(&mut self) -> Pending<'_, ()> {
-        Box::pin(async { self.wait_for_compressor() })
-    }
-}
-
-/// Where the last whole line ends.
-fn whole_lines(file: &File, len: u64) -> io::Result<u64> {
-    const STEP: u64 = 64 << 10;
-    let mut end = len;
-    while end > 0 {
-        let begin = end.saturating_sub(STEP);
-        let mut part = vec![0; (end - begin) as usize];
-        file.read_exact_at(&mut part, begin)?;
-        if let Some(at) = part.iter().rposition(|byte| *byte == b'\n') {
-            return Ok(begin + at as u64 + 1);
+impl SinkBuilder for FileSettings {
+    fn open(&self, header: Vec<u8>) -> Result<Box<dyn Sink>, OpenError> {
+        if PipeSink::takes(&self.path) {
+            return Ok(Box::new(self.pipe(header).map_err(|error| self.cannot_open(error))?));
         }
-        end = begin;
+        let mut file = FileSink::new(self.clone(), header);
+        file.check().map_err(|error| self.cannot_open(error))?;
+        Ok(Box::new(file))
     }
-    Ok(0)
+
+    fn problems(&self) -> Vec<(&'static str, OpenError)> {
+        let error = self.verify().err().map(|error| self.cannot_open(error));
+        error.map(|error| ("path", error.into())).into_iter().collect()
+    }
+
+    fn resource(&self) -> String {
+        self.path.display().to_string()
+    }
 }

@@ -1,166 +1,72 @@
-//! Records into a topic of Kafka, a message each, by librdkafka: what all replicas have acknowledged is delivered, in order; what a
-//! broker has twice it throws away (`enable.idempotence`). After a restart some may come twice: by `instance` and `seq` they are
-//! known.
+//! A topic of Kafka.
 
-use std::{collections::BTreeMap, time::Duration};
+#[cfg(feature = "kafka")]
+mod producer;
 
-use rdkafka::{
-    ClientConfig,
-    error::KafkaError,
-    producer::{FutureProducer, FutureRecord, Producer, future_producer::DeliveryFuture},
-};
-use tokio::time::sleep;
+use std::{sync::Arc, time::Duration};
 
+use clap::Args;
+
+#[cfg(feature = "kafka")]
+pub use self::producer::KafkaSettings;
 use super::{
-    delivery::{Batch, Delivered, Pending, Sink, Trouble},
-    transport::shown,
+    config::{Context, Given, SinkConfig},
+    delivery::SinkBuilder,
+    encoding::FormatArgs,
+    kind::Table,
+    problem::{ConfigError, Problem},
+};
+use crate::config::parse_duration;
+
+/// The table of librdkafka's properties.
+pub(super) const PROPERTIES: Table = Table {
+    name: "properties",
+    about: "librdkafka's properties",
+    example: "\"security.protocol\" = \"ssl\"",
 };
 
-/// Messages under way at a time.
-const WINDOW: usize = 1000;
-/// How long librdkafka's own queue, should it be full, is left alone.
-const FULL_PAUSE: Duration = Duration::from_millis(10);
+const WITHOUT: ConfigError = ConfigError::BuiltWithout { name: "Kafka", feature: "kafka" };
+/// What a binary without the feature says.
+pub(super) const LACKS: Option<ConfigError> = if cfg!(feature = "kafka") { None } else { Some(WITHOUT) };
 
-/// Where to, and as whom.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KafkaSettings {
-    /// `host:port`, several with commas between them.
-    pub brokers: String,
+/// The keys.
+#[derive(Args, Clone, Debug, PartialEq)]
+pub(super) struct KafkaArgs {
+    #[command(flatten)]
+    format: FormatArgs,
+    /// The brokers: host:port, several with commas between them.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// How long an answer may take.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    timeout: Duration,
     /// The messages' topic.
-    pub topic: String,
-    /// The messages' key: one key's messages are in one partition, in order.
-    pub key: String,
-    /// How long an acknowledgement may take.
-    pub timeout: Duration,
-    /// librdkafka's own properties, which go before ours.
-    pub properties: BTreeMap<String, String>,
+    #[arg(long, value_name = "TOPIC", default_value = "sockstate")]
+    topic: String,
 }
 
-/// The sink.
-pub(super) struct KafkaSink {
-    settings: KafkaSettings,
-    producer: Option<FutureProducer>,
-    /// Messages that librdkafka has, and that are not acknowledged.
-    unanswered: usize,
-}
-
-/// Why a message was not taken.
-struct Failure {
-    error: KafkaError,
-    /// It is about this message only; a broker refuses all that are in one request.
-    is_single: bool,
-}
-
-impl KafkaSink {
-    pub(super) fn new(settings: KafkaSettings) -> Self {
-        Self { settings, producer: None, unanswered: 0 }
+impl SinkConfig for KafkaArgs {
+    #[cfg(feature = "kafka")]
+    fn builder(&self, context: &Context<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
+        Ok(Arc::new(KafkaSettings {
+            brokers: self.url.clone().ok_or(ConfigError::Missing("url"))?,
+            topic: self.topic.clone(),
+            key: context.stamp.host.to_owned(),
+            timeout: self.timeout,
+            properties: context.table(PROPERTIES.name),
+        }))
     }
 
-    /// Delivers `lot`, and takes away what was.
-    async fn send_batch(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
-        let producer = match self.producer.take() {
-            Some(producer) => producer,
-            None => self.connect().map_err(|error| Trouble::retry(self.message(&error)))?,
-        };
-        while !lot.is_empty() {
-            if let Err(failure) = self.produce(&producer, Delivered::none_of(lot)).await {
-                let trouble = self.refused(&failure);
-                if matches!(trouble, Trouble::Oversized { .. }) {
-                    self.producer = Some(producer);
-                } else {
-                    // What is still under way there must not overtake what comes again.
-                    producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
-                }
-                return Err(trouble);
-            }
-        }
-        self.producer = Some(producer);
-        Ok(())
+    #[cfg(not(feature = "kafka"))]
+    fn builder(&self, _context: &Context<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
+        Err(WITHOUT)
     }
 
-    /// The first records, up to [`WINDOW`]: takes away those that are acknowledged, one behind another, and says what is wrong with
-    /// the next.
-    async fn produce(&mut self, producer: &FutureProducer, mut lot: Delivered<'_>) -> Result<(), Failure> {
-        let mut under_way: Vec<DeliveryFuture> = Vec::new();
-        let mut result = Ok(());
-        for (bytes, _) in lot.lot.records().take(WINDOW) {
-            match self.send(producer, bytes.trim_ascii_end()).await {
-                Ok(acknowledgement) => under_way.push(acknowledgement),
-                Err(error) => {
-                    result = Err(Failure { error, is_single: true });
-                    break;
-                }
-            }
-            self.unanswered = self.unanswered.max(under_way.len());
-        }
-        let is_single = under_way.len() == 1;
-        for acknowledgement in under_way {
-            match acknowledgement.await {
-                Ok(Ok(_)) => {}
-                Ok(Err((error, _))) => return Err(Failure { error, is_single }),
-                Err(_) => return Err(Failure { error: KafkaError::Canceled, is_single }),
-            }
-            lot.count += 1;
-            self.unanswered = self.unanswered.saturating_sub(1);
-        }
-        result
+    fn problems(&self, given: &Given<'_>) -> Vec<Problem> {
+        given.missing("url").into_iter().collect()
     }
 
-    async fn send(&self, producer: &FutureProducer, payload: &[u8]) -> Result<DeliveryFuture, KafkaError> {
-        let mut record = FutureRecord::to(&self.settings.topic).key(&self.settings.key).payload(payload);
-        loop {
-            match producer.send_result(record) {
-                Ok(acknowledgement) => return Ok(acknowledgement),
-                Err((KafkaError::MessageProduction(rdkafka::error::RDKafkaErrorCode::QueueFull), back)) => {
-                    record = back;
-                    sleep(FULL_PAUSE).await;
-                }
-                Err((error, _)) => return Err(error),
-            }
-        }
-    }
-
-    fn connect(&self) -> Result<FutureProducer, KafkaError> {
-        let mut config = ClientConfig::new();
-        config
-            .set("bootstrap.servers", &self.settings.brokers)
-            .set("client.id", "sockstate")
-            .set("enable.idempotence", "true")
-            // Part of librdkafka itself, and known to every broker.
-            .set("compression.type", "lz4")
-            .set("linger.ms", "5")
-            .set("message.timeout.ms", self.settings.timeout.as_millis().to_string());
-        for (key, value) in &self.settings.properties {
-            config.set(key, value);
-        }
-        config.create()
-    }
-
-    fn refused(&self, failure: &Failure) -> Trouble {
-        use rdkafka::error::RDKafkaErrorCode::{InvalidMessageSize, MessageSizeTooLarge};
-        let message = self.message(&failure.error);
-        match failure.error {
-            KafkaError::MessageProduction(MessageSizeTooLarge | InvalidMessageSize) if failure.is_single => {
-                Trouble::Oversized { message }
-            }
-            KafkaError::MessageProduction(MessageSizeTooLarge | InvalidMessageSize) => {
-                Trouble::Unwanted { message }
-            }
-            _ => Trouble::retry(message),
-        }
-    }
-
-    fn message(&self, error: &KafkaError) -> String {
-        format!("{} at {}: {error}", self.settings.topic, shown(&self.settings.brokers))
-    }
-}
-
-impl Sink for KafkaSink {
-    fn deliver<'a>(&'a mut self, batch: &'a mut Batch) -> Pending<'a, Result<(), Trouble>> {
-        Box::pin(self.send_batch(batch))
-    }
-
-    fn unanswered(&self) -> usize {
-        self.unanswered
+    fn format(&self) -> Option<&FormatArgs> {
+        Some(&self.format)
     }
 }

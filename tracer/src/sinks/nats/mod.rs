@@ -1,140 +1,77 @@
-//! Records into a stream of NATS JetStream, a message each. One that the server has acknowledged is delivered; by its id the server
-//! knows what comes twice. What it has lost when it died comes again, behind what it has kept.
+//! A stream of NATS JetStream.
 
-use std::{path::PathBuf, time::Duration};
+#[cfg(feature = "nats")]
+mod publisher;
 
-use async_nats::{
-    ConnectOptions,
-    jetstream::{self, context::PublishAckFuture, message::PublishMessage},
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use clap::Args;
+
+#[cfg(feature = "nats")]
+pub use self::publisher::NatsSettings;
 use super::{
-    TlsSettings,
-    delivery::{Batch, Delivered, Pending, Sink, Trouble},
-    transport::shown,
+    config::{Context, Given, SinkConfig},
+    delivery::SinkBuilder,
+    encoding::FormatArgs,
+    problem::{ConfigError, Problem},
+    transport::TlsFiles,
 };
 
-/// How long a connection or an acknowledgement may take.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Messages under way at a time.
-const WINDOW: usize = 256;
+const WITHOUT: ConfigError = ConfigError::BuiltWithout { name: "NATS", feature: "nats" };
+/// What a binary without the feature says.
+pub(super) const LACKS: Option<ConfigError> = if cfg!(feature = "nats") { None } else { Some(WITHOUT) };
 
-/// Where to, and as whom.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NatsSettings {
-    /// `nats://host:port`, `tls://host:port`; several with commas between them.
-    pub url: String,
-    /// The messages' subject, which a stream must have.
-    pub subject: String,
+/// The keys.
+#[derive(Args, Clone, Debug, PartialEq)]
+pub(super) struct NatsArgs {
+    #[command(flatten)]
+    format: FormatArgs,
+    /// The servers: nats://host:port or tls://host:port, several with commas between them.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// The messages' subject; a stream must have it.
+    #[arg(long, value_name = "SUBJECT", default_value = "sockstate")]
+    subject: String,
     /// A file of credentials (JWT and seed).
-    pub credentials: Option<PathBuf>,
-    /// Tells the messages of this sink from all others: with number and time (some on disk may be of an earlier instance) it is
-    /// the id.
-    pub id: String,
+    #[arg(long, value_name = "FILE")]
+    credentials: Option<PathBuf>,
+    #[command(flatten)]
+    tls: TlsFiles,
 }
 
-/// The sink.
-pub(super) struct NatsSink {
-    settings: NatsSettings,
-    tls: TlsSettings,
-    stream: Option<jetstream::Context>,
-    /// Bytes of a message that the server takes.
-    max_payload: usize,
-    /// Messages that are sent, and not acknowledged.
-    unanswered: usize,
-}
-
-/// Bytes of a message's headers, at most.
-const HEADERS: usize = 1024;
-
-impl NatsSink {
-    pub(super) fn new(settings: NatsSettings, tls: TlsSettings) -> Self {
-        Self { settings, tls, stream: None, max_payload: usize::MAX, unanswered: 0 }
+impl SinkConfig for NatsArgs {
+    #[cfg(feature = "nats")]
+    fn builder(&self, context: &Context<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
+        Ok(Arc::new(NatsSettings {
+            url: self.url.clone().ok_or(ConfigError::Missing("url"))?,
+            subject: self.subject.clone(),
+            credentials: self.credentials.clone(),
+            id: format!("{}/{}", context.stamp.host, context.name),
+            tls: self.tls.clone(),
+        }))
     }
 
-    /// Delivers `lot`, and takes away what was.
-    async fn send_batch(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
-        let stream = match self.stream.take() {
-            Some(stream) => stream,
-            None => self.connect().await?,
-        };
-        while !lot.is_empty() {
-            let result = self.publish(&stream, Delivered::none_of(lot)).await;
-            let is_too_large =
-                lot.records().next().is_some_and(|(bytes, _)| bytes.len() + HEADERS > self.max_payload);
-            if is_too_large {
-                self.stream = Some(stream);
-                let message = format!("{}: larger than max_payload", shown(&self.settings.url));
-                return Err(Trouble::Oversized { message });
-            }
-            if let Err(message) = result {
-                // The next attempt begins with a new connection.
-                return Err(Trouble::retry(format!("{}: {message}", shown(&self.settings.url))));
-            }
-        }
-        self.stream = Some(stream);
-        Ok(())
+    #[cfg(not(feature = "nats"))]
+    fn builder(&self, _context: &Context<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
+        Err(WITHOUT)
     }
 
-    /// The first records, up to [`WINDOW`]: takes away those that are acknowledged, one behind another, and says what is wrong with
-    /// the next.
-    async fn publish(&mut self, stream: &jetstream::Context, mut lot: Delivered<'_>) -> Result<(), String> {
-        let mut under_way: Vec<PublishAckFuture> = Vec::new();
-        let mut result = Ok(());
-        let most = self.max_payload;
-        let fits = |bytes: &[u8]| bytes.len() + HEADERS <= most;
-        for (bytes, frame) in lot.lot.records().take(WINDOW).take_while(|(bytes, _)| fits(bytes)) {
-            let id = format!("{}/{}/{}", self.settings.id, frame.seq, frame.time_ns);
-            let payload = bytes.trim_ascii_end().to_vec().into();
-            let message = PublishMessage::build().payload(payload).message_id(id);
-            self.unanswered = self.unanswered.max(under_way.len() + 1);
-            match stream.send_publish(self.settings.subject.clone(), message).await {
-                Ok(acknowledgement) => under_way.push(acknowledgement),
-                Err(error) => {
-                    result = Err(error.to_string());
-                    break;
-                }
-            }
-        }
-        for acknowledgement in under_way {
-            if let Err(error) = acknowledgement.await {
-                let subject = &self.settings.subject;
-                return Err(format!("{error}; is there a stream with the subject {subject}?"));
-            }
-            lot.count += 1;
-            self.unanswered = self.unanswered.saturating_sub(1);
-        }
-        result
+    fn problems(&self, given: &Given<'_>) -> Vec<Problem> {
+        given.missing("url").into_iter().collect()
     }
 
-    async fn connect(&mut self) -> Result<jetstream::Context, Trouble> {
-        let failed = |error: &dyn std::fmt::Display| {
-            Trouble::retry(format!("cannot connect to {}: {error}", shown(&self.settings.url)))
-        };
-        let mut options = ConnectOptions::new().name("sockstate").connection_timeout(PATIENCE);
-        if let Some(path) = &self.tls.ca {
-            options = options.add_root_certificates(path.clone());
-        }
-        if let (Some(cert), Some(key)) = (&self.tls.cert, &self.tls.key) {
-            options = options.add_client_certificate(cert.clone(), key.clone());
-        }
-        if let Some(path) = &self.settings.credentials {
-            options = options.credentials_file(path).await.map_err(|error| failed(&error))?;
-        }
-        let client = options.connect(&self.settings.url).await.map_err(|error| failed(&error))?;
-        self.max_payload = client.server_info().max_payload;
-        let mut stream = jetstream::new(client);
-        stream.set_timeout(PATIENCE);
-        Ok(stream)
-    }
-}
-
-impl Sink for NatsSink {
-    fn deliver<'a>(&'a mut self, batch: &'a mut Batch) -> Pending<'a, Result<(), Trouble>> {
-        Box::pin(self.send_batch(batch))
+    fn format(&self) -> Option<&FormatArgs> {
+        Some(&self.format)
     }
 
-    fn unanswered(&self) -> usize {
-        self.unanswered
+    fn secrets(&self) -> Vec<(&'static str, &Path)> {
+        self.credentials.as_deref().map(|path| ("credentials", path)).into_iter().collect()
+    }
+
+    fn tls(&self) -> Option<&TlsFiles> {
+        Some(&self.tls)
     }
 }

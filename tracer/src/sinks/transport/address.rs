@@ -59,6 +59,18 @@ impl FromStr for Address {
     }
 }
 
+impl Address {
+    /// That nothing is at the path of a unix socket, or not even its directory is there.
+    pub(crate) fn absent(&self) -> Option<String> {
+        let Self::Unix(path) = self else { return None };
+        if path.exists() {
+            return None;
+        }
+        let missing = path.parent().filter(|parent| !parent.exists()).unwrap_or(path);
+        Some(format!("{} does not exist yet", missing.display()))
+    }
+}
+
 impl Authority {
     /// `host:port`, `[v6]:port`; the port may be left out where there is a `default`.
     pub(crate) fn parse(text: &str, default: Option<u16>) -> Option<Self> {

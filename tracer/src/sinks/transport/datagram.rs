@@ -14,14 +14,40 @@ use rustix::{
 use tokio::net::{UdpSocket, UnixDatagram};
 
 use super::{Address, Authority, resolve::resolve};
-use crate::sinks::delivery::{Batch, Delivered, Pending, Sink, Trouble};
+use crate::sinks::delivery::{Batch, Delivered, OpenError, Pending, Sink, SinkBuilder, Trouble};
 
-/// The sink.
-pub(crate) struct DatagramSink {
+/// Where datagrams go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatagramSettings {
     address: Address,
-    socket: Option<Socket>,
     /// What does not fit into a datagram goes as a file; only journald takes that.
     files: bool,
+}
+
+impl DatagramSettings {
+    /// To a collector of syslog.
+    #[must_use]
+    pub fn syslog(address: Address) -> Self {
+        Self { address, files: false }
+    }
+
+    /// To journald's socket at `path`.
+    #[must_use]
+    pub fn journald(path: &Path) -> Self {
+        Self { address: Address::Unix(path.to_owned()), files: true }
+    }
+}
+
+impl SinkBuilder for DatagramSettings {
+    fn open(&self, _header: Vec<u8>) -> Result<Box<dyn Sink>, OpenError> {
+        Ok(Box::new(DatagramSink { settings: self.clone(), socket: None }))
+    }
+}
+
+/// The sink.
+struct DatagramSink {
+    settings: DatagramSettings,
+    socket: Option<Socket>,
 }
 
 enum Socket {
@@ -30,19 +56,10 @@ enum Socket {
 }
 
 impl DatagramSink {
-    pub(crate) fn new(address: Address) -> Self {
-        Self { address, socket: None, files: false }
-    }
-
-    /// Journald at `path`.
-    pub(crate) fn journald(path: &Path) -> Self {
-        Self { address: Address::Unix(path.to_owned()), socket: None, files: true }
-    }
-
     /// Delivers `lot`, and takes away what was.
     async fn send_batch(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
         self.send(Delivered::none_of(lot)).await.map_err(|error| {
-            let message = format!("{}: {error}", self.address);
+            let message = format!("{}: {error}", self.settings.address);
             // The first of what is left is larger than any datagram, or than the socket's buffer.
             if error.raw_os_error() == Some(libc::EMSGSIZE) {
                 return Trouble::Oversized { message };
@@ -56,19 +73,19 @@ impl DatagramSink {
     async fn send(&mut self, mut sent: Delivered<'_>) -> io::Result<()> {
         let socket = match self.socket.take() {
             Some(socket) => socket,
-            None => open(&self.address).await?,
+            None => open(&self.settings.address).await?,
         };
         let socket = self.socket.insert(socket);
         for (bytes, _) in sent.lot.records() {
             // A line's end is a stream's; journald's last field needs it.
-            let text = if self.files { bytes } else { bytes.strip_suffix(b"\n").unwrap_or(bytes) };
+            let text = if self.settings.files { bytes } else { bytes.strip_suffix(b"\n").unwrap_or(bytes) };
             let result = match socket {
                 Socket::Udp(socket) => socket.send(text).await.map(drop),
                 Socket::Unix(socket) => socket.send(text).await.map(drop),
             };
             match (result, &*socket) {
                 (Ok(()), _) => {}
-                (Err(error), Socket::Unix(socket)) if self.files && is_too_long(&error) => {
+                (Err(error), Socket::Unix(socket)) if self.settings.files && is_too_long(&error) => {
                     send_file(socket, bytes).await?;
                 }
                 (Err(error), _) => return Err(error),

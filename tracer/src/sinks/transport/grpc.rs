@@ -18,7 +18,7 @@ use super::{
     answer::Answer,
     http::{HttpError, split},
 };
-use crate::sinks::delivery::{Batch, Pending, Sink, Trouble};
+use crate::sinks::delivery::{Batch, OpenError, Pending, Sink, SinkBuilder, Trouble};
 
 /// In front of a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
@@ -27,8 +27,24 @@ const PREFIX: usize = 5;
 /// UNIMPLEMENTED, UNAVAILABLE, DATA_LOSS, UNAUTHENTICATED.
 const PASSES: [&str; 10] = ["1", "4", "7", "8", "10", "11", "12", "14", "15", "16"];
 
+/// Calls by gRPC; the URL's path is the method.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrpcSettings(pub HttpSettings);
+
+impl SinkBuilder for GrpcSettings {
+    fn open(&self, _header: Vec<u8>) -> Result<Box<dyn Sink>, OpenError> {
+        let Self(settings) = self;
+        let tls = settings.is_encrypted().then(|| Tls::for_http2(&settings.tls)).transpose()?;
+        Ok(Box::new(GrpcSink::new(settings.clone(), tls)?))
+    }
+
+    fn problems(&self) -> Vec<(&'static str, OpenError)> {
+        self.0.problems()
+    }
+}
+
 /// The sink.
-pub(crate) struct GrpcSink {
+struct GrpcSink {
     authority: Authority,
     uri: Uri,
     headers: HeaderMap,
@@ -41,7 +57,7 @@ pub(crate) struct GrpcSink {
 
 impl GrpcSink {
     /// `tls` where the URL says https.
-    pub(crate) fn new(settings: HttpSettings, tls: Option<Tls>) -> Result<Self, HttpError> {
+    fn new(settings: HttpSettings, tls: Option<Tls>) -> Result<Self, HttpError> {
         let (authority, _) = split(&settings.url)?;
         let uri = settings.url.parse().map_err(|_| HttpError::Url(settings.url.clone()))?;
         let mut headers = settings.extra_headers()?;

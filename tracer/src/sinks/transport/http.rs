@@ -17,12 +17,12 @@ use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Authority, Tls,
+    Authority, Tls, TlsSettings,
     address::{self, shown},
     answer::Answer,
     template::Template,
 };
-use crate::sinks::delivery::{Batch, Pending, Sink, Trouble};
+use crate::sinks::delivery::{Batch, OpenError, Pending, Sink, SinkBuilder, Trouble};
 
 /// The most of an answer that a message quotes.
 const QUOTE: usize = 200;
@@ -40,11 +40,26 @@ pub struct HttpSettings {
     pub timeout: Duration,
     /// Requests are compressed with gzip.
     pub gzip: bool,
+    /// For a URL with https.
+    pub tls: TlsSettings,
+}
+
+impl SinkBuilder for HttpSettings {
+    fn open(&self, _header: Vec<u8>) -> Result<Box<dyn Sink>, OpenError> {
+        let tls = self.is_encrypted().then(|| Tls::new(&self.tls)).transpose()?;
+        Ok(Box::new(HttpSink::new(self.clone(), tls)?))
+    }
+
+    fn problems(&self) -> Vec<(&'static str, OpenError)> {
+        let errors = self.errors().into_iter().map(|error| (error.key(), error.into()));
+        let of_tls = if self.is_encrypted() { self.tls.problems() } else { Vec::new() };
+        errors.chain(of_tls).collect()
+    }
 }
 
 impl HttpSettings {
     /// What is added to each request.
-    pub(crate) fn extra_headers(&self) -> Result<HeaderMap, HttpError> {
+    pub(super) fn extra_headers(&self) -> Result<HeaderMap, HttpError> {
         let mut headers = HeaderMap::new();
         headers
             .insert(USER_AGENT, HeaderValue::from_static(concat!("sockstate/", env!("CARGO_PKG_VERSION"))));
@@ -55,8 +70,12 @@ impl HttpSettings {
         Ok(headers)
     }
 
-    /// All that is wrong with them.
-    pub(crate) fn problems(&self) -> Vec<HttpError> {
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.url.starts_with("https:")
+    }
+
+    /// Everything that is wrong with the URL and the headers.
+    fn errors(&self) -> Vec<HttpError> {
         let headers = self.headers.iter().filter_map(|(name, value)| header(name, value).err());
         split(&self.url).err().into_iter().chain(headers).collect()
     }
@@ -73,7 +92,7 @@ fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), HttpErro
 
 /// Settings that cannot be.
 #[derive(Debug, Error)]
-pub(crate) enum HttpError {
+pub(super) enum HttpError {
     /// Not a URL of ours.
     #[error("'{}' is no URL; write http://host:port/path or https://host/path", shown(.0))]
     Url(String),
@@ -90,7 +109,7 @@ pub(crate) enum HttpError {
 
 impl HttpError {
     /// The key of a sink that it is about.
-    pub(crate) fn key(&self) -> &'static str {
+    pub(super) fn key(&self) -> &'static str {
         match self {
             Self::Url(_) | Self::Credentials(_) => "url",
             // The file's content is a header, too.
@@ -101,12 +120,12 @@ impl HttpError {
 }
 
 /// The header that `authorization-file` has the value of.
-pub const AUTHORIZATION: &str = "Authorization";
+pub(crate) const AUTHORIZATION: &str = "Authorization";
 
 type Sender = SendRequest<Full<Bytes>>;
 
 /// The sink.
-pub(crate) struct HttpSink {
+struct HttpSink {
     name: String,
     authority: Authority,
     uri: Uri,
@@ -120,7 +139,7 @@ pub(crate) struct HttpSink {
 
 impl HttpSink {
     /// `tls` where the URL says https.
-    pub(crate) fn new(settings: HttpSettings, tls: Option<Tls>) -> Result<Self, HttpError> {
+    fn new(settings: HttpSettings, tls: Option<Tls>) -> Result<Self, HttpError> {
         let (authority, uri) = split(&settings.url)?;
         let uri = match settings.template.query() {
             Some((key, value)) => {
@@ -274,7 +293,7 @@ fn gzip(body: &[u8]) -> Result<Vec<u8>, Trouble> {
 }
 
 /// Who to connect to, and what to ask for.
-pub(crate) fn split(url: &str) -> Result<(Authority, Uri), HttpError> {
+pub(super) fn split(url: &str) -> Result<(Authority, Uri), HttpError> {
     let wrong = || HttpError::Url(url.to_owned());
     let uri: Uri = url.parse().map_err(|_| wrong())?;
     let port = match uri.scheme_str() {

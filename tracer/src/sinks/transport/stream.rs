@@ -20,8 +20,8 @@ use tokio::{
     time::sleep,
 };
 
-use super::{Address, Connection, Tls, address};
-use crate::sinks::delivery::{Batch, Pending, Sink, Trouble};
+use super::{Address, Connection, Tls, TlsSettings, address};
+use crate::sinks::delivery::{Batch, OpenError, Pending, Sink, SinkBuilder, Trouble};
 
 /// How often it is asked whether everything was acknowledged: at first, and at last.
 const ASK_MIN: Duration = Duration::from_micros(200);
@@ -42,8 +42,36 @@ pub enum Framing {
     Octets,
 }
 
+/// Where to, and how records are told from one another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamSettings {
+    /// The collector.
+    pub address: Address,
+    /// For an address with TLS.
+    pub tls: TlsSettings,
+    /// What tells one record from the next.
+    pub framing: Framing,
+}
+
+impl StreamSettings {
+    fn is_encrypted(&self) -> bool {
+        matches!(self.address, Address::Tls(_))
+    }
+}
+
+impl SinkBuilder for StreamSettings {
+    fn open(&self, _header: Vec<u8>) -> Result<Box<dyn Sink>, OpenError> {
+        let tls = self.is_encrypted().then(|| Tls::new(&self.tls)).transpose()?;
+        Ok(Box::new(StreamSink::new(self.address.clone(), tls, self.framing)))
+    }
+
+    fn problems(&self) -> Vec<(&'static str, OpenError)> {
+        if self.is_encrypted() { self.tls.problems() } else { Vec::new() }
+    }
+}
+
 /// The sink.
-pub(crate) struct StreamSink {
+struct StreamSink {
     address: Address,
     tls: Option<Tls>,
     framing: Framing,
@@ -66,7 +94,7 @@ struct Acknowledged {
 }
 
 impl StreamSink {
-    pub(crate) fn new(address: Address, tls: Option<Tls>, framing: Framing) -> Self {
+    fn new(address: Address, tls: Option<Tls>, framing: Framing) -> Self {
         Self {
             address,
             tls,

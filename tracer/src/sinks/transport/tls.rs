@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use clap::Args;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio_rustls::{
@@ -18,18 +19,37 @@ use tokio_rustls::{
 };
 
 use super::Connection;
-use crate::files;
+use crate::{files, sinks::delivery::OpenError};
 
 /// Whom to trust, and who we are; the files are PEM.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TlsSettings {
-    /// Certificates of the authorities to trust, instead of the system's.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Authorities to trust, instead of the system's (PEM).
+    #[arg(id = "tls_ca", long = "tls-ca", value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// Our certificate and what it is signed by.
+    /// Our certificate (PEM).
+    #[arg(id = "tls_cert", long = "tls-cert", value_name = "FILE", requires = "tls_key")]
     pub cert: Option<PathBuf>,
-    /// Its key.
+    /// Its key (PEM).
+    #[arg(id = "tls_key", long = "tls-key", value_name = "FILE", requires = "tls_cert")]
     pub key: Option<PathBuf>,
+}
+
+impl TlsFiles {
+    /// The files that the keys name.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
+        [&self.ca, &self.cert, &self.key].into_iter().filter_map(Option::as_deref)
+    }
+}
+
+/// The files, and whom to expect.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// The files.
+    #[command(flatten)]
+    pub files: TlsFiles,
     /// The name that the collector's certificate must have, instead of the address's.
+    #[arg(id = "tls_name", long = "tls-name", value_name = "NAME")]
     pub name: Option<String>,
 }
 
@@ -62,7 +82,7 @@ pub enum TlsError {
 
 impl TlsError {
     /// The key of a sink that it is about.
-    pub(crate) fn key(&self) -> &'static str {
+    fn key(&self) -> &'static str {
         match self {
             Self::File { key, .. } => key,
             Self::Name => "tls-name",
@@ -73,14 +93,18 @@ impl TlsError {
 }
 
 impl TlsSettings {
-    /// All that is wrong with the files.
-    pub(crate) fn problems(&self) -> Vec<TlsError> {
+    /// Everything that is wrong with the files, each with its key.
+    pub(crate) fn problems(&self) -> Vec<(&'static str, OpenError)> {
+        self.errors().into_iter().map(|error| (error.key(), error.into())).collect()
+    }
+
+    fn errors(&self) -> Vec<TlsError> {
         let Err(error) = config(self) else { return Vec::new() };
         let found = [
             self.server_name().err(),
-            authorities(self.ca.as_deref()).err(),
-            self.cert.as_deref().and_then(|path| certificates("tls-cert", path).err()),
-            self.key.as_deref().and_then(|path| private_key(path).err()),
+            authorities(self.files.ca.as_deref()).err(),
+            self.files.cert.as_deref().and_then(|path| certificates("tls-cert", path).err()),
+            self.files.key.as_deref().and_then(|path| private_key(path).err()),
         ];
         let found: Vec<TlsError> = found.into_iter().flatten().collect();
         if found.is_empty() { vec![error] } else { found }
@@ -129,8 +153,8 @@ fn config(settings: &TlsSettings) -> Result<ClientConfig, TlsError> {
     settings.server_name()?;
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(authorities(settings.ca.as_deref())?);
-    match (&settings.cert, &settings.key) {
+        .with_root_certificates(authorities(settings.files.ca.as_deref())?);
+    match (&settings.files.cert, &settings.files.key) {
         (Some(cert), Some(key)) => {
             Ok(builder.with_client_auth_cert(certificates("tls-cert", cert)?, private_key(key)?)?)
         }

@@ -1,0 +1,80 @@
+//! The keys that every sink has.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, ValueEnum};
+
+use super::delivery::{Pace, SpoolSettings};
+use crate::config::{parse_duration, parse_duration_or_zero, parse_size};
+
+/// When the spool is on the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum SyncName {
+    /// When the kernel writes it: survives the end of sockstate, not that of the machine.
+    #[default]
+    Never,
+    /// After each entry, of up to a megabyte.
+    Always,
+}
+
+/// What a sink gets, and how it is delivered.
+#[derive(Args, Clone, Debug, PartialEq)]
+pub struct CommonArgs {
+    /// Count transitions in windows of this length, by service, peer and states, instead of sending each.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub aggregate: Option<Duration>,
+    /// Services, peers and states that a window tells apart; what is more is counted together (docs/events.md).
+    #[arg(long, value_name = "N", default_value_t = 10_000, requires = "aggregate")]
+    pub aggregate_keys: usize,
+    /// Send the transitions of one of N connections only; what is stuck or lost is always said.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub sample: u64,
+
+    /// Memory for what waits; half of it used, the rest goes to the spool.
+    #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = parse_size)]
+    pub queue: u64,
+    /// A directory for what does not fit into the queue, and for what is left at the end; each sink's is below it, by its name.
+    #[arg(long, value_name = "DIR")]
+    pub spool: Option<PathBuf>,
+    /// What the spool may hold.
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_size, requires = "spool")]
+    pub spool_size: u64,
+    /// When the spool is on the disk.
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t, requires = "spool")]
+    pub spool_sync: SyncName,
+    /// Records in one delivery, by size.
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse_size)]
+    pub batch: u64,
+    /// How long the first record of a delivery may wait for others [default: 1s for http and otlp, else 0].
+    #[arg(long, value_name = "TIME", value_parser = parse_duration_or_zero)]
+    pub batch_time: Option<Duration>,
+    /// The longest pause between attempts; the first is 100 ms, each next twice as long.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    pub retry: Duration,
+}
+
+impl CommonArgs {
+    /// Whether the sink gets fewer records than there are.
+    pub(super) fn is_reduced(&self) -> bool {
+        self.aggregate.is_some() || self.sample > 1
+    }
+
+    /// The directory of the spool of the sink `name`.
+    pub(super) fn spool_path(&self, name: &str) -> Option<PathBuf> {
+        self.spool.as_ref().map(|directory| directory.join(name))
+    }
+
+    pub(super) fn spool_settings(&self, name: &str) -> Option<SpoolSettings> {
+        let path = self.spool_path(name)?;
+        Some(SpoolSettings { path, max_bytes: self.spool_size, sync: self.spool_sync == SyncName::Always })
+    }
+
+    /// Sizes and times of deliveries; `batch_time` unless the keys say another.
+    pub(super) fn pace(&self, batch_time: Duration) -> Pace {
+        Pace {
+            batch_bytes: self.batch as usize,
+            batch_time: self.batch_time.unwrap_or(batch_time),
+            retry_max: self.retry,
+        }
+    }
+}

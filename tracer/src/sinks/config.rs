@@ -1,0 +1,141 @@
+//! What a type of sink is to the configuration: its keys, and what is made of them.
+
+use std::{any::Any, collections::BTreeMap, fmt, path::Path, sync::Arc, time::Duration};
+
+use super::{
+    common::CommonArgs,
+    delivery::{Convert, SinkBuilder},
+    encoding::FormatArgs,
+    problem::{ConfigError, Problem},
+    transport::TlsFiles,
+};
+use crate::format::Stamp;
+
+/// The keys of one sink.
+pub trait SinkConfig: Any + SameAs + fmt::Debug + Send + Sync {
+    /// What opens the sink.
+    ///
+    /// # Errors
+    /// A key is missing, or this sockstate was built without what the sink needs: [`SinkConfig::problems`] says so, too.
+    fn builder(&self, context: &Context<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError>;
+
+    /// What is missing, or does not go together, whatever the system.
+    fn problems(&self, given: &Given<'_>) -> Vec<Problem> {
+        let _ = given;
+        Vec::new()
+    }
+
+    /// How records are written; `None` for a sink that has one format of its own.
+    fn format(&self) -> Option<&FormatArgs> {
+        None
+    }
+
+    /// Turns our JSON into what the collector takes, in the sink's thread; `None` where nothing is to be done.
+    fn converter(&self, host: &str) -> Option<Convert> {
+        let _ = host;
+        self.format().and_then(FormatArgs::converter)
+    }
+
+    /// For a sink that gets the tracer's numbers, and no records.
+    fn metrics(&self) -> Option<Metrics> {
+        None
+    }
+
+    /// How long the first record of a delivery waits for others, unless the configuration says so.
+    fn batch_time(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// Files with secrets that are read before the sink is opened, by their keys.
+    fn secrets(&self) -> Vec<(&'static str, &Path)> {
+        Vec::new()
+    }
+
+    /// The files for TLS, which are read when the sink is opened.
+    fn tls(&self) -> Option<&TlsFiles> {
+        None
+    }
+
+    /// The file that the sink has open. A sink of a new configuration waits until the previous one has closed it.
+    fn file(&self) -> Option<&Path> {
+        None
+    }
+
+    /// What the sink writes to, which no other sink may write to.
+    fn output(&self) -> Option<&Path> {
+        self.file()
+    }
+
+    /// Why the sink cannot deliver yet. That keeps `run` from nothing.
+    fn remark(&self) -> Option<Problem> {
+        None
+    }
+
+    /// Why the collector would refuse records with the label `name`, which is one of `labels`.
+    fn label_problem(&self, name: &str, labels: &BTreeMap<String, String>) -> Option<String> {
+        self.format().and_then(|format| format.label_problem(name, labels))
+    }
+}
+
+/// Compares the keys of two sinks of any type.
+pub trait SameAs {
+    /// Whether `other` has the same type and the same values.
+    fn same_as(&self, other: &dyn SinkConfig) -> bool;
+}
+
+impl<T: SinkConfig + PartialEq> SameAs for T {
+    fn same_as(&self, other: &dyn SinkConfig) -> bool {
+        (other as &dyn Any).downcast_ref::<T>() == Some(self)
+    }
+}
+
+/// The numbers that a sink sends instead of records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// How often they are sent.
+    pub interval: Duration,
+    /// As JSON instead of protobuf.
+    pub json: bool,
+}
+
+/// The tables of a sink's section, by name.
+pub type Tables = BTreeMap<&'static str, BTreeMap<String, String>>;
+
+/// What the files say that [`SinkConfig::secrets`] names, by key.
+pub type Secrets = BTreeMap<&'static str, String>;
+
+/// What else a sink is made of.
+pub struct Context<'a> {
+    /// The sink's name.
+    pub name: &'a str,
+    /// What is in each record.
+    pub stamp: &'a Stamp<'a>,
+    /// The tables in the sink's section.
+    pub tables: &'a Tables,
+    /// Secrets that could be read.
+    pub secrets: &'a Secrets,
+}
+
+impl Context<'_> {
+    /// A table of the sink's section; empty where there is none.
+    pub(super) fn table(&self, name: &str) -> BTreeMap<String, String> {
+        self.tables.get(name).cloned().unwrap_or_default()
+    }
+}
+
+/// What else is in the sink's section.
+pub struct Given<'a> {
+    /// The keys that all sinks have.
+    pub common: &'a CommonArgs,
+    /// The tables.
+    pub tables: &'a Tables,
+    /// Whether a key is there, if only with a value that is wrong.
+    pub has: &'a dyn Fn(&str) -> bool,
+}
+
+impl Given<'_> {
+    /// A problem if `key` is not there.
+    pub(super) fn missing(&self, key: &'static str) -> Option<Problem> {
+        (!(self.has)(key)).then(|| Problem::of_section(ConfigError::Missing(key)))
+    }
+}

@@ -1,0 +1,170 @@
+//! Records into a topic of Kafka, a message each, by librdkafka: what all replicas have acknowledged is delivered, in order; what a
+//! broker has twice it throws away (`enable.idempotence`). After a restart some may come twice: by `instance` and `seq` they are
+//! known.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use rdkafka::{
+    ClientConfig,
+    error::KafkaError,
+    producer::{FutureProducer, FutureRecord, Producer, future_producer::DeliveryFuture},
+};
+use tokio::time::sleep;
+
+use crate::sinks::delivery::{Batch, Delivered, OpenError, Pending, Sink, SinkBuilder, Trouble};
+use crate::sinks::transport::shown;
+
+/// Messages under way at a time.
+const WINDOW: usize = 1000;
+/// How long librdkafka's own queue, should it be full, is left alone.
+const FULL_PAUSE: Duration = Duration::from_millis(10);
+
+/// Where to, and as whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KafkaSettings {
+    /// `host:port`, several with commas between them.
+    pub brokers: String,
+    /// The messages' topic.
+    pub topic: String,
+    /// The messages' key: one key's messages are in one partition, in order.
+    pub key: String,
+    /// How long an acknowledgement may take.
+    pub timeout: Duration,
+    /// librdkafka's own properties, which go before ours.
+    pub properties: BTreeMap<String, String>,
+}
+
+impl SinkBuilder for KafkaSettings {
+    fn open(&self, _header: Vec<u8>) -> Result<Box<dyn Sink>, OpenError> {
+        Ok(Box::new(KafkaSink::new(self.clone())))
+    }
+}
+
+/// The sink.
+struct KafkaSink {
+    settings: KafkaSettings,
+    producer: Option<FutureProducer>,
+    /// Messages that librdkafka has, and that are not acknowledged.
+    unanswered: usize,
+}
+
+/// Why a message was not taken.
+struct Failure {
+    error: KafkaError,
+    /// It is about this message only; a broker refuses all that are in one request.
+    is_single: bool,
+}
+
+impl KafkaSink {
+    fn new(settings: KafkaSettings) -> Self {
+        Self { settings, producer: None, unanswered: 0 }
+    }
+
+    /// Delivers `lot`, and takes away what was.
+    async fn send_batch(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
+        let producer = match self.producer.take() {
+            Some(producer) => producer,
+            None => self.connect().map_err(|error| Trouble::retry(self.message(&error)))?,
+        };
+        while !lot.is_empty() {
+            if let Err(failure) = self.produce(&producer, Delivered::none_of(lot)).await {
+                let trouble = self.refused(&failure);
+                if matches!(trouble, Trouble::Oversized { .. }) {
+                    self.producer = Some(producer);
+                } else {
+                    // What is still under way there must not overtake what comes again.
+                    producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
+                }
+                return Err(trouble);
+            }
+        }
+        self.producer = Some(producer);
+        Ok(())
+    }
+
+    /// The first records, up to [`WINDOW`]: takes away those that are acknowledged, one behind another, and says what is wrong with
+    /// the next.
+    async fn produce(&mut self, producer: &FutureProducer, mut lot: Delivered<'_>) -> Result<(), Failure> {
+        let mut under_way: Vec<DeliveryFuture> = Vec::new();
+        let mut result = Ok(());
+        for (bytes, _) in lot.lot.records().take(WINDOW) {
+            match self.send(producer, bytes.trim_ascii_end()).await {
+                Ok(acknowledgement) => under_way.push(acknowledgement),
+                Err(error) => {
+                    result = Err(Failure { error, is_single: true });
+                    break;
+                }
+            }
+            self.unanswered = self.unanswered.max(under_way.len());
+        }
+        let is_single = under_way.len() == 1;
+        for acknowledgement in under_way {
+            match acknowledgement.await {
+                Ok(Ok(_)) => {}
+                Ok(Err((error, _))) => return Err(Failure { error, is_single }),
+                Err(_) => return Err(Failure { error: KafkaError::Canceled, is_single }),
+            }
+            lot.count += 1;
+            self.unanswered = self.unanswered.saturating_sub(1);
+        }
+        result
+    }
+
+    async fn send(&self, producer: &FutureProducer, payload: &[u8]) -> Result<DeliveryFuture, KafkaError> {
+        let mut record = FutureRecord::to(&self.settings.topic).key(&self.settings.key).payload(payload);
+        loop {
+            match producer.send_result(record) {
+                Ok(acknowledgement) => return Ok(acknowledgement),
+                Err((KafkaError::MessageProduction(rdkafka::error::RDKafkaErrorCode::QueueFull), back)) => {
+                    record = back;
+                    sleep(FULL_PAUSE).await;
+                }
+                Err((error, _)) => return Err(error),
+            }
+        }
+    }
+
+    fn connect(&self) -> Result<FutureProducer, KafkaError> {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.settings.brokers)
+            .set("client.id", "sockstate")
+            .set("enable.idempotence", "true")
+            // Part of librdkafka itself, and known to every broker.
+            .set("compression.type", "lz4")
+            .set("linger.ms", "5")
+            .set("message.timeout.ms", self.settings.timeout.as_millis().to_string());
+        for (key, value) in &self.settings.properties {
+            config.set(key, value);
+        }
+        config.create()
+    }
+
+    fn refused(&self, failure: &Failure) -> Trouble {
+        use rdkafka::error::RDKafkaErrorCode::{InvalidMessageSize, MessageSizeTooLarge};
+        let message = self.message(&failure.error);
+        match failure.error {
+            KafkaError::MessageProduction(MessageSizeTooLarge | InvalidMessageSize) if failure.is_single => {
+                Trouble::Oversized { message }
+            }
+            KafkaError::MessageProduction(MessageSizeTooLarge | InvalidMessageSize) => {
+                Trouble::Unwanted { message }
+            }
+            _ => Trouble::retry(message),
+        }
+    }
+
+    fn message(&self, error: &KafkaError) -> String {
+        format!("{} at {}: {error}", self.settings.topic, shown(&self.settings.brokers))
+    }
+}
+
+impl Sink for KafkaSink {
+    fn deliver<'a>(&'a mut self, batch: &'a mut Batch) -> Pending<'a, Result<(), Trouble>> {
+        Box::pin(self.send_batch(batch))
+    }
+
+    fn unanswered(&self) -> usize {
+        self.unanswered
+    }
+}

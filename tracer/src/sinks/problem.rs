@@ -1,0 +1,34 @@
+//! What can be wrong with a sink's section.
+
+use thiserror::Error;
+
+/// Something that is wrong with a sink.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The sink's key that it is about; empty for the whole section.
+    pub key: &'static str,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl Problem {
+    pub(super) fn of_section(message: impl ToString) -> Self {
+        Self { key: "", message: message.to_string() }
+    }
+}
+
+/// Why nothing can be made of a sink's keys.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum ConfigError {
+    /// A key that the type of sink needs.
+    #[error("'{0}' is missing")]
+    Missing(&'static str),
+    /// Something that this binary does not have.
+    #[error("this sockstate was built without {name}: cargo install --path tracer --features {feature}")]
+    BuiltWithout {
+        /// What is missing.
+        name: &'static str,
+        /// The feature of the crate.
+        feature: &'static str,
+    },
+}
