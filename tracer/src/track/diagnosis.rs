@@ -1,6 +1,7 @@
 //! Why a socket is stuck and what to do: from what a look at it found, never from a guess (docs/stuck.md).
 
 mod advice;
+mod commands;
 mod ending;
 mod inherited;
 mod reason;
@@ -13,8 +14,8 @@ use std::path::Path;
 pub use inherited::is_suspect;
 pub use reason::reason;
 
-use super::commands::commands;
 use crate::model::{Diagnosis, Listener, Process, SocketReport};
+use commands::commands;
 
 /// Explains a socket. `netns` leads to its network namespace where that is not the user's own.
 #[must_use]

@@ -3,7 +3,6 @@
 
 mod age;
 mod cause;
-mod commands;
 mod conns;
 mod diagnosis;
 mod identity;

@@ -3,18 +3,36 @@
 use super::names;
 use crate::model::{Destroy, SocketReport, State, Transport};
 
-/// Behind the advice: what the printed `ss -K` takes.
+/// Whether `ss -K` ends the socket, and may be printed.
+pub(super) fn can_destroy(found: &SocketReport) -> bool {
+    let works = matches!(found.destroy, Destroy::Works | Destroy::NeedsNetAdmin);
+    works && !found.socket.is_partial && !is_orphan(found)
+}
+
+/// Whether the kernel alone ends the socket. `tcp_abort` before Linux 6.11 (bac76cf89816) takes the timers from an orphan, which then
+/// stays for ever.
+fn is_orphan(found: &SocketReport) -> bool {
+    let socket = &found.socket;
+    let is_closed_here =
+        matches!(socket.state, State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck);
+    is_closed_here && socket.inode == 0 && found.holders.is_empty() && !found.of_kernel
+}
+
+/// Behind the advice: the privilege that the printed `ss -K` needs.
 pub(super) fn privilege(found: &SocketReport) -> &'static str {
     match found.destroy {
-        Destroy::NeedsNetAdmin if !found.socket.is_partial => "; `ss -K` needs CAP_NET_ADMIN",
+        Destroy::NeedsNetAdmin if can_destroy(found) => "; `ss -K` needs CAP_NET_ADMIN",
         _ => "",
     }
 }
 
-/// Why no command ends it, and what else does.
+/// Why no command ends the socket, and what else does.
 pub(super) fn cannot_destroy(found: &SocketReport) -> Option<String> {
     let why = match (found.destroy, found.socket.transport) {
         _ if found.socket.is_partial => "no command gets into its network namespace",
+        _ if is_orphan(found) => {
+            "`ss -K` is not for a socket that no process holds: Linux before 6.11 would keep it for ever"
+        }
         (Destroy::Works | Destroy::NeedsNetAdmin, _) => return None,
         (Destroy::NotSupported, Transport::Tcp) => {
             "`ss -K` does nothing: this kernel is built without CONFIG_INET_DIAG_DESTROY"
@@ -41,7 +59,7 @@ fn other_way(found: &SocketReport) -> String {
             "it closes when what the kernel uses it for ends, such as a mount or an export".into()
         }
         None if found.socket.inode == 0 => {
-            "no process has it: the kernel ends it when its timers run out".into()
+            "no process holds it: the kernel ends it when its timers run out".into()
         }
         None => "it closes when the process that has it open closes it or ends".into(),
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{close_wait, diagnose, socket};
-use crate::model::{Destroy, SocketReport, State};
+use crate::model::{Destroy, SocketInfo, SocketReport, State};
 
 /// The last command, if that is one that ends the socket.
 fn kill(found: &SocketReport) -> Option<String> {
@@ -46,6 +46,29 @@ fn what_ends_a_socket() {
     (orphan.destroy, orphan.socket.inode) = (Destroy::NotSupported, 0);
     let how = diagnose(&orphan, None).cannot_destroy.expect("another way");
     assert!(how.contains("timers"), "{how}");
+}
+
+#[test]
+fn no_command_ends_an_orphan() {
+    for state in [State::FinWait1, State::FinWait2, State::Closing, State::LastAck] {
+        let mut orphan = socket(state);
+        (orphan.destroy, orphan.socket.inode) = (Destroy::NeedsNetAdmin, 0);
+        let answer = diagnose(&orphan, None);
+        assert_eq!(kill(&orphan), None, "{state:?}");
+        assert!(!answer.advice.contains("CAP_NET_ADMIN"), "{state:?}: {answer:?}");
+        let how = answer.cannot_destroy.expect("another way");
+        assert!(how.contains("before 6.11") && how.contains("timers"), "{state:?}: {how}");
+        // A file, or a file of the kernel, holds these: they keep their timers.
+        let held =
+            SocketReport { socket: SocketInfo { inode: 7, ..orphan.socket.clone() }, ..orphan.clone() };
+        assert!(kill(&held).is_some(), "{state:?}");
+        let of_kernel = SocketReport { of_kernel: true, ..orphan };
+        assert!(kill(&of_kernel).is_some(), "{state:?}");
+    }
+    // Nobody has accepted this connection, which is no orphan: its listener holds it.
+    let mut never_accepted = close_wait(|found| found.destroy = Destroy::Works);
+    (never_accepted.holders, never_accepted.socket.inode) = (Vec::new(), 0);
+    assert!(kill(&never_accepted).is_some());
 }
 
 #[test]

@@ -2,16 +2,17 @@
 
 use std::{borrow::Cow, path::Path};
 
+use super::ending::can_destroy;
 use crate::{
     display::endpoint,
-    model::{Destroy, SocketReport, Transport, Via, bounds},
+    model::{SocketReport, Transport, Via, bounds},
 };
 
 /// For each of the first holders its descriptor, and how to end the socket; and how many more there would be. `netns` leads to its
 /// network namespace where that is not the user's own.
-pub(super) fn commands(it: &SocketReport, netns: Option<&Path>) -> (Vec<String>, usize) {
-    let more = it.holders.len().saturating_sub(bounds::COMMANDS);
-    let mut commands: Vec<String> = it
+pub(super) fn commands(found: &SocketReport, netns: Option<&Path>) -> (Vec<String>, usize) {
+    let more = found.holders.len().saturating_sub(bounds::COMMANDS);
+    let mut commands: Vec<String> = found
         .holders
         .iter()
         .take(bounds::COMMANDS)
@@ -21,21 +22,20 @@ pub(super) fn commands(it: &SocketReport, netns: Option<&Path>) -> (Vec<String>,
                 (Via::Descriptor(fd), None) => format!("ls -l /proc/{pid}/fd/{fd}"),
                 (Via::Descriptor(fd), Some(tid)) => format!("ls -l /proc/{pid}/task/{tid}/fd/{fd}"),
                 (Via::IoUring(ring), _) => format!("cat /proc/{pid}/fdinfo/{ring}"),
-                (Via::Mapping, _) => format!("grep -F 'socket:[{}]' /proc/{pid}/maps", it.socket.inode),
+                (Via::Mapping, _) => format!("grep -F 'socket:[{}]' /proc/{pid}/maps", found.socket.inode),
             }
         })
         .collect();
-    // No command gets into the namespace of a partial one.
-    if it.socket.is_partial || !matches!(it.destroy, Destroy::Works | Destroy::NeedsNetAdmin) {
+    if !can_destroy(found) {
         return (commands, more);
     }
     let enter =
         netns.map(|path| format!("nsenter --net={} ", quoted(&path.to_string_lossy()))).unwrap_or_default();
-    let of = match it.socket.transport {
+    let of = match found.socket.transport {
         Transport::Tcp => "-t",
         Transport::Mptcp => "-M",
     };
-    let end = format!("{enter}ss -K {of} -a {}", filter(it));
+    let end = format!("{enter}ss -K {of} -a {}", filter(found));
     if !bounds::shown(&end, bounds::COMMAND).1 {
         return (commands, more + 1);
     }
@@ -50,8 +50,8 @@ fn quoted(path: &str) -> Cow<'_, str> {
 }
 
 /// The socket in `ss`'s language.
-fn filter(it: &SocketReport) -> String {
-    let SocketReport { socket, .. } = it;
+fn filter(found: &SocketReport) -> String {
+    let SocketReport { socket, .. } = found;
     let tuple = &socket.tuple;
     // A socket that is AF_INET6 with IPv4 inside shows its addresses as mapped ones.
     let text = |address: crate::model::Address, port| match (address.canonical(), tuple.v6_socket) {
@@ -60,7 +60,7 @@ fn filter(it: &SocketReport) -> String {
     };
     // Equal ends may exist on other interfaces.
     let interface = match (tuple.interface, &socket.interface) {
-        (0, _) if it.has_bound_twin => " and dev 0".into(),
+        (0, _) if found.has_bound_twin => " and dev 0".into(),
         (0, _) => String::new(),
         // A name that a shell or `ss` would read in another way: `ss` takes the index too.
         (_, Some(name))
