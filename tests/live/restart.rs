@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     fs,
     io::{BufRead, BufReader},
-    os::unix::net::UnixListener,
+    os::unix::{fs::DirBuilderExt, net::UnixListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
@@ -32,6 +32,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("restart: what a window had counted when it was killed is counted as lost", killed_window),
         test("restart: another filter replaces what was kept, and says so", replaced),
         test("restart: detach ends it", detached),
+        test("restart: what an earlier version had not settled is counted as lost", earlier_version),
     ]
 }
 
@@ -335,6 +336,35 @@ fn unsaid() {
         assert_eq!((&lost["kind"], &lost["place"]), (&"lost".into(), &"sink".into()));
         assert_eq!(lost["count"], written);
         end(second);
+    });
+}
+
+/// Commit 2ca3231 named its files by the last part of the pin directory only.
+fn earlier_version() {
+    if observer::is_in_vm() {
+        return skip("has nothing to do with the kernel");
+    }
+    in_lab(|netns| {
+        let port = fresh_port();
+        let Some(place) = Place::new(port) else { return };
+        let fixtures = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/2ca3231"));
+        fs::DirBuilder::new().recursive(true).mode(0o700).create("/run/sockstate").expect("directory");
+        let name = place.pin.file_name().expect("a name");
+        let earlier =
+            ["ledger", "state"].map(|kind| Path::new("/run/sockstate").join(name).with_extension(kind));
+        fs::copy(fixtures.join("ledger"), &earlier[0]).expect("ledger");
+        fs::copy(fixtures.join("state.json"), &earlier[1]).expect("state");
+        let path = place.directory.path().join("away");
+        let sink = format!("[sinks.away]\ntype = \"file\"\npath = \"{}\"", path.display());
+        place.configure(netns, port, &sink);
+        let daemon = place.start(1);
+        wait_until("the loss is reported", || read(&path).len() >= 2);
+        end(daemon);
+        let away = read(&path);
+        assert_eq!((&away[0]["kind"], away[0]["seq"].as_u64()), (&"start".into(), Some(1)));
+        assert_eq!((lost(&away, "crash"), away[1]["seq"].as_u64()), (135, Some(2)), "{away:?}");
+        assert_eq!(lost(&place.records(), "crash"), 0, "that sink had settled all of its records");
+        assert!(earlier.iter().all(|file| !file.exists()), "the files have today's names");
     });
 }
 

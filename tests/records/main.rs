@@ -5,6 +5,7 @@ mod bounds;
 mod bytes;
 mod corpus;
 mod corrections;
+mod earlier_version;
 mod formats;
 mod owners;
 mod renewed;

@@ -28,6 +28,7 @@ pub mod metrics;
 pub mod model;
 pub mod pipeline;
 pub mod procfs;
+pub mod restart;
 pub mod route;
 pub mod settings;
 pub mod sinks;

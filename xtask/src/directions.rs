@@ -11,7 +11,7 @@ use crate::{
 
 /// A top-level module and the modules that it may use. `cmd`, `examiner`, `fuzz`, `hunter`, `lib`, `look` and
 /// `pipeline` wire things together and may use all.
-const MAY_USE: [(&str, &[&str]); 24] = [
+const MAY_USE: [(&str, &[&str]); 25] = [
     ("model", &[]),
     ("procfs", &[]),
     ("files", &[]),
@@ -28,7 +28,8 @@ const MAY_USE: [(&str, &[&str]); 24] = [
     ("route", &["model"]),
     ("unwind", &["enrich", "model"]),
     ("format", &["model", "display"]),
-    ("sinks", &["config", "files", "format", "messages", "model"]),
+    ("restart", &["files", "kernel", "messages", "source", "track"]),
+    ("sinks", &["config", "files", "format", "messages", "model", "restart"]),
     ("metrics", &["model"]),
     ("kernel", &["files", "model", "knowledge", "messages"]),
     ("source", &["model", "decode", "kernel", "procfs"]),

@@ -4,12 +4,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use crate::{cli::DetachArgs, kernel, pipeline};
+use crate::{cli::DetachArgs, kernel, restart};
 
 /// Runs it.
 pub(super) fn run(args: &DetachArgs) -> Result<ExitCode> {
     let was_there = kernel::unpin(&args.pin)?;
-    pipeline::forget(&args.pin).context("cannot remove what it has left in /run/sockstate; run as root")?;
+    restart::forget(&args.pin).context("cannot remove what it has left in /run/sockstate; run as root")?;
     let said = if was_there {
         "its programs have ended, unless a sockstate still runs with them"
     } else {

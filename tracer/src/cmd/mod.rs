@@ -5,7 +5,6 @@ mod diagram;
 mod doctor;
 mod explain;
 mod feed;
-mod handover;
 mod hunt;
 mod lock;
 mod look;

@@ -8,13 +8,13 @@ use std::{
 };
 
 use super::{
-    handover::Ground,
     reread::{News, PATIENCE, Reader, Reread, Secrets},
     sinks,
 };
 use crate::{
     model::{Record, Start},
     pipeline::{GRACE, Reload, Stream, Streams},
+    restart::Resume,
     settings::{Settings, Sink},
     sinks::{Queue, Running, SinkSettings},
 };
@@ -29,7 +29,7 @@ pub(super) struct Reloader {
     settings: Settings,
     secrets: Secrets,
     start: Start,
-    ground: Option<Ground>,
+    resume: Option<Resume>,
     /// Sinks that are no longer wanted, and still deliver what they have.
     ending: Vec<(Sink, Queue)>,
 }
@@ -77,14 +77,14 @@ impl Reload for Reloader {
 }
 
 impl Reloader {
-    pub(super) fn new(path: PathBuf, settings: Settings, start: Start, ground: Option<Ground>) -> Self {
+    pub(super) fn new(path: PathBuf, settings: Settings, start: Start, resume: Option<Resume>) -> Self {
         Self {
             reader: Reader::new(path, start.clone()),
             news: None,
             secrets: Secrets::of(&settings),
             settings,
             start,
-            ground,
+            resume,
             ending: Vec::new(),
         }
     }
@@ -176,7 +176,7 @@ impl Reloader {
         let replaces = before.is_some();
         let stream = started.map_err(anyhow::Error::msg).and_then(|started| {
             let before = sinks::Before { running, replaces };
-            sinks::stream(settings, sink, &started, &self.start, self.ground.as_ref(), Some(before))
+            sinks::stream(settings, sink, &started, &self.start, self.resume.as_ref(), Some(before))
         });
         match stream {
             Ok(mut stream) => {

@@ -5,9 +5,7 @@ use std::{io::Write, path::Path, process::ExitCode};
 use anyhow::Result;
 
 use super::{
-    Failure, exit,
-    handover::Ground,
-    print,
+    Failure, exit, print,
     reload::Reloader,
     session::{Host, Session},
     sinks, transitions, verify,
@@ -16,6 +14,7 @@ use crate::{
     cli::DaemonArgs,
     model::Start,
     pipeline::Outlet,
+    restart::Resume,
     settings::{self, Reading, Settings},
 };
 
@@ -38,11 +37,11 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
     let pin = settings.keys.pin.clone();
     let path = args.config.clone();
     let open = || {
-        let open = Box::new(move |start: &Start, ground: Option<Ground>| {
-            let streams = sinks::streams(&settings, start, ground.as_ref())?;
+        let open = Box::new(move |start: &Start, resume: Option<Resume>| {
+            let streams = sinks::streams(&settings, start, resume.as_ref())?;
             // What the previous process has left is already reported.
-            let ground = ground.map(|ground| Ground { is_complete: true, waiting: 0, ..ground });
-            let reloader = Reloader::new(path, settings, start.clone(), ground);
+            let resume = resume.map(|resume| Resume { is_complete: true, waiting: 0, ..resume });
+            let reloader = Reloader::new(path, settings, start.clone(), resume);
             Ok((streams, Outlet::Sinks(Box::new(reloader))))
         });
         Ok(Session { pin: pin.as_deref(), ..Session::new(filter, &run, &stuck, &kernel, open)? })

@@ -11,11 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 use tokio::runtime::Runtime;
 
-use super::{
-    Failure, awaited, exit,
-    handover::{self, Ground, Handover},
-    lock, memory,
-};
+use super::{Failure, awaited, exit, lock, memory};
 use crate::{
     cli::{HookName, KernelArgs, RunArgs, StuckRules, TierName},
     enrich::Enricher,
@@ -26,9 +22,8 @@ use crate::{
     messages,
     metrics::Server,
     model::{ConnId, Filter, LostPlace, SocketInfo, Start, Threshold, Thresholds},
-    pipeline::{
-        self, Beginning, Keeper, Limits, Outlet, Pipeline, Resyncer, Signals, Stream, Streams, Summary,
-    },
+    pipeline::{self, Beginning, Limits, Outlet, Pipeline, Resyncer, Signals, Stream, Streams, Summary},
+    restart::{self, Resume, StateWriter, TakeOverError, TakenOver},
     route::Router,
     sinks::Output,
     source::{self, Dump, Finder, Found, KernelSource, Walker},
@@ -107,7 +102,7 @@ impl<'a> Session<'a> {
 }
 
 /// What is written, and where to.
-pub(super) type Open<'a> = Box<dyn FnOnce(&Start, Option<Ground>) -> Result<(Vec<Stream>, Outlet)> + 'a>;
+pub(super) type Open<'a> = Box<dyn FnOnce(&Start, Option<Resume>) -> Result<(Vec<Stream>, Outlet)> + 'a>;
 
 /// One stream, to where the user looks.
 pub(super) fn direct<'a>(output: Output, format: Box<dyn Format>) -> Open<'a> {
@@ -167,10 +162,10 @@ pub(super) fn run<'a>(open: impl FnOnce() -> Result<Session<'a>>, alongside: boo
 async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
     let begun = Instant::now();
     let request = session.request();
-    let Handover { mut loaded, estate, kept } = handover::take_over(&request, session.pin)?;
+    let TakenOver { mut loaded, saved, kept } = take_over(&request, session.pin)?;
     kernel::show_diagnostics(&mut loaded);
-    let adopted = estate.as_ref().map(|estate| estate.instance);
-    let is_complete = estate.as_ref().is_some_and(|estate| estate.is_complete);
+    let adopted = saved.as_ref().map(|saved| saved.instance);
+    let is_complete = saved.as_ref().is_some_and(|saved| saved.is_complete);
     let instance = adopted.unwrap_or_else(instance);
     let mut table = Table::new(instance, pipeline::clock_offset_ns(), sight(&mut loaded));
     let mut enricher = Enricher::new(PathBuf::from("/"), session.cmdline);
@@ -179,11 +174,11 @@ async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
     let mut source = KernelSource::new(loaded).context("cannot read from the kernel programs")?;
 
     let filter = &session.filter;
-    let last_id = kept.as_ref().map_or(0, |kept| Keeper::last_id(&kept.ledger));
-    let beginning = match estate {
+    let last_id = kept.as_ref().map_or(0, |(_, ledger)| ledger.last_id());
+    let beginning = match saved {
         // What the kernel has written meanwhile comes first; then the table is compared with the kernel's.
-        Some(estate) => {
-            table.restore(&estate.table, last_id, &mut enricher);
+        Some(saved) => {
+            table.restore(&saved.table, last_id, &mut enricher);
             Beginning { time_ns: pipeline::now_ns(), found: Found::default() }
         }
         None => fill(&mut source, &mut table, &mut enricher, filter),
@@ -202,17 +197,17 @@ async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
         None => Examiner::default(),
     };
     let finder = finder();
-    let ground = kept.as_ref().map(|kept| Ground {
-        waiting: if is_complete { 0 } else { Keeper::waiting(&kept.ledger) },
-        ledger: Arc::clone(&kept.ledger),
+    let resume = kept.as_ref().map(|(_, ledger)| Resume {
+        waiting: if is_complete { 0 } else { ledger.waiting() },
+        ledger: Arc::clone(ledger),
         is_complete,
     });
-    let (list, outlet) = (session.open)(&start, ground)?;
-    let keeper = session.pin.zip(kept).map(|(directory, kept)| {
+    let (list, outlet) = (session.open)(&start, resume)?;
+    let state_writer = session.pin.zip(kept).map(|(directory, (programs, ledger))| {
         if adopted.is_some() {
-            source.set_told(Keeper::told(&kept.ledger));
+            source.set_told(ledger.losses());
         }
-        Keeper::new(directory, kept.pinned, instance, kept.ledger)
+        StateWriter::new(directory, programs, instance, ledger)
     });
     if let Err(error) = kernel::drop_privileges() {
         message!("cannot drop capabilities: {error}");
@@ -231,7 +226,7 @@ async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
         examiner,
         finder,
         hunter,
-        keeper,
+        state_writer,
         adopted,
         settings,
     };
@@ -244,6 +239,14 @@ async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
         pipeline.snapshot();
     }
     Ok(pipeline.run(outlet, signals).await?)
+}
+
+/// Loads the kernel programs, or takes over those that are pinned.
+fn take_over(request: &Request, pin: Option<&Path>) -> Result<TakenOver> {
+    restart::take_over(request, pin).map_err(|error| match error {
+        TakeOverError::Kernel(error) => Failure::from(error).into(),
+        error => error.into(),
+    })
 }
 
 /// Fills the table with the sockets that exist.

@@ -2,21 +2,22 @@
 
 use anyhow::{Error, Result};
 
-use super::{Failure, awaited, handover::Ground, transitions};
+use super::{Failure, awaited, transitions};
 use crate::{
     format::{Csv, EscapedCsv, Format, Json, Stamp, convert},
     model::{LostPlace, Start},
     pipeline::{Stream, Tell},
+    restart::Resume,
     route::Router,
     settings::{Settings, Sink},
     sinks::{self, FormatArgs, Inherited, Queue, Running, SinkSettings},
 };
 
 /// A stream for each sink.
-pub(super) fn streams(settings: &Settings, start: &Start, ground: Option<&Ground>) -> Result<Vec<Stream>> {
+pub(super) fn streams(settings: &Settings, start: &Start, resume: Option<&Resume>) -> Result<Vec<Stream>> {
     let begin = |sink: &Sink| {
         let started = sink.section.settings(&stamp(settings, start)).map_err(Error::msg)?;
-        stream(settings, sink, &started, start, ground, None)
+        stream(settings, sink, &started, start, resume, None)
     };
     settings.sinks.iter().map(begin).collect()
 }
@@ -34,7 +35,7 @@ pub(super) fn stream(
     sink: &Sink,
     started: &SinkSettings,
     start: &Start,
-    ground: Option<&Ground>,
+    resume: Option<&Resume>,
     before: Option<Before>,
 ) -> Result<Stream> {
     let section = &sink.section;
@@ -44,23 +45,23 @@ pub(super) fn stream(
     }
     let metrics = section.config.metrics();
     // Numbers that are lost are in the next ones.
-    let slot = ground.filter(|_| metrics.is_none()).and_then(|ground| ground.ledger.slot(&section.name));
+    let progress = resume.filter(|_| metrics.is_none()).and_then(|resume| resume.ledger.sink(&section.name));
     let replaces = before.as_ref().is_some_and(|before| before.replaces);
     let running = before.map(|before| before.running);
-    let queue = open(sink, started, start, Inherited { running, slot })?;
+    let queue = open(sink, started, start, Inherited { running, progress })?;
     let format: Box<dyn Format> = match csv(sink) {
         Some(keys) if keys.escape_formulas => Box::new(EscapedCsv),
         Some(_) => Box::new(Csv),
         None => Box::new(Json::stamped(&stamp(settings, start))),
     };
-    let begun = queue.slot().filter(|_| !replaces).zip(ground).map(|(slot, ground)| {
-        let place = if ground.is_complete { LostPlace::Sink } else { LostPlace::Crash };
-        (slot.begin(start.instance, ground.waiting), place)
+    let point = queue.progress().filter(|_| !replaces).zip(resume).map(|(progress, resume)| {
+        let place = if resume.is_complete { LostPlace::Sink } else { LostPlace::Crash };
+        (progress.resume(start.instance, resume.waiting), place)
     });
     let common = &section.common;
     let mut stream = Stream::to_sink(format, filter.map(Router::new), queue).sampled(common.sample);
-    if let Some((begun, place)) = begun {
-        stream.resume(begun, place);
+    if let Some((point, place)) = point {
+        stream.resume(point, place);
     }
     if let Some(metrics) = metrics {
         return Ok(stream.reporting(metrics.interval, tell(metrics.json, &stamp(settings, start))));

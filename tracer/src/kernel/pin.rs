@@ -1,5 +1,5 @@
-//! Programs that outlive sockstate: their links, their ring and their counters are pinned in a BPF file system, and the next
-//! sockstate goes on with them.
+//! Programs that outlive the process: their links, their ring and their counters are pinned in a BPF file system, and the next
+//! process takes them over.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -30,10 +30,10 @@ use super::{
 /// BPF_FS_MAGIC (include/uapi/linux/magic.h).
 const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
 
-/// What must be known of pinned programs to go on with them.
+/// What must be known of pinned programs to take them over. The names of the fields are a file format.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pinned {
-    /// The programs, and what they were asked for: others are not adopted.
+pub struct PinnedPrograms {
+    /// The programs, and what they were asked for: other programs are not adopted.
     pub asked: String,
     hook: String,
     tier: String,
@@ -41,20 +41,20 @@ pub struct Pinned {
     degraded: Vec<String>,
 }
 
-/// What makes programs those that `request` asks for.
+/// Identifies the programs that `request` asks for.
 #[must_use]
 pub fn asked(request: &Request) -> String {
-    // Addresses and sizes of what it reads are in the object; its own sum tells versions apart.
+    // The sum of the object distinguishes versions: the offsets that the programs read are in the object.
     format!("{:08x} {:?}", crc32fast::hash(OBJECT), request)
 }
 
 impl Loaded {
-    /// Pins what runs in `directory`, which is made.
+    /// Pins the programs in `directory`, which is made.
     ///
     /// # Errors
-    /// It is in no BPF file system, or a hook of this kernel cannot be pinned (classic tracepoints and kprobes before 5.15).
-    /// Nothing is left there then, and not everything runs any more.
-    pub fn pin(&mut self, request: &Request, directory: &Path) -> Result<Pinned, PinError> {
+    /// The directory is in no BPF file system, or a hook of this kernel cannot be pinned (classic tracepoints and kprobes before
+    /// 5.15). Nothing is left in the directory then, and some programs no longer run.
+    pub fn pin(&mut self, request: &Request, directory: &Path) -> Result<PinnedPrograms, PinError> {
         let refused = |error: &dyn std::error::Error| PinError::Refused(error.to_string());
         verify_pins(directory)?;
         fs::DirBuilder::new()
@@ -68,7 +68,7 @@ impl Loaded {
             let _ = unpin(directory);
             return Err(refused(&*error));
         }
-        Ok(Pinned {
+        Ok(PinnedPrograms {
             asked: asked(request),
             hook: self.hook.name().into(),
             tier: self.tier.name().into(),
@@ -92,11 +92,11 @@ impl Loaded {
     }
 }
 
-/// Takes over what is pinned in `directory`.
+/// Takes over the programs that are pinned in `directory`.
 ///
 /// # Errors
-/// It is not there, or not whole.
-pub fn adopt(request: &Request, pinned: &Pinned, directory: &Path) -> Result<Loaded, KernelError> {
+/// A pin is missing.
+pub fn adopt(request: &Request, pinned: &PinnedPrograms, directory: &Path) -> Result<Loaded, KernelError> {
     let unsupported = |error: &dyn std::error::Error| KernelError::Unsupported { reason: error.to_string() };
     let open = || -> Result<Adopted, Box<dyn std::error::Error>> {
         Ok(Adopted {
@@ -124,13 +124,13 @@ pub fn adopt(request: &Request, pinned: &Pinned, directory: &Path) -> Result<Loa
     Ok(loaded)
 }
 
-/// Whether `directory` may be used for pins: it is in a BPF file system, or can be made in one, and holds nothing but sockstate's
-/// pins. Changes nothing.
+/// Verifies that `directory` may be used for pins: it is in a BPF file system, or can be made in one, and holds nothing but
+/// sockstate's pins. Changes nothing.
 ///
 /// # Errors
-/// It may not.
+/// The directory may not be used.
 pub fn verify_pins(directory: &Path) -> Result<(), PinError> {
-    if Pins::find(directory)?.is_some() {
+    if PinDirectory::find(directory)?.is_some() {
         return Ok(());
     }
     let failed = |source| PinError::Directory { path: directory.to_owned(), source };
@@ -144,13 +144,13 @@ pub fn verify_pins(directory: &Path) -> Result<(), PinError> {
     Ok(())
 }
 
-/// Removes sockstate's pins in `directory`, and then the directory: programs that nobody else keeps end. Returns whether there were
-/// any.
+/// Removes sockstate's pins in `directory`, and then the directory. Programs that no process uses end. Returns whether there were
+/// pins.
 ///
 /// # Errors
 /// The directory is in no BPF file system, or holds something else: then nothing is removed. Or the system refuses.
 pub fn unpin(directory: &Path) -> Result<bool, PinError> {
-    let Some(pins) = Pins::find(directory)? else { return Ok(false) };
+    let Some(pins) = PinDirectory::find(directory)? else { return Ok(false) };
     let failed = |source: io::Error| PinError::Directory { path: directory.to_owned(), source };
     // Links first: they make the programs run.
     let (links, others): (Vec<&OsString>, Vec<&OsString>) = pins.names.iter().partition(|name| is_link(name));
@@ -166,12 +166,12 @@ pub fn unpin(directory: &Path) -> Result<bool, PinError> {
 }
 
 /// A directory of a BPF file system that holds nothing but pins of sockstate's.
-struct Pins {
+struct PinDirectory {
     directory: OwnedFd,
     names: Vec<OsString>,
 }
 
-impl Pins {
+impl PinDirectory {
     /// Opens `directory`; `None` where it does not exist.
     fn find(path: &Path) -> Result<Option<Self>, PinError> {
         let failed =
@@ -206,6 +206,6 @@ impl Pins {
 }
 
 fn links(directory: &Path) -> Result<Vec<PathBuf>, PinError> {
-    let names = Pins::find(directory)?.map(|pins| pins.names).unwrap_or_default();
+    let names = PinDirectory::find(directory)?.map(|pins| pins.names).unwrap_or_default();
     Ok(names.iter().filter(|name| is_link(name)).map(|name| directory.join(name)).collect())
 }

@@ -13,7 +13,7 @@ use crate::{
 impl Pipeline {
     /// Takes up to `most` records from the ring through to the buffer.
     pub(super) fn drain(&mut self, most: usize) -> usize {
-        let Self { source, table, enricher, router, streams, examiner, hunter, keeper, .. } = self;
+        let Self { source, table, enricher, router, streams, examiner, hunter, state_writer, .. } = self;
         let mut broken = 0;
         // What the kernel wrote before this moment is in the ring, or counted as lost.
         let began_ns = monotonic_ns();
@@ -39,8 +39,8 @@ impl Pipeline {
                 }
                 seen_ns = event.time_ns;
                 // Before the ring forgets it.
-                if let Some(keeper) = keeper {
-                    keeper.set_waiting(table.waiting() + router.waiting() + streams.waiting());
+                if let Some(writer) = state_writer {
+                    writer.note_waiting(table.waiting() + router.waiting() + streams.waiting());
                 }
             }
             Err(_) => broken += 1,
@@ -50,8 +50,8 @@ impl Pipeline {
         }
         let mut out = |update: Update| route(router, streams, examiner, hunter, update);
         table.tick(seen_ns, enricher, &mut out);
-        if let Some(keeper) = keeper {
-            keeper.set_waiting(table.waiting() + router.waiting() + streams.waiting());
+        if let Some(writer) = state_writer {
+            writer.note_waiting(table.waiting() + router.waiting() + streams.waiting());
         }
         if broken > 0 {
             let total = streams.summary.lost.get(&LostPlace::Decode).unwrap_or(&0) + broken;

@@ -29,7 +29,7 @@ impl Pipeline {
         mut outlet: Outlet,
         signals: &mut Signals,
     ) -> Result<(), PipelineError> {
-        if self.keeper.is_none() {
+        if self.state_writer.is_none() {
             self.source.detach();
         }
         // What goes on for ever the next one reads.
@@ -37,7 +37,7 @@ impl Pipeline {
         let mut patient = true;
         loop {
             let taken = self.drain(BATCH);
-            let is_last = taken == 0 || (self.keeper.is_some() && Instant::now() >= enough);
+            let is_last = taken == 0 || (self.state_writer.is_some() && Instant::now() >= enough);
             if is_last {
                 self.settle();
                 self.losses()?;
@@ -63,8 +63,8 @@ impl Pipeline {
                 break;
             }
         }
-        if let Some(keeper) = &self.keeper {
-            keeper.write(&self.table, true);
+        if let Some(writer) = &self.state_writer {
+            writer.write(&self.table, true);
         }
         let grace = if patient { GRACE } else { Duration::ZERO };
         let is_cut = tokio::select! {

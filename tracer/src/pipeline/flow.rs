@@ -5,14 +5,13 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
-    BATCH, End, Outlet, Pipeline, PipelineError, Signals, clock_offset_ns,
-    keeper::Keeper,
-    monotonic_ns,
+    BATCH, End, Outlet, Pipeline, PipelineError, Signals, clock_offset_ns, monotonic_ns,
     nap::Nap,
     schedule::{Schedule, is_due},
 };
 use crate::{
     metrics::{Question, Server},
+    restart::StateWriter,
     sinks::{OutputError, sink_lost},
 };
 
@@ -95,7 +94,7 @@ impl Pipeline {
         let watch_at = self.table.next_due_ns().filter(|_| quiet).map(after);
         let owners_at = self.table.next_search_ns().filter(|_| quiet).map(after);
         let report_at = self.streams.report_at();
-        let keep_at = self.keeper.as_ref().and_then(Keeper::due);
+        let state_at = self.state_writer.as_ref().and_then(StateWriter::due);
         let window_at = self.streams.window_ends_ns().filter(|_| quiet).map(after);
         tokio::select! {
             biased;
@@ -119,7 +118,7 @@ impl Pipeline {
             () = until(watch_at), if quiet => {}
             () = until(owners_at), if quiet && !self.finder.is_busy() => {}
             () = until(window_at), if quiet => {}
-            () = until(keep_at), if quiet => {}
+            () = until(state_at), if quiet => {}
             () = until(report_at), if quiet => {}
             () = sink_lost(), if quiet => {}
             question = asked(&mut self.settings.metrics), if quiet => self.answer(question),
@@ -148,8 +147,8 @@ impl Pipeline {
             self.streams.report(&numbers, false);
         }
         self.streams.close_windows(monotonic_ns());
-        if let Some(keeper) = &mut self.keeper {
-            keeper.keep(&self.table, taken > 0);
+        if let Some(writer) = &mut self.state_writer {
+            writer.write_if_due(&self.table, taken > 0);
         }
         Ok(())
     }

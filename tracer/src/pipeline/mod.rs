@@ -9,7 +9,6 @@ mod clock;
 mod drain;
 mod ending;
 mod flow;
-mod keeper;
 mod missing;
 mod names;
 mod nap;
@@ -27,7 +26,6 @@ use thiserror::Error;
 pub use beginning::{Beginning, begin};
 pub use clock::{clock_offset_ns, monotonic_ns, now_ns};
 pub use ending::GRACE;
-pub use keeper::{Estate, Keeper, estate, forget, forget_estate, ledger};
 pub use nap::SHORT_NAP;
 pub use outlet::{Outlet, Reload};
 pub use resync::Resyncer;
@@ -40,6 +38,7 @@ use crate::{
     hunter::Hunter,
     metrics::{Counts, Numbers, Question, Server},
     model::{Diagnosis, LostPlace, MissingStack, Reason, Record, Snapshot, SocketReport, Start, Stuck},
+    restart::StateWriter,
     route::Router,
     sinks::OutputError,
     source::{Finder, KernelSource, SourceError},
@@ -108,8 +107,8 @@ pub struct Pipeline {
     pub finder: Finder,
     /// Where connections are opened is wanted, instead of transitions.
     pub hunter: Option<Hunter>,
-    /// The programs go on after the end, and somebody else with them.
-    pub keeper: Option<Keeper>,
+    /// Writes the state for the next process, where the programs stay after the end.
+    pub state_writer: Option<StateWriter>,
     /// The table is another process's: it is compared with the kernel's at once.
     pub adopted: bool,
     /// What the user asks for.
@@ -159,8 +158,8 @@ impl Pipeline {
 
     /// For the next one, before anybody reads of a connection.
     fn note(&self) {
-        if let Some(keeper) = &self.keeper {
-            keeper.set_last_id(self.table.last_id());
+        if let Some(writer) = &self.state_writer {
+            writer.note_last_id(self.table.last_id());
         }
     }
 
@@ -229,8 +228,8 @@ impl Pipeline {
         let before: u64 = self.streams.summary.lost.values().sum();
         let looked_ns = now_ns();
         let all = self.source.losses()?;
-        if let Some(keeper) = &self.keeper {
-            keeper.tell(all);
+        if let Some(writer) = &self.state_writer {
+            writer.note_losses(all);
         }
         let losses = self.source.untold(all);
         self.streams.lost(LostPlace::Ring, losses.ring, looked_ns, now_ns());

@@ -9,8 +9,9 @@ use crate::{
     format::Format,
     metrics::{Counts, Numbers, SinkNumbers},
     model::{ConnId, Lost, LostPlace, Record, Tuple},
+    restart::ResumePoint,
     route::Router,
-    sinks::{Batch, Begun, Frame, Queue, since_ns},
+    sinks::{Batch, Frame, Queue, since_ns},
 };
 
 /// Room for the record that says what a full queue did not take.
@@ -149,9 +150,9 @@ impl Stream {
 
     /// What is only counted yet would die with this process.
     fn hold(&self) {
-        let slot = self.queue.as_ref().and_then(Queue::slot);
-        if let Some((windows, slot)) = self.windows.as_ref().zip(slot) {
-            slot.hold(windows.count());
+        let progress = self.queue.as_ref().and_then(Queue::progress);
+        if let Some((windows, progress)) = self.windows.as_ref().zip(progress) {
+            progress.hold(windows.count());
         }
     }
 
@@ -191,8 +192,8 @@ impl Stream {
             && let Some(lost) = self.left.take()
         {
             self.write(&Record::Lost(Lost { time_ns: start.time_ns, ..lost }));
-            if let Some(slot) = self.queue.as_ref().and_then(Queue::slot) {
-                slot.tell_doubt(lost.in_doubt);
+            if let Some(progress) = self.queue.as_ref().and_then(Queue::progress) {
+                progress.report_doubt(lost.in_doubt);
             }
         }
     }
@@ -225,10 +226,10 @@ impl Stream {
         }
     }
 
-    /// Goes on behind the numbers of one before, who left some records at `place`.
-    pub fn resume(&mut self, begun: Begun, place: LostPlace) {
-        self.seq = begun.seq;
-        let Begun { unsettled: count, in_doubt, .. } = begun;
+    /// Continues after the numbers of the previous process, which left some records at `place`.
+    pub fn resume(&mut self, point: ResumePoint, place: LostPlace) {
+        let ResumePoint { seq, unsettled: count, in_doubt } = point;
+        self.seq = seq;
         self.left =
             (count + in_doubt > 0).then_some(Lost { time_ns: 0, since_ns: None, count, in_doubt, place });
     }
@@ -236,8 +237,8 @@ impl Stream {
     /// Notes where the record ends; some formats leave some out.
     fn frame(&mut self, time_ns: i64, tells: u64, doubts: u64) {
         let Some(queue) = &self.queue else { return };
-        if let Some(slot) = queue.slot() {
-            slot.number(self.seq);
+        if let Some(progress) = queue.progress() {
+            progress.number(self.seq);
         }
         let before = self.frames.last().map_or(0, |frame| frame.end);
         if self.buffer.len() > before {

@@ -24,9 +24,8 @@ mod transport;
 pub use common::CommonArgs;
 pub use config::{Context, Given, Metrics, SameAs, Secrets, SinkConfig, Tables};
 pub use delivery::{
-    Batch, Begun, Convert, Frame, Inherited, Ledger, OpenError, Pace, Pending, Queue, Read, Running, Sink,
-    SinkBuilder, SinkError, SinkSettings, Slot, Spool, SpoolError, SpoolSettings, Status, Trouble, since_ns,
-    sink_lost, start,
+    Batch, Convert, Frame, Inherited, OpenError, Pace, Pending, Queue, Read, Running, Sink, SinkBuilder,
+    SinkError, SinkSettings, Spool, SpoolError, SpoolSettings, Status, Trouble, since_ns, sink_lost, start,
 };
 pub use encoding::FormatArgs;
 pub use file::FileSettings;

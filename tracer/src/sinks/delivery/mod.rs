@@ -1,10 +1,8 @@
 //! How records reach a sink: a queue, a spool behind it, and a thread that delivers in order and tries again.
 
 mod batch;
-mod counts;
 mod disk;
 mod entry;
-mod ledger;
 #[cfg(test)]
 mod model;
 mod opening;
@@ -20,9 +18,7 @@ mod worker;
 
 pub(super) use batch::Delivered;
 pub use batch::{Batch, Frame, since_ns};
-pub use counts::Begun;
 use disk::Disk;
-pub use ledger::{Ledger, Slot};
 use opening::Opening;
 use portion::Portion;
 pub use queue::{Queue, Status, sink_lost};
@@ -33,3 +29,5 @@ pub use start::{Inherited, Running, SinkError, SinkSettings, SpoolSettings, star
 pub use trouble::Trouble;
 use worker::Worker;
 pub use worker::{Convert, Pace};
+
+use crate::restart::SinkProgress;

@@ -23,8 +23,8 @@ mod sync {
     unreachable_pub,
     reason = "the model has its own, and takes a part"
 )]
-#[path = "counts.rs"]
-mod counts;
+#[path = "../../restart/progress.rs"]
+mod progress;
 #[expect(
     clippy::duplicate_mod,
     dead_code,
@@ -34,22 +34,22 @@ mod counts;
 #[path = "queue.rs"]
 mod queue;
 
-use counts::{Begun, Counts};
+use progress::{Counts, ResumePoint};
 use queue::Queue;
 use sync::{Arc, AtomicU64};
 
-/// A place in a ledger.
+/// The numbers of one sink in a ledger.
 #[derive(Clone)]
-pub(super) struct Slot(Arc<[AtomicU64; 5]>);
+pub(super) struct SinkProgress(Arc<[AtomicU64; 5]>);
 
-impl Slot {
+impl SinkProgress {
     fn new() -> Self {
         Self(Arc::new([(); 5].map(|()| AtomicU64::new(0))))
     }
 
     fn counts(&self) -> Counts<'_> {
-        let [whose, numbered, settled, held, doubtful] = &*self.0;
-        Counts { whose, numbered, settled, held, doubtful }
+        let [instance, numbered, settled, held, in_doubt] = &*self.0;
+        Counts { instance, numbered, settled, held, in_doubt }
     }
 
     fn settle(&self, records: i64) {
@@ -139,35 +139,35 @@ fn what_a_hung_sink_holds_is_counted() {
 /// Both threads are killed after some of their steps: what the next process finds.
 fn killed(steps_of_stream: usize, steps_of_sink: usize) {
     every_order(move || {
-        let slot = Slot::new();
-        slot.counts().begin(7, 0);
-        let queue = Queue::new("any", 1, Some(slot.clone()));
+        let progress = SinkProgress::new();
+        progress.counts().resume(7, 0);
+        let queue = Queue::new("any", 1, Some(progress.clone()));
         let sink = {
             let queue = queue.clone();
             thread::spawn(move || deliver(&queue, steps_of_sink))
         };
-        let numbered = number(&queue, &slot, steps_of_stream);
+        let numbered = number(&queue, &progress, steps_of_stream);
         let (delivered, last) = sink.join().expect("the sink");
-        let Begun { seq, unsettled, .. } = slot.counts().begin(7, 0);
+        let ResumePoint { seq, unsettled, .. } = progress.counts().resume(7, 0);
         assert!(seq >= last && seq >= numbered, "{seq} would be given again");
         assert!(delivered + unsettled >= seq, "{delivered} of {seq} delivered, {unsettled} counted");
         assert!(unsettled <= seq, "no more than there were");
         assert_eq!(
-            slot.counts().begin(7, 0),
-            Begun { seq, unsettled, in_doubt: 0 },
+            progress.counts().resume(7, 0),
+            ResumePoint { seq, unsettled, in_doubt: 0 },
             "until it has been said"
         );
     });
 }
 
 /// Numbers and pushes records as a stream does; the last number that was given.
-fn number(queue: &Queue, slot: &Slot, steps: usize) -> u64 {
+fn number(queue: &Queue, progress: &SinkProgress, steps: usize) -> u64 {
     let (mut seq, mut unsaid) = (0, 0);
     let mut left = steps;
     let mut goes_on = || left.checked_sub(1).map(|fewer| left = fewer).is_some();
     while goes_on() {
         seq += 1;
-        slot.counts().number(seq);
+        progress.counts().number(seq);
         if !goes_on() {
             break;
         }

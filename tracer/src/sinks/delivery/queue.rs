@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::{
-    Batch, Slot,
+    Batch, SinkProgress,
     sync::{Arc, AtomicBool, AtomicI64, AtomicU64, Mutex, MutexGuard, Ordering},
 };
 
@@ -124,7 +124,7 @@ struct Shared {
     state: Mutex<State>,
     limit: usize,
     /// Where it is noted how far the sink has come.
-    slot: Option<Slot>,
+    progress: Option<SinkProgress>,
     status: Status,
     /// Something came, or it was closed.
     changed: Notify,
@@ -138,12 +138,12 @@ pub struct Queue(Arc<Shared>);
 impl Queue {
     /// For the sink called `name`; takes up to `limit` bytes.
     #[must_use]
-    pub fn new(name: &str, limit: usize, slot: Option<Slot>) -> Self {
+    pub fn new(name: &str, limit: usize, progress: Option<SinkProgress>) -> Self {
         let name = name.to_owned();
         let (state, status) = (Mutex::default(), Status::default());
         Self(Arc::new(Shared {
             name,
-            slot,
+            progress,
             state,
             limit,
             status,
@@ -195,14 +195,14 @@ impl Queue {
 
     /// Where it is noted how far the sink has come.
     #[must_use]
-    pub fn slot(&self) -> Option<&Slot> {
-        self.0.slot.as_ref()
+    pub fn progress(&self) -> Option<&SinkProgress> {
+        self.0.progress.as_ref()
     }
 
     /// `records` are no longer in memory only, with the lost ones that they report; a negative number puts some in doubt again.
     pub fn settle(&self, records: i64) {
-        if let Some(slot) = &self.0.slot {
-            slot.settle(records);
+        if let Some(progress) = &self.0.progress {
+            progress.settle(records);
         }
     }
 
@@ -258,8 +258,8 @@ impl Queue {
         }
         self.note_since(since_ns);
         self.0.status.untold_doubt.fetch_add(records, Ordering::Release);
-        if let Some(slot) = &self.0.slot {
-            slot.doubt(records.cast_signed());
+        if let Some(progress) = &self.0.progress {
+            progress.doubt(records.cast_signed());
         }
         LOST.notify_one();
     }
@@ -293,8 +293,8 @@ impl Queue {
     #[must_use]
     pub fn take_doubt(&self) -> u64 {
         let records = self.0.status.untold_doubt.swap(0, Ordering::Acquire);
-        if let Some(slot) = self.0.slot.as_ref().filter(|_| records > 0) {
-            slot.doubt(-records.cast_signed());
+        if let Some(progress) = self.0.progress.as_ref().filter(|_| records > 0) {
+            progress.doubt(-records.cast_signed());
         }
         records
     }

@@ -5,7 +5,8 @@ use std::{fmt, io, path::PathBuf, sync::Arc};
 use thiserror::Error;
 
 use super::{
-    Convert, Disk, LateSink, OpenError, Opening, Pace, Portion, Queue, Sink, SinkBuilder, Slot, Spool, Worker,
+    Convert, Disk, LateSink, OpenError, Opening, Pace, Portion, Queue, Sink, SinkBuilder, SinkProgress,
+    Spool, Worker,
 };
 
 /// The disk behind the queue.
@@ -46,7 +47,7 @@ pub struct Inherited {
     /// Sinks that already run.
     pub running: Option<Running>,
     /// Where the sink notes how far it has come.
-    pub slot: Option<Slot>,
+    pub progress: Option<SinkProgress>,
 }
 
 /// Sinks that run when another one starts. Nothing may wait for its disk, so that threads of its own open what it needs.
@@ -78,7 +79,7 @@ pub fn start(
     inherited: Inherited,
 ) -> Result<Queue, SinkError> {
     let fail = |reason: OpenError| SinkError { name: settings.name.clone(), reason };
-    let queue = Queue::new(&settings.name, settings.queue_bytes, inherited.slot);
+    let queue = Queue::new(&settings.name, settings.queue_bytes, inherited.progress);
     let (name, pace, portion) = (settings.name.clone(), settings.pace, Portion::default());
     let builder = Arc::clone(&settings.builder);
     let open_sink = move || builder.open(header.clone());

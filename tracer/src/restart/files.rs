@@ -1,0 +1,75 @@
+//! Where the files are that belong to a directory of pins.
+
+use std::{
+    fs, io,
+    os::unix::{ffi::OsStrExt, fs::DirBuilderExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::Ledger;
+
+/// A directory that is emptied when the machine ends, as the kernel programs are.
+const RUN: &str = "/run/sockstate";
+
+/// The ledger that belongs to the pins in `directory`.
+///
+/// # Errors
+/// The ledger cannot be made.
+pub fn ledger(directory: &Path) -> io::Result<Arc<Ledger>> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(RUN)?;
+    let path = file(directory, "ledger");
+    let ledger = match first_version(directory, &path)? {
+        Some(ledger) => ledger,
+        None => Ledger::open(&path)?,
+    };
+    Ok(Arc::new(ledger))
+}
+
+/// The ledger of a first version, which named its files by the last part of the directory only, renamed to `path`. What is not
+/// settled in it is to be reported. The saved table beside it belongs to other programs, and is removed.
+fn first_version(directory: &Path, path: &Path) -> io::Result<Option<Ledger>> {
+    let named = Path::new(RUN).join(directory.file_name().unwrap_or_default());
+    let first = named.with_extension("ledger");
+    let is_there = fs::symlink_metadata(&first).is_ok_and(|file| file.is_file());
+    if !is_there || fs::symlink_metadata(path).is_ok() {
+        return Ok(None);
+    }
+    // Fails where a process of that version still runs.
+    let ledger = Ledger::open(&first)?;
+    fs::rename(&first, path)?;
+    remove(&named.with_extension("state"))?;
+    Ok(Some(ledger))
+}
+
+/// Removes the saved state of programs that are gone.
+///
+/// # Errors
+/// The file cannot be removed.
+pub fn forget_state(directory: &Path) -> io::Result<()> {
+    remove(&file(directory, "state"))
+}
+
+/// Removes the saved state and the ledger.
+///
+/// # Errors
+/// A file cannot be removed.
+pub fn forget(directory: &Path) -> io::Result<()> {
+    forget_state(directory)?;
+    remove(&file(directory, "ledger"))
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The file with this extension that belongs to `directory`. Directories that have the same name have different files.
+pub(super) fn file(directory: &Path, extension: &str) -> PathBuf {
+    let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+    let mut name = directory.file_name().unwrap_or_default().to_owned();
+    name.push(format!("-{:08x}.{extension}", crc32fast::hash(directory.as_os_str().as_bytes())));
+    Path::new(RUN).join(name)
+}
