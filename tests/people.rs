@@ -10,8 +10,9 @@ use std::{
 
 use proptest::prelude::*;
 use sockstate::{
-    format::{Format, Json, ParseError, Parser},
+    format::{Format, Json},
     story::Story,
+    wire::{Parser, ReadError},
 };
 use testkit::golden;
 
@@ -229,7 +230,7 @@ fn what_is_newer_or_no_record_is_said_with_its_line() {
     let later =
         "{\"schema\":\"sockstate/1\",\"kind\":\"weather\",\"time\":\"2026-01-01T00:00:00Z\",\"rain\":true}\n";
     assert_eq!(Parser::default().parse(later.as_bytes()), Ok(None));
-    assert!(matches!(Parser::default().parse(b"[]"), Err(ParseError::NoRecord(_))));
+    assert!(matches!(Parser::default().parse(b"[]"), Err(ReadError::NoRecord(_))));
     let missing = sockstate(&["report", "/no/such/file"]);
     assert!(String::from_utf8_lossy(&missing.stderr).contains("cannot read /no/such/file"));
 }

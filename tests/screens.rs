@@ -9,7 +9,7 @@ use ratatui::{
     crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind},
     style::Color,
 };
-use sockstate::{explain::Texts, format::Parser, model::Record, tui::App};
+use sockstate::{explain::Texts, model::Record, tui::App, wire::Parser};
 use testkit::golden;
 
 /// A screen that has seen the recording up to so many lines before its end.

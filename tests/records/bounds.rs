@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, rc::Rc, sync::Arc};
 use serde_json::Value;
 use sockstate::{
     format::{
-        Csv, Format, Json, Parser, Stamp, Table,
+        Csv, Format, Json, Stamp, Table,
         convert::{Syslog, ecs, journal, otlp_json, otlp_protobuf},
         socket_json, stuck_json,
     },
@@ -15,6 +15,7 @@ use sockstate::{
         SocketInfo, SocketReport, Stack, State, Stuck, Subject, Task, Transition, Transport, Tuple, Via,
         Watch, bounds,
     },
+    wire::Parser,
 };
 use testkit::schema;
 

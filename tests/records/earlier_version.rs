@@ -8,12 +8,12 @@ use std::{
 };
 
 use sockstate::{
-    format::Parser,
     model::{Record, Snapshot},
     restart::{Ledger, ResumePoint, SavedState},
     sinks::Spool,
     source::Recording,
     track::{Sight, Table},
+    wire::Parser,
 };
 
 use crate::Names;

@@ -13,6 +13,7 @@ mod severity;
 mod starting;
 mod texts;
 mod watchdog;
+mod wire;
 
 use std::{
     collections::{BTreeSet, HashMap},

@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 use sockstate::{
-    format::{Csv, Format, Json, Parser, Table as TableFormat},
+    format::{Csv, Format, Json, Table as TableFormat},
     model::{Event, Lost, LostPlace, Record, State},
     track::{Sight, Table},
+    wire::Parser,
 };
 use testkit::schema;
 

@@ -37,3 +37,4 @@ pub mod story;
 pub mod track;
 pub mod tui;
 pub mod unwind;
+pub mod wire;

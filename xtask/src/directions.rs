@@ -11,7 +11,7 @@ use crate::{
 
 /// A top-level module and the modules that it may use. `cmd`, `examiner`, `fuzz`, `hunter`, `lib`, `look` and
 /// `pipeline` wire things together and may use all.
-const MAY_USE: [(&str, &[&str]); 25] = [
+const MAY_USE: [(&str, &[&str]); 26] = [
     ("model", &[]),
     ("procfs", &[]),
     ("files", &[]),
@@ -27,12 +27,13 @@ const MAY_USE: [(&str, &[&str]); 25] = [
     ("enrich", &["model", "procfs"]),
     ("route", &["model"]),
     ("unwind", &["enrich", "model"]),
-    ("format", &["model", "display"]),
+    ("wire", &["model"]),
+    ("format", &["model", "display", "wire"]),
     ("restart", &["files", "kernel", "messages", "source", "track"]),
     ("sinks", &["config", "files", "format", "messages", "model", "restart"]),
     ("metrics", &["model"]),
     ("kernel", &["files", "model", "knowledge", "messages"]),
-    ("source", &["model", "decode", "kernel", "procfs"]),
+    ("source", &["model", "decode", "kernel", "procfs", "wire"]),
     ("config", &["model"]),
     ("cli", &["model", "config", "explain"]),
     ("settings", &["cli", "files", "sinks"]),

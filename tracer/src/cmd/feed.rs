@@ -26,10 +26,11 @@ use super::{
 };
 use crate::{
     cli::{FilterArgs, KernelArgs, RunArgs, SelectArgs, StuckRules},
-    format::{Json, Parser},
+    format::Json,
     model::Record,
     sinks::Output,
     source::{LONGEST_LINE, Recording},
+    wire::Parser,
 };
 
 /// Nobody sees the difference on a screen, and to look fifty times a second costs less than for each record.

@@ -27,12 +27,12 @@ use super::{
 use crate::{
     cli::{Colour, StuckRules, TopArgs},
     explain::Texts,
-    format::Parser,
     kernel,
     model::{Filter, Record},
     pipeline::now_ns,
     route::Router,
     tui::App,
+    wire::Parser,
 };
 
 /// Bytes of lines handed over at once.

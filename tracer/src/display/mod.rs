@@ -3,4 +3,4 @@
 pub mod palette;
 mod units;
 
-pub use units::{duration, endpoint, endpoints, lower_bound, number};
+pub use units::{duration, endpoint, endpoints, lower_bound, number, readable};

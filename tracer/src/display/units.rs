@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::model::{Address, InState, Tuple, printable};
+use crate::model::{Address, InState, Tuple, bounds, printable};
 
 /// A time: 350us, 1.2ms, 45s, 2m05s, 3h02m, 4d07h; never more than it is.
 #[must_use]
@@ -73,6 +73,13 @@ fn at(address: Address, zone: &str, port: u16) -> String {
         IpAddr::V4(v4) => format!("{v4}{zone}:{port}"),
         IpAddr::V6(v6) => format!("[{v6}]{zone}:{port}"),
     }
+}
+
+/// A text that others have chosen, up to `most` bytes, without what would command a terminal.
+#[must_use]
+pub fn readable(text: &str, most: usize) -> String {
+    let (shown, is_all) = bounds::shown(text, most);
+    printable(shown) + if is_all { "" } else { "..." }
 }
 
 #[cfg(test)]

@@ -5,9 +5,8 @@ use std::{
     fmt::Write,
 };
 
-use super::cuts::readable;
 use crate::{
-    display::{duration, endpoints, lower_bound},
+    display::{duration, endpoints, lower_bound, readable},
     model::{
         Diagnosis, Gap, Holder, MptcpPart, Process, Reason, SocketEntry, SocketReport, State, TimerKind,
         Transport, Via, Workload,

@@ -1,18 +1,13 @@
 //! Finished records as bytes.
 
-mod community_id;
 pub mod convert;
 mod csv;
-mod cuts;
-mod errno;
 mod hunt;
 mod json;
 mod line;
 mod look;
 mod look_json;
-mod parse;
 mod path;
-mod seen;
 mod table;
 mod time;
 
@@ -21,7 +16,6 @@ pub use hunt::{HuntReport, HuntStyle};
 pub use json::{Json, Stamp};
 pub use look::{Group, gaps_table, groups_table, held_via, sockets_table, stuck_table};
 pub use look_json::{gaps_json, group_json, look_json, look_time, socket_json, stuck_json};
-pub use parse::{ParseError, Parser};
 pub use path::opened_at;
 pub use table::Table;
 

@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
-use super::{Format, cuts::readable, time::Times};
-use crate::display::{duration, endpoints, lower_bound, palette};
+use super::{Format, time::Times};
+use crate::display::{duration, endpoints, lower_bound, palette, readable};
 use crate::model::{Connection, Owner, Record, Role, State, Transition, bounds::SENTENCE, printable};
 
 /// The format.

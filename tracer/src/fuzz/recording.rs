@@ -3,10 +3,11 @@
 
 use crate::{
     draw::{self, Diagram, Timeline, Weights},
-    format::{Csv, Format, Json, Parser, Table},
+    format::{Csv, Format, Json, Table},
     model::Record,
     source::Recording,
     story::Story,
+    wire::Parser,
 };
 
 /// Connections in a timeline.

@@ -5,9 +5,9 @@ use std::rc::Rc;
 use super::recording::write_again;
 use crate::{
     decode::decode,
-    format::Parser,
     model::{Identify, Owner, Subject, SubjectKey, Task, Thresholds},
     track::{Sight, Table, Update},
+    wire::Parser,
 };
 
 /// Names of nobody but the task itself.

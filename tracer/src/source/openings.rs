@@ -2,11 +2,13 @@
 
 use std::{collections::HashMap, net::IpAddr, path::Path, sync::Arc};
 
-use serde_json::Value;
 use thiserror::Error;
 
 use super::{Recording, recording::RecordingError};
-use crate::model::{Frame, MissingStack, OpenedBy, Stack, Tuple, Unnamed, bounds};
+use crate::{
+    model::{Frame, MissingStack, Stack, Tuple},
+    wire::{self, Kind, Line, Opened, named},
+};
 
 /// More than any hunt finds: it remembers 16,384 call paths.
 const MOST_BYTES: usize = 256 << 20;
@@ -59,8 +61,10 @@ impl Openings {
         let mut text = Vec::new();
         while recording.next(&mut text)? {
             let (path, line) = (recording.name().to_owned(), recording.line());
-            let Some(record) = record(&text) else { return Err(OpeningsError::Line { path, line }) };
-            found.add(&record);
+            let Ok(record) = Line::read(&text) else { return Err(OpeningsError::Line { path, line }) };
+            if let Some(Line { kind: Kind::Stuck(stuck), .. }) = record {
+                found.add(&stuck);
+            }
             if found.bytes + found.connections.len() * CONNECTION_BYTES > MOST_BYTES {
                 return Err(OpeningsError::Large { path, line });
             }
@@ -68,9 +72,10 @@ impl Openings {
         Ok(found)
     }
 
-    fn add(&mut self, record: &Value) {
-        let opened = stack(&record["opened"]).map(Ok).or_else(|| unseen(&record["opening"]).map(Err));
-        let (Some(place), Some(opened)) = (place(record), opened) else { return };
+    fn add(&mut self, stuck: &wire::Stuck<'_>) {
+        let stack = stuck.opened.as_ref().and_then(Opened::stack);
+        let opened = stack.map(Ok).or_else(|| Some(Err(named(stuck.opening.as_deref()?)?)));
+        let (Some(place), Some(opened)) = (place(stuck), opened) else { return };
         let opened = opened.map(|stack| {
             let known = self.stacks.entry(stack.id).or_insert_with(|| {
                 self.bytes += bytes(&stack);
@@ -81,7 +86,7 @@ impl Openings {
         self.connections.insert(place, opened);
     }
 
-    /// Where this connection was opened, or why the hunt does not know it; none where the hunt has not written of it.
+    /// Where this connection was opened, or why the hunt does not know it; `None` where the hunt has not written of it.
     #[must_use]
     pub fn find(&self, netns: u32, tuple: &Tuple) -> Option<Result<&Stack, MissingStack>> {
         let local = (tuple.local.canonical(), tuple.local_port);
@@ -111,41 +116,10 @@ fn bytes(stack: &Stack) -> usize {
     size_of::<Stack>() + stack.frames.iter().map(frame).sum::<usize>()
 }
 
-fn record(text: &[u8]) -> Option<Value> {
-    serde_json::from_slice(text).ok().filter(|record: &Value| record["schema"] == "sockstate/1")
-}
-
-fn place(record: &Value) -> Option<Place> {
-    let end = |it: &Value| {
-        let port = u16::try_from(it["port"].as_u64()?).ok()?;
-        Some((it["address"].as_str()?.parse().ok()?, port))
-    };
-    let netns = u32::try_from(record["netns"].as_u64()?).ok()?;
-    let interface = record["interface"]["index"].as_u64().unwrap_or(0);
-    Some((netns, u32::try_from(interface).ok()?, end(&record["local"])?, end(&record["remote"])?))
-}
-
-fn unseen(it: &Value) -> Option<MissingStack> {
-    MissingStack::ALL.into_iter().find(|why| it == why.name())
-}
-
-fn stack(it: &Value) -> Option<Stack> {
-    let text = |it: &Value, most| it.as_str().map(|text| bounds::kept(text, most).to_owned());
-    let frame = |it: &Value| Frame {
-        function: text(&it["function"], bounds::FUNCTION),
-        file: text(&it["file"], bounds::PATH),
-        line: it["line"].as_u64().and_then(|line| u32::try_from(line).ok()),
-        module: text(&it["module"], bounds::PATH),
-        offset: it["offset"].as_u64().unwrap_or(0),
-        unnamed: Unnamed::ALL.into_iter().find(|why| it["unnamed"] == why.name()),
-        interpreter: text(&it["interpreter"], bounds::NAME),
-        language: (it["language"] == "python").then_some("python"),
-    };
-    Some(Stack {
-        id: u64::from_str_radix(it["path"].as_str()?, 16).ok()?,
-        by: if it["by"] == OpenedBy::Connect.name() { OpenedBy::Connect } else { OpenedBy::Accept },
-        comm: text(&it["comm"], bounds::NAME)?,
-        frames: it["frames"].as_array()?.iter().take(bounds::FRAMES.items).map(frame).collect(),
-        complete: it["complete"].as_bool()?,
-    })
+fn place(stuck: &wire::Stuck<'_>) -> Option<Place> {
+    let tuple = stuck.socket.ends.tuple()?;
+    let is_complete = tuple.is_complete();
+    let netns = stuck.socket.whose.place.netns.filter(|_| is_complete)?;
+    let local = (tuple.local.canonical(), tuple.local_port);
+    Some((netns, tuple.interface, local, (tuple.remote.canonical(), tuple.remote_port)))
 }

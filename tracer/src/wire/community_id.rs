@@ -11,7 +11,7 @@ use crate::model::Tuple;
 const IPPROTO_TCP: u8 = 6;
 
 /// The community id of a complete tuple.
-pub(super) fn community_id(tuple: &Tuple) -> [u8; 30] {
+pub fn community_id(tuple: &Tuple) -> [u8; 30] {
     let (local, remote) = (tuple.local.canonical(), tuple.remote.canonical());
     let (local, remote) = ((local, tuple.local_port), (remote, tuple.remote_port));
     let (first, second) = if local <= remote { (local, remote) } else { (remote, local) };

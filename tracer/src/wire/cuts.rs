@@ -1,29 +1,32 @@
 //! What a record shows of long texts and lists, and how it says that there is more: its key `truncated`.
 
-use serde::{Serialize, Serializer, ser::SerializeMap};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::model::{
-    bounds::{self, Cut, ListLimit},
-    printable,
-};
+use super::Text;
+use crate::model::bounds::{self, Cut, ListLimit};
 
 /// What a record does not show all of.
 #[derive(Debug, Default)]
-pub(super) struct Cuts(Vec<Cut>);
+pub(crate) struct Cuts(Vec<Cut>);
 
 impl Cuts {
     /// Those that are known before the record is made.
-    pub(super) fn of(known: &[Cut]) -> Self {
+    pub(crate) fn of(known: &[Cut]) -> Self {
         Self(known.to_vec())
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
+    /// As a line says it.
+    pub(crate) fn parts<'a>(&self) -> Vec<Part<'a>> {
+        self.0.iter().map(|cut| Part { field: cut.field.into(), total: cut.total }).collect()
+    }
+
     /// The part of a text that fits.
-    pub(super) fn text<'a>(&mut self, field: &'static str, text: &'a str, most: usize) -> &'a str {
+    pub(crate) fn text<'a>(&mut self, field: &'static str, text: &'a str, most: usize) -> &'a str {
         let (shown, is_all) = bounds::shown(text, most);
         if !is_all {
             self.add(Cut { field, total: None });
@@ -32,7 +35,7 @@ impl Cuts {
     }
 
     /// The first of some items, as many as there is room for. `make` makes of one what is written.
-    pub(super) fn list<S, T: Serialize>(
+    pub(crate) fn list<S, T: Serialize>(
         &mut self,
         field: &'static str,
         items: impl ExactSizeIterator<Item = S>,
@@ -59,8 +62,8 @@ impl Cuts {
         listed
     }
 
-    /// Something is not all there. Of several lists of one name the longest counts.
-    pub(super) fn add(&mut self, cut: Cut) {
+    /// Adds something that is not shown completely. Of several lists of one name the longest counts.
+    pub(crate) fn add(&mut self, cut: Cut) {
         match self.0.iter_mut().find(|known| known.field == cut.field) {
             Some(known) => known.total = known.total.max(cut.total),
             None => self.0.push(cut),
@@ -68,32 +71,23 @@ impl Cuts {
     }
 }
 
-impl Serialize for Cuts {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(Entry))
-    }
+/// A key of the record whose value is longer than it is there; of a list: how many items there are in all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Part<'a> {
+    #[serde(borrow)]
+    pub field: Text<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total: Option<usize>,
 }
 
-struct Entry<'a>(&'a Cut);
-
-impl Serialize for Entry<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("field", self.0.field)?;
-        if let Some(total) = self.0.total {
-            map.serialize_entry("total", &total)?;
-        }
-        map.end()
-    }
+/// The key alone, for a line that is written in pieces.
+#[derive(Serialize)]
+pub(crate) struct Truncated<'a> {
+    pub(crate) truncated: Vec<Part<'a>>,
 }
 
-/// A text of others for people, without what would command their terminal.
-pub(super) fn readable(text: &str, most: usize) -> String {
-    let (shown, is_all) = bounds::shown(text, most);
-    printable(shown) + if is_all { "" } else { "..." }
-}
-
-/// How many bytes it takes in the longest of the formats: OTLP's JSON, which writes each value's type.
+/// How many bytes an item takes in the longest of the formats: OTLP's JSON, which writes each value's type.
 fn longest(item: &impl Serialize) -> usize {
     serde_json::to_value(item).map_or(0, |value| otlp_bytes(&value))
 }

@@ -5,8 +5,8 @@ pub(super) fn number(text: &str) -> Option<u16> {
     (1..=200).find(|number| name(*number) == Some(text)).or_else(|| text.strip_prefix('E')?.parse().ok())
 }
 
-/// The name, e.g. `ECONNREFUSED`; a number that TCP does not use is returned as null.
-pub(super) fn name(errno: u16) -> Option<&'static str> {
+/// The name, e.g. `ECONNREFUSED`; a number that TCP does not use has none.
+pub fn name(errno: u16) -> Option<&'static str> {
     Some(match i32::from(errno) {
         libc::EPERM => "EPERM",
         libc::EIO => "EIO",

@@ -1,0 +1,196 @@
+//! The lines of a look at the sockets (docs/look.schema.json).
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::{
+    Ends, Explained, Found, Part, Place, SCHEMA, Text, Workload,
+    cuts::Cuts,
+    socket::WorkloadFields,
+    write::{append, state},
+};
+use crate::model::{self, Diagnosis, Gap, SocketEntry, bounds};
+
+/// A line of a look.
+#[derive(Debug, Serialize)]
+pub struct LookLine<'a> {
+    schema: &'static str,
+    #[serde(flatten)]
+    kind: LookKind<'a>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum LookKind<'a> {
+    Socket(Seen<'a>),
+    Stuck(SeenStuck<'a>),
+    StuckGroup(Group<'a>),
+    Look(Gaps<'a>),
+}
+
+impl<'a> LookLine<'a> {
+    /// A socket.
+    #[must_use]
+    pub fn socket(looked: &'a SocketEntry, time: &'a str) -> Self {
+        let mut cuts = Cuts::of(&looked.report.cut);
+        let seen = Seen::new(looked, time, &mut cuts);
+        Self::new(LookKind::Socket(Seen { truncated: cuts.parts(), ..seen }))
+    }
+
+    /// A socket that is stuck.
+    #[must_use]
+    pub fn stuck(looked: &'a SocketEntry, diagnosis: &'a Diagnosis, time: &'a str) -> Self {
+        let mut cuts = Cuts::of(&looked.report.cut);
+        let seen = Seen::new(looked, time, &mut cuts);
+        let explained = Explained::new(diagnosis, &mut cuts);
+        Self::new(LookKind::Stuck(SeenStuck { seen, explained, truncated: cuts.parts() }))
+    }
+
+    /// Stuck sockets counted by something that all of them have, the key. `counts` are without it.
+    #[must_use]
+    pub fn group(key: &'a str, counts: Group<'a>, time: &'a str) -> Self {
+        let mut cuts = Cuts::default();
+        let key = cuts.text("key", key, bounds::GROUP).into();
+        Self::new(LookKind::StuckGroup(Group { key, time: time.into(), truncated: cuts.parts(), ..counts }))
+    }
+
+    /// What a look could not see.
+    #[must_use]
+    pub fn gaps(netns: Option<u32>, gaps: &'a [Gap], time: &'a str) -> Self {
+        let mut cuts = Cuts::default();
+        let reasons = reasons(gaps, &mut cuts);
+        let (time, complete) = (time.into(), gaps.is_empty());
+        Self::new(LookKind::Look(Gaps { complete, netns, reasons, time, truncated: cuts.parts() }))
+    }
+
+    fn new(kind: LookKind<'a>) -> Self {
+        Self { schema: SCHEMA, kind }
+    }
+
+    /// It as a text, with the line's end.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut bytes = Vec::new();
+        append(self, &mut bytes);
+        bytes.push(b'\n');
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+/// A socket.
+#[derive(Debug, Default, Serialize)]
+struct Seen<'a> {
+    time: Text<'a>,
+    state: Text<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state_number: Option<u8>,
+    age_ns: Option<u64>,
+    age_at_least: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age_at_most_ns: Option<u64>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    may_be_stuck: bool,
+    #[serde(flatten)]
+    ends: Ends<'a>,
+    #[serde(flatten)]
+    found: Found<'a>,
+    uid: Option<u32>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    mini: bool,
+    #[serde(flatten)]
+    place: Place<'a>,
+    /// Where the socket was made, where its holders run elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    made_in: Option<Workload<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    truncated: Vec<Part<'a>>,
+}
+
+impl<'a> Seen<'a> {
+    fn new(looked: &'a SocketEntry, time: &'a str, cuts: &mut Cuts) -> Self {
+        let SocketEntry { report: examined, subject } = looked;
+        let made_in = model::Workload::from(&**subject);
+        let workloads = looked.workloads();
+        let socket = &examined.socket;
+        let place = Place::with(subject, workloads.first().copied().unwrap_or(made_in), cuts);
+        let is_elsewhere = made_in.is_known() && !workloads.contains(&made_in);
+        let (state, state_number) = state(socket.state);
+        Self {
+            time: time.into(),
+            state,
+            state_number,
+            age_ns: examined.age.map(|age| age.ns),
+            age_at_least: examined.age.map(|age| age.at_least),
+            age_at_most_ns: examined.age_at_most_ns,
+            may_be_stuck: examined.may_be_stuck,
+            ends: Ends::new(&socket.tuple, socket.transport, socket.interface.as_deref()),
+            found: Found::new(examined, &bounds::LOOK, cuts),
+            uid: socket.uid,
+            mini: socket.mini,
+            place,
+            made_in: is_elsewhere.then(|| Workload::new(made_in, WorkloadFields::MADE_IN, cuts)),
+            truncated: Vec::new(),
+        }
+    }
+}
+
+/// A stuck socket.
+#[derive(Debug, Serialize)]
+struct SeenStuck<'a> {
+    /// Without its `truncated`.
+    #[serde(flatten)]
+    seen: Seen<'a>,
+    #[serde(flatten)]
+    explained: Explained<'a>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    truncated: Vec<Part<'a>>,
+}
+
+/// Stuck sockets counted by something.
+#[derive(Debug, Default, Serialize)]
+pub struct Group<'a> {
+    pub count: usize,
+    pub key: Text<'a>,
+    pub oldest_ns: Option<u64>,
+    /// How many for each reason.
+    pub reasons: BTreeMap<Text<'a>, usize>,
+    /// How many in each state.
+    pub states: BTreeMap<Text<'a>, usize>,
+    pub time: Text<'a>,
+    pub unread_bytes: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub truncated: Vec<Part<'a>>,
+}
+
+/// What a look could not see.
+#[derive(Debug, Serialize)]
+struct Gaps<'a> {
+    complete: bool,
+    netns: Option<u32>,
+    reasons: Vec<GapReason<'a>>,
+    time: Text<'a>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    truncated: Vec<Part<'a>>,
+}
+
+/// Why a look does not show all.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct GapReason<'a> {
+    pub reason: Text<'a>,
+    pub why: Text<'a>,
+}
+
+/// Why a look does not show all.
+fn reasons<'a>(gaps: &'a [Gap], cuts: &mut Cuts) -> Vec<GapReason<'a>> {
+    cuts.list("reasons", gaps.iter(), bounds::GAPS, |gap, cuts| GapReason {
+        reason: gap.kind.name().into(),
+        why: cuts.text("reasons[].why", &gap.why, bounds::SENTENCE).into(),
+    })
+}
+
+/// The same, where nothing else is said.
+#[must_use]
+pub fn gap_reasons(gaps: &[Gap]) -> Vec<GapReason<'_>> {
+    reasons(gaps, &mut Cuts::default())
+}

@@ -1,0 +1,47 @@
+//! Values that a line calls by a name of a fixed set.
+
+use crate::model::{
+    Cause, GapKind, LostPlace, MissingStack, OpenedBy, OwnerSource, Reason, Role, TimerKind, Transport,
+    Unnamed,
+};
+
+/// A value with a name. A name that this version does not know is no error: a later version may write it.
+pub trait Named: Copy + 'static {
+    /// All of them.
+    const ALL: &'static [Self];
+
+    /// As a line calls it.
+    fn name(self) -> &'static str;
+}
+
+/// The value of a name.
+#[must_use]
+pub fn named<T: Named>(name: &str) -> Option<T> {
+    T::ALL.iter().copied().find(|value| value.name() == name)
+}
+
+macro_rules! names {
+    ($($type:ty: $all:expr;)*) => {$(
+        impl Named for $type {
+            const ALL: &'static [Self] = &$all;
+
+            fn name(self) -> &'static str {
+                <$type>::name(self)
+            }
+        }
+    )*};
+}
+
+names! {
+    Cause: Cause::ALL;
+    GapKind: [GapKind::Processes, GapKind::Descriptors, GapKind::NetworkNamespaces, GapKind::Sockets];
+    LostPlace: LostPlace::ALL;
+    OpenedBy: [OpenedBy::Connect, OpenedBy::Accept];
+    OwnerSource: OwnerSource::ALL;
+    Reason: Reason::ALL;
+    Role: Role::ALL;
+    TimerKind: [TimerKind::Retransmit, TimerKind::Keepalive, TimerKind::TimeWait, TimerKind::Probe];
+    Transport: [Transport::Tcp, Transport::Mptcp];
+    Unnamed: Unnamed::ALL;
+    MissingStack: MissingStack::ALL;
+}
