@@ -86,7 +86,12 @@ fn each_command(recording: &Path, check: impl Fn(&str, ExitStatus, &str)) {
     let mut script = Command::new("script");
     let line = format!("{} top --from {path}", env!("CARGO_BIN_EXE_sockstate"));
     script.args(["-qec", &line, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::null());
-    if Command::new("script").arg("--version").stdout(Stdio::null()).status().is_ok_and(|it| it.success()) {
+    if Command::new("script")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+    {
         let (_, _, kib) = measure(&mut script);
         assert!(kib < MOST_KIB, "top: {kib} KiB");
         println!("top: {kib} KiB");

@@ -299,7 +299,7 @@ fn the_documents_commands_are_commands() {
             assert!(
                 problem.is_none(),
                 "{name}: {command}: {}",
-                problem.map(|it| it.to_string()).unwrap_or_default()
+                problem.map(|problem| problem.to_string()).unwrap_or_default()
             );
             count += 1;
         }

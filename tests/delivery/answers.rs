@@ -46,7 +46,7 @@ fn http_faults_cost_nothing() {
         feeder.push(100);
         thread::sleep(Duration::from_millis(20));
     }
-    feeder.wait_until("all is delivered", |it| it.delivered() == 1000);
+    feeder.wait_until("all is delivered", |status| status.delivered() == 1000);
     assert_eq!(taken.seqs(), all(1000), "answered with success once each");
     assert!(feeder.queue.status().failures() >= 5, "{}", feeder.queue.status().failures());
     assert_eq!(feeder.queue.status().lost(), 0);
@@ -62,10 +62,10 @@ fn what_a_collector_refuses_for_good_is_lost_and_said() {
     });
     let mut feeder = Feeder::start(&settings(http(port, Template::Ndjson)), None);
     feeder.push(10);
-    feeder.wait_until("it is refused", |it| it.lost() == 10);
+    feeder.wait_until("it is refused", |status| status.lost() == 10);
     assert_eq!(feeder.queue.take_lost(), 10, "for the stream");
     feeder.push(5);
-    feeder.wait_until("the next is not", |it| it.delivered() == 5);
+    feeder.wait_until("the next is not", |status| status.delivered() == 5);
     assert!(!feeder.queue.has_lost());
 }
 
@@ -90,9 +90,10 @@ fn one_record_that_a_collector_does_not_want_costs_itself_only() {
     for status in ["400 Bad Request", "413 Payload Too Large", "422 Unprocessable Entity"] {
         let (mut feeder, taken) = choosy(status, &[1, 77, 78, 500]);
         feeder.push(500);
-        feeder.wait_until("the others are delivered", |it| it.delivered() == 496 && it.lost() == 4);
+        feeder
+            .wait_until("the others are delivered", |status| status.delivered() == 496 && status.lost() == 4);
         feeder.push(100);
-        feeder.wait_until("it goes on", |it| it.delivered() == 596);
+        feeder.wait_until("it goes on", |status| status.delivered() == 596);
         let wanted: Vec<u64> = all(600).into_iter().filter(|seq| ![1, 77, 78, 500].contains(seq)).collect();
         assert_eq!(taken.seqs(), wanted, "{status}");
         assert_eq!(feeder.queue.take_lost(), 4);
@@ -115,7 +116,7 @@ fn monotonous(status: &'static str, headers: &'static str) -> (Feeder, Arc<Atomi
 fn a_collector_that_wants_nothing_is_not_asked_for_each_record() {
     let (mut feeder, requests) = monotonous("400 Bad Request", "");
     feeder.push(2000);
-    feeder.wait_until("all are refused", |it| it.lost() == 2000);
+    feeder.wait_until("all are refused", |status| status.lost() == 2000);
     assert!(requests.load(Ordering::Relaxed) < 100, "{requests:?}");
 }
 
@@ -131,7 +132,7 @@ fn an_answer_without_an_end_is_no_reason_to_send_again() {
     });
     let mut feeder = Feeder::start(&settings(http(port, Template::Ndjson)), None);
     feeder.push(100);
-    feeder.wait_until("all is delivered", |it| it.delivered() == 100);
+    feeder.wait_until("all is delivered", |status| status.delivered() == 100);
     assert_eq!(taken.seqs(), all(100));
 }
 
@@ -139,7 +140,7 @@ fn an_answer_without_an_end_is_no_reason_to_send_again() {
 fn a_collector_that_asks_for_no_pause_gets_one() {
     let (mut feeder, requests) = monotonous("429 Too Many Requests", "Retry-After: 0\r\n");
     feeder.push(10);
-    feeder.wait_until("it is tried", |it| it.failures() > 0);
+    feeder.wait_until("it is tried", |status| status.failures() > 0);
     thread::sleep(Duration::from_secs(2));
     let count = requests.load(Ordering::Relaxed);
     assert!((2..=40).contains(&count), "{count} requests");
@@ -159,7 +160,7 @@ fn a_request_that_is_too_large_is_halved() {
     });
     let mut feeder = Feeder::start(&settings(http(port, Template::Ndjson)), None);
     feeder.push(100);
-    feeder.wait_until("all is delivered", |it| it.delivered() == 100);
+    feeder.wait_until("all is delivered", |status| status.delivered() == 100);
     assert_eq!(taken.seqs(), all(100));
 }
 
@@ -190,7 +191,7 @@ fn bulk_answers_are_read_item_by_item() {
     });
     let mut feeder = Feeder::start(&settings(http(port, Template::Elasticsearch)), None);
     feeder.push(3);
-    feeder.wait_until("it is over", |it| it.delivered() == 2 && it.lost() == 1);
+    feeder.wait_until("it is over", |status| status.delivered() == 2 && status.lost() == 1);
     assert_eq!(taken.seqs(), [1, 3]);
 }
 
@@ -207,9 +208,9 @@ fn what_an_otlp_collector_takes_in_part_is_counted_in_part() {
         http_collector(listener, move |at, _| answer("200 OK", "", if at == 0 { body } else { "" }));
         let mut feeder = Feeder::start(&settings(http(port, template)), None);
         feeder.push(10);
-        feeder.wait_until("a part is lost", |it| it.lost() == 3 && it.delivered() == 7);
+        feeder.wait_until("a part is lost", |status| status.lost() == 3 && status.delivered() == 7);
         feeder.push(10);
-        feeder.wait_until("and then nothing", |it| it.delivered() == 17);
+        feeder.wait_until("and then nothing", |status| status.delivered() == 17);
         assert_eq!(feeder.queue.status().lost(), 3);
     }
 }

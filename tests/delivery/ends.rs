@@ -56,7 +56,7 @@ fn datagrams_that_were_sent_when_the_time_is_over_are_delivered() {
     let socket = Unread::new();
     let mut feeder = Feeder::start(&settings(socket.target()), None);
     feeder.push(1);
-    feeder.wait_until("the first is sent", |it| it.delivered() == 1);
+    feeder.wait_until("the first is sent", |status| status.delivered() == 1);
     feeder.push(2000);
     socket.wait_until_full();
     feeder.end(Duration::from_millis(100));
@@ -69,7 +69,7 @@ fn datagrams_that_were_sent_when_the_time_is_over_are_delivered() {
     let socket = Unread::new();
     let mut feeder = Feeder::start(&spooled(socket.target(), directory.path(), 1 << 20), None);
     feeder.push(1);
-    feeder.wait_until("the first is sent", |it| it.delivered() == 1);
+    feeder.wait_until("the first is sent", |status| status.delivered() == 1);
     feeder.push(2000);
     socket.wait_until_full();
     feeder.end(Duration::from_millis(100));
@@ -107,7 +107,7 @@ fn a_row_of_datagrams_that_are_too_large_costs_no_other() {
     let mut feeder =
         Feeder::start(&settings(DatagramSettings::syslog(Address::Unix(path.clone()))), Some(convert));
     feeder.push(100);
-    feeder.wait_until("all are counted", |it| it.lost() + it.delivered() == 100);
+    feeder.wait_until("all are counted", |status| status.lost() + status.delivered() == 100);
     assert_eq!((feeder.queue.status().lost(), feeder.queue.status().delivered()), (40, 60));
     assert_eq!(reader.join().expect("reader"), (41..=100).collect::<Vec<_>>());
 }
@@ -135,7 +135,7 @@ fn what_was_reset_twice_is_in_doubt() {
     let resets = resetter(listener, usize::MAX);
     let mut feeder = Feeder::start(&settings(tcp(port)), None);
     feeder.push(100);
-    feeder.wait_until("the kernel has it", |it| it.delivered() == 100);
+    feeder.wait_until("the kernel has it", |status| status.delivered() == 100);
     wait_until("it was reset twice", || resets.load(Ordering::Relaxed) >= 2);
     feeder.end(Duration::from_secs(2));
     let status = feeder.queue.status();
@@ -183,7 +183,7 @@ fn what_was_not_answered_when_the_time_is_over_is_in_doubt() {
         feeder.push(10);
         wait_until("it has the request", || bytes.load(Ordering::Relaxed) > 1800);
         if waits {
-            feeder.wait_until("the time is over", |it| it.failures() > 1);
+            feeder.wait_until("the time is over", |status| status.failures() > 1);
         }
         feeder.push(10);
         feeder.end(Duration::ZERO);

@@ -31,9 +31,9 @@ fn lines_of(path: &Path) -> Vec<u64> {
 
 /// The rotated files, oldest first.
 fn rotated(directory: &Path) -> Vec<std::path::PathBuf> {
-    let entries = fs::read_dir(directory).expect("directory").map(|it| it.expect("entry").path());
+    let entries = fs::read_dir(directory).expect("directory").map(|entry| entry.expect("entry").path());
     let mut files: Vec<_> =
-        entries.filter(|it| it.file_name().is_some_and(|name| name != "out.json")).collect();
+        entries.filter(|path| path.file_name().is_some_and(|name| name != "out.json")).collect();
     files.sort();
     files
 }
@@ -47,13 +47,13 @@ fn a_file_is_rotated_compressed_and_kept_as_asked() {
     for _ in 0..10 {
         feeder.push(100);
     }
-    feeder.wait_until("all is written", |it| it.delivered() == 1000);
+    feeder.wait_until("all is written", |status| status.delivered() == 1000);
     feeder.end(Duration::from_secs(5));
     let mut seqs = Vec::new();
     let files = rotated(directory.path());
     assert!(files.len() >= 3, "{files:?}");
     for old in &files {
-        assert_eq!(old.extension().and_then(|it| it.to_str()), Some("zst"));
+        assert_eq!(old.extension().and_then(|extension| extension.to_str()), Some("zst"));
         seqs.extend(lines_of(old));
     }
     assert!(fs::metadata(&path).expect("file").len() <= 50_000);
@@ -62,7 +62,7 @@ fn a_file_is_rotated_compressed_and_kept_as_asked() {
 
     let mut feeder = Feeder::start(&settings(FileSettings { keep: Some(2), ..settings_of }), None);
     feeder.push(1000);
-    feeder.wait_until("all is written", |it| it.delivered() == 1000);
+    feeder.wait_until("all is written", |status| status.delivered() == 1000);
     feeder.end(Duration::from_secs(5));
     assert_eq!(rotated(directory.path()).len(), 2);
 }
@@ -114,12 +114,12 @@ fn a_file_is_opened_again_and_mended() {
     write!(killed, "{{\"seq\":99}}\n{{\"seq\":1,\"long\":\"{long}").expect("what a killed one left");
     let mut feeder = Feeder::start(&settings(file(&path)), None);
     feeder.push(10);
-    feeder.wait_until("it is written", |it| it.delivered() == 10);
+    feeder.wait_until("it is written", |status| status.delivered() == 10);
     let moved = directory.path().join("out.json.1");
     fs::rename(&path, &moved).expect("rename");
     feeder.queue.reopen();
     feeder.push(10);
-    feeder.wait_until("it is written", |it| it.delivered() == 20);
+    feeder.wait_until("it is written", |status| status.delivered() == 20);
     assert_eq!(lines_of(&moved), [&[99][..], &all(10)].concat());
     assert_eq!(lines_of(&path), (11..=20).collect::<Vec<_>>());
 }
@@ -131,7 +131,7 @@ fn a_file_that_another_program_wrote_is_not_cut() {
     fs::write(&path, "another program's\nunfinished line").expect("file");
     let mut feeder = Feeder::start(&settings(file(&path)), None);
     feeder.push(2);
-    feeder.wait_until("it is written", |it| it.delivered() == 2);
+    feeder.wait_until("it is written", |status| status.delivered() == 2);
     let text = fs::read_to_string(&path).expect("file");
     let rest = text.strip_prefix("another program's\nunfinished line\n").expect("what was there");
     assert_eq!(rest.lines().map(collector::seq).collect::<Vec<_>>(), [1, 2]);
@@ -211,7 +211,7 @@ fn a_rotation_counts_and_removes_only_files_of_its_own() {
     let mut feeder = Feeder::start(&settings(target), None);
     for pushed in 1..=40 {
         feeder.push(1);
-        feeder.wait_until("it is written", |it| it.delivered() == pushed);
+        feeder.wait_until("it is written", |status| status.delivered() == pushed);
     }
     feeder.end(Duration::from_secs(5));
     for name in foreign {
@@ -234,9 +234,9 @@ fn a_pipe_is_waited_for_and_never_blocks_the_sink() {
     make_pipe(&path);
     let mut feeder = Feeder::start(&settings(file(&path)), None);
     feeder.push(50);
-    feeder.wait_until("nobody reads", |it| it.failures() > 0);
+    feeder.wait_until("nobody reads", |status| status.failures() > 0);
     let mut reader = fs::File::open(&path).expect("pipe");
-    feeder.wait_until("it is written", |it| it.delivered() == 50);
+    feeder.wait_until("it is written", |status| status.delivered() == 50);
     let mut text = vec![0; 64 << 10];
     let count = reader.read(&mut text).expect("read");
     assert_eq!(
@@ -317,13 +317,13 @@ fn a_file_on_a_full_disk_is_opened_again_at_sighup() {
     let (path, moved) = (disk.0.path().join("out.json"), elsewhere.path().join("out.json"));
     let mut feeder = Feeder::start(&settings(file(&path)), None);
     feeder.push(1000);
-    feeder.wait_until("the disk is full", |it| it.failures() > 1);
+    feeder.wait_until("the disk is full", |status| status.failures() > 1);
     let written = feeder.queue.status().delivered();
     // What `mv` to another disk does: the room is free only when the sink lets go of the file.
     fs::copy(&path, &moved).expect("copy");
     fs::remove_file(&path).expect("remove");
     feeder.queue.reopen();
-    feeder.wait_until("it goes on in the new file", |it| it.delivered() > written);
+    feeder.wait_until("it goes on in the new file", |status| status.delivered() > written);
     assert_eq!(lines_of(&path).first(), Some(&(written + 1)));
     assert_eq!(lines_of(&moved), all(written));
     feeder.end(Duration::ZERO);

@@ -96,13 +96,13 @@ fn response((status, length, verdict): Reply) -> Response<Body> {
 fn a_long_answer_by_grpc_is_no_reason_to_send_again() {
     let (mut feeder, calls) = server(|_, _| Some((StatusCode::OK, 5 << 20, Some(("0", "")))));
     feeder.push(10);
-    feeder.wait_until("it is over", |it| it.delivered() + it.in_doubt() == 10);
+    feeder.wait_until("it is over", |status| status.delivered() + status.in_doubt() == 10);
     // What of it is refused stands in the part that was not kept.
     assert_eq!((feeder.queue.status().in_doubt(), calls.load(Ordering::Relaxed)), (10, 1));
 
     let (mut feeder, calls) = server(|_, _| Some((StatusCode::OK, 5 << 20, Some(("5", "no such method")))));
     feeder.push(10);
-    feeder.wait_until("it is refused", |it| it.lost() == 10);
+    feeder.wait_until("it is refused", |status| status.lost() == 10);
     assert_eq!(calls.load(Ordering::Relaxed), 1, "the trailers behind it were read");
 }
 
@@ -117,7 +117,7 @@ fn what_is_too_large_for_grpc_is_halved_and_a_rate_limit_is_waited_for() {
             Some(if records > 5 { too_large } else { (StatusCode::OK, 5, Some(("0", ""))) })
         });
         feeder.push(20);
-        feeder.wait_until("all is delivered", |it| it.delivered() == 20);
+        feeder.wait_until("all is delivered", |status| status.delivered() == 20);
         assert_eq!(feeder.queue.status().lost(), 0);
     }
     for message in ["rate limit exceeded", "quota exceeded"] {
@@ -125,7 +125,7 @@ fn what_is_too_large_for_grpc_is_halved_and_a_rate_limit_is_waited_for() {
             Some((StatusCode::OK, 5, Some(if at < 2 { ("8", message) } else { ("0", "") })))
         });
         feeder.push(20);
-        feeder.wait_until("all is delivered", |it| it.delivered() == 20);
+        feeder.wait_until("all is delivered", |status| status.delivered() == 20);
         assert_eq!((feeder.queue.status().lost(), calls.load(Ordering::Relaxed)), (0, 3), "{message}");
     }
 }

@@ -74,13 +74,13 @@ fn a_topic_gets_everything_once_while_its_broker_is_away() {
     let cluster = cluster();
     let mut feeder = Feeder::start(&settings(target(&cluster, &[])), None);
     feeder.push(500);
-    feeder.wait_until("delivery", |it| it.delivered() == 500);
+    feeder.wait_until("delivery", |status| status.delivered() == 500);
     cluster.broker_down(BROKER).expect("down");
     feeder.push(500);
-    feeder.wait_until("the broker is missed", |it| it.is_failing());
+    feeder.wait_until("the broker is missed", |status| status.is_failing());
     feeder.push(500);
     cluster.broker_up(BROKER).expect("up");
-    feeder.wait_until("delivery", |it| it.delivered() == 1500);
+    feeder.wait_until("delivery", |status| status.delivered() == 1500);
     feeder.end(Duration::from_secs(5));
     let status = feeder.queue.status();
     assert_eq!((status.delivered(), status.in_doubt(), status.lost()), (1500, 0, 0));
@@ -104,7 +104,7 @@ fn a_message_that_is_too_large_for_kafka_is_lost_alone() {
         feeder.queue.push(long(1_000_000 + round, 4000));
     }
     feeder.push(20);
-    feeder.wait_until("the rest is delivered", |it| it.delivered() + it.lost() == 83);
+    feeder.wait_until("the rest is delivered", |status| status.delivered() + status.lost() == 83);
     feeder.end(Duration::from_secs(5));
     let status = feeder.queue.status();
     assert_eq!((status.delivered(), status.in_doubt(), status.lost()), (80, 0, 3));
@@ -118,7 +118,7 @@ fn a_request_that_is_too_large_for_a_broker_is_halved() {
     let mut feeder = Feeder::start(&settings(target(&cluster, &[("linger.ms", "200")])), None);
     cluster.request_errors(RDKafkaApiKey::Produce, &too_large);
     feeder.push(64);
-    feeder.wait_until("all is delivered", |it| it.delivered() + it.lost() == 64);
+    feeder.wait_until("all is delivered", |status| status.delivered() + status.lost() == 64);
     feeder.end(Duration::from_secs(5));
     let status = feeder.queue.status();
     assert_eq!((status.delivered(), status.in_doubt(), status.lost()), (64, 0, 0));
@@ -130,11 +130,11 @@ fn what_kafka_has_not_acknowledged_at_the_end_is_in_doubt() {
     let cluster = cluster();
     let mut feeder = Feeder::start(&settings(target(&cluster, &[])), None);
     feeder.push(10);
-    feeder.wait_until("delivery", |it| it.delivered() == 10);
+    feeder.wait_until("delivery", |status| status.delivered() == 10);
     // It takes the messages, and its answer comes too late.
     cluster.broker_round_trip_time(BROKER, Duration::from_secs(60)).expect("delay");
     feeder.push(10);
-    feeder.wait_until("they are under way", |it| it.queued_bytes() == 0);
+    feeder.wait_until("they are under way", |status| status.queued_bytes() == 0);
     // Nothing shows when librdkafka has them.
     std::thread::sleep(Duration::from_millis(500));
     feeder.end(Duration::ZERO);
@@ -144,12 +144,14 @@ fn what_kafka_has_not_acknowledged_at_the_end_is_in_doubt() {
     let directory = tempfile::tempdir().expect("directory");
     let mut feeder = Feeder::start(&spooled(target(&cluster, &[]), directory.path(), 1 << 20), None);
     feeder.push(10);
-    feeder.wait_until("they are under way", |it| it.queued_bytes() == 0);
+    feeder.wait_until("they are under way", |status| status.queued_bytes() == 0);
     feeder.end(Duration::ZERO);
     let status = feeder.queue.status();
     assert_eq!((status.delivered(), status.in_doubt(), status.lost()), (0, 0, 0));
     cluster.broker_round_trip_time(BROKER, Duration::ZERO).expect("no delay");
     let feeder = Feeder::start(&spooled(target(&cluster, &[]), directory.path(), 1 << 20), None);
-    feeder.wait_until("the spool is delivered", |it| it.delivered() == 10 && it.spooled_bytes() == 0);
+    feeder.wait_until("the spool is delivered", |status| {
+        status.delivered() == 10 && status.spooled_bytes() == 0
+    });
     feeder.end(Duration::from_secs(5));
 }

@@ -47,7 +47,7 @@ fn a_stream_collector_gets_everything_once_through_restarts() {
     drop(listener);
     let mut feeder = Feeder::start(&settings(tcp(port)), None);
     feeder.push(500);
-    feeder.wait_until("a refused connection", |it| it.failures() > 0 && it.is_failing());
+    feeder.wait_until("a refused connection", |status| status.failures() > 0 && status.is_failing());
     let listener = TcpListener::bind(("127.0.0.1", port)).expect("listen");
     let manners = vec![Manners::Closes, Manners::HalfCloses(100), Manners::HalfCloses(1), Manners::Reads];
     let taken = stream_collector(listener, manners);
@@ -55,7 +55,7 @@ fn a_stream_collector_gets_everything_once_through_restarts() {
         feeder.push(100);
         thread::sleep(Duration::from_millis(5));
     }
-    feeder.wait_until("all is delivered", |it| it.delivered() >= 2500 && it.queued_bytes() == 0);
+    feeder.wait_until("all is delivered", |status| status.delivered() >= 2500 && status.queued_bytes() == 0);
     feeder.end(Duration::from_secs(5));
     // A reset leaves some in doubt: those come twice.
     let unique = || taken.seqs().into_iter().collect::<BTreeSet<_>>();
@@ -73,7 +73,7 @@ fn a_connection_that_the_collector_ends_is_let_go_although_nothing_is_sent() {
     feeder.push(1);
     let (mut stream, _) = listener.accept().expect("connection");
     stream.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
-    feeder.wait_until("delivery", |it| it.delivered() == 1);
+    feeder.wait_until("delivery", |status| status.delivered() == 1);
     stream.shutdown(std::net::Shutdown::Write).expect("shutdown");
     let mut rest = String::new();
     stream.read_to_string(&mut rest).expect("the sink closes its side");
@@ -139,7 +139,7 @@ fn templates_make_what_their_collectors_take() {
         });
         let mut feeder = Feeder::start(&settings(http(port, template.clone())), None);
         feeder.push(2);
-        feeder.wait_until("delivery", |it| it.delivered() == 2);
+        feeder.wait_until("delivery", |status| status.delivered() == 2);
         let body = bodies.lines().concat();
         match template {
             Template::Splunk => {
@@ -172,7 +172,7 @@ fn syslog_counts_octets_on_streams_and_sends_datagrams_elsewhere() {
     let mut feeder = Feeder::start(&settings(target), convert());
     feeder.push(3);
     let (mut stream, _) = listener.accept().expect("connection");
-    feeder.wait_until("delivery", |it| it.delivered() == 3);
+    feeder.wait_until("delivery", |status| status.delivered() == 3);
     feeder.end(Duration::from_secs(1));
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("text");
@@ -199,10 +199,10 @@ fn syslog_counts_octets_on_streams_and_sends_datagrams_elsewhere() {
     drop(socket);
     fs::remove_file(&path).expect("remove");
     feeder.push(1);
-    feeder.wait_until("nobody listens", |it| it.is_failing());
+    feeder.wait_until("nobody listens", |status| status.is_failing());
     let socket = UnixDatagram::bind(&path).expect("socket");
     socket.recv(&mut buffer).expect("datagram");
-    feeder.wait_until("delivery", |it| it.delivered() == 2);
+    feeder.wait_until("delivery", |status| status.delivered() == 2);
 }
 
 /// Receives a datagram.
@@ -240,7 +240,7 @@ fn a_datagram_that_is_too_large_is_lost_and_the_next_ones_go_on() {
             })
             .collect();
         assert_eq!(seqs, [2, 3, 4, 6, 7, 8], "{address}");
-        feeder.wait_until("the others are counted", |it| it.lost() == 2 && it.delivered() == 6);
+        feeder.wait_until("the others are counted", |status| status.lost() == 2 && status.delivered() == 6);
     }
 }
 
@@ -278,7 +278,7 @@ fn a_collector_that_resets_again_and_again_gets_on() {
         feeder.push(100);
         wait_until("there is room", || feeder.queue.has_room(60_000));
     }
-    feeder.wait_until("it gets on", |it| it.delivered() == 2000);
+    feeder.wait_until("it gets on", |status| status.delivered() == 2000);
     feeder.end(Duration::from_secs(5));
     let seqs = taken.seqs();
     let unique: BTreeSet<u64> = seqs.iter().copied().collect();
@@ -320,7 +320,7 @@ fn what_is_gzipped_is_the_same() {
     let target = HttpSettings { gzip: true, ..http(port, Template::Ndjson) };
     let mut feeder = Feeder::start(&settings(target), None);
     feeder.push(50);
-    feeder.wait_until("delivery", |it| it.delivered() == 50);
+    feeder.wait_until("delivery", |status| status.delivered() == 50);
     let seqs: BTreeSet<u64> = bodies.lines().concat().lines().map(collector::seq).collect();
     assert_eq!(seqs.into_iter().collect::<Vec<_>>(), all(50));
     std::io::stderr().flush().expect("flush");

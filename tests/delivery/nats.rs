@@ -98,6 +98,6 @@ fn a_row_of_messages_that_are_too_large_costs_no_other() {
     });
     let mut feeder = Feeder::start(&settings(target(port)), Some(convert));
     feeder.push(100);
-    feeder.wait_until("all are counted", |it| it.lost() + it.delivered() == 100);
+    feeder.wait_until("all are counted", |status| status.lost() + status.delivered() == 100);
     assert_eq!((feeder.queue.status().lost(), feeder.queue.status().delivered()), (40, 60));
 }

@@ -55,7 +55,7 @@ fn a_refusal_costs_nothing_of_what_was_not_sent_yet() {
     });
     let mut feeder = Feeder::start(&settings(http(port, Template::Elasticsearch)), fat());
     feeder.push(200);
-    feeder.wait_until("the others are delivered", |it| it.delivered() == 199 && it.lost() == 1);
+    feeder.wait_until("the others are delivered", |status| status.delivered() == 199 && status.lost() == 1);
     assert_eq!(taken.seqs(), all(200).into_iter().filter(|seq| *seq != 3).collect::<Vec<_>>());
 
     let (listener, port) = listen();
@@ -63,7 +63,7 @@ fn a_refusal_costs_nothing_of_what_was_not_sent_yet() {
     http_collector(listener, move |at, _| answer("200 OK", "", if at == 0 { json } else { "" }));
     let mut feeder = Feeder::start(&settings(http(port, Template::OtlpJson(envelope()))), fat());
     feeder.push(200);
-    feeder.wait_until("one is lost", |it| it.delivered() == 199 && it.lost() == 1);
+    feeder.wait_until("one is lost", |status| status.delivered() == 199 && status.lost() == 1);
 
     // One request is refused whole, the next ones are taken.
     let (listener, port) = listen();
@@ -72,8 +72,8 @@ fn a_refusal_costs_nothing_of_what_was_not_sent_yet() {
     });
     let mut feeder = Feeder::start(&settings(http(port, Template::Ndjson)), fat());
     feeder.push(200);
-    feeder.wait_until("the rest is delivered", |it| {
-        it.delivered() + it.lost() == 200 && it.delivered() > 100 && it.lost() > 1
+    feeder.wait_until("the rest is delivered", |status| {
+        status.delivered() + status.lost() == 200 && status.delivered() > 100 && status.lost() > 1
     });
 }
 
@@ -123,7 +123,7 @@ fn a_success_whose_answer_breaks_is_a_success() {
     for (head, rest) in broken {
         for template in [Template::Ndjson, Template::Splunk, Template::Loki([].into())] {
             let (feeder, taken) = rude(template, head, rest);
-            feeder.wait_until("all is delivered", |it| it.delivered() == 10);
+            feeder.wait_until("all is delivered", |status| status.delivered() == 10);
             assert_eq!((taken.len(), feeder.queue.status().failures()), (1, 0), "{head:?}");
         }
     }
@@ -147,7 +147,7 @@ fn a_verdict_that_breaks_off_leaves_its_records_in_doubt() {
     ];
     for (template, head, rest, doubtful) in cases {
         let (feeder, taken) = rude(template, head, rest);
-        feeder.wait_until("it is over", |it| it.delivered() + it.in_doubt() == 10);
+        feeder.wait_until("it is over", |status| status.delivered() + status.in_doubt() == 10);
         feeder.end(Duration::from_secs(1));
         let status = feeder.queue.status();
         assert_eq!((status.in_doubt(), status.lost(), taken.len()), (doubtful, 0, 1), "{head:?}");
@@ -164,7 +164,7 @@ fn a_long_answer_that_reports_errors_is_no_success() {
     });
     let mut feeder = Feeder::start(&settings(http(port, Template::Elasticsearch)), None);
     feeder.push(2);
-    feeder.wait_until("it is over", |it| it.in_doubt() + it.delivered() + it.lost() == 2);
+    feeder.wait_until("it is over", |status| status.in_doubt() + status.delivered() + status.lost() == 2);
     assert_eq!(feeder.queue.status().in_doubt(), 2);
 }
 
@@ -186,7 +186,7 @@ fn bulk_is_asked_for_statuses_only() {
         target.url = format!("http://127.0.0.1:{port}/logs/_bulk{query}");
         let mut feeder = Feeder::start(&settings(target), None);
         feeder.push(1);
-        feeder.wait_until("it is delivered", |it| it.delivered() == 1);
+        feeder.wait_until("it is delivered", |status| status.delivered() == 1);
         let head = heads.lines().pop().expect("a request");
         assert_eq!(head, format!("POST /logs/_bulk{expected} HTTP/1.1"));
     }
@@ -264,6 +264,6 @@ fn what_a_collector_says_is_quoted_in_part_and_in_one_line() {
         http_collector(listener, move |_, _| answer(status, "", &body));
         let mut feeder = Feeder::start(&settings(http(port, template)), None);
         feeder.push(1);
-        feeder.wait_until("it is refused", |it| it.lost() == 1);
+        feeder.wait_until("it is refused", |status| status.lost() == 1);
     }
 }

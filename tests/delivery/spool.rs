@@ -30,20 +30,22 @@ fn a_spool_takes_what_memory_does_not_and_gives_it_back_in_order() {
         wait_until("the spool takes it", || feeder.queue.has_room(30_000));
     }
     assert_eq!(feeder.refused, 0);
-    feeder.wait_until("much is on disk", |it| it.spooled_bytes() > 8 << 20);
+    feeder.wait_until("much is on disk", |status| status.spooled_bytes() > 8 << 20);
     let taken =
         stream_collector(TcpListener::bind(("127.0.0.1", port)).expect("listen"), vec![Manners::Reads]);
     for _ in 0..50 {
         feeder.push(100);
         wait_until("there is room", || feeder.queue.has_room(30_000));
     }
-    feeder.wait_until("all is delivered", |it| it.delivered() == 55_000);
+    feeder.wait_until("all is delivered", |status| status.delivered() == 55_000);
     wait_until("all is read", || taken.len() == 55_000);
     assert_eq!(taken.seqs(), all(55_000));
-    feeder.wait_until("the disk is free", |it| it.spooled_bytes() == 0);
+    feeder.wait_until("the disk is free", |status| status.spooled_bytes() == 0);
     feeder.end(Duration::from_secs(5));
-    let left = fs::read_dir(directory.path()).expect("directory").filter(|it| {
-        it.as_ref().is_ok_and(|it| it.path().extension().is_some_and(|extension| extension == "spool"))
+    let left = fs::read_dir(directory.path()).expect("directory").filter(|entry| {
+        entry
+            .as_ref()
+            .is_ok_and(|entry| entry.path().extension().is_some_and(|extension| extension == "spool"))
     });
     assert_eq!(left.count(), 0);
 }
@@ -65,7 +67,7 @@ fn a_spool_has_an_end_and_what_is_behind_it_is_counted() {
     assert!(on_disk <= 4 << 20, "{on_disk}");
     let taken =
         stream_collector(TcpListener::bind(("127.0.0.1", port)).expect("listen"), vec![Manners::Reads]);
-    feeder.wait_until("all is delivered", |it| it.delivered() + it.lost() == feeder.pushed());
+    feeder.wait_until("all is delivered", |status| status.delivered() + status.lost() == feeder.pushed());
     feeder.end(Duration::from_secs(15));
     let status = feeder.queue.status();
     assert!(status.lost() > 0 && status.lost() == feeder.refused, "{} {}", status.lost(), feeder.refused);
@@ -99,7 +101,7 @@ fn the_next_run_delivers_what_the_last_one_could_not() {
         stream_collector(TcpListener::bind(("127.0.0.1", port)).expect("listen"), vec![Manners::Reads]);
     let mut second = Feeder::start(&settings, convert()).after(&first);
     second.push(100);
-    second.wait_until("all is delivered", |it| it.delivered() == 10_100);
+    second.wait_until("all is delivered", |status| status.delivered() == 10_100);
     wait_until("all is read", || taken.len() == 10_100);
     assert_eq!(taken.seqs(), all(10_100));
     assert!(taken.lines().iter().all(|line| line.matches("converted").count() == 1), "converted once each");
@@ -132,8 +134,8 @@ fn small_spool(path: &Path) -> (std::path::PathBuf, Vec<u8>, Vec<usize>) {
     }
     let segment = fs::read_dir(path)
         .expect("directory")
-        .map(|it| it.expect("entry").path())
-        .find(|it| it.extension().is_some_and(|extension| extension == "spool"))
+        .map(|entry| entry.expect("entry").path())
+        .find(|entry| entry.extension().is_some_and(|extension| extension == "spool"))
         .expect("a segment");
     let bytes = fs::read(&segment).expect("segment");
     (segment, bytes, ends)
@@ -368,7 +370,7 @@ fn a_segment_that_may_not_be_read_is_tried_again() {
     feeder.wait_until("the second cannot be read", |status| status.failures() > failures);
     assert!(feeder.queue.status().delivered() < feeder.pushed());
     fs::set_permissions(&second, fs::Permissions::from_mode(0o600)).expect("mode");
-    feeder.wait_until("all is delivered", |it| it.delivered() == feeder.pushed());
+    feeder.wait_until("all is delivered", |status| status.delivered() == feeder.pushed());
     wait_until("all is read", || taken.len() as u64 == feeder.pushed());
     assert_eq!(taken.seqs(), all(feeder.pushed()));
     assert_eq!(feeder.queue.status().lost(), 0);
@@ -384,7 +386,7 @@ fn a_segment_that_the_disk_does_not_give_back_is_counted_and_stays() {
     fs::create_dir(&second).expect("mkdir");
     let taken =
         stream_collector(TcpListener::bind(("127.0.0.1", port)).expect("listen"), vec![Manners::Reads]);
-    feeder.wait_until("all is settled", |it| it.delivered() + it.lost() >= feeder.pushed());
+    feeder.wait_until("all is settled", |status| status.delivered() + status.lost() >= feeder.pushed());
     let status = feeder.queue.status();
     wait_until("all is read", || taken.len() as u64 == status.delivered());
     assert_eq!(status.delivered() + status.lost(), feeder.pushed(), "each counted once");

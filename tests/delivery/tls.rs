@@ -90,13 +90,13 @@ fn tls_trusts_whom_it_should_and_shows_who_it_is() {
     };
     let mut feeder = Feeder::start(&settings(target(&wrong)), None);
     feeder.push(1);
-    feeder.wait_until("a stranger is not trusted", |it| it.failures() > 1);
+    feeder.wait_until("a stranger is not trusted", |status| status.failures() > 1);
     assert_eq!(feeder.queue.status().delivered(), 0);
     feeder.end(Duration::ZERO);
     assert_eq!(feeder.queue.status().lost(), 1, "given up at the end, and counted");
     let mut feeder = Feeder::start(&settings(target(&good)), None);
     feeder.push(1000);
-    feeder.wait_until("delivery", |it| it.delivered() == 1000);
+    feeder.wait_until("delivery", |status| status.delivered() == 1000);
     feeder.end(Duration::from_secs(5));
     let text = server.join().expect("server");
     assert_eq!(text.lines().map(seq).collect::<Vec<_>>(), all(1000));

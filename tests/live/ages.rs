@@ -39,8 +39,8 @@ fn look(netns: u64, args: &[&str]) -> (Vec<Value>, String, Option<i32>) {
     (records, text, output.status.code())
 }
 
-fn ns(it: &Value, key: &str) -> Duration {
-    Duration::from_nanos(it[key].as_u64().unwrap_or_else(|| panic!("no {key} in {it}")))
+fn ns(record: &Value, key: &str) -> Duration {
+    Duration::from_nanos(record[key].as_u64().unwrap_or_else(|| panic!("no {key} in {record}")))
 }
 
 /// A probe each second.
@@ -68,17 +68,24 @@ fn hidden() {
         let waited = since.elapsed();
         let (records, ..) = look(netns, &json);
         let of = |port: u16| {
-            records.iter().filter(move |it| it["local"]["port"] == port || it["remote"]["port"] == port)
+            records
+                .iter()
+                .filter(move |record| record["local"]["port"] == port || record["remote"]["port"] == port)
         };
         assert_eq!(of(port).count(), 2, "{records:#?}");
-        for it in of(port) {
-            assert_eq!((&it["may_be_stuck"], &it["age_at_least"]), (&true.into(), &true.into()), "{it}");
-            assert!(ns(it, "age_ns") < Duration::from_secs(3), "{it}");
+        for record in of(port) {
+            assert_eq!(
+                (&record["may_be_stuck"], &record["age_at_least"]),
+                (&true.into(), &true.into()),
+                "{record}"
+            );
+            assert!(ns(record, "age_ns") < Duration::from_secs(3), "{record}");
             // The kernel counts in milliseconds, or in ticks of up to ten.
             assert!(
-                ns(it, "age_at_most_ns") + Duration::from_millis(20) >= waited - Duration::from_millis(500)
+                ns(record, "age_at_most_ns") + Duration::from_millis(20)
+                    >= waited - Duration::from_millis(500)
             );
-            assert!(ns(it, "age_at_most_ns") <= begun.elapsed() + Duration::from_millis(20), "{it}");
+            assert!(ns(record, "age_at_most_ns") <= begun.elapsed() + Duration::from_millis(20), "{record}");
         }
         if begun.elapsed() < Duration::from_secs(6) {
             assert_eq!(of(quiet_port).count(), 0, "{records:#?}");
@@ -111,15 +118,15 @@ fn repeated_syns() {
         wait_until("SYN-ACKs are sent again, and the timer runs out", || {
             let (records, ..) = look(netns, &["sockets", "--format", "json"]);
             let elapsed = begun.elapsed();
-            for it in records
+            for record in records
                 .iter()
-                .filter(|it| ["SYN_RECV", "SYN_SENT"].contains(&it["state"].as_str().unwrap_or("")))
+                .filter(|record| ["SYN_RECV", "SYN_SENT"].contains(&record["state"].as_str().unwrap_or("")))
             {
-                let age = it["age_ns"].as_u64().map(Duration::from_nanos).unwrap_or_default();
-                assert!(age <= elapsed, "{age:?} in {elapsed:?}: {it}");
-                if it["state"] == "SYN_RECV" {
+                let age = record["age_ns"].as_u64().map(Duration::from_nanos).unwrap_or_default();
+                assert!(age <= elapsed, "{age:?} in {elapsed:?}: {record}");
+                if record["state"] == "SYN_RECV" {
                     oldest = oldest.max(age);
-                    answers = answers.max(it["retransmits"].as_u64().expect("number"));
+                    answers = answers.max(record["retransmits"].as_u64().expect("number"));
                 }
             }
             elapsed > Duration::from_secs(7)
@@ -140,14 +147,14 @@ fn time_namespace() {
         let (_listener, client, server) = Kind::V4.pair(port);
         let before = jiff::Timestamp::now();
         drop(client);
-        let closed = tracer.wait_for(|it| it["to"] == "CLOSE_WAIT");
+        let closed = tracer.wait_for(|record| record["to"] == "CLOSE_WAIT");
         let after = jiff::Timestamp::now();
         let time: jiff::Timestamp = closed["time"].as_str().expect("time").parse().expect("time");
         let slack = jiff::SignedDuration::from_millis(50);
         assert!(time >= before - slack && time <= after + slack, "{before} {time} {after}");
         // Its process is known: its start is compared with what /proc says there.
         assert!(closed["owner"]["exe"].is_string(), "{closed}");
-        let stuck = tracer.wait_for(|it| it["kind"] == "stuck");
+        let stuck = tracer.wait_for(|record| record["kind"] == "stuck");
         let age = ns(&stuck, "age_ns");
         assert!(age >= Duration::from_secs(1) && age < Duration::from_secs(20), "{stuck}");
         drop(server);
@@ -195,6 +202,6 @@ fn cgroup_namespace() {
         return skip(&format!("unshare --cgroup: {}", String::from_utf8_lossy(&output.stderr)));
     }
     let text = String::from_utf8(output.stdout).expect("UTF-8");
-    let it: Value = serde_json::from_str(text.lines().next().expect("a socket")).expect("JSON");
-    assert!(it["cgroup"].is_null() || it["cgroup"]["path"].is_null(), "{it}");
+    let record: Value = serde_json::from_str(text.lines().next().expect("a socket")).expect("JSON");
+    assert!(record["cgroup"].is_null() || record["cgroup"]["path"].is_null(), "{record}");
 }

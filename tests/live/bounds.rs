@@ -69,7 +69,7 @@ fn huge_arguments() {
         assert_eq!(actor.hear(), "connected");
         let bytes = fs::read(format!("/proc/{}/cmdline", actor.pid())).expect("cmdline").len();
         assert!(bytes > 1_800_000, "{bytes}");
-        let ends = |it: &Value| it["role"] == "client" && it["from"] == "ESTABLISHED";
+        let ends = |record: &Value| record["role"] == "client" && record["from"] == "ESTABLISHED";
         for _ in 0..CONNECTIONS {
             daemon.tracer.wait_for(ends);
         }
@@ -81,11 +81,11 @@ fn huge_arguments() {
         let records = story.records.len() as u64;
         assert!(file < records * 8192, "{file} bytes for {records} records");
         let mut of_client = 0;
-        for it in story.transitions().filter(|it| it["role"] == "client") {
-            let line = it["owner"]["cmdline"].as_str().expect("a command line");
+        for record in story.transitions().filter(|record| record["role"] == "client") {
+            let line = record["owner"]["cmdline"].as_str().expect("a command line");
             assert!((4000..=4096).contains(&line.len()), "{}", line.len());
             assert!(line.starts_with(program.to_str().expect("path")) && line.ends_with('é'), "{line}");
-            assert_eq!(it["truncated"], json!([{"field": "owner.cmdline"}]), "{it}");
+            assert_eq!(record["truncated"], json!([{"field": "owner.cmdline"}]), "{record}");
             of_client += 1;
         }
         assert!(of_client >= 2 * CONNECTIONS, "{of_client}");
@@ -130,7 +130,7 @@ fn many_holders() {
         drop(server);
         drop(client);
         wait_for_states(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
-        let stuck = daemon.tracer.wait_for(|it| it["kind"] == "stuck");
+        let stuck = daemon.tracer.wait_for(|record| record["kind"] == "stuck");
         check(&stuck, 2 * PROCESSES, false);
         // The same as a datagram, and what comes behind it.
         drop(Kind::V4.connect(port));

@@ -41,9 +41,9 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 /// Asserts how a connection ended.
-fn ended(it: &[&Value], from: &str, cause: &str, why: Option<&str>, errno: Option<&str>) {
-    let last = it.last().expect("a transition");
-    assert_eq!((&last["from"], &last["to"]), (&from.into(), &"CLOSE".into()), "{:?}", path(it));
+fn ended(connection: &[&Value], from: &str, cause: &str, why: Option<&str>, errno: Option<&str>) {
+    let last = connection.last().expect("a transition");
+    assert_eq!((&last["from"], &last["to"]), (&from.into(), &"CLOSE".into()), "{:?}", path(connection));
     assert_eq!(last["cause"], cause, "{last}");
     assert_eq!(last["errno"], errno.map_or(Value::Null, Into::into), "{last}");
     if let Some(why) = why {
@@ -53,7 +53,9 @@ fn ended(it: &[&Value], from: &str, cause: &str, why: Option<&str>, errno: Optio
 
 /// How the connection to this port ended.
 fn end_to(tracer: &mut Tracer, port: u16) -> Value {
-    tracer.wait_for(|it| it["to"] == "CLOSE" && it["role"] == "client" && it["remote"]["port"] == port)
+    tracer.wait_for(|record| {
+        record["to"] == "CLOSE" && record["role"] == "client" && record["remote"]["port"] == port
+    })
 }
 
 /// The hand-made peer, if this kernel has TUN.
@@ -92,11 +94,13 @@ fn connect_fails_locally() {
         assert_eq!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL));
         drop((first, listener, again));
         let story = tracer.stop();
-        let failed: Vec<_> =
-            story.transitions().filter(|it| it["from"] == "SYN_SENT" && it["to"] == "CLOSE").collect();
+        let failed: Vec<_> = story
+            .transitions()
+            .filter(|record| record["from"] == "SYN_SENT" && record["to"] == "CLOSE")
+            .collect();
         assert_eq!(failed.len(), 4, "{failed:#?}");
-        for it in failed {
-            ended(&[it], "SYN_SENT", "connect_failed_locally", None, None);
+        for socket in failed {
+            ended(&[socket], "SYN_SENT", "connect_failed_locally", None, None);
         }
     });
 }
@@ -122,8 +126,10 @@ fn connect_is_sent() {
         let story = tracer.stop();
         let ends: Vec<_> = story
             .transitions()
-            .filter(|it| it["from"] == "SYN_SENT")
-            .map(|it| (it["cause"].as_str().unwrap_or_default(), it["errno"].as_str().unwrap_or_default()))
+            .filter(|record| record["from"] == "SYN_SENT")
+            .map(|record| {
+                (record["cause"].as_str().unwrap_or_default(), record["errno"].as_str().unwrap_or_default())
+            })
             .collect();
         let wanted = [
             ("refused", "ECONNREFUSED"),
@@ -153,12 +159,12 @@ fn data_after_close() {
             };
             wait_for_states(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
             server.write_all(b"?").expect("write");
-            tracer.wait_for(|it| it["from"] == "CLOSE_WAIT" && it["to"] == "CLOSE");
+            tracer.wait_for(|record| record["from"] == "CLOSE_WAIT" && record["to"] == "CLOSE");
             drop((held, listener, server));
         }
         let story = tracer.stop();
         let of = |role: &str| -> Vec<Vec<&Value>> {
-            story.connections().into_iter().filter(|it| it[0]["role"] == role).collect()
+            story.connections().into_iter().filter(|connection| connection[0]["role"] == role).collect()
         };
         let clients = of("client");
         ended(&clients[0], "FIN_WAIT2", "reset_sent", Some("data_after_close"), Some("ECONNRESET"));
@@ -196,7 +202,7 @@ fn reset_while_shut() {
         wait_for_states(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
         reset_on_close(&server);
         drop(server);
-        tracer.wait_for(|it| it["from"] == "FIN_WAIT2");
+        tracer.wait_for(|record| record["from"] == "FIN_WAIT2");
         drop((client, listener));
         let resets = sees_resets(&tracer);
         let story = tracer.stop();
@@ -272,7 +278,7 @@ fn zero_window() {
             while client.write(&[0; 65536]).is_ok() {}
             if opens {
                 server.shutdown(Shutdown::Write).expect("shutdown");
-                tracer.wait_for(|it| it["to"] == "CLOSE_WAIT" && it["role"] == "client");
+                tracer.wait_for(|record| record["to"] == "CLOSE_WAIT" && record["role"] == "client");
                 drop(client);
                 server.read_to_end(&mut Vec::new()).expect("read");
                 ended(&[&end_to(&mut tracer, port)], "LAST_ACK", "fin", None, None);
@@ -297,7 +303,7 @@ fn no_linger2() {
             let (listener, client, server) = Kind::V4.pair(port);
             option(&client, libc::IPPROTO_TCP, libc::TCP_LINGER2, linger2);
             drop(client);
-            tracer.wait_for(|it| it["from"] == "FIN_WAIT1" && it["to"] == "FIN_WAIT2");
+            tracer.wait_for(|record| record["from"] == "FIN_WAIT1" && record["to"] == "FIN_WAIT2");
             if linger2 == -1 && resets {
                 let end = end_to(&mut tracer, port);
                 ended(&[&end], "FIN_WAIT2", "reset_sent", Some("linger2"), None);
@@ -305,7 +311,7 @@ fn no_linger2() {
             drop((server, listener));
         }
         let story = tracer.stop();
-        let sent = story.transitions().filter(|it| it["cause"] == "reset_sent").count();
+        let sent = story.transitions().filter(|record| record["cause"] == "reset_sent").count();
         assert_eq!(sent, usize::from(resets), "{:#?}", story.records);
     });
 }
@@ -320,9 +326,9 @@ fn fin_timeout() {
         sysctl("ipv4/tcp_fin_timeout", "62").expect("sysctl");
         let (listener, client, server) = Kind::V4.pair(fresh_port());
         drop(client);
-        tracer.wait_for(|it| it["to"] == "FIN_WAIT2");
+        tracer.wait_for(|record| record["to"] == "FIN_WAIT2");
         sysctl("ipv4/tcp_fin_timeout", "10").expect("sysctl");
-        tracer.wait_for(|it| it["from"] == "FIN_WAIT2");
+        tracer.wait_for(|record| record["from"] == "FIN_WAIT2");
         drop((server, listener));
         let story = tracer.stop();
         ended(&story.only("client"), "FIN_WAIT2", "reset_sent", Some("fin_timeout"), None);
@@ -359,7 +365,7 @@ fn old_error() {
             }
         }
         let story = tracer.stop();
-        assert!(story.transitions().all(|it| it["errno"].is_null()), "{:#?}", story.records);
+        assert!(story.transitions().all(|record| record["errno"].is_null()), "{:#?}", story.records);
     });
 }
 
@@ -425,14 +431,14 @@ fn listener_closes() {
             let port = fresh_port();
             let listener = Kind::V4.listen(port);
             let client = Kind::V4.start_deaf_connect(port);
-            tracer.wait_for(|it| it["to"] == "SYN_RECV");
+            tracer.wait_for(|record| record["to"] == "SYN_RECV");
             let held = if closes {
                 drop(listener);
                 None
             } else {
                 Some(listener)
             };
-            let end = tracer.wait_for(|it| it["from"] == "SYN_RECV");
+            let end = tracer.wait_for(|record| record["from"] == "SYN_RECV");
             // Who still looks at the request when its time is over frees it; the functions then do not tell why.
             let wanted: &[&str] = if closes { &["listener_closed"] } else { &["expired", "dropped"] };
             assert!(wanted.iter().any(|cause| end["cause"] == *cause), "{end}");
@@ -462,16 +468,16 @@ fn request_migrates() {
         };
         let first = listen();
         let client = Kind::V4.start_deaf_connect(port);
-        tracer.wait_for(|it| it["to"] == "SYN_RECV");
+        tracer.wait_for(|record| record["to"] == "SYN_RECV");
         let second = listen();
         drop(first);
         make_hear(&client);
         let server = second.accept().expect("accept").0;
-        let opened = tracer.wait_for(|it| it["role"] == "server" && it["to"] == "ESTABLISHED");
+        let opened = tracer.wait_for(|record| record["role"] == "server" && record["to"] == "ESTABLISHED");
         drop((client, server, second));
         let story = tracer.stop();
-        let servers: Vec<_> = story.transitions().filter(|it| it["role"] == "server").collect();
-        assert!(servers.iter().all(|it| it["conn"] == opened["conn"]), "{servers:#?}");
+        let servers: Vec<_> = story.transitions().filter(|record| record["role"] == "server").collect();
+        assert!(servers.iter().all(|record| record["conn"] == opened["conn"]), "{servers:#?}");
         assert_eq!(path(&servers)[..3], ["LISTEN", "SYN_RECV", "ESTABLISHED"]);
     });
 }
@@ -497,7 +503,7 @@ fn syn_fin_in_timewait() {
         listener.bind(&SocketAddr::from(([0, 0, 0, 0], local)).into()).expect("bind");
         listener.listen(1).expect("listen");
         wire.say(&Segment { seq: peer.seq.wrapping_add(100_000), flags: SYN | FIN, ..peer.segment(SYN) });
-        let end = tracer.wait_for(|it| it["from"] == "TIME_WAIT");
+        let end = tracer.wait_for(|record| record["from"] == "TIME_WAIT");
         assert_eq!((&end["cause"], &end["remote"]["address"]), (&Value::Null, &PEER.to_string().into()));
         tracer.stop();
     });

@@ -76,7 +76,7 @@ pub(crate) fn assert_same<T: PartialEq + std::fmt::Debug>(found: &[T], said: &[T
 
 /// The transitions of one stream, as another must have them.
 pub(crate) fn transitions(records: Vec<Value>) -> Vec<Value> {
-    records.into_iter().filter(|it| it["kind"] == "transition").collect()
+    records.into_iter().filter(|record| record["kind"] == "transition").collect()
 }
 
 fn rsyslog() {
@@ -255,16 +255,18 @@ fn journal() {
         connections(50, port);
         let (story, _directory) = daemon.stop();
         let said: Vec<Value> = story.records.to_vec();
-        let text = |it: &Value, key: &str| it[key].as_str().map(str::to_owned);
-        let is_stop = |it: &Value| it["SOCKSTATE_KIND"] == "stop";
+        let text = |entry: &Value, key: &str| entry[key].as_str().map(str::to_owned);
+        let is_stop = |record: &Value| record["SOCKSTATE_KIND"] == "stop";
         wait_until("the journal has everything", || journal.entries().iter().any(is_stop));
         let entries = journal.entries();
         let records: Vec<Value> = entries
             .iter()
-            .filter_map(|it| json(&text(it, "SOCKSTATE_RECORD").expect("the record")))
+            .filter_map(|entry| json(&text(entry, "SOCKSTATE_RECORD").expect("the record")))
             .collect();
         assert_same(&records, &said, "journal");
-        for (entry, record) in entries.iter().zip(&records).filter(|(_, it)| it["kind"] == "transition") {
+        for (entry, record) in
+            entries.iter().zip(&records).filter(|(_, record)| record["kind"] == "transition")
+        {
             assert_eq!(entry["OBJECT_TCP_OLD_STATE"], record["from"]);
             assert_eq!(entry["OBJECT_TCP_NEW_STATE"], record["to"]);
             assert_eq!(text(entry, "OBJECT_PID"), record["owner"]["pid"].as_u64().map(|pid| pid.to_string()));
@@ -330,9 +332,16 @@ fn clickhouse() {
             .map(|line| json(line.trim()).expect("JSON"))
             .collect();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let of = |it: &Value| {
-            let seq = it["seq"].as_u64().map_or_else(|| text(&it["seq"]), |seq| seq.to_string());
-            [seq, text(&it["kind"]), text(&it["time"]), text(&it["conn"]), text(&it["from"]), text(&it["to"])]
+        let of = |record: &Value| {
+            let seq = record["seq"].as_u64().map_or_else(|| text(&record["seq"]), |seq| seq.to_string());
+            [
+                seq,
+                text(&record["kind"]),
+                text(&record["time"]),
+                text(&record["conn"]),
+                text(&record["from"]),
+                text(&record["to"]),
+            ]
         };
         let found: Vec<_> = rows.iter().map(of).collect();
         let said: Vec<_> = story.records.iter().map(of).collect();

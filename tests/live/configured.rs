@@ -204,11 +204,14 @@ fn formulas() {
 
 /// The transitions on a port in some lines, each by what makes it one.
 fn transitions(lines: &str, port: u16) -> Vec<String> {
-    let is_wanted = |it: &Value| {
-        it["kind"] == "transition" && [&it["local"], &it["remote"]].iter().any(|end| end["port"] == port)
+    let is_wanted = |record: &Value| {
+        record["kind"] == "transition"
+            && [&record["local"], &record["remote"]].iter().any(|end| end["port"] == port)
     };
     let records = lines.lines().filter_map(json).filter(is_wanted);
-    records.map(|it| format!("{} {} {} {}", it["conn"], it["from"], it["to"], it["time"])).collect()
+    records
+        .map(|record| format!("{} {} {} {}", record["conn"], record["from"], record["to"], record["time"]))
+        .collect()
 }
 
 fn renamed() {
@@ -231,7 +234,7 @@ fn renamed() {
         let so_far = || transitions(&fs::read_to_string(daemon.path("out")).expect("records"), port);
         // The listener and five connections, all of them to their ends.
         wait_until("all have happened", || {
-            so_far().iter().filter(|it| it.contains("\"TIME_WAIT\"")).count() == 5
+            so_far().iter().filter(|line| line.contains("\"TIME_WAIT\"")).count() == 5
         });
         let said = || fs::read_to_string(errors.path()).expect("messages");
         daemon.write(&format!("{FILE}{}", sink("new", spool)));
@@ -259,10 +262,10 @@ fn renamed() {
             }
         });
         let found = || transitions(&texts.lock().expect("lock").join("\n"), port);
-        wait_until("the spool is delivered", || happened.iter().all(|it| found().contains(it)));
+        wait_until("the spool is delivered", || happened.iter().all(|line| found().contains(line)));
         assert!(daemon.end_now().success());
-        for it in &happened {
-            assert_eq!(found().iter().filter(|found| *found == it).count(), 1, "{it}");
+        for line in &happened {
+            assert_eq!(found().iter().filter(|found| *found == line).count(), 1, "{line}");
         }
     });
 }

@@ -34,7 +34,7 @@ fn close_waits(netns: u64) -> Vec<Value> {
     let text = String::from_utf8(output.stdout).expect("UTF-8");
     let records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     records.iter().for_each(schema::check);
-    records.into_iter().filter(|it| it["kind"] == "stuck").collect()
+    records.into_iter().filter(|record| record["kind"] == "stuck").collect()
 }
 
 fn leak(port: u16) -> (Socket, Socket) {
@@ -92,9 +92,9 @@ fn unprivileged() {
             }
             let output = command.output().expect("sockstate");
             let line = String::from_utf8(output.stdout).expect("UTF-8");
-            let it: Value = serde_json::from_str(line.lines().next().expect("a line")).expect("JSON");
-            assert_eq!(it["commands"].to_string().contains("ss -K"), works, "{it}");
-            it["advice"].as_str().expect("advice").to_owned()
+            let record: Value = serde_json::from_str(line.lines().next().expect("a line")).expect("JSON");
+            assert_eq!(record["commands"].to_string().contains("ss -K"), works, "{record}");
+            record["advice"].as_str().expect("advice").to_owned()
         };
         assert!(!advice(true).contains("CAP_NET_ADMIN"), "{}", advice(true));
         assert_eq!(advice(false).contains("`ss -K` needs CAP_NET_ADMIN"), works, "{}", advice(false));

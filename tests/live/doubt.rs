@@ -126,7 +126,7 @@ fn restarted() {
         let file = format!("[sinks.silent]\ntype = \"file\"\npath = \"{}\"\n", out.display());
         place.configure(netns, port, &file);
         let second = place.start(2);
-        wait_until("the loss is reported", || records(&out).iter().any(|it| it["kind"] == "lost"));
+        wait_until("the loss is reported", || records(&out).iter().any(|record| record["kind"] == "lost"));
         end(second);
         let found = records(&out);
         assert!(sum(&found, "in_doubt") > 0, "{found:?}");

@@ -85,7 +85,7 @@ fn terminate() {
         // The second signal, of stop(), must not cost anything: the reader takes what it is given.
         let story = tracer.stop();
         assert!(story.transitions().count() >= 8);
-        assert_eq!(story.records.last().map(|it| &it["reason"]), Some(&"signal".into()));
+        assert_eq!(story.records.last().map(|record| &record["reason"]), Some(&"signal".into()));
     });
 }
 
@@ -126,7 +126,7 @@ fn rotated() {
             let text = fs::read_to_string(path).expect("file");
             assert!(text.ends_with('\n'), "a record is cut");
             let records = text.lines().map(serde_json::from_str::<serde_json::Value>);
-            records.map(|it| it.expect("JSON")["seq"].as_u64().expect("seq")).collect()
+            records.map(|record| record.expect("JSON")["seq"].as_u64().expect("seq")).collect()
         };
         for number in 1..4 {
             some();

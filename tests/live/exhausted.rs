@@ -39,7 +39,7 @@ fn full_pids() {
         let stuck = |port: u16| {
             let text = fs::read_to_string(daemon.path("out")).unwrap_or_default();
             let mut records = text.lines().filter_map(json);
-            records.find(|it| it["kind"] == "stuck" && it["local"]["port"] == port)
+            records.find(|record| record["kind"] == "stuck" && record["local"]["port"] == port)
         };
         let close_wait = || {
             let port = fresh_port();
@@ -53,7 +53,7 @@ fn full_pids() {
         // The threads that look are there already, and need no help.
         let pid = u64::from(std::process::id());
         let holders = |found: &serde_json::Value| {
-            found["holders"].as_array().is_some_and(|all| all.iter().any(|it| it["pid"] == pid))
+            found["holders"].as_array().is_some_and(|all| all.iter().any(|holder| holder["pid"] == pid))
         };
         let found = close_wait();
         assert!(holders(&found), "{found}");

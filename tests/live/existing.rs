@@ -37,20 +37,20 @@ fn lower_bounds() {
         let server = listener.accept().expect("accept").0;
         let mut tracer = Tracer::start(netns, &[]);
         client.kill();
-        let it = tracer.wait_for(|it| it["to"] == "CLOSE_WAIT");
-        assert_eq!(it["in_state_at_least"], true);
-        assert!(it["in_state_ns"].as_u64() > Some(0));
-        assert_eq!(it["owner"]["pid"], process::id(), "who held it when the tracer started");
-        assert_eq!(it["owner"]["source"], "scan");
+        let record = tracer.wait_for(|record| record["to"] == "CLOSE_WAIT");
+        assert_eq!(record["in_state_at_least"], true);
+        assert!(record["in_state_ns"].as_u64() > Some(0));
+        assert_eq!(record["owner"]["pid"], process::id(), "who held it when the tracer started");
+        assert_eq!(record["owner"]["source"], "scan");
         wait_for_states(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
         drop(server);
         // New connections of an old listener inherit its owner.
         drop(Kind::V4.connect(port).expect("connect"));
         let story = tracer.stop();
         let old: Vec<_> =
-            story.connections().into_iter().filter(|it| it[0]["from"] == "ESTABLISHED").collect();
+            story.connections().into_iter().filter(|record| record[0]["from"] == "ESTABLISHED").collect();
         assert_eq!(old.len(), 2);
-        let of_client = old.iter().find(|it| it[0]["owner"]["pid"] == pid).expect("the client's");
+        let of_client = old.iter().find(|record| record[0]["owner"]["pid"] == pid).expect("the client's");
         assert_eq!(path(of_client), ["ESTABLISHED", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT"]);
         // The second duration begins with a transition that was seen.
         assert!(of_client[1]["in_state_at_least"].is_null());
@@ -89,18 +89,22 @@ fn snapshot() {
         let port = |value: &Value| value["port"].as_u64().unwrap_or(0) as u16;
         let mut said: Vec<_> = story
             .of("snapshot")
-            .map(|it| {
-                (port(&it["local"]), port(&it["remote"]), it["state"].as_str().expect("state").to_owned())
+            .map(|record| {
+                (
+                    port(&record["local"]),
+                    port(&record["remote"]),
+                    record["state"].as_str().expect("state").to_owned(),
+                )
             })
             .collect();
         said.sort();
         assert_eq!(said, shown);
-        let minis = story.of("snapshot").filter(|it| it["mini"] == true);
-        let mut states: Vec<_> = minis.map(|it| it["state"].as_str().expect("state")).collect();
+        let minis = story.of("snapshot").filter(|record| record["mini"] == true);
+        let mut states: Vec<_> = minis.map(|record| record["state"].as_str().expect("state")).collect();
         states.sort_unstable();
         assert_eq!(states, ["FIN_WAIT2", "TIME_WAIT"]);
-        for it in story.of("snapshot").filter(|it| it["mini"].is_null()) {
-            assert_eq!(it["owner"]["pid"], process::id(), "{it}");
+        for record in story.of("snapshot").filter(|record| record["mini"].is_null()) {
+            assert_eq!(record["owner"]["pid"], process::id(), "{record}");
         }
         // A filter holds for the snapshot too.
         let story = Tracer::start(netns, &["--snapshot", "--from", "close-wait"]).stop();
@@ -124,24 +128,25 @@ fn several_holders() {
         let twice = own[1].2.try_clone().expect("a second descriptor");
         let mut tracer = Tracer::start(netns, &["--snapshot"]);
         let port = server.local_addr().expect("address").as_socket().expect("IP").port();
-        let all: Vec<_> = (0..9).map(|_| tracer.wait_for(|it| it["kind"] == "snapshot")).collect();
-        let shared = |it: &&Value| it["state"] == "ESTABLISHED" && it["local"]["port"] == port;
+        let all: Vec<_> = (0..9).map(|_| tracer.wait_for(|record| record["kind"] == "snapshot")).collect();
+        let shared = |record: &&Value| record["state"] == "ESTABLISHED" && record["local"]["port"] == port;
         assert_eq!(all.iter().filter(shared).count(), 1);
-        for it in &all {
-            if shared(&it) {
-                assert!(it["owner"].is_null(), "{it}");
+        for record in &all {
+            if shared(&record) {
+                assert!(record["owner"].is_null(), "{record}");
             } else {
                 // The others have the listener from this process.
-                assert_eq!(it["owner"]["pid"], process::id(), "{it}");
-                assert_eq!(it["owner"]["source"], "scan");
+                assert_eq!(record["owner"]["pid"], process::id(), "{record}");
+                assert_eq!(record["owner"]["source"], "scan");
             }
         }
         drop((own, twice));
         for other in others {
             other.end();
         }
-        let end = tracer
-            .wait_for(|it| it["kind"] == "transition" && it["local"]["port"] == port && it["to"] != "LISTEN");
+        let end = tracer.wait_for(|record| {
+            record["kind"] == "transition" && record["local"]["port"] == port && record["to"] != "LISTEN"
+        });
         assert_eq!(end["from"], "ESTABLISHED", "{end}");
         tracer.stop();
     });
@@ -163,10 +168,10 @@ fn every_namespace() {
             let filter = port.to_string();
             command.args(["--format", "json", "--alongside", "--snapshot", "--port", &filter]);
             let mut tracer = Tracer::spawn(&mut command);
-            let it = tracer.wait_for(|it| it["kind"] == "snapshot");
-            assert_eq!(it["netns"], other);
-            assert_eq!(it["local"]["port"], port);
-            assert_eq!(it["owner"]["pid"], process::id());
+            let record = tracer.wait_for(|record| record["kind"] == "snapshot");
+            assert_eq!(record["netns"], other);
+            assert_eq!(record["local"]["port"], port);
+            assert_eq!(record["owner"]["pid"], process::id());
             tracer.stop();
         });
     });

@@ -47,7 +47,7 @@ fn classic() {
         if !observer::is_there() {
             return;
         }
-        let mut paths: Vec<_> = classic.connections().iter().map(|it| path(it)).collect();
+        let mut paths: Vec<_> = classic.connections().iter().map(|connection| path(connection)).collect();
         paths.sort();
         assert_eq!(paths, observer::paths(port, best.transitions().count()));
     });
@@ -63,15 +63,15 @@ fn without_btf() {
         let filter = port.to_string();
         let mut tracer = Tracer::spawn(command.args(["--alongside", "--format", "json", "--port", &filter]));
         traffic(port);
-        tracer.wait_for(|it| it["from"] == "LISTEN" && it["to"] == "CLOSE");
+        tracer.wait_for(|record| record["from"] == "LISTEN" && record["to"] == "CLOSE");
         let story = tracer.stop();
         let start = &story.records[0];
         assert_eq!(start["hook"], "tracepoint");
         assert!(start["degraded"][0].as_str().is_some_and(|text| text.contains("no BTF")), "{start}");
         let client = story.only("client");
         assert_eq!(path(&client), ["CLOSE", "SYN_SENT", "ESTABLISHED", "FIN_WAIT1", "FIN_WAIT2", "CLOSE"]);
-        for it in story.transitions() {
-            assert!(it["netns"].is_null() && it["cgroup"].is_null(), "{it}");
+        for record in story.transitions() {
+            assert!(record["netns"].is_null() && record["cgroup"].is_null(), "{record}");
         }
         assert_eq!(client[0]["owner"]["pid"], std::process::id());
         assert_eq!(client[0]["owner"]["uid"], serde_json::Value::Null);

@@ -66,8 +66,8 @@ fn faults() {
         // Its reader ends, and comes back later; the third never comes.
         drop(second);
         connections(1000, port);
-        daemon.tracer.wait_for(|it| {
-            it["from"] == "LISTEN" && it["to"] == "CLOSE" && it["seq"].as_u64() > Some(20_000)
+        daemon.tracer.wait_for(|record| {
+            record["from"] == "LISTEN" && record["to"] == "CLOSE" && record["seq"].as_u64() > Some(20_000)
         });
         let _second = netcat(stopped, &file("stopped"));
         first.signal(libc::SIGCONT);
@@ -153,22 +153,25 @@ fn full_disk() {
             ),
         );
         connections(500, port);
-        daemon.tracer.wait_for(|it| it["from"] == "LISTEN" && it["to"] == "CLOSE");
+        daemon.tracer.wait_for(|record| record["from"] == "LISTEN" && record["to"] == "CLOSE");
         fs::remove_file(&ballast).expect("remove");
         let records = || fs::read_to_string(disk.0.path().join("records")).unwrap_or_default();
-        wait_until("the loss is said", || records().lines().filter_map(json).any(|it| it["kind"] == "lost"));
+        wait_until("the loss is said", || {
+            records().lines().filter_map(json).any(|record| record["kind"] == "lost")
+        });
         connections(5, port);
         let (story, _directory) = daemon.stop();
         assert!(story.of("lost").next().is_none());
         let found: Vec<Value> = records().lines().map(|line| json(line).expect("whole lines only")).collect();
-        let lost = |it: &&Value| it["kind"] == "lost";
-        let counted: u64 = found.iter().filter(lost).map(|it| it["count"].as_u64().expect("count")).sum();
-        assert!(found.iter().filter(lost).all(|it| it["place"] == "sink"));
-        let kept = found.iter().filter(|it| !lost(it)).count() as u64;
+        let lost = |record: &&Value| record["kind"] == "lost";
+        let counted: u64 =
+            found.iter().filter(lost).map(|record| record["count"].as_u64().expect("count")).sum();
+        assert!(found.iter().filter(lost).all(|record| record["place"] == "sink"));
+        let kept = found.iter().filter(|record| !lost(record)).count() as u64;
         assert!(counted > 0);
         assert_eq!(kept + counted, story.records.len() as u64);
         // The last record's number counts the `lost` records, too.
-        let last = found.last().and_then(|it| it["seq"].as_u64()).expect("seq");
+        let last = found.last().and_then(|record| record["seq"].as_u64()).expect("seq");
         assert_eq!(last, story.records.len() as u64 + found.iter().filter(lost).count() as u64);
     });
 }
@@ -188,7 +191,7 @@ fn reload() {
         let pid = daemon.tracer.pid();
         std::thread::scope(|scope| {
             let worker = scope.spawn(|| load.run().expect("load"));
-            daemon.tracer.wait_for(|it| it["seq"].as_u64() > Some(3000));
+            daemon.tracer.wait_for(|record| record["seq"].as_u64() > Some(3000));
             fs::rename(daemon.path("rotated"), daemon.path("rotated.1")).expect("rename");
             daemon.configure("[sinks.broken]\ntype = \"nothing\"\n");
             crate::lab::signal(pid, libc::SIGHUP);
@@ -213,22 +216,26 @@ fn reload() {
         let gone = read("gone");
         assert!(gone.len() > 1000 && said.starts_with(&gone), "up to a point it has everything");
         let changed = read("changed");
-        let starts: Vec<usize> =
-            changed.iter().enumerate().filter(|(_, it)| it["kind"] == "start").map(|(at, _)| at).collect();
+        let starts: Vec<usize> = changed
+            .iter()
+            .enumerate()
+            .filter(|(_, record)| record["kind"] == "start")
+            .map(|(at, _)| at)
+            .collect();
         let [0, second] = starts[..] else { panic!("{starts:?}") };
         assert_same(&changed[..second], &said[..second], "everything before");
         let later: Vec<(&Value, &Value)> = said[second..]
             .iter()
-            .filter(|it| it["to"] == "CLOSE_WAIT")
-            .map(|it| (&it["conn"], &it["time"]))
+            .filter(|record| record["to"] == "CLOSE_WAIT")
+            .map(|record| (&record["conn"], &record["time"]))
             .collect();
         let filtered: Vec<(&Value, &Value)> = changed[second + 1..]
             .iter()
-            .filter(|it| it["kind"] == "transition")
-            .map(|it| (&it["conn"], &it["time"]))
+            .filter(|record| record["kind"] == "transition")
+            .map(|record| (&record["conn"], &record["time"]))
             .collect();
         assert_same(&filtered, &later, "and then what it asks for");
-        let seqs: Vec<u64> = changed.iter().filter_map(|it| it["seq"].as_u64()).collect();
+        let seqs: Vec<u64> = changed.iter().filter_map(|record| record["seq"].as_u64()).collect();
         assert_eq!(seqs, (1..=seqs.len() as u64).collect::<Vec<_>>());
         let new = read("new");
         assert_eq!(new[0]["kind"], "start");
@@ -253,7 +260,7 @@ fn windows() {
             .concat(),
         );
         connections(100, port);
-        daemon.tracer.wait_for(|it| it["from"] == "LISTEN" && it["to"] == "CLOSE");
+        daemon.tracer.wait_for(|record| record["from"] == "LISTEN" && record["to"] == "CLOSE");
         let text = |name: &str| fs::read_to_string(daemon.path(name)).unwrap_or_default();
         wait_until("the window ends although nothing happens", || {
             text("counted").contains("\"from\":\"LISTEN\",\"to\":\"CLOSE\"")
@@ -265,34 +272,37 @@ fn windows() {
             records.iter().for_each(schema::check);
             records
         };
-        let pair = |it: &Value| (it["role"].to_string(), it["from"].to_string(), it["to"].to_string());
+        let pair = |record: &Value| {
+            (record["role"].to_string(), record["from"].to_string(), record["to"].to_string())
+        };
         let mut said: BTreeMap<_, (u64, u64)> = BTreeMap::new();
-        for it in story.transitions() {
-            let (count, sum_ns) = said.entry(pair(it)).or_default();
+        for record in story.transitions() {
+            let (count, sum_ns) = said.entry(pair(record)).or_default();
             *count += 1;
-            *sum_ns += it["in_state_ns"].as_u64().filter(|_| it["in_state_at_least"].is_null()).unwrap_or(0);
+            *sum_ns +=
+                record["in_state_ns"].as_u64().filter(|_| record["in_state_at_least"].is_null()).unwrap_or(0);
         }
         for name in ["counted", "few"] {
             let mut counted: BTreeMap<_, (u64, u64)> = BTreeMap::new();
-            for it in read(name).iter().filter(|it| it["kind"] == "aggregate") {
-                let (count, sum_ns) = counted.entry(pair(it)).or_default();
-                *count += it["count"].as_u64().expect("count");
-                *sum_ns += it["in_state"]["sum_ns"].as_u64().expect("sum");
-                let is_one = it["peer"]["address"] == "127.0.0.1" && it["port"] == port;
-                let is_rest = it["peer"].is_null() && it["port"].is_null();
-                assert!(is_one || it["role"] == "listener" || (name == "few" && is_rest), "{it}");
+            for record in read(name).iter().filter(|record| record["kind"] == "aggregate") {
+                let (count, sum_ns) = counted.entry(pair(record)).or_default();
+                *count += record["count"].as_u64().expect("count");
+                *sum_ns += record["in_state"]["sum_ns"].as_u64().expect("sum");
+                let is_one = record["peer"]["address"] == "127.0.0.1" && record["port"] == port;
+                let is_rest = record["peer"].is_null() && record["port"].is_null();
+                assert!(is_one || record["role"] == "listener" || (name == "few" && is_rest), "{record}");
             }
             assert_eq!(counted, said, "{name}");
         }
         let sampled = transitions(read("sampled"));
-        let conns: BTreeSet<String> = sampled.iter().map(|it| it["conn"].to_string()).collect();
+        let conns: BTreeSet<String> = sampled.iter().map(|record| record["conn"].to_string()).collect();
         assert!((20..=90).contains(&conns.len()), "a quarter of 201, more or less: {}", conns.len());
-        let without_seq = |it: &Value| {
-            let mut it = it.clone();
-            it["seq"] = Value::Null;
-            it
+        let without_seq = |record: &Value| {
+            let mut record = record.clone();
+            record["seq"] = Value::Null;
+            record
         };
-        let of_sampled = story.transitions().filter(|it| conns.contains(&it["conn"].to_string()));
+        let of_sampled = story.transitions().filter(|record| conns.contains(&record["conn"].to_string()));
         let expected: Vec<Value> = of_sampled.map(without_seq).collect();
         let found: Vec<Value> = sampled.iter().map(without_seq).collect();
         assert_same(&found, &expected, "sampled");

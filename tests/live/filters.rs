@@ -46,27 +46,29 @@ fn each_takes_what_it_names() {
     let pid = std::process::id().to_string();
     let cases: Vec<(Vec<&str>, Wanted)> = vec![
         (vec![], |_, _| true),
-        (vec!["--port", &first], |it, ports| {
-            it["local"]["port"] == ports[0] || it["remote"]["port"] == ports[0]
+        (vec!["--port", &first], |record, ports| {
+            record["local"]["port"] == ports[0] || record["remote"]["port"] == ports[0]
         }),
         (vec!["--port", &all_text], |_, _| true),
-        (vec!["--local-port", &first], |it, ports| it["local"]["port"] == ports[0]),
-        (vec!["-D", &first], |it, ports| it["remote"]["port"] == ports[0]),
-        (vec!["-4"], |it, _| it["network"]["type"] == "ipv4"),
-        (vec!["-6"], |it, _| it["network"]["type"] == "ipv6"),
-        (vec!["--remote", "127.0.0.0/8"], |it, _| it["remote"]["address"] == "127.0.0.1"),
-        (vec!["--local", "::1,127.0.0.1"], |it, _| it["local"]["address"] != "::"),
+        (vec!["--local-port", &first], |record, ports| record["local"]["port"] == ports[0]),
+        (vec!["-D", &first], |record, ports| record["remote"]["port"] == ports[0]),
+        (vec!["-4"], |record, _| record["network"]["type"] == "ipv4"),
+        (vec!["-6"], |record, _| record["network"]["type"] == "ipv6"),
+        (vec!["--remote", "127.0.0.0/8"], |record, _| record["remote"]["address"] == "127.0.0.1"),
+        (vec!["--local", "::1,127.0.0.1"], |record, _| record["local"]["address"] != "::"),
         (vec!["--local", "10.0.0.0/8"], |_, _| false),
-        (vec!["--from", "established"], |it, _| it["from"] == "ESTABLISHED"),
-        (vec!["--to", "close-wait,LAST_ACK"], |it, _| it["to"] == "CLOSE_WAIT" || it["to"] == "LAST_ACK"),
-        (vec!["--from", "FIN-WAIT-2,last-ack", "--to", "closed"], |it, _| {
-            (it["from"] == "FIN_WAIT2" || it["from"] == "LAST_ACK") && it["to"] == "CLOSE"
+        (vec!["--from", "established"], |record, _| record["from"] == "ESTABLISHED"),
+        (vec!["--to", "close-wait,LAST_ACK"], |record, _| {
+            record["to"] == "CLOSE_WAIT" || record["to"] == "LAST_ACK"
+        }),
+        (vec!["--from", "FIN-WAIT-2,last-ack", "--to", "closed"], |record, _| {
+            (record["from"] == "FIN_WAIT2" || record["from"] == "LAST_ACK") && record["to"] == "CLOSE"
         }),
         (vec!["--pid", &pid], |_, _| true),
         (vec!["--pid", "1"], |_, _| false),
         (vec!["--comm", "nobody"], |_, _| false),
-        (vec!["--hook", "tracepoint", "-4", "--port", &first], |it, ports| {
-            it["local"]["port"] == ports[0] || it["remote"]["port"] == ports[0]
+        (vec!["--hook", "tracepoint", "-4", "--port", &first], |record, ports| {
+            record["local"]["port"] == ports[0] || record["remote"]["port"] == ports[0]
         }),
     ];
     in_lab(|netns| {
@@ -78,7 +80,7 @@ fn each_takes_what_it_names() {
         for ((args, wanted), story) in cases.iter().zip(&stories) {
             // Times differ between two tracers: what is compared is what each connection went through.
             let mut expected: Vec<String> =
-                complete.iter().filter(|it| wanted(it, ports)).map(summary).collect();
+                complete.iter().filter(|connection| wanted(connection, ports)).map(summary).collect();
             assert_eq!(expected.is_empty(), nothing.contains(args), "{args:?}: {complete:#?}");
             let mut said: Vec<String> = with_ports(story).iter().map(summary).collect();
             said.sort();
@@ -93,26 +95,26 @@ fn with_ports(story: &Story) -> Vec<Value> {
     let mut all = Vec::new();
     for connection in story.connections() {
         let last = connection.last().expect("one at least");
-        for it in &connection {
-            let mut it = (*it).clone();
+        for record in &connection {
+            let mut record = (*record).clone();
             for key in ["local", "remote", "network"] {
-                it[key] = last[key].clone();
+                record[key] = last[key].clone();
             }
-            all.push(it);
+            all.push(record);
         }
     }
     all
 }
 
-fn summary(it: &Value) -> String {
+fn summary(connection: &Value) -> String {
     format!(
         "{} {} {} {} {} {}",
-        it["role"],
-        it["local"],
-        it["remote"],
-        it["from"],
-        it["to"],
-        it["in_state_ns"].is_null()
+        connection["role"],
+        connection["local"],
+        connection["remote"],
+        connection["from"],
+        connection["to"],
+        connection["in_state_ns"].is_null()
     )
 }
 
@@ -130,15 +132,15 @@ fn local_port_of_a_connect() {
         let expected: Vec<_> = all
             .connections()
             .into_iter()
-            .filter(|it| it.last().is_some_and(|last| last["local"]["port"] == 40000))
-            .map(|it| path(&it))
+            .filter(|connection| connection.last().is_some_and(|last| last["local"]["port"] == 40000))
+            .map(|connection| path(&connection))
             .collect();
-        let said: Vec<_> = one.connections().iter().map(|it| path(it)).collect();
+        let said: Vec<_> = one.connections().iter().map(|connection| path(connection)).collect();
         assert_eq!(said, expected);
         assert_eq!(said.len(), 1);
         assert_eq!(said[0][..2], ["CLOSE", "SYN_SENT"]);
         // What was held back tells the port that it waited for.
-        assert!(one.transitions().all(|it| it["local"]["port"] == 40000));
+        assert!(one.transitions().all(|record| record["local"]["port"] == 40000));
     });
 }
 
@@ -151,9 +153,9 @@ fn local_port_without_an_answer() {
         make_deaf(&listener);
         let client = Kind::V4.start_connect(port);
         // Its SYN is sent again after a second; no transition tells the port.
-        let it = tracer.wait_for(|it| it["to"] == "SYN_SENT");
+        let record = tracer.wait_for(|record| record["to"] == "SYN_SENT");
         let bound = client.local_addr().expect("address").as_socket().expect("inet").port();
-        assert_eq!(it["local"]["port"], bound);
+        assert_eq!(record["local"]["port"], bound);
         wait_for_states(&["LISTEN", "SYN_SENT"]);
         drop(client);
         let story = tracer.stop();

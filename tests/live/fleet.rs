@@ -98,7 +98,8 @@ fn queries() {
             }
             let mut in_fin_wait2 = 0;
             while in_fin_wait2 < 3 {
-                let record = web.wait_for(|it| it["to"] == "FIN_WAIT2" || it["to"] == "TIME_WAIT");
+                let record =
+                    web.wait_for(|record| record["to"] == "FIN_WAIT2" || record["to"] == "TIME_WAIT");
                 in_fin_wait2 += u32::from(record["to"] == "FIN_WAIT2");
             }
             web.stop();
@@ -148,7 +149,7 @@ fn check(rows: &Value, engine: &str) {
     // ClickHouse writes 64-bit numbers as texts.
     assert!(*count == 3 || *count == "3", "{engine}: {count}");
     let dwell = rows["dwell"].as_array().expect("rows");
-    let established = dwell.iter().find(|it| it["host"] == "web" && it["state"] == "ESTABLISHED");
+    let established = dwell.iter().find(|record| record["host"] == "web" && record["state"] == "ESTABLISHED");
     let quantiles = established.expect("the clients' time in ESTABLISHED")["quantiles"].clone();
     let median = quantiles[0].as_f64().expect("seconds");
     assert!(median > 0.0 && median < 5.0, "{engine}: {quantiles}");

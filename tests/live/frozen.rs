@@ -136,7 +136,7 @@ fn records(path: &Path) -> Vec<Value> {
 fn made(daemon: &Raw, count: usize) {
     let ended = || {
         let found = records(&daemon.path("out"));
-        found.iter().filter(|it| it["from"] == "LISTEN" && it["to"] == "CLOSE").count()
+        found.iter().filter(|record| record["from"] == "LISTEN" && record["to"] == "CLOSE").count()
     };
     let before = ended();
     connections(count, fresh_port());
@@ -186,7 +186,7 @@ fn reloaded() {
         assert!(number("sockstate_sink_queued_bytes") <= 64 << 10);
         assert_eq!(number("sockstate_sink_failing"), 1);
         let got = || lines.lock().expect("lock").clone();
-        let ends = |found: &[Value]| found.iter().filter(|it| it["to"] == "TIME_WAIT").count();
+        let ends = |found: &[Value]| found.iter().filter(|record| record["to"] == "TIME_WAIT").count();
         wait_until("the collector has them without the spool", || ends(&got()) >= 100);
         // A sink that goes on opening is not begun once more.
         reload(&daemon, &sinks);
@@ -198,9 +198,9 @@ fn reloaded() {
         assert!(daemon.end_now().success(), "{}", said.text());
         let found = records(&disk.path("out"));
         assert_counted(&found);
-        assert_eq!(found.first().map(|it| &it["kind"]), Some(&Value::from("start")));
-        assert_eq!(found.last().map(|it| &it["kind"]), Some(&Value::from("stop")));
-        wait_until("the collector has all", || got().last().is_some_and(|it| it["kind"] == "stop"));
+        assert_eq!(found.first().map(|record| &record["kind"]), Some(&Value::from("start")));
+        assert_eq!(found.last().map(|record| &record["kind"]), Some(&Value::from("stop")));
+        wait_until("the collector has all", || got().last().is_some_and(|record| record["kind"] == "stop"));
         assert_counted(&got());
     });
 }
@@ -243,7 +243,7 @@ fn ended_hung() {
         said.wait_for(" (sink)");
         // The other sink was not kept from its end.
         let happened = records(&daemon.path("out"));
-        assert_eq!(happened.last().map(|it| &it["kind"]), Some(&Value::from("stop")));
+        assert_eq!(happened.last().map(|record| &record["kind"]), Some(&Value::from("stop")));
         let held = said.number("sink disk hangs in a system call: ", " records were not delivered");
         assert_eq!(before + held, happened.len() as u64, "{}", said.text());
         assert_eq!(said.number("; lost ", " (sink)"), held);
@@ -285,7 +285,7 @@ fn hung_predecessor() {
         made(&daemon, 5);
         let got = || lines.lock().expect("lock").clone();
         wait_until("the collector gets what is new", || {
-            got().iter().filter(|it| it["to"] == "TIME_WAIT").count() >= 5
+            got().iter().filter(|record| record["to"] == "TIME_WAIT").count() >= 5
         });
         assert!(daemon.path("third").exists());
         disk.thaw();
@@ -294,14 +294,16 @@ fn hung_predecessor() {
         made(&daemon, 1);
         wait_until("the spool is delivered", || {
             let found = got();
-            let lost: u64 =
-                found.iter().filter_map(|it| it["count"].as_u64().filter(|_| it["kind"] == "lost")).sum();
-            let own = found.iter().filter(|it| it["kind"] == "lost").count();
+            let lost: u64 = found
+                .iter()
+                .filter_map(|record| record["count"].as_u64().filter(|_| record["kind"] == "lost"))
+                .sum();
+            let own = found.iter().filter(|record| record["kind"] == "lost").count();
             // The successor's own `start` is no record of the healthy one.
             found.len() as u64 + lost >= (all() + own + 1) as u64
         });
         assert!(daemon.end_now().success());
-        wait_until("the collector has all", || got().iter().any(|it| it["kind"] == "stop"));
+        wait_until("the collector has all", || got().iter().any(|record| record["kind"] == "stop"));
         assert_counted(&got());
     });
 }

@@ -64,14 +64,14 @@ fn leaves_nothing(filter: &str, client: bool, server: bool) {
         let answered = open(OTHERS[1]);
         let unanswered = connect(OTHERS[2], || Kind::V4.start_connect(deaf_port));
         let wanted = open(WANTED);
-        let is_open = |it: &Value| it["to"] == "ESTABLISHED";
+        let is_open = |record: &Value| record["to"] == "ESTABLISHED";
         let count = usize::from(client) + usize::from(server);
         wait_until("what is wanted is told of", || {
-            place.records().iter().filter(|it| is_open(it)).count() == count
+            place.records().iter().filter(|record| is_open(record)).count() == count
         });
         // It has told its port by its second SYN, and so has the one before it. Only the client's end of it exists.
         let last = connect(WANTED, || Kind::V4.start_connect(deaf_port));
-        let waits = |it: &Value| it["to"] == "SYN_SENT" && it["remote"]["port"] == deaf_port;
+        let waits = |record: &Value| record["to"] == "SYN_SENT" && record["remote"]["port"] == deaf_port;
         if client {
             wait_until("its port is known", || place.records().iter().any(waits));
         }
@@ -91,16 +91,16 @@ fn leaves_nothing(filter: &str, client: bool, server: bool) {
 }
 
 fn check_records(records: &[Value], port: u16, client: bool, server: bool) {
-    let ports = |it: &Value| [&it["local"]["port"], &it["remote"]["port"]].map(Value::as_u64);
-    for it in records {
-        let of_other = ports(it).iter().flatten().any(|port| OTHERS.map(u64::from).contains(port));
-        assert!(!of_other, "{it}");
+    let ports = |record: &Value| [&record["local"]["port"], &record["remote"]["port"]].map(Value::as_u64);
+    for record in records {
+        let of_other = ports(record).iter().flatten().any(|port| OTHERS.map(u64::from).contains(port));
+        assert!(!of_other, "{record}");
     }
     for (role, is_wanted, first) in [("client", client, "CLOSE"), ("server", server, "LISTEN")] {
-        let of_role = |it: &&Value| it["role"] == role && ports(it).contains(&Some(port.into()));
+        let of_role = |record: &&Value| record["role"] == role && ports(record).contains(&Some(port.into()));
         let steps: Vec<&Value> = records.iter().filter(of_role).collect();
-        let is_whole = steps.first().is_some_and(|it| it["from"] == first)
-            && steps.last().is_some_and(|it| it["to"] == "ESTABLISHED");
+        let is_whole = steps.first().is_some_and(|record| record["from"] == first)
+            && steps.last().is_some_and(|record| record["to"] == "ESTABLISHED");
         assert_eq!((is_whole, steps.is_empty()), (is_wanted, !is_wanted), "{role}: {steps:#?}");
     }
 }
@@ -110,9 +110,11 @@ fn connections(pin: &Path) -> BTreeSet<(u8, u16, u16)> {
     let files = state_files(pin, ".state");
     let [path] = &files[..] else { panic!("{files:?}") };
     let state: Value = serde_json::from_slice(&fs::read(path).expect("its state")).expect("JSON");
-    let number = |it: &Value| u16::try_from(it.as_u64().expect("a number")).expect("16 bits");
+    let number = |value: &Value| u16::try_from(value.as_u64().expect("a number")).expect("16 bits");
     let all = state["table"]["conns"].as_array().expect("connections").iter();
-    let all = all.map(|it| (number(&it["state"]) as u8, number(&it["local"][1]), number(&it["remote"][1])));
+    let all = all.map(|record| {
+        (number(&record["state"]) as u8, number(&record["local"][1]), number(&record["remote"][1]))
+    });
     // Listeners are always followed.
-    all.filter(|it| it.0 != 10).collect()
+    all.filter(|socket| socket.0 != 10).collect()
 }

@@ -115,7 +115,7 @@ fn paths() {
         let lost: Vec<&Value> = story.of("lost").collect();
         assert!(lost.is_empty(), "{lost:?}");
         let mut paths = Vec::new();
-        for record in story.of("stuck").filter(|it| is_stuck(it)) {
+        for record in story.of("stuck").filter(|record| is_stuck(record)) {
             schema::check(record);
             let (by, wanted) = if record["remote"]["port"] == port {
                 ("connect", "leaks_by_connect")
@@ -150,8 +150,8 @@ fn whose() {
         drop(kept);
         ours.wait_for(|record| record["kind"] == "resolved");
         for (story, wanted) in [(ours.stop(), 1), (both.stop(), 1), (others.stop(), 0), (nobody.stop(), 0)] {
-            let stuck: Vec<&Value> = story.of("stuck").filter(|it| is_stuck(it)).collect();
-            assert!(stuck.iter().all(|it| !it["opened"].is_null()), "{stuck:?}");
+            let stuck: Vec<&Value> = story.of("stuck").filter(|record| is_stuck(record)).collect();
+            assert!(stuck.iter().all(|record| !record["opened"].is_null()), "{stuck:?}");
             assert_eq!((stuck.len(), story.of("resolved").count()), (wanted, wanted));
         }
     });
@@ -172,12 +172,15 @@ fn rate() {
         }
         drop(kept);
         let story = tracer.stop();
-        let lost: u64 =
-            story.of("lost").filter(|it| it["place"] == "stack").filter_map(|it| it["count"].as_u64()).sum();
-        let stuck = || story.of("stuck").filter(|it| is_stuck(it));
-        let seen = stuck().filter(|it| it["opening"] == "seen").count();
-        assert!(stuck().all(|it| {
-            ["seen", "not_unwound", "not_seen"].contains(&it["opening"].as_str().unwrap_or("none"))
+        let lost: u64 = story
+            .of("lost")
+            .filter(|record| record["place"] == "stack")
+            .filter_map(|record| record["count"].as_u64())
+            .sum();
+        let stuck = || story.of("stuck").filter(|record| is_stuck(record));
+        let seen = stuck().filter(|record| record["opening"] == "seen").count();
+        assert!(stuck().all(|record| {
+            ["seen", "not_unwound", "not_seen"].contains(&record["opening"].as_str().unwrap_or("none"))
         }));
         assert!((1..=9).contains(&lost), "{lost}");
         assert!(seen as u64 <= 10 - lost, "{seen} with a path, {lost} lost, of 10");
@@ -284,7 +287,7 @@ fn compiled(binary: &Path, source: &str, function: &str, caller: &str) {
         let is = |frame: &Value, wanted: &str| {
             frame["function"].as_str().is_some_and(|name| name.contains(wanted))
         };
-        let at = frames.iter().position(|it| is(it, function)).unwrap_or_else(|| panic!("{record}"));
+        let at = frames.iter().position(|frame| is(frame, function)).unwrap_or_else(|| panic!("{record}"));
         let text = std::fs::read_to_string(programs().join(source)).expect("source");
         let here = |line: &str| line.contains("/* here */") || line.contains("// here");
         let line = 1 + text.lines().position(here).expect("the line");
@@ -308,7 +311,8 @@ fn rust() {
 }
 
 fn go() {
-    if !Command::new("go").arg("version").stdout(Stdio::null()).status().is_ok_and(|it| it.success()) {
+    if !Command::new("go").arg("version").stdout(Stdio::null()).status().is_ok_and(|status| status.success())
+    {
         return skip("needs go");
     }
     let directory = tempfile::tempdir().expect("directory");

@@ -190,7 +190,8 @@ fn executable(how: Change, capable: bool, wanted: Wanted) {
         assert_eq!(actor.hear(), "accepted");
         drop(client);
         // A slow machine finds the path after the first record.
-        let record = tracer.wait_for(|it| it["kind"] == "stuck" && it["opening"] != "not_unwound");
+        let record =
+            tracer.wait_for(|record| record["kind"] == "stuck" && record["opening"] != "not_unwound");
         tracer.stop();
         actor.end();
         schema::check(&record);
@@ -237,13 +238,13 @@ fn openings() {
             tracer.wait_for(is_stuck);
         }
         let story = tracer.stop();
-        let records: Vec<&Value> = story.of("stuck").filter(|it| is_stuck(it)).collect();
+        let records: Vec<&Value> = story.of("stuck").filter(|record| is_stuck(record)).collect();
         for record in &records {
             schema::check(record);
             assert_eq!(record["opened"].is_null(), record["opening"] != "seen", "{record}");
         }
         for (port, wanted) in wanted {
-            let record = records.iter().find(|it| it["remote"]["port"] == port).expect("stuck");
+            let record = records.iter().find(|record| record["remote"]["port"] == port).expect("stuck");
             assert_eq!(record["opening"], wanted, "{record}");
         }
         actor.end();

@@ -106,7 +106,7 @@ fn up(name: &str, address: Ipv6Addr) {
 
 fn has_ip() -> bool {
     let ip = Command::new("ip").arg("-V").output();
-    let there = !is_in_vm() && ip.is_ok_and(|it| it.status.success());
+    let there = !is_in_vm() && ip.is_ok_and(|output| output.status.success());
     if !there {
         skip("needs iproute2's ip, to make interfaces");
     }
@@ -141,7 +141,7 @@ fn pairs(far: &Far, listener: &Socket, from: u16, to: u16) -> [(Socket, Socket);
 }
 
 fn interfaces(records: &[&Value]) -> Vec<u64> {
-    records.iter().map(|it| it["interface"]["index"].as_u64().unwrap_or(0)).collect()
+    records.iter().map(|record| record["interface"]["index"].as_u64().unwrap_or(0)).collect()
 }
 
 fn twins() {
@@ -158,22 +158,26 @@ fn twins() {
         second.write_all(&[7; 77]).expect("write");
         drop((first, second));
         for _ in 0..2 {
-            let it = tracer.wait_for(|it| it["kind"] == "stuck");
-            let (server, name, reason, bytes) = if it["interface"]["index"] == index("a0") {
+            let record = tracer.wait_for(|record| record["kind"] == "stuck");
+            let (server, name, reason, bytes) = if record["interface"]["index"] == index("a0") {
                 (&eof, "a0", "eof_unread", 0)
             } else {
                 (&unread, "a1", "unread_data", 77)
             };
-            assert_eq!(holders(&it), [(u64::from(process::id()), server.as_raw_fd() as u64)], "{it}");
+            assert_eq!(holders(&record), [(u64::from(process::id()), server.as_raw_fd() as u64)], "{record}");
             assert_eq!(
-                (&it["interface"]["index"], &it["interface"]["name"]),
+                (&record["interface"]["index"], &record["interface"]["name"]),
                 (&index(name).into(), &name.into())
             );
-            assert_eq!((&it["reason"], &it["unread_bytes"]), (&reason.into(), &bytes.into()), "{it}");
+            assert_eq!(
+                (&record["reason"], &record["unread_bytes"]),
+                (&reason.into(), &bytes.into()),
+                "{record}"
+            );
         }
         let looked = look(netns);
         assert_eq!(looked.len(), 2, "{looked:#?}");
-        let victim = looked.iter().find(|it| it["interface"]["name"] == "a0").expect("the one on a0");
+        let victim = looked.iter().find(|record| record["interface"]["name"] == "a0").expect("the one on a0");
         assert_eq!(holders(victim)[0].1, eof.as_raw_fd() as u64, "{victim}");
         kill(victim, "a0", &"a1".into());
         let story = tracer.stop();
@@ -194,7 +198,7 @@ fn kill(victim: &Value, device: &str, survivor: &Value) {
     let command = victim["commands"].as_array().and_then(|list| list.last()).and_then(Value::as_str);
     let command = command.expect("a command");
     assert!(command.ends_with(&format!(" and dev {device}'")), "{command}");
-    if !Command::new("ss").arg("-V").output().is_ok_and(|it| it.status.success()) {
+    if !Command::new("ss").arg("-V").output().is_ok_and(|output| output.status.success()) {
         return skip("the printed command: needs iproute2's ss");
     }
     // The look is of this thread's namespace, but not of the process's: the command goes there itself.
@@ -203,14 +207,19 @@ fn kill(victim: &Value, device: &str, survivor: &Value) {
     let left = proc_net_tcp().into_iter().filter(|line| line.2 == "CLOSE_WAIT").count();
     assert_eq!(left, 1, "{command} ends one of the two");
     let left = look(victim["netns"].as_u64().expect("netns"));
-    assert_eq!(left.iter().map(|it| &it["interface"]["name"]).collect::<Vec<_>>(), [survivor], "{left:#?}");
+    assert_eq!(
+        left.iter().map(|record| &record["interface"]["name"]).collect::<Vec<_>>(),
+        [survivor],
+        "{left:#?}"
+    );
 }
 
 /// The servers of clients from this port, in the order of their interfaces.
 fn connections(story: &Story, from: u16) -> Vec<Vec<&Value>> {
-    let is_its = |it: &Vec<&Value>| it.iter().any(|it| it["remote"]["port"] == from);
+    let is_its =
+        |connection: &Vec<&Value>| connection.iter().any(|connection| connection["remote"]["port"] == from);
     let mut found: Vec<_> = story.connections().into_iter().filter(is_its).collect();
-    found.sort_by_key(|it| interfaces(it).into_iter().max());
+    found.sort_by_key(|record| interfaces(record).into_iter().max());
     found
 }
 
@@ -242,15 +251,14 @@ fn closers() {
         let in_fin_wait2 = || proc_net_tcp().into_iter().filter(|line| line.2 == "FIN_WAIT2").count();
         crate::lab::wait_until("two orphans in FIN_WAIT2", || in_fin_wait2() == 2);
         drop((first, second));
-        let exact = tracer
-            .seen()
-            .iter()
-            .any(|it| it["kind"] == "start" && it["tier"] != "none" && it["tier"] != "estimate");
+        let exact = tracer.seen().iter().any(|record| {
+            record["kind"] == "start" && record["tier"] != "none" && record["tier"] != "estimate"
+        });
         if !exact {
             return skip("no tier here sees mini-sockets");
         }
         for _ in 0..2 {
-            tracer.wait_for(|it| it["to"] == "TIME_WAIT");
+            tracer.wait_for(|record| record["to"] == "TIME_WAIT");
         }
         let story = tracer.stop();
         let servers = connections(&story, from);
@@ -297,14 +305,16 @@ fn unbound_twin() {
         crate::lab::wait_until("the first server is gone", || {
             !proc_net_tcp().iter().any(|line| line.2 == "FIN_WAIT2")
         });
-        let last = |it: &Value| it["commands"].as_array().and_then(|all| all.last().cloned()).expect("one");
+        let last =
+            |holder: &Value| holder["commands"].as_array().and_then(|all| all.last().cloned()).expect("one");
         assert!(last(alone).as_str().expect("text").ends_with(" and dev a0'"), "{alone}");
         let plain = connect_bound(from, to, None);
         let server = listener.accept().expect("accept").0;
         drop(server);
         crate::lab::wait_until("both are in CLOSE_WAIT", || look(netns).len() == 2);
         let both = look(netns);
-        let victim = both.iter().find(|it| it["interface"].is_null()).expect("the one that is not bound");
+        let victim =
+            both.iter().find(|record| record["interface"].is_null()).expect("the one that is not bound");
         assert_eq!(holders(victim)[0].1, plain.as_raw_fd() as u64, "{victim}");
         kill(victim, "0", &"a0".into());
         drop((bound, plain));

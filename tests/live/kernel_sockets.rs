@@ -81,7 +81,7 @@ fn rds() {
         return skip("this kernel's package has no module rds_tcp");
     };
     in_lab(|netns| {
-        let listens = |it: &Value| it["state"] == "LISTEN" && it["local"]["port"] == RDS_PORT;
+        let listens = |record: &Value| record["state"] == "LISTEN" && record["local"]["port"] == RDS_PORT;
         wait_until("RDS listens", || look(netns).iter().any(listens));
         let listener = look(netns).into_iter().find(listens).expect("RDS listens");
         assert_eq!(listener["held_by_kernel"], true, "{listener}");
@@ -92,8 +92,8 @@ fn rds() {
         client.connect(&address.into()).expect("connect");
         let port = client.local_addr().expect("address").as_socket().expect("inet").port();
         let found = look(netns);
-        let client_end = found.iter().find(|it| it["local"]["port"] == port);
-        assert!(client_end.is_none_or(|it| it["held_by_kernel"].is_null()), "{client_end:?}");
+        let client_end = found.iter().find(|record| record["local"]["port"] == port);
+        assert!(client_end.is_none_or(|record| record["held_by_kernel"].is_null()), "{client_end:?}");
     });
     drop(modules);
 }
@@ -103,7 +103,7 @@ fn can_list() -> bool {
     let output = sockstate().args(["doctor", "--format", "json"]).output().expect("doctor");
     let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let hooks = found["hooks"].as_array().expect("hooks");
-    hooks.iter().any(|it| it["hook"] == "iter/tcp (of the kernel)" && it["works"] == true)
+    hooks.iter().any(|hook| hook["hook"] == "iter/tcp (of the kernel)" && hook["works"] == true)
 }
 
 fn others() {
@@ -121,7 +121,8 @@ fn others() {
         orphan.connect(&address(port)).expect("connect");
         drop(orphan);
         let mptcp = || Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::from(MPTCP))).ok();
-        let is_enabled = fs::read_to_string("/proc/sys/net/mptcp/enabled").is_ok_and(|it| it.trim() == "1");
+        let is_enabled =
+            fs::read_to_string("/proc/sys/net/mptcp/enabled").is_ok_and(|text| text.trim() == "1");
         let mut subflows = Vec::new();
         if let (Some(listener), Some(client), true) = (mptcp(), mptcp(), is_enabled) {
             let port = fresh_port();
@@ -136,11 +137,12 @@ fn others() {
             skip("this kernel has no MPTCP");
         }
         let found = look(netns);
-        let tcp = |it: &&Value| it["network"]["transport"] == "tcp";
+        let tcp = |record: &&Value| record["network"]["transport"] == "tcp";
         // The orphan may have ended already.
         let least = if subflows.is_empty() { 4 } else { 9 };
         assert!(found.iter().filter(tcp).count() >= least, "{found:#?}");
-        let of_kernel: Vec<&Value> = found.iter().filter(|it| !it["held_by_kernel"].is_null()).collect();
+        let of_kernel: Vec<&Value> =
+            found.iter().filter(|record| !record["held_by_kernel"].is_null()).collect();
         assert!(of_kernel.is_empty(), "{of_kernel:#?}");
     });
 }

@@ -243,7 +243,11 @@ fn why_not() -> Option<String> {
         // There /proc/net/tcp is the only other witness.
         return None;
     }
-    if !Command::new("bpftrace").arg("--version").stdout(Stdio::null()).status().is_ok_and(|it| it.success())
+    if !Command::new("bpftrace")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
     {
         return Some("needs bpftrace: cargo xtask setup".into());
     }
@@ -251,7 +255,7 @@ fn why_not() -> Option<String> {
         // bpftrace reads the tracepoint's format there.
         let mounted =
             Command::new("mount").args(["-t", "tracefs", "tracefs", "/sys/kernel/tracing"]).status();
-        if !mounted.is_ok_and(|it| it.success()) {
+        if !mounted.is_ok_and(|status| status.success()) {
             return Some("needs tracefs, and it cannot be mounted".into());
         }
     }

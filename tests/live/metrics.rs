@@ -68,7 +68,7 @@ fn counts() {
         let (listener, client, server) = Kind::V4.pair(port);
         drop(client);
         wait_for_states(&["LISTEN", "LISTEN", "CLOSE_WAIT", "FIN_WAIT2"]);
-        tracer.wait_for(|it| it["kind"] == "stuck");
+        tracer.wait_for(|record| record["kind"] == "stuck");
         let now = scrape(metrics);
         let sockets = |state: &str| now[&format!("sockstate_sockets{{state=\"{state}\"}}")];
         assert_eq!((sockets("CLOSE_WAIT"), sockets("FIN_WAIT2")), (1.0, 1.0));
@@ -76,18 +76,18 @@ fn counts() {
         assert_eq!(now["sockstate_stuck_sockets{state=\"FIN_WAIT2\"}"], 0.0);
         assert_eq!(now["sockstate_illegal_transitions_total"], 0.0);
         drop(server);
-        tracer.wait_for(|it| it["kind"] == "resolved");
+        tracer.wait_for(|record| record["kind"] == "resolved");
         drop(listener);
-        tracer.wait_for(|it| it["from"] == "LISTEN" && it["to"] == "CLOSE");
+        tracer.wait_for(|record| record["from"] == "LISTEN" && record["to"] == "CLOSE");
         let last = scrape(metrics);
         let story = tracer.stop();
         let mut said: BTreeMap<String, f64> = BTreeMap::new();
         let mut times: BTreeMap<String, f64> = BTreeMap::new();
-        for it in story.transitions() {
-            let (from, to) = (it["from"].as_str().expect("from"), it["to"].as_str().expect("to"));
+        for record in story.transitions() {
+            let (from, to) = (record["from"].as_str().expect("from"), record["to"].as_str().expect("to"));
             let name = format!("sockstate_transitions_total{{from=\"{from}\",to=\"{to}\"}}");
             *said.entry(name).or_default() += 1.0;
-            if let (Some(ns), None) = (it["in_state_ns"].as_u64(), it.get("in_state_at_least")) {
+            if let (Some(ns), None) = (record["in_state_ns"].as_u64(), record.get("in_state_at_least")) {
                 let name = format!("sockstate_state_duration_seconds_sum{{state=\"{from}\"}}");
                 *times.entry(name).or_default() += ns as f64 / 1e9;
             }
@@ -129,7 +129,7 @@ fn promtool() {
         let metrics = fresh_port();
         let mut tracer = start(netns, metrics, &[]);
         drop(Kind::V6.pair(fresh_port()));
-        tracer.wait_for(|it| it["to"] == "CLOSE");
+        tracer.wait_for(|record| record["to"] == "CLOSE");
         let (_, text) = get(metrics, "GET /metrics");
         promtool_takes(&mut promtool, &text);
         tracer.stop();
@@ -183,7 +183,7 @@ fn daemon() {
         let mut daemon = Daemon::start_with(&top, netns, port, &sinks);
         let (_listener, client, _server) = Kind::V4.pair(port);
         drop(client);
-        daemon.tracer.wait_for(|it| it["kind"] == "stuck");
+        daemon.tracer.wait_for(|record| record["kind"] == "stuck");
         let comm = std::fs::read_to_string("/proc/self/comm").expect("comm");
         let mut last = BTreeMap::new();
         wait_until("the numbers are there", || {
@@ -282,15 +282,15 @@ fn silent() {
         assert_eq!(get(metrics, "POST /metrics").0, 405);
         let port = fresh_port();
         drop(Kind::V4.listen(port));
-        tracer.wait_for(|it| it["local"]["port"] == port && it["to"] == "CLOSE");
-        silent.iter().for_each(|it| it.shutdown(Shutdown::Both).expect("shutdown"));
+        tracer.wait_for(|record| record["local"]["port"] == port && record["to"] == "CLOSE");
+        silent.iter().for_each(|stream| stream.shutdown(Shutdown::Both).expect("shutdown"));
         tracer.stop();
     });
 }
 
 fn capabilities_of_thread(pid: u32, name: &str) -> u64 {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("threads");
-    let statuses = tasks.map(|it| std::fs::read_to_string(it.expect("thread").path().join("status")));
+    let statuses = tasks.map(|task| std::fs::read_to_string(task.expect("thread").path().join("status")));
     let status = statuses
         .map(|status| status.expect("status"))
         .find(|status| status.starts_with(&format!("Name:\t{name}\n")))

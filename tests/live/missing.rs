@@ -44,22 +44,22 @@ fn of_a_sink() {
         wait_until("all have happened", || so_far().lines().any(ended));
         let (_, lines) = collect(("127.0.0.1", dead));
         wait_until("the loss is reported", || {
-            lines.lock().expect("lock").iter().any(|it| it["kind"] == "lost")
+            lines.lock().expect("lock").iter().any(|record| record["kind"] == "lost")
         });
         assert!(daemon.end_now().success());
         let found = lines.lock().expect("lock").clone();
-        let seen: Vec<&Value> = found.iter().map(|it| &it["time"]).collect();
+        let seen: Vec<&Value> = found.iter().map(|record| &record["time"]).collect();
         let missing: Vec<String> = so_far()
             .lines()
             .filter_map(json)
-            .filter(|it| it["kind"] == "transition" && !seen.contains(&&it["time"]))
-            .map(|it| time(&it, "time"))
+            .filter(|record| record["kind"] == "transition" && !seen.contains(&&record["time"]))
+            .map(|line| time(&line, "time"))
             .collect();
         assert!(!missing.is_empty());
         let intervals: Vec<(String, String)> = found
             .iter()
-            .filter(|it| it["kind"] == "lost")
-            .map(|it| (time(it, "since"), time(it, "time")))
+            .filter(|record| record["kind"] == "lost")
+            .map(|record| (time(record, "since"), time(record, "time")))
             .collect();
         for at in &missing {
             assert!(intervals.iter().any(|(since, until)| since <= at && at <= until), "{at}: {intervals:?}");
@@ -75,17 +75,18 @@ fn of_the_ring() {
         let port = fresh_port();
         let mut tracer = Tracer::start(netns, &["--ring-size", "4K", "--port", &port.to_string()]);
         connections(1, port);
-        let last = tracer.wait_for(|it| it["from"] == "LISTEN" && it["to"] == "CLOSE");
+        let last = tracer.wait_for(|record| record["from"] == "LISTEN" && record["to"] == "CLOSE");
         signal(tracer.pid(), libc::SIGSTOP);
         connections(200, port);
         signal(tracer.pid(), libc::SIGCONT);
-        let lost = tracer.wait_for(|it| it["kind"] == "lost" && it["place"] == "ring");
+        let lost = tracer.wait_for(|record| record["kind"] == "lost" && record["place"] == "ring");
         let start = tracer.first();
         let begin = time(&lost, "since");
         assert!(begin >= time(&start, "time"), "{lost}");
         let story = tracer.stop();
         // Between these something is missing, and nothing before: the ring was read to its end then.
-        let next = story.transitions().map(|it| time(it, "time")).find(|at| *at > time(&last, "time"));
+        let next =
+            story.transitions().map(|record| time(record, "time")).find(|at| *at > time(&last, "time"));
         let next = next.expect("the ring held some");
         assert!(begin <= next && next <= time(&lost, "time"), "{begin} {next} {lost}");
     });

@@ -62,20 +62,21 @@ fn leaks() {
         wait_until("both are in CLOSE_WAIT", || look(netns).len() >= 2);
         let found = look(netns);
         assert_eq!(found.len(), 2, "each counts once: {found:#?}");
-        for (it, transport) in [(&server, "mptcp"), (&fallback, "tcp")].map(|(socket, transport)| {
+        for (record, transport) in [(&server, "mptcp"), (&fallback, "tcp")].map(|(socket, transport)| {
             let held = [(u64::from(process::id()), socket.as_raw_fd() as u64)];
-            (found.iter().find(|it| holders(it) == held).expect("held by us"), transport)
+            (found.iter().find(|record| holders(record) == held).expect("held by us"), transport)
         }) {
             assert_eq!(
-                (&it["network"]["transport"], &it["local"]["port"]),
+                (&record["network"]["transport"], &record["local"]["port"]),
                 (&transport.into(), &port.into()),
-                "{it}"
+                "{record}"
             );
             // The kernel counts memory there, not bytes.
-            assert_eq!(it["unread_bytes"].is_null(), transport == "mptcp", "{it}");
-            check_end(it, transport);
+            assert_eq!(record["unread_bytes"].is_null(), transport == "mptcp", "{record}");
+            check_end(record, transport);
         }
-        let reason = &found.iter().find(|it| it["network"]["transport"] == "mptcp").expect("one")["reason"];
+        let reason =
+            &found.iter().find(|record| record["network"]["transport"] == "mptcp").expect("one")["reason"];
         assert_eq!(reason, "unread_data");
         drop((server, fallback));
         assert_eq!(look(netns).len(), 0, "closed");
@@ -83,23 +84,26 @@ fn leaks() {
 }
 
 /// The kernel has no way to end an MPTCP socket from outside, so no command is printed that would do nothing.
-fn check_end(it: &Value, transport: &str) {
-    let commands = it["commands"].to_string();
+fn check_end(record: &Value, transport: &str) {
+    let commands = record["commands"].to_string();
     if transport == "tcp" {
-        assert!(commands.contains("ss -K -t") && it["cannot_destroy"].is_null(), "{it}");
+        assert!(commands.contains("ss -K -t") && record["cannot_destroy"].is_null(), "{record}");
         return;
     }
-    assert!(!commands.contains("ss -K"), "{it}");
-    let way = it["cannot_destroy"].as_str().expect("another way");
-    assert!(way.contains("MPTCP") && way.contains(&format!("({})", process::id())), "{it}");
-    let port = &it["local"]["port"];
+    assert!(!commands.contains("ss -K"), "{record}");
+    let way = record["cannot_destroy"].as_str().expect("another way");
+    assert!(way.contains("MPTCP") && way.contains(&format!("({})", process::id())), "{record}");
+    let port = &record["local"]["port"];
     let Ok(output) =
         process::Command::new("ss").args(["-H", "-K", "-M", &format!("sport = {port}")]).output()
     else {
         return;
     };
-    let left = look(it["netns"].as_u64().expect("netns"));
-    assert!(left.iter().any(|it| it["network"]["transport"] == "mptcp"), "`ss -K -M` ended it: {output:?}");
+    let left = look(record["netns"].as_u64().expect("netns"));
+    assert!(
+        left.iter().any(|record| record["network"]["transport"] == "mptcp"),
+        "`ss -K -M` ended it: {output:?}"
+    );
 }
 
 /// A client and a listener of MPTCP; `None` where the kernel has none.
@@ -127,7 +131,7 @@ fn sockets(netns: u64) -> Vec<Value> {
 
 /// Whether this kernel lists MPTCP's listeners: not every one that has MPTCP does.
 fn lists_listeners(found: &[Value]) -> bool {
-    found.iter().any(|it| it["state"] == "LISTEN" && it["network"]["transport"] == "mptcp")
+    found.iter().any(|record| record["state"] == "LISTEN" && record["network"]["transport"] == "mptcp")
 }
 
 fn whole() {
@@ -139,43 +143,51 @@ fn whole() {
         plain.connect(&std::net::SocketAddr::from(([127, 0, 0, 1], port)).into()).expect("connect");
         let plain_port = plain.local_addr().expect("address").as_socket().expect("IP").port();
         let found = sockets(netns);
-        let is_plain = |it: &Value| it["local"]["port"] == plain_port || it["remote"]["port"] == plain_port;
-        assert_eq!(found.iter().filter(|it| is_plain(it)).count(), 2, "{found:#?}");
-        assert!(found.iter().filter(|it| is_plain(it)).all(|it| it["mptcp"].is_null()), "{found:#?}");
-        let whole = found.iter().enumerate().filter(|(_, it)| it["network"]["transport"] == "mptcp");
+        let is_plain =
+            |record: &Value| record["local"]["port"] == plain_port || record["remote"]["port"] == plain_port;
+        assert_eq!(found.iter().filter(|record| is_plain(record)).count(), 2, "{found:#?}");
+        assert!(
+            found.iter().filter(|record| is_plain(record)).all(|record| record["mptcp"].is_null()),
+            "{found:#?}"
+        );
+        let whole = found.iter().enumerate().filter(|(_, record)| record["network"]["transport"] == "mptcp");
         let mut count = 0;
-        for (at, it) in whole {
+        for (at, record) in whole {
             assert_eq!(
-                (&it["mptcp"]["subflow"], &it["mptcp"]["subflows"]),
+                (&record["mptcp"]["subflow"], &record["mptcp"]["subflows"]),
                 (&false.into(), &1.into()),
-                "{it}"
+                "{record}"
             );
             // Its subflow stands below it, has its ends and its token, and is held by who holds it.
             let below = &found[at + 1];
             assert_eq!(below["network"]["transport"], "tcp", "{found:#?}");
             assert_eq!(below["mptcp"]["subflow"], true, "{below}");
             for key in ["local", "remote", "state"] {
-                assert_eq!(below[key], it[key], "{key}");
+                assert_eq!(below[key], record[key], "{key}");
             }
-            assert_eq!(below["mptcp"]["token"], it["mptcp"]["token"]);
-            assert_eq!(below["holders"], it["holders"]);
-            if it["state"] != "LISTEN" {
-                assert!(it["mptcp"]["token"].is_string(), "{it}");
+            assert_eq!(below["mptcp"]["token"], record["mptcp"]["token"]);
+            assert_eq!(below["holders"], record["holders"]);
+            if record["state"] != "LISTEN" {
+                assert!(record["mptcp"]["token"].is_string(), "{record}");
             }
             count += 1;
         }
         assert_eq!(count, if lists_listeners(&found) { 3 } else { 2 }, "{found:#?}");
-        assert_eq!(found.iter().filter(|it| it["mptcp"]["subflow"] == true).count(), count, "{found:#?}");
+        assert_eq!(
+            found.iter().filter(|record| record["mptcp"]["subflow"] == true).count(),
+            count,
+            "{found:#?}"
+        );
 
         // The peer closes what nobody has accepted.
         drop((client, plain));
         wait_until("both are in CLOSE_WAIT", || look(netns).len() == 2);
-        for it in look(netns) {
-            assert_eq!(it["reason"], "never_accepted", "{it}");
-            assert_eq!(it["listeners"].as_array().map(Vec::len), Some(1), "{it}");
-            assert!(!it["why"].as_str().expect("why").contains("listeners"), "{it}");
+        for record in look(netns) {
+            assert_eq!(record["reason"], "never_accepted", "{record}");
+            assert_eq!(record["listeners"].as_array().map(Vec::len), Some(1), "{record}");
+            assert!(!record["why"].as_str().expect("why").contains("listeners"), "{record}");
             if lists_listeners(&found) {
-                assert!(!it["creator"].is_null(), "{it}");
+                assert!(!record["creator"].is_null(), "{record}");
             }
         }
         drop(listener);
@@ -191,12 +203,12 @@ fn orphan() {
         let orphans = |transport: &str| {
             let args = ["stuck", "--state", "FIN_WAIT2", "--older-than", "0"];
             let found = crate::stuck::look(netns, &args);
-            found.into_iter().filter(|it| it["network"]["transport"] == transport).collect::<Vec<_>>()
+            found.into_iter().filter(|record| record["network"]["transport"] == transport).collect::<Vec<_>>()
         };
         wait_until("an orphan of MPTCP", || orphans("mptcp").len() == 1);
-        let it = &orphans("mptcp")[0];
-        assert_eq!(it["reason"], "orphan_waits_for_fin", "{it}");
-        let advice = it["advice"].as_str().expect("advice");
+        let record = &orphans("mptcp")[0];
+        assert_eq!(record["reason"], "orphan_waits_for_fin", "{record}");
+        let advice = record["advice"].as_str().expect("advice");
         assert!(advice.contains("close_timeout") && !advice.contains("tcp_fin_timeout"), "{advice}");
         // The same of TCP.
         let (other, tcp, held) = crate::sockets::Kind::V4.pair(fresh_port());

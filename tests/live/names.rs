@@ -69,30 +69,37 @@ fn trace(netns: &str) -> Tracer {
     Tracer::spawn(sockstate().args(["trace", "--format", "json", "--alongside", "--netns", netns]))
 }
 
-fn is_end_of(it: &Value, port: u16) -> bool {
-    it["from"] == "LISTEN" && it["to"] == "CLOSE" && it["local"]["port"] == port
+fn is_end_of(record: &Value, port: u16) -> bool {
+    record["from"] == "LISTEN" && record["to"] == "CLOSE" && record["local"]["port"] == port
 }
 
 /// One connection on `port`, which the tracer tells to its end.
 fn told(tracer: &mut Tracer, port: u16) {
     connections(1, port);
-    tracer.wait_for(|it| is_end_of(it, port));
+    tracer.wait_for(|record| is_end_of(record, port));
 }
 
 /// What was told of `port`, from the first transition on: the listener, both ends of the connection.
 fn check_whole(story: &Story, port: u16) {
-    let is_of =
-        |it: &&Vec<&Value>| it.iter().any(|it| it["local"]["port"] == port || it["remote"]["port"] == port);
-    let found: Vec<_> = story.connections().into_iter().filter(|it| is_of(&it)).collect();
+    let is_of = |connection: &&Vec<&Value>| {
+        connection
+            .iter()
+            .any(|connection| connection["local"]["port"] == port || connection["remote"]["port"] == port)
+    };
+    let found: Vec<_> = story.connections().into_iter().filter(|connection| is_of(&connection)).collect();
     assert_eq!(found.len(), 3, "{found:#?}");
-    let mut begins: Vec<_> = found.iter().map(|it| it[0]["from"].as_str().expect("from")).collect();
+    let mut begins: Vec<_> =
+        found.iter().map(|connection| connection[0]["from"].as_str().expect("from")).collect();
     begins.sort_unstable();
     assert_eq!(begins, ["CLOSE", "CLOSE", "LISTEN"], "{found:#?}");
 }
 
 fn check_nothing(story: &Story, port: u16) {
-    for it in story.transitions() {
-        assert!(it["local"]["port"] != port && it["remote"]["port"] != port, "of another namespace: {it}");
+    for record in story.transitions() {
+        assert!(
+            record["local"]["port"] != port && record["remote"]["port"] != port,
+            "of another namespace: {record}"
+        );
     }
 }
 
@@ -192,7 +199,7 @@ fn later_cgroup() {
             listen_in(&near, other);
             fs::create_dir(&group).expect("make the cgroup");
             listen_in(&group, port);
-            tracer.wait_for(|it| is_end_of(it, port));
+            tracer.wait_for(|record| is_end_of(record, port));
             let story = tracer.stop();
             assert_eq!(story.transitions().count(), 2);
             check_nothing(&story, other);

@@ -114,7 +114,7 @@ fn jetstream() {
         let (story, _directory) = daemon.stop();
         let mut found = ask(nats, messages);
         // What a dying server has lost comes again, behind what it has kept.
-        found.sort_by_key(|it| it["seq"].as_u64());
+        found.sort_by_key(|record| record["seq"].as_u64());
         assert_eq!(found.len(), story.records.len(), "everything once");
         let other = found.iter().zip(&story.records).find(|(found, said)| found != said);
         assert!(other.is_none(), "{other:#?}");

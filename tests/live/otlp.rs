@@ -89,16 +89,16 @@ impl Receiver {
 }
 
 /// Attributes by name, as protobuf's JSON has them: integers are texts.
-fn attributes(it: &Value) -> BTreeMap<String, Value> {
-    let of = |it: &Value| {
-        let value = it["value"].as_object().and_then(|value| value.values().next()).cloned();
-        (it["key"].as_str().expect("key").to_owned(), value.unwrap_or_default())
+fn attributes(point: &Value) -> BTreeMap<String, Value> {
+    let of = |record: &Value| {
+        let value = record["value"].as_object().and_then(|value| value.values().next()).cloned();
+        (record["key"].as_str().expect("key").to_owned(), value.unwrap_or_default())
     };
-    it["attributes"].as_array().map(|all| all.iter().map(of).collect()).unwrap_or_default()
+    point["attributes"].as_array().map(|all| all.iter().map(of).collect()).unwrap_or_default()
 }
 
-fn check_resource(it: &Value) {
-    let resource = attributes(&it["resource"]);
+fn check_resource(entry: &Value) {
+    let resource = attributes(&entry["resource"]);
     assert_eq!(resource["service.name"], "sockstate");
     assert_eq!(resource["env"], "test");
     assert!(resource["host.name"].is_string());
@@ -107,9 +107,10 @@ fn check_resource(it: &Value) {
 /// Each record, in order, is a log record that says the same.
 fn check_logs(requests: &[Value], story: &Story, way: &str) {
     let mut logs = Vec::new();
-    for it in requests.iter().flat_map(|it| it["resourceLogs"].as_array().expect("resources")) {
-        check_resource(it);
-        logs.extend(it["scopeLogs"][0]["logRecords"].as_array().expect("records"));
+    for request in requests.iter().flat_map(|request| request["resourceLogs"].as_array().expect("resources"))
+    {
+        check_resource(request);
+        logs.extend(request["scopeLogs"][0]["logRecords"].as_array().expect("records"));
     }
     assert_eq!(logs.len(), story.records.len(), "{way}");
     for (log, record) in logs.into_iter().zip(&story.records) {
@@ -133,8 +134,8 @@ fn check_logs(requests: &[Value], story: &Story, way: &str) {
 /// The last numbers are what the records add up to.
 fn check_metrics(requests: &[Value], story: &Story, way: &str) {
     assert!(requests.len() >= 2, "{way}: now and then, and at the end");
-    for it in requests {
-        it["resourceMetrics"].as_array().expect("resources").iter().for_each(check_resource);
+    for request in requests {
+        request["resourceMetrics"].as_array().expect("resources").iter().for_each(check_resource);
     }
     let last = requests.last().expect("a request")["resourceMetrics"].as_array().expect("resources");
     let scope = &last.last().expect("a resource")["scopeMetrics"][0];
@@ -142,20 +143,20 @@ fn check_metrics(requests: &[Value], story: &Story, way: &str) {
         .as_array()
         .expect("metrics")
         .iter()
-        .map(|it| (it["name"].as_str().expect("name"), it))
+        .map(|record| (record["name"].as_str().expect("name"), record))
         .collect();
     let (mut counts, mut seconds) =
         (BTreeMap::<[String; 2], u64>::new(), BTreeMap::<String, (u64, f64)>::new());
-    let text = |it: &Value| it.as_str().expect("text").to_owned();
-    for it in story.transitions() {
-        *counts.entry([text(&it["from"]), text(&it["to"])]).or_default() += 1;
-        if let (Some(ns), None) = (it["in_state_ns"].as_u64(), it.get("in_state_at_least")) {
-            let (count, sum) = seconds.entry(text(&it["from"])).or_default();
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    for record in story.transitions() {
+        *counts.entry([text(&record["from"]), text(&record["to"])]).or_default() += 1;
+        if let (Some(ns), None) = (record["in_state_ns"].as_u64(), record.get("in_state_at_least")) {
+            let (count, sum) = seconds.entry(text(&record["from"])).or_default();
             *count += 1;
             *sum += ns as f64 / 1e9;
         }
     }
-    let number = |it: &Value| it.as_str().expect("a number is a text").parse::<u64>().expect("number");
+    let number = |value: &Value| value.as_str().expect("a number is a text").parse::<u64>().expect("number");
     let sum = &metrics["sockstate.transitions"]["sum"];
     assert_eq!(sum["aggregationTemporality"], "AGGREGATION_TEMPORALITY_CUMULATIVE");
     assert_eq!(sum["isMonotonic"], true);
@@ -180,7 +181,7 @@ fn check_metrics(requests: &[Value], story: &Story, way: &str) {
         assert!((point["sum"].as_f64().expect("sum") - sum).abs() < 1e-6, "{point}");
     }
     let sockets = metrics["sockstate.sockets"]["gauge"]["dataPoints"].as_array().expect("points");
-    assert!(sockets.iter().any(|it| attributes(it)["state"] == "CLOSE_WAIT"), "{sockets:?}");
+    assert!(sockets.iter().any(|point| attributes(point)["state"] == "CLOSE_WAIT"), "{sockets:?}");
 }
 
 fn logs() {
@@ -218,7 +219,7 @@ fn metrics() {
             ),
         );
         connections(50, port);
-        daemon.tracer.wait_for(|it| it["from"] == "LISTEN" && it["to"] == "CLOSE");
+        daemon.tracer.wait_for(|record| record["from"] == "LISTEN" && record["to"] == "CLOSE");
         let kinds = ["/v1/metrics application/json", "/v1/metrics application/x-protobuf"];
         kinds.iter().for_each(|kind| receiver.wait_for(kind, 2));
         let (story, _directory) = daemon.stop();
@@ -255,7 +256,7 @@ fn over_grpc(
             ),
         );
         connections(50, port);
-        daemon.tracer.wait_for(|it| it["from"] == "LISTEN" && it["to"] == "CLOSE");
+        daemon.tracer.wait_for(|record| record["from"] == "LISTEN" && record["to"] == "CLOSE");
         receiver.wait_for("grpc metrics", 2);
         let (story, _directory) = daemon.stop();
         check(receiver.requests(), story);

@@ -37,7 +37,7 @@ pub(crate) fn tests() -> Vec<Test> {
 
 /// (pid, source) of the owners of all connections that came in.
 fn server_owners(story: &Story) -> BTreeSet<(u64, String)> {
-    let servers = story.transitions().filter(|it| it["role"] == "server");
+    let servers = story.transitions().filter(|record| record["role"] == "server");
     servers.map(owner).collect()
 }
 
@@ -66,7 +66,7 @@ fn collected() {
             let (here, there) = UnixDatagram::pair().expect("pair");
             send_fds(here.as_fd(), &[there.as_fd()]);
             drop((here, there));
-            tracer.poll(|it| it["role"] == "server" && it["to"] == "FIN_WAIT1")
+            tracer.poll(|record| record["role"] == "server" && record["to"] == "FIN_WAIT1")
         });
         let story = tracer.stop();
         assert_eq!(server_owners(&story), [(process::id().into(), "inherited".into())].into());
@@ -90,7 +90,7 @@ fn bystander() {
         wait_until("the collector closes it", || {
             closer.go_on();
             assert_eq!(closer.hear(), "closed");
-            tracer.poll(|it| it["role"] == "server" && it["to"] == "FIN_WAIT1")
+            tracer.poll(|record| record["role"] == "server" && record["to"] == "FIN_WAIT1")
         });
         let story = tracer.stop();
         assert_eq!(server_owners(&story), [(process::id().into(), "inherited".into())].into());
@@ -130,7 +130,7 @@ fn fin_by_softirq() {
         drop((client, server));
         let story = tracer.stop();
         let server = story.only("server");
-        assert!(server.iter().any(|it| it["to"] == "FIN_WAIT1"), "{server:?}");
+        assert!(server.iter().any(|record| record["to"] == "FIN_WAIT1"), "{server:?}");
         assert_eq!(server_owners(&story), [(process::id().into(), "inherited".into())].into());
     });
 }
@@ -140,10 +140,10 @@ fn connect_to(port: u16, tracer: &mut Tracer, most: usize) {
     for _ in 0..most {
         let client = Kind::V4.connect(port).expect("connect");
         let local = client.local_addr().expect("address").as_socket().expect("socket").port();
-        let is_it = |it: &Value| it["role"] == "server" && it["remote"]["port"] == local;
-        let first = tracer.wait_for(|it| is_it(it) && it["to"] == "ESTABLISHED");
+        let is_it = |record: &Value| record["role"] == "server" && record["remote"]["port"] == local;
+        let first = tracer.wait_for(|record| is_it(record) && record["to"] == "ESTABLISHED");
         drop(client);
-        tracer.wait_for(|it| is_it(it) && it["from"] == "LAST_ACK");
+        tracer.wait_for(|record| is_it(record) && record["from"] == "LAST_ACK");
         if !first["owner"].is_null() {
             break;
         }
@@ -175,7 +175,7 @@ fn one_holder() {
         assert!(!owners.iter().any(|(pid, _)| *pid == dead), "{dead} has ended: {owners:?}");
         assert!(owners.contains(&(pids[0], "inherited".into())), "{owners:?}");
         // While it lived it was its own.
-        let listener = story.transitions().find(|it| it["role"] == "listener").expect("listener");
+        let listener = story.transitions().find(|record| record["role"] == "listener").expect("listener");
         assert_eq!(owner(listener), (dead, "listen".into()));
     });
 }
@@ -231,8 +231,8 @@ fn followed_worker() {
         parent.release();
         let paths = |story: &Story| -> Vec<Vec<String>> {
             let connections = story.connections();
-            let servers = connections.iter().filter(|it| it[0]["role"] == "server");
-            servers.map(|it| path(it)).collect()
+            let servers = connections.iter().filter(|connection| connection[0]["role"] == "server");
+            servers.map(|connection| path(connection)).collect()
         };
         let story = all.stop();
         let whole = paths(&story);
@@ -246,19 +246,19 @@ fn followed_worker() {
         let of_listener = if can_list_holders() { whole } else { Vec::new() };
         assert_eq!(paths(&of_parent), of_listener, "they came out of its listener");
         assert!(
-            of_worker.transitions().all(|it| it["role"] == "server"),
+            of_worker.transitions().all(|record| record["role"] == "server"),
             "the client's ends are not the worker's"
         );
         assert_eq!(of_neither.transitions().count(), 0);
-        let last: Vec<_> = ends.transitions().map(|it| it["to"].clone()).collect();
+        let last: Vec<_> = ends.transitions().map(|record| record["to"].clone()).collect();
         assert_eq!(last, ["LAST_ACK"; 3]);
     });
 }
 
 /// Comms of the owners of connections that came in.
 fn comms(story: &Story) -> BTreeSet<String> {
-    let servers = story.transitions().filter(|it| it["role"] == "server");
-    servers.map(|it| it["owner"]["comm"].as_str().unwrap_or("null").to_owned()).collect()
+    let servers = story.transitions().filter(|record| record["role"] == "server");
+    servers.map(|record| record["owner"]["comm"].as_str().unwrap_or("null").to_owned()).collect()
 }
 
 fn executed() {
@@ -276,11 +276,11 @@ fn executed() {
         let story = tracer.stop();
         assert_eq!(server_owners(&story), [(pid.into(), "inherited".into())].into());
         assert_eq!(comms(&story), ["realsvc".to_owned()].into());
-        for it in story.transitions().filter(|it| it["role"] == "server") {
-            assert_eq!(it["owner"]["exe"].as_str(), program.to_str(), "{it}");
-            assert_eq!(it["owner"]["cmdline"], "realsvc", "{it}");
+        for record in story.transitions().filter(|record| record["role"] == "server") {
+            assert_eq!(record["owner"]["exe"].as_str(), program.to_str(), "{record}");
+            assert_eq!(record["owner"]["cmdline"], "realsvc", "{record}");
         }
-        let listener = story.transitions().find(|it| it["role"] == "listener").expect("listener");
+        let listener = story.transitions().find(|record| record["role"] == "listener").expect("listener");
         assert_ne!(listener["owner"]["comm"], "realsvc", "it was the launcher that listened");
     });
 }

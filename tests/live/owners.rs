@@ -38,8 +38,8 @@ pub(crate) fn tests() -> Vec<Test> {
 fn owners(connection: &[&Value]) -> Vec<(u64, String)> {
     connection
         .iter()
-        .map(|it| {
-            let owner = &it["owner"];
+        .map(|record| {
+            let owner = &record["owner"];
             (owner["pid"].as_u64().unwrap_or(0), owner["source"].as_str().unwrap_or("null").to_owned())
         })
         .collect()
@@ -52,20 +52,20 @@ fn times(count: usize, pid: u32, source: &str) -> Vec<(u64, String)> {
 
 fn check_identity(story: &Story, netns: u64) {
     let exe = std::env::current_exe().expect("exe");
-    for it in story.transitions() {
-        let owner = &it["owner"];
+    for record in story.transitions() {
+        let owner = &record["owner"];
         assert_eq!(
             owner["comm"].as_str(),
             exe.file_name().map(|name| &name.to_str().expect("name")[..15.min(name.len())]),
-            "{it}"
+            "{record}"
         );
         // A process may be gone before a slow machine has read it.
         if !(observer::is_in_vm() && owner["exe"].is_null()) {
-            assert_eq!(owner["exe"].as_str(), exe.to_str(), "{it}");
+            assert_eq!(owner["exe"].as_str(), exe.to_str(), "{record}");
         }
-        assert_eq!(owner["uid"], 0, "{it}");
-        assert_eq!(it["netns"], netns, "{it}");
-        assert!(owner.get("cmdline").is_none(), "{it}");
+        assert_eq!(owner["uid"], 0, "{record}");
+        assert_eq!(record["netns"], netns, "{record}");
+        assert!(owner.get("cmdline").is_none(), "{record}");
     }
 }
 
@@ -214,9 +214,10 @@ fn two_listeners() {
         // Who accepted which client, by their own words.
         let mut accepted: BTreeMap<u64, u32> = BTreeMap::new();
         let servers: Vec<_> =
-            story.connections().into_iter().filter(|it| it[0]["role"] == "server").collect();
+            story.connections().into_iter().filter(|connection| connection[0]["role"] == "server").collect();
         assert_eq!(servers.len(), CLIENTS);
-        let share = |pid: u32| servers.iter().filter(|it| it[0]["owner"]["pid"] == pid).count();
+        let share =
+            |pid: u32| servers.iter().filter(|connection| connection[0]["owner"]["pid"] == pid).count();
         for (listener, pid) in listeners.iter_mut().zip(pids) {
             for _ in 0..share(pid) {
                 accepted.insert(listener.hear().parse().expect("port"), pid);
@@ -244,7 +245,7 @@ fn killed() {
         let pid = client.pid();
         client.hear();
         let server = listener.accept().expect("accept").0;
-        tracer.wait_for(|it| it["role"] == "client" && it["to"] == "ESTABLISHED");
+        tracer.wait_for(|record| record["role"] == "client" && record["to"] == "ESTABLISHED");
         client.kill();
         wait_for_states(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
         drop(server);
@@ -302,12 +303,12 @@ fn cgroup() {
     std::fs::remove_dir(&inner).expect("remove the cgroup");
     std::fs::remove_dir(&group).expect("remove the cgroup");
     let (story, name) = result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    for it in story.transitions() {
-        assert_eq!(it["cgroup"]["path"], json!(format!("{name}/docker-{id}.scope")), "{it}");
-        assert_eq!(it["container"], json!({"id": id, "runtime": "docker"}), "{it}");
-        assert_eq!(it["unit"], json!(name.trim_start_matches('/')), "{it}");
+    for record in story.transitions() {
+        assert_eq!(record["cgroup"]["path"], json!(format!("{name}/docker-{id}.scope")), "{record}");
+        assert_eq!(record["container"], json!({"id": id, "runtime": "docker"}), "{record}");
+        assert_eq!(record["unit"], json!(name.trim_start_matches('/')), "{record}");
     }
-    let listeners = story.transitions().filter(|it| it["role"] == "listener");
+    let listeners = story.transitions().filter(|record| record["role"] == "listener");
     assert_eq!(listeners.count(), 2, "the listener outside is not among them");
 }
 
@@ -324,8 +325,8 @@ fn command_line() {
         drop(Kind::V4.listen(port));
         let story = tracer.stop();
         let own: Vec<String> = std::env::args().collect();
-        for it in story.transitions() {
-            assert_eq!(it["owner"]["cmdline"], json!(own.join(" ")), "{it}");
+        for record in story.transitions() {
+            assert_eq!(record["owner"]["cmdline"], json!(own.join(" ")), "{record}");
         }
         assert_eq!(story.transitions().count(), 2);
     });

@@ -74,7 +74,8 @@ fn recording() {
         recorder.signal(libc::SIGINT);
         assert!(recorder.0.wait().expect("wait").success());
         let story = Story::new(replay(&path));
-        let mut paths: Vec<Vec<String>> = story.connections().iter().map(|it| crate::lab::path(it)).collect();
+        let mut paths: Vec<Vec<String>> =
+            story.connections().iter().map(|connection| crate::lab::path(connection)).collect();
         paths.sort();
         assert!(paths.len() > 40, "{paths:?}");
         assert_eq!(paths, seen);
@@ -90,7 +91,7 @@ fn killed() {
         let (_listener, client, server) = Kind::V4.pair(port);
         // Without an end of it, and without anything that happens.
         wait_until("it is on the disk", || {
-            replay(&path).iter().filter(|it| it["to"] == "ESTABLISHED").count() == 2
+            replay(&path).iter().filter(|record| record["to"] == "ESTABLISHED").count() == 2
         });
         recorder.0.kill().and_then(|()| recorder.0.wait()).expect("kill");
         drop((client, server));
@@ -336,8 +337,11 @@ fn browser() {
     };
     let page = dom(&["timeline", RECORDING, "--format", "html"], "t.html");
     // The axis is made by the page's script.
-    let ticks: BTreeSet<&str> =
-        page.split("<b style=\"left:").skip(1).map(|it| it.split('"').next().unwrap_or_default()).collect();
+    let ticks: BTreeSet<&str> = page
+        .split("<b style=\"left:")
+        .skip(1)
+        .map(|part| part.split('"').next().unwrap_or_default())
+        .collect();
     assert!(ticks.len() >= 4, "{} ticks", ticks.len());
     assert!(page.matches("class=\"lane stuck\"").count() >= 2, "{page}");
     let report = dom(&["report", RECORDING], "r.html");

@@ -54,10 +54,11 @@ fn sctp() {
 
 fn mptcp() {
     let Some(story) = traced(IPPROTO_MPTCP) else { return };
-    let opened: Vec<Vec<String>> = story.connections().iter().map(|it| path(it)).collect();
-    let begins = |states: &[&str]| opened.iter().filter(|it| it.len() > 3 && it[..3] == *states).count();
+    let opened: Vec<Vec<String>> = story.connections().iter().map(|connection| path(connection)).collect();
+    let begins =
+        |states: &[&str]| opened.iter().filter(|path| path.len() > 3 && path[..3] == *states).count();
     assert_eq!(begins(&["CLOSE", "SYN_SENT", "ESTABLISHED"]), 1, "{opened:?}");
     assert_eq!(begins(&["LISTEN", "SYN_RECV", "ESTABLISHED"]), 1, "{opened:?}");
     assert_eq!(opened.len(), 3, "and the listener: {opened:?}");
-    assert_eq!(story.records.last().map(|it| &it["illegal"]), Some(&0.into()));
+    assert_eq!(story.records.last().map(|record| &record["illegal"]), Some(&0.into()));
 }

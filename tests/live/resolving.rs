@@ -95,8 +95,8 @@ fn first_is_silent() {
         let connects: Vec<String> = records
             .lines()
             .filter_map(json)
-            .filter(|it| it["to"] == "SYN_SENT" && it["remote"]["port"] == port)
-            .map(|it| it["remote"]["address"].as_str().unwrap_or_default().to_owned())
+            .filter(|record| record["to"] == "SYN_SENT" && record["remote"]["port"] == port)
+            .map(|record| record["remote"]["address"].as_str().unwrap_or_default().to_owned())
             .collect();
         assert_eq!(connects.first().map(String::as_str), Some("127.0.0.1"), "{connects:?}");
         assert!(connects.iter().any(|address| address == "127.0.0.2"), "{connects:?}");
@@ -164,7 +164,7 @@ fn no_thread() {
         assert!(daemon.end_now().success());
         let lines = lines.lock().expect("lock").clone();
         let all = before.lines().chain(lines.iter().map(String::as_str));
-        let seqs: Vec<u64> = all.filter_map(|it| json(it)?["seq"].as_u64()).collect();
+        let seqs: Vec<u64> = all.filter_map(|line| json(line)?["seq"].as_u64()).collect();
         assert_eq!(seqs, (1..=seqs.len() as u64).collect::<Vec<_>>(), "nothing is missing");
     });
 }

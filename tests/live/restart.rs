@@ -50,7 +50,7 @@ impl Place {
     pub(crate) fn new(port: u16) -> Option<Self> {
         let file_system = PathBuf::from("/sys/fs/bpf");
         let is_one = || Command::new("stat").args(["-f", "-c", "%t", "/sys/fs/bpf"]).output();
-        let is_one = || is_one().is_ok_and(|it| it.stdout.starts_with(b"cafe4a11"));
+        let is_one = || is_one().is_ok_and(|output| output.stdout.starts_with(b"cafe4a11"));
         if !is_one() {
             let _ = Command::new("mount").args(["-t", "bpf", "bpf", "/sys/fs/bpf"]).status();
         }
@@ -94,7 +94,7 @@ impl Place {
     /// A connection comes and goes, and its listener; all of it is told of.
     pub(crate) fn connection(&self, port: u16) {
         drop(Kind::V4.pair(port));
-        let is_end = |it: &Value| it["from"] == "LISTEN" && it["to"] == "CLOSE";
+        let is_end = |record: &Value| record["from"] == "LISTEN" && record["to"] == "CLOSE";
         wait_until("the end is told of", || self.records().iter().any(is_end));
     }
 
@@ -147,8 +147,8 @@ fn read(path: &Path) -> Vec<Value> {
 
 /// How many records were lost at a place, by what was said.
 fn lost(records: &[Value], place: &str) -> u64 {
-    let of = records.iter().filter(|it| it["kind"] == "lost" && it["place"] == place);
-    of.map(|it| it["count"].as_u64().expect("count")).sum()
+    let of = records.iter().filter(|record| record["kind"] == "lost" && record["place"] == place);
+    of.map(|record| record["count"].as_u64().expect("count")).sum()
 }
 
 pub(crate) fn end(mut child: Child) {
@@ -171,7 +171,7 @@ fn goes_on() {
         let first = place.start(1);
         let (listener, client, server) = Kind::V4.pair(port);
         wait_until("the connection is told of", || {
-            place.records().iter().filter(|it| it["to"] == "ESTABLISHED").count() == 2
+            place.records().iter().filter(|record| record["to"] == "ESTABLISHED").count() == 2
         });
         end(first);
         // Nobody reads now.
@@ -182,27 +182,30 @@ fn goes_on() {
         let second = place.start(2);
         drop((third, fourth));
         drop((server, listener));
-        let is_end = |it: &Value| it["from"] == "LISTEN" && it["to"] == "CLOSE";
+        let is_end = |record: &Value| record["from"] == "LISTEN" && record["to"] == "CLOSE";
         wait_until("the end is told of", || place.records().iter().any(is_end));
         end(second);
         let records = place.records();
         records.iter().for_each(schema::check);
-        let seqs: Vec<u64> = records.iter().filter_map(|it| it["seq"].as_u64()).collect();
+        let seqs: Vec<u64> = records.iter().filter_map(|record| record["seq"].as_u64()).collect();
         assert_eq!(seqs, (1..=records.len() as u64).collect::<Vec<_>>(), "numbered without a gap");
-        let instances: BTreeSet<String> = records.iter().map(|it| it["instance"].to_string()).collect();
+        let instances: BTreeSet<String> =
+            records.iter().map(|record| record["instance"].to_string()).collect();
         assert_eq!(instances.len(), 1);
-        let starts: Vec<&Value> = records.iter().filter(|it| it["kind"] == "start").collect();
+        let starts: Vec<&Value> = records.iter().filter(|record| record["kind"] == "start").collect();
         assert_eq!(starts[1]["adopted"]["instance"], starts[0]["instance"]);
         assert!(starts[0]["adopted"].is_null());
         assert!(
-            !records.iter().any(|it| ["lost", "resync"].contains(&it["kind"].as_str().expect("kind"))),
+            !records
+                .iter()
+                .any(|record| ["lost", "resync"].contains(&record["kind"].as_str().expect("kind"))),
             "{records:#?}"
         );
         // The old connection's server: known before, closed by its peer meanwhile.
         let find = |from: &str, to: &str| -> Vec<&Value> {
             records
                 .iter()
-                .filter(|it| it["from"] == from && it["to"] == to && it["role"] == "server")
+                .filter(|record| record["from"] == from && record["to"] == to && record["role"] == "server")
                 .collect()
         };
         let (opened, closed) = (find("SYN_RECV", "ESTABLISHED")[0], find("ESTABLISHED", "CLOSE_WAIT")[0]);
@@ -218,11 +221,14 @@ fn goes_on() {
         if observer::is_there() {
             let seen: usize = observer::paths(port, 20).iter().map(|path| path.len() - 1).sum();
             assert!(seen >= 20, "bpftrace saw {seen}");
-            let full = |it: &&Value| it["kind"] == "transition" && it["mini"].is_null();
+            let full = |record: &&Value| record["kind"] == "transition" && record["mini"].is_null();
             assert!(records.iter().filter(full).count() >= seen - 6, "{seen}");
         }
-        let conns: BTreeSet<String> =
-            records.iter().filter(|it| it["kind"] == "transition").map(|it| it["conn"].to_string()).collect();
+        let conns: BTreeSet<String> = records
+            .iter()
+            .filter(|record| record["kind"] == "transition")
+            .map(|record| record["conn"].to_string())
+            .collect();
         assert_eq!(conns.len(), 5, "a listener, two clients, two servers");
     });
 }
@@ -261,8 +267,13 @@ fn killed() {
         check_identities(&records);
         let transitions: Vec<String> = records
             .iter()
-            .filter(|it| it["kind"] == "transition")
-            .map(|it| format!("{} {} {} {} {}", it["time"], it["local"], it["remote"], it["from"], it["to"]))
+            .filter(|record| record["kind"] == "transition")
+            .map(|record| {
+                format!(
+                    "{} {} {} {} {}",
+                    record["time"], record["local"], record["remote"], record["from"], record["to"]
+                )
+            })
             .collect();
         let unique: BTreeSet<&String> = transitions.iter().collect();
         assert_eq!(unique.len(), transitions.len(), "nothing twice");
@@ -271,7 +282,7 @@ fn killed() {
         assert!(delivered <= made);
         let missing = made - delivered;
         // Killed between the write and its note, a record is delivered and counted; and corrections are records, too.
-        let said = || records.iter().filter(|it| it["kind"] != "transition").collect::<Vec<_>>();
+        let said = || records.iter().filter(|record| record["kind"] != "transition").collect::<Vec<_>>();
         let counted = crashed + others;
         assert!(counted >= missing, "{missing} are missing, {crashed} and {others} counted: {:#?}", said());
         assert!(crashed <= missing + 400 * KILLS as u64, "{missing} are missing, {crashed} counted");
@@ -281,11 +292,11 @@ fn killed() {
 
 /// One stream: of what the numbers leave out, the `lost` record behind it says at least as much.
 fn check_numbers(records: &[Value]) {
-    let instances: BTreeSet<&str> = records.iter().filter_map(|it| it["instance"].as_str()).collect();
+    let instances: BTreeSet<&str> = records.iter().filter_map(|record| record["instance"].as_str()).collect();
     assert_eq!(instances.len(), 1, "{instances:?}");
     let mut gap = 0;
     for pair in records.windows(2) {
-        let [before, after] = [&pair[0], &pair[1]].map(|it| it["seq"].as_u64().expect("seq"));
+        let [before, after] = [&pair[0], &pair[1]].map(|record| record["seq"].as_u64().expect("seq"));
         assert!(after > before, "{after} comes behind {before}");
         gap += after - before - 1;
         if pair[1]["place"] == "crash" {
@@ -303,7 +314,9 @@ fn check_numbers(records: &[Value]) {
 /// No connection has the id of another.
 fn check_identities(records: &[Value]) {
     let mut ends: HashMap<&str, [&Value; 2]> = HashMap::new();
-    for record in records.iter().filter(|it| it["kind"] == "transition" && !it["local"]["port"].is_null()) {
+    for record in
+        records.iter().filter(|record| record["kind"] == "transition" && !record["local"]["port"].is_null())
+    {
         let new = [&record["local"], &record["remote"]];
         let known = ends.entry(record["conn"].as_str().expect("conn")).or_insert(new);
         assert_eq!(*known, new, "{record}");
@@ -382,7 +395,7 @@ fn killed_window() {
         let first = place.start(1);
         place.connection(port);
         kill(first);
-        let counted = place.records().iter().filter(|it| it["kind"] == "transition").count();
+        let counted = place.records().iter().filter(|record| record["kind"] == "transition").count();
         end(place.start(2));
         assert_eq!(lost(&read(&path), "crash"), counted as u64);
     });
@@ -397,7 +410,7 @@ fn replaced() {
         place.configure(netns, port, "ring-size = \"1M\"");
         end(place.start(2));
         let records = place.records();
-        let starts: Vec<&Value> = records.iter().filter(|it| it["kind"] == "start").collect();
+        let starts: Vec<&Value> = records.iter().filter(|record| record["kind"] == "start").collect();
         assert!(starts[1]["adopted"].is_null());
         let said = starts[1]["degraded"].to_string();
         assert!(
@@ -421,8 +434,8 @@ fn detached() {
         assert!(place.pin.join("ring").exists());
         let programs = || {
             let output = Command::new("bpftool").args(["link", "show"]).output();
-            output.map_or(0, |it| {
-                String::from_utf8_lossy(&it.stdout).lines().filter(|line| line.contains("prog")).count()
+            output.map_or(0, |output| {
+                String::from_utf8_lossy(&output.stdout).lines().filter(|line| line.contains("prog")).count()
             })
         };
         let before = programs();

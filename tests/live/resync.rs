@@ -26,15 +26,15 @@ pub(crate) fn tests() -> Vec<Test> {
 /// What a reader of the stream believes: the sockets that are there.
 pub(crate) fn believed(records: &[Value]) -> Vec<Line> {
     let mut last: BTreeMap<&str, Line> = BTreeMap::new();
-    for it in records {
-        let state = match it["kind"].as_str() {
-            Some("transition") => &it["to"],
-            Some("resync" | "snapshot") => &it["state"],
+    for record in records {
+        let state = match record["kind"].as_str() {
+            Some("transition") => &record["to"],
+            Some("resync" | "snapshot") => &record["state"],
             _ => continue,
         };
-        let port = |end: &str| it[end]["port"].as_u64().unwrap_or(0) as u16;
+        let port = |end: &str| record[end]["port"].as_u64().unwrap_or(0) as u16;
         let line = (port("local"), port("remote"), state.as_str().expect("state").to_owned());
-        last.insert(it["conn"].as_str().expect("conn"), line);
+        last.insert(record["conn"].as_str().expect("conn"), line);
     }
     let mut lines: Vec<Line> = last.into_values().filter(|line| line.2 != "CLOSE").collect();
     lines.sort();
@@ -49,15 +49,15 @@ fn after_a_loss() {
         load.run().expect("load");
         let (listener, client, server) = Kind::V4.pair(fresh_port());
         drop(client);
-        tracer.wait_for(|it| it["kind"] == "lost");
-        tracer.wait_for(|it| it["kind"] == "resync");
+        tracer.wait_for(|record| record["kind"] == "lost");
+        tracer.wait_for(|record| record["kind"] == "resync");
         let deadline = Instant::now() + patience();
         loop {
             // A connection of the test's own shows how far the stream has come. If it is lost, a `lost` record counts it.
             let error = Kind::V4.connect(nobody).expect_err("nobody listens");
             assert_eq!(error.raw_os_error(), Some(libc::ECONNREFUSED));
-            tracer.wait_for(|it| {
-                it["kind"] == "lost" || (it["remote"]["port"] == nobody && it["to"] == "CLOSE")
+            tracer.wait_for(|record| {
+                record["kind"] == "lost" || (record["remote"]["port"] == nobody && record["to"] == "CLOSE")
             });
             let (said, shown) = (believed(tracer.seen()), proc_net_tcp());
             if said == shown {
@@ -81,8 +81,8 @@ fn nothing_to_correct() {
         // Looked at many times while connections come and go.
         while start.elapsed() < Duration::from_millis(1500) {
             load.run().expect("load");
-            let is_end = |it: &Value| it["from"] == "LISTEN" && it["to"] == "CLOSE";
-            tracer.wait_for(|it| is_end(it) && it["local"]["port"] == port);
+            let is_end = |record: &Value| record["from"] == "LISTEN" && record["to"] == "CLOSE";
+            tracer.wait_for(|record| is_end(record) && record["local"]["port"] == port);
         }
         let story = tracer.stop();
         assert_eq!(story.of("lost").count(), 0);

@@ -52,7 +52,7 @@ const TRACE: &str = "+bpf,+perfmon,+net_admin,+sys_ptrace";
 const TRACE_AND_READ: &str = "+bpf,+perfmon,+net_admin,+sys_ptrace,+dac_read_search";
 
 fn users() {
-    if !Command::new("setpriv").arg("--version").output().is_ok_and(|it| it.status.success()) {
+    if !Command::new("setpriv").arg("--version").output().is_ok_and(|output| output.status.success()) {
         return crate::skip("needs setpriv");
     }
     in_lab(|netns| {

@@ -1,17 +1,16 @@
 //! What a look can see and what it cannot: an answer of "OK" is given only where nothing can be missing.
 
+mod confinement;
+
 use std::{
-    ffi::CString,
     fs, io,
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::process::CommandExt,
-    },
-    process::{Output, Stdio, exit},
-    ptr, thread,
+    os::fd::{AsRawFd, OwnedFd},
+    thread,
     time::{Duration, Instant},
 };
 
+use confinement::{apply, c_string, confined_run};
+pub(crate) use confinement::{confined, mount};
 use serde_json::Value;
 use socket2::Socket;
 
@@ -21,7 +20,7 @@ use crate::{
     lab::{Tracer, can_list_holders, in_lab, own_netns, sockstate},
     look_test,
     observer::wait_for_states,
-    roles::{Actor, part},
+    roles::Actor,
     schema,
     sockets::{Kind, fresh_port, with_own_table},
     stuck::holders,
@@ -90,9 +89,9 @@ impl Said {
 
 /// Reasons of the record that says that a look is not complete.
 fn reasons(records: &[Value]) -> Vec<String> {
-    let looks = records.iter().filter(|it| it["kind"] == "look");
-    let reasons = looks.flat_map(|it| it["reasons"].as_array().expect("reasons"));
-    reasons.map(|it| it["reason"].as_str().expect("reason").to_owned()).collect()
+    let looks = records.iter().filter(|record| record["kind"] == "look");
+    let reasons = looks.flat_map(|record| record["reasons"].as_array().expect("reasons"));
+    reasons.map(|record| record["reason"].as_str().expect("reason").to_owned()).collect()
 }
 
 /// Runs `work` while a namespace that this thread is in has a leak on a port.
@@ -127,7 +126,13 @@ fn blind(confinement: &[&str], reason: &str) {
             let said = Said::by(confinement, &[&args[..], &["json"]].concat());
             let records = said.records();
             assert!(said.code == Some(0) && !said.errors.is_empty(), "{}", said.errors);
-            assert_eq!(records.iter().filter(|it| it["kind"] == "stuck" && it["age_ns"].is_u64()).count(), 0);
+            assert_eq!(
+                records
+                    .iter()
+                    .filter(|record| record["kind"] == "stuck" && record["age_ns"].is_u64())
+                    .count(),
+                0
+            );
             let last = records.last().expect("a record");
             assert_eq!((&last["kind"], &last["complete"]), (&"look".into(), &false.into()));
             assert!(reasons(&records).contains(&reason.to_owned()), "{last}");
@@ -252,17 +257,20 @@ fn sockets_only() {
         for said in [found, of_it] {
             let records = said.records();
             assert_eq!(records.len(), 2, "the socket, and that it is not all: {records:?}");
-            let it = &records[0];
-            assert_eq!((&it["state"], &it["netns"]), (&"CLOSE_WAIT".into(), &left.netns.into()));
+            let record = &records[0];
+            assert_eq!((&record["state"], &record["netns"]), (&"CLOSE_WAIT".into(), &left.netns.into()));
             let fd = left.sockets.1.as_raw_fd() as u64;
-            assert_eq!(holders(it), [(u64::from(std::process::id()), fd)]);
+            assert_eq!(holders(record), [(u64::from(std::process::id()), fd)]);
             // No evidence, no value.
             for unknown in ["age_ns", "unread_bytes", "unsent_bytes", "retransmits", "timer"] {
-                assert_eq!(it[unknown], Value::Null, "{unknown}: {it}");
+                assert_eq!(record[unknown], Value::Null, "{unknown}: {record}");
             }
-            assert_eq!(it["reason"], "unknown");
-            let commands = it["commands"].as_array().expect("commands");
-            assert!(commands.iter().all(|it| !it.as_str().is_some_and(|it| it.contains("ss -K"))), "{it}");
+            assert_eq!(record["reason"], "unknown");
+            let commands = record["commands"].as_array().expect("commands");
+            assert!(
+                commands.iter().all(|record| !record.as_str().is_some_and(|record| record.contains("ss -K"))),
+                "{record}"
+            );
         }
         // With its last socket the namespace is gone.
         drop(left);
@@ -490,108 +498,4 @@ fn walker() {
             tracer.stop();
         });
     });
-}
-
-/// Runs sockstate below a process that is confined first.
-fn confined_run(confinement: &[&str], args: &[&str]) -> Output {
-    let value = [confinement.join(";"), args.join("\n")].join("|");
-    let program = std::env::current_exe().expect("this program");
-    part(&program, "confined", value).stdin(Stdio::null()).output().expect("a confined process")
-}
-
-/// The role of a process that gives up what `value` says, then runs sockstate and ends with its exit code.
-pub(crate) fn confined(value: &str) {
-    let (steps, args) = value.split_once('|').expect("steps and arguments");
-    let steps: Vec<String> = steps.split(';').filter(|it| !it.is_empty()).map(ToOwned::to_owned).collect();
-    // A new /proc shows the pid namespace of the process that mounts it, which must be in it; after that no capability is needed.
-    let late = |step: &str| step.starts_with("proc") || step.starts_with("drop");
-    for step in steps.iter().filter(|step| !late(step)) {
-        apply(step).unwrap_or_else(|error| panic!("{step}: {error}"));
-    }
-    let steps: Vec<String> = steps.into_iter().filter(|step| late(step)).collect();
-    let mut command = sockstate();
-    command.args(args.split('\n'));
-    // SAFETY: this process has one thread, so that the child may do what it may.
-    unsafe { command.pre_exec(move || steps.iter().try_for_each(|step| apply(step))) };
-    let status = command.status().expect("sockstate");
-    exit(status.code().unwrap_or(99));
-}
-
-fn apply(step: &str) -> io::Result<()> {
-    let (step, argument) = step.split_once(' ').unwrap_or((step, ""));
-    match (step, argument) {
-        ("user", _) => {
-            unshare(libc::CLONE_NEWUSER)?;
-            fs::write("/proc/self/setgroups", "deny")?;
-            fs::write("/proc/self/uid_map", "0 0 1")?;
-            fs::write("/proc/self/gid_map", "0 0 1")
-        }
-        ("net", _) => unshare(libc::CLONE_NEWNET),
-        ("pid", _) => unshare(libc::CLONE_NEWPID),
-        ("mount", _) => {
-            unshare(libc::CLONE_NEWNS)?;
-            mount("none", "/", "", libc::MS_REC | libc::MS_PRIVATE, "")
-        }
-        ("proc", options) => mount("proc", "/proc", "proc", 0, options),
-        ("drop", "all") => (0..64).try_for_each(|capability| match drop_capability(capability) {
-            Err(error) if error.raw_os_error() != Some(libc::EINVAL) => Err(error),
-            _ => Ok(()),
-        }),
-        ("drop", capability) => drop_capability(capability.parse().expect("a number")),
-        ("stale", _) => {
-            mount("none", "/run", "tmpfs", 0, "")?;
-            fs::create_dir("/run/netns")?;
-            fs::write("/run/netns/stale", "")
-        }
-        ("covered", what) => {
-            mount("none", "/run", "tmpfs", 0, "")?;
-            fs::create_dir("/run/netns")?;
-            fs::write("/run/netns/covered", "")?;
-            let home = fs::File::open("/proc/self/ns/net")?;
-            if !what.starts_with("own") {
-                unshare(libc::CLONE_NEWNET)?;
-            }
-            mount("/proc/self/ns/net", "/run/netns/covered", "", libc::MS_BIND, "")?;
-            // SAFETY: takes an open descriptor and a number.
-            if unsafe { libc::setns(home.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
-                return Err(io::Error::last_os_error());
-            }
-            mount("none", "/run/netns", "tmpfs", 0, "")
-        }
-        (step, argument) => panic!("no step {step} {argument}"),
-    }
-}
-
-fn unshare(flags: i32) -> io::Result<()> {
-    // SAFETY: takes a number; this process has one thread.
-    if unsafe { libc::unshare(flags) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// From the next program on.
-fn drop_capability(number: u64) -> io::Result<()> {
-    // SAFETY: takes numbers.
-    if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) } == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
-}
-
-fn c_string(text: &str) -> CString {
-    CString::new(text).expect("no NUL")
-}
-
-pub(crate) fn mount(
-    source: &str,
-    target: &str,
-    kind: &str,
-    flags: libc::c_ulong,
-    options: &str,
-) -> io::Result<()> {
-    let [source, target, kind, options] = [source, target, kind, options].map(c_string);
-    let kind = if kind.is_empty() { ptr::null() } else { kind.as_ptr() };
-    // SAFETY: strings that live until it returns.
-    let result =
-        unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind, flags, options.as_ptr().cast()) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

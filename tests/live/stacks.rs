@@ -95,10 +95,10 @@ fn check(netns: u64, mut stack: Stack, inside: &Inside, gateway: Ipv4Addr) {
     drop(listener.accept().expect("accept"));
     let found = || -> Vec<Value> { look(netns, &["close-wait", "--older-than", "0"]) };
     wait_until("the stack's socket is in CLOSE_WAIT", || found().len() == 1);
-    let it = &found()[0];
-    let holder = &it["holders"][0];
-    assert_eq!(holder["pid"], stack.0.id(), "{it}");
-    assert_eq!(holder["serves"]["netns"], inside.netns, "{it}");
+    let record = &found()[0];
+    let holder = &record["holders"][0];
+    assert_eq!(holder["pid"], stack.0.id(), "{record}");
+    assert_eq!(holder["serves"]["netns"], inside.netns, "{record}");
 }
 
 fn slirp() {

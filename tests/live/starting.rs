@@ -52,7 +52,7 @@ fn churn(port: u16, is_over: &AtomicBool) -> Vec<[socket2::Socket; 2]> {
 fn catch_up(tracer: &mut Tracer) {
     let nobody = fresh_port();
     Kind::V4.connect(nobody).expect_err("nobody listens");
-    tracer.wait_for(|it| it["remote"]["port"] == nobody && it["to"] == "CLOSE");
+    tracer.wait_for(|record| record["remote"]["port"] == nobody && record["to"] == "CLOSE");
 }
 
 fn under_load() {
@@ -69,7 +69,7 @@ fn under_load() {
             wait_until("connections", || proc_net_tcp().len() > 50);
             let mut tracer = Tracer::start(netns, &["--snapshot"]);
             // A connection of the load that begins behind the start: what was in the ring before has come.
-            tracer.wait_for(|it| it["from"] == "CLOSE" && it["remote"]["port"] == port);
+            tracer.wait_for(|record| record["from"] == "CLOSE" && record["remote"]["port"] == port);
             is_over.store(true, Ordering::Relaxed);
             let open = load.join().expect("the load");
             catch_up(&mut tracer);
@@ -90,34 +90,38 @@ type Ports = (Option<u64>, Option<u64>);
 
 /// Each pair of ends has one identity at a time; what the snapshot shows goes on from there, and nothing is older than the start.
 fn is_told_once(story: &Story) {
-    let port = |it: &Value, end: &str| it[end]["port"].as_u64();
+    let port = |record: &Value, end: &str| record[end]["port"].as_u64();
     // When each connection of a pair of ends came into the stream.
     let mut conns: HashMap<Ports, BTreeMap<&str, &str>> = HashMap::new();
     let mut ended: HashMap<&str, &str> = HashMap::new();
     let mut last: HashMap<&str, &str> = HashMap::new();
     let begin = story.records[0]["time"].as_str().expect("time");
-    for it in &story.records {
-        let conn = it["conn"].as_str().unwrap_or_default();
-        match it["kind"].as_str() {
+    for record in &story.records {
+        let conn = record["conn"].as_str().unwrap_or_default();
+        match record["kind"].as_str() {
             Some("snapshot") => {
-                assert!(last.insert(conn, it["state"].as_str().expect("state")).is_none(), "{it}");
+                assert!(last.insert(conn, record["state"].as_str().expect("state")).is_none(), "{record}");
             }
             Some("transition") => {
-                assert!(it["time"].as_str() >= Some(begin), "{it}");
-                if let Some(known) = last.insert(conn, it["to"].as_str().expect("state")) {
-                    assert_eq!(it["from"], known, "{it}");
+                assert!(record["time"].as_str() >= Some(begin), "{record}");
+                if let Some(known) = last.insert(conn, record["to"].as_str().expect("state")) {
+                    assert_eq!(record["from"], known, "{record}");
                 } else {
-                    assert!(it["from"] == "CLOSE" || it["from"] == "LISTEN", "{it}");
+                    assert!(record["from"] == "CLOSE" || record["from"] == "LISTEN", "{record}");
                 }
             }
             _ => continue,
         }
-        let time = it["time"].as_str().expect("time");
-        if it["to"] == "CLOSE" {
+        let time = record["time"].as_str().expect("time");
+        if record["to"] == "CLOSE" {
             ended.insert(conn, time);
         }
-        if port(it, "local").is_some() {
-            conns.entry((port(it, "local"), port(it, "remote"))).or_default().entry(conn).or_insert(time);
+        if port(record, "local").is_some() {
+            conns
+                .entry((port(record, "local"), port(record, "remote")))
+                .or_default()
+                .entry(conn)
+                .or_insert(time);
         }
     }
     // On a slow machine the load takes so long that it comes to a port again.
@@ -150,12 +154,16 @@ fn refused_only() {
             }
         }
         for _ in 0..4 {
-            tracer.wait_for(|it| it["kind"] == "transition");
+            tracer.wait_for(|record| record["kind"] == "transition");
         }
         let story = tracer.stop();
-        for it in story.transitions() {
-            assert_eq!((&it["remote"]["port"], &it["cause"]), (&nobody.into(), &"refused".into()), "{it}");
-            assert!(it["in_state_ns"].as_u64().is_some(), "{it}");
+        for record in story.transitions() {
+            assert_eq!(
+                (&record["remote"]["port"], &record["cause"]),
+                (&nobody.into(), &"refused".into()),
+                "{record}"
+            );
+            assert!(record["in_state_ns"].as_u64().is_some(), "{record}");
         }
         assert_eq!(story.transitions().count(), 4);
         assert_eq!(story.of("resync").count() + story.of("stuck").count(), 0, "{:#?}", story.records);
@@ -180,16 +188,16 @@ fn hidden_is_not_stuck() {
             let deaf = Kind::V4.listen(port + 1);
             make_deaf(&deaf);
             let client = Kind::V4.start_connect(port + 1);
-            let it = tracer.wait_for(|it| it["kind"] == "stuck");
+            let record = tracer.wait_for(|record| record["kind"] == "stuck");
             assert_eq!(
-                (&it["state"], &it["remote"]["port"]),
+                (&record["state"], &record["remote"]["port"]),
                 (&"SYN_SENT".into(), &(port + 1).into()),
-                "{it}"
+                "{record}"
             );
             drop((other, client));
             let story = tracer.stop();
-            for it in story.of("stuck").chain(story.of("resync")) {
-                assert_eq!(it["remote"]["port"], port + 1, "{it}");
+            for record in story.of("stuck").chain(story.of("resync")) {
+                assert_eq!(record["remote"]["port"], port + 1, "{record}");
             }
         }
     });
@@ -215,15 +223,15 @@ fn remade_cgroup() {
                 inside.go_on();
                 assert_eq!(inside.hear(), "listening");
                 inside.kill();
-                let it = tracer.wait_for(|it| it["from"] == "LISTEN" && it["to"] == "CLOSE");
-                assert_eq!(it["local"]["port"], port + round, "{it}");
+                let record = tracer.wait_for(|record| record["from"] == "LISTEN" && record["to"] == "CLOSE");
+                assert_eq!(record["local"]["port"], port + round, "{record}");
                 drop(outside);
                 wait_until("the cgroup is empty", || std::fs::remove_dir(&group).is_ok());
                 std::fs::create_dir(&group).expect("make the cgroup again");
             }
             let story = tracer.stop();
-            for it in story.transitions() {
-                assert_eq!(it["cgroup"]["path"], format!("/{name}"), "{it}");
+            for record in story.transitions() {
+                assert_eq!(record["cgroup"]["path"], format!("/{name}"), "{record}");
             }
             assert_eq!(story.transitions().count(), 6);
         });

@@ -65,9 +65,11 @@ fn port_of(socket: &Socket) -> u16 {
 }
 
 /// Descriptors by process, as a record says.
-pub(crate) fn holders(it: &Value) -> Vec<(u64, u64)> {
-    let list = it["holders"].as_array().expect("holders");
-    list.iter().map(|it| (it["pid"].as_u64().expect("pid"), it["fd"].as_u64().expect("fd"))).collect()
+pub(crate) fn holders(record: &Value) -> Vec<(u64, u64)> {
+    let list = record["holders"].as_array().expect("holders");
+    list.iter()
+        .map(|holder| (holder["pid"].as_u64().expect("pid"), holder["fd"].as_u64().expect("fd")))
+        .collect()
 }
 
 /// Reason, unread bytes, holders.
@@ -127,24 +129,24 @@ fn close_wait(kind: Kind) {
         drop(client);
         wanted.insert(id, ("never_accepted", 0, Vec::new()));
 
-        let mut states = vec!["LISTEN"];
-        states.extend(["CLOSE_WAIT"; 7]);
-        states.extend(["FIN_WAIT2"; 7]);
-        wait_for_states(&states);
+        wait_for_states(&[&["LISTEN"][..], &["CLOSE_WAIT"; 7], &["FIN_WAIT2"; 7]].concat());
         let found = look(netns, &["close-wait", "--older-than", "0"]);
-        for it in &found {
-            let id = it["remote"]["port"].as_u64().expect("port") as u16;
+        for record in &found {
+            let id = record["remote"]["port"].as_u64().expect("port") as u16;
             let (reason, unread, held_by) = wanted.remove(&id).expect("one of ours, once");
-            assert_eq!(it["reason"], reason, "{it}");
-            assert_eq!(it["unread_bytes"], unread, "{it}");
-            assert_eq!(holders(it), held_by, "{it}");
-            assert_eq!(it["state"], "CLOSE_WAIT");
-            assert_eq!(it["network"]["type"], kind.network_type());
-            assert_eq!((&it["local"]["port"], it["age_at_least"].as_bool()), (&port.into(), Some(true)));
+            assert_eq!(record["reason"], reason, "{record}");
+            assert_eq!(record["unread_bytes"], unread, "{record}");
+            assert_eq!(holders(record), held_by, "{record}");
+            assert_eq!(record["state"], "CLOSE_WAIT");
+            assert_eq!(record["network"]["type"], kind.network_type());
+            assert_eq!(
+                (&record["local"]["port"], record["age_at_least"].as_bool()),
+                (&port.into(), Some(true))
+            );
             let made_by_us =
                 ["held_by_child", "in_flight", "never_accepted"].contains(&reason) || id == worker_port;
-            assert_eq!(it["creator"]["pid"].as_u64(), made_by_us.then_some(own), "{it}");
-            check_commands(it, &held_by);
+            assert_eq!(record["creator"]["pid"].as_u64(), made_by_us.then_some(own), "{record}");
+            check_commands(record, &held_by);
         }
         assert!(wanted.is_empty(), "not found: {wanted:?}");
         drop((eof, unread, leaked, near, far, stranger));
@@ -153,9 +155,9 @@ fn close_wait(kind: Kind) {
 }
 
 /// The printed commands are about that socket and no other.
-fn check_commands(it: &Value, held_by: &[(u64, u64)]) {
+fn check_commands(record: &Value, held_by: &[(u64, u64)]) {
     let commands: Vec<&str> =
-        it["commands"].as_array().expect("commands").iter().filter_map(Value::as_str).collect();
+        record["commands"].as_array().expect("commands").iter().filter_map(Value::as_str).collect();
     let (kill, list) = commands.split_last().expect("a command");
     for (command, (pid, fd)) in list.iter().zip(held_by) {
         assert_eq!(*command, format!("ls -l /proc/{pid}/fd/{fd}"));
@@ -174,7 +176,7 @@ fn check_commands(it: &Value, held_by: &[(u64, u64)]) {
     assert!(output.status.success(), "{kill}: {output:?}");
     assert_eq!(shown.lines().count(), 1, "{kill}: {shown}");
     assert!(shown.starts_with("CLOSE-WAIT"), "{kill}: {shown}");
-    assert!(shown.trim().ends_with(&format!(":{}", it["remote"]["port"])), "{kill}: {shown}");
+    assert!(shown.trim().ends_with(&format!(":{}", record["remote"]["port"])), "{kill}: {shown}");
 }
 
 fn peers() {
@@ -247,7 +249,7 @@ fn others() {
         // Every byte is on one side or on the other, once no acknowledgment is on its way.
         wait_until("all bytes are somewhere", || {
             let found = look(netns, &["sockets", "--port", &port.to_string()]);
-            let bytes = |it: &Value| it["unread_bytes"].as_u64().max(it["unsent_bytes"].as_u64());
+            let bytes = |record: &Value| record["unread_bytes"].as_u64().max(record["unsent_bytes"].as_u64());
             found.iter().filter_map(bytes).sum::<u64>() == written
         });
         // Then the peer does not answer any more.
@@ -289,9 +291,9 @@ fn watched() {
         let found = look(netns, &["close-wait", "--older-than", "0"]);
         let said = |socket: &Socket| {
             let fd = socket.as_raw_fd() as u64;
-            let it = found.iter().find(|it| holders(it)[0].1 == fd).expect("each is found");
-            let advice = it["advice"].as_str().expect("advice").to_owned();
-            (it["holders"][0]["epoll"].clone(), advice)
+            let record = found.iter().find(|record| holders(record)[0].1 == fd).expect("each is found");
+            let advice = record["advice"].as_str().expect("advice").to_owned();
+            (record["holders"][0]["epoll"].clone(), advice)
         };
         for (socket, events, advice) in [
             (&kept[0], &[][..], "which no epoll of it watches"),
@@ -430,7 +432,7 @@ fn shown_by_ss() -> Shown {
 }
 
 fn against_ss() {
-    if !Command::new("ss").arg("-V").output().is_ok_and(|it| it.status.success()) {
+    if !Command::new("ss").arg("-V").output().is_ok_and(|output| output.status.success()) {
         return crate::skip("needs ss");
     }
     in_lab(|netns| {
@@ -460,12 +462,12 @@ fn against_ss() {
         let theirs = shown_by_ss();
         let between = begin.elapsed().as_millis() as i64;
         assert_eq!((ours.len(), theirs.len()), (5, 5));
-        for it in &ours {
-            let (unread, age, held) = &theirs[&it["remote"]["port"].as_u64().expect("port")];
-            assert_eq!(it["unread_bytes"], *unread, "{it}");
-            assert_eq!(holders(it), *held, "{it}");
-            let off = age - (it["age_ns"].as_u64().expect("age") / 1_000_000) as i64;
-            assert!((-100..=100 + between).contains(&off), "off by {off} ms, {between} ms later: {it}");
+        for record in &ours {
+            let (unread, age, held) = &theirs[&record["remote"]["port"].as_u64().expect("port")];
+            assert_eq!(record["unread_bytes"], *unread, "{record}");
+            assert_eq!(holders(record), *held, "{record}");
+            let off = age - (record["age_ns"].as_u64().expect("age") / 1_000_000) as i64;
+            assert!((-100..=100 + between).contains(&off), "off by {off} ms, {between} ms later: {record}");
         }
         assert_eq!(theirs.values().filter(|(_, _, held)| held.is_empty()).count(), 1);
         assert!(theirs.values().any(|(_, _, held)| held.len() == 2));
@@ -521,27 +523,30 @@ fn sockets() {
             let found = look(netns, &["sockets"]);
             let mut said: Vec<_> = found
                 .iter()
-                .map(|it| {
-                    let port = |end: &str| it[end]["port"].as_u64().unwrap_or(0) as u16;
-                    (port("local"), port("remote"), it["state"].as_str().expect("state").to_owned())
+                .map(|record| {
+                    let port = |end: &str| record[end]["port"].as_u64().unwrap_or(0) as u16;
+                    (port("local"), port("remote"), record["state"].as_str().expect("state").to_owned())
                 })
                 .collect();
             said.sort();
             assert_eq!(said, shown);
             assert_eq!(proc_net_tcp(), shown);
-            for it in &found {
+            for record in &found {
                 let known = [&listener, &client, &server, &other, &left];
                 let ours = known.iter().find(|socket| {
-                    let end = |it: &Value| it["port"].as_u64().unwrap_or(0) as u16;
-                    let peer =
-                        socket.peer_addr().ok().and_then(|it| it.as_socket()).map_or(0, |it| it.port());
-                    (port_of(socket), peer) == (end(&it["local"]), end(&it["remote"]))
+                    let end = |record: &Value| record["port"].as_u64().unwrap_or(0) as u16;
+                    let peer = socket
+                        .peer_addr()
+                        .ok()
+                        .and_then(|address| address.as_socket())
+                        .map_or(0, |record| record.port());
+                    (port_of(socket), peer) == (end(&record["local"]), end(&record["remote"]))
                 });
                 let wanted: Vec<_> = ours
                     .map(|socket| (u64::from(process::id()), socket.as_raw_fd() as u64))
                     .into_iter()
                     .collect();
-                assert_eq!(holders(it), wanted, "{it}");
+                assert_eq!(holders(record), wanted, "{record}");
             }
         });
     }
@@ -563,8 +568,10 @@ fn filters() {
         assert_eq!(count(&["--remote", "::1", "--state", "ESTABLISHED"]), 2);
         assert_eq!(count(&["--pid", &process::id().to_string()]), 6);
         assert_eq!(count(&["--comm", "nobody"]), 0);
-        let states: Vec<Value> =
-            look(netns, &["sockets", "--sort", "state"]).iter().map(|it| it["state"].clone()).collect();
+        let states: Vec<Value> = look(netns, &["sockets", "--sort", "state"])
+            .iter()
+            .map(|record| record["state"].clone())
+            .collect();
         assert_eq!(states, ["ESTABLISHED", "ESTABLISHED", "ESTABLISHED", "ESTABLISHED", "LISTEN", "LISTEN"]);
     });
 }

@@ -50,7 +50,7 @@ fn own_time() {
             thread::sleep(Duration::from_millis(100));
         }
         let lived = begin.elapsed();
-        let end = tracer.wait_for(|it| it["from"] == "TIME_WAIT");
+        let end = tracer.wait_for(|record| record["from"] == "TIME_WAIT");
         assert_eq!((&end["to"], &end["cause"]), (&"CLOSE".into(), &"expired".into()), "{end}");
         let said = Duration::from_nanos(end["in_state_ns"].as_u64().expect("in_state_ns"));
         assert!(said >= Duration::from_secs(60), "{end}");
@@ -93,21 +93,21 @@ fn flood() {
             assert!(Instant::now() < deadline, "{} still half open", half_open());
             thread::sleep(Duration::from_millis(20));
         }
-        let ended = |it: &Value| it["from"] == "SYN_RECV" && it["to"] == "CLOSE";
+        let ended = |record: &Value| record["from"] == "SYN_RECV" && record["to"] == "CLOSE";
         let mut left = syns;
         while left > 0 {
-            tracer.wait_for(|it| ended(it));
+            tracer.wait_for(|record| ended(record));
             left -= 1;
         }
         let story = tracer.stop();
-        let requests = story.transitions().filter(|it| it["to"] == "SYN_RECV").count();
-        let ends: Vec<&Value> = story.transitions().filter(|it| ended(it)).collect();
+        let requests = story.transitions().filter(|record| record["to"] == "SYN_RECV").count();
+        let ends: Vec<&Value> = story.transitions().filter(|record| ended(record)).collect();
         assert_eq!((requests, ends.len()), (syns, syns));
         for end in ends {
             let known = ["expired", "dropped", "listener_closed"].iter().any(|cause| end["cause"] == *cause);
             assert!(known && end["mini"] == true, "{end}");
         }
         assert_eq!(story.of("lost").count(), 0);
-        assert_eq!(story.records.last().map(|it| &it["illegal"]), Some(&0.into()));
+        assert_eq!(story.records.last().map(|record| &record["illegal"]), Some(&0.into()));
     });
 }

@@ -119,7 +119,7 @@ impl Place {
         let records = place.run(&["replay", "--format", "json", "night.zst"]).stdout;
         let records = String::from_utf8(records).expect("UTF-8");
         let mut records = records.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-        let opened = records.find(|it| it["kind"] == "transition").expect("a transition");
+        let opened = records.find(|record| record["kind"] == "transition").expect("a transition");
         place.conn = opened["conn"].as_str().expect("conn").to_owned();
         place.configure();
         place
@@ -146,8 +146,8 @@ impl Place {
                 word => word.replace("/var/log", &here),
             })
             .collect();
-        let kind = words.first().filter(|it| !it.starts_with('-')).cloned().unwrap_or_default();
-        let has = |word: &str| words.iter().any(|it| it == word);
+        let kind = words.first().filter(|word| !word.starts_with('-')).cloned().unwrap_or_default();
+        let has = |word: &str| words.iter().any(|given| given == word);
         let more: &[&str] = match kind.as_str() {
             "" | "trace" | "hunt" | "record" if !has("--help") => &["--alongside", "--duration", "1s"],
             "diagram" if has("--live") => &["--alongside", "--duration", "1s"],
@@ -156,14 +156,14 @@ impl Place {
             "detach" if !has("--pin") => &["--pin", "/sys/fs/bpf/sockstate-of-no-one"],
             _ => &[],
         };
-        if let Some(at) = words.iter().position(|it| it == "--duration") {
+        if let Some(at) = words.iter().position(|word| word == "--duration") {
             words.drain(at..at + 2);
         }
         if kind == "record" {
             // The others read the first one.
-            words.iter_mut().filter(|it| *it == "night.zst").for_each(|it| *it = "next.zst".into());
+            words.iter_mut().filter(|word| *word == "night.zst").for_each(|word| *word = "next.zst".into());
         }
-        words.extend(more.iter().map(|&it| it.to_owned()));
+        words.extend(more.iter().map(|&word| word.to_owned()));
         words
     }
 
@@ -182,7 +182,7 @@ impl Place {
         let daemon = self.command(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let daemon = daemon.expect("sockstate");
         let all = self.directory.path().join("all");
-        wait_until("it traces", || fs::metadata(&all).is_ok_and(|it| it.len() > 0));
+        wait_until("it traces", || fs::metadata(&all).is_ok_and(|metadata| metadata.len() > 0));
         signal(daemon.id(), libc::SIGTERM);
         let output = daemon.wait_with_output().expect("wait");
         fs::remove_file(all).expect("what it has written");
@@ -218,13 +218,14 @@ impl Place {
         if output.status.code().is_none_or(|code| code > most) || what.contains("panicked") {
             return Some(what);
         }
-        if let Some(at) = words.iter().position(|it| ["-o", "--output"].contains(it)) {
+        if let Some(at) = words.iter().position(|word| ["-o", "--output"].contains(word)) {
             let written = fs::metadata(self.directory.path().join(words[at + 1]));
-            return (!written.is_ok_and(|it| it.len() > 0)).then(|| format!("writes nothing: {what}"));
+            return (!written.is_ok_and(|metadata| metadata.len() > 0))
+                .then(|| format!("writes nothing: {what}"));
         }
         // In a second nothing may happen, nothing is stuck for long enough yet, and nobody is nginx.
         let may_be_silent =
-            ["record", "run", "hunt", "stuck", "close-wait", "--comm"].iter().any(|it| is(it))
+            ["record", "run", "hunt", "stuck", "close-wait", "--comm"].iter().any(|record| is(record))
                 || words[0].starts_with("--");
         (output.stdout.is_empty() && !may_be_silent).then(|| format!("says nothing: {what}"))
     }
@@ -250,7 +251,7 @@ fn everything() {
     if observer::is_in_vm() {
         return skip("the documents are not there");
     }
-    if ["python3", "script"].iter().any(|it| tools::find(it, it).is_none()) {
+    if ["python3", "script"].iter().any(|program| tools::find(program, program).is_none()) {
         return;
     }
     let named = documents::documents().into_iter().filter(|(name, _)| name != "first-look.md");

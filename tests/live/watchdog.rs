@@ -25,25 +25,29 @@ fn traced() {
         let mut tracer = Tracer::start(netns, &["--threshold", &rule]);
         let (_listener, client, server) = Kind::V4.pair(port);
         drop(client);
-        let entered = tracer.wait_for(|it| it["to"] == "CLOSE_WAIT");
-        let first = tracer.wait_for(|it| it["kind"] == "stuck");
-        let again = tracer.wait_for(|it| it["kind"] == "stuck");
+        let entered = tracer.wait_for(|record| record["to"] == "CLOSE_WAIT");
+        let first = tracer.wait_for(|record| record["kind"] == "stuck");
+        let again = tracer.wait_for(|record| record["kind"] == "stuck");
         drop(server);
-        let left = tracer.wait_for(|it| it["from"] == "CLOSE_WAIT");
-        let over = tracer.wait_for(|it| it["kind"] == "resolved");
+        let left = tracer.wait_for(|record| record["from"] == "CLOSE_WAIT");
+        let over = tracer.wait_for(|record| record["kind"] == "resolved");
         let story = tracer.stop();
-        for it in [&first, &again, &over] {
-            assert_eq!((&it["conn"], &it["state"]), (&entered["conn"], &"CLOSE_WAIT".into()), "{it}");
-            assert_eq!(it["age_at_least"], false);
+        for record in [&first, &again, &over] {
+            assert_eq!(
+                (&record["conn"], &record["state"]),
+                (&entered["conn"], &"CLOSE_WAIT".into()),
+                "{record}"
+            );
+            assert_eq!(record["age_at_least"], false);
         }
-        for (it, times, least) in [(&first, 1, 1), (&again, 2, 2)] {
-            assert_eq!(it["times"], times);
-            let age = Duration::from_nanos(it["age_ns"].as_u64().expect("age"));
+        for (record, times, least) in [(&first, 1, 1), (&again, 2, 2)] {
+            assert_eq!(record["times"], times);
+            let age = Duration::from_nanos(record["age_ns"].as_u64().expect("age"));
             // Looked at once a second.
-            assert!(age >= Duration::from_secs(least) && age < Duration::from_secs(least + 5), "{it}");
-            assert_eq!((&it["reason"], holders(it).len()), (&"eof_unread".into(), 1), "{it}");
-            assert_eq!(holders(it)[0].0, u64::from(process::id()));
-            assert_eq!(it["owner"]["pid"], process::id());
+            assert!(age >= Duration::from_secs(least) && age < Duration::from_secs(least + 5), "{record}");
+            assert_eq!((&record["reason"], holders(record).len()), (&"eof_unread".into(), 1), "{record}");
+            assert_eq!(holders(record)[0].0, u64::from(process::id()));
+            assert_eq!(record["owner"]["pid"], process::id());
         }
         assert_eq!(over["to"], left["to"]);
         assert_eq!(over["age_ns"], left["in_state_ns"]);
@@ -61,23 +65,30 @@ fn older() {
         std::thread::sleep(Duration::from_millis(2500));
         let waited = begin.elapsed();
         let mut tracer = Tracer::start(netns, &["--threshold", "CLOSE_WAIT=1"]);
-        let it = tracer.wait_for(|it| it["kind"] == "stuck");
-        assert_eq!((&it["age_at_least"], &it["reason"]), (&true.into(), &"eof_unread".into()), "{it}");
+        let record = tracer.wait_for(|record| record["kind"] == "stuck");
+        assert_eq!(
+            (&record["age_at_least"], &record["reason"]),
+            (&true.into(), &"eof_unread".into()),
+            "{record}"
+        );
         // The kernel counts in milliseconds, or in ticks of up to ten.
-        let age = Duration::from_nanos(it["age_ns"].as_u64().expect("age"));
+        let age = Duration::from_nanos(record["age_ns"].as_u64().expect("age"));
         assert!(age + Duration::from_millis(20) >= waited, "{age:?} of {waited:?}");
         // Once, however long it has been so; the reminder comes at double the distance from then on, and says as much.
-        let again = tracer.wait_for(|it| it["kind"] == "stuck");
-        assert_eq!((&it["times"], &again["times"]), (&1.into(), &2.into()));
-        assert!(again["age_ns"].as_u64() >= it["age_ns"].as_u64().map(|ns| ns + 1_000_000_000), "{again}");
-        for it in [&it, &again] {
-            assert_eq!((&it["reason"], holders(it).len()), (&"eof_unread".into(), 1), "{it}");
-            assert!(!it["why"].is_null() && !it["advice"].is_null(), "{it}");
+        let again = tracer.wait_for(|record| record["kind"] == "stuck");
+        assert_eq!((&record["times"], &again["times"]), (&1.into(), &2.into()));
+        assert!(
+            again["age_ns"].as_u64() >= record["age_ns"].as_u64().map(|ns| ns + 1_000_000_000),
+            "{again}"
+        );
+        for record in [&record, &again] {
+            assert_eq!((&record["reason"], holders(record).len()), (&"eof_unread".into(), 1), "{record}");
+            assert!(!record["why"].is_null() && !record["advice"].is_null(), "{record}");
         }
         let quiet = Tracer::start(netns, &["--no-stuck"]).stop();
         assert_eq!(quiet.of("stuck").count(), 0);
         drop(server);
-        tracer.wait_for(|it| it["kind"] == "resolved");
+        tracer.wait_for(|record| record["kind"] == "resolved");
         tracer.stop();
     });
 }

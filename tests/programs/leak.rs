@@ -18,7 +18,7 @@ fn serve(listener: &TcpListener) {
 }
 
 fn main() {
-    let port = std::env::args().nth(1).and_then(|it| it.parse().ok()).expect("port");
+    let port = std::env::args().nth(1).and_then(|port| port.parse().ok()).expect("port");
     let listener = TcpListener::bind(("127.0.0.1", port)).expect("listen");
     println!("ready");
     std::thread::spawn(move || serve(&listener));

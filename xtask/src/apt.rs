@@ -96,7 +96,9 @@ impl Apt {
 /// Where this machine gets its Debian packages and their security updates.
 fn mirrors() -> Result<(String, String)> {
     let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
-    files.extend(fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten().map(|it| it.path()));
+    files.extend(
+        fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten().map(|entry| entry.path()),
+    );
     let (mut archive, mut security) = (None, None);
     for text in files.iter().filter_map(|file| fs::read_to_string(file).ok()) {
         let urls = text

@@ -46,7 +46,7 @@ fn files() -> Result<BTreeMap<PathBuf, Vec<u8>>> {
     }
     let man = packaging.join("man");
     files.insert(man.join("sockstate.1"), page(&command, "sockstate")?);
-    for subcommand in command.get_subcommands().filter(|it| it.get_name() != "help") {
+    for subcommand in command.get_subcommands().filter(|subcommand| subcommand.get_name() != "help") {
         let name = format!("sockstate-{}", subcommand.get_name());
         files.insert(man.join(format!("{name}.1")), page(subcommand, &name)?);
     }

@@ -101,14 +101,14 @@ impl Statistics {
         let text = output(Command::new("bpftool").args(["--json", "prog", "show"]))?;
         let programs: serde_json::Value = serde_json::from_str(&text)?;
         // A program that never ran has no time.
-        let program = |it: &serde_json::Value| {
-            let number = |key: &str| it[key].as_f64().unwrap_or(0.0);
+        let program = |record: &serde_json::Value| {
+            let number = |key: &str| record[key].as_f64().unwrap_or(0.0);
             let program = Program {
-                name: it["name"].as_str().unwrap_or_default().to_owned(),
+                name: record["name"].as_str().unwrap_or_default().to_owned(),
                 ns: number("run_time_ns"),
                 runs: number("run_cnt"),
             };
-            Some((it["id"].as_u64()?, program))
+            Some((record["id"].as_u64()?, program))
         };
         Ok(programs.as_array().map(|all| all.iter().filter_map(program).collect()).unwrap_or_default())
     }

@@ -106,7 +106,7 @@ fn unpacked() -> Result<()> {
             "install",
             package,
         ]))?;
-        for file in fs::read_dir(&archives)?.flatten().filter(|it| it.path().is_file()) {
+        for file in fs::read_dir(&archives)?.flatten().filter(|entry| entry.path().is_file()) {
             if file.path().extension() == Some("deb".as_ref()) {
                 command(Command::new("dpkg-deb").arg("-x").arg(file.path()).arg(&tools))?;
             }
@@ -202,7 +202,8 @@ pub(crate) fn fuzzing() -> Result<()> {
 }
 
 fn tools(wanted: &[(&str, &str)]) -> Result<()> {
-    let missing: Vec<&str> = wanted.iter().filter(|(tool, _)| find(tool).is_none()).map(|it| it.1).collect();
+    let missing: Vec<&str> =
+        wanted.iter().filter(|(tool, _)| find(tool).is_none()).map(|wanted| wanted.1).collect();
     if missing.is_empty() { Ok(()) } else { debian(&missing) }
 }
 

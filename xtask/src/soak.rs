@@ -125,7 +125,7 @@ fn soak(directory: &Path, disk: &Disk, length: Duration) -> Result<(Tally, [(&'s
     configure(directory, 0)?;
     let mut daemon = Daemon::start(directory, 0)?;
     // It traces when it has written something.
-    while !fs::metadata(directory.join("records")).is_ok_and(|it| it.len() > 0) {
+    while !fs::metadata(directory.join("records")).is_ok_and(|record| record.len() > 0) {
         daemon.watch(Duration::from_millis(100), &mut tally)?;
     }
     let begin = Instant::now();

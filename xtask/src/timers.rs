@@ -62,8 +62,10 @@ pub(crate) fn bench(rounds: u32) -> Result<()> {
         let begin = Instant::now();
         flow()?;
         let took = begin.elapsed().as_secs_f64();
-        let timers = Statistics::since(&before)?.into_iter().filter(|it| it.name.starts_with("timer_"));
-        let (ns, runs) = timers.fold((0.0, 0.0), |(ns, runs), it| (ns + it.ns, runs + it.runs));
+        let timers =
+            Statistics::since(&before)?.into_iter().filter(|program| program.name.starts_with("timer_"));
+        let (ns, runs) =
+            timers.fold((0.0, 0.0), |(ns, runs), program| (ns + program.ns, runs + program.runs));
         drop(running);
         // Each against its own round's: the machine is not as quick in all of them.
         let share = median(list.iter().zip(&untraced).map(|(speed, untraced)| speed / untraced).collect());

@@ -83,7 +83,8 @@ pub(crate) fn all(args: &Args) -> Result<()> {
             kernels.insert(series, kernel);
         }
     }
-    let missing: Vec<&str> = kernels.iter().filter(|(_, kernel)| kernel.is_none()).map(|it| *it.0).collect();
+    let missing: Vec<&str> =
+        kernels.iter().filter(|(_, kernel)| kernel.is_none()).map(|kernel| *kernel.0).collect();
     if !missing.is_empty() && !args.kernels.is_empty() {
         bail!("Debian's archive has no kernel {}", missing.join(", "));
     }

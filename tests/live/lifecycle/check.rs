@@ -52,7 +52,7 @@ pub(super) fn scenario(run: &Run, scenario: &Scenario, kind: Kind, outcome: &Out
     let exact = !["estimate", "none"].contains(&tier);
     let before_the_end = |connection: &Vec<&Value>| -> Vec<String> {
         // The scenario's namespace ends with it, and mini-sockets with that.
-        let lived = connection.iter().filter(|it| it["cause"] != "netns_gone");
+        let lived = connection.iter().filter(|record| record["cause"] != "netns_gone");
         let lived: Vec<&Value> = lived.copied().collect();
         assert!(!lived.is_empty(), "only an end: {connection:#?}");
         path(&lived)
@@ -67,7 +67,7 @@ pub(super) fn scenario(run: &Run, scenario: &Scenario, kind: Kind, outcome: &Out
             _ => Some(steps),
         }
     };
-    let mut wanted: Vec<Vec<String>> = scenario.paths.iter().filter_map(|it| shown(tier, it)).collect();
+    let mut wanted: Vec<Vec<String>> = scenario.paths.iter().filter_map(|path| shown(tier, path)).collect();
     wanted.sort();
     let fit = paths.len() == wanted.len()
         && paths.iter().zip(&wanted).all(|(path, wanted)| fits(path, wanted, tier));
@@ -94,7 +94,8 @@ pub(super) fn scenario(run: &Run, scenario: &Scenario, kind: Kind, outcome: &Out
         }
     }
     if observer::is_there() {
-        let mut full: Vec<Vec<String>> = connections.iter().filter_map(|it| full_socket(it)).collect();
+        let mut full: Vec<Vec<String>> =
+            connections.iter().filter_map(|connection| full_socket(connection)).collect();
         full.sort();
         let count = full.iter().map(|path| path.len() - 1).sum();
         let seen = observer::paths(outcome.port, count);
@@ -176,10 +177,10 @@ fn check_estimate(connections: &[Vec<&Value>], wanted: &[Vec<String>]) {
 /// States with marks: see `scenarios.rs`.
 fn path(connection: &[&Value]) -> Vec<String> {
     let mut path = vec![connection[0]["from"].as_str().expect("state").to_owned()];
-    for it in connection {
-        let mini = if it["mini"] == true { "m" } else { "" };
-        let cause = it["cause"].as_str().map(|cause| format!("/{cause}")).unwrap_or_default();
-        path.push(format!("{}{mini}{cause}", it["to"].as_str().expect("state")));
+    for record in connection {
+        let mini = if record["mini"] == true { "m" } else { "" };
+        let cause = record["cause"].as_str().map(|cause| format!("/{cause}")).unwrap_or_default();
+        path.push(format!("{}{mini}{cause}", record["to"].as_str().expect("state")));
     }
     path
 }
@@ -209,7 +210,9 @@ fn without_minis(steps: &[String]) -> Option<Vec<String>> {
                 break;
             }
             // Without mini-sockets it may be in TIME_WAIT.
-            "CLOSE/fin" if shown.last().is_some_and(|it| it == "FIN_WAIT2") => shown.push("CLOSE".to_owned()),
+            "CLOSE/fin" if shown.last().is_some_and(|state| state == "FIN_WAIT2") => {
+                shown.push("CLOSE".to_owned())
+            }
             full => shown.push(full.to_owned()),
         }
     }
@@ -245,19 +248,21 @@ fn check_chain(connection: &[&Value]) {
 }
 
 fn check_ends(connection: &[&Value], kind: Kind, port: u16) {
-    for it in connection {
-        let is_listener = it["role"] == "listener";
-        let (near, far) = if it["role"] == "client" { ("remote", "local") } else { ("local", "remote") };
-        assert_eq!(it[near]["port"], port, "{it}");
-        let unbound = it["from"] == "CLOSE" && it["to"] == "SYN_SENT" && it["local"]["port"].is_null();
+    for record in connection {
+        let is_listener = record["role"] == "listener";
+        let (near, far) = if record["role"] == "client" { ("remote", "local") } else { ("local", "remote") };
+        assert_eq!(record[near]["port"], port, "{record}");
+        let unbound =
+            record["from"] == "CLOSE" && record["to"] == "SYN_SENT" && record["local"]["port"].is_null();
         // Up to about 6.12 an accepted connection's first transition lacks its tuple.
-        let unfilled = it["from"] == "LISTEN" && it["to"] == "SYN_RECV" && it["remote"]["port"].is_null();
+        let unfilled =
+            record["from"] == "LISTEN" && record["to"] == "SYN_RECV" && record["remote"]["port"].is_null();
         if !is_listener && !unfilled {
-            assert_eq!(it["network"]["type"], kind.network_type(), "{it}");
-            assert_eq!(it["local"]["address"], kind.address_text(), "{it}");
-            assert_eq!(it["remote"]["address"], kind.address_text(), "{it}");
-            assert_eq!(it[far]["port"].is_null(), unbound, "{it}");
-            assert_eq!(it["network"]["community_id"].is_null(), unbound, "{it}");
+            assert_eq!(record["network"]["type"], kind.network_type(), "{record}");
+            assert_eq!(record["local"]["address"], kind.address_text(), "{record}");
+            assert_eq!(record["remote"]["address"], kind.address_text(), "{record}");
+            assert_eq!(record[far]["port"].is_null(), unbound, "{record}");
+            assert_eq!(record["network"]["community_id"].is_null(), unbound, "{record}");
         }
     }
 }
@@ -265,13 +270,13 @@ fn check_ends(connection: &[&Value], kind: Kind, port: u16) {
 /// What sockstate had said by then is what /proc/net/tcp showed.
 fn check_point(connections: &[Vec<&Value>], point: &Quiet) {
     let mut said: BTreeMap<&str, &Value> = BTreeMap::new();
-    for it in connections.iter().flatten().filter(|it| it["time"].as_str() <= Some(&point.time)) {
-        said.insert(it["conn"].as_str().expect("conn"), it);
+    for record in connections.iter().flatten().filter(|record| record["time"].as_str() <= Some(&point.time)) {
+        said.insert(record["conn"].as_str().expect("conn"), record);
     }
     let mut shown = point.sockets.clone();
-    for it in said.values() {
-        let port = |end: &str| it[end]["port"].as_u64().unwrap_or(0) as u16;
-        let state = it["to"].as_str().expect("state");
+    for record in said.values() {
+        let port = |end: &str| record[end]["port"].as_u64().unwrap_or(0) as u16;
+        let state = record["to"].as_str().expect("state");
         if state == "CLOSE" {
             continue;
         }
@@ -282,11 +287,11 @@ fn check_point(connections: &[Vec<&Value>], point: &Quiet) {
         });
         match at {
             Some(at) => drop(shown.remove(at)),
-            None if is_being_freed(connections, it, point) => {}
+            None if is_being_freed(connections, record, point) => {}
             None => {
                 let whole: Vec<_> =
-                    connections.iter().flatten().filter(|step| step["conn"] == it["conn"]).collect();
-                panic!("{} of {whole:#?} is not among {:?} at {}", it["to"], point.sockets, point.time)
+                    connections.iter().flatten().filter(|step| step["conn"] == record["conn"]).collect();
+                panic!("{} of {whole:#?} is not among {:?} at {}", record["to"], point.sockets, point.time)
             }
         }
     }
@@ -298,10 +303,12 @@ fn check_point(connections: &[Vec<&Value>], point: &Quiet) {
 fn is_being_freed(connections: &[Vec<&Value>], last: &Value, point: &Quiet) -> bool {
     let point: jiff::Timestamp = point.time.parse().expect("RFC 3339");
     let most = if observer::is_in_vm() { observer::patience() } else { Duration::from_millis(100) };
-    let soon =
-        |it: &Value| i128::from(nanoseconds(&it["time"])) - point.as_nanosecond() < most.as_nanos() as i128;
-    let mut later = connections.iter().flatten().filter(|it| it["conn"] == last["conn"]);
-    last["mini"] == true && later.any(|it| it["to"] == "CLOSE" && it["mini"] == true && soon(it))
+    let soon = |record: &Value| {
+        i128::from(nanoseconds(&record["time"])) - point.as_nanosecond() < most.as_nanos() as i128
+    };
+    let mut later = connections.iter().flatten().filter(|record| record["conn"] == last["conn"]);
+    last["mini"] == true
+        && later.any(|record| record["to"] == "CLOSE" && record["mini"] == true && soon(record))
 }
 
 /// The path of the full socket, as the tracepoint alone shows it; none where there never was one.

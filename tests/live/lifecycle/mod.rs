@@ -159,8 +159,8 @@ fn play(tier: &str) -> Run {
     let hidden_end = blind.as_ref().is_some_and(|blind| blind.has_expired_minis().expect("ftrace"));
     let hidden = blind.map(|blind| blind.ports().expect("ftrace")).unwrap_or_default();
     let story = tracer.stop();
-    let recursion = story.of("lost").filter(|it| it["place"] == "recursion");
-    let losses = recursion.filter_map(|it| it["count"].as_u64()).sum::<u64>();
+    let recursion = story.of("lost").filter(|record| record["place"] == "recursion");
+    let losses = recursion.filter_map(|record| record["count"].as_u64()).sum::<u64>();
     let may_lose = observer::is_in_vm() || tier == "tracepoint";
     let losses = AtomicU64::new(if may_lose { losses } else { 0 });
     Run { story, outcomes, hidden, hidden_end, may_lose, losses }

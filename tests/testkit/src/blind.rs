@@ -63,7 +63,7 @@ impl Blind {
         fs::create_dir(&blind.instance)?;
         let write = |file: &str, text: &str| fs::write(blind.instance.join(file), text);
         let tasks = fs::read_dir("/proc/1/task")?.flatten();
-        let tids: Vec<String> = tasks.map(|it| it.file_name().to_string_lossy().into_owned()).collect();
+        let tids: Vec<String> = tasks.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         write("set_event_pid", &tids.join(" "))?;
         // And those that it starts meanwhile.
         write("options/event-fork", "1")?;
@@ -75,8 +75,9 @@ impl Blind {
     /// The ports on either side of each.
     pub fn ports(&self) -> io::Result<Vec<u16>> {
         let text = self.text()?;
-        let ports =
-            text.split_whitespace().filter_map(|it| it.strip_prefix("sport=").or(it.strip_prefix("dport=")));
+        let ports = text
+            .split_whitespace()
+            .filter_map(|word| word.strip_prefix("sport=").or(word.strip_prefix("dport=")));
         Ok(ports.filter_map(|port| port.parse().ok()).collect())
     }
 

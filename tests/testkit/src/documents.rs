@@ -9,8 +9,8 @@ fn root() -> PathBuf {
 /// Each document's name and text.
 pub fn documents() -> Vec<(String, String)> {
     let mut paths = vec![root().join("README.md")];
-    paths.extend(fs::read_dir(root().join("docs")).expect("docs").map(|it| it.expect("entry").path()));
-    paths.retain(|path| path.extension().is_some_and(|it| it == "md"));
+    paths.extend(fs::read_dir(root().join("docs")).expect("docs").map(|entry| entry.expect("entry").path()));
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
     paths.sort();
     let text = |path: PathBuf| {
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
@@ -24,11 +24,13 @@ pub fn commands(text: &str) -> Vec<String> {
     let spans = text.split('`').skip(1).step_by(2).filter(|span| !span.contains('\n'));
     let blocks = text.split("```").skip(1).step_by(2);
     let lines = blocks.flat_map(str::lines).map(|line| line.trim_start_matches("$ "));
-    let ours = spans.chain(lines).filter(|it| it.starts_with("sockstate ") && it.is_ascii());
+    let ours = spans.chain(lines).filter(|command| command.starts_with("sockstate ") && command.is_ascii());
     let ours = ours.map(without_shell);
     // What only stands for something.
-    let is_one = |it: &&str| {
-        !(it.contains("...") || it.contains("--(") || it.contains('"') && it.contains(['*', '=']))
+    let is_one = |command: &&str| {
+        !(command.contains("...")
+            || command.contains("--(")
+            || command.contains('"') && command.contains(['*', '=']))
     };
     ours.filter(is_one).map(str::to_owned).collect()
 }

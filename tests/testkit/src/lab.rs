@@ -39,7 +39,7 @@ pub fn can_list_holders() -> bool {
     let output = sockstate().args(["doctor", "--format", "json"]).output().expect("doctor");
     let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let hooks = found["hooks"].as_array().expect("hooks");
-    hooks.iter().any(|it| it["hook"] == "iter/task_file" && it["works"] == true)
+    hooks.iter().any(|hook| hook["hook"] == "iter/task_file" && hook["works"] == true)
 }
 
 /// Waits for something that nothing announces, but not for ever.
@@ -203,8 +203,8 @@ impl Story {
             assert_eq!(record["seq"], at + 1, "numbered without a gap: {record}");
             schema::check(record);
         }
-        assert_eq!(records.first().map(|it| &it["kind"]), Some(&"start".into()));
-        assert_eq!(records.last().map(|it| &it["kind"]), Some(&"stop".into()), "{records:#?}");
+        assert_eq!(records.first().map(|record| &record["kind"]), Some(&"start".into()));
+        assert_eq!(records.last().map(|record| &record["kind"]), Some(&"stop".into()), "{records:#?}");
         Self { records }
     }
 
@@ -232,7 +232,8 @@ impl Story {
 
     /// The one connection of this role.
     pub fn only(&self, role: &str) -> Vec<&Value> {
-        let mut found: Vec<_> = self.connections().into_iter().filter(|it| it[0]["role"] == role).collect();
+        let mut found: Vec<_> =
+            self.connections().into_iter().filter(|connection| connection[0]["role"] == role).collect();
         assert_eq!(found.len(), 1, "one {role}: {:#?}", self.records);
         found.remove(0)
     }
@@ -243,8 +244,8 @@ pub fn path(transitions: &[&Value]) -> Vec<String> {
     let text = |value: &Value| value.as_str().expect("state").to_owned();
     transitions
         .iter()
-        .map(|it| text(&it["from"]))
+        .map(|record| text(&record["from"]))
         .take(1)
-        .chain(transitions.iter().map(|it| text(&it["to"])))
+        .chain(transitions.iter().map(|record| text(&record["to"])))
         .collect()
 }

@@ -111,7 +111,8 @@ pub fn watch() {
 /// runs no program while one runs on that CPU (counted since 6.7, commit dd8657894c11).
 pub fn excuses(missing: u64) -> bool {
     static EXCUSED: AtomicU64 = AtomicU64::new(0);
-    let pid = BPFTRACE.get().and_then(|it| it.child.lock().expect("lock").as_ref().map(Child::id));
+    let pid =
+        BPFTRACE.get().and_then(|bpftrace| bpftrace.child.lock().expect("lock").as_ref().map(Child::id));
     let infos =
         fs::read_dir(format!("/proc/{}/fdinfo", pid.unwrap_or_default())).into_iter().flatten().flatten();
     let misses = |text: String| -> u64 {
@@ -120,13 +121,13 @@ pub fn excuses(missing: u64) -> bool {
             .filter_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse::<u64>().ok());
         counts.sum()
     };
-    let missed: u64 = infos.filter_map(|it| fs::read_to_string(it.path()).ok()).map(misses).sum();
+    let missed: u64 = infos.filter_map(|entry| fs::read_to_string(entry.path()).ok()).map(misses).sum();
     EXCUSED.fetch_add(missing, Ordering::Relaxed) + missing <= missed
 }
 
 /// Ends bpftrace.
 pub fn stop_watching() {
-    if let Some(mut child) = BPFTRACE.get().and_then(|it| it.child.lock().expect("lock").take()) {
+    if let Some(mut child) = BPFTRACE.get().and_then(|bpftrace| bpftrace.child.lock().expect("lock").take()) {
         let _ = child.kill();
         let _ = child.wait();
     }
@@ -138,7 +139,8 @@ pub fn paths(port: u16, transitions: usize) -> Vec<Vec<String>> {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         let seen: Vec<Seen> = SEEN.lock().expect("lock").clone();
-        let of_port: Vec<Seen> = seen.into_iter().filter(|it| it.sport == port || it.dport == port).collect();
+        let of_port: Vec<Seen> =
+            seen.into_iter().filter(|line| line.sport == port || line.dport == port).collect();
         if of_port.len() >= transitions || Instant::now() > deadline {
             return group(&of_port);
         }
@@ -150,11 +152,11 @@ pub fn paths(port: u16, transitions: usize) -> Vec<Vec<String>> {
 fn group(seen: &[Seen]) -> Vec<Vec<String>> {
     let mut live: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     let mut dead = Vec::new();
-    for it in seen {
-        let path = live.entry(&it.sk).or_insert_with(|| vec![NAMES[it.old].to_owned()]);
-        path.push(NAMES[it.new].to_owned());
-        if it.new == 7 {
-            dead.extend(live.remove(it.sk.as_str()));
+    for line in seen {
+        let path = live.entry(&line.sk).or_insert_with(|| vec![NAMES[line.old].to_owned()]);
+        path.push(NAMES[line.new].to_owned());
+        if line.new == 7 {
+            dead.extend(live.remove(line.sk.as_str()));
         }
     }
     dead.extend(live.into_values());

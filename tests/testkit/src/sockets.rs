@@ -210,7 +210,7 @@ pub struct Ends {
 impl Ends {
     pub fn of(socket: &Socket) -> Self {
         let address = |address: std::io::Result<socket2::SockAddr>| address.expect("address").as_socket();
-        let known = |it: Option<SocketAddr>| it.expect("an IP address");
+        let known = |address: Option<SocketAddr>| address.expect("an IP address");
         Self { local: known(address(socket.local_addr())), remote: known(address(socket.peer_addr())) }
     }
 

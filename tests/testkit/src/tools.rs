@@ -16,7 +16,7 @@ fn root() -> PathBuf {
 pub fn find(program: &str, package: &str) -> Option<Command> {
     let root = root();
     let places = ["usr/bin", "usr/sbin", "python/bin", "bin"].map(|place| root.join(place).join(program));
-    let mut command = match places.iter().find(|it| it.exists()) {
+    let mut command = match places.iter().find(|path| path.exists()) {
         Some(path) => Command::new(path),
         None if is_in_path(program) => Command::new(program),
         None => {
@@ -40,7 +40,7 @@ fn is_in_path(program: &str) -> bool {
 pub fn python(package: &str) -> Option<Command> {
     let python = root().join("python/bin/python");
     let has = Command::new(&python).args(["-c", &format!("import {package}")]).output();
-    if has.is_ok_and(|it| it.status.success()) {
+    if has.is_ok_and(|output| output.status.success()) {
         return Some(Command::new(python));
     }
     skip(&format!("needs Python's {package}: cargo xtask setup"));
