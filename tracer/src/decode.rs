@@ -1,4 +1,4 @@
-//! Bytes of the ring and of the iterators -> [`Event`]. No unsafe, no panic, whatever the bytes.
+//! Decodes records of the ring and of the iterators into [`Event`]s. No unsafe, and no panic for any input.
 
 use std::mem::offset_of;
 
@@ -12,33 +12,26 @@ use crate::model::{
     PythonStack, Registers, State, Task, Tuple,
 };
 
-/// Why bytes are no record.
+/// Why bytes are not a record.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum DecodeError {
-    /// Shorter than its flags say.
+    /// The record is shorter than its flags say.
     #[error("record of {len} bytes is too short for its {part}")]
     Short {
-        /// Length in bytes.
         len: usize,
-        /// What did not fit.
+        /// The part that is cut.
         part: &'static str,
     },
-    /// A kind of another version.
     #[error("unknown kind of record {0}")]
     Kind(u8),
-    /// Neither IPv4 nor IPv6.
     #[error("unknown address family {0}")]
     Family(u16),
-    /// An end of a mini-socket that another version knows.
     #[error("unknown end of a mini-socket {0}")]
     End(u32),
-    /// A call that another version knows.
     #[error("unknown call that opens a connection {0}")]
     Call(u8),
-    /// Something that became of a process, which another version knows.
     #[error("unknown change of a process {0}")]
     Process(u8),
-    /// A kind without the part that it needs.
     #[error("record of kind {0} has no task")]
     NoTask(u8),
 }
@@ -108,7 +101,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Whether `extra` of such a record is the interface that the socket is bound to.
+/// Whether `extra` of this kind of record is the interface that the socket is bound to.
 fn tells_interface(kind: u8, new: State) -> bool {
     match kind {
         kind::TRANSITION => new != State::Close,
@@ -117,7 +110,7 @@ fn tells_interface(kind: u8, new: State) -> bool {
     }
 }
 
-/// Whether a process has ended; otherwise it was renewed.
+/// Whether a process has ended; otherwise it has executed another program or changed its name.
 fn has_ended(what: u8) -> Result<bool, DecodeError> {
     match what {
         process::RENEWED => Ok(false),
@@ -137,12 +130,12 @@ fn addresses(reader: &mut Reader<'_>, flags: u8) -> Result<(Address, Address), D
     }
 }
 
-/// Decodes one record. Bytes behind it are ignored: the ring pads.
+/// Decodes one record. Bytes after the record are ignored, because the ring pads records.
 ///
 /// # Errors
 /// What is wrong with the bytes.
 pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
-    // One check for the whole head.
+    // One length check for the whole head.
     let Some((head, rest)) = bytes.split_first_chunk::<{ size_of::<Head>() }>() else {
         return Err(DecodeError::Short { len: bytes.len(), part: "head" });
     };
@@ -170,7 +163,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
     }
     let (local, remote) = addresses(&mut reader, flags)?;
     let task = if flags & flag::TASK != 0 { Some(reader.task()?) } else { None };
-    // The kernel acted in no process's own call.
+    // Without a pid the kernel did not act in a process's own call.
     let task = task.filter(|task| task.pid != 0);
     let listener = if flags & flag::LISTENER != 0 { reader.u64("listener")? } else { 0 };
     let known = flags & flag::BARE == 0;

@@ -45,7 +45,7 @@ pub fn look(
     learn: impl Fn(&mut SocketReport),
 ) -> Look {
     let Dump { sockets, listed, namespaces: mut foreign, hidden_processes, held, mut gaps } =
-        source::dump(only, source::held);
+        source::dump(only, source::held_sockets);
     let is_blind = listed == 0 && sockets.is_empty();
     let listeners = Listeners::of(&sockets);
     let chosen: Vec<&SocketInfo> =
@@ -67,7 +67,7 @@ pub fn look(
     if holders.are_hidden() {
         // The kernel lists also what a security module protects from being read in /proc.
         let may_ask = !are_hidden && source::may_read_processes();
-        match held.map_or_else(|| if may_ask { source::held() } else { Err(String::new()) }, Ok) {
+        match held.map_or_else(|| if may_ask { source::held_sockets() } else { Err(String::new()) }, Ok) {
             Ok(events) if may_ask => others = Others::of(&events),
             _ => {
                 are_hidden = true;
@@ -120,7 +120,7 @@ fn of_kernel(
         socket.inode != 0 && socket.transport == Transport::Tcp && !holders.knows(socket.inode)
     };
     let missing = chosen.iter().filter(is_missing).map(|socket| (socket.netns, socket.inode)).collect();
-    source::of_kernel(&missing, namespaces)
+    source::kernel_sockets(&missing, namespaces)
 }
 
 /// What was shut down for sending by a process that may still read it, if somebody asks for a CLOSE_WAIT: a proxy that passes an end of

@@ -1,5 +1,4 @@
-//! The processes that /proc lists, looked through by a few threads; where each has its descriptors and what its io_uring
-//! instances hold.
+//! Reads /proc: the list of processes, which a few threads work through, descriptor tables of threads, io_uring instances.
 
 pub mod rings;
 pub mod text;
@@ -15,10 +14,12 @@ use std::{
 
 use rustix::io::Errno;
 
+/// Length of a tick in /proc (`USER_HZ`, 100 on every architecture that Linux supports), ns.
+pub const TICK_NS: u64 = 10_000_000;
 /// `KCMP_FILES` of linux/kcmp.h: whether two tasks share their descriptor table.
 const KCMP_FILES: libc::c_int = 2;
-/// A host has other work.
-const MOST_THREADS: usize = 4;
+/// A few threads only, because the host has other work.
+const MAX_THREADS: usize = 4;
 
 /// The processes that `root`/proc lists.
 ///
@@ -29,14 +30,14 @@ pub fn processes(root: &Path) -> io::Result<Vec<u32>> {
     Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
-/// Does something for each of these processes, in a few threads; gives what each thread made of its share, and `failed` for one that
-/// has failed.
+/// Calls `work` for each process, in a few threads. Returns the result of each thread; `failed` makes that of a thread that
+/// panicked.
 pub fn for_each_process<T: Default + Send>(
     pids: &[u32],
     work: impl Fn(&mut T, u32) + Sync,
     failed: impl Fn() -> T,
 ) -> Vec<T> {
-    let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MOST_THREADS);
+    let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MAX_THREADS);
     // Few processes have most of the descriptors: each thread takes the next process when it is done with one.
     let next = AtomicUsize::new(0);
     let part = || {
@@ -48,7 +49,7 @@ pub fn for_each_process<T: Default + Send>(
     };
     thread::scope(|scope| {
         let spawn = |_| thread::Builder::new().spawn_scoped(scope, part);
-        // Where no thread can be started, this one does it all.
+        // If no thread can be started, this thread does all the work.
         let started: Vec<_> = (1..threads).map_while(|number| spawn(number).ok()).collect();
         let own = part();
         let others = started.into_iter().map(|thread| thread.join().unwrap_or_else(|_| failed()));
@@ -56,8 +57,9 @@ pub fn for_each_process<T: Default + Send>(
     })
 }
 
-/// A thread for each descriptor table of a process that is not the leader's. A leader that has ended has none, so that its threads'
-/// is one of these. Costs a call for each thread, and nothing for a process with one.
+/// One thread for each descriptor table of a process, except for the table of the thread group leader. A leader that has ended
+/// has no table, so its threads' table is then in the result. Costs a system call for each thread, and none for a process with
+/// one thread.
 #[must_use]
 pub fn own_tables(root: &Path, pid: u32) -> Vec<u32> {
     let tasks = root.join("proc").join(pid.to_string()).join("task");
@@ -69,13 +71,13 @@ pub fn own_tables(root: &Path, pid: u32) -> Vec<u32> {
     for entry in fs::read_dir(tasks).into_iter().flatten().flatten() {
         let tid = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
         let Some(tid) = tid.filter(|tid| *tid != pid) else { continue };
-        // Threads of one table are mostly started one after another.
+        // Threads that share a table usually start one after another.
         let last = found.last().copied();
         match shares_table(pid, tid) {
             Ok(true) => {}
             Ok(false) if last.is_some_and(|last| shares_table(last, tid) == Ok(true)) => {}
             Ok(false) => found.push(tid),
-            // This kernel does not compare, or the thread has ended.
+            // This kernel has no kcmp(), or the thread has ended.
             Err(_) => {}
         }
     }

@@ -41,7 +41,7 @@ const MAY_USE: [(&str, &[&str]); 26] = [
 ];
 
 /// The only places that know aya.
-const AYA: [&str; 2] = ["kernel/", "source/kernel.rs"];
+const AYA: [&str; 2] = ["kernel/", "source/ring.rs"];
 /// The only places that know the ABI.
 const ABI: [&str; 3] = ["kernel/", "source/", "decode.rs"];
 

@@ -9,7 +9,7 @@ use super::exit;
 use crate::{
     cli::{DoctorArgs, DoctorFormat},
     format,
-    kernel::{self, Attempt, Facts, HookChoice, Request, Walk},
+    kernel::{self, Attempt, HookChoice, HostInfo, IterKind, Request},
     look::look,
     model::{Destroy, Filter, Gap, Transport},
     source::{Destroys, Mptcp},
@@ -17,7 +17,7 @@ use crate::{
 
 /// What doctor found.
 struct Findings {
-    facts: Facts,
+    facts: HostInfo,
     ring_bytes: u32,
     attempts: Vec<Attempt>,
     /// The hook that trace would use.
@@ -57,7 +57,7 @@ fn examine(args: &DoctorArgs) -> Findings {
     let looked = look(None, |_| false, |_| {});
     let destroy = if looked.is_blind { Destroy::Unknown } else { Destroys::default().of(Transport::Tcp) };
     let mut findings = Findings {
-        facts: Facts::gather(),
+        facts: HostInfo::gather(),
         ring_bytes: args.ring_size,
         attempts: Vec::new(),
         hook: None,
@@ -75,11 +75,11 @@ fn examine(args: &DoctorArgs) -> Findings {
             findings.degraded.append(&mut loaded.degraded);
             findings.attempts.append(&mut loaded.attempts);
             for (hook, purpose, walk) in [
-                ("iter/tcp", "sockets that are older than the tracer", Walk::Sockets),
-                ("iter/task_file", "the owners of those", Walk::Files),
-                ("iter/tcp (of the kernel)", "sockets that the kernel itself uses", Walk::OfKernel),
+                ("iter/tcp", "sockets that existed before the trace", IterKind::Sockets),
+                ("iter/task_file", "owners of sockets that existed before the trace", IterKind::Files),
+                ("iter/tcp (of the kernel)", "sockets that the kernel itself uses", IterKind::OfKernel),
             ] {
-                let error = loaded.walk(walk).err();
+                let error = loaded.iterate(walk).err();
                 if let Some(error) = &error {
                     findings.degraded.push(format!("no {purpose} ({hook}: {error})"));
                 }

@@ -26,7 +26,7 @@ use crate::{
     restart::{self, Resume, StateWriter, TakeOverError, TakenOver},
     route::Router,
     sinks::Output,
-    source::{self, Dump, Finder, Found, KernelSource, Walker},
+    source::{self, Dump, HolderFinder, KernelSource, NetnsThread, WalkResult},
     track::{self, Sight, Table},
     unwind,
 };
@@ -179,14 +179,14 @@ async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
         // What the kernel has written meanwhile comes first; then the table is compared with the kernel's.
         Some(saved) => {
             table.restore(&saved.table, last_id, &mut enricher);
-            Beginning { time_ns: pipeline::now_ns(), found: Found::default() }
+            Beginning { time_ns: pipeline::now_ns(), found: WalkResult::default() }
         }
         None => fill(&mut source, &mut table, &mut enricher, filter),
     };
     if let Some(hunter) = &mut hunter {
         hunter.begin(ConnId(table.last_id()), pipeline::monotonic_ns());
     }
-    let existing = source::dump(filter.netns, source::held);
+    let existing = source::dump(filter.netns, source::held_sockets);
     degraded.extend(beginning.found.problems);
     report_gaps(&mut degraded, &existing, filter);
     let resync = resync(session.kernel, filter.netns, source.forget_types());
@@ -205,7 +205,7 @@ async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
     let (list, outlet) = (session.open)(&start, resume)?;
     let state_writer = session.pin.zip(kept).map(|(directory, (programs, ledger))| {
         if adopted.is_some() {
-            source.set_told(ledger.losses());
+            source.set_reported(ledger.losses());
         }
         StateWriter::new(directory, programs, instance, ledger)
     });
@@ -257,10 +257,10 @@ fn fill(source: &mut KernelSource, table: &mut Table, enricher: &mut Enricher, f
     beginning
 }
 
-fn finder() -> Finder {
-    Finder::start().unwrap_or_else(|error| {
+fn finder() -> HolderFinder {
+    HolderFinder::start().unwrap_or_else(|error| {
         message!("no thread to find the owners of listeners whose process has ended: {error}");
-        Finder::default()
+        HolderFinder::default()
     })
 }
 
@@ -319,7 +319,7 @@ fn resync(args: &KernelArgs, only: Option<u32>, can_look: bool) -> Option<Resync
     if args.resync.is_zero() || !can_look {
         return None;
     }
-    match Walker::start() {
+    match NetnsThread::start() {
         Ok(walker) => Some(Resyncer { walker, every: args.resync, only }),
         Err(error) => {
             message!("no thread to compare with the kernel's tables: {error}");

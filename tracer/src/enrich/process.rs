@@ -112,9 +112,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-
-    /// A hundredth of a second.
-    const TICK_NS: u64 = 10_000_000;
+    use crate::procfs::TICK_NS;
 
     fn task(start_ns: u64) -> Task {
         Task { pid: 42, exec_id: 1, start_ns, comm: *b"we) (ird\0\0\0\0\0\0\0\0" }

@@ -5,10 +5,7 @@ use std::{fs, sync::OnceLock, thread};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::stat::Stat;
-use crate::model::Task;
-
-/// Ticks a second in /proc (`USER_HZ`, 100 on every architecture that Linux supports).
-const TICK_NS: u64 = 10_000_000;
+use crate::{model::Task, procfs::TICK_NS};
 
 /// What the namespace adds to the kernel's clocks, ns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

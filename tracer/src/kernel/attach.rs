@@ -1,4 +1,4 @@
-//! Loading and attaching one program, of each type that the object has.
+//! Loads and attaches one program: a function for each program type in the object.
 
 use aya::{
     Btf, Ebpf,
@@ -7,7 +7,7 @@ use aya::{
     },
 };
 
-use super::{error::LoadError, links::Attached};
+use super::{bpf_links::Attached, error::LoadError};
 
 /// The object's program of this name.
 pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, LoadError>
@@ -18,7 +18,7 @@ where
     Ok(program.try_into()?)
 }
 
-/// Loads `$name` where that was not done before, attaches it, and gives its link.
+/// Loads the program `$name` unless it is loaded already, attaches it, and returns its link.
 macro_rules! attach {
     ($ebpf:expr, $name:expr, $type:ty, load($($load:expr),*), attach($($attach:expr),*) $(,)?) => {{
         let program: &mut $type = program($ebpf, $name)?;
@@ -60,7 +60,7 @@ pub(super) fn kprobe(ebpf: &mut Ebpf, name: &str, function: &str) -> Result<Atta
     Ok(attach!(ebpf, name, KProbe, load(), attach(function, 0)).into())
 }
 
-/// `btf` is needed the first time.
+/// `btf` is needed when the program is not loaded yet.
 pub(super) fn iterator(
     ebpf: &mut Ebpf,
     name: &str,

@@ -1,20 +1,17 @@
-//! What was tried, and what came of it.
+//! Hooks that were tried, with the result, for messages and `doctor`.
 
 use super::error::{LoadError, chain};
 
 /// One hook that was tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
-    /// Which.
     pub hook: String,
-    /// What it is for.
     pub purpose: &'static str,
-    /// The reason if it failed.
+    /// Why the hook does not work; `None` if it works.
     pub error: Option<String>,
 }
 
 impl Attempt {
-    /// `hook` was tried.
     #[must_use]
     pub fn new(hook: impl Into<String>, purpose: &'static str, error: Option<String>) -> Self {
         Self { hook: hook.into(), purpose, error }

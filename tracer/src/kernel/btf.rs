@@ -1,6 +1,6 @@
 //! Field offsets from the running kernel's type information (`/sys/kernel/btf/vmlinux`).
 //!
-//! Format: Documentation/bpf/btf.rst. Reads only what is needed for "struct.field.field" paths.
+//! Format: Documentation/bpf/btf.rst. Parses only what "struct.field.field" paths need.
 
 use std::{collections::HashMap, io, path::Path};
 
@@ -9,10 +9,10 @@ use thiserror::Error;
 
 use crate::files;
 
-/// Where kernels put their BTF.
+/// The kernel's BTF.
 pub(super) const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
-/// Longer than any kernel's BTF, which has about ten.
-pub(super) const MOST_BYTES: u64 = 256 << 20;
+/// A limit well above the size of any kernel's BTF, which is about 10 MiB.
+pub(super) const MAX_BYTES: u64 = 256 << 20;
 const MAGIC: u16 = 0xeb9f;
 const KIND_PTR: u32 = 2;
 const KIND_STRUCT: u32 = 4;
@@ -21,74 +21,56 @@ const KIND_ENUM: u32 = 6;
 const KIND_TYPEDEF: u32 = 8;
 const KIND_FUNC: u32 = 12;
 
-/// What is looked up beside structures, by kind and name.
+/// Types other than structures that are looked up, by kind and name.
 const NAMED: [(u32, &str); 3] = [
     (KIND_FUNC, "inet_csk_reqsk_queue_hash_add"),
     (KIND_TYPEDEF, "btf_trace_tcp_send_reset"),
     (KIND_ENUM, "sk_rst_reason"),
 ];
-/// Typedef, volatile, const, restrict, type tag: a further name for another type.
+/// Typedef, volatile, const, restrict, type tag: they refer to another type.
 const KIND_MODIFIERS: [u32; 5] = [8, 9, 10, 11, 18];
 
-/// Most names that a type may have one behind another: a damaged file may let one lead to itself.
-const MOST_STEPS: usize = 32;
-/// Most members that are looked at for one field: the kernel's structures have hundreds.
-const MOST_MEMBERS: u32 = 16_384;
+/// Limit of references from type to type: in a damaged file a type may refer to itself.
+const MAX_STEPS: usize = 32;
+/// Limit of members that are searched for one field: the kernel's structures have hundreds.
+const MAX_MEMBERS: u32 = 16_384;
 
-/// Why there are no offsets.
+/// Why the offsets of fields are not known.
 #[derive(Debug, Error)]
 pub enum BtfError {
-    /// The file cannot be read.
     #[error("cannot read {path}: {source}")]
-    Read {
-        /// Which file.
-        path: String,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// It is no BTF.
+    Read { path: String, source: io::Error },
     #[error("{path} is not BTF of this byte order: {what}")]
-    Malformed {
-        /// Which file.
-        path: String,
-        /// What is wrong.
-        what: &'static str,
-    },
-    /// A field that every supported kernel has is not there.
+    Malformed { path: String, what: &'static str },
+    /// A field that every supported kernel has is missing.
     #[error("{path} has no {field}")]
-    NoField {
-        /// Which file.
-        path: String,
-        /// Its path.
-        field: &'static str,
-    },
+    NoField { path: String, field: &'static str },
 }
 
 struct Types {
     data: Vec<u8>,
     strings: usize,
-    /// Where each type id lies.
+    /// Offset of each type in `data`, by its id.
     at: Vec<usize>,
     structs: HashMap<Vec<u8>, u32>,
     /// Ids of [`NAMED`].
     named: [Option<u32>; NAMED.len()],
 }
 
-/// What the programs need to know of the running kernel.
+/// The facts about the kernel's types that the programs need.
 #[derive(Clone, Debug)]
 pub(super) struct KernelTypes {
-    /// Where fields are.
     pub(super) offsets: Offsets,
-    /// Parameters of `inet_csk_reqsk_queue_hash_add`, 0 where it returns nothing.
+    /// Number of parameters of `inet_csk_reqsk_queue_hash_add`; 0 if the function returns nothing.
     pub(super) hash_add_result: u32,
-    /// `tcp_send_reset` has a reason.
+    /// Whether the tracepoint `tcp_send_reset` has a reason.
     pub(super) has_reset_reason: bool,
     /// Names of `enum sk_rst_reason` without their prefix.
     pub(super) reset_reasons: Vec<String>,
 }
 
 impl KernelTypes {
-    /// Nothing is known.
+    /// For a kernel without BTF.
     pub(super) const NONE: Self = Self {
         offsets: Offsets::NONE,
         hash_add_result: 0,
@@ -100,22 +82,22 @@ impl KernelTypes {
 /// Whether the file at `path` is BTF of a kernel that can be traced.
 ///
 /// # Errors
-/// It is not.
+/// The file is not BTF, or lacks a required field.
 pub fn verify_btf(path: &Path) -> Result<(), BtfError> {
     read(path).map(drop)
 }
 
-/// All that the programs need.
+/// Reads the types of the kernel whose BTF is at `path`.
 ///
 /// # Errors
 /// The file is missing, broken, or lacks a field that is not optional.
 pub(super) fn read(path: &Path) -> Result<KernelTypes, BtfError> {
-    let data = files::read(path, MOST_BYTES)
+    let data = files::read(path, MAX_BYTES)
         .map_err(|source| BtfError::Read { path: path.display().to_string(), source })?;
     parse(path, data)
 }
 
-/// The same for the file's bytes; `path` is for messages.
+/// Parses the bytes of a BTF file; `path` is for messages.
 pub(super) fn parse(path: &Path, data: Vec<u8>) -> Result<KernelTypes, BtfError> {
     let name = || path.display().to_string();
     let types = Types::parse(data).map_err(|what| BtfError::Malformed { path: name(), what })?;
@@ -141,7 +123,7 @@ pub(super) fn parse(path: &Path, data: Vec<u8>) -> Result<KernelTypes, BtfError>
     Ok(KernelTypes {
         offsets,
         hash_add_result: hash_add.map_or(0, |(parameters, returns)| if returns { parameters } else { 0 }),
-        // Behind the context pointer: sk, skb, and since 6.10 the reason.
+        // After the context pointer: sk, skb, and since 6.10 the reason.
         has_reset_reason: send_reset.is_some_and(|(parameters, _)| parameters > 3),
         reset_reasons: reasons.map(|id| types.enumerators(id, "SK_RST_REASON_")).unwrap_or_default(),
     })
@@ -189,16 +171,16 @@ impl Types {
         Some((info >> 24 & 31, (info & 0xffff) as usize))
     }
 
-    /// The string whose offset stands at `at`.
+    /// The string whose offset is stored at `at`.
     fn string(&self, at: usize) -> Option<&[u8]> {
         let text = self.data.get(self.strings + self.u32(at)? as usize..)?;
         text.split(|&byte| byte == 0).next()
     }
 
-    /// Number of parameters of a function, or of what a typedef points to, and whether it returns something.
+    /// Number of parameters of a function, or of the function that a typedef points to, and whether it returns a value.
     fn prototype(&self, id: u32) -> Option<(u32, bool)> {
         let mut at = *self.at.get(id as usize)?;
-        for _ in 0..MOST_STEPS {
+        for _ in 0..MAX_STEPS {
             let (kind, count) = self.info(at)?;
             if !matches!(kind, KIND_FUNC | KIND_TYPEDEF | KIND_PTR) {
                 return Some((count as u32, self.u32(at + 8)? != 0));
@@ -208,7 +190,7 @@ impl Types {
         None
     }
 
-    /// The names of an enumeration from 0 on, as long as there is no gap.
+    /// The names of an enumeration, from value 0 up to the first gap.
     fn enumerators(&self, id: u32, prefix: &str) -> Vec<String> {
         let Some(&at) = self.at.get(id as usize) else { return Vec::new() };
         let count = self.info(at).map_or(0, |info| info.1);
@@ -220,7 +202,7 @@ impl Types {
         (0..count).map_while(name).collect()
     }
 
-    /// Byte offset of the first of these that there is.
+    /// Byte offset of the first of these paths that exists.
     fn offset_of_any(&self, paths: &str) -> Option<u32> {
         paths.split('|').find_map(|path| self.offset(path))
     }
@@ -230,7 +212,7 @@ impl Types {
         let mut steps = path.split('.');
         let mut id = *self.structs.get(steps.next()?.as_bytes())?;
         let mut bits = 0;
-        let mut members = MOST_MEMBERS;
+        let mut members = MAX_MEMBERS;
         for field in steps {
             let (offset, of) = self.member(id, field.as_bytes(), 0, &mut members)?;
             bits = offset.checked_add(bits)?;
@@ -239,7 +221,8 @@ impl Types {
         Some(bits / 8)
     }
 
-    /// Anonymous members may be nested, and one type may be the type of many: `left` bounds how many members are looked at.
+    /// Finds a member, also inside anonymous members. These may be nested, and many may have the same type, so `left` limits how
+    /// many members are searched.
     fn member(&self, id: u32, wanted: &[u8], depth: u8, left: &mut u32) -> Option<(u32, u32)> {
         let at = self.plain(id)?;
         let (kind, count) = self.info(at)?;
@@ -260,9 +243,9 @@ impl Types {
         })
     }
 
-    /// Where the type behind typedefs and qualifiers lies.
+    /// Offset of a type in `data`, after typedefs and qualifiers are resolved.
     fn plain(&self, mut id: u32) -> Option<usize> {
-        for _ in 0..MOST_STEPS {
+        for _ in 0..MAX_STEPS {
             let at = *self.at.get(id as usize)?;
             if id == 0 || !KIND_MODIFIERS.contains(&self.info(at)?.0) {
                 return Some(at);
@@ -273,7 +256,7 @@ impl Types {
     }
 }
 
-/// Bytes behind the 12 of a type, by kind.
+/// Size of the data that follows the 12 bytes of a type, by kind.
 fn trailer(kind: u32, count: usize) -> Option<usize> {
     Some(match kind {
         1 | 14 | 17 => 4,

@@ -1,4 +1,4 @@
-//! The rare words of the kernel programs themselves (aya-log), on standard error. Never an event.
+//! Forwards log messages of the kernel programs (aya-log) to standard error.
 
 use log::{Log, Metadata, Record};
 use tokio::io::unix::AsyncFd;
@@ -19,7 +19,7 @@ impl Log for Stderr {
     fn flush(&self) {}
 }
 
-/// Shows them from now on. Without their ring there is nothing to show.
+/// Starts to forward log messages, if the object has the ring of aya-log.
 pub fn show_diagnostics(loaded: &mut Loaded) {
     let Ok(logger) = aya_log::EbpfLogger::init_with_logger(&mut loaded.ebpf, Stderr) else { return };
     // SAFETY: the logger owns its ring's descriptor and keeps it open as long as it lives.

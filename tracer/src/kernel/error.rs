@@ -1,4 +1,4 @@
-//! Why nothing, or not all, can be loaded: what the user reads of it.
+//! Why the kernel programs cannot be loaded, as messages for the user.
 
 use std::io;
 
@@ -7,37 +7,32 @@ use thiserror::Error;
 
 use super::btf;
 
-/// Whatever went wrong while loading; [`chain`] makes a message of it.
+/// Any error of loading or attaching; [`chain`] turns it into a message.
 pub(super) type LoadError = Box<dyn std::error::Error>;
 
-/// Why nothing can be traced.
+/// Why tracing is impossible.
 #[derive(Debug, Error)]
 pub enum KernelError {
-    /// The system does not let us.
     #[error(
         "cannot load the kernel programs: {reason}; they need CAP_BPF and CAP_PERFMON: run as root, or see `sockstate doctor`"
     )]
-    Privilege {
-        /// What was refused.
-        reason: String,
-    },
-    /// The user's BTF does not serve.
+    Privilege { reason: String },
     #[error("cannot use the BTF given with --btf: {0}")]
     Btf(#[from] btf::BtfError),
     /// No hook works.
     #[error("cannot trace on this kernel: {reason}; see `sockstate doctor`")]
     Unsupported {
-        /// Every attempt and what came of it.
+        /// Every attempt and its result.
         reason: String,
     },
 }
 
-/// Whether the kernel refused because of who asks.
+/// Whether the kernel refused because of missing privileges.
 pub(super) fn is_privilege(error: &LoadError) -> bool {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&**error);
     while let Some(error) = source {
         let refused = |error: &io::Error| matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES));
-        // The verifier says EACCES too, but then it has written why.
+        // The verifier returns EACCES too, but then its log is not empty.
         if let Some(ProgramError::LoadError { io_error, verifier_log }) = error.downcast_ref() {
             return refused(io_error) && verifier_log.to_string().is_empty();
         }
@@ -53,7 +48,7 @@ pub(super) fn privilege(error: &LoadError) -> KernelError {
     KernelError::Privilege { reason: chain(&**error) }
 }
 
-/// An error with its reasons, in one line.
+/// An error with its causes, in one line.
 pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -64,7 +59,7 @@ pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         }
         source = reason.source();
     }
-    // A verifier's log says what is wrong at its end; its last line counts instructions.
+    // A verifier's log has the error at its end, before a last line with statistics.
     let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("processed ")).collect();
     match lines[..] {
         [first, .., last] => format!("{first} ... {last}"),

@@ -1,4 +1,4 @@
-//! The hooks that take the stack of the thread that opens a connection; attached for `hunt` only.
+//! The hooks that copy the stack of the thread that opens a connection; attached for `hunt` only.
 
 use std::fs;
 
@@ -16,11 +16,11 @@ use crate::model::PythonLayout;
 
 pod!(PodPython, Python);
 
-/// The processes that the programs know to run CPython.
+/// The map of processes that run CPython.
 pub struct Pythons(HashMap<MapData, u32, PodPython>);
 
 impl Pythons {
-    /// The frames of this process's CPython are copied from now on. Where the kernel refuses, its functions have no names.
+    /// Lets the programs copy the CPython frames of this process. If the kernel refuses, its Python functions have no names.
     pub fn add(&mut self, pid: u32, layout: &PythonLayout) {
         let python = Python {
             runtime: layout.runtime,
@@ -43,24 +43,24 @@ impl Pythons {
     }
 }
 
-/// Whose stacks are taken.
+/// The processes whose stacks are copied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hunt {
-    /// These processes' only; all where none is named. Of several the programs take everybody's: user space tells them apart.
+    /// Process ids; empty for all. The programs filter by one pid only: with several, user space filters.
     pub pids: Vec<u32>,
-    /// Only those of processes with these names.
+    /// Process names; empty for all.
     pub comms: Vec<String>,
-    /// Most of one process in a second.
+    /// Limit of stacks per process and second.
     pub rate: u32,
 }
 
-/// `struct pt_regs` of asm/ptrace.h: where pc, sp, fp and lr are, in words.
+/// `struct pt_regs` of asm/ptrace.h: offsets of pc, sp, fp and lr, in words.
 #[cfg(target_arch = "x86_64")]
 const REGISTERS: [Option<u32>; 4] = [Some(16), Some(19), Some(4), None];
 #[cfg(target_arch = "aarch64")]
 const REGISTERS: [Option<u32>; 4] = [Some(32), Some(31), Some(29), Some(30)];
 
-/// What the programs are told.
+/// The constants for the programs.
 pub(super) fn constants(hunt: Option<&Hunt>) -> Constants {
     let [pc, sp, fp, lr] = REGISTERS.map(|word| word.map_or(ABSENT, |word| word * 8));
     let mut constants = Constants { pc, sp, fp, lr, ..Constants::default() };
@@ -83,7 +83,7 @@ const CONNECT: &str = "tp_btf/inet_sock_set_state (stacks)";
 const ACCEPT: &str = "kprobe/inet_csk_accept";
 const CALLS: [&str; 2] = ["sys_exit_accept", "sys_exit_accept4"];
 
-/// Debian's kernels have a level 3 of `perf_event_paranoid`, the default there, which CAP_PERFMON does not pass.
+/// Debian's kernels have a level 3 of `perf_event_paranoid`, their default, at which CAP_PERFMON is not enough.
 fn refusing_level() -> Option<String> {
     let level = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").ok()?;
     let level = level.trim().parse::<i32>().ok().filter(|level| *level > 2)?;
@@ -91,16 +91,16 @@ fn refusing_level() -> Option<String> {
 }
 
 impl Loaded {
-    /// Takes stacks from now on. What cannot be had, and what it costs instead, is added to `degraded`.
+    /// Attaches the hooks that copy stacks. Adds to `degraded` what is not available.
     ///
     /// # Errors
-    /// This kernel does not show the stacks of those who connect.
+    /// This kernel cannot copy the stacks of processes that connect.
     pub fn hunt(&mut self) -> Result<(), KernelError> {
         let connect = match &self.btf {
             Some(btf) => attach::tp_btf(&mut self.ebpf, "opened_by_connect", "inet_sock_set_state", btf),
             None => Err("no BTF".into()),
         };
-        self.attempts.push(Attempt::of(CONNECT, "who connects", &connect));
+        self.attempts.push(Attempt::of(CONNECT, "call paths of connect()", &connect));
         match connect {
             Ok(link) => self.links.keep(link),
             Err(error) => {
@@ -110,7 +110,7 @@ impl Loaded {
             }
         }
         let accept = attach::kprobe(&mut self.ebpf, "opened_by_accept", "inet_csk_accept");
-        self.attempts.push(Attempt::of(ACCEPT, "who accepts", &accept));
+        self.attempts.push(Attempt::of(ACCEPT, "call paths of accept()", &accept));
         match accept {
             Ok(link) => self.links.keep(link),
             Err(reason) => self.accept_calls(&chain(&*reason)),
@@ -118,17 +118,21 @@ impl Loaded {
         Ok(())
     }
 
-    /// Sees accepts at the end of their system calls instead, for this `reason`.
+    /// Hooks the exit of the accept system calls instead; `reason` says why the kprobe does not work.
     fn accept_calls(&mut self, reason: &str) {
         let result = CALLS.into_iter().try_for_each(|call| {
             let link = attach::tracepoint(&mut self.ebpf, "opened_by_accept_call", "syscalls", call)?;
             self.links.keep(link);
             Ok(())
         });
-        self.attempts.push(Attempt::of("tracepoint/syscalls/sys_exit_accept4", "who accepts", &result));
+        self.attempts.push(Attempt::of(
+            "tracepoint/syscalls/sys_exit_accept4",
+            "call paths of accept()",
+            &result,
+        ));
         self.degraded.push(match result {
             Ok(()) => format!(
-                "accepts are seen at the end of the system call ({reason}): every system call of the host is a little slower meanwhile, and io_uring's accepts are not seen"
+                "accepts are seen at the end of the system call ({reason}): this makes every system call of the host a little slower, and accepts by io_uring are not seen"
             ),
             Err(error) => {
                 let (error, level) = (chain(&*error), refusing_level().unwrap_or_default());
@@ -137,10 +141,10 @@ impl Loaded {
         });
     }
 
-    /// The map of processes that run CPython; the programs keep it.
+    /// Takes the map of processes that run CPython; the programs go on using it.
     ///
     /// # Errors
-    /// It was taken before.
+    /// The map was taken before.
     pub fn pythons(&mut self) -> Result<Pythons, KernelError> {
         let map = self.ebpf.take_map("PYTHONS").ok_or("the object lacks the map of Python processes".into());
         let map = map.and_then(|map| HashMap::try_from(map).map_err(LoadError::from));

@@ -1,4 +1,4 @@
-//! The iterator programs, run on demand.
+//! The iterator programs, which run on demand.
 
 use std::fs::File;
 
@@ -6,9 +6,9 @@ use aya::programs::iter::IterLink;
 
 use super::{attach, error::chain, loaded::Loaded};
 
-/// What to walk through.
+/// What an iterator lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Walk {
+pub enum IterKind {
     /// Every TCP socket of the opener's network namespace.
     Sockets,
     /// Every socket that a process holds, in all network namespaces.
@@ -17,11 +17,11 @@ pub enum Walk {
     OfKernel,
 }
 
-/// A walk that is ready to begin, by whichever thread opens it.
+/// An iterator that is ready to be opened, by any thread.
 pub struct IterOpener(IterLink);
 
 impl IterOpener {
-    /// Begins it, in this thread's network namespace; the records are read from the file, until its end.
+    /// Opens the iterator in this thread's network namespace. The records are read from the file until its end.
     ///
     /// # Errors
     /// Why this kernel cannot.
@@ -31,26 +31,26 @@ impl IterOpener {
 }
 
 impl Loaded {
-    /// Prepares a walk.
+    /// Loads the program of an iterator and creates its link.
     ///
     /// # Errors
     /// Why this kernel cannot.
-    pub fn opener(&mut self, walk: Walk) -> Result<IterOpener, String> {
-        let (name, kind) = match walk {
-            Walk::Sockets => ("sockets", "tcp"),
-            Walk::Files => ("files", "task_file"),
-            Walk::OfKernel => ("of_kernel", "tcp"),
+    pub fn opener(&mut self, kind: IterKind) -> Result<IterOpener, String> {
+        let (name, target) = match kind {
+            IterKind::Sockets => ("sockets", "tcp"),
+            IterKind::Files => ("files", "task_file"),
+            IterKind::OfKernel => ("of_kernel", "tcp"),
         };
-        // The types may be forgotten once the program is loaded.
-        let link = attach::iterator(&mut self.ebpf, name, kind, self.btf.as_ref());
+        // Once the program is loaded, BTF is not needed again.
+        let link = attach::iterator(&mut self.ebpf, name, target, self.btf.as_ref());
         link.map(IterOpener).map_err(|error| chain(&*error))
     }
 
-    /// Begins a walk in this thread's network namespace.
+    /// Opens an iterator in this thread's network namespace.
     ///
     /// # Errors
     /// Why this kernel cannot.
-    pub fn walk(&mut self, walk: Walk) -> Result<File, String> {
-        self.opener(walk)?.open()
+    pub fn iterate(&mut self, kind: IterKind) -> Result<File, String> {
+        self.opener(kind)?.open()
     }
 }

@@ -1,4 +1,4 @@
-//! Loading and attaching: the best hook that this kernel and these privileges allow, chosen by trying.
+//! Loads and attaches the best hook and tier that this kernel and these privileges allow, chosen by trying.
 
 use std::path::{Path, PathBuf};
 
@@ -11,11 +11,11 @@ use sockstate_abi::abi::{
 use super::{
     attach,
     attempt::Attempt,
+    bpf_links::{Attached, Links},
     btf::{self, KERNEL_BTF, KernelTypes},
     error::{KernelError, LoadError, chain, is_privilege, privilege},
-    filter,
+    filter_constants,
     hunt::{self, Hunt},
-    links::{Attached, Links},
     loaded::{Hook, Loaded},
     mini_sockets::{self, Tier},
     object::OBJECT,
@@ -24,32 +24,28 @@ use super::{
 };
 use crate::{files, model::Filter};
 
-/// Which hook is to be used.
+/// The hook that the user wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HookChoice {
-    /// The best that works.
+    /// The best hook that works.
     #[default]
     Auto,
-    /// tp_btf or nothing.
     TpBtf,
-    /// The classic tracepoint.
     Tracepoint,
 }
 
 /// What to load.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Which hook.
     pub hook: HookChoice,
-    /// Which hooks for mini-sockets; the best that work if none is named.
+    /// The tier for mini-sockets; `None` for the best one that works.
     pub tier: Option<Tier>,
-    /// BTF instead of the kernel's own.
+    /// A file with BTF that replaces the kernel's own.
     pub btf: Option<PathBuf>,
     /// Size of the ring in bytes, a power of two.
     pub ring_bytes: u32,
-    /// What is wanted.
     pub filter: Filter,
-    /// Whose stacks [`Loaded::hunt`] is to take.
+    /// The processes whose stacks [`Loaded::hunt`] copies.
     pub hunt: Option<Hunt>,
 }
 
@@ -59,12 +55,12 @@ pod!(PodHooks, Hooks);
 pod!(PodHunt, KernelHunt);
 pod!(PodFormat, TracepointFormat);
 
-/// Loads and attaches what works.
+/// Loads and attaches the programs.
 ///
 /// # Errors
-/// No hook works, or it is not permitted; everything that was tried is in the message.
+/// No hook works, or privileges are missing. The message has all hooks that were tried.
 pub fn load(request: &Request) -> Result<Loaded, KernelError> {
-    // Kernels before 5.11 charge maps to this limit. Where it cannot be raised, the load itself will tell.
+    // Kernels before 5.11 charge maps to this limit. If it cannot be raised, the load reports the error.
     let unlimited = Rlimit { current: None, maximum: None };
     let _ = setrlimit(Resource::Memlock, unlimited);
     let mut attempts = Vec::new();
@@ -99,11 +95,11 @@ pub fn load(request: &Request) -> Result<Loaded, KernelError> {
     }
 }
 
-/// The object with nothing attached, beside programs that run already: for the iterators.
+/// Loads the object without attaching programs, for the iterators; other programs may already run.
 pub(super) fn unattached(request: &Request, hook: Hook, tier: Tier) -> Result<Loaded, KernelError> {
     let (mut attempts, mut degraded) = (Vec::new(), Vec::new());
     let types = resolve(request, &mut attempts, &mut degraded)?;
-    // Its own ring stays empty.
+    // The ring of this object stays empty.
     let request = &Request { ring_bytes: 4096, ..request.clone() };
     let mut loader = Loader { request, types, attempts, degraded };
     let load =
@@ -126,11 +122,11 @@ pub(super) fn unattached(request: &Request, hook: Hook, tier: Tier) -> Result<Lo
     })
 }
 
-/// The object with nothing attached: for the iterators alone.
+/// Loads the object for the iterators only.
 ///
 /// # Errors
-/// This kernel cannot, or it is not permitted.
-pub fn for_walks() -> Result<Loaded, KernelError> {
+/// The kernel cannot load the object, or privileges are missing.
+pub fn for_iterators() -> Result<Loaded, KernelError> {
     let request = Request {
         hook: HookChoice::TpBtf,
         tier: Some(Tier::None),
@@ -142,18 +138,18 @@ pub fn for_walks() -> Result<Loaded, KernelError> {
     unattached(&request, Hook::TpBtf, Tier::None)
 }
 
-const BTF: (&str, &str) = ("btf", "where the fields are in this kernel's structures");
+const BTF: (&str, &str) = ("btf", "offsets of the fields in this kernel's structures");
 const TP_BTF: (&str, &str) = ("tp_btf/inet_sock_set_state", "every transition, fastest");
 const TRACEPOINT: (&str, &str) = ("tracepoint/sock/inet_sock_set_state", "every transition, without BTF");
 
-/// Programs beside the one that sees the transitions, each for itself.
+/// Optional programs: name, tracepoint, purpose. Each works independently of the others.
 const OPTIONAL: [(&str, &str, &str); 6] = [
     ("syn_retransmitted", "tcp_retransmit_skb", "the local port of a connect that gets no answer"),
     ("reset_received", "tcp_receive_reset", "resets as the cause of an end"),
     ("reset_sent", "tcp_send_reset", "resets as the cause of an end, and why"),
-    ("process_exits", "sched_process_exit", "listeners whose owner has ended"),
-    ("process_executes", "sched_process_exec", "owners that run another program"),
-    ("process_renamed", "task_rename", "owners that have another name"),
+    ("process_exits", "sched_process_exit", "ends of processes that own listeners"),
+    ("process_executes", "sched_process_exec", "owners that execute another program"),
+    ("process_renamed", "task_rename", "owners that change their name"),
 ];
 
 fn resolve(
@@ -176,7 +172,6 @@ fn resolve(
     Ok(types)
 }
 
-/// No hook works.
 fn unsupported(attempts: &[Attempt]) -> KernelError {
     let failed = attempts
         .iter()
@@ -184,7 +179,7 @@ fn unsupported(attempts: &[Attempt]) -> KernelError {
     KernelError::Unsupported { reason: failed.collect::<Vec<_>>().join("; ") }
 }
 
-/// What is known and was tried so far.
+/// The request, the kernel's types, and the attempts so far.
 struct Loader<'a> {
     request: &'a Request,
     types: KernelTypes,
@@ -197,7 +192,7 @@ impl Loader<'_> {
         self.attempts.push(Attempt::new(hook, purpose, error));
     }
 
-    /// Everything with this hook, and the best tier that works with it.
+    /// Attaches all programs with this hook, and the best tier that works with it.
     fn hook(&mut self, hook: Hook) -> Result<Loaded, LoadError> {
         let known = self.types.offsets.valid != 0;
         let tiers = match self.request.tier {
@@ -216,7 +211,7 @@ impl Loader<'_> {
                 }
                 Err(error) => return Err(error),
             };
-            // One that was asked for has no other behind it that would begin sooner.
+            // The probe saves time only if another tier can be tried next.
             if self.request.tier.is_none()
                 && let Err(error) = mini_sockets::probe(tier, &mut ebpf, btf.as_ref(), &mut self.attempts)
             {
@@ -235,7 +230,7 @@ impl Loader<'_> {
             ) {
                 Ok(others) => links.append(others),
                 Err(error) => {
-                    // What failed stays in the list, what is tried again does not.
+                    // Keep failed attempts only: the next tier tries the others again.
                     let tried: Vec<Attempt> = self.attempts.drain(mark..).collect();
                     self.attempts.extend(tried.into_iter().filter(|attempt| attempt.error.is_some()));
                     failed.push(format!("{}: {}", tier.name(), chain(&*error)));
@@ -259,8 +254,8 @@ impl Loader<'_> {
         Err(format!("no such tier: {}", failed.join("; ")).into())
     }
 
-    /// Attaches what sees full sockets, first of all, so that no mini-socket is seen whose full socket was not. Returns whether resets
-    /// that are sent are seen.
+    /// Attaches the programs for full sockets. They come first, so that no mini-socket is seen without its full socket. Returns
+    /// whether sent resets are seen.
     fn full_sockets(
         &mut self,
         hook: Hook,
@@ -273,7 +268,7 @@ impl Loader<'_> {
                 let btf = btf.ok_or("no BTF")?;
                 links.keep(attach::tp_btf(ebpf, "set_state", "inet_sock_set_state", btf)?);
                 self.note(TP_BTF, None);
-                // Behind the first program: it must see what that one has not finished.
+                // Attached after the first program: the companion must see what that one has not finished.
                 let companion = attach::tp_btf(ebpf, "companion", "inet_sock_set_state", btf);
                 let hook = ("tp_btf/inet_sock_set_state (companion)", "transitions that interrupts hide");
                 self.keep(links, hook, companion);
@@ -306,7 +301,7 @@ impl Loader<'_> {
         }
     }
 
-    /// Says what is missing without the better tiers.
+    /// Reports what is missing without the better tiers.
     fn explain(&mut self, tier: Tier, failed: &[String]) {
         if tier == Tier::Estimate && self.request.tier.is_none() {
             self.degraded.push(format!(
@@ -321,18 +316,17 @@ impl Loader<'_> {
             return Ok(None);
         }
         Ok(Some(match &self.request.btf {
-            // The file of that name may not be the one that was checked.
+            // The file is read again with a limit: it may have been replaced since it was checked.
             Some(path) => {
-                let data = files::read(path, btf::MOST_BYTES)
+                let data = files::read(path, btf::MAX_BYTES)
                     .map_err(|error| BtfError::FileError { path: path.clone(), error })?;
                 Btf::parse(&data, aya::Endianness::default())?
             }
-            // The kernel's own.
             None => Btf::from_sys_fs()?,
         }))
     }
 
-    /// The object with its maps and constants.
+    /// Loads the object with its maps and constants.
     fn object(&self, hook: Hook, tier: Tier) -> Result<Ebpf, LoadError> {
         let mut hooks = Hooks {
             tw_timer: 1,
@@ -349,7 +343,7 @@ impl Loader<'_> {
             Hook::Tracepoint => (tracefs::format()?, Offsets { task_btf: 0, ..self.types.offsets }),
         };
         let (hooks, offsets, format) = (PodHooks(hooks), PodOffsets(offsets), PodFormat(format));
-        let constants = PodFilter(filter::constants(&self.request.filter));
+        let constants = PodFilter(filter_constants::constants(&self.request.filter));
         let hunt = PodHunt(hunt::constants(self.request.hunt.as_ref()));
         let mut ebpf = EbpfLoader::new()
             .override_global("OFFSETS", &offsets, true)
@@ -362,7 +356,7 @@ impl Loader<'_> {
             .load(OBJECT)?;
         let mut ports: Array<_, u64> =
             ebpf.map_mut("PORTS").ok_or("the object lacks the map of ports")?.try_into()?;
-        for (index, word) in filter::port_words(&self.request.filter) {
+        for (index, word) in filter_constants::port_words(&self.request.filter) {
             ports.set(index, word, 0)?;
         }
         Ok(ebpf)

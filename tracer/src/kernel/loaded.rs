@@ -1,8 +1,8 @@
-//! Programs that run.
+//! Loaded and attached programs.
 
 use aya::{Btf, Ebpf, maps::MapData, programs::ProgramFd};
 
-use super::{attempt::Attempt, links::Links, mini_sockets::Tier};
+use super::{attempt::Attempt, bpf_links::Links, mini_sockets::Tier};
 
 /// The hook that sees the transitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub enum Hook {
 }
 
 impl Hook {
-    /// As records and doctor show it.
+    /// The name in records and `doctor`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -23,7 +23,7 @@ impl Hook {
         }
     }
 
-    /// The program that it runs.
+    /// The name of the kernel program.
     #[must_use]
     pub(crate) fn program(self) -> &'static str {
         match self {
@@ -33,38 +33,34 @@ impl Hook {
     }
 }
 
-/// Programs that run.
+/// Loaded and attached programs.
 pub struct Loaded {
-    /// Programs and maps.
     pub ebpf: Ebpf,
-    /// What keeps them running.
     pub links: Links,
-    /// The hook that works.
     pub hook: Hook,
-    /// What shows mini-sockets.
     pub tier: Tier,
-    /// Resets that are sent are seen.
+    /// Whether sent resets are seen.
     pub sees_resets: bool,
-    /// The running kernel's names of `enum sk_rst_reason`, without their prefix.
+    /// The kernel's names of `enum sk_rst_reason`, without their prefix.
     pub reset_reasons: Vec<String>,
-    /// Everything that was tried.
+    /// All hooks that were tried.
     pub attempts: Vec<Attempt>,
-    /// What works less than it could, why, and what to do.
+    /// What this trace cannot do, why, and what the user can do.
     pub degraded: Vec<String>,
-    /// The kernel's types, for the iterators; none without.
+    /// The kernel's types, for the iterators; `None` if the kernel has none.
     pub btf: Option<Btf>,
-    /// What another sockstate has left running.
+    /// The pinned objects of a previous process, if they were adopted.
     pub adopted: Option<Adopted>,
 }
 
-/// What was adopted.
+/// Pinned objects of a previous process.
 pub struct Adopted {
-    /// The ring, with what the kernel has written meanwhile.
+    /// The ring, with records that the kernel wrote between the two processes.
     pub ring: MapData,
     /// The counters of losses.
     pub counters: MapData,
-    /// The processes whose end is told.
+    /// The processes whose exec, rename and end are reported.
     pub processes: MapData,
-    /// The program whose recursion misses count.
+    /// The program whose recursion misses are losses.
     pub program: ProgramFd,
 }

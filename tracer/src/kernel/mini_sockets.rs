@@ -1,36 +1,36 @@
-//! Mini-sockets: the best hooks for them that work here, chosen by trying.
+//! Hooks for mini-sockets. Each tier is a set of hooks; the loader takes the first tier that works.
 
 use aya::{Btf, Ebpf, programs::FEntry};
 
 use super::{
     attach,
     attempt::Attempt,
+    bpf_links::{Attached, Links},
     error::{LoadError, chain},
-    links::{Attached, Links},
     symbols,
 };
 
-/// What shows mini-sockets.
+/// The set of hooks that shows mini-sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tier {
-    /// fentry and fexit on the functions that make and end them.
+    /// fentry and fexit on the functions that create and end mini-sockets.
     Fentry,
     /// kprobes on the same functions.
     Kprobe,
-    /// Their timers' tracepoints.
+    /// Tracepoints of the mini-sockets' timers.
     Timers,
-    /// Nothing: the full socket's flags allow an estimate.
+    /// No hooks: the full socket's flags allow an estimate.
     Estimate,
-    /// Nothing, and no estimate either.
+    /// No hooks and no estimate.
     None,
 }
 
 impl Tier {
-    /// The order in which they are tried.
+    /// The order in which the tiers are tried.
     pub(super) const ORDER: [Self; 5] =
         [Self::Fentry, Self::Kprobe, Self::Timers, Self::Estimate, Self::None];
 
-    /// As records and doctor show it.
+    /// The name in records and `doctor`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -42,28 +42,28 @@ impl Tier {
         }
     }
 
-    /// Whether mini-sockets are seen as they are.
+    /// Whether mini-sockets are seen, not estimated.
     #[must_use]
     pub fn is_exact(self) -> bool {
         matches!(self, Self::Fentry | Self::Kprobe | Self::Timers)
     }
 }
 
-/// How a function is hooked.
+/// The point of a function where the program runs.
 #[derive(Clone, Copy, PartialEq)]
-enum At {
+enum ProbePoint {
     Entry,
     Exit,
 }
 
-/// What becomes of the tier without a hook.
+/// Whether the tier works without a hook.
 #[derive(Clone, Copy, PartialEq)]
 enum Need {
-    /// It does not work.
+    /// The tier does not work without the hook.
     Always,
-    /// It works if this kernel has no such function.
+    /// The tier works without the hook if this kernel does not have the function.
     IfThere,
-    /// It works, and says less.
+    /// The tier works without the hook, with less information.
     Optional,
 }
 
@@ -78,83 +78,83 @@ impl Need {
     }
 }
 
-/// One hook of a set: the functions that it may be called, our programs, and what it is for.
-struct Piece {
+/// One hook of a tier: the possible names of the kernel function, our programs, and the purpose.
+struct FunctionHooks {
     functions: &'static [&'static str],
-    fentry: (&'static str, At),
+    fentry: (&'static str, ProbePoint),
     kprobe: &'static [&'static str],
     need: Need,
     purpose: &'static str,
 }
 
-const CALLS: [Piece; 10] = [
-    Piece {
+const CALLS: [FunctionHooks; 10] = [
+    FunctionHooks {
         // Renamed in 6.12, commit b334b924c9b7.
         functions: &["inet_twsk_hashdance_schedule", "inet_twsk_hashdance"],
-        fentry: ("tw_begins", At::Entry),
+        fentry: ("tw_begins", ProbePoint::Entry),
         kprobe: &["tw_begins_probe"],
         need: Need::Always,
         purpose: "TIME_WAIT and orphaned FIN_WAIT2 begin",
     },
-    Piece {
+    FunctionHooks {
         functions: &["__inet_twsk_schedule"],
-        fentry: ("tw_again", At::Entry),
+        fentry: ("tw_again", ProbePoint::Entry),
         kprobe: &["tw_again_probe"],
         need: Need::Always,
         purpose: "orphaned FIN_WAIT2 becomes TIME_WAIT",
     },
-    Piece {
+    FunctionHooks {
         functions: &["inet_twsk_kill"],
-        fentry: ("tw_ends", At::Entry),
+        fentry: ("tw_ends", ProbePoint::Entry),
         kprobe: &["tw_ends_probe"],
         need: Need::Always,
         purpose: "TIME_WAIT and orphaned FIN_WAIT2 end",
     },
-    Piece {
+    FunctionHooks {
         functions: &["tw_timer_handler"],
-        fentry: ("tw_expires", At::Entry),
+        fentry: ("tw_expires", ProbePoint::Entry),
         kprobe: &["tw_expires_probe"],
         need: Need::Always,
-        purpose: "they end because their time is over",
+        purpose: "TIME_WAIT and orphaned FIN_WAIT2 expire",
     },
-    Piece {
+    FunctionHooks {
         functions: &["inet_csk_reqsk_queue_hash_add"],
-        fentry: ("req_begins", At::Exit),
+        fentry: ("req_begins", ProbePoint::Exit),
         kprobe: &["req_begins_probe", "req_begun_probe"],
         need: Need::Always,
         purpose: "half-open connections begin",
     },
-    Piece {
+    FunctionHooks {
         functions: &["tcp_v4_reqsk_destructor"],
-        fentry: ("req_ends", At::Entry),
+        fentry: ("req_ends", ProbePoint::Entry),
         kprobe: &["req_ends_probe"],
         need: Need::Always,
         purpose: "half-open connections end",
     },
-    Piece {
+    FunctionHooks {
         functions: &["tcp_v6_reqsk_destructor"],
-        fentry: ("req_ends_v6", At::Entry),
+        fentry: ("req_ends_v6", ProbePoint::Entry),
         kprobe: &["req_ends_v6_probe"],
         need: Need::IfThere,
-        purpose: "the same over IPv6",
+        purpose: "half-open connections over IPv6 end",
     },
-    Piece {
+    FunctionHooks {
         functions: &["reqsk_timer_handler"],
-        fentry: ("req_expires", At::Entry),
+        fentry: ("req_expires", ProbePoint::Entry),
         kprobe: &["req_expires_probe", "req_expired_probe"],
         need: Need::Always,
-        purpose: "they end because nobody answered",
+        purpose: "half-open connections expire",
     },
-    Piece {
+    FunctionHooks {
         functions: &["inet_ehash_insert"],
-        fentry: ("req_moves", At::Entry),
+        fentry: ("req_moves", ProbePoint::Entry),
         kprobe: &["req_moves_probe"],
         need: Need::Optional,
         purpose: "half-open connections that move to another listener",
     },
-    Piece {
+    FunctionHooks {
         functions: &["tcp_get_cookie_sock"],
-        fentry: ("req_cookie", At::Entry),
+        fentry: ("req_cookie", ProbePoint::Entry),
         kprobe: &["req_cookie_probe"],
         need: Need::Optional,
         purpose: "connections that begin with a SYN cookie",
@@ -164,41 +164,41 @@ const CALLS: [Piece; 10] = [
 const TIMERS: [(&str, &str, &str); 4] = [
     ("timer_start", "timer_start", "mini-sockets begin"),
     ("timer_cancel", "timer_cancel", "mini-sockets end"),
-    ("timer_expire", "timer_expire_entry", "mini-sockets end because their time is over"),
+    ("timer_expire", "timer_expire_entry", "mini-sockets expire"),
     ("packet_freed", "kfree_skb", "orphaned FIN_WAIT2 becomes TIME_WAIT, at once"),
 ];
 
-/// Where perf events of kprobes are announced.
+/// The file by which the kernel announces perf events of kprobes.
 const KPROBES: &str = "/sys/bus/event_source/devices/kprobe/type";
 
-/// Fails where `tier` cannot work, before the large programs are loaded for it: their verification is most of a start.
+/// Fails if `tier` cannot work. Runs before the large programs are loaded, because their verification takes most of the start.
 pub(super) fn probe(
     tier: Tier,
     ebpf: &mut Ebpf,
     btf: Option<&Btf>,
     attempts: &mut Vec<Attempt>,
 ) -> Result<(), LoadError> {
-    let piece = &CALLS[0];
+    let hooks = &CALLS[0];
     let result = match tier {
-        Tier::Fentry => load_fentry(ebpf, btf, piece),
+        Tier::Fentry => load_fentry(ebpf, btf, hooks),
         Tier::Kprobe => {
             std::fs::metadata(KPROBES).map(drop).map_err(|error| format!("{KPROBES}: {error}").into())
         }
         Tier::Timers | Tier::Estimate | Tier::None => return Ok(()),
     };
     if result.is_err() {
-        let hook = format!("{}/{}", tier.name(), piece.functions[0]);
-        attempts.push(Attempt::of(hook, piece.purpose, &result));
+        let hook = format!("{}/{}", tier.name(), hooks.functions[0]);
+        attempts.push(Attempt::of(hook, hooks.purpose, &result));
     }
     result
 }
 
-/// Loads the program of `piece`, and attaches nothing.
-fn load_fentry(ebpf: &mut Ebpf, btf: Option<&Btf>, piece: &Piece) -> Result<(), LoadError> {
+/// Loads the program of `hooks` without attaching it.
+fn load_fentry(ebpf: &mut Ebpf, btf: Option<&Btf>, hooks: &FunctionHooks) -> Result<(), LoadError> {
     let btf = btf.ok_or("no BTF")?;
-    let program: &mut FEntry = attach::program(ebpf, piece.fentry.0)?;
+    let program: &mut FEntry = attach::program(ebpf, hooks.fentry.0)?;
     let mut errors = Vec::new();
-    for function in piece.functions {
+    for function in hooks.functions {
         match program.load(function, btf) {
             Ok(()) => return Ok(()),
             Err(error) => errors.push(chain(&error)),
@@ -207,7 +207,7 @@ fn load_fentry(ebpf: &mut Ebpf, btf: Option<&Btf>, piece: &Piece) -> Result<(), 
     Err(errors.join("; ").into())
 }
 
-/// Attaches all of `tier`, or nothing.
+/// Attaches all hooks of `tier`, or none.
 pub(super) fn attach(
     tier: Tier,
     ebpf: &mut Ebpf,
@@ -218,18 +218,18 @@ pub(super) fn attach(
     let mut links = Links::default();
     match tier {
         Tier::Fentry | Tier::Kprobe => {
-            for piece in &CALLS {
-                let result = attach_piece(tier, piece, ebpf, btf, hash_add_result);
-                let hook = format!("{}/{}", tier.name(), piece.functions[0]);
-                attempts.push(Attempt::of(hook, piece.purpose, &result));
+            for hooks in &CALLS {
+                let result = attach_hooks(tier, hooks, ebpf, btf, hash_add_result);
+                let hook = format!("{}/{}", tier.name(), hooks.functions[0]);
+                attempts.push(Attempt::of(hook, hooks.purpose, &result));
                 match result {
                     Ok(attached) => attached.into_iter().for_each(|link| links.keep(link)),
-                    Err(_) if piece.need.allows_failure(|| symbols::lacks(piece.functions)) => {}
+                    Err(_) if hooks.need.allows_failure(|| symbols::lacks(hooks.functions)) => {}
                     Err(error) => return Err(error),
                 }
             }
             if tier == Tier::Fentry {
-                // Behind its entry: else a later reset of the same request would read as its time being over.
+                // At the exit of the function, too: otherwise a later reset of the same request would count as expired.
                 let btf = btf.ok_or("no BTF")?;
                 links.keep(attach::fexit(ebpf, "req_expired", "reqsk_timer_handler", btf)?);
             }
@@ -247,29 +247,29 @@ pub(super) fn attach(
     Ok(links)
 }
 
-fn attach_piece(
+fn attach_hooks(
     tier: Tier,
-    piece: &Piece,
+    hooks: &FunctionHooks,
     ebpf: &mut Ebpf,
     btf: Option<&Btf>,
     hash_add_result: u32,
 ) -> Result<Vec<Attached>, LoadError> {
     let mut errors = Vec::new();
-    for function in piece.functions {
+    for function in hooks.functions {
         let attached = if tier == Tier::Fentry {
             let btf = btf.ok_or("no BTF")?;
-            let (name, at) = piece.fentry;
+            let (name, at) = hooks.fentry;
             let link = match at {
-                At::Entry => attach::fentry(ebpf, name, function, btf),
-                // The one that finds the function's result.
-                At::Exit if hash_add_result > 0 => {
+                ProbePoint::Entry => attach::fentry(ebpf, name, function, btf),
+                // The program that reads the function's result.
+                ProbePoint::Exit if hash_add_result > 0 => {
                     attach::fexit(ebpf, &format!("{name}_result{hash_add_result}"), function, btf)
                 }
-                At::Exit => attach::fexit(ebpf, name, function, btf),
+                ProbePoint::Exit => attach::fexit(ebpf, name, function, btf),
             };
             link.map(|link| vec![link])
         } else {
-            piece.kprobe.iter().map(|name| attach::kprobe(ebpf, name, function)).collect()
+            hooks.kprobe.iter().map(|name| attach::kprobe(ebpf, name, function)).collect()
         };
         match attached {
             Ok(links) => return Ok(links),
@@ -288,8 +288,8 @@ mod tests {
         let needed = |lacks: bool| {
             CALLS
                 .iter()
-                .filter(|piece| !piece.need.allows_failure(|| lacks))
-                .flat_map(|piece| piece.functions)
+                .filter(|hooks| !hooks.need.allows_failure(|| lacks))
+                .flat_map(|hooks| hooks.functions)
                 .filter(|function| function.contains("v6"))
                 .count()
         };

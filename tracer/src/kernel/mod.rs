@@ -1,18 +1,18 @@
-//! Everything that talks to the kernel's BPF side before events flow: BTF offsets, filters as constants, loading,
-//! attaching, and the reasons where something is not available. Only this and `source` know aya.
+//! Loads and attaches the kernel programs: BTF offsets, filter constants, hooks, tiers, iterators, pins, capabilities; and why a
+//! feature is not available. Only this module and `source/ring.rs` use aya.
 
 mod attach;
 mod attempt;
+mod bpf_links;
 mod btf;
 mod diagnostics;
 mod error;
-mod facts;
-mod filter;
+mod filter_constants;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod host_info;
 mod hunt;
 mod iter;
-mod links;
 mod load;
 mod loaded;
 mod mini_sockets;
@@ -25,14 +25,14 @@ mod symbols;
 mod tracefs;
 
 pub use attempt::Attempt;
+pub use bpf_links::Links;
 pub use btf::verify_btf;
 pub use diagnostics::show_diagnostics;
 pub use error::KernelError;
-pub use facts::{Capability, Facts};
+pub use host_info::{Capability, HostInfo};
 pub use hunt::Hunt;
-pub use iter::{IterOpener, Walk};
-pub use links::Links;
-pub use load::{HookChoice, Request, for_walks, load};
+pub use iter::{IterKind, IterOpener};
+pub use load::{HookChoice, Request, for_iterators, load};
 pub use loaded::{Adopted, Hook, Loaded};
 pub use mini_sockets::Tier;
 pub use pin::{PinnedPrograms, adopt, asked, unpin, verify_pins};

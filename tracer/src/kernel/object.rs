@@ -1,4 +1,4 @@
-//! The kernel programs.
+//! The committed object with the kernel programs.
 
 use aya::include_bytes_aligned;
 

@@ -1,18 +1,18 @@
-//! Values that are copied to and from the kernel's maps byte by byte.
+//! Types that are copied byte by byte to and from the kernel's maps.
 
 use zerocopy::{FromBytes, IntoBytes};
 
-/// Compiles only if a `T` has no padding, and any bytes are a `T`.
+/// Compiles only if `T` has no padding and any bytes are a valid `T`.
 pub(crate) const fn is_plain<T: IntoBytes + FromBytes>() {}
 
-/// A type around one of the ABI, as aya wants it.
+/// Defines a wrapper of an ABI type that implements `aya::Pod`.
 macro_rules! pod {
     ($name:ident, $inner:ty) => {
         #[repr(transparent)]
         #[derive(Clone, Copy)]
         struct $name($inner);
         const _: () = $crate::kernel::pod::is_plain::<$inner>();
-        // SAFETY: `is_plain` has proved that there is no padding and that any bytes are valid.
+        // SAFETY: `is_plain` proves that the type has no padding and that any bytes are valid.
         unsafe impl aya::Pod for $name {}
     };
 }

@@ -7,9 +7,9 @@ use std::{
 
 const KALLSYMS: &str = "/proc/kallsyms";
 
-/// Whether the running kernel has none of these functions, its modules included. Where that cannot be known it is false.
+/// Whether neither the running kernel nor its modules have any of these functions. False if that is not known.
 pub(super) fn lacks(names: &[&str]) -> bool {
-    // The kernel's functions and its modules': some 10 MB.
+    // All symbols of the kernel and its modules: about 10 MB.
     std::fs::read_to_string(KALLSYMS).is_ok_and(|symbols| lacks_in(&symbols, names))
 }
 
@@ -33,7 +33,7 @@ pub(super) fn addresses<const N: usize>(names: [&str; N]) -> Result<[u64; N], St
         let text = std::str::from_utf8(&line).unwrap_or_default();
         let mut fields = text.split_ascii_whitespace();
         if let (Some(address), Some(_), Some(name)) = (fields.next(), fields.next(), fields.next()) {
-            // LTO puts a suffix behind the name; others (".cold", ".part") are pieces of the function.
+            // LTO appends a suffix to the name; other suffixes (".cold", ".part") name parts of the function.
             let plain = name.split_once(".llvm.").map_or(name, |(plain, _)| plain);
             if let Some(at) = names.iter().position(|wanted| *wanted == plain) {
                 found[at] = u64::from_str_radix(address, 16).unwrap_or(0);

@@ -1,13 +1,13 @@
-//! The classic tracepoint's own description of its record.
+//! The format of the classic tracepoint's record, which tracefs describes.
 
 use std::{fs, path::PathBuf};
 
 use sockstate_abi::abi::TracepointFormat;
 
-/// Where tracefs is usually mounted.
+/// The usual mount points of tracefs.
 const MOUNTS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
-/// Where tracefs is mounted and readable, if it is.
+/// The mount point of tracefs, if it is mounted and readable.
 pub(super) fn mount() -> Option<PathBuf> {
     MOUNTS.iter().map(PathBuf::from).find(|path| path.join("events").is_dir())
 }
@@ -42,7 +42,7 @@ pub(super) fn parse(text: &str) -> Option<TracepointFormat> {
 }
 
 /// Offset and size of one field, from a line such as
-/// `field:const void * skaddr;` with `offset:8;`, `size:8;` and `signed:0;` behind it, separated by tabs.
+/// `field:const void * skaddr;`, then `offset:8;`, `size:8;` and `signed:0;`, separated by tabs.
 fn field(text: &str, name: &str) -> Option<(u32, u32)> {
     text.lines().find_map(|line| {
         let mut parts = line.trim().strip_prefix("field:")?.split(';').map(str::trim);

@@ -10,7 +10,7 @@ use super::{SHORT_NAP, monotonic_ns, now_ns};
 use crate::{
     decode::decode,
     enrich::Enricher,
-    source::{Found, KernelSource, Walked},
+    source::{KernelSource, WalkItem, WalkResult},
     track::{PATIENCE_NS, Table, Update},
 };
 
@@ -19,7 +19,7 @@ pub struct Beginning {
     /// The wall clock: every later record of the ring is in the stream.
     pub time_ns: i64,
     /// What became of the walk.
-    pub found: Found,
+    pub found: WalkResult,
 }
 
 /// Fills `table` with the sockets that exist, in the states that they are in when the stream begins. The sight of a socket may
@@ -32,8 +32,8 @@ pub fn begin(
 ) -> Beginning {
     table.begin_walk();
     let found = source.walk(only, |walked| match walked {
-        Walked::Sight(event) => table.apply(&event, enricher, &mut |_: Update| {}),
-        Walked::Record(bytes) => apply(table, enricher, bytes),
+        WalkItem::Existing(event) => table.apply(&event, enricher, &mut |_: Update| {}),
+        WalkItem::Record(bytes) => apply(table, enricher, bytes),
     });
     let (began_ns, written, time_ns) = (monotonic_ns(), source.written(), now_ns());
     let deadline = Instant::now() + Duration::from_nanos(PATIENCE_NS);

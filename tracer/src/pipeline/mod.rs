@@ -41,7 +41,7 @@ use crate::{
     restart::StateWriter,
     route::Router,
     sinks::OutputError,
-    source::{Finder, KernelSource, SourceError},
+    source::{HolderFinder, KernelSource, SourceError},
     track::Table,
 };
 
@@ -104,7 +104,7 @@ pub struct Pipeline {
     /// Finds out why something is stuck.
     pub examiner: Examiner,
     /// Finds out who holds the listeners of processes that have ended.
-    pub finder: Finder,
+    pub finder: HolderFinder,
     /// Where connections are opened is wanted, instead of transitions.
     pub hunter: Option<Hunter>,
     /// Writes the state for the next process, where the programs stay after the end.
@@ -231,7 +231,7 @@ impl Pipeline {
         if let Some(writer) = &self.state_writer {
             writer.note_losses(all);
         }
-        let losses = self.source.untold(all);
+        let losses = self.source.unreported(all);
         self.streams.lost(LostPlace::Ring, losses.ring, looked_ns, now_ns());
         self.streams.lost(LostPlace::Evidence, losses.evidence, looked_ns, now_ns());
         self.streams.lost(LostPlace::Recursion, losses.recursion, looked_ns, now_ns());

@@ -7,7 +7,7 @@ use std::{
 
 use super::{BATCH, Pipeline, SHORT_NAP, drain::route, monotonic_ns, names::look_up_names, now_ns};
 use crate::{
-    source::{Look, Walker},
+    source::{NetnsThread, TableScan},
     track::{KernelTables, PATIENCE_NS, Update},
 };
 
@@ -17,7 +17,7 @@ const CATCH_UP_BUFFER: usize = 16 << 20;
 /// When and how the table is corrected.
 pub struct Resyncer {
     /// The thread that enters namespaces.
-    pub walker: Walker,
+    pub walker: NetnsThread,
     /// How often, without a loss.
     pub every: Duration,
     /// The only namespace that is traced.
@@ -48,8 +48,8 @@ impl Pipeline {
     }
 
     /// What the kernel's tables hold, once everything that happened until then has come.
-    fn look(&mut self, resync: &Resyncer) -> Option<Look> {
-        let mut look = self.source.look(&resync.walker, resync.only, monotonic_ns());
+    fn look(&mut self, resync: &Resyncer) -> Option<TableScan> {
+        let mut look = self.source.scan_tables(&resync.walker, resync.only, monotonic_ns());
         look.sockets.retain(|event| !self.router.hides(&event.tuple));
         self.catch_up().then_some(look)
     }
@@ -72,7 +72,7 @@ impl Pipeline {
     }
 }
 
-fn shown(look: &Look) -> KernelTables<'_> {
-    let Look { began_ns, namespaces, sockets, held } = look;
+fn shown(scan: &TableScan) -> KernelTables<'_> {
+    let TableScan { began_ns, namespaces, sockets, held } = scan;
     KernelTables { began_ns: *began_ns, namespaces, sockets, held: held.as_ref() }
 }

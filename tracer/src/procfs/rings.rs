@@ -1,4 +1,4 @@
-//! io_uring instances: the files registered with them, and requests that wait, as `fdinfo` shows them.
+//! io_uring instances: their registered files and waiting requests, from `fdinfo`.
 
 use std::{
     fs::File,
@@ -10,21 +10,21 @@ use std::{
 
 use super::socket_inode;
 
-/// The kernel leaves the files out while another task works on the ring: how often it is read until they are shown.
+/// How often `fdinfo` is read: the kernel leaves the files out while another task works on the ring.
 const READS: usize = 5;
-/// Time between two of these.
+/// Time between two reads.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// What a ring holds.
+/// The sockets of an io_uring instance.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Ring {
     /// Inodes of the sockets that are registered files.
     pub sockets: Vec<u64>,
-    /// It may hold sockets besides: files whose inodes are not shown, requests that wait, or it could not be read.
+    /// The instance may hold other sockets: files without an inode in `fdinfo`, waiting requests, or `fdinfo` is not readable.
     pub may_hold_more: bool,
 }
 
-/// Reads the ring that is `fd` of process `pid`.
+/// Reads the io_uring instance with descriptor `fd` of process `pid`.
 pub fn read(root: &Path, pid: u32, fd: u32) -> Ring {
     let path = root.join("proc").join(pid.to_string()).join("fdinfo").join(fd.to_string());
     for attempt in 0..READS {
@@ -40,7 +40,7 @@ pub fn read(root: &Path, pid: u32, fd: u32) -> Ring {
     Ring { sockets: Vec::new(), may_hold_more: true }
 }
 
-/// What `fdinfo` tells; `None` where the files are left out. It may have a million lines.
+/// Parses `fdinfo`, which may have a million lines; `None` if the kernel has left the files out.
 pub fn parse(text: impl BufRead) -> Option<Ring> {
     let mut ring = Ring::default();
     let (mut registered, mut listed) = (None, 0);
@@ -59,7 +59,7 @@ pub fn parse(text: impl BufRead) -> Option<Ring> {
             let file = line.split_once(": ").map_or("", |(_, file)| file.trim());
             match socket_inode(file.as_bytes()) {
                 Some(inode) => ring.sockets.push(inode),
-                // Before Linux 6.13 a socket's name is that of its protocol.
+                // Before Linux 6.13 the kernel shows a socket by the name of its protocol.
                 None => ring.may_hold_more |= !file.contains('/') && file != "<none>",
             }
         }

@@ -1,4 +1,4 @@
-//! Files of /proc that others make as long as they like: a table of sockets, of locks or of mounts, an epoll instance's `fdinfo`.
+//! Files of /proc of any length: tables of sockets, locks or mounts, `fdinfo` of an epoll instance.
 
 use std::{
     fs::File,
@@ -6,21 +6,21 @@ use std::{
     path::Path,
 };
 
-/// The lines of a file, one at a time; none where it cannot be read. The kernel bounds a line, and others choose names in it that need not
-/// be UTF-8.
+/// The lines of a file, one at a time; no line if the file cannot be read. The kernel limits the length of a line. Names in a
+/// line need not be UTF-8.
 pub fn lines(path: &Path) -> impl Iterator<Item = String> + use<> {
     let file = File::open(path).ok().map(BufReader::new);
     let lines = file.into_iter().flat_map(|file| file.split(b'\n').map_while(Result::ok));
     lines.map(|line| String::from_utf8_lossy(&line).into_owned())
 }
 
-/// The first `most` bytes of a file; nothing where it cannot be read.
+/// The first `limit` bytes of a file; an empty text if the file cannot be read.
 #[must_use]
-pub fn head(path: &Path, most: u64) -> String {
+pub fn head(path: &Path, limit: u64) -> String {
     let mut bytes = Vec::new();
     if let Ok(file) = File::open(path) {
-        // What was read before an error is the beginning all the same.
-        let _ = file.take(most).read_to_end(&mut bytes);
+        // After an error, the bytes that were read before it are the beginning of the file.
+        let _ = file.take(limit).read_to_end(&mut bytes);
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }

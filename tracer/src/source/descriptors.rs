@@ -1,4 +1,4 @@
-//! The descriptors of all processes and threads: which sockets are held at all, and which network namespaces a descriptor leads to.
+//! The descriptors of all processes and threads that lead to sockets, network namespaces and io_uring instances.
 
 use std::{
     fs, io, iter,
@@ -12,7 +12,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::sight::{self, is_gone, is_refused};
+use super::visibility::{self, is_gone, is_refused};
 use crate::{
     model::{Gap, GapKind},
     procfs::{for_each_process, inode_of, own_tables, processes, socket_inode},
@@ -46,18 +46,18 @@ impl Descriptor {
         table(root, self.pid, self.tid).join(self.fd.to_string())
     }
 
-    /// The name of its protocol (`TCP`, `TCPv6`, `UDP`, `UNIX`, ...) if it still is the socket that it was; `None` if it has
-    /// gone.
+    /// The name of the socket's protocol (`TCP`, `TCPv6`, `UDP`, `UNIX`, ...); `None` if the descriptor no longer leads to the
+    /// socket.
     ///
     /// # Errors
-    /// The kernel does not say.
+    /// The kernel does not tell the protocol.
     pub(super) fn protocol(&self, root: &Path) -> io::Result<Option<String>> {
         let path = self.path(root);
         let mut name = [0; 32];
         let len = match getxattr(&path, "system.sockprotoname", &mut name) {
             Ok(len) => len,
             Err(error) if is_gone(&error.into()) => return Ok(None),
-            // Another file may meanwhile have its number.
+            // Another file may have this number by now.
             Err(Errno::NOTSUP | Errno::NODATA) if !self.is_there(root) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
@@ -65,35 +65,33 @@ impl Descriptor {
         Ok(self.is_there(root).then_some(name))
     }
 
-    /// Whether it still leads to that socket.
+    /// Whether the descriptor still leads to the socket.
     pub(super) fn is_there(&self, root: &Path) -> bool {
         fs::read_link(self.path(root))
             .is_ok_and(|target| target.as_os_str() == format!("socket:[{}]", self.inode).as_str())
     }
 }
 
-/// What processes have open.
+/// The descriptors of all processes, by what they lead to.
 #[derive(Debug, Default)]
 pub(super) struct Descriptors {
-    /// Of sockets.
     pub(super) sockets: Vec<Descriptor>,
-    /// Of network namespaces.
     pub(super) namespaces: Vec<Descriptor>,
-    /// Of io_uring instances: process and descriptor.
+    /// io_uring instances: process and descriptor.
     pub(super) rings: Vec<(u32, u32)>,
-    /// Processes that were not let in.
+    /// How many processes have descriptors that could not be read.
     unread: usize,
     why: Option<io::Error>,
 }
 
 impl Descriptors {
-    /// Looks through those of every process below `root`.
+    /// Reads the descriptors of every process below `root`.
     pub(super) fn scan(root: &Path) -> (Self, Option<Gap>) {
         let mut all = Self::default();
-        // Where /proc itself cannot be read, the search for namespaces says so.
+        // If /proc itself cannot be read, the search for namespaces reports it.
         let pids = processes(root).unwrap_or_default();
         let work = |part: &mut Self, pid| part.read(root, pid);
-        // One that has failed has said why on standard error, and is a gap.
+        // A thread that panicked has written why on standard error, and makes a gap.
         let failed =
             || Self { unread: 1, why: Some(io::Error::other("a thread has failed")), ..Self::default() };
         for_each_process(&pids, work, failed).into_iter().for_each(|part| all.add(part));
@@ -112,12 +110,12 @@ impl Descriptors {
     fn gap(&self, total: usize) -> Option<Gap> {
         let error = self.why.as_ref()?;
         let hint =
-            if is_refused(error) { sight::needs(Capability::CAP_SYS_PTRACE) } else { error.to_string() };
+            if is_refused(error) { visibility::needs(Capability::CAP_SYS_PTRACE) } else { error.to_string() };
         let why = format!("cannot read the descriptors of {} of {total} processes: {hint}", self.unread);
         Some(Gap::new(GapKind::Descriptors, why))
     }
 
-    /// Adds those of a process, and of its threads that have a table of their own.
+    /// Adds the descriptors of a process, and of its threads with their own descriptor table.
     fn read(&mut self, root: &Path, pid: u32) {
         let own = own_tables(root, pid).into_iter().map(Some);
         for tid in iter::once(None).chain(own) {
@@ -141,7 +139,7 @@ impl Descriptors {
             let fd = name.file_name().to_str().ok().and_then(|name| name.parse::<u32>().ok());
             let target = readlinkat_raw(&directory, name.file_name(), &mut room);
             if let Err(error @ (Errno::ACCESS | Errno::PERM)) = target {
-                // Root may list them without the right to know where they lead.
+                // Root may list descriptors without the right to read where they lead.
                 return Err(error);
             }
             let (Some(fd), Ok((target, _))) = (fd, target) else { continue };

@@ -1,4 +1,4 @@
-//! Whether `ss -K` works: the kernel is asked to end a socket that cannot exist, and its answer tells.
+//! Whether `ss -K` works: asks the kernel to end a socket that cannot exist, and reads the error.
 
 use std::{cell::OnceCell, io};
 
@@ -7,14 +7,14 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::{
     netlink::{answer, exact_request, open},
-    sight::has_everywhere,
+    visibility::has_everywhere,
 };
 use crate::model::{Destroy, Transport};
 
 /// `SOCK_DESTROY` (linux/sock_diag.h).
 const SOCK_DESTROY: u16 = 21;
 
-/// What the kernel has answered, asked once for each transport.
+/// The kernel's answers, one for each transport.
 #[derive(Debug, Default)]
 pub struct Destroys {
     tcp: OnceCell<Destroy>,
@@ -22,8 +22,8 @@ pub struct Destroys {
 }
 
 impl Destroys {
-    /// Whether the kernel ends sockets of this transport. To be asked where some of them were listed: without a handler for the
-    /// transport the kernel answers as if there were one and no such socket.
+    /// Whether the kernel ends sockets of this transport. Call this only if sockets of the transport were listed: without a
+    /// handler for the transport, the kernel answers as if the socket did not exist.
     #[must_use]
     pub fn of(&self, transport: Transport) -> Destroy {
         let known = match transport {
@@ -37,9 +37,8 @@ impl Destroys {
     }
 }
 
-/// The error with which the kernel answers. Nothing can be destroyed by it: no socket has local port 0, which the tables are
-/// searched for, and what was found would also have to have the cookie 0, which the kernel gives to no socket (`sock_gen_cookie`
-/// starts at 1; only all ones mean any cookie).
+/// The kernel's error number. The request cannot destroy a socket: it asks for local port 0, which no socket has, and for the
+/// cookie 0, which the kernel never assigns (`sock_gen_cookie` starts at 1; only all ones mean any cookie).
 fn probe(transport: Transport) -> io::Result<i32> {
     let socket = open()?;
     send(&socket, &exact_request(SOCK_DESTROY, transport), SendFlags::empty())?;
@@ -48,8 +47,8 @@ fn probe(transport: Transport) -> io::Result<i32> {
     answer(&buffer[..len]).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// `inet_diag_cmd_exact` answers EOPNOTSUPP where the transport has no `destroy`; with one, the search finds nothing. Whether this
-/// process may destroy is looked at by the kernel only after a socket was found (`sock_diag_destroy`).
+/// `inet_diag_cmd_exact` answers EOPNOTSUPP if the transport has no `destroy`; otherwise it finds no socket. The kernel checks
+/// the capability only after it has found a socket (`sock_diag_destroy`).
 fn meaning(error: i32, has_net_admin: bool) -> Destroy {
     match error {
         libc::EOPNOTSUPP => Destroy::NotSupported,
@@ -74,7 +73,7 @@ mod tests {
             (libc::EOPNOTSUPP, true, Destroy::NotSupported),
             (libc::EOPNOTSUPP, false, Destroy::NotSupported),
             (libc::EINVAL, true, Destroy::Unknown),
-            // Something would have been destroyed, or the request was no request.
+            // A socket would have been destroyed, or the request was malformed.
             (0, true, Destroy::Unknown),
         ] {
             assert_eq!(meaning(error, has_net_admin), wanted, "{error} {has_net_admin}");

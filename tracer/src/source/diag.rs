@@ -1,5 +1,5 @@
-//! The kernel's tables by `sock_diag` (`NETLINK_SOCK_DIAG`, `linux/inet_diag.h`): needs neither BPF nor root. It shows what
-//! no iterator of ours does: queues, timers, times. It shows the network namespace of the thread that opens the socket.
+//! Reads the kernel's tables by `sock_diag` (`NETLINK_SOCK_DIAG`, `linux/inet_diag.h`), which needs neither BPF nor root. Unlike
+//! our iterators, it shows queues, timers and times. It lists the network namespace of the thread that opens the netlink socket.
 
 use std::{collections::HashMap, fs::File, io, os::fd::OwnedFd, sync::Arc};
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::model::{SocketInfo, Transport};
 
-/// The older request: it walks the tables once for both families, where `SOCK_DIAG_BY_FAMILY` does so for each.
+/// The older request, which walks the tables once for both families; `SOCK_DIAG_BY_FAMILY` walks them once for each.
 const TCPDIAG_GETSOCK: u16 = 18;
 /// `struct inet_diag_req`.
 const REQUEST: usize = 60;
@@ -23,7 +23,7 @@ const REQUEST: usize = 60;
 /// # Errors
 /// Why they cannot be listed.
 pub(super) fn dump_in(inode: u32, namespace: &File) -> Result<(Vec<SocketInfo>, Option<String>), String> {
-    snapshot::be_in(inode, namespace, || {
+    snapshot::run_in(inode, namespace, || {
         sockets(inode).map_err(|error| match error.raw_os_error() {
             Some(libc::ENOENT | libc::EOPNOTSUPP) => {
                 "this kernel has no sock_diag for TCP (module tcp_diag)".to_owned()
@@ -33,7 +33,7 @@ pub(super) fn dump_in(inode: u32, namespace: &File) -> Result<(Vec<SocketInfo>, 
     })
 }
 
-/// The sockets of the namespace that this thread is in, which is `netns`.
+/// The sockets of the namespace of this thread, whose inode is `netns`.
 fn sockets(netns: u32) -> io::Result<(Vec<SocketInfo>, Option<String>)> {
     let socket = open()?;
     let mut request = Vec::with_capacity(HEADER + REQUEST);
@@ -41,7 +41,7 @@ fn sockets(netns: u32) -> io::Result<(Vec<SocketInfo>, Option<String>)> {
     request.extend(TCPDIAG_GETSOCK.to_ne_bytes());
     request.extend(DUMP_FLAGS.to_ne_bytes());
     request.extend([0; 8]);
-    // Of every address, in every state.
+        // Every address, in every state.
     request.extend([0, 0, 0, 1 << (INET_DIAG_INFO - 1)]);
     request.extend([0; 48]);
     request.extend(u32::MAX.to_ne_bytes());

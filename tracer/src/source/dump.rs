@@ -1,4 +1,4 @@
-//! The TCP sockets of every network namespace, and what is missing among them.
+//! The TCP sockets of every network namespace, and gaps where sockets may be missing.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -9,39 +9,38 @@ use super::{
     descriptors::{Descriptor, Descriptors},
     diag,
     namespaces::{Namespace, Namespaces},
-    sight::{self, is_gone},
-    undecided,
+    unlisted,
+    visibility::{self, is_gone},
 };
 use crate::model::{Event, EventKind, Gap, GapKind, SocketInfo, State};
 
-/// Names that the kernel gives to TCP's sockets (`tcp_prot.name`, `tcpv6_prot.name`).
+/// The kernel's names of TCP (`tcp_prot.name`, `tcpv6_prot.name`).
 const TCP: [&str; 2] = ["TCP", "TCPv6"];
-/// And to MPTCP's (`mptcp_prot.name`, `mptcp_v6_prot.name`).
+/// The kernel's names of MPTCP (`mptcp_prot.name`, `mptcp_v6_prot.name`).
 const MPTCP: [&str; 2] = ["MPTCP", "MPTCPv6"];
 
-/// What a dump of several namespaces found.
+/// The result of a dump of several namespaces.
 #[derive(Debug, Default)]
 pub struct Dump {
-    /// The sockets.
     pub sockets: Vec<SocketInfo>,
-    /// How many namespaces they are of.
+    /// How many namespaces were listed.
     pub listed: usize,
     /// A path that leads to each namespace, by its inode.
     pub namespaces: BTreeMap<u32, PathBuf>,
-    /// /proc does not show every process.
+    /// The gap if /proc does not show every process.
     pub hidden_processes: Option<Gap>,
-    /// What `held` has answered, where it was asked.
+    /// The result of `held`, if it was called.
     pub held: Option<Vec<Event>>,
-    /// Sockets may exist that are not among these.
+    /// Reasons why other sockets may exist.
     pub gaps: Vec<Gap>,
 }
 
-/// The TCP sockets of every network namespace (of `only` if given). `held` lists those that processes hold, in all namespaces;
-/// it is asked where some of them may be in a namespace that nothing else leads to.
+/// Lists the TCP sockets of every network namespace (of `only` if given). `held` lists the sockets that processes hold, in all
+/// namespaces; it is called only if some of them may be in an unknown namespace.
 #[must_use]
 pub fn dump(only: Option<u32>, held: impl FnOnce() -> Result<Vec<Event>, String>) -> Dump {
     let root = Path::new("/");
-    let mut dump = Dump { hidden_processes: sight::hidden_processes(), ..Dump::default() };
+    let mut dump = Dump { hidden_processes: visibility::hidden_processes(), ..Dump::default() };
     let mut all = Namespaces::find(root);
     if let Some(only) = only
         && let Some(namespace) = all.found.remove(&only.into())
@@ -66,7 +65,7 @@ pub fn dump(only: Option<u32>, held: impl FnOnce() -> Result<Vec<Event>, String>
 }
 
 impl Namespaces {
-    /// Adds those that a process has open, although no process need be in them.
+    /// Adds namespaces that a process holds open, possibly without any process in them.
     pub(super) fn add_held(&mut self, descriptors: &Descriptors, root: &Path) {
         for namespace in &descriptors.namespaces {
             if !self.found.contains_key(&namespace.inode)
@@ -100,7 +99,7 @@ impl Dump {
         self.namespaces.insert(inode, namespace.path);
     }
 
-    /// Sockets that a process holds, and no table has: closed ones, or those of a namespace without a process and a name.
+    /// Handles sockets that a process holds and no table has: closed ones, or sockets of a namespace without process and name.
     fn add_unlisted(
         &mut self,
         only: Option<u32>,
@@ -130,10 +129,12 @@ impl Dump {
             }
             unlisted += usize::from(protocol.is_none() || is_one_of(TCP));
         }
-        self.gaps.extend(undecided::gaps(root, descriptors, &mptcp, &listed));
-        // The kernel lists also what a security module protects from being read in /proc.
+        self.gaps.extend(unlisted::gaps(root, descriptors, &mptcp, &listed));
+        // The kernel's iterator also lists processes that a security module protects in /proc.
         let (protected, unread) = match unread {
-            Some(gap) if self.hidden_processes.is_none() && sight::may_read_processes() => (Some(gap), None),
+            Some(gap) if self.hidden_processes.is_none() && visibility::may_read_processes() => {
+                (Some(gap), None)
+            }
             unread => (None, unread),
         };
         self.gaps.extend(unread);
@@ -174,7 +175,7 @@ impl Dump {
         if events.is_empty() {
             return;
         }
-        // A process may have made one since the search.
+        // A process may have created a namespace since the search.
         let mut found = Namespaces::find(root).found;
         let unknown: HashSet<u32> = events.iter().filter_map(|event| event.netns).collect();
         for inode in unknown {
@@ -182,7 +183,7 @@ impl Dump {
                 self.list(inode, namespace);
             }
         }
-        // The kernel's list names the process, whose threads may have tables of their own.
+        // The kernel's list names only the process, but threads may have their own descriptor tables.
         let mut inodes: HashMap<(u32, u32), Option<&Descriptor>> = HashMap::new();
         for held in descriptors {
             let known = inodes.entry((held.pid, held.fd)).or_insert(Some(held));
@@ -217,7 +218,7 @@ impl Dump {
     }
 }
 
-/// What is known of a socket whose namespace cannot be entered.
+/// The known fields of a socket whose namespace cannot be entered.
 fn partial(event: &Event, netns: u32, state: State, inode: u64) -> SocketInfo {
     SocketInfo {
         uid: event.uid,

@@ -1,4 +1,4 @@
-//! What is read of the kernel's socket tables, from any bytes.
+//! Fuzz targets: the parsers of the kernel's socket tables, with any bytes.
 
 use super::{message, netlink, protocols, requests};
 use crate::model::Transport;

@@ -8,7 +8,7 @@ use crate::model::{Address, MptcpPart, SocketInfo, State, TcpTimes, Timer, Timer
 
 /// `struct inet_diag_msg`.
 const MESSAGE: usize = 72;
-/// The upper layer protocol of a TCP socket; up to some version only for CAP_NET_ADMIN.
+/// The upper layer protocol of a TCP socket; older kernels show it only to CAP_NET_ADMIN.
 const INET_DIAG_ULP_INFO: u16 = 19;
 /// IPV6_V6ONLY of a listener.
 const INET_DIAG_SKV6ONLY: u16 = 11;
@@ -16,10 +16,11 @@ const INET_DIAG_SKV6ONLY: u16 = 11;
 const INET_DIAG_CGROUP_ID: u16 = 21;
 /// `struct inet_diag_sockopt` (Linux 5.10, commit 3f935c75eb52).
 const INET_DIAG_SOCKOPT: u16 = 22;
-/// Its bit `transparent`: IP_TRANSPARENT or IPV6_TRANSPARENT. Connections have it from their listener.
+/// The bit `transparent` of `struct inet_diag_sockopt`: IP_TRANSPARENT or IPV6_TRANSPARENT. Connections inherit it from their
+/// listener.
 const TRANSPARENT: u8 = 1 << 5;
 
-/// A `struct inet_diag_msg` with its attributes.
+/// Parses a `struct inet_diag_msg` with its attributes.
 pub(super) fn parse(netns: u32, message: &[u8], transport: Transport) -> Option<SocketInfo> {
     let fixed = message.first_chunk::<MESSAGE>()?;
     let v6_socket = i32::from(fixed[0]) == libc::AF_INET6;
@@ -44,7 +45,7 @@ pub(super) fn parse(netns: u32, message: &[u8], transport: Transport) -> Option<
     let Attributes { info, cgroup, mptcp, is_v6_only, is_transparent } =
         attributes(&message[MESSAGE..], transport);
     let listed = State::from_number(fixed[1]);
-    // Requests are listed as SYN_RECV; unlike a full socket they have no info.
+        // A request is listed as SYN_RECV; unlike a full socket it has no `tcp_info`.
     let request = listed == State::SynRecv && info.is_none() && transport == Transport::Tcp;
     let state = if request { State::NewSynRecv } else { listed };
     let mini = request || kind == Some(TimerKind::TimeWait);
@@ -78,7 +79,7 @@ pub(super) fn parse(netns: u32, message: &[u8], transport: Transport) -> Option<
     })
 }
 
-/// What is read of the attributes.
+/// The attributes that are read.
 #[derive(Default)]
 struct Attributes {
     info: Option<TcpTimes>,

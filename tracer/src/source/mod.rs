@@ -1,39 +1,39 @@
-//! Where records come from: the ring of the running programs, and the walk over what exists.
+//! Sources of events and sockets: the ring of the kernel programs, the kernel's iterators, `sock_diag`, /proc, recordings.
 
 mod descriptors;
 mod destroy;
 mod diag;
 mod dump;
-mod fill;
-mod finder;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
-mod held;
-mod kernel;
+mod held_sockets;
+mod holder_finder;
+mod kernel_sockets;
 mod message;
 mod mptcp;
 mod mptcp_info;
 mod namespaces;
 mod netlink;
-mod of_kernel;
+mod netns_thread;
 mod openings;
 mod protocols;
 mod recording;
 mod requests;
-mod sight;
+mod ring;
+mod ring_usage;
 mod snapshot;
-mod undecided;
-mod walker;
+mod unlisted;
+mod visibility;
 
 pub use destroy::Destroys;
 pub use dump::{Dump, dump};
-pub use finder::{Finder, Held};
-pub use held::held;
-pub use kernel::{KernelSource, Losses, SourceError, Walked};
+pub use held_sockets::held_sockets;
+pub use holder_finder::{HolderFinder, HoldersBySocket};
+pub use kernel_sockets::kernel_sockets;
 pub use mptcp::Mptcp;
-pub use of_kernel::of_kernel;
+pub use netns_thread::{NetnsThread, TableScan};
 pub use openings::{Openings, OpeningsError};
 pub use recording::{LONGEST_LINE, Recording, RecordingError};
-pub use sight::{hidden_processes, may_read_processes};
-pub use snapshot::Found;
-pub use walker::{Look, Walker};
+pub use ring::{KernelSource, Losses, SourceError, WalkItem};
+pub use snapshot::WalkResult;
+pub use visibility::{hidden_processes, may_read_processes};

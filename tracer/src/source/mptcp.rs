@@ -1,5 +1,5 @@
-//! MPTCP's own sockets (`IPPROTO_MPTCP`): the peers' closes are theirs, while the subflows below, which are TCP sockets, stay
-//! established. `sock_diag` shows them since Linux 5.9 (module mptcp_diag).
+//! MPTCP sockets (`IPPROTO_MPTCP`). A peer's close changes the state of the MPTCP socket, while its subflows, which are TCP
+//! sockets, stay established. `sock_diag` lists MPTCP sockets since Linux 5.9 (module mptcp_diag).
 
 use std::{collections::HashMap, fs, io, os::fd::OwnedFd};
 
@@ -10,13 +10,13 @@ use super::{
 };
 use crate::model::{MptcpPart, SocketInfo, State, Transport};
 
-/// The MPTCP sockets of the namespace that `diag` and this thread are in; none where the kernel has no MPTCP.
+/// The MPTCP sockets of the namespace of `diag` and of this thread; none if the kernel has no MPTCP.
 pub(super) fn sockets(diag: &OwnedFd, netns: u32) -> Result<Vec<SocketInfo>, String> {
     let mut found = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
         let request = request(SOCK_DIAG_BY_FAMILY, DUMP_FLAGS, family as u8, Transport::Mptcp);
         match ask(diag, &request, |message| parse(netns, message, Transport::Mptcp)) {
-            // A listener's table may show others that are not what was asked for.
+                        // The table of listeners may list sockets in other states.
             Ok(sockets) => found.extend(sockets.into_iter().filter(|socket| socket.state != State::Close)),
             Err(_) if !protocols::read().is_ok_and(|table| protocols::has_sockets(&table, "MPTCP")) => {}
             Err(error) => return Err(missing(&error)),
@@ -25,12 +25,12 @@ pub(super) fn sockets(diag: &OwnedFd, netns: u32) -> Result<Vec<SocketInfo>, Str
     Ok(found)
 }
 
-/// What the kernel has of MPTCP.
+/// The kernel's support of MPTCP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mptcp {
-    /// `net.mptcp.enabled` of this network namespace: whether programs can open such sockets. `None` where the kernel has no MPTCP.
+        /// `net.mptcp.enabled` of this network namespace; `None` if the kernel has no MPTCP.
     pub enabled: Option<bool>,
-    /// Why a look cannot list its sockets; `None` where it can.
+        /// Why MPTCP sockets cannot be listed; `None` if they can.
     pub unlisted: Option<String>,
 }
 
@@ -51,8 +51,8 @@ fn missing(error: &io::Error) -> String {
     format!("MPTCP's sockets cannot be listed (module mptcp_diag): {error}")
 }
 
-/// Finds the MPTCP socket of each subflow: by its token; by its ends, which are the first subflow's; by its inode. A listener may share its
-/// ends with listeners of plain TCP. Where none is listed, the connection has fallen back to TCP, and there are no subflows.
+/// Finds the MPTCP socket of each subflow: by its token, by its inode, or by its ends, which are those of the first subflow. A
+/// listener may share its ends with listeners of plain TCP. If no MPTCP socket is listed, the connection has fallen back to TCP.
 pub(super) fn link(sockets: &mut [SocketInfo]) {
     let is_whole = |socket: &SocketInfo| matches!(socket.mptcp, Some(MptcpPart::Whole { .. }));
     let (mut by_token, mut by_ends, mut by_inode) = (HashMap::new(), HashMap::new(), HashMap::new());

@@ -3,10 +3,10 @@
 use super::netlink::{MS, each_attribute, u32_at};
 use crate::model::{MptcpPart, TcpTimes};
 
-/// Where `mptcpi_last_data_sent` is; it and what follows it came with Linux 6.10.
+/// Offset of `mptcpi_last_data_sent`; this field and the ones after it exist since Linux 6.10.
 const LAST_DATA_SENT: usize = 84;
 
-/// An MPTCP socket of which nothing more is known.
+/// An MPTCP socket without details.
 pub(super) const WHOLE: MptcpPart = MptcpPart::Whole { token: None, subflows: 0 };
 
 /// The MPTCP socket that a `struct mptcp_info` is of.
@@ -15,7 +15,7 @@ pub(super) fn whole(info: &[u8]) -> MptcpPart {
     MptcpPart::Whole { token: u32_at(info, TOKEN).filter(|token| *token != 0), subflows: 0 }
 }
 
-/// A TCP socket's `INET_DIAG_ULP_INFO`, where the upper layer protocol is MPTCP.
+/// Parses `INET_DIAG_ULP_INFO` of a TCP socket; `None` if its upper layer protocol is not MPTCP.
 pub(super) fn subflow(ulp: &[u8]) -> Option<MptcpPart> {
     const INET_ULP_INFO_NAME: u16 = 1;
     const INET_ULP_INFO_MPTCP: u16 = 3;

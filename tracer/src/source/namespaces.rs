@@ -1,5 +1,5 @@
-//! Which network namespaces there are: those of processes and threads, those that are mounted somewhere (`ip netns` gives names
-//! that way), and those that a descriptor leads to. Says where others may be.
+//! Finds the network namespaces of processes and threads, those that are mounted (as `ip netns` does), and those that a descriptor
+//! leads to. Reports gaps where others may exist.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -11,18 +11,18 @@ use std::{
 
 use caps::Capability;
 
-use super::sight::{self, is_gone, is_refused};
+use super::visibility::{self, is_gone, is_refused};
 use crate::{
     model::{Gap, GapKind},
     procfs::processes,
 };
 
-/// A network namespace, held open: the process that led to it may die at any time.
+/// A network namespace that is held open, because the process that led to it may end at any time.
 #[derive(Debug)]
 pub(super) struct Namespace {
-    /// What `setns` takes.
+    /// The file for `setns`.
     pub(super) file: File,
-    /// A path that led there.
+    /// The path by which it was found.
     pub(super) path: PathBuf,
 }
 
@@ -31,12 +31,12 @@ pub(super) struct Namespace {
 pub(super) struct Namespaces {
     /// By inode number.
     pub(super) found: BTreeMap<u64, Namespace>,
-    /// Where others may be.
+    /// Places where other namespaces may exist.
     pub(super) gaps: Vec<Gap>,
 }
 
 impl Namespaces {
-    /// By processes, threads and mounts, below `root`.
+    /// Searches processes, threads and mounts below `root`.
     pub(super) fn find(root: &Path) -> Self {
         let mut all = Self::default();
         let pids = match processes(root) {
@@ -63,7 +63,7 @@ impl Namespaces {
         all
     }
 
-    /// Processes that may be in a namespace that was not found, for the kernel does not say which they are in.
+    /// Adds a gap for processes whose namespace cannot be read and may be one that was not found.
     fn note_unread(&mut self, root: &Path, mut unread: Vec<(PathBuf, io::Error)>, total: usize) {
         if unread.is_empty() {
             return;
@@ -73,18 +73,21 @@ impl Namespaces {
         let known: HashSet<u64> = known.chain([&*own]).filter_map(device_list).collect();
         unread.retain(|(process, _)| !is_in(process, &known));
         if let Some((_, error)) = unread.first() {
-            let hint =
-                if is_refused(error) { sight::needs(Capability::CAP_SYS_PTRACE) } else { error.to_string() };
+            let hint = if is_refused(error) {
+                visibility::needs(Capability::CAP_SYS_PTRACE)
+            } else {
+                error.to_string()
+            };
             let unread = unread.len();
             let why = format!("cannot read the network namespaces of {unread} of {total} processes: {hint}");
             self.gaps.push(Gap::new(GapKind::NetworkNamespaces, why));
         }
     }
 
-    /// Adds what `path` leads to, if it is not known yet.
+    /// Adds the namespace at `path`, if it is not known yet.
     ///
     /// # Errors
-    /// It leads nowhere any more, or not for this process.
+    /// The path no longer exists, or this process may not follow it.
     pub(super) fn add(&mut self, path: PathBuf) -> io::Result<()> {
         let is_known = self.found.contains_key(&fs::metadata(&path)?.ino());
         if !is_known {
@@ -94,7 +97,7 @@ impl Namespaces {
         Ok(())
     }
 
-    /// Threads may have left the namespace of the thread that leads the process, which may have ended before them.
+    /// Adds the namespaces of all threads: a thread may be in another one than the group leader, and may outlive it.
     fn add_process(&mut self, process: &Path) -> io::Result<()> {
         let of_leader = self.add(process.join("ns/net"));
         for task in fs::read_dir(process.join("task")).into_iter().flatten().flatten() {
@@ -106,7 +109,7 @@ impl Namespaces {
         of_leader
     }
 
-    /// A name whose file is no mount of a namespace, as a killed `ip netns` leaves one, leads nowhere and is no gap.
+    /// Adds mounted namespaces. A file that is not a mount of a namespace, as a killed `ip netns` leaves one, is not a gap.
     fn add_mounted(&mut self, mounts: &Mounts) {
         for (inode, paths) in &mounts.namespaces {
             let mut why = None;
@@ -114,7 +117,7 @@ impl Namespaces {
                 if self.found.contains_key(inode) {
                     break;
                 }
-                // Another mount may cover it.
+                // Another mount may cover this one.
                 let is_it = fs::metadata(path).map(|metadata| metadata.ino() == *inode);
                 why = match is_it {
                     Ok(true) => self.add(path.clone()).err(),
@@ -141,26 +144,26 @@ fn is_in(process: &Path, known: &HashSet<u64>) -> bool {
     tasks.peek().is_some() && tasks.all(|inode| inode.is_some_and(|inode| known.contains(&inode)))
 }
 
-/// Inode of a process's or thread's `net/dev`. Each namespace has a file of its own, which every user may look at.
+/// Inode of `net/dev` of a process or thread. Each namespace has its own file, which every user may stat.
 fn device_list(process: &Path) -> Option<u64> {
     fs::metadata(process.join("net/dev")).ok().map(|metadata| metadata.ino())
 }
 
-/// Mounts of one network namespace that are tried, in each mount namespace.
-const MOST_PLACES: usize = 8;
+/// How many mounts of one network namespace are tried, in each mount namespace.
+const MAX_MOUNTS: usize = 8;
 
-/// Network namespaces that are mounted, in the mount namespaces of all processes.
+/// Mounted network namespaces, in the mount namespaces of all processes.
 #[derive(Default)]
 struct Mounts {
     /// Mount namespaces that were read.
     seen: HashSet<u64>,
-    /// Where each network namespace is mounted, by inode number.
+    /// Mount points of each network namespace, by inode number.
     namespaces: BTreeMap<u64, Vec<PathBuf>>,
 }
 
 impl Mounts {
-    /// Reads the mounts that a process sees; `root` leads to its root directory. One that cannot be read cannot be asked for
-    /// its network namespace either, which is counted.
+    /// Reads the mounts that a process sees; `root` leads to its root directory. If the mounts cannot be read, neither can the
+    /// network namespace of the process, which is counted elsewhere.
     fn read(&mut self, process: &Path, root: &Path) {
         let Ok(namespace) = fs::metadata(process.join("ns/mnt")) else { return };
         if !self.seen.insert(namespace.ino()) {
@@ -173,14 +176,14 @@ impl Mounts {
             let Some((inode, place)) = mounted_namespace(&String::from_utf8_lossy(&line)) else { continue };
             let count = counts.entry(inode).or_default();
             *count += 1;
-            if *count <= MOST_PLACES {
+            if *count <= MAX_MOUNTS {
                 self.namespaces.entry(inode).or_default().push(root.join(place.trim_start_matches('/')));
             }
         }
     }
 }
 
-/// The network namespace that a line of mountinfo is about (proc(5)), and its mount point.
+/// The network namespace and the mount point in a line of mountinfo (proc(5)).
 fn mounted_namespace(line: &str) -> Option<(u64, String)> {
     let mut fields = line.split(' ').skip(3);
     let (root, place) = (fields.next()?, fields.next()?);

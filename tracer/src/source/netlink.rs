@@ -21,7 +21,7 @@ const NLMSG_DONE: u16 = 3;
 pub(super) const MS: u64 = 1_000_000;
 /// `struct inet_diag_req_v2`.
 const REQUEST_V2: u32 = 56;
-/// A protocol that does not fit into the request's byte.
+/// Attribute for a protocol number above 255.
 const INET_DIAG_REQ_PROTOCOL: u16 = 3;
 const IPPROTO_MPTCP: u32 = 262;
 
@@ -30,7 +30,7 @@ pub(super) fn open() -> io::Result<OwnedFd> {
     Ok(socket_with(family, kind, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?)
 }
 
-/// What a request for a dump is answered with.
+/// Sends a dump request and reads the answers.
 pub(super) fn ask(
     socket: &OwnedFd,
     request: &[u8],
@@ -45,7 +45,7 @@ pub(super) fn ask(
         while let Some((kind, message, next)) = split_message(rest) {
             match kind {
                 NLMSG_DONE => {
-                    // A protocol that is not there ends the dump with an error.
+                                        // The dump of a missing protocol ends with an error.
                     return match i32_at(message, 0) {
                         Some(error) if error < 0 => Err(io::Error::from_raw_os_error(-error)),
                         _ => Ok(sockets),
@@ -62,13 +62,13 @@ pub(super) fn ask(
     }
 }
 
-/// A request about one socket, with an answer in any case: of local and remote port 0 and the cookie 0, on no address.
+/// A request about one socket, which the kernel always answers: local and remote port 0, cookie 0, no address.
 pub(super) fn exact_request(kind: u16, transport: Transport) -> Vec<u8> {
     const NLM_F_REQUEST_AND_ACK: u16 = 5;
     request(kind, NLM_F_REQUEST_AND_ACK, libc::AF_INET as u8, transport)
 }
 
-/// `struct nlmsghdr`, `struct inet_diag_req_v2` for every state, and what does not fit into that.
+/// `struct nlmsghdr`, `struct inet_diag_req_v2` for every state, and the attribute with a large protocol number.
 pub(super) fn request(kind: u16, flags: u16, family: u8, transport: Transport) -> Vec<u8> {
     let extra = if transport == Transport::Mptcp { 8_u32 } else { 0 };
     let protocol = if transport == Transport::Mptcp { libc::IPPROTO_RAW } else { libc::IPPROTO_TCP };
@@ -88,13 +88,13 @@ pub(super) fn request(kind: u16, flags: u16, family: u8, transport: Transport) -
     request
 }
 
-/// The error that a message brings, 0 for none; `None` for another message.
+/// The error number in a message, 0 for success; `None` for another kind of message.
 pub(super) fn answer(bytes: &[u8]) -> Option<i32> {
     let (kind, payload, _) = split_message(bytes)?;
     (kind == NLMSG_ERROR).then_some(i32_at(payload, 0)?.checked_neg()?)
 }
 
-/// Kind and payload of the first message, and what follows it.
+/// Kind and payload of the first message, and the following messages.
 pub(super) fn split_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let len = u32_at(bytes, 0)? as usize;
     let kind = u16_at(bytes, 4)?;

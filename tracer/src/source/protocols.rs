@@ -1,4 +1,4 @@
-//! /proc/net/protocols: of which protocols a network namespace has sockets.
+//! /proc/net/protocols: how many sockets of each protocol a network namespace has.
 
 use std::{fs, io};
 
@@ -10,7 +10,7 @@ pub(super) fn read() -> io::Result<String> {
     fs::read_to_string("/proc/thread-self/net/protocols")
 }
 
-/// Whether the table counts sockets of a protocol, in IPv6 too: `name size sockets ...`.
+/// Whether the table counts sockets of a protocol, for IPv4 or IPv6: `name size sockets ...`.
 pub(super) fn has_sockets(table: &str, protocol: &str) -> bool {
     table.lines().any(|line| {
         let mut fields = line.split_ascii_whitespace();

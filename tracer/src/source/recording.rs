@@ -1,4 +1,4 @@
-//! Records that were written before, line by line: NDJSON, or the same in zstd.
+//! Reads a recording line by line: NDJSON, plain or compressed with zstd.
 
 use std::{
     fs::File,
@@ -12,10 +12,10 @@ use std::{
 
 use thiserror::Error;
 
-/// A longer line is skipped. No record is as long; a file of a few kilobytes may expand to one of gigabytes.
+/// Longer lines are skipped. No record is as long, but a compressed file of a few kilobytes may expand to gigabytes.
 pub const LONGEST_LINE: usize = 1 << 20;
 
-/// How a zstd frame begins (RFC 8878, 3.1.1).
+/// The magic number of a zstd frame (RFC 8878, 3.1.1).
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// Why a recording cannot be read.
@@ -56,7 +56,6 @@ impl Recording {
         Ok(Self { name, input, line: 0, skipped: Arc::default() })
     }
 
-    /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -68,14 +67,14 @@ impl Recording {
         self.line
     }
 
-    /// How many lines were skipped because they are longer than [`LONGEST_LINE`]; goes on counting while the recording is read.
+    /// How many lines were skipped because they are longer than [`LONGEST_LINE`]; counts on while the recording is read.
     #[must_use]
     pub fn skipped(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.skipped)
     }
 
-    /// Reads the next line that is not too long into `line`, replacing what is there; false at the end. A last line or a zstd frame that
-    /// is cut is the end, too: the recorder was stopped, or still writes.
+    /// Reads the next line that is not too long into `line`; false at the end. An incomplete last line or zstd frame is also the
+    /// end: the recorder was stopped, or is still writing.
     ///
     /// # Errors
     /// It cannot be read.

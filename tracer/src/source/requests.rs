@@ -1,30 +1,28 @@
-//! Half-open connections in /proc/net/tcp and tcp6. `sock_diag` shows how many SYN-ACKs were sent, answers to repeated SYNs
-//! among them; only here is how often the timer has run out (`num_timeout`).
+//! Timers of requests, from /proc/net/tcp and tcp6. `sock_diag` shows how many SYN-ACKs were sent, which includes answers to
+//! repeated SYNs. Only these tables show how often the timer has expired (`num_timeout`).
 
 use std::{collections::HashMap, fs, path::Path};
 
 use crate::{
     model::{Address, RequestTimer, SocketInfo, State, Tuple},
-    procfs::text,
+    procfs::{TICK_NS, text},
 };
 
-/// `USER_HZ`, on every architecture that we run on.
-const TICK_NS: u64 = 10_000_000;
-/// `TCP_SYN_RECV`, as the table shows a request.
+/// `TCP_SYN_RECV`, the state of a request in the table.
 const SYN_RECV: &str = "03";
 
-/// Notes the timers of those of `sockets` that are half-open; they must be of this thread's network namespace.
+/// Adds the timers of the requests in `sockets`, which must be of this thread's network namespace.
 pub(super) fn note_timers(sockets: &mut [SocketInfo]) {
     if !sockets.iter().any(|socket| socket.state == State::NewSynRecv) {
         return;
     }
-    // Since 6.15 a listener can set it, down to a second (TCP_RTO_MAX_MS), and nothing shows that.
+    // Since 6.15 a listener can shorten the timeout, down to a second (TCP_RTO_MAX_MS), and the kernel does not show that.
     let may_be_short = fs::exists("/proc/sys/net/ipv4/tcp_rto_max_ms").unwrap_or(true);
     let mut timers = HashMap::new();
     for table in ["tcp", "tcp6"] {
         let table = Path::new("/proc/thread-self/net").join(table);
         for (tuple, timer) in text::lines(&table).filter_map(|line| request(&line, may_be_short)) {
-            // The table does not tell the interface: of equal ends the younger one counts.
+            // The table does not show the interface: of two requests with equal ends the younger one counts.
             let known = timers.entry(tuple).or_insert(timer);
             if (timer.timeouts, known.left_ns) < (known.timeouts, timer.left_ns) {
                 *known = timer;
@@ -63,7 +61,7 @@ pub(super) fn request(line: &str, may_be_short: bool) -> Option<(Tuple, RequestT
     Some((tuple.of_any_socket(), timer))
 }
 
-/// Words as the machine has them, then the port.
+/// Parses an address in words of the machine's byte order, and a port.
 fn end(text: &str) -> Option<(Address, u16)> {
     let (address, port) = text.split_once(':')?;
     let word = |at: usize| {

@@ -1,4 +1,4 @@
-//! Everything that existed before the tracer: the sockets of every network namespace, and who holds them.
+//! The sockets that existed before the tracer, and their holders, read by the kernel's iterators.
 
 use std::{
     fs::{self, File},
@@ -15,40 +15,39 @@ use sockstate_abi::abi::{Head, Listener, Task, V6};
 use super::namespaces::Namespaces;
 use crate::{
     decode::decode,
-    kernel::{Loaded, Walk},
+    kernel::{IterKind, Loaded},
     model::Event,
 };
 
-/// Bytes of a record, and how many are read at once.
-type Reads = (usize, usize);
+/// Bytes of a record, and how many records are read at once.
+type ReadSize = (usize, usize);
 
-/// Of [`Walk::Sockets`].
-pub(super) const SOCKETS: Reads = (size_of::<Head>() + size_of::<V6>() + size_of::<Listener>(), 1024);
-/// Of [`Walk::OfKernel`].
-pub(super) const OF_KERNEL: Reads = (size_of::<Head>() + size_of::<V6>(), 1024);
-/// Of [`Walk::Files`]. The kernel lets go of files at the end of the call that has come by them (`fput` by task work): a socket that
-/// is closed meanwhile would be open until all are read, and its port taken.
-pub(super) const FILES: Reads = (size_of::<Head>() + size_of::<V6>() + size_of::<Task>(), 1);
+/// For [`IterKind::Sockets`].
+pub(super) const SOCKETS: ReadSize = (size_of::<Head>() + size_of::<V6>() + size_of::<Listener>(), 1024);
+/// For [`IterKind::OfKernel`].
+pub(super) const OF_KERNEL: ReadSize = (size_of::<Head>() + size_of::<V6>(), 1024);
+/// For [`IterKind::Files`]. The kernel releases files only at the end of the read() that has visited them (`fput` by task work).
+/// With many records at once, a socket that is closed during the read would stay open, and its port in use.
+pub(super) const FILES: ReadSize = (size_of::<Head>() + size_of::<V6>() + size_of::<Task>(), 1);
 
-/// What became of the walk.
+/// The result of a walk.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Found {
-    /// Records read.
+pub struct WalkResult {
     pub records: usize,
     /// What could not be read, and why.
     pub problems: Vec<String>,
 }
 
-/// Hands every socket that a process holds to `take`, with its holder.
-pub(super) fn held(loaded: &mut Loaded, found: &mut Found, take: &mut impl FnMut(Event)) {
-    read(loaded.walk(Walk::Files), "holders of sockets", FILES, found, take);
+/// Passes every socket that a process holds to `take`, with its holder.
+pub(super) fn held(loaded: &mut Loaded, found: &mut WalkResult, take: &mut impl FnMut(Event)) {
+    read(loaded.iterate(IterKind::Files), "holders of sockets", FILES, found, take);
 }
 
-/// Hands the sockets of each namespace (of `only` if given) to `take`.
+/// Passes the sockets of each namespace (of `only` if given) to `take`.
 pub(super) fn sockets(
     loaded: &mut Loaded,
     only: Option<u32>,
-    found: &mut Found,
+    found: &mut WalkResult,
     take: &mut impl FnMut(Event),
 ) {
     let own = fs::metadata("/proc/self/ns/net").map(|metadata| metadata.ino()).unwrap_or(0);
@@ -56,20 +55,24 @@ pub(super) fn sockets(
         if only.is_some_and(|only| u64::from(only) != inode) {
             continue;
         }
-        let file = if inode == own { loaded.walk(Walk::Sockets) } else { walk_in(loaded, &namespace.file) };
+        let file = if inode == own {
+            loaded.iterate(IterKind::Sockets)
+        } else {
+            iterate_in(loaded, &namespace.file)
+        };
         let what = format!("sockets of network namespace {inode}");
         read(file, &what, SOCKETS, found, take);
     }
 }
 
-/// The namespace is bound when the iterator is opened.
-fn walk_in(loaded: &mut Loaded, namespace: &File) -> Result<File, String> {
-    let opener = loaded.opener(Walk::Sockets)?;
+/// Opens the iterator in another namespace: the kernel binds the namespace when the iterator is opened.
+fn iterate_in(loaded: &mut Loaded, namespace: &File) -> Result<File, String> {
+    let opener = loaded.opener(IterKind::Sockets)?;
     visit(namespace, || opener.open())
 }
 
-/// Does something in the network namespace `inode`, which may be this thread's own: then no right is needed.
-pub(super) fn be_in<T: Send>(
+/// Runs `work` in the network namespace `inode`. If that is this thread's own namespace, no capability is needed.
+pub(super) fn run_in<T: Send>(
     inode: u32,
     namespace: &File,
     work: impl FnOnce() -> Result<T, String> + Send,
@@ -79,8 +82,8 @@ pub(super) fn be_in<T: Send>(
     if is_own { work() } else { visit(namespace, work) }
 }
 
-/// Does something in a network namespace: a thread of its own goes there and ends then. A thread that stayed would keep the
-/// namespace and its devices alive.
+/// Runs `work` in a network namespace, in a short-lived thread: a thread that stayed would keep the namespace and its devices
+/// alive.
 pub(super) fn visit<T: Send>(
     namespace: &File,
     work: impl FnOnce() -> Result<T, String> + Send,
@@ -103,8 +106,8 @@ fn enter(namespace: &File) -> Result<(), String> {
 pub(super) fn read(
     file: Result<File, String>,
     what: &str,
-    (size, at_once): Reads,
-    found: &mut Found,
+    (size, at_once): ReadSize,
+    found: &mut WalkResult,
     take: &mut impl FnMut(Event),
 ) {
     let result = file.and_then(|mut file| {

@@ -1,5 +1,4 @@
-//! Sockets that processes hold and that neither a table of a known namespace nor the kernel's list of held sockets has: MPTCP's own
-//! sockets, and those that only an io_uring instance has.
+//! Sockets that are in use and in no table of a known namespace: MPTCP sockets, and sockets that only an io_uring instance holds.
 
 use std::{collections::HashSet, path::Path};
 
@@ -16,8 +15,8 @@ use crate::{
 /// Tables of other protocols in /proc/PID/net, which show inodes.
 const OTHERS: [&str; 8] = ["unix", "udp", "udp6", "raw", "raw6", "netlink", "packet", "icmp"];
 
-/// What of `mptcp`, and of the sockets of io_uring instances, may be in a namespace that nothing else leads to. `listed` are the inodes
-/// that the tables have shown.
+/// Gaps for the sockets of `mptcp` and of io_uring instances that may be in an unknown namespace. `listed` are the inodes in the
+/// tables.
 pub(super) fn gaps(root: &Path, all: &Descriptors, mptcp: &[&Descriptor], listed: &HashSet<u64>) -> Vec<Gap> {
     let is_held: HashSet<u64> = all.sockets.iter().map(|held| held.inode).collect();
     let mut registered = registered(root, all);
@@ -25,7 +24,7 @@ pub(super) fn gaps(root: &Path, all: &Descriptors, mptcp: &[&Descriptor], listed
     if mptcp.is_empty() && registered.is_empty() {
         return Vec::new();
     }
-    // They may be younger than the tables that were read. What is still there afterwards was there all the time.
+    // A socket may be younger than the tables, so the tables are read again, and then whether the socket still exists.
     let mut known = Namespaces::find(root);
     known.add_held(all, root);
     let listed = listed_now(&known);
@@ -50,7 +49,7 @@ pub(super) fn gaps(root: &Path, all: &Descriptors, mptcp: &[&Descriptor], listed
     why.into_iter().flatten().map(gap).collect()
 }
 
-/// Process and inode of the sockets that io_uring instances have registered, as far as the kernel shows inodes (Linux 6.13).
+/// Process and inode of the sockets that are registered with io_uring instances (the kernel shows inodes since Linux 6.13).
 fn registered(root: &Path, all: &Descriptors) -> Vec<(u32, u64)> {
     let of_ring = |&(pid, fd): &(u32, u32)| {
         rings::read(root, pid, fd).sockets.into_iter().map(move |inode| (pid, inode))
@@ -61,7 +60,7 @@ fn registered(root: &Path, all: &Descriptors) -> Vec<(u32, u64)> {
     found
 }
 
-/// Inodes of the TCP sockets of these namespaces now.
+/// Inodes of the current TCP sockets of these namespaces.
 fn listed_now(known: &Namespaces) -> HashSet<u64> {
     let mut inodes = HashSet::new();
     for (inode, namespace) in &known.found {
@@ -74,7 +73,7 @@ fn listed_now(known: &Namespaces) -> HashSet<u64> {
     inodes
 }
 
-/// Whether a table of another protocol has it, in a namespace that a process is in.
+/// Whether a table of another protocol has this inode, in a namespace that a process is in.
 fn is_of_another_protocol(known: &Namespaces, inode: u64) -> bool {
     let inode = inode.to_string();
     let has_it = |line: String| line.split_ascii_whitespace().any(|field| field == inode);

@@ -1,4 +1,4 @@
-//! The sockets that the kernel itself uses: they have a `struct socket` and no file, so no process can have a descriptor of them.
+//! The sockets that the kernel itself uses: they have a `struct socket` and no file, so no process can hold them.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -8,57 +8,60 @@ use std::{
 
 use super::{
     protocols,
-    snapshot::{self, Found},
+    snapshot::{self, WalkResult},
 };
 use crate::{
-    kernel::{self, Loaded, Walk},
+    kernel::{self, IterKind, Loaded},
     model::EventKind,
 };
 
 /// A socket by its network namespace and inode.
-type Place = (u32, u64);
+type SocketKey = (u32, u64);
 
-/// Those of `wanted` that the kernel itself uses, as far as it says so. `namespaces` has a path to each network namespace.
+/// The sockets of `wanted` that the kernel itself uses. `namespaces` has a path to each network namespace.
 #[must_use]
-pub fn of_kernel(wanted: &HashSet<Place>, namespaces: &BTreeMap<u32, PathBuf>) -> HashSet<Place> {
+pub fn kernel_sockets(
+    wanted: &HashSet<SocketKey>,
+    namespaces: &BTreeMap<u32, PathBuf>,
+) -> HashSet<SocketKey> {
     let mut found = HashSet::new();
     if wanted.is_empty() {
         return found;
     }
-    // Without BPF nothing tells.
-    let Ok(mut loaded) = kernel::for_walks() else { return found };
+    // Without BPF there is no evidence.
+    let Ok(mut loaded) = kernel::for_iterators() else { return found };
     let inodes: HashSet<u32> = wanted.iter().map(|(netns, _)| *netns).collect();
     for netns in inodes {
         let Some(path) = namespaces.get(&netns) else { continue };
         if let Ok(all) = File::open(path).map_err(|error| error.to_string()).and_then(|namespace| {
-            // What the path leads to may meanwhile be another namespace; the records say which one.
+            // The path may lead to another namespace by now; the records name the namespace that was listed.
             in_namespace(&mut loaded, netns, &namespace)
         }) {
-            found.extend(all.into_iter().filter(|place| wanted.contains(place)));
+            found.extend(all.into_iter().filter(|key| wanted.contains(key)));
         }
     }
     found
 }
 
-fn in_namespace(loaded: &mut Loaded, netns: u32, namespace: &File) -> Result<Vec<Place>, String> {
-    let opener = loaded.opener(Walk::OfKernel)?;
+fn in_namespace(loaded: &mut Loaded, netns: u32, namespace: &File) -> Result<Vec<SocketKey>, String> {
+    let opener = loaded.opener(IterKind::OfKernel)?;
     let open = || {
-        // Below each SMC socket, which a process has open, is a TCP socket that looks like one of the kernel's.
+        // An SMC socket of a process uses an internal TCP socket, which looks like a socket of the kernel.
         let table = protocols::read().map_err(|error| error.to_string())?;
         if protocols::has_sockets(&table, "SMC") {
             return Err("there are SMC sockets".into());
         }
         opener.open()
     };
-    let file = snapshot::be_in(netns, namespace, open);
-    let (mut found, mut places) = (Found::default(), Vec::new());
+    let file = snapshot::run_in(netns, namespace, open);
+    let (mut found, mut keys) = (WalkResult::default(), Vec::new());
     snapshot::read(file, "sockets of the kernel", snapshot::OF_KERNEL, &mut found, &mut |event| {
         if let (EventKind::OfKernel { inode }, Some(netns)) = (event.kind, event.netns) {
-            places.push((netns, inode));
+            keys.push((netns, inode));
         }
     });
     match found.problems.into_iter().next() {
         Some(problem) => Err(problem),
-        None => Ok(places),
+        None => Ok(keys),
     }
 }

@@ -1,5 +1,5 @@
-//! Who holds some sockets now: a walk over all descriptors, in a thread of its own, since it may take as long as a host has
-//! descriptors.
+//! Finds the current holders of some sockets by a walk over all descriptors of the host. The walk may take long, so it runs in
+//! its own thread.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use super::snapshot::{self, Found};
+use super::snapshot::{self, WalkResult};
 use crate::{
     kernel::IterOpener,
     model::{Event, EventKind, Task},
@@ -16,18 +16,18 @@ use crate::{
 
 type Question = (IterOpener, HashSet<u64>);
 
-/// The holders of sockets, by the kernel's key.
-pub type Held = HashMap<u64, Vec<Task>>;
+/// Holders by the kernel address of the socket.
+pub type HoldersBySocket = HashMap<u64, Vec<Task>>;
 
-/// The thread, and what it is asked about.
+/// The thread, and the sockets of the current question.
 #[derive(Default)]
-pub struct Finder {
-    thread: Option<(Sender<Question>, Receiver<Held>)>,
+pub struct HolderFinder {
+    thread: Option<(Sender<Question>, Receiver<HoldersBySocket>)>,
     asked: Vec<u64>,
 }
 
-impl Finder {
-    /// Starts the thread, with the capabilities that this one still has.
+impl HolderFinder {
+    /// Starts the thread, which inherits the current capabilities of this one.
     ///
     /// # Errors
     /// No thread can be started.
@@ -44,16 +44,16 @@ impl Finder {
         Ok(Self { thread: Some((questions, answers)), asked: Vec::new() })
     }
 
-    /// Whether an answer is to come.
+    /// Whether an answer is pending.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         !self.asked.is_empty()
     }
 
-    /// Asks who holds `sockets`; nobody is found where there is no thread, or the kernel cannot.
+    /// Asks for the holders of `sockets`. Without a thread, or without the iterator, the answer has no holders.
     pub fn ask(&mut self, opener: Result<IterOpener, String>, sockets: Vec<u64>) {
         if let (Some((questions, _)), Ok(opener)) = (&self.thread, opener) {
-            // Where the thread is gone, the answer is that nobody is known.
+            // If the thread has ended, `answer` returns no holders.
             let _ = questions.send((opener, sockets.iter().copied().collect()));
         } else {
             self.thread = None;
@@ -61,8 +61,8 @@ impl Finder {
         self.asked = sockets;
     }
 
-    /// The sockets that were asked about and who holds them, once that is known.
-    pub fn answer(&mut self) -> Option<(Vec<u64>, Held)> {
+    /// The sockets of the question and their holders, once the thread has answered.
+    pub fn answer(&mut self) -> Option<(Vec<u64>, HoldersBySocket)> {
         use std::sync::mpsc::TryRecvError;
         if self.asked.is_empty() {
             return None;
@@ -70,15 +70,15 @@ impl Finder {
         let held = match self.thread.as_ref().map(|(_, answers)| answers.try_recv()) {
             Some(Ok(held)) => held,
             Some(Err(TryRecvError::Empty)) => return None,
-            Some(Err(TryRecvError::Disconnected)) | None => Held::new(),
+            Some(Err(TryRecvError::Disconnected)) | None => HoldersBySocket::new(),
         };
         Some((std::mem::take(&mut self.asked), held))
     }
 }
 
-fn find(opener: IterOpener, sockets: &HashSet<u64>) -> Held {
-    let mut held = Held::new();
-    let mut found = Found::default();
+fn find(opener: IterOpener, sockets: &HashSet<u64>) -> HoldersBySocket {
+    let mut held = HoldersBySocket::new();
+    let mut found = WalkResult::default();
     snapshot::read(opener.open(), "holders", snapshot::FILES, &mut found, &mut |event: Event| {
         if let EventKind::Held { task, .. } = event.kind
             && sockets.contains(&event.sk)
@@ -86,6 +86,6 @@ fn find(opener: IterOpener, sockets: &HashSet<u64>) -> Held {
             held.entry(event.sk).or_default().push(task);
         }
     });
-    // Half a list is none: the holder that it lacks may be the owner.
-    if found.problems.is_empty() { held } else { Held::new() }
+    // An incomplete list is useless: the missing holder may be the owner.
+    if found.problems.is_empty() { held } else { HoldersBySocket::new() }
 }

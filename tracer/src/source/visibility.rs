@@ -1,4 +1,4 @@
-//! Whether /proc shows every process of the host. A look that goes through /proc is complete only then.
+//! Whether /proc shows every process of the host. Only then a look through /proc is complete.
 
 use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
 
@@ -40,29 +40,29 @@ pub fn hidden_processes() -> Option<Gap> {
     why.map(|why: String| Gap::new(GapKind::Processes, why))
 }
 
-/// By the namespace of process 1 of /proc. Where that cannot be read, by our own: a /proc that shows a process of the
-/// first namespace is of the first namespace.
+/// Decides by the pid namespace of process 1 of /proc. If that cannot be read, decides by our own: a /proc that shows a process of
+/// the first namespace belongs to the first namespace.
 fn is_of_first_pid_namespace(of_first_process: Option<u64>, own: Option<u64>) -> bool {
     of_first_process.or(own) == Some(INIT_PID_NAMESPACE)
 }
 
-/// The value of `hidepid` that keeps processes out of /proc's listing (proc(5)). `noaccess` only refuses to read them, which
-/// is noticed then; `subset=pid` hides no process.
+/// The value of `hidepid` that hides processes from the listing of /proc (proc(5)). `noaccess` only refuses reads, which are
+/// noticed later; `subset=pid` hides no process.
 fn hiding_option(mountinfo: &str) -> Option<&str> {
-    // What was mounted last is what is seen.
+    // The last mount covers the others.
     let mount = mountinfo.lines().rfind(|line| line.split(' ').nth(4) == Some("/proc"))?;
     let options = mount.split_once(" - ")?.1.split(' ').nth(2)?;
     let value = options.split(',').find_map(|option| option.strip_prefix("hidepid="))?;
     ["2", "4", "invisible", "ptraceable"].contains(&value).then_some(value)
 }
 
-/// Whether every process of this /proc can be read, unless a security module protects it.
+/// Whether this process may read every process of /proc, unless a security module forbids it.
 #[must_use]
 pub fn may_read_processes() -> bool {
     has_everywhere(Capability::CAP_SYS_PTRACE)
 }
 
-/// Whether this process is in the pid namespace that the kernel begins with, of which the kernel's iterators show all.
+/// Whether this process is in the initial pid namespace, in which the kernel's iterators list all processes.
 pub(super) fn is_in_first_pid_namespace() -> bool {
     fs::metadata("/proc/self/ns/pid").is_ok_and(|metadata| metadata.ino() == INIT_PID_NAMESPACE)
 }
@@ -76,7 +76,7 @@ fn is_in_user_namespace() -> bool {
     fs::metadata("/proc/self/ns/user").is_ok_and(|metadata| metadata.ino() != INIT_USER_NAMESPACE)
 }
 
-/// What to do where the kernel has refused something that takes this capability.
+/// What the user can do after the kernel has refused an operation that takes this capability.
 pub(super) fn needs(capability: Capability) -> String {
     if has_everywhere(capability) {
         format!("although this process has {capability}: a security module may forbid it")
@@ -89,12 +89,12 @@ pub(super) fn needs(capability: Capability) -> String {
     }
 }
 
-/// The process or descriptor has gone meanwhile, which is no gap.
+/// Whether the process or descriptor no longer exists, which is not a gap.
 pub(super) fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
 }
 
-/// The kernel does not let this process read it.
+/// Whether the kernel has refused access.
 pub(super) fn is_refused(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM))
 }

@@ -10,8 +10,8 @@ use crate::{
     model::{Filter, Ports, State},
 };
 
-/// The part of `filter` that the programs can decide. What they let pass is decided again in user space. A cgroup is left to user
-/// space, which knows its path: one that is made again, as at each start of a unit, has another id.
+/// The conditions of `filter` that the programs can decide; user space applies the whole filter again. A cgroup is left to user
+/// space, which knows its path: a cgroup that is created again, as at each start of a unit, has another id.
 pub(super) fn constants(filter: &Filter) -> KernelFilter {
     let mut constants = KernelFilter {
         pairs: pairs(filter),
@@ -51,9 +51,10 @@ fn bitmaps(filter: &Filter) -> [(u32, &Ports); 3] {
     [(PORTS_LOCAL, &filter.local_ports), (PORTS_REMOTE, &filter.remote_ports), (PORTS_EITHER, &filter.ports)]
 }
 
-/// Which pairs of states must come up: the wanted ones, and what user space needs to report those fully and truly: births (owner,
-/// role), deaths, the ways into and out of each state that is reported (its duration, that it is over), the calls that show
-/// another owner. What is hidden may leave the table with an old state, but never with one of those.
+/// The pairs of states that the programs must report: the wanted pairs, and the pairs that user space needs to report the wanted
+/// ones correctly. These are the first transition (owner, role), the last one, all transitions into and out of each reported
+/// state (for its duration), and transitions that show another owner. A hidden transition may leave an old state in the table,
+/// but never one of the reported states.
 fn pairs(filter: &Filter) -> [u16; 256] {
     if filter.from.is_empty() && filter.to.is_empty() {
         return [u16::MAX; 256];

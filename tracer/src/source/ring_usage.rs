@@ -1,4 +1,4 @@
-//! How full the ring is: the positions that the kernel and its reader share, seen beside the reader.
+//! How full the ring is: the positions of the kernel and of the reader, from the ring's first two pages.
 
 use std::{
     io,
@@ -12,8 +12,9 @@ use rustix::{
     param::page_size,
 };
 
-/// The two pages in front of a `BPF_MAP_TYPE_RINGBUF`'s data (kernel/bpf/ringbuf.c, 5.8): the reader's position, then the kernel's.
-pub(super) struct Fill {
+/// The two pages before the data of a `BPF_MAP_TYPE_RINGBUF` (kernel/bpf/ringbuf.c, 5.8): the reader's position, then the
+/// kernel's.
+pub(super) struct RingUsage {
     reader: Page,
     kernel: Page,
 }
@@ -45,22 +46,22 @@ impl Drop for Page {
     }
 }
 
-impl Fill {
+impl RingUsage {
     pub(super) fn of(ring: impl AsFd) -> io::Result<Self> {
         Ok(Self { reader: Page::map(&ring, 0)?, kernel: Page::map(&ring, page_size() as u64)? })
     }
 
-    /// Bytes that wait for the reader.
+    /// Unread bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.kernel.position().saturating_sub(self.reader.position())
     }
 
-    /// How far the kernel has come.
+    /// The kernel's position.
     pub(super) fn written(&self) -> u64 {
         self.kernel.position()
     }
 
-    /// How far the reader has.
+    /// The reader's position.
     pub(super) fn read(&self) -> u64 {
         self.reader.position()
     }

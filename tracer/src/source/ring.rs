@@ -1,4 +1,4 @@
-//! The ring, and the counters of what did not get into it.
+//! The ring of the kernel programs, and the counters of events that did not get into it.
 
 use std::{
     fs, io,
@@ -14,80 +14,77 @@ use thiserror::Error;
 use tokio::io::unix::AsyncFd;
 
 use super::{
-    fill::Fill,
-    snapshot::{self, Found},
-    walker::{Look, Walker},
+    netns_thread::{NetnsThread, TableScan},
+    ring_usage::RingUsage,
+    snapshot::{self, WalkResult},
 };
 use crate::{
-    kernel::{Hook, IterOpener, Links, Loaded, Walk, pod::pod},
+    kernel::{Hook, IterKind, IterOpener, Links, Loaded, pod::pod},
     model::Event,
 };
 
 /// Why the ring cannot be read.
 #[derive(Debug, Error)]
 pub enum SourceError {
-    /// The object is not ours.
     #[error("the kernel programs lack the map {0}")]
     NoMap(&'static str),
-    /// The map does not open.
     #[error("cannot open the ring: {0}")]
     Map(#[from] MapError),
-    /// epoll does not take it, or its positions cannot be mapped.
+    /// epoll refuses the ring, or its positions cannot be mapped.
     #[error("cannot watch the ring: {0}")]
     Wait(#[from] io::Error),
 }
 
 pod!(PodPerCpu, PerCpu);
 
-/// Losses since the start.
+/// Events that were lost since the programs were attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Losses {
     /// Transitions that found the ring full.
     pub ring: u64,
-    /// Events of mini-sockets, and resets, that found it full.
+    /// Events of mini-sockets, and resets, that found the ring full.
     pub evidence: u64,
-    /// Transitions that no program was run for.
+    /// Transitions for which the kernel skipped the programs.
     pub recursion: u64,
-    /// Stacks that were not taken.
+    /// Stacks that were not copied.
     pub stacks: u64,
 }
 
-/// What the kernel has counted of one program.
+/// The kernel's run statistics of one program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProgramRuns {
-    /// Its name.
     pub name: String,
-    /// Nanoseconds, of all CPUs.
+    /// Total run time on all CPUs, ns.
     pub ns: u64,
-    /// How often it was run.
+    /// Number of runs.
     pub count: u64,
 }
 
-/// What a walk over the existing sockets hands on.
-pub enum Walked<'a> {
-    /// A record of the ring, older than the sights behind it.
+/// An item of the walk over the existing sockets.
+pub enum WalkItem<'a> {
+    /// A record of the ring that is older than the sockets that follow.
     Record(&'a [u8]),
     /// A socket that exists.
-    Sight(Event),
+    Existing(Event),
 }
 
-/// Programs that run, and their ring.
+/// The attached programs and their ring.
 pub struct KernelSource {
     ring: AsyncFd<RingBuf<MapData>>,
-    fill: Fill,
+    usage: RingUsage,
     size: Option<u64>,
     counters: PerCpuArray<MapData, PodPerCpu>,
     processes: HashMap<MapData, u32, u8>,
-    /// The program whose recursion misses count.
+    /// The program whose recursion misses are losses.
     program: Option<ProgramFd>,
-    /// Losses that are not ours to tell of.
-    told: Losses,
+    /// Losses that the previous process has already reported.
+    reported: Losses,
     hook: Hook,
     loaded: Loaded,
 }
 
 impl KernelSource {
-    /// Takes over the programs; they are detached when this is dropped.
+    /// Takes the loaded programs, which are detached when this value is dropped.
     ///
     /// # Errors
     /// The ring cannot be opened.
@@ -107,21 +104,21 @@ impl KernelSource {
                 (ring, counters, processes, program.and_then(|program| program.fd().ok()?.try_clone().ok()))
             }
         };
-        // Without it only a metric is missing.
+        // Without the size only a metric is missing.
         let size = ring.info().ok().map(|info| info.max_entries().into());
-        let fill = Fill::of(ring.fd())?;
+        let usage = RingUsage::of(ring.fd())?;
         let ring = RingBuf::try_from(Map::RingBuf(ring))?;
         // SAFETY: the ring owns its map's descriptor and keeps it open as long as it lives.
         let ring = unsafe { AsyncFd::register(ring) }.map_err(io::Error::from)?;
         let counters = PerCpuArray::try_from(counters)?;
         let processes = HashMap::try_from(processes)?;
-        let (told, hook) = (Losses::default(), loaded.hook);
-        Ok(Self { ring, fill, size, counters, processes, program, told, hook, loaded })
+        let (reported, hook) = (Losses::default(), loaded.hook);
+        Ok(Self { ring, usage, size, counters, processes, program, reported, hook, loaded })
     }
 
-    /// The previous process has already reported these losses.
-    pub fn set_told(&mut self, told: Losses) {
-        self.told = told;
+    /// Sets the losses that the previous process has already reported.
+    pub fn set_reported(&mut self, reported: Losses) {
+        self.reported = reported;
     }
 
     /// Name of the hook that sees transitions.
@@ -136,25 +133,25 @@ impl KernelSource {
         self.loaded.tier.name()
     }
 
-    /// Bytes in the ring that wait for us, and how many it holds.
+    /// Unread bytes in the ring, and the size of the ring.
     #[must_use]
     pub fn ring_fill(&self) -> Option<(u64, u64)> {
-        self.size.map(|size| (self.fill.bytes(), size))
+        self.size.map(|size| (self.usage.bytes(), size))
     }
 
-    /// How far the kernel has written the ring.
+    /// The kernel's write position in the ring.
     #[must_use]
     pub fn written(&self) -> u64 {
-        self.fill.written()
+        self.usage.written()
     }
 
-    /// Whether everything up to there was read. A record that is being written keeps back those behind it.
+    /// Whether all records before position `written` were read. A record that is still being written delays the ones after it.
     #[must_use]
     pub fn has_read(&self, written: u64) -> bool {
-        self.fill.read() >= written
+        self.usage.read() >= written
     }
 
-    /// Time that each program has run for and how often, while the kernel counts that (`kernel.bpf_stats_enabled`).
+    /// Run time and run count of each program, if the kernel counts them (`kernel.bpf_stats_enabled`).
     #[must_use]
     pub fn runs(&self) -> Vec<ProgramRuns> {
         let counts =
@@ -169,50 +166,50 @@ impl KernelSource {
             .collect()
     }
 
-    /// Walks over everything that exists: first what processes hold, then the tables of every namespace (of `only` if given),
-    /// each of their sockets behind all that the ring had when it was read.
-    pub fn walk(&mut self, only: Option<u32>, mut take: impl FnMut(Walked<'_>)) -> Found {
-        let mut found = Found::default();
+    /// Walks over the existing sockets: first those that processes hold, then the tables of every namespace (of `only` if
+    /// given). Before each socket of a table, the records that the ring has by then are passed on.
+    pub fn walk(&mut self, only: Option<u32>, mut take: impl FnMut(WalkItem<'_>)) -> WalkResult {
+        let mut found = WalkResult::default();
         if self.loaded.btf.is_none() {
-            // Said already, with the reason why there are no types.
+            // The loader has already reported why there is no BTF.
             return found;
         }
-        // Listeners first of all: whose connections came out of them meanwhile is in the ring.
-        snapshot::held(&mut self.loaded, &mut found, &mut |event| take(Walked::Sight(event)));
+        // Listeners must be known first: the ring already has connections that came from them.
+        snapshot::held(&mut self.loaded, &mut found, &mut |event| take(WalkItem::Existing(event)));
         let ring = self.ring.get_mut();
         snapshot::sockets(&mut self.loaded, only, &mut found, &mut |event| {
             while let Some(record) = ring.next() {
-                take(Walked::Record(&record));
+                take(WalkItem::Record(&record));
             }
-            take(Walked::Sight(event));
+            take(WalkItem::Existing(event));
         });
         found
     }
 
-    /// The types are not needed any more, and large; false where there are none.
+    /// Frees the kernel's types (BTF), which are large; false if there were none.
     pub fn forget_types(&mut self) -> bool {
         self.loaded.btf.take().is_some()
     }
 
-    /// Looks at the kernel's tables of every namespace, or of `only`; `began_ns` is the time.
-    pub fn look(&mut self, walker: &Walker, only: Option<u32>, began_ns: u64) -> Look {
-        walker.look(&mut self.loaded, only, began_ns)
+    /// Reads the kernel's tables of every namespace, or of `only`; `began_ns` is the current time.
+    pub fn scan_tables(&mut self, thread: &NetnsThread, only: Option<u32>, began_ns: u64) -> TableScan {
+        thread.scan(&mut self.loaded, only, began_ns)
     }
 
-    /// The end, exec and renaming of this process are told from now on; where they cannot be, comparisons find its end.
+    /// Asks the kernel programs for events of this process (exec, rename, end). Where that fails, a resync finds the end.
     pub fn watch_process(&mut self, pid: u32) {
         let _ = self.processes.insert(pid, 1, 0);
     }
 
-    /// Prepares a walk over all descriptors.
+    /// Prepares the iterator over all descriptors.
     ///
     /// # Errors
     /// Why this kernel cannot.
     pub fn descriptors(&mut self) -> Result<IterOpener, String> {
-        self.loaded.opener(Walk::Files)
+        self.loaded.opener(IterKind::Files)
     }
 
-    /// Waits until the kernel says that there is something.
+    /// Waits until the kernel reports records in the ring.
     ///
     /// # Errors
     /// epoll fails.
@@ -220,11 +217,11 @@ impl KernelSource {
         self.ring.readable().await.map(|mut guard| guard.clear_ready())
     }
 
-    /// Hands on up to `most` records; returns how many there were.
-    pub fn drain(&mut self, most: usize, mut take: impl FnMut(&[u8])) -> usize {
+    /// Passes up to `limit` records to `take`; returns their number.
+    pub fn drain(&mut self, limit: usize, mut take: impl FnMut(&[u8])) -> usize {
         let ring = self.ring.get_mut();
         let mut count = 0;
-        while count < most {
+        while count < limit {
             let Some(record) = ring.next() else { break };
             take(&record);
             count += 1;
@@ -232,33 +229,34 @@ impl KernelSource {
         count
     }
 
-    /// No further transition is recorded; what is in the ring stays.
+    /// Detaches the programs. Records in the ring stay.
     pub fn detach(&mut self) {
         self.loaded.links = Links::default();
     }
 
-    /// Those of `all` that the previous process has not reported.
+    /// The losses in `all` that the previous process has not reported.
     #[must_use]
-    pub fn untold(&self, all: Losses) -> Losses {
-        let told = self.told;
+    pub fn unreported(&self, all: Losses) -> Losses {
+        let reported = self.reported;
         Losses {
-            ring: all.ring.saturating_sub(told.ring),
-            evidence: all.evidence.saturating_sub(told.evidence),
-            recursion: all.recursion.saturating_sub(told.recursion),
-            stacks: all.stacks.saturating_sub(told.stacks),
+            ring: all.ring.saturating_sub(reported.ring),
+            evidence: all.evidence.saturating_sub(reported.evidence),
+            recursion: all.recursion.saturating_sub(reported.recursion),
+            stacks: all.stacks.saturating_sub(reported.stacks),
         }
     }
 
-    /// What was lost since the programs were attached.
+    /// Losses since the programs were attached.
     ///
     /// # Errors
     /// The counters cannot be read.
     pub fn losses(&self) -> Result<Losses, SourceError> {
-        // Before the counters: what the companion takes between the two then hides a miss until the next time, and makes none.
+        // The misses are read before the counters: an event of the companion in between hides a miss until the next call, and
+        // never invents one.
         let misses = self.program.as_ref().map_or(0, |program| recursion_misses(program.as_fd().as_raw_fd()));
         let cpus = self.counters.get(&0, 0)?;
         let sum = |field: fn(&PerCpu) -> u64| cpus.iter().map(|cpu| field(&cpu.0)).sum::<u64>();
-        // What the companion took was missed by the main program and is not lost.
+        // A transition that the companion has written was a miss of the main program, and is not lost.
         let recursion = match self.hook {
             Hook::TpBtf => misses.saturating_sub(sum(|cpu| cpu.companion)),
             Hook::Tracepoint => misses,

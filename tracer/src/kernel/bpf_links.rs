@@ -1,4 +1,4 @@
-//! What ties the programs to their hooks.
+//! BPF links, which tie the programs to their hooks.
 
 use std::path::PathBuf;
 
@@ -13,11 +13,11 @@ use aya::programs::{
 
 use super::error::LoadError;
 
-/// What ties the programs to their tracepoints; dropping it detaches those that are not pinned.
+/// The links of all attached programs. Dropping this value detaches the programs that are not pinned.
 #[derive(Default)]
 pub struct Links {
     links: Vec<FdLink>,
-    /// Those that are links of the kernel's from 5.15 on only.
+    /// Attachments by perf events, which are kernel links only since 5.15.
     by_perf: Vec<ByPerf>,
 }
 
@@ -34,7 +34,7 @@ impl Links {
         self.by_perf.append(&mut others.by_perf);
     }
 
-    /// Pins all of them, each at the path that `path` gives for its number. Where it fails, some may be detached.
+    /// Pins all links, each at the path that `path` returns for its index. After an error some links may be detached.
     pub(super) fn pin(&mut self, path: impl Fn(usize) -> PathBuf) -> Result<(), LoadError> {
         for link in self.by_perf.drain(..) {
             let link = match link {
@@ -42,7 +42,7 @@ impl Links {
                 ByPerf::KProbe(link) => link.try_into(),
             };
             self.links.push(link.map_err(|_: LinkError| {
-                "hooks of this kernel end with the process that has attached them: tracepoints and kprobes can be kept from Linux 5.15 on"
+                                "`pin` needs Linux 5.15 for tracepoints and kprobes: on this kernel they detach when sockstate exits"
             })?);
         }
         for (at, link) in std::mem::take(&mut self.links).into_iter().enumerate() {
@@ -52,7 +52,7 @@ impl Links {
     }
 }
 
-/// One hook of ours.
+/// The attachment of one program.
 pub(super) enum Attached {
     Link(FdLink),
     ByPerf(ByPerf),

@@ -1,4 +1,4 @@
-//! What the machine has, for `doctor`.
+//! Facts about the machine, for `doctor`.
 
 use std::{fs, path::Path};
 
@@ -12,36 +12,32 @@ use super::{btf::KERNEL_BTF, tracefs};
 /// A capability that tracing uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Capability {
-    /// Its name.
     pub name: &'static str,
-    /// Whether this process has it.
     pub held: bool,
-    /// What it is for.
     pub purpose: &'static str,
-    /// Whether nothing works without it.
+    /// Whether tracing is impossible without it.
     pub required: bool,
 }
 
-/// The machine.
+/// The kernel, its settings, and the capabilities and limits of this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Facts {
+pub struct HostInfo {
     /// `uname -r`.
     pub kernel: String,
     /// `uname -m`.
     pub machine: String,
-    /// Size of the kernel's BTF in bytes, null without.
+    /// Size of the kernel's BTF in bytes; `None` if there is none.
     pub btf_bytes: Option<u64>,
-    /// Capabilities.
     pub capabilities: Vec<Capability>,
-    /// Soft limit on locked memory in bytes, `None` if there is none.
+    /// Soft limit on locked memory in bytes; `None` if unlimited.
     pub memlock_bytes: Option<u64>,
-    /// Soft limit on open files, `None` if there is none.
+    /// Soft limit on open files; `None` if unlimited.
     pub open_files: Option<u64>,
-    /// Where tracefs is mounted.
+    /// The mount point of tracefs.
     pub tracefs: Option<String>,
     /// `v2`, `hybrid`, `v1` or `none`.
     pub cgroup: &'static str,
-    /// Bits of /proc/sys/kernel/unprivileged_bpf_disabled, `None` where there is none.
+    /// The value of /proc/sys/kernel/unprivileged_bpf_disabled; `None` if the kernel has no such file.
     pub unprivileged_bpf_disabled: Option<u8>,
 }
 
@@ -63,14 +59,13 @@ const CAPABILITIES: [(&str, caps::Capability, &str, bool); 5] = [
     ),
 ];
 
-impl Facts {
-    /// Asks the running system.
+impl HostInfo {
     #[must_use]
     pub fn gather() -> Self {
         let name = uname();
         let limit = |resource| getrlimit(resource).current;
         let held = caps::read(None, caps::CapSet::Effective).unwrap_or_default();
-        // CAP_SYS_ADMIN stands for both of the finer ones (capabilities(7)).
+        // CAP_SYS_ADMIN includes CAP_BPF and CAP_PERFMON (capabilities(7)).
         let admin = held.contains(&caps::Capability::CAP_SYS_ADMIN);
         Self {
             kernel: name.release().to_string_lossy().into_owned(),
@@ -97,7 +92,7 @@ impl Facts {
 }
 
 fn cgroup_version() -> &'static str {
-    // Its own mounts: the kernel bounds their number (fs.mount-max).
+    // The kernel limits the number of mounts (fs.mount-max).
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let kinds: Vec<&str> = mounts.lines().filter_map(|line| line.split(' ').nth(2)).collect();
     match (kinds.contains(&"cgroup"), kinds.contains(&"cgroup2")) {
