@@ -202,7 +202,7 @@ fn addresses_and_certificates_that_cannot_be_used_are_refused_by_both() {
 #[test]
 fn what_the_kernel_does_not_give_is_refused_by_both() {
     let cases = [
-        ("[filter]\nnetns = \"/dev/null\"\n[sinks.a]\ntype = \"stdout\"", "2:9", "is no network namespace"),
+        ("[filter]\nnetns = \"/dev/null\"\n[sinks.a]\ntype = \"stdout\"", "2:9", "is not a network namespace"),
         ("[sinks.a]\ntype = \"stdout\"\n[sinks.a.filter]\ncgroup = \"/no/../such\"", "4:10", "cgroup"),
         ("[kernel]\nbtf = \"DIR/none\"\n[sinks.a]\ntype = \"stdout\"", "2:7", "cannot read DIR/none"),
         ("[kernel]\nbtf = \"DIR/etc/secret\"\n[sinks.a]\ntype = \"stdout\"", "2:7", "is not BTF"),

@@ -1,5 +1,5 @@
-//! Finds out why connections are stuck, in a thread of its own: a look may take as long as a host has descriptors. Started
-//! before privileges are dropped, it keeps those that entering namespaces and reading descriptors need.
+//! Finds out why connections are stuck, in its own thread, because a look at all descriptors of a host may take long. The thread
+//! starts before capabilities are dropped: it keeps those that namespaces and descriptors need.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,33 +20,33 @@ use crate::{
     track::diagnose,
 };
 
-/// What a socket is known by: its namespace, its ends, and the interface that it is bound to.
-type Place = (u32, Tuple);
+/// The key of a socket: its network namespace, and its tuple with the interface.
+type NetnsTuple = (u32, Tuple);
 
-/// What the trace knows of a socket, by its place.
-type Question = HashMap<Place, Known>;
+/// The sockets to examine.
+type Question = HashMap<NetnsTuple, Known>;
 
-/// What the trace knows of a socket that a look does not show.
+/// Facts about a socket that the trace knows and a look does not show.
 struct Known {
     age: InState,
-    /// Who has connected, or listens.
+    /// The process that called connect() or listens.
     maker: Option<Arc<Process>>,
 }
 
-type Answer = HashMap<Place, (SocketReport, Diagnosis)>;
+type Answer = HashMap<NetnsTuple, (SocketReport, Diagnosis)>;
 
-/// The thread, and what it is asked about.
+/// The thread, and the stuck connections that it examines.
 #[derive(Default)]
 pub struct Examiner {
     thread: Option<(Sender<Question>, Receiver<Answer>)>,
-    /// Not asked about yet.
+    /// Not sent to the thread yet.
     waiting: Vec<Stuck>,
-    /// Being looked at.
+    /// The thread examines these.
     asked: Vec<Stuck>,
 }
 
 impl Examiner {
-    /// Starts the thread. Without it nothing is found out, and what is stuck is reported at once.
+    /// Starts the thread. Without a thread, stuck connections are reported at once, and without a reason.
     ///
     /// # Errors
     /// No thread can be started.
@@ -63,40 +63,40 @@ impl Examiner {
         Ok(Self { thread: Some((questions, answers)), ..Self::default() })
     }
 
-    /// Something is stuck: to be looked at.
+    /// Adds a stuck connection, which is examined next.
     pub fn enqueue(&mut self, stuck: Stuck) {
         self.waiting.push(stuck);
     }
 
-    /// It no longer is, and no reminder of it is to come; true where it was not reported yet.
+    /// Removes a connection that is no longer stuck. True if it was not reported yet.
     pub fn cancel(&mut self, conn: ConnId) -> bool {
-        let mut is_unsaid = false;
+        let mut is_unreported = false;
         for list in [&mut self.waiting, &mut self.asked] {
             list.retain(|stuck| {
                 let is_it = stuck.conn.id == conn;
-                // A reminder follows other records.
-                is_unsaid |= is_it && stuck.times == 1;
+                // A reminder (`times` > 1) means that the connection was reported before.
+                is_unreported |= is_it && stuck.times == 1;
                 !is_it
             });
         }
-        is_unsaid
+        is_unreported
     }
 
-    /// Whether answers are to come.
+    /// Whether answers are pending.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         !self.waiting.is_empty() || !self.asked.is_empty()
     }
 
-    /// What has been looked at; asks about what waits.
+    /// Takes the connections that were examined, and sends the waiting ones to the thread.
     pub fn examined(&mut self) -> Vec<Stuck> {
         let Some((questions, answers)) = &self.thread else { return self.give_up() };
-        let mut said = Vec::new();
+        let mut reported = Vec::new();
         match answers.try_recv() {
             Ok(mut answer) => {
-                said = std::mem::take(&mut self.asked);
-                for stuck in &mut said {
-                    stuck.found = place(stuck).and_then(|place| answer.remove(&place)).map(Box::new);
+                reported = std::mem::take(&mut self.asked);
+                for stuck in &mut reported {
+                    stuck.found = key(stuck).and_then(|key| answer.remove(&key)).map(Box::new);
                 }
             }
             Err(TryRecvError::Disconnected) => return self.give_up(),
@@ -104,27 +104,27 @@ impl Examiner {
         }
         if self.asked.is_empty() && !self.waiting.is_empty() {
             self.asked = std::mem::take(&mut self.waiting);
-            // Where the thread is gone, the next call says it all.
+            // If the thread has ended, the next call returns all connections.
             let _ = questions
-                .send(self.asked.iter().filter_map(|stuck| Some((place(stuck)?, known(stuck)))).collect());
+                .send(self.asked.iter().filter_map(|stuck| Some((key(stuck)?, known(stuck)))).collect());
         }
-        said
+        reported
     }
 
-    /// Gives back everything that was not looked at.
+    /// Takes all connections that were not examined.
     pub fn give_up(&mut self) -> Vec<Stuck> {
-        let mut said = std::mem::take(&mut self.asked);
-        said.append(&mut self.waiting);
-        said
+        let mut reported = std::mem::take(&mut self.asked);
+        reported.append(&mut self.waiting);
+        reported
     }
 }
 
-fn place(stuck: &Stuck) -> Option<Place> {
+fn key(stuck: &Stuck) -> Option<NetnsTuple> {
     Some((stuck.conn.subject.netns?, stuck.conn.tuple.of_any_socket()))
 }
 
 fn known(stuck: &Stuck) -> Known {
-    // Who closes a socket, or has it open when the trace begins, need not be who made it.
+    // A process that closes a socket, or holds it at the start of the trace, need not have opened it.
     let has_made = |owner: &&Owner| {
         matches!(owner.source, OwnerSource::Connect | OwnerSource::Listen | OwnerSource::Inherited)
     };
@@ -142,7 +142,7 @@ fn examine(question: &Question) -> Answer {
         _ => None,
     };
     let learn = |found: &mut SocketReport| {
-        let known = asked(question, &found.socket).and_then(|(place, _)| question.get(&place));
+        let known = asked(question, &found.socket).and_then(|(key, _)| question.get(&key));
         let Some(known) = known else { return };
         if !known.age.at_least {
             found.age = Some(known.age);
@@ -155,30 +155,30 @@ fn examine(question: &Question) -> Answer {
     let mut answer = Answer::new();
     let mut ambiguous = HashSet::new();
     for report in look.sockets {
-        let Some((place, exact)) = asked(question, &report.socket) else { continue };
+        let Some((key, exact)) = asked(question, &report.socket) else { continue };
         let netns = look.foreign.get(&report.socket.netns);
         let diagnosis = diagnose(&report, netns.map(std::path::PathBuf::as_path));
         if exact {
-            ambiguous.remove(&place);
-            answer.insert(place, (report, diagnosis));
-        } else if answer.insert(place, (report, diagnosis)).is_some() {
-            ambiguous.insert(place);
+            ambiguous.remove(&key);
+            answer.insert(key, (report, diagnosis));
+        } else if answer.insert(key, (report, diagnosis)).is_some() {
+            ambiguous.insert(key);
         }
     }
-    answer.retain(|place, _| !ambiguous.contains(place));
+    answer.retain(|key, _| !ambiguous.contains(key));
     answer
 }
 
-/// The place that was asked about and that this socket is in, and whether just that one: where nothing tells to which
-/// interface a connection is bound, one with its ends on any interface may be it.
-fn asked(question: &Question, socket: &SocketInfo) -> Option<(Place, bool)> {
-    // A trace is about TCP; an MPTCP socket has the ends of its first subflow.
+/// The key in the question that fits this socket, and whether the interface is equal: a connection whose interface the trace does
+/// not know may be any socket with the same ends.
+fn asked(question: &Question, socket: &SocketInfo) -> Option<(NetnsTuple, bool)> {
+    // The trace knows TCP sockets only; an MPTCP socket has the ends of its first subflow.
     if socket.transport != Transport::Tcp {
         return None;
     }
-    let place = (socket.netns, socket.tuple.of_any_socket());
-    let on_any = (socket.netns, Tuple { interface: 0, ..place.1 });
-    let exact = question.contains_key(&place).then_some((place, true));
+    let key = (socket.netns, socket.tuple.of_any_socket());
+    let on_any = (socket.netns, Tuple { interface: 0, ..key.1 });
+    let exact = question.contains_key(&key).then_some((key, true));
     exact.or_else(|| question.contains_key(&on_any).then_some((on_any, false)))
 }
 
@@ -208,8 +208,8 @@ mod tests {
         }
         assert!(!examiner.cancel(ConnId(1)), "its end is to be reported");
         assert!(examiner.cancel(ConnId(2)), "neither its beginning nor its end is");
-        let said: Vec<(u64, u8)> =
+        let reported: Vec<(u64, u8)> =
             examiner.give_up().iter().map(|stuck| (stuck.conn.id.0, stuck.times)).collect();
-        assert_eq!(said, [(3, 2)]);
+        assert_eq!(reported, [(3, 2)]);
     }
 }

@@ -1,5 +1,5 @@
-//! Which call path opened which connection. Unwinding takes a thread of its own; started before privileges are dropped, it
-//! keeps those that reading other processes' mappings needs.
+//! Finds the call path that opened each connection. Stacks are unwound in a separate thread, which starts before capabilities are
+//! dropped: it keeps those that mappings of other processes need.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,30 +15,30 @@ use std::{
 
 use crate::{
     model::{ConnId, MissingStack, Opening, Stack},
-    unwind::{Tell, Unwinder},
+    unwind::{ReportPython, Unwinder},
 };
 
-/// Openings that wait to be unwound: 8 KB each.
+/// Limit of openings that wait to be unwound: 8 KB each.
 const QUEUE: usize = 1024;
 
-/// How often new processes that run CPython are looked for.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// The hunt does not begin later than this because of them.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How often the thread searches for new processes that run CPython.
+const PYTHON_SEARCH_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the hunt waits for the first search.
+const FIRST_SEARCH_LIMIT: Duration = Duration::from_secs(10);
 
-/// The thread, and what it has found.
+/// The thread that unwinds stacks, and its results.
 pub struct Hunter {
     openings: SyncSender<(ConnId, Box<Opening>)>,
     found: Receiver<(ConnId, Result<Arc<Stack>, MissingStack>)>,
-    /// Of connections that live.
+    /// Results for connections that still exist.
     stacks: HashMap<ConnId, Result<Arc<Stack>, MissingStack>>,
-    /// Connections up to this one existed when it began, ...
+    /// The last connection that existed when the hunt began.
     last_before: ConnId,
-    /// ... and the hooks took stacks from this moment on.
+    /// The hooks copy stacks since this time.
     began_ns: u64,
-    /// Those of the events that the ring had before.
+    /// Connections after `last_before` that have events from before `began_ns`.
     before: HashSet<ConnId>,
-    /// Those that were said to be stuck.
+    /// Connections that were reported as stuck.
     stuck: HashSet<ConnId>,
     pending: usize,
     lost: u64,
@@ -47,34 +47,34 @@ pub struct Hunter {
 }
 
 impl Hunter {
-    /// Starts the thread. Only connections that one of these processes opens count; all where none is named. Processes that run
-    /// CPython were told to `tell` when it returns, as far as they had begun.
+    /// Starts the thread. Only connections of these processes count; of all processes if none is named. When this function returns,
+    /// existing processes that run CPython were passed to `report_python`.
     ///
     /// # Errors
     /// No thread can be started.
-    pub fn start(pids: Vec<u32>, comms: Vec<String>, tell: Tell) -> io::Result<Self> {
+    pub fn start(pids: Vec<u32>, comms: Vec<String>, report_python: ReportPython) -> io::Result<Self> {
         let (openings, todo) = sync_channel::<(ConnId, Box<Opening>)>(QUEUE);
         let (done, found) = channel();
-        let (looked, has_looked) = channel();
+        let (searched, has_searched) = channel();
         let whose = pids.clone();
         thread::Builder::new().name("unwinder".into()).spawn(move || {
-            let mut unwinder = Unwinder::new(PathBuf::from("/"), tell);
-            unwinder.look_for_pythons(&whose);
-            let _ = looked.send(());
-            let mut look_at = Instant::now() + LOOK_AGAIN;
+            let mut unwinder = Unwinder::new(PathBuf::from("/"), report_python);
+            unwinder.find_pythons(&whose);
+            let _ = searched.send(());
+            let mut next_search = Instant::now() + PYTHON_SEARCH_INTERVAL;
             loop {
-                match todo.recv_timeout(look_at.saturating_duration_since(Instant::now())) {
+                match todo.recv_timeout(next_search.saturating_duration_since(Instant::now())) {
                     Ok((conn, opening)) if done.send((conn, unwinder.unwind(&opening))).is_ok() => {}
                     Ok(_) | Err(RecvTimeoutError::Disconnected) => break,
                     Err(RecvTimeoutError::Timeout) => {
-                        unwinder.look_for_pythons(&whose);
-                        look_at = Instant::now() + LOOK_AGAIN;
+                        unwinder.find_pythons(&whose);
+                        next_search = Instant::now() + PYTHON_SEARCH_INTERVAL;
                     }
                 }
             }
         })?;
-        // Reading what other processes have mapped may take any time.
-        let _ = has_looked.recv_timeout(PATIENCE);
+        // Reading the mappings of other processes may take any time.
+        let _ = has_searched.recv_timeout(FIRST_SEARCH_LIMIT);
         Ok(Self {
             openings,
             found,
@@ -90,19 +90,19 @@ impl Hunter {
         })
     }
 
-    /// The hunt begins: connections up to `last_before` existed already, and so do those that have events before `began_ns`.
+    /// Begins the hunt: connections up to `last_before`, and those with events before `began_ns`, existed before.
     pub fn begin(&mut self, last_before: ConnId, began_ns: u64) {
         (self.last_before, self.began_ns) = (last_before, began_ns);
     }
 
-    /// This connection has an event of that moment.
+    /// Notes that the connection has an event at `time_ns`.
     pub fn existed(&mut self, conn: ConnId, time_ns: u64) {
         if time_ns < self.began_ns && conn > self.last_before {
             self.before.insert(conn);
         }
     }
 
-    /// This connection was opened.
+    /// Sends the opening of a connection to the thread.
     pub fn opened(&mut self, conn: ConnId, opening: Box<Opening>) {
         let task = &opening.task;
         let wanted = (self.pids.is_empty() || self.pids.contains(&task.pid))
@@ -120,16 +120,16 @@ impl Hunter {
         self.gather();
     }
 
-    /// It has ended.
+    /// Forgets a connection that has ended.
     pub fn closed(&mut self, conn: ConnId) {
         self.stacks.remove(&conn);
         self.before.remove(&conn);
     }
 
-    /// Where it was opened, or why that is not known.
+    /// The call path that opened the connection.
     ///
     /// # Errors
-    /// It is not known.
+    /// Why the call path is not known.
     pub fn stack(&mut self, conn: ConnId) -> Result<Arc<Stack>, MissingStack> {
         self.gather();
         match self.stacks.get(&conn) {
@@ -139,7 +139,7 @@ impl Hunter {
         }
     }
 
-    /// It is stuck: whether that counts.
+    /// Notes that a connection is stuck. Returns whether it counts for this hunt.
     pub fn stuck(&mut self, conn: ConnId) -> bool {
         let wanted = (self.pids.is_empty() && self.comms.is_empty()) || self.stacks.contains_key(&conn);
         if wanted {
@@ -148,7 +148,7 @@ impl Hunter {
         wanted
     }
 
-    /// It no longer is: whether it counted.
+    /// Notes that a connection is no longer stuck. Returns whether it counted.
     pub fn resolved(&mut self, conn: ConnId) -> bool {
         self.stuck.remove(&conn)
     }
@@ -159,9 +159,9 @@ impl Hunter {
         self.lost
     }
 
-    /// Waits for what is being unwound, but not for longer than `most`.
-    pub fn finish(&mut self, most: Duration) {
-        let deadline = Instant::now() + most;
+    /// Waits for pending stacks, up to `limit`.
+    pub fn finish(&mut self, limit: Duration) {
+        let deadline = Instant::now() + limit;
         while self.pending > 0
             && let Some(left) = deadline.checked_duration_since(Instant::now())
             && let Ok((conn, stack)) = self.found.recv_timeout(left)

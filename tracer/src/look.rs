@@ -1,5 +1,5 @@
-//! One look at all sockets: the kernel's tables, who has them open, how old their states are. Wires rooms together, for
-//! the commands that look once and for the tracer that has found something stuck.
+//! One look at all sockets: reads the kernel's tables, finds the holders, and estimates ages. The commands `stuck` and `sockets`
+//! use it, and the tracer for each stuck connection.
 
 mod listeners;
 mod peers;
@@ -24,21 +24,20 @@ use crate::{
     track,
 };
 
-/// What a look found.
+/// The result of a look.
 #[derive(Debug, Default)]
 pub struct Look {
-    /// The sockets that were wanted.
     pub sockets: Vec<SocketReport>,
-    /// No namespace could be looked into.
+    /// No namespace could be read.
     pub is_blind: bool,
-    /// A path to each network namespace that is not our own.
+    /// A path to each network namespace other than our own.
     pub foreign: BTreeMap<u32, PathBuf>,
-    /// What could not be seen: empty only where nothing can be missing.
+    /// What could not be seen. Empty only if no socket and no holder can be missing.
     pub gaps: Vec<Gap>,
 }
 
-/// Looks at the sockets of every network namespace (of `only` if given) that are `wanted`. `learn` adds what the caller knows of each
-/// before conclusions are drawn.
+/// Looks at the `wanted` sockets of every network namespace (of `only` if given). `learn` adds the caller's knowledge of a socket
+/// before its report is finished.
 pub fn look(
     only: Option<u32>,
     wanted: impl Fn(&SocketInfo) -> bool,
@@ -58,17 +57,17 @@ pub fn look(
         .filter(|inode| *inode != 0)
         .collect();
     let mut holders = Holders::scan(Path::new("/"), &inodes);
-    let mut others = Others::default();
+    let mut protected = ProtectedHolders::default();
     let mut are_hidden = hidden_processes.is_some();
-    // Of one namespace all sockets are known in any case, but perhaps not who holds them.
+    // The sockets of a single namespace are all known, but perhaps not their holders.
     if only.is_none() || listed == 0 || !inodes.is_empty() {
         gaps.extend(hidden_processes);
     }
     if holders.are_hidden() {
-        // The kernel lists also what a security module protects from being read in /proc.
+        // The kernel's iterator also lists processes that a security module protects in /proc.
         let may_ask = !are_hidden && source::may_read_processes();
         match held.map_or_else(|| if may_ask { source::held_sockets() } else { Err(String::new()) }, Ok) {
-            Ok(events) if may_ask => others = Others::of(&events),
+            Ok(events) if may_ask => protected = ProtectedHolders::of(&events),
             _ => {
                 are_hidden = true;
                 if !gaps.iter().any(|gap| gap.kind == GapKind::Descriptors) {
@@ -92,25 +91,25 @@ pub fn look(
     let peers = Peers::of(&sockets, &chosen);
     let bound = sockets.iter().filter(|socket| socket.tuple.interface != 0);
     let bound = bound.map(|socket| (socket.netns, peers::plain(&socket.tuple))).collect();
-    let mut view = View {
+    let mut context = LookContext {
         listeners: &listeners,
         peers: &peers,
         half_closed: &half_closed,
         holders: &mut holders,
-        others: &others,
+        protected: &protected,
         of_kernel: &of_kernel,
         listening: HashMap::new(),
         are_hidden,
         destroys: source::Destroys::default(),
         bound,
     };
-    let sockets = chosen.into_iter().map(|socket| view.examine(socket, &learn)).collect();
+    let sockets = chosen.into_iter().map(|socket| context.examine(socket, &learn)).collect();
     let own = std::fs::metadata("/proc/self/ns/net").map(|metadata| metadata.ino()).unwrap_or(0);
     foreign.retain(|inode, _| u64::from(*inode) != own);
     Look { sockets, is_blind, foreign, gaps }
 }
 
-/// Those that the kernel itself uses, among the sockets that nobody is known to have open.
+/// The sockets without a known holder that the kernel itself uses.
 fn of_kernel(
     chosen: &[&SocketInfo],
     holders: &Holders,
@@ -123,8 +122,8 @@ fn of_kernel(
     source::kernel_sockets(&missing, namespaces)
 }
 
-/// What was shut down for sending by a process that may still read it, if somebody asks for a CLOSE_WAIT: a proxy that passes an end of
-/// file on has one for each.
+/// Connections that a process has shut down for sending and may still read from; empty if no CLOSE_WAIT is chosen. A proxy that
+/// forwards an end of file has one for each of its CLOSE_WAIT sockets.
 fn half_closed<'a>(sockets: &'a [SocketInfo], chosen: &[&SocketInfo]) -> Vec<&'a SocketInfo> {
     if !chosen.iter().any(|socket| socket.state == State::CloseWait) {
         return Vec::new();
@@ -138,7 +137,7 @@ fn half_closed<'a>(sockets: &'a [SocketInfo], chosen: &[&SocketInfo]) -> Vec<&'a
 #[derive(Default)]
 struct HalfClosed {
     counts: HashMap<u32, usize>,
-    /// With the process that has it open.
+    /// Process and ends of each connection.
     ends: HashSet<(u32, Tuple)>,
 }
 
@@ -154,18 +153,18 @@ impl HalfClosed {
         all
     }
 
-    /// Those of a process; the other end of this very connection is none.
+    /// How many half-closed connections a process has, without the other end of this connection.
     fn count(&self, pid: u32, socket: &SocketInfo) -> usize {
         let own = usize::from(self.ends.contains(&(pid, peers::mirrored(&socket.tuple))));
         self.counts.get(&pid).map_or(0, |count| count - own)
     }
 }
 
-/// Holders that /proc does not show, by namespace and ends of what they hold.
+/// Holders that /proc does not show, by the namespace and ends of the socket.
 #[derive(Default)]
-struct Others(HashMap<(u32, Tuple), Vec<Holder>>);
+struct ProtectedHolders(HashMap<(u32, Tuple), Vec<Holder>>);
 
-impl Others {
+impl ProtectedHolders {
     fn of(events: &[Event]) -> Self {
         let mut all: HashMap<_, Vec<Holder>> = HashMap::new();
         for event in events {
@@ -192,24 +191,24 @@ impl Others {
     }
 }
 
-/// Everything that a socket is looked up in.
-struct View<'a> {
+/// All data that the report of a socket is made from.
+struct LookContext<'a> {
     listeners: &'a Listeners<'a>,
     peers: &'a Peers,
     half_closed: &'a HalfClosed,
     holders: &'a mut Holders,
-    others: &'a Others,
+    protected: &'a ProtectedHolders,
     of_kernel: &'a HashSet<(u32, u64)>,
-    /// Who listens, by the listener's inode.
+    /// The processes that listen, by the listener's inode.
     listening: HashMap<u64, Arc<[Arc<Process>]>>,
-    /// Some holders can be seen neither in /proc nor among the others.
+    /// Some holders are neither in /proc nor in `protected`.
     are_hidden: bool,
     destroys: source::Destroys,
     /// Namespaces and ends of sockets that are bound to an interface.
     bound: HashSet<(u32, Tuple)>,
 }
 
-impl View<'_> {
+impl LookContext<'_> {
     fn examine(&mut self, socket: &SocketInfo, learn: impl Fn(&mut SocketReport)) -> SocketReport {
         let listeners = Listeners::narrow(socket, self.listeners.find(socket), self.holders);
         let listeners: Vec<_> = listeners.into_iter().map(|listener| self.listener(listener)).collect();
@@ -229,7 +228,7 @@ impl View<'_> {
         if socket.inode != 0 {
             found.holders = self.holders.of(socket.inode);
             let more = self.holders.count(socket.inode) - found.holders.len();
-            self.others.add_to(&mut found);
+            self.protected.add_to(&mut found);
             if more > 0 {
                 found.cut.push(Cut { field: "holders", total: Some(found.holders.len() + more) });
             }

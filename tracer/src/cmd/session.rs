@@ -267,8 +267,8 @@ fn finder() -> HolderFinder {
 /// Takes stacks from now on.
 fn start_hunt(hunt: &Hunt, loaded: &mut Loaded) -> Result<Hunter> {
     let mut pythons = loaded.pythons().map_err(Failure::from)?;
-    let tell = Box::new(move |pid, layout: &_| pythons.add(pid, layout));
-    let hunter = Hunter::start(hunt.pids.clone(), hunt.comms.clone(), tell);
+    let report_python = Box::new(move |pid, layout: &_| pythons.add(pid, layout));
+    let hunter = Hunter::start(hunt.pids.clone(), hunt.comms.clone(), report_python);
     let hunter = hunter.context("cannot start a thread to unwind stacks")?;
     loaded.hunt().map_err(Failure::from)?;
     loaded.degraded.extend(unwind::cannot_open_mappings());

@@ -1,4 +1,4 @@
-//! Cgroup ids to paths: one `open_by_handle_at` an id, no walk through the tree.
+//! Paths of cgroups by id: one `open_by_handle_at` for each id, without a walk through the tree.
 
 use std::{
     collections::HashMap,
@@ -19,17 +19,13 @@ use crate::{model::CgroupTree, procfs::text};
 /// Why a cgroup cannot be found.
 #[derive(Debug, Error)]
 pub enum CgroupError {
-    /// No cgroup2 file system.
     #[error("no cgroup v2 hierarchy is mounted")]
     NoHierarchy,
-    /// The path is not one.
     #[error("no cgroup {path}: {source}; give its path below {mount} (see /proc/PID/cgroup)")]
     NotFound {
-        /// What was asked for.
         path: String,
-        /// Where the hierarchy is.
+        /// Mount point of the hierarchy.
         mount: String,
-        /// What the system said.
         source: io::Error,
     },
 }
@@ -41,7 +37,7 @@ pub struct Cgroups {
     paths: HashMap<u64, Option<String>, FxBuildHasher>,
 }
 
-/// Paths remembered at most; then all are asked for again.
+/// Limit of cached paths; the cache is cleared when it is full.
 const MAX_PATHS: usize = 16_384;
 
 /// `struct file_handle` with the kernfs id as its handle (`FILEID_KERNFS`, fs/kernfs/mount.c).
@@ -67,7 +63,7 @@ impl Cgroups {
         Ok(Self { mount, directory, paths: HashMap::default() })
     }
 
-    /// Path of cgroup `id` below the mount, `None` if it is gone, or outside of it.
+    /// Path of cgroup `id` below the mount point; `None` if the cgroup no longer exists, or is outside of the mount.
     pub fn path(&mut self, id: u64) -> Option<String> {
         if let Some(path) = self.paths.get(&id) {
             return path.clone();
@@ -80,7 +76,7 @@ impl Cgroups {
         path
     }
 
-    /// The cgroup at `path` (below the mount, or with it) and all below it.
+    /// The cgroup at `path` (relative to the mount point, or with it) and all cgroups below.
     ///
     /// # Errors
     /// There is no such cgroup.
@@ -88,10 +84,10 @@ impl Cgroups {
         self.find_tree(path, false)
     }
 
-    /// The same where the cgroup may be made later.
+    /// Like [`Self::tree`], for a cgroup that may be created later.
     ///
     /// # Errors
-    /// There can be no such cgroup.
+    /// The path cannot be that of a cgroup.
     pub fn tree_to_come(&self, path: &str) -> Result<CgroupTree, CgroupError> {
         self.find_tree(path, true)
     }
@@ -103,7 +99,7 @@ impl Cgroups {
         let found = fs::metadata(self.mount.join(below)).and_then(|metadata| {
             if metadata.is_dir() { Ok(metadata.ino()) } else { Err(io::ErrorKind::NotADirectory.into()) }
         });
-        // The path of a cgroup has names only.
+        // The path of a cgroup has neither `.` nor `..`.
         let has_names = below.components().all(|part| matches!(part, Component::Normal(_)));
         let id = match found {
             Err(error) if may_come && has_names && error.kind() == io::ErrorKind::NotFound => Ok(0),
@@ -134,7 +130,7 @@ impl Cgroups {
         // SAFETY: just opened, and owned by nobody else.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let path = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
-        // In a private cgroup namespace others lie outside of the mount, and have no path from here.
+        // In a private cgroup namespace, other cgroups are outside of the mount and have no path here.
         let below = path.strip_prefix(&self.mount).map_err(|_| io::ErrorKind::NotFound)?;
         Ok(format!("/{}", below.display()))
     }

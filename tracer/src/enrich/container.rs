@@ -1,18 +1,18 @@
-//! What the path of a cgroup says about containers, pods and units. Patterns of docker, containerd, CRI-O, podman,
-//! ECS, LXC, systemd-nspawn, the kubelet and systemd, with both cgroup drivers.
+//! Finds the names of containers, pods and units in the path of a cgroup. Knows the patterns of docker, containerd, CRI-O,
+//! podman, ECS, LXC, systemd-nspawn, the kubelet and systemd, with both cgroup drivers.
 
 use crate::model::Container;
 
-/// Where a process runs.
+/// The container, pod and unit that the path of a cgroup names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct CgroupNames {
     pub(super) container: Option<Container>,
     pub(super) pod_uid: Option<String>,
     pub(super) unit: Option<String>,
 }
 
-impl Place {
-    /// What is known here, else what `other` knows.
+impl CgroupNames {
+    /// Fills missing names from `other`.
     pub(super) fn or(self, other: Self) -> Self {
         Self {
             container: self.container.or(other.container),
@@ -21,27 +21,27 @@ impl Place {
         }
     }
 
-    /// Reads a path such as `/system.slice/docker-<id>.scope`. The innermost match counts.
+    /// Parses a path such as `/system.slice/docker-<id>.scope`. The innermost match counts.
     pub(super) fn of(path: &str) -> Self {
         let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
-        let mut place = Self::default();
+        let mut names = Self::default();
         for (at, segment) in segments.iter().enumerate() {
             if let Some(uid) = pod_uid(segment) {
-                place.pod_uid = Some(uid);
+                names.pod_uid = Some(uid);
             }
             let parent = at.checked_sub(1).map(|before| segments[before]);
-            if let Some(container) = container(segment, parent, place.pod_uid.is_some()) {
-                place.container = Some(container);
+            if let Some(container) = container(segment, parent, names.pod_uid.is_some()) {
+                names.container = Some(container);
             } else if let Some(container) = machine(segment, segments.get(at + 1).copied()) {
-                place.container = Some(container);
+                names.container = Some(container);
                 if segment.ends_with(".service") {
-                    place.unit = Some((*segment).to_owned());
+                    names.unit = Some((*segment).to_owned());
                 }
             } else if is_unit(segment) {
-                place.unit = Some((*segment).to_owned());
+                names.unit = Some((*segment).to_owned());
             }
         }
-        place
+        names
     }
 }
 
@@ -69,7 +69,7 @@ fn container(segment: &str, parent: Option<&str>, in_pod: bool) -> Option<Contai
     if let Some((prefix, id)) = name.rsplit_once('-')
         && is_id(id)
     {
-        // conmon watches a container from outside.
+        // conmon runs outside of the container that it watches.
         return if prefix.ends_with("conmon") { None } else { found(id, runtime(prefix)) };
     }
     if is_id(name) {
@@ -96,8 +96,8 @@ fn container(segment: &str, parent: Option<&str>, in_pod: bool) -> Option<Contai
     (parent == Some("lxc")).then(|| found(segment, Some("lxc"))).flatten()
 }
 
-/// A machine of systemd-machined's, by the name that its manager gave it. libvirt's are `qemu-<id>-<name>` and `lxc-<id>-<name>`;
-/// systemd-nspawn puts its container below `payload` and itself below `supervisor`. Others register machines too.
+/// A machine of systemd-machined, by the name from its manager. libvirt's names are `qemu-<id>-<name>` and `lxc-<id>-<name>`;
+/// systemd-nspawn puts its container below `payload` and itself below `supervisor`. Other programs register machines too.
 fn machine(segment: &str, below: Option<&str>) -> Option<Container> {
     let is_nspawn = matches!(below, Some("payload" | "supervisor"));
     let between = |prefix, suffix| segment.strip_prefix(prefix)?.strip_suffix(suffix);
@@ -213,16 +213,16 @@ mod tests {
             (format!("/libpod_parent/libpod-{ID}"), Some("podman"), None, None),
             (format!("/ecs/{TASK}/{ID}"), Some("ecs"), None, None),
         ] {
-            let place = Place::of(&path);
+            let names = CgroupNames::of(&path);
             let container = Container { id: ID.into(), runtime };
-            assert_eq!(place.container, Some(container), "{path}");
-            assert_eq!(place.pod_uid.as_deref(), pod, "{path}");
-            assert_eq!(place.unit.as_deref(), unit, "{path}");
+            assert_eq!(names.container, Some(container), "{path}");
+            assert_eq!(names.pod_uid.as_deref(), pod, "{path}");
+            assert_eq!(names.unit.as_deref(), unit, "{path}");
         }
     }
 
     #[test]
-    fn names_in_place_of_ids() {
+    fn names_instead_of_ids() {
         for (path, id, runtime) in [
             ("/lxc.payload.web1/system.slice/x.service".to_owned(), "web1", "lxc"),
             ("/lxc/web1".to_owned(), "web1", "lxc"),
@@ -238,7 +238,7 @@ mod tests {
             (format!("/ecs/{TASK}-1234567890"), &format!("{TASK}-1234567890"), "ecs"),
         ] {
             let container = Container { id: id.into(), runtime: Some(runtime) };
-            assert_eq!(Place::of(&path).container, Some(container), "{path}");
+            assert_eq!(CgroupNames::of(&path).container, Some(container), "{path}");
         }
     }
 
@@ -250,7 +250,11 @@ mod tests {
             ("/machine.slice/machine-qemu\\x2d12\\x2d.scope", "qemu-12-"),
             ("/machine.slice/machine-a\\x5fb\\xzz.scope", "a_b\\xzz"),
         ] {
-            assert_eq!(Place::of(path).container, Some(Container { id: id.into(), runtime: None }), "{path}");
+            assert_eq!(
+                CgroupNames::of(path).container,
+                Some(Container { id: id.into(), runtime: None }),
+                "{path}"
+            );
         }
     }
 
@@ -263,9 +267,9 @@ mod tests {
             ("/user.slice/user-0.slice/session-3.scope".to_owned(), Some("session-3.scope")),
             (format!("/machine.slice/libpod-conmon-{ID}.scope"), Some(&*format!("libpod-conmon-{ID}.scope"))),
         ] {
-            let place = Place::of(&path);
-            assert_eq!(place.container, None, "{path}");
-            assert_eq!(place.unit.as_deref(), unit, "{path}");
+            let names = CgroupNames::of(&path);
+            assert_eq!(names.container, None, "{path}");
+            assert_eq!(names.unit.as_deref(), unit, "{path}");
         }
     }
 }

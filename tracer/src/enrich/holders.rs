@@ -1,5 +1,5 @@
-//! Who has a socket open, by /proc: the descriptors of every process and thread, the registered files of io_uring instances, and
-//! what epoll waits for on them. Needs no privilege for one's own processes; says where it was not let in.
+//! Finds the holders of sockets in /proc: descriptors of every process and thread, registered files of io_uring instances, and the
+//! events that epoll waits for. A user's own processes need no privilege; processes that could not be read are reported.
 
 mod elsewhere;
 mod process;
@@ -16,17 +16,17 @@ use std::{
     time::Instant,
 };
 
-use scan::Place;
+use scan::HolderRef;
 
 use crate::{
     model::{Elsewhere, Holder, Message, Process, Via, bounds},
     procfs::{rings, socket_inode, text},
 };
 
-/// `O_CLOEXEC` as fdinfo shows it, on every architecture but alpha, parisc and sparc.
+/// `O_CLOEXEC` in fdinfo, on every architecture except alpha, parisc and sparc.
 const CLOSE_ON_EXEC: u32 = 0o2_000_000;
 
-/// A process, with its age when the scan began: the ages of the sockets are of just before that, and a scan may take seconds.
+/// Reads a process, with its age when the scan began: the ages of the sockets are of that time, and a scan may take seconds.
 fn read_process(root: &Path, pid: u32, scan_began: Option<Instant>) -> Option<Process> {
     let later_ns = scan_began.map_or(0, |began| began.elapsed().as_nanos() as u64);
     let mut process = process::read(root, pid)?;
@@ -34,26 +34,26 @@ fn read_process(root: &Path, pid: u32, scan_began: Option<Instant>) -> Option<Pr
     Some(process)
 }
 
-/// The descriptors of all processes that are sockets of interest.
+/// The holders of the wanted sockets.
 #[derive(Default)]
 pub struct Holders {
     root: PathBuf,
-    /// When the scan began.
+    /// Start of the scan.
     began: Option<Instant>,
-    by_inode: HashMap<u64, Vec<Place>>,
+    by_inode: HashMap<u64, Vec<HolderRef>>,
     /// Descriptors of each process's epoll instances.
     epolls: HashMap<u32, Vec<u32>>,
-    /// Whether what the io_uring instances of these hold is all known.
+    /// By process: whether all sockets of its io_uring instances are known.
     rings: HashMap<u32, bool>,
     hidden: bool,
     processes: HashMap<u32, Arc<Process>>,
-    /// What each process's epoll instances wait for, by inode.
+    /// By process: the events that its epoll instances wait for, by inode.
     watches: HashMap<u32, Option<HashMap<u64, u32>>>,
     elsewhere: Option<Arc<Elsewhere>>,
 }
 
 impl Holders {
-    /// Looks through `root`/proc for descriptors of these inodes.
+    /// Searches `root`/proc for descriptors of these inodes.
     #[must_use]
     pub fn scan(root: &Path, wanted: &HashSet<u64>) -> Self {
         let mut found = Self { root: root.to_owned(), began: Some(Instant::now()), ..Self::default() };
@@ -62,8 +62,8 @@ impl Holders {
         }
         for part in scan::scan(root, wanted) {
             found.hidden |= part.hidden;
-            for (inode, place) in part.sockets {
-                found.by_inode.entry(inode).or_default().push(place);
+            for (inode, reference) in part.sockets {
+                found.by_inode.entry(inode).or_default().push(reference);
             }
             for (pid, fd) in part.epolls {
                 found.epolls.entry(pid).or_default().push(fd);
@@ -79,39 +79,43 @@ impl Holders {
     fn read_ring(&mut self, pid: u32, fd: u32, wanted: &HashSet<u64>) {
         let ring = rings::read(&self.root, pid, fd);
         for inode in ring.sockets.iter().filter(|inode| wanted.contains(inode)) {
-            self.by_inode.entry(*inode).or_default().push(Place { pid, tid: None, via: Via::IoUring(fd) });
+            self.by_inode.entry(*inode).or_default().push(HolderRef {
+                pid,
+                tid: None,
+                via: Via::IoUring(fd),
+            });
         }
         *self.rings.entry(pid).or_insert(true) &= !ring.may_hold_more;
     }
 
-    /// Some processes' descriptors could not be read.
+    /// Whether the descriptors of some processes could not be read.
     #[must_use]
     pub fn are_hidden(&self) -> bool {
         self.hidden
     }
 
-    /// Whether somebody has this socket open.
+    /// Whether a holder of this socket is known.
     #[must_use]
     pub fn knows(&self, inode: u64) -> bool {
         self.by_inode.contains_key(&inode)
     }
 
-    /// The processes that have this socket open, each once.
+    /// The processes that hold this socket, without repetition.
     pub fn pids(&self, inode: u64) -> impl Iterator<Item = u32> {
         let list = self.by_inode.get(&inode).map_or(&[][..], Vec::as_slice);
         list.chunk_by(|one, other| one.pid == other.pid)
-            .filter_map(|places| places.first())
-            .map(|place| place.pid)
+            .filter_map(|references| references.first())
+            .map(|reference| reference.pid)
     }
 
-    /// Looks where a socket may be that no descriptor leads to. `tcp` are the inodes of all TCP sockets.
+    /// Searches for sockets that no descriptor leads to. `tcp` are the inodes of all TCP sockets.
     pub fn search(&mut self, missing: &HashSet<u64>, tcp: &HashSet<u64>) {
         let found = elsewhere::search(&self.root, missing, tcp);
-        for (inode, place) in found.mapped {
+        for (inode, reference) in found.mapped {
             let list = self.by_inode.entry(inode).or_default();
-            // A process has as many mappings as it likes.
-            if !list.contains(&place) {
-                list.push(place);
+            // A process may map the socket many times.
+            if !list.contains(&reference) {
+                list.push(reference);
             }
         }
         let messages = found.messages.into_iter().map(|(pid, fd, count)| Message {
@@ -122,77 +126,76 @@ impl Holders {
         let messages = messages.collect();
         let unread = self.rings.iter().filter(|(_, is_known)| !**is_known).map(|(pid, _)| *pid);
         let mut pids: Vec<u32> = unread.collect();
-        // Its descriptor may be closed: what it holds cannot be read then.
+        // The descriptor of the io_uring instance may be closed, and then its files cannot be read.
         pids.extend(found.rings.into_iter().filter(|pid| !self.rings.contains_key(pid)));
         pids.sort_unstable();
         let rings = pids.into_iter().map(|pid| self.named(pid)).collect();
         self.elsewhere = Some(Arc::new(Elsewhere { messages, rings }));
     }
 
-    /// What [`Self::search`] found.
+    /// The result of [`Self::search`].
     #[must_use]
     pub fn elsewhere(&self) -> Option<Arc<Elsewhere>> {
         self.elsewhere.clone()
     }
 
-    /// How many descriptors and the like lead to this socket.
+    /// How many references (descriptors, registered files, mappings) to this socket were found.
     #[must_use]
     pub fn count(&self, inode: u64) -> usize {
         self.by_inode.get(&inode).map_or(0, Vec::len)
     }
 
-    /// Everybody who has this socket open, each with some of the descriptors that lead to it. One who has died since the scan has no
-    /// name.
+    /// The holders of this socket, with some of the descriptors of each. A process that has ended since the scan has no name.
     pub fn of(&mut self, inode: u64) -> Vec<Holder> {
         let list = self.by_inode.get(&inode).map_or(&[][..], Vec::as_slice);
         let of_each = list.chunk_by(|one, other| one.pid == other.pid);
-        let list: Vec<Place> =
-            of_each.flat_map(|places| places.iter().take(bounds::DESCRIPTORS)).copied().collect();
-        let holder = |place: Place| {
-            let process = self.process(place, inode);
-            let watch = match place {
-                Place { pid, tid: None, via: Via::Descriptor(_) } => {
+        let list: Vec<HolderRef> =
+            of_each.flat_map(|references| references.iter().take(bounds::DESCRIPTORS)).copied().collect();
+        let holder = |reference: HolderRef| {
+            let process = self.process(reference, inode);
+            let watch = match reference {
+                HolderRef { pid, tid: None, via: Via::Descriptor(_) } => {
                     self.watches(pid).map(|watches| process::watch(watches.get(&inode)))
                 }
                 _ => None,
             };
-            Holder { process, via: place.via, tid: place.tid, close_on_exec: None, watch }
+            Holder { process, via: reference.via, tid: reference.tid, close_on_exec: None, watch }
         };
         list.into_iter().map(holder).collect()
     }
 
-    /// Finds out whether the holders' descriptors are closed at an exec.
+    /// Reads whether the holders' descriptors are closed at an exec.
     pub fn read_flags(&self, holders: &mut [Holder]) {
         for holder in holders {
-            let place = Place { pid: holder.process.pid, tid: holder.tid, via: holder.via };
+            let reference = HolderRef { pid: holder.process.pid, tid: holder.tid, via: holder.via };
             let Some(fd) = holder.fd() else { continue };
-            let path = place.table(&self.root, "fdinfo").join(fd.to_string());
+            let path = reference.table(&self.root, "fdinfo").join(fd.to_string());
             holder.close_on_exec = close_on_exec(&text::head(&path, FDINFO));
         }
     }
 
-    /// The process that had this socket at the scan.
-    fn process(&mut self, place: Place, inode: u64) -> Arc<Process> {
+    /// The process that held this socket during the scan.
+    fn process(&mut self, reference: HolderRef, inode: u64) -> Arc<Process> {
         let (root, began) = (&self.root, self.began);
         let read = || {
-            let mut found = read_process(root, place.pid, began);
+            let mut found = read_process(root, reference.pid, began);
             if let Some(process) = &mut found {
                 process.serves = served::served(root, process).map(Box::new);
             }
-            let Via::Descriptor(fd) = place.via else { return found };
-            let path = place.table(root, "fd").join(fd.to_string());
-            // Asked last: if the pid was passed on in between, what was read is another process's.
+            let Via::Descriptor(fd) = reference.via else { return found };
+            let path = reference.table(root, "fd").join(fd.to_string());
+            // Checked last: if the pid was reused during the reads, they are from another process.
             found.filter(|_| {
                 let target = fs::read_link(&path).unwrap_or_default();
                 socket_inode(target.as_os_str().as_bytes()) == Some(inode)
             })
         };
-        let unnamed = || Process { pid: place.pid, ..Process::default() };
-        let known = self.processes.entry(place.pid);
+        let unnamed = || Process { pid: reference.pid, ..Process::default() };
+        let known = self.processes.entry(reference.pid);
         Arc::clone(known.or_insert_with(|| Arc::new(read().unwrap_or_else(unnamed))))
     }
 
-    /// A process by its pid alone.
+    /// Reads a process by its pid, without a check of its descriptor.
     fn named(&mut self, pid: u32) -> Arc<Process> {
         let (root, began) = (&self.root, self.began);
         let read = || read_process(root, pid, began).unwrap_or_else(|| Process { pid, ..Process::default() });
@@ -207,19 +210,19 @@ impl Holders {
     }
 }
 
-/// What is looked for in a `fdinfo` is at its beginning. By now the descriptor may be that of an epoll instance, which has a line for each
-/// of a million others.
+/// How much of a `fdinfo` is read. The wanted lines are at its beginning, and the descriptor may by now be an epoll instance with a
+/// million lines.
 const FDINFO: u64 = 4096;
 
-/// Of a `fdinfo`.
+/// Parses the flags in a `fdinfo`.
 fn close_on_exec(info: &str) -> Option<bool> {
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
     let flags = u32::from_str_radix(flags.trim(), 8).ok()?;
     Some(flags & CLOSE_ON_EXEC != 0)
 }
 
-/// The wanted inodes that these epoll instances of a process have, with their events; `None` where that cannot be read. An instance
-/// may have a million others.
+/// The events that these epoll instances of a process wait for, by wanted inode; `None` if that cannot be read. Only wanted inodes
+/// are kept, because an instance may have a million others.
 fn watches(
     root: &Path,
     pid: u32,
@@ -239,13 +242,13 @@ fn watches(
     Some(watches)
 }
 
-/// An inode with its events, of a line of an epoll instance's `fdinfo`.
+/// Parses a line in `fdinfo` of an epoll instance: an inode and its events.
 fn watched(line: &str) -> Option<(u64, u32)> {
     line.starts_with("tfd:").then_some(())?;
     Some((hex(line, "ino:")?, hex(line, "events:")? as u32))
 }
 
-/// Reads a `fdinfo` in each of the ways that it may be read in.
+/// Fuzz target: all parsers of `fdinfo`.
 #[cfg(any(test, fuzzing))]
 pub(super) fn fuzz(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
@@ -258,7 +261,7 @@ pub(super) fn fuzz(bytes: &[u8]) {
     let _ = socket_inode(bytes);
 }
 
-/// The hexadecimal number behind `key`.
+/// The hexadecimal number after `key`.
 fn hex(line: &str, key: &str) -> Option<u64> {
     let value = line.split(key).nth(1)?.split_ascii_whitespace().next()?;
     u64::from_str_radix(value, 16).ok()

@@ -1,4 +1,5 @@
-//! From keys to names: processes, cgroups, containers. Reads below a root that tests can replace; never writes.
+//! Looks up names: of processes, cgroups, containers, network namespaces, and holders of sockets. Reads below a root that tests
+//! can replace; never writes.
 
 mod cgroup;
 mod container;
@@ -15,7 +16,7 @@ use std::{collections::HashMap, path::PathBuf, rc::Rc};
 use rustc_hash::FxBuildHasher;
 
 pub use cgroup::{CgroupError, Cgroups};
-use container::Place;
+use container::CgroupNames;
 pub use holders::Holders;
 pub use netns::{Netns, NetnsError, netns_at};
 pub use process::is_same;
@@ -23,23 +24,23 @@ pub use timens::TimeOffsets;
 
 use crate::model::{Cgroup, Identify, Owner, OwnerKey, Subject, SubjectKey, Task, bounds};
 
-/// Looks keys up, and remembers every answer as long as a connection uses it.
+/// Looks up subjects, and caches each one as long as a connection uses it.
 pub struct Enricher {
     root: PathBuf,
     cmdline: bool,
     cgroups: Option<Cgroups>,
     subjects: HashMap<SubjectKey, Rc<Subject>, FxBuildHasher>,
-    /// What was read while the process lived: it may close its sockets when it can no longer be read.
+    /// Details of processes, cached because a process may close its sockets after it can no longer be read.
     processes: HashMap<Rc<Task>, process::Details, FxBuildHasher>,
     sweep_at: usize,
     next: u64,
 }
 
-/// Subjects that nobody uses are forgotten when there are twice as many as after the last time, but not below this.
+/// Unused subjects are dropped when the number of subjects has doubled since the last time, but not below this number.
 const SWEEP_MIN: usize = 4096;
 
 impl Enricher {
-    /// Reads processes below `root`/proc; command lines only if asked: they hold secrets.
+    /// Reads processes below `root`/proc. Command lines are read only with `cmdline`, because they may have secrets.
     #[must_use]
     pub fn new(root: PathBuf, cmdline: bool) -> Self {
         let cgroups = Cgroups::find(&root).ok();
@@ -54,7 +55,7 @@ impl Enricher {
         }
     }
 
-    /// Whether this process has not ended. Where /proc does not show all processes, that is not known, and it has not.
+    /// Whether this process still exists. True if /proc does not show all processes, because then it is not known.
     #[must_use]
     pub fn lives(&self, task: &Task) -> bool {
         !process::shows_all(&self.root) || process::lives(&self.root, task)
@@ -65,15 +66,15 @@ impl Enricher {
             (Some(cgroups), Some(id)) => cgroups.path(id),
             _ => None,
         };
-        let mut place = path.as_deref().map(Place::of).unwrap_or_default();
-        if place.container.is_none()
+        let mut names = path.as_deref().map(CgroupNames::of).unwrap_or_default();
+        if names.container.is_none()
             && let Some(owner) = &key.owner
         {
-            // With cgroup v1 the containers are in the other hierarchies, which sockets do not name.
-            place = place.or(process::place(&self.root, &owner.task));
+            // With cgroup v1 the other hierarchies have the containers, and a socket does not name those.
+            names = names.or(process::cgroup_names(&self.root, &owner.task));
         }
         self.next += 1;
-        // With BTF the kernel's programs have looked at the task itself.
+        // With BTF the kernel programs have already excluded kernel threads.
         let is_process = |owner: &&OwnerKey| {
             owner.task.start_ns != 0 || !process::is_kernel_thread(&self.root, owner.task.pid)
         };
@@ -85,9 +86,9 @@ impl Enricher {
             cgroup: key
                 .cgroup
                 .map(|id| Cgroup { id, path: path.map(|path| bounds::keep(path, bounds::PATH)) }),
-            container: place.container,
-            pod_uid: place.pod_uid,
-            unit: place.unit,
+            container: names.container,
+            pod_uid: names.pod_uid,
+            unit: names.unit,
         }
     }
 
@@ -106,7 +107,7 @@ impl Enricher {
         }
     }
 
-    /// Forgets what no connection uses any more.
+    /// Drops subjects and details that no connection uses.
     fn sweep(&mut self) {
         self.subjects.retain(|_, subject| Rc::strong_count(subject) > 1);
         self.processes.retain(|task, _| Rc::strong_count(task) > 1);

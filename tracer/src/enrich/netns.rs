@@ -1,4 +1,4 @@
-//! What `--netns` means: an inode number, a name of `ip netns`, or a path.
+//! Resolves `--netns`: an inode number, a name of `ip netns`, or a path.
 
 use std::{
     fs::{self, OpenOptions},
@@ -14,41 +14,33 @@ use thiserror::Error;
 
 use crate::model::NamedNetns;
 
-/// Why there is no such namespace.
+/// Why an argument of `--netns` is not a network namespace.
 #[derive(Debug, Error)]
 pub enum NetnsError {
-    /// Nothing is there.
     #[error(
         "no network namespace '{0}': give a name of `ip netns`, a path such as /proc/PID/ns/net, or an inode number"
     )]
     NotThere(String),
-    /// Something else is there.
-    #[error("{0} is no network namespace")]
+    /// The path leads to another kind of file.
+    #[error("{0} is not a network namespace")]
     NotOne(String),
-    /// Nothing can be there.
-    #[error("no network namespace can be at {path}: {error}")]
-    Never {
-        /// The path.
-        path: String,
-        /// What the system said.
-        error: io::Error,
-    },
+    /// A namespace can never be mounted at the path.
+    #[error("there cannot be a network namespace at {path}: {error}")]
+    Never { path: String, error: io::Error },
 }
 
-/// A namespace that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Netns {
-    /// This one.
     Inode(u32),
-    /// The one that a name leads to.
+    /// The namespace that a path leads to, now or later.
     Named(NamedNetns),
 }
 
 impl Netns {
-    /// The namespace that exists now.
+    /// The inode of a namespace that exists now.
     ///
     /// # Errors
-    /// There is none.
+    /// There is no such namespace.
     pub fn find(text: &str) -> Result<u32, NetnsError> {
         match Self::follow(text)? {
             Self::Inode(inode) => Ok(inode),
@@ -56,10 +48,11 @@ impl Netns {
         }
     }
 
-    /// The same for what takes time: a name may be made later, and again. A process's namespace is the one that it is in now.
+    /// Like [`Self::find`], for commands that run for a long time: a name may be created later, and again. The namespace of a
+    /// process is the one that it is in now.
     ///
     /// # Errors
-    /// There can be none.
+    /// There can never be such a namespace.
     pub fn follow(text: &str) -> Result<Self, NetnsError> {
         if let Ok(inode) = text.parse::<u32>() {
             return Ok(Self::Inode(inode));
@@ -71,7 +64,7 @@ impl Netns {
         let is_process = fs::canonicalize(&path).unwrap_or_else(|_| path.clone()).starts_with("/proc");
         let shown = || path.display().to_string();
         match fs::metadata(&path) {
-            // The mount of a name lies on a file, which is made first.
+            // `ip netns` creates an empty file first, and then mounts the namespace on it.
             Ok(metadata) if !is_namespace(&metadata) && metadata.is_file() && !is_process => {}
             Ok(metadata) if is_other(&metadata) || netns_at(&path).is_none() => {
                 return Err(NetnsError::NotOne(shown()));
@@ -101,7 +94,7 @@ fn is_other(metadata: &fs::Metadata) -> bool {
     kind.is_dir() || kind.is_fifo() || kind.is_socket() || kind.is_block_device() || kind.is_char_device()
 }
 
-/// Namespaces of every kind are in one file system.
+/// Whether a file is a namespace of any kind: all of them are in one file system.
 fn is_namespace(metadata: &fs::Metadata) -> bool {
     fs::metadata("/proc/self/ns/net").is_ok_and(|own| own.dev() == metadata.dev())
 }

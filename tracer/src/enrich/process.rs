@@ -1,4 +1,4 @@
-//! What /proc says of a process, if it is still the same one.
+//! Reads /proc/PID, and checks that it is still the same process.
 
 use std::{
     fs::{self, File},
@@ -7,64 +7,65 @@ use std::{
     rc::Rc,
 };
 
-use super::{container::Place, stat::Stat, timens::TimeOffsets};
+use super::{container::CgroupNames, stat::Stat, timens::TimeOffsets};
 use crate::model::{Task, bounds};
 
-/// What could be read; `None` where not.
+/// Details of a process; `None` for what could not be read.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Details {
     pub(super) exe: Option<String>,
     pub(super) cmdline: Option<Rc<str>>,
 }
 
-/// Executable and, if asked for, command line of `task`.
+/// The executable of `task`, and with `cmdline` its command line.
 pub(super) fn details(root: &Path, task: &Task, cmdline: bool) -> Details {
     let directory = directory(root, task);
     let found = Details {
         exe: read_path(&directory.join("exe")),
         cmdline: cmdline.then(|| read_cmdline(&directory)).flatten(),
     };
-    // Asked last: if the pid was passed on in between, what was read is another process's.
+    // Checked last: if the pid was reused during the reads, they are from another process.
     if is_same(&directory, task) { found } else { Details::default() }
 }
 
-/// Container and unit by the cgroups of `task`, all hierarchies.
-pub(super) fn place(root: &Path, task: &Task) -> Place {
+/// Container, pod and unit by the cgroups of `task` in all hierarchies.
+pub(super) fn cgroup_names(root: &Path, task: &Task) -> CgroupNames {
     let directory = directory(root, task);
-    // A line for each hierarchy, which the kernel cuts at 4,096 bytes.
-    let Ok(text) = fs::read_to_string(directory.join("cgroup")) else { return Place::default() };
-    let place = place_of(&text);
-    if is_same(&directory, task) { place } else { Place::default() }
+    // A line for each hierarchy, which the kernel limits to 4,096 bytes.
+    let Ok(text) = fs::read_to_string(directory.join("cgroup")) else { return CgroupNames::default() };
+    let names = names_of(&text);
+    if is_same(&directory, task) { names } else { CgroupNames::default() }
 }
 
-/// By the text of `/proc/PID/cgroup`. In a private cgroup namespace paths of others begin with `/..`; the names behind that are true.
-pub(super) fn place_of(text: &str) -> Place {
+/// Parses `/proc/PID/cgroup`. In a private cgroup namespace the paths of other processes begin with `/..`, and the names after
+/// that are right.
+pub(super) fn names_of(text: &str) -> CgroupNames {
     let paths = text.lines().filter_map(|line| line.splitn(3, ':').nth(2));
-    paths.map(Place::of).fold(Place::default(), Place::or)
+    paths.map(CgroupNames::of).fold(CgroupNames::default(), CgroupNames::or)
 }
 
 fn directory(root: &Path, task: &Task) -> PathBuf {
     root.join("proc").join(task.pid.to_string())
 }
 
-/// Where a link leads to.
+/// The target of a symbolic link.
 pub(super) fn read_path(link: &Path) -> Option<String> {
     let path = fs::read_link(link).ok()?;
     Some(bounds::keep(path.to_string_lossy().into(), bounds::PATH))
 }
 
-/// A process may have megabytes of arguments, and is asked for them while it owns a connection: only the beginning is read.
+/// Reads the beginning of the command line, because a process may have megabytes of arguments.
 fn read_cmdline(directory: &Path) -> Option<Rc<str>> {
-    /// A character more, and the one behind it may be cut.
-    const MOST: u64 = bounds::COMMAND_LINE as u64 + 8;
+    /// Room for one more character, and for another one that may be cut.
+    const LIMIT: u64 = bounds::COMMAND_LINE as u64 + 8;
     let mut bytes = Vec::new();
-    File::open(directory.join("cmdline")).ok()?.take(MOST).read_to_end(&mut bytes).ok()?;
+    File::open(directory.join("cmdline")).ok()?.take(LIMIT).read_to_end(&mut bytes).ok()?;
     let words = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
     let line = String::from_utf8_lossy(words).replace('\0', " ");
     (!line.is_empty()).then(|| bounds::kept(&line, bounds::COMMAND_LINE).into())
 }
 
-/// Whether the process with this /proc directory still is the task's: by its start where the kernel told it, else by its name.
+/// Whether the process with this /proc directory is still `task`: by its start time if that is known, otherwise by its name.
 #[must_use]
 pub fn is_same(directory: &Path, task: &Task) -> bool {
     let Some(stat) = Stat::read(directory) else { return false };
@@ -74,7 +75,7 @@ pub fn is_same(directory: &Path, task: &Task) -> bool {
     TimeOffsets::own().began_with(&stat, task)
 }
 
-/// Whether `task` has threads that have not ended.
+/// Whether `task` still has running threads.
 pub(super) fn lives(root: &Path, task: &Task) -> bool {
     let Some(stat) = Stat::read(&directory(root, task)) else { return false };
     let is_same = task.start_ns == 0 || TimeOffsets::own().began_with(&stat, task);
@@ -89,14 +90,14 @@ pub(super) fn is_kernel_thread(root: &Path, pid: u32) -> bool {
     stat.and_then(|stat| stat.number(9)).is_some_and(|flags| flags & KERNEL_THREAD != 0)
 }
 
-/// Whether /proc has the processes of the initial pid namespace, whose ids the kernel's programs tell.
+/// Whether /proc is of the initial pid namespace, whose process ids the kernel programs report.
 pub(super) fn shows_all(root: &Path) -> bool {
     /// `PROC_PID_INIT_INO` (include/linux/proc_ns.h).
     const INITIAL: &str = "pid:[4026531836]";
     fs::read_link(root.join("proc/self/ns/pid")).is_ok_and(|path| path.as_os_str() == INITIAL)
 }
 
-/// Reads a process's `stat`.
+/// Fuzz target: parses `stat`.
 #[cfg(any(test, fuzzing))]
 pub(super) fn fuzz(bytes: &[u8]) {
     let Some(stat) = Stat::parse(bytes) else { return };
@@ -138,9 +139,9 @@ mod tests {
         let found = details(&root, &same, false);
         assert_eq!(found, Details { exe: Some("/usr/bin/srv".into()), cmdline: None });
         assert_eq!(details(&root, &same, true).cmdline.as_deref(), Some("srv --token s3cret"));
-        assert_eq!(place(&root, &same).unit.as_deref(), Some("srv.service"));
+        assert_eq!(cgroup_names(&root, &same).unit.as_deref(), Some("srv.service"));
         assert_eq!(details(&root, &task(4999 * TICK_NS), true), Details::default());
-        assert_eq!(place(&root, &task(4999 * TICK_NS)), Place::default());
+        assert_eq!(cgroup_names(&root, &task(4999 * TICK_NS)), CgroupNames::default());
         // Without a start time the name must do.
         assert!(details(&root, &task(0), false).exe.is_some());
         let renamed = Task { comm: *b"other\0\0\0\0\0\0\0\0\0\0\0", ..task(0) };
@@ -150,7 +151,7 @@ mod tests {
             [("/../../system.slice/srv.service", Some("srv.service")), ("/../..", None), ("/", None)]
         {
             fs::write(root.join("proc/42/cgroup"), format!("0::{path}\n")).expect("cgroup");
-            let found = place(&root, &same);
+            let found = cgroup_names(&root, &same);
             assert_eq!((found.unit.as_deref(), found.container), (unit, None), "{path}");
         }
         fs::remove_dir_all(root).expect("clean up");

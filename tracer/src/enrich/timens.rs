@@ -1,4 +1,4 @@
-//! The time namespace that we are in (time_namespaces(7)): its clocks differ from those that the kernel's programs read.
+//! The time namespace of this process (time_namespaces(7)), whose clocks differ from those that the kernel programs read.
 
 use std::{fs, sync::OnceLock, thread};
 
@@ -7,25 +7,25 @@ use rustix::time::{ClockId, clock_gettime};
 use super::stat::Stat;
 use crate::{model::Task, procfs::TICK_NS};
 
-/// What the namespace adds to the kernel's clocks, ns.
+/// Offsets that the namespace adds to the kernel's clocks, ns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TimeOffsets {
-    /// To `CLOCK_MONOTONIC`.
+    /// Offset of `CLOCK_MONOTONIC`.
     pub monotonic_ns: i64,
-    /// To `CLOCK_BOOTTIME`.
+    /// Offset of `CLOCK_BOOTTIME`.
     boottime_ns: i64,
-    /// To the starts of processes in /proc: 0 before Linux 5.11, where /proc has those of the initial namespace.
+    /// Offset of start times in /proc: 0 before Linux 5.11, where /proc shows those of the initial namespace.
     starts_ns: i64,
 }
 
 impl TimeOffsets {
-    /// Those of this process.
+    /// The offsets of this process.
     #[must_use]
     pub fn own() -> Self {
         static OWN: OnceLock<TimeOffsets> = OnceLock::new();
         *OWN.get_or_init(|| {
             let link = |name: &str| fs::read_link(format!("/proc/self/ns/{name}")).ok();
-            // The file is about the namespace of children, which is ours unless this very process has made it.
+            // The file shows the namespace of new children, which is our own unless this process has unshared it.
             if link("time") != link("time_for_children") {
                 return Self::default();
             }
@@ -37,13 +37,13 @@ impl TimeOffsets {
         })
     }
 
-    /// The kernel's `CLOCK_BOOTTIME`, ns, whatever time namespace this process is in.
+    /// The kernel's `CLOCK_BOOTTIME`, ns, without the offset of this time namespace.
     #[must_use]
     pub fn boot_clock_ns(self) -> u64 {
         u64::try_from(clock_ns() - self.boottime_ns).unwrap_or(0)
     }
 
-    /// Whether the process began when `task` did.
+    /// Whether the start times of `stat` and `task` are equal.
     pub(super) fn began_with(self, stat: &Stat, task: &Task) -> bool {
         stat.start_ticks() == Some(self.ticks(task.start_ns))
     }
@@ -53,17 +53,17 @@ impl TimeOffsets {
         Some(self.boot_clock_ns().saturating_sub(self.start_ns(stat.start_ticks()?)?))
     }
 
-    /// A moment of the kernel's boot clock, as /proc/PID/stat says that a process began then.
+    /// Converts a time of the kernel's boot clock to the ticks of /proc/PID/stat.
     fn ticks(self, start_ns: u64) -> u64 {
         start_ns.saturating_add_signed(self.starts_ns) / TICK_NS
     }
 
-    /// By the kernel's boot clock, ns.
+    /// Converts ticks of /proc/PID/stat to the kernel's boot clock, ns.
     fn start_ns(self, ticks: u64) -> Option<u64> {
         ticks.checked_mul(TICK_NS)?.checked_add_signed(-self.starts_ns)
     }
 
-    /// Lines of clock, seconds, nanoseconds.
+    /// Parses lines of clock, seconds, nanoseconds.
     pub(super) fn parse(text: &str) -> Self {
         let mut found = Self::default();
         for line in text.lines() {
@@ -88,7 +88,7 @@ fn clock_ns() -> i64 {
     time.tv_sec * 1_000_000_000 + time.tv_nsec
 }
 
-/// When a thread that begins now began, as /proc says.
+/// The start time that /proc shows for a thread that starts now, ns.
 fn new_start_ns() -> Option<i64> {
     let read = || fs::read("/proc/thread-self/stat").ok();
     let stat = thread::Builder::new().spawn(read).ok()?.join().ok()??;
@@ -96,7 +96,8 @@ fn new_start_ns() -> Option<i64> {
     ticks.checked_mul(TICK_NS)?.try_into().ok()
 }
 
-/// Which of both offsets explains that what began `now_ns` by this namespace's clock began at `start_ns` in /proc.
+/// The offset of start times in /proc, `offset_ns` or 0: whichever explains that a thread that started at `now_ns` has the start
+/// time `start_ns` in /proc.
 fn starts_offset(now_ns: i64, offset_ns: i64, start_ns: Option<i64>) -> i64 {
     let is_shifted = start_ns.is_none_or(|start_ns| {
         let error_ns = now_ns.abs_diff(start_ns);

@@ -1,4 +1,4 @@
-//! Which listener a connection came out of, or goes to.
+//! Finds the listener that a connection came from, or that a SYN goes to.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,14 +7,14 @@ use crate::{
     model::{Address, SocketInfo, State, Transport},
 };
 
-/// Listeners by namespace and port, and where addresses are.
+/// Listeners by namespace and port, and the namespaces of addresses.
 pub(super) struct Listeners<'a> {
     by_port: HashMap<(u32, u16), Vec<&'a SocketInfo>>,
-    /// Those that take connections to every port (IP_TRANSPARENT), by namespace.
+    /// Listeners that accept connections to every port (IP_TRANSPARENT), by namespace.
     transparent: HashMap<u32, Vec<&'a SocketInfo>>,
-    /// Addresses that somebody connects to, with each namespace in which they are local ones.
+    /// Remote addresses of SYN_SENT sockets, with each namespace in which they are local.
     local: HashSet<(u32, Address)>,
-    /// A namespace that has a connection to such an address, and the namespace where the other end of that is.
+    /// By namespace and such an address: the namespace with the other end of a connection to that address.
     reached: HashMap<(u32, Address), u32>,
 }
 
@@ -22,7 +22,7 @@ impl<'a> Listeners<'a> {
     pub(super) fn of(sockets: &'a [SocketInfo]) -> Self {
         let mut by_port: HashMap<_, Vec<&SocketInfo>> = HashMap::new();
         let mut transparent: HashMap<_, Vec<&SocketInfo>> = HashMap::new();
-        // An MPTCP listener has a TCP listener below it, with the same queue.
+        // An MPTCP listener has a TCP listener as its subflow, with the same queue.
         let is_one = |socket: &&SocketInfo| socket.state == State::Listen && !socket.is_subflow();
         for socket in sockets.iter().filter(is_one) {
             by_port.entry((socket.netns, socket.tuple.local_port)).or_default().push(socket);
@@ -41,8 +41,8 @@ impl<'a> Listeners<'a> {
         Self { by_port, transparent, local, reached: reached(sockets, &called) }
     }
 
-    /// The listeners that this socket may have come out of, or that its SYN may go to: more than one where several share the port
-    /// and nothing tells which it is.
+    /// The listeners that this socket may have come from, or that its SYN may go to; several if they share the port and there is no
+    /// evidence for one of them.
     pub(super) fn find(&self, socket: &SocketInfo) -> Vec<&'a SocketInfo> {
         match socket.state {
             State::Listen => Vec::new(),
@@ -51,7 +51,7 @@ impl<'a> Listeners<'a> {
         }
     }
 
-    /// Of several listeners those that the holders, or the connections that wait, point to.
+    /// Narrows several listeners down by their holders, or by the connections in their queues.
     pub(super) fn narrow(
         socket: &SocketInfo,
         mut listeners: Vec<&'a SocketInfo>,
@@ -64,7 +64,7 @@ impl<'a> Listeners<'a> {
             socket.inode == 0 && matches!(socket.state, State::CloseWait | State::Established);
         if never_accepted && !socket.is_subflow() {
             let is_waited_at = |listener: &&SocketInfo| listener.receive_queue > 0;
-            // It waits at none whose queue is known to be empty: another program has sent it elsewhere (BPF_PROG_TYPE_SK_LOOKUP).
+            // A listener with an empty queue is excluded: BPF_PROG_TYPE_SK_LOOKUP may have sent the connection to another one.
             let has_no_queue =
                 |listener: &&SocketInfo| listener.is_partial || listener.transport == Transport::Mptcp;
             let is_seen = listeners.iter().any(is_waited_at);
@@ -89,11 +89,11 @@ impl<'a> Listeners<'a> {
             return there.clone();
         }
         let there = self.by_port.get(&(socket.netns, tuple.local_port)).map_or(&[][..], Vec::as_slice);
-        // A connection is of its listener's family, unless the application has changed that (IPV6_ADDRFORM).
+        // A connection has its listener's family, unless the application has changed it (IPV6_ADDRFORM).
         let of_family = there.iter().any(|listener| listener.tuple.v6_socket == tuple.v6_socket);
         let fits = |listener: &&&SocketInfo| !of_family || listener.tuple.v6_socket == tuple.v6_socket;
         let mut fitting: Vec<&SocketInfo> = there.iter().filter(fits).copied().collect();
-        // One that is bound to an interface hands that on.
+        // A connection inherits the interface of its listener.
         let is_bound = |listener: &&SocketInfo| listener.tuple.interface == tuple.interface;
         if fitting.iter().any(is_bound) {
             fitting.retain(is_bound);
@@ -104,7 +104,7 @@ impl<'a> Listeners<'a> {
     fn called(&self, socket: &SocketInfo) -> Vec<&'a SocketInfo> {
         let (remote, port) = (socket.tuple.remote, socket.tuple.remote_port);
         let is_here = remote.canonical().is_loopback() || self.local.contains(&(socket.netns, remote));
-        // Another namespace may have the address and be out of reach, while another host has it too.
+        // The address may exist in an unreachable namespace and on another host, so evidence of a connection is needed.
         let there = if is_here { Some(&socket.netns) } else { self.reached.get(&(socket.netns, remote)) };
         let Some(&netns) = there else { return Vec::new() };
         let there = self.by_port.get(&(netns, port)).map_or(&[][..], Vec::as_slice);
@@ -118,8 +118,8 @@ impl<'a> Listeners<'a> {
     }
 }
 
-/// Which namespaces reach the addresses that somebody connects to, in other namespaces of this host: both ends of a
-/// connection are listed.
+/// For the remote addresses of SYN_SENT sockets: which namespaces have a connection to the address, and to which namespace of
+/// this host it leads. Evidence is a connection with both ends listed.
 fn reached(sockets: &[SocketInfo], called: &HashSet<Address>) -> HashMap<(u32, Address), u32> {
     let ends = |socket: &SocketInfo| {
         let tuple = &socket.tuple;
@@ -140,7 +140,7 @@ fn reached(sockets: &[SocketInfo], called: &HashSet<Address>) -> HashMap<(u32, A
         .collect()
 }
 
-/// Those on just this address, else those on all addresses, as the kernel looks them up.
+/// The listeners on exactly this address; if there is none, those on all addresses, as in the kernel's lookup.
 fn nearest(listeners: Vec<&SocketInfo>, address: Address) -> Vec<&SocketInfo> {
     let is_exact = |listener: &&SocketInfo| listener.tuple.local == address;
     let exact = listeners.iter().any(is_exact);

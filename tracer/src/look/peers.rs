@@ -1,10 +1,10 @@
-//! The other end of a connection, where that is on this host too.
+//! Finds the other end of a connection, if it is on the same host.
 
 use std::collections::HashMap;
 
 use crate::model::{Peer, SocketInfo, State, Tuple};
 
-/// The sockets whose other end is asked for.
+/// The other ends of requests, by their tuple.
 #[derive(Default)]
 pub(super) struct Peers(HashMap<Tuple, Vec<(u32, Peer)>>);
 
@@ -30,7 +30,7 @@ impl Peers {
         Self(peers)
     }
 
-    /// The one in the same namespace, else the only one in any other.
+    /// The other end in the same namespace; otherwise the only one in all other namespaces.
     pub(super) fn find(&self, socket: &SocketInfo) -> Option<Peer> {
         if !is_asked(socket) {
             return None;
@@ -46,12 +46,12 @@ fn is_asked(socket: &SocketInfo) -> bool {
     matches!(socket.state, State::NewSynRecv | State::SynRecv)
 }
 
-/// The ends alone: the other end may be bound to another interface.
+/// The tuple without the interface: the other end may be bound to a different one.
 pub(super) fn plain(tuple: &Tuple) -> Tuple {
     Tuple { interface: 0, ..tuple.of_any_socket() }
 }
 
-/// The ends as the other end has them.
+/// The tuple from the other end's view.
 pub(super) fn mirrored(tuple: &Tuple) -> Tuple {
     let Tuple { local, remote, local_port, remote_port, .. } = *tuple;
     plain(&Tuple { local: remote, remote: local, local_port: remote_port, remote_port: local_port, ..*tuple })

@@ -45,19 +45,19 @@ pub struct Unwinder {
     processes: HashMap<ProcessId, Process>,
     stacks: HashMap<u64, Arc<Stack>>,
     pythons: Pythons,
-    tell: Tell,
+    report_python: ReportPython,
 }
 
 /// Takes the number of each process that runs CPython, and where that keeps its frames.
-pub type Tell = Box<dyn FnMut(u32, &PythonLayout) + Send>;
+pub type ReportPython = Box<dyn FnMut(u32, &PythonLayout) + Send>;
 
 impl Unwinder {
     /// One that reads `root`/proc.
     #[must_use]
-    pub fn new(root: PathBuf, tell: Tell) -> Self {
+    pub fn new(root: PathBuf, report_python: ReportPython) -> Self {
         Self {
             pythons: Pythons::default(),
-            tell,
+            report_python,
             root,
             modules: Modules::default(),
             symbols: Symbols::default(),
@@ -71,8 +71,8 @@ impl Unwinder {
     }
 
     /// Looks for processes that run CPython and are new, among `pids` where some are named.
-    pub fn look_for_pythons(&mut self, pids: &[u32]) {
-        self.pythons.look(&self.root, pids, &mut self.modules, &mut self.tell);
+    pub fn find_pythons(&mut self, pids: &[u32]) {
+        self.pythons.look(&self.root, pids, &mut self.modules, &mut self.report_python);
     }
 
     /// The call path of an opening.
@@ -108,7 +108,7 @@ impl Unwinder {
             (path, complete) = process.unwind(opening);
         }
         if let Some(layout) = process.python_layout() {
-            (self.tell)(opening.task.pid, layout);
+            (self.report_python)(opening.task.pid, layout);
         }
         let runs = process.python(opening, &path);
         complete &= runs.is_none() || opening.python.complete;

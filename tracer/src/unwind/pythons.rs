@@ -27,7 +27,7 @@ impl Pythons {
         root: &Path,
         pids: &[u32],
         modules: &mut Modules,
-        mut tell: impl FnMut(u32, &PythonLayout),
+        mut report_python: impl FnMut(u32, &PythonLayout),
     ) {
         let proc = root.join("proc");
         let entries = fs::read_dir(&proc).into_iter().flatten().flatten();
@@ -41,7 +41,7 @@ impl Pythons {
             if *looks < LOOKS {
                 *looks += 1;
                 let found = find(&proc.join(pid.to_string()), modules, &mut others);
-                found.iter().for_each(|python| tell(pid, python.layout()));
+                found.iter().for_each(|python| report_python(pid, python.layout()));
             }
         }
     }

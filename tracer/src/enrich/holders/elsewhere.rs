@@ -1,5 +1,5 @@
-//! Where a socket is that no descriptor leads to: in a message of a unix socket, or behind a mapping. Read only if there is
-//! such a socket, for it costs more than all descriptors.
+//! Searches for sockets that no descriptor leads to: in messages of unix sockets, and in mappings. Runs only if such a socket
+//! exists, because it costs more than the scan of all descriptors.
 
 use std::{
     collections::HashSet,
@@ -8,31 +8,31 @@ use std::{
     path::Path,
 };
 
-use super::{FDINFO, scan::Place};
+use super::{FDINFO, scan::HolderRef};
 use crate::{
     model::Via,
     procfs::{for_each_process, processes, socket_inode, text},
 };
 
-/// What some processes have.
+/// Results for some processes.
 #[derive(Default)]
-pub(super) struct Found {
-    /// Sockets that are mapped, by inode.
-    pub(super) mapped: Vec<(u64, Place)>,
-    /// Unix sockets with descriptors in their queues: pid, descriptor, how many.
+pub(super) struct SearchResult {
+    /// Mapped sockets, by inode.
+    pub(super) mapped: Vec<(u64, HolderRef)>,
+    /// Unix sockets with descriptors in their queues: pid, descriptor, number of queued descriptors.
     pub(super) messages: Vec<(u32, u32, u32)>,
     /// Processes that have mapped an io_uring instance.
     pub(super) rings: Vec<u32>,
 }
 
-/// Looks for `missing` sockets. `tcp` are sockets that cannot be unix ones.
-pub(super) fn search(root: &Path, missing: &HashSet<u64>, tcp: &HashSet<u64>) -> Found {
-    let work = |found: &mut Found, pid| {
+/// Searches for `missing` sockets. `tcp` are inodes that cannot be unix sockets.
+pub(super) fn search(root: &Path, missing: &HashSet<u64>, tcp: &HashSet<u64>) -> SearchResult {
+    let work = |found: &mut SearchResult, pid| {
         found.read_mappings(root, pid, missing);
         found.read_queues(root, pid, tcp);
     };
-    let mut all = Found::default();
-    for mut part in for_each_process(&processes(root).unwrap_or_default(), work, Found::default) {
+    let mut all = SearchResult::default();
+    for mut part in for_each_process(&processes(root).unwrap_or_default(), work, SearchResult::default) {
         all.mapped.append(&mut part.mapped);
         all.messages.append(&mut part.messages);
         all.rings.append(&mut part.rings);
@@ -42,7 +42,7 @@ pub(super) fn search(root: &Path, missing: &HashSet<u64>, tcp: &HashSet<u64>) ->
     all
 }
 
-impl Found {
+impl SearchResult {
     fn read_mappings(&mut self, root: &Path, pid: u32, missing: &HashSet<u64>) {
         let Ok(file) = fs::File::open(root.join("proc").join(pid.to_string()).join("maps")) else { return };
         let mut has_ring = false;
@@ -51,7 +51,7 @@ impl Found {
             let Some(name) = line.split_ascii_whitespace().nth(5) else { continue };
             has_ring |= name == "anon_inode:[io_uring]";
             if let Some(inode) = socket_inode(name.as_bytes()).filter(|inode| missing.contains(inode)) {
-                self.mapped.push((inode, Place { pid, tid: None, via: Via::Mapping }));
+                self.mapped.push((inode, HolderRef { pid, tid: None, via: Via::Mapping }));
             }
         }
         if has_ring {

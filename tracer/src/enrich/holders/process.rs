@@ -1,29 +1,29 @@
-//! What /proc says of a process that holds a socket.
+//! Reads a process that holds a socket from /proc.
 
 use std::{fs, path::Path};
 
 use crate::{
     enrich::{
         TimeOffsets,
-        process::{place_of, read_path},
+        process::{names_of, read_path},
         stat::Stat,
     },
     model::{Process, Watch, bounds},
 };
 
-/// Events of epoll (`linux/eventpoll.h`) that say what a program waits for.
+/// Events of epoll (`linux/eventpoll.h`) that a program may wait for.
 const EVENTS: [(u32, &str); 5] =
     [(1, "EPOLLIN"), (4, "EPOLLOUT"), (0x2000, "EPOLLRDHUP"), (8, "EPOLLERR"), (0x10, "EPOLLHUP")];
 
-/// `None` where it is gone.
+/// `None` if the process no longer exists.
 pub(super) fn read(root: &Path, pid: u32) -> Option<Process> {
     let directory = root.join("proc").join(pid.to_string());
-    // The kernel bounds these: a name of 64 bytes, a line of numbers, and paths of 4,096 bytes, one for each hierarchy.
+    // The kernel limits these files: a name of 64 bytes, a line of numbers, a path of 4,096 bytes for each hierarchy.
     let comm = fs::read(directory.join("comm")).ok()?;
     let stat = Stat::read(&directory);
     let parent = stat.as_ref().and_then(Stat::parent).unwrap_or_default();
     let cgroups = fs::read_to_string(directory.join("cgroup")).unwrap_or_default();
-    let place = place_of(&cgroups);
+    let names = names_of(&cgroups);
     Some(Process {
         pid,
         comm: String::from_utf8_lossy(comm.strip_suffix(b"\n").unwrap_or(&comm)).into_owned(),
@@ -35,9 +35,9 @@ pub(super) fn read(root: &Path, pid: u32) -> Option<Process> {
             .lines()
             .find_map(|line| line.strip_prefix("0::"))
             .map(|path| bounds::kept(path, bounds::PATH).to_owned()),
-        container: place.container,
-        pod_uid: place.pod_uid,
-        unit: place.unit,
+        container: names.container,
+        pod_uid: names.pod_uid,
+        unit: names.unit,
         serves: None,
     })
 }
@@ -46,7 +46,7 @@ fn exe(process: &Path) -> Option<String> {
     read_path(&process.join("exe"))
 }
 
-/// What the epoll instances wait for, by name.
+/// The names of the events that the epoll instances wait for.
 pub(super) fn watch(events: Option<&u32>) -> Watch {
     let names =
         |events: u32| EVENTS.iter().filter(|(bit, _)| events & bit != 0).map(|(_, name)| *name).collect();

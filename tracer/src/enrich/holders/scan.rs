@@ -1,4 +1,4 @@
-//! The descriptor tables of processes, and of threads that have one of their own.
+//! Scans the descriptor tables of processes, and of threads with their own table.
 
 use std::{
     collections::HashSet,
@@ -18,19 +18,19 @@ use crate::{
 
 const EPOLL: &[u8] = b"anon_inode:[eventpoll]";
 const RING: &[u8] = b"anon_inode:[io_uring]";
-/// Longer names are neither sockets nor epoll nor io_uring instances.
+/// Longer targets are neither sockets nor epoll nor io_uring instances.
 const TARGET: usize = 64;
 
-/// Where a descriptor is, and what it leads to.
+/// A reference of a process to a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct HolderRef {
     pub(super) pid: u32,
-    /// The thread that has a table of its own.
+    /// The thread, if it has its own descriptor table.
     pub(super) tid: Option<u32>,
     pub(super) via: Via,
 }
 
-impl Place {
+impl HolderRef {
     /// The directory of the descriptor table.
     pub(super) fn table(&self, root: &Path, name: &str) -> PathBuf {
         let process = root.join("proc").join(self.pid.to_string());
@@ -41,21 +41,21 @@ impl Place {
     }
 }
 
-/// What some processes have open.
+/// The descriptors of some processes.
 #[derive(Default)]
 pub(super) struct Descriptors {
-    /// Sockets of interest, by inode.
-    pub(super) sockets: Vec<(u64, Place)>,
-    /// Pid, descriptor.
+    /// Wanted sockets, by inode.
+    pub(super) sockets: Vec<(u64, HolderRef)>,
+    /// epoll instances: pid, descriptor.
     pub(super) epolls: Vec<(u32, u32)>,
-    /// Pid, descriptor.
+    /// io_uring instances: pid, descriptor.
     pub(super) rings: Vec<(u32, u32)>,
-    /// Some could not be read.
+    /// Some descriptors could not be read.
     pub(super) hidden: bool,
 }
 
 impl Descriptors {
-    /// Adds those of a process.
+    /// Adds the descriptors of a process.
     fn read(&mut self, root: &Path, pid: u32, wanted: &HashSet<u64>) {
         self.read_table(root, pid, None, wanted);
         for tid in own_tables(root, pid) {
@@ -64,9 +64,9 @@ impl Descriptors {
     }
 
     fn read_table(&mut self, root: &Path, pid: u32, tid: Option<u32>, wanted: &HashSet<u64>) {
-        let place = |fd| Place { pid, tid, via: Via::Descriptor(fd) };
+        let reference = |fd| HolderRef { pid, tid, via: Via::Descriptor(fd) };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = match open(place(0).table(root, "fd"), flags, Mode::empty()) {
+        let directory = match open(reference(0).table(root, "fd"), flags, Mode::empty()) {
             Ok(directory) => directory,
             Err(error) => {
                 self.hidden |= matches!(error, Errno::ACCESS | Errno::PERM);
@@ -79,13 +79,13 @@ impl Descriptors {
             let fd = entry.file_name().to_str().ok().and_then(|name| name.parse::<u32>().ok());
             let target = readlinkat_raw(&directory, entry.file_name(), &mut room);
             if let Err(Errno::ACCESS | Errno::PERM) = target {
-                // Root may list them without the right to know where they lead.
+                // Root may list descriptors without the right to read where they lead.
                 self.hidden = true;
                 return;
             }
             let (Some(fd), Ok((target, _))) = (fd, target) else { continue };
             if let Some(inode) = socket_inode(target).filter(|inode| wanted.contains(inode)) {
-                self.sockets.push((inode, place(fd)));
+                self.sockets.push((inode, reference(fd)));
             } else if target == EPOLL && tid.is_none() {
                 self.epolls.push((pid, fd));
             } else if target == RING && tid.is_none() {

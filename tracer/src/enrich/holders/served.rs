@@ -1,4 +1,4 @@
-//! Network stacks in user space: the network namespace that one serves, and so the container behind it.
+//! Network stacks in user space: finds the network namespace that one serves, and the container in it.
 
 use std::{
     fs,
@@ -9,14 +9,14 @@ use std::{
 use super::{super::netns::netns_at, process};
 use crate::model::{Process, Served};
 
-/// Names of programs that hold the host's sockets on behalf of another network namespace. pasta is passt by another name, and for some
-/// processors starts another build of it, whose name the process then has.
+/// Programs that hold sockets of the host for another network namespace. pasta is another name of passt; on some processors it
+/// executes a special build, and the process then has that build's name.
 const STACKS: [&str; 5] = ["pasta", "pasta.avx2", "passt", "passt.avx2", SLIRP];
 const SLIRP: &str = "slirp4netns";
-/// Bytes of arguments that no slirp4netns has: any process may call itself so.
-const MOST_ARGUMENTS: u64 = 64 << 10;
+/// A limit that no slirp4netns reaches: any process may have that name, and long arguments.
+const MAX_ARGUMENTS: u64 = 64 << 10;
 
-/// The namespace that a process serves; `None` for every other program, and where neither its descriptors nor its command line tell.
+/// The namespace that a process serves; `None` for other programs, and if neither descriptors nor command line show it.
 pub(super) fn served(root: &Path, holder: &Process) -> Option<Served> {
     if !STACKS.contains(&holder.comm.as_str()) {
         return None;
@@ -38,11 +38,11 @@ fn netns_of(link: &Path) -> Option<u32> {
     target.to_str()?.strip_prefix("net:[")?.strip_suffix("]")?.parse().ok()
 }
 
-/// pasta keeps a descriptor of the namespace.
+/// By descriptor: pasta keeps one of the namespace.
 fn by_descriptor(root: &Path, pid: u32) -> Option<u32> {
     let own = netns_of(&directory(root, pid).join("ns/net"));
     let entries = fs::read_dir(directory(root, pid).join("fd")).ok()?.flatten();
-    // One that was opened by the path of its mount has that path.
+    // A namespace that was opened by the path of its mount has that path as its target.
     let leads_to = |path: &Path| netns_of(path).or_else(|| netns_at(path));
     let mut found: Vec<u32> = entries.filter_map(|entry| leads_to(&entry.path())).collect();
     found.retain(|netns| Some(*netns) != own);
@@ -51,7 +51,8 @@ fn by_descriptor(root: &Path, pid: u32) -> Option<u32> {
     if let [one] = found[..] { Some(one) } else { None }
 }
 
-/// `slirp4netns [OPTION]... PID TAP`, with a number of its own pid namespace, or a path (`--netns-type=path`) of its own mount namespace.
+/// By command line: `slirp4netns [OPTION]... PID TAP`. PID is a number in its own pid namespace, or a path in its own mount
+/// namespace (`--netns-type=path`).
 fn by_command_line(root: &Path, pid: u32) -> Option<u32> {
     let same_pids = |one: &Path, other: &Path| {
         let namespace = |path: &Path| fs::read_link(path.join("ns/pid")).ok();
@@ -59,8 +60,8 @@ fn by_command_line(root: &Path, pid: u32) -> Option<u32> {
     };
     let mut bytes = Vec::new();
     let file = fs::File::open(directory(root, pid).join("cmdline")).ok()?;
-    file.take(MOST_ARGUMENTS).read_to_end(&mut bytes).ok()?;
-    if bytes.len() as u64 == MOST_ARGUMENTS {
+    file.take(MAX_ARGUMENTS).read_to_end(&mut bytes).ok()?;
+    if bytes.len() as u64 == MAX_ARGUMENTS {
         return None;
     }
     let words: Vec<&[u8]> = bytes.split(|byte| *byte == 0).filter(|word| !word.is_empty()).collect();
@@ -74,7 +75,7 @@ fn by_command_line(root: &Path, pid: u32) -> Option<u32> {
     }
 }
 
-/// A process of that namespace whose cgroups name a container or unit.
+/// A process in that namespace whose cgroups name a container or unit.
 fn runs_in(root: &Path, netns: u32, stack: u32) -> Option<Process> {
     let entries = fs::read_dir(root.join("proc")).ok()?.flatten();
     let mut pids: Vec<u32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
