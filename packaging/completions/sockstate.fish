@@ -24,15 +24,15 @@ function __fish_sockstate_using_subcommand
     contains -- $cmd[1] $argv
 end
 
-complete -c sockstate -n "__fish_sockstate_needs_command" -l format -d 'How to write [default: table on a terminal, else json]' -r -f -a "table\t'For people'
-json\t'One JSON object a line (docs/events.md)'
-csv\t'bcc tcpstates\' header and columns'"
+complete -c sockstate -n "__fish_sockstate_needs_command" -l format -d 'Format of the output [default: table on a terminal, otherwise json]' -r -f -a "table\t'A table for people'
+json\t'One JSON object per line (docs/events.md)'
+csv\t'CSV with the header and columns of bcc\'s tcpstates'"
 complete -c sockstate -n "__fish_sockstate_needs_command" -s o -l output -d 'Write to FILE instead of standard output' -r -F
 complete -c sockstate -n "__fish_sockstate_needs_command" -l color -d 'Colour the table; auto: on a terminal, unless NO_COLOR is set' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
 complete -c sockstate -n "__fish_sockstate_needs_command" -l metrics -d 'Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435' -r
-complete -c sockstate -n "__fish_sockstate_needs_command" -l metrics-top -d 'Name the N processes with the most stuck sockets in the metrics: as many series more, at most, at a time' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l metrics-top -d 'Add metrics of the N processes with the most stuck sockets: up to N more series at a time' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l duration -d 'End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l count -d 'End after N transitions' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l threshold -d 'When a connection counts as stuck, instead of the defaults: [STATE][:PORTS][@COMM]=TIME, or never instead of TIME' -r
@@ -41,58 +41,58 @@ complete -c sockstate -n "__fish_sockstate_needs_command" -s L -l local-port -l 
 complete -c sockstate -n "__fish_sockstate_needs_command" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_needs_command" -l pid -d 'Process id: whole connections that this process has opened, has accepted and closed, whose listener is its, or that it holds' -r
-complete -c sockstate -n "__fish_sockstate_needs_command" -l comm -d 'The same by the process\'s name (15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l pid -d 'Process id: whole connections that this process opened, accepted and closed, or holds, or whose listener it owns' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
-complete -c sockstate -n "__fish_sockstate_needs_command" -l cgroup -d 'Cgroup v2 of the socket, and all below: /system.slice/nginx.service' -r
-complete -c sockstate -n "__fish_sockstate_needs_command" -l from -d 'State before, by netstat\'s or ss\'s name in any case: CLOSE_WAIT, close-wait, connected' -r
-complete -c sockstate -n "__fish_sockstate_needs_command" -l to -d 'State after' -r
-complete -c sockstate -n "__fish_sockstate_needs_command" -l ring-size -d 'Size of the ring between kernel and sockstate, a power of two: 1M, 64M' -r
-complete -c sockstate -n "__fish_sockstate_needs_command" -l resync -d 'Compare with the kernel\'s tables this often, and after a loss; 0 for never' -r
-complete -c sockstate -n "__fish_sockstate_needs_command" -l hook -d 'Use this hook' -r -f -a "auto\t'The best that works'
+complete -c sockstate -n "__fish_sockstate_needs_command" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l from -d 'State before the transition, by netstat\'s or ss\'s name in any case: CLOSE_WAIT, close-wait, connected' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l to -d 'State after the transition' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l ring-size -d 'Size of the ring buffer between kernel and sockstate, a power of two: 1M, 64M' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l resync -d 'How often to compare the connections with the kernel\'s tables; also done after a loss. 0 for never' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l hook -d 'The hook for transitions' -r -f -a "auto\t'The best hook that works'
 tp-btf\t'The BTF-typed tracepoint'
 tracepoint\t'The classic tracepoint'"
-complete -c sockstate -n "__fish_sockstate_needs_command" -l tier -d 'What shows mini-sockets' -r -f -a "auto\t'The best that works'
-fentry\t'Functions, by fentry'
-kprobe\t'Functions, by kprobe'
-timers\t'Timers\' tracepoints'
-estimate\t'Nothing: an estimate'
-none\t'Nothing, and no estimate'"
-complete -c sockstate -n "__fish_sockstate_needs_command" -l btf -d 'Use this BTF instead of the kernel\'s' -r -F
-complete -c sockstate -n "__fish_sockstate_needs_command" -l escape-formulas -d 'In CSV, put \' in front of cells that a spreadsheet would take for a formula: =, +, -, @, tab'
-complete -c sockstate -n "__fish_sockstate_needs_command" -l snapshot -d 'First write the sockets that exist already'
-complete -c sockstate -n "__fish_sockstate_needs_command" -l cmdline -d 'Add the owner\'s command line. It may hold secrets'
-complete -c sockstate -n "__fish_sockstate_needs_command" -l no-stuck -d 'Do not say what is stuck'
+complete -c sockstate -n "__fish_sockstate_needs_command" -l tier -d 'The hooks for mini-sockets: half-open connections, TIME_WAIT, FIN_WAIT2 after close()' -r -f -a "auto\t'The best tier that works'
+fentry\t'fentry on the functions of mini-sockets'
+kprobe\t'kprobes on the functions of mini-sockets'
+timers\t'Tracepoints of the mini-sockets\' timers'
+estimate\t'No hooks: transitions of mini-sockets are estimated'
+none\t'No hooks and no estimate'"
+complete -c sockstate -n "__fish_sockstate_needs_command" -l btf -d 'Read BTF from this file instead of the kernel\'s' -r -F
+complete -c sockstate -n "__fish_sockstate_needs_command" -l escape-formulas -d 'In CSV, put \' before cells that a spreadsheet would read as a formula: =, +, -, @, tab'
+complete -c sockstate -n "__fish_sockstate_needs_command" -l snapshot -d 'Write the existing sockets first'
+complete -c sockstate -n "__fish_sockstate_needs_command" -l cmdline -d 'Add the owner\'s command line, which may have secrets'
+complete -c sockstate -n "__fish_sockstate_needs_command" -l no-stuck -d 'Do not report stuck connections'
 complete -c sockstate -n "__fish_sockstate_needs_command" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_needs_command" -s 6 -l ipv6 -d 'Only IPv6'
-complete -c sockstate -n "__fish_sockstate_needs_command" -l alongside -d 'Trace although another sockstate does; every transition then costs twice'
+complete -c sockstate -n "__fish_sockstate_needs_command" -l alongside -d 'Trace although another sockstate is tracing; every transition then costs twice'
 complete -c sockstate -n "__fish_sockstate_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sockstate -n "__fish_sockstate_needs_command" -s V -l version -d 'Print version'
 complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "trace" -d 'Trace transitions (what plain `sockstate` does)'
-complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "run" -d 'Trace as a daemon: into every sink of a configuration file, each with its own format, filter and queue'
-complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "detach" -d 'End the kernel programs that a daemon with the key `pin` has left running'
-complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "stuck" -d 'Show the sockets that are stuck: since when, who holds them, why, and what to do. Needs no running tracer'
-complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "close-wait" -d 'The same for CLOSE_WAIT alone'
-complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "sockets" -d 'Show all TCP sockets of all network namespaces, with the age of their state and who holds them'
-complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "hunt" -d 'Find the code that opens what sticks: the call paths of connect and accept, by how many of their sockets are stuck'
-complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "record" -d 'Record every transition into a file, compressed; replay, stuck, diagram, timeline, top and report read it again, without root'
-complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "replay" -d 'Show what a recording holds as `trace` would have'
-complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "diagram" -d 'Draw the state machine, alone or with what a recording or this host\'s connections weigh it by'
-complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "timeline" -d 'Show a recording\'s connections over time, a lane each; or one of them, step by step'
-complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "report" -d 'Make a page about a recording: states over time, leaks, who talks most, times in each state, the slowest closes'
-complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "top" -d 'Watch the sockets of this host, or of a recording: states, rates, who leaks, each socket\'s way and what to do about it'
+complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "run" -d 'Trace as a daemon, and deliver to the sinks of a configuration file, each with its own format, filter and queue'
+complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "detach" -d 'Remove the kernel programs that a daemon with the key `pin` has left attached'
+complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "stuck" -d 'Show stuck sockets: for how long, which process holds them, why, and what to do. Needs no running tracer'
+complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "close-wait" -d 'Show sockets that are stuck in CLOSE_WAIT: the same as `stuck --state CLOSE_WAIT`'
+complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "sockets" -d 'Show all TCP sockets of all network namespaces, with the age of their state and the processes that hold them'
+complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "hunt" -d 'Find the code that opens stuck connections: the call paths of connect() and accept(), sorted by their stuck sockets'
+complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "record" -d 'Record every transition into a compressed file; replay, stuck, diagram, timeline, top and report read it without root'
+complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "replay" -d 'Show the records of a recording in the formats of `trace`'
+complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "diagram" -d 'Draw TCP\'s state machine, alone or with counts from a recording or from this host\'s connections'
+complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "timeline" -d 'Show the connections of a recording over time, one lane for each; or one connection step by step'
+complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "report" -d 'Write an HTML report of a recording: states over time, leaks, busiest processes, times in each state, slowest closes'
+complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "top" -d 'Watch the sockets of this host or of a recording: states, rates, leaking processes, each socket\'s history, and what to do'
 complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "explain" -d 'Explain a state (CLOSE_WAIT, close-wait, 8, 08 as in /proc/net/tcp), a step (FROM TO), or both ends of a connection'
-complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "doctor" -d 'Tell what works here: kernel, BTF, hooks, capabilities, limits; and what to do about the rest'
+complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "doctor" -d 'Check what works on this host (kernel, BTF, hooks, capabilities, limits), and what to do about the rest'
 complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l format -d 'How to write [default: table on a terminal, else json]' -r -f -a "table\t'For people'
-json\t'One JSON object a line (docs/events.md)'
-csv\t'bcc tcpstates\' header and columns'"
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l format -d 'Format of the output [default: table on a terminal, otherwise json]' -r -f -a "table\t'A table for people'
+json\t'One JSON object per line (docs/events.md)'
+csv\t'CSV with the header and columns of bcc\'s tcpstates'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s o -l output -d 'Write to FILE instead of standard output' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l color -d 'Colour the table; auto: on a terminal, unless NO_COLOR is set' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l metrics -d 'Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l metrics-top -d 'Name the N processes with the most stuck sockets in the metrics: as many series more, at most, at a time' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l metrics-top -d 'Add metrics of the N processes with the most stuck sockets: up to N more series at a time' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l duration -d 'End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l count -d 'End after N transitions' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l threshold -d 'When a connection counts as stuck, instead of the defaults: [STATE][:PORTS][@COMM]=TIME, or never instead of TIME' -r
@@ -101,97 +101,97 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s L -l local
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l pid -d 'Process id: whole connections that this process has opened, has accepted and closed, whose listener is its, or that it holds' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l comm -d 'The same by the process\'s name (15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l pid -d 'Process id: whole connections that this process opened, accepted and closed, or holds, or whose listener it owns' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l cgroup -d 'Cgroup v2 of the socket, and all below: /system.slice/nginx.service' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l from -d 'State before, by netstat\'s or ss\'s name in any case: CLOSE_WAIT, close-wait, connected' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l to -d 'State after' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l ring-size -d 'Size of the ring between kernel and sockstate, a power of two: 1M, 64M' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l resync -d 'Compare with the kernel\'s tables this often, and after a loss; 0 for never' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l hook -d 'Use this hook' -r -f -a "auto\t'The best that works'
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l from -d 'State before the transition, by netstat\'s or ss\'s name in any case: CLOSE_WAIT, close-wait, connected' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l to -d 'State after the transition' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l ring-size -d 'Size of the ring buffer between kernel and sockstate, a power of two: 1M, 64M' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l resync -d 'How often to compare the connections with the kernel\'s tables; also done after a loss. 0 for never' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l hook -d 'The hook for transitions' -r -f -a "auto\t'The best hook that works'
 tp-btf\t'The BTF-typed tracepoint'
 tracepoint\t'The classic tracepoint'"
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l tier -d 'What shows mini-sockets' -r -f -a "auto\t'The best that works'
-fentry\t'Functions, by fentry'
-kprobe\t'Functions, by kprobe'
-timers\t'Timers\' tracepoints'
-estimate\t'Nothing: an estimate'
-none\t'Nothing, and no estimate'"
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l btf -d 'Use this BTF instead of the kernel\'s' -r -F
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l escape-formulas -d 'In CSV, put \' in front of cells that a spreadsheet would take for a formula: =, +, -, @, tab'
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l snapshot -d 'First write the sockets that exist already'
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l cmdline -d 'Add the owner\'s command line. It may hold secrets'
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l no-stuck -d 'Do not say what is stuck'
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l tier -d 'The hooks for mini-sockets: half-open connections, TIME_WAIT, FIN_WAIT2 after close()' -r -f -a "auto\t'The best tier that works'
+fentry\t'fentry on the functions of mini-sockets'
+kprobe\t'kprobes on the functions of mini-sockets'
+timers\t'Tracepoints of the mini-sockets\' timers'
+estimate\t'No hooks: transitions of mini-sockets are estimated'
+none\t'No hooks and no estimate'"
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l btf -d 'Read BTF from this file instead of the kernel\'s' -r -F
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l escape-formulas -d 'In CSV, put \' before cells that a spreadsheet would read as a formula: =, +, -, @, tab'
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l snapshot -d 'Write the existing sockets first'
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l cmdline -d 'Add the owner\'s command line, which may have secrets'
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l no-stuck -d 'Do not report stuck connections'
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s 6 -l ipv6 -d 'Only IPv6'
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l alongside -d 'Trace although another sockstate does; every transition then costs twice'
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l alongside -d 'Trace although another sockstate is tracing; every transition then costs twice'
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c sockstate -n "__fish_sockstate_using_subcommand run" -l config -d 'The configuration (docs/configuration.md)' -r -F
-complete -c sockstate -n "__fish_sockstate_using_subcommand run" -l check -d 'Only say what is wrong with it'
-complete -c sockstate -n "__fish_sockstate_using_subcommand run" -l example -d 'Only print one with every key, explained'
+complete -c sockstate -n "__fish_sockstate_using_subcommand run" -l config -d 'The configuration file (docs/configuration.md)' -r -F
+complete -c sockstate -n "__fish_sockstate_using_subcommand run" -l check -d 'Only check the configuration, and report all problems'
+complete -c sockstate -n "__fish_sockstate_using_subcommand run" -l example -d 'Only print an example configuration with every key explained'
 complete -c sockstate -n "__fish_sockstate_using_subcommand run" -s h -l help -d 'Print help'
-complete -c sockstate -n "__fish_sockstate_using_subcommand detach" -l pin -d 'The directory that `pin` has named' -r -F
+complete -c sockstate -n "__fish_sockstate_using_subcommand detach" -l pin -d 'The directory in the key `pin`' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand detach" -s h -l help -d 'Print help'
-complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l format -d 'How to write [default: table on a terminal, else json]' -r -f -a "table\t'For people'
-json\t'One JSON object a line (docs/stuck.md)'"
-complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l group-by -d 'Count, instead of listing each' -r -f -a "process\t'The processes that have them open'
+complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l format -d 'Format of the output [default: table on a terminal, otherwise json]' -r -f -a "table\t'A table for people'
+json\t'One JSON object per line (docs/stuck.md)'"
+complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l group-by -d 'Count sockets in groups instead of listing each one' -r -f -a "process\t'The processes that hold the sockets'
 listener\t'The local end\'s listener'
 peer\t'The peer\'s address'
-container\t'The container, else the systemd unit'
-stack\t'The call path that opened them, by what a hunt has written (--hunt)'"
-complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l hunt -d 'What `sockstate hunt --format json` has written, or is writing: for --group-by stack' -r -F
-complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l from -d 'What was stuck at the end of this recording, instead of a look at this host' -r -F
-complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l watch -d 'Look again every TIME [default: 2s]' -r
+container\t'The container, or the systemd unit where there is none'
+stack\t'The call path that opened the sockets, from the output of a hunt (--hunt)'"
+complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l hunt -d 'For --group-by stack: the output of `sockstate hunt --format json`, which may still be running' -r -F
+complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l from -d 'Show the sockets that were stuck at the end of this recording, instead of this host\'s' -r -F
+complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l watch -d 'Repeat every TIME [default: 2s]' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l state -d 'Only these states, by netstat\'s or ss\'s name' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l older-than -d 'Stuck after TIME in any state, instead of the thresholds' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l older-than -d 'Show sockets that are in their state for TIME or longer, instead of the thresholds' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l threshold -d '[STATE][:PORTS][@COMM]=TIME, or never instead of TIME: CLOSE_WAIT=5m, :8080=30s, CLOSE_WAIT@backup=never' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l warn -d 'Warning from this number of stuck sockets on' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l crit -d 'Critical from this number on' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l warn -d 'Number of stuck sockets for a warning' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l crit -d 'Number of stuck sockets for the critical status' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -s p -l port -d 'Local or remote port: 443, 80,443, 8000-8099' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -s L -l local-port -l localport -d 'Local port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l pid -d 'Process id: whole connections that this process has opened, has accepted and closed, whose listener is its, or that it holds' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l comm -d 'The same by the process\'s name (15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l pid -d 'Process id: whole connections that this process opened, accepted and closed, or holds, or whose listener it owns' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l cgroup -d 'Cgroup v2 of the socket, and all below: /system.slice/nginx.service' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l check -d 'Answer as a monitoring plugin: one line, exit status 0, 1 (warning), 2 (critical) or 3 (unknown)'
+complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l check -d 'Write one line as a monitoring plugin does, with exit status 0, 1 (warning), 2 (critical) or 3 (unknown)'
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -s 6 -l ipv6 -d 'Only IPv6'
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l format -d 'How to write [default: table on a terminal, else json]' -r -f -a "table\t'For people'
-json\t'One JSON object a line (docs/stuck.md)'"
-complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l group-by -d 'Count, instead of listing each' -r -f -a "process\t'The processes that have them open'
+complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l format -d 'Format of the output [default: table on a terminal, otherwise json]' -r -f -a "table\t'A table for people'
+json\t'One JSON object per line (docs/stuck.md)'"
+complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l group-by -d 'Count sockets in groups instead of listing each one' -r -f -a "process\t'The processes that hold the sockets'
 listener\t'The local end\'s listener'
 peer\t'The peer\'s address'
-container\t'The container, else the systemd unit'
-stack\t'The call path that opened them, by what a hunt has written (--hunt)'"
-complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l hunt -d 'What `sockstate hunt --format json` has written, or is writing: for --group-by stack' -r -F
-complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l from -d 'What was stuck at the end of this recording, instead of a look at this host' -r -F
-complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l watch -d 'Look again every TIME [default: 2s]' -r
+container\t'The container, or the systemd unit where there is none'
+stack\t'The call path that opened the sockets, from the output of a hunt (--hunt)'"
+complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l hunt -d 'For --group-by stack: the output of `sockstate hunt --format json`, which may still be running' -r -F
+complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l from -d 'Show the sockets that were stuck at the end of this recording, instead of this host\'s' -r -F
+complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l watch -d 'Repeat every TIME [default: 2s]' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l state -d 'Only these states, by netstat\'s or ss\'s name' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l older-than -d 'Stuck after TIME in any state, instead of the thresholds' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l older-than -d 'Show sockets that are in their state for TIME or longer, instead of the thresholds' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l threshold -d '[STATE][:PORTS][@COMM]=TIME, or never instead of TIME: CLOSE_WAIT=5m, :8080=30s, CLOSE_WAIT@backup=never' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l warn -d 'Warning from this number of stuck sockets on' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l crit -d 'Critical from this number on' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l warn -d 'Number of stuck sockets for a warning' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l crit -d 'Number of stuck sockets for the critical status' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -s p -l port -d 'Local or remote port: 443, 80,443, 8000-8099' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -s L -l local-port -l localport -d 'Local port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l pid -d 'Process id: whole connections that this process has opened, has accepted and closed, whose listener is its, or that it holds' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l comm -d 'The same by the process\'s name (15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l pid -d 'Process id: whole connections that this process opened, accepted and closed, or holds, or whose listener it owns' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l cgroup -d 'Cgroup v2 of the socket, and all below: /system.slice/nginx.service' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l check -d 'Answer as a monitoring plugin: one line, exit status 0, 1 (warning), 2 (critical) or 3 (unknown)'
+complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l check -d 'Write one line as a monitoring plugin does, with exit status 0, 1 (warning), 2 (critical) or 3 (unknown)'
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -s 6 -l ipv6 -d 'Only IPv6'
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l format -d 'How to write [default: table on a terminal, else json]' -r -f -a "table\t'For people'
-json\t'One JSON object a line (docs/stuck.md)'"
-complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l sort -d 'Order' -r -f -a "age\t'The oldest first'
+complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l format -d 'Format of the output [default: table on a terminal, otherwise json]' -r -f -a "table\t'A table for people'
+json\t'One JSON object per line (docs/stuck.md)'"
+complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l sort -d 'The order of the sockets' -r -f -a "age\t'The oldest first'
 state\t'State'
 local\t'Local end'
 remote\t'Remote end'
@@ -203,48 +203,48 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -s L -l loc
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l pid -d 'Process id: whole connections that this process has opened, has accepted and closed, whose listener is its, or that it holds' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l comm -d 'The same by the process\'s name (15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l pid -d 'Process id: whole connections that this process opened, accepted and closed, or holds, or whose listener it owns' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l cgroup -d 'Cgroup v2 of the socket, and all below: /system.slice/nginx.service' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -s 6 -l ipv6 -d 'Only IPv6'
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l format -d 'How to write [default: text on a terminal, else json]' -r -f -a "text\t'For people'
+complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l format -d 'Format of the output [default: text on a terminal, otherwise json]' -r -f -a "text\t'A report for people'
 json\t'`stuck` and `resolved` records with the call path (docs/events.md)'
 folded\t'Folded stacks, for flame graphs'
 svg\t'A flame graph'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s o -l output -d 'Write to FILE instead of standard output' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l threshold -d 'When a connection counts as stuck, instead of the defaults: [STATE][:PORTS][@COMM]=TIME, or never instead of TIME' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l rate -d 'Most call paths of one process that are taken in a second; the rest is counted as lost' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l rate -d 'Limit of call paths per process and second; further ones are counted as lost' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l duration -d 'End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s p -l port -d 'Local or remote port: 443, 80,443, 8000-8099' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s L -l local-port -l localport -d 'Local port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l pid -d 'Process id: whole connections that this process has opened, has accepted and closed, whose listener is its, or that it holds' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l comm -d 'The same by the process\'s name (15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l pid -d 'Process id: whole connections that this process opened, accepted and closed, or holds, or whose listener it owns' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l cgroup -d 'Cgroup v2 of the socket, and all below: /system.slice/nginx.service' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l ring-size -d 'Size of the ring between kernel and sockstate, a power of two: 1M, 64M' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l resync -d 'Compare with the kernel\'s tables this often, and after a loss; 0 for never' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l hook -d 'Use this hook' -r -f -a "auto\t'The best that works'
+complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l ring-size -d 'Size of the ring buffer between kernel and sockstate, a power of two: 1M, 64M' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l resync -d 'How often to compare the connections with the kernel\'s tables; also done after a loss. 0 for never' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l hook -d 'The hook for transitions' -r -f -a "auto\t'The best hook that works'
 tp-btf\t'The BTF-typed tracepoint'
 tracepoint\t'The classic tracepoint'"
-complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l tier -d 'What shows mini-sockets' -r -f -a "auto\t'The best that works'
-fentry\t'Functions, by fentry'
-kprobe\t'Functions, by kprobe'
-timers\t'Timers\' tracepoints'
-estimate\t'Nothing: an estimate'
-none\t'Nothing, and no estimate'"
-complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l btf -d 'Use this BTF instead of the kernel\'s' -r -F
+complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l tier -d 'The hooks for mini-sockets: half-open connections, TIME_WAIT, FIN_WAIT2 after close()' -r -f -a "auto\t'The best tier that works'
+fentry\t'fentry on the functions of mini-sockets'
+kprobe\t'kprobes on the functions of mini-sockets'
+timers\t'Tracepoints of the mini-sockets\' timers'
+estimate\t'No hooks: transitions of mini-sockets are estimated'
+none\t'No hooks and no estimate'"
+complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l btf -d 'Read BTF from this file instead of the kernel\'s' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s 6 -l ipv6 -d 'Only IPv6'
-complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l alongside -d 'Trace although another sockstate does; every transition then costs twice'
+complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l alongside -d 'Trace although another sockstate is tracing; every transition then costs twice'
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l metrics -d 'Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l metrics-top -d 'Name the N processes with the most stuck sockets in the metrics: as many series more, at most, at a time' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l metrics-top -d 'Add metrics of the N processes with the most stuck sockets: up to N more series at a time' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l duration -d 'End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l count -d 'End after N transitions' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l threshold -d 'When a connection counts as stuck, instead of the defaults: [STATE][:PORTS][@COMM]=TIME, or never instead of TIME' -r
@@ -253,96 +253,96 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand record" -s L -l loca
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l pid -d 'Process id: whole connections that this process has opened, has accepted and closed, whose listener is its, or that it holds' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l comm -d 'The same by the process\'s name (15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l pid -d 'Process id: whole connections that this process opened, accepted and closed, or holds, or whose listener it owns' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l cgroup -d 'Cgroup v2 of the socket, and all below: /system.slice/nginx.service' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l from -d 'State before, by netstat\'s or ss\'s name in any case: CLOSE_WAIT, close-wait, connected' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l to -d 'State after' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l ring-size -d 'Size of the ring between kernel and sockstate, a power of two: 1M, 64M' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l resync -d 'Compare with the kernel\'s tables this often, and after a loss; 0 for never' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l hook -d 'Use this hook' -r -f -a "auto\t'The best that works'
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l from -d 'State before the transition, by netstat\'s or ss\'s name in any case: CLOSE_WAIT, close-wait, connected' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l to -d 'State after the transition' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l ring-size -d 'Size of the ring buffer between kernel and sockstate, a power of two: 1M, 64M' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l resync -d 'How often to compare the connections with the kernel\'s tables; also done after a loss. 0 for never' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l hook -d 'The hook for transitions' -r -f -a "auto\t'The best hook that works'
 tp-btf\t'The BTF-typed tracepoint'
 tracepoint\t'The classic tracepoint'"
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l tier -d 'What shows mini-sockets' -r -f -a "auto\t'The best that works'
-fentry\t'Functions, by fentry'
-kprobe\t'Functions, by kprobe'
-timers\t'Timers\' tracepoints'
-estimate\t'Nothing: an estimate'
-none\t'Nothing, and no estimate'"
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l btf -d 'Use this BTF instead of the kernel\'s' -r -F
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l snapshot -d 'First write the sockets that exist already'
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l cmdline -d 'Add the owner\'s command line. It may hold secrets'
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l no-stuck -d 'Do not say what is stuck'
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l tier -d 'The hooks for mini-sockets: half-open connections, TIME_WAIT, FIN_WAIT2 after close()' -r -f -a "auto\t'The best tier that works'
+fentry\t'fentry on the functions of mini-sockets'
+kprobe\t'kprobes on the functions of mini-sockets'
+timers\t'Tracepoints of the mini-sockets\' timers'
+estimate\t'No hooks: transitions of mini-sockets are estimated'
+none\t'No hooks and no estimate'"
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l btf -d 'Read BTF from this file instead of the kernel\'s' -r -F
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l snapshot -d 'Write the existing sockets first'
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l cmdline -d 'Add the owner\'s command line, which may have secrets'
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l no-stuck -d 'Do not report stuck connections'
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -s 6 -l ipv6 -d 'Only IPv6'
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l alongside -d 'Trace although another sockstate does; every transition then costs twice'
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l alongside -d 'Trace although another sockstate is tracing; every transition then costs twice'
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l format -d 'How to write [default: table on a terminal, else json: the lines as they are]' -r -f -a "table\t'For people'
-json\t'One JSON object a line (docs/events.md)'
-csv\t'bcc tcpstates\' header and columns'"
+complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l format -d 'Format of the output [default: table on a terminal, otherwise json: the lines of the recording]' -r -f -a "table\t'A table for people'
+json\t'One JSON object per line (docs/events.md)'
+csv\t'CSV with the header and columns of bcc\'s tcpstates'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l color -d 'Colour the table; auto: on a terminal, unless NO_COLOR is set' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
-complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l speed -d 'As fast as it happened (1), or N times as fast [default: at once]' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l speed -d 'Play in real time (1), or FACTOR times as fast [default: without waiting]' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -s p -l port -d 'Local or remote port: 443, 80,443, 8000-8099' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -s L -l local-port -l localport -d 'Local port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l pid -d 'Process id: whole connections that this process has opened, has accepted and closed, whose listener is its, or that it holds' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l comm -d 'The same by the process\'s name (15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l pid -d 'Process id: whole connections that this process opened, accepted and closed, or holds, or whose listener it owns' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l cgroup -d 'Cgroup v2 of the socket, and all below: /system.slice/nginx.service' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l from -d 'State before, by netstat\'s or ss\'s name in any case: CLOSE_WAIT, close-wait, connected' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l to -d 'State after' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l escape-formulas -d 'In CSV, put \' in front of cells that a spreadsheet would take for a formula: =, +, -, @, tab'
+complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l from -d 'State before the transition, by netstat\'s or ss\'s name in any case: CLOSE_WAIT, close-wait, connected' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l to -d 'State after the transition' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l escape-formulas -d 'In CSV, put \' before cells that a spreadsheet would read as a formula: =, +, -, @, tab'
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -s 6 -l ipv6 -d 'Only IPv6'
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l format -d 'How to write' -r -f -a "text\t'For a terminal of 94 columns'
-svg\t'A picture, light and dark'
+complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l format -d 'Format of the output' -r -f -a "text\t'Text for a terminal of 94 columns'
+svg\t'A picture for light and dark backgrounds'
 mermaid\t'Mermaid, for Markdown'
 dot\t'Graphviz'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -s o -l output -d 'Write to FILE instead of standard output' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l color -d 'Colour the text; auto: on a terminal, unless NO_COLOR is set' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
-complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l from -d 'Weigh it by this recording: counts, median times, where connections are and stick at its end' -r -F
-complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l conn -d 'Light this connection\'s path in it' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l from -d 'Add numbers from this recording: counts, median times, and at its end connections and stuck ones in each state' -r -F
+complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l conn -d 'Highlight the path of this connection' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l duration -d 'End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -s p -l port -d 'Local or remote port: 443, 80,443, 8000-8099' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -s L -l local-port -l localport -d 'Local port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l pid -d 'Process id: whole connections that this process has opened, has accepted and closed, whose listener is its, or that it holds' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l comm -d 'The same by the process\'s name (15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l pid -d 'Process id: whole connections that this process opened, accepted and closed, or holds, or whose listener it owns' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l cgroup -d 'Cgroup v2 of the socket, and all below: /system.slice/nginx.service' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l live -d 'Weigh it by this host\'s connections, and draw it again as they change'
-complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l alongside -d 'Trace although another sockstate does'
+complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l live -d 'Add numbers from this host\'s connections, and redraw the picture as they change'
+complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l alongside -d 'Trace although another sockstate is tracing; every transition then costs twice'
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -s 6 -l ipv6 -d 'Only IPv6'
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l conn -d 'One connection, by its id' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l format -d 'How to write' -r -f -a "text\t'For a terminal'
-svg\t'A picture, light and dark'
-html\t'A page by itself, to zoom into'"
+complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l conn -d 'Show one connection, by its id' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l format -d 'Format of the output' -r -f -a "text\t'Text for a terminal'
+svg\t'A picture for light and dark backgrounds'
+html\t'A self-contained page that can be zoomed'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -s o -l output -d 'Write to FILE instead of standard output' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l color -d 'Colour the text; auto: on a terminal, unless NO_COLOR is set' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
-complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l most -d 'The most connections shown: those that were stuck, then the longest' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l most -d 'Limit of connections: stuck ones come first, then the longest' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -s p -l port -d 'Local or remote port: 443, 80,443, 8000-8099' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -s L -l local-port -l localport -d 'Local port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l pid -d 'Process id: whole connections that this process has opened, has accepted and closed, whose listener is its, or that it holds' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l comm -d 'The same by the process\'s name (15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l pid -d 'Process id: whole connections that this process opened, accepted and closed, or holds, or whose listener it owns' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l cgroup -d 'Cgroup v2 of the socket, and all below: /system.slice/nginx.service' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -s 6 -l ipv6 -d 'Only IPv6'
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -352,56 +352,56 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand report" -s L -l loca
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l pid -d 'Process id: whole connections that this process has opened, has accepted and closed, whose listener is its, or that it holds' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l comm -d 'The same by the process\'s name (15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l pid -d 'Process id: whole connections that this process opened, accepted and closed, or holds, or whose listener it owns' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l cgroup -d 'Cgroup v2 of the socket, and all below: /system.slice/nginx.service' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -s 6 -l ipv6 -d 'Only IPv6'
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l from -d 'Show this recording instead of this host' -r -F
-complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l speed -d 'As fast as it happened (1), or N times as fast [default: at once]' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l speed -d 'Play in real time (1), or FACTOR times as fast [default: without waiting]' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l threshold -d 'When a connection counts as stuck, instead of the defaults: [STATE][:PORTS][@COMM]=TIME, or never instead of TIME' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l lang -d 'The language of explanations [default: that of the locale, else en]' -r -f -a "en\t''
+complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l lang -d 'Language of explanations [default: the language of the locale, or en]' -r -f -a "en\t''
 uk\t''"
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -s p -l port -d 'Local or remote port: 443, 80,443, 8000-8099' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -s L -l local-port -l localport -d 'Local port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l pid -d 'Process id: whole connections that this process has opened, has accepted and closed, whose listener is its, or that it holds' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l comm -d 'The same by the process\'s name (15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l pid -d 'Process id: whole connections that this process opened, accepted and closed, or holds, or whose listener it owns' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l cgroup -d 'Cgroup v2 of the socket, and all below: /system.slice/nginx.service' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l alongside -d 'Trace although another sockstate does'
+complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l alongside -d 'Trace although another sockstate is tracing; every transition then costs twice'
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -s 6 -l ipv6 -d 'Only IPv6'
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c sockstate -n "__fish_sockstate_using_subcommand explain" -l lang -d 'The language [default: that of the locale, else en]' -r -f -a "en\t''
+complete -c sockstate -n "__fish_sockstate_using_subcommand explain" -l lang -d 'Language of the texts [default: the language of the locale, or en]' -r -f -a "en\t''
 uk\t''"
-complete -c sockstate -n "__fish_sockstate_using_subcommand explain" -l open -d 'How a connection opens, both ends side by side'
-complete -c sockstate -n "__fish_sockstate_using_subcommand explain" -l close -d 'How it closes'
-complete -c sockstate -n "__fish_sockstate_using_subcommand explain" -l simultaneous-close -d 'How both ends close at once'
-complete -c sockstate -n "__fish_sockstate_using_subcommand explain" -l reset -d 'How one end breaks it off'
+complete -c sockstate -n "__fish_sockstate_using_subcommand explain" -l open -d 'Explain how a connection opens, with both ends side by side'
+complete -c sockstate -n "__fish_sockstate_using_subcommand explain" -l close -d 'Explain how a connection closes'
+complete -c sockstate -n "__fish_sockstate_using_subcommand explain" -l simultaneous-close -d 'Explain how both ends close at the same time'
+complete -c sockstate -n "__fish_sockstate_using_subcommand explain" -l reset -d 'Explain how one end resets a connection'
 complete -c sockstate -n "__fish_sockstate_using_subcommand explain" -s h -l help -d 'Print help'
-complete -c sockstate -n "__fish_sockstate_using_subcommand doctor" -l format -d 'How to write' -r -f -a "text\t'For people'
+complete -c sockstate -n "__fish_sockstate_using_subcommand doctor" -l format -d 'Format of the output' -r -f -a "text\t'Lines for people'
 json\t'One JSON object'"
-complete -c sockstate -n "__fish_sockstate_using_subcommand doctor" -l ring-size -d 'Try with a ring of this size' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand doctor" -l ring-size -d 'Try a ring buffer of this size' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand doctor" -l btf -d 'Try this BTF instead of the kernel\'s' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "trace" -d 'Trace transitions (what plain `sockstate` does)'
-complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "run" -d 'Trace as a daemon: into every sink of a configuration file, each with its own format, filter and queue'
-complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "detach" -d 'End the kernel programs that a daemon with the key `pin` has left running'
-complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "stuck" -d 'Show the sockets that are stuck: since when, who holds them, why, and what to do. Needs no running tracer'
-complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "close-wait" -d 'The same for CLOSE_WAIT alone'
-complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "sockets" -d 'Show all TCP sockets of all network namespaces, with the age of their state and who holds them'
-complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "hunt" -d 'Find the code that opens what sticks: the call paths of connect and accept, by how many of their sockets are stuck'
-complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "record" -d 'Record every transition into a file, compressed; replay, stuck, diagram, timeline, top and report read it again, without root'
-complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "replay" -d 'Show what a recording holds as `trace` would have'
-complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "diagram" -d 'Draw the state machine, alone or with what a recording or this host\'s connections weigh it by'
-complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "timeline" -d 'Show a recording\'s connections over time, a lane each; or one of them, step by step'
-complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "report" -d 'Make a page about a recording: states over time, leaks, who talks most, times in each state, the slowest closes'
-complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "top" -d 'Watch the sockets of this host, or of a recording: states, rates, who leaks, each socket\'s way and what to do about it'
+complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "run" -d 'Trace as a daemon, and deliver to the sinks of a configuration file, each with its own format, filter and queue'
+complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "detach" -d 'Remove the kernel programs that a daemon with the key `pin` has left attached'
+complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "stuck" -d 'Show stuck sockets: for how long, which process holds them, why, and what to do. Needs no running tracer'
+complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "close-wait" -d 'Show sockets that are stuck in CLOSE_WAIT: the same as `stuck --state CLOSE_WAIT`'
+complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "sockets" -d 'Show all TCP sockets of all network namespaces, with the age of their state and the processes that hold them'
+complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "hunt" -d 'Find the code that opens stuck connections: the call paths of connect() and accept(), sorted by their stuck sockets'
+complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "record" -d 'Record every transition into a compressed file; replay, stuck, diagram, timeline, top and report read it without root'
+complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "replay" -d 'Show the records of a recording in the formats of `trace`'
+complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "diagram" -d 'Draw TCP\'s state machine, alone or with counts from a recording or from this host\'s connections'
+complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "timeline" -d 'Show the connections of a recording over time, one lane for each; or one connection step by step'
+complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "report" -d 'Write an HTML report of a recording: states over time, leaks, busiest processes, times in each state, slowest closes'
+complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "top" -d 'Watch the sockets of this host or of a recording: states, rates, leaking processes, each socket\'s history, and what to do'
 complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "explain" -d 'Explain a state (CLOSE_WAIT, close-wait, 8, 08 as in /proc/net/tcp), a step (FROM TO), or both ends of a connection'
-complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "doctor" -d 'Tell what works here: kernel, BTF, hooks, capabilities, limits; and what to do about the rest'
+complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "doctor" -d 'Check what works on this host (kernel, BTF, hooks, capabilities, limits), and what to do about the rest'
 complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

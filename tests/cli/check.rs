@@ -202,7 +202,11 @@ fn addresses_and_certificates_that_cannot_be_used_are_refused_by_both() {
 #[test]
 fn what_the_kernel_does_not_give_is_refused_by_both() {
     let cases = [
-        ("[filter]\nnetns = \"/dev/null\"\n[sinks.a]\ntype = \"stdout\"", "2:9", "is not a network namespace"),
+        (
+            "[filter]\nnetns = \"/dev/null\"\n[sinks.a]\ntype = \"stdout\"",
+            "2:9",
+            "is not a network namespace",
+        ),
         ("[sinks.a]\ntype = \"stdout\"\n[sinks.a.filter]\ncgroup = \"/no/../such\"", "4:10", "cgroup"),
         ("[kernel]\nbtf = \"DIR/none\"\n[sinks.a]\ntype = \"stdout\"", "2:7", "cannot read DIR/none"),
         ("[kernel]\nbtf = \"DIR/etc/secret\"\n[sinks.a]\ntype = \"stdout\"", "2:7", "is not BTF"),
@@ -261,12 +265,12 @@ fn labels_that_a_collector_does_not_take_are_refused_by_both() {
             "[labels]\nenv = \"x\"\n\"env.tier\" = \"y\"\n[sinks.a]\ntype = \"http\"\nurl = \"http://x\"\n\
              template = \"elasticsearch\"",
             "2:7",
-            "'env' would be a text and, by 'env.tier', an object",
+            "'env' would be a text and, because of 'env.tier', also an object",
         ),
         (
             "[labels]\n\"env.\" = \"x\"\n[sinks.a]\ntype = \"http\"\nurl = \"http://x\"\ntemplate = \"elasticsearch\"",
             "2:10",
-            "takes no 'env.' as a name",
+            "refuses the name 'env.'",
         ),
     ];
     check_refusals(&Place::new(), &cases);
@@ -326,7 +330,7 @@ fn a_check_changes_nothing_and_connects_to_nothing() {
     let before = place.files();
     let (code, said) = place.check(&config);
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("c.toml: right; into http, new, old, pipe, tls, udp, unix"), "{said}");
+    assert!(said.contains("c.toml: OK (sinks: http, new, old, pipe, tls, udp, unix)"), "{said}");
     assert!(said.contains("c.toml:11:8: sink pipe: no process that can be seen reads the pipe"), "{said}");
     assert!(said.contains("sink unix: DIR/run does not exist yet"), "{said}");
     let mut after = place.files();
@@ -356,7 +360,7 @@ fn the_reader_of_a_pipe_does_not_see_a_check() {
     let reader =
         fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).expect("reader");
     let (code, said) = place.check("[sinks.a]\ntype = \"file\"\npath = \"DIR/log/pipe\"");
-    assert_eq!((code, said.as_str()), (Some(0), "c.toml: right; into a\n"));
+    assert_eq!((code, said.as_str()), (Some(0), "c.toml: OK (sinks: a)\n"));
     let mut poll =
         libc::pollfd { fd: std::os::fd::AsRawFd::as_raw_fd(&reader), events: libc::POLLIN, revents: 0 };
     // SAFETY: `poll` is one pollfd, and outlives the call.

@@ -24,12 +24,12 @@ fn bad_arguments_are_named_and_refused() {
         (&["--port", "65536"], "'65536' is not a port"),
         (&["--local-port", "http"], "'http' is not a port"),
         (&["--remote-port", "90-80"], "ends before it begins"),
-        (&["--remote", "10.0.0.0/33"], "no address or prefix"),
+        (&["--remote", "10.0.0.0/33"], "not an address or prefix"),
         (&["--local", "10.1.2.3/8"], "did you mean 10.0.0.0/8"),
         (&["--from", "ESTABLISHD"], "unknown state 'ESTABLISHD'; known are ESTABLISHED"),
         (&["--to", "close-wiat"], "unknown state 'close-wiat'; known are ESTABLISHED"),
         (&["--count", "0"], "0 is not in 1.."),
-        (&["--duration", "soon"], "no length of time"),
+        (&["--duration", "soon"], "is not a duration"),
         (&["--ring-size", "3M"], "not a power of two; the next is 4194304"),
         (&["--ring-size", "1"], "between 4K and 1G"),
         (&["-4", "-6"], "cannot be used with"),
@@ -42,15 +42,15 @@ fn bad_arguments_are_named_and_refused() {
         (&["stuck", "--cgroup", "/no/such/cgroup"], "no cgroup /no/such/cgroup: No such file"),
         (&["--cgroup", "/no/../such"], "no cgroup /no/../such: No such file"),
         (&["--format", "xml"], "[possible values: table, json, csv]"),
-        (&["trace", "--escape-formulas"], "--escape-formulas is for --format csv"),
-        (&["replay", "--escape-formulas", "--format", "table", "x"], "--escape-formulas is for --format csv"),
+        (&["trace", "--escape-formulas"], "--escape-formulas needs --format csv"),
+        (&["replay", "--escape-formulas", "--format", "table", "x"], "--escape-formulas needs --format csv"),
         (&["trace", "--colour"], "a similar argument exists: '--color'"),
         (&["dcotor"], "a similar subcommand exists: 'doctor'"),
-        (&["stuck", "--threshold", "60"], "is no threshold"),
+        (&["stuck", "--threshold", "60"], "is not a threshold"),
         (&["stuck", "--threshold", "=60"], "use --older-than"),
         (&["stuck", "--threshold", "connected=60"], "more than one state"),
         (&["stuck", "--threshold", "CLOSE_WAIT:0=60"], "'0' is not a port"),
-        (&["stuck", "--threshold", "CLOSE_WAIT=soon"], "no length of time"),
+        (&["stuck", "--threshold", "CLOSE_WAIT=soon"], "is not a duration"),
         (&["stuck", "--warn", "3"], "were not provided:\n  --check\n"),
         (&["stuck", "--watch", "--check"], "cannot be used with"),
         (&["explain", "CLOSED_WAIT"], "did you mean CLOSE_WAIT"),
@@ -58,7 +58,7 @@ fn bad_arguments_are_named_and_refused() {
         (&["diagram", "--from", "a", "--live"], "cannot be used with"),
         (&["diagram", "--live"], "--live without a terminal needs --duration"),
         (&["replay"], "were not provided:\n  <FILE>\n"),
-        (&["replay", "--speed", "0", "x"], "'0' is no factor"),
+        (&["replay", "--speed", "0", "x"], "'0' is not a factor"),
         (&["stuck", "--from", "x", "--watch"], "cannot be used with"),
         (&["top"], "needs a terminal"),
         (&["sockets", "--sort", "size"], "[possible values: age, state, local, remote, process, unread]"),
@@ -97,7 +97,7 @@ fn what_is_wrong_with_a_configuration_is_said_with_its_place() {
         ("[filter]\nipv4 = true\nipv6 = true", "1:1", "cannot be used with"),
         ("[kernel]\nring-size = \"3M\"", "2:13", "not a power of two"),
         ("[kernel]\nring_size = \"4M\"", "2:1", "did you mean 'ring-size'?"),
-        ("[stuck]\nthreshold = [\"60\"]", "2:13", "is no threshold"),
+        ("[stuck]\nthreshold = [\"60\"]", "2:13", "is not a threshold"),
         ("[labels]\nenv = 3", "2:7", "'env' must be a text"),
         ("[colours]\nx = 1", "1:2", "unknown key 'colours'"),
     ] {
@@ -155,7 +155,7 @@ fn what_is_wrong_with_a_sink_is_said_with_its_place() {
         ("keep = 3\nurl = \"http://x\"\nkeap = 3", "1:1", "c.toml:4:1: unknown key 'keap'"),
         ("type = \"socket\"\naddress = \"host\"", "3:11", "'host' is no address"),
         ("type = \"socket\"\naddress = \"udp://host:1\"", "1:1", "must be tcp, tls or unix"),
-        ("type = \"stdout\"\nqueue = \"lots\"", "3:9", "'lots' is no size"),
+        ("type = \"stdout\"\nqueue = \"lots\"", "3:9", "'lots' is not a size"),
         ("type = \"stdout\"\nformat = \"xml\"", "3:10", "invalid value 'xml'"),
         (
             "type = \"journald\"\nformat = \"json\"",
@@ -272,7 +272,7 @@ fn help_and_version() {
 fn a_look_at_nothing_is_no_good_news() {
     let output = sockstate(&["sockets", "--netns", "7"]);
     assert_eq!(output.status.code(), Some(3));
-    assert!(text(&output.stderr).contains("no such network namespace"), "{output:?}");
+    assert!(text(&output.stderr).contains("there is no network namespace 7"), "{output:?}");
     let output = sockstate(&["stuck", "--check", "--netns", "7"]);
     assert_eq!(output.status.code(), Some(3));
     assert!(text(&output.stdout).starts_with("SOCKSTATE UNKNOWN - "), "{output:?}");

@@ -288,7 +288,7 @@ fn doctor() {
         assert_eq!(hook["works"], hook["error"].is_null());
     }
     let output = sockstate().arg("doctor").output().expect("doctor");
-    assert!(text(&output.stdout).contains("verdict        tracing works, by "));
+    assert!(text(&output.stdout).contains("verdict        tracing works (hook "));
 }
 
 fn doctor_without_privileges() {

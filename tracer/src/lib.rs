@@ -9,7 +9,7 @@ pub mod messages;
 
 pub mod cli;
 pub mod cmd;
-pub mod config;
+
 pub mod decode;
 pub mod display;
 pub mod draw;
@@ -37,4 +37,5 @@ pub mod story;
 pub mod track;
 pub mod tui;
 pub mod unwind;
+pub mod values;
 pub mod wire;

@@ -6,15 +6,14 @@ use anyhow::{Context, Result};
 
 use crate::{cli::DetachArgs, kernel, restart};
 
-/// Runs it.
 pub(super) fn run(args: &DetachArgs) -> Result<ExitCode> {
     let was_there = kernel::unpin(&args.pin)?;
-    restart::forget(&args.pin).context("cannot remove what it has left in /run/sockstate; run as root")?;
-    let said = if was_there {
-        "its programs have ended, unless a sockstate still runs with them"
+    restart::forget(&args.pin).context("cannot remove the saved state in /run/sockstate; run as root")?;
+    let result = if was_there {
+        "the pins are removed; the kernel programs end, unless a running sockstate still uses them"
     } else {
-        "nothing is kept there"
+        "no kernel programs are pinned there"
     };
-    super::print([format!("{}: {said}\n", args.pin.display())])?;
+    super::print([format!("{}: {result}\n", args.pin.display())])?;
     Ok(ExitCode::SUCCESS)
 }

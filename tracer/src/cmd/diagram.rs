@@ -18,13 +18,12 @@ use crate::{
     story::Story,
 };
 
-/// How often a living picture is drawn.
+/// How often `--live` redraws the picture.
 const FRAME: Duration = Duration::from_millis(500);
 
-/// What a living picture is of.
+/// The name of the source in the title of a live picture.
 const NOW: &str = "now";
 
-/// Runs it.
 pub(super) fn run(args: &DiagramArgs) -> Result<ExitCode> {
     if args.live {
         return live(args);
@@ -55,7 +54,7 @@ fn draw(args: &DiagramArgs, diagram: &Diagram) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Draws it again and again, until the tracer ends.
+/// Redraws the picture until the tracer ends.
 fn live(args: &DiagramArgs) -> Result<ExitCode> {
     if !std::io::stdout().is_terminal() && args.duration.is_none() {
         return Err(Failure::usage("--live without a terminal needs --duration").into());
@@ -71,7 +70,7 @@ fn live(args: &DiagramArgs) -> Result<ExitCode> {
             drawn_at = Instant::now();
             let diagram = Diagram::weighed(Weights::of(&story), super::story_title(&story, NOW.as_ref()));
             let mut out = std::io::stdout().lock();
-            // Home; each line to its end; and what was below.
+            // Cursor to the top left; erase each line's end, and everything below.
             let text = diagram.text(colours(Colour::Auto, true)).replace('\n', "\x1b[K\n");
             write!(out, "\x1b[H{text}\x1b[J").and_then(|()| out.flush()).context("cannot draw")?;
         }

@@ -1,4 +1,4 @@
-//! `sockstate doctor`: tries everything, and says what came of it and what to do.
+//! `sockstate doctor`: tries all hooks, and shows the results and what to do.
 
 use std::{fmt::Write, process::ExitCode};
 
@@ -15,25 +15,24 @@ use crate::{
     source::{Destroys, Mptcp},
 };
 
-/// What doctor found.
+/// The results of all checks.
 struct Findings {
     facts: HostInfo,
     ring_bytes: u32,
     attempts: Vec<Attempt>,
     /// The hook that trace would use.
     hook: Option<&'static str>,
-    /// What shows mini-sockets.
+    /// The tier for mini-sockets that trace would use.
     tier: Option<&'static str>,
     degraded: Vec<String>,
-    /// What a look at the sockets would not see.
+    /// What a look at all sockets cannot see.
     gaps: Vec<Gap>,
-    /// Whether `ss -K` ends what a look finds.
+    /// Whether `ss -K` ends a socket.
     destroy: Destroy,
     mptcp: Mptcp,
     advice: Vec<String>,
 }
 
-/// Runs it.
 pub(super) fn run(args: &DoctorArgs) -> Result<ExitCode> {
     let findings = examine(args);
     match args.format {
@@ -116,24 +115,26 @@ impl Findings {
             .collect();
         if !missing.is_empty() {
             self.advice.push(format!(
-                "not held: {}; run as root, or give them with setcap or the unit's AmbientCapabilities",
+                                "capabilities are missing: {}; run as root, or grant them with setcap or with AmbientCapabilities of the systemd unit",
                 missing.join(", ")
             ));
         }
         if self.facts.tracefs.is_none() {
             self.advice.push(
-                "tracefs is not mounted; only the fallback needs it: mount -t tracefs tracefs /sys/kernel/tracing"
+                                "tracefs is not mounted; only the classic tracepoint needs it: mount -t tracefs tracefs /sys/kernel/tracing"
                     .into(),
             );
         }
         if self.facts.btf_bytes.is_none() {
             self.advice.push(
-                "no BTF: use a kernel with CONFIG_DEBUG_INFO_BTF=y, as all large distributions build".into(),
+                "no BTF: use a kernel with CONFIG_DEBUG_INFO_BTF=y, as all large distributions build it"
+                    .into(),
             );
         }
         if self.facts.cgroup == "v1" || self.facts.cgroup == "none" {
             self.advice.push(
-                "no cgroup v2: containers are told by the owner's cgroups, and --cgroup does not work".into(),
+                "no cgroup v2: containers are found by the owner's cgroups only, and --cgroup does not work"
+                    .into(),
             );
         }
     }
@@ -179,10 +180,14 @@ impl Findings {
         for advice in &self.advice {
             line("advice", advice.clone());
         }
-        let missing = if self.degraded.is_empty() { "" } else { ", without what the lines above say" };
+        let missing = if self.degraded.is_empty() {
+            ""
+        } else {
+            ", with the limitations in the lines `degraded` above"
+        };
         let verdict = match (self.hook, self.tier) {
             (Some(hook), Some(tier)) => {
-                format!("tracing works, by {hook}; mini-sockets by {tier}{missing}")
+                format!("tracing works (hook {hook}, mini-sockets by {tier}){missing}")
             }
             _ => "tracing does not work here".into(),
         };
@@ -249,7 +254,7 @@ fn destroy_of(destroy: Destroy) -> (Option<bool>, &'static str) {
             Some(false),
             "does nothing: this kernel is built without CONFIG_INET_DIAG_DESTROY; end or restart the process that holds a socket",
         ),
-        Destroy::Unknown => (None, "the kernel cannot be asked (sock_diag)"),
+        Destroy::Unknown => (None, "not known: the kernel does not answer (sock_diag)"),
     }
 }
 

@@ -14,7 +14,6 @@ use crate::{
 /// Lines longer than this are hard to read.
 const WIDEST: usize = 100;
 
-/// Runs it.
 pub(super) fn run(args: &ExplainArgs) -> Result<ExitCode> {
     let texts = args.lang.as_deref().map_or_else(Texts::of_locale, Texts::of);
     let page = page();

@@ -1,5 +1,5 @@
-//! Records for those who look at them: of a recording, or of a tracer in a thread of its own, through a pipe. The reader sees the
-//! same either way, and only what is written.
+//! A source of records for the viewers (`top`, `record`, `diagram --live`, ...): a recording, or a live tracer that runs in a
+//! thread and is read through a pipe.
 
 use std::{
     io::{BufRead, BufReader, PipeReader},
@@ -33,10 +33,11 @@ use crate::{
     wire::Parser,
 };
 
-/// Nobody sees the difference on a screen, and to look fifty times a second costs less than for each record.
+/// How long the tracer of a viewer naps: a user does not see the delay, and fifty wake-ups a second cost less than one for each
+/// record.
 const NAP: Duration = Duration::from_millis(20);
 
-/// What a tracer for somebody who looks is told.
+/// The arguments of the live tracer.
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
     pub(super) run: RunArgs,
@@ -46,7 +47,7 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// All of these connections, until it is ended.
+    /// Traces the selected connections without an end.
     pub(super) fn of(select: &SelectArgs, alongside: bool) -> Self {
         Self {
             run: RunArgs::default(),
@@ -57,20 +58,20 @@ impl Wanted {
     }
 }
 
-/// Lets as much time pass as between the records, by a factor.
-pub(super) struct Pace {
+/// Replays records in their original timing, `speed` times as fast.
+pub(super) struct Playback {
     speed: f64,
     latest_ns: Option<i64>,
 }
 
-impl Pace {
+impl Playback {
     pub(super) fn new(speed: f64) -> Self {
         Self { speed, latest_ns: None }
     }
 
     /// How long to wait for the record of this time.
     pub(super) fn until(&mut self, time_ns: i64) -> Duration {
-        // Sockets that were there first are reported out of order, each as of when it was last seen to change.
+        // Snapshots come first, each with the time of its last change, so times may go back.
         let latest_ns = self.latest_ns.unwrap_or(time_ns);
         let gap_ns = (time_ns - latest_ns).max(0);
         self.latest_ns = Some(latest_ns.max(time_ns));
@@ -78,21 +79,20 @@ impl Pace {
     }
 }
 
-/// Where records come from.
+/// A source of records.
 pub(super) enum Feed {
-    /// A file.
     File(Recording),
-    /// A tracer.
+    /// A tracer in a thread, and the pipe that it writes to.
     Live(BufReader<PipeReader>, Option<JoinHandle<Result<ExitCode>>>),
 }
 
 impl Feed {
-    /// Those that were written before.
+    /// Opens a recording.
     pub(super) fn open(path: &Path) -> Result<Self> {
         Ok(Self::File(Recording::open(path)?))
     }
 
-    /// Those of this host, from now on, behind the sockets that exist.
+    /// Starts a tracer of this host, which writes existing sockets first.
     pub(super) fn live(mut wanted: Wanted) -> Result<Self> {
         wanted.run.snapshot = true;
         // Its errors are reported at once.
@@ -116,13 +116,13 @@ impl Feed {
     /// Reads the next line instead of `line`; false at the end.
     ///
     /// # Errors
-    /// It cannot be read, or the tracer has failed.
+    /// The recording cannot be read, or the tracer has failed.
     pub(super) fn next(&mut self, line: &mut Vec<u8>) -> Result<bool> {
         match self {
             Self::File(recording) => Ok(recording.next(line)?),
             Self::Live(reader, thread) => {
                 line.clear();
-                // A last record may be cut where the tracer has ended before all of it was read.
+                // If the tracer has ended, the last record may be incomplete.
                 if reader.read_until(b'\n', line)? > 0 && line.ends_with(b"\n") {
                     return Ok(true);
                 }
@@ -135,27 +135,27 @@ impl Feed {
         }
     }
 
-    /// Whether bytes are there without waiting; a file never waits.
+    /// Whether a read would not wait. A file never waits.
     pub(super) fn is_ready(&self) -> bool {
         matches!(self, Self::File(_)) || matches!(self, Self::Live(reader, _) if !reader.buffer().is_empty())
     }
 
-    /// Waits for `time` at most; whether something, or the end, is there.
+    /// Waits up to `time` for data or the end. Returns whether there is any.
     pub(super) fn wait(&self, time: Duration) -> Result<bool> {
         let Self::Live(reader, _) = self else { return Ok(true) };
         let time = Timespec::try_from(time)?;
         let mut pipe = [PollFd::new(reader.get_ref(), PollFlags::IN)];
         match poll(&mut pipe, Some(&time)) {
-            // A signal: the caller looks again.
+            // After a signal the caller tries again.
             Err(Errno::INTR) => Ok(false),
             ready => Ok(ready? > 0),
         }
     }
 
-    /// Reads all that comes, and hands it on; says what it skipped.
+    /// Passes all records to `take`, and reports skipped lines.
     ///
     /// # Errors
-    /// It cannot be read, is no recording, or the tracer has failed.
+    /// The file cannot be read or is not a recording, or the tracer has failed.
     pub(super) fn each(&mut self, mut take: impl FnMut(Record, &[u8]) -> Result<()>) -> Result<()> {
         let (mut parser, mut line) = (Parser::default(), Vec::new());
         while self.next(&mut line)? {
@@ -168,7 +168,7 @@ impl Feed {
         Ok(())
     }
 
-    /// The lines that are skipped, also while another thread reads.
+    /// The counter of skipped lines, which another thread may use while this one reads.
     pub(super) fn skipped(&self) -> Skipped {
         match self {
             Self::File(recording) => {
@@ -188,7 +188,7 @@ impl Feed {
     }
 }
 
-/// Lines of a recording that are too long.
+/// The count of lines that were too long.
 #[derive(Default)]
 pub(super) struct Skipped {
     name: String,
@@ -196,12 +196,12 @@ pub(super) struct Skipped {
 }
 
 impl Skipped {
-    /// Says how many there are, if any.
+    /// Writes a message if lines were skipped.
     pub(super) fn report(&self) {
         match self.lines.load(Ordering::Relaxed) {
             0 => {}
             lines => message!(
-                "{}: skipped {lines} lines of more than {} bytes, which no record has",
+                "{}: skipped {lines} lines longer than {} bytes; no record is that long",
                 self.name,
                 LONGEST_LINE
             ),
@@ -215,8 +215,8 @@ mod tests {
 
     #[test]
     fn time_passes_once_whatever_the_order() {
-        let mut pace = Pace::new(2.0);
-        let seconds = [100, 40, 102, 60, 101, 106].map(|s| pace.until(s * 1_000_000_000).as_secs());
+        let mut playback = Playback::new(2.0);
+        let seconds = [100, 40, 102, 60, 101, 106].map(|s| playback.until(s * 1_000_000_000).as_secs());
         assert_eq!(seconds, [0, 0, 1, 0, 0, 2]);
     }
 }

@@ -17,10 +17,9 @@ use crate::{
     sinks::Output,
 };
 
-/// Runs it.
 pub(super) fn run(args: &HuntArgs) -> Result<ExitCode> {
     let filter = followed(&args.select)?;
-    // Who opens a connection counts here, not whose the listener is.
+    // A hunt filters by the process that opens a connection, not by the owner of the listener.
     let hunt = Hunt { pids: filter.pids, comms: filter.comms, rate: args.rate };
     let filter = Filter { pids: Vec::new(), comms: Vec::new(), ..filter };
     let open = || {

@@ -1,4 +1,4 @@
-//! One instance traces at a time: all others pay for each transition again.
+//! The lock by which only one instance traces at a time: a second one would double the cost of each transition.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -13,41 +13,41 @@ use rustix::fs::{FlockOperation, Mode, fchmod, flock, major, minor};
 use super::{Failure, exit};
 use crate::{files, kernel, procfs::text};
 
-/// Held while one instance traces.
+/// The locked file.
 const LOCK: &str = "/run/sockstate.lock";
 
-/// The lock; `None` where there is no /run to have it in.
+/// Takes the lock; `None` if there is no /run.
 ///
 /// # Errors
-/// Another instance holds it, or it cannot be known whether one does.
+/// Another instance holds the lock, or the lock cannot be opened.
 pub(super) fn lock() -> Result<Option<File>, Failure> {
     let path = Path::new(LOCK);
     let mut file = match open(path) {
         Ok(file) => file,
-        // Without a capability to trace, the start fails with the better message.
+        // Without capabilities to trace, the later error is more useful.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied && kernel::may_trace() => {
             return Err(denied(path, &error));
         }
         Err(_) => return Ok(None),
     };
-    // Earlier versions let every user open it, and so lock it.
+    // Earlier versions created the file with a mode that let every user lock it.
     let _ = fchmod(&file, Mode::RUSR | Mode::WUSR);
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         let mut text = String::new();
-        // A message without the number is still a message, and a number has no more digits.
+        // A process id has at most 20 digits. If it cannot be read, the message lacks it.
         let _ = file.take(20).read_to_string(&mut text);
         return Err(second(holder(path).unwrap_or_else(|| text.trim().to_owned())));
     }
     let written =
         file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
     if let Err(error) = written {
-        // The lock is held all the same.
+        // The lock is held nevertheless.
         message!("cannot write the process id to {LOCK}: {error}");
     }
     Ok(Some(file))
 }
 
-/// A user that may only read the file (CAP_DAC_READ_SEARCH) can lock it, too.
+/// Opens the file to write, or else to read: a process that may only read it (CAP_DAC_READ_SEARCH) can lock it too.
 fn open(path: &Path) -> io::Result<File> {
     files::private().read(true).create(true).truncate(false).open(path).or_else(|error| {
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path);
@@ -60,8 +60,8 @@ fn denied(path: &Path, error: &io::Error) -> Failure {
         return second(pid);
     }
     let message = format!(
-        "cannot lock {LOCK}: {error}; so no other sockstate would notice this one, and every transition could cost twice: run as root, \
-         give this user the file (as root: chown {} {LOCK}, behind touch {LOCK} where it is missing), or use --alongside",
+        "cannot lock {LOCK}: {error}. Without the lock another sockstate may start, and every transition would cost twice: run as \
+                 root, give this user the file (as root: touch {LOCK} if it is missing, then chown {} {LOCK}), or use --alongside",
         rustix::process::geteuid().as_raw()
     );
     Failure { code: exit::PRIVILEGE, message }
@@ -69,12 +69,13 @@ fn denied(path: &Path, error: &io::Error) -> Failure {
 
 fn second(pid: String) -> Failure {
     let message = format!(
-        "another sockstate (pid {pid}) is tracing; every transition would cost twice: end that one, read its output, or use --alongside"
+        "another sockstate (pid {pid}) is tracing, and with a second one every transition would cost twice: stop that one, read its \
+                 output, or use --alongside"
     );
     Failure { code: exit::SECOND, message }
 }
 
-/// The process that holds the lock, as /proc/locks shows to everybody.
+/// The process that holds the lock, from /proc/locks, which every user may read.
 fn holder(path: &Path) -> Option<String> {
     let metadata = fs::symlink_metadata(path).ok()?;
     let device = metadata.dev();
@@ -82,7 +83,7 @@ fn holder(path: &Path) -> Option<String> {
     holder_of(&file, text::lines(Path::new("/proc/locks")))
 }
 
-/// `1: FLOCK  ADVISORY  WRITE 812 00:1a:1234 0 EOF`; who waits for it has an arrow behind the number.
+/// Parses `1: FLOCK  ADVISORY  WRITE 812 00:1a:1234 0 EOF`; the line of a waiting process has an arrow after the number.
 fn holder_of(file: &str, mut locks: impl Iterator<Item = String>) -> Option<String> {
     locks.find_map(|line| {
         let mut words = line.split_whitespace().skip(1);

@@ -1,4 +1,4 @@
-//! A look by a command: filtered, and with where each socket runs.
+//! A look for the commands `stuck` and `sockets`, filtered, with the subject of each socket.
 
 use std::{
     io::{self, IsTerminal},
@@ -15,11 +15,11 @@ use crate::{
     route::Router,
 };
 
-/// Looks at the sockets that `filter` and `wanted` let through; the latter is asked before anything is known of holders.
-/// Reports on standard error what could not be seen.
+/// Looks at the sockets that `filter` and `wanted` let through; `wanted` is called before holders are known. Writes messages about
+/// what could not be seen.
 ///
 /// # Errors
-/// Nothing could be seen.
+/// No namespace could be read.
 pub(super) fn look(
     filter: &Filter,
     wanted: impl Fn(&SocketInfo) -> bool,
@@ -30,7 +30,7 @@ pub(super) fn look(
     if look.is_blind {
         let why: Vec<String> = look.gaps.iter().map(ToString::to_string).collect();
         let message = match (filter.netns, &why[..]) {
-            (Some(netns), []) => format!("there is no such network namespace: {netns}"),
+            (Some(netns), []) => format!("there is no network namespace {netns}"),
             (Some(netns), _) => {
                 format!("cannot look at network namespace {netns}: {}", why.join("; "))
             }
@@ -59,7 +59,7 @@ pub(super) fn look(
     Ok((sockets, look))
 }
 
-/// What the look could not see, behind what it saw.
+/// Writes the gaps, after the sockets.
 pub(super) fn show_gaps(as_table: bool, netns: Option<u32>, gaps: &[Gap], time: &str) -> io::Result<()> {
     match (gaps, as_table) {
         ([], _) => Ok(()),
@@ -68,7 +68,7 @@ pub(super) fn show_gaps(as_table: bool, netns: Option<u32>, gaps: &[Gap], time: 
     }
 }
 
-/// Tables are for people, JSON is for machines.
+/// Whether to write a table: by default on a terminal only.
 pub(super) fn as_table(format: Option<LookFormat>) -> bool {
     format.map_or_else(|| io::stdout().is_terminal(), |format| format == LookFormat::Table)
 }

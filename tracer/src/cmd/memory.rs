@@ -1,10 +1,10 @@
-//! What the start needed, and nothing needs after it, goes back.
+//! Gives memory back that only the start needed.
 
 use std::fs;
 
 use rustix::mm::{Advice, madvise};
 
-/// Loading took megabytes for BTF, and ran code that tracing does not run.
+/// Frees heap pages and unmodified code pages: loading has used megabytes for BTF, and code that tracing does not run.
 pub(super) fn give_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes a number, keeps the heap as it is.
@@ -13,12 +13,12 @@ pub(super) fn give_back() {
     }
     let smaps = fs::read_to_string("/proc/self/smaps").unwrap_or_default();
     for (start, len) in clean(&smaps) {
-        // SAFETY: all of its pages are a file's, and nobody may write to them: what is needed again is mapped again.
+        // SAFETY: all pages are unmodified pages of a file and not writable; the kernel reads them again when they are needed.
         let _ = unsafe { madvise(start as *mut _, len, Advice::LinuxDontNeed) };
     }
 }
 
-/// Start and length of the private mappings of files, code and constants, that have no page but the file's (proc_pid_smaps(5)).
+/// Start and length of private, read-only mappings of files without anonymous pages (proc_pid_smaps(5)).
 fn clean(smaps: &str) -> Vec<(usize, usize)> {
     let mut found = Vec::new();
     let mut mapping = None;
@@ -32,7 +32,7 @@ fn clean(smaps: &str) -> Vec<(usize, usize)> {
     found
 }
 
-/// The mapping that a line begins, if it is private, of a file, and not to be written.
+/// The mapping in a header line, if it is private, of a file, and read-only.
 fn constant(line: &str) -> Option<(usize, usize)> {
     let mut fields = line.split_ascii_whitespace();
     let (start, end) = fields.next()?.split_once('-')?;

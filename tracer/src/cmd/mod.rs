@@ -1,4 +1,4 @@
-//! The subcommands: they wire the rooms together and turn errors into words and exit codes.
+//! The subcommands: they connect the other modules, and turn errors into messages and exit codes.
 
 mod detach;
 mod diagram;
@@ -37,7 +37,7 @@ use crate::{
     messages,
     model::{ConnId, Filter, StateSet, printable},
     route::Router,
-    story::{Life, MOST_STEPS, Story},
+    story::{Life, MAX_STEPS, Story},
 };
 
 /// Exit codes; the same as in `cli.rs`'s help.
@@ -46,15 +46,15 @@ pub mod exit {
     pub const FAILURE: u8 = 1;
     /// Bad arguments.
     pub const USAGE: u8 = 2;
-    /// This kernel cannot.
+    /// The kernel cannot trace.
     pub const KERNEL: u8 = 3;
-    /// Not permitted.
+    /// Privileges are missing.
     pub const PRIVILEGE: u8 = 4;
     /// Another instance is tracing.
     pub const SECOND: u8 = 5;
 }
 
-/// How long the end waits for a standard error that takes nothing.
+/// How long the process waits at its end for a standard error that blocks.
 const LAST_MESSAGES: Duration = Duration::from_millis(500);
 
 /// An error with the exit code that belongs to it.
@@ -81,7 +81,7 @@ impl From<KernelError> for Failure {
     }
 }
 
-/// The program.
+/// Runs the command line.
 #[must_use]
 pub fn main() -> ExitCode {
     crate::unwind::abort_on_panic();
@@ -116,7 +116,7 @@ pub fn main() -> ExitCode {
     code
 }
 
-/// The filter that the arguments spell, for a look at what exists; names and paths become numbers.
+/// The filter for a look at existing sockets: names and paths are resolved now.
 fn filter(args: &SelectArgs) -> Result<Filter, Failure> {
     let netns = args.netns.as_deref().map(Netns::find).transpose().map_err(Failure::usage)?;
     let tree = |path: &str| Cgroups::find(Path::new("/"))?.tree(path);
@@ -124,7 +124,7 @@ fn filter(args: &SelectArgs) -> Result<Filter, Failure> {
     Ok(Filter { netns, cgroup, ..filter_of_ends(args) })
 }
 
-/// The same for what takes time: names and paths are followed, and may lead to something that is made later.
+/// The filter for a command that runs for some time: names and paths may lead to something that is created later.
 fn followed(args: &SelectArgs) -> Result<Filter, Failure> {
     let netns = args.netns.as_deref().map(Netns::follow).transpose().map_err(Failure::usage)?;
     let tree = |path: &str| Cgroups::find(Path::new("/"))?.tree_to_come(path);
@@ -151,7 +151,7 @@ fn filter_of_ends(args: &SelectArgs) -> Filter {
     }
 }
 
-/// A followed filter with states.
+/// [`followed`], with states.
 fn transitions(args: &FilterArgs) -> Result<Filter, Failure> {
     Ok(with_states(args, followed(&args.select)?))
 }
@@ -160,7 +160,7 @@ fn with_states(args: &FilterArgs, filter: Filter) -> Filter {
     Filter { from: union(&args.from), to: union(&args.to), ..filter }
 }
 
-/// What a filter names and does not exist yet.
+/// Messages about what a filter names and does not exist yet.
 fn awaited(filter: &Filter) -> Vec<String> {
     let name = filter.named_netns.iter().filter(|name| name.now().is_none());
     let cgroup = filter.cgroup.iter().filter(|tree| tree.id == 0);
@@ -174,7 +174,7 @@ fn union(sets: &[StateSet]) -> StateSet {
     sets.iter().fold(StateSet::default(), |all, set| all.union(*set))
 }
 
-/// Whether to colour what goes to a terminal, or does not.
+/// Whether to use colours.
 fn colours(choice: Colour, is_terminal: bool) -> bool {
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     match choice {
@@ -184,49 +184,50 @@ fn colours(choice: Colour, is_terminal: bool) -> bool {
     }
 }
 
-/// Formulas are a matter of CSV.
+/// Refuses `--escape-formulas` for formats other than CSV.
 fn only_csv(escape_formulas: bool, format: Option<FormatName>) -> Result<(), Failure> {
     if escape_formulas && format != Some(FormatName::Csv) {
-        return Err(Failure::usage("--escape-formulas is for --format csv"));
+        return Err(Failure::usage("--escape-formulas needs --format csv"));
     }
     Ok(())
 }
 
-/// Memory that the connections of a recording may take, about.
-const MOST_STORY: usize = 1 << 30;
+/// Limit of memory for the connections of a recording, approximately.
+const MAX_STORY_BYTES: usize = 1 << 30;
 
-/// Connections of a recording that a filter cannot decide on.
-const MOST_WAITING: usize = 1 << 20;
+/// Limit of connections of a recording that a filter cannot decide on yet.
+const MAX_WAITING: usize = 1 << 20;
 
-/// A recording has more connections that live than can be kept.
+/// The error for a recording with too many open connections.
 fn too_large(path: &Path) -> Failure {
     Failure::usage(format!(
-        "{}: its open connections take more than {} MiB of memory; choose some, such as with --port or --netns",
+        "{}: the open connections of this recording take more than {} MiB of memory; select some of them, for example with --port or \
+                 --netns",
         path.display(),
-        MOST_STORY >> 20
+        MAX_STORY_BYTES >> 20
     ))
 }
 
-/// Everything that a recording says of these connections.
+/// Reads the selected connections of a recording.
 fn story(path: &Path, select: &SelectArgs) -> anyhow::Result<Story> {
-    let mut story = Story::within(MOST_STORY);
+    let mut story = Story::within(MAX_STORY_BYTES);
     let mut router = Router::new(filter(select)?);
     feed::Feed::open(path)?.each(|record, _| {
         router.route(&record, |record| story.record(record));
-        let is_full = story.is_full() || router.waiting() > MOST_WAITING;
+        let is_full = story.is_full() || router.waiting() > MAX_WAITING;
         if is_full { Err(too_large(path).into()) } else { Ok(()) }
     })?;
     if story.left_out > 0 {
         message!(
-            "{}: {} connections that had ended are left out: all of them would take more than {} MiB of memory",
+            "{}: {} closed connections are left out, because all connections would take more than {} MiB of memory",
             path.display(),
             story.left_out,
-            MOST_STORY >> 20
+            MAX_STORY_BYTES >> 20
         );
     }
     if story.left_out_steps > 0 {
         message!(
-            "{}: {} steps are left out, of connections with more than {MOST_STEPS}",
+            "{}: {} steps of connections with more than {MAX_STEPS} steps are left out",
             path.display(),
             story.left_out_steps
         );
@@ -234,20 +235,20 @@ fn story(path: &Path, select: &SelectArgs) -> anyhow::Result<Story> {
     Ok(story)
 }
 
-/// What a recording is of.
+/// A title: file, host, number of transitions, duration.
 fn story_title(story: &Story, path: &Path) -> String {
     let host = story.host.as_ref().map(|(host, _)| format!("{host}, ")).unwrap_or_default();
     let seconds = (story.end_ns - story.begin_ns) as f64 / 1e9;
     format!("{}: {host}{} transitions in {seconds:.0} s", path.display(), story.transitions)
 }
 
-/// The connection that the user has named.
+/// Finds the connection with the id that the user has given.
 fn life<'a>(story: &'a Story, conn: &str, path: &Path) -> Result<&'a Life, Failure> {
     let life = u64::from_str_radix(conn, 16).ok().and_then(|conn| story.lives.get(&ConnId(conn)));
-    life.ok_or_else(|| Failure::usage(format!("no connection {conn} in {}", path.display())))
+    life.ok_or_else(|| Failure::usage(format!("{} has no connection {conn}", path.display())))
 }
 
-/// A connection's ends, and whose it is.
+/// A title: owner, role, ends, id.
 fn life_title(life: &Life) -> String {
     let tuple = &life.tuple;
     let (local, remote) =
@@ -272,7 +273,7 @@ fn write(path: Option<&Path>, text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Writes pieces to standard output; its reader may go away.
+/// Writes to standard output. Ends the process if the reader has closed the pipe.
 fn print(pieces: impl IntoIterator<Item = impl AsRef<str>>) -> std::io::Result<()> {
     use std::io::Write;
     let mut out = std::io::BufWriter::with_capacity(1 << 16, std::io::stdout().lock());

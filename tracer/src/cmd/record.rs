@@ -1,4 +1,4 @@
-//! `sockstate record`: the records of a while, into a file that every command that looks reads again.
+//! `sockstate record`: writes records into a compressed file, which the viewers read.
 
 use std::{
     io::{BufWriter, IsTerminal, Write},
@@ -11,12 +11,11 @@ use anyhow::{Context, Result};
 use super::feed::{Feed, Wanted};
 use crate::{cli::RecordArgs, files};
 
-/// How well zstd compresses: quick enough for any load.
+/// Level of zstd: fast enough for any load.
 const LEVEL: i32 = 3;
-/// What a crash may cost.
+/// How often the file is flushed: a crash loses at most the records of this time.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// Runs it.
 pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
     let path = args.file.display();
     let file = files::create(&args.file).with_context(|| format!("cannot open {path} for writing"))?;

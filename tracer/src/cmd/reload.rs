@@ -1,4 +1,4 @@
-//! Changes the streams of a running daemon by a configuration that was read again.
+//! Applies a configuration that was read again (SIGHUP) to the streams of a running daemon.
 
 use std::{
     collections::BTreeMap,
@@ -19,10 +19,10 @@ use crate::{
     sinks::{Queue, Running, SinkSettings},
 };
 
-/// What sinks are started with, or why they cannot be, by name.
+/// The settings of each sink by name, or why the sink cannot start.
 type Prepared = BTreeMap<String, Result<SinkSettings, String>>;
 
-/// What the streams were made of, and how they are made again.
+/// The current settings, and the reader for new ones.
 pub(super) struct Reloader {
     reader: Reader,
     news: Option<News>,
@@ -30,7 +30,7 @@ pub(super) struct Reloader {
     secrets: Secrets,
     start: Start,
     resume: Option<Resume>,
-    /// Sinks that are no longer wanted, and still deliver what they have.
+    /// Removed sinks that still deliver their remaining records.
     ending: Vec<(Sink, Queue)>,
 }
 
@@ -89,18 +89,18 @@ impl Reloader {
         }
     }
 
-    /// Nothing changes; files are opened again.
+    /// Keeps the configuration, and reopens files.
     fn go_on(&self, error: &dyn std::fmt::Display, streams: &Streams) {
         message!("{error}; going on as before");
         streams.list.iter().for_each(Stream::reopen);
     }
 
-    /// Sinks that are as they were go on, and open their files again; the others end, and their successors begin.
+    /// Unchanged sinks go on, and reopen their files. Changed and removed sinks end; new and changed sinks start.
     fn reload(&mut self, read: Reread, streams: &mut Streams) {
         let Reread { settings, secrets, sinks: mut prepared } = read;
         if !self.is_same_tracer(&settings) {
             message!(
-                "{}: what is above the sinks has changed: that takes a restart",
+                "{}: settings outside of [sinks] have changed; restart sockstate to apply them",
                 self.reader.path().display()
             );
         }
@@ -108,7 +108,7 @@ impl Reloader {
         self.ending.retain(|(_, queue)| !queue.is_released());
         let mut old: Vec<_> = self.settings.sinks.drain(..).zip(streams.list.drain(..)).collect();
         let mut kept = Settings { sinks: Vec::new(), ..settings.clone() };
-        // Sinks that go on keep their files: the others' successors must not open one of these.
+        // A new sink must not open a file of a sink that goes on.
         let (mut wanted, mut successors) = (Vec::new(), Vec::new());
         for sink in &settings.sinks {
             let before = old
@@ -144,7 +144,7 @@ impl Reloader {
         (self.settings, self.secrets) = (kept, secrets);
     }
 
-    /// Nothing more comes for `stream`; it delivers what it has.
+    /// Ends `stream`: it gets no more records, and delivers its remaining ones.
     fn retire(&mut self, sink: &Sink, stream: &mut Stream, streams: &mut Streams) {
         stream.end(GRACE);
         if let Some(queue) = stream.queue() {
@@ -153,7 +153,7 @@ impl Reloader {
         }
     }
 
-    /// The stream of a sink of the new settings; the previous one where the new one does not start.
+    /// Starts the stream of a new or changed sink. If that fails, returns the previous stream.
     fn renew(
         &mut self,
         settings: &Settings,

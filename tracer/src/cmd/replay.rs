@@ -1,4 +1,4 @@
-//! `sockstate replay`: what `trace` would have said, of a recording.
+//! `sockstate replay`: writes a recording as `trace` would have written it.
 
 use std::{
     collections::VecDeque,
@@ -11,7 +11,7 @@ use anyhow::Result;
 
 use super::{
     colours,
-    feed::{Feed, Pace},
+    feed::{Feed, Playback},
     filter, only_csv, with_states,
 };
 use crate::{
@@ -21,17 +21,16 @@ use crate::{
     route::Router,
 };
 
-/// Bytes of lines that wait for the filter's answer.
-const MOST_WAITING: usize = 64 << 20;
+/// Limit of bytes of lines that wait for the filter's decision.
+const MAX_WAITING_BYTES: usize = 64 << 20;
 
-/// Runs it.
 pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
     only_csv(args.escape_formulas, args.format)?;
     let mut feed = Feed::open(&args.file)?;
     let mut replay = Replay {
         router: Router::new(with_states(&args.filter, filter(&args.filter.select)?)),
-        pace: args.speed.map(Pace::new),
-        way: way(args),
+        playback: args.speed.map(Playback::new),
+        mode: output_mode(args),
         waiting: VecDeque::new(),
         waiting_bytes: 0,
         forgotten: 0,
@@ -40,9 +39,9 @@ pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
     let result = replay.header().and_then(|()| feed.each(|record, line| replay.record(&record, line)));
     if replay.forgotten > 0 {
         message!(
-            "{} lines are missing: the filter could not decide on them before {} MiB of them waited",
+            "{} lines are left out: the filter could not decide on them while {} MiB of later lines waited",
             replay.forgotten,
-            MOST_WAITING >> 20
+            MAX_WAITING_BYTES >> 20
         );
     }
     match result.and_then(|()| Ok(replay.out.flush()?)) {
@@ -56,33 +55,32 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-/// How records are written.
-enum Way {
-    /// As they were.
+enum OutputMode {
+    /// The lines of the recording, unchanged.
     Lines,
-    /// Made again.
+    /// Records in another format.
     Format(Box<dyn Format>),
 }
 
-fn way(args: &ReplayArgs) -> Way {
+fn output_mode(args: &ReplayArgs) -> OutputMode {
     let is_terminal = std::io::stdout().is_terminal();
     let default = if is_terminal { FormatName::Table } else { FormatName::Json };
     match args.format.unwrap_or(default) {
-        FormatName::Json => Way::Lines,
-        FormatName::Csv if args.escape_formulas => Way::Format(Box::new(EscapedCsv)),
-        FormatName::Csv => Way::Format(Box::new(Csv)),
-        FormatName::Table => Way::Format(Box::new(Table::new(colours(args.color, is_terminal)))),
+        FormatName::Json => OutputMode::Lines,
+        FormatName::Csv if args.escape_formulas => OutputMode::Format(Box::new(EscapedCsv)),
+        FormatName::Csv => OutputMode::Format(Box::new(Csv)),
+        FormatName::Table => OutputMode::Format(Box::new(Table::new(colours(args.color, is_terminal)))),
     }
 }
 
 struct Replay<W> {
     router: Router,
-    pace: Option<Pace>,
-    way: Way,
+    playback: Option<Playback>,
+    mode: OutputMode,
     /// Lines of connections that the filter cannot decide on yet, and their bytes.
     waiting: VecDeque<(ConnId, Vec<u8>)>,
     waiting_bytes: usize,
-    /// Lines that there was no room for.
+    /// Lines that were dropped because too many waited.
     forgotten: u64,
     out: W,
 }
@@ -90,29 +88,29 @@ struct Replay<W> {
 impl<W: Write> Replay<W> {
     fn header(&mut self) -> Result<()> {
         let mut bytes = Vec::new();
-        if let Way::Format(format) = &mut self.way {
+        if let OutputMode::Format(format) = &mut self.mode {
             format.header(&mut bytes);
         }
         Ok(self.out.write_all(&bytes)?)
     }
 
-    /// What waited for this record comes before it.
+    /// Writes a record, after the lines that waited for it.
     fn record(&mut self, record: &Record, line: &[u8]) -> Result<()> {
-        if let Some(pace) = &mut self.pace {
+        if let Some(playback) = &mut self.playback {
             self.out.flush()?;
-            thread::sleep(pace.until(record.time_ns()));
+            thread::sleep(playback.until(record.time_ns()));
         }
         let conn = record.conn().map(|conn| conn.id);
         let mut bytes = Vec::new();
-        let (way, waiting) = (&mut self.way, &mut self.waiting);
+        let (mode, waiting) = (&mut self.mode, &mut self.waiting);
         let waiting_bytes = &mut self.waiting_bytes;
         let mut decided = false;
         self.router.route(record, |wanted| {
             decided = true;
-            match way {
-                Way::Format(format) => format.record(0, wanted, &mut bytes),
-                Way::Lines if wanted.time_ns() == record.time_ns() => bytes.extend_from_slice(line),
-                Way::Lines => {
+            match mode {
+                OutputMode::Format(format) => format.record(0, wanted, &mut bytes),
+                OutputMode::Lines if wanted.time_ns() == record.time_ns() => bytes.extend_from_slice(line),
+                OutputMode::Lines => {
                     let at = waiting.iter().position(|(of, _)| Some(*of) == conn);
                     if let Some((_, line)) = at.and_then(|at| waiting.remove(at)) {
                         *waiting_bytes -= line.len();
@@ -127,10 +125,10 @@ impl<W: Write> Replay<W> {
         Ok(self.out.write_all(&bytes)?)
     }
 
-    /// A transition that the filter cannot decide on yet waits for another of its connection.
+    /// Keeps a transition that the filter cannot decide on until a later record of its connection decides.
     fn keep(&mut self, conn: ConnId, line: &[u8], decided: bool) {
         if self.router.is_waiting(conn) {
-            if let Way::Lines = self.way {
+            if let OutputMode::Lines = self.mode {
                 self.wait(conn, line);
             }
         } else if !decided {
@@ -145,7 +143,7 @@ impl<W: Write> Replay<W> {
     fn wait(&mut self, conn: ConnId, line: &[u8]) {
         self.waiting.push_back((conn, line.to_owned()));
         self.waiting_bytes += line.len();
-        while self.waiting_bytes > MOST_WAITING
+        while self.waiting_bytes > MAX_WAITING_BYTES
             && let Some((_, oldest)) = self.waiting.pop_front()
         {
             self.waiting_bytes -= oldest.len();

@@ -6,7 +6,6 @@ use anyhow::Result;
 
 use crate::{cli::ReportArgs, draw};
 
-/// Runs it.
 pub(super) fn run(args: &ReportArgs) -> Result<ExitCode> {
     let story = super::story(&args.file, &args.select)?;
     let name = args.file.file_name().unwrap_or_default().to_string_lossy();

@@ -1,4 +1,4 @@
-//! A configuration that is read again while its sinks run, by a thread: a disk or a server that does not answer may keep it waiting.
+//! Reads the configuration again while the sinks run, in a thread, because a disk or a server may not answer.
 
 use std::{
     collections::BTreeMap,
@@ -22,27 +22,27 @@ use crate::{
     sinks::SinkSettings,
 };
 
-/// How long it is waited for without a word.
+/// After this time a message reports that the configuration is not read yet.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
-/// Threads that may wait for a system that does not answer.
-const MOST_THREADS: usize = 4;
+/// Limit of threads that wait for the system.
+const MAX_THREADS: usize = 4;
 
-/// What a thread has read.
+/// A configuration that was read again.
 pub(super) struct Reread {
     pub(super) settings: Settings,
     pub(super) secrets: Secrets,
-    /// What sinks are started with, or why they cannot be, by name.
+    /// The settings of each sink by name, or why the sink cannot start.
     pub(super) sinks: BTreeMap<String, Result<SinkSettings, String>>,
 }
 
-/// Reads it when asked.
+/// Starts threads that read the configuration.
 pub(super) struct Reader {
     path: PathBuf,
     start: Start,
     under_way: Option<UnderWay>,
-    /// It was asked for while it was read.
+    /// Another read was requested during the current one.
     again: bool,
-    /// Each thread has a clone.
+    /// Each thread holds a clone, so the strong count tells how many run.
     threads: Arc<()>,
 }
 
@@ -52,12 +52,12 @@ struct UnderWay {
     is_late: bool,
 }
 
-/// What has come of it.
+/// The progress of a read.
 pub(super) enum News {
     Read(Box<Result<Reread, Failure>>),
-    /// It is not read yet, and no longer waited for in silence.
+    /// The configuration is not read yet; the user should know.
     Late,
-    /// It is not being read.
+    /// The thread could not start, or has failed.
     Refused(io::Error),
 }
 
@@ -74,22 +74,22 @@ impl Reader {
         self.under_way.is_some()
     }
 
-    /// Begins; if it is being read, that is done once more afterwards, or beside a thread that waits too long.
+    /// Starts a read. If one is running, another one follows; if that one is late, another one starts beside it.
     pub(super) fn begin(&mut self) -> io::Result<()> {
         if self.under_way.as_ref().is_some_and(|reading| !reading.is_late) {
             self.again = true;
             return Ok(());
         }
-        if Arc::strong_count(&self.threads) > MOST_THREADS {
+        if Arc::strong_count(&self.threads) > MAX_THREADS {
             let path = self.path.display();
             let message =
-                format!("cannot read {path} again: {MOST_THREADS} threads wait for the system to answer");
+                format!("cannot read {path} again: {MAX_THREADS} threads wait for the system to answer");
             return Err(io::Error::other(message));
         }
         let (sender, result) = oneshot::channel();
         let (path, start, alive) = (self.path.clone(), self.start.clone(), Arc::clone(&self.threads));
         let work = move || {
-            // A later thread may have been quicker.
+            // A later thread may have finished first.
             drop(sender.send(reread(&path, &start)));
             drop(alive);
         };
@@ -102,7 +102,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Waits for news; none is lost when this is cancelled.
+    /// Waits for news. Safe to cancel.
     pub(super) async fn news(&mut self) -> News {
         let Some(under_way) = &mut self.under_way else { return std::future::pending().await };
         let UnderWay { result, late_at, is_late } = under_way;
@@ -121,13 +121,13 @@ impl Reader {
         }
     }
 
-    /// Whether it was asked for meanwhile.
+    /// Whether another read was requested during the last one.
     pub(super) fn take_again(&mut self) -> bool {
         !self.is_reading() && std::mem::take(&mut self.again)
     }
 }
 
-/// The settings, if the file has no fault: sinks that cannot be started are dealt with one by one.
+/// Reads the settings. An error in the file refuses all of it; a sink that cannot start affects only that sink.
 fn reread(path: &Path, start: &Start) -> Result<Reread, Failure> {
     let Reading { settings, mut problems } = settings::read(path);
     problems.extend(settings.iter().flat_map(verify::contradictions));
@@ -142,7 +142,7 @@ fn reread(path: &Path, start: &Start) -> Result<Reread, Failure> {
     Ok(Reread { secrets, sinks, settings })
 }
 
-/// What the files hold that sinks read at their start, as sums: a certificate that was renewed takes a new sink.
+/// Hashes of the files that sinks read at their start: a sink with a renewed certificate must start again.
 #[derive(Default)]
 pub(super) struct Secrets(BTreeMap<String, u64>);
 

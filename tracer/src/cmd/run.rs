@@ -18,7 +18,6 @@ use crate::{
     settings::{self, Reading, Settings},
 };
 
-/// Runs it.
 pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
     if args.example {
         std::io::stdout().lock().write_all(settings::example().as_bytes())?;
@@ -27,7 +26,7 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
     if args.check {
         return checked(&args.config, &verified(&args.config)?);
     }
-    // A service manager may send a signal at once; certificates and the kernel's types take time to read.
+    // The signal handlers come first: a service manager may send a signal while certificates and BTF are still being read.
     let host = Host::start()?;
     let settings = verified(&args.config)?;
     let filter = transitions(&settings.filter)?;
@@ -39,7 +38,7 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
     let open = || {
         let open = Box::new(move |start: &Start, resume: Option<Resume>| {
             let streams = sinks::streams(&settings, start, resume.as_ref())?;
-            // What the previous process has left is already reported.
+            // The streams have already reported the losses of the previous process.
             let resume = resume.map(|resume| Resume { is_complete: true, waiting: 0, ..resume });
             let reloader = Reloader::new(path, settings, start.clone(), resume);
             Ok((streams, Outlet::Sinks(Box::new(reloader))))
@@ -49,10 +48,10 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
     host.run(open, kernel.alongside)
 }
 
-/// The settings, if the file has no fault and the system refuses nothing in them.
+/// Reads the settings, and checks whether the system allows them.
 fn verified(path: &Path) -> Result<Settings, Failure> {
     let Reading { settings, mut problems } = settings::read(path);
-    // What is wrong by the text alone is wrong everywhere.
+    // An error in the text is a usage error; otherwise this system refuses the settings.
     let code = if problems.is_empty() { exit::FAILURE } else { exit::USAGE };
     problems.extend(settings.iter().flat_map(verify::problems));
     verify::refuse(settings, problems, code)
@@ -63,6 +62,6 @@ fn checked(path: &Path, settings: &Settings) -> Result<ExitCode> {
         message!("{remark}");
     }
     let names: Vec<&str> = settings.sinks.iter().map(|sink| sink.section.name.as_str()).collect();
-    print([format!("{}: right; into {}\n", path.display(), names.join(", "))])?;
+    print([format!("{}: OK (sinks: {})\n", path.display(), names.join(", "))])?;
     Ok(ExitCode::SUCCESS)
 }

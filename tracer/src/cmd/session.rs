@@ -1,4 +1,4 @@
-//! One run of the tracer, for the commands that trace.
+//! One run of the tracer: loads the programs, fills the table, opens outputs, drops capabilities, runs the pipeline.
 
 use std::{
     io::IsTerminal,
@@ -31,33 +31,32 @@ use crate::{
     unwind,
 };
 
-/// A start that takes longer is mentioned to who waits for the end.
+/// A longer start is reported to a user who waits for the end.
 const LONG_START: Duration = Duration::from_secs(1);
 
 /// Scripts wait for this line.
 const HUNT_READY: &str = "the hunt has begun: openings are seen from now on";
 
-/// What to trace, and where to.
+/// The arguments of a run.
 pub(super) struct Session<'a> {
     pub(super) filter: Filter,
     pub(super) kernel: &'a KernelArgs,
-    /// Command lines are wanted.
     pub(super) cmdline: bool,
-    /// The sockets that exist are wanted first.
+    /// Write existing sockets first.
     pub(super) snapshot: bool,
-    /// When a connection counts as stuck, instead of the defaults; none where it is not wanted at all.
+    /// Rules beside the default thresholds; `None` if stuck connections are not wanted.
     pub(super) thresholds: Option<&'a [Threshold]>,
-    /// Where connections are opened is wanted, instead of transitions.
+    /// Find call paths instead of writing transitions.
     pub(super) hunt: Option<Hunt>,
     pub(super) settings: pipeline::Settings,
-    /// Where the programs are kept for the next one.
+    /// The directory of the pins.
     pub(super) pin: Option<&'a Path>,
-    /// Opens the ways out, while all privileges are there.
+    /// Opens the outputs, before capabilities are dropped.
     pub(super) open: Open<'a>,
 }
 
 impl<'a> Session<'a> {
-    /// What the kernel programs are asked for.
+    /// The request for the kernel programs.
     fn request(&self) -> Request {
         let args = self.kernel;
         Request {
@@ -74,7 +73,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// What these flags say.
+    /// A session with these arguments.
     pub(super) fn new(
         filter: Filter,
         run: &RunArgs,
@@ -101,18 +100,18 @@ impl<'a> Session<'a> {
     }
 }
 
-/// What is written, and where to.
+/// Opens the streams and their outputs.
 pub(super) type Open<'a> = Box<dyn FnOnce(&Start, Option<Resume>) -> Result<(Vec<Stream>, Outlet)> + 'a>;
 
-/// One stream, to where the user looks.
+/// One stream to one output.
 pub(super) fn direct<'a>(output: Output, format: Box<dyn Format>) -> Open<'a> {
     Box::new(|_, _| Ok((vec![Stream::new(format)], Outlet::Direct(output))))
 }
 
-/// Opens where the records go.
+/// Opens the file at `path`, or standard output.
 ///
 /// # Errors
-/// It does not open.
+/// The file cannot be opened.
 pub(super) fn output(path: Option<&Path>) -> Result<Output, Failure> {
     let output = match path {
         Some(path) => Output::file(path),
@@ -121,14 +120,14 @@ pub(super) fn output(path: Option<&Path>) -> Result<Output, Failure> {
     output.map_err(|error| Failure { code: exit::FAILURE, message: error.to_string() })
 }
 
-/// A process that keeps signals until it traces.
+/// The runtime, and the signal handlers that keep signals until the tracer runs.
 pub(super) struct Host {
     runtime: Runtime,
     signals: Signals,
 }
 
 impl Host {
-    /// From now on no signal ends the process at once.
+    /// Installs the signal handlers.
     pub(super) fn start() -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -139,8 +138,8 @@ impl Host {
         Ok(Self { runtime, signals })
     }
 
-    /// Runs a session to its end. `open` is asked within the runtime. The lock has this process's id from here on: its reader may send
-    /// a signal at once.
+    /// Runs a session to its end. `open` is called within the runtime. The signal handlers exist before the lock has this process's
+    /// id, because a reader of the lock may send a signal.
     pub(super) fn run<'a>(
         self,
         open: impl FnOnce() -> Result<Session<'a>>,
@@ -249,22 +248,24 @@ fn take_over(request: &Request, pin: Option<&Path>) -> Result<TakenOver> {
     })
 }
 
-/// Fills the table with the sockets that exist.
+/// Fills the table with the existing sockets.
 fn fill(source: &mut KernelSource, table: &mut Table, enricher: &mut Enricher, filter: &Filter) -> Beginning {
     let beginning = pipeline::begin(source, table, enricher, filter.netns);
-    // Nothing more will be heard of these.
+    // The kernel programs hide all further events of these.
     table.dismiss_all(|tuple| filter.hides(tuple));
     beginning
 }
 
 fn finder() -> HolderFinder {
     HolderFinder::start().unwrap_or_else(|error| {
-        message!("no thread to find the owners of listeners whose process has ended: {error}");
+        message!(
+            "cannot start the thread that finds the owners of listeners whose process has ended: {error}"
+        );
         HolderFinder::default()
     })
 }
 
-/// Takes stacks from now on.
+/// Starts the thread that unwinds stacks, and attaches the hooks that copy them.
 fn start_hunt(hunt: &Hunt, loaded: &mut Loaded) -> Result<Hunter> {
     let mut pythons = loaded.pythons().map_err(Failure::from)?;
     let report_python = Box::new(move |pid, layout: &_| pythons.add(pid, layout));
@@ -275,7 +276,7 @@ fn start_hunt(hunt: &Hunt, loaded: &mut Loaded) -> Result<Hunter> {
     Ok(hunter)
 }
 
-/// Adds to `degraded` what a look at the sockets could not see, and what the filter waits for, and reports all of it.
+/// Adds gaps of the look, and what the filter waits for, to `degraded`, and writes all of it as messages.
 fn report_gaps(degraded: &mut Vec<String>, existing: &Dump, filter: &Filter) {
     for gap in existing.hidden_processes.iter().chain(&existing.gaps).map(ToString::to_string) {
         if !degraded.contains(&gap) {
@@ -290,7 +291,7 @@ fn report_gaps(degraded: &mut Vec<String>, existing: &Dump, filter: &Filter) {
     degraded.extend(awaited);
 }
 
-/// The first record, but for what this run is.
+/// The `start` record without the fields of this run.
 fn start_record(time_ns: i64, hook: &'static str, tier: &'static str) -> Start {
     let host = rustix::system::uname();
     Start {
@@ -306,15 +307,15 @@ fn start_record(time_ns: i64, hook: &'static str, tier: &'static str) -> Start {
     }
 }
 
-/// A user who waits for the end knows why it comes later than expected.
+/// Tells a user who waits for `--duration` that the start took long.
 fn say_how_long(took: Duration, pipeline: &Pipeline) {
     let is_awaited = pipeline.settings.limits.duration.is_some() && std::io::stderr().is_terminal();
     if is_awaited && took >= LONG_START {
-        message!("it took {took:.1?} until tracing began; --duration counts from then on");
+        message!("tracing began after {took:.1?}; --duration counts from that moment");
     }
 }
 
-/// Started before privileges are dropped; without BTF there is nothing to compare with.
+/// Starts the thread for resyncs, before capabilities are dropped. Without BTF there are no resyncs.
 fn resync(args: &KernelArgs, only: Option<u32>, can_look: bool) -> Option<Resyncer> {
     if args.resync.is_zero() || !can_look {
         return None;
@@ -322,19 +323,19 @@ fn resync(args: &KernelArgs, only: Option<u32>, can_look: bool) -> Option<Resync
     match NetnsThread::start() {
         Ok(walker) => Some(Resyncer { walker, every: args.resync, only }),
         Err(error) => {
-            message!("no thread to compare with the kernel's tables: {error}");
+            message!("cannot start the thread that compares with the kernel's tables: {error}");
             None
         }
     }
 }
 
-/// Reports from now on what is stuck.
+/// Sets the thresholds, and starts the examiner.
 fn watch(thresholds: &[Threshold], table: &mut Table, existing: &[SocketInfo]) -> Examiner {
     table.set_thresholds(Thresholds::with(thresholds));
     let ages = existing.iter().filter_map(|socket| Some((socket, track::age(socket)?.ns)));
     table.backdate(pipeline::monotonic_ns(), ages);
     Examiner::start().unwrap_or_else(|error| {
-        message!("no thread to find out why connections are stuck: {error}");
+        message!("cannot start the thread that finds out why connections are stuck: {error}");
         Examiner::default()
     })
 }
@@ -351,7 +352,7 @@ fn tier(name: TierName) -> Option<Tier> {
 }
 
 fn sight(loaded: &mut Loaded) -> Sight {
-    // They live as long as the program, and are some dozens.
+    // A few dozen names, which are needed until the process ends.
     let leak = |name: String| &*name.leak();
     Sight {
         minis: loaded.tier.is_exact(),
@@ -361,13 +362,13 @@ fn sight(loaded: &mut Loaded) -> Sight {
     }
 }
 
-/// 24 bits that tell this run's connection ids from another's.
+/// 24 random bits: the upper part of this run's connection ids.
 fn instance() -> u32 {
     let seed = pipeline::now_ns() as u64 ^ u64::from(std::process::id()) << 32;
     (seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32
 }
 
-/// What was lost, on standard error.
+/// Writes the number of transitions and losses to standard error.
 fn report(summary: &Summary) {
     let lost: Vec<String> = LostPlace::ALL
         .iter()

@@ -20,7 +20,6 @@ use crate::{
     pipeline,
 };
 
-/// Runs it.
 pub(super) fn run(args: &SocketsArgs) -> Result<ExitCode> {
     let filter = filter(&args.select)?;
     let states = union(&args.state);
@@ -37,7 +36,7 @@ pub(super) fn run(args: &SocketsArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Subflows stand below their MPTCP socket, where that is shown.
+/// Puts subflows after their MPTCP socket, if that is shown.
 fn below_their_connections(sockets: Vec<SocketEntry>) -> Vec<SocketEntry> {
     let whole = |socket: &SocketInfo| Some((socket.netns, socket.mptcp?.token(), socket.inode));
     let is_shown = |socket: &SocketInfo| socket.transport == Transport::Mptcp;

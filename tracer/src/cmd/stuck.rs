@@ -29,7 +29,7 @@ use crate::{
     track::{self, diagnose},
 };
 
-/// Exit codes of monitoring plugins.
+/// Exit codes of `--check`, as monitoring plugins have them.
 const WARNING: u8 = 1;
 const CRITICAL: u8 = 2;
 const UNKNOWN: u8 = 3;
@@ -40,11 +40,10 @@ pub(super) fn close_wait(mut args: StuckArgs) -> Result<ExitCode> {
     run(&args)
 }
 
-/// Runs it.
 pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {
     let filter = filter(&args.select)?;
     if (args.group_by == Some(GroupBy::Stack)) != args.hunt.is_some() {
-        let message = "--group-by stack and --hunt FILE go together: the file is what `sockstate hunt --format json` writes";
+        let message = "--group-by stack and --hunt FILE need each other; FILE is the output of `sockstate hunt --format json`";
         return Err(Failure::usage(message).into());
     }
     let as_table = as_table(args.format);
@@ -64,13 +63,13 @@ pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {
             leave(stuck, look);
             return Ok(code);
         }
-        // Only of what is shown: most is of the same kind, and texts for all would take more room than all the rest.
+        // Texts are made only when a socket is shown: texts for all sockets would take most of the memory.
         let explain = |report: &SocketReport| {
             diagnose(report, look.foreign.get(&report.socket.netns).map(std::path::PathBuf::as_path))
         };
         let time = format::look_time(pipeline::now_ns());
         if args.watch.is_some() && as_table {
-            // Home, and what was there before goes.
+            // Cursor to the top left, and erase the screen.
             super::print(["\x1b[H\x1b[2J"])?;
         }
         show(args, as_table, &stuck, &time, track::reason, explain)?;
@@ -83,7 +82,7 @@ pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {
     }
 }
 
-/// Writes them, or what they come to.
+/// Writes the sockets, or their groups.
 fn show(
     args: &StuckArgs,
     as_table: bool,
@@ -106,7 +105,7 @@ fn show(
     Ok(())
 }
 
-/// What was stuck at the end of a recording, as the last look found it.
+/// Shows the sockets that were stuck at the end of a recording, as the tracer's last look found them.
 fn recorded(args: &StuckArgs, path: &Path, as_table: bool) -> Result<ExitCode> {
     let story = super::story(path, &args.select)?;
     let states = union(&args.state);
@@ -137,19 +136,19 @@ fn recorded(args: &StuckArgs, path: &Path, as_table: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The end of the process frees this at once; one by one, a hundred thousand sockets take a fifth of a second.
+/// Leaves the memory to the end of the process: to drop a hundred thousand sockets takes a fifth of a second.
 fn leave(stuck: Vec<SocketEntry>, look: Look) {
     std::mem::forget((stuck, look));
 }
 
-/// The sockets past their thresholds, the oldest first; then those that may be, for their ages are not known.
+/// The sockets past their thresholds, the oldest first; then sockets that may be stuck, whose ages are not known.
 fn find(args: &StuckArgs, filter: &Filter) -> Result<(Vec<SocketEntry>, Look), Failure> {
     let thresholds = Thresholds::with(&args.threshold);
     let states = union(&args.state);
     let older_than = args.older_than.map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
-    // A socket that is younger than any threshold need not be looked for in /proc.
+    // For a socket that is younger than all thresholds, /proc is not searched.
     let least_ns = older_than.unwrap_or_else(|| thresholds.least_ns());
-    // One whose age nothing tells is 0 old, at least.
+    // A socket of unknown age has the lower bound 0.
     let is_old = |socket: &SocketInfo| {
         let age_ns = track::age(socket).map(|age| age.ns);
         let known_ns = age_ns.max(track::unanswered_ns(socket)).unwrap_or(0);
@@ -177,7 +176,7 @@ fn find(args: &StuckArgs, filter: &Filter) -> Result<(Vec<SocketEntry>, Look), F
     stuck.retain_mut(|SocketEntry { report, .. }| {
         let Some(after_ns) = after_ns(report) else { return false };
         let is_stuck = !report.socket.is_partial && report.idle_ns().unwrap_or(0) >= after_ns;
-        // Nothing tells the age of what is partial.
+        // The age of a partial socket is not known.
         report.may_be_stuck =
             !is_stuck && (report.socket.is_partial || track::may_be_older(&report.socket, after_ns));
         is_stuck || report.may_be_stuck
@@ -187,7 +186,7 @@ fn find(args: &StuckArgs, filter: &Filter) -> Result<(Vec<SocketEntry>, Look), F
     Ok((stuck, look))
 }
 
-/// An MPTCP connection that is stuck as one of its subflows is, with the same ends, counts once.
+/// Drops an MPTCP connection that is stuck in the same state as a subflow with the same ends, so that it counts once.
 fn drop_doubles(stuck: &mut Vec<SocketEntry>) {
     let place = |socket: &SocketInfo| (socket.netns, socket.tuple.of_any_socket(), socket.state);
     let of = |stuck: &[SocketEntry], transport| {
@@ -206,7 +205,7 @@ fn drop_doubles(stuck: &mut Vec<SocketEntry>) {
     }
 }
 
-/// A plugin's answer.
+/// The line and exit code of a monitoring plugin.
 fn check(args: &StuckArgs, stuck: &[SocketEntry], look: &Look) -> Result<ExitCode> {
     let unsure = stuck.iter().filter(|looked| looked.report.may_be_stuck).count();
     let count = stuck.len() - unsure;
@@ -223,10 +222,10 @@ fn check(args: &StuckArgs, stuck: &[SocketEntry], look: &Look) -> Result<ExitCod
     let gaps: String = look.gaps.iter().map(|gap| format!("; {}", gap.why)).collect();
     let unsure = match unsure {
         0 => String::new(),
-        count => format!("; {count} may be, for their ages are not known"),
+        count => format!("; {count} may be stuck, because their ages are not known"),
     };
     let (warn, crit) = (args.warn, args.crit);
-    // What follows a bar is for machines, and so is what follows a line.
+    // In a plugin's output, performance data follows a bar or a line feed.
     let text = printable(&format!("SOCKSTATE {word} - {count} sockets stuck{unsure}{whose}{gaps}"))
         .replace('|', "/");
     super::print([format!("{text} | stuck={count};{warn};{crit};0 oldest={oldest}s\n")])?;
@@ -257,7 +256,7 @@ fn groups(
     groups
 }
 
-/// What a socket counts for; more than one where several processes have it open.
+/// The groups of a socket; several if several processes hold it.
 fn keys(by: GroupBy, looked: &SocketEntry, openings: Option<&Openings>, reason: Reason) -> Vec<String> {
     let report = &looked.report;
     let tuple = report.socket.tuple;
@@ -300,7 +299,7 @@ fn name(process: &Process) -> String {
     format!("{} ({})", process.comm, process.pid)
 }
 
-/// The group of what no process is known to have open.
+/// The group of a socket without a known holder.
 fn held_by_nobody(report: &SocketReport, reason: Reason) -> String {
     let has_file = report.socket.inode != 0;
     match (report.socket.state, reason) {

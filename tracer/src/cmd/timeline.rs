@@ -10,10 +10,9 @@ use crate::{
     draw::Timeline,
 };
 
-/// Without a terminal.
+/// Width without a terminal.
 const COLUMNS: usize = 120;
 
-/// Runs it.
 pub(super) fn run(args: &TimelineArgs) -> Result<ExitCode> {
     let story = super::story(&args.file, &args.select)?;
     let timeline = match &args.conn {

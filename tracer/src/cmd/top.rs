@@ -20,8 +20,8 @@ use ratatui::{
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::{
-    Failure, MOST_STORY, MOST_WAITING, colours,
-    feed::{Feed, Pace, Wanted},
+    Failure, MAX_STORY_BYTES, MAX_WAITING, colours,
+    feed::{Feed, Playback, Wanted},
     filter, too_large,
 };
 use crate::{
@@ -35,31 +35,31 @@ use crate::{
     wire::Parser,
 };
 
-/// Bytes of lines handed over at once.
+/// Bytes of lines in one block.
 const BLOCK: usize = 64 << 10;
-/// Blocks that may wait; then the tracer waits, whose ring is large.
+/// Limit of waiting blocks. When it is reached, the tracer waits, and its large ring takes the events.
 const WAITING: usize = 64;
-/// How often the screen is drawn at most.
+/// Minimum time between two redraws.
 const FRAME: Duration = Duration::from_millis(200);
-/// How long records may keep keys waiting.
+/// How long the loop reads records before it handles keys.
 const TURN: Duration = Duration::from_millis(50);
 
-/// Lines, or why there are no more.
+/// Lines of records, or the error that ends them.
 type Block = Result<Vec<u8>>;
 
-/// Runs it.
 pub(super) fn run(args: &TopArgs) -> Result<ExitCode> {
     if !io::stdout().is_terminal() {
-        return Err(
-            Failure::usage("top needs a terminal; `sockstate stuck`, `sockstate sockets` do not").into()
-        );
+        return Err(Failure::usage(
+            "top needs a terminal; use `sockstate stuck` or `sockstate sockets` without one",
+        )
+        .into());
     }
     let texts = args.lang.as_deref().map_or_else(Texts::of_locale, Texts::of);
     let (source, feed) = match &args.from {
         Some(path) => (path.display().to_string(), Feed::open(path)?),
         None => ("live".to_owned(), Feed::live(wanted(args))?),
     };
-    // The tracer's thread has what it needs; this one and the one that reads need nothing.
+    // Only the tracer's thread needs capabilities.
     if let Err(error) = kernel::drop_privileges() {
         message!("cannot drop capabilities: {error}");
     }
@@ -68,7 +68,7 @@ pub(super) fn run(args: &TopArgs) -> Result<ExitCode> {
     let speed = args.speed;
     thread::Builder::new().name("hang-up".into()).spawn(end_with_terminal)?;
     thread::Builder::new().name("feed".into()).spawn(move || read(feed, speed, &sender))?;
-    // What the tracer has to say before its first record belongs to the terminal as it was.
+    // Messages of the tracer's start must appear before the screen covers the terminal.
     let Ok(first) = blocks.recv() else { return Ok(ExitCode::SUCCESS) };
     let mut screen = Screen {
         app: App::new(source, texts, colours(Colour::Auto, true)),
@@ -79,7 +79,7 @@ pub(super) fn run(args: &TopArgs) -> Result<ExitCode> {
         end_ns: 0,
     };
     if args.from.is_some() {
-        screen.app.bound(MOST_STORY);
+        screen.app.bound(MAX_STORY_BYTES);
     }
     screen.take(&first?)?;
     let mut terminal = ratatui::try_init().context("cannot use this terminal")?;
@@ -100,7 +100,7 @@ fn wanted(args: &TopArgs) -> Wanted {
 /// Hands over whole lines; a recording's at the pace that they were written at, where that is wanted.
 fn read(mut feed: Feed, speed: Option<f64>, sender: &SyncSender<Block>) {
     let (mut line, mut block) = (Vec::new(), Vec::new());
-    let mut pace = speed.map(|speed| (Pace::new(speed), Parser::default()));
+    let mut pace = speed.map(|speed| (Playback::new(speed), Parser::default()));
     loop {
         match feed.next(&mut line) {
             Ok(true) => {}
@@ -149,14 +149,14 @@ impl Screen {
                 self.end_ns = self.end_ns.max(record.time_ns());
                 app.record(record);
             };
-            // What is live was filtered where it came from.
+            // The live tracer has already applied the filter.
             if self.is_live {
                 show(&record);
             } else {
                 self.router.route(&record, show);
             }
         }
-        let is_full = self.app.is_full() || self.router.waiting() > MOST_WAITING;
+        let is_full = self.app.is_full() || self.router.waiting() > MAX_WAITING;
         if is_full { Err(too_large(self.app.source().as_ref()).into()) } else { Ok(()) }
     }
 
@@ -178,7 +178,7 @@ impl Screen {
                         changed = true;
                     }
                     Err(TryRecvError::Empty) => break,
-                    // A signal has ended the tracer.
+                    // The tracer has ended after a signal.
                     Err(TryRecvError::Disconnected) if self.is_live => return Ok(()),
                     Err(TryRecvError::Disconnected) => {
                         open = false;
@@ -204,7 +204,7 @@ impl Screen {
                     Event::Mouse(mouse) => self.app.mouse(mouse),
                     _ => {}
                 }
-                // What a key does is seen at once.
+                // Redraw at once after a key.
                 terminal.draw(|frame| self.app.draw(frame)).context("cannot draw")?;
                 drawn_at = Some(Instant::now());
                 if turn.elapsed() >= FRAME {
@@ -215,7 +215,7 @@ impl Screen {
     }
 }
 
-/// Ends the process when its terminal is closed: crossterm 0.29 reads the end of its input for ever, and SIGHUP is the tracer's.
+/// Ends the process when its terminal is closed: crossterm 0.29 reads the end of its input forever, and the tracer handles SIGHUP.
 fn end_with_terminal() {
     let stdin = io::stdin();
     let gone = PollFlags::HUP | PollFlags::ERR;
@@ -223,10 +223,10 @@ fn end_with_terminal() {
         let mut keyboard = [PollFd::new(&stdin, PollFlags::empty())];
         let polled = poll(&mut keyboard, None);
         if polled.is_ok() && keyboard[0].revents().intersects(gone) {
-            // There is no screen to put in order.
+            // The terminal is gone, so there is nothing to restore.
             std::process::exit(0);
         }
-        // A signal.
+        // poll() was interrupted by a signal.
         thread::sleep(FRAME);
     }
 }

@@ -15,7 +15,6 @@ use crate::{
     sinks::Output,
 };
 
-/// Runs it.
 pub(super) fn run(args: &TraceArgs) -> Result<ExitCode> {
     only_csv(args.escape_formulas, args.format)?;
     let filter = transitions(&args.filter)?;
@@ -27,7 +26,7 @@ pub(super) fn run(args: &TraceArgs) -> Result<ExitCode> {
     session::run(open, args.kernel.alongside)
 }
 
-/// json for machines, table for people.
+/// The chosen format; by default a table on a terminal, otherwise JSON.
 fn format(args: &TraceArgs, output: &Output) -> Box<dyn Format> {
     let default = if output.is_terminal() { FormatName::Table } else { FormatName::Json };
     match args.format.unwrap_or(default) {

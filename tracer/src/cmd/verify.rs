@@ -1,5 +1,5 @@
-//! What the system refuses in a configuration: `run --check` reports it, and `run` does not start. Nothing is changed, and nothing is
-//! connected to.
+//! Checks whether this system allows a configuration: `run --check` reports the problems, and `run` does not start with them. The
+//! checks change nothing, and open no connection.
 
 use std::{fs, os::unix::fs::MetadataExt, path::PathBuf};
 
@@ -12,7 +12,7 @@ use crate::{
     settings::{Problems, Settings, SettingsError, Sink},
 };
 
-/// All that would keep `run` from starting.
+/// All problems that keep `run` from starting.
 pub(super) fn problems(settings: &Settings) -> Vec<SettingsError> {
     let places = &settings.places;
     let mut found = contradictions(settings);
@@ -46,7 +46,7 @@ fn section(sink: &Sink) -> String {
     format!("sinks.{}", sink.section.name)
 }
 
-/// What names and paths of a filter can never lead to.
+/// Problems with names and paths of a filter that can never exist.
 fn of_filter(args: &FilterArgs) -> Vec<(&'static str, String)> {
     let alone = [
         ("netns", SelectArgs { netns: args.select.netns.clone(), ..SelectArgs::default() }),
@@ -56,7 +56,7 @@ fn of_filter(args: &FilterArgs) -> Vec<(&'static str, String)> {
     alone.into_iter().filter_map(problem).collect()
 }
 
-/// The settings, if there are no problems with them.
+/// The settings, if there are no problems.
 pub(super) fn refuse(
     settings: Option<Settings>,
     problems: Vec<SettingsError>,
@@ -66,7 +66,7 @@ pub(super) fn refuse(
     settings.ok_or_else(|| Failure::usage("the configuration is empty"))
 }
 
-/// What cannot be true at once, whatever the system.
+/// Contradictions between settings, which do not depend on the system.
 pub(super) fn contradictions(settings: &Settings) -> Vec<SettingsError> {
     let mut found = clashes(settings);
     let mut note = |name: &str, message: String| found.push(settings.places.error("labels", name, message));
@@ -81,19 +81,18 @@ pub(super) fn contradictions(settings: &Settings) -> Vec<SettingsError> {
     found
 }
 
-/// Labels that the sink's collector would refuse, with every record that has them.
+/// Labels for which the sink's collector would refuse every record.
 fn of_labels<'a>(sink: &Sink, settings: &'a Settings) -> Vec<(&'a str, String)> {
     let labels = &settings.labels;
     let problem = |name: &'a String| Some((name.as_str(), sink.section.config.label_problem(name, labels)?));
     labels.keys().filter_map(problem).collect()
 }
 
-/// Sinks that would write to one file, or use one spool: their records would be mixed within a line, and each would rotate the other's
-/// file.
+/// Sinks with the same file or the same spool: their lines would mix, and each would rotate the other's file.
 fn clashes(settings: &Settings) -> Vec<SettingsError> {
     let mut found = Vec::new();
     for (at, sink) in settings.sinks.iter().enumerate() {
-        for (key, place) in [("path", output as fn(&Sink) -> Option<Place>), ("spool", spool)] {
+        for (key, place) in [("path", output as fn(&Sink) -> Option<Destination>), ("spool", spool)] {
             let same = |other: &&Sink| {
                 place(sink).is_some_and(|own| place(other).is_some_and(|other| own.is(&other)))
             };
@@ -107,13 +106,13 @@ fn clashes(settings: &Settings) -> Vec<SettingsError> {
     found
 }
 
-/// What is written to: by its path without symbolic links, and by what is there now.
-struct Place {
+/// A file or directory that a sink writes to: its path without symbolic links, and the device and inode of an existing one.
+struct Destination {
     path: PathBuf,
     identity: Option<(u64, u64)>,
 }
 
-impl Place {
+impl Destination {
     fn is(&self, other: &Self) -> bool {
         self.path == other.path || (self.identity.is_some() && self.identity == other.identity)
     }
@@ -124,21 +123,21 @@ impl Place {
     }
 }
 
-fn output(sink: &Sink) -> Option<Place> {
+fn output(sink: &Sink) -> Option<Destination> {
     let path = sink.section.config.output()?;
     let resolved = match Directory::of(path) {
         Ok((directory, name)) if !files::is_inherited(path) => directory.join(&name),
         _ => path.to_owned(),
     };
-    Some(Place::at(resolved))
+    Some(Destination::at(resolved))
 }
 
-fn spool(sink: &Sink) -> Option<Place> {
+fn spool(sink: &Sink) -> Option<Destination> {
     let path = sink.section.spool_path()?;
-    Some(Place::at(fs::canonicalize(&path).unwrap_or(path)))
+    Some(Destination::at(fs::canonicalize(&path).unwrap_or(path)))
 }
 
-/// What keeps `run` from nothing, and a sink from delivering now.
+/// Remarks about sinks that cannot deliver yet; `run` starts nevertheless.
 pub(super) fn remarks(settings: &Settings) -> Vec<SettingsError> {
     let remark = |sink: &Sink| {
         let problem = sink.section.config.remark()?;

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum};
 
 use super::delivery::{Pace, SpoolSettings};
-use crate::config::{parse_duration, parse_duration_or_zero, parse_size};
+use crate::values::{parse_duration, parse_duration_or_zero, parse_size};
 
 /// When the spool is on the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -41,7 +41,7 @@ fn sockets(netns: u32) -> io::Result<(Vec<SocketInfo>, Option<String>)> {
     request.extend(TCPDIAG_GETSOCK.to_ne_bytes());
     request.extend(DUMP_FLAGS.to_ne_bytes());
     request.extend([0; 8]);
-        // Every address, in every state.
+    // Every address, in every state.
     request.extend([0, 0, 0, 1 << (INET_DIAG_INFO - 1)]);
     request.extend([0; 48]);
     request.extend(u32::MAX.to_ne_bytes());

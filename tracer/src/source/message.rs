@@ -45,7 +45,7 @@ pub(super) fn parse(netns: u32, message: &[u8], transport: Transport) -> Option<
     let Attributes { info, cgroup, mptcp, is_v6_only, is_transparent } =
         attributes(&message[MESSAGE..], transport);
     let listed = State::from_number(fixed[1]);
-        // A request is listed as SYN_RECV; unlike a full socket it has no `tcp_info`.
+    // A request is listed as SYN_RECV; unlike a full socket it has no `tcp_info`.
     let request = listed == State::SynRecv && info.is_none() && transport == Transport::Tcp;
     let state = if request { State::NewSynRecv } else { listed };
     let mini = request || kind == Some(TimerKind::TimeWait);

@@ -16,7 +16,7 @@ pub(super) fn sockets(diag: &OwnedFd, netns: u32) -> Result<Vec<SocketInfo>, Str
     for family in [libc::AF_INET, libc::AF_INET6] {
         let request = request(SOCK_DIAG_BY_FAMILY, DUMP_FLAGS, family as u8, Transport::Mptcp);
         match ask(diag, &request, |message| parse(netns, message, Transport::Mptcp)) {
-                        // The table of listeners may list sockets in other states.
+            // The table of listeners may list sockets in other states.
             Ok(sockets) => found.extend(sockets.into_iter().filter(|socket| socket.state != State::Close)),
             Err(_) if !protocols::read().is_ok_and(|table| protocols::has_sockets(&table, "MPTCP")) => {}
             Err(error) => return Err(missing(&error)),
@@ -28,9 +28,9 @@ pub(super) fn sockets(diag: &OwnedFd, netns: u32) -> Result<Vec<SocketInfo>, Str
 /// The kernel's support of MPTCP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mptcp {
-        /// `net.mptcp.enabled` of this network namespace; `None` if the kernel has no MPTCP.
+    /// `net.mptcp.enabled` of this network namespace; `None` if the kernel has no MPTCP.
     pub enabled: Option<bool>,
-        /// Why MPTCP sockets cannot be listed; `None` if they can.
+    /// Why MPTCP sockets cannot be listed; `None` if they can.
     pub unlisted: Option<String>,
 }
 

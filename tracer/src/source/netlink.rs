@@ -45,7 +45,7 @@ pub(super) fn ask(
         while let Some((kind, message, next)) = split_message(rest) {
             match kind {
                 NLMSG_DONE => {
-                                        // The dump of a missing protocol ends with an error.
+                    // The dump of a missing protocol ends with an error.
                     return match i32_at(message, 0) {
                         Some(error) if error < 0 => Err(io::Error::from_raw_os_error(-error)),
                         _ => Ok(sockets),

@@ -124,13 +124,13 @@ pub struct Story {
     forgetful: bool,
     /// Connections that had ended and were forgotten because there was no room for all.
     pub left_out: u64,
-    /// Steps that were forgotten, of connections with more than [`MOST_STEPS`].
+    /// Steps that were forgotten, of connections with more than [`MAX_STEPS`].
     pub left_out_steps: u64,
     room: Room,
 }
 
 /// Steps that are kept of a connection, the last ones. TCP makes about ten, a forged recording any number.
-pub const MOST_STEPS: usize = 4096;
+pub const MAX_STEPS: usize = 4096;
 /// Steps that a forgetful story keeps of a connection.
 const LAST_STEPS: usize = 16;
 
@@ -320,8 +320,8 @@ impl Life {
     /// Returns how many earlier steps are forgotten for it.
     fn step(&mut self, step: Step, conn: &Connection) -> u64 {
         let before = self.steps.len();
-        if before >= MOST_STEPS {
-            self.steps.drain(..MOST_STEPS / 2);
+        if before >= MAX_STEPS {
+            self.steps.drain(..MAX_STEPS / 2);
         }
         let forgotten = before - self.steps.len();
         self.state = step.to;

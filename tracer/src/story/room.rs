@@ -138,7 +138,7 @@ mod tests {
             story.record(&transition(1, State::Close, State::SynSent));
         }
         let steps = story.lives[&ConnId(1)].steps.len();
-        assert!(!story.is_full() && steps <= super::super::MOST_STEPS, "{steps}");
+        assert!(!story.is_full() && steps <= super::super::MAX_STEPS, "{steps}");
         assert_eq!(story.left_out_steps, 50_000 - steps as u64);
         assert_eq!(story.transitions, 50_000);
     }

@@ -23,8 +23,8 @@ use super::{
     transport::PipeSink,
 };
 use crate::{
-    config::{parse_duration, parse_size},
     files::FileError,
+    values::{parse_duration, parse_size},
 };
 
 /// The keys.

@@ -92,14 +92,14 @@ impl SinkConfig for HttpArgs {
         }
         if name.split('.').any(|part| part.trim().is_empty()) {
             return Some(format!(
-                "Elasticsearch takes no '{name}' as a name, for there is nothing beside a dot"
+                "Elasticsearch refuses the name '{name}', because the part before or after a dot is empty"
             ));
         }
         let is_below = |other: &&String| other.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
         let inner = labels.keys().find(is_below)?;
         Some(format!(
-            "Elasticsearch takes dots for levels, so that '{name}' would be a text and, by '{inner}', an object: rename one, or set \
-             format = \"ecs\", which has underscores instead of dots"
+            "Elasticsearch reads a dot as a level, so '{name}' would be a text and, because of '{inner}', also an object: rename one \
+             of them, or set format = \"ecs\", which replaces dots by underscores"
         ))
     }
 }

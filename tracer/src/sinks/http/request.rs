@@ -8,13 +8,13 @@ use std::{
 use clap::{Args, ValueEnum};
 
 use crate::{
-    config::parse_duration,
     sinks::{
         config::Context,
         kind::Table,
         problem::ConfigError,
         transport::{AUTHORIZATION, HttpSettings, Template, TlsFiles, TlsSettings},
     },
+    values::parse_duration,
 };
 
 /// The table of headers.

@@ -16,7 +16,7 @@ use super::{
     kind::Table,
     problem::{ConfigError, Problem},
 };
-use crate::config::parse_duration;
+use crate::values::parse_duration;
 
 /// The table of librdkafka's properties.
 pub(super) const PROPERTIES: Table = Table {

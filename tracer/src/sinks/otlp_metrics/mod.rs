@@ -11,7 +11,7 @@ use super::{
     problem::{ConfigError, Problem},
     transport::{Template, TlsFiles},
 };
-use crate::config::parse_duration;
+use crate::values::parse_duration;
 
 const PATHS: DefaultPaths = DefaultPaths {
     http: "/v1/metrics",

@@ -1,4 +1,4 @@
-//! From what was typed to what is meant: every value that a flag takes.
+//! Parsers for the values of flags and configuration keys.
 
 use std::time::Duration;
 
@@ -6,15 +6,15 @@ use ipnet::IpNet;
 
 use crate::model::{ParseStateError, Ports, Scope, State, StateSet, Threshold};
 
-/// Smallest ring: below, a record with its header might not fit beside another.
+/// The smallest ring: in a smaller one, a record might not fit beside another.
 const RING_MIN: u64 = 4096;
-/// Largest ring (a quarter of what the kernel's u32 holds, to be sane).
+/// The largest ring: a quarter of the range of the kernel's u32.
 const RING_MAX: u64 = 1 << 30;
 
 /// `80`, `80,443`, `8000-8099`.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Why the text is not valid, as a message.
 pub fn parse_ports(text: &str) -> Result<Ports, String> {
     let port = |text: &str| match text.trim().parse::<u16>() {
         Ok(0) | Err(_) => Err(format!("'{}' is not a port (1 to 65535)", text.trim())),
@@ -33,14 +33,14 @@ pub fn parse_ports(text: &str) -> Result<Ports, String> {
 /// `10.0.0.0/8`, `2001:db8::1`.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Why the text is not valid, as a message.
 pub fn parse_prefix(text: &str) -> Result<IpNet, String> {
     let net = text
         .parse::<IpNet>()
         .or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from))
-        .map_err(|_| format!("'{text}' is no address or prefix; write 10.0.0.0/8 or 2001:db8::1"))?;
+        .map_err(|_| format!("'{text}' is not an address or prefix (examples: 10.0.0.0/8, 2001:db8::1)"))?;
     if net.addr() != net.network() {
-        return Err(format!("'{text}' has bits behind its prefix; did you mean {}?", net.trunc()));
+        return Err(format!("'{text}' has address bits after its prefix; did you mean {}?", net.trunc()));
     }
     Ok(net)
 }
@@ -56,18 +56,22 @@ pub fn parse_states(text: &str) -> Result<StateSet, ParseStateError> {
 /// `10s`, `1h30m`; plain numbers are seconds.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Why the text is not valid, as a message.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let duration = parse_duration_or_zero(text)?;
-    if duration.is_zero() { Err(format!("'{text}' is no time at all")) } else { Ok(duration) }
+    if duration.is_zero() {
+        Err(format!("'{text}': the duration must be greater than zero"))
+    } else {
+        Ok(duration)
+    }
 }
 
-/// The same, where 0 has a meaning.
+/// Like [`parse_duration`], and 0 is allowed.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Why the text is not valid, as a message.
 pub fn parse_duration_or_zero(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("'{text}' is no length of time; write 10s, 5m or 1h30m");
+    let wrong = || format!("'{text}' is not a duration (examples: 10s, 5m, 1h30m)");
     match text.parse::<f64>() {
         Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| wrong()),
         Err(_) => {
@@ -80,10 +84,11 @@ pub fn parse_duration_or_zero(text: &str) -> Result<Duration, String> {
 /// `[STATE][:PORTS][@COMM]=TIME`; TIME may be `never`.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Why the text is not valid, as a message.
 pub fn parse_threshold(text: &str) -> Result<Threshold, String> {
-    let wrong =
-        || format!("'{text}' is no threshold; write CLOSE_WAIT=5m, :8080=30s or CLOSE_WAIT@backup=never");
+    let wrong = || {
+        format!("'{text}' is not a threshold (examples: CLOSE_WAIT=5m, :8080=30s, CLOSE_WAIT@backup=never)")
+    };
     let (scope, time) = text.rsplit_once('=').ok_or_else(wrong)?;
     let (scope, comm) = match scope.split_once('@') {
         Some((scope, comm)) if !comm.is_empty() => (scope, Some(comm.to_owned())),
@@ -119,7 +124,7 @@ pub fn parse_threshold(text: &str) -> Result<Threshold, String> {
 /// `65536`, `64K`, `16M`, `1G`.
 ///
 /// # Errors
-/// It is no size, or none at all.
+/// The text is not a size, or the size is zero.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let (digits, unit) = match text.to_ascii_uppercase().trim_end_matches("IB").trim_end_matches('B') {
         upper if upper.ends_with('K') => (upper[..upper.len() - 1].to_owned(), 1 << 10),
@@ -128,13 +133,13 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         upper => (upper.to_owned(), 1),
     };
     let bytes = digits.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
-    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| format!("'{text}' is no size; write 1M or 65536"))
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| format!("'{text}' is not a size (examples: 1M, 65536)"))
 }
 
-/// The same, a power of two.
+/// A size that is a power of two.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Why the text is not valid, as a message.
 pub fn parse_ring_size(text: &str) -> Result<u32, String> {
     let bytes = parse_size(text)?;
     if !(RING_MIN..=RING_MAX).contains(&bytes) {
@@ -150,7 +155,7 @@ pub fn parse_ring_size(text: &str) -> Result<u32, String> {
 /// A factor above zero.
 ///
 /// # Errors
-/// It is none.
+/// The text is not such a number.
 pub fn parse_speed(text: &str) -> Result<f64, String> {
     let speed = text
         .strip_suffix('x')
@@ -158,7 +163,7 @@ pub fn parse_speed(text: &str) -> Result<f64, String> {
         .parse::<f64>()
         .ok()
         .filter(|speed| speed.is_finite() && *speed > 0.0);
-    speed.ok_or_else(|| format!("'{text}' is no factor; write 1, 0.5 or 10x"))
+    speed.ok_or_else(|| format!("'{text}' is not a factor (examples: 1, 0.5, 10x)"))
 }
 
 #[cfg(test)]

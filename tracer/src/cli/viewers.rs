@@ -1,4 +1,4 @@
-//! The commands for people: those that record, and those that look at what was recorded.
+//! Arguments of the commands that record, and of those that show connections to people.
 
 use std::path::PathBuf;
 
@@ -6,26 +6,22 @@ use clap::{Args, ValueEnum};
 
 use super::{Colour, FilterArgs, FormatName, KernelArgs, RunArgs, SelectArgs, StuckRules};
 use crate::{
-    config::{parse_duration, parse_speed, parse_threshold},
     model::Threshold,
+    values::{parse_duration, parse_speed, parse_threshold},
 };
 
 /// Arguments of `record`.
 #[derive(Args, Clone, Debug)]
 pub struct RecordArgs {
-    /// The file, which is replaced.
+    /// The file to write; an existing one is replaced.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// What, and for how long.
     #[command(flatten)]
     pub run: RunArgs,
-    /// What is stuck.
     #[command(flatten)]
     pub stuck: StuckRules,
-    /// Which transitions.
     #[command(flatten)]
     pub filter: FilterArgs,
-    /// How the kernel is asked.
     #[command(flatten)]
     pub kernel: KernelArgs,
 }
@@ -33,33 +29,32 @@ pub struct RecordArgs {
 /// Arguments of `replay`.
 #[derive(Args, Clone, Debug)]
 pub struct ReplayArgs {
-    /// What `record`, or `trace --format json`, or a file sink has written; - is standard input.
+    /// A recording: the output of `record`, of `trace --format json`, or of a file sink; - is standard input.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// How to write [default: table on a terminal, else json: the lines as they are].
+    /// Format of the output [default: table on a terminal, otherwise json: the lines of the recording].
     #[arg(long, value_enum, help_heading = "Output")]
     pub format: Option<FormatName>,
-    /// In CSV, put ' in front of cells that a spreadsheet would take for a formula: =, +, -, @, tab.
+    /// In CSV, put ' before cells that a spreadsheet would read as a formula: =, +, -, @, tab.
     #[arg(long, help_heading = "Output")]
     pub escape_formulas: bool,
     /// Colour the table; auto: on a terminal, unless NO_COLOR is set.
     #[arg(long, value_enum, default_value_t, help_heading = "Output")]
     pub color: Colour,
-    /// As fast as it happened (1), or N times as fast [default: at once].
+    /// Play in real time (1), or FACTOR times as fast [default: without waiting].
     #[arg(long, value_name = "FACTOR", value_parser = parse_speed, help_heading = "Output")]
     pub speed: Option<f64>,
-    /// Which transitions.
     #[command(flatten)]
     pub filter: FilterArgs,
 }
 
-/// How a diagram is written.
+/// The format of a diagram.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum DiagramFormat {
-    /// For a terminal of 94 columns.
+    /// Text for a terminal of 94 columns.
     #[default]
     Text,
-    /// A picture, light and dark.
+    /// A picture for light and dark backgrounds.
     Svg,
     /// Mermaid, for Markdown.
     Mermaid,
@@ -70,7 +65,7 @@ pub enum DiagramFormat {
 /// Arguments of `diagram`.
 #[derive(Args, Clone, Debug)]
 pub struct DiagramArgs {
-    /// How to write.
+    /// Format of the output.
     #[arg(long, value_enum, default_value_t, help_heading = "Output")]
     pub format: DiagramFormat,
     /// Write to FILE instead of standard output.
@@ -79,48 +74,47 @@ pub struct DiagramArgs {
     /// Colour the text; auto: on a terminal, unless NO_COLOR is set.
     #[arg(long, value_enum, default_value_t, help_heading = "Output")]
     pub color: Colour,
-    /// Weigh it by this recording: counts, median times, where connections are and stick at its end.
+    /// Add numbers from this recording: counts, median times, and at its end connections and stuck ones in each state.
     #[arg(long, value_name = "FILE", conflicts_with = "live")]
     pub from: Option<PathBuf>,
-    /// Light this connection's path in it.
+    /// Highlight the path of this connection.
     #[arg(long, value_name = "ID", requires = "from")]
     pub conn: Option<String>,
-    /// Weigh it by this host's connections, and draw it again as they change.
+    /// Add numbers from this host's connections, and redraw the picture as they change.
     #[arg(long)]
     pub live: bool,
-    /// Trace although another sockstate does.
+    /// Trace although another sockstate is tracing; every transition then costs twice.
     #[arg(long, requires = "live")]
     pub alongside: bool,
     /// End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds.
     #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "live")]
     pub duration: Option<std::time::Duration>,
-    /// Which connections.
     #[command(flatten)]
     pub select: SelectArgs,
 }
 
-/// How a timeline is written.
+/// The format of a timeline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum TimelineFormat {
-    /// For a terminal.
+    /// Text for a terminal.
     #[default]
     Text,
-    /// A picture, light and dark.
+    /// A picture for light and dark backgrounds.
     Svg,
-    /// A page by itself, to zoom into.
+    /// A self-contained page that can be zoomed.
     Html,
 }
 
 /// Arguments of `timeline`.
 #[derive(Args, Clone, Debug)]
 pub struct TimelineArgs {
-    /// What `record`, or `trace --format json`, or a file sink has written; - is standard input.
+    /// A recording: the output of `record`, of `trace --format json`, or of a file sink; - is standard input.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// One connection, by its id.
+    /// Show one connection, by its id.
     #[arg(long, value_name = "ID")]
     pub conn: Option<String>,
-    /// How to write.
+    /// Format of the output.
     #[arg(long, value_enum, default_value_t, help_heading = "Output")]
     pub format: TimelineFormat,
     /// Write to FILE instead of standard output.
@@ -129,10 +123,9 @@ pub struct TimelineArgs {
     /// Colour the text; auto: on a terminal, unless NO_COLOR is set.
     #[arg(long, value_enum, default_value_t, help_heading = "Output")]
     pub color: Colour,
-    /// The most connections shown: those that were stuck, then the longest.
+    /// Limit of connections: stuck ones come first, then the longest.
     #[arg(long, value_name = "N", default_value_t = 200, help_heading = "Output")]
     pub most: usize,
-    /// Which connections.
     #[command(flatten)]
     pub select: SelectArgs,
 }
@@ -140,13 +133,12 @@ pub struct TimelineArgs {
 /// Arguments of `report`.
 #[derive(Args, Clone, Debug)]
 pub struct ReportArgs {
-    /// What `record`, or `trace --format json`, or a file sink has written; - is standard input.
+    /// A recording: the output of `record`, of `trace --format json`, or of a file sink; - is standard input.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// Write to FILE instead of standard output.
     #[arg(long, short, value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,
-    /// Which connections.
     #[command(flatten)]
     pub select: SelectArgs,
 }
@@ -157,19 +149,18 @@ pub struct TopArgs {
     /// Show this recording instead of this host.
     #[arg(long, value_name = "FILE")]
     pub from: Option<PathBuf>,
-    /// As fast as it happened (1), or N times as fast [default: at once].
+    /// Play in real time (1), or FACTOR times as fast [default: without waiting].
     #[arg(long, value_name = "FACTOR", value_parser = parse_speed, requires = "from")]
     pub speed: Option<f64>,
-    /// Trace although another sockstate does.
+    /// Trace although another sockstate is tracing; every transition then costs twice.
     #[arg(long, conflicts_with = "from")]
     pub alongside: bool,
     /// When a connection counts as stuck, instead of the defaults: [STATE][:PORTS][@COMM]=TIME, or never instead of TIME.
     #[arg(long, value_name = "RULE", value_parser = parse_threshold, conflicts_with = "from")]
     pub threshold: Vec<Threshold>,
-    /// The language of explanations [default: that of the locale, else en].
+    /// Language of explanations [default: the language of the locale, or en].
     #[arg(long, value_name = "LANG", value_parser = clap::builder::PossibleValuesParser::new(crate::explain::Texts::CODES))]
     pub lang: Option<String>,
-    /// Which connections.
     #[command(flatten)]
     pub select: SelectArgs,
 }
@@ -177,22 +168,22 @@ pub struct TopArgs {
 /// Arguments of `explain`.
 #[derive(Args, Clone, Debug)]
 pub struct ExplainArgs {
-    /// A state, or the two of a step, in any spelling: netstat's, ss's, the RFC's, the kernel's, its number.
+    /// A state, or two states of a transition, in the spelling of netstat, ss, the RFC or the kernel, or as a number.
     #[arg(value_name = "STATE", num_args = 0..=2)]
     pub words: Vec<String>,
-    /// How a connection opens, both ends side by side.
+    /// Explain how a connection opens, with both ends side by side.
     #[arg(long)]
     pub open: bool,
-    /// How it closes.
+    /// Explain how a connection closes.
     #[arg(long)]
     pub close: bool,
-    /// How both ends close at once.
+    /// Explain how both ends close at the same time.
     #[arg(long)]
     pub simultaneous_close: bool,
-    /// How one end breaks it off.
+    /// Explain how one end resets a connection.
     #[arg(long)]
     pub reset: bool,
-    /// The language [default: that of the locale, else en].
+    /// Language of the texts [default: the language of the locale, or en].
     #[arg(long, value_name = "LANG", value_parser = clap::builder::PossibleValuesParser::new(crate::explain::Texts::CODES))]
     pub lang: Option<String>,
 }
