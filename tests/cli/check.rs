@@ -26,7 +26,7 @@ impl Place {
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("certificate");
         fs::write(root.join("etc/ca.pem"), made.cert.pem()).expect("certificate");
         fs::write(root.join("etc/key.pem"), made.signing_key.serialize_pem()).expect("key");
-        for name in ["clickhouse", "elastic", "splunk", "secret"] {
+        for name in ["clickhouse", "elastic", "splunk", "secret", "nats.creds"] {
             fs::write(root.join("etc").join(name), "Bearer s3cr3t\n").expect("secret");
         }
         fs::write(root.join("etc/broken"), "Bearer s3cr3t\nX: y\n").expect("secret");
