@@ -10,7 +10,7 @@ use std::{
 };
 
 use sockstate::sinks::{
-    self, Address, Authority, Batch, Convert, Frame, Framing, HttpSettings, Inherited, Pace, Queue,
+    self, Address, Authority, Batch, BatchSettings, Convert, Frame, Framing, HttpSettings, Inherited, Queue,
     SinkBuilder, SinkSettings, SpoolSettings, StreamSettings, Template, TlsSettings,
 };
 
@@ -21,7 +21,7 @@ pub(crate) fn settings(builder: impl SinkBuilder + 'static) -> SinkSettings {
         builder: Arc::new(builder),
         queue_bytes: 1 << 20,
         spool: None,
-        pace: Pace {
+        batching: BatchSettings {
             batch_bytes: 64 << 10,
             batch_time: Duration::ZERO,
             retry_max: Duration::from_millis(200),
@@ -117,8 +117,8 @@ pub(crate) fn batch(first: u64, count: u64) -> Batch {
             end: batch.bytes.len(),
             seq,
             time_ns: 1_700_000_000_000_000_000 + seq as i64,
-            tells: 0,
-            doubts: 0,
+            reported_lost: 0,
+            reported_in_doubt: 0,
         });
     }
     batch

@@ -230,7 +230,7 @@ fn a_record_of_a_loss_that_is_lost_is_said_again_with_what_is_in_doubt() {
     drop(listener);
     let feeder = Feeder::start(&settings(tcp(port)), None);
     let mut batch = batch(1, 2);
-    (batch.frames[0].tells, batch.frames[0].doubts) = (3, 5);
+    (batch.frames[0].reported_lost, batch.frames[0].reported_in_doubt) = (3, 5);
     feeder.queue.push(batch);
     feeder.end(Duration::ZERO);
     let queue = &feeder.queue;

@@ -90,7 +90,7 @@ fn a_topic_gets_everything_once_while_its_broker_is_away() {
 /// A record with a text of `bytes` bytes.
 fn long(seq: u64, bytes: usize) -> Batch {
     let line = format!("{{\"seq\":{seq},\"long\":\"{}\"}}\n", "x".repeat(bytes)).into_bytes();
-    let frame = Frame { end: line.len(), seq, time_ns: 1, tells: 0, doubts: 0 };
+    let frame = Frame { end: line.len(), seq, time_ns: 1, reported_lost: 0, reported_in_doubt: 0 };
     Batch { bytes: line, frames: vec![frame] }
 }
 

@@ -90,7 +90,7 @@ fn a_spool_has_all_of_its_records() {
         lines.map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let seqs: Vec<u64> = records.iter().map(|record| record["seq"].as_u64().expect("seq")).collect();
     assert_eq!(seqs, read.batch.frames.iter().map(|frame| frame.seq).collect::<Vec<_>>());
-    let reported: u64 = read.batch.frames.iter().map(|frame| frame.tells).sum();
+    let reported: u64 = read.batch.frames.iter().map(|frame| frame.reported_lost).sum();
     let lost = records.iter().filter(|record| record["kind"] == "lost");
     assert_eq!(reported, lost.map(|record| record["count"].as_u64().expect("count")).sum::<u64>());
     // With the last one that was still in memory, this is what the ledger says.

@@ -152,7 +152,7 @@ impl Feeder {
             bytes.push(b'\n');
             self.queue.push(Batch {
                 bytes,
-                frames: vec![Frame { end: len, seq, time_ns: 1, tells: 0, doubts: 0 }],
+                frames: vec![Frame { end: len, seq, time_ns: 1, reported_lost: 0, reported_in_doubt: 0 }],
             });
         }
     }

@@ -96,7 +96,13 @@ fn fill(path: &Path) -> Option<u64> {
         for _ in 0..5 {
             seq += 1;
             batch.bytes.extend(format!("{{\"seq\":{seq},\"text\":\"{}\"}}\n", "x".repeat(40)).bytes());
-            batch.frames.push(Frame { end: batch.bytes.len(), seq, time_ns: 1, tells: 0, doubts: 0 });
+            batch.frames.push(Frame {
+                end: batch.bytes.len(),
+                seq,
+                time_ns: 1,
+                reported_lost: 0,
+                reported_in_doubt: 0,
+            });
         }
         spool.append(&batch).ok()?;
     }

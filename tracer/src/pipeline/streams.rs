@@ -210,13 +210,13 @@ impl Stream {
         }
         self.seq += 1;
         self.format.record(self.seq, record, &mut self.buffer);
-        let (tells, doubts) = match record {
+        let (reported_lost, reported_in_doubt) = match record {
             Record::Lost(Lost { place: LostPlace::Sink | LostPlace::Crash, count, in_doubt, .. }) => {
                 (*count, *in_doubt)
             }
             _ => (0, 0),
         };
-        self.frame(record.time_ns(), tells, doubts);
+        self.frame(record.time_ns(), reported_lost, reported_in_doubt);
     }
 
     fn completed(&mut self, conn: ConnId, tuple: &Tuple) {
@@ -235,16 +235,22 @@ impl Stream {
     }
 
     /// Notes where the record ends; some formats leave some out.
-    fn frame(&mut self, time_ns: i64, tells: u64, doubts: u64) {
+    fn frame(&mut self, time_ns: i64, reported_lost: u64, reported_in_doubt: u64) {
         let Some(queue) = &self.queue else { return };
         if let Some(progress) = queue.progress() {
             progress.number(self.seq);
         }
         let before = self.frames.last().map_or(0, |frame| frame.end);
         if self.buffer.len() > before {
-            self.frames.push(Frame { end: self.buffer.len(), seq: self.seq, time_ns, tells, doubts });
+            self.frames.push(Frame {
+                end: self.buffer.len(),
+                seq: self.seq,
+                time_ns,
+                reported_lost,
+                reported_in_doubt,
+            });
         } else {
-            queue.settle(1 + tells.cast_signed());
+            queue.settle(1 + reported_lost.cast_signed());
         }
     }
 
@@ -283,10 +289,10 @@ impl Stream {
             } else {
                 let count = self.frames.len() as u64;
                 queue.refused(count);
-                let told: u64 = self.frames.iter().map(|frame| frame.tells).sum();
-                let in_doubt = self.frames.iter().map(|frame| frame.doubts).sum();
+                let reported: u64 = self.frames.iter().map(|frame| frame.reported_lost).sum();
+                let in_doubt = self.frames.iter().map(|frame| frame.reported_in_doubt).sum();
                 let since_ns = since_ns(&self.frames);
-                self.unsaid.add(Missing { records: count + told, in_doubt, since_ns });
+                self.unsaid.add(Missing { records: count + reported, in_doubt, since_ns });
                 self.buffer.clear();
                 self.frames.clear();
             }

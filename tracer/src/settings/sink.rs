@@ -78,7 +78,7 @@ fn with_all_keys(command: Command) -> Command {
 /// The tables that sinks have, and the types of sinks that each is for.
 pub(super) fn all_tables() -> Vec<(&'static Table, Vec<&'static str>)> {
     let mut tables: Vec<(&Table, Vec<&str>)> = Vec::new();
-    for kind in &SINKS {
+    for kind in SINKS {
         for table in kind.tables {
             match tables.iter_mut().find(|(known, _)| known.name == table.name) {
                 Some((_, types)) => types.push(kind.name),
@@ -93,7 +93,7 @@ pub(super) fn all_tables() -> Vec<(&'static Table, Vec<&'static str>)> {
 pub(super) fn own_keys() -> Vec<(Arg, Vec<&'static str>)> {
     let help = |arg: &Arg| arg.get_help().map(ToString::to_string);
     let mut keys: Vec<(Arg, Vec<&str>)> = Vec::new();
-    for kind in &SINKS {
+    for kind in SINKS {
         for arg in kind.keys() {
             let is_same = |known: &Arg| known.get_id() == arg.get_id() && help(known) == help(&arg);
             match keys.iter_mut().find(|(known, _)| is_same(known)) {

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 
-use super::delivery::{Pace, SpoolSettings};
+use super::delivery::{BatchSettings, SpoolSettings};
 use crate::values::{parse_duration, parse_duration_or_zero, parse_size};
 
 /// When the spool is on the disk.
@@ -70,8 +70,8 @@ impl CommonArgs {
     }
 
     /// Sizes and times of deliveries; `batch_time` unless the keys say another.
-    pub(super) fn pace(&self, batch_time: Duration) -> Pace {
-        Pace {
+    pub(super) fn batching(&self, batch_time: Duration) -> BatchSettings {
+        BatchSettings {
             batch_bytes: self.batch as usize,
             batch_time: self.batch_time.unwrap_or(batch_time),
             retry_max: self.retry,

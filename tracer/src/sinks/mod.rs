@@ -24,8 +24,9 @@ mod transport;
 pub use common::CommonArgs;
 pub use config::{Context, Given, Metrics, SameAs, Secrets, SinkConfig, Tables};
 pub use delivery::{
-    Batch, Convert, Frame, Inherited, OpenError, Pace, Pending, Queue, Read, Running, Sink, SinkBuilder,
-    SinkError, SinkSettings, Spool, SpoolError, SpoolSettings, Status, Trouble, since_ns, sink_lost, start,
+    Batch, BatchSettings, Convert, DeliveryError, Frame, Inherited, OpenError, Pending, Queue, Read, Running,
+    Sink, SinkBuilder, SinkError, SinkSettings, Spool, SpoolError, SpoolSettings, Status, since_ns,
+    sink_lost, start,
 };
 pub use encoding::FormatArgs;
 pub use file::FileSettings;
@@ -44,7 +45,7 @@ pub use transport::{
 };
 
 /// Every type of sinks.
-pub static SINKS: [Kind; 10] = [
+pub static SINKS: &[Kind] = &[
     Kind::of::<stdout::StdoutArgs>("stdout", "Standard output"),
     Kind::of::<file::FileArgs>("file", "A file, rotated by size, by age, or by logrotate and SIGHUP"),
     Kind::of::<socket::SocketArgs>(

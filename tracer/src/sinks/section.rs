@@ -102,7 +102,7 @@ impl SinkSection {
             builder: builder.map_err(|error| format!("sink {}: {error}", self.name))?,
             queue_bytes: self.common.queue as usize,
             spool: self.common.spool_settings(&self.name),
-            pace: self.common.pace(self.config.batch_time()),
+            batching: self.common.batching(self.config.batch_time()),
         })
     }
 

@@ -1,29 +1,29 @@
-//! Finished records on their way to a collector.
+//! Records in their final form, on their way to a collector.
 
-/// Where one record ends, and what is known of it without reading it.
+/// Where a record ends, and what is known about it without parsing it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// Behind its last byte.
+    /// The position after its last byte.
     pub end: usize,
     /// Its number in the stream.
     pub seq: u64,
     /// Wall clock, ns since the epoch.
     pub time_ns: i64,
-    /// Records lost on this sink's way that it tells of: if it gets lost, they must be told again.
-    pub tells: u64,
-    /// Records in doubt that it reports, likewise. A spool does not keep this number.
-    pub doubts: u64,
+    /// Lost records of this sink that it reports: if it gets lost, they must be reported again.
+    pub reported_lost: u64,
+    /// Records in doubt that it reports. A spool does not keep this number.
+    pub reported_in_doubt: u64,
 }
 
-/// No record of these, or of those that they tell of, has an earlier time; `None` where that is not known.
+/// The earliest time of these records, and of the records that they report; `None` if it is not known.
 #[must_use]
 pub fn since_ns(frames: &[Frame]) -> Option<i64> {
-    // Records that tell of others do not say from when those are.
-    let is_known = frames.iter().all(|frame| frame.tells + frame.doubts == 0);
+    // Records that report others do not have the time of those.
+    let is_known = frames.iter().all(|frame| frame.reported_lost + frame.reported_in_doubt == 0);
     frames.iter().map(|frame| frame.time_ns).min().filter(|_| is_known)
 }
 
-/// Records, one behind another.
+/// Records, one after another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     /// Their bytes.
@@ -39,12 +39,12 @@ impl Batch {
         self.frames.len()
     }
 
-    /// The earliest time of its records, and of what they tell of; `None` where that is not known.
+    /// The earliest time of its records, and of the records that they report; `None` if it is not known.
     pub(crate) fn since_ns(&self) -> Option<i64> {
         since_ns(&self.frames)
     }
 
-    /// Whether there is none.
+    /// Whether there is no record.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.frames.is_empty()
@@ -91,7 +91,7 @@ impl Batch {
         begins.zip(&self.frames).map(|(begin, frame)| (&self.bytes[begin..frame.end], frame))
     }
 
-    /// Takes away the records that `keep` does not want, by their place.
+    /// Removes the records for whose index `keep` is false.
     pub fn retain(&mut self, keep: impl Fn(usize) -> bool) {
         let mut kept = Self::default();
         for (at, (bytes, frame)) in self.records().enumerate() {
@@ -102,7 +102,7 @@ impl Batch {
         *self = kept;
     }
 
-    /// Takes away the first `count` records.
+    /// Removes the first `count` records.
     pub fn drop_first(&mut self, count: usize) {
         if count > 0 {
             self.retain(|at| at >= count);
@@ -129,39 +129,39 @@ impl Batch {
         std::mem::replace(self, rest)
     }
 
-    /// How many are settled when these are: themselves, and those that they tell of.
+    /// How many records are settled when these are: the records themselves, and the lost ones that they report.
     #[must_use]
     pub fn weight(&self) -> i64 {
-        (self.len() as u64 + self.tells()).cast_signed()
+        (self.len() as u64 + self.reported_lost()).cast_signed()
     }
 
-    /// The lost records that these tell of.
+    /// The lost records that these report.
     #[must_use]
-    pub fn tells(&self) -> u64 {
-        self.frames.iter().map(|frame| frame.tells).sum()
+    pub fn reported_lost(&self) -> u64 {
+        self.frames.iter().map(|frame| frame.reported_lost).sum()
     }
 
-    /// How many records in doubt they tell of.
-    pub(crate) fn doubts(&self) -> u64 {
-        self.frames.iter().map(|frame| frame.doubts).sum()
+    /// The records in doubt that these report.
+    pub(crate) fn reported_in_doubt(&self) -> u64 {
+        self.frames.iter().map(|frame| frame.reported_in_doubt).sum()
     }
 }
 
-/// Counts the records of a lot that are delivered, and takes them away, also where the attempt is cancelled.
+/// Counts the records of a batch that are delivered, and removes them when it is dropped, also if the attempt is cancelled.
 pub(crate) struct Delivered<'a> {
-    pub(crate) lot: &'a mut Batch,
+    pub(crate) batch: &'a mut Batch,
     pub(crate) count: usize,
 }
 
 impl<'a> Delivered<'a> {
-    pub(crate) fn none_of(lot: &'a mut Batch) -> Self {
-        Self { lot, count: 0 }
+    pub(crate) fn none_of(batch: &'a mut Batch) -> Self {
+        Self { batch, count: 0 }
     }
 }
 
 impl Drop for Delivered<'_> {
     fn drop(&mut self) {
-        self.lot.drop_first(self.count);
+        self.batch.drop_first(self.count);
     }
 }
 
@@ -178,8 +178,8 @@ mod tests {
                 end: batch.bytes.len(),
                 seq,
                 time_ns: seq as i64,
-                tells: 0,
-                doubts: 0,
+                reported_lost: 0,
+                reported_in_doubt: 0,
             });
         }
         batch
@@ -204,6 +204,6 @@ mod tests {
         all.drop_first(1);
         all.retain(|at| at != 1);
         assert_eq!(all.bytes, b"bb\nd\n");
-        assert_eq!(all.frames.iter().map(|it| it.seq).collect::<Vec<_>>(), [2, 4]);
+        assert_eq!(all.frames.iter().map(|frame| frame.seq).collect::<Vec<_>>(), [2, 4]);
     }
 }

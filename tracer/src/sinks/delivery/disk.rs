@@ -9,35 +9,35 @@ use tokio::time::{sleep, timeout};
 
 use super::{Batch, Queue, Read, Spool, SpoolError, opening::Opening};
 
-/// How long a spool that takes nothing is left alone.
+/// The pause after a spool that takes no record.
 const SPOOL_PAUSE: Duration = Duration::from_secs(1);
-/// Bytes of records that are spooled at once, about.
+/// About how many bytes of records are spooled at once.
 const ENTRY: usize = 1 << 20;
 /// How long the end waits for a spool that is not open yet.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
-/// The spool, if there is one, and where it is in its life.
+/// The spool, if there is one, open or not yet open.
 pub(super) struct Disk {
     name: String,
     spool: Option<Spool>,
     opening: Option<Opening<Result<Spool, SpoolError>>>,
-    /// It has refused something, and is left alone until then.
+    /// The spool has refused a record, and is not used until then.
     paused: Option<Instant>,
 }
 
 impl Disk {
-    /// With what is open.
+    /// With a spool that is open.
     pub(super) fn open(name: &str, spool: Option<Spool>) -> Self {
         Self { name: name.to_owned(), spool, opening: None, paused: None }
     }
 
-    /// With what is opened when its turn has come.
+    /// With a spool that a thread opens.
     pub(super) fn later(name: &str, opening: Option<Opening<Result<Spool, SpoolError>>>) -> Self {
         Self { opening, ..Self::open(name, None) }
     }
 
-    /// Waits for the spool, since what is in it goes first. Where the disk, or the previous sink, does not let go of it, the
-    /// collector need not wait.
+    /// Waits for the spool, since its records are delivered first; not for long if the disk, or the previous sink, does not
+    /// release it.
     pub(super) async fn begin(&mut self, queue: &Queue) {
         if self.spool.is_some() {
             queue.set_spools();
@@ -55,7 +55,7 @@ impl Disk {
         }
     }
 
-    /// Waits until the spool is open, where it is not yet. Too late to refuse to start: without a spool the sink goes on.
+    /// Waits until the spool is open. It is too late to refuse to start: if it cannot be opened, the sink goes on without it.
     async fn opened(&mut self, queue: &Queue) {
         let Some(opening) = &mut self.opening else { return std::future::pending().await };
         let opened = opening.opened().await;
@@ -80,12 +80,12 @@ impl Disk {
         }
     }
 
-    /// Whether something waits in the spool, or can.
+    /// Whether there is an open spool.
     pub(super) fn is_spooled(&self) -> bool {
         self.spool.is_some()
     }
 
-    /// Whether what waits in the spool goes first.
+    /// Whether records wait in the spool; they are delivered first.
     pub(super) fn has_records(&self) -> bool {
         self.spool.as_ref().is_some_and(|spool| !spool.is_empty())
     }
@@ -107,7 +107,7 @@ impl Disk {
         self.spool.as_mut().and_then(Spool::give_up)
     }
 
-    /// What was read last is delivered.
+    /// The records that were read last are delivered.
     pub(super) fn delivered(&mut self, queue: &Queue) {
         if let Some(spool) = &mut self.spool {
             spool.delivered();
@@ -115,7 +115,7 @@ impl Disk {
         self.measure(queue);
     }
 
-    /// Waits until [`Disk::spill`] has something to do. A spool that is opened meanwhile counts from then on.
+    /// Waits until [`Disk::spill`] has records to move, or the spool has been opened.
     pub(super) async fn due(&mut self, queue: &Queue) {
         if self.opening.is_some() {
             return self.opened(queue).await;
@@ -129,20 +129,20 @@ impl Disk {
         queue.filling().await;
     }
 
-    /// Moves what waits in memory to the disk, where that is much; what the disk does not take stays.
+    /// Moves records from memory to the disk if there are many; records that the disk does not take stay.
     pub(super) fn spill(&mut self, queue: &Queue) {
         let is_paused = self.paused.is_some_and(|until| Instant::now() < until);
         let Some(spool) = self.spool.as_mut().filter(|_| !is_paused && queue.is_filling()) else { return };
         while queue.bytes() > 0 {
-            let lot = queue.take(ENTRY);
-            match spool.append(&lot) {
+            let batch = queue.take(ENTRY);
+            match spool.append(&batch) {
                 Ok(()) => {
-                    queue.settle(lot.weight());
-                    queue.leave(lot.len() as u64);
+                    queue.settle(batch.weight());
+                    queue.leave(batch.len() as u64);
                     self.paused = None;
                 }
                 Err(error) => {
-                    queue.put_back(lot);
+                    queue.put_back(batch);
                     if self.paused.is_none() {
                         message!("sink {}: {error}", self.name);
                     }
@@ -154,22 +154,22 @@ impl Disk {
         self.measure(queue);
     }
 
-    /// Keeps `lot` for the next sink of this name, or counts it as lost.
+    /// Keeps `batch` for the next sink of this name, or counts it as lost.
     pub(super) fn keep(
         &mut self,
-        lot: &Batch,
+        batch: &Batch,
         queue: &Queue,
         by: impl FnOnce(&mut Spool, &Batch) -> Result<(), SpoolError>,
     ) {
-        queue.leave(lot.len() as u64);
-        let kept = self.spool.as_mut().map(|spool| by(spool, lot));
+        queue.leave(batch.len() as u64);
+        let kept = self.spool.as_mut().map(|spool| by(spool, batch));
         if let Some(Err(error)) = &kept {
             message!("sink {}: {error}", self.name);
         }
         if matches!(kept, Some(Ok(()))) {
-            queue.settle(lot.weight());
+            queue.settle(batch.weight());
         } else {
-            queue.lose_all(lot, false);
+            queue.lose_all(batch, false);
         }
         self.measure(queue);
     }

@@ -1,33 +1,31 @@
 //! How records reach a sink: a queue, a spool behind it, and a thread that delivers in order and tries again.
 
+mod attempt_size;
 mod batch;
 mod disk;
-mod entry;
+mod error;
 #[cfg(test)]
 mod model;
 mod opening;
-mod portion;
 mod queue;
 mod sink;
 mod spool;
 mod start;
 mod sync;
-mod tally;
-mod trouble;
 mod worker;
 
+use attempt_size::AttemptSize;
 pub(super) use batch::Delivered;
 pub use batch::{Batch, Frame, since_ns};
 use disk::Disk;
+pub use error::DeliveryError;
 use opening::Opening;
-use portion::Portion;
 pub use queue::{Queue, Status, sink_lost};
 use sink::LateSink;
 pub use sink::{OpenError, Pending, Sink, SinkBuilder};
 pub use spool::{Read, Spool, SpoolError};
 pub use start::{Inherited, Running, SinkError, SinkSettings, SpoolSettings, start};
-pub use trouble::Trouble;
 use worker::Worker;
-pub use worker::{Convert, Pace};
+pub use worker::{BatchSettings, Convert};
 
 use crate::restart::SinkProgress;

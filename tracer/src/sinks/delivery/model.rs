@@ -67,9 +67,12 @@ fn every_order(run: impl Fn() + Sync + Send + 'static) {
     model.check(run);
 }
 
-/// One record of a byte, which may tell of lost ones.
-fn record(seq: u64, tells: u64) -> Batch {
-    Batch { bytes: vec![b'x'], frames: vec![Frame { end: 1, seq, time_ns: 0, tells, doubts: 0 }] }
+/// One record of a byte, which may report lost ones.
+fn record(seq: u64, reported_lost: u64) -> Batch {
+    Batch {
+        bytes: vec![b'x'],
+        frames: vec![Frame { end: 1, seq, time_ns: 0, reported_lost, reported_in_doubt: 0 }],
+    }
 }
 
 /// Records that come: pushed where there is room, else refused.
@@ -95,7 +98,7 @@ fn each_record_is_delivered_lost_or_left() {
                 queue.status().deliver(delivered.len(), delivered.bytes.len());
                 queue.leave(delivered.len() as u64);
                 let refused = queue.take(1);
-                queue.lose(refused.len() as u64, refused.tells(), Some(1), false);
+                queue.lose(refused.len() as u64, refused.reported_lost(), Some(1), false);
                 queue.leave(refused.len() as u64);
                 queue.put_back(queue.take(1));
                 refused.len() as u64
@@ -103,10 +106,10 @@ fn each_record_is_delivered_lost_or_left() {
         };
         push(&queue, 1..=3);
         queue.close(Duration::ZERO);
-        // What the sink has lost is told once, whenever it is asked.
-        let told = queue.take_lost();
+        // What the sink has lost is reported once, whenever it is asked.
+        let reported = queue.take_lost();
         let refused = sink.join().expect("the sink");
-        assert_eq!(told + queue.take_lost(), refused);
+        assert_eq!(reported + queue.take_lost(), refused);
         let left = queue.take(usize::MAX).len() as u64;
         let status = queue.status();
         assert_eq!(status.delivered() + status.lost() + left, 3);
@@ -123,9 +126,9 @@ fn what_a_hung_sink_holds_is_counted() {
         let sink = {
             let queue = queue.clone();
             thread::spawn(move || {
-                let lot = queue.take(1);
-                queue.status().deliver(lot.len(), lot.bytes.len());
-                queue.leave(lot.len() as u64);
+                let batch = queue.take(1);
+                queue.status().deliver(batch.len(), batch.bytes.len());
+                queue.leave(batch.len() as u64);
             })
         };
         let lost = queue.abandon();
@@ -181,19 +184,19 @@ fn number(queue: &Queue, progress: &SinkProgress, steps: usize) -> u64 {
     seq
 }
 
-/// Delivers and settles as a sink does; how many records are delivered or told of, and the last one's number.
+/// Delivers and settles as a sink does; how many records are delivered or reported as lost, and the last one's number.
 fn deliver(queue: &Queue, steps: usize) -> (u64, u64) {
     let (mut delivered, mut last) = (0, 0);
     for step in 0..steps {
         if step % 2 == 0 {
             continue;
         }
-        let lot = queue.take(1);
-        delivered += lot.weight().cast_unsigned();
-        last = lot.frames.last().map_or(last, |frame| frame.seq);
+        let batch = queue.take(1);
+        delivered += batch.weight().cast_unsigned();
+        last = batch.frames.last().map_or(last, |frame| frame.seq);
         // Delivered, and killed before that is noted.
         if step + 1 < steps {
-            queue.settle(lot.weight());
+            queue.settle(batch.weight());
         }
     }
     (delivered, last)

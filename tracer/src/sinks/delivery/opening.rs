@@ -1,4 +1,4 @@
-//! What a disk may keep waiting is opened by a thread of its own: neither the thread that reads records waits for it, nor the sink's.
+//! A thread of its own opens what a disk may keep waiting: neither the thread that reads records waits, nor the sink's.
 
 use std::{io, thread, time::Duration};
 
@@ -8,25 +8,25 @@ use super::{Queue, sync::Arc};
 
 /// After this time a sink says that a file is not open yet.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The same where a previous sink uses the file, which is to end within seconds.
+/// The same time if a previous sink, which ends within seconds, still uses the file.
 const PREVIOUS_PATIENCE: Duration = Duration::from_secs(15);
-/// How long a system that starts no thread is left alone.
+/// The pause after the system has started no thread.
 const THREAD_PAUSE: Duration = Duration::from_secs(1);
 
-/// Opens it.
+/// Opens a file, a sink or a spool.
 pub(super) type Open<T> = Arc<dyn Fn() -> T + Send + Sync>;
 
-/// Something that is to be opened.
+/// A file, a sink or a spool that is being opened.
 pub(super) struct Opening<T> {
-    /// What it is, for messages.
+    /// What is opened, for messages.
     what: String,
-    /// The queue of the sink that it is for. A sink that takes over the file waits for the thread that opens it, too.
+    /// The queue of its sink. A sink that takes over the file also waits for the thread that opens it.
     queue: Queue,
-    /// Sinks that still use it.
+    /// Sinks that still use the file.
     after: Vec<Queue>,
     open: Open<T>,
     under_way: Option<oneshot::Receiver<T>>,
-    /// Why no thread opens it.
+    /// Why no thread could be started.
     refused: Option<io::Error>,
 }
 
@@ -34,13 +34,13 @@ impl<T: Send + 'static> Opening<T> {
     pub(super) fn new(what: String, queue: Queue, after: Vec<Queue>, open: Open<T>) -> Self {
         let mut opening = Self { what, queue, after, open, under_way: None, refused: None };
         if opening.after.is_empty() {
-            // By the thread that starts the sink, whose capabilities certificates may need; the sink's own has none.
+            // By the thread that starts the sink, since certificates may need its capabilities: the sink's thread has none.
             opening.refused = opening.begin().err();
         }
         opening
     }
 
-    /// Waits until the sinks before have let go of it, and what came of opening it. May be cancelled.
+    /// Waits until the previous sinks have released the file and it has been opened. May be cancelled.
     pub(super) async fn opened(&mut self) -> T {
         loop {
             while let Some(before) = self.after.last() {
@@ -70,7 +70,7 @@ impl<T: Send + 'static> Opening<T> {
         let (sender, receiver) = oneshot::channel();
         let (open, hold) = (Arc::clone(&self.open), self.queue.hold());
         let work = move || {
-            // Where the sink has ended meanwhile, the file is closed before another sink may open it.
+            // If the sink has ended meanwhile, the file is closed before another sink may open it.
             drop(sender.send(open()));
             drop(hold);
         };
@@ -79,12 +79,12 @@ impl<T: Send + 'static> Opening<T> {
         Ok(())
     }
 
-    /// How long it may take without a word.
+    /// How long opening may take without a message.
     pub(super) fn patience(&self) -> Duration {
         if self.after.is_empty() { PATIENCE } else { PREVIOUS_PATIENCE }
     }
 
-    /// Why it is not open yet.
+    /// Why the file is not open yet.
     pub(super) fn reason(&self) -> String {
         let what = &self.what;
         match (self.after.last(), &self.refused) {

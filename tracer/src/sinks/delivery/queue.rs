@@ -14,12 +14,12 @@ use super::{
 
 /// Bytes of a batch in the queue: a push may be much larger than a delivery, whose rest would be copied each time.
 const PIECE: usize = 1 << 20;
-/// What is taken at once at most, of a queue of any size: it is copied, and a spool's segment must hold it.
+/// Bytes that are taken at once at most, from a queue of any size: they are copied, and a segment of a spool must hold them.
 const MOST_TAKEN: usize = 64 << 20;
-/// How long the end waits for a collector where a spool keeps what it has not.
+/// How long the end waits for a collector if a spool keeps the records.
 const SPOOLED_GRACE: Duration = Duration::from_millis(500);
 
-/// After this time without a movement a sink is not waited for, while others could go on.
+/// A sink that takes and delivers no record for this time is not waited for while others could continue.
 const STANDS_STILL: Duration = Duration::from_secs(2);
 
 /// Wakes the thread that reports losses, which otherwise waits for events. There is one such thread in a process.
@@ -36,20 +36,21 @@ pub struct Status {
     delivered: AtomicU64,
     delivered_bytes: AtomicU64,
     lost: AtomicU64,
-    /// Lost in the sink's own thread, and not yet told in its stream.
-    untold: AtomicU64,
-    /// In doubt, and not reported yet in its stream.
-    untold_doubt: AtomicU64,
-    /// The earliest time of one of these; 0 for none of these, the least for not known.
-    untold_since: AtomicI64,
+    /// Records that the sink's own thread has lost, and that its stream has not reported yet.
+    unreported_lost: AtomicU64,
+    /// Records in doubt that its stream has not reported yet.
+    unreported_in_doubt: AtomicU64,
+    /// The earliest time of these records; 0 if there are none, the least number if the time is not known.
+    unreported_since: AtomicI64,
     queued_bytes: AtomicU64,
     spooled_bytes: AtomicU64,
     failures: AtomicU64,
     failing: AtomicBool,
-    /// The collector may have them, and they are not sent again.
+    /// Records that the collector may have, and that are not sent again.
     in_doubt: AtomicU64,
-    /// Pushed, and no longer in memory only.
+    /// Records that were pushed.
     pushed: AtomicU64,
+    /// Records that are delivered, kept on disk, or lost.
     left: AtomicU64,
 }
 
@@ -93,7 +94,7 @@ impl Status {
         self.failing.store(true, Ordering::Relaxed);
     }
 
-    /// Returns whether it was failing.
+    /// The last attempt succeeded. Returns whether the one before had failed.
     pub(super) fn succeed(&self) -> bool {
         self.failing.swap(false, Ordering::Relaxed)
     }
@@ -107,11 +108,11 @@ impl Status {
 struct State {
     batches: VecDeque<Batch>,
     bytes: usize,
-    /// When the sink last took or delivered something, or when the first bytes came into the empty queue.
+    /// When the sink last took or delivered records, or when the first bytes came into the empty queue.
     moved: Option<Instant>,
-    /// Nothing more comes; what has not gone by then is given up.
+    /// The queue is closed; records that are not delivered at this time are given up.
     closed: Option<Instant>,
-    /// What is given up is spooled: that need not be waited for.
+    /// Records that are given up are spooled, so that no one need wait for the collector.
     spools: bool,
     reopen: bool,
     finished: bool,
@@ -123,20 +124,20 @@ struct Shared {
     name: String,
     state: Mutex<State>,
     limit: usize,
-    /// Where it is noted how far the sink has come.
+    /// How far the sink has come, for the next process.
     progress: Option<SinkProgress>,
     status: Status,
-    /// Something came, or it was closed.
+    /// Records were pushed, or the state changed.
     changed: Notify,
     finished: Notify,
 }
 
-/// Both ends of it.
+/// Both ends of the queue.
 #[derive(Clone)]
 pub struct Queue(Arc<Shared>);
 
 impl Queue {
-    /// For the sink called `name`; takes up to `limit` bytes.
+    /// A queue for the sink called `name`, with up to `limit` bytes.
     #[must_use]
     pub fn new(name: &str, limit: usize, progress: Option<SinkProgress>) -> Self {
         let name = name.to_owned();
@@ -164,7 +165,7 @@ impl Queue {
         &self.0.status
     }
 
-    /// Whether it takes `bytes` now. Only the thread that pushes can make that untrue.
+    /// Whether the queue takes `bytes` now. Only the thread that pushes can make that untrue.
     #[must_use]
     pub fn has_room(&self, bytes: usize) -> bool {
         let held = self.state().bytes;
@@ -172,7 +173,7 @@ impl Queue {
         held == 0 || held + bytes <= self.0.limit
     }
 
-    /// Whether it holds something, and its sink has taken and delivered nothing for some time: waiting for it may be in vain.
+    /// Whether the queue holds records, and its sink has taken and delivered none for some time: waiting may not help.
     #[must_use]
     pub fn stands_still(&self) -> bool {
         let state = self.state();
@@ -193,7 +194,7 @@ impl Queue {
         self.0.changed.notify_waiters();
     }
 
-    /// Where it is noted how far the sink has come.
+    /// How far the sink has come, for the next process.
     #[must_use]
     pub fn progress(&self) -> Option<&SinkProgress> {
         self.0.progress.as_ref()
@@ -211,17 +212,17 @@ impl Queue {
         self.0.status.lost.fetch_add(records, Ordering::Relaxed);
     }
 
-    /// `records` are lost, none of them earlier than `since_ns`, and `told` of others that they told of; they had been on disk if that
-    /// `was_kept`.
-    pub(super) fn lose(&self, records: u64, told: u64, since_ns: Option<i64>, was_kept: bool) {
+    /// `records` are lost, none of them earlier than `since_ns`; they had been on disk if `was_kept`. They reported the loss of
+    /// `reported` other records, which must be reported again.
+    pub(super) fn lose(&self, records: u64, reported: u64, since_ns: Option<i64>, was_kept: bool) {
         let status = &self.0.status;
         status.lost.fetch_add(records, Ordering::Relaxed);
-        if records + told > 0 {
+        if records + reported > 0 {
             self.note_since(since_ns);
         }
-        status.untold.fetch_add(records + told, Ordering::Release);
+        status.unreported_lost.fetch_add(records + reported, Ordering::Release);
         if was_kept {
-            self.settle(-(records + told).cast_signed());
+            self.settle(-(records + reported).cast_signed());
         }
         LOST.notify_one();
     }
@@ -229,19 +230,19 @@ impl Queue {
     fn note_since(&self, since_ns: Option<i64>) {
         let new = since_ns.unwrap_or(i64::MIN);
         let earliest = |old: i64| Some(if old == 0 { new } else { old.min(new) });
-        let _ = self.0.status.untold_since.fetch_update(Ordering::Relaxed, Ordering::Relaxed, earliest);
+        let _ = self.0.status.unreported_since.fetch_update(Ordering::Relaxed, Ordering::Relaxed, earliest);
     }
 
-    /// The same for all records of `lot`, with what they tell of.
-    pub(super) fn lose_all(&self, lot: &Batch, was_kept: bool) {
-        self.tell_doubt(lot.doubts(), None);
-        self.lose(lot.len() as u64, lot.tells(), lot.since_ns(), was_kept);
+    /// All records of `batch` are lost, with the losses that they report.
+    pub(super) fn lose_all(&self, batch: &Batch, was_kept: bool) {
+        self.report_in_doubt(batch.reported_in_doubt(), None);
+        self.lose(batch.len() as u64, batch.reported_lost(), batch.since_ns(), was_kept);
     }
 
     /// The collector may have `records`, none of them earlier than `since_ns`, and they are not sent again.
     pub(super) fn doubt(&self, records: u64, since_ns: Option<i64>) {
         self.0.status.in_doubt.fetch_add(records, Ordering::Relaxed);
-        self.tell_doubt(records, since_ns);
+        self.report_in_doubt(records, since_ns);
     }
 
     /// The same for records that counted as delivered.
@@ -252,12 +253,12 @@ impl Queue {
     }
 
     /// `records` in doubt are to be reported in the stream, by the next process if not by this one.
-    fn tell_doubt(&self, records: u64, since_ns: Option<i64>) {
+    fn report_in_doubt(&self, records: u64, since_ns: Option<i64>) {
         if records == 0 {
             return;
         }
         self.note_since(since_ns);
-        self.0.status.untold_doubt.fetch_add(records, Ordering::Release);
+        self.0.status.unreported_in_doubt.fetch_add(records, Ordering::Release);
         if let Some(progress) = &self.0.progress {
             progress.doubt(records.cast_signed());
         }
@@ -272,52 +273,54 @@ impl Queue {
         }
     }
 
-    /// The sink hangs in a system call, and is not waited for: what it has not delivered is lost. Returns how many records.
+    /// The sink hangs in a system call, and no one waits for it: the records that it has not delivered are lost. Returns how many
+    /// these are.
     pub fn abandon(&self) -> u64 {
         let status = &self.0.status;
         let left = status.left.load(Ordering::Relaxed);
         let held = status.pushed.load(Ordering::Relaxed).saturating_sub(left);
         status.lost.fetch_add(held, Ordering::Relaxed);
-        // Asked again, it counts nothing twice.
+        // A second call must count nothing twice.
         status.left.fetch_add(held, Ordering::Relaxed);
         held
     }
 
-    /// What the sink has lost since this was last asked.
+    /// How many records the sink has lost since the last call.
     #[must_use]
     pub fn take_lost(&self) -> u64 {
-        self.0.status.untold.swap(0, Ordering::Acquire)
+        self.0.status.unreported_lost.swap(0, Ordering::Acquire)
     }
 
-    /// What is in doubt since this was last asked.
+    /// How many records came into doubt since the last call.
     #[must_use]
     pub fn take_doubt(&self) -> u64 {
-        let records = self.0.status.untold_doubt.swap(0, Ordering::Acquire);
+        let records = self.0.status.unreported_in_doubt.swap(0, Ordering::Acquire);
         if let Some(progress) = self.0.progress.as_ref().filter(|_| records > 0) {
             progress.doubt(-records.cast_signed());
         }
         records
     }
 
-    /// From when the records are that [`Queue::take_lost`] and [`Queue::take_doubt`] have returned last; `None` where that is not known.
+    /// The earliest time of the records that [`Queue::take_lost`] and [`Queue::take_doubt`] have returned last; `None` if it is not
+    /// known.
     #[must_use]
     pub fn take_lost_since(&self) -> Option<i64> {
-        let since_ns = self.0.status.untold_since.swap(0, Ordering::Relaxed);
+        let since_ns = self.0.status.unreported_since.swap(0, Ordering::Relaxed);
         (![0, i64::MIN].contains(&since_ns)).then_some(since_ns)
     }
 
     /// What [`Queue::take_lost`] would return.
     pub(super) fn unreported(&self) -> u64 {
-        self.0.status.untold.load(Ordering::Relaxed)
+        self.0.status.unreported_lost.load(Ordering::Relaxed)
     }
 
-    /// Whether [`Queue::take_lost`] or [`Queue::take_doubt`] would say something.
+    /// Whether [`Queue::take_lost`] or [`Queue::take_doubt`] would return records.
     #[must_use]
     pub fn has_lost(&self) -> bool {
-        self.unreported() > 0 || self.0.status.untold_doubt.load(Ordering::Relaxed) > 0
+        self.unreported() > 0 || self.0.status.unreported_in_doubt.load(Ordering::Relaxed) > 0
     }
 
-    /// Nothing more comes; what cannot be delivered within `grace` is spooled, or lost.
+    /// Closes the queue. Records that are not delivered within `grace` are spooled, or lost.
     pub fn close(&self, grace: Duration) {
         let mut state = self.state();
         let grace = if state.spools { grace.min(SPOOLED_GRACE) } else { grace };
@@ -326,7 +329,7 @@ impl Queue {
         self.0.changed.notify_waiters();
     }
 
-    /// Files are to be opened again.
+    /// Makes the sink open its file again.
     pub fn reopen(&self) {
         self.state().reopen = true;
         self.0.changed.notify_waiters();
@@ -358,7 +361,7 @@ impl Queue {
         }
     }
 
-    /// Whether another sink may have its files.
+    /// Whether another sink may use the files of this one.
     #[must_use]
     pub fn is_released(&self) -> bool {
         let state = self.state();
@@ -404,7 +407,7 @@ impl Queue {
         taken
     }
 
-    /// What was taken and did not go comes first again.
+    /// Puts records that were taken and not delivered to the front again.
     pub(super) fn put_back(&self, batch: Batch) {
         let mut state = self.state();
         state.bytes += batch.bytes.len();
@@ -416,7 +419,7 @@ impl Queue {
         self.state().bytes
     }
 
-    /// More than half of it is used.
+    /// Whether more than half of the queue is used.
     pub(super) fn is_filling(&self) -> bool {
         self.bytes() > self.0.limit / 2
     }
@@ -425,29 +428,29 @@ impl Queue {
         std::mem::take(&mut self.state().reopen)
     }
 
-    /// Whether nothing more comes.
+    /// Whether the queue is closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.state().closed.is_some()
     }
 
-    /// It was closed, and its time is over.
+    /// Whether the queue is closed, and its time is over.
     pub(super) fn is_overdue(&self) -> bool {
         self.state().closed.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
-    /// Waits until it holds more than `more`, or is closed, or files are to be opened again.
+    /// Waits until the queue holds more than `more` bytes, or is closed, or the sink must open its file again.
     pub(super) async fn holds_more_than(&self, more: usize) {
         let ready = |state: &State| state.bytes > more || state.closed.is_some() || state.reopen;
         self.until(|state| ready(state)).await;
     }
 
-    /// Waits until more than half of it is used.
+    /// Waits until more than half of the queue is used.
     pub(super) async fn filling(&self) {
         self.until(|state| state.bytes > self.0.limit / 2).await;
     }
 
-    /// Waits until it was closed and its time, which may be made shorter meanwhile, is over.
+    /// Waits until the queue is closed and its time is over; another call of [`Queue::close`] may shorten that time.
     pub(super) async fn overdue(&self) {
         while !self.is_overdue() {
             let closed = self.state().closed;
@@ -471,7 +474,7 @@ impl Queue {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing that panics holds it.
+        // No code that panics holds the lock.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,7 +4,7 @@ use std::{future::Future, pin::Pin};
 
 use tokio::time::timeout;
 
-use super::{Batch, Opening, Trouble};
+use super::{Batch, DeliveryError, Opening};
 
 /// What a sink's method waits for.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
@@ -16,7 +16,7 @@ pub trait Sink: Send {
     ///
     /// # Errors
     /// The next record is not delivered; the error says what becomes of it.
-    fn deliver<'a>(&'a mut self, batch: &'a mut Batch) -> Pending<'a, Result<(), Trouble>>;
+    fn deliver<'a>(&'a mut self, batch: &'a mut Batch) -> Pending<'a, Result<(), DeliveryError>>;
 
     /// Does what must be done while there is nothing to deliver. May be cancelled.
     fn idle(&mut self) -> Pending<'_, ()> {
@@ -83,12 +83,12 @@ impl LateSink {
     }
 
     /// The sink, when it is open. A sink that waits too long says so, and goes on waiting.
-    async fn opened(&mut self) -> Result<&mut Box<dyn Sink>, Trouble> {
+    async fn opened(&mut self) -> Result<&mut Box<dyn Sink>, DeliveryError> {
         let sink = match self.sink.take() {
             Some(sink) => sink,
             None => match timeout(self.opening.patience(), self.opening.opened()).await {
-                Ok(opened) => opened.map_err(Trouble::retry)?,
-                Err(_) => return Err(Trouble::retry(self.opening.reason())),
+                Ok(opened) => opened.map_err(DeliveryError::retry)?,
+                Err(_) => return Err(DeliveryError::retry(self.opening.reason())),
             },
         };
         Ok(self.sink.insert(sink))
@@ -96,7 +96,7 @@ impl LateSink {
 }
 
 impl Sink for LateSink {
-    fn deliver<'a>(&'a mut self, batch: &'a mut Batch) -> Pending<'a, Result<(), Trouble>> {
+    fn deliver<'a>(&'a mut self, batch: &'a mut Batch) -> Pending<'a, Result<(), DeliveryError>> {
         Box::pin(async { self.opened().await?.deliver(batch).await })
     }
 

@@ -5,8 +5,8 @@ use std::{fmt, io, path::PathBuf, sync::Arc};
 use thiserror::Error;
 
 use super::{
-    Convert, Disk, LateSink, OpenError, Opening, Pace, Portion, Queue, Sink, SinkBuilder, SinkProgress,
-    Spool, Worker,
+    AttemptSize, BatchSettings, Convert, Disk, LateSink, OpenError, Opening, Queue, Sink, SinkBuilder,
+    SinkProgress, Spool, Worker,
 };
 
 /// The disk behind the queue.
@@ -32,7 +32,7 @@ pub struct SinkSettings {
     /// The disk, for a sink that has a spool.
     pub spool: Option<SpoolSettings>,
     /// Sizes and times of deliveries.
-    pub pace: Pace,
+    pub batching: BatchSettings,
 }
 
 impl fmt::Debug for SinkSettings {
@@ -80,7 +80,7 @@ pub fn start(
 ) -> Result<Queue, SinkError> {
     let fail = |reason: OpenError| SinkError { name: settings.name.clone(), reason };
     let queue = Queue::new(&settings.name, settings.queue_bytes, inherited.progress);
-    let (name, pace, portion) = (settings.name.clone(), settings.pace, Portion::default());
+    let (name, batching, attempt_size) = (settings.name.clone(), settings.batching, AttemptSize::default());
     let builder = Arc::clone(&settings.builder);
     let open_sink = move || builder.open(header.clone());
     let open_spool = |spool: SpoolSettings| move || Spool::open(&spool.path, spool.max_bytes, spool.sync);
@@ -101,7 +101,7 @@ pub fn start(
             (sink, Disk::later(&name, spool))
         }
     };
-    let worker = Worker { name, sink, convert, queue: queue.clone(), disk, pace, portion };
+    let worker = Worker { name, sink, convert, queue: queue.clone(), disk, batching, attempt_size };
     worker.start().map_err(|error| fail(cannot_start(&error).into()))?;
     Ok(queue)
 }

@@ -9,7 +9,7 @@ use std::{
 use caps::CapSet;
 use tokio::time::sleep;
 
-use super::{Batch, Frame, Queue, Sink, Spool, Trouble, disk::Disk, portion::Portion};
+use super::{Batch, DeliveryError, Frame, Queue, Sink, Spool, attempt_size::AttemptSize, disk::Disk};
 
 /// The first pause after a failure.
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -17,32 +17,32 @@ const RETRY_MIN: Duration = Duration::from_millis(100);
 /// Turns one record of the stream into one of the collector's, appended to the second.
 pub type Convert = Box<dyn FnMut(&[u8], &mut Vec<u8>) + Send>;
 
-/// How much a delivery holds, and how long is waited for it.
+/// How records are put together to deliveries, and how long a failed one waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
-    /// Bytes of records in one delivery, about.
+pub struct BatchSettings {
+    /// About how many bytes of records one delivery has.
     pub batch_bytes: usize,
-    /// How long the first record of a delivery may wait for others.
+    /// How long the first record of a delivery waits for others.
     pub batch_time: Duration,
     /// The longest pause between attempts.
     pub retry_max: Duration,
 }
 
-/// A sink's rooms.
+/// What a sink's thread works with.
 pub(super) struct Worker {
     pub(super) name: String,
     pub(super) sink: Box<dyn Sink>,
     pub(super) convert: Option<Convert>,
     pub(super) queue: Queue,
     pub(super) disk: Disk,
-    pub(super) pace: Pace,
-    pub(super) portion: Portion,
+    pub(super) batching: BatchSettings,
+    pub(super) attempt_size: AttemptSize,
 }
 
 /// What came of an attempt.
 enum Outcome {
-    Done(Result<(), Trouble>),
-    /// It was closed, and its time is over.
+    Done(Result<(), DeliveryError>),
+    /// The queue was closed, and its time is over.
     Overdue,
 }
 
@@ -52,13 +52,13 @@ struct Attempt {
     left: usize,
 }
 
-/// What comes after an attempt.
+/// What the worker does after an attempt.
 enum Next {
-    /// What is left, at once.
-    Go,
-    /// The same once more, when the collector or the usual pause says so.
-    Wait(String, Option<Duration>),
-    /// Nothing: the time is over.
+    /// Sends the records that are left, at once.
+    Continue,
+    /// Sends them again, after the usual pause or the one that the collector asks for.
+    Retry(String, Option<Duration>),
+    /// Ends: the time is over.
     End,
 }
 
@@ -68,9 +68,9 @@ impl Worker {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let name = format!("sink-{}", self.name);
         let work = move || {
-            // Whatever a collector makes of it, it gets no capability.
+            // A collector that takes over this thread must get no capability.
             for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
-                // Without any there is nothing to clear.
+                // A thread without capabilities has none to clear.
                 let _ = caps::clear(None, set);
             }
             let queue = self.queue.clone();
@@ -85,17 +85,17 @@ impl Worker {
     async fn work(mut self) {
         self.disk.begin(&self.queue).await;
         while !self.queue.is_overdue()
-            && let Some(lot) = self.next().await
+            && let Some(batch) = self.next().await
         {
-            if lot.is_empty() && !self.sink.must_deliver() {
+            if batch.is_empty() && !self.sink.must_deliver() {
                 continue;
             }
-            if !self.deliver(lot).await {
+            if !self.deliver(batch).await {
                 break;
             }
         }
         self.give_up().await;
-        // It notices a reset that has come meanwhile.
+        // This notices a reset that has come meanwhile.
         self.sink.close().await;
         let doubtful = self.sink.doubtful();
         self.queue.doubt_delivered(doubtful);
@@ -115,13 +115,13 @@ impl Worker {
         }
     }
 
-    /// The next to deliver: what was spooled first. None when nothing more comes.
+    /// The next records to deliver, those of the spool first; `None` if no more come.
     async fn next(&mut self) -> Option<Batch> {
         self.disk.spill(&self.queue);
         if self.disk.has_records() && self.queue.take_reopen() {
             self.sink.reopen();
         }
-        if let Some(read) = self.disk.read(self.pace.batch_bytes, &self.queue) {
+        if let Some(read) = self.disk.read(self.batching.batch_bytes, &self.queue) {
             return Some(match read {
                 Ok(read) => {
                     if read.missing > 0 {
@@ -145,18 +145,18 @@ impl Worker {
         if self.queue.take_reopen() {
             self.sink.reopen();
         }
-        if self.queue.bytes() > 0 && !self.pace.batch_time.is_zero() {
+        if self.queue.bytes() > 0 && !self.batching.batch_time.is_zero() {
             tokio::select! {
-                () = self.queue.holds_more_than(self.pace.batch_bytes) => {}
-                () = sleep(self.pace.batch_time) => {}
+                () = self.queue.holds_more_than(self.batching.batch_bytes) => {}
+                () = sleep(self.batching.batch_time) => {}
             }
         }
-        let lot = self.queue.take(self.pace.batch_bytes);
-        (!lot.is_empty() || !self.queue.is_closed()).then_some(lot)
+        let batch = self.queue.take(self.batching.batch_bytes);
+        (!batch.is_empty() || !self.queue.is_closed()).then_some(batch)
     }
 
-    /// A segment that cannot be read for lack of descriptors, memory or rights is tried again; one that the disk does not give back
-    /// is given up.
+    /// Tries a segment again that cannot be read for lack of descriptors, memory or rights; gives up one that the disk does not
+    /// return.
     async fn unreadable(&mut self, error: &io::Error) -> Batch {
         let is_passing = matches!(
             error.raw_os_error(),
@@ -167,7 +167,7 @@ impl Worker {
         self.queue.status().fail();
         if is_passing {
             tokio::select! {
-                () = sleep(self.pace.retry_max) => {}
+                () = sleep(self.batching.retry_max) => {}
                 () = self.queue.overdue() => {}
             }
         } else if let Some(missing) = self.disk.give_up() {
@@ -176,22 +176,22 @@ impl Worker {
         Batch::default()
     }
 
-    /// The records as the collector wants them; none where it wants them as they are.
-    fn converted(&mut self, lot: &Batch) -> Option<Batch> {
+    /// The records as the collector takes them; `None` if nothing is to be converted.
+    fn converted(&mut self, batch: &Batch) -> Option<Batch> {
         let convert = self.convert.as_mut()?;
         let mut converted = Batch::default();
-        for (bytes, frame) in lot.records() {
+        for (bytes, frame) in batch.records() {
             convert(bytes, &mut converted.bytes);
             converted.frames.push(Frame { end: converted.bytes.len(), ..*frame });
         }
         Some(converted)
     }
 
-    /// Tries until it succeeds, or is refused; false when the time is over.
-    async fn deliver(&mut self, lot: Batch) -> bool {
-        let (mut lot, original) = match self.converted(&lot) {
-            Some(converted) => (converted, Some(lot)),
-            None => (lot, None),
+    /// Tries until the records are delivered, or refused; false if the time is over.
+    async fn deliver(&mut self, batch: Batch) -> bool {
+        let (mut batch, original) = match self.converted(&batch) {
+            Some(converted) => (converted, Some(batch)),
+            None => (batch, None),
         };
         let from_spool = self.disk.has_records();
         let mut pause = RETRY_MIN;
@@ -200,29 +200,30 @@ impl Worker {
             if self.queue.take_reopen() {
                 self.sink.reopen();
             }
-            let (before, weight, bytes) = (lot.len(), lot.weight(), lot.bytes.len());
+            let (before, weight, bytes) = (batch.len(), batch.weight(), batch.bytes.len());
             // One push may be much larger than a delivery.
-            let fitting = lot.frames.partition_point(|frame| frame.end <= self.pace.batch_bytes).max(1);
-            let mut part = lot.take_first(self.portion.records().min(fitting));
+            let fitting = batch.frames.partition_point(|frame| frame.end <= self.batching.batch_bytes).max(1);
+            let mut part = batch.take_first(self.attempt_size.records().min(fitting));
             let records = part.len();
             let outcome = self.attempt(&mut part).await;
             let attempt = Attempt { records, left: part.len() };
-            part.append(std::mem::take(&mut lot));
-            lot = part;
-            // What a broken connection leaves in doubt comes back.
-            let (records, bytes) = (before.saturating_sub(lot.len()), bytes.saturating_sub(lot.bytes.len()));
+            part.append(std::mem::take(&mut batch));
+            batch = part;
+            // Records that a broken connection leaves in doubt come back.
+            let (records, bytes) =
+                (before.saturating_sub(batch.len()), bytes.saturating_sub(batch.bytes.len()));
             self.queue.status().deliver(records, bytes);
             if !from_spool {
-                self.queue.settle(weight - lot.weight());
+                self.queue.settle(weight - batch.weight());
                 self.queue.leave(records as u64);
             }
-            let (message, after) = match self.judge(outcome, &attempt, &mut lot, from_spool) {
-                Next::Go if lot.is_empty() => break,
-                Next::Go => continue,
-                Next::Wait(message, after) => (message, after),
+            let (message, after) = match self.judge(outcome, &attempt, &mut batch, from_spool) {
+                Next::Continue if batch.is_empty() => break,
+                Next::Continue => continue,
+                Next::Retry(message, after) => (message, after),
                 Next::End => {
-                    self.doubt_unanswered(&mut lot);
-                    self.put_back(original, lot, from_spool);
+                    self.doubt_unanswered(&mut batch);
+                    self.put_back(original, batch, from_spool);
                     return false;
                 }
             };
@@ -231,13 +232,13 @@ impl Worker {
                 message!("sink {}: {message}; trying again", self.name);
                 failed_at = Some(Instant::now());
             }
-            // A collector that asks for no pause at all gets one.
+            // A collector that asks for no pause gets one.
             let wait =
-                after.map_or(pause, |after| after.max(pause)).min(self.pace.retry_max).mul_f64(jitter());
-            pause = (pause * 2).min(self.pace.retry_max);
+                after.map_or(pause, |after| after.max(pause)).min(self.batching.retry_max).mul_f64(jitter());
+            pause = (pause * 2).min(self.batching.retry_max);
             if self.wait(wait).await.is_none() {
-                self.doubt_unanswered(&mut lot);
-                self.put_back(original, lot, from_spool);
+                self.doubt_unanswered(&mut batch);
+                self.put_back(original, batch, from_spool);
                 return false;
             }
         }
@@ -251,80 +252,83 @@ impl Worker {
         true
     }
 
-    /// What an attempt with the first records of `lot` means for what is left. Takes away what is refused or in doubt.
-    fn judge(&mut self, outcome: Outcome, attempt: &Attempt, lot: &mut Batch, from_spool: bool) -> Next {
-        let trouble = match outcome {
+    /// What an attempt with the first records of `batch` means for those that are left. Removes the ones that are refused or in
+    /// doubt.
+    fn judge(&mut self, outcome: Outcome, attempt: &Attempt, batch: &mut Batch, from_spool: bool) -> Next {
+        let error = match outcome {
             Outcome::Done(Ok(())) => {
-                self.portion.taken();
-                return Next::Go;
+                self.attempt_size.accepted();
+                return Next::Continue;
             }
-            Outcome::Done(Err(trouble)) => trouble,
+            Outcome::Done(Err(error)) => error,
             Outcome::Overdue => return Next::End,
         };
-        match trouble {
-            Trouble::Unwanted { .. } if attempt.records > 1 => self.portion.halve(attempt.records),
-            Trouble::Unwanted { message } => {
-                let refused = lot.take_first(self.portion.refuse());
+        match error {
+            DeliveryError::OneRefused { .. } if attempt.records > 1 => {
+                self.attempt_size.halve(attempt.records)
+            }
+            DeliveryError::OneRefused { message } => {
+                let refused = batch.take_first(self.attempt_size.refused_alone());
                 self.refuse(&refused, &message, from_spool);
             }
-            Trouble::Oversized { message } => self.refuse(&lot.take_first(1), &message, from_spool),
-            // What was not sent yet is another request, with another answer.
-            Trouble::Refused { message } => {
-                self.refuse(&lot.take_first(attempt.left), &message, from_spool);
+            DeliveryError::TooLarge { message } => self.refuse(&batch.take_first(1), &message, from_spool),
+            // Records that were not sent yet are another request, with another answer.
+            DeliveryError::Refused { message } => {
+                self.refuse(&batch.take_first(attempt.left), &message, from_spool);
             }
-            Trouble::Doubtful { message } => {
-                self.doubt(&lot.take_first(attempt.left), &message, from_spool);
+            DeliveryError::InDoubt { message } => {
+                self.doubt(&batch.take_first(attempt.left), &message, from_spool);
             }
-            Trouble::Retry { message, after } => return Next::Wait(message, after),
+            DeliveryError::Retry { message, after } => return Next::Retry(message, after),
         }
-        Next::Go
+        Next::Continue
     }
 
-    /// The collector does not want `lot`.
-    fn refuse(&self, lot: &Batch, message: &str, from_spool: bool) {
-        message!("sink {}: {message}: {} records are lost", self.name, lot.len());
-        self.queue.lose_all(lot, from_spool);
+    /// The collector refuses `batch`.
+    fn refuse(&self, batch: &Batch, message: &str, from_spool: bool) {
+        message!("sink {}: {message}: {} records are lost", self.name, batch.len());
+        self.queue.lose_all(batch, from_spool);
         if !from_spool {
-            self.queue.leave(lot.len() as u64);
+            self.queue.leave(batch.len() as u64);
         }
     }
 
-    /// The collector may have `lot`, which is not sent again.
-    fn doubt(&self, lot: &Batch, message: &str, from_spool: bool) {
-        message!("sink {}: {message}: {} records are in doubt", self.name, lot.len());
-        self.queue.doubt(lot.len() as u64, lot.since_ns());
+    /// The collector may have `batch`, which is not sent again.
+    fn doubt(&self, batch: &Batch, message: &str, from_spool: bool) {
+        message!("sink {}: {message}: {} records are in doubt", self.name, batch.len());
+        self.queue.doubt(batch.len() as u64, batch.since_ns());
         if !from_spool {
-            self.queue.settle(lot.weight());
-            self.queue.leave(lot.len() as u64);
+            self.queue.settle(batch.weight());
+            self.queue.leave(batch.len() as u64);
         }
     }
 
-    /// The time is over: the collector may have what was sent and not answered. With a spool it is sent again.
-    fn doubt_unanswered(&self, lot: &mut Batch) {
+    /// The time is over: the collector may have records that were sent and not answered. With a spool they are sent again.
+    fn doubt_unanswered(&self, batch: &mut Batch) {
         if self.disk.is_spooled() {
             return;
         }
-        let doubtful = lot.take_first(self.sink.unanswered().min(lot.len()));
+        let doubtful = batch.take_first(self.sink.unanswered().min(batch.len()));
         if !doubtful.is_empty() {
             self.doubt(&doubtful, "no answer came before the end", false);
         }
     }
 
-    /// Meanwhile the queue goes on to the spool.
-    async fn attempt(&mut self, lot: &mut Batch) -> Outcome {
+    /// Delivers; meanwhile, the queue still moves to the spool.
+    async fn attempt(&mut self, batch: &mut Batch) -> Outcome {
         let Self { sink, queue, disk, .. } = self;
-        let mut delivery = sink.deliver(lot);
+        let mut delivery = sink.deliver(batch);
         loop {
             tokio::select! {
                 biased;
-                result = &mut delivery => return Outcome::Done(result.map_err(Trouble::quoted)),
+                result = &mut delivery => return Outcome::Done(result.map_err(DeliveryError::quoted)),
                 () = queue.overdue() => return Outcome::Overdue,
                 () = disk.due(queue) => disk.spill(queue),
             }
         }
     }
 
-    /// None when the time is over.
+    /// Waits for `time`; `None` if the time of the sink is over before that.
     async fn wait(&mut self, time: Duration) -> Option<()> {
         let Self { queue, disk, .. } = self;
         let end = sleep(time);
@@ -339,39 +343,40 @@ impl Worker {
         }
     }
 
-    /// The time is over: what did not go waits on disk for the next run, or is lost.
+    /// The time is over: records that were not delivered wait on disk for the next run, or are lost.
     async fn give_up(&mut self) {
         self.disk.wait_at_end(&self.queue).await;
         while self.queue.bytes() > 0 {
-            let lot = self.queue.take(usize::MAX);
-            self.disk.keep(&lot, &self.queue, Spool::append);
+            let batch = self.queue.take(usize::MAX);
+            self.disk.keep(&batch, &self.queue, Spool::append);
         }
     }
 
-    /// The same for what was on its way; what came from the spool is still there. Spooled is what was not converted.
+    /// Keeps the records of an attempt in the same way; those of the spool are still there. Spooled are the records before they
+    /// were converted.
     fn put_back(&mut self, original: Option<Batch>, left: Batch, from_spool: bool) {
         if from_spool {
             return;
         }
-        let lot = match original {
+        let batch = match original {
             None => left,
             Some(mut original) => {
                 let open: HashSet<u64> = left.frames.iter().map(|frame| frame.seq).collect();
                 let is_open: Vec<bool> =
                     original.frames.iter().map(|frame| open.contains(&frame.seq)).collect();
                 original.retain(|at| is_open.get(at) == Some(&true));
-                // What was in doubt is not here any more.
+                // Records that were in doubt are not in `original` any more.
                 let gone = (left.len() - original.len()) as u64;
                 self.queue.lose(gone, 0, None, false);
                 self.queue.leave(gone);
                 original
             }
         };
-        self.disk.keep(&lot, &self.queue, Spool::push_front);
+        self.disk.keep(&batch, &self.queue, Spool::push_front);
     }
 }
 
-/// Between a half and one and a half, so that many hosts do not come back at once.
+/// Between 0.5 and 1.5, so that many hosts do not reconnect at once.
 fn jitter() -> f64 {
     let mut random = [0; 4];
     match rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()) {

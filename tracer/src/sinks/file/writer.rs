@@ -13,7 +13,7 @@ use std::{
 use super::{FileSettings, rotated};
 use crate::{
     files::{Directory, FileError, Identity},
-    sinks::delivery::{Batch, Pending, Sink, Trouble},
+    sinks::delivery::{Batch, DeliveryError, Pending, Sink},
 };
 
 /// The sink.
@@ -53,32 +53,32 @@ impl FileSink {
         directory.can_append(&name)
     }
 
-    /// Delivers `lot`, and takes away what was.
-    fn write_all(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
-        while !lot.is_empty() {
-            let result = self.write(lot);
+    /// Delivers the records, and removes those that are delivered.
+    fn write_all(&mut self, batch: &mut Batch) -> Result<(), DeliveryError> {
+        while !batch.is_empty() {
+            let result = self.write(batch);
             result.map_err(|error| {
-                Trouble::retry(format!("cannot write to {}: {error}", self.settings.path.display()))
+                DeliveryError::retry(format!("cannot write to {}: {error}", self.settings.path.display()))
             })?;
         }
         Ok(())
     }
 
     /// Writes as much as fits, one record at least, and takes it away.
-    fn write(&mut self, lot: &mut Batch) -> io::Result<()> {
+    fn write(&mut self, batch: &mut Batch) -> io::Result<()> {
         let (limit, every) = (self.settings.rotate_bytes.unwrap_or(u64::MAX), self.settings.rotate_every);
         let header = self.header.len() as u64;
         let open = self.open()?;
         let is_old = every.is_some_and(|every| open.since.elapsed().is_ok_and(|age| age >= every));
         let room = limit.saturating_sub(open.len);
-        let fitting = lot.frames.partition_point(|frame| frame.end as u64 <= room);
+        let fitting = batch.frames.partition_point(|frame| frame.end as u64 <= room);
         if open.len > header && (is_old || fitting == 0) {
             return self.rotate();
         }
-        let fitting = fitting.max(1).min(lot.len());
-        let end = lot.frames.get(fitting - 1).map_or(0, |frame| frame.end);
+        let fitting = fitting.max(1).min(batch.len());
+        let end = batch.frames.get(fitting - 1).map_or(0, |frame| frame.end);
         let before = open.len;
-        let result = open.file.write_all(&lot.bytes[..end]);
+        let result = open.file.write_all(&batch.bytes[..end]);
         if let Err(error) = result {
             // A part of it comes again in whole; the file must not end with it.
             if open.file.set_len(before).is_err() {
@@ -87,7 +87,7 @@ impl FileSink {
             return Err(error);
         }
         open.len += end as u64;
-        lot.drop_first(fitting);
+        batch.drop_first(fitting);
         Ok(())
     }
 
@@ -204,7 +204,7 @@ impl FileSink {
 }
 
 impl Sink for FileSink {
-    fn deliver<'a>(&'a mut self, batch: &'a mut Batch) -> Pending<'a, Result<(), Trouble>> {
+    fn deliver<'a>(&'a mut self, batch: &'a mut Batch) -> Pending<'a, Result<(), DeliveryError>> {
         Box::pin(async { self.write_all(batch) })
     }
 

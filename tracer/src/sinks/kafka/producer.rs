@@ -11,7 +11,7 @@ use rdkafka::{
 };
 use tokio::time::sleep;
 
-use crate::sinks::delivery::{Batch, Delivered, OpenError, Pending, Sink, SinkBuilder, Trouble};
+use crate::sinks::delivery::{Batch, Delivered, DeliveryError, OpenError, Pending, Sink, SinkBuilder};
 use crate::sinks::transport::shown;
 
 /// Messages under way at a time.
@@ -60,34 +60,34 @@ impl KafkaSink {
         Self { settings, producer: None, unanswered: 0 }
     }
 
-    /// Delivers `lot`, and takes away what was.
-    async fn send_batch(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
+    /// Delivers the records, and removes those that are delivered.
+    async fn send_batch(&mut self, batch: &mut Batch) -> Result<(), DeliveryError> {
         let producer = match self.producer.take() {
             Some(producer) => producer,
-            None => self.connect().map_err(|error| Trouble::retry(self.message(&error)))?,
+            None => self.connect().map_err(|error| DeliveryError::retry(self.message(&error)))?,
         };
-        while !lot.is_empty() {
-            if let Err(failure) = self.produce(&producer, Delivered::none_of(lot)).await {
-                let trouble = self.refused(&failure);
-                if matches!(trouble, Trouble::Oversized { .. }) {
+        while !batch.is_empty() {
+            if let Err(failure) = self.produce(&producer, Delivered::none_of(batch)).await {
+                let error = self.refused(&failure);
+                if matches!(error, DeliveryError::TooLarge { .. }) {
                     self.producer = Some(producer);
                 } else {
                     // What is still under way there must not overtake what comes again.
                     producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
                 }
-                return Err(trouble);
+                return Err(error);
             }
         }
         self.producer = Some(producer);
         Ok(())
     }
 
-    /// The first records, up to [`WINDOW`]: takes away those that are acknowledged, one behind another, and says what is wrong with
+    /// The first records, up to [`WINDOW`]: removes those that are acknowledged, one after another, and says what is wrong with
     /// the next.
-    async fn produce(&mut self, producer: &FutureProducer, mut lot: Delivered<'_>) -> Result<(), Failure> {
+    async fn produce(&mut self, producer: &FutureProducer, mut batch: Delivered<'_>) -> Result<(), Failure> {
         let mut under_way: Vec<DeliveryFuture> = Vec::new();
         let mut result = Ok(());
-        for (bytes, _) in lot.lot.records().take(WINDOW) {
+        for (bytes, _) in batch.batch.records().take(WINDOW) {
             match self.send(producer, bytes.trim_ascii_end()).await {
                 Ok(acknowledgement) => under_way.push(acknowledgement),
                 Err(error) => {
@@ -104,7 +104,7 @@ impl KafkaSink {
                 Ok(Err((error, _))) => return Err(Failure { error, is_single }),
                 Err(_) => return Err(Failure { error: KafkaError::Canceled, is_single }),
             }
-            lot.count += 1;
+            batch.count += 1;
             self.unanswered = self.unanswered.saturating_sub(1);
         }
         result
@@ -140,17 +140,17 @@ impl KafkaSink {
         config.create()
     }
 
-    fn refused(&self, failure: &Failure) -> Trouble {
+    fn refused(&self, failure: &Failure) -> DeliveryError {
         use rdkafka::error::RDKafkaErrorCode::{InvalidMessageSize, MessageSizeTooLarge};
         let message = self.message(&failure.error);
         match failure.error {
             KafkaError::MessageProduction(MessageSizeTooLarge | InvalidMessageSize) if failure.is_single => {
-                Trouble::Oversized { message }
+                DeliveryError::TooLarge { message }
             }
             KafkaError::MessageProduction(MessageSizeTooLarge | InvalidMessageSize) => {
-                Trouble::Unwanted { message }
+                DeliveryError::OneRefused { message }
             }
-            _ => Trouble::retry(message),
+            _ => DeliveryError::retry(message),
         }
     }
 
@@ -160,7 +160,7 @@ impl KafkaSink {
 }
 
 impl Sink for KafkaSink {
-    fn deliver<'a>(&'a mut self, batch: &'a mut Batch) -> Pending<'a, Result<(), Trouble>> {
+    fn deliver<'a>(&'a mut self, batch: &'a mut Batch) -> Pending<'a, Result<(), DeliveryError>> {
         Box::pin(self.send_batch(batch))
     }
 

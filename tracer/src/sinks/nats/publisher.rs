@@ -8,7 +8,7 @@ use async_nats::{
     jetstream::{self, context::PublishAckFuture, message::PublishMessage},
 };
 
-use crate::sinks::delivery::{Batch, Delivered, OpenError, Pending, Sink, SinkBuilder, Trouble};
+use crate::sinks::delivery::{Batch, Delivered, DeliveryError, OpenError, Pending, Sink, SinkBuilder};
 use crate::sinks::transport::{TlsFiles, TlsSettings, shown};
 
 /// How long a connection or an acknowledgement may take.
@@ -64,38 +64,38 @@ impl NatsSink {
         Self { settings, stream: None, max_payload: usize::MAX, unanswered: 0 }
     }
 
-    /// Delivers `lot`, and takes away what was.
-    async fn send_batch(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
+    /// Delivers the records, and removes those that are delivered.
+    async fn send_batch(&mut self, batch: &mut Batch) -> Result<(), DeliveryError> {
         let stream = match self.stream.take() {
             Some(stream) => stream,
             None => self.connect().await?,
         };
-        while !lot.is_empty() {
-            let result = self.publish(&stream, Delivered::none_of(lot)).await;
+        while !batch.is_empty() {
+            let result = self.publish(&stream, Delivered::none_of(batch)).await;
             let is_too_large =
-                lot.records().next().is_some_and(|(bytes, _)| bytes.len() + HEADERS > self.max_payload);
+                batch.records().next().is_some_and(|(bytes, _)| bytes.len() + HEADERS > self.max_payload);
             if is_too_large {
                 self.stream = Some(stream);
                 let message = format!("{}: larger than max_payload", shown(&self.settings.url));
-                return Err(Trouble::Oversized { message });
+                return Err(DeliveryError::TooLarge { message });
             }
             if let Err(message) = result {
                 // The next attempt begins with a new connection.
-                return Err(Trouble::retry(format!("{}: {message}", shown(&self.settings.url))));
+                return Err(DeliveryError::retry(format!("{}: {message}", shown(&self.settings.url))));
             }
         }
         self.stream = Some(stream);
         Ok(())
     }
 
-    /// The first records, up to [`WINDOW`]: takes away those that are acknowledged, one behind another, and says what is wrong with
+    /// The first records, up to [`WINDOW`]: removes those that are acknowledged, one after another, and says what is wrong with
     /// the next.
-    async fn publish(&mut self, stream: &jetstream::Context, mut lot: Delivered<'_>) -> Result<(), String> {
+    async fn publish(&mut self, stream: &jetstream::Context, mut batch: Delivered<'_>) -> Result<(), String> {
         let mut under_way: Vec<PublishAckFuture> = Vec::new();
         let mut result = Ok(());
         let most = self.max_payload;
         let fits = |bytes: &[u8]| bytes.len() + HEADERS <= most;
-        for (bytes, frame) in lot.lot.records().take(WINDOW).take_while(|(bytes, _)| fits(bytes)) {
+        for (bytes, frame) in batch.batch.records().take(WINDOW).take_while(|(bytes, _)| fits(bytes)) {
             let id = format!("{}/{}/{}", self.settings.id, frame.seq, frame.time_ns);
             let payload = bytes.trim_ascii_end().to_vec().into();
             let message = PublishMessage::build().payload(payload).message_id(id);
@@ -113,15 +113,15 @@ impl NatsSink {
                 let subject = &self.settings.subject;
                 return Err(format!("{error}; is there a stream with the subject {subject}?"));
             }
-            lot.count += 1;
+            batch.count += 1;
             self.unanswered = self.unanswered.saturating_sub(1);
         }
         result
     }
 
-    async fn connect(&mut self) -> Result<jetstream::Context, Trouble> {
+    async fn connect(&mut self) -> Result<jetstream::Context, DeliveryError> {
         let failed = |error: &dyn std::fmt::Display| {
-            Trouble::retry(format!("cannot connect to {}: {error}", shown(&self.settings.url)))
+            DeliveryError::retry(format!("cannot connect to {}: {error}", shown(&self.settings.url)))
         };
         let mut options = ConnectOptions::new().name("sockstate").connection_timeout(PATIENCE);
         if let Some(path) = &self.settings.tls.ca {
@@ -142,7 +142,7 @@ impl NatsSink {
 }
 
 impl Sink for NatsSink {
-    fn deliver<'a>(&'a mut self, batch: &'a mut Batch) -> Pending<'a, Result<(), Trouble>> {
+    fn deliver<'a>(&'a mut self, batch: &'a mut Batch) -> Pending<'a, Result<(), DeliveryError>> {
         Box::pin(self.send_batch(batch))
     }
 

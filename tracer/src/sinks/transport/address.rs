@@ -6,7 +6,7 @@ use thiserror::Error;
 use tokio::{net::UnixStream, time::timeout};
 
 use super::{Connection, Tls, resolve};
-use crate::sinks::delivery::Trouble;
+use crate::sinks::delivery::DeliveryError;
 
 /// How long a connection may take to come about, its handshake included.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -145,8 +145,9 @@ fn without_user(server: &str) -> String {
 }
 
 /// Opens a stream to `authority`, encrypted where `tls` says how.
-pub(super) async fn connect(authority: &Authority, tls: Option<&Tls>) -> Result<Connection, Trouble> {
-    let failed = |error: &dyn fmt::Display| Trouble::retry(format!("cannot connect to {authority}: {error}"));
+pub(super) async fn connect(authority: &Authority, tls: Option<&Tls>) -> Result<Connection, DeliveryError> {
+    let failed =
+        |error: &dyn fmt::Display| DeliveryError::retry(format!("cannot connect to {authority}: {error}"));
     let open = async {
         let stream = resolve::connect(authority).await.map_err(|error| failed(&error))?;
         // Records are written many at a time; none should wait for an acknowledgement.
@@ -163,10 +164,10 @@ pub(super) async fn connect(authority: &Authority, tls: Option<&Tls>) -> Result<
 }
 
 /// Opens a stream to the socket at `path`.
-pub(super) async fn connect_unix(path: &std::path::Path) -> Result<Connection, Trouble> {
+pub(super) async fn connect_unix(path: &std::path::Path) -> Result<Connection, DeliveryError> {
     match UnixStream::connect(path).await {
         Ok(stream) => Ok(Connection::Unix(stream)),
-        Err(error) => Err(Trouble::retry(format!("cannot connect to {}: {error}", path.display()))),
+        Err(error) => Err(DeliveryError::retry(format!("cannot connect to {}: {error}", path.display()))),
     }
 }
 

@@ -14,7 +14,7 @@ use rustix::{
 use tokio::net::{UdpSocket, UnixDatagram};
 
 use super::{Address, Authority, resolve::resolve};
-use crate::sinks::delivery::{Batch, Delivered, OpenError, Pending, Sink, SinkBuilder, Trouble};
+use crate::sinks::delivery::{Batch, Delivered, DeliveryError, OpenError, Pending, Sink, SinkBuilder};
 
 /// Where datagrams go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,17 +56,17 @@ enum Socket {
 }
 
 impl DatagramSink {
-    /// Delivers `lot`, and takes away what was.
-    async fn send_batch(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
-        self.send(Delivered::none_of(lot)).await.map_err(|error| {
+    /// Delivers the records, and removes those that are delivered.
+    async fn send_batch(&mut self, batch: &mut Batch) -> Result<(), DeliveryError> {
+        self.send(Delivered::none_of(batch)).await.map_err(|error| {
             let message = format!("{}: {error}", self.settings.address);
             // The first of what is left is larger than any datagram, or than the socket's buffer.
             if error.raw_os_error() == Some(libc::EMSGSIZE) {
-                return Trouble::Oversized { message };
+                return DeliveryError::TooLarge { message };
             }
             // The program that listened there has gone, most likely; another one listens on another socket.
             self.socket = None;
-            Trouble::retry(message)
+            DeliveryError::retry(message)
         })
     }
 
@@ -76,7 +76,7 @@ impl DatagramSink {
             None => open(&self.settings.address).await?,
         };
         let socket = self.socket.insert(socket);
-        for (bytes, _) in sent.lot.records() {
+        for (bytes, _) in sent.batch.records() {
             // A line's end is a stream's; journald's last field needs it.
             let text = if self.settings.files { bytes } else { bytes.strip_suffix(b"\n").unwrap_or(bytes) };
             let result = match socket {
@@ -97,7 +97,7 @@ impl DatagramSink {
 }
 
 impl Sink for DatagramSink {
-    fn deliver<'a>(&'a mut self, batch: &'a mut Batch) -> Pending<'a, Result<(), Trouble>> {
+    fn deliver<'a>(&'a mut self, batch: &'a mut Batch) -> Pending<'a, Result<(), DeliveryError>> {
         Box::pin(self.send_batch(batch))
     }
 }

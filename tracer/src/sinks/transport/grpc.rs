@@ -18,7 +18,7 @@ use super::{
     answer::Answer,
     http::{HttpError, split},
 };
-use crate::sinks::delivery::{Batch, OpenError, Pending, Sink, SinkBuilder, Trouble};
+use crate::sinks::delivery::{Batch, DeliveryError, OpenError, Pending, Sink, SinkBuilder};
 
 /// In front of a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
@@ -66,50 +66,50 @@ impl GrpcSink {
         Ok(Self { authority, uri, headers, settings, tls, connection: None, unanswered: 0 })
     }
 
-    /// Delivers `lot`, and takes away what was.
-    async fn send_batch(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
+    /// Delivers the records, and removes those that are delivered.
+    async fn send_batch(&mut self, batch: &mut Batch) -> Result<(), DeliveryError> {
         let name = shown(&self.settings.url);
         let deadline = Instant::now() + self.settings.timeout;
-        let call = timeout_at(deadline, self.call(lot, deadline)).await;
+        let call = timeout_at(deadline, self.call(batch, deadline)).await;
         let (http_status, head, answer) = call
-            .unwrap_or_else(|_| Err(Trouble::retry("no answer")))
-            .map_err(|trouble| Trouble::retry(format!("{name}: {trouble}")))?;
-        let text = |key: &str| head.get(key).and_then(|it| it.to_str().ok());
+            .unwrap_or_else(|_| Err(DeliveryError::retry("no answer")))
+            .map_err(|error| DeliveryError::retry(format!("{name}: {error}")))?;
+        let text = |key: &str| head.get(key).and_then(|value| value.to_str().ok());
         if text("grpc-status").is_some() || http_status != StatusCode::OK {
             self.unanswered = 0;
         }
         match text("grpc-status") {
             Some("0") => {
                 let message = answer.bytes.get(PREFIX..).unwrap_or_default();
-                self.settings.template.answered(lot, message, answer.is_whole, &name)
+                self.settings.template.answered(batch, message, answer.is_whole, &name)
             }
             Some(code) => {
                 let message =
                     format!("{name}: gRPC status {code}: {}", text("grpc-message").unwrap_or_default());
                 if is_too_large(code, text("grpc-message").unwrap_or_default()) {
-                    Err(Trouble::Unwanted { message })
+                    Err(DeliveryError::OneRefused { message })
                 } else if PASSES.contains(&code) {
-                    Err(Trouble::retry(message))
+                    Err(DeliveryError::retry(message))
                 } else {
-                    Err(Trouble::Refused { message })
+                    Err(DeliveryError::Refused { message })
                 }
             }
             // A proxy in front of the collector has a limit of its own.
             None if http_status == StatusCode::PAYLOAD_TOO_LARGE => {
-                Err(Trouble::Unwanted { message: format!("{name}: {http_status}") })
+                Err(DeliveryError::OneRefused { message: format!("{name}: {http_status}") })
             }
-            None => Err(Trouble::retry(format!("{name}: this is not gRPC's answer: {http_status}"))),
+            None => Err(DeliveryError::retry(format!("{name}: this is not gRPC's answer: {http_status}"))),
         }
     }
 
     /// The answer's status in HTTP, its headers and trailers together, and its body.
     async fn call(
         &mut self,
-        lot: &Batch,
+        batch: &Batch,
         deadline: Instant,
-    ) -> Result<(StatusCode, HeaderMap, Answer), Trouble> {
-        let message = self.settings.template.body(lot);
-        let length = u32::try_from(message.len()).map_err(Trouble::retry)?;
+    ) -> Result<(StatusCode, HeaderMap, Answer), DeliveryError> {
+        let message = self.settings.template.body(batch);
+        let length = u32::try_from(message.len()).map_err(DeliveryError::retry)?;
         let mut body = Vec::with_capacity(PREFIX + message.len());
         body.push(0);
         body.extend_from_slice(&length.to_be_bytes());
@@ -118,13 +118,13 @@ impl GrpcSink {
             Some(connection) => connection,
             None => self.connect().await?,
         };
-        connection.ready().await.map_err(Trouble::retry)?;
+        connection.ready().await.map_err(DeliveryError::retry)?;
         let mut request = Request::new(Full::new(Bytes::from(body)));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
-        self.unanswered = self.unanswered.max(lot.len());
-        let response = connection.send_request(request).await.map_err(Trouble::retry)?;
+        self.unanswered = self.unanswered.max(batch.len());
+        let response = connection.send_request(request).await.map_err(DeliveryError::retry)?;
         let (head, body) = response.into_parts();
         let mut answer = Answer::read_to_trailers(body, deadline).await;
         self.connection = Some(connection).filter(|_| answer.has_ended);
@@ -133,13 +133,14 @@ impl GrpcSink {
         Ok((head.status, headers, answer))
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Trouble> {
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, DeliveryError> {
         /// A collector that goes away without closing is noticed after two of these.
         const PING: Duration = Duration::from_secs(20);
         let stream = address::connect(&self.authority, self.tls.as_ref()).await?;
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder.timer(hyper_util::rt::TokioTimer::new()).keep_alive_interval(PING).keep_alive_timeout(PING);
-        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(Trouble::retry)?;
+        let (sender, connection) =
+            builder.handshake(TokioIo::new(stream)).await.map_err(DeliveryError::retry)?;
         // It ends with the sender, or with the collector.
         tokio::spawn(async move {
             let _ = connection.await;
@@ -149,7 +150,7 @@ impl GrpcSink {
 }
 
 impl Sink for GrpcSink {
-    fn deliver<'a>(&'a mut self, batch: &'a mut Batch) -> Pending<'a, Result<(), Trouble>> {
+    fn deliver<'a>(&'a mut self, batch: &'a mut Batch) -> Pending<'a, Result<(), DeliveryError>> {
         Box::pin(self.send_batch(batch))
     }
 

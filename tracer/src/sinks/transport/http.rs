@@ -22,7 +22,7 @@ use super::{
     answer::Answer,
     template::Template,
 };
-use crate::sinks::delivery::{Batch, OpenError, Pending, Sink, SinkBuilder, Trouble};
+use crate::sinks::delivery::{Batch, DeliveryError, OpenError, Pending, Sink, SinkBuilder};
 
 /// The most of an answer that a message quotes.
 const QUOTE: usize = 200;
@@ -166,20 +166,20 @@ impl HttpSink {
         })
     }
 
-    /// Delivers `lot`, and takes away what was.
-    async fn send_batch(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
+    /// Delivers the records, and removes those that are delivered.
+    async fn send_batch(&mut self, batch: &mut Batch) -> Result<(), DeliveryError> {
         let deadline = Instant::now() + self.settings.timeout;
-        let response = timeout_at(deadline, self.post(lot)).await;
+        let response = timeout_at(deadline, self.post(batch)).await;
         let (connection, response) = response
-            .unwrap_or_else(|_| Err(Trouble::retry("no answer")))
-            .map_err(|trouble| self.explain(trouble))?;
+            .unwrap_or_else(|_| Err(DeliveryError::retry("no answer")))
+            .map_err(|error| self.explain(error))?;
         self.unanswered = 0;
         // The status is the answer, whatever becomes of the body.
         let (response::Parts { status, headers, .. }, body) = response.into_parts();
         let answer = Answer::read(body, deadline).await;
         self.connection = Some(connection).filter(|_| answer.has_ended);
         if status.is_success() {
-            return self.settings.template.answered(lot, &answer.bytes, answer.is_whole, &self.name);
+            return self.settings.template.answered(batch, &answer.bytes, answer.is_whole, &self.name);
         }
         let quoted = String::from_utf8_lossy(&answer.bytes);
         let quoted: String = quoted.chars().filter(|c| !c.is_control()).take(QUOTE).collect();
@@ -208,17 +208,17 @@ impl HttpSink {
             StatusCode::PAYLOAD_TOO_LARGE | StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY
         );
         if is_unwanted {
-            Err(Trouble::Unwanted { message })
+            Err(DeliveryError::OneRefused { message })
         } else if passes {
-            Err(Trouble::Retry { message, after: retry_after(&headers) })
+            Err(DeliveryError::Retry { message, after: retry_after(&headers) })
         } else {
-            Err(Trouble::Refused { message })
+            Err(DeliveryError::Refused { message })
         }
     }
 
     /// The answer's head, and its connection.
-    async fn post(&mut self, lot: &Batch) -> Result<(Sender, Response<Incoming>), Trouble> {
-        let body = self.settings.template.body(lot);
+    async fn post(&mut self, batch: &Batch) -> Result<(Sender, Response<Incoming>), DeliveryError> {
+        let body = self.settings.template.body(batch);
         let body = if self.settings.gzip { gzip(&body)? } else { body };
         // A connection that was kept may have been closed at the same moment: that is worth another one at once.
         for is_last in [self.connection.is_none(), true] {
@@ -230,20 +230,21 @@ impl HttpSink {
             *request.method_mut() = Method::POST;
             *request.uri_mut() = self.uri.clone();
             *request.headers_mut() = self.headers.clone();
-            connection.ready().await.map_err(Trouble::retry)?;
-            self.unanswered = self.unanswered.max(lot.len());
+            connection.ready().await.map_err(DeliveryError::retry)?;
+            self.unanswered = self.unanswered.max(batch.len());
             match connection.send_request(request).await {
                 Ok(response) => return Ok((connection, response)),
-                Err(error) if is_last => return Err(Trouble::retry(error)),
+                Err(error) if is_last => return Err(DeliveryError::retry(error)),
                 Err(_) => {}
             }
         }
-        Err(Trouble::retry("no connection lasts"))
+        Err(DeliveryError::retry("no connection lasts"))
     }
 
-    async fn connect(&self) -> Result<Sender, Trouble> {
+    async fn connect(&self) -> Result<Sender, DeliveryError> {
         let stream = address::connect(&self.authority, self.tls.as_ref()).await?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(Trouble::retry)?;
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(DeliveryError::retry)?;
         // It ends with the sender, or with the collector.
         tokio::spawn(async move {
             let _ = connection.await;
@@ -251,10 +252,10 @@ impl HttpSink {
         Ok(sender)
     }
 
-    fn explain(&self, trouble: Trouble) -> Trouble {
-        match trouble {
-            Trouble::Retry { message, after } => {
-                Trouble::Retry { message: format!("{}: {message}", self.name), after }
+    fn explain(&self, error: DeliveryError) -> DeliveryError {
+        match error {
+            DeliveryError::Retry { message, after } => {
+                DeliveryError::Retry { message: format!("{}: {message}", self.name), after }
             }
             other => other,
         }
@@ -262,7 +263,7 @@ impl HttpSink {
 }
 
 impl Sink for HttpSink {
-    fn deliver<'a>(&'a mut self, batch: &'a mut Batch) -> Pending<'a, Result<(), Trouble>> {
+    fn deliver<'a>(&'a mut self, batch: &'a mut Batch) -> Pending<'a, Result<(), DeliveryError>> {
         Box::pin(self.send_batch(batch))
     }
 
@@ -286,10 +287,10 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
-fn gzip(body: &[u8]) -> Result<Vec<u8>, Trouble> {
+fn gzip(body: &[u8]) -> Result<Vec<u8>, DeliveryError> {
     use std::io::Write;
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(body).and_then(|()| encoder.finish()).map_err(Trouble::retry)
+    encoder.write_all(body).and_then(|()| encoder.finish()).map_err(DeliveryError::retry)
 }
 
 /// Who to connect to, and what to ask for.
@@ -304,8 +305,10 @@ pub(super) fn split(url: &str) -> Result<(Authority, Uri), HttpError> {
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
         return Err(HttpError::Credentials(url.to_owned()));
     }
-    let authority =
-        uri.authority().and_then(|it| Authority::parse(it.as_str(), Some(port))).ok_or_else(wrong)?;
+    let authority = uri
+        .authority()
+        .and_then(|authority| Authority::parse(authority.as_str(), Some(port)))
+        .ok_or_else(wrong)?;
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     Ok((authority, path.parse().map_err(|_| wrong())?))
 }

@@ -9,7 +9,7 @@ use std::{
 
 use super::{Output, OutputError};
 use crate::files::{self, Directory, FileError};
-use crate::sinks::delivery::{Batch, Pending, Sink, Trouble};
+use crate::sinks::delivery::{Batch, DeliveryError, Pending, Sink};
 
 /// The sink.
 pub(crate) struct PipeSink {
@@ -49,18 +49,18 @@ impl PipeSink {
         }
     }
 
-    async fn send_batch(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
-        while !lot.is_empty() {
-            if let Err(error) = self.write(lot).await {
+    async fn send_batch(&mut self, batch: &mut Batch) -> Result<(), DeliveryError> {
+        while !batch.is_empty() {
+            if let Err(error) = self.write(batch).await {
                 // What is at the path by then may have another reader, which has seen nothing yet.
                 self.output = None;
-                return Err(Trouble::retry(error));
+                return Err(DeliveryError::retry(error));
             }
         }
         Ok(())
     }
 
-    async fn write(&mut self, lot: &mut Batch) -> Result<(), OutputError> {
+    async fn write(&mut self, batch: &mut Batch) -> Result<(), OutputError> {
         if self.output.is_none() {
             let mut output = self.open()?;
             self.sent = 0;
@@ -69,7 +69,7 @@ impl PipeSink {
             self.output = Some(output);
         }
         let Some(output) = &mut self.output else { return Ok(()) };
-        let progress = Progress { lot, sent: &mut self.sent };
+        let progress = Progress { batch, sent: &mut self.sent };
         while let Some(part) = progress.next(output.chunk()) {
             *progress.sent += output.write_some(part).await?;
         }
@@ -90,14 +90,14 @@ impl PipeSink {
 }
 
 impl Sink for PipeSink {
-    fn deliver<'a>(&'a mut self, batch: &'a mut Batch) -> Pending<'a, Result<(), Trouble>> {
+    fn deliver<'a>(&'a mut self, batch: &'a mut Batch) -> Pending<'a, Result<(), DeliveryError>> {
         Box::pin(self.send_batch(batch))
     }
 }
 
 /// Takes away the records that are written, also where the attempt is cancelled.
 struct Progress<'a> {
-    lot: &'a mut Batch,
+    batch: &'a mut Batch,
     sent: &'a mut usize,
 }
 
@@ -105,11 +105,11 @@ impl Progress<'_> {
     /// What is written next: whole records, so that none is cut where the reader stands still and the time is over. Only a record that
     /// is longer than `chunk` may be.
     fn next(&self, chunk: usize) -> Option<&[u8]> {
-        let rest = self.lot.bytes.get(*self.sent..).filter(|rest| !rest.is_empty())?;
-        let whole = self.lot.frames.partition_point(|frame| frame.end <= self.sent.saturating_add(chunk));
-        let end = whole.checked_sub(1).and_then(|last| self.lot.frames.get(last)).map(|frame| frame.end);
+        let rest = self.batch.bytes.get(*self.sent..).filter(|rest| !rest.is_empty())?;
+        let whole = self.batch.frames.partition_point(|frame| frame.end <= self.sent.saturating_add(chunk));
+        let end = whole.checked_sub(1).and_then(|last| self.batch.frames.get(last)).map(|frame| frame.end);
         match end.filter(|end| end > self.sent) {
-            Some(end) => self.lot.bytes.get(*self.sent..end),
+            Some(end) => self.batch.bytes.get(*self.sent..end),
             None => Some(rest),
         }
     }
@@ -117,10 +117,10 @@ impl Progress<'_> {
 
 impl Drop for Progress<'_> {
     fn drop(&mut self) {
-        let whole = self.lot.frames.partition_point(|frame| frame.end <= *self.sent);
-        if let Some(last) = whole.checked_sub(1).and_then(|last| self.lot.frames.get(last)) {
+        let whole = self.batch.frames.partition_point(|frame| frame.end <= *self.sent);
+        if let Some(last) = whole.checked_sub(1).and_then(|last| self.batch.frames.get(last)) {
             *self.sent -= last.end;
-            self.lot.drop_first(whole);
+            self.batch.drop_first(whole);
         }
     }
 }

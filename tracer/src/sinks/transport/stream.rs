@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{Address, Connection, Tls, TlsSettings, address};
-use crate::sinks::delivery::{Batch, OpenError, Pending, Sink, SinkBuilder, Trouble};
+use crate::sinks::delivery::{Batch, DeliveryError, OpenError, Pending, Sink, SinkBuilder};
 
 /// How often it is asked whether everything was acknowledged: at first, and at last.
 const ASK_MIN: Duration = Duration::from_micros(200);
@@ -33,7 +33,7 @@ const STEP: usize = 64 << 10;
 /// How long the end waits for the other side to take what is under way.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// What tells one record from the next.
+/// How one record is separated from the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     /// A line each.
@@ -42,14 +42,14 @@ pub enum Framing {
     Octets,
 }
 
-/// Where to, and how records are told from one another.
+/// The collector, and how records are framed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamSettings {
     /// The collector.
     pub address: Address,
     /// For an address with TLS.
     pub tls: TlsSettings,
-    /// What tells one record from the next.
+    /// How one record is separated from the next.
     pub framing: Framing,
 }
 
@@ -107,23 +107,23 @@ impl StreamSink {
         }
     }
 
-    /// Delivers `lot`, and takes away what was.
-    async fn send_batch(&mut self, lot: &mut Batch) -> Result<(), Trouble> {
+    /// Delivers the records, and removes those that are delivered.
+    async fn send_batch(&mut self, batch: &mut Batch) -> Result<(), DeliveryError> {
         self.end_ended().await;
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.connect().await?,
         };
-        if let Err(error) = self.write_all(&mut connection, lot).await {
+        if let Err(error) = self.write_all(&mut connection, batch).await {
             self.doubt();
-            return Err(Trouble::retry(format!("{}: {error}", self.address)));
+            return Err(DeliveryError::retry(format!("{}: {error}", self.address)));
         }
         self.connection = Some(connection);
         Ok(())
     }
 
     /// First what is in doubt. It comes a second time and no third: a collector that resets again and again gets on.
-    async fn write_all(&mut self, connection: &mut Connection, lot: &mut Batch) -> io::Result<()> {
+    async fn write_all(&mut self, connection: &mut Connection, batch: &mut Batch) -> io::Result<()> {
         while !self.again.is_empty() {
             let part = self.again.first(first_few(&self.again));
             self.write(connection, &part).await?;
@@ -131,12 +131,12 @@ impl StreamSink {
             let (records, bytes) = (part.len(), part.bytes.len());
             self.remember(Acknowledged { first: Batch::default(), records, bytes });
         }
-        while !lot.is_empty() {
-            let count = first_few(lot);
+        while !batch.is_empty() {
+            let count = first_few(batch);
             self.unanswered = self.unanswered.max(count);
-            self.write(connection, &lot.first(count)).await?;
+            self.write(connection, &batch.first(count)).await?;
             self.unanswered = 0;
-            let first = lot.take_first(count);
+            let first = batch.take_first(count);
             let (records, bytes) = (first.len(), first.bytes.len());
             self.remember(Acknowledged { first, records, bytes });
         }
@@ -183,7 +183,7 @@ impl StreamSink {
         self.end().await;
     }
 
-    async fn connect(&self) -> Result<Connection, Trouble> {
+    async fn connect(&self) -> Result<Connection, DeliveryError> {
         match &self.address {
             Address::Unix(path) => address::connect_unix(path).await,
             Address::Tcp(authority) | Address::Tls(authority) | Address::Udp(authority) => {
@@ -212,7 +212,7 @@ impl StreamSink {
 }
 
 impl Sink for StreamSink {
-    fn deliver<'a>(&'a mut self, batch: &'a mut Batch) -> Pending<'a, Result<(), Trouble>> {
+    fn deliver<'a>(&'a mut self, batch: &'a mut Batch) -> Pending<'a, Result<(), DeliveryError>> {
         Box::pin(self.send_batch(batch))
     }
 
@@ -283,9 +283,9 @@ async fn end_now(connection: &mut Connection) -> Option<io::Result<()>> {
 }
 
 /// Each record with its length in front, and without the line's end.
-fn octets(lot: &Batch) -> Vec<u8> {
-    let mut framed = Vec::with_capacity(lot.bytes.len() + 6 * lot.len());
-    for (bytes, _) in lot.records() {
+fn octets(batch: &Batch) -> Vec<u8> {
+    let mut framed = Vec::with_capacity(batch.bytes.len() + 6 * batch.len());
+    for (bytes, _) in batch.records() {
         let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
         // Writing to a vector does not fail.
         let _ = write!(framed, "{} ", bytes.len());

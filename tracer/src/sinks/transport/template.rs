@@ -6,7 +6,7 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use prost::Message;
 use serde_json::{Value, json};
 
-use crate::sinks::delivery::{Batch, Trouble};
+use crate::sinks::delivery::{Batch, DeliveryError};
 
 /// How records are put into one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,11 +52,11 @@ impl Template {
         matches!(self, Self::Elasticsearch).then_some(("filter_path", "errors,items.*.status,items.*.error"))
     }
 
-    pub(super) fn body(&self, lot: &Batch) -> Vec<u8> {
-        let records = lot.records().map(|(bytes, frame)| (bytes.trim_ascii_end(), frame));
-        let mut body = Vec::with_capacity(lot.bytes.len() + 64 * lot.len());
+    pub(super) fn body(&self, batch: &Batch) -> Vec<u8> {
+        let records = batch.records().map(|(bytes, frame)| (bytes.trim_ascii_end(), frame));
+        let mut body = Vec::with_capacity(batch.bytes.len() + 64 * batch.len());
         match self {
-            Self::Ndjson | Self::OtlpMetricsProtobuf => body.extend_from_slice(&lot.bytes),
+            Self::Ndjson | Self::OtlpMetricsProtobuf => body.extend_from_slice(&batch.bytes),
             Self::OtlpMetricsJson => {
                 body.extend_from_slice(b"{\"resourceMetrics\":[");
                 separated(records, &mut body, |(bytes, _), body| body.extend_from_slice(bytes));
@@ -95,7 +95,7 @@ impl Template {
             }
             Self::OtlpProtobuf(envelope) => {
                 // ExportLogsServiceRequest.resource_logs = 1, ResourceLogs.scope_logs = 2; each record is a field already.
-                let scope = envelope.behind.len() + lot.bytes.len();
+                let scope = envelope.behind.len() + batch.bytes.len();
                 let logs = envelope.before.len() + 1 + varint_len(scope) + scope;
                 body.push(1 << 3 | 2);
                 varint(logs, &mut body);
@@ -103,7 +103,7 @@ impl Template {
                 body.push(2 << 3 | 2);
                 varint(scope, &mut body);
                 body.extend_from_slice(&envelope.behind);
-                body.extend_from_slice(&lot.bytes);
+                body.extend_from_slice(&batch.bytes);
             }
         }
         body
@@ -113,16 +113,16 @@ impl Template {
     /// Where an answer of these breaks off, success is known, and not of which records.
     pub(super) fn answered(
         &self,
-        lot: &mut Batch,
+        batch: &mut Batch,
         answer: &[u8],
         is_whole: bool,
         name: &str,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), DeliveryError> {
         let partly = match self {
             Self::Ndjson | Self::Loki(_) | Self::Splunk => None,
-            Self::Elasticsearch => return bulk(lot, answer, is_whole, name),
+            Self::Elasticsearch => return bulk(batch, answer, is_whole, name),
             _ if !is_whole => {
-                return Err(Trouble::Doubtful { message: format!("{name}: the answer breaks off") });
+                return Err(DeliveryError::InDoubt { message: format!("{name}: the answer breaks off") });
             }
             Self::OtlpJson(_) => rejected_json(answer, "rejectedLogRecords"),
             Self::OtlpMetricsJson => rejected_json(answer, "rejectedDataPoints"),
@@ -130,8 +130,12 @@ impl Template {
         };
         let (rejected, message) = partly.unwrap_or_default();
         // Which ones nobody says.
-        lot.drop_first(lot.len().saturating_sub(rejected));
-        if rejected == 0 { Ok(()) } else { Err(Trouble::Refused { message: format!("{name}: {message}") }) }
+        batch.drop_first(batch.len().saturating_sub(rejected));
+        if rejected == 0 {
+            Ok(())
+        } else {
+            Err(DeliveryError::Refused { message: format!("{name}: {message}") })
+        }
     }
 }
 
@@ -152,39 +156,39 @@ fn rejected_protobuf(answer: &[u8]) -> Option<(usize, String)> {
 }
 
 /// `_bulk` says 200 even if it has taken nothing: each item has a status.
-fn bulk(lot: &mut Batch, answer: &[u8], is_whole: bool, name: &str) -> Result<(), Trouble> {
+fn bulk(batch: &mut Batch, answer: &[u8], is_whole: bool, name: &str) -> Result<(), DeliveryError> {
     let doubtful =
-        |what: &str| Err(Trouble::Doubtful { message: format!("{name}: the answer of _bulk {what}") });
+        |what: &str| Err(DeliveryError::InDoubt { message: format!("{name}: the answer of _bulk {what}") });
     let answer: Value = match serde_json::from_slice(answer) {
         Ok(answer) => answer,
         Err(_) if reports_no_error(answer) => json!({"errors": false}),
         Err(error) if !is_whole || error.is_eof() => return doubtful("breaks off"),
-        Err(error) => return Err(Trouble::retry(format!("{name}: not the answer of _bulk: {error}"))),
+        Err(error) => return Err(DeliveryError::retry(format!("{name}: not the answer of _bulk: {error}"))),
     };
     let items = answer["items"].as_array().map_or(&[][..], Vec::as_slice);
     if answer["errors"] == false || answer["errors"] != true && items.is_empty() {
-        lot.drop_first(lot.len());
+        batch.drop_first(batch.len());
         return Ok(());
     }
     // Each item has one key: what was asked for, which a pipeline may have changed.
     let results: Vec<&Value> = items.iter().filter_map(|item| item.as_object()?.values().next()).collect();
     let statuses: Option<Vec<u64>> = results.iter().map(|result| result["status"].as_u64()).collect();
-    let Some(statuses) = statuses.filter(|statuses| statuses.len() == lot.len()) else {
+    let Some(statuses) = statuses.filter(|statuses| statuses.len() == batch.len()) else {
         return doubtful("does not say which documents were taken");
     };
     // 409: it is there already.
     let is_done = |at: usize| statuses[at] < 300 || statuses[at] == 409;
     let passes = |at: usize| statuses[at] == 429 || statuses[at] >= 500;
-    let reason = (0..lot.len()).find(|at| !is_done(*at)).map(|at| results[at]["error"].to_string());
-    let refused = (0..lot.len()).filter(|at| !is_done(*at) && !passes(*at)).count();
-    let later = (0..lot.len()).filter(|at| passes(*at)).count();
+    let reason = (0..batch.len()).find(|at| !is_done(*at)).map(|at| results[at]["error"].to_string());
+    let refused = (0..batch.len()).filter(|at| !is_done(*at) && !passes(*at)).count();
+    let later = (0..batch.len()).filter(|at| passes(*at)).count();
     let message = format!("{name}: refused by _bulk: {}", reason.unwrap_or_default());
-    lot.retain(|at| !is_done(at));
+    batch.retain(|at| !is_done(at));
     if later > 0 {
         // The refused ones stay with those for later, and are asked for once more.
-        return Err(Trouble::retry(message));
+        return Err(DeliveryError::retry(message));
     }
-    if refused > 0 { Err(Trouble::Refused { message }) } else { Ok(()) }
+    if refused > 0 { Err(DeliveryError::Refused { message }) } else { Ok(()) }
 }
 
 /// Whether the beginning of an answer says that all documents were taken: `errors` stands before `items`.

@@ -24,7 +24,7 @@ pub(super) struct Count {
     /// Records that were written.
     pub(super) records: u64,
     /// Of these, records that are missing and were reported.
-    pub(super) told: u64,
+    pub(super) reported: u64,
 }
 
 /// Makes the file for the count of the segment at `segment`, which must not exist.
@@ -34,14 +34,14 @@ pub(super) fn create(segment: &Path) -> io::Result<()> {
 
 /// Notes the count of the segment at `segment`.
 pub(super) fn write(segment: &Path, count: Count, sync: bool) -> io::Result<()> {
-    let file = write_numbers(&name(segment), &[count.records, count.told])?;
+    let file = write_numbers(&name(segment), &[count.records, count.reported])?;
     if sync { file.sync_data() } else { Ok(()) }
 }
 
 /// The count of the segment at `segment`; `None` where it is missing or damaged.
 pub(super) fn read(segment: &Path) -> Option<Count> {
-    let [records, told] = numbers(&files::read(&name(segment), MOST).ok()?)?;
-    Some(Count { records, told })
+    let [records, reported] = numbers(&files::read(&name(segment), MOST).ok()?)?;
+    Some(Count { records, reported })
 }
 
 /// Removes the count of the segment at `segment`; another program's file of that name stays.

@@ -9,41 +9,55 @@ use crate::model::printable;
 /// Characters of a message, at most: collectors answer with megabytes.
 const QUOTE: usize = 400;
 
+/// Why a delivery did not succeed, and what becomes of the records that are left.
 #[derive(Debug, Error)]
-pub enum Trouble {
-    /// Later it may.
+pub enum DeliveryError {
+    /// The records are sent again.
     #[error("{message}")]
     Retry {
+        /// What happened.
         message: String,
-        /// Not before this time has passed; the collector's wish.
+        /// The pause that the collector asks for.
         after: Option<Duration>,
     },
-    /// The collector refuses for good: one of the records, or the size of the request.
+    /// The collector will never accept one of the records, or the size of the request: smaller attempts find the record.
     #[error("{message}")]
-    Unwanted { message: String },
-    /// The first record that is left is certainly larger than the collector takes.
+    OneRefused {
+        /// What happened.
+        message: String,
+    },
+    /// The first record that is left is larger than the collector accepts, and is lost.
     #[error("{message}")]
-    Oversized { message: String },
-    /// The collector will never take any of them.
+    TooLarge {
+        /// What happened.
+        message: String,
+    },
+    /// The collector will never accept any of the records: they are lost.
     #[error("{message}")]
-    Refused { message: String },
-    /// The collector may have those that are left; sent again, it would have them twice.
+    Refused {
+        /// What happened.
+        message: String,
+    },
+    /// The collector may have the records that are left: they are in doubt, and not sent again.
     #[error("{message}")]
-    Doubtful { message: String },
+    InDoubt {
+        /// What happened.
+        message: String,
+    },
 }
 
-impl Trouble {
+impl DeliveryError {
     pub(crate) fn retry(message: impl ToString) -> Self {
         Self::Retry { message: message.to_string(), after: None }
     }
 
-    /// Its message has text of the collector: it is cut, and made one line.
+    /// Shortens a message that has text of the collector, and makes it one line.
     pub(crate) fn quoted(mut self) -> Self {
         let (Self::Retry { message, .. }
-        | Self::Unwanted { message }
-        | Self::Oversized { message }
+        | Self::OneRefused { message }
+        | Self::TooLarge { message }
         | Self::Refused { message }
-        | Self::Doubtful { message }) = &mut self;
+        | Self::InDoubt { message }) = &mut self;
         *message = quote(message);
         self
     }
@@ -62,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_message_is_one_line_of_bounded_length() {
-        let quoted = |text: &str| Trouble::retry(text).quoted().to_string();
+        let quoted = |text: &str| DeliveryError::retry(text).quoted().to_string();
         assert_eq!(quoted("status 400: no"), "status 400: no");
         assert_eq!(
             quoted("no\nsockstate: all is well\u{1b}[2J"),

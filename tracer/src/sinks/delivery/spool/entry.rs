@@ -1,6 +1,6 @@
 //! An entry of a spool's segment: a mark, the payload's length, its CRC-32, and the payload.
 
-use super::{Batch, Frame};
+use super::super::batch::{Batch, Frame};
 
 const ENTRY: &[u8; 4] = b"\xf5SPE";
 /// Mark, length, sum.
@@ -37,7 +37,7 @@ pub(super) fn encode(run: u64, before: u64, batch: &Batch) -> Vec<u8> {
         entry.extend_from_slice(&(frame.end as u32).to_le_bytes());
         entry.extend_from_slice(&frame.seq.to_le_bytes());
         entry.extend_from_slice(&frame.time_ns.to_le_bytes());
-        entry.extend_from_slice(&frame.tells.to_le_bytes());
+        entry.extend_from_slice(&frame.reported_lost.to_le_bytes());
     }
     entry.extend_from_slice(&batch.bytes);
     let sum = crc32fast::hash(&entry[HEAD..]);
@@ -71,7 +71,13 @@ fn decode(bytes: &[u8], at: usize) -> Option<Entry> {
     let mut frames = Vec::with_capacity(count.min(payload.0.len() / FRAME));
     for _ in 0..count {
         let (end, seq) = (payload.u32()? as usize, payload.u64()?);
-        frames.push(Frame { end, seq, time_ns: payload.u64()? as i64, tells: payload.u64()?, doubts: 0 });
+        frames.push(Frame {
+            end,
+            seq,
+            time_ns: payload.u64()? as i64,
+            reported_lost: payload.u64()?,
+            reported_in_doubt: 0,
+        });
     }
     let ends_fit = frames.is_sorted_by_key(|frame| frame.end)
         && frames.last().map_or(0, |frame| frame.end) == payload.0.len();

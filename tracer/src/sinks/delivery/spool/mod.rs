@@ -1,9 +1,12 @@
 //! What a collector does not take, on disk: segments of entries, each with its checksum, read in the order they were written.
 //!
-//! A segment is [`MAGIC`] and entries ([`entry`](super::entry)). A byte that a crash, a power loss or a bad disk left wrong costs the
+//! A segment is [`MAGIC`] and entries ([`entry`]). A byte that a crash, a power loss or a bad disk left wrong costs the
 //! entry it is in: the next one is found by its mark and its sum.
-//! Beside each segment a file has the number of its records ([`tally`](super::tally)), and each entry says how many records its run
+//! Beside each segment a file has the number of its records ([`counts`]), and each entry says how many records its run
 //! had written before: so the number of missing records is known, wherever the damage is.
+
+mod counts;
+mod entry;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -17,11 +20,11 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 
-use super::{
-    Batch,
+use self::{
+    counts::Count,
     entry::{Entry, encode, length, next_entry},
-    tally::{self, Count},
 };
+use super::Batch;
 use crate::files::{self, Directory};
 
 /// The file that says how far the oldest segment is delivered.
@@ -206,10 +209,10 @@ impl Spool {
         let before = self.segments.front().map_or(FIRST, |segment| segment.number);
         let (number, mut file) = self.create((0..before).rev()).map_err(failed)?;
         let bytes = [&MAGIC[..], &encode(0, 0, batch)].concat();
-        let count = Count { records: batch.len() as u64, told: 0 };
+        let count = Count { records: batch.len() as u64, reported: 0 };
         let written = file
             .write_all(&bytes)
-            .and_then(|()| tally::write(&self.file_name(number), count, self.sync))
+            .and_then(|()| counts::write(&self.file_name(number), count, self.sync))
             .and_then(|()| if self.sync { file.sync_data() } else { Ok(()) });
         if let Err(source) = written {
             self.remove(number);
@@ -287,23 +290,23 @@ impl Spool {
         if let Some((_, expected)) = &mut self.expected {
             *expected += unexplained;
         }
-        if missing > count.told {
-            let count = Count { told: missing, ..count };
+        if missing > count.reported {
+            let count = Count { reported: missing, ..count };
             let name = self.segments.front().map(|front| self.file_name(front.number));
             // Unwritten, the next process would report them again.
-            let _ = name.map(|name| tally::write(&name, count, self.sync));
+            let _ = name.map(|name| counts::write(&name, count, self.sync));
             if let Some(front) = self.segments.front_mut() {
                 front.count = Some(count);
             }
         }
-        vanished + missing.saturating_sub(count.told)
+        vanished + missing.saturating_sub(count.reported)
     }
 
     /// Gives up the oldest segment, which cannot be read, and leaves its file under another name. Returns how many records it has;
     /// `None` where that is not known.
     pub fn give_up(&mut self) -> Option<u64> {
         let front = self.segments.front()?;
-        let missing = front.count.map(|count| count.records.saturating_sub(self.passed + count.told));
+        let missing = front.count.map(|count| count.records.saturating_sub(self.passed + count.reported));
         if let Some((run, written)) = self.settled
             && let Some(count) = front.count
         {
@@ -324,12 +327,12 @@ impl Spool {
             return self.drop_front();
         }
         // Lost, it would be delivered again.
-        let _ = tally::write_mark(&self.path.join(MARK), [front.number, self.offset, self.passed]);
+        let _ = counts::write_mark(&self.path.join(MARK), [front.number, self.offset, self.passed]);
     }
 
     /// How far the oldest segment is delivered, in bytes and in records.
     fn saved_place(&self) -> (u64, u64) {
-        match (tally::read_mark(&self.path.join(MARK)), self.segments.front()) {
+        match (counts::read_mark(&self.path.join(MARK)), self.segments.front()) {
             // A segment that was cut, or is gone, may end before it.
             (Some([number, offset, passed]), Some(front)) if front.number == number => {
                 (offset.min(front.len), passed)
@@ -361,12 +364,12 @@ impl Spool {
         let count = Count { records: before.records + records, ..before };
         let written = file
             .write_all(entry)
-            .and_then(|()| tally::write(&name, count, self.sync))
+            .and_then(|()| counts::write(&name, count, self.sync))
             .and_then(|()| if self.sync { file.sync_data() } else { Ok(()) });
         if written.is_err() {
             // A part of it would only be in the way.
             let _ = file.set_len(segment.len);
-            let _ = tally::write(&name, before, self.sync);
+            let _ = counts::write(&name, before, self.sync);
         } else {
             segment.len += entry.len() as u64;
             segment.count = Some(count);
@@ -378,7 +381,7 @@ impl Spool {
     fn create(&self, numbers: impl Iterator<Item = u64>) -> io::Result<(u64, File)> {
         for number in numbers {
             let name = self.file_name(number);
-            match tally::create(&name) {
+            match counts::create(&name) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 result => result?,
             }
@@ -391,7 +394,7 @@ impl Spool {
                 }
                 Ok(file) => return Ok((number, file)),
                 Err(error) => {
-                    tally::remove(&self.file_name(number));
+                    counts::remove(&self.file_name(number));
                     if error.kind() != io::ErrorKind::AlreadyExists {
                         return Err(error);
                     }
@@ -410,7 +413,7 @@ impl Spool {
             self.tail = None;
         }
         // Another segment may get the same number.
-        tally::remove_mark(&self.path.join(MARK));
+        counts::remove_mark(&self.path.join(MARK));
         self.rewind();
     }
 
@@ -424,7 +427,7 @@ impl Spool {
     /// Left behind, a segment would be delivered again, and a count without its segment would be counted as lost: it goes first.
     fn remove(&self, number: u64) {
         let name = self.file_name(number);
-        tally::remove(&name);
+        counts::remove(&name);
         let _ = fs::remove_file(&name);
     }
 
@@ -439,15 +442,15 @@ impl Spool {
 
 /// The segments in `directory`, oldest first. One whose file is gone, or cannot be one, is empty as long as its count is there.
 fn find_segments(directory: &Path) -> io::Result<VecDeque<Segment>> {
-    let (mut segments, mut counts) = (BTreeMap::new(), BTreeMap::new());
+    let (mut segments, mut counts_of) = (BTreeMap::new(), BTreeMap::new());
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let (name, path) = (entry.file_name(), entry.path());
-        if let Some(number) = number(&name, tally::SUFFIX) {
+        if let Some(number) = number(&name, counts::SUFFIX) {
             if entry.file_type()?.is_file()
-                && let Some(count) = tally::read(&path)
+                && let Some(count) = counts::read(&path)
             {
-                counts.insert(number, count);
+                counts_of.insert(number, count);
             }
         } else if let Some(number) = number(&name, SUFFIX) {
             if is_own(&entry)? {
@@ -457,7 +460,7 @@ fn find_segments(directory: &Path) -> io::Result<VecDeque<Segment>> {
             }
         }
     }
-    for (number, count) in counts {
+    for (number, count) in counts_of {
         let segment = segments.entry(number).or_insert(Segment { number, len: 0, count: None });
         segment.count = Some(count);
     }
@@ -479,7 +482,7 @@ fn is_own(entry: &DirEntry) -> io::Result<bool> {
     let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(entry.path())?;
     let mut begin = Vec::new();
     (&mut file).take(MAGIC.len() as u64).read_to_end(&mut begin)?;
-    if MAGIC.starts_with(&begin) || tally::read(&entry.path()).is_some() {
+    if MAGIC.starts_with(&begin) || counts::read(&entry.path()).is_some() {
         return Ok(true);
     }
     let mut rest = Vec::new();
