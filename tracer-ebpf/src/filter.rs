@@ -16,8 +16,8 @@ pub(crate) struct Candidate {
     pub(crate) family: u16,
     pub(crate) local_port: u16,
     pub(crate) remote_port: u16,
-    /// The previous transition of this listener's child passed the filter before its ends were known.
-    pub(crate) passed_without_ends: bool,
+    /// This may be the second transition of a listener's child, whose first one passed the filter; see [`Candidate::lacks_tuple`].
+    pub(crate) is_second_of_child: bool,
 }
 
 impl Candidate {
@@ -30,7 +30,7 @@ impl Candidate {
             family: kernel::family::<R>(sk),
             local_port: kernel::local_port::<R>(sk),
             remote_port: kernel::remote_port::<R>(sk),
-            passed_without_ends: false,
+            is_second_of_child: false,
         }
     }
 
@@ -41,21 +41,22 @@ impl Candidate {
         self.new == state::LISTEN || (self.old == state::LISTEN && self.new == state::CLOSE)
     }
 
-    /// Before about 6.15 a listener's child has neither its remote end nor its own local address in its first transition. The
-    /// second transition passes too: without it user space would keep a connection of the first one for ever.
+    /// Up to 6.12 a listener's child has neither its remote address and port nor its own local address in its first transition,
+    /// which therefore passes. The second transition passes too, because user space waits for it to decide about the first.
     #[inline(always)]
     fn lacks_tuple(&self) -> bool {
-        self.passed_without_ends || (self.new == state::SYN_RECV && self.remote_port == 0)
+        self.is_second_of_child || (self.new == state::SYN_RECV && self.remote_port == 0)
     }
 
-    /// connect() binds the socket after the first transition. The second transition passes too, because it has the port.
+    /// connect() binds the socket after its first transition, which therefore passes. The second transition (out of SYN_SENT)
+    /// passes too, because user space waits for its port to decide about the first.
     #[inline(always)]
     fn lacks_local_port(&self) -> bool {
         self.local_port == 0 || self.old == state::SYN_SENT
     }
 }
 
-/// Compares both states, which are arguments of the tracepoint.
+/// Whether the filter wants this pair of states. A state that the filter cannot name passes, and user space reports it.
 #[inline(always)]
 pub(crate) fn wants_pair(old: u8, new: u8) -> bool {
     if new > 15 {
@@ -65,21 +66,21 @@ pub(crate) fn wants_pair(old: u8, new: u8) -> bool {
     maps::load(row) & (1 << new) != 0
 }
 
-/// Compares the network namespace.
+/// Whether the filter wants the socket's network namespace.
 #[inline(always)]
 pub(crate) fn wants_netns<R: Read>(sk: Ptr) -> bool {
     let netns = frozen!(FILTER.netns);
     netns == 0 || kernel::netns::<R>(sk) == netns
 }
 
-/// Compares the ports, and the socket's addresses, which are read only if the filter has addresses.
+/// Whether the filter wants the ports and the addresses. The socket's addresses are read only if the filter has some.
 #[inline(always)]
 pub(crate) fn wants_ends<R: Read>(sk: Ptr, candidate: &Candidate) -> bool {
     wants_ports(candidate)
         && (!has_addresses() || wants_addresses(candidate, &kernel::addresses_wide::<R>(sk)))
 }
 
-/// Compares the ports.
+/// Whether the filter wants the ports.
 #[inline(always)]
 pub(crate) fn wants_ports(candidate: &Candidate) -> bool {
     let ports = frozen!(FILTER.ports);
@@ -113,7 +114,7 @@ pub(crate) fn has_addresses() -> bool {
     frozen!(FILTER.ip_version) != 0 || frozen!(FILTER.prefixes) != 0
 }
 
-/// Compares the IP version and the address prefixes; `addresses` are IPv6 or v4-mapped.
+/// Whether the filter wants the IP version and the addresses, which are IPv6 or v4-mapped.
 #[inline(always)]
 pub(crate) fn wants_addresses(candidate: &Candidate, addresses: &V6) -> bool {
     if candidate.is_listener() || candidate.lacks_tuple() {

@@ -1,7 +1,7 @@
 //! The only place that follows kernel pointers.
 //!
-//! `Direct` reads compile to plain loads, which the verifier checks against BTF types. They need pointers that came from a
-//! tp_btf or iterator context and are not null. A load that faults returns zero; but before Linux 6.5 (commit
+//! `Direct` reads compile to plain loads, which the verifier checks against BTF types. They need pointers whose type the verifier
+//! knows and that are not null. A load that faults returns zero; but before Linux 6.5 (commit
 //! 0108a4e9f358, "bpf: ensure main program has an extable") the kernel may panic instead if the program has subprograms. `Probed` reads go through `bpf_probe_read_kernel` and work on any address.
 
 use core::{ffi::c_void, mem::size_of};
@@ -11,7 +11,8 @@ use sockstate_abi::abi::{ABSENT, AF_INET, AF_INET6, Ends, Head, Registers, Task,
 
 use crate::maps::frozen;
 
-/// `socket_state` (include/uapi/linux/net.h) of a socket whose connect() has not returned.
+/// `socket_state` (include/uapi/linux/net.h). connect() sets SS_CONNECTING only after `tcp_v4_connect()` has succeeded, so a socket
+/// that goes to CLOSE in this state fails inside connect().
 const SS_UNCONNECTED: u32 = 1;
 
 /// A pointer into the kernel, possibly a null pointer.
@@ -33,7 +34,7 @@ pub(crate) struct Direct;
 impl Read for Direct {
     #[inline(always)]
     unsafe fn read<T: Copy + Default>(base: Ptr, offset: u32) -> T {
-        // SAFETY: the caller vouches for the offset; the verifier checks the load and the kernel survives a fault.
+        // SAFETY: the caller vouches for the offset, and the verifier checks the load. The module's comment is about faults.
         unsafe { core::ptr::read_volatile(base.cast::<u8>().add(offset as usize).cast::<T>()) }
     }
 }

@@ -324,7 +324,7 @@ impl Router {
     /// Compares addresses and ports.
     fn ends(&self, tuple: &Tuple, role: Option<Role>, from: State, to: State) -> Verdict {
         let filter = &self.filter;
-        // The first transition of a connect comes before its port is bound, and up to about 6.12 an accepted
+        // The first transition of a connect comes before its port is bound, and up to 6.12 an accepted
         // connection's before its tuple is filled in.
         let local_open = tuple.local_port == 0 && to != State::Close;
         let all_open = role == Some(Role::Server) && from == State::Listen && tuple.remote_port == 0;

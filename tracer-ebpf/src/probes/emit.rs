@@ -53,12 +53,13 @@ impl Addresses for V6 {
     }
 }
 
-/// The fields of a record that are not read from the socket itself.
+/// The fields of a record that `write` does not read from the socket.
 #[derive(Clone, Copy)]
 pub(crate) struct Event {
     pub(crate) kind: u8,
     pub(crate) flags: u8,
     pub(crate) ends: Candidate,
+    /// [`Head::extra`], which depends on the kind.
     pub(crate) extra: u32,
 }
 
@@ -80,7 +81,8 @@ pub(crate) fn is_clone(old: u8, new: u8) -> bool {
 /// This CPU's entry of [`PER_CPU`].
 #[inline(always)]
 pub(crate) fn per_cpu() -> Option<&'static mut PerCpu> {
-    // SAFETY: one program at a time uses a per-CPU value; an interrupt between two writes costs one count at most.
+    // SAFETY: no other CPU uses the value. A nested program may change it between two accesses: that costs one count, or the note
+    // of a child or a connect, which only adds a detail to a mini-socket's record.
     PER_CPU.get_ptr_mut(0).and_then(|cpu| unsafe { cpu.as_mut() })
 }
 
@@ -169,7 +171,7 @@ fn write<R: Read, A: Addresses, X: 'static>(
             None => A::read::<R>(sk),
         };
         (*record).extra = extra();
-        // Taken last, so that the order in the ring and the order of times differ as little as possible.
+        // The time at which the record is complete. The order in the ring is that of the reservations.
         (*head).time_ns = bpf_ktime_get_ns();
     }
     // With the default flag the kernel wakes the reader only if the reader has read everything and waits.

@@ -55,7 +55,7 @@ pub(crate) fn timewait_end(tw: Ptr, how: u32) {
     emit(tw, kind::MINI_END.into(), kernel::timewait_substate::<Probed>(tw), how, 0);
 }
 
-/// The end of a request, or of its timer, unless it has become a child just now.
+/// The end of a request, or of its timer. The caller checks that the request has not become a child.
 #[inline(always)]
 pub(crate) fn request_end(req: Ptr, how: u32) {
     let mut how = how;
@@ -71,7 +71,7 @@ pub(crate) fn request_end(req: Ptr, how: u32) {
 /// request in one softirq.
 #[inline(always)]
 pub(crate) fn has_just_become_child(req: Ptr) -> bool {
-    emit::per_cpu().is_some_and(|cpu| cpu.child != 0 && has_same_ends(cpu.child as Ptr, req))
+    emit::per_cpu().is_some_and(|cpu| cpu.child != 0 && has_same_ports_and_peer(cpu.child as Ptr, req))
 }
 
 /// Whether the connect that began last on this CPU has this socket's ends: `__inet_check_established` hashes it, then
@@ -83,15 +83,16 @@ fn is_taken_over(tw: Ptr) -> bool {
         let interface = kernel::interface::<Probed>(tw);
         !sk.is_null()
             && kernel::state::<Probed>(sk) == state::SYN_SENT
-            && has_same_ends(sk, tw)
+            && has_same_ports_and_peer(sk, tw)
             // As in `inet_match`: a socket that is bound to no interface conflicts with all interfaces.
             && (interface == 0 || interface == kernel::interface::<Probed>(sk))
     })
 }
 
-/// Whether both sockets have the same ports, remote address, family and namespace.
+/// Whether both sockets have the same ports, remote address, family and namespace. The local address is left out, because a
+/// fresh child may still have its listener's.
 #[inline(always)]
-fn has_same_ends(a: Ptr, b: Ptr) -> bool {
+fn has_same_ports_and_peer(a: Ptr, b: Ptr) -> bool {
     kernel::local_port::<Probed>(a) == kernel::local_port::<Probed>(b)
         && kernel::remote_port::<Probed>(a) == kernel::remote_port::<Probed>(b)
         && kernel::netns::<Probed>(a) == kernel::netns::<Probed>(b)

@@ -88,7 +88,7 @@ fn handle(context: &BtfTracePointContext, sk: Ptr, old: i32, new: i32, flags: u8
         emit::report_unknown_state(context, old.into(), new.into());
     }
     // Two cases need fields of `tcp_sock`. At CLOSE, skc_num is already 0 for an automatically bound socket, but inet_sport still
-    // has the port. A clone has the address of its listener.
+    // has the port. A clone still has a pointer to its listener.
     let tcp = if new == state::CLOSE || emit::is_clone(old, new) {
         kernel::tcp_sock(sk)
     } else {
@@ -100,14 +100,14 @@ fn handle(context: &BtfTracePointContext, sk: Ptr, old: i32, new: i32, flags: u8
         kernel::local_port::<Direct>(sk)
     };
     let family = kernel::family::<Direct>(sk);
-    let passed_without_ends = old == state::SYN_RECV && is_last_child(sk);
+    let is_second_of_child = old == state::SYN_RECV && is_last_child(sk);
     let candidate = Candidate {
         old,
         new,
         family,
         local_port,
         remote_port: kernel::remote_port::<Direct>(sk),
-        passed_without_ends,
+        is_second_of_child,
     };
     if !filter::wants_ends::<Direct>(sk, &candidate) {
         return;

@@ -50,7 +50,7 @@ fn handle(context: &TracePointContext, old: u8, new: u8) {
         local_port: local_port(context, sk, known, old, new),
         remote_port: field!(context, u16, dport),
         // This program keeps no state of previous transitions.
-        passed_without_ends: old == state::SYN_RECV,
+        is_second_of_child: old == state::SYN_RECV,
     };
     if !filter::wants_ports(&candidate) {
         return;
