@@ -10,7 +10,7 @@ use std::{
 
 use proptest::prelude::*;
 use sockstate::{
-    format::{Format, Json},
+    format::{Format, Json, convert},
     story::Story,
     wire::{Parser, ReadError},
 };
@@ -65,6 +65,25 @@ fn outputs_are_as_they_were_looked_at() {
         ("stuck-groups.txt", &["stuck", "--from", RECORDING, "--format", "table", "--group-by", "process"]),
     ] {
         golden::check(name, &said(args));
+    }
+}
+
+/// What a sink makes of a recording's lines is what `replay` makes of them.
+#[test]
+fn a_recording_is_replayed_in_the_formats_of_collectors() {
+    for (name, convert) in
+        [("ecs", convert::ecs as fn(&[u8], &mut Vec<u8>)), ("otlp", convert::otlp_json as _)]
+    {
+        let mut expected = Vec::new();
+        recording().lines().for_each(|line| convert(line.as_bytes(), &mut expected));
+        assert_eq!(said(&["replay", RECORDING, "--format", name]).as_bytes(), expected, "{name}");
+    }
+    // The host is that of the recording, and so is known only from its first record on.
+    let messages = said(&["replay", RECORDING, "--format", "syslog", "--to", "CLOSE_WAIT"]);
+    assert!(messages.contains(" web1 sockstate - transition ["), "{messages}");
+    for message in messages.lines() {
+        assert!(message.starts_with('<') && message.contains(">1 2026-11-24T"), "{message}");
+        assert!(message.contains("Z web1 sockstate - "), "{message}");
     }
 }
 

@@ -126,7 +126,7 @@ _sockstate() {
             fi
             case "${prev}" in
                 --format)
-                    COMPREPLY=($(compgen -W "table json csv" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table json csv ecs otlp syslog" -- "${cur}"))
                     return 0
                     ;;
                 --output)
@@ -1000,7 +1000,7 @@ _sockstate() {
             fi
             case "${prev}" in
                 --format)
-                    COMPREPLY=($(compgen -W "table json csv" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table json csv ecs otlp syslog" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -1558,7 +1558,7 @@ _sockstate() {
             fi
             case "${prev}" in
                 --format)
-                    COMPREPLY=($(compgen -W "table json csv" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table json csv ecs otlp syslog" -- "${cur}"))
                     return 0
                     ;;
                 --output)

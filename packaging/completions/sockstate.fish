@@ -26,7 +26,10 @@ end
 
 complete -c sockstate -n "__fish_sockstate_needs_command" -l format -d 'Format of the output [default: table on a terminal, otherwise json]' -r -f -a "table\t'A table for people'
 json\t'One JSON object per line (docs/events.md)'
-csv\t'CSV with the header and columns of bcc\'s tcpstates'"
+csv\t'CSV with the header and columns of bcc\'s tcpstates'
+ecs\t'Elastic Common Schema, one JSON object per line'
+otlp\t'OpenTelemetry\'s log data model as JSON, one log record per line'
+syslog\t'Messages of RFC 5424, one per line'"
 complete -c sockstate -n "__fish_sockstate_needs_command" -s o -l output -d 'Write to FILE instead of standard output' -r -F
 complete -c sockstate -n "__fish_sockstate_needs_command" -l color -d 'Colour the table; auto: on a terminal, unless NO_COLOR is set' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
@@ -86,7 +89,10 @@ complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "doctor" -d 'Che
 complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l format -d 'Format of the output [default: table on a terminal, otherwise json]' -r -f -a "table\t'A table for people'
 json\t'One JSON object per line (docs/events.md)'
-csv\t'CSV with the header and columns of bcc\'s tcpstates'"
+csv\t'CSV with the header and columns of bcc\'s tcpstates'
+ecs\t'Elastic Common Schema, one JSON object per line'
+otlp\t'OpenTelemetry\'s log data model as JSON, one log record per line'
+syslog\t'Messages of RFC 5424, one per line'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s o -l output -d 'Write to FILE instead of standard output' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l color -d 'Colour the table; auto: on a terminal, unless NO_COLOR is set' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
@@ -280,7 +286,10 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l alongside
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l format -d 'Format of the output [default: table on a terminal, otherwise json: the lines of the recording]' -r -f -a "table\t'A table for people'
 json\t'One JSON object per line (docs/events.md)'
-csv\t'CSV with the header and columns of bcc\'s tcpstates'"
+csv\t'CSV with the header and columns of bcc\'s tcpstates'
+ecs\t'Elastic Common Schema, one JSON object per line'
+otlp\t'OpenTelemetry\'s log data model as JSON, one log record per line'
+syslog\t'Messages of RFC 5424, one per line'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l color -d 'Colour the table; auto: on a terminal, unless NO_COLOR is set' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"

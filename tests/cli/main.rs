@@ -41,7 +41,7 @@ fn bad_arguments_are_named_and_refused() {
         (&["--netns", "/dev/null/x"], "there cannot be a network namespace at /dev/null/x"),
         (&["stuck", "--cgroup", "/no/such/cgroup"], "no cgroup /no/such/cgroup: No such file"),
         (&["--cgroup", "/no/../such"], "no cgroup /no/../such: No such file"),
-        (&["--format", "xml"], "[possible values: table, json, csv]"),
+        (&["--format", "xml"], "[possible values: table, json, csv, ecs, otlp, syslog]"),
         (&["trace", "--escape-formulas"], "--escape-formulas needs --format csv"),
         (&["replay", "--escape-formulas", "--format", "table", "x"], "--escape-formulas needs --format csv"),
         (&["trace", "--colour"], "a similar argument exists: '--color'"),

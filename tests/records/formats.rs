@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use sockstate::format::{
-    Format, Json, Stamp,
+    Format, FormatName, FormatOptions, Json, Stamp,
     convert::{Syslog, ecs, journal, otlp_json, otlp_protobuf},
 };
 use testkit::{golden, schema};
@@ -59,4 +59,45 @@ fn formats_write_what_they_wrote() {
         out.extend(bytes.iter().flat_map(|byte| format!("{byte:02x}").into_bytes()));
         out.push(b'\n');
     });
+}
+
+/// The tracer writes in each format what a sink makes of its JSON.
+#[test]
+fn each_format_is_the_same_from_records_and_from_lines() {
+    for name in FormatName::ALL {
+        let format = || name.make(FormatOptions::default());
+        let (mut of_records, mut of_lines, mut json) = (format(), format(), Json::default());
+        let (mut from_record, mut from_line, mut converted) = (Vec::new(), Vec::new(), Vec::new());
+        for (record, seq) in corpus::records().iter().zip(1..) {
+            let mut text = Vec::new();
+            json.record(seq, record, &mut text);
+            of_records.record(seq, record, &mut from_record);
+            of_lines.line(record, &text, &mut from_line);
+            match name.name {
+                "ecs" => ecs(&text, &mut converted),
+                "otlp" => otlp_json(&text, &mut converted),
+                _ => {}
+            }
+        }
+        let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert_eq!(shown(&from_record), shown(&from_line), "{}", name.name);
+        assert!(converted.is_empty() || shown(&converted) == shown(&from_record), "{}", name.name);
+        assert!(!from_record.is_empty(), "{}", name.name);
+        if name.name == "syslog" {
+            // The first record says the host; which sockstate wrote it is not known.
+            let first = shown(&from_record).lines().next().map(str::to_owned);
+            assert!(first.is_some_and(|line| line.contains("Z web1 sockstate - start [")), "{from_record:?}");
+        }
+    }
+}
+
+#[test]
+fn a_line_of_a_later_version_keeps_its_keys() {
+    let line = br#"{"schema":"sockstate/1","kind":"connection","seq":3,"time":"2026-11-26T00:00:00.000000001Z","x":[1]}"#;
+    let mut out = Vec::new();
+    ecs(line, &mut out);
+    let document: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
+    assert_eq!(document["@timestamp"], "2026-11-26T00:00:00.000000001Z");
+    assert_eq!(document["event"]["dataset"], "sockstate.connection");
+    assert_eq!((&document["event"]["sequence"], &document["sockstate"]["x"][0]), (&3.into(), &1.into()));
 }

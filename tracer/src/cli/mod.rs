@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValue};
 use ipnet::IpNet;
 
 mod examples;
@@ -18,6 +18,7 @@ pub use viewers::{
 };
 
 use crate::{
+    format::FormatName,
     model::{Ports, StateSet, Threshold},
     values::{
         parse_duration, parse_duration_or_zero, parse_ports, parse_prefix, parse_ring_size, parse_states,
@@ -86,15 +87,14 @@ pub enum Command {
     Doctor(DoctorArgs),
 }
 
-/// The format of transitions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum FormatName {
-    /// A table for people.
-    Table,
-    /// One JSON object per line (docs/events.md).
-    Json,
-    /// CSV with the header and columns of bcc's tcpstates.
-    Csv,
+impl ValueEnum for FormatName {
+    fn value_variants<'a>() -> &'a [Self] {
+        const { &Self::ALL }
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name).help(self.help))
+    }
 }
 
 /// When to use colours.

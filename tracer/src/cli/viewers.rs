@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{Colour, FilterArgs, FormatName, KernelArgs, RunArgs, SelectArgs, StuckRules};
+use super::{Colour, FilterArgs, KernelArgs, RunArgs, SelectArgs, StuckRules};
 use crate::{
+    format::FormatName,
     model::Threshold,
     values::{parse_duration, parse_speed, parse_threshold},
 };

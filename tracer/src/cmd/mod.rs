@@ -29,10 +29,11 @@ use std::{path::Path, process::ExitCode, rc::Rc, time::Duration};
 use clap::Parser;
 
 use crate::{
-    cli::{Cli, Colour, Command, FilterArgs, FormatName, SelectArgs},
+    cli::{Cli, Colour, Command, FilterArgs, SelectArgs},
     display::endpoint,
     enrich::{Cgroups, Netns},
     files,
+    format::FormatName,
     kernel::KernelError,
     messages,
     model::{ConnId, Filter, StateSet, printable},
@@ -186,7 +187,7 @@ fn colours(choice: Colour, is_terminal: bool) -> bool {
 
 /// Refuses `--escape-formulas` for formats other than CSV.
 fn only_csv(escape_formulas: bool, format: Option<FormatName>) -> Result<(), Failure> {
-    if escape_formulas && format != Some(FormatName::Csv) {
+    if escape_formulas && format.is_none_or(|format| format.name != "csv") {
         return Err(Failure::usage("--escape-formulas needs --format csv"));
     }
     Ok(())

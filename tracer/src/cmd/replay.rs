@@ -15,8 +15,8 @@ use super::{
     filter, only_csv, with_states,
 };
 use crate::{
-    cli::{FormatName, ReplayArgs},
-    format::{Csv, EscapedCsv, Format, Table},
+    cli::ReplayArgs,
+    format::{Format, FormatName, FormatOptions},
     model::{ConnId, Record},
     route::Router,
 };
@@ -30,7 +30,7 @@ pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
     let mut replay = Replay {
         router: Router::new(with_states(&args.filter, filter(&args.filter.select)?)),
         playback: args.speed.map(Playback::new),
-        mode: output_mode(args),
+        format: format(args),
         waiting: VecDeque::new(),
         waiting_bytes: 0,
         forgotten: 0,
@@ -55,28 +55,17 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-enum OutputMode {
-    /// The lines of the recording, unchanged.
-    Lines,
-    /// Records in another format.
-    Format(Box<dyn Format>),
-}
-
-fn output_mode(args: &ReplayArgs) -> OutputMode {
+fn format(args: &ReplayArgs) -> Box<dyn Format> {
     let is_terminal = std::io::stdout().is_terminal();
-    let default = if is_terminal { FormatName::Table } else { FormatName::Json };
-    match args.format.unwrap_or(default) {
-        FormatName::Json => OutputMode::Lines,
-        FormatName::Csv if args.escape_formulas => OutputMode::Format(Box::new(EscapedCsv)),
-        FormatName::Csv => OutputMode::Format(Box::new(Csv)),
-        FormatName::Table => OutputMode::Format(Box::new(Table::new(colours(args.color, is_terminal)))),
-    }
+    let options =
+        FormatOptions { colour: colours(args.color, is_terminal), escape_formulas: args.escape_formulas };
+    args.format.unwrap_or_else(|| FormatName::default(is_terminal)).make(options)
 }
 
 struct Replay<W> {
     router: Router,
     playback: Option<Playback>,
-    mode: OutputMode,
+    format: Box<dyn Format>,
     /// Lines of connections that the filter cannot decide on yet, and their bytes.
     waiting: VecDeque<(ConnId, Vec<u8>)>,
     waiting_bytes: usize,
@@ -88,9 +77,7 @@ struct Replay<W> {
 impl<W: Write> Replay<W> {
     fn header(&mut self) -> Result<()> {
         let mut bytes = Vec::new();
-        if let OutputMode::Format(format) = &mut self.mode {
-            format.header(&mut bytes);
-        }
+        self.format.header(&mut bytes);
         Ok(self.out.write_all(&bytes)?)
     }
 
@@ -102,21 +89,21 @@ impl<W: Write> Replay<W> {
         }
         let conn = record.conn().map(|conn| conn.id);
         let mut bytes = Vec::new();
-        let (mode, waiting) = (&mut self.mode, &mut self.waiting);
+        let (format, waiting) = (&mut self.format, &mut self.waiting);
         let waiting_bytes = &mut self.waiting_bytes;
         let mut decided = false;
         self.router.route(record, |wanted| {
             decided = true;
-            match mode {
-                OutputMode::Format(format) => format.record(0, wanted, &mut bytes),
-                OutputMode::Lines if wanted.time_ns() == record.time_ns() => bytes.extend_from_slice(line),
-                OutputMode::Lines => {
-                    let at = waiting.iter().position(|(of, _)| Some(*of) == conn);
-                    if let Some((_, line)) = at.and_then(|at| waiting.remove(at)) {
-                        *waiting_bytes -= line.len();
-                        bytes.extend(line);
-                    }
-                }
+            if !format.is_of_lines() {
+                return format.record(0, wanted, &mut bytes);
+            }
+            if wanted.time_ns() == record.time_ns() {
+                return format.line(wanted, line, &mut bytes);
+            }
+            let index = waiting.iter().position(|(of, _)| Some(*of) == conn);
+            if let Some((_, line)) = index.and_then(|index| waiting.remove(index)) {
+                *waiting_bytes -= line.len();
+                format.line(wanted, &line, &mut bytes);
             }
         });
         if let (Record::Transition(_), Some(conn)) = (record, conn) {
@@ -128,7 +115,7 @@ impl<W: Write> Replay<W> {
     /// Keeps a transition that the filter cannot decide on until a later record of its connection decides.
     fn keep(&mut self, conn: ConnId, line: &[u8], decided: bool) {
         if self.router.is_waiting(conn) {
-            if let OutputMode::Lines = self.mode {
+            if self.format.is_of_lines() {
                 self.wait(conn, line);
             }
         } else if !decided {

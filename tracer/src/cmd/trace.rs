@@ -10,8 +10,8 @@ use super::{
     transitions,
 };
 use crate::{
-    cli::{FormatName, TraceArgs},
-    format::{Csv, EscapedCsv, Format, Json, Table},
+    cli::TraceArgs,
+    format::{Format, FormatName, FormatOptions},
     sinks::Output,
 };
 
@@ -28,11 +28,8 @@ pub(super) fn run(args: &TraceArgs) -> Result<ExitCode> {
 
 /// The chosen format; by default a table on a terminal, otherwise JSON.
 fn format(args: &TraceArgs, output: &Output) -> Box<dyn Format> {
-    let default = if output.is_terminal() { FormatName::Table } else { FormatName::Json };
-    match args.format.unwrap_or(default) {
-        FormatName::Json => Box::new(Json::default()),
-        FormatName::Csv if args.escape_formulas => Box::new(EscapedCsv),
-        FormatName::Csv => Box::new(Csv),
-        FormatName::Table => Box::new(Table::new(colours(args.color, output.is_terminal()))),
-    }
+    let is_terminal = output.is_terminal();
+    let options =
+        FormatOptions { colour: colours(args.color, is_terminal), escape_formulas: args.escape_formulas };
+    args.format.unwrap_or_else(|| FormatName::default(is_terminal)).make(options)
 }

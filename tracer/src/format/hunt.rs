@@ -58,10 +58,10 @@ impl HuntReport {
         Self { style, times: Times::clock(), sites: BTreeMap::new(), stuck: HashMap::new() }
     }
 
-    fn stuck(&mut self, it: &Stuck, out: &mut Vec<u8>) {
-        let opened = it.opened.clone().unwrap_or(Err(MissingStack::NotSeen));
+    fn stuck(&mut self, stuck: &Stuck, out: &mut Vec<u8>) {
+        let opened = stuck.opened.clone().unwrap_or(Err(MissingStack::NotSeen));
         let id = opened.as_ref().map(|stack| stack.id).map_err(|why| *why);
-        if self.stuck.insert(it.conn.id, id).is_some() {
+        if self.stuck.insert(stuck.conn.id, id).is_some() {
             return;
         }
         let site = self.sites.entry(id).or_insert_with(|| Site {
@@ -70,23 +70,24 @@ impl HuntReport {
             ever: 0,
         });
         site.ever += 1;
-        *site.now.entry(it.state.name()).or_default() += 1;
+        *site.now.entry(stuck.state.name()).or_default() += 1;
         if self.style == HuntStyle::Text {
-            self.times.write(it.time_ns, 3, out);
-            let (local, remote) = endpoints(&it.conn.tuple, None);
+            self.times.write(stuck.time_ns, 3, out);
+            let (local, remote) = endpoints(&stuck.conn.tuple, None);
             let opened = match &opened {
                 Ok(stack) => format!("opened by {} at {}", printable(&stack.comm), opened_at(stack)),
                 Err(why) => why.text().to_owned(),
             };
-            let age = format!("{}{}", lower_bound(it.age), duration(it.age.ns));
-            let line = format!(" {:<11} {age:>6} {local:<22} {remote:<22} {opened}\n", it.state.name());
+            let age = format!("{}{}", lower_bound(stuck.age), duration(stuck.age.ns));
+            let line = format!(" {:<11} {age:>6} {local:<22} {remote:<22} {opened}\n", stuck.state.name());
             out.extend_from_slice(line.as_bytes());
         }
     }
 
-    fn resolved(&mut self, it: &Resolved) {
-        let Some(id) = self.stuck.remove(&it.conn.id) else { return };
-        if let Some(count) = self.sites.get_mut(&id).and_then(|site| site.now.get_mut(it.state.name())) {
+    fn resolved(&mut self, resolved: &Resolved) {
+        let Some(id) = self.stuck.remove(&resolved.conn.id) else { return };
+        if let Some(count) = self.sites.get_mut(&id).and_then(|site| site.now.get_mut(resolved.state.name()))
+        {
             *count = count.saturating_sub(1);
         }
     }
@@ -126,7 +127,8 @@ impl HuntReport {
                 0 => String::new(),
                 count => format!("{count} {} no longer stuck", sockets(count)),
             };
-            let count = [now.join(", "), were].into_iter().filter(|it| !it.is_empty()).collect::<Vec<_>>();
+            let count =
+                [now.join(", "), were].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>();
             let count = count.join(", and ");
             // Writing to a string does not fail.
             let stack = match &site.opened {
@@ -183,10 +185,10 @@ impl Format for HuntReport {
 
     fn record(&mut self, _: u64, record: &Record, out: &mut Vec<u8>) {
         match record {
-            Record::Stuck(it) => self.stuck(it, out),
-            Record::Resolved(it) => self.resolved(it),
-            Record::Lost(it) if self.style == HuntStyle::Text => {
-                let line = format!("lost: {} ({})\n", it.count, it.place.name());
+            Record::Stuck(stuck) => self.stuck(stuck, out),
+            Record::Resolved(resolved) => self.resolved(resolved),
+            Record::Lost(lost) if self.style == HuntStyle::Text => {
+                let line = format!("lost: {} ({})\n", lost.count, lost.place.name());
                 out.extend_from_slice(line.as_bytes());
             }
             Record::Stop(_) => self.finish(out),

@@ -149,13 +149,19 @@ impl Default for Json {
 }
 
 impl Format for Json {
-    fn header(&mut self, _: &mut Vec<u8>) {}
-
     fn record(&mut self, seq: u64, record: &Record, out: &mut Vec<u8>) {
         match record {
             Record::Transition(transition) => self.transition(seq, transition, out),
             record => wire::Line::of(seq, record, &self.stamp).write(out),
         }
+    }
+
+    fn is_of_lines(&self) -> bool {
+        true
+    }
+
+    fn line(&mut self, _: &Record, text: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(text);
     }
 }
 

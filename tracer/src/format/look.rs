@@ -42,8 +42,8 @@ pub fn sockets_table<'a>(sockets: impl IntoIterator<Item = &'a SocketReport>) ->
         "{:<11} {:>9} {:>8} {:>8} {:<24} {:<24} {}\n",
         "STATE", "AGE", "UNREAD", "UNSENT", "LOCAL", "REMOTE", "HELD BY"
     );
-    for it in sockets {
-        line(it, &mut out);
+    for report in sockets {
+        line(report, &mut out);
     }
     out
 }
@@ -82,13 +82,13 @@ fn sections(stuck: &[SocketEntry], reason: impl Fn(&SocketReport) -> Reason) -> 
     let mut sections: Vec<Vec<&SocketEntry>> = Vec::new();
     let mut known = HashMap::new();
     for looked in stuck {
-        let it = &looked.report;
+        let report = &looked.report;
         // The text names who listens where nobody holds it.
-        let holders = it.holders.iter().map(|holder| holder.process.pid);
-        let pids: Vec<u32> = holders.chain(it.listening().map(|process| process.pid)).collect();
-        let timer = it.socket.timer.map(|timer| timer.kind);
+        let holders = report.holders.iter().map(|holder| holder.process.pid);
+        let pids: Vec<u32> = holders.chain(report.listening().map(|process| process.pid)).collect();
+        let timer = report.socket.timer.map(|timer| timer.kind);
         let at = *known
-            .entry((it.socket.state, reason(it), timer, pids, it.of_kernel, it.may_be_stuck))
+            .entry((report.socket.state, reason(report), timer, pids, report.of_kernel, report.may_be_stuck))
             .or_insert(sections.len());
         match sections.get_mut(at) {
             Some(section) => section.push(looked),
@@ -100,11 +100,11 @@ fn sections(stuck: &[SocketEntry], reason: impl Fn(&SocketReport) -> Reason) -> 
 
 /// What is known of a section's sockets, by its first one.
 fn describe(looked: &SocketEntry, diagnosis: &Diagnosis, out: &mut String) {
-    let SocketEntry { report: it, subject } = looked;
+    let SocketEntry { report, subject } = looked;
     let Diagnosis { why, advice, commands, more_commands, cannot_destroy, .. } = diagnosis;
     // Writing to a string does not fail.
     let _ = writeln!(out, "  why   {}", readable(why, SENTENCE));
-    if let (true, Some(age), Some(most_ns)) = (it.may_be_stuck, it.age, it.age_at_most_ns) {
+    if let (true, Some(age), Some(most_ns)) = (report.may_be_stuck, report.age, report.age_at_most_ns) {
         let (least, most) = (duration(age.ns), duration(most_ns));
         let _ = writeln!(
             out,
@@ -112,13 +112,13 @@ fn describe(looked: &SocketEntry, diagnosis: &Diagnosis, out: &mut String) {
              knows it"
         );
     }
-    if let Some(creator) = it.creator() {
+    if let Some(creator) = report.creator() {
         let _ = writeln!(out, "  made  by {}, which listens", process(creator));
-    } else if it.listeners.len() > 1 && it.holders.is_empty() {
-        let all = listed(it.listening().map(|candidate| process(candidate)), it.listening().count());
+    } else if report.listeners.len() > 1 && report.holders.is_empty() {
+        let all = listed(report.listening().map(|candidate| process(candidate)), report.listening().count());
         let _ = writeln!(out, "  made  by one of {all}, which listen");
     }
-    if let Some(exe) = it.holders.first().and_then(|holder| holder.process.exe.as_deref()) {
+    if let Some(exe) = report.holders.first().and_then(|holder| holder.process.exe.as_deref()) {
         let _ = writeln!(out, "  exe   {}", readable(exe, PATH));
     }
     let places: Vec<String> = looked.workloads().into_iter().filter_map(place).collect();
@@ -128,7 +128,7 @@ fn describe(looked: &SocketEntry, diagnosis: &Diagnosis, out: &mut String) {
     if let more @ 1.. = places.len().saturating_sub(MOST_LISTED) {
         let _ = writeln!(out, "  in    {more} more");
     }
-    let served = it.holders.iter().filter_map(|holder| holder.process.serves.as_deref());
+    let served = report.holders.iter().filter_map(|holder| holder.process.serves.as_deref());
     for served in served.take(MOST_LISTED) {
         let inside = place(Workload::from(served)).map(|place| format!(", {place}")).unwrap_or_default();
         let _ = writeln!(out, "  for   network namespace {}{}", served.netns, printable(&inside));
@@ -137,7 +137,7 @@ fn describe(looked: &SocketEntry, diagnosis: &Diagnosis, out: &mut String) {
     if let Some(place) = place(made_in).filter(|_| !looked.workloads().contains(&made_in)) {
         let _ = writeln!(out, "  from  {}", printable(&place));
     }
-    let _ = writeln!(out, "  timer {}", timer(it));
+    let _ = writeln!(out, "  timer {}", timer(report));
     let _ = writeln!(out, "  do    {}", readable(advice, SENTENCE));
     for command in commands {
         let _ = writeln!(out, "        $ {}", printable(command));
@@ -182,11 +182,11 @@ pub fn groups_table(groups: &[Group]) -> String {
     out
 }
 
-fn line(it: &SocketReport, out: &mut String) {
-    let (socket, tuple) = (&it.socket, &it.socket.tuple);
+fn line(report: &SocketReport, out: &mut String) {
+    let (socket, tuple) = (&report.socket, &report.socket.tuple);
     let (local, remote) = endpoints(tuple, socket.interface.as_deref());
-    let age = match (it.age, it.unanswered_ns) {
-        (Some(age), _) if it.may_be_stuck => format!("?{}{}", lower_bound(age), duration(age.ns)),
+    let age = match (report.age, report.unanswered_ns) {
+        (Some(age), _) if report.may_be_stuck => format!("?{}{}", lower_bound(age), duration(age.ns)),
         (Some(age), _) => format!("{}{}", lower_bound(age), duration(age.ns)),
         (None, Some(ns)) => format!("({})", duration(ns)),
         (None, None) => "-".into(),
@@ -201,15 +201,15 @@ fn line(it: &SocketReport, out: &mut String) {
         _ if socket.transport == Transport::Mptcp => ("-".into(), "-".into()),
         _ => (socket.unread_bytes().to_string(), socket.unsent_bytes().to_string()),
     };
-    let held = match (&it.holders[..], it.socket.inode, it.hidden_holders) {
+    let held = match (&report.holders[..], report.socket.inode, report.hidden_holders) {
         ([], 0, _) => "-".to_owned(),
-        ([], _, _) if it.of_kernel => "kernel".to_owned(),
+        ([], _, _) if report.of_kernel => "kernel".to_owned(),
         ([], _, true) => "?".to_owned(),
         // It has a file, which somebody keeps.
         ([], _, false) => "unknown".to_owned(),
         (holders, _, _) => {
             let holder = |holder: &Holder| format!("{} {}", process(&holder.process), held_via(holder));
-            listed(holders.iter().map(holder), it.holder_count())
+            listed(holders.iter().map(holder), report.holder_count())
         }
     };
     let state = socket.state.name();
@@ -232,16 +232,16 @@ fn listed(items: impl Iterator<Item = String>, count: usize) -> String {
     }
 }
 
-fn process(it: &Process) -> String {
-    format!("{}({})", printable(&it.comm), it.pid)
+fn process(process: &Process) -> String {
+    format!("{}({})", printable(&process.comm), process.pid)
 }
 
 /// What the kernel will do by itself, and when.
-fn timer(it: &SocketReport) -> String {
-    if it.socket.is_partial {
+fn timer(report: &SocketReport) -> String {
+    if report.socket.is_partial {
         return "not known".into();
     }
-    match it.socket.timer {
+    match report.socket.timer {
         Some(timer) => {
             let what = match timer.kind {
                 TimerKind::Retransmit => "sends again",

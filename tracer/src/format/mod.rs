@@ -2,18 +2,28 @@
 
 pub mod convert;
 mod csv;
+mod ecs;
+mod fields;
 mod hunt;
+mod journald;
 mod json;
 mod line;
+mod lines;
+mod list;
 mod look;
 mod look_json;
+mod message;
+mod otlp;
 mod path;
+mod syslog;
 mod table;
 mod time;
 
 pub use csv::{Csv, EscapedCsv};
 pub use hunt::{HuntReport, HuntStyle};
 pub use json::{Json, Stamp};
+pub use lines::{LineFormat, OfRecords};
+pub use list::{FormatName, FormatOptions};
 pub use look::{Group, gaps_table, groups_table, held_via, sockets_table, stuck_table};
 pub use look_json::{gaps_json, group_json, look_json, look_time, socket_json, stuck_json};
 pub use path::opened_at;
@@ -24,8 +34,18 @@ use crate::model::Record;
 /// How records are written.
 pub trait Format {
     /// Writes what stands before the first record.
-    fn header(&mut self, out: &mut Vec<u8>);
+    fn header(&mut self, _: &mut Vec<u8>) {}
 
     /// Appends a record, with its number in the stream. Some formats leave some kinds out.
     fn record(&mut self, seq: u64, record: &Record, out: &mut Vec<u8>);
+
+    /// Whether a record that was read is written with [`Format::line`]: a record does not keep all of its line.
+    fn is_of_lines(&self) -> bool {
+        false
+    }
+
+    /// Appends a record that was read as this line of our JSON.
+    fn line(&mut self, record: &Record, _text: &[u8], out: &mut Vec<u8>) {
+        self.record(0, record, out);
+    }
 }

@@ -64,16 +64,16 @@ fn is_interpreted(frame: &Frame) -> bool {
 pub fn opened_at(stack: &Stack) -> String {
     // Rust's and Go's standard libraries, by the paths that they were built at.
     const STD: [&str; 4] = ["/rustc/", "/usr/lib/rustlib/", "/usr/lib/go-", "/usr/local/go/src/"];
-    let is_std = |file: &str| STD.iter().any(|it| file.starts_with(it));
+    let is_std = |file: &str| STD.iter().any(|path| file.starts_with(path));
     // CPython's.
     let is_python_std = |file: &str| {
         file.starts_with("<frozen ") || (file.contains("/lib/python3") && !file.contains("-packages/"))
     };
     let is_library = |frame: &Frame| {
         let module = frame.module.as_deref().and_then(|module| module.rsplit('/').next());
-        module
-            .is_some_and(|name| ["libc.", "libc-", "libpthread", "ld-"].iter().any(|it| name.starts_with(it)))
-            || frame.file.as_deref().is_some_and(is_std)
+        module.is_some_and(|name| {
+            ["libc.", "libc-", "libpthread", "ld-"].iter().any(|library| name.starts_with(library))
+        }) || frame.file.as_deref().is_some_and(is_std)
             || (is_interpreted(frame) && frame.file.as_deref().is_some_and(is_python_std))
     };
     let steps = steps(stack);

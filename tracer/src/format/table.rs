@@ -37,23 +37,23 @@ impl Table {
         let _ = write!(out, " {pid:>7} {comm:<15} {role:<8} {local:<22} {remote:<22} ");
     }
 
-    fn transition(&mut self, it: &Transition, out: &mut Vec<u8>) -> std::io::Result<()> {
-        self.side(it.time_ns, &it.conn, out);
-        let ms = it.in_state.map_or_else(
+    fn transition(&mut self, transition: &Transition, out: &mut Vec<u8>) -> std::io::Result<()> {
+        self.side(transition.time_ns, &transition.conn, out);
+        let ms = transition.in_state.map_or_else(
             || "-".to_owned(),
             |time| format!("{}{:.3}", lower_bound(time), time.ns as f64 / 1e6),
         );
-        let mut cause = it.cause.map_or_else(String::new, |cause| format!("  {}", cause.name()));
-        if let Some(why) = it.reset_why {
+        let mut cause = transition.cause.map_or_else(String::new, |cause| format!("  {}", cause.name()));
+        if let Some(why) = transition.reset_why {
             cause.push_str(&format!(" ({why})"));
         }
-        if !it.exact {
+        if !transition.exact {
             cause.push_str("  estimate");
         }
-        if it.illegal {
+        if transition.illegal {
             cause.push_str("  TCP does not do this");
         }
-        let (from, to) = (self.state(it.from), self.state(it.to));
+        let (from, to) = (self.state(transition.from), self.state(transition.to));
         writeln!(out, "{from} -> {to} {ms:>12}{cause}")
     }
 
@@ -75,39 +75,39 @@ impl Format for Table {
     fn record(&mut self, _: u64, record: &Record, out: &mut Vec<u8>) {
         // Writing to a vector does not fail.
         let _ = match record {
-            Record::Transition(it) => self.transition(it, out),
-            Record::Snapshot(it) => {
-                self.side(it.time_ns, &it.conn, out);
-                let mini = if it.conn.mini { "is (mini)" } else { "is" };
-                writeln!(out, "{mini:<11}    {}", self.state(it.state))
+            Record::Transition(transition) => self.transition(transition, out),
+            Record::Snapshot(snapshot) => {
+                self.side(snapshot.time_ns, &snapshot.conn, out);
+                let mini = if snapshot.conn.mini { "is (mini)" } else { "is" };
+                writeln!(out, "{mini:<11}    {}", self.state(snapshot.state))
             }
-            Record::Resync(it) => {
-                self.side(it.time_ns, &it.conn, out);
-                let was = it.was.map_or_else(|| format!("{:<11}", "-"), |was| self.state(was));
-                writeln!(out, "{was} => {} {:>12}  corrected", self.state(it.state), "-")
+            Record::Resync(resync) => {
+                self.side(resync.time_ns, &resync.conn, out);
+                let was = resync.was.map_or_else(|| format!("{:<11}", "-"), |was| self.state(was));
+                writeln!(out, "{was} => {} {:>12}  corrected", self.state(resync.state), "-")
             }
-            Record::Stuck(it) => {
-                self.side(it.time_ns, &it.conn, out);
-                let reason = it.found.as_ref().map_or("", |found| found.1.why.as_str());
-                let text = format!("STUCK for {}{}", lower_bound(it.age), duration(it.age.ns));
+            Record::Stuck(stuck) => {
+                self.side(stuck.time_ns, &stuck.conn, out);
+                let reason = stuck.found.as_ref().map_or("", |found| found.1.why.as_str());
+                let text = format!("STUCK for {}{}", lower_bound(stuck.age), duration(stuck.age.ns));
                 writeln!(
                     out,
                     "{} {}  {}",
-                    self.state(it.state),
+                    self.state(stuck.state),
                     self.paint("1;31", &text),
                     readable(reason, SENTENCE)
                 )
             }
-            Record::Resolved(it) => {
-                self.side(it.time_ns, &it.conn, out);
-                let time = format!("{}{}", lower_bound(it.age), duration(it.age.ns));
-                writeln!(out, "{} no longer stuck, after {time}", self.state(it.state))
+            Record::Resolved(resolved) => {
+                self.side(resolved.time_ns, &resolved.conn, out);
+                let time = format!("{}{}", lower_bound(resolved.age), duration(resolved.age.ns));
+                writeln!(out, "{} no longer stuck, after {time}", self.state(resolved.state))
             }
-            Record::Lost(it) => {
-                self.times.write(it.time_ns, 3, out);
-                let mut text = format!("LOST {} transitions ({})", it.count, it.place.name());
-                if it.in_doubt > 0 {
-                    text.push_str(&format!(", {} in doubt", it.in_doubt));
+            Record::Lost(lost) => {
+                self.times.write(lost.time_ns, 3, out);
+                let mut text = format!("LOST {} transitions ({})", lost.count, lost.place.name());
+                if lost.in_doubt > 0 {
+                    text.push_str(&format!(", {} in doubt", lost.in_doubt));
                 }
                 writeln!(out, " {}", self.paint("1;31", &text))
             }

@@ -62,8 +62,8 @@ impl Openings {
         while recording.next(&mut text)? {
             let (path, line) = (recording.name().to_owned(), recording.line());
             let Ok(record) = Line::read(&text) else { return Err(OpeningsError::Line { path, line }) };
-            if let Some(Line { kind: Kind::Stuck(stuck), .. }) = record {
-                found.add(&stuck);
+            if let Kind::Stuck(stuck) = &record.kind {
+                found.add(stuck);
             }
             if found.bytes + found.connections.len() * CONNECTION_BYTES > MOST_BYTES {
                 return Err(OpeningsError::Large { path, line });

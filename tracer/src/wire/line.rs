@@ -31,6 +31,22 @@ pub enum Kind<'a> {
     Resolved(Resolved<'a>),
     Lost(Lost<'a>),
     Stop(Stop<'a>),
+    #[serde(untagged)]
+    Other(Other<'a>),
+}
+
+/// A line of a kind that this version does not know.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Other<'a> {
+    #[serde(borrow)]
+    pub kind: Text<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<Time>,
+    #[serde(flatten)]
+    pub keys: serde_json::Map<String, serde_json::Value>,
 }
 
 /// What tells the lines of one host and run from those of others, where they come together.
@@ -336,17 +352,23 @@ struct Head<'a> {
     time: Time,
 }
 
+impl Default for Line<'_> {
+    fn default() -> Self {
+        Self::new(Kind::Other(Other::default()))
+    }
+}
+
 impl<'a> Line<'a> {
     #[must_use]
     pub fn new(kind: Kind<'a>) -> Self {
         Self { schema: SCHEMA, kind }
     }
 
-    /// The line of a text; `None` for a kind that this version does not know.
+    /// The line of a text.
     ///
     /// # Errors
-    /// It is not a line of ours, or a newer version's.
-    pub fn read(text: &'a [u8]) -> Result<Option<Self>, ReadError> {
+    /// It is not a line of ours, or it is of another schema.
+    pub fn read(text: &'a [u8]) -> Result<Self, ReadError> {
         fn of<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, ReadError> {
             serde_json::from_slice(text).map_err(|error| ReadError::NoRecord(error.to_string()))
         }
@@ -354,7 +376,7 @@ impl<'a> Line<'a> {
         if &*head.schema != SCHEMA {
             return Err(ReadError::Schema(head.schema.to_string()));
         }
-        Ok(Some(Self::new(match &*head.kind {
+        let kind = match &*head.kind {
             "start" => Kind::Start(of(text)?),
             "snapshot" => Kind::Snapshot(of(text)?),
             "transition" => Kind::Transition(of(text)?),
@@ -364,7 +386,12 @@ impl<'a> Line<'a> {
             "resolved" => Kind::Resolved(of(text)?),
             "lost" => Kind::Lost(of(text)?),
             "stop" => Kind::Stop(of(text)?),
-            _ => return Ok(None),
-        })))
+            _ => {
+                let mut other: Other<'_> = of(text)?;
+                other.keys.remove("schema");
+                Kind::Other(other)
+            }
+        };
+        Ok(Self::new(kind))
     }
 }

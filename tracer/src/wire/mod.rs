@@ -23,8 +23,8 @@ pub(crate) use cuts::{Cuts, Truncated};
 pub use errno::name as errno_name;
 pub use found::{Backlog, Explained, Found, Holder, Listener, Message, Mptcp, ProcessName, Served, Timer};
 pub use line::{
-    Adopted, Aggregate, Bucket, ContainerId, Dwell, Host, HostName, Kind, Labels, Line, Lost, Peer, Resolved,
-    Resync, SCHEMA, Snapshot, Socket, Stamp, Start, Stop, Stuck, Transition,
+    Adopted, Aggregate, Bucket, ContainerId, Dwell, Host, HostName, Kind, Labels, Line, Lost, Other, Peer,
+    Resolved, Resync, SCHEMA, Snapshot, Socket, Stamp, Start, Stop, Stuck, Transition,
 };
 pub use look::{GapReason, Group, LookLine, gap_reasons};
 pub use names::{Named, named};

@@ -70,8 +70,8 @@ impl Parser {
     /// # Errors
     /// It is no record, or a newer version's.
     pub fn parse(&mut self, text: &[u8]) -> Result<Option<Record>, ReadError> {
-        let Some(line) = Line::read(text)? else { return Ok(None) };
-        if let Kind::Aggregate(_) = line.kind {
+        let line = Line::read(text)?;
+        if let Kind::Aggregate(_) | Kind::Other(_) = line.kind {
             return Ok(None);
         }
         let lacks = || ReadError::NoRecord(format!("a {} that lacks something", line.kind.name()));
@@ -124,7 +124,7 @@ impl Parser {
                 lost: stop.lost.iter().filter_map(|(name, count)| Some((named(name)?, *count))).collect(),
                 illegal: stop.illegal,
             }),
-            Kind::Aggregate(_) => return None,
+            Kind::Aggregate(_) | Kind::Other(_) => return None,
         })
     }
 
@@ -268,7 +268,7 @@ impl Parser {
 impl Kind<'_> {
     /// As lines call it.
     #[must_use]
-    pub fn name(&self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
             Self::Start(_) => "start",
             Self::Snapshot(_) => "snapshot",
@@ -279,6 +279,7 @@ impl Kind<'_> {
             Self::Resolved(_) => "resolved",
             Self::Lost(_) => "lost",
             Self::Stop(_) => "stop",
+            Self::Other(other) => &other.kind,
         }
     }
 }

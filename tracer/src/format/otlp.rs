@@ -7,24 +7,49 @@ use opentelemetry_proto::tonic::{
 };
 use serde_json::{Value, json};
 
-use super::{Severity, message, record, severity, text};
-use crate::format::Stamp;
+use super::{
+    LineFormat, Stamp,
+    fields::Fields,
+    lines::convert,
+    message::{Severity, message, severity},
+};
+use crate::wire::Line;
 
 /// `ScopeLogs.log_records`.
 const LOG_RECORDS: u32 = 2;
 /// `ResourceLogs.resource`, `ScopeLogs.scope`.
 const FIRST: u32 = 1;
 
-/// A record as a log record in JSON, a line.
-pub fn otlp_json(line: &[u8], out: &mut Vec<u8>) {
-    // Writing a value of ours to a vector does not fail.
-    let _ = serde_json::to_writer(&mut *out, &log_record(&record(line)));
-    out.push(b'\n');
+/// The format: a log record as JSON a line.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Otlp;
+
+impl LineFormat for Otlp {
+    fn line(&mut self, line: &Line<'_>, _: &[u8], out: &mut Vec<u8>) {
+        // Writing a value of ours to a vector does not fail.
+        let _ = serde_json::to_writer(&mut *out, &log_record(line));
+        out.push(b'\n');
+    }
 }
 
-/// A record as a field of `ScopeLogs` in protobuf.
-pub fn otlp_protobuf(line: &[u8], out: &mut Vec<u8>) {
-    prost::encoding::message::encode(LOG_RECORDS, &log_record(&record(line)), out);
+/// The same in protobuf, each record as a field of `ScopeLogs`.
+#[derive(Clone, Copy, Debug, Default)]
+struct OtlpProtobuf;
+
+impl LineFormat for OtlpProtobuf {
+    fn line(&mut self, line: &Line<'_>, _: &[u8], out: &mut Vec<u8>) {
+        prost::encoding::message::encode(LOG_RECORDS, &log_record(line), out);
+    }
+}
+
+/// A line of our JSON as a log record in JSON, a line.
+pub fn otlp_json(text: &[u8], out: &mut Vec<u8>) {
+    convert(&mut Otlp, text, out);
+}
+
+/// A line of our JSON as a field of `ScopeLogs` in protobuf.
+pub fn otlp_protobuf(text: &[u8], out: &mut Vec<u8>) {
+    convert(&mut OtlpProtobuf, text, out);
 }
 
 /// What surrounds JSON log records in a request: before and behind.
@@ -68,47 +93,57 @@ fn scope() -> InstrumentationScope {
     InstrumentationScope { name, version, ..InstrumentationScope::default() }
 }
 
-fn log_record(it: &Value) -> LogRecord {
-    let (number, name) = match severity(it) {
+fn log_record(line: &Line<'_>) -> LogRecord {
+    let (number, name) = match severity(line) {
         Severity::Error => (SeverityNumber::Error, "ERROR"),
         Severity::Warning => (SeverityNumber::Warn, "WARN"),
         // As OpenTelemetry maps syslog's.
         Severity::Notice => (SeverityNumber::Info2, "NOTICE"),
         Severity::Info => (SeverityNumber::Info, "INFO"),
     };
-    let time = text(it, "time").parse::<jiff::Timestamp>().map(|time| time.as_nanosecond());
-    let time = time.ok().and_then(|ns| u64::try_from(ns).ok()).unwrap_or(0);
+    let fields = Fields::of(line);
+    let time = fields.time.and_then(|time| u64::try_from(time.0).ok()).unwrap_or(0);
     LogRecord {
         time_unix_nano: time,
         observed_time_unix_nano: time,
         severity_number: number.into(),
         severity_text: name.into(),
-        event_name: format!("sockstate.{}", text(it, "kind")),
-        body: any(&json!(message(it))),
-        attributes: attributes(it),
+        event_name: format!("sockstate.{}", line.kind.name()),
+        body: any(&json!(message(line, &fields))),
+        attributes: attributes(line, &fields),
         ..LogRecord::default()
     }
 }
 
-fn attributes(it: &Value) -> Vec<KeyValue> {
-    /// Our key, and the conventions'.
-    const NAMES: [(&str, &str); 15] = [
-        ("/network/transport", "network.transport"),
-        ("/network/type", "network.type"),
-        ("/network/community_id", "network.community_id"),
-        ("/local/address", "network.local.address"),
-        ("/local/port", "network.local.port"),
-        ("/remote/address", "network.peer.address"),
-        ("/remote/port", "network.peer.port"),
-        ("/interface/name", "network.interface.name"),
-        ("/owner/pid", "process.pid"),
-        ("/owner/comm", "process.executable.name"),
-        ("/owner/exe", "process.executable.path"),
-        ("/owner/cmdline", "process.command_line"),
-        ("/container/id", "container.id"),
-        ("/container/runtime", "container.runtime.name"),
-        ("/pod/uid", "k8s.pod.uid"),
-    ];
+/// What the conventions have a name for.
+fn named(fields: &Fields<'_>) -> [(&'static str, Value); 16] {
+    let ends = fields.ends;
+    let network = ends.and_then(|ends| ends.network.as_ref());
+    let (local, remote) =
+        (ends.and_then(|ends| ends.local.as_ref()), ends.and_then(|ends| ends.remote.as_ref()));
+    let interface = ends.and_then(|ends| ends.interface.as_ref()).and_then(|bound| bound.name.as_ref());
+    let owner = fields.owner;
+    [
+        ("network.transport", json!(network.map(|network| &network.transport))),
+        ("network.type", json!(network.map(|network| &network.r#type))),
+        ("network.community_id", json!(network.and_then(|network| network.community_id.as_ref()))),
+        ("network.local.address", json!(local.map(|end| end.address))),
+        ("network.local.port", json!(local.and_then(|end| end.port))),
+        ("network.peer.address", json!(remote.map(|end| end.address))),
+        ("network.peer.port", json!(remote.and_then(|end| end.port))),
+        ("network.interface.name", json!(interface)),
+        ("process.pid", json!(owner.map(|owner| owner.pid))),
+        ("process.executable.name", json!(owner.map(|owner| &owner.comm))),
+        ("process.executable.path", json!(owner.and_then(|owner| owner.exe.as_ref()))),
+        ("process.command_line", json!(owner.and_then(|owner| owner.cmdline.as_ref()))),
+        ("container.id", json!(fields.container)),
+        ("container.runtime.name", json!(fields.runtime)),
+        ("k8s.pod.uid", json!(fields.pod)),
+        ("user.id", json!(owner.and_then(|owner| owner.uid).map(|uid| uid.to_string()))),
+    ]
+}
+
+fn attributes(line: &Line<'_>, fields: &Fields<'_>) -> Vec<KeyValue> {
     /// Keys that are elsewhere: in the record's own fields, or in the resource.
     const ELSEWHERE: [&str; 11] = [
         "schema",
@@ -123,25 +158,17 @@ fn attributes(it: &Value) -> Vec<KeyValue> {
         "instance",
         "labels",
     ];
-    let mut found: Vec<KeyValue> = NAMES
-        .iter()
-        .filter_map(|(pointer, name)| Some(attribute(name, it.pointer(pointer).filter(|it| !it.is_null())?)))
-        .collect();
-    if let Some(uid) = it["owner"]["uid"].as_u64() {
-        found.push(attribute("user.id", &json!(uid.to_string())));
-    }
-    let now = if it["to"].is_string() { text(it, "to") } else { text(it, "state") };
-    if let Some(state) = connection_state(now) {
+    let known = named(fields).into_iter().filter(|(_, value)| !value.is_null());
+    let mut found: Vec<KeyValue> = known.map(|(name, value)| attribute(name, &value)).collect();
+    if let Some(state) = fields.now().and_then(connection_state) {
         found.push(attribute("network.connection.state", &json!(state)));
     }
-    let all = it.as_object().into_iter().flatten();
-    let ours = all.filter(|(key, value)| !value.is_null() && !ELSEWHERE.contains(&key.as_str()));
-    for (key, value) in ours {
-        match (key.as_str(), value) {
-            ("owner", owner) => found.push(attribute("sockstate.owner.source", &owner["source"])),
-            (key, value) => found.push(attribute(&format!("sockstate.{key}"), value)),
-        }
-    }
+    let Value::Object(all) = json!(line) else { return found };
+    let ours = all.iter().filter(|(key, value)| !value.is_null() && !ELSEWHERE.contains(&key.as_str()));
+    found.extend(ours.map(|(key, value)| match (key.as_str(), fields.owner) {
+        ("owner", Some(owner)) => attribute("sockstate.owner.source", &json!(owner.source)),
+        (key, _) => attribute(&format!("sockstate.{key}"), value),
+    }));
     found
 }
 
@@ -170,12 +197,12 @@ fn attribute(key: &str, value: &Value) -> KeyValue {
 fn any(value: &Value) -> Option<AnyValue> {
     let value = match value {
         Value::Null => return None,
-        Value::Bool(it) => any_value::Value::BoolValue(*it),
-        Value::Number(it) => match it.as_i64() {
+        Value::Bool(value) => any_value::Value::BoolValue(*value),
+        Value::Number(number) => match number.as_i64() {
             Some(integer) => any_value::Value::IntValue(integer),
-            None => any_value::Value::DoubleValue(it.as_f64().unwrap_or_default()),
+            None => any_value::Value::DoubleValue(number.as_f64().unwrap_or_default()),
         },
-        Value::String(it) => any_value::Value::StringValue(it.clone()),
+        Value::String(text) => any_value::Value::StringValue(text.clone()),
         Value::Array(items) => {
             let values = items.iter().filter_map(any).collect();
             any_value::Value::ArrayValue(ArrayValue { values })

@@ -1,0 +1,135 @@
+//! What the formats of collectors look up in lines of any kind.
+
+use crate::wire::{Ends, Kind, Labels, Line, Owner, Socket, Stamp, Text, Time, Whose};
+
+/// The values of a line; `None` where its kind does not have the key, or the value is not known.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Fields<'a> {
+    pub(super) seq: Option<u64>,
+    pub(super) time: Option<Time>,
+    pub(super) conn: Option<&'a str>,
+    pub(super) role: Option<&'a str>,
+    pub(super) from: Option<&'a str>,
+    pub(super) to: Option<&'a str>,
+    pub(super) state: Option<&'a str>,
+    pub(super) in_state_ns: Option<u64>,
+    pub(super) age_ns: Option<u64>,
+    pub(super) cause: Option<&'a str>,
+    pub(super) reset_why: Option<&'a str>,
+    pub(super) errno: Option<&'a str>,
+    pub(super) place: Option<&'a str>,
+    pub(super) ends: Option<&'a Ends<'a>>,
+    pub(super) owner: Option<&'a Owner<'a>>,
+    pub(super) container: Option<&'a str>,
+    pub(super) runtime: Option<&'a str>,
+    pub(super) pod: Option<&'a str>,
+    pub(super) unit: Option<&'a str>,
+    pub(super) host: Option<&'a str>,
+    pub(super) instance: Option<&'a str>,
+    pub(super) labels: Option<&'a Labels<'a>>,
+}
+
+fn text<'a>(text: &'a Option<Text<'_>>) -> Option<&'a str> {
+    text.as_deref()
+}
+
+/// A key that its kind always has is empty where a line of an earlier version does not have it.
+fn known(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+impl<'a> Fields<'a> {
+    pub(super) fn of(line: &'a Line<'a>) -> Self {
+        match &line.kind {
+            Kind::Transition(transition) => Self {
+                conn: known(&transition.conn),
+                role: text(&transition.role),
+                from: known(&transition.from),
+                to: known(&transition.to),
+                in_state_ns: transition.in_state_ns,
+                cause: text(&transition.cause),
+                reset_why: text(&transition.reset_why),
+                errno: text(&transition.errno),
+                ends: Some(&transition.ends),
+                ..Self::head(transition.seq, transition.time)
+                    .stamp(&transition.stamp)
+                    .whose(&transition.whose)
+            },
+            Kind::Snapshot(snapshot) => Self {
+                conn: known(&snapshot.conn),
+                ..Self::head(snapshot.seq, snapshot.time).stamp(&snapshot.stamp).socket(&snapshot.socket)
+            },
+            Kind::Resync(resync) => Self {
+                conn: known(&resync.conn),
+                ..Self::head(resync.seq, resync.time).stamp(&resync.stamp).socket(&resync.socket)
+            },
+            Kind::Stuck(stuck) => Self {
+                conn: known(&stuck.conn),
+                age_ns: stuck.age_ns,
+                ..Self::head(stuck.seq, stuck.time).stamp(&stuck.stamp).socket(&stuck.socket)
+            },
+            Kind::Resolved(resolved) => Self {
+                conn: known(&resolved.conn),
+                to: known(&resolved.to),
+                age_ns: resolved.age_ns,
+                ..Self::head(resolved.seq, resolved.time).stamp(&resolved.stamp).socket(&resolved.socket)
+            },
+            Kind::Aggregate(aggregate) => Self {
+                role: text(&aggregate.role),
+                from: known(&aggregate.from),
+                to: known(&aggregate.to),
+                container: aggregate.container.as_ref().map(|container| &*container.id),
+                unit: text(&aggregate.unit),
+                ..Self::head(aggregate.seq, aggregate.time).stamp(&aggregate.stamp)
+            },
+            Kind::Lost(lost) => {
+                Self { place: known(&lost.place), ..Self::head(lost.seq, lost.time).stamp(&lost.stamp) }
+            }
+            Kind::Start(start) => Self {
+                host: start.host.as_ref().map(|host| &*host.name),
+                instance: known(&start.instance),
+                labels: Some(&start.labels),
+                ..Self::head(start.seq, start.time)
+            },
+            Kind::Stop(stop) => Self::head(stop.seq, stop.time).stamp(&stop.stamp),
+            Kind::Other(other) => Self { seq: other.seq, time: other.time, ..Self::default() },
+        }
+    }
+
+    fn head(seq: u64, time: Time) -> Self {
+        Self { seq: Some(seq), time: Some(time), ..Self::default() }
+    }
+
+    fn stamp(self, stamp: &'a Stamp<'a>) -> Self {
+        let host = stamp.host.as_ref().map(|host| &*host.name);
+        Self { host, instance: text(&stamp.instance), labels: Some(&stamp.labels), ..self }
+    }
+
+    fn socket(self, socket: &'a Socket<'a>) -> Self {
+        let (state, role) = (known(&socket.state), text(&socket.role));
+        Self { state, role, ends: Some(&socket.ends), ..self.whose(&socket.whose) }
+    }
+
+    fn whose(self, whose: &'a Whose<'a>) -> Self {
+        let workload = &whose.place.workload;
+        let container = workload.container.as_ref();
+        Self {
+            owner: whose.owner.as_ref(),
+            container: container.map(|container| &*container.id),
+            runtime: container.and_then(|container| text(&container.runtime)),
+            pod: workload.pod.as_ref().map(|pod| &*pod.uid),
+            unit: text(&workload.unit),
+            ..self
+        }
+    }
+
+    /// The ends, if the line has them.
+    pub(super) fn network(&self) -> Option<&'a Ends<'a>> {
+        self.ends.filter(|ends| ends.network.is_some())
+    }
+
+    /// The state that the connection is in now.
+    pub(super) fn now(&self) -> Option<&'a str> {
+        self.to.or(self.state)
+    }
+}

@@ -1,0 +1,91 @@
+//! Syslog messages by RFC 5424: the record's JSON as the message, what one filters by as structured data.
+
+use std::io::Write;
+
+use super::{LineFormat, fields::Fields, lines::convert, message::severity};
+use crate::wire::Line;
+
+/// RFC 5612's number for examples: nobody has registered one for sockstate.
+const ID: &str = "sockstate@32473";
+
+/// Of programs that run in the background (RFC 5424, 6.2.1).
+const DAEMON: u8 = 3;
+
+/// What all messages have.
+#[derive(Clone, Debug)]
+pub struct Syslog {
+    facility: u8,
+    host: String,
+    /// Of the sockstate that sends them; `None` in a stream that any sockstate may have recorded.
+    pid: Option<u32>,
+}
+
+impl Syslog {
+    /// Messages of `facility` from `host`.
+    #[must_use]
+    pub fn new(facility: u8, host: &str, pid: u32) -> Self {
+        Self { facility, host: printable(host), pid: Some(pid) }
+    }
+
+    /// Messages of a stream: their host is the one of the latest record that says it, as the first record does.
+    #[must_use]
+    pub fn of_stream() -> Self {
+        Self { facility: DAEMON, host: String::new(), pid: None }
+    }
+
+    /// A line of our JSON as a message and a line's end.
+    pub fn convert(&self, text: &[u8], out: &mut Vec<u8>) {
+        convert(&mut self.clone(), text, out);
+    }
+}
+
+impl LineFormat for Syslog {
+    fn line(&mut self, line: &Line<'_>, text: &[u8], out: &mut Vec<u8>) {
+        let fields = Fields::of(line);
+        if let (None, Some(host)) = (self.pid, fields.host) {
+            self.host = printable(host);
+        }
+        let priority = self.facility * 8 + severity(line) as u8;
+        let host = if self.host.is_empty() { "-" } else { &self.host };
+        // RFC 5424 knows microseconds.
+        let time = fields.time.map(|time| time.to_string());
+        let time = time.as_deref().and_then(|time| time.get(..26));
+        let time = time.map_or_else(|| "-".to_owned(), |time| format!("{time}Z"));
+        let kind = match line.kind.name() {
+            "" => "-",
+            kind => kind,
+        };
+        // Writing to a vector does not fail.
+        let pid = self.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+        let _ = write!(out, "<{priority}>1 {time} {host} sockstate {pid} {kind} ");
+        let seq = fields.seq.map_or_else(|| "null".to_owned(), |seq| seq.to_string());
+        let mut data = format!("[{ID} seq=\"{seq}\"");
+        for (key, value) in [
+            ("instance", fields.instance),
+            ("conn", fields.conn),
+            ("from", fields.from),
+            ("to", fields.to),
+            ("state", fields.state),
+            ("place", fields.place),
+        ] {
+            if let Some(value) = value {
+                data.push_str(&format!(" {key}=\"{}\"", escaped(value)));
+            }
+        }
+        data.push(']');
+        out.extend_from_slice(data.as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(text.trim_ascii_end());
+        out.push(b'\n');
+    }
+}
+
+/// A host name has at most 255 printable characters of ASCII (RFC 5424, 6).
+fn printable(host: &str) -> String {
+    host.chars().filter(char::is_ascii_graphic).take(255).collect()
+}
+
+/// RFC 5424, 6.3.3.
+fn escaped(value: &str) -> String {
+    value.chars().flat_map(|c| matches!(c, '"' | '\\' | ']').then_some('\\').into_iter().chain([c])).collect()
+}
