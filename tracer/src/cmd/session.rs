@@ -22,7 +22,9 @@ use crate::{
     messages,
     metrics::Server,
     model::{ConnId, Filter, LostPlace, SocketInfo, Start, Threshold, Thresholds},
-    pipeline::{self, Beginning, Limits, Outlet, Pipeline, Resyncer, Signals, Stream, Streams, Summary},
+    pipeline::{
+        self, Beginning, Limits, Outlet, Pipeline, RecordStream, Resyncer, Signals, Stream, Streams, Summary,
+    },
     restart::{self, Resume, StateWriter, TakeOverError, TakenOver},
     route::Router,
     sinks::Output,
@@ -105,7 +107,7 @@ pub(super) type Open<'a> = Box<dyn FnOnce(&Start, Option<Resume>) -> Result<(Vec
 
 /// One stream to one output.
 pub(super) fn direct<'a>(output: Output, format: Box<dyn Format>) -> Open<'a> {
-    Box::new(|_, _| Ok((vec![Stream::new(format)], Outlet::Direct(output))))
+    Box::new(|_, _| Ok((vec![Stream::Records(RecordStream::new(format))], Outlet::Direct(output))))
 }
 
 /// Opens the file at `path`, or standard output.

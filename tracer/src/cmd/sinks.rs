@@ -6,7 +6,7 @@ use super::{Failure, awaited, transitions};
 use crate::{
     format::{Csv, EscapedCsv, Format, Json, Stamp, convert},
     model::{LostPlace, Start},
-    pipeline::{Stream, Tell},
+    pipeline::{MetricsStream, RecordStream, Stream, WriteNumbers},
     restart::Resume,
     route::Router,
     settings::{Settings, Sink},
@@ -44,11 +44,15 @@ pub(super) fn stream(
         message!("sink {}: {what}", section.name);
     }
     let metrics = section.config.metrics();
-    // Numbers that are lost are in the next ones.
+    // Later metrics include those that were lost.
     let progress = resume.filter(|_| metrics.is_none()).and_then(|resume| resume.ledger.sink(&section.name));
     let replaces = before.as_ref().is_some_and(|before| before.replaces);
     let running = before.map(|before| before.running);
     let queue = open(sink, started, start, Inherited { running, progress })?;
+    if let Some(metrics) = metrics {
+        let write = write_numbers(metrics.json, &stamp(settings, start));
+        return Ok(Stream::Metrics(MetricsStream::new(metrics.interval, write, queue)));
+    }
     let format: Box<dyn Format> = match csv(sink) {
         Some(keys) if keys.escape_formulas => Box::new(EscapedCsv),
         Some(_) => Box::new(Csv),
@@ -59,17 +63,14 @@ pub(super) fn stream(
         (progress.resume(start.instance, resume.waiting), place)
     });
     let common = &section.common;
-    let mut stream = Stream::to_sink(format, filter.map(Router::new), queue).sampled(common.sample);
+    let mut stream = RecordStream::to_sink(format, filter.map(Router::new), queue).sampled(common.sample);
     if let Some((point, place)) = point {
         stream.resume(point, place);
     }
-    if let Some(metrics) = metrics {
-        return Ok(stream.reporting(metrics.interval, tell(metrics.json, &stamp(settings, start))));
-    }
-    Ok(match common.aggregate {
+    Ok(Stream::Records(match common.aggregate {
         Some(window) => stream.aggregated(window, common.aggregate_keys),
         None => stream,
-    })
+    }))
 }
 
 /// The keys of a sink that gets CSV.
@@ -77,8 +78,8 @@ fn csv(sink: &Sink) -> Option<&FormatArgs> {
     sink.section.config.format().filter(|keys| keys.is_csv())
 }
 
-/// How its numbers are written.
-fn tell(json: bool, stamp: &Stamp<'_>) -> Tell {
+/// How the metrics of a sink are written.
+fn write_numbers(json: bool, stamp: &Stamp<'_>) -> WriteNumbers {
     let resource = convert::otlp_resource(stamp);
     if json {
         Box::new(move |numbers, time_ns, out| numbers.otlp_json(&resource, time_ns, out))

@@ -9,11 +9,14 @@ mod clock;
 mod drain;
 mod ending;
 mod flow;
+mod metrics_stream;
 mod missing;
 mod names;
 mod nap;
+mod outgoing;
 mod outlet;
 mod owners;
+mod record_stream;
 mod resync;
 mod schedule;
 mod signals;
@@ -26,11 +29,13 @@ use thiserror::Error;
 pub use beginning::{Beginning, begin};
 pub use clock::{clock_offset_ns, monotonic_ns, now_ns};
 pub use ending::GRACE;
+pub use metrics_stream::{MetricsStream, WriteNumbers};
 pub use nap::SHORT_NAP;
 pub use outlet::{Outlet, Reload};
+pub use record_stream::RecordStream;
 pub use resync::Resyncer;
 pub use signals::Signals;
-pub use streams::{Stream, Streams, Summary, Tell};
+pub use streams::{Stream, Streams, Summary};
 
 use crate::{
     enrich::Enricher,

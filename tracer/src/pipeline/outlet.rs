@@ -4,7 +4,7 @@ use std::{pin::Pin, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{Streams, now_ns};
+use super::{Stream, Streams, now_ns};
 use crate::{
     model::LostPlace,
     sinks::{Output, OutputError},
@@ -58,7 +58,7 @@ impl Outlet {
     /// Sends as much. May be cancelled: then the rest is left.
     pub(super) async fn send(&mut self, streams: &mut Streams, most: usize) -> Result<(), OutputError> {
         match (self, streams.list.first_mut()) {
-            (Self::Direct(output), Some(stream)) => output.write(&mut stream.buffer, most).await,
+            (Self::Direct(output), Some(stream)) => output.write(stream.buffer_mut(), most).await,
             _ => {
                 streams.hand_over(now_ns());
                 Ok(())
@@ -95,7 +95,7 @@ impl Outlet {
             Self::Direct(output) if !output.can_reopen() => return Ok(false),
             Self::Direct(output) => {
                 let Some(stream) = streams.list.first_mut() else { return Ok(false) };
-                output.write(&mut stream.buffer, usize::MAX).await?;
+                output.write(stream.buffer_mut(), usize::MAX).await?;
                 match output.reopen() {
                     Ok(()) if output.written() == 0 => stream.header(),
                     Ok(()) => {}
@@ -122,7 +122,7 @@ impl Outlet {
         match self {
             // No reader takes what is still here: only the caller can still report it.
             Self::Direct(_) => {
-                let left = streams.list.iter().flat_map(|stream| &stream.buffer);
+                let left = streams.list.iter().flat_map(Stream::buffer);
                 let lines = left.filter(|&&byte| byte == b'\n').count();
                 if lines > 0 {
                     streams.summary.lost.insert(LostPlace::Output, lines as u64);

@@ -1,21 +1,16 @@
-//! Records -> streams of bytes: each filtered, numbered and formatted for itself, all counted together; and numbers, now and then.
+//! All streams: each record goes to every stream that takes it, and all are counted together.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{aggregate::Windows, missing::Missing, monotonic_ns, now_ns};
+use super::{metrics_stream::MetricsStream, now_ns, outgoing::Outgoing, record_stream::RecordStream};
 use crate::{
-    format::Format,
     metrics::{Counts, Numbers, SinkNumbers},
     model::{ConnId, Lost, LostPlace, Record, Tuple},
-    restart::ResumePoint,
     route::Router,
-    sinks::{Batch, Frame, Queue, since_ns},
+    sinks::Queue,
 };
-
-/// Room for the record that says what a full queue did not take.
-const LOST_RECORD: usize = 1024;
 
 /// What came of it.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -30,303 +25,100 @@ pub struct Summary {
     pub closed: bool,
 }
 
-/// Writes numbers, as of a time of the wall clock (ns since the epoch).
-pub type Tell = Box<dyn FnMut(&Numbers, i64, &mut Vec<u8>)>;
-
-/// Numbers instead of records.
-struct Report {
-    every: Duration,
-    next: Instant,
-    tell: Tell,
-}
-
-/// One stream: what goes to one output or one sink.
-pub struct Stream {
-    format: Box<dyn Format>,
-    /// Of what the tracer's own filter lets through; none for all.
-    router: Option<Router>,
-    pub(super) buffer: Vec<u8>,
-    /// Where records end, for sinks.
-    frames: Vec<Frame>,
-    seq: u64,
-    /// Where it goes; none for the pipeline's own output.
-    queue: Option<Queue>,
-    /// Counts instead of transitions, where that is wanted.
-    windows: Option<Windows>,
-    /// Numbers instead of all records, where that is wanted.
-    report: Option<Report>,
-    /// One of `sample` connections is reported.
-    sample: u64,
-    /// Records that the previous process has neither delivered nor reported; reported after the `start`.
-    left: Option<Lost>,
-    /// Records that its queue did not take, or its spool lost, and that are not reported yet.
-    unsaid: Missing,
-    /// Queues of the sinks that it follows: what those lose while they end is reported here.
-    previous: Vec<Queue>,
+/// What goes to one output or one sink.
+#[expect(clippy::large_enum_variant, reason = "there are as many streams as sinks")]
+pub enum Stream {
+    /// Records.
+    Records(RecordStream),
+    /// Metrics, which take no records.
+    Metrics(MetricsStream),
 }
 
 impl Stream {
-    /// Everything, in `format`.
-    #[must_use]
-    pub fn new(mut format: Box<dyn Format>) -> Self {
-        let mut buffer = Vec::new();
-        format.header(&mut buffer);
-        Self {
-            format,
-            router: None,
-            buffer,
-            frames: Vec::new(),
-            seq: 0,
-            queue: None,
-            windows: None,
-            report: None,
-            sample: 1,
-            left: None,
-            unsaid: Missing::default(),
-            previous: Vec::new(),
+    /// Continues with the numbers of `before`, and with the losses that `before` has not reported; with its filter where that is the
+    /// `same`, since transitions may wait in it.
+    pub fn follow(&mut self, mut before: Self, same_filter: bool) {
+        self.outgoing_mut().follow(std::mem::take(before.outgoing_mut()));
+        if let (Self::Records(stream), Self::Records(before)) = (self, before)
+            && same_filter
+        {
+            stream.take_router(before);
         }
     }
 
-    /// What `router` lets through, in `format`, to `queue`.
-    #[must_use]
-    pub fn to_sink(format: Box<dyn Format>, router: Option<Router>, queue: Queue) -> Self {
-        Self { router, queue: Some(queue), buffer: Vec::new(), ..Self::new(format) }
-    }
-
-    /// Counts transitions in windows of `length` instead of reporting each, with up to `most` services and peers told apart.
-    #[must_use]
-    pub fn aggregated(mut self, length: Duration, most: usize) -> Self {
-        let length_ns = i64::try_from(length.as_nanos()).unwrap_or(i64::MAX);
-        self.windows = Some(Windows::new(length_ns, most));
-        self
-    }
-
-    /// Writes metrics every `every`, by `tell`; this stream carries no records.
-    #[must_use]
-    pub fn reporting(mut self, every: Duration, tell: Tell) -> Self {
-        self.report = Some(Report { every, next: Instant::now() + every, tell });
-        self
-    }
-
-    /// Reports one of `sample` connections, with all of its records.
-    #[must_use]
-    pub fn sampled(self, sample: u64) -> Self {
-        Self { sample: sample.max(1), ..self }
-    }
-
-    /// Goes on with the numbers of `before`, and with the losses that `before` has not reported; with its filter where that is the `same`,
-    /// since transitions may wait in it.
-    pub fn follow(&mut self, before: Self, same_filter: bool) {
-        self.seq = before.seq;
-        self.unsaid = before.unsaid;
-        self.previous = before.previous.into_iter().chain(before.queue).collect();
-        if same_filter {
-            self.router = before.router;
-        }
-    }
-
-    /// Its file is to be opened again.
+    /// The sink opens its file again.
     pub fn reopen(&self) {
-        if let Some(queue) = &self.queue {
+        if let Some(queue) = self.queue() {
             queue.reopen();
         }
     }
 
-    /// Nothing more comes; what it has goes out.
+    /// Nothing more comes; what the stream has goes out.
     pub fn end(&mut self, grace: Duration) {
-        self.close_window();
+        if let Self::Records(stream) = self {
+            stream.close_window();
+        }
         self.hand_over(now_ns());
-        if let Some(queue) = &self.queue {
+        if let Some(queue) = self.queue() {
             queue.close(grace);
         }
     }
 
-    fn close_window(&mut self) {
-        for aggregate in self.windows.as_mut().map(Windows::close).unwrap_or_default() {
-            self.write(&Record::Aggregate(aggregate));
-        }
-        self.hold();
-    }
-
-    /// What is only counted yet would die with this process.
-    fn hold(&self) {
-        let progress = self.queue.as_ref().and_then(Queue::progress);
-        if let Some((windows, progress)) = self.windows.as_ref().zip(progress) {
-            progress.hold(windows.count());
-        }
-    }
-
-    /// Where it goes.
+    /// Where the bytes go; `None` for the pipeline's own output.
     #[must_use]
     pub fn queue(&self) -> Option<&Queue> {
-        self.queue.as_ref()
+        self.outgoing().queue()
+    }
+
+    /// Writes a record, if the stream takes it.
+    pub fn record(&mut self, record: &Record) {
+        if let Self::Records(stream) = self {
+            stream.record(record);
+        }
     }
 
     pub(super) fn header(&mut self) {
-        self.format.header(&mut self.buffer);
-    }
-
-    /// Writes the numbers, which are what it is for.
-    fn report(&mut self, numbers: &Numbers, time_ns: i64) {
-        let Some(mut report) = self.report.take() else { return };
-        self.seq += 1;
-        (report.tell)(numbers, time_ns, &mut self.buffer);
-        self.frame(time_ns, 0, 0);
-        report.next = Instant::now() + report.every;
-        self.report = Some(report);
-    }
-
-    /// Writes a record if its own filter lets it through.
-    pub fn record(&mut self, record: &Record) {
-        if self.report.is_some() {
-            return;
-        }
-        match self.router.take() {
-            None => self.write(record),
-            Some(mut router) => {
-                router.route(record, |record| self.write(record));
-                self.router = Some(router);
-            }
-        }
-        if let Record::Start(start) = record
-            && let Some(lost) = self.left.take()
-        {
-            self.write(&Record::Lost(Lost { time_ns: start.time_ns, ..lost }));
-            if let Some(progress) = self.queue.as_ref().and_then(Queue::progress) {
-                progress.report_doubt(lost.in_doubt);
-            }
+        if let Self::Records(stream) = self {
+            stream.header();
         }
     }
 
-    fn write(&mut self, record: &Record) {
-        if let Record::Transition(transition) = record {
-            if !is_sampled(transition.conn.id, self.sample) {
-                return;
-            }
-            if let Some(windows) = &mut self.windows {
-                windows.add(transition, now_ns(), monotonic_ns());
-                return self.hold();
-            }
-        }
-        self.seq += 1;
-        self.format.record(self.seq, record, &mut self.buffer);
-        let (reported_lost, reported_in_doubt) = match record {
-            Record::Lost(Lost { place: LostPlace::Sink | LostPlace::Crash, count, in_doubt, .. }) => {
-                (*count, *in_doubt)
-            }
-            _ => (0, 0),
-        };
-        self.frame(record.time_ns(), reported_lost, reported_in_doubt);
-    }
-
-    fn completed(&mut self, conn: ConnId, tuple: &Tuple) {
-        if let Some(mut router) = self.router.take() {
-            router.completed(conn, tuple, |record| self.write(record));
-            self.router = Some(router);
-        }
-    }
-
-    /// Continues after the numbers of the previous process, which left some records at `place`.
-    pub fn resume(&mut self, point: ResumePoint, place: LostPlace) {
-        let ResumePoint { seq, unsettled: count, in_doubt } = point;
-        self.seq = seq;
-        self.left =
-            (count + in_doubt > 0).then_some(Lost { time_ns: 0, since_ns: None, count, in_doubt, place });
-    }
-
-    /// Notes where the record ends; some formats leave some out.
-    fn frame(&mut self, time_ns: i64, reported_lost: u64, reported_in_doubt: u64) {
-        let Some(queue) = &self.queue else { return };
-        if let Some(progress) = queue.progress() {
-            progress.number(self.seq);
-        }
-        let before = self.frames.last().map_or(0, |frame| frame.end);
-        if self.buffer.len() > before {
-            self.frames.push(Frame {
-                end: self.buffer.len(),
-                seq: self.seq,
-                time_ns,
-                reported_lost,
-                reported_in_doubt,
-            });
-        } else {
-            queue.settle(1 + reported_lost.cast_signed());
-        }
-    }
-
-    /// Whether its queue takes what it has, and `more` bytes.
+    /// Whether the queue takes what is ready, and `more` bytes.
     pub(super) fn has_room(&self, more: usize) -> bool {
-        self.queue.as_ref().is_none_or(|queue| queue.has_room(self.buffer.len() + LOST_RECORD + more))
+        self.outgoing().has_room(more)
     }
 
-    /// Hands over what there is; what the queue has no room for is lost, and said as soon as it has.
+    pub(super) fn buffer(&self) -> &[u8] {
+        &self.outgoing().buffer
+    }
+
+    pub(super) fn buffer_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.outgoing_mut().buffer
+    }
+
     fn hand_over(&mut self, time_ns: i64) {
-        let Some(queue) = self.queue.take() else { return };
-        for queue in self.previous.iter().chain([&queue]) {
-            let mut missing =
-                Missing { records: queue.take_lost(), in_doubt: queue.take_doubt(), since_ns: None };
-            if !missing.is_empty() {
-                missing.since_ns = queue.take_lost_since();
-                self.unsaid.add(missing);
-            }
+        match self {
+            Self::Records(stream) => stream.hand_over(time_ns),
+            Self::Metrics(stream) => stream.hand_over(),
         }
-        self.previous.retain(|queue| !queue.is_finished() || queue.has_lost());
-        if self.report.is_some() {
-            // The next numbers have all that is in those that are lost.
-            self.unsaid = Missing::default();
+    }
+
+    fn outgoing(&self) -> &Outgoing {
+        match self {
+            Self::Records(stream) => &stream.outgoing,
+            Self::Metrics(stream) => &stream.outgoing,
         }
-        if !(self.buffer.is_empty() && self.unsaid.is_empty()) {
-            if queue.has_room(self.buffer.len() + LOST_RECORD) {
-                self.queue = Some(queue.clone());
-                if !self.unsaid.is_empty() {
-                    let Missing { records: count, in_doubt, since_ns } = std::mem::take(&mut self.unsaid);
-                    let place = LostPlace::Sink;
-                    self.write(&Record::Lost(Lost { time_ns, since_ns, count, in_doubt, place }));
-                }
-                let bytes = std::mem::take(&mut self.buffer);
-                self.buffer.reserve(bytes.len());
-                queue.push(Batch { bytes, frames: std::mem::take(&mut self.frames) });
-            } else {
-                let count = self.frames.len() as u64;
-                queue.refused(count);
-                let reported: u64 = self.frames.iter().map(|frame| frame.reported_lost).sum();
-                let in_doubt = self.frames.iter().map(|frame| frame.reported_in_doubt).sum();
-                let since_ns = since_ns(&self.frames);
-                self.unsaid.add(Missing { records: count + reported, in_doubt, since_ns });
-                self.buffer.clear();
-                self.frames.clear();
-            }
+    }
+
+    fn outgoing_mut(&mut self) -> &mut Outgoing {
+        match self {
+            Self::Records(stream) => &mut stream.outgoing,
+            Self::Metrics(stream) => &mut stream.outgoing,
         }
-        self.queue = Some(queue);
     }
 }
 
-/// Chosen by what the connection's number comes to, so that all of its transitions are, or none.
-fn is_sampled(conn: ConnId, sample: u64) -> bool {
-    // Fibonacci hashing: neighbours fall far apart.
-    sample == 1 || (conn.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).is_multiple_of(sample)
-}
-
-/// Adds what the sink of `queue` has done to what others of its name have.
-fn add_numbers(all: &mut BTreeMap<String, SinkNumbers>, queue: &Queue, runs: bool) {
-    let status = queue.status();
-    let known = all.entry(queue.name().to_owned()).or_default();
-    queue.name().clone_into(&mut known.name);
-    known.delivered += status.delivered();
-    known.delivered_bytes += status.delivered_bytes();
-    known.lost += status.lost();
-    known.in_doubt += status.in_doubt();
-    known.failures += status.failures();
-    known.runs |= runs;
-    if runs {
-        known.failing = status.is_failing();
-        known.queued_bytes += status.queued_bytes();
-        // A predecessor that ends has the same spool.
-        known.spooled_bytes = known.spooled_bytes.max(status.spooled_bytes());
-    }
-}
-
-/// All of them.
+/// All streams.
 pub struct Streams {
     /// At least one.
     pub list: Vec<Stream>,
@@ -373,16 +165,16 @@ impl Streams {
         }
     }
 
-    /// The ends of a connection are known.
+    /// Both ends of a connection are known now.
     pub(super) fn completed(&mut self, conn: ConnId, tuple: &Tuple) {
-        for stream in &mut self.list {
+        for stream in self.list.iter_mut().filter_map(records_mut) {
             stream.completed(conn, tuple);
         }
     }
 
     /// The filters of single streams.
     pub fn routers(&self) -> impl Iterator<Item = &Router> {
-        self.list.iter().filter_map(|it| it.router.as_ref())
+        self.list.iter().filter_map(records).filter_map(RecordStream::router)
     }
 
     /// How many connections have transitions that wait in filters.
@@ -406,21 +198,27 @@ impl Streams {
         }
     }
 
-    /// Whether somebody is told numbers.
+    /// Whether a sink takes metrics.
     pub(super) fn reports(&self) -> bool {
-        self.list.iter().any(|stream| stream.report.is_some())
+        self.list.iter().any(|stream| matches!(stream, Stream::Metrics(_)))
     }
 
-    /// When the next ones are due.
+    /// When the next metrics are due.
     pub(super) fn report_at(&self) -> Option<Instant> {
-        self.list.iter().filter_map(|stream| Some(stream.report.as_ref()?.next)).min()
+        let metrics = self.list.iter().filter_map(|stream| match stream {
+            Stream::Metrics(stream) => Some(stream.next),
+            Stream::Records(_) => None,
+        });
+        metrics.min()
     }
 
-    /// Tells them to whom they are due, or to all.
+    /// Writes metrics where they are due, or to all.
     pub(super) fn report(&mut self, numbers: &Numbers, to_all: bool) {
         let now = Instant::now();
         for stream in &mut self.list {
-            if stream.report.as_ref().is_some_and(|report| to_all || report.next <= now) {
+            if let Stream::Metrics(stream) = stream
+                && (to_all || stream.next <= now)
+            {
                 stream.report(numbers, now_ns());
             }
         }
@@ -452,7 +250,7 @@ impl Streams {
 
     /// The most bytes that a stream has ready.
     pub(super) fn buffered(&self) -> usize {
-        self.list.iter().map(|stream| stream.buffer.len()).max().unwrap_or(0)
+        self.list.iter().map(|stream| stream.buffer().len()).max().unwrap_or(0)
     }
 
     /// Hands over what is ready. Waits for nobody.
@@ -467,12 +265,12 @@ impl Streams {
 
     /// Hands over what queues have room for; of the others, what is more than `most` bytes, so that it is counted as lost.
     pub(super) fn hand_over_ready(&mut self, time_ns: i64, most: usize) {
-        self.hand_over_where(time_ns, |stream| stream.has_room(0) || stream.buffer.len() > most);
+        self.hand_over_where(time_ns, |stream| stream.has_room(0) || stream.buffer().len() > most);
     }
 
     /// Closes the queues of streams that have handed over everything; each sink has `grace` to deliver what it has.
     pub(super) fn close_empty(&self, grace: Duration) {
-        let empty = self.list.iter().filter(|stream| stream.buffer.is_empty());
+        let empty = self.list.iter().filter(|stream| stream.buffer().is_empty());
         empty
             .filter_map(Stream::queue)
             .filter(|queue| !queue.is_closed())
@@ -491,27 +289,23 @@ impl Streams {
 
     /// Whether a stream has something that its queue has not.
     pub(super) fn has_buffered(&self) -> bool {
-        self.list.iter().any(|stream| !stream.buffer.is_empty())
+        self.list.iter().any(|stream| !stream.buffer().is_empty())
     }
 
     /// Whether a sink has lost something that its stream has not reported.
     pub(super) fn has_unsaid(&self) -> bool {
-        let has_unsaid = |stream: &Stream| {
-            !stream.unsaid.is_empty() || stream.previous.iter().chain(&stream.queue).any(Queue::has_lost)
-        };
-        self.list.iter().any(has_unsaid)
+        self.list.iter().any(|stream| stream.outgoing().has_missing())
     }
 
     /// When the next window ends, `CLOCK_MONOTONIC` ns.
     pub(super) fn window_ends_ns(&self) -> Option<u64> {
-        self.list.iter().filter_map(|it| it.windows.as_ref()?.end_ns()).min()
+        self.list.iter().filter_map(records).filter_map(RecordStream::window_ends_ns).min()
     }
 
     /// Writes the counts of the windows that have ended by `now_ns`.
     pub(super) fn close_windows(&mut self, now_ns: u64) {
-        for stream in &mut self.list {
-            let end_ns = stream.windows.as_ref().and_then(Windows::end_ns);
-            if end_ns.is_some_and(|end_ns| end_ns <= now_ns) {
+        for stream in self.list.iter_mut().filter_map(records_mut) {
+            if stream.window_ends_ns().is_some_and(|end_ns| end_ns <= now_ns) {
                 stream.close_window();
             }
         }
@@ -521,5 +315,38 @@ impl Streams {
     pub(super) fn has_room(&self, more: usize) -> bool {
         let stands_still = |stream: &Stream| stream.queue().is_some_and(Queue::stands_still);
         self.list.iter().all(|stream| stream.has_room(more) || stands_still(stream))
+    }
+}
+
+fn records(stream: &Stream) -> Option<&RecordStream> {
+    match stream {
+        Stream::Records(stream) => Some(stream),
+        Stream::Metrics(_) => None,
+    }
+}
+
+fn records_mut(stream: &mut Stream) -> Option<&mut RecordStream> {
+    match stream {
+        Stream::Records(stream) => Some(stream),
+        Stream::Metrics(_) => None,
+    }
+}
+
+/// Adds what the sink of `queue` has done to what others of its name have.
+fn add_numbers(all: &mut BTreeMap<String, SinkNumbers>, queue: &Queue, runs: bool) {
+    let status = queue.status();
+    let known = all.entry(queue.name().to_owned()).or_default();
+    queue.name().clone_into(&mut known.name);
+    known.delivered += status.delivered();
+    known.delivered_bytes += status.delivered_bytes();
+    known.lost += status.lost();
+    known.in_doubt += status.in_doubt();
+    known.failures += status.failures();
+    known.runs |= runs;
+    if runs {
+        known.failing = status.is_failing();
+        known.queued_bytes += status.queued_bytes();
+        // A predecessor that ends has the same spool.
+        known.spooled_bytes = known.spooled_bytes.max(status.spooled_bytes());
     }
 }

@@ -1,0 +1,42 @@
+//! The stream that writes metrics, now and then, for a sink that takes no records.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::outgoing::Outgoing;
+use crate::{metrics::Numbers, sinks::Queue};
+
+/// Writes numbers, as of a time of the wall clock (ns since the epoch).
+pub type WriteNumbers = Box<dyn FnMut(&Numbers, i64, &mut Vec<u8>)>;
+
+/// Metrics for one sink.
+pub struct MetricsStream {
+    write: WriteNumbers,
+    every: Duration,
+    pub(super) next: Instant,
+    pub(super) outgoing: Outgoing,
+}
+
+impl MetricsStream {
+    /// Metrics every `every`, written by `write`, to `queue`.
+    #[must_use]
+    pub fn new(every: Duration, write: WriteNumbers, queue: Queue) -> Self {
+        Self { write, every, next: Instant::now() + every, outgoing: Outgoing::to_queue(queue) }
+    }
+
+    /// Writes the numbers.
+    pub(super) fn report(&mut self, numbers: &Numbers, time_ns: i64) {
+        self.outgoing.next_seq();
+        (self.write)(numbers, time_ns, &mut self.outgoing.buffer);
+        self.outgoing.end_record(time_ns, None);
+        self.next = Instant::now() + self.every;
+    }
+
+    /// Hands over what is ready. Nothing is reported as missing: later numbers include those that were lost.
+    pub(super) fn hand_over(&mut self) {
+        self.outgoing.collect_missing();
+        self.outgoing.forget_missing();
+        self.outgoing.hand_over(|_, _| {});
+    }
+}

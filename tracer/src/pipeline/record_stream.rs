@@ -1,0 +1,168 @@
+//! The stream that writes records: filtered, numbered and formatted for one output.
+
+use std::time::Duration;
+
+use super::{aggregate::Windows, missing::Missing, monotonic_ns, now_ns, outgoing::Outgoing};
+use crate::{
+    format::Format,
+    model::{ConnId, Lost, LostPlace, Record, Tuple},
+    restart::ResumePoint,
+    route::Router,
+    sinks::Queue,
+};
+
+/// Records for one output or one sink.
+pub struct RecordStream {
+    format: Box<dyn Format>,
+    /// Of what the tracer's own filter lets through; `None` for all.
+    router: Option<Router>,
+    pub(super) outgoing: Outgoing,
+    /// Counts instead of transitions, where that is wanted.
+    windows: Option<Windows>,
+    /// One of `sample` connections is reported.
+    sample: u64,
+    /// Records that the previous process has neither delivered nor reported; reported after the `start`.
+    left: Option<Lost>,
+}
+
+impl RecordStream {
+    /// Everything, in `format`.
+    #[must_use]
+    pub fn new(format: Box<dyn Format>) -> Self {
+        let mut stream = Self::with(format, None, Outgoing::default());
+        stream.header();
+        stream
+    }
+
+    /// What `router` lets through, in `format`, to `queue`.
+    #[must_use]
+    pub fn to_sink(format: Box<dyn Format>, router: Option<Router>, queue: Queue) -> Self {
+        Self::with(format, router, Outgoing::to_queue(queue))
+    }
+
+    fn with(format: Box<dyn Format>, router: Option<Router>, outgoing: Outgoing) -> Self {
+        Self { format, router, outgoing, windows: None, sample: 1, left: None }
+    }
+
+    /// Counts transitions in windows of `length` instead of reporting each, with up to `most` services and peers told apart.
+    #[must_use]
+    pub fn aggregated(mut self, length: Duration, most: usize) -> Self {
+        let length_ns = i64::try_from(length.as_nanos()).unwrap_or(i64::MAX);
+        self.windows = Some(Windows::new(length_ns, most));
+        self
+    }
+
+    /// Reports one of `sample` connections, with all of its records.
+    #[must_use]
+    pub fn sampled(self, sample: u64) -> Self {
+        Self { sample: sample.max(1), ..self }
+    }
+
+    /// Continues after the numbers of the previous process, which left some records at `place`.
+    pub fn resume(&mut self, point: ResumePoint, place: LostPlace) {
+        let ResumePoint { seq, unsettled: count, in_doubt } = point;
+        self.outgoing.set_seq(seq);
+        self.left =
+            (count + in_doubt > 0).then_some(Lost { time_ns: 0, since_ns: None, count, in_doubt, place });
+    }
+
+    /// Takes the filter of `before`, in which transitions may wait.
+    pub(super) fn take_router(&mut self, before: Self) {
+        self.router = before.router;
+    }
+
+    pub(super) fn router(&self) -> Option<&Router> {
+        self.router.as_ref()
+    }
+
+    pub(super) fn header(&mut self) {
+        self.format.header(&mut self.outgoing.buffer);
+    }
+
+    /// Writes a record if the stream's own filter lets it through.
+    pub(super) fn record(&mut self, record: &Record) {
+        match self.router.take() {
+            None => self.write(record),
+            Some(mut router) => {
+                router.route(record, |record| self.write(record));
+                self.router = Some(router);
+            }
+        }
+        if let Record::Start(start) = record
+            && let Some(lost) = self.left.take()
+        {
+            self.write(&Record::Lost(Lost { time_ns: start.time_ns, ..lost }));
+            if let Some(progress) = self.outgoing.progress() {
+                progress.report_doubt(lost.in_doubt);
+            }
+        }
+    }
+
+    /// Both ends of a connection are known now.
+    pub(super) fn completed(&mut self, conn: ConnId, tuple: &Tuple) {
+        if let Some(mut router) = self.router.take() {
+            router.completed(conn, tuple, |record| self.write(record));
+            self.router = Some(router);
+        }
+    }
+
+    fn write(&mut self, record: &Record) {
+        if let Record::Transition(transition) = record {
+            if !is_sampled(transition.conn.id, self.sample) {
+                return;
+            }
+            if let Some(windows) = &mut self.windows {
+                windows.add(transition, now_ns(), monotonic_ns());
+                return self.hold();
+            }
+        }
+        write(&mut *self.format, &mut self.outgoing, record);
+    }
+
+    /// When the window that is open ends, `CLOCK_MONOTONIC` ns.
+    pub(super) fn window_ends_ns(&self) -> Option<u64> {
+        self.windows.as_ref()?.end_ns()
+    }
+
+    /// Writes the counts of the window that is open.
+    pub(super) fn close_window(&mut self) {
+        for aggregate in self.windows.as_mut().map(Windows::close).unwrap_or_default() {
+            self.write(&Record::Aggregate(aggregate));
+        }
+        self.hold();
+    }
+
+    /// Notes how many transitions are only counted yet: they would be lost with this process.
+    fn hold(&self) {
+        if let Some((windows, progress)) = self.windows.as_ref().zip(self.outgoing.progress()) {
+            progress.hold(windows.count());
+        }
+    }
+
+    /// Hands over what is ready. What the queue has no room for is lost, and is reported as soon as the queue has room.
+    pub(super) fn hand_over(&mut self, time_ns: i64) {
+        let format = &mut *self.format;
+        self.outgoing.collect_missing();
+        self.outgoing.hand_over(|outgoing, missing| {
+            let Missing { records: count, in_doubt, since_ns } = missing;
+            let place = LostPlace::Sink;
+            write(format, outgoing, &Record::Lost(Lost { time_ns, since_ns, count, in_doubt, place }));
+        });
+    }
+}
+
+fn write(format: &mut dyn Format, outgoing: &mut Outgoing, record: &Record) {
+    let seq = outgoing.next_seq();
+    format.record(seq, record, &mut outgoing.buffer);
+    let lost = match record {
+        Record::Lost(lost) if matches!(lost.place, LostPlace::Sink | LostPlace::Crash) => Some(lost),
+        _ => None,
+    };
+    outgoing.end_record(record.time_ns(), lost);
+}
+
+/// Chosen by the connection's number, so that all of its transitions are reported, or none.
+fn is_sampled(conn: ConnId, sample: u64) -> bool {
+    // Fibonacci hashing: neighbouring numbers fall far apart.
+    sample == 1 || (conn.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).is_multiple_of(sample)
+}
