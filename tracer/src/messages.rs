@@ -1,5 +1,5 @@
-//! Messages to the user, on standard error. A standard error that is full, closed, or that nobody reads costs messages, which are
-//! counted, and nothing else.
+//! Messages to the user on standard error. If standard error is full, closed or not read, messages are dropped and counted, and
+//! nothing else happens.
 
 use std::{
     fmt,
@@ -17,37 +17,37 @@ use caps::CapSet;
 
 use crate::model::printable;
 
-/// Messages that may wait for standard error.
-const MOST: usize = 256;
-/// How often the end looks whether all are written.
+/// Limit of messages that wait for standard error.
+const QUEUE_LIMIT: usize = 256;
+/// How often the end of the process checks whether all messages are written.
 const STEP: Duration = Duration::from_millis(5);
-/// How long the end waits for a thread that gets no time to write.
+/// How long the end of the process waits for a thread that gets no CPU time.
 const LONGEST: Duration = Duration::from_secs(10);
 
 static QUEUE: Mutex<Option<SyncSender<String>>> = Mutex::new(None);
-/// Messages that found no room, and are not reported.
+/// Dropped messages that are not reported yet.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 /// Messages in the queue, or being written.
 static WAITING: AtomicU64 = AtomicU64::new(0);
 /// A message is being written.
 static WRITING: AtomicBool = AtomicBool::new(false);
 
-/// Writes a message to standard error, as `eprintln!` with the program's name in front.
+/// Writes a message to standard error, with the program's name before it.
 macro_rules! message {
     ($($arguments:tt)*) => {
         $crate::messages::send(format_args!($($arguments)*))
     };
 }
 
-/// From now on no caller waits for standard error. Without a thread, all still do.
+/// Starts the thread that writes messages. Without it, callers write and may wait.
 pub fn start() {
-    let (sender, receiver) = sync_channel(MOST);
+    let (sender, receiver) = sync_channel(QUEUE_LIMIT);
     if thread::Builder::new().name("messages".into()).spawn(move || write_all(&receiver)).is_ok() {
         *QUEUE.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
     }
 }
 
-/// What [`message!`] does.
+/// The function behind [`message!`].
 pub fn send(text: fmt::Arguments<'_>) {
     // Names of processes and answers of collectors are others' text. Lines are our own.
     let text = text.to_string().split('\n').map(printable).collect::<Vec<_>>().join("\n");
@@ -61,7 +61,7 @@ pub fn send(text: fmt::Arguments<'_>) {
     }
 }
 
-/// Waits until all messages are written, but no longer than `limit` for a standard error that takes nothing.
+/// Waits until all messages are written, up to `limit` if standard error blocks.
 pub fn flush(limit: Duration) {
     let end = Instant::now() + LONGEST;
     let mut blocked = Duration::ZERO;

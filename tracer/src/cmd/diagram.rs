@@ -35,8 +35,8 @@ pub(super) fn run(args: &DiagramArgs) -> Result<ExitCode> {
     let diagram = match &args.conn {
         None => Diagram::weighed(Weights::of(&story), super::story_title(&story, path)),
         Some(text) => {
-            let life = super::life(&story, text, path)?;
-            Diagram::path(life, super::life_title(life))
+            let history = super::history(&story, text, path)?;
+            Diagram::path(history, super::history_title(history))
         }
     };
     draw(args, &diagram)

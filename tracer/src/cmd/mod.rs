@@ -38,7 +38,7 @@ use crate::{
     messages,
     model::{ConnId, Filter, StateSet, printable},
     route::Router,
-    story::{Life, MAX_STEPS, Story},
+    story::{ConnHistory, MAX_STEPS, Story},
 };
 
 /// Exit codes; the same as in `cli.rs`'s help.
@@ -244,20 +244,20 @@ fn story_title(story: &Story, path: &Path) -> String {
 }
 
 /// Finds the connection with the id that the user has given.
-fn life<'a>(story: &'a Story, conn: &str, path: &Path) -> Result<&'a Life, Failure> {
-    let life = u64::from_str_radix(conn, 16).ok().and_then(|conn| story.lives.get(&ConnId(conn)));
-    life.ok_or_else(|| Failure::usage(format!("{} has no connection {conn}", path.display())))
+fn history<'a>(story: &'a Story, conn: &str, path: &Path) -> Result<&'a ConnHistory, Failure> {
+    let history = u64::from_str_radix(conn, 16).ok().and_then(|conn| story.histories.get(&ConnId(conn)));
+    history.ok_or_else(|| Failure::usage(format!("{} has no connection {conn}", path.display())))
 }
 
 /// A title: owner, role, ends, id.
-fn life_title(life: &Life) -> String {
-    let tuple = &life.tuple;
+fn history_title(history: &ConnHistory) -> String {
+    let tuple = &history.tuple;
     let (local, remote) =
         (endpoint(tuple.local, tuple.local_port), endpoint(tuple.remote, tuple.remote_port));
-    let owner = life.subject.owner.as_ref();
+    let owner = history.subject.owner.as_ref();
     let owner = owner.map(|owner| format!("{} ({}), ", owner.comm, owner.pid())).unwrap_or_default();
-    let role = life.role.map(|role| format!("{}, ", role.name())).unwrap_or_default();
-    printable(&format!("{owner}{role}{local} - {remote}, connection {}", life.conn))
+    let role = history.role.map(|role| format!("{}, ", role.name())).unwrap_or_default();
+    printable(&format!("{owner}{role}{local} - {remote}, connection {}", history.conn))
 }
 
 /// Writes to a file, or to standard output.

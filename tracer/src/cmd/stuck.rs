@@ -112,9 +112,9 @@ fn recorded(args: &StuckArgs, path: &Path, as_table: bool) -> Result<ExitCode> {
     let least_ns = args.older_than.map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     let mut found: HashMap<(u32, Tuple), Diagnosis> = HashMap::new();
     let mut entries = Vec::new();
-    for life in story.lives.values().filter(|life| life.is_stuck) {
+    for history in story.histories.values().filter(|history| history.is_stuck) {
         let Some((stuck, (examined, diagnosis))) =
-            life.stuck.as_ref().and_then(|stuck| Some((stuck, &**stuck.found.as_ref()?)))
+            history.stuck.as_ref().and_then(|stuck| Some((stuck, &**stuck.found.as_ref()?)))
         else {
             continue;
         };
@@ -123,7 +123,7 @@ fn recorded(args: &StuckArgs, path: &Path, as_table: bool) -> Result<ExitCode> {
         if (states.is_empty() || states.contains(stuck.state)) && age.ns >= least_ns {
             found.insert((examined.socket.netns, stuck.conn.tuple), diagnosis.clone());
             let examined = SocketReport { age: Some(age), ..examined.clone() };
-            entries.push(SocketEntry { report: examined, subject: Rc::clone(&life.subject) });
+            entries.push(SocketEntry { report: examined, subject: Rc::clone(&history.subject) });
         }
     }
     entries.sort_by_cached_key(|looked| Reverse(looked.report.idle_ns()));

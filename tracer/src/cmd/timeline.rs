@@ -18,8 +18,8 @@ pub(super) fn run(args: &TimelineArgs) -> Result<ExitCode> {
     let timeline = match &args.conn {
         None => Timeline::new(&story, super::story_title(&story, &args.file), args.most),
         Some(text) => {
-            let life = super::life(&story, text, &args.file)?;
-            Timeline::of_one(life, &story, super::life_title(life))
+            let history = super::history(&story, text, &args.file)?;
+            Timeline::of_one(history, &story, super::history_title(history))
         }
     };
     let is_terminal = args.output.is_none() && std::io::stdout().is_terminal();

@@ -1,4 +1,4 @@
-//! How values look to people, the same in tables, pictures and screens.
+//! Formats values for people, the same way in tables, pictures and screens.
 
 pub mod palette;
 mod units;

@@ -3,14 +3,14 @@
 
 use crate::model::State;
 
-/// How a state is painted.
+/// The style of a state.
 #[derive(Clone, Copy, Debug)]
 pub struct Style {
     /// For pages and pictures.
     pub colour: &'static str,
     /// For terminals: parameters of SGR. States that may be stuck are bold, so that brightness shows them too.
     pub sgr: &'static str,
-    /// Where colours are not enough.
+    /// The letter, for output without colours.
     pub letter: char,
 }
 
@@ -36,7 +36,7 @@ pub const fn of(state: State) -> Style {
     }
 }
 
-/// In the order of a life, for legends.
+/// The states in the order of a connection, for legends.
 pub const ORDER: [State; 10] = [
     State::Listen,
     State::SynSent,

@@ -1,10 +1,10 @@
-//! Times, numbers and addresses as people read them.
+//! Formats times, numbers and addresses.
 
 use std::net::IpAddr;
 
 use crate::model::{Address, InState, Tuple, bounds, printable};
 
-/// A time: 350us, 1.2ms, 45s, 2m05s, 3h02m, 4d07h; never more than it is.
+/// A time: 350us, 1.2ms, 45s, 2m05s, 3h02m, 4d07h; rounded down.
 #[must_use]
 pub fn duration(ns: u64) -> String {
     const SECOND: u64 = 1_000_000_000;
@@ -24,7 +24,7 @@ pub fn duration(ns: u64) -> String {
     }
 }
 
-/// What stands in front of a time that is a lower bound.
+/// The prefix of a time that is a lower bound.
 #[must_use]
 pub fn lower_bound(time: InState) -> &'static str {
     if time.at_least { ">" } else { "" }
@@ -41,7 +41,7 @@ pub fn number(count: u64) -> String {
     }
 }
 
-/// With a digit behind the point below `whole`; never more than it is.
+/// A number with one decimal below `whole`, rounded down.
 fn scaled(value: f64, unit: &str, whole: f64) -> String {
     if value < whole {
         format!("{:.1}{unit}", (value * 10.0).floor() / 10.0)

@@ -1,6 +1,6 @@
-//! Foreign text in SVG and HTML.
+//! Escapes text for SVG and HTML.
 
-/// Names may hold anything: control characters are replaced.
+/// Escapes markup, and replaces control characters, which names may contain.
 pub(super) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,4 +1,4 @@
-//! Pictures: text, SVG and pages of what is known of TCP, and of what has been recorded.
+//! Draws diagrams, timelines and reports, as text, SVG and HTML.
 
 mod diagram;
 mod escape;

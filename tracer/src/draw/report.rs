@@ -1,4 +1,4 @@
-//! A page about a recording: what there was, what stuck, who leaks, how long things took. It stands alone.
+//! An HTML report of a recording in one file: states over time, stuck connections, leaks, times.
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
@@ -6,14 +6,14 @@ use super::{Diagram, Timeline, Weights, escape};
 use crate::display::{duration, endpoint, number, palette};
 use crate::{
     model::State,
-    story::{Life, Story},
+    story::{ConnHistory, Story},
 };
 
-/// Rows of a table.
+/// Limit of rows in a table.
 const ROWS: usize = 20;
-/// Points of a curve.
+/// Number of points in a curve.
 const POINTS: usize = 240;
-/// Lanes of the timeline.
+/// Limit of lanes in the timeline.
 const LANES: usize = 60;
 
 const STYLE: &str = ":root{--ink:#1f2328;--dim:#6e7781;--rule:#d0d7de;--paper:#fff;--box:#f6f8fa;--stuck:#d55e00}\
@@ -28,7 +28,7 @@ border-bottom:1px solid var(--rule);vertical-align:top}th{font-weight:600;color:
 .legend i{display:inline-block;width:14px;height:11px;margin-right:5px}.axis{fill:var(--dim);font-size:12px}.rule{stroke:var(--rule)}\
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(250px,1fr));gap:14px}.grid svg{width:100%}.grid h3{font-size:14px;margin:0}";
 
-/// The page; `name` is the recording's.
+/// Writes the report; `name` is the name of the recording.
 #[must_use]
 pub fn report(story: &Story, name: &str) -> String {
     let mut out = format!(
@@ -74,16 +74,16 @@ fn facts(story: &Story) -> String {
         escape(&begin),
         duration(length)
     );
-    let lives = story.lives.values();
-    let (stuck, over) = lives.fold((0, 0), |(stuck, over), life| {
-        (stuck + u64::from(life.stuck.is_some()), over + u64::from(life.is_over()))
+    let histories = story.histories.values();
+    let (stuck, over) = histories.fold((0, 0), |(stuck, over), history| {
+        (stuck + u64::from(history.stuck.is_some()), over + u64::from(history.is_over()))
     });
     let lost: u64 = story.lost.values().sum();
     let resets: u64 =
         ["reset_received", "reset_sent"].iter().filter_map(|cause| story.causes.get(cause)).sum();
     let failed: u64 = ["refused", "connect_timeout"].iter().filter_map(|cause| story.causes.get(cause)).sum();
     for (count, what, bad) in [
-        (story.lives.len() as u64, "sockets", false),
+        (story.histories.len() as u64, "sockets", false),
         (story.transitions, "transitions", false),
         (over, "ended", false),
         (resets, "ended by a reset", false),
@@ -98,7 +98,7 @@ fn facts(story: &Story) -> String {
     out
 }
 
-/// How many sockets were in each state at each moment, one upon another.
+/// A stacked chart of the number of sockets in each state over time.
 fn over_time(story: &Story) -> String {
     let length = (story.end_ns - story.begin_ns).max(1);
     let index = |time_ns: i64| {
@@ -106,8 +106,8 @@ fn over_time(story: &Story) -> String {
         at as usize
     };
     let mut changes: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
-    for life in story.lives.values() {
-        let states = life.states();
+    for history in story.histories.values() {
+        let states = history.states();
         for (at, (state, begin_ns)) in
             states.iter().enumerate().filter(|(_, (state, _))| *state != State::Close)
         {
@@ -183,12 +183,12 @@ fn legend(states: impl Iterator<Item = State>) -> String {
     format!("<div class=\"legend\">{}</div>\n", items.collect::<String>())
 }
 
-/// Whose a connection is, for counting.
-fn whose(life: &Life) -> String {
-    life.subject.owner.as_ref().map_or_else(|| "nobody known".into(), |owner| owner.comm.clone())
+/// The name of the owner, as the key of counts.
+fn whose(history: &ConnHistory) -> String {
+    history.subject.owner.as_ref().map_or_else(|| "nobody known".into(), |owner| owner.comm.clone())
 }
 
-/// What was stuck, by process and state.
+/// Stuck connections by process and state.
 fn leaks(story: &Story) -> String {
     struct Leak {
         count: u64,
@@ -197,17 +197,20 @@ fn leaks(story: &Story) -> String {
         why: Option<(String, String)>,
     }
     let mut leaks: BTreeMap<(String, &str), Leak> = BTreeMap::new();
-    for (life, stuck) in story.lives.values().filter_map(|life| Some((life, life.stuck.as_ref()?))) {
-        let leak = leaks.entry((whose(life), stuck.state.name())).or_insert(Leak {
+    for (history, stuck) in
+        story.histories.values().filter_map(|history| Some((history, history.stuck.as_ref()?)))
+    {
+        let leak = leaks.entry((whose(history), stuck.state.name())).or_insert(Leak {
             count: 0,
             still: 0,
             longest_ns: 0,
             why: None,
         });
-        let moved_on = life.steps.iter().find(|step| step.time_ns > stuck.time_ns).map(|step| step.time_ns);
+        let moved_on =
+            history.steps.iter().find(|step| step.time_ns > stuck.time_ns).map(|step| step.time_ns);
         let since = u64::try_from(moved_on.unwrap_or(story.end_ns) - stuck.time_ns).unwrap_or(0);
         leak.count += 1;
-        leak.still += u64::from(life.is_stuck);
+        leak.still += u64::from(history.is_stuck);
         leak.longest_ns = leak.longest_ns.max(stuck.age.ns.saturating_add(since));
         let found = stuck.found.as_ref().map(|found| (found.1.why.clone(), found.1.advice.clone()));
         leak.why = leak.why.take().or(found);
@@ -234,25 +237,26 @@ fn leaks(story: &Story) -> String {
 fn talkers(story: &Story) -> String {
     let mut all: BTreeMap<(String, String), (u64, u64, u64)> = BTreeMap::new();
     // Of what is left of connections before the recording nothing tells who had been whose client.
-    let is_known =
-        |life: &&Life| life.tuple.remote_port != 0 && (life.role.is_some() || !life.steps.is_empty());
-    for life in story.lives.values().filter(is_known) {
-        let (service, peer) = match life.role {
+    let is_known = |history: &&ConnHistory| {
+        history.tuple.remote_port != 0 && (history.role.is_some() || !history.steps.is_empty())
+    };
+    for history in story.histories.values().filter(is_known) {
+        let (service, peer) = match history.role {
             Some(crate::model::Role::Client) => {
-                ("connects to".to_owned(), endpoint(life.tuple.remote, life.tuple.remote_port))
+                ("connects to".to_owned(), endpoint(history.tuple.remote, history.tuple.remote_port))
             }
             _ => (
-                format!("serves port {}, of", life.tuple.local_port),
-                life.tuple.remote.canonical().to_string(),
+                format!("serves port {}, of", history.tuple.local_port),
+                history.tuple.remote.canonical().to_string(),
             ),
         };
-        let resets = life.steps.iter().any(|step| {
+        let resets = history.steps.iter().any(|step| {
             matches!(step.cause, Some(crate::model::Cause::ResetReceived | crate::model::Cause::ResetSent))
         });
-        let row = all.entry((whose(life), format!("{service} {peer}"))).or_default();
+        let row = all.entry((whose(history), format!("{service} {peer}"))).or_default();
         row.0 += 1;
         row.1 += u64::from(resets);
-        row.2 += life.steps.len() as u64;
+        row.2 += history.steps.len() as u64;
     }
     let mut rows: Vec<_> = all.into_iter().collect();
     rows.sort_by_key(|(_, counts)| Reverse(counts.0));
@@ -262,7 +266,7 @@ fn talkers(story: &Story) -> String {
     table(&["process", "what it does", "#connections", "#reset", "#transitions"], rows)
 }
 
-/// A histogram for each state that was left.
+/// A histogram of the times in each state.
 fn dwell(story: &Story) -> String {
     let mut out = String::from("<div class=\"grid\">");
     for state in palette::ORDER {
@@ -312,43 +316,43 @@ fn histogram(state: State, buckets: &BTreeMap<u64, u64>, count: u64, longest_ns:
     )
 }
 
-/// From the first FIN to the last state.
+/// The slowest closes, from the first FIN to the last state.
 fn slowest(story: &Story) -> String {
-    let mut closes: Vec<(u64, &Life)> = story
-        .lives
+    let mut closes: Vec<(u64, &ConnHistory)> = story
+        .histories
         .values()
-        .filter_map(|life| {
+        .filter_map(|history| {
             let begin =
-                life.steps.iter().find(|step| matches!(step.to, State::FinWait1 | State::CloseWait))?;
+                history.steps.iter().find(|step| matches!(step.to, State::FinWait1 | State::CloseWait))?;
             let is_end = |state| matches!(state, State::TimeWait | State::Close);
-            let end = life.steps.iter().find(|step| step.time_ns > begin.time_ns && is_end(step.to));
+            let end = history.steps.iter().find(|step| step.time_ns > begin.time_ns && is_end(step.to));
             let end_ns = end.map_or(story.end_ns, |step| step.time_ns);
-            Some((u64::try_from(end_ns - begin.time_ns).ok()?, life))
+            Some((u64::try_from(end_ns - begin.time_ns).ok()?, history))
         })
         .collect();
-    closes.sort_by_key(|(ns, life)| (Reverse(*ns), life.conn));
-    let rows = closes.iter().take(ROWS).map(|(ns, life)| {
-        let path: Vec<String> = life
+    closes.sort_by_key(|(ns, history)| (Reverse(*ns), history.conn));
+    let rows = closes.iter().take(ROWS).map(|(ns, history)| {
+        let path: Vec<String> = history
             .steps
             .iter()
             .skip_while(|step| !matches!(step.to, State::FinWait1 | State::CloseWait))
             .skip(1)
             .filter_map(|step| Some(format!("{} {}", step.from.name(), duration(step.in_state?.ns))))
             .collect();
-        let still = if life.is_over() || life.state == State::TimeWait { "" } else { ", and still" };
+        let still = if history.is_over() || history.state == State::TimeWait { "" } else { ", and still" };
         vec![
             format!("{}{still}", duration(*ns)),
-            escape(&whose(life)),
-            escape(&endpoint(life.tuple.local, life.tuple.local_port)),
-            escape(&endpoint(life.tuple.remote, life.tuple.remote_port)),
-            if path.is_empty() { format!("in {}", life.state.name()) } else { path.join(", ") },
-            format!("<code>{}</code>", life.conn),
+            escape(&whose(history)),
+            escape(&endpoint(history.tuple.local, history.tuple.local_port)),
+            escape(&endpoint(history.tuple.remote, history.tuple.remote_port)),
+            if path.is_empty() { format!("in {}", history.state.name()) } else { path.join(", ") },
+            format!("<code>{}</code>", history.conn),
         ]
     });
     table(&["#took", "process", "local", "remote", "where the time went", "connection"], rows)
 }
 
-/// Columns that begin with # are numbers.
+/// Writes a table. Columns whose titles begin with # have numbers.
 fn table(columns: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let class = |column: &str| if column.starts_with('#') { " class=\"n\"" } else { "" };
     let mut out = String::from("<div class=\"scroll\"><table><tr>");

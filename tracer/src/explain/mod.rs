@@ -1,4 +1,4 @@
-//! What a state, a step or a whole connection means, as text for people.
+//! Explains states, transitions and whole connections as text.
 
 mod texts;
 mod walk;
@@ -13,7 +13,7 @@ use crate::{
     model::State,
 };
 
-/// How text is laid out.
+/// The layout of the text.
 #[derive(Clone, Copy, Debug)]
 pub struct Page {
     /// Columns.
@@ -31,7 +31,7 @@ impl Page {
         if self.styled { format!("\x1b[2m{text}\x1b[0m") } else { text.to_owned() }
     }
 
-    /// A paragraph behind `first`, its further lines below the text of the first.
+    /// A paragraph after `first`, with its other lines indented to the same column.
     fn paragraph(self, first: &str, text: &str, out: &mut String) {
         let indent = " ".repeat(first.chars().count());
         let options = textwrap::Options::new(self.width).initial_indent(first).subsequent_indent(&indent);
@@ -45,7 +45,7 @@ impl Page {
     }
 }
 
-/// All states, a line each.
+/// All states, one line each.
 #[must_use]
 pub fn list(texts: &Texts, page: Page) -> String {
     let mut out = String::new();
@@ -61,7 +61,7 @@ pub fn list(texts: &Texts, page: Page) -> String {
     out
 }
 
-/// One state; `sysctl` tells the kernel's settings here.
+/// One state; `sysctl` reads the kernel's settings.
 #[must_use]
 pub fn state(state: State, texts: &Texts, page: Page, sysctl: impl Fn(&str) -> Option<String>) -> String {
     let Facts { spellings, turn, timers, look, sources, .. } = facts(state);
@@ -119,7 +119,7 @@ pub fn state(state: State, texts: &Texts, page: Page, sysctl: impl Fn(&str) -> O
     out
 }
 
-/// The other ends' names of the ways from a state, or to it, each once.
+/// The names of the states after a state, or before it, without repetition.
 fn edges(state: State, out: bool) -> Vec<&'static str> {
     let mut names: Vec<&str> = Vec::new();
     for edge in EDGES {
@@ -141,7 +141,7 @@ fn turn_text(turn: Option<Mover>, how: &str, texts: &Texts) -> String {
     texts.with(key, &[("how", how)])
 }
 
-/// One step.
+/// One transition.
 #[must_use]
 pub fn step(from: State, to: State, texts: &Texts, page: Page) -> String {
     let (from_name, to_name) = (from.name(), to.name());
@@ -169,10 +169,10 @@ pub fn step(from: State, to: State, texts: &Texts, page: Page) -> String {
     out
 }
 
-/// What a word means: a state's number as /proc/net/tcp (two hexadecimal digits) or a program has it, or a name in any spelling.
+/// Parses a state: a number, decimal or as in /proc/net/tcp (two hexadecimal digits), or a name in any spelling.
 ///
 /// # Errors
-/// It is none; with what it may have meant.
+/// The text is not a state; with a suggestion.
 pub fn parse(word: &str, texts: &Texts) -> Result<State, String> {
     if let Some(number) = number(word) {
         return Ok(State::from_number(number));

@@ -1,4 +1,4 @@
-//! The words, in the languages that there are.
+//! The texts of all languages.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use toml::Value;
 const LANGUAGES: [(&str, &str); 2] =
     [("en", include_str!("../../texts/en.toml")), ("uk", include_str!("../../texts/uk.toml"))];
 
-/// The words of one language, by their keys with dots between the parts.
+/// The texts of one language, by key, with dots between the parts.
 #[derive(Debug)]
 pub struct Texts(BTreeMap<String, String>);
 
@@ -16,12 +16,12 @@ impl Texts {
     /// The codes of the languages.
     pub const CODES: [&str; LANGUAGES.len()] = [LANGUAGES[0].0, LANGUAGES[1].0];
 
-    /// The words of the language with this code, or else English.
+    /// The texts of the language with this code, or English.
     #[must_use]
     pub fn of(code: &str) -> Self {
         let (_, text) = LANGUAGES.iter().find(|(known, _)| *known == code).unwrap_or(&LANGUAGES[0]);
         let mut all = BTreeMap::new();
-        // What we ship is TOML: a test reads it.
+        // The files are valid TOML: a test parses them.
         if let Ok(table) = text.parse::<toml::Table>() {
             flatten("", &Value::Table(table), &mut all);
         }
@@ -38,13 +38,13 @@ impl Texts {
         Self::of(locale.unwrap_or_default().split(['_', '.', '@']).next().unwrap_or_default())
     }
 
-    /// What stands at `key`; the key, where there is nothing.
+    /// The text of `key`; the key itself if there is no text.
     #[must_use]
     pub fn get<'a>(&'a self, key: &'a str) -> &'a str {
         self.0.get(key).map_or(key, String::as_str)
     }
 
-    /// The same, with words in the places of their names in braces.
+    /// The text of `key`, with names in braces replaced by values.
     #[must_use]
     pub fn with(&self, key: &str, words: &[(&str, &str)]) -> String {
         words
@@ -73,7 +73,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::knowledge::{At, EDGES, STATES, WALKS, Way};
+    use crate::knowledge::{EDGES, EndEvent, STATES, Segment, WALKS};
 
     /// Everything that the knowledge asks for.
     fn wanted() -> Vec<String> {
@@ -89,11 +89,11 @@ mod tests {
             keys.extend(walk.ends.map(|end| format!("walks.{end}")));
             for (left, way, right) in walk.moments {
                 for at in [left, right] {
-                    if let At::Note(key) = at {
+                    if let EndEvent::Note(key) = at {
                         keys.push(format!("walks.{key}"));
                     }
                 }
-                if *way == Way::Both("data") {
+                if *way == Segment::Both("data") {
                     keys.push("walks.data".into());
                 }
             }

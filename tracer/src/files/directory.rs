@@ -17,21 +17,21 @@ use rustix::{
 
 use super::{FileError, RECORDS_MODE};
 
-/// As the kernel's MAXSYMLINKS.
-const MOST_LINKS: usize = 40;
+/// The kernel's MAXSYMLINKS.
+const MAX_LINKS: usize = 40;
 const STICKY: u32 = 0o1000;
 const OTHERS_WRITE: u32 = 0o002;
 const GROUP_WRITES: u32 = 0o020;
 
-/// The directory, opened: names in it are resolved against it, and not against a path that could change meanwhile.
+/// An open directory. Names are resolved relative to it, because its path may change.
 pub struct Directory {
     file: File,
-    /// Without symbolic links.
+    /// The path without symbolic links.
     path: PathBuf,
 }
 
 impl Directory {
-    /// The directory that `path`, a file, is in, and the file's name.
+    /// The directory of the file `path`, and the file's name.
     ///
     /// # Errors
     /// Another user can write to it, or can replace one of the directories above it.
@@ -64,8 +64,8 @@ impl Directory {
         self.path.join(name)
     }
 
-    /// Opens `name` to write at its end; makes it where it is missing, and says whether it did. A pipe without a reader is an
-    /// error (ENXIO), and never blocks.
+    /// Opens `name` to append to it, or creates it. Returns whether it was created. A pipe without a reader is an error (ENXIO), and
+    /// does not block.
     ///
     /// # Errors
     /// It is a symbolic link or a directory, or the system refuses.
@@ -78,13 +78,14 @@ impl Directory {
         }
         let is_pipe = fs::symlink_metadata(self.join(name))
             .is_ok_and(|metadata| std::os::unix::fs::FileTypeExt::is_fifo(&metadata.file_type()));
-        // A pipe that is open for reading, too, would be its own reader.
+        // The file is opened for writing only: a pipe that is also open for reading would be its own reader.
         let flags = if is_pipe { OFlags::WRONLY | OFlags::APPEND } else { flags };
         let file = self.open_at(name, flags).map_err(|error| self.failed(name, error))?;
         Ok((file, false))
     }
 
-    /// What [`Directory::append`] would say, without making the file. A pipe is not opened: its reader would see that end.
+    /// Checks whether [`Directory::append`] would succeed, without creating the file. A pipe is not opened, because its reader would
+    /// see the close.
     ///
     /// # Errors
     /// It is a symbolic link or a directory, or the system refuses.
@@ -106,7 +107,7 @@ impl Directory {
         }
     }
 
-    /// Makes `name`, which must not exist, for writing.
+    /// Creates `name`, which must not exist, for writing.
     ///
     /// # Errors
     /// It exists, or the system refuses.
@@ -115,7 +116,7 @@ impl Directory {
         self.open_at(name, flags).map_err(|error| self.failed(name, error))
     }
 
-    /// Gives `from` the name `to`, which must not exist.
+    /// Renames `from` to `to`, which must not exist.
     ///
     /// # Errors
     /// It exists, or the system refuses.
@@ -144,7 +145,7 @@ impl Directory {
     }
 }
 
-/// Whether the directory `path` can be used, or made where it is missing, and written to. Nothing is made.
+/// Whether the directory `path` is usable and writable, or can be created. Creates nothing.
 ///
 /// # Errors
 /// Another user can write to it, or can replace one of the directories above it, or the system refuses.
@@ -173,7 +174,7 @@ pub fn can_make(path: &Path) -> Result<(), FileError> {
     writable(&existing)
 }
 
-/// Whether only root and this process's user can put something at `path`.
+/// Whether only root and this process's user can create a file at `path`.
 pub(super) fn is_private(path: &Path) -> bool {
     Directory::of(path).is_ok()
 }
@@ -204,7 +205,7 @@ fn resolve(path: &Path) -> Result<PathBuf, FileError> {
             continue;
         }
         links += 1;
-        if !is_trusted(metadata.uid()) || links > MOST_LINKS {
+        if !is_trusted(metadata.uid()) || links > MAX_LINKS {
             return Err(FileError::Link { path: next });
         }
         let target = fs::read_link(&next).map_err(failed(&next))?;
@@ -223,8 +224,8 @@ fn names(path: &Path) -> VecDeque<OsString> {
         .collect()
 }
 
-/// Who can replace an entry of a directory on the way, which need not be written to: in a sticky directory only the entry's owner can,
-/// and a group is trusted that its owner has given the right to (/var/log is syslog's on some systems).
+/// Why another user can replace an entry of this parent directory, if so. In a sticky directory only the entry's owner can. A group
+/// with write permission is trusted (/var/log belongs to syslog on some systems).
 fn replaceable(metadata: &Metadata) -> Option<String> {
     let mode = metadata.permissions().mode();
     match mode & OTHERS_WRITE != 0 && mode & STICKY == 0 {
@@ -233,7 +234,7 @@ fn replaceable(metadata: &Metadata) -> Option<String> {
     }
 }
 
-/// Who can write to the directory itself.
+/// Why another user can write to the directory itself, if so.
 fn shared(metadata: &Metadata) -> Option<String> {
     let mode = metadata.permissions().mode();
     let group = metadata.gid();

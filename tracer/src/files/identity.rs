@@ -1,4 +1,4 @@
-//! Which files sockstate has made: what another program wrote is never cut.
+//! Remembers which files sockstate has created, because a file of another program must not be truncated.
 
 use std::{
     fmt,
@@ -12,17 +12,17 @@ use std::{
     time::UNIX_EPOCH,
 };
 
-/// State that ends with the machine.
+/// The directory of the notes, which a reboot clears.
 const STATE: &str = "/run/sockstate/files";
-/// Bytes of a note, at most.
-const MOST_NOTE: u64 = 128;
+/// Limit of bytes of a note.
+const MAX_NOTE: u64 = 128;
 
-/// A file's device and inode, and when it was made: an inode is used again.
+/// Device, inode and creation time of a file; the inode alone may be reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     device: u64,
     inode: u64,
-    /// ns since the epoch; 0 where the file system does not note it.
+    /// ns since the epoch; 0 if the file system does not store it.
     born_ns: u128,
 }
 
@@ -33,7 +33,7 @@ impl Identity {
         Ok(Self::by(&file.metadata()?))
     }
 
-    /// That of what has the name `path` now; a symbolic link is not followed.
+    /// The identity of the file at `path`; a symbolic link is not followed.
     #[must_use]
     pub fn at(path: &Path) -> Option<Self> {
         fs::symlink_metadata(path).ok().as_ref().map(Self::by)
@@ -45,7 +45,7 @@ impl Identity {
         Self { device: metadata.dev(), inode: metadata.ino(), born_ns }
     }
 
-    /// Notes that sockstate has made the file at `path`.
+    /// Notes that sockstate has created the file at `path`.
     ///
     /// # Errors
     /// /run cannot be written to.
@@ -54,10 +54,10 @@ impl Identity {
         super::replace(&note(path), self.to_string().as_bytes())
     }
 
-    /// Whether this is the file that sockstate has made last at `path`.
+    /// Whether this is the file that sockstate last created at `path`.
     #[must_use]
     pub fn is_remembered(self, path: &Path) -> bool {
-        let known = super::read_text(&note(path), MOST_NOTE).ok();
+        let known = super::read_text(&note(path), MAX_NOTE).ok();
         known.is_some_and(|known| known == self.to_string())
     }
 }

@@ -1,4 +1,4 @@
-//! Files that a root daemon writes: opened so that no other user can turn a write into another file.
+//! Opens files for a root daemon, so that no other user can redirect a write to another file.
 
 mod directory;
 mod identity;
@@ -18,7 +18,7 @@ pub use identity::Identity;
 /// Mode of files with records: they name processes and peers.
 pub const RECORDS_MODE: u32 = 0o640;
 
-/// Longer than any configuration, certificate or secret.
+/// Limit of the size of a configuration, certificate or secret.
 pub const MOST_SETTINGS: u64 = 4 << 20;
 
 /// Why a file is not opened.
@@ -52,14 +52,14 @@ impl From<FileError> for io::Error {
     }
 }
 
-/// The file that the key `key` names, for messages. What is no absolute path may be the secret itself, put there by mistake, and is not
-/// shown.
+/// The file of the key `key`, for messages. A value that is not an absolute path is not shown, because it may be the secret itself,
+/// written there by mistake.
 #[must_use]
 pub fn shown(key: &str, path: &Path) -> String {
     if path.is_absolute() { path.display().to_string() } else { format!("the file that '{key}' names") }
 }
 
-/// Whether `path` names a descriptor that this process was given: who gave it has chosen the file.
+/// Whether `path` names an inherited descriptor, whose file the parent process has chosen.
 #[must_use]
 pub fn is_inherited(path: &Path) -> bool {
     let is_standard = ["/dev/stdin", "/dev/stdout", "/dev/stderr"].iter().any(|name| path == Path::new(name));
@@ -69,8 +69,8 @@ pub fn is_inherited(path: &Path) -> bool {
             .is_some_and(|parent| [Path::new("/dev/fd"), Path::new("/proc/self/fd")].contains(&parent))
 }
 
-/// Makes the file at `path`, or empties it, for a command whose user has named it, as a shell's `>` does. A symbolic link that another
-/// user may have put there is not followed.
+/// Creates or truncates the file at `path`, as a shell's `>` does. Symbolic links are not followed where another user may have made
+/// them.
 ///
 /// # Errors
 /// It cannot be opened.
@@ -87,7 +87,7 @@ fn options(path: &Path) -> OpenOptions {
     options
 }
 
-/// Opens the file at `path` to write at its end, as [`create`] does; makes it where it is missing.
+/// Opens or creates the file at `path` to append to it, with the same rule for symbolic links as [`create`].
 ///
 /// # Errors
 /// It cannot be opened.
@@ -95,8 +95,8 @@ pub fn append(path: &Path) -> io::Result<File> {
     options(path).append(true).create(true).open(path)
 }
 
-/// Reads a regular file of no more than `most` bytes. What is at its path may be a pipe that nobody writes to, a device, or a file with
-/// holes of any size. Only of a descriptor that this process was given a pipe is read, too.
+/// Reads a regular file of up to `most` bytes. Other kinds are refused, because a pipe may block and a device may be endless; only an
+/// inherited descriptor may be a pipe.
 ///
 /// # Errors
 /// It cannot be read, is longer, or is not a regular file.
@@ -126,7 +126,7 @@ fn open_to_read(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// The same for a text.
+/// [`read`] for UTF-8.
 ///
 /// # Errors
 /// It cannot be read, is longer, or is not UTF-8.
@@ -134,7 +134,7 @@ pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
     String::from_utf8(read(path, most)?).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-/// Options for a file of the daemon's own state: nobody else may open it, a symbolic link is not followed, and a pipe blocks nothing.
+/// Options for a state file of the daemon: private, without following a symbolic link, and non-blocking.
 #[must_use]
 pub fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
@@ -142,7 +142,7 @@ pub fn private() -> OpenOptions {
     options
 }
 
-/// Replaces the daemon's own file at `path`: a reader sees all of the old content, or all of the new.
+/// Replaces a state file of the daemon at `path` atomically.
 ///
 /// # Errors
 /// The system refuses; the old content stays.
@@ -151,13 +151,13 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let written =
         private().create(true).truncate(true).open(&part).and_then(|mut file| file.write_all(content));
     if written.is_err() {
-        // Where there is no room, a part would only take more of it.
+        // On a full disk the incomplete file would waste space.
         let _ = fs::remove_file(&part);
     }
     written.and_then(|()| fs::rename(part, path))
 }
 
-/// Gives a file that cannot be used another name, and returns that: what the file holds is not deleted.
+/// Renames a file that cannot be used, instead of deleting it, and returns the new name.
 ///
 /// # Errors
 /// The name is taken, or the system refuses.

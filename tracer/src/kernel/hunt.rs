@@ -17,9 +17,9 @@ use crate::model::PythonLayout;
 pod!(PodPython, Python);
 
 /// The map of processes that run CPython.
-pub struct Pythons(HashMap<MapData, u32, PodPython>);
+pub struct PythonMap(HashMap<MapData, u32, PodPython>);
 
-impl Pythons {
+impl PythonMap {
     /// Lets the programs copy the CPython frames of this process. If the kernel refuses, its Python functions have no names.
     pub fn add(&mut self, pid: u32, layout: &PythonLayout) {
         let python = Python {
@@ -145,9 +145,9 @@ impl Loaded {
     ///
     /// # Errors
     /// The map was taken before.
-    pub fn pythons(&mut self) -> Result<Pythons, KernelError> {
+    pub fn pythons(&mut self) -> Result<PythonMap, KernelError> {
         let map = self.ebpf.take_map("PYTHONS").ok_or("the object lacks the map of Python processes".into());
         let map = map.and_then(|map| HashMap::try_from(map).map_err(LoadError::from));
-        map.map(Pythons).map_err(|error| KernelError::Unsupported { reason: chain(&*error) })
+        map.map(PythonMap).map_err(|error| KernelError::Unsupported { reason: chain(&*error) })
     }
 }

@@ -6,11 +6,11 @@ mod states;
 mod walks;
 
 pub use states::{Facts, STATES, Timer, facts};
-pub use walks::{At, CLOSE, Moment, OPEN, RESET, SIMULTANEOUS_CLOSE, WALKS, Walk, Way};
+pub use walks::{CLOSE, EndEvent, Moment, OPEN, RESET, SIMULTANEOUS_CLOSE, Segment, WALKS, Walk};
 
 use crate::model::State;
 
-/// Who moves a connection on.
+/// Who can end a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mover {
     /// The process that holds the socket.
@@ -21,16 +21,16 @@ pub enum Mover {
     Kernel,
 }
 
-/// One way from a state to another.
+/// A transition that TCP makes.
 #[derive(Clone, Copy, Debug)]
 pub struct Edge {
     /// State before.
     pub from: State,
     /// State after.
     pub to: State,
-    /// Who makes it.
+    /// Who causes it.
     pub by: Mover,
-    /// Where it is written down.
+    /// The sections of the RFC and the kernel functions that describe it.
     pub source: &'static str,
 }
 
@@ -70,13 +70,13 @@ pub const EDGES: &[Edge] = &[
     edge(FinWait2, Close, Kernel, "tw_timer_handler(), tcp_keepalive_timer()"),
 ];
 
-/// The ways between states of these names: a request and its child, which have one name, are not told apart.
+/// The edges between states with these names. A request and its child have the same name.
 pub fn named(from: State, to: State) -> impl Iterator<Item = &'static Edge> {
     EDGES.iter().filter(move |edge| edge.from.name() == from.name() && edge.to.name() == to.name())
 }
 
-/// Whether a connection may go from `from` to `to`: by one of [`EDGES`], or to its end at once (reset, abort, timeout).
-/// A transition of an unknown state cannot be judged.
+/// Whether TCP makes the transition from `from` to `to`: by one of [`EDGES`], or directly to CLOSE (reset, abort, timeout).
+/// Transitions of unknown states count as legal.
 #[must_use]
 pub fn is_legal(from: State, to: State) -> bool {
     let unknown = |state| matches!(state, State::Unknown(_));
@@ -86,7 +86,7 @@ pub fn is_legal(from: State, to: State) -> bool {
         || LEGAL.get(usize::from(from.number())).is_some_and(|row| row & 1 << to.number() != 0)
 }
 
-/// [`EDGES`] as bits, by the states' numbers: asked for every transition.
+/// [`EDGES`] as bits by state number, because every transition is checked.
 const LEGAL: [u16; 13] = {
     let mut rows = [0; 13];
     let mut at = 0;

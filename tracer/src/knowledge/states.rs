@@ -1,5 +1,4 @@
-//! What there is to know of each state beside the ways: spellings, timers with their sysctls, and where to look. The words are in
-//! `texts/`.
+//! Facts about each state: spellings, sysctls that limit it, commands that show more. The texts are in `texts/`.
 
 use crate::model::State;
 
@@ -8,26 +7,25 @@ use super::Mover;
 /// One state.
 #[derive(Debug)]
 pub struct Facts {
-    /// Which.
     pub state: State,
-    /// As RFC 9293 writes it, as `ss` filters by it, as the kernel's headers call it.
+    /// The spellings of RFC 9293, of `ss`, and of the kernel's headers.
     pub spellings: [&'static str; 3],
-    /// Who has to do something.
+    /// Who must act.
     pub turn: Option<Mover>,
-    /// What ends it, or its wait, in time.
+    /// Settings that limit the time in the state.
     pub timers: &'static [Timer],
     /// Commands that show more.
     pub look: &'static [&'static str],
-    /// Where it is written down.
+    /// Sections of RFCs and kernel functions that describe the state.
     pub sources: &'static [&'static str],
 }
 
-/// A setting of the kernel that bounds a state.
+/// A setting of the kernel that limits the time in a state.
 #[derive(Clone, Copy, Debug)]
 pub struct Timer {
-    /// Below /proc/sys, with dots.
+    /// The name below /proc/sys, with dots.
     pub sysctl: &'static str,
-    /// What it means: a key of the texts.
+    /// The key of its text.
     pub text: &'static str,
 }
 
@@ -51,7 +49,7 @@ const MAX_TW_BUCKETS: Timer = timer("net.ipv4.tcp_max_tw_buckets", "max_tw_bucke
 const SOMAXCONN: Timer = timer("net.core.somaxconn", "somaxconn");
 const ABORT_ON_OVERFLOW: Timer = timer("net.ipv4.tcp_abort_on_overflow", "abort_on_overflow");
 
-/// What our FIN's retransmissions are bounded by.
+/// Settings that limit the retransmissions of our FIN.
 const FIN_SENT: &[Timer] = &[ORPHAN_RETRIES, RETRIES2, MAX_ORPHANS];
 
 /// netstat's states, in the order of its page.
@@ -162,7 +160,7 @@ pub const STATES: [Facts; 12] = [
     },
 ];
 
-/// What is known of `state`.
+/// The facts about `state`.
 #[must_use]
 pub fn facts(state: State) -> &'static Facts {
     let known = STATES.iter().find(|facts| facts.state.name() == state.name());

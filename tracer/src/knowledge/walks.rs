@@ -6,64 +6,64 @@ use State::{
     Close, CloseWait, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynRecv, SynSent, TimeWait,
 };
 
-/// What happens at one end.
+/// An event at one end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum At {
+pub enum EndEvent {
     /// Nothing.
     Nothing,
-    /// It is in this state now.
+    /// The end has entered this state.
     Is(State),
-    /// Its application does this.
+    /// The application makes this call.
     Calls(&'static str),
-    /// Something to say of it: a key of the texts.
+    /// A remark: a key of the texts.
     Note(&'static str),
 }
 
-/// What is on its way.
+/// A segment between the ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum Segment {
     /// Nothing.
     Nothing,
     /// From the left end to the right one.
     Right(&'static str),
     /// From the right end to the left one.
     Left(&'static str),
-    /// One each way, at the same time.
+    /// One in each direction, at the same time.
     Both(&'static str),
 }
 
-/// One moment.
-pub type Moment = (At, Way, At);
+/// One row: an event at the left end, a segment, an event at the right end.
+pub type Moment = (EndEvent, Segment, EndEvent);
 
-/// A connection's walk.
+/// A sequence of events and segments between both ends.
 #[derive(Debug)]
 pub struct Walk {
-    /// Its name: a key of the texts' titles.
+    /// The key of its title in the texts.
     pub name: &'static str,
-    /// Who the ends are: keys of the texts.
+    /// The keys of the ends' names in the texts.
     pub ends: [&'static str; 2],
     /// From top to bottom.
     pub moments: &'static [Moment],
-    /// Where it is written down.
+    /// The figure in RFC 9293.
     pub source: &'static str,
 }
 
-use At::{Calls, Is, Note, Nothing};
-use Way::{Both, Left, Right};
+use EndEvent::{Calls, Is, Note, Nothing};
+use Segment::{Both, Left, Right};
 
 /// A client and a server open.
 pub const OPEN: Walk = Walk {
     name: "open",
     ends: ["client", "server"],
     moments: &[
-        (Is(Close), Way::Nothing, Is(Close)),
-        (Nothing, Way::Nothing, Calls("listen()")),
-        (Nothing, Way::Nothing, Is(Listen)),
-        (Calls("connect()"), Way::Nothing, Nothing),
+        (Is(Close), Segment::Nothing, Is(Close)),
+        (Nothing, Segment::Nothing, Calls("listen()")),
+        (Nothing, Segment::Nothing, Is(Listen)),
+        (Calls("connect()"), Segment::Nothing, Nothing),
         (Is(SynSent), Right("SYN"), Is(SynRecv)),
         (Is(Established), Left("SYN, ACK"), Nothing),
         (Nothing, Right("ACK"), Is(Established)),
-        (Nothing, Way::Nothing, Calls("accept()")),
+        (Nothing, Segment::Nothing, Calls("accept()")),
         (Nothing, Both("data"), Nothing),
     ],
     source: "RFC 9293 3.5, figure 6",
@@ -74,50 +74,49 @@ pub const CLOSE: Walk = Walk {
     name: "close",
     ends: ["first", "second"],
     moments: &[
-        (Is(Established), Way::Nothing, Is(Established)),
-        (Calls("close()"), Way::Nothing, Nothing),
+        (Is(Established), Segment::Nothing, Is(Established)),
+        (Calls("close()"), Segment::Nothing, Nothing),
         (Is(FinWait1), Right("FIN"), Is(CloseWait)),
         (Is(FinWait2), Left("ACK"), Calls("read() = 0")),
-        (Nothing, Way::Nothing, Note("forgets")),
-        (Nothing, Way::Nothing, Calls("close()")),
+        (Nothing, Segment::Nothing, Note("forgets")),
+        (Nothing, Segment::Nothing, Calls("close()")),
         (Nothing, Left("FIN"), Is(LastAck)),
         (Is(TimeWait), Right("ACK"), Is(Close)),
-        (Note("minute"), Way::Nothing, Nothing),
-        (Is(Close), Way::Nothing, Nothing),
+        (Note("minute"), Segment::Nothing, Nothing),
+        (Is(Close), Segment::Nothing, Nothing),
     ],
     source: "RFC 9293 3.6, figure 12",
 };
 
-/// Both ends close before either knows of the other's wish.
+/// Both ends close at the same time.
 pub const SIMULTANEOUS_CLOSE: Walk = Walk {
     name: "simultaneous",
     ends: ["one", "other"],
     moments: &[
-        (Is(Established), Way::Nothing, Is(Established)),
-        (Calls("close()"), Way::Nothing, Calls("close()")),
+        (Is(Established), Segment::Nothing, Is(Established)),
+        (Calls("close()"), Segment::Nothing, Calls("close()")),
         (Is(FinWait1), Both("FIN"), Is(FinWait1)),
-        (Is(Closing), Way::Nothing, Is(Closing)),
+        (Is(Closing), Segment::Nothing, Is(Closing)),
         (Is(TimeWait), Both("ACK"), Is(TimeWait)),
-        (Note("minute"), Way::Nothing, Note("minute")),
-        (Is(Close), Way::Nothing, Is(Close)),
+        (Note("minute"), Segment::Nothing, Note("minute")),
+        (Is(Close), Segment::Nothing, Is(Close)),
     ],
     source: "RFC 9293 3.6, figure 13",
 };
 
-/// One end breaks it off.
+/// One end resets the connection.
 pub const RESET: Walk = Walk {
     name: "reset",
     ends: ["one", "other"],
     moments: &[
-        (Is(Established), Way::Nothing, Is(Established)),
-        (Note("unread"), Way::Nothing, Nothing),
+        (Is(Established), Segment::Nothing, Is(Established)),
+        (Note("unread"), Segment::Nothing, Nothing),
         (Is(Close), Right("RST"), Is(Close)),
-        (Nothing, Way::Nothing, Note("error")),
+        (Nothing, Segment::Nothing, Note("error")),
     ],
     source: "RFC 9293 3.10.4, 3.10.7.4; RFC 2525 2.17",
 };
 
-/// All of them.
 pub const WALKS: [&Walk; 4] = [&OPEN, &CLOSE, &SIMULTANEOUS_CLOSE, &RESET];
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! Metrics by name, kind and labels, before any format.
+//! Metric families: names, kinds and labels, independent of the format.
 
 use super::{Numbers, SinkNumbers};
 use crate::model::{Dwell, LostPlace};
 
-/// Series of one name.
+/// All series with one name.
 pub(super) struct Family<'a> {
     /// Below `sockstate`, with dots between the parts.
     pub(super) name: &'static str,
@@ -13,17 +13,17 @@ pub(super) struct Family<'a> {
     pub(super) series: Vec<Series<'a>>,
 }
 
-/// What values are measured in, if they do not count things.
+/// The unit of values that are not plain counts.
 #[derive(Clone, Copy)]
 pub(super) enum Unit {
     Seconds,
     Bytes,
 }
 
-/// What a value does.
+/// The kind of a metric.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Only grows.
+    /// A value that only grows.
     Counter,
     Gauge,
     Histogram,
@@ -64,13 +64,13 @@ fn series<'a>(key: &'static str, label: &'a str, value: Value<'a>) -> Series<'a>
     Series { labels: vec![(key, label)], value }
 }
 
-/// No gauge of ours is below zero.
+/// A gauge; no gauge here is negative.
 fn gauge(value: i64) -> Value<'static> {
     Value::Integer(value.max(0).unsigned_abs())
 }
 
 impl Numbers {
-    /// Those that have something to say.
+    /// The families with at least one series.
     pub(super) fn families(&self) -> Vec<Family<'_>> {
         let mut all = self.transitions();
         all.extend(self.ring());

@@ -1,5 +1,5 @@
-//! What is counted while records flow (docs/metrics.md): states, places and names of ours as the only labels, so that there are as
-//! many series on a busy host as on a quiet one. [`families`] says what there is; Prometheus and OTLP say it in their ways.
+//! Metrics (docs/metrics.md). Labels are only states, places and our own names, so the number of series does not depend on the load.
+//! [`families`] defines the metrics; `open_metrics` and `otlp` write them.
 
 mod families;
 mod open_metrics;
@@ -13,40 +13,40 @@ pub use server::{MetricsError, Question, Server};
 
 use crate::model::{Dwell, LostPlace, SocketCounts, Transition};
 
-/// What has been written so far.
+/// Counts of written transitions.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
-    /// Since then, by the wall clock, ns since the epoch.
+    /// Wall clock, ns since the epoch, when counting began.
     since_ns: i64,
-    /// By the states' names, of which some states share one.
+    /// By state names; some states share a name.
     transitions: BTreeMap<(&'static str, &'static str), u64>,
     durations: BTreeMap<&'static str, Dwell>,
 }
 
 impl Counts {
-    /// Nothing yet.
+    /// Empty counts.
     #[must_use]
     pub fn since(since_ns: i64) -> Self {
         Self { since_ns, ..Self::default() }
     }
 
-    /// One more.
+    /// Counts a transition.
     pub fn transition(&mut self, transition: &Transition) {
         let (from, to) = (transition.from.name(), transition.to.name());
         *self.transitions.entry((from, to)).or_default() += 1;
-        // A lower bound makes no series either.
+        // A lower bound is not counted, and creates no series.
         if let Some(in_state) = transition.in_state.filter(|in_state| !in_state.at_least) {
             self.durations.entry(from).or_default().add(in_state);
         }
     }
 }
 
-/// All that a scrape shows.
+/// All numbers of a scrape.
 #[derive(Clone, Debug, Default)]
 pub struct Numbers {
     /// Transitions and times.
     pub counts: Counts,
-    /// The connections now.
+    /// Current connections.
     pub tally: SocketCounts,
     /// Losses by place, since the start.
     pub lost: BTreeMap<LostPlace, u64>,
@@ -54,17 +54,17 @@ pub struct Numbers {
     pub illegal: u64,
     /// Bytes that wait for the output.
     pub waiting_bytes: usize,
-    /// Bytes in the ring, and how many it holds.
+    /// Unread bytes in the ring, and its size.
     pub ring: Option<(u64, u64)>,
-    /// The kernel programs, while the kernel counts what they do: name, nanoseconds, runs.
+    /// Run statistics of the kernel programs, if the kernel counts them: name, nanoseconds, runs.
     pub programs: Vec<(String, u64, u64)>,
     /// The sinks.
     pub sinks: Vec<SinkNumbers>,
-    /// Processes with the most stuck sockets, where that is wanted.
+    /// Processes with the most stuck sockets (`--metrics-top`).
     pub leakers: Vec<(String, i64)>,
-    /// Which hook sees the transitions.
+    /// The hook for transitions.
     pub hook: &'static str,
-    /// Which hooks see the mini-sockets.
+    /// The tier for mini-sockets.
     pub tier: &'static str,
 }
 
@@ -73,23 +73,23 @@ pub struct Numbers {
 pub struct SinkNumbers {
     /// Its name.
     pub name: String,
-    /// Records that its collector has.
+    /// Delivered records.
     pub delivered: u64,
-    /// Their bytes.
+    /// Bytes of delivered records.
     pub delivered_bytes: u64,
-    /// Records that it will never get.
+    /// Lost records.
     pub lost: u64,
-    /// Records that it may have, and that are not sent again.
+    /// Records in doubt: the collector may have them, and they are not sent again.
     pub in_doubt: u64,
-    /// Attempts that failed.
+    /// Failed attempts to deliver.
     pub failures: u64,
-    /// Whether the last one did.
+    /// Whether the last attempt failed.
     pub failing: bool,
-    /// Bytes that wait in memory.
+    /// Bytes of records in memory.
     pub queued_bytes: u64,
-    /// Bytes that wait on disk.
+    /// Bytes of records on disk.
     pub spooled_bytes: u64,
-    /// Whether it has not ended: otherwise it has only counts.
+    /// Whether the sink still runs; an ended sink has only counts.
     pub runs: bool,
 }
 

@@ -19,13 +19,13 @@ use crate::model::Dwell;
 const RESOURCE_METRICS: u32 = 1;
 
 impl Numbers {
-    /// Appends them, as of `now_ns` (wall clock, ns since the epoch), to a request in protobuf: a field of
-    /// `ExportMetricsServiceRequest`, of which there may be many.
+    /// Appends the metrics at `now_ns` (wall clock, ns since the epoch) to a protobuf request, as a repeated field of
+    /// `ExportMetricsServiceRequest`.
     pub fn otlp_protobuf(&self, resource: &Resource, now_ns: i64, out: &mut Vec<u8>) {
         prost::encoding::message::encode(RESOURCE_METRICS, &self.resource_metrics(resource, now_ns), out);
     }
 
-    /// The same as `ResourceMetrics` in JSON, a line.
+    /// The metrics as a line of JSON (`ResourceMetrics`).
     pub fn otlp_json(&self, resource: &Resource, now_ns: i64, out: &mut Vec<u8>) {
         // Writing a value of ours to a vector does not fail.
         let _ = serde_json::to_writer(&mut *out, &self.resource_metrics(resource, now_ns));
@@ -58,7 +58,7 @@ fn metric(family: &Family<'_>, times: [u64; 2]) -> Metric {
             let data_points = family.series.iter().map(|series| number(series, times)).collect();
             Data::Sum(Sum { data_points, aggregation_temporality, is_monotonic: true })
         }
-        // A gauge has no beginning.
+        // A gauge has no start time.
         Kind::Gauge => {
             let data_points = family.series.iter().map(|series| number(series, [0, times[1]])).collect();
             Data::Gauge(Gauge { data_points })
@@ -71,7 +71,7 @@ fn metric(family: &Family<'_>, times: [u64; 2]) -> Metric {
     Metric {
         name: format!("sockstate.{}", family.name),
         description: family.help.into(),
-        // UCUM: one is what counts things.
+        // UCUM: the unit of counts is 1.
         unit: family
             .unit
             .map_or("1", |unit| match unit {
@@ -111,7 +111,7 @@ fn histogram(
         count: times.counts.iter().sum(),
         sum: Some(times.sum_ns as f64 / 1e9),
         bucket_counts: times.counts.to_vec(),
-        // The last bucket ends nowhere.
+        // The last bucket has no upper bound.
         explicit_bounds: Dwell::ENDS_S.into_iter().filter(|end| end.is_finite()).collect(),
         ..HistogramDataPoint::default()
     })

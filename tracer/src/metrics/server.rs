@@ -1,5 +1,5 @@
-//! `/metrics`, `/healthz`, `/readyz` over HTTP, in a thread of its own: a slow client holds up nobody. The thread that reads records
-//! answers both: with the numbers, or only with the time when it was last at work.
+//! Serves `/metrics`, `/healthz` and `/readyz` over HTTP in a separate thread, so that a slow client delays nothing. The main thread
+//! answers its questions: with the numbers, or with the time when it last worked.
 
 use std::{
     collections::VecDeque,
@@ -32,7 +32,7 @@ use tokio::{
     time::{sleep_until, timeout},
 };
 
-/// Somebody who wants the numbers, as text; or only to know that the thread works, which costs no walk over the connections.
+/// A question to the main thread: the numbers as text, or only whether it works, which needs no walk over the connections.
 #[derive(Debug)]
 pub enum Question {
     Numbers(oneshot::Sender<String>),
@@ -41,18 +41,18 @@ pub enum Question {
 
 /// Content type of OpenMetrics.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// How long the thread that reads records may take to answer.
+/// How long the main thread may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a request may take to come.
+/// How long a request may take to arrive.
 const REQUEST: Duration = Duration::from_secs(2);
-/// Connections at a time. With more, the oldest one is ended: silent or slow clients never keep others out.
+/// Limit of connections. A further one ends the oldest one, so that slow clients cannot block others.
 const CLIENTS: usize = 256;
-/// How long an answer about health counts: more questions cost nothing.
+/// How long an answer about health is cached.
 const HEALTH: Duration = Duration::from_secs(1);
-/// The least time between two answers with numbers: counting costs the thread that reads records a walk over the connections.
+/// How long numbers are cached, because each answer costs the main thread a walk over the connections.
 const NUMBERS: Duration = Duration::from_millis(50);
 
-/// Why there are no metrics.
+/// Why the server cannot start.
 #[derive(Debug, Error)]
 #[error("cannot serve metrics at {address}: {source}; is the port in use?")]
 pub struct MetricsError {
@@ -70,7 +70,7 @@ impl Server {
     /// Listens at `address`.
     ///
     /// # Errors
-    /// It cannot listen there, or no thread can be started.
+    /// The address cannot be used, or the thread cannot be started.
     pub fn start(address: SocketAddr) -> Result<Self, MetricsError> {
         let failed = |source| MetricsError { address, source };
         let listener = TcpListener::bind(address).map_err(failed)?;
@@ -78,7 +78,7 @@ impl Server {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let (sender, questions) = mpsc::channel(1);
         let work = move || {
-            // It listens already, and a client gets nothing else from it.
+            // The socket is already listening, and the thread needs no capability.
             for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
                 if caps::clear(None, set).is_err() {
                     return;
@@ -90,10 +90,10 @@ impl Server {
         Ok(Self { questions })
     }
 
-    /// Whether it could listen at `address`. That another process does is no fault of the address: it may be a running sockstate.
+    /// Whether the address could be used. That another process listens there is not an error: it may be a running sockstate.
     ///
     /// # Errors
-    /// It could not.
+    /// The address cannot be used.
     pub fn verify(address: SocketAddr) -> Result<(), MetricsError> {
         let bind = || {
             let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
@@ -106,7 +106,7 @@ impl Server {
         }
     }
 
-    /// The next that waits for an answer.
+    /// Waits for the next question.
     pub async fn asked(&mut self) -> Question {
         match self.questions.recv().await {
             Some(question) => question,
@@ -114,7 +114,7 @@ impl Server {
         }
     }
 
-    /// The same, if there is one now.
+    /// The next question, if there is one.
     pub fn asked_now(&mut self) -> Option<Question> {
         self.questions.try_recv().ok()
     }
@@ -126,7 +126,7 @@ async fn serve(listener: TcpListener, questions: mpsc::Sender<Question>) {
     let mut clients: VecDeque<JoinHandle<()>> = VecDeque::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else {
-            // Out of descriptors, most likely: some will come back.
+            // Probably out of descriptors; try again later.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
@@ -144,7 +144,7 @@ async fn serve(listener: TcpListener, questions: mpsc::Sender<Question>) {
                 .header_read_timeout(REQUEST)
                 .keep_alive(false)
                 .serve_connection(TokioIo::new(stream), service);
-            // One that never reads its answer is cut off; a client that goes away early is no failure of ours.
+            // A client that does not read its answer is disconnected; a client that disconnects early is not an error.
             let _ = timeout(PATIENCE + 2 * REQUEST, connection).await;
         }));
     }
@@ -172,7 +172,7 @@ async fn respond(
     }))
 }
 
-/// When the thread that reads records has answered last. However many ask, it is asked so often and no more.
+/// Cached answers of the main thread, which limit how often it is asked.
 struct Answers {
     questions: mpsc::Sender<Question>,
     numbers: Mutex<Option<Instant>>,

@@ -1,10 +1,10 @@
-//! What records add up to: the life of each connection, and how often and how fast each way was gone. Fed record by record, from a
-//! recording or live.
+//! Collects records into a history of each connection, and counts and times of each transition. Records come from a recording or
+//! from a live tracer.
 
-mod room;
+mod memory_limit;
 mod times;
 
-use room::Room;
+use memory_limit::MemoryLimit;
 use std::{collections::BTreeMap, rc::Rc};
 
 use rustc_hash::FxHashMap;
@@ -16,8 +16,8 @@ use crate::model::{
     Transition, Tuple,
 };
 
-/// One way that was gone, by the names of its states.
-pub type Way = (&'static str, &'static str);
+/// A pair of state names: before and after a transition.
+pub type StatePair = (&'static str, &'static str);
 
 /// One step of a connection.
 #[derive(Clone, Debug)]
@@ -28,53 +28,45 @@ pub struct Step {
     pub from: State,
     /// State after.
     pub to: State,
-    /// Time in `from`, `None` where not known.
+    /// Time in `from`; `None` if it is not known.
     pub in_state: Option<InState>,
-    /// Why, `None` where not known.
     pub cause: Option<Cause>,
-    /// Whose it was.
     pub subject: Rc<Subject>,
-    /// A correction, not seen when it happened.
+    /// The step is from a `resync` record.
     pub corrected: bool,
 }
 
-/// One connection, or listener.
+/// The history of one connection or listener.
 #[derive(Clone, Debug)]
-pub struct Life {
-    /// Its identity.
+pub struct ConnHistory {
     pub conn: ConnId,
-    /// Its state now.
+    /// The current state.
     pub state: State,
-    /// Since when, by the wall clock, ns since the epoch.
+    /// Wall clock, ns since the epoch, when the state began.
     pub since_ns: i64,
-    /// It may have been in the state before that.
+    /// The state may have begun earlier.
     pub at_least: bool,
-    /// The state that it was found in, and since when; `None` for one that was seen from its beginning.
+    /// The first known state and its beginning; `None` for a connection that was seen from its beginning.
     pub found: Option<(State, i64)>,
-    /// What happened, in order.
     pub steps: Vec<Step>,
-    /// Its part, `None` where not known.
     pub role: Option<Role>,
-    /// Both ends.
     pub tuple: Tuple,
-    /// Whose it is.
     pub subject: Rc<Subject>,
-    /// It is a mini-socket now.
+    /// The current socket is a mini-socket.
     pub mini: bool,
-    /// Why it is or was stuck, as it was said last; `None` where it never was.
+    /// The last `stuck` record; `None` if there was none.
     pub stuck: Option<Box<Stuck>>,
-    /// It is stuck now.
     pub is_stuck: bool,
 }
 
-impl Life {
-    /// It is over.
+impl ConnHistory {
+    /// Whether the connection has ended.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.state == State::Close && !self.steps.is_empty()
     }
 
-    /// From when on anything is known, ns since the epoch.
+    /// The first known time, ns since the epoch.
     #[must_use]
     pub fn begin_ns(&self) -> i64 {
         match (self.found, self.steps.first()) {
@@ -84,7 +76,7 @@ impl Life {
         }
     }
 
-    /// The states it was in, with their beginnings; the last one lasts.
+    /// The states with their beginnings; the last one is the current state.
     #[must_use]
     pub fn states(&self) -> Vec<(State, i64)> {
         let found = self.found.into_iter();
@@ -92,56 +84,53 @@ impl Life {
     }
 }
 
-/// One way: how often, and how long in the state before it.
+/// Count and times of one kind of transition.
 #[derive(Clone, Debug, Default)]
-pub struct Gone {
-    /// How often.
+pub struct EdgeStats {
     pub count: u64,
-    /// Times in the state that was left, where they were seen from their beginning.
+    /// Times in the state before, if they were seen from their beginning.
     pub times: Times,
 }
 
-/// All of it.
+/// The histories and counts of a recording or a live trace.
 #[derive(Clone, Debug, Default)]
 pub struct Story {
-    /// The host, and its kernel.
+    /// The host name and the kernel release.
     pub host: Option<(String, String)>,
     /// The first record's time, ns since the epoch.
     pub begin_ns: i64,
-    /// The last one's.
+    /// The last record's time.
     pub end_ns: i64,
-    /// The connections, by their identity.
-    pub lives: FxHashMap<ConnId, Life>,
-    /// The ways.
-    pub ways: BTreeMap<Way, Gone>,
-    /// Why connections and states ended.
+    pub histories: FxHashMap<ConnId, ConnHistory>,
+    pub ways: BTreeMap<StatePair, EdgeStats>,
+    /// Counts of causes.
     pub causes: BTreeMap<&'static str, u64>,
     /// Losses.
     pub lost: BTreeMap<LostPlace, u64>,
     /// Transitions.
     pub transitions: u64,
-    /// Connections that are over are forgotten, and the others' steps but the last few: for those who only watch.
+    /// For live viewers: drop ended connections, and all but the last few steps.
     forgetful: bool,
-    /// Connections that had ended and were forgotten because there was no room for all.
+    /// How many ended connections were dropped because of the memory limit.
     pub left_out: u64,
-    /// Steps that were forgotten, of connections with more than [`MAX_STEPS`].
+    /// How many steps were dropped, from connections with more than [`MAX_STEPS`].
     pub left_out_steps: u64,
-    room: Room,
+    memory: MemoryLimit,
 }
 
-/// Steps that are kept of a connection, the last ones. TCP makes about ten, a forged recording any number.
+/// How many last steps are kept for a connection. TCP makes about ten; a forged recording may have any number.
 pub const MAX_STEPS: usize = 4096;
-/// Steps that a forgetful story keeps of a connection.
+/// How many last steps a forgetful story keeps for a connection.
 const LAST_STEPS: usize = 16;
 
 impl Story {
-    /// One that keeps what is there now, for those who only watch.
+    /// A story for live viewers, which keeps only existing connections.
     #[must_use]
     pub fn forgetful() -> Self {
         Self { forgetful: true, ..Self::default() }
     }
 
-    /// One that takes up to about this many bytes of memory.
+    /// A story with a memory limit, approximately.
     #[must_use]
     pub fn within(bytes: usize) -> Self {
         let mut story = Self::default();
@@ -149,12 +138,12 @@ impl Story {
         story
     }
 
-    /// It takes up to about this many bytes of memory from now on.
+    /// Sets the memory limit, approximately.
     pub fn bound(&mut self, bytes: usize) {
-        self.room = Room::of(bytes);
+        self.memory = MemoryLimit::of(bytes);
     }
 
-    /// Takes in one record more.
+    /// Adds a record.
     pub fn record(&mut self, record: &Record) {
         if self.is_full() {
             return;
@@ -164,16 +153,16 @@ impl Story {
             Record::Snapshot(snapshot) => self.snapshot(snapshot),
             Record::Resync(resync) => self.resync(resync),
             Record::Stuck(stuck) => {
-                if let Some(life) = self.lives.get_mut(&stuck.conn.id) {
-                    life.is_stuck = true;
-                    life.subject = Rc::clone(&stuck.conn.subject);
-                    self.room.replace(life.stuck.as_deref(), stuck);
-                    life.stuck = Some(Box::new(stuck.clone()));
+                if let Some(history) = self.histories.get_mut(&stuck.conn.id) {
+                    history.is_stuck = true;
+                    history.subject = Rc::clone(&stuck.conn.subject);
+                    self.memory.replace(history.stuck.as_deref(), stuck);
+                    history.stuck = Some(Box::new(stuck.clone()));
                 }
             }
             Record::Resolved(resolved) => {
-                if let Some(life) = self.lives.get_mut(&resolved.conn.id) {
-                    life.is_stuck = false;
+                if let Some(history) = self.histories.get_mut(&resolved.conn.id) {
+                    history.is_stuck = false;
                 }
             }
             Record::Lost(lost) => *self.lost.entry(lost.place).or_default() += lost.count,
@@ -184,27 +173,27 @@ impl Story {
         if !matches!(record, Record::Snapshot(_)) {
             self.at(record.time_ns());
         }
-        self.make_room();
+        self.drop_ended();
     }
 
     fn transition(&mut self, transition: &Transition) {
         self.transitions += 1;
-        let gone = self.ways.entry((transition.from.name(), transition.to.name())).or_default();
-        gone.count += 1;
+        let stats = self.ways.entry((transition.from.name(), transition.to.name())).or_default();
+        stats.count += 1;
         if let Some(time) = transition.in_state.filter(|time| !time.at_least) {
-            gone.times.add(time.ns);
+            stats.times.add(time.ns);
         }
         if let Some(cause) = transition.cause {
             *self.causes.entry(cause.name()).or_default() += 1;
         }
         let conn = &transition.conn;
-        let life = self.lives.entry(conn.id).or_insert_with(|| Life {
+        let history = self.histories.entry(conn.id).or_insert_with(|| ConnHistory {
             at_least: false,
-            // Older than the recording, and not in its snapshot.
+            // The connection is older than the recording and not in its snapshot.
             found: transition
                 .in_state
                 .map(|time| (transition.from, transition.time_ns - i64::try_from(time.ns).unwrap_or(0))),
-            ..Life::new(conn, transition.from, transition.time_ns)
+            ..ConnHistory::new(conn, transition.from, transition.time_ns)
         });
         let step = Step {
             time_ns: transition.time_ns,
@@ -215,15 +204,15 @@ impl Story {
             subject: Rc::clone(&conn.subject),
             corrected: false,
         };
-        self.room.add(&conn.subject);
-        self.left_out_steps += life.step(step, conn);
+        self.memory.add(&conn.subject);
+        self.left_out_steps += history.step(step, conn);
         self.forget(conn.id);
     }
 
     fn snapshot(&mut self, snapshot: &Snapshot) {
         let Snapshot { time_ns, conn, state } = snapshot;
-        self.room.add(&conn.subject);
-        self.lives.insert(conn.id, Life::new(conn, *state, *time_ns));
+        self.memory.add(&conn.subject);
+        self.histories.insert(conn.id, ConnHistory::new(conn, *state, *time_ns));
     }
 
     fn resync(&mut self, resync: &Resync) {
@@ -231,8 +220,8 @@ impl Story {
         let Some(was) = *was else {
             return self.snapshot(&Snapshot { time_ns: *time_ns, conn: conn.clone(), state: *state });
         };
-        if let Some(life) = self.lives.get_mut(&conn.id) {
-            self.room.add(&conn.subject);
+        if let Some(history) = self.histories.get_mut(&conn.id) {
+            self.memory.add(&conn.subject);
             let step = Step {
                 time_ns: *time_ns,
                 from: was,
@@ -242,7 +231,7 @@ impl Story {
                 subject: Rc::clone(&conn.subject),
                 corrected: true,
             };
-            self.left_out_steps += life.step(step, conn);
+            self.left_out_steps += history.step(step, conn);
         }
         self.forget(conn.id);
     }
@@ -259,31 +248,31 @@ impl Story {
         if !self.forgetful {
             return;
         }
-        if let Some(life) = self.lives.get_mut(&conn) {
-            if life.is_over() {
-                self.lives.remove(&conn);
-            } else if life.steps.len() > LAST_STEPS {
-                life.steps.remove(0);
+        if let Some(history) = self.histories.get_mut(&conn) {
+            if history.is_over() {
+                self.histories.remove(&conn);
+            } else if history.steps.len() > LAST_STEPS {
+                history.steps.remove(0);
             }
         }
     }
 
     /// The connections in the order of their beginnings.
     #[must_use]
-    pub fn in_order(&self) -> Vec<&Life> {
-        let mut lives: Vec<&Life> = self.lives.values().collect();
-        lives.sort_by_key(|life| (life.begin_ns(), life.conn));
-        lives
+    pub fn in_order(&self) -> Vec<&ConnHistory> {
+        let mut histories: Vec<&ConnHistory> = self.histories.values().collect();
+        histories.sort_by_key(|history| (history.begin_ns(), history.conn));
+        histories
     }
 
-    /// How many are in each state now, and how many of them are stuck; by the states' names.
+    /// By state name: how many connections are in the state, and how many of them are stuck.
     #[must_use]
     pub fn tally(&self) -> BTreeMap<&'static str, (u64, u64)> {
         let mut by_number = [(0, 0); 256];
-        for life in self.lives.values() {
-            let (now, stuck) = &mut by_number[usize::from(life.state.number())];
+        for history in self.histories.values() {
+            let (now, stuck) = &mut by_number[usize::from(history.state.number())];
             *now += 1;
-            *stuck += u64::from(life.is_stuck);
+            *stuck += u64::from(history.is_stuck);
         }
         let mut tally: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
         for (number, (now, stuck)) in (0..=u8::MAX).zip(by_number).filter(|(_, (now, _))| *now > 0) {
@@ -298,8 +287,8 @@ impl Story {
     }
 }
 
-impl Life {
-    /// Of a connection that was found in `state`.
+impl ConnHistory {
+    /// The history of a connection that was found in `state`.
     fn new(conn: &Connection, state: State, since_ns: i64) -> Self {
         Self {
             conn: conn.id,
@@ -317,7 +306,7 @@ impl Life {
         }
     }
 
-    /// Returns how many earlier steps are forgotten for it.
+    /// Adds a step, and returns how many earlier steps were dropped.
     fn step(&mut self, step: Step, conn: &Connection) -> u64 {
         let before = self.steps.len();
         if before >= MAX_STEPS {

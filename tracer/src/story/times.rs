@@ -1,9 +1,9 @@
-//! Many times in little room, and their quantiles.
+//! A compact histogram of times, with quantiles.
 
-/// Steps to twice the time: a quantile is wrong by a twelfth at most.
+/// Buckets per doubling: the error of a quantile is at most a twelfth.
 const STEPS: u32 = 8;
 
-/// Times in ns, by their logarithms.
+/// A histogram of times in ns, with logarithmic buckets.
 #[derive(Clone, Debug, Default)]
 pub struct Times {
     counts: Vec<u64>,
@@ -12,7 +12,7 @@ pub struct Times {
 }
 
 impl Times {
-    /// One more.
+    /// Adds a time.
     pub fn add(&mut self, ns: u64) {
         let at = bucket(ns);
         if self.counts.len() <= at {
@@ -23,19 +23,18 @@ impl Times {
         self.longest_ns = self.longest_ns.max(ns);
     }
 
-    /// How many.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.total
     }
 
-    /// The longest, exactly.
+    /// The longest time, exact.
     #[must_use]
     pub fn longest_ns(&self) -> u64 {
         self.longest_ns
     }
 
-    /// The time that this share of them does not exceed, about; `None` where there is none.
+    /// The approximate quantile; `None` if there are no times.
     #[must_use]
     pub fn quantile_ns(&self, share: f64) -> Option<u64> {
         let wanted = ((self.total as f64 * share).ceil() as u64).max(1);
@@ -49,13 +48,13 @@ impl Times {
         None
     }
 
-    /// The median, about.
+    /// The approximate median.
     #[must_use]
     pub fn median_ns(&self) -> Option<u64> {
         self.quantile_ns(0.5)
     }
 
-    /// How many there are of each length: upper end in ns (about), and count.
+    /// Buckets: approximate upper bound in ns, and count.
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> {
         self.counts
             .iter()
@@ -65,7 +64,7 @@ impl Times {
     }
 }
 
-/// Small ones have a bucket each.
+/// The bucket of a time; each small time has its own bucket.
 fn bucket(ns: u64) -> usize {
     if ns < u64::from(STEPS) {
         return ns as usize;
@@ -75,7 +74,7 @@ fn bucket(ns: u64) -> usize {
     ((power - STEPS.ilog2() + 1) * STEPS) as usize + part as usize
 }
 
-/// The least of a bucket.
+/// The lower bound of a bucket.
 fn lower(at: usize) -> u64 {
     let (steps, at) = (u64::from(STEPS), at as u64);
     if at < steps { at } else { (steps + at % steps) << (at / steps - 1).min(60) }

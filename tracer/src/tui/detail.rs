@@ -1,4 +1,4 @@
-//! Everything about one socket.
+//! The detail view of one socket.
 
 use ratatui::{
     style::{Modifier, Style},
@@ -10,44 +10,44 @@ use crate::{
     display::{duration, endpoint},
     format,
     model::{Role, Watch, printable},
-    story::Life,
+    story::ConnHistory,
 };
 
 impl App {
-    /// Its way so far, what its state means, who holds it, why, and what to do.
-    pub(super) fn detail(&self, life: &Life) -> Vec<Line<'static>> {
-        let mut lines = vec![self.title(life)];
-        let tuple = &life.tuple;
+    /// History, meaning of the state, holders, reason, and what to do.
+    pub(super) fn detail(&self, history: &ConnHistory) -> Vec<Line<'static>> {
+        let mut lines = vec![self.title(history)];
+        let tuple = &history.tuple;
         let (local, remote) =
             (endpoint(tuple.local, tuple.local_port), endpoint(tuple.remote, tuple.remote_port));
         lines.push(Line::raw(format!(
             "{local} - {remote}  {}  connection {}",
-            life.role.map_or("", Role::name),
-            life.conn
+            history.role.map_or("", Role::name),
+            history.conn
         )));
-        lines.extend(self.owner(life));
+        lines.extend(self.owner(history));
         lines.push(Line::default());
-        self.stuck(life, &mut lines);
+        self.stuck(history, &mut lines);
         lines.push(Line::styled(self.texts.get("top.so_far").to_owned(), self.bold()));
-        lines.extend(self.way(life));
+        lines.extend(self.way(history));
         lines.push(Line::default());
-        let name = life.state.name();
+        let name = history.state.name();
         lines.push(Line::styled(self.texts.get("labels.means").to_owned(), self.bold()));
         lines.push(Line::raw(self.texts.get(&format!("states.{name}.means")).to_owned()));
         lines.push(Line::raw(self.texts.get(&format!("states.{name}.fault")).to_owned()));
         lines
     }
 
-    fn title(&self, life: &Life) -> Line<'static> {
-        let at_least = if life.at_least { "more than " } else { "" };
-        let age = format!("  for {at_least}{}", duration(self.age_ns(life)));
-        let short = self.texts.get(&format!("states.{}.short", life.state.name())).to_owned();
-        let name = Span::styled(life.state.name(), self.style(life.state).add_modifier(Modifier::BOLD));
+    fn title(&self, history: &ConnHistory) -> Line<'static> {
+        let at_least = if history.at_least { "more than " } else { "" };
+        let age = format!("  for {at_least}{}", duration(self.age_ns(history)));
+        let short = self.texts.get(&format!("states.{}.short", history.state.name())).to_owned();
+        let name = Span::styled(history.state.name(), self.style(history.state).add_modifier(Modifier::BOLD));
         Line::from(vec![name, Span::raw(age), Span::raw(format!("  {short}"))])
     }
 
-    fn owner(&self, life: &Life) -> Vec<Line<'static>> {
-        let subject = &life.subject;
+    fn owner(&self, history: &ConnHistory) -> Vec<Line<'static>> {
+        let subject = &history.subject;
         let mut lines = Vec::new();
         if let Some(owner) = &subject.owner {
             let exe = owner.exe.as_deref().unwrap_or("-");
@@ -68,9 +68,9 @@ impl App {
         lines
     }
 
-    fn stuck(&self, life: &Life, lines: &mut Vec<Line<'static>>) {
+    fn stuck(&self, history: &ConnHistory, lines: &mut Vec<Line<'static>>) {
         let Some((examined, diagnosis)) =
-            life.stuck.as_ref().filter(|_| life.is_stuck).and_then(|stuck| stuck.found.as_deref())
+            history.stuck.as_ref().filter(|_| history.is_stuck).and_then(|stuck| stuck.found.as_deref())
         else {
             return;
         };
@@ -102,14 +102,14 @@ impl App {
         lines.push(Line::default());
     }
 
-    fn way(&self, life: &Life) -> Vec<Line<'static>> {
+    fn way(&self, history: &ConnHistory) -> Vec<Line<'static>> {
         let mut lines = Vec::new();
-        if let Some((state, _)) = life.found {
+        if let Some((state, _)) = history.found {
             let style = Style::new().add_modifier(Modifier::DIM);
             lines.push(Line::styled(format!("  found in {}", state.name()), style));
         }
-        let begin_ns = life.begin_ns();
-        for step in &life.steps {
+        let begin_ns = history.begin_ns();
+        for step in &history.steps {
             let at = duration(u64::try_from(step.time_ns - begin_ns).unwrap_or(0));
             let time = step.in_state.map_or_else(String::new, |time| format!(" after {}", duration(time.ns)));
             let cause = step.cause.map_or_else(String::new, |cause| format!(", {}", cause.name()));

@@ -1,4 +1,4 @@
-//! What keys and the mouse do.
+//! Handles keys and the mouse.
 
 use ratatui::crossterm::event::{
     KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
@@ -10,7 +10,7 @@ use super::{App, Sort, View};
 const CLOSE_WAIT: &str = "close_wait";
 
 impl App {
-    /// A key was pressed; true where it ends the program.
+    /// Handles a key; true if it ends the program.
     pub fn key(&mut self, key: KeyEvent) -> bool {
         if key.kind == KeyEventKind::Release {
             return false;
@@ -54,7 +54,7 @@ impl App {
         false
     }
 
-    /// Shows it; what is shown already gives way to the table.
+    /// Shows a view; if it is already shown, shows the table instead.
     fn show(&mut self, view: View) {
         self.view = if self.view == view { View::Sockets } else { view };
         self.scroll = 0;
@@ -102,7 +102,7 @@ impl App {
         }
     }
 
-    /// The mouse was used.
+    /// Handles a mouse event.
     pub fn mouse(&mut self, event: MouseEvent) {
         let table = self.table_at;
         let (first, lines) = (table.y + 1, table.height.saturating_sub(1));

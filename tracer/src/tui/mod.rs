@@ -1,5 +1,4 @@
-//! `sockstate top`: a terminal's screen full of sockets. [`App`] holds what is shown, knows what keys do, and draws itself; whoever
-//! runs it feeds it records and keys.
+//! The screen of `sockstate top`. [`App`] has the state, handles keys and draws; its caller passes records and keys.
 
 mod detail;
 mod input;
@@ -22,7 +21,7 @@ use totals::Totals;
 use crate::{
     explain::Texts,
     model::{ConnId, Record},
-    story::{Life, Story},
+    story::{ConnHistory, Story},
 };
 
 /// Counting and sorting again may take one part in this many of the time,
@@ -30,7 +29,7 @@ const SHARE: u32 = 50;
 /// or this much each second.
 const LITTLE: Duration = Duration::from_millis(5);
 
-/// What fills the lower part of the screen.
+/// The view in the lower part of the screen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum View {
     /// The table of sockets.
@@ -44,10 +43,10 @@ enum View {
     Help,
 }
 
-/// Everything that is shown.
+/// The state of the screen.
 pub struct App {
     story: Story,
-    /// A copy of what was there when the user stopped it.
+    /// A copy of the story from the moment when the user paused the screen.
     frozen: Option<Rc<Story>>,
     texts: Texts,
     coloured: bool,
@@ -59,23 +58,22 @@ pub struct App {
     /// When that was done by itself, and how long it took.
     refreshed: Option<(Instant, Duration)>,
     samples: Samples,
-    /// What is searched for, and whether it is being typed.
+    /// The search text, and whether the user is typing it.
     search: String,
     typing: bool,
-    /// Lines that a long view is moved up by.
+    /// By how many lines a long view is scrolled.
     scroll: u16,
     /// Where the records come from.
     source: String,
-    /// Nothing more comes.
     ended: bool,
-    /// The time that ages are counted to, ns since the epoch.
+    /// The current time for ages, ns since the epoch.
     now_ns: i64,
-    /// Where the table was drawn, its head included.
+    /// The area of the table, with its header.
     table_at: ratatui::layout::Rect,
 }
 
 impl App {
-    /// Nothing yet; `source` says where records come from.
+    /// An empty screen; `source` names the source of records.
     #[must_use]
     pub fn new(source: String, texts: Texts, coloured: bool) -> Self {
         Self {
@@ -116,7 +114,7 @@ impl App {
         &self.source
     }
 
-    /// Takes in one record more.
+    /// Adds a record.
     pub fn record(&mut self, record: &Record) {
         self.changed = true;
         if let Record::Transition(transition) = record {
@@ -130,7 +128,7 @@ impl App {
         self.ended = true;
     }
 
-    /// Once a second: takes a sample of the rates, and counts and sorts again, less often where that takes long.
+    /// Once per second: updates rates, and counts and sorts rows again, less often if that is slow.
     pub fn second(&mut self, now_ns: i64) {
         let is_due = |(at, cost): &(Instant, Duration)| *cost < LITTLE || at.elapsed() >= *cost * SHARE;
         if self.changed && self.refreshed.as_ref().is_none_or(is_due) {
@@ -162,13 +160,13 @@ impl App {
         self.frozen.as_deref().unwrap_or(&self.story)
     }
 
-    fn selected(&self) -> Option<&Life> {
-        self.shown().lives.get(&self.rows.selected()?)
+    fn selected(&self) -> Option<&ConnHistory> {
+        self.shown().histories.get(&self.rows.selected()?)
     }
 
     /// How long a connection has been in its state, ns.
-    fn age_ns(&self, life: &Life) -> u64 {
-        u64::try_from(self.now_ns - life.since_ns).unwrap_or(0)
+    fn age_ns(&self, history: &ConnHistory) -> u64 {
+        u64::try_from(self.now_ns - history.since_ns).unwrap_or(0)
     }
 
     fn freeze(&mut self) {

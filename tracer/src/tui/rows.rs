@@ -1,17 +1,17 @@
-//! Which sockets the table shows, in which order, and which of them is selected.
+//! The rows of the table: filter, order, selection.
 
 use std::cmp::Reverse;
 
 use crate::{
     display::endpoint,
     model::{ConnId, State},
-    story::{Life, Story},
+    story::{ConnHistory, Story},
 };
 
-/// What the table is sorted by.
+/// The order of the table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sort {
-    /// The stuck ones first, then those that are longest in their state.
+    /// Stuck connections first, then the longest in their state.
     #[default]
     Stuck,
     /// The longest in their state first.
@@ -27,11 +27,11 @@ pub enum Sort {
 }
 
 impl Sort {
-    /// All of them, in the order of their keys.
+    /// All orders, in the order of their keys.
     pub const ALL: [Self; 6] =
         [Self::Stuck, Self::Age, Self::State, Self::Process, Self::Local, Self::Remote];
 
-    /// As the screen says it.
+    /// The name on the screen.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -58,33 +58,36 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Puts what matches `search` in order; what was selected stays so.
+    /// Filters by `search` and sorts; the selection stays.
     pub(super) fn arrange(&mut self, story: &Story, search: &str) {
         let selected = self.selected();
         let words: Vec<String> = search.split_whitespace().map(str::to_lowercase).collect();
-        let is_wanted = |life: &&Life| life.state != State::Close && matches(life, &words);
-        let mut lives: Vec<&Life> = story.lives.values().filter(is_wanted).collect();
-        // There may be very many: keys side by side are quicker to compare than connections anywhere in memory.
+        let is_wanted = |history: &&ConnHistory| history.state != State::Close && matches(history, &words);
+        let mut histories: Vec<&ConnHistory> = story.histories.values().filter(is_wanted).collect();
+        // With many connections, cached keys are faster to compare than scattered ones.
         match self.sort {
-            Sort::Stuck => lives.sort_by_cached_key(|life| {
-                (Reverse(life.is_stuck), rank(life.state), life.since_ns, life.conn)
+            Sort::Stuck => histories.sort_by_cached_key(|history| {
+                (Reverse(history.is_stuck), rank(history.state), history.since_ns, history.conn)
             }),
-            Sort::Age => lives.sort_by_cached_key(|life| (life.since_ns, life.conn)),
-            Sort::State => lives.sort_by_cached_key(|life| (rank(life.state), life.since_ns, life.conn)),
-            Sort::Process => lives.sort_by_cached_key(|life| {
-                let owner = life.subject.owner.as_ref().map(|owner| (owner.comm.clone(), owner.pid()));
-                (owner.is_none(), owner, life.conn)
-            }),
-            Sort::Local => {
-                lives.sort_by_cached_key(|life| (life.tuple.local.octets(), life.tuple.local_port, life.conn))
+            Sort::Age => histories.sort_by_cached_key(|history| (history.since_ns, history.conn)),
+            Sort::State => {
+                histories.sort_by_cached_key(|history| (rank(history.state), history.since_ns, history.conn))
             }
-            Sort::Remote => lives
-                .sort_by_cached_key(|life| (life.tuple.remote.octets(), life.tuple.remote_port, life.conn)),
+            Sort::Process => histories.sort_by_cached_key(|history| {
+                let owner = history.subject.owner.as_ref().map(|owner| (owner.comm.clone(), owner.pid()));
+                (owner.is_none(), owner, history.conn)
+            }),
+            Sort::Local => histories.sort_by_cached_key(|history| {
+                (history.tuple.local.octets(), history.tuple.local_port, history.conn)
+            }),
+            Sort::Remote => histories.sort_by_cached_key(|history| {
+                (history.tuple.remote.octets(), history.tuple.remote_port, history.conn)
+            }),
         }
         if self.reverse {
-            lives.reverse();
+            histories.reverse();
         }
-        self.order = lives.into_iter().map(|life| life.conn).collect();
+        self.order = histories.into_iter().map(|history| history.conn).collect();
         if let Some(conn) = selected {
             self.select(conn);
         }
@@ -129,7 +132,7 @@ impl Rows {
     }
 }
 
-/// What may be stuck comes first, what is only waiting last.
+/// The rank of a state: states that may be stuck first, waiting states last.
 fn rank(state: State) -> u8 {
     match state {
         State::CloseWait => 0,
@@ -147,19 +150,19 @@ fn rank(state: State) -> u8 {
     }
 }
 
-/// Each word is somewhere in what the table shows of it.
-fn matches(life: &Life, words: &[String]) -> bool {
+/// Whether each word is in one of the columns.
+fn matches(history: &ConnHistory, words: &[String]) -> bool {
     words.is_empty() || {
-        let owner = life.subject.owner.as_ref();
+        let owner = history.subject.owner.as_ref();
         let text = format!(
             "{} {} {} {} {} {} {}",
-            life.state.name(),
+            history.state.name(),
             owner.map(|owner| owner.comm.as_str()).unwrap_or_default(),
             owner.map(|owner| owner.pid().to_string()).unwrap_or_default(),
-            life.role.map(crate::model::Role::name).unwrap_or_default(),
-            endpoint(life.tuple.local, life.tuple.local_port),
-            endpoint(life.tuple.remote, life.tuple.remote_port),
-            if life.is_stuck { "stuck" } else { "" },
+            history.role.map(crate::model::Role::name).unwrap_or_default(),
+            endpoint(history.tuple.local, history.tuple.local_port),
+            endpoint(history.tuple.remote, history.tuple.remote_port),
+            if history.is_stuck { "stuck" } else { "" },
         )
         .to_lowercase();
         words.iter().all(|word| text.contains(word))

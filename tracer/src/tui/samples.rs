@@ -1,4 +1,4 @@
-//! The last minute, second by second.
+//! Samples of the last minute, one per second.
 
 use std::collections::{BTreeMap, VecDeque};
 

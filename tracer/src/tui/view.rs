@@ -1,4 +1,4 @@
-//! The screen.
+//! Draws the screen.
 
 use ratatui::{
     Frame,
@@ -13,7 +13,7 @@ use crate::{
     display::{duration, endpoint, number, palette},
     draw::{Diagram, Weights},
     model::{Role, State, printable},
-    story::Life,
+    story::ConnHistory,
 };
 
 /// Lines of the states' part, where there is room.
@@ -72,7 +72,6 @@ pub(super) fn column_at(x: u16, width: u16) -> Option<Sort> {
 }
 
 impl App {
-    /// Draws everything.
     pub fn draw(&mut self, frame: &mut Frame<'_>) {
         let area = frame.area();
         let compact = (area.height < TALL).then(|| self.compact(area.width));
@@ -88,7 +87,7 @@ impl App {
         match self.view {
             View::Sockets => self.draw_table(frame, below),
             View::Detail => {
-                let lines = self.selected().map(|life| self.detail(life)).unwrap_or_default();
+                let lines = self.selected().map(|history| self.detail(history)).unwrap_or_default();
                 self.draw_long(frame, below, " socket ", lines, true);
             }
             View::Diagram => {
@@ -123,7 +122,7 @@ impl App {
             Span::raw(format!(
                 "{host}{} | {} sockets | {} transitions, {}/s",
                 self.source,
-                number(story.lives.len() as u64),
+                number(story.histories.len() as u64),
                 number(story.transitions),
                 number(self.samples.total_rate())
             )),
@@ -240,8 +239,8 @@ impl App {
         let selected = self.rows.selected();
         let shown: Vec<_> = self.rows.window(lines.into()).to_vec();
         for (at, conn) in (1..).zip(shown) {
-            let Some(life) = self.shown().lives.get(&conn) else { continue };
-            let mut line = self.row(life, area.width);
+            let Some(history) = self.shown().histories.get(&conn) else { continue };
+            let mut line = self.row(history, area.width);
             if Some(conn) == selected {
                 line = line.style(Style::new().add_modifier(Modifier::REVERSED));
             }
@@ -253,35 +252,38 @@ impl App {
         }
     }
 
-    fn row(&self, life: &Life, width: u16) -> Line<'static> {
-        let at_least = if life.at_least { ">" } else { "" };
-        let owner = life
+    fn row(&self, history: &ConnHistory, width: u16) -> Line<'static> {
+        let at_least = if history.at_least { ">" } else { "" };
+        let owner = history
             .subject
             .owner
             .as_ref()
             .map_or_else(String::new, |owner| format!("{} ({})", owner.comm, owner.pid()));
-        let tuple = &life.tuple;
+        let tuple = &history.tuple;
         let local = endpoint(tuple.local, tuple.local_port);
-        let listens = life.state == State::Listen;
+        let listens = history.state == State::Listen;
         let remote = if listens { String::new() } else { endpoint(tuple.remote, tuple.remote_port) };
         let mut spans = Vec::new();
         for (name, width, _) in columns(width) {
             let text = match *name {
-                "STATE" => life.state.name().to_owned(),
-                "AGE" => format!("{at_least}{}", duration(self.age_ns(life))),
+                "STATE" => history.state.name().to_owned(),
+                "AGE" => format!("{at_least}{}", duration(self.age_ns(history))),
                 "PROCESS" => printable(&owner),
-                "ROLE" => life.role.map_or("", Role::name).to_owned(),
+                "ROLE" => history.role.map_or("", Role::name).to_owned(),
                 "LOCAL" => local.clone(),
                 "PEER" if listens => local.clone(),
                 _ => remote.clone(),
             };
-            let style = if *name == "STATE" { self.style(life.state) } else { Style::new() };
+            let style = if *name == "STATE" { self.style(history.state) } else { Style::new() };
             let text: String = text.chars().take(width - 1).collect();
             spans.push(Span::styled(format!("{text:<width$}"), style));
         }
-        if life.is_stuck {
-            let reason =
-                life.stuck.as_ref().and_then(|stuck| stuck.found.as_ref()).map(|found| found.1.why.clone());
+        if history.is_stuck {
+            let reason = history
+                .stuck
+                .as_ref()
+                .and_then(|stuck| stuck.found.as_ref())
+                .map(|found| found.1.why.clone());
             spans.push(Span::styled(
                 format!("STUCK {}", printable(&reason.unwrap_or_default())),
                 self.alarm(),

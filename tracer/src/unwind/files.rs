@@ -1,4 +1,4 @@
-//! Opening files that other users may have put there: only regular ones, and nothing that blocks.
+//! Opens files that other users control: only regular files, and without blocking.
 
 use std::{
     cell::Cell,
@@ -19,19 +19,19 @@ use object::{
 };
 use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
 
-/// Executables with debug information are large; what is larger than this is none.
+/// The size limit of an executable, with its debug information.
 const MOST_BYTES: u64 = 4 << 30;
 
-/// Device, inode and time of change: what is at a path may be another file tomorrow.
+/// Device, inode and time of change: the identity of a file version.
 pub(super) type FileId = (u64, u64, i64, i64);
 
-/// Opens a regular file. A FIFO or a device is not even opened: that might block, or do something.
+/// Opens a regular file. A FIFO or a device is not opened, because that may block or have an effect.
 pub(super) fn open_regular(path: &Path) -> io::Result<(File, Metadata)> {
     open_place(&OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?)
 }
 
-/// Opens a regular file below another process's root directory, which symbolic links do not lead out of. With `O_NOFOLLOW` in `more`
-/// the file itself is none.
+/// Opens a regular file below another process's root directory; symbolic links do not leave it. With `O_NOFOLLOW` in `more` the
+/// file itself must not be a symbolic link.
 pub(super) fn open_below(root: &Path, path: &Path, more: OFlags) -> io::Result<(File, Metadata)> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let root = open(root, flags | OFlags::DIRECTORY, Mode::empty())?;
@@ -45,28 +45,28 @@ fn open_place(place: &File) -> io::Result<(File, Metadata)> {
     if !metadata.is_file() || metadata.len() > MOST_BYTES {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    // A lease of another process on the file does not hold us up either.
+    // O_NONBLOCK also avoids waiting for another process's lease on the file.
     let again = format!("/proc/self/fd/{}", place.as_raw_fd());
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(again)?;
     Ok((file, metadata))
 }
 
-/// Names this version of the file.
+/// The identity of this version of the file.
 pub(super) fn identity(metadata: &Metadata) -> FileId {
     (metadata.dev(), metadata.ino(), metadata.ctime(), metadata.ctime_nsec())
 }
 
-/// Most bytes that are read of an executable: what stands in it may lead to the same bytes again and again.
+/// Limit of bytes that are read from one executable: its headers may refer to the same bytes repeatedly.
 const MOST_READ: u64 = 256 << 20;
 
-/// An executable that is being read, piece by piece.
-pub(super) struct Pieces {
+/// A reader of an executable, with a cache and a limit.
+pub(super) struct CachedFile {
     cache: ReadCache<File>,
     left: Cell<u64>,
 }
 
-impl Pieces {
-    /// Those of this file.
+impl CachedFile {
+    /// A reader of `file`.
     pub(super) fn of(file: File) -> Self {
         Self { cache: ReadCache::new(file), left: Cell::new(MOST_READ) }
     }
@@ -77,7 +77,7 @@ impl Pieces {
     }
 }
 
-impl<'a> ReadRef<'a> for &'a Pieces {
+impl<'a> ReadRef<'a> for &'a CachedFile {
     fn len(self) -> Result<u64, ()> {
         self.cache.len()
     }
@@ -94,10 +94,10 @@ impl<'a> ReadRef<'a> for &'a Pieces {
     }
 }
 
-/// Where the notes of an executable are, with room to spare.
+/// How many bytes at the beginning of an executable are searched for notes.
 const BEGINNING: usize = 16 << 10;
 
-/// The GNU build id of the executable whose first bytes are found at `offset`, as far as they can be read.
+/// The GNU build id of the executable that begins at `offset`.
 pub(super) fn build_id(file: &File, offset: u64) -> Option<Vec<u8>> {
     let mut bytes = vec![0; BEGINNING];
     let mut len = 0;
@@ -196,10 +196,10 @@ mod tests {
         let file = tempfile::tempfile().expect("a file");
         file.write_all_at(&header, 0).expect("write");
         file.set_len(MOST_BYTES).expect("a hole");
-        let pieces = Pieces::of(file);
+        let pieces = CachedFile::of(file);
         assert!(ElfFile::parse(&pieces).is_err());
         assert_eq!(pieces.left.get() / (1 << 20), 255, "nothing large was read");
-        let own = Pieces::of(File::open("/proc/self/exe").expect("this program"));
+        let own = CachedFile::of(File::open("/proc/self/exe").expect("this program"));
         assert!(ElfFile::parse(&own).is_ok_and(|elf| elf.section_by_name(".text").is_some()));
     }
 }

@@ -1,5 +1,5 @@
-//! Libraries that read files of others may panic over what these say. That costs a name; every other panic ends the
-//! process, as it would with `panic = "abort"`.
+//! Catches panics of libraries that parse files of other users: such a panic costs only a name. Every other panic ends the process,
+//! as with `panic = "abort"`.
 
 use std::{
     cell::Cell,
@@ -8,7 +8,7 @@ use std::{
 };
 
 thread_local! {
-    /// Whether this thread reads a foreign file now.
+        /// Whether this thread is parsing a foreign file.
     static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -20,7 +20,7 @@ pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
     result.ok()
 }
 
-/// Lets every panic end the process, but those that [`guarded`] catches.
+/// Makes every panic end the process, except for those that [`guarded`] catches.
 pub fn abort_on_panic() {
     let report = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {

@@ -1,27 +1,27 @@
-//! Which frames are an interpreter's own machinery: they are the same for every program that it runs.
+//! Finds the frames that belong to an interpreter itself, and not to the program that it runs.
 
 use crate::model::Frame;
 
-/// Executables and libraries of an interpreter by their names, and the functions that run the program's code.
+/// Interpreters: names of their executables and libraries, and the functions that run the program's code.
 const INTERPRETERS: [(&str, [&str; 2], &[&str]); 3] = [
     ("python", ["python", "libpython"], &["_PyEval_EvalFrame", "PyEval_EvalFrame"]),
     ("perl", ["perl", "libperl"], &["Perl_runops_"]),
     ("ruby", ["ruby", "libruby"], &["rb_vm_exec", "vm_exec"]),
 ];
 
-/// Where interpreters have the extension modules of their own standard libraries, as Debian and their own makefiles install them.
+/// Directories of the interpreters' standard extension modules, as Debian and the interpreters' makefiles install them.
 const LIBRARIES: [(&str, &str); 4] =
     [("python", "/lib-dynload/"), ("perl", "/perl-base/auto/"), ("ruby", "/ruby/3."), ("ruby", "/ruby/2.")];
-/// Below this, others install theirs.
+/// Directories of extension modules from other packages.
 const OTHERS: &str = "/gems/";
 
-/// Marks them. A file's name alone is no evidence: one of its frames must be the function that runs the program's code.
+/// Marks the interpreter's frames. The name of a file is not enough: one of its frames must be the function that runs the program.
 pub(super) fn mark(frames: &mut [Frame]) {
     for (name, files, loops) in INTERPRETERS {
         let runs = |frame: &Frame| {
             frame.function.as_deref().is_some_and(|name| loops.iter().any(|prefix| name.starts_with(prefix)))
         };
-        // Stripped executables do not name the loop; that it runs is proven by what it runs.
+        // A stripped executable does not name the loop; the functions that the loop runs prove it.
         let is_proven = frames.iter().any(|frame| frame.language == Some(name));
         let mut running = frames.iter().filter(|frame| is_proven || runs(frame));
         let Some(version) = running.find_map(|frame| version_of(frame, files)) else { continue };
@@ -35,7 +35,7 @@ pub(super) fn mark(frames: &mut [Frame]) {
         };
         let Some(last) = frames.iter().rposition(is_own) else { continue };
         for frame in frames.iter_mut().take(last + 1) {
-            // Between its main() and its _start().
+            // Frames between the interpreter's main() and _start().
             let starts_it = frame.function.as_deref().is_some_and(|name| name.starts_with("__libc_start"));
             if is_own(frame) || starts_it {
                 frame.interpreter = Some(label.clone());
@@ -48,14 +48,14 @@ fn version_of<'a>(frame: &'a Frame, files: [&str; 2]) -> Option<&'a str> {
     version(frame.module.as_deref()?, files)
 }
 
-/// The version in the name of such a file, empty where it has none; none for other files.
+/// The version in the file name of an interpreter, or an empty text; `None` for other files.
 fn version<'a>(module: &'a str, files: [&str; 2]) -> Option<&'a str> {
     let name = module.rsplit('/').next()?;
     let rest = files.iter().find_map(|file| name.strip_prefix(file))?;
     let rest = rest.strip_prefix('-').unwrap_or(rest);
     let end = rest.find(|digit: char| !digit.is_ascii_digit() && digit != '.').unwrap_or(rest.len());
     let (version, rest) = rest.split_at(end);
-    // What may follow: CPython's ABI flags, and the name of a library.
+    // CPython's ABI flags and the suffix of a library may follow.
     let rest = rest.trim_start_matches(|flag| "dmut".contains(flag));
     (rest.is_empty() || rest.trim_start_matches('.').starts_with("so")).then(|| version.trim_matches('.'))
 }

@@ -1,5 +1,5 @@
-//! What a process has mapped, and the files behind it: only such as are proven to be the mapped ones. After an upgrade another
-//! file is at the path, and its functions are elsewhere.
+//! The mappings of a process, and the mapped files. A file is used only if it is proven to be the mapped one: after an upgrade
+//! another file is at the path, with its functions at other addresses.
 
 use std::{
     fs::File,
@@ -21,12 +21,12 @@ use crate::model::Unnamed;
 #[derive(Debug)]
 pub(super) struct Mapping {
     pub(super) range: Range<u64>,
-    /// Where in the file it begins.
+    /// Offset of the mapping in the file.
     pub(super) offset: u64,
     pub(super) is_executable: bool,
     device: u64,
     inode: u64,
-    /// As the kernel writes it: a path, `[vdso]`, or nothing.
+    /// The kernel's name: a path, `[vdso]`, or an empty text.
     name: String,
 }
 
@@ -38,19 +38,19 @@ pub(super) struct Opened {
 }
 
 impl Mapping {
-    /// What tells files apart, as far as /proc/PID/maps says it.
+    /// The identity of the file in /proc/PID/maps.
     pub(super) fn device_and_inode(&self) -> (u64, u64) {
         (self.device, self.inode)
     }
 
-    /// The file, as the process names it; none for memory of its own.
+    /// The path as the process sees it; `None` for anonymous memory.
     pub(super) fn file(&self) -> Option<&str> {
         let name = self.name.strip_suffix(DELETED).unwrap_or(&self.name);
         name.starts_with('/').then_some(name)
     }
 }
 
-/// What a process has mapped behind this many bytes of text is not looked at: 600,000 mappings.
+/// Limit of bytes that are read of /proc/PID/maps: about 600,000 mappings.
 const MOST_BYTES: u64 = 64 << 20;
 const DELETED: &str = " (deleted)";
 
@@ -58,12 +58,12 @@ const DELETED: &str = " (deleted)";
 pub(super) struct Mappings {
     directory: PathBuf,
     list: Vec<Mapping>,
-    /// None where we may not read it.
+    /// `None` if this process may not read the memory.
     memory: Option<File>,
 }
 
 impl Mappings {
-    /// Of the process whose /proc directory this is; none where it has gone.
+    /// Reads the mappings of the process with this /proc directory; `None` if the process no longer exists.
     pub(super) fn read(directory: &Path) -> Option<Self> {
         let mut text = String::new();
         File::open(directory.join("maps")).ok()?.take(MOST_BYTES).read_to_string(&mut text).ok()?;
@@ -76,34 +76,34 @@ impl Mappings {
         self.list.iter().filter(|mapping| mapping.is_executable)
     }
 
-    /// What is mapped at this address.
+    /// The mapping at this address.
     pub(super) fn find(&self, address: u64) -> Option<&Mapping> {
         let behind = self.list.partition_point(|mapping| mapping.range.start <= address);
         let mapping = self.list.get(behind.checked_sub(1)?)?;
         mapping.range.contains(&address).then_some(mapping)
     }
 
-    /// Whether its memory has these bytes there.
+    /// Whether the process's memory has these bytes at the address.
     #[cfg(target_arch = "x86_64")]
     pub(super) fn has_bytes(&self, address: u64, bytes: &[u8]) -> bool {
         let mut found = vec![0; bytes.len()];
         self.read(address, &mut found) && found == bytes
     }
 
-    /// Whether what is mapped at these addresses is the same file.
+    /// Whether the same file is mapped at both addresses.
     pub(super) fn has_same_file(&self, one: u64, other: u64) -> bool {
         let file = |address| self.find(address).filter(|mapping| mapping.file().is_some());
         let (one, other) = (file(one), file(other));
         one.zip(other).is_some_and(|(one, other)| one.device_and_inode() == other.device_and_inode())
     }
 
-    /// The mapped file. By the mapping itself where we have the capability; else by its path, if device and inode are the
-    /// mapping's, or if file and memory have the same build id (overlayfs and btrfs show another device than stat does).
+    /// Opens the mapped file: by the mapping itself if capabilities allow it; otherwise by its path, if device and inode are equal, or
+    /// if file and memory have the same build id (overlayfs and btrfs show another device than stat does).
     pub(super) fn open(&self, mapping: &Mapping) -> Result<Opened, Unnamed> {
         let Range { start, end } = mapping.range;
         let link = self.directory.join(format!("map_files/{start:x}-{end:x}"));
         if let Ok((file, metadata)) = files::open_regular(&link)
-            // A write to a file of a lower layer of overlayfs leaves the mapping with the old one.
+                        // After a write to a file in a lower layer of overlayfs, the mapping still has the old file.
             && self.is_same_build(mapping, &file) != Some(false)
         {
             return Ok(Opened { id: files::identity(&metadata), file });
@@ -126,7 +126,7 @@ impl Mappings {
         Err(why)
     }
 
-    /// Whether the file has the build id that the process has in its memory; none where one of them has none.
+    /// Whether file and memory have the same build id; `None` if one of them has no build id.
     fn is_same_build(&self, mapping: &Mapping, file: &File) -> Option<bool> {
         let is_first = |other: &&Mapping| {
             other.offset == 0
@@ -146,7 +146,7 @@ impl Memory for Mappings {
     }
 }
 
-/// Why mappings cannot be opened themselves, as they must be once their files are replaced or removed.
+/// Why mappings cannot be opened directly, which is necessary after their files are replaced or removed.
 pub fn cannot_open_mappings() -> Option<String> {
     let mappings = Mappings::read(Path::new("/proc/self"))?;
     let Range { start, end } = &mappings.executable().find(|mapping| mapping.file().is_some())?.range;

@@ -1,5 +1,5 @@
-//! Copied stacks -> call paths with names: by the unwind tables of the executables (`.eh_frame`, `.debug_frame`), by frame
-//! pointers where there are none; names by symbol tables, DWARF and perf maps. Reads below a root that tests may replace.
+//! Turns copied stacks into call paths. Unwinds by the tables of the executables (`.eh_frame`, `.debug_frame`), or by frame pointers
+//! where there are none. Names come from symbol tables, DWARF and perf maps. Reads below a root that tests can replace.
 
 mod files;
 #[cfg(any(test, fuzzing))]
@@ -11,7 +11,7 @@ mod modules;
 mod perf_map;
 mod process;
 mod python;
-mod pythons;
+mod python_search;
 mod symbols;
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
@@ -22,41 +22,41 @@ use crate::model::{Frame, MissingStack, Opening, PythonLayout, Stack};
 pub use guard::abort_on_panic;
 pub use mapped::cannot_open_mappings;
 use modules::Modules;
-use process::Process;
-use pythons::Pythons;
+use process::UnwoundProcess;
+use python_search::PythonSearch;
 use symbols::Symbols;
 
-/// Most processes whose mappings are remembered.
+/// Limit of cached processes.
 const PROCESSES: usize = 256;
-/// Most call paths that are remembered.
+/// Limit of cached call paths.
 const STACKS: usize = 16_384;
 
-/// Most bytes of unwind tables and perf maps that are remembered.
+/// Limit of bytes of cached unwind tables and perf maps.
 const MOST_BYTES: usize = 512 << 20;
 
-/// A process, not only its number: that is passed on.
+/// The identity of a process; its pid alone may be reused.
 type ProcessId = (u32, u64, u32);
 
-/// Turns openings into call paths.
+/// Unwinds the stacks of openings.
 pub struct Unwinder {
     root: PathBuf,
     modules: Modules,
     symbols: Symbols,
-    processes: HashMap<ProcessId, Process>,
+    processes: HashMap<ProcessId, UnwoundProcess>,
     stacks: HashMap<u64, Arc<Stack>>,
-    pythons: Pythons,
+    pythons: PythonSearch,
     report_python: ReportPython,
 }
 
-/// Takes the number of each process that runs CPython, and where that keeps its frames.
+/// Called with the pid of each process that runs CPython, and the layout of its frames.
 pub type ReportPython = Box<dyn FnMut(u32, &PythonLayout) + Send>;
 
 impl Unwinder {
-    /// One that reads `root`/proc.
+    /// An unwinder that reads `root`/proc.
     #[must_use]
     pub fn new(root: PathBuf, report_python: ReportPython) -> Self {
         Self {
-            pythons: Pythons::default(),
+            pythons: PythonSearch::default(),
             report_python,
             root,
             modules: Modules::default(),
@@ -67,10 +67,10 @@ impl Unwinder {
     }
 
     fn bytes(&self) -> usize {
-        self.modules.bytes() + self.processes.values().map(Process::bytes).sum::<usize>()
+        self.modules.bytes() + self.processes.values().map(UnwoundProcess::bytes).sum::<usize>()
     }
 
-    /// Looks for processes that run CPython and are new, among `pids` where some are named.
+    /// Searches for new processes that run CPython, among `pids` if there are any.
     pub fn find_pythons(&mut self, pids: &[u32]) {
         self.pythons.look(&self.root, pids, &mut self.modules, &mut self.report_python);
     }
@@ -78,7 +78,7 @@ impl Unwinder {
     /// The call path of an opening.
     ///
     /// # Errors
-    /// The process had gone, or had executed another program, or the thread had ended, before it could be looked at.
+    /// The process had ended or executed another program, or the thread had ended, before its mappings were read.
     pub fn unwind(&mut self, opening: &Opening) -> Result<Arc<Stack>, MissingStack> {
         let id = (opening.task.pid, opening.task.start_ns, opening.task.exec_id);
         let is_known = self.processes.contains_key(&id);
@@ -91,7 +91,7 @@ impl Unwinder {
         let process = match self.processes.entry(id) {
             std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
             std::collections::hash_map::Entry::Vacant(new) => {
-                let process = Process::read(&self.root, &opening.task, &mut self.modules);
+                let process = UnwoundProcess::read(&self.root, &opening.task, &mut self.modules);
                 new.insert(process.ok_or(MissingStack::ProcessGone)?)
             }
         };
@@ -128,7 +128,7 @@ impl Unwinder {
     }
 }
 
-/// By names and places, not by addresses: those differ from process to process.
+/// A hash of names and offsets. Addresses are not part of it, because they differ from process to process.
 fn identity(opening: &Opening, frames: &[Frame]) -> u64 {
     let mut hash = Sha1::new();
     hash.update(opening.by.name());
@@ -139,7 +139,7 @@ fn identity(opening: &Opening, frames: &[Frame]) -> u64 {
         }
         let place = match (frame.line, &frame.function) {
             (Some(line), _) => line.into(),
-            // Code made at run time lies elsewhere each time.
+            // The offset of generated code differs each time.
             (None, Some(_)) if frame.module.is_none() => 0,
             (None, _) => frame.offset,
         };

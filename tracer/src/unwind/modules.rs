@@ -8,33 +8,33 @@ use object::{
 };
 
 use super::{
-    files::{FileId, Pieces},
+    files::{CachedFile, FileId},
     mapped::Opened,
 };
 
-/// A larger section is not read.
+/// Limit of the size of a section.
 const MOST_BYTES: u64 = 128 << 20;
-/// Most files whose tables are remembered.
+/// Limit of files with cached tables.
 const MODULES: usize = 4096;
 
-/// A section's bytes; processes share them.
+/// The bytes of a section, which processes share.
 pub(super) type Bytes = Arc<[u8]>;
 
-/// What unwinding needs of one file.
+/// The unwind tables of one file.
 pub(super) struct Tables {
     sections: ExplicitModuleSectionInfo<Bytes>,
-    /// File offsets and addresses of what is loaded as code, from whole pages on. Other segments may share those pages.
+    /// File offsets and addresses of executable segments, rounded to pages. Other segments may share these pages.
     segments: Vec<(Range<u64>, u64)>,
     /// Address of CPython's `_PyRuntime`, which has a section of its own (3.13).
     python: Option<u64>,
 }
 
-/// All that were read.
+/// Cached tables.
 #[derive(Default)]
 pub(super) struct Modules(HashMap<FileId, Option<Arc<Tables>>>);
 
 impl Modules {
-    /// Bytes of memory that they take.
+    /// Bytes of memory of all tables.
     pub(super) fn bytes(&self) -> usize {
         let sections = |tables: &Arc<Tables>| {
             let Tables {
@@ -50,12 +50,12 @@ impl Modules {
         self.0.values().flatten().map(sections).sum()
     }
 
-    /// Forgets all of them.
+    /// Clears the cache.
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// The tables of this file; none where it is no ELF.
+    /// The tables of this file; `None` if it is not ELF.
     pub(super) fn tables(&mut self, opened: Opened) -> Option<Arc<Tables>> {
         if self.0.len() >= MODULES {
             self.0.clear();
@@ -65,18 +65,18 @@ impl Modules {
 }
 
 impl Tables {
-    /// As part of a process that has the file's bytes from `offset` on at `range`.
+    /// The file as a module of a process that has mapped it from `offset` on at `range`.
     pub(super) fn at(&self, range: Range<u64>, offset: u64) -> Option<Module<Bytes>> {
         let base = self.base(range.start, offset)?;
         Some(Module::new(String::new(), range, base, self.sections.clone()))
     }
 
-    /// Where such a process has `_PyRuntime`; none where the file has none.
+    /// Address of `_PyRuntime` in such a process; `None` if the file has no `_PyRuntime`.
     pub(super) fn python(&self, start: u64, offset: u64) -> Option<u64> {
         Some(self.base(start, offset)?.wrapping_add(self.python?))
     }
 
-    /// What is to be added to the file's addresses.
+    /// The difference between addresses in the process and in the file.
     fn base(&self, start: u64, offset: u64) -> Option<u64> {
         let (file, address) = self.segments.iter().find(|(file, _)| file.contains(&offset))?;
         Some(start.wrapping_sub(offset - file.start).wrapping_sub(*address))
@@ -84,7 +84,7 @@ impl Tables {
 }
 
 pub(super) fn read(file: File) -> Option<Tables> {
-    let pieces = Pieces::of(file);
+    let pieces = CachedFile::of(file);
     let elf = ElfFile::parse(&pieces).ok()?;
     let range = |name: &str| {
         let section = elf.section_by_name(name)?;
@@ -93,7 +93,7 @@ pub(super) fn read(file: File) -> Option<Tables> {
     let data = |name: &str| {
         let section = elf.section_by_name(name).filter(|section| section.size() <= MOST_BYTES)?;
         let plain = section.compressed_file_range().ok()?.format == CompressionFormat::None;
-        // Debian strips .eh_frame of separate debug files to nothing: an empty table is none.
+        // In Debian's separate debug files .eh_frame is empty.
         section.data().ok().filter(|data| plain && !data.is_empty()).map(Bytes::from)
     };
     let sections = ExplicitModuleSectionInfo {
@@ -121,9 +121,9 @@ pub(super) fn read(file: File) -> Option<Tables> {
 /// The section of `_PyRuntime`.
 const PYTHON: &str = ".PyRuntime";
 
-/// Whether this file has CPython 3.13 or newer in it.
+/// Whether this file contains CPython 3.13 or newer.
 pub(super) fn has_python(opened: &Opened) -> bool {
-    let pieces = opened.file.try_clone().map(Pieces::of);
-    let has = |elf: ElfFile<'_, &Pieces>| elf.section_by_name(PYTHON).is_some();
+    let pieces = opened.file.try_clone().map(CachedFile::of);
+    let has = |elf: ElfFile<'_, &CachedFile>| elf.section_by_name(PYTHON).is_some();
     pieces.is_ok_and(|pieces| ElfFile::parse(&pieces).is_ok_and(has))
 }

@@ -1,4 +1,4 @@
-//! Names of code that a program has made itself.
+//! Names of code that a program has generated at run time (perf map).
 
 use std::{
     fs::File,
@@ -13,19 +13,19 @@ use rustix::fs::OFlags;
 use super::files::{self, FileId};
 use crate::enrich::TimeOffsets;
 
-/// A larger map is not read, ...
+/// Limit of the size of a perf map.
 const MOST_BYTES: u64 = 64 << 20;
-/// ... nor one with more functions.
+/// Limit of the functions in a perf map.
 const MOST_FUNCTIONS: usize = 2 << 20;
-/// The clock of files lags by a tick, and that of processes counts in hundredths of a second.
+/// Tolerance between file times, which lag by a tick, and process start times, which count hundredths of a second.
 const SLACK_NS: i128 = 50_000_000;
 
-/// What it tells in /tmp/perf-PID.map (`perf-report(1)`; JVMs with an agent, `jcmd PID Compiler.perfmap` or
+/// The functions in /tmp/perf-PID.map (`perf-report(1)`; JVMs with an agent, `jcmd PID Compiler.perfmap` or
 /// `-XX:+DumpPerfMapAtExit`, Node with `--perf-basic-prof`, Python from 3.12 with `-X perf`).
 #[derive(Default)]
 pub(super) struct PerfMap {
     text: String,
-    /// By their beginnings; of several with the same one the last counts.
+    /// By start address; of several functions with the same start, the last one counts.
     functions: Vec<Function>,
     file: Option<FileId>,
 }
@@ -33,7 +33,7 @@ pub(super) struct PerfMap {
 struct Function {
     start: u64,
     bytes: u64,
-    /// Where the name is in the text.
+    /// Range of the name in the text.
     name: (usize, usize),
 }
 
@@ -45,7 +45,7 @@ impl PerfMap {
     }
 
     fn try_read(directory: &Path, start_ns: u64, before: Self) -> Option<Self> {
-        // It may have 65,536 groups, and a name that is no UTF-8.
+        // The process may have 65,536 groups, and a name that is not UTF-8.
         let status = BufReader::new(File::open(directory.join("status")).ok()?);
         let lines = status.split(b'\n').map_while(Result::ok);
         let lines = lines.map(|line| String::from_utf8_lossy(&line).into_owned());
@@ -55,13 +55,13 @@ impl PerfMap {
             let line = wanted.iter().find_map(|line| line.strip_prefix(key))?;
             Some(line.split_ascii_whitespace().collect::<Vec<_>>())
         };
-        // The last one is its number in its own namespace.
+        // The last number is the pid in the process's own namespace.
         let pid = *values("NSpid:")?.last()?;
         let uids: Vec<u32> = values("Uid:")?.iter().filter_map(|uid| uid.parse().ok()).collect();
         let name = format!("tmp/perf-{pid}.map");
         let (file, metadata) =
             files::open_below(&directory.join("root"), Path::new(&name), OFlags::NOFOLLOW).ok()?;
-        // Everybody may write to /tmp, and numbers of processes are used again.
+        // Every user may write to /tmp, and pids are reused.
         let is_its_own = metadata.uid() == 0 || uids.contains(&metadata.uid());
         let written_ns = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
         let is_new = written_ns + SLACK_NS >= began_at(start_ns)?;
@@ -94,7 +94,7 @@ impl PerfMap {
         Some(Self { text, functions, file: None })
     }
 
-    /// The function at this address, and where it begins.
+    /// The function at this address, and its start address.
     pub(super) fn find(&self, address: u64) -> Option<(u64, &str)> {
         let behind = self.functions.partition_point(|function| function.start <= address);
         let function = self.functions.get(behind.checked_sub(1)?)?;
@@ -102,13 +102,13 @@ impl PerfMap {
         (address - function.start < function.bytes).then_some((function.start, name))
     }
 
-    /// Bytes of memory that it takes.
+    /// Bytes of memory that the map takes.
     pub(super) fn bytes(&self) -> usize {
         self.text.capacity() + self.functions.capacity() * size_of::<Function>()
     }
 }
 
-/// That moment by the clock of files, in ns since 1970.
+/// Converts a time of the kernel's boot clock to the clock of files, ns since the epoch.
 fn began_at(start_ns: u64) -> Option<i128> {
     let boot_ns = i128::from(TimeOffsets::own().boot_clock_ns());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_nanos();

@@ -1,4 +1,4 @@
-//! A process as the unwinder needs it: what is mapped where.
+//! A process for the unwinder: its mappings, modules and names.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -27,51 +27,51 @@ use crate::{
     model::{Frame, MissingStack, Opening, PythonLayout, Task, Unnamed},
 };
 
-/// Most frames of a path: recursion ends somewhere.
+/// Limit of frames in a call path.
 const DEPTH: usize = 256;
 
-/// Most executables and libraries of a process.
+/// Limit of executables and libraries of a process.
 const MODULES: usize = 4096;
-/// Reading a process again takes at most one part in this many of the time.
+/// The share of time for reading a process again is at most 1 / this number.
 const SHARE: u32 = 10;
 
-/// A file whose mapping begins there.
+/// The file of a mapping.
 struct Module {
     id: FileId,
-    /// Else it may hold code that was made at run time, as a memfd does.
+    /// False if the mapping may have generated code, as a memfd does.
     is_elf: bool,
 }
 
-/// A place of a path.
+/// A call in a call path.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
-    /// Of the code: within the call, where it called another one.
+pub(super) struct CallSite {
+    /// Code address: inside the call instruction.
     pub(super) address: u64,
-    /// Where the function's part of the stack begins; it ends where the next one's does.
+    /// Start of the function's part of the stack, which ends where the next one begins.
     pub(super) stack: u64,
 }
 
 /// The process.
-pub(super) struct Process {
+pub(super) struct UnwoundProcess {
     directory: PathBuf,
     task: Task,
     mappings: Mappings,
-    /// By the mapping's beginning: the file that is proven to be behind it, or why there is none.
+    /// By the start of the mapping: the mapped file, or why it is not available.
     modules: HashMap<u64, Result<Module, Unnamed>>,
     frames: Frames<Bytes>,
     cache: Cache,
-    /// Names of code made at run time.
+    /// Names of generated code.
     perf_map: PerfMap,
-    /// The CPython that it runs, if it is one that says where its frames are.
+    /// The process's CPython, if its layout is known.
     python: Option<Python>,
-    /// What is at an address.
+    /// Cached frames by address.
     known: HashMap<u64, Vec<Frame>>,
-    /// When it may be read again only for names that are not known.
+    /// Earliest time to read the process again for unknown names.
     renew_at: Instant,
 }
 
-impl Process {
-    /// Reads it below `root`/proc; none where it has gone.
+impl UnwoundProcess {
+    /// Reads a process below `root`/proc; `None` if it no longer exists.
     pub(super) fn read(root: &Path, task: &Task, modules: &mut Modules) -> Option<Self> {
         let directory = root.join("proc").join(task.pid.to_string());
         let mappings = Mappings::read(&directory)?;
@@ -90,19 +90,19 @@ impl Process {
         process.load(modules).then_some(process)
     }
 
-    /// Reads its mappings again; false where it has gone.
+    /// Reads the mappings again; false if the process no longer exists.
     pub(super) fn refresh(&mut self, modules: &mut Modules) -> bool {
         let Some(mappings) = Mappings::read(&self.directory) else { return false };
         self.mappings = mappings;
         self.load(modules)
     }
 
-    /// The same for names that are not known; false also where that would be too often.
+    /// Reads the mappings again for unknown names; false also if that was done too recently.
     pub(super) fn renew(&mut self, modules: &mut Modules) -> bool {
         Instant::now() >= self.renew_at && self.refresh(modules)
     }
 
-    /// Bytes of memory that its names take.
+    /// Bytes of memory that the names take.
     pub(super) fn bytes(&self) -> usize {
         self.perf_map.bytes()
     }
@@ -137,7 +137,7 @@ impl Process {
             self.modules.insert(mapping.range.start, module);
         }
         self.python = python::only(&runtimes).and_then(|runtime| Python::read(&self.mappings, runtime));
-        // Only then all of that was this process.
+        // All reads were of the same process only if this check succeeds.
         enrich::is_same(&self.directory, &self.task)
     }
 
@@ -153,7 +153,7 @@ impl Process {
         }
     }
 
-    /// Whether there is code at this address, as far as is known, and a name for it where it was made at run time.
+    /// Whether the address is in known code; generated code must also have a name.
     pub(super) fn knows(&self, address: u64) -> bool {
         self.code(address)
             .is_some_and(|mapping| mapping.file().is_some() || self.perf_map.find(address).is_some())
@@ -163,14 +163,14 @@ impl Process {
         self.mappings.find(address).filter(|mapping| mapping.is_executable)
     }
 
-    /// What the kernel programs need to copy the frames of its CPython.
+    /// The layout that the kernel programs need to copy CPython frames.
     pub(super) fn python_layout(&self) -> Option<&PythonLayout> {
         self.python.as_ref().map(Python::layout)
     }
 
     /// The Python functions that ran then, by the calls of the interpreter's loop, the innermost first; none where it ran no CPython
     /// that is known, or anything is not as it should be.
-    pub(super) fn python(&self, opening: &Opening, path: &[Place]) -> Option<Vec<Run>> {
+    pub(super) fn python(&self, opening: &Opening, path: &[CallSite]) -> Option<Vec<Run>> {
         let python = self.python.as_ref()?;
         let runtime = python.layout().runtime;
         let is_own = |address| self.mappings.has_same_file(address, runtime);
@@ -180,8 +180,8 @@ impl Process {
         runs.iter().all(calls).then_some(runs)
     }
 
-    /// The path, the innermost place first, and whether its end was reached.
-    pub(super) fn unwind(&mut self, opening: &Opening) -> (Vec<Place>, bool) {
+    /// The call path, innermost first, and whether its outermost frame was reached.
+    pub(super) fn unwind(&mut self, opening: &Opening) -> (Vec<CallSite>, bool) {
         let sp = opening.registers.sp;
         let mut read = |address: u64| {
             let at = usize::try_from(address.wrapping_sub(sp)).map_err(|_| ())?;
@@ -192,8 +192,8 @@ impl Process {
         let mut address = FrameAddress::from_instruction_pointer(opening.registers.pc);
         let mut path = Vec::new();
         while path.len() < DEPTH {
-            // The address behind a call may be another line, or another function.
-            path.push(Place { address: address.address_for_lookup(), stack: registers.sp() });
+            // A return address may already belong to another line or function.
+            path.push(CallSite { address: address.address_for_lookup(), stack: registers.sp() });
             let next = match self.leave_trampoline(address.address(), &mut registers, &mut read) {
                 Some(caller) => Ok(Some(caller)),
                 None => self.frames.unwind_frame(address, &mut registers, &mut self.cache, &mut read),
@@ -203,7 +203,7 @@ impl Process {
                 Ok(Some(caller)) => FrameAddress::from_return_address(caller),
                 Err(_) => None,
             };
-            // What is no code was not the address of a caller.
+            // A value that is not a code address is not a return address.
             match caller.filter(|caller| self.code(caller.address_for_lookup()).is_some()) {
                 Some(caller) => address = caller,
                 None => break,
@@ -234,7 +234,7 @@ impl Process {
         Some(caller)
     }
 
-    /// It keeps frame pointers.
+    /// Unwinds a function that keeps a frame pointer.
     #[cfg(target_arch = "aarch64")]
     fn leave_trampoline(
         &self,
@@ -245,7 +245,7 @@ impl Process {
         None
     }
 
-    /// The functions at an address: several where some are inlined, the innermost first.
+    /// The functions at an address; several, innermost first, if functions are inlined.
     pub(super) fn frames(&mut self, address: u64, symbols: &mut Symbols) -> &[Frame] {
         if !self.known.contains_key(&address) {
             let frames = self.look_up(address, symbols);

@@ -1,4 +1,4 @@
-//! Names of addresses in files.
+//! Function names of addresses in files.
 
 use std::{
     collections::HashMap,
@@ -18,32 +18,32 @@ use blazesym::symbolize::{
 use object::{CompressionFormat, Object, ObjectSection, ObjectSegment, read::File as ElfFile};
 
 use super::{
-    files::{FileId, Pieces},
+    files::{CachedFile, FileId},
     guard::guarded,
     mapped::Opened,
 };
 use crate::model::{Frame, Unnamed, bounds};
 
-/// Most files whose symbols are remembered: each keeps one open.
+/// Limit of files with cached symbols; each one is kept open.
 const FILES: usize = 256;
-/// A larger symbol table is not read: a name is not worth that much memory.
+/// Limit of the size of a symbol table.
 const MOST_SYMBOL_BYTES: u64 = 256 << 20;
-/// With more debug information only the symbols are used.
+/// Limit of the size of debug information; above it, only symbols are used.
 const MOST_DEBUG_BYTES: u64 = 2 << 30;
 
-/// The same for compressed debug information, by its size in memory.
+/// Limit of the uncompressed size of compressed debug information.
 const MOST_UNPACKED_BYTES: u64 = 512 << 20;
 
-/// Symbol tables and DWARF of the files that were asked about.
+/// Cached symbol tables and DWARF.
 #[derive(Default)]
-pub(super) struct Symbols(HashMap<FileId, Option<Names>>);
+pub(super) struct Symbols(HashMap<FileId, Option<FileSymbols>>);
 
-/// Those of one file.
-struct Names {
+/// The symbols of one file.
+struct FileSymbols {
     symbolizer: Symbolizer,
-    /// Only its first use opens it; what was read stays.
+    /// Opened at the first use, and then cached.
     path: String,
-    /// Separate debug files may be looked for.
+    /// Whether separate debug files may be used.
     follows_links: bool,
 }
 
@@ -62,7 +62,7 @@ impl Symbols {
         if self.0.len() >= FILES && !self.0.contains_key(&id) {
             self.0.clear();
         }
-        // The file stays open during the first search: its path is that of the descriptor.
+        // The file stays open during the first search, because its path is that of the descriptor.
         let mut opened = None;
         if !self.0.contains_key(&id) {
             match open() {
@@ -71,30 +71,30 @@ impl Symbols {
                 Err(why) => return unnamed(why),
             }
         }
-        let read = || opened.as_ref().and_then(|opened| Names::read(&opened.file));
+        let read = || opened.as_ref().and_then(|opened| FileSymbols::read(&opened.file));
         let names = self.0.entry(id).or_insert_with(read);
         let frames = names.as_mut().and_then(|names| names.find(&bare));
         frames.unwrap_or_else(|| unnamed(Unnamed::NoSymbol))
     }
 }
 
-impl Names {
+impl FileSymbols {
     fn read(file: &File) -> Option<Self> {
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let pieces = Pieces::of(file.try_clone().ok()?);
+        let pieces = CachedFile::of(file.try_clone().ok()?);
         let elf = ElfFile::parse(&pieces).ok().filter(places_can_be_added)?;
         let sections =
             |wanted: fn(&str) -> bool| elf.sections().filter(move |section| section.name().is_ok_and(wanted));
         let sum = |sizes: &mut dyn Iterator<Item = u64>| sizes.fold(0_u64, u64::saturating_add);
         let bytes = |wanted| sum(&mut sections(wanted).map(|section| section.size()));
-        // Memory is taken for what the file says that comes of it.
+        // The sizes in the file decide how much memory is allocated.
         let unpacked = |wanted| sum(&mut sections(wanted).map(|section| unpacked(&section)));
         if bytes(is_symbols) > MOST_SYMBOL_BYTES || unpacked(is_symbols) > 0 {
             return None;
         }
         let has_lines = bytes(is_debug) <= MOST_DEBUG_BYTES && unpacked(is_debug) <= MOST_UNPACKED_BYTES;
         let follows_links = has_lines && links_are_harmless(&elf, &fs::read_link(&path).ok()?);
-        // What was read stays when the file has gone, and no other file takes its place.
+        // Cached data stays valid after the file is removed.
         let symbolizer = Symbolizer::builder().enable_auto_reload(false).build();
         Some(Self { symbolizer, path, follows_links })
     }
@@ -140,17 +140,17 @@ fn is_debug(name: &str) -> bool {
     name.starts_with(".debug_") || name.starts_with(".zdebug_")
 }
 
-/// Bytes that a compressed section says it has in memory; 0 for others.
+/// The uncompressed size in the header of a compressed section; 0 for other sections.
 fn unpacked<'data>(section: &impl ObjectSection<'data>) -> u64 {
     match section.compressed_file_range() {
         Ok(range) if range.format == CompressionFormat::None => 0,
         Ok(range) => range.uncompressed_size,
-        // It is compressed in a way that is not known.
+        // Unknown compression.
         Err(_) => u64::MAX,
     }
 }
 
-/// Whether every segment and section ends at a number: blazesym adds without a check.
+/// Whether the end of every segment and section fits into 64 bits: blazesym adds without a check.
 fn places_can_be_added<'data>(elf: &impl Object<'data>) -> bool {
     let adds = |begin: u64, len: u64| begin.checked_add(len).is_some();
     let segment = |(offset, len), address| adds(offset, len) && adds(address, len);
@@ -177,7 +177,7 @@ fn links_are_harmless<'data>(elf: &impl Object<'data>, path: &Path) -> bool {
         && path.ancestors().skip(1).all(is_roots)
 }
 
-/// Whether only root can change what is in this directory.
+/// Whether only root can change the entries of this directory.
 fn is_roots(directory: &Path) -> bool {
     /// `S_IWGRP | S_IWOTH`.
     const WRITABLE: u32 = 0o022;

@@ -1,4 +1,4 @@
-//! For programs that lay graphs out themselves.
+//! The diagram for Mermaid and Graphviz, which do the layout.
 
 use super::{ARROWS, Diagram, PLACES};
 
@@ -10,7 +10,7 @@ impl Diagram {
         out.push_str("    [*] --> CLOSE\n");
         for arrow in &ARROWS {
             let (from, to) = arrow.way;
-            // In Mermaid a colon and a semicolon end things.
+            // In Mermaid a colon or a semicolon ends a label.
             let label = self.label(arrow).replace([':', ';'], ",");
             out.push_str(&format!("    {from} --> {to} : {label}\n"));
         }
@@ -21,7 +21,7 @@ impl Diagram {
         for place in PLACES.iter().filter(|place| !place.is_end) {
             let now = self.now_text(place);
             if !now.is_empty() {
-                // A state's own text is shown instead of its name.
+                // A state's description replaces its name.
                 out.push_str(&format!("    {0} : {0}<br>{now}\n", place.state));
             }
             if self.now(place).1 > 0 {
@@ -32,7 +32,7 @@ impl Diagram {
         out
     }
 
-    /// Graphviz's language.
+    /// A graph in Graphviz's DOT.
     #[must_use]
     pub fn dot(&self) -> String {
         let mut out = String::from(
@@ -75,7 +75,7 @@ impl Diagram {
         out
     }
 
-    /// A line's thickness: by the logarithm, for one way may be gone a million times as often as another.
+    /// The thickness of a line, by the logarithm of the count: counts may differ by a factor of a million.
     pub(super) fn thickness(&self, count: u64) -> f64 {
         1.0 + (count.max(1) as f64).log10()
     }

@@ -1,5 +1,5 @@
-//! The state machine as a picture: RFC 9293's figure 5, with what Linux adds below it. One geometry in character cells, which the text
-//! and the SVG are both drawn from; weighed by what was recorded, where something was.
+//! Draws the state machine: RFC 9293's figure 5, with Linux's additions below it. Text and SVG share one geometry in character
+//! cells. Counts and times may be added.
 
 mod graph;
 mod svg;
@@ -11,20 +11,20 @@ use crate::display::{duration, number};
 use crate::{
     knowledge::EDGES,
     model::State,
-    story::{Life, Story, Way},
+    story::{ConnHistory, StatePair, Story},
 };
 
 use State::{
     Close, CloseWait, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynRecv, SynSent, TimeWait,
 };
 
-/// A box's columns and rows.
+/// Columns and rows of a box.
 const BOX: (usize, usize) = (17, 4);
-/// The picture's.
+/// Columns and rows of the picture.
 const SIZE: (usize, usize) = (94, 40);
 
-/// A state's box, by its upper left corner. CLOSE has two: a connection begins above and ends below.
-struct Place {
+/// The box of a state, by its upper left corner. CLOSE has two boxes: at the top for the beginning, at the bottom for the end.
+struct StateBox {
     state: State,
     at: (usize, usize),
     /// The lower CLOSE.
@@ -35,11 +35,11 @@ const LEFT: usize = 1;
 const MIDDLE: usize = 38;
 const RIGHT: usize = 75;
 
-const fn place(state: State, x: usize, y: usize) -> Place {
-    Place { state, at: (x, y), is_end: false }
+const fn place(state: State, x: usize, y: usize) -> StateBox {
+    StateBox { state, at: (x, y), is_end: false }
 }
 
-const PLACES: [Place; 12] = [
+const PLACES: [StateBox; 12] = [
     place(Close, MIDDLE, 0),
     place(Listen, LEFT, 6),
     place(SynSent, RIGHT, 6),
@@ -51,10 +51,10 @@ const PLACES: [Place; 12] = [
     place(Closing, MIDDLE, 30),
     place(LastAck, RIGHT, 30),
     place(TimeWait, MIDDLE, 36),
-    Place { state: Close, at: (RIGHT, 36), is_end: true },
+    StateBox { state: Close, at: (RIGHT, 36), is_end: true },
 ];
 
-/// An arrow: corners from its beginning to its point, its label, and where the label begins.
+/// An arrow: its corners from start to head, its label, and the position of the label.
 struct Arrow {
     way: (State, State),
     corners: &'static [(usize, usize)],
@@ -90,39 +90,39 @@ const ARROWS: [Arrow; 18] = [
     arrow(CloseWait, LastAck, &[(83, 28), (83, 29)], "close()", (64, 28)),
     arrow(LastAck, Close, &[(83, 34), (83, 35)], "ACK", (64, 34)),
     arrow(TimeWait, Close, &[(55, 37), (74, 37)], "60 s", (57, 38)),
-    // In the empty corner, as most ends that are not orderly.
+    // In the empty corner.
     arrow(SynSent, Close, &[(74, 7), (46, 7), (46, 4)], "refused, timeout", (48, 5)),
 ];
 
-/// What was counted.
+/// Counts and times from records.
 #[derive(Clone, Debug, Default)]
 pub struct Weights {
-    /// Each way, and the median time before it, ns.
-    ways: BTreeMap<Way, (u64, Option<u64>)>,
-    /// Connections in each state, and those that are stuck there.
+    /// Count of each transition, and the median time in the state before it, ns.
+    ways: BTreeMap<StatePair, (u64, Option<u64>)>,
+    /// Number of connections in each state, and how many of them are stuck.
     now: BTreeMap<&'static str, (u64, u64)>,
 }
 
 impl Weights {
-    /// Of everything in a story.
+    /// Counts of a whole story.
     #[must_use]
     pub fn of(story: &Story) -> Self {
         let ways = story.ways.iter().map(|(way, gone)| (*way, (gone.count, gone.times.median_ns())));
         Self { ways: ways.collect(), now: story.tally() }
     }
 
-    /// Of one connection.
+    /// Counts of one connection.
     #[must_use]
-    pub fn of_one(life: &Life) -> Self {
+    pub fn of_one(history: &ConnHistory) -> Self {
         let mut weights = Self::default();
-        for step in &life.steps {
+        for step in &history.steps {
             let time = step.in_state.map(|time| time.ns);
             let (count, ns) = weights.ways.entry((step.from.name(), step.to.name())).or_default();
             *count += 1;
             *ns = time.or(*ns);
         }
-        if !life.is_over() {
-            weights.now.insert(life.state.name(), (1, u64::from(life.is_stuck)));
+        if !history.is_over() {
+            weights.now.insert(history.state.name(), (1, u64::from(history.is_stuck)));
         }
         weights
     }
@@ -132,50 +132,50 @@ impl Weights {
 #[derive(Clone, Debug, Default)]
 pub struct Diagram {
     weights: Option<Weights>,
-    /// Only what has a weight is lit.
+    /// Highlight only states and transitions with counts.
     lit: bool,
     title: String,
 }
 
 impl Diagram {
-    /// With counts and times.
+    /// The diagram with counts and times.
     #[must_use]
     pub fn weighed(weights: Weights, title: String) -> Self {
         Self { weights: Some(weights), lit: false, title }
     }
 
-    /// One connection's path.
+    /// The diagram with the path of one connection.
     #[must_use]
-    pub fn path(life: &Life, title: String) -> Self {
-        Self { weights: Some(Weights::of_one(life)), lit: true, title }
+    pub fn path(history: &ConnHistory, title: String) -> Self {
+        Self { weights: Some(Weights::of_one(history)), lit: true, title }
     }
 
-    /// How often a way was gone.
+    /// The count of a transition.
     fn count(&self, (from, to): (State, State)) -> u64 {
         let weights = self.weights.as_ref();
         weights.and_then(|weights| weights.ways.get(&(from.name(), to.name()))).map_or(0, |(count, _)| *count)
     }
 
-    /// What happens, and its weight.
+    /// The label of an arrow, with its count and time.
     fn label(&self, arrow: &Arrow) -> String {
         let weight = self.weight(arrow.way);
         if weight.is_empty() { arrow.label.to_owned() } else { format!("{} {weight}", arrow.label) }
     }
 
-    /// `12x 350us`; empty for what was never gone.
+    /// `12x 350us`; empty if the count is 0.
     fn weight(&self, (from, to): (State, State)) -> String {
         let found = self.weights.as_ref().and_then(|weights| weights.ways.get(&(from.name(), to.name())));
         found.map_or_else(String::new, |(count, ns)| weight(*count, *ns))
     }
 
-    /// How many are in a box's state, and how many of them are stuck.
-    fn now(&self, place: &Place) -> (u64, u64) {
+    /// How many connections are in a box's state, and how many of them are stuck.
+    fn now(&self, place: &StateBox) -> (u64, u64) {
         let now = self.weights.as_ref().and_then(|weights| weights.now.get(place.state.name()));
         if place.is_end { (0, 0) } else { now.copied().unwrap_or_default() }
     }
 
-    /// The same in words; empty where nobody is.
-    fn now_text(&self, place: &Place) -> String {
+    /// The same as text; empty if there are none.
+    fn now_text(&self, place: &StateBox) -> String {
         match self.now(place) {
             (0, _) => String::new(),
             (now, 0) => format!("{} now", number(now)),
@@ -183,8 +183,8 @@ impl Diagram {
         }
     }
 
-    /// Whether a box is part of what is to be seen.
-    fn is_lit(&self, place: &Place) -> bool {
+    /// Whether to highlight a box.
+    fn is_lit(&self, place: &StateBox) -> bool {
         !self.lit
             || self.now(place).0 > 0
             || ARROWS.iter().any(|arrow| {
@@ -199,9 +199,10 @@ impl Diagram {
             || (place.is_end && self.others().iter().any(|(way, _)| way.1 == "CLOSE"))
     }
 
-    /// Ways that no arrow shows: what Linux adds, and ends at once. Those of the knowledge where nothing was counted.
-    fn others(&self) -> Vec<(Way, String)> {
-        let drawn = |way: Way| ARROWS.iter().any(|arrow| (arrow.way.0.name(), arrow.way.1.name()) == way);
+    /// Transitions without an arrow: Linux's additions and direct ends. Without counts, those of [`EDGES`](crate::knowledge::EDGES).
+    fn others(&self) -> Vec<(StatePair, String)> {
+        let drawn =
+            |way: StatePair| ARROWS.iter().any(|arrow| (arrow.way.0.name(), arrow.way.1.name()) == way);
         match &self.weights {
             Some(weights) => {
                 let mut others: Vec<_> = weights.ways.iter().filter(|(way, _)| !drawn(**way)).collect();
@@ -215,7 +216,7 @@ impl Diagram {
         }
     }
 
-    /// A line under the picture for what no arrow shows.
+    /// The line below the picture with transitions that have no arrow.
     fn footnotes(&self) -> Vec<String> {
         let mut lines: Vec<String> = Vec::new();
         for ((from, to), weight) in self.others() {
@@ -235,7 +236,7 @@ impl Diagram {
     }
 }
 
-/// How often, and the median time before it.
+/// Count and median time as text.
 fn weight(count: u64, ns: Option<u64>) -> String {
     let ns = ns.map(|ns| format!(" {}", duration(ns))).unwrap_or_default();
     format!("{}x{ns}", number(count))

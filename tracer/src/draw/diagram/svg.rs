@@ -1,6 +1,6 @@
-//! A picture that stands alone: no script, no font of its own, light and dark as the reader's system is.
+//! The diagram as a self-contained SVG: no script, no embedded font, light or dark as the reader's system.
 
-use super::{ARROWS, BOX, Diagram, PLACES, Place, SIZE};
+use super::{ARROWS, BOX, Diagram, PLACES, SIZE, StateBox};
 use crate::draw::escape;
 
 /// Pixels of a character cell.
@@ -70,7 +70,7 @@ impl Diagram {
         out
     }
 
-    fn svg_box(&self, place: &Place) -> String {
+    fn svg_box(&self, place: &StateBox) -> String {
         let class = match (self.now(place).1 > 0, self.is_lit(place), self.lit) {
             (true, ..) => "stuck",
             (_, false, _) => "dim",

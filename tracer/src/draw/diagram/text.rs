@@ -1,21 +1,21 @@
-//! On a terminal: lines and arrows of box-drawing characters.
+//! The diagram for a terminal, with box-drawing characters.
 
-use super::{ARROWS, BOX, Diagram, PLACES, Place, SIZE};
+use super::{ARROWS, BOX, Diagram, PLACES, SIZE, StateBox};
 use crate::{display::number, model::State};
 
-/// How a cell looks.
+/// The style of a cell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Style {
+enum CellStyle {
     #[default]
     Plain,
     Dim,
     Bold,
-    /// It sticks.
+    /// Stuck connections.
     Stuck,
 }
 
-impl Style {
-    /// SGR, as for the table: what sticks is bold, too.
+impl CellStyle {
+    /// SGR parameters, as in the table; stuck ones are bold.
     fn code(self) -> &'static str {
         match self {
             Self::Plain => "",
@@ -26,9 +26,9 @@ impl Style {
     }
 }
 
-/// A sheet of cells; directions in which a line leaves a cell are bits.
+/// A grid of cells; bits say in which directions a line leaves a cell.
 struct Canvas {
-    cells: Vec<Vec<(char, Style)>>,
+    cells: Vec<Vec<(char, CellStyle)>>,
     lines: Vec<Vec<u8>>,
 }
 
@@ -40,23 +40,26 @@ const RIGHT: u8 = 8;
 impl Canvas {
     fn new() -> Self {
         let (width, height) = SIZE;
-        Self { cells: vec![vec![(' ', Style::Plain); width]; height], lines: vec![vec![0; width]; height] }
+        Self {
+            cells: vec![vec![(' ', CellStyle::Plain); width]; height],
+            lines: vec![vec![0; width]; height],
+        }
     }
 
-    fn set(&mut self, x: usize, y: usize, c: char, style: Style) {
+    fn set(&mut self, x: usize, y: usize, c: char, style: CellStyle) {
         if let Some(cell) = self.cells.get_mut(y).and_then(|row| row.get_mut(x)) {
             *cell = (c, style);
         }
     }
 
-    fn text(&mut self, x: usize, y: usize, text: &str, style: Style) {
+    fn text(&mut self, x: usize, y: usize, text: &str, style: CellStyle) {
         for (at, c) in text.chars().enumerate() {
             self.set(x + at, y, c, style);
         }
     }
 
-    /// A line from corner to corner, with a point at its end.
-    fn arrow(&mut self, corners: &[(usize, usize)], style: Style) {
+    /// Draws a line from corner to corner, with a head at its end.
+    fn arrow(&mut self, corners: &[(usize, usize)], style: CellStyle) {
         let mut point = '▶';
         for pair in corners.windows(2) {
             let ((mut x, mut y), end) = (pair[0], pair[1]);
@@ -83,7 +86,7 @@ impl Canvas {
         }
     }
 
-    fn line(&mut self, x: usize, y: usize, directions: u8, style: Style) {
+    fn line(&mut self, x: usize, y: usize, directions: u8, style: CellStyle) {
         let Some(line) = self.lines.get_mut(y).and_then(|row| row.get_mut(x)) else { return };
         *line |= directions;
         let c = match *line {
@@ -99,10 +102,10 @@ impl Canvas {
             13 => '┴',
             _ => '┼',
         };
-        // What is lit is not covered by what is dim.
+        // A dim line does not cover a highlighted one.
         let before = self.cells.get(y).and_then(|row| row.get(x)).map(|cell| cell.1);
-        let style = if style == Style::Dim {
-            before.filter(|style_before| *style_before != Style::Plain).unwrap_or(style)
+        let style = if style == CellStyle::Dim {
+            before.filter(|style_before| *style_before != CellStyle::Plain).unwrap_or(style)
         } else {
             style
         };
@@ -113,16 +116,16 @@ impl Canvas {
         let mut out = String::new();
         for row in self.cells {
             let end = row.iter().rposition(|(c, _)| *c != ' ').map_or(0, |at| at + 1);
-            let mut now = Style::Plain;
+            let mut now = CellStyle::Plain;
             for (c, style) in &row[..end] {
                 if styled && *style != now {
-                    out.push_str(if now == Style::Plain { "" } else { "\x1b[0m" });
+                    out.push_str(if now == CellStyle::Plain { "" } else { "\x1b[0m" });
                     out.push_str(style.code());
                     now = *style;
                 }
                 out.push(*c);
             }
-            if now != Style::Plain {
+            if now != CellStyle::Plain {
                 out.push_str("\x1b[0m");
             }
             out.push('\n');
@@ -138,13 +141,13 @@ impl Diagram {
         let mut canvas = Canvas::new();
         for arrow in &ARROWS {
             let style = match (self.weights.is_some(), self.count(arrow.way)) {
-                (true, 0) => Style::Dim,
-                (true, _) => Style::Bold,
-                (false, _) => Style::Plain,
+                (true, 0) => CellStyle::Dim,
+                (true, _) => CellStyle::Bold,
+                (false, _) => CellStyle::Plain,
             };
             canvas.arrow(arrow.corners, style);
             let (x, y) = arrow.label_at;
-            let style = if style == Style::Bold { Style::Plain } else { style };
+            let style = if style == CellStyle::Bold { CellStyle::Plain } else { style };
             canvas.text(x, y, &self.label(arrow), style);
         }
         for place in &PLACES {
@@ -162,15 +165,15 @@ impl Diagram {
         out
     }
 
-    fn draw_box(&self, place: &Place, canvas: &mut Canvas) {
+    fn draw_box(&self, place: &StateBox, canvas: &mut Canvas) {
         let (x, y) = place.at;
         let (width, height) = BOX;
         let (now, stuck) = self.now(place);
         let style = match (stuck > 0, self.is_lit(place), self.weights.is_some() && now > 0) {
-            (true, ..) => Style::Stuck,
-            (_, false, _) => Style::Dim,
-            (_, _, true) => Style::Bold,
-            _ => Style::Plain,
+            (true, ..) => CellStyle::Stuck,
+            (_, false, _) => CellStyle::Dim,
+            (_, _, true) => CellStyle::Bold,
+            _ => CellStyle::Plain,
         };
         let bar = "─".repeat(width - 2);
         canvas.text(x, y, &format!("╭{bar}╮"), style);
@@ -186,7 +189,7 @@ impl Diagram {
         canvas.text(x, y + height - 1, &format!("╰{bar}╯"), style);
         if place.state == State::Close && self.weights.is_none() {
             let role = if place.is_end { "the end" } else { "the beginning" };
-            canvas.text(x + 1, y + 2, &format!("{role:^0$}", width - 2), Style::Dim);
+            canvas.text(x + 1, y + 2, &format!("{role:^0$}", width - 2), CellStyle::Dim);
         }
     }
 }

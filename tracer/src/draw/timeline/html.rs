@@ -1,4 +1,4 @@
-//! A page that stands alone: control and wheel, or a pinch, to zoom, drag to move, a text to filter by, double click for all again.
+//! The timeline as a self-contained page. Control and wheel or a pinch zooms, dragging moves, a text filters, a double click resets.
 
 use super::{
     Timeline,
@@ -43,7 +43,7 @@ impl Timeline {
         let mut out = format!(
             "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><meta name=\"color-scheme\" \
              content=\"light dark\"><title>{title}</title><style>{STYLE}{PAGE_STYLE}</style>\n<body class=\"lanes\" data-ns=\"{}\">{}\n<footer>Ctrl and wheel, or + and -: zoom. \
-             Drag, or arrows: move. Double click, or 0: all. Point at a piece: what it is.",
+             Drag, or arrows: move. Double click, or 0: all. Point at a span: what it is.",
             self.end_ns - self.begin_ns,
             self.lanes_html()
         );
@@ -68,7 +68,7 @@ impl Timeline {
         }
         out.push_str("</div><div id=\"axis\"></div></header>\n");
         for lane in &self.lanes {
-            let states: Vec<&str> = lane.pieces.iter().map(|piece| piece.state.name()).collect();
+            let states: Vec<&str> = lane.spans.iter().map(|span| span.state.name()).collect();
             let text = format!("{} {} {} {}", lane.whose, lane.ends, lane.conn, states.join(" "));
             let class = if lane.is_stuck { "lane stuck" } else { "lane" };
             out.push_str(&format!(

@@ -1,4 +1,4 @@
-//! Connections over time: a lane each, a piece of it for each state.
+//! Connections over time: one lane for each connection, with a span for each state.
 
 mod html;
 mod svg;
@@ -9,20 +9,20 @@ use std::cmp::Reverse;
 use crate::display::{duration, endpoint};
 use crate::{
     model::State,
-    story::{Life, Story},
+    story::{ConnHistory, Story},
 };
 
 /// A state that a connection was in.
 #[derive(Clone, Debug)]
-struct Piece {
+struct StateSpan {
     state: State,
     begin_ns: i64,
     end_ns: i64,
-    /// It went on when the recording ended.
+    /// The state continued when the recording ended.
     lasts: bool,
     /// Why it ended.
     cause: Option<&'static str>,
-    /// The process that owned it then, where that changed.
+    /// The owner in this state, if it differs from the one before.
     owner: Option<String>,
 }
 
@@ -33,62 +33,62 @@ struct Lane {
     whose: String,
     ends: String,
     is_stuck: bool,
-    pieces: Vec<Piece>,
+    spans: Vec<StateSpan>,
 }
 
-/// Many of them.
+/// The lanes of several connections.
 #[derive(Clone, Debug)]
 pub struct Timeline {
     title: String,
     begin_ns: i64,
     end_ns: i64,
     lanes: Vec<Lane>,
-    /// Connections that found no room.
+    /// How many connections were left out.
     left_out: usize,
 }
 
 impl Timeline {
-    /// The connections of a story, at most `most`: those that stuck, and then the longest.
+    /// Up to `most` connections of a story: stuck ones first, then the longest.
     #[must_use]
     pub fn new(story: &Story, title: String, most: usize) -> Self {
-        let mut lives = story.in_order();
-        let left_out = lives.len().saturating_sub(most);
+        let mut histories = story.in_order();
+        let left_out = histories.len().saturating_sub(most);
         if left_out > 0 {
-            // TIME_WAIT is long, and says little.
-            lives.sort_by_cached_key(|life| {
-                let states = life.states();
+            // TIME_WAIT does not count: it is long and carries little information.
+            histories.sort_by_cached_key(|history| {
+                let states = history.states();
                 let end = states.iter().find(|(state, _)| matches!(state, State::TimeWait | State::Listen));
-                let last_ns = if life.is_over() { life.since_ns } else { story.end_ns };
+                let last_ns = if history.is_over() { history.since_ns } else { story.end_ns };
                 let end_ns = end.map_or(last_ns, |(_, since_ns)| *since_ns);
-                Reverse((life.stuck.is_some(), end_ns - life.begin_ns()))
+                Reverse((history.stuck.is_some(), end_ns - history.begin_ns()))
             });
-            lives.truncate(most);
-            lives.sort_by_key(|life| (life.begin_ns(), life.conn));
+            histories.truncate(most);
+            histories.sort_by_key(|history| (history.begin_ns(), history.conn));
         }
-        let lanes: Vec<Lane> = lives.iter().map(|life| lane(life, story.end_ns)).collect();
-        let first_ns = lanes.iter().filter_map(|lane| Some(lane.pieces.first()?.begin_ns)).min();
-        // What is older than the recording begins with it.
+        let lanes: Vec<Lane> = histories.iter().map(|history| lane(history, story.end_ns)).collect();
+        let first_ns = lanes.iter().filter_map(|lane| Some(lane.spans.first()?.begin_ns)).min();
+        // A connection that is older than the recording begins with the recording.
         let begin_ns = story.begin_ns.max(first_ns.unwrap_or(0));
         Self { title, begin_ns, end_ns: story.end_ns.max(begin_ns + 1), lanes, left_out }
     }
 
     /// One connection, from its beginning.
     #[must_use]
-    pub fn of_one(life: &Life, story: &Story, title: String) -> Self {
-        let lane = lane(life, story.end_ns);
-        let begin_ns = lane.pieces.first().map_or(story.begin_ns, |piece| piece.begin_ns);
-        let end_ns = lane.pieces.last().map_or(story.end_ns, |piece| piece.end_ns).max(begin_ns + 1);
+    pub fn of_one(history: &ConnHistory, story: &Story, title: String) -> Self {
+        let lane = lane(history, story.end_ns);
+        let begin_ns = lane.spans.first().map_or(story.begin_ns, |span| span.begin_ns);
+        let end_ns = lane.spans.last().map_or(story.end_ns, |span| span.end_ns).max(begin_ns + 1);
         Self { title, begin_ns, end_ns, lanes: vec![lane], left_out: 0 }
     }
 
-    /// The note about what had no room.
+    /// The note about connections that were left out.
     fn more(&self) -> Option<String> {
         (self.left_out > 0).then(|| {
             format!("and {} more connections: filter, or `sockstate timeline --most N`", self.left_out)
         })
     }
 
-    /// About `count` times with round distances: offsets in ns.
+    /// About `count` tick marks at round distances: offsets in ns.
     fn ticks(&self, about: i64) -> Vec<i64> {
         let length = self.end_ns - self.begin_ns;
         let step = round_step(length / about.max(1));
@@ -102,25 +102,25 @@ fn round_step(ns: i64) -> i64 {
     [1, 2, 5, 10].into_iter().map(|factor| factor * power).find(|step| *step >= ns.max(1)).unwrap_or(power)
 }
 
-fn lane(life: &Life, end_ns: i64) -> Lane {
-    let states = life.states();
-    let owner = |life: &Life, at: usize| {
-        let owner = life.steps.get(at)?.subject.owner.as_ref()?;
+fn lane(history: &ConnHistory, end_ns: i64) -> Lane {
+    let states = history.states();
+    let owner = |history: &ConnHistory, at: usize| {
+        let owner = history.steps.get(at)?.subject.owner.as_ref()?;
         Some(format!("{} ({})", owner.comm, owner.pid()))
     };
     // Steps are one behind where the first state was not seen to begin.
-    let shift = usize::from(life.found.is_some());
-    let mut pieces = Vec::new();
+    let shift = usize::from(history.found.is_some());
+    let mut spans = Vec::new();
     for (at, (state, begin_ns)) in states.iter().enumerate() {
         if *state == State::Close && at > 0 {
             continue;
         }
         let next = states.get(at + 1);
         let step =
-            (at + 1).checked_sub(shift).and_then(|step| life.steps.get(step)).filter(|_| next.is_some());
-        let now = at.checked_sub(shift).and_then(|step| owner(life, step));
-        let before = at.checked_sub(shift + 1).and_then(|step| owner(life, step));
-        pieces.push(Piece {
+            (at + 1).checked_sub(shift).and_then(|step| history.steps.get(step)).filter(|_| next.is_some());
+        let now = at.checked_sub(shift).and_then(|step| owner(history, step));
+        let before = at.checked_sub(shift + 1).and_then(|step| owner(history, step));
+        spans.push(StateSpan {
             state: *state,
             begin_ns: *begin_ns,
             end_ns: next.map_or(end_ns, |next| next.1).max(*begin_ns),
@@ -129,33 +129,33 @@ fn lane(life: &Life, end_ns: i64) -> Lane {
             owner: now.filter(|now| at > shift && before.as_ref() != Some(now)),
         });
     }
-    let tuple = &life.tuple;
+    let tuple = &history.tuple;
     let (local, remote) =
         (endpoint(tuple.local, tuple.local_port), endpoint(tuple.remote, tuple.remote_port));
-    let whose = life
+    let whose = history
         .subject
         .owner
         .as_ref()
         .map_or_else(|| "-".into(), |owner| format!("{} ({})", owner.comm, owner.pid()));
-    let ends = if life.state == State::Listen || tuple.remote_port == 0 {
+    let ends = if history.state == State::Listen || tuple.remote_port == 0 {
         local
     } else {
         format!("{local} - {remote}")
     };
-    Lane { conn: life.conn.to_string(), whose, ends, is_stuck: life.stuck.is_some(), pieces }
+    Lane { conn: history.conn.to_string(), whose, ends, is_stuck: history.stuck.is_some(), spans }
 }
 
-/// The text about a piece.
-fn describe(piece: &Piece) -> String {
-    let time = duration(u64::try_from(piece.end_ns - piece.begin_ns).unwrap_or(0));
-    let mut text = format!("{} {time}", piece.state.name());
-    if piece.lasts {
+/// The tooltip of a span.
+fn describe(span: &StateSpan) -> String {
+    let time = duration(u64::try_from(span.end_ns - span.begin_ns).unwrap_or(0));
+    let mut text = format!("{} {time}", span.state.name());
+    if span.lasts {
         text.push_str(", and still");
     }
-    if let Some(cause) = piece.cause {
+    if let Some(cause) = span.cause {
         text.push_str(&format!(", then {cause}"));
     }
-    if let Some(owner) = &piece.owner {
+    if let Some(owner) = &span.owner {
         text.push_str(&format!(", by {owner}"));
     }
     text

@@ -1,4 +1,4 @@
-//! A picture that stands alone.
+//! The timeline as a self-contained SVG.
 
 use super::{Lane, Timeline, describe};
 use crate::{
@@ -64,26 +64,26 @@ impl Timeline {
         out
     }
 
-    /// A lane's pieces, within `width`; each says what it is when it is pointed at.
+    /// The spans of a lane, scaled to `width`, each with a tooltip.
     pub(super) fn bars(&self, lane: &Lane, width: f64) -> String {
         let length = (self.end_ns - self.begin_ns) as f64;
         let mut out = String::new();
-        for piece in &lane.pieces {
-            let begin = (piece.begin_ns - self.begin_ns).max(0) as f64 / length * width;
-            let end = (piece.end_ns - self.begin_ns).max(0) as f64 / length * width;
-            let fill = palette::of(piece.state).colour;
+        for span in &lane.spans {
+            let begin = (span.begin_ns - self.begin_ns).max(0) as f64 / length * width;
+            let end = (span.end_ns - self.begin_ns).max(0) as f64 / length * width;
+            let fill = palette::of(span.state).colour;
             out.push_str(&format!(
                 "<rect class=\"p\" x=\"{begin:.2}\" y=\"4\" width=\"{:.2}\" height=\"14\" color=\"{fill}\"><title>{}</title></rect>",
-                // One without width would not be drawn at all.
+                                // A span without width would be invisible.
                 (end - begin).max(0.01),
-                escape(&describe(piece))
+                escape(&describe(span))
             ));
         }
         out
     }
 }
 
-/// Whose it is, and its ends.
+/// Owner and ends of a connection.
 pub(super) fn names(lane: &Lane) -> String {
     let whose: String = lane.whose.chars().take(22).collect();
     let ends: String = lane.ends.chars().take(36).collect();

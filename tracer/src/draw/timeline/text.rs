@@ -1,4 +1,4 @@
-//! On a terminal.
+//! The timeline for a terminal.
 
 use super::{Lane, Timeline, describe};
 use crate::{
@@ -31,7 +31,7 @@ impl Timeline {
             for cell in self.cells(lane, plot) {
                 match cell {
                     Some(at) => {
-                        let look = palette::of(lane.pieces[at].state);
+                        let look = palette::of(lane.spans[at].state);
                         line.push_str(&paint(look.sgr, &look.letter.to_string()));
                     }
                     None => line.push(' '),
@@ -59,37 +59,37 @@ impl Timeline {
     fn one(&self, lane: &Lane, plot: usize, paint: &dyn Fn(&str, &str) -> String) -> String {
         let mut out = String::new();
         let length = (self.end_ns - self.begin_ns) as f64;
-        for piece in &lane.pieces {
-            let look = palette::of(piece.state);
-            let begin = ((piece.begin_ns - self.begin_ns) as f64 / length * plot as f64) as usize;
-            let end = ((piece.end_ns - self.begin_ns) as f64 / length * plot as f64).ceil() as usize;
+        for span in &lane.spans {
+            let look = palette::of(span.state);
+            let begin = ((span.begin_ns - self.begin_ns) as f64 / length * plot as f64) as usize;
+            let end = ((span.end_ns - self.begin_ns) as f64 / length * plot as f64).ceil() as usize;
             let begin = begin.min(plot - 1);
             let bar: String = "█".repeat(end.max(begin + 1) - begin);
-            let offset = u64::try_from(piece.begin_ns - self.begin_ns).unwrap_or(0);
+            let offset = u64::try_from(span.begin_ns - self.begin_ns).unwrap_or(0);
             let bar = format!(
                 "{}{}{}",
                 " ".repeat(begin),
                 paint(look.sgr, &bar),
                 " ".repeat(plot - end.max(begin + 1).min(plot))
             );
-            let text = printable(&describe(piece));
+            let text = printable(&describe(span));
             out.push_str(format!("+{:<7} {bar} {text}", duration(offset)).trim_end());
             out.push('\n');
         }
         out
     }
 
-    /// For each column the piece that most of its time belongs to.
+    /// For each column the span that covers most of its time.
     fn cells(&self, lane: &Lane, plot: usize) -> Vec<Option<usize>> {
         let length = (self.end_ns - self.begin_ns) as f64;
         let column = |at: usize| self.begin_ns + (length * at as f64 / plot as f64) as i64;
         (0..plot)
             .map(|at| {
                 let (begin, end) = (column(at), column(at + 1).max(column(at) + 1));
-                let share = |piece: &super::Piece| piece.end_ns.min(end) - piece.begin_ns.max(begin);
-                let is_here = |piece: &super::Piece| piece.begin_ns < end && piece.end_ns >= begin;
-                let here = lane.pieces.iter().enumerate().filter(|(_, piece)| is_here(piece));
-                here.max_by_key(|(_, piece)| share(piece)).map(|(at, _)| at)
+                let share = |span: &super::StateSpan| span.end_ns.min(end) - span.begin_ns.max(begin);
+                let is_here = |span: &super::StateSpan| span.begin_ns < end && span.end_ns >= begin;
+                let here = lane.spans.iter().enumerate().filter(|(_, span)| is_here(span));
+                here.max_by_key(|(_, span)| share(span)).map(|(at, _)| at)
             })
             .collect()
     }

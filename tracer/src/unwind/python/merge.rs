@@ -3,7 +3,7 @@
 use super::Run;
 use crate::{
     model::{Frame, bounds},
-    unwind::process::Place,
+    unwind::process::CallSite,
 };
 
 /// The one runtime of a process; none where it has several: which of them runs the program is not known.
@@ -12,7 +12,7 @@ pub(in crate::unwind) fn only(runtimes: &std::collections::BTreeSet<u64>) -> Opt
 }
 
 /// The place whose part of the stack this is; none behind what is known of the path.
-pub(in crate::unwind) fn caller(path: &[Place], stack: u64) -> Option<Place> {
+pub(in crate::unwind) fn caller(path: &[CallSite], stack: u64) -> Option<CallSite> {
     let part = path.windows(2).find(|places| matches!(places, [_, next] if stack < next.stack));
     part.and_then(|places| places.first()).copied()
 }
@@ -20,7 +20,7 @@ pub(in crate::unwind) fn caller(path: &[Place], stack: u64) -> Option<Place> {
 /// The functions of the native places, each with those that run in it in front. Functions whose call of the loop lies behind what is
 /// known of the path are its end.
 pub(in crate::unwind) fn merge(
-    path: &[Place],
+    path: &[CallSite],
     frames: Vec<Vec<Frame>>,
     runs: Option<Vec<Run>>,
 ) -> Vec<Frame> {

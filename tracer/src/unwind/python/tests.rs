@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::{Memory, Python, Run, caller, lines::line_at, merge, named, offsets::Offsets, only};
 use crate::{
     model::{Frame, PythonFrame, PythonLayout, PythonStack},
-    unwind::process::Place,
+    unwind::process::CallSite,
 };
 
 /// The table of CPython 3.13.0 for x86-64, ...
@@ -462,7 +462,7 @@ fn calls_of_the_loop_in_their_order() {
 #[test]
 fn functions_stand_in_front_of_their_loop() {
     let frame = |name: &str| Frame { function: Some(name.into()), ..Frame::default() };
-    let path = [0x100, 0x200, 0x300, 0x400].map(|stack| Place { address: 0, stack });
+    let path = [0x100, 0x200, 0x300, 0x400].map(|stack| CallSite { address: 0, stack });
     let native = || ["accept", "loop", "c", "loop"].map(|name| vec![frame(name)]).to_vec();
     let run = |stack, name: &str| Run { stack, functions: vec![frame(name)] };
     let names = |frames: Vec<Frame>| -> Vec<String> {
@@ -473,7 +473,7 @@ fn functions_stand_in_front_of_their_loop() {
     assert_eq!(names(merge(&path, native(), None)), ["accept", "loop", "c", "loop"]);
     let mut with_map = native();
     with_map.insert(2, vec![named("py::inner:/srv/app.py")]);
-    let longer = [0x100, 0x200, 0x280, 0x300, 0x400].map(|stack| Place { address: 0, stack });
+    let longer = [0x100, 0x200, 0x280, 0x300, 0x400].map(|stack| CallSite { address: 0, stack });
     let merged = merge(&longer, with_map, Some(vec![run(0x210, "inner")]));
     assert_eq!(names(merged), ["accept", "inner", "loop", "c", "loop"]);
     assert_eq!(caller(&path, 0x3ff).map(|place| place.stack), Some(0x300));

@@ -1,38 +1,38 @@
-//! How much memory a story may take: a recording may be anybody's, and expand to any size.
+//! The memory limit of a story: a recording may come from anybody, and expand to any size.
 
 use std::rc::Rc;
 
 use rustc_hash::FxHashSet;
 
-use super::{Life, Step, Story};
+use super::{ConnHistory, Step, Story};
 use crate::model::{ConnId, Holder, Process, Stuck, Subject};
 
-/// What was kept, about.
+/// The limit and the approximate use.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Room {
+pub(super) struct MemoryLimit {
     most: usize,
     used: usize,
     is_full: bool,
 }
 
-impl Default for Room {
+impl Default for MemoryLimit {
     fn default() -> Self {
         Self::of(usize::MAX)
     }
 }
 
-/// A record adds this to a connection, or begins one with it: half of a table's places may be empty, and a list's.
+/// Approximate sizes of a step and a connection: up to half of a hash table or a vector may be unused.
 const STEP: usize = 2 * size_of::<Step>();
-const LIFE: usize = 2 * size_of::<(ConnId, Life)>();
+const HISTORY: usize = 2 * size_of::<(ConnId, ConnHistory)>();
 
-impl Room {
+impl MemoryLimit {
     pub(super) fn of(most: usize) -> Self {
         Self { most, used: 0, is_full: false }
     }
 
-    /// A record is added. Whether its connection and its owner are new is found out when there seems to be no room left.
+    /// Adds the size of a record, as if its connection and owner were new. The exact size is computed when the limit seems reached.
     pub(super) fn add(&mut self, subject: &Subject) {
-        self.used = self.used.saturating_add(STEP + LIFE + subject.bytes());
+        self.used = self.used.saturating_add(STEP + HISTORY + subject.bytes());
     }
 
     pub(super) fn replace(&mut self, before: Option<&Stuck>, now: &Stuck) {
@@ -41,32 +41,32 @@ impl Room {
 }
 
 impl Story {
-    /// There was no room for the connections that live. What came after that is not in it.
+    /// Whether the open connections exceed the limit; later records were not added.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.room.is_full
+        self.memory.is_full
     }
 
-    /// Forgets connections that have ended, where that is needed.
-    pub(super) fn make_room(&mut self) {
-        if self.room.used <= self.room.most {
+    /// Drops ended connections if the limit is reached.
+    pub(super) fn drop_ended(&mut self) {
+        if self.memory.used <= self.memory.most {
             return;
         }
-        self.room.used = self.weigh();
-        if self.has_room() {
+        self.memory.used = self.weigh();
+        if self.is_below_limit() {
             return;
         }
-        let before = self.lives.len();
-        self.lives.retain(|_, life| !life.is_over());
-        self.lives.shrink_to_fit();
-        self.left_out += (before - self.lives.len()) as u64;
-        self.room.used = self.weigh();
-        self.room.is_full = !self.has_room();
+        let before = self.histories.len();
+        self.histories.retain(|_, history| !history.is_over());
+        self.histories.shrink_to_fit();
+        self.left_out += (before - self.histories.len()) as u64;
+        self.memory.used = self.weigh();
+        self.memory.is_full = !self.is_below_limit();
     }
 
-    /// A quarter is left: everything is weighed again only after that is used.
-    fn has_room(&self) -> bool {
-        self.room.used <= self.room.most / 4 * 3
+    /// Whether a quarter of the limit is free, so that the exact size need not be computed again soon.
+    fn is_below_limit(&self) -> bool {
+        self.memory.used <= self.memory.most / 4 * 3
     }
 
     fn weigh(&self) -> usize {
@@ -75,16 +75,16 @@ impl Story {
             true => subject.bytes(),
             false => 0,
         };
-        let mut life = |life: &Life| {
-            let steps: usize = life.steps.iter().map(|step| subject(&step.subject)).sum();
-            let own = subject(&life.subject) + life.stuck.as_deref().map_or(0, bytes);
-            LIFE + life.steps.capacity() * size_of::<Step>() + steps + own
+        let mut history = |history: &ConnHistory| {
+            let steps: usize = history.steps.iter().map(|step| subject(&step.subject)).sum();
+            let own = subject(&history.subject) + history.stuck.as_deref().map_or(0, bytes);
+            HISTORY + history.steps.capacity() * size_of::<Step>() + steps + own
         };
-        self.lives.values().map(&mut life).sum()
+        self.histories.values().map(&mut history).sum()
     }
 }
 
-/// Of memory, about.
+/// Approximate size in memory.
 fn bytes(stuck: &Stuck) -> usize {
     let Some((found, diagnosis)) = stuck.found.as_deref() else { return size_of::<Stuck>() };
     let process = |process: &Process| {
@@ -124,8 +124,8 @@ mod tests {
             }
         }
         assert!(!story.is_full());
-        assert_eq!(story.lives.values().filter(|life| !life.is_over()).count(), 200);
-        assert_eq!(story.left_out + story.lives.len() as u64, 20_000);
+        assert_eq!(story.histories.values().filter(|history| !history.is_over()).count(), 200);
+        assert_eq!(story.left_out + story.histories.len() as u64, 20_000);
         assert!(story.weigh() <= MIB, "{}", story.weigh());
         // What is counted is complete.
         assert_eq!((story.transitions, story.ways[&("CLOSE", "SYN_SENT")].count), (39_800, 20_000));
@@ -137,7 +137,7 @@ mod tests {
         for _ in 0..50_000 {
             story.record(&transition(1, State::Close, State::SynSent));
         }
-        let steps = story.lives[&ConnId(1)].steps.len();
+        let steps = story.histories[&ConnId(1)].steps.len();
         assert!(!story.is_full() && steps <= super::super::MAX_STEPS, "{steps}");
         assert_eq!(story.left_out_steps, 50_000 - steps as u64);
         assert_eq!(story.transitions, 50_000);
@@ -152,6 +152,6 @@ mod tests {
         assert!(story.is_full() && story.weigh() < 2 * MIB, "{}", story.weigh());
         let mut unbound = Story::default();
         (1..=20_000).for_each(|conn| unbound.record(&transition(conn, State::Close, State::SynSent)));
-        assert!(!unbound.is_full() && unbound.lives.len() == 20_000);
+        assert!(!unbound.is_full() && unbound.histories.len() == 20_000);
     }
 }

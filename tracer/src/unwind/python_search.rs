@@ -1,4 +1,4 @@
-//! Which processes run CPython: the kernel programs must know it before such a process opens a connection.
+//! Finds processes that run CPython: the kernel programs must know them before they open a connection.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -13,15 +13,15 @@ use super::{
 };
 use crate::model::PythonLayout;
 
-/// How often a process is looked at: it may execute its program a moment after it has begun.
+/// How often a process is checked: it may execute CPython shortly after its start.
 const LOOKS: u8 = 2;
 
-/// Those that were looked at, and how often.
+/// Processes that were checked, and how often.
 #[derive(Default)]
-pub(super) struct Pythons(HashMap<u32, u8>);
+pub(super) struct PythonSearch(HashMap<u32, u8>);
 
-impl Pythons {
-    /// Looks at the new processes below `root`/proc, or at those of `pids`, and reports each that runs CPython.
+impl PythonSearch {
+    /// Checks new processes below `root`/proc, or `pids` only, and reports each one that runs CPython.
     pub(super) fn look(
         &mut self,
         root: &Path,
