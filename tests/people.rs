@@ -117,7 +117,9 @@ fn every_state_says_all_of_it_in_every_language() {
             let text = said(&["explain", &number.to_string(), "--lang", lang]);
             // A key where there are no words would stand for itself.
             let is_key = |word: &str| {
-                ["states.", "labels.", "timers.", "edges.", "turns."].iter().any(|it| word.starts_with(it))
+                ["states.", "labels.", "timers.", "edges.", "turns."]
+                    .iter()
+                    .any(|prefix| word.starts_with(prefix))
             };
             let no_key = !text.split_whitespace().any(is_key);
             assert!(text.lines().count() > 15 && no_key, "{lang} {number}: {text}");
@@ -287,11 +289,11 @@ fn a_replay_filters_as_a_trace_does() {
     };
     let transitions = |args: &[&str]| {
         let mut found = records(args);
-        found.retain(|it| it["kind"] == "transition");
+        found.retain(|record| record["kind"] == "transition");
         found
     };
     let to = transitions(&["--to", "CLOSE_WAIT"]);
-    assert!(to.len() >= 4 && to.iter().all(|it| it["to"] == "CLOSE_WAIT"), "{}", to.len());
+    assert!(to.len() >= 4 && to.iter().all(|record| record["to"] == "CLOSE_WAIT"), "{}", to.len());
     // A connect's first transition has no local port yet, and is not left out.
     let client = transitions(&["-6", "--remote-port", "8082"]);
     assert_eq!(client[0]["to"], "SYN_SENT");

@@ -1,15 +1,13 @@
 //! Connections whose owner has let go of them or has ended: whose they are is judged by who has them, or their listener, open.
 
-use std::{env, os::fd::AsRawFd, process::Stdio};
-
 use serde_json::Value;
 
 use crate::{
     Test,
     lab::{Tracer, in_lab},
     look_test,
-    roles::{Actor, part, say, told},
-    sockets::{Kind, fresh_port, keep_over_exec},
+    roles::{Actor, keep_or_let_go, say, start_holder, told},
+    sockets::{Kind, fresh_port},
     stuck::holders,
 };
 
@@ -64,30 +62,20 @@ pub(crate) fn hand_on(value: &str) {
     let listener = Kind::V4.listen(fields[1].parse().expect("port"));
     say("listening");
     let shared = if fields[0] == "listen" { listener } else { listener.accept().expect("accept").0 };
-    keep_over_exec(&shared);
     for _ in 0..fields[3].parse().expect("number") {
-        let mut other = part(&env::current_exe().expect("this program"), "holder", shared.as_raw_fd());
-        say(other.stdout(Stdio::null()).spawn().expect("another process").id());
+        start_holder(&shared);
     }
-    match fields[2] {
-        "HasIt" => while told() {},
-        "LetsGo" => {
-            drop(shared);
-            say("closed");
-            while told() {}
-        }
-        "Headless" => {
-            std::thread::spawn(move || {
-                say("here");
-                while told() {}
-                drop(shared);
-                std::process::exit(0);
-            });
-            // SAFETY: ends this thread alone, which holds nothing that others wait for.
-            unsafe { libc::syscall(libc::SYS_exit, 0) };
-        }
-        _ => {}
+    if fields[2] != "Headless" {
+        return keep_or_let_go(shared, fields[2]);
     }
+    std::thread::spawn(move || {
+        say("here");
+        while told() {}
+        drop(shared);
+        std::process::exit(0);
+    });
+    // SAFETY: ends this thread alone, which holds nothing that others wait for.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
 }
 
 fn owner_of(how: &str, kind: Parent, others: usize, wanted: Option<(Who, &str)>) {

@@ -1,9 +1,7 @@
 //! Sockets that a process leaves open when it ends, because others have them open too: they are not the dead process's.
 
 use std::{
-    env,
     os::unix::process::CommandExt,
-    process::Stdio,
     time::{Duration, Instant},
 };
 
@@ -15,7 +13,7 @@ use crate::{
     lab::{Tracer, can_list_holders, in_lab, wait_until},
     look_test,
     owner_truth::leave,
-    roles::{Actor, copy_to, part, say, share_listener, told},
+    roles::{Actor, copy_to, keep_or_let_go, part, say, share_listener, start_holder},
     skip,
     sockets::{Kind, fresh_port, keep_over_exec, reset_on_close},
     test,
@@ -64,18 +62,8 @@ pub(crate) fn leave_open(value: &str) {
         say("listening");
         listener.accept().expect("accept").0
     };
-    let program = env::current_exe().expect("this program");
-    let mut child = part(&program, "holder", keep_over_exec(&connection));
-    say(child.stdout(Stdio::null()).spawn().expect("child").id());
-    match fields[2] {
-        "HasIt" => while told() {},
-        "LetsGo" => {
-            drop(connection);
-            say("closed");
-            while told() {}
-        }
-        _ => {}
-    }
+    start_holder(&connection);
+    keep_or_let_go(connection, fields[2]);
 }
 
 /// The second reminder comes when the holders have been looked for.

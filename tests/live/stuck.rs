@@ -497,9 +497,9 @@ fn unprivileged() {
         let records: Vec<Value> =
             text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
         records.iter().for_each(schema::check);
-        let [it, look] = &records[..] else { panic!("the socket, and that it is not all: {text}") };
+        let [socket, look] = &records[..] else { panic!("the socket, and that it is not all: {text}") };
         assert_eq!((&look["kind"], &look["complete"]), (&"look".into(), &false.into()));
-        assert_eq!((&it["reason"], holders(it).len()), (&"holder_hidden".into(), 0), "{it}");
+        assert_eq!((&socket["reason"], holders(socket).len()), (&"holder_hidden".into(), 0), "{socket}");
         let check = run(&["close-wait", "--check"]);
         assert_eq!(check.status.code(), Some(3), "{check:?}");
         drop(server);

@@ -21,7 +21,7 @@ fn looks(table: &mut Table, [first, second]: [&[Event]; 2], between: &[Event]) -
     let look = |began_ns, sockets| KernelTables { began_ns, namespaces, sockets, held: None };
     let mut said = Vec::new();
     let differences = table.differences(&look(100, first));
-    between.iter().for_each(|it| table.apply(it, &mut names, &mut |_| {}));
+    between.iter().for_each(|event| table.apply(event, &mut names, &mut |_| {}));
     table.correct_confirmed(&differences, &look(200, second), &mut names, &mut |update| match update {
         Update::Record(Record::Resync(resync)) => said.push(resync),
         other => panic!("{other:?}"),
@@ -32,7 +32,7 @@ fn looks(table: &mut Table, [first, second]: [&[Event]; 2], between: &[Event]) -
 fn told(events: &[Event]) -> Table {
     let mut table = Table::new(1, 0, Sight::default());
     let mut names = Names::default();
-    events.iter().for_each(|it| table.apply(it, &mut names, &mut |_| {}));
+    events.iter().for_each(|event| table.apply(event, &mut names, &mut |_| {}));
     table
 }
 
@@ -53,11 +53,11 @@ fn what_two_looks_show_is_put_right() {
         (shown(150, 1, was), vec![]),
         (shown(150, 2, was), vec![(None, was), (Some(was), gone)]),
     ];
-    for (it, expected) in cases {
-        let sockets = std::slice::from_ref(&it);
+    for (event, expected) in cases {
+        let sockets = std::slice::from_ref(&event);
         let said = looks(&mut told(&open), [sockets, sockets], &[]);
-        let said: Vec<_> = said.iter().map(|it| (it.was, it.state)).collect();
-        assert_eq!(said, expected, "{it:?}");
+        let said: Vec<_> = said.iter().map(|event| (event.was, event.state)).collect();
+        assert_eq!(said, expected, "{event:?}");
     }
 }
 
@@ -92,14 +92,15 @@ fn a_listener_is_not_a_connect_before() {
 
     let mut names = Names::default();
     let close = listener(50, State::Listen, State::Close);
-    let it: Transition = transition(&mut open(), &close, &mut names).expect("a transition");
-    assert_eq!((it.conn.role, it.conn.tuple.remote_port), (Some(Role::Listener), 0));
-    assert_ne!(it.conn.id, before);
+    let closed: Transition = transition(&mut open(), &close, &mut names).expect("a transition");
+    assert_eq!((closed.conn.role, closed.conn.tuple.remote_port), (Some(Role::Listener), 0));
+    assert_ne!(closed.conn.id, before);
 
     let socket = Event { tuple: close.tuple, ..shown(150, 1, State::Listen) };
     let sockets = std::slice::from_ref(&socket);
     let said = looks(&mut open(), [sockets, sockets], &[]);
-    let said: Vec<_> = said.iter().map(|it| (it.conn.id == before, it.was, it.state)).collect();
+    let said: Vec<_> =
+        said.iter().map(|resync| (resync.conn.id == before, resync.was, resync.state)).collect();
     assert_eq!(said, [(true, Some(State::SynSent), State::Close), (false, None, State::Listen)]);
 
     // The next step of another that has its memory, and the connect's own.

@@ -155,7 +155,7 @@ fn a_key_that_is_used_again_is_another_connection() {
     };
     let (first, _) = conn(&event(10, 1, State::Close, State::SynSent));
     let (same, in_state) = conn(&event(30, 1, State::SynSent, State::Established));
-    assert_eq!((same, in_state.map(|it| it.ns)), (first, Some(20)));
+    assert_eq!((same, in_state.map(|in_state| in_state.ns)), (first, Some(20)));
     // Its death was lost.
     let (second, _) = conn(&event(50, 1, State::Close, State::SynSent));
     assert_ne!(second, first);
@@ -174,10 +174,10 @@ fn a_key_that_is_used_again_is_another_connection() {
 /// What a reader of the stream believes of each connection; `broken` counts what is said of one after its end.
 fn say(update: Update, last: &mut HashMap<u64, &str>, broken: &mut u32) {
     let (conn, state) = match update {
-        Update::Record(Record::Transition(it)) => (it.conn.id, it.to),
-        Update::Record(Record::Resync(it)) => (it.conn.id, it.state),
-        Update::Record(Record::Stuck(it)) => {
-            *broken += u32::from(last.get(&it.conn.id.0) != Some(&it.state.name()));
+        Update::Record(Record::Transition(transition)) => (transition.conn.id, transition.to),
+        Update::Record(Record::Resync(resync)) => (resync.conn.id, resync.state),
+        Update::Record(Record::Stuck(stuck)) => {
+            *broken += u32::from(last.get(&stuck.conn.id.0) != Some(&stuck.state.name()));
             return;
         }
         _ => return,
@@ -215,8 +215,8 @@ proptest! {
             if let EventKind::Transition { maybe_copy, .. } = &mut event.kind {
                 *maybe_copy = maybe;
             }
-            if let Some(it) = transition(&mut table, &event, &mut names) {
-                if let Some(in_state) = it.in_state {
+            if let Some(transition) = transition(&mut table, &event, &mut names) {
+                if let Some(in_state) = transition.in_state {
                     prop_assert_eq!(Some(&(from.name(), now - in_state.ns)), last.get(&sk));
                 }
                 if to == State::Close {

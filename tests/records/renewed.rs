@@ -30,15 +30,17 @@ fn process(task: Task, ended: bool) -> Event {
 
 fn table(events: &[Event]) -> Table {
     let mut table = Table::new(1, 0, Sight::default());
-    events.iter().for_each(|it| table.apply(it, &mut Names::default(), &mut |_| {}));
+    events.iter().for_each(|event| table.apply(event, &mut Names::default(), &mut |_| {}));
     table
 }
 
 /// The owner's program of each connection, by the order of their ids.
 fn programs(table: &Table) -> Vec<u32> {
     let mut all: Vec<_> = table.snapshot().collect();
-    all.sort_by_key(|it| it.conn.id.0);
-    all.iter().map(|it| it.conn.subject.owner.as_ref().expect("an owner").task.exec_id).collect()
+    all.sort_by_key(|transition| transition.conn.id.0);
+    all.iter()
+        .map(|transition| transition.conn.subject.owner.as_ref().expect("an owner").task.exec_id)
+        .collect()
 }
 
 #[test]

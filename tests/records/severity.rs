@@ -32,7 +32,7 @@ fn each_kind_has_the_severity_that_fits() {
         let message = written(|line, out| syslog.convert(line, out), &line);
         assert!(message.starts_with(&format!("<{}>1 ", 3 * 8 + number)), "{message}");
         let entry = written(journal, &line);
-        assert!(entry.lines().any(|it| it == format!("PRIORITY={number}")), "{entry}");
+        assert!(entry.lines().any(|line| line == format!("PRIORITY={number}")), "{entry}");
         let document: Value = serde_json::from_str(&written(ecs, &line)).expect("JSON");
         assert_eq!(document["log"]["level"], level, "{line}");
         let record: Value = serde_json::from_str(&written(otlp_json, &line)).expect("JSON");

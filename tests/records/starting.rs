@@ -85,7 +85,10 @@ fn history(ways: &[u8], order: &[u8]) -> Vec<Moment> {
         let place = usize::from(*order.next().expect("endless")) % places;
         let Some((records, sockets)) = waiting[place].pop() else { continue };
         now[place] = sockets;
-        moments.push(Moment { records, sockets: now.iter().flatten().map(|(sk, it)| (*sk, *it)).collect() });
+        moments.push(Moment {
+            records,
+            sockets: now.iter().flatten().map(|(sk, socket)| (*sk, *socket)).collect(),
+        });
     }
     for (at, moment) in moments.iter_mut().enumerate() {
         for (nth, record) in moment.records.iter_mut().enumerate() {
@@ -115,7 +118,7 @@ fn start(
     let mut names = Names::default();
     let mut mute = |table: &mut Table, event: &Event| table.apply(event, &mut names, &mut |_| {});
     let world = |at: usize| if at == 0 { World::new() } else { moments[at - 1].sockets.clone() };
-    let mut delays = delays.iter().cycle().map(|it| usize::from(*it));
+    let mut delays = delays.iter().cycle().map(|delay| usize::from(*delay));
     let mut delay = || delays.next().expect("endless");
     table.begin_walk();
     // What processes hold comes first; each was seen at a moment of its own.
@@ -130,25 +133,27 @@ fn start(
     let mut read = attached;
     for at in attached..=walked {
         for (sk, socket) in world(at) {
-            let stays = (at..=walked).all(|at| world(at).get(&sk).is_some_and(|it| it.0 == socket.0));
+            let stays = (at..=walked).all(|at| world(at).get(&sk).is_some_and(|found| found.0 == socket.0));
             if !(at == walked || stays && delay() % 2 == 0 || delay() % 4 == 0) {
                 continue;
             }
             let until = (at + delay() % 4).min(walked).max(read);
             for moment in &moments[read..until] {
-                moment.records.iter().for_each(|it| mute(&mut table, it));
+                moment.records.iter().for_each(|record| mute(&mut table, record));
             }
             read = until;
             mute(&mut table, &sight(1_000 * at as u64 + 600, sk, socket, false));
         }
     }
     for moment in &moments[read..walked] {
-        moment.records.iter().for_each(|it| mute(&mut table, it));
+        moment.records.iter().for_each(|record| mute(&mut table, record));
     }
     table.end_walk();
-    let mut shown: Vec<_> =
-        table.snapshot().map(|it| (it.conn.tuple.remote_port, it.state, it.conn.id)).collect();
-    shown.sort_by_key(|it| it.0);
+    let mut shown: Vec<_> = table
+        .snapshot()
+        .map(|snapshot| (snapshot.conn.tuple.remote_port, snapshot.state, snapshot.conn.id))
+        .collect();
+    shown.sort_by_key(|row| row.0);
     let mut said = Vec::new();
     for event in moments[walked..].iter().flat_map(|moment| &moment.records) {
         table.apply(event, &mut names, &mut |update| said.push(update));
@@ -174,23 +179,23 @@ proptest! {
         let (shown, said) = start(&moments, attached, walked, &delays);
         let there = if walked == 0 { World::new() } else { moments[walked - 1].sockets.clone() };
         let mut there: Vec<_> = there.into_values().map(|(port, state, _)| (port, state)).collect();
-        there.sort_by_key(|it| it.0);
-        prop_assert_eq!(shown.iter().map(|it| (it.0, it.1)).collect::<Vec<_>>(), there);
-        let mut last: HashMap<ConnId, (u16, State)> = shown.iter().map(|it| (it.2, (it.0, it.1))).collect();
+        there.sort_by_key(|row| row.0);
+        prop_assert_eq!(shown.iter().map(|row| (row.0, row.1)).collect::<Vec<_>>(), there);
+        let mut last: HashMap<ConnId, (u16, State)> = shown.iter().map(|row| (row.2, (row.0, row.1))).collect();
         for update in said {
-            let Update::Record(Record::Transition(it)) = update else { panic!("a correction: {update:?}") };
-            let port = it.conn.tuple.remote_port;
-            match last.get(&it.conn.id) {
+            let Update::Record(Record::Transition(transition)) = update else { panic!("a correction: {update:?}") };
+            let port = transition.conn.tuple.remote_port;
+            match last.get(&transition.conn.id) {
                 // A request's state and its child's have one name.
-                Some(known) => prop_assert_eq!((known.0, known.1.name()), (port, it.from.name())),
+                Some(known) => prop_assert_eq!((known.0, known.1.name()), (port, transition.from.name())),
                 // A birth, of a connection that nobody knows.
                 None => {
-                    prop_assert!(matches!(it.from, State::Close | State::Listen), "{it:?}");
-                    prop_assert!(last.values().all(|known| known.0 != port), "{it:?}");
+                    prop_assert!(matches!(transition.from, State::Close | State::Listen), "{transition:?}");
+                    prop_assert!(last.values().all(|known| known.0 != port), "{transition:?}");
                 }
             }
-            last.insert(it.conn.id, (port, it.to));
+            last.insert(transition.conn.id, (port, transition.to));
         }
-        prop_assert!(last.values().all(|it| it.1 == State::Close));
+        prop_assert!(last.values().all(|row| row.1 == State::Close));
     }
 }

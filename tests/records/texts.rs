@@ -89,8 +89,8 @@ fn what_tcp_does_not_do_is_marked() {
     let mut table = Table::new(1, 0, Sight::default());
     let mut names = Names::default();
     let mut line = |event: &Event| {
-        let it = transition(&mut table, event, &mut names).expect("a transition");
-        let text = written(&mut Json::default(), &it);
+        let record = transition(&mut table, event, &mut names).expect("a transition");
+        let text = written(&mut Json::default(), &record);
         let record: Value = serde_json::from_str(&text).expect("JSON");
         schema::check(&record);
         record["illegal"].clone()

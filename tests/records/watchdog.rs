@@ -17,14 +17,14 @@ fn what_stays_too_long_is_said() {
     let mut said = Vec::new();
     let at = |now: u64, table: &mut Table, names: &mut Names, event: Option<Event>, said: &mut Vec<_>| {
         let mut out = |update: Update| match update {
-            Update::Record(Record::Stuck(it)) => {
-                said.push((now / S, it.conn.id.0 & 0xff, format!("{} {}", it.state, it.times)))
+            Update::Record(Record::Stuck(stuck)) => {
+                said.push((now / S, stuck.conn.id.0 & 0xff, format!("{} {}", stuck.state, stuck.times)))
             }
-            Update::Record(Record::Resolved(it)) => {
+            Update::Record(Record::Resolved(resolved)) => {
                 said.push((
                     now / S,
-                    it.conn.id.0 & 0xff,
-                    format!("{} -> {} after {}", it.state, it.to, it.age.ns / S),
+                    resolved.conn.id.0 & 0xff,
+                    format!("{} -> {} after {}", resolved.state, resolved.to, resolved.age.ns / S),
                 ));
             }
             _ => {}
@@ -104,16 +104,16 @@ fn what_was_stuck_before_is_said_once() {
     for second in 0..1_000 {
         let now = begin + second * S;
         table.tick(now, &mut names, &mut |update: Update| match update {
-            Update::Record(Record::Stuck(it)) => {
-                said.push((second, it.conn.tuple.remote_port, it.times, it.age.ns / S))
+            Update::Record(Record::Stuck(stuck)) => {
+                said.push((second, stuck.conn.tuple.remote_port, stuck.times, stuck.age.ns / S))
             }
             other => panic!("{other:?}"),
         });
     }
-    let of = |port: u16| said.iter().filter(move |it| it.1 == port).map(|it| (it.0, it.2, it.3));
+    let of = |port: u16| said.iter().filter(move |row| row.1 == port).map(|row| (row.0, row.2, row.3));
     assert_eq!(
         of(2001).collect::<Vec<_>>(),
         [(0, 1, 8_000), (61, 2, 8_061), (181, 3, 8_181), (421, 4, 8_421), (901, 5, 8_901)]
     );
-    assert_eq!(of(2002).map(|it| it.0).collect::<Vec<_>>(), [61, 121, 241, 481, 961]);
+    assert_eq!(of(2002).map(|row| row.0).collect::<Vec<_>>(), [61, 121, 241, 481, 961]);
 }

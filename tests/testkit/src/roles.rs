@@ -19,7 +19,7 @@ use rustix::net::{
 };
 use socket2::{Domain, Socket, Type};
 
-use crate::sockets::Kind;
+use crate::sockets::{Kind, keep_over_exec};
 
 const ROLE: &str = "SOCKSTATE_TEST_ROLE";
 const VALUE: &str = "SOCKSTATE_TEST_VALUE";
@@ -321,6 +321,30 @@ pub fn send_fds(socket: BorrowedFd<'_>, fds: &[BorrowedFd<'_>]) {
     let mut control = SendAncillaryBuffer::new(&mut space);
     assert!(control.push(SendAncillaryMessage::ScmRights(fds)));
     sendmsg(socket, &[std::io::IoSlice::new(b"x")], &mut control, SendFlags::empty()).expect("sendmsg");
+}
+
+/// Starts a process that has a copy of this socket open, and says its process id.
+///
+/// # Panics
+/// The process cannot be started.
+pub fn start_holder(socket: &Socket) {
+    let program = env::current_exe().expect("this program");
+    let mut holder = part(&program, "holder", keep_over_exec(socket));
+    say(holder.stdout(Stdio::null()).spawn().expect("another process").id());
+}
+
+/// What a process does with its own copy of a socket that others have open, too: it stays with it ("HasIt"), closes it and
+/// stays ("LetsGo"), or returns with it.
+pub fn keep_or_let_go(socket: Socket, what: &str) {
+    match what {
+        "HasIt" => while told() {},
+        "LetsGo" => {
+            drop(socket);
+            say("closed");
+            while told() {}
+        }
+        _ => {}
+    }
 }
 
 fn listen(port: u16) -> Socket {
