@@ -1,4 +1,4 @@
-//! Debian's packages, fetched with apt from where this machine's own come from, and unpacked without being installed.
+//! Debian packages, fetched with apt from the sources of this machine, and unpacked without being installed.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 
 use crate::{arch::Arch, command, output};
 
-/// Suites, by whether they lie in the archive of security updates.
+/// Suites; the flag says whether a suite is in the archive of security updates.
 const SUITES: [(&str, bool); 5] = [
     ("bullseye-security", true),
     ("bookworm", false),
@@ -19,14 +19,14 @@ const SUITES: [(&str, bool); 5] = [
     ("trixie-backports", false),
 ];
 
-/// apt with lists of its own, so that the machine's stay as they are.
+/// apt with lists of its own, so that the lists of the machine do not change.
 pub(crate) struct Apt {
     state: PathBuf,
     arch: Arch,
 }
 
 impl Apt {
-    /// For packages of `arch`; its lists lie in `cache`.
+    /// An apt for packages of `arch`, with its lists in `cache`.
     pub(crate) fn new(arch: Arch, cache: &Path) -> Result<Self> {
         let state = cache.join("apt");
         let apt = Self { state: state.clone(), arch };
@@ -58,7 +58,7 @@ impl Apt {
             "Dir::Etc::SourceParts=/dev/null".to_owned(),
             format!("Dir::State::Lists={state}/lists"),
             format!("Dir::Cache={state}/cache"),
-            // The directory may be closed to apt's own user.
+            // apt's own user may not be allowed to read the directory.
             "APT::Sandbox::User=root".to_owned(),
             format!("APT::Architecture={}", self.arch.debian()),
             format!("APT::Architectures={}", self.arch.debian()),
@@ -68,7 +68,7 @@ impl Apt {
         command
     }
 
-    /// Packages whose names begin so.
+    /// The packages whose names begin with `prefix`.
     pub(crate) fn names(&self, prefix: &str) -> Result<Vec<String>> {
         let text = output(self.command("apt-cache").args(["pkgnames", prefix]))?;
         Ok(text.lines().map(str::to_owned).collect())
@@ -82,7 +82,7 @@ impl Apt {
     /// Fetches packages (`name` or `name=version`) and unpacks them into `directory`; installs nothing.
     pub(crate) fn unpack(&self, packages: &[String], directory: &Path) -> Result<()> {
         let download = self.state.join("download");
-        // A failed one may have left a part.
+        // A failed unpacking may have left files.
         let _ = fs::remove_dir_all(&download);
         fs::create_dir_all(&download)?;
         command(self.command("apt-get").args(["-q", "download"]).args(packages).current_dir(&download))?;
@@ -93,7 +93,7 @@ impl Apt {
     }
 }
 
-/// Where this machine gets its Debian packages and their security updates.
+/// The URLs from which this machine gets Debian packages and security updates.
 fn mirrors() -> Result<(String, String)> {
     let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
     files.extend(
@@ -105,7 +105,7 @@ fn mirrors() -> Result<(String, String)> {
             .split_whitespace()
             .filter(|word| word.starts_with("http"))
             .map(|word| word.trim_end_matches('/'));
-        // Comments keep older places.
+        // Older URLs may be in comments.
         let plain: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with('#')).collect();
         for url in urls.filter(|url| plain.iter().any(|line| line.contains(url))) {
             if url.ends_with("/debian") {

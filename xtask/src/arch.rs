@@ -5,7 +5,7 @@ use clap::ValueEnum;
 /// A processor architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Arch {
-    /// This one is tested on every kernel.
+    /// The architecture that is tested on every kernel.
     #[value(name = "x86_64")]
     X86_64,
     /// Arm, 64 bits.
@@ -32,7 +32,7 @@ impl Arch {
         }
     }
 
-    /// How Debian's kernels of a flavour (`rt`, `cloud`, `16k`, or none) end.
+    /// The end of the names of Debian's kernels with a flavour (`rt`, `cloud`, `16k`, or none).
     pub(crate) fn flavour(self, flavour: &str) -> String {
         match flavour {
             "" => self.debian().to_owned(),
@@ -46,11 +46,11 @@ impl Arch {
         format!("{}-unknown-linux-gnu", self.name())
     }
 
-    /// QEMU, and the machine that it is to be.
+    /// The QEMU program, and the arguments that select the machine.
     pub(crate) fn qemu(self) -> (&'static str, &'static [&'static str]) {
         match self {
             Self::X86_64 => ("qemu-system-x86_64", &["-cpu", "max,la57=off"]),
-            // Emulating Arm's own pointer authentication takes most of the time.
+            // Emulating Arm's own algorithm of pointer authentication would take most of the time.
             Self::Aarch64 => ("qemu-system-aarch64", &["-M", "virt", "-cpu", "max,pauth-impdef=on"]),
         }
     }

@@ -1,8 +1,9 @@
-//! Ratios against bcc's tcpstates, an empty program on the same tracepoint, and no tracer, in one run.
+//! Compares sockstate with tcpstates of libbpf-tools, with an empty program on the same tracepoint, and with no tracer,
+//! in one run.
 //!
-//! Each round measures all of them one after another; what is printed are medians over the rounds. The CPU time of
-//! a tracer is its own (/proc/PID/schedstat); the kernel's time for a transition is what bpf statistics say of the
-//! programs.
+//! Each round measures all of them one after another; the printed numbers are medians over the rounds. The CPU time of
+//! a tracer is that of its threads (/proc/PID/schedstat); the kernel's time for a transition comes from the kernel's
+//! statistics of BPF programs.
 
 mod filters;
 
@@ -28,16 +29,17 @@ use crate::{
 /// What to measure.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// How often.
+    /// The number of rounds.
     #[arg(long, default_value_t = 5)]
     rounds: u32,
     /// Connections of each thread.
     #[arg(long, default_value_t = 40_000)]
     count: u32,
-    /// Where the tracers write their files.
+    /// The directory that the tracers write their files into.
     #[arg(long, default_value = "target/bench")]
     directory: PathBuf,
-    /// Only what has this in its name: one kind of traffic, `filters`, `timers`, `stuck`, `latency` or `memory`.
+    /// Only measurements with this text in their name: one kind of traffic, `filters`, `timers`, `stuck`, `latency` or
+    /// `memory`.
     #[arg(long, default_value = "")]
     only: String,
 }
@@ -63,7 +65,7 @@ enum Tracer {
     None,
     Empty,
     Sockstate,
-    /// Without mini-sockets.
+    /// sockstate without mini-sockets.
     FullSockets,
     Tcpstates,
 }
@@ -88,13 +90,13 @@ struct Run {
     connections_per_second: f64,
     /// CPU seconds of the tracer for a million transitions that it has reported.
     cpu: f64,
-    /// Kernel nanoseconds for a transition, all programs together.
+    /// The nanoseconds that all programs together run for a transition.
     kernel_ns: f64,
     /// MB.
     rss: f64,
-    /// Neither delivered nor reported lost, of all.
+    /// The share of transitions that were neither delivered nor reported as lost.
     unaccounted: f64,
-    /// Reported lost.
+    /// Transitions that were reported as lost.
     lost: f64,
 }
 
@@ -102,7 +104,7 @@ struct Run {
 pub(crate) fn all(args: &Args) -> Result<()> {
     command(cargo().args(["build", "--release", "--package", "tracer", "--package", "xtask"]))?;
     fs::create_dir_all(&args.directory)?;
-    // bpftrace reads the tracepoint's format there.
+    // bpftrace reads the format of the tracepoint in tracefs.
     mount_tracefs()?;
     touch_memory(&args.directory)?;
     println!("{}, {} rounds of {} connections a thread", machine()?, args.rounds, args.count);
@@ -114,7 +116,7 @@ pub(crate) fn all(args: &Args) -> Result<()> {
                 runs.entry(tracer).or_default().push(run(args, tracer, traffic)?);
             }
         }
-        // Apart, for the statistics cost time themselves.
+        // A run of its own, because the statistics cost time.
         let statistics = Statistics::on()?;
         for tracer in Tracer::ALL {
             let kernel_ns = run(args, tracer, traffic)?.kernel_ns;
@@ -141,8 +143,8 @@ pub(crate) fn all(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Memory that a virtual machine has never used comes from its host, in the middle of somebody's write: first as much as
-/// a run writes.
+/// Writes as much as a run writes. A virtual machine gets memory that it has never used from its host, which would slow
+/// down the first writer.
 fn touch_memory(directory: &Path) -> Result<()> {
     const MB: usize = 1 << 20;
     let path = directory.join("memory.out");
@@ -210,7 +212,7 @@ fn run(args: &Args, tracer: Tracer, traffic: &Traffic) -> Result<Run> {
     let mut running = start(tracer, &file, &before)?;
     let cpu_before = running.as_ref().map_or(Ok(0.0), Running::cpu)?;
     let (transitions, seconds) = load(traffic, args.count, 0)?;
-    // The last records are on their way.
+    // The last records may still be on their way.
     thread::sleep(Duration::from_millis(300));
     let connections = f64::from(args.count * traffic.threads);
     let mut result = Run { connections_per_second: connections / seconds, ..Run::default() };
@@ -218,7 +220,7 @@ fn run(args: &Args, tracer: Tracer, traffic: &Traffic) -> Result<Run> {
     result.kernel_ns = kernel_ns / transitions;
     if let Some(running) = &mut running {
         let cpu = running.cpu()? - cpu_before;
-        // Those that the ring still has cost nothing yet.
+        // The records that are still in the ring have cost no CPU time yet.
         result.cpu = cpu / told(tracer, &file)?.unwrap_or(transitions) * 1e6;
         result.rss = running.rss()?;
         running.end()?;
@@ -226,7 +228,7 @@ fn run(args: &Args, tracer: Tracer, traffic: &Traffic) -> Result<Run> {
     match tracer {
         Tracer::Sockstate | Tracer::FullSockets => {
             let text = fs::read_to_string(&file)?;
-            // The end of a TIME_WAIT is none of the full sockets', which are what is counted.
+            // Only transitions of full sockets are counted; the end of a TIME_WAIT is a transition of a mini-socket.
             let counts = |line: &&str| {
                 line.contains("\"kind\":\"transition\"") && !line.contains("\"from\":\"TIME_WAIT\"")
             };
@@ -242,13 +244,13 @@ fn run(args: &Args, tracer: Tracer, traffic: &Traffic) -> Result<Run> {
     Ok(result)
 }
 
-/// How many transitions a tracer has written, where it writes them: sockstate's with those of mini-sockets.
+/// How many transitions a tracer has written to its file. The count of sockstate includes mini-sockets.
 fn told(tracer: Tracer, file: &Path) -> Result<Option<f64>> {
     let text = fs::read_to_string(file)?;
     let count = match tracer {
         Tracer::None | Tracer::Empty => return Ok(None),
         Tracer::Sockstate | Tracer::FullSockets => text.matches("\"kind\":\"transition\"").count(),
-        // A header, and a line each.
+        // A header, and a line for each transition.
         Tracer::Tcpstates => text.lines().skip(1).count(),
     };
     Ok(Some(count as f64))
@@ -258,7 +260,7 @@ fn start(tracer: Tracer, file: &Path, before: &BTreeMap<u64, Program>) -> Result
     let mut command = match tracer {
         Tracer::None => return Ok(None),
         Tracer::Empty => {
-            // The smallest program there is, made by bpftrace.
+            // The smallest possible program, made by bpftrace.
             let mut command = Command::new("bpftrace");
             command.args(["-e", "tracepoint:sock:inet_sock_set_state { }"]);
             command
@@ -278,7 +280,7 @@ fn start(tracer: Tracer, file: &Path, before: &BTreeMap<u64, Program>) -> Result
     let running = Running(child.with_context(|| format!("cannot start {}", tracer.name()))?);
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
-        // The others do not say when they are ready: their programs show it.
+        // The other tracers do not print that they are ready; wait until their programs are loaded.
         let ready = match tracer {
             Tracer::Sockstate | Tracer::FullSockets => {
                 fs::read_to_string(file).unwrap_or_default().contains("\"start\"")
@@ -314,7 +316,7 @@ fn load(traffic: &Traffic, count: u32, gap_us: u64) -> Result<(f64, f64)> {
     let numbers: Vec<f64> = text.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
     match numbers[..] {
         [transitions, seconds] => Ok((transitions, seconds)),
-        _ => bail!("the load said {text}"),
+        _ => bail!("the load printed {text}"),
     }
 }
 
@@ -326,7 +328,7 @@ fn latency(args: &Args) -> Result<()> {
     let mut running = Running(child);
     let mut pipe = running.0.stdout.take().context("no stdout")?;
     let mut chunk = vec![0; 1 << 16];
-    // The first record says that it runs.
+    // The first record shows that the tracer runs.
     let len = pipe.read(&mut chunk)?;
     ensure!(len > 0, "sockstate does not start");
     let reader = thread::spawn(move || {

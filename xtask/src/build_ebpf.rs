@@ -1,4 +1,4 @@
-//! The kernel programs, and the object that is committed so that nobody else needs to build them.
+//! Builds the kernel programs. The object is committed, so that users need not build it.
 
 mod sums;
 
@@ -22,7 +22,7 @@ pub(crate) enum Toolchain {
 }
 
 impl Toolchain {
-    /// The one that is installed, Debian's first: the committed object is of that.
+    /// The installed toolchain. Debian's comes first, because it builds the committed object.
     pub(crate) fn find() -> Option<Self> {
         [Self::Debian, Self::Nightly].into_iter().find(|toolchain| toolchain.is_there())
     }
@@ -54,13 +54,13 @@ impl Toolchain {
         Ok(text?.trim().to_owned())
     }
 
-    /// cargo with all that a build for BPF needs; `verb` is build or clippy.
+    /// A cargo command with everything that a build for BPF needs; `verb` is build or clippy.
     fn cargo(self, verb: &str, args: &[&str], arch: Arch) -> Command {
         let mut cargo = match self {
             Self::Debian => {
                 let mut cargo = Command::new("/usr/bin/cargo");
                 cargo.env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1");
-                // Debian's clippy and rustc before rustup's of the same name.
+                // PATH finds Debian's clippy and rustc before rustup's.
                 let path = std::env::var("PATH").unwrap_or_default();
                 cargo.env("PATH", format!("/usr/bin:{path}"));
                 cargo.arg(verb);
@@ -72,13 +72,13 @@ impl Toolchain {
                 cargo
             }
         };
-        // bpf-linker takes LLVM from a toolchain of rustup's.
+        // bpf-linker uses the LLVM of a rustup toolchain.
         if let Ok(sysroot) =
             output(Command::new("rustup").args(["run", "stable", "rustc", "--print", "sysroot"]))
         {
             cargo.env("LD_LIBRARY_PATH", Path::new(sysroot.trim()).join("lib"));
         }
-        // What cargo has told us about the host's build is not for this one.
+        // Cargo's variables of the host's build do not apply to this build.
         for variable in ["CARGO", "RUSTUP_TOOLCHAIN", "RUSTC_WRAPPER", "CARGO_ENCODED_RUSTFLAGS"] {
             cargo.env_remove(variable);
         }
@@ -87,7 +87,7 @@ impl Toolchain {
     }
 }
 
-/// The same bytes wherever the repository and cargo's home are.
+/// Flags that make the object independent of the paths of the repository and of cargo's home.
 fn rustflags(arch: Arch) -> String {
     let mut flags = vec![
         format!(r#"--cfg=bpf_target_arch="{}""#, arch.name()),
@@ -98,7 +98,7 @@ fn rustflags(arch: Arch) -> String {
     let home = std::env::var("CARGO_HOME")
         .or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")))
         .unwrap_or_default();
-    // Each registry's sources lie in a directory whose name depends on how the registry is reached.
+    // The name of a registry's directory depends on how cargo reaches the registry.
     for registry in fs::read_dir(Path::new(&home).join("registry/src")).into_iter().flatten().flatten() {
         flags.push(format!("--remap-path-prefix={}=/cargo", registry.path().display()));
     }
@@ -113,7 +113,7 @@ fn target_dir(arch: Arch) -> String {
 
 /// Builds the programs; returns the object's bytes.
 fn build(arch: Arch) -> Result<Vec<u8>> {
-    let toolchain = Toolchain::find().context("nothing to build with; run cargo xtask setup")?;
+    let toolchain = Toolchain::find().context("no Rust that can build for BPF; run cargo xtask setup")?;
     command(crate::cargo().args(["fetch", "--locked"]))?;
     let directory = target_dir(arch);
     command(toolchain.cargo("build", &BUILD, arch).args(["--target-dir", &directory]))?;
@@ -124,7 +124,7 @@ fn build(arch: Arch) -> Result<Vec<u8>> {
 
 /// Lints the programs.
 pub(crate) fn lint() -> Result<()> {
-    let toolchain = Toolchain::find().context("nothing to lint with; run cargo xtask setup")?;
+    let toolchain = Toolchain::find().context("no Rust that can lint for BPF; run cargo xtask setup")?;
     for arch in Arch::ALL {
         let mut clippy = toolchain.cargo("clippy", &BUILD, arch);
         clippy.args(["--target-dir", &target_dir(arch)]);
@@ -143,7 +143,7 @@ fn without_dwarf(bytes: &[u8]) -> Result<Vec<u8>> {
         }
     }
     builder.delete_orphans();
-    // LLVM keeps the names of sections and symbols in one table, this writer in two.
+    // LLVM keeps the names of sections and of symbols in one table; this writer keeps them in two.
     let names = builder.sections.add();
     names.name = b".shstrtab"[..].into();
     names.sh_type = object::elf::SHT_STRTAB;
@@ -153,14 +153,14 @@ fn without_dwarf(bytes: &[u8]) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-/// Builds the objects, and puts them and their sums where they are committed.
+/// Builds the committed objects and their checksums.
 pub(crate) fn commit() -> Result<()> {
-    let toolchain = Toolchain::find().context("nothing to build with; run cargo xtask setup")?;
+    let toolchain = Toolchain::find().context("no Rust that can build for BPF; run cargo xtask setup")?;
     let mut objects = Vec::new();
     for arch in Arch::ALL {
         let bytes = build(arch)?;
         let path = object(&root(), arch);
-        // A file that is written again makes cargo build the tracer again.
+        // If a file is written again, cargo builds the tracer again.
         if fs::read(&path).ok().as_ref() != Some(&bytes) {
             fs::write(&path, &bytes)?;
         }
@@ -171,8 +171,8 @@ pub(crate) fn commit() -> Result<()> {
     sums::write(&root(), &toolchain.version()?, &objects)
 }
 
-/// Builds the committed objects again if they are not those of the sources. Fails where they cannot be built, and in CI,
-/// which must see what is committed.
+/// Builds the committed objects again if they do not match the sources. Fails if they cannot be built, and in CI, which
+/// must test the committed objects.
 pub(crate) fn refresh() -> Result<()> {
     if Sums::read(&root())?.are_current(&root())? {
         return Ok(());
@@ -182,29 +182,29 @@ pub(crate) fn refresh() -> Result<()> {
         bail!("{stale}: run `cargo xtask build-ebpf`, and commit tracer/bpf");
     }
     if Toolchain::find().is_none() || !setup::has_linker() {
-        bail!("{stale}, and there is nothing to build them with: run `cargo xtask setup`");
+        bail!("{stale}, and no Rust that can build for BPF is installed: run `cargo xtask setup`");
     }
     eprintln!("{stale}: building them again");
     commit()
 }
 
-/// Fails where a committed object is not that of the sources: by their sum, and by building it again where the compiler
-/// is the same.
+/// Fails if a committed object does not match the sources: by the checksums, and by a new build if the compiler is the
+/// same.
 pub(crate) fn verify() -> Result<()> {
     let sums = Sums::read(&root())?;
     if !sums.are_current(&root())? {
-        bail!("the committed object is not that of the sources; run cargo xtask build-ebpf");
+        bail!("the committed object does not match the sources; run cargo xtask build-ebpf");
     }
-    let toolchain = Toolchain::find().context("nothing to build with; run cargo xtask setup")?;
+    let toolchain = Toolchain::find().context("no Rust that can build for BPF; run cargo xtask setup")?;
     for arch in Arch::ALL {
         let committed = fs::read(object(&root(), arch)).context("no committed object")?;
         let built = build(arch)?;
         if toolchain.version()? != sums.compiler() {
-            println!("object: of these sources; this compiler is another, so its bytes are not compared");
+            println!("object: matches its sources; the compiler differs, so the bytes are not compared");
         } else if built == committed {
             println!("object: built again for {}, the same {} bytes", arch.name(), built.len());
         } else {
-            bail!("built again, the committed object is another; run cargo xtask build-ebpf");
+            bail!("a new build differs from the committed object; run cargo xtask build-ebpf");
         }
     }
     Ok(())

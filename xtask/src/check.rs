@@ -6,14 +6,14 @@ use anyhow::Result;
 
 use crate::{build_ebpf, cargo, circles, command, directions, generate, root, setup, sizes, turn};
 
-/// Fails at the first thing that does not hold.
+/// Fails at the first check that does not hold.
 pub(crate) fn all() -> Result<()> {
     command(cargo().args(["fmt", "--all", "--check"]))?;
     directions::check()?;
     circles::check()?;
     sizes::check()?;
     turn::verify()?;
-    // Kafka's needs OpenSSL's headers, which this machine may lack.
+    // The feature for Kafka needs OpenSSL's headers, which this machine may lack.
     let features =
         if setup::has_kafka() { "tracer/grpc,tracer/nats,tracer/kafka" } else { "tracer/grpc,tracer/nats" };
     let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--features", features];
@@ -24,7 +24,7 @@ pub(crate) fn all() -> Result<()> {
     build_ebpf::verify()
 }
 
-/// Licences, banned packages and sources by deny.toml. Advisories would take the network.
+/// Checks licences, banned packages and sources by deny.toml. The advisory database would need the network.
 fn dependencies() -> Result<()> {
     let Some(deny) = setup::cargo_deny() else {
         println!(

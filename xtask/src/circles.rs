@@ -1,5 +1,6 @@
-//! No circle between files of the tracer. A file uses another one if a path leads into it: `crate::room::file::Item`,
-//! `super::file::Item`, or `file::Item` where `file` is a child. An item of the parent itself (`super::Item`) does not count.
+//! Checks that files of the tracer do not use each other in a circle. A file uses another file if it names a path into
+//! that file: `crate::module::file::Item`, `super::file::Item`, or `file::Item` for a child module. An item of the
+//! parent module itself (`super::Item`) does not count.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +17,7 @@ use crate::{
 /// What each file uses; a file is named by its module, such as `kernel/load`.
 type Uses = BTreeMap<String, BTreeSet<String>>;
 
-/// Fails where files use each other in a circle.
+/// Fails if files use each other in a circle.
 pub(crate) fn check() -> Result<()> {
     let source = root().join("tracer/src");
     let mut texts = BTreeMap::new();
@@ -54,7 +55,7 @@ fn uses(texts: &BTreeMap<String, String>) -> Uses {
     texts.iter().map(|(name, text)| (name.clone(), used(name, text))).collect()
 }
 
-/// What remains after every file was taken away that uses none of the others, or is used by none of them.
+/// Removes every file that uses no remaining file, or that no remaining file uses, until only the circles remain.
 fn circles(mut uses: Uses) -> Uses {
     loop {
         let used: BTreeSet<String> = uses.values().flatten().cloned().collect();
@@ -88,7 +89,7 @@ fn resolve(files: &BTreeSet<&str>, name: &str, path: &[String]) -> Option<String
             }
         }
         child if files.contains(&*format!("{name}/{child}")) => {}
-        // A crate, or something that is in scope.
+        // Another crate, or an item that is in scope.
         _ => return None,
     }
     let mut found = None;
@@ -102,7 +103,7 @@ fn resolve(files: &BTreeSet<&str>, name: &str, path: &[String]) -> Option<String
     found
 }
 
-/// Every path of a `use`, and every other one that begins with `crate`, `self` or `super`.
+/// Every path of a `use` item, and every other path that begins with `crate`, `self` or `super`.
 fn paths(text: &str) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     let mut at = 0;

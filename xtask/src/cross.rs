@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 
 use crate::{apt::Apt, arch::Arch, cargo, output, root, setup};
 
-/// cargo with all that a static build for `arch` needs.
+/// A cargo command with everything that a static build for `arch` needs.
 pub(crate) fn cargo_for(arch: Arch) -> Result<Command> {
     const STATIC: &str = "-Ctarget-feature=+crt-static";
     if arch == Arch::X86_64 {
@@ -45,7 +45,7 @@ pub(crate) fn busybox(arch: Arch) -> Result<PathBuf> {
     found.into_iter().find(|path| path.exists()).context("the package has no busybox")
 }
 
-/// Debian's standard library of `arch` beside that of this machine, whose compiler it belongs to.
+/// A sysroot with Debian's standard libraries of `arch` and of this machine, both of the version of Debian's compiler.
 fn sysroot(arch: Arch) -> Result<PathBuf> {
     let package = "libstd-rust-web-dev";
     let version = output(Command::new("dpkg-query").args(["-W", "-f", "${Version}", package]))?;

@@ -45,7 +45,7 @@ const AYA: [&str; 2] = ["kernel/", "source/ring.rs"];
 /// The only places that know the ABI.
 const ABI: [&str; 3] = ["kernel/", "source/", "decode.rs"];
 
-/// Fails where a file uses what it must not.
+/// Fails if a file uses a module that it must not use.
 pub(crate) fn check() -> Result<()> {
     let source = root().join("tracer/src");
     let mut wrong = Vec::new();

@@ -1,4 +1,4 @@
-//! libFuzzer on every reader of what others write (tracer/src/fuzz), from the kept corpus on.
+//! Runs libFuzzer on every reader of foreign data (tracer/src/fuzz), starting from the committed corpus.
 
 use std::{
     fs,
@@ -10,27 +10,27 @@ use anyhow::{Context, Result, bail};
 
 use crate::{command, output, root, setup};
 
-/// Where the package and the corpus are.
+/// The directory of the package and the corpus.
 const PACKAGE: &str = "tests/fuzz";
-/// One program has all targets: only one is built and linked.
+/// One program has all targets, so that only one is built and linked.
 const PROGRAM: &str = "target";
 
-/// Which target, and for how long.
+/// The targets, and the time for each.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The targets: directories of tests/fuzz/corpus. All of them, one after another, without any.
+    /// The targets: directories of tests/fuzz/corpus [default: all, one after another].
     targets: Vec<String>,
     /// Seconds for each target.
     #[arg(long = "for", value_name = "SECONDS", default_value_t = 600)]
     seconds: u64,
 }
 
-/// What no input may exceed: seconds, and MB of memory, at once (debug information may have 512 MiB unpacked) and
-/// altogether.
+/// Limits that no input may exceed: seconds, MB of memory in one allocation (unpacked debug information may take 512
+/// MiB), and MB in total.
 const MOST_SECONDS: u64 = 10;
 const MOST_MALLOC_MB: u64 = 544;
 const MOST_MB: u64 = 2048;
-/// Bytes of an input: the kept ones are smaller.
+/// The longest input, in bytes. The inputs of the corpus are shorter.
 const MOST_BYTES: u64 = 16 << 10;
 
 pub(crate) fn all(args: &Args) -> Result<()> {
@@ -39,7 +39,7 @@ pub(crate) fn all(args: &Args) -> Result<()> {
         bail!("there is no target {wrong}; there are {}", known.join(", "));
     }
     setup::fuzzing()?;
-    // Without --release every library would have its debug assertions.
+    // Without --release, every library would be built with debug assertions.
     command(fuzz("build").args(["--release", PROGRAM]))?;
     let chosen = if args.targets.is_empty() { &known } else { &args.targets };
     let mut failed = Vec::new();
@@ -72,7 +72,7 @@ fn work() -> PathBuf {
     root().join("target/fuzz")
 }
 
-/// `cargo fuzz`, by the toolchain that can instrument programs.
+/// `cargo fuzz`, with the toolchain that can instrument programs.
 fn fuzz(verb: &str) -> Command {
     let mut fuzz = Command::new("cargo");
     fuzz.current_dir(root()).env_remove("CARGO").env_remove("RUSTUP_TOOLCHAIN");
@@ -80,8 +80,8 @@ fn fuzz(verb: &str) -> Command {
     fuzz
 }
 
-/// Runs a target; what libFuzzer says at the end. What it finds is in `target/fuzz/TARGET/`, and is to be put into the corpus once it
-/// is repaired.
+/// Runs a target, and returns the last line of libFuzzer. An input that shows a fault is in `target/fuzz/TARGET/`; once
+/// the fault is repaired, the input belongs into the corpus.
 fn run(target: &str, args: &Args) -> Result<String> {
     let (kept, grown) = (corpus().join(target), work().join(target).join("corpus"));
     fs::create_dir_all(&grown)?;
@@ -102,7 +102,7 @@ fn run(target: &str, args: &Args) -> Result<String> {
     summary(&log)
 }
 
-/// The program that was built. Texts that a parser keeps for ever are no leak.
+/// Builds the program. Leak detection is off, because a parser keeps some texts until the end of the process.
 fn program(target: &str) -> Result<Command> {
     let version = output(Command::new("rustc").args(["+nightly", "-vV"]).env_remove("RUSTUP_TOOLCHAIN"))?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc has no host")?;
@@ -111,10 +111,11 @@ fn program(target: &str) -> Result<Command> {
     Ok(program)
 }
 
-/// Executions and coverage.
+/// The numbers of executions and of covered edges.
 fn summary(log: &Path) -> Result<String> {
     let text = fs::read_to_string(log)?;
-    let last = text.lines().rev().find(|line| line.contains(" cov: ")).context("it did not begin")?;
+    let last =
+        text.lines().rev().find(|line| line.contains(" cov: ")).context("the target printed no coverage")?;
     let word = |key: &str| last.split_once(key).and_then(|(_, rest)| rest.split_whitespace().next());
     let executed = text.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
     Ok(format!(

@@ -1,4 +1,4 @@
-//! What is made of the command line's definitions: man pages, one a subcommand, and completions.
+//! Files that are generated from the definitions of the command line: a man page for each subcommand, and completions.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -9,11 +9,11 @@ use sockstate::cli::Cli;
 
 use crate::root;
 
-/// Below packaging.
+/// The files of completions.
 const COMPLETIONS: [(Shell, &str); 3] =
     [(Shell::Bash, "sockstate.bash"), (Shell::Zsh, "_sockstate"), (Shell::Fish, "sockstate.fish")];
 
-/// Writes them into packaging.
+/// Writes the files into `packaging`.
 pub(crate) fn write() -> Result<()> {
     for (path, bytes) in files()? {
         fs::create_dir_all(path.parent().context("a directory")?)?;
@@ -22,21 +22,21 @@ pub(crate) fn write() -> Result<()> {
     Ok(())
 }
 
-/// Fails where packaging has others.
+/// Fails if `packaging` has other files.
 pub(crate) fn verify() -> Result<()> {
     for (path, bytes) in files()? {
         if fs::read(&path).unwrap_or_default() != bytes {
-            bail!("{} is not of this command line: cargo xtask generate", path.display());
+            bail!("{} does not match the command line; run cargo xtask generate", path.display());
         }
     }
-    println!("man pages and completions: of this command line");
+    println!("man pages and completions: up to date");
     Ok(())
 }
 
 fn files() -> Result<BTreeMap<PathBuf, Vec<u8>>> {
     let packaging = root().join("packaging");
     let mut files = BTreeMap::new();
-    // The width of help must not be the terminal's.
+    // The width of the help text must not depend on the terminal.
     let mut command = Cli::command().term_width(100);
     command.build();
     for (shell, name) in COMPLETIONS {
@@ -55,11 +55,11 @@ fn files() -> Result<BTreeMap<PathBuf, Vec<u8>>> {
 
 fn page(command: &Command, name: &str) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    // A name of clap lives as long as the program.
+    // clap needs names that live as long as the program.
     let name: &'static str = name.to_owned().leak();
     let command = command.clone().name(name).version(env!("CARGO_PKG_VERSION"));
     clap_mangen::Man::new(command).section("1").manual("sockstate").date("").render(&mut bytes)?;
-    // Examples are lines, and are not filled.
+    // Examples are lines; man must not fill them.
     let text = String::from_utf8(bytes)?.replace(".SH EXTRA\nExamples:\n", ".SH EXAMPLES\n.nf\n");
     Ok(text.replace("\n.SH VERSION", "\n.fi\n.SH VERSION").into_bytes())
 }

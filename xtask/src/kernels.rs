@@ -1,4 +1,4 @@
-//! Debian's kernels of several suites, fetched with apt from where this machine's own packages come from, into a cache.
+//! Debian's kernels of several suites, fetched with apt from the sources of this machine into a cache.
 
 use std::{
     fs,
@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 
 use crate::{apt::Apt, arch::Arch, output, root};
 
-/// The kernels that are tested on a machine: the newest of each series, and of some of Debian's other flavours. Others can be named
-/// too; here is only what the tests were seen to pass on.
+/// The kernels that are tested on a machine: the newest kernel of each series, and of some of Debian's other flavours.
+/// The command line can name others; this list has only kernels on which the tests have passed.
 pub(crate) fn tested(arch: Arch) -> &'static [&'static str] {
     match arch {
         Arch::X86_64 => {
@@ -34,11 +34,11 @@ const MODULES: [&str; 9] = [
     "mptcp_diag",
 ];
 
-/// Modules that a test loads itself, because they change every network namespace: of RDS over TCP, the smallest user of TCP in the
-/// kernel, which listens in each.
+/// Modules that a test loads itself, because they change every network namespace: those of RDS over TCP, the smallest
+/// user of TCP in the kernel, which listens in each namespace.
 const ON_DEMAND: [&str; 2] = ["rds", "rds_tcp"];
 
-/// In a kernel's directory, the modules that were looked for.
+/// The file in a kernel's directory that lists the modules which were wanted when the directory was filled.
 const WANTED: &str = "wanted";
 
 fn wanted_modules() -> String {
@@ -53,11 +53,11 @@ pub(crate) struct Kernel {
     pub(crate) image: PathBuf,
     /// Modules, uncompressed.
     pub(crate) modules: Vec<PathBuf>,
-    /// Modules that tests load.
+    /// Modules that tests load themselves.
     pub(crate) on_demand: Vec<PathBuf>,
 }
 
-/// The newest kernel of a series that the archive has, from the cache or fetched; `None` where it has none.
+/// The newest kernel of a series, from the cache or the archive; `None` if the archive has no kernel of this series.
 pub(crate) fn get(arch: Arch, series: &str) -> Result<Option<Kernel>> {
     let cache = root().join("target/vm").join(arch.debian());
     let marker = cache.join(format!("{series}.release"));
@@ -93,12 +93,12 @@ fn fetch(arch: Arch, series: &str, cache: &Path) -> Result<Option<String>> {
     let releases = images.iter().filter_map(|name| name.strip_prefix("linux-image-"));
     let unpacked = cache.join("unpacked");
     let mut failed = None;
-    // A mirror may list a package and not have its file.
+    // A mirror may list a package without having its file.
     for release in newest_first(releases.filter(|release| has_flavour(release, &wanted))) {
         match unpack(&apt, release, &unpacked) {
             Ok(()) => return keep(release, &unpacked, cache).map(|()| Some(release.to_owned())),
             Err(error) => {
-                println!("cannot fetch kernel {release}, trying the one before: {error:#}");
+                println!("cannot fetch kernel {release}, trying the previous release: {error:#}");
                 failed = Some(error);
             }
         }
@@ -120,7 +120,7 @@ fn unpack(apt: &Apt, release: &str, unpacked: &Path) -> Result<()> {
     apt.unpack(&packages, unpacked)
 }
 
-/// Keeps of an unpacked kernel what is needed.
+/// Keeps the files of an unpacked kernel that a virtual machine needs.
 fn keep(release: &str, unpacked: &Path, cache: &Path) -> Result<()> {
     let directory = cache.join(release);
     let [modules, on_demand] = ["modules", "on-demand"].map(|name| directory.join(name));
@@ -133,7 +133,7 @@ fn keep(release: &str, unpacked: &Path, cache: &Path) -> Result<()> {
     fs::copy(find("vmlinuz*")?.context("the package has no vmlinuz")?, directory.join("vmlinuz"))?;
     let wanted = MODULES.map(|module| (module, &modules)).into_iter();
     for (module, to) in wanted.chain(ON_DEMAND.map(|module| (module, &on_demand))) {
-        // Built in, on some.
+        // Some kernels have the module built in.
         let Some(file) = find(&format!("{module}.ko*"))? else { continue };
         let to = to.join(format!("{module}.ko"));
         match file.extension().and_then(|extension| extension.to_str()) {

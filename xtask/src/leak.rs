@@ -1,4 +1,4 @@
-//! How quickly `sockstate stuck` answers, and what the detector costs, with very many sockets in CLOSE_WAIT.
+//! Measures how quickly `sockstate stuck` answers, and what the detector costs, with 100,000 sockets in CLOSE_WAIT.
 
 use std::{
     fs,
@@ -21,7 +21,7 @@ use crate::{
     output, root,
 };
 
-/// How many sockets, by how many processes: each may have 20,000 descriptors here.
+/// The number of processes, and of sockets of each: a process may have 20,000 descriptors here.
 const PROCESSES: u16 = 6;
 const EACH: u32 = 17_000;
 
@@ -37,12 +37,12 @@ pub(crate) struct Leak {
 }
 
 impl Leak {
-    /// Does it in this thread's network namespace.
+    /// Leaks in this thread's network namespace.
     pub(crate) fn run(&self) -> Result<()> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port))?;
         let mut leaked = Vec::new();
         for number in 0..self.count {
-            // One address of the client's has too few ports for all, and for more than one process.
+            // One client address has too few ports for all sockets.
             let [first, second] = self.port.to_be_bytes();
             let host = Ipv4Addr::new(127, first, second, 1 + (number / 10_000) as u8);
             let client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
@@ -82,7 +82,7 @@ pub(crate) fn bench(rounds: u32, directory: &Path) -> Result<()> {
             let shown = line.trim_start_matches(sockstate.trim_end_matches("sockstate"));
             println!("| `{shown}` | {:.2} |", times[times.len() / 2]);
         }
-        // The clients' ends would end in the midst of what is measured next.
+        // The clients' ends would otherwise end during the next measurement.
         while !output(Command::new("ss").args(["-tnH", "state", "fin-wait-2"]))?.is_empty() {
             thread::sleep(Duration::from_secs(1));
         }
@@ -93,7 +93,7 @@ pub(crate) fn bench(rounds: u32, directory: &Path) -> Result<()> {
     })?
 }
 
-/// What a tracer costs that watches them all while nothing changes.
+/// Measures what a tracer costs that watches all these sockets while nothing changes.
 fn detector(directory: &Path) -> Result<()> {
     const IDLE: Duration = Duration::from_secs(10);
     let file = directory.join("detector.out");
@@ -104,7 +104,7 @@ fn detector(directory: &Path) -> Result<()> {
         command.args(if watching { &["--threshold", "CLOSE_WAIT=1h"][..] } else { &["--no-stuck"] });
         let child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn()?;
         let running = Running(child);
-        // The snapshot of all of them comes first, and is put right in the seconds after.
+        // The tracer first reads a snapshot of all sockets, and corrects it in the following seconds.
         thread::sleep(Duration::from_secs(6));
         let before = running.cpu()?;
         thread::sleep(IDLE);
@@ -117,20 +117,20 @@ fn detector(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What `top` costs that shows them all, while nothing changes, and while connections come and go.
+/// Measures what `top` costs that shows all these sockets, while nothing changes, and while connections come and go.
 fn screen() -> Result<()> {
     const TIME: Duration = Duration::from_secs(10);
     let sockstate = root().join("target/release/sockstate").display().to_string();
     let line = format!("stty cols 160 rows 50; exec {sockstate} top --alongside --threshold CLOSE_WAIT=1h");
     let mut script = Command::new("script");
     script.args(["--quiet", "--command", &line, "/dev/null"]).env("TERM", "xterm-256color");
-    // Its end would end the terminal.
+    // If standard input ended, the terminal would end.
     let child = script.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().context("script")?;
     let terminal = Running(child);
     thread::sleep(Duration::from_secs(8));
     let id = terminal.0.id();
     let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
-    let pid: u32 = children.trim().parse().with_context(|| format!("top is not there: '{children}'"))?;
+    let pid: u32 = children.trim().parse().with_context(|| format!("top does not run: '{children}'"))?;
     println!("\n| `sockstate top` on a screen of 160 x 50, transitions/s | % of a core |");
     println!("| --- | --- |");
     for gap_us in [None, Some(4000), Some(400)] {
@@ -142,7 +142,7 @@ fn screen() -> Result<()> {
                 break;
             };
             let load = Load { mode: Mode::Fin, threads: 1, count: 500, acceptors: false, gap_us, port: 7801 };
-            // Where nothing else is, so that its end can be seen.
+            // A namespace of its own, so that the end of the load can be seen.
             made += netns::in_new_netns(|| load.run())??.transitions;
         }
         let seconds = begin.elapsed().as_secs_f64();
@@ -162,6 +162,6 @@ fn start(number: u16) -> Result<(Running, Option<std::process::ChildStdin>)> {
     let running = Running(child);
     let mut line = String::new();
     stdout.read_line(&mut line)?;
-    ensure!(line.trim() == "ready", "the leaking process says '{line}'");
+    ensure!(line.trim() == "ready", "the leaking process printed '{line}'");
     Ok((running, stdin))
 }

@@ -1,4 +1,4 @@
-//! What building, checking, testing and measuring sockstate takes, as commands.
+//! Commands for building, checking, testing and measuring sockstate.
 
 mod apt;
 mod arch;
@@ -35,10 +35,10 @@ use testkit::{load, netns};
 #[derive(Parser)]
 #[command(name = "cargo xtask")]
 enum Cli {
-    /// Install what is missing for building the programs, checking and testing (Debian's packages, rustup's
+    /// Install the missing tools for building the programs, checking and testing (Debian's packages, rustup's
     /// components, bpf-linker).
     Setup {
-        /// And for Kafka: OpenSSL's headers, and a broker, which takes minutes to build.
+        /// Also install what Kafka needs: OpenSSL's headers, and a broker, which takes minutes to build.
         #[arg(long)]
         kafka: bool,
     },
@@ -50,8 +50,8 @@ enum Cli {
     },
     /// Set up, then run all tests; with `--fast` or `--live` a part of them, without setting up.
     Test(testing::Args),
-    /// Fail where the committed object is not that of its sources, the direction rule is broken, files use each other in a
-    /// circle or are too long, or fmt or clippy (host and BPF) complain.
+    /// Fail if the committed object does not match its sources, the direction rule is broken, files use each other in a
+    /// circle or are too long, or fmt or clippy (host and BPF) report something.
     Check,
     /// Write the man pages and completions in packaging again.
     Generate,
@@ -59,15 +59,16 @@ enum Cli {
     BuildEbpf,
     /// Run the live tests on other kernels, under QEMU.
     Vm(vm::Args),
-    /// Move .ci/turn on: CI runs another part of the kernel matrix for what lands next.
+    /// Increase .ci/turn: CI runs another part of the kernel matrix for the next change.
     Turn,
-    /// Measure against tcpstates, an empty program and no tracer.
+    /// Measure sockstate against tcpstates, an empty program and no tracer.
     Bench(bench::Args),
-    /// Run libFuzzer on every reader of what others write: kernel records, recordings, spools, configurations, files of processes.
+    /// Run libFuzzer on every reader of foreign data: kernel records, recordings, spools, configurations, files of
+    /// processes.
     Fuzz(fuzz::Args),
-    /// Run a daemon for a long time, with a collector that comes and goes, reloaded, restarted and killed.
+    /// Run a daemon for a long time, with faulty collectors; reload, restart and kill it.
     Soak(soak::Args),
-    /// Internal: make load in an own network namespace and print what was made.
+    /// Internal: make load in a new network namespace, and print its size.
     #[command(subcommand, hide = true)]
     Internal(Internal),
 }
@@ -130,12 +131,12 @@ fn run(args: &[String]) -> Result<()> {
     Err(Command::new(&binary).args(args).exec()).with_context(|| format!("cannot run {}", binary.display()))
 }
 
-/// The repository.
+/// The root of the repository.
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf)
 }
 
-/// The cargo that runs us, in the repository.
+/// The cargo that runs this program, in the root of the repository.
 fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root());

@@ -1,4 +1,4 @@
-//! What measurements are made with: a process and what it costs, and the kernel's statistics of BPF programs.
+//! Tools for measurements: the CPU time and memory of a process, and the kernel's statistics of BPF programs.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 
 use crate::{command, output};
 
-/// Ends a process, whatever happens.
+/// A process that is killed when the value is dropped.
 pub(crate) struct Running(pub(crate) Child);
 
 impl Running {
@@ -22,7 +22,7 @@ impl Running {
         unsafe { libc::kill(self.0.id() as libc::pid_t, signal) };
     }
 
-    /// Interrupts it and waits for its end, but not for ever: bpftrace sometimes does not hear.
+    /// Interrupts the process and waits for its end, up to a limit: bpftrace sometimes ignores the signal.
     pub(crate) fn end(&mut self) -> Result<()> {
         self.signal(libc::SIGINT);
         let deadline = Instant::now() + Duration::from_secs(10);
@@ -35,7 +35,7 @@ impl Running {
         Ok(())
     }
 
-    /// CPU time of its threads so far, in seconds.
+    /// The CPU time of the process's threads so far, in seconds.
     pub(crate) fn cpu(&self) -> Result<f64> {
         cpu(self.0.id())
     }
@@ -68,7 +68,7 @@ impl Drop for Running {
 
 const TRACEFS: &str = "/sys/kernel/tracing";
 
-/// Mounts tracefs where it is not yet.
+/// Mounts tracefs if it is not mounted yet.
 pub(crate) fn mount_tracefs() -> Result<()> {
     if !Path::new(TRACEFS).join("events").exists() {
         command(Command::new("mount").args(["-t", "tracefs", "tracefs", TRACEFS]))?;
@@ -76,27 +76,27 @@ pub(crate) fn mount_tracefs() -> Result<()> {
     Ok(())
 }
 
-/// A BPF program and what it has done.
+/// A BPF program and its statistics.
 pub(crate) struct Program {
     pub(crate) name: String,
-    /// Time that it ran, in ns.
+    /// How long the program ran, in ns.
     pub(crate) ns: f64,
-    /// How often.
+    /// How often the program ran.
     pub(crate) runs: f64,
 }
 
-/// The kernel's statistics of BPF programs, while this lives.
+/// Enables the kernel's statistics of BPF programs, as long as the value exists.
 pub(crate) struct Statistics;
 
 const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
 impl Statistics {
     pub(crate) fn on() -> Result<Self> {
-        fs::write(SWITCH, "1").context("cannot switch on BPF statistics (root?)")?;
+        fs::write(SWITCH, "1").context("cannot enable BPF statistics; run as root")?;
         Ok(Self)
     }
 
-    /// Every program, by id.
+    /// The statistics of every program, by id.
     pub(crate) fn programs() -> Result<BTreeMap<u64, Program>> {
         let text = output(Command::new("bpftool").args(["--json", "prog", "show"]))?;
         let programs: serde_json::Value = serde_json::from_str(&text)?;

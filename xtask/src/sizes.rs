@@ -8,10 +8,10 @@ use crate::{root, sources::rust_files};
 
 const MAX_LINES: usize = 600;
 
-/// Where our sources are.
+/// The directories with our sources.
 const PLACES: [&str; 4] = ["tracer/src", "tracer-ebpf/src", "tests", "xtask/src"];
 
-/// Fails where a file is too long.
+/// Fails if a file is too long.
 pub(crate) fn check() -> Result<()> {
     let mut too_long = Vec::new();
     let mut longest = 0;

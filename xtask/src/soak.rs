@@ -1,6 +1,6 @@
-//! A daemon for a long time, under load, with collectors that come and go and some that hang, a disk that is full for a while, a standard
-//! error that nobody reads; reloaded with other sinks, restarted and killed: its memory stays bounded, and every transition is delivered
-//! or counted by each sink.
+//! Runs a daemon under load for a long time. Some collectors come and go, others hang, a disk is full for a while, and
+//! nobody reads standard error. The daemon is reloaded with other sinks, restarted and killed. Its memory must stay
+//! bounded, and each sink must deliver every transition or count it as lost.
 
 mod check;
 mod faults;
@@ -31,34 +31,34 @@ use crate::{
 use check::Stream;
 use faults::Disk;
 
-/// For how long, and where.
+/// The duration, and the directory.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Seconds: at least 60, which has one reload, one restart, one kill and one full disk.
+    /// Seconds, at least 60: a minute has one reload, one restart, one kill and one full disk.
     #[arg(long = "for", value_name = "SECONDS", default_value_t = 600)]
     seconds: u64,
-    /// Where records and spool go.
+    /// The directory of the records and the spool.
     #[arg(long, default_value = "target/soak")]
     directory: PathBuf,
 }
 
 const PIN: &str = "/sys/fs/bpf/sockstate-soak";
-/// Twice the ring, which is mapped twice; three large queues and two small ones, and what is on its way out of them; what three sinks that
-/// take nothing leave in their streams at an end, 64 MB each; a table and the rest.
+/// The limit of the daemon's memory: twice the ring, which is mapped twice; three large and two small queues, and the
+/// records that are on their way out of them; 64 MB each for three hung sinks, whose streams hold records at the end;
+/// the connection table and the rest.
 const MOST_MB: f64 = 2.0 * 16.0 + 2.0 * (3.0 * 16.0 + 2.0 * 4.0) + 3.0 * 64.0 + 64.0;
 const PORT: u16 = 7801;
-/// Between two things that happen to the daemon.
+/// The time between two events.
 const TURN: Duration = Duration::from_secs(15);
-/// How long the disk is full.
 const FULL: Duration = Duration::from_secs(5);
-/// How long what hung is read at the end, while the daemon still runs: its queues are small.
+/// How long the hung collectors read at the end, while the daemon still runs: the queues of their sinks are small.
 const AT_LAST: Duration = Duration::from_secs(10);
 
-/// What has happened.
+/// Counts of what has happened.
 #[derive(Default)]
 struct Tally {
     made: AtomicU64,
-    /// Transitions that no program could see.
+    /// Transitions that no BPF program could see.
     hidden: u64,
     took: Duration,
     turns: u32,
@@ -90,7 +90,7 @@ fn sockstate() -> Command {
     Command::new(root().join("target/checked/sockstate"))
 }
 
-/// The configuration of a turn: each reload changes two sinks, and adds or removes one.
+/// The configuration of one turn. Each reload changes two sinks, and adds or removes one.
 fn configure(directory: &Path, turn: u32) -> Result<PathBuf> {
     let netns = fs::metadata("/proc/thread-self/ns/net")?.ino();
     let here = directory.display();
@@ -115,22 +115,23 @@ fn configure(directory: &Path, turn: u32) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Runs it; what the sinks that hang have got in the end.
+/// Runs the soak, and returns what the hung collectors have read at the end.
 fn soak(directory: &Path, disk: &Disk, length: Duration) -> Result<(Tally, [(&'static str, Stream); 2])> {
     let [ends, reads, stops] = [false; 3].map(AtomicBool::new);
     let mut tally = Tally::default();
-    // Unix: connections of their own would be among what is counted.
+    // The collectors use unix sockets: TCP connections would be counted as load.
     let hung = UnixListener::bind(directory.join("hung"))?;
     let pipe = faults::fifo(&directory.join("pipe"))?;
     configure(directory, 0)?;
     let mut daemon = Daemon::start(directory, 0)?;
-    // It traces when it has written something.
+    // The daemon traces once it has written something.
     while !fs::metadata(directory.join("records")).is_ok_and(|record| record.len() > 0) {
         daemon.watch(Duration::from_millis(100), &mut tally)?;
     }
     let begin = Instant::now();
     mount_tracefs()?;
-    let blind = Blind::watch(PORT).context("cannot have ftrace watch for what is hidden from programs")?;
+    let blind = Blind::watch(PORT)
+        .context("cannot start ftrace, which sees transitions that BPF programs do not see")?;
     thread::scope(|scope| {
         let collector = scope.spawn(|| faults::collect(directory, &ends));
         let hung = scope.spawn(|| faults::hang(&hung, &reads, &ends));
@@ -149,7 +150,7 @@ fn soak(directory: &Path, disk: &Disk, length: Duration) -> Result<(Tally, [(&'s
             while !load.is_finished() {
                 daemon.watch(Duration::from_secs(1), &mut tally)?;
             }
-            // What hung is read now; what the collector has not is taken by then, or spooled.
+            // The hung collectors read now. By then, the collector has taken all records, or they are in the spool.
             reads.store(true, Ordering::Relaxed);
             daemon.watch(AT_LAST, &mut tally)?;
             daemon.end()
@@ -170,7 +171,7 @@ fn soak(directory: &Path, disk: &Disk, length: Duration) -> Result<(Tally, [(&'s
     })
 }
 
-/// Something happens to the daemon, or to what it writes to.
+/// Lets one event happen to the daemon, or to its environment.
 fn turn(daemon: &mut Daemon, directory: &Path, disk: &Disk, tally: &mut Tally) -> Result<()> {
     match tally.turns % 4 {
         0 => {
@@ -203,12 +204,12 @@ fn turn(daemon: &mut Daemon, directory: &Path, disk: &Disk, tally: &mut Tally) -
 /// The daemon.
 struct Daemon {
     running: Running,
-    /// Its standard error, where nobody reads it.
+    /// The standard error of the daemon, if nobody reads it.
     _deaf: Option<PipeReader>,
 }
 
 impl Daemon {
-    /// Every second one has a standard error that nobody reads.
+    /// Nobody reads the standard error of every second daemon.
     fn start(directory: &Path, number: u32) -> Result<Self> {
         let mut command = sockstate();
         command.args(["run", "--config"]).arg(directory.join("config.toml")).stdout(Stdio::null());
@@ -228,26 +229,29 @@ impl Daemon {
         Ok(())
     }
 
-    /// It runs, and does not grow.
+    /// Checks that the daemon runs, and that its memory does not grow.
     fn watch(&self, time: Duration, tally: &mut Tally) -> Result<()> {
         let end = Instant::now() + time;
         while Instant::now() < end {
             thread::sleep(Duration::from_millis(500));
             let mb = self.running.rss().context("the daemon has ended")?;
             tally.most_mb = tally.most_mb.max(mb);
-            ensure!(mb <= MOST_MB, "it takes {mb:.0} MB, and should never take more than {MOST_MB:.0}");
+            ensure!(
+                mb <= MOST_MB,
+                "the daemon takes {mb:.0} MB, and should never take more than {MOST_MB:.0}"
+            );
         }
         Ok(())
     }
 
     fn end(&mut self) -> Result<()> {
         self.running.signal(libc::SIGTERM);
-        ensure!(self.running.0.wait()?.success(), "it does not end as it should");
+        ensure!(self.running.0.wait()?.success(), "the daemon did not end successfully");
         Ok(())
     }
 }
 
-/// Mostly some hundred connections a second; then as many as there can be.
+/// Mostly a few hundred connections a second, sometimes as many as possible.
 fn load(made: &AtomicU64, ends: &AtomicBool) -> Result<()> {
     for turn in 0_u64.. {
         if ends.load(Ordering::Relaxed) {

@@ -1,4 +1,4 @@
-//! Rust source files, as the checks of the house read them.
+//! Rust source files, for the checks of directions, circles and sizes.
 
 use std::{
     fs,

@@ -24,10 +24,10 @@ const FAST: [&str; 7] = ["cli", "records", "recordings", "reports", "people", "s
 /// The live tests, optimised and with assertions.
 const LIVE: [&str; 7] = ["test", "--package", "tracer", "--profile", "checked", "--test", "live"];
 
-/// How the names of those live tests begin that need one of the package's features.
+/// The prefix of the names of live tests that need a feature of the package.
 const FEATURE: &str = "feature ";
 
-/// Runs the tests; fails if one of them fails.
+/// Runs the tests; fails if a test fails.
 pub(crate) fn run(args: &Args) -> Result<()> {
     if args.fast {
         build_ebpf::refresh()?;
@@ -46,7 +46,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.args.is_empty() { live(FEATURE) } else { Ok(()) }
 }
 
-/// Runs the live tests whose name contains `name`; fails if there is none.
+/// Runs the live tests whose name contains `name`; fails if there is no such test.
 fn live(name: &str) -> Result<()> {
     let features = if name.starts_with(FEATURE) { features() } else { String::new() };
     let test = |arguments: &[&str]| {

@@ -1,5 +1,5 @@
-//! What the tier `timers` costs a host that does something else: its programs see every timer of the kernel. Bulk data over
-//! loopback sets thousands of timers a second and makes no connection.
+//! Measures what the tier `timers` costs a host with other work: the programs of this tier see every timer of the
+//! kernel. Bulk data over loopback sets thousands of timers a second, and makes no connection.
 
 use std::{
     io::{Read, Write},
@@ -17,7 +17,7 @@ use crate::{
     root,
 };
 
-/// Who watches.
+/// What runs during the measurement.
 #[derive(Clone, Copy)]
 enum Watcher {
     Nobody,
@@ -34,14 +34,13 @@ const ALL: [(Watcher, &str); 3] = [
 
 const EMPTY: &str = "tracepoint:timer:timer_start { } tracepoint:timer:timer_cancel { } tracepoint:timer:timer_expire_entry { }";
 
-/// How long data flows.
 const FLOW: Duration = Duration::from_secs(3);
 
-/// Prints throughput against no tracer, and nanoseconds for a timer event.
+/// Prints the throughput relative to no tracer, and the nanoseconds for each timer event.
 pub(crate) fn bench(rounds: u32) -> Result<()> {
     let mut throughput = [const { Vec::new() }; ALL.len()];
     for round in 0..rounds as usize {
-        // The first and the last are not always the same one.
+        // The order changes from round to round.
         for at in (0..ALL.len()).map(|at| (at + round) % ALL.len()) {
             let _running = start(ALL[at].0)?;
             throughput[at].push(flow()?);
@@ -67,7 +66,7 @@ pub(crate) fn bench(rounds: u32) -> Result<()> {
         let (ns, runs) =
             timers.fold((0.0, 0.0), |(ns, runs), program| (ns + program.ns, runs + program.runs));
         drop(running);
-        // Each against its own round's: the machine is not as quick in all of them.
+        // Each throughput is relative to the one of its own round, because the machine's speed changes between rounds.
         let share = median(list.iter().zip(&untraced).map(|(speed, untraced)| speed / untraced).collect());
         let speed = median(list);
         let each = if runs > 0.0 { ns / runs } else { 0.0 };
@@ -100,10 +99,10 @@ fn start(watcher: Watcher) -> Result<Option<Running>> {
         .context("cannot start a tracer")?;
     let running = Running(child);
     let deadline = Instant::now() + Duration::from_secs(20);
-    // Those of the one before may still be there, and go.
+    // The programs of the previous tracer may still be loaded, and go away.
     while Statistics::programs()?.keys().filter(|id| !before.contains_key(id)).count() < 3 {
         if Instant::now() > deadline {
-            bail!("a tracer does not start");
+            bail!("a tracer did not start");
         }
         thread::sleep(Duration::from_millis(20));
     }
@@ -111,7 +110,7 @@ fn start(watcher: Watcher) -> Result<Option<Running>> {
     Ok(Some(running))
 }
 
-/// GB a second from one thread to another, in a network namespace of their own.
+/// The throughput from one thread to another in GB/s, in a network namespace of their own.
 fn flow() -> Result<f64> {
     netns::in_new_netns(|| -> std::io::Result<f64> {
         let listener = TcpListener::bind("127.0.0.1:7801")?;

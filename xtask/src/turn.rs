@@ -1,4 +1,5 @@
-//! Which part of the kernel matrix CI runs. CI keeps nothing from run to run, so the number that moves on is committed: `.ci/turn`.
+//! The part of the kernel matrix that CI runs. CI keeps nothing between runs, so the number of the part is committed:
+//! `.ci/turn`.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -6,20 +7,20 @@ use anyhow::{Context, Result, bail};
 
 use crate::{output, root};
 
-/// Seconds after which what lands is another change than the one that took the last turn.
+/// After this many seconds, HEAD must be another change than the one that took the last turn.
 const FRESH: u64 = 4 * 60 * 60;
 
 fn file() -> PathBuf {
     root().join(".ci/turn")
 }
 
-/// The turn that is committed.
+/// The committed turn.
 pub(crate) fn read() -> Result<usize> {
     let text = fs::read_to_string(file()).context("cannot read .ci/turn")?;
     text.trim().parse().with_context(|| format!(".ci/turn is '{}', and should be a number", text.trim()))
 }
 
-/// Takes the next turn.
+/// Increases the number.
 pub(crate) fn advance() -> Result<()> {
     let next = read()? + 1;
     fs::write(file(), format!("{next}\n"))?;
@@ -27,7 +28,7 @@ pub(crate) fn advance() -> Result<()> {
     Ok(())
 }
 
-/// A turn boots every second kernel, with one tier.
+/// Each turn boots every second kernel, with one tier each.
 const STEP: usize = 2;
 
 /// How many turns in a row cover each of `tiers` on every kernel.
@@ -45,8 +46,8 @@ pub(crate) fn part<K: Copy, T: Copy>(kernels: &[K], tiers: &[T], turn: usize) ->
     kernels.iter().enumerate().filter_map(pair).collect()
 }
 
-/// Fails where HEAD is so much younger than the last turn that it must be another change, for which CI would run the same part
-/// again. CI itself only says so: nothing is wrong with the code.
+/// Fails if HEAD is so much younger than the last turn that it must be another change, for which CI would run the same
+/// part again. In CI this is only a warning, because nothing is wrong with the code.
 pub(crate) fn verify() -> Result<()> {
     let committed = |path: &[&str]| -> Result<u64> {
         let mut git = Command::new("git");

@@ -1,4 +1,4 @@
-//! The live tests on other kernels: Debian's, each booted in a virtual machine.
+//! Runs the live tests on Debian's kernels, each in a virtual machine.
 
 mod machine;
 mod report;
@@ -30,22 +30,22 @@ pub(crate) struct Args {
     /// The machine.
     #[arg(long, value_enum, default_value = "x86_64")]
     arch: Arch,
-    /// Only the part whose turn it is by .ci/turn: every second kernel, with one tier each.
+    /// Only the part of the matrix that .ci/turn selects: every second kernel, with one tier each.
     #[arg(long, conflicts_with = "shell")]
     turn: bool,
-    /// Only tests whose name contains this, or another such text.
+    /// Only tests whose name contains this text; may be given more than once.
     #[arg(long)]
     filter: Vec<String>,
     /// Only these tiers.
     #[arg(long, value_delimiter = ',', default_values_t = TIERS.map(str::to_owned))]
     tiers: Vec<String>,
-    /// Run this shell command there instead of the tests.
+    /// Run this shell command in the virtual machines instead of the tests.
     #[arg(long)]
     shell: Option<String>,
-    /// How many virtual machines at once.
+    /// How many virtual machines run at the same time.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
-    /// Run tests that failed this many times more, in a new virtual machine: under emulation one may run out of time.
+    /// How often tests that failed are run again, in a new virtual machine: an emulated machine may be too slow.
     #[arg(long, default_value_t = 0)]
     again: usize,
     /// Seconds until a virtual machine is ended.
@@ -53,7 +53,7 @@ pub(crate) struct Args {
     timeout: u64,
 }
 
-/// How the tests run there: mini-sockets by each of these, and all of it on the classic tracepoint.
+/// The tiers that the tests run with; with `tracepoint`, the tracer uses the classic tracepoint only.
 const TIERS: [&str; 5] = ["fentry", "kprobe", "timers", "estimate", "tracepoint"];
 
 /// One virtual machine.
@@ -65,7 +65,8 @@ struct Job<'a> {
     script: String,
 }
 
-/// Runs the tests on every kernel; fails if one of them fails. A kernel that the archive does not give is named at the end.
+/// Runs the tests on every kernel; fails if a test fails. The end of the output names kernels that the archive does not
+/// have.
 pub(crate) fn all(args: &Args) -> Result<()> {
     setup::virtual_machines()?;
     let programs = build(args.arch)?;
@@ -126,7 +127,7 @@ pub(crate) fn all(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Which series with which tier, or with which shell command, in which order.
+/// The pairs of a kernel's series and a tier (or the shell command), in the order in which they run.
 fn choose(args: &Args) -> Result<Vec<(&str, &str)>> {
     let series: Vec<&str> = match &args.kernels[..] {
         [] => kernels::tested(args.arch).to_vec(),
@@ -164,17 +165,18 @@ fn run(args: &Args, programs: &Programs, job: &Job<'_>) -> Ran {
     Ran { result, again: again.concat(), took: begin.elapsed(), whole: args.shell.is_some() }
 }
 
-/// The live tests with one tier, as a shell script; its first line names it. What does not depend on the tier runs once.
+/// The live tests with one tier, as a shell script whose first line names the tier. Tests that do not depend on the
+/// tier run with the first tier only.
 fn tests(tier: &str, filters: &[String]) -> String {
     let default = if tier == TIERS[0] { "" } else { "lifecycle" }.to_owned();
     let filters = if filters.is_empty() { slice::from_ref(&default) } else { filters };
-    // Bursts measure the machine, and this one has no speed to measure.
+    // The tests named `burst` measure speed, and an emulated machine is too slow for them.
     let run = |filter: &String| format!("/live --color never {} --skip burst || failed=1\n", quoted(filter));
     let runs: String = filters.iter().map(run).collect();
     format!("export SOCKSTATE_TEST_TIER={tier}\n{runs}[ -z \"$failed\" ] && echo PASSED")
 }
 
-/// Only the tests that failed; all of `script` where none is known by name.
+/// A script of the tests that failed; all of `script` if no name of a failed test is known.
 fn once_more(script: &str, failed: &[String]) -> String {
     let commands: Vec<String> =
         failed.iter().map(|name| format!("/live --color never --exact {}", quoted(name))).collect();
@@ -184,7 +186,7 @@ fn once_more(script: &str, failed: &[String]) -> String {
     }
 }
 
-/// As one word of a shell.
+/// Quotes `text` as one word of the shell.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }

@@ -1,5 +1,6 @@
-//! Transitions that no BPF program of any tool can see: some kernels run none in the context of the init process
-//! (sandboxes that protect their agent do), and a softirq may borrow that context. ftrace sees them.
+//! Transitions that no BPF program of any tool can see. Some kernels run no BPF program in the context of the init
+//! process (kernels of sandboxes that protect their agent), and a softirq may run in that context. ftrace sees these
+//! transitions.
 
 use std::{
     fs, io,
@@ -13,10 +14,10 @@ pub struct Blind {
 }
 
 impl Blind {
-    /// Counts those of two ports from now on.
+    /// Counts the transitions of `port` and of the port after it, from now on.
     ///
     /// # Errors
-    /// ftrace takes no instance, or no filter.
+    /// ftrace does not accept the instance, or the filter.
     pub fn watch(port: u16) -> io::Result<Self> {
         let next = port + 1;
         Self::with_filter(&format!(
@@ -24,7 +25,7 @@ impl Blind {
         ))
     }
 
-    /// Sees all TCP from now on.
+    /// Sees all TCP transitions from now on.
     ///
     /// # Errors
     /// As [`Blind::watch`].
@@ -32,7 +33,7 @@ impl Blind {
         Self::with_filter("protocol == 6")
     }
 
-    /// Sees all TCP from now on, and the timers that run out.
+    /// Sees all TCP transitions from now on, and the timers that expire.
     ///
     /// # Errors
     /// As [`Blind::watch`].
@@ -42,10 +43,10 @@ impl Blind {
         Ok(blind)
     }
 
-    /// Whether a mini-socket's time was over in that context.
+    /// Whether the timer of a mini-socket expired in the context of process 1.
     ///
     /// # Errors
-    /// The trace cannot be read; so with the others.
+    /// The trace cannot be read.
     pub fn has_expired_minis(&self) -> io::Result<bool> {
         let text = self.text()?;
         Ok(text.contains("function=tw_timer_handler") || text.contains("function=reqsk_timer_handler"))
@@ -65,14 +66,14 @@ impl Blind {
         let tasks = fs::read_dir("/proc/1/task")?.flatten();
         let tids: Vec<String> = tasks.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         write("set_event_pid", &tids.join(" "))?;
-        // And those that it starts meanwhile.
+        // Also the tasks that process 1 starts later.
         write("options/event-fork", "1")?;
         write("events/sock/inet_sock_set_state/filter", filter)?;
         write("events/sock/inet_sock_set_state/enable", "1")?;
         Ok(blind)
     }
 
-    /// The ports on either side of each.
+    /// The local and remote ports of these transitions.
     pub fn ports(&self) -> io::Result<Vec<u16>> {
         let text = self.text()?;
         let ports = text
@@ -81,7 +82,7 @@ impl Blind {
         Ok(ports.filter_map(|port| port.parse().ok()).collect())
     }
 
-    /// How many there were.
+    /// How many transitions ftrace saw.
     pub fn count(&self) -> io::Result<u64> {
         Ok(self.text()?.lines().filter(|line| line.contains("inet_sock_set_state:")).count() as u64)
     }

@@ -1,4 +1,4 @@
-//! `sockstate run` with a configuration of the test's, and some connections for it.
+//! `sockstate run` with a configuration that the test writes, and connections for the daemon to trace.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -9,7 +9,8 @@ use crate::{
     sockets::Kind,
 };
 
-/// A daemon for one namespace and one port, whose records come to us, too.
+/// A daemon that traces one namespace and one port. It also writes its records to standard output, which the test
+/// reads.
 pub struct Daemon {
     pub tracer: Tracer,
     config: PathBuf,
@@ -18,12 +19,12 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// `sinks` says where else they go; DIR in it is a directory.
+    /// Starts a daemon with further sinks; DIR in `sinks` stands for the daemon's directory.
     pub fn start(netns: u64, port: u16, sinks: &str) -> Self {
         Self::start_with("", netns, port, sinks)
     }
 
-    /// The same with keys before the first table.
+    /// As [`Daemon::start`], with keys before the first table of the configuration.
     pub fn start_with(top: &str, netns: u64, port: u16, sinks: &str) -> Self {
         let directory = tempfile::tempdir().expect("directory");
         let config = directory.path().join("config.toml");
@@ -37,31 +38,31 @@ impl Daemon {
         daemon
     }
 
-    /// Writes other sinks into the configuration.
+    /// Replaces the sinks in the configuration file.
     pub fn configure(&self, sinks: &str) {
         let sinks = sinks.replace("DIR", &self.directory.path().display().to_string());
         fs::write(&self.config, format!("{}{sinks}", self.head)).expect("config");
     }
 
-    /// A file of it.
+    /// A file in the daemon's directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    /// Ends it; what it said, and where it has written.
+    /// Ends the daemon. Returns its records and the directory that it has written to.
     pub fn stop(self) -> (Story, TempDir) {
         (self.tracer.stop(), self.directory)
     }
 }
 
-/// Something that looks like a tracer until the configuration is written.
+/// A command that looks like a tracer until the configuration is written.
 fn echo() -> Command {
     let mut echo = Command::new("echo");
     echo.arg("{\"kind\":\"start\"}");
     echo
 }
 
-/// Some connections on `port`, closed in different ways.
+/// Makes `count` connections to `port`; the client closes every second one first.
 pub fn connections(count: usize, port: u16) {
     let listener = Kind::V4.listen(port);
     for at in 0..count {

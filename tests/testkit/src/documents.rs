@@ -19,14 +19,14 @@ pub fn documents() -> Vec<(String, String)> {
     paths.into_iter().map(text).collect()
 }
 
-/// What a text asks its reader to run: our commands, without the shell's part of the line.
+/// The sockstate commands that a text tells its reader to run, without what the shell does with the line.
 pub fn commands(text: &str) -> Vec<String> {
     let spans = text.split('`').skip(1).step_by(2).filter(|span| !span.contains('\n'));
     let blocks = text.split("```").skip(1).step_by(2);
     let lines = blocks.flat_map(str::lines).map(|line| line.trim_start_matches("$ "));
     let ours = spans.chain(lines).filter(|command| command.starts_with("sockstate ") && command.is_ascii());
     let ours = ours.map(without_shell);
-    // What only stands for something.
+    // Commands with placeholders cannot run.
     let is_one = |command: &&str| {
         !(command.contains("...")
             || command.contains("--(")
@@ -35,7 +35,7 @@ pub fn commands(text: &str) -> Vec<String> {
     ours.filter(is_one).map(str::to_owned).collect()
 }
 
-/// The program's own part of a shell's line.
+/// The part of a line that the shell gives to the program.
 pub fn without_shell(line: &str) -> &str {
     let line = line.split(" 2>").next().unwrap_or_default();
     line.split(['|', '>', '&', '#', ';', '<']).next().unwrap_or_default().trim()

@@ -1,13 +1,14 @@
-//! Outputs that were looked at, and are kept: another one is a failure, or with UPDATE_GOLDEN=1 the new one.
+//! Golden files: outputs that people have looked at. A different output is a failure; with UPDATE_GOLDEN=1 it replaces
+//! the file.
 
 use std::{fs, path::PathBuf};
 
-/// A file of the tests.
+/// A file below `tests`.
 pub fn file(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(name)
 }
 
-/// Fails where `text` is not what is kept as `name`.
+/// Fails if `text` is not the content of the golden file `name`.
 pub fn check(name: &str, text: &str) {
     let path = file("golden").join(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {

@@ -1,4 +1,4 @@
-//! A network namespace with a tracer in it, and what the tracer said.
+//! A network namespace with a tracer in it, and the records that the tracer wrote.
 
 use std::{
     fs,
@@ -19,12 +19,12 @@ use crate::{netns::in_new_netns, observer::patience, schema};
 
 static BINARY: OnceLock<&str> = OnceLock::new();
 
-/// Says where the binary under test is: cargo says so only to test programs.
+/// Sets the path of the binary under test, which cargo gives to test programs only.
 pub fn use_binary(path: &'static str) {
     let _ = BINARY.set(path);
 }
 
-/// The binary under test.
+/// A command that runs the binary under test.
 ///
 /// # Panics
 /// The test program has not called [`use_binary`].
@@ -42,7 +42,7 @@ pub fn can_list_holders() -> bool {
     hooks.iter().any(|hook| hook["hook"] == "iter/task_file" && hook["works"] == true)
 }
 
-/// Waits for something that nothing announces, but not for ever.
+/// Polls until `done`, for as long as [`patience`] allows. For conditions that no event announces.
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + patience();
     while !done() {
@@ -59,14 +59,14 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// Starts it beside others, for one namespace, and waits until it traces.
+    /// Starts a tracer of one namespace, alongside others, and waits until it traces.
     pub fn start(netns: u64, args: &[&str]) -> Self {
         let mut command = sockstate();
         command.args(["trace", "--format", "json", "--alongside", "--netns", &netns.to_string()]);
         Self::spawn(command.args(args))
     }
 
-    /// Starts any command that writes our JSON.
+    /// Starts any command that writes records as JSON lines.
     pub fn spawn(command: &mut Command) -> Self {
         let mut child = command
             .stdin(Stdio::null())
@@ -80,22 +80,20 @@ impl Tracer {
         tracer
     }
 
-    /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Its first record.
     pub fn first(&self) -> Value {
         self.seen[0].clone()
     }
 
-    /// The records that were read so far.
+    /// The records that the test has read so far.
     pub fn seen(&self) -> &[Value] {
         &self.seen
     }
 
-    /// Reads on until a record is as wanted.
+    /// Reads records until one is as wanted, and returns it.
     pub fn wait_for(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
         loop {
             let Ok(line) = self.lines.recv_timeout(patience()) else {
@@ -112,13 +110,13 @@ impl Tracer {
         }
     }
 
-    /// Reads what there is by now; whether a record was as wanted.
+    /// Reads the records that have arrived. Returns whether any record so far is as wanted.
     pub fn poll(&mut self, wanted: impl Fn(&Value) -> bool) -> bool {
         self.seen.extend(self.lines.try_iter().map(|line| serde_json::from_str(&line).expect("JSON")));
         self.seen.iter().any(wanted)
     }
 
-    /// Ends it as an administrator would; returns everything that it said, checked.
+    /// Ends the tracer with SIGINT. Returns all its records, checked.
     pub fn stop(mut self) -> Story {
         signal(self.child.id(), libc::SIGINT);
         let status = self.child.wait().expect("wait");
@@ -136,7 +134,7 @@ impl Tracer {
 pub struct Lines(Receiver<String>);
 
 impl Lines {
-    /// Reads them in a thread.
+    /// Reads the lines of `stream` in a thread.
     pub fn of(stream: impl Read + Send + 'static) -> Self {
         let (sender, lines) = channel();
         thread::spawn(move || {
@@ -149,7 +147,7 @@ impl Lines {
         Self(lines)
     }
 
-    /// The next line with this text.
+    /// Waits for the next line that contains `text`.
     pub fn wait_for(&mut self, text: &str) -> String {
         loop {
             let line = self.0.recv_timeout(Duration::from_secs(20));
@@ -160,7 +158,7 @@ impl Lines {
         }
     }
 
-    /// What comes until its end.
+    /// All further lines, until the end of the stream.
     pub fn rest(self) -> String {
         self.0.iter().collect::<Vec<_>>().join("\n")
     }
@@ -168,7 +166,7 @@ impl Lines {
 
 impl Drop for Tracer {
     fn drop(&mut self) {
-        // Already waited for, unless the test failed.
+        // The process was already waited for, unless the test has failed.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -190,9 +188,8 @@ pub fn in_lab<T: Send>(work: impl FnOnce(u64) -> T + Send) -> T {
     in_new_netns(|| work(own_netns())).expect("a network namespace")
 }
 
-/// A stream from start to stop.
+/// All records of one tracer, from `start` to `stop`.
 pub struct Story {
-    /// All records.
     pub records: Vec<Value>,
 }
 
@@ -208,17 +205,15 @@ impl Story {
         Self { records }
     }
 
-    /// Records of one kind.
     pub fn of<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Value> {
         self.records.iter().filter(move |record| record["kind"] == kind)
     }
 
-    /// Transitions.
     pub fn transitions(&self) -> impl Iterator<Item = &Value> {
         self.of("transition")
     }
 
-    /// The transitions of every connection, in the order of the connections' first.
+    /// The transitions of each connection, in the order of each connection's first transition.
     pub fn connections(&self) -> Vec<Vec<&Value>> {
         let mut connections: Vec<Vec<&Value>> = Vec::new();
         for record in self.transitions() {
@@ -230,7 +225,7 @@ impl Story {
         connections
     }
 
-    /// The one connection of this role.
+    /// The only connection with this role.
     pub fn only(&self, role: &str) -> Vec<&Value> {
         let mut found: Vec<_> =
             self.connections().into_iter().filter(|connection| connection[0]["role"] == role).collect();
@@ -239,7 +234,7 @@ impl Story {
     }
 }
 
-/// `from -> to` of some transitions.
+/// The path of a connection: the first state, then the state that each transition leads to.
 pub fn path(transitions: &[&Value]) -> Vec<String> {
     let text = |value: &Value| value.as_str().expect("state").to_owned();
     transitions

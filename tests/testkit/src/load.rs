@@ -1,4 +1,4 @@
-//! Connections on loopback, as many as asked for, and the exact number of transitions that they make.
+//! Makes a given number of connections on loopback, and returns the exact number of their transitions.
 
 use std::{
     io,
@@ -23,10 +23,9 @@ pub enum Mode {
     Flap,
 }
 
-/// What to do.
+/// The load to make.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Load {
-    /// How.
     #[arg(long, value_enum)]
     pub mode: Mode,
     /// Threads that connect.
@@ -46,17 +45,16 @@ pub struct Load {
     pub port: u16,
 }
 
-/// What was done.
+/// The load that was made.
 #[derive(Clone, Copy, Debug)]
 pub struct Made {
     /// Transitions of full TCP sockets, by the kernel's own rules.
     pub transitions: u64,
-    /// How long it took.
     pub took: Duration,
 }
 
 impl Load {
-    /// Does it in this thread's network namespace, which should be its own.
+    /// Makes the load in this thread's network namespace, which no other process should use.
     ///
     /// # Errors
     /// A socket fails.
@@ -90,7 +88,8 @@ impl Load {
         Ok(Made { transitions, took })
     }
 
-    /// A socket for one thread's port. A program that lists descriptors (sockstate, `ss -p`) may hold the last one for a moment.
+    /// A socket bound to one thread's port. A program that lists descriptors (sockstate, `ss -p`) may hold the previous
+    /// socket of this port for a moment.
     fn bind(&self, index: u16) -> io::Result<Socket> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
@@ -108,7 +107,7 @@ impl Load {
         Ok(socket)
     }
 
-    /// One thread, between the two waits of the barrier.
+    /// Makes one thread's connections, between the two waits of the barrier.
     fn work(&self, index: u16, barrier: &Barrier) -> io::Result<()> {
         let address = |round: u32| {
             // Many addresses, so that ports in TIME_WAIT do not run out.
@@ -119,7 +118,7 @@ impl Load {
         };
         let socket = self.bind(index);
         if socket.is_err() {
-            // The others wait.
+            // The other threads wait at the barrier.
             barrier.wait();
             barrier.wait();
         }
@@ -151,7 +150,7 @@ impl Load {
                 Ok(())
             });
             barrier.wait();
-            // The last packets may still wait for a softirq.
+            // A softirq may not have handled the last packets yet.
             let done = wait_until_all_is_done();
             if let Some(accepting) = accepting {
                 socket.shutdown(std::net::Shutdown::Read)?;
@@ -173,8 +172,9 @@ fn accept_all(listener: &Socket) {
     }
 }
 
-/// Until every socket of this namespace listens or is a timewait one: now and then one of them stays in FIN_WAIT2, where the
-/// peer's FIN came while it took the full socket's place, and was answered by a reset.
+/// Waits until every socket of this namespace is a listener or a timewait socket. Sometimes a timewait socket stays in
+/// FIN_WAIT2: the peer's FIN came while the timewait socket replaced the full socket, and the kernel answered it with a
+/// reset.
 fn wait_until_all_is_done() -> io::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {

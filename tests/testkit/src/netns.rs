@@ -23,12 +23,12 @@ pub fn in_new_netns<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
 /// Sets a sysctl of this thread's namespace.
 ///
 /// # Errors
-/// There is no such one, or it is not ours.
+/// The sysctl does not exist, or does not belong to a network namespace.
 pub fn sysctl(name: &str, value: &str) -> io::Result<()> {
     fs::write(format!("/proc/sys/net/{name}"), value)
 }
 
-/// Lets this thread's namespace have loopback.
+/// Sets the loopback interface of this thread's namespace up.
 ///
 /// # Errors
 /// The kernel refuses.

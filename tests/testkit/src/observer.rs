@@ -1,4 +1,4 @@
-//! What others saw: bpftrace on the tracepoint, and /proc/net/tcp. No code of sockstate's.
+//! Independent witnesses: bpftrace on the tracepoint, and /proc/net/tcp. They share no code with sockstate.
 
 use std::{
     collections::BTreeMap,
@@ -36,7 +36,7 @@ tracepoint:sock:inet_sock_set_state /args->protocol == 6 && args->oldstate != ar
 }
 "#;
 
-/// One line of bpftrace's.
+/// One transition that bpftrace printed.
 #[derive(Clone, Debug)]
 struct Seen {
     sk: String,
@@ -46,7 +46,7 @@ struct Seen {
     dport: u16,
 }
 
-/// bpftrace, one for all tests of this process.
+/// One bpftrace process for all tests of this program.
 struct Bpftrace {
     child: Mutex<Option<Child>>,
 }
@@ -85,30 +85,32 @@ fn bpftrace() -> &'static Bpftrace {
     })
 }
 
-/// Whether this is one of the virtual machines of `cargo xtask vm`, where there is no bpftrace.
+/// Whether the test runs in a virtual machine of `cargo xtask vm`, which has no bpftrace.
 pub fn is_in_vm() -> bool {
     std::env::var_os("SOCKSTATE_TEST_VM").is_some()
 }
 
-/// How long to wait for something that must come: where there is an emulated processor, and perhaps a part of it, seconds are short.
+/// How long a test waits for an event that must come. An emulated processor, which other programs may share, needs
+/// longer.
 pub fn patience() -> Duration {
     Duration::from_secs(if is_in_vm() { 90 } else { 20 })
 }
 
-/// Whether bpftrace watches.
+/// Whether bpftrace runs.
 pub fn is_there() -> bool {
     BPFTRACE.get().is_some()
 }
 
-/// Starts bpftrace, if it does not run yet and there is one.
+/// Starts bpftrace if it does not run yet. Does nothing in a virtual machine.
 pub fn watch() {
     if !is_in_vm() {
         bpftrace();
     }
 }
 
-/// Whether the kernel says that it hid so many transitions from bpftrace, for which nobody was excused yet: a classic tracepoint
-/// runs no program while one runs on that CPU (counted since 6.7, commit dd8657894c11).
+/// Whether the kernel counts enough runs of the program that it skipped to explain `missing` transitions, in addition
+/// to those that earlier calls have explained. A classic tracepoint runs no program while another one runs on the same
+/// CPU (counted since 6.7, commit dd8657894c11).
 pub fn excuses(missing: u64) -> bool {
     static EXCUSED: AtomicU64 = AtomicU64::new(0);
     let pid =
@@ -133,8 +135,8 @@ pub fn stop_watching() {
     }
 }
 
-/// The paths (first state, then each next one) of the sockets with `port` on either side, as bpftrace saw them.
-/// Waits until they hold `transitions` in all.
+/// The paths of the sockets with `port` on either side, as bpftrace saw them: the first state, then the state that each
+/// transition leads to. Waits until the paths have `transitions` transitions in total.
 pub fn paths(port: u16, transitions: usize) -> Vec<Vec<String>> {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
@@ -148,7 +150,7 @@ pub fn paths(port: u16, transitions: usize) -> Vec<Vec<String>> {
     }
 }
 
-/// A socket's address is used again after its death.
+/// Groups transitions by socket. The kernel may use the address of a socket again after the socket is freed.
 fn group(seen: &[Seen]) -> Vec<Vec<String>> {
     let mut live: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     let mut dead = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-/// Those of which this expression is true, each version once, the newest first.
+/// The Pythons for which this expression is true: each version once, the newest first.
 pub fn all(wanted: &str) -> Vec<String> {
     let said = |args: &[&str]| {
         let output = Command::new("pyenv").args(args).stderr(Stdio::null()).output().ok()?;
@@ -16,7 +16,7 @@ pub fn all(wanted: &str) -> Vec<String> {
     let of_path = ["python3.14", "python3.13", "python3.12", "python3"].map(str::to_owned);
     let mut seen = Vec::new();
     let mut is_wanted = |name: &String| {
-        // Trying a feature out might leave files behind.
+        // The expression must not try a feature out, which might leave files behind.
         let code = format!("import sys, sysconfig\nif {wanted}: print(sys.version_info[:2])");
         let output = Command::new(name).args(["-c", &code]).stderr(Stdio::null()).output();
         let Ok(output) = output else { return false };

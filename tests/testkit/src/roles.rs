@@ -1,4 +1,4 @@
-//! Parts that other processes play: this very program, started again with a role.
+//! Other processes of a test: this program, started again with a role.
 
 use std::{
     env,
@@ -24,7 +24,7 @@ use crate::sockets::{Kind, keep_over_exec};
 const ROLE: &str = "SOCKSTATE_TEST_ROLE";
 const VALUE: &str = "SOCKSTATE_TEST_VALUE";
 
-/// A process with a part, which does one step each time it is told to go on.
+/// A process with a role. It does one step each time that the test lets it go on.
 pub struct Actor {
     child: Child,
     input: Option<ChildStdin>,
@@ -37,17 +37,17 @@ pub fn copy_to(path: &Path) {
 }
 
 impl Actor {
-    /// Starts one, in this thread's namespaces.
+    /// Starts a process in this thread's namespaces.
     pub fn start(role: &str, value: impl ToString) -> Self {
         Self::start_as(&env::current_exe().expect("this program"), role, value)
     }
 
-    /// Starts one that is a copy of this program.
+    /// Starts a process that runs `program`, a copy of this program.
     pub fn start_as(program: &Path, role: &str, value: impl ToString) -> Self {
         Self::of(&mut part(program, role, value))
     }
 
-    /// Starts one by a command that [`part`] has made.
+    /// Starts a process by a command that [`part`] has made.
     pub fn of(command: &mut Command) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("actor");
         let input = child.stdin.take();
@@ -55,43 +55,41 @@ impl Actor {
         Self { child, input, output }
     }
 
-    /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Waits for a line from it.
+    /// Waits for a line from the process.
     pub fn hear(&mut self) -> String {
         let mut line = String::new();
         self.output.read_line(&mut line).expect("a line");
         line.trim().to_owned()
     }
 
-    /// Lets it go on.
+    /// Lets the process do its next step.
     pub fn go_on(&mut self) {
         self.input.as_mut().expect("stdin").write_all(b"\n").expect("write");
     }
 
-    /// Lets it end, and waits for that.
+    /// Lets the process end, and waits for its end.
     pub fn end(mut self) {
         self.input = None;
         assert!(self.child.wait().expect("wait").success());
     }
 
-    /// Waits until it has ended, though others may go on in its place.
+    /// Waits until the process has ended. Processes that it has started may still run.
     pub fn wait(&mut self) {
         assert!(self.child.wait().expect("wait").success());
     }
 
-    /// Lets it, and those that it has started, end; waits until all have.
+    /// Lets the process and the processes that it has started end, and waits until all of them have ended.
     pub fn release(mut self) {
         self.input = None;
         let mut rest = String::new();
-        // Each of them has the other end.
+        // Each of these processes has the other end of the pipe.
         self.output.read_to_string(&mut rest).expect("the end");
     }
 
-    /// Kills it.
     pub fn kill(mut self) {
         self.child.kill().expect("kill");
         self.child.wait().expect("wait");
@@ -105,21 +103,20 @@ impl Drop for Actor {
     }
 }
 
-/// A program that is not ours and knows nothing of the descriptors that it inherits.
+/// `sleep`, a program that knows nothing of the descriptors that it inherits.
 pub struct Sleeper(Child);
 
 impl Sleeper {
-    /// Starts one, in this thread's namespaces.
+    /// Starts a process in this thread's namespaces.
     pub fn start() -> Self {
         Self::spawn(Command::new("sleep").arg("600").stdin(Stdio::null()))
     }
 
-    /// Starts one as this command does.
+    /// Starts a command that sleeps.
     pub fn spawn(command: &mut Command) -> Self {
         Self(command.spawn().expect("sleep"))
     }
 
-    /// Its process id.
     pub fn pid(&self) -> u32 {
         self.0.id()
     }
@@ -132,7 +129,7 @@ impl Drop for Sleeper {
     }
 }
 
-/// This program, or a copy of it, with a part to play.
+/// A command that runs this program, or a copy of it, with a role.
 pub fn part(program: &Path, role: &str, value: impl ToString) -> Command {
     let mut command = Command::new(program);
     command.env(ROLE, role).env(VALUE, value.to_string());
@@ -185,7 +182,7 @@ pub fn play(roles: &[Role]) -> bool {
 /// A port or descriptor that is a role's whole value.
 ///
 /// # Panics
-/// It is no number.
+/// The value is not a number.
 pub fn number<T: FromStr>(value: &str) -> T {
     value.parse().ok().expect("a number")
 }
@@ -194,12 +191,12 @@ pub fn say(text: impl std::fmt::Display) {
     println!("{text}");
 }
 
-/// Waits to be told to go on; false at the end.
+/// Waits until the test lets this process go on. False if the process is to end.
 pub fn told() -> bool {
     std::io::stdin().read(&mut [0]).expect("stdin") == 1
 }
 
-/// Connects, waits, exits with the connection open.
+/// Connects, waits, and exits with the connection open.
 fn client(port: u16) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
     socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()).expect("connect");
@@ -207,7 +204,7 @@ fn client(port: u16) {
     while told() {}
 }
 
-/// Takes over an inherited listener: accepts one connection, closes it when told.
+/// Takes over an inherited listener: accepts one connection, and closes it at the next step.
 fn accepter(fd: i32) {
     // SAFETY: inherited for us, and nobody else in this process uses it.
     let listener = unsafe { Socket::from_raw_fd(fd) };
@@ -219,7 +216,7 @@ fn accepter(fd: i32) {
     while told() {}
 }
 
-/// Holds an inherited connection, and closes it when told.
+/// Holds an inherited connection, and closes it at the next step.
 fn holder(fd: i32) {
     // SAFETY: inherited for us, and nobody else in this process uses it.
     let connection = unsafe { OwnedFd::from_raw_fd(fd) };
@@ -241,13 +238,13 @@ fn headless_holder() {
     unsafe { libc::syscall(libc::SYS_exit, 0) };
 }
 
-/// Holds nothing.
+/// Has no socket.
 fn bystander() {
     say("here");
     while told() {}
 }
 
-/// Closes sockets that are not TCP's.
+/// Closes sockets that are not TCP sockets.
 fn unix_closer() {
     while told() {
         drop(UnixStream::pair().expect("pair"));
@@ -255,13 +252,13 @@ fn unix_closer() {
     }
 }
 
-/// Keeps the listener that others accept from.
+/// Keeps a listener that other processes accept from.
 fn listener_that_stays(value: &str) {
     let _listener = share_listener(value);
     while told() {}
 }
 
-/// Closes the listener that others accept from, and stays.
+/// Closes a listener that other processes accept from, and stays.
 fn listener_that_lets_go(value: &str) {
     drop(share_listener(value));
     say("closed");
@@ -275,7 +272,7 @@ fn idle_listener(socket: Socket) {
     while told() {}
 }
 
-/// Receives a connection over a unix socket, and closes it when told.
+/// Receives a connection over a unix socket, and closes it at the next step.
 fn receiver(fd: i32) {
     // SAFETY: inherited for us, and nobody else in this process uses it.
     let stream = unsafe { UnixStream::from_raw_fd(fd) };
@@ -309,7 +306,7 @@ pub fn send_fd(stream: &UnixStream, fd: BorrowedFd<'_>) {
     sendmsg(stream, &[std::io::IoSlice::new(b"x")], &mut control, SendFlags::empty()).expect("sendmsg");
 }
 
-/// The end of a unix stream for a process that is started from here.
+/// Lets processes that this process starts inherit one end of a unix stream. Returns its descriptor.
 pub fn inheritable(stream: &UnixStream) -> i32 {
     rustix::io::fcntl_setfd(stream.as_fd(), rustix::io::FdFlags::empty()).expect("fcntl");
     stream.as_raw_fd()
@@ -333,8 +330,8 @@ pub fn start_holder(socket: &Socket) {
     say(holder.stdout(Stdio::null()).spawn().expect("another process").id());
 }
 
-/// What a process does with its own copy of a socket that others have open, too: it stays with it ("HasIt"), closes it and
-/// stays ("LetsGo"), or returns with it.
+/// What a process does with its own copy of a socket that other processes have open, too: it keeps the copy open and
+/// stays ("HasIt"), closes the copy and stays ("LetsGo"), or returns.
 pub fn keep_or_let_go(socket: Socket, what: &str) {
     match what {
         "HasIt" => while told() {},
@@ -354,7 +351,7 @@ fn listen(port: u16) -> Socket {
     listener
 }
 
-/// Listens, starts others that accept ("PORT COUNT"), and says who they are.
+/// Listens, starts other processes that accept ("PORT COUNT"), and prints their process ids.
 pub fn share_listener(value: &str) -> Socket {
     let (port, count) = value.split_once(' ').expect("port and count");
     let listener = listen(port.parse().expect("port"));
@@ -373,7 +370,7 @@ fn server(fd: i32) {
     serve(unsafe { Socket::from_raw_fd(fd) });
 }
 
-/// As [`server`], after it has said that it is there.
+/// As [`server`], but first tells the test that it runs.
 fn service(value: &str) {
     say("here");
     server(number(value));
@@ -399,16 +396,16 @@ fn launcher(value: &str) {
     panic!("exec: {}", service.exec());
 }
 
-/// Listens, then calls itself something else, and serves.
+/// Listens, then changes the name of its process, and serves.
 fn renamer(port: u16) {
     let listener = listen(port);
-    // The name of the first thread is the process's.
+    // The name of the first thread is the name of the process.
     std::fs::write(format!("/proc/self/task/{}/comm", process::id()), "new name").expect("comm");
     say("here");
     serve(listener);
 }
 
-/// One of several listeners on one port: says the port of each client that it got.
+/// One of several listeners on one port: prints the port of each client that it has accepted.
 fn reuseport(port: u16) {
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
     listener.set_reuse_port(true).expect("reuseport");
@@ -421,7 +418,7 @@ fn reuseport(port: u16) {
         }
     });
     while told() {}
-    // Everything was accepted already: the clients have waited for the close.
+    // All connections were accepted already, because the clients have waited for the close.
     process::exit(0);
 }
 
@@ -440,7 +437,7 @@ fn thread_listener(port: u16) {
     while told() {}
 }
 
-/// Listens when told to.
+/// Listens at the next step.
 fn late_listener(port: u16) {
     told();
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");

@@ -1,4 +1,4 @@
-//! The JSON Schemas of the stream, docs/events.schema.json, and of a look, docs/look.schema.json.
+//! The JSON Schemas of the stream (docs/events.schema.json) and of a look (docs/look.schema.json).
 
 use std::sync::LazyLock;
 
@@ -15,12 +15,12 @@ fn validator(schema: &str) -> Validator {
     jsonschema::validator_for(&schema).expect("a schema")
 }
 
-/// Whether a record of a stream is as its schema says.
+/// Whether a record of a stream matches the schema.
 pub fn is_valid(record: &Value) -> bool {
     STREAM.is_valid(record)
 }
 
-/// Fails where a record is not as its schema says; those of a stream are numbered.
+/// Fails if a record does not match its schema. Records of a stream have a number; records of a look have none.
 pub fn check(record: &Value) {
     let schema = if record["seq"].is_null() { &LOOK } else { &STREAM };
     let errors: Vec<String> = schema.iter_errors(record).map(|error| error.to_string()).collect();

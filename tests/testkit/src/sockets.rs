@@ -1,4 +1,4 @@
-//! Sockets of the three kinds of addresses, and what can be done to them.
+//! Sockets of three kinds of addresses, and operations on them.
 
 use std::{
     io::Read,
@@ -26,12 +26,12 @@ pub enum Kind {
 impl Kind {
     pub const ALL: [Self; 3] = [Self::V4, Self::V6, Self::Mapped];
 
-    /// As `network.type` must say.
+    /// The value that `network.type` must have.
     pub fn network_type(self) -> &'static str {
         if self == Self::V6 { "ipv6" } else { "ipv4" }
     }
 
-    /// As `local.address` of a connection must say.
+    /// The value that `local.address` of a connection must have.
     pub fn address_text(self) -> &'static str {
         if self == Self::V6 { "::1" } else { "127.0.0.1" }
     }
@@ -76,12 +76,12 @@ impl Kind {
         self.bind_reusing(self.address(port))
     }
 
-    /// The same on all IPv4 addresses.
+    /// As [`Kind::bind_shared`], on all IPv4 addresses.
     pub fn bind_shared_any(self, port: u16) -> Socket {
         self.bind_reusing((Ipv4Addr::UNSPECIFIED, port).into())
     }
 
-    /// The same on all addresses of both families.
+    /// As [`Kind::bind_shared`], on all addresses of both families.
     pub fn bind_shared_all(self, port: u16) -> Socket {
         self.bind_reusing((Ipv6Addr::UNSPECIFIED, port).into())
     }
@@ -93,14 +93,14 @@ impl Kind {
         socket
     }
 
-    /// A connect; an error is the caller's.
+    /// Connects to this port.
     pub fn connect(self, port: u16) -> std::io::Result<Socket> {
         let socket = self.socket();
         socket.connect(&self.address(port).into())?;
         Ok(socket)
     }
 
-    /// A connect that is not waited for.
+    /// Starts to connect, and does not wait.
     pub fn start_connect(self, port: u16) -> Socket {
         let socket = self.socket();
         socket.set_nonblocking(true).expect("nonblocking");
@@ -108,7 +108,7 @@ impl Kind {
         socket
     }
 
-    /// A connect from this local port.
+    /// Connects from this local port.
     pub fn connect_from(self, local: u16, port: u16) -> std::io::Result<Socket> {
         let socket = self.socket();
         // Together with SO_REUSEADDR it takes a port that is in TIME_WAIT.
@@ -118,12 +118,12 @@ impl Kind {
         Ok(socket)
     }
 
-    /// A connect by a socket that has connected before.
+    /// Connects with a socket that has connected before.
     pub fn connect_again(self, socket: &Socket, port: u16) {
         socket.connect(&self.address(port).into()).expect("connect");
     }
 
-    /// A connect that is not waited for and never hears its answer.
+    /// Starts to connect with a socket that drops every packet that arrives.
     pub fn start_deaf_connect(self, port: u16) -> Socket {
         let socket = self.socket();
         make_deaf(&socket);
@@ -132,7 +132,7 @@ impl Kind {
         socket
     }
 
-    /// A connect with data in its SYN (TCP fast open).
+    /// Connects with data in the SYN (TCP fast open).
     pub fn fast_connect(self, port: u16, data: &[u8]) -> Socket {
         let socket = self.socket();
         let sent = socket.send_to_with_flags(data, &self.address(port).into(), libc::MSG_FASTOPEN);
@@ -156,28 +156,28 @@ pub fn fresh_port() -> u16 {
     NEXT_PORT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// The port that [`fresh_port`] gives next; smaller ones are taken.
+/// The port that [`fresh_port`] returns next. All smaller ports were returned before.
 pub fn next_port() -> u16 {
     NEXT_PORT.load(Ordering::Relaxed)
 }
 
-/// From now on close() resets.
+/// From now on, close() sends a reset.
 pub fn reset_on_close(socket: &Socket) {
     socket.set_linger(Some(Duration::ZERO)).expect("linger");
 }
 
-/// Nothing that arrives is seen by the socket.
+/// From now on, the socket drops every packet that arrives.
 pub fn make_deaf(socket: &Socket) {
     // BPF_RET | BPF_K with 0 bytes to keep.
     socket.attach_filter(&[SockFilter::new(6, 0, 0, 0)]).expect("filter");
 }
 
-/// Takes that back.
+/// Undoes [`make_deaf`].
 pub fn make_hear(socket: &Socket) {
     socket.detach_filter().expect("filter");
 }
 
-/// The socket stays open in programs that are started from here.
+/// Lets programs that this process starts inherit the socket. Returns its descriptor.
 pub fn keep_over_exec(socket: &Socket) -> i32 {
     socket.set_cloexec(false).expect("cloexec");
     socket.as_raw_fd()
@@ -192,7 +192,7 @@ pub fn option(socket: &Socket, level: i32, name: i32, value: i32) {
     assert_eq!(result, 0, "setsockopt {name}: {}", std::io::Error::last_os_error());
 }
 
-/// connect() to nowhere: back to the beginning.
+/// Disconnects by connect() to AF_UNSPEC.
 pub fn disconnect(socket: &Socket) {
     let nowhere = libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
     let length = size_of::<libc::sockaddr>() as libc::socklen_t;
@@ -201,7 +201,7 @@ pub fn disconnect(socket: &Socket) {
     assert_eq!(result, 0, "disconnect: {}", std::io::Error::last_os_error());
 }
 
-/// Both ends of a connection, to kill it by.
+/// The two ends of a connection, by which it can be killed.
 pub struct Ends {
     local: SocketAddr,
     remote: SocketAddr,
@@ -214,16 +214,16 @@ impl Ends {
         Self { local: known(address(socket.local_addr())), remote: known(address(socket.peer_addr())) }
     }
 
-    /// What `ss -K` does: SOCK_DESTROY of `linux/sock_diag.h`. A program that is started would hold copies of other
-    /// tests' sockets until it is loaded.
+    /// Does what `ss -K` does (SOCK_DESTROY of `linux/sock_diag.h`). Starting `ss` would copy the sockets of other
+    /// tests until its exec.
     pub fn kill(&self) -> std::io::Result<()> {
         const SOCK_DESTROY: u16 = 21;
         sock_diag(SOCK_DESTROY, libc::NLM_F_ACK, self.local, self.remote)
     }
 }
 
-/// Runs `work` beside a thread that has a copy of this process's descriptor table, with that thread's number. Afterwards the
-/// thread closes its copies of `close`.
+/// Runs `work` while a thread has a copy of this process's descriptor table; `work` gets the id of the thread.
+/// Afterwards the thread closes its copies of `close`.
 pub fn with_own_table(close: Vec<i32>, work: impl FnOnce(i32)) {
     let (ready, is_ready) = channel();
     let (end, is_over) = channel::<()>();
@@ -246,7 +246,7 @@ pub fn with_own_table(close: Vec<i32>, work: impl FnOnce(i32)) {
     });
 }
 
-/// Whether this kernel has tcp_diag: some of Debian's packages are an image without modules.
+/// Whether this kernel has tcp_diag. Some of Debian's kernel packages have no modules.
 pub fn has_tcp_diag() -> bool {
     const SOCK_DIAG_BY_FAMILY: u16 = 20;
     let any = SocketAddr::from(([0, 0, 0, 0], 0));
@@ -290,7 +290,7 @@ fn sock_diag(message: u16, flags: i32, local: SocketAddr, remote: SocketAddr) ->
         Some(socket2::Protocol::from(libc::NETLINK_SOCK_DIAG)),
     )?;
     netlink.send(&request)?;
-    // One datagram: struct nlmsghdr, then in an error's answer struct nlmsgerr, whose rest is of no interest.
+    // One datagram: struct nlmsghdr, and in the answer of an error struct nlmsgerr, of which only the error is read.
     let mut answer = [0; 20];
     (&netlink).read_exact(&mut answer)?;
     let kind = i32::from(u16::from_ne_bytes([answer[4], answer[5]]));

@@ -1,4 +1,4 @@
-//! Programs of others that tests run: of PATH, or unpacked by `cargo xtask setup`.
+//! Programs that tests run: from PATH, or unpacked by `cargo xtask setup`.
 
 use std::{
     path::PathBuf,
@@ -7,12 +7,13 @@ use std::{
 
 use crate::{lab::signal, skipping::skip};
 
-/// Where `cargo xtask setup` has unpacked them.
+/// The directory that `cargo xtask setup` has unpacked programs into.
 fn root() -> PathBuf {
     concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/tools").into()
 }
 
-/// The program, with the libraries that it was unpacked with; without it, the test is skipped.
+/// A command that runs `program` with the libraries that it was unpacked with. `None`, and the test is skipped, if the
+/// program is missing.
 pub fn find(program: &str, package: &str) -> Option<Command> {
     let root = root();
     let places = ["usr/bin", "usr/sbin", "python/bin", "bin"].map(|place| root.join(place).join(program));
@@ -36,7 +37,7 @@ fn is_in_path(program: &str) -> bool {
     std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }
 
-/// The Python that `cargo xtask setup` has put `package` into.
+/// A command that runs the Python that `cargo xtask setup` has installed `package` into.
 pub fn python(package: &str) -> Option<Command> {
     let python = root().join("python/bin/python");
     let has = Command::new(&python).args(["-c", &format!("import {package}")]).output();
@@ -52,12 +53,12 @@ pub fn triplet() -> String {
     format!("{}-linux-gnu", std::env::consts::ARCH)
 }
 
-/// Where they are unpacked below.
+/// A path below the directory of the unpacked programs.
 pub fn below(path: &str) -> String {
     root().join(path).display().to_string()
 }
 
-/// A program that ends with the test.
+/// A running program that is killed at the end of the test.
 pub struct Running(pub Child);
 
 impl Running {

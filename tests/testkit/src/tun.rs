@@ -1,5 +1,5 @@
-//! The other end of a connection, made by hand: a TUN device in the test's namespace leads to it. It lives as long as
-//! the value, and answers only what the test tells it to.
+//! A TCP peer that the test implements: a TUN device in the test's namespace leads to it. The device exists as long as
+//! the value, and the peer sends only the segments that the test tells it to send.
 
 use std::{
     fs::{File, OpenOptions},
@@ -13,7 +13,7 @@ use socket2::{Domain, Socket, Type};
 
 /// The host's address on the device.
 pub const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-/// The hand-made peer's.
+/// The peer's address.
 pub const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
 pub const FIN: u8 = 1;
@@ -34,11 +34,11 @@ pub struct Segment {
     pub flags: u8,
     pub window: u16,
     pub data: Vec<u8>,
-    /// As it came, with the IP header.
+    /// The whole packet, with its IP header.
     pub packet: Vec<u8>,
 }
 
-/// The device's other side.
+/// The peer's side of the device.
 pub struct Wire {
     device: File,
 }
@@ -47,7 +47,7 @@ impl Wire {
     /// Makes the device in this thread's namespace.
     ///
     /// # Errors
-    /// There is no TUN driver, as in virtual machines without modules.
+    /// The kernel has no TUN driver, as in virtual machines without modules.
     pub fn new() -> io::Result<Self> {
         let device = OpenOptions::new().read(true).write(true).open("/dev/net/tun")?;
         let mut request = named(b"tun0");
@@ -70,7 +70,7 @@ impl Wire {
         self.hear_within(Duration::from_secs(20)).expect("the host sends nothing")
     }
 
-    /// The next one, if it comes in that time.
+    /// The next TCP segment that the host sends, if it comes in that time.
     pub fn hear_within(&mut self, time: Duration) -> Option<Segment> {
         let end = std::time::Instant::now() + time;
         loop {
@@ -83,14 +83,14 @@ impl Wire {
             let mut packet = vec![0; 65536];
             let length = self.device.read(&mut packet).expect("read");
             packet.truncate(length);
-            // IPv6 asks for routers meanwhile.
+            // Skips the router solicitations of IPv6.
             if packet[0] == 0x45 && packet[9] == libc::IPPROTO_TCP as u8 {
                 return Some(parse(packet));
             }
         }
     }
 
-    /// The next one with all these flags.
+    /// The next TCP segment that has all these flags.
     pub fn hear_flags(&mut self, flags: u8) -> Segment {
         loop {
             let segment = self.hear();
@@ -153,14 +153,14 @@ impl Wire {
     }
 }
 
-/// Where the peer is in a connection.
+/// The peer's state in a connection.
 #[derive(Clone, Debug)]
 pub struct Peer {
     pub from: u16,
     pub to: u16,
-    /// What it sends next.
+    /// The sequence number that the peer sends next.
     pub seq: u32,
-    /// What it expects next.
+    /// The sequence number that the peer expects next.
     pub ack: u32,
 }
 
@@ -182,7 +182,7 @@ impl Peer {
 /// A socket of the host whose connect to this port of the peer is under way.
 pub fn connecting(port: u16) -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
-    // So that its port can be listened on while it is in TIME_WAIT.
+    // Another socket can then listen on the port while this one is in TIME_WAIT.
     socket.set_reuse_address(true).expect("reuse");
     socket.set_nonblocking(true).expect("nonblocking");
     let _ = socket.connect(&SocketAddr::from((PEER, port)).into());

@@ -1,4 +1,4 @@
-//! What a filter costs that excludes all traffic of a busy host, by where it is decided.
+//! Measures what a filter costs that excludes all traffic of a busy host, in the kernel and in user space.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ use crate::{
 
 const TRAFFIC: Traffic = Traffic { name: "", mode: Mode::Fin, threads: 1, acceptors: false };
 
-/// A cgroup in which nothing runs; it goes with this.
+/// A cgroup without processes, which is removed with the value.
 struct Cgroup(PathBuf);
 
 impl Cgroup {
@@ -39,7 +39,7 @@ impl Drop for Cgroup {
     }
 }
 
-/// Measures it and prints a table in Markdown.
+/// Measures, and prints a table in Markdown.
 pub(super) fn bench(args: &Args) -> Result<()> {
     let cgroup = Cgroup::new()?;
     // The load runs in a namespace of its own.
@@ -79,7 +79,7 @@ fn run(args: &Args, filter: &[&str]) -> Result<(f64, f64)> {
     let mut running = start(args, filter)?;
     let before = running.cpu()?;
     let (transitions, seconds) = load(&TRAFFIC, args.count, 0)?;
-    // The last records are on their way.
+    // The last records may still be on their way.
     thread::sleep(Duration::from_millis(300));
     let cpu = running.cpu()? - before;
     running.end()?;

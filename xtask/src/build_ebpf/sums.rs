@@ -1,4 +1,5 @@
-//! `tracer/bpf/sockstate.bpf.sum`: of which sources, and with which compiler, the committed objects were built.
+//! `tracer/bpf/sockstate.bpf.sum`: the checksums of the sources that the committed objects were built from, and the
+//! version of the compiler.
 
 use std::{
     fs,
@@ -10,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::arch::Arch;
 
-/// Where the committed object lies; kprobes read registers, so each machine has its own.
+/// The path of the committed object. Each architecture has its own object, because kprobes read registers.
 pub(super) fn object(root: &Path, arch: Arch) -> PathBuf {
     root.join(format!("tracer/bpf/sockstate-{}.bpf.o", arch.name()))
 }
@@ -19,7 +20,7 @@ fn file(root: &Path) -> PathBuf {
     root.join("tracer/bpf/sockstate.bpf.sum")
 }
 
-/// The committed file of sums.
+/// The committed file of checksums.
 pub(super) struct Sums(String);
 
 impl Sums {
@@ -38,7 +39,7 @@ impl Sums {
         self.field("compiler")
     }
 
-    /// Whether the sources and the committed objects are still those of the sums.
+    /// Whether the checksums match the sources and the committed objects.
     pub(super) fn are_current(&self, root: &Path) -> Result<bool> {
         let is_same = |arch: Arch| {
             fs::read(object(root, arch)).is_ok_and(|bytes| self.field(arch.name()) == digest(&bytes))
@@ -47,7 +48,7 @@ impl Sums {
     }
 }
 
-/// Writes the sums of `objects`, which `compiler` has built.
+/// Writes the checksums of `objects`, which `compiler` has built.
 pub(super) fn write(root: &Path, compiler: &str, objects: &[(Arch, Vec<u8>)]) -> Result<()> {
     let mut sums = format!("sources {}\ncompiler {compiler}\n", sources(root)?);
     for (arch, bytes) in objects {
@@ -64,7 +65,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The sum of everything that the objects are built of.
+/// The checksum of everything that the objects are built from.
 fn sources(root: &Path) -> Result<String> {
     let mut files = vec![root.join("tracer-ebpf/Cargo.toml")];
     let mut directories = vec![root.join("tracer-ebpf/src")];
@@ -74,7 +75,7 @@ fn sources(root: &Path) -> Result<String> {
             if path.is_dir() {
                 directories.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                // Editors leave files of their own beside these.
+                // Editors may leave files of their own beside the sources.
                 files.push(path);
             }
         }
@@ -105,7 +106,7 @@ fn locked(root: &Path, prefix: &str) -> Result<Vec<String>> {
 mod tests {
     use super::*;
 
-    /// A repository with a program, its objects and their sums.
+    /// A repository with a program, its objects and their checksums.
     fn repository() -> tempfile::TempDir {
         let place = tempfile::tempdir().expect("directory");
         let root = place.path();

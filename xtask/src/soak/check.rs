@@ -1,4 +1,4 @@
-//! What each sink has: everything once, or counted.
+//! Checks that each sink has delivered every record once, or counted it as lost.
 
 use std::{
     collections::{BTreeMap, HashSet, hash_map::DefaultHasher},
@@ -14,25 +14,27 @@ use serde::Deserialize;
 
 use super::Tally;
 
-/// What one sink's stream holds.
+/// The content of one sink's stream.
 #[derive(Default)]
 pub(super) struct Stream {
-    /// A hash of each transition. That two of 10^8 are equal by chance has a probability below 1/3,000.
+    /// A hash of each transition. The probability that two of 10^8 hashes are equal by chance is below 1/3,000.
     seen: HashSet<u64>,
     instance: Option<String>,
-    /// What `lost` records count, by their numbers: a stream that repeats what is in doubt repeats them, too.
+    /// The counts of `lost` records, by the records' numbers: a stream that repeats records in doubt repeats `lost`
+    /// records, too.
     losses: BTreeMap<u64, Loss>,
 }
 
 /// A `lost` record.
 struct Loss {
     count: u64,
-    /// Whether the records that it counts have the numbers before its own: those of the kernel's places have none.
+    /// Whether the lost records have the numbers before this record's number. Records that were lost in the kernel have
+    /// no numbers.
     has_numbers: bool,
 }
 
 impl Stream {
-    /// Adds a record; its number. Only a stream `may_repeat` one.
+    /// Adds a record, and returns its number. Only a stream of a sink that `may_repeat` can contain a record twice.
     pub(super) fn add(&mut self, line: &str, may_repeat: bool) -> Result<u64> {
         let record: Record<'_> = serde_json::from_str(line).with_context(|| line.to_owned())?;
         let instance = self.instance.get_or_insert_with(|| record.instance.to_owned());
@@ -51,8 +53,8 @@ impl Stream {
         Ok(record.seq)
     }
 
-    /// How many records are counted as lost. What hung is read at last from old connections too, after it was counted; a `lost` record
-    /// among it is one of those that a later one counts again.
+    /// How many records are counted as lost. At the end, the hung collector also reads old connections, whose records
+    /// were counted as lost before. A later `lost` record counts the `lost` records among them again.
     fn lost(&self) -> u64 {
         let (mut sum, mut counted_from) = (0, u64::MAX);
         for (seq, loss) in self.losses.iter().rev().filter(|(_, loss)| loss.count > 0) {
@@ -66,7 +68,7 @@ impl Stream {
         sum
     }
 
-    /// Everything that happened is there, or counted.
+    /// Checks that every transition that happened is delivered, or counted as lost.
     fn verify(&self, name: &str, tally: &Tally) -> Result<()> {
         let (made, delivered) = (tally.made.load(Ordering::Relaxed), self.seen.len() as u64);
         let lost = self.lost();
@@ -79,7 +81,7 @@ impl Stream {
     }
 }
 
-/// Everything in the files and in the streams that were read, once, or counted.
+/// Checks the files, and the streams that were read: every record once, or counted as lost.
 pub(super) fn all(directory: &Path, tally: &Tally, hung: &[(&str, Stream)]) -> Result<()> {
     let made = tally.made.load(Ordering::Relaxed);
     println!(
@@ -94,18 +96,18 @@ pub(super) fn all(directory: &Path, tally: &Tally, hung: &[(&str, Stream)]) -> R
         tally.most_mb
     );
     let log = fs::read_to_string(directory.join("log"))?;
-    ensure!(!log.contains("panicked"), "it has panicked: {log}");
+    ensure!(!log.contains("panicked"), "the daemon has panicked: {log}");
     let happened = [tally.reloads, tally.restarts, tally.kills, tally.full];
-    ensure!(happened.iter().all(|count| *count > 0), "too short: something did not happen in it");
+    ensure!(happened.iter().all(|count| *count > 0), "too short: not every event happened");
     let records = files(directory, "records")?;
-    // A kill costs what was in memory, of a load like this: much less than a second's records.
+    // A kill loses the records that were in memory: with this load, much less than the records of a second.
     ensure!(records.lost() <= tally.kills * 20_000, "too much is lost");
     records.verify("file", tally)?;
     files(&directory.join("disk"), "records")?.verify("disk", tally)?;
     hung.iter().try_for_each(|(name, stream)| stream.verify(name, tally))
 }
 
-/// What the files of a sink hold; their numbers go up.
+/// The content of a sink's files. The numbers of the records increase.
 fn files(directory: &Path, name: &str) -> Result<Stream> {
     let mut files: Vec<PathBuf> = fs::read_dir(directory)?.flatten().map(|entry| entry.path()).collect();
     files.retain(|path| path.file_name().is_some_and(|found| found.to_string_lossy().starts_with(name)));
@@ -116,7 +118,7 @@ fn files(directory: &Path, name: &str) -> Result<Stream> {
         let (mut line, mut last) = (String::new(), 0);
         while lines.read_line(&mut line).with_context(|| format!("cannot read {}", file.display()))? > 0 {
             let seq = stream.add(&line, false).with_context(|| format!("in {}", file.display()))?;
-            ensure!(seq > last, "{seq} comes behind {last} in {}: {line}", file.display());
+            ensure!(seq > last, "{seq} comes after {last} in {}: {line}", file.display());
             last = seq;
             line.clear();
         }
@@ -124,7 +126,7 @@ fn files(directory: &Path, name: &str) -> Result<Stream> {
     Ok(stream)
 }
 
-/// What tells a record from others.
+/// The part of a record that distinguishes it from all others.
 #[derive(Deserialize)]
 struct Record<'a> {
     kind: &'a str,

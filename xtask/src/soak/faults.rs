@@ -1,4 +1,5 @@
-//! What surrounds the daemon: collectors that come and go, that hang, a disk that is full, a standard error that nobody reads.
+//! The faulty environment of the daemon: collectors that come and go, collectors that hang, a full disk, a standard
+//! error that nobody reads.
 
 use std::{
     fs::{self, File},
@@ -17,7 +18,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat, statvfs};
 use super::check::Stream;
 use crate::command;
 
-/// Reads, pauses, reads, goes away, and comes back.
+/// A collector that reads, pauses, reads, goes away, and comes back.
 pub(super) fn collect(directory: &Path, ends: &AtomicBool) -> Result<()> {
     let path = directory.join("collector");
     while !ends.load(Ordering::Relaxed) {
@@ -37,7 +38,7 @@ pub(super) fn collect(directory: &Path, ends: &AtomicBool) -> Result<()> {
             while Instant::now() < close {
                 match stream.read(&mut buffer) {
                     Ok(0) => break,
-                    // Now and then it sleeps.
+                    // Sometimes the collector sleeps.
                     Ok(_) if close.elapsed().is_zero() && buffer[0].is_multiple_of(7) => {
                         thread::sleep(Duration::from_millis(200))
                     }
@@ -51,7 +52,7 @@ pub(super) fn collect(directory: &Path, ends: &AtomicBool) -> Result<()> {
     Ok(())
 }
 
-/// Takes connections and reads nothing from them, until the end: then everything.
+/// Accepts connections, and reads nothing from them until the end. Then it reads everything.
 pub(super) fn hang(listener: &UnixListener, reads: &AtomicBool, ends: &AtomicBool) -> Result<Stream> {
     listener.set_nonblocking(true)?;
     let mut connections = Vec::new();
@@ -66,7 +67,7 @@ pub(super) fn hang(listener: &UnixListener, reads: &AtomicBool, ends: &AtomicBoo
         thread::sleep(Duration::from_millis(100));
     }
     while accept()? {}
-    // In the order in which they were made: only the last one is still written to.
+    // The connections are in the order in which they were made. The daemon still writes only to the last one.
     let mut stream = Stream::default();
     for connection in connections {
         connection.set_read_timeout(Some(Duration::from_secs(1)))?;
@@ -75,7 +76,7 @@ pub(super) fn hang(listener: &UnixListener, reads: &AtomicBool, ends: &AtomicBoo
     Ok(stream)
 }
 
-/// Holds a pipe open and reads nothing from it, until the end: then everything.
+/// Holds a pipe open, and reads nothing from it until the end. Then it reads everything.
 pub(super) fn hold(pipe: File, reads: &AtomicBool, ends: &AtomicBool) -> Result<Stream> {
     while !reads.load(Ordering::Relaxed) {
         thread::sleep(Duration::from_millis(100));
@@ -85,7 +86,8 @@ pub(super) fn hold(pipe: File, reads: &AtomicBool, ends: &AtomicBool) -> Result<
     Ok(stream)
 }
 
-/// Adds whole lines until the other side's end, or until nothing comes any more. What a kill or a reset has cut is no record.
+/// Adds whole lines until the end of the stream, or until nothing more comes. A line that a kill or a reset has cut is
+/// not a record.
 fn read_lines(from: impl Read, ends: &AtomicBool, stream: &mut Stream) -> Result<()> {
     let mut from = BufReader::with_capacity(1 << 20, from);
     let mut line = Vec::new();
@@ -96,7 +98,7 @@ fn read_lines(from: impl Read, ends: &AtomicBool, stream: &mut Stream) -> Result
                 add(&line, stream)?;
                 line.clear();
             }
-            // The rest may come.
+            // The rest of the line may still come.
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 if ends.load(Ordering::Relaxed) {
@@ -109,7 +111,8 @@ fn read_lines(from: impl Read, ends: &AtomicBool, stream: &mut Stream) -> Result
     }
 }
 
-/// A killed process leaves half a record in a pipe, in front of the first one of the next.
+/// Adds a line of a pipe. A killed process may have left a part of a record before the first record of the next
+/// process.
 fn add(line: &[u8], stream: &mut Stream) -> Result<()> {
     let text = String::from_utf8_lossy(line);
     let begin = text.rfind("{\"schema\":").context("a line without a record")?;
@@ -117,13 +120,13 @@ fn add(line: &[u8], stream: &mut Stream) -> Result<()> {
     stream.add(&text[begin..], true).map(drop)
 }
 
-/// A pipe with a name that is held open, without blocking, for reading.
+/// Makes a named pipe, and opens it for reading without blocking.
 pub(super) fn fifo(path: &Path) -> Result<File> {
     mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
     Ok(File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?)
 }
 
-/// A standard error that nobody reads, and that is full already.
+/// A standard error that nobody reads, and that is already full.
 pub(super) fn deaf() -> Result<(Stdio, io::PipeReader)> {
     const PIPE: usize = 1 << 16;
     let (reader, mut writer) = io::pipe()?;
@@ -131,26 +134,25 @@ pub(super) fn deaf() -> Result<(Stdio, io::PipeReader)> {
     Ok((writer.into(), reader))
 }
 
-/// A disk of its own, in memory.
+/// A file system in memory.
 pub(super) struct Disk(PathBuf);
 
 impl Disk {
-    /// Mounts it.
     pub(super) fn mount(path: PathBuf) -> Result<Self> {
         fs::create_dir_all(&path)?;
         command(Command::new("mount").args(["-t", "tmpfs", "-o", "mode=0755,size=4G", "tmpfs"]).arg(&path))?;
         Ok(Self(path))
     }
 
-    /// No more fits.
+    /// Fills the disk.
     pub(super) fn fill(&self) -> Result<()> {
-        // Between the two, more may be written: then it is not that small.
+        // The daemon may write between the two calls. Then the disk cannot be made that small.
         let is_full = |_: &i32| self.resize(&self.used().unwrap_or(0).to_string()).is_ok();
         ensure!((0..100).any(|turn| is_full(&turn)), "the disk cannot be made full");
         Ok(())
     }
 
-    /// There is room again.
+    /// Makes room again.
     pub(super) fn empty(&self) -> Result<()> {
         self.resize("4G")
     }

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{arch::Arch, command, cross, kernels::Kernel, output, root};
 
-/// What goes into the initramfs: paths here and there.
+/// The files of the initramfs: paths on this machine and in the initramfs.
 pub(super) struct Programs {
     busybox: PathBuf,
     others: Vec<(PathBuf, String)>,
@@ -35,9 +35,9 @@ pub(super) fn build(arch: Arch) -> Result<Programs> {
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
         .filter(|message| message["target"]["name"] == "live")
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .context("cargo names no test program")?;
+        .context("cargo printed no test program")?;
     let binary = directory.join(arch.target()).join("checked/sockstate");
-    // The tests know the binary by the path that cargo told them.
+    // The tests run the binary at the path that cargo set during the build.
     let known_as = binary.display().to_string();
     let others = vec![(live, "/live".into()), (binary, known_as)];
     Ok(Programs { busybox: cross::busybox(arch)?, others })
@@ -56,8 +56,8 @@ pub(super) fn boot(
     let _ = fs::remove_dir_all(&directory);
     let image = initramfs(kernel, programs, script, &directory)?;
     let (qemu, machine) = arch.qemu();
-    // With a thread for each CPU, one of them may still run a kernel's breakpoint that another one has replaced: attaching to functions
-    // then ended in an int3 that nobody knows, or in a loop of them.
+    // With a thread for each CPU, one CPU may still run a breakpoint of the kernel that another CPU has replaced.
+    // Attaching to functions then ended in an unknown int3, or in a loop of them.
     let mut child = Command::new(qemu)
         .args(machine)
         .args(["-accel", "tcg,thread=single", "-m", "1500M", "-smp", "2"])
@@ -93,7 +93,7 @@ pub(super) fn boot(
         }
         thread::sleep(Duration::from_millis(100));
     }
-    let text = reader.join().unwrap_or_else(|_| bail!("the reader of its output died"))?;
+    let text = reader.join().unwrap_or_else(|_| bail!("the thread that reads the output has panicked"))?;
     if !text.lines().any(|line| line == "PASSED") {
         let tail: Vec<&str> = text.lines().collect();
         bail!("not passed:\n{}", tail[tail.len().saturating_sub(120)..].join("\n"));
@@ -101,7 +101,7 @@ pub(super) fn boot(
     Ok(text)
 }
 
-/// Packs what the machine needs.
+/// Packs the initramfs of the virtual machine.
 fn initramfs(kernel: &Kernel, programs: &Programs, script: &str, directory: &Path) -> Result<PathBuf> {
     let tree = directory.join("root");
     for sub in ["bin", "proc", "sys", "dev", "tmp", "run", "etc", "modules", "on-demand"] {

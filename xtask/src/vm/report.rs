@@ -1,4 +1,4 @@
-//! What the tests in virtual machines printed, in short.
+//! A summary of what the tests in virtual machines printed.
 
 use std::{
     collections::BTreeMap,
@@ -8,15 +8,15 @@ use std::{
 
 use anyhow::Result;
 
-/// What one virtual machine did.
+/// The result of one virtual machine.
 pub(super) struct Ran {
-    /// What it printed last, or why it did not pass.
+    /// The output of the last run, or why it did not pass.
     pub(super) result: Result<String>,
     /// The tests that were run again.
     pub(super) again: Vec<String>,
-    /// All of its runs together.
+    /// The time of all runs together.
     pub(super) took: Duration,
-    /// All that it printed is shown.
+    /// Whether the summary shows the whole output.
     pub(super) whole: bool,
 }
 
@@ -33,14 +33,14 @@ impl Display for Ran {
     }
 }
 
-/// The names of the tests that failed, by the list at the end of what each run of the test program printed.
+/// The names of the tests that failed, from the list at the end of the output of each run of the test program.
 pub(super) fn failed(printed: &str) -> Vec<String> {
     let lists = printed.split("\nfailures:\n").skip(1);
     let names = lists.flat_map(|list| list.lines().map_while(|line| line.strip_prefix("    ")));
     names.map(str::to_owned).collect()
 }
 
-/// Why tests were skipped, and how many for each reason.
+/// The reasons why tests were skipped, with the number of tests for each.
 fn skipped(printed: &str) -> BTreeMap<&str, usize> {
     let mut reasons = BTreeMap::new();
     for line in printed.lines().filter(|line| line.starts_with("test ")) {
@@ -51,7 +51,7 @@ fn skipped(printed: &str) -> BTreeMap<&str, usize> {
     reasons
 }
 
-/// What all of them did: what was skipped and why, what had to run twice, what failed.
+/// The results of all virtual machines: which tests were skipped and why, which ran again, and which failed.
 pub(super) fn summary(results: &[(String, Ran)], took: Duration) -> String {
     let mut text = String::new();
     let mut reasons: BTreeMap<&str, (usize, Vec<&str>)> = BTreeMap::new();
