@@ -1,4 +1,4 @@
-//! What people look at, without privileges: explanations, and everything that is made of a recording.
+//! Output for people that needs no privileges: explanations, and everything that is made from a recording.
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::{

@@ -1,5 +1,5 @@
-//! Recordings that are anybody's: a small file may expand to any size, and have anything in it. What the commands take of memory is
-//! what the kernel says of the process when it has ended.
+//! Recordings of unknown origin: a small file may expand to any size, and contain anything. The kernel reports the
+//! memory that a command took when its process has ended.
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::{

@@ -1,4 +1,4 @@
-//! `sockstate top`'s screens, without a terminal: of every size, after keys and the mouse.
+//! The screens of `sockstate top`, without a terminal: in every size, and after keys and mouse events.
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::fs;
@@ -12,7 +12,7 @@ use ratatui::{
 use sockstate::{explain::Texts, model::Record, tui::App, wire::Parser};
 use testkit::golden;
 
-/// A screen that has seen the recording up to so many lines before its end.
+/// A screen that has read the recording, up to a number of lines before its end.
 struct Screen {
     app: App,
     terminal: Terminal<TestBackend>,

@@ -1,4 +1,4 @@
-//! `run --check`: all that `run` refuses, and nothing else.
+//! `run --check` refuses what `run` refuses, and nothing else.
 
 use std::{
     collections::BTreeMap,
@@ -67,7 +67,7 @@ impl Place {
         said
     }
 
-    /// Everything that is there, and when it was changed.
+    /// All files, and when they were changed.
     fn files(&self) -> BTreeMap<String, (u64, i64, i64, u32)> {
         let mut found = BTreeMap::new();
         let mut open = vec![self.root().to_owned()];

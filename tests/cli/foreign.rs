@@ -1,4 +1,4 @@
-//! Files that a configuration names, and that are no regular files: refused, and never waited for.
+//! Files of a configuration that are not regular files: refused, without waiting for them.
 
 use std::{
     fs,

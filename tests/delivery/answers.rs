@@ -1,4 +1,4 @@
-//! What HTTP collectors answer: refusals of one record, of some, of all, and answers that are none.
+//! The answers of HTTP collectors: they refuse one record, some, or all, or give no valid answer.
 
 use std::{
     sync::{

@@ -1,4 +1,4 @@
-//! Collectors that behave as badly as real ones do at their worst, and remember what they have taken.
+//! Collectors that misbehave in every way that real ones do, and keep the records that they have received.
 
 use std::{
     collections::BTreeMap,
@@ -166,7 +166,7 @@ impl Taken {
 pub(crate) enum Manners {
     /// Reads whole lines to the end.
     Reads,
-    /// Reads so many lines, says that it sends nothing more, and reads on to the end.
+    /// Reads this number of lines, shuts down its own direction, and reads on to the end.
     HalfCloses(usize),
     /// Closes at once.
     Closes,

@@ -1,4 +1,4 @@
-//! What is under way when a sink's time is over: handed over, in doubt, or lost, and nothing of it twice in the counts.
+//! Records that are under way when a sink must end: each is counted once, as delivered, in doubt, or lost.
 
 use std::{
     io::Read,

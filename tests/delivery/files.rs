@@ -1,4 +1,5 @@
-//! Files and pipes: rotated, compressed, opened again, and never another program's.
+//! Sinks for files and pipes: they rotate, compress and open their files again, and never change another program's
+//! file.
 
 use std::{
     fs,
@@ -289,7 +290,7 @@ fn the_end_cuts_no_record_in_a_pipe_that_is_not_longer_than_its_writes() {
     }
 }
 
-/// A full disk of its own, unmounted with the test; `None` where this process may not mount.
+/// A full disk, which is unmounted at the end of the test. `None` if this process may not mount.
 struct FullDisk(tempfile::TempDir);
 
 impl FullDisk {

@@ -1,4 +1,4 @@
-//! What collectors answer by gRPC: long answers, limits on sizes and on rates, answers of proxies, and none.
+//! The answers of gRPC collectors: long answers, limits on sizes and rates, answers of proxies, no answer.
 
 use std::{
     collections::BTreeMap,

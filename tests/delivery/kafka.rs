@@ -1,4 +1,4 @@
-//! A topic of librdkafka's own mock cluster, read again by a consumer.
+//! A sink for a topic of librdkafka's mock cluster, which a consumer reads.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Sinks against collectors that fail in every way: what is delivered and what is counted as lost is what was pushed.
+//! Sinks against collectors that fail in every way: every record is delivered, or counted as lost.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod answers;
@@ -302,7 +302,11 @@ fn a_queue_knows_its_end_and_what_was_lost() {
     queue.push(batch(1, 5));
     assert!(!queue.has_room(10_000));
     queue.refused(7);
-    assert_eq!((queue.status().lost(), queue.has_lost()), (7, false), "whoever pushes knows of those");
+    assert_eq!(
+        (queue.status().lost(), queue.has_lost()),
+        (7, false),
+        "the caller of push knows of these records"
+    );
 }
 
 #[test]

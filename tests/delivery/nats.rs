@@ -1,4 +1,4 @@
-//! A NATS server that acknowledges some messages and then none.
+//! A NATS server that acknowledges some messages, and then no more.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},

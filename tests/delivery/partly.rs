@@ -1,4 +1,4 @@
-//! Answers that are half of one: for a part of what was sent, cut off, endless, or about other things than was asked.
+//! Incomplete answers: for a part of the records, cut off, endless, or about something else.
 
 use std::{
     io::{BufReader, Write},

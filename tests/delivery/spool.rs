@@ -1,4 +1,4 @@
-//! What waits on disk: in order, up to its end, through restarts and damage.
+//! Spools: the records stay in order through restarts and damage.
 
 mod counts;
 

@@ -1,4 +1,4 @@
-//! TLS: whom a sink trusts, and who it says it is.
+//! TLS: the certificates that a sink trusts, and the certificate that it shows.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! Ages of states, against what the test itself knows: bounds that are bounds, and "not known".
+//! Ages of states, compared with what the test knows: lower and upper bounds, and unknown ages.
 
 use std::{
     fs,

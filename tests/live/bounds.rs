@@ -1,5 +1,5 @@
-//! What processes make long on purpose: arguments, paths, and how many they are. No record gets larger than a datagram by it, and
-//! sockstate no larger than by others.
+//! Long arguments, long paths, and many processes. No record becomes larger than a datagram, and sockstate takes no
+//! more memory than with ordinary processes.
 
 use std::{
     fs,

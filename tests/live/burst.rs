@@ -1,4 +1,4 @@
-//! More than a ring can hold: every transition that happened is delivered or counted.
+//! More transitions than the ring can hold: each is delivered, or counted as lost.
 
 use std::{
     io::{BufRead, BufReader},

@@ -1,4 +1,4 @@
-//! Each cause made true, and beside it what is nearly so. The other end is a socket of this host, or made by hand.
+//! Each cause, and beside it an end that nearly has this cause. The peer is a socket of this host, or a TUN device.
 
 use std::{
     io::{Read, Write},
@@ -40,7 +40,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// Asserts how a connection ended.
+/// Checks how a connection ended.
 fn ended(connection: &[&Value], from: &str, cause: &str, why: Option<&str>, errno: Option<&str>) {
     let last = connection.last().expect("a transition");
     assert_eq!((&last["from"], &last["to"]), (&from.into(), &"CLOSE".into()), "{:?}", path(connection));
@@ -58,7 +58,7 @@ fn end_to(tracer: &mut Tracer, port: u16) -> Value {
     })
 }
 
-/// The hand-made peer, if this kernel has TUN.
+/// The peer behind a TUN device, if this kernel has TUN.
 fn wire() -> Option<Wire> {
     match Wire::new() {
         Ok(wire) => Some(wire),
@@ -105,7 +105,7 @@ fn connect_fails_locally() {
     });
 }
 
-/// What is nearly a local failure: the SYN was sent, or nobody tried to send it.
+/// Ends that are nearly a local failure: the SYN was sent, or the kernel did not try to send it.
 fn connect_is_sent() {
     in_lab(|netns| {
         let tracer = Tracer::start(netns, &[]);
@@ -193,7 +193,7 @@ fn data_in_fin_wait1() {
     });
 }
 
-/// What is nearly data after close: a reset of the peer in the same states.
+/// Ends that are nearly data after close: a reset of the peer in the same states.
 fn reset_while_shut() {
     in_lab(|netns| {
         let mut tracer = Tracer::start(netns, &[]);

@@ -1,4 +1,4 @@
-//! `sockstate run` into the collectors that people have: each gets, record by record, what another sink of the same daemon got.
+//! `sockstate run` with real collectors: each gets the same records as another sink of the same daemon.
 
 use std::{
     fs,

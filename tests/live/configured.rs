@@ -1,4 +1,4 @@
-//! What a configuration says is shown to nobody whom it does not concern, and a wrong one changes nothing.
+//! A configuration's secrets stay secret, and a wrong configuration changes nothing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,7 +26,7 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("configured: no secret in messages, records and metrics", secrets),
         test("configured: labels with dots make documents that Elasticsearch takes", documents),
-        test("configured: a name that is a formula is none in CSV, if that is wanted", formulas),
+        test("configured: a name that is a formula is escaped in CSV, if configured", formulas),
         test(
             "configured: a sink that is removed or renamed leaves its spool to the next of its name",
             renamed,
@@ -105,7 +105,7 @@ fn wrong_reload() {
     });
 }
 
-/// What a document is for Elasticsearch: each path of names and dots, and whether there is an object.
+/// How Elasticsearch reads a document: each path of names and dots, and whether the value is an object.
 fn paths(at: &str, value: &Value, found: &mut BTreeMap<String, BTreeSet<bool>>) {
     match value {
         Value::Object(map) => {
@@ -202,7 +202,7 @@ fn formulas() {
     });
 }
 
-/// The transitions on a port in some lines, each by what makes it one.
+/// The transitions on a port in some lines, each by the keys that identify it.
 fn transitions(lines: &str, port: u16) -> Vec<String> {
     let is_wanted = |record: &Value| {
         record["kind"] == "transition"
@@ -232,7 +232,7 @@ fn renamed() {
         daemon.wait_for("\"kind\":\"start\"");
         connections(5, port);
         let so_far = || transitions(&fs::read_to_string(daemon.path("out")).expect("records"), port);
-        // The listener and five connections, all of them to their ends.
+        // The listener and five connections, all of them until their ends.
         wait_until("all have happened", || {
             so_far().iter().filter(|line| line.contains("\"TIME_WAIT\"")).count() == 5
         });

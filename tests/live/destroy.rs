@@ -1,4 +1,4 @@
-//! Whether `ss -K` works is asked of the kernel, and what it answers is what it does.
+//! Whether `ss -K` works: the answer of the kernel agrees with what `ss -K` does.
 
 use std::{io, os::unix::process::CommandExt, process};
 

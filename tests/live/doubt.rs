@@ -1,4 +1,5 @@
-//! Records that a collector may have: acknowledged + in doubt + lost == happened, also where the sink is replaced, or has ended.
+//! Records that a collector may have received: acknowledged + in doubt + lost == happened, also if the sink is replaced
+//! or has ended.
 
 use std::{
     fs,
@@ -27,8 +28,11 @@ use crate::{
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test("doubt: what a replaced sink has in doubt its successor says, and the metrics keep", replaced),
-        test("doubt: what is in doubt at the end the next one says", restarted),
+        test(
+            "doubt: a successor reports what a replaced sink has in doubt, and the metrics keep the count",
+            replaced,
+        ),
+        test("doubt: the next daemon reports what is in doubt at the end", restarted),
     ]
 }
 

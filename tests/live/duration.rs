@@ -1,4 +1,4 @@
-//! How long a trace of a given duration lasts, by its own records.
+//! A trace with `--duration` lasts as long as given, by its own records.
 
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ use crate::{
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("duration: a trace lasts from its first record on", of_a_trace),
-        test("duration: so does a recording, however long its start takes", of_a_recording),
+        test("duration: a recording lasts from its first record on, also after a long start", of_a_recording),
     ]
 }
 

@@ -1,4 +1,4 @@
-//! How it ends, and how it refuses to begin.
+//! How sockstate ends, and how it refuses to start.
 
 use std::{
     fs,
@@ -21,17 +21,17 @@ pub(crate) fn tests() -> Vec<Test> {
         test("ending: SIGTERM", terminate),
         test("ending: a closed pipe is success", closed_pipe),
         test("output: another file after SIGHUP, without a gap", rotated),
-        test("output: SIGHUP where no other file can be had", not_rotated),
-        test("ending: a reader that takes nothing", stuck_reader),
+        test("output: SIGHUP when no new file can be opened", not_rotated),
+        test("ending: a reader that reads nothing", stuck_reader),
         test("ending: a full disk", full_disk),
         test("beginning: an output that cannot be written", unwritable),
         test("beginning: a second instance", second_instance),
         test("beginning: no such BTF", no_btf),
         test("beginning: without privileges", without_privileges),
-        test("beginning: a ring that is too small to be one", tiny_ring),
+        test("beginning: a ring that is too small", tiny_ring),
         test("doctor: with privileges", doctor),
         test("doctor: without privileges", doctor_without_privileges),
-        test("capabilities: only what is still needed is kept", capabilities),
+        test("capabilities: only those that are still needed are kept", capabilities),
     ]
 }
 
@@ -100,7 +100,7 @@ fn closed_pipe() {
         let mut error = String::new();
         child.stderr.take().expect("stderr").read_to_string(&mut error).expect("read");
         assert!(status.success(), "{error}");
-        // What this kernel lacks is said at the start.
+        // The messages at the start name what this kernel lacks.
         let complaints: Vec<&str> =
             error.lines().filter(|line| !line.ends_with("see `sockstate doctor`")).collect();
         assert!(complaints.is_empty(), "{error}");
@@ -196,7 +196,7 @@ fn stuck_reader() {
         assert!(start.elapsed() < Duration::from_secs(4));
         let mut error = String::new();
         child.stderr.take().expect("stderr").read_to_string(&mut error).expect("read");
-        assert!(error.contains("(output)"), "what was not delivered is said: {error}");
+        assert!(error.contains("(output)"), "the message counts what was not delivered: {error}");
     });
 }
 

@@ -14,7 +14,7 @@ use crate::{
 };
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![look_test("exhausted: a full pids cgroup and a stuck socket stop nothing", full_pids)]
+    vec![look_test("exhausted: a full pids cgroup and a stuck socket do not stop the daemon", full_pids)]
 }
 
 fn full_pids() {

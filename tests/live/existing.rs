@@ -1,4 +1,4 @@
-//! Sockets that are older than the tracer.
+//! Sockets that existed before the tracer started.
 
 use std::{net::Shutdown, process};
 
@@ -18,7 +18,7 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("existing: owners, durations as lower bounds", lower_bounds),
         test("existing: the snapshot is what /proc/net/tcp shows, mini-sockets included", snapshot),
-        test("existing: a connection that several processes hold is nobody's", several_holders),
+        test("existing: a connection that several processes hold has no owner", several_holders),
         test("existing: every namespace of the host", every_namespace),
     ]
 }

@@ -1,4 +1,5 @@
-//! A part that another process plays: what CPython 3.13 has in its memory, as far as a hunt looks at it, right or wrong in one way.
+//! A role of another process: its memory looks like that of CPython 3.13, as far as a hunt reads it, and is right, or
+//! wrong in one way.
 
 use std::{
     hint::black_box,

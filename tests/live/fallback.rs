@@ -12,9 +12,12 @@ use crate::{
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test("fallback: the classic tracepoint says the same", classic),
+        test("fallback: the classic tracepoint gives the same records", classic),
         test("fallback: without BTF, what is not known is null", without_btf),
-        test("fallback: with hidden kernel addresses, no timers, and it says so", hidden_addresses),
+        test(
+            "fallback: with hidden kernel addresses there are no timers, and the start says so",
+            hidden_addresses,
+        ),
     ]
 }
 

@@ -25,15 +25,15 @@ use crate::{
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test("collectors: a stopped, a paused and a dead one delay nobody", faults),
-        test("collectors: a full disk costs what is counted", full_disk),
+        test("collectors: a stopped, a paused and a dead collector do not delay others", faults),
+        test("collectors: a full disk loses exactly what is counted", full_disk),
         test("collectors: SIGHUP reads the configuration again, without a gap", reload),
         test("collectors: windows and samples add up", windows),
-        test("collectors: sinks that cannot be are errors", errors),
+        test("collectors: impossible sinks are errors", errors),
     ]
 }
 
-/// A TCP collector in a process of its own, which can be stopped: socat's work in a line of Python.
+/// A TCP collector in a process of its own, which can be stopped: a line of Python that does what socat does.
 fn netcat(port: u16, into: &Path) -> Running {
     let script = "import socket,sys\nl=socket.create_server(('127.0.0.1',int(sys.argv[1])))\nf=open(sys.argv[2],'ab',0)\n\
                   while True:\n c,_=l.accept()\n rest=b''\n while True:\n  d=c.recv(65536)\n  if not d: break\n  d=rest+d\n  at=d.rfind(b'\\n')+1\n  f.write(d[:at]); rest=d[at:]\n";
@@ -115,7 +115,7 @@ fn spooled(path: &Path) -> Vec<u64> {
     seqs
 }
 
-/// A small file system of its own, gone with the test.
+/// A small file system, which is unmounted at the end of the test.
 struct SmallDisk(TempDir);
 
 impl SmallDisk {
@@ -156,7 +156,7 @@ fn full_disk() {
         daemon.tracer.wait_for(|record| record["from"] == "LISTEN" && record["to"] == "CLOSE");
         fs::remove_file(&ballast).expect("remove");
         let records = || fs::read_to_string(disk.0.path().join("records")).unwrap_or_default();
-        wait_until("the loss is said", || {
+        wait_until("a lost record is written", || {
             records().lines().filter_map(json).any(|record| record["kind"] == "lost")
         });
         connections(5, port);

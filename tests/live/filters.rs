@@ -1,4 +1,5 @@
-//! Filters: the same traffic without and with one; what is left must be exactly what the filter names.
+//! Filters: the same traffic with and without a filter. The filtered stream must have exactly the connections that the
+//! filter matches.
 
 use serde_json::Value;
 
@@ -14,7 +15,7 @@ use crate::{
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test("filters: each takes what it names and nothing else", each_takes_what_it_names),
+        test("filters: each passes what it matches and nothing else", each_takes_what_it_names),
         test("filters: a local port does not lose a connect's first transition", local_port_of_a_connect),
         test("filters: a local port is known before an answer comes", local_port_without_an_answer),
         test("filters: a state keeps durations and owners", states_keep_durations),

@@ -1,4 +1,4 @@
-//! Two hosts, one question: which end holds it? The queries of docs/fleet.md, in the engines that people have.
+//! The queries of docs/fleet.md, in two query engines: which of two hosts holds a connection open?
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! Disks that do not answer: an ext4 file system that is frozen keeps its writers within the system call.
+//! Disks that do not answer: a frozen ext4 file system keeps its writers in the system call.
 
 use std::{
     collections::BTreeSet,
@@ -23,9 +23,12 @@ use crate::{
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test("frozen: sinks that a reload starts on a disk that does not answer stop nothing", reloaded),
+        test(
+            "frozen: sinks that a reload starts on a disk that does not answer do not stop the others",
+            reloaded,
+        ),
         test("frozen: the end does not wait for a disk that was never opened", ended_unopened),
-        test("frozen: what a sink holds that hangs in a system call is counted at the end", ended_hung),
+        test("frozen: the records of a sink that hangs in a system call are counted at the end", ended_hung),
         test("frozen: a sink to the network starts beside a predecessor that hangs", hung_predecessor),
     ]
 }
@@ -34,7 +37,7 @@ pub(crate) fn tests() -> Vec<Test> {
 const FIFREEZE: libc::c_ulong = 0xc004_5877;
 const FITHAW: libc::c_ulong = 0xc004_5878;
 
-/// A file system in a file, which can be frozen; gone with the test. What hangs in it goes on before that.
+/// A file system in a file, which can be frozen. The end of the test thaws and removes it.
 struct Disk {
     path: PathBuf,
     _directory: tempfile::TempDir,
@@ -84,7 +87,7 @@ impl Drop for Disk {
     }
 }
 
-/// What a daemon says on standard error.
+/// The messages of a daemon on standard error.
 struct Said(tempfile::NamedTempFile);
 
 impl Said {
@@ -132,7 +135,7 @@ fn records(path: &Path) -> Vec<Value> {
     fs::read_to_string(path).unwrap_or_default().lines().filter_map(json).collect()
 }
 
-/// Connections of which the healthy file has every record.
+/// Makes connections, and waits until the healthy file has every record of them.
 fn made(daemon: &Raw, count: usize) {
     let ended = || {
         let found = records(&daemon.path("out"));
@@ -143,7 +146,7 @@ fn made(daemon: &Raw, count: usize) {
     wait_until("the daemon goes on", || ended() > before);
 }
 
-/// Each number up to the last is that of a record, or counted as lost.
+/// Checks that each number up to the last one belongs to a record, or is counted as lost.
 fn assert_counted(found: &[Value]) {
     let seqs: BTreeSet<u64> = found.iter().filter_map(|record| record["seq"].as_u64()).collect();
     assert_eq!(seqs.len(), found.len(), "nothing twice");
@@ -170,7 +173,7 @@ fn reloaded() {
             spool.display()
         );
         reload(&daemon, &sinks);
-        // It traces meanwhile.
+        // The daemon traces while the sink hangs.
         made(&daemon, 1);
         said.wait_for(&format!("sink disk: cannot open {}: the system", disk.path("out").display()));
         said.wait_for("going on without the spool until then");
@@ -188,7 +191,7 @@ fn reloaded() {
         let got = || lines.lock().expect("lock").clone();
         let ends = |found: &[Value]| found.iter().filter(|record| record["to"] == "TIME_WAIT").count();
         wait_until("the collector has them without the spool", || ends(&got()) >= 100);
-        // A sink that goes on opening is not begun once more.
+        // A sink that is still opening is not started again.
         reload(&daemon, &sinks);
         made(&daemon, 1);
         disk.thaw();

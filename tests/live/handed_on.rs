@@ -1,4 +1,5 @@
-//! Connections whose owner has let go of them or has ended: whose they are is judged by who has them, or their listener, open.
+//! Connections whose owner has closed them or has ended: their owner is the process that has them, or their listener,
+//! open.
 
 use serde_json::Value;
 
@@ -39,7 +40,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// What becomes of the process that listened, when others have its socket.
+/// What a process that listened does after others have got its socket.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Parent {
     HasIt,
@@ -55,8 +56,8 @@ enum Who {
     Other,
 }
 
-/// Listens and may accept ("HOW PORT PARENT OTHERS"), starts others that have the listener or the connection open, and stays, closes its
-/// own copy, or ends.
+/// Listens and may accept ("HOW PORT PARENT OTHERS"), and starts other processes that have the listener or the
+/// connection open. Then the process stays, closes its own copy, or ends.
 pub(crate) fn hand_on(value: &str) {
     let fields: Vec<&str> = value.split(' ').collect();
     let listener = Kind::V4.listen(fields[1].parse().expect("port"));
@@ -93,7 +94,7 @@ fn owner_of(how: &str, kind: Parent, others: usize, wanted: Option<(Who, &str)>)
             Parent::HasIt => {}
         }
         let stuck = tracer.wait_for(|record| record["kind"] == "stuck" && record["role"] == "server");
-        // The truth: a connection that nobody has accepted has no file, and the others have the accepted one.
+        // A connection that nobody has accepted has no file; the other processes have the accepted connection.
         let mut having: Vec<u64> = holders(&stuck).into_iter().map(|holder| holder.0).collect();
         having.retain(|pid| pids.contains(pid));
         having.sort_unstable();
@@ -104,7 +105,7 @@ fn owner_of(how: &str, kind: Parent, others: usize, wanted: Option<(Who, &str)>)
         });
         assert_eq!(owner(&stuck), expected, "{stuck}");
         drop(client);
-        // What follows has the same owner, until somebody closes the connection.
+        // Later records have the same owner, until a process closes the connection.
         let next = tracer.wait_for(|record| record["role"] == "server" && record["to"] == "CLOSE_WAIT");
         assert_eq!(owner(&next), expected, "{next}");
         parent.release();

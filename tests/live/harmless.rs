@@ -1,4 +1,5 @@
-//! What the daemon must not do: destroy files of others, or lose records without a word when its sinks change.
+//! What the daemon must not do: destroy other programs' files, or lose records without counting them when its sinks
+//! change.
 
 use std::{
     collections::BTreeSet,
@@ -33,11 +34,11 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("harmless: pins are removed, and nothing else", foreign_pins),
         test("harmless: reloads of a rotated file under load lose nothing", reload_storm),
-        test("harmless: the successor says what a replaced sink lost", replaced_sink),
+        test("harmless: the successor reports what a replaced sink lost", replaced_sink),
         test("harmless: a certificate or a secret that is renewed is read at SIGHUP", renewed_secret),
         test("harmless: a certificate that is another user's is read at SIGHUP", foreign_certificate),
         test("harmless: the programs follow no null pointer", null_pointers),
-        test("harmless: what it makes is not for every user, whatever the umask", modes),
+        test("harmless: other users cannot read the daemon's files, for any umask", modes),
     ]
 }
 

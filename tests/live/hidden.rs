@@ -1,5 +1,6 @@
-//! What a filter by ports hides: the first transitions of a connection come before its ends are known, and must leave nothing behind
-//! where these turn out to be others. A connection that the filter names has all its records.
+//! What a filter by ports hides. The first transitions of a connection come before its ends are known. If the filter
+//! then excludes the ends, no record and no connection remains. A connection that the filter matches has all its
+//! records.
 
 use std::{collections::BTreeSet, fs, path::Path};
 

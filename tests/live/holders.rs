@@ -1,4 +1,5 @@
-//! Who holds a socket: registered files, mappings, tables of threads, units, queues of unix sockets.
+//! The holders of a socket: registered files of io_uring, mappings, descriptor tables of threads, units, queues of unix
+//! sockets.
 
 use std::{
     fs,
@@ -27,7 +28,7 @@ pub(crate) fn tests() -> Vec<Test> {
         look_test("holders: a registered file of io_uring", registered),
         look_test("holders: a mapping", mapped),
         look_test("holders: a thread's own table, and a leader that has ended", threads),
-        look_test("holders: nobody, but a message that holds another socket", unrelated),
+        look_test("holders: none, while a message holds another socket", unrelated),
     ]
 }
 

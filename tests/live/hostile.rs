@@ -1,4 +1,5 @@
-//! What local users and a poor environment may do to the daemon: it goes on, or it ends with a message, and never by a panic.
+//! The daemon under hostile local users and in a poor environment: it continues, or it ends with a message, and never
+//! panics.
 
 use std::{
     fs,
@@ -23,12 +24,15 @@ use crate::{
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test("hostile: a standard error that nobody reads, or that is full, stops nothing", deaf_stderr),
-        test("hostile: signals while it starts reload it, or end it in order", early_signals),
+        test(
+            "hostile: a standard error that nobody reads, or that is full, does not stop the daemon",
+            deaf_stderr,
+        ),
+        test("hostile: signals during the start reload the daemon, or end it in order", early_signals),
         test("hostile: signals before its configuration is read are kept", first_signals),
         test("hostile: no other user can hold the lock", lock_of_others),
         test("hostile: without descriptors, threads or room for output it ends with a message", exhausted),
-        test("hostile: silent clients keep nobody from asking for health", silent_clients),
+        test("hostile: silent clients do not block requests for health", silent_clients),
         look_test("hostile: a process's name commands no terminal and no monitoring", hostile_names),
     ]
 }
@@ -45,12 +49,12 @@ impl Raw {
         Self::start_with("", netns, sinks, prepare)
     }
 
-    /// The same with keys before the first table.
+    /// As above, with keys before the first table.
     pub(crate) fn start_with(top: &str, netns: u64, sinks: &str, prepare: impl FnOnce(&mut Command)) -> Self {
         Self::start_in(top, &format!("netns = {netns}"), sinks, prepare)
     }
 
-    /// The same with another filter.
+    /// As above, with another filter.
     pub(crate) fn start_in(top: &str, filter: &str, sinks: &str, prepare: impl FnOnce(&mut Command)) -> Self {
         let directory = tempfile::tempdir().expect("directory");
         let head = format!("{top}[filter]\n{filter}\n[kernel]\nalongside = true\n");
@@ -79,7 +83,7 @@ impl Raw {
         wait_until(words, || text().contains(words));
     }
 
-    /// Ends it in order, in no more than the time that sinks have.
+    /// Ends the daemon with SIGTERM, within the time limit of sinks.
     pub(crate) fn end_now(&mut self) -> ExitStatus {
         signal(self.child.id(), libc::SIGTERM);
         wait_for(&mut self.child)
@@ -137,7 +141,7 @@ fn deaf_stderr() {
         daemon.wait_for("\"to\":\"TIME_WAIT\"");
         let begin = Instant::now();
         let text = std::thread::spawn(move || {
-            // Somebody reads in the end.
+            // Standard error is read at the end.
             std::thread::sleep(Duration::from_millis(100));
             let mut text = String::new();
             reader.read_to_string(&mut text).expect("text");
@@ -178,7 +182,7 @@ fn first_signals() {
             command.args(["run", "--config", "/proc/self/fd/0"]).stdin(Stdio::piped()).stderr(Stdio::null());
             let mut child = command.spawn().expect("sockstate");
             let pid = child.id();
-            // It cannot go on before it has its configuration.
+            // The daemon cannot continue before it has its configuration.
             wait_until("it has handlers", || {
                 catches(pid, &[libc::SIGHUP, libc::SIGTERM, libc::SIGINT])
                     || child.try_wait().is_ok_and(|ended| ended.is_some())

@@ -1,4 +1,4 @@
-//! Where in its code a program opens what sticks: compared with the source of the programs that do it.
+//! The places in the code where programs open stuck connections, compared with the source of these programs.
 
 use std::{
     io::{BufRead, BufReader},
@@ -22,9 +22,9 @@ use crate::{
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("hunt: the paths of connect and of accept", paths),
-        look_test("hunt: stuck sockets counted by the paths that it writes", grouped),
-        test("hunt: only what is opened by whom one names", whose),
-        test("hunt: more than the rate is lost, and said to be", rate),
+        look_test("hunt: stuck sockets are counted by path", grouped),
+        test("hunt: only connections that the named process opens", whose),
+        test("hunt: stacks above the rate are lost, and reported as lost", rate),
         test("hunt: C without frame pointers, to the line", || c(&["-fomit-frame-pointer"])),
         test("hunt: C with frame pointers and no tables", || {
             c(&["-fno-omit-frame-pointer", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables"]);

@@ -1,4 +1,5 @@
-//! A hunt names only what was really mapped, and says why where it knows nothing: each answer made true, and nearly true.
+//! A hunt names only functions of files that were really mapped, and says why it knows nothing. For each answer, a test
+//! makes it true, and another makes it nearly true.
 
 use std::{
     ffi::c_void,

@@ -1,4 +1,4 @@
-//! Which socket is meant: connections whose ends are equal, told apart by their interface only.
+//! Connections with equal ends, which differ only in their interface.
 
 use std::{
     io::Write,

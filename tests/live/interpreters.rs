@@ -1,4 +1,4 @@
-//! Interpreters whose frames are folded, and one that compiles at run time, with what this machine has of them.
+//! Interpreters whose frames are folded, and one that compiles at run time: those that this machine has.
 
 use std::{
     io::Write,

@@ -1,4 +1,5 @@
-//! Into a topic of a broker that speaks Kafka's protocol, read by a client of others, with the broker killed meanwhile.
+//! A sink for a topic of a broker that speaks Kafka's protocol. The broker is killed during the test, and another
+//! project's client reads the topic.
 
 use std::{net::TcpStream, path::Path, process::Command, process::Stdio};
 

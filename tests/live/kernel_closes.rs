@@ -1,4 +1,4 @@
-//! Sockets that the kernel itself closes, or ends: no kernel thread owns them, and the cause is the kernel's word.
+//! Sockets that the kernel itself closes or ends: no kernel thread owns them, and the cause is the kernel's own reason.
 
 use std::{
     io::Read,

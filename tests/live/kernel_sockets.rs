@@ -1,4 +1,5 @@
-//! Sockets that the kernel itself uses have no file: the holder is the kernel. What nearly looks like one is not.
+//! Sockets that the kernel itself uses have no file, and the kernel is their holder. Sockets that look similar are not
+//! the kernel's.
 
 use std::{
     fs::{self, File},

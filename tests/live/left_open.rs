@@ -1,4 +1,5 @@
-//! Sockets that a process leaves open when it ends, because others have them open too: they are not the dead process's.
+//! Sockets that outlive their process because other processes have them open, too. The ended process does not own them
+//! any more.
 
 use std::{
     os::unix::process::CommandExt,
@@ -43,7 +44,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// What becomes of a process whose child has its connection.
+/// What a process does whose child has its connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Parent {
     Ends,
@@ -51,7 +52,8 @@ enum Parent {
     LetsGo,
 }
 
-/// Connects or accepts ("HOW PORT PARENT"), starts a child that has the connection open, and ends, stays, or closes its own copy.
+/// Connects or accepts ("HOW PORT PARENT") and starts a child that has the connection open. Then the process ends,
+/// stays, or closes its own copy.
 pub(crate) fn leave_open(value: &str) {
     let fields: Vec<&str> = value.split(' ').collect();
     let port: u16 = fields[1].parse().expect("port");
@@ -66,7 +68,7 @@ pub(crate) fn leave_open(value: &str) {
     keep_or_let_go(connection, fields[2]);
 }
 
-/// The second reminder comes when the holders have been looked for.
+/// The second `stuck` record comes after the search for the holders.
 fn connection(how: &'static str, kind: Parent) {
     if !can_list_holders() {
         return skip("this kernel does not list who holds a socket");
@@ -100,7 +102,7 @@ fn connection(how: &'static str, kind: Parent) {
             assert_eq!(owner(&first), (Some(pid), source.into()), "{first}");
             assert_eq!(owner(&second), (Some(pid), source.into()), "{second}");
         } else {
-            // The ended one's end may be found before the connection's holder.
+            // The tracer may learn of the parent's end before it finds the connection's holder.
             let is_known = kind == Parent::LetsGo || !first["owner"].is_null();
             assert!(!is_known || owner(&first) == (Some(child), "scan".into()), "{first}");
             assert_eq!(owner(&second), (Some(child), "scan".into()), "{second}");
@@ -111,8 +113,8 @@ fn connection(how: &'static str, kind: Parent) {
     });
 }
 
-/// A daemon's process serves alone, and then another one, which has got its listener, too. A connection that came before that
-/// was found out is nobody's.
+/// A process serves alone; then another process gets its listener and serves, too. A connection that came before the
+/// tracer knew this has no owner.
 fn listener_is_shared() {
     if !can_list_holders() {
         return skip("this kernel does not list who holds a socket");
@@ -144,7 +146,7 @@ fn listener_is_shared() {
     });
 }
 
-/// A launcher listens, starts a server, closes its own descriptor, and lives.
+/// A launcher listens, starts a server, closes its own descriptor, and stays.
 fn listener_is_closed() {
     if !can_list_holders() {
         return skip("this kernel does not list who holds a socket");
@@ -165,7 +167,7 @@ fn listener_is_closed() {
             owners.push(first["owner"]["pid"].to_string());
             owners.last() == Some(&server)
         });
-        // A connection that comes while the look that finds the server is under way is nobody's.
+        // A connection that comes during the look that finds the server has no owner.
         let others = [server, launcher.pid().to_string(), "null".to_owned()];
         assert!(owners.iter().all(|pid| others.contains(pid)), "{owners:?}");
         assert!(owners.iter().filter(|owner| *owner == "null").count() <= 1, "{owners:?}");
@@ -174,7 +176,7 @@ fn listener_is_closed() {
     });
 }
 
-/// The launcher lives, and no connection is ever closed: whose these are is found when one is stuck.
+/// The launcher stays, and no connection is closed: the tracer finds their owner when one of them is stuck.
 fn leaking_listener() {
     if !can_list_holders() {
         return skip("this kernel does not list who holds a socket");
@@ -218,7 +220,8 @@ pub(crate) fn listen_and_exec(value: &str) {
     panic!("exec: {}", part(fields[2].as_ref(), "bystander", "").exec());
 }
 
-/// A process listens, starts a server that has the listener too, and becomes another program, which has it or not.
+/// A process listens, starts a server that has the listener, too, and becomes another program, which may have the
+/// listener.
 fn at_exec(keeps: bool) {
     if !can_list_holders() {
         return skip("this kernel does not list who holds a socket");
@@ -238,7 +241,7 @@ fn at_exec(keeps: bool) {
             owners.push(owner_of_next(&mut tracer, port));
             if keeps { begin.elapsed() > Duration::from_secs(1) } else { owners.last() == Some(&server) }
         });
-        // A connection that comes while the look that finds the server is under way is nobody's.
+        // A connection that comes during the look that finds the server has no owner.
         let is_possible = |owner: &String| *owner == pid || !keeps && (*owner == server || owner == "null");
         assert!(owners.iter().all(is_possible), "{owners:?}");
         assert!(owners.iter().filter(|owner| *owner == "null").count() <= 1, "{owners:?}");

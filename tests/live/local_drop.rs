@@ -1,4 +1,4 @@
-//! What this host itself does not let out: the kernel tries again by the timer of closed windows, and the window is open.
+//! Packets that this host itself drops: the kernel retries by the timer of zero windows, although the window is open.
 
 use std::{io::Write, net::Shutdown};
 
@@ -15,7 +15,7 @@ use crate::{
 };
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![look_test("reasons: this host does not let out what is sent", dropped_here)]
+    vec![look_test("reasons: this host drops what is sent", dropped_here)]
 }
 
 fn dropped_here() {

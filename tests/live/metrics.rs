@@ -1,4 +1,4 @@
-//! What `/metrics` says, compared with the records of the same stream and with the kernel's own tables.
+//! The values of `/metrics`, compared with the records of the same stream and with the kernel's tables.
 
 use std::{
     collections::BTreeMap,
@@ -20,12 +20,12 @@ use crate::{
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("metrics: what the records say, and the kernel's tables", counts),
-        test("metrics: promtool takes them", promtool),
+        test("metrics: promtool accepts the output", promtool),
         test("metrics: sinks, the ring, the programs and who leaks", daemon),
         test("metrics: the alerts fire when they should", alerts),
-        test("metrics: the dashboard asks for what is served", dashboard),
-        test("metrics: clients that say nothing hold up nobody", silent),
-        test("metrics: an address that is taken is said to be", taken),
+        test("metrics: the dashboard queries metrics that exist", dashboard),
+        test("metrics: silent clients do not block others", silent),
+        test("metrics: an address that is in use is named", taken),
     ]
 }
 

@@ -1,4 +1,4 @@
-//! When something is lost, the record of it says from when to when.
+//! A `lost` record says in which period records were lost.
 
 use std::{fs, process::Stdio};
 
@@ -16,8 +16,8 @@ use crate::{
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test("missing: what a sink has lost is of the interval of its lost records", of_a_sink),
-        test("missing: what the ring has lost is of the interval of its lost records", of_the_ring),
+        test("missing: a sink's losses lie in the interval of its lost records", of_a_sink),
+        test("missing: the ring's losses lie in the interval of its lost records", of_the_ring),
     ]
 }
 

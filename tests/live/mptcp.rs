@@ -1,4 +1,4 @@
-//! MPTCP: the peers' closes stay above TCP, so a look asks for MPTCP's own sockets.
+//! MPTCP: the closes of the peers do not reach the TCP subflows, so a look asks for MPTCP's own sockets.
 
 use std::{io::Write, os::fd::AsRawFd, process};
 
@@ -19,7 +19,7 @@ pub(crate) fn tests() -> Vec<Test> {
         look_test("mptcp: what the peer has closed is stuck, and its subflows are not", leaks),
         look_test("mptcp: one listener and one connection, with subflows of their own", whole),
         look_test("mptcp: an orphan waits for MPTCP's own timer", orphan),
-        test("mptcp: doctor says what there is of it", doctor),
+        test("mptcp: doctor shows what the kernel has", doctor),
     ]
 }
 

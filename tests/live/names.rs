@@ -1,4 +1,4 @@
-//! Network namespaces and cgroups by name: made later, made again, and others whose names are nearly the same.
+//! Network namespaces and cgroups by name: made after the start, made again, and others with similar names.
 
 use std::{
     fs, io,
@@ -42,7 +42,7 @@ fn with_name<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> T {
     done.expect("a network namespace")
 }
 
-/// The name of a network namespace; removed also where the test fails.
+/// The name of a network namespace, which is removed also if the test fails.
 pub(crate) struct Name(PathBuf);
 
 impl Name {

@@ -1,4 +1,4 @@
-//! Into a stream of NATS JetStream, with a server that is killed meanwhile.
+//! A sink for a stream of NATS JetStream, whose server is killed during the test.
 
 use std::{net::TcpStream, path::Path, process::Stdio};
 
@@ -17,7 +17,7 @@ use crate::{
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("feature nats: JetStream, killed and started again", jetstream),
-        test("feature nats: what waited on disk is not taken for what is new", waited),
+        test("feature nats: spooled records are not taken for new ones", waited),
     ]
 }
 

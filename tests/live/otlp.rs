@@ -1,4 +1,4 @@
-//! `sockstate run` into a receiver that knows OpenTelemetry's own messages, and takes nothing else.
+//! `sockstate run` with a receiver that knows OpenTelemetry's own messages, and accepts nothing else.
 
 use std::{
     collections::BTreeMap,
@@ -28,7 +28,7 @@ pub(crate) fn tests() -> Vec<Test> {
         #[cfg(feature = "grpc")]
         test("feature grpc: over TLS", encrypted),
         #[cfg(feature = "grpc")]
-        test("feature grpc: an overloaded server gets it later, once", overloaded),
+        test("feature grpc: an overloaded server gets each record later, once", overloaded),
     ]
 }
 
@@ -63,7 +63,7 @@ impl Receiver {
         })
     }
 
-    /// Waits until it has taken so many requests `kind`.
+    /// Waits until the receiver has taken this number of requests `kind`.
     fn wait_for(&self, kind: &str, count: usize) {
         let kind = format!("\"kind\": \"{kind}\"");
         wait_until(&format!("{count} requests"), || {

@@ -1,4 +1,4 @@
-//! Owners that are easily got wrong: the kernel's own threads, processes that have ended, programs that were replaced.
+//! Owners that are difficult to find: kernel threads, ended processes, replaced programs.
 
 use std::{
     collections::BTreeSet,
@@ -25,7 +25,10 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("owner truth: what the kernel's garbage collector closes is not a kernel thread's", collected),
         test("owner truth: what the kernel's garbage collector closes is not a bystander's", bystander),
-        test("owner truth: a FIN that a softirq sends is nobody's in particular", fin_by_softirq),
+        test(
+            "owner truth: a FIN that a softirq sends does not belong to the interrupted process",
+            fin_by_softirq,
+        ),
         test("owner truth: a listener whose process has ended, held by one other", one_holder),
         test("owner truth: a listener whose process has ended, held by two others", two_holders),
         test("owner truth: a listener whose process lives, held by another too", living_listener),
@@ -174,7 +177,7 @@ fn one_holder() {
         let owners = server_owners(&story);
         assert!(!owners.iter().any(|(pid, _)| *pid == dead), "{dead} has ended: {owners:?}");
         assert!(owners.contains(&(pids[0], "inherited".into())), "{owners:?}");
-        // While it lived it was its own.
+        // While the process lived, it owned the connection.
         let listener = story.transitions().find(|record| record["role"] == "listener").expect("listener");
         assert_eq!(owner(listener), (dead, "listen".into()));
     });

@@ -1,4 +1,4 @@
-//! Owner by owner, against what the processes know of themselves.
+//! Every source of an owner, compared with what the processes know of themselves.
 
 use std::{
     collections::BTreeMap,
@@ -59,7 +59,7 @@ fn check_identity(story: &Story, netns: u64) {
             exe.file_name().map(|name| &name.to_str().expect("name")[..15.min(name.len())]),
             "{record}"
         );
-        // A process may be gone before a slow machine has read it.
+        // A process may have ended before a slow machine has read its name.
         if !(observer::is_in_vm() && owner["exe"].is_null()) {
             assert_eq!(owner["exe"].as_str(), exe.to_str(), "{record}");
         }
@@ -78,7 +78,7 @@ fn client_and_listener() {
         let pid = client.pid();
         client.hear();
         let server = listener.accept().expect("accept").0;
-        // It exits with its connection open: the kernel closes it in the dying process.
+        // The client exits with its connection open: the kernel closes the connection in the ending process.
         client.end();
         wait_for_states(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
         drop(server);
@@ -211,7 +211,7 @@ fn two_listeners() {
         }
         let pids = listeners.each_ref().map(Actor::pid);
         let story = tracer.stop();
-        // Who accepted which client, by their own words.
+        // Which process accepted which client, as the processes printed it.
         let mut accepted: BTreeMap<u64, u32> = BTreeMap::new();
         let servers: Vec<_> =
             story.connections().into_iter().filter(|connection| connection[0]["role"] == "server").collect();
@@ -282,7 +282,7 @@ fn cgroup() {
             let found: Value = serde_json::from_slice(&output.stdout).expect("one socket");
             assert_eq!(found["holders"][0]["pid"], inside.pid());
             assert_eq!(found["container"]["id"], json!(id), "{found}");
-            // Nobody accepts it: whose it is, its cgroup tells.
+            // Nobody accepts the connection: its cgroup shows whose it is.
             drop(Kind::V4.connect(port + 20_000).expect("connect"));
             let mut groups = Vec::new();
             wait_until("the container's socket is stuck", || {

@@ -1,4 +1,4 @@
-//! What people look at, with a real kernel, a real terminal and a real browser.
+//! Screens and pages, with a real kernel, a real terminal and a real browser.
 
 use std::{
     collections::BTreeSet,
@@ -25,12 +25,12 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("people: a recording holds what bpftrace saw", recording),
         test("people: a recording is on the disk while nothing happens, and survives a kill", killed),
-        test("people: the living diagram counts what happened", diagram),
+        test("people: the live diagram counts what happened", diagram),
         test("people: top in a terminal", top),
         test("people: top ends with its terminal, and by a signal", hang_up),
-        test("people: graphviz takes the diagrams", graphviz),
-        test("people: Mermaid takes the diagrams", mermaid),
-        test("people: Mermaid takes the documents' pictures", mermaid_of_documents),
+        test("people: graphviz accepts the diagrams", graphviz),
+        test("people: Mermaid accepts the diagrams", mermaid),
+        test("people: Mermaid accepts the documents' pictures", mermaid_of_documents),
         test("people: a browser runs the pages", browser),
     ]
 }
@@ -118,7 +118,7 @@ fn diagram() {
             &netns,
         ]);
         let mut diagram = command.stdout(Stdio::piped()).spawn().expect("diagram");
-        // It begins when it begins: connections until it has ended are too many to miss.
+        // The moment when the recording begins is not known, so connections are made until it has ended.
         let mut made = 0;
         while diagram.try_wait().expect("wait").is_none() {
             connections(10, port);
@@ -207,7 +207,7 @@ fn top() {
         assert!(detail.contains("ESTABLISHED -> CLOSE_WAIT") && detail.contains(&mine), "{detail}");
         tmux.keys("d");
         tmux.wait_for("1 now, 1 STUCK");
-        // Smaller while it runs: it draws itself anew.
+        // The window becomes smaller, and the screen is drawn again.
         tmux.run(&["resize-window", "-x", "60", "-y", "20"]);
         tmux.keys("d");
         wait_until("it fits", || {
@@ -274,7 +274,7 @@ fn dom(path: &Path) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// The Mermaid library, as a script of a page; `None`, and the test is skipped, where it is not there.
+/// The Mermaid library, as a script of a page. `None`, and the test is skipped, if it is not installed.
 fn mermaid_script() -> Option<String> {
     tools::find("chromium", "chromium")?;
     let library = tools::below("mermaid/package/dist/mermaid.min.js");
@@ -315,7 +315,7 @@ fn mermaid_of_documents() {
     for (name, text) in documents::documents() {
         for block in text.split("```mermaid\n").skip(1) {
             let drawn = draw(block.split("```").next().expect("a block"), &script);
-            // Mermaid draws its complaint.
+            // Mermaid draws its error message.
             assert!(
                 drawn.contains("class=\"flowchart\"") && !drawn.contains("Syntax error"),
                 "{name}: {drawn}"

@@ -1,4 +1,4 @@
-//! The functions of Python programs, as the programs themselves say them.
+//! The functions of Python programs, compared with what the programs print themselves.
 
 use std::{
     fs,

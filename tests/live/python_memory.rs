@@ -1,4 +1,4 @@
-//! What a hunt makes of the memory of a process that says that it runs CPython: right, or wrong in one way.
+//! What a hunt reads from a process that seems to run CPython, with memory that is right, or wrong in one way.
 
 use serde_json::{Value, json};
 

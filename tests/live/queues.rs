@@ -1,4 +1,4 @@
-//! Listeners and their queues: whose they are, and what a full one does.
+//! Listeners and their accept queues: who owns the queued connections, and what a full queue does.
 
 use std::{io::Write, process};
 
@@ -21,7 +21,7 @@ pub(crate) fn tests() -> Vec<Test> {
         look_test("reasons: a full accept queue drops SYNs", full_queue_drops_syns),
         look_test("reasons: a full accept queue drops the last ACK", full_queue_drops_acks),
         look_test("reasons: the kernel waits for data, or the last ACK is lost", deferred),
-        look_test("listeners: the one whose queue it is, or all that it may be", reuseport),
+        look_test("listeners: the listener of the queue, or all candidates", reuseport),
         look_test("listeners: of two families on one port", families),
     ]
 }

@@ -1,4 +1,4 @@
-//! Reasons and holders by evidence: each made to come true, and to come nearly true.
+//! Reasons and holders by evidence: each test makes the evidence, and something that nearly is the evidence.
 
 use std::{
     io::{Read, Write},
@@ -25,7 +25,7 @@ pub(crate) fn tests() -> Vec<Test> {
         look_test("reasons: a half-closed download is in use, and a leak is not", half_closed),
         look_test("reasons: half-closed, and the peer takes nothing", takes_nothing),
         look_test("reasons: a proxy that passes an end of file on is not accused", proxy),
-        look_test("reasons: data before the FIN is no use of the connection", sent_before),
+        look_test("reasons: data before the FIN does not count as use of the connection", sent_before),
         look_test("reasons: inherited by a grandchild, given on purpose, or forked for it", inherited),
         look_test("reasons: a client's connection in its child, as a trace knows", clients_child),
     ]

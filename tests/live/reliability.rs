@@ -1,4 +1,4 @@
-//! Ends and restarts when something is wrong: what was promised is kept, and the rest is counted.
+//! Ends and restarts when something is wrong: promised records are delivered, and all others are counted as lost.
 
 use std::{
     fs::{self, File},
@@ -23,14 +23,14 @@ use crate::{
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test("reliability: a dead sink takes no time from others", dead_sink_at_the_end),
+        test("reliability: a dead sink does not delay others", dead_sink_at_the_end),
         test(
             "reliability: a second signal ends the wait, and what is left is spooled or counted",
             second_signal,
         ),
-        test("reliability: a full /run is no reason not to trace", full_run),
+        test("reliability: a full /run does not prevent tracing", full_run),
         test("reliability: without its ledger, state is not taken over", lost_ledger),
-        test("reliability: the state goes with the pins", state_of_pins),
+        test("reliability: the state is removed with the pins", state_of_pins),
     ]
 }
 

@@ -1,4 +1,5 @@
-//! Collectors by name: names with several addresses, and a host that can start no thread to ask for them.
+//! Collectors that are given by name: names with several addresses, and a host that cannot start a thread to resolve
+//! them.
 
 use std::{
     fs,

@@ -1,4 +1,5 @@
-//! A daemon that keeps its programs: whatever happens while it is away, or is killed, is delivered or counted.
+//! A daemon that pins its programs. Everything that happens while no daemon runs, or while one is killed, is delivered
+//! or counted as lost.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -26,17 +27,17 @@ use crate::{
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test("restart: connections, owners, times and numbers go on", goes_on),
+        test("restart: connections, owners, times and numbers continue", goes_on),
         test("restart: killed under load, again and again: delivered + lost == happened", killed),
-        test("restart: what a sink had lost at the end the next one says", unsaid),
+        test("restart: the next daemon reports what a sink had lost at the end", unsaid),
         test("restart: what a window had counted when it was killed is counted as lost", killed_window),
         test("restart: another filter replaces what was kept, and says so", replaced),
-        test("restart: detach ends it", detached),
+        test("restart: detach removes the programs", detached),
         test("restart: what an earlier version had not settled is counted as lost", earlier_version),
     ]
 }
 
-/// How often it is killed.
+/// How often the daemon is killed.
 const KILLS: usize = 5;
 
 /// A daemon's directory in the BPF file system, its configuration, and its output.
@@ -46,7 +47,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Skips the test where there is no BPF file system.
+    /// Skips the test if there is no BPF file system.
     pub(crate) fn new(port: u16) -> Option<Self> {
         let file_system = PathBuf::from("/sys/fs/bpf");
         let is_one = || Command::new("stat").args(["-f", "-c", "%t", "/sys/fs/bpf"]).output();
@@ -86,12 +87,12 @@ impl Place {
         self.directory.path().join("records.json")
     }
 
-    /// The whole lines so far.
+    /// The complete lines so far.
     pub(crate) fn records(&self) -> Vec<Value> {
         read(&self.output())
     }
 
-    /// A connection comes and goes, and its listener; all of it is told of.
+    /// Opens and closes a listener and a connection, and waits for their records.
     pub(crate) fn connection(&self, port: u16) {
         drop(Kind::V4.pair(port));
         let is_end = |record: &Value| record["from"] == "LISTEN" && record["to"] == "CLOSE";
@@ -121,7 +122,7 @@ impl Place {
     }
 }
 
-/// The files that the next sockstate goes on with, of programs that are pinned in `pin`.
+/// The files that the next sockstate continues from, for programs that are pinned in `pin`.
 pub(crate) fn state_files(pin: &Path, extension: &str) -> Vec<PathBuf> {
     let name = format!("{}-", pin.file_name().expect("a name").to_string_lossy());
     let is_its = |path: &PathBuf| {
@@ -138,14 +139,14 @@ impl Drop for Place {
     }
 }
 
-/// The whole lines of a file so far.
+/// The complete lines of a file so far.
 fn read(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     whole.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
-/// How many records were lost at a place, by what was said.
+/// How many records were lost at a place, by the `lost` records.
 fn lost(records: &[Value], place: &str) -> u64 {
     let of = records.iter().filter(|record| record["kind"] == "lost" && record["place"] == place);
     of.map(|record| record["count"].as_u64().expect("count")).sum()
@@ -201,7 +202,7 @@ fn goes_on() {
                 .any(|record| ["lost", "resync"].contains(&record["kind"].as_str().expect("kind"))),
             "{records:#?}"
         );
-        // The old connection's server: known before, closed by its peer meanwhile.
+        // The server of the old connection was known before; its peer has closed it since then.
         let find = |from: &str, to: &str| -> Vec<&Value> {
             records
                 .iter()
@@ -217,7 +218,7 @@ fn goes_on() {
             closed["in_state_ns"].as_u64().is_some() && closed["in_state_at_least"].is_null(),
             "{closed}"
         );
-        // And everything that bpftrace saw.
+        // The stream also has everything that bpftrace saw.
         if observer::is_there() {
             let seen: usize = observer::paths(port, 20).iter().map(|path| path.len() - 1).sum();
             assert!(seen >= 20, "bpftrace saw {seen}");
@@ -252,7 +253,7 @@ fn killed() {
             });
             for nth in 2..=1 + KILLS {
                 thread::sleep(Duration::from_millis(400));
-                // As a crash, or the kernel for want of memory, would.
+                // As a crash would end it, or the kernel when memory runs out.
                 kill(child.take().expect("it runs"));
                 child = Some(place.start(nth));
             }
@@ -290,7 +291,7 @@ fn killed() {
     });
 }
 
-/// One stream: of what the numbers leave out, the `lost` record behind it says at least as much.
+/// Checks one stream: the `lost` record after a gap in the numbers counts at least as many records as the gap has.
 fn check_numbers(records: &[Value]) {
     let instances: BTreeSet<&str> = records.iter().filter_map(|record| record["instance"].as_str()).collect();
     assert_eq!(instances.len(), 1, "{instances:?}");

@@ -1,4 +1,4 @@
-//! After losses the stream is put right: what it says in the end is what /proc/net/tcp shows.
+//! Corrections after losses: at the end, the stream agrees with /proc/net/tcp.
 
 use std::{
     collections::BTreeMap,

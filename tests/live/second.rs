@@ -1,4 +1,4 @@
-//! One sockstate traces at a time, also where it is no root.
+//! Only one sockstate traces at a time, also if it does not run as root.
 
 use std::{
     fs, io,

@@ -1,4 +1,4 @@
-//! What a look can see and what it cannot: an answer of "OK" is given only where nothing can be missing.
+//! What a look can see: it answers "OK" only if no socket can be missing.
 
 mod confinement;
 
@@ -41,8 +41,8 @@ pub(crate) fn tests() -> Vec<Test> {
         look_test("sight: a namespace that lives by MPTCP sockets", mptcp_sockets),
         look_test("sight: a namespace that a descriptor or a mount leads to", by_descriptor_and_mount),
         look_test("sight: a closed socket is in no table, and no gap", closed_sockets),
-        look_test("sight: a stale name is none, and a covered one is a gap", names),
-        look_test("sight: the trace and doctor say it too", trace_and_doctor),
+        look_test("sight: a stale name is not a gap, and a covered name is one", names),
+        look_test("sight: the trace and doctor report gaps, too", trace_and_doctor),
         test("sight: the thread that walks namespaces stays in none", walker),
     ];
     for (name, confinement, reason) in [
@@ -61,7 +61,7 @@ pub(crate) fn tests() -> Vec<Test> {
     tests
 }
 
-/// What a look says, in confinement.
+/// The answers of a look by a confined process.
 struct Said {
     code: Option<i32>,
     text: String,
@@ -160,7 +160,7 @@ fn assert_ok(confinement: &[&str], args: &[&str]) {
     }
 }
 
-/// Nearly as above, but the look sees everything.
+/// Nearly the same confinements, but the look sees everything.
 fn all_is_seen() {
     if !can_list_holders() {
         // A closed socket of any process makes the look incomplete there.
@@ -190,7 +190,7 @@ fn all_is_seen() {
     });
 }
 
-/// All sockets of the own namespace are listed without any right.
+/// A process without capabilities can list all sockets of its own namespace.
 fn one_namespace() {
     with_leak(|netns, port| {
         let (netns, port) = (netns.to_string(), port.to_string());
@@ -208,14 +208,14 @@ fn one_namespace() {
     });
 }
 
-/// Sockets of a namespace that this thread has left; and what leads there, if kept.
+/// Sockets of a namespace that this thread has left, and a descriptor of the namespace, if it is kept.
 struct Left {
     netns: u64,
     sockets: (Socket, Socket),
     namespace: Option<OwnedFd>,
 }
 
-/// Opens a leak in a new namespace, and goes home.
+/// Opens a leak in a new namespace, and returns to the old one.
 fn leave_namespace(port: u16, keep: bool) -> Left {
     visit_namespace(|| {
         let (listener, client, server) = Kind::V4.pair(port);
@@ -226,7 +226,7 @@ fn leave_namespace(port: u16, keep: bool) -> Left {
     })
 }
 
-/// Does something in a new namespace, and goes home.
+/// Does `work` in a new namespace, and returns to the old one.
 fn visit_namespace<T>(work: impl FnOnce() -> T) -> T {
     let home = fs::File::open("/proc/thread-self/ns/net").expect("namespace");
     // SAFETY: takes a number; only this thread moves.
@@ -278,7 +278,7 @@ fn sockets_only() {
     });
 }
 
-/// As above, but what leads there is in a thread's own descriptor table.
+/// As above, but the sockets or the namespace's descriptor are in a thread's own descriptor table.
 fn sockets_of_a_thread(keep: bool) {
     in_lab(|_| {
         let port = fresh_port();
@@ -396,7 +396,7 @@ fn by_descriptor_and_mount() {
     });
 }
 
-/// Has a leak in a network namespace that only a mount leads to, in a mount namespace of its own.
+/// Leaks in a network namespace that only a mount leads to. The mount is in a mount namespace of its own.
 pub(crate) fn mount_namespace(port: u16) {
     apply("mount").expect("a mount namespace");
     let directory = tempfile::tempdir().expect("directory");

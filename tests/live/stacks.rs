@@ -1,4 +1,4 @@
-//! Network stacks in user space: for whom they hold the host's sockets.
+//! Network stacks in user space, and the network namespaces that they hold the host's sockets for.
 
 use std::{
     fs,
@@ -24,7 +24,10 @@ use crate::{
 };
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![test("stacks: whom slirp4netns serves", slirp), test("stacks: whom pasta serves", pasta)]
+    vec![
+        test("stacks: the namespace that slirp4netns serves", slirp),
+        test("stacks: the namespace that pasta serves", pasta),
+    ]
 }
 
 /// A network namespace as long as this lives; its thread connects to what it is told.

@@ -24,7 +24,7 @@ use crate::{
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test("starting: under load every connection is told once, in its state", under_load),
+        test("starting: under load every connection is reported once, in its state", under_load),
         test("filters: connects that were refused, and no others", refused_only),
         test("filters: what a filter hides is not stuck", hidden_is_not_stuck),
         test("filters: a cgroup that is made again", remade_cgroup),

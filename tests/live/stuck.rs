@@ -1,4 +1,4 @@
-//! Stuck sockets, each made on purpose: who holds them, why they are stuck, what the commands do.
+//! Stuck sockets that the tests make: who holds them, why they are stuck, what the printed commands do.
 
 use std::{
     collections::BTreeMap,
@@ -154,7 +154,7 @@ fn close_wait(kind: Kind) {
     });
 }
 
-/// The printed commands are about that socket and no other.
+/// Checks that the printed commands match this socket and no other.
 fn check_commands(record: &Value, held_by: &[(u64, u64)]) {
     let commands: Vec<&str> =
         record["commands"].as_array().expect("commands").iter().filter_map(Value::as_str).collect();

@@ -1,4 +1,4 @@
-//! TIME_WAIT over its whole time, and half-open connections in great number.
+//! TIME_WAIT for its whole duration, and many half-open connections.
 
 use std::{
     thread,

@@ -1,4 +1,4 @@
-//! Connections that a listener of another port has got: by a transparent proxy (TPROXY).
+//! Connections that a transparent proxy (TPROXY) accepts, although its listener has another port.
 
 use std::process;
 

@@ -1,4 +1,5 @@
-//! What the documents tell their readers to do, done: docs/first-look.md word for word, and every other command that is named.
+//! Runs what the documents tell their readers to run: docs/first-look.md word for word, and every other command of the
+//! documents.
 
 use std::{
     collections::BTreeSet,
@@ -24,7 +25,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// What stands between ```sh and ```.
+/// The text between ```sh and ```.
 fn blocks(text: &str) -> Vec<String> {
     let mut blocks = Vec::new();
     for part in text.split("```sh\n").skip(1) {
@@ -44,7 +45,7 @@ fn first_look() {
         format!("{}:{}", binary.parent().expect("directory").display(), std::env::var("PATH").expect("PATH"));
     let blocks = blocks(&text);
     assert!(blocks.len() >= 10, "{} blocks", blocks.len());
-    // Each block says where it begins, so that what it says can be told from the others'.
+    // Each block prints a mark at its beginning, which separates its output from that of other blocks.
     let mut script = String::from("set -e\ntrap 'kill $server $visitors 2> /dev/null || true' EXIT\n");
     for (at, block) in blocks.iter().enumerate() {
         script.push_str(&format!("echo \"== {at}\"\n{block}"));
@@ -52,7 +53,7 @@ fn first_look() {
     let directory = tempfile::tempdir().expect("directory");
     std::os::unix::fs::symlink(format!("{root}/docs"), directory.path().join("docs")).expect("link");
     let output = in_lab(|netns| {
-        // Another tracer of this machine, and what leaks beside this test, are nobody's concern here.
+        // Another tracer on this machine, and other leaking programs, do not matter here.
         let trace = format!("--alongside --netns {netns}");
         let script = script
             .replace("sockstate --", &format!("sockstate {trace} --"))
@@ -90,7 +91,7 @@ fn first_look() {
     assert!(part("replay").contains("python3"), "{said}");
 }
 
-/// What the examples are about: a server that leaks, and what was recorded of it.
+/// The subject of the examples: a server that leaks, and a recording of it.
 struct Place {
     directory: tempfile::TempDir,
     server: Running,
@@ -131,7 +132,7 @@ impl Place {
         fs::write(here.join("config.toml"), format!("{port}{sink}")).expect("config");
     }
 
-    /// What stands for something is put in its place; what would last for ever, or leave something behind, does not.
+    /// Replaces placeholders, and limits what would run for ever or leave something behind.
     fn words(&self, command: &str) -> Vec<String> {
         let (pid, here) = (self.server.0.id().to_string(), self.directory.path().display().to_string());
         let mut words: Vec<String> = command
@@ -189,7 +190,7 @@ impl Place {
         output
     }
 
-    /// What wants a terminal gets one, and a `q` as soon as it shows something.
+    /// A command that needs a terminal gets one, and the key `q` as soon as it shows something.
     fn show(&self, words: &[&str]) -> Output {
         let mut script = Command::new("script");
         let line = format!("{} {}", env!("CARGO_BIN_EXE_sockstate"), words.join(" "));
@@ -202,7 +203,7 @@ impl Place {
         script.wait_with_output().expect("wait")
     }
 
-    /// Does what the command says, and looks at what that gives; what is wrong with it.
+    /// Runs the command and checks its output. Returns what is wrong.
     fn try_out(&self, command: &str) -> Option<String> {
         let words = self.words(command);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();

@@ -1,4 +1,5 @@
-//! Ends that few programs ask for: connects that wait for their first data, disconnects, resets by mini-sockets, no room.
+//! Unusual ends of connections: connects that wait for their first data, disconnects, resets by mini-sockets, full
+//! queues.
 
 use std::{
     io::{Read, Write},

@@ -1,4 +1,4 @@
-//! The tracer says by itself that a socket is stuck.
+//! The tracer reports stuck sockets without being asked.
 
 use std::{process, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        look_test("stuck: the tracer says it, again, and when it is over", traced),
+        look_test("stuck: the tracer reports it, again, and when it is resolved", traced),
         look_test("stuck: older than the tracer, by the kernel's clock", older),
     ]
 }

@@ -1,4 +1,4 @@
-//! What others choose makes no record larger than a datagram, and a record says what it leaves out.
+//! Values that others choose make no record larger than a datagram, and a record says what it leaves out.
 
 use std::{collections::BTreeMap, rc::Rc, sync::Arc};
 

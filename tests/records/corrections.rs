@@ -1,4 +1,5 @@
-//! The table against the kernel's: what losses made wrong is put right, and nothing else is touched.
+//! The connection table is compared with the kernel's: the errors that losses have caused are corrected, and nothing
+//! else changes.
 
 use std::collections::BTreeSet;
 

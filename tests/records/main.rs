@@ -1,4 +1,4 @@
-//! From bytes to records to text, without a kernel. Here: what the table makes of random histories.
+//! From bytes to records to text, without a kernel. This file: the connection table with random histories.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod bounds;
@@ -171,7 +171,7 @@ fn a_key_that_is_used_again_is_another_connection() {
     assert_eq!(conn(&late), (third, None));
 }
 
-/// What a reader of the stream believes of each connection; `broken` counts what is said of one after its end.
+/// What a reader of the stream knows of each connection; `broken` counts records of a connection after its end.
 fn say(update: Update, last: &mut HashMap<u64, &str>, broken: &mut u32) {
     let (conn, state) = match update {
         Update::Record(Record::Transition(transition)) => (transition.conn.id, transition.to),

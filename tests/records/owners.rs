@@ -1,4 +1,4 @@
-//! Whose sockets are when their owner has ended: what looks at the holders make of it.
+//! Owners of sockets whose owner has ended: the effect of looks at the holders.
 
 use std::{collections::HashMap, rc::Rc};
 

@@ -1,4 +1,4 @@
-//! A process that becomes another program, or ends: what it owns, and nothing else, is concerned.
+//! A process that becomes another program, or ends: only the owners of its own sockets change.
 
 use sockstate::{
     model::{Event, EventKind, State, Task},

@@ -1,5 +1,5 @@
-//! Connections that come and go while the tracer starts: the ring is attached first, then what exists is walked through, and a
-//! sight of a socket may be older or newer than what the ring has of it.
+//! Connections that come and go while the tracer starts. The ring is attached first, then the walk reads the sockets
+//! that exist. What the walk sees of a socket may be older or newer than the socket's records in the ring.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -1,4 +1,5 @@
-//! What a spool says of segments that are gone, of names that are taken, and of more than one segment holds.
+//! The counts of a spool with missing segments, with names that are in use, and with more records than one segment
+//! holds.
 
 use std::{
     fs,

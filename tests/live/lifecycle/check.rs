@@ -1,4 +1,4 @@
-//! One scenario's outcome against the truth.
+//! Compares the records of one scenario with the expected paths and with the witnesses.
 
 use std::{collections::BTreeMap, time::Duration};
 

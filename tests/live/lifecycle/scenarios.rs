@@ -1,4 +1,4 @@
-//! Every way that a connection can go, made on purpose.
+//! All paths through the states of a connection.
 //!
 //! Paths are the states of one connection: `m` behind a state that a mini-socket is in (or was left by one), `/` before
 //! the cause of the step into it, `|` between two that are as good.

@@ -86,7 +86,7 @@ fn unshare(flags: i32) -> io::Result<()> {
     if unsafe { libc::unshare(flags) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// From the next program on.
+/// Takes effect at the next exec.
 fn drop_capability(number: u64) -> io::Result<()> {
     // SAFETY: takes numbers.
     if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) } == 0 {
