@@ -1,4 +1,4 @@
-//! What a hunt has written, read again.
+//! Reads the output of `sockstate hunt --format json`.
 
 use std::{collections::HashMap, net::IpAddr, path::Path, sync::Arc};
 
@@ -10,43 +10,42 @@ use crate::{
     wire::{self, Kind, Line, Opened, named},
 };
 
-/// More than any hunt finds: it remembers 16,384 call paths.
-const MOST_BYTES: usize = 256 << 20;
+/// Limit of memory, above the needs of any hunt, which keeps at most 16,384 call paths.
+const MAX_BYTES: usize = 256 << 20;
 
 /// A connection by its namespace, the interface that it is bound to, and its ends, local first.
-type Place = (u32, u32, (IpAddr, u16), (IpAddr, u16));
+type ConnectionKey = (u32, u32, (IpAddr, u16), (IpAddr, u16));
 
-/// Why it cannot be read.
+/// Why the file cannot be read.
 #[derive(Debug, Error)]
 pub enum OpeningsError {
-    /// The file.
     #[error(transparent)]
     Read(#[from] RecordingError),
-    /// A line that is not ours. The last one may be cut: it is being written.
+    /// A line that is not a record of a hunt. The last line may be incomplete.
     #[error("{path}, line {line}: not a record of `sockstate hunt --format json`")]
     Line {
-        /// Its name.
+        /// Name of the file.
         path: String,
-        /// From 1.
+        /// Number of the line, from 1.
         line: usize,
     },
-    /// More than is kept.
-    #[error("{path}, line {line}: more connections and call paths than fit into {} MiB; give the file of one hunt", MOST_BYTES >> 20)]
+    /// The file exceeds the memory limit.
+    #[error("{path}, line {line}: more connections and call paths than fit into {} MiB; give the file of one hunt", MAX_BYTES >> 20)]
     Large {
-        /// Its name.
+        /// Name of the file.
         path: String,
-        /// From 1.
+        /// Number of the line, from 1.
         line: usize,
     },
 }
 
-/// Where connections were opened, or why that is not known.
+/// The call path that opened each connection, or why it is not known.
 #[derive(Debug, Default)]
 pub struct Openings {
-    connections: HashMap<Place, Result<Arc<Stack>, MissingStack>>,
-    /// By their ids: most connections were opened at few places.
+    connections: HashMap<ConnectionKey, Result<Arc<Stack>, MissingStack>>,
+    /// By id: many connections share a call path.
     stacks: HashMap<u64, Arc<Stack>>,
-    /// What the stacks take.
+    /// Bytes of memory of the stacks.
     bytes: usize,
 }
 
@@ -54,7 +53,7 @@ impl Openings {
     /// Reads the JSON lines of a hunt, also of one that still runs.
     ///
     /// # Errors
-    /// The file cannot be read, or is none.
+    /// The file cannot be read, or is not the output of a hunt.
     pub fn read(path: &Path) -> Result<Self, OpeningsError> {
         let mut found = Self::default();
         let mut recording = Recording::open(path)?;
@@ -65,7 +64,7 @@ impl Openings {
             if let Kind::Stuck(stuck) = &record.kind {
                 found.add(stuck);
             }
-            if found.bytes + found.connections.len() * CONNECTION_BYTES > MOST_BYTES {
+            if found.bytes + found.connections.len() * CONNECTION_BYTES > MAX_BYTES {
                 return Err(OpeningsError::Large { path, line });
             }
         }
@@ -86,7 +85,7 @@ impl Openings {
         self.connections.insert(place, opened);
     }
 
-    /// Where this connection was opened, or why the hunt does not know it; `None` where the hunt has not written of it.
+    /// The call path that opened this connection, or why the hunt does not know it; `None` if the hunt has not reported it.
     #[must_use]
     pub fn find(&self, netns: u32, tuple: &Tuple) -> Option<Result<&Stack, MissingStack>> {
         let local = (tuple.local.canonical(), tuple.local_port);
@@ -100,10 +99,10 @@ impl Openings {
     }
 }
 
-/// Of memory, for a connection.
-const CONNECTION_BYTES: usize = 2 * size_of::<(Place, Result<Arc<Stack>, MissingStack>)>();
+/// Approximate memory for a connection.
+const CONNECTION_BYTES: usize = 2 * size_of::<(ConnectionKey, Result<Arc<Stack>, MissingStack>)>();
 
-/// Of memory, for a call path.
+/// Approximate memory for a call path.
 fn bytes(stack: &Stack) -> usize {
     let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
     let frame = |frame: &Frame| {
@@ -116,7 +115,7 @@ fn bytes(stack: &Stack) -> usize {
     size_of::<Stack>() + stack.frames.iter().map(frame).sum::<usize>()
 }
 
-fn place(stuck: &wire::Stuck<'_>) -> Option<Place> {
+fn place(stuck: &wire::Stuck<'_>) -> Option<ConnectionKey> {
     let tuple = stuck.socket.ends.tuple()?;
     let is_complete = tuple.is_complete();
     let netns = stuck.socket.whose.place.netns.filter(|_| is_complete)?;
