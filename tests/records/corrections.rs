@@ -22,7 +22,9 @@ fn looks(table: &mut Table, [first, second]: [&[Event]; 2], between: &[Event]) -
     let look = |began_ns, sockets| KernelTables { began_ns, namespaces, sockets, held: None };
     let mut said = Vec::new();
     let differences = table.differences(&look(100, first));
-    between.iter().for_each(|event| table.apply(event, &mut names, &mut |_| {}));
+    between.iter().for_each(|event| {
+        table.apply(event, &mut names);
+    });
     table.correct_confirmed(&differences, &look(200, second), &mut names, &mut |update| match update {
         Update::Record(Record::Resync(resync)) => said.push(resync),
         other => panic!("{other:?}"),
@@ -33,7 +35,9 @@ fn looks(table: &mut Table, [first, second]: [&[Event]; 2], between: &[Event]) -
 fn told(events: &[Event]) -> Table {
     let mut table = Table::new(1, 0, Sight::default());
     let mut names = Names::default();
-    events.iter().for_each(|event| table.apply(event, &mut names, &mut |_| {}));
+    events.iter().for_each(|event| {
+        table.apply(event, &mut names);
+    });
     table
 }
 

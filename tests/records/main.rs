@@ -107,7 +107,7 @@ fn connect_by(comm: &[u8]) -> Transition {
 /// What the table reports of an event, if anything.
 fn transition(table: &mut Table, event: &Event, names: &mut Names) -> Option<Transition> {
     let mut found = None;
-    table.apply(event, names, &mut |update| match update {
+    table.apply(event, names).iter().cloned().for_each(|update| match update {
         Update::Record(Record::Transition(transition)) => assert!(found.replace(transition).is_none()),
         // What had the key before has ended unseen.
         Update::Record(Record::Resync(resync)) => assert_eq!(resync.state, State::Close),
@@ -288,7 +288,7 @@ proptest! {
                 let differences = table.differences(&shown);
                 table.correct_confirmed(&differences, &shown, &mut names, &mut out);
             } else {
-                table.apply(&event, &mut names, &mut out);
+                table.apply(&event, &mut names).iter().cloned().for_each(&mut out);
             }
             table.tick(now, &mut names, &mut out);
         }

@@ -50,7 +50,7 @@ impl Lab {
             maybe_copy: false,
             closed_as: None,
         };
-        table.apply(&event, &mut self.names, &mut |_| {});
+        table.apply(&event, &mut self.names);
     }
 
     /// A connection comes out of the listener.
@@ -62,14 +62,14 @@ impl Lab {
     fn end(&mut self, table: &mut Table, time_ns: u64, pid: u32) {
         let mut ended = event(time_ns, 0, State::Close, State::Close);
         ended.kind = EventKind::Process { task: task(pid), ended: true };
-        table.apply(&ended, &mut self.names, &mut |_| {});
+        table.apply(&ended, &mut self.names);
     }
 
     /// A process runs another program.
     fn exec(&mut self, table: &mut Table, time_ns: u64, pid: u32, exec_id: u32) {
         let mut renewed = event(time_ns, 0, State::Close, State::Close);
         renewed.kind = EventKind::Process { task: Task { exec_id, ..task(pid) }, ended: false };
-        table.apply(&renewed, &mut self.names, &mut |_| {});
+        table.apply(&renewed, &mut self.names);
     }
 
     /// Those who hold what is to be looked for by now are found.
@@ -241,7 +241,7 @@ fn another_name_is_no_doubt() {
     lab.step(&mut table, 1, LISTENER, State::Close, State::Listen, Some(task(7)), None);
     let mut renamed = event(2, 0, State::Close, State::Close);
     renamed.kind = EventKind::Process { task: Task { comm: [b'y'; 16], ..task(7) }, ended: false };
-    table.apply(&renamed, &mut lab.names, &mut |_| {});
+    table.apply(&renamed, &mut lab.names);
     assert!(lab.look(&mut table, 900 * MS, &[8]).is_empty());
     assert_eq!(owner(&table, LISTENER), Some((7, OwnerSource::Listen)));
 }
@@ -306,7 +306,7 @@ fn of_several_holders_at_the_start_none_is_guessed() {
         for &pid in holders {
             let mut held = event(MS, 1, State::Close, State::Close);
             held.kind = EventKind::Held { state, task: task(pid), fd: 3 };
-            table.apply(&held, &mut lab.names, &mut |_| {});
+            table.apply(&held, &mut lab.names);
         }
         table.end_walk();
         assert_eq!(owner(&table, 1).map(|(pid, _)| pid), wanted, "{state:?} {holders:?}");

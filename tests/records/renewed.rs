@@ -30,7 +30,9 @@ fn process(task: Task, ended: bool) -> Event {
 
 fn table(events: &[Event]) -> Table {
     let mut table = Table::new(1, 0, Sight::default());
-    events.iter().for_each(|event| table.apply(event, &mut Names::default(), &mut |_| {}));
+    events.iter().for_each(|event| {
+        table.apply(event, &mut Names::default());
+    });
     table
 }
 
@@ -55,9 +57,9 @@ fn an_exec_renews_what_the_process_owns() {
         call(5, State::Close, State::SynSent, before),
         event(60, 5, State::SynSent, State::Close),
     ]);
-    table.apply(&process(task(7, 1, 5), false), &mut Names::default(), &mut |_| {});
+    table.apply(&process(task(7, 1, 5), false), &mut Names::default());
     assert_eq!(programs(&table), [1, 1, 0, 0]);
-    table.apply(&process(task(7, 2, 5), false), &mut Names::default(), &mut |_| {});
+    table.apply(&process(task(7, 2, 5), false), &mut Names::default());
     assert_eq!(programs(&table), [2, 2, 0, 0]);
 }
 
@@ -67,9 +69,9 @@ fn the_end_of_a_listeners_owner_is_noticed_by_the_next_sockstate_too() {
     let old = table(&[call(1, State::Close, State::Listen, owner.clone())]);
     let mut table = Table::new(1, 0, Sight::default());
     table.restore(&old.save(), old.last_id(), &mut Names::default());
-    table.apply(&process(task(8, 0, 5), true), &mut Names::default(), &mut |_| {});
-    table.apply(&process(task(7, 0, 1), true), &mut Names::default(), &mut |_| {});
+    table.apply(&process(task(8, 0, 5), true), &mut Names::default());
+    table.apply(&process(task(7, 0, 1), true), &mut Names::default());
     assert_eq!(table.next_search_ns(), None, "others have ended");
-    table.apply(&process(owner, true), &mut Names::default(), &mut |_| {});
+    table.apply(&process(owner, true), &mut Names::default());
     assert!(table.next_search_ns().is_some(), "its holders are looked for");
 }

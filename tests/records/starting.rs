@@ -116,7 +116,9 @@ fn start(
 ) -> (Vec<(u16, State, ConnId)>, Vec<Update>) {
     let mut table = Table::new(1, 0, Sight { minis: true, ..Sight::default() });
     let mut names = Names::default();
-    let mut mute = |table: &mut Table, event: &Event| table.apply(event, &mut names, &mut |_| {});
+    let mut mute = |table: &mut Table, event: &Event| {
+        table.apply(event, &mut names);
+    };
     let world = |at: usize| if at == 0 { World::new() } else { moments[at - 1].sockets.clone() };
     let mut delays = delays.iter().cycle().map(|delay| usize::from(*delay));
     let mut delay = || delays.next().expect("endless");
@@ -156,7 +158,7 @@ fn start(
     shown.sort_by_key(|row| row.0);
     let mut said = Vec::new();
     for event in moments[walked..].iter().flat_map(|moment| &moment.records) {
-        table.apply(event, &mut names, &mut |update| said.push(update));
+        said.extend_from_slice(table.apply(event, &mut names));
     }
     table.tick(1 << 40, &mut names, &mut |update| said.push(update));
     assert!(table.is_empty(), "left: {:?}", table.snapshot().collect::<Vec<_>>());

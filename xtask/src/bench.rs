@@ -388,7 +388,7 @@ fn memory() -> Result<()> {
         bytes[32..36].copy_from_slice(&[1, 0, 7, 2]);
         bytes[36..38].copy_from_slice(&2_u16.to_ne_bytes());
         bytes[44..48].copy_from_slice(&(number as u32).to_ne_bytes());
-        table.apply(&decode(&bytes)?, &mut enricher, &mut |_| {});
+        table.apply(&decode(&bytes)?, &mut enricher);
     }
     let bytes = resident()? - before;
     println!("\nconnection table: {} connections, {} bytes each", table.len(), bytes / MILLION);

@@ -49,7 +49,7 @@ pub(super) fn follow(mut bytes: &[u8]) {
         let Ok(event) = decode(record) else { continue };
         records += 1;
         now_ns = event.time_ns.max(now_ns);
-        table.apply(&event, &mut names, &mut out);
+        table.apply(&event, &mut names).iter().cloned().for_each(&mut out);
         table.tick(now_ns, &mut names, &mut out);
         assert!(table.len() <= 2 * records && table.waiting() <= 2 * records);
     }

@@ -64,13 +64,13 @@ impl Windows {
 
     /// Counts a transition in the window that is open. A window begins by the wall clock; how long it stays open does not depend
     /// on whether that clock is set meanwhile.
-    pub(super) fn add(&mut self, it: &Transition, wall_ns: i64, monotonic_ns: u64) {
+    pub(super) fn add(&mut self, transition: &Transition, wall_ns: i64, monotonic_ns: u64) {
         let length_ns = self.length_ns;
         self.end.get_or_insert_with(|| {
             let end_ns = (wall_ns.div_euclid(length_ns) + 1) * length_ns;
             (end_ns, monotonic_ns.saturating_add((end_ns - wall_ns).unsigned_abs()))
         });
-        let conn = &it.conn;
+        let conn = &transition.conn;
         let owner = conn.subject.owner.as_ref();
         let mut key = Key {
             comm: owner.map(|owner| owner.comm.clone()),
@@ -83,8 +83,8 @@ impl Windows {
                 conn.tuple.local_port
             },
             peer: Some(conn.tuple.remote),
-            from: it.from,
-            to: it.to,
+            from: transition.from,
+            to: transition.to,
             other: false,
         };
         let is_new = |key: &Key| !self.counted.contains_key(key);
@@ -100,7 +100,7 @@ impl Windows {
         let counted = self.counted.entry(key).or_default();
         counted.count += 1;
         self.count += 1;
-        if let Some(in_state) = it.in_state {
+        if let Some(in_state) = transition.in_state {
             counted.dwell.add(in_state);
         }
     }
@@ -135,7 +135,7 @@ impl Windows {
             dwell: counted.dwell,
         };
         let mut aggregates: Vec<Aggregate> = self.counted.drain().map(aggregate).collect();
-        aggregates.sort_by_key(|it| std::cmp::Reverse(it.count));
+        aggregates.sort_by_key(|row| std::cmp::Reverse(row.count));
         aggregates
     }
 }
@@ -181,39 +181,42 @@ mod tests {
         let (names, each) = (12_000, 5);
         for name in 0..names {
             for at in 0..each {
-                let mut it = transition(1, 1_000_000);
+                let mut made = transition(1, 1_000_000);
                 let subject =
-                    Subject { unit: Some(format!("x{name}.service")), ..(*it.conn.subject).clone() };
-                it.conn.subject = Rc::new(subject);
+                    Subject { unit: Some(format!("x{name}.service")), ..(*made.conn.subject).clone() };
+                made.conn.subject = Rc::new(subject);
                 // Each has one with a peer of its own.
-                it.conn.tuple.remote = Address::from_v4([10, 1, at, 1]);
+                made.conn.tuple.remote = Address::from_v4([10, 1, at, 1]);
                 if at == 1 {
-                    (it.from, it.to) = (State::CloseWait, State::LastAck);
+                    (made.from, made.to) = (State::CloseWait, State::LastAck);
                 }
-                windows.add(&it, 25, 1_000);
+                windows.add(&made, 25, 1_000);
             }
         }
         let rows = windows.close();
-        let (ways, states) = (2, |it: &Aggregate| (it.from, it.to));
+        let (ways, states) = (2, |row: &Aggregate| (row.from, row.to));
         assert!(rows.len() <= 2 * MOST + ways, "{}", rows.len());
-        let others: Vec<&Aggregate> = rows.iter().filter(|it| it.other).collect();
+        let others: Vec<&Aggregate> = rows.iter().filter(|row| row.other).collect();
         assert_eq!(others.len(), ways);
-        assert!(others.iter().all(|it| it.unit.is_none() && it.comm.is_none() && it.peer.is_none()));
+        assert!(others.iter().all(|row| row.unit.is_none() && row.comm.is_none() && row.peer.is_none()));
         for (way, happened) in [
             ((State::Established, State::CloseWait), names * (usize::from(each) - 1)),
             ((State::CloseWait, State::LastAck), names),
         ] {
-            let of_way = || rows.iter().filter(|it| states(it) == way);
-            assert_eq!(of_way().map(|it| it.count).sum::<u64>(), happened as u64);
-            assert_eq!(of_way().map(|it| it.dwell.counts.iter().sum::<u64>()).sum::<u64>(), happened as u64);
+            let of_way = || rows.iter().filter(|row| states(row) == way);
+            assert_eq!(of_way().map(|row| row.count).sum::<u64>(), happened as u64);
+            assert_eq!(
+                of_way().map(|row| row.dwell.counts.iter().sum::<u64>()).sum::<u64>(),
+                happened as u64
+            );
         }
-        assert_eq!(rows.iter().filter(|it| it.peer.is_some()).count(), MOST);
+        assert_eq!(rows.iter().filter(|row| row.peer.is_some()).count(), MOST);
         // Those that were told apart are there with all that happened to them.
-        let first = rows.iter().filter(|it| it.unit.as_deref() == Some("x0.service"));
-        assert_eq!(first.map(|it| it.count).sum::<u64>(), u64::from(each));
+        let first = rows.iter().filter(|row| row.unit.as_deref() == Some("x0.service"));
+        assert_eq!(first.map(|row| row.count).sum::<u64>(), u64::from(each));
         // The next window begins with room for all.
         windows.add(&transition(1, 1), 40, 2_000);
-        assert!(windows.close().iter().all(|it| !it.other && it.peer.is_some()));
+        assert!(windows.close().iter().all(|row| !row.other && row.peer.is_some()));
     }
 
     #[test]
@@ -227,14 +230,14 @@ mod tests {
         let aggregates = windows.close();
         let of = |peer: Option<u8>| {
             let peer = peer.map(|peer| Address::from_v4([10, 0, 1, peer]));
-            let found: Vec<_> = aggregates.iter().filter(|it| it.peer == peer).collect();
+            let found: Vec<_> = aggregates.iter().filter(|row| row.peer == peer).collect();
             assert_eq!(found.len(), 1);
             (found[0].count, found[0].dwell.counts.iter().sum::<u64>(), found[0].port)
         };
         assert_eq!((of(Some(1)), of(Some(2))), ((2, 2, 443), (1, 1, 443)));
         // A lower bound counts as a transition, and is no time.
         assert_eq!(of(None), (3, 2, 0));
-        assert_eq!(aggregates.iter().map(|it| it.count).sum::<u64>(), 6);
+        assert_eq!(aggregates.iter().map(|row| row.count).sum::<u64>(), 6);
         assert_eq!(aggregates[0].dwell.counts[1], 2);
         assert!(windows.close().is_empty());
     }

@@ -32,7 +32,9 @@ pub fn begin(
 ) -> Beginning {
     table.begin_walk();
     let found = source.walk(only, |walked| match walked {
-        WalkItem::Existing(event) => table.apply(&event, enricher, &mut |_: Update| {}),
+        WalkItem::Existing(event) => {
+            table.apply(&event, enricher);
+        }
         WalkItem::Record(bytes) => apply(table, enricher, bytes),
     });
     let (began_ns, written, time_ns) = (monotonic_ns(), source.written(), now_ns());
@@ -51,6 +53,6 @@ pub fn begin(
 /// What cannot be decoded is counted from the beginning of the stream on.
 fn apply(table: &mut Table, enricher: &mut Enricher, bytes: &[u8]) {
     if let Ok(event) = decode(bytes) {
-        table.apply(&event, enricher, &mut |_: Update| {});
+        table.apply(&event, enricher);
     }
 }

@@ -26,11 +26,10 @@ impl Pipeline {
             }
             Ok(event) => {
                 let mut is_hidden = false;
-                let mut out = |update: Update| {
-                    is_hidden |= begins_hidden(router, &update);
-                    route(router, streams, examiner, hunter, update);
-                };
-                table.apply(&event, enricher, &mut out);
+                for update in table.apply(&event, enricher) {
+                    is_hidden |= begins_hidden(router, update);
+                    report(router, streams, examiner, hunter, update);
+                }
                 if is_hidden {
                     table.dismiss(event.sk);
                 }
@@ -48,7 +47,7 @@ impl Pipeline {
         if taken < most {
             seen_ns = began_ns;
         }
-        let mut out = |update: Update| route(router, streams, examiner, hunter, update);
+        let mut out = |update: Update| report(router, streams, examiner, hunter, &update);
         table.tick(seen_ns, enricher, &mut out);
         if let Some(writer) = state_writer {
             writer.note_waiting(table.waiting() + router.waiting() + streams.waiting());
@@ -74,22 +73,22 @@ fn begins_hidden(router: &Router, update: &Update) -> bool {
     }
 }
 
-/// Hands on what the table reports. A hunt only wants what is stuck.
-pub(super) fn route(
+/// Reports an update of the table. A hunt reports only what is stuck.
+pub(super) fn report(
     router: &mut Router,
     streams: &mut Streams,
     examiner: &mut Examiner,
     hunter: &mut Option<Hunter>,
-    update: Update,
+    update: &Update,
 ) {
     let record = match update {
         Update::Record(record) => record,
         Update::Completed(conn, tuple) => {
-            router.completed(conn, &tuple, |record| streams.record(record));
-            return streams.completed(conn, &tuple);
+            router.completed(*conn, tuple, |record| streams.record(record));
+            return streams.completed(*conn, tuple);
         }
     };
-    match &record {
+    match record {
         Record::Transition(transition) => {
             // The first one of a connection: it may be in a namespace that has just been made.
             if matches!(transition.from, State::Close | State::Listen) {
@@ -110,11 +109,9 @@ pub(super) fn route(
                 return;
             }
         }
-        Record::Stuck(_) => {
-            if let Record::Stuck(stuck) = record
-                && router.may_want_stuck(&stuck)
-            {
-                examiner.enqueue(stuck);
+        Record::Stuck(stuck) => {
+            if router.may_want_stuck(stuck) {
+                examiner.enqueue(stuck.clone());
             }
             return;
         }
@@ -128,5 +125,5 @@ pub(super) fn route(
         }
         _ => {}
     }
-    router.route(&record, |record| streams.record(record));
+    router.route(record, |record| streams.record(record));
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use super::{BATCH, Outlet, Pipeline, PipelineError, drain::route, monotonic_ns, now_ns, signals::Signals};
+use super::{BATCH, Outlet, Pipeline, PipelineError, drain::report, monotonic_ns, now_ns, signals::Signals};
 use crate::{
     model::{Record, Stop},
     sinks::OutputError,
@@ -105,6 +105,6 @@ impl Pipeline {
         }
         let Self { table, enricher, router, streams, examiner, hunter, .. } = self;
         let later_ns = monotonic_ns() + PATIENCE_NS;
-        table.tick(later_ns, enricher, &mut |applied| route(router, streams, examiner, hunter, applied));
+        table.tick(later_ns, enricher, &mut |update| report(router, streams, examiner, hunter, &update));
     }
 }

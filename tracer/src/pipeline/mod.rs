@@ -215,7 +215,7 @@ impl Pipeline {
         let runs = self.source.runs().into_iter();
         Numbers {
             ring: self.source.ring_fill(),
-            programs: runs.map(|it| (it.name, it.ns, it.count)).collect(),
+            programs: runs.map(|program| (program.name, program.ns, program.count)).collect(),
             sinks: self.streams.numbers(),
             leakers: self.table.leakers(self.settings.leakers, wanted),
             counts: self.streams.counts.clone().unwrap_or_default(),

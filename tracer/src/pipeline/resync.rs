@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{BATCH, Pipeline, SHORT_NAP, drain::route, monotonic_ns, names::look_up_names, now_ns};
+use super::{BATCH, Pipeline, SHORT_NAP, drain::report, monotonic_ns, names::look_up_names, now_ns};
 use crate::{
     source::{NetnsThread, TableScan},
     track::{KernelTables, PATIENCE_NS, Update},
@@ -41,7 +41,7 @@ impl Pipeline {
         if !differences.is_empty() {
             let second = self.look(resync)?;
             let Self { table, enricher, router, streams, examiner, hunter, .. } = self;
-            let mut out = |update: Update| route(router, streams, examiner, hunter, update);
+            let mut out = |update: Update| report(router, streams, examiner, hunter, &update);
             table.correct_confirmed(&differences, &shown(&second), enricher, &mut out);
         }
         Some(())

@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// What came of an event.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Update {
     /// A transition, a correction, a connection that is stuck or no longer is.
     Record(Record),
@@ -73,7 +73,7 @@ pub struct Table {
     last_id: u64,
     offset_ns: i64,
     illegal: u64,
-    /// Results that the caller has not taken yet.
+    /// What came of the last event.
     updates: Vec<Update>,
 }
 
@@ -253,8 +253,9 @@ impl Table {
         kernel.differences(&self.conns, &self.mini_sockets, &self.pending)
     }
 
-    /// Applies one event.
-    pub fn apply(&mut self, event: &Event, who: &mut dyn Identify, out: Out<'_>) {
+    /// Applies one event. Returns what came of it.
+    pub fn apply(&mut self, event: &Event, who: &mut dyn Identify) -> &[Update] {
+        self.updates.clear();
         match &event.kind {
             EventKind::Transition { from, to, maybe_copy, .. } => {
                 if !*maybe_copy || !self.is_copy(event.sk, *from, *to) {
@@ -281,11 +282,13 @@ impl Table {
                 self.reset_sent(event, *state, Sent { reason: *reason, linger_0: *linger_0 });
             }
         }
-        self.hand_out(out);
+        &self.updates
     }
 
     /// All events up to `now_ns` (`CLOCK_MONOTONIC`) were applied: what has waited long enough is decided without evidence.
+    /// That can be very much at once, so each update goes to `out`, and none is kept.
     pub fn tick(&mut self, now_ns: u64, who: &mut dyn Identify, out: Out<'_>) {
+        self.updates.clear();
         if !self.pending.is_idle() {
             let until_ns = now_ns.saturating_sub(PATIENCE_NS);
             for closing in self.pending.take_old_closings(until_ns) {

@@ -8,7 +8,7 @@ const SENT: Resets = Resets { received: false, sent: Some(Sent { reason: None, l
 
 /// What a socket was, in words; `with("unacked probed")`.
 fn with(words: &str) -> Option<ClosedAs> {
-    let has = |word: &str| words.split(' ').any(|it| it == word);
+    let has = |word: &str| words.split(' ').any(|known| known == word);
     Some(ClosedAs {
         orphan: has("orphan"),
         fin_received: has("fin"),

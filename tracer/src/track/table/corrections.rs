@@ -20,6 +20,7 @@ impl Table {
         who: &mut dyn Identify,
         out: Out<'_>,
     ) {
+        self.updates.clear();
         for event in kernel.sockets {
             let difference = kernel.difference(event, &self.conns, &self.mini_sockets, &self.pending);
             if difference.is_some_and(|difference| differences.contains(&difference)) {
