@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use sockstate::{
     model::{Event, EventKind, Record, Resync, Role, State, Transition},
-    track::{KernelTables, Sight, Table, Update},
+    track::{KernelTables, Table, Update, Visibility},
 };
 
 use crate::{Names, event, transition};
@@ -33,7 +33,7 @@ fn looks(table: &mut Table, [first, second]: [&[Event]; 2], between: &[Event]) -
 }
 
 fn told(events: &[Event]) -> Table {
-    let mut table = Table::new(1, 0, Sight::default());
+    let mut table = Table::new(1, 0, Visibility::default());
     let mut names = Names::default();
     events.iter().for_each(|event| {
         table.apply(event, &mut names);

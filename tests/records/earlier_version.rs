@@ -12,7 +12,7 @@ use sockstate::{
     restart::{Ledger, ResumePoint, SavedState},
     sinks::Spool,
     source::Recording,
-    track::{Sight, Table},
+    track::{Table, Visibility},
     wire::Parser,
 };
 
@@ -48,7 +48,7 @@ fn a_saved_table_has_its_connections() {
     let bytes = fs::read(fixture("state.json")).expect("state");
     let state: SavedState = serde_json::from_slice(&bytes).expect("state");
     assert_eq!((state.instance, state.is_complete), (INSTANCE, false));
-    let mut table = Table::new(1, 0, Sight::default());
+    let mut table = Table::new(1, 0, Visibility::default());
     table.restore(&state.table, 0, &mut Names::default());
     assert_eq!(table.last_id(), u64::from(INSTANCE) << 40 | 28);
     let mut counts = BTreeMap::new();

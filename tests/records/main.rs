@@ -28,7 +28,7 @@ use sockstate::{
         Address, Event, EventKind, Identify, KernelSocket, MiniEnd, MiniEndHow, Owner, Record, Scope, State,
         Subject, SubjectKey, Task, Threshold, Thresholds, Transition, Tuple,
     },
-    track::{KernelTables, Sight, Table, Update},
+    track::{KernelTables, Table, Update, Visibility},
 };
 use sockstate_abi::abi::{AF_INET, flag, kind};
 use testkit::schema;
@@ -101,7 +101,8 @@ fn connect_by(comm: &[u8]) -> Transition {
         maybe_copy: false,
         closed_as: None,
     };
-    transition(&mut Table::new(1, 0, Sight::default()), &event, &mut Names::default()).expect("a transition")
+    transition(&mut Table::new(1, 0, Visibility::default()), &event, &mut Names::default())
+        .expect("a transition")
 }
 
 /// What the table reports of an event, if anything.
@@ -125,7 +126,7 @@ fn written(format: &mut dyn Format, transition: &Transition) -> String {
 /// What the companion program writes twice is reported once; a socket that does the same again is not a copy.
 #[test]
 fn second_copies() {
-    let mut table = Table::new(1, 0, Sight::default());
+    let mut table = Table::new(1, 0, Visibility::default());
     let mut names = Names::default();
     let mut apply = |event: &Event| transition(&mut table, event, &mut names).is_some();
     let copy = |mut event: Event| {
@@ -147,7 +148,7 @@ fn second_copies() {
 
 #[test]
 fn a_key_that_is_used_again_is_another_connection() {
-    let mut table = Table::new(1, 0, Sight::default());
+    let mut table = Table::new(1, 0, Visibility::default());
     let mut names = Names::default();
     let mut conn = |event: &Event| {
         let transition = transition(&mut table, event, &mut names).expect("a transition");
@@ -206,7 +207,7 @@ proptest! {
     fn any_history_is_survived(
         history in proptest::collection::vec((0_u64..6, states(), states(), any::<bool>()), 0..200)
     ) {
-        let mut table = Table::new(1, 0, Sight::default());
+        let mut table = Table::new(1, 0, Visibility::default());
         let mut names = Names::default();
         let mut last: HashMap<u64, (&str, u64)> = HashMap::new();
         for (at, (sk, from, to, maybe)) in history.into_iter().enumerate() {
@@ -238,8 +239,8 @@ proptest! {
             (0_u64..6, 0_u64..6, 0_u16..3, 0_u8..10, states(), states(), any::<bool>()), 0..300
         )
     ) {
-        let sight = Sight { minis: true, resets: true, ..Sight::default() };
-        let mut table = Table::new(1, 0, sight);
+        let visibility = Visibility { minis: true, resets: true, ..Visibility::default() };
+        let mut table = Table::new(1, 0, visibility);
         let rule = |state| Threshold {
             scope: Scope { state: Some(state), ..Scope::default() },
             after_ns: Some(0),

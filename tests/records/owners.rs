@@ -4,7 +4,7 @@ use std::{collections::HashMap, rc::Rc};
 
 use sockstate::{
     model::{Event, EventKind, KernelSocket, OwnerKey, OwnerSource, Snapshot, State, Task},
-    track::{FoundOwner, Sight, Table, with_owner},
+    track::{FoundOwner, Table, Visibility, with_owner},
 };
 
 use crate::{Names, event};
@@ -93,7 +93,7 @@ fn shown(table: &Table, sk: u64) -> Snapshot {
 }
 
 fn table() -> Table {
-    Table::new(1, 0, Sight::default())
+    Table::new(1, 0, Visibility::default())
 }
 
 #[test]

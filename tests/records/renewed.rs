@@ -2,7 +2,7 @@
 
 use sockstate::{
     model::{Event, EventKind, State, Task},
-    track::{Sight, Table},
+    track::{Table, Visibility},
 };
 
 use crate::{Names, event};
@@ -29,7 +29,7 @@ fn process(task: Task, ended: bool) -> Event {
 }
 
 fn table(events: &[Event]) -> Table {
-    let mut table = Table::new(1, 0, Sight::default());
+    let mut table = Table::new(1, 0, Visibility::default());
     events.iter().for_each(|event| {
         table.apply(event, &mut Names::default());
     });
@@ -67,7 +67,7 @@ fn an_exec_renews_what_the_process_owns() {
 fn the_end_of_a_listeners_owner_is_noticed_by_the_next_sockstate_too() {
     let owner = task(7, 0, 5);
     let old = table(&[call(1, State::Close, State::Listen, owner.clone())]);
-    let mut table = Table::new(1, 0, Sight::default());
+    let mut table = Table::new(1, 0, Visibility::default());
     table.restore(&old.save(), old.last_id(), &mut Names::default());
     table.apply(&process(task(8, 0, 5), true), &mut Names::default());
     table.apply(&process(task(7, 0, 1), true), &mut Names::default());

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use proptest::prelude::*;
 use sockstate::{
     model::{ConnId, Event, EventKind, KernelSocket, MiniEnd, MiniEndHow, Record, State, Task},
-    track::{Sight, Table, Update},
+    track::{Table, Update, Visibility},
 };
 
 use crate::{Names, event};
@@ -114,7 +114,7 @@ fn start(
     walked: usize,
     delays: &[u8],
 ) -> (Vec<(u16, State, ConnId)>, Vec<Update>) {
-    let mut table = Table::new(1, 0, Sight { minis: true, ..Sight::default() });
+    let mut table = Table::new(1, 0, Visibility { minis: true, ..Visibility::default() });
     let mut names = Names::default();
     let mut mute = |table: &mut Table, event: &Event| {
         table.apply(event, &mut names);

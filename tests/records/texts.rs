@@ -4,7 +4,7 @@ use serde_json::Value;
 use sockstate::{
     format::{Csv, Format, Json, Table as TableFormat},
     model::{Event, Lost, LostPlace, Record, State},
-    track::{Sight, Table},
+    track::{Table, Visibility},
     wire::Parser,
 };
 use testkit::schema;
@@ -86,7 +86,7 @@ fn unknown_states_keep_their_number() {
 
 #[test]
 fn what_tcp_does_not_do_is_marked() {
-    let mut table = Table::new(1, 0, Sight::default());
+    let mut table = Table::new(1, 0, Visibility::default());
     let mut names = Names::default();
     let mut line = |event: &Event| {
         let record = transition(&mut table, event, &mut names).expect("a transition");

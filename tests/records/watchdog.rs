@@ -2,7 +2,7 @@
 
 use sockstate::{
     model::{Event, EventKind, Record, SocketInfo, State, Thresholds, Transport},
-    track::{Sight, Table, Update},
+    track::{Table, Update, Visibility},
 };
 
 use crate::{Names, event};
@@ -11,7 +11,7 @@ use crate::{Names, event};
 #[test]
 fn what_stays_too_long_is_said() {
     const S: u64 = 1_000_000_000;
-    let mut table = Table::new(1, 0, Sight::default());
+    let mut table = Table::new(1, 0, Visibility::default());
     let mut names = Names::default();
     table.set_thresholds(Thresholds::default());
     let mut said = Vec::new();
@@ -65,7 +65,7 @@ fn what_stays_too_long_is_said() {
 #[test]
 fn what_was_stuck_before_is_said_once() {
     const S: u64 = 1_000_000_000;
-    let mut table = Table::new(1, 0, Sight::default());
+    let mut table = Table::new(1, 0, Visibility::default());
     let mut names = Names::default();
     let begin = 10_000 * S;
     for sk in 1..=2 {

@@ -371,14 +371,14 @@ fn memory() -> Result<()> {
     use sockstate::{
         decode::decode,
         enrich::Enricher,
-        track::{Sight, Table},
+        track::{Table, Visibility},
     };
     const MILLION: u64 = 1_000_000;
     let resident = || -> Result<u64> {
         let text = fs::read_to_string("/proc/self/statm")?;
         Ok(text.split(' ').nth(1).context("statm")?.parse::<u64>()? * 4096)
     };
-    let mut table = Table::new(0, 0, Sight::default());
+    let mut table = Table::new(0, 0, Visibility::default());
     let mut enricher = Enricher::new("/".into(), false);
     let before = resident()?;
     for number in 0..MILLION {

@@ -29,7 +29,7 @@ use crate::{
     route::Router,
     sinks::Output,
     source::{self, Dump, HolderFinder, KernelSource, NetnsThread, WalkResult},
-    track::{self, Sight, Table},
+    track::{self, Table, Visibility},
     unwind,
 };
 
@@ -168,7 +168,7 @@ async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
     let adopted = saved.as_ref().map(|saved| saved.instance);
     let is_complete = saved.as_ref().is_some_and(|saved| saved.is_complete);
     let instance = adopted.unwrap_or_else(instance);
-    let mut table = Table::new(instance, pipeline::clock_offset_ns(), sight(&mut loaded));
+    let mut table = Table::new(instance, pipeline::clock_offset_ns(), visibility(&mut loaded));
     let mut enricher = Enricher::new(PathBuf::from("/"), session.cmdline);
     let mut hunter = session.hunt.as_ref().map(|hunt| start_hunt(hunt, &mut loaded)).transpose()?;
     let (mut degraded, hook, tier) = (loaded.degraded.clone(), loaded.hook.name(), loaded.tier.name());
@@ -353,10 +353,10 @@ fn tier(name: TierName) -> Option<Tier> {
     }
 }
 
-fn sight(loaded: &mut Loaded) -> Sight {
+fn visibility(loaded: &mut Loaded) -> Visibility {
     // A few dozen names, which are needed until the process ends.
     let leak = |name: String| &*name.leak();
-    Sight {
+    Visibility {
         minis: loaded.tier.is_exact(),
         estimates: loaded.tier == Tier::Estimate,
         resets: loaded.sees_resets,

@@ -6,7 +6,7 @@ use super::recording::write_again;
 use crate::{
     decode::decode,
     model::{Identify, Owner, Subject, SubjectKey, Task, Thresholds},
-    track::{Sight, Table, Update},
+    track::{Table, Update, Visibility},
     wire::Parser,
 };
 
@@ -34,7 +34,7 @@ impl Identify for Names {
 
 /// Each record has its length, one byte, in front.
 pub(super) fn follow(mut bytes: &[u8]) {
-    let mut table = Table::new(1, 0, Sight { minis: true, resets: true, ..Sight::default() });
+    let mut table = Table::new(1, 0, Visibility { minis: true, resets: true, ..Visibility::default() });
     table.set_thresholds(Thresholds::default());
     let (mut names, mut parser) = (Names::default(), Parser::default());
     let (mut records, mut now_ns) = (0, 0);

@@ -113,7 +113,7 @@ pub enum EventKind {
         state: State,
         /// The listener of a request, or the full socket that a timewait socket replaces.
         from: Option<KernelSocket>,
-        /// The SYN-ACK of the request was sent before.
+        /// The SYN-ACK of the request was sent before, or the request is a copy for another listener.
         again: bool,
     },
     /// A mini-socket has ended.

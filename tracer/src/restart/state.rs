@@ -132,7 +132,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{enrich::Enricher, track::Sight};
+    use crate::{enrich::Enricher, track::Visibility};
 
     /// A table with `count` connections, taken over from an earlier process.
     fn table(count: usize) -> Table {
@@ -147,7 +147,7 @@ mod tests {
             .collect();
         let whose = json!([{"owner": null, "uid": null, "netns": null, "cgroup": null}]);
         let saved = json!({"next": count, "subjects": whose, "conns": conns});
-        let mut table = Table::new(1, 0, Sight::default());
+        let mut table = Table::new(1, 0, Visibility::default());
         let mut enricher = Enricher::new(PathBuf::from("/nowhere"), false);
         table.restore(&serde_json::from_value(saved).expect("saved"), 0, &mut enricher);
         assert_eq!(table.len(), count);

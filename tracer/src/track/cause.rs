@@ -1,4 +1,4 @@
-//! Why a state or a connection ended, by the kernel's own word. docs/causes.md has the evidence of each answer and where
+//! Why a state or a connection ended, by evidence from the kernel. docs/causes.md has the evidence of each answer and where
 //! in the kernel it comes from.
 
 use super::resets::{Resets, Sent};
@@ -12,15 +12,15 @@ const ECONNREFUSED: u16 = 111;
 
 /// Why a full socket went to CLOSE, as far as it is known then.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Why {
+pub(super) struct CloseCause {
     pub(super) cause: Option<Cause>,
-    /// The error that ended it. `sk_err` may also hold an old one, which ended nothing.
+    /// The error that ended the connection; 0 if none did. `sk_err` may also hold an old error.
     pub(super) errno: u16,
     /// A reset that is sent from here may follow, and would be the cause.
     pub(super) may_be_reset: bool,
 }
 
-impl Why {
+impl CloseCause {
     fn ended(cause: Cause, errno: u16) -> Self {
         Self { cause: Some(cause), errno, may_be_reset: false }
     }
@@ -30,8 +30,8 @@ impl Why {
     }
 }
 
-/// Why the state before was left for one that is not CLOSE.
-pub(super) fn step(from: State, to: State) -> Option<Cause> {
+/// The cause of a transition that is not `-> CLOSE`.
+pub(super) fn step_cause(from: State, to: State) -> Option<Cause> {
     let fin = matches!(
         (from, to),
         (State::Established | State::SynRecv, State::CloseWait)
@@ -41,79 +41,84 @@ pub(super) fn step(from: State, to: State) -> Option<Cause> {
     fin.then_some(Cause::Fin)
 }
 
-/// Why a full socket went to CLOSE. `resets` are those of this moment; without `closed` nothing can be told.
-pub(super) fn why(from: State, errno: u16, resets: Resets, closed: Option<ClosedAs>) -> Why {
-    let Some(closed) = closed else { return Why::default() };
+/// The cause of a full socket's `-> CLOSE`. `resets` are those of this moment; without `closed` no cause is known.
+pub(super) fn close_cause(from: State, errno: u16, resets: Resets, closed: Option<ClosedAs>) -> CloseCause {
+    let Some(closed) = closed else { return CloseCause::default() };
     match from {
         // A listener ends by close(); an error on it is an old one.
-        State::Listen | State::NewSynRecv | State::TimeWait | State::Close => Why::default(),
+        State::Listen | State::NewSynRecv | State::TimeWait | State::Close => CloseCause::default(),
         State::SynSent => connect(errno, resets, closed),
         _ => connection(from, errno, resets, closed),
     }
 }
 
-/// A connect: `tcp_connect_init()` clears `sk_err`, so an error is its own if a SYN was sent.
-fn connect(errno: u16, resets: Resets, closed: ClosedAs) -> Why {
+/// The cause for a connect. `tcp_connect_init()` clears `sk_err`, so an error that the socket has after a SYN was sent belongs to this
+/// connect.
+fn connect(errno: u16, resets: Resets, closed: ClosedAs) -> CloseCause {
     if resets.received {
-        return Why::ended(Cause::Refused, errno);
+        return CloseCause::ended(Cause::Refused, errno);
     }
     if closed.connecting {
         // tcp_v4_connect() and tcp_v6_connect() give up by themselves; the error is what connect() returns.
-        return Why::ended(Cause::ConnectFailedLocally, 0);
+        return CloseCause::ended(Cause::ConnectFailedLocally, 0);
     }
     match errno {
-        ECONNABORTED => Why::ended(Cause::Killed, errno),
-        // A connect that waits for its first data (TCP_FASTOPEN_CONNECT): closed, or it could not be sent.
-        _ if closed.nothing_sent && closed.receive_shut && closed.send_shut => Why::ended(Cause::GivenUp, 0),
-        _ if closed.nothing_sent => Why::default(),
-        // Before it ends a connect by an error, the kernel takes the SYN back; getsockopt(SO_ERROR) may have taken the error.
-        0 if closed.in_flight => Why::ended(Cause::GivenUp, 0),
-        0 => Why::default(),
-        ECONNREFUSED => Why::ended(Cause::Refused, errno),
-        ETIMEDOUT => Why::ended(Cause::ConnectTimeout, errno),
-        _ => Why::unknown(errno),
+        ECONNABORTED => CloseCause::ended(Cause::Killed, errno),
+        // The connect waits for its first data (TCP_FASTOPEN_CONNECT). Either the application has closed the socket, or the SYN could
+        // not be sent.
+        _ if closed.nothing_sent && closed.receive_shut && closed.send_shut => {
+            CloseCause::ended(Cause::GivenUp, 0)
+        }
+        _ if closed.nothing_sent => CloseCause::default(),
+        // The kernel purges the write queue before it ends a connect by an error, so a SYN in flight means that there was no error.
+        // Without it there may have been one, which getsockopt(SO_ERROR) has cleared.
+        0 if closed.in_flight => CloseCause::ended(Cause::GivenUp, 0),
+        0 => CloseCause::default(),
+        ECONNREFUSED => CloseCause::ended(Cause::Refused, errno),
+        ETIMEDOUT => CloseCause::ended(Cause::ConnectTimeout, errno),
+        _ => CloseCause::unknown(errno),
     }
 }
 
-fn connection(from: State, errno: u16, resets: Resets, closed: ClosedAs) -> Why {
+fn connection(from: State, errno: u16, resets: Resets, closed: ClosedAs) -> CloseCause {
     let may_be_own = closed.receive_shut && answers_data_by_reset(from);
     if resets.received {
         // tcp_reset() also runs for data after close(); then a reset is sent next.
-        return Why { cause: Some(Cause::ResetReceived), errno, may_be_reset: may_be_own };
+        return CloseCause { cause: Some(Cause::ResetReceived), errno, may_be_reset: may_be_own };
     }
     if errno == ECONNABORTED {
-        return Why::ended(Cause::Killed, errno);
+        return CloseCause::ended(Cause::Killed, errno);
     }
     if resets.sent.is_some() {
         let keepalive = errno == ETIMEDOUT || (errno != 0 && closed.probed && !closed.orphan);
         return if keepalive {
-            Why::ended(Cause::KeepaliveTimeout, errno)
+            CloseCause::ended(Cause::KeepaliveTimeout, errno)
         } else {
-            Why::ended(Cause::ResetSent, 0)
+            CloseCause::ended(Cause::ResetSent, 0)
         };
     }
     match errno {
         // Where no hook shows resets, or its record was lost.
-        ECONNRESET | EPIPE if !may_be_own => Why::ended(Cause::ResetReceived, errno),
-        ECONNRESET | EPIPE => Why::unknown(errno),
-        ETIMEDOUT => Why { cause: timeout(from, closed), errno, may_be_reset: false },
+        ECONNRESET | EPIPE if !may_be_own => CloseCause::ended(Cause::ResetReceived, errno),
+        ECONNRESET | EPIPE => CloseCause::unknown(errno),
+        ETIMEDOUT => CloseCause { cause: timeout(from, closed), errno, may_be_reset: false },
         // ICMP ends a handshake at once.
-        1.. if from == State::SynRecv => Why::unknown(errno),
+        1.. if from == State::SynRecv => CloseCause::unknown(errno),
         // tcp_write_err() prefers the last soft error (EHOSTUNREACH, say) to ETIMEDOUT, and purges the queues first.
         // getsockopt(SO_ERROR) may have taken the error.
         _ if closed.unacked && !closed.in_flight && closed.retransmitted && from != State::SynRecv => {
-            Why::ended(Cause::RetransmissionTimeout, errno)
+            CloseCause::ended(Cause::RetransmissionTimeout, errno)
         }
-        _ if from == State::LastAck && closed.is_done() => Why::ended(Cause::Fin, 0),
+        _ if from == State::LastAck && closed.is_done() => CloseCause::ended(Cause::Fin, 0),
         // There was no room for TIME_WAIT (tcp_max_tw_buckets).
         _ if matches!(from, State::FinWait2 | State::Closing) && closed.fin_received && closed.is_done() => {
-            Why::ended(Cause::Fin, 0)
+            CloseCause::ended(Cause::Fin, 0)
         }
         1.. if closed.unsent && closed.no_window && !closed.unacked => {
-            Why { cause: Some(Cause::ZeroWindowTimeout), errno, may_be_reset: true }
+            CloseCause { cause: Some(Cause::ZeroWindowTimeout), errno, may_be_reset: true }
         }
         // An old error, of an ICMP message (IP_RECVERR), may lie on the socket.
-        _ => Why { cause: None, errno: 0, may_be_reset: true },
+        _ => CloseCause { cause: None, errno: 0, may_be_reset: true },
     }
 }
 
@@ -124,7 +129,7 @@ fn timeout(from: State, closed: ClosedAs) -> Option<Cause> {
     if closed.unacked || fast_open {
         Some(Cause::RetransmissionTimeout)
     } else if closed.unsent {
-        // The same timer tries again where this host could not send: the window is open then.
+        // The persist timer also runs where this host could not send: the peer's window is open then, and there is no cause.
         closed.no_window.then_some(Cause::ZeroWindowTimeout)
     } else {
         closed.probed.then_some(Cause::KeepaliveTimeout)
@@ -142,18 +147,19 @@ pub(super) fn can_end_by_own_reset(state: State) -> bool {
     !matches!(state, State::SynSent | State::SynRecv | State::Close)
 }
 
-/// Why a reset was sent.
+/// The record's `reset_why`: why this host sent a reset. `by_tcp_reset`: `tcp_reset()` ran for the socket. `before`: the reset was sent
+/// before `-> CLOSE`.
 pub(super) fn reset_why(
     from: State,
-    received: bool,
+    by_tcp_reset: bool,
     before: bool,
     sent: Sent,
     closed: ClosedAs,
     names: &[&'static str],
 ) -> Option<&'static str> {
     let orphan_waits = from == State::FinWait2 && closed.orphan;
-    if received {
-        // A reset that is really received is never answered by one.
+    if by_tcp_reset {
+        // A reset is never answered by a reset: `tcp_reset()` ran for data that came after close().
         Some("data_after_close")
     } else if orphan_waits && before {
         // tcp_keepalive_timer() ends an orphan whose peer sent no FIN.

@@ -27,7 +27,7 @@ pub(super) struct Conn {
     /// The kernel object is a mini-socket.
     pub(super) mini: bool,
     /// A child whose first transition waits until its ends are known.
-    pub(super) awaits_ends: bool,
+    pub(super) awaits_endpoints: bool,
     /// The stream reports what is only likely.
     pub(super) estimated: bool,
     /// How many `stuck` records this state has.
@@ -45,8 +45,8 @@ pub(super) enum Since {
     Exact,
     /// It was in the state earlier already.
     AtLeast,
-    /// Not known.
-    Never,
+    /// The time is not known.
+    Unknown,
 }
 
 impl Conn {
@@ -60,9 +60,9 @@ impl Conn {
             tuple,
             state,
             role: None,
-            since: Since::Never,
+            since: Since::Unknown,
             mini: false,
-            awaits_ends: false,
+            awaits_endpoints: false,
             estimated: false,
             stuck: 0,
             remind_ns: 0,
@@ -78,7 +78,7 @@ impl Conn {
 
     /// Time in `from`, which is left at `now_ns`.
     pub(super) fn in_state(&self, from: State, now_ns: u64) -> Option<InState> {
-        if plain(self.state) != plain(from) || self.since == Since::Never {
+        if plain(self.state) != plain(from) || self.since == Since::Unknown {
             return None;
         }
         // Two CPUs' clocks may differ by less than a transition takes.
@@ -175,7 +175,7 @@ impl Conns {
     }
 
     /// Another kernel object continues the connection at `at`. Its address must not be in the store.
-    pub(super) fn rename(&mut self, at: usize, sk: u64) {
+    pub(super) fn rekey(&mut self, at: usize, sk: u64) {
         self.unlink(at);
         self.conns[at].sk = sk;
         self.link(sk, at);
@@ -248,10 +248,10 @@ mod tests {
                     (0, None) => drop(conns.add(conn(sk, pid))),
                     (1, Some(at)) => drop(conns.remove(at)),
                     (2, Some(at)) => conns.set_subject(at, subject(pid)),
-                    (3, Some(at)) if conns.find(sk + 100).is_none() => conns.rename(at, sk + 100),
+                    (3, Some(at)) if conns.find(sk + 100).is_none() => conns.rekey(at, sk + 100),
                     (3, None) => {
                         if let Some(at) = conns.find(sk + 100) {
-                            conns.rename(at, sk);
+                            conns.rekey(at, sk);
                         }
                     }
                     _ => {}

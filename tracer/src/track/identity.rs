@@ -4,14 +4,14 @@
 use super::conns::{Conn, plain};
 use crate::model::{Event, State, Tuple};
 
-/// Both ends in their network namespace: no two connections have them at the same time.
+/// The addresses and ports of both ends, and the network namespace: no two connections have the same ones at the same time.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Ends {
+pub(super) struct Endpoints {
     netns: Option<u32>,
     tuple: Tuple,
 }
 
-impl Ends {
+impl Endpoints {
     pub(super) fn of(event: &Event) -> Self {
         Self::new(event.netns, event.tuple)
     }
@@ -46,7 +46,7 @@ pub(super) fn merge(old: Tuple, new: Tuple) -> Tuple {
 }
 
 /// Whether both can be the same connection, as far as they are known.
-pub(super) fn same_ends(old: &Tuple, new: &Tuple) -> bool {
+pub(super) fn same_endpoints(old: &Tuple, new: &Tuple) -> bool {
     let agree = |a: u16, b: u16| a == 0 || b == 0 || a == b;
     let is_known = |tuple: &Tuple| tuple.remote_port != 0 && !tuple.remote.is_unspecified();
     agree(old.local_port, new.local_port)
@@ -60,7 +60,7 @@ pub(super) fn is_same(conn: &Conn, event: &Event, state: State) -> bool {
     let listens = |state| state == State::Listen;
     // A socket without a known port is the same one only if the event continues from its state.
     let is_next = plain(conn.state) == plain(state);
-    same_ends(&conn.tuple, &event.tuple)
+    same_endpoints(&conn.tuple, &event.tuple)
         && listens(conn.state) == listens(state)
         && (conn.tuple.local_port != 0 || is_next)
 }

@@ -1,16 +1,17 @@
-//! Where the connection table and the kernel's own tables differ. Losses leave connections that have ended, and hide others.
+//! Where the connection table and the kernel's own tables differ. If events were lost, the connection table may still have connections
+//! that have ended, and may lack others.
 
 use std::collections::{BTreeSet, HashSet};
 
 use super::{
     conns::{Conn, Conns, plain},
-    identity::{Ends, is_same},
+    identity::{Endpoints, is_same},
     mini_sockets::MiniSockets,
     pending::Pending,
 };
 use crate::model::{ConnId, Event, EventKind, State, Tuple};
 
-/// What the kernel's tables held, after everything up to then was applied.
+/// One reading of the kernel's tables. All events before it have been applied.
 #[derive(Debug)]
 pub struct KernelTables<'a> {
     /// `CLOCK_MONOTONIC` ns before they were read.
@@ -33,8 +34,10 @@ pub struct Difference {
     shown: Option<(State, bool, Tuple)>,
 }
 
-/// Longer than a mini-socket or an orphan lives, ns: in namespaces that cannot be entered nothing else shows that a socket is gone.
-const LONG_NS: u64 = 300_000_000_000;
+/// A socket that no process holds, in a namespace that cannot be entered, counts as gone after this time in one state, ns. With the
+/// kernel's default limits no mini-socket or orphan stays that long: a request 63 s (`tcp_synack_retries`), FIN_WAIT2 and TIME_WAIT 60 s,
+/// an orphan that retransmits about 100 s (`tcp_orphan_retries`). One that does is reported as closed too early.
+const GONE_AFTER_NS: u64 = 300_000_000_000;
 
 impl KernelTables<'_> {
     /// All differences.
@@ -51,7 +54,7 @@ impl KernelTables<'_> {
         differences
     }
 
-    /// What is different of the kernel's socket of `event`.
+    /// How the connection table differs from the kernel's socket in `event`, if it does.
     pub(super) fn difference(
         &self,
         event: &Event,
@@ -87,7 +90,7 @@ impl KernelTables<'_> {
             }
             let was_read = conn.subject.netns.is_some_and(|netns| self.namespaces.contains(&netns));
             let is_free = self.held.is_some_and(|held| !held.contains(&conn.sk));
-            let is_old = self.began_ns - conn.since_ns > LONG_NS;
+            let is_old = self.began_ns - conn.since_ns > GONE_AFTER_NS;
             was_read || (is_free && is_old)
         };
         let difference =
@@ -106,7 +109,7 @@ pub(super) fn find_estimate(
     if !mini || conns.find(event.sk).is_some() {
         return None;
     }
-    conns.find(mini_sockets.estimate(&Ends::of(event))?)
+    conns.find(mini_sockets.estimate(&Endpoints::of(event))?)
 }
 
 /// Whether what the kernel shows can be `conn`. Mini-sockets and full sockets never use each other's memory.

@@ -24,4 +24,4 @@ pub use kernel_tables::{Difference, KernelTables};
 pub use owners::{FoundOwner, is_held_open, with_owner};
 pub use resets::PATIENCE_NS;
 pub use saved::SavedTable;
-pub use table::{Sight, Table, Update};
+pub use table::{Table, Update, Visibility};

@@ -1,6 +1,6 @@
-//! Whose the listeners and the open connections are. A connection that comes in inherits the owner of its listener. When that
-//! process ends while others hold the listener, or runs another program, a later connection does not have that owner. Nor does
-//! a connection that the process leaves open: another process has it open.
+//! Tracks which process owns each listener and each open connection. An incoming connection inherits its listener's owner. A process
+//! that ends, or executes another program, may leave its sockets open in other processes, and then no longer owns them: a search
+//! through the descriptors of all processes finds the new owner.
 
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
@@ -14,8 +14,8 @@ use crate::model::{
     ConnId, Identify, KernelSocket, Owner, OwnerKey, OwnerSource, Role, State, Subject, SubjectKey, Task,
 };
 
-/// How long after its owner's end the holders of a listener are looked for: a daemon that listens and goes to the background has
-/// started its other processes by then.
+/// Delay of a search for a socket's holders after its owner has ended or executed another program, and of a second search if the owner
+/// is still closing its descriptors. A daemon that listens and goes to the background has started its other processes by then.
 const SETTLE_NS: u64 = 100_000_000;
 /// How long after one search for holders the next may begin: this many times what the search took. A search takes longer on a
 /// host with more descriptors.
@@ -23,7 +23,7 @@ const GAP_IN_SEARCHES: u64 = 64;
 const GAP_NS: u64 = 1_000_000_000;
 const LONGEST_GAP_NS: u64 = 64 * GAP_NS;
 /// How many connections that came out of a listener since the last search are remembered, since another process may turn out to be
-/// their owner. With more of them nobody owns the listener until the next search.
+/// their owner. With more of them the listener counts as having no owner until the next search.
 const CHILDREN: usize = 1 << 14;
 
 /// The sockets whose owners are in question.
@@ -32,21 +32,23 @@ pub(super) struct Owners {
     in_question: HashMap<u64, InQuestion, FxBuildHasher>,
 }
 
-/// A listener, or a connection that somebody has open, whose owner has ended or may have closed it.
+/// A listener, or a connection that a process has open, whose owner has ended or may have closed it.
 struct InQuestion {
     /// The owner in question.
     owner: Rc<Task>,
     state: OwnerState,
     uid: Option<u32>,
-    /// The holders were searched since, and the socket's subject has the answer.
-    is_answered: bool,
-    /// When the holders are searched; `None` until another connection comes.
+    /// The owner in the socket's subject, or that it has none, may be relied on: no search is needed first.
+    has_usable_owner: bool,
+    /// When the next search for holders is due; `None` if none is.
     search_at_ns: Option<u64>,
-    /// When the search that is under way began.
+    /// When the last search began; before the first one, when that is due.
     asked_ns: u64,
+    /// The next search begins no earlier.
     earliest_ns: u64,
-    /// Connections that came out of the listener since the last search, and how many of these came before the one that is under way.
+    /// Connections that came out of the listener since the last search that has ended.
     children: Vec<u64>,
+    /// How many of `children` came before the last search began.
     asked_about: usize,
 }
 
@@ -63,9 +65,9 @@ pub struct FoundOwner {
 enum OwnerState {
     /// The owner has ended, or a search has shown that only others have the socket open.
     Gone,
-    /// The owner may have closed the socket; a search decides.
+    /// The owner may have closed the socket; the next search decides.
     Uncertain,
-    /// The last search has not shown that the owner closed the socket.
+    /// The last search has found the owner, or nobody: a holder that a search cannot find may still be the owner.
     Confirmed,
 }
 
@@ -75,7 +77,7 @@ impl InQuestion {
             owner: Rc::clone(&owner.task),
             state: OwnerState::Gone,
             uid: owner.uid,
-            is_answered: false,
+            has_usable_owner: false,
             search_at_ns: Some(search_at_ns),
             asked_ns: search_at_ns,
             earliest_ns: search_at_ns,
@@ -84,8 +86,8 @@ impl InQuestion {
         }
     }
 
-    /// Whether somebody other than its owner is known to have closed the connection `conn` meanwhile.
-    fn is_over(&self, conn: &Conn) -> bool {
+    /// Whether no search is needed any more: the connection `conn` is closed, or has another owner meanwhile.
+    fn is_settled(&self, conn: &Conn) -> bool {
         let owner = conn.subject.owner.as_ref();
         !is_held_open(conn.state) || !owner.is_some_and(|owner| is_same_process(&self.owner, &owner.task))
     }
@@ -97,17 +99,18 @@ impl InQuestion {
         self.earliest_ns = now_ns.saturating_add(gap_ns);
     }
 
-    /// No search has shown that the owner closed the listener.
+    /// The last search has shown no other owner of the listener.
     fn confirm(&mut self) {
         if self.search_at_ns.is_none() {
             self.state = OwnerState::Confirmed;
-            self.is_answered = true;
+            self.has_usable_owner = true;
             self.children.clear();
         }
     }
 }
 
-/// Whether a socket in this state has a holder that has not closed it. In other states it may be an orphan.
+/// Whether a process has a socket in this state open, unless the socket waits in an accept queue. In other states the socket may be an
+/// orphan.
 #[must_use]
 pub fn is_held_open(state: State) -> bool {
     matches!(state, State::Listen | State::SynSent | State::Established | State::CloseWait)
@@ -132,7 +135,8 @@ fn key(subject: &Subject, uid: Option<u32>, owner: Option<OwnerKey>) -> SubjectK
 impl Owners {
     /// Whether the socket's owner is gone, and no search has found another.
     pub(super) fn is_without_owner(&self, sk: u64) -> bool {
-        !self.in_question.is_empty() && self.in_question.get(&sk).is_some_and(|socket| !socket.is_answered)
+        !self.in_question.is_empty()
+            && self.in_question.get(&sk).is_some_and(|socket| !socket.has_usable_owner)
     }
 
     /// The socket's owner is no longer in question.
@@ -170,10 +174,10 @@ impl Owners {
         conns: &mut Conns,
         task: &Task,
         now_ns: u64,
-        who: &mut dyn Identify,
+        identities: &mut dyn Identify,
     ) {
         // During an exec the name changes before the new command line can be read: an earlier reading has the old program's.
-        who.read_again(task);
+        identities.read_again(task);
         let task = Rc::new(task.clone());
         for sk in conns.owned_by(task.pid) {
             let Some(at) = conns.find(sk) else { continue };
@@ -181,7 +185,7 @@ impl Owners {
             let owner = subject.owner.as_ref().filter(|owner| is_same_process(&owner.task, &task));
             if let Some(owner) = owner {
                 let owner_key = OwnerKey { task: Rc::clone(&task), source: owner.source };
-                let renewed = who.identify(key(subject, owner.uid, Some(owner_key)));
+                let renewed = identities.identify(key(subject, owner.uid, Some(owner_key)));
                 // Without BTF the number of an exec is not known, and each new name may be one.
                 let is_exec = owner.task.exec_id != task.exec_id || task.start_ns == 0;
                 conns.set_subject(at, renewed);
@@ -225,7 +229,7 @@ impl Owners {
         }
     }
 
-    /// The owner of a socket that somebody has open may have closed it: a search is due at `at_ns`, and no sooner than `gap_ns`
+    /// The owner of a socket that a process has open may have closed it: a search is due at `at_ns`, and no sooner than `gap_ns`
     /// after one that did not show that.
     fn question(&mut self, conn: &Conn, at_ns: u64, gap_ns: u64) {
         if !is_held_open(conn.state) || conn.mini {
@@ -236,7 +240,7 @@ impl Owners {
             Entry::Vacant(entry) => {
                 entry.insert(InQuestion {
                     state: OwnerState::Uncertain,
-                    is_answered: true,
+                    has_usable_owner: true,
                     ..InQuestion::new(owner, at_ns)
                 });
             }
@@ -265,7 +269,7 @@ impl Owners {
             if listener.children.len() < CHILDREN {
                 listener.children.push(child);
             } else {
-                listener.is_answered = false;
+                listener.has_usable_owner = false;
             }
         }
     }
@@ -275,7 +279,7 @@ impl Owners {
         self.in_question.values().filter_map(|socket| socket.search_at_ns).min()
     }
 
-    /// The sockets whose holders are to be searched now.
+    /// The sockets whose holders are to be searched for now.
     pub(super) fn due_searches(&mut self, conns: &Conns, now_ns: u64) -> Vec<u64> {
         let is_open = |sk: u64| conns.find(sk).is_some_and(|at| is_held_open(conns.get(at).state));
         let mut due = Vec::new();
@@ -302,16 +306,16 @@ impl Owners {
         sockets: &[u64],
         holding: &HashMap<u64, Vec<Task>>,
         now_ns: u64,
-        who: &mut dyn Identify,
+        identities: &mut dyn Identify,
     ) -> Vec<Rc<Task>> {
         let mut owners = Vec::new();
         for &sk in sockets {
             let Some(at) = conns.find(sk) else { continue };
             let holders = holding.get(&sk).map_or(&[][..], Vec::as_slice);
             if conns.get(at).state == State::Listen {
-                owners.extend(self.listener_holders(conns, at, holders, now_ns, who));
+                owners.extend(self.listener_holders(conns, at, holders, now_ns, identities));
             } else {
-                self.connection_holders(conns, at, holders, now_ns, who);
+                self.connection_holders(conns, at, holders, now_ns, identities);
             }
         }
         owners
@@ -324,23 +328,23 @@ impl Owners {
         at: usize,
         holders: &[Task],
         now_ns: u64,
-        who: &mut dyn Identify,
+        identities: &mut dyn Identify,
     ) {
         let conn = conns.get(at);
         let Some(socket) = self.in_question.get_mut(&conn.sk) else { return };
         socket.delay_next_search(now_ns);
-        let is_over = socket.is_over(conn);
+        let is_settled = socket.is_settled(conn);
         let has_it = holders.iter().any(|task| is_same_process(task, &socket.owner));
-        if !is_over && has_it && socket.state == OwnerState::Gone {
+        if !is_settled && has_it && socket.state == OwnerState::Gone {
             // The process that ends is still closing its descriptors.
             socket.search_at_ns = Some(now_ns.saturating_add(SETTLE_NS));
             return;
         }
         let is_unchanged = socket.state != OwnerState::Gone && (has_it || holders.is_empty());
-        if !is_over && !is_unchanged {
+        if !is_settled && !is_unchanged {
             let only = only_holder(holders, &socket.owner);
             let owner = only.map(|task| OwnerKey { task: Rc::new(task.clone()), source: OwnerSource::Scan });
-            let subject = who.identify(key(&conn.subject, socket.uid, owner));
+            let subject = identities.identify(key(&conn.subject, socket.uid, owner));
             conns.set_subject(at, subject);
         }
         self.in_question.remove(&conns.get(at).sk);
@@ -353,7 +357,7 @@ impl Owners {
         at: usize,
         holders: &[Task],
         now_ns: u64,
-        who: &mut dyn Identify,
+        identities: &mut dyn Identify,
     ) -> Option<Rc<Task>> {
         let conn = conns.get(at);
         let socket = self.in_question.get_mut(&conn.sk)?;
@@ -364,17 +368,17 @@ impl Owners {
             return None;
         }
         socket.state = OwnerState::Gone;
-        socket.is_answered = true;
+        socket.has_usable_owner = true;
         let only = only_holder(holders, &socket.owner).map(|task| Rc::new(task.clone()));
         let is_other = |owner: &&Owner| !only.as_ref().is_some_and(|only| is_same_process(only, &owner.task));
         let before = conn.subject.owner.as_ref().filter(is_other).cloned();
         let count = if before.is_some() { socket.children.len() } else { socket.asked_about };
         let children: Vec<u64> = socket.children.drain(..count.min(socket.children.len())).collect();
         let owner = only.clone().map(|task| OwnerKey { task, source: OwnerSource::Scan });
-        let subject = who.identify(key(&conn.subject, socket.uid, owner));
+        let subject = identities.identify(key(&conn.subject, socket.uid, owner));
         conns.set_subject(at, subject);
         if let Some(before) = before {
-            disown(conns, &children, &before, who);
+            disown(conns, &children, &before, identities);
         }
         only
     }
@@ -390,8 +394,8 @@ fn sockets_of<'a>(conns: &'a Conns, task: &'a Task) -> impl Iterator<Item = (&'a
     })
 }
 
-/// Whether this process owns listeners, and none on this port. A program of the kernel, or a transparent listener, may hand it
-/// connections to any port.
+/// Whether this process owns listeners, and none on this port. A BPF program (sk_lookup), or a listener with
+/// IP_TRANSPARENT, may give it connections to any port.
 pub(super) fn listens_elsewhere(conns: &Conns, owner: &Task, port: u16) -> bool {
     let listeners = sockets_of(conns, owner).filter(|(conn, _)| conn.state == State::Listen);
     let mut ports = listeners.map(|(conn, _)| conn.tuple.local_port).peekable();
@@ -400,27 +404,27 @@ pub(super) fn listens_elsewhere(conns: &Conns, owner: &Task, port: u16) -> bool 
 
 /// These connections came after a search had shown that `owner` holds their listener, and before one that shows otherwise: their
 /// owner is not known.
-fn disown(conns: &mut Conns, children: &[u64], owner: &Owner, who: &mut dyn Identify) {
+fn disown(conns: &mut Conns, children: &[u64], owner: &Owner, identities: &mut dyn Identify) {
     for &sk in children {
         let Some(at) = conns.find(sk) else { continue };
         let subject = &conns.get(at).subject;
         let is_inherited = |known: &&Owner| known.source == OwnerSource::Inherited;
         let known = subject.owner.as_ref().filter(is_inherited);
         if known.is_some_and(|known| is_same_process(&known.task, &owner.task)) {
-            let subject = with_owner(subject, None, who);
+            let subject = with_owner(subject, None, identities);
             conns.set_subject(at, subject);
         }
     }
 }
 
-/// The same subject with another owner, where its own is known not to have the socket open.
-pub fn with_owner(subject: &Subject, owner: Option<OwnerKey>, who: &mut dyn Identify) -> Rc<Subject> {
-    who.identify(key(subject, subject.owner.as_ref().and_then(|owner| owner.uid), owner))
+/// The same subject with another owner. The caller knows that the subject's own owner does not have the socket open.
+pub fn with_owner(subject: &Subject, owner: Option<OwnerKey>, identities: &mut dyn Identify) -> Rc<Subject> {
+    identities.identify(key(subject, subject.owner.as_ref().and_then(|owner| owner.uid), owner))
 }
 
-/// The only process, other than `ended`, that holds a socket.
-fn only_holder<'a>(holders: &'a [Task], ended: &Task) -> Option<&'a Task> {
-    let mut living = holders.iter().filter(|task| !is_same_process(task, ended));
-    let first = living.next()?;
-    living.all(|task| task.pid == first.pid).then_some(first)
+/// The only process, other than `except`, that holds a socket.
+fn only_holder<'a>(holders: &'a [Task], except: &Task) -> Option<&'a Task> {
+    let mut others = holders.iter().filter(|task| !is_same_process(task, except));
+    let first = others.next()?;
+    others.all(|task| task.pid == first.pid).then_some(first)
 }

@@ -1,11 +1,11 @@
-//! Events whose meaning depends on evidence that follows within [`PATIENCE_NS`](super::PATIENCE_NS). Mostly empty.
+//! Events whose meaning depends on evidence that follows within [`PATIENCE_NS`](super::PATIENCE_NS). The lists are empty most of the time.
 
 use std::collections::{HashMap, VecDeque};
 
 use rustc_hash::FxBuildHasher;
 
 use super::{
-    identity::Ends,
+    identity::Endpoints,
     resets::{RecentResets, Resets},
 };
 use crate::model::{Cause, ClosedAs, Event, State, Transition};
@@ -15,7 +15,7 @@ pub(super) struct Timewait {
     pub(super) sk: u64,
     /// The full socket; 0 where the hook does not show it.
     pub(super) full: u64,
-    pub(super) ends: Ends,
+    pub(super) ends: Endpoints,
     pub(super) state: State,
     pub(super) event: Event,
     pub(super) ended: Option<Ending>,
@@ -25,7 +25,7 @@ pub(super) struct Timewait {
 #[derive(Clone, Copy)]
 pub(super) struct Ending {
     pub(super) sk: u64,
-    pub(super) ends: Ends,
+    pub(super) ends: Endpoints,
     pub(super) at_ns: u64,
     pub(super) cause: Option<Cause>,
 }
@@ -37,13 +37,13 @@ pub(super) struct Closing {
     pub(super) transition: Transition,
     /// The socket's flags at that moment.
     pub(super) closed: ClosedAs,
-    /// `tcp_reset()` ended the socket.
-    pub(super) received: bool,
+    /// `tcp_reset()` ended the socket: a reset was received, or data after close().
+    pub(super) by_tcp_reset: bool,
     /// The state of the mini-socket that is likely, where no hook shows mini-sockets.
     pub(super) likely: Option<State>,
 }
 
-/// `LISTEN -> SYN_RECV` of a child whose ends are not known yet (kernels up to 6.12).
+/// `LISTEN -> SYN_RECV` of a child whose endpoints are not known yet (kernels up to 6.12).
 pub(super) struct Child {
     pub(super) sk: u64,
     pub(super) at_ns: u64,
@@ -54,7 +54,7 @@ pub(super) struct Child {
 #[derive(Default)]
 pub(super) struct Pending {
     /// SYN cookies that came back, and when.
-    cookies: Vec<(Ends, u64)>,
+    cookies: Vec<(Endpoints, u64)>,
     timewaits: Vec<Timewait>,
     endings: Endings,
     closings: Vec<Closing>,
@@ -79,11 +79,11 @@ impl Pending {
     }
 
     pub(super) fn note_cookie(&mut self, event: &Event) {
-        self.cookies.push((Ends::of(event), event.time_ns));
+        self.cookies.push((Endpoints::of(event), event.time_ns));
     }
 
     /// Whether a SYN cookie of this connection came back.
-    pub(super) fn take_cookie(&mut self, ends: &Ends) -> bool {
+    pub(super) fn take_cookie(&mut self, ends: &Endpoints) -> bool {
         let at = self.cookies.iter().position(|(known, _)| known == ends);
         at.map(|at| self.cookies.swap_remove(at)).is_some()
     }
@@ -137,7 +137,7 @@ impl Pending {
     }
 
     /// The timewait socket that continues this full socket's connection.
-    pub(super) fn take_timewait(&mut self, full: u64, ends: &Ends) -> Option<Timewait> {
+    pub(super) fn take_timewait(&mut self, full: u64, ends: &Endpoints) -> Option<Timewait> {
         let fits = |timewait: &Timewait| match timewait.full {
             0 => timewait.ends == *ends,
             known => known == full,
@@ -161,9 +161,9 @@ impl Pending {
         self.endings.take(sk)
     }
 
-    /// The end of the mini-socket that has these ends.
-    pub(super) fn take_ending_of(&mut self, ends: &Ends) -> Option<Ending> {
-        if self.endings.is_empty() { None } else { self.endings.take_ends(ends) }
+    /// The end of the mini-socket with these endpoints.
+    pub(super) fn take_ending_of(&mut self, endpoints: &Endpoints) -> Option<Ending> {
+        if self.endings.is_empty() { None } else { self.endings.take_with(endpoints) }
     }
 
     /// The first end of a mini-socket that has waited since `until_ns` or earlier.
@@ -181,12 +181,12 @@ impl Pending {
         Some(self.closings.swap_remove(at))
     }
 
-    /// All of `sk`, in order.
+    /// All closings of the socket `sk`, in order.
     pub(super) fn take_closings(&mut self, sk: u64) -> Vec<Closing> {
         take(&mut self.closings, |closing| closing.sk == sk)
     }
 
-    /// Those that have waited since `until_ns` or earlier.
+    /// The closings that have waited since `until_ns` or earlier.
     pub(super) fn take_old_closings(&mut self, until_ns: u64) -> Vec<Closing> {
         take(&mut self.closings, |closing| closing.at_ns <= until_ns)
     }
@@ -195,12 +195,12 @@ impl Pending {
         self.children.push(child);
     }
 
-    /// The children at `sk` that wait for their ends, in order.
+    /// The children at `sk` that wait for their endpoints, in order.
     pub(super) fn take_children(&mut self, sk: u64) -> Vec<Child> {
         take(&mut self.children, |child| child.sk == sk)
     }
 
-    /// Those that have waited since `until_ns` or earlier.
+    /// The children that have waited since `until_ns` or earlier.
     pub(super) fn take_old_children(&mut self, until_ns: u64) -> Vec<Child> {
         take(&mut self.children, |child| child.at_ns <= until_ns)
     }
@@ -211,12 +211,12 @@ fn take<T>(list: &mut Vec<T>, wanted: impl Fn(&T) -> bool) -> Vec<T> {
     list.extract_if(.., |element| wanted(element)).collect()
 }
 
-/// Ends of mini-sockets: very many in a SYN flood, or when a namespace goes.
+/// Endings of mini-sockets: very many in a SYN flood, or when a namespace goes.
 #[derive(Default)]
 struct Endings {
     by_sk: HashMap<u64, Ending, FxBuildHasher>,
-    by_ends: HashMap<Ends, u64, FxBuildHasher>,
-    /// Time and socket, in order. Ends that were taken back since are not in the maps.
+    by_endpoints: HashMap<Endpoints, u64, FxBuildHasher>,
+    /// Time and socket, in order. Endings that were taken back since are not in the maps.
     order: VecDeque<(u64, u64)>,
 }
 
@@ -232,14 +232,14 @@ impl Endings {
     fn push(&mut self, ending: Ending) {
         self.take(ending.sk);
         self.order.push_back((ending.at_ns, ending.sk));
-        self.by_ends.insert(ending.ends, ending.sk);
+        self.by_endpoints.insert(ending.ends, ending.sk);
         self.by_sk.insert(ending.sk, ending);
     }
 
     fn take(&mut self, sk: u64) -> Option<Ending> {
         let ending = self.by_sk.remove(&sk)?;
-        if self.by_ends.get(&ending.ends) == Some(&sk) {
-            self.by_ends.remove(&ending.ends);
+        if self.by_endpoints.get(&ending.ends) == Some(&sk) {
+            self.by_endpoints.remove(&ending.ends);
         }
         if self.by_sk.is_empty() {
             self.order.clear();
@@ -247,8 +247,8 @@ impl Endings {
         Some(ending)
     }
 
-    fn take_ends(&mut self, ends: &Ends) -> Option<Ending> {
-        let sk = *self.by_ends.get(ends)?;
+    fn take_with(&mut self, ends: &Endpoints) -> Option<Ending> {
+        let sk = *self.by_endpoints.get(ends)?;
         self.take(sk)
     }
 

@@ -1,5 +1,5 @@
-//! The saved table: the connections that one process leaves to the next, with their ids, owners and times. The names of the
-//! serialised fields are a file format.
+//! The saved table: the connections that one process leaves to the next, with their ids, owners and times. Renaming a serialised field
+//! changes the file's format.
 
 use std::{collections::HashMap, rc::Rc};
 
@@ -13,6 +13,7 @@ use crate::model::{
 /// A saved table. It holds addresses of the kernel: only root may read it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedTable {
+    /// The key keeps its old name, because files of earlier versions have it.
     #[serde(rename = "next")]
     last_id: u64,
     subjects: Vec<SavedSubject>,
@@ -41,7 +42,7 @@ struct SavedConn {
     sk: u64,
     id: u64,
     since_ns: u64,
-    /// As [`Since`]: 0 exact, 1 at least, 2 never.
+    /// As [`Since`]: 0 exact, 1 at least, 2 unknown.
     since: u8,
     /// The place in the list of subjects.
     #[serde(rename = "whose")]
@@ -82,7 +83,7 @@ impl SavedTable {
         let mut subjects = Vec::new();
         let mut places = HashMap::new();
         let mut saved = Vec::new();
-        for conn in conns.iter().filter(|conn| !conn.estimated && !conn.awaits_ends) {
+        for conn in conns.iter().filter(|conn| !conn.estimated && !conn.awaits_endpoints) {
             let subject = *places.entry(Rc::as_ptr(&conn.subject)).or_insert_with(|| {
                 subjects.push(SavedSubject::of(conn));
                 subjects.len() - 1
@@ -97,8 +98,9 @@ impl SavedTable {
     }
 
     /// The connections, with the names that `who` has for their subjects.
-    pub(super) fn restore(&self, who: &mut dyn Identify) -> impl Iterator<Item = Conn> {
-        let subjects: Vec<_> = self.subjects.iter().map(|subject| who.identify(subject.key())).collect();
+    pub(super) fn restore(&self, identities: &mut dyn Identify) -> impl Iterator<Item = Conn> {
+        let subjects: Vec<_> =
+            self.subjects.iter().map(|subject| identities.identify(subject.key())).collect();
         self.conns.iter().filter_map(move |saved| Some(saved.conn(Rc::clone(subjects.get(saved.subject)?))))
     }
 }
@@ -140,7 +142,7 @@ impl SavedConn {
             since: match conn.since {
                 Since::Exact => 0,
                 Since::AtLeast => 1,
-                Since::Never => 2,
+                Since::Unknown => 2,
             },
             subject,
             local: (conn.tuple.local.octets(), conn.tuple.local_port),
@@ -168,7 +170,7 @@ impl SavedConn {
         let since = match self.since {
             0 => Since::Exact,
             1 => Since::AtLeast,
-            _ => Since::Never,
+            _ => Since::Unknown,
         };
         Conn {
             since_ns: self.since_ns,

@@ -15,7 +15,7 @@ use std::{
 use super::{
     cause,
     conns::{Conn, Conns, Since},
-    identity::{Ends, is_same, merge},
+    identity::{Endpoints, is_same, merge},
     kernel_tables::{Difference, KernelTables},
     mini_sockets::MiniSockets,
     owners::{self, FoundOwner, Owners, is_same_process, is_up_to_date},
@@ -45,7 +45,7 @@ pub enum Update {
 
 /// What the hooks show.
 #[derive(Clone, Debug, Default)]
-pub struct Sight {
+pub struct Visibility {
     /// Mini-sockets are shown as they are.
     pub minis: bool,
     /// Where mini-sockets are not shown, those that are likely are reported.
@@ -67,7 +67,7 @@ pub struct Table {
     walk: Walk,
     owners: Owners,
     watchdog: Watchdog,
-    sight: Sight,
+    visibility: Visibility,
     /// Sockets that went to CLOSE, and from which state.
     closed: VecDeque<(u64, State)>,
     last_id: u64,
@@ -83,7 +83,7 @@ type Out<'a> = &'a mut dyn FnMut(Update);
 impl Table {
     /// An empty table, whose ids begin with `instance`. `offset_ns` is the wall clock minus `CLOCK_MONOTONIC`.
     #[must_use]
-    pub fn new(instance: u32, offset_ns: i64, sight: Sight) -> Self {
+    pub fn new(instance: u32, offset_ns: i64, visibility: Visibility) -> Self {
         Self {
             conns: Conns::default(),
             mini_sockets: MiniSockets::default(),
@@ -91,7 +91,7 @@ impl Table {
             walk: Walk::default(),
             owners: Owners::default(),
             watchdog: Watchdog::new(None),
-            sight,
+            visibility,
             closed: VecDeque::with_capacity(CLOSED),
             last_id: u64::from(instance) << 40,
             offset_ns,
@@ -165,7 +165,7 @@ impl Table {
 
     /// All sockets, as records of a snapshot; without those whose first transition is still to be reported.
     pub fn snapshot(&self) -> impl Iterator<Item = Snapshot> + '_ {
-        self.conns.iter().filter(|conn| !conn.awaits_ends).map(|conn| self.snapshot_of(conn))
+        self.conns.iter().filter(|conn| !conn.awaits_endpoints).map(|conn| self.snapshot_of(conn))
     }
 
     /// How many `wanted` sockets are in each state, and how many of them are stuck there; states without any as 0.
@@ -174,10 +174,11 @@ impl Table {
         totals::tally(&self.conns, |conn| wanted(&self.snapshot_of(conn)))
     }
 
-    /// The `most` names of processes with the most stuck sockets that are `wanted`, and how many those are.
+    /// The names of the processes that own the most stuck sockets that are `wanted`, at most `limit` names, each with its number of
+    /// stuck sockets.
     #[must_use]
-    pub fn leakers(&self, most: usize, wanted: impl Fn(&Snapshot) -> bool) -> Vec<(String, i64)> {
-        totals::leakers(&self.conns, most, |conn| wanted(&self.snapshot_of(conn)))
+    pub fn leakers(&self, limit: usize, wanted: impl Fn(&Snapshot) -> bool) -> Vec<(String, i64)> {
+        totals::leakers(&self.conns, limit, |conn| wanted(&self.snapshot_of(conn)))
     }
 
     fn snapshot_of(&self, conn: &Conn) -> Snapshot {
@@ -192,11 +193,11 @@ impl Table {
 
     /// Goes on with the connections of `saved`; the table must be empty. Ids go on after those in `saved`, and after `last_id`: some may
     /// have been given since.
-    pub fn restore(&mut self, saved: &SavedTable, last_id: u64, who: &mut dyn Identify) {
+    pub fn restore(&mut self, saved: &SavedTable, last_id: u64, identities: &mut dyn Identify) {
         self.last_id = saved.last_id().max(last_id);
-        for conn in saved.restore(who) {
+        for conn in saved.restore(identities) {
             if conn.mini && conn.state == State::NewSynRecv {
-                self.mini_sockets.add_request(Ends::of_conn(&conn), conn.sk);
+                self.mini_sockets.add_request(Endpoints::of_conn(&conn), conn.sk);
             }
             self.conns.add(conn);
         }
@@ -208,8 +209,8 @@ impl Table {
         self.owners.of_listeners(&self.conns)
     }
 
-    /// A process has ended: connections that come out of its listeners from now on have another owner, and so has what it has not
-    /// closed by its end.
+    /// A process has ended. The sockets that it had not closed, and the connections that come out of its listeners from now on, have
+    /// another owner.
     pub fn process_ended(&mut self, task: &Task, now_ns: u64) {
         self.owners.process_ended(&self.conns, task, now_ns);
     }
@@ -225,13 +226,13 @@ impl Table {
         owners::listens_elsewhere(&self.conns, owner, port)
     }
 
-    /// When the holders of some socket are to be searched, `CLOCK_MONOTONIC` ns.
+    /// When the next search for the holders of a socket is due, `CLOCK_MONOTONIC` ns.
     #[must_use]
     pub fn next_search_ns(&self) -> Option<u64> {
         self.owners.next_search_ns()
     }
 
-    /// The sockets whose holders are to be searched now.
+    /// The sockets whose holders are to be searched for now.
     pub fn due_searches(&mut self, now_ns: u64) -> Vec<u64> {
         self.owners.due_searches(&self.conns, now_ns)
     }
@@ -242,9 +243,9 @@ impl Table {
         sockets: &[u64],
         holding: &HashMap<u64, Vec<Task>>,
         now_ns: u64,
-        who: &mut dyn Identify,
+        identities: &mut dyn Identify,
     ) -> Vec<Rc<Task>> {
-        self.owners.found_holders(&mut self.conns, sockets, holding, now_ns, who)
+        self.owners.found_holders(&mut self.conns, sockets, holding, now_ns, identities)
     }
 
     /// What the table lacks or has wrong, if the kernel's tables are right.
@@ -254,19 +255,19 @@ impl Table {
     }
 
     /// Applies one event. Returns what came of it.
-    pub fn apply(&mut self, event: &Event, who: &mut dyn Identify) -> &[Update] {
+    pub fn apply(&mut self, event: &Event, identities: &mut dyn Identify) -> &[Update] {
         self.updates.clear();
         match &event.kind {
             EventKind::Transition { from, to, maybe_copy, .. } => {
                 if !*maybe_copy || !self.is_copy(event.sk, *from, *to) {
-                    self.transition(event, who);
+                    self.transition(event, identities);
                 }
             }
             EventKind::PortKnown => self.port_known(event),
-            EventKind::Socket { state, mini } => self.seen(event, *state, *mini, None, who),
-            EventKind::Held { state, task, .. } => self.seen(event, *state, false, Some(task), who),
+            EventKind::Socket { state, mini } => self.seen(event, *state, *mini, None, identities),
+            EventKind::Held { state, task, .. } => self.seen(event, *state, false, Some(task), identities),
             EventKind::Mini { state: State::NewSynRecv, from, again } => {
-                self.request(event, *from, *again, who);
+                self.request(event, *from, *again, identities);
             }
             EventKind::Mini { state, from, .. } => self.timewait(event, *state, *from),
             EventKind::MiniEnd(end) => self.mini_ends(event, *end),
@@ -274,9 +275,9 @@ impl Table {
             EventKind::ResetReceived(state) => self.reset_received(event, *state),
             EventKind::Process { task, ended: true } => self.process_ended(task, event.time_ns),
             EventKind::Process { task, ended: false } => {
-                self.owners.process_renewed(&mut self.conns, task, event.time_ns, who);
+                self.owners.process_renewed(&mut self.conns, task, event.time_ns, identities);
             }
-            // Only a look asks for these: the table knows neither code nor inodes.
+            // `Opened` goes to the hunter before it gets here, and only a look asks for `OfKernel`.
             EventKind::Opened(_) | EventKind::OfKernel { .. } => {}
             EventKind::ResetSent { state, reason, linger_0 } => {
                 self.reset_sent(event, *state, Sent { reason: *reason, linger_0: *linger_0 });
@@ -287,7 +288,7 @@ impl Table {
 
     /// All events up to `now_ns` (`CLOCK_MONOTONIC`) were applied: what has waited long enough is decided without evidence.
     /// That can be very much at once, so each update goes to `out`, and none is kept.
-    pub fn tick(&mut self, now_ns: u64, who: &mut dyn Identify, out: Out<'_>) {
+    pub fn tick(&mut self, now_ns: u64, identities: &mut dyn Identify, out: Out<'_>) {
         self.updates.clear();
         if !self.pending.is_idle() {
             let until_ns = now_ns.saturating_sub(PATIENCE_NS);
@@ -296,7 +297,7 @@ impl Table {
                 self.hand_out(out);
             }
             for timewait in self.pending.take_old_timewaits(until_ns) {
-                self.begin_with_timewait(timewait, who);
+                self.begin_with_timewait(timewait, identities);
                 self.hand_out(out);
             }
             while let Some(ending) = self.pending.take_old_ending(until_ns) {
@@ -304,7 +305,7 @@ impl Table {
                 self.hand_out(out);
             }
             for child in self.pending.take_old_children(until_ns) {
-                self.report_child(child);
+                self.report_delayed_child(child);
                 self.hand_out(out);
             }
             self.pending.forget_evidence(until_ns);
@@ -335,10 +336,10 @@ impl Table {
         role: Option<Role>,
         since: Since,
         key: SubjectKey,
-        who: &mut dyn Identify,
+        identities: &mut dyn Identify,
     ) -> usize {
         self.last_id += 1;
-        let conn = Conn::new(event.sk, ConnId(self.last_id), who.identify(key), event.tuple, state);
+        let conn = Conn::new(event.sk, ConnId(self.last_id), identities.identify(key), event.tuple, state);
         self.conns.add(Conn { since_ns: event.time_ns, role, since, ..conn })
     }
 
@@ -361,16 +362,16 @@ impl Table {
         self.updates.push(Update::Record(record));
     }
 
-    /// The connection at `at` goes to `to`, and that is reported.
-    fn step(&mut self, at: usize, to: State, time_ns: u64, details: Details) {
-        let transition = self.enter(at, to, time_ns, details);
+    /// The connection at `at` goes to `to`, and the transition is reported.
+    fn change_and_report(&mut self, at: usize, to: State, time_ns: u64, details: Details) {
+        let transition = self.change_state(at, to, time_ns, details);
         self.report(Record::Transition(transition));
     }
 
-    /// The connection at `at` goes to `to`. Returns the record of that.
-    fn enter(&mut self, at: usize, to: State, time_ns: u64, details: Details) -> Transition {
+    /// The connection at `at` goes to `to`. Returns the record of the transition.
+    fn change_state(&mut self, at: usize, to: State, time_ns: u64, details: Details) -> Transition {
         let wall_ns = self.wall(time_ns);
-        self.watchdog.unwatch(&mut self.conns, at, to, (time_ns, wall_ns));
+        self.watchdog.note_resolved(&mut self.conns, at, to, (time_ns, wall_ns));
         let conn = self.conns.get_mut(at);
         let from = details.from.unwrap_or(conn.state);
         let illegal = !knowledge::is_legal(from, to);
@@ -394,27 +395,27 @@ impl Table {
         transition
     }
 
-    fn transition(&mut self, event: &Event, who: &mut dyn Identify) {
+    fn transition(&mut self, event: &Event, identities: &mut dyn Identify) {
         let EventKind::Transition { from, to, ref task, listener, closed_as, .. } = event.kind else {
             return;
         };
         if from == State::Listen && to == State::SynRecv {
-            return self.child(event, listener, who);
+            return self.child(event, listener, identities);
         }
         if from == State::SynSent && to == State::Established {
-            self.end_previous(&Ends::of(event));
+            self.end_previous(&Endpoints::of(event));
         }
         let at = if from == State::Close {
-            self.begin(event, from, role_of(to), task.as_ref(), listener, who)
+            self.begin(event, from, role_of(to), task.as_ref(), listener, identities)
         } else {
-            self.known(event, from, task.as_ref(), who)
+            self.known(event, from, task.as_ref(), identities)
         };
         if to == State::Close {
             return self.closed(at, event, from, closed_as);
         }
-        // An error only ends connections: one that lies on this socket is of an earlier connection.
-        let details = Details { from: Some(from), cause: cause::step(from, to), ..Details::EXACT };
-        self.step(at, to, event.time_ns, details);
+        // `errno` stays 0: only `-> CLOSE` is caused by an error. One that the socket has now is left over from earlier.
+        let details = Details { from: Some(from), cause: cause::step_cause(from, to), ..Details::EXACT };
+        self.change_and_report(at, to, event.time_ns, details);
     }
 
     /// The address `sk` is used again: what waits for the previous socket is decided, and that socket is removed.
@@ -427,7 +428,7 @@ impl Table {
                 self.finish_ending(&ending, ending.cause);
             }
             for child in self.pending.take_children(sk) {
-                self.report_child(child);
+                self.report_delayed_child(child);
             }
         }
         if let Some(at) = self.conns.find(sk) {
@@ -437,9 +438,9 @@ impl Table {
     }
 
     /// Another kernel object, at the address `sk`, continues the connection at `at`.
-    fn rename(&mut self, at: usize, sk: u64) {
+    fn rekey(&mut self, at: usize, sk: u64) {
         self.walk.note_ended(self.conns.get(at).sk);
-        self.conns.rename(at, sk);
+        self.conns.rekey(at, sk);
     }
 
     /// Removes the connection at `at`, with its entries in the indexes.
@@ -448,7 +449,7 @@ impl Table {
         self.walk.note_ended(conn.sk);
         self.owners.forget(conn.sk);
         if conn.mini {
-            self.mini_sockets.forget(&Ends::of_conn(&conn), conn.sk);
+            self.mini_sockets.forget(&Endpoints::of_conn(&conn), conn.sk);
         }
     }
 
@@ -463,15 +464,15 @@ impl Table {
 
     /// Reports that the connection at `at` is in another state than the stream said.
     fn correct(&mut self, at: usize, was: Option<State>, state: State, time_ns: u64) {
-        if self.conns.get(at).awaits_ends {
+        if self.conns.get(at).awaits_endpoints {
             // The record that waits comes first.
             let sk = self.conns.get(at).sk;
             for child in self.pending.take_children(sk) {
-                self.report_child(child);
+                self.report_delayed_child(child);
             }
         }
         let wall_ns = self.wall(time_ns);
-        self.watchdog.unwatch(&mut self.conns, at, state, (time_ns, wall_ns));
+        self.watchdog.note_resolved(&mut self.conns, at, state, (time_ns, wall_ns));
         let conn = self.conns.get_mut(at);
         conn.state = state;
         conn.since_ns = time_ns;
@@ -482,7 +483,13 @@ impl Table {
     }
 
     /// The connection of an event that is not its first one, brought up to date. A new one where the beginning was missed.
-    fn known(&mut self, event: &Event, from: State, task: Option<&Task>, who: &mut dyn Identify) -> usize {
+    fn known(
+        &mut self,
+        event: &Event,
+        from: State,
+        task: Option<&Task>,
+        identities: &mut dyn Identify,
+    ) -> usize {
         let mut at = match self.conns.find(event.sk) {
             Some(at) if is_same(self.conns.get(at), event, from) => at,
             found => {
@@ -491,22 +498,22 @@ impl Table {
                     self.report_lost_end(at, event.time_ns);
                 }
                 let role = (from == State::Listen).then_some(Role::Listener);
-                self.add(event, from, role, Since::Never, key(event, None), who)
+                self.add(event, from, role, Since::Unknown, key(event, None), identities)
             }
         };
         let conn = self.conns.get_mut(at);
         conn.tuple = merge(conn.tuple, event.tuple);
-        if conn.awaits_ends {
-            at = self.child_has_ends(at, event, who);
+        if conn.awaits_endpoints {
+            at = self.resolve_child(at, event, identities);
         }
         if let Some(task) = task {
-            self.set_closer(at, event, task, who);
+            self.set_closer(at, event, task, identities);
         }
         at
     }
 
     /// The process `task` closes the connection at `at`. If that is not its known owner, `task` owns the connection now.
-    fn set_closer(&mut self, at: usize, event: &Event, task: &Task, who: &mut dyn Identify) {
+    fn set_closer(&mut self, at: usize, event: &Event, task: &Task, identities: &mut dyn Identify) {
         let conn = self.conns.get(at);
         let owner = conn.subject.owner.as_ref();
         if owner.is_some_and(|owner| is_up_to_date(owner, task)) {
@@ -518,7 +525,7 @@ impl Table {
         let other = owner.filter(|owner| known.is_none() && owner.source == OwnerSource::Inherited);
         let (other, port) = (other.map(|owner| Rc::clone(&owner.task)), conn.tuple.local_port);
         let owner = OwnerKey { task: Rc::new(task.clone()), source };
-        self.conns.set_subject(at, who.identify(key(event, Some(owner))));
+        self.conns.set_subject(at, identities.identify(key(event, Some(owner))));
         if let Some(other) = other {
             self.owners.question_listeners(&self.conns, &other, port, event.time_ns);
         }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use rustc_hash::FxBuildHasher;
 
-use super::identity::Ends;
+use super::identity::Endpoints;
 
 /// Empty unless the walk is under way.
 #[derive(Default)]
@@ -13,7 +13,7 @@ pub(super) struct Walk {
     /// Addresses of sockets that have ended.
     ended: HashSet<u64, FxBuildHasher>,
     /// Children whose requests were not known: the walk may still show those.
-    children: HashSet<Ends, FxBuildHasher>,
+    children: HashSet<Endpoints, FxBuildHasher>,
     /// Connections that several processes hold.
     shared: HashSet<u64, FxBuildHasher>,
 }
@@ -39,14 +39,14 @@ impl Walk {
     }
 
     /// A child without a known request. No event of its own ends a request that becomes a child.
-    pub(super) fn note_child(&mut self, ends: Ends) {
+    pub(super) fn note_child(&mut self, ends: Endpoints) {
         if self.is_running {
             self.children.insert(ends);
         }
     }
 
     /// Whether the request with these ends has become a child.
-    pub(super) fn is_child(&self, ends: &Ends) -> bool {
+    pub(super) fn is_child(&self, ends: &Endpoints) -> bool {
         self.children.contains(ends)
     }
 

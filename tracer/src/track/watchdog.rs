@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::{
     conns::{Conn, Conns, Since, plain},
-    identity::Ends,
+    identity::Endpoints,
 };
 use crate::model::{ConnId, Connection, InState, Record, Resolved, SocketInfo, State, Stuck, Thresholds};
 
@@ -31,11 +31,11 @@ impl Watchdog {
         Self { thresholds, buckets: BTreeMap::new(), len: 0, least_ns, resolved: Vec::new() }
     }
 
-    /// The connection at `at` has come into a state, or another kernel object continues it.
+    /// The connection at `at` has come into a state: gives it an entry, unless it has one that is early enough.
     pub(super) fn watch(&mut self, conns: &mut Conns, at: usize) {
         let conn = conns.get(at);
         let earlier = |bucket: u32| conn.watched == 0 || bucket < conn.watched;
-        // Most connections have an entry from their beginning on, and no later state is due earlier.
+        // No threshold is shorter than `least_ns`: an entry that is due before that is early enough for any state.
         if !earlier(bucket(conn.since_ns.saturating_add(self.least_ns))) {
             return;
         }
@@ -58,8 +58,9 @@ impl Watchdog {
         self.watch(conns, at);
     }
 
-    /// The connection at `at` leaves its state at `time_ns`, `wall_ns` by the wall clock.
-    pub(super) fn unwatch(
+    /// The connection at `at` leaves its state at `time_ns`, `wall_ns` by the wall clock: if it was reported as stuck, notes the
+    /// `resolved` record. Its entry stays.
+    pub(super) fn note_resolved(
         &mut self,
         conns: &mut Conns,
         at: usize,
@@ -124,7 +125,7 @@ impl Watchdog {
         (now_ns, wall_ns): (u64, i64),
     ) -> Option<Stuck> {
         let conn = conns.get_mut(at);
-        if conn.awaits_ends {
+        if conn.awaits_endpoints {
             // The connection's first record is not out yet.
             let (later, sk, id) = (bucket(now_ns), conn.sk, conn.id);
             conn.watched = later;
@@ -162,10 +163,10 @@ impl Watchdog {
         now_ns: u64,
         sockets: impl Iterator<Item = (&'a SocketInfo, u64)>,
     ) {
-        let index: HashMap<Ends, usize> =
-            conns.iter().enumerate().map(|(at, conn)| (Ends::of_conn(conn), at)).collect();
+        let index: HashMap<Endpoints, usize> =
+            conns.iter().enumerate().map(|(at, conn)| (Endpoints::of_conn(conn), at)).collect();
         for (socket, age_ns) in sockets {
-            if let Some(&at) = index.get(&Ends::new(Some(socket.netns), socket.tuple)) {
+            if let Some(&at) = index.get(&Endpoints::new(Some(socket.netns), socket.tuple)) {
                 let conn = conns.get_mut(at);
                 if conn.since == Since::AtLeast && conn.state == socket.state {
                     conn.since_ns = conn.since_ns.min(now_ns.saturating_sub(age_ns));

@@ -31,7 +31,7 @@ type Row = (State, u16, Resets, &'static str, Option<Cause>, u16);
 
 fn check(table: impl IntoIterator<Item = Row>) {
     for (from, errno, resets, words, cause, said) in table {
-        let why = why(from, errno, resets, with(words));
+        let why = close_cause(from, errno, resets, with(words));
         assert_eq!((why.cause, why.errno), (cause, said), "{from} {errno} {words}");
     }
 }
@@ -134,8 +134,8 @@ fn ends_from_outside_and_orderly_ends() {
         // A listener has errors of earlier connections only.
         (Listen, 104, NO_RESETS, "", None, 0),
     ]);
-    let bare = why(LastAck, 0, NO_RESETS, None);
-    assert_eq!(bare, Why::default());
+    let bare = close_cause(LastAck, 0, NO_RESETS, None);
+    assert_eq!(bare, CloseCause::default());
 }
 
 #[test]
@@ -154,7 +154,11 @@ fn a_reset_is_waited_for_where_it_can_follow() {
         (State::Established, 103, NO_RESETS, "", false),
         (State::SynSent, 0, NO_RESETS, "connecting", false),
     ] {
-        assert_eq!(why(from, errno, resets, with(words)).may_be_reset, waits, "{from} {errno} {words}");
+        assert_eq!(
+            close_cause(from, errno, resets, with(words)).may_be_reset,
+            waits,
+            "{from} {errno} {words}"
+        );
     }
 }
 
@@ -167,7 +171,7 @@ fn a_state_that_is_left_for_another_one_has_a_cause_where_a_fin_came() {
         (State::FinWait1, State::FinWait2, None),
         (State::Established, State::FinWait1, None),
     ] {
-        assert_eq!(step(from, to), cause, "{from} {to}");
+        assert_eq!(step_cause(from, to), cause, "{from} {to}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the numbers of a socket, its holders, its listeners and its other end come to.
+//! Decides why a socket is stuck, by the socket's numbers, its holders, its listeners and its other end.
 
 use super::inherited::is_inherited;
 use crate::{
@@ -9,10 +9,11 @@ use crate::{
 const SECOND_NS: u64 = 1_000_000_000;
 /// Data that was sent within this time, and after the peer's FIN, shows that a half-closed connection is in use (docs/stuck.md).
 const RECENT_NS: u64 = 10 * SECOND_NS;
-/// The same where nothing tells when the FIN came: if that was after the data, then the state is younger than this.
+/// The same where the time of the FIN is not known. The data may have been sent before the FIN: then the connection has been in its
+/// state for less than this.
 const RECENT_AT_LEAST_NS: u64 = SECOND_NS;
-/// A SYN-ACK is sent again after a second (`TCP_TIMEOUT_INIT`), and TCP_DEFER_ACCEPT suppresses that: after twice this time the timer
-/// has run out in any case.
+/// If the accept queue has no room, the kernel sends the SYN-ACK again after a second (`TCP_TIMEOUT_INIT`); while TCP_DEFER_ACCEPT waits
+/// for data, it does not. After twice that time, the timer of the SYN-ACK has expired in either case.
 const ANSWERED_NS: u64 = 2 * SECOND_NS;
 
 /// Why a socket is stuck.
@@ -20,7 +21,7 @@ const ANSWERED_NS: u64 = 2 * SECOND_NS;
 pub fn reason(found: &SocketReport) -> Reason {
     let socket = &found.socket;
     match socket.state {
-        // What reasons are told by is not known of it.
+        // The fields that decide the reason could not be read.
         _ if socket.is_partial => Reason::Unknown,
         State::CloseWait => close_wait(found),
         State::FinWait2 if found.holders.is_empty() && socket.inode == 0 => Reason::OrphanWaitsForFin,
@@ -28,7 +29,7 @@ pub fn reason(found: &SocketReport) -> Reason {
         State::NewSynRecv | State::SynRecv => handshake(found),
         State::SynSent if found.listeners.iter().any(Listener::is_full) => Reason::AcceptQueueFull,
         State::FinWait1 | State::LastAck | State::Closing if cannot_send(socket) => Reason::CannotSend,
-        State::FinWait1 | State::LastAck | State::Closing if takes_nothing(socket) => {
+        State::FinWait1 | State::LastAck | State::Closing if has_zero_window(socket) => {
             Reason::PeerTakesNothing
         }
         State::FinWait1 | State::LastAck | State::Closing | State::SynSent if is_not_answering(socket) => {
@@ -38,18 +39,18 @@ pub fn reason(found: &SocketReport) -> Reason {
     }
 }
 
-/// Something was sent again and not acknowledged, or more than one probe of a closed window was not answered.
+/// Something was retransmitted and not acknowledged, or more than one window probe was not answered.
 fn is_not_answering(socket: &SocketInfo) -> bool {
     match socket.timer.map(|timer| timer.kind) {
-        Some(TimerKind::Retransmit) => socket.retransmits > 0 && !refuses_again(socket),
+        Some(TimerKind::Retransmit) => socket.retransmits > 0 && !has_refused_retransmission(socket),
         // `icsk_probes_out`, which every acknowledgment clears: the last probe may be on its way.
         Some(TimerKind::Probe) => socket.retransmits > 1,
         _ => false,
     }
 }
 
-/// The timer of closed windows runs, and the peer's window has room for what is to be sent: the timer is also set where
-/// the host itself could not send.
+/// The persist timer runs, and the peer's window has room for what is to be sent: the kernel also sets this timer where the host itself
+/// could not send.
 fn cannot_send(socket: &SocketInfo) -> bool {
     socket.timer.is_some_and(|timer| timer.kind == TimerKind::Probe)
         && socket.times.is_some_and(|times| {
@@ -59,18 +60,18 @@ fn cannot_send(socket: &SocketInfo) -> bool {
         })
 }
 
-/// The peer's window is closed, and the peer answers.
-fn takes_nothing(socket: &SocketInfo) -> bool {
-    refuses_again(socket) || is_probed(socket)
+/// The peer's window is zero, and the peer answers.
+fn has_zero_window(socket: &SocketInfo) -> bool {
+    has_refused_retransmission(socket) || is_window_probed(socket)
 }
 
-/// The kernel asks for the peer's closed window, and the peer answers.
-fn is_probed(socket: &SocketInfo) -> bool {
+/// The kernel sends window probes, and the peer answers them.
+fn is_window_probed(socket: &SocketInfo) -> bool {
     socket.timer.is_some_and(|timer| timer.kind == TimerKind::Probe) && socket.retransmits <= 1
 }
 
-/// What is sent again, since it came when there was no room, was answered by a closed window.
-fn refuses_again(socket: &SocketInfo) -> bool {
+/// A retransmission was acknowledged with a zero window: the peer had no room for the segment, and has none now.
+fn has_refused_retransmission(socket: &SocketInfo) -> bool {
     // Before the handshake there is no window yet.
     socket.state != State::SynSent
         && socket.timer.is_some_and(|timer| timer.kind == TimerKind::Retransmit)
@@ -89,7 +90,8 @@ fn close_wait(found: &SocketReport) -> Reason {
         return nobody(found);
     }
     if socket.transport == Transport::Mptcp {
-        // Its queues count memory: no end of file, and not what is being sent.
+        // For MPTCP the kernel gives the memory that the queues use: a receive queue of 1 is no FIN, and the send queue is not the
+        // unsent data.
         return if socket.receive_queue == 0 { Reason::Unknown } else { Reason::UnreadData };
     }
     if let Some(reason) = sending(found) {
@@ -117,35 +119,35 @@ fn nobody(found: &SocketReport) -> Reason {
     }
 }
 
-/// What the other direction does, if that is in use.
+/// The reason, if this host still sends data or tries to.
 fn sending(found: &SocketReport) -> Option<Reason> {
     let socket = &found.socket;
     let waits = socket.send_queue > 0;
     if waits && cannot_send(socket) {
         return Some(Reason::CannotSend);
     }
-    // What is sent again counts as sent.
+    // A retransmission counts as sent, too: this comes before the test for data that was sent recently.
     if waits && is_not_answering(socket) {
         return Some(Reason::PeerNotAnswering);
     }
-    if waits && refuses_again(socket) {
+    if waits && has_refused_retransmission(socket) {
         return Some(Reason::PeerTakesNothing);
     }
     if since_sent_ns(found).is_some() {
         return Some(Reason::HalfClosedSending);
     }
-    if waits && is_probed(socket) {
+    if waits && is_window_probed(socket) {
         return Some(Reason::PeerTakesNothing);
     }
     waits.then_some(Reason::HalfClosedSending)
 }
 
-/// Since data was sent, if that is not long ago, and not before the peer's FIN as far as anything tells.
+/// The time since data was last sent, ns: if that is recent, and, as far as is known, after the peer's FIN.
 pub(super) fn since_sent_ns(found: &SocketReport) -> Option<u64> {
     let times = found.socket.times.filter(|times| times.data_segments_sent > 0)?;
     let since_ns = times.since_data_sent_ns;
     let is_recent = match found.age.filter(|age| !age.at_least) {
-        // A time in ticks may be one tick too short: what was sent just before the FIN was not sent after it.
+        // A time in ticks may be one tick too short: data that was sent just before the FIN must not count.
         Some(age) => since_ns.saturating_add(TICK_NS) < age.ns && since_ns < RECENT_NS,
         // The FIN came behind the peer's data: what was sent before that, or in the same tick, may have been sent before the FIN.
         None => since_ns < RECENT_AT_LEAST_NS && since_ns < times.since_data_received_ns,
@@ -159,8 +161,8 @@ fn handshake(found: &SocketReport) -> Reason {
     if found.peer.is_some_and(|peer| peer.state == State::SynSent) {
         return Reason::HandshakeUnfinished;
     }
-    // The peer has the SYN-ACK and has said all it had to say, and the kernel does not send the SYN-ACK again, as it would
-    // for lack of room.
+    // The peer has the SYN-ACK and has no unacknowledged data, and the kernel does not send the SYN-ACK again, as it would if the
+    // accept queue had no room.
     let is_done = found.peer.is_some_and(|peer| {
         peer.state == State::Established
             && peer.unacknowledged == 0

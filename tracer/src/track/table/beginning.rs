@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::{Conn, Ends, Since, Table, Update, is_same_process, key, merge};
+use super::{Conn, Endpoints, Since, Table, Update, is_same_process, key, merge};
 use crate::model::{Event, Identify, KernelSocket, OwnerKey, OwnerSource, Role, State, Task, Tuple};
 
 impl Table {
@@ -14,7 +14,7 @@ impl Table {
         role: Option<Role>,
         task: Option<&Task>,
         listener: Option<KernelSocket>,
-        who: &mut dyn Identify,
+        identities: &mut dyn Identify,
     ) -> usize {
         self.clear(event.sk, event.time_ns);
         let own = task.map(|task| OwnerKey {
@@ -22,7 +22,7 @@ impl Table {
             source: if role == Some(Role::Listener) { OwnerSource::Listen } else { OwnerSource::Connect },
         });
         let owner = own.or_else(|| self.inherited(listener?));
-        self.add(event, from, role, Since::Never, key(event, owner), who)
+        self.add(event, from, role, Since::Unknown, key(event, owner), identities)
     }
 
     /// connect() has chosen a port.
@@ -70,7 +70,7 @@ impl Table {
         state: State,
         mini: bool,
         task: Option<&Task>,
-        who: &mut dyn Identify,
+        identities: &mut dyn Identify,
     ) {
         if state == State::Close {
             return;
@@ -78,21 +78,21 @@ impl Table {
         let holder = task.map(|task| OwnerKey { task: Rc::new(task.clone()), source: OwnerSource::Scan });
         if let Some(at) = self.conns.find(event.sk) {
             if let Some(holder) = holder {
-                self.also_held(at, event, holder, who);
+                self.also_held(at, event, holder, identities);
             }
             return;
         }
         // The walk had a reference to the socket while it ended, or became a child.
         let is_over = self.walk.has_ended(event.sk)
-            || (state == State::NewSynRecv && self.walk.is_child(&Ends::of(event)));
+            || (state == State::NewSynRecv && self.walk.is_child(&Endpoints::of(event)));
         if !is_over && !self.pending.is_timewait(event.sk) {
-            self.add_existing(event, state, mini, holder, who);
+            self.add_existing(event, state, mini, holder, identities);
         }
     }
 
     /// Another process holds a socket that is known. Of several holders of a connection it is not known which one accepted it. The
     /// process that called listen() is older than those that got the listener from it.
-    fn also_held(&mut self, at: usize, event: &Event, holder: OwnerKey, who: &mut dyn Identify) {
+    fn also_held(&mut self, at: usize, event: &Event, holder: OwnerKey, identities: &mut dyn Identify) {
         let conn = self.conns.get(at);
         let owner = match &conn.subject.owner {
             None if self.walk.is_shared(event.sk) => return,
@@ -111,7 +111,7 @@ impl Table {
             }
         };
         if owner.is_some() || conn.state != State::Listen {
-            self.conns.set_subject(at, who.identify(key(event, owner)));
+            self.conns.set_subject(at, identities.identify(key(event, owner)));
         }
     }
 
@@ -122,17 +122,17 @@ impl Table {
         state: State,
         mini: bool,
         owner: Option<OwnerKey>,
-        who: &mut dyn Identify,
+        identities: &mut dyn Identify,
     ) -> usize {
         let role = match state {
             State::Listen => Some(Role::Listener),
             State::NewSynRecv => Some(Role::Server),
             _ => None,
         };
-        let at = self.add(event, state, role, Since::AtLeast, key(event, owner), who);
+        let at = self.add(event, state, role, Since::AtLeast, key(event, owner), identities);
         self.conns.get_mut(at).mini = mini;
         if state == State::NewSynRecv {
-            self.mini_sockets.add_request(Ends::of(event), event.sk);
+            self.mini_sockets.add_request(Endpoints::of(event), event.sk);
         }
         at
     }

@@ -2,11 +2,11 @@
 
 use std::rc::Rc;
 
-use super::{Conn, Details, Ends, Since, Table};
+use super::{Conn, Details, Endpoints, Since, Table};
 use crate::{
     model::{Cause, ClosedAs, Event, Record, State, Transition},
     track::{
-        cause::{Why, can_end_by_own_reset, likely_mini, reset_why, step, why},
+        cause::{CloseCause, can_end_by_own_reset, close_cause, likely_mini, reset_why, step_cause},
         pending::Closing,
         resets::{Resets, Sent},
     },
@@ -16,15 +16,16 @@ impl Table {
     /// `-> CLOSE`: the end of the connection, or a timewait socket continues it.
     pub(super) fn closed(&mut self, at: usize, event: &Event, from: State, closed_as: Option<ClosedAs>) {
         if self.pending.has_timewaits() {
-            let ends = Ends::new(event.netns, self.conns.get(at).tuple);
+            let ends = Endpoints::new(event.netns, self.conns.get(at).tuple);
             if let Some(timewait) = self.pending.take_timewait(event.sk, &ends) {
                 return self.continue_as_timewait(at, event, from, timewait);
             }
         }
         let resets = self.pending.take_resets(event, from);
-        let why = self.only_provable(why(from, event.error, resets, closed_as));
-        let hidden = !self.sight.minis && why.errno == 0 && matches!(from, State::FinWait2 | State::Closing);
-        let likely = if hidden && self.sight.estimates {
+        let why = self.only_provable(close_cause(from, event.error, resets, closed_as));
+        let hidden =
+            !self.visibility.minis && why.errno == 0 && matches!(from, State::FinWait2 | State::Closing);
+        let likely = if hidden && self.visibility.estimates {
             closed_as.and_then(|closed_as| likely_mini(from, why.errno, closed_as))
         } else {
             None
@@ -32,19 +33,19 @@ impl Table {
         // A mini-socket that no hook shows may continue the connection.
         let cause = why.cause.filter(|_| !hidden);
         let details = Details { from: Some(from), cause, errno: why.errno, exact: !hidden, mini: false };
-        let mut transition = self.enter(at, State::Close, event.time_ns, details);
+        let mut transition = self.change_state(at, State::Close, event.time_ns, details);
         self.remove(at);
         self.remember_closed(event.sk, from);
         let closed = closed_as.unwrap_or_default();
         if let Some(sent) = resets.sent.filter(|_| why.cause == Some(Cause::ResetSent)) {
-            transition.reset_why = reset_why(from, false, true, sent, closed, &self.sight.reset_reasons);
+            transition.reset_why = reset_why(from, false, true, sent, closed, &self.visibility.reset_reasons);
         }
         let closing = Closing {
             sk: event.sk,
             at_ns: event.time_ns,
             transition,
             closed,
-            received: resets.received,
+            by_tcp_reset: resets.received,
             likely,
         };
         if why.may_be_reset {
@@ -71,11 +72,11 @@ impl Table {
     }
 
     /// Where no hook shows resets that are sent, a cause that only their absence proves is not known.
-    fn only_provable(&self, why: Why) -> Why {
+    fn only_provable(&self, why: CloseCause) -> CloseCause {
         match why.cause {
-            _ if !why.may_be_reset || self.sight.resets => why,
-            Some(Cause::ZeroWindowTimeout) => Why::default(),
-            _ => Why { cause: None, may_be_reset: false, ..why },
+            _ if !why.may_be_reset || self.visibility.resets => why,
+            Some(Cause::ZeroWindowTimeout) => CloseCause::default(),
+            _ => CloseCause { cause: None, may_be_reset: false, ..why },
         }
     }
 
@@ -83,10 +84,10 @@ impl Table {
     pub(super) fn finish_closing(&mut self, closing: Closing, reset: Option<Sent>) {
         let mut transition = closing.transition;
         if let Some(sent) = reset {
-            let (from, received) = (transition.from, closing.received);
+            let (from, received) = (transition.from, closing.by_tcp_reset);
             transition.cause = Some(Cause::ResetSent);
             transition.reset_why =
-                reset_why(from, received, false, sent, closing.closed, &self.sight.reset_reasons);
+                reset_why(from, received, false, sent, closing.closed, &self.visibility.reset_reasons);
             if !received {
                 // An earlier error: tcp_disconnect() and close() set none before CLOSE.
                 transition.errno = 0;
@@ -101,7 +102,7 @@ impl Table {
     /// Most likely a mini-socket in `state`, which no hook shows, continues the connection.
     fn estimate(&mut self, mut transition: Transition, at_ns: u64, state: State) {
         let conn = &transition.conn;
-        let key = self.mini_sockets.add_estimate(Ends::new(conn.subject.netns, conn.tuple), at_ns);
+        let key = self.mini_sockets.add_estimate(Endpoints::new(conn.subject.netns, conn.tuple), at_ns);
         self.conns.add(Conn {
             since_ns: at_ns,
             role: conn.role,
@@ -113,7 +114,7 @@ impl Table {
         if state != transition.from {
             transition.to = state;
             transition.conn.mini = true;
-            transition.cause = step(transition.from, state);
+            transition.cause = step_cause(transition.from, state);
             self.report(Record::Transition(transition));
         }
     }

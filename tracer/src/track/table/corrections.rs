@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Difference, Ends, KernelTables, Out, Table, merge};
+use super::{Difference, Endpoints, KernelTables, Out, Table, merge};
 use crate::{
     model::{Event, EventKind, Identify},
     track::{
@@ -17,14 +17,14 @@ impl Table {
         &mut self,
         differences: &HashSet<Difference>,
         kernel: &KernelTables<'_>,
-        who: &mut dyn Identify,
+        identities: &mut dyn Identify,
         out: Out<'_>,
     ) {
         self.updates.clear();
         for event in kernel.sockets {
             let difference = kernel.difference(event, &self.conns, &self.mini_sockets, &self.pending);
             if difference.is_some_and(|difference| differences.contains(&difference)) {
-                self.correct_socket(event, who);
+                self.correct_socket(event, identities);
                 self.hand_out(out);
             }
         }
@@ -38,12 +38,12 @@ impl Table {
     }
 
     /// The kernel has the socket of `event` in another state, or the table does not have it.
-    fn correct_socket(&mut self, event: &Event, who: &mut dyn Identify) {
+    fn correct_socket(&mut self, event: &Event, identities: &mut dyn Identify) {
         let EventKind::Socket { state, mini } = event.kind else { return };
         let estimate = find_estimate(event, mini, &self.conns, &self.mini_sockets);
         if let Some(at) = estimate {
-            self.mini_sockets.remove_estimate(&Ends::of(event));
-            self.rename(at, event.sk);
+            self.mini_sockets.remove_estimate(&Endpoints::of(event));
+            self.rekey(at, event.sk);
             self.watchdog.watch_again(&mut self.conns, at);
         }
         if let Some(at) = estimate.or_else(|| self.conns.find(event.sk)) {
@@ -59,7 +59,7 @@ impl Table {
             }
             self.report_lost_end(at, event.time_ns);
         }
-        let at = self.add_existing(event, state, mini, None, who);
+        let at = self.add_existing(event, state, mini, None, identities);
         self.correct(at, None, state, event.time_ns);
     }
 }

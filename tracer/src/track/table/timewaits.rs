@@ -1,11 +1,11 @@
 //! Timewait sockets, which continue full ones, and the ends of mini-sockets.
 
-use super::{Details, Ends, Since, Table, key};
+use super::{Details, Endpoints, Since, Table, key};
 use crate::{
     model::{Cause, Event, Identify, KernelSocket, MiniEnd, MiniEndHow, State},
     track::{
-        cause::step,
-        identity::same_ends,
+        cause::step_cause,
+        identity::same_endpoints,
         pending::{Ending, Timewait},
     },
 };
@@ -16,13 +16,13 @@ impl Table {
         let sk = event.sk;
         if let Some(at) = self.conns.find(sk)
             && self.conns.get(at).mini
-            && same_ends(&self.conns.get(at).tuple, &event.tuple)
+            && same_endpoints(&self.conns.get(at).tuple, &event.tuple)
         {
             self.pending.take_ending(sk);
             let from = self.conns.get(at).state;
             if from == State::FinWait2 && state == State::TimeWait {
-                let details = Details { cause: step(from, state), mini: true, ..Details::EXACT };
-                self.step(at, state, event.time_ns, details);
+                let details = Details { cause: step_cause(from, state), mini: true, ..Details::EXACT };
+                self.change_and_report(at, state, event.time_ns, details);
             }
             return;
         }
@@ -33,7 +33,7 @@ impl Table {
         self.pending.add_timewait(Timewait {
             sk,
             full: full.map_or(0, |full| full.0),
-            ends: Ends::of(event),
+            ends: Endpoints::of(event),
             state,
             event: event.clone(),
             ended: None,
@@ -43,15 +43,15 @@ impl Table {
     /// The full socket at `at` is gone, and a timewait socket continues its connection.
     pub(super) fn continue_as_timewait(&mut self, at: usize, event: &Event, from: State, timewait: Timewait) {
         if from != timewait.state {
-            let cause = step(from, timewait.state);
+            let cause = step_cause(from, timewait.state);
             let details = Details { from: Some(from), cause, mini: true, ..Details::EXACT };
-            self.step(at, timewait.state, event.time_ns, details);
-        } else if self.conns.get(at).since == Since::Never {
+            self.change_and_report(at, timewait.state, event.time_ns, details);
+        } else if self.conns.get(at).since == Since::Unknown {
             // All earlier records of the connection were lost.
             self.correct(at, None, timewait.state, event.time_ns);
         }
         self.remember_closed(event.sk, from);
-        self.rename(at, timewait.sk);
+        self.rekey(at, timewait.sk);
         self.conns.get_mut(at).mini = true;
         self.watchdog.watch_again(&mut self.conns, at);
         if let Some(ending) = timewait.ended {
@@ -60,10 +60,10 @@ impl Table {
     }
 
     /// A timewait socket whose full socket was not seen: the connection is new to the stream.
-    pub(super) fn begin_with_timewait(&mut self, timewait: Timewait, who: &mut dyn Identify) {
+    pub(super) fn begin_with_timewait(&mut self, timewait: Timewait, identities: &mut dyn Identify) {
         let event = &timewait.event;
         self.clear(timewait.sk, event.time_ns);
-        let at = self.add(event, timewait.state, None, Since::Never, key(event, None), who);
+        let at = self.add(event, timewait.state, None, Since::Unknown, key(event, None), identities);
         self.conns.get_mut(at).mini = true;
         self.correct(at, None, timewait.state, event.time_ns);
         if let Some(ending) = timewait.ended {
@@ -89,8 +89,8 @@ impl Table {
             }
         };
         // The record of an end has no interface, the connection has.
-        let ends =
-            found.map_or_else(|| Ends::of(event), |at| Ends::new(event.netns, self.conns.get(at).tuple));
+        let ends = found
+            .map_or_else(|| Endpoints::of(event), |at| Endpoints::new(event.netns, self.conns.get(at).tuple));
         let ending = Ending { sk: event.sk, ends, at_ns: event.time_ns, cause };
         if self.pending.end_timewait(ending) {
             return;
@@ -113,7 +113,7 @@ impl Table {
     }
 
     /// A connection with these ends begins: a mini-socket that had them has ended to make room for it.
-    pub(super) fn end_previous(&mut self, ends: &Ends) {
+    pub(super) fn end_previous(&mut self, ends: &Endpoints) {
         if let Some(ending) = self.pending.take_ending_of(ends) {
             self.finish_ending(&ending, ending.cause.or(Some(Cause::Reused)));
         }
@@ -121,7 +121,7 @@ impl Table {
 
     /// `-> CLOSE` of the mini-socket at `at`.
     pub(super) fn end_mini(&mut self, at: usize, time_ns: u64, cause: Option<Cause>) {
-        self.step(at, State::Close, time_ns, Details { cause, mini: true, ..Details::EXACT });
+        self.change_and_report(at, State::Close, time_ns, Details { cause, mini: true, ..Details::EXACT });
         self.remove(at);
     }
 }
