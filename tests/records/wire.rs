@@ -327,7 +327,8 @@ proptest! {
             let id = (at % transitions.len()) as u64;
             let mut transition = transitions[id as usize].clone();
             let other = &transitions[closing % transitions.len()];
-            // The same connection and owner with another end of the line.
+            // The same connection and owner with other addresses and another end of the line.
+            transition.conn.tuple = other.conn.tuple;
             (transition.exact, transition.illegal) = (other.exact, other.illegal);
             (transition.cause, transition.errno) = (other.cause, other.errno);
             (transition.reset_why, transition.conn.mini) = (other.reset_why, other.conn.mini);

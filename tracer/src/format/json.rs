@@ -1,5 +1,5 @@
-//! NDJSON, schema `sockstate/1` (docs/events.md), as the types of `wire` write it. Only transitions are written by hand,
-//! for speed; what repeats is kept ready: the two ends of a connection, and everything about its owner.
+//! NDJSON, schema `sockstate/1` (docs/events.md), as the types of `wire` write it. Only transitions are written by
+//! hand, for speed; what repeats is kept ready: the two ends of a connection, and everything about its owner.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -25,7 +25,7 @@ impl<K: Copy + Eq> TextCache<K> {
         Self { slots: vec![(None, Vec::new()); slots] }
     }
 
-    /// The text of `key`. `make` makes it of the key alone, so that no text can depend on what its key lacks.
+    /// The text of `key`. `make` is not called again for the same key, so it may only use what the key identifies.
     fn get(&mut self, number: u64, key: K, make: impl FnOnce(K, &mut Vec<u8>)) -> &[u8] {
         let slot = number as usize % self.slots.len();
         let (owner, text) = &mut self.slots[slot];
@@ -38,9 +38,9 @@ impl<K: Copy + Eq> TextCache<K> {
     }
 }
 
-/// All that the end of a transition's line depends on, from `exact` on.
+/// The values in the last part of a transition's line, from `exact` on.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Closing {
+struct LineEnd {
     exact: bool,
     mini: bool,
     illegal: bool,
@@ -49,13 +49,13 @@ struct Closing {
     errno: u16,
 }
 
-impl Closing {
+impl LineEnd {
     fn of(transition: &Transition) -> Self {
         let Transition { exact, illegal, cause, reset_why, errno, .. } = *transition;
         Self { exact, mini: transition.conn.mini, illegal, cause, reset_why, errno }
     }
 
-    /// The slot of its text: most of those that are frequent have different slots.
+    /// The number of its slot: most of the frequent ones have different slots.
     fn number(self) -> u64 {
         let cause = self.cause.map_or(0, |cause| 1 + cause as u64);
         u64::from(self.errno) << 8
@@ -65,7 +65,7 @@ impl Closing {
             | u64::from(self.mini)
     }
 
-    /// What most transitions do not have is absent.
+    /// Keys that most transitions do not have are left out.
     fn write(self, out: &mut Vec<u8>) {
         out.extend_from_slice(if self.exact { br#","exact":true"# } else { br#","exact":false"# });
         if self.mini {
@@ -83,19 +83,19 @@ impl Closing {
     }
 }
 
-/// What tells the records of one host and run from those of others, where they come together.
+/// Identifies the host and the run of a record, for collectors that get the records of several hosts.
 #[derive(Clone, Copy, Debug)]
 pub struct Stamp<'a> {
     /// Host name.
     pub host: &'a str,
-    /// The stream's.
+    /// The instance of the stream.
     pub instance: u32,
-    /// Whatever the user wants to find in each.
+    /// The labels of the configuration.
     pub labels: &'a BTreeMap<String, String>,
 }
 
 impl Stamp<'_> {
-    /// As lines have it.
+    /// Its keys in a line.
     #[must_use]
     pub fn keys(&self) -> wire::Stamp<'static> {
         let text = |text: &str| wire::Text::from(text.to_owned());
@@ -113,11 +113,11 @@ pub struct Json {
     /// Both states, and the key of what follows them, by the states.
     pairs: Vec<Option<Piece<112>>>,
     roles: [Piece<32>; 4],
-    /// Both ends and the subject, by the connection and the subject's number.
-    tails: TextCache<(u64, u64)>,
-    /// By the subject's number.
+    /// Both ends and the subject, by the tuple and the subject's number.
+    middles: TextCache<(Tuple, u64)>,
+    /// By the subject's number: a number never gets another subject.
     subjects: TextCache<u64>,
-    closings: TextCache<Closing>,
+    line_ends: TextCache<LineEnd>,
     stamp: wire::Stamp<'static>,
     /// The keys of `stamp` as text, for the middle of a line.
     stamp_text: Vec<u8>,
@@ -139,9 +139,9 @@ impl Default for Json {
                 role(Some(Role::Server)),
                 role(Some(Role::Listener)),
             ],
-            tails: TextCache::new(256),
+            middles: TextCache::new(256),
             subjects: TextCache::new(64),
-            closings: TextCache::new(256),
+            line_ends: TextCache::new(256),
             stamp: wire::Stamp::default(),
             stamp_text: Vec::new(),
         }
@@ -166,7 +166,7 @@ impl Format for Json {
 }
 
 impl Json {
-    /// The line of [`wire::Transition`], written by hand: nearly all records are of this kind.
+    /// The line of a [`wire::Transition`], written by hand: nearly all records are transitions.
     fn transition(&mut self, seq: u64, transition: &Transition, out: &mut Vec<u8>) {
         append(out, |line| {
             line.text(br#"{"schema":"sockstate/1","kind":"transition","seq":"#);
@@ -200,17 +200,17 @@ impl Json {
             out.extend_from_slice(subjects.get(of_subject, of_subject, |_, out| subject(&conn.subject, out)));
         };
         if conn.tuple.is_complete() {
-            let key = (conn.id.0, of_subject);
-            out.extend_from_slice(self.tails.get(conn.id.0, key, |_, out| {
-                ends(&conn.tuple, out);
+            let key = (conn.tuple, of_subject);
+            out.extend_from_slice(self.middles.get(conn.id.0, key, |(tuple, _), out| {
+                ends(&tuple, out);
                 subject_text(out);
             }));
         } else {
             ends(&conn.tuple, out);
             subject_text(out);
         }
-        let closing = Closing::of(transition);
-        out.extend_from_slice(self.closings.get(closing.number(), closing, Closing::write));
+        let line_end = LineEnd::of(transition);
+        out.extend_from_slice(self.line_ends.get(line_end.number(), line_end, LineEnd::write));
     }
 
     /// With these keys in every record.
@@ -228,7 +228,7 @@ fn members(object: &impl Serialize, out: &mut Vec<u8>) {
     let before = out.len();
     // Writing a value of ours to a vector does not fail.
     let _ = serde_json::to_writer(&mut *out, object);
-    // Instead of the braces: a comma, and nothing.
+    // A comma instead of the opening brace and nothing instead of the closing one: the keys continue an open object.
     if let Some(brace) = out.get_mut(before) {
         *brace = b',';
     }
@@ -275,7 +275,7 @@ fn text_or_null(key: &str, value: Option<&str>, out: &mut Vec<u8>) {
     }
 }
 
-/// The same, absent where it is not known.
+/// A member whose value needs no escaping; none if the value is not known.
 fn text(key: &str, value: Option<&str>, out: &mut Vec<u8>) {
     if value.is_some() {
         text_or_null(key, value, out);
