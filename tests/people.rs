@@ -230,7 +230,7 @@ fn what_is_newer_or_no_record_is_said_with_its_line() {
         ("no JSON\n", "not a record of sockstate"),
         (
             "{\"schema\":\"sockstate/1\",\"kind\":\"transition\",\"time\":\"2026-01-01T00:00:00Z\"}\n",
-            "lacks something",
+            "a required key of the transition is missing or has an unknown value",
         ),
     ] {
         fs::write(&path, format!("{first}\n{second}")).expect("write");

@@ -1,7 +1,7 @@
 //! sockstate: every TCP state transition of a Linux host, live, with the process that owns the socket.
 //!
-//! One way through the house: `kernel` programs -> ring -> `source` -> `decode` -> `track` -> `enrich` -> `route`
-//! -> `format` and `sinks`. `model` is what they hand on; `pipeline` and `cmd` wire it together. Which module may
+//! The path of a record: `kernel` programs -> ring -> `source` -> `decode` -> `track` -> `enrich` -> `route`
+//! -> `format` and `sinks`. `model` has the types that they pass on; `pipeline` and `cmd` wire it together. Which module may
 //! use which is checked by `cargo xtask check`; see docs/architecture.md.
 
 #[macro_use]

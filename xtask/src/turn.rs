@@ -1,5 +1,5 @@
-//! The part of the kernel matrix that CI runs. CI keeps nothing between runs, so the number of the part is committed:
-//! `.ci/turn`.
+//! The part of the kernel matrix that CI runs: its turn. CI keeps nothing between runs, so the number of the turn is
+//! committed: `.ci/turn`.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -7,7 +7,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::{output, root};
 
-/// After this many seconds, HEAD must be another change than the one that took the last turn.
+/// If HEAD is more than this many seconds newer than the last commit of `.ci/turn`, it is another change, which needs
+/// the next turn.
 const FRESH: u64 = 4 * 60 * 60;
 
 fn file() -> PathBuf {
@@ -28,7 +29,7 @@ pub(crate) fn advance() -> Result<()> {
     Ok(())
 }
 
-/// Each turn boots every second kernel, with one tier each.
+/// A turn boots every second kernel, each with one of the tiers.
 const STEP: usize = 2;
 
 /// How many turns in a row cover each of `tiers` on every kernel.
@@ -36,7 +37,8 @@ pub(crate) fn needed(tiers: usize) -> usize {
     STEP * tiers
 }
 
-/// Every second kernel with one tier; the next turn takes the other kernels, and the one after that the next tiers.
+/// Every second kernel, each with one of the tiers. The next turn has the other kernels; the turn after that has these
+/// kernels again, each with its next tier.
 pub(crate) fn part<K: Copy, T: Copy>(kernels: &[K], tiers: &[T], turn: usize) -> Vec<(K, T)> {
     let pair = |(index, kernel): (usize, &K)| {
         let turn = index + turn;
@@ -62,7 +64,9 @@ pub(crate) fn verify() -> Result<()> {
     if head.saturating_sub(turn) <= FRESH || is_taken()? {
         return Ok(());
     }
-    let text = format!("the turn of the kernel matrix is {hours} hours older than HEAD: cargo xtask turn");
+    let text = format!(
+        "the turn of the kernel matrix is {hours} hours older than HEAD; run `cargo xtask turn` and commit .ci/turn"
+    );
     if std::env::var_os("CI").is_some() {
         println!("WARNING: {text}");
         return Ok(());

@@ -27,10 +27,10 @@ pub(crate) struct Args {
     /// Kernels, the newest of each series: 5.10, 7, or with Debian's flavour 5.10-rt, 6.12-cloud, 7-16k [default: all
     /// that are tested on this machine].
     kernels: Vec<String>,
-    /// The machine.
+    /// The architecture of the virtual machines.
     #[arg(long, value_enum, default_value = "x86_64")]
     arch: Arch,
-    /// Only the part of the matrix that .ci/turn selects: every second kernel, with one tier each.
+    /// Only the part of the matrix that .ci/turn selects: every second kernel, each with one of the tiers.
     #[arg(long, conflicts_with = "shell")]
     turn: bool,
     /// Only tests whose name contains this text; may be given more than once.
@@ -61,7 +61,7 @@ struct Job<'a> {
     number: usize,
     kernel: &'a Kernel,
     /// The tier, or the shell command.
-    what: &'a str,
+    tier_or_command: &'a str,
     script: String,
 }
 
@@ -89,15 +89,20 @@ pub(crate) fn all(args: &Args) -> Result<()> {
     if !missing.is_empty() && !args.kernels.is_empty() {
         bail!("Debian's archive has no kernel {}", missing.join(", "));
     }
-    let available =
-        chosen.into_iter().filter_map(|(series, what)| Some((kernels.get(series)?.as_ref()?, what)));
+    let available = chosen
+        .into_iter()
+        .filter_map(|(series, tier_or_command)| Some((kernels.get(series)?.as_ref()?, tier_or_command)));
     let jobs: Vec<Job<'_>> = available
         .enumerate()
-        .map(|(number, (kernel, what))| Job {
+        .map(|(number, (kernel, tier_or_command))| Job {
             number,
             kernel,
-            what,
-            script: if args.shell.is_some() { what.to_owned() } else { tests(what, &args.filter) },
+            tier_or_command,
+            script: if args.shell.is_some() {
+                tier_or_command.to_owned()
+            } else {
+                tests(tier_or_command, &args.filter)
+            },
         })
         .collect();
     let begin = Instant::now();
@@ -107,9 +112,9 @@ pub(crate) fn all(args: &Args) -> Result<()> {
             scope.spawn(|| {
                 while let Ok(Some(job)) = queue.lock().map(|mut queue| queue.next()) {
                     let ran = run(args, &programs, &job);
-                    println!("== {} {}: {ran}", job.kernel.release, job.what);
+                    println!("== {} {}: {ran}", job.kernel.release, job.tier_or_command);
                     if let Ok(mut results) = results.lock() {
-                        results.push((format!("{} {}", job.kernel.release, job.what), ran));
+                        results.push((format!("{} {}", job.kernel.release, job.tier_or_command), ran));
                     }
                 }
             });
@@ -117,7 +122,7 @@ pub(crate) fn all(args: &Args) -> Result<()> {
     });
     let results = results.into_inner().unwrap_or_default();
     for series in missing {
-        println!("SKIPPED: kernel {series}: Debian's archive gives none");
+        println!("SKIPPED: kernel {series}: not available: see the message above");
     }
     print!("{}", report::summary(&results, begin.elapsed()));
     let failed = results.iter().filter(|(_, ran)| ran.result.is_err()).count();
@@ -133,19 +138,19 @@ fn choose(args: &Args) -> Result<Vec<(&str, &str)>> {
         [] => kernels::tested(args.arch).to_vec(),
         given => given.iter().map(String::as_str).collect(),
     };
-    let whats: Vec<&str> = match &args.shell {
+    let runs: Vec<&str> = match &args.shell {
         Some(shell) => vec![shell],
         None => args.tiers.iter().map(String::as_str).collect(),
     };
     if args.turn {
         let turn = turn::read()?;
         println!(
-            "turn {turn}: every second kernel with one tier; {} turns in a row cover all kernels and tiers",
-            turn::needed(whats.len())
+            "turn {turn}: every second kernel, each with one of the tiers; {} turns in a row cover all kernels and tiers",
+            turn::needed(runs.len())
         );
-        return Ok(turn::part(&series, &whats, turn));
+        return Ok(turn::part(&series, &runs, turn));
     }
-    Ok(series.iter().flat_map(|series| whats.iter().map(move |what| (*series, *what))).collect())
+    Ok(series.iter().flat_map(|series| runs.iter().map(move |run| (*series, *run))).collect())
 }
 
 fn run(args: &Args, programs: &Programs, job: &Job<'_>) -> Ran {
@@ -158,7 +163,7 @@ fn run(args: &Args, programs: &Programs, job: &Job<'_>) -> Ran {
         let Err(error) = &result else { break };
         let error = format!("{error:#}");
         let failed = report::failed(&error);
-        println!("== {} {}: once more, after {error}", job.kernel.release, job.what);
+        println!("== {} {}: once more, after {error}", job.kernel.release, job.tier_or_command);
         result = boot(&once_more(&job.script, &failed));
         again.push(if failed.is_empty() { vec!["the whole run".to_owned()] } else { failed });
     }

@@ -1,4 +1,4 @@
-//! The loop: write what is ready, wait, drain the ring, and keep house.
+//! The loop: write what is ready, wait, drain the ring, and run the periodic tasks.
 
 use std::time::Duration;
 

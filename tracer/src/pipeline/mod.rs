@@ -1,4 +1,4 @@
-//! One way through the house, wired together: ring -> decode -> track (with enrich) -> route -> format -> output.
+//! The pipeline: ring -> decode -> track (with enrich) -> route -> format -> output.
 //!
 //! One thread owns everything; nothing is shared. The order of the end: detach, drain the ring, say what was lost,
 //! flush.
@@ -92,7 +92,7 @@ pub struct Settings {
     pub nap: Duration,
 }
 
-/// The rooms behind the ring.
+/// The stages after the ring.
 pub struct Pipeline {
     /// Where records come from.
     pub source: KernelSource,

@@ -34,21 +34,21 @@ impl Cuts {
         shown
     }
 
-    /// The first of some items, as many as there is room for. `make` makes of one what is written.
+    /// The first of `items`, as many as `limit` allows. `make` turns an item into what is written.
     pub(crate) fn list<S, T: Serialize>(
         &mut self,
         field: &'static str,
         items: impl ExactSizeIterator<Item = S>,
-        room: ListLimit,
+        limit: ListLimit,
         make: impl Fn(S, &mut Self) -> T,
     ) -> Vec<T> {
         let total = items.len();
-        let mut left = room.bytes;
+        let mut left = limit.bytes;
         let mut listed = Vec::new();
-        for item in items.take(room.items) {
+        for item in items.take(limit.items) {
             let mut cuts = Self::default();
             let item = make(item, &mut cuts);
-            // One fits into every room: its own texts and lists have bounds.
+            // A single item always fits: its own texts and lists have limits.
             if total > 1 {
                 let Some(rest) = left.checked_sub(longest(&item)) else { break };
                 left = rest;

@@ -12,10 +12,10 @@ use crate::model::{
     bounds::{self, Cut, ListLimits},
 };
 
-/// What only a look shows.
+/// What an examination of the socket adds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Found<'a> {
-    /// Without this key nothing was found.
+    /// Without this key the socket was not examined.
     #[serde(borrow)]
     pub holders: Vec<Holder<'a>>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -45,24 +45,24 @@ fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(value: D) -> R
 }
 
 impl<'a> Found<'a> {
-    /// `rooms` is what there is for lists.
-    pub(super) fn new(examined: &'a SocketReport, rooms: &ListLimits, cuts: &mut Cuts) -> Self {
+    /// `limits` are those of the lists.
+    pub(super) fn new(examined: &'a SocketReport, limits: &ListLimits, cuts: &mut Cuts) -> Self {
         let socket = &examined.socket;
         let listens = socket.state == State::Listen;
         let is_known = !socket.is_partial;
         let counts_bytes = !listens && socket.transport == Transport::Tcp;
         let messages = examined.elsewhere.as_ref().map_or(&[][..], |elsewhere| &elsewhere.messages);
         Self {
-            holders: cuts.list("holders", examined.holders.iter(), rooms.holders, Holder::new),
+            holders: cuts.list("holders", examined.holders.iter(), limits.holders, Holder::new),
             held_by_kernel: examined.of_kernel,
             creator: examined.creator().map(|process| ProcessName::new(process, "creator.comm", cuts)),
             listeners: cuts.list(
                 "listeners",
                 examined.listeners.iter(),
-                rooms.listeners,
-                |listener, cuts| Listener::new(listener, rooms, cuts),
+                limits.listeners,
+                |listener, cuts| Listener::new(listener, limits, cuts),
             ),
-            in_flight_in: cuts.list("in_flight_in", messages.iter(), rooms.messages, Message::new),
+            in_flight_in: cuts.list("in_flight_in", messages.iter(), limits.messages, Message::new),
             backlog: (listens && is_known).then(|| Backlog {
                 queued: socket.receive_queue,
                 limit: socket.send_queue,
@@ -208,7 +208,7 @@ pub struct Listener<'a> {
 }
 
 impl<'a> Listener<'a> {
-    fn new(listener: &'a model::Listener, rooms: &ListLimits, cuts: &mut Cuts) -> Self {
+    fn new(listener: &'a model::Listener, limits: &ListLimits, cuts: &mut Cuts) -> Self {
         let holder =
             |process: &'a _, cuts: &mut Cuts| ProcessName::new(process, "listeners[].holders[].comm", cuts);
         let holders = listener.holders.iter().map(|process| &**process);
@@ -216,7 +216,7 @@ impl<'a> Listener<'a> {
             queued: listener.queued,
             limit: listener.backlog,
             full: listener.is_full(),
-            holders: cuts.list("listeners[].holders", holders, rooms.listening, holder),
+            holders: cuts.list("listeners[].holders", holders, limits.listening, holder),
         }
     }
 }

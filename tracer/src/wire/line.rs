@@ -1,5 +1,5 @@
-//! The lines of a stream (docs/events.md), one type a kind. A missing key is as one that is not known, so that lines of
-//! earlier versions can be read; keys of later versions are skipped.
+//! The lines of a stream (docs/events.md), one type per kind. A missing key counts as unknown, so that lines of earlier
+//! versions can be read; keys of later versions are skipped.
 
 use std::collections::BTreeMap;
 
@@ -49,7 +49,7 @@ pub struct Other<'a> {
     pub keys: serde_json::Map<String, serde_json::Value>,
 }
 
-/// What tells the lines of one host and run from those of others, where they come together.
+/// Identifies the host and the run of a line, for collectors that get the lines of several hosts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Stamp<'a> {
@@ -61,7 +61,7 @@ pub struct Stamp<'a> {
     pub labels: Labels<'a>,
 }
 
-/// Whatever the user wants to find in each line.
+/// The labels of the configuration.
 pub type Labels<'a> = BTreeMap<Text<'a>, Text<'a>>;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -221,7 +221,8 @@ pub struct Dwell {
     pub sum_ns: u64,
 }
 
-/// How many times fall below its upper end, and not into an earlier bucket. The last bucket has no end.
+/// The number of times that are at most `le_ns` and greater than the previous bucket's: not cumulative, unlike a
+/// bucket of Prometheus. The last bucket has no `le_ns`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Bucket {
@@ -243,7 +244,7 @@ pub struct ContainerId<'a> {
     pub id: Text<'a>,
 }
 
-/// A correction: what the stream said of a connection is not what the kernel's tables show.
+/// A correction: the kernel's tables show another state of a connection than the stream.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Resync<'a> {
@@ -307,7 +308,8 @@ pub struct Resolved<'a> {
     pub age_ns: Option<u64>,
 }
 
-/// Transitions that happened and were not delivered.
+/// Something was lost. `place` says what `count` counts: mostly transitions, but also evidence or stacks
+/// (docs/events.md).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Lost<'a> {
@@ -342,7 +344,7 @@ pub struct Stop<'a> {
     pub transitions: Option<u64>,
 }
 
-/// What a line must have before it is looked at as one of its kind.
+/// The keys of every line, which are read first.
 #[derive(Deserialize)]
 struct Head<'a> {
     #[serde(borrow)]
@@ -367,7 +369,7 @@ impl<'a> Line<'a> {
     /// The line of a text.
     ///
     /// # Errors
-    /// It is not a line of ours, or it is of another schema.
+    /// The text is not a line of sockstate, or has another schema.
     pub fn read(text: &'a [u8]) -> Result<Self, ReadError> {
         fn of<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, ReadError> {
             serde_json::from_slice(text).map_err(|error| ReadError::NoRecord(error.to_string()))

@@ -1,5 +1,6 @@
-//! The lines of sockstate, NDJSON of the schema `sockstate/1`: the only place that says their keys. Each kind of line is
-//! a type that serde writes and reads. Order of the fields is the order of the keys.
+//! The lines of sockstate, NDJSON of the schema `sockstate/1`. Their keys are defined here: each kind of line is a type
+//! that serde writes and reads, and the order of its fields is the order of the keys. Only `format/json.rs` also has
+//! keys: it writes transitions by hand, for speed, and tests/records/wire.rs compares both.
 //!
 //! The stream's lines (`line.rs`, docs/events.schema.json) are read again too; those of a look (`look.rs`,
 //! docs/look.schema.json) are only written.

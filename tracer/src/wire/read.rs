@@ -1,4 +1,5 @@
-//! Lines as records. What a later version adds is skipped; what an earlier one left out is not known.
+//! Reads lines as records. Keys of later versions are skipped; a key that an earlier version did not write counts as
+//! unknown.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,13 +21,15 @@ use crate::model::{
     bounds::{self, Cut},
 };
 
-/// Texts of a fixed set that are kept for ever: more or longer ones are not believed.
+/// Texts of a fixed set, such as the names of hooks, are leaked once each, as `&'static str`. Foreign input must not
+/// leak without limit: a text that is longer, or comes after so many others, is read as "unknown".
 const MOST_TEXTS: usize = 4096;
 const LONGEST_TEXT: usize = 64;
-/// Bytes of owners that are kept; then all are forgotten, and kept again as they come.
+/// Bytes of subjects that are cached; with more, the cache is cleared.
 const MOST_SUBJECT_BYTES: usize = 32 << 20;
 
-/// What may be longer than it is in the record, and stays so in a line about what was stuck.
+/// The fields that `truncated` may name. A `stuck` record that is read and written again still names those that were
+/// truncated when it was first written.
 const FIELDS: [&str; 12] = [
     "cgroup.path",
     "container.id",
@@ -42,13 +45,13 @@ const FIELDS: [&str; 12] = [
     "cannot_destroy",
 ];
 
-/// A text that is no line of ours.
+/// A text that is not a line of sockstate.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ReadError {
-    /// Not JSON, or not as ours is.
+    /// Not JSON, or a key is missing or has a wrong value.
     #[error("not a record of sockstate: {0}")]
     NoRecord(String),
-    /// A newer version's.
+    /// A line of a newer version.
     #[error("written by a newer sockstate ({0}); this one reads {SCHEMA}")]
     Schema(String),
 }
@@ -57,7 +60,7 @@ pub enum ReadError {
 #[derive(Debug, Default)]
 pub struct Parser {
     texts: HashSet<&'static str>,
-    /// By the SHA-1 of what a line says of each, which may be long.
+    /// By the SHA-1 of their text in a line, which may be long.
     subjects: HashMap<[u8; 20], Rc<Subject>>,
     subject_text: Vec<u8>,
     subject_bytes: usize,
@@ -65,20 +68,23 @@ pub struct Parser {
 }
 
 impl Parser {
-    /// The record of a line; `None` for a kind that this version does not know, or has no use for here.
+    /// The record of a line; `None` for a kind that this version does not know, or of which it makes no record.
     ///
     /// # Errors
-    /// It is no record, or a newer version's.
+    /// The text is no record, or one of a newer version.
     pub fn parse(&mut self, text: &[u8]) -> Result<Option<Record>, ReadError> {
         let line = Line::read(text)?;
         if let Kind::Aggregate(_) | Kind::Other(_) = line.kind {
             return Ok(None);
         }
-        let lacks = || ReadError::NoRecord(format!("a {} that lacks something", line.kind.name()));
-        self.record(&line.kind).map(Some).ok_or_else(lacks)
+        let incomplete = || {
+            let kind = line.kind.name();
+            ReadError::NoRecord(format!("a required key of the {kind} is missing or has an unknown value"))
+        };
+        self.record(&line.kind).map(Some).ok_or_else(incomplete)
     }
 
-    /// `None` where something is missing that the kind must have.
+    /// `None` if a key that the kind must have is missing or has an unknown value.
     fn record(&mut self, kind: &Kind<'_>) -> Option<Record> {
         Some(match kind {
             Kind::Transition(transition) => Record::Transition(self.transition(transition)?),
@@ -176,14 +182,16 @@ impl Parser {
         })
     }
 
-    /// What a look had found.
+    /// What the examination of the stuck socket had found.
     fn found(&mut self, stuck: &line::Stuck<'_>) -> Option<(SocketReport, Diagnosis)> {
         let (explained, nothing) = (stuck.explained.as_ref()?, Found::default());
         let diagnosis = diagnosis(explained, &stuck.truncated)?;
         let found = stuck.found.as_ref().unwrap_or(&nothing);
-        let (most, more) = (bounds::LOOK.holders.items, |cut: &Cut| cut.field != "commands");
-        let mut cut: Vec<Cut> = cuts(&stuck.truncated).filter(more).collect();
-        // What an earlier version wrote may have more.
+        let most = bounds::LOOK.holders.items;
+        // The diagnosis has the number of commands that were left out.
+        let is_of_socket = |cut: &Cut| cut.field != "commands";
+        let mut cut: Vec<Cut> = cuts(&stuck.truncated).filter(is_of_socket).collect();
+        // Earlier versions wrote more holders.
         if found.holders.len() > most {
             cut.push(Cut { field: "holders", total: Some(found.holders.len()) });
         }
@@ -212,7 +220,7 @@ impl Parser {
         Holder { process, via: holder.via(), tid: holder.tid, close_on_exec: None, watch }
     }
 
-    /// Whose socket it is: one object for all records that say the same.
+    /// Whose socket it is: one object for all records with the same text.
     fn subject(&mut self, whose: &Whose<'_>) -> Rc<Subject> {
         let (owner, Place { netns, cgroup, workload }) = (whose.owner.as_ref(), &whose.place);
         self.subject_text.clear();
@@ -248,7 +256,7 @@ impl Parser {
         subject
     }
 
-    /// A text that lives as long as the program, as those of the kernel's names do; `None` for a missing one.
+    /// The text as a `&'static str`: records that the tracer makes have constants here. `None` for a missing text.
     fn keep(&mut self, text: &str) -> Option<&'static str> {
         if text.is_empty() {
             return None;
@@ -266,7 +274,7 @@ impl Parser {
 }
 
 impl Kind<'_> {
-    /// As lines call it.
+    /// The value of the key `kind`.
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
@@ -310,7 +318,7 @@ fn id(conn: &str) -> Option<ConnId> {
     u64::from_str_radix(conn, 16).ok().map(ConnId)
 }
 
-/// The socket, as far as a line tells.
+/// The socket, as far as it is in a line.
 fn socket_info(socket: &line::Socket<'_>, found: &Found<'_>) -> Option<SocketInfo> {
     let interface = socket.ends.interface.as_ref().and_then(|interface| interface.name.as_deref());
     let (unread, unsent) = (found.unread_bytes.flatten(), found.unsent_bytes.flatten());
@@ -326,7 +334,7 @@ fn socket_info(socket: &line::Socket<'_>, found: &Found<'_>) -> Option<SocketInf
         retransmits: found.retransmits.unwrap_or(0),
         ..SocketInfo::bare(socket.whose.place.netns.unwrap_or(0), socket.state()?, socket.ends.tuple()?)
     };
-    // The kernel counts FINs.
+    // `SocketInfo` has the kernel's queues, which count a FIN as one byte; a line has the bytes without it.
     info.receive_queue += unread.saturating_sub(info.unread_bytes());
     info.send_queue += unsent.saturating_sub(info.unsent_bytes());
     Some(info)

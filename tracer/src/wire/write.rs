@@ -1,4 +1,4 @@
-//! Records as lines.
+//! Makes lines of records.
 
 use serde::Serialize;
 
@@ -23,7 +23,7 @@ pub(super) fn instance(instance: u32) -> Text<'static> {
     format!("{instance:06x}").into()
 }
 
-/// The name of an error; of one that TCP does not use its number.
+/// The name of an errno; `E` and its number if it is not one that TCP uses.
 fn error(errno: u16) -> Option<Text<'static>> {
     (errno != 0).then(|| errno::name(errno).map_or_else(|| format!("E{errno}").into(), Text::from))
 }
@@ -46,7 +46,7 @@ impl<'a> Line<'a> {
         })
     }
 
-    /// Appends it, and the line's end.
+    /// Appends the line, with its newline.
     pub fn write(&self, out: &mut Vec<u8>) {
         append(self, out);
         out.push(b'\n');
@@ -78,7 +78,7 @@ impl<'a> Start<'a> {
         Self {
             seq,
             time: Time(start.time_ns),
-            // Host and instance are its own.
+            // A start record has its own keys for the host and the instance.
             labels: stamp.labels,
             degraded: start.degraded.iter().map(|why| why.as_str().into()).collect(),
             hook: start.hook.into(),
