@@ -24,9 +24,9 @@ pub(crate) fn tests() -> Vec<Test> {
         })
     };
     vec![
-        unaccepted("whose listener one other has", Parent::LetsGo, 1, Some((Who::Other, "inherited"))),
-        unaccepted("whose listener two others have", Parent::LetsGo, 2, None),
-        unaccepted("whose listener another has too", Parent::HasIt, 1, Some((Who::Parent, "inherited"))),
+        unaccepted("whose listener one other has", Parent::Closes, 1, Some((Who::Other, "inherited"))),
+        unaccepted("whose listener two others have", Parent::Closes, 2, None),
+        unaccepted("whose listener another has too", Parent::KeepsOpen, 1, Some((Who::Parent, "inherited"))),
         unaccepted("whose dead owner's listener one has", Parent::Ends, 1, Some((Who::Other, "inherited"))),
         unaccepted("whose dead owner's listener two have", Parent::Ends, 2, None),
         accepted("of a dead owner that one other has", Parent::Ends, 1, Some((Who::Other, "scan"))),
@@ -43,8 +43,8 @@ pub(crate) fn tests() -> Vec<Test> {
 /// What a process that listened does after others have got its socket.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Parent {
-    HasIt,
-    LetsGo,
+    KeepsOpen,
+    Closes,
     Ends,
     /// Only its first thread ends.
     Headless,
@@ -88,10 +88,10 @@ fn owner_of(how: &str, kind: Parent, others: usize, wanted: Option<(Who, &str)>)
         let client = Kind::V4.connect(port).expect("connect");
         let pids: Vec<u64> = (0..others).map(|_| parent.hear().parse().expect("pid")).collect();
         match kind {
-            Parent::LetsGo => assert_eq!(parent.hear(), "closed"),
+            Parent::Closes => assert_eq!(parent.hear(), "closed"),
             Parent::Headless => assert_eq!(parent.hear(), "here"),
             Parent::Ends => parent.wait(),
-            Parent::HasIt => {}
+            Parent::KeepsOpen => {}
         }
         let stuck = tracer.wait_for(|record| record["kind"] == "stuck" && record["role"] == "server");
         // A connection that nobody has accepted has no file; the other processes have the accepted connection.

@@ -22,19 +22,23 @@ use crate::{
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test("left open: a connection that its client's child has", || connection("connect", Parent::Ends)),
-        test("left open: a connection that its client's child has, too", || {
-            connection("connect", Parent::HasIt)
+        test("left open: a connection that its client's child has when the client ends", || {
+            connection("connect", Parent::Ends)
         }),
-        look_test("left open: a connection that its client's child has alone", || {
-            connection("connect", Parent::LetsGo)
+        test("left open: a connection that its client's child has, and the client keeps", || {
+            connection("connect", Parent::KeepsOpen)
         }),
-        test("left open: a connection that its server's child has", || connection("accept", Parent::Ends)),
-        test("left open: a connection that its server's child has, too", || {
-            connection("accept", Parent::HasIt)
+        look_test("left open: a connection that its client's child has, and the client has closed", || {
+            connection("connect", Parent::Closes)
         }),
-        look_test("left open: a connection that its server's child has alone", || {
-            connection("accept", Parent::LetsGo)
+        test("left open: a connection that its server's child has when the server ends", || {
+            connection("accept", Parent::Ends)
+        }),
+        test("left open: a connection that its server's child has, and the server keeps", || {
+            connection("accept", Parent::KeepsOpen)
+        }),
+        look_test("left open: a connection that its server's child has, and the server has closed", || {
+            connection("accept", Parent::Closes)
         }),
         test("left open: a listener that another process gets meanwhile", listener_is_shared),
         test("left open: a listener that its own process has closed", listener_is_closed),
@@ -48,8 +52,8 @@ pub(crate) fn tests() -> Vec<Test> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Parent {
     Ends,
-    HasIt,
-    LetsGo,
+    KeepsOpen,
+    Closes,
 }
 
 /// Connects or accepts ("HOW PORT PARENT") and starts a child that has the connection open. Then the process ends,
@@ -87,8 +91,8 @@ fn connection(how: &'static str, kind: Parent) {
         let (pid, child): (u64, u64) = (parent.pid().into(), parent.hear().parse().expect("pid"));
         match kind {
             Parent::Ends => parent.wait(),
-            Parent::LetsGo => assert_eq!(parent.hear(), "closed"),
-            Parent::HasIt => {}
+            Parent::Closes => assert_eq!(parent.hear(), "closed"),
+            Parent::KeepsOpen => {}
         }
         let role = if how == "connect" { "client" } else { "server" };
         let is_stuck = |record: &Value, times: u64| {
@@ -97,13 +101,13 @@ fn connection(how: &'static str, kind: Parent) {
         let first = tracer.wait_for(|record| is_stuck(record, 1));
         let second = tracer.wait_for(|record| is_stuck(record, 2));
         let owner = |record: &Value| (record["owner"]["pid"].as_u64(), record["owner"]["source"].clone());
-        if kind == Parent::HasIt {
+        if kind == Parent::KeepsOpen {
             let source = if how == "connect" { "connect" } else { "inherited" };
             assert_eq!(owner(&first), (Some(pid), source.into()), "{first}");
             assert_eq!(owner(&second), (Some(pid), source.into()), "{second}");
         } else {
             // The tracer may learn of the parent's end before it finds the connection's holder.
-            let is_known = kind == Parent::LetsGo || !first["owner"].is_null();
+            let is_known = kind == Parent::Closes || !first["owner"].is_null();
             assert!(!is_known || owner(&first) == (Some(child), "scan".into()), "{first}");
             assert_eq!(owner(&second), (Some(child), "scan".into()), "{second}");
         }

@@ -27,7 +27,7 @@ pub(crate) fn tests() -> Vec<Test> {
         look_test("reasons: a proxy that passes an end of file on is not accused", proxy),
         look_test("reasons: data before the FIN does not count as use of the connection", sent_before),
         look_test("reasons: inherited by a grandchild, given on purpose, or forked for it", inherited),
-        look_test("reasons: a client's connection in its child, as a trace knows", clients_child),
+        look_test("reasons: a trace names the child that holds its parent's connection", clients_child),
     ]
 }
 
@@ -108,7 +108,7 @@ fn proxy() {
     });
 }
 
-/// What a trace knows of the FIN's time.
+/// The trace has seen when the FIN came.
 fn sent_before() {
     in_lab(|netns| {
         let mut tracer = Tracer::start(netns, &["--threshold", "CLOSE_WAIT=1"]);
@@ -140,7 +140,7 @@ fn inherited() {
             .output()
             .expect("sh");
         let orphan: u32 = String::from_utf8_lossy(&shell.stdout).trim().parse().expect("pid");
-        let end = End(orphan);
+        let orphan_guard = KillOnDrop(orphan);
         drop(connection);
         // As inetd gives it.
         let (given, connection) = open();
@@ -165,14 +165,14 @@ fn inherited() {
         assert_eq!(holders(of(forked))[0].0, u64::from(worker.pid()));
         assert_eq!(of(forked)["reason"], "eof_unread", "{}", of(forked));
         worker.end();
-        drop((server, end));
+        drop((server, orphan_guard));
     });
 }
 
-/// A process that is no child of ours, ended with the test.
-struct End(u32);
+/// A process that is no child of ours. It is killed when the test ends, also by a failure.
+struct KillOnDrop(u32);
 
-impl Drop for End {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         crate::lab::signal(self.0, libc::SIGKILL);
     }

@@ -296,7 +296,7 @@ fn watched() {
             (record["holders"][0]["epoll"].clone(), advice)
         };
         for (socket, events, advice) in [
-            (&kept[0], &[][..], "which no epoll of it watches"),
+            (&kept[0], &[][..], "which none of its epoll instances watches"),
             (&kept[1], &["EPOLLIN", "EPOLLERR", "EPOLLHUP"], "although its epoll waits for EPOLLIN"),
             (&kept[2], &["EPOLLOUT", "EPOLLERR", "EPOLLHUP"], "only, not for EPOLLIN"),
         ] {

@@ -331,11 +331,11 @@ pub fn start_holder(socket: &Socket) {
 }
 
 /// What a process does with its own copy of a socket that other processes have open, too: it keeps the copy open and
-/// stays ("HasIt"), closes the copy and stays ("LetsGo"), or returns.
+/// stays ("KeepsOpen"), closes the copy and stays ("Closes"), or returns.
 pub fn keep_or_let_go(socket: Socket, what: &str) {
     match what {
-        "HasIt" => while told() {},
-        "LetsGo" => {
+        "KeepsOpen" => while told() {},
+        "Closes" => {
             drop(socket);
             say("closed");
             while told() {}

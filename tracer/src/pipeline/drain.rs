@@ -54,15 +54,15 @@ impl Pipeline {
         }
         if broken > 0 {
             let total = streams.summary.lost.get(&LostPlace::Decode).unwrap_or(&0) + broken;
-            // No look in between has found any.
+            // Each drain reports its own decode errors at once, so the interval of the loss is empty.
             streams.lost(LostPlace::Decode, total, now_ns(), now_ns());
         }
         taken
     }
 }
 
-/// Whether this tells the ends of a connection that the filter excludes: its first records came because they were not known, and
-/// nothing more will.
+/// Whether this update completes the addresses and ports of a connection that the filter excludes. The kernel's filter let the
+/// connection's first records pass because they were not known; it lets no more records pass.
 fn begins_hidden(router: &Router, update: &Update) -> bool {
     match update {
         Update::Record(Record::Transition(transition)) => {

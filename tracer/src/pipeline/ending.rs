@@ -40,10 +40,10 @@ impl Pipeline {
             let is_last = taken == 0 || (self.state_writer.is_some() && Instant::now() >= enough);
             if is_last {
                 self.settle();
-                self.losses()?;
+                self.report_losses()?;
                 self.stop(reason);
             }
-            self.note();
+            self.store_last_id();
             if patient {
                 tokio::select! {
                     biased;
@@ -101,7 +101,7 @@ impl Pipeline {
             hunter.finish(GRACE);
         }
         for stuck in self.examiner.give_up() {
-            self.stuck(stuck);
+            self.write_stuck(stuck);
         }
         let Self { table, enricher, router, streams, examiner, hunter, .. } = self;
         let later_ns = monotonic_ns() + PATIENCE_NS;

@@ -19,8 +19,8 @@ use crate::{
 const RECORD: usize = 1 << 10;
 /// How long sinks that catch up are given until they are looked at again.
 const SINK_CHECK: Duration = Duration::from_millis(1);
-/// How often the table is told how far time has come while something in it waits for evidence.
-const PATIENCE: Duration = Duration::from_millis(25);
+/// The interval of [`Table::tick`](crate::track::Table::tick) while the table waits for evidence.
+const TICK: Duration = Duration::from_millis(25);
 
 impl Pipeline {
     /// Runs until something ends it.
@@ -51,7 +51,7 @@ impl Pipeline {
             let taken = self.drain(BATCH);
             schedule.drained(taken);
             nap.drained(taken);
-            self.keep_house(&mut schedule, taken)?;
+            self.run_periodic_tasks(&mut schedule, taken)?;
         }
     }
 
@@ -67,7 +67,7 @@ impl Pipeline {
             if wanted == self.streams.buffered() {
                 schedule.flushed();
             }
-            self.note();
+            self.store_last_id();
             tokio::select! {
                 biased;
                 () = signals.end() => return Ok(Some(End::Reason("signal"))),
@@ -79,10 +79,11 @@ impl Pipeline {
                 }
             }
         }
-        Ok(self.streams.is_full().then_some(End::Reason("count")))
+        Ok(self.streams.has_reached_limit().then_some(End::Reason("count")))
     }
 
-    /// Waits for records or for whatever else is due. While records flow nothing is waited for, and signals and the end are looked at.
+    /// Waits for records or for whatever else is due. If the last drain returned records (not `quiet`), returns at once, after a check for
+    /// signals, the end of tracing, and a new configuration.
     async fn wait(
         &mut self,
         schedule: &Schedule,
@@ -114,7 +115,7 @@ impl Pipeline {
             result = self.source.readable(), if quiet => result?,
             () = until(schedule.losses_at()), if quiet => {}
             () = until(schedule.resync_at()), if quiet => {}
-            () = sleep(PATIENCE), if quiet && self.is_waiting() => {}
+            () = sleep(TICK), if quiet && self.is_waiting() => {}
             () = until(watch_at), if quiet => {}
             () = until(owners_at), if quiet && !self.finder.is_busy() => {}
             () = until(window_at), if quiet => {}
@@ -127,10 +128,10 @@ impl Pipeline {
         Ok(None)
     }
 
-    /// What is due beside the records.
-    fn keep_house(&mut self, schedule: &mut Schedule, taken: usize) -> Result<(), PipelineError> {
+    /// Does what is due beside the records.
+    fn run_periodic_tasks(&mut self, schedule: &mut Schedule, taken: usize) -> Result<(), PipelineError> {
         if is_due(schedule.losses_at()) {
-            let any = self.losses()?;
+            let any = self.report_losses()?;
             schedule.losses_read(any);
         }
         if is_due(schedule.resync_at()) {

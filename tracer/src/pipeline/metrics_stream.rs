@@ -1,4 +1,4 @@
-//! The stream that writes metrics, now and then, for a sink that takes no records.
+//! The stream that writes metrics at an interval, for a sink that takes no records.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ impl MetricsStream {
         Self { write, every, next: Instant::now() + every, outgoing: Outgoing::to_queue(queue) }
     }
 
-    /// Writes the numbers.
+    /// Writes the metrics.
     pub(super) fn report(&mut self, numbers: &Numbers, time_ns: i64) {
         self.outgoing.next_seq();
         (self.write)(numbers, time_ns, &mut self.outgoing.buffer);
@@ -33,7 +33,7 @@ impl MetricsStream {
         self.next = Instant::now() + self.every;
     }
 
-    /// Hands over what is ready. Nothing is reported as missing: later numbers include those that were lost.
+    /// Hands over what is ready. Lost metrics are not reported: metrics are totals, so the next ones include them.
     pub(super) fn hand_over(&mut self) {
         self.outgoing.collect_missing();
         self.outgoing.forget_missing();

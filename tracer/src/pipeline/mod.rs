@@ -1,7 +1,6 @@
 //! The pipeline: ring -> decode -> track (with enrich) -> route -> format -> output.
 //!
-//! One thread owns everything; nothing is shared. The order of the end: detach, drain the ring, say what was lost,
-//! flush.
+//! One thread owns everything; nothing is shared. At the end it detaches the programs, drains the ring, reports the losses, and flushes.
 
 mod aggregate;
 mod beginning;
@@ -88,7 +87,7 @@ pub struct Settings {
     pub metrics: Option<Server>,
     /// How many processes the metrics name.
     pub leakers: usize,
-    /// The shortest pause after something was read: a longer one is cheaper, and later.
+    /// The shortest pause after records were read. A longer pause costs less CPU, and delays records.
     pub nap: Duration,
 }
 
@@ -104,13 +103,13 @@ pub struct Pipeline {
     pub router: Router,
     /// What is written.
     pub streams: Streams,
-    /// Looks at the kernel's tables again; `None` where that is not wanted.
+    /// Compares the table with the kernel's tables; `None` where that is not wanted.
     pub resync: Option<Resyncer>,
     /// Finds out why something is stuck.
     pub examiner: Examiner,
     /// Finds out who holds the listeners of processes that have ended.
     pub finder: HolderFinder,
-    /// Where connections are opened is wanted, instead of transitions.
+    /// Present in a hunt: stuck connections are reported with the call stack that opened them, and no transitions.
     pub hunter: Option<Hunter>,
     /// Writes the state for the next process, where the programs stay after the end.
     pub state_writer: Option<StateWriter>,
@@ -161,8 +160,8 @@ impl Pipeline {
         }
     }
 
-    /// For the next one, before anybody reads of a connection.
-    fn note(&self) {
+    /// Stores the last connection id for the next process, before a record with that id can be read.
+    fn store_last_id(&self) {
         if let Some(writer) = &self.state_writer {
             writer.note_last_id(self.table.last_id());
         }
@@ -180,8 +179,8 @@ impl Pipeline {
         PipelineError::Output { error, unwritten: self.streams.buffered() }
     }
 
-    /// Says it, with where it was opened where that is wanted.
-    fn stuck(&mut self, stuck: Stuck) {
+    /// Writes a `stuck` record; in a hunt, with the call stack that opened the socket.
+    fn write_stuck(&mut self, stuck: Stuck) {
         let mut record = Record::Stuck(stuck);
         if !self.router.wants(&record) {
             return;
@@ -228,8 +227,9 @@ impl Pipeline {
         }
     }
 
-    /// Whether the table may have missed something.
-    fn losses(&mut self) -> Result<bool, PipelineError> {
+    /// Reads the counters of losses, stores them for the next process, and reports the new losses. Returns whether the table may be wrong
+    /// now: lost call stacks do not matter to it.
+    fn report_losses(&mut self) -> Result<bool, PipelineError> {
         let before: u64 = self.streams.summary.lost.values().sum();
         let looked_ns = now_ns();
         let all = self.source.losses()?;

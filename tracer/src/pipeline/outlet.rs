@@ -55,7 +55,7 @@ impl Outlet {
         }
     }
 
-    /// Sends as much. May be cancelled: then the rest is left.
+    /// Sends up to `most` bytes to the output; to sinks, all that is ready. May be cancelled: then the rest is left.
     pub(super) async fn send(&mut self, streams: &mut Streams, most: usize) -> Result<(), OutputError> {
         match (self, streams.list.first_mut()) {
             (Self::Direct(output), Some(stream)) => output.write(stream.buffer_mut(), most).await,
@@ -66,7 +66,8 @@ impl Outlet {
         }
     }
 
-    /// Waits until nobody reads any more, or a configuration that is read again has been read; then, true, for [`Outlet::apply`].
+    /// Waits until the output's reader has gone, and returns false; or until a new configuration has been read, and returns true: then
+    /// [`Outlet::apply`] applies it.
     pub(super) async fn changed(&mut self) -> bool {
         match self {
             Self::Direct(output) => {
@@ -89,7 +90,7 @@ impl Outlet {
         }
     }
 
-    /// Answers SIGHUP; false where that ends it. No record is in two files, or cut.
+    /// Answers SIGHUP. Returns false if SIGHUP has to end the program: the output cannot be opened again. No record is cut, or in two files.
     pub(super) async fn hang_up(&mut self, streams: &mut Streams) -> Result<bool, OutputError> {
         match self {
             Self::Direct(output) if !output.can_reopen() => return Ok(false),
@@ -135,7 +136,7 @@ impl Outlet {
                     streams.hand_over_where(now_ns(), |stream| left.is_zero() || stream.has_room(0));
                     streams.close_empty(left);
                     if left.is_zero() {
-                        // Those that were given more time, too.
+                        // Also the queues that were closed earlier with a longer grace.
                         streams.queues().for_each(|queue| queue.close(left));
                     }
                     if left.is_zero() || !streams.has_buffered() {

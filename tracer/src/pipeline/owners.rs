@@ -73,7 +73,7 @@ impl Pipeline {
                     }
                 }
             }
-            self.stuck(stuck);
+            self.write_stuck(stuck);
         }
         if !settled.is_empty() {
             self.table.set_found_owners(&settled, monotonic_ns());

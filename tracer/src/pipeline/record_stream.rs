@@ -132,7 +132,7 @@ impl RecordStream {
         self.hold();
     }
 
-    /// Notes how many transitions are only counted yet: they would be lost with this process.
+    /// Stores in the ledger how many transitions the window has only counted, so that the next process can report them as lost.
     fn hold(&self) {
         if let Some((windows, progress)) = self.windows.as_ref().zip(self.outgoing.progress()) {
             progress.hold(windows.count());
@@ -161,7 +161,7 @@ fn write(format: &mut dyn Format, outgoing: &mut Outgoing, record: &Record) {
     outgoing.end_record(record.time_ns(), lost);
 }
 
-/// Chosen by the connection's number, so that all of its transitions are reported, or none.
+/// Samples by a hash of the connection's id, so that either all of its transitions are reported or none.
 fn is_sampled(conn: ConnId, sample: u64) -> bool {
     // Fibonacci hashing: neighbouring numbers fall far apart.
     sample == 1 || (conn.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).is_multiple_of(sample)

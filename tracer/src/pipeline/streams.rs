@@ -12,7 +12,7 @@ use crate::{
     sinks::Queue,
 };
 
-/// What came of it.
+/// The result of a run.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Transitions that were wanted.
@@ -120,17 +120,17 @@ impl Stream {
 
 /// All streams.
 pub struct Streams {
-    /// At least one.
+    /// All streams, at least one.
     pub list: Vec<Stream>,
     /// Queues of sinks that a changed configuration has ended, and that may still deliver.
     pub(super) retired: Vec<Queue>,
-    /// What sinks had done that have ended, by name.
+    /// The numbers of sinks that have ended, by name.
     ended: BTreeMap<String, SinkNumbers>,
     most: u64,
     pub(super) summary: Summary,
     /// When it was last known that nothing more was lost at a place.
     looked_ns: BTreeMap<LostPlace, i64>,
-    /// When it began to see; `None` where the kernel programs are an earlier process's, which may have lost something before.
+    /// When tracing began; `None` where the kernel programs are an earlier process's, which may have lost something before.
     begun_ns: Option<i64>,
     /// `None` where no metrics are asked for.
     pub(super) counts: Option<Counts>,
@@ -151,7 +151,7 @@ impl Streams {
             Record::Start(start) => {
                 self.begun_ns = Some(start.time_ns).filter(|_| start.adopted.is_none());
             }
-            Record::Transition(_) if self.is_full() => return,
+            Record::Transition(_) if self.has_reached_limit() => return,
             Record::Transition(transition) => {
                 self.summary.transitions += 1;
                 if let Some(counts) = &mut self.counts {
@@ -182,7 +182,7 @@ impl Streams {
         self.routers().map(Router::waiting).sum()
     }
 
-    pub(super) fn is_full(&self) -> bool {
+    pub(super) fn has_reached_limit(&self) -> bool {
         self.summary.transitions >= self.most
     }
 
@@ -191,7 +191,7 @@ impl Streams {
         let since_ns = self.looked_ns.insert(place, looked_ns).or(self.begun_ns);
         let known = self.summary.lost.entry(place).or_default();
         let before = *known;
-        // Two counters that are read one after another may differ by less the next time.
+        // A total may shrink: the losses by recursion are a difference of two counters that are not read at the same time.
         if total > before {
             *known = total;
             self.record(&Record::Lost(Lost { time_ns, since_ns, count: total - before, in_doubt: 0, place }));
@@ -212,7 +212,7 @@ impl Streams {
         metrics.min()
     }
 
-    /// Writes metrics where they are due, or to all.
+    /// Writes metrics to the streams for which they are due, or to all.
     pub(super) fn report(&mut self, numbers: &Numbers, to_all: bool) {
         let now = Instant::now();
         for stream in &mut self.list {
@@ -224,7 +224,7 @@ impl Streams {
         }
     }
 
-    /// What the sinks have done, with those before of their names, and those that are no longer wanted.
+    /// The numbers of each sink, including earlier sinks of the same name, and of sinks that are no longer wanted.
     pub(super) fn numbers(&self) -> Vec<SinkNumbers> {
         let mut all = self.ended.clone();
         for queue in &self.retired {
@@ -236,12 +236,12 @@ impl Streams {
         all.into_values().collect()
     }
 
-    /// Of all sinks that may still deliver.
+    /// The queues of all sinks that may still deliver.
     pub(super) fn queues(&self) -> impl Iterator<Item = &Queue> {
         self.list.iter().filter_map(Stream::queue).chain(&self.retired)
     }
 
-    /// Notes what its sinks have lost altogether; a sink that hangs has what it holds.
+    /// Notes in the summary how many records the sinks have lost; the records that a hanging sink holds count as lost.
     pub(super) fn count_lost(&mut self) {
         let all = self.numbers();
         self.summary.lost.insert(LostPlace::Sink, all.iter().map(|sink| sink.lost).sum());

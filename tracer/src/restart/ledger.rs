@@ -20,7 +20,8 @@ use rustix::{
 use super::{ResumePoint, progress::Counts};
 use crate::{files, source::Losses};
 
-/// Numbers in the file. The second half has, at the same places as the first half's names, what is in doubt.
+/// Numbers in the file. In the second half, number `HALF + at` belongs to the sink whose name is number `at` of the first half: how many
+/// of its records are in doubt.
 const WORDS: usize = 2 * HALF;
 const HALF: usize = 512;
 /// The losses that were reported are the numbers before this one.
@@ -54,7 +55,7 @@ impl Ledger {
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             return Err(io::Error::new(
                 io::ErrorKind::ResourceBusy,
-                "another sockstate goes on with these programs",
+                "another sockstate process uses these programs",
             ));
         }
         // SAFETY: a new mapping of a file that has this length; no process that maps the file shortens it.
@@ -130,7 +131,8 @@ impl Ledger {
         self.set(INSTANCE, u64::from(instance));
     }
 
-    /// The progress of the sink called `name`; `None` where there are too many sinks.
+    /// The progress of the sink called `name`. `None` if 100 other names have used the file before: a place is never freed. Names with
+    /// the same CRC-32 would share a place; by chance, two names have it once in four billion times.
     #[must_use]
     pub fn sink(self: &Arc<Self>, name: &str) -> Option<SinkProgress> {
         let sum = u64::from(crc32fast::hash(name.as_bytes())) + 1;

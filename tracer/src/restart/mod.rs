@@ -5,14 +5,14 @@
 //! | what | where | type |
 //! | --- | --- | --- |
 //! | kernel programs, ring and counters | pinned in a BPF file system | [`kernel::PinnedPrograms`](crate::kernel::PinnedPrograms) |
-//! | the saved table: connections with their ids, owners and times | `/run/sockstate/NAME-SUM.state`, JSON | [`SavedState`] |
+//! | the saved state: which programs it belongs to, and the connections with their ids, owners and times | `/run/sockstate/NAME-SUM.state`, JSON | [`SavedState`] |
 //! | the ledger: how far each sink has come | `/run/sockstate/NAME-SUM.ledger`, mapped | [`Ledger`] |
 //!
 //! NAME is the last part of the pin directory's path, and SUM the CRC-32 of the whole path, as eight hexadecimal digits. The
 //! first versions named the files without `-SUM`; [`ledger`] finds and renames them.
 //!
-//! The next process takes over the programs ([`take_over`]), restores the table, and gives each sink the [`ResumePoint`] of the
-//! ledger. The saved table is written every ten seconds and at the end; the kernel's own tables correct what it lacks. The ledger
+//! The next process takes over the programs ([`take_over`]), restores the table of connections, and gives each sink the [`ResumePoint`] of the
+//! ledger. The saved state is written every ten seconds and at the end; the kernel's own tables correct what it lacks. The ledger
 //! is written with each record, so that it is right at whatever moment the process is killed.
 //!
 //! # The ledger's file
@@ -22,10 +22,10 @@
 //!
 //! | byte | number |
 //! | --- | --- |
-//! | 0 | reported losses of the ring |
-//! | 8 | reported losses of evidence |
-//! | 16 | reported losses by recursion |
-//! | 24 | reported losses of stacks |
+//! | 0 | reported losses: transitions for which the ring had no room |
+//! | 8 | reported losses: other records (evidence) for which the ring had no room |
+//! | 16 | reported losses: transitions that the kernel did not pass to the program, because it already ran on that CPU (recursion) |
+//! | 24 | reported losses: call stacks |
 //! | 32 | transitions that were read from the ring and are in no stream yet |
 //! | 40 | the last id that a connection was given |
 //! | 48 | instance: the upper bits of the ids; the saved table must have the same (0 in the first versions) |
@@ -34,7 +34,7 @@
 //! | 72 + 40 *n* | sink *n*: the instance that gave the numbers |
 //! | 80 + 40 *n* | sink *n*: the last number that was given to a record |
 //! | 88 + 40 *n* | sink *n*: how many records are settled: delivered, on disk, or reported as lost |
-//! | 96 + 40 *n* | sink *n*: how many transitions are only counted in a window yet |
+//! | 96 + 40 *n* | sink *n*: how many transitions are so far only counted in a window |
 //! | 4160 + 40 *n* | sink *n*: how many records are in doubt and not reported. The first versions had no second half |
 //!
 //! *n* is below 100. What is numbered and not settled when a process ends is lost, and the next process reports how much that is.
@@ -45,7 +45,7 @@ mod progress;
 mod state;
 mod take_over;
 
-/// What [`progress`] counts with. A model that runs its threads in every order has its own (`sinks/delivery/model.rs`).
+/// The types that [`progress`] counts with. The loom model (`sinks/delivery/model.rs`) replaces them.
 mod sync {
     pub(super) use std::sync::atomic::{AtomicU64, Ordering};
 }

@@ -25,7 +25,7 @@ const MOST: usize = 100_000;
 /// Bytes of a state: some hundred for each connection.
 const MOST_BYTES: u64 = 1 << 30;
 
-/// Everything but the records. The names of the fields are a file format.
+/// What the next process needs, except the records. Renaming a field changes the file's format.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct SavedState {
     /// The kernel programs that it belongs to.

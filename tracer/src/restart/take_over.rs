@@ -24,7 +24,7 @@ pub struct TakenOver {
 /// What sinks need to continue.
 #[derive(Clone)]
 pub struct Resume {
-    /// Their numbers.
+    /// How far each sink has come.
     pub ledger: Arc<Ledger>,
     /// The previous process has ended in order.
     pub is_complete: bool,
@@ -41,16 +41,16 @@ pub enum TakeOverError {
     /// The directory cannot be used for pins.
     #[error(transparent)]
     Pin(#[from] PinError),
-    /// The ledger.
-    #[error("cannot go on with {} by /run/sockstate", directory.display())]
+    /// The ledger cannot be used.
+    #[error("cannot use the ledger of {} in /run/sockstate", directory.display())]
     Ledger {
         /// The pins' directory.
         directory: PathBuf,
         /// What the system said.
         source: io::Error,
     },
-    /// The saved state of programs that are gone.
-    #[error("cannot remove what is known of earlier programs from /run/sockstate")]
+    /// The saved state of earlier programs cannot be removed.
+    #[error("cannot remove the saved state of earlier programs from /run/sockstate")]
     State(#[source] io::Error),
 }
 
@@ -79,7 +79,7 @@ pub fn take_over(request: &Request, pin: Option<&Path>) -> Result<TakenOver, Tak
                 let kept = Some((state.programs.clone(), ledger));
                 return Ok(TakenOver { loaded, saved: Some(state), kept });
             }
-            Err(error) => message!("cannot go on with {}: {error}", directory.display()),
+            Err(error) => message!("cannot take over the programs in {}: {error}", directory.display()),
         }
     }
     let replaced = kernel::unpin(directory)?;
@@ -95,7 +95,7 @@ pub fn take_over(request: &Request, pin: Option<&Path>) -> Result<TakenOver, Tak
     Ok(TakenOver { loaded, saved: None, kept: Some((programs, ledger)) })
 }
 
-/// There is no room for what the next process needs: this one traces all the same, and the next start has a gap.
+/// There is no room for the state that the next process needs: this process traces without keeping its programs.
 fn without_keeping(
     request: &Request,
     directory: &Path,
@@ -104,7 +104,8 @@ fn without_keeping(
     kernel::unpin(directory)?;
     let mut loaded = kernel::load(request)?;
     loaded.degraded.push(format!(
-        "the programs are not kept in {}: /run/sockstate cannot be written to ({error}); the next start has a gap",
+        "the programs are not kept in {}: /run/sockstate cannot be written to ({error}); the events between the end of this process \
+         and the next start will be missing",
         directory.display()
     ));
     Ok(TakenOver { loaded, saved: None, kept: None })

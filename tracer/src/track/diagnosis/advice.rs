@@ -1,4 +1,4 @@
-//! What to do. Nobody is accused whose fault is not proven.
+//! The advice: what to do. It names no process as the culprit where that is not proven.
 
 use super::{
     inherited::{is_unsure, makers},
@@ -8,8 +8,8 @@ use crate::model::{Holder, Listener, Reason, SocketReport, State, Transport, Via
 
 pub(super) fn advice(found: &SocketReport, reason: Reason) -> String {
     let holder = found.holders.first();
-    let nobody = if found.of_kernel { "the kernel" } else { "the application" };
-    let who = holder.map_or_else(|| nobody.into(), |holder| name(&holder.process));
+    let fallback = if found.of_kernel { "the kernel" } else { "the application" };
+    let who = holder.map_or_else(|| fallback.into(), |holder| name(&holder.process));
     let watched = holder.and_then(watching).unwrap_or_default();
     match reason {
         Reason::NeverAccepted => {
@@ -17,15 +17,22 @@ pub(super) fn advice(found: &SocketReport, reason: Reason) -> String {
             format!("find out why {who} does not call accept(): its threads are busy, blocked or too few")
         }
         Reason::EofUnread | Reason::UnreadData => {
-            let unsure = if is_unsure(found) { "; or it has inherited it from its parent and does not know of it" } else { "" };
-            format!("find out why {who} does not read this {}{watched}{unsure}", handle(holder))
+            let handle = handle(holder);
+            let unsure = if is_unsure(found) {
+                format!("; {who} may have inherited the {handle} from its parent without using it")
+            } else {
+                String::new()
+            };
+            format!("find out why {who} does not read this {handle}{watched}{unsure}")
         }
-        Reason::HalfClosedSending => format!("nothing, as long as {who} has something to send; then it is to close"),
+        Reason::HalfClosedSending => {
+            format!("no action while {who} has data to send; after that, {who} should call close()")
+        }
         Reason::NotClosed => not_closed(found, &who, &watched),
         Reason::HeldByChild => {
             let maker = makers(found).next().map_or_else(|| "its parent".into(), name);
             format!(
-                "if {who} is to serve the connection, find out why it does not read or close it; if not, {maker} is to open sockets \
+                "if {who} should serve the connection, find out why it does not read or close it; if not, {maker} should open sockets \
                  with SOCK_CLOEXEC"
             )
         }
@@ -34,16 +41,13 @@ pub(super) fn advice(found: &SocketReport, reason: Reason) -> String {
             .into(),
         Reason::InFlight => "find out who should receive it: a worker that does not call recvmsg()".into(),
         Reason::HolderHidden => "look again as root, in the host's pid namespace".into(),
-        // Its timer is MPTCP's own: net.mptcp.close_timeout on kernels that have that, a minute on others.
-        Reason::OrphanWaitsForFin if found.socket.transport == Transport::Mptcp => {
-            "look at the peer; the kernel drops it a minute after close(), or net.mptcp.close_timeout where there is one".into()
-        }
         Reason::OrphanWaitsForFin => {
-            "look at the peer; the kernel drops it after net.ipv4.tcp_fin_timeout".into()
+            format!("find out why the peer does not close; the kernel drops the connection after {}", orphan_time(found))
         }
-        Reason::PeerKeepsOpen => {
-            format!("look at the peer; or {who} closes it, and the kernel drops it in a minute")
-        }
+        Reason::PeerKeepsOpen => format!(
+            "find out why the peer does not close; if {who} closes the socket, the kernel then drops the connection after {}",
+            orphan_time(found)
+        ),
         Reason::PeerNotAnswering => {
             "look at the path and the peer: firewall, host down; the kernel gives up after net.ipv4.tcp_retries2, \
              tcp_orphan_retries or tcp_syn_retries"
@@ -62,14 +66,15 @@ pub(super) fn advice(found: &SocketReport, reason: Reason) -> String {
                  bursts (net.core.somaxconn)"
             )
         }
-        Reason::DeferredAccept => "nothing: the client connects and says nothing; the kernel drops the request after the time of \
-             TCP_DEFER_ACCEPT"
+        // syn_ack_recalc() and tcp_check_req().
+        Reason::DeferredAccept => "no action: the client has connected and has sent no data; at the end of the TCP_DEFER_ACCEPT period the \
+             kernel sends the SYN-ACK again, and then completes the connection, or drops it if the client does not answer"
             .into(),
-        Reason::HandshakeUnfinished => "few are normal; many may be a SYN flood, a path that loses packets \
-             (net.ipv4.tcp_synack_retries), or clients that wait before they speak"
+        Reason::HandshakeUnfinished => "a few are normal; many can mean a SYN flood, packet loss (see net.ipv4.tcp_synack_retries), or \
+             clients that delay their first data"
             .into(),
         Reason::Unknown if found.holders.is_empty() && found.elsewhere.is_some() => {
-            "look at who listens on its port, at io_uring instances, and at kernel services (NFS, SMB, NVMe over TCP) that use its port"
+            "look at the processes that listen on its port, at io_uring instances, and at kernel services (NFS, SMB, NVMe over TCP) that use its port"
                 .into()
         }
         Reason::Unknown if read_is_unknown(found) => {
@@ -85,16 +90,25 @@ pub(super) fn read_is_unknown(found: &SocketReport) -> bool {
     socket.transport == Transport::Mptcp && socket.state == State::CloseWait && !holders.is_empty()
 }
 
+/// How long the kernel keeps a socket in FIN_WAIT2 after close(). MPTCP has its own timer.
+fn orphan_time(found: &SocketReport) -> &'static str {
+    match found.socket.transport {
+        Transport::Mptcp => "net.mptcp.close_timeout (a minute on kernels that do not have it)",
+        _ => "net.ipv4.tcp_fin_timeout",
+    }
+}
+
 fn not_closed(found: &SocketReport, who: &str, watched: &str) -> String {
     if found.half_closed > 0 {
         return format!(
-            "look if {who} waits for the other side of a tunnel{watched}; if not, it may leak the descriptor: look for the path that \
-             returns without close()"
+            "check whether {who} waits for the other side of a tunnel; if not, it may leak the {}{watched}: look for the path that \
+             returns without close()",
+            handle(found.holders.first())
         );
     }
     format!(
         "{who} may leak the {}{watched}: look for the path that returns without close(), often after an error or in a connection \
-         pool; or it still has something to send",
+         pool; or it still has data to send",
         handle(found.holders.first())
     )
 }
@@ -110,11 +124,13 @@ fn handle(holder: Option<&Holder>) -> &'static str {
 /// What the process waits for, as a part of a sentence.
 fn watching(holder: &Holder) -> Option<String> {
     match holder.watch.as_ref()? {
-        Watch::NoEpoll => Some(", which no epoll of it watches".into()),
+        Watch::NoEpoll => Some(", which none of its epoll instances watches".into()),
         Watch::Epoll(events) if events.contains(&"EPOLLIN") || events.contains(&"EPOLLRDHUP") => {
             Some(format!(", although its epoll waits for {}", events.join(" | ")))
         }
-        Watch::Epoll(events) if events.is_empty() => Some(", whose events its epoll has switched off".into()),
+        Watch::Epoll(events) if events.is_empty() => {
+            Some(", for which its epoll instance has all events disabled".into())
+        }
         Watch::Epoll(events) => {
             Some(format!(": its epoll waits for {} only, not for EPOLLIN", events.join(" | ")))
         }

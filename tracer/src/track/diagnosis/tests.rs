@@ -1,4 +1,4 @@
-//! Each reason with what makes it true, and with what makes it nearly true.
+//! Each reason is tested with what makes it true, and with something similar that does not.
 
 mod commands;
 
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{diagnose, reason};
 use crate::model::{
     Elsewhere, Holder, InState, Listener, Message, Peer, Process, Reason, SocketInfo, SocketReport, State,
-    TcpTimes, Timer, TimerKind, Tuple, Via,
+    TcpTimes, Timer, TimerKind, Transport, Tuple, Via,
 };
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -433,14 +433,18 @@ fn no_holder() {
         ("which is certain also where others are hidden", of_kernel(true, 5), Reason::HeldByKernel),
         ("and it sends", sending.clone(), Reason::HalfClosedSending),
     ]);
-    assert!(diagnose(&sending, None).advice.contains("the kernel has something to send"));
+    assert!(diagnose(&sending, None).advice.contains("the kernel has data to send"));
     for (queue, text) in [(0, "does not close"), (1, "not read the end of file"), (5, "4 bytes unread")] {
         assert!(diagnose(&of_kernel(false, queue), None).why.contains(text), "{queue}");
     }
     let mut shut = socket(State::FinWait2);
-    assert!(diagnose(&shut, None).advice.contains("the application closes it"));
+    assert!(diagnose(&shut, None).advice.contains("the application closes the socket"));
     shut.of_kernel = true;
-    assert!(diagnose(&shut, None).advice.contains("the kernel closes it"));
+    assert!(diagnose(&shut, None).advice.contains("the kernel closes the socket"));
+    assert!(diagnose(&shut, None).advice.contains("tcp_fin_timeout"));
+    shut.socket.transport = Transport::Mptcp;
+    let advice = diagnose(&shut, None).advice;
+    assert!(advice.contains("close_timeout") && !advice.contains("tcp_fin_timeout"), "{advice}");
 }
 
 #[test]
