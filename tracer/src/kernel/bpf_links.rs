@@ -64,19 +64,19 @@ pub(super) enum ByPerf {
 }
 
 macro_rules! attached {
-    ($($link:ty => $it:ident $make:expr),* $(,)?) => {
+    ($($link:ty => $link_name:ident $make:expr),* $(,)?) => {
         $(impl From<$link> for Attached {
-            fn from($it: $link) -> Self {
+            fn from($link_name: $link) -> Self {
                 $make
             }
         })*
     };
 }
 attached! {
-    BtfTracePointLink => it Self::Link(it.into()),
-    FEntryLink => it Self::Link(it.into()),
-    FExitLink => it Self::Link(it.into()),
-    PinnedLink => it Self::Link(it.into()),
+    BtfTracePointLink => link Self::Link(link.into()),
+    FEntryLink => link Self::Link(link.into()),
+    FExitLink => link Self::Link(link.into()),
+    PinnedLink => link Self::Link(link.into()),
     TracePointLink => link Self::ByPerf(ByPerf::TracePoint(link)),
     KProbeLink => link Self::ByPerf(ByPerf::KProbe(link)),
 }

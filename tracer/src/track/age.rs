@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn ages_by_each_clock() {
         use TimerKind::{Keepalive, Retransmit, TimeWait};
-        for (it, seconds) in [
+        for (socket, seconds) in [
             // Less than a tick below 90 s, and 10 s.
             (socket(State::CloseWait, None, 0, times(90, 1, 0)), Some(89)),
             (socket(State::CloseWait, Some((Keepalive, 7000)), 0, times(10, 1, 0)), Some(9)),
@@ -155,8 +155,8 @@ mod tests {
             (socket(State::Established, None, 0, times(90, 1, 0)), None),
             (socket(State::LastAck, Some((Retransmit, 1)), 3, times(90, 8, 3)), None),
         ] {
-            let found = age(&it);
-            assert_eq!(found.map(|age| age.ns / SECOND_NS), seconds, "{it:?}");
+            let found = age(&socket);
+            assert_eq!(found.map(|age| age.ns / SECOND_NS), seconds, "{socket:?}");
             assert!(found.is_none_or(|age| age.at_least));
         }
         let last_ack = socket(State::LastAck, Some((Retransmit, 1)), 3, times(90, 8, 3));
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn an_age_that_acknowledgments_may_hide() {
         use TimerKind::Keepalive;
-        let it = |state, timer, since_ack, received, sent| {
+        let bounds = |state, timer, since_ack, received, sent| {
             let times = TcpTimes {
                 since_data_received_ns: received * SECOND_NS,
                 since_data_sent_ns: sent * SECOND_NS,
@@ -181,18 +181,18 @@ mod tests {
             (age_at_most_ns(&socket).map(|ns| ns / SECOND_NS), may_be_older(&socket, 60 * SECOND_NS))
         };
         let probes = Some((Keepalive, 5));
-        assert_eq!(it(State::CloseWait, probes, 1, 90, 100), (Some(90), true));
+        assert_eq!(bounds(State::CloseWait, probes, 1, 90, 100), (Some(90), true));
         // Data came a moment ago: the FIN is younger.
-        assert_eq!(it(State::CloseWait, probes, 1, 20, 100), (Some(20), false));
+        assert_eq!(bounds(State::CloseWait, probes, 1, 20, 100), (Some(20), false));
         // Nothing can have been acknowledged since the FIN.
-        assert_eq!(it(State::CloseWait, None, 1, 90, 100), (Some(90), false));
-        assert_eq!(it(State::CloseWait, None, 1, 90, 2), (Some(90), true));
+        assert_eq!(bounds(State::CloseWait, None, 1, 90, 100), (Some(90), false));
+        assert_eq!(bounds(State::CloseWait, None, 1, 90, 2), (Some(90), true));
         // Old enough in any case.
-        assert_eq!(it(State::CloseWait, probes, 61, 90, 100), (Some(90), false));
-        assert_eq!(it(State::FinWait2, probes, 1, 100, 90), (Some(90), true));
-        assert_eq!(it(State::FinWait2, None, 1, 1, 90), (Some(90), true));
-        assert_eq!(it(State::FinWait2, None, 1, 100, 90), (Some(90), false));
-        assert_eq!(it(State::Established, probes, 1, 90, 90), (None, false));
+        assert_eq!(bounds(State::CloseWait, probes, 61, 90, 100), (Some(90), false));
+        assert_eq!(bounds(State::FinWait2, probes, 1, 100, 90), (Some(90), true));
+        assert_eq!(bounds(State::FinWait2, None, 1, 1, 90), (Some(90), true));
+        assert_eq!(bounds(State::FinWait2, None, 1, 100, 90), (Some(90), false));
+        assert_eq!(bounds(State::Established, probes, 1, 90, 90), (None, false));
         let quiet_ns = 90 * SECOND_NS;
         let times =
             TcpTimes { since_data_sent_ns: quiet_ns, since_data_received_ns: quiet_ns, ..times(1, 1, 0) };
@@ -259,7 +259,7 @@ mod tests {
                     backoff += 1;
                     rto_ms = (rto_ms << 1).min(longest_ms);
                 }
-                let remaining = user_timeout_ms.map_or(u64::MAX, |it| it.saturating_sub(sent_ms));
+                let remaining = user_timeout_ms.map_or(u64::MAX, |timeout_ms| timeout_ms.saturating_sub(sent_ms));
                 if remaining == 0 {
                     // It ends here.
                     return Ok(());
@@ -267,9 +267,9 @@ mod tests {
                 due_ms = sent_ms + rto_ms.min(remaining);
             }
             let times = TcpTimes { rto_ns: rto_ms * 1_000_000, backoff, ..TcpTimes::default() };
-            let mut it = socket(State::SynSent, Some((TimerKind::Retransmit, 0)), retransmits, times);
-            it.timer = Some(Timer { kind: TimerKind::Retransmit, left_ns: due_ms.saturating_sub(at_ms) * 1_000_000 });
-            prop_assert!(age(&it).is_none_or(|age| age.ns <= at_ms * 1_000_000), "{it:?} sent at {sent_ms} ms");
+            let mut connect = socket(State::SynSent, Some((TimerKind::Retransmit, 0)), retransmits, times);
+            connect.timer = Some(Timer { kind: TimerKind::Retransmit, left_ns: due_ms.saturating_sub(at_ms) * 1_000_000 });
+            prop_assert!(age(&connect).is_none_or(|age| age.ns <= at_ms * 1_000_000), "{connect:?} sent at {sent_ms} ms");
         }
     }
 }
