@@ -122,7 +122,7 @@ fn what_is_wrong_with_a_sink_is_said_with_its_place() {
         (
             "type = \"otlp-metrics\"\nurl = \"http://x\"\naggregate = \"1s\"",
             "1:1",
-            "'aggregate' and 'sample' are for records",
+            "'aggregate' and 'sample' apply to records",
         ),
         (
             "type = \"otlp\"\nurl = \"http://x\"\ninterval = \"1s\"",
@@ -138,7 +138,7 @@ fn what_is_wrong_with_a_sink_is_said_with_its_place() {
         (
             "type = \"otlp-metrics\"\nurl = \"http://x\"\n[sinks.a.filter]\nport = 1",
             "4:10",
-            "'filter' is for records",
+            "'filter' applies to records",
         ),
         (
             "type = \"file\"\npath = \"x\"\nkeap = 3",

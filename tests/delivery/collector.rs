@@ -84,7 +84,7 @@ impl Feeder {
         if self.queue.has_room(batch.bytes.len()) {
             self.queue.push(batch);
         } else {
-            self.queue.refused(count);
+            self.queue.count_overflow(count);
             self.refused += count;
         }
     }

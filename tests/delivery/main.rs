@@ -301,7 +301,7 @@ fn a_queue_knows_its_end_and_what_was_lost() {
     assert!(queue.has_room(100_000), "one batch, however large");
     queue.push(batch(1, 5));
     assert!(!queue.has_room(10_000));
-    queue.refused(7);
+    queue.count_overflow(7);
     assert_eq!(
         (queue.status().lost(), queue.has_lost()),
         (7, false),

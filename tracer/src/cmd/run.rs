@@ -26,7 +26,8 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
     if args.check {
         return checked(&args.config, &verified(&args.config)?);
     }
-    // The signal handlers come first: a service manager may send a signal while certificates and BTF are still being read.
+    // The signal handlers come first: a service manager may send a signal while certificates and BTF are still being
+    // read.
     let host = Host::start()?;
     let settings = verified(&args.config)?;
     let filter = transitions(&settings.filter)?;
@@ -58,8 +59,8 @@ fn verified(path: &Path) -> Result<Settings, Failure> {
 }
 
 fn checked(path: &Path, settings: &Settings) -> Result<ExitCode> {
-    for remark in verify::remarks(settings) {
-        message!("{remark}");
+    for warning in verify::warnings(settings) {
+        message!("{warning}");
     }
     let names: Vec<&str> = settings.sinks.iter().map(|sink| sink.section.name.as_str()).collect();
     print([format!("{}: OK (sinks: {})\n", path.display(), names.join(", "))])?;

@@ -1,5 +1,5 @@
-//! Checks whether this system allows a configuration: `run --check` reports the problems, and `run` does not start with them. The
-//! checks change nothing, and open no connection.
+//! Checks whether this system allows a configuration: `run --check` reports the problems, and `run` does not start
+//! with them. The checks change nothing, and open no connection.
 
 use std::{fs, os::unix::fs::MetadataExt, path::PathBuf};
 
@@ -106,7 +106,8 @@ fn clashes(settings: &Settings) -> Vec<SettingsError> {
     found
 }
 
-/// A file or directory that a sink writes to: its path without symbolic links, and the device and inode of an existing one.
+/// A file or directory that a sink writes to: its path without symbolic links, and the device and inode of an
+/// existing one.
 struct Destination {
     path: PathBuf,
     identity: Option<(u64, u64)>,
@@ -137,12 +138,12 @@ fn spool(sink: &Sink) -> Option<Destination> {
     Some(Destination::at(fs::canonicalize(&path).unwrap_or(path)))
 }
 
-/// Remarks about sinks that cannot deliver yet; `run` starts nevertheless.
-pub(super) fn remarks(settings: &Settings) -> Vec<SettingsError> {
-    let remark = |sink: &Sink| {
-        let problem = sink.section.config.remark()?;
+/// Warnings about sinks that cannot deliver yet; `run` starts nevertheless.
+pub(super) fn warnings(settings: &Settings) -> Vec<SettingsError> {
+    let warning = |sink: &Sink| {
+        let problem = sink.section.config.warning()?;
         let message = format!("sink {}: {}; its records wait until then", sink.section.name, problem.message);
         Some(settings.places.error(&section(sink), problem.key, message))
     };
-    settings.sinks.iter().filter_map(remark).collect()
+    settings.sinks.iter().filter_map(warning).collect()
 }

@@ -104,8 +104,8 @@ impl Outgoing {
         self.missing = Missing::default();
     }
 
-    /// Hands over what is ready, if the queue takes it. What the queue has no room for is lost, and is missing then. `report` writes
-    /// the record of what is missing.
+    /// Hands over what is ready, if the queue takes it. What the queue has no room for is lost, and is missing then.
+    /// `report` writes the record of what is missing.
     pub(super) fn hand_over(&mut self, report: impl FnOnce(&mut Self, Missing)) {
         let Some(queue) = self.queue.clone() else { return };
         if self.buffer.is_empty() && self.missing.is_empty() {
@@ -113,7 +113,7 @@ impl Outgoing {
         }
         if !self.has_room(0) {
             let count = self.frames.len() as u64;
-            queue.refused(count);
+            queue.count_overflow(count);
             let reported: u64 = self.frames.iter().map(|frame| frame.reported_lost).sum();
             let in_doubt = self.frames.iter().map(|frame| frame.reported_in_doubt).sum();
             let since_ns = since_ns(&self.frames);

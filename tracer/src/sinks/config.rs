@@ -1,4 +1,4 @@
-//! What a type of sink is to the configuration: its keys, and what is made of them.
+//! What the configuration asks of a type of sink: its keys, and the builder that is made of them.
 
 use std::{any::Any, collections::BTreeMap, fmt, path::Path, sync::Arc, time::Duration};
 
@@ -13,15 +13,16 @@ use crate::format::Stamp;
 
 /// The keys of one sink.
 pub trait SinkConfig: Any + SameAs + fmt::Debug + Send + Sync {
-    /// What opens the sink.
+    /// The builder that opens the sink.
     ///
     /// # Errors
-    /// A key is missing, or this sockstate was built without what the sink needs: [`SinkConfig::problems`] says so, too.
-    fn builder(&self, context: &Context<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError>;
+    /// A key is missing, or this sockstate was built without what the sink needs: [`SinkConfig::problems`] finds
+    /// that, too.
+    fn builder(&self, context: &BuildContext<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError>;
 
-    /// What is missing, or does not go together, whatever the system.
-    fn problems(&self, given: &Given<'_>) -> Vec<Problem> {
-        let _ = given;
+    /// Keys that are missing, or that exclude each other. The check does not depend on the host.
+    fn problems(&self, section: &SectionCheck<'_>) -> Vec<Problem> {
+        let _ = section;
         Vec::new()
     }
 
@@ -30,18 +31,18 @@ pub trait SinkConfig: Any + SameAs + fmt::Debug + Send + Sync {
         None
     }
 
-    /// Turns our JSON into what the collector takes, in the sink's thread; `None` where nothing is to be done.
+    /// Converts sockstate's JSON to the collector's format, in the sink's thread; `None` if no conversion is needed.
     fn converter(&self, host: &str) -> Option<Convert> {
         let _ = host;
         self.format().and_then(FormatArgs::converter)
     }
 
-    /// For a sink that gets the tracer's numbers, and no records.
+    /// For a sink that gets the tracer's metrics, and no records.
     fn metrics(&self) -> Option<Metrics> {
         None
     }
 
-    /// How long the first record of a delivery waits for others, unless the configuration says so.
+    /// How long the first record of a delivery waits for others, unless the configuration sets another time.
     fn batch_time(&self) -> Duration {
         Duration::ZERO
     }
@@ -61,13 +62,13 @@ pub trait SinkConfig: Any + SameAs + fmt::Debug + Send + Sync {
         None
     }
 
-    /// What the sink writes to, which no other sink may write to.
+    /// The path that the sink writes to, and that no other sink may write to.
     fn output(&self) -> Option<&Path> {
         self.file()
     }
 
-    /// Why the sink cannot deliver yet. That keeps `run` from nothing.
-    fn remark(&self) -> Option<Problem> {
+    /// A warning why the sink cannot deliver yet. `run` starts nevertheless.
+    fn warning(&self) -> Option<Problem> {
         None
     }
 
@@ -89,7 +90,7 @@ impl<T: SinkConfig + PartialEq> SameAs for T {
     }
 }
 
-/// The numbers that a sink sends instead of records.
+/// How a sink sends metrics instead of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metrics {
     /// How often they are sent.
@@ -101,14 +102,14 @@ pub struct Metrics {
 /// The tables of a sink's section, by name.
 pub type Tables = BTreeMap<&'static str, BTreeMap<String, String>>;
 
-/// What the files say that [`SinkConfig::secrets`] names, by key.
+/// The contents of the files of [`SinkConfig::secrets`], by key.
 pub type Secrets = BTreeMap<&'static str, String>;
 
-/// What else a sink is made of.
-pub struct Context<'a> {
+/// What [`SinkConfig::builder`] needs in addition to the keys of the sink's type.
+pub struct BuildContext<'a> {
     /// The sink's name.
     pub name: &'a str,
-    /// What is in each record.
+    /// The host, the instance and the labels of each record.
     pub stamp: &'a Stamp<'a>,
     /// The tables in the sink's section.
     pub tables: &'a Tables,
@@ -116,24 +117,24 @@ pub struct Context<'a> {
     pub secrets: &'a Secrets,
 }
 
-impl Context<'_> {
+impl BuildContext<'_> {
     /// A table of the sink's section; empty where there is none.
     pub(super) fn table(&self, name: &str) -> BTreeMap<String, String> {
         self.tables.get(name).cloned().unwrap_or_default()
     }
 }
 
-/// What else is in the sink's section.
-pub struct Given<'a> {
+/// What [`SinkConfig::problems`] needs in addition to the keys of the sink's type.
+pub struct SectionCheck<'a> {
     /// The keys that all sinks have.
     pub common: &'a CommonArgs,
     /// The tables.
     pub tables: &'a Tables,
-    /// Whether a key is there, if only with a value that is wrong.
+    /// Whether the section has a key, even if its value is wrong.
     pub has: &'a dyn Fn(&str) -> bool,
 }
 
-impl Given<'_> {
+impl SectionCheck<'_> {
     /// A problem if `key` is not there.
     pub(super) fn missing(&self, key: &'static str) -> Option<Problem> {
         (!(self.has)(key)).then(|| Problem::of_section(ConfigError::Missing(key)))

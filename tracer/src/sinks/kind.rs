@@ -1,4 +1,4 @@
-//! The types of sinks, as the list of them has them.
+//! The description of a type of sink.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::{
     problem::{ConfigError, Problem},
 };
 
-/// One type of sinks.
+/// One type of sink.
 pub struct Kind {
     /// The value of the key `type`.
     pub name: &'static str,
@@ -41,12 +41,12 @@ impl Kind {
         Self { tables, ..self }
     }
 
-    /// It needs a feature of the crate; `lacks` if this binary was built without.
+    /// For a type that needs a feature of the crate; `lacks` is the problem if this binary was built without it.
     pub(super) const fn lacking(self, lacks: Option<ConfigError>) -> Self {
         Self { lacks, ..self }
     }
 
-    /// Adds its keys.
+    /// Adds its keys to `command`.
     #[must_use]
     pub fn augment(&self, command: Command) -> Command {
         (self.augment)(command)
@@ -58,7 +58,7 @@ impl Kind {
         self.augment(Command::new("")).get_arguments().cloned().collect()
     }
 
-    /// What is said of its keys.
+    /// The values of its keys.
     ///
     /// # Errors
     /// A key is missing, or its value is wrong.

@@ -1,6 +1,7 @@
-//! Where finished bytes go: the output of `trace`, and the sinks of `run`, each with a queue and a thread of its own.
+//! Delivers finished bytes: to the output of `trace`, and to the sinks of `run`, each with its own queue and thread.
 //!
-//! A type of sinks is a folder with its keys, what is made of them, and its delivery, and an entry in [`SINKS`].
+//! Each type of sink has a module with its configuration keys and its [`SinkBuilder`], and an entry in [`SINKS`].
+//! `delivery` has what all sinks share: queue, spool, worker; `transport` has what several types send by.
 
 mod common;
 mod config;
@@ -22,7 +23,7 @@ mod syslog;
 mod transport;
 
 pub use common::CommonArgs;
-pub use config::{Context, Given, Metrics, SameAs, Secrets, SinkConfig, Tables};
+pub use config::{BuildContext, Metrics, SameAs, Secrets, SectionCheck, SinkConfig, Tables};
 pub use delivery::{
     Batch, BatchSettings, Convert, DeliveryError, Frame, Inherited, OpenError, Pending, Queue, Read, Running,
     Sink, SinkBuilder, SinkError, SinkSettings, Spool, SpoolError, SpoolSettings, Status, since_ns,
@@ -44,13 +45,13 @@ pub use transport::{
     ParseAddressError, StreamSettings, Template, TlsError, TlsFiles, TlsSettings,
 };
 
-/// Every type of sinks.
+/// Every type of sink.
 pub static SINKS: &[Kind] = &[
     Kind::of::<stdout::StdoutArgs>("stdout", "Standard output"),
     Kind::of::<file::FileArgs>("file", "A file, rotated by size, by age, or by logrotate and SIGHUP"),
     Kind::of::<socket::SocketArgs>(
         "socket",
-        "A TCP, TLS or unix stream, a record a line: Vector's socket source, Fluent Bit, Logstash",
+        "A TCP, TLS or unix stream, one record per line: Vector's socket source, Fluent Bit, Logstash",
     ),
     Kind::of::<syslog::SyslogArgs>("syslog", "Syslog by RFC 5424, over /dev/log, UDP, TCP or TLS"),
     Kind::of::<journald::JournaldArgs>("journald", "The journal, with fields"),
@@ -59,7 +60,7 @@ pub static SINKS: &[Kind] = &[
     Kind::of::<otlp::OtlpArgs>("otlp", "OpenTelemetry logs over HTTP").with_tables(&[http::HEADERS]),
     Kind::of::<otlp_metrics::OtlpMetricsArgs>(
         "otlp-metrics",
-        "The tracer's numbers (docs/metrics.md) as OpenTelemetry metrics over HTTP, and no records",
+        "The tracer's metrics (docs/metrics.md) as OpenTelemetry metrics over HTTP, and no records",
     )
     .with_tables(&[http::HEADERS]),
     Kind::of::<nats::NatsArgs>(
@@ -69,13 +70,13 @@ pub static SINKS: &[Kind] = &[
     .lacking(nats::LACKS),
     Kind::of::<kafka::KafkaArgs>(
         "kafka",
-        "A topic of Kafka, by librdkafka; only in a sockstate that was built with the feature `kafka`",
+        "A Kafka topic, by librdkafka; only in a sockstate that was built with the feature `kafka`",
     )
     .with_tables(&[kafka::PROPERTIES])
     .lacking(kafka::LACKS),
 ];
 
-/// The type of sinks that the key `type` names.
+/// The type of sink that the key `type` names.
 #[must_use]
 pub fn kind(name: &str) -> Option<&'static Kind> {
     SINKS.iter().find(|kind| kind.name == name)

@@ -1,4 +1,4 @@
-//! One sink of the configuration: its type, its keys, and what follows from them.
+//! One sink of the configuration: its type and its keys, the checks of them, and the sink's settings.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -9,13 +9,13 @@ use std::{
 use super::{
     Kind,
     common::CommonArgs,
-    config::{Context, Given, Secrets, SinkConfig, Tables},
+    config::{BuildContext, Secrets, SectionCheck, SinkConfig, Tables},
     delivery::{OpenError, SinkSettings, SpoolError},
     problem::Problem,
 };
 use crate::{files, format::Stamp};
 
-/// What the section `[sinks.NAME]` says, without its filter.
+/// The section `[sinks.NAME]`, without its filter.
 #[derive(Clone)]
 pub struct SinkSection {
     /// The sink's name.
@@ -47,31 +47,32 @@ impl std::fmt::Debug for SinkSection {
 }
 
 impl SinkSection {
-    /// What is missing, or does not go together; `has` says whether a key is there, if only with a value that is wrong.
+    /// Keys that are missing, or that exclude each other. `has` says whether the section has a key, even if its value
+    /// is wrong.
     pub fn text_problems(&self, has: &dyn Fn(&str) -> bool) -> Vec<Problem> {
-        let given = Given { common: &self.common, tables: &self.tables, has };
+        let section = SectionCheck { common: &self.common, tables: &self.tables, has };
         let mut problems: Vec<Problem> = self.kind.problem().into_iter().collect();
-        problems.extend(self.config.problems(&given));
+        problems.extend(self.config.problems(&section));
         problems.extend(self.config.format().into_iter().flat_map(|format| format.problems(&self.common)));
         if self.config.metrics().is_some() {
             if self.common.is_reduced() {
-                let message = "'aggregate' and 'sample' are for records, and these are numbers";
+                let message = "'aggregate' and 'sample' apply to records, and this sink sends metrics";
                 problems.push(Problem::of_section(message));
             }
             if has("filter") {
-                let message = "'filter' is for records, and these are numbers".to_owned();
+                let message = "'filter' applies to records, and this sink sends metrics".to_owned();
                 problems.push(Problem { key: "filter", message });
             }
         }
         problems
     }
 
-    /// What would keep the sink from starting, found without starting it: nothing is changed, and nothing is connected to.
+    /// What would prevent the sink from starting. The check changes nothing and connects to nothing.
     #[must_use]
     pub fn system_problems(&self) -> Vec<Problem> {
         let (secrets, mut problems) = self.read_secrets();
         let stamp = Stamp { host: "", instance: 0, labels: &Default::default() };
-        // What the sink would be without an unreadable secret shows everything else that is wrong.
+        // Without the secrets that cannot be read, so that all other problems are found, too.
         let builder = self.config.builder(&self.context(&stamp, &secrets));
         let mut reasons = builder.map(|builder| builder.problems()).unwrap_or_default();
         if let Some(path) = self.spool_path()
@@ -90,7 +91,7 @@ impl SinkSection {
     /// What the sink is started with.
     ///
     /// # Errors
-    /// A secret cannot be read, or [`SinkSection::text_problems`] has something to say.
+    /// A secret cannot be read, or [`SinkSection::text_problems`] finds a problem.
     pub fn settings(&self, stamp: &Stamp<'_>) -> Result<SinkSettings, String> {
         let (secrets, problems) = self.read_secrets();
         if let Some(problem) = problems.into_iter().next() {
@@ -106,7 +107,7 @@ impl SinkSection {
         })
     }
 
-    /// A sum of the files that the sink reads when it starts: a certificate that was renewed needs a new sink.
+    /// A checksum of the files that the sink reads when it starts: a certificate that was renewed needs a new sink.
     #[must_use]
     pub fn files_sum(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
@@ -124,8 +125,8 @@ impl SinkSection {
         self.common.spool_path(&self.name)
     }
 
-    fn context<'a>(&'a self, stamp: &'a Stamp<'a>, secrets: &'a Secrets) -> Context<'a> {
-        Context { name: &self.name, stamp, tables: &self.tables, secrets }
+    fn context<'a>(&'a self, stamp: &'a Stamp<'a>, secrets: &'a Secrets) -> BuildContext<'a> {
+        BuildContext { name: &self.name, stamp, tables: &self.tables, secrets }
     }
 
     fn read_secrets(&self) -> (Secrets, Vec<Problem>) {

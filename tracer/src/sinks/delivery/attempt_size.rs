@@ -1,4 +1,5 @@
-//! How many records an attempt has: fewer while the worker looks for a record that the collector refuses.
+//! The number of records in an attempt. If the collector refuses one of the records, the number is halved until the
+//! refused record is sent alone; then each accepted attempt doubles it.
 
 pub(super) struct AttemptSize {
     records: usize,
@@ -15,7 +16,7 @@ impl Default for AttemptSize {
 impl AttemptSize {
     /// Once this many records in a row were sent alone and refused, the rest is given up without being sent.
     const MAX_REFUSED: usize = 16;
-    /// An attempt of this many records that is accepted lifts the limit.
+    /// When an attempt of this many records is accepted, there is no limit any more.
     const MANY: usize = 4096;
 
     pub(super) fn records(&self) -> usize {

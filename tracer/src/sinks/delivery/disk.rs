@@ -36,8 +36,8 @@ impl Disk {
         Self { opening, ..Self::open(name, None) }
     }
 
-    /// Waits for the spool, since its records are delivered first; not for long if the disk, or the previous sink, does not
-    /// release it.
+    /// Waits for the spool, since its records are delivered first; not for long if the disk, or the previous sink,
+    /// does not release it.
     pub(super) async fn begin(&mut self, queue: &Queue) {
         if self.spool.is_some() {
             queue.set_spools();
@@ -55,7 +55,8 @@ impl Disk {
         }
     }
 
-    /// Waits until the spool is open. It is too late to refuse to start: if it cannot be opened, the sink goes on without it.
+    /// Waits until the spool is open. It is too late to refuse to start: if it cannot be opened, the sink goes on
+    /// without it.
     async fn opened(&mut self, queue: &Queue) {
         let Some(opening) = &mut self.opening else { return std::future::pending().await };
         let opened = opening.opened().await;
@@ -138,7 +139,7 @@ impl Disk {
             match spool.append(&batch) {
                 Ok(()) => {
                     queue.settle(batch.weight());
-                    queue.leave(batch.len() as u64);
+                    queue.depart(batch.len() as u64);
                     self.paused = None;
                 }
                 Err(error) => {
@@ -161,7 +162,7 @@ impl Disk {
         queue: &Queue,
         by: impl FnOnce(&mut Spool, &Batch) -> Result<(), SpoolError>,
     ) {
-        queue.leave(batch.len() as u64);
+        queue.depart(batch.len() as u64);
         let kept = self.spool.as_mut().map(|spool| by(spool, batch));
         if let Some(Err(error)) = &kept {
             message!("sink {}: {error}", self.name);

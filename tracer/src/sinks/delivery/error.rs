@@ -6,13 +6,13 @@ use thiserror::Error;
 
 use crate::model::printable;
 
-/// Characters of a message, at most: collectors answer with megabytes.
+/// Characters of a message, at most: a collector may answer with megabytes.
 const QUOTE: usize = 400;
 
 /// Why a delivery did not succeed, and what becomes of the records that are left.
 #[derive(Debug, Error)]
 pub enum DeliveryError {
-    /// The records are sent again.
+    /// The delivery may succeed later: the records are sent again.
     #[error("{message}")]
     Retry {
         /// What happened.
@@ -20,7 +20,8 @@ pub enum DeliveryError {
         /// The pause that the collector asks for.
         after: Option<Duration>,
     },
-    /// The collector will never accept one of the records, or the size of the request: smaller attempts find the record.
+    /// The collector will never accept one of the records, or the size of the request: smaller attempts find the
+    /// record.
     #[error("{message}")]
     OneRefused {
         /// What happened.

@@ -1,5 +1,5 @@
-//! The queue and the ledger's counts in every order that their threads can run in, within bounds: the same sources, with loom's locks and
-//! numbers.
+//! The queue and the ledger's counts in every order that their threads can run in, within bounds: the same sources,
+//! with loom's locks and numbers.
 
 use std::time::Duration;
 
@@ -81,7 +81,7 @@ fn push(queue: &Queue, seqs: std::ops::RangeInclusive<u64>) {
         if queue.has_room(1) {
             queue.push(record(seq, 0));
         } else {
-            queue.refused(1);
+            queue.count_overflow(1);
         }
     }
 }
@@ -96,10 +96,10 @@ fn each_record_is_delivered_lost_or_left() {
                 // The first try succeeds, the second is refused, the third is put back.
                 let delivered = queue.take(1);
                 queue.status().deliver(delivered.len(), delivered.bytes.len());
-                queue.leave(delivered.len() as u64);
+                queue.depart(delivered.len() as u64);
                 let refused = queue.take(1);
                 queue.lose(refused.len() as u64, refused.reported_lost(), Some(1), false);
-                queue.leave(refused.len() as u64);
+                queue.depart(refused.len() as u64);
                 queue.put_back(queue.take(1));
                 refused.len() as u64
             })
@@ -128,7 +128,7 @@ fn what_a_hung_sink_holds_is_counted() {
             thread::spawn(move || {
                 let batch = queue.take(1);
                 queue.status().deliver(batch.len(), batch.bytes.len());
-                queue.leave(batch.len() as u64);
+                queue.depart(batch.len() as u64);
             })
         };
         let lost = queue.abandon();
@@ -177,7 +177,7 @@ fn number(queue: &Queue, progress: &SinkProgress, steps: usize) -> u64 {
         if queue.has_room(1) {
             queue.push(record(seq, std::mem::take(&mut unsaid)));
         } else {
-            queue.refused(1);
+            queue.count_overflow(1);
             unsaid += 1;
         }
     }

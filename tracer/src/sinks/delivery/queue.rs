@@ -1,4 +1,9 @@
-//! The bounded queue between the thread that reads records and a sink's own.
+//! The bounded queue between the thread that makes records and a sink's thread.
+//!
+//! Two counts say how far the sink has come. A record is *settled* when it is delivered, in the spool or in doubt, or
+//! when a settled record reports its loss: the next process need not report it. The ledger has this count. A record has
+//! *departed* when it is no longer in the memory of this sink, because it is delivered, in the spool, in doubt or lost:
+//! [`Queue::abandon`] needs this count.
 
 use std::{collections::VecDeque, sync::PoisonError, time::Duration};
 
@@ -12,11 +17,13 @@ use super::{
     sync::{Arc, AtomicBool, AtomicI64, AtomicU64, Mutex, MutexGuard, Ordering},
 };
 
-/// Bytes of a batch in the queue: a push may be much larger than a delivery, whose rest would be copied each time.
+/// A pushed batch is split into pieces of at most this many bytes: otherwise each small delivery would copy the rest
+/// of a large push.
 const PIECE: usize = 1 << 20;
-/// Bytes that are taken at once at most, from a queue of any size: they are copied, and a segment of a spool must hold them.
+/// Bytes that are taken at once at most, from a queue of any size: they are copied, and a segment of a spool must
+/// hold them.
 const MOST_TAKEN: usize = 64 << 20;
-/// How long the end waits for a collector if a spool keeps the records.
+/// How long a closed sink may still deliver if its spool keeps the rest.
 const SPOOLED_GRACE: Duration = Duration::from_millis(500);
 
 /// A sink that takes and delivers no record for this time is not waited for while others could continue.
@@ -40,7 +47,7 @@ pub struct Status {
     unreported_lost: AtomicU64,
     /// Records in doubt that its stream has not reported yet.
     unreported_in_doubt: AtomicU64,
-    /// The earliest time of these records; 0 if there are none, the least number if the time is not known.
+    /// The earliest time of the unreported records; 0 if there are none, `i64::MIN` if the time is not known.
     unreported_since: AtomicI64,
     queued_bytes: AtomicU64,
     spooled_bytes: AtomicU64,
@@ -50,8 +57,8 @@ pub struct Status {
     in_doubt: AtomicU64,
     /// Records that were pushed.
     pushed: AtomicU64,
-    /// Records that are delivered, kept on disk, or lost.
-    left: AtomicU64,
+    /// Pushed records that are delivered, kept on disk, in doubt or lost.
+    departed: AtomicU64,
 }
 
 macro_rules! counts {
@@ -110,9 +117,9 @@ struct State {
     bytes: usize,
     /// When the sink last took or delivered records, or when the first bytes came into the empty queue.
     moved: Option<Instant>,
-    /// The queue is closed; records that are not delivered at this time are given up.
-    closed: Option<Instant>,
-    /// Records that are given up are spooled, so that no one need wait for the collector.
+    /// When the queue is closed: records that are not delivered by this time are given up.
+    deadline: Option<Instant>,
+    /// Records that are given up are spooled, so the end need not wait for the collector.
     spools: bool,
     reopen: bool,
     finished: bool,
@@ -132,7 +139,7 @@ struct Shared {
     finished: Notify,
 }
 
-/// Both ends of the queue.
+/// The queue; its clones share it.
 #[derive(Clone)]
 pub struct Queue(Arc<Shared>);
 
@@ -200,20 +207,20 @@ impl Queue {
         self.0.progress.as_ref()
     }
 
-    /// `records` are no longer in memory only, with the lost ones that they report; a negative number puts some in doubt again.
+    /// `records` are settled, including the lost ones that they report; a negative number makes some unsettled again.
     pub fn settle(&self, records: i64) {
         if let Some(progress) = &self.0.progress {
             progress.settle(records);
         }
     }
 
-    /// `records` found no room; the thread that pushes reports them.
-    pub fn refused(&self, records: u64) {
+    /// The full queue did not take `records`; the thread that pushes reports them.
+    pub fn count_overflow(&self, records: u64) {
         self.0.status.lost.fetch_add(records, Ordering::Relaxed);
     }
 
-    /// `records` are lost, none of them earlier than `since_ns`; they had been on disk if `was_kept`. They reported the loss of
-    /// `reported` other records, which must be reported again.
+    /// `records` are lost, none of them earlier than `since_ns`. They reported the loss of `reported` other records,
+    /// which must be reported again. `was_kept`: all of these were settled, because they were on disk.
     pub(super) fn lose(&self, records: u64, reported: u64, since_ns: Option<i64>, was_kept: bool) {
         let status = &self.0.status;
         status.lost.fetch_add(records, Ordering::Relaxed);
@@ -245,7 +252,7 @@ impl Queue {
         self.report_in_doubt(records, since_ns);
     }
 
-    /// The same for records that counted as delivered.
+    /// The collector may have these records, which counted as delivered, and they are not sent again.
     pub(super) fn doubt_delivered(&self, records: u64) {
         self.doubt(records, None);
         let status = &self.0.status;
@@ -265,23 +272,23 @@ impl Queue {
         LOST.notify_one();
     }
 
-    /// `records` were delivered, kept on disk, or lost.
-    pub(super) fn leave(&self, records: u64) {
-        self.0.status.left.fetch_add(records, Ordering::Relaxed);
+    /// `records` are delivered, kept on disk, in doubt or lost.
+    pub(super) fn depart(&self, records: u64) {
+        self.0.status.departed.fetch_add(records, Ordering::Relaxed);
         if records > 0 {
             self.state().moved = Some(Instant::now());
         }
     }
 
-    /// The sink hangs in a system call, and no one waits for it: the records that it has not delivered are lost. Returns how many
-    /// these are.
+    /// The sink hangs in a system call and is no longer waited for: the records that it has not delivered are lost.
+    /// Returns their number.
     pub fn abandon(&self) -> u64 {
         let status = &self.0.status;
-        let left = status.left.load(Ordering::Relaxed);
-        let held = status.pushed.load(Ordering::Relaxed).saturating_sub(left);
+        let departed = status.departed.load(Ordering::Relaxed);
+        let held = status.pushed.load(Ordering::Relaxed).saturating_sub(departed);
         status.lost.fetch_add(held, Ordering::Relaxed);
         // A second call must count nothing twice.
-        status.left.fetch_add(held, Ordering::Relaxed);
+        status.departed.fetch_add(held, Ordering::Relaxed);
         held
     }
 
@@ -301,8 +308,8 @@ impl Queue {
         records
     }
 
-    /// The earliest time of the records that [`Queue::take_lost`] and [`Queue::take_doubt`] have returned last; `None` if it is not
-    /// known.
+    /// The earliest time of the records that the last calls of [`Queue::take_lost`] and [`Queue::take_doubt`]
+    /// returned; `None` if it is not known.
     #[must_use]
     pub fn take_lost_since(&self) -> Option<i64> {
         let since_ns = self.0.status.unreported_since.swap(0, Ordering::Relaxed);
@@ -324,7 +331,7 @@ impl Queue {
     pub fn close(&self, grace: Duration) {
         let mut state = self.state();
         let grace = if state.spools { grace.min(SPOOLED_GRACE) } else { grace };
-        state.closed = Some(Instant::now() + grace);
+        state.deadline = Some(Instant::now() + grace);
         drop(state);
         self.0.changed.notify_waiters();
     }
@@ -431,17 +438,17 @@ impl Queue {
     /// Whether the queue is closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.state().closed.is_some()
+        self.state().deadline.is_some()
     }
 
     /// Whether the queue is closed, and its time is over.
     pub(super) fn is_overdue(&self) -> bool {
-        self.state().closed.is_some_and(|deadline| Instant::now() >= deadline)
+        self.state().deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
     /// Waits until the queue holds more than `more` bytes, or is closed, or the sink must open its file again.
     pub(super) async fn holds_more_than(&self, more: usize) {
-        let ready = |state: &State| state.bytes > more || state.closed.is_some() || state.reopen;
+        let ready = |state: &State| state.bytes > more || state.deadline.is_some() || state.reopen;
         self.until(|state| ready(state)).await;
     }
 
@@ -453,10 +460,10 @@ impl Queue {
     /// Waits until the queue is closed and its time is over; another call of [`Queue::close`] may shorten that time.
     pub(super) async fn overdue(&self) {
         while !self.is_overdue() {
-            let closed = self.state().closed;
+            let deadline = self.state().deadline;
             tokio::select! {
-                () = self.until(|state| state.closed != closed) => {}
-                () = until(closed) => {}
+                () = self.until(|state| state.deadline != deadline) => {}
+                () = until(deadline) => {}
             }
         }
     }
@@ -474,7 +481,7 @@ impl Queue {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // No code that panics holds the lock.
+        // No code panics while it holds the lock.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! What the queue and the ledger's counts are made of; their model replaces it (`model.rs`).
+//! Locks and atomics of the queue and of the ledger's counts; in `model.rs`, loom's types replace them.
 
 pub(super) use std::sync::{
     Arc, Mutex, MutexGuard,

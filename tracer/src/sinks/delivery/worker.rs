@@ -1,4 +1,4 @@
-//! A sink's thread: takes records from its queue, delivers them in order, and spools what does not go.
+//! A sink's thread: takes records from its queue, delivers them in order, and spools what it cannot deliver.
 
 use std::{
     collections::HashSet,
@@ -14,10 +14,10 @@ use super::{Batch, DeliveryError, Frame, Queue, Sink, Spool, attempt_size::Attem
 /// The first pause after a failure.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 
-/// Turns one record of the stream into one of the collector's, appended to the second.
+/// Converts a record, the first argument, to the collector's format, and appends it to the second argument.
 pub type Convert = Box<dyn FnMut(&[u8], &mut Vec<u8>) + Send>;
 
-/// How records are put together to deliveries, and how long a failed one waits.
+/// The size of a delivery, and the pauses between attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchSettings {
     /// About how many bytes of records one delivery has.
@@ -39,10 +39,10 @@ pub(super) struct Worker {
     pub(super) attempt_size: AttemptSize,
 }
 
-/// What came of an attempt.
+/// The result of an attempt.
 enum Outcome {
     Done(Result<(), DeliveryError>),
-    /// The queue was closed, and its time is over.
+    /// The queue is closed, and its deadline has passed.
     Overdue,
 }
 
@@ -63,12 +63,12 @@ enum Next {
 }
 
 impl Worker {
-    /// Starts the thread; it ends when the queue is closed and empty, or its time is over.
+    /// Starts the thread; it ends when the queue is closed and empty, or its deadline has passed.
     pub(super) fn start(self) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let name = format!("sink-{}", self.name);
         let work = move || {
-            // A collector that takes over this thread must get no capability.
+            // This thread parses answers from the network: an attack through them must gain no capability.
             for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
                 // A thread without capabilities has none to clear.
                 let _ = caps::clear(None, set);
@@ -95,13 +95,13 @@ impl Worker {
             }
         }
         self.give_up().await;
-        // This notices a reset that has come meanwhile.
+        // This also notices a reset of the connection since the last delivery.
         self.sink.close().await;
         let doubtful = self.sink.doubtful();
         self.queue.doubt_delivered(doubtful);
         if doubtful > 0 {
             message!(
-                "sink {}: {doubtful} records are in doubt: the collector reset the connection after it had acknowledged them",
+                "sink {}: {doubtful} records are in doubt: the connection was reset after TCP had acknowledged them, and the collector may not have read them",
                 self.name
             );
         }
@@ -155,8 +155,8 @@ impl Worker {
         (!batch.is_empty() || !self.queue.is_closed()).then_some(batch)
     }
 
-    /// Tries a segment again that cannot be read for lack of descriptors, memory or rights; gives up one that the disk does not
-    /// return.
+    /// A segment of the spool cannot be read. Without descriptors, memory or permission it is tried again later;
+    /// after any other error it is given up.
     async fn unreadable(&mut self, error: &io::Error) -> Batch {
         let is_passing = matches!(
             error.raw_os_error(),
@@ -176,7 +176,7 @@ impl Worker {
         Batch::default()
     }
 
-    /// The records as the collector takes them; `None` if nothing is to be converted.
+    /// The records in the collector's format; `None` if the sink needs no conversion.
     fn converted(&mut self, batch: &Batch) -> Option<Batch> {
         let convert = self.convert.as_mut()?;
         let mut converted = Batch::default();
@@ -187,7 +187,7 @@ impl Worker {
         Some(converted)
     }
 
-    /// Tries until the records are delivered, or refused; false if the time is over.
+    /// Tries until the records are delivered, refused or in doubt; false if the deadline has passed.
     async fn deliver(&mut self, batch: Batch) -> bool {
         let (mut batch, original) = match self.converted(&batch) {
             Some(converted) => (converted, Some(batch)),
@@ -201,7 +201,7 @@ impl Worker {
                 self.sink.reopen();
             }
             let (before, weight, bytes) = (batch.len(), batch.weight(), batch.bytes.len());
-            // One push may be much larger than a delivery.
+            // A batch may be larger than a delivery.
             let fitting = batch.frames.partition_point(|frame| frame.end <= self.batching.batch_bytes).max(1);
             let mut part = batch.take_first(self.attempt_size.records().min(fitting));
             let records = part.len();
@@ -209,13 +209,12 @@ impl Worker {
             let attempt = Attempt { records, left: part.len() };
             part.append(std::mem::take(&mut batch));
             batch = part;
-            // Records that a broken connection leaves in doubt come back.
             let (records, bytes) =
                 (before.saturating_sub(batch.len()), bytes.saturating_sub(batch.bytes.len()));
             self.queue.status().deliver(records, bytes);
             if !from_spool {
                 self.queue.settle(weight - batch.weight());
-                self.queue.leave(records as u64);
+                self.queue.depart(records as u64);
             }
             let (message, after) = match self.judge(outcome, &attempt, &mut batch, from_spool) {
                 Next::Continue if batch.is_empty() => break,
@@ -252,8 +251,8 @@ impl Worker {
         true
     }
 
-    /// What an attempt with the first records of `batch` means for those that are left. Removes the ones that are refused or in
-    /// doubt.
+    /// What follows from an attempt with the first records of `batch`, of which it now has the ones that are left.
+    /// Removes those that are refused or in doubt.
     fn judge(&mut self, outcome: Outcome, attempt: &Attempt, batch: &mut Batch, from_spool: bool) -> Next {
         let error = match outcome {
             Outcome::Done(Ok(())) => {
@@ -272,7 +271,7 @@ impl Worker {
                 self.refuse(&refused, &message, from_spool);
             }
             DeliveryError::TooLarge { message } => self.refuse(&batch.take_first(1), &message, from_spool),
-            // Records that were not sent yet are another request, with another answer.
+            // Only the records of this attempt: the others are not sent yet, and may get another answer.
             DeliveryError::Refused { message } => {
                 self.refuse(&batch.take_first(attempt.left), &message, from_spool);
             }
@@ -284,12 +283,12 @@ impl Worker {
         Next::Continue
     }
 
-    /// The collector refuses `batch`.
+    /// The collector has refused `batch`.
     fn refuse(&self, batch: &Batch, message: &str, from_spool: bool) {
         message!("sink {}: {message}: {} records are lost", self.name, batch.len());
         self.queue.lose_all(batch, from_spool);
         if !from_spool {
-            self.queue.leave(batch.len() as u64);
+            self.queue.depart(batch.len() as u64);
         }
     }
 
@@ -299,11 +298,12 @@ impl Worker {
         self.queue.doubt(batch.len() as u64, batch.since_ns());
         if !from_spool {
             self.queue.settle(batch.weight());
-            self.queue.leave(batch.len() as u64);
+            self.queue.depart(batch.len() as u64);
         }
     }
 
-    /// The time is over: the collector may have records that were sent and not answered. With a spool they are sent again.
+    /// The deadline has passed: the collector may have the records that it has not answered. A spool keeps them, and
+    /// they are sent again.
     fn doubt_unanswered(&self, batch: &mut Batch) {
         if self.disk.is_spooled() {
             return;
@@ -314,7 +314,7 @@ impl Worker {
         }
     }
 
-    /// Delivers; meanwhile, the queue still moves to the spool.
+    /// Sends `batch`. Meanwhile, it moves records from a full queue to the spool.
     async fn attempt(&mut self, batch: &mut Batch) -> Outcome {
         let Self { sink, queue, disk, .. } = self;
         let mut delivery = sink.deliver(batch);
@@ -328,7 +328,7 @@ impl Worker {
         }
     }
 
-    /// Waits for `time`; `None` if the time of the sink is over before that.
+    /// Waits for `time`; `None` if the deadline passes before.
     async fn wait(&mut self, time: Duration) -> Option<()> {
         let Self { queue, disk, .. } = self;
         let end = sleep(time);
@@ -343,7 +343,7 @@ impl Worker {
         }
     }
 
-    /// The time is over: records that were not delivered wait on disk for the next run, or are lost.
+    /// The sink ends: the rest of the queue waits on disk for the next run, or is lost.
     async fn give_up(&mut self) {
         self.disk.wait_at_end(&self.queue).await;
         while self.queue.bytes() > 0 {
@@ -352,8 +352,8 @@ impl Worker {
         }
     }
 
-    /// Keeps the records of an attempt in the same way; those of the spool are still there. Spooled are the records before they
-    /// were converted.
+    /// Keeps the records that an interrupted delivery has left, or counts them as lost. Those of the spool are still
+    /// in it. The spool gets the original records, not the converted ones.
     fn put_back(&mut self, original: Option<Batch>, left: Batch, from_spool: bool) {
         if from_spool {
             return;
@@ -365,10 +365,6 @@ impl Worker {
                 let is_open: Vec<bool> =
                     original.frames.iter().map(|frame| open.contains(&frame.seq)).collect();
                 original.retain(|at| is_open.get(at) == Some(&true));
-                // Records that were in doubt are not in `original` any more.
-                let gone = (left.len() - original.len()) as u64;
-                self.queue.lose(gone, 0, None, false);
-                self.queue.leave(gone);
                 original
             }
         };

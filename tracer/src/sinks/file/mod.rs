@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use self::writer::FileSink;
 use super::{
-    config::{Context, Given, SinkConfig},
+    config::{BuildContext, SectionCheck, SinkConfig},
     delivery::{OpenError, Sink, SinkBuilder},
     encoding::FormatArgs,
     problem::{ConfigError, Problem},
@@ -50,7 +50,7 @@ pub(super) struct FileArgs {
 }
 
 impl SinkConfig for FileArgs {
-    fn builder(&self, _context: &Context<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
+    fn builder(&self, _context: &BuildContext<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
         Ok(Arc::new(FileSettings {
             path: self.path.clone().ok_or(ConfigError::Missing("path"))?,
             rotate_bytes: self.rotate_size,
@@ -60,8 +60,8 @@ impl SinkConfig for FileArgs {
         }))
     }
 
-    fn problems(&self, given: &Given<'_>) -> Vec<Problem> {
-        given.missing("path").into_iter().collect()
+    fn problems(&self, section: &SectionCheck<'_>) -> Vec<Problem> {
+        section.missing("path").into_iter().collect()
     }
 
     fn format(&self) -> Option<&FormatArgs> {
@@ -78,7 +78,7 @@ impl SinkConfig for FileArgs {
         self.file().filter(|path| !is_device(path))
     }
 
-    fn remark(&self) -> Option<Problem> {
+    fn warning(&self) -> Option<Problem> {
         let pipe = self.path.as_deref()?;
         let metadata = fs::metadata(pipe).ok().filter(|metadata| metadata.file_type().is_fifo())?;
         let message = format!("no process that can be seen reads the pipe {}", pipe.display());

@@ -1,4 +1,4 @@
-//! The files beside a sink's file: it with the time of its rotation behind its name, then `.zst` where it is compressed.
+//! Rotated files of a sink's file NAME: NAME.TIME, and NAME.TIME.zst if compressed.
 
 use std::{
     collections::BTreeSet,
@@ -14,24 +14,24 @@ use crate::files::{self, RECORDS_MODE};
 /// zstd's own default.
 const LEVEL: i32 = 3;
 const COMPRESSED: &str = "zst";
-/// Is being compressed.
+/// The suffix of a compressed file that is not complete yet.
 const PART: &str = "zst.part";
 
 /// Bytes that are compared at once.
 const STEP: u64 = 64 << 10;
 
-/// As strftime(3); [`is_rotated`] reads it.
+/// The time of the rotation, in jiff's strftime format; [`is_rotated`] reads it.
 const TIME: &str = "%Y%m%dT%H%M%S%.6fZ";
 
-/// The name that the file `name` has from now on.
+/// The name for the file `name` that is rotated now.
 pub(super) fn name(name: &OsStr) -> OsString {
     let time = jiff::Timestamp::now().strftime(TIME).to_string();
     [name, OsStr::new("."), OsStr::new(&time)].into_iter().collect()
 }
 
-/// Replaces `path` by a compressed file, which has the whole content before `path` is removed. A file that has the compressed file's name
-/// and another content, such as one that another program was killed while writing, gets another name. While another thread still
-/// compresses `path`, nothing is done.
+/// Replaces `path` by a compressed file, which is complete and on the disk before `path` is removed. If a file
+/// already has the compressed file's name but another content, for example because a program was killed while it
+/// wrote the file, that file gets another name. Does nothing while another thread compresses `path`.
 pub(super) fn compress(path: &Path) -> io::Result<()> {
     let file = open(path)?;
     if file.try_lock().is_err() {
@@ -99,8 +99,9 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)
 }
 
-/// The rotated files of `path` whose compression was begun and not ended; a part without its whole is removed.
-pub(super) fn interrupted(path: &Path) -> io::Result<Vec<PathBuf>> {
+/// Removes incomplete compressed files of `path` whose rotated file is gone. Returns the rotated files whose
+/// compression was interrupted.
+pub(super) fn clean_up_interrupted(path: &Path) -> io::Result<Vec<PathBuf>> {
     let files: BTreeSet<PathBuf> = all(path)?.into_iter().collect();
     for part in &files {
         if without_part(part).is_some_and(|whole| !files.contains(whole)) {
@@ -133,7 +134,7 @@ fn all(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(rotated)
 }
 
-/// Whether a rotation of `name` gives the name `file`: a time, and behind it what compression adds.
+/// Whether `file` is a name of a rotated file of `name`: with a time, and perhaps with a suffix of the compression.
 fn is_rotated(name: &OsStr, file: &OsStr) -> bool {
     let rest = file.as_bytes().strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"."));
     let Some((time, suffix)) = rest.and_then(|rest| rest.split_at_checked(b"20261126T013000.000000Z".len()))
@@ -141,8 +142,8 @@ fn is_rotated(name: &OsStr, file: &OsStr) -> bool {
         return false;
     };
     let is_time = std::str::from_utf8(time).is_ok_and(|text| {
-        // strptime takes signs, too.
-        !text.starts_with('+') && jiff::civil::DateTime::strptime(TIME, text).is_ok()
+        // strptime also accepts a sign and missing zeros: only the very text of the time is ours.
+        jiff::civil::DateTime::strptime(TIME, text).is_ok_and(|time| time.strftime(TIME).to_string() == text)
     });
     let is_suffix = |suffix: &[u8]| [COMPRESSED, PART].iter().any(|known| suffix == known.as_bytes());
     is_time && (suffix.is_empty() || suffix.strip_prefix(b".").is_some_and(is_suffix))
@@ -183,6 +184,9 @@ mod tests {
             "20261326T013000.123456Z",
             "20261126T253000.123456Z",
             "+0261126T013000.123456Z",
+            "-0261126T013000.123456Z",
+            " 0261126T013000.123456Z",
+            "2026112 T013000.123456Z",
             "20261126t013000.123456Z",
         ];
         for suffix in foreign {

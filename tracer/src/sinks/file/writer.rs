@@ -19,13 +19,13 @@ use crate::{
 /// The sink.
 pub(super) struct FileSink {
     settings: FileSettings,
-    /// What stands at the beginning of each file.
+    /// The beginning of each file.
     header: Vec<u8>,
     open: Option<Open>,
     compressor: Option<thread::JoinHandle<()>>,
     /// Rotated files that wait for a compressor, since no thread could be started.
     uncompressed: Vec<PathBuf>,
-    /// Files that an earlier process left half compressed are dealt with.
+    /// Files whose compression an earlier process did not finish have been handled.
     is_tidy: bool,
 }
 
@@ -42,12 +42,12 @@ impl FileSink {
         Self { settings, header, open: None, compressor: None, uncompressed: Vec::new(), is_tidy: false }
     }
 
-    /// Opens the file, so that what is wrong with it is known at the start.
+    /// Opens the file, so that a problem with it is found at the start.
     pub(super) fn check(&mut self) -> Result<(), FileError> {
         self.open().map(drop)
     }
 
-    /// What [`FileSink::check`] would say, without making or changing anything.
+    /// The error of [`FileSink::check`], found without creating or changing anything.
     pub(super) fn verify(&self) -> Result<(), FileError> {
         let (directory, name) = Directory::of(&self.settings.path)?;
         directory.can_append(&name)
@@ -64,7 +64,7 @@ impl FileSink {
         Ok(())
     }
 
-    /// Writes as much as fits, one record at least, and takes it away.
+    /// Writes as many records as fit, but at least one, and removes them from `batch`; or rotates the file.
     fn write(&mut self, batch: &mut Batch) -> io::Result<()> {
         let (limit, every) = (self.settings.rotate_bytes.unwrap_or(u64::MAX), self.settings.rotate_every);
         let header = self.header.len() as u64;
@@ -80,7 +80,7 @@ impl FileSink {
         let before = open.len;
         let result = open.file.write_all(&batch.bytes[..end]);
         if let Err(error) = result {
-            // A part of it comes again in whole; the file must not end with it.
+            // The records are written again: remove the part of them that was written.
             if open.file.set_len(before).is_err() {
                 self.open = None;
             }
@@ -117,11 +117,11 @@ impl FileSink {
         Ok(Open { file, directory, name, len, since })
     }
 
-    /// Writes the header into an empty file; in another one, sees to it that the next record begins a line. Returns the file's length
-    /// then.
+    /// Writes the header to an empty file; ends or removes an unfinished last line of another one, so that the next
+    /// record begins a line. Returns the file's new length.
     fn begin(&self, mut file: &File, path: &Path, len: u64) -> io::Result<u64> {
         if len == 0 {
-            // Without the note, an unfinished record would stay in the file as a line of its own.
+            // If this fails, an unfinished last record will stay in the file as a line.
             let _ = Identity::of(file)?.remember(path);
             file.write_all(&self.header)?;
             return Ok(self.header.len() as u64);
@@ -134,7 +134,7 @@ impl FileSink {
             file.write_all(b"\n")?;
             return Ok(len + 1);
         }
-        // The process that wrote the last line was killed within it.
+        // sockstate wrote this file, and was killed while it wrote the last line.
         file.set_len(end)?;
         if end == 0 { self.begin(file, path, 0) } else { Ok(end) }
     }
@@ -144,14 +144,14 @@ impl FileSink {
             return;
         }
         let path = open.directory.join(&open.name);
-        match rotated::interrupted(&path) {
+        match rotated::clean_up_interrupted(&path) {
             Ok(files) if files.is_empty() => {}
             Ok(files) => self.tidy(path, files),
             Err(error) => message!("cannot look for old files of {}: {error}", path.display()),
         }
     }
 
-    /// Gives the file another name, and makes room.
+    /// Renames the file, and starts its compression and the removal of old files.
     fn rotate(&mut self) -> io::Result<()> {
         let Some(Open { file, directory, name, .. }) = self.open.take() else { return Ok(()) };
         let path = directory.join(&name);
@@ -166,7 +166,7 @@ impl FileSink {
         Ok(())
     }
 
-    /// Compresses `finished`, and removes what is too old: minutes of records take seconds to compress, meanwhile the next ones are
+    /// Compresses `finished` and removes old files, in a thread: compression takes seconds, in which records are
     /// written.
     fn tidy(&mut self, path: PathBuf, finished: Vec<PathBuf>) {
         let keep = self.settings.keep;
@@ -197,7 +197,7 @@ impl FileSink {
 
     fn wait_for_compressor(&mut self) {
         if let Some(compressor) = self.compressor.take() {
-            // What went wrong there it has said.
+            // The thread has reported its errors.
             let _ = compressor.join();
         }
     }
@@ -208,7 +208,7 @@ impl Sink for FileSink {
         Box::pin(async { self.write_all(batch) })
     }
 
-    /// The next record goes into the file that has the name by then.
+    /// The next record goes to the file that has the path then.
     fn reopen(&mut self) {
         self.open = None;
     }
@@ -218,7 +218,7 @@ impl Sink for FileSink {
     }
 }
 
-/// Where the last whole line ends.
+/// The end of the last complete line.
 fn whole_lines(file: &File, len: u64) -> io::Result<u64> {
     const STEP: u64 = 64 << 10;
     let mut end = len;

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 
 pub(super) use self::request::{HEADERS, RequestArgs};
 use super::{
-    config::{Context, Given, SinkConfig},
+    config::{BuildContext, SectionCheck, SinkConfig},
     delivery::SinkBuilder,
     encoding::FormatArgs,
     kind::Table,
@@ -47,7 +47,7 @@ pub(super) struct HttpArgs {
 }
 
 impl SinkConfig for HttpArgs {
-    fn builder(&self, context: &Context<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
+    fn builder(&self, context: &BuildContext<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
         let template = match self.template {
             TemplateName::Ndjson => Template::Ndjson,
             TemplateName::Elasticsearch => Template::Elasticsearch,
@@ -57,15 +57,15 @@ impl SinkConfig for HttpArgs {
         Ok(Arc::new(self.request.settings(context, template)?))
     }
 
-    fn problems(&self, given: &Given<'_>) -> Vec<Problem> {
-        let mut problems: Vec<Problem> = given.missing("url").into_iter().collect();
+    fn problems(&self, section: &SectionCheck<'_>) -> Vec<Problem> {
+        let mut problems: Vec<Problem> = section.missing("url").into_iter().collect();
         if self.format.is_csv() && matches!(self.template, TemplateName::Elasticsearch | TemplateName::Splunk)
         {
             problems.push(Problem::of_section(
                 "Elasticsearch and Splunk take JSON only: format \"csv\" goes with the other templates",
             ));
         }
-        problems.extend(self.table_problems(given));
+        problems.extend(self.table_problems(section));
         problems
     }
 
@@ -106,14 +106,14 @@ impl SinkConfig for HttpArgs {
 
 impl HttpArgs {
     /// Loki takes no stream without labels, and none whose names are not Prometheus's.
-    fn table_problems(&self, given: &Given<'_>) -> Vec<Problem> {
+    fn table_problems(&self, section: &SectionCheck<'_>) -> Vec<Problem> {
         let of_labels = |message: String| Problem { key: LABELS.name, message };
-        let has_labels = (given.has)(LABELS.name);
+        let has_labels = (section.has)(LABELS.name);
         if self.template != TemplateName::Loki {
             let problem = has_labels.then(|| of_labels("'labels' is for the template \"loki\"".to_owned()));
             return problem.into_iter().collect();
         }
-        let labels = given.tables.get(LABELS.name);
+        let labels = section.tables.get(LABELS.name);
         let missing = (!has_labels || labels.is_none_or(BTreeMap::is_empty)).then(|| {
             Problem::of_section(
                 "'labels' is missing: Loki takes no stream without labels, such as job = \"sockstate\"",

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 
 use crate::{
     sinks::{
-        config::Context,
+        config::BuildContext,
         kind::Table,
         problem::ConfigError,
         transport::{AUTHORIZATION, HttpSettings, Template, TlsFiles, TlsSettings},
@@ -36,8 +36,8 @@ pub(crate) enum CompressionName {
 /// Where requests go, and how.
 #[derive(Args, Clone, Debug, PartialEq)]
 pub(crate) struct RequestArgs {
-    /// The collector: http://host:port/path or https://host/path; for otlp, /v1/logs if there is no path, and /v1/metrics for
-    /// otlp-metrics.
+    /// The collector: http://host:port/path or https://host/path; for otlp, /v1/logs if there is no path, and
+    /// /v1/metrics for otlp-metrics.
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// A file with the value of the header Authorization, read at the start.
@@ -57,7 +57,7 @@ impl RequestArgs {
     /// Requests that look like `template`.
     pub(crate) fn settings(
         &self,
-        context: &Context<'_>,
+        context: &BuildContext<'_>,
         template: Template,
     ) -> Result<HttpSettings, ConfigError> {
         let mut headers = context.table(HEADERS.name);

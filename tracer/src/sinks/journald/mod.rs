@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use clap::Args;
 
 use super::{
-    config::{Context, SinkConfig},
+    config::{BuildContext, SinkConfig},
     delivery::{Convert, SinkBuilder},
     problem::{ConfigError, Problem},
     transport::{Address, DatagramSettings},
@@ -21,7 +21,7 @@ pub(super) struct JournaldArgs {
 }
 
 impl SinkConfig for JournaldArgs {
-    fn builder(&self, _context: &Context<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
+    fn builder(&self, _context: &BuildContext<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
         Ok(Arc::new(DatagramSettings::journald(&self.socket)))
     }
 
@@ -29,7 +29,7 @@ impl SinkConfig for JournaldArgs {
         Some(Box::new(convert::journal))
     }
 
-    fn remark(&self) -> Option<Problem> {
+    fn warning(&self) -> Option<Problem> {
         let message = Address::Unix(self.socket.clone()).absent()?;
         Some(Problem { key: "socket", message })
     }

@@ -1,4 +1,4 @@
-//! A topic of Kafka.
+//! A Kafka topic.
 
 #[cfg(feature = "kafka")]
 mod producer;
@@ -10,7 +10,7 @@ use clap::Args;
 #[cfg(feature = "kafka")]
 pub use self::producer::KafkaSettings;
 use super::{
-    config::{Context, Given, SinkConfig},
+    config::{BuildContext, SectionCheck, SinkConfig},
     delivery::SinkBuilder,
     encoding::FormatArgs,
     kind::Table,
@@ -47,7 +47,7 @@ pub(super) struct KafkaArgs {
 
 impl SinkConfig for KafkaArgs {
     #[cfg(feature = "kafka")]
-    fn builder(&self, context: &Context<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
+    fn builder(&self, context: &BuildContext<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
         Ok(Arc::new(KafkaSettings {
             brokers: self.url.clone().ok_or(ConfigError::Missing("url"))?,
             topic: self.topic.clone(),
@@ -58,12 +58,12 @@ impl SinkConfig for KafkaArgs {
     }
 
     #[cfg(not(feature = "kafka"))]
-    fn builder(&self, _context: &Context<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
+    fn builder(&self, _context: &BuildContext<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
         Err(WITHOUT)
     }
 
-    fn problems(&self, given: &Given<'_>) -> Vec<Problem> {
-        given.missing("url").into_iter().collect()
+    fn problems(&self, section: &SectionCheck<'_>) -> Vec<Problem> {
+        section.missing("url").into_iter().collect()
     }
 
     fn format(&self) -> Option<&FormatArgs> {

@@ -13,7 +13,7 @@ use clap::Args;
 #[cfg(feature = "nats")]
 pub use self::publisher::NatsSettings;
 use super::{
-    config::{Context, Given, SinkConfig},
+    config::{BuildContext, SectionCheck, SinkConfig},
     delivery::SinkBuilder,
     encoding::FormatArgs,
     problem::{ConfigError, Problem},
@@ -44,7 +44,7 @@ pub(super) struct NatsArgs {
 
 impl SinkConfig for NatsArgs {
     #[cfg(feature = "nats")]
-    fn builder(&self, context: &Context<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
+    fn builder(&self, context: &BuildContext<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
         Ok(Arc::new(NatsSettings {
             url: self.url.clone().ok_or(ConfigError::Missing("url"))?,
             subject: self.subject.clone(),
@@ -55,12 +55,12 @@ impl SinkConfig for NatsArgs {
     }
 
     #[cfg(not(feature = "nats"))]
-    fn builder(&self, _context: &Context<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
+    fn builder(&self, _context: &BuildContext<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
         Err(WITHOUT)
     }
 
-    fn problems(&self, given: &Given<'_>) -> Vec<Problem> {
-        given.missing("url").into_iter().collect()
+    fn problems(&self, section: &SectionCheck<'_>) -> Vec<Problem> {
+        section.missing("url").into_iter().collect()
     }
 
     fn format(&self) -> Option<&FormatArgs> {

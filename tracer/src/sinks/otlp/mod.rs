@@ -8,7 +8,7 @@ use clap::Args;
 
 pub(super) use self::request::{DefaultPaths, OtlpRequestArgs};
 use super::{
-    config::{Context, Given, SinkConfig},
+    config::{BuildContext, SectionCheck, SinkConfig},
     delivery::{Convert, SinkBuilder},
     problem::{ConfigError, Problem},
     transport::{Envelope, Template, TlsFiles},
@@ -26,7 +26,7 @@ pub(super) struct OtlpArgs {
 }
 
 impl SinkConfig for OtlpArgs {
-    fn builder(&self, context: &Context<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
+    fn builder(&self, context: &BuildContext<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
         let envelope = |(before, behind)| Envelope { before, behind };
         let template = if self.request.json {
             Template::OtlpJson(envelope(convert::otlp_json_envelope(context.stamp)))
@@ -36,8 +36,8 @@ impl SinkConfig for OtlpArgs {
         self.request.builder(context, template, &PATHS)
     }
 
-    fn problems(&self, given: &Given<'_>) -> Vec<Problem> {
-        self.request.problems(given)
+    fn problems(&self, section: &SectionCheck<'_>) -> Vec<Problem> {
+        self.request.problems(section)
     }
 
     fn converter(&self, _host: &str) -> Option<Convert> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use crate::sinks::config::{Context, Given};
+use crate::sinks::config::{BuildContext, SectionCheck};
 use crate::sinks::delivery::SinkBuilder;
 use crate::sinks::http::RequestArgs;
 use crate::sinks::problem::{ConfigError, Problem};
@@ -39,7 +39,7 @@ pub(crate) struct DefaultPaths {
 impl OtlpRequestArgs {
     pub(crate) fn builder(
         &self,
-        context: &Context<'_>,
+        context: &BuildContext<'_>,
         template: Template,
         paths: &DefaultPaths,
     ) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
@@ -56,8 +56,8 @@ impl OtlpRequestArgs {
         Ok(Arc::new(http))
     }
 
-    pub(crate) fn problems(&self, given: &Given<'_>) -> Vec<Problem> {
+    pub(crate) fn problems(&self, section: &SectionCheck<'_>) -> Vec<Problem> {
         let lacks = LACKS_GRPC.filter(|_| self.grpc).map(Problem::of_section);
-        given.missing("url").into_iter().chain(lacks).collect()
+        section.missing("url").into_iter().chain(lacks).collect()
     }
 }

@@ -1,11 +1,11 @@
-//! The tracer's numbers as OpenTelemetry metrics, by HTTP or gRPC. It gets no records.
+//! The tracer's metrics as OpenTelemetry metrics, by HTTP or gRPC. It gets no records.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
 use clap::Args;
 
 use super::{
-    config::{Context, Given, Metrics, SinkConfig},
+    config::{BuildContext, Metrics, SectionCheck, SinkConfig},
     delivery::SinkBuilder,
     otlp::{DefaultPaths, OtlpRequestArgs},
     problem::{ConfigError, Problem},
@@ -29,14 +29,14 @@ pub(super) struct OtlpMetricsArgs {
 }
 
 impl SinkConfig for OtlpMetricsArgs {
-    fn builder(&self, context: &Context<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
+    fn builder(&self, context: &BuildContext<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
         let json = self.request.json;
         let template = if json { Template::OtlpMetricsJson } else { Template::OtlpMetricsProtobuf };
         self.request.builder(context, template, &PATHS)
     }
 
-    fn problems(&self, given: &Given<'_>) -> Vec<Problem> {
-        self.request.problems(given)
+    fn problems(&self, section: &SectionCheck<'_>) -> Vec<Problem> {
+        self.request.problems(section)
     }
 
     fn metrics(&self) -> Option<Metrics> {

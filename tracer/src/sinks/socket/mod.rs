@@ -5,7 +5,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::{
-    config::{Context, Given, SinkConfig},
+    config::{BuildContext, SectionCheck, SinkConfig},
     delivery::SinkBuilder,
     encoding::FormatArgs,
     problem::{ConfigError, Problem},
@@ -25,15 +25,15 @@ pub(super) struct SocketArgs {
 }
 
 impl SinkConfig for SocketArgs {
-    fn builder(&self, _context: &Context<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
+    fn builder(&self, _context: &BuildContext<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
         let address = self.address.clone().ok_or(ConfigError::Missing("address"))?;
         Ok(Arc::new(StreamSettings { address, tls: self.tls.clone(), framing: Framing::Lines }))
     }
 
-    fn problems(&self, given: &Given<'_>) -> Vec<Problem> {
+    fn problems(&self, section: &SectionCheck<'_>) -> Vec<Problem> {
         let datagrams = matches!(self.address, Some(Address::Udp(_)))
             .then(|| Problem::of_section("'address' must be tcp, tls or unix; datagrams are syslog's"));
-        given.missing("address").into_iter().chain(datagrams).collect()
+        section.missing("address").into_iter().chain(datagrams).collect()
     }
 
     fn format(&self) -> Option<&FormatArgs> {
@@ -44,7 +44,7 @@ impl SinkConfig for SocketArgs {
         Some(&self.tls.files)
     }
 
-    fn remark(&self) -> Option<Problem> {
+    fn warning(&self) -> Option<Problem> {
         let message = self.address.as_ref()?.absent()?;
         Some(Problem { key: "address", message })
     }

@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use clap::Args;
 
 use super::{
-    config::{Context, SinkConfig},
+    config::{BuildContext, SinkConfig},
     delivery::{OpenError, Sink, SinkBuilder},
     encoding::FormatArgs,
     problem::ConfigError,
@@ -20,7 +20,7 @@ pub(super) struct StdoutArgs {
 }
 
 impl SinkConfig for StdoutArgs {
-    fn builder(&self, _context: &Context<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
+    fn builder(&self, _context: &BuildContext<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
         Ok(Arc::new(Stdout))
     }
 

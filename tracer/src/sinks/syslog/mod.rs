@@ -5,7 +5,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::{
-    config::{Context, Given, SinkConfig},
+    config::{BuildContext, SectionCheck, SinkConfig},
     delivery::{Convert, SinkBuilder},
     problem::{ConfigError, Problem},
     transport::{Address, DatagramSettings, Framing, StreamSettings, TlsFiles, TlsSettings},
@@ -26,15 +26,15 @@ pub(super) struct SyslogArgs {
 }
 
 impl SinkConfig for SyslogArgs {
-    fn builder(&self, _context: &Context<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
+    fn builder(&self, _context: &BuildContext<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
         Ok(match self.address.clone().ok_or(ConfigError::Missing("address"))? {
             address @ (Address::Udp(_) | Address::Unix(_)) => Arc::new(DatagramSettings::syslog(address)),
             address => Arc::new(StreamSettings { address, tls: self.tls.clone(), framing: Framing::Octets }),
         })
     }
 
-    fn problems(&self, given: &Given<'_>) -> Vec<Problem> {
-        given.missing("address").into_iter().collect()
+    fn problems(&self, section: &SectionCheck<'_>) -> Vec<Problem> {
+        section.missing("address").into_iter().collect()
     }
 
     fn converter(&self, host: &str) -> Option<Convert> {
@@ -46,7 +46,7 @@ impl SinkConfig for SyslogArgs {
         Some(&self.tls.files)
     }
 
-    fn remark(&self) -> Option<Problem> {
+    fn warning(&self) -> Option<Problem> {
         let message = self.address.as_ref()?.absent()?;
         Some(Problem { key: "address", message })
     }

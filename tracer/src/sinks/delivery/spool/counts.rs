@@ -1,5 +1,5 @@
-//! Numbers beside a spool's segments, each file with its checksum: how many records a segment has, and how far the oldest one is
-//! delivered.
+//! Small files of numbers in a spool's directory, each with its checksum: the count of each segment's records, and the
+//! position up to which the oldest segment is delivered.
 
 use std::{
     fs::{self, File},
@@ -18,7 +18,7 @@ const MOST: u64 = 64;
 /// Magic number in the count's checksum: a file of zeros has no count.
 const SALT: u32 = 0x5350_4c43;
 
-/// Of a segment.
+/// The count of a segment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Count {
     /// Records that were written.
@@ -27,24 +27,24 @@ pub(super) struct Count {
     pub(super) reported: u64,
 }
 
-/// Makes the file for the count of the segment at `segment`, which must not exist.
+/// Creates the file for the count of the segment at `segment`, which must not exist.
 pub(super) fn create(segment: &Path) -> io::Result<()> {
     files::private().create_new(true).open(name(segment)).map(drop)
 }
 
-/// Notes the count of the segment at `segment`.
+/// Writes the count of the segment at `segment`.
 pub(super) fn write(segment: &Path, count: Count, sync: bool) -> io::Result<()> {
     let file = write_numbers(&name(segment), &[count.records, count.reported])?;
     if sync { file.sync_data() } else { Ok(()) }
 }
 
-/// The count of the segment at `segment`; `None` where it is missing or damaged.
+/// The count of the segment at `segment`; `None` if it is missing or damaged.
 pub(super) fn read(segment: &Path) -> Option<Count> {
     let [records, reported] = numbers(&files::read(&name(segment), MOST).ok()?)?;
     Some(Count { records, reported })
 }
 
-/// Removes the count of the segment at `segment`; another program's file of that name stays.
+/// Removes the count of the segment at `segment`; a file of that name that is no count stays.
 pub(super) fn remove(segment: &Path) {
     let name = name(segment);
     let is_empty =
@@ -54,17 +54,17 @@ pub(super) fn remove(segment: &Path) {
     }
 }
 
-/// Notes how far a segment is delivered: its number, bytes and records.
-pub(super) fn write_mark(path: &Path, place: [u64; 3]) -> io::Result<()> {
-    if fs::symlink_metadata(path).is_ok() && read_mark(path).is_none() {
-        // Damaged, or another program's.
+/// Writes the position up to which a segment is delivered: the segment's number, bytes and records.
+pub(super) fn write_position(path: &Path, place: [u64; 3]) -> io::Result<()> {
+    if fs::symlink_metadata(path).is_ok() && read_position(path).is_none() {
+        // The file is damaged, or another program's.
         files::set_aside(path)?;
     }
     write_numbers(path, &place).map(drop)
 }
 
-/// The last mark. Earlier versions did not count records.
-pub(super) fn read_mark(path: &Path) -> Option<[u64; 3]> {
+/// The saved position; 0 records in a file of an earlier version, which did not count them.
+pub(super) fn read_position(path: &Path) -> Option<[u64; 3]> {
     let bytes = files::read(path, MOST).ok()?;
     if let Some(place) = numbers(&bytes) {
         return Some(place);
@@ -76,9 +76,9 @@ pub(super) fn read_mark(path: &Path) -> Option<[u64; 3]> {
     is_whole.then_some([word(number)?, word(offset)?, 0])
 }
 
-pub(super) fn remove_mark(path: &Path) {
-    if read_mark(path).is_some() {
-        // Left behind, it names a segment that is gone.
+pub(super) fn remove_position(path: &Path) {
+    if read_position(path).is_some() {
+        // If this fails, the file has the number of a segment that is gone.
         let _ = fs::remove_file(path);
     }
 }
@@ -93,7 +93,7 @@ fn write_numbers(path: &Path, numbers: &[u64]) -> io::Result<File> {
     bytes.extend_from_slice(&sum(&bytes));
     let file = files::private().create(true).truncate(false).open(path)?;
     file.write_all_at(&bytes, 0)?;
-    // An earlier version's mark was shorter, and a count is never longer.
+    // A position of an earlier version is shorter, and no file is longer than this.
     file.set_len(bytes.len() as u64)?;
     Ok(file)
 }

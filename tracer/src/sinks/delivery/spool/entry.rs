@@ -1,13 +1,14 @@
-//! An entry of a spool's segment: a mark, the payload's length, its CRC-32, and the payload.
+//! An entry of a spool's segment: a magic number, the payload's length, its CRC-32, and the payload.
 
 use super::super::batch::{Batch, Frame};
 
-const ENTRY: &[u8; 4] = b"\xf5SPE";
-/// Mark, length, sum.
+const MAGIC: &[u8; 4] = b"\xf5SPE";
+/// Bytes of magic number, length and checksum.
 const HEAD: usize = 12;
-/// What a payload begins with, little-endian: its run and the records before it (u64), how many it has (u32).
+/// Bytes at the beginning of a payload, little-endian: the run and the number of records before it (u64), the number
+/// of its records (u32).
 const FIXED: usize = 20;
-/// Then a frame for each: end (u32), seq, time, tells (u64); then their bytes.
+/// Bytes of each frame after them: end (u32), seq, time, reported lost records (u64). The bytes of the records follow.
 const FRAME: usize = 28;
 
 /// An entry of a segment.
@@ -15,11 +16,11 @@ pub(super) struct Entry {
     pub(super) run: u64,
     pub(super) before: u64,
     pub(super) batch: Batch,
-    /// Where it ends.
+    /// The offset of its end in the segment.
     pub(super) end: usize,
 }
 
-/// Bytes of the payload with these records.
+/// Bytes of the payload for these records.
 pub(super) fn length(batch: &Batch) -> usize {
     FIXED + batch.len() * FRAME + batch.bytes.len()
 }
@@ -27,7 +28,7 @@ pub(super) fn length(batch: &Batch) -> usize {
 pub(super) fn encode(run: u64, before: u64, batch: &Batch) -> Vec<u8> {
     let len = length(batch);
     let mut entry = Vec::with_capacity(HEAD + len);
-    entry.extend_from_slice(ENTRY);
+    entry.extend_from_slice(MAGIC);
     entry.extend_from_slice(&(len as u32).to_le_bytes());
     entry.extend_from_slice(&[0; 4]);
     entry.extend_from_slice(&run.to_le_bytes());
@@ -45,12 +46,12 @@ pub(super) fn encode(run: u64, before: u64, batch: &Batch) -> Vec<u8> {
     entry
 }
 
-/// The first whole entry from `at` on.
+/// The first undamaged entry at `at` or later.
 pub(super) fn next_entry(bytes: &[u8], at: usize) -> Option<Entry> {
     let mut at = at;
     loop {
         let rest = bytes.get(at..)?;
-        at += rest.windows(ENTRY.len()).position(|mark| mark == ENTRY)?;
+        at += rest.windows(MAGIC.len()).position(|bytes| bytes == MAGIC)?;
         if let Some(entry) = decode(bytes, at) {
             return Some(entry);
         }
@@ -67,7 +68,7 @@ fn decode(bytes: &[u8], at: usize) -> Option<Entry> {
     }
     let mut payload = Reader(payload);
     let (run, before, count) = (payload.u64()?, payload.u64()?, payload.u32()? as usize);
-    // What was written by us fits; a sum that is right by chance may say anything.
+    // The checksum may be right by chance: the count is no reason to reserve more than the payload's size.
     let mut frames = Vec::with_capacity(count.min(payload.0.len() / FRAME));
     for _ in 0..count {
         let (end, seq) = (payload.u32()? as usize, payload.u64()?);

@@ -1,9 +1,10 @@
-//! What a collector does not take, on disk: segments of entries, each with its checksum, read in the order they were written.
+//! Records on disk that wait for a collector: segments of entries, each with its checksum, read in the order in which
+//! they were written.
 //!
-//! A segment is [`MAGIC`] and entries ([`entry`]). A byte that a crash, a power loss or a bad disk left wrong costs the
-//! entry it is in: the next one is found by its mark and its sum.
-//! Beside each segment a file has the number of its records ([`counts`]), and each entry says how many records its run
-//! had written before: so the number of missing records is known, wherever the damage is.
+//! A segment is [`MAGIC`] and entries ([`entry`]). A byte that a crash, a power loss or a bad disk left wrong costs
+//! only the entry that it is in: the next entry is found by its magic number and its checksum. Beside each segment a
+//! file has the number of its records ([`counts`]), and each entry says how many records its run had written before:
+//! so the number of missing records is known, wherever the damage is.
 
 mod counts;
 mod entry;
@@ -27,22 +28,23 @@ use self::{
 use super::Batch;
 use crate::files::{self, Directory};
 
-/// The file that says how far the oldest segment is delivered.
-const MARK: &str = "delivered";
+/// The file with the position up to which the oldest segment is delivered.
+const POSITION_FILE: &str = "delivered";
 const SUFFIX: &str = ".spool";
 const MAGIC: &[u8; 8] = b"SOCKSPL1";
-/// Numbers of segments begin here: there is room in front for what must go first.
+/// The number of the first segment. Lower numbers are for records that must be delivered first ([`Spool::push_front`]).
 const FIRST: u64 = 1 << 32;
 /// A segment is closed when it holds this much, or an eighth of the limit.
 const SEGMENT: u64 = 8 << 20;
 
-/// A longer file is no segment: one ends with the entry that exceeds [`SEGMENT`], and an entry is what was in memory at once.
+/// A longer file is no segment: the last entry of a segment begins before [`SEGMENT`] is exceeded, and
+/// [`Spool::append`] refuses an entry that would exceed this limit.
 const LONGEST: u64 = 1 << 30;
 
 /// Why the spool cannot be used.
 #[derive(Debug, Error)]
 pub enum SpoolError {
-    /// The directory.
+    /// The directory cannot be used.
     #[error(
         "cannot use the spool {path}: {source}; it must be a directory that only root, or the user that runs sockstate, may write to"
     )]
@@ -52,21 +54,21 @@ pub enum SpoolError {
         /// What the system said.
         source: io::Error,
     },
-    /// Another one uses it.
+    /// Another process uses it.
     #[error("cannot use the spool {path}: another sockstate does")]
     Locked {
         /// Its name.
         path: String,
     },
-    /// It holds as much as it may.
+    /// It holds as much as the configuration allows.
     #[error("the spool {path} is full ({limit} bytes)")]
     Full {
         /// Its name.
         path: String,
-        /// How much it may hold.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// The disk.
+    /// The disk has failed.
     #[error("cannot write to the spool {path}: {source}")]
     Write {
         /// Its name.
@@ -79,8 +81,19 @@ pub enum SpoolError {
 struct Segment {
     number: u64,
     len: u64,
-    /// `None` where the file with it is missing or damaged.
+    /// `None` if the file of the count is missing or damaged.
     count: Option<Count>,
+}
+
+/// A position in the oldest segment.
+#[derive(Clone, Copy, Default)]
+struct Position {
+    /// Bytes before it.
+    offset: u64,
+    /// Records before it.
+    records: u64,
+    /// Records that are missing before it, by the numbers in the entries.
+    gaps: u64,
 }
 
 /// The directory of one sink.
@@ -90,44 +103,38 @@ pub struct Spool {
     sync: bool,
     /// Oldest first.
     segments: VecDeque<Segment>,
-    /// Where the newest is written.
+    /// The newest segment, if this run writes it.
     tail: Option<File>,
-    /// The oldest's bytes, once it is being read.
+    /// The number and the bytes of the oldest segment while it is read.
     head: Option<(u64, Vec<u8>)>,
-    /// Where the next entry is in the oldest.
-    offset: u64,
-    /// Records before that in the oldest, with those that are known to be missing.
-    passed: u64,
-    /// Behind what was read last and may not be delivered yet.
-    read_to: u64,
-    read_records: u64,
-    /// Records of the oldest that are missing by the numbers of the entries behind them.
-    gaps: u64,
-    passed_gaps: u64,
-    /// Tells this run's entries from another's.
+    /// The end of what is delivered.
+    delivered: Position,
+    /// The end of what was read last, which may not be delivered yet.
+    read: Position,
+    /// Identifies the entries of this run.
     run: u64,
     /// Records that this run has written.
     written: u64,
-    /// What the next entry should say of itself: its run, and how many records came before.
+    /// The run that the next entry should have, and the number of records that it should have before it.
     expected: Option<(u64, u64)>,
-    /// The same behind what is delivered.
-    settled: Option<(u64, u64)>,
-    /// Held as long as the spool is in use.
+    /// The same for the entry after what is delivered.
+    expected_undelivered: Option<(u64, u64)>,
+    /// The lock of the directory.
     _lock: File,
 }
 
-/// What was read.
+/// The result of [`Spool::read`].
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Read {
     /// Records.
     pub batch: Batch,
-    /// Records that are missing before them, by their numbers.
+    /// Records that are missing before them or between them.
     pub missing: u64,
 }
 
 impl Spool {
-    /// Opens the directory, with what an earlier run has left; holds up to `limit` bytes. `sync`: each entry is on the disk
-    /// when [`Spool::append`] returns.
+    /// Opens the directory with the records that an earlier run has left. It holds up to `limit` bytes. With `sync`,
+    /// each entry is on the disk when [`Spool::append`] returns.
     ///
     /// # Errors
     /// It cannot be made, read or locked.
@@ -139,7 +146,7 @@ impl Spool {
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             return Err(SpoolError::Locked { path: path.display().to_string() });
         }
-        // Whether it can be written is better known now than when it is needed.
+        // If nothing can be written to the directory, the sink must not start.
         let probe = OsString::from(format!("probe-{}", std::process::id()));
         directory.create_new(&probe).map_err(|error| failed(error.into()))?;
         fs::remove_file(directory.join(&probe)).map_err(failed)?;
@@ -151,39 +158,35 @@ impl Spool {
             segments,
             tail: None,
             head: None,
-            offset: 0,
-            passed: 0,
-            read_to: 0,
-            read_records: 0,
-            gaps: 0,
-            passed_gaps: 0,
+            delivered: Position::default(),
+            read: Position::default(),
             run: std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos() as u64),
             written: 0,
             expected: None,
-            settled: None,
+            expected_undelivered: None,
             _lock: lock,
         };
-        (spool.offset, spool.passed) = spool.saved_place();
-        (spool.read_to, spool.read_records) = (spool.offset, spool.passed);
+        spool.delivered = spool.saved_position();
+        spool.read = spool.delivered;
         Ok(spool)
     }
 
     /// Bytes on disk that are not delivered.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.len).sum::<u64>().saturating_sub(self.offset)
+        self.segments.iter().map(|segment| segment.len).sum::<u64>().saturating_sub(self.delivered.offset)
     }
 
-    /// Whether everything was delivered.
+    /// Whether everything is delivered.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.segments.is_empty()
     }
 
-    /// Writes `batch` behind everything else.
+    /// Writes `batch` after all other records.
     ///
     /// # Errors
-    /// There is no room, or the disk fails; nothing is left of it then.
+    /// The spool is full, or the disk fails; then no part of `batch` stays in the spool.
     pub fn append(&mut self, batch: &Batch) -> Result<(), SpoolError> {
         if length(batch) as u64 > LONGEST - SEGMENT {
             let source = io::Error::new(io::ErrorKind::FileTooLarge, "too many records at once");
@@ -200,7 +203,7 @@ impl Spool {
         Ok(())
     }
 
-    /// Writes `batch` in front of everything else.
+    /// Writes `batch` before all other records.
     ///
     /// # Errors
     /// The disk fails.
@@ -223,13 +226,13 @@ impl Spool {
         Ok(())
     }
 
-    /// Reads on, about `most` bytes; what was read before counts as read again unless it was delivered.
+    /// Reads about `most` bytes, starting after the last record that is delivered.
     ///
     /// # Errors
-    /// A segment cannot be read. It stays, to be tried again.
+    /// A segment cannot be read. It stays, and can be tried again.
     pub fn read(&mut self, most: usize) -> io::Result<Read> {
         let mut read = Read::default();
-        (self.read_to, self.read_records, self.gaps) = (self.offset, self.passed, self.passed_gaps);
+        self.read = self.delivered;
         while let Some(front) = self.segments.front() {
             let (number, len, count) = (front.number, front.len, front.count);
             let is_read = self
@@ -238,14 +241,14 @@ impl Spool {
                 .is_some_and(|(known, bytes)| *known == number && bytes.len() as u64 >= len);
             if !is_read {
                 let bytes = match files::read(&self.file_name(number), LONGEST) {
-                    // The count beside it says how many records it had.
+                    // Its count says how many records are missing.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
                     bytes => bytes?,
                 };
                 self.head = Some((number, bytes));
             }
             let Some((_, bytes)) = &self.head else { break };
-            let at = (self.read_to as usize).max(MAGIC.len());
+            let at = (self.read.offset as usize).max(MAGIC.len());
             match next_entry(bytes, at) {
                 Some(Entry { run, before, batch, end }) => {
                     if !read.batch.is_empty() && read.batch.bytes.len() + batch.bytes.len() > most {
@@ -254,21 +257,21 @@ impl Spool {
                     let expected = self.expected.filter(|(expected, _)| *expected == run);
                     let missing = expected.map_or(0, |(_, expected)| before.saturating_sub(expected));
                     if count.is_some() {
-                        // At the segment's end it is known which of them are its own.
-                        self.gaps += missing;
+                        // The count of the segment shows at its end which of them were in this segment.
+                        self.read.gaps += missing;
                     } else {
                         read.missing += missing;
                     }
                     self.expected = Some((run, before + batch.len() as u64));
-                    self.read_records += batch.len() as u64;
+                    self.read.records += batch.len() as u64;
                     read.batch.append(batch);
-                    self.read_to = end as u64;
+                    self.read.offset = end as u64;
                 }
                 None => {
                     read.missing += self.end_segment(count);
-                    // Only what was delivered is deleted.
+                    // The segment is removed when these records are delivered.
                     if !read.batch.is_empty() {
-                        self.read_to = len;
+                        self.read.offset = len;
                         return Ok(read);
                     }
                     self.drop_front();
@@ -278,12 +281,12 @@ impl Spool {
         Ok(read)
     }
 
-    /// Records that are missing in the oldest segment, which is read to its end, and were not reported as missing before.
+    /// The oldest segment is read to its end. Returns how many of its records are missing and were not reported before.
     fn end_segment(&mut self, count: Option<Count>) -> u64 {
         let Some(count) = count else { return 0 };
-        let missing = count.records.saturating_sub(self.read_records);
-        let gaps = std::mem::take(&mut self.gaps);
-        // Whole segments before this one are gone.
+        let missing = count.records.saturating_sub(self.read.records);
+        let gaps = std::mem::take(&mut self.read.gaps);
+        // These were in whole segments before this one.
         let vanished = gaps.saturating_sub(missing);
         // The next segment's first entry counts what is missing at the end, too.
         let unexplained = missing.saturating_sub(gaps);
@@ -293,7 +296,7 @@ impl Spool {
         if missing > count.reported {
             let count = Count { reported: missing, ..count };
             let name = self.segments.front().map(|front| self.file_name(front.number));
-            // Unwritten, the next process would report them again.
+            // If this write fails, the next process reports them again.
             let _ = name.map(|name| counts::write(&name, count, self.sync));
             if let Some(front) = self.segments.front_mut() {
                 front.count = Some(count);
@@ -302,42 +305,46 @@ impl Spool {
         vanished + missing.saturating_sub(count.reported)
     }
 
-    /// Gives up the oldest segment, which cannot be read, and leaves its file under another name. Returns how many records it has;
-    /// `None` where that is not known.
+    /// Gives up the oldest segment, which cannot be read, and renames its file. Returns how many records are lost;
+    /// `None` if this is not known.
     pub fn give_up(&mut self) -> Option<u64> {
         let front = self.segments.front()?;
-        let missing = front.count.map(|count| count.records.saturating_sub(self.passed + count.reported));
-        if let Some((run, written)) = self.settled
+        let missing =
+            front.count.map(|count| count.records.saturating_sub(self.delivered.records + count.reported));
+        if let Some((run, written)) = self.expected_undelivered
             && let Some(count) = front.count
         {
             // The next segment's first entry counts them, too.
-            self.expected = Some((run, written + count.records.saturating_sub(self.passed)));
+            self.expected = Some((run, written + count.records.saturating_sub(self.delivered.records)));
         }
         set_aside(&self.file_name(front.number));
         self.drop_front();
         missing
     }
 
-    /// What was read last is delivered.
+    /// The records that were read last are delivered.
     pub fn delivered(&mut self) {
-        (self.offset, self.passed, self.passed_gaps) = (self.read_to, self.read_records, self.gaps);
-        self.settled = self.expected;
+        self.delivered = self.read;
+        self.expected_undelivered = self.expected;
         let Some(front) = self.segments.front() else { return };
-        if self.offset >= front.len {
+        if self.delivered.offset >= front.len {
             return self.drop_front();
         }
-        // Lost, it would be delivered again.
-        let _ = counts::write_mark(&self.path.join(MARK), [front.number, self.offset, self.passed]);
+        // If this write fails, the next process delivers the records again.
+        let _ = counts::write_position(
+            &self.path.join(POSITION_FILE),
+            [front.number, self.delivered.offset, self.delivered.records],
+        );
     }
 
-    /// How far the oldest segment is delivered, in bytes and in records.
-    fn saved_place(&self) -> (u64, u64) {
-        match (counts::read_mark(&self.path.join(MARK)), self.segments.front()) {
-            // A segment that was cut, or is gone, may end before it.
-            (Some([number, offset, passed]), Some(front)) if front.number == number => {
-                (offset.min(front.len), passed)
+    /// The saved position up to which the oldest segment is delivered.
+    fn saved_position(&self) -> Position {
+        match (counts::read_position(&self.path.join(POSITION_FILE)), self.segments.front()) {
+            // A segment that is truncated or gone may end before it.
+            (Some([number, offset, records]), Some(front)) if front.number == number => {
+                Position { offset: offset.min(front.len), records, gaps: 0 }
             }
-            _ => (0, 0),
+            _ => Position::default(),
         }
     }
 
@@ -367,7 +374,7 @@ impl Spool {
             .and_then(|()| counts::write(&name, count, self.sync))
             .and_then(|()| if self.sync { file.sync_data() } else { Ok(()) });
         if written.is_err() {
-            // A part of it would only be in the way.
+            // Remove the part of the entry that was written.
             let _ = file.set_len(segment.len);
             let _ = counts::write(&name, before, self.sync);
         } else {
@@ -377,7 +384,8 @@ impl Spool {
         written
     }
 
-    /// Makes the first segment of `numbers` whose names are free, and its count: what has such a name is another program's.
+    /// Creates the first segment of `numbers` whose names are free, and its count. A file that has such a name
+    /// already is another program's.
     fn create(&self, numbers: impl Iterator<Item = u64>) -> io::Result<(u64, File)> {
         for number in numbers {
             let name = self.file_name(number);
@@ -388,7 +396,7 @@ impl Spool {
             let created = OpenOptions::new().append(true).create_new(true).mode(0o600).open(name);
             match created {
                 Ok(file) if self.sync => {
-                    // The name must be on the disk, too.
+                    // The directory entry must be on the disk, too.
                     File::open(&self.path)?.sync_all()?;
                     return Ok((number, file));
                 }
@@ -405,7 +413,7 @@ impl Spool {
     }
 
     fn drop_front(&mut self) {
-        self.settled = self.expected;
+        self.expected_undelivered = self.expected;
         if let Some(front) = self.segments.pop_front() {
             self.remove(front.number);
         }
@@ -413,18 +421,18 @@ impl Spool {
             self.tail = None;
         }
         // Another segment may get the same number.
-        counts::remove_mark(&self.path.join(MARK));
+        counts::remove_position(&self.path.join(POSITION_FILE));
         self.rewind();
     }
 
-    /// To the beginning of the oldest segment.
+    /// Moves both positions to the beginning of the oldest segment.
     fn rewind(&mut self) {
         self.head = None;
-        (self.offset, self.passed, self.passed_gaps) = (0, 0, 0);
-        (self.read_to, self.read_records, self.gaps) = (0, 0, 0);
+        (self.delivered, self.read) = (Position::default(), Position::default());
     }
 
-    /// Left behind, a segment would be delivered again, and a count without its segment would be counted as lost: it goes first.
+    /// Removes a segment. Its count is removed first: a count without a segment would be reported as lost records. A
+    /// segment that cannot be removed is delivered again.
     fn remove(&self, number: u64) {
         let name = self.file_name(number);
         counts::remove(&name);
@@ -440,7 +448,7 @@ impl Spool {
     }
 }
 
-/// The segments in `directory`, oldest first. One whose file is gone, or cannot be one, is empty as long as its count is there.
+/// The segments in `directory`, oldest first. A count without a usable file gives an empty segment.
 fn find_segments(directory: &Path) -> io::Result<VecDeque<Segment>> {
     let (mut segments, mut counts_of) = (BTreeMap::new(), BTreeMap::new());
     for entry in fs::read_dir(directory)? {
@@ -467,14 +475,15 @@ fn find_segments(directory: &Path) -> io::Result<VecDeque<Segment>> {
     Ok(segments.into_values().collect())
 }
 
-/// The number of the segment whose file with this name and suffix it is.
+/// The number of a segment, from the name of its file with `suffix`.
 fn number(name: &OsStr, suffix: &str) -> Option<u64> {
     let digits = name.to_str()?.strip_suffix(suffix)?;
     let number = u64::from_str_radix(digits, 16).ok()?;
     (digits == format!("{number:016x}")).then_some(number)
 }
 
-/// Whether a file with a segment's name is one: it begins as one, or has an entry where only its beginning is damaged.
+/// Whether a file with a segment's name is a segment: it begins with [`MAGIC`], or has a count, or has an entry after a
+/// damaged beginning.
 fn is_own(entry: &DirEntry) -> io::Result<bool> {
     if !entry.file_type()?.is_file() || entry.metadata()?.len() > LONGEST {
         return Ok(false);
