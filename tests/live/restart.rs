@@ -441,12 +441,12 @@ fn detached() {
         };
         let before = programs();
         let said = detach();
-        assert!(said.contains("have ended"), "{said}");
+        assert!(said.contains("the kernel programs end"), "{said}");
         assert!(!place.pin.exists());
         if before > 0 {
             wait_until("its links are gone", || programs() < before);
         }
         let said = detach();
-        assert!(said.contains("nothing is kept"), "{said}");
+        assert!(said.contains("no kernel programs are pinned there"), "{said}");
     });
 }
