@@ -1,5 +1,5 @@
-//! One look at all sockets: reads the kernel's tables, finds the holders, and estimates ages. The commands `stuck` and `sockets`
-//! use it, and the tracer for each stuck connection.
+//! A look: one scan of the kernel's socket tables and of /proc, at one moment. It finds the holders of the sockets, and estimates
+//! their ages. The commands `stuck` and `sockets` use it, and the tracer for each stuck connection.
 
 mod listeners;
 mod peers;
@@ -11,6 +11,7 @@ use std::{
     sync::Arc,
 };
 
+use caps::Capability;
 use listeners::Listeners;
 use peers::Peers;
 
@@ -68,11 +69,15 @@ pub fn look(
         let may_ask = !are_hidden && source::may_read_processes();
         match held.map_or_else(|| if may_ask { source::held_sockets() } else { Err(String::new()) }, Ok) {
             Ok(events) if may_ask => protected = ProtectedHolders::of(&events),
-            _ => {
+            listed => {
                 are_hidden = true;
                 if !gaps.iter().any(|gap| gap.kind == GapKind::Descriptors) {
-                    let why =
-                        "cannot read the descriptors of some processes: needs CAP_SYS_PTRACE: run as root";
+                    let needed = source::needs(Capability::CAP_SYS_PTRACE);
+                    let mut why = format!("cannot read the descriptors of some processes: {needed}");
+                    // Without the capability the kernel's iterator was not asked.
+                    if may_ask && let Err(error) = listed {
+                        why.push_str(&format!("; the kernel cannot list them instead: {error}"));
+                    }
                     gaps.push(Gap::new(GapKind::Descriptors, why));
                 }
             }

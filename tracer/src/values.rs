@@ -6,7 +6,8 @@ use ipnet::IpNet;
 
 use crate::model::{ParseStateError, Ports, Scope, State, StateSet, Threshold};
 
-/// The smallest ring: in a smaller one, a record might not fit beside another.
+/// The smallest ring: the kernel wants a power of two that is a multiple of the page size. A
+/// stack of `hunt` takes 8 KB, so it needs a larger one.
 const RING_MIN: u64 = 4096;
 /// The largest ring: a quarter of the range of the kernel's u32.
 const RING_MAX: u64 = 1 << 30;
@@ -112,7 +113,7 @@ pub fn parse_threshold(text: &str) -> Result<Threshold, String> {
         }
     };
     if state.is_none() && ports.is_empty() && comm.is_none() {
-        return Err(format!("{}; for all states use --older-than", wrong()));
+        return Err(format!("{}; give a state, a port or a process name before the =", wrong()));
     }
     let after_ns = match time {
         "never" => None,

@@ -107,7 +107,7 @@ pub const STATES: [Facts; 12] = [
         spellings: ["CLOSED", "unconnected", "TCP_CLOSE"],
         turn: Some(Mover::Application),
         timers: &[],
-        look: &["sockstate sockets --state CLOSE", "ss -tanp state unconnected"],
+        look: &["ss -tanp state unconnected"],
         sources: &["RFC 9293 3.3.2", "tcp_done(), inet_csk_destroy_sock()"],
     },
     Facts {

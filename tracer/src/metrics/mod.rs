@@ -1,4 +1,5 @@
-//! Metrics (docs/metrics.md). Labels are only states, places and our own names, so the number of series does not depend on the load.
+//! Metrics (docs/metrics.md). Labels are states, places and configured names, so the number of series does not depend on the load.
+//! The exception: `--metrics-top N` adds up to N series of processes.
 //! [`families`] defines the metrics; `open_metrics` and `otlp` write them.
 
 mod families;

@@ -1,5 +1,5 @@
 //! Serves `/metrics`, `/healthz` and `/readyz` over HTTP in a separate thread, so that a slow client delays nothing. The main thread
-//! answers its questions: with the numbers, or with the time when it last worked.
+//! answers its questions: with the numbers, or with a sign that it works.
 
 use std::{
     collections::VecDeque,
@@ -49,15 +49,25 @@ const REQUEST: Duration = Duration::from_secs(2);
 const CLIENTS: usize = 256;
 /// How long an answer about health is cached.
 const HEALTH: Duration = Duration::from_secs(1);
-/// How long numbers are cached, because each answer costs the main thread a walk over the connections.
+/// Shortest time from one answer with numbers to the next, because each costs the main thread a walk over the connections. A scrape
+/// that comes earlier waits.
 const NUMBERS: Duration = Duration::from_millis(50);
 
 /// Why the server cannot start.
 #[derive(Debug, Error)]
-#[error("cannot serve metrics at {address}: {source}; is the port in use?")]
+#[error("cannot serve metrics at {address}: {source}{}", advice(source))]
 pub struct MetricsError {
     address: SocketAddr,
     source: io::Error,
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; choose another port, or end the program that listens there",
+        io::ErrorKind::AddrNotAvailable => "; no interface of this host has this address",
+        io::ErrorKind::PermissionDenied => "; a port below 1024 needs CAP_NET_BIND_SERVICE",
+        _ => "",
+    }
 }
 
 /// The thread.
@@ -172,7 +182,7 @@ async fn respond(
     }))
 }
 
-/// Cached answers of the main thread, which limit how often it is asked.
+/// When the main thread last answered, to limit how often it is asked.
 struct Answers {
     questions: mpsc::Sender<Question>,
     numbers: Mutex<Option<Instant>>,
@@ -218,4 +228,22 @@ fn typed(status: StatusCode, kind: &'static str, text: String) -> Response<Full<
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_depends_on_the_cause() {
+        let taken =
+            TcpListener::bind("127.0.0.1:0").and_then(|listener| Ok((listener.local_addr()?, listener)));
+        let (address, _listener) = taken.expect("a port");
+        let error = Server::start(address).expect_err("the port is in use").to_string();
+        assert!(error.contains("in use") && error.contains("choose another port"), "{error}");
+        // TEST-NET-1 (RFC 5737): no interface has this address.
+        let foreign: SocketAddr = "192.0.2.1:9".parse().expect("an address");
+        let error = Server::start(foreign).expect_err("no such address").to_string();
+        assert!(error.contains("no interface") && !error.contains("port"), "{error}");
+    }
 }

@@ -60,8 +60,8 @@ fn sockets(netns: u32) -> io::Result<(Vec<SocketInfo>, Option<String>)> {
     Ok((sockets, problem))
 }
 
-/// Adds the names of interfaces, from the namespace of the socket `netlink`. An interface that was renamed or removed since
-/// then has only its index.
+/// Adds the names of interfaces, from the namespace of the socket `netlink`. An interface that no longer exists
+/// keeps only its index.
 fn name_interfaces(netlink: &OwnedFd, sockets: &mut [SocketInfo]) {
     let mut names: HashMap<u32, Option<Arc<str>>> = HashMap::new();
     for socket in sockets.iter_mut().filter(|socket| socket.tuple.interface != 0) {

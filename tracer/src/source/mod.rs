@@ -36,4 +36,4 @@ pub use netns_thread::{NetnsThread, TableScan};
 pub use recording::{LONGEST_LINE, Recording, RecordingError};
 pub use ring::{KernelSource, Losses, SourceError, WalkItem};
 pub use snapshot::WalkResult;
-pub use visibility::{hidden_processes, may_read_processes};
+pub use visibility::{hidden_processes, may_read_processes, needs};

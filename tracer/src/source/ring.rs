@@ -44,7 +44,8 @@ pub struct Losses {
     pub ring: u64,
     /// Events of mini-sockets, and resets, that found the ring full.
     pub evidence: u64,
-    /// Transitions for which the kernel skipped the programs.
+    /// Transitions for which the kernel skipped the main program, because it was running on that CPU, and which the companion
+    /// program (a second one at the same hook) has not written.
     pub recursion: u64,
     /// Stacks that were not copied.
     pub stacks: u64,
@@ -84,7 +85,7 @@ pub struct KernelSource {
 }
 
 impl KernelSource {
-    /// Takes the loaded programs, which are detached when this value is dropped.
+    /// Takes the loaded programs. Unless they are pinned, they are detached when this value is dropped.
     ///
     /// # Errors
     /// The ring cannot be opened.
@@ -229,7 +230,7 @@ impl KernelSource {
         count
     }
 
-    /// Detaches the programs. Records in the ring stay.
+    /// Detaches the programs, unless they are pinned. Records in the ring stay.
     pub fn detach(&mut self) {
         self.loaded.links = Links::default();
     }
@@ -251,8 +252,8 @@ impl KernelSource {
     /// # Errors
     /// The counters cannot be read.
     pub fn losses(&self) -> Result<Losses, SourceError> {
-        // The misses are read before the counters: an event of the companion in between hides a miss until the next call, and
-        // never invents one.
+        // The misses are read before the counters: if the companion program writes an event between the two reads, the result is
+        // too low until the next call, but never too high.
         let misses = self.program.as_ref().map_or(0, |program| recursion_misses(program.as_fd().as_raw_fd()));
         let cpus = self.counters.get(&0, 0)?;
         let sum = |field: fn(&PerCpu) -> u64| cpus.iter().map(|cpu| field(&cpu.0)).sum::<u64>();

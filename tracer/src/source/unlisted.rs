@@ -24,7 +24,7 @@ pub(super) fn gaps(root: &Path, all: &Descriptors, mptcp: &[&Descriptor], listed
     if mptcp.is_empty() && registered.is_empty() {
         return Vec::new();
     }
-    // A socket may be younger than the tables, so the tables are read again, and then whether the socket still exists.
+    // A socket may be younger than the tables, so the tables are read again, and then it is checked whether the socket still exists.
     let mut known = Namespaces::find(root);
     known.add_held(all, root);
     let listed = listed_now(&known);

@@ -28,7 +28,7 @@ pub fn hidden_processes() -> Option<Gap> {
         let option = hiding_option(&mounts).filter(|_| !may_read_processes());
         option.map(|option| {
             let needed = needs(Capability::CAP_SYS_PTRACE);
-            format!("processes are hidden, for /proc is mounted with hidepid={option}: {needed}")
+            format!("processes are hidden, because /proc is mounted with hidepid={option}: {needed}")
         })
     } else {
         Some(
@@ -77,10 +77,15 @@ fn is_in_user_namespace() -> bool {
 }
 
 /// What the user can do after the kernel has refused an operation that takes this capability.
-pub(super) fn needs(capability: Capability) -> String {
-    if has_everywhere(capability) {
-        format!("although this process has {capability}: a security module may forbid it")
-    } else if is_in_user_namespace() {
+#[must_use]
+pub fn needs(capability: Capability) -> String {
+    advice(capability, has_everywhere(capability), is_in_user_namespace())
+}
+
+fn advice(capability: Capability, is_held: bool, is_in_user_namespace: bool) -> String {
+    if is_held {
+        format!("this process has {capability}, so a security module (SELinux, AppArmor, Yama) may forbid it")
+    } else if is_in_user_namespace {
         format!(
             "needs {capability} outside of this user namespace, whose root has no rights there: run as the host's root"
         )
@@ -116,6 +121,18 @@ mod tests {
             (None, None, false),
         ] {
             assert_eq!(is_of_first_pid_namespace(of_first, own), is_first, "{of_first:?} {own:?}");
+        }
+    }
+
+    #[test]
+    fn advice_names_the_capability_only_where_it_is_missing() {
+        for (is_held, is_in_user_namespace, start) in [
+            (true, false, "this process has CAP_SYS_PTRACE, so a security module"),
+            (false, false, "needs CAP_SYS_PTRACE: run as root"),
+            (false, true, "needs CAP_SYS_PTRACE outside of this user namespace"),
+        ] {
+            let advice = advice(Capability::CAP_SYS_PTRACE, is_held, is_in_user_namespace);
+            assert!(advice.starts_with(start), "{advice}");
         }
     }
 
