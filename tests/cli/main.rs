@@ -47,7 +47,7 @@ fn bad_arguments_are_named_and_refused() {
         (&["trace", "--colour"], "a similar argument exists: '--color'"),
         (&["dcotor"], "a similar subcommand exists: 'doctor'"),
         (&["stuck", "--threshold", "60"], "is not a threshold"),
-        (&["stuck", "--threshold", "=60"], "use --older-than"),
+        (&["stuck", "--threshold", "=60"], "give a state, a port or a process name"),
         (&["stuck", "--threshold", "connected=60"], "more than one state"),
         (&["stuck", "--threshold", "CLOSE_WAIT:0=60"], "'0' is not a port"),
         (&["stuck", "--threshold", "CLOSE_WAIT=soon"], "is not a duration"),
