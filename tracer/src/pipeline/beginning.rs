@@ -22,8 +22,8 @@ pub struct Beginning {
     pub found: WalkResult,
 }
 
-/// Fills `table` with the sockets that exist, in the states that they are in when the stream begins. The sight of a socket may
-/// be older or newer than what the ring has of it; only the ring's own order tells.
+/// Fills `table` with the sockets that exist, in the states that they are in when the stream begins. What the walk shows of a
+/// socket may be older or newer than what the ring has of it; only the order of the ring is certain.
 pub fn begin(
     source: &mut KernelSource,
     table: &mut Table,

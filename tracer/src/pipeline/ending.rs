@@ -32,7 +32,7 @@ impl Pipeline {
         if self.state_writer.is_none() {
             self.source.detach();
         }
-        // What goes on for ever the next one reads.
+        // If records keep coming, the next process reads the rest.
         let enough = Instant::now() + LAST_LOOK;
         let mut patient = true;
         loop {
@@ -95,7 +95,7 @@ impl Pipeline {
         self.streams.record(&Record::Stop(stop));
     }
 
-    /// Nothing more comes: what waits for evidence is decided without.
+    /// Nothing more comes: what waits for evidence is decided without it.
     fn settle(&mut self) {
         if let Some(hunter) = &mut self.hunter {
             hunter.finish(GRACE);

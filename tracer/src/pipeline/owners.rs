@@ -1,4 +1,4 @@
-//! Whose listeners and connections are, when their owners have ended or closed them.
+//! Finds the owners of listeners and connections whose known owners have ended or have closed them.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,13 +12,13 @@ use crate::{
 };
 
 impl Pipeline {
-    /// What becomes of the listeners' owners is told from now on; one that has ended meanwhile is found.
+    /// Asks the kernel programs to report the end of each listener's owner; an owner that has ended meanwhile is found, too.
     pub(super) fn watch_owners(&mut self) {
         let owners = self.table.listeners_owners();
         self.watch(&owners);
     }
 
-    /// Asks who holds listeners whose owner has ended, and takes in the answer.
+    /// Applies the answer to the last search for holders, and begins the next search if one is due.
     pub(super) fn find_owners(&mut self) {
         if let Some((sockets, held)) = self.finder.answer() {
             let owners = self.table.found_holders(&sockets, &held, monotonic_ns(), &mut self.enricher);
@@ -63,7 +63,7 @@ impl Pipeline {
                     let is_known = others.is_some();
                     let only = others.flatten();
                     if let Some(key) = only.as_ref().filter(|key| read.insert(key.task.pid)) {
-                        // When it started is not known, so that an earlier one may have had its id.
+                        // The time of its start is not known: an earlier process may have had the same id.
                         self.enricher.read_again(&key.task);
                     }
                     let subject = with_owner(&stuck.conn.subject, only, &mut self.enricher);
@@ -83,7 +83,7 @@ impl Pipeline {
     fn watch(&mut self, owners: &[Rc<Task>]) {
         for owner in owners {
             self.source.watch_process(owner.pid);
-            // Asked afterwards: what ends from here on is told.
+            // Asked after that: from here on the kernel programs report the end.
             if !self.enricher.lives(owner) {
                 self.table.process_ended(owner, monotonic_ns());
             }
@@ -95,13 +95,13 @@ fn is_never_accepted(stuck: &Stuck) -> bool {
     stuck.found.as_deref().is_some_and(|(found, _)| found.holders.is_empty() && found.socket.inode == 0)
 }
 
-/// Where other processes have the connection open and `owner` has not: the only one of them, or `None` for several. What nobody has
-/// accepted is the listener's. Nothing where that is not known.
+/// If other processes have the connection open and `owner` does not: the only one of them, or `Some(None)` for several. A connection that
+/// nobody has accepted belongs to the process that has its listener. `None` where the holders are not known.
 fn others_that_hold(stuck: &Stuck, owner: Option<&Owner>) -> Option<Option<OwnerKey>> {
     let (found, _) = stuck.found.as_deref()?;
     let (processes, source): (Vec<&Process>, _) = if is_never_accepted(stuck) {
         if found.listeners.iter().any(|listener| listener.holders.is_empty()) {
-            // It may have come out of the one whose holder is not seen.
+            // The connection may have come out of the listener whose holder is not known.
             return None;
         }
         (found.listening().map(|process| &**process).collect(), OwnerSource::Inherited)

@@ -1,4 +1,4 @@
-//! Looks at the kernel's tables again, and what they show against what the stream had said.
+//! Compares the table of connections with the kernel's tables, and corrects the stream.
 
 use std::{
     thread,

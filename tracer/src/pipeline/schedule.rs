@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 /// How long a part of a block may wait for the rest.
 const MAX_DELAY: Duration = Duration::from_millis(20);
-/// How long sinks are waited for at first, while there is much to deliver at once.
+/// How long the pipeline waits for sinks at first, while there is much to deliver at once.
 const CATCH_UP: Duration = Duration::from_secs(10);
 /// How often the counters of losses are read while records flow.
 const LOSS_CHECK: Duration = Duration::from_millis(100);
@@ -27,7 +27,7 @@ pub(super) struct Schedule {
     /// How often the table is compared with the kernel's; `None` where that is not wanted.
     resync_every: Option<Duration>,
     resync_at: Option<Instant>,
-    /// A ring may be full of what came before: quicker to read than to deliver. Until then sinks are waited for.
+    /// Until then the pipeline waits for sinks. The ring of an earlier process may be full, and is read faster than sinks deliver.
     catching_up: Option<Instant>,
 }
 

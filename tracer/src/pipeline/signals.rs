@@ -1,4 +1,4 @@
-//! What ends it from outside, and what asks for another file.
+//! The signals that end the program, and the signal that asks for the output to be opened again.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -10,7 +10,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// From now on they no longer end the process. Asked within the runtime.
+    /// From now on these signals no longer end the process by themselves. Must be called within the tokio runtime.
     ///
     /// # Errors
     /// The system refuses.
@@ -22,7 +22,7 @@ impl Signals {
         })
     }
 
-    /// One that ends.
+    /// Waits for SIGINT or SIGTERM.
     pub(super) async fn end(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
@@ -30,7 +30,7 @@ impl Signals {
         }
     }
 
-    /// One that ends, or, false, one that asks for the output to be opened again.
+    /// Waits for a signal. Returns true for one that ends the program, false for SIGHUP.
     pub(super) async fn any(&mut self) -> bool {
         tokio::select! {
             _ = self.interrupt.recv() => true,

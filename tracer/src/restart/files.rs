@@ -42,7 +42,7 @@ fn first_version(directory: &Path, path: &Path) -> io::Result<Option<Ledger>> {
     Ok(Some(ledger))
 }
 
-/// Removes the saved state of programs that are gone.
+/// Removes the saved state of earlier programs.
 ///
 /// # Errors
 /// The file cannot be removed.

@@ -1,4 +1,4 @@
-//! How far one sink has come, as numbers that outlive the process. At whatever moment the process is killed: no number is given
+//! How far one sink has come, as numbers that outlive the process. Whenever the process is killed, no number is given
 //! twice, and everything that was numbered is settled, or is lost and counted by the next process.
 
 use super::sync::{AtomicU64, Ordering};

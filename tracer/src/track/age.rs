@@ -15,7 +15,7 @@ const LONGEST_NS: u64 = 120 * SECOND_NS;
 /// `TCP_RESOURCE_PROBE_INTERVAL`: until the next try where the host itself could not send.
 const LOCAL_NS: u64 = SECOND_NS / 2;
 
-/// Time in its state, at least; `None` where nothing tells.
+/// The least time that the socket has been in its state; `None` where it is not known.
 #[must_use]
 pub fn age(socket: &SocketInfo) -> Option<InState> {
     let left_ns = socket.timer.map(|timer| timer.left_ns);
@@ -34,7 +34,7 @@ pub fn age(socket: &SocketInfo) -> Option<InState> {
     ns.map(|ns| InState { ns, at_least: true })
 }
 
-/// Time in its state, at most; `None` where nothing tells.
+/// The most time that the socket has been in its state; `None` where it is not known.
 #[must_use]
 pub fn age_at_most_ns(socket: &SocketInfo) -> Option<u64> {
     let times = socket.times?;

@@ -1,4 +1,4 @@
-//! Mini-sockets by their ends: the kernel object that continues a mini-socket's connection has another address.
+//! Mini-sockets by their endpoints: the kernel object that continues a mini-socket's connection has another address.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -21,7 +21,7 @@ pub(super) struct MiniSockets {
 }
 
 impl MiniSockets {
-    /// The last request that had these ends. Its address may be another socket's since.
+    /// The last request that had these endpoints. Its address may be another socket's since.
     pub(super) fn request(&self, ends: &Endpoints) -> Option<u64> {
         self.requests.get(ends).copied()
     }
@@ -34,7 +34,7 @@ impl MiniSockets {
         self.requests.remove(ends);
     }
 
-    /// The estimated mini-socket with these ends.
+    /// The estimated mini-socket with these endpoints.
     pub(super) fn estimate(&self, ends: &Endpoints) -> Option<u64> {
         self.estimates.get(ends).copied()
     }

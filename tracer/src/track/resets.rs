@@ -14,6 +14,7 @@ pub const PATIENCE_NS: u64 = 100_000_000;
 /// Resets seen of a connection in the state that it leaves now.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Resets {
+    /// `tcp_reset()` ran for the socket: a reset was received, or data after close().
     pub(super) received: bool,
     pub(super) sent: Option<Sent>,
 }
@@ -27,7 +28,7 @@ pub(super) struct Sent {
     pub(super) linger_0: bool,
 }
 
-/// Those that no end has followed yet, by socket.
+/// Resets that no end has followed yet, by socket.
 #[derive(Default)]
 pub(super) struct RecentResets {
     by_sk: HashMap<u64, (u64, State, Resets), FxBuildHasher>,
@@ -38,7 +39,7 @@ impl RecentResets {
         self.by_sk.is_empty()
     }
 
-    /// Notes one; what was seen in another state is forgotten.
+    /// Notes a reset; resets that were seen in another state are forgotten.
     pub(super) fn note(&mut self, event: &Event, state: State, seen: Resets) {
         let (at_ns, known_state, known) =
             self.by_sk.entry(event.sk).or_insert((event.time_ns, state, Resets::default()));
@@ -50,7 +51,7 @@ impl RecentResets {
         known.sent = seen.sent.or(known.sent);
     }
 
-    /// Those of this socket in this state, just before `now_ns`.
+    /// The resets of this socket in this state, just before `now_ns`.
     pub(super) fn take(&mut self, sk: u64, state: State, now_ns: u64) -> Resets {
         match self.by_sk.remove(&sk) {
             Some((at_ns, seen, resets)) if seen == state && now_ns.saturating_sub(at_ns) < PATIENCE_NS => {
@@ -60,7 +61,7 @@ impl RecentResets {
         }
     }
 
-    /// Forgets what is older than this.
+    /// Forgets resets that are older than this.
     pub(super) fn forget(&mut self, until_ns: u64) {
         self.by_sk.retain(|_, (at_ns, ..)| *at_ns > until_ns);
     }

@@ -24,9 +24,10 @@ pub(super) fn tally(conns: &Conns, wanted: impl Fn(&Conn) -> bool) -> SocketCoun
     tally
 }
 
-/// The `most` names of processes with the most stuck sockets that are `wanted`, and how many those are.
-pub(super) fn leakers(conns: &Conns, most: usize, wanted: impl Fn(&Conn) -> bool) -> Vec<(String, i64)> {
-    if most == 0 {
+/// The names of the processes that own the most stuck sockets that are `wanted`, at most `limit` names, each with its number of stuck
+/// sockets.
+pub(super) fn leakers(conns: &Conns, limit: usize, wanted: impl Fn(&Conn) -> bool) -> Vec<(String, i64)> {
+    if limit == 0 {
         return Vec::new();
     }
     let mut counts: BTreeMap<&str, i64> = BTreeMap::new();
@@ -38,6 +39,6 @@ pub(super) fn leakers(conns: &Conns, most: usize, wanted: impl Fn(&Conn) -> bool
     let mut counts: Vec<(String, i64)> =
         counts.into_iter().map(|(comm, count)| (comm.to_owned(), count)).collect();
     counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    counts.truncate(most);
+    counts.truncate(limit);
     counts
 }

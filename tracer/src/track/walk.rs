@@ -1,4 +1,4 @@
-//! What has happened to sockets while the walk over the existing ones goes on. The walk may show a socket as it was before.
+//! What has happened to sockets during the walk over the existing ones. The walk may show a socket as it was before.
 
 use std::collections::HashSet;
 
@@ -45,7 +45,7 @@ impl Walk {
         }
     }
 
-    /// Whether the request with these ends has become a child.
+    /// Whether the request with these endpoints has become a child.
     pub(super) fn is_child(&self, ends: &Endpoints) -> bool {
         self.children.contains(ends)
     }

@@ -84,7 +84,7 @@ pub(super) fn advice(found: &SocketReport, reason: Reason) -> String {
     }
 }
 
-/// An MPTCP socket that the peer has closed: nothing tells whether the end of file was read.
+/// An MPTCP socket that the peer has closed: it is not known whether the application has read the end of file.
 pub(super) fn read_is_unknown(found: &SocketReport) -> bool {
     let SocketReport { socket, holders, .. } = found;
     socket.transport == Transport::Mptcp && socket.state == State::CloseWait && !holders.is_empty()

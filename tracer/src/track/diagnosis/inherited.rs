@@ -3,7 +3,7 @@
 
 use crate::model::{Holder, Process, SocketReport, State};
 
-/// Clocks of processes and of sockets go in ticks of up to 10 ms.
+/// The clocks of processes and of sockets advance in ticks of up to 10 ms.
 const MARGIN_NS: u64 = 50_000_000;
 /// Descriptors up to this one are given to a program on purpose.
 const LAST_STANDARD: u32 = 2;
@@ -15,17 +15,17 @@ pub fn is_suspect(found: &SocketReport) -> bool {
         && all(found, |holder| is_stranger(found, holder) || is_other(found, holder))
 }
 
-/// They have, by what is known of who made it, or of when they were started.
+/// Whether the holders have inherited the connection, by the processes that opened or accepted it, or by the time of their start.
 pub(super) fn is_inherited(found: &SocketReport) -> bool {
     all(found, |holder| is_stranger(found, holder) && holder.close_on_exec == Some(false))
 }
 
-/// Nothing tells whether they have.
+/// Whether it is not known if the holders have inherited the connection.
 pub(super) fn is_unsure(found: &SocketReport) -> bool {
     all(found, |holder| is_other(found, holder) && holder.close_on_exec == Some(false))
 }
 
-/// Who has opened or accepted it, as far as that is known.
+/// The processes that have opened or accepted the connection, as far as they are known.
 pub(super) fn makers(found: &SocketReport) -> impl Iterator<Item = &Process> {
     found.listening().chain(&found.maker).map(|process| &**process)
 }
@@ -43,8 +43,8 @@ fn all(found: &SocketReport, is_one: impl Fn(&Holder) -> bool) -> bool {
     !found.holders.is_empty() && found.holders.iter().all(|holder| may_be(holder) && is_one(holder))
 }
 
-/// A program other than that of each who may have made it, which all live without it; where nobody is known to have made it, one that
-/// was started later by another program.
+/// Whether the holder runs another program than every process that may have opened or accepted the connection. If no such process is
+/// known: whether the holder was started later, by another program.
 fn is_stranger(found: &SocketReport, holder: &Holder) -> bool {
     let process = &holder.process;
     let mut makers = makers(found).peekable();
@@ -57,7 +57,8 @@ fn is_stranger(found: &SocketReport, holder: &Holder) -> bool {
     })
 }
 
-/// Nobody is known to have made it, and the holder runs another program than its parent: it may have opened the connection itself.
+/// Whether no process is known to have opened or accepted the connection, and the holder runs another program than its parent: the holder
+/// may have opened the connection itself.
 fn is_other(found: &SocketReport, holder: &Holder) -> bool {
     makers(found).next().is_none() && differs(&holder.process.exe, &holder.process.parent_exe)
 }

@@ -24,7 +24,7 @@ pub(super) fn why(found: &SocketReport, reason: Reason) -> String {
         Reason::HeldByChild => held_by_child(found),
         Reason::HeldByKernel => held_by_kernel(found),
         Reason::InFlight => in_flight(found),
-        Reason::HolderHidden => "who has it open cannot be seen from here".into(),
+        Reason::HolderHidden => "the process that has the socket open cannot be seen from here".into(),
         Reason::OrphanWaitsForFin if socket.transport == Transport::Mptcp => {
             "closed here; the peer has not sent its DATA_FIN".into()
         }
@@ -34,8 +34,8 @@ pub(super) fn why(found: &SocketReport, reason: Reason) -> String {
             format!("the peer's window is closed, and the peer does not answer: {} probes", socket.retransmits)
         }
         Reason::PeerNotAnswering => {
-            let what = if socket.state == State::SynSent { "our SYN" } else { "what was sent last" };
-            format!("the peer does not acknowledge {what}, sent {} times more", socket.retransmits)
+            let what = if socket.state == State::SynSent { "the SYN" } else { "what was sent" };
+            format!("the peer does not acknowledge {what}: {} retransmissions", socket.retransmits)
         }
         Reason::PeerTakesNothing if socket.state == State::CloseWait => {
             format!("the peer has closed its side only, and its window; {} bytes wait", socket.unsent_bytes())
@@ -56,7 +56,7 @@ pub(super) fn why(found: &SocketReport, reason: Reason) -> String {
         }
         Reason::HandshakeUnfinished => handshake_unfinished(found),
         Reason::Unknown if read_is_unknown(found) => {
-            "the peer has closed; of an MPTCP socket the kernel does not tell whether the application has read the end of file".into()
+            "the peer has closed; for an MPTCP socket the kernel does not show whether the application has read the end of file".into()
         }
         Reason::Unknown => unknown(found),
     }
@@ -70,7 +70,7 @@ fn never_accepted(found: &SocketReport) -> String {
             queues(&found.listeners)
         ),
         several => format!(
-            "the peer has closed a connection that was never accepted; nothing tells at which of {} listeners it waits: {}",
+            "the peer has closed a connection that was never accepted; it is not known at which of {} listeners it waits: {}",
             several.len(),
             queues(several)
         ),
@@ -102,9 +102,12 @@ fn held_by_child(found: &SocketReport) -> String {
     let holders = names(found.holders.iter().map(|holder| &holder.process)).unwrap_or_default();
     let others = match makers(found).next() {
         Some(maker) => {
-            format!("runs another program than {}, which made it and has it no longer", name(maker))
+            format!(
+                "runs another program than {}, which opened or accepted the connection and no longer has it open",
+                name(maker)
+            )
         }
-        None => "was started when the connection existed already".into(),
+        None => "was started when the connection already existed".into(),
     };
     let young = found.holders.iter().all(|holder| is_younger(found, &holder.process));
     let and =
@@ -161,8 +164,8 @@ fn handshake_unfinished(found: &SocketReport) -> String {
     let full = found.listeners.iter().filter(|listener| listener.is_full()).count();
     if full > 0 {
         return format!(
-            "the handshake is not finished; the accept queues of {full} of {} listeners that share the port are full, and nothing \
-             tells whose request it is: {}",
+            "the handshake is not finished; the accept queues of {full} of {} listeners that share the port are full, and it is \
+             not known whose request it is: {}",
             found.listeners.len(),
             queues(&found.listeners)
         );
@@ -177,14 +180,14 @@ fn handshake_unfinished(found: &SocketReport) -> String {
 
 fn unknown(found: &SocketReport) -> String {
     let Some(elsewhere) = found.elsewhere.as_ref().filter(|_| found.holders.is_empty()) else {
-        return "the kernel's tables do not tell".into();
+        return "the kernel's tables do not show the reason".into();
     };
     match names(&elsewhere.rings) {
         Some(rings) => format!(
-            "nothing tells who holds it: no process by a descriptor; perhaps an io_uring instance of {rings}, whose files or requests \
+            "it is not known who holds the socket: no process by a descriptor; perhaps an io_uring instance of {rings}, whose files or requests \
              /proc does not show"
         ),
-        None => "nothing tells who holds it: no process by a descriptor, an io_uring file or a mapping, and no unix socket by a message; \
+        None => "it is not known who holds the socket: no process by a descriptor, an io_uring file or a mapping, and no unix socket by a message; \
              the kernel itself may, or a call under way"
             .into(),
     }

@@ -45,7 +45,7 @@ impl Table {
         }
     }
 
-    /// Forgets all whose ends are `hidden`.
+    /// Forgets all connections whose addresses and ports are `hidden`.
     pub fn dismiss_all(&mut self, hidden: impl Fn(&Tuple) -> bool) {
         let sockets: Vec<u64> =
             self.conns.iter().filter(|conn| hidden(&conn.tuple)).map(|conn| conn.sk).collect();

@@ -88,7 +88,7 @@ impl Table {
                 resets.sent.map(|_| Cause::ResetSent)
             }
         };
-        // The record of an end has no interface, the connection has.
+        // The event of an end has no interface, but the connection has one.
         let ends = found
             .map_or_else(|| Endpoints::of(event), |at| Endpoints::new(event.netns, self.conns.get(at).tuple));
         let ending = Ending { sk: event.sk, ends, at_ns: event.time_ns, cause };
@@ -112,7 +112,7 @@ impl Table {
         }
     }
 
-    /// A connection with these ends begins: a mini-socket that had them has ended to make room for it.
+    /// A connection with these endpoints begins: a mini-socket that had them has ended to make room for it.
     pub(super) fn end_previous(&mut self, ends: &Endpoints) {
         if let Some(ending) = self.pending.take_ending_of(ends) {
             self.finish_ending(&ending, ending.cause.or(Some(Cause::Reused)));
