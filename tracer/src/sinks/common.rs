@@ -10,7 +10,7 @@ use crate::values::{parse_duration, parse_duration_or_zero, parse_size};
 /// When the spool is on the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum SyncName {
-    /// When the kernel writes it: survives the end of sockstate, not that of the machine.
+    /// When the kernel writes it: records survive the end of sockstate, but not a crash of the machine.
     #[default]
     Never,
     /// After each entry, of up to a megabyte.
@@ -23,32 +23,34 @@ pub struct CommonArgs {
     /// Count transitions in windows of this length, by service, peer and states, instead of sending each.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub aggregate: Option<Duration>,
-    /// Services, peers and states that a window tells apart; what is more is counted together (docs/events.md).
+    /// Groups of service, peer and states that a window distinguishes; further ones are counted together
+    /// (docs/events.md).
     #[arg(long, value_name = "N", default_value_t = 10_000, requires = "aggregate")]
     pub aggregate_keys: usize,
-    /// Send the transitions of one of N connections only; what is stuck or lost is always said.
+    /// Send the transitions of one of N connections only; records of stuck connections and of losses are always sent.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub sample: u64,
 
-    /// Memory for what waits; half of it used, the rest goes to the spool.
+    /// Memory for records that wait; when more than half of it is used, they go to the spool.
     #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = parse_size)]
     pub queue: u64,
-    /// A directory for what does not fit into the queue, and for what is left at the end; each sink's is below it, by its name.
+    /// A directory for records that do not fit into the queue or are left at the end; each sink has its own directory
+    /// in it.
     #[arg(long, value_name = "DIR")]
     pub spool: Option<PathBuf>,
-    /// What the spool may hold.
+    /// The largest size of the spool.
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_size, requires = "spool")]
     pub spool_size: u64,
     /// When the spool is on the disk.
     #[arg(long, value_enum, value_name = "WHEN", default_value_t, requires = "spool")]
     pub spool_sync: SyncName,
-    /// Records in one delivery, by size.
+    /// The size of the records in one delivery.
     #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse_size)]
     pub batch: u64,
     /// How long the first record of a delivery may wait for others [default: 1s for http and otlp, else 0].
     #[arg(long, value_name = "TIME", value_parser = parse_duration_or_zero)]
     pub batch_time: Option<Duration>,
-    /// The longest pause between attempts; the first is 100 ms, each next twice as long.
+    /// The longest pause between attempts; the first pause is 100 ms, each further one is twice as long.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     pub retry: Duration,
 }

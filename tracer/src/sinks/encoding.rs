@@ -10,12 +10,12 @@ use crate::format::convert;
 /// How a sink's records are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum SinkFormat {
-    /// One JSON object a line (docs/events.md).
+    /// One JSON object per line (docs/events.md).
     #[default]
     Json,
-    /// The Elastic Common Schema, one JSON object a line.
+    /// The Elastic Common Schema, one JSON object per line.
     Ecs,
-    /// OpenTelemetry's log data model as JSON, one log record a line.
+    /// OpenTelemetry's log data model as JSON, one log record per line.
     Otlp,
     /// bcc tcpstates' header and columns; transitions only.
     Csv,
@@ -24,7 +24,7 @@ pub enum SinkFormat {
 /// The records' format.
 #[derive(Args, Clone, Debug, PartialEq)]
 pub struct FormatArgs {
-    /// How they are written.
+    /// The format of the records.
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     pub format: SinkFormat,
     /// In CSV, put ' in front of cells that a spreadsheet would take for a formula: =, +, -, @, tab.
@@ -33,7 +33,7 @@ pub struct FormatArgs {
 }
 
 impl FormatArgs {
-    /// Whether the thread that reads records writes CSV for this sink; else our JSON.
+    /// Whether the thread that makes records writes CSV for this sink, instead of sockstate's JSON.
     #[must_use]
     pub fn is_csv(&self) -> bool {
         self.format == SinkFormat::Csv
@@ -43,7 +43,7 @@ impl FormatArgs {
         self.format == SinkFormat::Ecs
     }
 
-    /// Done in the sink's thread: the one that reads records writes our JSON, and nothing slower.
+    /// Runs in the sink's thread: the thread that makes records only writes sockstate's JSON, which is fast.
     pub(super) fn converter(&self) -> Option<Convert> {
         match self.format {
             SinkFormat::Ecs => Some(Box::new(convert::ecs)),

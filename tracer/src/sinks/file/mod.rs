@@ -35,13 +35,13 @@ pub(super) struct FileArgs {
     /// The file.
     #[arg(long, value_name = "FILE")]
     path: Option<PathBuf>,
-    /// Another file when it would be larger than this.
+    /// Rotate the file before it becomes larger than this.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     rotate_size: Option<u64>,
-    /// Another file when it is older than this.
+    /// Rotate the file when it is older than this.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     rotate_time: Option<Duration>,
-    /// Rotated files that are kept; without it, all.
+    /// How many rotated files are kept [default: all].
     #[arg(long, value_name = "N")]
     keep: Option<usize>,
     /// Compress rotated files with zstd.
@@ -86,7 +86,8 @@ impl SinkConfig for FileArgs {
     }
 }
 
-/// Whether a process has the pipe open for reading. It is not opened to find out: its reader would see that end.
+/// Whether a process has the pipe open for reading. The check does not open the pipe: its reader would see an end of
+/// file.
 fn has_reader(pipe: (u64, u64)) -> bool {
     let reads = |descriptor: &Path| {
         let is_pipe = fs::metadata(descriptor).is_ok_and(|file| (file.dev(), file.ino()) == pipe);

@@ -1,4 +1,4 @@
-//! Requests by HTTP, in the words of the collectors that take records this way.
+//! Requests by HTTP, in the forms that various collectors accept.
 
 mod request;
 
@@ -23,7 +23,7 @@ pub(super) const LABELS: Table =
 /// What an HTTP request looks like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum TemplateName {
-    /// A record a line: ClickHouse, Vector, VictoriaLogs.
+    /// One record per line: ClickHouse, Vector, VictoriaLogs.
     #[default]
     Ndjson,
     /// `_bulk` of Elasticsearch and OpenSearch.
@@ -105,7 +105,7 @@ impl SinkConfig for HttpArgs {
 }
 
 impl HttpArgs {
-    /// Loki takes no stream without labels, and none whose names are not Prometheus's.
+    /// Loki accepts only streams with labels, whose names follow Prometheus's rules.
     fn table_problems(&self, section: &SectionCheck<'_>) -> Vec<Problem> {
         let of_labels = |message: String| Problem { key: LABELS.name, message };
         let has_labels = (section.has)(LABELS.name);

@@ -1,6 +1,6 @@
-//! Records into a topic of Kafka, a message each, by librdkafka: what all replicas have acknowledged is delivered, in order; what a
-//! broker has twice it throws away (`enable.idempotence`). After a restart some may come twice: by `instance` and `seq` they are
-//! known.
+//! Records to a Kafka topic, one message per record, by librdkafka. A record is delivered, in order, when all
+//! replicas have acknowledged its message; brokers discard duplicates (`enable.idempotence`). After a restart some
+//! records may come twice, with equal `instance` and `seq`.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -14,12 +14,12 @@ use tokio::time::sleep;
 use crate::sinks::delivery::{Batch, Delivered, DeliveryError, OpenError, Pending, Sink, SinkBuilder};
 use crate::sinks::transport::shown;
 
-/// Messages under way at a time.
+/// Messages that wait for their acknowledgement at a time.
 const WINDOW: usize = 1000;
-/// How long librdkafka's own queue, should it be full, is left alone.
+/// The pause when librdkafka's own queue is full.
 const FULL_PAUSE: Duration = Duration::from_millis(10);
 
-/// Where to, and as whom.
+/// The brokers, the topic and the properties.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KafkaSettings {
     /// `host:port`, several with commas between them.
@@ -30,7 +30,7 @@ pub struct KafkaSettings {
     pub key: String,
     /// How long an acknowledgement may take.
     pub timeout: Duration,
-    /// librdkafka's own properties, which go before ours.
+    /// librdkafka's properties from the configuration, which override those that the sink sets.
     pub properties: BTreeMap<String, String>,
 }
 
@@ -44,14 +44,14 @@ impl SinkBuilder for KafkaSettings {
 struct KafkaSink {
     settings: KafkaSettings,
     producer: Option<FutureProducer>,
-    /// Messages that librdkafka has, and that are not acknowledged.
+    /// Messages that librdkafka has and that are not acknowledged.
     unanswered: usize,
 }
 
-/// Why a message was not taken.
+/// Why a message was not accepted.
 struct Failure {
     error: KafkaError,
-    /// It is about this message only; a broker refuses all that are in one request.
+    /// The error is about this message only. A broker refuses all messages of a request.
     is_single: bool,
 }
 
@@ -72,7 +72,7 @@ impl KafkaSink {
                 if matches!(error, DeliveryError::TooLarge { .. }) {
                     self.producer = Some(producer);
                 } else {
-                    // What is still under way there must not overtake what comes again.
+                    // Messages that librdkafka still has must not arrive before those that are sent again.
                     producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
                 }
                 return Err(error);
@@ -82,8 +82,8 @@ impl KafkaSink {
         Ok(())
     }
 
-    /// The first records, up to [`WINDOW`]: removes those that are acknowledged, one after another, and says what is wrong with
-    /// the next.
+    /// Sends the first records, up to [`WINDOW`], and removes those that are acknowledged. The error is that of the
+    /// next record.
     async fn produce(&mut self, producer: &FutureProducer, mut batch: Delivered<'_>) -> Result<(), Failure> {
         let mut under_way: Vec<DeliveryFuture> = Vec::new();
         let mut result = Ok(());

@@ -1,5 +1,5 @@
-//! Records into a stream of NATS JetStream, a message each. One that the server has acknowledged is delivered; by its id the server
-//! knows what comes twice. What it has lost when it died comes again, behind what it has kept.
+//! Records to a stream of NATS JetStream, one message per record. A record is delivered when the server has
+//! acknowledged its message; the server recognizes duplicates by the message's id.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -13,10 +13,10 @@ use crate::sinks::transport::{TlsFiles, TlsSettings, shown};
 
 /// How long a connection or an acknowledgement may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Messages under way at a time.
+/// Messages that wait for their acknowledgement at a time.
 const WINDOW: usize = 256;
 
-/// Where to, and as whom.
+/// The server, the subject and the credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NatsSettings {
     /// `nats://host:port`, `tls://host:port`; several with commas between them.
@@ -25,10 +25,10 @@ pub struct NatsSettings {
     pub subject: String,
     /// A file of credentials (JWT and seed).
     pub credentials: Option<PathBuf>,
-    /// Tells the messages of this sink from all others: with number and time (some on disk may be of an earlier instance) it is
-    /// the id.
+    /// Identifies the messages of this sink. With the record's number and time it is the message's id; the time is
+    /// needed because records of the spool may be of an earlier instance.
     pub id: String,
-    /// Whom to trust, and who we are.
+    /// The files for TLS.
     pub tls: TlsFiles,
 }
 
@@ -50,9 +50,9 @@ impl SinkBuilder for NatsSettings {
 struct NatsSink {
     settings: NatsSettings,
     stream: Option<jetstream::Context>,
-    /// Bytes of a message that the server takes.
+    /// Bytes of the largest message that the server accepts.
     max_payload: usize,
-    /// Messages that are sent, and not acknowledged.
+    /// Messages that are sent and not acknowledged.
     unanswered: usize,
 }
 
@@ -88,8 +88,8 @@ impl NatsSink {
         Ok(())
     }
 
-    /// The first records, up to [`WINDOW`]: removes those that are acknowledged, one after another, and says what is wrong with
-    /// the next.
+    /// Sends the first records, up to [`WINDOW`], and removes those that are acknowledged. The error is that of the
+    /// next record.
     async fn publish(&mut self, stream: &jetstream::Context, mut batch: Delivered<'_>) -> Result<(), String> {
         let mut under_way: Vec<PublishAckFuture> = Vec::new();
         let mut result = Ok(());

@@ -16,20 +16,20 @@ const LACKS_GRPC: Option<ConfigError> = if cfg!(feature = "grpc") {
     Some(ConfigError::BuiltWithout { name: "gRPC", feature: "grpc" })
 };
 
-/// How OTLP is spoken.
+/// The encoding and the transport of OTLP.
 #[derive(Args, Clone, Debug, PartialEq)]
 pub(crate) struct OtlpRequestArgs {
     /// Send JSON instead of protobuf.
     #[arg(long)]
     pub(crate) json: bool,
-    /// Speak gRPC instead of HTTP/1.1; only in a sockstate that was built with the feature `grpc`.
+    /// Use gRPC instead of HTTP/1.1; only in a sockstate that was built with the feature `grpc`.
     #[arg(long, conflicts_with_all = ["json", "compression"])]
     grpc: bool,
     #[command(flatten)]
     pub(crate) http: RequestArgs,
 }
 
-/// Where an URL without a path leads to.
+/// The path for a URL without one.
 pub(crate) struct DefaultPaths {
     pub(crate) http: &'static str,
     /// By opentelemetry/proto/collector.

@@ -23,7 +23,7 @@ const PATHS: DefaultPaths = DefaultPaths {
 pub(super) struct OtlpMetricsArgs {
     #[command(flatten)]
     request: OtlpRequestArgs,
-    /// How often the numbers are sent.
+    /// How often the metrics are sent.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     interval: Duration,
 }

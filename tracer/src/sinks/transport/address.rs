@@ -1,4 +1,4 @@
-//! Where a collector listens.
+//! The address of a collector.
 
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
@@ -8,7 +8,7 @@ use tokio::{net::UnixStream, time::timeout};
 use super::{Connection, Tls, resolve};
 use crate::sinks::delivery::DeliveryError;
 
-/// How long a connection may take to come about, its handshake included.
+/// How long connecting may take, including the TLS handshake.
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// `tcp://host:port`, `tls://host:port`, `udp://host:port`, `unix:/path`.
@@ -16,11 +16,11 @@ const CONNECT: Duration = Duration::from_secs(10);
 pub enum Address {
     /// A stream without encryption.
     Tcp(Authority),
-    /// A stream with it.
+    /// A stream with TLS.
     Tls(Authority),
     /// Datagrams.
     Udp(Authority),
-    /// A socket in the file system.
+    /// The path of a unix socket.
     Unix(PathBuf),
 }
 
@@ -33,7 +33,7 @@ pub struct Authority {
     pub port: u16,
 }
 
-/// Text that is no address.
+/// A text that is no address.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("'{}' is no address; write tcp://host:port, tls://host:port, udp://host:port or unix:/path", shown(.0))]
 pub struct ParseAddressError(String);
@@ -44,7 +44,7 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Self, ParseAddressError> {
         let wrong = || ParseAddressError(text.to_owned());
         if let Some(path) = text.strip_prefix("unix:") {
-            // unix:///path is written, too.
+            // unix:///path means the same.
             let path = PathBuf::from(path.strip_prefix("//").unwrap_or(path));
             return if path.is_absolute() { Ok(Self::Unix(path)) } else { Err(wrong()) };
         }
@@ -60,7 +60,7 @@ impl FromStr for Address {
 }
 
 impl Address {
-    /// That nothing is at the path of a unix socket, or not even its directory is there.
+    /// A message if the path of a unix socket, or its directory, does not exist.
     pub(crate) fn absent(&self) -> Option<String> {
         let Self::Unix(path) = self else { return None };
         if path.exists() {
@@ -72,7 +72,7 @@ impl Address {
 }
 
 impl Authority {
-    /// `host:port`, `[v6]:port`; the port may be left out where there is a `default`.
+    /// Parses `host:port` or `[v6]:port`; the port may be missing if there is a `default`.
     pub(crate) fn parse(text: &str, default: Option<u16>) -> Option<Self> {
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
@@ -109,14 +109,14 @@ impl fmt::Display for Address {
     }
 }
 
-/// A URL or an address for messages: without a user and a password, and without a query, which may hold a token. There may be several
-/// with commas between them.
+/// One or several URLs or addresses, separated by commas, as messages show them: without user and password, and
+/// without the query, which may have a token.
 pub(crate) fn shown(url: &str) -> String {
     let (servers, query) = url.split_once(['?', '#']).map_or((url, ""), |(servers, _)| (servers, "?..."));
     let mut text = String::new();
     let mut rest = servers;
     loop {
-        // A password may hold a comma: only a scheme begins another server.
+        // A password may contain a comma: only a comma before a scheme separates two servers.
         let next = rest.match_indices(',').map(|(at, _)| at + 1).find(|at| begins_with_scheme(&rest[*at..]));
         let (server, others) = rest.split_at(next.unwrap_or(rest.len()));
         text.push_str(&without_user(server));
@@ -134,7 +134,7 @@ fn begins_with_scheme(text: &str) -> bool {
 
 fn without_user(server: &str) -> String {
     let (scheme, rest) = server.split_at(server.find("://").map_or(0, |at| at + 3));
-    // A password with a slash in it is not written right, and still one.
+    // A slash in a password should be escaped; if it is not, the password must not be shown either.
     let host = match (rest.find('/'), rest.rfind('@')) {
         (slash, Some(at)) if slash.is_none_or(|slash| at < slash || rest[..slash].contains(':')) => {
             format!("...{}", &rest[at..])
@@ -144,13 +144,13 @@ fn without_user(server: &str) -> String {
     format!("{scheme}{host}")
 }
 
-/// Opens a stream to `authority`, encrypted where `tls` says how.
+/// Opens a stream to `authority`, encrypted if there is `tls`.
 pub(super) async fn connect(authority: &Authority, tls: Option<&Tls>) -> Result<Connection, DeliveryError> {
     let failed =
         |error: &dyn fmt::Display| DeliveryError::retry(format!("cannot connect to {authority}: {error}"));
     let open = async {
         let stream = resolve::connect(authority).await.map_err(|error| failed(&error))?;
-        // Records are written many at a time; none should wait for an acknowledgement.
+        // Many records are written at a time; the last ones should not wait for an acknowledgement (Nagle).
         let _ = stream.set_nodelay(true);
         match tls {
             Some(tls) => tls.connect(&authority.host, stream).await.map_err(|error| failed(&error)),

@@ -1,4 +1,4 @@
-//! The body of an answer by HTTP, as far as it comes in time.
+//! The part of an HTTP answer's body that comes in time.
 
 use http_body_util::BodyExt;
 use hyper::{
@@ -7,27 +7,27 @@ use hyper::{
 };
 use tokio::time::{Instant, timeout_at};
 
-/// The most of an answer that is kept.
+/// Bytes of an answer that are kept, at most.
 const MOST: usize = 4 << 20;
 
 #[derive(Default)]
 pub(super) struct Answer {
     pub(super) bytes: Vec<u8>,
-    /// `bytes` is all of it.
+    /// `bytes` is the whole body.
     pub(super) is_whole: bool,
-    /// Nothing more comes: the connection is free.
+    /// The answer has ended, so the connection can be used again.
     pub(super) has_ended: bool,
-    /// Where gRPC has its status.
+    /// The trailers, in which gRPC sends its status.
     pub(super) trailers: HeaderMap,
 }
 
 impl Answer {
-    /// Of an answer that is too long the beginning.
+    /// Reads the body; only the beginning of one that is longer than [`MOST`].
     pub(super) async fn read(body: Incoming, deadline: Instant) -> Self {
         Self::read_while(body, deadline, Self::is_cut).await
     }
 
-    /// The same, to the trailers behind it.
+    /// Reads on to the trailers, also if the body is longer than [`MOST`].
     #[cfg(feature = "grpc")]
     pub(super) async fn read_to_trailers(body: Incoming, deadline: Instant) -> Self {
         Self::read_while(body, deadline, |_| false).await

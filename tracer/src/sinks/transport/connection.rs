@@ -1,4 +1,4 @@
-//! A stream to a collector: TCP, TLS or unix.
+//! A connection to a collector: TCP, TLS or unix.
 
 use std::{
     io,
@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-/// One of them.
+/// An open connection.
 pub(super) enum Connection {
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
@@ -21,8 +21,8 @@ pub(super) enum Connection {
 }
 
 impl Connection {
-    /// Bytes that the other side's kernel has not acknowledged (for a unix socket: that nobody has read), by `SIOCOUTQ`
-    /// (tcp(7), unix(7)).
+    /// Bytes that the peer's kernel has not acknowledged, or, for a unix socket, that the peer has not read
+    /// (`SIOCOUTQ`: tcp(7), unix(7)).
     pub(super) fn unacknowledged(&self) -> io::Result<usize> {
         let fd = match self {
             Self::Tcp(stream) => stream.as_fd(),
@@ -32,7 +32,7 @@ impl Connection {
         outgoing(fd)
     }
 
-    /// The error that the kernel has noted (`SO_ERROR`).
+    /// The pending error of the socket (`SO_ERROR`).
     pub(super) fn take_error(&self) -> io::Result<()> {
         let error = match self {
             Self::Tcp(stream) => stream.take_error(),

@@ -1,4 +1,4 @@
-//! Records as datagrams, one each: syslog over UDP (RFC 5426) and to /dev/log, and journald's native protocol.
+//! Records as datagrams, one per record: syslog over UDP (RFC 5426) and to /dev/log, and journald's native protocol.
 
 use std::{
     io::{self, IoSlice, Write},
@@ -16,16 +16,16 @@ use tokio::net::{UdpSocket, UnixDatagram};
 use super::{Address, Authority, resolve::resolve};
 use crate::sinks::delivery::{Batch, Delivered, DeliveryError, OpenError, Pending, Sink, SinkBuilder};
 
-/// Where datagrams go.
+/// The destination of the datagrams.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatagramSettings {
     address: Address,
-    /// What does not fit into a datagram goes as a file; only journald takes that.
+    /// A record that is too long for a datagram is sent as a file, which only journald accepts.
     files: bool,
 }
 
 impl DatagramSettings {
-    /// To a collector of syslog.
+    /// To a syslog server.
     #[must_use]
     pub fn syslog(address: Address) -> Self {
         Self { address, files: false }
@@ -60,11 +60,11 @@ impl DatagramSink {
     async fn send_batch(&mut self, batch: &mut Batch) -> Result<(), DeliveryError> {
         self.send(Delivered::none_of(batch)).await.map_err(|error| {
             let message = format!("{}: {error}", self.settings.address);
-            // The first of what is left is larger than any datagram, or than the socket's buffer.
+            // The first record that is left is larger than a datagram, or than the socket's buffer.
             if error.raw_os_error() == Some(libc::EMSGSIZE) {
                 return DeliveryError::TooLarge { message };
             }
-            // The program that listened there has gone, most likely; another one listens on another socket.
+            // The program that received the datagrams has probably ended; the next one has another socket.
             self.socket = None;
             DeliveryError::retry(message)
         })
@@ -77,7 +77,7 @@ impl DatagramSink {
         };
         let socket = self.socket.insert(socket);
         for (bytes, _) in sent.batch.records() {
-            // A line's end is a stream's; journald's last field needs it.
+            // A datagram of syslog has no newline at its end; journald's last field must end with one.
             let text = if self.settings.files { bytes } else { bytes.strip_suffix(b"\n").unwrap_or(bytes) };
             let result = match socket {
                 Socket::Udp(socket) => socket.send(text).await.map(drop),
@@ -132,7 +132,7 @@ fn is_too_long(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMSGSIZE | libc::ENOBUFS))
 }
 
-/// As systemd's documentation of the native protocol asks for: a sealed memfd, and nothing else.
+/// Sends a sealed memfd and no data, as systemd's documentation of the native protocol requires.
 async fn send_file(socket: &UnixDatagram, bytes: &[u8]) -> io::Result<()> {
     let file = memfd_create(c"sockstate", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let mut file = std::fs::File::from(file);

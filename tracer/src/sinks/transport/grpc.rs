@@ -1,4 +1,5 @@
-//! Requests by gRPC, many records in each: OTLP's other transport. One that the collector has answered for is delivered.
+//! Calls by gRPC, OTLP's other transport, with many records each. Records are delivered when the collector has
+//! answered.
 
 use std::time::Duration;
 
@@ -20,14 +21,14 @@ use super::{
 };
 use crate::sinks::delivery::{Batch, DeliveryError, OpenError, Pending, Sink, SinkBuilder};
 
-/// In front of a message: whether it is compressed, and its length.
+/// Bytes before a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
-/// gRPC's codes after which a collector may take it later, by OTLP's specification, and those of credentials and routes that are
-/// out of order for a while: CANCELLED, DEADLINE_EXCEEDED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, ABORTED, OUT_OF_RANGE,
-/// UNIMPLEMENTED, UNAVAILABLE, DATA_LOSS, UNAUTHENTICATED.
+/// Status codes after which the call is tried again: those that OTLP's specification names, and those of wrong
+/// credentials and routes, which may be repaired: CANCELLED, DEADLINE_EXCEEDED, PERMISSION_DENIED,
+/// RESOURCE_EXHAUSTED, ABORTED, OUT_OF_RANGE, UNIMPLEMENTED, UNAVAILABLE, DATA_LOSS, UNAUTHENTICATED.
 const PASSES: [&str; 10] = ["1", "4", "7", "8", "10", "11", "12", "14", "15", "16"];
 
-/// Calls by gRPC; the URL's path is the method.
+/// The settings of calls by gRPC; the URL's path is the method.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GrpcSettings(pub HttpSettings);
 
@@ -51,12 +52,12 @@ struct GrpcSink {
     settings: HttpSettings,
     tls: Option<Tls>,
     connection: Option<SendRequest<Full<Bytes>>>,
-    /// Records of calls that no status came to, since the last one that came.
+    /// Records that were sent since the last status came.
     unanswered: usize,
 }
 
 impl GrpcSink {
-    /// `tls` where the URL says https.
+    /// `tls` is needed for a URL with https.
     fn new(settings: HttpSettings, tls: Option<Tls>) -> Result<Self, HttpError> {
         let (authority, _) = split(&settings.url)?;
         let uri = settings.url.parse().map_err(|_| HttpError::Url(settings.url.clone()))?;
@@ -94,15 +95,17 @@ impl GrpcSink {
                     Err(DeliveryError::Refused { message })
                 }
             }
-            // A proxy in front of the collector has a limit of its own.
+            // A proxy before the collector may have its own limit.
             None if http_status == StatusCode::PAYLOAD_TOO_LARGE => {
                 Err(DeliveryError::OneRefused { message: format!("{name}: {http_status}") })
             }
-            None => Err(DeliveryError::retry(format!("{name}: this is not gRPC's answer: {http_status}"))),
+            None => {
+                Err(DeliveryError::retry(format!("{name}: the answer is not one of gRPC: {http_status}")))
+            }
         }
     }
 
-    /// The answer's status in HTTP, its headers and trailers together, and its body.
+    /// Returns the answer's HTTP status, its headers and trailers, and its body.
     async fn call(
         &mut self,
         batch: &Batch,
@@ -134,14 +137,14 @@ impl GrpcSink {
     }
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, DeliveryError> {
-        /// A collector that goes away without closing is noticed after two of these.
+        /// The interval of pings, and the timeout of each: a collector that has vanished is noticed after two of them.
         const PING: Duration = Duration::from_secs(20);
         let stream = address::connect(&self.authority, self.tls.as_ref()).await?;
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder.timer(hyper_util::rt::TokioTimer::new()).keep_alive_interval(PING).keep_alive_timeout(PING);
         let (sender, connection) =
             builder.handshake(TokioIo::new(stream)).await.map_err(DeliveryError::retry)?;
-        // It ends with the sender, or with the collector.
+        // The task ends when the sender is dropped or the collector closes the connection.
         tokio::spawn(async move {
             let _ = connection.await;
         });
@@ -159,8 +162,9 @@ impl Sink for GrpcSink {
     }
 }
 
-/// What servers say of a message that is larger than they take, in RESOURCE_EXHAUSTED and (tonic) OUT_OF_RANGE: limits on rates and
-/// quotas have the same codes. By grpc-go and gRPC's core, tonic, grpc-java, grpc-dotnet.
+/// Texts of servers that refuse a message because of its size, with RESOURCE_EXHAUSTED or (tonic) OUT_OF_RANGE. The
+/// texts are needed because limits of rates and quotas have the same codes. From grpc-go and gRPC's core, tonic,
+/// grpc-java, grpc-dotnet.
 const TOO_LARGE: [&str; 4] = [
     "larger than max",
     "length too large",
@@ -168,7 +172,8 @@ const TOO_LARGE: [&str; 4] = [
     "exceeds the maximum configured message size",
 ];
 
-/// INVALID_ARGUMENT is about a record, or about all.
+/// Whether fewer records may be accepted: the message is too large, or one of them may be the reason of
+/// INVALID_ARGUMENT (3).
 fn is_too_large(code: &str, message: &str) -> bool {
     let message = message.replace("%20", " ").to_ascii_lowercase();
     code == "3" || matches!(code, "8" | "11") && TOO_LARGE.iter().any(|text| message.contains(text))

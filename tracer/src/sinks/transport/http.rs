@@ -1,4 +1,4 @@
-//! Records by HTTP/1.1 POST, many in a request. One that the collector has answered for is delivered.
+//! Records by HTTP/1.1 POST, many per request. Records are delivered when the collector has answered.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -24,17 +24,17 @@ use super::{
 };
 use crate::sinks::delivery::{Batch, DeliveryError, OpenError, Pending, Sink, SinkBuilder};
 
-/// The most of an answer that a message quotes.
+/// Characters of an answer that a message quotes, at most.
 const QUOTE: usize = 200;
 
-/// Where to, and how.
+/// The collector, and the form of the requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpSettings {
     /// `http://` or `https://`.
     pub url: String,
     /// What a request looks like.
     pub template: Template,
-    /// Added to each request.
+    /// Headers that are added to each request.
     pub headers: BTreeMap<String, String>,
     /// How long an answer may take.
     pub timeout: Duration,
@@ -58,7 +58,7 @@ impl SinkBuilder for HttpSettings {
 }
 
 impl HttpSettings {
-    /// What is added to each request.
+    /// The headers that are added to each request.
     pub(super) fn extra_headers(&self) -> Result<HeaderMap, HttpError> {
         let mut headers = HeaderMap::new();
         headers
@@ -81,7 +81,7 @@ impl HttpSettings {
     }
 }
 
-/// A secret may be a header's value, which is not shown.
+/// Parses a header. Its value may be a secret, so errors and debug output do not show it.
 fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), HttpError> {
     let failed = |error: &dyn std::fmt::Display| HttpError::Header(name.to_owned(), error.to_string());
     let key = name.parse::<HeaderName>().map_err(|error| failed(&error))?;
@@ -90,13 +90,13 @@ fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), HttpErro
     Ok((key, value))
 }
 
-/// Settings that cannot be.
+/// Settings that cannot be used.
 #[derive(Debug, Error)]
 pub(super) enum HttpError {
-    /// Not a URL of ours.
+    /// Not a URL with http or https.
     #[error("'{}' is no URL; write http://host:port/path or https://host/path", shown(.0))]
     Url(String),
-    /// A URL with credentials, which everybody sees who lists its messages.
+    /// A URL with credentials: they belong into a file that only root can read.
     #[error(
         "'{}' has a user or a password; put `Basic` and the two in base64 into a file, and name that as 'authorization-file'",
         shown(.0)
@@ -112,14 +112,14 @@ impl HttpError {
     pub(super) fn key(&self) -> &'static str {
         match self {
             Self::Url(_) | Self::Credentials(_) => "url",
-            // The file's content is a header, too.
+            // The content of the file is the value of this header.
             Self::Header(name, _) if name == AUTHORIZATION => "authorization-file",
             Self::Header(..) => "headers",
         }
     }
 }
 
-/// The header that `authorization-file` has the value of.
+/// The header whose value is in `authorization-file`.
 pub(crate) const AUTHORIZATION: &str = "Authorization";
 
 type Sender = SendRequest<Full<Bytes>>;
@@ -133,12 +133,12 @@ struct HttpSink {
     settings: HttpSettings,
     tls: Option<Tls>,
     connection: Option<Sender>,
-    /// Records of requests that no answer came to, since the last one that came.
+    /// Records that were sent since the last answer came.
     unanswered: usize,
 }
 
 impl HttpSink {
-    /// `tls` where the URL says https.
+    /// `tls` is needed for a URL with https.
     fn new(settings: HttpSettings, tls: Option<Tls>) -> Result<Self, HttpError> {
         let (authority, uri) = split(&settings.url)?;
         let uri = match settings.template.query() {
@@ -174,7 +174,7 @@ impl HttpSink {
             .unwrap_or_else(|_| Err(DeliveryError::retry("no answer")))
             .map_err(|error| self.explain(error))?;
         self.unanswered = 0;
-        // The status is the answer, whatever becomes of the body.
+        // The status alone is an answer, even if the body does not come.
         let (response::Parts { status, headers, .. }, body) = response.into_parts();
         let answer = Answer::read(body, deadline).await;
         self.connection = Some(connection).filter(|_| answer.has_ended);
@@ -184,7 +184,8 @@ impl HttpSink {
         let quoted = String::from_utf8_lossy(&answer.bytes);
         let quoted: String = quoted.chars().filter(|c| !c.is_control()).take(QUOTE).collect();
         let message = format!("{}: {status}: {quoted}", self.name);
-        // A collector that is overloaded, restarting, or has lost our credentials for a while will take it later.
+        // The collector may accept the request later: it is overloaded or restarting, or its credentials or routes
+        // are wrong.
         let passes = status.is_server_error()
             || status.is_redirection()
             || matches!(
@@ -216,11 +217,11 @@ impl HttpSink {
         }
     }
 
-    /// The answer's head, and its connection.
+    /// Sends the records. Returns the answer, whose body is not read yet, and the connection.
     async fn post(&mut self, batch: &Batch) -> Result<(Sender, Response<Incoming>), DeliveryError> {
         let body = self.settings.template.body(batch);
         let body = if self.settings.gzip { gzip(&body)? } else { body };
-        // A connection that was kept may have been closed at the same moment: that is worth another one at once.
+        // The collector may close an idle connection just when it is used again: then a new one is tried at once.
         for is_last in [self.connection.is_none(), true] {
             let mut connection = match self.connection.take().filter(|connection| !connection.is_closed()) {
                 Some(connection) => connection,
@@ -238,14 +239,14 @@ impl HttpSink {
                 Err(_) => {}
             }
         }
-        Err(DeliveryError::retry("no connection lasts"))
+        Err(DeliveryError::retry("the collector closes each connection without an answer"))
     }
 
     async fn connect(&self) -> Result<Sender, DeliveryError> {
         let stream = address::connect(&self.authority, self.tls.as_ref()).await?;
         let (sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(DeliveryError::retry)?;
-        // It ends with the sender, or with the collector.
+        // The task ends when the sender is dropped or the collector closes the connection.
         tokio::spawn(async move {
             let _ = connection.await;
         });
@@ -272,7 +273,7 @@ impl Sink for HttpSink {
     }
 }
 
-/// `path` with a parameter more, unless it has one of that name.
+/// `path` with one more parameter, unless it has a parameter of that name.
 fn with_parameter(path: &Uri, key: &str, value: &str) -> String {
     let mut names = path.query().into_iter().flat_map(|query| query.split('&'));
     if names.any(|parameter| parameter.split('=').next() == Some(key)) {
@@ -282,7 +283,7 @@ fn with_parameter(path: &Uri, key: &str, value: &str) -> String {
     format!("{path}{separator}{key}={value}")
 }
 
-/// In seconds; a date is not waited for.
+/// The seconds of Retry-After; a date there is ignored.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
@@ -293,7 +294,7 @@ fn gzip(body: &[u8]) -> Result<Vec<u8>, DeliveryError> {
     encoder.write_all(body).and_then(|()| encoder.finish()).map_err(DeliveryError::retry)
 }
 
-/// Who to connect to, and what to ask for.
+/// The host and port of a URL, and its path.
 pub(super) fn split(url: &str) -> Result<(Authority, Uri), HttpError> {
     let wrong = || HttpError::Url(url.to_owned());
     let uri: Uri = url.parse().map_err(|_| wrong())?;

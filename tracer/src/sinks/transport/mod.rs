@@ -1,4 +1,4 @@
-//! What several sinks send by: addresses, connections, TLS, HTTP, gRPC, streams, datagrams and pipes.
+//! Transports that several sinks use: connections with TLS, HTTP, gRPC, streams, datagrams and pipes.
 
 mod address;
 mod answer;

@@ -1,4 +1,4 @@
-//! A file, a pipe, a terminal: whatever takes bytes.
+//! An output for bytes: a file, a pipe, a terminal.
 
 use std::{
     fs::File,
@@ -14,13 +14,13 @@ use tokio::io::{Interest, unix::AsyncFd};
 use super::reserve::Reserve;
 use crate::files;
 
-/// Why bytes did not go out.
+/// Why bytes were not written.
 #[derive(Debug, Error)]
 pub enum OutputError {
-    /// The reader has gone: the end, and no failure.
+    /// The reader has closed its end, which ends the output but is no failure.
     #[error("the reader of {0} has gone")]
     Closed(String),
-    /// It cannot be opened.
+    /// The output cannot be opened.
     #[error("cannot open {path} for writing: {source}")]
     Open {
         /// Its name.
@@ -28,7 +28,7 @@ pub enum OutputError {
         /// What the system said.
         source: io::Error,
     },
-    /// It does not take any more.
+    /// Writing has failed.
     #[error("cannot write to {path}: {source}")]
     Write {
         /// Its name.
@@ -38,21 +38,21 @@ pub enum OutputError {
     },
 }
 
-/// A pipe that polls writable takes this much without blocking (PIPE_BUF, pipe(7)).
+/// Bytes that can be written without blocking to a pipe that poll(2) calls writable (PIPE_BUF, pipe(7)).
 const CHUNK: usize = 4096;
 
-/// The two kinds of files.
+/// The two kinds of outputs.
 enum Target {
-    /// Takes bytes at once, or for as long as the disk needs.
+    /// A write does not wait for a reader, only for the disk.
     Blocking(File),
-    /// May have a reader that lets us wait for ever; epoll tells.
+    /// The reader may never read, so epoll says when a write does not block.
     Polled(AsyncFd<File>),
 }
 
 /// An open output.
 pub struct Output {
     name: String,
-    /// Where it can be opened again.
+    /// The path by which it can be opened again.
     path: Option<PathBuf>,
     target: Target,
     written: usize,
@@ -63,7 +63,7 @@ impl Output {
     /// Standard output.
     ///
     /// # Errors
-    /// There is none.
+    /// It is closed, or epoll does not accept it.
     pub fn stdout() -> Result<Self, OutputError> {
         let name = "standard output".to_owned();
         match io::stdout().as_fd().try_clone_to_owned() {
@@ -75,20 +75,20 @@ impl Output {
     /// The writing end of a pipe.
     ///
     /// # Errors
-    /// It cannot be waited for.
+    /// epoll does not accept it.
     pub fn pipe(end: OwnedFd) -> Result<Self, OutputError> {
         Self::new("a pipe".to_owned(), end)
     }
 
-    /// What was opened at `path`.
+    /// The descriptor `fd`, which was opened at `path`.
     pub(super) fn open(path: &Path, fd: OwnedFd) -> Result<Self, OutputError> {
         Self::new(path.display().to_string(), fd)
     }
 
-    /// The file at `path`, made, or emptied.
+    /// Creates or truncates the file at `path`.
     ///
     /// # Errors
-    /// It cannot be opened.
+    /// The file cannot be opened.
     pub fn file(path: &Path) -> Result<Self, OutputError> {
         let name = path.display().to_string();
         match files::create(path) {
@@ -107,10 +107,10 @@ impl Output {
         self.path.is_some() && matches!(self.target, Target::Blocking(_))
     }
 
-    /// Opens what is at the path now, to go on at its end: most likely the old file was renamed.
+    /// Opens the file that is at the path now, and appends to it: the old file was probably renamed.
     ///
     /// # Errors
-    /// It cannot be opened; the old one stays.
+    /// The file cannot be opened; the old one stays open.
     pub fn reopen(&mut self) -> Result<(), OutputError> {
         let Some(path) = &self.path else { return Ok(()) };
         let failed = |source| OutputError::Open { path: self.name.clone(), source };
@@ -129,7 +129,7 @@ impl Output {
         });
         let target = if polled {
             let interest = Interest::WRITABLE | Interest::ERROR;
-            // SAFETY: a File's descriptor stays open and the same as long as the File lives.
+            // SAFETY: a `File` keeps its descriptor open, and does not change it, until it is dropped.
             match unsafe { AsyncFd::register_with_interest(file, interest) } {
                 Ok(file) => Target::Polled(file),
                 Err(error) => return Err(OutputError::Open { path: name, source: error.into() }),
@@ -140,16 +140,16 @@ impl Output {
         Ok(Self { name, path: None, target, written: 0, reserve: Reserve::default() })
     }
 
-    /// Where the next byte goes: the bytes that went out so far, or that were in the file before.
+    /// The number of bytes that were written, including those that were in the file before: the offset of the next one.
     #[must_use]
     pub fn written(&self) -> usize {
         self.written
     }
 
-    /// Writes the first `most` of `bytes` and takes away what went out. May be cancelled: then the rest is left.
+    /// Writes the first `most` of `bytes`, and removes from `bytes` what was written, also if it is cancelled.
     ///
     /// # Errors
-    /// The reader has gone, or the write fails; what went out before is taken away.
+    /// The reader has closed its end, or the write fails; what was written before is removed.
     pub async fn write(&mut self, bytes: &mut Vec<u8>, most: usize) -> Result<(), OutputError> {
         let end = bytes.len().min(most);
         let mut done = Taken { bytes, count: 0 };
@@ -159,7 +159,7 @@ impl Output {
         Ok(())
     }
 
-    /// How many bytes one write may have to go out in whole or not at all.
+    /// The bytes that one write writes completely or not at all, at most.
     pub(super) fn chunk(&self) -> usize {
         match &self.target {
             Target::Blocking(_) => usize::MAX,
@@ -167,10 +167,10 @@ impl Output {
         }
     }
 
-    /// Writes some of `bytes`, which are not empty, and returns how many. May be cancelled: then nothing was written.
+    /// Writes some of `bytes`, which are not empty, and returns how many. If it is cancelled, nothing was written.
     ///
     /// # Errors
-    /// The reader has gone, or the write fails.
+    /// The reader has closed its end, or the write fails.
     pub(super) async fn write_some(&mut self, bytes: &[u8]) -> Result<usize, OutputError> {
         loop {
             let result = match &mut self.target {
@@ -194,12 +194,12 @@ impl Output {
         }
     }
 
-    /// Waits until the reader has gone; for ever where that cannot be noticed.
+    /// Waits until the reader has closed its end; never returns for an output where this cannot be noticed.
     pub async fn closed(&self) {
         match &self.target {
             Target::Blocking(_) => std::future::pending().await,
             Target::Polled(file) => {
-                // EPOLLERR is all that a pipe without a reader says.
+                // A pipe whose readers have all closed it reports only EPOLLERR.
                 let _ = file.ready(Interest::ERROR).await;
             }
         }
@@ -235,7 +235,7 @@ impl Drop for Output {
     }
 }
 
-/// Takes away what was written even if the write is cancelled.
+/// Removes the written bytes when it is dropped, also if the write is cancelled.
 struct Taken<'a> {
     bytes: &'a mut Vec<u8>,
     count: usize,
@@ -254,7 +254,8 @@ impl Drop for Taken<'_> {
 async fn write_polled(file: &AsyncFd<File>, rest: &[u8]) -> io::Result<usize> {
     loop {
         let mut guard = file.writable().await?;
-        // The descriptor may be shared and blocking: ask again, since tokio remembers old answers.
+        // Other processes may share the descriptor, so it cannot be set to non-blocking, and may have filled the pipe
+        // since epoll's answer, which tokio keeps: ask again.
         if !can_write(file.as_raw_fd())? {
             guard.clear_ready();
             continue;
@@ -265,7 +266,7 @@ async fn write_polled(file: &AsyncFd<File>, rest: &[u8]) -> io::Result<usize> {
 
 fn can_write(fd: std::os::fd::RawFd) -> io::Result<bool> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    // SAFETY: the descriptor is open as long as the caller borrows its owner.
+    // SAFETY: the caller borrows the descriptor's owner, so the descriptor stays open.
     let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
     let ready = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;

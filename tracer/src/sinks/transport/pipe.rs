@@ -1,5 +1,5 @@
-//! Records into what only takes bytes: standard output, a pipe, a device. A reader that stands still lets the sink wait, and never
-//! blocks its thread.
+//! Records to standard output, a pipe or a device. If the reader does not read, the sink waits, but its thread is never
+//! blocked.
 
 use std::{
     fs::OpenOptions,
@@ -17,7 +17,7 @@ pub(crate) struct PipeSink {
     path: Option<PathBuf>,
     header: Vec<u8>,
     output: Option<Output>,
-    /// Bytes of the next record that are written.
+    /// Bytes of the next record that are written already.
     sent: usize,
 }
 
@@ -30,7 +30,7 @@ impl PipeSink {
         Self { path: Some(path.to_owned()), header, output: None, sent: 0 }
     }
 
-    /// Whether `path` takes bytes without being a file that can be named, cut and rotated.
+    /// Whether `path` is a pipe or a device instead of a file that can be renamed, truncated and rotated.
     pub(crate) fn takes(path: &Path) -> bool {
         use std::os::unix::fs::FileTypeExt;
         let kind = std::fs::symlink_metadata(path).map(|metadata| metadata.file_type());
@@ -38,7 +38,7 @@ impl PipeSink {
     }
 
     /// # Errors
-    /// It is in a directory that other users can write to, or may not be written to.
+    /// The path is in a directory that other users can write to, or cannot be written to.
     pub(crate) fn check(&self) -> Result<(), FileError> {
         match self.path.as_deref().filter(|path| !files::is_inherited(path)) {
             Some(path) => {
@@ -52,7 +52,7 @@ impl PipeSink {
     async fn send_batch(&mut self, batch: &mut Batch) -> Result<(), DeliveryError> {
         while !batch.is_empty() {
             if let Err(error) = self.write(batch).await {
-                // What is at the path by then may have another reader, which has seen nothing yet.
+                // When the path is opened again, there may be another reader, which needs the header and whole records.
                 self.output = None;
                 return Err(DeliveryError::retry(error));
             }
@@ -95,15 +95,15 @@ impl Sink for PipeSink {
     }
 }
 
-/// Takes away the records that are written, also where the attempt is cancelled.
+/// Removes the written records when it is dropped, also if the attempt is cancelled.
 struct Progress<'a> {
     batch: &'a mut Batch,
     sent: &'a mut usize,
 }
 
 impl Progress<'_> {
-    /// What is written next: whole records, so that none is cut where the reader stands still and the time is over. Only a record that
-    /// is longer than `chunk` may be.
+    /// The bytes to write next: whole records, so that none is incomplete if the sink ends while the reader does not
+    /// read. Only a record that is longer than `chunk` may be incomplete then.
     fn next(&self, chunk: usize) -> Option<&[u8]> {
         let rest = self.batch.bytes.get(*self.sent..).filter(|rest| !rest.is_empty())?;
         let whole = self.batch.frames.partition_point(|frame| frame.end <= self.sent.saturating_add(chunk));
@@ -125,7 +125,7 @@ impl Drop for Progress<'_> {
     }
 }
 
-/// A pipe that nobody has opened for reading says "No such device or address" (fifo(7)).
+/// Replaces the message "No such device or address" of a pipe that no process has opened for reading (fifo(7)).
 fn without_reader(error: FileError) -> io::Error {
     match error {
         FileError::Io { source, .. } if source.raw_os_error() == Some(libc::ENXIO) => {

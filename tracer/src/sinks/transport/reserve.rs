@@ -1,4 +1,5 @@
-//! Room in a file ahead of what is written: without, every page that is written first has its block reserved alone.
+//! Reserves disk blocks of a file in advance; otherwise the kernel reserves one block for each new page that is
+//! written.
 
 use std::fs::File;
 
@@ -6,10 +7,10 @@ use rustix::fs::{FallocateFlags, fallocate, ftruncate};
 
 /// Bytes that are reserved at once.
 const STEP: u64 = 8 << 20;
-/// Writes below this come from little traffic, which needs no room ahead.
+/// Before shorter writes nothing is reserved: there is little traffic.
 const LARGE: usize = 64 << 10;
 
-/// How far it goes.
+/// The end of the reserved blocks.
 #[derive(Default)]
 pub(super) struct Reserve {
     end: u64,
@@ -17,26 +18,27 @@ pub(super) struct Reserve {
 }
 
 impl Reserve {
-    /// Before `len` bytes are written at `at`. Where the file system cannot, or the disk is nearly full, there is none.
+    /// Must be called before `len` bytes are written at `at`. Reserves nothing if the file system cannot, or if the
+    /// disk is nearly full.
     pub(super) fn before(&mut self, file: &File, at: u64, len: usize) {
         let behind = at + len as u64;
         if len < LARGE || behind <= self.end || self.refused {
             return;
         }
         let from = at.max(self.end);
-        // The size stays: readers see what was written, and nothing behind it.
+        // The file's size stays, so that readers see only what was written.
         match fallocate(file, FallocateFlags::KEEP_SIZE, from, behind - from + STEP) {
             Ok(()) => self.end = behind + STEP,
             Err(_) => self.refused = true,
         }
     }
 
-    /// Gives back what was not needed.
+    /// Releases the blocks that were not needed.
     pub(super) fn give_back(&mut self, file: &File) {
         if std::mem::take(&mut self.end) > 0
             && let Ok(metadata) = file.metadata()
         {
-            // Where it fails, some megabytes are taken until the file is removed.
+            // If this fails, the file occupies some more megabytes until it is removed.
             let _ = ftruncate(file, metadata.len());
         }
     }

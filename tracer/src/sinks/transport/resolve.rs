@@ -1,4 +1,4 @@
-//! Names of hosts -> addresses, and a connection to the first that answers.
+//! Resolves host names, and connects to the first address that answers.
 
 use std::{
     io,
@@ -11,11 +11,11 @@ use tokio::{net::TcpStream, sync::oneshot, task::JoinSet, time::sleep};
 
 use super::Authority;
 
-/// An attempt that has not answered by then gets company (RFC 8305, section 5).
+/// If an address has not answered after this time, the next one is tried, too (RFC 8305, section 5).
 const ATTEMPT: Duration = Duration::from_millis(250);
 
-/// The addresses of a host. The system's resolver blocks, so a thread asks it: the runtime's own threads would end the process where
-/// no thread can be started.
+/// The addresses of a host. The system's resolver blocks, so it runs in its own thread, and not in tokio's pool: if
+/// that cannot start a thread, it panics.
 pub(super) async fn resolve(authority: &Authority) -> io::Result<Vec<SocketAddr>> {
     let (host, port) = (authority.host.clone(), authority.port);
     if let Ok(address) = host.parse::<IpAddr>() {
@@ -24,15 +24,15 @@ pub(super) async fn resolve(authority: &Authority) -> io::Result<Vec<SocketAddr>
     let (sender, receiver) = oneshot::channel();
     let ask = move || {
         let addresses = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
-        // The sink may have ended meanwhile.
+        // The sink may have ended in the meantime.
         let _ = sender.send(addresses);
     };
     thread::Builder::new().name("resolver".into()).spawn(ask)?;
     receiver.await.map_err(io::Error::other)?
 }
 
-/// A connection to the first address of a host that answers: each next one is tried when the ones before have failed, or have not
-/// answered for a quarter of a second.
+/// Connects to the first address of a host that answers. The next address is tried when the ones before have failed
+/// or have not answered for [`ATTEMPT`].
 pub(super) async fn connect(authority: &Authority) -> io::Result<TcpStream> {
     let mut addresses = resolve(authority).await?.into_iter();
     let mut attempts = JoinSet::new();

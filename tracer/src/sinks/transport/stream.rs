@@ -1,9 +1,10 @@
 //! Records over a connection: NDJSON, or syslog with its octets counted (RFC 6587, 3.4.1).
 //!
-//! Such a protocol has no acknowledgement of its own. Records count as delivered when the other side's kernel has
-//! acknowledged their last byte; on a new connection what is not delivered comes again, whole. A kernel whose
-//! program ends with something unread sends a reset instead of a FIN (RFC 2525, 2.17): what was acknowledged last is in doubt
-//! then, and comes again, too, once. Better twice than never.
+//! These protocols have no acknowledgement. Records count as delivered when the peer's kernel has acknowledged their
+//! last byte (TCP) or the peer has read it (unix); the others are sent again, completely, on the next connection. If
+//! a program ends before it has read everything, its kernel sends a reset instead of a FIN (RFC 2525, 2.17): then the
+//! records that were acknowledged last are in doubt, and are sent again, once. So a record may come twice, but is not
+//! lost.
 
 use std::{
     collections::VecDeque,
@@ -23,22 +24,23 @@ use tokio::{
 use super::{Address, Connection, Tls, TlsSettings, address};
 use crate::sinks::delivery::{Batch, DeliveryError, OpenError, Pending, Sink, SinkBuilder};
 
-/// How often it is asked whether everything was acknowledged: at first, and at last.
+/// The shortest and the longest pause between two questions whether everything is acknowledged.
 const ASK_MIN: Duration = Duration::from_micros(200);
 const ASK_MAX: Duration = Duration::from_millis(50);
-/// Bytes of records that are kept for as long as they are in doubt: what receive buffers hold, mostly.
+/// Bytes of acknowledged records that are kept, because the peer may not have read them: mostly as much as a receive
+/// buffer holds.
 const DOUBT: usize = 4 << 20;
-/// Bytes that are acknowledged before the next ones are sent: what is lost with a connection is sent again from here.
+/// About this many bytes are sent at a time; the next ones are sent when these are acknowledged.
 const STEP: usize = 64 << 10;
-/// How long the end waits for the other side to take what is under way.
+/// How long closing a connection may take.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// How one record is separated from the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// A line each.
+    /// One line per record.
     Lines,
-    /// Its length in front.
+    /// The length of each record before it.
     Octets,
 }
 
@@ -47,7 +49,7 @@ pub enum Framing {
 pub struct StreamSettings {
     /// The collector.
     pub address: Address,
-    /// For an address with TLS.
+    /// The settings for an address with TLS.
     pub tls: TlsSettings,
     /// How one record is separated from the next.
     pub framing: Framing,
@@ -76,18 +78,18 @@ struct StreamSink {
     tls: Option<Tls>,
     framing: Framing,
     connection: Option<Connection>,
-    /// What the connection's other side has acknowledged last.
+    /// The records that were acknowledged last.
     acknowledged: VecDeque<Acknowledged>,
-    /// What it may not have read, of a connection that was reset.
+    /// Records that were acknowledged on a connection that was then reset: they are sent again.
     again: Batch,
     /// Records that were acknowledged twice, each time on a connection that was then reset.
     reset_twice: usize,
-    /// Records that are written, and that nobody has acknowledged.
+    /// Records that are written and not acknowledged.
     unanswered: usize,
 }
 
 struct Acknowledged {
-    /// Comes again after a reset; empty where it has come again already.
+    /// The records, for sending them again after a reset; empty if they were sent again already.
     first: Batch,
     records: usize,
     bytes: usize,
@@ -122,7 +124,8 @@ impl StreamSink {
         Ok(())
     }
 
-    /// First what is in doubt. It comes a second time and no third: a collector that resets again and again gets on.
+    /// Writes the records in doubt first. They are sent only twice, so that a collector that resets each connection
+    /// does not get the same records for ever.
     async fn write_all(&mut self, connection: &mut Connection, batch: &mut Batch) -> io::Result<()> {
         while !self.again.is_empty() {
             let part = self.again.first(first_few(&self.again));
@@ -143,7 +146,8 @@ impl StreamSink {
         Ok(())
     }
 
-    /// The other side's kernel has it; its program has read it when so much more has been acknowledged as receive buffers hold.
+    /// Remembers records that are acknowledged, until the peer must have read them: when more bytes have been
+    /// acknowledged than a receive buffer holds.
     fn remember(&mut self, acknowledged: Acknowledged) {
         self.acknowledged.push_back(acknowledged);
         while self.acknowledged.iter().map(|part| part.bytes).sum::<usize>() > DOUBT {
@@ -158,7 +162,7 @@ impl StreamSink {
         }
     }
 
-    /// The connection was reset: what was delivered last comes again.
+    /// The connection was reset: the records that were acknowledged last must be sent again, unless they were already.
     fn doubt(&mut self) {
         for part in self.acknowledged.drain(..) {
             if part.first.is_empty() {
@@ -168,7 +172,7 @@ impl StreamSink {
         }
     }
 
-    /// Lets go of a connection that the other side has ended: it would still take bytes.
+    /// Closes a connection that the peer has closed: writing to it would still succeed.
     async fn end_ended(&mut self) {
         let Some(connection) = &mut self.connection else { return };
         if let Some(end) = end_now(connection).await {
@@ -192,7 +196,8 @@ impl StreamSink {
         }
     }
 
-    /// Waits for the other side's end of the connection, which would be in CLOSE_WAIT until the next record.
+    /// Waits until the peer closes the connection, and closes it, too: otherwise it would be in CLOSE_WAIT until the
+    /// next record.
     async fn await_end(&mut self) {
         let Some(connection) = &mut self.connection else { return std::future::pending().await };
         let end = poll_fn(|context| poll_end(connection, context)).await;
@@ -237,22 +242,22 @@ impl Sink for StreamSink {
     }
 }
 
-/// How many records make a step, one at least.
+/// The number of records for one [`STEP`], at least one.
 fn first_few(batch: &Batch) -> usize {
     batch.frames.partition_point(|frame| frame.end <= STEP).max(1)
 }
 
-/// Writes all, and waits until the other side's kernel has it.
+/// Writes `bytes`, and waits until all of them are acknowledged.
 async fn write(connection: &mut Connection, bytes: &[u8]) -> io::Result<()> {
     connection.write_all(bytes).await?;
     connection.flush().await?;
     let mut pause = ASK_MIN;
     while connection.unacknowledged()? > 0 {
-        // One that only sends nothing more may still read.
+        // A peer that has only shut down its sending side may still read.
         if let Some(Err(error)) = end_now(connection).await {
             return Err(error);
         }
-        // Behind that end, a reset is an error of the socket only.
+        // After that, a reset only shows as the error of the socket.
         connection.take_error()?;
         sleep(pause).await;
         pause = (pause * 2).min(ASK_MAX);
@@ -260,7 +265,7 @@ async fn write(connection: &mut Connection, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// What ended what the other side sends, if anything did. Whatever it says is no concern of ours.
+/// Ready when the peer has closed or reset the connection. Discards what the peer sends.
 fn poll_end(connection: &mut Connection, context: &mut Context<'_>) -> Poll<io::Result<()>> {
     let mut buffer = [0; 512];
     loop {
@@ -282,7 +287,7 @@ async fn end_now(connection: &mut Connection) -> Option<io::Result<()>> {
     .await
 }
 
-/// Each record with its length in front, and without the line's end.
+/// Each record with its length before it, and without its newline.
 fn octets(batch: &Batch) -> Vec<u8> {
     let mut framed = Vec::with_capacity(batch.bytes.len() + 6 * batch.len());
     for (bytes, _) in batch.records() {

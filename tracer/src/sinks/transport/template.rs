@@ -1,4 +1,4 @@
-//! What a request holds, and what its answer means, for the collectors that take records over HTTP.
+//! The bodies of requests and the meaning of answers, for the collectors that take records over HTTP.
 
 use std::{collections::BTreeMap, io::Write};
 
@@ -11,30 +11,30 @@ use crate::sinks::delivery::{Batch, DeliveryError};
 /// How records are put into one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Template {
-    /// A line each: ClickHouse (`FORMAT JSONEachRow`), Vector, VictoriaLogs (`/insert/jsonline`), Fluent Bit.
+    /// One line per record: ClickHouse (`FORMAT JSONEachRow`), Vector, VictoriaLogs (`/insert/jsonline`), Fluent Bit.
     Ndjson,
-    /// Elasticsearch's and OpenSearch's `_bulk`: a `create` in front of each.
+    /// Elasticsearch's and OpenSearch's `_bulk`: a `create` before each record.
     Elasticsearch,
     /// Loki's `/loki/api/v1/push`: one stream with these labels.
     Loki(BTreeMap<String, String>),
-    /// Splunk's HTTP event collector: an `event` each.
+    /// Splunk's HTTP event collector: one `event` per record.
     Splunk,
-    /// OTLP's `/v1/logs`: what surrounds the records.
+    /// OTLP's `/v1/logs` in JSON, with what surrounds the records.
     OtlpJson(Envelope),
-    /// The same in protobuf.
+    /// OTLP's `/v1/logs` in protobuf, with what surrounds the records.
     OtlpProtobuf(Envelope),
-    /// OTLP's `/v1/metrics`: each record is a whole `ResourceMetrics`.
+    /// OTLP's `/v1/metrics` in JSON: each record is a `ResourceMetrics`.
     OtlpMetricsJson,
-    /// The same in protobuf, as a field of a request.
+    /// OTLP's `/v1/metrics` in protobuf: each record is a `ResourceMetrics` as a field of a request.
     OtlpMetricsProtobuf,
 }
 
-/// What stands before and behind the records of one OTLP request; only the format knows what is in it.
+/// The bytes before and after the records of an OTLP request; the format makes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope {
     /// JSON: everything before the first record. Protobuf: the resource, as a field of `ResourceLogs`.
     pub before: Vec<u8>,
-    /// JSON: everything behind the last record. Protobuf: the scope, as a field of `ScopeLogs`.
+    /// JSON: everything after the last record. Protobuf: the scope, as a field of `ScopeLogs`.
     pub behind: Vec<u8>,
 }
 
@@ -47,7 +47,8 @@ impl Template {
         }
     }
 
-    /// A parameter of the URL that keeps answers short: of each document only whether it was taken, and why not.
+    /// A parameter of the URL that keeps answers short: they only say which documents were accepted, and why others
+    /// were not.
     pub(super) fn query(&self) -> Option<(&'static str, &'static str)> {
         matches!(self, Self::Elasticsearch).then_some(("filter_path", "errors,items.*.status,items.*.error"))
     }
@@ -94,7 +95,8 @@ impl Template {
                 body.extend_from_slice(&envelope.behind);
             }
             Self::OtlpProtobuf(envelope) => {
-                // ExportLogsServiceRequest.resource_logs = 1, ResourceLogs.scope_logs = 2; each record is a field already.
+                // ExportLogsServiceRequest.resource_logs = 1, ResourceLogs.scope_logs = 2; each record is a field
+                // already.
                 let scope = envelope.behind.len() + batch.bytes.len();
                 let logs = envelope.before.len() + 1 + varint_len(scope) + scope;
                 body.push(1 << 3 | 2);
@@ -109,8 +111,9 @@ impl Template {
         body
     }
 
-    /// What a success means: some collectors refuse records in it. Takes away what was delivered.
-    /// Where an answer of these breaks off, success is known, and not of which records.
+    /// Evaluates an answer of success, in which some collectors refuse single records, and removes the delivered
+    /// records from `batch`. If the answer of such a collector breaks off, it is not known which records it has
+    /// accepted.
     pub(super) fn answered(
         &self,
         batch: &mut Batch,
@@ -129,7 +132,7 @@ impl Template {
             Self::OtlpProtobuf(_) | Self::OtlpMetricsProtobuf => rejected_protobuf(answer),
         };
         let (rejected, message) = partly.unwrap_or_default();
-        // Which ones nobody says.
+        // The answer does not say which records are refused: the last ones are counted as lost.
         batch.drop_first(batch.len().saturating_sub(rejected));
         if rejected == 0 {
             Ok(())
@@ -139,23 +142,24 @@ impl Template {
     }
 }
 
-/// How many records an OTLP collector has not taken, and why (`ExportLogsPartialSuccess`); of metrics, numbers: many to a record.
+/// How many records an OTLP collector has refused, and why (`ExportLogsPartialSuccess`). For metrics the number is
+/// that of data points, of which a record has many.
 fn rejected_json(answer: &[u8], key: &str) -> Option<(usize, String)> {
     let answer: Value = serde_json::from_slice(answer).ok()?;
     let partly = &answer["partialSuccess"];
-    // 64-bit numbers are texts in protobuf's JSON.
+    // In protobuf's JSON, 64-bit numbers are strings.
     let count = &partly[key];
     let count = count.as_u64().or_else(|| count.as_str()?.parse().ok())?;
     Some((count as usize, partly["errorMessage"].as_str().unwrap_or_default().to_owned()))
 }
 
-/// The same; `ExportMetricsPartialSuccess` has the same bytes.
+/// The same for protobuf; `ExportMetricsPartialSuccess` has the same encoding.
 fn rejected_protobuf(answer: &[u8]) -> Option<(usize, String)> {
     let partly = ExportLogsServiceResponse::decode(answer).ok()?.partial_success?;
     Some((usize::try_from(partly.rejected_log_records).ok()?, partly.error_message))
 }
 
-/// `_bulk` says 200 even if it has taken nothing: each item has a status.
+/// `_bulk` answers with status 200 even if it has accepted no document: each item has its own status.
 fn bulk(batch: &mut Batch, answer: &[u8], is_whole: bool, name: &str) -> Result<(), DeliveryError> {
     let doubtful =
         |what: &str| Err(DeliveryError::InDoubt { message: format!("{name}: the answer of _bulk {what}") });
@@ -170,13 +174,13 @@ fn bulk(batch: &mut Batch, answer: &[u8], is_whole: bool, name: &str) -> Result<
         batch.drop_first(batch.len());
         return Ok(());
     }
-    // Each item has one key: what was asked for, which a pipeline may have changed.
+    // Each item has one key, the operation; an ingest pipeline may have changed it.
     let results: Vec<&Value> = items.iter().filter_map(|item| item.as_object()?.values().next()).collect();
     let statuses: Option<Vec<u64>> = results.iter().map(|result| result["status"].as_u64()).collect();
     let Some(statuses) = statuses.filter(|statuses| statuses.len() == batch.len()) else {
         return doubtful("does not say which documents were taken");
     };
-    // 409: it is there already.
+    // 409: the document exists already.
     let is_done = |at: usize| statuses[at] < 300 || statuses[at] == 409;
     let passes = |at: usize| statuses[at] == 429 || statuses[at] >= 500;
     let reason = (0..batch.len()).find(|at| !is_done(*at)).map(|at| results[at]["error"].to_string());
@@ -185,7 +189,7 @@ fn bulk(batch: &mut Batch, answer: &[u8], is_whole: bool, name: &str) -> Result<
     let message = format!("{name}: refused by _bulk: {}", reason.unwrap_or_default());
     batch.retain(|at| !is_done(at));
     if later > 0 {
-        // The refused ones stay with those for later, and are asked for once more.
+        // The refused documents stay in the batch with those that may succeed later, and are sent once more.
         return Err(DeliveryError::retry(message));
     }
     if refused > 0 { Err(DeliveryError::Refused { message }) } else { Ok(()) }

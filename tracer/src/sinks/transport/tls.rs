@@ -21,16 +21,16 @@ use tokio_rustls::{
 use super::Connection;
 use crate::{files, sinks::delivery::OpenError};
 
-/// Whom to trust, and who we are; the files are PEM.
+/// The files for TLS, all PEM: the trusted certificate authorities, and the client's certificate.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// Authorities to trust, instead of the system's (PEM).
+    /// Certificate authorities to trust instead of the system's (PEM).
     #[arg(id = "tls_ca", long = "tls-ca", value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// Our certificate (PEM).
+    /// Client certificate (PEM).
     #[arg(id = "tls_cert", long = "tls-cert", value_name = "FILE", requires = "tls_key")]
     pub cert: Option<PathBuf>,
-    /// Its key (PEM).
+    /// Private key of the client certificate (PEM).
     #[arg(id = "tls_key", long = "tls-key", value_name = "FILE", requires = "tls_cert")]
     pub key: Option<PathBuf>,
 }
@@ -42,21 +42,21 @@ impl TlsFiles {
     }
 }
 
-/// The files, and whom to expect.
+/// The files, and the name of the collector.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsSettings {
     /// The files.
     #[command(flatten)]
     pub files: TlsFiles,
-    /// The name that the collector's certificate must have, instead of the address's.
+    /// The name that the collector's certificate must have, instead of the host in the address.
     #[arg(id = "tls_name", long = "tls-name", value_name = "NAME")]
     pub name: Option<String>,
 }
 
-/// Why there is no TLS.
+/// Why TLS cannot be used.
 #[derive(Debug, Error)]
 pub enum TlsError {
-    /// A file is not what it should be.
+    /// A file cannot be read, or has wrong content.
     #[error("cannot use {path} for TLS: {reason}")]
     File {
         /// The key that names it.
@@ -69,14 +69,14 @@ pub enum TlsError {
     /// No certificate can have the name.
     #[error("'tls-name' must be a host's name or address")]
     Name,
-    /// The system's authorities are unknown.
-    #[error("this system has no certificates of authorities; install ca-certificates or set 'tls-ca'")]
+    /// The system has no certificate authorities.
+    #[error("this system has no certificate authorities; install ca-certificates or set 'tls-ca'")]
     NoAuthorities,
-    /// They do not go together.
+    /// The certificate and the key do not match, or rustls refuses them.
     #[error("cannot set up TLS: {0}")]
     Config(#[from] tokio_rustls::rustls::Error),
-    /// One was given without the other.
-    #[error("'tls-cert' and 'tls-key' need each other")]
+    /// Only one of the two is set.
+    #[error("'tls-cert' and 'tls-key' must be set together")]
     Half,
 }
 
@@ -116,7 +116,7 @@ impl TlsSettings {
     }
 }
 
-/// Ready to connect.
+/// A TLS client with its configuration.
 #[derive(Clone)]
 pub(crate) struct Tls {
     connector: TlsConnector,
@@ -129,7 +129,7 @@ impl Tls {
         Ok(Self::with(config(settings)?, settings))
     }
 
-    /// The same for a server that speaks HTTP/2 only if it is asked for it.
+    /// Also offers HTTP/2 by ALPN: some servers need the offer.
     #[cfg(feature = "grpc")]
     pub(crate) fn for_http2(settings: &TlsSettings) -> Result<Self, TlsError> {
         let mut config = config(settings)?;
@@ -141,7 +141,7 @@ impl Tls {
         Self { connector: Arc::new(config).into(), name: settings.name.clone() }
     }
 
-    /// Shakes hands with `host`.
+    /// Does the handshake with `host`.
     pub(super) async fn connect(&self, host: &str, stream: TcpStream) -> io::Result<Connection> {
         let name = self.name.as_deref().unwrap_or(host).to_owned();
         let name = ServerName::try_from(name).map_err(io::Error::other)?;
@@ -172,7 +172,7 @@ fn authorities(path: Option<&Path>) -> Result<RootCertStore, TlsError> {
             }
         }
         None => {
-            // Some that cannot be read leave the others.
+            // If some cannot be read, the others are used.
             store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             if store.is_empty() {
                 return Err(TlsError::NoAuthorities);
