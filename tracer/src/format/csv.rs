@@ -1,7 +1,8 @@
-//! CSV with the header and columns of bcc's tcpstates, so that what reads those reads these.
+//! CSV with the header and columns of bcc's tcpstates, for programs that read the output of tcpstates.
 //!
-//! Two columns differ in what they hold: SKADDR is our connection id, for kernel addresses stay in the kernel, and
-//! C-PID and C-COMM are the socket's owner (empty where not known), not the process that ran when it happened.
+//! The values of three columns differ: SKADDR is the connection's id instead of a kernel pointer, and C-PID and
+//! C-COMM are the socket's owner (empty if it is not known) instead of the process that ran at the time of the
+//! transition.
 
 use std::io::Write;
 
@@ -12,7 +13,7 @@ use crate::model::{Record, Transition};
 #[derive(Default)]
 pub struct Csv;
 
-/// The same for spreadsheets: no cell begins as a formula does.
+/// CSV for spreadsheets: no cell begins like a formula.
 #[derive(Default)]
 pub struct EscapedCsv;
 
@@ -40,7 +41,8 @@ fn header(out: &mut Vec<u8>) {
     out.extend_from_slice(b"SKADDR,C-PID,C-COMM,IP,LADDR,LPORT,RADDR,RPORT,OLDSTATE,NEWSTATE,MS\n");
 }
 
-/// A transition's line; other records have none. `cell` is for foreign text; the other cells are numbers, addresses and states.
+/// A transition's line; other records have none. `cell` is for foreign text; the other cells are numbers, addresses
+/// and states.
 fn line(record: &Record, cell: fn(&str) -> String, out: &mut Vec<u8>) {
     let Record::Transition(Transition { conn, from, to, in_state, .. }) = record else { return };
     let (tuple, owner) = (&conn.tuple, conn.subject.owner.as_ref());
@@ -67,8 +69,8 @@ fn escaped(text: &str) -> String {
     quoted(&without_formulas(text))
 }
 
-/// Puts `'` in front of what a spreadsheet takes for a formula (OWASP, CSV injection), at the beginning and behind what some take for the
-/// end of a cell.
+/// Puts `'` before a text that a spreadsheet takes for a formula (OWASP, CSV injection): at the beginning, and after
+/// characters that some spreadsheets take for the end of a cell.
 fn without_formulas(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     let mut begins = true;

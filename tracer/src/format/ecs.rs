@@ -10,10 +10,10 @@ use super::{
 };
 use crate::wire::{End, Ends, Kind, Labels, Line, Owner};
 
-/// Of the schema.
+/// The version of the schema.
 const VERSION: &str = "8.17.0";
 
-/// The format: a JSON object a line.
+/// The format: one JSON object per line.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ecs;
 
@@ -91,7 +91,7 @@ fn event(line: &Line<'_>, fields: &Fields<'_>) -> Value {
         "module": "sockstate",
         "dataset": format!("sockstate.{kind}"),
         "sequence": fields.seq,
-        // Of the state that was left, in nanoseconds as ECS has them.
+        // The duration of the state that was left; ECS has nanoseconds, too.
         "duration": fields.in_state_ns,
         "reason": fields.cause,
     }))
@@ -130,8 +130,8 @@ fn pod(uid: &str) -> Value {
     json!({"type": "kubernetes", "resource": {"type": "pod", "id": uid}})
 }
 
-/// Elasticsearch takes a dot in a name for a level: with `app` and `app.name`, `app` would be a text and an object, and every document
-/// refused. ECS's custom is an underscore instead.
+/// Elasticsearch takes a dot in a name for a level: with `app` and `app.name`, `app` would be both a text and an
+/// object, and each document would be refused. As is usual in ECS, an underscore replaces the dot.
 fn labels(labels: &Labels<'_>) -> Value {
     if labels.is_empty() {
         return Value::Null;
@@ -145,7 +145,7 @@ pub fn ecs_label(name: &str) -> String {
     name.replace('.', "_")
 }
 
-/// What ECS has no field for, under our own names.
+/// Values for which ECS has no field, below `sockstate`.
 fn rest(line: &Line<'_>, owner: Option<&Owner<'_>>) -> Value {
     const TAKEN: [&str; 15] = [
         "time",

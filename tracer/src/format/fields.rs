@@ -1,4 +1,4 @@
-//! What the formats of collectors look up in lines of any kind.
+//! Values that the formats of collectors need from lines of every kind.
 
 use crate::wire::{Ends, Kind, Labels, Line, Owner, Socket, Stamp, Text, Time, Whose};
 
@@ -33,7 +33,7 @@ fn text<'a>(text: &'a Option<Text<'_>>) -> Option<&'a str> {
     text.as_deref()
 }
 
-/// A key that its kind always has is empty where a line of an earlier version does not have it.
+/// A key that each line of its kind has is empty in a line of an earlier version that lacks it.
 fn known(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())
 }

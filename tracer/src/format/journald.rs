@@ -1,4 +1,5 @@
-//! The journal's native protocol (systemd's JOURNAL_NATIVE_PROTOCOL), with the fields of bcc's `tcpstates -Y` and our own.
+//! The journal's native protocol (systemd's JOURNAL_NATIVE_PROTOCOL), with the fields of bcc's `tcpstates -Y` and
+//! sockstate's own.
 
 use super::{
     LineFormat,
@@ -8,7 +9,7 @@ use super::{
 };
 use crate::wire::{Ends, Line};
 
-/// The format: an entry a record.
+/// The format: one entry per record.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Journald;
 
@@ -23,7 +24,7 @@ impl LineFormat for Journald {
         field("MESSAGE", &message(line, &fields), out);
         field("PRIORITY", &(severity(line) as u8).to_string(), out);
         field("SYSLOG_IDENTIFIER", "sockstate", out);
-        // All of it, for people who want more than the fields.
+        // The whole line, for values that have no field.
         field("SOCKSTATE_RECORD", String::from_utf8_lossy(text).trim_end(), out);
         let number = |number: Option<u64>| number.map(|number| number.to_string());
         let mut put = |name: &str, value: Option<&str>| {
@@ -44,7 +45,7 @@ impl LineFormat for Journald {
         put("SOCKSTATE_PLACE", fields.place);
         let network = fields.ends.and_then(|ends| ends.network.as_ref());
         put("SOCKSTATE_COMMUNITY_ID", network.and_then(|network| network.community_id.as_deref()));
-        // journald takes OBJECT_PID from root, and adds what it knows of that process.
+        // journald accepts OBJECT_PID from root, and adds fields about that process.
         put("OBJECT_PID", number(fields.owner.map(|owner| owner.pid.into())).as_deref());
         put("OBJECT_COMM", fields.owner.map(|owner| &*owner.comm));
         put("CONTAINER_ID", fields.container);
@@ -68,7 +69,7 @@ fn both_ends(ends: &Ends<'_>, put: &mut impl FnMut(&str, Option<&str>)) {
     }
 }
 
-/// A value with lines in it has its length in front, instead of the sign.
+/// A value with newlines has its length before it, instead of the equals sign.
 fn field(name: &str, text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(name.as_bytes());
     if text.contains('\n') {

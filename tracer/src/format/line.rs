@@ -1,18 +1,17 @@
-//! A line, put together from short pieces. Appending each to a vector would be a call of `memcpy` each; here whole blocks
-//! of a length known to the compiler are copied, and what is too much is written over.
+//! A line that is built from short pieces. Appending each piece to a vector would be a call of `memcpy`; here blocks
+//! of a constant length are copied, and the next piece overwrites the bytes that are too many.
 
 use std::{fmt::Display, io::Write};
 
-/// Bytes that are written here before the length is cut to what counts: room for the longest line's short pieces, with one
-/// more [`Piece`].
-const ROOM: usize = 384;
+/// Bytes of the buffer: enough for the short pieces of the longest line, and one more [`Piece`].
+const CAPACITY: usize = 384;
 
 /// Appends a line, or a part of one.
 #[inline]
 pub(super) fn append(out: &mut Vec<u8>, write: impl FnOnce(&mut Line<'_>)) {
     let before = out.len();
-    out.resize(before + ROOM, 0);
-    if let Some(bytes) = out.last_chunk_mut::<ROOM>() {
+    out.resize(before + CAPACITY, 0);
+    if let Some(bytes) = out.last_chunk_mut::<CAPACITY>() {
         let mut line = Line { bytes, len: 0 };
         write(&mut line);
         let len = line.len;
@@ -20,10 +19,10 @@ pub(super) fn append(out: &mut Vec<u8>, write: impl FnOnce(&mut Line<'_>)) {
     }
 }
 
-/// A line being written.
+/// A line that is being written.
 pub(super) struct Line<'a> {
-    bytes: &'a mut [u8; ROOM],
-    /// Up to where they count.
+    bytes: &'a mut [u8; CAPACITY],
+    /// The length of the line so far; later bytes are overwritten.
     len: usize,
 }
 
@@ -56,7 +55,7 @@ impl Line<'_> {
         self.text(&digits(value % EIGHT));
     }
 
-    /// A number of at most eight digits, without zeros in front.
+    /// A number of at most eight digits, without leading zeros.
     #[inline]
     fn leading(&mut self, value: u64) {
         let digits = u64::from_le_bytes(digits(value));
@@ -68,10 +67,10 @@ impl Line<'_> {
 
     /// What does not fit is left out.
     pub(super) fn display(&mut self, value: impl Display) {
-        let mut room = &mut self.bytes[self.len..];
-        let before = room.len();
-        let _ = write!(room, "{value}");
-        self.len += before - room.len();
+        let mut rest = &mut self.bytes[self.len..];
+        let before = rest.len();
+        let _ = write!(rest, "{value}");
+        self.len += before - rest.len();
     }
 }
 

@@ -1,5 +1,5 @@
-//! Formats that are made of our JSON lines: of those that the tracer makes now, and in the thread of a sink of those
-//! that wait in its queue or its spool.
+//! Formats that are converted from sockstate's JSON lines: from those that the tracer makes now, and, in a sink's
+//! thread, from those that wait in its queue or its spool.
 
 use super::{Format, Json};
 use crate::{
@@ -7,18 +7,19 @@ use crate::{
     wire::{Line, Stamp},
 };
 
-/// A way to write lines. `text` is the line as JSON.
+/// A format that is made from lines.
 pub trait LineFormat {
-    /// Appends a line.
+    /// Appends a line; `text` is the line as JSON.
     fn line(&mut self, line: &Line<'_>, text: &[u8], out: &mut Vec<u8>);
 }
 
-/// Appends a text that is a line of ours; what is not is written as a record of no known kind.
+/// Appends a line that is given as text. A text that is not a line of sockstate is written as a record of an unknown
+/// kind.
 pub(super) fn convert(format: &mut impl LineFormat, text: &[u8], out: &mut Vec<u8>) {
     format.line(&Line::read(text).unwrap_or_default(), text, out);
 }
 
-/// The format of a stream whose records do not say which host they are of.
+/// Makes the format of records, for a stream whose records do not have the host.
 pub struct OfRecords<F> {
     format: F,
     json: Json,
@@ -26,7 +27,7 @@ pub struct OfRecords<F> {
 }
 
 impl<F: LineFormat> OfRecords<F> {
-    /// Of lines as `format` writes them.
+    /// Writes each record in `format`.
     #[must_use]
     pub fn new(format: F) -> Self {
         Self { format, json: Json::default(), text: Vec::new() }

@@ -5,24 +5,24 @@ use super::{Csv, EscapedCsv, Format, Json, OfRecords, Table, ecs::Ecs, otlp::Otl
 /// What a format is made with.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FormatOptions {
-    /// Whether to colour, for people.
+    /// Whether the formats for people have colours.
     pub colour: bool,
-    /// In CSV, no cell begins as a formula does.
+    /// In CSV, no cell begins like a formula.
     pub escape_formulas: bool,
 }
 
 /// A format by its name.
 #[derive(Clone, Copy, Debug)]
 pub struct FormatName {
-    /// What users call it.
+    /// The name for users.
     pub name: &'static str,
-    /// What it is, in a line.
+    /// Its description in one line, for help texts.
     pub help: &'static str,
     make: fn(FormatOptions) -> Box<dyn Format>,
 }
 
 impl FormatName {
-    /// All of them.
+    /// All formats.
     pub const ALL: [Self; 6] = [
         Self {
             name: "table",

@@ -1,9 +1,9 @@
-//! A line as a sentence for people, and how much it matters, for collectors that have fields for both.
+//! A message for people and a severity for each line, for collectors that have fields for both.
 
 use super::fields::Fields;
 use crate::wire::{End, Kind, Line};
 
-/// How much a record matters, by syslog's scale (RFC 5424, 6.2.1).
+/// The severity of a record, as in syslog (RFC 5424, 6.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Severity {
     Error = 3,
@@ -58,7 +58,7 @@ fn seconds(ns: u64) -> String {
     format!("{:.3} s", ns as f64 / 1e9)
 }
 
-/// Whose it is, and both ends.
+/// The owner and both ends.
 fn connection(fields: &Fields<'_>) -> String {
     let owner = fields.owner.map(|owner| format!("{}[{}] ", owner.comm, owner.pid)).unwrap_or_default();
     let end = |end: Option<&End>| {

@@ -1,4 +1,4 @@
-//! Finished records as bytes.
+//! Formats: records as bytes.
 
 pub mod convert;
 mod csv;
@@ -31,12 +31,12 @@ pub use table::Table;
 
 use crate::model::Record;
 
-/// How records are written.
+/// A format of a stream.
 pub trait Format {
-    /// Writes what stands before the first record.
+    /// Writes the header before the first record, if the format has one.
     fn header(&mut self, _: &mut Vec<u8>) {}
 
-    /// Appends a record, with its number in the stream. Some formats leave some kinds out.
+    /// Appends a record, with its number in the stream. Some formats leave out records of some kinds.
     fn record(&mut self, seq: u64, record: &Record, out: &mut Vec<u8>);
 
     /// Whether a record that was read is written with [`Format::line`]: a record does not keep all of its line.

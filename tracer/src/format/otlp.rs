@@ -20,7 +20,7 @@ const LOG_RECORDS: u32 = 2;
 /// `ResourceLogs.resource`, `ScopeLogs.scope`.
 const FIRST: u32 = 1;
 
-/// The format: a log record as JSON a line.
+/// The format: one log record in JSON per line.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Otlp;
 
@@ -32,7 +32,7 @@ impl LineFormat for Otlp {
     }
 }
 
-/// The same in protobuf, each record as a field of `ScopeLogs`.
+/// The format in protobuf: each record is a field of `ScopeLogs`.
 #[derive(Clone, Copy, Debug, Default)]
 struct OtlpProtobuf;
 
@@ -42,17 +42,17 @@ impl LineFormat for OtlpProtobuf {
     }
 }
 
-/// A line of our JSON as a log record in JSON, a line.
+/// Converts a line of sockstate's JSON to a line with a log record in JSON.
 pub fn otlp_json(text: &[u8], out: &mut Vec<u8>) {
     convert(&mut Otlp, text, out);
 }
 
-/// A line of our JSON as a field of `ScopeLogs` in protobuf.
+/// Converts a line of sockstate's JSON to a field of `ScopeLogs` in protobuf.
 pub fn otlp_protobuf(text: &[u8], out: &mut Vec<u8>) {
     convert(&mut OtlpProtobuf, text, out);
 }
 
-/// What surrounds JSON log records in a request: before and behind.
+/// The bytes before and after the log records of a JSON request.
 #[must_use]
 pub fn otlp_json_envelope(stamp: &Stamp<'_>) -> (Vec<u8>, Vec<u8>) {
     let before = format!(
@@ -72,7 +72,7 @@ pub fn otlp_protobuf_envelope(stamp: &Stamp<'_>) -> (Vec<u8>, Vec<u8>) {
     (before, behind)
 }
 
-/// Who says it.
+/// The resource: sockstate on this host.
 #[must_use]
 pub fn otlp_resource(stamp: &Stamp<'_>) -> Resource {
     let mut attributes = vec![
@@ -82,7 +82,7 @@ pub fn otlp_resource(stamp: &Stamp<'_>) -> Resource {
         attribute("host.name", &json!(stamp.host)),
         attribute("os.type", &json!("linux")),
     ];
-    // A key is there once: the user's own value goes before ours.
+    // No key may occur twice: the user's label overrides sockstate's attribute.
     attributes.retain(|attribute| !stamp.labels.contains_key(&attribute.key));
     attributes.extend(stamp.labels.iter().map(|(key, value)| attribute(key, &json!(value))));
     Resource { attributes, ..Resource::default() }
@@ -97,7 +97,7 @@ fn log_record(line: &Line<'_>) -> LogRecord {
     let (number, name) = match severity(line) {
         Severity::Error => (SeverityNumber::Error, "ERROR"),
         Severity::Warning => (SeverityNumber::Warn, "WARN"),
-        // As OpenTelemetry maps syslog's.
+        // OpenTelemetry's mapping of syslog severities.
         Severity::Notice => (SeverityNumber::Info2, "NOTICE"),
         Severity::Info => (SeverityNumber::Info, "INFO"),
     };
@@ -115,7 +115,7 @@ fn log_record(line: &Line<'_>) -> LogRecord {
     }
 }
 
-/// What the conventions have a name for.
+/// Attributes for which the semantic conventions have names.
 fn named(fields: &Fields<'_>) -> [(&'static str, Value); 16] {
     let ends = fields.ends;
     let network = ends.and_then(|ends| ends.network.as_ref());

@@ -1,4 +1,4 @@
-//! Community ID v1: one name for a connection on both of its ends, and in Zeek and Suricata.
+//! Community ID v1: the same id for a connection at both ends, and in Zeek and Suricata.
 //! Specification: corelight/community-id-spec, version 1, seed 0.
 
 use std::net::IpAddr;
@@ -27,7 +27,7 @@ pub fn community_id(tuple: &Tuple) -> [u8; 30] {
     hash.update(first.1.to_be_bytes());
     hash.update(second.1.to_be_bytes());
     let mut text = *b"1:............................";
-    // 20 bytes make just the 28 characters that there is room for.
+    // 20 bytes in base64 are exactly these 28 characters.
     let _ = STANDARD.encode_slice(hash.finalize(), &mut text[2..]);
     text
 }

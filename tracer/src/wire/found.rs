@@ -39,7 +39,7 @@ pub struct Found<'a> {
     pub mptcp: Option<Mptcp<'a>>,
 }
 
-/// A value that is null is not one that is absent.
+/// Distinguishes a key that is null from one that is absent.
 fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(value: D) -> Result<Option<T>, D::Error> {
     T::deserialize(value).map(Some)
 }
@@ -85,7 +85,7 @@ pub struct Mptcp<'a> {
     #[serde(borrow)]
     pub token: Option<Text<'a>>,
     pub subflow: bool,
-    /// Only of the connection itself.
+    /// Only for the connection itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subflows: Option<usize>,
 }
@@ -93,7 +93,7 @@ pub struct Mptcp<'a> {
 impl Mptcp<'_> {
     fn new(part: MptcpPart) -> Self {
         let subflows = if let MptcpPart::Whole { subflows, .. } = part { Some(subflows) } else { None };
-        // As `ss` shows it.
+        // In the form that `ss` shows.
         let token = part.token().map(|token| format!("{token:x}").into());
         Self { token, subflow: subflows.is_none(), subflows }
     }
@@ -221,7 +221,7 @@ impl<'a> Listener<'a> {
     }
 }
 
-/// A unix socket in whose queue descriptors of the socket lie.
+/// A unix socket whose queue has descriptors of the socket.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Message<'a> {

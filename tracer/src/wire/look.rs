@@ -68,7 +68,7 @@ impl<'a> LookLine<'a> {
         Self { schema: SCHEMA, kind }
     }
 
-    /// It as a text, with the line's end.
+    /// The line as text, with its newline.
     #[must_use]
     pub fn text(&self) -> String {
         let mut bytes = Vec::new();
@@ -100,7 +100,7 @@ struct Seen<'a> {
     mini: bool,
     #[serde(flatten)]
     place: Place<'a>,
-    /// Where the socket was made, where its holders run elsewhere.
+    /// Where the socket was created, if its holders run elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     made_in: Option<Workload<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -138,7 +138,7 @@ impl<'a> Seen<'a> {
 /// A stuck socket.
 #[derive(Debug, Serialize)]
 struct SeenStuck<'a> {
-    /// Without its `truncated`.
+    /// The socket, without its `truncated`.
     #[serde(flatten)]
     seen: Seen<'a>,
     #[serde(flatten)]
@@ -189,7 +189,7 @@ fn reasons<'a>(gaps: &'a [Gap], cuts: &mut Cuts) -> Vec<GapReason<'a>> {
     })
 }
 
-/// The same, where nothing else is said.
+/// Why a look does not show all, for a list without `truncated`.
 #[must_use]
 pub fn gap_reasons(gaps: &[Gap]) -> Vec<GapReason<'_>> {
     reasons(gaps, &mut Cuts::default())

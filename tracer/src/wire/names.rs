@@ -1,4 +1,4 @@
-//! Values that a line calls by a name of a fixed set.
+//! Values that have a name in lines, from a fixed set.
 
 use crate::model::{
     Cause, GapKind, LostPlace, MissingStack, OpenedBy, OwnerSource, Reason, Role, TimerKind, Transport,
@@ -7,14 +7,14 @@ use crate::model::{
 
 /// A value with a name. A name that this version does not know is no error: a later version may write it.
 pub trait Named: Copy + 'static {
-    /// All of them.
+    /// All values.
     const ALL: &'static [Self];
 
-    /// As a line calls it.
+    /// The name in lines.
     fn name(self) -> &'static str;
 }
 
-/// The value of a name.
+/// The value with this name.
 #[must_use]
 pub fn named<T: Named>(name: &str) -> Option<T> {
     T::ALL.iter().copied().find(|value| value.name() == name)

@@ -28,7 +28,7 @@ impl<'a> Opened<'a> {
         }
     }
 
-    /// `None` where something is missing that a path must have.
+    /// `None` if a key is missing that a path must have.
     #[must_use]
     pub fn stack(&self) -> Option<Stack> {
         let frames = self.frames.as_ref()?.iter().take(bounds::FRAMES.items);

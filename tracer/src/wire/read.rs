@@ -22,7 +22,7 @@ use crate::model::{
 };
 
 /// Texts of a fixed set, such as the names of hooks, are leaked once each, as `&'static str`. Foreign input must not
-/// leak without limit: a text that is longer, or comes after so many others, is read as "unknown".
+/// leak without limit: a text that is longer, or comes after [`MOST_TEXTS`] others, is read as "unknown".
 const MOST_TEXTS: usize = 4096;
 const LONGEST_TEXT: usize = 64;
 /// Bytes of subjects that are cached; with more, the cache is cleared.

@@ -1,4 +1,4 @@
-//! What all lines about a socket say: its two ends, and whose it is.
+//! The keys of all lines about a socket: its two ends and its owner.
 
 use std::net::IpAddr;
 
@@ -15,13 +15,13 @@ pub struct Ends<'a> {
     pub network: Option<Network<'a>>,
     pub local: Option<End>,
     pub remote: Option<End>,
-    /// That the socket is bound to.
+    /// The interface that the socket is bound to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interface: Option<Interface<'a>>,
 }
 
 impl<'a> Ends<'a> {
-    /// `interface` is the name of the interface that the socket is bound to, where that is known.
+    /// `interface` is the name of the interface that the socket is bound to, if the name is known.
     #[must_use]
     pub fn new(tuple: &Tuple, transport: Transport, interface: Option<&'a str>) -> Self {
         let text = |id: [u8; 30]| String::from_utf8_lossy(&id).into_owned().into();
@@ -39,7 +39,7 @@ impl<'a> Ends<'a> {
         }
     }
 
-    /// `None` where a key is missing.
+    /// `None` if a key is missing.
     #[must_use]
     pub fn tuple(&self) -> Option<Tuple> {
         let (local, remote) = (self.local.as_ref()?, self.remote.as_ref()?);
@@ -130,8 +130,8 @@ impl Owner<'_> {
     }
 }
 
-/// Where a socket runs. What could be known of every socket is null where it is not known; what most sockets do not
-/// have is absent.
+/// Where a socket runs. A key that every socket has is null if its value is not known; a key that most sockets do not
+/// have may be absent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Place<'a> {
@@ -165,7 +165,7 @@ pub struct Cgroup<'a> {
     pub path: Option<Text<'a>>,
 }
 
-/// Container, pod and unit; absent where there is none.
+/// Container, pod and unit, if there are any.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Workload<'a> {

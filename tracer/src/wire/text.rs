@@ -1,4 +1,4 @@
-//! Texts of a line: borrowed from it, where it has no escapes in them.
+//! Texts of a line, borrowed from the line unless they have escapes.
 
 use std::{borrow::Cow, fmt, ops::Deref};
 
@@ -12,7 +12,7 @@ use serde::{
 pub struct Text<'a>(Cow<'a, str>);
 
 impl Text<'_> {
-    /// The same, without what it was borrowed from.
+    /// The text, no longer borrowed.
     #[must_use]
     pub fn into_owned(self) -> Text<'static> {
         Text(Cow::Owned(self.0.into_owned()))

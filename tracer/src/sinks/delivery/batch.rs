@@ -1,6 +1,6 @@
 //! Records in their final form, on their way to a collector.
 
-/// Where a record ends, and what is known about it without parsing it.
+/// The end of a record in its batch, and values that are known without parsing the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame {
     /// The position after its last byte.
@@ -18,7 +18,7 @@ pub struct Frame {
 /// The earliest time of these records, and of the records that they report; `None` if it is not known.
 #[must_use]
 pub fn since_ns(frames: &[Frame]) -> Option<i64> {
-    // Records that report others do not have the time of those.
+    // A record that reports others does not have their time.
     let is_known = frames.iter().all(|frame| frame.reported_lost + frame.reported_in_doubt == 0);
     frames.iter().map(|frame| frame.time_ns).min().filter(|_| is_known)
 }
@@ -129,7 +129,7 @@ impl Batch {
         std::mem::replace(self, rest)
     }
 
-    /// How many records are settled when these are: the records themselves, and the lost ones that they report.
+    /// The number of records that are settled with this batch: its records, and the lost ones that they report.
     #[must_use]
     pub fn weight(&self) -> i64 {
         (self.len() as u64 + self.reported_lost()).cast_signed()
@@ -147,7 +147,8 @@ impl Batch {
     }
 }
 
-/// Counts the records of a batch that are delivered, and removes them when it is dropped, also if the attempt is cancelled.
+/// Counts the records of a batch that are delivered, and removes them when it is dropped, also if the attempt is
+/// cancelled.
 pub(crate) struct Delivered<'a> {
     pub(crate) batch: &'a mut Batch,
     pub(crate) count: usize,

@@ -1,4 +1,4 @@
-//! The disk behind a sink's queue: its spool, which takes what waits too long in memory.
+//! A sink's spool as the worker uses it: records go to disk when more than half of the queue is used.
 
 use std::{
     io,
@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{Batch, Queue, Read, Spool, SpoolError, opening::Opening};
 
-/// The pause after a spool that takes no record.
+/// The pause after the spool has not taken a record.
 const SPOOL_PAUSE: Duration = Duration::from_secs(1);
 /// About how many bytes of records are spooled at once.
 const ENTRY: usize = 1 << 20;
@@ -26,12 +26,12 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// With a spool that is open.
+    /// A disk with an open spool, or without a spool.
     pub(super) fn open(name: &str, spool: Option<Spool>) -> Self {
         Self { name: name.to_owned(), spool, opening: None, paused: None }
     }
 
-    /// With a spool that a thread opens.
+    /// A disk with a spool that a thread opens.
     pub(super) fn later(name: &str, opening: Option<Opening<Result<Spool, SpoolError>>>) -> Self {
         Self { opening, ..Self::open(name, None) }
     }
@@ -71,7 +71,7 @@ impl Disk {
         }
     }
 
-    /// The last chance for a spool that is not open yet.
+    /// Waits a last time for a spool that is not open yet.
     pub(super) async fn wait_at_end(&mut self, queue: &Queue) {
         if self.opening.is_some()
             && timeout(LAST_WAIT, self.opened(queue)).await.is_err()

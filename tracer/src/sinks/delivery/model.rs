@@ -7,7 +7,7 @@ use loom::{model::Builder, thread};
 
 use super::{Batch, Frame};
 
-/// Most times that a thread is interrupted where it need not wait.
+/// How often a thread is preempted, at most.
 const PREEMPTIONS: usize = 3;
 
 mod sync {
@@ -38,7 +38,7 @@ use progress::{Counts, ResumePoint};
 use queue::Queue;
 use sync::{Arc, AtomicU64};
 
-/// The numbers of one sink in a ledger.
+/// The counts of one sink in a ledger.
 #[derive(Clone)]
 pub(super) struct SinkProgress(Arc<[AtomicU64; 5]>);
 
@@ -75,7 +75,7 @@ fn record(seq: u64, reported_lost: u64) -> Batch {
     }
 }
 
-/// Records that come: pushed where there is room, else refused.
+/// A stream of records: they are pushed if the queue takes them, and counted as overflow otherwise.
 fn push(queue: &Queue, seqs: std::ops::RangeInclusive<u64>) {
     for seq in seqs {
         if queue.has_room(1) {
@@ -117,7 +117,7 @@ fn each_record_is_delivered_lost_or_left() {
     });
 }
 
-/// A sink that hangs may go on at any moment, also while it is given up.
+/// A sink that hangs may continue at any moment, also while it is abandoned.
 #[test]
 fn what_a_hung_sink_holds_is_counted() {
     every_order(|| {
