@@ -44,7 +44,7 @@ complete -c sockstate -n "__fish_sockstate_needs_command" -s L -l local-port -l 
 complete -c sockstate -n "__fish_sockstate_needs_command" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_needs_command" -l pid -d 'Process id: whole connections that this process opened, accepted and closed, or holds, or whose listener it owns' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l pid -d 'Process id: whole connections that this process opened, holds, or accepted and then closed, or whose listener it owns' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
@@ -107,7 +107,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s L -l local
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l pid -d 'Process id: whole connections that this process opened, accepted and closed, or holds, or whose listener it owns' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l pid -d 'Process id: whole connections that this process opened, holds, or accepted and then closed, or whose listener it owns' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
@@ -142,16 +142,16 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand detach" -s h -l help
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l format -d 'Format of the output [default: table on a terminal, otherwise json]' -r -f -a "table\t'A table for people'
 json\t'One JSON object per line (docs/stuck.md)'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l group-by -d 'Count sockets in groups instead of listing each one' -r -f -a "process\t'The processes that hold the sockets'
-listener\t'The local end\'s listener'
+listener\t'The local port, where a process that listens there is known'
 peer\t'The peer\'s address'
 container\t'The container, or the systemd unit where there is none'
 stack\t'The call path that opened the sockets, from the output of a hunt (--hunt)'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l hunt -d 'For --group-by stack: the output of `sockstate hunt --format json`, which may still be running' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l from -d 'Show the sockets that were stuck at the end of this recording, instead of this host\'s' -r -F
-complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l watch -d 'Repeat every TIME [default: 2s]' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l watch -d 'Repeat every TIME (2s if TIME is left out)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l state -d 'Only these states, by netstat\'s or ss\'s name' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l older-than -d 'Show sockets that are in their state for TIME or longer, instead of the thresholds' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l threshold -d '[STATE][:PORTS][@COMM]=TIME, or never instead of TIME: CLOSE_WAIT=5m, :8080=30s, CLOSE_WAIT@backup=never' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l older-than -d 'Use TIME instead of the time of each threshold; states without a threshold are shown only with --state' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l threshold -d 'When a socket counts as stuck, instead of the defaults: [STATE][:PORTS][@COMM]=TIME, or never instead of TIME' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l warn -d 'Number of stuck sockets for a warning' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l crit -d 'Number of stuck sockets for the critical status' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -s p -l port -d 'Local or remote port: 443, 80,443, 8000-8099' -r
@@ -159,7 +159,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -s L -l local
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l pid -d 'Process id: whole connections that this process opened, accepted and closed, or holds, or whose listener it owns' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l pid -d 'Process id: whole connections that this process opened, holds, or accepted and then closed, or whose listener it owns' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
@@ -170,16 +170,16 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -s h -l help 
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l format -d 'Format of the output [default: table on a terminal, otherwise json]' -r -f -a "table\t'A table for people'
 json\t'One JSON object per line (docs/stuck.md)'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l group-by -d 'Count sockets in groups instead of listing each one' -r -f -a "process\t'The processes that hold the sockets'
-listener\t'The local end\'s listener'
+listener\t'The local port, where a process that listens there is known'
 peer\t'The peer\'s address'
 container\t'The container, or the systemd unit where there is none'
 stack\t'The call path that opened the sockets, from the output of a hunt (--hunt)'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l hunt -d 'For --group-by stack: the output of `sockstate hunt --format json`, which may still be running' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l from -d 'Show the sockets that were stuck at the end of this recording, instead of this host\'s' -r -F
-complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l watch -d 'Repeat every TIME [default: 2s]' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l watch -d 'Repeat every TIME (2s if TIME is left out)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l state -d 'Only these states, by netstat\'s or ss\'s name' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l older-than -d 'Show sockets that are in their state for TIME or longer, instead of the thresholds' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l threshold -d '[STATE][:PORTS][@COMM]=TIME, or never instead of TIME: CLOSE_WAIT=5m, :8080=30s, CLOSE_WAIT@backup=never' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l older-than -d 'Use TIME instead of the time of each threshold; states without a threshold are shown only with --state' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l threshold -d 'When a socket counts as stuck, instead of the defaults: [STATE][:PORTS][@COMM]=TIME, or never instead of TIME' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l warn -d 'Number of stuck sockets for a warning' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l crit -d 'Number of stuck sockets for the critical status' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -s p -l port -d 'Local or remote port: 443, 80,443, 8000-8099' -r
@@ -187,7 +187,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -s L -l 
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l pid -d 'Process id: whole connections that this process opened, accepted and closed, or holds, or whose listener it owns' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l pid -d 'Process id: whole connections that this process opened, holds, or accepted and then closed, or whose listener it owns' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
@@ -209,7 +209,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -s L -l loc
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l pid -d 'Process id: whole connections that this process opened, accepted and closed, or holds, or whose listener it owns' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l pid -d 'Process id: whole connections that this process opened, holds, or accepted and then closed, or whose listener it owns' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
@@ -229,7 +229,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s L -l local-
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l pid -d 'Process id: whole connections that this process opened, accepted and closed, or holds, or whose listener it owns' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l pid -d 'Process id: whole connections that this process opened, holds, or accepted and then closed, or whose listener it owns' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
@@ -259,7 +259,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand record" -s L -l loca
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l pid -d 'Process id: whole connections that this process opened, accepted and closed, or holds, or whose listener it owns' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l pid -d 'Process id: whole connections that this process opened, holds, or accepted and then closed, or whose listener it owns' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
@@ -299,7 +299,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -s L -l loca
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l pid -d 'Process id: whole connections that this process opened, accepted and closed, or holds, or whose listener it owns' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l pid -d 'Process id: whole connections that this process opened, holds, or accepted and then closed, or whose listener it owns' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
@@ -325,7 +325,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -s L -l loc
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l pid -d 'Process id: whole connections that this process opened, accepted and closed, or holds, or whose listener it owns' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l pid -d 'Process id: whole connections that this process opened, holds, or accepted and then closed, or whose listener it owns' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
@@ -348,7 +348,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -s L -l lo
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l pid -d 'Process id: whole connections that this process opened, accepted and closed, or holds, or whose listener it owns' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l pid -d 'Process id: whole connections that this process opened, holds, or accepted and then closed, or whose listener it owns' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
@@ -361,7 +361,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand report" -s L -l loca
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l pid -d 'Process id: whole connections that this process opened, accepted and closed, or holds, or whose listener it owns' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l pid -d 'Process id: whole connections that this process opened, holds, or accepted and then closed, or whose listener it owns' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
@@ -378,7 +378,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand top" -s L -l local-p
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l pid -d 'Process id: whole connections that this process opened, accepted and closed, or holds, or whose listener it owns' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l pid -d 'Process id: whole connections that this process opened, holds, or accepted and then closed, or whose listener it owns' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r

@@ -209,7 +209,7 @@ fn what_the_kernel_does_not_give_is_refused_by_both() {
         ),
         ("[sinks.a]\ntype = \"stdout\"\n[sinks.a.filter]\ncgroup = \"/no/../such\"", "4:10", "cgroup"),
         ("[kernel]\nbtf = \"DIR/none\"\n[sinks.a]\ntype = \"stdout\"", "2:7", "cannot read DIR/none"),
-        ("[kernel]\nbtf = \"DIR/etc/secret\"\n[sinks.a]\ntype = \"stdout\"", "2:7", "is not BTF"),
+        ("[kernel]\nbtf = \"DIR/etc/secret\"\n[sinks.a]\ntype = \"stdout\"", "2:7", "is not valid BTF"),
         ("pin = \"DIR/pins\"\n[sinks.a]\ntype = \"stdout\"", "1:7", "BPF file system"),
         (
             "metrics = \"203.0.113.1:9\"\n[sinks.a]\ntype = \"stdout\"",

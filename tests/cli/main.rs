@@ -91,14 +91,14 @@ fn what_is_wrong_with_a_configuration_is_said_with_its_place() {
         ("filter = 3", "1:1", "'filter' must be a table"),
         ("[filter]\n\nport = [80, 0]", "3:8", "'0' is not a port"),
         ("[filter]\nport = 65536", "2:8", "'65536' is not a port"),
-        ("[filter]\nport = true", "2:8", "must be a text or a number"),
+        ("[filter]\nport = true", "2:8", "must be a string or a number"),
         ("[filter]\nto = [\"close-wiat\"]", "2:6", "unknown state 'close-wiat'"),
         ("[filter]\nremote = \"10.1.2.3/8\"", "2:10", "did you mean 10.0.0.0/8"),
         ("[filter]\nipv4 = true\nipv6 = true", "1:1", "cannot be used with"),
         ("[kernel]\nring-size = \"3M\"", "2:13", "not a power of two"),
         ("[kernel]\nring_size = \"4M\"", "2:1", "did you mean 'ring-size'?"),
         ("[stuck]\nthreshold = [\"60\"]", "2:13", "is not a threshold"),
-        ("[labels]\nenv = 3", "2:7", "'env' must be a text"),
+        ("[labels]\nenv = 3", "2:7", "'env' must be a string"),
         ("[colours]\nx = 1", "1:2", "unknown key 'colours'"),
     ] {
         let (code, said) = check(&format!("{config}{}", if config.is_empty() { "" } else { SINK }));

@@ -251,7 +251,7 @@ fn no_btf() {
     let output = sockstate().args(["--alongside", "--btf", "/nonexistent"]).output().expect("tracer");
     refused(&output, 3, &["cannot use the BTF given with --btf", "/nonexistent"]);
     let output = sockstate().args(["--alongside", "--btf", "/proc/self/exe"]).output().expect("tracer");
-    refused(&output, 3, &["is not BTF"]);
+    refused(&output, 3, &["is not valid BTF"]);
 }
 
 /// Runs it as nobody.

@@ -29,7 +29,7 @@ type Question = HashMap<NetnsTuple, Known>;
 /// Facts about a socket that the trace knows and a look does not show.
 struct Known {
     age: InState,
-    /// The process that called connect() or listens.
+    /// The process that called connect(), or the owner of the listener; not necessarily the process that called accept().
     maker: Option<Arc<Process>>,
 }
 

@@ -1,6 +1,6 @@
 //! sockstate: every TCP state transition of a Linux host, live, with the process that owns the socket.
 //!
-//! The path of a record: `kernel` programs -> ring -> `source` -> `decode` -> `track` -> `enrich` -> `route`
+//! Data flow: `kernel` programs -> ring -> `source` -> `decode` -> `track` -> `enrich` -> `route`
 //! -> `format` and `sinks`. `model` has the types that they pass on; `pipeline` and `cmd` wire it together. Which module may
 //! use which is checked by `cargo xtask check`; see docs/architecture.md.
 

@@ -49,7 +49,8 @@ pub fn start() {
 
 /// The function behind [`message!`].
 pub fn send(text: fmt::Arguments<'_>) {
-    // Names of processes and answers of collectors are others' text. Lines are our own.
+    // A message may contain text from other programs (process names, collectors' answers), so control characters are replaced.
+    // Line feeds are kept for messages of several lines.
     let text = text.to_string().split('\n').map(printable).collect::<Vec<_>>().join("\n");
     let line = format!("sockstate: {text}\n");
     let sender = QUEUE.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -75,7 +76,7 @@ pub fn flush(limit: Duration) {
 }
 
 fn write_all(receiver: &Receiver<String>) {
-    // What it does takes no privilege. Where the system refuses to drop them, messages are written all the same.
+    // This thread needs no capabilities, so it drops all of them. If that fails, it writes messages anyway.
     for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
         let _ = caps::clear(None, set);
     }

@@ -166,7 +166,7 @@ pub struct SelectArgs {
     /// Remote address or prefix.
     #[arg(long, value_name = "PREFIX", value_parser = parse_prefix, value_delimiter = ',', help_heading = "Filter")]
     pub remote: Vec<IpNet>,
-    /// Process id: whole connections that this process opened, accepted and closed, or holds, or whose listener it owns.
+    /// Process id: whole connections that this process opened, holds, or accepted and then closed, or whose listener it owns.
     ///
     /// A trace shows such a connection from its first transition on. Which worker has accepted a connection is known when the worker
     /// closes it. `stuck` and `sockets` show the sockets that the process holds.
@@ -177,7 +177,7 @@ pub struct SelectArgs {
     pub comm: Vec<String>,
     /// Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net.
     ///
-    /// Commands that run for some time follow a name, or a path outside of /proc: the namespace may be created later, and again.
+    /// Commands that run for some time follow a name, or a path outside of /proc: the namespace may not exist yet, and may be deleted and created again.
     #[arg(long, value_name = "NETNS", help_heading = "Filter")]
     pub netns: Option<String>,
     /// Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service.
@@ -341,7 +341,7 @@ pub enum LookFormat {
 pub enum GroupBy {
     /// The processes that hold the sockets.
     Process,
-    /// The local end's listener.
+    /// The local port, where a process that listens there is known.
     Listener,
     /// The peer's address.
     Peer,
@@ -384,17 +384,19 @@ pub struct StuckArgs {
     /// Show the sockets that were stuck at the end of this recording, instead of this host's.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["check", "watch", "threshold"])]
     pub from: Option<PathBuf>,
-    /// Repeat every TIME [default: 2s].
+    /// Repeat every TIME (2s if TIME is left out).
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "2s", value_parser = parse_duration, conflicts_with = "check", help_heading = "Output")]
     pub watch: Option<std::time::Duration>,
 
     /// Only these states, by netstat's or ss's name.
     #[arg(long, value_name = "STATES", value_parser = parse_states, value_delimiter = ',', help_heading = "Threshold")]
     pub state: Vec<StateSet>,
-    /// Show sockets that are in their state for TIME or longer, instead of the thresholds.
+    /// Use TIME instead of the time of each threshold; states without a threshold are shown only with --state.
     #[arg(long, value_name = "TIME", value_parser = parse_duration_or_zero, help_heading = "Threshold")]
     pub older_than: Option<std::time::Duration>,
-    /// [STATE][:PORTS][@COMM]=TIME, or never instead of TIME: CLOSE_WAIT=5m, :8080=30s, CLOSE_WAIT@backup=never.
+    /// When a socket counts as stuck, instead of the defaults: [STATE][:PORTS][@COMM]=TIME, or never instead of TIME.
+    ///
+    /// Examples: CLOSE_WAIT=5m, :8080=30s, CLOSE_WAIT@backup=never.
     #[arg(long, value_name = "RULE", value_parser = parse_threshold, help_heading = "Threshold")]
     pub threshold: Vec<Threshold>,
 

@@ -147,12 +147,13 @@ impl Findings {
         };
         let facts = &self.facts;
         let limit = |value: Option<u64>| value.map_or("unlimited".into(), |value| value.to_string());
+        let memlock = facts.memlock_bytes.map_or("unlimited".into(), |bytes| format!("{bytes} bytes"));
         let btf = facts.btf_bytes.map_or("none".into(), |bytes| format!("{bytes} bytes"));
         line("kernel", format!("{} {}", facts.kernel, facts.machine));
         line("BTF", btf);
         line("tracefs", facts.tracefs.clone().unwrap_or_else(|| "not mounted".into()));
         line("cgroup", facts.cgroup.into());
-        line("memlock", format!("{} bytes", limit(facts.memlock_bytes)));
+        line("memlock", memlock);
         line("open files", limit(facts.open_files));
         line("ring", format!("{} bytes", self.ring_bytes));
         for capability in &facts.capabilities {
@@ -187,7 +188,12 @@ impl Findings {
         };
         let verdict = match (self.hook, self.tier) {
             (Some(hook), Some(tier)) => {
-                format!("tracing works (hook {hook}, mini-sockets by {tier}){missing}")
+                let mini_sockets = match tier {
+                    "none" => "not seen".into(),
+                    "estimate" => "estimated".into(),
+                    hooks => format!("seen by {hooks}"),
+                };
+                format!("tracing works (hook {hook}; mini-sockets {mini_sockets}){missing}")
             }
             _ => "tracing does not work here".into(),
         };

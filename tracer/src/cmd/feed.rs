@@ -22,7 +22,7 @@ use rustix::{
 use super::{
     Failure,
     session::{self, Session},
-    transitions,
+    transition_filter,
 };
 use crate::{
     cli::{FilterArgs, KernelArgs, RunArgs, SelectArgs, StuckRules},
@@ -96,13 +96,13 @@ impl Feed {
     pub(super) fn live(mut wanted: Wanted) -> Result<Self> {
         wanted.run.snapshot = true;
         // Its errors are reported at once.
-        transitions(&wanted.filter)?;
+        transition_filter(&wanted.filter)?;
         let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
         let work = move || {
             let Wanted { run, stuck, filter, kernel } = &wanted;
             let open = || {
                 let output = session::direct(Output::pipe(writer.into())?, Box::new(Json::default()));
-                let mut session = Session::new(transitions(filter)?, run, stuck, kernel, output)?;
+                let mut session = Session::new(transition_filter(filter)?, run, stuck, kernel, output)?;
                 session.settings.nap = NAP;
                 Ok(session)
             };

@@ -41,9 +41,9 @@ use crate::{
     story::{ConnHistory, MAX_STEPS, Story},
 };
 
-/// Exit codes; the same as in `cli.rs`'s help.
+/// Exit codes; `cli/examples.rs` explains them to users.
 pub mod exit {
-    /// The output failed, or `doctor` found that nothing works.
+    /// The output failed, `doctor` found that nothing works, or any other error.
     pub const FAILURE: u8 = 1;
     /// Bad arguments.
     pub const USAGE: u8 = 2;
@@ -128,7 +128,7 @@ fn filter(args: &SelectArgs) -> Result<Filter, Failure> {
 /// The filter for a command that runs for some time: names and paths may lead to something that is created later.
 fn followed(args: &SelectArgs) -> Result<Filter, Failure> {
     let netns = args.netns.as_deref().map(Netns::follow).transpose().map_err(Failure::usage)?;
-    let tree = |path: &str| Cgroups::find(Path::new("/"))?.tree_to_come(path);
+    let tree = |path: &str| Cgroups::find(Path::new("/"))?.tree_or_future(path);
     let cgroup = args.cgroup.as_deref().map(tree).transpose().map_err(Failure::usage)?;
     let filter = Filter { cgroup, ..filter_of_ends(args) };
     Ok(match netns {
@@ -153,7 +153,7 @@ fn filter_of_ends(args: &SelectArgs) -> Filter {
 }
 
 /// [`followed`], with states.
-fn transitions(args: &FilterArgs) -> Result<Filter, Failure> {
+fn transition_filter(args: &FilterArgs) -> Result<Filter, Failure> {
     Ok(with_states(args, followed(&args.select)?))
 }
 
@@ -200,7 +200,14 @@ const MAX_STORY_BYTES: usize = 1 << 30;
 const MAX_WAITING: usize = 1 << 20;
 
 /// The error for a recording with too many open connections.
-fn too_large(path: &Path) -> Failure {
+fn too_large(path: &Path, story_is_full: bool) -> Failure {
+    if !story_is_full {
+        return Failure::usage(format!(
+            "{}: more than {MAX_WAITING} connections of this recording cannot be matched with the filter yet; use another one, for \
+             example --port or --netns",
+            path.display()
+        ));
+    }
     Failure::usage(format!(
         "{}: the open connections of this recording take more than {} MiB of memory; select some of them, for example with --port or \
                  --netns",
@@ -216,7 +223,7 @@ fn story(path: &Path, select: &SelectArgs) -> anyhow::Result<Story> {
     feed::Feed::open(path)?.each(|record, _| {
         router.route(&record, |record| story.record(record));
         let is_full = story.is_full() || router.waiting() > MAX_WAITING;
-        if is_full { Err(too_large(path).into()) } else { Ok(()) }
+        if is_full { Err(too_large(path, story.is_full()).into()) } else { Ok(()) }
     })?;
     if story.left_out > 0 {
         message!(

@@ -171,8 +171,9 @@ impl Reloader {
             others.iter().filter(|(other, _)| same(other)).map(|(_, queue)| (*queue).clone()).collect()
         };
         let running = Running { output: with(file), spool: with(|sink| sink.section.spool_path()) };
-        let started =
-            prepared.remove(&sink.section.name).unwrap_or_else(|| Err("it was not read".to_owned()));
+        let started = prepared
+            .remove(&sink.section.name)
+            .unwrap_or_else(|| Err("its settings were not read again".to_owned()));
         let replaces = before.is_some();
         let stream = started.map_err(anyhow::Error::msg).and_then(|started| {
             let before = sinks::Before { running, replaces };

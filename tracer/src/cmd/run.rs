@@ -8,7 +8,7 @@ use super::{
     Failure, exit, print,
     reload::Reloader,
     session::{Host, Session},
-    sinks, transitions, verify,
+    sinks, transition_filter, verify,
 };
 use crate::{
     cli::DaemonArgs,
@@ -30,7 +30,7 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
     // read.
     let host = Host::start()?;
     let settings = verified(&args.config)?;
-    let filter = transitions(&settings.filter)?;
+    let filter = transition_filter(&settings.filter)?;
     let kernel = settings.kernel.clone();
     let stuck = settings.stuck.clone();
     let run = settings.keys.run.clone();

@@ -37,7 +37,7 @@ use crate::{
 const LONG_START: Duration = Duration::from_secs(1);
 
 /// Scripts wait for this line.
-const HUNT_READY: &str = "the hunt has begun: openings are seen from now on";
+const HUNT_READY: &str = "the hunt has begun: call paths of connections opened from now on are recorded";
 
 /// The arguments of a run.
 pub(super) struct Session<'a> {
@@ -364,7 +364,7 @@ fn visibility(loaded: &mut Loaded) -> Visibility {
     }
 }
 
-/// 24 random bits: the upper part of this run's connection ids.
+/// 24 bits that differ from run to run, from the time and the pid: the upper part of this run's connection ids.
 fn instance() -> u32 {
     let seed = pipeline::now_ns() as u64 ^ u64::from(std::process::id()) << 32;
     (seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32
@@ -380,7 +380,8 @@ fn report(summary: &Summary) {
         })
         .collect();
     let doubt = Some(summary.in_doubt).filter(|count| *count > 0);
-    let doubt = doubt.map(|count| format!("; {count} in doubt")).unwrap_or_default();
+    let doubt =
+        doubt.map(|count| format!("; {count} in doubt (the collector may have them)")).unwrap_or_default();
     if !lost.is_empty() {
         message!("{} transitions; lost {}{doubt}", summary.transitions, lost.join(", "));
     } else if !doubt.is_empty() {

@@ -2,7 +2,7 @@
 
 use anyhow::{Error, Result};
 
-use super::{Failure, awaited, transitions};
+use super::{Failure, awaited, transition_filter};
 use crate::{
     format::{Csv, EscapedCsv, Format, Json, Stamp, convert},
     model::{LostPlace, Start},
@@ -39,7 +39,7 @@ pub(super) fn stream(
     before: Option<Before>,
 ) -> Result<Stream> {
     let section = &sink.section;
-    let filter = sink.filter.as_ref().map(transitions).transpose()?;
+    let filter = sink.filter.as_ref().map(transition_filter).transpose()?;
     for what in filter.iter().flat_map(awaited) {
         message!("sink {}: {what}", section.name);
     }

@@ -21,8 +21,8 @@ use crate::{
     format::{self, Group},
     look::Look,
     model::{
-        Diagnosis, Filter, InState, Process, Reason, SocketEntry, SocketInfo, SocketReport, State, StateSet,
-        Thresholds, Transport, Tuple, Workload, printable,
+        Diagnosis, Filter, Gap, InState, Process, Reason, SocketEntry, SocketInfo, SocketReport, State,
+        StateSet, Thresholds, Transport, Tuple, Workload, printable,
     },
     pipeline,
     source::Openings,
@@ -182,7 +182,7 @@ fn find(args: &StuckArgs, filter: &Filter) -> Result<(Vec<SocketEntry>, Look), F
         is_stuck || report.may_be_stuck
     });
     drop_doubles(&mut stuck);
-    stuck.sort_by_cached_key(|looked| (looked.report.socket.is_partial, Reverse(looked.report.idle_ns())));
+    stuck.sort_by_cached_key(|looked| (looked.report.may_be_stuck, Reverse(looked.report.idle_ns())));
     Ok((stuck, look))
 }
 
@@ -205,36 +205,41 @@ fn drop_doubles(stuck: &mut Vec<SocketEntry>) {
     }
 }
 
-/// The line and exit code of a monitoring plugin.
 fn check(args: &StuckArgs, stuck: &[SocketEntry], look: &Look) -> Result<ExitCode> {
-    let unsure = stuck.iter().filter(|looked| looked.report.may_be_stuck).count();
-    let count = stuck.len() - unsure;
+    let (line, code) = status(args.warn, args.crit, stuck, &look.gaps);
+    super::print([line])?;
+    Ok(ExitCode::from(code))
+}
+
+/// The line and exit code of a monitoring plugin.
+fn status(warn: usize, crit: usize, stuck: &[SocketEntry], gaps: &[Gap]) -> (String, u8) {
+    let certain = || stuck.iter().filter(|looked| !looked.report.may_be_stuck);
+    let count = certain().count();
+    let unsure = stuck.len() - count;
     let (word, code) = match count {
-        _ if count >= args.crit => ("CRITICAL", CRITICAL),
-        _ if count >= args.warn => ("WARNING", WARNING),
-        _ if !look.gaps.is_empty() || stuck.len() >= args.warn => ("UNKNOWN", UNKNOWN),
+        _ if count >= crit => ("CRITICAL", CRITICAL),
+        _ if count >= warn => ("WARNING", WARNING),
+        _ if !gaps.is_empty() || stuck.len() >= warn => ("UNKNOWN", UNKNOWN),
         _ => ("OK", 0),
     };
     let oldest = stuck.first().and_then(|looked| looked.report.idle_ns()).unwrap_or(0) / 1_000_000_000;
-    let most = groups(GroupBy::Process, stuck, None, track::reason);
+    let most = groups(GroupBy::Process, certain(), None, track::reason);
     let whose =
         most.first().map(|group| format!(", {} of them {}", group.count, group.key)).unwrap_or_default();
-    let gaps: String = look.gaps.iter().map(|gap| format!("; {}", gap.why)).collect();
+    let gaps: String = gaps.iter().map(|gap| format!("; {}", gap.why)).collect();
     let unsure = match unsure {
         0 => String::new(),
         count => format!("; {count} may be stuck, because their ages are not known"),
     };
-    let (warn, crit) = (args.warn, args.crit);
     // In a plugin's output, performance data follows a bar or a line feed.
-    let text = printable(&format!("SOCKSTATE {word} - {count} sockets stuck{unsure}{whose}{gaps}"))
+    let text = printable(&format!("SOCKSTATE {word} - {count} sockets stuck{whose}{unsure}{gaps}"))
         .replace('|', "/");
-    super::print([format!("{text} | stuck={count};{warn};{crit};0 oldest={oldest}s\n")])?;
-    Ok(ExitCode::from(code))
+    (format!("{text} | stuck={count};{warn};{crit};0 oldest={oldest}s\n"), code)
 }
 
-fn groups(
+fn groups<'a>(
     by: GroupBy,
-    stuck: &[SocketEntry],
+    stuck: impl IntoIterator<Item = &'a SocketEntry>,
     openings: Option<&Openings>,
     reason: impl Fn(&SocketReport) -> Reason,
 ) -> Vec<Group> {
@@ -314,5 +319,42 @@ fn held_by_nobody(report: &SocketReport, reason: Reason) -> String {
             listening.map_or_else(|| "nobody".into(), |names| format!("never accepted by {names}"))
         }
         _ => "nobody".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::{Connection, Holder, Via};
+
+    #[test]
+    fn only_certain_sockets_count_for_a_process() {
+        let entry = |may_be_stuck, pid, comm: &str| {
+            let mut report = SocketReport::new(SocketInfo::bare(1, State::CloseWait, Tuple::example()));
+            report.may_be_stuck = may_be_stuck;
+            let process = Arc::new(Process { pid, comm: comm.into(), ..Process::default() });
+            let via = Via::Descriptor(7);
+            report.holders.push(Holder { process, via, tid: None, close_on_exec: Some(false), watch: None });
+            SocketEntry { report, subject: Rc::clone(&Connection::example().subject) }
+        };
+        let unsure = || entry(true, 12, "nginx");
+        for (stuck, start, code) in [
+            (
+                vec![unsure(), unsure()],
+                "SOCKSTATE UNKNOWN - 0 sockets stuck; 2 may be stuck, because",
+                UNKNOWN,
+            ),
+            (
+                vec![entry(false, 34, "python3"), unsure(), unsure()],
+                "SOCKSTATE WARNING - 1 sockets stuck, 1 of them python3 (34); 2 may be stuck, because",
+                WARNING,
+            ),
+        ] {
+            let (line, exit) = status(1, 10, &stuck, &[]);
+            assert!(line.starts_with(start) && !line.contains("nginx"), "{line}");
+            assert_eq!(exit, code, "{line}");
+        }
     }
 }

@@ -157,7 +157,7 @@ impl Screen {
             }
         }
         let is_full = self.app.is_full() || self.router.waiting() > MAX_WAITING;
-        if is_full { Err(too_large(self.app.source().as_ref()).into()) } else { Ok(()) }
+        if is_full { Err(too_large(self.app.source().as_ref(), self.app.is_full()).into()) } else { Ok(()) }
     }
 
     fn now_ns(&self) -> i64 {

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::{
     colours, only_csv,
     session::{self, Session},
-    transitions,
+    transition_filter,
 };
 use crate::{
     cli::TraceArgs,
@@ -17,7 +17,7 @@ use crate::{
 
 pub(super) fn run(args: &TraceArgs) -> Result<ExitCode> {
     only_csv(args.escape_formulas, args.format)?;
-    let filter = transitions(&args.filter)?;
+    let filter = transition_filter(&args.filter)?;
     let open = || {
         let output = session::output(args.output.as_deref())?;
         let format = format(args, &output);

@@ -66,7 +66,7 @@ pub(super) fn refuse(
     settings.ok_or_else(|| Failure::usage("the configuration is empty"))
 }
 
-/// Contradictions between settings, which do not depend on the system.
+/// Contradictions between settings. Paths are compared as this system resolves them.
 pub(super) fn contradictions(settings: &Settings) -> Vec<SettingsError> {
     let mut found = clashes(settings);
     let mut note = |name: &str, message: String| found.push(settings.places.error("labels", name, message));

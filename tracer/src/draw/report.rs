@@ -339,7 +339,8 @@ fn slowest(story: &Story) -> String {
             .skip(1)
             .filter_map(|step| Some(format!("{} {}", step.from.name(), duration(step.in_state?.ns))))
             .collect();
-        let still = if history.is_over() || history.state == State::TimeWait { "" } else { ", and still" };
+        let still =
+            if history.is_over() || history.state == State::TimeWait { "" } else { ", still at the end" };
         vec![
             format!("{}{still}", duration(*ns)),
             escape(&whose(history)),

@@ -88,7 +88,7 @@ impl Cgroups {
     ///
     /// # Errors
     /// The path cannot be that of a cgroup.
-    pub fn tree_to_come(&self, path: &str) -> Result<CgroupTree, CgroupError> {
+    pub fn tree_or_future(&self, path: &str) -> Result<CgroupTree, CgroupError> {
         self.find_tree(path, true)
     }
 

@@ -1,5 +1,5 @@
 //! Finds the names of containers, pods and units in the path of a cgroup. Knows the patterns of docker, containerd, CRI-O,
-//! podman, ECS, LXC, systemd-nspawn, the kubelet and systemd, with both cgroup drivers.
+//! podman, ECS, LXC, systemd-nspawn, libvirt, the kubelet and systemd, with both cgroup drivers.
 
 use crate::model::Container;
 
@@ -96,7 +96,7 @@ fn container(segment: &str, parent: Option<&str>, in_pod: bool) -> Option<Contai
     (parent == Some("lxc")).then(|| found(segment, Some("lxc"))).flatten()
 }
 
-/// A machine of systemd-machined, by the name from its manager. libvirt's names are `qemu-<id>-<name>` and `lxc-<id>-<name>`;
+/// A machine that is registered with systemd-machined: a container, or a virtual machine (runtime `libvirt`). libvirt's names are `qemu-<id>-<name>` and `lxc-<id>-<name>`;
 /// systemd-nspawn puts its container below `payload` and itself below `supervisor`. Other programs register machines too.
 fn machine(segment: &str, below: Option<&str>) -> Option<Container> {
     let is_nspawn = matches!(below, Some("payload" | "supervisor"));

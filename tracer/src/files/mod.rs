@@ -32,7 +32,9 @@ pub enum FileError {
     },
     #[error("{path} is a symbolic link, and its target may be any file; name the target itself")]
     Link { path: PathBuf },
-    #[error("{path} is not a regular file: it cannot be rotated, and records cannot be taken back from it")]
+    #[error(
+        "{path} is not a regular file: it cannot be rotated, and an incomplete record cannot be removed from it"
+    )]
     Kind { path: PathBuf },
     #[error("{path} names no file")]
     NoName { path: PathBuf },

@@ -40,7 +40,7 @@ const MAX_MEMBERS: u32 = 16_384;
 pub enum BtfError {
     #[error("cannot read {path}: {source}")]
     Read { path: String, source: io::Error },
-    #[error("{path} is not BTF of this byte order: {what}")]
+    #[error("{path} is not valid BTF: {what}")]
     Malformed { path: String, what: &'static str },
     /// A field that every supported kernel has is missing.
     #[error("{path} has no {field}")]
@@ -61,7 +61,8 @@ struct Types {
 #[derive(Clone, Debug)]
 pub(super) struct KernelTypes {
     pub(super) offsets: Offsets,
-    /// Number of parameters of `inet_csk_reqsk_queue_hash_add`; 0 if the function returns nothing.
+    /// Index of the return value of `inet_csk_reqsk_queue_hash_add` among the arguments of fexit, which is its number of parameters;
+    /// 0 if the function returns nothing.
     pub(super) hash_add_result: u32,
     /// Whether the tracepoint `tcp_send_reset` has a reason.
     pub(super) has_reset_reason: bool,

@@ -78,7 +78,7 @@ pub fn load(request: &Request) -> Result<Loaded, KernelError> {
             }
         }
         loader.degraded.push(format!(
-            "no tp_btf ({}): the slower classic tracepoint is used, and interrupts may hide transitions from it",
+            "no tp_btf ({}): the classic tracepoint is used; it is slower, and misses a transition that happens in an interrupt while the program runs on that CPU (counted as lost, place recursion)",
             loader.attempts.last().and_then(|attempt| attempt.error.clone()).unwrap_or_default()
         ));
     }
@@ -251,7 +251,7 @@ impl Loader<'_> {
                 adopted: None,
             });
         }
-        Err(format!("no such tier: {}", failed.join("; ")).into())
+        Err(format!("no allowed tier works on this kernel: {}", failed.join("; ")).into())
     }
 
     /// Attaches the programs for full sockets. They come first, so that no mini-socket is seen without its full socket. Returns

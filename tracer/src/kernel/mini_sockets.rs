@@ -165,7 +165,11 @@ const TIMERS: [(&str, &str, &str); 4] = [
     ("timer_start", "timer_start", "mini-sockets begin"),
     ("timer_cancel", "timer_cancel", "mini-sockets end"),
     ("timer_expire", "timer_expire_entry", "mini-sockets expire"),
-    ("packet_freed", "kfree_skb", "orphaned FIN_WAIT2 becomes TIME_WAIT, at once"),
+    (
+        "packet_freed",
+        "kfree_skb",
+        "orphaned FIN_WAIT2 becomes TIME_WAIT, where the kernel does not trace the restart of its timer",
+    ),
 ];
 
 /// The file by which the kernel announces perf events of kprobes.

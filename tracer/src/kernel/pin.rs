@@ -33,7 +33,7 @@ const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
 /// What must be known of pinned programs to take them over. The names of the fields are a file format.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PinnedPrograms {
-    /// The programs, and what they were asked for: other programs are not adopted.
+    /// The checksum of the BPF object, and the request. Pinned programs with another one are not adopted.
     pub asked: String,
     hook: String,
     tier: String,
@@ -53,7 +53,7 @@ impl Loaded {
     ///
     /// # Errors
     /// The directory is in no BPF file system, or a hook of this kernel cannot be pinned (classic tracepoints and kprobes before
-    /// 5.15). Nothing is left in the directory then, and some programs no longer run.
+    /// 5.15). The pins are then removed again, as far as possible, and the programs whose links were being pinned are detached.
     pub fn pin(&mut self, request: &Request, directory: &Path) -> Result<PinnedPrograms, PinError> {
         let refused = |error: &dyn std::error::Error| PinError::Refused(error.to_string());
         verify_pins(directory)?;

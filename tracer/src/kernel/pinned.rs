@@ -41,7 +41,7 @@ pub enum PinError {
     )]
     Elsewhere { path: PathBuf },
     #[error(
-        "cannot use {path} to keep the kernel programs: it holds {}, which sockstate did not make; name a directory of its own. Nothing was removed",
+        "cannot use {path} to keep the kernel programs: it contains {}, which is not from sockstate; use a directory that only sockstate uses",
         name.to_string_lossy()
     )]
     Foreign { path: PathBuf, name: OsString },
@@ -59,6 +59,7 @@ const MAPS: [(&str, MapType, &str); 3] = [
 const NAME: usize = 15;
 
 /// Whether all of `names`, the files in `directory`, are sockstate's maps, its program, and links of programs that share maps with it.
+/// Without CAP_SYS_ADMIN a link cannot be checked, and any file with the name of one of sockstate's links is accepted.
 pub(super) fn verify(directory: &Path, names: &[OsString]) -> Result<(), PinError> {
     let mut maps = BTreeSet::new();
     let (links, others): (Vec<&OsString>, Vec<&OsString>) = names.iter().partition(|name| is_link(name));
@@ -134,7 +135,8 @@ fn is_own_program(path: &Path, numbers: &mut BTreeSet<u32>) -> Answer {
     Ok(names.iter().any(|name| info.name() == &name.as_bytes()[..name.len().min(NAME)]))
 }
 
-/// Whether each loaded program uses one of `maps`; `None` without the privilege to ask (CAP_SYS_ADMIN).
+/// Whether each loaded program uses one of `maps`; `None` without the privilege to list programs (CAP_SYS_ADMIN): links are then
+/// known by their names only.
 fn users(maps: &BTreeSet<u32>) -> Option<BTreeMap<u32, bool>> {
     let mut users = BTreeMap::new();
     for program in loaded_programs() {
@@ -150,6 +152,7 @@ fn users(maps: &BTreeSet<u32>) -> Option<BTreeMap<u32, bool>> {
     Some(users)
 }
 
+/// True for every link if `users` is `None`.
 fn is_own_link(path: &Path, users: Option<&BTreeMap<u32, bool>>) -> Answer {
     let info = FdLink::from(PinnedLink::from_pin(path)?).info()?;
     Ok(users.is_none_or(|users| users.get(&info.program_id()) == Some(&true)))

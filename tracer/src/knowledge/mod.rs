@@ -44,7 +44,7 @@ use State::{
     SynSent, TimeWait,
 };
 
-/// Every way that Linux goes, as `inet_sk_set_state` and the mini-sockets show it. Any state but CLOSE may also end at
+/// Every transition that Linux makes, as `inet_sk_set_state` and the mini-sockets show it. Any state but CLOSE may also end at
 /// once, see [`is_legal`].
 pub const EDGES: &[Edge] = &[
     edge(Close, SynSent, Application, "RFC 9293 3.10.1; tcp_v4_connect()"),

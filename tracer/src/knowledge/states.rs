@@ -12,7 +12,7 @@ pub struct Facts {
     pub spellings: [&'static str; 3],
     /// Who must act.
     pub turn: Option<Mover>,
-    /// Settings that limit the time in the state.
+    /// Settings that affect the state: most limit the time in it.
     pub timers: &'static [Timer],
     /// Commands that show more.
     pub look: &'static [&'static str],
@@ -20,7 +20,7 @@ pub struct Facts {
     pub sources: &'static [&'static str],
 }
 
-/// A setting of the kernel that limits the time in a state.
+/// A setting of the kernel that affects a state.
 #[derive(Clone, Copy, Debug)]
 pub struct Timer {
     /// The name below /proc/sys, with dots.

@@ -14,8 +14,9 @@ pub(super) struct Listeners<'a> {
     transparent: HashMap<u32, Vec<&'a SocketInfo>>,
     /// Remote addresses of SYN_SENT sockets, with each namespace in which they are local.
     local: HashSet<(u32, Address)>,
-    /// By namespace and such an address: the namespace with the other end of a connection to that address.
-    reached: HashMap<(u32, Address), u32>,
+    /// Namespace of a SYN_SENT socket and its remote address -> the namespace of this host in which that address is. Known only
+    /// where both ends of an open connection are listed.
+    netns_of_remote: HashMap<(u32, Address), u32>,
 }
 
 impl<'a> Listeners<'a> {
@@ -31,14 +32,14 @@ impl<'a> Listeners<'a> {
             }
         }
         let connecting = sockets.iter().filter(|socket| socket.state == State::SynSent);
-        let called: HashSet<Address> = connecting.map(|socket| socket.tuple.remote).collect();
-        if called.is_empty() {
-            return Self { by_port, transparent, local: HashSet::new(), reached: HashMap::new() };
+        let syn_targets: HashSet<Address> = connecting.map(|socket| socket.tuple.remote).collect();
+        if syn_targets.is_empty() {
+            return Self { by_port, transparent, local: HashSet::new(), netns_of_remote: HashMap::new() };
         }
-        let is_called = |socket: &&SocketInfo| called.contains(&socket.tuple.local);
+        let is_target = |socket: &&SocketInfo| syn_targets.contains(&socket.tuple.local);
         let local =
-            sockets.iter().filter(is_called).map(|socket| (socket.netns, socket.tuple.local)).collect();
-        Self { by_port, transparent, local, reached: reached(sockets, &called) }
+            sockets.iter().filter(is_target).map(|socket| (socket.netns, socket.tuple.local)).collect();
+        Self { by_port, transparent, local, netns_of_remote: netns_of_remote(sockets, &syn_targets) }
     }
 
     /// The listeners that this socket may have come from, or that its SYN may go to; several if they share the port and there is no
@@ -46,8 +47,8 @@ impl<'a> Listeners<'a> {
     pub(super) fn find(&self, socket: &SocketInfo) -> Vec<&'a SocketInfo> {
         match socket.state {
             State::Listen => Vec::new(),
-            State::SynSent => self.called(socket),
-            _ => self.behind(socket),
+            State::SynSent => self.of_syn(socket),
+            _ => self.of_accepted(socket),
         }
     }
 
@@ -65,11 +66,11 @@ impl<'a> Listeners<'a> {
         if never_accepted && !socket.is_subflow() {
             let is_waited_at = |listener: &&SocketInfo| listener.receive_queue > 0;
             // A listener with an empty queue is excluded: BPF_PROG_TYPE_SK_LOOKUP may have sent the connection to another one.
-            let has_no_queue =
+            let queue_is_unknown =
                 |listener: &&SocketInfo| listener.is_partial || listener.transport == Transport::Mptcp;
             let is_seen = listeners.iter().any(is_waited_at);
             listeners
-                .retain(|listener| if is_seen { is_waited_at(listener) } else { has_no_queue(listener) });
+                .retain(|listener| if is_seen { is_waited_at(listener) } else { queue_is_unknown(listener) });
             return listeners;
         }
         let is_it = |listener: &&SocketInfo| {
@@ -81,7 +82,7 @@ impl<'a> Listeners<'a> {
         listeners
     }
 
-    fn behind(&self, socket: &SocketInfo) -> Vec<&'a SocketInfo> {
+    fn of_accepted(&self, socket: &SocketInfo) -> Vec<&'a SocketInfo> {
         let tuple = &socket.tuple;
         if socket.is_transparent
             && let Some(there) = self.transparent.get(&socket.netns)
@@ -101,11 +102,12 @@ impl<'a> Listeners<'a> {
         nearest(fitting, tuple.local)
     }
 
-    fn called(&self, socket: &SocketInfo) -> Vec<&'a SocketInfo> {
+    fn of_syn(&self, socket: &SocketInfo) -> Vec<&'a SocketInfo> {
         let (remote, port) = (socket.tuple.remote, socket.tuple.remote_port);
         let is_here = remote.canonical().is_loopback() || self.local.contains(&(socket.netns, remote));
         // The address may exist in an unreachable namespace and on another host, so evidence of a connection is needed.
-        let there = if is_here { Some(&socket.netns) } else { self.reached.get(&(socket.netns, remote)) };
+        let there =
+            if is_here { Some(&socket.netns) } else { self.netns_of_remote.get(&(socket.netns, remote)) };
         let Some(&netns) = there else { return Vec::new() };
         let there = self.by_port.get(&(netns, port)).map_or(&[][..], Vec::as_slice);
         let is_v4 = remote.canonical().is_ipv4();
@@ -120,7 +122,7 @@ impl<'a> Listeners<'a> {
 
 /// For the remote addresses of SYN_SENT sockets: which namespaces have a connection to the address, and to which namespace of
 /// this host it leads. Evidence is a connection with both ends listed.
-fn reached(sockets: &[SocketInfo], called: &HashSet<Address>) -> HashMap<(u32, Address), u32> {
+fn netns_of_remote(sockets: &[SocketInfo], syn_targets: &HashSet<Address>) -> HashMap<(u32, Address), u32> {
     let ends = |socket: &SocketInfo| {
         let tuple = &socket.tuple;
         ((tuple.local, tuple.local_port), (tuple.remote, tuple.remote_port))
@@ -128,11 +130,11 @@ fn reached(sockets: &[SocketInfo], called: &HashSet<Address>) -> HashMap<(u32, A
     let is_open = |socket: &&SocketInfo| !matches!(socket.state, State::Listen | State::SynSent);
     let open = || sockets.iter().filter(is_open);
     let answering: HashMap<_, u32> = open()
-        .filter(|socket| called.contains(&socket.tuple.local))
+        .filter(|socket| syn_targets.contains(&socket.tuple.local))
         .map(|socket| (ends(socket), socket.netns))
         .collect();
     open()
-        .filter(|socket| called.contains(&socket.tuple.remote))
+        .filter(|socket| syn_targets.contains(&socket.tuple.remote))
         .filter_map(|socket| {
             let (local, remote) = ends(socket);
             Some(((socket.netns, socket.tuple.remote), *answering.get(&(remote, local))?))

@@ -97,7 +97,7 @@ pub fn keep(mut text: String, limit: usize) -> String {
 
 /// The end of the longest prefix that JSON writes in at most `limit` bytes.
 fn end(text: &str, limit: usize) -> usize {
-    // `\u001b` is the longest that a character becomes for each of its bytes.
+    // JSON writes at most 6 bytes for one byte of text (`\u001b`), so a text this short always fits.
     if text.len() <= limit / 6 {
         return text.len();
     }

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{Address, NamedNetns, StateSet, Tuple};
 
-/// A set of ports; an empty set lets all ports through.
+/// A set of ports. An empty set means no condition: callers test `is_empty` before `contains`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ports(pub Vec<RangeInclusive<u16>>);
 

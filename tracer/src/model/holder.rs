@@ -148,7 +148,8 @@ pub struct SocketReport {
     pub peer: Option<Peer>,
     /// How many connections its holders have shut down for sending and still read from (FIN_WAIT1, FIN_WAIT2).
     pub half_closed: usize,
-    /// The process that opened or accepted it, as a trace saw it.
+    /// From a trace: the process that called connect(), or the owner of the listener; not necessarily the process that called
+    /// accept().
     pub maker: Option<Arc<Process>>,
     /// Lower bound of the time since the oldest unanswered segment was sent, ns.
     pub unanswered_ns: Option<u64>,
@@ -202,8 +203,8 @@ impl SocketReport {
         self.holders.iter().any(|holder| holder.process.pid == pid)
     }
 
-    /// The process that accepted it, where that process does not hold it now: the only process that listens, or the one of
-    /// several listening processes that a trace saw.
+    /// The process that most likely called accept(), if it is not among the current holders: the only process that listens, or
+    /// the one of several listening processes that is `maker`.
     #[must_use]
     pub fn creator(&self) -> Option<&Process> {
         let first = self.listening().next()?;
@@ -224,7 +225,7 @@ impl SocketReport {
         self.maker = Some(maker);
     }
 
-    /// How long the socket has made no progress, ns, where that is known.
+    /// The larger of its time in the state and the time since its oldest unanswered segment, ns, where one of them is known.
     #[must_use]
     pub fn idle_ns(&self) -> Option<u64> {
         self.age.map(|age| age.ns).max(self.unanswered_ns)

@@ -74,7 +74,7 @@ pub enum Cause {
     Syncookie,
     /// The timer of a mini-socket expired.
     Expired,
-    /// A new connection reused its ends.
+    /// A new connection with the same addresses and ports replaced it.
     Reused,
     /// Its network namespace was taken down.
     NetnsGone,
@@ -167,7 +167,7 @@ pub struct Transition {
     pub in_state: Option<InState>,
     /// False for an estimate, and where the connection may go on in a mini-socket that is not seen.
     pub exact: bool,
-    /// TCP, as this version knows it, does not make this transition.
+    /// This transition is not in sockstate's table of legal TCP transitions (`knowledge::is_legal`).
     pub illegal: bool,
     pub cause: Option<Cause>,
     /// Why a reset was sent; `None` where it is not known.
@@ -199,7 +199,7 @@ impl Transition {
 /// One socket that existed when the tracer started.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
-    /// Wall clock, ns since the epoch.
+    /// Wall clock, ns since the epoch, when the state began (not when the record was written); may be long before `start`.
     pub time_ns: i64,
     pub conn: Connection,
     pub state: State,
@@ -281,7 +281,8 @@ pub struct Aggregate {
 pub enum LostPlace {
     /// The ring was full.
     Ring,
-    /// The ring was full for an event of a mini-socket or a reset: a transition may be missing, or its cause.
+    /// Events that only explain a transition, or show one of a mini-socket (resets, mini-sockets), were lost because the ring was
+    /// full: a transition may be missing, or its cause.
     Evidence,
     /// The kernel's recursion guard skipped the kernel programs.
     Recursion,
@@ -334,7 +335,7 @@ pub struct SocketCounts {
     pub stuck: BTreeMap<&'static str, i64>,
 }
 
-/// Transitions that happened and were not delivered.
+/// Records or events that were lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
     /// Wall clock, ns since the epoch, when the loss was noticed.
@@ -382,7 +383,7 @@ pub struct Stop {
     pub transitions: u64,
     /// Losses by place; places without a loss are left out.
     pub lost: Vec<(LostPlace, u64)>,
-    /// Transitions that TCP, as this version knows it, does not make.
+    /// Transitions that are not in sockstate's table of legal TCP transitions.
     pub illegal: u64,
 }
 

@@ -203,7 +203,7 @@ impl SocketInfo {
         }
     }
 
-    /// Unacknowledged bytes, without our FIN.
+    /// Send-Q without our FIN: the bytes that are not acknowledged, sent or not. 0 for listeners and MPTCP.
     #[must_use]
     pub fn unsent_bytes(&self) -> u32 {
         let fin = matches!(self.state, State::FinWait1 | State::LastAck | State::Closing);

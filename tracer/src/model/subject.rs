@@ -137,6 +137,6 @@ pub struct SubjectKey {
 pub trait Identify {
     fn identify(&mut self, key: SubjectKey) -> Rc<Subject>;
 
-    /// Drops what is cached of this process: it has executed another program.
+    /// Forgets what is cached of this process, so that the next question reads it again: it has executed another program.
     fn read_again(&mut self, task: &Task);
 }

@@ -12,7 +12,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-/// Something that the file says and cannot mean.
+/// An error in the file, with its position.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{path}{}: {message}", place(*line, *column))]
 pub struct SettingsError {
@@ -39,7 +39,7 @@ impl Problems {
     /// An error if there is any problem.
     ///
     /// # Errors
-    /// There is.
+    /// `problems` is not empty.
     pub fn check(mut problems: Vec<SettingsError>) -> Result<(), Self> {
         problems.sort_by_key(|problem| (problem.line, problem.column));
         problems.dedup();
@@ -140,7 +140,7 @@ impl<'a> Section<'a> {
         Keys { source: self.source, span: self.span.clone(), spans }
     }
 
-    /// A text in it, which stays there.
+    /// The value of a string key, which stays in the section.
     pub(super) fn text(&self, key: &str) -> Option<&str> {
         match self.entries.get(key)?.1.get_ref() {
             DeValue::String(text) => Some(text),
@@ -174,15 +174,15 @@ impl<'a> Section<'a> {
         let text = |(key, (_, value)): (String, Entry<'a>)| match value.get_ref() {
             DeValue::String(text) => Some((key, text.clone().into_owned())),
             _ => {
-                self.source.note(value.span(), format!("'{key}' must be a text"));
+                self.source.note(value.span(), format!("'{key}' must be a string"));
                 None
             }
         };
         self.entries.into_iter().filter_map(text).collect()
     }
 
-    /// What the keys say to the flags of `T`; other keys must not be there. With a problem noted, what the good keys say; `None` where
-    /// that is not enough.
+    /// Parses the section as the flags of `T`. Unknown keys and wrong values are noted and left out; `None` if a required key is then
+    /// missing.
     pub(super) fn into_args<T: Args + FromArgMatches>(self) -> Option<T> {
         self.parsed(&T::augment_args, T::from_arg_matches, |_| None)
     }
@@ -277,7 +277,7 @@ fn words(flag: &Arg, value: &DeValue<'_>) -> Result<Vec<String>, String> {
         DeValue::String(text) => Ok(text.clone().into_owned()),
         DeValue::Integer(number) => Ok(number.as_str().to_owned()),
         DeValue::Float(number) => Ok(number.as_str().to_owned()),
-        _ => Err(format!("'{name}' must be a text or a number")),
+        _ => Err(format!("'{name}' must be a string or a number")),
     };
     let texts = match value {
         DeValue::Array(items) => {
@@ -298,7 +298,7 @@ fn complaint(result: Result<ArgMatches, clap::Error>) -> Option<String> {
     (!of_others).then(|| message(&error))
 }
 
-/// The first line of what clap says, without flags' dashes: here they are keys.
+/// The first paragraph of clap's message, without the dashes of flags, which are keys here.
 fn message(error: &clap::Error) -> String {
     if let Some(source) = error.source() {
         return source.to_string();

@@ -33,7 +33,7 @@ pub struct Settings {
     pub labels: BTreeMap<String, String>,
     /// `[sinks.NAME]`.
     pub sinks: Vec<Sink>,
-    /// Where in the file that is.
+    /// Line and column of each section and key.
     pub places: Places,
 }
 
@@ -49,9 +49,9 @@ pub struct Sink {
 /// What a file says, and what is wrong with it.
 #[derive(Clone, Debug, Default)]
 pub struct Reading {
-    /// With problems, only what is right: sinks that are not are left out. `None` where nothing is.
+    /// If there are problems: the settings without the faulty sinks; `None` if too little is right.
     pub settings: Option<Settings>,
-    /// All that is wrong, by the text alone.
+    /// The problems that the text alone shows, without checks of the system.
     pub problems: Vec<SettingsError>,
 }
 

@@ -24,9 +24,9 @@ use crate::{
     story::{ConnHistory, Story},
 };
 
-/// Counting and sorting again may take one part in this many of the time,
+/// An automatic refresh of the counts and rows may use at most one part in this many of the time.
 const SHARE: u32 = 50;
-/// or this much each second.
+/// A refresh that is faster than this is always allowed.
 const LITTLE: Duration = Duration::from_millis(5);
 
 /// The view in the lower part of the screen.
@@ -55,7 +55,7 @@ pub struct App {
     totals: Totals,
     /// A record came since they were counted.
     changed: bool,
-    /// When that was done by itself, and how long it took.
+    /// When the last automatic refresh began, and how long it took.
     refreshed: Option<(Instant, Duration)>,
     samples: Samples,
     /// The search text, and whether the user is typing it.
@@ -102,7 +102,7 @@ impl App {
         self.story.bound(bytes);
     }
 
-    /// They take more.
+    /// Whether the connections exceed the memory limit.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.story.is_full()

@@ -52,13 +52,13 @@ const KEYS: [(&str, &str); 13] = [
     ("Enter", "everything about it: its way so far, what its state means, who holds it, why, what to do"),
     ("/", "search: words that must all be there: close_wait nginx 10.0. stuck; Esc ends it"),
     ("s, and 1 to 6", "sort: stuck, age, state, process, local, remote"),
-    ("r", "the other way round"),
+    ("r", "reverse the order"),
     ("c", "only CLOSE_WAIT; again: all"),
     ("d", "the state machine, with counts and median times"),
     ("f, Space", "freeze, and go on"),
     ("?", "this"),
     ("Esc", "back"),
-    ("mouse", "select, wheel; a click on a column's name sorts"),
+    ("mouse", "select, wheel; a click on a column's name sorts (ROLE: stuck first)"),
     ("q", "quit"),
 ];
 
@@ -98,7 +98,7 @@ impl App {
                 self.draw_long(
                     frame,
                     whole,
-                    " states: how often, and half of them waited up to ",
+                    " states: number of transitions, and median time in the state before ",
                     lines,
                     false,
                 );

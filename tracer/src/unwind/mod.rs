@@ -95,9 +95,9 @@ impl Unwinder {
                 new.insert(process.ok_or(MissingStack::ProcessGone)?)
             }
         };
-        if process.is_other_than(opening).is_some() {
+        if process.mismatch(opening).is_some() {
             let is_there = process.refresh(&mut self.modules);
-            let why = if is_there { process.is_other_than(opening) } else { Some(MissingStack::ProcessGone) };
+            let why = if is_there { process.mismatch(opening) } else { Some(MissingStack::ProcessGone) };
             if let Some(why) = why {
                 self.processes.remove(&id);
                 return Err(why);

@@ -141,9 +141,9 @@ impl UnwoundProcess {
         enrich::is_same(&self.directory, &self.task)
     }
 
-    /// Why these are not the mappings of that moment: after an exec stack and code are elsewhere, a thread that ends may take its stack
-    /// along.
-    pub(super) fn is_other_than(&self, opening: &Opening) -> Option<MissingStack> {
+    /// Why the current mappings do not fit the copied stack: the process executed another program, or the thread ended and its stack
+    /// was unmapped.
+    pub(super) fn mismatch(&self, opening: &Opening) -> Option<MissingStack> {
         let has_code = self.code(opening.registers.pc).is_some();
         let has_stack = self.mappings.find(opening.registers.sp).is_some();
         match (has_code, has_stack) {
@@ -168,8 +168,8 @@ impl UnwoundProcess {
         self.python.as_ref().map(Python::layout)
     }
 
-    /// The Python functions that ran then, by the calls of the interpreter's loop, the innermost first; none where it ran no CPython
-    /// that is known, or anything is not as it should be.
+    /// The Python functions that ran then, by the calls of the interpreter's loop, the innermost first. `None` if the process
+    /// runs no known version of CPython, or its frames do not fit its mappings or `path`.
     pub(super) fn python(&self, opening: &Opening, path: &[CallSite]) -> Option<Vec<Run>> {
         let python = self.python.as_ref()?;
         let runtime = python.layout().runtime;
@@ -234,7 +234,7 @@ impl UnwoundProcess {
         Some(caller)
     }
 
-    /// Unwinds a function that keeps a frame pointer.
+    /// On aarch64 the trampoline keeps a frame pointer, so it needs no special case.
     #[cfg(target_arch = "aarch64")]
     fn leave_trampoline(
         &self,

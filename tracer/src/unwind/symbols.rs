@@ -82,7 +82,7 @@ impl FileSymbols {
     fn read(file: &File) -> Option<Self> {
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         let pieces = CachedFile::of(file.try_clone().ok()?);
-        let elf = ElfFile::parse(&pieces).ok().filter(places_can_be_added)?;
+        let elf = ElfFile::parse(&pieces).ok().filter(offsets_fit_u64)?;
         let sections =
             |wanted: fn(&str) -> bool| elf.sections().filter(move |section| section.name().is_ok_and(wanted));
         let sum = |sizes: &mut dyn Iterator<Item = u64>| sizes.fold(0_u64, u64::saturating_add);
@@ -124,7 +124,7 @@ impl FileSymbols {
             line: code.and_then(|code| code.line),
             ..bare.clone()
         };
-        // Each inlined call comes with the place inside it; that of the whole function is where it calls the first.
+        // Each inlined call comes with the line inside it; the line of the outer function is that of its first inlined call.
         let mut frames = vec![frame(&symbol.name, symbol.code_info.as_deref())];
         frames.extend(symbol.inlined.iter().map(|inlined| frame(&inlined.name, inlined.code_info.as_ref())));
         frames.reverse();
@@ -151,7 +151,7 @@ fn unpacked<'data>(section: &impl ObjectSection<'data>) -> u64 {
 }
 
 /// Whether the end of every segment and section fits into 64 bits: blazesym adds without a check.
-fn places_can_be_added<'data>(elf: &impl Object<'data>) -> bool {
+fn offsets_fit_u64<'data>(elf: &impl Object<'data>) -> bool {
     let adds = |begin: u64, len: u64| begin.checked_add(len).is_some();
     let segment = |(offset, len), address| adds(offset, len) && adds(address, len);
     elf.segments().all(|segment_header| {
@@ -163,8 +163,9 @@ fn places_can_be_added<'data>(elf: &impl Object<'data>) -> bool {
     })
 }
 
-/// Whether what the file names as its debug file can be opened without blocking. It may be any user's file, and another one the
-/// next moment, where not only root can write; what is below /usr/lib/debug is root's.
+/// Whether what the file names as its debug file can be opened without blocking. If other users
+/// can write to a directory of the path, they can replace the debug file between this check and its use, so it is used only if root
+/// alone can write there.
 fn links_are_harmless<'data>(elf: &impl Object<'data>, path: &Path) -> bool {
     if elf.gnu_debugaltlink().is_ok_and(|link| link.is_some()) {
         return false;

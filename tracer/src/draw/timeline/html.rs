@@ -70,7 +70,7 @@ impl Timeline {
         for lane in &self.lanes {
             let states: Vec<&str> = lane.spans.iter().map(|span| span.state.name()).collect();
             let text = format!("{} {} {} {}", lane.whose, lane.ends, lane.conn, states.join(" "));
-            let class = if lane.is_stuck { "lane stuck" } else { "lane" };
+            let class = if lane.was_stuck { "lane stuck" } else { "lane" };
             out.push_str(&format!(
                 "<div class=\"{class}\" data-text=\"{}\"><svg class=\"names\">{}</svg><svg class=\"plot\" viewBox=\"0 0 {UNITS} 22\" preserveAspectRatio=\"none\">{}</svg></div>\n",
                 escape(&text),

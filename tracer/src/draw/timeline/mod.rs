@@ -32,7 +32,7 @@ struct Lane {
     conn: String,
     whose: String,
     ends: String,
-    is_stuck: bool,
+    was_stuck: bool,
     spans: Vec<StateSpan>,
 }
 
@@ -54,7 +54,7 @@ impl Timeline {
         let mut histories = story.in_order();
         let left_out = histories.len().saturating_sub(most);
         if left_out > 0 {
-            // TIME_WAIT does not count: it is long and carries little information.
+            // TIME_WAIT and LISTEN do not count: they are long and carry little information. A listener has length 0, so it is last.
             histories.sort_by_cached_key(|history| {
                 let states = history.states();
                 let end = states.iter().find(|(state, _)| matches!(state, State::TimeWait | State::Listen));
@@ -108,7 +108,7 @@ fn lane(history: &ConnHistory, end_ns: i64) -> Lane {
         let owner = history.steps.get(at)?.subject.owner.as_ref()?;
         Some(format!("{} ({})", owner.comm, owner.pid()))
     };
-    // Steps are one behind where the first state was not seen to begin.
+    // If the first state is from `found`, state i was entered by step i - 1.
     let shift = usize::from(history.found.is_some());
     let mut spans = Vec::new();
     for (at, (state, begin_ns)) in states.iter().enumerate() {
@@ -142,7 +142,7 @@ fn lane(history: &ConnHistory, end_ns: i64) -> Lane {
     } else {
         format!("{local} - {remote}")
     };
-    Lane { conn: history.conn.to_string(), whose, ends, is_stuck: history.stuck.is_some(), spans }
+    Lane { conn: history.conn.to_string(), whose, ends, was_stuck: history.stuck.is_some(), spans }
 }
 
 /// The tooltip of a span.
@@ -150,7 +150,7 @@ fn describe(span: &StateSpan) -> String {
     let time = duration(u64::try_from(span.end_ns - span.begin_ns).unwrap_or(0));
     let mut text = format!("{} {time}", span.state.name());
     if span.lasts {
-        text.push_str(", and still");
+        text.push_str(", still at the end");
     }
     if let Some(cause) = span.cause {
         text.push_str(&format!(", then {cause}"));

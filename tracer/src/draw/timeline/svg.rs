@@ -45,7 +45,7 @@ impl Timeline {
         }
         for (at, lane) in self.lanes.iter().enumerate() {
             let y = HEAD + at as f64 * LANE;
-            let class = if lane.is_stuck { " class=\"stuck\"" } else { "" };
+            let class = if lane.was_stuck { " class=\"stuck\"" } else { "" };
             out.push_str(&format!("<g{class} transform=\"translate(0 {y:.0})\">"));
             out.push_str(&names(lane));
             out.push_str(&format!(

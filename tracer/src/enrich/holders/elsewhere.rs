@@ -25,7 +25,8 @@ pub(super) struct SearchResult {
     pub(super) rings: Vec<u32>,
 }
 
-/// Searches for `missing` sockets. `tcp` are inodes that cannot be unix sockets.
+/// Searches mappings for `missing` sockets, and lists all unix sockets with queued descriptors, because /proc does not show which
+/// files are in a queue. `tcp` are inodes that cannot be unix sockets.
 pub(super) fn search(root: &Path, missing: &HashSet<u64>, tcp: &HashSet<u64>) -> SearchResult {
     let work = |found: &mut SearchResult, pid| {
         found.read_mappings(root, pid, missing);
