@@ -128,6 +128,7 @@ pub enum TierName {
     #[default]
     Auto,
     /// fentry on the functions of mini-sockets.
+    // `1`, `2` and `3` are accepted as short names of fentry, timers and estimate; kprobe has no number.
     #[value(alias = "1")]
     Fentry,
     /// kprobes on the functions of mini-sockets.
@@ -177,7 +178,8 @@ pub struct SelectArgs {
     pub comm: Vec<String>,
     /// Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net.
     ///
-    /// Commands that run for some time follow a name, or a path outside of /proc: the namespace may not exist yet, and may be deleted and created again.
+    /// Commands that run for some time follow a name, or a path outside of /proc: the namespace may not exist yet, and may be deleted
+    /// and created again.
     #[arg(long, value_name = "NETNS", help_heading = "Filter")]
     pub netns: Option<String>,
     /// Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service.

@@ -131,7 +131,7 @@ impl Reader {
 fn reread(path: &Path, start: &Start) -> Result<Reread, Failure> {
     let Reading { settings, mut problems } = settings::read(path);
     problems.extend(settings.iter().flat_map(verify::contradictions));
-    let settings = verify::refuse(settings, problems, exit::USAGE)?;
+    let settings = verify::settings_or_failure(settings, problems, exit::USAGE)?;
     let secrets = Secrets::of(&settings);
     let stamp = Stamp { host: &start.host, instance: start.instance, labels: &settings.labels };
     let of_sink = |sink: &Sink| match sink.section.system_problems().into_iter().next() {

@@ -55,7 +55,7 @@ fn verified(path: &Path) -> Result<Settings, Failure> {
     // An error in the text is a usage error; otherwise this system refuses the settings.
     let code = if problems.is_empty() { exit::FAILURE } else { exit::USAGE };
     problems.extend(settings.iter().flat_map(verify::problems));
-    verify::refuse(settings, problems, code)
+    verify::settings_or_failure(settings, problems, code)
 }
 
 fn checked(path: &Path, settings: &Settings) -> Result<ExitCode> {

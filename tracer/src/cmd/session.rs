@@ -190,7 +190,7 @@ async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
     let existing = source::dump(filter.netns, source::held_sockets);
     degraded.extend(beginning.found.problems);
     report_gaps(&mut degraded, &existing, filter);
-    let resync = resync(session.kernel, filter.netns, source.forget_types());
+    let resync = start_resyncer(session.kernel, filter.netns, source.forget_types());
     let (time_ns, settings) = (beginning.time_ns, session.settings);
     let start = Start { instance, degraded, adopted, ..start_record(time_ns, hook, tier) };
     let examiner = match session.thresholds {
@@ -318,8 +318,8 @@ fn say_how_long(took: Duration, pipeline: &Pipeline) {
 }
 
 /// Starts the thread for resyncs, before capabilities are dropped. Without BTF there are no resyncs.
-fn resync(args: &KernelArgs, only: Option<u32>, can_look: bool) -> Option<Resyncer> {
-    if args.resync.is_zero() || !can_look {
+fn start_resyncer(args: &KernelArgs, only: Option<u32>, has_btf: bool) -> Option<Resyncer> {
+    if args.resync.is_zero() || !has_btf {
         return None;
     }
     match NetnsThread::start() {

@@ -57,7 +57,7 @@ fn of_filter(args: &FilterArgs) -> Vec<(&'static str, String)> {
 }
 
 /// The settings, if there are no problems.
-pub(super) fn refuse(
+pub(super) fn settings_or_failure(
     settings: Option<Settings>,
     problems: Vec<SettingsError>,
     code: u8,

@@ -1,4 +1,4 @@
-//! Whether what is pinned is sockstate's, by what the kernel says of it: a name in the BPF file system is anybody's.
+//! Whether pinned objects are sockstate's, by the kernel's information about them: anyone may have created a file with that name.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -152,7 +152,8 @@ impl KernelSource {
         self.usage.read() >= written
     }
 
-    /// Run time and run count of each program, if the kernel counts them (`kernel.bpf_stats_enabled`).
+    /// Run time and run count of each program, if the kernel counts them (`kernel.bpf_stats_enabled`). Programs that were taken
+    /// over from an earlier process are not among them.
     #[must_use]
     pub fn runs(&self) -> Vec<ProgramRuns> {
         let counts =

@@ -9,10 +9,14 @@ use std::{
     thread,
 };
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use caps::Capability;
+use rustix::{
+    io::Errno,
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
 use sockstate_abi::abi::{Head, Listener, Task, V6};
 
-use super::namespaces::Namespaces;
+use super::{namespaces::Namespaces, visibility};
 use crate::{
     decode::decode,
     kernel::{IterKind, Loaded},
@@ -99,8 +103,14 @@ pub(super) fn visit<T: Send>(
 }
 
 fn enter(namespace: &File) -> Result<(), String> {
-    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
-        .map_err(|error| format!("cannot enter it (needs CAP_SYS_ADMIN): {error}"))
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).map_err(
+        |error| match error {
+            Errno::PERM => {
+                format!("cannot enter it: {error}: {}", visibility::needs(Capability::CAP_SYS_ADMIN))
+            }
+            _ => format!("cannot enter it: {error}"),
+        },
+    )
 }
 
 pub(super) fn read(
