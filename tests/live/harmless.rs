@@ -183,14 +183,14 @@ fn foreign_pins() {
         ];
         for (pin, kind, name) in foreign {
             pin_map(&pins.0.join(pin), kind, name);
-            refused(&pins.0, &format!("holds {pin},"));
+            refused(&pins.0, &format!("contains {pin},"));
             assert!(pins.0.join(pin).exists(), "{pin} {kind} {name}");
             fs::remove_file(pins.0.join(pin)).expect("remove");
         }
         // Beside pins of its own, too.
         pin_map(&pins.0.join("ring"), 27, "EVENTS");
         pin_map(&pins.0.join("link-0"), 1, "set_state");
-        refused(&pins.0, "holds link-0,");
+        refused(&pins.0, "contains link-0,");
         assert!(pins.0.join("ring").exists() && pins.0.join("link-0").exists());
     });
 }
