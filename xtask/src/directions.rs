@@ -29,7 +29,7 @@ const MAY_USE: [(&str, &[&str]); 26] = [
     ("unwind", &["enrich", "model"]),
     ("wire", &["model"]),
     ("format", &["model", "display", "wire"]),
-    ("restart", &["files", "kernel", "messages", "source", "track"]),
+    ("restart", &["files", "kernel", "messages", "model", "source", "track"]),
     ("sinks", &["values", "files", "format", "messages", "model", "restart"]),
     ("metrics", &["model"]),
     ("kernel", &["files", "model", "knowledge", "messages"]),
@@ -111,6 +111,11 @@ fn modules(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_tracer_keeps_the_rule() {
+        check().expect("kept");
+    }
 
     #[test]
     fn modules_are_found_in_every_form() {

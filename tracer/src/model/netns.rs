@@ -11,9 +11,10 @@ use std::{
 pub struct NamedNetns {
     path: PathBuf,
     now: Cell<Option<u32>>,
-    /// When the path was last seen to lead to another namespace.
+    /// The beginning of the last read that found another namespace, or none.
     elsewhere_ns: Cell<i64>,
-    looked_ns: Cell<i64>,
+    /// The beginning of the last read.
+    read_ns: Cell<i64>,
     /// The namespace that the path led to before, and the latest time until which it did.
     before: Cell<Option<(u32, i64)>>,
 }
@@ -23,7 +24,7 @@ impl NamedNetns {
     #[must_use]
     pub fn new(path: PathBuf, now: Option<u32>) -> Self {
         let none = || Cell::new(i64::MIN);
-        Self { path, now: Cell::new(now), elsewhere_ns: none(), looked_ns: none(), before: Cell::new(None) }
+        Self { path, now: Cell::new(now), elsewhere_ns: none(), read_ns: none(), before: Cell::new(None) }
     }
 
     #[must_use]
@@ -37,13 +38,14 @@ impl NamedNetns {
         self.now.get()
     }
 
-    /// Stores what the path leads to at `time_ns`. Returns whether that has changed.
-    pub fn looked(&self, now: Option<u32>, time_ns: i64) -> bool {
-        let before_ns = self.looked_ns.replace(time_ns);
+    /// Stores what a read of the path has found. The path may have changed right after the beginning of the read, `began_ns`, or
+    /// right before its end, `ended_ns`. Returns whether the answer is another one than before.
+    pub fn set_now(&self, now: Option<u32>, began_ns: i64, ended_ns: i64) -> bool {
+        let last_read_ns = self.read_ns.replace(began_ns);
         let was = self.now.replace(now);
         if was != now {
-            self.elsewhere_ns.set(before_ns);
-            self.before.set(was.map(|inode| (inode, time_ns)));
+            self.elsewhere_ns.set(last_read_ns);
+            self.before.set(was.map(|inode| (inode, ended_ns)));
         }
         was != now
     }
@@ -73,15 +75,16 @@ mod tests {
     fn a_name_means_what_it_leads_to_at_that_time() {
         let name = NamedNetns::new("/run/netns/web".into(), Some(5));
         assert!(name.is(5, 0) && !name.is(6, 0));
-        assert!(!name.looked(Some(5), 100));
-        // Deleted between 100 and 200.
-        assert!(name.looked(None, 200));
+        assert!(!name.set_now(Some(5), 90, 100));
+        // Deleted between 90 and 200.
+        assert!(name.set_now(None, 190, 200));
         assert!(name.is(5, 150), "what happened before it was noticed");
         assert!(!name.is(5, 201), "its inode may be another's");
-        // Made again between 200 and 300.
-        assert!(name.looked(Some(7), 300));
+        // Made again between 190 and 300.
+        assert!(name.set_now(Some(7), 290, 300));
         assert!(name.is(7, 250) && name.is(7, 400));
-        assert!(!name.is(7, 200), "that was another one's");
+        assert!(name.is(7, 195), "it may have been made during the read that did not find it");
+        assert!(!name.is(7, 190), "that was another one's");
         assert!(!name.is(5, 250));
     }
 }

@@ -6,9 +6,9 @@ use crate::{enrich::netns_at, route::Router};
 /// Follows the names of all filters, and says where they lead to something else.
 pub(super) fn look_up_names(router: &Router, streams: &Streams) {
     for name in streams.routers().chain([router]).filter_map(Router::named_netns) {
+        let began_ns = now_ns();
         let now = netns_at(name.path());
-        // Taken after the look: what happened before it may be of what it found.
-        if name.looked(now, now_ns()) {
+        if name.set_now(now, began_ns, now_ns()) {
             let path = name.path().display();
             match now {
                 Some(inode) => message!("network namespace {path} is {inode} now"),

@@ -129,10 +129,27 @@ impl StateWriter {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
     use serde_json::json;
 
     use super::*;
-    use crate::{enrich::Enricher, track::Visibility};
+    use crate::{
+        model::{Identify, Subject, SubjectKey, Task},
+        track::Visibility,
+    };
+
+    /// Subjects without a name.
+    struct Nameless;
+
+    impl Identify for Nameless {
+        fn identify(&mut self, key: SubjectKey) -> Rc<Subject> {
+            let (cgroup, container, pod_uid, unit) = (None, None, None, None);
+            Rc::new(Subject { id: 0, owner: None, netns: key.netns, cgroup, container, pod_uid, unit })
+        }
+
+        fn read_again(&mut self, _: &Task) {}
+    }
 
     /// A table with `count` connections, taken over from an earlier process.
     fn table(count: usize) -> Table {
@@ -148,8 +165,7 @@ mod tests {
         let whose = json!([{"owner": null, "uid": null, "netns": null, "cgroup": null}]);
         let saved = json!({"next": count, "subjects": whose, "conns": conns});
         let mut table = Table::new(1, 0, Visibility::default());
-        let mut enricher = Enricher::new(PathBuf::from("/nowhere"), false);
-        table.restore(&serde_json::from_value(saved).expect("saved"), 0, &mut enricher);
+        table.restore(&serde_json::from_value(saved).expect("saved"), 0, &mut Nameless);
         assert_eq!(table.len(), count);
         table
     }
