@@ -1,7 +1,7 @@
 //! The connection table is compared with the kernel's: the errors that losses have caused are corrected, and nothing
 //! else changes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use sockstate::{
     model::{Event, EventKind, Record, Resync, Role, State, Transition},
@@ -85,6 +85,46 @@ fn what_changes_beside_a_look_is_not_touched() {
     let ahead = told(&[opening, event(90, 1, State::SynSent, State::Established)]);
     let now: &[Event] = &[shown(210, 1, State::Established)];
     assert_eq!(looks(&mut { ahead }, [one, now], &[]), []);
+}
+
+/// No process holds a connection that waits in an accept queue, however long. In a namespace that cannot be entered, that
+/// is all that is seen of the connection.
+#[test]
+fn a_connection_in_an_accept_queue_is_not_gone() {
+    const LATER_NS: u64 = 400_000_000_000;
+    let listens = listener(5, State::Close, State::Listen);
+    let opens =
+        [event(10, 2, State::Close, State::SynSent), event(20, 2, State::SynSent, State::Established)];
+    let closes = event(30, 2, State::Established, State::FinWait1);
+    let corrected = |events: &[Event], held: &[u64], began_ns: u64| {
+        let (mut table, held) = (told(events), held.iter().copied().collect::<HashSet<_>>());
+        let none = BTreeSet::new();
+        let look = || KernelTables { began_ns, namespaces: &none, sockets: &[], held: Some(&held) };
+        let differences = table.differences(&look());
+        let mut gone = Vec::new();
+        let names = &mut Names::default();
+        table.correct_confirmed(&differences, &look(), names, &mut |update| match update {
+            Update::Record(Record::Resync(resync)) => gone.push(resync.was),
+            other => panic!("{other:?}"),
+        });
+        gone
+    };
+    let [opening, opened] = opens;
+    let queued = [listens, opening, opened];
+    let orphan = [&queued[..], &[closes]].concat();
+    let other_port = {
+        let mut events = queued.clone();
+        events[0].tuple.local_port += 1;
+        events
+    };
+    let open = Some(State::Established);
+    assert_eq!(corrected(&queued, &[1], LATER_NS), [], "it may wait at the listener");
+    assert_eq!(corrected(&queued, &[1, 2], LATER_NS), [], "a process holds it");
+    assert_eq!(corrected(&queued, &[], 1_000), [], "it may have begun to wait just now");
+    assert_eq!(corrected(&queued[1..], &[1], LATER_NS), [open], "there is no listener");
+    assert_eq!(corrected(&other_port, &[1], LATER_NS), [open], "that listener has another port");
+    assert_eq!(corrected(&orphan, &[1], LATER_NS), [Some(State::FinWait1)], "an orphan waits at no listener");
+    assert_eq!(corrected(&queued, &[], LATER_NS).len(), 2, "no process holds the listener");
 }
 
 /// Its death and the listener's birth in its memory were lost, and its port was not known yet.

@@ -84,6 +84,14 @@ impl KernelTables<'_> {
     /// Connections that existed before the reading and that the kernel does not have.
     pub(super) fn gone(&self, conns: &Conns) -> Vec<Difference> {
         let shown: HashSet<u64> = self.sockets.iter().map(|event| event.sk).collect();
+        let is_held = |conn: &Conn| self.held.is_some_and(|held| held.contains(&conn.sk));
+        let place = |conn: &Conn| (conn.subject.netns, conn.tuple.local_port);
+        let listeners = conns.iter().filter(|conn| conn.state == State::Listen && is_held(conn));
+        let listeners: HashSet<_> = listeners.map(place).collect();
+        // A connection in the accept queue of a listener that a process holds has no holder of its own, for any time.
+        let may_be_queued = |conn: &Conn| {
+            matches!(conn.state, State::Established | State::CloseWait) && listeners.contains(&place(conn))
+        };
         let is_gone = |conn: &&Conn| {
             if conn.since_ns >= self.began_ns || conn.estimated || shown.contains(&conn.sk) {
                 return false;
@@ -91,7 +99,7 @@ impl KernelTables<'_> {
             let was_read = conn.subject.netns.is_some_and(|netns| self.namespaces.contains(&netns));
             let is_free = self.held.is_some_and(|held| !held.contains(&conn.sk));
             let is_old = self.began_ns - conn.since_ns > GONE_AFTER_NS;
-            was_read || (is_free && is_old)
+            was_read || (is_free && is_old && !may_be_queued(conn))
         };
         let difference =
             |conn: &Conn| Difference { sk: conn.sk, known: Some((conn.id, conn.state)), shown: None };

@@ -222,7 +222,7 @@ pub struct Dwell {
 }
 
 /// The number of times that are at most `le_ns` and greater than the previous bucket's: not cumulative, unlike a
-/// bucket of Prometheus. The last bucket has no `le_ns`.
+/// bucket of Prometheus. In the last bucket `le_ns` is null.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Bucket {

@@ -151,7 +151,7 @@ impl FileSink {
         }
     }
 
-    /// Renames the file, and starts its compression and the removal of old files.
+    /// Renames the file. A thread then compresses it and removes old files.
     fn rotate(&mut self) -> io::Result<()> {
         let Some(Open { file, directory, name, .. }) = self.open.take() else { return Ok(()) };
         let path = directory.join(&name);
