@@ -281,7 +281,7 @@ fn a_look_at_nothing_is_no_good_news() {
 #[test]
 fn kernel_arguments_have_the_defaults_of_their_flags() {
     use clap::Parser;
-    let plain = sockstate::cli::Cli::try_parse_from(["sockstate"]).expect("no arguments");
+    let plain = sockstate::cmd::Cli::try_parse_from(["sockstate"]).expect("no arguments");
     assert_eq!(plain.trace.kernel, sockstate::cli::KernelArgs::default());
 }
 
@@ -293,7 +293,7 @@ fn the_documents_commands_are_commands() {
     for (name, text) in documents::documents() {
         for command in documents::commands(&text) {
             let words = command.split_whitespace().map(|word| word.trim_end_matches(','));
-            let result = sockstate::cli::Cli::try_parse_from(words);
+            let result = sockstate::cmd::Cli::try_parse_from(words);
             let is_help = |error: &clap::Error| !error.use_stderr();
             let problem = result.err().filter(|error| !is_help(error));
             assert!(

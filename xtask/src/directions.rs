@@ -35,7 +35,7 @@ const MAY_USE: [(&str, &[&str]); 26] = [
     ("kernel", &["files", "model", "knowledge", "messages"]),
     ("source", &["model", "decode", "kernel", "procfs", "wire"]),
     ("values", &["model"]),
-    ("cli", &["model", "values", "explain", "format"]),
+    ("cli", &["model", "values", "format"]),
     ("settings", &["cli", "files", "sinks"]),
     ("main", &[]),
 ];

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::{Command, CommandFactory};
 use clap_complete::Shell;
-use sockstate::cli::Cli;
+use sockstate::cmd::Cli;
 
 use crate::root;
 

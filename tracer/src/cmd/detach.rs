@@ -1,14 +1,28 @@
 //! `sockstate detach`.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
+use clap::Args;
 
 use crate::{
-    cli::DetachArgs,
     kernel::{self, PinError},
     restart,
 };
+
+const EXAMPLES: &str = "\
+Examples:
+  sockstate detach                                the programs of `pin = \"/sys/fs/bpf/sockstate\"`
+  sockstate detach --pin /sys/fs/bpf/mine         another directory";
+
+/// Remove the kernel programs that a daemon with the key `pin` has left attached.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct DetachArgs {
+    /// The directory in the key `pin`.
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/sockstate")]
+    pub pin: PathBuf,
+}
 
 pub(super) fn run(args: &DetachArgs) -> Result<ExitCode> {
     let was_there = match kernel::unpin(&args.pin) {

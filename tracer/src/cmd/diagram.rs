@@ -2,20 +2,23 @@
 
 use std::{
     io::{IsTerminal, Write},
+    path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
 
 use super::{
     Failure, colours,
     feed::{Feed, Wanted},
 };
 use crate::{
-    cli::{Colour, DiagramArgs, DiagramFormat, RunArgs},
+    cli::{Colour, RunArgs, SelectArgs},
     draw::{Diagram, Weights},
     story::Story,
+    values::parse_duration,
 };
 
 /// How often `--live` redraws the picture.
@@ -23,6 +26,60 @@ const FRAME: Duration = Duration::from_millis(500);
 
 /// The name of the source in the title of a live picture.
 const NOW: &str = "now";
+
+const EXAMPLES: &str = "\
+Examples:
+  sockstate diagram                                   the state machine
+  sockstate diagram --format svg -o tcp.svg           as a picture
+  sockstate diagram --live                            with this host's connections, live
+  sockstate diagram --from night.zst --format svg     with the connections of a recording
+  sockstate diagram --from night.zst --conn 004f020000000025   the path of one connection";
+
+/// Draw TCP's state machine, alone or with counts from a recording or from this host's connections.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct DiagramArgs {
+    /// Format of the output.
+    #[arg(long, value_enum, default_value_t, help_heading = "Output")]
+    pub format: DiagramFormat,
+    /// Write to FILE instead of standard output.
+    #[arg(long, short, value_name = "FILE", help_heading = "Output")]
+    pub output: Option<PathBuf>,
+    /// Colour the text; auto: on a terminal, unless NO_COLOR is set.
+    #[arg(long, value_enum, default_value_t, help_heading = "Output")]
+    pub color: Colour,
+    /// Add numbers from this recording: counts, median times, and at its end connections and stuck ones in each state.
+    #[arg(long, value_name = "FILE", conflicts_with = "live")]
+    pub from: Option<PathBuf>,
+    /// Highlight the path of this connection.
+    #[arg(long, value_name = "ID", requires = "from")]
+    pub conn: Option<String>,
+    /// Add numbers from this host's connections, and redraw the picture as they change.
+    #[arg(long)]
+    pub live: bool,
+    /// Trace although another sockstate is tracing; every transition then costs twice.
+    #[arg(long, requires = "live")]
+    pub alongside: bool,
+    /// End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "live")]
+    pub duration: Option<Duration>,
+    #[command(flatten)]
+    pub select: SelectArgs,
+}
+
+/// The format of a diagram.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum DiagramFormat {
+    /// Text for a terminal of 94 columns.
+    #[default]
+    Text,
+    /// A picture for light and dark backgrounds.
+    Svg,
+    /// Mermaid, for Markdown.
+    Mermaid,
+    /// Graphviz.
+    Dot,
+}
 
 pub(super) fn run(args: &DiagramArgs) -> Result<ExitCode> {
     if args.live {

@@ -1,19 +1,51 @@
 //! `sockstate doctor`: tries all hooks, and shows the results and what to do.
 
-use std::{fmt::Write, process::ExitCode};
+use std::{fmt::Write, path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
+use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::exit;
 use crate::{
-    cli::{DoctorArgs, DoctorFormat},
     format,
     kernel::{self, Attempt, HookChoice, HostInfo, IterKind, Request},
     look::look,
     model::{Destroy, Filter, Gap, Transport},
     source::{Destroys, Mptcp},
+    values::parse_ring_size,
 };
+
+const EXAMPLES: &str = "\
+Examples:
+  sockstate doctor                                what works here, and what to do about the rest
+  sockstate doctor --ring-size 64M                does a larger ring fit?
+  sockstate doctor --format json                  for a script";
+
+/// Check what works on this host (kernel, BTF, hooks, capabilities, limits), and what to do about the rest.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct DoctorArgs {
+    /// Format of the output.
+    #[arg(long, value_enum, default_value_t)]
+    pub format: DoctorFormat,
+    /// Try a ring buffer of this size.
+    #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = parse_ring_size)]
+    pub ring_size: u32,
+    /// Try this BTF instead of the kernel's.
+    #[arg(long, value_name = "FILE")]
+    pub btf: Option<PathBuf>,
+}
+
+/// The format of `doctor`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum DoctorFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object.
+    Json,
+}
 
 /// The results of all checks.
 struct Findings {

@@ -3,16 +3,49 @@
 use std::{fs, io::IsTerminal, process::ExitCode};
 
 use anyhow::Result;
+use clap::{Args, builder::PossibleValuesParser};
 
 use super::{Failure, colours};
 use crate::{
-    cli::{Colour, ExplainArgs},
+    cli::Colour,
     explain::{self, Page, Texts},
     knowledge::{CLOSE, OPEN, RESET, SIMULTANEOUS_CLOSE},
 };
 
 /// Lines longer than this are hard to read.
 const WIDEST: usize = 100;
+
+const EXAMPLES: &str = "\
+Examples:
+  sockstate explain                             every state in one line
+  sockstate explain CLOSE_WAIT                  what it means, who must act, what limits it, when it is a fault
+  sockstate explain FIN_WAIT2 TIME_WAIT         one step
+  sockstate explain --close                     both ends, side by side
+  sockstate explain --lang uk CLOSE_WAIT        in Ukrainian";
+
+/// Explain a state (CLOSE_WAIT, close-wait, 8, 08 as in /proc/net/tcp), a step (FROM TO), or both ends of a connection.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct ExplainArgs {
+    /// A state, or two states of a transition, in the spelling of netstat, ss, the RFC or the kernel, or as a number.
+    #[arg(value_name = "STATE", num_args = 0..=2)]
+    pub words: Vec<String>,
+    /// Explain how a connection opens, with both ends side by side.
+    #[arg(long)]
+    pub open: bool,
+    /// Explain how a connection closes.
+    #[arg(long)]
+    pub close: bool,
+    /// Explain how both ends close at the same time.
+    #[arg(long)]
+    pub simultaneous_close: bool,
+    /// Explain how one end resets a connection.
+    #[arg(long)]
+    pub reset: bool,
+    /// Language of the texts [default: the language of the locale, or en].
+    #[arg(long, value_name = "LANG", value_parser = PossibleValuesParser::new(Texts::CODES))]
+    pub lang: Option<String>,
+}
 
 pub(super) fn run(args: &ExplainArgs) -> Result<ExitCode> {
     let texts = args.lang.as_deref().map_or_else(Texts::of_locale, Texts::of);

@@ -6,14 +6,24 @@ use std::{
     rc::Rc,
 };
 
+use clap::ValueEnum;
+
 use super::{Failure, exit};
 use crate::{
-    cli::LookFormat,
     enrich::Enricher,
     format, look,
     model::{Filter, Gap, Holder, Identify, OwnerKey, OwnerSource, SocketEntry, SocketInfo, SubjectKey},
     route::Router,
 };
+
+/// The format of `stuck` and `sockets`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LookFormat {
+    /// A table for people.
+    Table,
+    /// One JSON object per line (docs/stuck.md).
+    Json,
+}
 
 /// Looks at the sockets that `filter` and `wanted` let through; `wanted` is called before holders are known. Writes messages about
 /// what could not be seen.

@@ -1,5 +1,6 @@
 //! The subcommands: they connect the other modules, and turn errors into messages and exit codes.
 
+mod close_wait;
 mod detach;
 mod diagram;
 mod doctor;
@@ -26,10 +27,11 @@ mod verify;
 
 use std::{path::Path, process::ExitCode, rc::Rc, time::Duration};
 
-use clap::Parser;
+use anyhow::Result;
+use clap::{Parser, Subcommand};
 
 use crate::{
-    cli::{Cli, Colour, Command, FilterArgs, SelectArgs},
+    cli::{Colour, FilterArgs, SelectArgs},
     display::endpoint,
     enrich::{Cgroups, Netns},
     files,
@@ -41,7 +43,57 @@ use crate::{
     story::{ConnHistory, MAX_STEPS, Story},
 };
 
-/// Exit codes; `cli/examples.rs` explains them to users.
+/// Traces every TCP state transition of this host, live, with the process that owns the socket.
+#[derive(Debug, Parser)]
+#[command(name = "sockstate", version, after_help = trace::EXAMPLES, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do; without one, trace.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Arguments of trace.
+    #[command(flatten)]
+    pub trace: trace::TraceArgs,
+}
+
+/// Lists the subcommands: the name in CamelCase, and the type of the arguments in the file of the subcommand. The file
+/// also has `run`; the doc comment of the type is the help text of the subcommand.
+macro_rules! subcommands {
+    ($($name:ident($file:ident::$args:ident),)*) => {
+        #[derive(Debug, Subcommand)]
+        pub enum Command {
+            $($name(Box<$file::$args>),)*
+        }
+
+        impl Command {
+            fn run(&self) -> Result<ExitCode> {
+                match self {
+                    $(Self::$name(args) => $file::run(args),)*
+                }
+            }
+        }
+    };
+}
+
+// In the order of `sockstate --help`.
+subcommands! {
+    Trace(trace::TraceArgs),
+    Run(run::DaemonArgs),
+    Detach(detach::DetachArgs),
+    Stuck(stuck::StuckArgs),
+    CloseWait(close_wait::CloseWaitArgs),
+    Sockets(sockets::SocketsArgs),
+    Hunt(hunt::HuntArgs),
+    Record(record::RecordArgs),
+    Replay(replay::ReplayArgs),
+    Diagram(diagram::DiagramArgs),
+    Timeline(timeline::TimelineArgs),
+    Report(report::ReportArgs),
+    Top(top::TopArgs),
+    Explain(explain::ExplainArgs),
+    Doctor(doctor::DoctorArgs),
+}
+
+/// Exit codes; `trace.rs` explains them to users.
 pub mod exit {
     /// The output failed, `doctor` found that nothing works, or any other error.
     pub const FAILURE: u8 = 1;
@@ -87,24 +139,7 @@ impl From<KernelError> for Failure {
 pub fn main() -> ExitCode {
     crate::unwind::abort_on_panic();
     let cli = Cli::parse();
-    let result = match cli.command {
-        None => trace::run(&cli.trace),
-        Some(Command::Trace(args)) => trace::run(&args),
-        Some(Command::Run(args)) => run::run(&args),
-        Some(Command::Detach(args)) => detach::run(&args),
-        Some(Command::Stuck(args)) => stuck::run(&args),
-        Some(Command::CloseWait(args)) => stuck::close_wait(*args),
-        Some(Command::Hunt(args)) => hunt::run(&args),
-        Some(Command::Sockets(args)) => sockets::run(&args),
-        Some(Command::Record(args)) => record::run(&args),
-        Some(Command::Replay(args)) => replay::run(&args),
-        Some(Command::Diagram(args)) => diagram::run(&args),
-        Some(Command::Timeline(args)) => timeline::run(&args),
-        Some(Command::Report(args)) => report::run(&args),
-        Some(Command::Top(args)) => top::run(&args),
-        Some(Command::Explain(args)) => explain::run(&args),
-        Some(Command::Doctor(args)) => doctor::run(&args),
-    };
+    let result = cli.command.as_ref().map_or_else(|| trace::run(&cli.trace), Command::run);
     let code = match result {
         Ok(code) => code,
         Err(error) => {
@@ -217,7 +252,7 @@ fn too_large(path: &Path, story_is_full: bool) -> Failure {
 }
 
 /// Reads the selected connections of a recording.
-fn story(path: &Path, select: &SelectArgs) -> anyhow::Result<Story> {
+fn story(path: &Path, select: &SelectArgs) -> Result<Story> {
     let mut story = Story::within(MAX_STORY_BYTES);
     let mut router = Router::new(filter(select)?);
     feed::Feed::open(path)?.each(|record, _| {
@@ -268,7 +303,7 @@ fn history_title(history: &ConnHistory) -> String {
 }
 
 /// Writes to a file, or to standard output.
-fn write(path: Option<&Path>, text: &str) -> anyhow::Result<()> {
+fn write(path: Option<&Path>, text: &str) -> Result<()> {
     use std::io::Write;
 
     use anyhow::Context;

@@ -2,19 +2,48 @@
 
 use std::{
     io::{BufWriter, IsTerminal, Write},
+    path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
+use clap::Args;
 
 use super::feed::{Feed, Wanted};
-use crate::{cli::RecordArgs, files};
+use crate::{
+    cli::{FilterArgs, KernelArgs, RunArgs, StuckRules},
+    files,
+};
 
 /// Level of zstd: fast enough for any load.
 const LEVEL: i32 = 3;
 /// How often the file is flushed: a crash loses at most the records of this time.
 const FLUSH: Duration = Duration::from_secs(1);
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  sockstate record --duration 10m night.zst              all transitions of ten minutes, and the existing sockets
+  sockstate replay night.zst                             show it as `sockstate` shows a trace
+  sockstate replay --speed 10 --to CLOSE_WAIT night.zst  ten times as fast, only these transitions
+  sockstate report night.zst -o night.html               write an HTML report";
+
+/// Record every transition into a compressed file; replay, stuck, diagram, timeline, top and report read it without root.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct RecordArgs {
+    /// The file to write; an existing one is replaced.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub run: RunArgs,
+    #[command(flatten)]
+    pub stuck: StuckRules,
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    #[command(flatten)]
+    pub kernel: KernelArgs,
+}
 
 pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
     let path = args.file.display();

@@ -3,26 +3,54 @@
 use std::{
     collections::VecDeque,
     io::{BufWriter, IsTerminal, Write},
+    path::PathBuf,
     process::ExitCode,
     thread,
 };
 
 use anyhow::Result;
+use clap::Args;
 
 use super::{
     colours,
     feed::{Feed, Playback},
-    filter, only_csv, with_states,
+    filter, only_csv,
+    record::EXAMPLES,
+    with_states,
 };
 use crate::{
-    cli::ReplayArgs,
+    cli::{Colour, FilterArgs},
     format::{Format, FormatName, FormatOptions},
     model::{ConnId, Record},
     route::Router,
+    values::parse_speed,
 };
 
 /// Limit of bytes of lines that wait for the filter's decision.
 const MAX_WAITING_BYTES: usize = 64 << 20;
+
+/// Show the records of a recording in the formats of `trace`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct ReplayArgs {
+    /// A recording: the output of `record`, of `trace --format json`, or of a file sink; - is standard input.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Format of the output [default: table on a terminal, otherwise json: the lines of the recording].
+    #[arg(long, value_enum, help_heading = "Output")]
+    pub format: Option<FormatName>,
+    /// In CSV, put ' before cells that a spreadsheet would read as a formula: =, +, -, @, tab.
+    #[arg(long, help_heading = "Output")]
+    pub escape_formulas: bool,
+    /// Colour the table; auto: on a terminal, unless NO_COLOR is set.
+    #[arg(long, value_enum, default_value_t, help_heading = "Output")]
+    pub color: Colour,
+    /// Play in real time (1), or FACTOR times as fast [default: without waiting].
+    #[arg(long, value_name = "FACTOR", value_parser = parse_speed, help_heading = "Output")]
+    pub speed: Option<f64>,
+    #[command(flatten)]
+    pub filter: FilterArgs,
+}
 
 pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
     only_csv(args.escape_formulas, args.format)?;

@@ -1,8 +1,13 @@
 //! `sockstate run`.
 
-use std::{io::Write, path::Path, process::ExitCode};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Result;
+use clap::Args;
 
 use super::{
     Failure, exit, print,
@@ -11,12 +16,32 @@ use super::{
     sinks, transition_filter, verify,
 };
 use crate::{
-    cli::DaemonArgs,
     model::Start,
     pipeline::Outlet,
     restart::Resume,
     settings::{self, Reading, Settings},
 };
+
+const EXAMPLES: &str = "\
+Examples:
+  sockstate run --example > config.toml         an example configuration
+  sockstate run --config config.toml --check    check it
+  sockstate run --config config.toml            SIGHUP reloads it, SIGTERM stops the daemon";
+
+/// Trace as a daemon, and deliver to the sinks of a configuration file, each with its own format, filter and queue.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct DaemonArgs {
+    /// The configuration file (docs/configuration.md).
+    #[arg(long, value_name = "FILE", default_value = "/etc/sockstate/config.toml")]
+    pub config: PathBuf,
+    /// Only check the configuration, and report all problems.
+    #[arg(long)]
+    pub check: bool,
+    /// Only print an example configuration with every key explained.
+    #[arg(long, conflicts_with = "check")]
+    pub example: bool,
+}
 
 pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
     if args.example {

@@ -7,18 +7,61 @@ use std::{
 };
 
 use anyhow::Result;
+use clap::{Args, ValueEnum};
 
 use super::{
     filter,
-    look::{as_table, look, show_gaps},
+    look::{LookFormat, as_table, look, show_gaps},
     union,
 };
 use crate::{
-    cli::{SocketsArgs, SortBy},
+    cli::SelectArgs,
     format,
-    model::{SocketEntry, SocketInfo, Transport},
+    model::{SocketEntry, SocketInfo, StateSet, Transport},
     pipeline,
+    values::parse_states,
 };
+
+const EXAMPLES: &str = "\
+Examples:
+  sockstate sockets                               like ss -tan, for all network namespaces, with ages and holders
+  sockstate sockets --state LISTEN --sort unread  the fullest accept queues first
+  sockstate sockets --comm nginx --format json    one program, for a script";
+
+/// Show all TCP sockets of all network namespaces, with the age of their state and the processes that hold them.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct SocketsArgs {
+    /// Format of the output [default: table on a terminal, otherwise json].
+    #[arg(long, value_enum, help_heading = "Output")]
+    pub format: Option<LookFormat>,
+    /// The order of the sockets.
+    #[arg(long, value_enum, default_value_t, value_name = "BY", help_heading = "Output")]
+    pub sort: SortBy,
+    /// Only these states, by netstat's or ss's name.
+    #[arg(long, value_name = "STATES", value_parser = parse_states, value_delimiter = ',', help_heading = "Filter")]
+    pub state: Vec<StateSet>,
+    #[command(flatten)]
+    pub select: SelectArgs,
+}
+
+/// The order of sockets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum SortBy {
+    /// The oldest first.
+    #[default]
+    Age,
+    /// State.
+    State,
+    /// Local end.
+    Local,
+    /// Remote end.
+    Remote,
+    /// The first holder.
+    Process,
+    /// The most unread bytes first.
+    Unread,
+}
 
 pub(super) fn run(args: &SocketsArgs) -> Result<ExitCode> {
     let filter = filter(&args.select)?;

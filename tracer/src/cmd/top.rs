@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IsTerminal},
+    path::PathBuf,
     process::ExitCode,
     sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
     thread,
@@ -9,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use clap::{Args, builder::PossibleValuesParser};
 use ratatui::{
     DefaultTerminal,
     crossterm::{
@@ -25,13 +27,14 @@ use super::{
     filter, too_large,
 };
 use crate::{
-    cli::{Colour, StuckRules, TopArgs},
+    cli::{Colour, SelectArgs, StuckRules},
     explain::Texts,
     kernel,
-    model::{Filter, Record},
+    model::{Filter, Record, Threshold},
     pipeline::now_ns,
     route::Router,
     tui::App,
+    values::{parse_speed, parse_threshold},
     wire::Parser,
 };
 
@@ -46,6 +49,35 @@ const TURN: Duration = Duration::from_millis(50);
 
 /// Lines of records, or the error that ends them.
 type Block = Result<Vec<u8>>;
+
+const EXAMPLES: &str = "\
+Examples:
+  sockstate top                               this host; ? shows the keys
+  sockstate top --comm nginx                  one program
+  sockstate top --from night.zst --speed 10   a recording, ten times as fast";
+
+/// Watch the sockets of this host or of a recording: states, rates, leaking processes, each socket's history, and what to do.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct TopArgs {
+    /// Show this recording instead of this host.
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
+    /// Play in real time (1), or FACTOR times as fast [default: without waiting].
+    #[arg(long, value_name = "FACTOR", value_parser = parse_speed, requires = "from")]
+    pub speed: Option<f64>,
+    /// Trace although another sockstate is tracing; every transition then costs twice.
+    #[arg(long, conflicts_with = "from")]
+    pub alongside: bool,
+    /// When a connection counts as stuck, instead of the defaults: [STATE][:PORTS][@COMM]=TIME, or never instead of TIME.
+    #[arg(long, value_name = "RULE", value_parser = parse_threshold, conflicts_with = "from")]
+    pub threshold: Vec<Threshold>,
+    /// Language of explanations [default: the language of the locale, or en].
+    #[arg(long, value_name = "LANG", value_parser = PossibleValuesParser::new(Texts::CODES))]
+    pub lang: Option<String>,
+    #[command(flatten)]
+    pub select: SelectArgs,
+}
 
 pub(super) fn run(args: &TopArgs) -> Result<ExitCode> {
     if !io::stdout().is_terminal() {

@@ -1,8 +1,9 @@
 //! `sockstate trace`.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
+use clap::Args;
 
 use super::{
     colours, only_csv,
@@ -10,10 +11,57 @@ use super::{
     transition_filter,
 };
 use crate::{
-    cli::TraceArgs,
+    cli::{Colour, FilterArgs, KernelArgs, RunArgs, StuckRules},
     format::{Format, FormatName, FormatOptions},
     sinks::Output,
 };
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  sockstate                                      every transition, live
+  sockstate --to CLOSE_WAIT                      connections that the peer has closed
+  sockstate --local-port 443 --format json       one service, as NDJSON
+  sockstate --comm nginx --snapshot              one program, existing sockets first
+  sockstate --remote 10.0.0.0/8 --output t.json  one network, into a file
+  sockstate stuck                                stuck sockets, holders, reasons
+  sockstate sockets --state CLOSE_WAIT           like ss, for all namespaces, with ages and holders
+  sockstate top                                  a live screen
+  sockstate explain CLOSE_WAIT                   what a state means, and who must act
+  sockstate doctor                               what works here, and what to do about the rest
+
+Exit status:
+  0  ended by a signal, --duration, --count or a closed pipe
+  1  the output failed; doctor: tracing does not work
+  2  bad arguments
+  3  this kernel cannot trace
+  4  privileges are missing
+  5  another sockstate is tracing";
+
+/// Trace transitions (what plain `sockstate` does).
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct TraceArgs {
+    /// Format of the output [default: table on a terminal, otherwise json].
+    #[arg(long, value_enum, help_heading = "Output")]
+    pub format: Option<FormatName>,
+    /// In CSV, put ' before cells that a spreadsheet would read as a formula: =, +, -, @, tab.
+    #[arg(long, help_heading = "Output")]
+    pub escape_formulas: bool,
+    /// Write to FILE instead of standard output.
+    #[arg(long, short, value_name = "FILE", help_heading = "Output")]
+    pub output: Option<PathBuf>,
+    /// Colour the table; auto: on a terminal, unless NO_COLOR is set.
+    #[arg(long, value_enum, default_value_t, help_heading = "Output")]
+    pub color: Colour,
+    #[command(flatten)]
+    pub run: RunArgs,
+    #[command(flatten)]
+    pub stuck: StuckRules,
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    #[command(flatten)]
+    pub kernel: KernelArgs,
+}
 
 pub(super) fn run(args: &TraceArgs) -> Result<ExitCode> {
     only_csv(args.escape_formulas, args.format)?;

@@ -1,43 +1,92 @@
-//! `sockstate stuck`, and `close-wait`.
+//! `sockstate stuck`.
+
+mod check;
+mod groups;
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, HashMap, HashSet},
-    path::Path,
+    collections::{HashMap, HashSet},
+    path::{Path, PathBuf},
     process::ExitCode,
     rc::Rc,
     thread,
 };
 
 use anyhow::Result;
+use clap::Args;
+use groups::{GroupBy, groups};
 
 use super::{
     Failure, filter,
-    look::{as_table, look},
+    look::{LookFormat, as_table, look},
     union,
 };
 use crate::{
-    cli::{GroupBy, StuckArgs},
-    format::{self, Group},
+    cli::SelectArgs,
+    format,
     look::Look,
     model::{
-        Diagnosis, Filter, Gap, InState, Process, Reason, SocketEntry, SocketInfo, SocketReport, State,
-        StateSet, Thresholds, Transport, Tuple, Workload, printable,
+        Diagnosis, Filter, InState, Reason, SocketEntry, SocketInfo, SocketReport, State, StateSet,
+        Threshold, Thresholds, Transport, Tuple,
     },
     pipeline,
     source::Openings,
     track::{self, diagnose},
+    values::{parse_duration, parse_duration_or_zero, parse_states, parse_threshold},
 };
 
-/// Exit codes of `--check`, as monitoring plugins have them.
-const WARNING: u8 = 1;
-const CRITICAL: u8 = 2;
-const UNKNOWN: u8 = 3;
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  sockstate stuck                                 sockets past the threshold of their state, holders, reasons
+  sockstate close-wait --group-by process         which processes leak, and how many sockets
+  sockstate stuck --older-than 10s --port 443     one service, ten seconds or longer in a state
+  sockstate stuck --check --warn 10 --crit 100    for Nagios and compatible monitoring
+  sockstate stuck --from night.zst                at the end of a recording";
 
-/// `stuck --state CLOSE_WAIT`.
-pub(super) fn close_wait(mut args: StuckArgs) -> Result<ExitCode> {
-    args.state = vec![StateSet::from(State::CloseWait)];
-    run(&args)
+/// Show stuck sockets: for how long, which process holds them, why, and what to do. Needs no running tracer.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct StuckArgs {
+    /// Format of the output [default: table on a terminal, otherwise json].
+    #[arg(long, value_enum, help_heading = "Output")]
+    pub format: Option<LookFormat>,
+    /// Count sockets in groups instead of listing each one.
+    #[arg(long, value_enum, value_name = "BY", help_heading = "Output")]
+    pub group_by: Option<GroupBy>,
+    /// For --group-by stack: the output of `sockstate hunt --format json`, which may still be running.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub hunt: Option<PathBuf>,
+    /// Show the sockets that were stuck at the end of this recording, instead of this host's.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["check", "watch", "threshold"])]
+    pub from: Option<PathBuf>,
+    /// Repeat every TIME (2s if TIME is left out).
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "2s", value_parser = parse_duration, conflicts_with = "check", help_heading = "Output")]
+    pub watch: Option<std::time::Duration>,
+
+    /// Only these states, by netstat's or ss's name.
+    #[arg(long, value_name = "STATES", value_parser = parse_states, value_delimiter = ',', help_heading = "Threshold")]
+    pub state: Vec<StateSet>,
+    /// Use TIME instead of the time of each threshold; states without a threshold are shown only with --state.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration_or_zero, help_heading = "Threshold")]
+    pub older_than: Option<std::time::Duration>,
+    /// When a socket counts as stuck, instead of the defaults: [STATE][:PORTS][@COMM]=TIME, or never instead of TIME.
+    ///
+    /// Examples: CLOSE_WAIT=5m, :8080=30s, CLOSE_WAIT@backup=never.
+    #[arg(long, value_name = "RULE", value_parser = parse_threshold, help_heading = "Threshold")]
+    pub threshold: Vec<Threshold>,
+
+    /// Write one line as a monitoring plugin does, with exit status 0, 1 (warning), 2 (critical) or 3 (unknown).
+    #[arg(long, help_heading = "Check")]
+    pub check: bool,
+    /// Number of stuck sockets for a warning.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "check", help_heading = "Check")]
+    pub warn: usize,
+    /// Number of stuck sockets for the critical status.
+    #[arg(long, value_name = "N", default_value_t = 10, requires = "check", help_heading = "Check")]
+    pub crit: usize,
+
+    #[command(flatten)]
+    pub select: SelectArgs,
 }
 
 pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {
@@ -54,18 +103,19 @@ pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {
         let (stuck, look) = match find(args, &filter) {
             Err(error) if args.check => {
                 super::print([format!("SOCKSTATE UNKNOWN - {error}\n")])?;
-                return Ok(ExitCode::from(UNKNOWN));
+                return Ok(ExitCode::from(check::UNKNOWN));
             }
             found => found?,
         };
         if args.check {
-            let code = check(args, &stuck, &look)?;
+            let (line, code) = check::status(args.warn, args.crit, &stuck, &look.gaps);
+            super::print([line])?;
             leave(stuck, look);
-            return Ok(code);
+            return Ok(ExitCode::from(code));
         }
         // Texts are made only when a socket is shown: texts for all sockets would take most of the memory.
         let explain = |report: &SocketReport| {
-            diagnose(report, look.foreign.get(&report.socket.netns).map(std::path::PathBuf::as_path))
+            diagnose(report, look.foreign.get(&report.socket.netns).map(PathBuf::as_path))
         };
         let time = format::look_time(pipeline::now_ns());
         if args.watch.is_some() && as_table {
@@ -202,159 +252,5 @@ fn drop_doubles(stuck: &mut Vec<SocketEntry>) {
         stuck.retain(|entry| {
             entry.report.socket.transport == Transport::Tcp || !tcp.contains(&place(&entry.report.socket))
         });
-    }
-}
-
-fn check(args: &StuckArgs, stuck: &[SocketEntry], look: &Look) -> Result<ExitCode> {
-    let (line, code) = status(args.warn, args.crit, stuck, &look.gaps);
-    super::print([line])?;
-    Ok(ExitCode::from(code))
-}
-
-/// The line and exit code of a monitoring plugin.
-fn status(warn: usize, crit: usize, stuck: &[SocketEntry], gaps: &[Gap]) -> (String, u8) {
-    let certain = || stuck.iter().filter(|looked| !looked.report.may_be_stuck);
-    let count = certain().count();
-    let unsure = stuck.len() - count;
-    let (word, code) = match count {
-        _ if count >= crit => ("CRITICAL", CRITICAL),
-        _ if count >= warn => ("WARNING", WARNING),
-        _ if !gaps.is_empty() || stuck.len() >= warn => ("UNKNOWN", UNKNOWN),
-        _ => ("OK", 0),
-    };
-    let oldest = stuck.first().and_then(|looked| looked.report.idle_ns()).unwrap_or(0) / 1_000_000_000;
-    let most = groups(GroupBy::Process, certain(), None, track::reason);
-    let whose =
-        most.first().map(|group| format!(", {} of them {}", group.count, group.key)).unwrap_or_default();
-    let gaps: String = gaps.iter().map(|gap| format!("; {}", gap.why)).collect();
-    let unsure = match unsure {
-        0 => String::new(),
-        count => format!("; {count} may be stuck, because their ages are not known"),
-    };
-    // In a plugin's output, performance data follows a bar or a line feed.
-    let text = printable(&format!("SOCKSTATE {word} - {count} sockets stuck{whose}{unsure}{gaps}"))
-        .replace('|', "/");
-    (format!("{text} | stuck={count};{warn};{crit};0 oldest={oldest}s\n"), code)
-}
-
-fn groups<'a>(
-    by: GroupBy,
-    stuck: impl IntoIterator<Item = &'a SocketEntry>,
-    openings: Option<&Openings>,
-    reason: impl Fn(&SocketReport) -> Reason,
-) -> Vec<Group> {
-    let mut groups: BTreeMap<String, Group> = BTreeMap::new();
-    for looked in stuck {
-        let report = &looked.report;
-        let reason = reason(report);
-        for key in keys(by, looked, openings, reason) {
-            let group = groups.entry(key.clone()).or_insert_with(|| Group { key, ..Group::default() });
-            group.count += 1;
-            group.oldest_ns = group.oldest_ns.max(report.idle_ns());
-            group.unread_bytes += u64::from(report.socket.unread_bytes());
-            *group.states.entry(report.socket.state.name()).or_default() += 1;
-            *group.reasons.entry(reason.name()).or_default() += 1;
-        }
-    }
-    let mut groups: Vec<Group> = groups.into_values().collect();
-    groups.sort_by_key(|group| Reverse(group.count));
-    groups
-}
-
-/// The groups of a socket; several if several processes hold it.
-fn keys(by: GroupBy, looked: &SocketEntry, openings: Option<&Openings>, reason: Reason) -> Vec<String> {
-    let report = &looked.report;
-    let tuple = report.socket.tuple;
-    match by {
-        GroupBy::Process => {
-            let mut keys: Vec<String> = report.holders.iter().map(|holder| name(&holder.process)).collect();
-            keys.dedup();
-            if keys.is_empty() {
-                keys.push(held_by_nobody(report, reason));
-            }
-            keys
-        }
-        GroupBy::Listener => vec![match report.listening().next() {
-            Some(_) => format!("port {}", tuple.local_port),
-            None => "none".into(),
-        }],
-        GroupBy::Peer => vec![tuple.remote.canonical().to_string()],
-        GroupBy::Stack => {
-            let found = openings.and_then(|openings| openings.find(report.socket.netns, &tuple));
-            vec![match found {
-                Some(Ok(stack)) => format!("{} at {}", stack.by.name(), format::opened_at(stack)),
-                Some(Err(why)) => why.text().to_owned(),
-                None => "not reported by the hunt".to_owned(),
-            }]
-        }
-        GroupBy::Container => {
-            let key = |workload: Workload<'_>| {
-                let container = workload.container.map(|container| container.id.as_str());
-                container.or(workload.unit).unwrap_or("none").to_owned()
-            };
-            let mut keys: Vec<String> = looked.workloads().into_iter().map(key).collect();
-            keys.sort();
-            keys.dedup();
-            keys
-        }
-    }
-}
-
-fn name(process: &Process) -> String {
-    format!("{} ({})", process.comm, process.pid)
-}
-
-/// The group of a socket without a known holder.
-fn held_by_nobody(report: &SocketReport, reason: Reason) -> String {
-    let has_file = report.socket.inode != 0;
-    match (report.socket.state, reason) {
-        _ if report.of_kernel => "kernel".into(),
-        (_, Reason::InFlight) => "in flight".into(),
-        (_, Reason::HolderHidden) => "hidden".into(),
-        _ if has_file && report.hidden_holders => "hidden".into(),
-        (State::CloseWait, Reason::Unknown) => "unknown".into(),
-        _ if has_file => "unknown".into(),
-        (State::CloseWait | State::Established | State::NewSynRecv | State::SynRecv, _) => {
-            let listening = track::names(report.listening());
-            listening.map_or_else(|| "nobody".into(), |names| format!("never accepted by {names}"))
-        }
-        _ => "nobody".into(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::model::{Connection, Holder, Via};
-
-    #[test]
-    fn only_certain_sockets_count_for_a_process() {
-        let entry = |may_be_stuck, pid, comm: &str| {
-            let mut report = SocketReport::new(SocketInfo::bare(1, State::CloseWait, Tuple::example()));
-            report.may_be_stuck = may_be_stuck;
-            let process = Arc::new(Process { pid, comm: comm.into(), ..Process::default() });
-            let via = Via::Descriptor(7);
-            report.holders.push(Holder { process, via, tid: None, close_on_exec: Some(false), watch: None });
-            SocketEntry { report, subject: Rc::clone(&Connection::example().subject) }
-        };
-        let unsure = || entry(true, 12, "nginx");
-        for (stuck, start, code) in [
-            (
-                vec![unsure(), unsure()],
-                "SOCKSTATE UNKNOWN - 0 sockets stuck; 2 may be stuck, because",
-                UNKNOWN,
-            ),
-            (
-                vec![entry(false, 34, "python3"), unsure(), unsure()],
-                "SOCKSTATE WARNING - 1 sockets stuck, 1 of them python3 (34); 2 may be stuck, because",
-                WARNING,
-            ),
-        ] {
-            let (line, exit) = status(1, 10, &stuck, &[]);
-            assert!(line.starts_with(start) && !line.contains("nginx"), "{line}");
-            assert_eq!(exit, code, "{line}");
-        }
     }
 }

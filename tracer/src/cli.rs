@@ -1,0 +1,211 @@
+//! Groups of flags that several subcommands share, for clap; the configuration file has the same keys. The doc comments
+//! are the help texts.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum, builder::PossibleValue};
+use ipnet::IpNet;
+
+use crate::{
+    format::FormatName,
+    model::{Ports, StateSet, Threshold},
+    values::{
+        parse_duration, parse_duration_or_zero, parse_ports, parse_prefix, parse_ring_size, parse_states,
+        parse_threshold,
+    },
+};
+
+impl ValueEnum for FormatName {
+    fn value_variants<'a>() -> &'a [Self] {
+        const { &Self::ALL }
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name).help(self.help))
+    }
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Colour {
+    /// On a terminal, unless NO_COLOR is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// The hook for transitions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum HookName {
+    /// The best hook that works.
+    #[default]
+    Auto,
+    /// The BTF-typed tracepoint.
+    TpBtf,
+    /// The classic tracepoint.
+    Tracepoint,
+}
+
+/// The hooks for mini-sockets: half-open connections, TIME_WAIT, FIN_WAIT2 after close().
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum TierName {
+    /// The best tier that works.
+    #[default]
+    Auto,
+    /// fentry on the functions of mini-sockets.
+    // `1`, `2` and `3` are accepted as short names of fentry, timers and estimate; kprobe has no number.
+    #[value(alias = "1")]
+    Fentry,
+    /// kprobes on the functions of mini-sockets.
+    Kprobe,
+    /// Tracepoints of the mini-sockets' timers.
+    #[value(alias = "2")]
+    Timers,
+    /// No hooks: transitions of mini-sockets are estimated.
+    #[value(alias = "3")]
+    Estimate,
+    /// No hooks and no estimate.
+    None,
+}
+
+/// Selects sockets by their ends and their processes.
+#[derive(Args, Clone, Debug, Default, PartialEq)]
+pub struct SelectArgs {
+    /// Only IPv4; v4-mapped addresses count as IPv4.
+    #[arg(long, short = '4', conflicts_with = "ipv6", help_heading = "Filter")]
+    pub ipv4: bool,
+    /// Only IPv6.
+    #[arg(long, short = '6', help_heading = "Filter")]
+    pub ipv6: bool,
+    /// Local or remote port: 443, 80,443, 8000-8099.
+    #[arg(long, short, value_name = "PORTS", value_parser = parse_ports, help_heading = "Filter")]
+    pub port: Option<Ports>,
+    /// Local port.
+    #[arg(long, short = 'L', value_name = "PORTS", value_parser = parse_ports, visible_alias = "localport", help_heading = "Filter")]
+    pub local_port: Option<Ports>,
+    /// Remote port.
+    #[arg(long, short = 'D', value_name = "PORTS", value_parser = parse_ports, visible_alias = "remoteport", help_heading = "Filter")]
+    pub remote_port: Option<Ports>,
+    /// Local address or prefix, e.g. 10.0.0.0/8.
+    #[arg(long, value_name = "PREFIX", value_parser = parse_prefix, value_delimiter = ',', help_heading = "Filter")]
+    pub local: Vec<IpNet>,
+    /// Remote address or prefix.
+    #[arg(long, value_name = "PREFIX", value_parser = parse_prefix, value_delimiter = ',', help_heading = "Filter")]
+    pub remote: Vec<IpNet>,
+    /// Process id: whole connections that this process opened, holds, or accepted and then closed, or whose listener it owns.
+    ///
+    /// A trace shows such a connection from its first transition on. Which worker has accepted a connection is known when the worker
+    /// closes it. `stuck` and `sockets` show the sockets that the process holds.
+    #[arg(long, value_name = "PID", value_delimiter = ',', help_heading = "Filter")]
+    pub pid: Vec<u32>,
+    /// Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm).
+    #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Filter")]
+    pub comm: Vec<String>,
+    /// Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net.
+    ///
+    /// Commands that run for some time follow a name, or a path outside of /proc: the namespace may not exist yet, and may be deleted
+    /// and created again.
+    #[arg(long, value_name = "NETNS", help_heading = "Filter")]
+    pub netns: Option<String>,
+    /// Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service.
+    #[arg(long, value_name = "PATH", help_heading = "Filter")]
+    pub cgroup: Option<String>,
+}
+
+/// Options of the kernel programs.
+#[derive(Args, Clone, Debug, PartialEq)]
+pub struct KernelArgs {
+    /// Size of the ring buffer between kernel and sockstate, a power of two: 1M, 64M.
+    #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = parse_ring_size, help_heading = "Kernel")]
+    pub ring_size: u32,
+    /// How often to compare the connections with the kernel's tables; also done after a loss. 0 for never.
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_duration_or_zero, help_heading = "Kernel")]
+    pub resync: std::time::Duration,
+    /// Trace although another sockstate is tracing; every transition then costs twice.
+    #[arg(long, help_heading = "Kernel")]
+    pub alongside: bool,
+    /// The hook for transitions.
+    #[arg(long, value_enum, default_value_t, help_heading = "Kernel")]
+    pub hook: HookName,
+    /// The hooks for mini-sockets: half-open connections, TIME_WAIT, FIN_WAIT2 after close().
+    #[arg(long, value_enum, default_value_t, help_heading = "Kernel")]
+    pub tier: TierName,
+    /// Read BTF from this file instead of the kernel's.
+    #[arg(long, value_name = "FILE", help_heading = "Kernel")]
+    pub btf: Option<PathBuf>,
+}
+
+impl Default for KernelArgs {
+    /// The defaults of the flags.
+    fn default() -> Self {
+        Self {
+            ring_size: 16 << 20,
+            resync: std::time::Duration::from_secs(300),
+            alongside: false,
+            hook: HookName::Auto,
+            tier: TierName::Auto,
+            btf: None,
+        }
+    }
+}
+
+/// Selects transitions.
+#[derive(Args, Clone, Debug, Default, PartialEq)]
+pub struct FilterArgs {
+    #[command(flatten)]
+    pub select: SelectArgs,
+    /// State before the transition, by netstat's or ss's name in any case: CLOSE_WAIT, close-wait, connected.
+    #[arg(long, value_name = "STATES", value_parser = parse_states, value_delimiter = ',', help_heading = "Filter")]
+    pub from: Vec<StateSet>,
+    /// State after the transition.
+    #[arg(long, value_name = "STATES", value_parser = parse_states, value_delimiter = ',', help_heading = "Filter")]
+    pub to: Vec<StateSet>,
+}
+
+/// When a connection counts as stuck.
+#[derive(Args, Clone, Debug, Default, PartialEq)]
+pub struct StuckRules {
+    /// When a connection counts as stuck, instead of the defaults: [STATE][:PORTS][@COMM]=TIME, or never instead of TIME.
+    #[arg(long, value_name = "RULE", value_parser = parse_threshold, help_heading = "Stuck")]
+    pub threshold: Vec<Threshold>,
+    /// Do not report stuck connections.
+    #[arg(long, conflicts_with = "threshold", help_heading = "Stuck")]
+    pub no_stuck: bool,
+}
+
+/// What to write, and for how long.
+#[derive(Args, Clone, Debug, Default, PartialEq)]
+pub struct RunArgs {
+    /// Write the existing sockets first.
+    #[arg(long, help_heading = "Output")]
+    pub snapshot: bool,
+    /// Add the owner's command line, which may have secrets.
+    #[arg(long, help_heading = "Output")]
+    pub cmdline: bool,
+    /// Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435.
+    #[arg(long, value_name = "ADDRESS", help_heading = "Output")]
+    pub metrics: Option<std::net::SocketAddr>,
+    /// Add metrics of the N processes with the most stuck sockets: up to N more series at a time.
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Output")]
+    pub metrics_top: usize,
+    /// End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "End")]
+    pub duration: Option<std::time::Duration>,
+    /// End after N transitions.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "End")]
+    pub count: Option<u64>,
+}
+
+/// The keys before the first table of a configuration.
+#[derive(Args, Clone, Debug, Default, PartialEq)]
+pub struct DaemonKeys {
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Keep the kernel programs attached when sockstate ends, pinned in this directory of a BPF file system (/sys/fs/bpf/sockstate),
+    /// so that the next process goes on without a gap; `sockstate detach` removes them.
+    #[arg(long, value_name = "DIR", help_heading = "End")]
+    pub pin: Option<PathBuf>,
+}
