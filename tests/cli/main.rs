@@ -3,6 +3,7 @@
 
 mod check;
 mod foreign;
+mod widths;
 
 use std::process::{Command, Output};
 

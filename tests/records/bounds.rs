@@ -241,7 +241,7 @@ fn a_stuck_record_fits_into_a_datagram_in_every_format() {
             *longest = bytes.max(*longest);
         }
         let mut table = Vec::new();
-        Table::new(false).record(1, &Record::Stuck(hostile.stuck()), &mut table);
+        Table::new(false, None).record(1, &Record::Stuck(hostile.stuck()), &mut table);
         Csv.record(1, &Record::Stuck(hostile.stuck()), &mut table);
         assert!(table.len() < 8 << 10, "{}", table.len());
     }

@@ -37,7 +37,7 @@ fn nasty_names() {
         assert!(!csv.trim_end().chars().any(char::is_control), "{csv:?}");
         assert_eq!(fields(csv.trim_end()), 11, "{csv}");
 
-        let table = written(&mut TableFormat::new(false), &transition);
+        let table = written(&mut TableFormat::new(false, None), &transition);
         assert_eq!(table.matches('\n').count(), 1);
         assert!(!table.trim_end().chars().any(char::is_control), "{table:?}");
     }
@@ -68,8 +68,8 @@ fn csv_has_the_columns_of_tcpstates() {
 #[test]
 fn colours_only_when_asked_for() {
     let transition = connect_by(b"curl");
-    assert!(written(&mut TableFormat::new(true), &transition).contains("\x1b["));
-    assert!(!written(&mut TableFormat::new(false), &transition).contains('\x1b'));
+    assert!(written(&mut TableFormat::new(true, None), &transition).contains("\x1b["));
+    assert!(!written(&mut TableFormat::new(false, None), &transition).contains('\x1b'));
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn unknown_states_keep_their_number() {
     schema::check(&record);
     assert_eq!((&record["to"], &record["to_number"]), (&"UNKNOWN".into(), &13.into()));
     assert_eq!(record["errno"], "E4095");
-    assert!(written(&mut TableFormat::new(false), &transition).contains("UNKNOWN(13)"));
+    assert!(written(&mut TableFormat::new(false, None), &transition).contains("UNKNOWN(13)"));
 }
 
 #[test]
@@ -128,6 +128,6 @@ fn losses_are_records() {
     let read = Parser::default().parse(&out).expect("a record").expect("known");
     assert_eq!(read, lost);
     let mut out = Vec::new();
-    TableFormat::new(false).record(3, &lost, &mut out);
+    TableFormat::new(false, None).record(3, &lost, &mut out);
     assert!(String::from_utf8(out).expect("text").contains("LOST 12 transitions (ring)"));
 }

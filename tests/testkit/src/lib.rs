@@ -29,6 +29,8 @@ pub mod skipping;
 #[cfg(feature = "tests")]
 pub mod sockets;
 #[cfg(feature = "tests")]
+pub mod terminal;
+#[cfg(feature = "tests")]
 pub mod tools;
 #[cfg(feature = "tests")]
 pub mod tun;

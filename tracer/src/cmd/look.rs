@@ -73,7 +73,7 @@ pub(super) fn look(
 pub(super) fn show_gaps(as_table: bool, netns: Option<u32>, gaps: &[Gap], time: &str) -> io::Result<()> {
     match (gaps, as_table) {
         ([], _) => Ok(()),
-        (_, true) => super::print([format::gaps_table(gaps)]),
+        (_, true) => super::print([format::gaps_table(gaps, super::terminal_width())]),
         (_, false) => super::print([format::look_json(netns, gaps, time)]),
     }
 }

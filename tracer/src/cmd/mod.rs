@@ -220,6 +220,12 @@ fn colours(choice: Colour, is_terminal: bool) -> bool {
     }
 }
 
+/// The width of the terminal that shows standard output; `None` if that is no terminal, or has no width.
+fn terminal_width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    (size.ws_col > 0).then_some(size.ws_col.into())
+}
+
 /// Refuses `--escape-formulas` for formats other than CSV.
 fn only_csv(escape_formulas: bool, format: Option<FormatName>) -> Result<(), Failure> {
     if escape_formulas && format.is_none_or(|format| format.name != "csv") {

@@ -16,7 +16,7 @@ use super::{
     feed::{Feed, Playback},
     filter, only_csv,
     record::EXAMPLES,
-    with_states,
+    terminal_width, with_states,
 };
 use crate::{
     cli::{Colour, FilterArgs},
@@ -85,8 +85,11 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 
 fn format(args: &ReplayArgs) -> Box<dyn Format> {
     let is_terminal = std::io::stdout().is_terminal();
-    let options =
-        FormatOptions { colour: colours(args.color, is_terminal), escape_formulas: args.escape_formulas };
+    let options = FormatOptions {
+        colour: colours(args.color, is_terminal),
+        width: terminal_width(),
+        escape_formulas: args.escape_formulas,
+    };
     args.format.unwrap_or_else(|| FormatName::default(is_terminal)).make(options)
 }
 

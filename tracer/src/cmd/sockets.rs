@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use super::{
     filter,
     look::{LookFormat, as_table, look, show_gaps},
-    union,
+    terminal_width, union,
 };
 use crate::{
     cli::SelectArgs,
@@ -71,7 +71,7 @@ pub(super) fn run(args: &SocketsArgs) -> Result<ExitCode> {
     let sockets = below_their_connections(sockets);
     let (as_table, time) = (as_table(args.format), format::look_time(pipeline::now_ns()));
     if as_table {
-        super::print([format::sockets_table(sockets.iter().map(|looked| &looked.report))])?;
+        super::print([format::sockets_table(sockets.iter().map(|looked| &looked.report), terminal_width())])?;
     } else {
         super::print(sockets.iter().map(|looked| format::socket_json(looked, &time)))?;
     }

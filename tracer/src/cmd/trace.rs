@@ -8,7 +8,7 @@ use clap::Args;
 use super::{
     colours, only_csv,
     session::{self, Session},
-    transition_filter,
+    terminal_width, transition_filter,
 };
 use crate::{
     cli::{Colour, FilterArgs, KernelArgs, RunArgs, StuckRules},
@@ -77,7 +77,10 @@ pub(super) fn run(args: &TraceArgs) -> Result<ExitCode> {
 /// The chosen format; by default a table on a terminal, otherwise JSON.
 fn format(args: &TraceArgs, output: &Output) -> Box<dyn Format> {
     let is_terminal = output.is_terminal();
-    let options =
-        FormatOptions { colour: colours(args.color, is_terminal), escape_formulas: args.escape_formulas };
+    let options = FormatOptions {
+        colour: colours(args.color, is_terminal),
+        width: is_terminal.then(terminal_width).flatten(),
+        escape_formulas: args.escape_formulas,
+    };
     args.format.unwrap_or_else(|| FormatName::default(is_terminal)).make(options)
 }

@@ -7,6 +7,8 @@ use super::{Csv, EscapedCsv, Format, Json, OfRecords, Table, ecs::Ecs, otlp::Otl
 pub struct FormatOptions {
     /// Whether the formats for people have colours.
     pub colour: bool,
+    /// The width of the terminal that shows the output; `None` if no terminal does.
+    pub width: Option<usize>,
     /// In CSV, no cell begins like a formula.
     pub escape_formulas: bool,
 }
@@ -27,7 +29,7 @@ impl FormatName {
         Self {
             name: "table",
             help: "A table for people",
-            make: |options| Box::new(Table::new(options.colour)),
+            make: |options| Box::new(Table::new(options.colour, options.width)),
         },
         Self {
             name: "json",

@@ -1,22 +1,40 @@
-//! For people: one line a transition, aligned, coloured on a terminal.
+//! For people: one line a transition, aligned, coloured on a terminal. [`columns`] has what fits which width.
 
-use std::io::Write;
+mod columns;
+
+use columns::{Field, fields};
 
 use super::{Format, time::Times};
-use crate::display::{duration, endpoints, lower_bound, palette, readable};
-use crate::model::{Connection, Owner, Record, Role, State, Transition, bounds::SENTENCE, printable};
+use crate::display::{Layout, duration, endpoints, lower_bound, palette, readable};
+use crate::model::{Connection, InState, Record, Role, State, Transition, bounds::SENTENCE, printable};
 
 /// The format.
 pub struct Table {
     times: Times,
     colour: bool,
+    fields: &'static [Field],
+    layout: Layout,
+}
+
+/// The cells of a record that depend on its kind.
+#[derive(Default)]
+struct States {
+    /// The earlier state, or what is shown instead.
+    from: String,
+    /// The state, without an arrow.
+    to: String,
+    /// The arrow before the state.
+    arrow: &'static str,
+    in_state: Option<InState>,
 }
 
 impl Table {
-    /// With or without colours.
+    /// With or without colours; for a terminal of `width`, or with all columns.
     #[must_use]
-    pub fn new(colour: bool) -> Self {
-        Self { times: Times::clock(), colour }
+    pub fn new(colour: bool, width: Option<usize>) -> Self {
+        let fields = fields(width);
+        let columns = fields.iter().map(|field| field.column()).collect();
+        Self { times: Times::clock(), colour, fields, layout: Layout { columns, width } }
     }
 
     fn state(&self, state: State) -> String {
@@ -24,101 +42,135 @@ impl Table {
             State::Unknown(number) => format!("UNKNOWN({number})"),
             known => known.name().to_owned(),
         };
-        self.paint(palette::of(state).sgr, &format!("{name:<11}"))
+        self.paint(palette::of(state).sgr, &name)
     }
 
-    /// The columns that every kind of line has.
-    fn side(&mut self, time_ns: i64, conn: &Connection, out: &mut Vec<u8>) {
-        self.times.write(time_ns, 3, out);
-        let (pid, comm) = owner(conn.subject.owner.as_ref());
+    fn time(&mut self, time_ns: i64, digits: usize) -> String {
+        let mut text = Vec::new();
+        self.times.write(time_ns, digits, &mut text);
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// The cells of a record, up to the last one that the record has.
+    fn cells(&mut self, time_ns: i64, conn: &Connection, states: &States) -> Vec<String> {
+        let owner = conn.subject.owner.as_ref();
         let (local, remote) = endpoints(&conn.tuple, None);
-        let role = conn.role.map_or("-", Role::name);
-        // Writing to a vector does not fail.
-        let _ = write!(out, " {pid:>7} {comm:<15} {role:<8} {local:<22} {remote:<22} ");
+        let age = states.in_state;
+        let cell = |table: &mut Self, field: Field| match field {
+            Field::Time => table.time(time_ns, 3),
+            Field::Clock => table.time(time_ns, 0),
+            Field::Pid => owner.map_or_else(|| "-".to_owned(), |owner| owner.pid().to_string()),
+            Field::Comm(_) => owner.map_or_else(|| "-".to_owned(), |owner| printable(&owner.comm)),
+            Field::Role => conn.role.map_or("-", Role::name).to_owned(),
+            Field::Local(_) => local.clone(),
+            Field::LocalPort => format!(":{}", local.rsplit(':').next().unwrap_or_default()),
+            Field::Remote(_) => remote.clone(),
+            Field::From => states.from.clone(),
+            Field::To => format!("{:<3}{}", states.arrow, states.to),
+            Field::State if states.to.is_empty() => states.from.clone(),
+            Field::State => states.to.clone(),
+            Field::Ms => age.map_or_else(
+                || "-".to_owned(),
+                |age| format!("{}{:.3}", lower_bound(age), age.ns as f64 / 1e6),
+            ),
+            Field::Lasted => {
+                age.map_or_else(|| "-".to_owned(), |age| format!("{}{}", lower_bound(age), duration(age.ns)))
+            }
+        };
+        let has = |field: &&Field| match field {
+            Field::To => !states.to.is_empty(),
+            Field::Ms | Field::Lasted => !states.arrow.is_empty(),
+            _ => true,
+        };
+        let fields = self.fields;
+        fields.iter().take_while(has).map(|field| cell(self, *field)).collect()
     }
 
-    fn transition(&mut self, transition: &Transition, out: &mut Vec<u8>) -> std::io::Result<()> {
-        self.side(transition.time_ns, &transition.conn, out);
-        let ms = transition.in_state.map_or_else(
-            || "-".to_owned(),
-            |time| format!("{}{:.3}", lower_bound(time), time.ns as f64 / 1e6),
-        );
-        let mut cause = transition.cause.map_or_else(String::new, |cause| format!("  {}", cause.name()));
+    /// Whether the state before a transition has a column.
+    fn has_from(&self) -> bool {
+        self.fields.contains(&Field::From)
+    }
+
+    fn transition(&mut self, transition: &Transition) -> String {
+        let mut text = transition.cause.map_or_else(String::new, |cause| cause.name().to_owned());
         if let Some(why) = transition.reset_why {
-            cause.push_str(&format!(" ({why})"));
+            text.push_str(&format!(" ({why})"));
         }
         if !transition.exact {
-            cause.push_str("  estimate");
+            text.push_str("  estimate");
         }
         if transition.illegal {
-            cause.push_str("  TCP does not do this");
+            text.push_str("  TCP does not do this");
         }
-        let (from, to) = (self.state(transition.from), self.state(transition.to));
-        writeln!(out, "{from} -> {to} {ms:>12}{cause}")
+        let states = States {
+            from: self.state(transition.from),
+            to: self.state(transition.to),
+            arrow: "->",
+            in_state: transition.in_state,
+        };
+        let cells = self.cells(transition.time_ns, &transition.conn, &states);
+        self.layout.row(&cells, 2, text.trim_start())
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
         if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
+
+    fn row(&mut self, record: &Record) -> Option<String> {
+        let one = |from: String| States { from, ..States::default() };
+        let (time_ns, conn, states, gap, text) = match record {
+            Record::Transition(transition) => return Some(self.transition(transition)),
+            Record::Snapshot(snapshot) => {
+                let (is, existing) = match snapshot.conn.mini {
+                    true => ("is (mini)", "existing (mini)"),
+                    false => ("is", "existing"),
+                };
+                let to = self.state(snapshot.state);
+                let text = if self.has_from() { "" } else { existing };
+                (snapshot.time_ns, &snapshot.conn, States { to, ..one(is.to_owned()) }, 2, text.to_owned())
+            }
+            Record::Resync(resync) => {
+                let from = resync.was.map_or_else(|| "-".to_owned(), |was| self.state(was));
+                let states = States { to: self.state(resync.state), arrow: "=>", ..one(from) };
+                (resync.time_ns, &resync.conn, states, 2, "corrected".to_owned())
+            }
+            Record::Stuck(stuck) => {
+                let reason = stuck.found.as_ref().map_or("", |found| found.1.why.as_str());
+                let text = format!("STUCK for {}{}", lower_bound(stuck.age), duration(stuck.age.ns));
+                let text = format!("{}  {}", self.paint("1;31", &text), readable(reason, SENTENCE));
+                (stuck.time_ns, &stuck.conn, one(self.state(stuck.state)), 1, text)
+            }
+            Record::Resolved(resolved) => {
+                let time = format!("{}{}", lower_bound(resolved.age), duration(resolved.age.ns));
+                let text = format!("no longer stuck, after {time}");
+                (resolved.time_ns, &resolved.conn, one(self.state(resolved.state)), 1, text)
+            }
+            Record::Lost(lost) => {
+                let mut text = format!("LOST {} transitions ({})", lost.count, lost.place.name());
+                if lost.in_doubt > 0 {
+                    text.push_str(&format!(", {} in doubt", lost.in_doubt));
+                }
+                let digits = if self.fields.first() == Some(&Field::Time) { 3 } else { 0 };
+                let time = self.time(lost.time_ns, digits);
+                return Some(self.layout.row(&[time], 1, &self.paint("1;31", &text)));
+            }
+            Record::Aggregate(_) | Record::Start(_) | Record::Stop(_) => return None,
+        };
+        let cells = self.cells(time_ns, conn, &states);
+        Some(self.layout.row(&cells, gap, &text))
+    }
 }
 
 impl Format for Table {
     fn header(&mut self, out: &mut Vec<u8>) {
-        let line = format!(
-            "{:<12} {:>7} {:<15} {:<8} {:<22} {:<22} {:<11}    {:<11} {:>12}\n",
-            "TIME", "PID", "COMM", "ROLE", "LOCAL", "REMOTE", "FROM", "TO", "MS"
-        );
+        let line = self.layout.header("");
         out.extend_from_slice(self.paint("1", line.trim_end()).as_bytes());
         out.push(b'\n');
     }
 
     fn record(&mut self, _: u64, record: &Record, out: &mut Vec<u8>) {
-        // Writing to a vector does not fail.
-        let _ = match record {
-            Record::Transition(transition) => self.transition(transition, out),
-            Record::Snapshot(snapshot) => {
-                self.side(snapshot.time_ns, &snapshot.conn, out);
-                let mini = if snapshot.conn.mini { "is (mini)" } else { "is" };
-                writeln!(out, "{mini:<11}    {}", self.state(snapshot.state))
-            }
-            Record::Resync(resync) => {
-                self.side(resync.time_ns, &resync.conn, out);
-                let was = resync.was.map_or_else(|| format!("{:<11}", "-"), |was| self.state(was));
-                writeln!(out, "{was} => {} {:>12}  corrected", self.state(resync.state), "-")
-            }
-            Record::Stuck(stuck) => {
-                self.side(stuck.time_ns, &stuck.conn, out);
-                let reason = stuck.found.as_ref().map_or("", |found| found.1.why.as_str());
-                let text = format!("STUCK for {}{}", lower_bound(stuck.age), duration(stuck.age.ns));
-                writeln!(
-                    out,
-                    "{} {}  {}",
-                    self.state(stuck.state),
-                    self.paint("1;31", &text),
-                    readable(reason, SENTENCE)
-                )
-            }
-            Record::Resolved(resolved) => {
-                self.side(resolved.time_ns, &resolved.conn, out);
-                let time = format!("{}{}", lower_bound(resolved.age), duration(resolved.age.ns));
-                writeln!(out, "{} no longer stuck, after {time}", self.state(resolved.state))
-            }
-            Record::Lost(lost) => {
-                self.times.write(lost.time_ns, 3, out);
-                let mut text = format!("LOST {} transitions ({})", lost.count, lost.place.name());
-                if lost.in_doubt > 0 {
-                    text.push_str(&format!(", {} in doubt", lost.in_doubt));
-                }
-                writeln!(out, " {}", self.paint("1;31", &text))
-            }
-            Record::Aggregate(_) | Record::Start(_) | Record::Stop(_) => Ok(()),
-        };
-    }
-}
-
-fn owner(owner: Option<&Owner>) -> (String, String) {
-    match owner {
-        Some(owner) => (owner.pid().to_string(), printable(&owner.comm)),
-        None => ("-".to_owned(), "-".to_owned()),
+        if let Some(row) = self.row(record) {
+            out.extend_from_slice(row.as_bytes());
+        }
     }
 }

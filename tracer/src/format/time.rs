@@ -45,6 +45,9 @@ impl Times {
     pub(super) fn write(&mut self, time_ns: i64, digits: usize, out: &mut Vec<u8>) {
         self.seek(time_ns);
         out.extend_from_slice(&self.prefix);
+        if digits == 0 {
+            return;
+        }
         // A digit in front keeps the zeros behind it.
         let nanos = 1_000_000_000 + time_ns.rem_euclid(1_000_000_000);
         let mut buffer = itoa::Buffer::new();

@@ -6,6 +6,7 @@ mod groups;
 use std::{
     cmp::Reverse,
     collections::{HashMap, HashSet},
+    io::{self, IsTerminal},
     path::{Path, PathBuf},
     process::ExitCode,
     rc::Rc,
@@ -19,7 +20,7 @@ use groups::{GroupBy, groups};
 use super::{
     Failure, filter,
     look::{LookFormat, as_table, look},
-    union,
+    terminal_width, union,
 };
 use crate::{
     cli::SelectArgs,
@@ -119,8 +120,10 @@ pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {
         };
         let time = format::look_time(pipeline::now_ns());
         if args.watch.is_some() && as_table {
-            // Cursor to the top left, and erase the screen.
-            super::print(["\x1b[H\x1b[2J"])?;
+            // On a terminal: cursor to the top left, and erase the screen.
+            let head =
+                if io::stdout().is_terminal() { "\x1b[H\x1b[2J".to_owned() } else { format!("{time}\n") };
+            super::print([head])?;
         }
         show(args, as_table, &stuck, &time, track::reason, explain)?;
         super::look::show_gaps(as_table, filter.netns, &look.gaps, &time)?;
@@ -144,9 +147,9 @@ fn show(
     let openings = args.hunt.as_deref().map(Openings::read).transpose().map_err(Failure::usage)?;
     let groups = |by| groups(by, stuck, openings.as_ref(), &reason);
     match (args.group_by, as_table) {
-        (Some(by), true) => super::print([format::groups_table(&groups(by))])?,
+        (Some(by), true) => super::print([format::groups_table(&groups(by), terminal_width())])?,
         (Some(by), false) => super::print(groups(by).iter().map(|group| format::group_json(group, time)))?,
-        (None, true) => super::print([format::stuck_table(stuck, &reason, explain)])?,
+        (None, true) => super::print([format::stuck_table(stuck, terminal_width(), &reason, explain)])?,
         (None, false) => {
             let line = |looked: &SocketEntry| format::stuck_json(looked, &explain(&looked.report), time);
             super::print(stuck.iter().map(line))?;

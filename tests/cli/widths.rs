@@ -1,0 +1,162 @@
+//! Tables in terminals of several widths: no line is wider than the terminal, and no word is cut.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use serde_json::Value;
+use testkit::{golden, terminal::output_in_terminal};
+
+const RECORDING: &str = "fixtures/recordings/sockstate-1.ndjson";
+const WIDTHS: [u16; 4] = [60, 80, 100, 120];
+
+fn sockstate(args: &[&str]) -> Command {
+    let mut sockstate = Command::new(env!("CARGO_BIN_EXE_sockstate"));
+    sockstate.env("TZ", "UTC").env("LC_ALL", "C").env("NO_COLOR", "1");
+    sockstate.args(args).current_dir(golden::file(""));
+    sockstate
+}
+
+/// What a command writes where no terminal shows it, as a table.
+fn piped(args: &[&str]) -> String {
+    let output = sockstate(&[args, &["--format", "table"]].concat()).output().expect("sockstate");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+fn assert_fits(text: &str, width: u16) {
+    for line in text.lines() {
+        assert!(line.chars().count() <= usize::from(width), "{width} columns: {line:?}");
+        assert!(!line.contains('\u{1b}') && !line.ends_with(' '), "{line:?}");
+    }
+}
+
+/// Every word is one of the wide table, or a shorter form of one: a time without milliseconds, a duration, or a port.
+fn assert_whole_words(text: &str, wide: &str) {
+    const MORE: [&str; 11] =
+        ["\\", "STATE", "LASTED", "existing", "-", "count", "more", "sockets;", "lists", "of", "them"];
+    let words: BTreeSet<&str> = wide.split_whitespace().collect();
+    let is_duration = |word: &str| {
+        let word = word.trim_start_matches('>');
+        word.starts_with(|c: char| c.is_ascii_digit()) && word.ends_with(['s', 'm', 'h'])
+    };
+    for word in text.split_whitespace() {
+        let is_short = words.iter().any(|whole| {
+            word.starts_with(':') && whole.ends_with(word)
+                || word.len() == 8 && whole.starts_with(&format!("{word}."))
+        });
+        let is_whole = words.contains(word) || MORE.contains(&word) || is_duration(word);
+        assert!(is_whole || is_short, "{word:?} in {text}");
+    }
+}
+
+#[test]
+fn tables_fit_every_terminal() {
+    for (name, args) in [
+        ("replay", &["replay", RECORDING][..]),
+        ("stuck", &["stuck", "--from", RECORDING]),
+        ("stuck-groups", &["stuck", "--from", RECORDING, "--group-by", "process"]),
+    ] {
+        let wide = piped(args);
+        for width in WIDTHS {
+            let text = output_in_terminal(&mut sockstate(args), width);
+            assert_fits(&text, width);
+            assert_whole_words(&text, &wide);
+            golden::check(&format!("widths/{name}-{width}.txt"), &text);
+        }
+    }
+}
+
+/// The sockets of this host, whichever they are.
+#[test]
+fn a_look_fits_every_terminal() {
+    for width in WIDTHS {
+        for args in [&["sockets"][..], &["stuck", "--older-than", "0s"], &["sockets", "--state", "LISTEN"]] {
+            let text = output_in_terminal(&mut sockstate(args), width);
+            let table: Vec<&str> = text.lines().filter(|line| !line.starts_with("sockstate: ")).collect();
+            // A single word may be longer than a line: a long address, or a path.
+            let table = table.into_iter().filter(|line| line.trim().contains(' '));
+            assert_fits(&table.collect::<Vec<_>>().join("\n"), width);
+        }
+    }
+}
+
+/// A recording in which each of so many processes has a stuck socket, all for the same reason.
+fn stuck_processes(count: u64, path: &Path) {
+    let text = fs::read_to_string(golden::file(RECORDING)).expect("recording");
+    let lines = || text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let start = lines().find(|record| record["kind"] == "start").expect("a start");
+    let transition = lines().find(|record| record["to"] == "CLOSE_WAIT").expect("a transition");
+    let stuck = lines()
+        .find(|record| {
+            record["kind"] == "stuck" && record["state"] == "CLOSE_WAIT" && !record["why"].is_null()
+        })
+        .expect("a stuck connection");
+    let mut out = format!("{start}\n");
+    for number in 0..count {
+        let mut record = stuck.clone();
+        let mut before = transition.clone();
+        record["conn"] = format!("{:016x}", 0x00aa_0000_0000_0000 + number).into();
+        record["remote"]["port"] = (20_000 + number).into();
+        for key in ["conn", "remote", "local"] {
+            before[key] = record[key].clone();
+        }
+        record["holders"][0]["pid"] = (30_000 + number).into();
+        out.push_str(&format!("{before}\n{record}\n"));
+    }
+    fs::write(path, out).expect("written");
+}
+
+#[test]
+fn many_sockets_stuck_for_one_reason_are_one_group() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("many.ndjson");
+    let args = ["stuck", "--from", path.to_str().expect("a path")];
+    let blocks = |text: &str| text.matches("STATE ").count();
+    let rows = |text: &str| text.lines().filter(|line| line.starts_with("CLOSE_WAIT")).count();
+
+    stuck_processes(169, &path);
+    let text = output_in_terminal(&mut sockstate(&args), 80);
+    assert_fits(&text, 80);
+    assert_eq!((blocks(&text), rows(&text)), (1, 5), "{text}");
+    assert!(
+        text.contains("count 169 sockets of python3 (169); what follows is about the first one"),
+        "{text}"
+    );
+    assert!(
+        text.contains("more  164 more sockets; `sockstate stuck --format json` lists all of them"),
+        "{text}"
+    );
+    assert!(text.ends_with("169 stuck: 169 in CLOSE_WAIT\n"), "{text}");
+    // Where no terminal shows it, every socket is listed, and JSON has each with its own reason.
+    let wide = piped(&args);
+    assert_eq!((blocks(&wide), rows(&wide)), (1, 169), "{wide}");
+    let json = sockstate(&args).output().expect("sockstate").stdout;
+    assert_eq!(String::from_utf8_lossy(&json).matches("\"advice\":").count(), 169);
+
+    // A few processes have a text each.
+    stuck_processes(3, &path);
+    assert_eq!(blocks(&output_in_terminal(&mut sockstate(&args), 80)), 3);
+}
+
+#[test]
+fn a_pipe_gets_no_escape_sequences() {
+    let mut command = sockstate(&["stuck", "--state", "CLOSING", "--format", "table", "--watch", "100ms"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("sockstate");
+    let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    let mut tables = 0;
+    for line in lines {
+        let line = line.expect("UTF-8");
+        assert!(!line.contains('\u{1b}'), "{line:?}");
+        // Each table begins with its time.
+        tables += usize::from(line.starts_with("20") && line.ends_with('Z'));
+        if tables == 3 {
+            break;
+        }
+    }
+    child.kill().and_then(|()| child.wait()).expect("end");
+    assert_eq!(tables, 3);
+}
