@@ -10,7 +10,7 @@ use std::{
 
 use proptest::prelude::*;
 use sockstate::{
-    format::{Format, Json, convert},
+    format::{Format, FormatName, Json},
     story::Story,
     wire::{Parser, ReadError},
 };
@@ -71,9 +71,9 @@ fn outputs_are_as_they_were_looked_at() {
 /// What a sink makes of a recording's lines is what `replay` makes of them.
 #[test]
 fn a_recording_is_replayed_in_the_formats_of_collectors() {
-    for (name, convert) in
-        [("ecs", convert::ecs as fn(&[u8], &mut Vec<u8>)), ("otlp", convert::otlp_json as _)]
-    {
+    for name in ["ecs", "otlp"] {
+        let format = FormatName::ALL.iter().find(|format| format.name == name).expect("a format");
+        let mut convert = format.converter().expect("a format that is made from lines");
         let mut expected = Vec::new();
         recording().lines().for_each(|line| convert(line.as_bytes(), &mut expected));
         assert_eq!(said(&["replay", RECORDING, "--format", name]).as_bytes(), expected, "{name}");

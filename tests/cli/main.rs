@@ -158,6 +158,7 @@ fn what_is_wrong_with_a_sink_is_said_with_its_place() {
         ("type = \"socket\"\naddress = \"udp://host:1\"", "1:1", "must be tcp, tls or unix"),
         ("type = \"stdout\"\nqueue = \"lots\"", "3:9", "'lots' is not a size"),
         ("type = \"stdout\"\nformat = \"xml\"", "3:10", "invalid value 'xml'"),
+        ("type = \"stdout\"\nformat = \"table\"", "3:10", "[possible values: json, ecs, otlp, csv]"),
         (
             "type = \"journald\"\nformat = \"json\"",
             "3:1",

@@ -6,7 +6,7 @@ use serde_json::Value;
 use sockstate::{
     format::{
         Csv, Format, Json, Stamp, Table,
-        convert::{Syslog, ecs, journal, otlp_json, otlp_protobuf},
+        convert::{Syslog, journal, otlp_protobuf},
         socket_json, stuck_json,
     },
     model::{
@@ -18,6 +18,8 @@ use sockstate::{
     wire::Parser,
 };
 use testkit::schema;
+
+use crate::formats::converter;
 
 /// Payload of UDP over IPv4.
 const DATAGRAM: usize = 65_507;
@@ -215,15 +217,15 @@ fn a_stuck_record_fits_into_a_datagram_in_every_format() {
         let line = written(&Record::Stuck(hostile.stuck()));
         let found = record(&line);
         let mut sizes = vec![("json", line.len())];
-        type Convert<'a> = Box<dyn Fn(&[u8], &mut Vec<u8>) + 'a>;
+        type Convert<'a> = Box<dyn FnMut(&[u8], &mut Vec<u8>) + 'a>;
         let formats: [(_, Convert<'_>); 5] = [
-            ("ecs", Box::new(ecs)),
-            ("otlp", Box::new(otlp_json)),
+            ("ecs", Box::new(converter("ecs"))),
+            ("otlp", Box::new(converter("otlp"))),
             ("otlp in protobuf", Box::new(otlp_protobuf)),
             ("syslog", Box::new(|line, out| syslog.convert(line, out))),
             ("journal", Box::new(journal)),
         ];
-        for (name, convert) in formats {
+        for (name, mut convert) in formats {
             let mut out = Vec::new();
             convert(&line, &mut out);
             let text = String::from_utf8_lossy(&out);

@@ -1,9 +1,11 @@
 //! How much each kind of record matters, in the words of each collector.
 
 use serde_json::Value;
-use sockstate::format::convert::{Syslog, ecs, journal, otlp_json};
+use sockstate::format::convert::{Syslog, journal};
 
-fn written(convert: impl Fn(&[u8], &mut Vec<u8>), line: &str) -> String {
+use crate::formats::converter;
+
+fn written(mut convert: impl FnMut(&[u8], &mut Vec<u8>), line: &str) -> String {
     let mut out = Vec::new();
     convert(line.as_bytes(), &mut out);
     String::from_utf8(out).expect("UTF-8")
@@ -33,9 +35,9 @@ fn each_kind_has_the_severity_that_fits() {
         assert!(message.starts_with(&format!("<{}>1 ", 3 * 8 + number)), "{message}");
         let entry = written(journal, &line);
         assert!(entry.lines().any(|line| line == format!("PRIORITY={number}")), "{entry}");
-        let document: Value = serde_json::from_str(&written(ecs, &line)).expect("JSON");
+        let document: Value = serde_json::from_str(&written(converter("ecs"), &line)).expect("JSON");
         assert_eq!(document["log"]["level"], level, "{line}");
-        let record: Value = serde_json::from_str(&written(otlp_json, &line)).expect("JSON");
+        let record: Value = serde_json::from_str(&written(converter("otlp"), &line)).expect("JSON");
         assert_eq!(record["severityNumber"], otlp, "{record}");
     }
 }

@@ -17,7 +17,7 @@ use crate::{
 
 impl ValueEnum for FormatName {
     fn value_variants<'a>() -> &'a [Self] {
-        const { &Self::ALL }
+        Self::ALL
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {

@@ -4,13 +4,13 @@ use anyhow::{Error, Result};
 
 use super::{Failure, awaited, transition_filter};
 use crate::{
-    format::{Csv, EscapedCsv, Format, Json, Stamp, convert},
+    format::{Format, Json, Stamp, convert},
     model::{LostPlace, Start},
     pipeline::{MetricsStream, RecordStream, Stream, WriteNumbers},
     restart::Resume,
     route::Router,
     settings::{Settings, Sink},
-    sinks::{self, FormatArgs, Inherited, Queue, Running, SinkSettings},
+    sinks::{self, Inherited, Running, SinkSettings},
 };
 
 /// A stream for each sink.
@@ -48,16 +48,19 @@ pub(super) fn stream(
     let progress = resume.filter(|_| metrics.is_none()).and_then(|resume| resume.ledger.sink(&section.name));
     let replaces = before.as_ref().is_some_and(|before| before.replaces);
     let running = before.map(|before| before.running);
-    let queue = open(sink, started, start, Inherited { running, progress })?;
+    let mut format: Box<dyn Format> = match section.config.format() {
+        Some(keys) => keys.make(&stamp(settings, start)),
+        None => Box::new(Json::stamped(&stamp(settings, start))),
+    };
+    let mut header = Vec::new();
+    format.header(&mut header);
+    let inherited = Inherited { running, progress };
+    let queue = sinks::start(started, header, section.config.converter(&start.host), inherited)
+        .map_err(|error| Failure { code: super::exit::FAILURE, message: error.to_string() })?;
     if let Some(metrics) = metrics {
         let write = write_numbers(metrics.json, &stamp(settings, start));
         return Ok(Stream::Metrics(MetricsStream::new(metrics.interval, write, queue)));
     }
-    let format: Box<dyn Format> = match csv(sink) {
-        Some(keys) if keys.escape_formulas => Box::new(EscapedCsv),
-        Some(_) => Box::new(Csv),
-        None => Box::new(Json::stamped(&stamp(settings, start))),
-    };
     let point = queue.progress().filter(|_| !replaces).zip(resume).map(|(progress, resume)| {
         let place = if resume.is_complete { LostPlace::Sink } else { LostPlace::Crash };
         (progress.resume(start.instance, resume.waiting), place)
@@ -73,11 +76,6 @@ pub(super) fn stream(
     }))
 }
 
-/// The keys of a sink that gets CSV.
-fn csv(sink: &Sink) -> Option<&FormatArgs> {
-    sink.section.config.format().filter(|keys| keys.is_csv())
-}
-
 /// How the metrics of a sink are written.
 fn write_numbers(json: bool, stamp: &Stamp<'_>) -> WriteNumbers {
     let resource = convert::otlp_resource(stamp);
@@ -90,13 +88,4 @@ fn write_numbers(json: bool, stamp: &Stamp<'_>) -> WriteNumbers {
 
 fn stamp<'a>(settings: &'a Settings, start: &'a Start) -> Stamp<'a> {
     Stamp { host: &start.host, instance: start.instance, labels: &settings.labels }
-}
-
-fn open(sink: &Sink, started: &SinkSettings, start: &Start, inherited: Inherited) -> Result<Queue> {
-    let mut header = Vec::new();
-    if csv(sink).is_some() {
-        Csv.header(&mut header);
-    }
-    let queue = sinks::start(started, header, sink.section.config.converter(&start.host), inherited);
-    queue.map_err(|error| Failure { code: super::exit::FAILURE, message: error.to_string() }.into())
 }

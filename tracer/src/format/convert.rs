@@ -2,7 +2,7 @@
 //! waits for none of it.
 
 pub use super::{
-    ecs::{ecs, ecs_label},
+    ecs::ecs_label,
     journald::journal,
     otlp::{otlp_json, otlp_json_envelope, otlp_protobuf, otlp_protobuf_envelope, otlp_resource},
     syslog::Syslog,

@@ -6,8 +6,18 @@
 
 use std::io::Write;
 
-use super::Format;
+use super::{Content, Format, FormatName, name::Source};
 use crate::model::{Record, Transition};
+
+pub(super) const FORMAT: FormatName = FormatName {
+    name: "csv",
+    help: "CSV with the header and columns of bcc's tcpstates",
+    content: Content::Transitions,
+    for_sinks: true,
+    source: Source::Records(
+        |options| if options.escape_formulas { Box::new(EscapedCsv) } else { Box::new(Csv) },
+    ),
+};
 
 /// The format.
 #[derive(Default)]

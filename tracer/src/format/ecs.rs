@@ -3,24 +3,26 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    LineFormat,
+    Content, FormatName, LineFormat,
     fields::Fields,
-    lines::convert,
     message::{Severity, message, severity},
+    name::Source,
 };
 use crate::wire::{End, Ends, Kind, Labels, Line, Owner};
+
+pub(super) const FORMAT: FormatName = FormatName {
+    name: "ecs",
+    help: "Elastic Common Schema, one JSON object per line",
+    content: Content::Json,
+    for_sinks: true,
+    source: Source::Lines(|| Box::new(Ecs)),
+};
 
 /// The version of the schema.
 const VERSION: &str = "8.17.0";
 
 /// The format: one JSON object per line.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Ecs;
-
-/// A line of our JSON as a line of ECS.
-pub fn ecs(text: &[u8], out: &mut Vec<u8>) {
-    convert(&mut Ecs, text, out);
-}
+struct Ecs;
 
 impl LineFormat for Ecs {
     fn line(&mut self, line: &Line<'_>, _: &[u8], out: &mut Vec<u8>) {

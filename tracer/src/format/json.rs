@@ -6,13 +6,22 @@ use std::{collections::BTreeMap, net::IpAddr};
 use serde::Serialize;
 
 use super::{
-    Format,
+    Content, Format, FormatName,
     line::{Line, Piece, append, hex},
+    name::Source,
     time::Times,
 };
 use crate::{
     model::{Cause, Record, Role, State, Subject, Transition, Tuple},
     wire,
+};
+
+pub(super) const FORMAT: FormatName = FormatName {
+    name: "json",
+    help: "One JSON object per line (docs/events.md)",
+    content: Content::Json,
+    for_sinks: true,
+    source: Source::Json,
 };
 
 /// Texts that were written before, each in the slot of its number; a newer text takes an older one's slot.

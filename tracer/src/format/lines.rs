@@ -15,26 +15,25 @@ pub trait LineFormat {
 
 /// Appends a line that is given as text. A text that is not a line of sockstate is written as a record of an unknown
 /// kind.
-pub(super) fn convert(format: &mut impl LineFormat, text: &[u8], out: &mut Vec<u8>) {
+pub(super) fn convert(format: &mut (impl LineFormat + ?Sized), text: &[u8], out: &mut Vec<u8>) {
     format.line(&Line::read(text).unwrap_or_default(), text, out);
 }
 
 /// Makes the format of records, for a stream whose records do not have the host.
-pub struct OfRecords<F> {
-    format: F,
+pub(super) struct OfRecords {
+    format: Box<dyn LineFormat + Send>,
     json: Json,
     text: Vec<u8>,
 }
 
-impl<F: LineFormat> OfRecords<F> {
+impl OfRecords {
     /// Writes each record in `format`.
-    #[must_use]
-    pub fn new(format: F) -> Self {
+    pub(super) fn new(format: Box<dyn LineFormat + Send>) -> Self {
         Self { format, json: Json::default(), text: Vec::new() }
     }
 }
 
-impl<F: LineFormat> Format for OfRecords<F> {
+impl Format for OfRecords {
     fn record(&mut self, seq: u64, record: &Record, out: &mut Vec<u8>) {
         self.text.clear();
         self.json.record(seq, record, &mut self.text);
@@ -46,6 +45,6 @@ impl<F: LineFormat> Format for OfRecords<F> {
     }
 
     fn line(&mut self, _: &Record, text: &[u8], out: &mut Vec<u8>) {
-        convert(&mut self.format, text, out);
+        convert(&mut *self.format, text, out);
     }
 }

@@ -9,10 +9,11 @@ mod journald;
 mod json;
 mod line;
 mod lines;
-mod list;
 mod look;
 mod look_json;
+mod make;
 mod message;
+mod name;
 mod otlp;
 mod path;
 mod syslog;
@@ -22,14 +23,21 @@ mod time;
 pub use csv::{Csv, EscapedCsv};
 pub use hunt::{HuntReport, HuntStyle};
 pub use json::{Json, Stamp};
-pub use lines::{LineFormat, OfRecords};
-pub use list::{FormatName, FormatOptions};
+pub use lines::LineFormat;
+use lines::OfRecords;
 pub use look::{Group, gaps_table, groups_table, held_via, sockets_table, stuck_table};
 pub use look_json::{gaps_json, group_json, look_json, look_time, socket_json, stuck_json};
+pub use name::{Content, FormatName, FormatOptions};
 pub use path::opened_at;
 pub use table::Table;
 
 use crate::model::Record;
+
+impl FormatName {
+    /// All formats, in the order of the help texts.
+    pub const ALL: &[Self] =
+        &[table::FORMAT, json::FORMAT, csv::FORMAT, ecs::FORMAT, otlp::FORMAT, syslog::FORMAT];
+}
 
 /// A format of a stream.
 pub trait Format {

@@ -8,12 +8,21 @@ use opentelemetry_proto::tonic::{
 use serde_json::{Value, json};
 
 use super::{
-    LineFormat, Stamp,
+    Content, FormatName, LineFormat, Stamp,
     fields::Fields,
     lines::convert,
     message::{Severity, message, severity},
+    name::Source,
 };
 use crate::wire::Line;
+
+pub(super) const FORMAT: FormatName = FormatName {
+    name: "otlp",
+    help: "OpenTelemetry's log data model as JSON, one log record per line",
+    content: Content::Json,
+    for_sinks: true,
+    source: Source::Lines(|| Box::new(Otlp)),
+};
 
 /// `ScopeLogs.log_records`.
 const LOG_RECORDS: u32 = 2;
@@ -21,8 +30,7 @@ const LOG_RECORDS: u32 = 2;
 const FIRST: u32 = 1;
 
 /// The format: one log record in JSON per line.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Otlp;
+struct Otlp;
 
 impl LineFormat for Otlp {
     fn line(&mut self, line: &Line<'_>, _: &[u8], out: &mut Vec<u8>) {

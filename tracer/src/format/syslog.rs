@@ -2,8 +2,18 @@
 
 use std::io::Write;
 
-use super::{LineFormat, fields::Fields, lines::convert, message::severity};
+use super::{
+    Content, FormatName, LineFormat, fields::Fields, lines::convert, message::severity, name::Source,
+};
 use crate::wire::Line;
+
+pub(super) const FORMAT: FormatName = FormatName {
+    name: "syslog",
+    help: "Messages of RFC 5424, one per line",
+    content: Content::Text,
+    for_sinks: false,
+    source: Source::Lines(|| Box::new(Syslog::of_stream())),
+};
 
 /// RFC 5612's number for examples: nobody has registered one for sockstate.
 const ID: &str = "sockstate@32473";
@@ -28,8 +38,7 @@ impl Syslog {
     }
 
     /// Messages of a stream: their host is the one of the latest record that says it, as the first record does.
-    #[must_use]
-    pub fn of_stream() -> Self {
+    fn of_stream() -> Self {
         Self { facility: DAEMON, host: String::new(), pid: None }
     }
 

@@ -4,9 +4,17 @@ mod columns;
 
 use columns::{Field, fields};
 
-use super::{Format, time::Times};
+use super::{Content, Format, FormatName, name::Source, time::Times};
 use crate::display::{Layout, duration, endpoints, lower_bound, palette, readable};
 use crate::model::{Connection, InState, Record, Role, State, Transition, bounds::SENTENCE, printable};
+
+pub(super) const FORMAT: FormatName = FormatName {
+    name: "table",
+    help: "A table for people",
+    content: Content::Text,
+    for_sinks: false,
+    source: Source::Records(|options| Box::new(Table::new(options.colour, options.width))),
+};
 
 /// The format.
 pub struct Table {

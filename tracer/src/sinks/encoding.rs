@@ -1,24 +1,40 @@
 //! How a sink's records are written, for sinks whose collectors take more than one format.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, builder::PossibleValue};
 
 use super::{common::CommonArgs, delivery::Convert, problem::Problem};
-use crate::format::convert;
+use crate::format::{Content, Format, FormatName, FormatOptions, Stamp, convert};
 
 /// How a sink's records are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum SinkFormat {
-    /// One JSON object per line (docs/events.md).
-    #[default]
-    Json,
-    /// The Elastic Common Schema, one JSON object per line.
-    Ecs,
-    /// OpenTelemetry's log data model as JSON, one log record per line.
-    Otlp,
-    /// bcc tcpstates' header and columns; transitions only.
-    Csv,
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SinkFormat(FormatName);
+
+/// The formats for sinks; those that leave out records come last.
+static FORMATS: LazyLock<Vec<SinkFormat>> = LazyLock::new(|| {
+    let (partial, complete): (Vec<FormatName>, Vec<FormatName>) = (FormatName::ALL.iter())
+        .filter(|format| format.for_sinks)
+        .partition(|format| format.content == Content::Transitions);
+    complete.into_iter().chain(partial).map(SinkFormat).collect()
+});
+
+impl Default for SinkFormat {
+    fn default() -> Self {
+        Self(FormatName::default(false))
+    }
+}
+
+impl ValueEnum for SinkFormat {
+    fn value_variants<'a>() -> &'a [Self] {
+        &FORMATS
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let Self(format) = self;
+        let transitions = if format.content == Content::Transitions { "; transitions only" } else { "" };
+        Some(PossibleValue::new(format.name).help(format!("{}{transitions}", format.help)))
+    }
 }
 
 /// The records' format.
@@ -33,39 +49,44 @@ pub struct FormatArgs {
 }
 
 impl FormatArgs {
-    /// Whether the thread that makes records writes CSV for this sink, instead of sockstate's JSON.
+    /// The format.
+    pub(super) fn name(&self) -> FormatName {
+        self.format.0
+    }
+
+    /// What the thread that makes records writes for this sink.
     #[must_use]
-    pub fn is_csv(&self) -> bool {
-        self.format == SinkFormat::Csv
+    pub fn make(&self, stamp: &Stamp<'_>) -> Box<dyn Format> {
+        let options = FormatOptions { escape_formulas: self.escape_formulas, ..FormatOptions::default() };
+        self.name().make_for_sink(options, stamp)
     }
 
     pub(super) fn is_ecs(&self) -> bool {
-        self.format == SinkFormat::Ecs
+        self.name().name == "ecs"
     }
 
-    /// Runs in the sink's thread: the thread that makes records only writes sockstate's JSON, which is fast.
+    /// What the thread of the sink does with each line of JSON.
     pub(super) fn converter(&self) -> Option<Convert> {
-        match self.format {
-            SinkFormat::Ecs => Some(Box::new(convert::ecs)),
-            SinkFormat::Otlp => Some(Box::new(convert::otlp_json)),
-            SinkFormat::Json | SinkFormat::Csv => None,
-        }
+        Some(Box::new(self.name().converter()?))
     }
 
     pub(super) fn problems(&self, common: &CommonArgs) -> Vec<Problem> {
         let mut problems = Vec::new();
-        if self.escape_formulas && !self.is_csv() {
+        if self.escape_formulas && self.name().name != "csv" {
             problems.push(Problem::of_section("'escape-formulas' is for the format \"csv\""));
         }
-        if self.is_csv() && common.aggregate.is_some() {
-            problems.push(Problem::of_section("'aggregate' goes with no csv, which has transitions only"));
+        let FormatName { name, content, .. } = self.name();
+        if content == Content::Transitions && common.aggregate.is_some() {
+            problems.push(Problem::of_section(format!(
+                "'aggregate' goes with no {name}, which has transitions only"
+            )));
         }
         problems
     }
 
     /// Two labels whose names are one in ECS.
     pub(super) fn label_problem(&self, name: &str, labels: &BTreeMap<String, String>) -> Option<String> {
-        if self.format != SinkFormat::Ecs {
+        if !self.is_ecs() {
             return None;
         }
         let written = convert::ecs_label(name);

@@ -15,6 +15,7 @@ use super::{
     problem::{ConfigError, Problem},
     transport::{Template, TlsFiles},
 };
+use crate::format::{Content, FormatName};
 
 /// The table of the labels of Loki's stream.
 pub(super) const LABELS: Table =
@@ -59,11 +60,12 @@ impl SinkConfig for HttpArgs {
 
     fn problems(&self, section: &SectionCheck<'_>) -> Vec<Problem> {
         let mut problems: Vec<Problem> = section.missing("url").into_iter().collect();
-        if self.format.is_csv() && matches!(self.template, TemplateName::Elasticsearch | TemplateName::Splunk)
-        {
-            problems.push(Problem::of_section(
-                "Elasticsearch and Splunk take JSON only: format \"csv\" goes with the other templates",
-            ));
+        let FormatName { name, content, .. } = self.format.name();
+        let takes_json = matches!(self.template, TemplateName::Elasticsearch | TemplateName::Splunk);
+        if takes_json && content != Content::Json {
+            problems.push(Problem::of_section(format!(
+                "Elasticsearch and Splunk take JSON only: format \"{name}\" goes with the other templates"
+            )));
         }
         problems.extend(self.table_problems(section));
         problems

@@ -1,0 +1,56 @@
+//! The description of a format, which each format has in its file.
+
+use super::{Format, LineFormat};
+
+/// What a format is made with.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FormatOptions {
+    /// Whether the formats for people have colours.
+    pub colour: bool,
+    /// The width of the terminal that shows the output; `None` if no terminal does.
+    pub width: Option<usize>,
+    /// In CSV, no cell begins like a formula.
+    pub escape_formulas: bool,
+}
+
+/// A format by its name.
+#[derive(Clone, Copy, Debug)]
+pub struct FormatName {
+    /// The name for users.
+    pub name: &'static str,
+    /// Its description in one line, for help texts.
+    pub help: &'static str,
+    /// What it writes for a record.
+    pub content: Content,
+    /// Whether sinks have the key `format` for it, too; `trace` and `replay` have all formats.
+    pub for_sinks: bool,
+    pub(super) source: Source,
+}
+
+impl PartialEq for FormatName {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+/// What a format writes for a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A JSON object in one line.
+    Json,
+    /// A line of text.
+    Text,
+    /// A line of text for a transition, and nothing for other records.
+    Transitions,
+}
+
+/// What a format is made from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Source {
+    /// sockstate's JSON, as it is.
+    Json,
+    /// A line of sockstate's JSON. A sink does this in its own thread.
+    Lines(fn() -> Box<dyn LineFormat + Send>),
+    /// A record.
+    Records(fn(FormatOptions) -> Box<dyn Format>),
+}
