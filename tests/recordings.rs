@@ -162,20 +162,21 @@ fn records_with_fields_without_end_are_kept_in_part() {
             let owner = json!({
                 "pid": at, "comm": exe(at), "exe": exe(at), "uid": 0, "source": "connect", "cmdline": exe(at),
             });
-            let mut it = transition(at, "ESTABLISHED", "CLOSE_WAIT");
-            (it["owner"], it["cgroup"], it["unit"]) = (owner, place.clone(), exe(at).into());
-            it["reset_why"] = exe(at).into();
-            writeln!(file, "{it}").expect("write");
-            it["kind"] = "stuck".into();
-            it["state"] = "CLOSE_WAIT".into();
+            let mut record = transition(at, "ESTABLISHED", "CLOSE_WAIT");
+            (record["owner"], record["cgroup"], record["unit"]) = (owner, place.clone(), exe(at).into());
+            record["reset_why"] = exe(at).into();
+            writeln!(file, "{record}").expect("write");
+            record["kind"] = "stuck".into();
+            record["state"] = "CLOSE_WAIT".into();
             for (key, value) in [("age_ns", json!(1)), ("age_at_least", json!(false)), ("times", json!(1))] {
-                it[key] = value;
+                record[key] = value;
             }
             let holder = |fd| json!({"pid": at, "fd": fd, "comm": "y", "exe": null, "epoll": null});
-            it["holders"] = (0..2000).map(holder).collect();
-            (it["reason"], it["why"], it["advice"]) = ("not_closed".into(), exe(at).into(), exe(at).into());
-            it["commands"] = json!([exe(at), "ss -K"]);
-            writeln!(file, "{it}").expect("write");
+            record["holders"] = (0..2000).map(holder).collect();
+            (record["reason"], record["why"], record["advice"]) =
+                ("not_closed".into(), exe(at).into(), exe(at).into());
+            record["commands"] = json!([exe(at), "ss -K"]);
+            writeln!(file, "{record}").expect("write");
         }
     });
     each_command(&recording, |name, status, said| {

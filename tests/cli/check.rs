@@ -11,14 +11,14 @@ use std::{
 use crate::{sockstate, text};
 
 /// A directory with files that a configuration can name.
-pub(crate) struct Place {
+pub(crate) struct ConfigDirectory {
     directory: tempfile::TempDir,
 }
 
-impl Place {
+impl ConfigDirectory {
     pub(crate) fn new() -> Self {
-        let place = Self { directory: tempfile::tempdir().expect("directory") };
-        let root = place.root();
+        let directory = Self { directory: tempfile::tempdir().expect("directory") };
+        let root = directory.root();
         for name in ["etc", "log", "lib", "shared"] {
             fs::create_dir(root.join(name)).expect("mkdir");
         }
@@ -32,7 +32,7 @@ impl Place {
         fs::write(root.join("etc/broken"), "Bearer s3cr3t\nX: y\n").expect("secret");
         fs::write(root.join("log/old"), "{}\n").expect("file");
         symlink("old", root.join("log/link")).expect("symlink");
-        place
+        directory
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -87,8 +87,8 @@ impl Place {
 
 #[test]
 fn all_that_is_wrong_is_said_at_once() {
-    let place = Place::new();
-    let said = place.refused(
+    let directory = ConfigDirectory::new();
+    let said = directory.refused(
         "snapshoot = true\ncount = 0\n[filter]\nport = 0\nto = \"x\"\n[labels]\nenv = 3\n\
          [sinks.a]\ntype = \"file\"\nkeep = \"many\"\nurl = \"http://x\"\n\
          [sinks.b]\ntype = \"http\"\ntemplate = \"loki\"\nqueue = \"lots\"\n[sinks.b.filter]\nfrom = \"y\"\n\
@@ -117,19 +117,19 @@ fn all_that_is_wrong_is_said_at_once() {
         "c.toml:23:8",
     ];
     assert_eq!(places, expected, "{said}");
-    let said = place.refused("a = \n[filter\nb = 3\n[sinks.a]\ntype = \"stdout\"\n");
+    let said = directory.refused("a = \n[filter\nb = 3\n[sinks.a]\ntype = \"stdout\"\n");
     for at in ["c.toml:1:", "c.toml:2:"] {
         assert!(said.contains(at), "{at}: {said}");
     }
 }
 
-/// Both refuse each configuration with these words about this place, and with nothing else.
-fn check_refusals(place: &Place, cases: &[(&str, &str, &str)]) {
+/// Both refuse each configuration with these words about this directory, and with nothing else.
+fn check_refusals(directory: &ConfigDirectory, cases: &[(&str, &str, &str)]) {
     for (config, at, words) in cases {
-        let said = place.refused(config);
+        let said = directory.refused(config);
         let line = said.lines().find(|line| line.contains(words));
-        let place = format!("c.toml:{at}: ");
-        assert!(line.is_some_and(|line| line.contains(&place)), "{config}: {place}{words} in {said}");
+        let position = format!("c.toml:{at}: ");
+        assert!(line.is_some_and(|line| line.contains(&position)), "{config}: {position}{words} in {said}");
         assert_eq!(said.lines().count(), 1, "{config}: {said}");
     }
 }
@@ -157,7 +157,7 @@ fn files_and_spools_that_cannot_be_used_are_refused_by_both() {
         ),
         (&format!("[sinks.a]\ntype = \"file\"\npath = \"DIR/log/{long}\""), "3:8", "File name too long"),
     ];
-    check_refusals(&Place::new(), &cases);
+    check_refusals(&ConfigDirectory::new(), &cases);
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn addresses_and_certificates_that_cannot_be_used_are_refused_by_both() {
             "'tls-name' must be a host's name or address",
         ),
     ];
-    check_refusals(&Place::new(), &cases);
+    check_refusals(&ConfigDirectory::new(), &cases);
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn what_the_kernel_does_not_give_is_refused_by_both() {
             "cannot serve metrics at 203.0.113.1:9",
         ),
     ];
-    check_refusals(&Place::new(), &cases);
+    check_refusals(&ConfigDirectory::new(), &cases);
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn sinks_that_write_to_the_same_file_are_refused_by_both() {
             "sinks a and b write to the same file",
         ),
     ];
-    check_refusals(&Place::new(), &cases);
+    check_refusals(&ConfigDirectory::new(), &cases);
 }
 
 #[test]
@@ -273,7 +273,7 @@ fn labels_that_a_collector_does_not_take_are_refused_by_both() {
             "refuses the name 'env.'",
         ),
     ];
-    check_refusals(&Place::new(), &cases);
+    check_refusals(&ConfigDirectory::new(), &cases);
 }
 
 #[test]
@@ -287,7 +287,7 @@ fn formats_that_do_not_fit_are_refused_by_both() {
             "take JSON only",
         ),
     ];
-    check_refusals(&Place::new(), &cases);
+    check_refusals(&ConfigDirectory::new(), &cases);
 }
 
 #[test]
@@ -300,15 +300,15 @@ fn labels_that_every_collector_takes_are_right() {
         "type = \"http\"\nurl = \"http://x\"\ntemplate = \"elasticsearch\"\nformat = \"ecs\"",
         "type = \"stdout\"\nformat = \"csv\"\nescape-formulas = true",
     ] {
-        let (code, said) = Place::new().check(&format!("{labels}[sinks.a]\n{sink}"));
+        let (code, said) = ConfigDirectory::new().check(&format!("{labels}[sinks.a]\n{sink}"));
         assert_eq!(code, Some(0), "{sink}: {said}");
     }
 }
 
 #[test]
 fn a_check_changes_nothing_and_connects_to_nothing() {
-    let place = Place::new();
-    let pipe = place.root().join("log/pipe");
+    let directory = ConfigDirectory::new();
+    let pipe = directory.root().join("log/pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
     let stream = TcpListener::bind("127.0.0.1:0").expect("listener");
     let metrics = TcpListener::bind("127.0.0.1:0").expect("listener");
@@ -326,16 +326,16 @@ fn a_check_changes_nothing_and_connects_to_nothing() {
          [sinks.unix]\ntype = \"socket\"\naddress = \"unix:DIR/run/collector\"\n",
         metrics.local_addr().expect("address")
     );
-    place.config(&config);
-    let before = place.files();
-    let (code, said) = place.check(&config);
+    directory.config(&config);
+    let before = directory.files();
+    let (code, said) = directory.check(&config);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("c.toml: OK (sinks: http, new, old, pipe, tls, udp, unix)"), "{said}");
     assert!(said.contains("c.toml:11:8: sink pipe: no process that can be seen reads the pipe"), "{said}");
     assert!(said.contains("sink unix: DIR/run does not exist yet"), "{said}");
-    let mut after = place.files();
-    let config = place.root().join("c.toml").display().to_string();
-    let root = place.root().display().to_string();
+    let mut after = directory.files();
+    let config = directory.root().join("c.toml").display().to_string();
+    let root = directory.root().display().to_string();
     let mut known = before;
     // The test has written it.
     for files in [&mut known, &mut after] {
@@ -353,13 +353,13 @@ fn a_check_changes_nothing_and_connects_to_nothing() {
 
 #[test]
 fn the_reader_of_a_pipe_does_not_see_a_check() {
-    let place = Place::new();
-    let path = place.root().join("log/pipe");
+    let directory = ConfigDirectory::new();
+    let path = directory.root().join("log/pipe");
     assert!(std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo").success());
     assert!(fs::metadata(&path).expect("pipe").file_type().is_fifo());
     let reader =
         fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).expect("reader");
-    let (code, said) = place.check("[sinks.a]\ntype = \"file\"\npath = \"DIR/log/pipe\"");
+    let (code, said) = directory.check("[sinks.a]\ntype = \"file\"\npath = \"DIR/log/pipe\"");
     assert_eq!((code, said.as_str()), (Some(0), "c.toml: OK (sinks: a)\n"));
     let mut poll =
         libc::pollfd { fd: std::os::fd::AsRawFd::as_raw_fd(&reader), events: libc::POLLIN, revents: 0 };
@@ -369,7 +369,7 @@ fn the_reader_of_a_pipe_does_not_see_a_check() {
 
 #[test]
 fn no_error_shows_a_secret() {
-    let place = Place::new();
+    let directory = ConfigDirectory::new();
     let http = "[sinks.a]\ntype = \"http\"\nurl = \"http://x\"\n";
     let cases = [
         "[sinks.a]\ntype = \"http\"\nurl = http://user:s3cr3t@x".to_owned(),
@@ -405,7 +405,7 @@ fn no_error_shows_a_secret() {
         "[labels]\ntoken = [\"s3cr3t\"]\n[sinks.a]\ntype = \"stdout\"".to_owned(),
     ];
     for config in &cases {
-        let said = place.refused(config);
+        let said = directory.refused(config);
         assert!(!said.contains("s3cr3t"), "{config}: {said}");
         assert!(said.contains("c.toml:"), "{config}: {said}");
     }

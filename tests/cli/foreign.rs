@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{check::Place, text};
+use crate::{check::ConfigDirectory, text};
 
 fn make_pipe(path: &Path) {
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
@@ -37,8 +37,8 @@ fn check(config: &Path) -> (Option<i32>, String) {
 
 #[test]
 fn a_pipe_or_a_device_where_a_file_belongs_is_refused_at_once() {
-    let place = Place::new();
-    let pipe = place.root().join("pipe");
+    let directory = ConfigDirectory::new();
+    let pipe = directory.root().join("pipe");
     make_pipe(&pipe);
     let http = "[sinks.a]\ntype = \"http\"\nurl = \"https://localhost\"\n";
     let file = "[sinks.a]\ntype = \"stdout\"\n";
@@ -49,7 +49,7 @@ fn a_pipe_or_a_device_where_a_file_belongs_is_refused_at_once() {
             (format!("{http}tls-ca = \"{path}\"\n"), "tls-ca"),
             (format!("[kernel]\nbtf = \"{path}\"\n{file}"), "btf"),
         ] {
-            let name = place.root().join("c.toml");
+            let name = directory.root().join("c.toml");
             fs::write(&name, config).expect("config");
             let (code, said) = check(&name);
             assert_eq!(code, Some(1), "{key} = {path}: {said}");
@@ -59,9 +59,9 @@ fn a_pipe_or_a_device_where_a_file_belongs_is_refused_at_once() {
         assert!(matches!(code, Some(1 | 2)) && said.contains("not a regular file"), "{path}: {said}");
     }
     // A huge file with holes is not read into memory.
-    let huge = place.root().join("huge");
+    let huge = directory.root().join("huge");
     fs::File::create(&huge).and_then(|file| file.set_len(1 << 40)).expect("a hole");
-    let name = place.root().join("c.toml");
+    let name = directory.root().join("c.toml");
     fs::write(&name, format!("[kernel]\nbtf = \"{}\"\n{file}", huge.display())).expect("config");
     let (code, said) = check(&name);
     assert!(code == Some(1) && said.contains("more than 256 MiB"), "{said}");

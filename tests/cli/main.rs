@@ -7,7 +7,7 @@ mod widths;
 
 use std::process::{Command, Output};
 
-use check::Place;
+use check::ConfigDirectory;
 use testkit::documents;
 
 fn sockstate(args: &[&str]) -> Output {
@@ -76,13 +76,13 @@ fn bad_arguments_are_named_and_refused() {
 
 /// What `run --check` says of a configuration.
 fn check(config: &str) -> (Option<i32>, String) {
-    Place::new().check(config)
+    ConfigDirectory::new().check(config)
 }
 
 #[test]
 fn what_is_wrong_with_a_configuration_is_said_with_its_place() {
     const SINK: &str = "\n[sinks.a]\ntype = \"stdout\"\n";
-    for (config, place, words) in [
+    for (config, position, words) in [
         ("", "1:1", "there is no sink"),
         ("snapshot = ", "1:12", "string values must be quoted"),
         ("snapshot = 3", "1:12", "'snapshot' must be true or false"),
@@ -104,14 +104,14 @@ fn what_is_wrong_with_a_configuration_is_said_with_its_place() {
     ] {
         let (code, said) = check(&format!("{config}{}", if config.is_empty() { "" } else { SINK }));
         assert_eq!(code, Some(2), "{config}: {said}");
-        let head = format!("sockstate: c.toml:{place}: ");
+        let head = format!("sockstate: c.toml:{position}: ");
         assert!(said.starts_with(&head) && said.contains(words), "{config}: {said}");
     }
 }
 
 #[test]
 fn what_is_wrong_with_a_sink_is_said_with_its_place() {
-    for (sink, place, words) in [
+    for (sink, position, words) in [
         ("", "1:1", "'type' is missing"),
         ("type = \"kafkaesque\"", "2:8", "invalid value 'kafkaesque'"),
         ("type = \"file\"", "1:1", "'path' is missing"),
@@ -171,7 +171,7 @@ fn what_is_wrong_with_a_sink_is_said_with_its_place() {
     ] {
         let (code, said) = check(&format!("[sinks.a]\n{sink}\n"));
         assert_eq!(code, Some(2), "{sink}: {said}");
-        let head = format!("sockstate: c.toml:{place}: ");
+        let head = format!("sockstate: c.toml:{position}: ");
         assert!(said.starts_with(&head) && said.contains(words), "{sink}: {said}");
     }
     let (_, said) = check("[sinks.\"a/b\"]\ntype = \"stdout\"");

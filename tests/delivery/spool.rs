@@ -127,10 +127,10 @@ fn read_all(path: &Path) -> (Vec<u64>, u64) {
 /// A spool with three entries of ten records; its only segment's name and bytes, and where entries end.
 fn small_spool(path: &Path) -> (std::path::PathBuf, Vec<u8>, Vec<usize>) {
     let mut spool = Spool::open(path, 1 << 30, true).expect("spool");
-    let mut ends = Vec::new();
+    let mut entry_ends = Vec::new();
     for entry in 0..3 {
         spool.append(&batch(entry * 10 + 1, 10)).expect("append");
-        ends.push(spool.bytes() as usize);
+        entry_ends.push(spool.bytes() as usize);
     }
     let segment = fs::read_dir(path)
         .expect("directory")
@@ -138,7 +138,7 @@ fn small_spool(path: &Path) -> (std::path::PathBuf, Vec<u8>, Vec<usize>) {
         .find(|entry| entry.extension().is_some_and(|extension| extension == "spool"))
         .expect("a segment");
     let bytes = fs::read(&segment).expect("segment");
-    (segment, bytes, ends)
+    (segment, bytes, entry_ends)
 }
 
 #[test]
@@ -155,13 +155,13 @@ fn a_file_that_is_too_long_for_a_segment_is_not_read() {
 #[test]
 fn a_spool_that_is_cut_anywhere_keeps_every_whole_entry() {
     let directory = tempfile::tempdir().expect("directory");
-    let (segment, bytes, ends) = small_spool(directory.path());
+    let (segment, bytes, entry_ends) = small_spool(directory.path());
     let count = segment.with_extension("count");
     let counted = fs::read(&count).expect("count");
     for cut in 0..=bytes.len() {
         fs::write(&segment, &bytes[..cut]).expect("write");
         fs::write(&count, &counted).expect("write");
-        let whole = ends.partition_point(|end| *end <= cut) as u64 * 10;
+        let whole = entry_ends.partition_point(|end| *end <= cut) as u64 * 10;
         assert_eq!(read_all(directory.path()), (all(whole), 30 - whole), "cut at {cut}");
     }
 }
@@ -169,7 +169,7 @@ fn a_spool_that_is_cut_anywhere_keeps_every_whole_entry() {
 #[test]
 fn a_spool_that_is_damaged_anywhere_loses_one_entry_and_says_so() {
     let directory = tempfile::tempdir().expect("directory");
-    let (segment, bytes, ends) = small_spool(directory.path());
+    let (segment, bytes, entry_ends) = small_spool(directory.path());
     let count = segment.with_extension("count");
     let counted = fs::read(&count).expect("count");
     for at in 0..bytes.len() {
@@ -178,7 +178,7 @@ fn a_spool_that_is_damaged_anywhere_loses_one_entry_and_says_so() {
             damaged[at] ^= flip;
             fs::write(&segment, &damaged).expect("write");
             fs::write(&count, &counted).expect("write");
-            let hit = (at >= 8).then(|| ends.partition_point(|end| *end <= at));
+            let hit = (at >= 8).then(|| entry_ends.partition_point(|end| *end <= at));
             let expected: Vec<u64> =
                 all(30).into_iter().filter(|seq| hit != Some((*seq as usize - 1) / 10)).collect();
             let (seqs, missing) = read_all(directory.path());

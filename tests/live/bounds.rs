@@ -69,9 +69,9 @@ fn huge_arguments() {
         assert_eq!(actor.hear(), "connected");
         let bytes = fs::read(format!("/proc/{}/cmdline", actor.pid())).expect("cmdline").len();
         assert!(bytes > 1_800_000, "{bytes}");
-        let ends = |record: &Value| record["role"] == "client" && record["from"] == "ESTABLISHED";
+        let is_close = |record: &Value| record["role"] == "client" && record["from"] == "ESTABLISHED";
         for _ in 0..CONNECTIONS {
-            daemon.tracer.wait_for(ends);
+            daemon.tracer.wait_for(is_close);
         }
         let grown = peak_kib(daemon.tracer.pid()).saturating_sub(before);
         assert!(grown < 48 << 10, "{grown} KiB more");

@@ -124,7 +124,7 @@ fn connect_is_sent() {
         let error = shut.connect(&SocketAddr::from(([127, 0, 0, 1], deaf)).into()).expect_err("no answer");
         assert_eq!(error.raw_os_error(), Some(libc::ETIMEDOUT));
         let story = tracer.stop();
-        let ends: Vec<_> = story
+        let outcomes: Vec<_> = story
             .transitions()
             .filter(|record| record["from"] == "SYN_SENT")
             .map(|record| {
@@ -137,7 +137,7 @@ fn connect_is_sent() {
             ("given_up", ""),
             ("connect_timeout", "ETIMEDOUT"),
         ];
-        assert_eq!(ends, wanted);
+        assert_eq!(outcomes, wanted);
     });
 }
 
@@ -218,12 +218,12 @@ fn bad_syn_ack() {
     in_lab(|netns| {
         let Some(mut wire) = wire() else { return };
         let mut tracer = Tracer::start(netns, &[]);
-        let ends: [(&str, &str, Option<&str>); 3] = [
+        let cases: [(&str, &str, Option<&str>); 3] = [
             ("SYN_SENT", "given_up", None),
             ("LAST_ACK", "fin", None),
             ("ESTABLISHED", "retransmission_timeout", Some("ETIMEDOUT")),
         ];
-        for (from, cause, errno) in ends {
+        for (from, cause, errno) in cases {
             let port = fresh_port();
             let mut socket = connecting(port);
             let syn = wire.hear_flags(SYN);

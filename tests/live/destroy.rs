@@ -11,7 +11,7 @@ use crate::{
     look_test,
     observer::proc_net_tcp,
     schema,
-    sockets::{Ends, Kind, fresh_port},
+    sockets::{Endpoints, Kind, fresh_port},
 };
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -53,7 +53,7 @@ fn as_doctor_says() {
         assert_eq!(proc_net_tcp().len(), before, "asking has destroyed nothing");
         assert_eq!(looked.len(), 1, "{looked:#?}");
         let is_printed = looked[0]["commands"].to_string().contains("ss -K");
-        match Ends::of(&server).kill() {
+        match Endpoints::of(&server).kill() {
             Ok(()) => {
                 assert_eq!((&said, is_printed), (&true.into(), true), "{looked:#?}");
                 assert!(looked[0]["cannot_destroy"].is_null(), "{looked:#?}");

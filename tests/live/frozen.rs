@@ -88,9 +88,9 @@ impl Drop for Disk {
 }
 
 /// The messages of a daemon on standard error.
-struct Said(tempfile::NamedTempFile);
+struct Messages(tempfile::NamedTempFile);
 
-impl Said {
+impl Messages {
     fn new() -> Self {
         Self(tempfile::NamedTempFile::new().expect("file"))
     }
@@ -112,14 +112,14 @@ impl Said {
     }
 }
 
-fn start(netns: u64, top: &str, sinks: &str) -> (Raw, Said) {
-    let said = Said::new();
-    let stderr = said.0.reopen().expect("file");
+fn start(netns: u64, top: &str, sinks: &str) -> (Raw, Messages) {
+    let messages = Messages::new();
+    let stderr = messages.0.reopen().expect("file");
     let daemon = Raw::start_with(top, netns, sinks, |command| {
         command.stderr(stderr).stdout(Stdio::null());
     });
     daemon.wait_for("\"kind\":\"start\"");
-    (daemon, said)
+    (daemon, messages)
 }
 
 fn reload(daemon: &Raw, sinks: &str) {
@@ -163,7 +163,7 @@ fn reloaded() {
     in_lab(|netns| {
         let metrics = fresh_port();
         let (port, lines) = collect(("127.0.0.1", 0));
-        let (mut daemon, said) = start(netns, &format!("metrics = \"127.0.0.1:{metrics}\"\n"), FILE);
+        let (mut daemon, messages) = start(netns, &format!("metrics = \"127.0.0.1:{metrics}\"\n"), FILE);
         let Some(disk) = Disk::new() else { return };
         disk.freeze();
         let spool = disk.path("spool");
@@ -175,8 +175,8 @@ fn reloaded() {
         reload(&daemon, &sinks);
         // The daemon traces while the sink hangs.
         made(&daemon, 1);
-        said.wait_for(&format!("sink disk: cannot open {}: the system", disk.path("out").display()));
-        said.wait_for("going on without the spool until then");
+        messages.wait_for(&format!("sink disk: cannot open {}: the system", disk.path("out").display()));
+        messages.wait_for("going on without the spool until then");
         // More than the queue holds.
         made(&daemon, 100);
         let number = |name: &str| -> u64 {
@@ -189,16 +189,16 @@ fn reloaded() {
         assert!(number("sockstate_sink_queued_bytes") <= 64 << 10);
         assert_eq!(number("sockstate_sink_failing"), 1);
         let got = || lines.lock().expect("lock").clone();
-        let ends = |found: &[Value]| found.iter().filter(|record| record["to"] == "TIME_WAIT").count();
-        wait_until("the collector has them without the spool", || ends(&got()) >= 100);
+        let count_ended = |found: &[Value]| found.iter().filter(|record| record["to"] == "TIME_WAIT").count();
+        wait_until("the collector has them without the spool", || count_ended(&got()) >= 100);
         // A sink that is still opening is not started again.
         reload(&daemon, &sinks);
         made(&daemon, 1);
         disk.thaw();
-        said.wait_for("sink disk: delivers again");
+        messages.wait_for("sink disk: delivers again");
         made(&daemon, 1);
         wait_until("the spool is open", || spool.join("spooled").exists());
-        assert!(daemon.end_now().success(), "{}", said.text());
+        assert!(daemon.end_now().success(), "{}", messages.text());
         let found = records(&disk.path("out"));
         assert_counted(&found);
         assert_eq!(found.first().map(|record| &record["kind"]), Some(&Value::from("start")));
@@ -210,20 +210,20 @@ fn reloaded() {
 
 fn ended_unopened() {
     in_lab(|netns| {
-        let (mut daemon, said) = start(netns, "", FILE);
+        let (mut daemon, messages) = start(netns, "", FILE);
         let Some(disk) = Disk::new() else { return };
         disk.freeze();
         reload(&daemon, &format!("{FILE}{}", file_sink("disk", &disk.path("out"), "")));
-        said.wait_for("sink disk: cannot open ");
+        messages.wait_for("sink disk: cannot open ");
         made(&daemon, 10);
         let happened = records(&daemon.path("out")).len();
         signal(daemon.pid(), libc::SIGTERM);
-        said.wait_for(" (sink)");
-        let lost = said.number("sink disk: ", " records were not delivered when it ended");
-        assert_eq!(said.number("; lost ", " (sink)"), lost);
+        messages.wait_for(" (sink)");
+        let lost = messages.number("sink disk: ", " records were not delivered when it ended");
+        assert_eq!(messages.number("; lost ", " (sink)"), lost);
         // The healthy one had a `start` of its own, and one at the end has a `stop`.
-        assert_eq!(lost, happened as u64 + 1, "{}", said.text());
-        assert!(!said.text().contains("hangs in a system call"), "{}", said.text());
+        assert_eq!(lost, happened as u64 + 1, "{}", messages.text());
+        assert!(!messages.text().contains("hangs in a system call"), "{}", messages.text());
         // The kernel ends no process whose thread waits for the disk.
         disk.thaw();
         assert!(daemon.end_now().success());
@@ -234,7 +234,7 @@ fn ended_hung() {
     in_lab(|netns| {
         let Some(disk) = Disk::new() else { return };
         let sinks = format!("{FILE}{}", file_sink("disk", &disk.path("out"), ""));
-        let (mut daemon, said) = start(netns, "", &sinks);
+        let (mut daemon, messages) = start(netns, "", &sinks);
         made(&daemon, 5);
         wait_until("both have all", || {
             records(&disk.path("out")).len() == records(&daemon.path("out")).len()
@@ -243,13 +243,13 @@ fn ended_hung() {
         disk.freeze();
         made(&daemon, 20);
         signal(daemon.pid(), libc::SIGTERM);
-        said.wait_for(" (sink)");
+        messages.wait_for(" (sink)");
         // The other sink was not kept from its end.
         let happened = records(&daemon.path("out"));
         assert_eq!(happened.last().map(|record| &record["kind"]), Some(&Value::from("stop")));
-        let held = said.number("sink disk hangs in a system call: ", " records were not delivered");
-        assert_eq!(before + held, happened.len() as u64, "{}", said.text());
-        assert_eq!(said.number("; lost ", " (sink)"), held);
+        let held = messages.number("sink disk hangs in a system call: ", " records were not delivered");
+        assert_eq!(before + held, happened.len() as u64, "{}", messages.text());
+        assert_eq!(messages.number("; lost ", " (sink)"), held);
         disk.thaw();
         assert!(daemon.end_now().success());
     });
@@ -269,8 +269,8 @@ fn hung_predecessor() {
             )
             .replacen(FILE, &FILE.replace("file]", "healthy]"), 1)
         };
-        let (mut daemon, said) = start(netns, "", &sinks(dead, "second"));
-        said.wait_for("sink out: ");
+        let (mut daemon, messages) = start(netns, "", &sinks(dead, "second"));
+        messages.wait_for("sink out: ");
         disk.freeze();
         // Half of the queue, and it goes to the spool.
         made(&daemon, 60);
@@ -284,7 +284,7 @@ fn hung_predecessor() {
         wait_until("the sink hangs", hung);
         let (port, lines) = collect(("127.0.0.1", 0));
         reload(&daemon, &sinks(port, "third"));
-        said.wait_for("the previous sink out waits for the system with it; going on without the spool");
+        messages.wait_for("the previous sink out waits for the system with it; going on without the spool");
         made(&daemon, 5);
         let got = || lines.lock().expect("lock").clone();
         wait_until("the collector gets what is new", || {

@@ -216,9 +216,9 @@ fn kill(victim: &Value, device: &str, survivor: &Value) {
 
 /// The servers of clients from this port, in the order of their interfaces.
 fn connections(story: &Story, from: u16) -> Vec<Vec<&Value>> {
-    let is_its =
+    let is_of_this_test =
         |connection: &Vec<&Value>| connection.iter().any(|connection| connection["remote"]["port"] == from);
-    let mut found: Vec<_> = story.connections().into_iter().filter(is_its).collect();
+    let mut found: Vec<_> = story.connections().into_iter().filter(is_of_this_test).collect();
     found.sort_by_key(|record| interfaces(record).into_iter().max());
     found
 }

@@ -173,13 +173,13 @@ fn namespace_ends() {
     }
     let pid = u64::from(actor.pid());
     actor.kill();
-    let ends = |tracer: &Tracer| {
+    let count_ended = |tracer: &Tracer| {
         let is_end = |record: &&Value| record["from"] == "TIME_WAIT" && record["to"] == "CLOSE";
         tracer.seen().iter().filter(is_end).count()
     };
     wait_until("both TIME_WAITs end with the namespace", || {
         tracer.poll(|_| false);
-        ends(&tracer) == 2
+        count_ended(&tracer) == 2
     });
     let story = tracer.stop();
     for record in story.transitions() {

@@ -130,8 +130,8 @@ fn listener_is_shared() {
         let opened = |tracer: &mut Tracer| {
             let client = Kind::V4.connect(port).expect("connect");
             let local = client.local_addr().expect("address").as_socket().expect("IP").port();
-            let is_it = |record: &Value| record["remote"]["port"] == local;
-            let first = tracer.wait_for(|record| is_it(record) && record["to"] == "ESTABLISHED");
+            let is_conn = |record: &Value| record["remote"]["port"] == local;
+            let first = tracer.wait_for(|record| is_conn(record) && record["to"] == "ESTABLISHED");
             (client, local, first["owner"].clone())
         };
         wait_until("its holder is known", || opened(&mut tracer).2["pid"] == pids[0]);
@@ -164,10 +164,10 @@ fn listener_is_closed() {
         wait_until("the server owns what comes", || {
             let client = Kind::V4.connect(port).expect("connect");
             let local = client.local_addr().expect("address").as_socket().expect("IP").port();
-            let is_it = |record: &Value| record["remote"]["port"] == local;
-            let first = tracer.wait_for(|record| is_it(record) && record["to"] == "ESTABLISHED");
+            let is_conn = |record: &Value| record["remote"]["port"] == local;
+            let first = tracer.wait_for(|record| is_conn(record) && record["to"] == "ESTABLISHED");
             drop(client);
-            tracer.wait_for(|record| is_it(record) && record["from"] == "LAST_ACK");
+            tracer.wait_for(|record| is_conn(record) && record["from"] == "LAST_ACK");
             owners.push(first["owner"]["pid"].to_string());
             owners.last() == Some(&server)
         });
@@ -208,11 +208,11 @@ fn leaking_listener() {
 fn owner_of_next(tracer: &mut Tracer, port: u16) -> String {
     let client = Kind::V4.connect(port).expect("connect");
     let local = client.local_addr().expect("address").as_socket().expect("IP").port();
-    let is_it = |record: &Value| record["role"] == "server" && record["remote"]["port"] == local;
-    let first = tracer.wait_for(|record| is_it(record) && record["to"] == "ESTABLISHED");
+    let is_conn = |record: &Value| record["role"] == "server" && record["remote"]["port"] == local;
+    let first = tracer.wait_for(|record| is_conn(record) && record["to"] == "ESTABLISHED");
     reset_on_close(&client);
     drop(client);
-    tracer.wait_for(|record| is_it(record) && record["to"] == "CLOSE");
+    tracer.wait_for(|record| is_conn(record) && record["to"] == "CLOSE");
     first["owner"]["pid"].to_string()
 }
 

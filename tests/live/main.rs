@@ -9,7 +9,6 @@ mod causes;
 mod collectors;
 mod configured;
 mod destroy;
-mod doubt;
 mod duration;
 mod ending;
 mod exhausted;
@@ -22,12 +21,12 @@ mod fleet;
 mod frozen;
 mod handed_on;
 mod harmless;
-mod hidden;
 mod holders;
 mod hostile;
 mod hunt;
 mod hunt_truth;
 mod identity;
+mod in_doubt;
 mod interpreters;
 #[cfg(feature = "kafka")]
 mod kafka;
@@ -36,8 +35,8 @@ mod kernel_sockets;
 mod left_open;
 mod lifecycle;
 mod local_drop;
+mod lost_period;
 mod metrics;
-mod missing;
 mod mptcp;
 mod names;
 #[cfg(feature = "nats")]
@@ -45,7 +44,7 @@ mod nats;
 mod otlp;
 mod owner_truth;
 mod owners;
-mod people;
+mod port_filter;
 mod pressure;
 mod protocols;
 mod python;
@@ -56,9 +55,7 @@ mod reliability;
 mod resolving;
 mod restart;
 mod resync;
-mod second;
-mod sight;
-mod stacks;
+mod second_tracer;
 mod starting;
 mod stuck;
 mod time_namespaces;
@@ -66,6 +63,9 @@ mod timewait;
 mod transparent;
 mod tutorial;
 mod unusual_ends;
+mod user_space_stacks;
+mod viewers;
+mod visibility;
 mod watchdog;
 
 use std::{
@@ -98,8 +98,8 @@ const ROLES: &[Role] = &[
     ("fake python", fake_python::play),
     ("code generator", |value| time_namespaces::generate(number(value))),
     ("connector", bounds::connector),
-    ("namespace mounter", |value| sight::mount_namespace(number(value))),
-    ("confined", sight::confined),
+    ("namespace mounter", |value| visibility::mount_namespace(number(value))),
+    ("confined", visibility::confined),
 ];
 
 fn main() -> ExitCode {
@@ -131,7 +131,7 @@ fn tests() -> Vec<Test> {
         transparent::tests(),
         time_namespaces::tests(),
         filters::tests(),
-        hidden::tests(),
+        port_filter::tests(),
         existing::tests(),
         burst::tests(),
         ending::tests(),
@@ -147,7 +147,7 @@ fn tests() -> Vec<Test> {
         queues::tests(),
         local_drop::tests(),
         holders::tests(),
-        sight::tests(),
+        visibility::tests(),
         watchdog::tests(),
         hunt::tests(),
         hunt_truth::tests(),
@@ -158,15 +158,15 @@ fn tests() -> Vec<Test> {
         collectors::tests(),
         faults::tests(),
         frozen::tests(),
-        doubt::tests(),
+        in_doubt::tests(),
         exhausted::tests(),
         harmless::tests(),
         hostile::tests(),
         configured::tests(),
-        second::tests(),
+        second_tracer::tests(),
         bounds::tests(),
         resolving::tests(),
-        missing::tests(),
+        lost_period::tests(),
         duration::tests(),
         otlp::tests(),
         fleet::tests(),
@@ -176,7 +176,7 @@ fn tests() -> Vec<Test> {
         nats::tests(),
         #[cfg(feature = "kafka")]
         kafka::tests(),
-        people::tests(),
+        viewers::tests(),
         tutorial::tests(),
         protocols::tests(),
         identity::tests(),
@@ -184,7 +184,7 @@ fn tests() -> Vec<Test> {
         mptcp::tests(),
         destroy::tests(),
         names::tests(),
-        stacks::tests(),
+        user_space_stacks::tests(),
         kernel_sockets::tests(),
         fallback::tests(),
     ]

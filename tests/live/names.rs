@@ -14,10 +14,10 @@ use crate::{
     netns::in_new_netns,
     owners::cgroup2_mount,
     roles::Actor,
-    sight::mount,
     skip,
     sockets::fresh_port,
     test,
+    visibility::mount,
 };
 
 pub(crate) fn tests() -> Vec<Test> {

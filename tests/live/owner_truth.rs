@@ -143,10 +143,10 @@ fn connect_to(port: u16, tracer: &mut Tracer, most: usize) {
     for _ in 0..most {
         let client = Kind::V4.connect(port).expect("connect");
         let local = client.local_addr().expect("address").as_socket().expect("socket").port();
-        let is_it = |record: &Value| record["role"] == "server" && record["remote"]["port"] == local;
-        let first = tracer.wait_for(|record| is_it(record) && record["to"] == "ESTABLISHED");
+        let is_conn = |record: &Value| record["role"] == "server" && record["remote"]["port"] == local;
+        let first = tracer.wait_for(|record| is_conn(record) && record["to"] == "ESTABLISHED");
         drop(client);
-        tracer.wait_for(|record| is_it(record) && record["from"] == "LAST_ACK");
+        tracer.wait_for(|record| is_conn(record) && record["from"] == "LAST_ACK");
         if !first["owner"].is_null() {
             break;
         }
@@ -224,13 +224,13 @@ fn followed_worker() {
         let of_worker = Tracer::start(netns, &["--pid", &worker]);
         let of_parent = Tracer::start(netns, &["--pid", &parent.pid().to_string()]);
         let of_neither = Tracer::start(netns, &["--pid", "1"]);
-        let ends =
+        let last_acks =
             Tracer::start(netns, &["--pid", &worker, "--to", "LAST_ACK", "--local-port", &port.to_string()]);
         for _ in 0..3 {
             connect_to(port, &mut all, 1);
         }
-        let [of_worker, of_parent, of_neither, ends] =
-            [of_worker, of_parent, of_neither, ends].map(Tracer::stop);
+        let [of_worker, of_parent, of_neither, last_acks] =
+            [of_worker, of_parent, of_neither, last_acks].map(Tracer::stop);
         parent.release();
         let paths = |story: &Story| -> Vec<Vec<String>> {
             let connections = story.connections();
@@ -253,7 +253,7 @@ fn followed_worker() {
             "the client's ends are not the worker's"
         );
         assert_eq!(of_neither.transitions().count(), 0);
-        let last: Vec<_> = ends.transitions().map(|record| record["to"].clone()).collect();
+        let last: Vec<_> = last_acks.transitions().map(|record| record["to"].clone()).collect();
         assert_eq!(last, ["LAST_ACK"; 3]);
     });
 }

@@ -199,7 +199,7 @@ fn older() {
 
 /// The executable or library that has the runtime.
 fn runtime_file(python: &str) -> PathBuf {
-    let code = "import os, sys, sysconfig as it\nlib = os.path.join(it.get_config_var('LIBDIR'), it.get_config_var('INSTSONAME') or '-')\nprint(os.path.realpath(lib if it.get_config_var('Py_ENABLE_SHARED') else sys.executable))";
+    let code = "import os, sys, sysconfig as config\nlib = os.path.join(config.get_config_var('LIBDIR'), config.get_config_var('INSTSONAME') or '-')\nprint(os.path.realpath(lib if config.get_config_var('Py_ENABLE_SHARED') else sys.executable))";
     let output = Command::new(python).args(["-c", code]).output().expect("python");
     PathBuf::from(String::from_utf8(output.stdout).expect("UTF-8").trim())
 }
@@ -239,7 +239,7 @@ fn embedded() {
             let output = Command::new(python).args(["-c", code]).output().expect("python");
             String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()
         };
-        let include = said("import sysconfig as it; print(it.get_path('include'))");
+        let include = said("import sysconfig as config; print(config.get_path('include'))");
         let library = runtime_file(python);
         let is_library = library.to_string_lossy().contains(".so");
         if !is_library || !Path::new(&include).join("Python.h").exists() {

@@ -16,7 +16,7 @@ use crate::{
     daemon::{Daemon, connections},
     hostile::{FILE, Raw},
     lab::{in_lab, signal, sockstate, wait_until},
-    restart::{Place, end, kill, state_files},
+    restart::{DaemonFiles, end, kill, state_files},
     sockets::fresh_port,
     test,
 };
@@ -119,40 +119,40 @@ fn degraded(record: &Value) -> String {
 fn full_run() {
     in_lab(|netns| {
         let port = fresh_port();
-        let Some(place) = Place::new(port) else { return };
-        place.configure(netns, port, "");
+        let Some(files) = DaemonFiles::new(port) else { return };
+        files.configure(netns, port, "");
         // In a mount namespace of its own, whose /run/sockstate takes nothing.
         let script = "mkdir -p /run/sockstate && mount -t tmpfs -o size=4k,mode=0700 tmpfs /run/sockstate \
                       && ! head -c 8192 /dev/zero 2>/dev/null >/run/sockstate/full; exec \"$0\" run --config \"$1\"";
         let binary = sockstate().get_program().to_owned();
         let mut unshare = Command::new("unshare");
-        let unshare = unshare.args(["--mount", "sh", "-c", script]).arg(binary).arg(place.config());
+        let unshare = unshare.args(["--mount", "sh", "-c", script]).arg(binary).arg(files.config());
         let mut daemon = unshare.stderr(Stdio::null()).spawn().expect("unshare");
         wait_until("it traces", || {
             daemon.try_wait().expect("wait").is_some()
-                || place.records().iter().any(|record| record["kind"] == "start")
+                || files.records().iter().any(|record| record["kind"] == "start")
         });
-        let start = place.records().into_iter().next().expect("a record");
+        let start = files.records().into_iter().next().expect("a record");
         assert!(degraded(&start).contains("/run/sockstate"), "{start}");
-        place.connection(port);
+        files.connection(port);
         end(daemon);
-        assert!(!place.pin.exists());
+        assert!(!files.pin.exists());
     });
 }
 
 fn lost_ledger() {
     in_lab(|netns| {
         let port = fresh_port();
-        let Some(place) = Place::new(port) else { return };
-        place.configure(netns, port, "");
-        let first = place.start(1);
-        place.connection(port);
+        let Some(files) = DaemonFiles::new(port) else { return };
+        files.configure(netns, port, "");
+        let first = files.start(1);
+        files.connection(port);
         end(first);
-        let ledgers = state_files(&place.pin, ".ledger");
+        let ledgers = state_files(&files.pin, ".ledger");
         assert_eq!(ledgers.len(), 1, "{ledgers:?}");
         fs::remove_file(&ledgers[0]).expect("remove");
-        end(place.start(2));
-        let records = place.records();
+        end(files.start(2));
+        let records = files.records();
         let starts: Vec<&Value> = records.iter().filter(|record| record["kind"] == "start").collect();
         assert_ne!(starts[0]["instance"], starts[1]["instance"]);
         assert!(degraded(starts[1]).contains("replaced"), "{}", starts[1]);
@@ -168,17 +168,17 @@ fn lost_ledger() {
 fn state_of_pins() {
     in_lab(|netns| {
         let [port, other] = [fresh_port(), fresh_port()];
-        let Some(place) = Place::new(port) else { return };
-        place.configure(netns, port, "");
-        end(place.start(1));
-        place.configure(netns, other, "");
+        let Some(files) = DaemonFiles::new(port) else { return };
+        files.configure(netns, port, "");
+        end(files.start(1));
+        files.configure(netns, other, "");
         // Killed before it has written its state.
-        kill(place.start(2));
-        place.configure(netns, port, "");
-        let third = place.start(3);
-        place.connection(port);
+        kill(files.start(2));
+        files.configure(netns, port, "");
+        let third = files.start(3);
+        files.connection(port);
         end(third);
-        let records = place.records();
+        let records = files.records();
         let starts: Vec<&Value> = records.iter().filter(|record| record["kind"] == "start").collect();
         assert!(degraded(starts[2]).contains("replaced"), "{}", starts[2]);
         // Directories of one name keep their states apart.

@@ -41,12 +41,12 @@ pub(crate) fn tests() -> Vec<Test> {
 const KILLS: usize = 5;
 
 /// A daemon's directory in the BPF file system, its configuration, and its output.
-pub(crate) struct Place {
+pub(crate) struct DaemonFiles {
     pub(crate) pin: PathBuf,
     directory: TempDir,
 }
 
-impl Place {
+impl DaemonFiles {
     /// Skips the test if there is no BPF file system.
     pub(crate) fn new(port: u16) -> Option<Self> {
         let file_system = PathBuf::from("/sys/fs/bpf");
@@ -96,7 +96,7 @@ impl Place {
     pub(crate) fn connection(&self, port: u16) {
         drop(Kind::V4.pair(port));
         let is_end = |record: &Value| record["from"] == "LISTEN" && record["to"] == "CLOSE";
-        wait_until("the end is told of", || self.records().iter().any(is_end));
+        wait_until("the end is recorded", || self.records().iter().any(is_end));
     }
 
     /// Waits until the daemon has read all that happened so far: at its end it reads for a moment only, and leaves the rest
@@ -125,15 +125,15 @@ impl Place {
 /// The files that the next sockstate continues from, for programs that are pinned in `pin`.
 pub(crate) fn state_files(pin: &Path, extension: &str) -> Vec<PathBuf> {
     let name = format!("{}-", pin.file_name().expect("a name").to_string_lossy());
-    let is_its = |path: &PathBuf| {
+    let is_of_pin = |path: &PathBuf| {
         let file = path.file_name().unwrap_or_default().to_string_lossy();
         file.starts_with(&name) && file.ends_with(extension)
     };
     let entries = fs::read_dir("/run/sockstate").expect("directory");
-    entries.map(|entry| entry.expect("entry").path()).filter(is_its).collect()
+    entries.map(|entry| entry.expect("entry").path()).filter(is_of_pin).collect()
 }
 
-impl Drop for Place {
+impl Drop for DaemonFiles {
     fn drop(&mut self) {
         let _ = sockstate().args(["detach", "--pin"]).arg(&self.pin).stdout(Stdio::null()).status();
     }
@@ -167,12 +167,12 @@ fn goes_on() {
     observer::watch();
     in_lab(|netns| {
         let port = fresh_port();
-        let Some(place) = Place::new(port) else { return };
-        place.configure(netns, port, "");
-        let first = place.start(1);
+        let Some(files) = DaemonFiles::new(port) else { return };
+        files.configure(netns, port, "");
+        let first = files.start(1);
         let (listener, client, server) = Kind::V4.pair(port);
         wait_until("the connection is told of", || {
-            place.records().iter().filter(|record| record["to"] == "ESTABLISHED").count() == 2
+            files.records().iter().filter(|record| record["to"] == "ESTABLISHED").count() == 2
         });
         end(first);
         // Nobody reads now.
@@ -180,13 +180,13 @@ fn goes_on() {
         observer::wait_for_states(&["LISTEN", "CLOSE_WAIT", "FIN_WAIT2"]);
         let third = Kind::V4.connect(port).expect("connect");
         let (fourth, _) = listener.accept().expect("accept");
-        let second = place.start(2);
+        let second = files.start(2);
         drop((third, fourth));
         drop((server, listener));
         let is_end = |record: &Value| record["from"] == "LISTEN" && record["to"] == "CLOSE";
-        wait_until("the end is told of", || place.records().iter().any(is_end));
+        wait_until("the end is recorded", || files.records().iter().any(is_end));
         end(second);
-        let records = place.records();
+        let records = files.records();
         records.iter().for_each(schema::check);
         let seqs: Vec<u64> = records.iter().filter_map(|record| record["seq"].as_u64()).collect();
         assert_eq!(seqs, (1..=records.len() as u64).collect::<Vec<_>>(), "numbered without a gap");
@@ -237,10 +237,10 @@ fn goes_on() {
 fn killed() {
     in_lab(|netns| {
         let port = fresh_port();
-        let Some(place) = Place::new(port) else { return };
+        let Some(files) = DaemonFiles::new(port) else { return };
         // What full sockets do can be counted exactly.
-        place.configure(netns, port, "tier = \"none\"");
-        let mut child = Some(place.start(1));
+        files.configure(netns, port, "tier = \"none\"");
+        let mut child = Some(files.start(1));
         let load = Load { mode: Mode::Fin, threads: 1, count: 200, acceptors: false, gap_us: 2000, port };
         let enough = AtomicBool::new(false);
         let made = thread::scope(|scope| {
@@ -255,14 +255,14 @@ fn killed() {
                 thread::sleep(Duration::from_millis(400));
                 // As a crash would end it, or the kernel when memory runs out.
                 kill(child.take().expect("it runs"));
-                child = Some(place.start(nth));
+                child = Some(files.start(nth));
             }
             enough.store(true, Ordering::Relaxed);
             worker.join().expect("load")
         });
-        let made = made + place.catch_up(port);
+        let made = made + files.catch_up(port);
         end(child.expect("the last one"));
-        let records = place.records();
+        let records = files.records();
         records.iter().for_each(schema::check);
         check_numbers(&records);
         check_identities(&records);
@@ -331,16 +331,16 @@ fn unsaid() {
     }
     in_lab(|netns| {
         let port = fresh_port();
-        let Some(place) = Place::new(port) else { return };
-        let path = place.directory.path().join("collector");
+        let Some(files) = DaemonFiles::new(port) else { return };
+        let path = files.directory.path().join("collector");
         let sink = format!("[sinks.away]\ntype = \"socket\"\naddress = \"unix:{}\"", path.display());
-        place.configure(netns, port, &sink);
-        let first = place.start(1);
-        place.connection(port);
+        files.configure(netns, port, &sink);
+        let first = files.start(1);
+        files.connection(port);
         end(first);
-        let written = place.records().len();
+        let written = files.records().len();
         let collector = UnixListener::bind(&path).expect("collector");
-        let second = place.start(2);
+        let second = files.start(2);
         let (stream, _) = collector.accept().expect("accept");
         let lines = BufReader::new(stream).lines().take(2);
         let records: Vec<Value> =
@@ -360,24 +360,24 @@ fn earlier_version() {
     }
     in_lab(|netns| {
         let port = fresh_port();
-        let Some(place) = Place::new(port) else { return };
+        let Some(files) = DaemonFiles::new(port) else { return };
         let fixtures = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/2ca3231"));
         fs::DirBuilder::new().recursive(true).mode(0o700).create("/run/sockstate").expect("directory");
-        let name = place.pin.file_name().expect("a name");
+        let name = files.pin.file_name().expect("a name");
         let earlier =
             ["ledger", "state"].map(|kind| Path::new("/run/sockstate").join(name).with_extension(kind));
         fs::copy(fixtures.join("ledger"), &earlier[0]).expect("ledger");
         fs::copy(fixtures.join("state.json"), &earlier[1]).expect("state");
-        let path = place.directory.path().join("away");
+        let path = files.directory.path().join("away");
         let sink = format!("[sinks.away]\ntype = \"file\"\npath = \"{}\"", path.display());
-        place.configure(netns, port, &sink);
-        let daemon = place.start(1);
+        files.configure(netns, port, &sink);
+        let daemon = files.start(1);
         wait_until("the loss is reported", || read(&path).len() >= 2);
         end(daemon);
         let away = read(&path);
         assert_eq!((&away[0]["kind"], away[0]["seq"].as_u64()), (&"start".into(), Some(1)));
         assert_eq!((lost(&away, "crash"), away[1]["seq"].as_u64()), (135, Some(2)), "{away:?}");
-        assert_eq!(lost(&place.records(), "crash"), 0, "that sink had settled all of its records");
+        assert_eq!(lost(&files.records(), "crash"), 0, "that sink had settled all of its records");
         assert!(earlier.iter().all(|file| !file.exists()), "the files have today's names");
     });
 }
@@ -388,16 +388,16 @@ fn killed_window() {
     }
     in_lab(|netns| {
         let port = fresh_port();
-        let Some(place) = Place::new(port) else { return };
-        let path = place.directory.path().join("counts");
+        let Some(files) = DaemonFiles::new(port) else { return };
+        let path = files.directory.path().join("counts");
         let sink =
             format!("[sinks.counts]\ntype = \"file\"\naggregate = \"1h\"\npath = \"{}\"", path.display());
-        place.configure(netns, port, &sink);
-        let first = place.start(1);
-        place.connection(port);
+        files.configure(netns, port, &sink);
+        let first = files.start(1);
+        files.connection(port);
         kill(first);
-        let counted = place.records().iter().filter(|record| record["kind"] == "transition").count();
-        end(place.start(2));
+        let counted = files.records().iter().filter(|record| record["kind"] == "transition").count();
+        end(files.start(2));
         assert_eq!(lost(&read(&path), "crash"), counted as u64);
     });
 }
@@ -405,17 +405,17 @@ fn killed_window() {
 fn replaced() {
     in_lab(|netns| {
         let port = fresh_port();
-        let Some(place) = Place::new(port) else { return };
-        place.configure(netns, port, "");
-        end(place.start(1));
-        place.configure(netns, port, "ring-size = \"1M\"");
-        end(place.start(2));
-        let records = place.records();
+        let Some(files) = DaemonFiles::new(port) else { return };
+        files.configure(netns, port, "");
+        end(files.start(1));
+        files.configure(netns, port, "ring-size = \"1M\"");
+        end(files.start(2));
+        let records = files.records();
         let starts: Vec<&Value> = records.iter().filter(|record| record["kind"] == "start").collect();
         assert!(starts[1]["adopted"].is_null());
         let said = starts[1]["degraded"].to_string();
         assert!(
-            said.contains("they were replaced") && said.contains(&place.pin.display().to_string()),
+            said.contains("they were replaced") && said.contains(&files.pin.display().to_string()),
             "{said}"
         );
     });
@@ -424,15 +424,15 @@ fn replaced() {
 fn detached() {
     in_lab(|netns| {
         let port = fresh_port();
-        let Some(place) = Place::new(port) else { return };
-        place.configure(netns, port, "");
-        kill(place.start(1));
+        let Some(files) = DaemonFiles::new(port) else { return };
+        files.configure(netns, port, "");
+        kill(files.start(1));
         let detach = || {
-            let output = sockstate().args(["detach", "--pin"]).arg(&place.pin).output().expect("sockstate");
+            let output = sockstate().args(["detach", "--pin"]).arg(&files.pin).output().expect("sockstate");
             assert!(output.status.success(), "{output:?}");
             String::from_utf8_lossy(&output.stdout).into_owned()
         };
-        assert!(place.pin.join("ring").exists());
+        assert!(files.pin.join("ring").exists());
         let programs = || {
             let output = Command::new("bpftool").args(["link", "show"]).output();
             output.map_or(0, |output| {
@@ -442,7 +442,7 @@ fn detached() {
         let before = programs();
         let said = detach();
         assert!(said.contains("the kernel programs end"), "{said}");
-        assert!(!place.pin.exists());
+        assert!(!files.pin.exists());
         if before > 0 {
             wait_until("its links are gone", || programs() < before);
         }

@@ -55,20 +55,20 @@ fn transparent() {
         let (waits, waits_there) = (of(&found, waiting_port), of(&found, direct_port));
         assert_eq!((&waits["reason"], creator(&waits)), (&"never_accepted".into(), Some(we)), "{waits}");
         assert_eq!(creator(&waits_there), Some(they), "{waits_there}");
-        let has_it = of(&found, accepted_port);
-        assert_eq!((&has_it["holders"][0]["pid"], creator(&has_it)), (&we.into(), None), "{has_it}");
-        assert_eq!(has_it["listeners"][0]["holders"][0]["pid"], we, "{has_it}");
+        let held = of(&found, accepted_port);
+        assert_eq!((&held["holders"][0]["pid"], creator(&held)), (&we.into(), None), "{held}");
+        assert_eq!(held["listeners"][0]["holders"][0]["pid"], we, "{held}");
         // A trace knows the listener itself, and goes on to believe that.
         for (port, pid) in [(direct_port, they), (accepted_port, we), (waiting_port, we)] {
-            let is_it = |record: &Value| {
+            let is_conn = |record: &Value| {
                 record["kind"] == "stuck"
                     && record["remote"]["port"] == port
                     && record["state"] == "CLOSE_WAIT"
             };
-            if !tracer.poll(is_it) {
-                tracer.wait_for(is_it);
+            if !tracer.poll(is_conn) {
+                tracer.wait_for(is_conn);
             }
-            let stuck = tracer.seen().iter().find(|record| is_it(record)).expect("stuck");
+            let stuck = tracer.seen().iter().find(|record| is_conn(record)).expect("stuck");
             assert_eq!(stuck["owner"]["pid"], pid, "{stuck}");
         }
         drop((accepted, listener));

@@ -93,14 +93,14 @@ fn first_look() {
 }
 
 /// The subject of the examples: a server that leaks, and a recording of it.
-struct Place {
+struct ExampleHost {
     directory: tempfile::TempDir,
     server: Running,
     /// A connection of the recording.
     conn: String,
 }
 
-impl Place {
+impl ExampleHost {
     fn new() -> Self {
         let directory = tempfile::tempdir().expect("directory");
         let example = || {
@@ -111,20 +111,20 @@ impl Place {
         };
         let server = Running::start(example().arg("serve"));
         wait_until("it listens", || std::net::TcpStream::connect("127.0.0.1:8080").is_ok());
-        let mut place = Self { directory, server, conn: String::new() };
+        let mut host = Self { directory, server, conn: String::new() };
         let visitors = Running::start(example().args(["visit", "100000"]));
         let record = ["record", "--alongside", "--duration", "2s", "night.zst"];
-        assert!(place.run(&record).status.success());
+        assert!(host.run(&record).status.success());
         let hunt = ["hunt", "--alongside", "--duration", "1s", "--format", "json", "--output", "hunt.json"];
-        assert!(place.run(&hunt).status.success());
+        assert!(host.run(&hunt).status.success());
         drop(visitors);
-        let records = place.run(&["replay", "--format", "json", "night.zst"]).stdout;
+        let records = host.run(&["replay", "--format", "json", "night.zst"]).stdout;
         let records = String::from_utf8(records).expect("UTF-8");
         let mut records = records.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
         let opened = records.find(|record| record["kind"] == "transition").expect("a transition");
-        place.conn = opened["conn"].as_str().expect("conn").to_owned();
-        place.configure();
-        place
+        host.conn = opened["conn"].as_str().expect("conn").to_owned();
+        host.configure();
+        host
     }
 
     fn configure(&self) {
@@ -263,8 +263,8 @@ fn everything() {
     commands.insert("sockstate top --from night.zst".into());
     assert!(commands.len() > 60, "{commands:#?}");
     in_lab(|_| {
-        let place = Place::new();
-        let failures: Vec<String> = commands.iter().filter_map(|command| place.try_out(command)).collect();
+        let host = ExampleHost::new();
+        let failures: Vec<String> = commands.iter().filter_map(|command| host.try_out(command)).collect();
         assert!(failures.is_empty(), "{failures:#?}");
     });
 }

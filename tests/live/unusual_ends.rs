@@ -37,10 +37,10 @@ pub(crate) fn tests() -> Vec<Test> {
 /// How this end of the connection to this port ended.
 pub(crate) fn end_of(tracer: &mut Tracer, role: &str, port: u16) -> Value {
     let end = if role == "client" { "remote" } else { "local" };
-    let is_it =
+    let is_conn =
         |record: &Value| record["to"] == "CLOSE" && record["role"] == role && record[end]["port"] == port;
-    let seen = tracer.seen().iter().find(|record| is_it(record)).cloned();
-    seen.unwrap_or_else(|| tracer.wait_for(is_it))
+    let seen = tracer.seen().iter().find(|record| is_conn(record)).cloned();
+    seen.unwrap_or_else(|| tracer.wait_for(is_conn))
 }
 
 pub(crate) fn assert_end(end: &Value, from: &str, cause: Option<&str>, errno: Option<&str>) {

@@ -57,7 +57,7 @@ impl Identify for Names {
         Rc::clone(self.known.entry(key.clone()).or_insert_with(|| make(&key)))
     }
 
-    fn read_again(&mut self, _: &Task) {}
+    fn forget_process(&mut self, _: &Task) {}
 }
 
 fn event(time_ns: u64, sk: u64, from: State, to: State) -> Event {

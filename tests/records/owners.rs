@@ -166,9 +166,9 @@ fn an_exec_may_have_closed_what_others_have() {
         lab.exec(&mut table, 3 * MS, 7, 2);
         lab.child(&mut table, 4 * MS, 2);
         assert!(lab.look(&mut table, 50 * MS, holders).is_empty(), "not before the exec is over");
-        let mut asked = lab.look(&mut table, 200 * MS, holders);
-        asked.sort_unstable();
-        assert_eq!(asked, [1, LISTENER]);
+        let mut searched = lab.look(&mut table, 200 * MS, holders);
+        searched.sort_unstable();
+        assert_eq!(searched, [1, LISTENER]);
         lab.child(&mut table, 300 * MS, 3);
         let wanted = match holders {
             // The second one came when it was not known whose the listener was.
@@ -273,12 +273,12 @@ fn a_connection_that_is_left_open_belongs_to_its_only_holder() {
     // One is closed by the process's end, one by another process before the look.
     lab.step(&mut table, 2 * MS, 1, State::Established, State::FinWait1, Some(task(7)), None);
     lab.step(&mut table, 3 * MS, 2, State::Established, State::FinWait1, Some(task(8)), None);
-    let mut asked = table.due_searches(200 * MS);
-    asked.sort_unstable();
-    assert_eq!(asked, [3, 4]);
+    let mut searched = table.due_searches(200 * MS);
+    searched.sort_unstable();
+    assert_eq!(searched, [3, 4]);
     // The process is still about to close one of them.
     let held = HashMap::from([(3, vec![task(8)]), (4, vec![task(7)])]);
-    table.found_holders(&asked, &held, 210 * MS, &mut lab.names);
+    table.found_holders(&searched, &held, 210 * MS, &mut lab.names);
     assert_eq!(owner(&table, 1), Some((7, OwnerSource::Connect)));
     assert_eq!(owner(&table, 2), Some((8, OwnerSource::Close)));
     assert_eq!(owner(&table, 3), Some((8, OwnerSource::Scan)));

@@ -30,7 +30,7 @@ type Question = HashMap<NetnsTuple, Known>;
 struct Known {
     age: InState,
     /// The process that called connect(), or the owner of the listener; not necessarily the process that called accept().
-    maker: Option<Arc<Process>>,
+    opener: Option<Arc<Process>>,
 }
 
 type Answer = HashMap<NetnsTuple, (SocketReport, Diagnosis)>;
@@ -42,7 +42,7 @@ pub struct Examiner {
     /// Not sent to the thread yet.
     waiting: Vec<Stuck>,
     /// The thread examines these.
-    asked: Vec<Stuck>,
+    examining: Vec<Stuck>,
 }
 
 impl Examiner {
@@ -71,12 +71,12 @@ impl Examiner {
     /// Removes a connection that is no longer stuck. True if it was not reported yet.
     pub fn cancel(&mut self, conn: ConnId) -> bool {
         let mut is_unreported = false;
-        for list in [&mut self.waiting, &mut self.asked] {
+        for list in [&mut self.waiting, &mut self.examining] {
             list.retain(|stuck| {
-                let is_it = stuck.conn.id == conn;
+                let is_same = stuck.conn.id == conn;
                 // A reminder (`times` > 1) means that the connection was reported before.
-                is_unreported |= is_it && stuck.times == 1;
-                !is_it
+                is_unreported |= is_same && stuck.times == 1;
+                !is_same
             });
         }
         is_unreported
@@ -85,7 +85,7 @@ impl Examiner {
     /// Whether answers are pending.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        !self.waiting.is_empty() || !self.asked.is_empty()
+        !self.waiting.is_empty() || !self.examining.is_empty()
     }
 
     /// Takes the connections that were examined, and sends the waiting ones to the thread.
@@ -94,7 +94,7 @@ impl Examiner {
         let mut reported = Vec::new();
         match answers.try_recv() {
             Ok(mut answer) => {
-                reported = std::mem::take(&mut self.asked);
+                reported = std::mem::take(&mut self.examining);
                 for stuck in &mut reported {
                     stuck.found = key(stuck).and_then(|key| answer.remove(&key)).map(Box::new);
                 }
@@ -102,18 +102,18 @@ impl Examiner {
             Err(TryRecvError::Disconnected) => return self.give_up(),
             Err(TryRecvError::Empty) => {}
         }
-        if self.asked.is_empty() && !self.waiting.is_empty() {
-            self.asked = std::mem::take(&mut self.waiting);
+        if self.examining.is_empty() && !self.waiting.is_empty() {
+            self.examining = std::mem::take(&mut self.waiting);
             // If the thread has ended, the next call returns all connections.
             let _ = questions
-                .send(self.asked.iter().filter_map(|stuck| Some((key(stuck)?, known(stuck)))).collect());
+                .send(self.examining.iter().filter_map(|stuck| Some((key(stuck)?, known(stuck)))).collect());
         }
         reported
     }
 
     /// Takes all connections that were not examined.
     pub fn give_up(&mut self) -> Vec<Stuck> {
-        let mut reported = std::mem::take(&mut self.asked);
+        let mut reported = std::mem::take(&mut self.examining);
         reported.append(&mut self.waiting);
         reported
     }
@@ -128,11 +128,11 @@ fn known(stuck: &Stuck) -> Known {
     let has_made = |owner: &&Owner| {
         matches!(owner.source, OwnerSource::Connect | OwnerSource::Listen | OwnerSource::Inherited)
     };
-    let maker = stuck.conn.subject.owner.as_ref().filter(has_made).map(|owner| {
+    let opener = stuck.conn.subject.owner.as_ref().filter(has_made).map(|owner| {
         let (pid, comm, exe) = (owner.pid(), owner.comm.clone(), owner.exe.clone());
         Arc::new(Process { pid, comm, exe, ..Process::default() })
     });
-    Known { age: stuck.age, maker }
+    Known { age: stuck.age, opener }
 }
 
 fn examine(question: &Question) -> Answer {
@@ -142,20 +142,20 @@ fn examine(question: &Question) -> Answer {
         _ => None,
     };
     let learn = |found: &mut SocketReport| {
-        let known = asked(question, &found.socket).and_then(|(key, _)| question.get(&key));
+        let known = find_key(question, &found.socket).and_then(|(key, _)| question.get(&key));
         let Some(known) = known else { return };
         if !known.age.at_least {
             found.age = Some(known.age);
         }
-        if let Some(maker) = &known.maker {
-            found.learn_maker(Arc::clone(maker));
+        if let Some(opener) = &known.opener {
+            found.learn_opener(Arc::clone(opener));
         }
     };
-    let look = look(only, |socket| asked(question, socket).is_some(), learn);
+    let look = look(only, |socket| find_key(question, socket).is_some(), learn);
     let mut answer = Answer::new();
     let mut ambiguous = HashSet::new();
     for report in look.sockets {
-        let Some((key, exact)) = asked(question, &report.socket) else { continue };
+        let Some((key, exact)) = find_key(question, &report.socket) else { continue };
         let netns = look.foreign.get(&report.socket.netns);
         let diagnosis = diagnose(&report, netns.map(std::path::PathBuf::as_path));
         if exact {
@@ -171,7 +171,7 @@ fn examine(question: &Question) -> Answer {
 
 /// The key in the question that fits this socket, and whether the interface is equal: a connection whose interface the trace does
 /// not know may be any socket with the same ends.
-fn asked(question: &Question, socket: &SocketInfo) -> Option<(NetnsTuple, bool)> {
+fn find_key(question: &Question, socket: &SocketInfo) -> Option<(NetnsTuple, bool)> {
     // The trace knows TCP sockets only; an MPTCP socket has the ends of its first subflow.
     if socket.transport != Transport::Tcp {
         return None;

@@ -188,8 +188,8 @@ impl ProtectedHolders {
         let all =
             self.0.get(&(report.socket.netns, report.socket.tuple.of_any_socket())).into_iter().flatten();
         for other in all {
-            let is_it = |known: &Holder| (known.process.pid, known.via) == (other.process.pid, other.via);
-            if !report.holders.iter().any(is_it) {
+            let is_same = |known: &Holder| (known.process.pid, known.via) == (other.process.pid, other.via);
+            if !report.holders.iter().any(is_same) {
                 report.holders.push(other.clone());
             }
         }

@@ -19,7 +19,7 @@ pub(crate) struct Args {
 }
 
 /// The test programs of `tracer/Cargo.toml` that `--fast` runs: all but `live`.
-const FAST: [&str; 7] = ["cli", "records", "recordings", "reports", "people", "screens", "delivery"];
+const FAST: [&str; 7] = ["cli", "records", "recordings", "reports", "viewers", "screens", "delivery"];
 
 /// The live tests, optimised and with assertions.
 const LIVE: [&str; 7] = ["test", "--package", "tracer", "--profile", "checked", "--test", "live"];

@@ -114,8 +114,9 @@ fn connections_of<'a>(run: &'a Run, outcome: &Outcome) -> Vec<Vec<&'a Value>> {
     let mut connections = run.story.connections();
     // A namespace's number is used again when it has ended.
     connections.retain(|connection| {
-        let ends = [&connection[0]["local"], &connection[0]["remote"]];
-        connection[0]["netns"] == outcome.netns && ends.iter().any(|end| end["port"] == outcome.port)
+        let endpoints = [&connection[0]["local"], &connection[0]["remote"]];
+        connection[0]["netns"] == outcome.netns
+            && endpoints.iter().any(|endpoint| endpoint["port"] == outcome.port)
     });
     // An earlier namespace with this number left connections that ended with it, before anything of the scenario began.
     let is_end = |connection: &[&Value]| connection.iter().all(|record| record["cause"] == "netns_gone");

@@ -16,7 +16,7 @@ use socket2::Socket;
 use super::Watch;
 use crate::{
     netns::sysctl,
-    sockets::{self, Ends, Kind, make_deaf, make_hear, option, reset_on_close},
+    sockets::{self, Endpoints, Kind, make_deaf, make_hear, option, reset_on_close},
 };
 
 /// A scenario: its name, what is done, the paths that come of it.
@@ -484,14 +484,14 @@ fn killed(kind: Kind, port: u16, watch: &mut Watch) {
     if !sockets::has_tcp_diag() {
         return watch.cannot("this kernel has no tcp_diag");
     }
-    Ends::of(&client).kill().expect("kill");
+    Endpoints::of(&client).kill().expect("kill");
     watch.quiet(&["LISTEN"]);
     drop((client, server));
 }
 
 fn killed_time_wait(kind: Kind, port: u16, watch: &mut Watch) {
     let (_listener, client, server) = kind.pair(port);
-    let ends = Ends::of(&client);
+    let endpoints = Endpoints::of(&client);
     drop(client);
     watch.quiet(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
     drop(server);
@@ -499,7 +499,7 @@ fn killed_time_wait(kind: Kind, port: u16, watch: &mut Watch) {
     if !sockets::has_tcp_diag() {
         return watch.cannot("this kernel has no tcp_diag");
     }
-    if let Err(error) = ends.kill() {
+    if let Err(error) = endpoints.kill() {
         assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP));
         return watch.cannot("this kernel kills no TIME_WAIT");
     }

@@ -202,12 +202,12 @@ pub fn disconnect(socket: &Socket) {
 }
 
 /// The two ends of a connection, by which it can be killed.
-pub struct Ends {
+pub struct Endpoints {
     local: SocketAddr,
     remote: SocketAddr,
 }
 
-impl Ends {
+impl Endpoints {
     pub fn of(socket: &Socket) -> Self {
         let address = |address: std::io::Result<socket2::SockAddr>| address.expect("address").as_socket();
         let known = |address: Option<SocketAddr>| address.expect("an IP address");

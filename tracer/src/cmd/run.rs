@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     model::Start,
-    pipeline::Outlet,
+    pipeline::Destination,
     restart::Resume,
     settings::{self, Reading, Settings},
 };
@@ -67,7 +67,7 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
             // The streams have already reported the losses of the previous process.
             let resume = resume.map(|resume| Resume { is_complete: true, waiting: 0, ..resume });
             let reloader = Reloader::new(path, settings, start.clone(), resume);
-            Ok((streams, Outlet::Sinks(Box::new(reloader))))
+            Ok((streams, Destination::Sinks(Box::new(reloader))))
         });
         Ok(Session { pin: pin.as_deref(), ..Session::new(filter, &run, &stuck, &kernel, open)? })
     };

@@ -23,7 +23,8 @@ use crate::{
     metrics::Server,
     model::{ConnId, Filter, LostPlace, SocketInfo, Start, Threshold, Thresholds},
     pipeline::{
-        self, Beginning, Limits, Outlet, Pipeline, RecordStream, Resyncer, Signals, Stream, Streams, Summary,
+        self, Beginning, Destination, Limits, Pipeline, RecordStream, Resyncer, Signals, Stream, Streams,
+        Summary,
     },
     restart::{self, Resume, StateWriter, TakeOverError, TakenOver},
     route::Router,
@@ -103,11 +104,11 @@ impl<'a> Session<'a> {
 }
 
 /// Opens the streams and their outputs.
-pub(super) type Open<'a> = Box<dyn FnOnce(&Start, Option<Resume>) -> Result<(Vec<Stream>, Outlet)> + 'a>;
+pub(super) type Open<'a> = Box<dyn FnOnce(&Start, Option<Resume>) -> Result<(Vec<Stream>, Destination)> + 'a>;
 
 /// One stream to one output.
 pub(super) fn direct<'a>(output: Output, format: Box<dyn Format>) -> Open<'a> {
-    Box::new(|_, _| Ok((vec![Stream::Records(RecordStream::new(format))], Outlet::Direct(output))))
+    Box::new(|_, _| Ok((vec![Stream::Records(RecordStream::new(format))], Destination::Direct(output))))
 }
 
 /// Opens the file at `path`, or standard output.
@@ -203,7 +204,7 @@ async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
         ledger: Arc::clone(ledger),
         is_complete,
     });
-    let (list, outlet) = (session.open)(&start, resume)?;
+    let (list, destination) = (session.open)(&start, resume)?;
     let state_writer = session.pin.zip(kept).map(|(directory, (programs, ledger))| {
         if adopted.is_some() {
             source.set_reported(ledger.losses());
@@ -239,7 +240,7 @@ async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
     if session.snapshot {
         pipeline.snapshot();
     }
-    Ok(pipeline.run(outlet, signals).await?)
+    Ok(pipeline.run(destination, signals).await?)
 }
 
 /// Loads the kernel programs, or takes over those that are pinned.

@@ -115,7 +115,7 @@ fn sort(sockets: &mut [SocketEntry], by: SortBy) {
     };
     let end = |address: crate::model::Address, port: u16| (address.canonical(), port);
     match by {
-        SortBy::Age => sockets.sort_by_cached_key(|entry| Reverse(entry.report.idle_ns())),
+        SortBy::Age => sockets.sort_by_cached_key(|entry| Reverse(entry.report.no_progress_ns())),
         SortBy::State => sockets.sort_by_cached_key(|entry| entry.report.socket.state),
         SortBy::Local => sockets.sort_by_cached_key(|entry| {
             end(entry.report.socket.tuple.local, entry.report.socket.tuple.local_port)

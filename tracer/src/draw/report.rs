@@ -270,7 +270,7 @@ fn talkers(story: &Story) -> String {
 fn dwell(story: &Story) -> String {
     let mut out = String::from("<div class=\"grid\">");
     for state in palette::ORDER {
-        let times: Vec<_> = story.ways.iter().filter(|((from, _), _)| *from == state.name()).collect();
+        let times: Vec<_> = story.edges.iter().filter(|((from, _), _)| *from == state.name()).collect();
         let mut buckets: BTreeMap<u64, u64> = BTreeMap::new();
         let (mut count, mut longest) = (0, 0);
         for (_, gone) in &times {

@@ -54,9 +54,9 @@ impl Cgroups {
     /// # Errors
     /// There is none, or it cannot be opened.
     pub fn find(root: &Path) -> Result<Self, CgroupError> {
-        let is_it = |line: &String| line.split(' ').nth(2) == Some("cgroup2");
+        let is_cgroup2 = |line: &String| line.split(' ').nth(2) == Some("cgroup2");
         let mount = text::lines(&root.join("proc/self/mounts"))
-            .find(is_it)
+            .find(is_cgroup2)
             .and_then(|line| line.split(' ').nth(1).map(|path| root.join(path.trim_start_matches('/'))))
             .ok_or(CgroupError::NoHierarchy)?;
         let directory = File::open(&mount).map_err(|_| CgroupError::NoHierarchy)?;

@@ -128,7 +128,7 @@ impl Identify for Enricher {
         subject
     }
 
-    fn read_again(&mut self, task: &Task) {
+    fn forget_process(&mut self, task: &Task) {
         self.processes.remove(task);
         self.subjects.retain(|key, _| key.owner.as_ref().is_none_or(|owner| *owner.task != *task));
     }

@@ -1,6 +1,6 @@
 //! Values that the formats of collectors need from lines of every kind.
 
-use crate::wire::{Ends, Kind, Labels, Line, Owner, Socket, Stamp, Text, Time, Whose};
+use crate::wire::{Ends, Kind, Labels, Line, Owner, Socket, Stamp, SubjectKeys, Text, Time};
 
 /// The values of a line; `None` where its kind does not have the key, or the value is not known.
 #[derive(Clone, Debug, Default)]
@@ -53,7 +53,7 @@ impl<'a> Fields<'a> {
                 ends: Some(&transition.ends),
                 ..Self::head(transition.seq, transition.time)
                     .stamp(&transition.stamp)
-                    .whose(&transition.whose)
+                    .subject(&transition.subject)
             },
             Kind::Snapshot(snapshot) => Self {
                 conn: known(&snapshot.conn),
@@ -107,14 +107,14 @@ impl<'a> Fields<'a> {
 
     fn socket(self, socket: &'a Socket<'a>) -> Self {
         let (state, role) = (known(&socket.state), text(&socket.role));
-        Self { state, role, ends: Some(&socket.ends), ..self.whose(&socket.whose) }
+        Self { state, role, ends: Some(&socket.ends), ..self.subject(&socket.subject) }
     }
 
-    fn whose(self, whose: &'a Whose<'a>) -> Self {
-        let workload = &whose.place.workload;
+    fn subject(self, keys: &'a SubjectKeys<'a>) -> Self {
+        let workload = &keys.placement.workload;
         let container = workload.container.as_ref();
         Self {
-            owner: whose.owner.as_ref(),
+            owner: keys.owner.as_ref(),
             container: container.map(|container| &*container.id),
             runtime: container.and_then(|container| text(&container.runtime)),
             pod: workload.pod.as_ref().map(|pod| &*pod.uid),

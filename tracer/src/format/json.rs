@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{
     Content, Format, FormatName,
-    line::{Line, Piece, append, hex},
+    line::{Fragment, Line, append, hex},
     name::Source,
     time::Times,
 };
@@ -120,8 +120,8 @@ impl Stamp<'_> {
 pub struct Json {
     times: Times,
     /// Both states, and the key of what follows them, by the states.
-    pairs: Vec<Option<Piece<112>>>,
-    roles: [Piece<32>; 4],
+    pairs: Vec<Option<Fragment<112>>>,
+    roles: [Fragment<32>; 4],
     /// Both ends and the subject, by the tuple and the subject's number.
     middles: TextCache<(Tuple, u64)>,
     /// By the subject's number: a number never gets another subject.
@@ -137,7 +137,7 @@ impl Default for Json {
         let role = |role: Option<Role>| {
             let mut text = Vec::new();
             text_or_null("role", role.map(Role::name), &mut text);
-            Piece::new(&text)
+            Fragment::new(&text)
         };
         Self {
             times: Times::rfc3339(),
@@ -187,9 +187,9 @@ impl Json {
             let pair = usize::from(transition.from.number()) << 5 | usize::from(transition.to.number());
             match self.pairs.get_mut(pair) {
                 Some(known) => {
-                    line.piece(known.get_or_insert_with(|| states(transition.from, transition.to)))
+                    line.fragment(known.get_or_insert_with(|| states(transition.from, transition.to)))
                 }
-                None => line.piece(&states(transition.from, transition.to)),
+                None => line.fragment(&states(transition.from, transition.to)),
             }
             match transition.in_state {
                 Some(in_state) => {
@@ -200,7 +200,7 @@ impl Json {
                 }
                 None => line.text(b"null"),
             }
-            line.piece(&self.roles[transition.conn.role.map_or(0, |role| 1 + role as usize)]);
+            line.fragment(&self.roles[transition.conn.role.map_or(0, |role| 1 + role as usize)]);
         });
         out.extend_from_slice(&self.stamp_text);
         let (conn, subjects) = (&transition.conn, &mut self.subjects);
@@ -249,13 +249,13 @@ fn number(value: u64, out: &mut Vec<u8>) {
 }
 
 /// Both states, and the key of what follows them.
-fn states(from: State, to: State) -> Piece<112> {
+fn states(from: State, to: State) -> Fragment<112> {
     let mut text = br#"","from":""#.to_vec();
     state(from, "from", &mut text);
     text.extend_from_slice(br#","to":""#);
     state(to, "to", &mut text);
     text.extend_from_slice(br#","in_state_ns":"#);
-    Piece::new(&text)
+    Fragment::new(&text)
 }
 
 /// The name and its closing quote; an unknown one keeps its number beside it.
@@ -347,7 +347,7 @@ fn end(address: IpAddr, port: u16, line: &mut Line<'_>) {
 
 fn subject(subject: &Subject, out: &mut Vec<u8>) {
     let mut cuts = wire::Cuts::default();
-    members(&wire::Whose::new(subject, &mut cuts), out);
+    members(&wire::SubjectKeys::new(subject, &mut cuts), out);
     if !cuts.is_empty() {
         members(&wire::Truncated { truncated: cuts.parts() }, out);
     }

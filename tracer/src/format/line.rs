@@ -1,9 +1,9 @@
-//! A line that is built from short pieces. Appending each piece to a vector would be a call of `memcpy`; here blocks
-//! of a constant length are copied, and the next piece overwrites the bytes that are too many.
+//! A line that is built from short fragments. Appending each of them to a vector would be a call of `memcpy`; here blocks
+//! of a constant length are copied, and the next fragment overwrites the bytes that are too many.
 
 use std::{fmt::Display, io::Write};
 
-/// Bytes of the buffer: enough for the short pieces of the longest line, and one more [`Piece`].
+/// Bytes of the buffer: enough for the short fragments of the longest line, and one more [`Fragment`].
 const CAPACITY: usize = 384;
 
 /// Appends a line, or a part of one.
@@ -34,9 +34,9 @@ impl Line<'_> {
     }
 
     #[inline]
-    pub(super) fn piece<const N: usize>(&mut self, piece: &Piece<N>) {
-        let len = piece.len;
-        self.text(&piece.bytes);
+    pub(super) fn fragment<const N: usize>(&mut self, fragment: &Fragment<N>) {
+        let len = fragment.len;
+        self.text(&fragment.bytes);
         self.len -= N - len;
     }
 
@@ -106,12 +106,12 @@ pub(super) fn hex(value: u64) -> [u8; 16] {
 
 /// A text of at most `N` bytes.
 #[derive(Clone)]
-pub(super) struct Piece<const N: usize> {
+pub(super) struct Fragment<const N: usize> {
     bytes: [u8; N],
     len: usize,
 }
 
-impl<const N: usize> Piece<N> {
+impl<const N: usize> Fragment<N> {
     /// What does not fit is left out.
     pub(super) fn new(text: &[u8]) -> Self {
         let len = text.len().min(N);
@@ -150,10 +150,10 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_leaves_nothing_behind_its_end() {
+    fn a_fragment_leaves_nothing_behind_its_end() {
         let mut out = Vec::new();
         append(&mut out, |line| {
-            line.piece(&Piece::<16>::new(b"ab"));
+            line.fragment(&Fragment::<16>::new(b"ab"));
             line.text(&hex(0xc0de));
         });
         assert_eq!(out, b"ab000000000000c0de");

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use jiff::{Timestamp, tz::TimeZone};
 
-use super::line::{Line, Piece, digits};
+use super::line::{Fragment, Line, digits};
 
 /// Writes times that mostly fall into the same second as the one before.
 pub(super) struct Times {
@@ -13,7 +13,7 @@ pub(super) struct Times {
     second: i64,
     prefix: Vec<u8>,
     /// The same, and a point.
-    piece: Piece<32>,
+    fragment: Fragment<32>,
 }
 
 impl Times {
@@ -28,7 +28,7 @@ impl Times {
     }
 
     fn new(zone: TimeZone, pattern: &'static str) -> Self {
-        Self { zone, pattern, second: i64::MIN, prefix: Vec::new(), piece: Piece::new(b"") }
+        Self { zone, pattern, second: i64::MIN, prefix: Vec::new(), fragment: Fragment::new(b"") }
     }
 
     /// Appends the time with nine digits of the second's fraction.
@@ -36,7 +36,7 @@ impl Times {
     pub(super) fn nanoseconds(&mut self, time_ns: i64, line: &mut Line<'_>) {
         self.seek(time_ns);
         let nanos = time_ns.rem_euclid(1_000_000_000) as u64;
-        line.piece(&self.piece);
+        line.fragment(&self.fragment);
         line.text(&[b'0' + (nanos / 100_000_000) as u8]);
         line.text(&digits(nanos % 100_000_000));
     }
@@ -67,7 +67,7 @@ impl Times {
         let time = time.to_zoned(self.zone.clone());
         // Writing to a vector does not fail.
         let _ = write!(self.prefix, "{}", time.strftime(self.pattern));
-        self.piece = Piece::new(&[&self.prefix[..], b"."].concat());
+        self.fragment = Fragment::new(&[&self.prefix[..], b"."].concat());
     }
 }
 

@@ -29,7 +29,7 @@ impl Identify for Names {
         Rc::new(Subject { id: self.0, owner, netns: key.netns, cgroup, container, pod_uid, unit })
     }
 
-    fn read_again(&mut self, _: &Task) {}
+    fn forget_process(&mut self, _: &Task) {}
 }
 
 /// Each record has its length, one byte, in front.

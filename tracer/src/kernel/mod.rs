@@ -35,6 +35,6 @@ pub use iter::{IterKind, IterOpener};
 pub use load::{HookChoice, Request, for_iterators, load};
 pub use loaded::{Adopted, Hook, Loaded};
 pub use mini_sockets::Tier;
-pub use pin::{PinnedPrograms, adopt, asked, unpin, verify_pins};
+pub use pin::{PinnedPrograms, adopt, fingerprint, unpin, verify_pins};
 pub use pinned::PinError;
 pub use privilege::{drop_privileges, may_trace};

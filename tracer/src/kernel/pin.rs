@@ -34,7 +34,8 @@ const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PinnedPrograms {
     /// The checksum of the BPF object, and the request. Pinned programs with another one are not adopted.
-    pub asked: String,
+    #[serde(rename = "asked")]
+    pub fingerprint: String,
     hook: String,
     tier: String,
     sees_resets: bool,
@@ -43,7 +44,7 @@ pub struct PinnedPrograms {
 
 /// Identifies the programs that `request` asks for.
 #[must_use]
-pub fn asked(request: &Request) -> String {
+pub fn fingerprint(request: &Request) -> String {
     // The sum of the object distinguishes versions: the offsets that the programs read are in the object.
     format!("{:08x} {:?}", crc32fast::hash(OBJECT), request)
 }
@@ -69,7 +70,7 @@ impl Loaded {
             return Err(refused(&*error));
         }
         Ok(PinnedPrograms {
-            asked: asked(request),
+            fingerprint: fingerprint(request),
             hook: self.hook.name().into(),
             tier: self.tier.name().into(),
             sees_resets: self.sees_resets,

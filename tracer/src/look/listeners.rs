@@ -73,11 +73,11 @@ impl<'a> Listeners<'a> {
                 .retain(|listener| if is_seen { is_waited_at(listener) } else { queue_is_unknown(listener) });
             return listeners;
         }
-        let is_it = |listener: &&SocketInfo| {
+        let is_own = |listener: &&SocketInfo| {
             holders.pids(socket.inode).any(|pid| holders.pids(listener.inode).any(|other| other == pid))
         };
-        if listeners.len() > 1 && listeners.iter().any(&is_it) {
-            listeners.retain(is_it);
+        if listeners.len() > 1 && listeners.iter().any(&is_own) {
+            listeners.retain(is_own);
         }
         listeners
     }

@@ -11,9 +11,9 @@ pub(super) struct Peers(HashMap<Tuple, Vec<(u32, Peer)>>);
 impl Peers {
     /// Finds the other ends of `chosen` requests.
     pub(super) fn of(sockets: &[SocketInfo], chosen: &[&SocketInfo]) -> Self {
-        let asked = chosen.iter().filter(|socket| is_asked(socket));
+        let requests = chosen.iter().filter(|socket| is_request(socket));
         let mut peers: HashMap<Tuple, Vec<(u32, Peer)>> =
-            asked.map(|socket| (mirrored(&socket.tuple), Vec::new())).collect();
+            requests.map(|socket| (mirrored(&socket.tuple), Vec::new())).collect();
         if peers.is_empty() {
             return Self::default();
         }
@@ -32,7 +32,7 @@ impl Peers {
 
     /// The other end in the same namespace; otherwise the only one in all other namespaces.
     pub(super) fn find(&self, socket: &SocketInfo) -> Option<Peer> {
-        if !is_asked(socket) {
+        if !is_request(socket) {
             return None;
         }
         let list = self.0.get(&mirrored(&socket.tuple))?;
@@ -42,7 +42,7 @@ impl Peers {
     }
 }
 
-fn is_asked(socket: &SocketInfo) -> bool {
+fn is_request(socket: &SocketInfo) -> bool {
     matches!(socket.state, State::NewSynRecv | State::SynRecv)
 }
 

@@ -117,7 +117,7 @@ impl Server {
     }
 
     /// Waits for the next question.
-    pub async fn asked(&mut self) -> Question {
+    pub async fn next_question(&mut self) -> Question {
         match self.questions.recv().await {
             Some(question) => question,
             None => std::future::pending().await,
@@ -125,7 +125,7 @@ impl Server {
     }
 
     /// The next question, if there is one.
-    pub fn asked_now(&mut self) -> Option<Question> {
+    pub fn try_next_question(&mut self) -> Option<Question> {
         self.questions.try_recv().ok()
     }
 }

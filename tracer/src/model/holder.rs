@@ -150,7 +150,7 @@ pub struct SocketReport {
     pub half_closed: usize,
     /// From a trace: the process that called connect(), or the owner of the listener; not necessarily the process that called
     /// accept().
-    pub maker: Option<Arc<Process>>,
+    pub opener: Option<Arc<Process>>,
     /// Lower bound of the time since the oldest unanswered segment was sent, ns.
     pub unanswered_ns: Option<u64>,
     /// Whether `ss -K` ends the socket.
@@ -177,7 +177,7 @@ impl SocketReport {
             listeners: Vec::new(),
             peer: None,
             half_closed: 0,
-            maker: None,
+            opener: None,
             unanswered_ns: None,
             destroy: Destroy::default(),
             has_bound_twin: false,
@@ -204,12 +204,14 @@ impl SocketReport {
     }
 
     /// The process that most likely called accept(), if it is not among the current holders: the only process that listens, or
-    /// the one of several listening processes that is `maker`.
+    /// the one of several listening processes that is `opener`.
     #[must_use]
     pub fn creator(&self) -> Option<&Process> {
         let first = self.listening().next()?;
-        let known =
-            self.maker.as_ref().and_then(|maker| self.listening().find(|process| process.pid == maker.pid));
+        let known = self
+            .opener
+            .as_ref()
+            .and_then(|opener| self.listening().find(|process| process.pid == opener.pid));
         let is_only = self.listening().all(|other| other.pid == first.pid);
         let creator = known.or(is_only.then_some(first))?;
         (!self.is_held_by(creator.pid)).then_some(&**creator)
@@ -217,17 +219,18 @@ impl SocketReport {
 
     /// Adds the process that a trace saw opening the socket. Where several listeners share its port, this process also decides
     /// which of them the connection came from.
-    pub fn learn_maker(&mut self, maker: Arc<Process>) {
-        let is_its = |listener: &Listener| listener.holders.iter().any(|process| process.pid == maker.pid);
-        if self.socket.state != State::SynSent && self.listeners.iter().any(is_its) {
-            self.listeners.retain(is_its);
+    pub fn learn_opener(&mut self, opener: Arc<Process>) {
+        let is_openers =
+            |listener: &Listener| listener.holders.iter().any(|process| process.pid == opener.pid);
+        if self.socket.state != State::SynSent && self.listeners.iter().any(is_openers) {
+            self.listeners.retain(is_openers);
         }
-        self.maker = Some(maker);
+        self.opener = Some(opener);
     }
 
     /// The larger of its time in the state and the time since its oldest unanswered segment, ns, where one of them is known.
     #[must_use]
-    pub fn idle_ns(&self) -> Option<u64> {
+    pub fn no_progress_ns(&self) -> Option<u64> {
         self.age.map(|age| age.ns).max(self.unanswered_ns)
     }
 }

@@ -138,5 +138,5 @@ pub trait Identify {
     fn identify(&mut self, key: SubjectKey) -> Rc<Subject>;
 
     /// Forgets what is cached of this process, so that the next question reads it again: it has executed another program.
-    fn read_again(&mut self, task: &Task);
+    fn forget_process(&mut self, task: &Task);
 }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use super::{BATCH, Outlet, Pipeline, PipelineError, drain::report, monotonic_ns, now_ns, signals::Signals};
+use super::{
+    BATCH, Destination, Pipeline, PipelineError, drain::report, monotonic_ns, now_ns, signals::Signals,
+};
 use crate::{
     model::{Record, Stop},
     sinks::OutputError,
@@ -26,7 +28,7 @@ impl Pipeline {
     pub(super) async fn end(
         &mut self,
         reason: &'static str,
-        mut outlet: Outlet,
+        mut destination: Destination,
         signals: &mut Signals,
     ) -> Result<(), PipelineError> {
         if self.state_writer.is_none() {
@@ -47,7 +49,7 @@ impl Pipeline {
             if patient {
                 tokio::select! {
                     biased;
-                    result = timeout(GRACE, outlet.flush(&mut self.streams)) => match result {
+                    result = timeout(GRACE, destination.flush(&mut self.streams)) => match result {
                         Ok(Ok(())) => {}
                         Ok(Err(OutputError::Closed(_))) => {
                             self.streams.summary.closed = true;
@@ -68,11 +70,11 @@ impl Pipeline {
         }
         let grace = if patient { GRACE } else { Duration::ZERO };
         let is_cut = tokio::select! {
-            () = outlet.finish(&mut self.streams, grace, MARGIN) => false,
+            () = destination.finish(&mut self.streams, grace, MARGIN) => false,
             () = signals.end() => true,
         };
         if is_cut {
-            outlet.finish(&mut self.streams, Duration::ZERO, SHORT_MARGIN).await;
+            destination.finish(&mut self.streams, Duration::ZERO, SHORT_MARGIN).await;
         }
         self.streams.count_lost();
         Ok(())

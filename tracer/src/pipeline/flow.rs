@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
-    BATCH, End, Outlet, Pipeline, PipelineError, Signals, clock_offset_ns, monotonic_ns,
+    BATCH, Destination, End, Pipeline, PipelineError, Signals, clock_offset_ns, monotonic_ns,
     nap::Nap,
     schedule::{Schedule, is_due},
 };
@@ -26,14 +26,14 @@ impl Pipeline {
     /// Runs until something ends it.
     pub(super) async fn flow(
         &mut self,
-        outlet: &mut Outlet,
+        destination: &mut Destination,
         signals: &mut Signals,
     ) -> Result<End, PipelineError> {
         let resync_every = self.resync.as_ref().map(|resync| resync.every);
         let mut schedule = Schedule::new(self.settings.limits.duration, resync_every, self.adopted);
         let mut nap = Nap::new(self.settings.nap);
         loop {
-            if let Some(end) = self.write(&mut schedule, outlet, signals).await? {
+            if let Some(end) = self.write(&mut schedule, destination, signals).await? {
                 return Ok(end);
             }
             if schedule.is_catching_up() && !self.streams.has_room(BATCH * RECORD) {
@@ -44,7 +44,7 @@ impl Pipeline {
                 }
             }
             nap.take();
-            if let Some(end) = self.wait(&schedule, outlet, signals).await? {
+            if let Some(end) = self.wait(&schedule, destination, signals).await? {
                 return Ok(end);
             }
             self.table.set_offset(clock_offset_ns());
@@ -59,10 +59,10 @@ impl Pipeline {
     async fn write(
         &mut self,
         schedule: &mut Schedule,
-        outlet: &mut Outlet,
+        destination: &mut Destination,
         signals: &mut Signals,
     ) -> Result<Option<End>, PipelineError> {
-        let wanted = outlet.wanted(&self.streams, schedule.is_flush_due());
+        let wanted = destination.wanted(&self.streams, schedule.is_flush_due());
         if wanted > 0 {
             if wanted == self.streams.buffered() {
                 schedule.flushed();
@@ -72,7 +72,7 @@ impl Pipeline {
                 biased;
                 () = signals.end() => return Ok(Some(End::Reason("signal"))),
                 () = until(schedule.deadline) => return Ok(Some(End::Reason("duration"))),
-                result = outlet.send(&mut self.streams, wanted) => match result {
+                result = destination.send(&mut self.streams, wanted) => match result {
                     Ok(()) => {}
                     Err(OutputError::Closed(_)) => return Ok(Some(End::Closed)),
                     Err(error) => return Err(self.broken(error)),
@@ -87,7 +87,7 @@ impl Pipeline {
     async fn wait(
         &mut self,
         schedule: &Schedule,
-        outlet: &mut Outlet,
+        destination: &mut Destination,
         signals: &mut Signals,
     ) -> Result<Option<End>, PipelineError> {
         let quiet = schedule.quiet;
@@ -100,16 +100,16 @@ impl Pipeline {
         tokio::select! {
             biased;
             ends = signals.any() => {
-                if ends || !outlet.hang_up(&mut self.streams).await.map_err(|error| self.broken(error))? {
+                if ends || !destination.hang_up(&mut self.streams).await.map_err(|error| self.broken(error))? {
                     return Ok(Some(End::Reason("signal")));
                 }
             }
             () = until(schedule.deadline) => return Ok(Some(End::Reason("duration"))),
-            is_read = outlet.changed() => {
+            is_read = destination.changed() => {
                 if !is_read {
                     return Ok(Some(End::Closed));
                 }
-                outlet.apply(&mut self.streams);
+                destination.apply(&mut self.streams);
                 self.count();
             }
             result = self.source.readable(), if quiet => result?,
@@ -122,7 +122,7 @@ impl Pipeline {
             () = until(state_at), if quiet => {}
             () = until(report_at), if quiet => {}
             () = sink_lost(), if quiet => {}
-            question = asked(&mut self.settings.metrics), if quiet => self.answer(question),
+            question = next_question(&mut self.settings.metrics), if quiet => self.answer(question),
             () = std::future::ready(()), if !quiet => {}
         }
         Ok(None)
@@ -140,7 +140,7 @@ impl Pipeline {
         }
         self.find_owners();
         self.say_examined();
-        if let Some(question) = self.settings.metrics.as_mut().and_then(Server::asked_now) {
+        if let Some(question) = self.settings.metrics.as_mut().and_then(Server::try_next_question) {
             self.answer(question);
         }
         if is_due(self.streams.report_at()) {
@@ -155,9 +155,9 @@ impl Pipeline {
     }
 }
 
-async fn asked(metrics: &mut Option<Server>) -> Question {
+async fn next_question(metrics: &mut Option<Server>) -> Question {
     match metrics {
-        Some(server) => server.asked().await,
+        Some(server) => server.next_question().await,
         None => std::future::pending().await,
     }
 }

@@ -5,6 +5,7 @@
 mod aggregate;
 mod beginning;
 mod clock;
+mod destination;
 mod drain;
 mod ending;
 mod flow;
@@ -13,7 +14,6 @@ mod missing;
 mod names;
 mod nap;
 mod outgoing;
-mod outlet;
 mod owners;
 mod record_stream;
 mod resync;
@@ -27,10 +27,10 @@ use thiserror::Error;
 
 pub use beginning::{Beginning, begin};
 pub use clock::{clock_offset_ns, monotonic_ns, now_ns};
+pub use destination::{Destination, Reload};
 pub use ending::GRACE;
 pub use metrics_stream::{MetricsStream, WriteNumbers};
 pub use nap::SHORT_NAP;
-pub use outlet::{Outlet, Reload};
 pub use record_stream::RecordStream;
 pub use resync::Resyncer;
 pub use signals::Signals;
@@ -143,12 +143,16 @@ impl Pipeline {
     ///
     /// # Errors
     /// The output or the ring fails.
-    pub async fn run(mut self, mut outlet: Outlet, mut signals: Signals) -> Result<Summary, PipelineError> {
+    pub async fn run(
+        mut self,
+        mut destination: Destination,
+        mut signals: Signals,
+    ) -> Result<Summary, PipelineError> {
         self.count();
         self.watch_owners();
-        match self.flow(&mut outlet, &mut signals).await? {
+        match self.flow(&mut destination, &mut signals).await? {
             End::Closed => self.streams.summary.closed = true,
-            End::Reason(reason) => self.end(reason, outlet, &mut signals).await?,
+            End::Reason(reason) => self.end(reason, destination, &mut signals).await?,
         }
         Ok(self.streams.summary)
     }

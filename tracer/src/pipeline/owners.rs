@@ -64,7 +64,7 @@ impl Pipeline {
                     let only = others.flatten();
                     if let Some(key) = only.as_ref().filter(|key| read.insert(key.task.pid)) {
                         // The time of its start is not known: an earlier process may have had the same id.
-                        self.enricher.read_again(&key.task);
+                        self.enricher.forget_process(&key.task);
                     }
                     let subject = with_owner(&stuck.conn.subject, only, &mut self.enricher);
                     let before = std::mem::replace(&mut stuck.conn.subject, Rc::clone(&subject));
@@ -109,8 +109,8 @@ fn others_that_hold(stuck: &Stuck, owner: Option<&Owner>) -> Option<Option<Owner
         (found.holders.iter().map(|holder| &*holder.process).collect(), OwnerSource::Scan)
     };
     let first = processes.first()?;
-    let has_it = |owner: &Owner| processes.iter().any(|process| process.pid == owner.pid());
-    if found.hidden_holders || owner.is_some_and(has_it) {
+    let holds_socket = |owner: &Owner| processes.iter().any(|process| process.pid == owner.pid());
+    if found.hidden_holders || owner.is_some_and(holds_socket) {
         return None;
     }
     let is_only = processes.iter().all(|process| process.pid == first.pid);

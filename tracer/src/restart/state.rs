@@ -148,7 +148,7 @@ mod tests {
             Rc::new(Subject { id: 0, owner: None, netns: key.netns, cgroup, container, pod_uid, unit })
         }
 
-        fn read_again(&mut self, _: &Task) {}
+        fn forget_process(&mut self, _: &Task) {}
     }
 
     /// A table with `count` connections, taken over from an earlier process.

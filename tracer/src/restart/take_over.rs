@@ -71,8 +71,8 @@ pub fn take_over(request: &Request, pin: Option<&Path>) -> Result<TakenOver, Tak
         }
         Err(source) => return Err(TakeOverError::Ledger { directory: directory.to_owned(), source }),
     };
-    let found =
-        SavedState::read(directory, &ledger).filter(|state| state.programs.asked == kernel::asked(request));
+    let found = SavedState::read(directory, &ledger)
+        .filter(|state| state.programs.fingerprint == kernel::fingerprint(request));
     if let Some(state) = found {
         match kernel::adopt(request, &state.programs, directory) {
             Ok(loaded) => {

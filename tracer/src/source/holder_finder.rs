@@ -23,7 +23,7 @@ pub type HoldersBySocket = HashMap<u64, Vec<Task>>;
 #[derive(Default)]
 pub struct HolderFinder {
     thread: Option<(Sender<Question>, Receiver<HoldersBySocket>)>,
-    asked: Vec<u64>,
+    sockets: Vec<u64>,
 }
 
 impl HolderFinder {
@@ -41,13 +41,13 @@ impl HolderFinder {
                 }
             }
         })?;
-        Ok(Self { thread: Some((questions, answers)), asked: Vec::new() })
+        Ok(Self { thread: Some((questions, answers)), sockets: Vec::new() })
     }
 
     /// Whether an answer is pending.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        !self.asked.is_empty()
+        !self.sockets.is_empty()
     }
 
     /// Asks for the holders of `sockets`. Without a thread, or without the iterator, the answer has no holders.
@@ -58,13 +58,13 @@ impl HolderFinder {
         } else {
             self.thread = None;
         }
-        self.asked = sockets;
+        self.sockets = sockets;
     }
 
     /// The sockets of the question and their holders, once the thread has answered.
     pub fn answer(&mut self) -> Option<(Vec<u64>, HoldersBySocket)> {
         use std::sync::mpsc::TryRecvError;
-        if self.asked.is_empty() {
+        if self.sockets.is_empty() {
             return None;
         }
         let held = match self.thread.as_ref().map(|(_, answers)| answers.try_recv()) {
@@ -72,7 +72,7 @@ impl HolderFinder {
             Some(Err(TryRecvError::Empty)) => return None,
             Some(Err(TryRecvError::Disconnected)) | None => HoldersBySocket::new(),
         };
-        Some((std::mem::take(&mut self.asked), held))
+        Some((std::mem::take(&mut self.sockets), held))
     }
 }
 

@@ -118,7 +118,7 @@ fn bytes(stack: &Stack) -> usize {
 fn place(stuck: &wire::Stuck<'_>) -> Option<ConnectionKey> {
     let tuple = stuck.socket.ends.tuple()?;
     let is_complete = tuple.is_complete();
-    let netns = stuck.socket.whose.place.netns.filter(|_| is_complete)?;
+    let netns = stuck.socket.subject.placement.netns.filter(|_| is_complete)?;
     let local = (tuple.local.canonical(), tuple.local_port);
     Some((netns, tuple.interface, local, (tuple.remote.canonical(), tuple.remote_port)))
 }

@@ -39,11 +39,11 @@ impl Mptcp {
     #[must_use]
     pub fn find() -> Self {
         let enabled = fs::read_to_string("/proc/sys/net/mptcp/enabled").ok().map(|text| text.trim() != "0");
-        let asked = open().and_then(|diag| {
+        let answer = open().and_then(|diag| {
             let request = request(SOCK_DIAG_BY_FAMILY, DUMP_FLAGS, libc::AF_INET as u8, Transport::Mptcp);
             ask(&diag, &request, |_| None)
         });
-        Self { enabled, unlisted: asked.err().map(|error| missing(&error)) }
+        Self { enabled, unlisted: answer.err().map(|error| missing(&error)) }
     }
 }
 

@@ -118,8 +118,8 @@ impl Namespaces {
                     break;
                 }
                 // Another mount may cover this one.
-                let is_it = fs::metadata(path).map(|metadata| metadata.ino() == *inode);
-                why = match is_it {
+                let same_inode = fs::metadata(path).map(|metadata| metadata.ino() == *inode);
+                why = match same_inode {
                     Ok(true) => self.add(path.clone()).err(),
                     Ok(false) => None,
                     Err(error) => Some(error),

@@ -15,8 +15,9 @@ pub(super) fn has_sockets(table: &str, protocol: &str) -> bool {
     table.lines().any(|line| {
         let mut fields = line.split_ascii_whitespace();
         let name = fields.next().and_then(|name| name.strip_prefix(protocol));
-        let is_it = name.is_some_and(|rest| ["", "6", "v6"].contains(&rest));
-        is_it && fields.nth(1).and_then(|count| count.parse::<i64>().ok()).is_some_and(|count| count > 0)
+        let is_named_so = name.is_some_and(|rest| ["", "6", "v6"].contains(&rest));
+        is_named_so
+            && fields.nth(1).and_then(|count| count.parse::<i64>().ok()).is_some_and(|count| count > 0)
     })
 }
 

@@ -76,10 +76,10 @@ fn listed_now(known: &Namespaces) -> HashSet<u64> {
 /// Whether a table of another protocol has this inode, in a namespace that a process is in.
 fn is_of_another_protocol(known: &Namespaces, inode: u64) -> bool {
     let inode = inode.to_string();
-    let has_it = |line: String| line.split_ascii_whitespace().any(|field| field == inode);
+    let has_inode = |line: String| line.split_ascii_whitespace().any(|field| field == inode);
     let processes = known.found.values().filter_map(|namespace| namespace.path.parent()?.parent());
     let mut tables = processes.flat_map(|process| OTHERS.map(|name| process.join("net").join(name)));
-    tables.any(|table| text::lines(&table).any(has_it))
+    tables.any(|table| text::lines(&table).any(has_inode))
 }
 
 #[cfg(test)]

@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(story.left_out + story.histories.len() as u64, 20_000);
         assert!(story.weigh() <= MIB, "{}", story.weigh());
         // What is counted is complete.
-        assert_eq!((story.transitions, story.ways[&("CLOSE", "SYN_SENT")].count), (39_800, 20_000));
+        assert_eq!((story.transitions, story.edges[&("CLOSE", "SYN_SENT")].count), (39_800, 20_000));
     }
 
     #[test]

@@ -102,7 +102,8 @@ pub struct Story {
     /// The last record's time.
     pub end_ns: i64,
     pub histories: FxHashMap<ConnId, ConnHistory>,
-    pub ways: BTreeMap<StatePair, EdgeStats>,
+    /// Counts and times of each transition between two states.
+    pub edges: BTreeMap<StatePair, EdgeStats>,
     /// Counts of causes.
     pub causes: BTreeMap<&'static str, u64>,
     /// Losses.
@@ -178,7 +179,7 @@ impl Story {
 
     fn transition(&mut self, transition: &Transition) {
         self.transitions += 1;
-        let stats = self.ways.entry((transition.from.name(), transition.to.name())).or_default();
+        let stats = self.edges.entry((transition.from.name(), transition.to.name())).or_default();
         stats.count += 1;
         if let Some(time) = transition.in_state.filter(|time| !time.at_least) {
             stats.times.add(time.ns);

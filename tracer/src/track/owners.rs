@@ -64,7 +64,7 @@ pub struct FoundOwner {
 #[derive(Clone, Copy, PartialEq)]
 enum OwnerState {
     /// The owner has ended, or a search has shown that only others have the socket open.
-    Gone,
+    Closed,
     /// The owner may have closed the socket; the next search decides.
     Uncertain,
     /// The last search has found the owner, or nobody: a holder that a search cannot find may still be the owner.
@@ -75,7 +75,7 @@ impl InQuestion {
     fn new(owner: &Owner, search_at_ns: u64) -> Self {
         Self {
             owner: Rc::clone(&owner.task),
-            state: OwnerState::Gone,
+            state: OwnerState::Closed,
             uid: owner.uid,
             has_usable_owner: false,
             search_at_ns: Some(search_at_ns),
@@ -177,7 +177,7 @@ impl Owners {
         identities: &mut dyn Identify,
     ) {
         // During an exec the name changes before the new command line can be read: an earlier reading has the old program's.
-        identities.read_again(task);
+        identities.forget_process(task);
         let task = Rc::new(task.clone());
         for sk in conns.owned_by(task.pid) {
             let Some(at) = conns.find(sk) else { continue };
@@ -263,7 +263,7 @@ impl Owners {
         }
         let listener = listener.and_then(|listener| self.in_question.get_mut(&listener.0));
         if let Some(listener) = listener.filter(|listener| listener.state != OwnerState::Confirmed) {
-            if listener.state == OwnerState::Gone {
+            if listener.state == OwnerState::Closed {
                 listener.search_at_ns.get_or_insert(listener.earliest_ns.max(now_ns));
             }
             if listener.children.len() < CHILDREN {
@@ -334,13 +334,13 @@ impl Owners {
         let Some(socket) = self.in_question.get_mut(&conn.sk) else { return };
         socket.delay_next_search(now_ns);
         let is_settled = socket.is_settled(conn);
-        let has_it = holders.iter().any(|task| is_same_process(task, &socket.owner));
-        if !is_settled && has_it && socket.state == OwnerState::Gone {
+        let holds_socket = holders.iter().any(|task| is_same_process(task, &socket.owner));
+        if !is_settled && holds_socket && socket.state == OwnerState::Closed {
             // The process that ends is still closing its descriptors.
             socket.search_at_ns = Some(now_ns.saturating_add(SETTLE_NS));
             return;
         }
-        let is_unchanged = socket.state != OwnerState::Gone && (has_it || holders.is_empty());
+        let is_unchanged = socket.state != OwnerState::Closed && (holds_socket || holders.is_empty());
         if !is_settled && !is_unchanged {
             let only = only_holder(holders, &socket.owner);
             let owner = only.map(|task| OwnerKey { task: Rc::new(task.clone()), source: OwnerSource::Scan });
@@ -361,13 +361,13 @@ impl Owners {
     ) -> Option<Rc<Task>> {
         let conn = conns.get(at);
         let socket = self.in_question.get_mut(&conn.sk)?;
-        let has_it = holders.iter().any(|task| is_same_process(task, &socket.owner));
+        let holds_socket = holders.iter().any(|task| is_same_process(task, &socket.owner));
         socket.delay_next_search(now_ns);
-        if socket.state != OwnerState::Gone && (has_it || holders.is_empty()) {
+        if socket.state != OwnerState::Closed && (holds_socket || holders.is_empty()) {
             socket.confirm();
             return None;
         }
-        socket.state = OwnerState::Gone;
+        socket.state = OwnerState::Closed;
         socket.has_usable_owner = true;
         let only = only_holder(holders, &socket.owner).map(|task| Rc::new(task.clone()));
         let is_other = |owner: &&Owner| !only.as_ref().is_some_and(|only| is_same_process(only, &owner.task));

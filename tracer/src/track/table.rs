@@ -23,7 +23,7 @@ use super::{
     resets::{PATIENCE_NS, Sent},
     saved::SavedTable,
     totals,
-    walk::Walk,
+    walk::WalkNotes,
     watchdog::Watchdog,
 };
 use crate::{
@@ -64,7 +64,7 @@ pub struct Table {
     conns: Conns,
     mini_sockets: MiniSockets,
     pending: Pending,
-    walk: Walk,
+    walk: WalkNotes,
     owners: Owners,
     watchdog: Watchdog,
     visibility: Visibility,
@@ -88,7 +88,7 @@ impl Table {
             conns: Conns::default(),
             mini_sockets: MiniSockets::default(),
             pending: Pending::default(),
-            walk: Walk::default(),
+            walk: WalkNotes::default(),
             owners: Owners::default(),
             watchdog: Watchdog::new(None),
             visibility,

@@ -8,7 +8,7 @@ use super::identity::Endpoints;
 
 /// Empty unless the walk is under way.
 #[derive(Default)]
-pub(super) struct Walk {
+pub(super) struct WalkNotes {
     is_running: bool,
     /// Addresses of sockets that have ended.
     ended: HashSet<u64, FxBuildHasher>,
@@ -18,7 +18,7 @@ pub(super) struct Walk {
     shared: HashSet<u64, FxBuildHasher>,
 }
 
-impl Walk {
+impl WalkNotes {
     pub(super) fn begin(&mut self) {
         *self = Self { is_running: true, ..Self::default() };
     }

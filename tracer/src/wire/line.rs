@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ends, Explained, Found, Opened, Part, ReadError, Text, Time, Whose};
+use super::{Ends, Explained, Found, Opened, Part, ReadError, SubjectKeys, Text, Time};
 
 /// What `schema` says in all lines.
 pub const SCHEMA: &str = "sockstate/1";
@@ -97,7 +97,7 @@ pub struct Host<'a> {
     pub name: Text<'a>,
 }
 
-/// The instance whose programs and connections a stream goes on with.
+/// The instance that had the programs and connections which a stream continues with.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Adopted<'a> {
@@ -117,7 +117,7 @@ pub struct Socket<'a> {
     #[serde(flatten)]
     pub ends: Ends<'a>,
     #[serde(flatten)]
-    pub whose: Whose<'a>,
+    pub subject: SubjectKeys<'a>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub mini: bool,
 }
@@ -160,7 +160,7 @@ pub struct Transition<'a> {
     #[serde(flatten)]
     pub ends: Ends<'a>,
     #[serde(flatten)]
-    pub whose: Whose<'a>,
+    pub subject: SubjectKeys<'a>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub truncated: Vec<Part<'a>>,
     /// Absent in lines of the first version: all were exact.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{
-    Ends, Explained, Found, Part, Place, SCHEMA, Text, Workload,
+    Ends, Explained, Found, Part, Placement, SCHEMA, Text, Workload,
     cuts::Cuts,
     socket::WorkloadFields,
     write::{append, state},
@@ -23,8 +23,8 @@ pub struct LookLine<'a> {
 #[derive(Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 enum LookKind<'a> {
-    Socket(Seen<'a>),
-    Stuck(SeenStuck<'a>),
+    Socket(SocketFields<'a>),
+    Stuck(StuckFields<'a>),
     StuckGroup(Group<'a>),
     Look(Gaps<'a>),
 }
@@ -34,17 +34,17 @@ impl<'a> LookLine<'a> {
     #[must_use]
     pub fn socket(looked: &'a SocketEntry, time: &'a str) -> Self {
         let mut cuts = Cuts::of(&looked.report.cut);
-        let seen = Seen::new(looked, time, &mut cuts);
-        Self::new(LookKind::Socket(Seen { truncated: cuts.parts(), ..seen }))
+        let fields = SocketFields::new(looked, time, &mut cuts);
+        Self::new(LookKind::Socket(SocketFields { truncated: cuts.parts(), ..fields }))
     }
 
     /// A socket that is stuck.
     #[must_use]
     pub fn stuck(looked: &'a SocketEntry, diagnosis: &'a Diagnosis, time: &'a str) -> Self {
         let mut cuts = Cuts::of(&looked.report.cut);
-        let seen = Seen::new(looked, time, &mut cuts);
+        let fields = SocketFields::new(looked, time, &mut cuts);
         let explained = Explained::new(diagnosis, &mut cuts);
-        Self::new(LookKind::Stuck(SeenStuck { seen, explained, truncated: cuts.parts() }))
+        Self::new(LookKind::Stuck(StuckFields { socket: fields, explained, truncated: cuts.parts() }))
     }
 
     /// Stuck sockets counted by something that all of them have, the key. `counts` are without it.
@@ -80,7 +80,7 @@ impl<'a> LookLine<'a> {
 
 /// A socket.
 #[derive(Debug, Default, Serialize)]
-struct Seen<'a> {
+struct SocketFields<'a> {
     time: Text<'a>,
     state: Text<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,7 +99,7 @@ struct Seen<'a> {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     mini: bool,
     #[serde(flatten)]
-    place: Place<'a>,
+    placement: Placement<'a>,
     /// Where the socket was created, if its holders run elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     made_in: Option<Workload<'a>>,
@@ -107,13 +107,13 @@ struct Seen<'a> {
     truncated: Vec<Part<'a>>,
 }
 
-impl<'a> Seen<'a> {
+impl<'a> SocketFields<'a> {
     fn new(looked: &'a SocketEntry, time: &'a str, cuts: &mut Cuts) -> Self {
         let SocketEntry { report: examined, subject } = looked;
         let made_in = model::Workload::from(&**subject);
         let workloads = looked.workloads();
         let socket = &examined.socket;
-        let place = Place::with(subject, workloads.first().copied().unwrap_or(made_in), cuts);
+        let placement = Placement::with(subject, workloads.first().copied().unwrap_or(made_in), cuts);
         let is_elsewhere = made_in.is_known() && !workloads.contains(&made_in);
         let (state, state_number) = state(socket.state);
         Self {
@@ -128,7 +128,7 @@ impl<'a> Seen<'a> {
             found: Found::new(examined, &bounds::LOOK, cuts),
             uid: socket.uid,
             mini: socket.mini,
-            place,
+            placement,
             made_in: is_elsewhere.then(|| Workload::new(made_in, WorkloadFields::MADE_IN, cuts)),
             truncated: Vec::new(),
         }
@@ -137,10 +137,10 @@ impl<'a> Seen<'a> {
 
 /// A stuck socket.
 #[derive(Debug, Serialize)]
-struct SeenStuck<'a> {
+struct StuckFields<'a> {
     /// The socket, without its `truncated`.
     #[serde(flatten)]
-    seen: Seen<'a>,
+    socket: SocketFields<'a>,
     #[serde(flatten)]
     explained: Explained<'a>,
     #[serde(skip_serializing_if = "Vec::is_empty")]

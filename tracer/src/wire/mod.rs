@@ -31,5 +31,7 @@ pub use look::{GapReason, Group, LookLine, gap_reasons};
 pub use names::{Named, named};
 pub use opened::{Frame, Opened};
 pub use read::{Parser, ReadError};
-pub use socket::{Cgroup, Container, End, Ends, Interface, Network, Owner, Place, Pod, Whose, Workload};
+pub use socket::{
+    Cgroup, Container, End, Ends, Interface, Network, Owner, Placement, Pod, SubjectKeys, Workload,
+};
 pub use text::{Text, Time};

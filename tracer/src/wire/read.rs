@@ -11,8 +11,8 @@ use sha1::{Digest, Sha1};
 use thiserror::Error;
 
 use super::{
-    Explained, Found, Kind, Line, Opened, Owner, Place, Text, Whose, errno, found, line, line::SCHEMA,
-    names::named, write::append,
+    Explained, Found, Kind, Line, Opened, Owner, Placement, SubjectKeys, Text, errno, found, line,
+    line::SCHEMA, names::named, write::append,
 };
 use crate::model::{
     self, Cgroup, ConnId, Connection, Container, Diagnosis, Holder, InState, Listener, Lost, MissingStack,
@@ -158,7 +158,7 @@ impl Parser {
                 id: id(&transition.conn)?,
                 role: transition.role.as_deref().and_then(named),
                 tuple: transition.ends.tuple()?,
-                subject: self.subject(&transition.whose),
+                subject: self.subject(&transition.subject),
                 mini,
             },
             from: State::named(&transition.from, mini, transition.from_number)?,
@@ -177,7 +177,7 @@ impl Parser {
             id: id(conn)?,
             role: socket.role.as_deref().and_then(named),
             tuple: socket.ends.tuple()?,
-            subject: self.subject(&socket.whose),
+            subject: self.subject(&socket.subject),
             mini: socket.mini,
         })
     }
@@ -220,11 +220,11 @@ impl Parser {
         Holder { process, via: holder.via(), tid: holder.tid, close_on_exec: None, watch }
     }
 
-    /// Whose socket it is: one object for all records with the same text.
-    fn subject(&mut self, whose: &Whose<'_>) -> Rc<Subject> {
-        let (owner, Place { netns, cgroup, workload }) = (whose.owner.as_ref(), &whose.place);
+    /// The subject of a record: one object for all records with the same text.
+    fn subject(&mut self, keys: &SubjectKeys<'_>) -> Rc<Subject> {
+        let (owner, Placement { netns, cgroup, workload }) = (keys.owner.as_ref(), &keys.placement);
         self.subject_text.clear();
-        append(whose, &mut self.subject_text);
+        append(keys, &mut self.subject_text);
         let key = Sha1::digest(&self.subject_text).into();
         if let Some(known) = self.subjects.get(&key) {
             return Rc::clone(known);
@@ -327,12 +327,12 @@ fn socket_info(socket: &line::Socket<'_>, found: &Found<'_>) -> Option<SocketInf
         mptcp: found.mptcp.as_ref().map(found::Mptcp::part),
         mini: socket.mini,
         interface: interface.map(|text| name(text).into()),
-        uid: socket.whose.owner.as_ref().and_then(|owner| owner.uid),
+        uid: socket.subject.owner.as_ref().and_then(|owner| owner.uid),
         is_partial: found.retransmits.is_none(),
         receive_queue: unread,
         send_queue: unsent,
         retransmits: found.retransmits.unwrap_or(0),
-        ..SocketInfo::bare(socket.whose.place.netns.unwrap_or(0), socket.state()?, socket.ends.tuple()?)
+        ..SocketInfo::bare(socket.subject.placement.netns.unwrap_or(0), socket.state()?, socket.ends.tuple()?)
     };
     // `SocketInfo` has the kernel's queues, which count a FIN as one byte; a line has the bytes without it.
     info.receive_queue += unread.saturating_sub(info.unread_bytes());

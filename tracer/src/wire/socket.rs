@@ -83,17 +83,17 @@ pub struct Interface<'a> {
     pub name: Option<Text<'a>>,
 }
 
-/// Whose socket it is.
+/// The keys of the subject that a socket belongs to.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Whose<'a> {
+pub struct SubjectKeys<'a> {
     #[serde(borrow)]
     pub owner: Option<Owner<'a>>,
     #[serde(flatten)]
-    pub place: Place<'a>,
+    pub placement: Placement<'a>,
 }
 
-impl<'a> Whose<'a> {
+impl<'a> SubjectKeys<'a> {
     pub(crate) fn new(subject: &'a Subject, cuts: &mut Cuts) -> Self {
         let owner = subject.owner.as_ref().map(|owner| Owner {
             comm: cuts.text("owner.comm", &owner.comm, bounds::NAME).into(),
@@ -106,7 +106,7 @@ impl<'a> Whose<'a> {
             source: owner.source.name().into(),
             uid: owner.uid,
         });
-        Self { owner, place: Place::new(subject, cuts) }
+        Self { owner, placement: Placement::new(subject, cuts) }
     }
 }
 
@@ -134,7 +134,7 @@ impl Owner<'_> {
 /// have may be absent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Place<'a> {
+pub struct Placement<'a> {
     pub netns: Option<u32>,
     #[serde(borrow)]
     pub cgroup: Option<Cgroup<'a>>,
@@ -142,7 +142,7 @@ pub struct Place<'a> {
     pub workload: Workload<'a>,
 }
 
-impl<'a> Place<'a> {
+impl<'a> Placement<'a> {
     pub(super) fn new(subject: &'a Subject, cuts: &mut Cuts) -> Self {
         Self::with(subject, model::Workload::from(subject), cuts)
     }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{
-    Ends, Explained, Found, Kind, Line, Opened, Stamp, Text, Time, Whose,
+    Ends, Explained, Found, Kind, Line, Opened, Stamp, SubjectKeys, Text, Time,
     cuts::Cuts,
     errno,
     line::{
@@ -67,7 +67,7 @@ impl<'a> Socket<'a> {
             state_number,
             role: conn.role.map(|role| role.name().into()),
             ends: Ends::new(&conn.tuple, Transport::Tcp, interface),
-            whose: Whose::new(&conn.subject, cuts),
+            subject: SubjectKeys::new(&conn.subject, cuts),
             mini: conn.mini,
         }
     }
@@ -104,7 +104,7 @@ impl<'a> Transition<'a> {
     fn of(seq: u64, transition: &'a model::Transition, stamp: Stamp<'a>) -> Self {
         let conn = &transition.conn;
         let mut cuts = Cuts::default();
-        let whose = Whose::new(&conn.subject, &mut cuts);
+        let subject = SubjectKeys::new(&conn.subject, &mut cuts);
         let (from, from_number) = state(transition.from);
         let (to, to_number) = state(transition.to);
         Self {
@@ -120,7 +120,7 @@ impl<'a> Transition<'a> {
             role: conn.role.map(|role| role.name().into()),
             stamp,
             ends: Ends::new(&conn.tuple, Transport::Tcp, None),
-            whose,
+            subject,
             truncated: cuts.parts(),
             exact: transition.exact,
             mini: conn.mini,

@@ -22,7 +22,7 @@ pub(super) fn status(warn: usize, crit: usize, stuck: &[SocketEntry], gaps: &[Ga
         _ if !gaps.is_empty() || stuck.len() >= warn => ("UNKNOWN", UNKNOWN),
         _ => ("OK", 0),
     };
-    let oldest = stuck.first().and_then(|looked| looked.report.idle_ns()).unwrap_or(0) / 1_000_000_000;
+    let oldest = stuck.first().and_then(|looked| looked.report.no_progress_ns()).unwrap_or(0) / 1_000_000_000;
     let most = groups(GroupBy::Process, certain(), None, track::reason);
     let whose =
         most.first().map(|group| format!(", {} of them {}", group.count, group.key)).unwrap_or_default();

@@ -39,7 +39,7 @@ pub(super) fn groups<'a>(
         for key in keys(by, looked, openings, reason) {
             let group = groups.entry(key.clone()).or_insert_with(|| Group { key, ..Group::default() });
             group.count += 1;
-            group.oldest_ns = group.oldest_ns.max(report.idle_ns());
+            group.oldest_ns = group.oldest_ns.max(report.no_progress_ns());
             group.unread_bytes += u64::from(report.socket.unread_bytes());
             *group.states.entry(report.socket.state.name()).or_default() += 1;
             *group.reasons.entry(reason.name()).or_default() += 1;

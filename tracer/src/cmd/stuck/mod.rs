@@ -179,7 +179,7 @@ fn recorded(args: &StuckArgs, path: &Path, as_table: bool) -> Result<ExitCode> {
             entries.push(SocketEntry { report: examined, subject: Rc::clone(&history.subject) });
         }
     }
-    entries.sort_by_cached_key(|looked| Reverse(looked.report.idle_ns()));
+    entries.sort_by_cached_key(|looked| Reverse(looked.report.no_progress_ns()));
     let explain = |report: &SocketReport| {
         let known = found.get(&(report.socket.netns, report.socket.tuple)).cloned();
         known.unwrap_or_else(|| diagnose(report, None))
@@ -228,14 +228,14 @@ fn find(args: &StuckArgs, filter: &Filter) -> Result<(Vec<SocketEntry>, Look), F
     let mut stuck = sockets;
     stuck.retain_mut(|SocketEntry { report, .. }| {
         let Some(after_ns) = after_ns(report) else { return false };
-        let is_stuck = !report.socket.is_partial && report.idle_ns().unwrap_or(0) >= after_ns;
+        let is_stuck = !report.socket.is_partial && report.no_progress_ns().unwrap_or(0) >= after_ns;
         // The age of a partial socket is not known.
         report.may_be_stuck =
             !is_stuck && (report.socket.is_partial || track::may_be_older(&report.socket, after_ns));
         is_stuck || report.may_be_stuck
     });
     drop_doubles(&mut stuck);
-    stuck.sort_by_cached_key(|looked| (looked.report.may_be_stuck, Reverse(looked.report.idle_ns())));
+    stuck.sort_by_cached_key(|looked| (looked.report.may_be_stuck, Reverse(looked.report.no_progress_ns())));
     Ok((stuck, look))
 }
 

@@ -107,7 +107,7 @@ impl Weights {
     /// Counts of a whole story.
     #[must_use]
     pub fn of(story: &Story) -> Self {
-        let ways = story.ways.iter().map(|(way, gone)| (*way, (gone.count, gone.times.median_ns())));
+        let ways = story.edges.iter().map(|(way, gone)| (*way, (gone.count, gone.times.median_ns())));
         Self { ways: ways.collect(), now: story.tally() }
     }
 

@@ -1,7 +1,7 @@
 //! The advice: what to do. It names no process as the culprit where that is not proven.
 
 use super::{
-    inherited::{is_unsure, makers},
+    inherited::{is_unsure, openers},
     name, names,
 };
 use crate::model::{Holder, Listener, Reason, SocketReport, State, Transport, Via, Watch};
@@ -30,9 +30,9 @@ pub(super) fn advice(found: &SocketReport, reason: Reason) -> String {
         }
         Reason::NotClosed => not_closed(found, &who, &watched),
         Reason::HeldByChild => {
-            let maker = makers(found).next().map_or_else(|| "its parent".into(), name);
+            let opener = openers(found).next().map_or_else(|| "its parent".into(), name);
             format!(
-                "if {who} should serve the connection, find out why it does not read or close it; if not, {maker} should open sockets \
+                "if {who} should serve the connection, find out why it does not read or close it; if not, {opener} should open sockets \
                  with SOCK_CLOEXEC"
             )
         }

@@ -26,8 +26,8 @@ pub(super) fn is_unsure(found: &SocketReport) -> bool {
 }
 
 /// The processes that have opened or accepted the connection, as far as they are known.
-pub(super) fn makers(found: &SocketReport) -> impl Iterator<Item = &Process> {
-    found.listening().chain(&found.maker).map(|process| &**process)
+pub(super) fn openers(found: &SocketReport) -> impl Iterator<Item = &Process> {
+    found.listening().chain(&found.opener).map(|process| &**process)
 }
 
 /// Whether the process was started when the connection existed already.
@@ -47,20 +47,22 @@ fn all(found: &SocketReport, is_one: impl Fn(&Holder) -> bool) -> bool {
 /// known: whether the holder was started later, by another program.
 fn is_stranger(found: &SocketReport, holder: &Holder) -> bool {
     let process = &holder.process;
-    let mut makers = makers(found).peekable();
-    if makers.peek().is_none() {
+    let mut openers = openers(found).peekable();
+    if openers.peek().is_none() {
         return is_other(found, holder) && is_younger(found, process);
     }
     // A child that runs the same program may be a worker, and one in another unit was started by the service manager for it.
-    makers.all(|maker| {
-        maker.pid != process.pid && differs(&process.exe, &maker.exe) && !differs(&process.unit, &maker.unit)
+    openers.all(|opener| {
+        opener.pid != process.pid
+            && differs(&process.exe, &opener.exe)
+            && !differs(&process.unit, &opener.unit)
     })
 }
 
 /// Whether no process is known to have opened or accepted the connection, and the holder runs another program than its parent: the holder
 /// may have opened the connection itself.
 fn is_other(found: &SocketReport, holder: &Holder) -> bool {
-    makers(found).next().is_none() && differs(&holder.process.exe, &holder.process.parent_exe)
+    openers(found).next().is_none() && differs(&holder.process.exe, &holder.process.parent_exe)
 }
 
 fn differs(one: &Option<String>, other: &Option<String>) -> bool {

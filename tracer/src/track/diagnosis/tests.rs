@@ -336,7 +336,7 @@ fn who_may_have_inherited_the_connection_of_a_server() {
                     let holders = [&found.listeners[0].holders[..], &[process(11, "web")]].concat();
                     found.listeners[0].holders = holders.into();
                 });
-                found.learn_maker(process(10, "srv"));
+                found.learn_opener(process(10, "srv"));
                 found
             },
             Reason::NotClosed,
@@ -396,9 +396,9 @@ fn who_may_have_inherited_the_connection_of_a_client() {
         .contains("inherited"),
         "it cannot be told"
     );
-    traced.learn_maker(process(4, "python"));
+    traced.learn_opener(process(4, "python"));
     assert_eq!(reason(&traced), Reason::HeldByChild, "a trace saw who connected");
-    traced.learn_maker(process(11, "sleep"));
+    traced.learn_opener(process(11, "sleep"));
     assert_eq!(reason(&traced), Reason::NotClosed, "it did so itself, and by another program before");
 }
 
@@ -523,10 +523,10 @@ fn the_listener_of_several() {
     assert_eq!(found.creator(), None, "either");
     let advice = diagnose(&found, None).advice;
     assert!(advice.contains("srv (10) or srv (11)"), "{advice}");
-    found.learn_maker(process(11, "srv"));
+    found.learn_opener(process(11, "srv"));
     assert_eq!(found.creator().map(|process| process.pid), Some(11));
     found.listeners = vec![listener(1, 8, &[10, 11])];
     assert_eq!(found.creator().map(|process| process.pid), Some(11), "a trace knows who called listen()");
-    found.maker = None;
+    found.opener = None;
     assert_eq!(found.creator(), None, "two processes have the one listener");
 }

@@ -2,7 +2,7 @@
 
 use super::{
     advice::read_is_unknown,
-    inherited::{is_younger, makers},
+    inherited::{is_younger, openers},
     name, names, queues,
     reason::since_sent_ns,
 };
@@ -100,18 +100,18 @@ fn not_closed(found: &SocketReport) -> String {
 
 fn held_by_child(found: &SocketReport) -> String {
     let holders = names(found.holders.iter().map(|holder| &holder.process)).unwrap_or_default();
-    let others = match makers(found).next() {
-        Some(maker) => {
+    let others = match openers(found).next() {
+        Some(opener) => {
             format!(
                 "runs another program than {}, which opened or accepted the connection and no longer has it open",
-                name(maker)
+                name(opener)
             )
         }
         None => "was started when the connection already existed".into(),
     };
     let young = found.holders.iter().all(|holder| is_younger(found, &holder.process));
     let and =
-        if young && makers(found).next().is_some() { ", and is younger than the connection" } else { "" };
+        if young && openers(found).next().is_some() { ", and is younger than the connection" } else { "" };
     format!("{holders} {others}{and}: it may have inherited it")
 }
 

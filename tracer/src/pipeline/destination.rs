@@ -1,4 +1,4 @@
-//! How streams leave: written by the pipeline itself, or taken by sinks.
+//! Where streams go: to an output that the pipeline itself writes to, or to the queues of sinks.
 
 use std::{pin::Pin, time::Duration};
 
@@ -10,39 +10,39 @@ use crate::{
     sinks::{Output, OutputError},
 };
 
-/// The boundary in the file that large writes end at: the page cache then takes large folios.
+/// Large writes end at a multiple of this offset in the file: the page cache then uses large folios.
 const BLOCK: usize = 64 << 10;
-/// Less than this is written at once, for people who watch.
+/// Fewer bytes than this are written at once, for people who watch.
 const LITTLE: usize = BLOCK / 4;
-/// More than that waits until it is this much, or until it is late.
+/// From [`LITTLE`] up to this size, bytes wait for more bytes, or for the time of the next flush.
 const MUCH: usize = 4 * BLOCK;
 /// Bytes that a stream keeps at the end while its queue is full.
 const END_BUFFER: usize = 64 << 20;
-/// How often a full queue is looked at, at the end.
+/// At the end: how often the tracer tries again to fill a full queue.
 const FULL_CHECK: Duration = Duration::from_millis(5);
 
 /// A configuration that can be read again.
 pub trait Reload {
-    /// Begins to read it. Waits for no file.
+    /// Begins to read the configuration. Waits for no file.
     fn begin(&mut self, streams: &mut Streams);
-    /// Whether it is being read.
+    /// Whether a thread reads the configuration.
     fn is_reading(&self) -> bool;
     /// Waits until there is something to do for [`Reload::apply`]. May be cancelled.
     fn read(&mut self) -> Pin<Box<dyn Future<Output = ()> + '_>>;
-    /// Changes the streams by what was read.
+    /// Changes the streams as the configuration says that was read.
     fn apply(&mut self, streams: &mut Streams);
 }
 
-/// The way out.
-pub enum Outlet {
-    /// The first stream, the only one, goes here; a slow reader is waited for.
+/// Where the streams go.
+pub enum Destination {
+    /// The only stream goes to this output, and waits for a slow reader.
     Direct(Output),
-    /// Each stream has a queue, and no sink is waited for.
+    /// Each stream has a queue. The tracer waits for no sink.
     Sinks(Box<dyn Reload>),
 }
 
-impl Outlet {
-    /// How much of what is ready should go now.
+impl Destination {
+    /// How many of the buffered bytes should be sent now.
     pub(super) fn wanted(&self, streams: &Streams, at_once: bool) -> usize {
         let buffered = streams.buffered();
         match (self, buffered) {
@@ -55,10 +55,10 @@ impl Outlet {
         }
     }
 
-    /// Sends up to `most` bytes to the output; to sinks, all that is ready. May be cancelled: then the rest is left.
-    pub(super) async fn send(&mut self, streams: &mut Streams, most: usize) -> Result<(), OutputError> {
+    /// Sends up to `limit` bytes to the output, or all complete records to sinks. May be cancelled: then the rest stays in the buffer.
+    pub(super) async fn send(&mut self, streams: &mut Streams, limit: usize) -> Result<(), OutputError> {
         match (self, streams.list.first_mut()) {
-            (Self::Direct(output), Some(stream)) => output.write(stream.buffer_mut(), most).await,
+            (Self::Direct(output), Some(stream)) => output.write(stream.buffer_mut(), limit).await,
             _ => {
                 streams.hand_over(now_ns());
                 Ok(())
@@ -67,7 +67,7 @@ impl Outlet {
     }
 
     /// Waits until the output's reader has gone, and returns false; or until a new configuration has been read, and returns true: then
-    /// [`Outlet::apply`] applies it.
+    /// [`Destination::apply`] applies it.
     pub(super) async fn changed(&mut self) -> bool {
         match self {
             Self::Direct(output) => {
@@ -82,7 +82,7 @@ impl Outlet {
         }
     }
 
-    /// Changes the streams by what was read.
+    /// Changes the streams as the configuration says that was read.
     pub(super) fn apply(&mut self, streams: &mut Streams) {
         if let Self::Sinks(reload) = self {
             streams.hand_over(now_ns());
@@ -90,7 +90,7 @@ impl Outlet {
         }
     }
 
-    /// Answers SIGHUP. Returns false if SIGHUP has to end the program: the output cannot be opened again. No record is cut, or in two files.
+    /// Handles SIGHUP. Returns false if the output cannot be opened again: then SIGHUP ends the program. Each record is whole, and in one file.
     pub(super) async fn hang_up(&mut self, streams: &mut Streams) -> Result<bool, OutputError> {
         match self {
             Self::Direct(output) if !output.can_reopen() => return Ok(false),
@@ -108,7 +108,7 @@ impl Outlet {
         Ok(true)
     }
 
-    /// Sends all that is ready. What a full queue does not take stays in its stream, up to [`END_BUFFER`]: no sink waits for another.
+    /// Sends all records. What a full queue does not take stays in the buffer of its stream, up to [`END_BUFFER`]: no sink waits for another.
     pub(super) async fn flush(&mut self, streams: &mut Streams) -> Result<(), OutputError> {
         if let Self::Sinks(_) = self {
             streams.hand_over_ready(now_ns(), END_BUFFER);
@@ -117,11 +117,11 @@ impl Outlet {
         self.send(streams, usize::MAX).await
     }
 
-    /// Nothing more comes: waits for the sinks for as long as `grace`, and then `margin` until they have spooled what they have; notes
-    /// what could not be delivered or spooled. May be cancelled, and done again with less time.
+    /// Waits at the end until the sinks have delivered their records, for at most `grace`, and then for at most `margin` until they have
+    /// spooled the rest. Counts the records that are neither delivered nor spooled as lost. May be cancelled, and called again with less time.
     pub(super) async fn finish(&self, streams: &mut Streams, grace: Duration, margin: Duration) {
         match self {
-            // No reader takes what is still here: only the caller can still report it.
+            // No reader takes the rest of the buffer: only the caller can still report it.
             Self::Direct(_) => {
                 let left = streams.list.iter().flat_map(Stream::buffer);
                 let lines = left.filter(|&&byte| byte == b'\n').count();
@@ -158,7 +158,7 @@ impl Outlet {
     }
 }
 
-/// How many of `buffered` bytes end at a block's boundary, after `written` that went out before.
+/// How many of the `buffered` bytes to write, so that the file ends at the boundary of a block; `written` bytes are already in the file.
 fn whole_blocks(written: usize, buffered: usize) -> usize {
     ((written + buffered) / BLOCK * BLOCK).saturating_sub(written)
 }

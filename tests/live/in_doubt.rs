@@ -20,7 +20,7 @@ use crate::{
     daemon::connections,
     hostile::{FILE, Raw},
     lab::{in_lab, signal, wait_until},
-    restart::{Place, end},
+    restart::{DaemonFiles, end},
     schema,
     sockets::fresh_port,
     test,
@@ -118,25 +118,25 @@ fn replaced() {
 fn restarted() {
     in_lab(|netns| {
         let port = fresh_port();
-        let Some(place) = Place::new(port) else { return };
+        let Some(files) = DaemonFiles::new(port) else { return };
         let (collector, requests) = silent();
-        place.configure(netns, port, &http("silent", collector));
-        let first = place.start(1);
+        files.configure(netns, port, &http("silent", collector));
+        let first = files.start(1);
         requests.recv_timeout(Duration::from_secs(30)).expect("a request");
-        place.connection(port);
+        files.connection(port);
         end(first);
-        let written = place.records().len() as u64;
-        let out = place.config().with_file_name("second");
+        let written = files.records().len() as u64;
+        let out = files.config().with_file_name("second");
         let file = format!("[sinks.silent]\ntype = \"file\"\npath = \"{}\"\n", out.display());
-        place.configure(netns, port, &file);
-        let second = place.start(2);
+        files.configure(netns, port, &file);
+        let second = files.start(2);
         wait_until("the loss is reported", || records(&out).iter().any(|record| record["kind"] == "lost"));
         end(second);
         let found = records(&out);
         assert!(sum(&found, "in_doubt") > 0, "{found:?}");
         assert_eq!(sum(&found, "in_doubt") + sum(&found, "count"), written, "{found:?}");
         // Once: the third says nothing of it.
-        let third = place.start(3);
+        let third = files.start(3);
         end(third);
         assert_eq!(sum(&records(&out), "in_doubt"), sum(&found, "in_doubt"));
     });

@@ -10,7 +10,7 @@ use crate::{
     Test,
     lab::{in_lab, wait_until},
     netns::sysctl,
-    restart::{Place, end, state_files},
+    restart::{DaemonFiles, end, state_files},
     sockets::{Kind, fresh_port, make_deaf},
     test,
 };
@@ -48,8 +48,8 @@ fn connect<T>(port: u16, connect: impl FnOnce() -> T) -> T {
 fn leaves_nothing(filter: &str, client: bool, server: bool) {
     in_lab(|netns| {
         let (port, deaf_port) = (fresh_port(), fresh_port());
-        let Some(place) = Place::new(port) else { return };
-        place.write(&format!(
+        let Some(files) = DaemonFiles::new(port) else { return };
+        files.write(&format!(
             "[filter]\n{filter}\nnetns = {netns}\n[kernel]\nalongside = true\nresync = \"1s\""
         ));
         let listener = Kind::V4.listen(port);
@@ -61,24 +61,24 @@ fn leaves_nothing(filter: &str, client: bool, server: bool) {
         };
         // One that is older, one that is answered, one that is not.
         let older = open(OTHERS[0]);
-        let daemon = place.start(1);
+        let daemon = files.start(1);
         let answered = open(OTHERS[1]);
         let unanswered = connect(OTHERS[2], || Kind::V4.start_connect(deaf_port));
         let wanted = open(WANTED);
         let is_open = |record: &Value| record["to"] == "ESTABLISHED";
         let count = usize::from(client) + usize::from(server);
         wait_until("what is wanted is told of", || {
-            place.records().iter().filter(|record| is_open(record)).count() == count
+            files.records().iter().filter(|record| is_open(record)).count() == count
         });
         // It has told its port by its second SYN, and so has the one before it. Only the client's end of it exists.
         let last = connect(WANTED, || Kind::V4.start_connect(deaf_port));
         let waits = |record: &Value| record["to"] == "SYN_SENT" && record["remote"]["port"] == deaf_port;
         if client {
-            wait_until("its port is known", || place.records().iter().any(waits));
+            wait_until("its port is known", || files.records().iter().any(waits));
         }
         end(daemon);
         drop((older, answered, wanted, unanswered, last));
-        let records = place.records();
+        let records = files.records();
         check_records(&records, port, client, server);
         let mut expected: BTreeSet<(u8, u16, u16)> = BTreeSet::new();
         if client {
@@ -87,7 +87,7 @@ fn leaves_nothing(filter: &str, client: bool, server: bool) {
         if server {
             expected.insert((1, port, WANTED));
         }
-        assert_eq!(connections(&place.pin), expected, "{filter}");
+        assert_eq!(connections(&files.pin), expected, "{filter}");
     });
 }
 

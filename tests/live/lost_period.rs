@@ -16,8 +16,8 @@ use crate::{
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test("missing: a sink's losses lie in the interval of its lost records", of_a_sink),
-        test("missing: the ring's losses lie in the interval of its lost records", of_the_ring),
+        test("lost period: a sink's losses lie in the interval of its lost records", of_a_sink),
+        test("lost period: the ring's losses lie in the interval of its lost records", of_the_ring),
     ]
 }
 

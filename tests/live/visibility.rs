@@ -32,18 +32,20 @@ const CAP_SYS_ADMIN: &str = "drop 21";
 
 pub(crate) fn tests() -> Vec<Test> {
     let mut tests = vec![
-        look_test("sight: everything can be seen, also where it looks otherwise", all_is_seen),
-        look_test("sight: of one namespace everything can be seen without capabilities", one_namespace),
-        look_test("sight: a namespace that lives by sockets only", sockets_only),
-        look_test("sight: a namespace that lives by sockets of a thread", || sockets_of_a_thread(false)),
-        look_test("sight: a namespace that a descriptor of a thread leads to", || sockets_of_a_thread(true)),
-        look_test("sight: a namespace that lives by sockets of io_uring", sockets_of_a_ring),
-        look_test("sight: a namespace that lives by MPTCP sockets", mptcp_sockets),
-        look_test("sight: a namespace that a descriptor or a mount leads to", by_descriptor_and_mount),
-        look_test("sight: a closed socket is in no table, and no gap", closed_sockets),
-        look_test("sight: a stale name is not a gap, and a covered name is one", names),
-        look_test("sight: the trace and doctor report gaps, too", trace_and_doctor),
-        test("sight: the thread that walks namespaces stays in none", walker),
+        look_test("visibility: everything can be seen, also where it looks otherwise", all_is_seen),
+        look_test("visibility: of one namespace everything can be seen without capabilities", one_namespace),
+        look_test("visibility: a namespace that lives by sockets only", sockets_only),
+        look_test("visibility: a namespace that lives by sockets of a thread", || sockets_of_a_thread(false)),
+        look_test("visibility: a namespace that a descriptor of a thread leads to", || {
+            sockets_of_a_thread(true)
+        }),
+        look_test("visibility: a namespace that lives by sockets of io_uring", sockets_of_a_ring),
+        look_test("visibility: a namespace that lives by MPTCP sockets", mptcp_sockets),
+        look_test("visibility: a namespace that a descriptor or a mount leads to", by_descriptor_and_mount),
+        look_test("visibility: a closed socket is in no table, and no gap", closed_sockets),
+        look_test("visibility: a stale name is not a gap, and a covered name is one", names),
+        look_test("visibility: the trace and doctor report gaps, too", trace_and_doctor),
+        test("visibility: the thread that walks namespaces stays in none", walker),
     ];
     for (name, confinement, reason) in [
         ("root of a user namespace", &["user"][..], "descriptors"),
@@ -56,19 +58,19 @@ pub(crate) fn tests() -> Vec<Test> {
         ("hidepid=2", &["mount", "proc hidepid=2", CAP_SYS_PTRACE], "processes"),
         ("hidepid=1", &["mount", "proc hidepid=1", CAP_SYS_PTRACE], "descriptors"),
     ] {
-        tests.push(look_test(format!("sight: {name}"), move || blind(confinement, reason)));
+        tests.push(look_test(format!("visibility: {name}"), move || blind(confinement, reason)));
     }
     tests
 }
 
 /// The answers of a look by a confined process.
-struct Said {
+struct Answer {
     code: Option<i32>,
     text: String,
     errors: String,
 }
 
-impl Said {
+impl Answer {
     fn by(confinement: &[&str], args: &[&str]) -> Self {
         let output = confined_run(confinement, args);
         Self {
@@ -117,15 +119,15 @@ fn blind(confinement: &[&str], reason: &str) {
         let port = port.to_string();
         // Started from another namespace than the leak's.
         in_lab(|_| {
-            let said = Said::by(confinement, &check_of(&port));
-            assert_eq!(said.code, Some(3), "{}{}", said.text, said.errors);
-            assert!(said.text.starts_with("SOCKSTATE UNKNOWN - 0 sockets stuck"), "{}", said.text);
-            assert!(!said.errors.is_empty());
+            let answer = Answer::by(confinement, &check_of(&port));
+            assert_eq!(answer.code, Some(3), "{}{}", answer.text, answer.errors);
+            assert!(answer.text.starts_with("SOCKSTATE UNKNOWN - 0 sockets stuck"), "{}", answer.text);
+            assert!(!answer.errors.is_empty());
 
             let args = ["close-wait", "--older-than", "0", "--port", &port, "--format"];
-            let said = Said::by(confinement, &[&args[..], &["json"]].concat());
-            let records = said.records();
-            assert!(said.code == Some(0) && !said.errors.is_empty(), "{}", said.errors);
+            let answer = Answer::by(confinement, &[&args[..], &["json"]].concat());
+            let records = answer.records();
+            assert!(answer.code == Some(0) && !answer.errors.is_empty(), "{}", answer.errors);
             assert_eq!(
                 records
                     .iter()
@@ -137,8 +139,8 @@ fn blind(confinement: &[&str], reason: &str) {
             assert_eq!((&last["kind"], &last["complete"]), (&"look".into(), &false.into()));
             assert!(reasons(&records).contains(&reason.to_owned()), "{last}");
 
-            let said = Said::by(confinement, &[&args[..], &["table"]].concat());
-            assert!(said.text.contains("this is not all"), "{}", said.text);
+            let answer = Answer::by(confinement, &[&args[..], &["table"]].concat());
+            assert!(answer.text.contains("this is not all"), "{}", answer.text);
         });
     });
 }
@@ -149,13 +151,13 @@ fn assert_ok(confinement: &[&str], args: &[&str]) {
     let mut last = String::new();
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
-        let said = Said::by(confinement, &[&check_of(&unused)[..], args].concat());
-        if said.code == Some(0) {
-            assert!(said.text.starts_with("SOCKSTATE OK - 0 "), "{}", said.text);
-            assert!(said.errors.is_empty(), "{}", said.errors);
+        let answer = Answer::by(confinement, &[&check_of(&unused)[..], args].concat());
+        if answer.code == Some(0) {
+            assert!(answer.text.starts_with("SOCKSTATE OK - 0 "), "{}", answer.text);
+            assert!(answer.errors.is_empty(), "{}", answer.errors);
             return;
         }
-        last.clone_from(&said.text);
+        last.clone_from(&answer.text);
         assert!(Instant::now() < deadline, "{confinement:?}: {last}");
     }
 }
@@ -177,14 +179,14 @@ fn all_is_seen() {
                 // Hides files, not processes.
                 &["mount", "proc subset=pid"],
             ] {
-                let said = Said::by(confinement, &check_of(&port));
-                assert_eq!(said.code, Some(1), "{confinement:?}: {}{}", said.text, said.errors);
-                assert!(said.text.starts_with("SOCKSTATE WARNING - 1 "), "{}", said.text);
+                let answer = Answer::by(confinement, &check_of(&port));
+                assert_eq!(answer.code, Some(1), "{confinement:?}: {}{}", answer.text, answer.errors);
+                assert!(answer.text.starts_with("SOCKSTATE WARNING - 1 "), "{}", answer.text);
                 assert_ok(confinement, &[]);
             }
             // In another pid namespace, with a /proc that shows the whole host.
             if fs::read_link("/proc/1/ns/net").is_ok() {
-                assert_eq!(Said::by(&["pid"], &check_of(&port)).code, Some(1));
+                assert_eq!(Answer::by(&["pid"], &check_of(&port)).code, Some(1));
             }
         });
     });
@@ -198,11 +200,11 @@ fn one_namespace() {
             assert_ok(confinement, &["--netns", &netns]);
             // What is found keeps its code, although its holder may not be seen.
             let check = [&check_of(&port)[..], &["--netns", &netns]].concat();
-            assert_eq!(Said::by(confinement, &check).code, Some(1), "{confinement:?}");
+            assert_eq!(Answer::by(confinement, &check).code, Some(1), "{confinement:?}");
         }
         let args = ["close-wait", "--older-than", "0", "--netns", &netns, "--format", "json"];
-        let said = Said::by(&["mount", "pid", "proc"], &args);
-        let records = said.records();
+        let answer = Answer::by(&["mount", "pid", "proc"], &args);
+        let records = answer.records();
         assert_eq!(reasons(&records), ["processes"], "the holder cannot be seen");
         assert_eq!((&records[0]["reason"], holders(&records[0]).len()), (&"holder_hidden".into(), 0));
     });
@@ -243,19 +245,23 @@ fn sockets_only() {
         let port = fresh_port();
         let left = leave_namespace(port, false);
         let (number, port) = (left.netns.to_string(), port.to_string());
-        let said = Said::by(&[], &check_of(&port));
-        assert_eq!(said.code, Some(3), "{}{}", said.text, said.errors);
+        let answer = Answer::by(&[], &check_of(&port));
+        assert_eq!(answer.code, Some(3), "{}{}", answer.text, answer.errors);
         let args = ["close-wait", "--older-than", "1h", "--port", &port, "--format", "json"];
-        let found = Said::by(&[], &args);
+        let found = Answer::by(&[], &args);
         assert!(reasons(&found.records()).contains(&"sockets".to_owned()), "{}", found.text);
-        let of_it = Said::by(&[], &[&args[..], &["--netns", &number]].concat());
+        let of_namespace = Answer::by(&[], &[&args[..], &["--netns", &number]].concat());
         if !can_list_holders() {
-            assert!(of_it.errors.contains(&number), "it says that it cannot look there: {}", of_it.errors);
+            assert!(
+                of_namespace.errors.contains(&number),
+                "it says that it cannot look there: {}",
+                of_namespace.errors
+            );
             return;
         }
-        assert!(said.text.contains("stuck; 1 may be"), "{}", said.text);
-        for said in [found, of_it] {
-            let records = said.records();
+        assert!(answer.text.contains("stuck; 1 may be"), "{}", answer.text);
+        for answer in [found, of_namespace] {
+            let records = answer.records();
             assert_eq!(records.len(), 2, "the socket, and that it is not all: {records:?}");
             let record = &records[0];
             assert_eq!((&record["state"], &record["netns"]), (&"CLOSE_WAIT".into(), &left.netns.into()));
@@ -290,13 +296,18 @@ fn sockets_of_a_thread(keep: bool) {
             .collect();
         with_own_table(descriptors, |tid| {
             drop(left);
-            let said = Said::by(&[], &check_of(&text));
+            let answer = Answer::by(&[], &check_of(&text));
             let (code, begin) = if keep { (1, "SOCKSTATE WARNING") } else { (3, "SOCKSTATE UNKNOWN") };
-            assert!(said.code == Some(code) && said.text.starts_with(begin), "{}{}", said.text, said.errors);
+            assert!(
+                answer.code == Some(code) && answer.text.starts_with(begin),
+                "{}{}",
+                answer.text,
+                answer.errors
+            );
             if keep || can_list_holders() {
                 let older = if keep { "0" } else { "1h" };
                 let args = ["close-wait", "--older-than", older, "--port", &text, "--format", "json"];
-                let records = Said::by(&[], &args).records();
+                let records = Answer::by(&[], &args).records();
                 assert_eq!(
                     (&records[0]["netns"], &records[0]["state"]),
                     (&netns.into(), &"CLOSE_WAIT".into())
@@ -332,9 +343,9 @@ fn sockets_of_a_ring() {
         if !info.contains("socket:[") {
             return crate::skip("this kernel does not show which sockets a ring has (needs 6.13)");
         }
-        let said = Said::by(&[], &check_of(&port.to_string()));
-        assert_eq!(said.code, Some(3), "{}{}", said.text, said.errors);
-        assert!(said.errors.contains("io_uring"), "{}", said.errors);
+        let answer = Answer::by(&[], &check_of(&port.to_string()));
+        assert_eq!(answer.code, Some(3), "{}{}", answer.text, answer.errors);
+        assert!(answer.errors.contains("io_uring"), "{}", answer.errors);
         drop(ring);
         // Sockets that are in a table, or of another protocol, are no gap.
         let (listener, client, server) = Kind::V4.pair(port);
@@ -365,9 +376,9 @@ fn mptcp_sockets() {
         let Some(left) = visit_namespace(|| crate::mptcp::pair(port)) else {
             return crate::skip("this kernel has no MPTCP");
         };
-        let said = Said::by(&[], &check_of(&port.to_string()));
-        assert_eq!(said.code, Some(3), "{}{}", said.text, said.errors);
-        assert!(said.errors.contains("MPTCP"), "{}", said.errors);
+        let answer = Answer::by(&[], &check_of(&port.to_string()));
+        assert_eq!(answer.code, Some(3), "{}{}", answer.text, answer.errors);
+        assert!(answer.errors.contains("MPTCP"), "{}", answer.errors);
         drop(left);
         let here = crate::mptcp::pair(port);
         assert_ok(&[], &[]);
@@ -381,7 +392,7 @@ fn by_descriptor_and_mount() {
         let text = port.to_string();
         let args = ["close-wait", "--older-than", "0", "--port", &text, "--format", "json"];
         let left = leave_namespace(port, true);
-        let found = Said::by(&[], &args).records();
+        let found = Answer::by(&[], &args).records();
         assert_eq!((&found[0]["netns"], &found[0]["unread_bytes"]), (&left.netns.into(), &0.into()));
         assert_eq!(found[0]["reason"], "eof_unread");
         assert!(left.namespace.is_some());
@@ -390,7 +401,7 @@ fn by_descriptor_and_mount() {
         // Mounted in the mount namespace of another process, which nobody shares.
         let mut actor = Actor::start("namespace mounter", port);
         let netns: u64 = actor.hear().parse().expect("a namespace");
-        let found = Said::by(&[], &args).records();
+        let found = Answer::by(&[], &args).records();
         assert_eq!((&found[0]["netns"], &found[0]["unread_bytes"]), (&netns.into(), &0.into()));
         actor.end();
     });
@@ -435,9 +446,9 @@ fn names() {
     in_lab(|_| {
         assert_ok(&["mount", "stale name"], &[]);
         let unused = fresh_port().to_string();
-        let said = Said::by(&["mount", "covered name"], &check_of(&unused));
-        assert_eq!(said.code, Some(3), "{}{}", said.text, said.errors);
-        assert!(said.text.contains("/run/netns/covered"), "{}", said.text);
+        let answer = Answer::by(&["mount", "covered name"], &check_of(&unused));
+        assert_eq!(answer.code, Some(3), "{}{}", answer.text, answer.errors);
+        assert!(answer.text.contains("/run/netns/covered"), "{}", answer.text);
         // The namespace is known by a process: its name is not needed.
         assert_ok(&["mount", "covered own name"], &[]);
     });
@@ -446,7 +457,7 @@ fn names() {
 fn trace_and_doctor() {
     let pid_namespace = ["mount", "pid", "proc"];
     let doctor = |confinement: &[&str]| -> Value {
-        serde_json::from_str(&Said::by(confinement, &["doctor", "--format", "json"]).text).expect("JSON")
+        serde_json::from_str(&Answer::by(confinement, &["doctor", "--format", "json"]).text).expect("JSON")
     };
     let found = doctor(&pid_namespace);
     assert_eq!(found["look"]["complete"], false, "{found}");
@@ -456,17 +467,18 @@ fn trace_and_doctor() {
 
     let trace = ["trace", "--alongside", "--format", "json", "--duration", "0.1"];
     let degraded = |confinement: &[&str]| {
-        let said = Said::by(confinement, &trace);
-        let start: Value = serde_json::from_str(said.text.lines().next().unwrap_or_default()).expect("JSON");
-        assert_eq!(start["kind"], "start", "{}", said.errors);
+        let answer = Answer::by(confinement, &trace);
+        let start: Value =
+            serde_json::from_str(answer.text.lines().next().unwrap_or_default()).expect("JSON");
+        assert_eq!(start["kind"], "start", "{}", answer.errors);
         schema::check(&start);
-        (start["degraded"].as_array().expect("degraded").clone(), said.errors)
+        (start["degraded"].as_array().expect("degraded").clone(), answer.errors)
     };
-    let (said, errors) = degraded(&pid_namespace);
-    assert!(said.contains(&why.clone().into()), "{said:?}");
+    let (answer, errors) = degraded(&pid_namespace);
+    assert!(answer.contains(&why.clone().into()), "{answer:?}");
     assert!(errors.contains(&why), "{errors}");
-    let (said, _) = degraded(&["mount"]);
-    assert!(!said.contains(&why.into()), "{said:?}");
+    let (answer, _) = degraded(&["mount"]);
+    assert!(!answer.contains(&why.into()), "{answer:?}");
 }
 
 fn walker() {
