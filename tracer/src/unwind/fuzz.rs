@@ -1,4 +1,4 @@
-//! What a hunt reads of other processes, from any bytes: files and memory are theirs.
+//! The readers of a hunt, with any bytes as input: other processes control these files and this memory.
 
 use std::fs::File;
 
@@ -18,12 +18,12 @@ use super::{
     symbols::Symbols,
 };
 
-/// Where an executable is mapped.
+/// The address at which the executable is mapped.
 const BASE: u64 = 0x40_0000;
-/// Most frames of a path.
+/// The limit of frames in a path.
 const DEPTH: usize = 64;
 
-/// `/proc/PID/maps`.
+/// Reads `/proc/PID/maps`.
 pub(crate) fn maps(bytes: &[u8]) {
     for line in String::from_utf8_lossy(bytes).lines() {
         if let Some(file) = mapped::mapping(line).as_ref().and_then(|mapping| mapping.file()) {
@@ -32,12 +32,12 @@ pub(crate) fn maps(bytes: &[u8]) {
     }
 }
 
-/// A perf map.
+/// Reads a perf map.
 pub(crate) fn perf_map(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes).into_owned();
     let lines = text.lines().count();
     let Some(map) = PerfMap::parse(text) else { return };
-    // Functions take three words each, and a line that names one has six bytes.
+    // A function takes three words in memory, and its line has at least six bytes.
     assert!(map.bytes() <= 64 * (lines + 8) + 4 * bytes.len());
     let words =
         bytes.chunks_exact(8).take(64).map(|word| word.iter().fold(0, |sum, b| sum << 8 | u64::from(*b)));
@@ -49,7 +49,7 @@ pub(crate) fn perf_map(bytes: &[u8]) {
     }
 }
 
-/// An executable, and the unwinding of a stack by its tables.
+/// Reads an executable, and unwinds a stack by its tables.
 pub(crate) fn elf(file: File, len: u64) {
     files::build_id(&file, 0);
     let Some(tables) = modules::read(file) else { return };
@@ -62,7 +62,7 @@ pub(crate) fn elf(file: File, len: u64) {
         let mut registers = registers();
         let mut address = FrameAddress::from_instruction_pointer(BASE + at * len / 16);
         for _ in 0..DEPTH {
-            // A stack of return addresses within the module.
+            // A stack with return addresses in the module.
             let mut read = |address: u64| Ok(BASE + address % len.max(1));
             match frames.unwind_frame(address, &mut registers, &mut cache, &mut read) {
                 Ok(Some(caller)) => address = FrameAddress::from_return_address(caller).unwrap_or(address),
@@ -82,7 +82,7 @@ fn registers() -> Registers {
     Registers::new(BASE, 0x7fff_0000, 0x7fff_0100)
 }
 
-/// The names of functions in an executable.
+/// Reads the names of functions in an executable.
 pub(crate) fn symbols(file: &File, len: u64) {
     let mut symbols = Symbols::default();
     let id = (0, 0, 0, 0);
@@ -96,7 +96,7 @@ pub(crate) fn symbols(file: &File, len: u64) {
     }
 }
 
-/// The memory of a process, from this address on.
+/// The memory of a process: the address where it begins, and its bytes.
 struct Memory<'a>(&'a [u8]);
 
 impl python::Memory for Memory<'_> {
@@ -110,7 +110,7 @@ impl python::Memory for Memory<'_> {
     }
 }
 
-/// The memory of a process that runs CPython: the runtime, behind it a frame's code object, and what that leads to.
+/// Reads the memory of a process that runs CPython: the runtime, the code object of a frame, and the objects that it refers to.
 pub(crate) fn python(bytes: &[u8]) {
     python::fuzz(&Memory(bytes), BASE, bytes);
 }

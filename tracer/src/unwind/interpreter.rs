@@ -2,7 +2,7 @@
 
 use crate::model::Frame;
 
-/// Interpreters: names of their executables and libraries, and the functions that run the program's code.
+/// Names of the executables and libraries of interpreters, and of the functions that run the program's code.
 const INTERPRETERS: [(&str, [&str; 2], &[&str]); 3] = [
     ("python", ["python", "libpython"], &["_PyEval_EvalFrame", "PyEval_EvalFrame"]),
     ("perl", ["perl", "libperl"], &["Perl_runops_"]),
@@ -122,7 +122,7 @@ mod tests {
         ];
         let own = Some("ruby 3.1".to_owned());
         assert_eq!(marks(&frames), [own.clone(), None, own]);
-        // A program of that name, and a program that only starts one.
+        // A program with an interpreter's name, and a program that only starts an interpreter.
         assert_eq!(marks(&[(python, "accept_one"), (python, "main")]), [None, None]);
         assert_eq!(marks(&[("/usr/bin/app", "_PyEval_EvalFrameDefault"), (python, "main")]), [None, None]);
     }

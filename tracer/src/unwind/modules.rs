@@ -1,4 +1,4 @@
-//! The unwind tables of executables and libraries, read once each.
+//! The unwind tables of executables and libraries. Each file is read once.
 
 use std::{collections::HashMap, fs::File, ops::Range, sync::Arc};
 
@@ -65,7 +65,7 @@ impl Modules {
 }
 
 impl Tables {
-    /// The file as a module of a process that has mapped it from `offset` on at `range`.
+    /// The module of a process that has mapped this file at `range`, from `offset` in the file on.
     pub(super) fn at(&self, range: Range<u64>, offset: u64) -> Option<Module<Bytes>> {
         let base = self.base(range.start, offset)?;
         Some(Module::new(String::new(), range, base, self.sections.clone()))

@@ -25,7 +25,7 @@ const SLACK_NS: i128 = 50_000_000;
 #[derive(Default)]
 pub(super) struct PerfMap {
     text: String,
-    /// By start address; of several functions with the same start, the last one counts.
+    /// The functions in the order of their start addresses. Of several with the same start, the last one counts.
     functions: Vec<Function>,
     file: Option<FileId>,
 }
@@ -38,14 +38,14 @@ struct Function {
 }
 
 impl PerfMap {
-    /// Of the process whose /proc directory this is, and that began at `start_ns` of the kernel's boot clock. What was read `before` stays if the
-    /// file is still the same.
+    /// Reads the perf map of the process with the /proc directory `directory`, which was started at `start_ns` of the kernel's boot clock.
+    /// Returns `before`, an earlier result, if the file has not changed since.
     pub(super) fn read(directory: &Path, start_ns: u64, before: Self) -> Self {
         Self::try_read(directory, start_ns, before).unwrap_or_default()
     }
 
     fn try_read(directory: &Path, start_ns: u64, before: Self) -> Option<Self> {
-        // The process may have 65,536 groups, and a name that is not UTF-8.
+        // The status may be long: a process may have 65,536 groups. The name of the process need not be UTF-8.
         let status = BufReader::new(File::open(directory.join("status")).ok()?);
         let lines = status.split(b'\n').map_while(Result::ok);
         let lines = lines.map(|line| String::from_utf8_lossy(&line).into_owned());

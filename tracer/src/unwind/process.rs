@@ -51,12 +51,11 @@ pub(super) struct CallSite {
     pub(super) stack: u64,
 }
 
-/// The process.
 pub(super) struct UnwoundProcess {
     directory: PathBuf,
     task: Task,
     mappings: Mappings,
-    /// By the start of the mapping: the mapped file, or why it is not available.
+    /// The mapped file, or why it is not available, by the start address of the mapping.
     modules: HashMap<u64, Result<Module, Unnamed>>,
     frames: Frames<Bytes>,
     cache: Cache,
@@ -168,14 +167,14 @@ impl UnwoundProcess {
         self.python.as_ref().map(Python::layout)
     }
 
-    /// The Python functions that ran then, by the calls of the interpreter's loop, the innermost first. `None` if the process
-    /// runs no known version of CPython, or its frames do not fit its mappings or `path`.
+    /// The Python functions of the copied stack, the innermost first, grouped by the calls of the interpreter's loop. `None` if the
+    /// process runs no known version of CPython, or if the frames do not fit its mappings or `path`.
     pub(super) fn python(&self, opening: &Opening, path: &[CallSite]) -> Option<Vec<Run>> {
         let python = self.python.as_ref()?;
         let runtime = python.layout().runtime;
         let is_own = |address| self.mappings.has_same_file(address, runtime);
         let runs = python.runs(&opening.python, opening.registers.sp, &self.mappings, is_own)?;
-        // Where the path is known, the loop's calls are calls of the interpreter's own code.
+        // If the path is known there, a call of the loop must be in the file of the interpreter.
         let calls = |run: &Run| python::caller(path, run.stack).is_none_or(|place| is_own(place.address));
         runs.iter().all(calls).then_some(runs)
     }
@@ -212,8 +211,8 @@ impl UnwoundProcess {
         (path, false)
     }
 
-    /// CPython's trampoline for perf has no unwind table, and up to 3.13.0 no frame pointer: `sub $8,%rsp; call *%rcx`, with `endbr64` in
-    /// front where the compiler protects branches. Returns who called it.
+    /// The caller of CPython's trampoline for perf. The trampoline has no unwind table, and up to 3.13.0 no frame pointer:
+    /// `sub $8,%rsp; call *%rcx`, after an `endbr64` if the compiler protects branches.
     #[cfg(target_arch = "x86_64")]
     fn leave_trampoline(
         &self,
@@ -245,7 +244,7 @@ impl UnwoundProcess {
         None
     }
 
-    /// The functions at an address; several, innermost first, if functions are inlined.
+    /// The functions at an address, the innermost first. There are several if functions are inlined.
     pub(super) fn frames(&mut self, address: u64, symbols: &mut Symbols) -> &[Frame] {
         if !self.known.contains_key(&address) {
             let frames = self.look_up(address, symbols);

@@ -163,9 +163,8 @@ fn offsets_fit_u64<'data>(elf: &impl Object<'data>) -> bool {
     })
 }
 
-/// Whether what the file names as its debug file can be opened without blocking. If other users
-/// can write to a directory of the path, they can replace the debug file between this check and its use, so it is used only if root
-/// alone can write there.
+/// Whether the file that `elf` names as its debug file can be opened without blocking. Users who can write to a directory of the
+/// path can replace the debug file after this check. It is therefore used only if no user but root can write to these directories.
 fn links_are_harmless<'data>(elf: &impl Object<'data>, path: &Path) -> bool {
     if elf.gnu_debugaltlink().is_ok_and(|link| link.is_some()) {
         return false;
@@ -178,7 +177,7 @@ fn links_are_harmless<'data>(elf: &impl Object<'data>, path: &Path) -> bool {
         && path.ancestors().skip(1).all(is_roots)
 }
 
-/// Whether only root can change the entries of this directory.
+/// Whether no user but root can change the entries of this directory.
 fn is_roots(directory: &Path) -> bool {
     /// `S_IWGRP | S_IWOTH`.
     const WRITABLE: u32 = 0o022;

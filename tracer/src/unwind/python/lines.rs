@@ -1,14 +1,14 @@
 //! CPython's table of lines (`co_linetable`, 3.11 and newer): entries of `1 kind:4 (units - 1):3`, each followed by the bytes of
 //! its kind, whose first bit is 0.
 
-/// Kinds that name a line in another way than as the one before.
+/// Kinds of entries that do not have the same line as the previous entry.
 const NO_LINE: u8 = 15;
 const LONG: u8 = 14;
 const NO_COLUMNS: u8 = 13;
 const ONE_LINE: std::ops::RangeInclusive<u8> = 10..=12;
 
-/// The line of the instruction at `unit` code units (of two bytes) of a code object that begins at line `first`; none where the
-/// table has none.
+/// The line of the instruction at the code unit `unit` (of two bytes) of a code object that begins at line `first`; `None` if the
+/// table has no line for it.
 pub(super) fn line_at(table: &[u8], first: u32, unit: u64) -> Option<u32> {
     let mut line = i64::from(first);
     let mut end = 0;
@@ -36,7 +36,8 @@ pub(super) fn line_at(table: &[u8], first: u32, unit: u64) -> Option<u32> {
     None
 }
 
-/// The first number: six bits a byte, the lowest first; bit 6 says that more follow, the lowest bit of all is the sign.
+/// Decodes the first number of `bytes`: each byte has six bits of it, the lowest bits first. Bit 6 of a byte means that another byte
+/// follows. The lowest bit of the number is its sign.
 fn signed(bytes: &[u8]) -> Option<i64> {
     let mut value: u64 = 0;
     for (shift, byte) in (0..60).step_by(6).zip(bytes) {

@@ -1,4 +1,4 @@
-//! Python's functions between the native ones.
+//! Inserts Python's functions into the native call path.
 
 use super::Run;
 use crate::{
@@ -6,19 +6,19 @@ use crate::{
     unwind::process::CallSite,
 };
 
-/// The one runtime of a process; none where it has several: which of them runs the program is not known.
+/// The only runtime of a process; `None` if there are several, because it is not known which of them runs the program.
 pub(in crate::unwind) fn only(runtimes: &std::collections::BTreeSet<u64>) -> Option<u64> {
     runtimes.first().copied().filter(|_| runtimes.len() == 1)
 }
 
-/// The place whose part of the stack this is; none behind what is known of the path.
+/// The call whose part of the stack contains the address `stack`; `None` if the address is beyond the end of the known path.
 pub(in crate::unwind) fn caller(path: &[CallSite], stack: u64) -> Option<CallSite> {
     let part = path.windows(2).find(|places| matches!(places, [_, next] if stack < next.stack));
     part.and_then(|places| places.first()).copied()
 }
 
-/// The functions of the native places, each with those that run in it in front. Functions whose call of the loop lies behind what is
-/// known of the path are its end.
+/// The call path with Python's functions: those of a run stand before the native call that runs them. Runs whose call is beyond the
+/// end of the known path come last.
 pub(in crate::unwind) fn merge(
     path: &[CallSite],
     frames: Vec<Vec<Frame>>,
@@ -32,14 +32,14 @@ pub(in crate::unwind) fn merge(
         while let Some(run) = runs.next_if(|run| run.stack < end) {
             merged.extend(run.functions);
         }
-        // What a perf map names are the same functions once more.
+        // Functions that a perf map names are the same ones as those of the run.
         merged.extend(frames.into_iter().filter(|frame| frame.language.is_none()));
     }
     merged.extend(runs.flat_map(|run| run.functions));
     merged
 }
 
-/// A function that a perf map names; CPython writes `py::NAME:FILE`.
+/// The frame of a function by its name in a perf map. CPython writes `py::NAME:FILE`.
 pub(in crate::unwind) fn named(name: &str) -> Frame {
     let python = name.strip_prefix("py::").and_then(|name| name.split_once(':'));
     match python {

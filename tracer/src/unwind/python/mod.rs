@@ -1,5 +1,5 @@
-//! The functions of a Python program, by the frames that the kernel programs have copied and what CPython itself says of its
-//! structures (`_Py_DebugOffsets`, 3.13). All of a thread's frames have names, or none has.
+//! The functions of a Python program, from the frames that the kernel programs have copied. CPython 3.13 describes the layout of
+//! its structures in `_Py_DebugOffsets`. Either all frames of a thread get names, or none.
 
 mod lines;
 mod merge;
@@ -16,11 +16,11 @@ use crate::model::{Frame, PythonFrame, PythonLayout, PythonStack};
 
 /// The memory of a process.
 pub(super) trait Memory {
-    /// Fills `bytes` from `address` on; false where that cannot be read.
+    /// Fills `bytes` from `address` on; false if this memory cannot be read.
     fn read(&self, address: u64, bytes: &mut [u8]) -> bool;
 }
 
-/// The CPython of a process.
+/// A CPython runtime in a process, with the offsets of its structures.
 pub(super) struct Python(Offsets);
 
 /// The functions that one call of the interpreter's loop runs, the innermost first.
@@ -32,18 +32,18 @@ pub(super) struct Run {
 }
 
 impl Python {
-    /// The one whose `_PyRuntime` is at this address; none of versions that are not known.
+    /// Reads the offsets from the `_PyRuntime` at this address; `None` if the version of CPython is not known.
     pub(super) fn read(memory: &impl Memory, runtime: u64) -> Option<Self> {
         Offsets::read(memory, runtime).map(Self)
     }
 
-    /// What the kernel programs need.
+    /// The offsets that the kernel programs need.
     pub(super) fn layout(&self) -> &PythonLayout {
         &self.0.layout
     }
 
-    /// The functions of a thread whose stack pointer was `sp`, by the calls of the loop, the innermost first. `is_own` says whether
-    /// an address lies in the interpreter's own file: such code is CPython's own, between a class and its `__init__`.
+    /// The runs of a thread whose stack pointer was `sp`, the innermost first. `is_own` returns whether an address is in the file of the
+    /// interpreter: CPython itself inserts a frame with code from there between a class and its `__init__`.
     pub(super) fn runs(
         &self,
         stack: &PythonStack,
@@ -57,7 +57,7 @@ impl Python {
         let objects = Objects { memory, offsets: &self.0, is_own: &is_own };
         let mut runs: Vec<Run> = Vec::new();
         let mut functions = Vec::new();
-        // Outer calls are further up.
+        // Outer calls have higher addresses.
         let mut inner = sp;
         for frame in &stack.frames {
             match *frame {
@@ -69,12 +69,12 @@ impl Python {
                     inner = stack;
                     runs.push(Run { stack, functions: std::mem::take(&mut functions) });
                 }
-                // Which of the two is the inner one, the places of their calls say.
+                // Another interpreter of the process follows. The addresses of the calls show which of the two is the inner one.
                 PythonFrame::Interpreter if functions.is_empty() => inner = sp,
                 PythonFrame::Loop(_) | PythonFrame::Interpreter => return None,
             }
         }
-        // Without the call that runs them, functions are left out where the copy ended, and are a fault elsewhere.
+        // Functions without the call that runs them are left out if the copy of the stack ended there. Otherwise the stack is invalid.
         if runs.is_empty() || (stack.complete && !functions.is_empty()) {
             return None;
         }
@@ -83,11 +83,11 @@ impl Python {
     }
 }
 
-/// Reads the functions of a thread in a process whose memory begins at `base` with the runtime. The last 24 bytes of `bytes` are the
-/// thread's only frame.
+/// Reads the functions of a thread. The memory of the process begins at `base`, with the runtime. The last 24 bytes of `bytes` are
+/// the only frame of the thread.
 #[cfg(any(test, fuzzing))]
 pub(super) fn fuzz(memory: &impl Memory, base: u64, bytes: &[u8]) {
-    /// The part that is the interpreter's own file: the table, and types behind it.
+    /// The part of the memory that belongs to the file of the interpreter: the table, and the types after it.
     const OWN_BYTES: u64 = 1024;
     let words: Vec<u64> = bytes
         .rchunks_exact(8)

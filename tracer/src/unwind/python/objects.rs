@@ -1,38 +1,38 @@
-//! What a code object says of its function, read from the process's memory. Each object is checked before it is believed.
+//! Reads the name, file and line of a function from its code object in the memory of the process. The process may have changed
+//! the memory since, so each object is checked.
 
 use super::{Memory, lines, offsets::Offsets};
 use crate::model::Frame;
 
-/// A longer name is none.
+/// The limit for a name; a longer one is not valid.
 const MOST_CHARACTERS: usize = 4096;
-/// Of a longer function there are no lines.
+/// The limit for the table of lines of a function; a longer one is not read.
 const MOST_LINE_BYTES: usize = 1 << 20;
-/// Code units of the longest function.
+/// The limit for the code units of a function.
 const MOST_UNITS: u64 = 1 << 24;
-/// Bytes of a code unit.
+/// The size of a code unit in bytes.
 const UNIT: u64 = 2;
 
-/// A function, as its frame had it.
+/// A function, by the pointers in its frame at the time of the copy.
 pub(super) struct Function {
     pub(super) code: u64,
     pub(super) instruction: u64,
     pub(super) qualname: u64,
 }
 
-/// Reads objects.
 pub(super) struct Objects<'a, M> {
     pub(super) memory: &'a M,
     pub(super) offsets: &'a Offsets,
-    /// Whether an address lies in the interpreter's own file, as its types do.
+    /// Whether an address is in the file of the interpreter. The built-in types are there.
     pub(super) is_own: &'a dyn Fn(u64) -> bool,
 }
 
 impl<M: Memory> Objects<'_, M> {
-    /// Name, file and line of a function; none if anything is not what it should be, or no longer what it was then.
+    /// Name, file and line of a function; `None` if an object is not valid, or has changed since the copy.
     pub(super) fn frame(&self, function: &Function) -> Option<Frame> {
         let offsets = self.offsets;
         let code = self.object(function.code, offsets.code_bytes, "code")?;
-        // Another code object may meanwhile lie at this address.
+        // Another code object may be at this address by now.
         if word(&code, offsets.qualname)? != function.qualname {
             return None;
         }
@@ -53,7 +53,7 @@ impl<M: Memory> Objects<'_, M> {
         })
     }
 
-    /// The first bytes of an object of this type.
+    /// The first `len` bytes of an object; `None` if the object does not have the built-in type `type_name`.
     fn object(&self, address: u64, len: usize, type_name: &str) -> Option<Vec<u8>> {
         let bytes = self.read(address, len)?;
         let type_object = word(&bytes, self.offsets.ob_type)?;
@@ -72,7 +72,7 @@ impl<M: Memory> Objects<'_, M> {
         (len <= MOST_LINE_BYTES).then(|| self.read(address.checked_add(value as u64)?, len)).flatten()
     }
 
-    /// A string: `interned:2 kind:3 compact:1 ascii:1` say how its characters are stored.
+    /// The text of a string object. The bits `interned:2 kind:3 compact:1 ascii:1` of its state describe how the characters are stored.
     fn text(&self, address: u64) -> Option<String> {
         let offsets = self.offsets;
         let head = self.object(address, offsets.ascii_bytes, "str")?;
@@ -82,7 +82,7 @@ impl<M: Memory> Objects<'_, M> {
         if !is_compact || len > MOST_CHARACTERS || !matches!(width, 1 | 2 | 4) || (is_ascii && width != 1) {
             return None;
         }
-        // Others have their UTF-8 and its length in front of their characters.
+        // In a string that is not ASCII, the pointer to its UTF-8 form and the length of that precede the characters.
         let begins = offsets.ascii_bytes as u64 + if is_ascii { 0 } else { 16 };
         let bytes = self.read(address.checked_add(begins)?, len * width)?;
         let character = |bytes: &[u8]| match *bytes {
@@ -91,7 +91,7 @@ impl<M: Memory> Objects<'_, M> {
             [a, b, c, d] => u32::from_ne_bytes([a, b, c, d]),
             _ => 0,
         };
-        // Bytes of file names that are not UTF-8 are surrogates.
+        // Python represents bytes of file names that are not UTF-8 as surrogates.
         let readable = |number| char::from_u32(number).unwrap_or(char::REPLACEMENT_CHARACTER);
         let text: String = bytes.chunks_exact(width).map(|bytes| readable(character(bytes))).collect();
         (!text.is_empty() && (!is_ascii || text.is_ascii())).then_some(text)

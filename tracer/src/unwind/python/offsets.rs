@@ -1,18 +1,18 @@
-//! `_Py_DebugOffsets`: where CPython 3.13 and 3.14 say that the fields of their structures are. What stands there is checked: the
-//! process may have written anything.
+//! `_Py_DebugOffsets`: the table in which CPython 3.13 and 3.14 describe the offsets of the fields of their structures. Every
+//! value is checked, because the process may have overwritten the table.
 
 use super::Memory;
 use crate::model::PythonLayout;
 
 const COOKIE: u64 = u64::from_le_bytes(*b"xdebugpy");
-/// The largest structure, `_PyRuntimeState`, has 300 KB.
+/// The limit for a structure: the largest one, `_PyRuntimeState`, has 300 KB.
 const MOST_BYTES: u64 = 16 << 20;
-/// The largest object that is read.
+/// The limit for an object that is read as a whole.
 const MOST_OBJECT_BYTES: u64 = 1024;
-/// Words of the table that are read; that of 3.14 has more.
+/// The number of words of the table that are read; the table of 3.14 has more.
 const WORDS: usize = 81;
 
-/// Where a structure's part of the table begins: its size, then its fields.
+/// The first word of each structure's part of the table. The part has the size of the structure, then the offsets of its fields.
 struct Parts {
     thread: usize,
     frame: usize,
@@ -31,32 +31,32 @@ const V3_13: Parts =
 const V3_14: Parts =
     Parts { thread: 22, frame: 31, code: 39, object: 50, type_object: 52, tuple: 56, bytes: 74, unicode: 77 };
 
-/// Where the fields are.
+/// The offsets of the fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Offsets {
-    /// What the kernel programs need.
+    /// The offsets that the kernel programs need.
     pub(super) layout: PythonLayout,
-    /// Bytes of a code object in front of its instructions.
+    /// The size of a code object without its instructions.
     pub(super) code_bytes: usize,
     pub(super) filename: usize,
     pub(super) qualname: usize,
     pub(super) linetable: usize,
     pub(super) firstlineno: usize,
     pub(super) instructions: usize,
-    /// `ob_size` of every object of variable size.
+    /// `ob_size`, which every object of variable size has.
     pub(super) ob_size: usize,
     pub(super) ob_type: usize,
     pub(super) tp_name: u64,
-    /// Bytes of a bytes object in front of its contents.
+    /// Where the contents of a `bytes` object begin.
     pub(super) bytes_value: usize,
     pub(super) unicode_state: usize,
     pub(super) unicode_length: usize,
-    /// Bytes of a string of ASCII characters in front of them.
+    /// Where the characters of an ASCII string begin.
     pub(super) ascii_bytes: usize,
 }
 
 impl Offsets {
-    /// Those of the runtime at this address; none of versions and builds that are not known.
+    /// Reads the table of the runtime at this address; `None` if its version or build is not known.
     pub(super) fn read(memory: &impl Memory, runtime: u64) -> Option<Self> {
         let mut bytes = [0; WORDS * 8];
         memory.read(runtime, &mut bytes).then_some(())?;
@@ -69,12 +69,12 @@ impl Offsets {
 
     fn parse(words: &[u64; WORDS], runtime: u64) -> Option<Self> {
         let [cookie, version, free_threaded, ..] = *words;
-        // Builds without the global lock lay out objects and instructions in other ways.
+        // Builds without the global lock (GIL) have another layout of objects and instructions.
         if cookie != COOKIE || free_threaded != 0 {
             return None;
         }
         let parts = parts(version)?;
-        // The field of that part, if it lies within the structure.
+        // The offset of a field of this part, if the field is within the structure.
         let field = |part: usize, field: usize, width: u64| {
             let (size, offset) = (*words.get(part)?, *words.get(part + field)?);
             let fits = size <= MOST_BYTES && offset.checked_add(width)? <= size;
@@ -118,7 +118,7 @@ impl Offsets {
     }
 }
 
-/// By `PY_VERSION_HEX`: the table is the same within a minor version, once that is a release candidate.
+/// The parts of the table by `PY_VERSION_HEX`. From its first release candidate on, a minor version does not change its table.
 fn parts(version: u64) -> Option<&'static Parts> {
     const RELEASE_CANDIDATE: u64 = 0xc;
     let is_released = version >> 4 & 0xf >= RELEASE_CANDIDATE;

@@ -8,7 +8,7 @@ use crate::{
     unwind::process::CallSite,
 };
 
-/// The table of CPython 3.13.0 for x86-64, ...
+/// The table of CPython 3.13.0 for x86-64.
 const V3_13: [u64; 81] = [
     0x7970_6775_6265_6478,
     0x30d_00f0,
@@ -92,7 +92,7 @@ const V3_13: [u64; 81] = [
     0,
     0,
 ];
-/// ... and that of 3.14.10.
+/// The table of CPython 3.14.10 for x86-64.
 const V3_14: [u64; 81] = [
     0x7970_6775_6265_6478,
     0x30e_0af0,
@@ -184,10 +184,9 @@ const CODE: u64 = BASE + 0x4000;
 const NAME: u64 = BASE + 0x5000;
 const FILE: u64 = BASE + 0x6000;
 const LINES: u64 = BASE + 0x7000;
-/// Of the interpreter's own file.
+/// The size of the part that belongs to the file of the interpreter.
 const OWN: std::ops::Range<u64> = BASE..CODE;
 
-/// A process's memory.
 struct Image(Vec<u8>);
 
 impl Memory for Image {
@@ -198,7 +197,7 @@ impl Memory for Image {
 }
 
 impl Image {
-    /// One with a runtime, three types, and the code object of `f`, of 69 code units, in `f.py`.
+    /// Memory with a runtime, three types, and the code object of the function `f` of `f.py`, which has 69 code units.
     fn new(words: &[u64]) -> Self {
         let mut image = Self(vec![0; 0x8000]);
         words.iter().zip(0..).for_each(|(word, index)| image.word(RUNTIME + index * 8, *word));
@@ -255,14 +254,14 @@ fn function(instruction: u64) -> PythonFrame {
     PythonFrame::Function { code: CODE, instruction, qualname: NAME }
 }
 
-/// `co_linetable` of a function with a `try` over several lines, by CPython 3.13, ...
+/// `co_linetable` of a function with a `try` over several lines, from CPython 3.13.
 const TABLE: [u8; 88] = [
     128, 0, 225, 20, 21, 243, 0, 1, 9, 15, 145, 65, 136, 113, 220, 12, 13, 247, 3, 0, 10, 11, 145, 65, 128,
     65, 240, 0, 1, 9, 15, 240, 6, 7, 5, 13, 220, 15, 16, 216, 12, 13, 216, 12, 13, 243, 5, 2, 16, 15, 240,
     12, 0, 9, 13, 249, 242, 21, 1, 9, 15, 248, 244, 14, 0, 12, 20, 243, 0, 1, 5, 14, 216, 8, 13, 251, 240, 3,
     1, 5, 14, 251, 240, 6, 0, 9, 13, 250,
 ];
-/// ... and its `co_lines()`.
+/// `co_lines()` of the same function.
 const LINES_OF_TABLE: [(u64, u64, Option<u32>); 20] = [
     (0, 1, Some(1)),
     (1, 10, Some(3)),
@@ -318,7 +317,8 @@ fn other_tables_are_not_believed() {
         Python::read(&Image::new(&words), RUNTIME).is_some()
     };
     assert!(changed(1, 0x30d_0ff0) && changed(1, 0x30d_00c1), "3.13.15, and a release candidate");
-    // 3.12, 3.15, an alpha, something wrong; no lock; a field outside its structure, a structure that is too large.
+    // 3.12, 3.15, an alpha version, an invalid one; a build without the lock; a field outside its structure; a structure that is
+    // too large.
     for (index, word) in [
         (0, 0),
         (1, 0x30c_00f0),
@@ -386,7 +386,7 @@ fn names_of_all_widths() {
         (1, false, b"caf\xe9", Some("café")),
         (2, false, &[0x32, 0x04, 0x56, 0x04], Some("ві")),
         (4, false, &[0x0d, 0xf4, 0x01, 0], Some("\u{1f40d}")),
-        // os.fsdecode() of a byte that is not UTF-8.
+        // The result of os.fsdecode() for a byte that is not UTF-8.
         (2, false, &[0x80, 0xdc], Some("\u{fffd}")),
         (1, true, b"\xff", None),
         (1, true, b"", None),
@@ -439,7 +439,7 @@ fn calls_of_the_loop_in_their_order() {
         of(&[f, high, other, f, f, low, f, higher], true),
         Some(vec![(0x9000, 2), (0xa000, 1), (0xb000, 1)])
     );
-    // Code of the interpreter's own.
+    // Code in the file of the interpreter.
     let own = PythonFrame::Function { code: TYPES, instruction: 0, qualname: 0 };
     assert_eq!(of(&[f, own, f, low], true), Some(vec![(0x9000, 2)]));
     assert_eq!(of(&[f, low, f], false), Some(vec![(0x9000, 1)]), "cut where the loop's call is not known");
@@ -494,7 +494,7 @@ proptest! {
     #[test]
     fn any_memory_is_harmless(bytes in proptest::collection::vec(any::<u8>(), 0x3000), at in 0u64..0x3000) {
         let mut image = Image::new(&V3_13);
-        // Behind the types: everything that a frame leads to.
+        // The objects that a frame refers to come after the types.
         image.put(CODE, &bytes);
         for address in [CODE, CODE + at, at] {
             let frames = vec![
