@@ -41,6 +41,7 @@ mod mptcp;
 mod names;
 #[cfg(feature = "nats")]
 mod nats;
+mod not_entered;
 mod otlp;
 mod owner_truth;
 mod owners;
@@ -136,6 +137,7 @@ fn tests() -> Vec<Test> {
         burst::tests(),
         ending::tests(),
         resync::tests(),
+        not_entered::tests(),
         starting::tests(),
         timewait::tests(),
         causes::tests(),

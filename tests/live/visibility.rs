@@ -10,7 +10,7 @@ use std::{
 };
 
 use confinement::{apply, c_string, confined_run};
-pub(crate) use confinement::{confined, mount};
+pub(crate) use confinement::{confined, drop_capability, mount};
 use serde_json::Value;
 use socket2::Socket;
 

@@ -1,10 +1,10 @@
 //! The connection table is compared with the kernel's: the errors that losses have caused are corrected, and nothing
 //! else changes.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use sockstate::{
-    model::{Event, EventKind, Record, Resync, Role, State, Transition},
+    model::{Event, EventKind, Record, Resync, Role, State, Transition, Tuple},
     track::{KernelTables, Table, Update, Visibility},
 };
 
@@ -18,8 +18,8 @@ fn shown(time_ns: u64, sk: u64, state: State) -> Event {
 /// Two looks that show this, with events between them; what is corrected.
 fn looks(table: &mut Table, [first, second]: [&[Event]; 2], between: &[Event]) -> Vec<Resync> {
     let mut names = Names::default();
-    let namespaces = &BTreeSet::from([1]);
-    let look = |began_ns, sockets| KernelTables { began_ns, namespaces, sockets, held: None };
+    let (namespaces, endpoints) = (&BTreeSet::from([1]), &BTreeMap::new());
+    let look = |began_ns, sockets| KernelTables { began_ns, namespaces, sockets, endpoints, held: None };
     let mut said = Vec::new();
     let differences = table.differences(&look(100, first));
     between.iter().for_each(|event| {
@@ -87,44 +87,122 @@ fn what_changes_beside_a_look_is_not_touched() {
     assert_eq!(looks(&mut { ahead }, [one, now], &[]), []);
 }
 
-/// No process holds a connection that waits in an accept queue, however long. In a namespace that cannot be entered, that
-/// is all that is seen of the connection.
-#[test]
-fn a_connection_in_an_accept_queue_is_not_gone() {
-    const LATER_NS: u64 = 400_000_000_000;
-    let listens = listener(5, State::Close, State::Listen);
-    let opens =
-        [event(10, 2, State::Close, State::SynSent), event(20, 2, State::SynSent, State::Established)];
-    let closes = event(30, 2, State::Established, State::FinWait1);
-    let corrected = |events: &[Event], held: &[u64], began_ns: u64| {
-        let (mut table, held) = (told(events), held.iter().copied().collect::<HashSet<_>>());
-        let none = BTreeSet::new();
-        let look = || KernelTables { began_ns, namespaces: &none, sockets: &[], held: Some(&held) };
-        let differences = table.differences(&look());
+const LATER_NS: u64 = 400_000_000_000;
+const NEXT_DAY_NS: u64 = 25 * 3600 * 1_000_000_000;
+
+/// What two readings show of a namespace that cannot be entered.
+#[derive(Clone, Default)]
+struct Outside {
+    /// The endpoints that a process in the namespace lists, if there is one.
+    listed: Option<HashSet<Tuple>>,
+    /// The sockets that processes have descriptors of; `None` if the kernel cannot list them.
+    held: Option<HashMap<u64, State>>,
+}
+
+impl Outside {
+    fn held(sockets: &[u64]) -> Self {
+        let held = sockets.iter().map(|sk| (*sk, State::Established)).collect();
+        Self { listed: None, held: Some(held) }
+    }
+
+    /// The states of the connections that are then reported as gone, and how many sockets the table still has.
+    fn gone(&self, events: &[Event], began_ns: u64) -> (Vec<Option<State>>, usize) {
+        let mut table = told(events);
+        let (none, mut endpoints) = (BTreeSet::new(), BTreeMap::new());
+        endpoints.extend(self.listed.clone().map(|listed| (1, listed)));
+        let kernel = KernelTables {
+            began_ns,
+            namespaces: &none,
+            sockets: &[],
+            endpoints: &endpoints,
+            held: self.held.as_ref(),
+        };
+        let differences = table.differences(&kernel);
         let mut gone = Vec::new();
         let names = &mut Names::default();
-        table.correct_confirmed(&differences, &look(), names, &mut |update| match update {
+        table.correct_confirmed(&differences, &kernel, names, &mut |update| match update {
             Update::Record(Record::Resync(resync)) => gone.push(resync.was),
             other => panic!("{other:?}"),
         });
-        gone
-    };
-    let [opening, opened] = opens;
-    let queued = [listens, opening, opened];
-    let orphan = [&queued[..], &[closes]].concat();
-    let other_port = {
-        let mut events = queued.clone();
-        events[0].tuple.local_port += 1;
-        events
-    };
+        table.forget_unknown(&kernel);
+        (gone, table.len())
+    }
+}
+
+/// A listener, and a connection that may wait in its accept queue.
+fn queued() -> [Event; 3] {
+    let opens = event(10, 2, State::Close, State::SynSent);
+    [listener(5, State::Close, State::Listen), opens, event(20, 2, State::SynSent, State::Established)]
+}
+
+/// No process has a descriptor of a connection that waits in an accept queue, however long. In a namespace that cannot be
+/// entered and that no process is in, nothing else is seen of the connection.
+#[test]
+fn an_open_connection_without_a_descriptor_is_not_gone() {
+    let queued = queued();
+    let mut other_port = queued.clone();
+    other_port[0].tuple.local_port += 1;
+    for began_ns in [1_000, LATER_NS] {
+        assert_eq!(Outside::held(&[1]).gone(&queued, began_ns), (vec![], 2), "it may wait at the listener");
+        assert_eq!(Outside::held(&[1, 2]).gone(&queued, began_ns), (vec![], 2), "a process holds it");
+        let unknown = "the table may not know the listener, or io_uring may hold it";
+        assert_eq!(Outside::held(&[1]).gone(&queued[1..], began_ns), (vec![], 1), "{unknown}");
+        assert_eq!(Outside::held(&[1]).gone(&other_port, began_ns), (vec![], 2), "{unknown}");
+        assert_eq!(Outside::held(&[]).gone(&queued, began_ns), (vec![], 2), "{unknown}");
+        assert_eq!(Outside::default().gone(&queued, began_ns), (vec![], 2), "nothing is known");
+    }
+}
+
+/// Without evidence for a day, the table forgets a connection, and reports nothing.
+#[test]
+fn what_is_not_known_for_long_is_forgotten() {
+    let queued = queued();
+    assert_eq!(Outside::held(&[1]).gone(&queued, NEXT_DAY_NS), (vec![], 2), "it may wait at the listener");
+    assert_eq!(Outside::held(&[2]).gone(&queued[1..], NEXT_DAY_NS), (vec![], 1), "a process holds it");
+    assert_eq!(Outside::held(&[]).gone(&queued[1..], NEXT_DAY_NS), (vec![], 0), "there is no evidence");
+    assert_eq!(Outside::held(&[]).gone(&queued, NEXT_DAY_NS), (vec![], 0), "of the listener, too");
+    assert_eq!(Outside::default().gone(&queued, NEXT_DAY_NS), (vec![], 2), "a process may hold it");
+}
+
+/// The kernel's timers end the state of a connection that an application has closed.
+#[test]
+fn an_orphan_that_is_too_old_is_gone() {
+    let [_, opens, opened] = queued();
+    let orphan = [opens, opened, event(30, 2, State::Established, State::FinWait1)];
+    assert_eq!(Outside::held(&[]).gone(&orphan, LATER_NS), (vec![Some(State::FinWait1)], 0));
+    assert_eq!(Outside::held(&[]).gone(&orphan, 1_000), (vec![], 1), "a timer may still run");
+    assert_eq!(Outside::held(&[2]).gone(&orphan, LATER_NS), (vec![], 1), "it is half-closed");
+    assert_eq!(Outside::default().gone(&orphan, LATER_NS), (vec![], 1), "it may be half-closed");
+}
+
+/// A process in the namespace lists all sockets there.
+#[test]
+fn a_connection_that_is_not_listed_is_gone() {
+    let queued = queued();
+    let tuples: Vec<Tuple> = queued.iter().map(|event| event.tuple.of_any_interface()).collect();
     let open = Some(State::Established);
-    assert_eq!(corrected(&queued, &[1], LATER_NS), [], "it may wait at the listener");
-    assert_eq!(corrected(&queued, &[1, 2], LATER_NS), [], "a process holds it");
-    assert_eq!(corrected(&queued, &[], 1_000), [], "it may have begun to wait just now");
-    assert_eq!(corrected(&queued[1..], &[1], LATER_NS), [open], "there is no listener");
-    assert_eq!(corrected(&other_port, &[1], LATER_NS), [open], "that listener has another port");
-    assert_eq!(corrected(&orphan, &[1], LATER_NS), [Some(State::FinWait1)], "an orphan waits at no listener");
-    assert_eq!(corrected(&queued, &[], LATER_NS).len(), 2, "no process holds the listener");
+    let (both, listener) = (HashSet::from([tuples[0], tuples[2]]), HashSet::from([tuples[0]]));
+    for held in [None, Some(HashMap::from([(1, State::Listen)]))] {
+        let outside = |listed: &HashSet<Tuple>| Outside { listed: Some(listed.clone()), held: held.clone() };
+        assert_eq!(outside(&both).gone(&queued, NEXT_DAY_NS), (vec![], 2), "it is listed");
+        assert_eq!(outside(&listener).gone(&queued, 1_000), (vec![open], 1), "it is not listed");
+        let mut bound = queued.clone();
+        bound[1].tuple.interface = 2;
+        bound[2].tuple.interface = 2;
+        assert_eq!(outside(&both).gone(&bound, NEXT_DAY_NS), (vec![], 2), "the list has no interfaces");
+        let mut portless = queued[1].clone();
+        portless.tuple.local_port = 0;
+        assert_eq!(outside(&listener).gone(&[portless], 1_000), (vec![], 1), "its port is not known");
+    }
+    let held = Outside { listed: Some(listener), held: Some(HashMap::from([(2, State::Established)])) };
+    assert_eq!(held.gone(&queued[1..], NEXT_DAY_NS), (vec![], 1), "a process holds it");
+}
+
+/// The descriptor of a connection that the peer has reset stays until the application closes it.
+#[test]
+fn a_descriptor_of_a_closed_socket_shows_the_end() {
+    let closed = Outside { listed: None, held: Some(HashMap::from([(1, State::Listen), (2, State::Close)])) };
+    assert_eq!(closed.gone(&queued(), 1_000), (vec![Some(State::Established)], 1));
 }
 
 /// Its death and the listener's birth in its memory were lost, and its port was not known yet.

@@ -16,7 +16,7 @@ mod watchdog;
 mod wire;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     rc::Rc,
 };
 
@@ -285,7 +285,8 @@ proptest! {
             if kind == 9 {
                 // A look at the kernel's table, which shows this socket or none.
                 let sockets = if flag { std::slice::from_ref(&event) } else { &[] };
-                let shown = KernelTables { began_ns: now, namespaces: &BTreeSet::from([1]), sockets, held: None };
+                let (namespaces, endpoints) = (&BTreeSet::from([1]), &BTreeMap::new());
+                let shown = KernelTables { began_ns: now, namespaces, sockets, endpoints, held: None };
                 let differences = table.differences(&shown);
                 table.correct_confirmed(&differences, &shown, &mut names, &mut out);
             } else {

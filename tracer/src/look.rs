@@ -95,7 +95,7 @@ pub fn look(
     let half_closed = HalfClosed::of(&half_closed, &holders);
     let peers = Peers::of(&sockets, &chosen);
     let bound = sockets.iter().filter(|socket| socket.tuple.interface != 0);
-    let bound = bound.map(|socket| (socket.netns, peers::plain(&socket.tuple))).collect();
+    let bound = bound.map(|socket| (socket.netns, socket.tuple.of_any_interface())).collect();
     let mut context = LookContext {
         listeners: &listeners,
         peers: &peers,
@@ -152,7 +152,7 @@ impl HalfClosed {
         for socket in sockets {
             for pid in holders.pids(socket.inode) {
                 *all.counts.entry(pid).or_default() += 1;
-                all.ends.insert((pid, peers::plain(&socket.tuple)));
+                all.ends.insert((pid, socket.tuple.of_any_interface()));
             }
         }
         all
@@ -227,7 +227,7 @@ impl LookContext<'_> {
             destroy: self.destroys.of(socket.transport),
             has_bound_twin: socket.tuple.interface == 0
                 && !self.bound.is_empty()
-                && self.bound.contains(&(socket.netns, peers::plain(&socket.tuple))),
+                && self.bound.contains(&(socket.netns, socket.tuple.of_any_interface())),
             ..SocketReport::new(socket.clone())
         };
         if socket.inode != 0 {

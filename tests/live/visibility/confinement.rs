@@ -87,7 +87,7 @@ fn unshare(flags: i32) -> io::Result<()> {
 }
 
 /// Takes effect at the next exec.
-fn drop_capability(number: u64) -> io::Result<()> {
+pub(crate) fn drop_capability(number: u64) -> io::Result<()> {
     // SAFETY: takes numbers.
     if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) } == 0 {
         Ok(())

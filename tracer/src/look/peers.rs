@@ -18,7 +18,7 @@ impl Peers {
             return Self::default();
         }
         for socket in sockets {
-            if let Some(list) = peers.get_mut(&plain(&socket.tuple)) {
+            if let Some(list) = peers.get_mut(&socket.tuple.of_any_interface()) {
                 let peer = Peer {
                     state: socket.state,
                     unacknowledged: socket.send_queue,
@@ -46,13 +46,9 @@ fn is_request(socket: &SocketInfo) -> bool {
     matches!(socket.state, State::NewSynRecv | State::SynRecv)
 }
 
-/// The tuple without the interface: the other end may be bound to a different one.
-pub(super) fn plain(tuple: &Tuple) -> Tuple {
-    Tuple { interface: 0, ..tuple.of_any_socket() }
-}
-
-/// The tuple from the other end's view.
+/// The tuple from the other end's view, without the interface: the other end may be bound to a different one.
 pub(super) fn mirrored(tuple: &Tuple) -> Tuple {
     let Tuple { local, remote, local_port, remote_port, .. } = *tuple;
-    plain(&Tuple { local: remote, remote: local, local_port: remote_port, remote_port: local_port, ..*tuple })
+    Tuple { local: remote, remote: local, local_port: remote_port, remote_port: local_port, ..*tuple }
+        .of_any_interface()
 }

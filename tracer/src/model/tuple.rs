@@ -33,6 +33,12 @@ impl Tuple {
         Self { v6_socket: !self.is_v4(), ..self }
     }
 
+    /// The tuple without the socket's family and interface, for comparison with /proc/net/tcp, which shows neither.
+    #[must_use]
+    pub fn of_any_interface(self) -> Self {
+        Self { interface: 0, ..self.of_any_socket() }
+    }
+
     /// Any connection, for tests.
     #[cfg(test)]
     #[must_use]

@@ -38,6 +38,7 @@ impl Pipeline {
         look_up_names(&self.router, &self.streams);
         let first = self.look(resync)?;
         let differences = self.table.differences(&shown(&first));
+        self.table.forget_unknown(&shown(&first));
         if !differences.is_empty() {
             let second = self.look(resync)?;
             let Self { table, enricher, router, streams, examiner, hunter, .. } = self;
@@ -73,6 +74,6 @@ impl Pipeline {
 }
 
 fn shown(scan: &TableScan) -> KernelTables<'_> {
-    let TableScan { began_ns, namespaces, sockets, held } = scan;
-    KernelTables { began_ns: *began_ns, namespaces, sockets, held: held.as_ref() }
+    let TableScan { began_ns, namespaces, sockets, endpoints, held } = scan;
+    KernelTables { began_ns: *began_ns, namespaces, sockets, endpoints, held: held.as_ref() }
 }

@@ -10,6 +10,7 @@ mod held_sockets;
 mod holder_finder;
 mod hunt_file;
 mod kernel_sockets;
+mod listed;
 mod message;
 mod mptcp;
 mod mptcp_info;

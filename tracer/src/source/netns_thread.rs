@@ -4,7 +4,7 @@
 //! the main thread has dropped. This thread keeps the capability, and starts a short-lived thread for each namespace.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fs::File,
     path::Path,
     sync::mpsc::{Receiver, Sender, channel},
@@ -12,22 +12,26 @@ use std::{
 };
 
 use super::{
+    listed,
     namespaces::{Namespace, Namespaces},
     snapshot::{self, WalkResult},
+    visibility,
 };
 use crate::{
     kernel::{IterKind, IterOpener, Loaded},
-    model::{Event, EventKind},
+    model::{Event, EventKind, State, Tuple},
 };
 
 enum Request {
     Namespaces,
-    Open(IterOpener, File),
+    /// Opens the iterator in a namespace, by its inode number.
+    Open(IterOpener, u32, Namespace),
 }
 
 enum Answer {
     Namespaces(BTreeMap<u64, Namespace>),
-    Opened(Result<File, String>),
+    /// The namespace, and the iterator or why it cannot be opened there.
+    Opened(Namespace, Result<File, String>),
 }
 
 /// The thread that enters network namespaces.
@@ -45,8 +49,11 @@ pub struct TableScan {
     pub namespaces: BTreeSet<u32>,
     /// Their sockets, mini-sockets included.
     pub sockets: Vec<Event>,
-    /// Keys of all sockets that a process holds, in all namespaces; `None` if they cannot be listed.
-    pub held: Option<HashSet<u64>>,
+    /// Endpoints of all sockets in namespaces that could not be entered, and that a process is in.
+    pub endpoints: BTreeMap<u32, HashSet<Tuple>>,
+    /// All sockets that processes have descriptors of, in all namespaces: their states by their addresses. `None` if they cannot
+    /// be listed.
+    pub held: Option<HashMap<u64, State>>,
 }
 
 impl NetnsThread {
@@ -61,8 +68,9 @@ impl NetnsThread {
             for request in todo {
                 let answer = match request {
                     Request::Namespaces => Answer::Namespaces(Namespaces::find(Path::new("/")).found),
-                    Request::Open(opener, namespace) => {
-                        Answer::Opened(snapshot::visit(&namespace, || opener.open()))
+                    Request::Open(opener, inode, namespace) => {
+                        let opened = snapshot::run_in(inode, &namespace.file, || opener.open());
+                        Answer::Opened(namespace, opened)
                     }
                 };
                 if done.send(answer).is_err() {
@@ -78,31 +86,26 @@ impl NetnsThread {
         let mut scan = TableScan { began_ns, ..TableScan::default() };
         let Some(Answer::Namespaces(namespaces)) = self.ask(Request::Namespaces) else { return scan };
         for (inode, namespace) in namespaces {
-            let Ok(inode) = u32::try_from(inode) else { continue };
-            if only.is_some_and(|only| only != inode) {
+            let Ok(netns) = u32::try_from(inode) else { continue };
+            if only.is_some_and(|only| only != netns) {
                 continue;
             }
             let Ok(opener) = loaded.opener(IterKind::Sockets) else { return scan };
-            let Some(Answer::Opened(file)) = self.ask(Request::Open(opener, namespace.file)) else {
+            let Some(Answer::Opened(namespace, file)) = self.ask(Request::Open(opener, netns, namespace))
+            else {
                 return scan;
             };
             let mut found = WalkResult::default();
             let mut sockets = Vec::new();
             snapshot::read(file, "", snapshot::SOCKETS, &mut found, &mut |event| sockets.push(event));
             if found.problems.is_empty() {
-                scan.namespaces.insert(inode);
+                scan.namespaces.insert(netns);
                 scan.sockets.append(&mut sockets);
+            } else if let Some(endpoints) = listed::endpoints(inode, &namespace) {
+                scan.endpoints.insert(netns, endpoints);
             }
         }
-        let mut held = HashSet::new();
-        let mut found = WalkResult::default();
-        let files = loaded.opener(IterKind::Files).and_then(IterOpener::open);
-        snapshot::read(files, "", snapshot::FILES, &mut found, &mut |event: Event| {
-            if let EventKind::Held { .. } = event.kind {
-                held.insert(event.sk);
-            }
-        });
-        scan.held = found.problems.is_empty().then_some(held);
+        scan.held = held(loaded);
         scan
     }
 
@@ -110,4 +113,19 @@ impl NetnsThread {
         self.requests.send(request).ok()?;
         self.answers.recv().ok()
     }
+}
+
+/// The states of all sockets that processes have descriptors of; `None` if the iterator does not list all processes.
+fn held(loaded: &mut Loaded) -> Option<HashMap<u64, State>> {
+    if !visibility::is_in_first_pid_namespace() {
+        return None;
+    }
+    let files = loaded.opener(IterKind::Files).and_then(IterOpener::open);
+    let (mut held, mut found) = (HashMap::new(), WalkResult::default());
+    snapshot::read(files, "", snapshot::FILES, &mut found, &mut |event: Event| {
+        if let EventKind::Held { state, .. } = event.kind {
+            held.insert(event.sk, state);
+        }
+    });
+    found.problems.is_empty().then_some(held)
 }

@@ -30,35 +30,34 @@ pub(super) fn note_timers(sockets: &mut [SocketInfo]) {
         }
     }
     for socket in sockets.iter_mut().filter(|socket| socket.state == State::NewSynRecv) {
-        socket.request = timers.get(&Tuple { interface: 0, ..socket.tuple.of_any_socket() }).copied();
+        socket.request = timers.get(&socket.tuple.of_any_interface()).copied();
     }
 }
 
 /// `sl local remote st tx:rx tr:when retrnsmt uid timeout inode ...`
 pub(super) fn request(line: &str, may_be_short: bool) -> Option<(Tuple, RequestTimer)> {
     let mut fields = line.split_ascii_whitespace().skip(1);
-    let (local, remote) = (end(fields.next()?)?, end(fields.next()?)?);
+    let tuple = tuple(fields.next()?, fields.next()?)?;
     if fields.next()? != SYN_RECV {
         return None;
     }
     let (_, when) = fields.nth(1)?.split_once(':')?;
     let ticks = u64::from_str_radix(when, 16).ok()?;
     let timeouts = u32::from_str_radix(fields.next()?, 16).ok()?;
-    let tuple = Tuple {
-        local: local.0,
-        remote: remote.0,
-        local_port: local.1,
-        remote_port: remote.1,
-        v6_socket: true,
-        interface: 0,
-    };
     let timer = RequestTimer {
         timeouts: u8::try_from(timeouts).ok()?,
         // A part of a tick is not shown.
         left_ns: (ticks + 1).checked_mul(TICK_NS)?,
         may_be_short,
     };
-    Some((tuple.of_any_socket(), timer))
+    Some((tuple, timer))
+}
+
+/// The endpoints of a socket in the table, of any family and interface.
+pub(super) fn tuple(local: &str, remote: &str) -> Option<Tuple> {
+    let ((local, local_port), (remote, remote_port)) = (end(local)?, end(remote)?);
+    let tuple = Tuple { local, remote, local_port, remote_port, v6_socket: true, interface: 0 };
+    Some(tuple.of_any_interface())
 }
 
 /// Parses an address in words of the machine's byte order, and a port.

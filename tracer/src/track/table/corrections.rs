@@ -37,6 +37,12 @@ impl Table {
         }
     }
 
+    /// Forgets the sockets of which `kernel` shows nothing, and which have not changed for long. Nothing is reported: whether they
+    /// still exist is not known.
+    pub fn forget_unknown(&mut self, kernel: &KernelTables<'_>) {
+        kernel.unknown(&self.conns).into_iter().for_each(|sk| self.dismiss(sk));
+    }
+
     /// The kernel has the socket of `event` in another state, or the table does not have it.
     fn correct_socket(&mut self, event: &Event, identities: &mut dyn Identify) {
         let EventKind::Socket { state, mini } = event.kind else { return };
