@@ -115,6 +115,13 @@ fn what_is_wrong_with_a_sink_is_said_with_its_place() {
         ("", "1:1", "'type' is missing"),
         ("type = \"kafkaesque\"", "2:8", "invalid value 'kafkaesque'"),
         ("type = \"file\"", "1:1", "'path' is missing"),
+        ("type = \"socket\"", "1:1", "'address' is missing"),
+        ("type = \"syslog\"", "1:1", "'address' is missing"),
+        ("type = \"http\"", "1:1", "'url' is missing"),
+        ("type = \"otlp\"", "1:1", "'url' is missing"),
+        ("type = \"otlp-metrics\"", "1:1", "'url' is missing"),
+        ("type = \"nats\"", "1:1", "'url' is missing"),
+        ("type = \"kafka\"", "1:1", "'url' is missing"),
         (
             "type = \"file\"\npath = \"x\"\nurl = \"http://x\"",
             "4:1",
@@ -179,6 +186,42 @@ fn what_is_wrong_with_a_sink_is_said_with_its_place() {
     let output = sockstate(&["run", "--config", "/no/such/file"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("/no/such/file"), "{}", text(&output.stderr));
+}
+
+/// A missing key hides no other problem of the sink.
+#[test]
+fn a_sink_without_a_required_key_is_checked_nevertheless() {
+    for (sink, problems) in [
+        (
+            "type = \"http\"\nauthorization-file = \"/no/such\"\ntemplate = \"splunk\"\nformat = \"csv\"\nkeap = 3",
+            &[
+                "1:1: 'url' is missing",
+                "1:1: Elasticsearch and Splunk take JSON only",
+                "3:22: ",
+                "6:1: unknown key",
+            ][..],
+        ),
+        (
+            "type = \"file\"\nescape-formulas = true\nspool = \"/dev/null/x\"",
+            &["1:1: 'path' is missing", "1:1: 'escape-formulas' is for", "4:9: sink a: cannot use the spool"],
+        ),
+        // The value is wrong, so the key is not missing.
+        (
+            "type = \"socket\"\naddress = \"host\"\nescape-formulas = true",
+            &["1:1: 'escape-", "3:11: 'host' is no"],
+        ),
+        ("type = \"file\"\naggregate-keys = 4", &["1:1: 'path', 'aggregate' is missing"]),
+        // Which keys are required is not known without a type.
+        ("keep = 3", &["1:1: 'type' is missing"]),
+    ] {
+        let (code, said) = check(&format!("[sinks.a]\n{sink}\n"));
+        assert_eq!(code, Some(2), "{sink}: {said}");
+        let lines: Vec<&str> = said.lines().map(|line| line.trim_start_matches("sockstate: ")).collect();
+        assert_eq!(lines.len(), problems.len(), "{sink}: {said}");
+        for (line, problem) in lines.iter().zip(problems) {
+            assert!(line.starts_with(&format!("c.toml:{problem}")), "{sink}: {line} instead of {problem}");
+        }
+    }
 }
 
 #[test]

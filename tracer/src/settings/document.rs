@@ -181,13 +181,14 @@ impl<'a> Section<'a> {
         self.entries.into_iter().filter_map(text).collect()
     }
 
-    /// Parses the section as the flags of `T`. Unknown keys and wrong values are noted and left out; `None` if a required key is then
-    /// missing.
+    /// Parses the section as the flags of `T`. Unknown keys and wrong values are noted and left out; `None` if the
+    /// others do not fit together.
     pub(super) fn into_args<T: Args + FromArgMatches>(self) -> Option<T> {
         self.parsed(&T::augment_args, T::from_arg_matches, |_| None)
     }
 
-    /// The same for the flags that `augment` adds, read by `parse`; `elsewhere` says where a key belongs that is not among them.
+    /// The same for the flags that `augment` adds, read by `parse`. `elsewhere` tells where a key belongs that is not
+    /// among them. A missing required key is noted, and the others are parsed without it.
     pub(super) fn parsed<T>(
         self,
         augment: &dyn Fn(Command) -> Command,
@@ -215,8 +216,25 @@ impl<'a> Section<'a> {
                 Err(message) => self.source.note(value.span(), message),
             }
         }
-        let parsed = command().try_get_matches_from(&typed).and_then(|found| parse(&found));
-        parsed.map_err(|error| self.note_all(&error)).ok()
+        let parse_typed =
+            |command: Command| command.try_get_matches_from(&typed).and_then(|found| parse(&found));
+        let error = match parse_typed(command()) {
+            Ok(parsed) => return Some(parsed),
+            Err(error) => error,
+        };
+        self.note_all(&error);
+        if missing(&error).is_empty() {
+            return None;
+        }
+        let is_noted = |error: &clap::Error| !missing(error).is_empty();
+        let parsed = parse_typed(command().mut_args(|arg| arg.required(false)));
+        parsed
+            .map_err(|error| {
+                if !is_noted(&error) {
+                    self.note_all(&error)
+                }
+            })
+            .ok()
     }
 
     /// What is wrong with the keys together.

@@ -66,12 +66,12 @@ fn belongs(key: &str, types: &[&str]) -> String {
     format!("'{key}' is for sinks of type {}", types.join(", "))
 }
 
-/// The keys of all types.
+/// The keys of all types. Which of them are required is not known without a type.
 fn with_all_keys(command: Command) -> Command {
     let command = CommonArgs::augment_args(TypeArg::augment_args(command));
     SINKS.iter().flat_map(Kind::keys).fold(command, |command, arg| {
         let is_there = command.get_arguments().any(|known| known.get_id() == arg.get_id());
-        if is_there { command } else { command.arg(arg) }
+        if is_there { command } else { command.arg(arg.required(false)) }
     })
 }
 

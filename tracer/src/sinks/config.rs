@@ -11,16 +11,18 @@ use super::{
 };
 use crate::format::Stamp;
 
-/// The keys of one sink.
+/// The keys of one sink. A required key has `required = true` in its definition, and is an `Option` nevertheless: a
+/// section without it is checked, too, so that all of its problems are reported at once.
 pub trait SinkConfig: Any + SameAs + fmt::Debug + Send + Sync {
     /// The builder that opens the sink.
     ///
     /// # Errors
-    /// A key is missing, or this sockstate was built without what the sink needs: [`SinkConfig::problems`] finds
-    /// that, too.
+    /// A required key is missing, or this sockstate was built without what the sink needs. Both were reported when the
+    /// configuration was read.
     fn builder(&self, context: &BuildContext<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError>;
 
-    /// Keys that are missing, or that exclude each other. The check does not depend on the host.
+    /// Keys that exclude each other, and keys that are missing because of other keys. The check does not depend on the
+    /// host.
     fn problems(&self, section: &SectionCheck<'_>) -> Vec<Problem> {
         let _ = section;
         Vec::new()
@@ -132,11 +134,4 @@ pub struct SectionCheck<'a> {
     pub tables: &'a Tables,
     /// Whether the section has a key, even if its value is wrong.
     pub has: &'a dyn Fn(&str) -> bool,
-}
-
-impl SectionCheck<'_> {
-    /// A problem if `key` is not there.
-    pub(super) fn missing(&self, key: &'static str) -> Option<Problem> {
-        (!(self.has)(key)).then(|| Problem::of_section(ConfigError::Missing(key)))
-    }
 }

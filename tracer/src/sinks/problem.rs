@@ -20,9 +20,9 @@ impl Problem {
 /// Why nothing can be made of a sink's keys.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum ConfigError {
-    /// A key that the type of sink needs.
-    #[error("'{0}' is missing")]
-    Missing(&'static str),
+    /// A required key is missing.
+    #[error("a required key is missing")]
+    Incomplete,
     /// Something that this binary does not have.
     #[error("this sockstate was built without {name}: cargo install --path tracer --features {feature}")]
     BuiltWithout {

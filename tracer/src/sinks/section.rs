@@ -47,8 +47,7 @@ impl std::fmt::Debug for SinkSection {
 }
 
 impl SinkSection {
-    /// Keys that are missing, or that exclude each other. `has` says whether the section has a key, even if its value
-    /// is wrong.
+    /// What is wrong with the keys together. `has` tells whether the section has a key, even if its value is wrong.
     pub fn text_problems(&self, has: &dyn Fn(&str) -> bool) -> Vec<Problem> {
         let section = SectionCheck { common: &self.common, tables: &self.tables, has };
         let mut problems: Vec<Problem> = self.kind.problem().into_iter().collect();

@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use self::writer::FileSink;
 use super::{
-    config::{BuildContext, SectionCheck, SinkConfig},
+    config::{BuildContext, SinkConfig},
     delivery::{OpenError, Sink, SinkBuilder},
     encoding::FormatArgs,
     problem::{ConfigError, Problem},
@@ -33,7 +33,7 @@ pub(super) struct FileArgs {
     #[command(flatten)]
     format: FormatArgs,
     /// The file.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", required = true)]
     path: Option<PathBuf>,
     /// Rotate the file before it becomes larger than this.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
@@ -52,16 +52,12 @@ pub(super) struct FileArgs {
 impl SinkConfig for FileArgs {
     fn builder(&self, _context: &BuildContext<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
         Ok(Arc::new(FileSettings {
-            path: self.path.clone().ok_or(ConfigError::Missing("path"))?,
+            path: self.path.clone().ok_or(ConfigError::Incomplete)?,
             rotate_bytes: self.rotate_size,
             rotate_every: self.rotate_time,
             keep: self.keep,
             zstd: self.zstd,
         }))
-    }
-
-    fn problems(&self, section: &SectionCheck<'_>) -> Vec<Problem> {
-        section.missing("path").into_iter().collect()
     }
 
     fn format(&self) -> Option<&FormatArgs> {

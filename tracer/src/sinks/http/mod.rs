@@ -59,7 +59,7 @@ impl SinkConfig for HttpArgs {
     }
 
     fn problems(&self, section: &SectionCheck<'_>) -> Vec<Problem> {
-        let mut problems: Vec<Problem> = section.missing("url").into_iter().collect();
+        let mut problems = Vec::new();
         let FormatName { name, content, .. } = self.format.name();
         let takes_json = matches!(self.template, TemplateName::Elasticsearch | TemplateName::Splunk);
         if takes_json && content != Content::Json {

@@ -38,7 +38,7 @@ pub(crate) enum CompressionName {
 pub(crate) struct RequestArgs {
     /// The collector: http://host:port/path or https://host/path; for otlp, /v1/logs if there is no path, and
     /// /v1/metrics for otlp-metrics.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", required = true)]
     url: Option<String>,
     /// A file with the value of the header Authorization, read at the start.
     #[arg(long, value_name = "FILE")]
@@ -65,7 +65,7 @@ impl RequestArgs {
             headers.insert(AUTHORIZATION.to_owned(), secret.trim().to_owned());
         }
         Ok(HttpSettings {
-            url: self.url.clone().ok_or(ConfigError::Missing("url"))?,
+            url: self.url.clone().ok_or(ConfigError::Incomplete)?,
             template,
             headers,
             timeout: self.timeout,

@@ -10,11 +10,11 @@ use clap::Args;
 #[cfg(feature = "kafka")]
 pub use self::producer::KafkaSettings;
 use super::{
-    config::{BuildContext, SectionCheck, SinkConfig},
+    config::{BuildContext, SinkConfig},
     delivery::SinkBuilder,
     encoding::FormatArgs,
     kind::Table,
-    problem::{ConfigError, Problem},
+    problem::ConfigError,
 };
 use crate::values::parse_duration;
 
@@ -35,7 +35,7 @@ pub(super) struct KafkaArgs {
     #[command(flatten)]
     format: FormatArgs,
     /// The brokers: host:port, several with commas between them.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", required = true)]
     url: Option<String>,
     /// How long an answer may take.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
@@ -49,7 +49,7 @@ impl SinkConfig for KafkaArgs {
     #[cfg(feature = "kafka")]
     fn builder(&self, context: &BuildContext<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
         Ok(Arc::new(KafkaSettings {
-            brokers: self.url.clone().ok_or(ConfigError::Missing("url"))?,
+            brokers: self.url.clone().ok_or(ConfigError::Incomplete)?,
             topic: self.topic.clone(),
             key: context.stamp.host.to_owned(),
             timeout: self.timeout,
@@ -60,10 +60,6 @@ impl SinkConfig for KafkaArgs {
     #[cfg(not(feature = "kafka"))]
     fn builder(&self, _context: &BuildContext<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
         Err(WITHOUT)
-    }
-
-    fn problems(&self, section: &SectionCheck<'_>) -> Vec<Problem> {
-        section.missing("url").into_iter().collect()
     }
 
     fn format(&self) -> Option<&FormatArgs> {

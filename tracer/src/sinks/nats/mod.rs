@@ -13,10 +13,10 @@ use clap::Args;
 #[cfg(feature = "nats")]
 pub use self::publisher::NatsSettings;
 use super::{
-    config::{BuildContext, SectionCheck, SinkConfig},
+    config::{BuildContext, SinkConfig},
     delivery::SinkBuilder,
     encoding::FormatArgs,
-    problem::{ConfigError, Problem},
+    problem::ConfigError,
     transport::TlsFiles,
 };
 
@@ -30,7 +30,7 @@ pub(super) struct NatsArgs {
     #[command(flatten)]
     format: FormatArgs,
     /// The servers: nats://host:port or tls://host:port, several with commas between them.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", required = true)]
     url: Option<String>,
     /// The messages' subject; a stream must have it.
     #[arg(long, value_name = "SUBJECT", default_value = "sockstate")]
@@ -46,7 +46,7 @@ impl SinkConfig for NatsArgs {
     #[cfg(feature = "nats")]
     fn builder(&self, context: &BuildContext<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
         Ok(Arc::new(NatsSettings {
-            url: self.url.clone().ok_or(ConfigError::Missing("url"))?,
+            url: self.url.clone().ok_or(ConfigError::Incomplete)?,
             subject: self.subject.clone(),
             credentials: self.credentials.clone(),
             id: format!("{}/{}", context.stamp.host, context.name),
@@ -57,10 +57,6 @@ impl SinkConfig for NatsArgs {
     #[cfg(not(feature = "nats"))]
     fn builder(&self, _context: &BuildContext<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
         Err(WITHOUT)
-    }
-
-    fn problems(&self, section: &SectionCheck<'_>) -> Vec<Problem> {
-        section.missing("url").into_iter().collect()
     }
 
     fn format(&self) -> Option<&FormatArgs> {

@@ -36,8 +36,8 @@ impl SinkConfig for OtlpArgs {
         self.request.builder(context, template, &PATHS)
     }
 
-    fn problems(&self, section: &SectionCheck<'_>) -> Vec<Problem> {
-        self.request.problems(section)
+    fn problems(&self, _section: &SectionCheck<'_>) -> Vec<Problem> {
+        self.request.problems()
     }
 
     fn converter(&self, _host: &str) -> Option<Convert> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use crate::sinks::config::{BuildContext, SectionCheck};
+use crate::sinks::config::BuildContext;
 use crate::sinks::delivery::SinkBuilder;
 use crate::sinks::http::RequestArgs;
 use crate::sinks::problem::{ConfigError, Problem};
@@ -56,8 +56,7 @@ impl OtlpRequestArgs {
         Ok(Arc::new(http))
     }
 
-    pub(crate) fn problems(&self, section: &SectionCheck<'_>) -> Vec<Problem> {
-        let lacks = LACKS_GRPC.filter(|_| self.grpc).map(Problem::of_section);
-        section.missing("url").into_iter().chain(lacks).collect()
+    pub(crate) fn problems(&self) -> Vec<Problem> {
+        LACKS_GRPC.filter(|_| self.grpc).map(Problem::of_section).into_iter().collect()
     }
 }

@@ -35,8 +35,8 @@ impl SinkConfig for OtlpMetricsArgs {
         self.request.builder(context, template, &PATHS)
     }
 
-    fn problems(&self, section: &SectionCheck<'_>) -> Vec<Problem> {
-        self.request.problems(section)
+    fn problems(&self, _section: &SectionCheck<'_>) -> Vec<Problem> {
+        self.request.problems()
     }
 
     fn metrics(&self) -> Option<Metrics> {

@@ -18,7 +18,7 @@ pub(super) struct SocketArgs {
     #[command(flatten)]
     format: FormatArgs,
     /// The collector: tcp://host:port, tls://host:port, unix:/path.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", required = true)]
     address: Option<Address>,
     #[command(flatten)]
     tls: TlsSettings,
@@ -26,14 +26,14 @@ pub(super) struct SocketArgs {
 
 impl SinkConfig for SocketArgs {
     fn builder(&self, _context: &BuildContext<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
-        let address = self.address.clone().ok_or(ConfigError::Missing("address"))?;
+        let address = self.address.clone().ok_or(ConfigError::Incomplete)?;
         Ok(Arc::new(StreamSettings { address, tls: self.tls.clone(), framing: Framing::Lines }))
     }
 
-    fn problems(&self, section: &SectionCheck<'_>) -> Vec<Problem> {
+    fn problems(&self, _section: &SectionCheck<'_>) -> Vec<Problem> {
         let datagrams = matches!(self.address, Some(Address::Udp(_)))
             .then(|| Problem::of_section("'address' must be tcp, tls or unix; datagrams are syslog's"));
-        section.missing("address").into_iter().chain(datagrams).collect()
+        datagrams.into_iter().collect()
     }
 
     fn format(&self) -> Option<&FormatArgs> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::{
-    config::{BuildContext, SectionCheck, SinkConfig},
+    config::{BuildContext, SinkConfig},
     delivery::{Convert, SinkBuilder},
     problem::{ConfigError, Problem},
     transport::{Address, DatagramSettings, Framing, StreamSettings, TlsFiles, TlsSettings},
@@ -16,7 +16,7 @@ use crate::format::convert;
 #[derive(Args, Clone, Debug, PartialEq)]
 pub(super) struct SyslogArgs {
     /// The collector: udp://host:port, tcp://host:port, tls://host:port, unix:/path.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", required = true)]
     address: Option<Address>,
     /// Facility of the messages, as a number (RFC 5424, 6.2.1): 3 is daemon.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(0..24))]
@@ -27,14 +27,10 @@ pub(super) struct SyslogArgs {
 
 impl SinkConfig for SyslogArgs {
     fn builder(&self, _context: &BuildContext<'_>) -> Result<Arc<dyn SinkBuilder>, ConfigError> {
-        Ok(match self.address.clone().ok_or(ConfigError::Missing("address"))? {
+        Ok(match self.address.clone().ok_or(ConfigError::Incomplete)? {
             address @ (Address::Udp(_) | Address::Unix(_)) => Arc::new(DatagramSettings::syslog(address)),
             address => Arc::new(StreamSettings { address, tls: self.tls.clone(), framing: Framing::Octets }),
         })
-    }
-
-    fn problems(&self, section: &SectionCheck<'_>) -> Vec<Problem> {
-        section.missing("address").into_iter().collect()
     }
 
     fn converter(&self, host: &str) -> Option<Convert> {
