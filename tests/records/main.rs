@@ -9,6 +9,7 @@ mod earlier_version;
 mod formats;
 mod owners;
 mod renewed;
+mod schemas;
 mod severity;
 mod starting;
 mod texts;

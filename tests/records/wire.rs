@@ -1,12 +1,9 @@
 //! The wire types: what is written is what is read, and the writer by hand writes what the types write.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    rc::Rc,
-};
+use std::{collections::BTreeMap, rc::Rc};
 
 use proptest::{option, prelude::*, sample::select};
-use serde_json::{Value, json};
+use serde_json::Value;
 use sockstate::{
     format::{Format, Json, Stamp},
     model::{
@@ -14,7 +11,7 @@ use sockstate::{
         OwnerSource, Record, Resolved, Resync, Role, Snapshot, Start, State, Stop, Stuck, Subject, Task,
         Transition, Tuple,
     },
-    wire::{self, Kind, Line, Parser},
+    wire::{self, Line, Parser},
 };
 
 use testkit::{golden, schema};
@@ -23,13 +20,13 @@ use crate::corpus;
 
 const REASONS: [&str; 4] = ["unread_data", "linger", "data_after_close", "abort"];
 
-fn written(format: &mut Json, record: &Record) -> String {
+pub(crate) fn written(format: &mut Json, record: &Record) -> String {
     let mut out = Vec::new();
     format.record(7, record, &mut out);
     String::from_utf8(out).expect("UTF-8")
 }
 
-fn read(line: &str) -> Line<'_> {
+pub(crate) fn read(line: &str) -> Line<'_> {
     Line::read(line.as_bytes()).expect("a line")
 }
 
@@ -340,144 +337,6 @@ proptest! {
                 prop_assert_eq!(&line, &text(&Line::of(7, &record, &keys)));
                 schema::check(&serde_json::from_str(&line).expect("JSON"));
             }
-        }
-    }
-}
-
-/// A kind's line with only the keys that each line of the kind has.
-fn least() -> [Line<'static>; 9] {
-    [
-        Line::new(Kind::Start(wire::Start::default())),
-        Line::new(Kind::Snapshot(wire::Snapshot::default())),
-        Line::new(Kind::Transition(wire::Transition::default())),
-        Line::new(Kind::Aggregate(wire::Aggregate::default())),
-        Line::new(Kind::Resync(wire::Resync::default())),
-        Line::new(Kind::Stuck(Box::default())),
-        Line::new(Kind::Resolved(wire::Resolved::default())),
-        Line::new(Kind::Lost(wire::Lost::default())),
-        Line::new(Kind::Stop(wire::Stop::default())),
-    ]
-}
-
-fn events_schema() -> Value {
-    let path = golden::file("../docs/events.schema.json");
-    serde_json::from_str(&std::fs::read_to_string(path).expect("schema")).expect("JSON")
-}
-
-/// Notes the keys of each object in `value`, by the place in the schema that describes it.
-fn note<'s>(root: &'s Value, node: &'s Value, value: &Value, seen: &mut BTreeMap<*const Value, Seen<'s>>) {
-    let reference = node["$ref"].as_str().and_then(|reference| reference.strip_prefix('#'));
-    let node = reference.and_then(|pointer| root.pointer(pointer)).unwrap_or(node);
-    match value {
-        Value::Object(keys) => {
-            let Some(properties) = node["properties"].as_object() else { return };
-            let known = &mut seen.entry(std::ptr::from_ref(node)).or_insert((properties, BTreeSet::new())).1;
-            known.extend(keys.keys().cloned());
-            for (key, value) in keys {
-                note(root, &properties[key], value, seen);
-            }
-        }
-        Value::Array(items) => items.iter().for_each(|item| note(root, &node["items"], item, seen)),
-        _ => {}
-    }
-}
-
-type Seen<'s> = (&'s serde_json::Map<String, Value>, BTreeSet<String>);
-
-/// The corpus as values, stamped and not.
-fn values() -> Vec<Value> {
-    let labels = BTreeMap::from([("env".to_owned(), "prod".to_owned())]);
-    let stamp = Stamp { host: "web1", instance: 1, labels: &labels };
-    let mut values = Vec::new();
-    for mut json in [Json::default(), Json::stamped(&stamp)] {
-        let lines = corpus::records().into_iter().map(|record| written(&mut json, &record));
-        values.extend(lines.map(|line| serde_json::from_str::<Value>(&line).expect("JSON")));
-    }
-    values
-}
-
-#[test]
-fn the_schema_has_the_keys_that_the_types_have() {
-    let schema = events_schema();
-    let keys = |list: &Value| -> BTreeSet<String> {
-        let texts = list.as_array().into_iter().flatten().filter_map(Value::as_str);
-        texts.map(str::to_owned).collect()
-    };
-    for line in least() {
-        let value = serde_json::to_value(&line).expect("JSON");
-        let always: BTreeSet<String> = value.as_object().expect("an object").keys().cloned().collect();
-        let of_kind = keys(&schema["$defs"][line.kind.name()]["required"]);
-        let mut required = keys(&schema["required"]).union(&of_kind).cloned().collect::<BTreeSet<_>>();
-        if let Kind::Lost(_) = line.kind {
-            // The first versions did not write it.
-            required.insert("since".into());
-        }
-        assert_eq!(always, required, "{}", line.kind.name());
-    }
-    let mut seen = BTreeMap::new();
-    for mut value in values() {
-        if !value["holders"].is_null() {
-            // Only of a listener, which is never stuck.
-            value["backlog"] = json!({"queued": 1, "limit": 2, "full": false});
-            if !value["holders"][0]["serves"].is_null() {
-                value["holders"][0]["serves"]["unit"] = "x.service".into();
-            }
-        }
-        for state in ["state", "from", "to", "was"] {
-            if value.get(state).is_some() {
-                value[format!("{state}_number")] = 5.into();
-            }
-        }
-        if !value["conn"].is_null() {
-            value["mini"] = true.into();
-        }
-        let of_sockets = !value["conn"].is_null();
-        for (key, other, can_have) in [
-            ("truncated", json!([{"field": "unit"}]), of_sockets || value["kind"] == "aggregate"),
-            ("interface", json!({"index": 2, "name": "eth0"}), of_sockets),
-            ("pod", json!({"uid": "x"}), of_sockets),
-            ("unit", json!("x.service"), of_sockets),
-        ] {
-            if can_have && value.get(key).is_none() {
-                value[key] = other;
-            }
-        }
-        // The types know these keys, too.
-        let text = value.to_string();
-        assert_eq!(serde_json::to_value(read(&text)).expect("JSON"), value);
-        let kind = value["kind"].as_str().expect("a kind").to_owned();
-        note(&schema, &schema["$defs"][&kind], &value, &mut seen);
-    }
-    assert!(seen.len() > 25, "{}", seen.len());
-    for (properties, seen) in seen.values() {
-        assert_eq!(properties.keys().collect::<BTreeSet<_>>(), seen.iter().collect(), "keys");
-    }
-}
-
-#[test]
-fn the_schema_refuses_what_is_no_record() {
-    for value in values() {
-        let keys = value.as_object().expect("an object").clone();
-        let with = |key: &str, value: Option<Value>| {
-            let mut keys = keys.clone();
-            match value {
-                Some(value) => keys.insert(key.into(), value),
-                None => keys.remove(key),
-            };
-            schema::is_valid(&Value::Object(keys))
-        };
-        assert!(schema::is_valid(&value) && !with("other", Some(json!(1))), "{value}");
-        let least = least().into_iter().find(|line| value["kind"] == line.kind.name()).expect("a kind");
-        let least = serde_json::to_value(&least).expect("JSON");
-        for key in keys.keys() {
-            assert!(!with(key, Some(json!([[1]]))), "{key} of another type");
-            if least.get(key).is_some() && key != "since" {
-                assert!(!with(key, None), "without {key}");
-            }
-        }
-        for key in ["kind", "state", "from", "to", "role", "cause", "reset_why", "place", "reason", "opening"]
-        {
-            assert!(keys.get(key).is_none() || !with(key, Some(json!("other"))), "another {key}");
         }
     }
 }

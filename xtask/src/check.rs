@@ -14,9 +14,9 @@ pub(crate) fn all() -> Result<()> {
     sizes::check()?;
     turn::verify()?;
     // The feature for Kafka needs OpenSSL's headers, which this machine may lack.
-    let features =
-        if setup::has_kafka() { "tracer/grpc,tracer/nats,tracer/kafka" } else { "tracer/grpc,tracer/nats" };
-    let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--features", features];
+    let kafka = if setup::has_kafka() { ",tracer/kafka" } else { "" };
+    let features = format!("tracer/grpc,tracer/nats,tracer/schema{kafka}");
+    let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--features", &features];
     command(cargo().args(clippy).args(["--", "-D", "warnings"]))?;
     dependencies()?;
     generate::verify()?;

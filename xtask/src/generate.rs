@@ -1,4 +1,5 @@
-//! Files that are generated from the definitions of the command line: a man page for each subcommand, and completions.
+//! Files that are generated from the code: from the definitions of the command line a man page for each subcommand, and
+//! completions; from the types of the JSON lines their JSON Schemas.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -7,13 +8,16 @@ use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 use sockstate::cmd::Cli;
 
-use crate::root;
+use crate::{cargo, output, root};
 
 /// The files of completions.
 const COMPLETIONS: [(Shell, &str); 3] =
     [(Shell::Bash, "sockstate.bash"), (Shell::Zsh, "_sockstate"), (Shell::Fish, "sockstate.fish")];
 
-/// Writes the files into `packaging`.
+/// The JSON Schemas in `docs`, by the name that the example `schemas` of the tracer has for each.
+const SCHEMAS: [(&str, &str); 2] = [("events", "events.schema.json"), ("look", "look.schema.json")];
+
+/// Writes the files into `packaging` and `docs`.
 pub(crate) fn write() -> Result<()> {
     for (path, bytes) in files()? {
         fs::create_dir_all(path.parent().context("a directory")?)?;
@@ -22,14 +26,14 @@ pub(crate) fn write() -> Result<()> {
     Ok(())
 }
 
-/// Fails if `packaging` has other files.
+/// Fails if `packaging` or `docs` has other files.
 pub(crate) fn verify() -> Result<()> {
     for (path, bytes) in files()? {
         if fs::read(&path).unwrap_or_default() != bytes {
-            bail!("{} does not match the command line; run cargo xtask generate", path.display());
+            bail!("{} does not match the code; run cargo xtask generate", path.display());
         }
     }
-    println!("man pages and completions: up to date");
+    println!("man pages, completions and JSON Schemas: up to date");
     Ok(())
 }
 
@@ -50,7 +54,16 @@ fn files() -> Result<BTreeMap<PathBuf, Vec<u8>>> {
         let name = format!("sockstate-{}", subcommand.get_name());
         files.insert(man.join(format!("{name}.1")), page(subcommand, &name)?);
     }
+    for (name, file) in SCHEMAS {
+        files.insert(root().join("docs").join(file), schema(name)?.into_bytes());
+    }
     Ok(files)
+}
+
+/// A JSON Schema, printed by a program of its own: only that program is built with what makes schemas.
+fn schema(name: &str) -> Result<String> {
+    let build = ["run", "--quiet", "--locked", "--package", "tracer", "--profile", "checked"];
+    output(cargo().args(build).args(["--features", "schema", "--example", "schemas", "--", name]))
 }
 
 fn page(command: &Command, name: &str) -> Result<Vec<u8>> {

@@ -53,7 +53,7 @@ enum Cli {
     /// Fail if the committed object does not match its sources, the direction rule is broken, files use each other in a
     /// circle or are too long, or fmt or clippy (host and BPF) report something.
     Check,
-    /// Write the man pages and completions in packaging again.
+    /// Write the man pages and completions in packaging, and the JSON Schemas in docs, again.
     Generate,
     /// Rebuild the kernel programs and the committed object.
     BuildEbpf,

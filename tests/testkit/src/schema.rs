@@ -20,6 +20,11 @@ pub fn is_valid(record: &Value) -> bool {
     STREAM.is_valid(record)
 }
 
+/// Whether a line of a look matches the schema.
+pub fn is_valid_look(line: &Value) -> bool {
+    LOOK.is_valid(line)
+}
+
 /// Fails if a record does not match its schema. Records of a stream have a number; records of a look have none.
 pub fn check(record: &Value) {
     let schema = if record["seq"].is_null() { &LOOK } else { &STREAM };

@@ -71,13 +71,18 @@ impl Cuts {
     }
 }
 
-/// A key of the record whose value is longer than it is there; of a list: how many items there are in all.
+/// A key of the record whose value is cut.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Part<'a> {
+    /// The key, such as `owner.cmdline`. `holders[].exe` is the key of one or more of the holders.
     #[serde(borrow)]
+    #[cfg_attr(feature = "schema", schemars(length(min = 2)))]
     pub field: Text<'a>,
+    /// The full number of items, only for a list.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub total: Option<usize>,
 }
 

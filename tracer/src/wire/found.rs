@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "schema")]
+use super::schema_types::EpollEvent;
 use super::{
     Text,
     cuts::Cuts,
@@ -11,30 +13,50 @@ use crate::model::{
     self, Diagnosis, MptcpPart, Process, SocketReport, State, Transport, Via, Watch,
     bounds::{self, Cut, ListLimits},
 };
+#[cfg(feature = "schema")]
+use crate::model::{Reason, TimerKind};
 
 /// What an examination of the socket adds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Found<'a> {
-    /// Without this key the socket was not examined.
+    /// The processes that hold the socket.
+    // Without this key the socket was not examined.
     #[serde(borrow)]
+    #[cfg_attr(feature = "schema", schemars(extend("maxItems" = "holders")))]
     pub holders: Vec<Holder<'a>>,
+    /// True if the holder is the kernel itself.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub held_by_kernel: bool,
+    /// The process that listens, if it is known and does not hold the connection itself; else null.
     pub creator: Option<ProcessName<'a>>,
+    /// The listener that received the connection, or all possible ones; for SYN_SENT, the listeners on this host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(extend("maxItems" = "listeners")))]
     pub listeners: Vec<Listener<'a>>,
+    /// The unix sockets with descriptors in their queues, where the socket may be.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(extend("maxItems" = "messages")))]
     pub in_flight_in: Vec<Message<'a>>,
+    /// The accept queue, if the socket is a listener; else absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backlog: Option<Backlog>,
-    /// A listener has no bytes; of a socket that is not known completely they are not known.
+    /// The number of bytes that have arrived and that the application has not read; null if not known; absent for a
+    /// listener.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[cfg_attr(feature = "schema", schemars(extend("x-or-null" = true)))]
     pub unread_bytes: Option<Option<u32>>,
+    /// The number of bytes that are not sent, or sent and not acknowledged; null if not known; absent for a listener.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[cfg_attr(feature = "schema", schemars(extend("x-or-null" = true)))]
     pub unsent_bytes: Option<Option<u32>>,
+    /// The timer that runs; null if none runs, or if it is not known.
     pub timer: Option<Timer<'a>>,
+    /// The number of retransmissions in a row; null if it is not known.
     pub retransmits: Option<u8>,
+    /// The time for which the peer has not answered; null if it is not known.
     pub unanswered_ns: Option<u64>,
+    /// The part of the socket in an MPTCP connection; absent if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mptcp: Option<Mptcp<'a>>,
 }
@@ -80,12 +102,16 @@ impl<'a> Found<'a> {
 
 /// The MPTCP connection that a socket is, or is a subflow of.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Mptcp<'a> {
+    /// The token of the MPTCP connection, as `ss` shows it; null if it is not known.
     #[serde(borrow)]
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = "^[0-9a-f]{1,8}$")))]
     pub token: Option<Text<'a>>,
+    /// True for a subflow, false for the connection itself.
     pub subflow: bool,
-    /// Only for the connection itself.
+    /// The number of subflows, only for the connection itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subflows: Option<usize>,
 }
@@ -108,27 +134,45 @@ impl Mptcp<'_> {
     }
 }
 
-/// A process that has the socket open.
+/// A process that holds the socket.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("oneOf" = [{ "required": ["fd"] }, { "required": ["via"] }])))]
 #[serde(default)]
 pub struct Holder<'a> {
+    /// The process id, in the initial pid namespace.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub pid: u32,
+    /// The descriptor; absent if the process holds the socket by something else.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fd: Option<u32>,
-    /// By what else, where it is not a descriptor.
+    /// What holds the socket, if it is not a descriptor.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["io_uring", "mapping"])))]
     pub via: Option<Text<'a>>,
+    /// The descriptor of the io_uring instance, only with `io_uring`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ring_fd: Option<u32>,
+    /// The thread whose own descriptor table has the descriptor.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub tid: Option<u32>,
+    /// The name of the process.
+    #[cfg_attr(feature = "schema", schemars(length(max = bounds::NAME)))]
     pub comm: Text<'a>,
+    /// The executable of the process; null if sockstate could not read it.
+    #[cfg_attr(feature = "schema", schemars(length(max = bounds::PATH)))]
     pub exe: Option<Text<'a>>,
+    /// The events that the epoll instances of the process wait for on the descriptor; null if they are not known.
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Vec<EpollEvent>>"))]
     pub epoll: Option<Vec<Text<'a>>>,
+    /// The path of the cgroup (v2) of the process.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(length(max = bounds::PATH)))]
     pub cgroup: Option<Text<'a>>,
     #[serde(flatten)]
     pub workload: Workload<'a>,
+    /// For a network stack in user space: what it holds sockets for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serves: Option<Served<'a>>,
 }
@@ -173,20 +217,29 @@ impl<'a> Holder<'a> {
     }
 }
 
-/// What a network stack in user space holds sockets for.
+/// The place that a network stack in user space holds sockets for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Served<'a> {
+    /// The inode number of the network namespace.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub netns: u32,
     #[serde(borrow, flatten)]
     pub workload: Workload<'a>,
 }
 
+/// A process.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct ProcessName<'a> {
+    /// The process id, in the initial pid namespace.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub pid: u32,
+    /// The name of the process.
     #[serde(borrow)]
+    #[cfg_attr(feature = "schema", schemars(length(max = bounds::NAME)))]
     pub comm: Text<'a>,
 }
 
@@ -196,14 +249,20 @@ impl<'a> ProcessName<'a> {
     }
 }
 
-/// A listener that the socket came out of, may have come out of, or goes to.
+/// A listener that the socket came from, may have come from, or goes to.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Listener<'a> {
+    /// The number of connections that no process has accepted.
     pub queued: u32,
+    /// The limit of the accept queue.
     pub limit: u32,
+    /// True if more connections are queued than the limit.
     pub full: bool,
+    /// The processes that hold the listener.
     #[serde(borrow)]
+    #[cfg_attr(feature = "schema", schemars(extend("maxItems" = "listening")))]
     pub holders: Vec<ProcessName<'a>>,
 }
 
@@ -223,12 +282,20 @@ impl<'a> Listener<'a> {
 
 /// A unix socket whose queue has descriptors of the socket.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Message<'a> {
+    /// A process that holds the unix socket.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub pid: u32,
+    /// The descriptor of the unix socket.
     pub fd: u32,
+    /// The name of the process.
     #[serde(borrow)]
+    #[cfg_attr(feature = "schema", schemars(length(max = bounds::NAME)))]
     pub comm: Text<'a>,
+    /// The number of descriptors in the queue.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub descriptors: u32,
 }
 
@@ -245,33 +312,53 @@ impl<'a> Message<'a> {
 
 /// The accept queue of a listener.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Backlog {
+    /// The number of connections that no process has accepted.
     pub queued: u32,
+    /// The limit of the accept queue.
     pub limit: u32,
+    /// True if more connections are queued than the limit.
     pub full: bool,
 }
 
+/// A timer of the socket.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Timer<'a> {
+    /// The timer, by the name that `ss -o` uses.
     #[serde(borrow)]
+    #[cfg_attr(feature = "schema", schemars(with = "TimerKind"))]
     pub name: Text<'a>,
+    /// The time until the timer expires.
     pub left_ns: u64,
 }
 
 /// Why a socket is stuck, and what to do.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Explained<'a> {
+    /// Why the socket is stuck.
     #[serde(borrow)]
+    #[cfg_attr(feature = "schema", schemars(with = "Reason"))]
     pub reason: Text<'a>,
+    /// The reason, as a sentence.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = bounds::SENTENCE)))]
     pub why: Text<'a>,
+    /// What to do, as a sentence.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = bounds::SENTENCE)))]
     pub advice: Text<'a>,
+    /// Commands that inspect the holders, and the command that ends the socket.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(length(max = bounds::COMMANDS + 1), inner(length(max = bounds::COMMAND))))]
     pub commands: Vec<Text<'a>>,
+    /// Why none of `commands` ends the socket, and what ends it; absent if one of them does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = bounds::SENTENCE)))]
     pub cannot_destroy: Option<Text<'a>>,
 }
 

@@ -10,10 +10,13 @@ use super::{
     socket::WorkloadFields,
     write::{append, state},
 };
+#[cfg(feature = "schema")]
+use super::{Time, schema_types::Counts};
 use crate::model::{self, Diagnosis, Gap, SocketEntry, bounds};
 
 /// A line of a look.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "LookKind<'a>"))]
 pub struct LookLine<'a> {
     schema: &'static str,
     #[serde(flatten)]
@@ -21,6 +24,7 @@ pub struct LookLine<'a> {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 enum LookKind<'a> {
     Socket(SocketFields<'a>),
@@ -80,29 +84,43 @@ impl<'a> LookLine<'a> {
 
 /// A socket.
 #[derive(Debug, Default, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct SocketFields<'a> {
+    /// The time of the look.
+    #[cfg_attr(feature = "schema", schemars(with = "Time"))]
     time: Text<'a>,
+    /// The state, by netstat's name.
+    #[cfg_attr(feature = "schema", schemars(with = "model::State"))]
     state: Text<'a>,
+    /// The kernel's number of the state, only with `UNKNOWN`.
     #[serde(skip_serializing_if = "Option::is_none")]
     state_number: Option<u8>,
+    /// The time in the state; null if it is not known.
     age_ns: Option<u64>,
+    /// True if `age_ns` is a lower bound; null if `age_ns` is null.
     age_at_least: Option<bool>,
+    /// The upper bound of the time in the state; absent if it is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     age_at_most_ns: Option<u64>,
+    /// True if the socket is listed although its age may be below the threshold.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     may_be_stuck: bool,
     #[serde(flatten)]
     ends: Ends<'a>,
     #[serde(flatten)]
     found: Found<'a>,
+    /// The uid of the socket; null if it is not known.
     uid: Option<u32>,
+    /// True for a mini-socket.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     mini: bool,
     #[serde(flatten)]
     placement: Placement<'a>,
     /// Where the socket was created, if its holders run elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(extend("minProperties" = 1)))]
     made_in: Option<Workload<'a>>,
+    /// The values of the record that are cut; absent if the record is complete.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     truncated: Vec<Part<'a>>,
 }
@@ -137,47 +155,76 @@ impl<'a> SocketFields<'a> {
 
 /// A stuck socket.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct StuckFields<'a> {
     /// The socket, without its `truncated`.
     #[serde(flatten)]
     socket: SocketFields<'a>,
     #[serde(flatten)]
     explained: Explained<'a>,
+    /// The values of the record that are cut; absent if the record is complete.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     truncated: Vec<Part<'a>>,
 }
 
-/// Stuck sockets counted by something.
+/// Stuck sockets that have something in common, counted.
 #[derive(Debug, Default, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Group<'a> {
+    /// The number of sockets.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub count: usize,
+    /// What the sockets have in common.
+    #[cfg_attr(feature = "schema", schemars(length(max = bounds::GROUP)))]
     pub key: Text<'a>,
+    /// The largest age in the group; null if none is known.
     pub oldest_ns: Option<u64>,
-    /// How many for each reason.
+    /// The number of sockets for each reason.
+    #[cfg_attr(feature = "schema", schemars(with = "Counts<model::Reason>"))]
     pub reasons: BTreeMap<Text<'a>, usize>,
-    /// How many in each state.
+    /// The number of sockets in each state.
+    #[cfg_attr(feature = "schema", schemars(with = "Counts<model::State>"))]
     pub states: BTreeMap<Text<'a>, usize>,
+    /// The time of the look.
+    #[cfg_attr(feature = "schema", schemars(with = "Time"))]
     pub time: Text<'a>,
+    /// The number of bytes that were not read.
     pub unread_bytes: u64,
+    /// The values of the record that are cut; absent if the record is complete.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub truncated: Vec<Part<'a>>,
 }
 
-/// What a look could not see.
+/// What a look could not see. It ends an incomplete look.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct Gaps<'a> {
+    /// Always false: a complete look has no such record.
+    #[cfg_attr(feature = "schema", schemars(extend("const" = false)))]
     complete: bool,
+    /// The network namespace that was asked for; null for all.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     netns: Option<u32>,
+    /// What the look could not see.
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = bounds::GAPS.items)))]
     reasons: Vec<GapReason<'a>>,
+    /// The time of the look.
+    #[cfg_attr(feature = "schema", schemars(with = "Time"))]
     time: Text<'a>,
+    /// The values of the record that are cut; absent if the record is complete.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     truncated: Vec<Part<'a>>,
 }
 
-/// Why a look does not show all.
+/// Something that a look could not see.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct GapReason<'a> {
+    /// What the look could not see.
+    #[cfg_attr(feature = "schema", schemars(with = "model::GapKind"))]
     pub reason: Text<'a>,
+    /// Why, as a sentence.
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = bounds::SENTENCE)))]
     pub why: Text<'a>,
 }
 

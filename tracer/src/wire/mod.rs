@@ -2,10 +2,12 @@
 //! that serde writes and reads, and the order of its fields is the order of the keys. Only `format/json.rs` also has
 //! keys: it writes transitions by hand, for speed, and tests/records/wire.rs compares both.
 //!
-//! The stream's lines (`line.rs`, docs/events.schema.json) are read again too; those of a look (`look.rs`,
-//! docs/look.schema.json) are only written.
+//! The stream's lines (`line.rs`) are read again too; those of a look (`look.rs`) are only written. `schema.rs` makes
+//! docs/events.schema.json and docs/look.schema.json of the types: the doc comment of a field is the description of its
+//! key there, and a key that is absent when it has no value is never null.
 
 mod community_id;
+mod connection;
 mod cuts;
 mod errno;
 mod found;
@@ -14,24 +16,34 @@ mod look;
 mod names;
 mod opened;
 mod read;
+#[cfg(feature = "schema")]
+mod schema;
+#[cfg(feature = "schema")]
+mod schema_types;
 mod socket;
+mod stamp;
+mod stream;
 mod text;
+mod transition;
 mod write;
 
 pub use community_id::community_id;
+pub use connection::{Resolved, Resync, Snapshot, Socket, Stuck};
 pub use cuts::Part;
 pub(crate) use cuts::{Cuts, Truncated};
 pub use errno::name as errno_name;
 pub use found::{Backlog, Explained, Found, Holder, Listener, Message, Mptcp, ProcessName, Served, Timer};
-pub use line::{
-    Adopted, Aggregate, Bucket, ContainerId, Dwell, Host, HostName, Kind, Labels, Line, Lost, Other, Peer,
-    Resolved, Resync, SCHEMA, Snapshot, Socket, Stamp, Start, Stop, Stuck, Transition,
-};
+pub use line::{Kind, Line, Other, SCHEMA};
 pub use look::{GapReason, Group, LookLine, gap_reasons};
 pub use names::{Named, named};
 pub use opened::{Frame, Opened};
 pub use read::{Parser, ReadError};
+#[cfg(feature = "schema")]
+pub use schema::{events_schema, look_schema};
 pub use socket::{
     Cgroup, Container, End, Ends, Interface, Network, Owner, Placement, Pod, SubjectKeys, Workload,
 };
+pub use stamp::{HostName, Labels, Stamp};
+pub use stream::{Adopted, Host, Lost, Start, Stop};
 pub use text::{Text, Time};
+pub use transition::{Aggregate, Bucket, ContainerId, Dwell, Peer, Transition};

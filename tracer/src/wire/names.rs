@@ -29,6 +29,17 @@ macro_rules! names {
                 <$type>::name(self)
             }
         }
+
+        #[cfg(feature = "schema")]
+        impl schemars::JsonSchema for $type {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                super::schema_types::one_of(<$type as Named>::ALL.iter().map(|value| value.name()))
+            }
+        }
     )*};
 }
 

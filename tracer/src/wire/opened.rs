@@ -3,17 +3,30 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Text, cuts::Cuts, names::named};
+#[cfg(feature = "schema")]
+use crate::model::Unnamed;
 use crate::model::{self, OpenedBy, Stack, bounds};
 
+/// The call path that opened a connection.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Opened<'a> {
+    /// The system call that opened the connection.
     #[serde(borrow)]
+    #[cfg_attr(feature = "schema", schemars(with = "OpenedBy"))]
     pub by: Text<'a>,
+    /// The name of the process.
+    #[cfg_attr(feature = "schema", schemars(required, length(max = bounds::NAME)))]
     pub comm: Option<Text<'a>>,
+    /// True if the outermost frame was reached.
+    #[cfg_attr(feature = "schema", schemars(required))]
     pub complete: Option<bool>,
+    /// The frames of the call path, the innermost first.
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<Frame<'a>>", length(max = bounds::FRAMES.items)))]
     pub frames: Option<Vec<Frame<'a>>>,
-    /// The path's id.
+    /// The identity of the call path: the same for the same call path.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = "^[0-9a-f]{16}$")))]
     pub path: Text<'a>,
 }
 
@@ -44,19 +57,34 @@ impl<'a> Opened<'a> {
 
 /// One function of a call path.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Frame<'a> {
+    /// The source file; null if it is not known.
     #[serde(borrow)]
+    #[cfg_attr(feature = "schema", schemars(length(max = bounds::PATH)))]
     pub file: Option<Text<'a>>,
+    /// The name of the function; null if it is not known.
+    #[cfg_attr(feature = "schema", schemars(length(max = bounds::FUNCTION)))]
     pub function: Option<Text<'a>>,
+    /// The interpreter that the frame itself belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(length(max = bounds::NAME)))]
     pub interpreter: Option<Text<'a>>,
+    /// The language of a function that an interpreter runs.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["python"])))]
     pub language: Option<Text<'a>>,
+    /// The line in the source file; null if it is not known.
     pub line: Option<u32>,
+    /// The file that is mapped at the frame; null if there is none.
+    #[cfg_attr(feature = "schema", schemars(length(max = bounds::PATH)))]
     pub module: Option<Text<'a>>,
+    /// The offset in the module's file; the address if there is no module.
     pub offset: u64,
+    /// Why `function` is null.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Unnamed>"))]
     pub unnamed: Option<Text<'a>>,
 }
 

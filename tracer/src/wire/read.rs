@@ -11,8 +11,8 @@ use sha1::{Digest, Sha1};
 use thiserror::Error;
 
 use super::{
-    Explained, Found, Kind, Line, Opened, Owner, Placement, SubjectKeys, Text, errno, found, line,
-    line::SCHEMA, names::named, write::append,
+    Explained, Found, Kind, Line, Opened, Owner, Placement, SCHEMA, SubjectKeys, Text, connection, errno,
+    found, names::named, stream, transition, write::append,
 };
 use crate::model::{
     self, Cgroup, ConnId, Connection, Container, Diagnosis, Holder, InState, Listener, Lost, MissingStack,
@@ -134,7 +134,7 @@ impl Parser {
         })
     }
 
-    fn start(&mut self, start: &line::Start<'_>) -> Option<Start> {
+    fn start(&mut self, start: &stream::Start<'_>) -> Option<Start> {
         let host = start.host.as_ref()?;
         let degraded = start.degraded.iter().take(bounds::GAPS.items);
         Some(Start {
@@ -150,7 +150,7 @@ impl Parser {
         })
     }
 
-    fn transition(&mut self, transition: &line::Transition<'_>) -> Option<Transition> {
+    fn transition(&mut self, transition: &transition::Transition<'_>) -> Option<Transition> {
         let (mini, at_least) = (transition.mini, transition.in_state_at_least);
         Some(Transition {
             time_ns: transition.time.0,
@@ -172,7 +172,7 @@ impl Parser {
         })
     }
 
-    fn conn(&mut self, conn: &str, socket: &line::Socket<'_>) -> Option<Connection> {
+    fn conn(&mut self, conn: &str, socket: &connection::Socket<'_>) -> Option<Connection> {
         Some(Connection {
             id: id(conn)?,
             role: socket.role.as_deref().and_then(named),
@@ -183,7 +183,7 @@ impl Parser {
     }
 
     /// What the examination of the stuck socket had found.
-    fn found(&mut self, stuck: &line::Stuck<'_>) -> Option<(SocketReport, Diagnosis)> {
+    fn found(&mut self, stuck: &connection::Stuck<'_>) -> Option<(SocketReport, Diagnosis)> {
         let (explained, nothing) = (stuck.explained.as_ref()?, Found::default());
         let diagnosis = diagnosis(explained, &stuck.truncated)?;
         let found = stuck.found.as_ref().unwrap_or(&nothing);
@@ -292,20 +292,20 @@ impl Kind<'_> {
     }
 }
 
-impl line::Socket<'_> {
+impl connection::Socket<'_> {
     fn state(&self) -> Option<State> {
         State::named(&self.state, self.mini, self.state_number)
     }
 }
 
-impl line::Stuck<'_> {
+impl connection::Stuck<'_> {
     fn age(&self) -> Option<InState> {
         Some(InState { ns: self.age_ns?, at_least: self.age_at_least })
     }
 }
 
 /// Where it was opened, or why that is not known.
-fn opened(stuck: &line::Stuck<'_>) -> Option<Result<Arc<Stack>, MissingStack>> {
+fn opened(stuck: &connection::Stuck<'_>) -> Option<Result<Arc<Stack>, MissingStack>> {
     let stack = stuck.opened.as_ref().and_then(Opened::stack);
     stack.map(|stack| Ok(Arc::new(stack))).or_else(|| Some(Err(named(stuck.opening.as_deref()?)?)))
 }
@@ -319,7 +319,7 @@ fn id(conn: &str) -> Option<ConnId> {
 }
 
 /// The socket, as far as it is in a line.
-fn socket_info(socket: &line::Socket<'_>, found: &Found<'_>) -> Option<SocketInfo> {
+fn socket_info(socket: &connection::Socket<'_>, found: &Found<'_>) -> Option<SocketInfo> {
     let interface = socket.ends.interface.as_ref().and_then(|interface| interface.name.as_deref());
     let (unread, unsent) = (found.unread_bytes.flatten(), found.unsent_bytes.flatten());
     let (unread, unsent) = (unread.unwrap_or(0), unsent.unwrap_or(0));

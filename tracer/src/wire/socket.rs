@@ -4,18 +4,27 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "schema")]
+use super::schema_types;
 use super::{Text, community_id::community_id, cuts::Cuts, names::named};
 use crate::model::{self, Address, OwnerSource, Subject, Transport, Tuple, bounds};
 
 /// The two ends of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Ends<'a> {
+    /// The protocols, and an identity of the connection that both hosts compute alike.
     #[serde(borrow)]
+    #[cfg_attr(feature = "schema", schemars(with = "Network<'a>"))]
     pub network: Option<Network<'a>>,
+    /// This side.
+    #[cfg_attr(feature = "schema", schemars(with = "End"))]
     pub local: Option<End>,
+    /// The other side.
+    #[cfg_attr(feature = "schema", schemars(with = "End"))]
     pub remote: Option<End>,
-    /// The interface that the socket is bound to.
+    /// The interface that the socket is bound to (`sk_bound_dev_if`); absent if it is bound to none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interface: Option<Interface<'a>>,
 }
@@ -54,18 +63,31 @@ impl<'a> Ends<'a> {
     }
 }
 
+/// The protocols of a connection, and its Community ID.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Network<'a> {
+    /// The transport protocol.
     #[serde(borrow)]
+    #[cfg_attr(feature = "schema", schemars(with = "Transport"))]
     pub transport: Text<'a>,
+    /// The network protocol. A v4-mapped address counts as IPv4.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["ipv4", "ipv6"])))]
     pub r#type: Text<'a>,
+    /// Community ID v1, seed 0; null until both ports are known.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = "^1:[A-Za-z0-9+/]{27}=$")))]
     pub community_id: Option<Text<'a>>,
 }
 
+/// One end of a connection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct End {
+    #[cfg_attr(feature = "schema", schemars(with = "schema_types::Address"))]
     pub address: IpAddr,
+    /// The port; null if there is none yet, and for the other side of a listener.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub port: Option<u16>,
 }
 
@@ -75,18 +97,25 @@ impl End {
     }
 }
 
+/// A network interface.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Interface<'a> {
+    /// The number of the interface.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub index: u32,
+    /// The name of the interface; null if it is not known.
     #[serde(borrow)]
     pub name: Option<Text<'a>>,
 }
 
 /// The keys of the subject that a socket belongs to.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct SubjectKeys<'a> {
+    /// The process that owns the socket; null if it is not known.
     #[serde(borrow)]
     pub owner: Option<Owner<'a>>,
     #[serde(flatten)]
@@ -112,14 +141,26 @@ impl<'a> SubjectKeys<'a> {
 
 /// The process that owns a socket.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Owner<'a> {
+    /// The command line, only with `--cmdline`.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(length(max = bounds::COMMAND_LINE)))]
     pub cmdline: Option<Text<'a>>,
+    /// The name of the process.
+    #[cfg_attr(feature = "schema", schemars(length(max = bounds::NAME)))]
     pub comm: Text<'a>,
+    /// The executable of the process; null if sockstate could not read it.
+    #[cfg_attr(feature = "schema", schemars(length(max = bounds::PATH)))]
     pub exe: Option<Text<'a>>,
+    /// The process id, in the initial pid namespace.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub pid: u32,
+    /// How sockstate knows the owner.
+    #[cfg_attr(feature = "schema", schemars(with = "OwnerSource"))]
     pub source: Text<'a>,
+    /// The uid of the socket; null if it is not known.
     pub uid: Option<u32>,
 }
 
@@ -133,9 +174,13 @@ impl Owner<'_> {
 /// Where a socket runs. A key that every socket has is null if its value is not known; a key that most sockets do not
 /// have may be absent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Placement<'a> {
+    /// The inode number of the network namespace; null if it is not known.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub netns: Option<u32>,
+    /// The cgroup (v2) of the socket; null if it is not known.
     #[serde(borrow)]
     pub cgroup: Option<Cgroup<'a>>,
     #[serde(flatten)]
@@ -157,23 +202,34 @@ impl<'a> Placement<'a> {
     }
 }
 
+/// A cgroup of the hierarchy v2.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Cgroup<'a> {
+    /// The id of the cgroup.
     #[serde(borrow)]
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = "^[0-9]+$")))]
     pub id: Text<'a>,
+    /// The path in the mounted hierarchy; null if it is not known.
+    #[cfg_attr(feature = "schema", schemars(length(max = bounds::PATH)))]
     pub path: Option<Text<'a>>,
 }
 
 /// Container, pod and unit, if there are any.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Workload<'a> {
+    /// The container, by the path of the cgroup.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub container: Option<Container<'a>>,
+    /// The Kubernetes pod, by the path of the cgroup.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<Pod<'a>>,
+    /// The systemd unit, by the path of the cgroup.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(length(max = bounds::NAME)))]
     pub unit: Option<Text<'a>>,
 }
 
@@ -212,17 +268,29 @@ impl<'a> Workload<'a> {
     }
 }
 
+/// A container.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Container<'a> {
+    /// The id or the name of the container.
     #[serde(borrow)]
+    #[cfg_attr(feature = "schema", schemars(length(max = bounds::NAME)))]
     pub id: Text<'a>,
+    /// The runtime of the container; null if it is not known.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = [
+        "docker", "containerd", "cri-o", "cri", "podman", "ecs", "lxc", "nspawn", "libvirt", null,
+    ])))]
     pub runtime: Option<Text<'a>>,
 }
 
+/// A Kubernetes pod.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Pod<'a> {
+    /// The uid of the pod.
     #[serde(borrow)]
+    #[cfg_attr(feature = "schema", schemars(length(max = bounds::NAME)))]
     pub uid: Text<'a>,
 }

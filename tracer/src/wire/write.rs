@@ -3,13 +3,9 @@
 use serde::Serialize;
 
 use super::{
-    Ends, Explained, Found, Kind, Line, Opened, Stamp, SubjectKeys, Text, Time,
-    cuts::Cuts,
-    errno,
-    line::{
-        Adopted, Aggregate, Bucket, ContainerId, Dwell, Host, Lost, Peer, Resolved, Resync, Snapshot, Socket,
-        Start, Stop, Stuck, Transition,
-    },
+    Adopted, Aggregate, Bucket, ContainerId, Dwell, Ends, Explained, Found, Host, Kind, Line, Lost, Opened,
+    Peer, Resolved, Resync, Snapshot, Socket, Stamp, Start, Stop, Stuck, SubjectKeys, Text, Time, Transition,
+    cuts::Cuts, errno,
 };
 use crate::model::{self, Connection, Record, State, Transport, bounds};
 

@@ -1,0 +1,186 @@
+//! The lines about changes of state: `transition`, and `aggregate`, which counts transitions.
+
+use serde::{Deserialize, Serialize};
+
+#[cfg(feature = "schema")]
+use super::schema_types::Address;
+use super::{Ends, Part, Stamp, SubjectKeys, Text, Time};
+#[cfg(feature = "schema")]
+use crate::model::{self, Cause, ConnId, Role, State, bounds};
+
+/// A change of state of one socket.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct Transition<'a> {
+    /// The number of the record in this stream, from 1.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
+    pub seq: u64,
+    /// When the transition happened.
+    pub time: Time,
+    #[serde(borrow)]
+    #[cfg_attr(feature = "schema", schemars(with = "ConnId"))]
+    pub conn: Text<'a>,
+    /// The state before, by netstat's name.
+    #[cfg_attr(feature = "schema", schemars(with = "State"))]
+    pub from: Text<'a>,
+    /// The kernel's number of `from`, only with `UNKNOWN`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from_number: Option<u8>,
+    /// The state afterwards, by netstat's name.
+    #[cfg_attr(feature = "schema", schemars(with = "State"))]
+    pub to: Text<'a>,
+    /// The kernel's number of `to`, only with `UNKNOWN`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to_number: Option<u8>,
+    /// The time in `from`; null for the first transition, and if a loss or a filter hid the transition into `from`.
+    pub in_state_ns: Option<u64>,
+    /// True if `in_state_ns` is a lower bound: the socket was in `from` before sockstate saw it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub in_state_at_least: bool,
+    /// The side of the connection that this host is; null for a connection that is older than sockstate.
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Role>"))]
+    pub role: Option<Text<'a>>,
+    #[serde(flatten)]
+    pub stamp: Stamp<'a>,
+    #[serde(flatten)]
+    pub ends: Ends<'a>,
+    #[serde(flatten)]
+    pub subject: SubjectKeys<'a>,
+    /// The values of the record that are cut; absent if the record is complete.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub truncated: Vec<Part<'a>>,
+    /// False if the record is an estimate, or if the connection may continue in a mini-socket that sockstate cannot
+    /// observe.
+    // Absent in lines of the first version: all were exact.
+    #[serde(default = "yes")]
+    pub exact: bool,
+    /// True if a mini-socket made the transition, or replaced the full socket with this transition.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub mini: bool,
+    /// True if TCP, as sockstate knows it, does not make this transition.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub illegal: bool,
+    /// Why the transition happened; absent if the kernel leaves a doubt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Cause>"))]
+    pub cause: Option<Text<'a>>,
+    /// Why this host sent a reset; absent if it sent none, or if the reason is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = [
+        "unread_data", "linger", "linger2", "fin_timeout", "memory", "data_after_close", "keepalive_timeout",
+        "disconnect", "timewait_socket", "abort",
+    ])))]
+    pub reset_why: Option<Text<'a>>,
+    /// The name of the error that ended the connection; absent if there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = "^E[A-Z0-9]+$")))]
+    pub errno: Option<Text<'a>>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Transitions from one state to another, of one service with one peer, counted together.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct Aggregate<'a> {
+    /// The number of the record in this stream, from 1.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
+    pub seq: u64,
+    /// The end of the window.
+    pub time: Time,
+    #[serde(borrow, flatten)]
+    pub stamp: Stamp<'a>,
+    /// The state before, by netstat's name.
+    #[cfg_attr(feature = "schema", schemars(with = "State"))]
+    pub from: Text<'a>,
+    /// The kernel's number of `from`, only with `UNKNOWN`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from_number: Option<u8>,
+    /// The state afterwards, by netstat's name.
+    #[cfg_attr(feature = "schema", schemars(with = "State"))]
+    pub to: Text<'a>,
+    /// The kernel's number of `to`, only with `UNKNOWN`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to_number: Option<u8>,
+    /// The name of the service's process; null if it is not known, or if the record counts several services.
+    #[cfg_attr(feature = "schema", schemars(length(max = bounds::NAME)))]
+    pub comm: Option<Text<'a>>,
+    /// The number of transitions.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
+    pub count: u64,
+    /// The times in `from` that are not lower bounds.
+    pub in_state: Dwell,
+    /// The other side; null if the record counts several peers.
+    pub peer: Option<Peer<'a>>,
+    /// The port of the service; null if the record counts several peers or services.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
+    pub port: Option<u16>,
+    /// The side of the connections that this host is; null for connections that are older than sockstate.
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Role>"))]
+    pub role: Option<Text<'a>>,
+    /// The length of the window.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
+    pub window_ns: u64,
+    /// The systemd unit of the service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(length(max = bounds::NAME)))]
+    pub unit: Option<Text<'a>>,
+    /// The container of the service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<ContainerId<'a>>,
+    /// True if the record counts all services beyond the limit together.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub other: bool,
+    /// The values of the record that are cut; absent if the record is complete.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub truncated: Vec<Part<'a>>,
+}
+
+/// Times in a state, as a histogram.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct Dwell {
+    /// The histogram.
+    #[cfg_attr(feature = "schema", schemars(length(equal = model::Dwell::ENDS_S.len())))]
+    pub buckets: Vec<Bucket>,
+    /// The sum of the times.
+    pub sum_ns: u64,
+}
+
+/// A bucket of a histogram: not cumulative, unlike a bucket of Prometheus.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct Bucket {
+    /// The number of times above the limit of the previous bucket and not above `le_ns`.
+    pub count: u64,
+    /// The upper limit of the bucket; null for the last bucket, which has none.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
+    pub le_ns: Option<u64>,
+}
+
+/// The other side of connections.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct Peer<'a> {
+    #[serde(borrow)]
+    #[cfg_attr(feature = "schema", schemars(with = "Address"))]
+    pub address: Text<'a>,
+}
+
+/// A container.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct ContainerId<'a> {
+    /// The id or the name of the container.
+    #[serde(borrow)]
+    #[cfg_attr(feature = "schema", schemars(length(max = bounds::NAME)))]
+    pub id: Text<'a>,
+}
