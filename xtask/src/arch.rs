@@ -4,7 +4,7 @@ use clap::ValueEnum;
 
 /// A processor architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Arch {
+pub enum Arch {
     /// The architecture that is tested on every kernel.
     #[value(name = "x86_64")]
     X86_64,
@@ -14,10 +14,10 @@ pub(crate) enum Arch {
 }
 
 impl Arch {
-    pub(crate) const ALL: [Self; 2] = [Self::X86_64, Self::Aarch64];
+    pub const ALL: [Self; 2] = [Self::X86_64, Self::Aarch64];
 
     /// Rust's and the kernel's name.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::X86_64 => "x86_64",
             Self::Aarch64 => "aarch64",
@@ -25,7 +25,7 @@ impl Arch {
     }
 
     /// Debian's name.
-    pub(crate) fn debian(self) -> &'static str {
+    pub fn debian(self) -> &'static str {
         match self {
             Self::X86_64 => "amd64",
             Self::Aarch64 => "arm64",
@@ -33,7 +33,7 @@ impl Arch {
     }
 
     /// The end of the names of Debian's kernels with a flavour (`rt`, `cloud`, `16k`, or none).
-    pub(crate) fn flavour(self, flavour: &str) -> String {
+    pub fn flavour(self, flavour: &str) -> String {
         match flavour {
             "" => self.debian().to_owned(),
             "16k" => format!("{}-16k", self.debian()),
@@ -42,12 +42,12 @@ impl Arch {
     }
 
     /// Rust's target for programs of user space.
-    pub(crate) fn target(self) -> String {
+    pub fn target(self) -> String {
         format!("{}-unknown-linux-gnu", self.name())
     }
 
     /// The QEMU program, and the arguments that select the machine.
-    pub(crate) fn qemu(self) -> (&'static str, &'static [&'static str]) {
+    pub fn qemu(self) -> (&'static str, &'static [&'static str]) {
         match self {
             Self::X86_64 => ("qemu-system-x86_64", &["-cpu", "max,la57=off"]),
             // Emulating Arm's own algorithm of pointer authentication would take most of the time.
@@ -56,7 +56,7 @@ impl Arch {
     }
 
     /// The kernel's name of the serial port.
-    pub(crate) fn console(self) -> &'static str {
+    pub fn console(self) -> &'static str {
         match self {
             Self::X86_64 => "ttyS0",
             Self::Aarch64 => "ttyAMA0",

@@ -1,39 +1,17 @@
-//! Commands for building, checking, testing and measuring sockstate.
-
-mod apt;
-mod arch;
-mod bench;
-mod build_ebpf;
-mod check;
-mod circles;
-mod cross;
-mod directions;
-mod fuzz;
-mod generate;
-mod kernels;
-mod leak;
-mod measure;
-mod setup;
-mod sizes;
-mod soak;
-mod sources;
-mod testing;
-mod timers;
-mod turn;
-mod vm;
+//! `cargo xtask`: building, trying and testing sockstate. Everything else is in `xtask-full`.
 
 use std::{
-    path::{Path, PathBuf},
-    process::Command,
+    os::unix::process::CommandExt,
+    process::{Command, ExitCode},
 };
 
-use anyhow::{Context, Result, bail};
-use clap::{Parser, Subcommand};
-use testkit::{load, netns};
+use anyhow::{Context, Result};
+use clap::{CommandFactory, FromArgMatches, Parser};
+use xtask::{FULL, cargo, command, full, refresh_objects, root, setup, testing};
 
 /// cargo xtask
 #[derive(Parser)]
-#[command(name = "cargo xtask")]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Cli {
     /// Install the missing tools for building the programs, checking and testing (Debian's packages, rustup's
     /// components, bpf-linker).
@@ -42,7 +20,7 @@ enum Cli {
         #[arg(long)]
         kafka: bool,
     },
-    /// Build sockstate and run it: `cargo xtask run -- trace --format json`.
+    /// Build sockstate quickly, without optimisation, and run it: `cargo xtask run -- trace --format json`.
     Run {
         /// sockstate's arguments.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -50,118 +28,71 @@ enum Cli {
     },
     /// Set up, then run all tests; with `--fast` or `--live` a part of them, without setting up.
     Test(testing::Args),
-    /// Fail if the committed object does not match its sources, the direction rule is broken, files use each other in a
-    /// circle or are too long, or fmt or clippy (host and BPF) report something.
-    Check,
-    /// Write the man pages and completions in packaging, and the JSON Schemas in docs, again.
-    Generate,
-    /// Rebuild the kernel programs and the committed object.
-    BuildEbpf,
-    /// Run the live tests on other kernels, under QEMU.
-    Vm(vm::Args),
-    /// Increase .ci/turn: CI runs another part of the kernel matrix for the next change.
-    Turn,
-    /// Measure sockstate against tcpstates, an empty program and no tracer.
-    Bench(bench::Args),
-    /// Run libFuzzer on every reader of foreign data: kernel records, recordings, spools, configurations, files of
-    /// processes.
-    Fuzz(fuzz::Args),
-    /// Run a daemon for a long time, with faulty collectors; reload, restart and kill it.
-    Soak(soak::Args),
-    /// Internal: make load in a new network namespace, and print its size.
-    #[command(subcommand, hide = true)]
-    Internal(Internal),
 }
 
-#[derive(Subcommand)]
-enum Internal {
-    /// Connections.
-    Load(load::Load),
-    /// Sockets that nobody closes.
-    Leak(leak::Leak),
+fn main() -> ExitCode {
+    match start() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cargo xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
-fn main() -> Result<()> {
-    match Cli::parse() {
+fn start() -> Result<()> {
+    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    if args.first().is_some_and(|first| FULL.iter().any(|name| first == name)) {
+        return Err(full().args(&args).exec()).context("cannot run cargo");
+    }
+    let more = format!(
+        "For changing sockstate, in a second program that is built when it is first used:\n  {}\n\n`cargo xtask \
+         COMMAND --help` describes each of them.",
+        FULL.join(", ")
+    );
+    let matches = Cli::command().after_help(more).get_matches();
+    match Cli::from_arg_matches(&matches)? {
         Cli::Setup { kafka } => {
             setup::all()?;
             if kafka { setup::kafka() } else { Ok(()) }
         }
         Cli::Run { args } => run(&args),
         Cli::Test(args) => testing::run(&args),
-        Cli::Check => {
-            setup::all()?;
-            check::all()
-        }
-        Cli::Generate => generate::write(),
-        Cli::BuildEbpf => {
-            setup::programs()?;
-            build_ebpf::commit()
-        }
-        Cli::Vm(args) => {
-            build_ebpf::refresh()?;
-            vm::all(&args)
-        }
-        Cli::Turn => turn::advance(),
-        Cli::Bench(args) => {
-            setup::all()?;
-            build_ebpf::refresh()?;
-            bench::all(&args)
-        }
-        Cli::Fuzz(args) => fuzz::all(&args),
-        Cli::Soak(args) => {
-            build_ebpf::refresh()?;
-            soak::all(&args)
-        }
-        Cli::Internal(Internal::Leak(leak)) => leak.run(),
-        Cli::Internal(Internal::Load(load)) => {
-            let made = netns::in_new_netns(|| load.run())??;
-            println!("{} {}", made.transitions, made.took.as_secs_f64());
-            Ok(())
-        }
     }
 }
 
-/// Replaces this process by sockstate, built as for a release.
+/// Replaces this process by sockstate, built for trying. Standard output belongs to sockstate.
 fn run(args: &[String]) -> Result<()> {
-    use std::os::unix::process::CommandExt;
-    build_ebpf::refresh()?;
-    command(cargo().args(["build", "--release", "--package", "tracer"]))?;
-    let binary = root().join("target/release/sockstate");
+    refresh_objects()?;
+    let binary = root().join("target/quick/sockstate");
+    let takes = if binary.exists() { "" } else { "; the first time takes minutes" };
+    eprintln!(
+        "building sockstate without optimisation, for trying (`cargo install --path tracer` builds the program \
+         to install){takes}"
+    );
+    command(cargo().args(["build", "--profile", "quick", "--package", "tracer"]))?;
+    eprintln!("{}; Ctrl-C ends it", if traces(args) { "tracing" } else { "running sockstate" });
     Err(Command::new(&binary).args(args).exec()).with_context(|| format!("cannot run {}", binary.display()))
 }
 
-/// The root of the repository.
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf)
+/// Whether sockstate traces with these arguments: `trace` is the command if there is no other.
+fn traces(args: &[String]) -> bool {
+    let is_help = |arg: &String| ["-h", "--help", "-V", "--version"].contains(&arg.as_str());
+    args.first().is_none_or(|first| first == "trace" || first.starts_with('-')) && !args.iter().any(is_help)
 }
 
-/// The cargo that runs this program, in the root of the repository.
-fn cargo() -> Command {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(root());
-    cargo
-}
+#[cfg(test)]
+mod tests {
+    use super::traces;
 
-/// Runs a command to its end, showing what it prints.
-fn command(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("cannot run {command:?}"))?;
-    if !status.success() {
-        bail!("{command:?}: {status}");
+    #[test]
+    fn only_a_trace_is_called_tracing() {
+        let traces = |line: &str| traces(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+        for line in ["", "trace", "trace --format json", "--port 80"] {
+            assert!(traces(line), "{line}");
+        }
+        for line in ["stuck", "top", "--help", "-V", "trace --help", "explain trace"] {
+            assert!(!traces(line), "{line}");
+        }
     }
-    Ok(())
-}
-
-/// What a command prints; an error if it fails.
-fn output(command: &mut Command) -> Result<String> {
-    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
-    if !output.status.success() {
-        bail!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// Whether a command runs and succeeds.
-fn succeeds(command: &mut Command) -> bool {
-    command.output().is_ok_and(|output| output.status.success())
 }

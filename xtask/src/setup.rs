@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{build_ebpf::Toolchain, command, output, root, succeeds};
+use crate::{command, output, root, succeeds, toolchain::Toolchain};
 
 /// The version of bpf-linker that the committed object was linked with.
 const BPF_LINKER: &str = "0.10.3";
@@ -68,7 +68,7 @@ const CROSS: [(&str, &str); 3] = [
 const DEBIAN_RUST: [&str; 4] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "rust-web-clippy"];
 
 /// Installs everything for building the programs, checking and testing.
-pub(crate) fn all() -> Result<()> {
+pub fn all() -> Result<()> {
     rustup_components()?;
     programs()?;
     tools(&TOOLS)?;
@@ -133,7 +133,7 @@ fn python() {
 }
 
 /// The path of cargo-deny: as set up, or as installed on this machine.
-pub(crate) fn cargo_deny() -> Option<PathBuf> {
+pub fn cargo_deny() -> Option<PathBuf> {
     let own = root().join("target/tools/python/bin/cargo-deny");
     if own.exists() { Some(own) } else { find("cargo-deny") }
 }
@@ -161,13 +161,13 @@ fn mermaid() {
 const BROKER: &str = "target/tools/bin/tansu";
 
 /// Whether Kafka can be tested.
-pub(crate) fn has_kafka() -> bool {
+pub fn has_kafka() -> bool {
     root().join(BROKER).exists()
 }
 
 /// Installs what building and testing with Kafka needs: OpenSSL for librdkafka, and a broker that speaks Kafka's
 /// protocol.
-pub(crate) fn kafka() -> Result<()> {
+pub fn kafka() -> Result<()> {
     if is_debian() && !succeeds(Command::new("pkg-config").args(["--exists", "openssl"])) {
         debian(&["libssl-dev", "pkg-config"])?;
     }
@@ -179,12 +179,12 @@ pub(crate) fn kafka() -> Result<()> {
 }
 
 /// Installs what running other kernels needs.
-pub(crate) fn virtual_machines() -> Result<()> {
+pub fn virtual_machines() -> Result<()> {
     tools(&MACHINES)
 }
 
 /// Installs what running on another architecture needs.
-pub(crate) fn cross() -> Result<()> {
+pub fn cross() -> Result<()> {
     if Toolchain::find() != Some(Toolchain::Debian) {
         bail!("programs for other architectures need Debian's Rust");
     }
@@ -192,7 +192,7 @@ pub(crate) fn cross() -> Result<()> {
 }
 
 /// Installs what fuzzing needs: a compiler that can instrument programs, and cargo-fuzz.
-pub(crate) fn fuzzing() -> Result<()> {
+pub fn fuzzing() -> Result<()> {
     if !succeeds(Command::new("rustc").args(["+nightly", "--version"]).env_remove("RUSTUP_TOOLCHAIN")) {
         let install = ["toolchain", "install", "nightly", "--profile", "minimal"];
         command(Command::new("rustup").args(install))?;
@@ -210,7 +210,7 @@ fn tools(wanted: &[(&str, &str)]) -> Result<()> {
 }
 
 /// Installs what building the kernel programs needs.
-pub(crate) fn programs() -> Result<()> {
+pub fn programs() -> Result<()> {
     if Toolchain::find().is_none() {
         if is_debian() {
             debian(&DEBIAN_RUST)?;
@@ -237,7 +237,7 @@ pub(crate) fn programs() -> Result<()> {
 }
 
 /// Whether the linker that the committed object was linked with is installed.
-pub(crate) fn has_linker() -> bool {
+pub fn has_linker() -> bool {
     let version = output(Command::new("bpf-linker").arg("--version"));
     version.is_ok_and(|version| version.contains(BPF_LINKER))
 }

@@ -2,11 +2,11 @@
 
 use anyhow::{Result, bail};
 
-use crate::{build_ebpf, cargo, command, output, setup};
+use crate::{cargo, command, output, refresh_objects, setup};
 
 /// What to run.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub struct Args {
     /// Run only the tests that need neither root nor the network, built without optimisation; install nothing.
     #[arg(long, conflicts_with = "live")]
     fast: bool,
@@ -28,20 +28,20 @@ const LIVE: [&str; 7] = ["test", "--package", "tracer", "--profile", "checked", 
 const FEATURE: &str = "feature ";
 
 /// Runs the tests; fails if a test fails.
-pub(crate) fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args) -> Result<()> {
     if args.fast {
-        build_ebpf::refresh()?;
+        refresh_objects()?;
         let programs = FAST.iter().flat_map(|name| ["--test", name]);
         return command(
             cargo().args(["test", "--workspace", "--lib", "--bins"]).args(programs).args(&args.args),
         );
     }
     if let Some(name) = &args.live {
-        build_ebpf::refresh()?;
+        refresh_objects()?;
         return live(name);
     }
     setup::all()?;
-    build_ebpf::refresh()?;
+    refresh_objects()?;
     command(cargo().args(["test", "--workspace", "--profile", "checked"]).args(&args.args))?;
     if args.args.is_empty() { live(FEATURE) } else { Ok(()) }
 }

@@ -1,4 +1,4 @@
-//! What several test programs share. `xtask` measures with a part of it.
+//! What several test programs share. `xtask-full` measures with a part of it.
 #![cfg_attr(
     feature = "tests",
     expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")

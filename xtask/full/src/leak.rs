@@ -152,7 +152,7 @@ fn screen() -> Result<()> {
 }
 
 fn start(number: u16) -> Result<(Running, Option<std::process::ChildStdin>)> {
-    let mut child: Child = Command::new(root().join("target/release/xtask"))
+    let mut child: Child = Command::new(root().join("target/release/xtask-full"))
         .args(["internal", "leak", "--count", &EACH.to_string(), "--port", &(7900 + number).to_string()])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

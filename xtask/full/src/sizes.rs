@@ -9,7 +9,7 @@ use crate::{root, sources::rust_files};
 const MAX_LINES: usize = 600;
 
 /// The directories with our sources.
-const PLACES: [&str; 4] = ["tracer/src", "tracer-ebpf/src", "tests", "xtask/src"];
+const PLACES: [&str; 4] = ["tracer/src", "tracer-ebpf/src", "tests", "xtask"];
 
 /// Fails if a file is too long.
 pub(crate) fn check() -> Result<()> {

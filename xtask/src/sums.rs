@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::arch::Arch;
 
 /// The path of the committed object. Each architecture has its own object, because kprobes read registers.
-pub(super) fn object(root: &Path, arch: Arch) -> PathBuf {
+pub fn object(root: &Path, arch: Arch) -> PathBuf {
     root.join(format!("tracer/bpf/sockstate-{}.bpf.o", arch.name()))
 }
 
@@ -21,10 +21,10 @@ fn file(root: &Path) -> PathBuf {
 }
 
 /// The committed file of checksums.
-pub(super) struct Sums(String);
+pub struct Sums(String);
 
 impl Sums {
-    pub(super) fn read(root: &Path) -> Result<Self> {
+    pub fn read(root: &Path) -> Result<Self> {
         let path = file(root);
         fs::read_to_string(&path).map(Self).with_context(|| format!("cannot read {}", path.display()))
     }
@@ -35,12 +35,12 @@ impl Sums {
     }
 
     /// The version of the compiler that built the objects.
-    pub(super) fn compiler(&self) -> &str {
+    pub fn compiler(&self) -> &str {
         self.field("compiler")
     }
 
     /// Whether the checksums match the sources and the committed objects.
-    pub(super) fn are_current(&self, root: &Path) -> Result<bool> {
+    pub fn are_current(&self, root: &Path) -> Result<bool> {
         let is_same = |arch: Arch| {
             fs::read(object(root, arch)).is_ok_and(|bytes| self.field(arch.name()) == digest(&bytes))
         };
@@ -49,7 +49,7 @@ impl Sums {
 }
 
 /// Writes the checksums of `objects`, which `compiler` has built.
-pub(super) fn write(root: &Path, compiler: &str, objects: &[(Arch, Vec<u8>)]) -> Result<()> {
+pub fn write(root: &Path, compiler: &str, objects: &[(Arch, Vec<u8>)]) -> Result<()> {
     let mut sums = format!("sources {}\ncompiler {compiler}\n", sources(root)?);
     for (arch, bytes) in objects {
         sums += &format!("{} {}\n", arch.name(), digest(bytes));

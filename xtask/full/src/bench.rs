@@ -102,7 +102,7 @@ struct Run {
 
 /// Measures and prints a table in Markdown.
 pub(crate) fn all(args: &Args) -> Result<()> {
-    command(cargo().args(["build", "--release", "--package", "tracer", "--package", "xtask"]))?;
+    command(cargo().args(["build", "--release", "--package", "tracer", "--package", "xtask-full"]))?;
     fs::create_dir_all(&args.directory)?;
     // bpftrace reads the format of the tracepoint in tracefs.
     mount_tracefs()?;
@@ -306,7 +306,7 @@ fn load(traffic: &Traffic, count: u32, gap_us: u64) -> Result<(f64, f64)> {
         Mode::Rst => "rst",
         Mode::Flap => "flap",
     };
-    let mut command = Command::new(root().join("target/release/xtask"));
+    let mut command = Command::new(root().join("target/release/xtask-full"));
     command.args(["internal", "load", "--mode", mode, "--threads", &traffic.threads.to_string()]);
     command.args(["--count", &count.to_string(), "--gap-us", &gap_us.to_string()]);
     if traffic.acceptors {
