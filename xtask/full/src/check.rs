@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{build_ebpf, cargo, circles, command, directions, generate, root, setup, sizes, turn};
+use crate::{book, build_ebpf, cargo, circles, command, directions, generate, root, setup, sizes, turn};
 
 /// Fails at the first check that does not hold.
 pub(crate) fn all() -> Result<()> {
@@ -20,6 +20,7 @@ pub(crate) fn all() -> Result<()> {
     command(cargo().args(clippy).args(["--", "-D", "warnings"]))?;
     dependencies()?;
     generate::verify()?;
+    book::build()?;
     build_ebpf::lint()?;
     build_ebpf::verify()
 }

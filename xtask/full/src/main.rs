@@ -2,6 +2,7 @@
 
 mod apt;
 mod bench;
+mod book;
 mod build_ebpf;
 mod check;
 mod circles;
@@ -31,8 +32,10 @@ use xtask::{arch, cargo, command, output, refresh_objects, root, setup};
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Cli {
     /// Fail if the committed object does not match its sources, the direction rule is broken, files use each other in a
-    /// circle or are too long, or fmt or clippy (host and BPF) report something.
+    /// circle or are too long, the documents have a broken link, or fmt or clippy (host and BPF) report something.
     Check,
+    /// Make the documents a book with a search, in target/book/html, and follow its links.
+    Book,
     /// Write the man pages and completions in packaging, and the JSON Schemas in docs, again.
     Generate,
     /// Rebuild the kernel programs and the committed object.
@@ -77,6 +80,7 @@ fn start() -> Result<()> {
             setup::all()?;
             check::all()
         }
+        Cli::Book => book::build(),
         Cli::Generate => generate::write(),
         Cli::BuildEbpf => {
             setup::programs()?;
