@@ -1,12 +1,22 @@
 //! The lines about a connection in one state: `snapshot`, `resync`, `stuck`, `resolved`.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "schema")]
 use super::schema_types::Opening;
-use super::{Ends, Explained, Found, Opened, Part, Stamp, SubjectKeys, Text, Time};
+use super::{
+    Ends, Explained, Found, Opened, Part, Stamp, SubjectKeys, Text, Time,
+    cuts::Cuts,
+    names::{named, state},
+    opened::SEEN,
+};
+use crate::model::{
+    self, Connection, Diagnosis, InState, MissingStack, SocketReport, Stack, State, Transport, bounds,
+};
 #[cfg(feature = "schema")]
-use crate::model::{ConnId, Role, State};
+use crate::model::{ConnId, Role};
 
 /// A socket in the state that it is in, or was in until now.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -32,6 +42,24 @@ pub struct Socket<'a> {
     pub mini: bool,
 }
 
+impl<'a> Socket<'a> {
+    fn of(now: State, conn: &'a Connection, interface: Option<&'a str>, cuts: &mut Cuts) -> Self {
+        let (state, state_number) = state(now);
+        Self {
+            state,
+            state_number,
+            role: conn.role.map(|role| role.name().into()),
+            ends: Ends::new(&conn.tuple, Transport::Tcp, interface),
+            subject: SubjectKeys::new(&conn.subject, cuts),
+            mini: conn.mini,
+        }
+    }
+
+    pub(super) fn state(&self) -> Option<State> {
+        State::named(&self.state, self.mini, self.state_number)
+    }
+}
+
 /// A socket that existed when the tracer started.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -51,6 +79,20 @@ pub struct Snapshot<'a> {
     /// The values of the record that are cut; absent if the record is complete.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub truncated: Vec<Part<'a>>,
+}
+
+impl<'a> Snapshot<'a> {
+    pub(super) fn of(seq: u64, snapshot: &'a model::Snapshot, stamp: Stamp<'a>) -> Self {
+        let mut cuts = Cuts::default();
+        let socket = Socket::of(snapshot.state, &snapshot.conn, None, &mut cuts);
+        let (time, conn) = (Time(snapshot.time_ns), snapshot.conn.id.to_string().into());
+        Self { seq, time, stamp, conn, socket, truncated: cuts.parts() }
+    }
+
+    /// The record of the line, which is about `conn`; `None` if a value is not known.
+    pub(super) fn record(&self, conn: Connection) -> Option<model::Snapshot> {
+        Some(model::Snapshot { time_ns: self.time.0, conn, state: self.socket.state()? })
+    }
 }
 
 /// A correction: the kernel's tables show another state of a connection than the stream.
@@ -78,6 +120,34 @@ pub struct Resync<'a> {
     /// The values of the record that are cut; absent if the record is complete.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub truncated: Vec<Part<'a>>,
+}
+
+impl<'a> Resync<'a> {
+    pub(super) fn of(seq: u64, resync: &'a model::Resync, stamp: Stamp<'a>) -> Self {
+        let mut cuts = Cuts::default();
+        let socket = Socket::of(resync.state, &resync.conn, None, &mut cuts);
+        let (was, was_number) = resync.was.map(state).unzip();
+        Self {
+            seq,
+            time: Time(resync.time_ns),
+            stamp,
+            conn: resync.conn.id.to_string().into(),
+            was,
+            was_number: was_number.flatten(),
+            socket,
+            truncated: cuts.parts(),
+        }
+    }
+
+    /// The record of the line, which is about `conn`; `None` if a value is not known.
+    pub(super) fn record(&self, conn: Connection) -> Option<model::Resync> {
+        Some(model::Resync {
+            time_ns: self.time.0,
+            conn,
+            was: self.was.as_ref().and_then(|name| State::named(name, false, self.was_number)),
+            state: self.socket.state()?,
+        })
+    }
 }
 
 /// A connection that has been in a state for longer than its threshold.
@@ -122,6 +192,62 @@ pub struct Stuck<'a> {
     pub truncated: Vec<Part<'a>>,
 }
 
+impl<'a> Stuck<'a> {
+    pub(super) fn of(seq: u64, stuck: &'a model::Stuck, stamp: Stamp<'a>) -> Self {
+        let found = stuck.found.as_deref();
+        let interface = found.and_then(|(examined, _)| examined.socket.interface.as_deref());
+        let mut cuts = Cuts::of(found.map_or(&[], |(examined, _)| &examined.cut));
+        let socket = Socket::of(stuck.state, &stuck.conn, interface, &mut cuts);
+        let opening = stuck.opened.as_ref().map(|opened| match opened {
+            Ok(_) => SEEN,
+            Err(why) => why.name(),
+        });
+        let stack = stuck.opened.as_ref().and_then(|opened| opened.as_deref().ok());
+        Self {
+            seq,
+            time: Time(stuck.time_ns),
+            stamp,
+            conn: stuck.conn.id.to_string().into(),
+            socket,
+            age_at_least: stuck.age.at_least,
+            age_ns: Some(stuck.age.ns),
+            times: stuck.times,
+            found: found.map(|(examined, _)| Found::new(examined, &bounds::STREAM, &mut cuts)),
+            explained: found.map(|(_, diagnosis)| Explained::new(diagnosis, &mut cuts)),
+            opened: stack.map(|stack| Opened::new(stack, &mut cuts)),
+            opening: opening.map(Text::from),
+            truncated: cuts.parts(),
+        }
+    }
+
+    /// The record of the line, which is about `conn`; `None` if a value is not known. `found` is what the look found.
+    pub(super) fn record(
+        &self,
+        conn: Connection,
+        found: Option<(SocketReport, Diagnosis)>,
+    ) -> Option<model::Stuck> {
+        Some(model::Stuck {
+            time_ns: self.time.0,
+            conn,
+            state: self.socket.state()?,
+            age: self.age()?,
+            times: self.times,
+            found: found.map(Box::new),
+            opened: self.opened(),
+        })
+    }
+
+    pub(super) fn age(&self) -> Option<InState> {
+        Some(InState { ns: self.age_ns?, at_least: self.age_at_least })
+    }
+
+    /// Where the connection was opened, or why that is not known.
+    fn opened(&self) -> Option<Result<Arc<Stack>, MissingStack>> {
+        let stack = self.opened.as_ref().and_then(Opened::stack);
+        stack.map(|stack| Ok(Arc::new(stack))).or_else(|| Some(Err(named(self.opening.as_deref()?)?)))
+    }
+}
+
 /// A connection that was stuck has moved on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -152,4 +278,35 @@ pub struct Resolved<'a> {
     /// The time in the state.
     #[cfg_attr(feature = "schema", schemars(required))]
     pub age_ns: Option<u64>,
+}
+
+impl<'a> Resolved<'a> {
+    pub(super) fn of(seq: u64, resolved: &'a model::Resolved, stamp: Stamp<'a>) -> Self {
+        let mut cuts = Cuts::default();
+        let socket = Socket::of(resolved.state, &resolved.conn, None, &mut cuts);
+        let (to, to_number) = state(resolved.to);
+        Self {
+            seq,
+            time: Time(resolved.time_ns),
+            stamp,
+            conn: resolved.conn.id.to_string().into(),
+            to,
+            to_number,
+            socket,
+            truncated: cuts.parts(),
+            age_at_least: resolved.age.at_least,
+            age_ns: Some(resolved.age.ns),
+        }
+    }
+
+    /// The record of the line, which is about `conn`; `None` if a value is not known.
+    pub(super) fn record(&self, conn: Connection) -> Option<model::Resolved> {
+        Some(model::Resolved {
+            time_ns: self.time.0,
+            conn,
+            state: self.socket.state()?,
+            to: State::named(&self.to, false, self.to_number)?,
+            age: InState { ns: self.age_ns?, at_least: self.age_at_least },
+        })
+    }
 }

@@ -1,5 +1,12 @@
 //! Names of the errors that a TCP socket can carry (asm-generic/errno.h).
 
+use super::Text;
+
+/// The name of an errno; `E` and its number if it is not one that TCP uses; `None` for 0.
+pub(super) fn text(errno: u16) -> Option<Text<'static>> {
+    (errno != 0).then(|| name(errno).map_or_else(|| format!("E{errno}").into(), Text::from))
+}
+
 /// The number of a name, or of `E` and a number.
 pub(super) fn number(text: &str) -> Option<u16> {
     (1..=200).find(|number| name(*number) == Some(text)).or_else(|| text.strip_prefix('E')?.parse().ok())

@@ -4,8 +4,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Aggregate, Lost, ReadError, Resolved, Resync, Snapshot, Start, Stop, Stuck, Text, Time, Transition,
+    Aggregate, Lost, ReadError, Resolved, Resync, Snapshot, Stamp, Start, Stop, Stuck, Text, Time,
+    Transition, text::append,
 };
+use crate::model::Record;
 
 /// What `schema` says in all lines.
 pub const SCHEMA: &str = "sockstate/1";
@@ -74,6 +76,29 @@ impl<'a> Line<'a> {
         Self { schema: SCHEMA, kind }
     }
 
+    /// The line of a record.
+    #[must_use]
+    pub fn of(seq: u64, record: &'a Record, stamp: &Stamp<'a>) -> Self {
+        let stamp = stamp.clone();
+        Self::new(match record {
+            Record::Start(start) => Kind::Start(Start::of(seq, start, stamp)),
+            Record::Snapshot(snapshot) => Kind::Snapshot(Snapshot::of(seq, snapshot, stamp)),
+            Record::Transition(transition) => Kind::Transition(Transition::of(seq, transition, stamp)),
+            Record::Aggregate(aggregate) => Kind::Aggregate(Aggregate::of(seq, aggregate, stamp)),
+            Record::Resync(resync) => Kind::Resync(Resync::of(seq, resync, stamp)),
+            Record::Stuck(stuck) => Kind::Stuck(Box::new(Stuck::of(seq, stuck, stamp))),
+            Record::Resolved(resolved) => Kind::Resolved(Resolved::of(seq, resolved, stamp)),
+            Record::Lost(lost) => Kind::Lost(Lost::of(seq, lost, stamp)),
+            Record::Stop(stop) => Kind::Stop(Stop::of(seq, stop, stamp)),
+        })
+    }
+
+    /// Appends the line, with its newline.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        append(self, out);
+        out.push(b'\n');
+    }
+
     /// The line of a text.
     ///
     /// # Errors
@@ -103,5 +128,24 @@ impl<'a> Line<'a> {
             }
         };
         Ok(Self::new(kind))
+    }
+}
+
+impl Kind<'_> {
+    /// The value of the key `kind`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Start(_) => "start",
+            Self::Snapshot(_) => "snapshot",
+            Self::Transition(_) => "transition",
+            Self::Aggregate(_) => "aggregate",
+            Self::Resync(_) => "resync",
+            Self::Stuck(_) => "stuck",
+            Self::Resolved(_) => "resolved",
+            Self::Lost(_) => "lost",
+            Self::Stop(_) => "stop",
+            Self::Other(other) => &other.kind,
+        }
     }
 }

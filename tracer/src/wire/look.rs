@@ -5,10 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{
-    Ends, Explained, Found, Part, Placement, SCHEMA, Text, Workload,
-    cuts::Cuts,
-    socket::WorkloadFields,
-    write::{append, state},
+    Ends, Explained, Found, Part, Placement, SCHEMA, Text, Workload, cuts::Cuts, names::state,
+    socket::WorkloadFields, text::append,
 };
 #[cfg(feature = "schema")]
 use super::{Time, schema_types::Counts};

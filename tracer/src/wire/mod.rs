@@ -10,6 +10,7 @@ mod community_id;
 mod connection;
 mod cuts;
 mod errno;
+mod fixed_texts;
 mod found;
 mod line;
 mod look;
@@ -25,7 +26,6 @@ mod stamp;
 mod stream;
 mod text;
 mod transition;
-mod write;
 
 pub use community_id::community_id;
 pub use connection::{Resolved, Resync, Snapshot, Socket, Stuck};

@@ -1,8 +1,9 @@
 //! Values that have a name in lines, from a fixed set.
 
+use super::Text;
 use crate::model::{
-    Cause, GapKind, LostPlace, MissingStack, OpenedBy, OwnerSource, Reason, Role, TimerKind, Transport,
-    Unnamed,
+    Cause, GapKind, LostPlace, MissingStack, OpenedBy, OwnerSource, Reason, Role, State, TimerKind,
+    Transport, Unnamed,
 };
 
 /// A value with a name. A name that this version does not know is no error: a later version may write it.
@@ -37,7 +38,7 @@ macro_rules! names {
             }
 
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                super::schema_types::one_of(<$type as Named>::ALL.iter().map(|value| value.name()))
+                one_of(<$type as Named>::ALL.iter().map(|value| value.name()))
             }
         }
     )*};
@@ -55,4 +56,16 @@ names! {
     Transport: [Transport::Tcp, Transport::Mptcp];
     Unnamed: Unnamed::ALL;
     MissingStack: MissingStack::ALL;
+}
+
+/// A state's name, and its number if it has no name of its own.
+pub(super) fn state(state: State) -> (Text<'static>, Option<u8>) {
+    let number = if let State::Unknown(number) = state { Some(number) } else { None };
+    (state.name().into(), number)
+}
+
+/// The schema of a text from a fixed set.
+#[cfg(feature = "schema")]
+pub(super) fn one_of(names: impl Iterator<Item = &'static str>) -> schemars::Schema {
+    schemars::json_schema!({ "type": "string", "enum": names.collect::<Vec<_>>() })
 }

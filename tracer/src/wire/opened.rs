@@ -7,6 +7,9 @@ use super::{Text, cuts::Cuts, names::named};
 use crate::model::Unnamed;
 use crate::model::{self, OpenedBy, Stack, bounds};
 
+/// The value of `opening` if the call path is known.
+pub(super) const SEEN: &str = "seen";
+
 /// The call path that opened a connection.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

@@ -1,30 +1,24 @@
 //! Reads lines as records. Keys of later versions are skipped; a key that an earlier version did not write counts as
 //! unknown.
 
-use std::{
-    collections::{HashMap, HashSet},
-    rc::Rc,
-    sync::Arc,
-};
+use std::{collections::HashMap, rc::Rc, sync::Arc};
 
 use sha1::{Digest, Sha1};
 use thiserror::Error;
 
 use super::{
-    Explained, Found, Kind, Line, Opened, Owner, Placement, SCHEMA, SubjectKeys, Text, connection, errno,
-    found, names::named, stream, transition, write::append,
+    Explained, Found, Kind, Line, Owner, Placement, SCHEMA, Socket, Stuck, SubjectKeys, Text, Transition,
+    fixed_texts::FixedTexts,
+    found,
+    names::named,
+    text::{append, name, path, sentence},
 };
 use crate::model::{
-    self, Cgroup, ConnId, Connection, Container, Diagnosis, Holder, InState, Listener, Lost, MissingStack,
-    Process, Record, Resolved, Resync, Snapshot, SocketInfo, SocketReport, Stack, Start, State, Stop, Stuck,
-    Subject, Task, Transition, Watch,
+    self, Cgroup, ConnId, Connection, Container, Diagnosis, Holder, Listener, Process, Record, SocketInfo,
+    SocketReport, Subject, Task, Watch,
     bounds::{self, Cut},
 };
 
-/// Texts of a fixed set, such as the names of hooks, are leaked once each, as `&'static str`. Foreign input must not
-/// leak without limit: a text that is longer, or comes after [`MOST_TEXTS`] others, is read as "unknown".
-const MOST_TEXTS: usize = 4096;
-const LONGEST_TEXT: usize = 64;
 /// Bytes of subjects that are cached; with more, the cache is cleared.
 const MOST_SUBJECT_BYTES: usize = 32 << 20;
 
@@ -59,7 +53,7 @@ pub enum ReadError {
 /// Reads records; keeps what many of them share.
 #[derive(Debug, Default)]
 pub struct Parser {
-    texts: HashSet<&'static str>,
+    texts: FixedTexts,
     /// By the SHA-1 of their text in a line, which may be long.
     subjects: HashMap<[u8; 20], Rc<Subject>>,
     subject_text: Vec<u8>,
@@ -87,92 +81,39 @@ impl Parser {
     /// `None` if a key that the kind must have is missing or has an unknown value.
     fn record(&mut self, kind: &Kind<'_>) -> Option<Record> {
         Some(match kind {
-            Kind::Transition(transition) => Record::Transition(self.transition(transition)?),
-            Kind::Snapshot(snapshot) => Record::Snapshot(Snapshot {
-                time_ns: snapshot.time.0,
-                conn: self.conn(&snapshot.conn, &snapshot.socket)?,
-                state: snapshot.socket.state()?,
-            }),
-            Kind::Resync(resync) => Record::Resync(Resync {
-                time_ns: resync.time.0,
-                conn: self.conn(&resync.conn, &resync.socket)?,
-                was: resync.was.as_ref().and_then(|name| State::named(name, false, resync.was_number)),
-                state: resync.socket.state()?,
-            }),
-            Kind::Stuck(stuck) => Record::Stuck(Stuck {
-                time_ns: stuck.time.0,
-                conn: self.conn(&stuck.conn, &stuck.socket)?,
-                state: stuck.socket.state()?,
-                age: stuck.age()?,
-                times: stuck.times,
-                found: self.found(stuck).map(Box::new),
-                opened: opened(stuck),
-            }),
-            Kind::Resolved(resolved) => Record::Resolved(Resolved {
-                time_ns: resolved.time.0,
-                conn: self.conn(&resolved.conn, &resolved.socket)?,
-                state: resolved.socket.state()?,
-                to: State::named(&resolved.to, false, resolved.to_number)?,
-                age: InState { ns: resolved.age_ns?, at_least: resolved.age_at_least },
-            }),
-            Kind::Lost(lost) => Record::Lost(Lost {
-                time_ns: lost.time.0,
-                since_ns: lost.since.map(|since| since.0),
-                count: lost.count?,
-                in_doubt: lost.in_doubt,
-                place: named(&lost.place)?,
-            }),
-            Kind::Start(start) => Record::Start(self.start(start)?),
-            Kind::Stop(stop) => Record::Stop(Stop {
-                time_ns: stop.time.0,
-                reason: self.keep(&stop.reason)?,
-                transitions: stop.transitions?,
-                lost: stop.lost.iter().filter_map(|(name, count)| Some((named(name)?, *count))).collect(),
-                illegal: stop.illegal,
-            }),
+            Kind::Transition(transition) => {
+                let conn = self.conn_of_transition(transition)?;
+                Record::Transition(transition.record(conn, &mut self.texts)?)
+            }
+            Kind::Snapshot(snapshot) => {
+                Record::Snapshot(snapshot.record(self.conn(&snapshot.conn, &snapshot.socket)?)?)
+            }
+            Kind::Resync(resync) => Record::Resync(resync.record(self.conn(&resync.conn, &resync.socket)?)?),
+            Kind::Stuck(stuck) => {
+                let conn = self.conn(&stuck.conn, &stuck.socket)?;
+                Record::Stuck(stuck.record(conn, self.found(stuck))?)
+            }
+            Kind::Resolved(resolved) => {
+                Record::Resolved(resolved.record(self.conn(&resolved.conn, &resolved.socket)?)?)
+            }
+            Kind::Lost(lost) => Record::Lost(lost.record()?),
+            Kind::Start(start) => Record::Start(start.record(&mut self.texts)?),
+            Kind::Stop(stop) => Record::Stop(stop.record(&mut self.texts)?),
             Kind::Aggregate(_) | Kind::Other(_) => return None,
         })
     }
 
-    fn start(&mut self, start: &stream::Start<'_>) -> Option<Start> {
-        let host = start.host.as_ref()?;
-        let degraded = start.degraded.iter().take(bounds::GAPS.items);
-        Some(Start {
-            time_ns: start.time.0,
-            version: self.keep(&start.version)?,
-            host: name(&host.name),
-            kernel: name(&host.kernel),
-            hook: self.keep(&start.hook)?,
-            tier: self.keep(&start.tier)?,
-            instance: instance(&start.instance)?,
-            degraded: degraded.map(|why| sentence(why)).collect(),
-            adopted: start.adopted.as_ref().and_then(|before| instance(&before.instance)),
+    fn conn_of_transition(&mut self, transition: &Transition<'_>) -> Option<Connection> {
+        Some(Connection {
+            id: id(&transition.conn)?,
+            role: transition.role.as_deref().and_then(named),
+            tuple: transition.ends.tuple()?,
+            subject: self.subject(&transition.subject),
+            mini: transition.mini,
         })
     }
 
-    fn transition(&mut self, transition: &transition::Transition<'_>) -> Option<Transition> {
-        let (mini, at_least) = (transition.mini, transition.in_state_at_least);
-        Some(Transition {
-            time_ns: transition.time.0,
-            conn: Connection {
-                id: id(&transition.conn)?,
-                role: transition.role.as_deref().and_then(named),
-                tuple: transition.ends.tuple()?,
-                subject: self.subject(&transition.subject),
-                mini,
-            },
-            from: State::named(&transition.from, mini, transition.from_number)?,
-            to: State::named(&transition.to, mini, transition.to_number)?,
-            in_state: transition.in_state_ns.map(|ns| InState { ns, at_least }),
-            exact: transition.exact,
-            illegal: transition.illegal,
-            cause: transition.cause.as_deref().and_then(named),
-            reset_why: transition.reset_why.as_deref().map(|why| self.keep(why).unwrap_or("unknown")),
-            errno: transition.errno.as_deref().and_then(errno::number).unwrap_or(0),
-        })
-    }
-
-    fn conn(&mut self, conn: &str, socket: &connection::Socket<'_>) -> Option<Connection> {
+    fn conn(&mut self, conn: &str, socket: &Socket<'_>) -> Option<Connection> {
         Some(Connection {
             id: id(conn)?,
             role: socket.role.as_deref().and_then(named),
@@ -183,7 +124,7 @@ impl Parser {
     }
 
     /// What the examination of the stuck socket had found.
-    fn found(&mut self, stuck: &connection::Stuck<'_>) -> Option<(SocketReport, Diagnosis)> {
+    fn found(&mut self, stuck: &Stuck<'_>) -> Option<(SocketReport, Diagnosis)> {
         let (explained, nothing) = (stuck.explained.as_ref()?, Found::default());
         let diagnosis = diagnosis(explained, &stuck.truncated)?;
         let found = stuck.found.as_ref().unwrap_or(&nothing);
@@ -214,7 +155,7 @@ impl Parser {
         let watch = holder.epoll.as_deref().map(|events| match events {
             [] => Watch::NoEpoll,
             events => {
-                Watch::Epoll(events.iter().map(|event| self.keep(event).unwrap_or("unknown")).collect())
+                Watch::Epoll(events.iter().map(|event| self.texts.keep(event).unwrap_or("unknown")).collect())
             }
         });
         Holder { process, via: holder.via(), tid: holder.tid, close_on_exec: None, watch }
@@ -231,7 +172,7 @@ impl Parser {
         }
         self.last_subject += 1;
         let runtime = workload.container.as_ref().and_then(|container| container.runtime.as_deref());
-        let runtime = runtime.map(|runtime| self.keep(runtime).unwrap_or("unknown"));
+        let runtime = runtime.map(|runtime| self.texts.keep(runtime).unwrap_or("unknown"));
         let subject = Rc::new(Subject {
             id: self.last_subject,
             owner: owner.map(owner_of),
@@ -255,63 +196,6 @@ impl Parser {
         self.subjects.insert(key, Rc::clone(&subject));
         subject
     }
-
-    /// The text as a `&'static str`: records that the tracer makes have constants here. `None` for a missing text.
-    fn keep(&mut self, text: &str) -> Option<&'static str> {
-        if text.is_empty() {
-            return None;
-        }
-        if let Some(known) = self.texts.get(text) {
-            return Some(known);
-        }
-        if self.texts.len() >= MOST_TEXTS || text.len() > LONGEST_TEXT {
-            return Some("unknown");
-        }
-        let kept: &'static str = text.to_owned().leak();
-        self.texts.insert(kept);
-        Some(kept)
-    }
-}
-
-impl Kind<'_> {
-    /// The value of the key `kind`.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        match self {
-            Self::Start(_) => "start",
-            Self::Snapshot(_) => "snapshot",
-            Self::Transition(_) => "transition",
-            Self::Aggregate(_) => "aggregate",
-            Self::Resync(_) => "resync",
-            Self::Stuck(_) => "stuck",
-            Self::Resolved(_) => "resolved",
-            Self::Lost(_) => "lost",
-            Self::Stop(_) => "stop",
-            Self::Other(other) => &other.kind,
-        }
-    }
-}
-
-impl connection::Socket<'_> {
-    fn state(&self) -> Option<State> {
-        State::named(&self.state, self.mini, self.state_number)
-    }
-}
-
-impl connection::Stuck<'_> {
-    fn age(&self) -> Option<InState> {
-        Some(InState { ns: self.age_ns?, at_least: self.age_at_least })
-    }
-}
-
-/// Where it was opened, or why that is not known.
-fn opened(stuck: &connection::Stuck<'_>) -> Option<Result<Arc<Stack>, MissingStack>> {
-    let stack = stuck.opened.as_ref().and_then(Opened::stack);
-    stack.map(|stack| Ok(Arc::new(stack))).or_else(|| Some(Err(named(stuck.opening.as_deref()?)?)))
-}
-
-fn instance(text: &str) -> Option<u32> {
-    u32::from_str_radix(text, 16).ok()
 }
 
 fn id(conn: &str) -> Option<ConnId> {
@@ -319,7 +203,7 @@ fn id(conn: &str) -> Option<ConnId> {
 }
 
 /// The socket, as far as it is in a line.
-fn socket_info(socket: &connection::Socket<'_>, found: &Found<'_>) -> Option<SocketInfo> {
+fn socket_info(socket: &Socket<'_>, found: &Found<'_>) -> Option<SocketInfo> {
     let interface = socket.ends.interface.as_ref().and_then(|interface| interface.name.as_deref());
     let (unread, unsent) = (found.unread_bytes.flatten(), found.unsent_bytes.flatten());
     let (unread, unsent) = (unread.unwrap_or(0), unsent.unwrap_or(0));
@@ -384,16 +268,4 @@ fn owner_of(owner: &Owner<'_>) -> model::Owner {
         source: owner.source(),
         cmdline: owner.cmdline.as_deref().map(|text| bounds::kept(text, bounds::COMMAND_LINE).into()),
     }
-}
-
-fn name(text: &str) -> String {
-    bounds::kept(text, bounds::NAME).to_owned()
-}
-
-fn path(text: &str) -> String {
-    bounds::kept(text, bounds::PATH).to_owned()
-}
-
-fn sentence(text: &str) -> String {
-    bounds::kept(text, bounds::SENTENCE).to_owned()
 }

@@ -4,7 +4,7 @@ use std::{borrow::Cow, marker::PhantomData};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::Text;
+use super::{Text, names::one_of};
 use crate::model::{ConnId, MissingStack, State};
 
 /// A schema of its own among the definitions, or a schema that each use repeats.
@@ -73,7 +73,7 @@ impl JsonSchema for Opening {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         let reasons = MissingStack::ALL.into_iter().map(MissingStack::name);
-        one_of([super::write::SEEN].into_iter().chain(reasons))
+        one_of([super::opened::SEEN].into_iter().chain(reasons))
     }
 }
 
@@ -107,9 +107,4 @@ impl<T: JsonSchema> JsonSchema for Counts<T> {
             "additionalProperties": { "type": "integer", "minimum": 1 },
         })
     }
-}
-
-/// A text out of a fixed set.
-pub(super) fn one_of(names: impl Iterator<Item = &'static str>) -> Schema {
-    json_schema!({ "type": "string", "enum": names.collect::<Vec<_>>() })
 }

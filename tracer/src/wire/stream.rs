@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "schema")]
 use super::schema_types::{Counts, Instance};
-use super::{Labels, Stamp, Text, Time};
+use super::{Labels, Stamp, Text, Time, fixed_texts::FixedTexts, names::named, text};
 #[cfg(feature = "schema")]
 use crate::model::LostPlace;
+use crate::model::{self, bounds};
 
 /// The first record of a stream. Another one follows when the stream's configuration changes, or when another sockstate
 /// continues the stream.
@@ -43,6 +44,41 @@ pub struct Start<'a> {
     /// The earlier process whose kernel programs and connections this process continues with; absent if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adopted: Option<Adopted<'a>>,
+}
+
+impl<'a> Start<'a> {
+    pub(super) fn of(seq: u64, start: &'a model::Start, stamp: Stamp<'a>) -> Self {
+        Self {
+            seq,
+            time: Time(start.time_ns),
+            // A start record has its own keys for the host and the instance.
+            labels: stamp.labels,
+            degraded: start.degraded.iter().map(|why| why.as_str().into()).collect(),
+            hook: start.hook.into(),
+            host: Some(Host { kernel: start.kernel.as_str().into(), name: start.host.as_str().into() }),
+            instance: instance(start.instance),
+            tier: start.tier.into(),
+            version: start.version.into(),
+            adopted: start.adopted.map(|before| Adopted { instance: instance(before) }),
+        }
+    }
+
+    /// The record of the line; `None` if a value is not known.
+    pub(super) fn record(&self, texts: &mut FixedTexts) -> Option<model::Start> {
+        let host = self.host.as_ref()?;
+        let degraded = self.degraded.iter().take(bounds::GAPS.items);
+        Some(model::Start {
+            time_ns: self.time.0,
+            version: texts.keep(&self.version)?,
+            host: text::name(&host.name),
+            kernel: text::name(&host.kernel),
+            hook: texts.keep(&self.hook)?,
+            tier: texts.keep(&self.tier)?,
+            instance: instance_number(&self.instance)?,
+            degraded: degraded.map(|why| text::sentence(why)).collect(),
+            adopted: self.adopted.as_ref().and_then(|before| instance_number(&before.instance)),
+        })
+    }
 }
 
 /// The host and its kernel.
@@ -95,6 +131,31 @@ pub struct Lost<'a> {
     pub place: Text<'a>,
 }
 
+impl<'a> Lost<'a> {
+    pub(super) fn of(seq: u64, lost: &'a model::Lost, stamp: Stamp<'a>) -> Self {
+        Self {
+            seq,
+            time: Time(lost.time_ns),
+            stamp,
+            since: lost.since_ns.map(Time),
+            count: Some(lost.count),
+            in_doubt: lost.in_doubt,
+            place: lost.place.name().into(),
+        }
+    }
+
+    /// The record of the line; `None` if a value is not known.
+    pub(super) fn record(&self) -> Option<model::Lost> {
+        Some(model::Lost {
+            time_ns: self.time.0,
+            since_ns: self.since.map(|since| since.0),
+            count: self.count?,
+            in_doubt: self.in_doubt,
+            place: named(&self.place)?,
+        })
+    }
+}
+
 fn is_zero(count: &u64) -> bool {
     *count == 0
 }
@@ -122,4 +183,37 @@ pub struct Stop<'a> {
     /// The number of transitions.
     #[cfg_attr(feature = "schema", schemars(required))]
     pub transitions: Option<u64>,
+}
+
+impl<'a> Stop<'a> {
+    pub(super) fn of(seq: u64, stop: &'a model::Stop, stamp: Stamp<'a>) -> Self {
+        Self {
+            seq,
+            time: Time(stop.time_ns),
+            stamp,
+            illegal: stop.illegal,
+            lost: stop.lost.iter().map(|(place, count)| (place.name().into(), *count)).collect(),
+            reason: stop.reason.into(),
+            transitions: Some(stop.transitions),
+        }
+    }
+
+    /// The record of the line; `None` if a value is not known.
+    pub(super) fn record(&self, texts: &mut FixedTexts) -> Option<model::Stop> {
+        Some(model::Stop {
+            time_ns: self.time.0,
+            reason: texts.keep(&self.reason)?,
+            transitions: self.transitions?,
+            lost: self.lost.iter().filter_map(|(name, count)| Some((named(name)?, *count))).collect(),
+            illegal: self.illegal,
+        })
+    }
+}
+
+fn instance(number: u32) -> Text<'static> {
+    format!("{number:06x}").into()
+}
+
+fn instance_number(text: &str) -> Option<u32> {
+    u32::from_str_radix(text, 16).ok()
 }

@@ -7,6 +7,29 @@ use serde::{
     de::{Error, Visitor},
 };
 
+use crate::model::bounds;
+
+/// A name, as much of it as a reader keeps.
+pub(super) fn name(text: &str) -> String {
+    bounds::kept(text, bounds::NAME).to_owned()
+}
+
+/// A path, as much of it as a reader keeps.
+pub(super) fn path(text: &str) -> String {
+    bounds::kept(text, bounds::PATH).to_owned()
+}
+
+/// A sentence, as much of it as a reader keeps.
+pub(super) fn sentence(text: &str) -> String {
+    bounds::kept(text, bounds::SENTENCE).to_owned()
+}
+
+/// Appends a value as JSON.
+pub(super) fn append(value: &impl Serialize, out: &mut Vec<u8>) {
+    // Writing a value of ours to a vector does not fail.
+    let _ = serde_json::to_writer(out, value);
+}
+
 /// A text.
 #[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Text<'a>(Cow<'a, str>);

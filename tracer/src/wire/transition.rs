@@ -4,9 +4,16 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "schema")]
 use super::schema_types::Address;
-use super::{Ends, Part, Stamp, SubjectKeys, Text, Time};
+use super::{
+    Ends, Part, Stamp, SubjectKeys, Text, Time,
+    cuts::Cuts,
+    errno,
+    fixed_texts::FixedTexts,
+    names::{named, state},
+};
+use crate::model::{self, Connection, InState, State, Transport, bounds};
 #[cfg(feature = "schema")]
-use crate::model::{self, Cause, ConnId, Role, State, bounds};
+use crate::model::{Cause, ConnId, Role};
 
 /// A change of state of one socket.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -78,6 +85,55 @@ pub struct Transition<'a> {
     pub errno: Option<Text<'a>>,
 }
 
+impl<'a> Transition<'a> {
+    pub(super) fn of(seq: u64, transition: &'a model::Transition, stamp: Stamp<'a>) -> Self {
+        let conn = &transition.conn;
+        let mut cuts = Cuts::default();
+        let subject = SubjectKeys::new(&conn.subject, &mut cuts);
+        let (from, from_number) = state(transition.from);
+        let (to, to_number) = state(transition.to);
+        Self {
+            seq,
+            time: Time(transition.time_ns),
+            conn: conn.id.to_string().into(),
+            from,
+            from_number,
+            to,
+            to_number,
+            in_state_ns: transition.in_state.map(|in_state| in_state.ns),
+            in_state_at_least: transition.in_state.is_some_and(|in_state| in_state.at_least),
+            role: conn.role.map(|role| role.name().into()),
+            stamp,
+            ends: Ends::new(&conn.tuple, Transport::Tcp, None),
+            subject,
+            truncated: cuts.parts(),
+            exact: transition.exact,
+            mini: conn.mini,
+            illegal: transition.illegal,
+            cause: transition.cause.map(|cause| cause.name().into()),
+            reset_why: transition.reset_why.map(Text::from),
+            errno: errno::text(transition.errno),
+        }
+    }
+
+    /// The record of the line, which is about `conn`; `None` if a value is not known.
+    pub(super) fn record(&self, conn: Connection, texts: &mut FixedTexts) -> Option<model::Transition> {
+        let (mini, at_least) = (self.mini, self.in_state_at_least);
+        Some(model::Transition {
+            time_ns: self.time.0,
+            conn,
+            from: State::named(&self.from, mini, self.from_number)?,
+            to: State::named(&self.to, mini, self.to_number)?,
+            in_state: self.in_state_ns.map(|ns| InState { ns, at_least }),
+            exact: self.exact,
+            illegal: self.illegal,
+            cause: self.cause.as_deref().and_then(named),
+            reset_why: self.reset_why.as_deref().map(|why| texts.keep(why).unwrap_or("unknown")),
+            errno: self.errno.as_deref().and_then(errno::number).unwrap_or(0),
+        })
+    }
+}
+
 fn yes() -> bool {
     true
 }
@@ -140,6 +196,38 @@ pub struct Aggregate<'a> {
     pub truncated: Vec<Part<'a>>,
 }
 
+impl<'a> Aggregate<'a> {
+    pub(super) fn of(seq: u64, aggregate: &'a model::Aggregate, stamp: Stamp<'a>) -> Self {
+        let (from, from_number) = state(aggregate.from);
+        let (to, to_number) = state(aggregate.to);
+        let mut cuts = Cuts::default();
+        let mut name =
+            |field, text: &'a Option<String>| Some(cuts.text(field, text.as_deref()?, bounds::NAME).into());
+        let unit = name("unit", &aggregate.unit);
+        let container = name("container.id", &aggregate.container).map(|id| ContainerId { id });
+        Self {
+            seq,
+            time: Time(aggregate.time_ns),
+            stamp,
+            from,
+            from_number,
+            to,
+            to_number,
+            comm: aggregate.comm.as_deref().map(Text::from),
+            count: aggregate.count,
+            in_state: Dwell::of(&aggregate.dwell),
+            peer: aggregate.peer.map(|peer| Peer { address: peer.canonical().to_string().into() }),
+            port: (aggregate.port != 0).then_some(aggregate.port),
+            role: aggregate.role.map(|role| role.name().into()),
+            window_ns: aggregate.window_ns,
+            unit,
+            container,
+            other: aggregate.other,
+            truncated: cuts.parts(),
+        }
+    }
+}
+
 /// Times in a state, as a histogram.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -150,6 +238,17 @@ pub struct Dwell {
     pub buckets: Vec<Bucket>,
     /// The sum of the times.
     pub sum_ns: u64,
+}
+
+impl Dwell {
+    pub(super) fn of(dwell: &model::Dwell) -> Self {
+        let ends = model::Dwell::ENDS_S.iter().zip(&dwell.counts);
+        let bucket = |(end, count): (&f64, &u64)| Bucket {
+            count: *count,
+            le_ns: end.is_finite().then_some(end * 1e9).map(|ns| ns as u64),
+        };
+        Self { buckets: ends.map(bucket).collect(), sum_ns: dwell.sum_ns }
+    }
 }
 
 /// A bucket of a histogram: not cumulative, unlike a bucket of Prometheus.
