@@ -99,10 +99,40 @@ fn hunts_are_counted_by_path() {
     assert_eq!(folded, "server;main;take:one\u{fffd} 3\n");
     let svg = hunt_report(HuntStyle::Svg, &records);
     assert!(svg.contains("<svg") && svg.contains("take:one") && svg.contains("3 sockets"), "{svg}");
-    // What no path is known of is a number, not a part of the picture.
-    assert!(svg.contains("Not shown: 2: opened before the hunt; 1: the opening was not seen"), "{svg}");
+    // Sockets without a path are a number, not a part of the picture.
+    let note = "3 sockets. Not shown: 2 (opened before the hunt), 1 (the opening was not seen)";
+    assert!(svg.contains(note), "{svg}");
     assert!(svg.contains("100.00%") && !svg.contains("6 sockets"), "{svg}");
     let partial = hunt_report(HuntStyle::Folded, &[Record::Stuck(hunted(1, stack(1, false)))]);
     assert_eq!(partial, "server;[not known];main;take:one\u{fffd} 1\n");
     assert_eq!(hunt_report(HuntStyle::Text, &[]), "\nnothing was stuck\n");
+}
+
+#[test]
+fn sockets_without_a_path_take_no_room_in_the_flame_graph() {
+    // A hundred with each reason, and one whose path is known.
+    let mut records = Vec::new();
+    for why in MissingStack::ALL {
+        let from = records.len() as u64;
+        records.extend((0..100).map(|at| Record::Stuck(hunted(from + at, Err(why)))));
+    }
+    let count = records.len();
+    let alone = hunt_report(HuntStyle::Svg, &records);
+    assert!(alone.contains("0 sockets. Not shown: "), "{alone}");
+    assert!(!alone.contains("ERROR"), "{alone}");
+    let stack = Stack {
+        id: 1,
+        by: OpenedBy::Accept,
+        comm: "server".into(),
+        frames: vec![Frame { function: Some("serve".into()), ..Frame::default() }],
+        complete: true,
+    };
+    records.push(Record::Stuck(hunted(100_000, Ok(Arc::new(stack)))));
+    let svg = hunt_report(HuntStyle::Svg, &records);
+    // The only path has all of the width, and the heading has the number of the others, in a line that fits.
+    assert!(svg.contains("serve (1 sockets, 100.00%)"), "{svg}");
+    let note = svg.split("Not shown: ").nth(1).and_then(|rest| rest.split('<').next()).expect("a note");
+    let numbers = note.split(", ").map(|part| part.split(' ').next().expect("a number").parse::<usize>());
+    assert_eq!(numbers.map(|number| number.expect("a number")).sum::<usize>(), count, "{note}");
+    assert!(note.len() < 140, "{note}");
 }

@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use inferno::flamegraph;
+use inferno::flamegraph::{
+    self, Palette,
+    color::{BackgroundColor, BasicPalette, Color},
+};
 
 use super::{
     Format,
@@ -14,7 +17,7 @@ use super::{
     time::Times,
 };
 use crate::{
-    display::{duration, endpoints, lower_bound},
+    display::{duration, endpoints, lower_bound, palette},
     model::{ConnId, MissingStack, Record, Resolved, Stack, Stuck, printable},
 };
 
@@ -99,16 +102,27 @@ impl HuntReport {
                 out.extend_from_slice(line.as_bytes());
                 out.push(b'\n');
             }),
-            HuntStyle::Svg => {
-                let mut options = flamegraph::Options::default();
-                options.title = "Call paths that opened sockets which were stuck".into();
-                options.subtitle = self.unseen();
-                options.count_name = "sockets".into();
-                let lines = self.folded();
-                // Without a line it says so in the picture, and here.
-                let _ = flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), out);
-            }
+            HuntStyle::Svg => self.flame_graph(out),
         }
+    }
+
+    fn flame_graph(&self, out: &mut Vec<u8>) {
+        let lines = self.folded();
+        let note = self.shown_and_left_out();
+        if lines.is_empty() {
+            out.extend_from_slice(without_paths(&note).as_bytes());
+            return;
+        }
+        let mut options = flamegraph::Options::default();
+        options.title = TITLE.into();
+        options.subtitle = Some(note);
+        options.count_name = "sockets".into();
+        // Texts are black: the default colours are too dark for them.
+        options.colors = Palette::Basic(BasicPalette::Orange);
+        options.bgcolors = Some(BackgroundColor::Flat(Color::new(255, 255, 255)));
+        options.deterministic = true;
+        // The only error is that there are no lines, and writing to a vector does not fail.
+        let _ = flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), out);
     }
 
     fn text(&self) -> String {
@@ -159,11 +173,22 @@ impl HuntReport {
         out
     }
 
-    /// Of those that no path is known of: they would fill the picture.
-    fn unseen(&self) -> Option<String> {
-        let unseen = self.sites.iter().filter_map(|(id, site)| Some((id.err()?, site.ever)));
-        let counts: Vec<String> = unseen.map(|(why, count)| format!("{count}: {}", why.text())).collect();
-        (!counts.is_empty()).then(|| format!("Not shown: {}", counts.join("; ")))
+    /// How many sockets the flame graph shows, and how many it leaves out, with the reasons: sockets without a path are a number
+    /// in its heading, because a frame for them would take most of the width.
+    fn shown_and_left_out(&self) -> String {
+        let shown: usize = self.sites.values().filter(|site| site.opened.is_ok()).map(|site| site.ever).sum();
+        let unseen = self.sites.iter().filter_map(|(id, site)| Some((site.ever, id.err()?)));
+        let mut unseen: Vec<(usize, MissingStack)> = unseen.collect();
+        unseen.sort_by_key(|(count, why)| (std::cmp::Reverse(*count), *why));
+        // One line has room for two reasons.
+        let others: usize = unseen.iter().skip(2).map(|(count, _)| count).sum();
+        let named = unseen.iter().take(2).map(|(count, why)| format!("{count} ({})", why.text()));
+        let named: Vec<String> =
+            named.chain((others > 0).then(|| format!("{others} (other reasons)"))).collect();
+        if named.is_empty() {
+            return format!("{shown} {}", sockets(shown));
+        }
+        format!("{shown} {}. Not shown: {}", sockets(shown), named.join(", "))
     }
 
     fn folded(&self) -> Vec<String> {
@@ -200,6 +225,18 @@ impl Format for HuntReport {
             | Record::Resync(_) => {}
         }
     }
+}
+
+const TITLE: &str = "Call paths that opened sockets which were stuck";
+
+/// The picture where no path is known.
+fn without_paths(note: &str) -> String {
+    let (paper, ink) = (palette::PAPER.light, palette::INK.light);
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"1200\" height=\"80\" viewBox=\"0 0 1200 80\" font-family=\"monospace\" \
+         text-anchor=\"middle\"><rect width=\"1200\" height=\"80\" fill=\"{paper}\"/><text x=\"600\" y=\"26\" font-size=\"17\" \
+         fill=\"{ink}\">{TITLE}</text><text x=\"600\" y=\"54\" font-size=\"12\" fill=\"{ink}\">{note}</text></svg>\n"
+    )
 }
 
 fn sockets(count: usize) -> &'static str {
