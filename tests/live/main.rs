@@ -45,6 +45,7 @@ mod not_entered;
 mod otlp;
 mod owner_truth;
 mod owners;
+mod pictures;
 mod port_filter;
 mod pressure;
 mod protocols;
@@ -178,6 +179,7 @@ fn tests() -> Vec<Test> {
         nats::tests(),
         #[cfg(feature = "kafka")]
         kafka::tests(),
+        pictures::tests(),
         viewers::tests(),
         tutorial::tests(),
         protocols::tests(),

@@ -206,7 +206,7 @@ fn top() {
         let detail = tmux.wait_for("What to do");
         assert!(detail.contains("ESTABLISHED -> CLOSE_WAIT") && detail.contains(&mine), "{detail}");
         tmux.keys("d");
-        tmux.wait_for("1 now, 1 STUCK");
+        tmux.wait_for("1 STUCK");
         // The window becomes smaller, and the screen is drawn again.
         tmux.run(&["resize-window", "-x", "60", "-y", "20"]);
         tmux.keys("d");

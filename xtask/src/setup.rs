@@ -18,8 +18,13 @@ const TOOLS: [(&str, &str); 4] =
     [("ip", "iproute2"), ("bpftrace", "bpftrace"), ("bpftool", "bpftool"), ("tcpstates", "libbpf-tools")];
 
 /// Packages that some tests need; without them these tests are skipped.
-const MORE: [(&str, &str); 4] =
-    [("go", "golang-go"), ("tmux", "tmux"), ("dot", "graphviz"), ("chromium", "chromium")];
+const MORE: [(&str, &str); 5] = [
+    ("go", "golang-go"),
+    ("tmux", "tmux"),
+    ("dot", "graphviz"),
+    ("chromium", "chromium"),
+    ("rsvg-convert", "librsvg2-bin"),
+];
 
 /// Programs that some tests run (without them these tests are skipped), and their packages. An installed package would
 /// start a server, or replace another package. So the packages are only unpacked, below target/tools, with their

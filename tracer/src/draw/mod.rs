@@ -3,6 +3,8 @@
 mod diagram;
 mod escape;
 mod report;
+mod scale;
+mod theme;
 mod timeline;
 
 pub use diagram::{Diagram, Weights};

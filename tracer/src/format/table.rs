@@ -145,7 +145,7 @@ impl Table {
             Record::Stuck(stuck) => {
                 let reason = stuck.found.as_ref().map_or("", |found| found.1.why.as_str());
                 let text = format!("STUCK for {}{}", lower_bound(stuck.age), duration(stuck.age.ns));
-                let text = format!("{}  {}", self.paint("1;31", &text), readable(reason, SENTENCE));
+                let text = format!("{}  {}", self.paint(palette::STUCK_SGR, &text), readable(reason, SENTENCE));
                 (stuck.time_ns, &stuck.conn, one(self.state(stuck.state)), 1, text)
             }
             Record::Resolved(resolved) => {
@@ -160,7 +160,7 @@ impl Table {
                 }
                 let digits = if self.fields.first() == Some(&Field::Time) { 3 } else { 0 };
                 let time = self.time(lost.time_ns, digits);
-                return Some(self.layout.row(&[time], 1, &self.paint("1;31", &text)));
+                return Some(self.layout.row(&[time], 1, &self.paint(palette::STUCK_SGR, &text)));
             }
             Record::Aggregate(_) | Record::Start(_) | Record::Stop(_) => return None,
         };

@@ -1,6 +1,7 @@
 //! The diagram for Mermaid and Graphviz, which do the layout.
 
 use super::{ARROWS, Diagram, PLACES};
+use crate::display::palette;
 
 impl Diagram {
     /// A Mermaid state diagram.
@@ -11,7 +12,7 @@ impl Diagram {
         for arrow in &ARROWS {
             let (from, to) = arrow.way;
             // In Mermaid a colon or a semicolon ends a label.
-            let label = self.label(arrow).replace([':', ';'], ",");
+            let label = self.label(arrow).join(" ").replace([':', ';'], ",");
             out.push_str(&format!("    {from} --> {to} : {label}\n"));
         }
         for ((from, to), weight) in self.others() {
@@ -28,7 +29,7 @@ impl Diagram {
                 out.push_str(&format!("    class {} stuck\n", place.state));
             }
         }
-        out.push_str("    classDef stuck stroke:#d55e00,stroke-width:3px\n");
+        out.push_str(&format!("    classDef stuck stroke:{},stroke-width:3px\n", palette::STUCK.light));
         out
     }
 
@@ -47,9 +48,9 @@ impl Diagram {
             let now = self.now_text(place);
             let label = if now.is_empty() { name.to_owned() } else { format!("{name}\\n{now}") };
             let colour = match (self.now(place).1 > 0, self.is_lit(place)) {
-                (true, _) => ", color=\"#d55e00\", penwidth=3",
-                (false, false) => ", color=gray70, fontcolor=gray50",
-                (false, true) => "",
+                (true, _) => format!(", color=\"{}\", penwidth=3", palette::STUCK.light),
+                (false, false) => format!(", {}", faint()),
+                (false, true) => String::new(),
             };
             out.push_str(&format!("    {id} [label=\"{label}\"{colour}];\n"));
         }
@@ -57,12 +58,15 @@ impl Diagram {
             let (from, to) = arrow.way;
             let count = self.count(arrow.way);
             let style = match (self.weights.is_some(), count) {
-                (true, 0) => ", color=gray70, fontcolor=gray50".to_owned(),
+                (true, 0) => format!(", {}", faint()),
                 (true, count) => format!(", penwidth={:.1}", self.thickness(count)),
                 (false, _) => String::new(),
             };
             let to = if to.name() == "CLOSE" && from.name() != "SYN_SENT" { "END" } else { to.name() };
-            out.push_str(&format!("    {from} -> {to} [label={}{style}];\n", quoted(&self.label(arrow))));
+            out.push_str(&format!(
+                "    {from} -> {to} [label={}{style}];\n",
+                quoted(&self.label(arrow).join(" "))
+            ));
         }
         for ((from, to), weight) in self.others() {
             let to = if to == "CLOSE" { "END" } else { to };
@@ -79,6 +83,11 @@ impl Diagram {
     pub(super) fn thickness(&self, count: u64) -> f64 {
         1.0 + (count.max(1) as f64).log10()
     }
+}
+
+/// The attributes of what did not happen.
+fn faint() -> String {
+    format!("color=\"{}\", fontcolor=\"{}\"", palette::FAINT.light, palette::DIM.light)
 }
 
 fn quoted(text: &str) -> String {

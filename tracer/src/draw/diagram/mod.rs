@@ -1,4 +1,4 @@
-//! Draws the state machine: RFC 9293's figure 5, with Linux's additions below it. Text and SVG share one geometry in character
+//! Draws the state machine: RFC 9293's figure 5, with Linux's additions as notes. Text and SVG share one geometry in character
 //! cells. Counts and times may be added.
 
 mod graph;
@@ -19,9 +19,9 @@ use State::{
 };
 
 /// Columns and rows of a box.
-const BOX: (usize, usize) = (17, 4);
-/// Columns and rows of the picture.
-const SIZE: (usize, usize) = (94, 40);
+const BOX: (usize, usize) = (15, 4);
+/// Columns and rows of the picture, which fits a terminal of 80 columns.
+const SIZE: (usize, usize) = (79, 40);
 
 /// The box of a state, by its upper left corner. CLOSE has two boxes: at the top for the beginning, at the bottom for the end.
 struct StateBox {
@@ -31,9 +31,9 @@ struct StateBox {
     is_end: bool,
 }
 
-const LEFT: usize = 1;
-const MIDDLE: usize = 38;
-const RIGHT: usize = 75;
+const LEFT: usize = 2;
+const MIDDLE: usize = 33;
+const RIGHT: usize = 64;
 
 const fn place(state: State, x: usize, y: usize) -> StateBox {
     StateBox { state, at: (x, y), is_end: false }
@@ -54,12 +54,25 @@ const PLACES: [StateBox; 12] = [
     StateBox { state: Close, at: (RIGHT, 36), is_end: true },
 ];
 
+/// Where a label is, beside its line.
+#[derive(Clone, Copy)]
+enum LabelAt {
+    /// It begins in this cell, to the right of a vertical line or above or below a horizontal one.
+    Begins(usize, usize),
+    /// It ends in this cell, to the left of a vertical line.
+    Ends(usize, usize),
+    /// It begins in this cell, with its count in the row below, where there is little room.
+    Two(usize, usize),
+}
+
+use LabelAt::{Begins, Ends, Two};
+
 /// An arrow: its corners from start to head, its label, and the position of the label.
 struct Arrow {
     way: (State, State),
     corners: &'static [(usize, usize)],
     label: &'static str,
-    label_at: (usize, usize),
+    label_at: LabelAt,
 }
 
 const fn arrow(
@@ -67,32 +80,44 @@ const fn arrow(
     to: State,
     corners: &'static [(usize, usize)],
     label: &'static str,
-    label_at: (usize, usize),
+    label_at: LabelAt,
 ) -> Arrow {
     Arrow { way: (from, to), corners, label, label_at }
 }
 
 const ARROWS: [Arrow; 18] = [
-    arrow(Close, Listen, &[(37, 1), (9, 1), (9, 5)], "listen()", (11, 3)),
-    arrow(Close, SynSent, &[(55, 1), (83, 1), (83, 5)], "connect()", (64, 3)),
-    arrow(Listen, SynRecv, &[(9, 10), (9, 11)], "SYN", (11, 10)),
-    arrow(SynSent, SynRecv, &[(79, 10), (79, 13), (18, 13)], "SYN: both open", (40, 12)),
-    arrow(SynRecv, Established, &[(9, 16), (9, 19), (37, 19)], "ACK", (20, 18)),
-    arrow(SynSent, Established, &[(83, 10), (83, 19), (55, 19)], "SYN-ACK", (60, 18)),
-    arrow(SynRecv, FinWait1, &[(4, 16), (4, 23)], "close()", (6, 21)),
-    arrow(Established, FinWait1, &[(37, 20), (13, 20), (13, 23)], "close()", (17, 22)),
-    arrow(Established, CloseWait, &[(55, 20), (83, 20), (83, 23)], "FIN", (66, 22)),
-    arrow(FinWait1, FinWait2, &[(9, 28), (9, 29)], "ACK", (11, 28)),
-    arrow(FinWait1, Closing, &[(18, 25), (46, 25), (46, 29)], "FIN", (48, 27)),
-    arrow(FinWait1, TimeWait, &[(18, 26), (26, 26), (26, 37), (37, 37)], "FIN+ACK", (28, 28)),
-    arrow(FinWait2, TimeWait, &[(9, 34), (9, 38), (37, 38)], "FIN", (11, 36)),
-    arrow(Closing, TimeWait, &[(46, 34), (46, 35)], "ACK", (48, 34)),
-    arrow(CloseWait, LastAck, &[(83, 28), (83, 29)], "close()", (64, 28)),
-    arrow(LastAck, Close, &[(83, 34), (83, 35)], "ACK", (64, 34)),
-    arrow(TimeWait, Close, &[(55, 37), (74, 37)], "60 s", (57, 38)),
+    arrow(Close, Listen, &[(32, 1), (9, 1), (9, 5)], "listen()", Begins(11, 3)),
+    arrow(Close, SynSent, &[(48, 1), (71, 1), (71, 5)], "connect()", Ends(69, 3)),
+    arrow(Listen, SynRecv, &[(9, 10), (9, 11)], "SYN", Begins(11, 10)),
+    arrow(SynSent, SynRecv, &[(67, 10), (67, 13), (17, 13)], "SYN: both open", Begins(33, 12)),
+    arrow(SynRecv, Established, &[(13, 16), (13, 19), (32, 19)], "ACK", Begins(15, 18)),
+    arrow(SynSent, Established, &[(71, 10), (71, 19), (48, 19)], "SYN-ACK", Ends(69, 18)),
+    arrow(SynRecv, FinWait1, &[(1, 14), (0, 14), (0, 25), (1, 25)], "close()", Two(2, 20)),
+    arrow(Established, FinWait1, &[(32, 20), (13, 20), (13, 23)], "close()", Begins(15, 22)),
+    arrow(Established, CloseWait, &[(48, 20), (71, 20), (71, 23)], "FIN", Ends(69, 22)),
+    arrow(FinWait1, FinWait2, &[(9, 28), (9, 29)], "ACK", Begins(11, 28)),
+    arrow(FinWait1, Closing, &[(17, 25), (40, 25), (40, 29)], "FIN", Begins(42, 27)),
+    arrow(FinWait1, TimeWait, &[(17, 26), (27, 26), (27, 37), (32, 37)], "FIN+ACK", Two(29, 28)),
+    arrow(FinWait2, TimeWait, &[(9, 34), (9, 38), (32, 38)], "FIN", Begins(11, 36)),
+    arrow(Closing, TimeWait, &[(40, 34), (40, 35)], "ACK", Two(42, 34)),
+    arrow(CloseWait, LastAck, &[(71, 28), (71, 29)], "close()", Ends(69, 28)),
+    arrow(LastAck, Close, &[(71, 34), (71, 35)], "ACK", Ends(69, 34)),
+    arrow(TimeWait, Close, &[(48, 37), (63, 37)], "60 s", Two(49, 38)),
     // In the empty corner.
-    arrow(SynSent, Close, &[(74, 7), (46, 7), (46, 4)], "refused, timeout", (48, 5)),
+    arrow(SynSent, Close, &[(63, 7), (40, 7), (40, 4)], "refused, timeout", Two(42, 5)),
 ];
+
+/// The transitions of [`EDGES`] that have no arrow, and what causes them.
+const NOT_DRAWN: [((State, State), &str); 2] =
+    [((SynRecv, CloseWait), "FIN"), ((FinWait2, Close), "no FIN within net.ipv4.tcp_fin_timeout")];
+
+/// The notes below the picture.
+struct Notes {
+    /// Transitions that have no arrow.
+    not_drawn: Vec<String>,
+    /// What the labels mean.
+    legend: &'static str,
+}
 
 /// Counts and times from records.
 #[derive(Clone, Debug, Default)]
@@ -156,10 +181,14 @@ impl Diagram {
         weights.and_then(|weights| weights.ways.get(&(from.name(), to.name()))).map_or(0, |(count, _)| *count)
     }
 
-    /// The label of an arrow, with its count and time.
-    fn label(&self, arrow: &Arrow) -> String {
+    /// The label of an arrow, with its count and time, in one line or two.
+    fn label(&self, arrow: &Arrow) -> Vec<String> {
         let weight = self.weight(arrow.way);
-        if weight.is_empty() { arrow.label.to_owned() } else { format!("{} {weight}", arrow.label) }
+        match arrow.label_at {
+            _ if weight.is_empty() => vec![arrow.label.to_owned()],
+            Two(..) => vec![arrow.label.to_owned(), weight],
+            Begins(..) | Ends(..) => vec![format!("{} {weight}", arrow.label)],
+        }
     }
 
     /// `12x 350us`; empty if the count is 0.
@@ -183,6 +212,17 @@ impl Diagram {
         }
     }
 
+    /// The same, short enough for a box.
+    fn short_now_text(&self, place: &StateBox) -> String {
+        let (now, stuck) = self.now(place);
+        match (now, stuck) {
+            (0, _) => String::new(),
+            (now, 0) => format!("{} now", number(now)),
+            (0..100, 1..100) if now > stuck => format!("{stuck} of {now} STUCK"),
+            (_, stuck) => format!("{} STUCK", number(stuck)),
+        }
+    }
+
     /// Whether to highlight a box.
     fn is_lit(&self, place: &StateBox) -> bool {
         !self.lit
@@ -199,7 +239,7 @@ impl Diagram {
             || (place.is_end && self.others().iter().any(|(way, _)| way.1 == "CLOSE"))
     }
 
-    /// Transitions without an arrow: Linux's additions and direct ends. Without counts, those of [`EDGES`](crate::knowledge::EDGES).
+    /// Transitions without an arrow: Linux's additions and direct ends. Without counts, those of [`EDGES`].
     fn others(&self) -> Vec<(StatePair, String)> {
         let drawn =
             |way: StatePair| ARROWS.iter().any(|arrow| (arrow.way.0.name(), arrow.way.1.name()) == way);
@@ -216,23 +256,22 @@ impl Diagram {
         }
     }
 
-    /// The line below the picture with transitions that have no arrow.
-    fn footnotes(&self) -> Vec<String> {
-        let mut lines: Vec<String> = Vec::new();
+    fn notes(&self) -> Notes {
+        let mut not_drawn: Vec<String> = Vec::new();
         for ((from, to), weight) in self.others() {
-            let is_known = EDGES.iter().any(|edge| (edge.from.name(), edge.to.name()) == (from, to));
-            let at_once = if is_known { "" } else { " at once" };
-            lines.push(format!("{from} -> {to}{at_once} {weight}").trim_end().to_owned());
+            let cause = NOT_DRAWN.iter().find(|((other, then), _)| (other.name(), then.name()) == (from, to));
+            let cause = cause.map_or_else(String::new, |(_, cause)| format!(": {cause}"));
+            not_drawn.push(format!("{from} -> {to}{cause} {weight}").trim_end().to_owned());
         }
-        if self.weights.is_some() {
-            lines.push(
-                "12x 350us: it happened twelve times; half of them were in the state before for up to 350us"
-                    .into(),
-            );
+        if self.weights.is_none() {
+            not_drawn.push("every state but CLOSE -> CLOSE: reset, timeout, or `ss -K`".to_owned());
+        }
+        let legend = if self.weights.is_some() {
+            "12x 350us: 12 transitions; the median time in the state before was 350us"
         } else {
-            lines.push("every state but CLOSE -> CLOSE at once: reset, timeout, or ended by `ss -K`".into());
-        }
-        lines
+            "listen(), connect(), close(): system calls. SYN, ACK, FIN: segments received"
+        };
+        Notes { not_drawn, legend }
     }
 }
 
@@ -265,13 +304,14 @@ mod tests {
     }
 
     #[test]
-    fn every_way_is_an_arrow_or_a_footnote() {
+    fn every_way_is_an_arrow_or_a_note() {
         let diagram = Diagram::default();
         let others = diagram.others();
         for edge in EDGES {
             let way = (edge.from.name(), edge.to.name());
             let drawn = ARROWS.iter().any(|arrow| (arrow.way.0.name(), arrow.way.1.name()) == way);
-            assert!(drawn || others.iter().any(|(other, _)| *other == way), "{way:?}");
+            let noted = NOT_DRAWN.iter().any(|(other, _)| (other.0.name(), other.1.name()) == way);
+            assert!(drawn != noted && (drawn || others.iter().any(|(other, _)| *other == way)), "{way:?}");
         }
     }
 }

@@ -1,105 +1,174 @@
-//! The diagram as a self-contained SVG: no script, no embedded font, light or dark as the reader's system.
+//! The diagram as an SVG without scripts and fonts of its own.
 
-use super::{ARROWS, BOX, Diagram, PLACES, SIZE, StateBox};
-use crate::draw::escape;
+use super::{ARROWS, Arrow, BOX, Diagram, LabelAt, PLACES, SIZE, StateBox};
+use crate::{
+    display::palette::{self, Shade},
+    draw::{
+        escape,
+        theme::{self, fill, frame, stroke},
+    },
+};
 
 /// Pixels of a character cell.
 const CELL: (f64, f64) = (9.6, 19.0);
-/// Around the picture.
+/// Pixels around the picture.
 const MARGIN: f64 = 14.0;
-/// Of a line of text.
+/// Pixels from one line of text to the next.
 const LINE: f64 = 20.0;
-
-/// The colours: of the reader's system, and for print.
-const STYLE: &str = ".tcp{--ink:#1f2328;--dim:#8c959f;--line:#57606a;--paper:#fff;--box:#f6f8fa;--stuck:#d55e00;--lit:#0072b2;\
-background:var(--paper);font-family:ui-sans-serif,system-ui,'Segoe UI','DejaVu Sans',sans-serif}\
-@media(prefers-color-scheme:dark){.tcp{--ink:#e6edf3;--dim:#6e7681;--line:#9198a1;--paper:#0d1117;--box:#161b22;--stuck:#ff9e64;--lit:#56b4e9}}\
-.tcp .b{fill:var(--box);stroke:var(--line);stroke-width:1.5}.tcp .n{font-weight:600;font-size:14px;fill:var(--ink);text-anchor:middle}\
-.tcp .s{font-size:12px;fill:var(--ink);text-anchor:middle}.tcp .a{fill:none;stroke:var(--line)}.tcp .h{fill:var(--line)}.tcp .l{font-size:12px;fill:var(--ink);\
-paint-order:stroke;stroke:var(--paper);stroke-width:4px;stroke-linejoin:round}.tcp .dim{opacity:.4}.tcp .lit .b{stroke:var(--lit);stroke-width:2.5}\
-.tcp .lit .a{stroke:var(--lit)}.tcp .lit .h{fill:var(--lit)}.tcp .stuck .b{stroke:var(--stuck);stroke-width:3.5}.tcp .stuck .s{fill:var(--stuck);font-weight:700}\
-.tcp .t{font-size:16px;font-weight:600;fill:var(--ink)}.tcp .f{font-size:12px;fill:var(--ink)}";
+/// Characters of a title in one line.
+const TITLE: usize = 66;
 
 impl Diagram {
     /// As SVG.
     #[must_use]
     pub fn svg(&self) -> String {
-        let footnotes = self.footnotes();
-        let head = if self.title.is_empty() { 0.0 } else { LINE + 10.0 };
+        let title = match (self.title.as_str(), &self.weights) {
+            ("", None) => "The states of a TCP connection on Linux",
+            (title, _) => title,
+        };
+        let lines = theme::wrapped(title, TITLE);
+        let head = theme::title_height(&lines);
         let width = SIZE.0 as f64 * CELL.0 + 2.0 * MARGIN;
-        let picture = SIZE.1 as f64 * CELL.1;
-        let height = picture + head + (footnotes.len() as f64 + 1.0) * LINE + 2.0 * MARGIN;
-        let mut out = format!(
-            "<svg class=\"tcp\" xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" height=\"{height:.0}\" \
-             role=\"img\" aria-label=\"TCP state diagram\"><style>{STYLE}</style>\n"
-        );
-        if head > 0.0 {
-            let y = MARGIN + 14.0;
-            out.push_str(&format!(
-                "<text class=\"t\" x=\"{MARGIN}\" y=\"{y}\">{}</text>\n",
-                escape(&self.title)
-            ));
-        }
+        let picture = SIZE.1 as f64 * CELL.1 + 12.0;
+        let (below, below_height) = self.below(picture, width - 2.0 * MARGIN);
+        let height = head + picture + below_height + 2.0 * MARGIN;
+        let mut out = theme::svg((width, height), "tcp", if title.is_empty() { "TCP states" } else { title });
+        out.push_str(&theme::title(&lines, MARGIN));
         out.push_str(&format!("<g transform=\"translate({MARGIN} {:.0})\">\n", MARGIN + head));
-        let (mut shapes, mut labels) = (String::new(), String::new());
-        for arrow in &ARROWS {
-            let count = self.count(arrow.way);
-            let class = match (self.weights.is_some(), count) {
-                (true, 0) => " class=\"dim\"",
-                (true, _) if self.lit => " class=\"lit\"",
-                _ => "",
-            };
-            let thickness = if self.weights.is_some() { self.thickness(count) } else { 1.5 };
-            shapes.push_str(&format!("<g{class}>{}</g>\n", path(arrow.corners, thickness)));
-            let (x, y) = centre(arrow.label_at);
-            let text = escape(&self.label(arrow));
-            labels.push_str(&format!(
-                "<g{class}><text class=\"l\" x=\"{:.0}\" y=\"{:.0}\">{text}</text></g>\n",
-                x - CELL.0 / 2.0,
-                y + 4.0
-            ));
-        }
-        out.push_str(&shapes);
+        ARROWS.iter().for_each(|arrow| out.push_str(&self.svg_arrow(arrow)));
         PLACES.iter().for_each(|place| out.push_str(&self.svg_box(place)));
-        out.push_str(&labels);
-        for (at, line) in footnotes.iter().enumerate() {
-            let y = picture + (at as f64 + 1.0) * LINE;
-            out.push_str(&format!("<text class=\"f\" x=\"0\" y=\"{y:.0}\">{}</text>\n", escape(line)));
-        }
+        out.push_str(&below);
         out.push_str("</g></svg>\n");
         out
     }
 
+    fn svg_arrow(&self, arrow: &Arrow) -> String {
+        let count = self.count(arrow.way);
+        let (line, text) = match (self.weights.is_some(), count) {
+            (true, 0) => (palette::FAINT, palette::DIM),
+            (true, _) if self.lit => (palette::LIT, palette::INK),
+            _ => (palette::LINE, palette::INK),
+        };
+        let thickness = if self.weights.is_some() { self.thickness(count) } else { 1.5 };
+        let dashes = if self.weights.is_some() && count == 0 { " stroke-dasharray=\"4 4\"" } else { "" };
+        let (from, to) = arrow.way;
+        let mut out = format!("<g data-way=\"{from} {to}\">{}", path(arrow.corners, thickness, line, dashes));
+        let (anchor, (x, y)) = match arrow.label_at {
+            LabelAt::Begins(x, y) | LabelAt::Two(x, y) => ("start", (x, y)),
+            LabelAt::Ends(x, y) => ("end", (x + 1, y)),
+        };
+        for (row, label) in self.label(arrow).iter().enumerate() {
+            out.push_str(&format!(
+                "<text {} text-anchor=\"{anchor}\" x=\"{:.0}\" y=\"{:.0}\">{}</text>",
+                fill(text),
+                x as f64 * CELL.0,
+                (y + row) as f64 * CELL.1 + 13.5 - row as f64 * 4.0,
+                escape(label)
+            ));
+        }
+        out.push_str("</g>\n");
+        out
+    }
+
     fn svg_box(&self, place: &StateBox) -> String {
-        let class = match (self.now(place).1 > 0, self.is_lit(place), self.lit) {
-            (true, ..) => "stuck",
-            (_, false, _) => "dim",
-            (_, _, true) => "lit",
-            _ => "",
+        let is_stuck = self.now(place).1 > 0;
+        let (line, thickness, text) = match (is_stuck, self.is_lit(place), self.lit) {
+            (true, ..) => (palette::STUCK, 3.5, palette::INK),
+            (_, false, _) => (palette::FAINT, 1.5, palette::DIM),
+            (_, _, true) => (palette::LIT, 2.5, palette::INK),
+            _ => (palette::LINE, 1.5, palette::INK),
         };
         let (x, y) = (place.at.0 as f64 * CELL.0, place.at.1 as f64 * CELL.1);
         let (width, height) = (BOX.0 as f64 * CELL.0, BOX.1 as f64 * CELL.1);
         let middle = x + width / 2.0;
         let mut out = format!(
-            "<g class=\"{class}\"><rect class=\"b\" x=\"{x:.1}\" y=\"{:.1}\" width=\"{width:.1}\" height=\"{:.1}\" rx=\"10\"/>",
+            "<g data-state=\"{}\"><rect {} stroke-width=\"{thickness}\" x=\"{x:.1}\" y=\"{:.1}\" width=\"{width:.1}\" height=\"{:.1}\" rx=\"10\"/>",
+            place.state.name(),
+            frame(palette::BOX, line),
             y + 4.0,
             height - 8.0
         );
-        let below = self.now_text(place);
+        let below = self.short_now_text(place);
         let name_y = y + height / 2.0 + if below.is_empty() { 5.0 } else { -4.0 };
         out.push_str(&format!(
-            "<text class=\"n\" x=\"{middle:.1}\" y=\"{name_y:.1}\">{}</text>",
+            "<text {} font-size=\"14\" font-weight=\"600\" text-anchor=\"middle\" x=\"{middle:.1}\" y=\"{name_y:.1}\">{}</text>",
+            fill(text),
             place.state.name()
         ));
         if !below.is_empty() {
             out.push_str(&format!(
-                "<text class=\"s\" x=\"{middle:.1}\" y=\"{:.1}\">{below}</text>",
+                "<text {} font-weight=\"{}\" text-anchor=\"middle\" x=\"{middle:.1}\" y=\"{:.1}\">{below}</text>",
+                fill(if is_stuck { palette::STUCK } else { palette::INK }),
+                if is_stuck { 700 } else { 400 },
                 name_y + 19.0
             ));
         }
         out.push_str("</g>\n");
         out
     }
+
+    /// The notes and the legend from `top` on, in a frame of this width; and their height.
+    fn below(&self, top: f64, width: f64) -> (String, f64) {
+        let notes = self.notes();
+        let mut out = String::new();
+        let mut y = top;
+        if !notes.not_drawn.is_empty() {
+            let height = (notes.not_drawn.len() as f64 + 1.0) * LINE + 14.0;
+            out.push_str(&format!(
+                "<g data-note=\"not drawn\"><rect {} x=\"0\" y=\"{y:.0}\" width=\"{width:.0}\" height=\"{height:.0}\" rx=\"6\"/>",
+                frame(palette::BOX, palette::RULE)
+            ));
+            let lines = std::iter::once("Not drawn").chain(notes.not_drawn.iter().map(String::as_str));
+            for (at, line) in lines.enumerate() {
+                let weight = if at == 0 { 600 } else { 400 };
+                let text_y = y + 20.0 + at as f64 * LINE;
+                out.push_str(&text_at((12.0, text_y), weight, line));
+            }
+            out.push_str("</g>\n");
+            y += height + 10.0;
+        }
+        out.push_str(&text_at((0.0, y + 14.0), 400, notes.legend));
+        y += LINE;
+        if self.weights.is_some() {
+            out.push_str(&self.samples(y + 14.0));
+            y += LINE;
+        }
+        (out, y - top)
+    }
+
+    /// A sample of each kind of line and frame.
+    fn samples(&self, y: f64) -> String {
+        let (what, shade) = if self.lit {
+            ("the path of this connection", palette::LIT)
+        } else {
+            ("the thicker, the more transitions", palette::LINE)
+        };
+        let line = |x: f64, shade: Shade, more: &str| {
+            format!("<path {} {more} d=\"M{x} {1:.0}H{2}\"/>", stroke(shade), y - 4.0, x + 34.0)
+        };
+        let frame = format!(
+            "<rect {} stroke-width=\"3\" x=\"462\" y=\"{:.0}\" width=\"32\" height=\"12\" rx=\"4\"/>",
+            frame(palette::BOX, palette::STUCK),
+            y - 10.0
+        );
+        [
+            line(0.0, shade, "stroke-width=\"3\""),
+            text_at((42.0, y), 400, what),
+            line(280.0, palette::FAINT, "stroke-dasharray=\"4 4\""),
+            text_at((322.0, y), 400, "no transition"),
+            frame,
+            text_at((502.0, y), 400, "connections are stuck"),
+        ]
+        .concat()
+    }
+}
+
+fn text_at((x, y): (f64, f64), weight: u32, text: &str) -> String {
+    format!(
+        "<text {} font-weight=\"{weight}\" x=\"{x:.0}\" y=\"{y:.0}\">{}</text>\n",
+        fill(palette::INK),
+        escape(text)
+    )
 }
 
 /// The middle of a cell.
@@ -108,11 +177,11 @@ fn centre((x, y): (usize, usize)) -> (f64, f64) {
 }
 
 /// A line, and its head.
-fn path(corners: &[(usize, usize)], thickness: f64) -> String {
+fn path(corners: &[(usize, usize)], thickness: f64, shade: Shade, more: &str) -> String {
     let mut points: Vec<(f64, f64)> = corners.iter().map(|corner| centre(*corner)).collect();
     let (last, before) = (points[points.len() - 1], points[points.len() - 2]);
     let direction = toward(before, last);
-    // From box to box: cells beside a box are half a cell away, and boxes are a little smaller than theirs.
+    // From box to box: cells beside a box are half a cell away, and boxes are a little smaller than their cells.
     let first = points[0];
     let from = toward(first, points[1]);
     points[0] = (first.0 - from.0 * CELL.0 / 2.0, first.1 - from.1 * (CELL.1 / 2.0 + 4.0));
@@ -125,8 +194,10 @@ fn path(corners: &[(usize, usize)], thickness: f64) -> String {
     let half = size / 2.2;
     let (wing_x, wing_y) = (direction.1 * half, direction.0 * half);
     format!(
-        "<path class=\"a\" stroke-width=\"{thickness:.1}\" d=\"M{}\"/><path class=\"h\" d=\"M{:.1} {:.1}L{:.1} {:.1}L{:.1} {:.1}Z\"/>",
+        "<path {} stroke-width=\"{thickness:.1}\"{more} d=\"M{}\"/><path {} d=\"M{:.1} {:.1}L{:.1} {:.1}L{:.1} {:.1}Z\"/>",
+        stroke(shade),
         text.join("L"),
+        fill(shade),
         tip.0,
         tip.1,
         neck.0 + wing_x,

@@ -1,7 +1,7 @@
 //! The diagram for a terminal, with box-drawing characters.
 
-use super::{ARROWS, BOX, Diagram, PLACES, SIZE, StateBox};
-use crate::{display::number, model::State};
+use super::{ARROWS, Arrow, BOX, Diagram, LabelAt, PLACES, SIZE, StateBox};
+use crate::{display::palette, model::State};
 
 /// The style of a cell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,13 +15,13 @@ enum CellStyle {
 }
 
 impl CellStyle {
-    /// SGR parameters, as in the table; stuck ones are bold.
+    /// Parameters of SGR.
     fn code(self) -> &'static str {
         match self {
-            Self::Plain => "",
-            Self::Dim => "\x1b[2m",
-            Self::Bold => "\x1b[1m",
-            Self::Stuck => "\x1b[1;31m",
+            Self::Plain => "0",
+            Self::Dim => "2",
+            Self::Bold => "1",
+            Self::Stuck => palette::STUCK_SGR,
         }
     }
 }
@@ -119,8 +119,10 @@ impl Canvas {
             let mut now = CellStyle::Plain;
             for (c, style) in &row[..end] {
                 if styled && *style != now {
-                    out.push_str(if now == CellStyle::Plain { "" } else { "\x1b[0m" });
-                    out.push_str(style.code());
+                    // A style adds to the one before it.
+                    let end =
+                        if now == CellStyle::Plain || *style == CellStyle::Plain { "" } else { "\x1b[0m" };
+                    out.push_str(&format!("{end}\x1b[{}m", style.code()));
                     now = *style;
                 }
                 out.push(*c);
@@ -135,34 +137,74 @@ impl Canvas {
 }
 
 impl Diagram {
-    /// As text, 94 columns wide; `styled` for a terminal.
+    /// As text, at most 79 columns wide below the title; `styled` for a terminal.
     #[must_use]
     pub fn text(&self, styled: bool) -> String {
         let mut canvas = Canvas::new();
-        for arrow in &ARROWS {
-            let style = match (self.weights.is_some(), self.count(arrow.way)) {
-                (true, 0) => CellStyle::Dim,
-                (true, _) => CellStyle::Bold,
-                (false, _) => CellStyle::Plain,
-            };
-            canvas.arrow(arrow.corners, style);
-            let (x, y) = arrow.label_at;
-            let style = if style == CellStyle::Bold { CellStyle::Plain } else { style };
-            canvas.text(x, y, &self.label(arrow), style);
-        }
-        for place in &PLACES {
-            self.draw_box(place, &mut canvas);
-        }
+        ARROWS.iter().for_each(|arrow| canvas.arrow(arrow.corners, self.arrow_style(arrow)));
+        ARROWS.iter().for_each(|arrow| self.draw_label(arrow, &mut canvas));
+        PLACES.iter().for_each(|place| self.draw_box(place, &mut canvas));
         let mut out = String::new();
         if !self.title.is_empty() {
             out.push_str(&format!("{}\n\n", self.title));
         }
         out.push_str(&canvas.into_text(styled));
-        out.push('\n');
-        for line in self.footnotes() {
+        let notes = self.notes();
+        if !notes.not_drawn.is_empty() {
+            out.push_str("\nNot drawn:\n");
+            notes.not_drawn.iter().for_each(|line| out.push_str(&format!("  {line}\n")));
+        }
+        out.push_str(&format!("\n{}\n", notes.legend));
+        out
+    }
+
+    /// How many columns the text needs.
+    #[must_use]
+    pub fn columns(&self) -> usize {
+        SIZE.0
+    }
+
+    /// The states and transitions with counts as a list, for less than [`Diagram::columns`] columns.
+    #[must_use]
+    pub fn list(&self, width: usize) -> String {
+        let mut out = String::new();
+        for place in PLACES.iter().filter(|place| !place.is_end) {
+            let now = self.short_now_text(place);
+            out.push_str(format!("{} {now}", place.state.name()).trim_end());
+            out.push('\n');
+            for arrow in ARROWS.iter().filter(|arrow| arrow.way.0 == place.state && self.count(arrow.way) > 0)
+            {
+                let line = format!("  -> {:<12}{}", arrow.way.1.name(), self.label(arrow).join(" "));
+                out.extend(line.chars().take(width));
+                out.push('\n');
+            }
+        }
+        for line in self.notes().not_drawn {
             out.push_str(&format!("{line}\n"));
         }
         out
+    }
+
+    fn arrow_style(&self, arrow: &Arrow) -> CellStyle {
+        match (self.weights.is_some(), self.count(arrow.way)) {
+            (true, 0) => CellStyle::Dim,
+            (true, _) => CellStyle::Bold,
+            (false, _) => CellStyle::Plain,
+        }
+    }
+
+    fn draw_label(&self, arrow: &Arrow, canvas: &mut Canvas) {
+        let style = match self.arrow_style(arrow) {
+            CellStyle::Dim => CellStyle::Dim,
+            _ => CellStyle::Plain,
+        };
+        for (row, line) in self.label(arrow).iter().enumerate() {
+            let (x, y) = match arrow.label_at {
+                LabelAt::Begins(x, y) | LabelAt::Two(x, y) => (x, y),
+                LabelAt::Ends(x, y) => ((x + 1).saturating_sub(line.chars().count()), y),
+            };
+            canvas.text(x, y + row, line, style);
+        }
     }
 
     fn draw_box(&self, place: &StateBox, canvas: &mut Canvas) {
@@ -178,18 +220,61 @@ impl Diagram {
         let bar = "─".repeat(width - 2);
         canvas.text(x, y, &format!("╭{bar}╮"), style);
         canvas.text(x, y + 1, &format!("│{:^1$}│", place.state.name(), width - 2), style);
-        let below = match (now, stuck) {
-            (0, _) => String::new(),
-            (now, 0) => format!("{} now", number(now)),
-            (now, stuck) => format!("{} now, {} STUCK", number(now), number(stuck)),
-        };
-        let below =
-            if below.chars().count() > width - 2 { format!("{} STUCK", number(stuck)) } else { below };
+        let below = self.short_now_text(place);
         canvas.text(x, y + 2, &format!("│{below:^0$}│", width - 2), style);
         canvas.text(x, y + height - 1, &format!("╰{bar}╯"), style);
         if place.state == State::Close && self.weights.is_none() {
-            let role = if place.is_end { "the end" } else { "the beginning" };
+            let role = if place.is_end { "the end" } else { "the start" };
             canvas.text(x + 1, y + 2, &format!("{role:^0$}", width - 2), CellStyle::Dim);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::draw::Weights;
+
+    /// A diagram with this count and time at each arrow, and its cells without and with labels.
+    fn cells(count: u64, ns: u64) -> (Diagram, [Vec<Vec<char>>; 2]) {
+        let ways = ARROWS.iter().map(|arrow| ((arrow.way.0.name(), arrow.way.1.name()), (count, Some(ns))));
+        let weights = Weights { ways: ways.collect(), ..Weights::default() };
+        let diagram = Diagram::weighed(weights, String::new());
+        let mut canvas = Canvas::new();
+        ARROWS.iter().for_each(|arrow| canvas.arrow(arrow.corners, CellStyle::Plain));
+        PLACES.iter().for_each(|place| diagram.draw_box(place, &mut canvas));
+        let letters =
+            |canvas: &Canvas| canvas.cells.iter().map(|row| row.iter().map(|(c, _)| *c).collect()).collect();
+        let lines = letters(&canvas);
+        ARROWS.iter().for_each(|arrow| diagram.draw_label(arrow, &mut canvas));
+        let labelled = letters(&canvas);
+        (diagram, [lines, labelled])
+    }
+
+    #[test]
+    fn labels_cover_no_line_no_box_and_no_other_label() {
+        for (count, ns) in [(1, 9), (999, 350_000), (12_345, 59_000)] {
+            let (diagram, [lines, labelled]) = cells(count, ns);
+            for (before, after) in lines.iter().flatten().zip(labelled.iter().flatten()) {
+                assert!(*before == ' ' || before == after, "{before} is now {after} at {count}x {ns}");
+            }
+            let text: Vec<String> = labelled.iter().map(|row| row.iter().collect()).collect();
+            for label in ARROWS.iter().flat_map(|arrow| diagram.label(arrow)) {
+                let whole = |row: &String| row.contains(&format!(" {label} ")) || row.ends_with(&label);
+                assert!(text.iter().any(whole), "{label} is not whole: {text:#?}");
+            }
+        }
+        // A label that is too long covers the line beside it.
+        let (_, [lines, labelled]) = cells(12_345, 7_000_000_000_000);
+        assert_ne!(
+            lines.iter().flatten().filter(|c| **c == '│').count(),
+            labelled.iter().flatten().filter(|c| **c == '│').count()
+        );
+    }
+
+    #[test]
+    fn the_picture_fits_80_columns() {
+        let text = Diagram::default().text(false);
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     }
 }

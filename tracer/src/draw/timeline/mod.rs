@@ -4,11 +4,14 @@ mod html;
 mod svg;
 mod text;
 
-use std::cmp::Reverse;
+pub(crate) use html::{LANES_SCRIPT, LANES_STYLE};
 
-use crate::display::{duration, endpoint};
+use std::{cmp::Reverse, collections::BTreeMap};
+
+use super::scale::ticks;
 use crate::{
-    model::State,
+    display::{duration, endpoint},
+    model::{Role, State},
     story::{ConnHistory, Story},
 };
 
@@ -34,6 +37,8 @@ struct Lane {
     ends: String,
     was_stuck: bool,
     spans: Vec<StateSpan>,
+    /// How many other connections this lane stands for: see [`Timeline::of_kinds`].
+    others: usize,
 }
 
 /// The lanes of several connections.
@@ -54,22 +59,45 @@ impl Timeline {
         let mut histories = story.in_order();
         let left_out = histories.len().saturating_sub(most);
         if left_out > 0 {
-            // TIME_WAIT and LISTEN do not count: they are long and carry little information. A listener has length 0, so it is last.
             histories.sort_by_cached_key(|history| {
-                let states = history.states();
-                let end = states.iter().find(|(state, _)| matches!(state, State::TimeWait | State::Listen));
-                let last_ns = if history.is_over() { history.since_ns } else { story.end_ns };
-                let end_ns = end.map_or(last_ns, |(_, since_ns)| *since_ns);
-                Reverse((history.stuck.is_some(), end_ns - history.begin_ns()))
+                Reverse((history.stuck.is_some(), active_ns(history, story.end_ns)))
             });
             histories.truncate(most);
             histories.sort_by_key(|history| (history.begin_ns(), history.conn));
         }
-        let lanes: Vec<Lane> = histories.iter().map(|history| lane(history, story.end_ns)).collect();
+        let lanes = histories.iter().map(|history| lane(history, story.end_ns)).collect();
+        Self::of(story, title, lanes, left_out)
+    }
+
+    fn of(story: &Story, title: String, lanes: Vec<Lane>, left_out: usize) -> Self {
         let first_ns = lanes.iter().filter_map(|lane| Some(lane.spans.first()?.begin_ns)).min();
         // A connection that is older than the recording begins with the recording.
         let begin_ns = story.begin_ns.max(first_ns.unwrap_or(0));
         Self { title, begin_ns, end_ns: story.end_ns.max(begin_ns + 1), lanes, left_out }
+    }
+
+    /// One lane for each kind of connection, up to `most`: those that were stuck first, then the most frequent kind. Connections
+    /// are of one kind if they have the same process, the same service and the same states. The lane is that of the longest.
+    #[must_use]
+    pub fn of_kinds(story: &Story, title: String, most: usize) -> Self {
+        let mut kinds: BTreeMap<String, Vec<&ConnHistory>> = BTreeMap::new();
+        for history in story.in_order() {
+            kinds.entry(kind(history)).or_default().push(history);
+        }
+        let mut lanes: Vec<(Lane, i64)> = kinds
+            .into_values()
+            .filter_map(|histories| {
+                let length =
+                    |history: &&&ConnHistory| (Reverse(active_ns(history, story.end_ns)), history.conn);
+                let longest = *histories.iter().min_by_key(length)?;
+                let lane = Lane { others: histories.len() - 1, ..lane(longest, story.end_ns) };
+                Some((lane, longest.begin_ns()))
+            })
+            .collect();
+        lanes.sort_by_key(|(lane, begin_ns)| (Reverse((lane.was_stuck, lane.others)), *begin_ns));
+        let left_out = lanes.iter().skip(most).map(|(lane, _)| lane.others + 1).sum();
+        lanes.truncate(most);
+        Self::of(story, title, lanes.into_iter().map(|(lane, _)| lane).collect(), left_out)
     }
 
     /// One connection, from its beginning.
@@ -84,22 +112,38 @@ impl Timeline {
     /// The note about connections that were left out.
     fn more(&self) -> Option<String> {
         (self.left_out > 0).then(|| {
-            format!("and {} more connections: filter, or `sockstate timeline --most N`", self.left_out)
+            format!("and {} more connections: use a filter, or `sockstate timeline --most N`", self.left_out)
         })
     }
 
     /// About `count` tick marks at round distances: offsets in ns.
     fn ticks(&self, about: i64) -> Vec<i64> {
-        let length = self.end_ns - self.begin_ns;
-        let step = round_step(length / about.max(1));
-        (0_i64..).map_while(|at| at.checked_mul(step)).take_while(|offset| *offset <= length).collect()
+        ticks(self.end_ns - self.begin_ns, about)
     }
 }
 
-/// The next 1, 2 or 5 with zeros.
-fn round_step(ns: i64) -> i64 {
-    let power = 10_i64.pow(ns.max(1).ilog10());
-    [1, 2, 5, 10].into_iter().map(|factor| factor * power).find(|step| *step >= ns.max(1)).unwrap_or(power)
+/// What connections of one kind have in common.
+fn kind(history: &ConnHistory) -> String {
+    let states: Vec<&str> = history.states().iter().map(|(state, _)| state.name()).collect();
+    let tuple = &history.tuple;
+    let service = match history.role {
+        Some(Role::Client) => endpoint(tuple.remote, tuple.remote_port),
+        _ => endpoint(tuple.local, tuple.local_port),
+    };
+    format!("{} {service} {} {:?}", whose(history), states.join(" "), history.stuck.is_some())
+}
+
+/// How long a connection was in other states than TIME_WAIT and LISTEN, which are long and carry little information.
+fn active_ns(history: &ConnHistory, story_end_ns: i64) -> i64 {
+    let states = history.states();
+    let end = states.iter().find(|(state, _)| matches!(state, State::TimeWait | State::Listen));
+    let last_ns = if history.is_over() { history.since_ns } else { story_end_ns };
+    end.map_or(last_ns, |(_, since_ns)| *since_ns) - history.begin_ns()
+}
+
+fn whose(history: &ConnHistory) -> String {
+    let owner = history.subject.owner.as_ref();
+    owner.map_or_else(|| "-".into(), |owner| format!("{} ({})", owner.comm, owner.pid()))
 }
 
 fn lane(history: &ConnHistory, end_ns: i64) -> Lane {
@@ -132,17 +176,19 @@ fn lane(history: &ConnHistory, end_ns: i64) -> Lane {
     let tuple = &history.tuple;
     let (local, remote) =
         (endpoint(tuple.local, tuple.local_port), endpoint(tuple.remote, tuple.remote_port));
-    let whose = history
-        .subject
-        .owner
-        .as_ref()
-        .map_or_else(|| "-".into(), |owner| format!("{} ({})", owner.comm, owner.pid()));
     let ends = if history.state == State::Listen || tuple.remote_port == 0 {
         local
     } else {
         format!("{local} - {remote}")
     };
-    Lane { conn: history.conn.to_string(), whose, ends, was_stuck: history.stuck.is_some(), spans }
+    Lane {
+        conn: history.conn.to_string(),
+        whose: whose(history),
+        ends,
+        was_stuck: history.stuck.is_some(),
+        spans,
+        others: 0,
+    }
 }
 
 /// The tooltip of a span.
@@ -159,16 +205,4 @@ fn describe(span: &StateSpan) -> String {
         text.push_str(&format!(", by {owner}"));
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn steps_are_round() {
-        for (ns, step) in [(1, 1), (3, 5), (11, 20), (999, 1000), (1000, 1000), (6_000_000, 10_000_000)] {
-            assert_eq!(round_step(ns), step);
-        }
-    }
 }

@@ -1,67 +1,74 @@
-//! The timeline as a self-contained SVG.
+//! The timeline as an SVG without scripts and fonts of its own.
 
 use super::{Lane, Timeline, describe};
 use crate::{
     display::{duration, palette},
-    draw::escape,
+    draw::{
+        escape,
+        theme::{self, fill, stroke},
+    },
 };
 
-/// Pixels: names, lanes, a lane's height, the head above them.
-const NAMES: f64 = 390.0;
-const PLOT: f64 = 1000.0;
+/// Pixels around the picture.
+const MARGIN: f64 = 14.0;
+/// Pixels of the plot, of a lane's height, and of the row with the axis.
+const PLOT: f64 = 900.0;
 const LANE: f64 = 22.0;
-const HEAD: f64 = 64.0;
-
-/// The looks, for both kinds of picture.
-pub(super) const STYLE: &str = ".lanes{--ink:#1f2328;--dim:#6e7781;--rule:#d0d7de;--paper:#fff;--stuck:#d55e00}\
-@media(prefers-color-scheme:dark){.lanes{--ink:#e6edf3;--dim:#8d96a0;--rule:#30363d;--paper:#0d1117;--stuck:#ff9e64}}\
-.lanes{font-family:ui-sans-serif,system-ui,'Segoe UI','DejaVu Sans',sans-serif;background:var(--paper)}\
-.lanes text{font-size:12px;fill:var(--ink)}.lanes .t{font-size:16px;font-weight:600}.lanes .w{font-weight:600}.lanes .e,.lanes .k{fill:var(--dim)}\
-.lanes .stuck .w{fill:var(--stuck)}\
-.lanes .p{fill:currentColor;stroke:currentColor;stroke-width:1;vector-effect:non-scaling-stroke}.lanes .r{stroke:var(--rule)}";
+const AXIS: f64 = 26.0;
 
 impl Timeline {
     /// As SVG.
     #[must_use]
     pub fn svg(&self) -> String {
-        let rows = self.lanes.len() as f64;
-        let height = HEAD + rows * LANE + 60.0;
-        let width = NAMES + PLOT + 40.0;
-        let mut out = format!(
-            "<svg class=\"lanes\" xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" role=\"img\" \
-             aria-label=\"connections over time\"><style>{STYLE}</style>\n<text class=\"t\" x=\"14\" y=\"26\">{}</text>\n",
-            escape(&self.title)
-        );
+        let (owners, ends) = self.columns();
+        let left = MARGIN + owners + ends;
+        let width = left + PLOT + 60.0;
+        let title = theme::wrapped(&self.title, (width / 12.0) as usize);
+        let top = MARGIN + theme::title_height(&title) + AXIS;
+        let bottom = top + self.lanes.len() as f64 * LANE;
+        let more = self.more();
+        let height = bottom + 44.0 + if more.is_some() { 24.0 } else { 0.0 };
+        let mut out = theme::svg((width, height), "lanes", &self.title);
+        out.push_str(&theme::title(&title, MARGIN));
         let length = (self.end_ns - self.begin_ns) as f64;
-        for offset in self.ticks(10) {
-            let x = NAMES + offset as f64 / length * PLOT;
+        for offset in self.ticks(8) {
+            let x = left + offset as f64 / length * PLOT;
             let label = if offset == 0 { "0".into() } else { duration(offset as u64) };
             out.push_str(&format!(
-                "<line class=\"r\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{:.0}\" y2=\"{:.0}\"/><text class=\"k\" x=\"{x:.1}\" y=\"{:.0}\">{label}</text>\n",
-                HEAD - 6.0,
-                HEAD + rows * LANE,
-                HEAD - 12.0
+                "<path {} d=\"M{x:.1} {:.0}V{bottom:.0}\"/><text {} text-anchor=\"middle\" x=\"{x:.1}\" y=\"{:.0}\">{label}</text>\n",
+                stroke(palette::RULE),
+                top - 6.0,
+                fill(palette::DIM),
+                top - 12.0
             ));
         }
         for (at, lane) in self.lanes.iter().enumerate() {
-            let y = HEAD + at as f64 * LANE;
-            let class = if lane.was_stuck { " class=\"stuck\"" } else { "" };
-            out.push_str(&format!("<g{class} transform=\"translate(0 {y:.0})\">"));
-            out.push_str(&names(lane));
+            let y = top + at as f64 * LANE;
+            out.push_str(&format!("<g data-lane=\"{}\" transform=\"translate(0 {y:.0})\">", lane.conn));
+            out.push_str(&names(lane, MARGIN + owners));
             out.push_str(&format!(
-                "<g transform=\"translate({NAMES} 0)\">{}</g></g>\n",
+                "<g transform=\"translate({left:.0} 0)\">{}</g></g>\n",
                 self.bars(lane, PLOT)
             ));
         }
-        out.push_str(&legend(HEAD + rows * LANE + 30.0));
-        if let Some(more) = self.more() {
+        out.push_str(&legend(bottom + 28.0));
+        if let Some(more) = more {
             out.push_str(&format!(
-                "<text class=\"e\" x=\"14\" y=\"{:.0}\">{more}</text>\n",
-                HEAD + rows * LANE + 52.0
+                "<text {} x=\"{MARGIN}\" y=\"{:.0}\">{more}</text>\n",
+                fill(palette::DIM),
+                bottom + 54.0
             ));
         }
         out.push_str("</svg>\n");
         out
+    }
+
+    /// The widths of the columns with owners and ends, for the longest of them.
+    fn columns(&self) -> (f64, f64) {
+        let widest = |text: fn(&Lane) -> &str, size: f64| {
+            self.lanes.iter().map(|lane| pixels(text(lane), size)).fold(60.0, f64::max) + 14.0
+        };
+        (widest(|lane| &lane.whose, 8.6), widest(|lane| &lane.ends, 7.8))
     }
 
     /// The spans of a lane, scaled to `width`, each with a tooltip.
@@ -71,10 +78,12 @@ impl Timeline {
         for span in &lane.spans {
             let begin = (span.begin_ns - self.begin_ns).max(0) as f64 / length * width;
             let end = (span.end_ns - self.begin_ns).max(0) as f64 / length * width;
-            let fill = palette::of(span.state).colour;
+            let shade = palette::of(span.state).shade;
             out.push_str(&format!(
-                "<rect class=\"p\" x=\"{begin:.2}\" y=\"4\" width=\"{:.2}\" height=\"14\" color=\"{fill}\"><title>{}</title></rect>",
-                                // A span without width would be invisible.
+                "<rect {} stroke-width=\"1\" vector-effect=\"non-scaling-stroke\" x=\"{begin:.2}\" y=\"4\" width=\"{:.2}\" height=\"14\">\
+                 <title>{}</title></rect>",
+                theme::frame(shade, shade),
+                // A span without width would be invisible.
                 (end - begin).max(0.01),
                 escape(&describe(span))
             ));
@@ -83,31 +92,39 @@ impl Timeline {
     }
 }
 
-/// Owner and ends of a connection.
-pub(super) fn names(lane: &Lane) -> String {
-    let whose: String = lane.whose.chars().take(22).collect();
-    let ends: String = lane.ends.chars().take(36).collect();
+/// An upper bound of the width of a text, if no character of ASCII is wider than `size` pixels.
+fn pixels(text: &str, size: f64) -> f64 {
+    text.chars().map(|c| if c.is_ascii() { size } else { size * 1.6 }).sum()
+}
+
+/// Owner and ends of a connection; the ends begin at `ends_x`.
+fn names(lane: &Lane, ends_x: f64) -> String {
+    let shade = if lane.was_stuck { palette::STUCK } else { palette::INK };
     format!(
-        "<text class=\"w\" x=\"14\" y=\"15\">{}<title>connection {}</title></text><text class=\"e\" x=\"158\" y=\"15\">{}<title>{}</title></text>",
-        escape(&whose),
+        "<text {} font-weight=\"600\" x=\"{MARGIN}\" y=\"15\">{}<title>connection {}</title></text>\
+         <text {} x=\"{ends_x:.0}\" y=\"15\">{}</text>",
+        fill(shade),
+        escape(&lane.whose),
         lane.conn,
-        escape(&ends),
+        fill(palette::DIM),
         escape(&lane.ends)
     )
 }
 
 fn legend(y: f64) -> String {
     let mut out = String::new();
-    let mut x = 14.0;
+    let mut x = MARGIN;
     for state in palette::ORDER {
         let name = state.name();
         out.push_str(&format!(
-            "<rect x=\"{x:.0}\" y=\"{:.0}\" width=\"14\" height=\"12\" fill=\"{}\"/><text x=\"{:.0}\" y=\"{y:.0}\">{name}</text>",
+            "<rect {} x=\"{x:.0}\" y=\"{:.0}\" width=\"14\" height=\"12\"/><text {} x=\"{:.0}\" y=\"{y:.0}\">{name}</text>",
+            fill(palette::of(state).shade),
             y - 10.0,
-            palette::of(state).colour,
+            fill(palette::INK),
             x + 19.0
         ));
-        x += 42.0 + 8.0 * name.len() as f64;
+        x += 34.0 + pixels(name, 8.8);
     }
+    out.push('\n');
     out
 }

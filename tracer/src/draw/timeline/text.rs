@@ -26,7 +26,7 @@ impl Timeline {
             let whose = printable(&lane.whose);
             let name: String = format!("{whose:<18} {}", lane.ends).chars().take(NAMES).collect();
             let name = format!("{name:<NAMES$}");
-            let name = if lane.was_stuck { paint("1;31", &name) } else { name };
+            let name = if lane.was_stuck { paint(palette::STUCK_SGR, &name) } else { name };
             let mut line = String::new();
             for cell in self.cells(lane, plot) {
                 match cell {

@@ -1,0 +1,236 @@
+//! Pictures and pages as people see them: in a browser at two widths, light and dark, and in a viewer that knows no CSS
+//! variables.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::{Value, json};
+use sockstate::display::palette;
+
+use crate::{Test, lab::sockstate, test, tools};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test("pictures: no text is cut, overlaps, or is pale in a browser", layout),
+        test("pictures: a browser finds what is wrong with a page", bad_layout),
+        test("pictures: a viewer without CSS variables draws no black boxes", without_variables),
+    ]
+}
+
+const RECORDING: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/recordings/sockstate-1.ndjson");
+const LAYOUT: &str = include_str!("../programs/layout.js");
+
+/// The recording with forty connections for each of its own, half of them with long names and addresses.
+fn crowded(directory: &Path) -> PathBuf {
+    let text = fs::read_to_string(RECORDING).expect("recording");
+    let mut out = String::new();
+    for line in text.lines() {
+        let record: Value = serde_json::from_str(line).expect("JSON");
+        let Some(conn) = record["conn"].as_str() else {
+            writeln!(out, "{record}").expect("a string");
+            continue;
+        };
+        let conn = u64::from_str_radix(conn, 16).expect("an id");
+        for copy in 0..40 {
+            let mut record = record.clone();
+            record["conn"] = json!(format!("{:016x}", conn + copy * 0x1000));
+            if copy % 2 == 1 {
+                for end in ["local", "remote"] {
+                    record[end]["address"] = json!("2001:db8:1234:5678:9abc:def0:1234:5678");
+                }
+                record["network"]["type"] = json!("ipv6");
+                record["owner"]["comm"] = json!("a-long-<name>&1");
+                record["owner"]["pid"] = json!(4_194_000);
+            }
+            writeln!(out, "{record}").expect("a string");
+        }
+    }
+    let path = directory.join("crowded-with-a-long-name-that-has-no-spaces-at-all.ndjson");
+    fs::write(&path, out).expect("write");
+    path
+}
+
+/// What a script of `page` reports, in a light or dark browser.
+fn browse(page: &str, directory: &Path, dark: bool) -> Value {
+    let path = directory.join("page.html");
+    fs::write(&path, page).expect("write");
+    let mut chromium = Command::new("chromium");
+    chromium.args([
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--dump-dom",
+        "--virtual-time-budget=20000",
+        "--window-size=1400,1000",
+        "--allow-file-access-from-files",
+    ]);
+    if dark {
+        chromium.arg("--blink-settings=preferredColorScheme=0");
+    }
+    chromium.arg(format!("--user-data-dir={}", directory.join("profile").display()));
+    let output = chromium.arg(format!("file://{}", path.display())).output().expect("chromium");
+    let dom = String::from_utf8_lossy(&output.stdout).into_owned();
+    let found = dom.split("<pre id=\"found\">").nth(1).and_then(|rest| rest.split("</pre>").next());
+    let found = found.unwrap_or_else(|| panic!("no report: {dom}"));
+    serde_json::from_str(&percent_decoded(found)).expect("JSON")
+}
+
+fn percent_decoded(text: &str) -> String {
+    let mut parts = text.split('%');
+    let mut out = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        out.push(u8::from_str_radix(&part[..2], 16).expect("two digits"));
+        out.extend_from_slice(&part.as_bytes()[2..]);
+    }
+    String::from_utf8(out).expect("UTF-8")
+}
+
+/// What is wrong with the layout of a page that is this many pixels wide.
+fn measure(content: &str, width: u32, directory: &Path, dark: bool) -> Value {
+    let quoted = content.replace('&', "&amp;").replace('"', "&quot;");
+    let page = format!(
+        "<!doctype html><meta charset=\"utf-8\"><body><script>{LAYOUT}</script>\
+         <iframe style=\"width:{width}px;height:900px;border:0\" srcdoc=\"{quoted}\"></iframe>\
+         <script>const frame=document.querySelector('iframe');\
+         frame.addEventListener('load',()=>report(layout(frame,{width})))</script>"
+    );
+    browse(&page, directory, dark)
+}
+
+/// The output of a command; an SVG inside a page that scales it as far as its window is narrower.
+fn page(args: &[&str]) -> String {
+    let output = sockstate().args(args).output().expect("sockstate");
+    assert!(output.status.success(), "{args:?}");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    if !text.starts_with("<svg") {
+        return text;
+    }
+    format!("<!doctype html><style>body{{margin:0}}svg{{max-width:100%;height:auto}}</style><body>{text}")
+}
+
+fn layout() {
+    let Some(_) = tools::find("chromium", "chromium") else { return };
+    let directory = tempfile::tempdir().expect("directory");
+    let crowded = crowded(directory.path());
+    let crowded = crowded.to_str().expect("UTF-8");
+    let mut failures = String::new();
+    for (args, least) in [
+        (&["diagram", "--format", "svg"][..], 30),
+        (&["diagram", "--from", RECORDING, "--format", "svg"], 35),
+        (&["diagram", "--from", crowded, "--format", "svg"], 35),
+        (&["diagram", "--from", RECORDING, "--conn", "dd3277000000000a", "--format", "svg"], 35),
+        (&["timeline", RECORDING, "--format", "svg"], 40),
+        (&["timeline", crowded, "--format", "svg", "--most", "50"], 100),
+        (&["timeline", crowded, "--format", "html", "--most", "50"], 100),
+        (&["report", RECORDING], 150),
+        (&["report", crowded], 300),
+    ] {
+        let page = page(args);
+        for (width, dark) in [(1280, false), (1280, true), (400, false), (400, true)] {
+            let found = measure(&page, width, directory.path(), dark);
+            assert_eq!(found["dark"], dark, "{args:?}");
+            let texts = found["texts"].as_u64().expect("a number");
+            let problems = found["problems"].as_array().expect("a list");
+            if texts < least || !problems.is_empty() {
+                let _ = writeln!(failures, "{args:?}, {width}, dark {dark}, {texts} texts: {problems:#?}");
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{failures}");
+}
+
+/// The checks themselves: each kind of fault is found.
+fn bad_layout() {
+    let Some(_) = tools::find("chromium", "chromium") else { return };
+    let directory = tempfile::tempdir().expect("directory");
+    let bad = "<!doctype html><html style=\"--paper:#fff\"><body style=\"margin:0;color:#000\">\
+        <div style=\"width:30px;overflow:hidden;white-space:nowrap\">a text that is cut</div>\
+        <div style=\"white-space:nowrap;width:10px\">a text that is far too long for a window which is only four hundred pixels wide</div>\
+        <div style=\"position:absolute;top:100px\">one</div><div style=\"position:absolute;top:104px\">two</div>\
+        <div style=\"position:absolute;top:150px;color:#999\">pale</div>\
+        <div style=\"position:absolute;top:170px;font-size:6px\">tiny</div>\
+        <main><svg style=\"position:absolute;top:200px;--paper:#fff\" class=\"x\" width=\"300\" height=\"100\">\
+        <g data-way=\"A B\"><path d=\"M0 10H100\"/><text x=\"10\" y=\"14\">crossed</text><text x=\"10\" y=\"80\">lost</text></g>\
+        <g data-state=\"A\"><rect x=\"200\" y=\"0\" width=\"50\" height=\"50\" fill=\"none\"/></g><text x=\"210\" y=\"20\">foreign</text></svg></main>";
+    let found = measure(bad, 400, directory.path(), false);
+    let problems: Vec<&str> =
+        found["problems"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+    let says = |what: &str| problems.iter().any(|problem| problem.contains(what));
+    for what in [
+        "wide",
+        "cut: a text that is cut",
+        "outside of the window: a text that is far",
+        "overlap: one / two",
+        ": pale",
+        "small: tiny",
+        "a line crosses crossed",
+        "lost is",
+        "in a box: foreign",
+    ] {
+        assert!(says(what), "{what}: {problems:#?}");
+    }
+    assert!(!says("lost / ") && !says("contrast 21"), "{problems:#?}");
+}
+
+/// Shares of the colours of an SVG's picture.
+fn colours(svg: &str, directory: &Path) -> BTreeMap<String, f64> {
+    let (from, to) = (directory.join("in.svg"), directory.join("out.png"));
+    fs::write(&from, svg).expect("write");
+    let output = Command::new("rsvg-convert").arg(&from).arg("-o").arg(&to).output().expect("rsvg-convert");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let page = format!(
+        "<!doctype html><body><script>{LAYOUT}</script><img src=\"out.png\"><script>\
+         const image=document.querySelector('img');image.addEventListener('load',()=>report(colours(image)))</script>"
+    );
+    serde_json::from_value(browse(&page, directory, false)).expect("shares")
+}
+
+fn without_variables() {
+    let Some(_) = tools::find("chromium", "chromium") else { return };
+    let Some(_) = tools::find("rsvg-convert", "librsvg2-bin") else { return };
+    let directory = tempfile::tempdir().expect("directory");
+    let black = |shares: &BTreeMap<String, f64>| -> f64 {
+        let is_black =
+            |colour: &str| colour.as_bytes()[1] == b'0' && colour[3..4] == *"0" && colour[5..6] == *"0";
+        shares
+            .iter()
+            .filter(|(colour, _)| colour.starts_with('#') && is_black(colour))
+            .map(|(_, share)| share)
+            .sum()
+    };
+    let share = |shares: &BTreeMap<String, f64>, colour: &str| shares.get(colour).copied().unwrap_or(0.0);
+    for (args, seen) in [
+        (&["diagram", "--format", "svg"][..], vec![palette::BOX, palette::LINE]),
+        (
+            &["diagram", "--from", RECORDING, "--format", "svg"],
+            vec![palette::BOX, palette::LINE, palette::STUCK],
+        ),
+        (
+            &["timeline", RECORDING, "--format", "svg"],
+            vec![
+                palette::of(sockstate::model::State::CloseWait).shade,
+                palette::of(sockstate::model::State::TimeWait).shade,
+            ],
+        ),
+    ] {
+        let output = sockstate().args(args).output().expect("sockstate");
+        let svg = String::from_utf8(output.stdout).expect("UTF-8");
+        let shares = colours(&svg, directory.path());
+        assert!(black(&shares) < 0.005, "{args:?}: {shares:?}");
+        assert!(share(&shares, palette::PAPER.light) > 0.5, "{args:?}: {shares:?}");
+        assert_eq!(share(&shares, "transparent"), 0.0, "{args:?}");
+        for shade in seen {
+            assert!(share(&shares, shade.light) > 0.001, "{args:?}: no {}: {shares:?}", shade.name);
+        }
+    }
+    // A picture with variables only, as it was once.
+    let bad = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"100\" height=\"100\">\
+               <style>rect{fill:var(--box)}</style><rect width=\"50\" height=\"100\"/></svg>";
+    assert!(black(&colours(bad, directory.path())) > 0.4);
+}
