@@ -12,7 +12,18 @@ use ratatui::{
 use sockstate::{explain::Texts, model::Record, tui::App, wire::Parser};
 use testkit::golden;
 
-/// A screen that has read the recording, up to a number of lines before its end.
+fn recording() -> String {
+    fs::read_to_string(golden::file("fixtures/recordings/sockstate-1.ndjson")).expect("recording")
+}
+
+/// The recording with the longest addresses and names.
+fn long_names() -> String {
+    let text = recording().replace("127.0.0.1", "2001:db8:1234:5678:9abc:def0:1234:5678");
+    let text = text.replace("\"comm\":\"python3\"", "\"comm\":\"a-long-name-123\"");
+    text.replace("12737", "4194000").replace("\"ipv4\"", "\"ipv6\"").replace("0.0.0.0", "::")
+}
+
+/// A screen that has read a recording, up to a number of lines before its end.
 struct Screen {
     app: App,
     terminal: Terminal<TestBackend>,
@@ -21,8 +32,10 @@ struct Screen {
 
 impl Screen {
     fn new(width: u16, height: u16, coloured: bool) -> Self {
-        let text =
-            fs::read_to_string(golden::file("fixtures/recordings/sockstate-1.ndjson")).expect("recording");
+        Self::of(&recording(), width, height, coloured)
+    }
+
+    fn of(text: &str, width: u16, height: u16, coloured: bool) -> Self {
         let mut app = App::new("test".into(), Texts::of("en"), coloured);
         let mut parser = Parser::default();
         let (mut second_ns, mut now_ns) = (0, 0);
@@ -79,13 +92,30 @@ impl Screen {
         text
     }
 
-    /// Rows of the table, as the screen shows them.
-    fn rows(&self) -> Vec<String> {
+    /// The title of the table and its rows, as the screen shows them.
+    fn table(&self) -> Vec<String> {
         let text = self.text();
-        let below = text.lines().skip_while(|line| !line.starts_with("STATE       AGE")).skip(1);
-        let rows = below
-            .take_while(|line| !line.is_empty() && !line.starts_with("Enter") && !line.starts_with("search"));
-        rows.map(ToOwned::to_owned).collect()
+        let mut lines: Vec<&str> = text.lines().collect();
+        lines.pop();
+        let table = lines.into_iter().skip_while(|line| !line.starts_with("STATE        AGE"));
+        table.take_while(|line| !line.is_empty()).map(ToOwned::to_owned).collect()
+    }
+
+    fn rows(&self) -> Vec<String> {
+        self.table().split_off(1)
+    }
+
+    /// The texts of a column.
+    fn column(&self, title: &str) -> Vec<String> {
+        let table = self.table();
+        let titles: Vec<char> = table[0].chars().collect();
+        let begin = table[0].find(title).expect(title);
+        let length = titles[begin..].windows(2).position(|pair| pair[0] == ' ' && pair[1] != ' ');
+        let cells = table[1..].iter().map(|row| {
+            let cell = row.chars().skip(begin).take(length.map_or(usize::MAX, |length| length + 1));
+            cell.collect::<String>().trim_end().to_owned()
+        });
+        cells.collect()
     }
 }
 
@@ -95,9 +125,12 @@ fn screens_are_as_they_were_looked_at() {
         ("top-60x20.txt", 60, 20, ""),
         ("top-80x24.txt", 80, 24, ""),
         ("top-120x40.txt", 120, 40, ""),
+        ("top-200x50.txt", 200, 50, ""),
         ("top-240x60.txt", 240, 60, ""),
         ("top-help.txt", 80, 24, "?"),
         ("top-diagram.txt", 120, 44, "d"),
+        ("top-diagram-80x24.txt", 80, 24, "d"),
+        ("top-diagram-60x20.txt", 60, 20, "d"),
         ("top-by-local.txt", 120, 30, "5r"),
     ] {
         let mut screen = Screen::new(width, height, true);
@@ -107,6 +140,186 @@ fn screens_are_as_they_were_looked_at() {
     let mut screen = Screen::new(100, 40, true);
     screen.key(KeyCode::Enter);
     golden::check("top-detail.txt", &screen.text());
+    let mut screen = Screen::new(80, 24, true);
+    screen.key(KeyCode::Enter);
+    golden::check("top-detail-80x24.txt", &screen.text());
+}
+
+/// Sizes of terminals that people have.
+const SIZES: [(u16, u16); 5] = [(60, 20), (80, 24), (120, 40), (200, 50), (240, 60)];
+
+#[test]
+fn the_service_is_seen_in_every_size_and_ports_and_pids_are_whole() {
+    for (width, height) in SIZES {
+        let screen = Screen::of(&long_names(), width, height, true);
+        let local = screen.column("LOCAL");
+        let services = local.iter().filter(|local| local.ends_with(":8080")).count();
+        assert!(services >= 4, "{width}: {local:?}");
+        let remote = screen.column("REMOTE");
+        assert!(remote.iter().any(|remote| remote.ends_with(":50778")), "{width}: {remote:?}");
+        for process in screen.column("PROCESS").iter().filter(|process| !process.is_empty()) {
+            // At 60 columns there is no room for both.
+            let whole = if width == 60 { "a-long-na…" } else { "(4194000)" };
+            assert!(process.ends_with(whole), "{width}: {process}");
+        }
+        // What is shortened says so.
+        for text in local.iter().chain(&remote).filter(|text| !text.is_empty()) {
+            assert!(
+                text.contains('…')
+                    || text.contains("[::1]:")
+                    || text.ends_with("5678]:8080")
+                    || text.contains("5678]:"),
+                "{text}"
+            );
+        }
+        assert!(screen.column("STATE").iter().any(|state| state == "CLOSE_WAIT!"), "{width}");
+    }
+}
+
+#[test]
+fn titles_hints_and_counts_are_whole_in_every_size() {
+    for (width, height) in SIZES {
+        let screen = Screen::new(width, height, true);
+        let text = screen.text();
+        let foot = text.lines().last().expect("a line");
+        for part in foot.split("  ") {
+            let is_place = part.contains(" of ") && part.ends_with("by stuck");
+            let is_hint = [
+                "Enter detail",
+                "/ search",
+                "s sort",
+                "c CLOSE_WAIT",
+                "d diagram",
+                "f freeze",
+                "? help",
+                "q quit",
+            ]
+            .contains(&part);
+            assert!(is_place || is_hint, "{width}: {part} in {foot}");
+        }
+        assert!(foot.contains("? help  q quit"), "{width}: {foot}");
+        let head = text.lines().next().expect("a line");
+        assert!(head.contains("10 sockets") && head.contains("0/s"), "{width}: {head}");
+        for title in screen.table()[0].split_whitespace() {
+            let titles =
+                ["STATE", "AGE", "PROCESS", "LOCAL", "REMOTE", "ROLE", "UNIT", "STATES", "BEFORE", "WHY"];
+            assert!(titles.contains(&title), "{width}: {title}");
+        }
+        if width < 100 {
+            assert!(text.contains("CLOSE_WAIT 2(2 stuck)"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_wide_screen_is_used() {
+    for (width, height) in [(200, 50), (240, 60)] {
+        let text = Screen::new(width, height, true).text();
+        for what in [
+            "STUCK the peer has closed, and the application has not read the end of file",
+            "STATES BEFORE",
+            ":8080 python3",
+        ] {
+            assert!(text.contains(what), "{width}: {what}: {text}");
+        }
+        // The rows of what is stuck fill most of the width.
+        let longest =
+            text.lines().filter(|line| line.starts_with("CLOSE_WAIT!")).map(|line| line.chars().count());
+        assert!(longest.max() > Some(usize::from(width) * 7 / 10), "{text}");
+        // The sparklines do not.
+        let column = |what: &str| text.lines().find_map(|line| line.find(what)).expect(what);
+        assert!(column("PROCESS") - column("LAST TWO") < usize::from(width) * 2 / 3, "{text}");
+    }
+}
+
+#[test]
+fn the_diagram_and_the_help_are_whole_in_every_size() {
+    for (width, height) in SIZES {
+        let all = |keys: &str, last: &str| {
+            let mut screen = Screen::new(width, height, true);
+            screen.keys(keys);
+            let mut seen = screen.text();
+            for _ in 0..80 {
+                screen.key(KeyCode::Down);
+                seen.push_str(&screen.text());
+            }
+            assert!(seen.contains(last), "{width}: {seen}");
+            seen
+        };
+        let diagram = all("d", "ESTABLISHED -> CLOSE");
+        for state in ["LISTEN", "SYN_SENT", "ESTABLISHED", "FIN_WAIT2", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT"]
+        {
+            assert!(diagram.contains(state), "{width}: {state}");
+        }
+        assert!(diagram.contains("close() 4x 19ms") && diagram.contains("2 STUCK"), "{width}: {diagram}");
+        if width >= 80 {
+            // Each row of boxes is whole: three of them between the edges.
+            assert!(
+                diagram.lines().any(|line| line.matches('╭').count() == 3 && line.matches('╮').count() == 3)
+            );
+        }
+        let help = all("?", "q ");
+        let words: Vec<&str> = help.split_whitespace().collect();
+        for word in ["scroll;", "CLOSE_WAIT;", "median", "times", "sorts", "local,", "remote"] {
+            assert!(words.contains(&word), "{width}: {word}: {help}");
+        }
+    }
+}
+
+#[test]
+fn a_socket_that_is_not_reported_as_stuck_is_looked_at() {
+    // Without its `stuck` record, as a socket that was stuck before the start.
+    let stuck = recording()
+        .lines()
+        .find(|line| line.contains("\"kind\":\"stuck\"") && line.contains("CLOSE_WAIT"))
+        .expect("a record")
+        .to_owned();
+    let text: Vec<String> = recording()
+        .lines()
+        .filter(|line| !line.contains("\"kind\":\"stuck\""))
+        .map(ToOwned::to_owned)
+        .collect();
+    let mut screen = Screen::of(&text.join("\n"), 80, 40, true);
+    screen.keys("c");
+    assert!(screen.app.question().is_none(), "no socket is shown yet");
+    screen.key(KeyCode::Enter);
+    assert!(!screen.text().contains("held by"), "{}", screen.text());
+    let question = screen.app.question().expect("a question");
+    assert_eq!(question.state.name(), "CLOSE_WAIT");
+    assert!(screen.app.question().is_none(), "it is asked once");
+    screen.draw();
+    assert!(screen.text().contains("is under way"), "{}", screen.text());
+    // The answer about another socket is not shown.
+    let Some(Record::Stuck(found)) = Parser::default().parse(stuck.as_bytes()).expect("record") else {
+        panic!("{stuck}")
+    };
+    let other = sockstate::model::ConnId(1);
+    let mut wrong = found.clone();
+    wrong.conn.id = other;
+    screen.app.answer(wrong);
+    screen.draw();
+    assert!(!screen.text().contains("held by"), "{}", screen.text());
+    let answer = sockstate::model::Stuck { found: found.found.clone(), ..question.clone() };
+    screen.app.answer(answer);
+    screen.draw();
+    let text = screen.text();
+    for what in [
+        "held by python3 (12737), fd 5, in no epoll",
+        "has not read the end of file",
+        "What to do",
+        "ls -l /proc/12737/fd/5",
+    ] {
+        assert!(text.contains(what), "{what}: {text}");
+    }
+    assert!(!text.contains("│STUCK"), "it is not reported as stuck: {text}");
+    // A look that did not find the socket says so, and opening the view again asks again.
+    screen.key(KeyCode::Esc);
+    assert!(screen.app.question().is_none());
+    screen.key(KeyCode::Enter);
+    let question = screen.app.question().expect("a question");
+    screen.app.answer(question);
+    screen.draw();
+    assert!(screen.text().contains("no longer in the kernel's tables"), "{}", screen.text());
 }
 
 #[test]
@@ -128,7 +341,7 @@ fn keys_search_sort_and_select() {
     assert!(all[0].starts_with("CLOSE_WAIT") && all[0].contains("STUCK"), "{}", all[0]);
     screen.keys("c");
     let rows = screen.rows();
-    assert!(rows.len() < all.len() && rows.iter().all(|row| row.starts_with("CLOSE_WAIT")), "{rows:?}");
+    assert!(rows.len() < all.len() && rows.iter().all(|row| row.starts_with("CLOSE_WAIT!")), "{rows:?}");
     screen.keys("c");
     assert_eq!(screen.rows(), all);
     screen.keys("/LISTEN 8080");
@@ -161,7 +374,7 @@ fn keys_search_sort_and_select() {
 fn the_mouse_sorts_and_opens() {
     let mut screen = Screen::new(120, 40, true);
     let head =
-        screen.text().lines().position(|line| line.starts_with("STATE       AGE")).expect("a table") as u16;
+        screen.text().lines().position(|line| line.starts_with("STATE        AGE")).expect("a table") as u16;
     screen.click(14, head);
     assert!(screen.text().contains("by age"), "{}", screen.text());
     screen.click(3, head + 2);

@@ -27,6 +27,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test("people: a recording is on the disk while nothing happens, and survives a kill", killed),
         test("people: the live diagram counts what happened", diagram),
         test("people: top in a terminal", top),
+        test("people: top shows who holds a socket that was stuck before the start", top_of_old_sockets),
+        test("people: top fits terminals of 60 to 200 columns", top_in_every_size),
         test("people: top ends with its terminal, and by a signal", hang_up),
         test("people: graphviz accepts the diagrams", graphviz),
         test("people: Mermaid accepts the diagrams", mermaid),
@@ -216,6 +218,57 @@ fn top() {
         tmux.keys("q");
         tmux.wait_for("ended 0");
     });
+}
+
+/// The threshold is a minute, and the age of the socket is a lower bound: no record says yet that it is stuck.
+fn top_of_old_sockets() {
+    in_lab(|netns| {
+        let port = fresh_port();
+        let (_listener, client, _server) = Kind::V4.pair(port);
+        drop(client);
+        let command = format!(
+            "{} top --alongside --netns {netns} --local-port {port}; sleep 60",
+            env!("CARGO_BIN_EXE_sockstate")
+        );
+        let Some(tmux) = Tmux::start((80, 24), &command) else { return };
+        let screen = tmux.wait_for("CLOSE_WAIT ");
+        assert!(!screen.contains("CLOSE_WAIT!"), "{screen}");
+        let row = screen.lines().find(|line| line.starts_with("CLOSE_WAIT ")).expect("a row");
+        assert!(row.contains(&format!(":{port}")), "{screen}");
+        tmux.keys("Enter");
+        let detail = tmux.wait_for("held by");
+        let mine = format!("({}), fd ", std::process::id());
+        assert!(detail.contains(&mine) && detail.contains("What to do"), "{detail}");
+        assert!(detail.contains("the peer has closed, and the application has not"), "{detail}");
+        // The other socket of the table, the listener, is not stuck, and has holders, too.
+        tmux.keys("Right");
+        let detail = tmux.wait_for("LISTEN  for");
+        wait_until("the holder of the listener is shown", || tmux.screen().contains(&mine));
+        assert!(!detail.contains("What to do"), "{detail}");
+        tmux.keys("q");
+    });
+}
+
+fn top_in_every_size() {
+    for (width, height) in [(60, 20), (80, 24), (120, 40), (200, 50)] {
+        let command = format!("{} top --from {RECORDING}; sleep 60", env!("CARGO_BIN_EXE_sockstate"));
+        let Some(tmux) = Tmux::start((width, height), &command) else { return };
+        // The counts are refreshed when the recording has ended.
+        let screen = tmux.wait_for("the end");
+        wait_until("the rows are drawn", || tmux.screen().contains("CLOSE_WAIT!"));
+        let screen = if screen.contains("CLOSE_WAIT!") { screen } else { tmux.screen() };
+        let title = screen.lines().find(|line| line.starts_with("STATE ") && line.contains("LOCAL"));
+        let title = title.unwrap_or_else(|| panic!("{width}: {screen}"));
+        assert!(title.contains("REMOTE") && title.contains("PROCESS"), "{width}: {screen}");
+        assert!(
+            screen.lines().any(|line| line.starts_with("CLOSE_WAIT!") && line.contains("127.0.0.1:8080 "))
+        );
+        assert!(
+            screen.lines().last().is_some_and(|line| line.ends_with("? help  q quit")),
+            "{width}: {screen}"
+        );
+        assert!(screen.lines().all(|line| line.chars().count() <= width.into()), "{width}: {screen}");
+    }
 }
 
 fn hang_up() {

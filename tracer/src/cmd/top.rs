@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     cli::{Colour, SelectArgs, StuckRules},
+    examiner::Examiner,
     explain::Texts,
     kernel,
     model::{Filter, Record, Threshold},
@@ -91,7 +92,12 @@ pub(super) fn run(args: &TopArgs) -> Result<ExitCode> {
         Some(path) => (path.display().to_string(), Feed::open(path)?),
         None => ("live".to_owned(), Feed::live(wanted(args))?),
     };
-    // Only the tracer's thread needs capabilities.
+    // A recording says nothing about the sockets of this host.
+    let examiner = match args.from {
+        Some(_) => Examiner::default(),
+        None => Examiner::start().context("cannot start a thread")?,
+    };
+    // Only the threads of the tracer and of the examiner need capabilities.
     if let Err(error) = kernel::drop_privileges() {
         message!("cannot drop capabilities: {error}");
     }
@@ -109,6 +115,7 @@ pub(super) fn run(args: &TopArgs) -> Result<ExitCode> {
         router: Router::new(if args.from.is_some() { filter(&args.select)? } else { Filter::default() }),
         is_live: args.from.is_none(),
         end_ns: 0,
+        examiner,
     };
     if args.from.is_some() {
         screen.app.bound(MAX_STORY_BYTES);
@@ -170,6 +177,8 @@ struct Screen {
     router: Router,
     is_live: bool,
     end_ns: i64,
+    /// Looks at the socket of the detail view.
+    examiner: Examiner,
 }
 
 impl Screen {
@@ -196,6 +205,19 @@ impl Screen {
         if self.is_live { now_ns() } else { self.end_ns }
     }
 
+    /// Asks about the socket of the detail view, and takes answers; true if there was one.
+    fn examine(&mut self) -> bool {
+        if self.is_live
+            && let Some(question) = self.app.question()
+        {
+            self.examiner.enqueue(question);
+        }
+        let answers = self.examiner.examined();
+        let is_new = !answers.is_empty();
+        answers.into_iter().for_each(|answer| self.app.answer(answer));
+        is_new
+    }
+
     fn run(&mut self, terminal: &mut DefaultTerminal, blocks: &Receiver<Block>) -> Result<()> {
         self.app.second(self.now_ns());
         let (mut second_at, mut drawn_at) = (Instant::now(), None::<Instant>);
@@ -220,6 +242,7 @@ impl Screen {
                     }
                 }
             }
+            changed |= self.examine();
             if second_at.elapsed() >= Duration::from_secs(1) {
                 second_at = Instant::now();
                 self.app.second(self.now_ns());

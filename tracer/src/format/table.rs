@@ -145,7 +145,8 @@ impl Table {
             Record::Stuck(stuck) => {
                 let reason = stuck.found.as_ref().map_or("", |found| found.1.why.as_str());
                 let text = format!("STUCK for {}{}", lower_bound(stuck.age), duration(stuck.age.ns));
-                let text = format!("{}  {}", self.paint(palette::STUCK_SGR, &text), readable(reason, SENTENCE));
+                let text =
+                    format!("{}  {}", self.paint(palette::STUCK_SGR, &text), readable(reason, SENTENCE));
                 (stuck.time_ns, &stuck.conn, one(self.state(stuck.state)), 1, text)
             }
             Record::Resolved(resolved) => {

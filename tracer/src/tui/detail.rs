@@ -1,112 +1,119 @@
-//! The detail view of one socket.
+//! The view of one socket.
 
 use ratatui::{
     style::{Modifier, Style},
     text::{Line, Span},
 };
 
-use super::App;
+use super::{App, fit};
 use crate::{
-    display::{duration, endpoint},
+    display::{self, duration, endpoint},
     format,
-    model::{Role, Watch, printable},
+    model::{Diagnosis, Role, SocketReport, State, Watch, printable},
     story::ConnHistory,
 };
 
+/// Lines of text of one width.
+struct Page {
+    width: usize,
+    lines: Vec<Line<'static>>,
+}
+
+impl Page {
+    fn title(&mut self, text: &str, style: Style) {
+        self.lines.push(Line::styled(text.to_owned(), style));
+    }
+
+    fn text(&mut self, text: &str) {
+        self.lines.extend(fit::wrap(&printable(text), self.width).into_iter().map(Line::raw));
+    }
+
+    fn command(&mut self, text: &str) {
+        let command = display::command("  ", &printable(text), Some(self.width));
+        // A word may be longer than a line.
+        self.lines.extend(command.lines().flat_map(|line| wrapped(line, self.width)).map(Line::raw));
+    }
+
+    fn space(&mut self) {
+        self.lines.push(Line::default());
+    }
+}
+
 impl App {
-    /// History, meaning of the state, holders, reason, and what to do.
-    pub(super) fn detail(&self, history: &ConnHistory) -> Vec<Line<'static>> {
-        let mut lines = vec![self.title(history)];
+    /// Holders, the reason, what to do, the states so far, and the meaning of the state, in lines of this width.
+    pub(super) fn detail(&self, history: &ConnHistory, width: usize) -> Vec<Line<'static>> {
+        let mut page = Page { width, lines: Vec::new() };
+        self.title(history, &mut page);
         let tuple = &history.tuple;
         let (local, remote) =
             (endpoint(tuple.local, tuple.local_port), endpoint(tuple.remote, tuple.remote_port));
-        lines.push(Line::raw(format!(
-            "{local} - {remote}  {}  connection {}",
-            history.role.map_or("", Role::name),
-            history.conn
-        )));
-        lines.extend(self.owner(history));
-        lines.push(Line::default());
-        self.stuck(history, &mut lines);
-        lines.push(Line::styled(self.texts.get("top.so_far").to_owned(), self.bold()));
-        lines.extend(self.way(history));
-        lines.push(Line::default());
+        let role = history.role.map_or_else(String::new, |role| format!("{}  ", Role::name(role)));
+        page.text(&format!("{local} - {remote}  {role}connection {}", history.conn));
+        owner(history, &mut page);
+        page.space();
+        self.holders(history, &mut page);
+        page.title(self.texts.get("top.so_far"), self.bold());
+        self.path(history, &mut page);
+        page.space();
         let name = history.state.name();
-        lines.push(Line::styled(self.texts.get("labels.means").to_owned(), self.bold()));
-        lines.push(Line::raw(self.texts.get(&format!("states.{name}.means")).to_owned()));
-        lines.push(Line::raw(self.texts.get(&format!("states.{name}.fault")).to_owned()));
-        lines
+        page.title(self.texts.get("labels.means"), self.bold());
+        page.text(self.texts.get(&format!("states.{name}.means")));
+        page.text(self.texts.get(&format!("states.{name}.fault")));
+        page.lines
     }
 
-    fn title(&self, history: &ConnHistory) -> Line<'static> {
+    fn title(&self, history: &ConnHistory, page: &mut Page) {
         let at_least = if history.at_least { "more than " } else { "" };
         let age = format!("  for {at_least}{}", duration(self.age_ns(history)));
         let short = self.texts.get(&format!("states.{}.short", history.state.name())).to_owned();
         let name = Span::styled(history.state.name(), self.style(history.state).add_modifier(Modifier::BOLD));
-        Line::from(vec![name, Span::raw(age), Span::raw(format!("  {short}"))])
+        let used = history.state.name().len() + age.len() + 2;
+        let mut first = vec![name, Span::raw(age)];
+        if used + fit::columns(&short) <= page.width {
+            first.push(Span::raw(format!("  {short}")));
+            page.lines.push(Line::from(first));
+        } else {
+            page.lines.push(Line::from(first));
+            page.text(&short);
+        }
     }
 
-    fn owner(&self, history: &ConnHistory) -> Vec<Line<'static>> {
-        let subject = &history.subject;
-        let mut lines = Vec::new();
-        if let Some(owner) = &subject.owner {
-            let exe = owner.exe.as_deref().unwrap_or("-");
-            let uid = owner.uid.map(|uid| format!(", uid {uid}")).unwrap_or_default();
-            let text =
-                format!("{} ({}), {exe}{uid}, known by {}", owner.comm, owner.pid(), owner.source.name());
-            lines.push(Line::raw(printable(&text)));
+    /// Who holds the socket and why it does not move on, as far as that is known; else, that a look is under way.
+    fn holders(&self, history: &ConnHistory, page: &mut Page) {
+        let reported =
+            || history.stuck.as_ref().filter(|_| history.is_stuck).and_then(|stuck| stuck.found.as_deref());
+        let looked = self.examination.of(history);
+        let found = looked.and_then(|found| found.as_deref()).or_else(reported);
+        if history.is_stuck {
+            page.title(self.texts.get("top.stuck"), self.alarm());
         }
-        let places = [
-            subject.unit.clone(),
-            subject.container.as_ref().map(|container| format!("container {}", container.id)),
-            subject.netns.map(|netns| format!("netns {netns}")),
-        ];
-        let places: Vec<String> = places.into_iter().flatten().collect();
-        if !places.is_empty() {
-            lines.push(Line::raw(printable(&places.join(", "))));
-        }
-        lines
-    }
-
-    fn stuck(&self, history: &ConnHistory, lines: &mut Vec<Line<'static>>) {
-        let Some((examined, diagnosis)) =
-            history.stuck.as_ref().filter(|_| history.is_stuck).and_then(|stuck| stuck.found.as_deref())
-        else {
+        let Some((report, diagnosis)) = found else {
+            if self.examination.is_pending(history) {
+                page.text(self.texts.get("top.looking"));
+                page.space();
+            } else if looked.is_some() {
+                page.text(self.texts.get("top.not_found"));
+                page.space();
+            }
             return;
         };
-        lines.push(Line::styled(self.texts.get("top.stuck").to_owned(), self.alarm()));
-        lines.push(Line::raw(printable(&diagnosis.why)));
-        let unread = examined.socket.unread_bytes();
-        if unread > 0 {
-            lines.push(Line::raw(format!("{unread} bytes that nobody has read")));
+        let explains = history.is_stuck || may_be_stuck(history.state);
+        if explains {
+            page.text(&diagnosis.why);
         }
-        for holder in &examined.holders {
-            let watch = match &holder.watch {
-                Some(Watch::NoEpoll) => ", in no epoll",
-                Some(Watch::Epoll(_)) => ", in an epoll",
-                None => "",
-            };
-            let text = format!(
-                "held by {} ({}), {}{watch}",
-                holder.process.comm,
-                holder.process.pid,
-                format::held_via(holder)
-            );
-            lines.push(Line::raw(printable(&text)));
+        facts(report, page);
+        page.space();
+        if explains {
+            page.title(self.texts.get("top.advice"), self.bold());
+            advice(diagnosis, page);
+            page.space();
         }
-        lines.push(Line::default());
-        lines.push(Line::styled(self.texts.get("top.advice").to_owned(), self.bold()));
-        lines.push(Line::raw(printable(&diagnosis.advice)));
-        lines.extend(diagnosis.commands.iter().map(|command| Line::raw(format!("  {}", printable(command)))));
-        lines.extend(diagnosis.cannot_destroy.iter().map(|how| Line::raw(printable(how))));
-        lines.push(Line::default());
     }
 
-    fn way(&self, history: &ConnHistory) -> Vec<Line<'static>> {
-        let mut lines = Vec::new();
+    fn path(&self, history: &ConnHistory, page: &mut Page) {
         if let Some((state, _)) = history.found {
             let style = Style::new().add_modifier(Modifier::DIM);
-            lines.push(Line::styled(format!("  found in {}", state.name()), style));
+            page.title(&format!("  found in {}", state.name()), style);
         }
         let begin_ns = history.begin_ns();
         for step in &history.steps {
@@ -114,12 +121,76 @@ impl App {
             let time = step.in_state.map_or_else(String::new, |time| format!(" after {}", duration(time.ns)));
             let cause = step.cause.map_or_else(String::new, |cause| format!(", {}", cause.name()));
             let corrected = if step.corrected { ", corrected" } else { "" };
-            lines.push(Line::from(vec![
+            page.lines.push(Line::from(vec![
                 Span::raw(format!("  +{at:<8} {:<11} -> ", step.from.name())),
                 Span::styled(format!("{:<11}", step.to.name()), self.style(step.to)),
-                Span::raw(format!("{time}{cause}{corrected}")),
+                Span::raw(fit::start(&format!("{time}{cause}{corrected}"), page.width.saturating_sub(37))),
             ]));
         }
-        lines
+    }
+}
+
+/// A line, broken where it is too long.
+fn wrapped(line: &str, width: usize) -> Vec<String> {
+    if fit::columns(line) <= width { vec![line.to_owned()] } else { fit::wrap(line, width) }
+}
+
+/// States in which a connection waits for somebody; in others a reason would mislead.
+fn may_be_stuck(state: State) -> bool {
+    !matches!(state, State::Established | State::Listen | State::TimeWait | State::Close | State::Unknown(_))
+}
+
+fn owner(history: &ConnHistory, page: &mut Page) {
+    let subject = &history.subject;
+    if let Some(owner) = &subject.owner {
+        let exe = owner.exe.as_deref().unwrap_or("-");
+        let uid = owner.uid.map(|uid| format!(", uid {uid}")).unwrap_or_default();
+        page.text(&format!("{} ({}), {exe}{uid}, known by {}", owner.comm, owner.pid(), owner.source.name()));
+    }
+    let places = [
+        subject.unit.clone(),
+        subject.container.as_ref().map(|container| format!("container {}", container.id)),
+        subject.netns.map(|netns| format!("netns {netns}")),
+    ];
+    let places: Vec<String> = places.into_iter().flatten().collect();
+    if !places.is_empty() {
+        page.text(&places.join(", "));
+    }
+}
+
+/// Queues and holders.
+fn facts(report: &SocketReport, page: &mut Page) {
+    for (bytes, what) in [
+        (report.socket.unread_bytes(), "nobody has read"),
+        (report.socket.unsent_bytes(), "the peer has not acknowledged"),
+    ] {
+        if bytes > 0 {
+            page.text(&format!("{bytes} bytes that {what}"));
+        }
+    }
+    for holder in &report.holders {
+        let watch = match &holder.watch {
+            Some(Watch::NoEpoll) => ", in no epoll",
+            Some(Watch::Epoll(_)) => ", in an epoll",
+            None => "",
+        };
+        let via = format::held_via(holder);
+        page.text(&format!("held by {} ({}), {via}{watch}", holder.process.comm, holder.process.pid));
+    }
+    match (report.holders.is_empty(), report.hidden_holders, report.of_kernel) {
+        (_, true, _) => {
+            page.text("the descriptors of some processes could not be read: there may be more holders")
+        }
+        (true, _, true) => page.text("used by the kernel itself"),
+        (true, false, false) => page.text("held by no process"),
+        (false, false, _) => {}
+    }
+}
+
+fn advice(diagnosis: &Diagnosis, page: &mut Page) {
+    page.text(&diagnosis.advice);
+    diagnosis.commands.iter().for_each(|command| page.command(command));
+    if let Some(how) = &diagnosis.cannot_destroy {
+        page.text(how);
     }
 }

@@ -91,7 +91,7 @@ impl App {
 
     fn scroll_key(&mut self, code: KeyCode) {
         match code {
-            // From one socket's detail to the next one's.
+            // From the view of one socket to that of the next socket.
             KeyCode::Left => self.rows.step(-1),
             KeyCode::Right => self.rows.step(1),
             KeyCode::Enter if self.view == View::Detail => self.show(View::Sockets),
@@ -113,7 +113,7 @@ impl App {
             (MouseEventKind::ScrollDown, _) => self.scroll = self.scroll.saturating_add(3),
             (MouseEventKind::Down(MouseButton::Left), View::Sockets) => {
                 if event.row == table.y {
-                    if let Some(sort) = super::view::column_at(event.column, table.width) {
+                    if let Some(sort) = self.columns.sort_at(event.column) {
                         self.rows.sort = sort;
                         self.refresh(self.now_ns);
                     }

@@ -1,9 +1,13 @@
 //! The screen of `sockstate top`. [`App`] has the state, handles keys and draws; its caller passes records and keys.
 
 mod detail;
+mod examination;
+mod fit;
 mod input;
+mod overview;
 mod rows;
 mod samples;
+mod table;
 mod totals;
 mod view;
 
@@ -14,8 +18,10 @@ use std::{
 
 pub use rows::Sort;
 
+use examination::Examination;
 use rows::Rows;
 use samples::Samples;
+use table::Columns;
 use totals::Totals;
 
 use crate::{
@@ -53,7 +59,7 @@ pub struct App {
     view: View,
     rows: Rows,
     totals: Totals,
-    /// A record came since they were counted.
+    /// A record has come since the last count.
     changed: bool,
     /// When the last automatic refresh began, and how long it took.
     refreshed: Option<(Instant, Duration)>,
@@ -70,6 +76,9 @@ pub struct App {
     now_ns: i64,
     /// The area of the table, with its header.
     table_at: ratatui::layout::Rect,
+    /// The columns of the table.
+    columns: Columns,
+    examination: Examination,
 }
 
 impl App {
@@ -94,10 +103,12 @@ impl App {
             ended: false,
             now_ns: 0,
             table_at: ratatui::layout::Rect::ZERO,
+            columns: Columns::default(),
+            examination: Examination::default(),
         }
     }
 
-    /// Its connections may take up to about this many bytes of memory.
+    /// Sets the limit of memory for the connections, approximately, in bytes.
     pub fn bound(&mut self, bytes: usize) {
         self.story.bound(bytes);
     }
@@ -123,7 +134,7 @@ impl App {
         self.story.record(record);
     }
 
-    /// Nothing more comes.
+    /// No more records will come.
     pub fn end(&mut self) {
         self.ended = true;
     }

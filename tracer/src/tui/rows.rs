@@ -51,9 +51,9 @@ pub(super) struct Rows {
     pub(super) sort: Sort,
     pub(super) reverse: bool,
     order: Vec<ConnId>,
-    /// The selected one's place.
+    /// The index of the selected row.
     at: usize,
-    /// The first that is shown.
+    /// The index of the first row that is shown.
     pub(super) first: usize,
 }
 
@@ -132,7 +132,7 @@ impl Rows {
     }
 }
 
-/// The rank of a state: states that may be stuck first, waiting states last.
+/// The rank of a state: states that may be stuck first, LISTEN and TIME_WAIT last.
 fn rank(state: State) -> u8 {
     match state {
         State::CloseWait => 0,

@@ -1,20 +1,20 @@
-//! Samples of the last minute, one per second.
+//! Samples of the last two minutes, one per second.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::model::State;
 
-/// Seconds that are kept.
+/// How many seconds are kept.
 const KEPT: usize = 120;
 
-/// Counts by the second.
+/// Counts per second.
 #[derive(Debug, Default)]
 pub(super) struct Samples {
     /// Transitions into each state in this second.
     now: BTreeMap<&'static str, u64>,
-    /// Those of the last seconds, the newest last.
+    /// Transitions into each state in the last seconds, the newest last.
     rates: BTreeMap<&'static str, VecDeque<u64>>,
-    /// How many were in each state.
+    /// How many sockets were in each state.
     counts: BTreeMap<&'static str, VecDeque<u64>>,
     seconds: usize,
 }
@@ -41,14 +41,14 @@ impl Samples {
         self.rates.values().filter_map(|all| all.back()).sum()
     }
 
-    /// How many were in a state, the last `width` seconds.
+    /// How many sockets were in a state in the last `width` seconds.
     pub(super) fn counts(&self, state: &str, width: usize) -> Vec<u64> {
         let Some(all) = self.counts.get(state) else { return Vec::new() };
         all.iter().skip(all.len().saturating_sub(width)).copied().collect()
     }
 }
 
-/// Appends one second; a state that is missing has none.
+/// Appends one second; a state that is missing in `now` has 0.
 fn push(
     all: &mut BTreeMap<&'static str, VecDeque<u64>>,
     now: impl Iterator<Item = (&'static str, u64)>,
