@@ -398,7 +398,7 @@ fn browser() {
     assert!(ticks.len() >= 4, "{} ticks", ticks.len());
     assert!(page.matches("class=\"lane stuck\"").count() >= 2, "{page}");
     let report = dom(&["report", RECORDING], "r.html");
-    assert!(report.contains("What leaks") && report.matches("<svg").count() >= 5, "{report}");
+    assert!(report.contains("What was stuck") && report.matches("<svg").count() >= 5, "{report}");
     let svg = dom(&["diagram", "--from", RECORDING, "--format", "svg"], "d.svg");
     assert!(svg.contains("STUCK") || svg.contains("stuck"), "{svg}");
     assert!(!svg.contains("parsererror") && !report.contains("parsererror"));
