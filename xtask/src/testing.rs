@@ -1,12 +1,21 @@
 //! `cargo xtask test`: all tests, or the part that an inner loop needs.
 
-use anyhow::{Result, bail};
+use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
-use crate::{cargo, command, output, refresh_objects, setup};
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    cargo, output, refresh_objects, root,
+    setup::{self, Plan},
+};
 
 /// What to run.
 #[derive(clap::Args)]
 pub struct Args {
+    /// Also install what only a few tests need (collectors, query engines, a browser, Go; gigabytes), and run the live
+    /// tests of features that are not built by default. CI does.
+    #[arg(long, conflicts_with_all = ["fast", "live"])]
+    all: bool,
     /// Run only the tests that need neither root nor the network, built without optimisation; install nothing.
     #[arg(long, conflicts_with = "live")]
     fast: bool,
@@ -27,27 +36,89 @@ const LIVE: [&str; 7] = ["test", "--package", "tracer", "--profile", "checked", 
 /// The prefix of the names of live tests that need a feature of the package.
 const FEATURE: &str = "feature ";
 
+/// The name of the variable with the path of a file that gets a line for each skipped test (tests/testkit/src/skipping.rs).
+const SKIPPED: &str = "SOCKSTATE_SKIPPED";
+
 /// Runs the tests; fails if a test fails.
 pub fn run(args: &Args) -> Result<()> {
     if args.fast {
         refresh_objects()?;
         let programs = FAST.iter().flat_map(|name| ["--test", name]);
-        return command(
+        return run_tests(
             cargo().args(["test", "--workspace", "--lib", "--bins"]).args(programs).args(&args.args),
         );
     }
     if let Some(name) = &args.live {
         refresh_objects()?;
-        return live(name);
+        return live(name, None);
     }
-    setup::all()?;
+    prepare(args.all)?;
     refresh_objects()?;
-    command(cargo().args(["test", "--workspace", "--profile", "checked"]).args(&args.args))?;
-    if args.args.is_empty() { live(FEATURE) } else { Ok(()) }
+    let file = root().join("target/skipped");
+    fs::write(&file, "").with_context(|| format!("cannot write {}", file.display()))?;
+    let result = all(args, &file);
+    eprintln!("\n{}", summary(&fs::read_to_string(&file)?));
+    if !args.all && args.args.is_empty() {
+        eprintln!("SKIPPED: the live tests of the features grpc, nats and kafka: cargo xtask test --all");
+    }
+    result
+}
+
+/// Says on standard error what is to come, and installs what is missing.
+fn prepare(all: bool) -> Result<()> {
+    eprintln!(
+        "cargo xtask test will build everything with optimisation, in target/checked, and run the live tests one after \
+         another.\nOn two cores this takes tens of minutes the first time; `cargo xtask test --fast` is quicker."
+    );
+    let plan = Plan::tests(all);
+    for line in plan.lines() {
+        eprintln!("It will {line}.");
+    }
+    let plain = plan.names();
+    let left_out: Vec<&str> =
+        Plan::tests(true).names().into_iter().filter(|name| !plain.contains(name)).collect();
+    if !left_out.is_empty() {
+        let names = left_out.join(", ");
+        eprintln!("It skips the tests that need {names}; `cargo xtask test --all` installs these.");
+    }
+    match plan.install() {
+        // Most tests run without what is missing.
+        Err(error) if !all => eprintln!("{error:#}\nThe tests that need {} are skipped.", plain.join(", ")),
+        result => result?,
+    }
+    Ok(())
+}
+
+/// Runs all tests, or those that the arguments of `cargo test` name.
+fn all(args: &Args, skipped: &Path) -> Result<()> {
+    run_tests(
+        cargo().args(["test", "--workspace", "--profile", "checked"]).args(&args.args).env(SKIPPED, skipped),
+    )?;
+    if args.all && args.args.is_empty() { live(FEATURE, Some(skipped)) } else { Ok(()) }
+}
+
+/// Runs a command that prints which tests failed.
+fn run_tests(command: &mut Command) -> Result<()> {
+    let status = command.status().context("cannot run cargo")?;
+    if !status.success() {
+        bail!("a test failed, or the tests could not be built; the reasons are above ({status})");
+    }
+    Ok(())
+}
+
+/// How many tests were skipped for each reason; `lines` has a reason for each test.
+fn summary(lines: &str) -> String {
+    let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+    for reason in lines.lines() {
+        *reasons.entry(reason).or_default() += 1;
+    }
+    let total: usize = reasons.values().sum();
+    let each = reasons.iter().map(|(reason, count)| format!("\n{count:5}  {reason}"));
+    format!("SKIPPED: {total} tests{}", each.collect::<String>())
 }
 
 /// Runs the live tests whose name contains `name`; fails if there is no such test.
-fn live(name: &str) -> Result<()> {
+fn live(name: &str, skipped: Option<&Path>) -> Result<()> {
     let features = if name.starts_with(FEATURE) { features() } else { String::new() };
     let test = |arguments: &[&str]| {
         let mut test = cargo();
@@ -60,7 +131,11 @@ fn live(name: &str) -> Result<()> {
             "no live test has '{name}' in its name; `cargo xtask test --test live -- --list` prints all names"
         );
     }
-    command(&mut test(&[name]))
+    let mut run = test(&[name]);
+    if let Some(skipped) = skipped {
+        run.env(SKIPPED, skipped);
+    }
+    run_tests(&mut run)
 }
 
 /// The features that this machine can test.
@@ -81,8 +156,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn skipped_tests_are_counted_by_reason() {
+        assert_eq!(summary(""), "SKIPPED: 0 tests");
+        let lines = "needs go\nneeds root\nneeds go\n";
+        assert_eq!(summary(lines), "SKIPPED: 3 tests\n    2  needs go\n    1  needs root");
+    }
+
+    #[test]
     fn fast_runs_every_test_program_but_the_live_one() {
-        let manifest = fs::read_to_string(crate::root().join("tracer/Cargo.toml")).expect("manifest");
+        let manifest = fs::read_to_string(root().join("tracer/Cargo.toml")).expect("manifest");
         let tests = manifest.split("[[test]]\n").skip(1);
         let name = |section: &str| Some(section.lines().next()?.strip_prefix("name = ")?.replace('"', ""));
         let programs: BTreeSet<String> = tests.filter_map(name).collect();

@@ -1,6 +1,8 @@
 //! Tests that cannot run on this machine, and say why.
 
 use std::{
+    env,
+    fs::OpenOptions,
     io::{Write as _, stderr},
     sync::Mutex,
 };
@@ -21,10 +23,24 @@ pub fn skip(reason: &str) {
 /// # Panics
 /// As [`skip`].
 pub fn take_reason() -> Option<String> {
-    REASON.lock().expect("lock").take()
+    let reason = REASON.lock().expect("lock").take();
+    if let Some(reason) = &reason {
+        count(reason.trim_start_matches("SKIPPED: "));
+    }
+    reason
 }
 
 /// Prints the reason for tests of libtest, which cannot be ignored at run time, and whose output is hidden if they pass.
 pub fn print_skipped(reason: &str) {
     let _ = writeln!(stderr().lock(), "SKIPPED: {reason}");
+    count(reason);
+}
+
+/// Counts a skipped test for the summary of `cargo xtask test`, which sets the variable.
+pub fn count(reason: &str) {
+    let Some(path) = env::var_os("SOCKSTATE_SKIPPED") else { return };
+    // Without the summary, the reason has still been printed.
+    if let Ok(mut file) = OpenOptions::new().append(true).create(true).open(path) {
+        let _ = file.write_all(format!("{reason}\n").as_bytes());
+    }
 }

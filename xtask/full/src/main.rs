@@ -77,7 +77,7 @@ fn main() -> ExitCode {
 fn start() -> Result<()> {
     match Cli::parse() {
         Cli::Check => {
-            setup::all()?;
+            setup::checks()?;
             check::all()
         }
         Cli::Book => book::build(),
@@ -92,7 +92,7 @@ fn start() -> Result<()> {
         }
         Cli::Turn => turn::advance(),
         Cli::Bench(args) => {
-            setup::all()?;
+            setup::benchmarks()?;
             refresh_objects()?;
             bench::all(&args)
         }
