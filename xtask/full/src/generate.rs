@@ -1,5 +1,5 @@
 //! Files that are generated from the code: from the definitions of the command line a man page for each subcommand, and
-//! completions; from the types of the JSON lines their JSON Schemas.
+//! completions; from the types of the JSON lines their JSON Schemas; from a recording the pictures of the README.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -17,6 +17,16 @@ const COMPLETIONS: [(Shell, &str); 3] =
 /// The JSON Schemas in `docs`, by the name that the example `schemas` of the tracer has for each.
 const SCHEMAS: [(&str, &str); 2] = [("events", "events.schema.json"), ("look", "look.schema.json")];
 
+/// The recording that the pictures show, and its directory.
+const RECORDINGS: &str = "tests/fixtures/recordings";
+const RECORDING: &str = "sockstate-1.ndjson";
+
+/// The pictures in `docs/images`, by the arguments of sockstate that draw each.
+const IMAGES: [(&str, &[&str]); 2] = [
+    ("states.svg", &["diagram", "--from", RECORDING, "--format", "svg"]),
+    ("timeline.svg", &["timeline", RECORDING, "--format", "svg"]),
+];
+
 /// Writes the files into `packaging` and `docs`.
 pub(crate) fn write() -> Result<()> {
     for (path, bytes) in files()? {
@@ -33,7 +43,7 @@ pub(crate) fn verify() -> Result<()> {
             bail!("{} does not match the code; run cargo xtask generate", path.display());
         }
     }
-    println!("man pages, completions and JSON Schemas: up to date");
+    println!("man pages, completions, JSON Schemas and pictures: up to date");
     Ok(())
 }
 
@@ -56,6 +66,22 @@ fn files() -> Result<BTreeMap<PathBuf, Vec<u8>>> {
     }
     for (name, file) in SCHEMAS {
         files.insert(root().join("docs").join(file), schema(name)?.into_bytes());
+    }
+    for (name, args) in IMAGES {
+        let build = [
+            "run",
+            "--quiet",
+            "--locked",
+            "--package",
+            "tracer",
+            "--profile",
+            "checked",
+            "--bin",
+            "sockstate",
+            "--",
+        ];
+        let picture = output(cargo().current_dir(root().join(RECORDINGS)).args(build).args(args))?;
+        files.insert(root().join("docs/images").join(name), picture.into_bytes());
     }
     Ok(files)
 }

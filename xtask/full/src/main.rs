@@ -36,7 +36,7 @@ enum Cli {
     Check,
     /// Make the documents a book with a search, in target/book/html, and follow its links.
     Book,
-    /// Write the man pages and completions in packaging, and the JSON Schemas in docs, again.
+    /// Write the man pages and completions in packaging, and the JSON Schemas and pictures in docs, again.
     Generate,
     /// Rebuild the kernel programs and the committed object.
     BuildEbpf,
