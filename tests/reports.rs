@@ -42,6 +42,7 @@ fn hunted(conn: u64, opened: Result<Arc<Stack>, MissingStack>) -> Stuck {
         state: State::CloseWait,
         age: InState { ns: 60_000_000_000, at_least: false },
         times: 1,
+        before_trace: false,
         found: None,
         opened: Some(opened),
     }

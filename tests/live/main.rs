@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod ages;
+mod already_stuck;
 mod bounds;
 mod burst;
 mod causes;
@@ -149,6 +150,7 @@ fn tests() -> Vec<Test> {
         unusual_ends::tests(),
         pressure::tests(),
         stuck::tests(),
+        already_stuck::tests(),
         reasons::tests(),
         queues::tests(),
         local_drop::tests(),

@@ -160,6 +160,7 @@ impl Hostile {
             state: State::CloseWait,
             age: InState { ns: u64::MAX, at_least: true },
             times: 255,
+            before_trace: false,
             found: Some(Box::new((found, diagnosis))),
             opened: None,
         }

@@ -234,6 +234,7 @@ fn stuck() -> Vec<Stuck> {
         state: State::CloseWait,
         age: InState { ns: 120_000_000_000, at_least: false },
         times: 1,
+        before_trace: false,
         found: None,
         opened: None,
     };

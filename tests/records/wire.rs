@@ -221,7 +221,16 @@ fn of_sockets(text: BoxedStrategy<String>) -> impl Strategy<Value = Record> {
         }),
         (socket(text), in_state(), any::<u8>(), opened).prop_map(
             |((time_ns, conn, state), age, times, opened)| {
-                Record::Stuck(Stuck { time_ns, conn, state, age, times, found: None, opened })
+                Record::Stuck(Stuck {
+                    time_ns,
+                    conn,
+                    state,
+                    age,
+                    times,
+                    before_trace: false,
+                    found: None,
+                    opened,
+                })
             }
         ),
     ]

@@ -194,6 +194,7 @@ mod tests {
             state: State::CloseWait,
             age: InState { ns: 1, at_least: false },
             times,
+            before_trace: false,
             found: None,
             opened: None,
         }

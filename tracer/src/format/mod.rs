@@ -47,6 +47,9 @@ pub trait Format {
     /// Appends a record, with its number in the stream. Some formats leave out records of some kinds.
     fn record(&mut self, seq: u64, record: &Record, out: &mut Vec<u8>);
 
+    /// All records that were due have been given: appends what the format has kept back.
+    fn pause(&mut self, _: &mut Vec<u8>) {}
+
     /// Whether a record that was read is written with [`Format::line`]: a record does not keep all of its line.
     fn is_of_lines(&self) -> bool {
         false

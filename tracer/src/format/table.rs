@@ -1,7 +1,9 @@
 //! For people: one line a transition, aligned, coloured on a terminal. [`columns`] has what fits which width.
 
+mod already_stuck;
 mod columns;
 
+use already_stuck::{AlreadyStuck, Kept};
 use columns::{Field, fields};
 
 use super::{Content, Format, FormatName, name::Source, time::Times};
@@ -22,6 +24,7 @@ pub struct Table {
     colour: bool,
     fields: &'static [Field],
     layout: Layout,
+    already_stuck: AlreadyStuck,
 }
 
 /// The cells of a record that depend on its kind.
@@ -42,7 +45,13 @@ impl Table {
     pub fn new(colour: bool, width: Option<usize>) -> Self {
         let fields = fields(width);
         let columns = fields.iter().map(|field| field.column()).collect();
-        Self { times: Times::clock(), colour, fields, layout: Layout { columns, width } }
+        Self {
+            times: Times::clock(),
+            colour,
+            fields,
+            layout: Layout { columns, width },
+            already_stuck: AlreadyStuck::default(),
+        }
     }
 
     fn state(&self, state: State) -> String {
@@ -92,6 +101,11 @@ impl Table {
         };
         let fields = self.fields;
         fields.iter().take_while(has).map(|field| cell(self, *field)).collect()
+    }
+
+    /// Digits of the second's fraction.
+    fn digits(&self) -> usize {
+        if self.fields.first() == Some(&Field::Time) { 3 } else { 0 }
     }
 
     /// Whether the state before a transition has a column.
@@ -159,8 +173,7 @@ impl Table {
                 if lost.in_doubt > 0 {
                     text.push_str(&format!(", {} in doubt", lost.in_doubt));
                 }
-                let digits = if self.fields.first() == Some(&Field::Time) { 3 } else { 0 };
-                let time = self.time(lost.time_ns, digits);
+                let time = self.time(lost.time_ns, self.digits());
                 return Some(self.layout.row(&[time], 1, &self.paint(palette::STUCK_SGR, &text)));
             }
             Record::Aggregate(_) | Record::Start(_) | Record::Stop(_) => return None,
@@ -178,8 +191,28 @@ impl Format for Table {
     }
 
     fn record(&mut self, _: u64, record: &Record, out: &mut Vec<u8>) {
-        if let Some(row) = self.row(record) {
-            out.extend_from_slice(row.as_bytes());
+        match record {
+            Record::Stuck(stuck) if self.already_stuck.is_not_shown(stuck.conn.id) => return,
+            Record::Resolved(resolved) if self.already_stuck.forget(resolved.conn.id) => return,
+            _ => {}
+        }
+        let row = self.row(record);
+        match (record, row) {
+            (Record::Stuck(stuck), Some(row)) if stuck.before_trace => self.already_stuck.keep(stuck, row),
+            (_, Some(row)) => out.extend_from_slice(row.as_bytes()),
+            (_, None) => {}
+        }
+    }
+
+    fn pause(&mut self, out: &mut Vec<u8>) {
+        match self.already_stuck.take() {
+            None => {}
+            Some(Kept::Rows(rows)) => rows.iter().for_each(|row| out.extend_from_slice(row.as_bytes())),
+            Some(Kept::Sum { time_ns, text }) => {
+                let time = self.time(time_ns, self.digits());
+                let text = self.paint(palette::STUCK_SGR, &text);
+                out.extend_from_slice(self.layout.row(&[time], 1, &text).as_bytes());
+            }
         }
     }
 }

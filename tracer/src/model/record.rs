@@ -229,6 +229,8 @@ pub struct Stuck {
     pub age: InState,
     /// How many `stuck` records this connection has had in this state, with this one.
     pub times: u8,
+    /// The connection was stuck before the trace began. The JSON does not have this: it is false in what was read.
+    pub before_trace: bool,
     /// The result of a look at the socket; `None` where the look did not find it.
     pub found: Option<Box<(SocketReport, Diagnosis)>>,
     /// The call path that opened the connection, or why it is not known; `None` outside of a hunt.

@@ -105,6 +105,7 @@ impl Pipeline {
         for stuck in self.examiner.give_up() {
             self.write_stuck(stuck);
         }
+        self.streams.pause();
         let Self { table, enricher, router, streams, examiner, hunter, .. } = self;
         let later_ns = monotonic_ns() + PATIENCE_NS;
         table.tick(later_ns, enricher, &mut |update| report(router, streams, examiner, hunter, &update));

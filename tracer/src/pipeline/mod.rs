@@ -174,6 +174,7 @@ impl Pipeline {
     /// Something is due that no event announces.
     fn is_waiting(&self) -> bool {
         self.table.is_waiting()
+            || self.table.is_beginning()
             || self.finder.is_busy()
             || self.examiner.is_busy()
             || self.streams.has_unsaid()

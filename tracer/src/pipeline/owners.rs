@@ -75,6 +75,9 @@ impl Pipeline {
             }
             self.write_stuck(stuck);
         }
+        if !self.examiner.is_busy() && !self.table.is_beginning() {
+            self.streams.pause();
+        }
         if !settled.is_empty() {
             self.table.set_found_owners(&settled, monotonic_ns());
         }

@@ -98,6 +98,11 @@ impl RecordStream {
         }
     }
 
+    /// All records that are due have been written.
+    pub(super) fn pause(&mut self) {
+        self.format.pause(&mut self.outgoing.buffer);
+    }
+
     /// Both ends of a connection are known now.
     pub(super) fn completed(&mut self, conn: ConnId, tuple: &Tuple) {
         if let Some(mut router) = self.router.take() {

@@ -165,6 +165,11 @@ impl Streams {
         }
     }
 
+    /// All records that are due have been written.
+    pub(super) fn pause(&mut self) {
+        self.list.iter_mut().filter_map(records_mut).for_each(RecordStream::pause);
+    }
+
     /// Both ends of a connection are known now.
     pub(super) fn completed(&mut self, conn: ConnId, tuple: &Tuple) {
         for stream in self.list.iter_mut().filter_map(records_mut) {

@@ -111,6 +111,12 @@ impl Table {
         self.watchdog.next_due_ns()
     }
 
+    /// Whether some connections that were stuck at the beginning may not have been reported yet.
+    #[must_use]
+    pub fn is_beginning(&self) -> bool {
+        self.watchdog.is_beginning()
+    }
+
     /// Sockets that are older than the tracer get their ages at `now_ns` from the kernel's own clocks, and are watched from now on.
     pub fn backdate<'a>(&mut self, now_ns: u64, sockets: impl Iterator<Item = (&'a SocketInfo, u64)>) {
         self.watchdog.backdate(&mut self.conns, now_ns, sockets);

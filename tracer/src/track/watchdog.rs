@@ -21,6 +21,10 @@ pub(super) struct Watchdog {
     len: usize,
     /// The shortest threshold, ns.
     least_ns: u64,
+    /// When watching began, `CLOCK_MONOTONIC` ns.
+    begun_ns: u64,
+    /// Some connections that were stuck when watching began may not have been reported yet.
+    is_beginning: bool,
     resolved: Vec<Resolved>,
 }
 
@@ -28,7 +32,15 @@ impl Watchdog {
     /// Watches by `thresholds`; without them, watches nothing.
     pub(super) fn new(thresholds: Option<Thresholds>) -> Self {
         let least_ns = thresholds.as_ref().map_or(u64::MAX, Thresholds::least_ns);
-        Self { thresholds, buckets: BTreeMap::new(), len: 0, least_ns, resolved: Vec::new() }
+        Self {
+            thresholds,
+            buckets: BTreeMap::new(),
+            len: 0,
+            least_ns,
+            begun_ns: 0,
+            is_beginning: false,
+            resolved: Vec::new(),
+        }
     }
 
     /// The connection at `at` has come into a state: gives it an entry, unless it has one that is early enough.
@@ -95,6 +107,7 @@ impl Watchdog {
         }
         // A time beyond the last bucket is never due.
         let begins = bucket(now_ns);
+        self.is_beginning &= begins <= bucket(self.begun_ns);
         while let Some(due) = self.buckets.first_entry()
             && *due.key() < begins
         {
@@ -109,6 +122,11 @@ impl Watchdog {
                 }
             }
         }
+    }
+
+    /// Whether some connections that were stuck when watching began may not have been reported yet.
+    pub(super) fn is_beginning(&self) -> bool {
+        self.is_beginning
     }
 
     /// When the next bucket is due, `CLOCK_MONOTONIC` ns.
@@ -138,6 +156,7 @@ impl Watchdog {
             && due_ns <= now_ns
         {
             // A bucket is looked at once a second: a record that became due within that second is not late.
+            let before_trace = conn.stuck == 0 && due_ns <= self.begun_ns;
             let from_ns = if now_ns - due_ns <= SECOND_NS { due_ns } else { now_ns };
             conn.stuck = conn.stuck.saturating_add(1);
             conn.remind_ns = from_ns.saturating_add(gap_ns(conn.stuck, after_ns));
@@ -147,6 +166,7 @@ impl Watchdog {
                 state: conn.state,
                 age: age(conn, now_ns),
                 times: conn.stuck,
+                before_trace,
                 found: None,
                 opened: None,
             });
@@ -163,6 +183,7 @@ impl Watchdog {
         now_ns: u64,
         sockets: impl Iterator<Item = (&'a SocketInfo, u64)>,
     ) {
+        (self.begun_ns, self.is_beginning) = (now_ns, true);
         let index: HashMap<Endpoints, usize> =
             conns.iter().enumerate().map(|(at, conn)| (Endpoints::of_conn(conn), at)).collect();
         for (socket, age_ns) in sockets {

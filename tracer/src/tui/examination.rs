@@ -60,6 +60,7 @@ impl App {
             state: history.state,
             age: InState { ns: self.age_ns(history), at_least: history.at_least },
             times: 1,
+            before_trace: false,
             found: None,
             opened: None,
         };

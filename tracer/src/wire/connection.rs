@@ -232,6 +232,7 @@ impl<'a> Stuck<'a> {
             state: self.socket.state()?,
             age: self.age()?,
             times: self.times,
+            before_trace: false,
             found: found.map(Box::new),
             opened: self.opened(),
         })
