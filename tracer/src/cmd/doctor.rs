@@ -1,20 +1,24 @@
 //! `sockstate doctor`: tries all hooks, and shows the results and what to do.
 
-use std::{fmt::Write, path::PathBuf, process::ExitCode};
-
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::exit;
+mod findings;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use super::{exit, terminal_width};
 use crate::{
+    display::paragraph,
     format,
-    kernel::{self, Attempt, HookChoice, HostInfo, IterKind, Request},
+    kernel::{self, Attempt, HookChoice, HostInfo, IterKind, KernelError, Request},
     look::look,
     model::{Destroy, Filter, Gap, Transport},
     source::{Destroys, Mptcp},
     values::parse_ring_size,
 };
+use findings::Finding;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -48,7 +52,7 @@ pub enum DoctorFormat {
 }
 
 /// The results of all checks.
-struct Findings {
+struct Results {
     facts: HostInfo,
     ring_bytes: u32,
     attempts: Vec<Attempt>,
@@ -62,20 +66,21 @@ struct Findings {
     /// Whether `ss -K` ends a socket.
     destroy: Destroy,
     mptcp: Mptcp,
-    advice: Vec<String>,
+    /// Why nothing can be traced.
+    error: Option<KernelError>,
 }
 
 pub(super) fn run(args: &DoctorArgs) -> Result<ExitCode> {
-    let findings = examine(args);
+    let results = examine(args);
     match args.format {
-        DoctorFormat::Text => super::print([findings.text()])?,
-        DoctorFormat::Json => super::print([format!("{}\n", findings.json())])?,
+        DoctorFormat::Text => super::print([results.text(terminal_width())])?,
+        DoctorFormat::Json => super::print([format!("{}\n", results.json())])?,
     }
-    let works = findings.hook.is_some();
+    let works = results.hook.is_some();
     Ok(if works { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILURE) })
 }
 
-fn examine(args: &DoctorArgs) -> Findings {
+fn examine(args: &DoctorArgs) -> Results {
     let request = |hook| Request {
         hook,
         tier: None,
@@ -87,7 +92,7 @@ fn examine(args: &DoctorArgs) -> Findings {
     };
     let looked = look(None, |_| false, |_| {});
     let destroy = if looked.is_blind { Destroy::Unknown } else { Destroys::default().of(Transport::Tcp) };
-    let mut findings = Findings {
+    let mut results = Results {
         facts: HostInfo::gather(),
         ring_bytes: args.ring_size,
         attempts: Vec::new(),
@@ -97,14 +102,14 @@ fn examine(args: &DoctorArgs) -> Findings {
         gaps: looked.gaps,
         destroy,
         mptcp: Mptcp::find(),
-        advice: Vec::new(),
+        error: None,
     };
     match kernel::load(&request(HookChoice::Auto)) {
         Ok(mut loaded) => {
-            findings.hook = Some(loaded.hook.name());
-            findings.tier = Some(loaded.tier.name());
-            findings.degraded.append(&mut loaded.degraded);
-            findings.attempts.append(&mut loaded.attempts);
+            results.hook = Some(loaded.hook.name());
+            results.tier = Some(loaded.tier.name());
+            results.degraded.append(&mut loaded.degraded);
+            results.attempts.append(&mut loaded.attempts);
             for (hook, purpose, walk) in [
                 ("iter/tcp", "sockets that existed before the trace", IterKind::Sockets),
                 ("iter/task_file", "owners of sockets that existed before the trace", IterKind::Files),
@@ -112,129 +117,93 @@ fn examine(args: &DoctorArgs) -> Findings {
             ] {
                 let error = loaded.iterate(walk).err();
                 if let Some(error) = &error {
-                    findings.degraded.push(format!("no {purpose} ({hook}: {error})"));
+                    results.degraded.push(format!("no {purpose} ({hook}: {error})"));
                 }
-                findings.attempts.push(Attempt::new(hook, purpose, error));
+                results.attempts.push(Attempt::new(hook, purpose, error));
             }
             let hunt = loaded.hunt().err().map(|error| error.to_string());
-            findings.attempts.append(&mut loaded.attempts);
-            findings
+            results.attempts.append(&mut loaded.attempts);
+            results
                 .degraded
                 .extend(hunt.into_iter().chain(loaded.degraded).map(|why| format!("hunt: {why}")));
         }
-        Err(error) => findings.advice.push(error.to_string()),
+        Err(error) => results.error = Some(error),
     }
-    if findings.hook != Some("tracepoint") {
+    if results.hook != Some("tracepoint") {
         let without_btf = Request { btf: None, ..request(HookChoice::Tracepoint) };
-        let error = kernel::load(&without_btf).err().map(|error| error.to_string());
+        let error = kernel::load(&without_btf).err().map(|error| error.reason());
         let (hook, purpose) =
             ("tracepoint/sock/inet_sock_set_state", "instead of tp_btf, where that is not available");
-        findings.attempts.push(Attempt::new(hook, purpose, error));
+        results.attempts.push(Attempt::new(hook, purpose, error));
     }
-    findings.degraded.extend(findings.gaps.iter().map(ToString::to_string));
-    findings.advise();
-    findings
+    results.degraded.extend(results.gaps.iter().map(ToString::to_string));
+    results
 }
 
-impl Findings {
-    fn advise(&mut self) {
-        let missing: Vec<&str> = self
-            .facts
-            .capabilities
-            .iter()
-            .filter(|capability| !capability.held)
-            .map(|capability| capability.name)
-            .collect();
-        if !missing.is_empty() {
-            self.advice.push(format!(
-                                "capabilities are missing: {}; run as root, or grant them with setcap or with AmbientCapabilities of the systemd unit",
-                missing.join(", ")
-            ));
-        }
-        if self.facts.tracefs.is_none() {
-            self.advice.push(
-                                "tracefs is not mounted; only the classic tracepoint needs it: mount -t tracefs tracefs /sys/kernel/tracing"
-                    .into(),
-            );
-        }
-        if self.facts.btf_bytes.is_none() {
-            self.advice.push(
-                "no BTF: use a kernel with CONFIG_DEBUG_INFO_BTF=y, as all large distributions build it"
-                    .into(),
-            );
-        }
-        if self.facts.cgroup == "v1" || self.facts.cgroup == "none" {
-            self.advice.push(
-                "no cgroup v2: containers are found by the owner's cgroups only, and --cgroup does not work"
-                    .into(),
-            );
-        }
-    }
-
-    fn text(&self) -> String {
+impl Results {
+    fn text(&self, width: Option<usize>) -> String {
         let mut out = String::new();
-        // Writing to a string does not fail.
-        let mut line = |key: &str, value: String| {
-            let _ = writeln!(out, "{key:<14} {value}");
-        };
+        let mut line =
+            |key: &str, value: &str| out.push_str(&paragraph(&format!("{key:<14} "), value, width));
         let facts = &self.facts;
-        let limit = |value: Option<u64>| value.map_or("unlimited".into(), |value| value.to_string());
-        let memlock = facts.memlock_bytes.map_or("unlimited".into(), |bytes| format!("{bytes} bytes"));
-        let btf = facts.btf_bytes.map_or("none".into(), |bytes| format!("{bytes} bytes"));
-        line("kernel", format!("{} {}", facts.kernel, facts.machine));
-        line("BTF", btf);
-        line("tracefs", facts.tracefs.clone().unwrap_or_else(|| "not mounted".into()));
-        line("cgroup", facts.cgroup.into());
-        line("memlock", memlock);
-        line("open files", limit(facts.open_files));
-        line("ring", format!("{} bytes", self.ring_bytes));
+        let bytes = |count: Option<u64>, none: &str| {
+            count.map_or_else(|| none.into(), |count| format!("{count} bytes"))
+        };
+        let files = facts.open_files.map_or_else(|| "unlimited".into(), |count| count.to_string());
+        let tracefs = match &facts.tracefs {
+            Ok(path) => path.clone(),
+            Err(error) => error.to_string(),
+        };
+        line("kernel", &format!("{} {}", facts.kernel, facts.machine));
+        line("BTF", &bytes(facts.btf_bytes, "none"));
+        line("tracefs", &tracefs);
+        line("cgroup", facts.cgroup);
+        line("memlock", &bytes(facts.memlock_bytes, "unlimited"));
+        line("open files", &files);
+        line("ring", &format!("{} bytes", self.ring_bytes));
         for capability in &facts.capabilities {
-            let held = if capability.held { "yes" } else { "NO " };
-            line("capability", format!("{held}  {:<20} {}", capability.name, capability.purpose));
+            let held = yes_or_no(Some(capability.held));
+            line("capability", &format!("{held}  {:<20} {}", capability.name, capability.purpose));
         }
         for attempt in &self.attempts {
-            let result = if attempt.error.is_some() { "NO " } else { "yes" };
-            let why = attempt.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
-            line("hook", format!("{result}  {} ({}){why}", attempt.hook, attempt.purpose));
+            let works = yes_or_no(Some(attempt.error.is_none()));
+            line("hook", &format!("{works}  {} ({})", attempt.hook, attempt.purpose));
         }
-        if self.gaps.is_empty() {
-            line("look", "yes  every process and every network namespace can be seen".into());
-        }
-        for gap in &self.gaps {
-            line("look", format!("NO   {}: {gap}", gap.kind.name()));
-        }
+        let is_complete = self.gaps.is_empty();
+        let seen = "every process and every network namespace can be seen";
+        let seen = if is_complete { seen.to_owned() } else { format!("not {seen}") };
+        line("look", &format!("{}  {seen}", yes_or_no(Some(is_complete))));
         let (works, why) = destroy_of(self.destroy);
-        line("ss -K", format!("{}  {why}", yes_or_no(works)));
+        line("ss -K", &format!("{}  {why}", yes_or_no(works)));
         let (works, why) = mptcp_of(&self.mptcp);
-        line("MPTCP", format!("{}  {why}", yes_or_no(works)));
-        for why in &self.degraded {
-            line("degraded", why.clone());
+        line("MPTCP", &format!("{}  {why}", yes_or_no(works)));
+        let findings = self.findings();
+        for finding in &findings {
+            line("finding", &finding.to_string());
         }
-        for advice in &self.advice {
-            line("advice", advice.clone());
-        }
-        let missing = if self.degraded.is_empty() {
-            ""
-        } else {
-            ", with the limitations in the lines `degraded` above"
-        };
-        let verdict = match (self.hook, self.tier) {
-            (Some(hook), Some(tier)) => {
-                let mini_sockets = match tier {
-                    "none" => "not seen".into(),
-                    "estimate" => "estimated".into(),
-                    hooks => format!("seen by {hooks}"),
-                };
-                format!("tracing works (hook {hook}; mini-sockets {mini_sockets}){missing}")
-            }
-            _ => "tracing does not work here".into(),
-        };
-        line("verdict", verdict);
+        line("verdict", &self.verdict(findings.len()));
         out
     }
 
+    fn verdict(&self, findings: usize) -> String {
+        let (Some(hook), Some(tier)) = (self.hook, self.tier) else {
+            return "tracing does not work here".into();
+        };
+        let mini_sockets = match tier {
+            "none" => "not seen".into(),
+            "estimate" => "estimated".into(),
+            hooks => format!("seen by {hooks}"),
+        };
+        let limits = match findings {
+            0 => String::new(),
+            1 => ", with the limitation in the line `finding` above".into(),
+            count => format!(", with the limitations in the {count} lines `finding` above"),
+        };
+        format!("tracing works (hook {hook}; mini-sockets {mini_sockets}){limits}")
+    }
+
     fn json(&self) -> Value {
-        let (facts, destroy) = (&self.facts, destroy_of(self.destroy));
+        let (facts, destroy, findings) = (&self.facts, destroy_of(self.destroy), self.findings());
         json!({
             "schema": "sockstate/1",
             "kind": "doctor",
@@ -243,7 +212,7 @@ impl Findings {
             "tier": self.tier,
             "kernel": {"release": facts.kernel, "machine": facts.machine},
             "btf_bytes": facts.btf_bytes,
-            "tracefs": facts.tracefs,
+            "tracefs": facts.tracefs.as_ref().ok(),
             "cgroup": facts.cgroup,
             "memlock_bytes": facts.memlock_bytes,
             "open_files": facts.open_files,
@@ -267,7 +236,8 @@ impl Findings {
                 "why": mptcp_of(&self.mptcp).1,
             },
             "degraded": self.degraded,
-            "advice": self.advice,
+            "findings": findings.iter().map(Finding::json).collect::<Vec<_>>(),
+            "advice": findings.iter().filter_map(Finding::advice).collect::<Vec<_>>(),
         })
     }
 }

@@ -127,7 +127,7 @@ impl Failure {
 impl From<KernelError> for Failure {
     fn from(error: KernelError) -> Self {
         let code = match error {
-            KernelError::Privilege { .. } => exit::PRIVILEGE,
+            KernelError::Privilege { .. } | KernelError::Refused { .. } => exit::PRIVILEGE,
             KernelError::Btf(_) | KernelError::Unsupported { .. } => exit::KERNEL,
         };
         Self { code, message: error.to_string() }

@@ -7,7 +7,7 @@ use aya::{
     },
 };
 
-use super::{bpf_links::Attached, error::LoadError};
+use super::{bpf_links::Attached, error::LoadError, tracefs};
 
 /// The object's program of this name.
 pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, LoadError>
@@ -45,6 +45,8 @@ pub(super) fn tracepoint(
     group: &str,
     event: &str,
 ) -> Result<Attached, LoadError> {
+    // aya reports a tracefs that this process may not read as one that is not there.
+    tracefs::mount()?;
     Ok(attach!(ebpf, name, TracePoint, load(), attach(group, event)).into())
 }
 

@@ -9,12 +9,14 @@ pub struct Attempt {
     pub purpose: &'static str,
     /// Why the hook does not work; `None` if it works.
     pub error: Option<String>,
+    /// No other hook has the same purpose.
+    pub is_alone: bool,
 }
 
 impl Attempt {
     #[must_use]
     pub fn new(hook: impl Into<String>, purpose: &'static str, error: Option<String>) -> Self {
-        Self { hook: hook.into(), purpose, error }
+        Self { hook: hook.into(), purpose, error, is_alone: false }
     }
 
     pub(super) fn of<T>(

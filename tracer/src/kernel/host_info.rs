@@ -7,7 +7,10 @@ use rustix::{
     system::uname,
 };
 
-use super::{btf::KERNEL_BTF, tracefs};
+use super::{
+    btf::KERNEL_BTF,
+    tracefs::{self, TracefsError},
+};
 
 /// A capability that tracing uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +37,7 @@ pub struct HostInfo {
     /// Soft limit on open files; `None` if unlimited.
     pub open_files: Option<u64>,
     /// The mount point of tracefs.
-    pub tracefs: Option<String>,
+    pub tracefs: Result<String, TracefsError>,
     /// `v2`, `hybrid`, `v1` or `none`.
     pub cgroup: &'static str,
     /// The value of /proc/sys/kernel/unprivileged_bpf_disabled; `None` if the kernel has no such file.
@@ -50,7 +53,12 @@ const CAPABILITIES: [(&str, caps::Capability, &str, bool); 5] = [
         "enter other network namespaces for the snapshot",
         false,
     ),
-    ("CAP_SYS_PTRACE", caps::Capability::CAP_SYS_PTRACE, "read other users' /proc/PID/exe", false),
+    (
+        "CAP_SYS_PTRACE",
+        caps::Capability::CAP_SYS_PTRACE,
+        "read the executables and descriptors of other users' processes",
+        false,
+    ),
     (
         "CAP_DAC_READ_SEARCH",
         caps::Capability::CAP_DAC_READ_SEARCH,

@@ -13,7 +13,7 @@ use super::{
     attempt::Attempt,
     bpf_links::{Attached, Links},
     btf::{self, KERNEL_BTF, KernelTypes},
-    error::{KernelError, LoadError, chain, is_privilege, privilege},
+    error::{KernelError, LoadError, chain, refusal},
     filter_constants,
     hunt::{self, Hunt},
     loaded::{Hook, Loaded},
@@ -73,8 +73,10 @@ pub fn load(request: &Request) -> Result<Loaded, KernelError> {
             loader.types.offsets.task_btf = task_btf;
             match loader.hook(Hook::TpBtf) {
                 Ok(loaded) => return Ok(loaded),
-                Err(error) if is_privilege(&error) => return Err(privilege(&error)),
-                Err(error) => loader.note(TP_BTF, Some(chain(&*error))),
+                Err(error) => match refusal(&error) {
+                    Some(refusal) => return Err(refusal),
+                    None => loader.note(TP_BTF, Some(chain(&*error))),
+                },
             }
         }
         loader.degraded.push(format!(
@@ -87,11 +89,10 @@ pub fn load(request: &Request) -> Result<Loaded, KernelError> {
     }
     match loader.hook(Hook::Tracepoint) {
         Ok(loaded) => Ok(loaded),
-        Err(error) if is_privilege(&error) => Err(privilege(&error)),
-        Err(error) => {
+        Err(error) => Err(refusal(&error).unwrap_or_else(|| {
             loader.note(TRACEPOINT, Some(chain(&*error)));
-            Err(unsupported(&loader.attempts))
-        }
+            unsupported(&loader.attempts)
+        })),
     }
 }
 
@@ -104,9 +105,8 @@ pub(super) fn unattached(request: &Request, hook: Hook, tier: Tier) -> Result<Lo
     let mut loader = Loader { request, types, attempts, degraded };
     let load =
         |loader: &Loader<'_>| -> Result<_, LoadError> { Ok((loader.object(hook, tier)?, loader.btf()?)) };
-    let (ebpf, btf) = load(&loader).map_err(|error| match is_privilege(&error) {
-        true => privilege(&error),
-        false => KernelError::Unsupported { reason: chain(&*error) },
+    let (ebpf, btf) = load(&loader).map_err(|error| {
+        refusal(&error).unwrap_or_else(|| KernelError::Unsupported { reason: chain(&*error) })
     })?;
     Ok(Loaded {
         ebpf,
@@ -295,7 +295,7 @@ impl Loader<'_> {
         (hook, purpose): (&str, &'static str),
         link: Result<Attached, LoadError>,
     ) {
-        self.attempts.push(Attempt::of(hook, purpose, &link));
+        self.attempts.push(Attempt { is_alone: true, ..Attempt::of(hook, purpose, &link) });
         if let Ok(link) = link {
             links.keep(link);
         }

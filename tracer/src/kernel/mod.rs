@@ -38,3 +38,4 @@ pub use mini_sockets::Tier;
 pub use pin::{PinnedPrograms, adopt, fingerprint, unpin, verify_pins};
 pub use pinned::PinError;
 pub use privilege::{drop_privileges, may_trace};
+pub use tracefs::TracefsError;

@@ -14,6 +14,15 @@ pub fn may_trace() -> bool {
         .any(|capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false))
 }
 
+/// The capabilities that loading programs takes and this process does not have.
+pub(super) fn missing() -> Vec<&'static str> {
+    let held = caps::read(None, CapSet::Effective).unwrap_or_default();
+    // CAP_SYS_ADMIN includes both (capabilities(7)), and kernels before 5.8 have only that.
+    let lacks = |capability| !held.contains(&capability) && !held.contains(&Capability::CAP_SYS_ADMIN);
+    let all = [("CAP_BPF", Capability::CAP_BPF), ("CAP_PERFMON", Capability::CAP_PERFMON)];
+    all.into_iter().filter(|(_, capability)| lacks(*capability)).map(|(name, _)| name).collect()
+}
+
 /// Drops all other capabilities of this thread, irrevocably.
 ///
 /// # Errors

@@ -1,15 +1,35 @@
 //! The format of the classic tracepoint's record, which tracefs describes.
 
-use std::{fs, path::PathBuf};
+use std::{fs, io, path::PathBuf};
 
 use sockstate_abi::abi::TracepointFormat;
+use thiserror::Error;
 
 /// The usual mount points of tracefs.
 const MOUNTS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
-/// The mount point of tracefs, if it is mounted and readable.
-pub(super) fn mount() -> Option<PathBuf> {
-    MOUNTS.iter().map(PathBuf::from).find(|path| path.join("events").is_dir())
+/// Why tracefs cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum TracefsError {
+    #[error("tracefs is not mounted")]
+    NotMounted,
+    #[error("tracefs is mounted at {}, but this process may not read it", MOUNTS[0])]
+    NotReadable,
+}
+
+/// The mount point of tracefs.
+///
+/// # Errors
+/// It is not mounted, or this process may not read it.
+pub(super) fn mount() -> Result<PathBuf, TracefsError> {
+    let events = |path: &PathBuf| fs::metadata(path.join("events"));
+    if let Some(path) = MOUNTS.iter().map(PathBuf::from).find(|path| events(path).is_ok()) {
+        return Ok(path);
+    }
+    // Where nothing is mounted, the directory is one of sysfs, which everybody may read.
+    let is_refused = |error: io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    let is_there = events(&PathBuf::from(MOUNTS[0])).is_err_and(is_refused);
+    Err(if is_there { TracefsError::NotReadable } else { TracefsError::NotMounted })
 }
 
 /// The format of `sock:inet_sock_set_state` on this kernel.
@@ -17,7 +37,7 @@ pub(super) fn mount() -> Option<PathBuf> {
 /// # Errors
 /// What is missing.
 pub(super) fn format() -> Result<TracepointFormat, String> {
-    let mount = mount().ok_or("tracefs is not mounted (mount -t tracefs tracefs /sys/kernel/tracing)")?;
+    let mount = mount().map_err(|error| error.to_string())?;
     let path = mount.join("events/sock/inet_sock_set_state/format");
     let text =
         fs::read_to_string(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;

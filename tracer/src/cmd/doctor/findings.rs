@@ -1,0 +1,141 @@
+//! What is wrong: one line for each finding, with what it costs and what to do.
+
+use std::fmt;
+
+use serde_json::{Value, json};
+
+use super::Results;
+use crate::{
+    kernel::{KernelError, TracefsError},
+    model::{Destroy, Gap, GapKind},
+};
+
+/// How to get capabilities.
+const GRANT: &str =
+    "run as root, or grant what is missing with setcap or AmbientCapabilities of the systemd unit";
+
+/// Something that does not work.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Finding {
+    what: String,
+    /// What is missing because of it.
+    cost: String,
+    /// What the user can do; empty if nothing is known.
+    todo: String,
+}
+
+impl Finding {
+    fn new(what: impl Into<String>, cost: impl Into<String>, todo: impl Into<String>) -> Self {
+        Self { what: what.into(), cost: cost.into(), todo: todo.into() }
+    }
+
+    pub(super) fn json(&self) -> Value {
+        let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        json!({"what": self.what, "cost": text(&self.cost), "todo": text(&self.todo)})
+    }
+
+    /// What to do, with the reason.
+    pub(super) fn advice(&self) -> Option<String> {
+        (!self.todo.is_empty()).then(|| format!("{}: {}", self.what, self.todo))
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.what)?;
+        if !self.cost.is_empty() {
+            write!(out, ": {}", self.cost)?;
+        }
+        if !self.todo.is_empty() {
+            write!(out, "; {}", self.todo)?;
+        }
+        Ok(())
+    }
+}
+
+impl Results {
+    /// Everything that does not work, the worst first. What another hook replaces is no finding.
+    pub(super) fn findings(&self) -> Vec<Finding> {
+        let mut all = Vec::new();
+        all.extend(self.error.as_ref().map(of_load));
+        all.extend(self.gaps.iter().map(of_gap));
+        self.capabilities(&mut all);
+        all.extend(self.tracefs());
+        if self.facts.btf_bytes.is_none() {
+            let todo = "use a kernel with CONFIG_DEBUG_INFO_BTF=y, as all large distributions build it";
+            all.push(Finding::new("the kernel has no BTF", "most fields of records are null", todo));
+        }
+        if matches!(self.facts.cgroup, "v1" | "none") {
+            let cost = "containers are found by the cgroups of owners only, and --cgroup does not work";
+            all.push(Finding::new(
+                "there is no cgroup v2",
+                cost,
+                "boot with systemd.unified_cgroup_hierarchy=1",
+            ));
+        }
+        let gaps: Vec<String> = self.gaps.iter().map(Gap::to_string).collect();
+        let degraded = self.degraded.iter().filter(|why| !gaps.contains(why));
+        all.extend(degraded.map(|why| Finding::new(why.as_str(), "", "")));
+        for attempt in self.attempts.iter().filter(|attempt| attempt.is_alone) {
+            if let Some(error) = &attempt.error {
+                let what = format!("{} does not work ({error})", attempt.hook);
+                all.push(Finding::new(what, format!("not seen: {}", attempt.purpose), ""));
+            }
+        }
+        if self.destroy == Destroy::NotSupported {
+            let what = "this kernel is built without CONFIG_INET_DIAG_DESTROY";
+            let todo = "end or restart the process that holds a socket";
+            all.push(Finding::new(what, "`ss -K` does nothing", todo));
+        }
+        all.extend(self.mptcp.unlisted.as_ref().filter(|_| self.mptcp.enabled.is_some()).map(|error| {
+            Finding::new(error.as_str(), "stuck and sockets do not show them", "modprobe mptcp_diag")
+        }));
+        all
+    }
+
+    /// Capabilities that are missing, unless another finding names them.
+    fn capabilities(&self, all: &mut Vec<Finding>) {
+        for capability in self.facts.capabilities.iter().filter(|capability| !capability.held) {
+            if !all.iter().any(|finding| finding.to_string().contains(capability.name)) {
+                let cost = format!("it cannot {}", capability.purpose);
+                all.push(Finding::new(format!("{} is missing", capability.name), cost, GRANT));
+            }
+        }
+    }
+
+    fn tracefs(&self) -> Option<Finding> {
+        let error = *self.facts.tracefs.as_ref().err()?;
+        let cost = match self.hook {
+            Some("tp_btf") => "nothing for a trace, which uses tp_btf; hunt may not see accept()",
+            _ => "the classic tracepoint does not work",
+        };
+        let todo = match error {
+            TracefsError::NotMounted => "mount -t tracefs tracefs /sys/kernel/tracing",
+            TracefsError::NotReadable => "run as root, or grant CAP_DAC_READ_SEARCH",
+        };
+        Some(Finding::new(error.to_string(), cost, todo))
+    }
+}
+
+/// The finding if nothing can be traced.
+fn of_load(error: &KernelError) -> Finding {
+    let cost = "no trace, record, top, hunt or run; stuck and sockets work without";
+    let todo = match error {
+        KernelError::Privilege { .. } => GRANT,
+        KernelError::Refused { .. } => "look at lockdown, seccomp, security modules and user namespaces",
+        KernelError::Btf(_) => "give the BTF of this kernel with --btf",
+        KernelError::Unsupported { .. } => "see docs/operations.md for what a kernel needs",
+    };
+    Finding::new(error.reason(), cost, todo)
+}
+
+fn of_gap(gap: &Gap) -> Finding {
+    let cost = match gap.kind {
+        GapKind::Processes | GapKind::Descriptors => "stuck does not see who holds their sockets",
+        GapKind::NetworkNamespaces | GapKind::Sockets => "stuck and sockets do not show their sockets",
+    };
+    match gap.why.split_once(": ") {
+        Some((what, todo)) => Finding::new(what, cost, todo),
+        None => Finding::new(gap.why.as_str(), cost, ""),
+    }
+}
