@@ -238,10 +238,34 @@ fn second_instance() {
             .expect("tracer");
         let mut lines = BufReader::new(first.stdout.take().expect("stdout")).lines();
         let holds = lines.next().is_some();
-        let output = sockstate().output().expect("tracer");
-        refused(&output, 5, &["another sockstate (pid ", "is tracing", "--alongside"]);
+        // A daemon is to run once.
+        let directory = tempfile::tempdir().expect("directory");
+        let config = directory.path().join("c.toml");
+        fs::write(&config, "[sinks.out]\ntype = \"stdout\"\n").expect("config");
+        let output = sockstate().arg("run").arg("--config").arg(&config).output().expect("daemon");
+        refused(&output, 5, &["another sockstate (pid ", "is tracing", "alongside"]);
         if holds {
             assert!(text(&output.stderr).contains(&first.id().to_string()));
+        }
+        // What a user runs attaches its own programs, and says what that costs.
+        let recording = directory.path().join("r.zst");
+        let recording = recording.to_str().expect("a path");
+        let port = fresh_port().to_string();
+        for command in [
+            &["trace", "--format", "json"][..],
+            &["record", recording],
+            &["hunt", "--format", "json"],
+            &["diagram", "--live"],
+        ] {
+            let mut command =
+                sockstate().args(command).args(["--port", &port, "--duration", "100ms"]).output();
+            let output = command.as_mut().expect("sockstate");
+            let error = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(0), "{error}");
+            assert_eq!(error.matches("another sockstate (pid ").count(), 1, "{error}");
+            assert!(error.contains("every transition costs twice while both run"), "{error}");
+        }
+        if holds {
             signal(first.id(), libc::SIGINT);
         }
         first.wait().expect("wait");

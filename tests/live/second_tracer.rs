@@ -60,6 +60,8 @@ fn users() {
         // Every user may execute this one.
         let binary = PathBuf::from("/run/sockstate");
         fs::copy(sockstate().get_program(), &binary).expect("a copy");
+        fs::write("/run/config.toml", "[sinks.out]\ntype = \"stdout\"\n").expect("config");
+        fs::set_permissions("/run/config.toml", PermissionsExt::from_mode(0o644)).expect("mode");
         let netns = netns.to_string();
         let trace = ["trace", "--format", "json", "--netns", &netns, "--duration", "200ms"];
         let run = |mut command: Command| said(&command.args(trace).output().expect("sockstate"));
@@ -79,14 +81,20 @@ fn users() {
         };
         let tracer = root();
         for capabilities in [TRACE, TRACE_AND_READ] {
-            let (code, error) = run(as_user(&binary, capabilities));
-            assert_eq!(code, Some(5), "{error}");
             let words = format!("another sockstate (pid {}) is tracing", tracer.pid());
+            let (code, error) = run(as_user(&binary, capabilities));
+            assert_eq!(code, Some(0), "{error}");
+            assert!(error.contains(&words), "{error}");
+            let mut daemon = as_user(&binary, capabilities);
+            daemon.args(["run", "--config", "/run/config.toml"]);
+            let (code, error) = said(&daemon.output().expect("sockstate"));
+            assert_eq!(code, Some(5), "{error}");
             assert!(error.contains(&words), "{error}");
             let mut beside = as_user(&binary, capabilities);
             beside.args(trace).arg("--alongside");
             let (code, error) = said(&beside.output().expect("sockstate"));
             assert_eq!(code, Some(0), "{error}");
+            assert!(!error.contains("another sockstate"), "{error}");
         }
         tracer.stop();
         // Nobody has the lock now, and this user cannot have it.
@@ -101,11 +109,11 @@ fn users() {
     });
 }
 
-/// While a user traces, root does not.
+/// While a user traces, root's daemon does not start.
 fn assert_seen(binary: &Path, netns: &str, capabilities: &str) {
     let mut command = as_user(binary, capabilities);
     let tracer = Tracer::spawn(command.args(["trace", "--format", "json", "--netns", netns]));
-    let second = sockstate().args(["trace", "--netns", netns, "--duration", "1s"]).output();
+    let second = sockstate().args(["run", "--config", "/run/config.toml"]).output();
     let (code, error) = said(&second.expect("sockstate"));
     assert_eq!(code, Some(5), "{error}");
     // setpriv becomes it.

@@ -124,7 +124,7 @@ pub struct KernelArgs {
     /// How often to compare the connections with the kernel's tables; also done after a loss. 0 for never.
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_duration_or_zero, help_heading = "Kernel")]
     pub resync: std::time::Duration,
-    /// Trace although another sockstate is tracing; every transition then costs twice.
+    /// Do not ask whether another sockstate is tracing, and do not lock /run/sockstate.lock.
     #[arg(long, help_heading = "Kernel")]
     pub alongside: bool,
     /// The hook for transitions.

@@ -57,7 +57,7 @@ pub struct DiagramArgs {
     /// Add numbers from this host's connections, and redraw the picture as they change.
     #[arg(long)]
     pub live: bool,
-    /// Trace although another sockstate is tracing; every transition then costs twice.
+    /// Do not ask whether another sockstate is tracing, and do not lock /run/sockstate.lock.
     #[arg(long, requires = "live")]
     pub alongside: bool,
     /// End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds.

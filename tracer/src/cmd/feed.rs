@@ -106,7 +106,7 @@ impl Feed {
                 session.settings.nap = NAP;
                 Ok(session)
             };
-            session::run(open, kernel.alongside)
+            session::run(open, kernel)
         };
         let thread =
             thread::Builder::new().name("tracer".into()).spawn(work).context("cannot start a thread")?;

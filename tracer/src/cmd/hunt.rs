@@ -92,7 +92,7 @@ pub(super) fn run(args: &HuntArgs) -> Result<ExitCode> {
             open: session::direct(output, format),
         })
     };
-    session::run(open, args.kernel.alongside)
+    session::run(open, &args.kernel)
 }
 
 fn format(args: &HuntArgs, output: &Output) -> Box<dyn Format> {

@@ -1,4 +1,4 @@
-//! The lock by which only one instance traces at a time: a second one would double the cost of each transition.
+//! The lock by which instances know of each other: each one that traces adds its cost to every transition.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -11,16 +11,62 @@ use anyhow::Result;
 use rustix::fs::{FlockOperation, Mode, fchmod, flock, major, minor};
 
 use super::{Failure, exit};
-use crate::{files, kernel, procfs::text};
+use crate::{cli::KernelArgs, files, kernel, procfs::text};
 
 /// The locked file.
 const LOCK: &str = "/run/sockstate.lock";
 
-/// Takes the lock; `None` if there is no /run.
+/// How an instance behaves if another one is tracing.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Sharing {
+    /// It ends: a daemon is to run once.
+    Alone,
+    /// It attaches its own programs and a ring of this size beside the other's, and says so.
+    Beside { ring_bytes: u32 },
+    /// It does not ask.
+    Unlocked,
+}
+
+impl Sharing {
+    /// Of a command that a user runs.
+    pub(super) fn of(args: &KernelArgs) -> Self {
+        if args.alongside { Self::Unlocked } else { Self::Beside { ring_bytes: args.ring_size } }
+    }
+}
+
+/// Takes the lock, if this kind of sharing has one; `None` if it runs without: there is no /run, or another instance has the lock.
 ///
 /// # Errors
-/// Another instance holds the lock, or the lock cannot be opened.
-pub(super) fn lock() -> Result<Option<File>, Failure> {
+/// Another instance holds the lock and this one is to be alone, or the lock cannot be opened.
+pub(super) fn lock(sharing: Sharing) -> Result<Option<File>, Failure> {
+    let ring_bytes = match sharing {
+        Sharing::Unlocked => return Ok(None),
+        Sharing::Alone => None,
+        Sharing::Beside { ring_bytes } => Some(ring_bytes),
+    };
+    match (try_lock(), ring_bytes) {
+        (Ok(file), _) => Ok(file),
+        (Err(LockError::Denied(failure)), _) => Err(failure),
+        (Err(LockError::Second(pid)), None) => Err(second(&pid)),
+        (Err(LockError::Second(pid)), Some(ring_bytes)) => {
+            message!(
+                "another sockstate (pid {pid}) is tracing; this one attaches its own programs, with a ring of {} KiB, and every \
+                 transition costs twice while both run",
+                ring_bytes >> 10
+            );
+            Ok(None)
+        }
+    }
+}
+
+/// Why the lock was not taken.
+enum LockError {
+    /// The process with this id has it.
+    Second(String),
+    Denied(Failure),
+}
+
+fn try_lock() -> Result<Option<File>, LockError> {
     let path = Path::new(LOCK);
     let mut file = match open(path) {
         Ok(file) => file,
@@ -36,7 +82,7 @@ pub(super) fn lock() -> Result<Option<File>, Failure> {
         let mut text = String::new();
         // A process id has at most 20 digits. If it cannot be read, the message lacks it.
         let _ = file.take(20).read_to_string(&mut text);
-        return Err(second(holder(path).unwrap_or_else(|| text.trim().to_owned())));
+        return Err(LockError::Second(holder(path).unwrap_or_else(|| text.trim().to_owned())));
     }
     let written =
         file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
@@ -55,22 +101,22 @@ fn open(path: &Path) -> io::Result<File> {
     })
 }
 
-fn denied(path: &Path, error: &io::Error) -> Failure {
+fn denied(path: &Path, error: &io::Error) -> LockError {
     if let Some(pid) = holder(path) {
-        return second(pid);
+        return LockError::Second(pid);
     }
     let message = format!(
         "cannot lock {LOCK}: {error}. Without the lock another sockstate may start, and every transition would cost twice: run as \
                  root, give this user the file (as root: touch {LOCK} if it is missing, then chown {} {LOCK}), or use --alongside",
         rustix::process::geteuid().as_raw()
     );
-    Failure { code: exit::PRIVILEGE, message }
+    LockError::Denied(Failure { code: exit::PRIVILEGE, message })
 }
 
-fn second(pid: String) -> Failure {
+fn second(pid: &str) -> Failure {
     let message = format!(
-        "another sockstate (pid {pid}) is tracing, and with a second one every transition would cost twice: stop that one, read its \
-                 output, or use --alongside"
+        "another sockstate (pid {pid}) is tracing, and with a second daemon every transition would cost twice: stop that one, read \
+         its output, or set `alongside = true` in [kernel]"
     );
     Failure { code: exit::SECOND, message }
 }

@@ -103,7 +103,7 @@ pub mod exit {
     pub const KERNEL: u8 = 3;
     /// Privileges are missing.
     pub const PRIVILEGE: u8 = 4;
-    /// Another instance is tracing.
+    /// Another instance is tracing, and this one is a daemon.
     pub const SECOND: u8 = 5;
 }
 

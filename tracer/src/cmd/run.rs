@@ -10,7 +10,9 @@ use anyhow::Result;
 use clap::Args;
 
 use super::{
-    Failure, exit, print,
+    Failure, exit,
+    lock::Sharing,
+    print,
     reload::Reloader,
     session::{Host, Session},
     sinks, transition_filter, verify,
@@ -71,7 +73,8 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
         });
         Ok(Session { pin: pin.as_deref(), ..Session::new(filter, &run, &stuck, &kernel, open)? })
     };
-    host.run(open, kernel.alongside)
+    let sharing = if kernel.alongside { Sharing::Unlocked } else { Sharing::Alone };
+    host.run(open, sharing)
 }
 
 /// Reads the settings, and checks whether the system allows them.

@@ -11,7 +11,11 @@ use std::{
 use anyhow::{Context, Result};
 use tokio::runtime::Runtime;
 
-use super::{Failure, awaited, exit, lock, memory};
+use super::{
+    Failure, awaited, exit,
+    lock::{self, Sharing},
+    memory,
+};
 use crate::{
     cli::{HookName, KernelArgs, RunArgs, StuckRules, TierName},
     enrich::Enricher,
@@ -146,19 +150,19 @@ impl Host {
     pub(super) fn run<'a>(
         self,
         open: impl FnOnce() -> Result<Session<'a>>,
-        alongside: bool,
+        sharing: Sharing,
     ) -> Result<ExitCode> {
         let Self { runtime, signals } = self;
-        let _lock = if alongside { None } else { lock::lock()? };
+        let _lock = lock::lock(sharing)?;
         let summary = runtime.block_on(async { trace(open()?, signals).await })?;
         report(&summary);
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// Runs a session to its end.
-pub(super) fn run<'a>(open: impl FnOnce() -> Result<Session<'a>>, alongside: bool) -> Result<ExitCode> {
-    Host::start()?.run(open, alongside)
+/// Runs the session of a command that a user runs, to its end.
+pub(super) fn run<'a>(open: impl FnOnce() -> Result<Session<'a>>, kernel: &KernelArgs) -> Result<ExitCode> {
+    Host::start()?.run(open, Sharing::of(kernel))
 }
 
 async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {

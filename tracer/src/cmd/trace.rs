@@ -35,7 +35,7 @@ Exit status:
   2  bad arguments
   3  this kernel cannot trace
   4  privileges are missing
-  5  another sockstate is tracing";
+  5  run: another sockstate is tracing";
 
 /// Trace transitions (what plain `sockstate` does).
 #[derive(Args, Clone, Debug)]
@@ -71,7 +71,7 @@ pub(super) fn run(args: &TraceArgs) -> Result<ExitCode> {
         let format = format(args, &output);
         Session::new(filter, &args.run, &args.stuck, &args.kernel, session::direct(output, format))
     };
-    session::run(open, args.kernel.alongside)
+    session::run(open, &args.kernel)
 }
 
 /// The chosen format; by default a table on a terminal, otherwise JSON.
