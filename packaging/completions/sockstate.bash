@@ -19,6 +19,9 @@ _sockstate() {
             sockstate,close-wait)
                 cmd="sockstate__subcmd__close__subcmd__wait"
                 ;;
+            sockstate,completions)
+                cmd="sockstate__subcmd__completions"
+                ;;
             sockstate,detach)
                 cmd="sockstate__subcmd__detach"
                 ;;
@@ -36,6 +39,9 @@ _sockstate() {
                 ;;
             sockstate,hunt)
                 cmd="sockstate__subcmd__hunt"
+                ;;
+            sockstate,man)
+                cmd="sockstate__subcmd__man"
                 ;;
             sockstate,record)
                 cmd="sockstate__subcmd__record"
@@ -67,6 +73,9 @@ _sockstate() {
             sockstate__subcmd__help,close-wait)
                 cmd="sockstate__subcmd__help__subcmd__close__subcmd__wait"
                 ;;
+            sockstate__subcmd__help,completions)
+                cmd="sockstate__subcmd__help__subcmd__completions"
+                ;;
             sockstate__subcmd__help,detach)
                 cmd="sockstate__subcmd__help__subcmd__detach"
                 ;;
@@ -84,6 +93,9 @@ _sockstate() {
                 ;;
             sockstate__subcmd__help,hunt)
                 cmd="sockstate__subcmd__help__subcmd__hunt"
+                ;;
+            sockstate__subcmd__help,man)
+                cmd="sockstate__subcmd__help__subcmd__man"
                 ;;
             sockstate__subcmd__help,record)
                 cmd="sockstate__subcmd__help__subcmd__record"
@@ -119,7 +131,7 @@ _sockstate() {
 
     case "${cmd}" in
         sockstate)
-            opts="-o -4 -6 -p -L -D -h -V --format --escape-formulas --output --color --snapshot --cmdline --metrics --metrics-top --duration --count --threshold --no-stuck --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --from --to --ring-size --resync --alongside --hook --tier --btf --help --version trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help"
+            opts="-o -4 -6 -p -L -D -h -V --format --escape-formulas --output --color --records --snapshot --cmdline --metrics --metrics-top --duration --count --threshold --no-stuck --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --from --to --ring-size --resync --alongside --hook --tier --btf --help --version trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -139,6 +151,10 @@ _sockstate() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --records)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --metrics)
@@ -362,6 +378,20 @@ _sockstate() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        sockstate__subcmd__completions)
+            opts="-h --help bash elvish fish powershell zsh"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         sockstate__subcmd__detach)
             opts="-h --pin --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -523,7 +553,7 @@ _sockstate() {
             return 0
             ;;
         sockstate__subcmd__help)
-            opts="trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help"
+            opts="trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -537,6 +567,20 @@ _sockstate() {
             return 0
             ;;
         sockstate__subcmd__help__subcmd__close__subcmd__wait)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sockstate__subcmd__help__subcmd__completions)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -621,6 +665,20 @@ _sockstate() {
             return 0
             ;;
         sockstate__subcmd__help__subcmd__hunt)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sockstate__subcmd__help__subcmd__man)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -874,13 +932,31 @@ _sockstate() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        sockstate__subcmd__record)
-            opts="-4 -6 -p -L -D -h --snapshot --cmdline --metrics --metrics-top --duration --count --threshold --no-stuck --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --from --to --ring-size --resync --alongside --hook --tier --btf --help"
+        sockstate__subcmd__man)
+            opts="-h --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sockstate__subcmd__record)
+            opts="-4 -6 -p -L -D -h --records --snapshot --cmdline --metrics --metrics-top --duration --count --threshold --no-stuck --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --from --to --ring-size --resync --alongside --hook --tier --btf --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --records)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --metrics)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1551,7 +1627,7 @@ _sockstate() {
             return 0
             ;;
         sockstate__subcmd__trace)
-            opts="-o -4 -6 -p -L -D -h --format --escape-formulas --output --color --snapshot --cmdline --metrics --metrics-top --duration --count --threshold --no-stuck --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --from --to --ring-size --resync --alongside --hook --tier --btf --help"
+            opts="-o -4 -6 -p -L -D -h --format --escape-formulas --output --color --records --snapshot --cmdline --metrics --metrics-top --duration --count --threshold --no-stuck --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --from --to --ring-size --resync --alongside --hook --tier --btf --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1571,6 +1647,10 @@ _sockstate() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --records)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --metrics)

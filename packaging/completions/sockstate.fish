@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_sockstate_global_optspecs
-    string join \n format= escape-formulas o/output= color= snapshot cmdline metrics= metrics-top= duration= count= threshold= no-stuck 4/ipv4 6/ipv6 p/port= L/local-port= D/remote-port= local= remote= pid= comm= netns= cgroup= from= to= ring-size= resync= alongside hook= tier= btf= h/help V/version
+    string join \n format= escape-formulas o/output= color= records= snapshot cmdline metrics= metrics-top= duration= count= threshold= no-stuck 4/ipv4 6/ipv6 p/port= L/local-port= D/remote-port= local= remote= pid= comm= netns= cgroup= from= to= ring-size= resync= alongside hook= tier= btf= h/help V/version
 end
 
 function __fish_sockstate_needs_command
@@ -34,7 +34,8 @@ complete -c sockstate -n "__fish_sockstate_needs_command" -s o -l output -d 'Wri
 complete -c sockstate -n "__fish_sockstate_needs_command" -l color -d 'Colour the table; auto: on a terminal, unless NO_COLOR is set' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
-complete -c sockstate -n "__fish_sockstate_needs_command" -l metrics -d 'Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l records -d 'Write only these kinds of records: transitions, stuck, resolved, snapshots, resyncs. start, stop and lost are always written' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l metrics -d 'Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435, or 9435 for the same' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l metrics-top -d 'Add metrics of the N processes with the most stuck sockets: up to N more series at a time' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l duration -d 'End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l count -d 'End after N transitions' -r
@@ -68,24 +69,26 @@ complete -c sockstate -n "__fish_sockstate_needs_command" -l cmdline -d 'Add the
 complete -c sockstate -n "__fish_sockstate_needs_command" -l no-stuck -d 'Do not report stuck connections'
 complete -c sockstate -n "__fish_sockstate_needs_command" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_needs_command" -s 6 -l ipv6 -d 'Only IPv6'
-complete -c sockstate -n "__fish_sockstate_needs_command" -l alongside -d 'Trace although another sockstate is tracing; every transition then costs twice'
+complete -c sockstate -n "__fish_sockstate_needs_command" -l alongside -d 'Do not ask whether another sockstate is tracing, and do not lock /run/sockstate.lock'
 complete -c sockstate -n "__fish_sockstate_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sockstate -n "__fish_sockstate_needs_command" -s V -l version -d 'Print version'
 complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "trace" -d 'Trace transitions (what plain `sockstate` does)'
-complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "run" -d 'Trace as a daemon, and deliver to the sinks of a configuration file, each with its own format, filter and queue'
-complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "detach" -d 'Remove the kernel programs that a daemon with the key `pin` has left attached'
-complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "stuck" -d 'Show stuck sockets: for how long, which process holds them, why, and what to do. Needs no running tracer'
-complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "close-wait" -d 'Show sockets that are stuck in CLOSE_WAIT: the same as `stuck --state CLOSE_WAIT`'
-complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "sockets" -d 'Show all TCP sockets of all network namespaces, with the age of their state and the processes that hold them'
-complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "hunt" -d 'Find the code that opens stuck connections: the call paths of connect() and accept(), sorted by their stuck sockets'
-complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "record" -d 'Record every transition into a compressed file; replay, stuck, diagram, timeline, top and report read it without root'
+complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "run" -d 'Trace as a daemon, and deliver to the sinks of a configuration'
+complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "detach" -d 'Remove the kernel programs that a daemon has left attached'
+complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "stuck" -d 'Show stuck sockets: since when, whose, why, and what to do'
+complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "close-wait" -d 'Show sockets that are stuck in CLOSE_WAIT'
+complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "sockets" -d 'Show all TCP sockets of this host'
+complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "hunt" -d 'Find the code that opens stuck connections'
+complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "record" -d 'Record every transition into a compressed file'
 complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "replay" -d 'Show the records of a recording in the formats of `trace`'
-complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "diagram" -d 'Draw TCP\'s state machine, alone or with counts from a recording or from this host\'s connections'
-complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "timeline" -d 'Show the connections of a recording over time, one lane for each; or one connection step by step'
-complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "report" -d 'Write an HTML report of a recording: states over time, leaks, busiest processes, times in each state, slowest closes'
-complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "top" -d 'Watch the sockets of this host or of a recording: states, rates, leaking processes, each socket\'s history, and what to do'
-complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "explain" -d 'Explain a state (CLOSE_WAIT, close-wait, 8, 08 as in /proc/net/tcp), a step (FROM TO), or both ends of a connection'
-complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "doctor" -d 'Check what works on this host (kernel, BTF, hooks, capabilities, limits), and what to do about the rest'
+complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "diagram" -d 'Draw TCP\'s state machine, alone or with connections'
+complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "timeline" -d 'Show the connections of a recording over time'
+complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "report" -d 'Write an HTML report of a recording'
+complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "top" -d 'Watch the sockets of this host or of a recording'
+complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "explain" -d 'Explain a state, a step, or both ends of a connection'
+complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "doctor" -d 'Check what works on this host, and what to do'
+complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "completions" -d 'Print the completions for a shell'
+complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "man" -d 'Show the manual page of sockstate, or of one of its commands'
 complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l format -d 'Format of the output [default: table on a terminal, otherwise json]' -r -f -a "table\t'A table for people'
 json\t'One JSON object per line (docs/events.md)'
@@ -97,7 +100,8 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s o -l outpu
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l color -d 'Colour the table; auto: on a terminal, unless NO_COLOR is set' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l metrics -d 'Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l records -d 'Write only these kinds of records: transitions, stuck, resolved, snapshots, resyncs. start, stop and lost are always written' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l metrics -d 'Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435, or 9435 for the same' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l metrics-top -d 'Add metrics of the N processes with the most stuck sockets: up to N more series at a time' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l duration -d 'End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l count -d 'End after N transitions' -r
@@ -131,14 +135,14 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l cmdline -d
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l no-stuck -d 'Do not report stuck connections'
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s 6 -l ipv6 -d 'Only IPv6'
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l alongside -d 'Trace although another sockstate is tracing; every transition then costs twice'
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l alongside -d 'Do not ask whether another sockstate is tracing, and do not lock /run/sockstate.lock'
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sockstate -n "__fish_sockstate_using_subcommand run" -l config -d 'The configuration file (docs/configuration.md)' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand run" -l check -d 'Only check the configuration, and report all problems'
 complete -c sockstate -n "__fish_sockstate_using_subcommand run" -l example -d 'Only print an example configuration with every key explained'
-complete -c sockstate -n "__fish_sockstate_using_subcommand run" -s h -l help -d 'Print help'
+complete -c sockstate -n "__fish_sockstate_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sockstate -n "__fish_sockstate_using_subcommand detach" -l pin -d 'The directory in the key `pin`' -r -F
-complete -c sockstate -n "__fish_sockstate_using_subcommand detach" -s h -l help -d 'Print help'
+complete -c sockstate -n "__fish_sockstate_using_subcommand detach" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l format -d 'Format of the output [default: table on a terminal, otherwise json]' -r -f -a "table\t'A table for people'
 json\t'One JSON object per line (docs/stuck.md)'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l group-by -d 'Count sockets in groups instead of listing each one' -r -f -a "process\t'The processes that hold the sockets'
@@ -247,9 +251,10 @@ none\t'No hooks and no estimate'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l btf -d 'Read BTF from this file instead of the kernel\'s' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s 6 -l ipv6 -d 'Only IPv6'
-complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l alongside -d 'Trace although another sockstate is tracing; every transition then costs twice'
+complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l alongside -d 'Do not ask whether another sockstate is tracing, and do not lock /run/sockstate.lock'
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l metrics -d 'Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l records -d 'Write only these kinds of records: transitions, stuck, resolved, snapshots, resyncs. start, stop and lost are always written' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l metrics -d 'Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435, or 9435 for the same' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l metrics-top -d 'Add metrics of the N processes with the most stuck sockets: up to N more series at a time' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l duration -d 'End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l count -d 'End after N transitions' -r
@@ -282,7 +287,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l cmdline -
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l no-stuck -d 'Do not report stuck connections'
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -s 6 -l ipv6 -d 'Only IPv6'
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l alongside -d 'Trace although another sockstate is tracing; every transition then costs twice'
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l alongside -d 'Do not ask whether another sockstate is tracing, and do not lock /run/sockstate.lock'
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l format -d 'Format of the output [default: table on a terminal, otherwise json: the lines of the recording]' -r -f -a "table\t'A table for people'
 json\t'One JSON object per line (docs/events.md)'
@@ -330,7 +335,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l comm -d 
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l live -d 'Add numbers from this host\'s connections, and redraw the picture as they change'
-complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l alongside -d 'Trace although another sockstate is tracing; every transition then costs twice'
+complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l alongside -d 'Do not ask whether another sockstate is tracing, and do not lock /run/sockstate.lock'
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -s 6 -l ipv6 -d 'Only IPv6'
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -382,7 +387,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l pid -d 'Proc
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l alongside -d 'Trace although another sockstate is tracing; every transition then costs twice'
+complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l alongside -d 'Do not ask whether another sockstate is tracing, and do not lock /run/sockstate.lock'
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -s 6 -l ipv6 -d 'Only IPv6'
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -392,25 +397,29 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand explain" -l open -d 
 complete -c sockstate -n "__fish_sockstate_using_subcommand explain" -l close -d 'Explain how a connection closes'
 complete -c sockstate -n "__fish_sockstate_using_subcommand explain" -l simultaneous-close -d 'Explain how both ends close at the same time'
 complete -c sockstate -n "__fish_sockstate_using_subcommand explain" -l reset -d 'Explain how one end resets a connection'
-complete -c sockstate -n "__fish_sockstate_using_subcommand explain" -s h -l help -d 'Print help'
+complete -c sockstate -n "__fish_sockstate_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sockstate -n "__fish_sockstate_using_subcommand doctor" -l format -d 'Format of the output' -r -f -a "text\t'Lines for people'
 json\t'One JSON object'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand doctor" -l ring-size -d 'Try a ring buffer of this size' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand doctor" -l btf -d 'Try this BTF instead of the kernel\'s' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "trace" -d 'Trace transitions (what plain `sockstate` does)'
-complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "run" -d 'Trace as a daemon, and deliver to the sinks of a configuration file, each with its own format, filter and queue'
-complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "detach" -d 'Remove the kernel programs that a daemon with the key `pin` has left attached'
-complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "stuck" -d 'Show stuck sockets: for how long, which process holds them, why, and what to do. Needs no running tracer'
-complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "close-wait" -d 'Show sockets that are stuck in CLOSE_WAIT: the same as `stuck --state CLOSE_WAIT`'
-complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "sockets" -d 'Show all TCP sockets of all network namespaces, with the age of their state and the processes that hold them'
-complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "hunt" -d 'Find the code that opens stuck connections: the call paths of connect() and accept(), sorted by their stuck sockets'
-complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "record" -d 'Record every transition into a compressed file; replay, stuck, diagram, timeline, top and report read it without root'
-complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "replay" -d 'Show the records of a recording in the formats of `trace`'
-complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "diagram" -d 'Draw TCP\'s state machine, alone or with counts from a recording or from this host\'s connections'
-complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "timeline" -d 'Show the connections of a recording over time, one lane for each; or one connection step by step'
-complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "report" -d 'Write an HTML report of a recording: states over time, leaks, busiest processes, times in each state, slowest closes'
-complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "top" -d 'Watch the sockets of this host or of a recording: states, rates, leaking processes, each socket\'s history, and what to do'
-complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "explain" -d 'Explain a state (CLOSE_WAIT, close-wait, 8, 08 as in /proc/net/tcp), a step (FROM TO), or both ends of a connection'
-complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "doctor" -d 'Check what works on this host (kernel, BTF, hooks, capabilities, limits), and what to do about the rest'
-complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c sockstate -n "__fish_sockstate_using_subcommand completions" -s h -l help -d 'Print help'
+complete -c sockstate -n "__fish_sockstate_using_subcommand man" -s h -l help -d 'Print help'
+complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor completions man help" -f -a "trace" -d 'Trace transitions (what plain `sockstate` does)'
+complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor completions man help" -f -a "run" -d 'Trace as a daemon, and deliver to the sinks of a configuration'
+complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor completions man help" -f -a "detach" -d 'Remove the kernel programs that a daemon has left attached'
+complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor completions man help" -f -a "stuck" -d 'Show stuck sockets: since when, whose, why, and what to do'
+complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor completions man help" -f -a "close-wait" -d 'Show sockets that are stuck in CLOSE_WAIT'
+complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor completions man help" -f -a "sockets" -d 'Show all TCP sockets of this host'
+complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor completions man help" -f -a "hunt" -d 'Find the code that opens stuck connections'
+complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor completions man help" -f -a "record" -d 'Record every transition into a compressed file'
+complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor completions man help" -f -a "replay" -d 'Show the records of a recording in the formats of `trace`'
+complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor completions man help" -f -a "diagram" -d 'Draw TCP\'s state machine, alone or with connections'
+complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor completions man help" -f -a "timeline" -d 'Show the connections of a recording over time'
+complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor completions man help" -f -a "report" -d 'Write an HTML report of a recording'
+complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor completions man help" -f -a "top" -d 'Watch the sockets of this host or of a recording'
+complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor completions man help" -f -a "explain" -d 'Explain a state, a step, or both ends of a connection'
+complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor completions man help" -f -a "doctor" -d 'Check what works on this host, and what to do'
+complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor completions man help" -f -a "completions" -d 'Print the completions for a shell'
+complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor completions man help" -f -a "man" -d 'Show the manual page of sockstate, or of one of its commands'
+complete -c sockstate -n "__fish_sockstate_using_subcommand help; and not __fish_seen_subcommand_from trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

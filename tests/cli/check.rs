@@ -410,3 +410,15 @@ fn no_error_shows_a_secret() {
         assert!(said.contains("c.toml:"), "{config}: {said}");
     }
 }
+
+#[test]
+fn a_wrong_section_hides_nothing_that_the_system_refuses() {
+    let config = "snapshot = 3\n[filter]\nport = 0\n[kernel]\nring-size = \"3M\"\n[stuck]\nthreshold = \"x\"\n\
+                  [sinks.a]\ntype = \"file\"\npath = \"DIR/no/file\"\n";
+    let (code, said) = ConfigDirectory::new().check(config);
+    assert_eq!(code, Some(2), "{said}");
+    for place in ["1:12", "3:8", "5:13", "7:13", "10:8"] {
+        assert!(said.contains(&format!("c.toml:{place}: ")), "{place}: {said}");
+    }
+    assert_eq!(said.lines().count(), 5, "{said}");
+}

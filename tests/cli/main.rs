@@ -3,6 +3,7 @@
 
 mod check;
 mod foreign;
+mod help;
 mod widths;
 
 use std::process::{Command, Output};
@@ -34,7 +35,16 @@ fn bad_arguments_are_named_and_refused() {
         (&["--ring-size", "3M"], "not a power of two; the next is 4194304"),
         (&["--ring-size", "1"], "between 4K and 1G"),
         (&["-4", "-6"], "cannot be used with"),
-        (&["--pid", "self"], "invalid digit found"),
+        (&["--pid", "worker"], "'worker' is not a number; --comm worker?"),
+        (&["--pid", "0"], "no process has the id 0"),
+        (&["--comm", "a-name-of-18-bytes"], "keeps 15 bytes of a name; use 'a-name-of-18-by'"),
+        (&["--metrics", "localhost:9435"], "is not an address with a port (examples: 9435, 127.0.0.1:9435"),
+        (&["trace", "--state", "CLOSE_WAIT"], "tip: '--from STATES' and '--to STATES' select transitions"),
+        (&["trace", "port", "80"], "tip: a flag has two hyphens: '--port'"),
+        (&["trace", "--interface", "eth0"], "tip: '--local PREFIX' selects connections by the addresses"),
+        (&["tcp"], "tip: 'sockstate' alone traces TCP"),
+        (&["man", "trase"], "there is no command 'trase'"),
+        (&["explain", "FOOO"], "'FOOO' is not a TCP state; `sockstate explain` lists them"),
         (&["stuck", "--netns", "no-such-namespace"], "no network namespace 'no-such-namespace'"),
         (&["--netns", "/proc/0/ns/net"], "no network namespace '/proc/0/ns/net'"),
         (&["--netns", "/proc/self/ns/uts"], "is not a network namespace"),
@@ -45,6 +55,7 @@ fn bad_arguments_are_named_and_refused() {
         (&["--format", "xml"], "[possible values: table, json, csv, ecs, otlp, syslog]"),
         (&["trace", "--escape-formulas"], "--escape-formulas needs --format csv"),
         (&["replay", "--escape-formulas", "--format", "table", "x"], "--escape-formulas needs --format csv"),
+        (&["trace", "--records", "stuck,lots"], "no records of the kind 'lots'; there are start, snapshot"),
         (&["trace", "--colour"], "a similar argument exists: '--color'"),
         (&["dcotor"], "a similar subcommand exists: 'doctor'"),
         (&["stuck", "--threshold", "60"], "is not a threshold"),
@@ -88,7 +99,7 @@ fn what_is_wrong_with_a_configuration_is_said_with_its_place() {
         ("snapshot = 3", "1:12", "'snapshot' must be true or false"),
         ("snapshoot = true", "1:1", "unknown key 'snapshoot'; did you mean 'snapshot'?"),
         ("count = 0", "1:9", "0 is not in"),
-        ("metrics = \"9435\"", "1:11", "invalid socket address"),
+        ("metrics = \"9435x\"", "1:11", "is not an address with a port (examples: 9435"),
         ("filter = 3", "1:1", "'filter' must be a table"),
         ("[filter]\n\nport = [80, 0]", "3:8", "'0' is not a port"),
         ("[filter]\nport = 65536", "2:8", "'65536' is not a port"),
@@ -130,7 +141,7 @@ fn what_is_wrong_with_a_sink_is_said_with_its_place() {
         (
             "type = \"otlp-metrics\"\nurl = \"http://x\"\naggregate = \"1s\"",
             "1:1",
-            "'aggregate' and 'sample' apply to records",
+            "'records', 'aggregate' and 'sample' apply to records",
         ),
         (
             "type = \"otlp\"\nurl = \"http://x\"\ninterval = \"1s\"",
@@ -165,6 +176,7 @@ fn what_is_wrong_with_a_sink_is_said_with_its_place() {
         ("type = \"socket\"\naddress = \"udp://host:1\"", "1:1", "must be tcp, tls or unix"),
         ("type = \"stdout\"\nqueue = \"lots\"", "3:9", "'lots' is not a size"),
         ("type = \"stdout\"\nformat = \"xml\"", "3:10", "invalid value 'xml'"),
+        ("type = \"stdout\"\nrecords = [\"stuk\"]", "3:11", "no records of the kind 'stuk'; there are start"),
         ("type = \"stdout\"\nformat = \"table\"", "3:10", "[possible values: json, ecs, otlp, csv]"),
         (
             "type = \"journald\"\nformat = \"json\"",
@@ -291,7 +303,10 @@ fn every_flag_of_trace_has_a_key() {
         let name: String = flag.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
         // Where it goes, and in which colours, is a sink's business.
         if !["output", "color", "help"].contains(&name.as_str()) {
-            assert!(example.contains(&format!("# {name} = ")), "{name}");
+            assert!(
+                example.contains(&format!("\n# {name} = ")) || example.contains(&format!("\n{name} = ")),
+                "{name}"
+            );
             count += 1;
         }
     }

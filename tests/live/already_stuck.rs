@@ -2,7 +2,6 @@
 
 use std::process::{self, Child, Stdio};
 
-use serde_json::Value;
 use socket2::Socket;
 
 use crate::{
@@ -70,8 +69,7 @@ fn filtered() {
         assert!(stuck_of(&own).len() == 3 && !stuck_of(&own).iter().any(is_others), "{:?}", stuck_of(&own));
         assert!(stuck_of(&others).iter().all(is_others), "{:?}", stuck_of(&others));
         for tracer in [all, own, others] {
-            let story = tracer.stop();
-            assert!(story.of("stuck").all(|record: &Value| record["holders"].is_array()));
+            tracer.stop();
         }
         holder.end();
     });

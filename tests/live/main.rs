@@ -33,6 +33,7 @@ mod interpreters;
 mod kafka;
 mod kernel_closes;
 mod kernel_sockets;
+mod kinds;
 mod left_open;
 mod lifecycle;
 mod local_drop;
@@ -138,6 +139,7 @@ fn tests() -> Vec<Test> {
         time_namespaces::tests(),
         filters::tests(),
         port_filter::tests(),
+        kinds::tests(),
         existing::tests(),
         burst::tests(),
         ending::tests(),

@@ -8,10 +8,10 @@ use ipnet::IpNet;
 
 use crate::{
     format::FormatName,
-    model::{Ports, StateSet, Threshold},
+    model::{Ports, RecordKind, StateSet, Threshold},
     values::{
-        parse_duration, parse_duration_or_zero, parse_ports, parse_prefix, parse_ring_size, parse_states,
-        parse_threshold,
+        parse_comm, parse_duration, parse_duration_or_zero, parse_listen_address, parse_pid, parse_ports,
+        parse_prefix, parse_record_kind, parse_ring_size, parse_states, parse_threshold,
     },
 };
 
@@ -99,10 +99,10 @@ pub struct SelectArgs {
     ///
     /// A trace shows such a connection from its first transition on. Which worker has accepted a connection is known when the worker
     /// closes it. `stuck` and `sockets` show the sockets that the process holds.
-    #[arg(long, value_name = "PID", value_delimiter = ',', help_heading = "Filter")]
+    #[arg(long, value_name = "PID", value_parser = parse_pid, value_delimiter = ',', help_heading = "Filter")]
     pub pid: Vec<u32>,
     /// Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm).
-    #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Filter")]
+    #[arg(long, value_name = "NAME", value_parser = parse_comm, value_delimiter = ',', help_heading = "Filter")]
     pub comm: Vec<String>,
     /// Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net.
     ///
@@ -165,6 +165,14 @@ pub struct FilterArgs {
     pub to: Vec<StateSet>,
 }
 
+/// Selects records by their kinds.
+#[derive(Args, Clone, Debug, Default, PartialEq)]
+pub struct KindArgs {
+    /// Write only these kinds of records: transitions, stuck, resolved, snapshots, resyncs. start, stop and lost are always written.
+    #[arg(long, value_name = "KINDS", value_parser = parse_record_kind, value_delimiter = ',', help_heading = "Output")]
+    pub records: Vec<RecordKind>,
+}
+
 /// When a connection counts as stuck.
 #[derive(Args, Clone, Debug, Default, PartialEq)]
 pub struct StuckRules {
@@ -185,8 +193,9 @@ pub struct RunArgs {
     /// Add the owner's command line, which may have secrets.
     #[arg(long, help_heading = "Output")]
     pub cmdline: bool,
-    /// Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435.
-    #[arg(long, value_name = "ADDRESS", help_heading = "Output")]
+    /// Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435, or 9435 for the
+    /// same.
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_listen_address, help_heading = "Output")]
     pub metrics: Option<std::net::SocketAddr>,
     /// Add metrics of the N processes with the most stuck sockets: up to N more series at a time.
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Output")]

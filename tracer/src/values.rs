@@ -1,10 +1,13 @@
 //! Parsers for the values of flags and configuration keys.
 
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use ipnet::IpNet;
 
-use crate::model::{ParseStateError, Ports, Scope, State, StateSet, Threshold};
+use crate::model::{ParseStateError, Ports, RecordKind, Scope, State, StateSet, Threshold};
 
 /// The smallest ring: the kernel wants a power of two that is a multiple of the page size. A
 /// stack of `hunt` takes 8 KB, so it needs a larger one.
@@ -46,12 +49,79 @@ pub fn parse_prefix(text: &str) -> Result<IpNet, String> {
     Ok(net)
 }
 
+/// A process id.
+///
+/// # Errors
+/// Why the text is not valid, as a message.
+pub fn parse_pid(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(0) => Err("no process has the id 0".into()),
+        Ok(pid) => Ok(pid),
+        Err(_) if text.starts_with(|c: char| c.is_ascii_alphabetic()) => {
+            Err(format!("'{text}' is not a number; --comm {text}?"))
+        }
+        Err(_) => Err(format!("'{text}' is not a process id (example: 1234)")),
+    }
+}
+
+/// The bytes of a process's name that the kernel keeps (`TASK_COMM_LEN`, without the last byte).
+const COMM: usize = 15;
+
+/// The name of a process.
+///
+/// # Errors
+/// Why no process can have this name, as a message.
+pub fn parse_comm(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Err("a process name is empty".into());
+    }
+    if text.len() <= COMM {
+        return Ok(text.to_owned());
+    }
+    let end = (0..=COMM).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    Err(format!(
+        "no process has the name '{text}', because the kernel keeps {COMM} bytes of a name; use '{}'",
+        text.get(..end).unwrap_or_default()
+    ))
+}
+
+/// `127.0.0.1:9435`, `[::1]:9435`; `9435` and `:9435` for 127.0.0.1.
+///
+/// # Errors
+/// Why the text is not valid, as a message.
+pub fn parse_listen_address(text: &str) -> Result<SocketAddr, String> {
+    let port = text.strip_prefix(':').unwrap_or(text);
+    match port.parse::<u16>() {
+        Ok(port) => Ok((Ipv4Addr::LOCALHOST, port).into()),
+        Err(_) => text.parse().map_err(|_| {
+            format!("'{text}' is not an address with a port (examples: 9435, 127.0.0.1:9435, [::1]:9435)")
+        }),
+    }
+}
+
 /// One state's name, or a group of `ss`.
 ///
 /// # Errors
 /// There is no such state.
 pub fn parse_states(text: &str) -> Result<StateSet, ParseStateError> {
     text.parse()
+}
+
+/// A kind of records, in the singular or the plural, in any case.
+///
+/// # Errors
+/// There is no such kind.
+pub fn parse_record_kind(text: &str) -> Result<RecordKind, String> {
+    let typed = text.trim().to_ascii_lowercase();
+    let singular = match typed.as_str() {
+        "losses" => "lost",
+        plural => plural.strip_suffix('s').unwrap_or(plural),
+    };
+    let is_it = |kind: &RecordKind| typed == kind.name() || singular == kind.name();
+    RecordKind::ALL.into_iter().find(is_it).ok_or_else(|| {
+        let names: Vec<&str> = RecordKind::ALL.iter().map(|kind| kind.name()).collect();
+        format!("there are no records of the kind '{text}'; there are {}", names.join(", "))
+    })
 }
 
 /// `10s`, `1h30m`; plain numbers are seconds.
@@ -92,7 +162,7 @@ pub fn parse_threshold(text: &str) -> Result<Threshold, String> {
     };
     let (scope, time) = text.rsplit_once('=').ok_or_else(wrong)?;
     let (scope, comm) = match scope.split_once('@') {
-        Some((scope, comm)) if !comm.is_empty() => (scope, Some(comm.to_owned())),
+        Some((scope, comm)) if !comm.is_empty() => (scope, Some(parse_comm(comm)?)),
         Some(_) => return Err(wrong()),
         None => (scope, None),
     };
@@ -186,6 +256,64 @@ mod tests {
         assert!(parse_prefix("10.1.0.0/8").expect_err("host bits").contains("10.0.0.0/8"));
         for wrong in ["10.0.0.0/33", "::/129", "10.0.0", "localhost", ""] {
             assert!(parse_prefix(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn kinds_of_records() {
+        for (text, kind) in [
+            ("transitions", RecordKind::Transition),
+            ("transition", RecordKind::Transition),
+            ("STUCK", RecordKind::Stuck),
+            ("aggregates", RecordKind::Aggregate),
+            ("resyncs", RecordKind::Resync),
+            ("losses", RecordKind::Lost),
+            ("lost", RecordKind::Lost),
+            ("resolved", RecordKind::Resolved),
+        ] {
+            assert_eq!(parse_record_kind(text), Ok(kind), "{text}");
+        }
+        for wrong in ["", "s", "transitionss", "close_wait", "all"] {
+            assert!(
+                parse_record_kind(wrong).is_err_and(|error| error.contains("there are start, ")),
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn processes() {
+        assert_eq!(parse_pid("1234"), Ok(1234));
+        assert_eq!(parse_pid("nginx"), Err("'nginx' is not a number; --comm nginx?".into()));
+        for wrong in ["0", "-1", "", "1.5", "99999999999"] {
+            assert!(parse_pid(wrong).is_err_and(|error| !error.contains("--comm")), "{wrong}");
+        }
+        for name in ["nginx", "fifteen-letters", "\u{2026}\u{2026}\u{2026}\u{2026}\u{2026}"] {
+            assert_eq!(parse_comm(name).as_deref(), Ok(name));
+        }
+        let error = parse_comm("sixteen-letters-").expect_err("too long");
+        assert!(error.ends_with("use 'sixteen-letters'"), "{error}");
+        let error = parse_comm("12345678901234\u{e9}").expect_err("too long");
+        assert!(error.ends_with("use '12345678901234'"), "{error}");
+        assert!(parse_comm("").is_err());
+        assert!(parse_threshold("CLOSE_WAIT@sixteen-letters-=5m").is_err());
+    }
+
+    #[test]
+    fn addresses_to_listen_at() {
+        for (text, address) in [
+            ("9435", "127.0.0.1:9435"),
+            (":9435", "127.0.0.1:9435"),
+            ("0.0.0.0:1", "0.0.0.0:1"),
+            ("[::1]:9435", "[::1]:9435"),
+        ] {
+            assert_eq!(parse_listen_address(text).map(|found| found.to_string()).as_deref(), Ok(address));
+        }
+        for wrong in ["", ":", "localhost:9435", "65536", "127.0.0.1", "::1:9435:"] {
+            assert!(
+                parse_listen_address(wrong).is_err_and(|error| error.contains("examples: 9435")),
+                "{wrong}"
+            );
         }
     }
 

@@ -8,7 +8,9 @@ use clap::Args;
 use super::stuck::{self, EXAMPLES, StuckArgs};
 use crate::model::{State, StateSet};
 
-/// Show sockets that are stuck in CLOSE_WAIT: the same as `stuck --state CLOSE_WAIT`.
+/// Show sockets that are stuck in CLOSE_WAIT.
+///
+/// The same as `stuck --state CLOSE_WAIT`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct CloseWaitArgs {

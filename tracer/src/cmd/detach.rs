@@ -12,10 +12,14 @@ use crate::{
 
 const EXAMPLES: &str = "\
 Examples:
-  sockstate detach                                the programs of `pin = \"/sys/fs/bpf/sockstate\"`
-  sockstate detach --pin /sys/fs/bpf/mine         another directory";
+  sockstate detach
+      the programs of `pin = \"/sys/fs/bpf/sockstate\"`
+  sockstate detach --pin /sys/fs/bpf/mine
+      another directory";
 
-/// Remove the kernel programs that a daemon with the key `pin` has left attached.
+/// Remove the kernel programs that a daemon has left attached.
+///
+/// A daemon with the key `pin` leaves them attached when it ends.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct DetachArgs {

@@ -29,13 +29,20 @@ const NOW: &str = "now";
 
 const EXAMPLES: &str = "\
 Examples:
-  sockstate diagram                                   the state machine
-  sockstate diagram --format svg -o tcp.svg           as a picture
-  sockstate diagram --live                            with this host's connections, live
-  sockstate diagram --from night.zst --format svg     with the connections of a recording
-  sockstate diagram --from night.zst --conn 004f020000000025   the path of one connection";
+  sockstate diagram
+      the state machine
+  sockstate diagram --format svg -o tcp.svg
+      as a picture
+  sockstate diagram --live
+      with this host's connections, live
+  sockstate diagram --from night.zst --format svg
+      with the connections of a recording
+  sockstate diagram --from night.zst --conn 004f020000000025
+      the path of one connection";
 
-/// Draw TCP's state machine, alone or with counts from a recording or from this host's connections.
+/// Draw TCP's state machine, alone or with connections.
+///
+/// The counts are those of a recording, or of this host's connections.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct DiagramArgs {

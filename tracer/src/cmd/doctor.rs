@@ -22,11 +22,16 @@ use findings::Finding;
 
 const EXAMPLES: &str = "\
 Examples:
-  sockstate doctor                                what works here, and what to do about the rest
-  sockstate doctor --ring-size 64M                does a larger ring fit?
-  sockstate doctor --format json                  for a script";
+  sockstate doctor
+      what works here, and what to do about the rest
+  sockstate doctor --ring-size 64M
+      does a larger ring fit?
+  sockstate doctor --format json
+      for a script";
 
-/// Check what works on this host (kernel, BTF, hooks, capabilities, limits), and what to do about the rest.
+/// Check what works on this host, and what to do.
+///
+/// Tries the kernel, BTF, hooks, capabilities and limits.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct DoctorArgs {

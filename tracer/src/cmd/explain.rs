@@ -17,13 +17,20 @@ const WIDEST: usize = 100;
 
 const EXAMPLES: &str = "\
 Examples:
-  sockstate explain                             every state in one line
-  sockstate explain CLOSE_WAIT                  what it means, who must act, what limits it, when it is a fault
-  sockstate explain FIN_WAIT2 TIME_WAIT         one step
-  sockstate explain --close                     both ends, side by side
-  sockstate explain --lang uk CLOSE_WAIT        in Ukrainian";
+  sockstate explain
+      every state in one line
+  sockstate explain CLOSE_WAIT
+      what it means, who must act, what limits it, when it is a fault
+  sockstate explain FIN_WAIT2 TIME_WAIT
+      one step
+  sockstate explain --close
+      both ends, side by side
+  sockstate explain --lang uk CLOSE_WAIT
+      in Ukrainian";
 
-/// Explain a state (CLOSE_WAIT, close-wait, 8, 08 as in /proc/net/tcp), a step (FROM TO), or both ends of a connection.
+/// Explain a state, a step, or both ends of a connection.
+///
+/// A state is CLOSE_WAIT, close-wait, 8, or 08 as in /proc/net/tcp; a step is FROM TO.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct ExplainArgs {

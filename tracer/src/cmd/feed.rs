@@ -25,9 +25,9 @@ use super::{
     transition_filter,
 };
 use crate::{
-    cli::{FilterArgs, KernelArgs, RunArgs, SelectArgs, StuckRules},
+    cli::{FilterArgs, KernelArgs, KindArgs, RunArgs, SelectArgs, StuckRules},
     format::Json,
-    model::Record,
+    model::{Record, RecordKinds},
     sinks::Output,
     source::{LONGEST_LINE, Recording},
     wire::Parser,
@@ -44,6 +44,7 @@ pub(super) struct Wanted {
     pub(super) stuck: StuckRules,
     pub(super) filter: FilterArgs,
     pub(super) kernel: KernelArgs,
+    pub(super) kinds: KindArgs,
 }
 
 impl Wanted {
@@ -54,6 +55,7 @@ impl Wanted {
             stuck: StuckRules::default(),
             filter: FilterArgs { select: select.clone(), ..FilterArgs::default() },
             kernel: KernelArgs { alongside, ..KernelArgs::default() },
+            kinds: KindArgs::default(),
         }
     }
 }
@@ -99,9 +101,10 @@ impl Feed {
         transition_filter(&wanted.filter)?;
         let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
         let work = move || {
-            let Wanted { run, stuck, filter, kernel } = &wanted;
+            let Wanted { run, stuck, filter, kernel, kinds } = &wanted;
+            let kinds = RecordKinds::of(&kinds.records);
             let open = || {
-                let output = session::direct(Output::pipe(writer.into())?, Box::new(Json::default()));
+                let output = session::direct(Output::pipe(writer.into())?, Box::new(Json::default()), kinds);
                 let mut session = Session::new(transition_filter(filter)?, run, stuck, kernel, output)?;
                 session.settings.nap = NAP;
                 Ok(session)

@@ -13,7 +13,7 @@ use crate::{
     cli::{KernelArgs, SelectArgs},
     format::{Format, HuntReport, HuntStyle, Json},
     kernel::Hunt,
-    model::{Filter, Threshold},
+    model::{Filter, RecordKinds, Threshold},
     pipeline::{self, Limits},
     sinks::Output,
     values::{parse_duration, parse_threshold},
@@ -21,11 +21,15 @@ use crate::{
 
 const EXAMPLES: &str = "\
 Examples:
-  sockstate hunt --threshold CLOSE_WAIT=10s           until Ctrl-C: every call path and its stuck sockets
-  sockstate hunt --comm python3 --duration 10m        one program
+  sockstate hunt --threshold CLOSE_WAIT=10s
+      until Ctrl-C: every call path and its stuck sockets
+  sockstate hunt --comm python3 --duration 10m
+      one program
   sockstate hunt --duration 1h --format svg -o leak.svg";
 
-/// Find the code that opens stuck connections: the call paths of connect() and accept(), sorted by their stuck sockets.
+/// Find the code that opens stuck connections.
+///
+/// Shows the call paths of connect() and accept(), sorted by their stuck sockets.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct HuntArgs {
@@ -89,7 +93,7 @@ pub(super) fn run(args: &HuntArgs) -> Result<ExitCode> {
                 nap: pipeline::SHORT_NAP,
             },
             pin: None,
-            open: session::direct(output, format),
+            open: session::direct(output, format, RecordKinds::ALL),
         })
     };
     session::run(open, &args.kernel)

@@ -1,6 +1,8 @@
 //! The subcommands: they connect the other modules, and turn errors into messages and exit codes.
 
 mod close_wait;
+mod command_line;
+mod completions;
 mod detach;
 mod diagram;
 mod doctor;
@@ -9,6 +11,7 @@ mod feed;
 mod hunt;
 mod lock;
 mod look;
+mod man;
 mod memory;
 mod record;
 mod reload;
@@ -29,6 +32,8 @@ use std::{path::Path, process::ExitCode, rc::Rc, time::Duration};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+pub use command_line::command;
+pub use man::page as man_page;
 
 use crate::{
     cli::{Colour, FilterArgs, SelectArgs},
@@ -45,7 +50,7 @@ use crate::{
 
 /// Traces every TCP state transition of this host, live, with the process that owns the socket.
 #[derive(Debug, Parser)]
-#[command(name = "sockstate", version, after_help = trace::EXAMPLES, args_conflicts_with_subcommands = true)]
+#[command(name = "sockstate", version, after_long_help = trace::EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct Cli {
     /// What to do; without one, trace.
     #[command(subcommand)]
@@ -91,6 +96,8 @@ subcommands! {
     Top(top::TopArgs),
     Explain(explain::ExplainArgs),
     Doctor(doctor::DoctorArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
 }
 
 /// Exit codes; `trace.rs` explains them to users.
@@ -138,18 +145,25 @@ impl From<KernelError> for Failure {
 #[must_use]
 pub fn main() -> ExitCode {
     crate::unwind::abort_on_panic();
-    let cli = Cli::parse();
+    let cli = command_line::parse();
     let result = cli.command.as_ref().map_or_else(|| trace::run(&cli.trace), Command::run);
     let code = match result {
         Ok(code) => code,
         Err(error) => {
-            message!("{error:#}");
+            message!("{}", chain(&error));
             let code = error.downcast_ref::<Failure>().map_or(exit::FAILURE, |failure| failure.code);
             ExitCode::from(code)
         }
     };
     messages::flush(LAST_MESSAGES);
     code
+}
+
+/// An error with its causes. Many errors have the text of their cause already.
+fn chain(error: &anyhow::Error) -> String {
+    error.chain().skip(1).map(ToString::to_string).fold(error.to_string(), |text, cause| {
+        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
+    })
 }
 
 /// The filter for a look at existing sockets: names and paths are resolved now.

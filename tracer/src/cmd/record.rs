@@ -12,7 +12,7 @@ use clap::Args;
 
 use super::feed::{Feed, Wanted};
 use crate::{
-    cli::{FilterArgs, KernelArgs, RunArgs, StuckRules},
+    cli::{FilterArgs, KernelArgs, KindArgs, RunArgs, StuckRules},
     files,
 };
 
@@ -23,18 +23,26 @@ const FLUSH: Duration = Duration::from_secs(1);
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  sockstate record --duration 10m night.zst              all transitions of ten minutes, and the existing sockets
-  sockstate replay night.zst                             show it as `sockstate` shows a trace
-  sockstate replay --speed 10 --to CLOSE_WAIT night.zst  ten times as fast, only these transitions
-  sockstate report night.zst -o night.html               write an HTML report";
+  sockstate record --duration 10m night.zst
+      all transitions of ten minutes, and the existing sockets
+  sockstate replay night.zst
+      show it as `sockstate` shows a trace
+  sockstate replay --speed 10 --to CLOSE_WAIT night.zst
+      ten times as fast, only these transitions
+  sockstate report night.zst -o night.html
+      write an HTML report";
 
-/// Record every transition into a compressed file; replay, stuck, diagram, timeline, top and report read it without root.
+/// Record every transition into a compressed file.
+///
+/// replay, stuck, diagram, timeline, top and report read the file without root.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct RecordArgs {
     /// The file to write; an existing one is replaced.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
+    #[command(flatten)]
+    pub kinds: KindArgs,
     #[command(flatten)]
     pub run: RunArgs,
     #[command(flatten)]
@@ -53,6 +61,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
         stuck: args.stuck.clone(),
         filter: args.filter.clone(),
         kernel: args.kernel.clone(),
+        kinds: args.kinds.clone(),
     };
     let mut feed = Feed::live(wanted)?;
     let failed = || format!("cannot write to {path}");

@@ -8,7 +8,9 @@ use clap::Args;
 use super::record::EXAMPLES;
 use crate::{cli::SelectArgs, draw};
 
-/// Write an HTML report of a recording: states over time, leaks, busiest processes, times in each state, slowest closes.
+/// Write an HTML report of a recording.
+///
+/// States over time, leaks, busiest processes, times in each state, slowest closes.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct ReportArgs {

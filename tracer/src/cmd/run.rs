@@ -26,11 +26,16 @@ use crate::{
 
 const EXAMPLES: &str = "\
 Examples:
-  sockstate run --example > config.toml         an example configuration
-  sockstate run --config config.toml --check    check it
-  sockstate run --config config.toml            SIGHUP reloads it, SIGTERM stops the daemon";
+  sockstate run --example > config.toml
+      an example configuration
+  sockstate run --config config.toml --check
+      check it
+  sockstate run --config config.toml
+      SIGHUP reloads it, SIGTERM stops the daemon";
 
-/// Trace as a daemon, and deliver to the sinks of a configuration file, each with its own format, filter and queue.
+/// Trace as a daemon, and deliver to the sinks of a configuration.
+///
+/// Each sink of the configuration file has its own format, filter and queue.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct DaemonArgs {

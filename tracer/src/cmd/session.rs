@@ -25,7 +25,7 @@ use crate::{
     kernel::{self, HookChoice, Hunt, Loaded, Request, Tier},
     messages,
     metrics::Server,
-    model::{ConnId, Filter, LostPlace, SocketInfo, Start, Threshold, Thresholds},
+    model::{ConnId, Filter, LostPlace, RecordKinds, SocketInfo, Start, Threshold, Thresholds},
     pipeline::{
         self, Beginning, Destination, Limits, Pipeline, RecordStream, Resyncer, Signals, Stream, Streams,
         Summary,
@@ -110,9 +110,11 @@ impl<'a> Session<'a> {
 /// Opens the streams and their outputs.
 pub(super) type Open<'a> = Box<dyn FnOnce(&Start, Option<Resume>) -> Result<(Vec<Stream>, Destination)> + 'a>;
 
-/// One stream to one output.
-pub(super) fn direct<'a>(output: Output, format: Box<dyn Format>) -> Open<'a> {
-    Box::new(|_, _| Ok((vec![Stream::Records(RecordStream::new(format))], Destination::Direct(output))))
+/// One stream of these kinds of records to one output.
+pub(super) fn direct<'a>(output: Output, format: Box<dyn Format>, kinds: RecordKinds) -> Open<'a> {
+    Box::new(move |_, _| {
+        Ok((vec![Stream::Records(RecordStream::new(format).only(kinds))], Destination::Direct(output)))
+    })
 }
 
 /// Opens the file at `path`, or standard output.

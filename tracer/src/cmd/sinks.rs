@@ -5,7 +5,7 @@ use anyhow::{Error, Result};
 use super::{Failure, awaited, transition_filter};
 use crate::{
     format::{Format, Json, Stamp, convert},
-    model::{LostPlace, Start},
+    model::{LostPlace, RecordKinds, Start},
     pipeline::{MetricsStream, RecordStream, Stream, WriteNumbers},
     restart::Resume,
     route::Router,
@@ -66,7 +66,8 @@ pub(super) fn stream(
         (progress.resume(start.instance, resume.waiting), place)
     });
     let common = &section.common;
-    let mut stream = RecordStream::to_sink(format, filter.map(Router::new), queue).sampled(common.sample);
+    let stream = RecordStream::to_sink(format, filter.map(Router::new), queue);
+    let mut stream = stream.only(RecordKinds::of(&common.records)).sampled(common.sample);
     if let Some((point, place)) = point {
         stream.resume(point, place);
     }

@@ -24,11 +24,16 @@ use crate::{
 
 const EXAMPLES: &str = "\
 Examples:
-  sockstate sockets                               like ss -tan, for all network namespaces, with ages and holders
-  sockstate sockets --state LISTEN --sort unread  the fullest accept queues first
-  sockstate sockets --comm nginx --format json    one program, for a script";
+  sockstate sockets
+      like ss -tan, for all network namespaces, with ages and holders
+  sockstate sockets --state LISTEN --sort unread
+      the fullest accept queues first
+  sockstate sockets --comm nginx --format json
+      one program, for a script";
 
-/// Show all TCP sockets of all network namespaces, with the age of their state and the processes that hold them.
+/// Show all TCP sockets of this host.
+///
+/// Of all network namespaces, with the age of their state and the processes that hold them.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct SocketsArgs {

@@ -16,12 +16,18 @@ const COLUMNS: usize = 120;
 
 const EXAMPLES: &str = "\
 Examples:
-  sockstate timeline night.zst                                on the terminal
-  sockstate timeline night.zst --format html -o night.html    for a browser
-  sockstate timeline night.zst --comm nginx --port 443        one service
-  sockstate timeline night.zst --conn 004f020000000025        one connection, step by step";
+  sockstate timeline night.zst
+      on the terminal
+  sockstate timeline night.zst --format html -o night.html
+      for a browser
+  sockstate timeline night.zst --comm nginx --port 443
+      one service
+  sockstate timeline night.zst --conn 004f020000000025
+      one connection, step by step";
 
-/// Show the connections of a recording over time, one lane for each; or one connection step by step.
+/// Show the connections of a recording over time.
+///
+/// One lane for each; or one connection step by step.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct TimelineArgs {

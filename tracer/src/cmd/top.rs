@@ -53,11 +53,16 @@ type Block = Result<Vec<u8>>;
 
 const EXAMPLES: &str = "\
 Examples:
-  sockstate top                               this host; ? shows the keys
-  sockstate top --comm nginx                  one program
-  sockstate top --from night.zst --speed 10   a recording, ten times as fast";
+  sockstate top
+      this host; ? shows the keys
+  sockstate top --comm nginx
+      one program
+  sockstate top --from night.zst --speed 10
+      a recording, ten times as fast";
 
-/// Watch the sockets of this host or of a recording: states, rates, leaking processes, each socket's history, and what to do.
+/// Watch the sockets of this host or of a recording.
+///
+/// States, rates, leaking processes, each socket's history, and what to do.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct TopArgs {

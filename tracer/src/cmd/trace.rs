@@ -11,23 +11,34 @@ use super::{
     terminal_width, transition_filter,
 };
 use crate::{
-    cli::{Colour, FilterArgs, KernelArgs, RunArgs, StuckRules},
+    cli::{Colour, FilterArgs, KernelArgs, KindArgs, RunArgs, StuckRules},
     format::{Format, FormatName, FormatOptions},
+    model::RecordKinds,
     sinks::Output,
 };
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  sockstate                                      every transition, live
-  sockstate --to CLOSE_WAIT                      connections that the peer has closed
-  sockstate --local-port 443 --format json       one service, as NDJSON
-  sockstate --comm nginx --snapshot              one program, existing sockets first
-  sockstate --remote 10.0.0.0/8 --output t.json  one network, into a file
-  sockstate stuck                                stuck sockets, holders, reasons
-  sockstate sockets --state CLOSE_WAIT           like ss, for all namespaces, with ages and holders
-  sockstate top                                  a live screen
-  sockstate explain CLOSE_WAIT                   what a state means, and who must act
-  sockstate doctor                               what works here, and what to do about the rest
+  sockstate
+      every transition, live
+  sockstate --to CLOSE_WAIT
+      connections that the peer has closed
+  sockstate --local-port 443 --format json
+      one service, as NDJSON
+  sockstate --comm nginx --snapshot
+      one program, existing sockets first
+  sockstate --remote 10.0.0.0/8 --output t.json
+      one network, into a file
+  sockstate stuck
+      stuck sockets, holders, reasons
+  sockstate sockets --state CLOSE_WAIT
+      like ss, for all namespaces, with ages and holders
+  sockstate top
+      a live screen
+  sockstate explain CLOSE_WAIT
+      what a state means, and who must act
+  sockstate doctor
+      what works here, and what to do about the rest
 
 Exit status:
   0  ended by a signal, --duration, --count or a closed pipe
@@ -39,7 +50,7 @@ Exit status:
 
 /// Trace transitions (what plain `sockstate` does).
 #[derive(Args, Clone, Debug)]
-#[command(after_help = EXAMPLES)]
+#[command(after_long_help = EXAMPLES)]
 pub struct TraceArgs {
     /// Format of the output [default: table on a terminal, otherwise json].
     #[arg(long, value_enum, help_heading = "Output")]
@@ -53,6 +64,8 @@ pub struct TraceArgs {
     /// Colour the table; auto: on a terminal, unless NO_COLOR is set.
     #[arg(long, value_enum, default_value_t, help_heading = "Output")]
     pub color: Colour,
+    #[command(flatten)]
+    pub kinds: KindArgs,
     #[command(flatten)]
     pub run: RunArgs,
     #[command(flatten)]
@@ -69,7 +82,8 @@ pub(super) fn run(args: &TraceArgs) -> Result<ExitCode> {
     let open = || {
         let output = session::output(args.output.as_deref())?;
         let format = format(args, &output);
-        Session::new(filter, &args.run, &args.stuck, &args.kernel, session::direct(output, format))
+        let output = session::direct(output, format, RecordKinds::of(&args.kinds.records));
+        Session::new(filter, &args.run, &args.stuck, &args.kernel, output)
     };
     session::run(open, &args.kernel)
 }

@@ -162,7 +162,13 @@ pub fn step(from: State, to: State, texts: &Texts, page: Page) -> String {
             let names = edges(state, is_side);
             if names.is_empty() { none.to_owned() } else { names.join(", ") }
         };
-        let (ways, into) = (names(from, true), names(to, false));
+        let mut ways = names(from, true);
+        if from != State::Close && !edges(from, true).contains(&State::Close.name()) {
+            let at_once = texts.get("labels.close_at_once");
+            ways =
+                if edges(from, true).is_empty() { at_once.to_owned() } else { format!("{ways}, {at_once}") };
+        }
+        let into = names(to, false);
         let words = [("from", from_name), ("out", &ways), ("to", to_name), ("into", &into)];
         page.paragraph("  ", &texts.with("labels.illegal", &words), &mut out);
     }
@@ -204,7 +210,9 @@ pub fn parse(word: &str, texts: &Texts) -> Result<State, String> {
         message.push_str("; ");
         message.push_str(&texts.with("labels.did_you_mean", &[("names", &names.join(", "))]));
     }
-    Err(format!("{message} {}", texts.get("labels.try")))
+    // A question ends with a mark of its own.
+    let separator = if names.is_empty() { "; " } else { " " };
+    Err(format!("{message}{separator}{}", texts.get("labels.try")))
 }
 
 fn number(word: &str) -> Option<u8> {
@@ -248,6 +256,8 @@ mod tests {
             assert!(error.contains(names), "{word}: {error}");
         }
         let error = parse("banana", &texts).expect_err("no state");
-        assert!(!error.contains("mean"), "{error}");
+        assert_eq!(error, "'banana' is not a TCP state; `sockstate explain` lists them");
+        let error = parse("CLOSEWAITT", &texts).expect_err("no state");
+        assert!(error.ends_with("did you mean CLOSE_WAIT? `sockstate explain` lists them"), "{error}");
     }
 }

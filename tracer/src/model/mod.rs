@@ -12,6 +12,7 @@ mod netns;
 mod python;
 mod reason;
 mod record;
+mod record_kind;
 mod socket;
 mod stack;
 mod state;
@@ -36,6 +37,7 @@ pub use record::{
     Aggregate, Cause, ConnId, Connection, InState, Lost, LostPlace, Record, Resolved, Resync, Role, Snapshot,
     SocketCounts, Start, Stop, Stuck, Transition,
 };
+pub use record_kind::{RecordKind, RecordKinds};
 pub use socket::{MptcpPart, RequestTimer, SocketInfo, TcpTimes, Timer, TimerKind, Transport};
 pub use stack::{Frame, MissingStack, OpenedBy, Opening, Registers, Stack, Unnamed};
 pub use state::{ParseStateError, State, StateSet};

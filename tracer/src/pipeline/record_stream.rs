@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{aggregate::Windows, missing::Missing, monotonic_ns, now_ns, outgoing::Outgoing};
 use crate::{
     format::Format,
-    model::{ConnId, Lost, LostPlace, Record, Tuple},
+    model::{ConnId, Lost, LostPlace, Record, RecordKind, RecordKinds, Tuple},
     restart::ResumePoint,
     route::Router,
     sinks::Queue,
@@ -17,6 +17,8 @@ pub struct RecordStream {
     /// Of what the tracer's own filter lets through; `None` for all.
     router: Option<Router>,
     pub(super) outgoing: Outgoing,
+    /// The kinds of records that are written.
+    kinds: RecordKinds,
     /// Counts instead of transitions, where that is wanted.
     windows: Option<Windows>,
     /// One of `sample` connections is reported.
@@ -41,7 +43,7 @@ impl RecordStream {
     }
 
     fn with(format: Box<dyn Format>, router: Option<Router>, outgoing: Outgoing) -> Self {
-        Self { format, router, outgoing, windows: None, sample: 1, left: None }
+        Self { format, router, outgoing, kinds: RecordKinds::ALL, windows: None, sample: 1, left: None }
     }
 
     /// Counts transitions in windows of `length` instead of reporting each, with up to `most` services and peers told apart.
@@ -50,6 +52,12 @@ impl RecordStream {
         let length_ns = i64::try_from(length.as_nanos()).unwrap_or(i64::MAX);
         self.windows = Some(Windows::new(length_ns, most));
         self
+    }
+
+    /// Writes records of these kinds only.
+    #[must_use]
+    pub fn only(self, kinds: RecordKinds) -> Self {
+        Self { kinds, ..self }
     }
 
     /// Reports one of `sample` connections, with all of its records.
@@ -112,6 +120,9 @@ impl RecordStream {
     }
 
     fn write(&mut self, record: &Record) {
+        if !self.kinds.contains(RecordKind::of(record)) {
+            return;
+        }
         if let Record::Transition(transition) = record {
             if !is_sampled(transition.conn.id, self.sample) {
                 return;

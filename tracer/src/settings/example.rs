@@ -8,10 +8,13 @@ use crate::{
     sinks::CommonArgs,
 };
 
+/// Keys of the first section that the example sets.
+const SET: [(&str, &str); 1] = [("metrics", "\"127.0.0.1:9435\"")];
+
 /// Columns of a comment.
 const WIDTH: usize = 100;
 
-/// A configuration with one sink, and all else as comments.
+/// A configuration with one sink and metrics, and all else as comments.
 #[must_use]
 pub fn example() -> String {
     let mut text = String::from(
@@ -32,7 +35,8 @@ pub fn example() -> String {
     text.push_str(
         "\n# Added to every record, below `labels`.\n[labels]\n# env = \"production\"\n\
          \n# A sink for each collector: [sinks.NAME]. Each has its own queue, and none waits for another.\n\
-         [sinks.console]\ntype = \"stdout\"\n\n# All keys that a sink can have, and the types of sinks that they are for:\n",
+         [sinks.console]\ntype = \"stdout\"\n\
+         # Every transition would flood the journal.\nrecords = [\"stuck\", \"resolved\"]\n\n# All keys that a sink can have, and the types of sinks that they are for:\n",
     );
     sink_keys(&mut text);
     text.push_str(
@@ -84,6 +88,10 @@ fn key(arg: &Arg, text: &mut String) {
     let Some(name) = arg.get_long() else { return };
     let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
     comment(&help, text);
+    if let Some((_, value)) = SET.iter().find(|(set, _)| *set == name) {
+        text.push_str(&format!("{name} = {value}\n"));
+        return;
+    }
     let is_flag = matches!(arg.get_action(), ArgAction::SetTrue);
     let choices = if is_flag { Vec::new() } else { arg.get_possible_values() };
     for value in choices.iter().filter(|value| !value.is_hide_set()) {

@@ -49,7 +49,8 @@ pub struct Sink {
 /// What a file says, and what is wrong with it.
 #[derive(Clone, Debug, Default)]
 pub struct Reading {
-    /// If there are problems: the settings without the faulty sinks; `None` if too little is right.
+    /// If there are problems: the settings without the faulty sinks, and with defaults for faulty sections; `None` if the text is no
+    /// document.
     pub settings: Option<Settings>,
     /// The problems that the text alone shows, without checks of the system.
     pub problems: Vec<SettingsError>,
@@ -105,11 +106,12 @@ fn document<'a>(source: &'a Source<'a>, table: &'a toml::Spanned<DeTable<'a>>) -
     let labels = labels.map(Section::into_texts).unwrap_or_default();
     let sinks = sections.into_iter().filter_map(|(name, section)| sink::read(name, section)).collect();
     let keys = top.into_args();
+    // What is wrong has been noted; with the defaults instead, the check also finds what is wrong elsewhere.
     Some(Settings {
-        keys: keys?,
-        filter: filter?,
-        stuck: stuck?,
-        kernel: kernel?,
+        keys: keys.unwrap_or_default(),
+        filter: filter.unwrap_or_default(),
+        stuck: stuck.unwrap_or_default(),
+        kernel: kernel.unwrap_or_default(),
         labels,
         sinks,
         places: Places::default(),

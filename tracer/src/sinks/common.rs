@@ -5,7 +5,10 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum};
 
 use super::delivery::{BatchSettings, SpoolSettings};
-use crate::values::{parse_duration, parse_duration_or_zero, parse_size};
+use crate::{
+    model::RecordKind,
+    values::{parse_duration, parse_duration_or_zero, parse_record_kind, parse_size},
+};
 
 /// When the spool is on the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -20,6 +23,10 @@ pub enum SyncName {
 /// What a sink gets, and how it is delivered.
 #[derive(Args, Clone, Debug, PartialEq)]
 pub struct CommonArgs {
+    /// Send only these kinds of records: transitions, stuck, resolved, snapshots, resyncs. start, stop and lost are always
+    /// sent. With aggregate, transitions are the counts of each window.
+    #[arg(long, value_name = "KINDS", value_parser = parse_record_kind, value_delimiter = ',')]
+    pub records: Vec<RecordKind>,
     /// Count transitions in windows of this length, by service, peer and states, instead of sending each.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub aggregate: Option<Duration>,
@@ -58,7 +65,7 @@ pub struct CommonArgs {
 impl CommonArgs {
     /// Whether the sink gets fewer records than there are.
     pub(super) fn is_reduced(&self) -> bool {
-        self.aggregate.is_some() || self.sample > 1
+        self.aggregate.is_some() || self.sample > 1 || !self.records.is_empty()
     }
 
     /// The directory of the spool of the sink `name`.

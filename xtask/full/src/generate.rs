@@ -4,9 +4,8 @@
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
-use clap::{Command, CommandFactory};
 use clap_complete::Shell;
-use sockstate::cmd::Cli;
+use sockstate::cmd::{command, man_page};
 
 use crate::{cargo, output, root};
 
@@ -51,7 +50,7 @@ fn files() -> Result<BTreeMap<PathBuf, Vec<u8>>> {
     let packaging = root().join("packaging");
     let mut files = BTreeMap::new();
     // The width of the help text must not depend on the terminal.
-    let mut command = Cli::command().term_width(100);
+    let mut command = command().term_width(80);
     command.build();
     for (shell, name) in COMPLETIONS {
         let mut bytes = Vec::new();
@@ -59,10 +58,10 @@ fn files() -> Result<BTreeMap<PathBuf, Vec<u8>>> {
         files.insert(packaging.join("completions").join(name), bytes);
     }
     let man = packaging.join("man");
-    files.insert(man.join("sockstate.1"), page(&command, "sockstate")?);
+    files.insert(man.join("sockstate.1"), man_page(&command, "sockstate")?);
     for subcommand in command.get_subcommands().filter(|subcommand| subcommand.get_name() != "help") {
         let name = format!("sockstate-{}", subcommand.get_name());
-        files.insert(man.join(format!("{name}.1")), page(subcommand, &name)?);
+        files.insert(man.join(format!("{name}.1")), man_page(subcommand, &name)?);
     }
     for (name, file) in SCHEMAS {
         files.insert(root().join("docs").join(file), schema(name)?.into_bytes());
@@ -90,15 +89,4 @@ fn files() -> Result<BTreeMap<PathBuf, Vec<u8>>> {
 fn schema(name: &str) -> Result<String> {
     let build = ["run", "--quiet", "--locked", "--package", "tracer", "--profile", "checked"];
     output(cargo().args(build).args(["--features", "schema", "--example", "schemas", "--", name]))
-}
-
-fn page(command: &Command, name: &str) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    // clap needs names that live as long as the program.
-    let name: &'static str = name.to_owned().leak();
-    let command = command.clone().name(name).version(env!("CARGO_PKG_VERSION"));
-    clap_mangen::Man::new(command).section("1").manual("sockstate").date("").render(&mut bytes)?;
-    // Examples are lines; man must not fill them.
-    let text = String::from_utf8(bytes)?.replace(".SH EXTRA\nExamples:\n", ".SH EXAMPLES\n.nf\n");
-    Ok(text.replace("\n.SH VERSION", "\n.fi\n.SH VERSION").into_bytes())
 }

@@ -38,13 +38,20 @@ use crate::{
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  sockstate stuck                                 sockets past the threshold of their state, holders, reasons
-  sockstate close-wait --group-by process         which processes leak, and how many sockets
-  sockstate stuck --older-than 10s --port 443     one service, ten seconds or longer in a state
-  sockstate stuck --check --warn 10 --crit 100    for Nagios and compatible monitoring
-  sockstate stuck --from night.zst                at the end of a recording";
+  sockstate stuck
+      sockets past the threshold of their state, holders, reasons
+  sockstate close-wait --group-by process
+      which processes leak, and how many sockets
+  sockstate stuck --older-than 10s --port 443
+      one service, ten seconds or longer in a state
+  sockstate stuck --check --warn 10 --crit 100
+      for Nagios and compatible monitoring
+  sockstate stuck --from night.zst
+      at the end of a recording";
 
-/// Show stuck sockets: for how long, which process holds them, why, and what to do. Needs no running tracer.
+/// Show stuck sockets: since when, whose, why, and what to do.
+///
+/// Shows for how long they are stuck, which process holds them, why, and what to do. Needs no running tracer.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct StuckArgs {
