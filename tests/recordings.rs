@@ -20,7 +20,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use testkit::skipping::print_skipped;
 
-/// Of a process that reads a recording, in KiB: the program itself takes 20 to 30 MiB, and zstd's window 2 MiB.
+/// The memory limit of a process that reads a recording, in KiB. The program itself takes 20 to 30 MiB, and the window
+/// of zstd 2 MiB.
 const MOST_KIB: i64 = 96 << 10;
 
 /// A recording of these bytes, compressed.
@@ -32,7 +33,7 @@ fn compressed(directory: &TempDir, write: impl FnOnce(&mut dyn Write)) -> PathBu
     path
 }
 
-/// Runs it; how it ended, what it said, and the most memory that it had, in KiB.
+/// Runs a command. Returns its exit status, its output, and its peak memory in KiB.
 fn run(arguments: &[&str]) -> (ExitStatus, String, i64) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sockstate"));
     measure(command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()))
@@ -47,7 +48,7 @@ fn measure(command: &mut Command) -> (ExitStatus, String, i64) {
     let ended = Arc::new(AtomicBool::new(false));
     let keys = Arc::clone(&ended);
     let typist = thread::spawn(move || {
-        // A screen ends when it is told to, as soon as there is one.
+        // A screen ends with the key `q`, as soon as it is drawn.
         while !keys.load(Ordering::Relaxed)
             && stdin.as_mut().is_some_and(|stdin| stdin.write_all(b"q").is_ok())
         {

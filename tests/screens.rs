@@ -357,7 +357,7 @@ fn keys_search_sort_and_select() {
         screen.rows().iter().map(|row| row.split(' ').next().expect("state").to_owned()).collect();
     reversed.reverse();
     assert_eq!(states, reversed);
-    // What is selected is what Enter shows.
+    // Enter shows the selected connection.
     let mut screen = Screen::new(120, 40, true);
     screen.keys("jj");
     let peer = screen.rows()[2]

@@ -24,7 +24,7 @@ fn sockstate(args: &[&str]) -> Output {
     sockstate.args(args).current_dir(golden::file("")).output().expect("sockstate")
 }
 
-/// What it said.
+/// The standard output of a command.
 fn said(args: &[&str]) -> String {
     let output = sockstate(args);
     let error = String::from_utf8_lossy(&output.stderr);
@@ -68,7 +68,7 @@ fn outputs_are_as_they_were_looked_at() {
     }
 }
 
-/// What a sink makes of a recording's lines is what `replay` makes of them.
+/// A sink converts the lines of a recording in the same way as `replay`.
 #[test]
 fn a_recording_is_replayed_in_the_formats_of_collectors() {
     for name in ["ecs", "otlp"] {
@@ -87,7 +87,7 @@ fn a_recording_is_replayed_in_the_formats_of_collectors() {
     }
 }
 
-/// One connection that stuck and one that did not, by their ids in the recording.
+/// The ids of a stuck connection and of another one in the recording.
 #[test]
 fn one_connection_is_told_step_by_step() {
     let mut story = Story::default();
@@ -125,7 +125,7 @@ fn every_state_says_all_of_it_in_every_language() {
             assert!(text.lines().count() > 15 && no_key, "{lang} {number}: {text}");
         }
     }
-    // What bounds it is what this kernel has.
+    // The values of the settings are those of this kernel.
     let retries = fs::read_to_string("/proc/sys/net/ipv4/tcp_syn_retries").expect("sysctl");
     let text = said(&["explain", "SYN_SENT"]);
     let line = text.lines().find(|line| line.contains("net.ipv4.tcp_syn_retries")).expect("a timer");
@@ -164,7 +164,7 @@ fn words_that_are_no_state_are_refused_with_what_they_may_be() {
     }
 }
 
-/// What a look has found beyond what every stuck record says.
+/// A `stuck` record with all findings of a look.
 #[test]
 fn what_a_look_has_found_is_read_as_it_was_written() {
     let recording = recording();
@@ -185,11 +185,11 @@ fn what_a_look_has_found_is_read_as_it_was_written() {
     for key in ["listeners", "cannot_destroy", "mptcp", "reason", "why", "advice", "commands"] {
         assert_eq!(after[key], before[key], "{key}");
     }
-    // Two listen there: nothing tells whose it is.
+    // Two processes listen on the port, so the creator is not known.
     assert!(after["creator"].is_null(), "{after}");
 }
 
-/// What is read is what was written: a record that is written again is the same.
+/// Writing the records that were read gives the same lines.
 #[test]
 fn records_are_read_as_they_were_written() {
     let mut parser = Parser::default();
@@ -203,7 +203,7 @@ fn records_are_read_as_they_were_written() {
         let mut after: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
         let kind = before["kind"].as_str().expect("kind").to_owned();
         if kind == "stuck" {
-            // What only a look has, and nobody asks a recording for.
+            // Keys that only a look has, and that a recording does not need.
             for key in ["timer", "creator"] {
                 after[key] = before[key].clone();
             }

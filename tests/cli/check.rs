@@ -54,7 +54,7 @@ impl ConfigDirectory {
         (output.status.code(), said.replace(&path, "c.toml").replace(&root, "DIR"))
     }
 
-    /// What `run --check` says.
+    /// The exit code and the output of `run --check`.
     pub(crate) fn check(&self, config: &str) -> (Option<i32>, String) {
         self.said(config, &["--check"])
     }

@@ -15,7 +15,7 @@ fn make_pipe(path: &Path) {
     rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).expect("a pipe");
 }
 
-/// What `run --check` says of a configuration; it must not take a minute.
+/// The exit code and the output of `run --check` for a configuration. The command must not take a minute.
 fn check(config: &Path) -> (Option<i32>, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_sockstate"))
         .args(["run", "--check", "--config"])

@@ -85,7 +85,7 @@ fn bad_arguments_are_named_and_refused() {
     }
 }
 
-/// What `run --check` says of a configuration.
+/// The exit code and the output of `run --check` for a configuration.
 fn check(config: &str) -> (Option<i32>, String) {
     ConfigDirectory::new().check(config)
 }

@@ -169,7 +169,8 @@ fn bulk_answers_are_read_item_by_item() {
     let (listener, port) = listen();
     let taken = Taken::default();
     let into = taken.clone();
-    // Of three at first: taken, refused, later. Then what is left.
+    // The answers for three records: accepted, refused, try again later. The next request has the records that are
+    // left.
     http_collector(listener, move |at, request| {
         let body = String::from_utf8_lossy(&request.body).into_owned();
         let lines: Vec<&str> = body.lines().collect();

@@ -139,7 +139,7 @@ pub(crate) fn seq(line: &str) -> u64 {
     value["seq"].as_u64().expect("seq")
 }
 
-/// What was taken, in order.
+/// The records that the collector has accepted, in order.
 #[derive(Clone, Default)]
 pub(crate) struct Taken(Arc<Mutex<Vec<String>>>);
 
@@ -161,7 +161,7 @@ impl Taken {
     }
 }
 
-/// What a stream collector does with one connection.
+/// The behaviour of a stream collector with one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Manners {
     /// Reads whole lines to the end.
@@ -186,7 +186,7 @@ pub(crate) fn stream_collector(listener: TcpListener, manners: Vec<Manners>) -> 
             let mut lines = BufReader::new(stream.try_clone().expect("stream"));
             let mut line = String::new();
             let mut count = 0;
-            // What is cut off at the end of a connection comes again.
+            // A record that the end of a connection has cut comes again.
             while lines.read_line(&mut line).is_ok_and(|len| len > 0) && line.ends_with('\n') {
                 into.add(line.trim_end().to_owned());
                 line.clear();
@@ -206,7 +206,7 @@ pub(crate) struct Request {
     pub(crate) body: Vec<u8>,
 }
 
-/// What to answer: a status line's rest, headers and body; nothing: the connection is cut.
+/// The answer: the rest of the status line, headers and body. Without an answer, the collector closes the connection.
 pub(crate) type Answer = Option<String>;
 
 pub(crate) fn answer(status: &str, headers: &str, body: &str) -> Answer {

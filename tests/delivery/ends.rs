@@ -236,6 +236,6 @@ fn a_record_of_a_loss_that_is_lost_is_said_again_with_what_is_in_doubt() {
     let queue = &feeder.queue;
     assert!(queue.has_lost());
     assert_eq!((queue.take_lost(), queue.take_doubt()), (2 + 3, 5));
-    // Those were counted when they came to be in doubt.
+    // These records were counted when they became in doubt.
     assert_eq!((queue.status().lost(), queue.status().in_doubt(), queue.has_lost()), (2, 0, false));
 }

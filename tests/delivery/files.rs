@@ -76,15 +76,15 @@ fn what_a_killed_one_was_compressing_is_compressed_once() {
     let line = |seq: u64| format!("{{\"seq\":{seq}}}\n");
     let zst = |seq| zstd::encode_all(line(seq).as_bytes(), 3).expect("zstd");
     let files: [(&str, Vec<u8>); 9] = [
-        // It had begun.
+        // The compression had begun.
         ("1.000000Z", line(1).into()),
         ("1.000000Z.zst.part", zst(1)[..7].to_vec()),
-        // It had ended, but for the removal.
+        // The compression had ended, and only the removal of the file was missing.
         ("2.000000Z", line(2).into()),
         ("2.000000Z.zst", zst(2)),
-        // What it was made of has been removed.
+        // The file that was compressed has been removed.
         ("3.000000Z.zst.part", zst(3)[..7].to_vec()),
-        // Nobody had asked for it.
+        // This file was rotated without compression.
         ("4.000000Z", line(4).into()),
         ("5.000000Z.zst", zst(5)),
         // Somebody is at it.
@@ -320,7 +320,7 @@ fn a_file_on_a_full_disk_is_opened_again_at_sighup() {
     feeder.push(1000);
     feeder.wait_until("the disk is full", |status| status.failures() > 1);
     let written = feeder.queue.status().delivered();
-    // What `mv` to another disk does: the room is free only when the sink lets go of the file.
+    // This is what `mv` to another disk does: the disk space is free only when the sink has closed the file.
     fs::copy(&path, &moved).expect("copy");
     fs::remove_file(&path).expect("remove");
     feeder.queue.reopen();

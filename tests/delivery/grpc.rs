@@ -25,7 +25,7 @@ use sockstate::sinks::{Envelope, GrpcSettings, HttpSettings, Template, TlsSettin
 
 use crate::collector::{Feeder, settings, wait_until};
 
-/// What to answer: the status of HTTP, bytes of a body, and gRPC's status with its message.
+/// The answer: the status of HTTP, bytes of a body, and the status of gRPC with its message.
 type Reply = (StatusCode, usize, Option<(&'static str, &'static str)>);
 
 /// A server; `reply` gets the number of the call, from 0, and how many records it has. `None`: it does not answer.
@@ -97,7 +97,7 @@ fn a_long_answer_by_grpc_is_no_reason_to_send_again() {
     let (mut feeder, calls) = server(|_, _| Some((StatusCode::OK, 5 << 20, Some(("0", "")))));
     feeder.push(10);
     feeder.wait_until("it is over", |status| status.delivered() + status.in_doubt() == 10);
-    // What of it is refused stands in the part that was not kept.
+    // The part of the answer that was not kept lists the refused records.
     assert_eq!((feeder.queue.status().in_doubt(), calls.load(Ordering::Relaxed)), (10, 1));
 
     let (mut feeder, calls) = server(|_, _| Some((StatusCode::OK, 5 << 20, Some(("5", "no such method")))));

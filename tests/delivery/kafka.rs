@@ -53,7 +53,7 @@ fn read(cluster: &Cluster, most: usize) -> Vec<u64> {
     consumer.assign(&partitions).expect("assign");
     let mut found = Vec::new();
     let mut quiet = 0;
-    // One that is too many would come at once.
+    // A record that was delivered twice would be there at once.
     while found.len() <= most && quiet < if found.len() < most { 100 } else { 5 } {
         match consumer.poll(Duration::from_millis(200)) {
             Some(Ok(message)) => {
@@ -131,7 +131,7 @@ fn what_kafka_has_not_acknowledged_at_the_end_is_in_doubt() {
     let mut feeder = Feeder::start(&settings(target(&cluster, &[])), None);
     feeder.push(10);
     feeder.wait_until("delivery", |status| status.delivered() == 10);
-    // It takes the messages, and its answer comes too late.
+    // The broker accepts the messages, and its answer comes too late.
     cluster.broker_round_trip_time(BROKER, Duration::from_secs(60)).expect("delay");
     feeder.push(10);
     feeder.wait_until("they are under way", |status| status.queued_bytes() == 0);

@@ -104,7 +104,7 @@ fn a_collector_that_never_reads_delays_nobody_and_costs_what_is_counted() {
     assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
     assert!(longest < Duration::from_secs(1), "{longest:?}");
     assert!(slow.refused > 50_000, "20 MB do not fit into a queue and two socket buffers: {}", slow.refused);
-    // It wakes up, and gets what was not counted as lost, in order.
+    // The collector continues, and gets the records that were not counted as lost, in order.
     let begun = Taken::default();
     let into = begun.clone();
     let reader = thread::spawn(move || {
@@ -283,7 +283,7 @@ fn a_collector_that_resets_again_and_again_gets_on() {
     let seqs = taken.seqs();
     let unique: BTreeSet<u64> = seqs.iter().copied().collect();
     let status = feeder.queue.status();
-    // What the last connections acknowledged and did not read is in doubt.
+    // Records that the last connections acknowledged and did not read are in doubt.
     assert!(unique.len() >= 1500 && seqs.len() < 8000, "{} of {}", unique.len(), seqs.len());
     assert_eq!(status.delivered() + status.in_doubt() + status.lost(), 2000);
 }

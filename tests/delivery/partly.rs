@@ -24,7 +24,7 @@ fn envelope() -> Envelope {
     Envelope { before: b"[".to_vec(), behind: b"]".to_vec() }
 }
 
-/// Records that conversion makes longer, so that one lot is many requests.
+/// Records that conversion makes longer, so that one batch takes many requests.
 fn fat() -> Option<Convert> {
     Some(Box::new(|line, out| {
         out.extend_from_slice(line.trim_ascii_end());
@@ -40,7 +40,7 @@ fn a_refusal_costs_nothing_of_what_was_not_sent_yet() {
     let into = taken.clone();
     http_collector(listener, move |_, request| {
         let documents = documents(&request.body);
-        assert!(documents.len() < 200, "the lot is sent in parts");
+        assert!(documents.len() < 200, "the batch is sent in parts");
         let items: Vec<String> = documents
             .into_iter()
             .map(|document| {
@@ -65,7 +65,7 @@ fn a_refusal_costs_nothing_of_what_was_not_sent_yet() {
     feeder.push(200);
     feeder.wait_until("one is lost", |status| status.delivered() == 199 && status.lost() == 1);
 
-    // One request is refused whole, the next ones are taken.
+    // The collector refuses the whole first request, and accepts the next ones.
     let (listener, port) = listen();
     http_collector(listener, |at, _| {
         answer(if at == 0 { "405 Method Not Allowed" } else { "200 OK" }, "", "")
@@ -228,7 +228,7 @@ fn bulk_answers_of_other_shapes_are_no_reason_to_send_again() {
     }
 }
 
-/// What the sinks of this process write to standard error, in a process of its own that runs `test`.
+/// The messages that the sinks write to standard error. A process of its own runs `test`.
 fn messages_of(test: &str) -> Option<String> {
     const CHILD: &str = "SOCKSTATE_TEST_CHILD";
     if std::env::var_os(CHILD).is_some() {

@@ -238,11 +238,11 @@ fn every_record_of_a_damaged_spool_is_read_or_counted() {
             fs::write(&segments[hit], bytes).expect("write");
             // The process ends before what was read is delivered: its losses are not counted twice.
             let mut first = Spool::open(directory.path(), SMALL, false).expect("spool");
-            let told = first.read(usize::MAX).expect("read").missing;
+            let reported = first.read(usize::MAX).expect("read").missing;
             drop(first);
             let (seqs, missing) = read_all(directory.path());
             assert!((seqs.len() as u64) < pushed, "{name}, segment {hit}: nothing was damaged");
-            assert_eq!(seqs.len() as u64 + told + missing, pushed, "{name}, segment {hit}");
+            assert_eq!(seqs.len() as u64 + reported + missing, pushed, "{name}, segment {hit}");
         }
     }
 }
@@ -309,7 +309,7 @@ fn a_spool_forgets_nothing_that_is_not_delivered() {
     spool.delivered();
     assert_eq!(spool.read(1).expect("read").batch.frames[0].seq, 11);
     drop(spool);
-    // What was read and not delivered comes again; with a damaged mark, all of it.
+    // Records that were read and not delivered come again. With a damaged mark, all records come again.
     assert_eq!(read_all(directory.path()).0, (11..=30).collect::<Vec<_>>());
     fs::write(&segment, &bytes).expect("write");
     fs::write(directory.path().join("delivered"), b"garbage that is as long").expect("write");
@@ -391,7 +391,7 @@ fn a_segment_that_the_disk_does_not_give_back_is_counted_and_stays() {
     wait_until("all is read", || taken.len() as u64 == status.delivered());
     assert_eq!(status.delivered() + status.lost(), feeder.pushed(), "each counted once");
     assert!(status.lost() > 0 && status.delivered() > 0);
-    // What is missing is in one piece.
+    // The missing records are consecutive.
     let seqs = taken.seqs();
     let gaps: Vec<u64> = seqs.windows(2).map(|pair| pair[1] - pair[0] - 1).filter(|gap| *gap > 0).collect();
     assert_eq!(gaps, [status.lost()]);

@@ -22,7 +22,7 @@ fn certificate() -> (String, String) {
     (made.cert.pem(), made.signing_key.serialize_pem())
 }
 
-/// What a TLS server reads from its first connection that shakes hands.
+/// The bytes that a TLS server reads from its first connection with a complete handshake.
 fn tls_server(
     listener: TcpListener,
     cert: &str,

@@ -29,7 +29,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// Lines of a look, each against the schema, and the exit code.
+/// The records of a look, checked against the schema, its text, and its exit code.
 fn look(netns: u64, args: &[&str]) -> (Vec<Value>, String, Option<i32>) {
     let netns = netns.to_string();
     let output = sockstate().args(args).args(["--netns", &netns]).output().expect("sockstate");
@@ -43,7 +43,7 @@ fn ns(record: &Value, key: &str) -> Duration {
     Duration::from_nanos(record[key].as_u64().unwrap_or_else(|| panic!("no {key} in {record}")))
 }
 
-/// A probe each second.
+/// Sends a keepalive probe each second.
 fn probe(socket: &Socket) {
     let often = TcpKeepalive::new().with_time(Duration::from_secs(1)).with_interval(Duration::from_secs(1));
     SockRef::from(socket).set_tcp_keepalive(&often).expect("keepalive");
@@ -62,7 +62,8 @@ fn hidden() {
         wait_for_states(&["LISTEN", "LISTEN", "ESTABLISHED", "ESTABLISHED", "FIN_WAIT2", "CLOSE_WAIT"]);
         let since = Instant::now();
         thread::sleep(Duration::from_secs(4));
-        // A state that has begun just now, of a connection that was as quiet before, and answers no probes.
+        // Another connection enters its state only now. It was as quiet as the first one before, but it sends no
+        // keepalive probes.
         drop(quiet_client);
         let json = ["stuck", "--older-than", "3s", "--format", "json"];
         let waited = since.elapsed();
@@ -95,7 +96,7 @@ fn hidden() {
         assert!(text.starts_with("SOCKSTATE UNKNOWN - 0 sockets stuck; 1 may be"), "{text}");
         let (_, text, _) = look(netns, &["stuck", "--older-than", "3s", "--format", "table"]);
         assert!(text.contains("not known: at least") && text.contains(" ?>"), "{text}");
-        // It cannot be as old as this: data, or the handshake, is younger.
+        // The state is certainly younger than an hour, because the handshake is.
         let (records, text, code) = look(netns, &["close-wait", "--check", "--older-than", "1h"]);
         assert_eq!((records.len(), code), (0, Some(0)), "{text}");
         drop((client, server, quiet_server));
@@ -109,7 +110,7 @@ fn repeated_syns() {
         let begun = Instant::now();
         let client = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
         make_deaf(&client);
-        // The wait that it shortens is the last one.
+        // TCP_USER_TIMEOUT shortens only the last interval between two SYNs.
         option(&client, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, 9000);
         client.set_nonblocking(true).expect("nonblocking");
         let _ = client.connect(&std::net::SocketAddr::from(([127, 0, 0, 1], port)).into());
@@ -136,7 +137,7 @@ fn repeated_syns() {
     });
 }
 
-/// A day ahead of the kernel's own clocks.
+/// The clocks of this time namespace are a day or more ahead of the kernel's own clocks.
 fn time_namespace() {
     if !time_namespaces::exist() {
         return;
@@ -152,7 +153,8 @@ fn time_namespace() {
         let time: jiff::Timestamp = closed["time"].as_str().expect("time").parse().expect("time");
         let slack = jiff::SignedDuration::from_millis(50);
         assert!(time >= before - slack && time <= after + slack, "{before} {time} {after}");
-        // Its process is known: its start is compared with what /proc says there.
+        // The tracer has identified the process: for that it compares the process's start with /proc of the time
+        // namespace.
         assert!(closed["owner"]["exe"].is_string(), "{closed}");
         let stuck = tracer.wait_for(|record| record["kind"] == "stuck");
         let age = ns(&stuck, "age_ns");
@@ -162,7 +164,7 @@ fn time_namespace() {
     });
 }
 
-/// The tracer in such a namespace.
+/// Starts the tracer in this time namespace.
 fn in_time_namespace(netns: u64) -> Tracer {
     let mut command = sockstate();
     command.args(["trace", "--format", "json", "--alongside", "--threshold", "CLOSE_WAIT=1"]);
@@ -171,7 +173,7 @@ fn in_time_namespace(netns: u64) -> Tracer {
     Tracer::spawn(&mut command)
 }
 
-/// A look from a cgroup namespace whose root is below the hierarchy's.
+/// A look from a cgroup namespace whose root is not the root of the hierarchy.
 fn cgroup_namespace() {
     let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
     let Some(mount) = mounts.lines().find_map(|line| {
@@ -185,7 +187,7 @@ fn cgroup_namespace() {
         return skip("cannot make a cgroup here");
     }
     let outside = in_lab(|netns| {
-        // Made in the test's cgroup: outside of what the look sees.
+        // The listener is created in the cgroup of the test, which the cgroup namespace of the look does not contain.
         let listener = Kind::V4.listen(fresh_port());
         let script = format!(
             "echo $$ > {own}/cgroup.procs && exec unshare --cgroup --mount sh -c 'umount -l {mount}; mount -t cgroup2 none {mount} && \

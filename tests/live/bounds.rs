@@ -19,7 +19,7 @@ use crate::{
     lab::{in_lab, wait_until},
     look_test,
     observer::{patience, wait_for_states},
-    roles::{Actor, Sleeper, part, say, told},
+    roles::{Actor, Sleeper, next_step, part, say},
     schema,
     sockets::{Kind, fresh_port, keep_over_exec},
     stuck::look,
@@ -36,17 +36,17 @@ pub(crate) fn tests() -> Vec<Test> {
 /// Payload of UDP over IPv4.
 const DATAGRAM: usize = 65_507;
 
-/// Connects COUNT times to PORT, each connection closed, and stays.
+/// Connects COUNT times to PORT and closes each connection. Then the process stays.
 pub(crate) fn connector(value: &str) {
     let (port, count) = value.split_once(' ').expect("port and count");
     for _ in 0..count.parse().expect("count") {
         drop(Kind::V4.connect(port.parse().expect("port")).expect("connect"));
     }
     say("connected");
-    while told() {}
+    while next_step() {}
 }
 
-/// Most memory that a process has had, in KiB.
+/// The peak memory of a process, in KiB.
 fn peak_kib(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
@@ -132,7 +132,7 @@ fn many_holders() {
         wait_for_states(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
         let stuck = daemon.tracer.wait_for(|record| record["kind"] == "stuck");
         check(&stuck, 2 * PROCESSES, false);
-        // The same as a datagram, and what comes behind it.
+        // A datagram with this record is complete, and so is the next one.
         drop(Kind::V4.connect(port));
         drop(listener.accept().expect("accept"));
         let (mut seen, mut buffer, end) = (Vec::new(), vec![0; 1 << 17], Instant::now() + patience());
@@ -148,7 +148,7 @@ fn many_holders() {
             }
             seen.push(record["kind"].as_str().expect("a kind").to_owned());
         }
-        // A look lists more of them, and counts all.
+        // A look lists more holders than a record of the trace, and counts all of them.
         let looked = look(netns, &["close-wait", "--older-than", "0"]);
         check(&looked[0], 2 * PROCESSES, true);
         let groups = look(netns, &["close-wait", "--older-than", "0", "--group-by", "process"]);
@@ -159,7 +159,7 @@ fn many_holders() {
     });
 }
 
-/// How much of the holders is there.
+/// How many holders the record lists, and how many it counts.
 fn check(record: &Value, total: usize, is_look: bool) {
     schema::check(record);
     let holders = record["holders"].as_array().expect("holders");

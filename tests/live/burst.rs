@@ -27,12 +27,12 @@ pub(crate) fn tests() -> Vec<Test> {
 
 fn load(mode: Mode, threads: u32, count: u32, acceptors: bool) -> Load {
     let port = fresh_port();
-    // The second thread's.
+    // The port of the second thread.
     fresh_port();
     Load { mode, threads, count, acceptors, gap_us: 0, port }
 }
 
-/// What a tracer said of a load.
+/// What a tracer reported about a load.
 struct Outcome {
     happened: u64,
     delivered: u64,
@@ -40,13 +40,13 @@ struct Outcome {
     numbered: bool,
 }
 
-/// Streams to a file, so that the reader is not what is measured.
+/// Traces into a file, so that the test does not measure the reader of a pipe.
 fn trace(args: &[&str], load: &Load) -> Outcome {
     in_lab(|_| {
         let directory = tempfile::tempdir().expect("directory");
         let file = directory.path().join("stream.json");
         let mut tracer = sockstate()
-            // What the full sockets do can be counted exactly.
+            // Without mini-sockets, the number of transitions is known exactly.
             .args(["--alongside", "--format", "json", "--tier", "none", "--netns"])
             .args([&own_netns().to_string(), "--output"])
             .arg(&file)
@@ -70,7 +70,7 @@ fn trace(args: &[&str], load: &Load) -> Outcome {
             outcome.numbered &= record["seq"] == at + 1;
             match record["kind"].as_str() {
                 Some("transition") => outcome.delivered += 1,
-                // Evidence is no transition.
+                // Lost evidence is not a lost transition.
                 Some("lost") if record["place"] == "evidence" => {}
                 Some("lost") => outcome.lost += record["count"].as_u64().expect("count"),
                 Some("stop") => stop = Some(record),
@@ -82,7 +82,8 @@ fn trace(args: &[&str], load: &Load) -> Outcome {
         let counts = by_place.filter(|(place, _)| *place != "evidence").map(|(_, count)| count.as_u64());
         assert_eq!(counts.sum::<Option<u64>>(), Some(outcome.lost));
         assert_eq!(stop["transitions"], outcome.delivered);
-        // Counted by ftrace, one by one; where the kernel runs programs everywhere they are not missing.
+        // ftrace has counted the transitions that no BPF program could see. They are missing only on kernels that hide
+        // some.
         if outcome.delivered + outcome.lost != outcome.happened {
             outcome.happened -= unseen;
         }
@@ -109,7 +110,7 @@ fn default_ring() {
         assert_eq!((outcome.delivered, outcome.lost), (outcome.happened, 0), "{mode:?}");
         assert!(outcome.numbered);
     }
-    // The highest rate that there is: no packets, two transitions a round.
+    // The highest possible rate: two transitions in each round, and no packet.
     let outcome = trace(&[], &load(Mode::Flap, 1, 50_000, false));
     assert_eq!((outcome.delivered, outcome.lost), (outcome.happened, 0));
 }

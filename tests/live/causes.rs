@@ -76,14 +76,14 @@ fn connect_fails_locally() {
         let listener = Kind::V4.listen(port);
         sysctl("ipv4/ip_local_port_range", "40000 40000").expect("sysctl");
         let first = Kind::V4.connect(port).expect("connect");
-        // No port is left, and a second use of both ends.
+        // A connect without a free local port, and a connect to endpoints that are in use.
         for kind in [Kind::V4, Kind::V4] {
             let error = kind.connect(port).expect_err("no port");
             assert_eq!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL));
         }
         let error = Kind::V4.connect_from(40000, port).expect_err("the same ends");
         assert_eq!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL));
-        // An old error on the socket: a disconnect leaves ECONNRESET there.
+        // An old error on the socket: a disconnect leaves ECONNRESET.
         let again = Kind::V4.listen(fresh_port());
         sysctl("ipv4/ip_local_port_range", "40001 40001").expect("sysctl");
         let other = Kind::V4.connect(port).expect("connect");
@@ -114,7 +114,7 @@ fn connect_is_sent() {
         let deaf = fresh_port();
         let listener = Kind::V4.listen(deaf);
         make_deaf(&listener);
-        // Closed at once, disconnected, and after a shutdown before the connect.
+        // The socket is closed at once, is disconnected, or was shut down before the connect.
         drop(Kind::V4.start_connect(deaf));
         let client = Kind::V4.start_connect(deaf);
         disconnect(&client);
@@ -147,7 +147,7 @@ fn data_after_close() {
         if !sees_resets(&tracer) {
             return skip("resets are not seen here");
         }
-        // Shut down in both directions and held, then closed.
+        // The socket is shut down in both directions while a process holds it, and is closed later.
         for close in [false, true] {
             let (listener, client, mut server) = Kind::V4.pair(fresh_port());
             let held = if close {
@@ -174,7 +174,7 @@ fn data_after_close() {
     });
 }
 
-/// close(), and then data of the peer before it acknowledges the FIN.
+/// The peer sends data after close(), before it acknowledges the FIN.
 fn data_in_fin_wait1() {
     in_lab(|netns| {
         let Some(mut wire) = wire() else { return };
@@ -253,7 +253,7 @@ fn bad_syn_ack() {
     });
 }
 
-/// The peer closes, then the host's socket does, and all is acknowledged.
+/// The peer closes, then the host's socket closes, and both acknowledge everything.
 fn close_second(wire: &mut Wire, peer: &mut Peer, socket: Socket) {
     wire.say(&peer.segment(FIN | ACK));
     peer.seq += 1;
@@ -264,7 +264,7 @@ fn close_second(wire: &mut Wire, peer: &mut Peer, socket: Socket) {
     wire.say(&ack);
 }
 
-/// The peer answers each probe and never opens its window; beside it one that opens it in time.
+/// A peer answers each probe and never opens its window; another peer opens its window in time.
 fn zero_window() {
     in_lab(|netns| {
         let mut tracer = Tracer::start(netns, &[]);
@@ -316,7 +316,8 @@ fn no_linger2() {
     });
 }
 
-/// A full socket waits in FIN_WAIT2 for what exceeds a minute; when the limit is lowered meanwhile, it is reset.
+/// A timeout in FIN_WAIT2 above a minute begins with a full socket. If the limit is lowered meanwhile, the kernel
+/// resets the connection.
 fn fin_timeout() {
     in_lab(|netns| {
         let mut tracer = Tracer::start(netns, &[]);
@@ -335,7 +336,7 @@ fn fin_timeout() {
     });
 }
 
-/// IP_RECVERR leaves the error of an ICMP message on the socket, and the connection goes on.
+/// With IP_RECVERR, the error of an ICMP message stays on the socket, and the connection continues.
 fn old_error() {
     in_lab(|netns| {
         let Some(mut wire) = wire() else { return };
@@ -384,7 +385,7 @@ fn timeouts() {
                 option(&socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, 500);
                 socket.write_all(b"?").expect("write");
             } else {
-                // One probe is answered: nearly a timeout.
+                // The peer answers one probe, so this is not a timeout yet.
                 wire.hear_flags(ACK);
                 wire.say(&peer.segment(ACK));
             }
@@ -394,7 +395,7 @@ fn timeouts() {
     });
 }
 
-/// tcp_disconnect() gives one reason for both; close() shuts down first.
+/// tcp_disconnect() gives the same reason for both ends; close() shuts the socket down first.
 fn linger_or_disconnect() {
     in_lab(|netns| {
         let mut tracer = Tracer::start(netns, &[]);
@@ -439,7 +440,8 @@ fn listener_closes() {
                 Some(listener)
             };
             let end = tracer.wait_for(|record| record["from"] == "SYN_RECV");
-            // Who still looks at the request when its time is over frees it; the functions then do not tell why.
+            // If another CPU still uses the request when its timer expires, that CPU frees it. The hooks then do not
+            // show why it ended.
             let wanted: &[&str] = if closes { &["listener_closed"] } else { &["expired", "dropped"] };
             assert!(wanted.iter().any(|cause| end["cause"] == *cause), "{end}");
             drop((client, held));
@@ -482,7 +484,8 @@ fn request_migrates() {
     });
 }
 
-/// The kernel takes the SYN for a new connection's, ends TIME_WAIT, and then drops it for its FIN.
+/// The kernel takes the SYN as the beginning of a new connection and ends TIME_WAIT. Then it drops the SYN, because it
+/// has a FIN.
 fn syn_fin_in_timewait() {
     in_lab(|netns| {
         let Some(mut wire) = wire() else { return };

@@ -30,7 +30,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// Waits until the file holds a record of the listener's end, and returns the lines that `wanted` makes something of.
+/// Waits until the file has the record of the listener's end. Returns what `wanted` makes from the lines.
 fn records<T>(path: &Path, port: u16, wanted: impl Fn(&str) -> Option<T>) -> Vec<T> {
     let end = "\"from\":\"LISTEN\",\"to\":\"CLOSE\"";
     let port = format!("\"port\":{port}");
@@ -41,7 +41,7 @@ fn records<T>(path: &Path, port: u16, wanted: impl Fn(&str) -> Option<T>) -> Vec
     text().lines().filter_map(wanted).collect()
 }
 
-/// A collector that reads all lines: its port, and the records that it has read.
+/// Starts a collector that reads all lines. Returns its port, and the records that it has read so far.
 pub(crate) fn collect(address: (&str, u16)) -> (u16, Arc<Mutex<Vec<Value>>>) {
     let listener = TcpListener::bind(address).expect("listen");
     let port = listener.local_addr().expect("address").port();
@@ -61,7 +61,7 @@ pub(crate) fn json(text: &str) -> Option<Value> {
     serde_json::from_str(text).ok()
 }
 
-/// Fails with what is different first, not with everything.
+/// Fails with the first difference instead of both complete streams.
 pub(crate) fn assert_same<T: PartialEq + std::fmt::Debug>(found: &[T], said: &[T], whose: &str) {
     let at = found.iter().zip(said).position(|(found, said)| found != said);
     let at = at.unwrap_or(found.len().min(said.len()));
@@ -74,7 +74,7 @@ pub(crate) fn assert_same<T: PartialEq + std::fmt::Debug>(found: &[T], said: &[T
     );
 }
 
-/// The transitions of one stream, as another must have them.
+/// The transitions of one stream, without the keys that differ between streams.
 pub(crate) fn transitions(records: Vec<Value>) -> Vec<Value> {
     records.into_iter().filter(|record| record["kind"] == "transition").collect()
 }
@@ -197,7 +197,7 @@ fn syslog_ng() {
     });
 }
 
-/// A journald of its own: what it takes for /run is a directory of the test.
+/// A journald of the test: it uses a directory of the test as /run.
 struct Journal {
     run: TempDir,
     _journald: Running,
@@ -279,7 +279,7 @@ fn journal() {
     });
 }
 
-/// One request to ClickHouse; its answer.
+/// Sends one request to ClickHouse, and returns the answer.
 fn ask(port: u16, query: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     let length = query.len();

@@ -105,7 +105,7 @@ fn wrong_reload() {
     });
 }
 
-/// How Elasticsearch reads a document: each path of names and dots, and whether the value is an object.
+/// The paths that Elasticsearch finds in a document (keys joined with dots), and whether each value is an object.
 fn paths(at: &str, value: &Value, found: &mut BTreeMap<String, BTreeSet<bool>>) {
     match value {
         Value::Object(map) => {
@@ -202,7 +202,7 @@ fn formulas() {
     });
 }
 
-/// The transitions on a port in some lines, each by the keys that identify it.
+/// The transitions on a port in some lines, by the keys that identify a transition.
 fn transitions(lines: &str, port: u16) -> Vec<String> {
     let is_wanted = |record: &Value| {
         record["kind"] == "transition"
@@ -232,7 +232,7 @@ fn renamed() {
         daemon.wait_for("\"kind\":\"start\"");
         connections(5, port);
         let so_far = || transitions(&fs::read_to_string(daemon.path("out")).expect("records"), port);
-        // The listener and five connections, all of them until their ends.
+        // The transitions of the listener and of five connections, up to their ends.
         wait_until("all have happened", || {
             so_far().iter().filter(|line| line.contains("\"TIME_WAIT\"")).count() == 5
         });
@@ -247,11 +247,11 @@ fn renamed() {
             said().lines().any(lost)
         });
         let happened = so_far();
-        // The old name comes back, and a collector.
+        // The sink gets its old name again, and a collector that answers.
         let listener = TcpListener::bind(("127.0.0.1", dead)).expect("listen");
         daemon.write(&format!("{FILE}{}", sink("old", spool)));
         signal(daemon.pid(), libc::SIGHUP);
-        // The sink `new` may be the first that is answered.
+        // The collector may answer the sink `new` first.
         let texts: Arc<Mutex<Vec<String>>> = Arc::default();
         let into = Arc::clone(&texts);
         std::thread::spawn(move || {

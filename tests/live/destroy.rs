@@ -102,7 +102,7 @@ fn unprivileged() {
     });
 }
 
-/// After the exec root has all capabilities but those that are not in the bounding set.
+/// After its exec, a process of root has the capabilities that are in the bounding set.
 fn drop_net_admin() -> io::Result<()> {
     const CAP_NET_ADMIN: libc::c_ulong = 12;
     // SAFETY: takes numbers.

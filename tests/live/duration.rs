@@ -20,23 +20,23 @@ pub(crate) fn tests() -> Vec<Test> {
 
 const MS: i64 = 1_000_000;
 
-/// Nanoseconds of the day: no test lasts for one.
+/// The time of the day in nanoseconds. No test lasts a day.
 fn time(record: &Value) -> i64 {
     let text = record["time"].as_str().expect("time");
     let number = |range: std::ops::Range<usize>| text[range].parse::<i64>().expect("number");
     ((number(11..13) * 60 + number(14..16)) * 60 + number(17..19)) * 1_000_000_000 + number(20..29)
 }
 
-/// Between the first and the last record is the duration, and then only what the end takes.
+/// The time between the first and the last record is the duration and what the end takes, and no more.
 fn assert_lasts(records: &[Value], duration_ms: i64) {
     let (first, last) = (records.first().expect("a record"), records.last().expect("a record"));
     assert_eq!((&first["kind"], &last["kind"]), (&"start".into(), &"stop".into()));
     assert_eq!(last["reason"], "duration");
     let day = 86_400_000 * MS;
     let lasted = (time(last) - time(first)).rem_euclid(day);
-    // The wall clock may be set meanwhile, by a little.
+    // Something may adjust the wall clock a little meanwhile.
     assert!(lasted >= (duration_ms - 50) * MS, "{lasted} ns");
-    // The look at existing sockets is behind the time of the first record, and takes its time on a busy machine.
+    // The tracer lists the existing sockets after the time of the first record, which may take long on a busy machine.
     let most = duration_ms * MS + i64::try_from(patience().as_nanos()).expect("number");
     assert!(lasted <= most, "{lasted} ns");
 }

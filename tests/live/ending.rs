@@ -37,7 +37,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// Some transitions in this namespace.
+/// Makes some transitions in this namespace.
 fn some() {
     drop(Kind::V4.pair(fresh_port()));
 }
@@ -84,7 +84,7 @@ fn terminate() {
         let tracer = Tracer::start(netns, &[]);
         some();
         signal(tracer.pid(), libc::SIGTERM);
-        // The second signal, of stop(), must not cost anything: the reader takes what it is given.
+        // The second signal, from stop(), must not lose records, because the reader still reads.
         let story = tracer.stop();
         assert!(story.transitions().count() >= 8);
         assert_eq!(story.records.last().map(|record| &record["reason"]), Some(&"signal".into()));
@@ -96,7 +96,7 @@ fn closed_pipe() {
         let mut child = traced(&[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("tracer");
         let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
         lines.next().expect("start").expect("line");
-        // Noticed although nothing happens.
+        // The tracer notices that its reader has gone, although it has nothing to write.
         drop(lines);
         let status = child.wait().expect("wait");
         let mut error = String::new();
@@ -109,7 +109,7 @@ fn closed_pipe() {
     });
 }
 
-/// A tracer that writes into this file, once it traces.
+/// Starts a tracer that writes into this file, and waits until it traces.
 fn into_file(path: &std::path::Path, format: &str) -> std::process::Child {
     let mut command = traced_as(format, &[]);
     let child = command.arg("--output").arg(path).stderr(Stdio::piped()).spawn().expect("tracer");
@@ -117,7 +117,7 @@ fn into_file(path: &std::path::Path, format: &str) -> std::process::Child {
     child
 }
 
-/// What logrotate does: renames, signals, and reads the old file when it no longer grows.
+/// Does what logrotate does: renames the file, sends the signal, and reads the old file when it no longer grows.
 fn rotated() {
     in_lab(|_| {
         let directory = tempfile::tempdir().expect("directory");
@@ -154,14 +154,14 @@ fn not_rotated() {
         let (path, moved) = (directory.path().join("log"), directory.path().join("old"));
         let mut child = into_file(&path, "csv");
         fs::rename(&path, &moved).expect("rename");
-        // Nobody can open that for writing.
+        // No process can open this path for writing.
         fs::create_dir(&path).expect("directory");
         signal(child.id(), libc::SIGHUP);
         let mut errors = BufReader::new(child.stderr.take().expect("stderr")).lines().map_while(Result::ok);
         let error = errors.find(|line| line.contains("going on")).expect("it says so");
         assert!(error.contains("cannot open"), "{error}");
         some();
-        // A header for each new file.
+        // Each new file begins with a header.
         fs::remove_dir(&path).expect("remove");
         signal(child.id(), libc::SIGHUP);
         wait_until("a header", || fs::read_to_string(&path).is_ok_and(|text| text.starts_with("SKADDR,")));
@@ -169,7 +169,7 @@ fn not_rotated() {
         assert!(child.wait().expect("wait").success());
         let header = |text: String| text.lines().filter(|line| line.starts_with("SKADDR,")).count();
         assert_eq!(header(fs::read_to_string(&moved).expect("file")), 1);
-        // A pipe cannot be opened again: the end.
+        // A pipe cannot be opened again, so SIGHUP ends the tracer.
         let mut piped = traced(&[]).stdout(Stdio::piped()).spawn().expect("tracer");
         let mut lines = BufReader::new(piped.stdout.take().expect("stdout")).lines().map_while(Result::ok);
         lines.next().expect("start");
@@ -185,12 +185,12 @@ fn stuck_reader() {
         let mut first = [0; 1];
         let mut stdout = child.stdout.take().expect("stdout");
         stdout.read_exact(&mut first).expect("start");
-        // More than a pipe holds, and nobody reads on.
+        // The load makes more records than a pipe can hold, and no process reads the pipe.
         for _ in 0..40 {
             some();
         }
         signal(child.id(), libc::SIGINT);
-        // The second one ends the wait.
+        // The second signal ends the wait.
         std::thread::sleep(Duration::from_millis(300));
         signal(child.id(), libc::SIGINT);
         let start = Instant::now();
@@ -229,7 +229,7 @@ fn unwritable() {
 
 fn second_instance() {
     in_lab(|netns| {
-        // The lock is the machine's: another sockstate may hold it, which serves as well.
+        // All sockstates of the machine share the lock. If another one holds it, the test works, too.
         let mut first = sockstate()
             .args(["--netns", &netns.to_string(), "--format", "json"])
             .stdout(Stdio::piped())
@@ -280,9 +280,9 @@ fn no_btf() {
     refused(&output, 3, &["is not valid BTF"]);
 }
 
-/// Runs it as nobody.
+/// Runs the command as the user nobody.
 fn unprivileged(args: &[&str]) -> Output {
-    // The test's own directories may be closed to nobody.
+    // The user nobody may not be able to read the directories of the test.
     let directory = tempfile::tempdir().expect("directory");
     let binary = directory.path().join("sockstate");
     fs::copy(env!("CARGO_BIN_EXE_sockstate"), &binary).expect("copy");
@@ -387,7 +387,7 @@ fn capabilities() {
             u64::from_str_radix(line.trim(), 16).expect("hex")
         };
         let set = |name: &str| set_of(&status, name);
-        // CAP_DAC_READ_SEARCH 2, CAP_SYS_PTRACE 19, CAP_BPF 39.
+        // CAP_DAC_READ_SEARCH is 2, CAP_SYS_PTRACE 19, CAP_BPF 39.
         let kept = 1 << 2 | 1 << 19 | 1 << 39;
         assert_eq!(set("CapPrm:") & !kept, 0);
         assert_eq!(set("CapEff:") & !kept, 0);

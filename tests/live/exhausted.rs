@@ -50,7 +50,7 @@ fn full_pids() {
             drop(server);
             found
         };
-        // The threads that look are there already, and need no help.
+        // The threads that make looks are running already, and start no other threads.
         let pid = u64::from(std::process::id());
         let holders = |found: &serde_json::Value| {
             found["holders"].as_array().is_some_and(|all| all.iter().any(|holder| holder["pid"] == pid))

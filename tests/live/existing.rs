@@ -52,7 +52,7 @@ fn lower_bounds() {
         assert_eq!(old.len(), 2);
         let of_client = old.iter().find(|record| record[0]["owner"]["pid"] == pid).expect("the client's");
         assert_eq!(path(of_client), ["ESTABLISHED", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT"]);
-        // The second duration begins with a transition that was seen.
+        // The tracer saw the transition that begins the second duration.
         assert!(of_client[1]["in_state_at_least"].is_null());
         assert_eq!(of_client[1]["owner"]["comm"], of_client[0]["owner"]["comm"]);
         let new = story.only("server");
@@ -69,7 +69,7 @@ fn snapshot() {
     in_lab(|netns| {
         let (listener, client, server) = Kind::V4.pair(fresh_port());
         let (_listener6, client6, server6) = Kind::V6.pair(fresh_port());
-        // Leaves a TIME_WAIT, and another pair with a mini-socket in FIN_WAIT2.
+        // One pair leaves a TIME_WAIT, another pair a mini-socket in FIN_WAIT2.
         drop((client6, server6));
         let mapped = Kind::Mapped.pair(fresh_port());
         drop(mapped.1);
@@ -106,14 +106,15 @@ fn snapshot() {
         for record in story.of("snapshot").filter(|record| record["mini"].is_null()) {
             assert_eq!(record["owner"]["pid"], process::id(), "{record}");
         }
-        // A filter holds for the snapshot too.
+        // A filter also applies to the snapshot.
         let story = Tracer::start(netns, &["--snapshot", "--from", "close-wait"]).stop();
         assert_eq!(story.of("snapshot").count(), 2);
         drop((listener, server));
     });
 }
 
-/// Who of them has accepted it is not known; several descriptors of one process are one holder.
+/// If several processes hold a connection, it is not known which of them has accepted it. Several descriptors of one
+/// process are one holder.
 fn several_holders() {
     if !can_list_holders() {
         skip("this kernel lists no holders of sockets (needs 5.11)");
@@ -135,7 +136,7 @@ fn several_holders() {
             if shared(&record) {
                 assert!(record["owner"].is_null(), "{record}");
             } else {
-                // The others have the listener from this process.
+                // The other processes have inherited the listener from this process.
                 assert_eq!(record["owner"]["pid"], process::id(), "{record}");
                 assert_eq!(record["owner"]["source"], "scan");
             }
@@ -159,7 +160,7 @@ fn every_namespace() {
     }
     let port = fresh_port();
     in_lab(|other| {
-        // A process of that namespace, so that it can be found; the socket itself is ours.
+        // A process in the namespace, so that sockstate can find it. The socket belongs to the test.
         let _somebody = Actor::start("late listener", port + 1);
         let _listener = Kind::V4.listen(port);
         in_lab(|netns| {

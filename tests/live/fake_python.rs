@@ -1,5 +1,5 @@
-//! A role of another process: its memory looks like that of CPython 3.13, as far as a hunt reads it, and is right, or
-//! wrong in one way.
+//! A role for another process. The part of its memory that a hunt reads looks like that of CPython 3.13, and is
+//! correct, or wrong in one way.
 
 use std::{
     hint::black_box,
@@ -8,11 +8,12 @@ use std::{
 };
 
 use crate::{
-    roles::{say, told},
+    roles::{next_step, say},
     sockets::Kind,
 };
 
-/// `_PyRuntime`; the section is what it is found by. Its words: the table, the list of interpreters, an interpreter, types.
+/// `_PyRuntime`, which a hunt finds by its section. It contains the table, the list of interpreters, an interpreter,
+/// and types.
 #[unsafe(link_section = ".PyRuntime")]
 #[used]
 static RUNTIME: [AtomicU64; WORDS] = [const { AtomicU64::new(0) }; WORDS];
@@ -24,7 +25,7 @@ const CODE_TYPE: usize = 200;
 const STR_TYPE: usize = 220;
 const BYTES_TYPE: usize = 240;
 
-/// Where the parts of the table begin, and their words: sizes and offsets of our own structures.
+/// The positions of the parts of the table, and their words: sizes and offsets of the structures below.
 const TABLE: [(usize, &[u64]); 10] = [
     (0, &[u64::from_ne_bytes(*b"xdebugpy"), 0x30d_00f0, 0]),
     (3, &[8 * WORDS as u64, 0, 8 * INTERPRETERS as u64]),
@@ -38,41 +39,40 @@ const TABLE: [(usize, &[u64]); 10] = [
     (67, &[64, 32, 16, 40]),
 ];
 
-/// What is wrong with it.
+/// What is wrong with the memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fault {
-    /// Nothing.
     None,
-    /// The thread is behind 300 others.
+    /// 300 other threads precede the thread in the list.
     ManyThreads,
-    /// 200 functions, more than are copied.
+    /// The stack has 200 functions, more than the kernel programs copy.
     Deep,
-    /// More functions than are looked at.
+    /// The stack has more functions than the kernel programs read.
     Endless,
-    /// A function that has called itself, for ever.
+    /// The frame of a function refers to itself as its caller.
     Cycle,
-    /// A call of the loop within itself.
+    /// A call of the loop contains itself.
     LoopCycle,
-    /// Threads in a circle, and not the one that runs.
+    /// The list of threads is a circle, which does not contain the running thread.
     ThreadCycle,
-    /// Frames at no address, ...
+    /// The address of the frames is not mapped.
     Wild,
-    /// ... in the kernel, ...
+    /// The address of the frames is in the kernel.
     Kernel,
-    /// ... and on the stack of nobody.
+    /// The address of the frames is on no thread's stack.
     Elsewhere,
-    /// A string of nearly endless length.
+    /// A string has an extremely great length.
     LongName,
-    /// A table that says that a field lies outside of its structure.
+    /// By the table, a field is outside of its structure.
     Table,
-    /// Another function has taken the place of the first since.
+    /// The code object of the first function was replaced by that of another function after the connect.
     Replaced,
-    /// The first function's code object is gone since.
+    /// The code object of the first function was unmapped after the connect.
     Gone,
 }
 
 impl Fault {
-    /// All of them.
+    /// All faults.
     pub(crate) const ALL: [Self; 14] = [
         Self::None,
         Self::ManyThreads,
@@ -95,7 +95,7 @@ impl Fault {
     }
 }
 
-/// Plays it: "PORT FAULT". Connects when told, and says its port.
+/// The role ("PORT FAULT"): connects when the test lets it go on, and prints its local port.
 pub(crate) fn play(value: &str) {
     let (port, fault) = value.split_once(' ').expect("port and fault");
     let (port, fault) = (port.parse().expect("port"), Fault::named(fault));
@@ -117,7 +117,7 @@ pub(crate) fn play(value: &str) {
     outer_call(port, fault);
 }
 
-/// A call of the loop: its frame is on the stack.
+/// A call of the loop, whose frame is on the stack.
 #[inline(never)]
 fn outer_call(port: u16, fault: Fault) {
     let own = [0, 0, 0, 3];
@@ -164,7 +164,7 @@ fn inner_call(port: u16, fault: Fault, outer: &[u64; 4]) {
     }
     set(INTERPRETER + 2, threads as u64);
     say("ready");
-    told();
+    next_step();
     let socket = Kind::V4.connect(port).expect("connect");
     // SAFETY: as above; nothing reads it any more but the hunt.
     unsafe {
@@ -175,11 +175,11 @@ fn inner_call(port: u16, fault: Fault, outer: &[u64; 4]) {
         }
     }
     say(socket.local_addr().expect("address").as_socket().expect("IPv4").port());
-    while told() {}
+    while next_step() {}
     black_box(own);
 }
 
-/// Functions more than two.
+/// Adds functions to the two that always exist.
 fn deep(fault: Fault) -> usize {
     match fault {
         Fault::Deep => 200,
@@ -190,7 +190,7 @@ fn deep(fault: Fault) -> usize {
 
 const PAGE: usize = 4096;
 
-/// A code object of eight code units, whose instructions are all five lines below `first`, on a page of its own.
+/// A code object on a page of its own. It has eight code units, and all its instructions are five lines below `first`.
 fn code(name: &[u8], first: u64) -> *mut u64 {
     // SAFETY: asks for new memory.
     let page = unsafe {
@@ -204,7 +204,7 @@ fn code(name: &[u8], first: u64) -> *mut u64 {
         )
     };
     assert_ne!(page, libc::MAP_FAILED);
-    // One entry for eight units, without columns: five lines more.
+    // One entry for eight units, without columns, five lines further.
     let table = object(BYTES_TYPE, 2, 0, &[0xe8 | 7, 10]);
     let words = [0, address_of(CODE_TYPE), 8, text(b"fake.py"), text(name), table, first];
     // SAFETY: the page is ours, and long enough.
@@ -213,12 +213,12 @@ fn code(name: &[u8], first: u64) -> *mut u64 {
 }
 
 fn text(characters: &[u8]) -> u64 {
-    // One byte each, compact, ASCII.
+    // The state of the string: one byte for each character, compact, ASCII.
     let state = 1 << 2 | 0x20 | 0x40;
     object(STR_TYPE, characters.len() as u64, state, characters)
 }
 
-/// A string or bytes.
+/// A `str` or `bytes` object.
 fn object(kind: usize, len: u64, state: u64, bytes: &[u8]) -> u64 {
     let mut words = vec![0, address_of(kind), len, 0];
     if kind == STR_TYPE {
@@ -238,7 +238,7 @@ fn address_of(word: usize) -> u64 {
     ptr::from_ref(&RUNTIME[word]) as u64
 }
 
-/// Memory that is never given back.
+/// Memory that is never freed.
 fn keep(words: &[u64]) -> *mut u64 {
     Box::leak(words.to_vec().into_boxed_slice()).as_mut_ptr()
 }

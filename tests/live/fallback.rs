@@ -56,7 +56,7 @@ fn classic() {
     });
 }
 
-/// In a mount namespace where the kernel's BTF is not to be seen.
+/// Runs sockstate in a mount namespace that hides the kernel's BTF.
 fn without_btf() {
     let port = fresh_port();
     in_lab(|_| {
@@ -79,12 +79,12 @@ fn without_btf() {
         assert_eq!(client[0]["owner"]["pid"], std::process::id());
         assert_eq!(client[0]["owner"]["uid"], serde_json::Value::Null);
         assert_eq!(client[0]["network"]["type"], "ipv4");
-        // Who listens on a port is not enough to know whose socket came out of it.
+        // Without the address of the listener, the port is no evidence of the owner of a connection.
         assert!(story.only("server")[0]["owner"].is_null());
     });
 }
 
-/// A sysctl of the whole host, put back whatever happens.
+/// A sysctl of the whole host. Its old value is restored also if the test fails.
 struct HostSysctl(&'static str, String);
 
 impl HostSysctl {

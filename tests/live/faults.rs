@@ -53,7 +53,8 @@ fn faults() {
         let file = |name: &str| directory.path().join(name);
         let first = netcat(paused, &file("paused"));
         let second = netcat(stopped, &file("stopped"));
-        // The queue takes all of it: a smaller one may overflow where the sink's thread does not get to run.
+        // The queue has room for everything. A smaller queue may overflow if the thread of the sink does not get the
+        // CPU.
         let sink = |name: &str, port: u16| {
             format!(
                 "[sinks.{name}]\ntype = \"socket\"\naddress = \"tcp://127.0.0.1:{port}\"\nspool = \"DIR/spool\"\nqueue = \"16M\"\nretry = \"200ms\"\n"
@@ -63,7 +64,7 @@ fn faults() {
         let mut daemon = Daemon::start(netns, port, &sinks);
         first.signal(libc::SIGSTOP);
         connections(1000, port);
-        // Its reader ends, and comes back later; the third never comes.
+        // The reader of this sink ends, and comes back later. The third reader never comes.
         drop(second);
         connections(1000, port);
         daemon.tracer.wait_for(|record| {
@@ -77,7 +78,7 @@ fn faults() {
             let text = fs::read_to_string(file(name)).unwrap_or_default();
             text.lines().filter_map(json).filter_map(|record| record["seq"].as_u64()).collect()
         };
-        // The end leaves half a second for what is in a spool: both have caught up before it.
+        // At the end, a spool has half a second to deliver its records. Both sinks have caught up before.
         let last = last["seq"].as_u64().expect("seq");
         for name in ["paused", "stopped"] {
             wait_until(name, || received(name).contains(&last));
@@ -86,7 +87,7 @@ fn faults() {
         let (story, _directory) = daemon.stop();
         let reported: Vec<u64> = story.records.iter().filter_map(|record| record["seq"].as_u64()).collect();
         assert!(story.of("lost").next().is_none(), "{:?}", story.of("lost").collect::<Vec<_>>());
-        // What was not delivered is on disk, for the next run.
+        // Records that were not delivered are on disk for the next run.
         let [paused_rest, stopped_rest, dead] = spools.map(|path| spooled(&path));
         assert_same(&dead, &reported, "spool");
         for (name, rest) in [("paused", paused_rest), ("stopped", stopped_rest)] {
@@ -99,7 +100,7 @@ fn faults() {
             wait_until(name, || all().last() == reported.last());
             assert_same(&all(), &reported, name);
         }
-        // What a reset left in doubt comes twice; the paused collector's connection was never reset.
+        // Records that a reset left in doubt come twice. The connection of the paused collector was never reset.
         assert!(received("paused").is_sorted_by(|a, b| a < b), "nothing twice");
     });
 }
@@ -170,7 +171,7 @@ fn full_disk() {
         let kept = found.iter().filter(|record| !lost(record)).count() as u64;
         assert!(counted > 0);
         assert_eq!(kept + counted, story.records.len() as u64);
-        // The last record's number counts the `lost` records, too.
+        // The number of the last record includes the `lost` records.
         let last = found.last().and_then(|record| record["seq"].as_u64()).expect("seq");
         assert_eq!(last, story.records.len() as u64 + found.iter().filter(lost).count() as u64);
     });

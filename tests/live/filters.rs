@@ -34,7 +34,7 @@ fn traffic(ports: [u16; 3]) {
     }
 }
 
-/// Those that earlier connections left.
+/// The records that earlier connections left.
 fn time_waits() -> Vec<&'static str> {
     let lines = crate::observer::proc_net_tcp();
     lines.iter().filter(|line| line.2 == "TIME_WAIT").map(|_| "TIME_WAIT").collect()
@@ -79,7 +79,7 @@ fn each_takes_what_it_names() {
         let complete = with_ports(&stories[0]);
         let nothing = [vec!["--local", "10.0.0.0/8"], vec!["--pid", "1"], vec!["--comm", "nobody"]];
         for ((args, wanted), story) in cases.iter().zip(&stories) {
-            // Times differ between two tracers: what is compared is what each connection went through.
+            // Two tracers record different times, so the test compares the states of each connection.
             let mut expected: Vec<String> =
                 complete.iter().filter(|connection| wanted(connection, ports)).map(summary).collect();
             assert_eq!(expected.is_empty(), nothing.contains(args), "{args:?}: {complete:#?}");
@@ -91,7 +91,7 @@ fn each_takes_what_it_names() {
     });
 }
 
-/// Every transition, with the ends that its connection turned out to have.
+/// Every transition, with the endpoints that the last transitions of its connection show.
 fn with_ports(story: &Story) -> Vec<Value> {
     let mut all = Vec::new();
     for connection in story.connections() {
@@ -122,7 +122,7 @@ fn summary(connection: &Value) -> String {
 fn local_port_of_a_connect() {
     let port = fresh_port();
     in_lab(|netns| {
-        // The next connects are bound to these, one after the other.
+        // The next sockets are bound to these ports before they connect.
         sysctl("ipv4/ip_local_port_range", "40000 40001").expect("sysctl");
         let all = Tracer::start(netns, &[]);
         let one = Tracer::start(netns, &["--local-port", "40000"]);
@@ -140,7 +140,7 @@ fn local_port_of_a_connect() {
         assert_eq!(said, expected);
         assert_eq!(said.len(), 1);
         assert_eq!(said[0][..2], ["CLOSE", "SYN_SENT"]);
-        // What was held back tells the port that it waited for.
+        // The records that were held back have the port that they waited for.
         assert!(one.transitions().all(|record| record["local"]["port"] == 40000));
     });
 }
@@ -153,7 +153,7 @@ fn local_port_without_an_answer() {
         let listener = Kind::V4.listen(port);
         make_deaf(&listener);
         let client = Kind::V4.start_connect(port);
-        // Its SYN is sent again after a second; no transition tells the port.
+        // The SYN is sent again after a second. No transition shows the port before.
         let record = tracer.wait_for(|record| record["to"] == "SYN_SENT");
         let bound = client.local_addr().expect("address").as_socket().expect("inet").port();
         assert_eq!(record["local"]["port"], bound);

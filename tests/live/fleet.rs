@@ -85,7 +85,7 @@ fn queries() {
             let mut web = host("web", netns, directory.path());
             let path = directory.path().to_owned();
             let db = there(&jobs, move || host("db", other, &path));
-            // The client closes, the server forgets to: three times; two connections end as they should.
+            // Three times the client closes and the server does not. Two other connections end normally.
             let listener = there(&jobs, || TcpListener::bind((ADDRESSES[1], 5432)).expect("listen"));
             let mut forgotten = Vec::new();
             for at in 0..5 {

@@ -135,7 +135,7 @@ fn records(path: &Path) -> Vec<Value> {
     fs::read_to_string(path).unwrap_or_default().lines().filter_map(json).collect()
 }
 
-/// Makes connections, and waits until the healthy file has every record of them.
+/// Makes connections, and waits until the file of the working sink has all of their records.
 fn made(daemon: &Raw, count: usize) {
     let ended = || {
         let found = records(&daemon.path("out"));
@@ -173,11 +173,11 @@ fn reloaded() {
             spool.display()
         );
         reload(&daemon, &sinks);
-        // The daemon traces while the sink hangs.
+        // The daemon continues to trace while the sink hangs.
         made(&daemon, 1);
         messages.wait_for(&format!("sink disk: cannot open {}: the system", disk.path("out").display()));
         messages.wait_for("going on without the spool until then");
-        // More than the queue holds.
+        // The load makes more records than the queue can hold.
         made(&daemon, 100);
         let number = |name: &str| -> u64 {
             let text = ask(metrics);
@@ -221,10 +221,10 @@ fn ended_unopened() {
         messages.wait_for(" (sink)");
         let lost = messages.number("sink disk: ", " records were not delivered when it ended");
         assert_eq!(messages.number("; lost ", " (sink)"), lost);
-        // The healthy one had a `start` of its own, and one at the end has a `stop`.
+        // The working sink had its own `start` record, and a sink that exists at the end gets a `stop` record.
         assert_eq!(lost, happened as u64 + 1, "{}", messages.text());
         assert!(!messages.text().contains("hangs in a system call"), "{}", messages.text());
-        // The kernel ends no process whose thread waits for the disk.
+        // The kernel cannot end a process while one of its threads waits for the disk.
         disk.thaw();
         assert!(daemon.end_now().success());
     });
@@ -244,7 +244,7 @@ fn ended_hung() {
         made(&daemon, 20);
         signal(daemon.pid(), libc::SIGTERM);
         messages.wait_for(" (sink)");
-        // The other sink was not kept from its end.
+        // The other sink has reached its end.
         let happened = records(&daemon.path("out"));
         assert_eq!(happened.last().map(|record| &record["kind"]), Some(&Value::from("stop")));
         let held = messages.number("sink disk hangs in a system call: ", " records were not delivered");
@@ -272,7 +272,7 @@ fn hung_predecessor() {
         let (mut daemon, messages) = start(netns, "", &sinks(dead, "second"));
         messages.wait_for("sink out: ");
         disk.freeze();
-        // Half of the queue, and it goes to the spool.
+        // When the queue is half full, its records move to the spool.
         made(&daemon, 60);
         let hung = || {
             let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).expect("threads");
@@ -292,7 +292,7 @@ fn hung_predecessor() {
         });
         assert!(daemon.path("third").exists());
         disk.thaw();
-        // The spool has one owner after the other.
+        // The spool belongs to only one sink at a time.
         let all = || records(&daemon.path("out")).len();
         made(&daemon, 1);
         wait_until("the spool is delivered", || {
@@ -302,7 +302,7 @@ fn hung_predecessor() {
                 .filter_map(|record| record["count"].as_u64().filter(|_| record["kind"] == "lost"))
                 .sum();
             let own = found.iter().filter(|record| record["kind"] == "lost").count();
-            // The successor's own `start` is no record of the healthy one.
+            // The `start` record of the next sink is not among the records of the working sink.
             found.len() as u64 + lost >= (all() + own + 1) as u64
         });
         assert!(daemon.end_now().success());

@@ -7,7 +7,7 @@ use crate::{
     Test,
     lab::{Tracer, in_lab},
     look_test,
-    roles::{Actor, keep_or_let_go, say, start_holder, told},
+    roles::{Actor, keep_or_let_go, next_step, say, start_holder},
     sockets::{Kind, fresh_port},
     stuck::holders,
 };
@@ -46,7 +46,7 @@ enum Parent {
     KeepsOpen,
     Closes,
     Ends,
-    /// Only its first thread ends.
+    /// Only the first thread of the process ends.
     Headless,
 }
 
@@ -71,7 +71,7 @@ pub(crate) fn hand_on(value: &str) {
     }
     std::thread::spawn(move || {
         say("here");
-        while told() {}
+        while next_step() {}
         drop(shared);
         std::process::exit(0);
     });

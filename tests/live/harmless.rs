@@ -42,7 +42,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// ftrace of the kernel's page faults at addresses of the first page, gone with the test.
+/// Traces the kernel's page faults at addresses of the first page with ftrace, until the value is dropped.
 struct NullFaults(PathBuf);
 
 impl NullFaults {
@@ -58,7 +58,7 @@ impl NullFaults {
 
     fn seen(&self) -> Vec<String> {
         let trace = fs::read_to_string(self.0.join("trace")).expect("trace");
-        // A system call with a null path, by which Rust's library asks for statx(), faults where the kernel expects it.
+        // Rust's library detects statx() by a call with a null path. The kernel expects this fault.
         let is_of_program = |line: &&str| {
             let ip = line.split_once(" ip=").and_then(|(_, ip)| ip.split(' ').next());
             ip.is_some_and(|ip| !ip.contains("_user"))
@@ -94,7 +94,7 @@ fn null_pointers() {
             let (listener, client, mut server) = kind.pair(port);
             drop(client);
             assert_eq!(server.read(&mut [0]).expect("read"), 0);
-            // As an orphan in LAST_ACK it has no `struct socket`.
+            // An orphan in LAST_ACK has no `struct socket`.
             drop(server);
             tracer.wait_for(|record| record["local"]["port"] == port && record["from"] == "LAST_ACK");
             let (client, server) =
@@ -112,7 +112,7 @@ fn null_pointers() {
     });
 }
 
-/// A directory below the BPF file system, gone with the test.
+/// A directory in the BPF file system, which is removed at the end of the test.
 struct BpfDirectory(PathBuf);
 
 impl BpfDirectory {
@@ -137,14 +137,14 @@ fn foreign_pins() {
         let directory = tempfile::tempdir().expect("directory");
         let key = directory.path().join("key.pem");
         fs::write(&key, "precious").expect("file");
-        // The names of pins do not make a directory one of pins.
+        // A directory with the names of pins is not a directory with pins.
         for name in ["link-0", "ring", "program"] {
             fs::write(directory.path().join(name), name).expect("file");
         }
         let refused = |pin: &Path, words: &str| {
             let was_there = pin.exists();
             let detach = sockstate().args(["detach", "--pin"]).arg(pin).output().expect("sockstate");
-            // There is nothing to remove where nothing is.
+            // `detach` removes nothing if nothing is pinned.
             assert_eq!(detach.status.code(), Some(i32::from(was_there)));
             let config = directory.path().join("config.toml");
             let text = format!(
@@ -172,7 +172,8 @@ fn foreign_pins() {
         refused(&link, "cannot use");
         assert!(pins.0.join("another").exists());
         fs::remove_dir(pins.0.join("another")).expect("rmdir");
-        // BPF_MAP_TYPE_HASH, _ARRAY, _RINGBUF. The name, the type, or both are not those of sockstate's map.
+        // The types are BPF_MAP_TYPE_HASH, _ARRAY and _RINGBUF. The name, the type, or both differ from those of
+        // sockstate's map.
         let foreign = [
             ("ring", 1, "EVENTS"),
             ("ring", 27, "events"),
@@ -187,7 +188,7 @@ fn foreign_pins() {
             assert!(pins.0.join(pin).exists(), "{pin} {kind} {name}");
             fs::remove_file(pins.0.join(pin)).expect("remove");
         }
-        // Beside pins of its own, too.
+        // The same beside pins of sockstate.
         pin_map(&pins.0.join("ring"), 27, "EVENTS");
         pin_map(&pins.0.join("link-0"), 1, "set_state");
         refused(&pins.0, "contains link-0,");
@@ -287,11 +288,11 @@ fn records(text: &str) -> Vec<Value> {
 fn reload_storm() {
     in_lab(|netns| {
         let port = fresh_port();
-        // A successor's records wait for its predecessor's compression in the queue.
+        // The records of the next sink wait in the queue until the previous sink has compressed its file.
         let file = |more: &str| {
             format!("[sinks.file]\ntype = \"file\"\npath = \"DIR/out\"\nqueue = \"256M\"\n{more}\n")
         };
-        // Each reload changes the sink; names of it change, too.
+        // Each reload changes the sink, and some reloads change its name.
         let variants = [
             file("rotate-size = \"300K\"\nzstd = true"),
             file("rotate-size = \"200K\""),
@@ -365,7 +366,7 @@ fn replaced_sink() {
         let of_kind = |kind: &'static str| found.iter().filter(move |record| record["kind"] == kind);
         let counted: u64 = of_kind("lost").map(|record| record["count"].as_u64().expect("count")).sum();
         assert!(of_kind("lost").all(|record| record["place"] == "sink"));
-        // The successor's own start and the losses are no records of the console.
+        // The `start` record of the next sink and the `lost` records are not among the records of the console.
         let own = 1 + of_kind("lost").count();
         assert_eq!(counted + (found.len() - own) as u64, story.records.len() as u64);
         let seqs: Vec<u64> = found.iter().map(|record| record["seq"].as_u64().expect("seq")).collect();
@@ -374,7 +375,7 @@ fn replaced_sink() {
     });
 }
 
-/// What a sink of a reload reads, it reads with the rights that the daemon has kept for that.
+/// A sink that a reload starts reads its files with the capabilities that the daemon has kept for that.
 fn foreign_certificate() {
     in_lab(|netns| {
         let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
@@ -413,7 +414,7 @@ fn renewed_secret() {
                 let Ok(mut stream) = stream else { return };
                 let mut text = [0; 4096];
                 let count = stream.read(&mut text).unwrap_or(0);
-                // The connection ends without an answer: the sink comes again.
+                // The connection ends without an answer, so the sink sends the records again.
                 if send.send(String::from_utf8_lossy(&text[..count]).into_owned()).is_err() {
                     return;
                 }
@@ -440,7 +441,7 @@ fn renewed_secret() {
         signal(daemon.tracer.pid(), libc::SIGHUP);
         connections(1, port);
         wait_for("Bearer second");
-        // A pipe that nobody writes to does not hold up the thread that reads records.
+        // A pipe without a writer does not block the thread that reads records.
         fs::remove_file(&secret).expect("remove");
         let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
         rustix::fs::mknodat(rustix::fs::CWD, &secret, rustix::fs::FileType::Fifo, mode, 0).expect("a pipe");

@@ -32,7 +32,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// A ring with this file registered; its descriptor.
+/// Makes an io_uring instance and registers this file. Returns the descriptor of the instance.
 pub(crate) fn ring_with(fd: i32) -> std::io::Result<OwnedFd> {
     const IORING_REGISTER_FILES: u32 = 2;
     // `struct io_uring_params`.
@@ -79,7 +79,7 @@ fn registered() {
             let groups = look(netns, &["close-wait", "--older-than", "0", "--group-by", "process"]);
             assert!(text(&groups[0], "key").ends_with(&format!("({})", process::id())), "{groups:?}");
         } else {
-            // Before Linux 6.13 nothing tells which socket it is.
+            // Before Linux 6.13, the kernel does not show which socket a registered file is.
             assert_eq!(record["reason"], "unknown", "{record}");
             assert!(text(&record, "why").contains(&format!("({})", process::id())), "{record}");
         }
@@ -113,7 +113,7 @@ fn threads() {
         let fd = server.as_raw_fd() as u64;
         with_own_table(vec![fd as i32], |tid| {
             drop((client, server));
-            // The thread has copies of all, so the client is closed by nobody.
+            // The thread has copies of all descriptors, so no FIN of the client is sent.
             let found = look(netns, &["sockets", "--state", "ESTABLISHED"]);
             assert_eq!(found.len(), 2, "{found:?}");
             for record in &found {
@@ -125,7 +125,7 @@ fn threads() {
                 );
             }
         });
-        // A process whose leader has ended: its descriptors are those of its threads.
+        // A process whose leader has ended. Its threads still have the descriptors.
         let (_other, client, server) = Kind::V4.pair(fresh_port());
         let number = keep_over_exec(&server);
         let mut actor = Actor::start("headless holder", number);
@@ -142,11 +142,11 @@ fn threads() {
     });
 }
 
-/// Cgroups of a test, removed with it.
+/// The cgroups of a test, which are removed at its end.
 struct Units(Vec<PathBuf>);
 
 impl Units {
-    /// Below the mounted hierarchy, if there is one that can be written to.
+    /// A cgroup in the mounted hierarchy; `None` if there is no hierarchy that can be written to.
     fn make(names: &[&str]) -> Option<Self> {
         let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
         let fields = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
@@ -172,14 +172,14 @@ impl Units {
 
 impl Drop for Units {
     fn drop(&mut self) {
-        // A process that has ended leaves a moment later.
+        // A process that has ended leaves its cgroup a moment later.
         wait_until("empty cgroups", || {
             self.0.iter().all(|path| !path.exists() || fs::remove_dir(path).is_ok())
         });
     }
 }
 
-/// The only socket of a process, as a service manager hands it over.
+/// A process gets its only socket from the test, as from a service manager.
 pub(crate) fn only_socket_of(pid: u32) -> Socket {
     let fds = fs::read_dir(format!("/proc/{pid}/fd")).expect("fd").flatten();
     let is_socket = |entry: &fs::DirEntry| {
@@ -211,7 +211,7 @@ fn activation() {
         drop(Kind::V4.connect(port).expect("connect"));
         wait_for_states(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
         let waiting = only(netns);
-        // Nobody holds it: where the socket was made.
+        // No process holds the socket, so the record has the unit in which the socket was created.
         assert_eq!((&waiting["unit"], waiting.get("made_in")), (&units.name(0).into(), None), "{waiting}");
         assert_eq!(waiting["creator"]["pid"], activator.pid());
         let listener = only_socket_of(activator.pid());
@@ -242,7 +242,7 @@ fn activation() {
     });
 }
 
-/// A message is on its way, but it has nothing to do with a connection whose holder is known.
+/// A message with descriptors is in a queue, but it is no evidence about a connection whose holder is known.
 fn unrelated() {
     use std::os::{fd::AsFd, unix::net::UnixStream};
     in_lab(|netns| {

@@ -49,12 +49,12 @@ impl Raw {
         Self::start_with("", netns, sinks, prepare)
     }
 
-    /// As above, with keys before the first table.
+    /// As `start`, with keys before the first table of the configuration.
     pub(crate) fn start_with(top: &str, netns: u64, sinks: &str, prepare: impl FnOnce(&mut Command)) -> Self {
         Self::start_in(top, &format!("netns = {netns}"), sinks, prepare)
     }
 
-    /// As above, with another filter.
+    /// As `start`, with another filter.
     pub(crate) fn start_in(top: &str, filter: &str, sinks: &str, prepare: impl FnOnce(&mut Command)) -> Self {
         let directory = tempfile::tempdir().expect("directory");
         let head = format!("{top}[filter]\n{filter}\n[kernel]\nalongside = true\n");
@@ -89,7 +89,7 @@ impl Raw {
         wait_for(&mut self.child)
     }
 
-    /// The same when nothing of it is wanted any more.
+    /// Ends the daemon and removes its directory.
     fn end(mut self) -> ExitStatus {
         self.end_now()
     }
@@ -132,7 +132,8 @@ fn deaf_stderr() {
         });
         daemon.wait_for("\"kind\":\"start\"");
         fs::write(daemon.path("config.toml"), "[sinks.broken]\ntype = \"nothing\"\n").expect("config");
-        // Signals that come close together are one: more than the pipe takes, and on a fast machine than the queue of messages.
+        // Signals that come close together count as one. So many signals make more messages than the pipe can hold, and
+        // on a fast machine more than the queue of messages.
         for _ in 0..2500 {
             signal(daemon.child.id(), libc::SIGHUP);
             std::thread::sleep(Duration::from_millis(1));
@@ -141,7 +142,7 @@ fn deaf_stderr() {
         daemon.wait_for("\"to\":\"TIME_WAIT\"");
         let begin = Instant::now();
         let text = std::thread::spawn(move || {
-            // Standard error is read at the end.
+            // The test reads standard error only at the end.
             std::thread::sleep(Duration::from_millis(100));
             let mut text = String::new();
             reader.read_to_string(&mut text).expect("text");
@@ -164,7 +165,7 @@ fn deaf_stderr() {
     });
 }
 
-/// Whether the process has handlers for these signals, by the kernel's word.
+/// Whether the process has handlers for these signals, by /proc/PID/status.
 fn catches(pid: u32, signals: &[libc::c_int]) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
@@ -182,7 +183,7 @@ fn first_signals() {
             command.args(["run", "--config", "/proc/self/fd/0"]).stdin(Stdio::piped()).stderr(Stdio::null());
             let mut child = command.spawn().expect("sockstate");
             let pid = child.id();
-            // The daemon cannot continue before it has its configuration.
+            // The daemon waits for its configuration.
             wait_until("it has handlers", || {
                 catches(pid, &[libc::SIGHUP, libc::SIGTERM, libc::SIGINT])
                     || child.try_wait().is_ok_and(|ended| ended.is_some())
@@ -210,7 +211,8 @@ fn early_signals() {
                 let mut daemon = Raw::start(netns, FILE, |command| {
                     command.stderr(Stdio::null());
                 });
-                // The handlers are there as soon as the threads are: nothing tells when the process has only begun.
+                // The daemon installs its handlers before it starts threads, so the first thread shows that they are
+                // installed.
                 let comm = PathBuf::from(format!("/proc/{}/task", daemon.child.id()));
                 let is_up = || fs::read_dir(&comm).is_ok_and(|tasks| tasks.count() > 1);
                 wait_until("it runs", is_up);
@@ -241,7 +243,7 @@ fn lock_of_others() {
         let mut tracer = sockstate();
         tracer.args(["trace", "--netns", &netns.to_string(), "--duration", "100ms"]).stdout(Stdio::null());
         let status = tracer.status().expect("sockstate");
-        // Another test's host may have one that traces.
+        // Another sockstate may trace on this machine.
         assert!(status.success() || status.code() == Some(5), "{status}");
         let mode = fs::metadata(lock).expect("lock").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
@@ -289,7 +291,7 @@ fn silent_clients() {
         let connect = || TcpStream::connect(&address).expect("connect");
         let mut silent: Vec<TcpStream> = (0..400).map(|_| connect()).collect();
         for client in silent.iter_mut().step_by(2) {
-            // A byte of a request, and nothing more.
+            // Each connection sends one byte of a request.
             let _ = client.write_all(b"G");
         }
         let ask = |path: &str| {
@@ -313,7 +315,7 @@ fn hostile_names() {
     in_lab(|netns| {
         let port = fresh_port();
         let directory = tempfile::tempdir().expect("directory");
-        // The kernel shows 15 bytes of it.
+        // The kernel shows 15 bytes of the name.
         let program = directory.path().join("e\u{1b}[2J|\u{202e}b\u{7}\n");
         copy_to(&program);
         let mut actor = Actor::start_as(&program, "leaker", port);

@@ -36,7 +36,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// False, and the test is skipped, where the kernel cannot show stacks.
+/// Whether the kernel can show stacks. If not, the test is skipped.
 pub(crate) fn can_hunt(netns: u64) -> bool {
     let netns = netns.to_string();
     let args = ["hunt", "--alongside", "--netns", &netns, "--duration", "0.1", "--output", "/dev/null"];
@@ -50,7 +50,8 @@ pub(crate) fn can_hunt(netns: u64) -> bool {
     true
 }
 
-/// In a namespace of its own, where one can hunt: its number, a port, who listens there.
+/// Runs `work` in a network namespace, if a hunt is possible: with the inode of the namespace, a port, and a listener
+/// on the port.
 fn with_listener(work: impl FnOnce(u64, u16, Socket) + Send) {
     in_lab(|netns| {
         if can_hunt(netns) {
@@ -81,14 +82,14 @@ fn leaks_by_connect(port: u16) -> Socket {
     std::hint::black_box(Kind::V4).connect(port).expect("connect")
 }
 
-/// Names of the functions of the path, the innermost first.
+/// The names of the functions of the call path, the innermost first.
 pub(crate) fn functions(record: &Value) -> Vec<String> {
     let frames = record["opened"]["frames"].as_array().unwrap_or_else(|| panic!("no path: {record}"));
     let name = |frame: &Value| frame["function"].as_str().unwrap_or("?").to_owned();
     frames.iter().map(name).collect()
 }
 
-/// Said for the first time; a slow machine hears reminders too.
+/// Whether this is the first record about a stuck connection. On a slow machine there are reminders, too.
 pub(crate) fn is_stuck(record: &Value) -> bool {
     record["kind"] == "stuck" && record["times"] == 1
 }
@@ -97,7 +98,7 @@ fn paths() {
     with_listener(|netns, port, listener| {
         let mut tracer = hunt(netns, &[]);
         let mut kept = Vec::new();
-        // Not unrolled: each copy of the call would be another place.
+        // The compiler must not unroll this loop, because each copy of the call would be another place.
         for _ in 0..std::hint::black_box(3) {
             let client = Kind::V4.connect(port).expect("connect");
             kept.push(leaks_by_accept(&listener));
@@ -144,7 +145,7 @@ fn whose() {
         let client = Kind::V4.connect(port).expect("connect");
         let kept = leaks_by_accept(&listener);
         drop(client);
-        // Each in its own second.
+        // One connection in each second.
         ours.wait_for(is_stuck);
         both.wait_for(is_stuck);
         drop(kept);
@@ -160,7 +161,7 @@ fn whose() {
 fn rate() {
     with_listener(|netns, port, listener| {
         let mut tracer = hunt(netns, &["--rate", "1"]);
-        // Both ends are this process's: ten openings, far quicker than in a second each.
+        // This process opens both ends: ten openings in much less than ten seconds.
         let kept: Vec<Socket> = (0..5)
             .map(|_| {
                 drop(Kind::V4.connect(port).expect("connect"));
@@ -187,7 +188,7 @@ fn rate() {
     });
 }
 
-/// A program of tests/programs that has said that it is ready.
+/// Starts a program of tests/programs, and waits until it prints that it is ready.
 pub(crate) struct Program(pub(crate) Child);
 
 impl Program {
@@ -216,7 +217,7 @@ pub(crate) fn programs() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/programs"))
 }
 
-/// `stuck` names the same place, from what a hunt writes while it still runs.
+/// `stuck` names the same place, from the output of a hunt that still runs.
 fn grouped() {
     with_listener(|netns, port, listener| {
         let file = tempfile::NamedTempFile::new().expect("file");
@@ -248,7 +249,8 @@ fn grouped() {
     });
 }
 
-/// What a hunt says of the one connection that the program leaks, which gets one after `prepare`.
+/// The record of a hunt about the only connection that the program leaks. The program gets the connection after
+/// `prepare`.
 fn leaked_by(netns: u64, port: u16, command: &mut Command, prepare: impl FnOnce(&Program)) -> Option<Value> {
     if !can_hunt(netns) {
         return None;
@@ -278,7 +280,7 @@ fn c(flags: &[&str]) {
     compiled(&binary, "leak.c", "take_one", "main");
 }
 
-/// The program's path names the function and the line that opens what it leaks, and who called it.
+/// The call path names the function and the line that open the leaked connection, and the caller of this function.
 fn compiled(binary: &Path, source: &str, function: &str, caller: &str) {
     in_lab(|netns| {
         let mut command = Command::new(binary);
@@ -324,7 +326,7 @@ fn go() {
     compiled(&binary, "leak.go", "main.takeOne", "main.main.func1");
 }
 
-/// What is interpreted has one name; the native code below it, and what calls it, have theirs.
+/// All interpreted code has one name. The native functions that it calls, and those that call it, have their own names.
 fn java() {
     if !["java", "javac", "jcmd"].iter().all(|program| has(program)) {
         return skip("needs java, javac and jcmd");

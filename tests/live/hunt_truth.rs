@@ -65,7 +65,7 @@ enum Wanted {
     None(&'static str),
 }
 
-/// The part of a server that accepts connections, one each time it is told to, and forgets them.
+/// The role of a server that leaks: at each step it accepts a connection, and never closes it.
 pub(crate) fn leaker(port: u16) {
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
     listener.set_reuse_address(true).expect("reuse");
@@ -73,7 +73,7 @@ pub(crate) fn leaker(port: u16) {
     listener.listen(16).expect("listen");
     roles::say("listening");
     let mut forgotten = Vec::new();
-    while roles::told() {
+    while roles::next_step() {
         forgotten.push(accept_and_forget(&listener));
         roles::say("accepted");
     }
@@ -84,7 +84,7 @@ fn accept_and_forget(listener: &Socket) -> Socket {
     std::hint::black_box(listener).accept().expect("accept").0
 }
 
-/// The part of a client that connects, and then executes another program with the connection open.
+/// The role of a client that connects, and then executes another program with the connection open.
 pub(crate) fn connect_and_exec(port: u16) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
     socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()).expect("connect");
@@ -94,7 +94,7 @@ pub(crate) fn connect_and_exec(port: u16) {
     panic!("exec: {error}");
 }
 
-/// The part of a client that connects in a thread whose stack is gone when it says so.
+/// The role of a client that connects in a thread. When the role prints its line, the stack of this thread is unmapped.
 pub(crate) fn connect_in_a_thread(port: u16) {
     const STACK: usize = 256 << 10;
     extern "C" fn connect(port: *mut c_void) -> *mut c_void {
@@ -115,10 +115,10 @@ pub(crate) fn connect_in_a_thread(port: u16) {
         assert_eq!(libc::munmap(stack, STACK), 0);
     }
     roles::say("connected");
-    while roles::told() {}
+    while roles::next_step() {}
 }
 
-/// Without what opening a mapping needs.
+/// Drops the capabilities that opening a mapping needs.
 fn without_capability(command: &mut Command) {
     // linux/capability.h
     const CAP_SYS_ADMIN: libc::c_ulong = 21;
@@ -185,12 +185,12 @@ fn executable(how: Change, capable: bool, wanted: Wanted) {
             actor.end();
             return skip("perf events take CAP_SYS_ADMIN here (kernel.perf_event_paranoid)");
         }
-        // Closed before it is accepted, it could be stuck before it is accepted.
+        // The client closes only after the accept: otherwise the connection could be stuck before it is accepted.
         let client = Kind::V4.connect(port).expect("connect");
         actor.go_on();
         assert_eq!(actor.hear(), "accepted");
         drop(client);
-        // A slow machine finds the path after the first record.
+        // On a slow machine, only a later record has the call path.
         let record =
             tracer.wait_for(|record| record["kind"] == "stuck" && record["opening"] != "not_unwound");
         tracer.stop();
@@ -252,7 +252,7 @@ fn openings() {
     });
 }
 
-/// While the hunt stands still, the process that has connected ends, or becomes another program.
+/// While the hunt is stopped, the process that has connected ends, or becomes another program.
 fn gone() {
     in_lab(|netns| {
         if !can_hunt(netns) {
@@ -270,7 +270,7 @@ fn gone() {
         executed.go_on();
         assert_eq!(executed.hear(), "closed");
         signal(tracer.pid(), libc::SIGCONT);
-        // The server's ends are in CLOSE_WAIT, not accepted.
+        // The server's sides are in CLOSE_WAIT, and no process has accepted them.
         let is_client = |record: &Value| is_stuck(record) && record["state"] == "FIN_WAIT2";
         for _ in 0..2 {
             let record = tracer.wait_for(is_client);
@@ -282,7 +282,7 @@ fn gone() {
     });
 }
 
-/// While the hunt stands still, a thread connects and ends.
+/// While the hunt is stopped, a thread connects and ends.
 fn thread_gone() {
     in_lab(|netns| {
         if !can_hunt(netns) {
@@ -304,7 +304,7 @@ fn thread_gone() {
     });
 }
 
-/// A Python that writes perf maps, and whose functions are known only by them.
+/// A Python that writes perf maps. Nothing else shows the names of its functions.
 fn mapped_python() -> Option<Command> {
     let wanted = "sys.version_info[:2] == (3, 12) and sysconfig.get_config_var('PY_HAVE_PERF_TRAMPOLINE')";
     let found = pythons::all(wanted).into_iter().next();
@@ -335,11 +335,11 @@ fn perf_map() {
             }
             let port = fresh_port();
             let program = Program::start(python.arg(programs().join("leak.py")).arg(port.to_string()));
-            // It serves one already: what it runs then is in the map.
+            // The program has served a connection before, so the functions that it runs are in the map.
             drop(Kind::V4.connect(port).expect("connect"));
             let path = PathBuf::from(format!("/tmp/perf-{}.map", program.0.id()));
             if map != Map::Own {
-                // Python goes on writing into its own, which is no longer at that path.
+                // Python continues to write into its own file, which is no longer at this path.
                 let copy = path.with_extension("copy");
                 fs::copy(&path, &copy).expect("a copy");
                 fs::rename(copy, &path).expect("rename");
@@ -370,7 +370,7 @@ fn perf_map() {
                 let source = programs().join("leak.py");
                 let wanted = json!(["take_one", source.to_str(), null]);
                 assert!(of_map.contains(&wanted), "{of_map:#?}");
-                // The trampolines are left as they should be: the end is reached.
+                // The unwinder leaves the trampolines correctly and reaches the outermost frame.
                 assert_eq!(record["opened"]["complete"], true, "{found:#?}");
                 assert!(found.iter().any(|name| name.starts_with("Py_")), "{found:#?}");
             }

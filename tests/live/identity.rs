@@ -31,7 +31,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// Another namespace, at the other ends of two cables.
+/// Another network namespace, which two pairs of veth interfaces connect to the test's namespace.
 struct Far {
     tid: i32,
     orders: Sender<Order>,
@@ -39,9 +39,9 @@ struct Far {
 }
 
 enum Order {
-    /// Sets the interfaces up.
+    /// Tells the thread to set the interfaces up.
     Up,
-    /// Connects over this interface, from this port to that one.
+    /// Tells the thread to connect over this interface, from the first port to the second.
     Connect(&'static str, u16, u16),
 }
 
@@ -52,12 +52,12 @@ impl Far {
     fn start() -> Self {
         let (orders, todo) = channel();
         let (said, sockets) = channel();
-        let (born, tid) = channel();
-        // It ends with the sender of orders, and its namespace with it.
+        let (started, tid) = channel();
+        // The thread ends when the sender of orders is dropped, and then its namespace ends, too.
         thread::spawn(move || {
             in_new_netns(|| {
                 // SAFETY: takes nothing, cannot fail.
-                born.send(unsafe { libc::gettid() }).expect("send");
+                started.send(unsafe { libc::gettid() }).expect("send");
                 for order in todo {
                     match order {
                         Order::Up => ["b0", "b1"].iter().for_each(|name| up(name, FAR)),
@@ -97,7 +97,7 @@ fn ip(args: &str) {
     assert!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Gives an interface its only address.
+/// Replaces all addresses of an interface by this one.
 fn up(name: &str, address: Ipv6Addr) {
     ip(&format!("link set {name} addrgenmode none"));
     ip(&format!("-6 addr add {address}/64 dev {name} nodad"));
@@ -113,7 +113,7 @@ fn has_ip() -> bool {
     there
 }
 
-/// Two cables to another namespace, with the same addresses at their ends.
+/// Two pairs of veth interfaces to another namespace, both with the same addresses.
 fn cables() -> Far {
     let far = Far::start();
     for at in 0..2 {
@@ -124,7 +124,8 @@ fn cables() -> Far {
     far
 }
 
-/// On all addresses: what comes in is bound to the interface that it came through, the listener to none.
+/// A listener on all addresses. Its connections are bound to the interface that they come through, the listener itself
+/// to none.
 fn listen(port: u16) -> Socket {
     let listener = Socket::new(Domain::IPV6, Type::STREAM, None).expect("socket");
     listener.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into()).expect("bind");
@@ -132,7 +133,7 @@ fn listen(port: u16) -> Socket {
     listener
 }
 
-/// A client over each interface from one port, and the servers.
+/// Connects a client over each interface, both from one port. Returns the clients and the accepted servers.
 fn pairs(far: &Far, listener: &Socket, from: u16, to: u16) -> [(Socket, Socket); 2] {
     ["b0", "b1"].map(|name| {
         let client = far.connect(name, from, to);
@@ -193,7 +194,7 @@ fn twins() {
     });
 }
 
-/// Runs what is printed, where it can be run: the twin lives.
+/// Runs the printed command, if this machine can run it. The other connection must survive.
 fn kill(victim: &Value, device: &str, survivor: &Value) {
     let command = victim["commands"].as_array().and_then(|list| list.last()).and_then(Value::as_str);
     let command = command.expect("a command");
@@ -201,7 +202,7 @@ fn kill(victim: &Value, device: &str, survivor: &Value) {
     if !Command::new("ss").arg("-V").output().is_ok_and(|output| output.status.success()) {
         return skip("the printed command: needs iproute2's ss");
     }
-    // The look is of this thread's namespace, but not of the process's: the command goes there itself.
+    // The namespace of this thread is not that of the process, so the printed command enters it.
     let output = Command::new("sh").args(["-c", command]).output().expect("sh");
     assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
     let left = proc_net_tcp().into_iter().filter(|line| line.2 == "CLOSE_WAIT").count();
@@ -235,7 +236,7 @@ fn look(netns: u64) -> Vec<Value> {
     records
 }
 
-/// Full sockets become mini-sockets, twice with the same ends.
+/// Two full sockets with the same endpoints become mini-sockets.
 fn closers() {
     if !has_ip() {
         return;
@@ -271,7 +272,7 @@ fn closers() {
     });
 }
 
-/// From this port to that one of our own address.
+/// Connects from the first port to the second port of an address of the test.
 fn connect_bound(from: SocketAddr, to: SocketAddr, device: Option<&str>) -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
     socket.set_reuse_address(true).expect("reuse");
@@ -296,7 +297,7 @@ fn unbound_twin() {
         let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
         listener.bind(&to.into()).expect("bind");
         listener.listen(8).expect("listen");
-        // The servers' ends are the same, so the first one has to be gone before the next one comes.
+        // The servers have the same endpoints, so the first one has to end before the next one begins.
         let bound = connect_bound(from, to, Some("a0"));
         let server = listener.accept().expect("accept").0;
         drop(server);

@@ -36,7 +36,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// A collector that takes requests and answers none of them; says when it has one.
+/// A collector that reads requests and answers none. It tells the test of each request.
 fn silent() -> (u16, Receiver<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
     let port = listener.local_addr().expect("address").port();
@@ -102,7 +102,7 @@ fn replaced() {
         };
         assert_eq!(number("sockstate_sink_in_doubt_total"), Some(doubtful));
         assert_eq!(number("sockstate_sink_failing"), Some(0));
-        // The name goes, and its counts stay.
+        // The sink with this name is removed, and its counts stay.
         daemon.write(FILE);
         signal(daemon.pid(), libc::SIGHUP);
         wait_until("the sink has ended", || number("sockstate_sink_failing").is_none());
@@ -135,7 +135,7 @@ fn restarted() {
         let found = records(&out);
         assert!(sum(&found, "in_doubt") > 0, "{found:?}");
         assert_eq!(sum(&found, "in_doubt") + sum(&found, "count"), written, "{found:?}");
-        // Once: the third says nothing of it.
+        // The records are reported as lost only once: the third daemon does not report them.
         let third = files.start(3);
         end(third);
         assert_eq!(sum(&records(&out), "in_doubt"), sum(&found, "in_doubt"));

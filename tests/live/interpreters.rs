@@ -1,4 +1,4 @@
-//! Interpreters whose frames are folded, and one that compiles at run time: those that this machine has.
+//! Interpreters whose frames are folded, and one that compiles at run time. The tests use those that this machine has.
 
 use std::{
     io::Write,
@@ -24,7 +24,8 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// A program in this language leaks a connection: the text has one line for its interpreter, and no function of it.
+/// A program in this language leaks a connection. The text has one line for the interpreter, and none of the
+/// interpreter's functions.
 fn is_folded(interpreter: &str, source: &str) {
     if !has(interpreter) {
         return skip(&format!("needs {interpreter}"));
@@ -58,7 +59,8 @@ fn is_folded(interpreter: &str, source: &str) {
     });
 }
 
-/// The path of a connect leads through Node's own functions; those of JavaScript are its interpreter's, or compiled and without a name.
+/// The call path of a connect has functions of Node itself. Functions in JavaScript belong to the interpreter, or are
+/// compiled and have no name.
 fn node() {
     if !has("node") {
         return skip("needs node");

@@ -27,7 +27,7 @@ fn broker(port: u16, store: &Path) -> Option<Running> {
     Some(broker)
 }
 
-/// Makes the topic, or reads all of it: by kafka-python.
+/// Makes the topic, or reads all of its records, with kafka-python.
 const CLIENT: &str = r#"
 import sys
 from kafka import KafkaConsumer, TopicPartition
@@ -64,12 +64,12 @@ fn topic() {
         );
         let daemon = Daemon::start(netns, port, &sink);
         let lines = || client(&python, "read", kafka);
-        // There is no broker yet, and then no topic.
+        // First there is no broker, and then no topic.
         connections(50, port);
         let Some(broker) = broker(kafka, directory.path()) else { return };
         client(&python, "make", kafka);
         wait_until("some arrive", || lines().lines().count() > 100);
-        // As one that hangs: what is under way is neither taken nor refused.
+        // The broker hangs: it neither accepts nor refuses the records that were sent.
         broker.signal(libc::SIGSTOP);
         connections(50, port);
         broker.signal(libc::SIGCONT);

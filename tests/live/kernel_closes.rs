@@ -16,7 +16,7 @@ use crate::{
     holders::ring_with,
     lab::{Story, Tracer, in_lab, own_netns, path, wait_until},
     observer::{proc_net_tcp, wait_for_states},
-    roles::{Actor, inheritable, say, send_fd, told},
+    roles::{Actor, inheritable, next_step, say, send_fd},
     skip,
     sockets::{Kind, fresh_port},
     test,
@@ -32,7 +32,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// Connects, registers the connection with an io_uring, closes the descriptor, and ends when told.
+/// Connects, registers the connection with an io_uring, closes the descriptor, and ends when the test lets it go on.
 pub(crate) fn ring_client(port: u16) {
     let socket = Kind::V4.connect(port).expect("connect");
     let ring = ring_with(socket.as_raw_fd());
@@ -41,12 +41,12 @@ pub(crate) fn ring_client(port: u16) {
         Ok(_) => say("registered"),
         Err(error) => say(error),
     }
-    while told() {}
-    // With the ring open: the kernel takes it down.
+    while next_step() {}
+    // The process ends with the io_uring open, and the kernel releases it.
     process::exit(0);
 }
 
-/// A process whose only hold of a connection is its io_uring.
+/// A process that holds a connection only by its io_uring.
 fn start_ring_client(port: u16) -> Option<Actor> {
     let mut actor = Actor::start("ring client", port);
     let answer = actor.hear();
@@ -62,7 +62,7 @@ fn owners<'a>(story: &'a Story, role: &'a str) -> Vec<(&'a Value, &'a Value)> {
     of_role.map(|record| (&record["owner"]["pid"], &record["owner"]["source"])).collect()
 }
 
-/// The client's end of a connection, closed by its process's end.
+/// The transition of the client's side when its process ends.
 fn ring_is_taken_down(end: fn(Actor)) {
     in_lab(|netns| {
         let mut tracer = Tracer::start(netns, &[]);
@@ -91,7 +91,7 @@ fn ring_at_kill() {
     ring_is_taken_down(Actor::kill);
 }
 
-/// What is nearly the same: another process has it open, and is who closes it.
+/// Nearly the same: another process also has the connection open, and closes it.
 fn ring_and_holder() {
     in_lab(|netns| {
         let mut tracer = Tracer::start(netns, &[]);
@@ -111,7 +111,7 @@ fn ring_and_holder() {
         holder.go_on();
         assert_eq!(holder.hear(), "closed");
         let fin = tracer.wait_for(|record| record["role"] == "client" && record["to"] == "FIN_WAIT1");
-        // The kernel takes the ring down in its own time, perhaps later than the holder closes.
+        // The kernel releases the io_uring asynchronously, perhaps after the holder has closed the connection.
         let by_holder = (&holder.pid().into(), &"close".into());
         let by_ring = (&process::id().into(), &"connect".into());
         let owner = (&fin["owner"]["pid"], &fin["owner"]["source"]);
@@ -120,14 +120,14 @@ fn ring_and_holder() {
     });
 }
 
-/// Plays in a network namespace of its own: a connection in TIME_WAIT, an orphan in FIN_WAIT2, a pair that is ESTABLISHED, one
-/// end of which is handed over to the descriptor given, if there is one.
+/// Makes, in a network namespace of its own, a connection in TIME_WAIT, an orphan in FIN_WAIT2, and a pair in
+/// ESTABLISHED. If the role gets a descriptor, it sends one side of the pair over it.
 pub(crate) fn leave_namespace(value: &str) {
     let (port, descriptor) = value.split_once(' ').expect("port and descriptor");
     let port: u16 = port.parse().expect("port");
     let left = crate::netns::in_new_netns(|| {
         say(own_netns());
-        told();
+        next_step();
         let listener = Kind::V4.listen(port);
         let open = || {
             let client = Kind::V4.connect(port).expect("connect");
@@ -145,13 +145,14 @@ pub(crate) fn leave_namespace(value: &str) {
         }
         wait_for_states(&["LISTEN", "TIME_WAIT", "ESTABLISHED", "ESTABLISHED"]);
         say(pair.0.local_addr().expect("address").as_socket().expect("IP").port());
-        while told() {}
+        while next_step() {}
         process::exit(0);
     });
     left.expect("a network namespace");
 }
 
-/// A process with a namespace of its own, a tracer of that, and the port of the client that is ESTABLISHED.
+/// Starts a process with its own namespace and a tracer of this namespace. Returns both, and the port of the client in
+/// ESTABLISHED.
 fn start_leaver(descriptor: &str) -> (Actor, Tracer, u64) {
     let mut actor = Actor::start("namespace leaver", format!("{} {descriptor}", fresh_port()));
     let netns: u64 = actor.hear().parse().expect("inode");
@@ -165,7 +166,7 @@ fn sees_minis(tracer: &Tracer) -> bool {
     !["none", "estimate"].contains(&tracer.first()["tier"].as_str().expect("tier"))
 }
 
-/// The last process of a namespace ends: it closes its connections, and the kernel takes down what is left in TIME_WAIT.
+/// The last process of a namespace ends: the process closes its connections, and the kernel ends those in TIME_WAIT.
 fn namespace_ends() {
     let (actor, mut tracer, _) = start_leaver("none");
     if !sees_minis(&tracer) {
@@ -193,7 +194,7 @@ fn namespace_ends() {
     assert!(full.iter().all(|of_one| path(of_one).last().is_some_and(|last| last == "CLOSE")), "{full:#?}");
 }
 
-/// What is nearly the same: the process has ended, but a socket that was passed to another one keeps the namespace.
+/// Nearly the same: the process has ended, but a socket that was passed to another process keeps the namespace.
 fn namespace_is_kept() {
     let (near, far) = UnixStream::pair().expect("pair");
     let (actor, mut tracer, client) = start_leaver(&inheritable(&far).to_string());
@@ -202,7 +203,7 @@ fn namespace_is_kept() {
     }
     let dead = u64::from(actor.pid());
     actor.kill();
-    // Received by another one, which is not in the namespace.
+    // Another process, which is not in the namespace, receives the socket.
     let mut holder = Actor::start("receiver", inheritable(&near));
     assert_eq!(holder.hear(), "received");
     drop((near, far));

@@ -44,7 +44,7 @@ fn look(netns: u64) -> Vec<Value> {
     records
 }
 
-/// Modules that the kernel has loaded for one test.
+/// Kernel modules that were loaded for one test.
 struct Modules(Vec<&'static str>);
 
 impl Modules {
@@ -87,7 +87,7 @@ fn rds() {
         let listener = look(netns).into_iter().find(listens).expect("RDS listens");
         assert_eq!(listener["held_by_kernel"], true, "{listener}");
         assert_eq!(listener["holders"].as_array().map(Vec::len), Some(0), "{listener}");
-        // A process connects to it: its own end is its own.
+        // A process connects to the kernel's listener; the client's socket belongs to the process.
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, RDS_PORT));
         let client = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
         client.connect(&address.into()).expect("connect");
@@ -99,7 +99,7 @@ fn rds() {
     drop(modules);
 }
 
-/// Whether the program works that lists the kernel's own sockets.
+/// Whether the BPF program works that lists the kernel's own sockets.
 fn can_list() -> bool {
     let output = sockstate().args(["doctor", "--format", "json"]).output().expect("doctor");
     let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -115,7 +115,7 @@ fn others() {
         let port = fresh_port();
         plain.bind(&address(port)).expect("bind");
         plain.listen(8).expect("listen");
-        // It waits to be accepted; another one is an orphan soon.
+        // One connection waits in the accept queue; another one soon becomes an orphan.
         let client = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
         client.connect(&address(port)).expect("connect");
         let orphan = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");

@@ -48,7 +48,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// What a process does whose child has its connection.
+/// What a process does after its child has inherited its connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Parent {
     Ends,
@@ -117,8 +117,8 @@ fn connection(how: &'static str, kind: Parent) {
     });
 }
 
-/// A process serves alone; then another process gets its listener and serves, too. A connection that came before the
-/// tracer knew this has no owner.
+/// A process serves alone; then another process gets its listener and serves, too. A connection that comes before the
+/// tracer finds the second process has no owner.
 fn listener_is_shared() {
     if !can_list_holders() {
         return skip("this kernel does not list who holds a socket");

@@ -21,7 +21,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// A time of our records; RFC 3339 in one width sorts as it is.
+/// The time of a record as text. Texts of RFC 3339 with equal length sort by time.
 fn time(record: &Value, key: &str) -> String {
     record[key].as_str().unwrap_or_default().to_owned()
 }
@@ -29,7 +29,7 @@ fn time(record: &Value, key: &str) -> String {
 fn of_a_sink() {
     in_lab(|netns| {
         let [dead, port] = [fresh_port(), fresh_port()];
-        // Only the port's connections, so that the sink's own are not in the streams.
+        // The filter keeps the sink's own connections out of the streams.
         let sinks = format!(
             "{FILE}[sinks.small]\ntype = \"socket\"\naddress = \"tcp://127.0.0.1:{dead}\"\nretry = \"100ms\"\nqueue = \"64K\"\n"
         );
@@ -64,7 +64,7 @@ fn of_a_sink() {
         for at in &missing {
             assert!(intervals.iter().any(|(since, until)| since <= at && at <= until), "{at}: {intervals:?}");
         }
-        // No wider than it must be.
+        // The period is not longer than necessary.
         let first = missing.iter().min().expect("one");
         assert_eq!(intervals.iter().map(|(since, _)| since).min(), Some(first));
     });
@@ -84,7 +84,7 @@ fn of_the_ring() {
         let begin = time(&lost, "since");
         assert!(begin >= time(&start, "time"), "{lost}");
         let story = tracer.stop();
-        // Between these something is missing, and nothing before: the ring was read to its end then.
+        // Records are missing between these two records, and none before them: the ring had been read to its end.
         let next =
             story.transitions().map(|record| time(record, "time")).find(|at| *at > time(&last, "time"));
         let next = next.expect("the ring held some");

@@ -79,7 +79,7 @@ use std::{
 };
 
 use libtest_mimic::{Arguments, Completion, Trial};
-// The modules name these as their own crate's.
+// The modules of this test program use the modules of the testkit by the path `crate`.
 use testkit::{
     blind::{self, Blind},
     daemon, documents, lab, load, netns, observer, pythons,
@@ -89,7 +89,7 @@ use testkit::{
     sockets, tools, tun,
 };
 
-/// The roles that only these tests have.
+/// The roles that only the live tests need.
 const ROLES: &[Role] = &[
     ("ring client", |value| kernel_closes::ring_client(number(value))),
     ("namespace leaver", kernel_closes::leave_namespace),
@@ -112,12 +112,12 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let reason = why_not();
-    // In the virtual machines every context runs BPF programs.
+    // In the virtual machines, BPF programs run in every context.
     let can_hide = reason.is_none() && !observer::is_in_vm();
     let blind = Arc::new(if can_hide { Blind::watch_tcp().ok() } else { None });
     let trials = tests().into_iter().map(|test| trial(test, &blind, reason.as_deref())).collect();
-    // One after another: a process that one test starts would hold another's sockets between fork and exec, and so
-    // truly be who closes them.
+    // The tests run one after another. A process that one test starts would otherwise hold another test's sockets
+    // between fork and exec, and would be the process that closes them.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
     let conclusion = libtest_mimic::run(&arguments, trials);
     observer::stop_watching();
@@ -204,8 +204,8 @@ fn tests() -> Vec<Test> {
     .collect()
 }
 
-/// A test as libtest-mimic runs it. If this machine lacks something for all tests, the test is ignored with the reason in
-/// front, and so in the count.
+/// A test as libtest-mimic runs it. If this machine lacks something that all tests need, the test is counted as
+/// ignored, with the reason before its name.
 fn trial((name, test): Test, blind: &Arc<Option<Blind>>, lacking: Option<&str>) -> Trial {
     let blind = Arc::clone(blind);
     let trial = Trial::ignorable_test(name, move || {
@@ -218,7 +218,8 @@ fn trial((name, test): Test, blind: &Arc<Option<Blind>>, lacking: Option<&str>) 
     }
 }
 
-/// Runs a test. One that fails while this kernel hides a transition of its own ports from every BPF program shows nothing, and says so.
+/// Runs a test. If the test fails and this kernel has hidden transitions of the test's ports from all BPF programs, the
+/// failure proves nothing, and the test is skipped.
 fn unless_hidden(test: Box<dyn FnOnce() + Send>, blind: Option<&Blind>) {
     let first = sockets::next_port();
     let Err(failure) = catch_unwind(AssertUnwindSafe(test)) else { return };
@@ -239,19 +240,19 @@ pub(crate) fn test(name: impl Into<String>, test: impl FnOnce() + Send + 'static
     (name.into(), Box::new(test))
 }
 
-/// Names a test that needs the kernel's list of sockets, without which `sockstate stuck` and `sockets` say that they cannot look.
+/// Names a test that needs the kernel's list of sockets. Without this list, `sockstate stuck` and `sockets` fail.
 pub(crate) fn look_test(name: impl Into<String>, run: impl FnOnce() + Send + 'static) -> Test {
     test(name, || if sockets::has_tcp_diag() { run() } else { skip("this kernel has no tcp_diag") })
 }
 
-/// What this machine lacks for all of these tests.
+/// What all live tests need and this machine lacks.
 fn why_not() -> Option<String> {
     // SAFETY: takes nothing, cannot fail.
     if unsafe { libc::geteuid() } != 0 {
         return Some("needs root".into());
     }
     if observer::is_in_vm() {
-        // There /proc/net/tcp is the only other witness.
+        // In virtual machines, /proc/net/tcp is the only other observer.
         return None;
     }
     if !Command::new("bpftrace")
@@ -263,7 +264,7 @@ fn why_not() -> Option<String> {
         return Some("needs bpftrace: cargo xtask setup".into());
     }
     if !std::path::Path::new("/sys/kernel/tracing/events").is_dir() {
-        // bpftrace reads the tracepoint's format there.
+        // bpftrace reads the format of the tracepoint in tracefs.
         let mounted =
             Command::new("mount").args(["-t", "tracefs", "tracefs", "/sys/kernel/tracing"]).status();
         if !mounted.is_ok_and(|status| status.success()) {

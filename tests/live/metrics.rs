@@ -29,7 +29,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// Status and body.
+/// The status and the body of an HTTP answer.
 fn get(port: u16, request: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the server listens");
     write!(stream, "{request} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").expect("request");
@@ -39,7 +39,7 @@ fn get(port: u16, request: &str) -> (u16, String) {
     (head.split(' ').nth(1).expect("status").parse().expect("number"), body.to_owned())
 }
 
-/// Values by name and labels.
+/// The values of all samples by name and labels.
 fn scrape(port: u16) -> BTreeMap<String, f64> {
     let (status, text) = get(port, "GET /metrics");
     assert_eq!(status, 200, "{text}");
@@ -53,7 +53,7 @@ fn scrape(port: u16) -> BTreeMap<String, f64> {
         .collect()
 }
 
-/// A tracer of this namespace; its metrics are in the same one, so that a scrape is traced too.
+/// Starts a tracer of this namespace. Its metrics server is in the same namespace, so it also traces the scrapes.
 fn start(netns: u64, port: u16, args: &[&str]) -> Tracer {
     let address = format!("127.0.0.1:{port}");
     Tracer::start(netns, &[&["--metrics", &address], args].concat())
@@ -63,7 +63,7 @@ fn counts() {
     in_lab(|netns| {
         let (metrics, port) = (fresh_port(), fresh_port());
         let rule = format!("CLOSE_WAIT:{port}=1");
-        // Without the scrapes themselves.
+        // The comparison leaves out the scrapes.
         let mut tracer = start(netns, metrics, &["--threshold", &rule, "--port", &port.to_string()]);
         let (listener, client, server) = Kind::V4.pair(port);
         drop(client);
@@ -150,7 +150,7 @@ fn promtool_takes(promtool: &mut Command, text: &str) {
     assert!(output.status.success() && complaints.is_empty(), "{complaints}\n{text}");
 }
 
-/// Lets the kernel count what programs do, for a while.
+/// Enables the kernel's statistics of BPF programs for a while.
 struct Counting(String);
 
 impl Counting {
@@ -207,7 +207,7 @@ fn daemon() {
     });
 }
 
-/// Every name and label in the dashboard's queries is one that a daemon with everything turned on serves; promtool parses them.
+/// A daemon with all features serves every name and label in the queries of the dashboard. promtool parses the queries.
 fn dashboard() {
     let Some(mut promtool) = tools::find("promtool", "prometheus") else { return };
     let text = include_str!("../../packaging/grafana/sockstate.json");
@@ -246,7 +246,8 @@ fn dashboard() {
     }
 }
 
-/// In the older text format, which is all that promtool checks: no units, and the samples' names in the descriptions.
+/// Converts to the older text format, the only one that promtool checks. It has no units, and its descriptions have the
+/// names of the samples.
 fn older(text: &str) -> String {
     let mut names = BTreeMap::new();
     for line in text.lines() {

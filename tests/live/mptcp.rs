@@ -54,7 +54,7 @@ fn leaks() {
         client.write_all(&[7; 33]).expect("write");
         let server = listener.accept().expect("accept").0;
         drop(client);
-        // A plain TCP client of the same listener, whose connection is TCP on both sides.
+        // A TCP client of the same listener. This connection uses plain TCP on both sides.
         let plain = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
         plain.connect(&address).expect("connect");
         let fallback = listener.accept().expect("accept").0;
@@ -71,7 +71,7 @@ fn leaks() {
                 (&transport.into(), &port.into()),
                 "{record}"
             );
-            // The kernel counts memory there, not bytes.
+            // For MPTCP sockets the kernel counts memory, and not bytes.
             assert_eq!(record["unread_bytes"].is_null(), transport == "mptcp", "{record}");
             check_end(record, transport);
         }
@@ -83,7 +83,7 @@ fn leaks() {
     });
 }
 
-/// The kernel has no way to end an MPTCP socket from outside, so no command is printed that would do nothing.
+/// The kernel has no request that ends an MPTCP socket, so sockstate prints no `ss -K` for it.
 fn check_end(record: &Value, transport: &str) {
     let commands = record["commands"].to_string();
     if transport == "tcp" {
@@ -106,7 +106,7 @@ fn check_end(record: &Value, transport: &str) {
     );
 }
 
-/// A client and a listener of MPTCP; `None` where the kernel has none.
+/// A client and a listener of MPTCP; `None` if the kernel has no MPTCP.
 pub(crate) fn pair(port: u16) -> Option<(Socket, Socket)> {
     let listener = socket()?;
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], port)).into();
@@ -129,7 +129,7 @@ fn sockets(netns: u64) -> Vec<Value> {
     records
 }
 
-/// Whether this kernel lists MPTCP's listeners: not every one that has MPTCP does.
+/// Whether this kernel lists listeners of MPTCP: some kernels with MPTCP do not.
 fn lists_listeners(found: &[Value]) -> bool {
     found.iter().any(|record| record["state"] == "LISTEN" && record["network"]["transport"] == "mptcp")
 }
@@ -138,7 +138,7 @@ fn whole() {
     in_lab(|netns| {
         let port = fresh_port();
         let Some((listener, client)) = pair(port) else { return skip("this kernel has no MPTCP") };
-        // Of TCP alone, from the same listener: nearly the same, and no subflow of anything.
+        // Nearly the same: a connection of plain TCP from the same listener, which is no subflow.
         let plain = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
         plain.connect(&std::net::SocketAddr::from(([127, 0, 0, 1], port)).into()).expect("connect");
         let plain_port = plain.local_addr().expect("address").as_socket().expect("IP").port();
@@ -158,7 +158,7 @@ fn whole() {
                 (&false.into(), &1.into()),
                 "{record}"
             );
-            // Its subflow stands below it, has its ends and its token, and is held by who holds it.
+            // The subflow follows the MPTCP socket, and has the same endpoints, token and holder.
             let below = &found[at + 1];
             assert_eq!(below["network"]["transport"], "tcp", "{found:#?}");
             assert_eq!(below["mptcp"]["subflow"], true, "{below}");
@@ -179,7 +179,7 @@ fn whole() {
             "{found:#?}"
         );
 
-        // The peer closes what nobody has accepted.
+        // The peer closes a connection that no process has accepted.
         drop((client, plain));
         wait_until("both are in CLOSE_WAIT", || look(netns).len() == 2);
         for record in look(netns) {
@@ -194,7 +194,7 @@ fn whole() {
     });
 }
 
-/// What has no process any more ends by MPTCP's timer and not by TCP's.
+/// A timer of MPTCP, and not of TCP, ends a connection that no process has any more.
 fn orphan() {
     in_lab(|netns| {
         let Some((listener, client)) = pair(fresh_port()) else { return skip("this kernel has no MPTCP") };
@@ -210,7 +210,7 @@ fn orphan() {
         assert_eq!(record["reason"], "orphan_waits_for_fin", "{record}");
         let advice = record["advice"].as_str().expect("advice");
         assert!(advice.contains("close_timeout") && !advice.contains("tcp_fin_timeout"), "{advice}");
-        // The same of TCP.
+        // The same with plain TCP.
         let (other, tcp, held) = crate::sockets::Kind::V4.pair(fresh_port());
         drop(tcp);
         wait_until("an orphan of TCP", || orphans("tcp").len() == 1);

@@ -31,7 +31,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// A network namespace with a name, as long as its work lasts.
+/// Runs `work` in a network namespace that has this name until `work` returns.
 fn with_name<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> T {
     let mut name = None;
     let done = in_new_netns(|| {
@@ -46,7 +46,7 @@ fn with_name<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> T {
 pub(crate) struct Name(PathBuf);
 
 impl Name {
-    /// For the namespace of this task, by its name in /proc.
+    /// Gives the namespace of this task the name. `task` is the task's directory in /proc.
     pub(crate) fn of(task: &str, path: &Path) -> Self {
         fs::write(path, "").expect("file");
         let name = Self(path.to_owned());
@@ -73,13 +73,13 @@ fn is_end_of(record: &Value, port: u16) -> bool {
     record["from"] == "LISTEN" && record["to"] == "CLOSE" && record["local"]["port"] == port
 }
 
-/// One connection on `port`, which the tracer tells to its end.
-fn told(tracer: &mut Tracer, port: u16) {
+/// Makes one connection on `port`, and waits for the record of its end.
+fn connect_and_wait(tracer: &mut Tracer, port: u16) {
     connections(1, port);
     tracer.wait_for(|record| is_end_of(record, port));
 }
 
-/// What was told of `port`, from the first transition on: the listener, both ends of the connection.
+/// Checks that the stream has all transitions on `port`: those of the listener, and of both sides of the connection.
 fn check_whole(story: &Story, port: u16) {
     let is_of = |connection: &&Vec<&Value>| {
         connection
@@ -109,14 +109,14 @@ fn remade() {
     let [first, other, second] = [0; 3].map(|_| fresh_port());
     let mut tracer = with_name(&path, || {
         let mut tracer = trace(&path.display().to_string());
-        told(&mut tracer, first);
+        connect_and_wait(&mut tracer, first);
         tracer
     });
-    // It may get the inode of the one that is gone.
+    // The new namespace may get the inode of the one that has ended.
     with_name(&near, || connections(1, other));
-    with_name(&path, || told(&mut tracer, second));
+    with_name(&path, || connect_and_wait(&mut tracer, second));
     with_name(&near, || connections(1, other));
-    with_name(&path, || told(&mut tracer, second + 1));
+    with_name(&path, || connect_and_wait(&mut tracer, second + 1));
     let story = tracer.stop();
     [first, second, second + 1].into_iter().for_each(|port| check_whole(&story, port));
     check_nothing(&story, other);
@@ -141,7 +141,7 @@ fn sink(netns: &str) -> Tracer {
     config(directory.path(), "", &format!("[sinks.console.filter]\nnetns = \"{netns}\"\n"))
 }
 
-/// Of a sink's filter only standard error, and no record, says that its name is awaited.
+/// If the filter of a sink waits for a name, only standard error says so, and no record.
 fn made_later(start: &dyn Fn(&str) -> Tracer, start_says_so: bool) {
     let directory = tempfile::tempdir().expect("directory");
     later(&directory.path().join("web"), &directory.path().join("web2"), start, start_says_so);
@@ -156,7 +156,7 @@ fn later(path: &Path, near: &Path, start: &dyn Fn(&str) -> Tracer, start_says_so
     assert_eq!(degraded.contains(&waits), start_says_so, "{degraded}");
     assert_eq!(degraded.contains("waiting"), start_says_so, "{degraded}");
     with_name(near, || connections(1, other));
-    with_name(path, || told(&mut tracer, port));
+    with_name(path, || connect_and_wait(&mut tracer, port));
     let story = tracer.stop();
     check_whole(&story, port);
     check_nothing(&story, other);

@@ -30,7 +30,7 @@ fn server(port: u16, store: &Path) -> Option<Running> {
     Some(server)
 }
 
-/// Does something with the server.
+/// Runs a script of the client library against the server.
 fn ask<T>(port: u16, work: impl AsyncFnOnce(jetstream::Context) -> T) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
     runtime.block_on(async {
@@ -44,7 +44,7 @@ async fn messages(context: jetstream::Context) -> Vec<Value> {
     use futures_util::StreamExt;
     let stream = context.get_stream("tcp").await.expect("the stream");
     let count = stream.get_info().await.expect("info").state.messages;
-    // Nobody acknowledges them here.
+    // This consumer does not acknowledge the messages.
     let config =
         consumer::pull::Config { ack_policy: consumer::AckPolicy::None, ..consumer::pull::Config::default() };
     let consumer = stream.create_consumer(config).await.expect("consumer");
@@ -74,7 +74,7 @@ fn sink(port: u16) -> String {
     )
 }
 
-/// Two instances number alike, and the server throws away what has the id of another.
+/// Two instances use the same numbers. The server drops a message whose id it has seen before.
 fn waited() {
     in_lab(|netns| {
         let directory = tempfile::tempdir().expect("directory");
@@ -113,7 +113,7 @@ fn jetstream() {
         wait_until("the rest arrives", || ask(nats, messages).len() > 1000);
         let (story, _directory) = daemon.stop();
         let mut found = ask(nats, messages);
-        // What a dying server has lost comes again, behind what it has kept.
+        // Messages that the killed server has lost come again, after those that it has kept.
         found.sort_by_key(|record| record["seq"].as_u64());
         assert_eq!(found.len(), story.records.len(), "everything once");
         let other = found.iter().zip(&story.records).find(|(found, said)| found != said);

@@ -24,9 +24,9 @@ pub(crate) fn tests() -> Vec<Test> {
 fn ends_are_found() {
     in_lab(|netns| {
         let ports = [Kind::V4, Kind::V6, Kind::Mapped].map(|kind| (kind, fresh_port()));
-        // Older than the tracer, and they accept nothing.
+        // These listeners are older than the tracer, and accept nothing.
         let listeners = ports.map(|(kind, port)| kind.listen(port));
-        // From a namespace of its own, which the tracer's process keeps.
+        // The tracer runs in another namespace.
         let mut tracer = in_lab(|_| Tracer::spawn(without_sys_admin().args(["--netns", &netns.to_string()])));
         let clients = ports.map(|(kind, port)| {
             let client = kind.connect(port).expect("connect");

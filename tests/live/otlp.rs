@@ -32,7 +32,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// The receiver; what it takes is in the file, a request a line.
+/// The receiver. It writes each accepted request as a line of a file.
 struct Receiver {
     _running: Running,
     stdout: File,
@@ -42,7 +42,8 @@ struct Receiver {
 }
 
 impl Receiver {
-    /// It answers `refused` calls of gRPC with UNAVAILABLE first, and encrypts with the certificate in a directory.
+    /// Starts a receiver that answers the first `refused` calls of gRPC with UNAVAILABLE. It encrypts with the
+    /// certificate in `directory`.
     fn start(refused: u32, certificates: Option<&std::path::Path>) -> Option<Self> {
         let mut python = tools::python("grpc, opentelemetry.proto.collector.logs.v1.logs_service_pb2")?;
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/programs/otlp_receiver.py");
@@ -63,18 +64,18 @@ impl Receiver {
         })
     }
 
-    /// Waits until the receiver has taken this number of requests `kind`.
+    /// Waits until the receiver has accepted this number of requests of this kind.
     fn wait_for(&self, kind: &str, count: usize) {
         let kind = format!("\"kind\": \"{kind}\"");
         wait_until(&format!("{count} requests"), || {
-            // Its place in the file is the receiver's, too.
+            // The receiver shares the position in the file.
             let mut text = vec![0; self.stdout.metadata().expect("metadata").len() as usize];
             self.stdout.read_exact_at(&mut text, 0).expect("read");
             String::from_utf8_lossy(&text).matches(&kind).count() >= count
         });
     }
 
-    /// What it took, by the way that it came.
+    /// All requests that the receiver has accepted, by their kind.
     fn requests(mut self) -> BTreeMap<String, Vec<Value>> {
         self.stdout.rewind().expect("rewind");
         let mut requests: BTreeMap<String, Vec<Value>> = BTreeMap::new();
@@ -88,7 +89,7 @@ impl Receiver {
     }
 }
 
-/// Attributes by name, as protobuf's JSON has them: integers are texts.
+/// The attributes by name, as in the JSON of protobuf, where integers are texts.
 fn attributes(point: &Value) -> BTreeMap<String, Value> {
     let of = |record: &Value| {
         let value = record["value"].as_object().and_then(|value| value.values().next()).cloned();
@@ -104,7 +105,7 @@ fn check_resource(entry: &Value) {
     assert!(resource["host.name"].is_string());
 }
 
-/// Each record, in order, is a log record that says the same.
+/// Checks that the log records have the same content as the records, in the same order.
 fn check_logs(requests: &[Value], story: &Story, way: &str) {
     let mut logs = Vec::new();
     for request in requests.iter().flat_map(|request| request["resourceLogs"].as_array().expect("resources"))
@@ -131,7 +132,7 @@ fn check_logs(requests: &[Value], story: &Story, way: &str) {
     }
 }
 
-/// The last numbers are what the records add up to.
+/// The last numbers equal the sums over the records.
 fn check_metrics(requests: &[Value], story: &Story, way: &str) {
     assert!(requests.len() >= 2, "{way}: now and then, and at the end");
     for request in requests {
@@ -236,7 +237,7 @@ fn over_grpc(
     certificates: Option<&std::path::Path>,
     check: impl FnOnce(BTreeMap<String, Vec<Value>>, Story) + Send,
 ) {
-    // Whom to trust, and by which name.
+    // The certificate that the sink trusts, and the name of the server in it.
     let (scheme, tls) = match certificates {
         Some(path) => {
             ("https", format!("tls-ca = \"{}/cert.pem\"\ntls-name = \"localhost\"\n", path.display()))

@@ -38,7 +38,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// (pid, source) of the owners of all connections that came in.
+/// The owners, as (pid, source), of all incoming connections.
 fn server_owners(story: &Story) -> BTreeSet<(u64, String)> {
     let servers = story.transitions().filter(|record| record["role"] == "server");
     servers.map(owner).collect()
@@ -49,7 +49,8 @@ fn owner(record: &Value) -> (u64, String) {
     (owner["pid"].as_u64().unwrap_or(0), owner["source"].as_str().unwrap_or("null").to_owned())
 }
 
-/// Puts a connection into the queues of two unix sockets, which have each other and which nobody can ever receive from.
+/// Puts a connection into the queues of two unix sockets. Each of the sockets is in the queue of the other, so no
+/// process can receive from them.
 fn discard(server: &Socket) {
     let (one, other) = UnixDatagram::pair().expect("pair");
     for socket in [&one, &other] {
@@ -64,7 +65,7 @@ fn collected() {
         let (_listener, _client, server) = Kind::V4.pair(port);
         discard(&server);
         drop(server);
-        // The collector is woken by what others send.
+        // Sending over other unix sockets wakes the kernel's garbage collector.
         wait_until("the collector closes it", || {
             let (here, there) = UnixDatagram::pair().expect("pair");
             send_fds(here.as_fd(), &[there.as_fd()]);
@@ -78,7 +79,7 @@ fn collected() {
 
 /// Up to about Linux 6.8 the collector runs in the process that closes a unix socket, whichever that is.
 fn bystander() {
-    // Before it has this function (6.9), the collector runs in the process that closes a unix socket.
+    // Kernels without this function (before 6.9) run the collector in the process that closes a unix socket.
     let symbols = fs::read_to_string("/proc/kallsyms").expect("symbols");
     if !symbols.lines().any(|line| line.ends_with(" __unix_gc")) {
         return skip("this kernel's collector of unix sockets closes in the name of a bystander");
@@ -101,7 +102,7 @@ fn bystander() {
     });
 }
 
-/// Only SYNs are seen by the listener and its children.
+/// The listener and its children receive only SYNs.
 fn hear_only_syns(listener: &Socket) {
     // ldb [13]; jset #SYN, 0, 1; ret #-1; ret #0: the filter sees the packet from its TCP header on.
     let program = [
@@ -124,7 +125,7 @@ fn fin_by_softirq() {
         option(&listener, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, 8);
         hear_only_syns(&listener);
         let client = Kind::V4.fast_connect(port, b"hello");
-        // Accepted before the client's ACK has come; that ACK is not seen.
+        // The connection is accepted before the client's ACK has come. The socket drops this ACK.
         let server = listener.accept().expect("accept").0;
         server.shutdown(std::net::Shutdown::Write).expect("shutdown");
         make_hear(&server);
@@ -138,7 +139,8 @@ fn fin_by_softirq() {
     });
 }
 
-/// Connects until a connection has an owner from the beginning, or `most` times; each is closed by who has accepted it.
+/// Connects until a connection has an owner from its beginning, at most `most` times. The process that has accepted a
+/// connection closes it.
 fn connect_to(port: u16, tracer: &mut Tracer, most: usize) {
     for _ in 0..most {
         let client = Kind::V4.connect(port).expect("connect");
@@ -245,7 +247,7 @@ fn followed_worker() {
             whole,
             "from the first transition, though the listener is the parent's"
         );
-        // Who called listen() before that trace began is known where the kernel lists who holds a socket.
+        // The process that called listen() before the trace began is known if the kernel lists the holders of sockets.
         let of_listener = if can_list_holders() { whole } else { Vec::new() };
         assert_eq!(paths(&of_parent), of_listener, "they came out of its listener");
         assert!(
@@ -258,7 +260,7 @@ fn followed_worker() {
     });
 }
 
-/// Comms of the owners of connections that came in.
+/// The names of the owners of incoming connections.
 fn comms(story: &Story) -> BTreeSet<String> {
     let servers = story.transitions().filter(|record| record["role"] == "server");
     servers.map(|record| record["owner"]["comm"].as_str().unwrap_or("null").to_owned()).collect()

@@ -34,7 +34,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// (pid, source) of each transition.
+/// The owner, as (pid, source), of each transition.
 fn owners(connection: &[&Value]) -> Vec<(u64, String)> {
     connection
         .iter()
@@ -205,7 +205,7 @@ fn two_listeners() {
             assert_eq!(listener.hear(), "listening");
         }
         for _ in 0..CLIENTS {
-            // Each is accepted and closed at once.
+            // The server closes each connection as soon as it has accepted it.
             let mut client: std::net::TcpStream = Kind::V4.connect(port).expect("connect").into();
             assert_eq!(client.read(&mut [0]).expect("read"), 0);
         }
@@ -260,7 +260,7 @@ fn cgroup() {
         panic!("this machine has no cgroup v2 to test with");
     };
     let group = mount.join(format!("sockstate-test-{}.service", process::id()));
-    // As docker names them with systemd.
+    // The name of a container's cgroup, as docker chooses it with systemd.
     let id = "0123456789abcdef".repeat(4);
     let inner = group.join(format!("docker-{id}.scope"));
     std::fs::create_dir_all(&inner).expect("make cgroups");

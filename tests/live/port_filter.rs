@@ -15,7 +15,7 @@ use crate::{
     test,
 };
 
-/// The local port that is asked for, and others.
+/// The local port of the filter, and other ports.
 const WANTED: u16 = 40_000;
 const OTHERS: [u16; 3] = [40_001, 40_002, 40_003];
 
@@ -38,13 +38,13 @@ pub(crate) fn tests() -> Vec<Test> {
     .collect()
 }
 
-/// Connects from this port, which the kernel chooses by itself.
+/// Connects from this port, which the kernel chooses, because it is the only one in the range of local ports.
 fn connect<T>(port: u16, connect: impl FnOnce() -> T) -> T {
     sysctl("ipv4/ip_local_port_range", &format!("{port} {port}")).expect("sysctl");
     connect()
 }
 
-/// Which ends of a connection are reported.
+/// The sides of a connection that the stream reports.
 fn leaves_nothing(filter: &str, client: bool, server: bool) {
     in_lab(|netns| {
         let (port, deaf_port) = (fresh_port(), fresh_port());
@@ -59,7 +59,7 @@ fn leaves_nothing(filter: &str, client: bool, server: bool) {
             let client = connect(local, || Kind::V4.connect(port)).expect("connect");
             (client, listener.accept().expect("accept").0)
         };
-        // One that is older, one that is answered, one that is not.
+        // One connection is older than the tracer, one is answered, and one is not.
         let older = open(OTHERS[0]);
         let daemon = files.start(1);
         let answered = open(OTHERS[1]);
@@ -70,7 +70,8 @@ fn leaves_nothing(filter: &str, client: bool, server: bool) {
         wait_until("what is wanted is told of", || {
             files.records().iter().filter(|record| is_open(record)).count() == count
         });
-        // It has told its port by its second SYN, and so has the one before it. Only the client's end of it exists.
+        // The second SYN of this connection, and of the one before it, has shown the port. Only the client's side
+        // exists.
         let last = connect(WANTED, || Kind::V4.start_connect(deaf_port));
         let waits = |record: &Value| record["to"] == "SYN_SENT" && record["remote"]["port"] == deaf_port;
         if client {
@@ -106,7 +107,7 @@ fn check_records(records: &[Value], port: u16, client: bool, server: bool) {
     }
 }
 
-/// State, local and remote port of the connections that the next sockstate would go on with: those in its table.
+/// State, local and remote port of the connections in the saved table, with which the next sockstate would continue.
 fn connections(pin: &Path) -> BTreeSet<(u8, u16, u16)> {
     let files = state_files(pin, ".state");
     let [path] = &files[..] else { panic!("{files:?}") };

@@ -28,10 +28,10 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// Below 0: Linux 5.10 counts a first few orphans as none.
+/// The limit is below 0, because Linux 5.10 does not count the first few orphans.
 const NO_ORPHANS: &str = "-1";
 
-/// When the limit is lowered: before or after the socket is closed.
+/// Whether the limit is lowered before or after the socket is closed.
 #[derive(Clone, Copy, PartialEq)]
 enum When {
     Before,
@@ -71,7 +71,7 @@ fn aborted_on_memory() -> u64 {
     counter.expect("counter").1.parse().expect("number")
 }
 
-/// A connection whose peer takes nothing more, so that its FIN waits behind data.
+/// A connection whose peer accepts no more data, so that the FIN waits behind data.
 fn pair_with_full_window(port: u16) -> (Socket, Socket, Socket) {
     let (listener, mut client, server) = Kind::V4.pair(port);
     client.set_nonblocking(true).expect("nonblocking");
@@ -86,7 +86,7 @@ fn ends(name: &'static str, value: &'static str, when: When) {
     let limit = Limit::open(name);
     in_lab(move |netns| {
         let mut tracer = Tracer::start(netns, &[]);
-        // With the limits as they are the connection is an orphan, and does not end.
+        // With the default limits, the connection is an orphan and does not end.
         let (_first_listener, first, _first_server) = pair_with_full_window(fresh_port());
         drop(first);
         wait_for_states(&["LISTEN", "ESTABLISHED", "FIN_WAIT1"]);

@@ -21,7 +21,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// One connection of that protocol, as far as this kernel has it.
+/// Makes one connection of this protocol, if the kernel has the protocol.
 fn traced(protocol: i32) -> Option<Story> {
     let address = |port: u16| std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, port)).into();
     in_lab(|netns| {
@@ -40,7 +40,7 @@ fn traced(protocol: i32) -> Option<Story> {
             wait_for_states(&["LISTEN", "ESTABLISHED", "ESTABLISHED"]);
         }
         drop((client, server, listener));
-        // MPTCP's worker closes its subflows.
+        // A kernel worker of MPTCP closes the subflows.
         wait_until("all have closed", || proc_net_tcp().iter().all(|line| line.2 == "TIME_WAIT"));
         Some(tracer.stop())
     })

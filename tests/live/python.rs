@@ -29,7 +29,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// Those that say where their frames are.
+/// The versions of CPython that describe the layout of their frames.
 const SAYS: &str =
     "(3, 13) <= sys.version_info[:2] <= (3, 14) and not sysconfig.get_config_var('Py_GIL_DISABLED')";
 
@@ -49,7 +49,7 @@ const WAYS: [&str; 13] = [
     "plain",
 ];
 
-/// tests/programs/python_paths.py at work.
+/// A running tests/programs/python_paths.py.
 struct Program {
     child: Child,
     input: Option<ChildStdin>,
@@ -69,7 +69,8 @@ impl Program {
         Self::start(Command::new(python).arg(programs().join("python_paths.py")))
     }
 
-    /// It connects to the listener in this way, which is closed there: what it says of its connection.
+    /// Tells the program to connect to the listener in this way, and closes the accepted connection. Returns what the
+    /// program prints about its connection.
     fn open(&mut self, way: &str, listener: &Socket, port: u16) -> Value {
         let input = self.input.as_mut().expect("stdin");
         writeln!(input, "{way} {port}").expect("write");
@@ -85,12 +86,12 @@ impl Drop for Program {
     }
 }
 
-/// What the hunt says of the connections of this program.
+/// The records of the hunt about the connections of this program.
 fn hunt(netns: u64, program: &Program) -> Tracer {
     Tracer::spawn(&mut command(netns, &["--pid", &program.child.id().to_string()]))
 }
 
-/// The record of that connection.
+/// The record about this connection.
 fn of(tracer: &mut Tracer, said: &Value) -> Value {
     let is = |record: &Value| is_stuck(record) && record["local"]["port"] == said["port"];
     let record = match tracer.seen().iter().find(|record| is(record)) {
@@ -105,14 +106,14 @@ fn frames(record: &Value) -> &Vec<Value> {
     record["opened"]["frames"].as_array().unwrap_or_else(|| panic!("no path: {record}"))
 }
 
-/// Functions of the language, as the program writes them.
+/// The functions in this language, in the form in which the program prints them.
 pub(crate) fn python_functions(record: &Value) -> Vec<Value> {
     let is_python = |frame: &&Value| frame["language"] == "python";
     let triple = |frame: &Value| json!([frame["function"], frame["file"], frame["line"]]);
     frames(record).iter().filter(is_python).map(triple).collect()
 }
 
-/// Runs `work` with each Python that says where its frames are.
+/// Runs `work` with each Python that describes the layout of its frames.
 fn with_each(work: impl Fn(u64, &str) + Send + Sync) {
     let pythons = pythons::all(SAYS);
     if pythons.is_empty() {
@@ -142,7 +143,7 @@ fn truth() {
                 continue;
             }
             assert_eq!(&found, wanted, "{python}: {way}: {record:#}");
-            // Its own frames are around: connect() in front, its main() behind.
+            // CPython's own frames surround them: connect() is before, and its main() behind.
             let all = frames(&record);
             assert!(all.first().is_some_and(|frame| frame["language"].is_null()), "{record}");
             if way == "plain" {
@@ -160,7 +161,8 @@ fn late() {
         let listener = Kind::V4.listen(port);
         let mut tracer = Tracer::spawn(&mut command(netns, &[]));
         let mut program = Program::of(python);
-        // The process is known from its first opening on, if not before; the record of the first one has true names, or none.
+        // The hunt knows the process from its first opening on, or before. The record of the first opening has correct
+        // names, or none.
         let first = program.open("nested", &listener, port);
         let record = of(&mut tracer, &first);
         let found = python_functions(&record);
@@ -172,7 +174,7 @@ fn late() {
     });
 }
 
-/// The record of one opening has no Python function, and the interpreter's frames are folded.
+/// Checks that the record of one opening has no Python function, and that the frames of the interpreter are folded.
 fn is_folded(netns: u64, python: &mut Command, label: &str) {
     let port = fresh_port();
     let listener = Kind::V4.listen(port);
@@ -197,7 +199,7 @@ fn older() {
     });
 }
 
-/// The executable or library that has the runtime.
+/// The executable or library that contains the runtime.
 fn runtime_file(python: &str) -> PathBuf {
     let code = "import os, sys, sysconfig as config\nlib = os.path.join(config.get_config_var('LIBDIR'), config.get_config_var('INSTSONAME') or '-')\nprint(os.path.realpath(lib if config.get_config_var('Py_ENABLE_SHARED') else sys.executable))";
     let output = Command::new(python).args(["-c", code]).output().expect("python");
@@ -229,7 +231,7 @@ fn unsectioned() {
     });
 }
 
-/// The program's own functions in C stand around its Python functions.
+/// Functions in C of the program surround its Python functions.
 fn embedded() {
     if !has("gcc") {
         return skip("needs gcc");

@@ -29,7 +29,7 @@ fn memory(fault: Fault) {
         let mut actor = Actor::start("fake python", format!("{port} {fault:?}"));
         assert_eq!(actor.hear(), "ready");
         let mut tracer = Tracer::spawn(&mut command(netns, &["--pid", &actor.pid().to_string()]));
-        // What happens a moment later is there when the hunt looks.
+        // The memory changes after the connect, and before the hunt reads it.
         signal(tracer.pid(), libc::SIGSTOP);
         actor.go_on();
         drop(listener.accept().expect("accept"));
@@ -50,11 +50,11 @@ fn memory(fault: Fault) {
             Fault::None | Fault::ManyThreads => vec![json!(["inner", "fake.py", 15]), outer],
             Fault::Deep => {
                 let mut functions = vec![outer; 63];
-                // One place is the loop's.
+                // One frame belongs to the interpreter's loop.
                 functions[0] = json!(["inner", "fake.py", 15]);
                 functions
             }
-            // Only so much of it is seen as comes before what has no end.
+            // The hunt sees only the functions before the endless part.
             Fault::Endless => vec![json!(["inner", "fake.py", 15])],
             _ => Vec::new(),
         };

@@ -26,7 +26,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// States of the sockets with this local port.
+/// The states of the sockets with this local port.
 fn states_of(port: u64) -> Vec<String> {
     let lines = proc_net_tcp().into_iter().filter(|line| u64::from(line.0) == port);
     lines.map(|line| line.2).collect()
@@ -46,7 +46,7 @@ fn full_queue_drops_syns() {
         let table = ["sockets", "--format", "table", "--state", "LISTEN", "--netns", &number];
         let output = sockstate().args(table).output().expect("sockstate");
         assert!(String::from_utf8_lossy(&output.stdout).contains("/1 full"), "{output:?}");
-        // One whose SYN is lost otherwise.
+        // Another client, whose SYN is lost while the queue is full.
         let deaf = Kind::V4.listen(other);
         make_deaf(&deaf);
         let _dropped = Kind::V4.start_connect(port);
@@ -76,7 +76,7 @@ fn full_queue_drops_acks() {
         let waits = Kind::V4.start_deaf_connect(port);
         wait_until("a request", || proc_net_tcp().iter().any(|line| line.2 == "SYN_RECV"));
         let _queued = [Kind::V4.connect(port).expect("connect"), Kind::V4.connect(port).expect("connect")];
-        // It hears the next SYN-ACK, and answers.
+        // The client receives the next SYN-ACK, and answers.
         make_hear(&waits);
         wait_until("its handshake", || states_of(port_of(&waits)) == ["ESTABLISHED"]);
         let found = look(netns, &["stuck", "--state", "SYN_RECV", "--older-than", "0"]);
@@ -94,7 +94,7 @@ fn deferred() {
         let listener = Kind::V4.listen(port);
         option(&listener, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, 60);
         let mut silent = Kind::V4.connect(port).expect("connect");
-        // The other handshake's last ACK is lost.
+        // The last ACK of the other handshake is lost.
         let lossy = Kind::V4.listen(other);
         let lost = Kind::V4.start_deaf_connect(other);
         wait_until("requests", || proc_net_tcp().iter().filter(|line| line.2 == "SYN_RECV").count() == 2);
@@ -151,11 +151,11 @@ fn reuseport() {
             }
             let traced = tracer.wait_for(|record| record["kind"] == "stuck");
             assert_eq!(traced["creator"]["pid"], process::id(), "{traced}");
-            // Its listener is older than the trace.
+            // The listener is older than the trace.
             let owner = if can_list_holders() { process::id().into() } else { Value::Null };
             assert_eq!(traced["owner"]["pid"], owner, "{traced}");
             tracer.stop();
-            // Two that accept nothing: a look cannot tell.
+            // Two processes share the listener and accept nothing. A look cannot find out which of them should accept.
             start("idle reuseport");
             let idle = others.last().expect("started").pid();
             wait_until("one waits at each", || {

@@ -35,7 +35,7 @@ pub(crate) fn port_of(socket: &Socket) -> u64 {
     socket.local_addr().expect("address").as_socket().expect("IP").port().into()
 }
 
-/// The one CLOSE_WAIT of a namespace.
+/// The only socket in CLOSE_WAIT of a namespace.
 pub(crate) fn only(netns: u64) -> Value {
     let mut found = look(netns, &["close-wait", "--older-than", "0"]);
     assert_eq!(found.len(), 1, "{found:?}");
@@ -73,7 +73,7 @@ fn takes_nothing() {
         client.shutdown(Shutdown::Write).expect("shutdown");
         server.set_nonblocking(true).expect("nonblocking");
         while server.write(&[7; 1 << 16]).is_ok() {}
-        // In use at first; then nothing was sent for a second.
+        // The connection is in use at first. Then a second passes without data.
         let mut last = Value::Null;
         wait_until("a closed window", || {
             last = only(netns);
@@ -95,7 +95,7 @@ fn proxy() {
             let found = look(netns, &["close-wait", "--older-than", "0", "--local-port", &port]);
             (found[0]["reason"] == "not_closed").then(|| found[0].clone()).expect("the one inside")
         };
-        // The other end is shut down too, but is no other connection.
+        // The other side is also shut down, but it belongs to the same connection.
         let alone = seen();
         assert!(!text(&alone, "why").contains("proxy"), "{alone}");
         assert!(text(&alone, "advice").contains("may leak"), "{alone}");
@@ -108,7 +108,7 @@ fn proxy() {
     });
 }
 
-/// The trace has seen when the FIN came.
+/// The trace saw the arrival of the FIN.
 fn sent_before() {
     in_lab(|netns| {
         let mut tracer = Tracer::start(netns, &["--threshold", "CLOSE_WAIT=1"]);
@@ -142,11 +142,11 @@ fn inherited() {
         let orphan: u32 = String::from_utf8_lossy(&shell.stdout).trim().parse().expect("pid");
         let orphan_guard = KillOnDrop(orphan);
         drop(connection);
-        // As inetd gives it.
+        // The program gets the connection as inetd passes it.
         let (given, connection) = open();
         let input = Stdio::from(OwnedFd::from(connection));
         let server = Sleeper::spawn(Command::new("sleep").arg("600").stdin(input));
-        // The session of a server that forks: the same program.
+        // A server that forks for each connection: the holder runs the same program.
         let (forked, connection) = open();
         let mut worker = Actor::start("holder", keep_over_exec(&connection));
         worker.hear();
@@ -169,7 +169,7 @@ fn inherited() {
     });
 }
 
-/// A process that is no child of ours. It is killed when the test ends, also by a failure.
+/// A process that is not a child of the test. It is killed when the test ends, also if the test fails.
 struct KillOnDrop(u32);
 
 impl Drop for KillOnDrop {

@@ -47,7 +47,7 @@ fn dead_sink_at_the_end() {
         );
         connections(1, port);
         daemon.tracer.wait_for(|record| record["from"] == "LISTEN" && record["to"] == "CLOSE");
-        // Much waits in the ring when the end begins.
+        // Many records wait in the ring when the daemon ends.
         signal(daemon.tracer.pid(), libc::SIGSTOP);
         connections(1500, port);
         signal(daemon.tracer.pid(), libc::SIGCONT);
@@ -62,7 +62,7 @@ fn dead_sink_at_the_end() {
 
 fn second_signal() {
     in_lab(|netns| {
-        // It takes connections, and never answers.
+        // The collector accepts connections, and never answers.
         let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("listen");
         let url = format!("http://{}", silent.local_addr().expect("address"));
         let http = |name: &str| format!("[sinks.{name}]\ntype = \"http\"\nurl = \"{url}\"\n");
@@ -75,7 +75,7 @@ fn second_signal() {
         daemon.wait_for("\"kind\":\"start\"");
         connections(20, fresh_port());
         daemon.wait_for("\"from\":\"LISTEN\",\"to\":\"CLOSE\"");
-        // Both sinks have sent something: the spooled one keeps its records, of the other one's some are in doubt.
+        // Both sinks have sent records. The sink with a spool keeps them; some records of the other sink are in doubt.
         let _requests = [(); 2].map(|()| {
             let (mut request, _) = silent.accept().expect("a sink's connection");
             assert_eq!(request.read(&mut [0]).expect("a request"), 1);
@@ -90,7 +90,7 @@ fn second_signal() {
             let rests = messages.lines().filter_map(|line| line.split_once(before));
             rests.filter_map(|(_, rest)| rest.split_once(behind)?.0.parse::<usize>().ok()).sum()
         };
-        // What was sent and not answered the collector may have.
+        // The collector may have the records that were sent and not answered.
         let doubtful = count("no answer came before the end: ", " records are in doubt");
         let lost = count("; lost ", " (sink)");
         assert!(doubtful > 0 && doubtful + lost == records, "{records}: {messages}");
@@ -121,7 +121,7 @@ fn full_run() {
         let port = fresh_port();
         let Some(files) = DaemonFiles::new(port) else { return };
         files.configure(netns, port, "");
-        // In a mount namespace of its own, whose /run/sockstate takes nothing.
+        // The daemon runs in a mount namespace in which /run/sockstate cannot be written to.
         let script = "mkdir -p /run/sockstate && mount -t tmpfs -o size=4k,mode=0700 tmpfs /run/sockstate \
                       && ! head -c 8192 /dev/zero 2>/dev/null >/run/sockstate/full; exec \"$0\" run --config \"$1\"";
         let binary = sockstate().get_program().to_owned();
@@ -172,7 +172,7 @@ fn state_of_pins() {
         files.configure(netns, port, "");
         end(files.start(1));
         files.configure(netns, other, "");
-        // Killed before it has written its state.
+        // The daemon is killed before it has written its state.
         kill(files.start(2));
         files.configure(netns, port, "");
         let third = files.start(3);
@@ -181,7 +181,7 @@ fn state_of_pins() {
         let records = files.records();
         let starts: Vec<&Value> = records.iter().filter(|record| record["kind"] == "start").collect();
         assert!(degraded(starts[2]).contains("replaced"), "{}", starts[2]);
-        // Directories of one name keep their states apart.
+        // Two directories with the same name have separate states.
         let root = Path::new("/sys/fs/bpf");
         let pins: Vec<PathBuf> = ["a", "b"]
             .map(|name| root.join(format!("sockstate-twins-{}-{name}", std::process::id())).join("same"))

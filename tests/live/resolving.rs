@@ -31,7 +31,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// The lines that a collector on `listener` gets.
+/// Starts a collector on `listener`, and returns the lines that it reads.
 fn collect(listener: TcpListener) -> Arc<Mutex<Vec<String>>> {
     let lines: Arc<Mutex<Vec<String>>> = Arc::default();
     let into = Arc::clone(&lines);
@@ -45,7 +45,7 @@ fn collect(listener: TcpListener) -> Arc<Mutex<Vec<String>>> {
     lines
 }
 
-/// A listener at `address` that answers no further SYN: its queue of connections is full.
+/// A listener at `address` that answers no SYN, because its accept queue is full.
 fn silent(address: SocketAddr) -> (Socket, TcpStream) {
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
     listener.bind(&address.into()).expect("bind");
@@ -54,7 +54,7 @@ fn silent(address: SocketAddr) -> (Socket, TcpStream) {
     (listener, first)
 }
 
-/// Gives this thread, and what it starts, other names of hosts.
+/// Gives this thread, and the processes that it starts, another /etc/hosts.
 fn own_hosts(hosts: &str) {
     let file = tempfile::NamedTempFile::new().expect("file");
     fs::write(file.path(), hosts).expect("hosts");
@@ -72,7 +72,7 @@ fn first_is_silent() {
     }
     in_lab(|netns| {
         let port = fresh_port();
-        // The resolver prefers the address that is most like the source's.
+        // The resolver prefers the address that shares the longest prefix with the source address.
         own_hosts("127.0.0.1 collector.test\n127.0.0.2 collector.test\n");
         let _full = silent(SocketAddr::from(([127, 0, 0, 1], port)));
         let lines = collect(TcpListener::bind(("127.0.0.2", port)).expect("listen"));
@@ -91,7 +91,7 @@ fn first_is_silent() {
         assert!(daemon.end_now().success());
         let said = fs::read_to_string(errors.path()).expect("messages");
         assert!(!said.contains("cannot connect"), "no attempt failed: {said}");
-        // The daemon's own connects are in its trace.
+        // The daemon also traces its own connects.
         let records = fs::read_to_string(daemon.path("out")).expect("records");
         let connects: Vec<String> = records
             .lines()
@@ -104,11 +104,11 @@ fn first_is_silent() {
     });
 }
 
-/// A cgroup that bounds how many threads there are; gone with the test.
+/// A cgroup that limits the number of threads. It is removed at the end of the test.
 pub(crate) struct Pids(PathBuf);
 
 impl Pids {
-    /// `None` where there is no such controller.
+    /// `None` if the controller `pids` is not available.
     pub(crate) fn new() -> Option<Self> {
         let roots = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"];
         let root = roots.iter().map(Path::new).find(|root| root.join("cgroup.procs").exists())?;
@@ -146,11 +146,11 @@ fn no_thread() {
         });
         let (mut stream, _) = listener.accept().expect("connection");
         pids.take(daemon.pid());
-        // No other thread, as long as there is one.
+        // No further thread can start while one runs.
         pids.limit("1");
         let mut before = String::new();
         stream.shutdown(std::net::Shutdown::Write).expect("shutdown");
-        // The sink ends a connection that its collector ends.
+        // The sink closes its connection after the collector has closed it.
         stream.read_to_string(&mut before).expect("records");
         connections(1, fresh_port());
         let said = || fs::read_to_string(errors.path()).expect("messages");

@@ -69,7 +69,7 @@ impl DaemonFiles {
         ));
     }
 
-    /// A configuration with these sections, and the file.
+    /// Writes a configuration with these sections and the sink for the file.
     pub(crate) fn write(&self, sections: &str) {
         let text = format!(
             "pin = \"{}\"\n{sections}\n[sinks.file]\ntype = \"file\"\npath = \"{}\"\n",
@@ -175,7 +175,7 @@ fn goes_on() {
             files.records().iter().filter(|record| record["to"] == "ESTABLISHED").count() == 2
         });
         end(first);
-        // Nobody reads now.
+        // No process reads the ring now.
         drop(client);
         observer::wait_for_states(&["LISTEN", "CLOSE_WAIT", "FIN_WAIT2"]);
         let third = Kind::V4.connect(port).expect("connect");
@@ -202,7 +202,7 @@ fn goes_on() {
                 .any(|record| ["lost", "resync"].contains(&record["kind"].as_str().expect("kind"))),
             "{records:#?}"
         );
-        // The server of the old connection was known before; its peer has closed it since then.
+        // The first daemon knew the server of the old connection. Its peer has closed the connection since.
         let find = |from: &str, to: &str| -> Vec<&Value> {
             records
                 .iter()
@@ -218,7 +218,7 @@ fn goes_on() {
             closed["in_state_ns"].as_u64().is_some() && closed["in_state_at_least"].is_null(),
             "{closed}"
         );
-        // The stream also has everything that bpftrace saw.
+        // The stream has all transitions that bpftrace saw.
         if observer::is_there() {
             let seen: usize = observer::paths(port, 20).iter().map(|path| path.len() - 1).sum();
             assert!(seen >= 20, "bpftrace saw {seen}");
@@ -238,7 +238,7 @@ fn killed() {
     in_lab(|netns| {
         let port = fresh_port();
         let Some(files) = DaemonFiles::new(port) else { return };
-        // What full sockets do can be counted exactly.
+        // Without mini-sockets, the number of transitions is known exactly.
         files.configure(netns, port, "tier = \"none\"");
         let mut child = Some(files.start(1));
         let load = Load { mode: Mode::Fin, threads: 1, count: 200, acceptors: false, gap_us: 2000, port };
@@ -253,7 +253,7 @@ fn killed() {
             });
             for nth in 2..=1 + KILLS {
                 thread::sleep(Duration::from_millis(400));
-                // As a crash would end it, or the kernel when memory runs out.
+                // This has the same effect as a crash, or as the kernel's OOM killer.
                 kill(child.take().expect("it runs"));
                 child = Some(files.start(nth));
             }
@@ -282,7 +282,8 @@ fn killed() {
         let others = lost(&records, "ring") + lost(&records, "recursion");
         assert!(delivered <= made);
         let missing = made - delivered;
-        // Killed between the write and its note, a record is delivered and counted; and corrections are records, too.
+        // If the daemon is killed after it has written a record and before it has counted it, the record is delivered
+        // and counted as lost. Corrections are records, too.
         let said = || records.iter().filter(|record| record["kind"] != "transition").collect::<Vec<_>>();
         let counted = crashed + others;
         assert!(counted >= missing, "{missing} are missing, {crashed} and {others} counted: {:#?}", said());
@@ -312,7 +313,7 @@ fn check_numbers(records: &[Value]) {
     assert_eq!(gap, 0, "numbers are missing");
 }
 
-/// No connection has the id of another.
+/// Checks that no two connections have the same id.
 fn check_identities(records: &[Value]) {
     let mut ends: HashMap<&str, [&Value; 2]> = HashMap::new();
     for record in
@@ -353,7 +354,7 @@ fn unsaid() {
     });
 }
 
-/// Commit 2ca3231 named its files by the last part of the pin directory only.
+/// Commit 2ca3231 used only the last component of the pin directory for the names of its files.
 fn earlier_version() {
     if observer::is_in_vm() {
         return skip("has nothing to do with the kernel");

@@ -23,7 +23,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// What a reader of the stream believes: the sockets that are there.
+/// The sockets that exist according to the stream.
 pub(crate) fn believed(records: &[Value]) -> Vec<Line> {
     let mut last: BTreeMap<&str, Line> = BTreeMap::new();
     for record in records {
@@ -78,7 +78,7 @@ fn nothing_to_correct() {
         let port = fresh_port();
         let load = Load { mode: Mode::Fin, threads: 1, count: 200, acceptors: false, gap_us: 100, port };
         let start = Instant::now();
-        // Looked at many times while connections come and go.
+        // Many readings of the kernel's tables happen while connections begin and end.
         while start.elapsed() < Duration::from_millis(1500) {
             load.run().expect("load");
             let is_end = |record: &Value| record["from"] == "LISTEN" && record["to"] == "CLOSE";

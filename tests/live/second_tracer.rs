@@ -17,7 +17,7 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![test("second: a user with capabilities respects the lock, and is seen by root", users)]
 }
 
-/// Gives this thread, and what it starts, a /run of its own: the host's lock may be somebody else's.
+/// Gives this thread, and the processes that it starts, an own /run: another program may hold the lock of the host.
 fn own_run() -> io::Result<()> {
     // SAFETY: takes a number; only this thread moves.
     if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
@@ -33,7 +33,7 @@ fn own_run() -> io::Result<()> {
     Ok(())
 }
 
-/// sockstate as a user that has only these capabilities.
+/// A command that runs sockstate as another user with only these capabilities.
 fn as_user(binary: &Path, capabilities: &str) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
@@ -57,7 +57,7 @@ fn users() {
     }
     in_lab(|netns| {
         own_run().expect("a /run of its own");
-        // Every user may execute this one.
+        // Every user may execute this copy.
         let binary = PathBuf::from("/run/sockstate");
         fs::copy(sockstate().get_program(), &binary).expect("a copy");
         fs::write("/run/config.toml", "[sinks.out]\ntype = \"stdout\"\n").expect("config");
@@ -65,13 +65,13 @@ fn users() {
         let netns = netns.to_string();
         let trace = ["trace", "--format", "json", "--netns", &netns, "--duration", "200ms"];
         let run = |mut command: Command| said(&command.args(trace).output().expect("sockstate"));
-        // The file cannot be made.
+        // The user cannot create the lock file.
         let (code, error) = run(as_user(&binary, TRACE));
         assert_eq!(code, Some(4), "{error}");
         for words in ["cannot lock /run/sockstate.lock", "run as root", "--alongside", "chown 65534"] {
             assert!(error.contains(words), "{words}: {error}");
         }
-        // Without any capability that is what is missing.
+        // Without any capability, the message names the missing capabilities.
         let (_, error) = run(as_user(&binary, "-all"));
         assert!(!error.contains("cannot lock"), "{error}");
         let root = || {
@@ -97,11 +97,11 @@ fn users() {
             assert!(!error.contains("another sockstate"), "{error}");
         }
         tracer.stop();
-        // Nobody has the lock now, and this user cannot have it.
+        // No process has the lock now, and this user cannot take it.
         assert_eq!(run(as_user(&binary, TRACE)).0, Some(4));
-        // Who may read the file locks it, and root sees that.
+        // A user who may read the file locks it, and root notices the lock.
         assert_seen(&binary, &netns, TRACE_AND_READ);
-        // So does who owns it, as the message says.
+        // The owner of the file can lock it, too, as the message says.
         let lock = Path::new("/run/sockstate.lock");
         std::os::unix::fs::chown(lock, Some(65_534), None).expect("chown");
         assert_seen(&binary, &netns, TRACE);
@@ -116,7 +116,7 @@ fn assert_seen(binary: &Path, netns: &str, capabilities: &str) {
     let second = sockstate().args(["run", "--config", "/run/config.toml"]).output();
     let (code, error) = said(&second.expect("sockstate"));
     assert_eq!(code, Some(5), "{error}");
-    // setpriv becomes it.
+    // setpriv executes sockstate in the same process.
     assert!(error.contains(&format!("(pid {})", tracer.pid())), "{error}");
     tracer.stop();
 }

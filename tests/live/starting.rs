@@ -31,7 +31,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// Connects and closes until `is_over`; what stays open.
+/// Connects and closes until `is_over`. Returns the connections that stay open.
 fn churn(port: u16, is_over: &AtomicBool) -> Vec<[socket2::Socket; 2]> {
     let listener = Kind::V4.listen(port);
     let mut open = Vec::new();
@@ -48,7 +48,7 @@ fn churn(port: u16, is_over: &AtomicBool) -> Vec<[socket2::Socket; 2]> {
     open
 }
 
-/// A refused connect tells how far the stream has come.
+/// The record of a refused connect shows how far the stream has come.
 fn catch_up(tracer: &mut Tracer) {
     let nobody = fresh_port();
     Kind::V4.connect(nobody).expect_err("nobody listens");
@@ -65,10 +65,11 @@ fn under_load() {
         let is_over = AtomicBool::new(false);
         thread::scope(|scope| {
             let load = scope.spawn(|| churn(port, &is_over));
-            // The walk finds something.
+            // Sockets that the walk at the start finds.
             wait_until("connections", || proc_net_tcp().len() > 50);
             let mut tracer = Tracer::start(netns, &["--snapshot"]);
-            // A connection of the load that begins behind the start: what was in the ring before has come.
+            // Waits for a connection of the load that begins after the start: then everything that was in the ring
+            // before has come.
             tracer.wait_for(|record| record["from"] == "CLOSE" && record["remote"]["port"] == port);
             is_over.store(true, Ordering::Relaxed);
             let open = load.join().expect("the load");
@@ -88,10 +89,11 @@ fn under_load() {
 /// The local and the remote port.
 type Ports = (Option<u64>, Option<u64>);
 
-/// Each pair of ends has one identity at a time; what the snapshot shows goes on from there, and nothing is older than the start.
+/// Checks that each pair of endpoints has one identity at a time, that the connections of the snapshot continue, and
+/// that no transition is older than the start.
 fn is_told_once(story: &Story) {
     let port = |record: &Value, end: &str| record[end]["port"].as_u64();
-    // When each connection of a pair of ends came into the stream.
+    // When each connection of a pair of endpoints came into the stream.
     let mut conns: HashMap<Ports, BTreeMap<&str, &str>> = HashMap::new();
     let mut ended: HashMap<&str, &str> = HashMap::new();
     let mut last: HashMap<&str, &str> = HashMap::new();
@@ -124,7 +126,7 @@ fn is_told_once(story: &Story) {
                 .or_insert(time);
         }
     }
-    // On a slow machine the load takes so long that it comes to a port again.
+    // On a slow machine, the load takes so long that it uses a port again.
     for (ends, conns) in &conns {
         let mut conns: Vec<_> =
             conns.iter().map(|(conn, first)| (*first, ended.get(conn).copied())).collect();
@@ -134,7 +136,7 @@ fn is_told_once(story: &Story) {
     }
 }
 
-/// Good connects, whose memory the kernel gives to the next ones, between refused ones.
+/// Successful connects between refused ones. The kernel uses the memory of ended sockets for the next ones.
 fn refused_only() {
     let (port, nobody) = (fresh_port(), fresh_port());
     in_lab(|netns| {
@@ -171,7 +173,7 @@ fn refused_only() {
     });
 }
 
-/// With a filter on the local port the kernel hides what follows a connect from another port.
+/// With a filter on the local port, the kernel programs hide the transitions after a connect from another port.
 fn hidden_is_not_stuck() {
     let port = fresh_port();
     in_lab(|netns| {
@@ -180,10 +182,10 @@ fn hidden_is_not_stuck() {
                 netns,
                 &[filter, "40000-40001", "--threshold", "SYN_SENT=1", "--resync", "500ms"],
             );
-            // Established, from a port that is not wanted.
+            // This connection is established from a port that the filter excludes.
             sysctl("ipv4/ip_local_port_range", "41000 41999").expect("sysctl");
             let other = Kind::V4.pair(port);
-            // Then one that is truly stuck.
+            // Then a connection that is stuck in SYN_SENT.
             sysctl("ipv4/ip_local_port_range", "40000 40001").expect("sysctl");
             let deaf = Kind::V4.listen(port + 1);
             make_deaf(&deaf);
@@ -203,7 +205,7 @@ fn hidden_is_not_stuck() {
     });
 }
 
-/// As at each start of a unit. A process outside is never listed, one in the cgroup always.
+/// The cgroup is new, as at each start of a unit. A process outside of it is never listed, a process in it always.
 fn remade_cgroup() {
     let Some(mount) = cgroup2_mount() else {
         skip("no cgroup v2 is mounted");
@@ -236,7 +238,7 @@ fn remade_cgroup() {
             assert_eq!(story.transitions().count(), 6);
         });
     });
-    // Nothing is left, also where the test has failed.
+    // Removes the cgroup, also if the test has failed.
     let _ = std::fs::remove_dir(&group);
     result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
 }

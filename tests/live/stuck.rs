@@ -47,7 +47,7 @@ pub(crate) fn tests() -> Vec<Test> {
     tests
 }
 
-/// What a look at a namespace says, each line against the schema.
+/// The records of a look at a namespace, checked against the schema.
 pub(crate) fn look(netns: u64, args: &[&str]) -> Vec<Value> {
     let netns = netns.to_string();
     let args = [args, &["--format", "json", "--netns", &netns]].concat();
@@ -64,7 +64,7 @@ fn port_of(socket: &Socket) -> u16 {
     socket.local_addr().expect("address").as_socket().expect("IP").port()
 }
 
-/// Descriptors by process, as a record says.
+/// The descriptors of each process in a record.
 pub(crate) fn holders(record: &Value) -> Vec<(u64, u64)> {
     let list = record["holders"].as_array().expect("holders");
     list.iter()
@@ -72,7 +72,7 @@ pub(crate) fn holders(record: &Value) -> Vec<(u64, u64)> {
         .collect()
 }
 
-/// Reason, unread bytes, holders.
+/// The reason, the unread bytes, and the holders in a record.
 type Wanted = (&'static str, u64, Vec<(u64, u64)>);
 
 fn close_wait(kind: Kind) {
@@ -86,7 +86,7 @@ fn close_wait(kind: Kind) {
             let client = kind.connect(port).expect("connect");
             (port_of(&client), client, listener.accept().expect("accept").0)
         };
-        // Each client's port is what its server is known by.
+        // The port of the client identifies its server.
         let (id, client, eof) = open();
         drop(client);
         wanted.insert(id, ("eof_unread", 0, vec![fd(&eof)]));
@@ -163,13 +163,13 @@ fn check_commands(record: &Value, held_by: &[(u64, u64)]) {
         assert_eq!(*command, format!("ls -l /proc/{pid}/fd/{fd}"));
     }
     assert_eq!(list.len(), held_by.len());
-    // The same filter, without -K.
+    // `ss` with the same filter, without -K.
     assert!(kill.contains("ss -K "), "{kill}");
     let Ok(output) = Command::new("sh").args(["-c", &kill.replacen("-K", "-n -H", 1)]).output() else {
         return;
     };
     if output.status.code() == Some(127) {
-        // There is no ss in the virtual machines.
+        // The virtual machines have no `ss`.
         return;
     }
     let shown = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -183,11 +183,11 @@ fn peers() {
     in_lab(|netns| {
         sysctl("ipv4/tcp_retries2", "15").expect("sysctl");
         let port = fresh_port();
-        // Its FIN is not acknowledged: FIN_WAIT1.
+        // The FIN is not acknowledged, so the state stays FIN_WAIT1.
         let (listener, client, server) = Kind::V4.pair(port);
         make_deaf(&server);
         drop(client);
-        // Shut down, and the peer stays.
+        // The client shuts down, and the peer does not close.
         let (half, stays) = {
             let half = Kind::V4.connect(port).expect("connect");
             (half, listener.accept().expect("accept").0)
@@ -209,7 +209,7 @@ fn peers() {
     });
 }
 
-/// The one socket in `state`, when it has been there for long enough and shows its reason.
+/// Waits until the only socket in `state` has been in it for long enough, and has this reason.
 fn wait_for_one(netns: u64, state: &str, older_than: &str) -> Value {
     let mut found = Vec::new();
     wait_until(state, || {
@@ -223,12 +223,12 @@ fn others() {
     in_lab(|netns| {
         let port = fresh_port();
         let (listener, client, stays) = Kind::V4.pair(port);
-        // Nobody holds it, and the peer sends no FIN.
+        // No process holds the socket, and the peer sends no FIN.
         drop(client);
         let orphan = wait_for_one(netns, "FIN_WAIT2", "0");
         assert_eq!(orphan["reason"], "orphan_waits_for_fin", "{orphan}");
         assert_eq!((holders(&orphan).len(), &orphan["timer"]["name"]), (0, &"timewait".into()), "{orphan}");
-        // The peer's window is closed, and the FIN waits behind what does not fit.
+        // The peer's window is closed, and the FIN waits behind data that does not fit into it.
         let mut full = Kind::V4.connect(port).expect("connect");
         let reads_nothing = listener.accept().expect("accept").0;
         full.set_nonblocking(true).expect("nonblocking");
@@ -237,25 +237,25 @@ fn others() {
             written += count as u64;
         }
         drop(full);
-        // Before that, on a slow machine, what was sent last waits for its acknowledgment.
+        // On a slow machine, the last segment may still wait for its acknowledgment before that.
         wait_until("the peer's window is closed", || {
             wait_for_one(netns, "FIN_WAIT1", "0")["reason"] == "peer_takes_nothing"
         });
         let closed_window = wait_for_one(netns, "FIN_WAIT1", "0");
         assert_eq!(closed_window["reason"], "peer_takes_nothing", "{closed_window}");
-        // What came when there was no room is sent again; everything else waits for the answer to a probe.
+        // Data that came while the peer had no room is sent again. All other data waits for the answer to a probe.
         let timer = closed_window["timer"]["name"].as_str();
         assert!(matches!(timer, Some("persist" | "on")), "{closed_window}");
-        // Every byte is on one side or on the other, once no acknowledgment is on its way.
+        // When no acknowledgment is on its way, each byte is in the queue of one side.
         wait_until("all bytes are somewhere", || {
             let found = look(netns, &["sockets", "--port", &port.to_string()]);
             let bytes = |record: &Value| record["unread_bytes"].as_u64().max(record["unsent_bytes"].as_u64());
             found.iter().filter_map(bytes).sum::<u64>() == written
         });
-        // Then the peer does not answer any more.
+        // From now on the peer does not answer.
         make_deaf(&reads_nothing);
         wait_until("no answer", || wait_for_one(netns, "FIN_WAIT1", "0")["reason"] == "peer_not_answering");
-        // The last ACK of its handshake does not come.
+        // The last ACK of the handshake does not come.
         let half_open = Kind::V4.start_deaf_connect(port);
         let request = wait_for_one(netns, "SYN_RECV", "1100ms");
         assert_eq!((&request["reason"], &request["mini"]), (&"handshake_unfinished".into(), &true.into()));
@@ -348,13 +348,13 @@ fn thresholds() {
     });
 }
 
-/// The look is made from outside of the namespace.
+/// The process of the look is not in the namespace.
 fn foreign() {
     let port = fresh_port();
     let (sender, receiver) = std::sync::mpsc::channel();
     let (done, wait) = std::sync::mpsc::channel::<()>();
     std::thread::scope(move |scope| {
-        // Gone when a check fails, so that the other thread ends.
+        // The sender is dropped also when a check fails, so that the other thread ends.
         let done = done;
         scope.spawn(move || {
             in_lab(move |netns| {
@@ -379,7 +379,7 @@ fn foreign() {
     });
 }
 
-/// The holder is number 1 in a namespace of its own; records have its number in ours.
+/// The holder has pid 1 in its own pid namespace. Records have its pid in the namespace of the test.
 fn other_pids() {
     in_lab(|netns| {
         let (_listener, client, server) = Kind::V4.pair(fresh_port());
@@ -399,13 +399,13 @@ fn other_pids() {
         let found = look(netns, &["close-wait", "--older-than", "0"]);
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!(holders(&found[0]), [(u64::from(child.pid()), number as u64)]);
-        // It runs the program of who listens.
+        // The holder runs the same program as the process that listens.
         assert_eq!(found[0]["reason"], "eof_unread");
         child.end();
     });
 }
 
-/// Unread bytes, age in ms, descriptors by process: by the peer's port.
+/// Unread bytes, age in ms, and the descriptors of each process, by the port of the peer.
 type Shown = BTreeMap<u64, (u64, i64, Vec<(u64, u64)>)>;
 
 fn shown_by_ss() -> Shown {
@@ -444,18 +444,18 @@ fn against_ss() {
             kept.push(listener.accept().expect("accept").0);
             client.write_all(&vec![7; bytes]).expect("write");
             if bytes == 77 {
-                // A second holder, and a second descriptor of the same one.
+                // A second process holds the socket, and this process has a second descriptor of it.
                 kept.push(kept[kept.len() - 1].try_clone().expect("dup"));
             }
         }
-        // Never accepted.
+        // No process accepts this connection.
         drop(Kind::V4.connect(port).expect("connect"));
         let inherited = kept[0].try_clone().expect("dup");
         let mut child = Actor::start("holder", keep_over_exec(&inherited));
         child.hear();
-        // Else every command inherits it.
+        // Otherwise every command that the test starts would inherit the socket.
         drop(inherited);
-        // Old enough that an age of nothing would be noticed.
+        // The sockets are so old that a missing age would be noticed.
         while look(netns, &["close-wait", "--older-than", "0.4"]).len() < 5 {}
         let begin = std::time::Instant::now();
         let ours = look(netns, &["close-wait", "--older-than", "0"]);

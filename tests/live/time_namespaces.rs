@@ -42,12 +42,12 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// Clocks of a namespace, against the kernel's own.
+/// The clocks of a time namespace, relative to the kernel's own clocks.
 #[derive(Clone, Copy)]
 enum Clock {
-    /// By half of the time that the kernel runs, since no clock may be below 0.
+    /// Behind by half of the uptime, because no clock may be below 0.
     Behind,
-    /// By a day, and two days.
+    /// Ahead by one day and by two days.
     Ahead,
 }
 
@@ -71,7 +71,7 @@ pub(crate) fn exist() -> bool {
     exist
 }
 
-/// Lets the program start in such a namespace, with these offsets of its clocks.
+/// Makes the command start in a new time namespace with these offsets of its clocks.
 pub(crate) fn enter(command: &mut Command, offsets: String) {
     let enter = move || {
         // SAFETY: takes a number; this process runs nothing else.
@@ -90,7 +90,8 @@ pub(crate) fn enter(command: &mut Command, offsets: String) {
     unsafe { command.pre_exec(enter) };
 }
 
-/// A function that calls the one in its argument, as a compiler at run time makes it: with a frame pointer and without tables.
+/// Machine code of a function that calls its argument, like code that is compiled at run time: with a frame pointer,
+/// and without unwind tables.
 #[cfg(target_arch = "x86_64")]
 const CODE: &[u8] = &[0x55, 0x48, 0x89, 0xe5, 0xff, 0xd7, 0x5d, 0xc3];
 #[cfg(target_arch = "aarch64")]
@@ -99,7 +100,8 @@ const CODE: &[u8] = &[
     0x03, 0x5f, 0xd6,
 ];
 
-/// The part of a program that makes code at run time and a perf map of it ("PORT"), and connects by that code when told to.
+/// The role of a program that generates code and a perf map of it ("PORT"). It connects through this code when the test
+/// lets it go on.
 pub(crate) fn generate(port: u16) {
     static PORT: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(0);
     extern "C" fn connect() {
@@ -119,7 +121,7 @@ pub(crate) fn generate(port: u16) {
     let map = format!("/tmp/perf-{}.map", std::process::id());
     fs::write(map, format!("{:x} {:x} made_at_run_time\n", code.addr(), CODE.len())).expect("map");
     roles::say("here");
-    while roles::told() {
+    while roles::next_step() {
         // SAFETY: the code above, of a function with this argument; nothing was executed there before it was written.
         let call: extern "C" fn(extern "C" fn()) = unsafe { std::mem::transmute::<*mut c_void, _>(code) };
         call(connect);
@@ -163,8 +165,8 @@ fn perf_map(clock: Clock, is_old: bool) {
     });
 }
 
-/// A process that has inherited a client's connection is younger than it, and one that has opened one is older. Both run another program
-/// than their parent.
+/// A process that has inherited a client's connection is younger than the connection. A process that has opened a
+/// connection is older. Both run another program than their parent.
 fn younger(clock: Clock) {
     if !exist() {
         return;
@@ -178,7 +180,8 @@ fn younger(clock: Clock) {
         let inherited = port_of(&client);
         drop(server);
         wait_for_states(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
-        // The connection is known to be as old as its state. What is older by less than the clocks' 50 ms may be as old.
+        // The age of the connection is known only as the age of its state. A process that is older by less than 50 ms
+        // may be as old as the connection.
         thread::sleep(Duration::from_secs(1));
         keep_over_exec(&client);
         let heir = Sleeper::start();

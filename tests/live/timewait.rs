@@ -32,7 +32,8 @@ fn sees_minis(start: &Value) -> bool {
     exact
 }
 
-/// TCP_TIMEWAIT_LEN, and the wheel's slack: 60 to 64 s, and never later than /proc/net/tcp shows it.
+/// TCP_TIMEWAIT_LEN and the slack of the kernel's timer wheel: 60 to 64 s, and never longer than /proc/net/tcp shows
+/// the socket.
 fn own_time() {
     in_lab(|netns| {
         let mut tracer = Tracer::start(netns, &[]);
@@ -60,7 +61,7 @@ fn own_time() {
     });
 }
 
-/// SYNs whose answers nobody hears.
+/// Sends SYNs whose answers no socket receives.
 fn flood() {
     // Emulated machines are slow.
     let syns = if observer::is_in_vm() { 300 } else { 1500 };

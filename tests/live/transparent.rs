@@ -21,7 +21,8 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![look_test("listeners: a transparent one, and another's on the connection's port", transparent)]
 }
 
-/// Another process listens on the port that clients connect to; a rule gives the connections to this port to our listener.
+/// Another process listens on the port that clients connect to. A rule redirects connections to this port to the
+/// listener of the test.
 fn transparent() {
     in_lab(|netns| {
         let Some(mut nft) = tools::find("nft", "nftables") else { return };
@@ -29,7 +30,7 @@ fn transparent() {
         let mut other = Actor::start("idle reuseport", port);
         assert_eq!(other.hear(), "listening");
         let mut tracer = Tracer::start(netns, &["--threshold", "CLOSE_WAIT=1"]);
-        // One that its own listener gets, and one that ours does.
+        // The other process's listener gets one connection, and the test's listener gets another.
         let direct = Kind::V4.connect(port).expect("connect");
         let listener = Kind::V4.listen(ours);
         option(&listener, libc::SOL_IP, libc::IP_TRANSPARENT, 1);
@@ -58,7 +59,7 @@ fn transparent() {
         let held = of(&found, accepted_port);
         assert_eq!((&held["holders"][0]["pid"], creator(&held)), (&we.into(), None), "{held}");
         assert_eq!(held["listeners"][0]["holders"][0]["pid"], we, "{held}");
-        // A trace knows the listener itself, and goes on to believe that.
+        // A trace has seen the listener of each connection, and keeps this evidence.
         for (port, pid) in [(direct_port, they), (accepted_port, we), (waiting_port, we)] {
             let is_conn = |record: &Value| {
                 record["kind"] == "stuck"

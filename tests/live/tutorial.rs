@@ -25,7 +25,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// The text between ```sh and ```.
+/// The blocks of shell commands in a document.
 fn blocks(text: &str) -> Vec<String> {
     let mut blocks = Vec::new();
     for part in text.split("```sh\n").skip(1) {
@@ -53,7 +53,7 @@ fn first_look() {
     let directory = tempfile::tempdir().expect("directory");
     std::os::unix::fs::symlink(format!("{root}/docs"), directory.path().join("docs")).expect("link");
     let output = in_lab(|netns| {
-        // Another tracer on this machine, and other leaking programs, do not matter here.
+        // Another tracer and other leaking programs on this machine must not affect the test.
         let trace = format!("--alongside --netns {netns}");
         let script = script
             .replace("sockstate --", &format!("sockstate {trace} --"))
@@ -72,7 +72,7 @@ fn first_look() {
         let at = blocks.iter().position(|block| block.contains(word)).expect(word);
         parts[at]
     };
-    // Three of nine are left, and the server is named.
+    // Three of nine connections are left, and the output names the server.
     let found = part("close-wait --older-than 1ms\n");
     assert_eq!(
         found.matches("\"state\":\"CLOSE_WAIT\"").count() + found.matches("CLOSE_WAIT  ").count(),
@@ -82,7 +82,7 @@ fn first_look() {
     assert!(found.contains("python3"), "{found}");
     let explained = part("explain CLOSE_WAIT").split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(explained.contains("no timeout ever"), "{explained}");
-    // How many come in that time depends on the machine's load; that some come does not.
+    // The number of connections in this time depends on the load of the machine, but there is at least one.
     assert!(part("--duration 2s").contains("ESTABLISHED -> CLOSE_WAIT"), "{said}");
     assert!(part("grep").matches("\"kind\":\"stuck\"").count() >= 2, "{said}");
     let hunted = part("sockstate hunt");
@@ -133,7 +133,7 @@ impl ExampleHost {
         fs::write(here.join("config.toml"), format!("{port}{sink}")).expect("config");
     }
 
-    /// Replaces placeholders, and limits what would run for ever or leave something behind.
+    /// Replaces placeholders. Limits commands that would run for ever or leave something behind.
     fn words(&self, command: &str) -> Vec<String> {
         let (pid, here) = (self.server.0.id().to_string(), self.directory.path().display().to_string());
         let mut words: Vec<String> = command
@@ -162,7 +162,7 @@ impl ExampleHost {
             words.drain(at..at + 2);
         }
         if kind == "record" {
-            // The others read the first one.
+            // The other commands read the output of the first one.
             words.iter_mut().filter(|word| *word == "night.zst").for_each(|word| *word = "next.zst".into());
         }
         words.extend(more.iter().map(|&word| word.to_owned()));
@@ -179,7 +179,7 @@ impl ExampleHost {
         self.command(words).output().expect("sockstate")
     }
 
-    /// A daemon ends when it is told to.
+    /// Starts a daemon, and ends it with a signal.
     fn serve(&self, words: &[&str]) -> Output {
         let daemon = self.command(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let daemon = daemon.expect("sockstate");
@@ -191,7 +191,7 @@ impl ExampleHost {
         output
     }
 
-    /// A command that needs a terminal gets one, and the key `q` as soon as it shows something.
+    /// Runs a command in a terminal, and presses `q` as soon as the command shows something.
     fn show(&self, words: &[&str]) -> Output {
         let mut script = Command::new("script");
         let line = format!("{} {}", env!("CARGO_BIN_EXE_sockstate"), words.join(" "));
@@ -215,7 +215,7 @@ impl ExampleHost {
             _ => self.run(&words),
         };
         let what = format!("{command}: {words:?}: {output:?}");
-        // What a monitoring plugin has found is its status.
+        // The exit code of a monitoring plugin is its result.
         let most = if is("--check") && words[0] != "run" { 2 } else { 0 };
         if output.status.code().is_none_or(|code| code > most) || what.contains("panicked") {
             return Some(what);
@@ -225,7 +225,7 @@ impl ExampleHost {
             return (!written.is_ok_and(|metadata| metadata.len() > 0))
                 .then(|| format!("writes nothing: {what}"));
         }
-        // In a second nothing may happen, nothing is stuck for long enough yet, and nobody is nginx.
+        // In one second, possibly nothing happens, and no socket is stuck for long enough. No process is named nginx.
         let may_be_silent =
             ["record", "run", "hunt", "stuck", "close-wait", "--comm"].iter().any(|record| is(record))
                 || words[0].starts_with("--");
@@ -244,7 +244,7 @@ fn examples() -> Vec<String> {
     let texts: Vec<String> = names.map(|name| help(&["help", name])).chain([all.clone()]).collect();
     let examples = texts.iter().filter_map(|text| text.split("Examples:\n").nth(1));
     let lines = examples.flat_map(str::lines).filter_map(|line| line.strip_prefix("  sockstate"));
-    // What it is for stands behind two spaces.
+    // Two spaces separate the command from its description.
     let own = |line: &str| documents::without_shell(line.split("  ").next().unwrap_or_default()).to_owned();
     lines.map(|line| format!("sockstate {}", own(line))).collect()
 }
@@ -259,7 +259,7 @@ fn everything() {
     let named = documents::documents().into_iter().filter(|(name, _)| name != "first-look.md");
     let mut commands: BTreeSet<String> =
         named.flat_map(|(_, text)| documents::commands(&text)).chain(examples()).collect();
-    // Its recording is there.
+    // The recording of the first command exists.
     commands.insert("sockstate top --from night.zst".into());
     assert!(commands.len() > 60, "{commands:#?}");
     in_lab(|_| {

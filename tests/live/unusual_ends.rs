@@ -34,7 +34,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// How this end of the connection to this port ended.
+/// The last transition of this side of the connection to this port.
 pub(crate) fn end_of(tracer: &mut Tracer, role: &str, port: u16) -> Value {
     let end = if role == "client" { "remote" } else { "local" };
     let is_conn =
@@ -60,7 +60,7 @@ fn kernel_names(reason: &str) -> bool {
     btf.windows(name.len()).any(|bytes| bytes == name.as_bytes())
 }
 
-/// `reset_why` is `why` where the kernel gives this reason, and null elsewhere.
+/// Checks that `reset_why` is `why` if the kernel gives this reason, and null otherwise.
 pub(crate) fn assert_why(end: &Value, reason: &str, why: &str) {
     let expected = if kernel_names(reason) { why.into() } else { Value::Null };
     assert_eq!(end["reset_why"], expected, "{end}");
@@ -70,7 +70,7 @@ pub(crate) fn sees_resets(tracer: &Tracer) -> bool {
     tracer.first()["hook"] == "tp_btf"
 }
 
-/// connect() that has returned although no SYN was sent (TCP_FASTOPEN_CONNECT, without a cookie).
+/// A connect() that returns before a SYN is sent (TCP_FASTOPEN_CONNECT without a cookie).
 fn deferred(port: u16) -> Option<Socket> {
     if sysctl("ipv4/tcp_fastopen", "1543").is_err() {
         skip("no TCP fast open");
@@ -82,7 +82,7 @@ fn deferred(port: u16) -> Option<Socket> {
     Some(socket)
 }
 
-/// Nobody listens on the port, and nobody ever hears of it.
+/// The connection is closed before its SYN is sent.
 fn deferred_is_closed() {
     in_lab(|netns| {
         let mut tracer = Tracer::start(netns, &[]);
@@ -100,7 +100,7 @@ fn deferred_is_closed() {
     });
 }
 
-/// A disconnect looks like a first SYN that could not be sent: nothing tells.
+/// A disconnect looks the same as a first SYN that could not be sent. There is no evidence for either.
 fn deferred_is_disconnected() {
     in_lab(|netns| {
         let mut tracer = Tracer::start(netns, &[]);
@@ -112,13 +112,13 @@ fn deferred_is_disconnected() {
     });
 }
 
-/// Its first data is in its SYN: refused where nobody listens, else an ordinary connection.
+/// The SYN has the first data. The connect is refused without a listener, and is an ordinary connection otherwise.
 fn deferred_is_sent() {
     in_lab(|netns| {
         let mut tracer = Tracer::start(netns, &[]);
         let nobody = fresh_port();
         let Some(mut socket) = deferred(nobody) else { return };
-        // On loopback the reset is there before write() returns.
+        // On loopback, the reset arrives before write() returns.
         let _ = socket.write(b"?");
         let end = end_of(&mut tracer, "client", nobody);
         assert_end(&end, "SYN_SENT", Some("refused"), Some("ECONNREFUSED"));
@@ -171,7 +171,7 @@ fn unread_or_read() {
     });
 }
 
-/// The peer has shut down and takes nothing, or has taken all.
+/// The peer has shut down, and has read nothing or everything.
 fn disconnect_in_last_ack() {
     in_lab(|netns| {
         let mut tracer = Tracer::start(netns, &[]);
@@ -184,7 +184,7 @@ fn disconnect_in_last_ack() {
                 client.set_nonblocking(true).expect("nonblocking");
                 while client.write(&[0; 1 << 16]).is_ok() {}
             } else {
-                // Its FIN is not heard, so it is not acknowledged.
+                // The peer drops the FIN, so it is not acknowledged.
                 crate::sockets::make_deaf(&server);
             }
             client.shutdown(Shutdown::Write).expect("shutdown");
@@ -206,7 +206,7 @@ fn disconnect_in_last_ack() {
     });
 }
 
-/// The kernel answers data for an orphan in FIN_WAIT2 by a reset.
+/// The kernel answers data for an orphan in FIN_WAIT2 with a reset.
 fn data_for_orphan() {
     in_lab(|netns| {
         let mut tracer = Tracer::start(netns, &[]);
@@ -219,7 +219,7 @@ fn data_for_orphan() {
         wait_for_states(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
         server.write_all(b"?").expect("write");
         let end = end_of(&mut tracer, "client", port);
-        // Before 6.10 the kernel traces no reset of a mini-socket.
+        // Before 6.10, the kernel has no trace event for the reset of a mini-socket.
         let is_known = end["cause"] == "reset_sent" || end["cause"].is_null();
         assert!(is_known && end["mini"] == true && end["from"] == "FIN_WAIT2", "{end}");
         let peer = end_of(&mut tracer, "server", port);
@@ -228,7 +228,7 @@ fn data_for_orphan() {
     });
 }
 
-/// net.ipv4.tcp_max_tw_buckets: the connection ends in FIN_WAIT2, though no FIN and no reset has come.
+/// net.ipv4.tcp_max_tw_buckets: the connection ends in FIN_WAIT2 without a FIN and without a reset.
 fn no_room_for_orphan() {
     in_lab(|netns| {
         let mut tracer = Tracer::start(netns, &[]);
@@ -241,7 +241,7 @@ fn no_room_for_orphan() {
         drop(client);
         assert_end(&end_of(&mut tracer, "client", port), "FIN_WAIT2", None, None);
         drop(server);
-        // What is nearly the same: the socket is held, and the peer's FIN comes.
+        // Nearly the same: a process holds the socket, and the peer's FIN comes.
         let port = fresh_port();
         let (_other, client, server) = Kind::V4.pair(port);
         client.shutdown(Shutdown::Write).expect("shutdown");
@@ -253,7 +253,8 @@ fn no_room_for_orphan() {
     });
 }
 
-/// ICMP says that the host cannot be reached: no cause, but the error; beside it a connect that goes on.
+/// An ICMP message reports that the host cannot be reached: the record has the error and no cause. Another connect
+/// continues.
 fn unreachable() {
     in_lab(|netns| {
         let mut wire = match Wire::new() {

@@ -1,4 +1,5 @@
-//! Network stacks in user space, and the network namespaces that they hold the host's sockets for.
+//! Network stacks in user space (pasta, slirp4netns), and the network namespaces whose connections they hold on the
+//! host.
 
 use std::{
     fs,
@@ -30,7 +31,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// A network namespace as long as this lives; its thread connects to what it is told.
+/// A network namespace, as long as the value exists. Its thread connects to the addresses that it gets.
 struct Inside {
     tid: i32,
     netns: u64,
@@ -40,12 +41,12 @@ struct Inside {
 impl Inside {
     fn start() -> Self {
         let (orders, todo) = channel();
-        let (born, known) = channel();
+        let (started, known) = channel();
         thread::spawn(move || {
             in_new_netns(move || {
                 // SAFETY: takes nothing, cannot fail.
-                born.send((unsafe { libc::gettid() }, own_netns())).expect("send");
-                // Kept open: the other side is to close first.
+                started.send((unsafe { libc::gettid() }, own_netns())).expect("send");
+                // The client stays open, because the other side has to close first.
                 let _open: Vec<TcpStream> =
                     todo.iter().map(|to| TcpStream::connect(to).expect("connect")).collect();
             })
@@ -63,7 +64,7 @@ impl Stack {
         Some(Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().ok()?))
     }
 
-    /// Why it has ended, if it has.
+    /// The error output of the program, if it has ended.
     fn complaint(&mut self) -> Option<String> {
         self.0.try_wait().ok()??;
         let mut text = String::new();
@@ -84,7 +85,7 @@ fn has_interface(inside: &Inside) -> bool {
     links.contains("10.0.2.") || links.contains("192.0.2.")
 }
 
-/// The stack has the host's side of a connection of `inside`, which the server closes.
+/// The stack holds the host's side of a connection of the namespace `inside`. The server closes the connection.
 fn check(netns: u64, mut stack: Stack, inside: &Inside, gateway: Ipv4Addr) {
     wait_until("the stack has made its interface", || {
         if let Some(complaint) = stack.complaint() {
@@ -135,7 +136,7 @@ fn pasta() {
         ip("addr add 192.0.2.1/24 dev a0");
         ip("route add default via 192.0.2.254");
         let inside = Inside::start();
-        // By its name, as container engines do.
+        // The namespace is given by its name, as container engines do it.
         let directory = tempfile::tempdir().expect("directory");
         let path = directory.path().join("inside");
         let _name = Name::of(&inside.tid.to_string(), &path);

@@ -37,7 +37,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// A recorder of this namespace and port.
+/// Starts `sockstate record` for this namespace and port.
 fn record(netns: u64, port: u16, path: &Path, more: &[&str]) -> Running {
     observer::watch();
     let mut command = sockstate();
@@ -91,7 +91,7 @@ fn killed() {
         let port = fresh_port();
         let mut recorder = record(netns, port, &path, &[]);
         let (_listener, client, server) = Kind::V4.pair(port);
-        // Without an end of it, and without anything that happens.
+        // The recording has no end yet, and nothing happens.
         wait_until("it is on the disk", || {
             replay(&path).iter().filter(|record| record["to"] == "ESTABLISHED").count() == 2
         });
@@ -120,7 +120,7 @@ fn diagram() {
             &netns,
         ]);
         let mut diagram = command.stdout(Stdio::piped()).spawn().expect("diagram");
-        // The moment when the recording begins is not known, so connections are made until it has ended.
+        // The test does not know when the recording begins, so it makes connections until the recording has ended.
         let mut made = 0;
         while diagram.try_wait().expect("wait").is_none() {
             connections(10, port);
@@ -143,7 +143,7 @@ fn diagram() {
     });
 }
 
-/// A terminal that ends with the test.
+/// A terminal (tmux), which is closed at the end of the test.
 struct Tmux(String);
 
 impl Tmux {
@@ -307,12 +307,12 @@ fn graphviz() {
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success() && errors.is_empty(), "{errors}");
         let svg = String::from_utf8_lossy(&output.stdout).into_owned();
-        // Twelve states, with CLOSE at both ends.
+        // The picture has twelve boxes, because CLOSE is at both ends.
         assert_eq!(svg.matches("class=\"node\"").count(), 12);
     }
 }
 
-/// What a browser makes of the page in a file.
+/// The page in a file, as a browser renders it.
 fn dom(path: &Path) -> String {
     let mut chromium = Command::new("chromium");
     chromium.args([
@@ -339,7 +339,7 @@ fn mermaid_script() -> Option<String> {
     Some(format!("<script src=\"{library}\"></script>{start}"))
 }
 
-/// What a browser with Mermaid makes of a diagram's text.
+/// A diagram, as a browser renders it with Mermaid.
 fn draw(text: &str, script: &str) -> String {
     let directory = tempfile::tempdir().expect("directory");
     let page = directory.path().join("m.html");
@@ -353,7 +353,7 @@ fn mermaid() {
     for (args, stuck) in [(&[][..], 0), (&["--from", RECORDING], 2)] {
         let text = sockstate().args(["diagram", "--format", "mermaid"]).args(args).output().expect("diagram");
         let drawn = draw(&String::from_utf8(text.stdout).expect("UTF-8"), &script);
-        // Eleven boxes, each with its name, and the dot that begins.
+        // The picture has eleven boxes with names, and the initial dot.
         for name in (1..=11).map(|number| State::from_number(number).name()) {
             assert_eq!(drawn.matches(&format!("<p>{name}<")).count(), 1, "{name}: {drawn}");
         }
@@ -368,7 +368,7 @@ fn mermaid_of_documents() {
     for (name, text) in documents::documents() {
         for block in text.split("```mermaid\n").skip(1) {
             let drawn = draw(block.split("```").next().expect("a block"), &script);
-            // Mermaid draws its error message.
+            // For an invalid diagram, Mermaid draws an error message.
             assert!(
                 drawn.contains("class=\"flowchart\"") && !drawn.contains("Syntax error"),
                 "{name}: {drawn}"
@@ -389,7 +389,7 @@ fn browser() {
         dom(&path)
     };
     let page = dom(&["timeline", RECORDING, "--format", "html"], "t.html");
-    // The axis is made by the page's script.
+    // The script of the page draws the axis.
     let ticks: BTreeSet<&str> = page
         .split("<b style=\"left:")
         .skip(1)

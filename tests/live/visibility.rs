@@ -63,7 +63,7 @@ pub(crate) fn tests() -> Vec<Test> {
     tests
 }
 
-/// The answers of a look by a confined process.
+/// The output of a look by a confined process.
 struct Answer {
     code: Option<i32>,
     text: String,
@@ -80,7 +80,7 @@ impl Answer {
         }
     }
 
-    /// The lines, each against the schema.
+    /// The records, checked against the schema.
     fn records(&self) -> Vec<Value> {
         let records: Vec<Value> =
             self.text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
@@ -89,14 +89,14 @@ impl Answer {
     }
 }
 
-/// Reasons of the record that says that a look is not complete.
+/// The reasons in the record of an incomplete look.
 fn reasons(records: &[Value]) -> Vec<String> {
     let looks = records.iter().filter(|record| record["kind"] == "look");
     let reasons = looks.flat_map(|record| record["reasons"].as_array().expect("reasons"));
     reasons.map(|record| record["reason"].as_str().expect("reason").to_owned()).collect()
 }
 
-/// Runs `work` while a namespace that this thread is in has a leak on a port.
+/// Runs `work` in a namespace that has a leak on a port.
 fn with_leak<T: Send>(work: impl FnOnce(u64, u16) -> T + Send) -> T {
     let port = fresh_port();
     in_lab(|netns| {
@@ -113,11 +113,11 @@ fn check_of(port: &str) -> [&str; 6] {
     ["close-wait", "--check", "--older-than", "0", "--port", port]
 }
 
-/// The leak is in a namespace where this look does not see it: it must not say that all is well.
+/// The look cannot see the namespace with the leak. It must not answer OK.
 fn blind(confinement: &[&str], reason: &str) {
     with_leak(|_, port| {
         let port = port.to_string();
-        // Started from another namespace than the leak's.
+        // The look runs in another namespace than the leak.
         in_lab(|_| {
             let answer = Answer::by(confinement, &check_of(&port));
             assert_eq!(answer.code, Some(3), "{}{}", answer.text, answer.errors);
@@ -145,7 +145,8 @@ fn blind(confinement: &[&str], reason: &str) {
     });
 }
 
-/// Waits for an answer of `OK` to a check of a port that nobody uses: another test may have a namespace that lives by its sockets.
+/// Waits until a check of an unused port answers `OK`: a namespace of another test may still exist because of its
+/// sockets.
 fn assert_ok(confinement: &[&str], args: &[&str]) {
     let unused = fresh_port().to_string();
     let mut last = String::new();
@@ -162,7 +163,7 @@ fn assert_ok(confinement: &[&str], args: &[&str]) {
     }
 }
 
-/// Nearly the same confinements, but the look sees everything.
+/// The confinements are nearly the same, but the look sees everything.
 fn all_is_seen() {
     if !can_list_holders() {
         // A closed socket of any process makes the look incomplete there.
@@ -174,9 +175,9 @@ fn all_is_seen() {
             for confinement in [
                 &[][..],
                 &["mount"],
-                // Root sees through it.
+                // This mount option does not restrict root.
                 &["mount", "proc hidepid=2"],
-                // Hides files, not processes.
+                // This mount option hides files, and no processes.
                 &["mount", "proc subset=pid"],
             ] {
                 let answer = Answer::by(confinement, &check_of(&port));
@@ -184,7 +185,7 @@ fn all_is_seen() {
                 assert!(answer.text.starts_with("SOCKSTATE WARNING - 1 "), "{}", answer.text);
                 assert_ok(confinement, &[]);
             }
-            // In another pid namespace, with a /proc that shows the whole host.
+            // The process is in another pid namespace, and its /proc shows all processes of the host.
             if fs::read_link("/proc/1/ns/net").is_ok() {
                 assert_eq!(Answer::by(&["pid"], &check_of(&port)).code, Some(1));
             }
@@ -198,7 +199,7 @@ fn one_namespace() {
         let (netns, port) = (netns.to_string(), port.to_string());
         for confinement in [&[CAP_SYS_ADMIN][..], &[CAP_SYS_PTRACE], &["drop all"], &["user"]] {
             assert_ok(confinement, &["--netns", &netns]);
-            // What is found keeps its code, although its holder may not be seen.
+            // A stuck socket has the same exit code, although the look may not see its holder.
             let check = [&check_of(&port)[..], &["--netns", &netns]].concat();
             assert_eq!(Answer::by(confinement, &check).code, Some(1), "{confinement:?}");
         }
@@ -210,14 +211,14 @@ fn one_namespace() {
     });
 }
 
-/// Sockets of a namespace that this thread has left, and a descriptor of the namespace, if it is kept.
+/// The sockets of a namespace that this thread has left, and perhaps a descriptor of the namespace.
 struct Left {
     netns: u64,
     sockets: (Socket, Socket),
     namespace: Option<OwnedFd>,
 }
 
-/// Opens a leak in a new namespace, and returns to the old one.
+/// Makes a leak in a new namespace, and returns to the old namespace.
 fn leave_namespace(port: u16, keep: bool) -> Left {
     visit_namespace(|| {
         let (listener, client, server) = Kind::V4.pair(port);
@@ -228,7 +229,7 @@ fn leave_namespace(port: u16, keep: bool) -> Left {
     })
 }
 
-/// Does `work` in a new namespace, and returns to the old one.
+/// Runs `work` in a new namespace, and returns to the old namespace.
 fn visit_namespace<T>(work: impl FnOnce() -> T) -> T {
     let home = fs::File::open("/proc/thread-self/ns/net").expect("namespace");
     // SAFETY: takes a number; only this thread moves.
@@ -267,7 +268,7 @@ fn sockets_only() {
             assert_eq!((&record["state"], &record["netns"]), (&"CLOSE_WAIT".into(), &left.netns.into()));
             let fd = left.sockets.1.as_raw_fd() as u64;
             assert_eq!(holders(record), [(u64::from(std::process::id()), fd)]);
-            // No evidence, no value.
+            // Without evidence, the value is null.
             for unknown in ["age_ns", "unread_bytes", "unsent_bytes", "retransmits", "timer"] {
                 assert_eq!(record[unknown], Value::Null, "{unknown}: {record}");
             }
@@ -278,13 +279,13 @@ fn sockets_only() {
                 "{record}"
             );
         }
-        // With its last socket the namespace is gone.
+        // The namespace ends with its last socket.
         drop(left);
         assert_ok(&[], &[]);
     });
 }
 
-/// As above, but the sockets or the namespace's descriptor are in a thread's own descriptor table.
+/// The sockets or the descriptor of the namespace are in the descriptor table of one thread only.
 fn sockets_of_a_thread(keep: bool) {
     in_lab(|_| {
         let port = fresh_port();
@@ -326,7 +327,7 @@ fn sockets_of_a_thread(keep: bool) {
     });
 }
 
-/// As above, but only an io_uring instance has the sockets.
+/// Only an io_uring instance holds the sockets of the namespace.
 fn sockets_of_a_ring() {
     if !can_list_holders() {
         return crate::skip("this kernel does not list which namespace a held socket is in (needs 5.11)");
@@ -347,10 +348,10 @@ fn sockets_of_a_ring() {
         assert_eq!(answer.code, Some(3), "{}{}", answer.text, answer.errors);
         assert!(answer.errors.contains("io_uring"), "{}", answer.errors);
         drop(ring);
-        // Sockets that are in a table, or of another protocol, are no gap.
+        // Sockets that are in a table, or that use another protocol, are not a gap.
         let (listener, client, server) = Kind::V4.pair(port);
         let udp = std::net::UdpSocket::bind("127.0.0.1:0").expect("UDP");
-        // Any user can give a name to a socket that is no UTF-8: it hides nothing of that table.
+        // Any user can give a unix socket a name that is not UTF-8. Such a name must not hide the rest of the table.
         let name =
             format!("sockstate-{port}-").into_bytes().into_iter().chain([0xff, 0xfe]).collect::<Vec<_>>();
         let name =
@@ -366,7 +367,7 @@ fn sockets_of_a_ring() {
     });
 }
 
-/// As above, but with sockets that the kernel's list of held sockets does not have.
+/// MPTCP sockets are not in the kernel's list of held TCP sockets.
 fn mptcp_sockets() {
     if !can_list_holders() {
         return crate::skip("this kernel does not list which namespace a held socket is in (needs 5.11)");
@@ -398,7 +399,7 @@ fn by_descriptor_and_mount() {
         assert!(left.namespace.is_some());
         drop(left);
 
-        // Mounted in the mount namespace of another process, which nobody shares.
+        // The namespace is mounted in a mount namespace that only one process is in.
         let mut actor = Actor::start("namespace mounter", port);
         let netns: u64 = actor.hear().parse().expect("a namespace");
         let found = Answer::by(&[], &args).records();
@@ -407,7 +408,8 @@ fn by_descriptor_and_mount() {
     });
 }
 
-/// Leaks in a network namespace that only a mount leads to. The mount is in a mount namespace of its own.
+/// The role of a process that leaks in a network namespace to which only a mount leads. The mount is in the mount
+/// namespace of this process.
 pub(crate) fn mount_namespace(port: u16) {
     apply("mount").expect("a mount namespace");
     let directory = tempfile::tempdir().expect("directory");
@@ -449,7 +451,7 @@ fn names() {
         let answer = Answer::by(&["mount", "covered name"], &check_of(&unused));
         assert_eq!(answer.code, Some(3), "{}{}", answer.text, answer.errors);
         assert!(answer.text.contains("/run/netns/covered"), "{}", answer.text);
-        // The namespace is known by a process: its name is not needed.
+        // A process leads to the namespace, so its name is not needed.
         assert_ok(&["mount", "covered own name"], &[]);
     });
 }
@@ -483,7 +485,7 @@ fn trace_and_doctor() {
 
 fn walker() {
     in_lab(|other| {
-        // A process of that namespace, so that there is something to enter.
+        // A process in another namespace, so that the tracer enters a namespace.
         let _somebody = Actor::start("late listener", fresh_port());
         in_lab(|_| {
             let mut command = sockstate();

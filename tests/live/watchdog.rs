@@ -43,7 +43,7 @@ fn traced() {
         for (record, times, least) in [(&first, 1, 1), (&again, 2, 2)] {
             assert_eq!(record["times"], times);
             let age = Duration::from_nanos(record["age_ns"].as_u64().expect("age"));
-            // Looked at once a second.
+            // The watchdog checks once a second.
             assert!(age >= Duration::from_secs(least) && age < Duration::from_secs(least + 5), "{record}");
             assert_eq!((&record["reason"], holders(record).len()), (&"eof_unread".into(), 1), "{record}");
             assert_eq!(holders(record)[0].0, u64::from(process::id()));
@@ -74,7 +74,8 @@ fn older() {
         // The kernel counts in milliseconds, or in ticks of up to ten.
         let age = Duration::from_nanos(record["age_ns"].as_u64().expect("age"));
         assert!(age + Duration::from_millis(20) >= waited, "{age:?} of {waited:?}");
-        // Once, however long it has been so; the reminder comes at double the distance from then on, and says as much.
+        // A connection that was stuck long before the start gets one record at first. The interval to the reminder
+        // counts from this record, and `times` counts the records.
         let again = tracer.wait_for(|record| record["kind"] == "stuck");
         assert_eq!((&record["times"], &again["times"]), (&1.into(), &2.into()));
         assert!(

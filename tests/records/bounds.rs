@@ -178,7 +178,8 @@ fn tuple() -> Tuple {
     }
 }
 
-/// What processes may choose at worst: characters that JSON makes six of, quotes, four bytes each, names that are no UTF-8.
+/// The worst texts that processes can choose: characters that take six bytes in JSON, quotes, characters of four bytes,
+/// and names that are not UTF-8.
 fn hostile() -> impl Iterator<Item = Hostile> {
     let texts = ["\u{1}", "\"", "\u{1f600}", "\u{fffd}", "x"].map(|c| c.repeat(5000));
     // Short texts, so that the keys are what takes room.
@@ -248,7 +249,7 @@ fn a_stuck_record_fits_into_a_datagram_in_every_format() {
         Csv.record(1, &Record::Stuck(hostile.stuck()), &mut table);
         assert!(table.len() < 8 << 10, "{}", table.len());
     }
-    // Else the test would not try what it says.
+    // Otherwise the test would not test the limit.
     assert!(longest["otlp"] > DATAGRAM / 2, "{longest:?}");
 }
 
@@ -258,7 +259,7 @@ fn a_record_says_what_it_leaves_out() {
     let found = record(&written(&Record::Stuck(long.stuck())));
     let cut = cuts(&found);
     assert_eq!(cut.get("holders"), Some(&Some(301)));
-    // One for each holder, and that which ends it, if this kernel has it.
+    // One command for each holder, and the command that ends the socket, if this kernel has it.
     assert_eq!(cut.get("commands"), Some(&Some(301 + u64::from(found["cannot_destroy"].is_null()))));
     for field in ["owner.exe", "owner.cmdline", "cgroup.path", "unit", "why", "advice", "holders[].exe"] {
         assert_eq!(cut.get(field), Some(&None), "{field}");

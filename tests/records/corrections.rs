@@ -32,7 +32,7 @@ fn looks(table: &mut Table, [first, second]: [&[Event]; 2], between: &[Event]) -
     said
 }
 
-fn told(events: &[Event]) -> Table {
+fn table_after(events: &[Event]) -> Table {
     let mut table = Table::new(1, 0, Visibility::default());
     let mut names = Names::default();
     events.iter().for_each(|event| {
@@ -52,7 +52,7 @@ fn listener(time_ns: u64, from: State, to: State) -> Event {
 fn what_two_looks_show_is_put_right() {
     let open = [event(10, 1, State::Close, State::SynSent), event(20, 1, State::SynSent, State::Established)];
     let (was, gone) = (State::Established, State::Close);
-    // It is in another state, it is gone, another was not known.
+    // The socket is in another state; it is unchanged; it is gone, and another socket was not known.
     let cases = [
         (shown(150, 1, State::CloseWait), vec![(Some(was), State::CloseWait)]),
         (shown(150, 1, was), vec![]),
@@ -60,7 +60,7 @@ fn what_two_looks_show_is_put_right() {
     ];
     for (event, expected) in cases {
         let sockets = std::slice::from_ref(&event);
-        let said = looks(&mut told(&open), [sockets, sockets], &[]);
+        let said = looks(&mut table_after(&open), [sockets, sockets], &[]);
         let said: Vec<_> = said.iter().map(|event| (event.was, event.state)).collect();
         assert_eq!(said, expected, "{event:?}");
     }
@@ -72,17 +72,21 @@ fn what_changes_beside_a_look_is_not_touched() {
     let established = event(120, 1, State::SynSent, State::Established);
     let reset = event(130, 1, State::Established, State::Close);
     let (one, none): (&[Event], &[Event]) = (&[shown(110, 1, State::SynSent)], &[]);
-    // It moved on since, it died since, it was born since and had not come yet.
+    // Between the readings, the socket changes its state, ends, or begins.
     assert_eq!(
-        looks(&mut told(std::slice::from_ref(&opening)), [one, one], std::slice::from_ref(&established)),
+        looks(
+            &mut table_after(std::slice::from_ref(&opening)),
+            [one, one],
+            std::slice::from_ref(&established)
+        ),
         []
     );
-    let mut gone = told(&[opening.clone(), established.clone(), reset.clone()]);
+    let mut gone = table_after(&[opening.clone(), established.clone(), reset.clone()]);
     assert_eq!(looks(&mut gone, [one, none], &[]), []);
     assert!(gone.is_empty());
-    assert_eq!(looks(&mut told(&[]), [none, one], std::slice::from_ref(&opening)), []);
+    assert_eq!(looks(&mut table_after(&[]), [none, one], std::slice::from_ref(&opening)), []);
     // Between its transition's record and the change itself.
-    let ahead = told(&[opening, event(90, 1, State::SynSent, State::Established)]);
+    let ahead = table_after(&[opening, event(90, 1, State::SynSent, State::Established)]);
     let now: &[Event] = &[shown(210, 1, State::Established)];
     assert_eq!(looks(&mut { ahead }, [one, now], &[]), []);
 }
@@ -107,7 +111,7 @@ impl Outside {
 
     /// The states of the connections that are then reported as gone, and how many sockets the table still has.
     fn gone(&self, events: &[Event], began_ns: u64) -> (Vec<Option<State>>, usize) {
-        let mut table = told(events);
+        let mut table = table_after(events);
         let (none, mut endpoints) = (BTreeSet::new(), BTreeMap::new());
         endpoints.extend(self.listed.clone().map(|listed| (1, listed)));
         let kernel = KernelTables {
@@ -205,12 +209,13 @@ fn a_descriptor_of_a_closed_socket_shows_the_end() {
     assert_eq!(closed.gone(&queued(), 1_000), (vec![Some(State::Established)], 1));
 }
 
-/// Its death and the listener's birth in its memory were lost, and its port was not known yet.
+/// The events of the connect's end and of the listener's beginning at the same address were lost. The port of the
+/// connect was not known yet.
 #[test]
 fn a_listener_is_not_a_connect_before() {
     let mut connect = event(10, 1, State::Close, State::SynSent);
     connect.tuple.local_port = 0;
-    let open = || told(std::slice::from_ref(&connect));
+    let open = || table_after(std::slice::from_ref(&connect));
     let before = open().snapshot().next().expect("the connect").conn.id;
 
     let mut names = Names::default();

@@ -106,12 +106,12 @@ fn connect_by(comm: &[u8]) -> Transition {
         .expect("a transition")
 }
 
-/// What the table reports of an event, if anything.
+/// The transition that the table reports for an event, if there is one.
 fn transition(table: &mut Table, event: &Event, names: &mut Names) -> Option<Transition> {
     let mut found = None;
     table.apply(event, names).iter().cloned().for_each(|update| match update {
         Update::Record(Record::Transition(transition)) => assert!(found.replace(transition).is_none()),
-        // What had the key before has ended unseen.
+        // The end of the previous socket at this address was not seen.
         Update::Record(Record::Resync(resync)) => assert_eq!(resync.state, State::Close),
         _ => panic!("nothing to complete, and nothing stuck"),
     });
@@ -124,7 +124,8 @@ fn written(format: &mut dyn Format, transition: &Transition) -> String {
     String::from_utf8(out).expect("UTF-8")
 }
 
-/// What the companion program writes twice is reported once; a socket that does the same again is not a copy.
+/// A transition that the companion program writes a second time is reported once. The same transition of a later socket
+/// is not a copy.
 #[test]
 fn second_copies() {
     let mut table = Table::new(1, 0, Visibility::default());
@@ -158,7 +159,7 @@ fn a_key_that_is_used_again_is_another_connection() {
     let (first, _) = conn(&event(10, 1, State::Close, State::SynSent));
     let (same, in_state) = conn(&event(30, 1, State::SynSent, State::Established));
     assert_eq!((same, in_state.map(|in_state| in_state.ns)), (first, Some(20)));
-    // Its death was lost.
+    // The event of its end was lost.
     let (second, _) = conn(&event(50, 1, State::Close, State::SynSent));
     assert_ne!(second, first);
     // Death and birth were lost: other ports.
@@ -173,7 +174,7 @@ fn a_key_that_is_used_again_is_another_connection() {
     assert_eq!(conn(&late), (third, None));
 }
 
-/// What a reader of the stream knows of each connection; `broken` counts records of a connection after its end.
+/// The state of each connection according to the stream. `broken` counts the records of a connection after its end.
 fn say(update: Update, last: &mut HashMap<u64, &str>, broken: &mut u32) {
     let (conn, state) = match update {
         Update::Record(Record::Transition(transition)) => (transition.conn.id, transition.to),

@@ -72,7 +72,7 @@ impl Lab {
         table.apply(&renewed, &mut self.names);
     }
 
-    /// Those who hold what is to be looked for by now are found.
+    /// Answers the searches that are due, with these holders.
     fn look(&mut self, table: &mut Table, time_ns: u64, holders: &[u32]) -> Vec<u64> {
         let sockets = table.due_searches(time_ns);
         let tasks: Vec<Task> = holders.iter().map(|pid| task(*pid)).collect();
@@ -82,7 +82,7 @@ impl Lab {
     }
 }
 
-/// Its owner's process and how that is known.
+/// The process of the socket's owner, and the evidence.
 fn owner(table: &Table, sk: u64) -> Option<(u32, OwnerSource)> {
     shown(table, sk).conn.subject.owner.as_ref().map(|owner| (owner.pid(), owner.source))
 }
@@ -147,7 +147,7 @@ fn a_listener_that_its_process_has_closed_is_not_its() {
         let wanted = match holders {
             [8] => Some(8),
             [8, 9] => None,
-            // Nobody can be seen: that proves nothing.
+            // The search finds no holder, which is no evidence.
             _ => Some(7),
         };
         assert_eq!(owner(&table, 2).map(|(pid, _)| pid), wanted, "{holders:?}");
@@ -174,7 +174,7 @@ fn an_exec_may_have_closed_what_others_have() {
             // The second one came when it was not known whose the listener was.
             [8] => [Some((8, OwnerSource::Scan)), None, Some((8, OwnerSource::Inherited))],
             [8, 9] => [None; 3],
-            // Nobody can be seen: that proves nothing.
+            // The search finds no holder, which is no evidence.
             _ => [Some((7, OwnerSource::Inherited)); 3],
         };
         assert_eq!([1, 2, 3].map(|sk| owner(&table, sk)), wanted, "{holders:?}");
@@ -246,7 +246,7 @@ fn another_name_is_no_doubt() {
     assert_eq!(owner(&table, LISTENER), Some((7, OwnerSource::Listen)));
 }
 
-/// What comes while a listener is in doubt is nobody's if the answer is another owner.
+/// A connection that comes during the search for a listener's owner has no owner, if the search finds another owner.
 #[test]
 fn what_comes_before_the_doubt_is_settled_is_disowned() {
     let (mut lab, mut table) = (Lab::default(), table());
@@ -270,7 +270,7 @@ fn a_connection_that_is_left_open_belongs_to_its_only_holder() {
         connected(&mut lab, &mut table, sk);
     }
     lab.end(&mut table, MS, 7);
-    // One is closed by the process's end, one by another process before the look.
+    // The end of the process closes one connection, and another process closes one before the search.
     lab.step(&mut table, 2 * MS, 1, State::Established, State::FinWait1, Some(task(7)), None);
     lab.step(&mut table, 3 * MS, 2, State::Established, State::FinWait1, Some(task(8)), None);
     let mut searched = table.due_searches(200 * MS);
@@ -288,7 +288,8 @@ fn a_connection_that_is_left_open_belongs_to_its_only_holder() {
     assert!(lab.look(&mut table, 900_000 * MS, &[8]).is_empty(), "once is enough");
 }
 
-/// What exists at the start: a connection of several processes is nobody's, a listener the oldest one's.
+/// Sockets that exist at the start: a connection that several processes hold has no owner; a listener belongs to the
+/// oldest process.
 #[test]
 fn of_several_holders_at_the_start_none_is_guessed() {
     let cases: [(State, &[u32], Option<u32>); 6] = [

@@ -11,7 +11,7 @@ fn task(pid: u32, exec_id: u32, start_ns: u64) -> Task {
     Task { pid, exec_id, start_ns, comm: [b'a' + exec_id as u8; 16] }
 }
 
-/// Its own call.
+/// A transition that a call of the process `task` causes.
 fn call(sk: u64, from: State, to: State, task: Task) -> Event {
     let kind = EventKind::Transition {
         from,

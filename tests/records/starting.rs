@@ -11,7 +11,7 @@ use sockstate::{
 
 use crate::{Names, event};
 
-/// What one moment does to the sockets: the kernel's records of it, and the sockets that are there afterwards.
+/// A step of a random history: the records that the kernel writes, and the sockets that exist afterwards.
 struct Moment {
     records: Vec<Event>,
     sockets: World,
@@ -34,7 +34,7 @@ fn of_kind(sk: u64, port: u16, kind: EventKind) -> Event {
     Event { kind, ..step(sk, port, State::Close, State::Close) }
 }
 
-/// One life of the memory `sk`: moments as records, and what each leaves there.
+/// The steps of the sockets at the address `sk`, one after another.
 fn life(sk: u64, port: u16, way: u8) -> Vec<(Vec<Event>, World)> {
     let full = |state| World::from([(sk, (port, state, false))]);
     let mini = |state| World::from([(sk + MINI, (port, state, true))]);
@@ -123,7 +123,7 @@ fn start(
     let mut delays = delays.iter().cycle().map(|delay| usize::from(*delay));
     let mut delay = || delays.next().expect("endless");
     table.begin_walk();
-    // What processes hold comes first; each was seen at a moment of its own.
+    // The walk shows the sockets that processes hold first, each at a different time.
     for at in attached..=walked {
         for (sk, socket) in world(at) {
             if !socket.2 && delay() % 3 == 0 {

@@ -7,7 +7,8 @@ use sockstate::{
 
 use crate::{Names, event};
 
-/// One record past the threshold, more at double the distance each, and one when the connection moves on; none of other connections.
+/// A stuck connection gets a record after the threshold, further records at doubling intervals, and a record when it
+/// moves on. Other connections get none.
 #[test]
 fn what_stays_too_long_is_said() {
     const S: u64 = 1_000_000_000;
@@ -61,7 +62,8 @@ fn what_stays_too_long_is_said() {
     );
 }
 
-/// What was stuck long before the tracer has one record at first, and the next ones at double the distance from then on.
+/// A connection that was stuck long before the start gets one record at first. The intervals to the next records double
+/// from then on.
 #[test]
 fn what_was_stuck_before_is_said_once() {
     const S: u64 = 1_000_000_000;

@@ -319,7 +319,8 @@ proptest! {
         check(record)?;
     }
 
-    /// One writer for all, because it keeps what it wrote: a key that the kept text does not know would show.
+    /// All records use the same writer, because the writer caches texts: a cached text with a wrong key would make the
+    /// test fail.
     #[test]
     fn the_writer_by_hand_writes_what_the_types_write(
         transitions in proptest::collection::vec(transition(any_text().boxed()), 1..12),

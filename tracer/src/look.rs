@@ -33,7 +33,7 @@ pub struct Look {
     pub is_blind: bool,
     /// A path to each network namespace other than our own.
     pub foreign: BTreeMap<u32, PathBuf>,
-    /// What could not be seen. Empty only if no socket and no holder can be missing.
+    /// The gaps of the look. The list is empty only if no socket and no holder can be missing.
     pub gaps: Vec<Gap>,
 }
 

@@ -24,7 +24,7 @@ const MAX_THREADS: usize = 4;
 /// The processes that `root`/proc lists.
 ///
 /// # Errors
-/// It cannot be read.
+/// /proc cannot be read.
 pub fn processes(root: &Path) -> io::Result<Vec<u32>> {
     let entries = fs::read_dir(root.join("proc"))?.flatten();
     Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())

@@ -35,11 +35,11 @@ fn segments_that_are_gone_are_counted_wherever_they_were() {
         // Killed before anything behind them is delivered, the next process does not count them again.
         let mut first = Spool::open(directory.path(), 1 << 30, false).expect("spool");
         assert!(!first.is_empty(), "{name}");
-        let told = first.read(1).expect("read").missing;
+        let reported = first.read(1).expect("read").missing;
         drop(first);
         let (seqs, missing) = read_all(directory.path());
         assert!((seqs.len() as u64) < pushed, "{name}");
-        assert_eq!(seqs.len() as u64 + told + missing, pushed, "{name}");
+        assert_eq!(seqs.len() as u64 + reported + missing, pushed, "{name}");
         assert_eq!(read_all(directory.path()), (Vec::new(), 0), "{name}: all of it is settled");
     }
 }

@@ -1,4 +1,4 @@
-//! Compares the records of one scenario with the expected paths and with the witnesses.
+//! Compares the records of one scenario with the expected paths and with the observers.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -7,8 +7,8 @@ use serde_json::Value;
 use super::{Outcome, Quiet, Run, scenarios::Scenario};
 use crate::{observer, skip, sockets::Kind};
 
-/// Scenarios that the estimate gets wrong: the full socket cannot tell that its mini-socket hears a FIN later, or that
-/// there was no room for it.
+/// Scenarios that the estimate gets wrong: the full socket does not show that its mini-socket receives a FIN later, or
+/// that the kernel had no room for a mini-socket.
 const WRONG_ESTIMATES: [&str; 9] = [
     "client closes first",
     "server closes first",
@@ -26,7 +26,7 @@ pub(super) fn whole(run: &Run) {
     let lost: Vec<&Value> =
         story.of("lost").filter(|lost| !(run.may_lose && lost["place"] == "recursion")).collect();
     assert!(lost.is_empty(), "{lost:?}");
-    // What was hidden or lost is put right later.
+    // Later records correct what was hidden or lost.
     let is_hidden = |record: &Value| {
         let mut ports =
             [&record["local"], &record["remote"]].into_iter().filter_map(|end| end["port"].as_u64());
@@ -51,7 +51,7 @@ pub(super) fn scenario(run: &Run, scenario: &Scenario, kind: Kind, outcome: &Out
     let connections = connections_of(run, outcome);
     let exact = !["estimate", "none"].contains(&tier);
     let before_the_end = |connection: &Vec<&Value>| -> Vec<String> {
-        // The scenario's namespace ends with it, and mini-sockets with that.
+        // The namespace ends with the scenario, and the mini-sockets end with the namespace.
         let lived = connection.iter().filter(|record| record["cause"] != "netns_gone");
         let lived: Vec<&Value> = lived.copied().collect();
         assert!(!lived.is_empty(), "only an end: {connection:#?}");
@@ -112,13 +112,13 @@ pub(super) fn scenario(run: &Run, scenario: &Scenario, kind: Kind, outcome: &Out
 /// The connections that the tracer saw of this scenario.
 fn connections_of<'a>(run: &'a Run, outcome: &Outcome) -> Vec<Vec<&'a Value>> {
     let mut connections = run.story.connections();
-    // A namespace's number is used again when it has ended.
+    // The kernel uses the inode number of a namespace again after the namespace has ended.
     connections.retain(|connection| {
         let endpoints = [&connection[0]["local"], &connection[0]["remote"]];
         connection[0]["netns"] == outcome.netns
             && endpoints.iter().any(|endpoint| endpoint["port"] == outcome.port)
     });
-    // An earlier namespace with this number left connections that ended with it, before anything of the scenario began.
+    // Connections of an earlier namespace with this number ended with that namespace, before the scenario began.
     let is_end = |connection: &[&Value]| connection.iter().all(|record| record["cause"] == "netns_gone");
     let lived = connections.iter().filter(|connection| !is_end(connection));
     let Some(begin) = lived.filter_map(|connection| connection[0]["time"].as_str()).min() else {
@@ -128,12 +128,13 @@ fn connections_of<'a>(run: &'a Run, outcome: &Outcome) -> Vec<Vec<&'a Value>> {
     connections
 }
 
-/// The states that sockets went to. Where a transition is missing, the next one still says to which state it leads.
+/// The states that the sockets entered. If a transition is missing, the next transition still shows the state that it
+/// leads to.
 fn states(paths: &[Vec<String>]) -> Vec<&str> {
     paths.iter().flat_map(|path| path.iter().skip(1)).map(String::as_str).collect()
 }
 
-/// What `some` has more often than `others`.
+/// The elements that `some` has more often than `others`.
 fn not_among<'a>(some: Vec<&'a str>, mut others: Vec<&str>) -> Vec<&'a str> {
     let mut rest = some;
     rest.retain(|state| match others.iter().position(|other| other == state) {
@@ -146,8 +147,8 @@ fn not_among<'a>(some: Vec<&'a str>, mut others: Vec<&str>) -> Vec<&'a str> {
     rest
 }
 
-/// Where the estimate is wrong, it says so: records are right up to the one that says that it is an estimate. Without such
-/// a record they end in FIN_WAIT2: the FIN that the mini-socket hears later is not seen.
+/// A wrong estimate is marked: the records are correct up to the first one that is marked as an estimate. Without such
+/// a record the path ends in FIN_WAIT2, because the tracer does not see the FIN that the mini-socket receives later.
 fn check_estimate(connections: &[Vec<&Value>], wanted: &[Vec<String>]) {
     let mut unseen = wanted.to_vec();
     let mut wrong = Vec::new();
@@ -159,7 +160,7 @@ fn check_estimate(connections: &[Vec<&Value>], wanted: &[Vec<String>]) {
         }
     }
     for (path, connection) in wrong {
-        // The path begins with a state that no record is about.
+        // The path begins with a state that is not in the records.
         let known = match connection.iter().position(|record| record["exact"] == false) {
             Some(estimate) => &path[..=estimate],
             None => &path[..],
@@ -175,7 +176,7 @@ fn check_estimate(connections: &[Vec<&Value>], wanted: &[Vec<String>]) {
     assert!(unseen.is_empty(), "missing: {unseen:?}");
 }
 
-/// States with marks: see `scenarios.rs`.
+/// The states of a path without its marks (see `scenarios.rs`).
 fn path(connection: &[&Value]) -> Vec<String> {
     let mut path = vec![connection[0]["from"].as_str().expect("state").to_owned()];
     for record in connection {
@@ -200,7 +201,7 @@ fn fits(path: &[String], wanted: &[String], tier: &str) -> bool {
         })
 }
 
-/// What the full sockets alone show.
+/// The part of a path that the full sockets show.
 fn without_minis(steps: &[String]) -> Option<Vec<String>> {
     let mut shown = Vec::new();
     for step in steps {
@@ -210,18 +211,18 @@ fn without_minis(steps: &[String]) -> Option<Vec<String>> {
                 shown.push("CLOSE".to_owned());
                 break;
             }
-            // Without mini-sockets it may be in TIME_WAIT.
+            // Without mini-sockets, the connection may be in TIME_WAIT.
             "CLOSE/fin" if shown.last().is_some_and(|state| state == "FIN_WAIT2") => {
                 shown.push("CLOSE".to_owned())
             }
             full => shown.push(full.to_owned()),
         }
     }
-    // A request that never grew up.
+    // A request that never became a full socket.
     if shown == ["LISTEN", "SYN_RECV", "CLOSE"] { None } else { Some(shown) }
 }
 
-/// The same with the mini-sockets that are likely, but not their ends.
+/// The same with the estimated mini-sockets, but without the transitions that end them.
 fn estimated(steps: &[String]) -> Option<Vec<String>> {
     let full = without_minis(steps)?;
     let mut shown = full.clone();
@@ -229,20 +230,20 @@ fn estimated(steps: &[String]) -> Option<Vec<String>> {
         shown.truncate(at);
         shown.push("TIME_WAITm/fin".to_owned());
     } else if steps.last().is_some_and(|step| step.starts_with("CLOSEm")) {
-        // FIN_WAIT2 is believed to last.
+        // The estimate assumes that the state stays FIN_WAIT2.
         shown.pop();
     }
     Some(shown)
 }
 
-/// Each transition begins where the one before ended, and says how long that was.
+/// Checks that each transition begins in the state that the previous one led to, and has the time in this state.
 fn check_chain(connection: &[&Value]) {
     assert_eq!(connection[0]["in_state_ns"], Value::Null);
     for pair in connection.windows(2) {
         assert_eq!(pair[0]["to"], pair[1]["from"]);
         let (earlier, later) = (nanoseconds(&pair[0]["time"]), nanoseconds(&pair[1]["time"]));
         let said = pair[1]["in_state_ns"].as_i64().expect("known");
-        // The wall clock may be slewed meanwhile.
+        // Something may adjust the wall clock a little meanwhile.
         assert!((later - earlier - said).abs() < 1_000_000, "{} {}", pair[0], pair[1]);
         assert!(pair[1]["in_state_at_least"].is_null());
     }
@@ -268,7 +269,7 @@ fn check_ends(connection: &[&Value], kind: Kind, port: u16) {
     }
 }
 
-/// What sockstate had said by then is what /proc/net/tcp showed.
+/// Checks that the records up to a quiet point agree with /proc/net/tcp at this point.
 fn check_point(connections: &[Vec<&Value>], point: &Quiet) {
     let mut said: BTreeMap<&str, &Value> = BTreeMap::new();
     for record in connections.iter().flatten().filter(|record| record["time"].as_str() <= Some(&point.time)) {
@@ -299,8 +300,9 @@ fn check_point(connections: &[Vec<&Value>], point: &Quiet) {
     assert_eq!(shown, [], "shown by /proc, and not said");
 }
 
-/// A mini-socket leaves the kernel's table before it is freed, which is what the hooks see: its last reference may be
-/// that of a timer on another processor. An emulated processor may stand still in between (0.7 s were seen).
+/// The time between the removal of a mini-socket from the kernel's table and the release of its memory. The hooks see
+/// only the release, and a timer on another processor may have the last reference. An emulated processor may pause in
+/// between (0.7 s were measured).
 fn is_being_freed(connections: &[Vec<&Value>], last: &Value, point: &Quiet) -> bool {
     let point: jiff::Timestamp = point.time.parse().expect("RFC 3339");
     let most = if observer::is_in_vm() { observer::patience() } else { Duration::from_millis(100) };
@@ -312,12 +314,12 @@ fn is_being_freed(connections: &[Vec<&Value>], last: &Value, point: &Quiet) -> b
         && later.any(|record| record["to"] == "CLOSE" && record["mini"] == true && soon(record))
 }
 
-/// The path of the full socket, as the tracepoint alone shows it; none where there never was one.
+/// The path of the full socket, as the tracepoint shows it; `None` if there was no full socket.
 fn full_socket(connection: &[&Value]) -> Option<Vec<String>> {
     let marked: Vec<String> = path(connection);
     let plain = |step: &String| step.split('/').next().unwrap_or_default().to_owned();
     let mut shown = without_minis(&marked.iter().map(plain).collect::<Vec<_>>())?;
-    // FIN_WAIT2 that lives on in a mini-socket has left its full socket without a record.
+    // If a mini-socket continues FIN_WAIT2, the tracepoint shows no transition of the full socket.
     let handed_over = shown.last().is_some_and(|state| state == "FIN_WAIT2");
     if handed_over {
         shown.push("CLOSE".to_owned());
@@ -325,7 +327,7 @@ fn full_socket(connection: &[&Value]) -> Option<Vec<String>> {
     Some(shown)
 }
 
-/// Nanoseconds since the epoch, of a time of ours.
+/// Converts the time of a record to nanoseconds since the epoch.
 fn nanoseconds(time: &Value) -> i64 {
     let time: jiff::Timestamp = time.as_str().expect("time").parse().expect("RFC 3339");
     time.as_nanosecond() as i64

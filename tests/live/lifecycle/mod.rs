@@ -25,7 +25,7 @@ use crate::{
     test,
 };
 
-/// The sockets at a moment when nothing is on its way.
+/// The sockets at a quiet point: a moment without packets on their way.
 pub(super) struct Quiet {
     pub(super) time: String,
     pub(super) sockets: Vec<Line>,
@@ -35,7 +35,7 @@ pub(super) struct Quiet {
 #[derive(Default)]
 pub(super) struct Watch {
     pub(super) points: Vec<Quiet>,
-    /// Why the scenario cannot be played here.
+    /// Why the scenario cannot run on this kernel.
     pub(super) skipped: Option<&'static str>,
 }
 
@@ -43,7 +43,7 @@ impl Watch {
     /// Waits for these states, and notes which socket is in which.
     fn quiet(&mut self, states: &[&str]) {
         let sockets = wait_for_states(states);
-        // Compared as text with the records' own.
+        // A text, because the test compares it with the times of the records.
         self.points.push(Quiet { time: format!("{:.9}", jiff::Timestamp::now()), sockets });
     }
 
@@ -52,29 +52,29 @@ impl Watch {
     }
 }
 
-/// What came of one scenario.
+/// The result of one scenario.
 pub(super) struct Outcome {
     pub(super) netns: u64,
     pub(super) port: u16,
     pub(super) watch: Watch,
 }
 
-/// All of them under one tracer.
+/// All scenarios under one tracer.
 pub(super) struct Run {
     pub(super) story: Story,
     outcomes: BTreeMap<(&'static str, &'static str), Result<Outcome, String>>,
-    /// Ports of connections of which this kernel hides transitions from every BPF program.
+    /// Ports of connections that had transitions which this kernel hid from all BPF programs.
     pub(super) hidden: Vec<u16>,
-    /// It has hidden the end of a mini-socket too; of which is not to be known.
+    /// Whether the kernel hid the end of a mini-socket, too. It is not known of which one.
     pub(super) hidden_end: bool,
     /// Interrupts may hide transitions: in a slow emulated machine, and from the classic tracepoint, which has no companion.
     pub(super) may_lose: bool,
-    /// How many they hid, as the tracer said itself.
+    /// The number of hidden transitions that the tracer has reported.
     losses: AtomicU64,
 }
 
 impl Run {
-    /// Whether a loss that nothing was excused by yet can be why something is missing.
+    /// Whether a reported loss that has not explained another difference can explain this one.
     pub(super) fn excuse_a_loss(&self) -> bool {
         self.losses.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
     }
@@ -97,7 +97,7 @@ pub(crate) fn tests() -> Vec<Test> {
                 let tier = tier.clone();
                 let name = format!("lifecycle, {tier}: {}, {kind:?}", scenario.name);
                 tests.push(test(name, move || {
-                    // Played once, also if that fails.
+                    // The scenario runs only once, also if it fails.
                     let play = || std::panic::catch_unwind(|| play(&tier)).ok();
                     let run = run.get_or_init(play).as_ref().expect("the scenarios were played");
                     let key = (scenario.name, kind_name(kind));
@@ -129,12 +129,12 @@ fn play(tier: &str) -> Run {
     let mut command = sockstate();
     command.args(["trace", "--format", "json", "--alongside"]);
     match tier {
-        // All of it on the classic tracepoint.
+        // The same on the classic tracepoint.
         "tracepoint" => command.args(["--hook", "tracepoint"]),
         tier => command.args(["--tier", tier]),
     };
     let tracer = Tracer::spawn(&mut command);
-    // In the virtual machines process 1 is nobody special.
+    // In the virtual machines, BPF programs also run in the context of process 1.
     let blind = (!observer::is_in_vm()).then(|| Blind::watch_all().expect("ftrace"));
     let outcomes = Mutex::new(BTreeMap::new());
     thread::scope(|scope| {
@@ -154,7 +154,7 @@ fn play(tier: &str) -> Run {
         }
     });
     let outcomes = outcomes.into_inner().expect("lock");
-    // What the ends of the namespaces do to mini-sockets is on its way.
+    // The records of mini-sockets that end with their namespaces are still on their way.
     thread::sleep(Duration::from_millis(50));
     let hidden_end = blind.as_ref().is_some_and(|blind| blind.has_expired_minis().expect("ftrace"));
     let hidden = blind.map(|blind| blind.ports().expect("ftrace")).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! All paths through the states of a connection.
 //!
-//! Paths are the states of one connection: `m` behind a state that a mini-socket is in (or was left by one), `/` before
-//! the cause of the step into it, `|` between two that are as good.
+//! A path is the list of the states of one connection. `m` after a state means that a mini-socket is in this state (or
+//! has left it), `/` precedes the cause of the transition into the state, and `|` separates alternatives.
 
 use std::{
     io::{Read, Write},
@@ -19,7 +19,7 @@ use crate::{
     sockets::{self, Endpoints, Kind, make_deaf, make_hear, option, reset_on_close},
 };
 
-/// A scenario: its name, what is done, the paths that come of it.
+/// A scenario: its name, the function that plays it, and the expected paths.
 pub(super) struct Scenario {
     pub(super) name: &'static str,
     pub(super) play: fn(Kind, u16, &mut Watch),
@@ -27,7 +27,7 @@ pub(super) struct Scenario {
 }
 
 const LISTENER: &str = "CLOSE LISTEN CLOSE";
-/// The side that closes first, with its TIME_WAIT still there at the end.
+/// The path of the side that closes first; it is still in TIME_WAIT at the end of the scenario.
 const FIRST: &str = "CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 TIME_WAITm/fin";
 const FIRST_SERVER: &str = "LISTEN SYN_RECVm ESTABLISHED FIN_WAIT1 FIN_WAIT2 TIME_WAITm/fin";
 const SECOND: &str = "LISTEN SYN_RECVm ESTABLISHED CLOSE_WAIT/fin LAST_ACK CLOSE/fin";
@@ -81,7 +81,8 @@ scenarios! {
     "given up connecting", given_up, [LISTENER, "CLOSE SYN_SENT CLOSE/given_up"];
     "connect is not answered", connect_timeout, [LISTENER, "CLOSE SYN_SENT CLOSE/connect_timeout"];
     "half open, never answered", half_open_expires, [
-        // The last user of the request frees it, perhaps when its time is over already: then the functions do not show why.
+        // The last user of the request frees it, perhaps after its timer has expired. Then the hooks do not show why it
+        // ended.
         LISTENER, "CLOSE SYN_SENT CLOSE/given_up", "LISTEN SYN_RECVm CLOSEm/expired|CLOSEm/dropped"
     ];
     "half open, then open", half_open_then_open, [LISTENER, RESETS_CLIENT, IS_RESET];
@@ -96,7 +97,7 @@ scenarios! {
     ];
     "simultaneous close", simultaneous_close, [
         LISTENER,
-        // Where the FINs do not cross for lack of speed, one side hears the ACK first.
+        // On a slow machine the FINs may not cross: then one side receives the ACK first.
         "CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 CLOSING/fin|FIN_WAIT2 TIME_WAITm/fin",
         "LISTEN SYN_RECVm ESTABLISHED FIN_WAIT1 CLOSING/fin|FIN_WAIT2 TIME_WAITm/fin"
     ];
@@ -146,7 +147,7 @@ fn client_first(kind: Kind, port: u16, watch: &mut Watch) {
     let (listener, client, server) = kind.pair(port);
     watch.quiet(&["LISTEN", "ESTABLISHED", "ESTABLISHED"]);
     drop(client);
-    // The client lives on as a mini-socket.
+    // The client continues as a mini-socket.
     watch.quiet(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
     drop(server);
     watch.quiet(&["LISTEN", "TIME_WAIT"]);
@@ -165,7 +166,7 @@ fn server_first(kind: Kind, port: u16, watch: &mut Watch) {
 fn half_close(kind: Kind, port: u16, watch: &mut Watch) {
     let (_listener, client, server) = kind.pair(port);
     client.shutdown(Shutdown::Write).expect("shutdown");
-    // Both are full sockets still.
+    // Both are still full sockets.
     watch.quiet(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
     drop(server);
     watch.quiet(&["LISTEN", "TIME_WAIT"]);
@@ -185,14 +186,14 @@ fn orphan_late(kind: Kind, port: u16, watch: &mut Watch) {
     let (_listener, client, server) = kind.pair(port);
     drop(client);
     watch.quiet(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
-    // Beyond the bucket of the timer wheel that FIN_WAIT2's timer is in.
+    // The time exceeds the bucket of the timer wheel that has the timer of FIN_WAIT2.
     thread::sleep(Duration::from_millis(2800));
     drop(server);
     watch.quiet(&["LISTEN", "TIME_WAIT"]);
 }
 
 fn orphan_expires(kind: Kind, port: u16, watch: &mut Watch) {
-    // Long enough to be seen on a machine that does much else.
+    // The time is long enough for a busy machine.
     sysctl("ipv4/tcp_fin_timeout", "5").expect("sysctl");
     let (_listener, client, server) = kind.pair(port);
     drop(client);
@@ -206,7 +207,7 @@ fn long_linger2(kind: Kind, port: u16, watch: &mut Watch) {
     let (_listener, client, server) = kind.pair(port);
     option(&client, libc::IPPROTO_TCP, libc::TCP_LINGER2, 65);
     drop(client);
-    // A full socket for five seconds, then a mini-socket for as long.
+    // The connection is a full socket for five seconds, and then a mini-socket for another five seconds.
     watch.quiet(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
     thread::sleep(Duration::from_millis(5800));
     watch.quiet(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
@@ -274,7 +275,7 @@ fn data_for_orphan(kind: Kind, port: u16, watch: &mut Watch) {
 }
 
 fn no_time_wait(kind: Kind, port: u16, watch: &mut Watch) {
-    // Belongs to the namespace since 5.19 only; elsewhere it would change the host's.
+    // Only since 5.19 the sysctl belongs to the network namespace. On older kernels the test would change the host's.
     if sysctl("ipv4/tcp_max_tw_buckets", "0").is_err() {
         return watch.cannot("tcp_max_tw_buckets is the host's here");
     }
@@ -323,7 +324,7 @@ fn connect_timeout(kind: Kind, port: u16, watch: &mut Watch) {
     watch.quiet(&["LISTEN"]);
 }
 
-/// A client that never hears the SYN-ACK.
+/// A client that drops the SYN-ACK.
 fn half_open(kind: Kind, port: u16, watch: &mut Watch) -> (Socket, Socket) {
     let listener = kind.listen(port);
     let client = kind.start_deaf_connect(port);
@@ -334,7 +335,7 @@ fn half_open(kind: Kind, port: u16, watch: &mut Watch) -> (Socket, Socket) {
 fn half_open_expires(kind: Kind, port: u16, watch: &mut Watch) {
     sysctl("ipv4/tcp_synack_retries", "1").expect("sysctl");
     let (listener, client) = half_open(kind, port, watch);
-    // The client's SYN is sent again, and would make another request.
+    // The client would send its SYN again, which would make another request.
     make_deaf(&listener);
     watch.quiet(&["LISTEN", "SYN_SENT"]);
     drop(client);
@@ -352,7 +353,7 @@ fn half_open_then_open(kind: Kind, port: u16, watch: &mut Watch) {
 
 fn half_open_reset(kind: Kind, port: u16, watch: &mut Watch) {
     let (_listener, client) = half_open(kind, port, watch);
-    // The next SYN-ACK meets nobody.
+    // The next SYN-ACK finds no socket.
     drop(client);
     watch.quiet(&["LISTEN"]);
 }
@@ -365,7 +366,7 @@ fn syn_cookie(kind: Kind, port: u16, watch: &mut Watch) {
 }
 
 fn fast_open(kind: Kind, port: u16, watch: &mut Watch) {
-    // Both sides, without cookies.
+    // Both sides use TCP fast open without cookies.
     sysctl("ipv4/tcp_fastopen", "1539").expect("sysctl");
     let listener = kind.listen(port);
     option(&listener, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, 5);
@@ -385,7 +386,7 @@ fn simultaneous_close(kind: Kind, port: u16, watch: &mut Watch) {
     watch.quiet(&["LISTEN", "FIN_WAIT1", "FIN_WAIT1"]);
     make_hear(&client);
     make_hear(&server);
-    // Each FIN is sent again and meets a socket that has sent its own.
+    // Each FIN is sent again, and arrives at a socket that has already sent its own FIN.
     watch.quiet(&["LISTEN", "TIME_WAIT", "TIME_WAIT"]);
 }
 
@@ -421,7 +422,7 @@ fn reuse_by_connect(kind: Kind, port: u16, watch: &mut Watch) {
     watch.quiet(&["LISTEN", "FIN_WAIT2", "CLOSE_WAIT"]);
     drop(server);
     watch.quiet(&["LISTEN", "TIME_WAIT"]);
-    // A second must pass before the kernel reuses it.
+    // The kernel reuses a TIME_WAIT only after one second.
     thread::sleep(Duration::from_millis(1300));
     let client = kind.connect_from(40_000, port).expect("connect");
     let server = listener.accept().expect("accept").0;

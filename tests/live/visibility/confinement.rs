@@ -10,7 +10,7 @@ use std::{
 
 use crate::{lab::sockstate, roles::part};
 
-/// Runs sockstate below a process that is confined first.
+/// Runs sockstate as the child of a process that is confined first.
 pub(super) fn confined_run(confinement: &[&str], args: &[&str]) -> Output {
     let value = [confinement.join(";"), args.join("\n")].join("|");
     let program = std::env::current_exe().expect("this program");
@@ -86,7 +86,7 @@ fn unshare(flags: i32) -> io::Result<()> {
     if unsafe { libc::unshare(flags) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Takes effect at the next exec.
+/// Removes a capability from the bounding set. This takes effect at the next exec.
 pub(crate) fn drop_capability(number: u64) -> io::Result<()> {
     // SAFETY: takes numbers.
     if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) } == 0 {

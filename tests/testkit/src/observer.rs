@@ -1,4 +1,4 @@
-//! Independent witnesses: bpftrace on the tracepoint, and /proc/net/tcp. They share no code with sockstate.
+//! Independent observers: bpftrace on the tracepoint, and /proc/net/tcp. They share no code with sockstate.
 
 use std::{
     collections::BTreeMap,

@@ -192,7 +192,7 @@ pub fn say(text: impl std::fmt::Display) {
 }
 
 /// Waits until the test lets this process go on. False if the process is to end.
-pub fn told() -> bool {
+pub fn next_step() -> bool {
     std::io::stdin().read(&mut [0]).expect("stdin") == 1
 }
 
@@ -201,7 +201,7 @@ fn client(port: u16) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
     socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()).expect("connect");
     say("connected");
-    while told() {}
+    while next_step() {}
 }
 
 /// Takes over an inherited listener: accepts one connection, and closes it at the next step.
@@ -210,10 +210,10 @@ fn accepter(fd: i32) {
     let listener = unsafe { Socket::from_raw_fd(fd) };
     let connection = listener.accept().expect("accept").0;
     say("accepted");
-    told();
+    next_step();
     drop(connection);
     say("closed");
-    while told() {}
+    while next_step() {}
 }
 
 /// Holds an inherited connection, and closes it at the next step.
@@ -221,17 +221,17 @@ fn holder(fd: i32) {
     // SAFETY: inherited for us, and nobody else in this process uses it.
     let connection = unsafe { OwnedFd::from_raw_fd(fd) };
     say("here");
-    told();
+    next_step();
     drop(connection);
     say("closed");
-    while told() {}
+    while next_step() {}
 }
 
 /// Holds an inherited connection in a thread, after the leader has ended.
 fn headless_holder() {
     thread::spawn(|| {
         say("here");
-        while told() {}
+        while next_step() {}
         process::exit(0);
     });
     // SAFETY: ends this thread alone, which holds nothing that others wait for.
@@ -241,12 +241,12 @@ fn headless_holder() {
 /// Has no socket.
 fn bystander() {
     say("here");
-    while told() {}
+    while next_step() {}
 }
 
 /// Closes sockets that are not TCP sockets.
 fn unix_closer() {
-    while told() {
+    while next_step() {
         drop(UnixStream::pair().expect("pair"));
         say("closed");
     }
@@ -255,21 +255,21 @@ fn unix_closer() {
 /// Keeps a listener that other processes accept from.
 fn listener_that_stays(value: &str) {
     let _listener = share_listener(value);
-    while told() {}
+    while next_step() {}
 }
 
 /// Closes a listener that other processes accept from, and stays.
 fn listener_that_lets_go(value: &str) {
     drop(share_listener(value));
     say("closed");
-    while told() {}
+    while next_step() {}
 }
 
 /// Listens and accepts nothing.
 fn idle_listener(socket: Socket) {
     socket.listen(64).expect("listen");
     say("listening");
-    while told() {}
+    while next_step() {}
 }
 
 /// Receives a connection over a unix socket, and closes it at the next step.
@@ -291,10 +291,10 @@ fn receiver(fd: i32) {
         .collect();
     assert_eq!(received.len(), 1);
     say("received");
-    told();
+    next_step();
     drop(received);
     say("closed");
-    while told() {}
+    while next_step() {}
 }
 
 /// Sends a descriptor over a unix socket.
@@ -334,11 +334,11 @@ pub fn start_holder(socket: &Socket) {
 /// stays ("KeepsOpen"), closes the copy and stays ("Closes"), or returns.
 pub fn keep_or_let_go(socket: Socket, what: &str) {
     match what {
-        "KeepsOpen" => while told() {},
+        "KeepsOpen" => while next_step() {},
         "Closes" => {
             drop(socket);
             say("closed");
-            while told() {}
+            while next_step() {}
         }
         _ => {}
     }
@@ -382,7 +382,7 @@ fn serve(listener: Socket) {
             while connection.read(&mut [0]).is_ok_and(|read| read > 0) {}
         }
     });
-    while told() {}
+    while next_step() {}
     process::exit(0);
 }
 
@@ -417,7 +417,7 @@ fn reuseport(port: u16) {
             say(peer.as_socket().expect("address").port());
         }
     });
-    while told() {}
+    while next_step() {}
     // All connections were accepted already, because the clients have waited for the close.
     process::exit(0);
 }
@@ -434,15 +434,15 @@ fn thread_listener(port: u16) {
         say("closed");
     };
     thread::Builder::new().name("other-name".into()).spawn(work).expect("thread").join().expect("join");
-    while told() {}
+    while next_step() {}
 }
 
 /// Listens at the next step.
 fn late_listener(port: u16) {
-    told();
+    next_step();
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
     listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()).expect("bind");
     listener.listen(16).expect("listen");
     say("listening");
-    while told() {}
+    while next_step() {}
 }

@@ -1,4 +1,4 @@
-//! Tests that cannot run on this machine, and say why.
+//! Tests that cannot run on this machine, and the reasons.
 
 use std::{
     env,

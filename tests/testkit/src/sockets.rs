@@ -201,7 +201,7 @@ pub fn disconnect(socket: &Socket) {
     assert_eq!(result, 0, "disconnect: {}", std::io::Error::last_os_error());
 }
 
-/// The two ends of a connection, by which it can be killed.
+/// The endpoints of a connection, by which it can be killed.
 pub struct Endpoints {
     local: SocketAddr,
     remote: SocketAddr,

@@ -1,4 +1,4 @@
-//! `sockstate explain`.
+//! `sockstate explain`: prints the knowledge about states, transitions and whole connections.
 
 use std::{fs, io::IsTerminal, process::ExitCode};
 
@@ -79,7 +79,8 @@ fn page() -> Page {
     Page { width, styled: colours(Colour::Auto, stdout.is_terminal()) }
 }
 
-/// The running kernel's setting; some are a network namespace's own, and this is ours.
+/// The value of a sysctl of the running kernel. If each network namespace has its own value, that of this process's
+/// namespace.
 fn sysctl(name: &str) -> Option<String> {
     let value = fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/"))).ok()?;
     Some(value.split_whitespace().collect::<Vec<_>>().join(" "))

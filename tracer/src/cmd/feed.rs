@@ -97,7 +97,7 @@ impl Feed {
     /// Starts a tracer of this host, which writes existing sockets first.
     pub(super) fn live(mut wanted: Wanted) -> Result<Self> {
         wanted.run.snapshot = true;
-        // Its errors are reported at once.
+        // Errors of the tracer are reported at once.
         transition_filter(&wanted.filter)?;
         let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
         let work = move || {

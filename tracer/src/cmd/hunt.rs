@@ -1,4 +1,4 @@
-//! `sockstate hunt`.
+//! `sockstate hunt`: a trace that finds the call paths which opened the stuck connections.
 
 use std::{path::PathBuf, process::ExitCode};
 

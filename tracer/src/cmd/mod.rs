@@ -201,7 +201,7 @@ fn filter_of_ends(args: &SelectArgs) -> Filter {
     }
 }
 
-/// [`followed`], with states.
+/// The filter of [`followed`], with states.
 fn transition_filter(args: &FilterArgs) -> Result<Filter, Failure> {
     Ok(with_states(args, followed(&args.select)?))
 }
@@ -210,7 +210,7 @@ fn with_states(args: &FilterArgs, filter: Filter) -> Filter {
     Filter { from: union(&args.from), to: union(&args.to), ..filter }
 }
 
-/// Messages about what a filter names and does not exist yet.
+/// Messages about the network namespace and the cgroup that a filter names, if they do not exist yet.
 fn awaited(filter: &Filter) -> Vec<String> {
     let name = filter.named_netns.iter().filter(|name| name.now().is_none());
     let cgroup = filter.cgroup.iter().filter(|tree| tree.id == 0);

@@ -184,7 +184,7 @@ async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
     let filter = &session.filter;
     let last_id = kept.as_ref().map_or(0, |(_, ledger)| ledger.last_id());
     let beginning = match saved {
-        // What the kernel has written meanwhile comes first; then the table is compared with the kernel's.
+        // The records that the kernel has written meanwhile come first. Then the table is compared with the kernel's tables.
         Some(saved) => {
             table.restore(&saved.table, last_id, &mut enricher);
             Beginning { time_ns: pipeline::now_ns(), found: WalkResult::default() }

@@ -22,10 +22,10 @@ pub(super) fn streams(settings: &Settings, start: &Start, resume: Option<&Resume
     settings.sinks.iter().map(begin).collect()
 }
 
-/// What was there before a sink of a changed configuration.
+/// The predecessor of a sink in a changed configuration.
 pub(super) struct Before {
     pub(super) running: Running,
-    /// It goes on with the numbers of a stream that still runs.
+    /// The sink continues the numbers of a stream that still runs.
     pub(super) replaces: bool,
 }
 

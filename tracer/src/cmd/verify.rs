@@ -92,7 +92,7 @@ fn of_labels<'a>(sink: &Sink, settings: &'a Settings) -> Vec<(&'a str, String)> 
 fn clashes(settings: &Settings) -> Vec<SettingsError> {
     let mut found = Vec::new();
     for (at, sink) in settings.sinks.iter().enumerate() {
-        for (key, place) in [("path", output as fn(&Sink) -> Option<Destination>), ("spool", spool)] {
+        for (key, place) in [("path", output as fn(&Sink) -> Option<SinkPath>), ("spool", spool)] {
             let same = |other: &&Sink| {
                 place(sink).is_some_and(|own| place(other).is_some_and(|other| own.is(&other)))
             };
@@ -108,12 +108,12 @@ fn clashes(settings: &Settings) -> Vec<SettingsError> {
 
 /// A file or directory that a sink writes to: its path without symbolic links, and the device and inode of an
 /// existing one.
-struct Destination {
+struct SinkPath {
     path: PathBuf,
     identity: Option<(u64, u64)>,
 }
 
-impl Destination {
+impl SinkPath {
     fn is(&self, other: &Self) -> bool {
         self.path == other.path || (self.identity.is_some() && self.identity == other.identity)
     }
@@ -124,18 +124,18 @@ impl Destination {
     }
 }
 
-fn output(sink: &Sink) -> Option<Destination> {
+fn output(sink: &Sink) -> Option<SinkPath> {
     let path = sink.section.config.output()?;
     let resolved = match Directory::of(path) {
         Ok((directory, name)) if !files::is_inherited(path) => directory.join(&name),
         _ => path.to_owned(),
     };
-    Some(Destination::at(resolved))
+    Some(SinkPath::at(resolved))
 }
 
-fn spool(sink: &Sink) -> Option<Destination> {
+fn spool(sink: &Sink) -> Option<SinkPath> {
     let path = sink.section.spool_path()?;
-    Some(Destination::at(fs::canonicalize(&path).unwrap_or(path)))
+    Some(SinkPath::at(fs::canonicalize(&path).unwrap_or(path)))
 }
 
 /// Warnings about sinks that cannot deliver yet; `run` starts nevertheless.

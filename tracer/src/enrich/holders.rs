@@ -210,8 +210,8 @@ impl Holders {
     }
 }
 
-/// How much of a `fdinfo` is read. The wanted lines are at its beginning, and the descriptor may by now be an epoll instance with a
-/// million lines.
+/// The limit of bytes that are read from a `fdinfo`. The wanted lines are at its beginning, and the descriptor may have
+/// become an epoll instance with a million lines.
 const FDINFO: u64 = 4096;
 
 /// Parses the flags in a `fdinfo`.
@@ -364,7 +364,7 @@ mod tests {
         assert_eq!((messages, elsewhere.rings.len()), (vec![(11, 10, 2)], 0));
         assert!(!holders.knows(901));
 
-        // A request that waits may be on any socket.
+        // A request that waits in an io_uring may use any socket.
         fs::write(process.join("fdinfo/9"), "UserFiles:\t0\nPollList:\n  op=6, task_works=0\n")
             .expect("fdinfo");
         let mut holders = Holders::scan(root.path(), &missing);

@@ -23,7 +23,7 @@ pub enum NetnsError {
     NotThere(String),
     /// The path leads to another kind of file.
     #[error("{0} is not a network namespace")]
-    NotOne(String),
+    NotNamespace(String),
     /// A namespace can never be mounted at the path.
     #[error("there cannot be a network namespace at {path}: {error}")]
     Never { path: String, error: io::Error },
@@ -66,8 +66,8 @@ impl Netns {
         match fs::metadata(&path) {
             // `ip netns` creates an empty file first, and then mounts the namespace on it.
             Ok(metadata) if !is_namespace(&metadata) && metadata.is_file() && !is_process => {}
-            Ok(metadata) if is_other(&metadata) || netns_at(&path).is_none() => {
-                return Err(NetnsError::NotOne(shown()));
+            Ok(metadata) if is_other_type(&metadata) || netns_at(&path).is_none() => {
+                return Err(NetnsError::NotNamespace(shown()));
             }
             Ok(_) => {}
             Err(_) if is_process => return Err(NetnsError::NotThere(text.into())),
@@ -89,7 +89,8 @@ pub fn netns_at(path: &Path) -> Option<u32> {
     is_netns(path).then(|| u32::try_from(metadata.ino()).ok())?
 }
 
-fn is_other(metadata: &fs::Metadata) -> bool {
+/// Whether the file has a type that no namespace is ever mounted on.
+fn is_other_type(metadata: &fs::Metadata) -> bool {
     let kind = metadata.file_type();
     kind.is_dir() || kind.is_fifo() || kind.is_socket() || kind.is_block_device() || kind.is_char_device()
 }

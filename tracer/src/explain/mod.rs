@@ -64,7 +64,7 @@ pub fn list(texts: &Texts, page: Page) -> String {
 /// One state; `sysctl` reads the kernel's settings.
 #[must_use]
 pub fn state(state: State, texts: &Texts, page: Page, sysctl: impl Fn(&str) -> Option<String>) -> String {
-    let Facts { spellings, turn, timers, look, sources, .. } = facts(state);
+    let Facts { spellings, turn, settings, look, sources, .. } = facts(state);
     let name = state.name();
     let of = |part: &str| texts.get(&format!("states.{name}.{part}")).to_owned();
     let label = |key: &str| texts.get(&format!("labels.{key}")).to_owned();
@@ -101,14 +101,14 @@ pub fn state(state: State, texts: &Texts, page: Page, sysctl: impl Fn(&str) -> O
         }
     }
     page.section(&label("timers"), &mut out);
-    if timers.is_empty() {
+    if settings.is_empty() {
         page.paragraph("  ", &label("unbounded"), &mut out);
     }
-    for timer in *timers {
-        let value = sysctl(timer.sysctl)
+    for setting in *settings {
+        let value = sysctl(setting.sysctl)
             .map_or_else(|| label("not_here"), |value| format!("{} {value}", label("now")));
-        let text = format!("{value}: {}", texts.get(&format!("timers.{}", timer.text)));
-        page.paragraph(&format!("  {:<31} ", timer.sysctl), &text, &mut out);
+        let text = format!("{value}: {}", texts.get(&format!("timers.{}", setting.text)));
+        page.paragraph(&format!("  {:<31} ", setting.sysctl), &text, &mut out);
     }
     page.section(&label("fault"), &mut out);
     page.paragraph("  ", &of("fault"), &mut out);

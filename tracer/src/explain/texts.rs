@@ -82,7 +82,7 @@ mod tests {
         for facts in &STATES {
             let parts = ["short", "means", "side", "turn", "fault"];
             keys.extend(parts.map(|part| format!("states.{}.{part}", facts.state.name())));
-            keys.extend(facts.timers.iter().map(|timer| format!("timers.{}", timer.text)));
+            keys.extend(facts.settings.iter().map(|setting| format!("timers.{}", setting.text)));
         }
         for walk in WALKS {
             keys.push(format!("walks.titles.{}", walk.name));

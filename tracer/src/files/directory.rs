@@ -68,7 +68,7 @@ impl Directory {
     /// does not block.
     ///
     /// # Errors
-    /// It is a symbolic link or a directory, or the system refuses.
+    /// The file is a symbolic link or a directory, or the system refuses.
     pub fn append(&self, name: &OsStr) -> Result<(File, bool), FileError> {
         let flags = OFlags::RDWR | OFlags::APPEND;
         match self.open_at(name, flags | OFlags::CREATE | OFlags::EXCL) {
@@ -88,7 +88,7 @@ impl Directory {
     /// see the close.
     ///
     /// # Errors
-    /// It is a symbolic link or a directory, or the system refuses.
+    /// The file is a symbolic link or a directory, or the system refuses.
     pub fn can_append(&self, name: &OsStr) -> Result<(), FileError> {
         let path = self.join(name);
         let failed = |error| self.failed(name, error);
@@ -110,7 +110,7 @@ impl Directory {
     /// Creates `name`, which must not exist, for writing.
     ///
     /// # Errors
-    /// It exists, or the system refuses.
+    /// The file exists, or the system refuses.
     pub fn create_new(&self, name: &OsStr) -> Result<File, FileError> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
         self.open_at(name, flags).map_err(|error| self.failed(name, error))
@@ -119,7 +119,7 @@ impl Directory {
     /// Renames `from` to `to`, which must not exist.
     ///
     /// # Errors
-    /// It exists, or the system refuses.
+    /// The file exists, or the system refuses.
     pub fn rename(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
         match renameat_with(&self.file, from, &self.file, to, RenameFlags::NOREPLACE) {
             // File systems without RENAME_NOREPLACE.
@@ -280,7 +280,7 @@ mod tests {
             assert!(matches!(shared, Err(FileError::Shared { .. })), "{bad:o}");
             let below = own.join("below");
             fs::create_dir(&below).expect("mkdir");
-            // What is in a sticky directory can be replaced by its owner only.
+            // In a sticky directory, only the owner of an entry can replace it.
             assert_eq!(Directory::open(&below).is_ok(), bad == 0o1777, "{bad:o}");
             fs::remove_dir(below).expect("rmdir");
         }
@@ -333,7 +333,7 @@ mod tests {
         mode(&root.path().join("below"), 0o777);
         assert!(matches!(can_make(&root.path().join("below")), Err(FileError::Shared { .. })));
         assert!(matches!(can_make(&root.path().join("below/new")), Err(FileError::Shared { .. })));
-        // What is made in a sticky directory is one's own.
+        // A new entry of a sticky directory belongs to the user that creates it.
         mode(&root.path().join("below"), 0o1777);
         assert!(can_make(&root.path().join("below/new")).is_ok());
         assert_eq!(fs::read_dir(root.path()).expect("directory").count(), 3);

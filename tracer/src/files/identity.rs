@@ -1,4 +1,5 @@
-//! Remembers which files sockstate has created, because a file of another program must not be truncated.
+//! Remembers which files sockstate has created, because it must not truncate a file of another program. For each path a
+//! note, a small file, has the identity of the file.
 
 use std::{
     fmt,
@@ -23,26 +24,26 @@ pub struct Identity {
     device: u64,
     inode: u64,
     /// ns since the epoch; 0 if the file system does not store it.
-    born_ns: u128,
+    created_ns: u128,
 }
 
 impl Identity {
     /// # Errors
-    /// The system does not say.
+    /// The metadata of the file cannot be read.
     pub fn of(file: &File) -> io::Result<Self> {
-        Ok(Self::by(&file.metadata()?))
+        Ok(Self::from_metadata(&file.metadata()?))
     }
 
     /// The identity of the file at `path`; a symbolic link is not followed.
     #[must_use]
     pub fn at(path: &Path) -> Option<Self> {
-        fs::symlink_metadata(path).ok().as_ref().map(Self::by)
+        fs::symlink_metadata(path).ok().as_ref().map(Self::from_metadata)
     }
 
-    fn by(metadata: &Metadata) -> Self {
-        let born = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        let born_ns = born.map_or(0, |since| since.as_nanos());
-        Self { device: metadata.dev(), inode: metadata.ino(), born_ns }
+    fn from_metadata(metadata: &Metadata) -> Self {
+        let created = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let created_ns = created.map_or(0, |since| since.as_nanos());
+        Self { device: metadata.dev(), inode: metadata.ino(), created_ns }
     }
 
     /// Notes that sockstate has created the file at `path`.
@@ -64,7 +65,7 @@ impl Identity {
 
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} {} {}", self.device, self.inode, self.born_ns)
+        writeln!(f, "{} {} {}", self.device, self.inode, self.created_ns)
     }
 }
 

@@ -75,7 +75,7 @@ pub fn is_inherited(path: &Path) -> bool {
 /// them.
 ///
 /// # Errors
-/// It cannot be opened.
+/// The file cannot be opened.
 pub fn create(path: &Path) -> io::Result<File> {
     options(path).write(true).create(true).truncate(true).open(path)
 }
@@ -92,7 +92,7 @@ fn options(path: &Path) -> OpenOptions {
 /// Opens or creates the file at `path` to append to it, with the same rule for symbolic links as [`create`].
 ///
 /// # Errors
-/// It cannot be opened.
+/// The file cannot be opened.
 pub fn append(path: &Path) -> io::Result<File> {
     options(path).append(true).create(true).open(path)
 }
@@ -101,7 +101,7 @@ pub fn append(path: &Path) -> io::Result<File> {
 /// inherited descriptor may be a pipe.
 ///
 /// # Errors
-/// It cannot be read, is longer, or is not a regular file.
+/// The file cannot be read, is longer than the limit, or is not a regular file.
 pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open_to_read(path)?.take(most + 1).read_to_end(&mut bytes)?;
@@ -131,7 +131,7 @@ fn open_to_read(path: &Path) -> io::Result<File> {
 /// [`read`] for UTF-8.
 ///
 /// # Errors
-/// It cannot be read, is longer, or is not UTF-8.
+/// The file cannot be read, is longer than the limit, or is not UTF-8.
 pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
     String::from_utf8(read(path, most)?).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }

@@ -1,4 +1,4 @@
-//! Which call paths opened what is stuck: for people, as folded stacks, as a flame graph.
+//! The call paths that opened stuck connections: as text, as folded stacks, or as a flame graph.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,41 +21,40 @@ use crate::{
     model::{ConnId, MissingStack, Record, Resolved, Stack, Stuck, printable},
 };
 
-/// How the report is written.
+/// The form of the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HuntStyle {
-    /// A line for each socket when it sticks, and the paths with their numbers at the end.
+    /// A line for each socket when it becomes stuck, and at the end the call paths with the number of sockets of each.
     Text,
-    /// `comm;outermost;...;innermost COUNT` a line, at the end.
+    /// At the end, a line `comm;outermost;...;innermost COUNT` for each call path.
     Folded,
-    /// A flame graph, at the end.
+    /// At the end, a flame graph.
     Svg,
 }
 
-/// A path, and how many sockets that it opened were stuck.
+/// A call path, and the number of stuck sockets that it opened.
 struct Site {
     opened: Opened,
-    /// Still are, by state.
+    /// The number of sockets that are still stuck, by state.
     now: BTreeMap<&'static str, usize>,
     ever: usize,
 }
 
-/// Where, or why that is not known.
+/// The call path, or why it is not known.
 type Opened = Result<Arc<Stack>, MissingStack>;
-/// By the path's id.
+/// The id of the call path.
 type SiteId = Result<u64, MissingStack>;
 
-/// The format.
 pub struct HuntReport {
     style: HuntStyle,
     times: Times,
     sites: BTreeMap<SiteId, Site>,
-    /// Where each that is stuck was opened.
+    /// The call path that opened each stuck connection.
     stuck: HashMap<ConnId, SiteId>,
 }
 
 impl HuntReport {
-    /// In this style.
+    /// An empty report in this style.
     #[must_use]
     pub fn new(style: HuntStyle) -> Self {
         Self { style, times: Times::clock(), sites: BTreeMap::new(), stuck: HashMap::new() }

@@ -104,7 +104,7 @@ pub struct Stamp<'a> {
 }
 
 impl Stamp<'_> {
-    /// Its keys in a line.
+    /// The keys of the stamp in a line.
     #[must_use]
     pub fn keys(&self) -> wire::Stamp<'static> {
         let text = |text: &str| wire::Text::from(text.to_owned());

@@ -65,7 +65,7 @@ impl Line<'_> {
         self.len -= zeros as usize;
     }
 
-    /// What does not fit is left out.
+    /// Bytes that do not fit are left out.
     pub(super) fn display(&mut self, value: impl Display) {
         let mut rest = &mut self.bytes[self.len..];
         let before = rest.len();
@@ -112,7 +112,7 @@ pub(super) struct Fragment<const N: usize> {
 }
 
 impl<const N: usize> Fragment<N> {
-    /// What does not fit is left out.
+    /// Bytes that do not fit are left out.
     pub(super) fn new(text: &[u8]) -> Self {
         let len = text.len().min(N);
         let mut bytes = [0; N];

@@ -19,7 +19,7 @@ pub(super) fn convert(format: &mut (impl LineFormat + ?Sized), text: &[u8], out:
     format.line(&Line::read(text).unwrap_or_default(), text, out);
 }
 
-/// Makes the format of records, for a stream whose records do not have the host.
+/// Writes records in a line format, for a stream whose records do not have the host.
 pub(super) struct OfRecords {
     format: Box<dyn LineFormat + Send>,
     json: Json,

@@ -16,10 +16,10 @@ use crate::{
     },
 };
 
-/// Holders, places and the like that a table lists of one socket.
+/// The limit of holders, workloads and the like that a table lists for one socket.
 const MOST_LISTED: usize = 32;
 
-/// Sockets of each group that a terminal shows.
+/// The limit of sockets of each group that a terminal shows.
 const MOST_EXAMPLES: usize = 5;
 
 /// From this width on, the table of groups has a column for unread bytes.
@@ -28,24 +28,23 @@ const UNREAD_FROM: usize = 80;
 /// The widest column for the names of groups.
 const GROUP: usize = 32;
 
-/// Stuck sockets counted by something.
+/// The number of stuck sockets that have the same key: process, port, unit and the like.
 #[derive(Clone, Debug, Default)]
 pub struct Group {
-    /// What they have in common.
+    /// The key that the sockets have in common.
     pub key: String,
-    /// How many.
     pub count: usize,
-    /// Time that the oldest has not moved, ns.
+    /// The longest time without progress of a socket, ns.
     pub oldest_ns: Option<u64>,
-    /// Bytes that nobody has read, all together.
+    /// The unread bytes of all sockets together.
     pub unread_bytes: u64,
-    /// How many in each state.
+    /// The number of sockets in each state.
     pub states: BTreeMap<&'static str, usize>,
-    /// How many for each reason.
+    /// The number of sockets for each reason.
     pub reasons: BTreeMap<&'static str, usize>,
 }
 
-/// All sockets, one a line.
+/// A table with a line for each socket.
 #[must_use]
 pub fn sockets_table<'a>(
     sockets: impl Iterator<Item = &'a SocketReport> + Clone,
@@ -89,7 +88,7 @@ pub fn stuck_table(
     out + &paragraph("", &format!("{} stuck: {}{unsure}", stuck.len(), list.join(", ")), width)
 }
 
-/// What a look could not see, a line each.
+/// The gaps of a look, a line for each.
 #[must_use]
 pub fn gaps_table(gaps: &[Gap], width: Option<usize>) -> String {
     let lines = gaps.iter().map(|gap| paragraph("  ", &printable(&gap.why), width));
@@ -97,7 +96,7 @@ pub fn gaps_table(gaps: &[Gap], width: Option<usize>) -> String {
     std::iter::once(head).chain(lines).collect()
 }
 
-/// Counts, the greatest first.
+/// The table of groups, in the order of `groups`.
 #[must_use]
 pub fn groups_table(groups: &[Group], width: Option<usize>) -> String {
     let has_unread = width.is_none_or(|width| width >= UNREAD_FROM);
@@ -117,7 +116,7 @@ pub fn groups_table(groups: &[Group], width: Option<usize>) -> String {
         cells.extend(has_unread.then(|| group.unread_bytes.to_string()));
         let name = printable(&group.key);
         let counts = format!("{}; {}", list(&group.states), list(&group.reasons));
-        // A name that is a sentence takes several lines.
+        // A name that is as long as a sentence takes several lines.
         if width.is_some() && name.chars().count() > key {
             return layout.row(&cells, 1, &format!("{name} {counts}"));
         }
@@ -127,7 +126,7 @@ pub fn groups_table(groups: &[Group], width: Option<usize>) -> String {
     std::iter::once(layout.header("STATES, REASONS")).chain(rows).collect()
 }
 
-/// The first of some, and how many more there are.
+/// The first elements of a list, and the number of the others.
 fn listed(items: impl Iterator<Item = String>, count: usize) -> String {
     let shown: Vec<String> = items.take(MOST_LISTED).collect();
     match count - shown.len() {
@@ -140,7 +139,7 @@ fn process(process: &Process) -> String {
     format!("{}({})", printable(&process.comm), process.pid)
 }
 
-/// What the kernel will do by itself, and when.
+/// What the timer of the kernel will do, and when.
 fn timer(report: &SocketReport) -> String {
     if report.socket.is_partial {
         return "not known".into();
@@ -155,11 +154,11 @@ fn timer(report: &SocketReport) -> String {
             };
             format!("{what} in {}", duration(timer.left_ns))
         }
-        None => "none, not even keepalive: it may stay so for ever".into(),
+        None => "none (no keepalive): the state can last for ever".into(),
     }
 }
 
-/// By what a process has a socket open.
+/// The descriptor, mapping or registered file by which a process holds a socket.
 #[must_use]
 pub fn held_via(holder: &Holder) -> String {
     match (holder.via, holder.tid) {
@@ -170,7 +169,7 @@ pub fn held_via(holder: &Holder) -> String {
     }
 }
 
-/// Container, pod or unit, where one is known.
+/// The container, pod or unit of a workload, if one is known.
 fn place(workload: Workload<'_>) -> Option<String> {
     let container = workload.container.map(|container| format!("container {}", container.id));
     let pod = workload.pod_uid.map(|uid| format!("pod {uid}"));

@@ -41,13 +41,13 @@ pub fn group_json(group: &Group, time: &str) -> String {
     LookLine::group(&group.key, counts, time).text()
 }
 
-/// What a look could not see, as a JSON line.
+/// The gaps of a look, as a JSON line.
 #[must_use]
 pub fn look_json(netns: Option<u32>, gaps: &[Gap], time: &str) -> String {
     LookLine::gaps(netns, gaps, time).text()
 }
 
-/// What a look could not see, as a JSON array.
+/// The gaps of a look, as a JSON array.
 #[must_use]
 pub fn gaps_json(gaps: &[Gap]) -> Value {
     json!(wire::gap_reasons(gaps))

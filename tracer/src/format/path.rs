@@ -1,21 +1,22 @@
-//! Call paths in words.
+//! Call paths as text.
 
 use crate::model::{Frame, Stack, Unnamed, printable};
 
-/// A line of a path, as people read it.
+/// A line of a call path, for people.
 pub(super) enum Step<'a> {
     /// A function.
     Frame(&'a Frame),
-    /// That many frames of an interpreter's own machinery.
+    /// Frames of an interpreter itself: its name, and how many frames.
     Interpreter(&'a str, usize),
 }
 
 impl Step<'_> {
-    /// The function, or what is folded into one name.
+    /// The name of the function, or one name for the folded frames.
     pub(super) fn name(&self) -> String {
         match self {
             Self::Frame(frame) => match (&frame.function, &frame.file) {
-                // Of scripts without a function there is nothing else to tell them apart.
+                // Code outside of any function has the same name in all scripts. Only the file distinguishes the
+                // scripts.
                 (Some(function), Some(file)) if is_interpreted(frame) => format!("{function} ({file})"),
                 _ => name(frame),
             },
@@ -24,7 +25,7 @@ impl Step<'_> {
         }
     }
 
-    /// With the place, or with why there is no name.
+    /// The name with the file and line, or with why the name is not known.
     pub(super) fn line(&self) -> String {
         match self {
             Self::Frame(frame) => line(frame),
@@ -33,7 +34,8 @@ impl Step<'_> {
     }
 }
 
-/// The path without the interpreter's own frames, the innermost first. Between two functions of the program they say nothing at all.
+/// The steps of the path, the innermost first, with the frames of an interpreter folded. Between two functions of the
+/// program, these frames are left out, because they have no information there.
 pub(super) fn steps(stack: &Stack) -> Vec<Step<'_>> {
     let mut steps: Vec<Step<'_>> = Vec::new();
     for frame in &stack.frames {
@@ -54,18 +56,19 @@ pub(super) fn steps(stack: &Stack) -> Vec<Step<'_>> {
     steps
 }
 
-/// A function that an interpreter runs.
+/// Whether an interpreter runs the function.
 fn is_interpreted(frame: &Frame) -> bool {
     frame.language.is_some()
 }
 
-/// The innermost function of the program's own with a known line, else the innermost of its own.
+/// The innermost function of the program itself, and not of a library, that has a known line. If no function has a
+/// known line, the innermost function of the program.
 #[must_use]
 pub fn opened_at(stack: &Stack) -> String {
-    // Rust's and Go's standard libraries, by the paths that they were built at.
+    // The paths at which Rust's and Go's standard libraries were built.
     const STD: [&str; 4] = ["/rustc/", "/usr/lib/rustlib/", "/usr/lib/go-", "/usr/local/go/src/"];
     let is_std = |file: &str| STD.iter().any(|path| file.starts_with(path));
-    // CPython's.
+    // The standard library of CPython.
     let is_python_std = |file: &str| {
         file.starts_with("<frozen ") || (file.contains("/lib/python3") && !file.contains("-packages/"))
     };
@@ -80,7 +83,7 @@ pub fn opened_at(stack: &Stack) -> String {
     let is_own = |step: &&Step<'_>| matches!(step, Step::Frame(frame) if !is_library(frame));
     let is_known = |step: &&Step<'_>| matches!(step, Step::Frame(frame) if frame.line.is_some() || is_interpreted(frame));
     let mut own = steps.iter().filter(is_own);
-    // Where an interpreter runs the program, the functions around it are not the program's.
+    // If an interpreter runs the program, the native functions around it do not belong to the program.
     let is_folded = |step: &&Step<'_>| matches!(step, Step::Interpreter(..));
     let found = own.clone().find(is_known).or_else(|| steps.iter().find(is_folded)).or_else(|| own.next());
     found.or(steps.first()).map_or_else(|| "an unknown place".into(), Step::line)
@@ -99,7 +102,7 @@ fn line(frame: &Frame) -> String {
     }
 }
 
-/// The function, else where its code is.
+/// The name of the function; without one, the position of the code in its module.
 fn name(frame: &Frame) -> String {
     match (&frame.function, &frame.module) {
         (Some(function), _) => function.clone(),
@@ -108,7 +111,7 @@ fn name(frame: &Frame) -> String {
     }
 }
 
-/// Folded stacks have no way to write these.
+/// The text without the separators of folded stacks, which cannot be escaped there.
 pub(super) fn one_part(text: &str) -> String {
     printable(text).replace(';', ":").replace('\n', " ")
 }

@@ -18,15 +18,15 @@ pub(super) const FORMAT: FormatName = FormatName {
 /// RFC 5612's number for examples: nobody has registered one for sockstate.
 const ID: &str = "sockstate@32473";
 
-/// Of programs that run in the background (RFC 5424, 6.2.1).
+/// The facility of programs that run in the background (RFC 5424, 6.2.1).
 const DAEMON: u8 = 3;
 
-/// What all messages have.
+/// The parts that all messages have.
 #[derive(Clone, Debug)]
 pub struct Syslog {
     facility: u8,
     host: String,
-    /// Of the sockstate that sends them; `None` in a stream that any sockstate may have recorded.
+    /// The process id of the sockstate that sends the messages; `None` in a stream that any sockstate may have recorded.
     pid: Option<u32>,
 }
 

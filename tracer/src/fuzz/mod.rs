@@ -1,7 +1,7 @@
-//! Every reader of what others write, as a function of bytes: for `cargo xtask fuzz`, and for the short run of the kept corpus in
-//! tests. In no build for users.
+//! Every reader of foreign data as a function of bytes: for `cargo xtask fuzz`, and for tests with the committed corpus.
+//! Builds for users do not contain this module.
 //!
-//! A target panics where a promise is broken. Its caller limits time and memory.
+//! A target panics if an invariant does not hold. Its caller limits time and memory.
 
 mod recording;
 mod spool;
@@ -15,10 +15,10 @@ use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::{decode::decode, enrich, kernel, settings, source, unwind};
 
-/// Reads bytes in one of the ways.
+/// Passes bytes to one reader, and checks what must hold of the result.
 pub type Target = fn(&[u8]);
 
-/// All of them; the corpus of each is in the directory of its name in tests/fuzz/corpus.
+/// All targets. The corpus of a target is the directory with its name in tests/fuzz/corpus.
 pub const TARGETS: [(&str, Target); 16] = [
     ("btf", kernel::fuzz::btf),
     ("cgroup", enrich::fuzz::cgroup),
@@ -44,7 +44,7 @@ pub fn target(name: &str) -> Option<Target> {
     TARGETS.into_iter().find(|(known, _)| *known == name).map(|(_, target)| target)
 }
 
-/// A record of the kernel programs. What the ring puts behind it changes nothing.
+/// Decodes a record of the kernel programs. The padding that the ring adds after a record must not change the result.
 fn one_event(bytes: &[u8]) {
     let decoded = decode(bytes);
     if decoded.is_ok() {
@@ -52,7 +52,7 @@ fn one_event(bytes: &[u8]) {
     }
 }
 
-/// The configuration of `run`. A problem names a place in the text; what has none has settings.
+/// Parses a configuration of `run`. Every problem has a line of the text. Without a problem there are settings.
 fn configuration(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let read = settings::parse("any", text);

@@ -43,7 +43,7 @@ fn draw(story: &Story, which: usize) -> String {
     }
 }
 
-/// What was read can be written, and read again as the same.
+/// A record that was read can be written, and reading it again gives the same record.
 pub(super) fn write_again(parser: &mut Parser, record: &Record) {
     let write = |format: &mut dyn Format, record: &Record| {
         let mut out = Vec::new();

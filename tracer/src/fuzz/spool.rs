@@ -137,7 +137,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What is left is in memory, under a name that says whose it is.
+        // The remaining files are in memory. The name of their directory has the pid of the process.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -14,7 +14,7 @@ use proptest::{
 
 use super::TARGETS;
 
-/// What an input takes at most, on a machine that does much else. Most take less than a millisecond.
+/// The time limit of one input on a busy machine. Most inputs take less than a millisecond.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn corpus() -> PathBuf {

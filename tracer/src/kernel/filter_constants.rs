@@ -81,9 +81,10 @@ fn pairs(filter: &Filter) -> [u16; 256] {
             || from == State::Close
             || to == State::Close
             || (from == State::Listen && to == State::SynRecv)
-            // The first one that tells the port of a connect: without it a later one reads as another connection's.
+            // The first transition that shows the port of a connect. Without it, a later transition would seem to belong to
+            // another connection.
             || from == State::SynSent
-            // Up to 6.12 only this one tells which request the new connection was.
+            // Up to 6.12, only this transition shows which request the new connection comes from.
             || (from == State::SynRecv && to == State::Established)
             || (shows_closer && matches!(to, State::FinWait1 | State::LastAck))
             || unknown(from)

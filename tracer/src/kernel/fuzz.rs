@@ -1,4 +1,4 @@
-//! What is read of the kernel's descriptions of itself, from any bytes.
+//! The readers of the kernel's descriptions of itself (BTF, formats of tracepoints, symbols), with any bytes as input.
 
 use std::path::Path;
 

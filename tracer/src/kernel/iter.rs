@@ -24,7 +24,7 @@ impl IterOpener {
     /// Opens the iterator in this thread's network namespace. The records are read from the file until its end.
     ///
     /// # Errors
-    /// Why this kernel cannot.
+    /// The kernel cannot run the iterator; the text has the reason.
     pub fn open(self) -> Result<File, String> {
         self.0.into_file().map_err(|error| chain(&error))
     }
@@ -34,7 +34,7 @@ impl Loaded {
     /// Loads the program of an iterator and creates its link.
     ///
     /// # Errors
-    /// Why this kernel cannot.
+    /// The kernel cannot run the iterator; the text has the reason.
     pub fn opener(&mut self, kind: IterKind) -> Result<IterOpener, String> {
         let (name, target) = match kind {
             IterKind::Sockets => ("sockets", "tcp"),
@@ -49,7 +49,7 @@ impl Loaded {
     /// Opens an iterator in this thread's network namespace.
     ///
     /// # Errors
-    /// Why this kernel cannot.
+    /// The kernel cannot run the iterator; the text has the reason.
     pub fn iterate(&mut self, kind: IterKind) -> Result<File, String> {
         self.opener(kind)?.open()
     }

@@ -161,6 +161,7 @@ const CALLS: [FunctionHooks; 10] = [
     },
 ];
 
+/// The hooks of the tier `timers`: our program, the tracepoint, and the purpose.
 const TIMERS: [(&str, &str, &str); 4] = [
     ("timer_start", "timer_start", "mini-sockets begin"),
     ("timer_cancel", "timer_cancel", "mini-sockets end"),
@@ -211,7 +212,8 @@ fn load_fentry(ebpf: &mut Ebpf, btf: Option<&Btf>, hooks: &FunctionHooks) -> Res
     Err(errors.join("; ").into())
 }
 
-/// Attaches all hooks of `tier`, or none.
+/// Attaches all hooks of `tier`, or none. `hash_add_result` is the index of the result of `inet_csk_reqsk_queue_hash_add` among the
+/// arguments of fexit; 0 if the function has no result.
 pub(super) fn attach(
     tier: Tier,
     ebpf: &mut Ebpf,
@@ -265,7 +267,7 @@ fn attach_hooks(
             let (name, at) = hooks.fentry;
             let link = match at {
                 ProbePoint::Entry => attach::fentry(ebpf, name, function, btf),
-                // The program that reads the function's result.
+                // A program that reads the function's result, which fexit passes after the function's parameters.
                 ProbePoint::Exit if hash_add_result > 0 => {
                     attach::fexit(ebpf, &format!("{name}_result{hash_add_result}"), function, btf)
                 }

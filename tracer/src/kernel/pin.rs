@@ -30,7 +30,7 @@ use super::{
 /// BPF_FS_MAGIC (include/uapi/linux/magic.h).
 const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
 
-/// What must be known of pinned programs to take them over. The names of the fields are a file format.
+/// The data about pinned programs that a later process needs to take them over. The names of the fields are a file format.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PinnedPrograms {
     /// The checksum of the BPF object, and the request. Pinned programs with another one are not adopted.
@@ -65,7 +65,7 @@ impl Loaded {
             .map_err(|source| PinError::Directory { path: directory.to_owned(), source })?;
         let result = self.pin_all(directory);
         if let Err(error) = result {
-            // What could not be removed is replaced at the next start.
+            // The next start replaces pins that could not be removed.
             let _ = unpin(directory);
             return Err(refused(&*error));
         }

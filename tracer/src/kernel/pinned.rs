@@ -102,7 +102,7 @@ fn check(directory: &Path, name: &OsStr, is_own: Answer) -> Result<(), PinError>
         Err(error) if is_permission(&*error) => {
             Err(PinError::Directory { path, source: io::ErrorKind::PermissionDenied.into() })
         }
-        // Of another kind of object the kernel gives no such information.
+        // For objects of another kind, the kernel gives no such information.
         Ok(false) | Err(_) => Err(PinError::Foreign { path, name: name.to_owned() }),
     }
 }
@@ -143,7 +143,7 @@ fn users(maps: &BTreeSet<u32>) -> Option<BTreeMap<u32, bool>> {
         let program = match program {
             Ok(program) => program,
             Err(error) if is_permission(&error) => return None,
-            // It has ended meanwhile.
+            // The process has ended meanwhile.
             Err(_) => continue,
         };
         let used = program.map_ids().ok().flatten().unwrap_or_default();

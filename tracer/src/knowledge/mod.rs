@@ -5,7 +5,7 @@
 mod states;
 mod walks;
 
-pub use states::{Facts, STATES, Timer, facts};
+pub use states::{Facts, STATES, Setting, facts};
 pub use walks::{CLOSE, EndEvent, Moment, OPEN, RESET, SIMULTANEOUS_CLOSE, Segment, WALKS, Walk};
 
 use crate::model::State;
@@ -28,7 +28,7 @@ pub struct Edge {
     pub from: State,
     /// State after.
     pub to: State,
-    /// Who causes it.
+    /// Who causes the transition.
     pub by: Mover,
     /// The sections of the RFC and the kernel functions that describe it.
     pub source: &'static str,

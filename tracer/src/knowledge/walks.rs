@@ -9,7 +9,7 @@ use State::{
 /// An event at one end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndEvent {
-    /// Nothing.
+    /// No event or segment in this row.
     Nothing,
     /// The end has entered this state.
     Is(State),
@@ -22,7 +22,7 @@ pub enum EndEvent {
 /// A segment between the ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Segment {
-    /// Nothing.
+    /// No event or segment in this row.
     Nothing,
     /// From the left end to the right one.
     Right(&'static str),
@@ -42,9 +42,9 @@ pub struct Walk {
     pub name: &'static str,
     /// The keys of the ends' names in the texts.
     pub ends: [&'static str; 2],
-    /// From top to bottom.
+    /// The rows from top to bottom.
     pub moments: &'static [Moment],
-    /// The figure in RFC 9293.
+    /// The sections and figures that describe the sequence.
     pub source: &'static str,
 }
 

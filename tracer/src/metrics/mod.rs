@@ -72,7 +72,6 @@ pub struct Numbers {
 /// One sink.
 #[derive(Clone, Debug, Default)]
 pub struct SinkNumbers {
-    /// Its name.
     pub name: String,
     /// Delivered records.
     pub delivered: u64,

@@ -71,7 +71,7 @@ impl ClosedAs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MiniEnd {
     pub how: MiniEndHow,
-    /// Its network namespace was being taken down.
+    /// The kernel was removing the network namespace of the socket.
     pub netns_gone: bool,
     /// A connect reused its ends.
     pub reused: bool,
@@ -82,9 +82,9 @@ pub struct MiniEnd {
 /// What ended a mini-socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MiniEndHow {
-    /// Its timer was stopped. If the timer is set again at once, the mini-socket goes on.
+    /// The timer was stopped. If the timer is set again at once, the mini-socket continues.
     Stopped,
-    /// Its timer expired. If the timer of a request is set again at once, the request goes on.
+    /// The timer expired. If the timer of a request is set again at once, the request continues.
     Expired,
     /// The kernel ended it before its timer expired.
     Killed,

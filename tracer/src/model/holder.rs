@@ -48,7 +48,7 @@ pub struct Served {
     pub netns: u32,
     /// The container that runs there.
     pub container: Option<Container>,
-    /// Its Kubernetes pod.
+    /// The Kubernetes pod.
     pub pod_uid: Option<String>,
     /// The systemd unit that runs there.
     pub unit: Option<String>,
@@ -239,7 +239,7 @@ impl SocketReport {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketEntry {
     pub report: SocketReport,
-    /// Whose socket it is; the owner is the first holder.
+    /// The subject of the socket. Its owner is the first holder.
     pub subject: Rc<Subject>,
 }
 

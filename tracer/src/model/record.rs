@@ -76,7 +76,7 @@ pub enum Cause {
     Expired,
     /// A new connection with the same addresses and ports replaced it.
     Reused,
-    /// Its network namespace was taken down.
+    /// The kernel removed the network namespace of the socket.
     NetnsGone,
     /// A request ended before its handshake was done: the peer reset it, or the reason is not known.
     Dropped,
@@ -133,12 +133,12 @@ impl Cause {
 /// The connection (or listener) that a record is about.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Connection {
-    /// Its identity in this stream.
+    /// The identity of the connection in this stream.
     pub id: ConnId,
     pub role: Option<Role>,
     pub tuple: Tuple,
     pub subject: Rc<Subject>,
-    /// Its socket is a mini-socket; in a transition: the socket before or after the transition is one.
+    /// Whether the socket is a mini-socket; in a transition, whether the socket before or after the transition is one.
     pub mini: bool,
 }
 

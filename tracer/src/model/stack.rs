@@ -36,7 +36,7 @@ pub struct Opening {
     pub by: OpenedBy,
     pub task: Task,
     pub registers: Registers,
-    /// Its CPython frames, if it runs a CPython whose layout is known.
+    /// The CPython frames, if the process runs a CPython whose layout is known.
     pub python: PythonStack,
     /// A copy of the stack, from the stack pointer up.
     pub stack: Vec<u8>,

@@ -59,8 +59,8 @@ impl State {
         }
     }
 
-    /// The state with this `name` in a record; `mini` tells a request socket from a full one. `number` is for states without a
-    /// name.
+    /// The state with this `name` in a record. `mini` distinguishes a request socket from a full socket in SYN_RECV. `number` is
+    /// for states without a name.
     #[must_use]
     pub fn named(name: &str, mini: bool, number: Option<u8>) -> Option<Self> {
         match name {

@@ -1,4 +1,4 @@
-//! Whose a socket is: its owner, namespace, cgroup, container, pod and unit.
+//! The subject of a socket: its owner, network namespace, cgroup, container, pod and unit.
 
 use std::rc::Rc;
 

@@ -1,4 +1,4 @@
-//! Counts instead of single transitions, a window at a time.
+//! Counts transitions in windows of time, instead of reporting each transition.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,8 @@ use rustc_hash::FxBuildHasher;
 
 use crate::model::{Address, Aggregate, Dwell, Role, State, Transition};
 
-/// What is counted together. A service is a program at one port: its own for a server, the other side's for a client.
+/// The key of a row: transitions with the same key are counted together. A service is a program at one port: its own port
+/// for a server, the other side's port for a client.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
     comm: Option<String>,
@@ -14,21 +15,21 @@ struct Key {
     container: Option<String>,
     role: Option<Role>,
     port: u16,
-    /// None for all those that are too many.
+    /// `None` in the row of all peers beyond the limit.
     peer: Option<Address>,
     from: State,
     to: State,
-    /// All services that are too many.
+    /// Whether this is the row of all services beyond the limit.
     other: bool,
 }
 
 impl Key {
-    /// The same service with all of its peers.
+    /// The key of the row for all peers of the same service.
     fn with_all_peers(&self) -> Self {
         Self { peer: None, port: 0, ..self.clone() }
     }
 
-    /// All services.
+    /// The key of the row for all services beyond the limit.
     fn of_others(&self) -> Self {
         let (role, from, to) = (self.role, self.from, self.to);
         Self { comm: None, unit: None, container: None, role, port: 0, peer: None, from, to, other: true }
@@ -45,25 +46,26 @@ struct Counted {
 pub(super) struct Windows {
     length_ns: i64,
     most: usize,
-    /// How many services are counted with all of their peers.
+    /// The number of rows for all peers of one service.
     together: usize,
-    /// When it ends, by the wall clock and by `CLOCK_MONOTONIC`; none while nothing is in it.
+    /// The end of the window, by the wall clock and by `CLOCK_MONOTONIC`; `None` while the window is empty.
     end: Option<(i64, u64)>,
-    /// Transitions in it.
+    /// The number of transitions in the window.
     count: u64,
     counted: HashMap<Key, Counted, FxBuildHasher>,
 }
 
 impl Windows {
-    /// Windows of `length_ns` that begin at its multiples, with up to `most` services and peers told apart, and as many services with
-    /// all of their peers. Any process can choose its name, so there may be more; all of those are counted together.
+    /// Windows of `length_ns` that begin at its multiples. Up to `most` pairs of a service and a peer have rows of their own, and
+    /// up to `most` services have a row for all of their other peers. Any process can choose its name, so there may be more
+    /// services: they are counted together.
     pub(super) fn new(length_ns: i64, most: usize) -> Self {
         let counted = HashMap::default();
         Self { length_ns: length_ns.max(1), most, together: 0, end: None, count: 0, counted }
     }
 
-    /// Counts a transition in the window that is open. A window begins by the wall clock; how long it stays open does not depend
-    /// on whether that clock is set meanwhile.
+    /// Counts a transition in the open window. A window begins by the wall clock. Its duration does not change if somebody
+    /// sets this clock meanwhile.
     pub(super) fn add(&mut self, transition: &Transition, wall_ns: i64, monotonic_ns: u64) {
         let length_ns = self.length_ns;
         self.end.get_or_insert_with(|| {
@@ -115,7 +117,7 @@ impl Windows {
         self.end.map(|(_, monotonic_ns)| monotonic_ns)
     }
 
-    /// Ends the window, and hands out what is in it, the most frequent first.
+    /// Ends the window, and returns its rows, the most frequent first.
     pub(super) fn close(&mut self) -> Vec<Aggregate> {
         let Some((end_ns, _)) = self.end.take() else { return Vec::new() };
         (self.count, self.together) = (0, 0);
@@ -168,7 +170,7 @@ mod tests {
         assert_eq!(windows.end_ns(), Some(1_005));
         let closed = windows.close();
         assert_eq!((closed.len(), closed[0].count, closed[0].time_ns), (1, 2, 30));
-        // The next one begins where the clock is then.
+        // The next window begins at the new time of the clock.
         windows.add(&transition(1, 1), -3_599_997, 1_006);
         assert_eq!(windows.end_ns(), Some(1_013));
         assert_eq!(windows.close()[0].time_ns, -3_599_990);
@@ -185,7 +187,7 @@ mod tests {
                 let subject =
                     Subject { unit: Some(format!("x{name}.service")), ..(*made.conn.subject).clone() };
                 made.conn.subject = Rc::new(subject);
-                // Each has one with a peer of its own.
+                // Each service has a row with its own peer.
                 made.conn.tuple.remote = Address::from_v4([10, 1, at, 1]);
                 if at == 1 {
                     (made.from, made.to) = (State::CloseWait, State::LastAck);
@@ -211,7 +213,7 @@ mod tests {
             );
         }
         assert_eq!(rows.iter().filter(|row| row.peer.is_some()).count(), MOST);
-        // Those that were told apart are there with all that happened to them.
+        // The services with rows of their own have all of their transitions.
         let first = rows.iter().filter(|row| row.unit.as_deref() == Some("x0.service"));
         assert_eq!(first.map(|row| row.count).sum::<u64>(), u64::from(each));
         // The next window begins with room for all.
@@ -235,7 +237,7 @@ mod tests {
             (found[0].count, found[0].dwell.counts.iter().sum::<u64>(), found[0].port)
         };
         assert_eq!((of(Some(1)), of(Some(2))), ((2, 2, 443), (1, 1, 443)));
-        // A lower bound counts as a transition, and is no time.
+        // A transition whose time is a lower bound is counted, but its time is not.
         assert_eq!(of(None), (3, 2, 0));
         assert_eq!(aggregates.iter().map(|row| row.count).sum::<u64>(), 6);
         assert_eq!(aggregates[0].dwell.counts[1], 2);

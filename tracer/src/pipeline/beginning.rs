@@ -1,5 +1,5 @@
-//! From the moment when the programs are attached to the moment when the stream begins. What happens between the two is no
-//! part of the stream: it is in the states of the connections that the stream begins with.
+//! The time between the attachment of the programs and the beginning of the stream. Transitions in this time are not in the
+//! stream: the states of the connections at the beginning of the stream include them.
 
 use std::{
     thread,
@@ -14,16 +14,16 @@ use crate::{
     track::{PATIENCE_NS, Table, Update},
 };
 
-/// Where the stream begins.
+/// The beginning of the stream.
 pub struct Beginning {
-    /// The wall clock: every later record of the ring is in the stream.
+    /// The time by the wall clock. Every later record of the ring is in the stream.
     pub time_ns: i64,
-    /// What became of the walk.
+    /// The result of the walk.
     pub found: WalkResult,
 }
 
-/// Fills `table` with the sockets that exist, in the states that they are in when the stream begins. What the walk shows of a
-/// socket may be older or newer than what the ring has of it; only the order of the ring is certain.
+/// Fills `table` with the existing sockets, in their states at the beginning of the stream. The walk may show an older or
+/// newer state of a socket than the records in the ring. Only the order of the records in the ring is certain.
 pub fn begin(
     source: &mut KernelSource,
     table: &mut Table,
@@ -39,7 +39,7 @@ pub fn begin(
     });
     let (began_ns, written, time_ns) = (monotonic_ns(), source.written(), now_ns());
     let deadline = Instant::now() + Duration::from_nanos(PATIENCE_NS);
-    // A record that is being written for too long is left to the stream.
+    // If a record stays unfinished for too long, it becomes a part of the stream.
     while !source.has_read(written) && Instant::now() < deadline {
         if source.drain(1, |bytes| apply(table, enricher, bytes)) == 0 {
             thread::sleep(SHORT_NAP);
@@ -50,7 +50,7 @@ pub fn begin(
     Beginning { time_ns, found }
 }
 
-/// What cannot be decoded is counted from the beginning of the stream on.
+/// Counts records that cannot be decoded, from the beginning of the stream on.
 fn apply(table: &mut Table, enricher: &mut Enricher, bytes: &[u8]) {
     if let Ok(event) = decode(bytes) {
         table.apply(&event, enricher);

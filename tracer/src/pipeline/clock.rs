@@ -1,4 +1,4 @@
-//! The clocks that records and the table go by.
+//! The clocks of the records and of the table.
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -7,7 +7,7 @@ use crate::enrich::TimeOffsets;
 /// Wall clock minus the kernel's `CLOCK_MONOTONIC`, in ns.
 #[must_use]
 pub fn clock_offset_ns() -> i64 {
-    // Between two clocks read one after another this thread may have to wait for its turn: the quickest try counts.
+    // This thread may be interrupted between the readings of the two clocks, so the quickest of several attempts counts.
     const QUICK_NS: i64 = 20_000;
     let mut best = (i64::MAX, 0);
     for _ in 0..5 {
@@ -28,7 +28,7 @@ pub fn now_ns() -> i64 {
     clock_ns(ClockId::Realtime)
 }
 
-/// The kernel's `CLOCK_MONOTONIC`, ns: what `bpf_ktime_get_ns` gives, whatever time namespace we are in.
+/// The kernel's `CLOCK_MONOTONIC`, ns: the clock of `bpf_ktime_get_ns`, which does not depend on the time namespace.
 #[must_use]
 pub fn monotonic_ns() -> u64 {
     kernel_ns() as u64

@@ -46,7 +46,7 @@ impl Destination {
     pub(super) fn wanted(&self, streams: &Streams, at_once: bool) -> usize {
         let buffered = streams.buffered();
         match (self, buffered) {
-            (Self::Sinks(_), 0) if at_once => usize::from(streams.has_unsaid()),
+            (Self::Sinks(_), 0) if at_once => usize::from(streams.has_unreported()),
             _ if at_once => buffered,
             (Self::Sinks(_), ..BLOCK) => 0,
             (Self::Sinks(_), _) | (Self::Direct(_), ..LITTLE) => buffered,

@@ -1,4 +1,4 @@
-//! From the ring to the streams.
+//! Passes records from the ring through the table and the filters to the streams.
 
 use super::{Pipeline, Streams, monotonic_ns, names::look_up_names, now_ns};
 use crate::{
@@ -11,11 +11,11 @@ use crate::{
 };
 
 impl Pipeline {
-    /// Takes up to `most` records from the ring through to the buffer.
+    /// Passes up to `most` records from the ring to the buffers of the streams.
     pub(super) fn drain(&mut self, most: usize) -> usize {
         let Self { source, table, enricher, router, streams, examiner, hunter, state_writer, .. } = self;
         let mut broken = 0;
-        // What the kernel wrote before this moment is in the ring, or counted as lost.
+        // Records that the kernel wrote before this moment are in the ring, or counted as lost.
         let began_ns = monotonic_ns();
         let mut seen_ns = began_ns;
         let taken = source.drain(most, |bytes| match decode(bytes) {
@@ -37,7 +37,7 @@ impl Pipeline {
                     hunter.existed(conn, event.time_ns);
                 }
                 seen_ns = event.time_ns;
-                // Before the ring forgets it.
+                // The numbers are stored before the ring drops the record.
                 if let Some(writer) = state_writer {
                     writer.note_waiting(table.waiting() + router.waiting() + streams.waiting());
                 }
@@ -90,7 +90,7 @@ pub(super) fn report(
     };
     match record {
         Record::Transition(transition) => {
-            // The first one of a connection: it may be in a namespace that has just been made.
+            // The first record of a connection may show a network namespace that was just created.
             if matches!(transition.from, State::Close | State::Listen) {
                 look_up_names(router, streams);
             }
@@ -116,7 +116,7 @@ pub(super) fn report(
             return;
         }
         Record::Resolved(resolved) => {
-            // Nothing is reported of what moved on while it was being looked at.
+            // A connection that has moved on during the look gets no record.
             let is_unreported = examiner.cancel(resolved.conn.id);
             let counts = hunter.as_mut().is_none_or(|hunter| hunter.resolved(resolved.conn.id));
             if is_unreported || !counts {

@@ -1,4 +1,4 @@
-//! The end: everything that the kernel handed over still goes out, and losses are reported.
+//! The end of a trace: all records in the ring are still delivered, and losses are reported.
 
 use std::time::Duration;
 
@@ -13,18 +13,18 @@ use crate::{
     track::PATIENCE_NS,
 };
 
-/// How long an output at the end, or a sink that is no longer wanted, may take for what is left.
+/// The time that an output at the end, or a sink that was removed, has for its remaining records.
 pub const GRACE: Duration = Duration::from_secs(5);
-/// How long a sink whose time is over may take to spool what it has.
+/// After that time: how long a sink may take to spool its remaining records.
 const MARGIN: Duration = Duration::from_secs(10);
-/// The same when a second signal has asked for the end at once.
+/// The same after a second signal.
 const SHORT_MARGIN: Duration = Duration::from_secs(2);
-/// How long the end goes on reading while the programs go on writing.
+/// How long the tracer still reads at the end while the programs continue to write.
 const LAST_LOOK: Duration = Duration::from_millis(200);
 
 impl Pipeline {
-    /// Everything that the kernel handed over still goes out; a reader that takes nothing gets some seconds, and a
-    /// second signal ends the wait. What is not delivered then is spooled, or counted.
+    /// Delivers all records in the ring. A slow reader has some seconds, and a second signal ends the wait. Records that are
+    /// not delivered then are spooled, or counted as lost.
     pub(super) async fn end(
         &mut self,
         reason: &'static str,
@@ -97,7 +97,7 @@ impl Pipeline {
         self.streams.record(&Record::Stop(stop));
     }
 
-    /// Nothing more comes: what waits for evidence is decided without it.
+    /// Decides without evidence about everything that waits for evidence, because no more events come.
     fn settle(&mut self) {
         if let Some(hunter) = &mut self.hunter {
             hunter.finish(GRACE);

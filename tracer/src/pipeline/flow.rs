@@ -15,15 +15,15 @@ use crate::{
     sinks::{OutputError, sink_lost},
 };
 
-/// Bytes of a record, if it is a long one.
+/// The size of a long record in bytes.
 const RECORD: usize = 1 << 10;
-/// How long sinks that catch up are given until they are looked at again.
+/// The interval of the checks of sinks that catch up.
 const SINK_CHECK: Duration = Duration::from_millis(1);
 /// The interval of [`Table::tick`](crate::track::Table::tick) while the table waits for evidence.
 const TICK: Duration = Duration::from_millis(25);
 
 impl Pipeline {
-    /// Runs until something ends it.
+    /// Runs until a signal, a limit or the output ends the trace.
     pub(super) async fn flow(
         &mut self,
         destination: &mut Destination,
@@ -55,7 +55,7 @@ impl Pipeline {
         }
     }
 
-    /// Sends what should go now.
+    /// Sends the bytes that should be sent now.
     async fn write(
         &mut self,
         schedule: &mut Schedule,
@@ -128,7 +128,7 @@ impl Pipeline {
         Ok(None)
     }
 
-    /// Does what is due beside the records.
+    /// Runs the periodic tasks that are due.
     fn run_periodic_tasks(&mut self, schedule: &mut Schedule, taken: usize) -> Result<(), PipelineError> {
         if is_due(schedule.losses_at()) {
             let any = self.report_losses()?;
@@ -139,7 +139,7 @@ impl Pipeline {
             schedule.resynced(done);
         }
         self.find_owners();
-        self.say_examined();
+        self.report_examined();
         if let Some(question) = self.settings.metrics.as_mut().and_then(Server::try_next_question) {
             self.answer(question);
         }

@@ -19,7 +19,7 @@ pub struct MetricsStream {
 }
 
 impl MetricsStream {
-    /// Metrics every `every`, written by `write`, to `queue`.
+    /// A stream of metrics to `queue`. `write` writes the metrics, at the interval `every`.
     #[must_use]
     pub fn new(every: Duration, write: WriteNumbers, queue: Queue) -> Self {
         Self { write, every, next: Instant::now() + every, outgoing: Outgoing::to_queue(queue) }
@@ -33,7 +33,8 @@ impl MetricsStream {
         self.next = Instant::now() + self.every;
     }
 
-    /// Hands over what is ready. Lost metrics are not reported: metrics are totals, so the next ones include them.
+    /// Passes the complete metrics to the queue. Lost metrics are not reported: metrics are totals, so the next ones include
+    /// them.
     pub(super) fn hand_over(&mut self) {
         self.outgoing.collect_missing();
         self.outgoing.forget_missing();

@@ -1,12 +1,12 @@
-//! Records that a sink has lost, or that are in doubt, and from when they are.
+//! Records that a sink has lost or that are in doubt, and a lower bound of their times.
 
-/// Records that are lost.
+/// The numbers of such records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Missing {
     pub(super) records: u64,
     /// Records that a collector may have, and that are not sent again.
     pub(super) in_doubt: u64,
-    /// None of them has an earlier time; `None` where that is not known.
+    /// None of the records has an earlier time; `None` if that is not known.
     pub(super) since_ns: Option<i64>,
 }
 

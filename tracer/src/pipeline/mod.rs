@@ -54,68 +54,63 @@ const BATCH: usize = 256;
 /// Why tracing ended early.
 #[derive(Debug, Error)]
 pub enum PipelineError {
-    /// The ring.
+    /// The ring cannot be read.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// The output.
+    /// The output cannot be written.
     #[error("{error}; {unwritten} bytes of records were not written")]
-    Output {
-        /// What happened.
-        error: OutputError,
-        /// How much it cost.
-        unwritten: usize,
-    },
+    Output { error: OutputError, unwritten: usize },
     /// Signals.
     #[error("cannot wait for signals: {0}")]
     Signals(#[from] std::io::Error),
 }
 
-/// When to end by itself.
+/// When the trace ends by itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Limits {
-    /// This time after the first record was written.
+    /// The time between the first record and the end.
     pub duration: Option<Duration>,
-    /// After this many transitions.
+    /// The number of transitions until the end.
     pub count: Option<u64>,
 }
 
-/// What the user asks for, beside the filter.
+/// The settings of the user, except the filter.
 pub struct Settings {
-    /// When to end by itself.
+    /// When the trace ends by itself.
     pub limits: Limits,
-    /// Where metrics are served.
+    /// The HTTP server for metrics.
     pub metrics: Option<Server>,
-    /// How many processes the metrics name.
+    /// The number of processes that the metrics name.
     pub leakers: usize,
     /// The shortest pause after records were read. A longer pause costs less CPU, and delays records.
     pub nap: Duration,
 }
 
-/// The stages after the ring.
+/// The stages of the pipeline, and what they need.
 pub struct Pipeline {
-    /// Where records come from.
+    /// The source of the records.
     pub source: KernelSource,
     /// The connections.
     pub table: Table,
-    /// The names.
+    /// Finds the processes, cgroups and containers.
     pub enricher: Enricher,
     /// The filter.
     pub router: Router,
-    /// What is written.
+    /// The streams that are written.
     pub streams: Streams,
-    /// Compares the table with the kernel's tables; `None` where that is not wanted.
+    /// Compares the table with the kernel's tables; `None` if the user has turned this off.
     pub resync: Option<Resyncer>,
-    /// Finds out why something is stuck.
+    /// Finds out why connections are stuck.
     pub examiner: Examiner,
-    /// Finds out who holds the listeners of processes that have ended.
+    /// Finds the holders of sockets whose owners have ended.
     pub finder: HolderFinder,
-    /// Present in a hunt: stuck connections are reported with the call stack that opened them, and no transitions.
+    /// `Some` in a hunt, which reports stuck connections with the call stack that opened them, and no transitions.
     pub hunter: Option<Hunter>,
-    /// Writes the state for the next process, where the programs stay after the end.
+    /// Writes the state for the next process, if the programs are pinned.
     pub state_writer: Option<StateWriter>,
-    /// The table is another process's: it is compared with the kernel's at once.
+    /// Whether the table comes from a previous process: it is compared with the kernel's tables at once.
     pub adopted: bool,
-    /// What the user asks for.
+    /// The settings of the user.
     pub settings: Settings,
 }
 
@@ -157,7 +152,7 @@ impl Pipeline {
         Ok(self.streams.summary)
     }
 
-    /// Counts for metrics from now on, if somebody asks for them.
+    /// Counts for metrics from now on, if there is a server or a sink for them.
     fn count(&mut self) {
         if self.streams.counts.is_none() && (self.settings.metrics.is_some() || self.streams.reports()) {
             self.streams.counts = Some(Counts::since(now_ns()));
@@ -171,13 +166,13 @@ impl Pipeline {
         }
     }
 
-    /// Something is due that no event announces.
+    /// Whether something is pending that no event announces.
     fn is_waiting(&self) -> bool {
         self.table.is_waiting()
             || self.table.is_beginning()
             || self.finder.is_busy()
             || self.examiner.is_busy()
-            || self.streams.has_unsaid()
+            || self.streams.has_unreported()
     }
 
     fn broken(&self, error: OutputError) -> PipelineError {

@@ -1,9 +1,9 @@
-//! Network namespaces that a filter names: where the names lead now.
+//! Network namespaces that a filter names: finds the namespaces that the names lead to now.
 
 use super::{Streams, now_ns};
 use crate::{enrich::netns_at, route::Router};
 
-/// Follows the names of all filters, and says where they lead to something else.
+/// Looks up the names of all filters, and reports names that lead to another namespace than before.
 pub(super) fn look_up_names(router: &Router, streams: &Streams) {
     for name in streams.routers().chain([router]).filter_map(Router::named_netns) {
         let began_ns = now_ns();

@@ -1,4 +1,4 @@
-//! Bytes on their way to one output: numbered, with frames for a sink's queue, and what the queue could not take.
+//! The bytes of one stream on their way to its output or queue, the numbers of its records, and the losses to report.
 
 use super::missing::Missing;
 use crate::{
@@ -7,22 +7,22 @@ use crate::{
     sinks::{Batch, Frame, Queue, since_ns},
 };
 
-/// Room for the record that reports what a full queue did not take.
+/// Room for the record that reports the losses of a full queue.
 const LOST_RECORD: usize = 1024;
 
-/// What a stream has written and not handed over.
+/// Bytes that a stream has written and not handed over to a queue yet, and losses that it has not reported yet.
 #[derive(Default)]
 pub(super) struct Outgoing {
     /// The bytes.
     pub(super) buffer: Vec<u8>,
-    /// Where records end, for sinks.
+    /// The ends of the records, for sinks.
     frames: Vec<Frame>,
     seq: u64,
-    /// Where the bytes go; `None` for the pipeline's own output.
+    /// The queue of the sink; `None` for the pipeline's own output.
     queue: Option<Queue>,
     /// Records that the queue did not take, or the spool lost, and that are not reported yet.
     missing: Missing,
-    /// Queues of the previous sinks of this name: this stream reports what those lose while they end.
+    /// Queues of previous sinks of this name that are ending. This stream reports their losses.
     previous: Vec<Queue>,
 }
 
@@ -57,7 +57,8 @@ impl Outgoing {
         self.seq
     }
 
-    /// A record with this number has been written; some formats leave some out. A `lost` record reports `lost`.
+    /// Notes the end of the record with the current number. The format may have left it out. If it is a `lost` record, it
+    /// has reported `lost`.
     pub(super) fn end_record(&mut self, time_ns: i64, lost: Option<&Lost>) {
         let Some(queue) = &self.queue else { return };
         if let Some(progress) = queue.progress() {
@@ -73,17 +74,17 @@ impl Outgoing {
         }
     }
 
-    /// Whether the queue takes what is ready, and `more` bytes.
+    /// Whether the queue has room for the buffered bytes and `more` bytes.
     pub(super) fn has_room(&self, more: usize) -> bool {
         self.queue.as_ref().is_none_or(|queue| queue.has_room(self.buffer.len() + LOST_RECORD + more))
     }
 
-    /// Whether a sink has lost something that is not reported.
+    /// Whether a sink has losses that were not reported.
     pub(super) fn has_missing(&self) -> bool {
         !self.missing.is_empty() || self.previous.iter().chain(&self.queue).any(Queue::has_lost)
     }
 
-    /// Asks the queues what they have lost.
+    /// Adds the losses that the queues have counted.
     pub(super) fn collect_missing(&mut self) {
         if self.queue.is_none() {
             return;
@@ -99,13 +100,13 @@ impl Outgoing {
         self.previous.retain(|queue| !queue.is_finished() || queue.has_lost());
     }
 
-    /// What is missing need not be reported.
+    /// Losses of this stream need not be reported.
     pub(super) fn forget_missing(&mut self) {
         self.missing = Missing::default();
     }
 
-    /// Hands over what is ready, if the queue takes it. What the queue has no room for is lost, and is missing then.
-    /// `report` writes the record of what is missing.
+    /// Passes the buffered records to the queue. Records for which the queue has no room are counted as missing. `report`
+    /// writes the record that reports missing records.
     pub(super) fn hand_over(&mut self, report: impl FnOnce(&mut Self, Missing)) {
         let Some(queue) = self.queue.clone() else { return };
         if self.buffer.is_empty() && self.missing.is_empty() {

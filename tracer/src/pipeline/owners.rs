@@ -33,9 +33,9 @@ impl Pipeline {
         }
     }
 
-    /// Reports what is stuck, with what a look has found. The ring reports the end of a process only if that process has
-    /// listened. Of every other owner this looks up whether the process lives and has the connection open, before it reports it.
-    pub(super) fn say_examined(&mut self) {
+    /// Reports stuck connections with the findings of a look. The ring reports the end of a process only if the process has
+    /// listened. Therefore this checks for every other owner whether the process lives and has the connection open.
+    pub(super) fn report_examined(&mut self) {
         let mut lives: HashMap<Rc<Task>, bool> = HashMap::new();
         let mut read = HashSet::new();
         let mut settled = HashMap::new();
@@ -86,7 +86,7 @@ impl Pipeline {
     fn watch(&mut self, owners: &[Rc<Task>]) {
         for owner in owners {
             self.source.watch_process(owner.pid);
-            // Asked after that: from here on the kernel programs report the end.
+            // This check comes after the request: from then on, the kernel programs report the end of the process.
             if !self.enricher.lives(owner) {
                 self.table.process_ended(owner, monotonic_ns());
             }
@@ -98,13 +98,14 @@ fn is_never_accepted(stuck: &Stuck) -> bool {
     stuck.found.as_deref().is_some_and(|(found, _)| found.holders.is_empty() && found.socket.inode == 0)
 }
 
-/// If other processes have the connection open and `owner` does not: the only one of them, or `Some(None)` for several. A connection that
-/// nobody has accepted belongs to the process that has its listener. `None` where the holders are not known.
+/// If `owner` does not have the connection open: the only process that has it open, or `Some(None)` if there are several. A
+/// connection that no process has accepted belongs to the process that has its listener. `None` if the holders are not
+/// known.
 fn others_that_hold(stuck: &Stuck, owner: Option<&Owner>) -> Option<Option<OwnerKey>> {
     let (found, _) = stuck.found.as_deref()?;
     let (processes, source): (Vec<&Process>, _) = if is_never_accepted(stuck) {
         if found.listeners.iter().any(|listener| listener.holders.is_empty()) {
-            // The connection may have come out of the listener whose holder is not known.
+            // The connection may come from a listener whose holder is not known.
             return None;
         }
         (found.listening().map(|process| &**process).collect(), OwnerSource::Inherited)

@@ -14,7 +14,7 @@ use crate::{
 /// Records for one output or one sink.
 pub struct RecordStream {
     format: Box<dyn Format>,
-    /// Of what the tracer's own filter lets through; `None` for all.
+    /// The filter of this stream, in addition to that of the tracer; `None` for all records.
     router: Option<Router>,
     pub(super) outgoing: Outgoing,
     /// The kinds of records that are written.
@@ -36,7 +36,7 @@ impl RecordStream {
         stream
     }
 
-    /// What `router` lets through, in `format`, to `queue`.
+    /// A stream of the records that `router` selects, in `format`, to `queue`.
     #[must_use]
     pub fn to_sink(format: Box<dyn Format>, router: Option<Router>, queue: Queue) -> Self {
         Self::with(format, router, Outgoing::to_queue(queue))
@@ -46,7 +46,8 @@ impl RecordStream {
         Self { format, router, outgoing, kinds: RecordKinds::ALL, windows: None, sample: 1, left: None }
     }
 
-    /// Counts transitions in windows of `length` instead of reporting each, with up to `most` services and peers told apart.
+    /// Counts transitions in windows of `length` instead of reporting each. Up to `most` pairs of a service and a peer have rows
+    /// of their own.
     #[must_use]
     pub fn aggregated(mut self, length: Duration, most: usize) -> Self {
         let length_ns = i64::try_from(length.as_nanos()).unwrap_or(i64::MAX);

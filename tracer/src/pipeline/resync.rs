@@ -48,14 +48,14 @@ impl Pipeline {
         Some(())
     }
 
-    /// What the kernel's tables hold, once everything that happened until then has come.
+    /// Reads the kernel's tables, and then all records of what had happened until the reading.
     fn look(&mut self, resync: &Resyncer) -> Option<TableScan> {
         let mut look = self.source.scan_tables(&resync.walker, resync.only, monotonic_ns());
         look.sockets.retain(|event| !self.router.hides(&event.tuple));
         self.catch_up().then_some(look)
     }
 
-    /// Reads what the kernel has written so far; false where a record is being written all the time.
+    /// Reads all records that the kernel has written so far; false if a record stays unfinished for too long.
     fn catch_up(&mut self) -> bool {
         let written = self.source.written();
         let deadline = Instant::now() + Duration::from_nanos(PATIENCE_NS);

@@ -1,4 +1,4 @@
-//! What the loop has to do when.
+//! The periodic tasks of the loop, and when they are due.
 
 use std::time::Duration;
 

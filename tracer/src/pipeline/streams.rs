@@ -25,7 +25,7 @@ pub struct Summary {
     pub closed: bool,
 }
 
-/// What goes to one output or one sink.
+/// The stream of one output or one sink.
 #[expect(clippy::large_enum_variant, reason = "there are as many streams as sinks")]
 pub enum Stream {
     /// Records.
@@ -298,7 +298,7 @@ impl Streams {
     }
 
     /// Whether a sink has lost something that its stream has not reported.
-    pub(super) fn has_unsaid(&self) -> bool {
+    pub(super) fn has_unreported(&self) -> bool {
         self.list.iter().any(|stream| stream.outgoing().has_missing())
     }
 

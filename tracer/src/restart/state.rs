@@ -33,7 +33,7 @@ pub struct SavedState {
     pub programs: PinnedPrograms,
     /// Upper bits of the connections' ids.
     pub instance: u32,
-    /// It was written at the end, and nothing has happened since that is not in the ring.
+    /// The state was written at the end of the process, and everything that has happened since is in the ring.
     pub is_complete: bool,
     /// The connections.
     pub table: SavedTable,

@@ -46,7 +46,6 @@ pub enum TakeOverError {
     Ledger {
         /// The pins' directory.
         directory: PathBuf,
-        /// What the system said.
         source: io::Error,
     },
     /// The saved state of earlier programs cannot be removed.

@@ -22,7 +22,6 @@ pub struct SettingsError {
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
-    /// What is wrong.
     pub message: String,
 }
 

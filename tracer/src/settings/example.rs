@@ -83,7 +83,7 @@ fn sink_keys(text: &mut String) {
     }
 }
 
-/// What it is, what it can be, and a line to make of it what one wants.
+/// Writes a key: its help text, its possible values, and a line with an example value.
 fn key(arg: &Arg, text: &mut String) {
     let Some(name) = arg.get_long() else { return };
     let help = arg.get_help().map(ToString::to_string).unwrap_or_default();

@@ -21,7 +21,7 @@ use crate::{
 /// Everything that the file says.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What stands before the first table.
+    /// The keys before the first table.
     pub keys: DaemonKeys,
     /// `[filter]`.
     pub filter: FilterArgs,
@@ -40,13 +40,13 @@ pub struct Settings {
 /// One sink.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sink {
-    /// Its keys and tables.
+    /// The keys and tables of the sink.
     pub section: SinkSection,
     /// Which of the records it gets; all without it.
     pub filter: Option<FilterArgs>,
 }
 
-/// What a file says, and what is wrong with it.
+/// The settings in a file, and the problems with the file.
 #[derive(Clone, Debug, Default)]
 pub struct Reading {
     /// If there are problems: the settings without the faulty sinks, and with defaults for faulty sections; `None` if the text is no

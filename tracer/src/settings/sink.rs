@@ -20,7 +20,7 @@ fn types() -> PossibleValuesParser {
     SINKS.iter().map(|kind| PossibleValue::new(kind.name).help(kind.about)).collect::<Vec<_>>().into()
 }
 
-/// `None` where it cannot be told what it would be.
+/// Reads the section of a sink; `None` if its keys are not valid.
 pub(super) fn read(name: String, mut section: Section<'_>) -> Option<Sink> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if name.is_empty() || !name.chars().all(is_plain) {
@@ -35,7 +35,7 @@ pub(super) fn read(name: String, mut section: Section<'_>) -> Option<Sink> {
         }
     }
     let Some(kind) = section.text("type").and_then(kind) else {
-        // What is wrong with the keys is wrong with every type.
+        // Without a type, this reports only the problems that the keys have for every type.
         return section.parsed(&with_all_keys, |_| Ok(()), |_| None).and(None);
     };
     for (table, types) in all_tables() {

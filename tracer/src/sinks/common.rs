@@ -20,7 +20,7 @@ pub enum SyncName {
     Always,
 }
 
-/// What a sink gets, and how it is delivered.
+/// The keys that all sinks have: which records the sink gets, and how it delivers them.
 #[derive(Args, Clone, Debug, PartialEq)]
 pub struct CommonArgs {
     /// Send only these kinds of records: transitions, stuck, resolved, snapshots, resyncs. start, stop and lost are always

@@ -13,7 +13,7 @@ use super::{
 pub struct Kind {
     /// The value of the key `type`.
     pub name: &'static str,
-    /// What it delivers to, in one line.
+    /// What the sink delivers to, in one line.
     pub about: &'static str,
     /// Tables that its section may have.
     pub tables: &'static [Table],
@@ -24,11 +24,10 @@ pub struct Kind {
 
 /// A table of texts in a sink's section.
 pub struct Table {
-    /// Its name.
     pub name: &'static str,
-    /// What is in it.
+    /// What the table contains.
     pub about: &'static str,
-    /// A line of it.
+    /// An example of a line of the table.
     pub example: &'static str,
 }
 
@@ -46,13 +45,13 @@ impl Kind {
         Self { lacks, ..self }
     }
 
-    /// Adds its keys to `command`.
+    /// Adds the keys of the type to `command`.
     #[must_use]
     pub fn augment(&self, command: Command) -> Command {
         (self.augment)(command)
     }
 
-    /// Its own keys.
+    /// The keys of the type, without those that all sinks have.
     #[must_use]
     pub fn keys(&self) -> Vec<Arg> {
         self.augment(Command::new("")).get_arguments().cloned().collect()

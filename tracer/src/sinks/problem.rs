@@ -7,7 +7,6 @@ use thiserror::Error;
 pub struct Problem {
     /// The sink's key that it is about; empty for the whole section.
     pub key: &'static str,
-    /// What is wrong.
     pub message: String,
 }
 

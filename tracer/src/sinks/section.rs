@@ -20,7 +20,6 @@ use crate::{files, format::Stamp};
 pub struct SinkSection {
     /// The sink's name.
     pub name: String,
-    /// Its type.
     pub kind: &'static Kind,
     /// The keys of its type.
     pub config: Arc<dyn SinkConfig>,

@@ -50,7 +50,7 @@ impl Descriptor {
     /// socket.
     ///
     /// # Errors
-    /// The kernel does not tell the protocol.
+    /// The kernel does not show the protocol.
     pub(super) fn protocol(&self, root: &Path) -> io::Result<Option<String>> {
         let path = self.path(root);
         let mut name = [0; 32];

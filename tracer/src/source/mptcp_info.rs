@@ -1,4 +1,4 @@
-//! What `sock_diag` says of MPTCP: `struct mptcp_info` (`linux/mptcp.h`), and a subflow's attributes.
+//! The information of `sock_diag` about MPTCP: `struct mptcp_info` (`linux/mptcp.h`), and the attributes of a subflow.
 
 use super::netlink::{MS, each_attribute, u32_at};
 use crate::model::{MptcpPart, TcpTimes};

@@ -5,7 +5,7 @@ use std::{fs, io};
 /// The table of this thread's namespace.
 ///
 /// # Errors
-/// It cannot be read.
+/// The table cannot be read.
 pub(super) fn read() -> io::Result<String> {
     fs::read_to_string("/proc/thread-self/net/protocols")
 }

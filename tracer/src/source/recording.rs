@@ -38,7 +38,7 @@ impl Recording {
     /// The file at `path`; `-` is standard input.
     ///
     /// # Errors
-    /// It cannot be opened.
+    /// The recording cannot be opened.
     pub fn open(path: &Path) -> Result<Self, RecordingError> {
         let name = path.display().to_string();
         let failed = |source| RecordingError { path: name.clone(), source };
@@ -77,7 +77,7 @@ impl Recording {
     /// end: the recorder was stopped, or is still writing.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// The recording cannot be read.
     pub fn next(&mut self, line: &mut Vec<u8>) -> Result<bool, RecordingError> {
         let failed = |path: &str, source: io::Error| match source.kind() {
             io::ErrorKind::UnexpectedEof => Ok(false),

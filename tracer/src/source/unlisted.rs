@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(gaps_of(&all, &[]), 1);
         assert_eq!(gaps_of(&all, &[500]), 0, "a table has it");
         all.sockets.push(Descriptor { inode: 500, pid: 11, tid: None, fd: 3 });
-        assert_eq!(gaps_of(&all, &[]), 0, "its descriptor tells what it is");
+        assert_eq!(gaps_of(&all, &[]), 0, "its descriptor shows what it is");
         all.sockets.clear();
         fs::write(root.path().join("proc/10/net/udp"), "  sl  local_address\n 5: 0100007F:0035 500 2\n")
             .expect("udp");

@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(story.histories.values().filter(|history| !history.is_over()).count(), 200);
         assert_eq!(story.left_out + story.histories.len() as u64, 20_000);
         assert!(story.weigh() <= MIB, "{}", story.weigh());
-        // What is counted is complete.
+        // The counts are complete.
         assert_eq!((story.transitions, story.edges[&("CLOSE", "SYN_SENT")].count), (39_800, 20_000));
     }
 

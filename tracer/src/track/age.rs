@@ -49,13 +49,13 @@ pub fn age_at_most_ns(socket: &SocketInfo) -> Option<u64> {
     .map(|ns| ns.max(times.since_ack_ns).saturating_add(TICK_NS))
 }
 
-/// Whether its age may be `after_ns` or more although [`age`] says less: acknowledgments may have come since the state began,
-/// of keepalive probes, or of what was sent (in FIN_WAIT2: with what came) not long ago.
+/// Whether the age may be `after_ns` or more although [`age`] is less. Acknowledgments may have come since the state began: for
+/// keepalive probes, or for data that was sent recently (in FIN_WAIT2: with data that has come recently).
 #[must_use]
 pub fn may_be_older(socket: &SocketInfo, after_ns: u64) -> bool {
     let (Some(least), Some(most_ns), Some(times)) = (age(socket), age_at_most_ns(socket), socket.times)
     else {
-        // Up to 6.9 an MPTCP socket tells no times.
+        // Up to 6.9, the kernel shows no times of an MPTCP socket.
         let is_watched = matches!(socket.state, State::CloseWait | State::FinWait2);
         return is_watched && socket.transport == Transport::Mptcp && socket.times.is_none();
     };
@@ -65,7 +65,7 @@ pub fn may_be_older(socket: &SocketInfo, after_ns: u64) -> bool {
     };
     // An orphan in FIN_WAIT2 sends no probes: its keepalive timer is how long the kernel keeps it (`tcp_fin_time`).
     let is_orphan = socket.state == State::FinWait2 && socket.inode == 0;
-    // Those of an MPTCP socket are its subflows'.
+    // The subflows of an MPTCP socket send the probes.
     let probes = socket.transport == Transport::Mptcp
         || socket.timer.is_some_and(|timer| match timer.kind {
             TimerKind::Keepalive => !is_orphan,
@@ -75,9 +75,9 @@ pub fn may_be_older(socket: &SocketInfo, after_ns: u64) -> bool {
     least.ns < after_ns && most_ns >= after_ns && (probes || since_traffic_ns < after_ns)
 }
 
-/// For how long what was sent has not been answered, at least, ns; `None` where nothing is being sent again. In FIN_WAIT1
-/// and LAST_ACK this may have begun before the state. What has passed of the timer's present run does not count:
-/// TCP_USER_TIMEOUT makes that shorter than `tcpi_rto`, and nothing shows it.
+/// Lower bound of the time since the oldest unanswered segment was sent, ns; `None` if nothing is being sent again. In FIN_WAIT1
+/// and LAST_ACK this time may have begun before the state. The time since the last retransmission does not count, because
+/// TCP_USER_TIMEOUT can make the timer shorter than `tcpi_rto`, and the kernel does not show that.
 #[must_use]
 pub fn unanswered_ns(socket: &SocketInfo) -> Option<u64> {
     let (timer, times) = (socket.timer?, socket.times?);
@@ -86,8 +86,8 @@ pub fn unanswered_ns(socket: &SocketInfo) -> Option<u64> {
     }
     let first_ns = times.rto_ns >> times.backoff.min(63);
     let doubled = (1_u64 << times.backoff.min(20)) - 1;
-    // A SYN may be sent several times before the distance doubles (net.ipv4.tcp_syn_linear_timeouts, 6.5). In other states
-    // a repetition that is not doubled tells nothing: another `tcpi_rto` may have been in force.
+    // A SYN may be sent several times before the interval doubles (net.ipv4.tcp_syn_linear_timeouts, 6.5). In other states a
+    // repetition without a doubled interval is no evidence, because `tcpi_rto` may have been different then.
     let linear = match socket.state {
         State::SynSent => u64::from(socket.retransmits.saturating_sub(times.backoff)),
         _ => 0,
@@ -95,7 +95,7 @@ pub fn unanswered_ns(socket: &SocketInfo) -> Option<u64> {
     Some(first_ns.saturating_mul(doubled) + linear * first_ns.min(LOCAL_NS))
 }
 
-/// Time since the SYN came. A repeated SYN sets the timer again, and is answered; it does not count as a timeout.
+/// Time since the SYN came. A repeated SYN is answered and sets the timer again, but does not count as a timeout.
 fn half_open(timer: RequestTimer) -> u64 {
     let longest_ns = if timer.may_be_short { timer.left_ns.max(SECOND_NS) } else { LONGEST_NS };
     let run_ns = |number: u8| (REQUEST_NS << number.min(10)).min(longest_ns);
@@ -103,7 +103,7 @@ fn half_open(timer: RequestTimer) -> u64 {
     over + run_ns(timer.timeouts).saturating_sub(timer.left_ns)
 }
 
-/// Where /proc did not tell: the fewest timeouts after which the timer can have so much left.
+/// For a request that /proc does not show: the smallest number of timeouts after which the timer can have so much time left.
 fn by_timer(left_ns: Option<u64>) -> RequestTimer {
     let left_ns = left_ns.unwrap_or(u64::MAX);
     let timeouts = (0..7).find(|number| REQUEST_NS << number >= left_ns).unwrap_or(0);
@@ -140,17 +140,18 @@ mod tests {
     fn ages_by_each_clock() {
         use TimerKind::{Keepalive, Retransmit, TimeWait};
         for (socket, seconds) in [
-            // Less than a tick below 90 s, and 10 s.
+            // The ages are less than a tick below 90 s and 10 s.
             (socket(State::CloseWait, None, 0, times(90, 1, 0)), Some(89)),
             (socket(State::CloseWait, Some((Keepalive, 7000)), 0, times(10, 1, 0)), Some(9)),
             (socket(State::TimeWait, Some((TimeWait, 45)), 0, times(0, 0, 0)), Some(15)),
-            // The wheel may be late.
+            // The kernel's timer wheel may be late.
             (socket(State::TimeWait, Some((TimeWait, 61)), 0, times(0, 0, 0)), Some(0)),
-            // So long a time was set behind two others only, 1 s and 2 s; 30 repeated SYNs that were answered tell nothing.
+            // The timer is this long only after two timeouts, of 1 s and 2 s. The 30 repeated SYNs were answered, and are no
+            // evidence.
             (socket(State::NewSynRecv, Some((Retransmit, 3)), 30, times(0, 0, 0)), Some(3)),
             (socket(State::NewSynRecv, None, 0, times(0, 0, 0)), Some(0)),
             (socket(State::SynSent, Some((Retransmit, 3)), 2, times(0, 4, 2)), Some(3)),
-            // Four times at the first distance: by as little as the host itself may wait before it tries again.
+            // Four SYNs at the first interval, which may be as short as the host's own minimum.
             (socket(State::SynSent, Some((Retransmit, 1)), 4, times(0, 1, 0)), Some(2)),
             (socket(State::Established, None, 0, times(90, 1, 0)), None),
             (socket(State::LastAck, Some((Retransmit, 1)), 3, times(90, 8, 3)), None),
@@ -261,7 +262,7 @@ mod tests {
                 }
                 let remaining = user_timeout_ms.map_or(u64::MAX, |timeout_ms| timeout_ms.saturating_sub(sent_ms));
                 if remaining == 0 {
-                    // It ends here.
+                    // TCP_USER_TIMEOUT ends the connect here.
                     return Ok(());
                 }
                 due_ms = sent_ms + rto_ms.min(remaining);

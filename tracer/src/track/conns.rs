@@ -43,7 +43,7 @@ pub(super) struct Conn {
 pub(super) enum Since {
     /// Seen when it happened.
     Exact,
-    /// It was in the state earlier already.
+    /// The socket was in the state already before this time.
     AtLeast,
     /// The time is not known.
     Unknown,

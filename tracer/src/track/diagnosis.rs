@@ -58,7 +58,7 @@ fn queue(listener: &Listener) -> String {
     format!("{} of at most {}", listener.queued, u64::from(listener.backlog) + 1)
 }
 
-/// The queues of listeners, with their processes where that tells them apart.
+/// The queues of listeners. If there are several listeners, with their processes.
 fn queues(listeners: &[Listener]) -> String {
     let named = |listener: &Listener| {
         let whose = names(listener.holders.iter()).unwrap_or_else(|| "a process that is not known".into());

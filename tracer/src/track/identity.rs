@@ -25,7 +25,7 @@ impl Endpoints {
     }
 }
 
-/// What is known of both ends: `new` where it has a value, `old` where it has none.
+/// The known parts of both tuples: the value of `new`, or that of `old` if `new` has none.
 pub(super) fn merge(old: Tuple, new: Tuple) -> Tuple {
     let mut merged = new;
     if new.local_port == 0 {

@@ -78,7 +78,8 @@ impl SavedTable {
 }
 
 impl SavedTable {
-    /// What the next process needs of `conns`. What is only estimated, and children whose ends are not known, are left out.
+    /// The part of `conns` that the next process needs. Estimated connections are left out, and children whose endpoints are
+    /// not known.
     pub(super) fn save(conns: &Conns, last_id: u64) -> Self {
         let mut subjects = Vec::new();
         let mut places = HashMap::new();

@@ -1,5 +1,5 @@
-//! Events become transitions. A connection is the same from its first SYN to the end of its TIME_WAIT, through all kernel objects
-//! that stand for it: a request socket, its child, the full socket, a timewait socket.
+//! Converts events to transitions. A connection has one identity from its first SYN to the end of its TIME_WAIT, through all
+//! kernel objects that represent it: a request socket, its child, the full socket, a timewait socket.
 
 mod beginning;
 mod closing;
@@ -34,21 +34,21 @@ use crate::{
     },
 };
 
-/// What came of an event.
+/// A result of an event.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Update {
-    /// A transition, a correction, a connection that is stuck or no longer is.
+    /// A transition, a correction, or the beginning or end of being stuck.
     Record(Record),
-    /// Both ends of a connection are known now.
+    /// All addresses and ports of a connection are known now.
     Completed(ConnId, Tuple),
 }
 
-/// What the hooks show.
+/// What the hooks can show.
 #[derive(Clone, Debug, Default)]
 pub struct Visibility {
     /// Mini-sockets are shown as they are.
     pub minis: bool,
-    /// Where mini-sockets are not shown, those that are likely are reported.
+    /// If mini-sockets are not shown, the table reports their probable transitions (the tier `estimate`).
     pub estimates: bool,
     /// Resets that are sent are shown.
     pub resets: bool,
@@ -68,16 +68,16 @@ pub struct Table {
     owners: Owners,
     watchdog: Watchdog,
     visibility: Visibility,
-    /// Sockets that went to CLOSE, and from which state.
+    /// Sockets that went to CLOSE, each with the state before.
     closed: VecDeque<(u64, State)>,
     last_id: u64,
     offset_ns: i64,
     illegal: u64,
-    /// What came of the last event.
+    /// The results of the last event.
     updates: Vec<Update>,
 }
 
-/// Where results go.
+/// Receives the results.
 type Out<'a> = &'a mut dyn FnMut(Update);
 
 impl Table {
@@ -191,7 +191,7 @@ impl Table {
         Snapshot { time_ns: self.wall(conn.since_ns), conn: conn.connection(), state: conn.state }
     }
 
-    /// What the next process needs of the table.
+    /// The part of the table that the next process needs.
     #[must_use]
     pub fn save(&self) -> SavedTable {
         SavedTable::save(&self.conns, self.last_id)
@@ -254,7 +254,7 @@ impl Table {
         self.owners.found_holders(&mut self.conns, sockets, holding, now_ns, identities)
     }
 
-    /// What the table lacks or has wrong, if the kernel's tables are right.
+    /// The differences between the table and the kernel's tables.
     #[must_use]
     pub fn differences(&self, kernel: &KernelTables<'_>) -> HashSet<Difference> {
         kernel.differences(&self.conns, &self.mini_sockets, &self.pending)
@@ -500,7 +500,7 @@ impl Table {
             Some(at) if is_same(self.conns.get(at), event, from) => at,
             found => {
                 if let Some(at) = found {
-                    // Its end and the beginning of the next socket at this address were lost.
+                    // The end of this connection and the beginning of the next socket at this address were lost.
                     self.report_lost_end(at, event.time_ns);
                 }
                 let role = (from == State::Listen).then_some(Role::Listener);
@@ -538,7 +538,7 @@ impl Table {
     }
 }
 
-/// What a transition's record has beside what the connection knows.
+/// The values of a transition's record that are not stored with the connection.
 #[derive(Clone, Copy)]
 struct Details {
     /// The previous state, where the kernel has shown it.

@@ -1,4 +1,5 @@
-//! What has happened to sockets during the walk over the existing ones. The walk may show a socket as it was before.
+//! Notes of what happens to sockets during the walk over the existing ones. The walk may show a socket as it was before
+//! that.
 
 use std::collections::HashSet;
 
@@ -6,7 +7,7 @@ use rustc_hash::FxBuildHasher;
 
 use super::identity::Endpoints;
 
-/// Empty unless the walk is under way.
+/// The notes are empty unless the walk is running.
 #[derive(Default)]
 pub(super) struct WalkNotes {
     is_running: bool,
@@ -27,7 +28,7 @@ impl WalkNotes {
         *self = Self::default();
     }
 
-    /// The socket `sk` has ended, known or not.
+    /// Notes that the socket `sk` has ended, also if the table did not have it.
     pub(super) fn note_ended(&mut self, sk: u64) {
         if self.is_running {
             self.ended.insert(sk);
@@ -38,7 +39,7 @@ impl WalkNotes {
         self.ended.contains(&sk)
     }
 
-    /// A child without a known request. No event of its own ends a request that becomes a child.
+    /// Notes a child without a known request. There is no event for the end of a request that becomes a child.
     pub(super) fn note_child(&mut self, ends: Endpoints) {
         if self.is_running {
             self.children.insert(ends);
@@ -50,7 +51,7 @@ impl WalkNotes {
         self.children.contains(ends)
     }
 
-    /// Several processes hold the connection `sk`.
+    /// Notes that several processes hold the connection `sk`.
     pub(super) fn note_shared(&mut self, sk: u64) {
         self.shared.insert(sk);
     }

@@ -27,7 +27,7 @@ pub(super) type FileId = (u64, u64, i64, i64);
 
 /// Opens a regular file. A FIFO or a device is not opened, because that may block or have an effect.
 pub(super) fn open_regular(path: &Path) -> io::Result<(File, Metadata)> {
-    open_place(&OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?)
+    reopen(&OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?)
 }
 
 /// Opens a regular file below another process's root directory; symbolic links do not leave it. With `O_NOFOLLOW` in `more` the
@@ -37,17 +37,18 @@ pub(super) fn open_below(root: &Path, path: &Path, more: OFlags) -> io::Result<(
     let root = open(root, flags | OFlags::DIRECTORY, Mode::empty())?;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let place = openat2(&root, path, flags | more, Mode::empty(), resolve)?;
-    open_place(&File::from(place))
+    reopen(&File::from(place))
 }
 
-fn open_place(place: &File) -> io::Result<(File, Metadata)> {
+/// Opens for reading the file that `place` was opened for with `O_PATH`, if it is a regular file.
+fn reopen(place: &File) -> io::Result<(File, Metadata)> {
     let metadata = place.metadata()?;
     if !metadata.is_file() || metadata.len() > MOST_BYTES {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     // O_NONBLOCK also avoids waiting for another process's lease on the file.
-    let again = format!("/proc/self/fd/{}", place.as_raw_fd());
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(again)?;
+    let path = format!("/proc/self/fd/{}", place.as_raw_fd());
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     Ok((file, metadata))
 }
 
@@ -101,7 +102,7 @@ const BEGINNING: usize = 16 << 10;
 pub(super) fn build_id(file: &File, offset: u64) -> Option<Vec<u8>> {
     let mut bytes = vec![0; BEGINNING];
     let mut len = 0;
-    // Memory ends at the mapping, a file at its end.
+    // Reads until the end of the file, or of the mapping if `file` is the memory of a process.
     while let Ok(more @ 1..) = file.read_at(bytes.get_mut(len..)?, offset + len as u64) {
         len += more;
     }
@@ -110,7 +111,7 @@ pub(super) fn build_id(file: &File, offset: u64) -> Option<Vec<u8>> {
     let header = FileHeader64::<Endianness>::parse(bytes).ok()?;
     let endian = header.endian().ok()?;
     for segment in header.program_headers(endian, bytes).ok()? {
-        // Its notes may lie behind what was read.
+        // The notes of a segment may be beyond the bytes that were read.
         let Ok(Some(mut notes)) = segment.notes(endian, bytes) else { continue };
         while let Ok(Some(note)) = notes.next() {
             if note.name() == ELF_NOTE_GNU && note.n_type(endian) == NT_GNU_BUILD_ID {
@@ -177,7 +178,7 @@ mod tests {
         }
     }
 
-    /// A header that says that the file has 60 million sections, which a file with a hole seems to have.
+    /// The header declares 60 million sections. The file has a hole, so it seems to have room for them.
     #[test]
     fn an_executable_is_not_read_without_end() {
         let mut header = vec![0; 64];
@@ -185,7 +186,7 @@ mod tests {
         header[0x10] = 3;
         header[0x12] = 0x3e;
         header[0x14] = 1;
-        // e_shoff, e_ehsize, e_shentsize, e_shnum, e_shstrndx; the first section has the number of all of them.
+        // e_shoff, e_ehsize, e_shentsize, e_shstrndx. e_shnum is 0: then the first section has the number of sections.
         header[0x28] = 64;
         header[0x34] = 64;
         header[0x3a] = 64;
@@ -196,9 +197,9 @@ mod tests {
         let file = tempfile::tempfile().expect("a file");
         file.write_all_at(&header, 0).expect("write");
         file.set_len(MOST_BYTES).expect("a hole");
-        let pieces = CachedFile::of(file);
-        assert!(ElfFile::parse(&pieces).is_err());
-        assert_eq!(pieces.left.get() / (1 << 20), 255, "nothing large was read");
+        let reader = CachedFile::of(file);
+        assert!(ElfFile::parse(&reader).is_err());
+        assert_eq!(reader.left.get() / (1 << 20), 255, "nothing large was read");
         let own = CachedFile::of(File::open("/proc/self/exe").expect("this program"));
         assert!(ElfFile::parse(&own).is_ok_and(|elf| elf.section_by_name(".text").is_some()));
     }

@@ -177,7 +177,7 @@ fn show(traffic: &Traffic, runs: &BTreeMap<Tracer, Vec<Run>>) {
     let untraced = of(Tracer::None, |run| run.connections_per_second);
     println!("\n{}: {untraced:.0} connections/s untraced\n", traffic.name);
     println!(
-        "| tracer | of untraced | CPU s per million told | kernel ns | RSS MB | reported lost | unaccounted |"
+        "| tracer | of untraced | CPU s per million reported | kernel ns | RSS MB | reported lost | unaccounted |"
     );
     println!("| --- | --- | --- | --- | --- | --- | --- |");
     for tracer in Tracer::ALL.into_iter().skip(1) {
@@ -221,7 +221,7 @@ fn run(args: &Args, tracer: Tracer, traffic: &Traffic) -> Result<Run> {
     if let Some(running) = &mut running {
         let cpu = running.cpu()? - cpu_before;
         // The records that are still in the ring have cost no CPU time yet.
-        result.cpu = cpu / told(tracer, &file)?.unwrap_or(transitions) * 1e6;
+        result.cpu = cpu / reported(tracer, &file)?.unwrap_or(transitions) * 1e6;
         result.rss = running.rss()?;
         running.end()?;
     }
@@ -238,14 +238,14 @@ fn run(args: &Args, tracer: Tracer, traffic: &Traffic) -> Result<Run> {
             result.lost = lost.values().filter_map(serde_json::Value::as_u64).sum::<u64>() as f64;
             result.unaccounted = transitions - delivered as f64 - result.lost;
         }
-        Tracer::Tcpstates => result.unaccounted = transitions - told(tracer, &file)?.unwrap_or(0.0),
+        Tracer::Tcpstates => result.unaccounted = transitions - reported(tracer, &file)?.unwrap_or(0.0),
         Tracer::None | Tracer::Empty => {}
     }
     Ok(result)
 }
 
 /// How many transitions a tracer has written to its file. The count of sockstate includes mini-sockets.
-fn told(tracer: Tracer, file: &Path) -> Result<Option<f64>> {
+fn reported(tracer: Tracer, file: &Path) -> Result<Option<f64>> {
     let text = fs::read_to_string(file)?;
     let count = match tracer {
         Tracer::None | Tracer::Empty => return Ok(None),

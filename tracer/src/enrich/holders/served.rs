@@ -1,4 +1,5 @@
-//! Network stacks in user space: finds the network namespace that one serves, and the container in it.
+//! Network stacks in user space (pasta, slirp4netns): finds the network namespace that such a process serves, and the
+//! container in the namespace.
 
 use std::{
     fs,
@@ -38,7 +39,7 @@ fn netns_of(link: &Path) -> Option<u32> {
     target.to_str()?.strip_prefix("net:[")?.strip_suffix("]")?.parse().ok()
 }
 
-/// By descriptor: pasta keeps one of the namespace.
+/// Finds the namespace by a descriptor: pasta keeps a descriptor of the namespace open.
 fn by_descriptor(root: &Path, pid: u32) -> Option<u32> {
     let own = netns_of(&directory(root, pid).join("ns/net"));
     let entries = fs::read_dir(directory(root, pid).join("fd")).ok()?.flatten();
@@ -51,8 +52,8 @@ fn by_descriptor(root: &Path, pid: u32) -> Option<u32> {
     if let [one] = found[..] { Some(one) } else { None }
 }
 
-/// By command line: `slirp4netns [OPTION]... PID TAP`. PID is a number in its own pid namespace, or a path in its own mount
-/// namespace (`--netns-type=path`).
+/// Finds the namespace by the command line: `slirp4netns [OPTION]... PID TAP`. PID is a number in the pid namespace of
+/// slirp4netns, or a path in its mount namespace (`--netns-type=path`).
 fn by_command_line(root: &Path, pid: u32) -> Option<u32> {
     let same_pids = |one: &Path, other: &Path| {
         let namespace = |path: &Path| fs::read_link(path.join("ns/pid")).ok();
@@ -135,7 +136,7 @@ mod tests {
         assert_eq!(of(13), None, "its numbers mean other processes");
         symlink("net:[78]", pasta.join("fd/5")).expect("link");
         assert_eq!(of(10), None, "one of two");
-        // By the path of a mount, under the name of the build for this processor.
+        // A descriptor that was opened by the path of a mount; the process has the name of the build for this processor.
         let own = fs::metadata("/proc/self/ns/net").expect("namespace");
         let own = u32::try_from(std::os::unix::fs::MetadataExt::ino(&own)).expect("inode");
         let mounted = add(root, 14, "passt.avx2", 5);

@@ -1,4 +1,4 @@
-//! Stuck sockets in groups, each with why its sockets are stuck and what to do.
+//! Groups of stuck sockets. Each group has a text: why its sockets are stuck, and what to do.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,19 +12,20 @@ use crate::{
     },
 };
 
-/// Groups of one state and reason that differ in their processes or timers only. More than these are one group.
+/// More groups than these with the same state and reason, which differ only in their processes or timers, become one
+/// group.
 const MOST_ALIKE: usize = 3;
 
-/// Programs that the text about a group names.
+/// The limit of programs that the text about a group names.
 const MOST_PROGRAMS: usize = 5;
 
 /// Sockets that are stuck for one reason.
 pub(super) struct SocketGroup<'a> {
-    /// Those that one text is about, together.
+    /// Lists of sockets with the same processes and the same timer. The same text would fit all sockets of a list.
     parts: Vec<Vec<&'a SocketEntry>>,
 }
 
-/// The sockets in groups, in the order of their first sockets.
+/// Groups the sockets. The groups are in the order of their first sockets.
 pub(super) fn groups(
     stuck: &[SocketEntry],
     reason: impl Fn(&SocketReport) -> Reason,
@@ -34,7 +35,7 @@ pub(super) fn groups(
     for looked in stuck {
         let report = &looked.report;
         let kind = (report.socket.state, reason(report), report.may_be_stuck);
-        // The text names who listens where nobody holds it.
+        // The text about a socket without a holder names the processes that listen.
         let holders = report.holders.iter().map(|holder| holder.process.pid);
         let pids: Vec<u32> = holders.chain(report.listening().map(|process| process.pid)).collect();
         let timer = report.socket.timer.map(|timer| timer.kind);
@@ -47,7 +48,7 @@ pub(super) fn groups(
     merge(groups)
 }
 
-/// Makes one group of groups that are alike, if there are many.
+/// Merges groups with the same state and reason, if there are many.
 fn merge(groups: Vec<((State, Reason, bool), SocketGroup<'_>)>) -> Vec<SocketGroup<'_>> {
     let mut alike: HashMap<_, usize> = HashMap::new();
     groups.iter().for_each(|(kind, _)| *alike.entry(*kind).or_default() += 1);
@@ -65,7 +66,7 @@ fn merge(groups: Vec<((State, Reason, bool), SocketGroup<'_>)>) -> Vec<SocketGro
 }
 
 impl SocketGroup<'_> {
-    /// Up to `most` of its sockets: of each process first.
+    /// Up to `most` sockets of the group: first one socket of each list, then the others.
     pub(super) fn rows(&self, most: usize) -> impl Iterator<Item = SocketRow> {
         let firsts = self.parts.iter().filter_map(|part| part.first());
         let others = self.parts.iter().flat_map(|part| part.iter().skip(1));
@@ -76,7 +77,8 @@ impl SocketGroup<'_> {
         self.parts.iter().map(Vec::len).sum()
     }
 
-    /// What is known of the first socket, and how many more there are; `shown` of them are in the table above.
+    /// The text about the first socket, and the number of other sockets. The table above the text shows `shown` of
+    /// them.
     pub(super) fn describe(
         &self,
         shown: usize,
@@ -119,7 +121,7 @@ impl SocketGroup<'_> {
     }
 }
 
-/// Lines with a word before each.
+/// Lines that each begin with a word.
 struct Text {
     out: String,
     width: Option<usize>,
@@ -131,7 +133,7 @@ impl Text {
     }
 }
 
-/// What is known of a socket.
+/// Writes why a socket is stuck, who is involved, and what to do.
 fn describe(looked: &SocketEntry, diagnosis: &Diagnosis, text: &mut Text) {
     let SocketEntry { report, subject } = looked;
     let Diagnosis { why, advice, commands, more_commands, cannot_destroy, .. } = diagnosis;
@@ -168,7 +170,7 @@ fn describe(looked: &SocketEntry, diagnosis: &Diagnosis, text: &mut Text) {
     }
 }
 
-/// Where the holders of a socket run, and for whom they hold it.
+/// Writes the workloads of a socket's holders, and the network namespaces that they serve.
 fn describe_places(looked: &SocketEntry, text: &mut Text) {
     let places: Vec<String> = looked.workloads().into_iter().filter_map(place).collect();
     for place in places.iter().take(MOST_LISTED) {

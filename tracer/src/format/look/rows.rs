@@ -6,7 +6,7 @@ use crate::{
     model::{Holder, MptcpPart, SocketReport, State, Transport},
 };
 
-/// What a column shows.
+/// The value in a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Field {
     State,
@@ -21,7 +21,7 @@ enum Field {
 
 use Field::{Age, Local, LocalPort, Remote, State as StateField, Unread, Unsent};
 
-/// From the widest to the narrowest: the least important columns are left out first.
+/// Sets of columns, from the widest to the narrowest. The least important columns are left out first.
 const SHAPES: [&[Field]; 4] = [
     &[StateField, Age, Unread, Unsent, Local, Remote],
     &[StateField, Age, Unread, Local, Remote],
@@ -29,14 +29,14 @@ const SHAPES: [&[Field]; 4] = [
     &[StateField, Age, LocalPort, Remote],
 ];
 
-/// Room for an address of IPv4 with its port, or for a short one of IPv6.
+/// The width of an endpoint: an IPv4 address with its port fits, or a short IPv6 address.
 const ENDPOINT: usize = 24;
 
-/// Room for the holder, which may take several lines: `python3(12737) fd 5`.
+/// The smallest width for the holders, such as `python3(12737) fd 5`. They may take several lines.
 const HELD: usize = 20;
 
 impl Field {
-    /// The column, for an output that no terminal shows.
+    /// The column in an output that is not a terminal.
     const fn column(self) -> Column {
         match self {
             StateField => Column::left("STATE", 11),
@@ -76,7 +76,7 @@ impl SocketRow {
                 let full = if socket.is_full() { " full" } else { "" };
                 (socket.receive_queue.to_string(), format!("/{}{full}", socket.send_queue))
             }
-            // Memory tells no bytes.
+            // For MPTCP sockets the kernel counts memory, and not bytes.
             _ if socket.transport == Transport::Mptcp => ("-".into(), "-".into()),
             _ => (socket.unread_bytes().to_string(), socket.unsent_bytes().to_string()),
         };
@@ -84,7 +84,7 @@ impl SocketRow {
             ([], 0, _) => "-".to_owned(),
             ([], _, _) if report.of_kernel => "kernel".to_owned(),
             ([], _, true) => "?".to_owned(),
-            // The socket has a file, which somebody keeps.
+            // The socket has a file, so there is a holder that was not found.
             ([], _, false) => "unknown".to_owned(),
             (holders, _, _) => {
                 let holder = |holder: &Holder| format!("{} {}", process(&holder.process), held_via(holder));
@@ -114,14 +114,14 @@ impl SocketRow {
     }
 }
 
-/// The columns of a table of sockets.
+/// The columns of a table of sockets, with their widths.
 pub(super) struct Shape {
     fields: &'static [Field],
     layout: Layout,
 }
 
 impl Shape {
-    /// The columns for `rows` on a terminal of `width`; all of them where no terminal shows the table.
+    /// Chooses the columns for `rows` on a terminal of `width`; all columns if the output is not a terminal.
     pub(super) fn of(rows: impl Iterator<Item = SocketRow>, width: Option<usize>) -> Self {
         let [all, .., narrowest] = SHAPES;
         let Some(width) = width else {

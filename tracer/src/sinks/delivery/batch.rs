@@ -5,7 +5,7 @@
 pub struct Frame {
     /// The position after its last byte.
     pub end: usize,
-    /// Its number in the stream.
+    /// The number of the record in the stream.
     pub seq: u64,
     /// Wall clock, ns since the epoch.
     pub time_ns: i64,

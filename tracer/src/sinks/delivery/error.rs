@@ -15,7 +15,6 @@ pub enum DeliveryError {
     /// The delivery may succeed later: the records are sent again.
     #[error("{message}")]
     Retry {
-        /// What happened.
         message: String,
         /// The pause that the collector asks for.
         after: Option<Duration>,
@@ -23,28 +22,16 @@ pub enum DeliveryError {
     /// The collector will never accept one of the records, or the size of the request: smaller attempts find the
     /// record.
     #[error("{message}")]
-    OneRefused {
-        /// What happened.
-        message: String,
-    },
+    OneRefused { message: String },
     /// The first record that is left is larger than the collector accepts, and is lost.
     #[error("{message}")]
-    TooLarge {
-        /// What happened.
-        message: String,
-    },
+    TooLarge { message: String },
     /// The collector will never accept any of the records: they are lost.
     #[error("{message}")]
-    Refused {
-        /// What happened.
-        message: String,
-    },
+    Refused { message: String },
     /// The collector may have the records that are left: they are in doubt, and not sent again.
     #[error("{message}")]
-    InDoubt {
-        /// What happened.
-        message: String,
-    },
+    InDoubt { message: String },
 }
 
 impl DeliveryError {

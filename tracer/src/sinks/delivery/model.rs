@@ -106,7 +106,7 @@ fn each_record_is_delivered_lost_or_left() {
         };
         push(&queue, 1..=3);
         queue.close(Duration::ZERO);
-        // What the sink has lost is reported once, whenever it is asked.
+        // Each lost record is reported once.
         let reported = queue.take_lost();
         let refused = sink.join().expect("the sink");
         assert_eq!(reported + queue.take_lost(), refused);
@@ -158,14 +158,14 @@ fn killed(steps_of_stream: usize, steps_of_sink: usize) {
         assert_eq!(
             progress.counts().resume(7, 0),
             ResumePoint { seq, unsettled, in_doubt: 0 },
-            "until it has been said"
+            "until it has been reported"
         );
     });
 }
 
 /// Numbers and pushes records as a stream does; the last number that was given.
 fn number(queue: &Queue, progress: &SinkProgress, steps: usize) -> u64 {
-    let (mut seq, mut unsaid) = (0, 0);
+    let (mut seq, mut unreported) = (0, 0);
     let mut left = steps;
     let mut goes_on = || left.checked_sub(1).map(|fewer| left = fewer).is_some();
     while goes_on() {
@@ -175,10 +175,10 @@ fn number(queue: &Queue, progress: &SinkProgress, steps: usize) -> u64 {
             break;
         }
         if queue.has_room(1) {
-            queue.push(record(seq, std::mem::take(&mut unsaid)));
+            queue.push(record(seq, std::mem::take(&mut unreported)));
         } else {
             queue.count_overflow(1);
-            unsaid += 1;
+            unreported += 1;
         }
     }
     seq

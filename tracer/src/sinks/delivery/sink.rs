@@ -1,4 +1,4 @@
-//! What the worker asks of a sink, whatever kind it is.
+//! The interface between the worker and a sink of any type.
 
 use std::{future::Future, pin::Pin};
 
@@ -56,7 +56,7 @@ pub trait SinkBuilder: Send + Sync {
     /// Opens the sink; `header` stands at the beginning of its files. That a collector does not answer is no error.
     ///
     /// # Errors
-    /// Its file or its certificates cannot be used.
+    /// The file or the certificates of the sink cannot be used.
     fn open(&self, header: Vec<u8>) -> Result<Box<dyn Sink>, OpenError>;
 
     /// Everything that would make [`SinkBuilder::open`] fail, each with the key that it is about. Changes nothing, and

@@ -20,10 +20,10 @@ pub struct SpoolSettings {
     pub sync: bool,
 }
 
-/// What one sink is started with.
+/// The parameters of one sink.
 #[derive(Clone)]
 pub struct SinkSettings {
-    /// Its name, for messages and metrics.
+    /// The name of the sink, for messages and metrics.
     pub name: String,
     /// Opens it.
     pub builder: Arc<dyn SinkBuilder>,
@@ -41,7 +41,7 @@ impl fmt::Debug for SinkSettings {
     }
 }
 
-/// What a new sink has from others.
+/// What a new sink takes over from other sinks.
 #[derive(Default)]
 pub struct Inherited {
     /// Sinks that already run.

@@ -28,7 +28,7 @@ pub struct BatchSettings {
     pub retry_max: Duration,
 }
 
-/// What a sink's thread works with.
+/// The thread of a sink, with its queue, its spool and its connection.
 pub(super) struct Worker {
     pub(super) name: String,
     pub(super) sink: Box<dyn Sink>,
@@ -251,7 +251,7 @@ impl Worker {
         true
     }
 
-    /// What follows from an attempt with the first records of `batch`, of which it now has the ones that are left.
+    /// Decides what to do after an attempt with the first records of `batch`. The batch now has the records that are left.
     /// Removes those that are refused or in doubt.
     fn judge(&mut self, outcome: Outcome, attempt: &Attempt, batch: &mut Batch, from_spool: bool) -> Next {
         let error = match outcome {

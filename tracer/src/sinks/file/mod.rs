@@ -98,7 +98,7 @@ fn has_reader(pipe: (u64, u64)) -> bool {
 /// Where it is, and when it is rotated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileSettings {
-    /// Its name. Rotated ones have a time behind it.
+    /// The path of the file. The names of rotated files end with a time.
     pub path: PathBuf,
     /// Rotated when it would be larger than this.
     pub rotate_bytes: Option<u64>,

@@ -29,7 +29,6 @@ pub enum Address {
 pub struct Authority {
     /// Without brackets.
     pub host: String,
-    /// Its port.
     pub port: u16,
 }
 

@@ -22,20 +22,10 @@ pub enum OutputError {
     Closed(String),
     /// The output cannot be opened.
     #[error("cannot open {path} for writing: {source}")]
-    Open {
-        /// Its name.
-        path: String,
-        /// What the system said.
-        source: io::Error,
-    },
+    Open { path: String, source: io::Error },
     /// Writing has failed.
     #[error("cannot write to {path}: {source}")]
-    Write {
-        /// Its name.
-        path: String,
-        /// What the system said.
-        source: io::Error,
-    },
+    Write { path: String, source: io::Error },
 }
 
 /// Bytes that can be written without blocking to a pipe that poll(2) calls writable (PIPE_BUF, pipe(7)).

@@ -61,9 +61,7 @@ pub enum TlsError {
     File {
         /// The key that names it.
         key: &'static str,
-        /// Its name.
         path: String,
-        /// What is wrong.
         reason: String,
     },
     /// No certificate can have the name.

@@ -6,7 +6,7 @@ const NO_RESETS: Resets = Resets { received: false, sent: None };
 const RECEIVED: Resets = Resets { received: true, sent: None };
 const SENT: Resets = Resets { received: false, sent: Some(Sent { reason: None, linger_0: false }) };
 
-/// What a socket was, in words; `with("unacked probed")`.
+/// A socket with the named properties: `with("unacked probed")`.
 fn with(words: &str) -> Option<ClosedAs> {
     let has = |word: &str| words.split(' ').any(|known| known == word);
     Some(ClosedAs {

@@ -18,7 +18,7 @@ fn is_orphan(found: &SocketReport) -> bool {
     is_closed_here && socket.inode == 0 && found.holders.is_empty() && !found.of_kernel
 }
 
-/// Behind the advice: the privilege that the printed `ss -K` needs.
+/// A part for the end of the advice: the privilege that the printed `ss -K` needs.
 pub(super) fn privilege(found: &SocketReport) -> &'static str {
     match found.destroy {
         Destroy::NeedsNetAdmin if can_destroy(found) => "; `ss -K` needs CAP_NET_ADMIN",

@@ -110,7 +110,7 @@ fn close_wait(found: &SocketReport) -> Reason {
     }
 }
 
-/// It has a file, but no process is known to have it open.
+/// The socket has a file, but no process is known to have it open.
 fn nobody(found: &SocketReport) -> Reason {
     match &found.elsewhere {
         _ if found.hidden_holders => Reason::HolderHidden,

@@ -46,7 +46,7 @@ pub(super) fn bench(args: &Args) -> Result<()> {
     let netns = fs::metadata("/proc/self/ns/net")?.ino().to_string();
     let path = cgroup.0.display().to_string();
     let variants: [(&str, &[&str]); 3] = [
-        ("none: all is told", &[]),
+        ("none: everything is reported", &[]),
         ("`--cgroup`, decided in user space", &["--cgroup", &path]),
         ("`--netns`, decided in the kernel", &["--netns", &netns]),
     ];

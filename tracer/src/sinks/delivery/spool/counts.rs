@@ -11,7 +11,7 @@ use std::{
 use crate::files;
 
 const EXTENSION: &str = "count";
-/// What the names of counts end with.
+/// The extension of the files with counts.
 pub(super) const SUFFIX: &str = ".count";
 /// Bytes of such a file, at most.
 const MOST: u64 = 64;

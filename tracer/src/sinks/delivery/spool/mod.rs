@@ -48,34 +48,20 @@ pub enum SpoolError {
     #[error(
         "cannot use the spool {path}: {source}; it must be a directory that only root, or the user that runs sockstate, may write to"
     )]
-    Directory {
-        /// Its name.
-        path: String,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Another process uses it.
+    Directory { path: String, source: io::Error },
+    /// Another process uses the spool.
     #[error("cannot use the spool {path}: another sockstate does")]
-    Locked {
-        /// Its name.
-        path: String,
-    },
-    /// It holds as much as the configuration allows.
+    Locked { path: String },
+    /// The spool has reached the limit of the configuration.
     #[error("the spool {path} is full ({limit} bytes)")]
     Full {
-        /// Its name.
         path: String,
         /// The limit in bytes.
         limit: u64,
     },
     /// The disk has failed.
     #[error("cannot write to the spool {path}: {source}")]
-    Write {
-        /// Its name.
-        path: String,
-        /// What the system said.
-        source: io::Error,
-    },
+    Write { path: String, source: io::Error },
 }
 
 struct Segment {
@@ -137,7 +123,7 @@ impl Spool {
     /// each entry is on the disk when [`Spool::append`] returns.
     ///
     /// # Errors
-    /// It cannot be made, read or locked.
+    /// The directory cannot be created, read or locked.
     pub fn open(path: &Path, limit: u64, sync: bool) -> Result<Self, SpoolError> {
         let failed = |source| SpoolError::Directory { path: path.display().to_string(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
@@ -241,7 +227,7 @@ impl Spool {
                 .is_some_and(|(known, bytes)| *known == number && bytes.len() as u64 >= len);
             if !is_read {
                 let bytes = match files::read(&self.file_name(number), LONGEST) {
-                    // Its count says how many records are missing.
+                    // The file with the count of this segment has the number of missing records.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
                     bytes => bytes?,
                 };

@@ -65,7 +65,7 @@ fn no_command_ends_an_orphan() {
         let of_kernel = SocketReport { of_kernel: true, ..orphan };
         assert!(kill(&of_kernel).is_some(), "{state:?}");
     }
-    // Nobody has accepted this connection, which is no orphan: its listener holds it.
+    // No process has accepted this connection. It is not an orphan, because its listener holds it.
     let mut never_accepted = close_wait(|found| found.destroy = Destroy::Works);
     (never_accepted.holders, never_accepted.socket.inode) = (Vec::new(), 0);
     assert!(kill(&never_accepted).is_some());
