@@ -194,7 +194,7 @@ fn a_stuck_record_has_all_that_a_look_finds_or_nothing_of_it() {
     let (tuple, subject) = (report.socket.tuple, subject());
     let conn = Connection { id: ConnId(1), role: Some(Role::Listener), tuple, subject, mini: false };
     let (age, found) = (InState { ns: 1, at_least: true }, Some(Box::new((report, diagnosis(None)))));
-    let stuck = Stuck { time_ns: 0, conn, state, age, times: 1, found, opened: None };
+    let stuck = Stuck { time_ns: 0, conn, state, age, times: 1, before_trace: false, found, opened: None };
     let line = written(&mut Json::default(), &Record::Stuck(stuck));
     let line: Value = serde_json::from_str(&line).expect("JSON");
     assert!(!line["backlog"].is_null() && line.get("unread_bytes").is_none(), "{line}");
