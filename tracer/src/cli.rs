@@ -4,14 +4,14 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum, builder::PossibleValue};
-use ipnet::IpNet;
 
 use crate::{
+    filter::{Ends, PlaceArgs, Processes, StatesArgs},
     format::FormatName,
-    model::{Ports, RecordKind, StateSet, Threshold},
+    model::{RecordKind, Threshold},
     values::{
-        parse_comm, parse_duration, parse_duration_or_zero, parse_listen_address, parse_pid, parse_ports,
-        parse_prefix, parse_record_kind, parse_ring_size, parse_states, parse_threshold,
+        parse_duration, parse_duration_or_zero, parse_listen_address, parse_record_kind, parse_ring_size,
+        parse_threshold,
     },
 };
 
@@ -74,45 +74,12 @@ pub enum TierName {
 /// Selects sockets by their ends and their processes.
 #[derive(Args, Clone, Debug, Default, PartialEq)]
 pub struct SelectArgs {
-    /// Only IPv4; v4-mapped addresses count as IPv4.
-    #[arg(long, short = '4', conflicts_with = "ipv6", help_heading = "Filter")]
-    pub ipv4: bool,
-    /// Only IPv6.
-    #[arg(long, short = '6', help_heading = "Filter")]
-    pub ipv6: bool,
-    /// Local or remote port: 443, 80,443, 8000-8099.
-    #[arg(long, short, value_name = "PORTS", value_parser = parse_ports, help_heading = "Filter")]
-    pub port: Option<Ports>,
-    /// Local port.
-    #[arg(long, short = 'L', value_name = "PORTS", value_parser = parse_ports, visible_alias = "localport", help_heading = "Filter")]
-    pub local_port: Option<Ports>,
-    /// Remote port.
-    #[arg(long, short = 'D', value_name = "PORTS", value_parser = parse_ports, visible_alias = "remoteport", help_heading = "Filter")]
-    pub remote_port: Option<Ports>,
-    /// Local address or prefix, e.g. 10.0.0.0/8.
-    #[arg(long, value_name = "PREFIX", value_parser = parse_prefix, value_delimiter = ',', help_heading = "Filter")]
-    pub local: Vec<IpNet>,
-    /// Remote address or prefix.
-    #[arg(long, value_name = "PREFIX", value_parser = parse_prefix, value_delimiter = ',', help_heading = "Filter")]
-    pub remote: Vec<IpNet>,
-    /// Process id: whole connections that this process opened, holds, or accepted and then closed, or whose listener it owns.
-    ///
-    /// A trace shows such a connection from its first transition on. Which worker has accepted a connection is known when the worker
-    /// closes it. `stuck` and `sockets` show the sockets that the process holds.
-    #[arg(long, value_name = "PID", value_parser = parse_pid, value_delimiter = ',', help_heading = "Filter")]
-    pub pid: Vec<u32>,
-    /// Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm).
-    #[arg(long, value_name = "NAME", value_parser = parse_comm, value_delimiter = ',', help_heading = "Filter")]
-    pub comm: Vec<String>,
-    /// Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net.
-    ///
-    /// Commands that run for some time follow a name, or a path outside of /proc: the namespace may not exist yet, and may be deleted
-    /// and created again.
-    #[arg(long, value_name = "NETNS", help_heading = "Filter")]
-    pub netns: Option<String>,
-    /// Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service.
-    #[arg(long, value_name = "PATH", help_heading = "Filter")]
-    pub cgroup: Option<String>,
+    #[command(flatten)]
+    pub ends: Ends,
+    #[command(flatten)]
+    pub processes: Processes,
+    #[command(flatten)]
+    pub place: PlaceArgs,
 }
 
 /// Options of the kernel programs.
@@ -157,12 +124,8 @@ impl Default for KernelArgs {
 pub struct FilterArgs {
     #[command(flatten)]
     pub select: SelectArgs,
-    /// State before the transition, by netstat's or ss's name in any case: CLOSE_WAIT, close-wait, connected.
-    #[arg(long, value_name = "STATES", value_parser = parse_states, value_delimiter = ',', help_heading = "Filter")]
-    pub from: Vec<StateSet>,
-    /// State after the transition.
-    #[arg(long, value_name = "STATES", value_parser = parse_states, value_delimiter = ',', help_heading = "Filter")]
-    pub to: Vec<StateSet>,
+    #[command(flatten)]
+    pub states: StatesArgs,
 }
 
 /// Selects records by their kinds.

@@ -14,6 +14,7 @@ use std::{
 };
 
 use crate::{
+    filter::Processes,
     model::{ConnId, MissingStack, Opening, Stack},
     unwind::{ReportPython, Unwinder},
 };
@@ -42,8 +43,7 @@ pub struct Hunter {
     stuck: HashSet<ConnId>,
     pending: usize,
     lost: u64,
-    pids: Vec<u32>,
-    comms: Vec<String>,
+    processes: Processes,
 }
 
 impl Hunter {
@@ -52,11 +52,11 @@ impl Hunter {
     ///
     /// # Errors
     /// No thread can be started.
-    pub fn start(pids: Vec<u32>, comms: Vec<String>, report_python: ReportPython) -> io::Result<Self> {
+    pub fn start(processes: Processes, report_python: ReportPython) -> io::Result<Self> {
         let (openings, todo) = sync_channel::<(ConnId, Box<Opening>)>(QUEUE);
         let (done, found) = channel();
         let (searched, has_searched) = channel();
-        let whose = pids.clone();
+        let whose = processes.pid.clone();
         thread::Builder::new().name("unwinder".into()).spawn(move || {
             let mut unwinder = Unwinder::new(PathBuf::from("/"), report_python);
             unwinder.find_pythons(&whose);
@@ -85,8 +85,7 @@ impl Hunter {
             stuck: HashSet::new(),
             pending: 0,
             lost: 0,
-            pids,
-            comms,
+            processes,
         })
     }
 
@@ -105,9 +104,7 @@ impl Hunter {
     /// Sends the opening of a connection to the thread.
     pub fn opened(&mut self, conn: ConnId, opening: Box<Opening>) {
         let task = &opening.task;
-        let wanted = (self.pids.is_empty() || self.pids.contains(&task.pid))
-            && (self.comms.is_empty() || self.comms.iter().any(|comm| comm.as_bytes() == task.comm()));
-        if !wanted {
+        if !self.processes.names(task.pid, task.comm()) {
             return;
         }
         match self.openings.try_send((conn, opening)) {
@@ -141,7 +138,7 @@ impl Hunter {
 
     /// Notes that a connection is stuck. Returns whether it counts for this hunt.
     pub fn stuck(&mut self, conn: ConnId) -> bool {
-        let wanted = (self.pids.is_empty() && self.comms.is_empty()) || self.stacks.contains_key(&conn);
+        let wanted = self.processes.is_empty() || self.stacks.contains_key(&conn);
         if wanted {
             self.stuck.insert(conn);
         }

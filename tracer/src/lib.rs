@@ -17,6 +17,7 @@ pub mod enrich;
 pub mod examiner;
 pub mod explain;
 pub mod files;
+pub mod filter;
 pub mod format;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;

@@ -8,40 +8,19 @@ use std::collections::HashMap;
 
 use follow::Follower;
 use followed::Followed;
-use ipnet::IpNet;
 use rustc_hash::FxBuildHasher;
 
-use crate::model::{
-    Address, Cgroup, ConnId, Connection, Filter, NamedNetns, Record, Resync, Role, Snapshot, SocketEntry,
-    SocketInfo, SocketReport, State, Stuck, Subject, Transition, Tuple,
+use crate::{
+    filter::{Filter, Verdict},
+    model::{
+        ConnId, Connection, NamedNetns, Record, Resync, Role, Snapshot, SocketEntry, SocketInfo,
+        SocketReport, State, Stuck, Transition, Tuple,
+    },
 };
 
 /// Most transitions of one connection that wait for its ends. The kernel makes one or two, but a forged recording may have any
 /// number.
 const MOST_OF_ONE: usize = 16;
-
-/// A filter's decision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Yes,
-    No,
-    /// A value that the filter compares is not known yet.
-    Open,
-}
-
-impl Verdict {
-    fn of(wanted: bool) -> Self {
-        if wanted { Self::Yes } else { Self::No }
-    }
-
-    fn and(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::No, _) | (_, Self::No) => Self::No,
-            (Self::Yes, Self::Yes) => Self::Yes,
-            _ => Self::Open,
-        }
-    }
-}
 
 /// The filter, and the transitions that wait for its decision.
 pub struct Router {
@@ -59,14 +38,9 @@ pub struct Router {
 impl Router {
     #[must_use]
     pub fn new(filter: Filter) -> Self {
-        let asks_ends = filter.ip_version.is_some()
-            || !filter.ports.is_empty()
-            || !filter.local_ports.is_empty()
-            || !filter.remote_ports.is_empty()
-            || !filter.local.is_empty()
-            || !filter.remote.is_empty();
+        let asks_ends = !filter.ends.is_empty();
         let takes_all = filter == Filter::default();
-        let follower = Follower::of(&filter);
+        let follower = Follower::of(&filter.processes);
         Self {
             filter,
             asks_ends,
@@ -165,7 +139,7 @@ impl Router {
                 follower.ended(conn.id);
             }
         }
-        if wanted && self.filter.named_netns.is_some() {
+        if wanted && self.filter.place.named_netns.is_some() {
             self.named.add(conn.id);
             if ends {
                 self.named.ended(conn.id);
@@ -190,11 +164,9 @@ impl Router {
     /// Whether a socket in a look is wanted, by its ends and its holders.
     #[must_use]
     pub fn wants_report(&self, report: &SocketReport) -> bool {
-        let filter = &self.filter;
-        let holders = || report.holders.iter().map(|holder| &holder.process);
-        self.wants_socket(&report.socket)
-            && (filter.pids.is_empty() || holders().any(|process| filter.pids.contains(&process.pid)))
-            && (filter.comms.is_empty() || holders().any(|process| filter.comms.contains(&process.comm)))
+        let holders =
+            || report.holders.iter().map(|holder| (holder.process.pid, holder.process.comm.as_str()));
+        self.wants_socket(&report.socket) && self.filter.processes.are_met_by(holders)
     }
 
     /// Whether the reason of this stuck connection is to be found: the filter takes its state and ends, and a wanted process may
@@ -232,9 +204,7 @@ impl Router {
     }
 
     fn wants_at(&self, conn: &Connection, time_ns: i64, (was, state): (Option<State>, State)) -> bool {
-        let filter = &self.filter;
-        (filter.from.is_empty() || was.is_some_and(|was| filter.from.contains(was)))
-            && (filter.to.is_empty() || filter.to.contains(state))
+        self.filter.states.wants(was, state)
             && self.wants_place(conn, time_ns)
             // The kernel may hide the later transitions of a connect whose port is not known, so its state is not reported.
             && self.ends(&conn.tuple, conn.role, state, state) == Verdict::Yes
@@ -253,12 +223,10 @@ impl Router {
         if !self.wants_place(&transition.conn, transition.time_ns) {
             return;
         }
-        let filter = &self.filter;
+        let states = self.filter.states;
         let mut emit = |record: &Record| {
             let Record::Transition(Transition { from, to, .. }) = record else { return };
-            if (filter.from.is_empty() || filter.from.contains(*from))
-                && (filter.to.is_empty() || filter.to.contains(*to))
-            {
+            if states.wants(Some(*from), *to) {
                 emit(record);
             }
         };
@@ -268,47 +236,26 @@ impl Router {
         }
     }
 
-    /// Whether the subject is in a wanted cgroup. The path decides, because a cgroup that is made again keeps it.
-    #[must_use]
-    pub fn wants_cgroup(&self, subject: &Subject) -> bool {
-        let Some(tree) = &self.filter.cgroup else { return true };
-        // A cgroup without a path is gone, or its path cannot be read.
-        let is_in = |cgroup: &Cgroup| {
-            let is_same_id = tree.id != 0 && cgroup.id == tree.id;
-            cgroup.path.as_deref().map_or(is_same_id, |path| tree.contains(path))
-        };
-        subject.cgroup.as_ref().is_some_and(is_in)
-    }
-
     /// Whether a socket in a look was made in a wanted cgroup, or a process in one holds it.
     #[must_use]
     pub fn wants_entry(&self, entry: &SocketEntry) -> bool {
-        let Some(tree) = &self.filter.cgroup else { return true };
-        let mut paths = entry.report.holders.iter().filter_map(|holder| holder.process.cgroup.as_deref());
-        self.wants_cgroup(&entry.subject) || paths.any(|path| tree.contains(path))
+        self.filter.place.wants_entry(entry)
     }
 
     /// The namespace that the filter names by its path.
     #[must_use]
     pub fn named_netns(&self) -> Option<&NamedNetns> {
-        self.filter.named_netns.as_deref()
+        self.filter.place.named_netns.as_deref()
     }
 
     fn wants_place(&self, conn: &Connection, time_ns: i64) -> bool {
-        let subject = &conn.subject;
-        let has_name = |name: &NamedNetns| {
-            self.named.contains(conn.id) || subject.netns.is_some_and(|inode| name.is(inode, time_ns))
-        };
-        (self.filter.netns.is_none() || self.filter.netns == subject.netns)
-            && self.named_netns().is_none_or(has_name)
-            && self.wants_cgroup(subject)
+        self.filter.place.wants(&conn.subject, time_ns, self.named.contains(conn.id))
     }
 
     /// Remembers the connections of the named namespace, which may be gone before a connection ends.
     fn follow_name(&mut self, transition: &Transition) {
-        let Some(name) = &self.filter.named_netns else { return };
         let conn = &transition.conn;
-        if conn.subject.netns.is_some_and(|inode| name.is(inode, transition.time_ns)) {
+        if self.filter.place.is_named(&conn.subject, transition.time_ns) {
             self.named.add(conn.id);
         }
         if transition.to == State::Close && self.named.contains(conn.id) {
@@ -323,7 +270,6 @@ impl Router {
 
     /// Compares addresses and ports.
     fn ends(&self, tuple: &Tuple, role: Option<Role>, from: State, to: State) -> Verdict {
-        let filter = &self.filter;
         // The first transition of a connect comes before its port is bound, and up to 6.12 an accepted
         // connection's before its tuple is filled in.
         let local_open = tuple.local_port == 0 && to != State::Close;
@@ -331,23 +277,6 @@ impl Router {
         if all_open {
             return if self.asks_ends { Verdict::Open } else { Verdict::Yes };
         }
-        let local_port = |wanted: bool| if local_open { Verdict::Open } else { Verdict::of(wanted) };
-        let mut verdict = Verdict::of(
-            filter.ip_version.is_none_or(|version| (version == 4) == tuple.is_v4())
-                && in_any(&filter.local, tuple.local)
-                && in_any(&filter.remote, tuple.remote)
-                && (filter.remote_ports.is_empty() || filter.remote_ports.contains(tuple.remote_port)),
-        );
-        if !filter.local_ports.is_empty() {
-            verdict = verdict.and(local_port(filter.local_ports.contains(tuple.local_port)));
-        }
-        if !filter.ports.is_empty() && !filter.ports.contains(tuple.remote_port) {
-            verdict = verdict.and(local_port(filter.ports.contains(tuple.local_port)));
-        }
-        verdict
+        self.filter.ends.verdict(tuple, local_open)
     }
-}
-
-fn in_any(nets: &[IpNet], address: Address) -> bool {
-    nets.is_empty() || nets.iter().any(|net| net.contains(&address.canonical()))
 }

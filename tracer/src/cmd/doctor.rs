@@ -11,10 +11,11 @@ use std::{path::PathBuf, process::ExitCode};
 use super::{exit, terminal_width};
 use crate::{
     display::paragraph,
+    filter::{Filter, Place},
     format,
     kernel::{self, Attempt, HookChoice, HostInfo, IterKind, KernelError, Request},
     look::look,
-    model::{Destroy, Filter, Gap, Transport},
+    model::{Destroy, Gap, Transport},
     source::{Destroys, Mptcp},
     values::parse_ring_size,
 };
@@ -92,7 +93,7 @@ fn examine(args: &DoctorArgs) -> Results {
         btf: args.btf.clone(),
         ring_bytes: args.ring_size,
         // Nothing is traced while the hooks are tried: no namespace has this number.
-        filter: Filter { netns: Some(1), ..Filter::default() },
+        filter: Filter { place: Place { netns: Some(1), ..Place::default() }, ..Filter::default() },
         hunt: None,
     };
     let looked = look(None, |_| false, |_| {});

@@ -11,9 +11,10 @@ use super::{
 };
 use crate::{
     cli::{KernelArgs, SelectArgs},
+    filter::{Filter, Processes},
     format::{Format, HuntReport, HuntStyle, Json},
     kernel::Hunt,
-    model::{Filter, RecordKinds, Threshold},
+    model::{RecordKinds, Threshold},
     pipeline::{self, Limits},
     sinks::Output,
     values::{parse_duration, parse_threshold},
@@ -74,8 +75,8 @@ pub enum HuntFormat {
 pub(super) fn run(args: &HuntArgs) -> Result<ExitCode> {
     let filter = followed(&args.select)?;
     // A hunt filters by the process that opens a connection, not by the owner of the listener.
-    let hunt = Hunt { pids: filter.pids, comms: filter.comms, rate: args.rate };
-    let filter = Filter { pids: Vec::new(), comms: Vec::new(), ..filter };
+    let hunt = Hunt { processes: filter.processes, rate: args.rate };
+    let filter = Filter { processes: Processes::default(), ..filter };
     let open = || {
         let output = session::output(args.output.as_deref())?;
         let format = format(args, &output);

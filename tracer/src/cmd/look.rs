@@ -11,8 +11,9 @@ use clap::ValueEnum;
 use super::{Failure, exit};
 use crate::{
     enrich::Enricher,
+    filter::Filter,
     format, look,
-    model::{Filter, Gap, Holder, Identify, OwnerKey, OwnerSource, SocketEntry, SocketInfo, SubjectKey},
+    model::{Gap, Holder, Identify, OwnerKey, OwnerSource, SocketEntry, SocketInfo, SubjectKey},
     route::Router,
 };
 
@@ -36,10 +37,10 @@ pub(super) fn look(
 ) -> Result<(Vec<SocketEntry>, look::Look), Failure> {
     let router = Router::new(filter.clone());
     let wanted = |socket: &SocketInfo| router.wants_socket(socket) && wanted(socket);
-    let mut look = look::look(filter.netns, wanted, |_| {});
+    let mut look = look::look(filter.place.netns, wanted, |_| {});
     if look.is_blind {
         let why: Vec<String> = look.gaps.iter().map(ToString::to_string).collect();
-        let message = match (filter.netns, &why[..]) {
+        let message = match (filter.place.netns, &why[..]) {
             (Some(netns), []) => format!("there is no network namespace {netns}"),
             (Some(netns), _) => {
                 format!("cannot look at network namespace {netns}: {}", why.join("; "))

@@ -40,10 +40,11 @@ use crate::{
     display::endpoint,
     enrich::{Cgroups, Netns},
     files,
+    filter::{Filter, Place, PlaceArgs},
     format::FormatName,
     kernel::KernelError,
     messages,
-    model::{ConnId, Filter, StateSet, printable},
+    model::{ConnId, printable},
     route::Router,
     story::{ConnHistory, MAX_STEPS, Story},
 };
@@ -168,37 +169,29 @@ fn chain(error: &anyhow::Error) -> String {
 
 /// The filter for a look at existing sockets: names and paths are resolved now.
 fn filter(args: &SelectArgs) -> Result<Filter, Failure> {
-    let netns = args.netns.as_deref().map(Netns::find).transpose().map_err(Failure::usage)?;
+    let PlaceArgs { netns, cgroup } = &args.place;
+    let netns = netns.as_deref().map(Netns::find).transpose().map_err(Failure::usage)?;
     let tree = |path: &str| Cgroups::find(Path::new("/"))?.tree(path);
-    let cgroup = args.cgroup.as_deref().map(tree).transpose().map_err(Failure::usage)?;
-    Ok(Filter { netns, cgroup, ..filter_of_ends(args) })
+    let cgroup = cgroup.as_deref().map(tree).transpose().map_err(Failure::usage)?;
+    Ok(filter_at(args, Place { netns, named_netns: None, cgroup }))
 }
 
 /// The filter for a command that runs for some time: names and paths may lead to something that is created later.
 fn followed(args: &SelectArgs) -> Result<Filter, Failure> {
-    let netns = args.netns.as_deref().map(Netns::follow).transpose().map_err(Failure::usage)?;
+    let PlaceArgs { netns, cgroup } = &args.place;
+    let netns = netns.as_deref().map(Netns::follow).transpose().map_err(Failure::usage)?;
     let tree = |path: &str| Cgroups::find(Path::new("/"))?.tree_or_future(path);
-    let cgroup = args.cgroup.as_deref().map(tree).transpose().map_err(Failure::usage)?;
-    let filter = Filter { cgroup, ..filter_of_ends(args) };
-    Ok(match netns {
-        Some(Netns::Inode(inode)) => Filter { netns: Some(inode), ..filter },
-        Some(Netns::Named(name)) => Filter { named_netns: Some(Rc::new(name)), ..filter },
-        None => filter,
-    })
+    let cgroup = cgroup.as_deref().map(tree).transpose().map_err(Failure::usage)?;
+    let (netns, named_netns) = match netns {
+        Some(Netns::Inode(inode)) => (Some(inode), None),
+        Some(Netns::Named(name)) => (None, Some(Rc::new(name))),
+        None => (None, None),
+    };
+    Ok(filter_at(args, Place { netns, named_netns, cgroup }))
 }
 
-fn filter_of_ends(args: &SelectArgs) -> Filter {
-    Filter {
-        ip_version: if args.ipv4 { Some(4) } else { args.ipv6.then_some(6) },
-        ports: args.port.clone().unwrap_or_default(),
-        local_ports: args.local_port.clone().unwrap_or_default(),
-        remote_ports: args.remote_port.clone().unwrap_or_default(),
-        local: args.local.clone(),
-        remote: args.remote.clone(),
-        pids: args.pid.clone(),
-        comms: args.comm.clone(),
-        ..Filter::default()
-    }
+fn filter_at(args: &SelectArgs, place: Place) -> Filter {
+    Filter { ends: args.ends.clone(), processes: args.processes.clone(), place, ..Filter::default() }
 }
 
 /// The filter of [`followed`], with states.
@@ -207,21 +200,17 @@ fn transition_filter(args: &FilterArgs) -> Result<Filter, Failure> {
 }
 
 fn with_states(args: &FilterArgs, filter: Filter) -> Filter {
-    Filter { from: union(&args.from), to: union(&args.to), ..filter }
+    Filter { states: (&args.states).into(), ..filter }
 }
 
 /// Messages about the network namespace and the cgroup that a filter names, if they do not exist yet.
 fn awaited(filter: &Filter) -> Vec<String> {
-    let name = filter.named_netns.iter().filter(|name| name.now().is_none());
-    let cgroup = filter.cgroup.iter().filter(|tree| tree.id == 0);
+    let name = filter.place.named_netns.iter().filter(|name| name.now().is_none());
+    let cgroup = filter.place.cgroup.iter().filter(|tree| tree.id == 0);
     name.map(|name| format!("network namespace {}", name.path().display()))
         .chain(cgroup.map(|tree| format!("cgroup {}", tree.path)))
         .map(|what| format!("waiting for {what}, which does not exist yet"))
         .collect()
-}
-
-fn union(sets: &[StateSet]) -> StateSet {
-    sets.iter().fold(StateSet::default(), |all, set| all.union(*set))
 }
 
 /// Whether to use colours.

@@ -20,12 +20,13 @@ use crate::{
     cli::{HookName, KernelArgs, RunArgs, StuckRules, TierName},
     enrich::Enricher,
     examiner::Examiner,
+    filter::Filter,
     format::Format,
     hunter::Hunter,
     kernel::{self, HookChoice, Hunt, Loaded, Request, Tier},
     messages,
     metrics::Server,
-    model::{ConnId, Filter, LostPlace, RecordKinds, SocketInfo, Start, Threshold, Thresholds},
+    model::{ConnId, LostPlace, RecordKinds, SocketInfo, Start, Threshold, Thresholds},
     pipeline::{
         self, Beginning, Destination, Limits, Pipeline, RecordStream, Resyncer, Signals, Stream, Streams,
         Summary,
@@ -194,10 +195,10 @@ async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
     if let Some(hunter) = &mut hunter {
         hunter.begin(ConnId(table.last_id()), pipeline::monotonic_ns());
     }
-    let existing = source::dump(filter.netns, source::held_sockets);
+    let existing = source::dump(filter.place.netns, source::held_sockets);
     degraded.extend(beginning.found.problems);
     report_gaps(&mut degraded, &existing, filter);
-    let resync = start_resyncer(session.kernel, filter.netns, source.forget_types());
+    let resync = start_resyncer(session.kernel, filter.place.netns, source.forget_types());
     let (time_ns, settings) = (beginning.time_ns, session.settings);
     let start = Start { instance, degraded, adopted, ..start_record(time_ns, hook, tier) };
     let examiner = match session.thresholds {
@@ -259,7 +260,7 @@ fn take_over(request: &Request, pin: Option<&Path>) -> Result<TakenOver> {
 
 /// Fills the table with the existing sockets.
 fn fill(source: &mut KernelSource, table: &mut Table, enricher: &mut Enricher, filter: &Filter) -> Beginning {
-    let beginning = pipeline::begin(source, table, enricher, filter.netns);
+    let beginning = pipeline::begin(source, table, enricher, filter.place.netns);
     // The kernel programs hide all further events of these.
     table.dismiss_all(|tuple| filter.hides(tuple));
     beginning
@@ -278,7 +279,7 @@ fn finder() -> HolderFinder {
 fn start_hunt(hunt: &Hunt, loaded: &mut Loaded) -> Result<Hunter> {
     let mut pythons = loaded.pythons().map_err(Failure::from)?;
     let report_python = Box::new(move |pid, layout: &_| pythons.add(pid, layout));
-    let hunter = Hunter::start(hunt.pids.clone(), hunt.comms.clone(), report_python);
+    let hunter = Hunter::start(hunt.processes.clone(), report_python);
     let hunter = hunter.context("cannot start a thread to unwind stacks")?;
     loaded.hunt().map_err(Failure::from)?;
     loaded.degraded.extend(unwind::cannot_open_mappings());

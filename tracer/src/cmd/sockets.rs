@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use super::{
     filter,
     look::{LookFormat, as_table, look, show_gaps},
-    terminal_width, union,
+    terminal_width,
 };
 use crate::{
     cli::SelectArgs,
@@ -70,7 +70,7 @@ pub enum SortBy {
 
 pub(super) fn run(args: &SocketsArgs) -> Result<ExitCode> {
     let filter = filter(&args.select)?;
-    let states = union(&args.state);
+    let states: StateSet = args.state.iter().collect();
     let (mut sockets, look) = look(&filter, |socket| states.is_empty() || states.contains(socket.state))?;
     sort(&mut sockets, args.sort);
     let sockets = below_their_connections(sockets);
@@ -80,7 +80,7 @@ pub(super) fn run(args: &SocketsArgs) -> Result<ExitCode> {
     } else {
         super::print(sockets.iter().map(|looked| format::socket_json(looked, &time)))?;
     }
-    show_gaps(as_table, filter.netns, &look.gaps, &time)?;
+    show_gaps(as_table, filter.place.netns, &look.gaps, &time)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -7,6 +7,7 @@ use super::{Failure, followed};
 use crate::{
     cli::{FilterArgs, SelectArgs},
     files::{self, Directory},
+    filter::PlaceArgs,
     kernel,
     metrics::Server,
     settings::{Problems, Settings, SettingsError, Sink},
@@ -49,10 +50,13 @@ fn section(sink: &Sink) -> String {
 /// Problems with names and paths of a filter that can never exist.
 fn of_filter(args: &FilterArgs) -> Vec<(&'static str, String)> {
     let alone = [
-        ("netns", SelectArgs { netns: args.select.netns.clone(), ..SelectArgs::default() }),
-        ("cgroup", SelectArgs { cgroup: args.select.cgroup.clone(), ..SelectArgs::default() }),
+        ("netns", PlaceArgs { netns: args.select.place.netns.clone(), cgroup: None }),
+        ("cgroup", PlaceArgs { netns: None, cgroup: args.select.place.cgroup.clone() }),
     ];
-    let problem = |(key, select)| Some((key, followed(&select).err()?.to_string()));
+    let problem = |(key, place)| {
+        let select = SelectArgs { place, ..SelectArgs::default() };
+        Some((key, followed(&select).err()?.to_string()))
+    };
     alone.into_iter().filter_map(problem).collect()
 }
 

@@ -6,32 +6,35 @@ use ipnet::IpNet;
 use sockstate_abi::abi::{Filter as KernelFilter, PORT_WORDS, PORTS_EITHER, PORTS_LOCAL, PORTS_REMOTE};
 
 use crate::{
+    filter::{EndsCondition, Filter, States},
     knowledge::is_legal,
-    model::{Filter, Ports, State},
+    model::{Ports, State},
 };
 
-/// The conditions of `filter` that the programs can decide; user space applies the whole filter again. A cgroup is left to user
-/// space, which knows its path: a cgroup that is created again, as at each start of a unit, has another id.
+/// The conditions of `filter` that the programs can decide; user space applies the whole filter again.
 pub(super) fn constants(filter: &Filter) -> KernelFilter {
     let mut constants = KernelFilter {
-        pairs: pairs(filter),
-        netns: filter.netns.unwrap_or(0),
-        ip_version: filter.ip_version.map_or(0, u32::from),
+        pairs: pairs(filter.states),
+        netns: filter.place.netns.unwrap_or(0),
         ..KernelFilter::ALL
     };
-    // Several prefixes are left to user space.
-    if let [net] = filter.local[..] {
-        (constants.local, constants.local_mask) = prefix(net);
-        constants.prefixes = 1;
-    }
-    if let [net] = filter.remote[..] {
-        (constants.remote, constants.remote_mask) = prefix(net);
-        constants.prefixes = 1;
-    }
-    for (which, ports) in bitmaps(filter) {
-        if !ports.is_empty() {
-            constants.ports |= 1 << which;
+    for condition in filter.ends.conditions().filter(EndsCondition::is_for_kernel) {
+        match condition {
+            EndsCondition::Version(version) => constants.ip_version = version.into(),
+            EndsCondition::Local(&[net]) => {
+                (constants.local, constants.local_mask) = prefix(net);
+                constants.prefixes = 1;
+            }
+            EndsCondition::Remote(&[net]) => {
+                (constants.remote, constants.remote_mask) = prefix(net);
+                constants.prefixes = 1;
+            }
+            // `bitmaps` has the ports; several prefixes are left to user space.
+            _ => {}
         }
+    }
+    for (which, _) in bitmaps(filter) {
+        constants.ports |= 1 << which;
     }
     constants
 }
@@ -47,22 +50,24 @@ pub(super) fn port_words(filter: &Filter) -> Vec<(u32, u64)> {
     (0..).zip(words).filter(|(_, word)| *word != 0).collect()
 }
 
-fn bitmaps(filter: &Filter) -> [(u32, &Ports); 3] {
-    [(PORTS_LOCAL, &filter.local_ports), (PORTS_REMOTE, &filter.remote_ports), (PORTS_EITHER, &filter.ports)]
+fn bitmaps(filter: &Filter) -> impl Iterator<Item = (u32, &Ports)> {
+    filter.ends.conditions().filter_map(|condition| match condition {
+        EndsCondition::LocalPort(ports) => Some((PORTS_LOCAL, ports)),
+        EndsCondition::RemotePort(ports) => Some((PORTS_REMOTE, ports)),
+        EndsCondition::EitherPort(ports) => Some((PORTS_EITHER, ports)),
+        EndsCondition::Version(_) | EndsCondition::Local(_) | EndsCondition::Remote(_) => None,
+    })
 }
 
 /// The pairs of states that the programs must report: the wanted pairs, and the pairs that user space needs to report the wanted
 /// ones correctly. These are the first transition (owner, role), the last one, all transitions into and out of each reported
 /// state (for its duration), and transitions that show another owner. A hidden transition may leave an old state in the table,
 /// but never one of the reported states.
-fn pairs(filter: &Filter) -> [u16; 256] {
-    if filter.from.is_empty() && filter.to.is_empty() {
+fn pairs(wanted: States) -> [u16; 256] {
+    if wanted.is_empty() {
         return [u16::MAX; 256];
     }
-    let wanted = |from: State, to: State| {
-        (filter.from.is_empty() || filter.from.contains(from))
-            && (filter.to.is_empty() || filter.to.contains(to))
-    };
+    let wanted = |from: State, to: State| wanted.wants(Some(from), to);
     let states = || (0..16).map(State::from_number);
     let leaves = |from: State| states().any(|to| is_legal(from, to) && wanted(from, to));
     let is_reported = |state: State| {
@@ -118,7 +123,7 @@ fn words(address: Ipv6Addr) -> [u32; 4] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::StateSet;
+    use crate::{filter::Ends, model::StateSet};
 
     fn has(rows: &[u16; 256], from: State, to: State) -> bool {
         rows[usize::from(from.number())] & (1 << to.number()) != 0
@@ -126,8 +131,7 @@ mod tests {
 
     #[test]
     fn a_state_filter_still_lets_durations_and_owners_through() {
-        let filter = Filter { to: "CLOSE_WAIT".parse().expect("state"), ..Filter::default() };
-        let rows = pairs(&filter);
+        let rows = pairs(States { to: "CLOSE_WAIT".parse().expect("state"), ..States::default() });
         assert!(has(&rows, State::Established, State::CloseWait), "wanted");
         assert!(has(&rows, State::SynRecv, State::Established), "the entry into what is left");
         assert!(has(&rows, State::Close, State::SynSent), "the owner");
@@ -143,8 +147,7 @@ mod tests {
         let states = || (1..13).map(State::from_number);
         let sets = || states().map(StateSet::from).chain([StateSet::default()]);
         for (from, to) in sets().flat_map(|from| sets().map(move |to| (from, to))) {
-            let filter = Filter { from, to, ..Filter::default() };
-            let rows = pairs(&filter);
+            let rows = pairs(States { from, to });
             let in_set = |set: StateSet, state| set.is_empty() || set.contains(state);
             for (a, b) in
                 states().flat_map(|a| states().map(move |b| (a, b))).filter(|&(a, b)| is_legal(a, b))
@@ -170,7 +173,8 @@ mod tests {
 
     #[test]
     fn ports_become_bits() {
-        let filter = Filter { remote_ports: Ports(vec![80..=80, 65535..=65535]), ..Filter::default() };
+        let ends = Ends { remote_port: Some(Ports(vec![80..=80, 65535..=65535])), ..Ends::default() };
+        let filter = Filter { ends, ..Filter::default() };
         assert_eq!(port_words(&filter), [(PORT_WORDS + 1, 1 << 16), (PORT_WORDS * 2 - 1, 1 << 63)]);
         assert_eq!(constants(&filter).ports, 1 << PORTS_REMOTE);
     }

@@ -12,7 +12,7 @@ use super::{
     loaded::Loaded,
     pod::pod,
 };
-use crate::model::PythonLayout;
+use crate::{filter::Processes, model::PythonLayout};
 
 pod!(PodPython, Python);
 
@@ -46,10 +46,8 @@ impl PythonMap {
 /// The processes whose stacks are copied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hunt {
-    /// Process ids; empty for all. The programs filter by one pid only: with several, user space filters.
-    pub pids: Vec<u32>,
-    /// Process names; empty for all.
-    pub comms: Vec<String>,
+    /// The programs know one process id and one name: user space compares several.
+    pub processes: Processes,
     /// Limit of stacks per process and second.
     pub rate: u32,
 }
@@ -66,10 +64,10 @@ pub(super) fn constants(hunt: Option<&Hunt>) -> Constants {
     let mut constants = Constants { pc, sp, fp, lr, ..Constants::default() };
     if let Some(hunt) = hunt {
         constants.rate = hunt.rate;
-        if let [pid] = hunt.pids[..] {
+        if let [pid] = hunt.processes.pid[..] {
             constants.pid = pid;
         }
-        if let [comm] = &hunt.comms[..] {
+        if let [comm] = &hunt.processes.comm[..] {
             // The kernel keeps 15 bytes of a name.
             for (to, from) in constants.comm[..15].iter_mut().zip(comm.bytes()) {
                 *to = from;

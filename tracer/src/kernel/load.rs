@@ -22,7 +22,7 @@ use super::{
     pod::pod,
     symbols, tracefs,
 };
-use crate::{files, model::Filter};
+use crate::{files, filter::Filter};
 
 /// The hook that the user wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

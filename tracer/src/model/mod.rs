@@ -1,14 +1,14 @@
-//! The types that all modules share: states, tuples, events, records, filters. They own their data, do no I/O, and import
+//! The types that all modules share: states, tuples, events, records. They own their data, do no I/O, and import
 //! nothing else of this crate.
 
 pub mod bounds;
 mod destroy;
 mod dwell;
 mod event;
-mod filter;
 mod gap;
 mod holder;
 mod netns;
+mod ports;
 mod python;
 mod reason;
 mod record;
@@ -24,13 +24,13 @@ mod tuple;
 pub use destroy::Destroy;
 pub use dwell::Dwell;
 pub use event::{ClosedAs, Event, EventKind, KernelSocket, MiniEnd, MiniEndHow, Task};
-pub use filter::{CgroupTree, Filter, Ports};
 pub use gap::{Gap, GapKind};
 pub use holder::{
     Elsewhere, Holder, Listener, Message, Peer, Process, Served, SocketEntry, SocketReport, Via, Watch,
     Workload,
 };
 pub use netns::NamedNetns;
+pub use ports::Ports;
 pub use python::{PythonFrame, PythonLayout, PythonStack};
 pub use reason::{Diagnosis, Reason};
 pub use record::{
@@ -41,7 +41,9 @@ pub use record_kind::{RecordKind, RecordKinds};
 pub use socket::{MptcpPart, RequestTimer, SocketInfo, TcpTimes, Timer, TimerKind, Transport};
 pub use stack::{Frame, MissingStack, OpenedBy, Opening, Registers, Stack, Unnamed};
 pub use state::{ParseStateError, State, StateSet};
-pub use subject::{Cgroup, Container, Identify, Owner, OwnerKey, OwnerSource, Subject, SubjectKey};
+pub use subject::{
+    Cgroup, CgroupTree, Container, Identify, Owner, OwnerKey, OwnerSource, Subject, SubjectKey,
+};
 pub use text::printable;
 pub use threshold::{Scope, Threshold, Thresholds};
 pub use tuple::{Address, Tuple};

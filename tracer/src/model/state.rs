@@ -157,6 +157,12 @@ impl StateSet {
     }
 }
 
+impl<'a> FromIterator<&'a StateSet> for StateSet {
+    fn from_iter<T: IntoIterator<Item = &'a Self>>(sets: T) -> Self {
+        sets.into_iter().fold(Self::default(), |all, set| all.union(*set))
+    }
+}
+
 impl From<State> for StateSet {
     fn from(state: State) -> Self {
         Self(Self::bit(state))

@@ -68,6 +68,24 @@ pub struct Cgroup {
     pub path: Option<String>,
 }
 
+/// A cgroup and all cgroups below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CgroupTree {
+    /// Id that the top cgroup had at the start; 0 where it did not exist.
+    pub id: u64,
+    /// Path of the top cgroup below the mount point, with a leading slash; `/` for the root.
+    pub path: String,
+}
+
+impl CgroupTree {
+    /// Whether the cgroup at `path` is in this tree.
+    #[must_use]
+    pub fn contains(&self, path: &str) -> bool {
+        let rest = path.strip_prefix(self.path.trim_end_matches('/'));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
 /// A container, as the path of its cgroup names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Container {
@@ -139,4 +157,24 @@ pub trait Identify {
 
     /// Forgets what is cached of this process, so that the next question reads it again: it has executed another program.
     fn forget_process(&mut self, task: &Task);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_holds_its_top_and_what_is_below() {
+        for (top, path, is_in) in [
+            ("/", "/", true),
+            ("/", "/a/b", true),
+            ("/a", "/a", true),
+            ("/a", "/a/b", true),
+            ("/a", "/ab", false),
+            ("/a/b", "/a", false),
+        ] {
+            let tree = CgroupTree { id: 1, path: top.into() };
+            assert_eq!(tree.contains(path), is_in, "{path} in {top}");
+        }
+    }
 }

@@ -6,7 +6,10 @@ use std::collections::{HashMap, VecDeque};
 use rustc_hash::FxBuildHasher;
 
 use super::followed::Followed;
-use crate::model::{ConnId, Connection, Filter, Record, State, Transition};
+use crate::{
+    filter::Processes,
+    model::{ConnId, Connection, Record, State, Transition},
+};
 
 /// Most connections whose transitions are held back. Beyond that the oldest connection loses its held transitions; its later
 /// ones are still shown.
@@ -16,8 +19,7 @@ const MOST_OF_ONE: usize = 16;
 
 /// The wanted processes and their connections.
 pub(super) struct Follower {
-    pids: Vec<u32>,
-    comms: Vec<String>,
+    processes: Processes,
     followed: Followed,
     held: HashMap<ConnId, Vec<Transition>, FxBuildHasher>,
     /// Connections in the order of their first held transition; some have none any more.
@@ -25,14 +27,13 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// `None` if `filter` names no processes.
-    pub(super) fn of(filter: &Filter) -> Option<Self> {
-        if filter.pids.is_empty() && filter.comms.is_empty() {
+    /// `None` if the filter names no processes.
+    pub(super) fn of(processes: &Processes) -> Option<Self> {
+        if processes.is_empty() {
             return None;
         }
         Some(Self {
-            pids: filter.pids.clone(),
-            comms: filter.comms.clone(),
+            processes: processes.clone(),
             followed: Followed::default(),
             held: HashMap::default(),
             order: VecDeque::new(),
@@ -41,8 +42,7 @@ impl Follower {
 
     /// Whether the filter names this process.
     pub(super) fn names_process(&self, pid: u32, comm: &str) -> bool {
-        (self.pids.is_empty() || self.pids.contains(&pid))
-            && (self.comms.is_empty() || self.comms.iter().any(|wanted| wanted == comm))
+        self.processes.names(pid, comm)
     }
 
     /// Whether a wanted process owns the connection, or has owned it.

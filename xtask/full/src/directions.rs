@@ -11,7 +11,7 @@ use crate::{
 
 /// A top-level module and the modules that it may use. `cmd`, `examiner`, `fuzz`, `hunter`, `lib`, `look` and
 /// `pipeline` wire things together and may use all.
-const MAY_USE: [(&str, &[&str]); 26] = [
+const MAY_USE: [(&str, &[&str]); 27] = [
     ("model", &[]),
     ("procfs", &[]),
     ("files", &[]),
@@ -25,17 +25,18 @@ const MAY_USE: [(&str, &[&str]); 26] = [
     ("tui", &["model", "display", "knowledge", "explain", "story", "draw", "format"]),
     ("track", &["model", "display", "knowledge"]),
     ("enrich", &["model", "procfs"]),
-    ("route", &["model"]),
+    ("filter", &["model", "values"]),
+    ("route", &["filter", "model"]),
     ("unwind", &["enrich", "model"]),
     ("wire", &["model"]),
     ("format", &["model", "display", "wire"]),
     ("restart", &["files", "kernel", "messages", "model", "source", "track"]),
     ("sinks", &["values", "files", "format", "messages", "model", "restart"]),
     ("metrics", &["model"]),
-    ("kernel", &["files", "model", "knowledge", "messages"]),
+    ("kernel", &["files", "filter", "model", "knowledge", "messages"]),
     ("source", &["model", "decode", "kernel", "procfs", "wire"]),
     ("values", &["model"]),
-    ("cli", &["model", "values", "format"]),
+    ("cli", &["filter", "model", "values", "format"]),
     ("settings", &["cli", "files", "sinks"]),
     ("main", &[]),
 ];

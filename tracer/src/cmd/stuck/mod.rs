@@ -20,15 +20,16 @@ use groups::{GroupBy, groups};
 use super::{
     Failure, filter,
     look::{LookFormat, as_table, look},
-    terminal_width, union,
+    terminal_width,
 };
 use crate::{
     cli::SelectArgs,
+    filter::Filter,
     format,
     look::Look,
     model::{
-        Diagnosis, Filter, InState, Reason, SocketEntry, SocketInfo, SocketReport, State, StateSet,
-        Threshold, Thresholds, Transport, Tuple,
+        Diagnosis, InState, Reason, SocketEntry, SocketInfo, SocketReport, State, StateSet, Threshold,
+        Thresholds, Transport, Tuple,
     },
     pipeline,
     source::Openings,
@@ -133,7 +134,7 @@ pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {
             super::print([head])?;
         }
         show(args, as_table, &stuck, &time, track::reason, explain)?;
-        super::look::show_gaps(as_table, filter.netns, &look.gaps, &time)?;
+        super::look::show_gaps(as_table, filter.place.netns, &look.gaps, &time)?;
         let Some(every) = args.watch else {
             leave(stuck, look);
             return Ok(ExitCode::SUCCESS);
@@ -168,7 +169,7 @@ fn show(
 /// Shows the sockets that were stuck at the end of a recording, as the tracer's last look found them.
 fn recorded(args: &StuckArgs, path: &Path, as_table: bool) -> Result<ExitCode> {
     let story = super::story(path, &args.select)?;
-    let states = union(&args.state);
+    let states: StateSet = args.state.iter().collect();
     let least_ns = args.older_than.map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     let mut found: HashMap<(u32, Tuple), Diagnosis> = HashMap::new();
     let mut entries = Vec::new();
@@ -204,7 +205,7 @@ fn leave(stuck: Vec<SocketEntry>, look: Look) {
 /// The sockets past their thresholds, the oldest first; then sockets that may be stuck, whose ages are not known.
 fn find(args: &StuckArgs, filter: &Filter) -> Result<(Vec<SocketEntry>, Look), Failure> {
     let thresholds = Thresholds::with(&args.threshold);
-    let states = union(&args.state);
+    let states: StateSet = args.state.iter().collect();
     let older_than = args.older_than.map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     // For a socket that is younger than all thresholds, /proc is not searched.
     let least_ns = older_than.unwrap_or_else(|| thresholds.least_ns());
