@@ -16,7 +16,7 @@ use sockstate::{
 
 use testkit::{golden, schema};
 
-use crate::corpus;
+use crate::{corpus, formats};
 
 const REASONS: [&str; 4] = ["unread_data", "linger", "data_after_close", "abort"];
 
@@ -348,5 +348,41 @@ proptest! {
                 schema::check(&serde_json::from_str(&line).expect("JSON"));
             }
         }
+    }
+}
+
+/// The value of a line that was written in another format.
+fn converted(format: &str, line: &str) -> Value {
+    let mut out = Vec::new();
+    formats::converter(format)(line.as_bytes(), &mut out);
+    serde_json::from_slice(&out).expect("JSON")
+}
+
+proptest! {
+    /// A line of an unknown kind keeps all of its keys.
+    #[test]
+    fn ecs_and_otlp_keep_all_keys_of_a_transition(transition in transition(any_text().boxed())) {
+        let labels = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
+        let mut json = Json::stamped(&Stamp { host: "h", instance: 0xab, labels: &labels });
+        let line = written(&mut json, &Record::Transition(transition));
+        let unknown = line.replacen("\"transition\"", "\"later\"", 1);
+        let keys = |line: &str| {
+            let mut keys = converted("ecs", line)["sockstate"].as_object().expect("an object").clone();
+            // The owner has fields of its own.
+            for key in ["kind", "owner"] {
+                keys.remove(key);
+            }
+            keys
+        };
+        prop_assert_eq!(keys(&line), keys(&unknown));
+        let attributes = |line: &str| {
+            let mut attributes = converted("otlp", line)["attributes"].as_array().expect("a list").clone();
+            attributes.retain(|attribute| {
+                let key = attribute["key"].as_str().unwrap_or_default();
+                key.starts_with("sockstate.") && !key.starts_with("sockstate.owner")
+            });
+            attributes
+        };
+        prop_assert_eq!(attributes(&line), attributes(&unknown));
     }
 }

@@ -20,7 +20,7 @@ const MORE: [(&str, &str); 4] =
     [("go", "golang-go"), ("dot", "graphviz"), ("chromium", "chromium"), ("rsvg-convert", "librsvg2-bin")];
 
 /// What the benchmarks need in addition to [`LIVE`].
-const BENCH: [(&str, &str); 1] = [("tcpstates", "libbpf-tools")];
+const BENCH: [(&str, &str); 2] = [("tcpstates", "libbpf-tools"), ("valgrind", "valgrind")];
 
 /// Programs that only a few tests run, and their packages. An installed package would start a server, or replace another
 /// package. So the packages are only unpacked, below target/tools, with their dependencies.

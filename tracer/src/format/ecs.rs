@@ -1,12 +1,17 @@
 //! The Elastic Common Schema, version 8.17: its own fields where it has them, `sockstate.*` for the rest.
 
-use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
 
 use super::{
     Content, FormatName, LineFormat,
     fields::Fields,
+    keys::{Keys, keys},
     message::{Severity, message, severity},
     name::Source,
+    object::Object,
 };
 use crate::wire::{End, Ends, Kind, Labels, Line, Owner};
 
@@ -27,56 +32,74 @@ struct Ecs;
 impl LineFormat for Ecs {
     fn line(&mut self, line: &Line<'_>, _: &[u8], out: &mut Vec<u8>) {
         let fields = Fields::of(line);
-        let mut found = Map::new();
-        let mut put = |key: &str, value: Value| {
-            if !value.is_null() {
-                found.insert(key.to_owned(), value);
-            }
-        };
-        put("@timestamp", json!(fields.time));
-        put("ecs", json!({"version": VERSION}));
-        put("message", message(line, &fields).into());
-        put("event", event(line, &fields));
-        put("log", json!({"level": level(line)}));
-        if let Some(ends) = fields.network() {
-            let (local, remote) = (ends.local.as_ref(), ends.remote.as_ref());
-            let (from, to) = if fields.role == Some("server") { (remote, local) } else { (local, remote) };
-            put("source", end(from));
-            put("destination", end(to));
-            put("network", network(ends, fields.role));
-            put("related", json!({"ip": [local.map(|end| end.address), remote.map(|end| end.address)]}));
-        }
-        if let Some(owner) = fields.owner {
-            put("process", process(owner));
-            if let Some(uid) = owner.uid {
-                put("user", json!({"id": uid.to_string()}));
-            }
-        }
-        put("container", without_nulls(json!({"id": fields.container, "runtime": fields.runtime})));
-        put("host", without_nulls(json!({"name": fields.host, "hostname": fields.host})));
-        put("orchestrator", fields.pod.map(pod).unwrap_or_default());
-        put("service", without_nulls(json!({"name": fields.unit})));
-        put("error", without_nulls(json!({"code": fields.errno})));
-        put("labels", fields.labels.map(labels).unwrap_or_default());
-        put("sockstate", rest(line, fields.owner));
-        // Writing a value of ours to a vector does not fail.
-        let _ = serde_json::to_writer(&mut *out, &found);
+        Object::append(out, |document| write(line, &fields, document));
         out.push(b'\n');
     }
 }
 
-fn event(line: &Line<'_>, fields: &Fields<'_>) -> Value {
+/// The fields in the order of the alphabet. ECS leaves out what is not known.
+fn write(line: &Line<'_>, fields: &Fields<'_>, document: &mut Object<'_>) {
+    let ends = fields.network();
+    let (local, remote) =
+        (ends.and_then(|ends| ends.local.as_ref()), ends.and_then(|ends| ends.remote.as_ref()));
+    let (source, destination) = if fields.role == Some("server") { (remote, local) } else { (local, remote) };
+    document.put("@timestamp", &fields.time);
+    document.object("container", |container| {
+        container.put("id", &fields.container);
+        container.put("runtime", &fields.runtime);
+    });
+    document.object("destination", |object| end(destination, object));
+    document.object("ecs", |ecs| ecs.put("version", VERSION));
+    document.object("error", |error| error.put("code", &fields.errno));
+    document.object("event", |object| event(line, fields, object));
+    document.object("host", |host| {
+        host.put("hostname", &fields.host);
+        host.put("name", &fields.host);
+    });
+    if let Some(known) = fields.labels.filter(|labels| !labels.is_empty()) {
+        document.put("labels", &labels(known));
+    }
+    document.object("log", |log| log.put("level", level(line)));
+    document.put("message", &format_args!("{}", message(line, fields)));
+    if let Some(ends) = ends {
+        document.object("network", |object| network(ends, fields.role, object));
+    }
+    if let Some(pod) = fields.pod {
+        document.object("orchestrator", |orchestrator| {
+            orchestrator.object("resource", |resource| {
+                resource.put("id", pod);
+                resource.put("type", "pod");
+            });
+            orchestrator.put("type", "kubernetes");
+        });
+    }
+    if let Some(owner) = fields.owner {
+        document.object("process", |object| process(owner, object));
+    }
+    if ends.is_some() {
+        let addresses = [local, remote].map(|end| end.map(|end| end.address));
+        document.object("related", |related| related.put("ip", &addresses));
+    }
+    document.object("service", |service| service.put("name", &fields.unit));
+    document.object("sockstate", |object| keys(line, &mut Rest { object, owner: fields.owner }));
+    document.object("source", |object| end(source, object));
+    if let Some(uid) = fields.owner.and_then(|owner| owner.uid) {
+        document.object("user", |user| user.put("id", &format_args!("{uid}")));
+    }
+}
+
+fn event(line: &Line<'_>, fields: &Fields<'_>, event: &mut Object<'_>) {
     let kind = line.kind.name();
     let is_connection = matches!(
         line.kind,
         Kind::Transition(_) | Kind::Snapshot(_) | Kind::Resync(_) | Kind::Stuck(_) | Kind::Resolved(_)
     );
-    let r#type = match (&line.kind, fields.to) {
-        (Kind::Transition(_), Some("ESTABLISHED")) => json!(["connection", "start"]),
-        (Kind::Transition(_), Some("CLOSE")) => json!(["connection", "end"]),
-        (Kind::Lost(_), _) => json!(["error"]),
-        _ if is_connection => json!(["connection", "info"]),
-        _ => json!(["info"]),
+    let r#type: &[&str] = match (&line.kind, fields.to) {
+        (Kind::Transition(_), Some("ESTABLISHED")) => &["connection", "start"],
+        (Kind::Transition(_), Some("CLOSE")) => &["connection", "end"],
+        (Kind::Lost(_), _) => &["error"],
+        _ if is_connection => &["connection", "info"],
+        _ => &["info"],
     };
     let event_kind = match line.kind {
         Kind::Stuck(_) => "alert",
@@ -85,60 +108,49 @@ fn event(line: &Line<'_>, fields: &Fields<'_>) -> Value {
         Kind::Lost(_) => "pipeline_error",
         _ => "event",
     };
-    without_nulls(json!({
-        "kind": event_kind,
-        "category": [if is_connection { "network" } else { "process" }],
-        "type": r#type,
-        "action": format!("tcp-{kind}"),
-        "module": "sockstate",
-        "dataset": format!("sockstate.{kind}"),
-        "sequence": fields.seq,
-        // The duration of the state that was left; ECS has nanoseconds, too.
-        "duration": fields.in_state_ns,
-        "reason": fields.cause,
-    }))
+    event.put("action", &format_args!("tcp-{kind}"));
+    event.put("category", &[if is_connection { "network" } else { "process" }]);
+    event.put("dataset", &format_args!("sockstate.{kind}"));
+    // The duration of the state that was left; ECS has nanoseconds, too.
+    event.put("duration", &fields.in_state_ns);
+    event.put("kind", event_kind);
+    event.put("module", "sockstate");
+    event.put("reason", &fields.cause);
+    event.put("sequence", &fields.seq);
+    event.put("type", r#type);
 }
 
-fn network(ends: &Ends<'_>, role: Option<&str>) -> Value {
+fn network(ends: &Ends<'_>, role: Option<&str>, object: &mut Object<'_>) {
     let direction = match role {
         Some("client") => Some("egress"),
         Some("server") => Some("ingress"),
         _ => None,
     };
     let network = ends.network.as_ref();
-    without_nulls(json!({
-        "transport": network.map(|network| &network.transport),
-        "type": network.map(|network| &network.r#type),
-        "community_id": network.and_then(|network| network.community_id.as_ref()),
-        "direction": direction,
-    }))
+    object.put("community_id", &network.and_then(|network| network.community_id.as_ref()));
+    object.put("direction", &direction);
+    object.put("transport", &network.map(|network| &network.transport));
+    object.put("type", &network.map(|network| &network.r#type));
 }
 
-fn process(owner: &Owner<'_>) -> Value {
-    without_nulls(json!({
-        "pid": owner.pid,
-        "name": owner.comm,
-        "executable": owner.exe,
-        "command_line": owner.cmdline,
-    }))
+fn process(owner: &Owner<'_>, process: &mut Object<'_>) {
+    process.put("command_line", &owner.cmdline);
+    process.put("executable", &owner.exe);
+    process.put("name", &owner.comm);
+    process.put("pid", &owner.pid);
 }
 
-fn end(end: Option<&End>) -> Value {
+fn end(end: Option<&End>, object: &mut Object<'_>) {
     let address = end.map(|end| end.address);
-    without_nulls(json!({"address": address, "ip": address, "port": end.and_then(|end| end.port)}))
-}
-
-fn pod(uid: &str) -> Value {
-    json!({"type": "kubernetes", "resource": {"type": "pod", "id": uid}})
+    object.put("address", &address);
+    object.put("ip", &address);
+    object.put("port", &end.and_then(|end| end.port));
 }
 
 /// Elasticsearch takes a dot in a name for a level: with `app` and `app.name`, `app` would be both a text and an
 /// object, and each document would be refused. As is usual in ECS, an underscore replaces the dot.
-fn labels(labels: &Labels<'_>) -> Value {
-    if labels.is_empty() {
-        return Value::Null;
-    }
-    labels.iter().map(|(key, value)| (ecs_label(key), json!(value))).collect()
+fn labels<'a>(labels: &'a Labels<'_>) -> BTreeMap<String, &'a str> {
+    labels.iter().map(|(key, value)| (ecs_label(key), &**value)).collect()
 }
 
 /// The name of a label in ECS.
@@ -148,30 +160,33 @@ pub fn ecs_label(name: &str) -> String {
 }
 
 /// Values for which ECS has no field, below `sockstate`.
-fn rest(line: &Line<'_>, owner: Option<&Owner<'_>>) -> Value {
-    const TAKEN: [&str; 15] = [
-        "time",
-        "network",
-        "local",
-        "remote",
-        "owner",
-        "container",
-        "pod",
-        "host",
-        "labels",
-        "seq",
-        "unit",
-        "errno",
-        "schema",
-        "in_state_ns",
-        "cause",
-    ];
-    let Value::Object(mut rest) = json!(line) else { return Value::Null };
-    rest.retain(|key, _| !TAKEN.contains(&key.as_str()));
-    if let Some(owner) = owner {
-        rest.insert("owner".into(), json!({"source": owner.source}));
+struct Rest<'a, 'o> {
+    object: &'a mut Object<'o>,
+    owner: Option<&'a Owner<'a>>,
+}
+
+impl Rest<'_, '_> {
+    /// Whether the key is to be written as it is.
+    fn wants(&mut self, name: &str) -> bool {
+        if let ("owner", Some(owner)) = (name, self.owner) {
+            self.object.object("owner", |object| object.put("source", &owner.source));
+        }
+        !matches!(name, "cause" | "errno" | "in_state_ns" | "owner" | "seq" | "unit")
     }
-    without_nulls(rest.into())
+}
+
+impl Keys for Rest<'_, '_> {
+    fn key(&mut self, name: &'static str, value: &(impl Serialize + ?Sized)) {
+        if self.wants(name) {
+            self.object.put(name, value);
+        }
+    }
+
+    fn foreign(&mut self, name: &str, value: &Value) {
+        if self.wants(name) {
+            self.object.put_foreign(name, value);
+        }
+    }
 }
 
 fn level(line: &Line<'_>) -> &'static str {
@@ -180,16 +195,5 @@ fn level(line: &Line<'_>) -> &'static str {
         Severity::Warning => "warning",
         Severity::Notice => "notice",
         Severity::Info => "info",
-    }
-}
-
-/// Null for an object with nothing in it: ECS leaves out what is not known.
-fn without_nulls(value: Value) -> Value {
-    match value {
-        Value::Object(map) => {
-            let map: Map<String, Value> = map.into_iter().filter(|(_, value)| !value.is_null()).collect();
-            if map.is_empty() { Value::Null } else { map.into() }
-        }
-        other => other,
     }
 }

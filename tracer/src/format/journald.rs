@@ -19,9 +19,13 @@ pub fn journal(text: &[u8], out: &mut Vec<u8>) {
 }
 
 impl LineFormat for Journald {
+    fn has_json(&self) -> bool {
+        true
+    }
+
     fn line(&mut self, line: &Line<'_>, text: &[u8], out: &mut Vec<u8>) {
         let fields = Fields::of(line);
-        field("MESSAGE", &message(line, &fields), out);
+        field("MESSAGE", &message(line, &fields).to_string(), out);
         field("PRIORITY", &(severity(line) as u8).to_string(), out);
         field("SYSLOG_IDENTIFIER", "sockstate", out);
         // The whole line, for values that have no field.

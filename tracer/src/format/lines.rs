@@ -9,7 +9,12 @@ use crate::{
 
 /// A format that is made from lines.
 pub trait LineFormat {
-    /// Appends a line; `text` is the line as JSON.
+    /// Whether the format contains the JSON of a line.
+    fn has_json(&self) -> bool {
+        false
+    }
+
+    /// Appends a line; `text` is the line as JSON, or empty if the format does not contain it.
     fn line(&mut self, line: &Line<'_>, text: &[u8], out: &mut Vec<u8>);
 }
 
@@ -35,8 +40,10 @@ impl OfRecords {
 
 impl Format for OfRecords {
     fn record(&mut self, seq: u64, record: &Record, out: &mut Vec<u8>) {
-        self.text.clear();
-        self.json.record(seq, record, &mut self.text);
+        if self.format.has_json() {
+            self.text.clear();
+            self.json.record(seq, record, &mut self.text);
+        }
         self.format.line(&Line::of(seq, record, &Stamp::default()), &self.text, out);
     }
 

@@ -1,5 +1,7 @@
 //! A message for people and a severity for each line, for collectors that have fields for both.
 
+use std::fmt::{self, Display};
+
 use super::fields::Fields;
 use crate::wire::{End, Kind, Line};
 
@@ -25,51 +27,77 @@ pub(super) fn severity(line: &Line<'_>) -> Severity {
 }
 
 /// The line as a sentence. `fields` are those of the line.
-pub(super) fn message(line: &Line<'_>, fields: &Fields<'_>) -> String {
-    let (from, to) = (fields.from.unwrap_or_default(), fields.to.unwrap_or_default());
-    let state = fields.state.unwrap_or_default();
-    match &line.kind {
-        Kind::Transition(_) => {
-            let after = fields.in_state_ns.map(|ns| format!(" after {}", seconds(ns))).unwrap_or_default();
-            format!("{} {from} -> {to}{after}", connection(fields))
+pub(super) fn message<'a>(line: &'a Line<'_>, fields: &'a Fields<'_>) -> impl Display + 'a {
+    fmt::from_fn(move |f| {
+        let (from, to) = (fields.from.unwrap_or_default(), fields.to.unwrap_or_default());
+        let state = fields.state.unwrap_or_default();
+        match &line.kind {
+            Kind::Transition(_) => {
+                connection(fields, f)?;
+                write!(f, "{from} -> {to}")?;
+                fields.in_state_ns.map_or(Ok(()), |ns| write!(f, " after {}", seconds(ns)))
+            }
+            Kind::Snapshot(_) => {
+                connection(fields, f)?;
+                f.write_str(state)
+            }
+            Kind::Resync(_) => {
+                connection(fields, f)?;
+                write!(f, "{state}, corrected")
+            }
+            Kind::Stuck(stuck) => {
+                connection(fields, f)?;
+                write!(f, "stuck in {state} for ")?;
+                fields.age_ns.map_or(Ok(()), |ns| seconds(ns).fmt(f))?;
+                stuck.explained.as_ref().map_or(Ok(()), |explained| write!(f, ": {}", explained.why))
+            }
+            Kind::Resolved(_) => {
+                connection(fields, f)?;
+                write!(f, "no longer stuck: {state} -> {to}")
+            }
+            Kind::Aggregate(aggregate) => write!(f, "{} x {from} -> {to}", aggregate.count),
+            Kind::Lost(lost) => {
+                match lost.count {
+                    Some(count) => count.fmt(f)?,
+                    None => f.write_str("unknown")?,
+                }
+                write!(f, " records lost ({})", lost.place)?;
+                if lost.in_doubt > 0 {
+                    write!(f, ", {} in doubt", lost.in_doubt)?;
+                }
+                lost.since.map_or(Ok(()), |since| write!(f, " since {since}"))
+            }
+            Kind::Start(start) => write!(f, "sockstate {} traces", start.version),
+            Kind::Stop(stop) => write!(f, "sockstate ends ({})", stop.reason),
+            Kind::Other(other) => write!(f, "sockstate: {}", other.kind),
         }
-        Kind::Snapshot(_) => format!("{} {state}", connection(fields)),
-        Kind::Resync(_) => format!("{} {state}, corrected", connection(fields)),
-        Kind::Stuck(stuck) => {
-            let why = stuck.explained.as_ref().map(|explained| format!(": {}", explained.why));
-            let age = fields.age_ns.map(seconds).unwrap_or_default();
-            format!("{} stuck in {state} for {age}{}", connection(fields), why.unwrap_or_default())
-        }
-        Kind::Resolved(_) => format!("{} no longer stuck: {state} -> {to}", connection(fields)),
-        Kind::Aggregate(aggregate) => format!("{} x {from} -> {to}", aggregate.count),
-        Kind::Lost(lost) => {
-            let since = lost.since.map(|since| format!(" since {since}")).unwrap_or_default();
-            let doubt = (lost.in_doubt > 0).then(|| format!(", {} in doubt", lost.in_doubt));
-            let count = lost.count.map_or_else(|| "unknown".into(), |count| count.to_string());
-            format!("{count} records lost ({}){}{since}", lost.place, doubt.unwrap_or_default())
-        }
-        Kind::Start(start) => format!("sockstate {} traces", start.version),
-        Kind::Stop(stop) => format!("sockstate ends ({})", stop.reason),
-        Kind::Other(other) => format!("sockstate: {}", other.kind),
+    })
+}
+
+fn seconds(ns: u64) -> impl Display {
+    fmt::from_fn(move |f| write!(f, "{:.3} s", ns as f64 / 1e9))
+}
+
+/// Writes the owner and both ends, and a space.
+fn connection(fields: &Fields<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if let Some(owner) = fields.owner {
+        write!(f, "{}[{}] ", owner.comm, owner.pid)?;
     }
-}
-
-fn seconds(ns: u64) -> String {
-    format!("{:.3} s", ns as f64 / 1e9)
-}
-
-/// The owner and both ends.
-fn connection(fields: &Fields<'_>) -> String {
-    let owner = fields.owner.map(|owner| format!("{}[{}] ", owner.comm, owner.pid)).unwrap_or_default();
-    let end = |end: Option<&End>| {
-        let port = end.and_then(|end| end.port).map_or_else(|| "*".to_owned(), |port| port.to_string());
-        match end.map(|end| end.address) {
-            Some(address) if address.is_ipv6() => format!("[{address}]:{port}"),
-            Some(address) => format!("{address}:{port}"),
-            None => format!(":{port}"),
-        }
-    };
     let ends = fields.ends;
-    let local = end(ends.and_then(|ends| ends.local.as_ref()));
-    format!("{owner}{local} -> {}", end(ends.and_then(|ends| ends.remote.as_ref())))
+    end(ends.and_then(|ends| ends.local.as_ref()), f)?;
+    f.write_str(" -> ")?;
+    end(ends.and_then(|ends| ends.remote.as_ref()), f)?;
+    f.write_str(" ")
+}
+
+fn end(end: Option<&End>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match end.map(|end| end.address) {
+        Some(address) if address.is_ipv6() => write!(f, "[{address}]:")?,
+        Some(address) => write!(f, "{address}:")?,
+        None => f.write_str(":")?,
+    }
+    match end.and_then(|end| end.port) {
+        Some(port) => port.fmt(f),
+        None => f.write_str("*"),
+    }
 }

@@ -5,16 +5,18 @@ use opentelemetry_proto::tonic::{
     logs::v1::{LogRecord, SeverityNumber},
     resource::v1::Resource,
 };
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
     Content, FormatName, LineFormat, Stamp,
     fields::Fields,
+    keys::{Keys, keys},
     lines::convert,
     message::{Severity, message, severity},
     name::Source,
 };
-use crate::wire::Line;
+use crate::wire::{Line, Owner};
 
 pub(super) const FORMAT: FormatName = FormatName {
     name: "otlp",
@@ -84,15 +86,15 @@ pub fn otlp_protobuf_envelope(stamp: &Stamp<'_>) -> (Vec<u8>, Vec<u8>) {
 #[must_use]
 pub fn otlp_resource(stamp: &Stamp<'_>) -> Resource {
     let mut attributes = vec![
-        attribute("service.name", &json!("sockstate")),
-        attribute("service.version", &json!(env!("CARGO_PKG_VERSION"))),
-        attribute("service.instance.id", &json!(format!("{:06x}", stamp.instance))),
-        attribute("host.name", &json!(stamp.host)),
-        attribute("os.type", &json!("linux")),
+        attribute("service.name", "sockstate"),
+        attribute("service.version", env!("CARGO_PKG_VERSION")),
+        attribute("service.instance.id", &format!("{:06x}", stamp.instance)),
+        attribute("host.name", stamp.host),
+        attribute("os.type", "linux"),
     ];
     // No key may occur twice: the user's label overrides sockstate's attribute.
     attributes.retain(|attribute| !stamp.labels.contains_key(&attribute.key));
-    attributes.extend(stamp.labels.iter().map(|(key, value)| attribute(key, &json!(value))));
+    attributes.extend(stamp.labels.iter().map(|(key, value)| attribute(key, value)));
     Resource { attributes, ..Resource::default() }
 }
 
@@ -117,67 +119,87 @@ fn log_record(line: &Line<'_>) -> LogRecord {
         severity_number: number.into(),
         severity_text: name.into(),
         event_name: format!("sockstate.{}", line.kind.name()),
-        body: any(&json!(message(line, &fields))),
+        body: text(message(line, &fields).to_string()),
         attributes: attributes(line, &fields),
         ..LogRecord::default()
     }
 }
 
-/// Attributes for which the semantic conventions have names.
-fn named(fields: &Fields<'_>) -> [(&'static str, Value); 16] {
-    let ends = fields.ends;
-    let network = ends.and_then(|ends| ends.network.as_ref());
-    let (local, remote) =
-        (ends.and_then(|ends| ends.local.as_ref()), ends.and_then(|ends| ends.remote.as_ref()));
-    let interface = ends.and_then(|ends| ends.interface.as_ref()).and_then(|bound| bound.name.as_ref());
-    let owner = fields.owner;
-    [
-        ("network.transport", json!(network.map(|network| &network.transport))),
-        ("network.type", json!(network.map(|network| &network.r#type))),
-        ("network.community_id", json!(network.and_then(|network| network.community_id.as_ref()))),
-        ("network.local.address", json!(local.map(|end| end.address))),
-        ("network.local.port", json!(local.and_then(|end| end.port))),
-        ("network.peer.address", json!(remote.map(|end| end.address))),
-        ("network.peer.port", json!(remote.and_then(|end| end.port))),
-        ("network.interface.name", json!(interface)),
-        ("process.pid", json!(owner.map(|owner| owner.pid))),
-        ("process.executable.name", json!(owner.map(|owner| &owner.comm))),
-        ("process.executable.path", json!(owner.and_then(|owner| owner.exe.as_ref()))),
-        ("process.command_line", json!(owner.and_then(|owner| owner.cmdline.as_ref()))),
-        ("container.id", json!(fields.container)),
-        ("container.runtime.name", json!(fields.runtime)),
-        ("k8s.pod.uid", json!(fields.pod)),
-        ("user.id", json!(owner.and_then(|owner| owner.uid).map(|uid| uid.to_string()))),
-    ]
+/// The attributes of a record.
+struct Attributes<'a> {
+    list: Vec<KeyValue>,
+    owner: Option<&'a Owner<'a>>,
+}
+
+impl Attributes<'_> {
+    /// Adds an attribute, unless its value is null.
+    fn put(&mut self, key: impl Into<String>, value: &(impl Serialize + ?Sized)) {
+        let value = any(json!(value));
+        if value.is_some() {
+            self.list.push(KeyValue { key: key.into(), value, ..KeyValue::default() });
+        }
+    }
+
+    /// Adds those for which the semantic conventions have names.
+    fn put_named(&mut self, fields: &Fields<'_>) {
+        let ends = fields.ends;
+        if let Some(network) = ends.and_then(|ends| ends.network.as_ref()) {
+            self.put("network.transport", &network.transport);
+            self.put("network.type", &network.r#type);
+            self.put("network.community_id", &network.community_id);
+        }
+        if let Some(local) = ends.and_then(|ends| ends.local.as_ref()) {
+            self.put("network.local.address", &local.address);
+            self.put("network.local.port", &local.port);
+        }
+        if let Some(remote) = ends.and_then(|ends| ends.remote.as_ref()) {
+            self.put("network.peer.address", &remote.address);
+            self.put("network.peer.port", &remote.port);
+        }
+        if let Some(interface) = ends.and_then(|ends| ends.interface.as_ref()) {
+            self.put("network.interface.name", &interface.name);
+        }
+        if let Some(owner) = fields.owner {
+            self.put("process.pid", &owner.pid);
+            self.put("process.executable.name", &owner.comm);
+            self.put("process.executable.path", &owner.exe);
+            self.put("process.command_line", &owner.cmdline);
+        }
+        self.put("container.id", &fields.container);
+        self.put("container.runtime.name", &fields.runtime);
+        self.put("k8s.pod.uid", &fields.pod);
+        if let Some(uid) = fields.owner.and_then(|owner| owner.uid) {
+            self.put("user.id", &uid.to_string());
+        }
+        self.put("network.connection.state", &fields.now().and_then(connection_state));
+    }
+
+    /// Adds a key of the line under sockstate's own name, unless the key is elsewhere.
+    fn put_own(&mut self, name: &str, value: &(impl Serialize + ?Sized)) {
+        match (name, self.owner) {
+            // The kind is the name of the event, and the resource has the instance.
+            ("kind" | "instance", _) => {}
+            ("owner", Some(owner)) => self.put("sockstate.owner.source", &owner.source),
+            _ => self.put(["sockstate.", name].concat(), value),
+        }
+    }
+}
+
+impl Keys for Attributes<'_> {
+    fn key(&mut self, name: &'static str, value: &(impl Serialize + ?Sized)) {
+        self.put_own(name, value);
+    }
+
+    fn foreign(&mut self, name: &str, value: &Value) {
+        self.put_own(name, value);
+    }
 }
 
 fn attributes(line: &Line<'_>, fields: &Fields<'_>) -> Vec<KeyValue> {
-    /// Keys that are elsewhere: in the record's own fields, or in the resource.
-    const ELSEWHERE: [&str; 11] = [
-        "schema",
-        "kind",
-        "time",
-        "network",
-        "local",
-        "remote",
-        "container",
-        "pod",
-        "host",
-        "instance",
-        "labels",
-    ];
-    let known = named(fields).into_iter().filter(|(_, value)| !value.is_null());
-    let mut found: Vec<KeyValue> = known.map(|(name, value)| attribute(name, &value)).collect();
-    if let Some(state) = fields.now().and_then(connection_state) {
-        found.push(attribute("network.connection.state", &json!(state)));
-    }
-    let Value::Object(all) = json!(line) else { return found };
-    let ours = all.iter().filter(|(key, value)| !value.is_null() && !ELSEWHERE.contains(&key.as_str()));
-    found.extend(ours.map(|(key, value)| match (key.as_str(), fields.owner) {
-        ("owner", Some(owner)) => attribute("sockstate.owner.source", &json!(owner.source)),
-        (key, _) => attribute(&format!("sockstate.{key}"), value),
-    }));
-    found
+    let mut attributes = Attributes { list: Vec::with_capacity(32), owner: fields.owner };
+    attributes.put_named(fields);
+    keys(line, &mut attributes);
+    attributes.list
 }
 
 /// The conventions' names (`network.connection.state`).
@@ -198,26 +220,32 @@ fn connection_state(name: &str) -> Option<&'static str> {
     })
 }
 
-fn attribute(key: &str, value: &Value) -> KeyValue {
-    KeyValue { key: key.into(), value: any(value), ..KeyValue::default() }
+fn attribute(key: &str, value: &str) -> KeyValue {
+    KeyValue { key: key.into(), value: text(value), ..KeyValue::default() }
 }
 
-fn any(value: &Value) -> Option<AnyValue> {
+fn text(text: impl Into<String>) -> Option<AnyValue> {
+    Some(AnyValue { value: Some(any_value::Value::StringValue(text.into())) })
+}
+
+fn any(value: Value) -> Option<AnyValue> {
     let value = match value {
         Value::Null => return None,
-        Value::Bool(value) => any_value::Value::BoolValue(*value),
+        Value::Bool(value) => any_value::Value::BoolValue(value),
         Value::Number(number) => match number.as_i64() {
             Some(integer) => any_value::Value::IntValue(integer),
             None => any_value::Value::DoubleValue(number.as_f64().unwrap_or_default()),
         },
-        Value::String(text) => any_value::Value::StringValue(text.clone()),
+        Value::String(text) => any_value::Value::StringValue(text),
         Value::Array(items) => {
-            let values = items.iter().filter_map(any).collect();
+            let values = items.into_iter().filter_map(any).collect();
             any_value::Value::ArrayValue(ArrayValue { values })
         }
         Value::Object(map) => {
-            let values = map.iter().map(|(key, value)| attribute(key, value)).collect();
-            any_value::Value::KvlistValue(KeyValueList { values })
+            let values = map.into_iter();
+            let values =
+                values.map(|(key, value)| KeyValue { key, value: any(value), ..KeyValue::default() });
+            any_value::Value::KvlistValue(KeyValueList { values: values.collect() })
         }
     };
     Some(AnyValue { value: Some(value) })

@@ -1,6 +1,9 @@
 //! Syslog messages by RFC 5424: the record's JSON as the message, what one filters by as structured data.
 
-use std::io::Write;
+use std::{
+    fmt::{self, Display},
+    io::Write,
+};
 
 use super::{
     Content, FormatName, LineFormat, fields::Fields, lines::convert, message::severity, name::Source,
@@ -20,6 +23,9 @@ const ID: &str = "sockstate@32473";
 
 /// The facility of programs that run in the background (RFC 5424, 6.2.1).
 const DAEMON: u8 = 3;
+
+/// The length of a time with microseconds.
+const MICROSECONDS: usize = "2026-11-26T00:00:00.000000".len();
 
 /// The parts that all messages have.
 #[derive(Clone, Debug)]
@@ -49,6 +55,10 @@ impl Syslog {
 }
 
 impl LineFormat for Syslog {
+    fn has_json(&self) -> bool {
+        true
+    }
+
     fn line(&mut self, line: &Line<'_>, text: &[u8], out: &mut Vec<u8>) {
         let fields = Fields::of(line);
         if let (None, Some(host)) = (self.pid, fields.host) {
@@ -56,19 +66,21 @@ impl LineFormat for Syslog {
         }
         let priority = self.facility * 8 + severity(line) as u8;
         let host = if self.host.is_empty() { "-" } else { &self.host };
-        // RFC 5424 knows microseconds.
-        let time = fields.time.map(|time| time.to_string());
-        let time = time.as_deref().and_then(|time| time.get(..26));
-        let time = time.map_or_else(|| "-".to_owned(), |time| format!("{time}Z"));
-        let kind = match line.kind.name() {
-            "" => "-",
-            kind => kind,
-        };
         // Writing to a vector does not fail.
-        let pid = self.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-        let _ = write!(out, "<{priority}>1 {time} {host} sockstate {pid} {kind} ");
-        let seq = fields.seq.map_or_else(|| "null".to_owned(), |seq| seq.to_string());
-        let mut data = format!("[{ID} seq=\"{seq}\"");
+        let _ = write!(out, "<{priority}>1 ");
+        match fields.time {
+            Some(time) => {
+                // RFC 5424 knows microseconds.
+                let begin = out.len();
+                let _ = write!(out, "{time}");
+                out.truncate(begin + MICROSECONDS);
+                out.push(b'Z');
+            }
+            None => out.push(b'-'),
+        }
+        let kind = Some(line.kind.name()).filter(|kind| !kind.is_empty()).unwrap_or("-");
+        let (pid, seq) = (or(self.pid, "-"), or(fields.seq, "null"));
+        let _ = write!(out, " {host} sockstate {pid} {kind} [{ID} seq=\"{seq}\"");
         for (key, value) in [
             ("instance", fields.instance),
             ("conn", fields.conn),
@@ -78,15 +90,23 @@ impl LineFormat for Syslog {
             ("place", fields.place),
         ] {
             if let Some(value) = value {
-                data.push_str(&format!(" {key}=\"{}\"", escaped(value)));
+                let _ = write!(out, " {key}=\"");
+                escape(value, out);
+                out.push(b'"');
             }
         }
-        data.push(']');
-        out.extend_from_slice(data.as_bytes());
-        out.push(b' ');
+        out.extend_from_slice(b"] ");
         out.extend_from_slice(text.trim_ascii_end());
         out.push(b'\n');
     }
+}
+
+/// The number, or `unknown` if there is none.
+fn or(number: Option<impl Display>, unknown: &str) -> impl Display {
+    fmt::from_fn(move |f| match &number {
+        Some(number) => number.fmt(f),
+        None => f.write_str(unknown),
+    })
 }
 
 /// A host name has at most 255 printable characters of ASCII (RFC 5424, 6).
@@ -94,7 +114,12 @@ fn printable(host: &str) -> String {
     host.chars().filter(char::is_ascii_graphic).take(255).collect()
 }
 
-/// RFC 5424, 6.3.3.
-fn escaped(value: &str) -> String {
-    value.chars().flat_map(|c| matches!(c, '"' | '\\' | ']').then_some('\\').into_iter().chain([c])).collect()
+/// Appends a value of the structured data (RFC 5424, 6.3.3).
+fn escape(value: &str, out: &mut Vec<u8>) {
+    for byte in value.bytes() {
+        if matches!(byte, b'"' | b'\\' | b']') {
+            out.push(b'\\');
+        }
+        out.push(byte);
+    }
 }

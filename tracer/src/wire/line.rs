@@ -12,6 +12,9 @@ use crate::model::Record;
 /// What `schema` says in all lines.
 pub const SCHEMA: &str = "sockstate/1";
 
+/// The beginning of nearly all lines.
+const TRANSITION: &[u8] = br#"{"schema":"sockstate/1","kind":"transition","#;
+
 /// A line.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "Kind<'a>"))]
@@ -54,7 +57,7 @@ pub struct Other<'a> {
     pub keys: serde_json::Map<String, serde_json::Value>,
 }
 
-/// The keys of every line, which are read first.
+/// The keys of every line, which are read first if the line begins in another way than [`TRANSITION`].
 #[derive(Deserialize)]
 struct Head<'a> {
     #[serde(borrow)]
@@ -62,6 +65,10 @@ struct Head<'a> {
     kind: Text<'a>,
     #[expect(dead_code, reason = "a line without it, or with another one, is not a record")]
     time: Time,
+}
+
+fn no_record(error: serde_json::Error) -> ReadError {
+    ReadError::NoRecord(error.to_string())
 }
 
 impl Default for Line<'_> {
@@ -105,7 +112,13 @@ impl<'a> Line<'a> {
     /// The text is not a line of sockstate, or has another schema.
     pub fn read(text: &'a [u8]) -> Result<Self, ReadError> {
         fn of<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, ReadError> {
-            serde_json::from_slice(text).map_err(|error| ReadError::NoRecord(error.to_string()))
+            serde_json::from_slice(text).map_err(no_record)
+        }
+        // Whether all of the text is UTF-8 is found out faster than whether each string in it is.
+        if text.starts_with(TRANSITION)
+            && let Ok(text) = str::from_utf8(text)
+        {
+            return Ok(Self::new(Kind::Transition(serde_json::from_str(text).map_err(no_record)?)));
         }
         let head: Head<'_> = of(text)?;
         if &*head.schema != SCHEMA {

@@ -45,5 +45,6 @@ pub use socket::{
 };
 pub use stamp::{HostName, Labels, Stamp};
 pub use stream::{Adopted, Host, Lost, Start, Stop};
+pub(crate) use text::append;
 pub use text::{Text, Time};
 pub use transition::{Aggregate, Bucket, ContainerId, Dwell, Peer, Transition};

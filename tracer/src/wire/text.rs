@@ -25,7 +25,7 @@ pub(super) fn sentence(text: &str) -> String {
 }
 
 /// Appends a value as JSON.
-pub(super) fn append(value: &impl Serialize, out: &mut Vec<u8>) {
+pub(crate) fn append(value: &(impl Serialize + ?Sized), out: &mut Vec<u8>) {
     // Writing a value of ours to a vector does not fail.
     let _ = serde_json::to_writer(out, value);
 }

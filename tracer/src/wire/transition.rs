@@ -1,11 +1,12 @@
 //! The lines about changes of state: `transition`, and `aggregate`, which counts transitions.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
 
 #[cfg(feature = "schema")]
 use super::schema_types::Address;
 use super::{
-    Ends, Part, Stamp, SubjectKeys, Text, Time,
+    Cgroup, Container, End, Ends, HostName, Interface, Labels, Network, Owner, Part, Placement, Pod, Stamp,
+    SubjectKeys, Text, Time, Workload,
     cuts::Cuts,
     errno,
     fixed_texts::FixedTexts,
@@ -16,7 +17,7 @@ use crate::model::{self, Connection, InState, State, Transport, bounds};
 use crate::model::{Cause, ConnId, Role};
 
 /// A change of state of one socket.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Transition<'a> {
@@ -134,8 +135,97 @@ impl<'a> Transition<'a> {
     }
 }
 
+impl<'de: 'a, 'a> Deserialize<'de> for Transition<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Keys::deserialize(deserializer).map(Self::from)
+    }
+}
+
+/// The keys as they are read. serde reads a group of keys (`flatten`) from a copy of all keys, which takes several times
+/// as long, so there are no groups here.
+#[derive(Deserialize)]
+struct Keys<'a> {
+    #[expect(dead_code, reason = "a line that has it twice is not a record")]
+    schema: IgnoredAny,
+    #[expect(dead_code, reason = "as above")]
+    kind: IgnoredAny,
+    #[serde(default)]
+    seq: u64,
+    time: Time,
+    #[serde(borrow)]
+    host: Option<HostName<'a>>,
+    instance: Option<Text<'a>>,
+    #[serde(default)]
+    labels: Labels<'a>,
+    #[serde(default)]
+    conn: Text<'a>,
+    #[serde(default)]
+    from: Text<'a>,
+    from_number: Option<u8>,
+    #[serde(default)]
+    to: Text<'a>,
+    to_number: Option<u8>,
+    in_state_ns: Option<u64>,
+    #[serde(default)]
+    in_state_at_least: bool,
+    role: Option<Text<'a>>,
+    network: Option<Network<'a>>,
+    local: Option<End>,
+    remote: Option<End>,
+    interface: Option<Interface<'a>>,
+    owner: Option<Owner<'a>>,
+    netns: Option<u32>,
+    cgroup: Option<Cgroup<'a>>,
+    container: Option<Container<'a>>,
+    pod: Option<Pod<'a>>,
+    unit: Option<Text<'a>>,
+    #[serde(default)]
+    truncated: Vec<Part<'a>>,
+    /// Absent in lines of the first version: all were exact.
+    #[serde(default = "yes")]
+    exact: bool,
+    #[serde(default)]
+    mini: bool,
+    #[serde(default)]
+    illegal: bool,
+    cause: Option<Text<'a>>,
+    reset_why: Option<Text<'a>>,
+    errno: Option<Text<'a>>,
+}
+
 fn yes() -> bool {
     true
+}
+
+impl<'a> From<Keys<'a>> for Transition<'a> {
+    fn from(keys: Keys<'a>) -> Self {
+        let Keys { network, local, remote, interface, owner, netns, cgroup, container, pod, unit, .. } = keys;
+        Self {
+            seq: keys.seq,
+            time: keys.time,
+            conn: keys.conn,
+            from: keys.from,
+            from_number: keys.from_number,
+            to: keys.to,
+            to_number: keys.to_number,
+            in_state_ns: keys.in_state_ns,
+            in_state_at_least: keys.in_state_at_least,
+            role: keys.role,
+            stamp: Stamp { host: keys.host, instance: keys.instance, labels: keys.labels },
+            ends: Ends { network, local, remote, interface },
+            subject: SubjectKeys {
+                owner,
+                placement: Placement { netns, cgroup, workload: Workload { container, pod, unit } },
+            },
+            truncated: keys.truncated,
+            exact: keys.exact,
+            mini: keys.mini,
+            illegal: keys.illegal,
+            cause: keys.cause,
+            reset_why: keys.reset_why,
+            errno: keys.errno,
+        }
+    }
 }
 
 /// Transitions from one state to another, of one service with one peer, counted together.

@@ -6,6 +6,7 @@
 //! statistics of BPF programs.
 
 mod filters;
+pub(crate) mod formats;
 
 use std::{
     collections::BTreeMap,
@@ -38,8 +39,8 @@ pub(crate) struct Args {
     /// The directory that the tracers write their files into.
     #[arg(long, default_value = "target/bench")]
     directory: PathBuf,
-    /// Only measurements with this text in their name: one kind of traffic, `filters`, `timers`, `stuck`, `latency` or
-    /// `memory`.
+    /// Only measurements with this text in their name: one kind of traffic, `filters`, `formats`, `timers`, `stuck`,
+    /// `latency` or `memory`.
     #[arg(long, default_value = "")]
     only: String,
 }
@@ -127,6 +128,9 @@ pub(crate) fn all(args: &Args) -> Result<()> {
     }
     if wanted("filters") {
         filters::bench(args)?;
+    }
+    if wanted("formats") {
+        formats::bench()?;
     }
     if wanted("timers") {
         timers::bench(args.rounds)?;

@@ -51,7 +51,7 @@ enum Cli {
     Fuzz(fuzz::Args),
     /// Run a daemon for a long time, with faulty collectors; reload, restart and kill it.
     Soak(soak::Args),
-    /// Internal: make load in a new network namespace, and print its size.
+    /// Internal: the work that other commands measure, in a process of its own.
     #[command(subcommand, hide = true)]
     Internal(Internal),
 }
@@ -60,6 +60,8 @@ enum Cli {
 enum Internal {
     /// Connections.
     Load(load::Load),
+    /// Records that are read or written.
+    Format(bench::formats::Work),
     /// Sockets that nobody closes.
     Leak(leak::Leak),
 }
@@ -101,6 +103,7 @@ fn start() -> Result<()> {
             refresh_objects()?;
             soak::all(&args)
         }
+        Cli::Internal(Internal::Format(work)) => work.run(),
         Cli::Internal(Internal::Leak(leak)) => leak.run(),
         Cli::Internal(Internal::Load(load)) => {
             let made = netns::in_new_netns(|| load.run())??;

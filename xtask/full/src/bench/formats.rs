@@ -1,0 +1,134 @@
+//! Counts the instructions that each format takes for a record. valgrind counts them, so other programs on the machine
+//! do not change the numbers.
+
+use std::{
+    io::Read,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result};
+use sockstate::{
+    format::{
+        FormatName, FormatOptions,
+        convert::{Syslog, journal, otlp_protobuf},
+    },
+    model::Record,
+    wire::Parser,
+};
+
+use crate::root;
+
+/// The recording whose transitions are read and written, again and again.
+const RECORDING: &str = "tests/fixtures/2ca3231/recording.ndjson.zst";
+
+/// The work for a record, done for every transition of the recording.
+#[derive(clap::Args)]
+pub(crate) struct Work {
+    /// `lines` writes what a sink makes of the lines in its queue, `records` what `trace` makes of records; `parse`
+    /// reads lines as records.
+    from: String,
+    /// The name of the format.
+    #[arg(default_value = "")]
+    format: String,
+    /// How often the recording is gone through.
+    #[arg(long, default_value_t = 1)]
+    rounds: u64,
+}
+
+impl Work {
+    /// Does the work, and prints the number of records in one round.
+    pub(crate) fn run(&self) -> Result<()> {
+        let lines = transitions()?;
+        let mut parser = Parser::default();
+        let mut out = Vec::new();
+        match self.from.as_str() {
+            "parse" => {
+                for _ in 0..self.rounds {
+                    for line in &lines {
+                        parser.parse(line)?;
+                    }
+                }
+            }
+            "lines" => {
+                let mut convert = converter(&self.format)?;
+                for _ in 0..self.rounds {
+                    out.clear();
+                    lines.iter().for_each(|line| convert(line, &mut out));
+                }
+            }
+            _ => {
+                let records: Vec<Record> = lines
+                    .iter()
+                    .filter_map(|line| parser.parse(line).transpose())
+                    .collect::<Result<_, _>>()?;
+                let name = FormatName::ALL.iter().find(|name| name.name == self.format);
+                let mut format = name.context("no such format")?.make(FormatOptions::default());
+                for _ in 0..self.rounds {
+                    out.clear();
+                    records.iter().zip(1..).for_each(|(record, seq)| format.record(seq, record, &mut out));
+                }
+            }
+        }
+        println!("{}", lines.len());
+        Ok(())
+    }
+}
+
+fn transitions() -> Result<Vec<Vec<u8>>> {
+    let mut text = String::new();
+    zstd::Decoder::new(std::fs::File::open(root().join(RECORDING))?)?.read_to_string(&mut text)?;
+    let lines = text.split_inclusive('\n').filter(|line| line.contains("\"kind\":\"transition\""));
+    Ok(lines.map(|line| line.as_bytes().to_vec()).collect())
+}
+
+/// Appends a line, given as text, in another format.
+type Convert = Box<dyn FnMut(&[u8], &mut Vec<u8>)>;
+
+fn converter(format: &str) -> Result<Convert> {
+    let syslog = Syslog::new(3, "web1", 42);
+    Ok(match format {
+        "otlp-protobuf" => Box::new(otlp_protobuf),
+        "journald" => Box::new(journal),
+        "syslog" => Box::new(move |line, out| syslog.convert(line, out)),
+        _ => {
+            let name = FormatName::ALL.iter().find(|name| name.name == format);
+            Box::new(name.and_then(FormatName::converter).context("no such format")?)
+        }
+    })
+}
+
+/// Prints a table in Markdown.
+pub(super) fn bench() -> Result<()> {
+    println!("\n| work | instructions for a record |\n| --- | --- |");
+    println!("| a line to a record | {:.0} |", instructions(&["parse"])?);
+    for format in FormatName::ALL {
+        println!("| a record to {} | {:.0} |", format.name, instructions(&["records", format.name])?);
+    }
+    for format in ["ecs", "otlp", "otlp-protobuf", "syslog", "journald"] {
+        println!("| a line to {format} | {:.0} |", instructions(&["lines", format])?);
+    }
+    Ok(())
+}
+
+/// Instructions for a record: the difference between few and many rounds, which leaves out what is done once.
+fn instructions(work: &[&str]) -> Result<f64> {
+    const FEW: u64 = 10;
+    const MANY: u64 = 110;
+    let ((few, records), (many, _)) = (counted(work, FEW)?, counted(work, MANY)?);
+    Ok((many - few) / ((MANY - FEW) as f64 * records))
+}
+
+/// The instructions of a process that does the work, and the number of records in a round.
+fn counted(work: &[&str], rounds: u64) -> Result<(f64, f64)> {
+    let program: PathBuf = root().join("target/release/xtask-full");
+    let mut command = Command::new("valgrind");
+    command.args(["--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]).arg(program);
+    command.args(["internal", "format"]).args(work).args(["--rounds", &rounds.to_string()]);
+    let output = command.stdin(Stdio::null()).output().context("cannot run valgrind")?;
+    let (out, report) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let count =
+        report.lines().find_map(|line| line.split_once("refs:").map(|(_, count)| count.replace(',', "")));
+    let count = count.with_context(|| format!("valgrind counted nothing: {report}"))?;
+    Ok((count.trim().parse()?, out.trim().parse()?))
+}
