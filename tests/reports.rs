@@ -136,4 +136,19 @@ fn sockets_without_a_path_take_no_room_in_the_flame_graph() {
     let numbers = note.split(", ").map(|part| part.split(' ').next().expect("a number").parse::<usize>());
     assert_eq!(numbers.map(|number| number.expect("a number")).sum::<usize>(), count, "{note}");
     assert!(note.len() < 140, "{note}");
+    // Texts are black, and have a contrast of at least 4.5 to each frame.
+    let fills: Vec<f64> = svg.split("fill=\"rgb(").skip(1).map(luminance).collect();
+    assert!(fills.len() >= 3, "{svg}");
+    assert!(fills.iter().all(|luminance| (luminance + 0.05) / 0.05 >= 4.5), "{fills:?}");
+    assert!((luminance("220,0,24)") + 0.05) / 0.05 < 4.5, "a colour that was once used");
+}
+
+/// The relative luminance of WCAG, of a colour such as `220,0,24)`.
+fn luminance(colour: &str) -> f64 {
+    let parts = colour.split(')').next().expect("a colour").split(',');
+    let light = parts.map(|part| {
+        let value = part.trim().parse::<f64>().expect("a number") / 255.0;
+        if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
+    });
+    light.zip([0.2126, 0.7152, 0.0722]).map(|(light, weight)| light * weight).sum()
 }

@@ -156,7 +156,7 @@ fn bad_layout() {
         <div style=\"position:absolute;top:150px;color:#999\">pale</div>\
         <div style=\"position:absolute;top:170px;font-size:6px\">tiny</div>\
         <main><svg style=\"position:absolute;top:200px;--paper:#fff\" class=\"x\" width=\"300\" height=\"100\">\
-        <g data-way=\"A B\"><path d=\"M0 10H100\"/><text x=\"10\" y=\"14\">crossed</text><text x=\"10\" y=\"80\">lost</text></g>\
+        <g data-edge=\"A B\"><path d=\"M0 10H100\"/><text x=\"10\" y=\"14\">crossed</text><text x=\"10\" y=\"80\">lost</text></g>\
         <g data-state=\"A\"><rect x=\"200\" y=\"0\" width=\"50\" height=\"50\" fill=\"none\"/></g><text x=\"210\" y=\"20\">foreign</text></svg></main>";
     let found = measure(bad, 400, directory.path(), false);
     let problems: Vec<&str> =

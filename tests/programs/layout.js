@@ -32,7 +32,7 @@ probe.style.color=win.getComputedStyle(svg).getPropertyValue('--paper');
 const style=win.getComputedStyle(element),ink=luminance(element.closest('text')?style.fill:style.color),paper=luminance(win.getComputedStyle(probe).color);
 const contrast=(Math.max(ink,paper)+.05)/(Math.min(ink,paper)+.05);
 if(contrast<4.5)problems.push('contrast '+contrast.toFixed(2)+': '+text)}
-for(const group of doc.querySelectorAll('g[data-way]')){
+for(const group of doc.querySelectorAll('g[data-edge]')){
 if(!group.getBoundingClientRect().width)continue;
 const path=group.querySelector('path'),matrix=path.getScreenCTM(),points=[];
 for(let at=0;at<=path.getTotalLength();at+=3)points.push(path.getPointAtLength(at).matrixTransform(matrix));

@@ -33,10 +33,10 @@ pub const RULE: Shade = shade("rule", "#d0d7de", "#30363d");
 /// What is stuck: text and frames.
 pub const STUCK: Shade = shade("stuck", "#b34700", "#ff9e64");
 /// The path of one connection.
-pub const LIT: Shade = shade("lit", "#0072b2", "#56b4e9");
+pub const PATH: Shade = shade("path", "#0072b2", "#56b4e9");
 
 /// The shades of pages and pictures, except those of states.
-pub const PAGE: [Shade; 9] = [INK, DIM, PAPER, BOX, LINE, FAINT, RULE, STUCK, LIT];
+pub const PAGE: [Shade; 9] = [INK, DIM, PAPER, BOX, LINE, FAINT, RULE, STUCK, PATH];
 
 /// The style of a state.
 #[derive(Clone, Copy, Debug)]
@@ -163,7 +163,7 @@ mod tests {
     fn texts_and_drawings_have_the_contrast_of_wcag_aa() {
         // 1.4.3: text has 4.5. 1.4.11: graphical objects have 3.
         let states = ORDER.map(|state| of(state).shade);
-        let texts = [INK, DIM, STUCK, LIT].map(|shade| (shade, 4.5));
+        let texts = [INK, DIM, STUCK, PATH].map(|shade| (shade, 4.5));
         let objects = [LINE, FAINT].into_iter().chain(states).map(|shade| (shade, 3.0));
         for (shade, least) in texts.into_iter().chain(objects) {
             for behind in [PAPER, BOX] {

@@ -41,11 +41,11 @@ enum View {
     /// The table of sockets.
     #[default]
     Sockets,
-    /// One of them.
+    /// The socket that is selected.
     Detail,
-    /// The state machine with the weights of now.
+    /// The state machine, with the current counts.
     Diagram,
-    /// Keys.
+    /// The keys and what they do.
     Help,
 }
 
@@ -67,7 +67,7 @@ pub struct App {
     /// The search text, and whether the user is typing it.
     search: String,
     typing: bool,
-    /// By how many lines a long view is scrolled.
+    /// How many lines of a long view are above the screen.
     scroll: u16,
     /// Where the records come from.
     source: String,

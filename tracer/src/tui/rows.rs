@@ -16,13 +16,13 @@ pub enum Sort {
     Stuck,
     /// The longest in their state first.
     Age,
-    /// State.
+    /// By state.
     State,
-    /// Process.
+    /// By process.
     Process,
-    /// Local end.
+    /// By local address and port.
     Local,
-    /// Remote end.
+    /// By remote address and port.
     Remote,
 }
 
@@ -45,7 +45,7 @@ impl Sort {
     }
 }
 
-/// The table's rows.
+/// The rows of the table.
 #[derive(Debug, Default)]
 pub(super) struct Rows {
     pub(super) sort: Sort,
@@ -58,7 +58,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Filters by `search` and sorts; the selection stays.
+    /// Filters by `search` and sorts; the same socket stays selected.
     pub(super) fn arrange(&mut self, story: &Story, search: &str) {
         let selected = self.selected();
         let words: Vec<String> = search.split_whitespace().map(str::to_lowercase).collect();

@@ -21,11 +21,11 @@ pub(super) struct CountRow {
 /// The counts at one moment.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
-    /// How many are in each state, and how many of them are stuck.
+    /// How many sockets are in each state, and how many of them are stuck.
     pub(super) states: BTreeMap<&'static str, (u64, u64)>,
     /// Processes, the one with the most stuck sockets first.
     pub(super) processes: Vec<CountRow>,
-    /// Local ports that something listens on, or that connections came in on; likewise.
+    /// Local ports that something listens on, or that connections came in on; the port with the most stuck sockets first.
     pub(super) services: Vec<CountRow>,
 }
 

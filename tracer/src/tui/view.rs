@@ -186,7 +186,7 @@ impl App {
         Style::new().add_modifier(Modifier::BOLD)
     }
 
-    /// The style of what is stuck or lost.
+    /// The style of stuck sockets and lost records.
     pub(super) fn alarm(&self) -> Style {
         self.sgr(palette::STUCK_SGR)
     }

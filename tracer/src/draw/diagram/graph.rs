@@ -10,7 +10,7 @@ impl Diagram {
         let mut out = String::from("stateDiagram-v2\n");
         out.push_str("    [*] --> CLOSE\n");
         for arrow in &ARROWS {
-            let (from, to) = arrow.way;
+            let (from, to) = arrow.edge;
             // In Mermaid a colon or a semicolon ends a label.
             let label = self.label(arrow).join(" ").replace([':', ';'], ",");
             out.push_str(&format!("    {from} --> {to} : {label}\n"));
@@ -47,7 +47,7 @@ impl Diagram {
             let (name, id) = (place.state.name(), if place.is_end { "END" } else { place.state.name() });
             let now = self.now_text(place);
             let label = if now.is_empty() { name.to_owned() } else { format!("{name}\\n{now}") };
-            let colour = match (self.now(place).1 > 0, self.is_lit(place)) {
+            let colour = match (self.now(place).1 > 0, self.is_highlighted(place)) {
                 (true, _) => format!(", color=\"{}\", penwidth=3", palette::STUCK.light),
                 (false, false) => format!(", {}", faint()),
                 (false, true) => String::new(),
@@ -55,8 +55,8 @@ impl Diagram {
             out.push_str(&format!("    {id} [label=\"{label}\"{colour}];\n"));
         }
         for arrow in &ARROWS {
-            let (from, to) = arrow.way;
-            let count = self.count(arrow.way);
+            let (from, to) = arrow.edge;
+            let count = self.count(arrow.edge);
             let style = match (self.weights.is_some(), count) {
                 (true, 0) => format!(", {}", faint()),
                 (true, count) => format!(", penwidth={:.1}", self.thickness(count)),
@@ -85,7 +85,7 @@ impl Diagram {
     }
 }
 
-/// The attributes of what did not happen.
+/// The attributes of a state or transition that did not happen.
 fn faint() -> String {
     format!("color=\"{}\", fontcolor=\"{}\"", palette::FAINT.light, palette::DIM.light)
 }

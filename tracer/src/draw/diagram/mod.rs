@@ -69,7 +69,7 @@ use LabelAt::{Begins, Ends, Two};
 
 /// An arrow: its corners from start to head, its label, and the position of the label.
 struct Arrow {
-    way: (State, State),
+    edge: (State, State),
     corners: &'static [(usize, usize)],
     label: &'static str,
     label_at: LabelAt,
@@ -82,7 +82,7 @@ const fn arrow(
     label: &'static str,
     label_at: LabelAt,
 ) -> Arrow {
-    Arrow { way: (from, to), corners, label, label_at }
+    Arrow { edge: (from, to), corners, label, label_at }
 }
 
 const ARROWS: [Arrow; 18] = [
@@ -103,7 +103,7 @@ const ARROWS: [Arrow; 18] = [
     arrow(CloseWait, LastAck, &[(71, 28), (71, 29)], "close()", Ends(69, 28)),
     arrow(LastAck, Close, &[(71, 34), (71, 35)], "ACK", Ends(69, 34)),
     arrow(TimeWait, Close, &[(48, 37), (63, 37)], "60 s", Two(49, 38)),
-    // In the empty corner.
+    // In the corner that is empty otherwise.
     arrow(SynSent, Close, &[(63, 7), (40, 7), (40, 4)], "refused, timeout", Two(42, 5)),
 ];
 
@@ -123,7 +123,7 @@ struct Notes {
 #[derive(Clone, Debug, Default)]
 pub struct Weights {
     /// Count of each transition, and the median time in the state before it, ns.
-    ways: BTreeMap<StatePair, (u64, Option<u64>)>,
+    edges: BTreeMap<StatePair, (u64, Option<u64>)>,
     /// Number of connections in each state, and how many of them are stuck.
     now: BTreeMap<&'static str, (u64, u64)>,
 }
@@ -132,8 +132,8 @@ impl Weights {
     /// Counts of a whole story.
     #[must_use]
     pub fn of(story: &Story) -> Self {
-        let ways = story.edges.iter().map(|(way, gone)| (*way, (gone.count, gone.times.median_ns())));
-        Self { ways: ways.collect(), now: story.tally() }
+        let edges = story.edges.iter().map(|(edge, stats)| (*edge, (stats.count, stats.times.median_ns())));
+        Self { edges: edges.collect(), now: story.tally() }
     }
 
     /// Counts of one connection.
@@ -142,7 +142,7 @@ impl Weights {
         let mut weights = Self::default();
         for step in &history.steps {
             let time = step.in_state.map(|time| time.ns);
-            let (count, ns) = weights.ways.entry((step.from.name(), step.to.name())).or_default();
+            let (count, ns) = weights.edges.entry((step.from.name(), step.to.name())).or_default();
             *count += 1;
             *ns = time.or(*ns);
         }
@@ -158,7 +158,7 @@ impl Weights {
 pub struct Diagram {
     weights: Option<Weights>,
     /// Highlight only states and transitions with counts.
-    lit: bool,
+    highlights_path: bool,
     title: String,
 }
 
@@ -166,24 +166,26 @@ impl Diagram {
     /// The diagram with counts and times.
     #[must_use]
     pub fn weighed(weights: Weights, title: String) -> Self {
-        Self { weights: Some(weights), lit: false, title }
+        Self { weights: Some(weights), highlights_path: false, title }
     }
 
     /// The diagram with the path of one connection.
     #[must_use]
     pub fn path(history: &ConnHistory, title: String) -> Self {
-        Self { weights: Some(Weights::of_one(history)), lit: true, title }
+        Self { weights: Some(Weights::of_one(history)), highlights_path: true, title }
     }
 
     /// The count of a transition.
     fn count(&self, (from, to): (State, State)) -> u64 {
         let weights = self.weights.as_ref();
-        weights.and_then(|weights| weights.ways.get(&(from.name(), to.name()))).map_or(0, |(count, _)| *count)
+        weights
+            .and_then(|weights| weights.edges.get(&(from.name(), to.name())))
+            .map_or(0, |(count, _)| *count)
     }
 
     /// The label of an arrow, with its count and time, in one line or two.
     fn label(&self, arrow: &Arrow) -> Vec<String> {
-        let weight = self.weight(arrow.way);
+        let weight = self.weight(arrow.edge);
         match arrow.label_at {
             _ if weight.is_empty() => vec![arrow.label.to_owned()],
             Two(..) => vec![arrow.label.to_owned(), weight],
@@ -191,9 +193,9 @@ impl Diagram {
         }
     }
 
-    /// `12x 350us`; empty if the count is 0.
+    /// Count and time, such as `12x 350us`; empty if the count is 0.
     fn weight(&self, (from, to): (State, State)) -> String {
-        let found = self.weights.as_ref().and_then(|weights| weights.ways.get(&(from.name(), to.name())));
+        let found = self.weights.as_ref().and_then(|weights| weights.edges.get(&(from.name(), to.name())));
         found.map_or_else(String::new, |(count, ns)| weight(*count, *ns))
     }
 
@@ -203,7 +205,7 @@ impl Diagram {
         if place.is_end { (0, 0) } else { now.copied().unwrap_or_default() }
     }
 
-    /// The same as text; empty if there are none.
+    /// The number of connections in a box's state, as text; empty if there are none.
     fn now_text(&self, place: &StateBox) -> String {
         match self.now(place) {
             (0, _) => String::new(),
@@ -212,7 +214,7 @@ impl Diagram {
         }
     }
 
-    /// The same, short enough for a box.
+    /// The number of connections in a box's state, in a text that fits the box.
     fn short_now_text(&self, place: &StateBox) -> String {
         let (now, stuck) = self.now(place);
         match (now, stuck) {
@@ -224,34 +226,34 @@ impl Diagram {
     }
 
     /// Whether to highlight a box.
-    fn is_lit(&self, place: &StateBox) -> bool {
-        !self.lit
+    fn is_highlighted(&self, place: &StateBox) -> bool {
+        !self.highlights_path
             || self.now(place).0 > 0
             || ARROWS.iter().any(|arrow| {
-                let (from, to) = arrow.way;
+                let (from, to) = arrow.edge;
                 let touches = if place.state == Close {
                     if place.is_end { to == Close } else { from == Close }
                 } else {
                     from == place.state || to == place.state
                 };
-                touches && self.count(arrow.way) > 0
+                touches && self.count(arrow.edge) > 0
             })
-            || (place.is_end && self.others().iter().any(|(way, _)| way.1 == "CLOSE"))
+            || (place.is_end && self.others().iter().any(|(edge, _)| edge.1 == "CLOSE"))
     }
 
     /// Transitions without an arrow: Linux's additions and direct ends. Without counts, those of [`EDGES`].
     fn others(&self) -> Vec<(StatePair, String)> {
         let drawn =
-            |way: StatePair| ARROWS.iter().any(|arrow| (arrow.way.0.name(), arrow.way.1.name()) == way);
+            |edge: StatePair| ARROWS.iter().any(|arrow| (arrow.edge.0.name(), arrow.edge.1.name()) == edge);
         match &self.weights {
             Some(weights) => {
-                let mut others: Vec<_> = weights.ways.iter().filter(|(way, _)| !drawn(**way)).collect();
+                let mut others: Vec<_> = weights.edges.iter().filter(|(edge, _)| !drawn(**edge)).collect();
                 others.sort_by_key(|(_, (count, _))| std::cmp::Reverse(*count));
-                others.into_iter().map(|(way, (count, ns))| (*way, weight(*count, *ns))).collect()
+                others.into_iter().map(|(edge, (count, ns))| (*edge, weight(*count, *ns))).collect()
             }
             None => {
                 let edges = EDGES.iter().map(|edge| (edge.from.name(), edge.to.name()));
-                edges.filter(|way| !drawn(*way)).map(|way| (way, String::new())).collect()
+                edges.filter(|edge| !drawn(*edge)).map(|edge| (edge, String::new())).collect()
             }
         }
     }
@@ -296,7 +298,7 @@ mod tests {
             })
         };
         for arrow in &ARROWS {
-            let (from, to) = arrow.way;
+            let (from, to) = arrow.edge;
             assert!(crate::knowledge::is_legal(from, to), "{from} {to}");
             assert!(near(from, arrow.corners[0]), "{from} -> {to} begins nowhere");
             assert!(near(to, *arrow.corners.last().expect("corners")), "{from} -> {to} ends nowhere");
@@ -308,10 +310,10 @@ mod tests {
         let diagram = Diagram::default();
         let others = diagram.others();
         for edge in EDGES {
-            let way = (edge.from.name(), edge.to.name());
-            let drawn = ARROWS.iter().any(|arrow| (arrow.way.0.name(), arrow.way.1.name()) == way);
-            let noted = NOT_DRAWN.iter().any(|(other, _)| (other.0.name(), other.1.name()) == way);
-            assert!(drawn != noted && (drawn || others.iter().any(|(other, _)| *other == way)), "{way:?}");
+            let edge = (edge.from.name(), edge.to.name());
+            let drawn = ARROWS.iter().any(|arrow| (arrow.edge.0.name(), arrow.edge.1.name()) == edge);
+            let noted = NOT_DRAWN.iter().any(|(other, _)| (other.0.name(), other.1.name()) == edge);
+            assert!(drawn != noted && (drawn || others.iter().any(|(other, _)| *other == edge)), "{edge:?}");
         }
     }
 }

@@ -43,16 +43,17 @@ impl Diagram {
     }
 
     fn svg_arrow(&self, arrow: &Arrow) -> String {
-        let count = self.count(arrow.way);
+        let count = self.count(arrow.edge);
         let (line, text) = match (self.weights.is_some(), count) {
             (true, 0) => (palette::FAINT, palette::DIM),
-            (true, _) if self.lit => (palette::LIT, palette::INK),
+            (true, _) if self.highlights_path => (palette::PATH, palette::INK),
             _ => (palette::LINE, palette::INK),
         };
         let thickness = if self.weights.is_some() { self.thickness(count) } else { 1.5 };
         let dashes = if self.weights.is_some() && count == 0 { " stroke-dasharray=\"4 4\"" } else { "" };
-        let (from, to) = arrow.way;
-        let mut out = format!("<g data-way=\"{from} {to}\">{}", path(arrow.corners, thickness, line, dashes));
+        let (from, to) = arrow.edge;
+        let mut out =
+            format!("<g data-edge=\"{from} {to}\">{}", path(arrow.corners, thickness, line, dashes));
         let (anchor, (x, y)) = match arrow.label_at {
             LabelAt::Begins(x, y) | LabelAt::Two(x, y) => ("start", (x, y)),
             LabelAt::Ends(x, y) => ("end", (x + 1, y)),
@@ -72,10 +73,10 @@ impl Diagram {
 
     fn svg_box(&self, place: &StateBox) -> String {
         let is_stuck = self.now(place).1 > 0;
-        let (line, thickness, text) = match (is_stuck, self.is_lit(place), self.lit) {
+        let (line, thickness, text) = match (is_stuck, self.is_highlighted(place), self.highlights_path) {
             (true, ..) => (palette::STUCK, 3.5, palette::INK),
             (_, false, _) => (palette::FAINT, 1.5, palette::DIM),
-            (_, _, true) => (palette::LIT, 2.5, palette::INK),
+            (_, _, true) => (palette::PATH, 2.5, palette::INK),
             _ => (palette::LINE, 1.5, palette::INK),
         };
         let (x, y) = (place.at.0 as f64 * CELL.0, place.at.1 as f64 * CELL.1);
@@ -138,8 +139,8 @@ impl Diagram {
 
     /// A sample of each kind of line and frame.
     fn samples(&self, y: f64) -> String {
-        let (what, shade) = if self.lit {
-            ("the path of this connection", palette::LIT)
+        let (what, shade) = if self.highlights_path {
+            ("the path of this connection", palette::PATH)
         } else {
             ("the thicker, the more transitions", palette::LINE)
         };

@@ -26,7 +26,7 @@ impl CellStyle {
     }
 }
 
-/// A grid of cells; bits say in which directions a line leaves a cell.
+/// A grid of cells. The bits of `lines` are the directions in which lines leave a cell.
 struct Canvas {
     cells: Vec<Vec<(char, CellStyle)>>,
     lines: Vec<Vec<u8>>,
@@ -172,9 +172,10 @@ impl Diagram {
             let now = self.short_now_text(place);
             out.push_str(format!("{} {now}", place.state.name()).trim_end());
             out.push('\n');
-            for arrow in ARROWS.iter().filter(|arrow| arrow.way.0 == place.state && self.count(arrow.way) > 0)
+            for arrow in
+                ARROWS.iter().filter(|arrow| arrow.edge.0 == place.state && self.count(arrow.edge) > 0)
             {
-                let line = format!("  -> {:<12}{}", arrow.way.1.name(), self.label(arrow).join(" "));
+                let line = format!("  -> {:<12}{}", arrow.edge.1.name(), self.label(arrow).join(" "));
                 out.extend(line.chars().take(width));
                 out.push('\n');
             }
@@ -186,7 +187,7 @@ impl Diagram {
     }
 
     fn arrow_style(&self, arrow: &Arrow) -> CellStyle {
-        match (self.weights.is_some(), self.count(arrow.way)) {
+        match (self.weights.is_some(), self.count(arrow.edge)) {
             (true, 0) => CellStyle::Dim,
             (true, _) => CellStyle::Bold,
             (false, _) => CellStyle::Plain,
@@ -211,7 +212,7 @@ impl Diagram {
         let (x, y) = place.at;
         let (width, height) = BOX;
         let (now, stuck) = self.now(place);
-        let style = match (stuck > 0, self.is_lit(place), self.weights.is_some() && now > 0) {
+        let style = match (stuck > 0, self.is_highlighted(place), self.weights.is_some() && now > 0) {
             (true, ..) => CellStyle::Stuck,
             (_, false, _) => CellStyle::Dim,
             (_, _, true) => CellStyle::Bold,
@@ -237,8 +238,9 @@ mod tests {
 
     /// A diagram with this count and time at each arrow, and its cells without and with labels.
     fn cells(count: u64, ns: u64) -> (Diagram, [Vec<Vec<char>>; 2]) {
-        let ways = ARROWS.iter().map(|arrow| ((arrow.way.0.name(), arrow.way.1.name()), (count, Some(ns))));
-        let weights = Weights { ways: ways.collect(), ..Weights::default() };
+        let edges =
+            ARROWS.iter().map(|arrow| ((arrow.edge.0.name(), arrow.edge.1.name()), (count, Some(ns))));
+        let weights = Weights { edges: edges.collect(), ..Weights::default() };
         let diagram = Diagram::weighed(weights, String::new());
         let mut canvas = Canvas::new();
         ARROWS.iter().for_each(|arrow| canvas.arrow(arrow.corners, CellStyle::Plain));

@@ -96,7 +96,7 @@ fn length_ns(story: &Story) -> u64 {
 }
 
 /// The name of the owner, as the key of counts.
-fn whose(history: &ConnHistory) -> String {
+fn owner_name(history: &ConnHistory) -> String {
     history.subject.owner.as_ref().map_or_else(|| "unknown".into(), |owner| owner.comm.clone())
 }
 

@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::BTreeMap, fmt::Write};
 
-use super::{ROWS, escape, is_closed, stuck_until_ns, whose};
+use super::{ROWS, escape, is_closed, owner_name, stuck_until_ns};
 use crate::{
     display::{duration, endpoint, palette},
     model::{Cause, Role, State},
@@ -77,7 +77,7 @@ pub(super) fn leaks(story: &Story) -> String {
     for (history, stuck) in
         story.histories.values().filter_map(|history| Some((history, history.stuck.as_ref()?)))
     {
-        let leak = leaks.entry((whose(history), stuck.state.name())).or_insert(Leak {
+        let leak = leaks.entry((owner_name(history), stuck.state.name())).or_insert(Leak {
             state: stuck.state,
             count: 0,
             at_end: 0,
@@ -126,7 +126,7 @@ pub(super) fn talkers(story: &Story) -> String {
             _ => format!("serves {} on port {}", tuple.remote.canonical(), tuple.local_port),
         };
         let is_reset = |cause| matches!(cause, Some(Cause::ResetReceived | Cause::ResetSent));
-        let row = all.entry((whose(history), what)).or_default();
+        let row = all.entry((owner_name(history), what)).or_default();
         row.0 += 1;
         row.1 += u64::from(history.steps.iter().any(|step| is_reset(step.cause)));
         row.2 += history.steps.len() as u64;
@@ -142,10 +142,10 @@ pub(super) fn talkers(story: &Story) -> String {
 /// Counts and times of the transitions.
 pub(super) fn transitions(story: &Story) -> String {
     let rank = |name: &str| palette::ORDER.iter().position(|state| state.name() == name);
-    let mut ways: Vec<_> = story.edges.iter().collect();
-    ways.sort_by_key(|((from, to), _)| (rank(from), rank(to)));
+    let mut edges: Vec<_> = story.edges.iter().collect();
+    edges.sort_by_key(|((from, to), _)| (rank(from), rank(to)));
     let optional = |ns: Option<u64>| ns.map_or_else(|| Cell("-".to_owned(), Some(0)), time);
-    let rows = ways.into_iter().map(|((from, to), stats)| {
+    let rows = edges.into_iter().map(|((from, to), stats)| {
         let longest_ns = (stats.times.count() > 0).then(|| stats.times.longest_ns());
         vec![
             text(from),
@@ -180,7 +180,7 @@ pub(super) fn slowest(story: &Story) -> String {
         let (local, remote) = (&history.tuple.local, &history.tuple.remote);
         vec![
             time(ns),
-            text(whose(history)),
+            text(owner_name(history)),
             text(endpoint(*local, history.tuple.local_port)),
             text(endpoint(*remote, history.tuple.remote_port)),
             text(closing_path(history, story)),

@@ -53,7 +53,7 @@ impl Timeline {
             "<p class=\"hint\">Point at a span to see what it is. Ctrl and wheel, or + and -: zoom. Drag, or arrow keys: move. \
              Double click, or 0: everything.",
         );
-        if let Some(more) = self.more() {
+        if let Some(more) = self.left_out_note() {
             out.push_str(&format!(" {more}."));
         }
         out.push_str("</p></div>\n");
@@ -72,7 +72,7 @@ impl Timeline {
 
     fn lane_html(&self, lane: &Lane) -> String {
         let states: Vec<&str> = lane.spans.iter().map(|span| span.state.name()).collect();
-        let text = format!("{} {} {} {}", lane.whose, lane.ends, lane.conn, states.join(" "));
+        let text = format!("{} {} {} {}", lane.owner, lane.endpoints, lane.conn, states.join(" "));
         let class = if lane.was_stuck { "lane stuck" } else { "lane" };
         let others = match lane.others {
             0 => String::new(),
@@ -83,8 +83,8 @@ impl Timeline {
              <svg class=\"plot\" viewBox=\"0 0 {UNITS} 22\" preserveAspectRatio=\"none\">{}</svg></div>\n",
             escape(&text),
             lane.conn,
-            escape(&lane.whose),
-            escape(&lane.ends),
+            escape(&lane.owner),
+            escape(&lane.endpoints),
             self.bars(lane, UNITS)
         )
     }

@@ -23,9 +23,9 @@ struct StateSpan {
     end_ns: i64,
     /// The state continued when the recording ended.
     lasts: bool,
-    /// Why it ended.
+    /// Why the state ended.
     cause: Option<&'static str>,
-    /// The owner in this state, if it differs from the one before.
+    /// The owner in this state, if the owner before was another one.
     owner: Option<String>,
 }
 
@@ -33,8 +33,8 @@ struct StateSpan {
 #[derive(Clone, Debug)]
 struct Lane {
     conn: String,
-    whose: String,
-    ends: String,
+    owner: String,
+    endpoints: String,
     was_stuck: bool,
     spans: Vec<StateSpan>,
     /// How many other connections this lane stands for: see [`Timeline::of_kinds`].
@@ -53,16 +53,16 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    /// Up to `most` connections of a story: stuck ones first, then the longest.
+    /// Up to `limit` connections of a story: stuck ones first, then the longest.
     #[must_use]
-    pub fn new(story: &Story, title: String, most: usize) -> Self {
+    pub fn new(story: &Story, title: String, limit: usize) -> Self {
         let mut histories = story.in_order();
-        let left_out = histories.len().saturating_sub(most);
+        let left_out = histories.len().saturating_sub(limit);
         if left_out > 0 {
             histories.sort_by_cached_key(|history| {
                 Reverse((history.stuck.is_some(), active_ns(history, story.end_ns)))
             });
-            histories.truncate(most);
+            histories.truncate(limit);
             histories.sort_by_key(|history| (history.begin_ns(), history.conn));
         }
         let lanes = histories.iter().map(|history| lane(history, story.end_ns)).collect();
@@ -76,10 +76,10 @@ impl Timeline {
         Self { title, begin_ns, end_ns: story.end_ns.max(begin_ns + 1), lanes, left_out }
     }
 
-    /// One lane for each kind of connection, up to `most`: those that were stuck first, then the most frequent kind. Connections
+    /// One lane for each kind of connection, up to `limit`: those that were stuck first, then the most frequent kind. Connections
     /// are of one kind if they have the same process, the same service and the same states. The lane is that of the longest.
     #[must_use]
-    pub fn of_kinds(story: &Story, title: String, most: usize) -> Self {
+    pub fn of_kinds(story: &Story, title: String, limit: usize) -> Self {
         let mut kinds: BTreeMap<String, Vec<&ConnHistory>> = BTreeMap::new();
         for history in story.in_order() {
             kinds.entry(kind(history)).or_default().push(history);
@@ -95,8 +95,8 @@ impl Timeline {
             })
             .collect();
         lanes.sort_by_key(|(lane, begin_ns)| (Reverse((lane.was_stuck, lane.others)), *begin_ns));
-        let left_out = lanes.iter().skip(most).map(|(lane, _)| lane.others + 1).sum();
-        lanes.truncate(most);
+        let left_out = lanes.iter().skip(limit).map(|(lane, _)| lane.others + 1).sum();
+        lanes.truncate(limit);
         Self::of(story, title, lanes.into_iter().map(|(lane, _)| lane).collect(), left_out)
     }
 
@@ -110,7 +110,7 @@ impl Timeline {
     }
 
     /// The note about connections that were left out.
-    fn more(&self) -> Option<String> {
+    fn left_out_note(&self) -> Option<String> {
         (self.left_out > 0).then(|| {
             format!("and {} more connections: use a filter, or `sockstate timeline --most N`", self.left_out)
         })
@@ -130,7 +130,7 @@ fn kind(history: &ConnHistory) -> String {
         Some(Role::Client) => endpoint(tuple.remote, tuple.remote_port),
         _ => endpoint(tuple.local, tuple.local_port),
     };
-    format!("{} {service} {} {:?}", whose(history), states.join(" "), history.stuck.is_some())
+    format!("{} {service} {} {:?}", owner_name(history), states.join(" "), history.stuck.is_some())
 }
 
 /// How long a connection was in other states than TIME_WAIT and LISTEN, which are long and carry little information.
@@ -141,7 +141,7 @@ fn active_ns(history: &ConnHistory, story_end_ns: i64) -> i64 {
     end.map_or(last_ns, |(_, since_ns)| *since_ns) - history.begin_ns()
 }
 
-fn whose(history: &ConnHistory) -> String {
+fn owner_name(history: &ConnHistory) -> String {
     let owner = history.subject.owner.as_ref();
     owner.map_or_else(|| "-".into(), |owner| format!("{} ({})", owner.comm, owner.pid()))
 }
@@ -176,15 +176,15 @@ fn lane(history: &ConnHistory, end_ns: i64) -> Lane {
     let tuple = &history.tuple;
     let (local, remote) =
         (endpoint(tuple.local, tuple.local_port), endpoint(tuple.remote, tuple.remote_port));
-    let ends = if history.state == State::Listen || tuple.remote_port == 0 {
+    let endpoints = if history.state == State::Listen || tuple.remote_port == 0 {
         local
     } else {
         format!("{local} - {remote}")
     };
     Lane {
         conn: history.conn.to_string(),
-        whose: whose(history),
-        ends,
+        owner: owner_name(history),
+        endpoints,
         was_stuck: history.stuck.is_some(),
         spans,
         others: 0,

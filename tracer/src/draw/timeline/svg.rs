@@ -26,7 +26,7 @@ impl Timeline {
         let title = theme::wrapped(&self.title, (width / 12.0) as usize);
         let top = MARGIN + theme::title_height(&title) + AXIS;
         let bottom = top + self.lanes.len() as f64 * LANE;
-        let more = self.more();
+        let more = self.left_out_note();
         let height = bottom + 44.0 + if more.is_some() { 24.0 } else { 0.0 };
         let mut out = theme::svg((width, height), "lanes", &self.title);
         out.push_str(&theme::title(&title, MARGIN));
@@ -63,12 +63,12 @@ impl Timeline {
         out
     }
 
-    /// The widths of the columns with owners and ends, for the longest of them.
+    /// The widths of the columns with owners and endpoints, for the longest of them.
     fn columns(&self) -> (f64, f64) {
         let widest = |text: fn(&Lane) -> &str, size: f64| {
             self.lanes.iter().map(|lane| pixels(text(lane), size)).fold(60.0, f64::max) + 14.0
         };
-        (widest(|lane| &lane.whose, 8.6), widest(|lane| &lane.ends, 7.8))
+        (widest(|lane| &lane.owner, 8.6), widest(|lane| &lane.endpoints, 7.8))
     }
 
     /// The spans of a lane, scaled to `width`, each with a tooltip.
@@ -104,10 +104,10 @@ fn names(lane: &Lane, ends_x: f64) -> String {
         "<text {} font-weight=\"600\" x=\"{MARGIN}\" y=\"15\">{}<title>connection {}</title></text>\
          <text {} x=\"{ends_x:.0}\" y=\"15\">{}</text>",
         fill(shade),
-        escape(&lane.whose),
+        escape(&lane.owner),
         lane.conn,
         fill(palette::DIM),
-        escape(&lane.ends)
+        escape(&lane.endpoints)
     )
 }
 

@@ -23,8 +23,8 @@ impl Timeline {
         }
         out.push_str(&format!("{:NAMES$} {}\n", "", self.axis(plot).trim_end()));
         for lane in &self.lanes {
-            let whose = printable(&lane.whose);
-            let name: String = format!("{whose:<18} {}", lane.ends).chars().take(NAMES).collect();
+            let owner = printable(&lane.owner);
+            let name: String = format!("{owner:<18} {}", lane.endpoints).chars().take(NAMES).collect();
             let name = format!("{name:<NAMES$}");
             let name = if lane.was_stuck { paint(palette::STUCK_SGR, &name) } else { name };
             let mut line = String::new();
@@ -51,7 +51,7 @@ impl Timeline {
             })
             .collect();
         out.push_str(&format!("{}\n", legend.join("  ")));
-        out.extend(self.more().map(|more| format!("{more}\n")));
+        out.extend(self.left_out_note().map(|more| format!("{more}\n")));
         out
     }
 
