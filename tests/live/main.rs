@@ -67,6 +67,7 @@ mod timewait;
 mod transparent;
 mod tutorial;
 mod unusual_ends;
+mod upgrade;
 mod user_space_stacks;
 mod viewers;
 mod visibility;
@@ -150,6 +151,7 @@ fn tests() -> Vec<Test> {
         causes::tests(),
         kernel_closes::tests(),
         unusual_ends::tests(),
+        upgrade::tests(),
         pressure::tests(),
         stuck::tests(),
         already_stuck::tests(),

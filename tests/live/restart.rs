@@ -31,6 +31,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("restart: killed under load, again and again: delivered + lost == happened", killed),
         test("restart: the next daemon reports what a sink had lost at the end", unsaid),
         test("restart: what a window had counted when it was killed is counted as lost", killed_window),
+        test("restart: the kernel's tables correct what the saved state lacks", corrected),
         test("restart: another filter replaces what was kept, and says so", replaced),
         test("restart: detach removes the programs", detached),
         test("restart: what an earlier version had not settled is counted as lost", earlier_version),
@@ -101,7 +102,7 @@ impl DaemonFiles {
 
     /// Waits until the daemon has read all that happened so far: at its end it reads for a moment only, and leaves the rest
     /// in the ring for the next one. Returns how many transitions that made.
-    fn catch_up(&self, port: u16) -> u64 {
+    pub(crate) fn catch_up(&self, port: u16) -> u64 {
         Kind::V4.connect(port).expect_err("nobody listens any more");
         let is_refused = |record: &Value| {
             record["from"] == "SYN_SENT" && record["to"] == "CLOSE" && record["remote"]["port"] == port
@@ -112,13 +113,20 @@ impl DaemonFiles {
 
     /// Starts a daemon, and waits until it traces; it is the `nth`.
     pub(crate) fn start(&self, nth: usize) -> Child {
-        let config = self.directory.path().join("config.toml");
-        let mut command = sockstate();
-        let child =
-            command.args(["run", "--config"]).arg(config).stderr(Stdio::piped()).spawn().expect("sockstate");
-        let text = || fs::read_to_string(self.output()).unwrap_or_default();
-        wait_until("it traces", || text().matches("\"kind\":\"start\"").count() >= nth);
+        let child = self.spawn(sockstate());
+        wait_until("it traces", || self.starts() >= nth);
         child
+    }
+
+    /// Runs the binary of `command` as a daemon, and does not wait.
+    pub(crate) fn spawn(&self, mut command: Command) -> Child {
+        let config = self.config();
+        command.args(["run", "--config"]).arg(config).stderr(Stdio::piped()).spawn().expect("sockstate")
+    }
+
+    /// How many daemons have begun to trace.
+    pub(crate) fn starts(&self) -> usize {
+        fs::read_to_string(self.output()).unwrap_or_default().matches("\"kind\":\"start\"").count()
     }
 }
 
@@ -147,7 +155,7 @@ fn read(path: &Path) -> Vec<Value> {
 }
 
 /// How many records were lost at a place, by the `lost` records.
-fn lost(records: &[Value], place: &str) -> u64 {
+pub(crate) fn lost(records: &[Value], place: &str) -> u64 {
     let of = records.iter().filter(|record| record["kind"] == "lost" && record["place"] == place);
     of.map(|record| record["count"].as_u64().expect("count")).sum()
 }
@@ -293,7 +301,7 @@ fn killed() {
 }
 
 /// Checks one stream: the `lost` record after a gap in the numbers counts at least as many records as the gap has.
-fn check_numbers(records: &[Value]) {
+pub(crate) fn check_numbers(records: &[Value]) {
     let instances: BTreeSet<&str> = records.iter().filter_map(|record| record["instance"].as_str()).collect();
     assert_eq!(instances.len(), 1, "{instances:?}");
     let mut gap = 0;
@@ -314,7 +322,7 @@ fn check_numbers(records: &[Value]) {
 }
 
 /// Checks that no two connections have the same id.
-fn check_identities(records: &[Value]) {
+pub(crate) fn check_identities(records: &[Value]) {
     let mut ends: HashMap<&str, [&Value; 2]> = HashMap::new();
     for record in
         records.iter().filter(|record| record["kind"] == "transition" && !record["local"]["port"].is_null())
@@ -400,6 +408,35 @@ fn killed_window() {
         let counted = files.records().iter().filter(|record| record["kind"] == "transition").count();
         end(files.start(2));
         assert_eq!(lost(&read(&path), "crash"), counted as u64);
+    });
+}
+
+fn corrected() {
+    in_lab(|netns| {
+        let port = fresh_port();
+        let Some(files) = DaemonFiles::new(port) else { return };
+        files.configure(netns, port, "");
+        let first = files.start(1);
+        let (listener, client, server) = Kind::V4.pair(port);
+        wait_until("the connection is reported", || {
+            files.records().iter().filter(|record| record["to"] == "ESTABLISHED").count() == 2
+        });
+        end(first);
+        let path = &state_files(&files.pin, ".state")[0];
+        let mut state: Value = serde_json::from_slice(&fs::read(path).expect("state")).expect("JSON");
+        assert_eq!(state["table"]["conns"].as_array().map(Vec::len), Some(3), "{state}");
+        state["table"]["conns"] = Value::Array(Vec::new());
+        fs::write(path, state.to_string()).expect("state");
+        let second = files.start(2);
+        let found = || -> Vec<Value> {
+            let records = files.records().into_iter();
+            records.filter(|record| record["kind"] == "resync" && record["was"].is_null()).collect()
+        };
+        wait_until("the sockets are found", || found().len() >= 3);
+        end(second);
+        let states: BTreeSet<String> = found().iter().map(|record| record["state"].to_string()).collect();
+        assert_eq!(states, ["\"ESTABLISHED\"", "\"LISTEN\""].map(String::from).into());
+        drop((client, server, listener));
     });
 }
 

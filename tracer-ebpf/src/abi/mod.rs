@@ -57,3 +57,8 @@ pub mod state {
     /// Number of states, the unused 0 included (`TCP_MAX_STATES`).
     pub const COUNT: u8 = 14;
 }
+
+/// The layout of the records, the ring and the counters. A version with another number cannot read them: raise it when a field changes
+/// its place or its meaning, or when a reader takes the absence of a new bit or record for an answer.
+#[cfg(not(target_arch = "bpf"))]
+pub const LAYOUT: u32 = 1;

@@ -136,7 +136,7 @@ impl From<KernelError> for Failure {
     fn from(error: KernelError) -> Self {
         let code = match error {
             KernelError::Privilege { .. } | KernelError::Refused { .. } => exit::PRIVILEGE,
-            KernelError::Btf(_) | KernelError::Unsupported { .. } => exit::KERNEL,
+            KernelError::Btf(_) | KernelError::Unsupported { .. } | KernelError::Adopt { .. } => exit::KERNEL,
         };
         Self { code, message: error.to_string() }
     }

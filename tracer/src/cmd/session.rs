@@ -31,7 +31,7 @@ use crate::{
         self, Beginning, Destination, Limits, Pipeline, RecordStream, Resyncer, Signals, Stream, Streams,
         Summary,
     },
-    restart::{self, Resume, StateWriter, TakeOverError, TakenOver},
+    restart::{self, Kept, Resume, StateWriter, TakeOverError, TakenOver},
     route::Router,
     sinks::Output,
     source::{self, Dump, HolderFinder, KernelSource, NetnsThread, WalkResult},
@@ -171,7 +171,7 @@ pub(super) fn run<'a>(open: impl FnOnce() -> Result<Session<'a>>, kernel: &Kerne
 async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
     let begun = Instant::now();
     let request = session.request();
-    let TakenOver { mut loaded, saved, kept } = take_over(&request, session.pin)?;
+    let TakenOver { mut loaded, saved, earlier, kept } = take_over(&request, session.pin)?;
     kernel::show_diagnostics(&mut loaded);
     let adopted = saved.as_ref().map(|saved| saved.instance);
     let is_complete = saved.as_ref().is_some_and(|saved| saved.is_complete);
@@ -181,14 +181,16 @@ async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
     let mut hunter = session.hunt.as_ref().map(|hunt| start_hunt(hunt, &mut loaded)).transpose()?;
     let (mut degraded, hook, tier) = (loaded.degraded.clone(), loaded.hook.name(), loaded.tier.name());
     let mut source = KernelSource::new(loaded).context("cannot read from the kernel programs")?;
+    source.set_earlier(kept.as_ref().map(|kept| kept.carried).unwrap_or_default(), earlier);
 
     let filter = &session.filter;
-    let last_id = kept.as_ref().map_or(0, |(_, ledger)| ledger.last_id());
+    let last_id = kept.as_ref().map_or(0, |kept| kept.ledger.last_id());
     let beginning = match saved {
         // The records that the kernel has written meanwhile come first. Then the table is compared with the kernel's tables.
         Some(saved) => {
             table.restore(&saved.table, last_id, &mut enricher);
-            Beginning { time_ns: pipeline::now_ns(), found: WalkResult::default() }
+            let found = WalkResult { problems: source.load_iterators(), ..WalkResult::default() };
+            Beginning { time_ns: pipeline::now_ns(), found }
         }
         None => fill(&mut source, &mut table, &mut enricher, filter),
     };
@@ -206,17 +208,17 @@ async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
         None => Examiner::default(),
     };
     let finder = finder();
-    let resume = kept.as_ref().map(|(_, ledger)| Resume {
+    let resume = kept.as_ref().map(|Kept { ledger, .. }| Resume {
         waiting: if is_complete { 0 } else { ledger.waiting() },
         ledger: Arc::clone(ledger),
         is_complete,
     });
     let (list, destination) = (session.open)(&start, resume)?;
-    let state_writer = session.pin.zip(kept).map(|(directory, (programs, ledger))| {
+    let state_writer = session.pin.zip(kept).map(|(directory, kept)| {
         if adopted.is_some() {
-            source.set_reported(ledger.losses());
+            source.set_reported(kept.ledger.losses());
         }
-        StateWriter::new(directory, programs, instance, ledger)
+        StateWriter::new(directory, kept, instance)
     });
     if let Err(error) = kernel::drop_privileges() {
         message!("cannot drop capabilities: {error}");

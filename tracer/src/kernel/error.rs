@@ -22,6 +22,9 @@ pub enum KernelError {
     Refused { reason: String },
     #[error("cannot use the BTF given with --btf: {0}")]
     Btf(#[from] btf::BtfError),
+    /// Pinned programs cannot be used.
+    #[error("cannot take over the kernel programs: {reason}")]
+    Adopt { reason: String },
     /// No hook works.
     #[error("cannot trace on this kernel: {reason}; see `sockstate doctor`")]
     Unsupported {
@@ -38,9 +41,10 @@ impl KernelError {
     #[must_use]
     pub fn reason(&self) -> String {
         match self {
-            Self::Privilege { reason } | Self::Refused { reason } | Self::Unsupported { reason } => {
-                reason.clone()
-            }
+            Self::Privilege { reason }
+            | Self::Refused { reason }
+            | Self::Adopt { reason }
+            | Self::Unsupported { reason } => reason.clone(),
             Self::Btf(error) => error.to_string(),
         }
     }
@@ -71,6 +75,18 @@ fn is_refusal(error: &LoadError) -> bool {
         source = error.source();
     }
     false
+}
+
+/// The error number that the kernel returned, if it is among the causes.
+pub(super) fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return error.raw_os_error();
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// An error with its causes, in one line.

@@ -60,13 +60,22 @@ pod!(PodFormat, TracepointFormat);
 /// # Errors
 /// No hook works, or privileges are missing. The message has all hooks that were tried.
 pub fn load(request: &Request) -> Result<Loaded, KernelError> {
+    load_beside(request, &mut || {})
+}
+
+/// Does the same while other programs are attached. Calls `attached` as soon as the new programs see every transition; if another tier
+/// must be tried then, calls it again.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_beside(request: &Request, attached: &mut dyn FnMut()) -> Result<Loaded, KernelError> {
     // Kernels before 5.11 charge maps to this limit. If it cannot be raised, the load reports the error.
     let unlimited = Rlimit { current: None, maximum: None };
     let _ = setrlimit(Resource::Memlock, unlimited);
     let mut attempts = Vec::new();
     let mut degraded = Vec::new();
     let types = resolve(request, &mut attempts, &mut degraded)?;
-    let mut loader = Loader { request, types, attempts, degraded };
+    let mut loader = Loader { request, types, attempts, degraded, attached };
     if request.hook != HookChoice::Tracepoint && loader.types.offsets.valid != 0 {
         // The second try is for kernels before 5.11, which lack bpf_get_current_task_btf.
         for task_btf in [1, 0] {
@@ -102,7 +111,8 @@ pub(super) fn unattached(request: &Request, hook: Hook, tier: Tier) -> Result<Lo
     let types = resolve(request, &mut attempts, &mut degraded)?;
     // The ring of this object stays empty.
     let request = &Request { ring_bytes: 4096, ..request.clone() };
-    let mut loader = Loader { request, types, attempts, degraded };
+    let attached = &mut || {};
+    let mut loader = Loader { request, types, attempts, degraded, attached };
     let load =
         |loader: &Loader<'_>| -> Result<_, LoadError> { Ok((loader.object(hook, tier)?, loader.btf()?)) };
     let (ebpf, btf) = load(&loader).map_err(|error| {
@@ -185,6 +195,8 @@ struct Loader<'a> {
     types: KernelTypes,
     attempts: Vec<Attempt>,
     degraded: Vec<String>,
+    /// Called when the program that sees transitions is attached.
+    attached: &'a mut dyn FnMut(),
 }
 
 impl Loader<'_> {
@@ -267,6 +279,7 @@ impl Loader<'_> {
             Hook::TpBtf => {
                 let btf = btf.ok_or("no BTF")?;
                 links.keep(attach::tp_btf(ebpf, "set_state", "inet_sock_set_state", btf)?);
+                (self.attached)();
                 self.note(TP_BTF, None);
                 // Attached after the first program: the companion must see what that one has not finished.
                 let companion = attach::tp_btf(ebpf, "companion", "inet_sock_set_state", btf);
@@ -275,6 +288,7 @@ impl Loader<'_> {
             }
             Hook::Tracepoint => {
                 links.keep(attach::tracepoint(ebpf, "set_state_classic", "sock", "inet_sock_set_state")?);
+                (self.attached)();
                 self.note(TRACEPOINT, None);
             }
         }

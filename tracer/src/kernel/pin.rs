@@ -15,38 +15,88 @@ use aya::{
     maps::{Map, MapData},
     programs::{ProgramInfo, links::PinnedLink},
 };
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstatfs, openat, statfs, unlinkat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstatfs, openat, renameat, statfs, unlinkat};
 use serde::{Deserialize, Serialize};
+use sockstate_abi::abi::LAYOUT;
 
 use super::{
-    error::{KernelError, chain},
+    error::{KernelError, LoadError, chain},
     load::{Request, unattached},
     loaded::{Adopted, Hook, Loaded},
     mini_sockets::Tier,
     object::OBJECT,
-    pinned::{self, COUNTERS, PROCESSES, PROGRAM, PinError, RING, is_link},
+    pinned::{self, COUNTERS, PROCESSES, PROGRAM, PinError, PinSet, RING, is_link},
 };
 
 /// BPF_FS_MAGIC (include/uapi/linux/magic.h).
 const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
 
-/// The data about pinned programs that a later process needs to take them over. The names of the fields are a file format.
+/// What must be known of pinned programs to take them over. The names of the fields are a file format.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PinnedPrograms {
-    /// The checksum of the BPF object, and the request. Pinned programs with another one are not adopted.
+    /// The checksum of the BPF object, and the request ([`fingerprint`]).
     #[serde(rename = "asked")]
-    pub fingerprint: String,
+    fingerprint: String,
+    /// The layout of the records ([`LAYOUT`]); the first versions did not write it.
+    #[serde(default)]
+    layout: Option<u32>,
     hook: String,
     tier: String,
     sees_resets: bool,
     degraded: Vec<String>,
 }
 
+impl PinnedPrograms {
+    fn of(loaded: &Loaded, request: &Request) -> Self {
+        Self {
+            fingerprint: fingerprint(request),
+            layout: Some(LAYOUT),
+            hook: loaded.hook.name().into(),
+            tier: loaded.tier.name().into(),
+            sees_resets: loaded.sees_resets,
+            degraded: loaded.degraded.clone(),
+        }
+    }
+
+    /// Whether these are the programs of this version that `request` asks for.
+    #[must_use]
+    pub fn are_asked(&self, request: &Request) -> bool {
+        self.fingerprint == fingerprint(request)
+    }
+
+    /// Whether some version's programs for `request` are pinned.
+    #[must_use]
+    pub fn have_request(&self, request: &Request) -> bool {
+        self.fingerprint.split_once(' ').is_some_and(|(_, of)| of == text(request))
+    }
+
+    /// Whether this version can read the ring and the counters of these programs.
+    #[must_use]
+    pub fn have_this_layout(&self) -> bool {
+        self.layout == Some(LAYOUT)
+    }
+
+    /// Whether `others` observe the same as these programs: the absence of a record then means the same.
+    #[must_use]
+    pub fn observe_as(&self, others: &Self) -> bool {
+        let of = |programs: &Self| (programs.hook.clone(), programs.tier.clone(), programs.sees_resets);
+        of(self) == of(others)
+    }
+
+    pub(super) fn hook(&self) -> Option<Hook> {
+        [Hook::TpBtf, Hook::Tracepoint].into_iter().find(|hook| hook.name() == self.hook)
+    }
+}
+
 /// Identifies the programs that `request` asks for.
-#[must_use]
-pub fn fingerprint(request: &Request) -> String {
+fn fingerprint(request: &Request) -> String {
     // The sum of the object distinguishes versions: the offsets that the programs read are in the object.
-    format!("{:08x} {:?}", crc32fast::hash(OBJECT), request)
+    format!("{:08x} {}", crc32fast::hash(OBJECT), text(request))
+}
+
+/// The request as the saved state has it. A change of this text, as by another field, makes an upgrade a replacement.
+fn text(request: &Request) -> String {
+    format!("{request:?}")
 }
 
 impl Loaded {
@@ -56,40 +106,52 @@ impl Loaded {
     /// The directory is in no BPF file system, or a hook of this kernel cannot be pinned (classic tracepoints and kprobes before
     /// 5.15). The pins are then removed again, as far as possible, and the programs whose links were being pinned are detached.
     pub fn pin(&mut self, request: &Request, directory: &Path) -> Result<PinnedPrograms, PinError> {
-        let refused = |error: &dyn std::error::Error| PinError::Refused(error.to_string());
         verify_pins(directory)?;
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(directory)
             .map_err(|source| PinError::Directory { path: directory.to_owned(), source })?;
-        let result = self.pin_all(directory);
-        if let Err(error) = result {
-            // The next start replaces pins that could not be removed.
-            let _ = unpin(directory);
-            return Err(refused(&*error));
-        }
-        Ok(PinnedPrograms {
-            fingerprint: fingerprint(request),
-            hook: self.hook.name().into(),
-            tier: self.tier.name().into(),
-            sees_resets: self.sees_resets,
-            degraded: self.degraded.clone(),
-        })
+        self.pin_set(request, directory, PinSet::Current)
     }
 
-    fn pin_all(&mut self, directory: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    /// Pins the programs in `directory` beside those that are pinned there.
+    ///
+    /// # Errors
+    /// As [`Loaded::pin`]. The other programs stay.
+    pub fn pin_next(&mut self, request: &Request, directory: &Path) -> Result<PinnedPrograms, PinError> {
+        self.pin_set(request, directory, PinSet::Next)
+    }
+
+    fn pin_set(
+        &mut self,
+        request: &Request,
+        directory: &Path,
+        set: PinSet,
+    ) -> Result<PinnedPrograms, PinError> {
+        if let Err(error) = self.pin_all(directory, set) {
+            // What could not be removed is removed at the next start.
+            let _ = match set {
+                PinSet::Current => unpin(directory).map(drop),
+                PinSet::Next => remove(directory, |set, _| set == PinSet::Next),
+            };
+            return Err(PinError::Refused(error.to_string()));
+        }
+        Ok(PinnedPrograms::of(self, request))
+    }
+
+    fn pin_all(&mut self, directory: &Path, set: PinSet) -> Result<(), LoadError> {
         for (map, name) in [("EVENTS", RING), ("PER_CPU", COUNTERS), ("PROCESSES", PROCESSES)] {
             match self.ebpf.map(map) {
                 Some(Map::RingBuf(data) | Map::PerCpuArray(data) | Map::HashMap(data)) => {
-                    data.pin(directory.join(name))?
+                    data.pin(set.path(directory, name))?
                 }
                 _ => return Err("the object lacks a map".into()),
             }
         }
         let program = self.ebpf.program_mut(self.hook.program()).ok_or("the object lacks the program")?;
-        program.pin(directory.join(PROGRAM))?;
-        self.links.pin(|at| pinned::link(directory, at))
+        program.pin(set.path(directory, PROGRAM))?;
+        self.links.pin(|at| set.link(directory, at))
     }
 }
 
@@ -98,31 +160,39 @@ impl Loaded {
 /// # Errors
 /// A pin is missing.
 pub fn adopt(request: &Request, pinned: &PinnedPrograms, directory: &Path) -> Result<Loaded, KernelError> {
-    let unsupported = |error: &dyn std::error::Error| KernelError::Unsupported { reason: error.to_string() };
-    let open = || -> Result<Adopted, Box<dyn std::error::Error>> {
-        Ok(Adopted {
-            ring: MapData::from_pin(directory.join(RING))?,
-            counters: MapData::from_pin(directory.join(COUNTERS))?,
-            processes: MapData::from_pin(directory.join(PROCESSES))?,
-            program: ProgramInfo::from_pin(directory.join(PROGRAM))?.fd()?,
-        })
+    adopt_set(request, pinned, directory, PinSet::Current)
+}
+
+pub(super) fn adopt_set(
+    request: &Request,
+    pinned: &PinnedPrograms,
+    directory: &Path,
+    set: PinSet,
+) -> Result<Loaded, KernelError> {
+    let adopt = || -> Result<Loaded, LoadError> {
+        let adopted = open(directory, set)?;
+        let tier = Tier::ORDER.into_iter().find(|tier| tier.name() == pinned.tier);
+        let (hook, tier) = pinned.hook().zip(tier).ok_or("pinned by another version")?;
+        let mut loaded = unattached(request, hook, tier)?;
+        loaded.sees_resets = pinned.sees_resets;
+        loaded.degraded.clone_from(&pinned.degraded);
+        for path in links(directory, set)? {
+            loaded.links.keep(PinnedLink::from_pin(&path)?);
+        }
+        loaded.adopted = Some(adopted);
+        Ok(loaded)
     };
-    let adopted = open().map_err(|error| unsupported(&*error))?;
-    let hook = [Hook::TpBtf, Hook::Tracepoint].into_iter().find(|hook| hook.name() == pinned.hook);
-    let tier = Tier::ORDER.into_iter().find(|tier| tier.name() == pinned.tier);
-    let (Some(hook), Some(tier)) = (hook, tier) else {
-        return Err(KernelError::Unsupported { reason: "pinned by another version".into() });
-    };
-    let mut loaded = unattached(request, hook, tier)?;
-    loaded.sees_resets = pinned.sees_resets;
-    loaded.degraded.clone_from(&pinned.degraded);
-    for path in links(directory).map_err(|error| unsupported(&error))? {
-        let link = PinnedLink::from_pin(&path)
-            .map_err(|error| KernelError::Unsupported { reason: chain(&error) })?;
-        loaded.links.keep(link);
-    }
-    loaded.adopted = Some(adopted);
-    Ok(loaded)
+    adopt().map_err(|error| KernelError::Adopt { reason: chain(&*error) })
+}
+
+/// Opens the maps and the program of a set.
+pub(super) fn open(directory: &Path, set: PinSet) -> Result<Adopted, LoadError> {
+    Ok(Adopted {
+        ring: MapData::from_pin(set.path(directory, RING))?,
+        counters: MapData::from_pin(set.path(directory, COUNTERS))?,
+        processes: MapData::from_pin(set.path(directory, PROCESSES))?,
+        program: ProgramInfo::from_pin(set.path(directory, PROGRAM))?.fd()?,
+    })
 }
 
 /// Verifies that `directory` may be used for pins: it is in a BPF file system, or can be made in one, and holds nothing but
@@ -153,12 +223,7 @@ pub fn verify_pins(directory: &Path) -> Result<(), PinError> {
 pub fn unpin(directory: &Path) -> Result<bool, PinError> {
     let Some(pins) = PinDirectory::find(directory)? else { return Ok(false) };
     let failed = |source: io::Error| PinError::Directory { path: directory.to_owned(), source };
-    // Links first: they make the programs run.
-    let (links, others): (Vec<&OsString>, Vec<&OsString>) = pins.names.iter().partition(|name| is_link(name));
-    for name in links.into_iter().chain(others) {
-        unlinkat(&pins.directory, name.as_os_str(), AtFlags::empty())
-            .map_err(|error| failed(error.into()))?;
-    }
+    pins.remove(|_, _| true).map_err(failed)?;
     if pins.names.is_empty() {
         return Ok(false);
     }
@@ -166,15 +231,21 @@ pub fn unpin(directory: &Path) -> Result<bool, PinError> {
     Ok(true)
 }
 
+/// Removes the pins in `directory` that are `unwanted`.
+pub(super) fn remove(directory: &Path, unwanted: impl Fn(PinSet, &str) -> bool) -> Result<(), PinError> {
+    let Some(pins) = PinDirectory::find(directory)? else { return Ok(()) };
+    pins.remove(unwanted).map_err(|source| PinError::Directory { path: directory.to_owned(), source })
+}
+
 /// A directory of a BPF file system that holds nothing but pins of sockstate's.
-struct PinDirectory {
+pub(super) struct PinDirectory {
     directory: OwnedFd,
     names: Vec<OsString>,
 }
 
 impl PinDirectory {
     /// Opens `directory`; `None` where it does not exist.
-    fn find(path: &Path) -> Result<Option<Self>, PinError> {
+    pub(super) fn find(path: &Path) -> Result<Option<Self>, PinError> {
         let failed =
             |error: rustix::io::Errno| PinError::Directory { path: path.to_owned(), source: error.into() };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -193,10 +264,7 @@ impl PinDirectory {
             if name == "." || name == ".." {
                 continue;
             }
-            let is_pin = entry.file_type() == FileType::RegularFile;
-            if !is_pin
-                || !(is_link(name) || [RING, COUNTERS, PROCESSES, PROGRAM].iter().any(|own| name == *own))
-            {
+            if entry.file_type() != FileType::RegularFile || pinned::parse(name).is_none() {
                 return Err(PinError::Foreign { path: path.to_owned(), name: name.to_owned() });
             }
             names.push(name.to_owned());
@@ -204,9 +272,33 @@ impl PinDirectory {
         pinned::verify(path, &names)?;
         Ok(Some(Self { directory, names }))
     }
+
+    /// The pins: for each its file, its set, and its name within the set. Links come first, because they make the programs run; the
+    /// link that was pinned first is the last of them.
+    pub(super) fn pins(&self) -> Vec<(&OsStr, PinSet, &str)> {
+        let files = self.names.iter().map(OsString::as_os_str);
+        let parsed = files.map(|file| (file, pinned::parse(file)));
+        let mut pins: Vec<_> =
+            parsed.filter_map(|(file, parsed)| parsed.map(|(set, name)| (file, set, name))).collect();
+        pins.sort_by_key(|(_, _, name)| std::cmp::Reverse(pinned::link_number(name)));
+        pins
+    }
+
+    fn remove(&self, unwanted: impl Fn(PinSet, &str) -> bool) -> io::Result<()> {
+        for (file, ..) in self.pins().into_iter().filter(|(_, set, name)| unwanted(*set, name)) {
+            unlinkat(&self.directory, file, AtFlags::empty())?;
+        }
+        Ok(())
+    }
+
+    /// Renames a pin; another one of the new name is removed.
+    pub(super) fn rename(&self, from: &OsStr, to: &str) -> io::Result<()> {
+        Ok(renameat(&self.directory, from, &self.directory, to)?)
+    }
 }
 
-fn links(directory: &Path) -> Result<Vec<PathBuf>, PinError> {
-    let names = PinDirectory::find(directory)?.map(|pins| pins.names).unwrap_or_default();
-    Ok(names.iter().filter(|name| is_link(name)).map(|name| directory.join(name)).collect())
+fn links(directory: &Path, set: PinSet) -> Result<Vec<PathBuf>, PinError> {
+    let Some(pins) = PinDirectory::find(directory)? else { return Ok(Vec::new()) };
+    let links = pins.pins().into_iter().filter(|(file, of, _)| *of == set && is_link(file));
+    Ok(links.map(|(file, ..)| directory.join(file)).collect())
 }

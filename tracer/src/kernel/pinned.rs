@@ -19,13 +19,56 @@ use aya::{
 
 use thiserror::Error;
 
-use super::loaded::Hook;
+use super::{error::errno, loaded::Hook};
 
 pub(super) const RING: &str = "ring";
 pub(super) const COUNTERS: &str = "counters";
 pub(super) const PROCESSES: &str = "processes";
 pub(super) const PROGRAM: &str = "program";
 const LINK: &str = "link-";
+/// What the names of the new programs' pins begin with during an upgrade.
+const NEXT: &str = "next-";
+
+/// One of the two sets of pins that a directory has during an upgrade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PinSet {
+    /// The only set, or the programs that an upgrade replaces.
+    Current,
+    /// The programs that an upgrade has attached.
+    Next,
+}
+
+impl PinSet {
+    /// The path of the pin `name` of this set.
+    pub(super) fn path(self, directory: &Path, name: &str) -> PathBuf {
+        directory.join(match self {
+            Self::Current => name.to_owned(),
+            Self::Next => format!("{NEXT}{name}"),
+        })
+    }
+
+    /// The path of the `at`th link.
+    pub(super) fn link(self, directory: &Path, at: usize) -> PathBuf {
+        self.path(directory, &format!("{LINK}{at}"))
+    }
+}
+
+/// The set that a pin belongs to, and its name within the set. `None` if sockstate pins nothing by this name.
+pub(super) fn parse(file: &OsStr) -> Option<(PinSet, &str)> {
+    let file = file.to_str()?;
+    let (set, name) = match file.strip_prefix(NEXT) {
+        Some(name) => (PinSet::Next, name),
+        None => (PinSet::Current, file),
+    };
+    ([RING, COUNTERS, PROCESSES, PROGRAM].contains(&name) || link_number(name).is_some())
+        .then_some((set, name))
+}
+
+/// The number of a link, from its name within the set.
+pub(super) fn link_number(name: &str) -> Option<u32> {
+    let number = name.strip_prefix(LINK)?;
+    number.bytes().all(|byte| byte.is_ascii_digit()).then(|| number.parse().ok())?
+}
 
 /// Why nothing was pinned, adopted or removed.
 #[derive(Debug, Error)]
@@ -58,17 +101,17 @@ const MAPS: [(&str, MapType, &str); 3] = [
 /// Bytes of a program's name that the kernel keeps.
 const NAME: usize = 15;
 
-/// Whether all of `names`, the files in `directory`, are sockstate's maps, its program, and links of programs that share maps with it.
+/// Whether all of `names`, the files in `directory`, are sockstate's maps, its programs, and links of programs that share maps with them.
 /// Without CAP_SYS_ADMIN a link cannot be checked, and any file with the name of one of sockstate's links is accepted.
 pub(super) fn verify(directory: &Path, names: &[OsString]) -> Result<(), PinError> {
     let mut maps = BTreeSet::new();
     let (links, others): (Vec<&OsString>, Vec<&OsString>) = names.iter().partition(|name| is_link(name));
     for name in others {
         let path = directory.join(name);
-        let is_own = if name == PROGRAM {
-            is_own_program(&path, &mut maps)
-        } else {
-            is_own_map(name, &path, &mut maps)
+        let is_own = match parse(name) {
+            Some((_, PROGRAM)) => is_own_program(&path, &mut maps),
+            Some((_, name)) => is_own_map(name, &path, &mut maps),
+            None => Ok(false),
         };
         check(directory, name, is_own)?;
     }
@@ -83,14 +126,9 @@ pub(super) fn verify(directory: &Path, names: &[OsString]) -> Result<(), PinErro
     Ok(())
 }
 
-/// Name of the `at`th link.
-pub(super) fn link(directory: &Path, at: usize) -> PathBuf {
-    directory.join(format!("{LINK}{at}"))
-}
-
-pub(super) fn is_link(name: &OsStr) -> bool {
-    let number = name.to_str().and_then(|name| name.strip_prefix(LINK));
-    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+/// Whether a pin of this name, in either set, is a link.
+pub(super) fn is_link(file: &OsStr) -> bool {
+    parse(file).is_some_and(|(_, name)| link_number(name).is_some())
 }
 
 type Answer = Result<bool, Box<dyn Error>>;
@@ -108,19 +146,11 @@ fn check(directory: &Path, name: &OsStr, is_own: Answer) -> Result<(), PinError>
 }
 
 fn is_permission(error: &(dyn Error + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
-        if kind == Some(io::ErrorKind::PermissionDenied) {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    matches!(errno(error), Some(libc::EPERM | libc::EACCES))
 }
 
 /// Notes the map's number.
-fn is_own_map(name: &OsStr, path: &Path, numbers: &mut BTreeSet<u32>) -> Answer {
+fn is_own_map(name: &str, path: &Path, numbers: &mut BTreeSet<u32>) -> Answer {
     let Some((_, kind, own)) = MAPS.iter().find(|(pin, ..)| name == *pin) else { return Ok(false) };
     let info = MapInfo::from_pin(path)?;
     numbers.insert(info.id());
@@ -156,4 +186,27 @@ fn users(maps: &BTreeSet<u32>) -> Option<BTreeMap<u32, bool>> {
 fn is_own_link(path: &Path, users: Option<&BTreeMap<u32, bool>>) -> Answer {
     let info = FdLink::from(PinnedLink::from_pin(path)?).info()?;
     Ok(users.is_none_or(|users| users.get(&info.program_id()) == Some(&true)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_sockstates_or_nobodys() {
+        let parsed = |name: &'static str| parse(OsStr::new(name));
+        assert_eq!(parsed("ring"), Some((PinSet::Current, "ring")));
+        assert_eq!(parsed("next-ring"), Some((PinSet::Next, "ring")));
+        assert_eq!(parsed("link-12"), Some((PinSet::Current, "link-12")));
+        assert_eq!(parsed("next-link-0"), Some((PinSet::Next, "link-0")));
+        for foreign in
+            ["", "next-", "next-next-ring", "ring2", "link-", "link-x", "link-+1", "next-link-", "next-other"]
+        {
+            assert_eq!(parsed(foreign), None, "{foreign}");
+        }
+        for set in [PinSet::Current, PinSet::Next] {
+            let path = set.link(Path::new("/pins"), 7);
+            assert_eq!(parse(path.file_name().expect("a name")), Some((set, "link-7")));
+        }
+    }
 }

@@ -15,9 +15,17 @@ impl Pipeline {
     pub(super) fn drain(&mut self, most: usize) -> usize {
         let Self { source, table, enricher, router, streams, examiner, hunter, state_writer, .. } = self;
         let mut broken = 0;
+        // What is in memory may become a loss by a crash.
+        if let (Some(most), writer) = (source.most_of_overlap(), &state_writer) {
+            if let Some(writer) = writer {
+                writer.note_waiting(table.waiting() + router.waiting() + streams.waiting() + most);
+            }
+            broken += source.read_overlap();
+        }
+        let in_memory = source.in_memory();
         // Records that the kernel wrote before this moment are in the ring, or counted as lost.
         let began_ns = monotonic_ns();
-        let mut seen_ns = began_ns;
+        let mut seen_ns = 0;
         let taken = source.drain(most, |bytes| match decode(bytes) {
             Ok(Event { sk, kind: EventKind::Opened(opening), .. }) => {
                 if let (Some(hunter), Some(conn)) = (&mut *hunter, table.conn(sk)) {
@@ -39,23 +47,30 @@ impl Pipeline {
                 seen_ns = event.time_ns;
                 // The numbers are stored before the ring drops the record.
                 if let Some(writer) = state_writer {
-                    writer.note_waiting(table.waiting() + router.waiting() + streams.waiting());
+                    writer.note_waiting(table.waiting() + router.waiting() + streams.waiting() + in_memory);
                 }
             }
             Err(_) => broken += 1,
         });
-        if taken < most {
+        // While an upgrade reads the earlier ring, later records wait in the new one.
+        if taken < most && !source.is_upgrading() {
             seen_ns = began_ns;
         }
         let mut out = |update: Update| report(router, streams, examiner, hunter, &update);
         table.tick(seen_ns, enricher, &mut out);
         if let Some(writer) = state_writer {
-            writer.note_waiting(table.waiting() + router.waiting() + streams.waiting());
+            let waiting = table.waiting() + router.waiting() + streams.waiting();
+            writer.note_waiting(waiting + source.in_memory());
         }
         if broken > 0 {
             let total = streams.summary.lost.get(&LostPlace::Decode).unwrap_or(&0) + broken;
             // Each drain reports its own decode errors at once, so the interval of the loss is empty.
             streams.lost(LostPlace::Decode, total, now_ns(), now_ns());
+        }
+        if let Some(writer) = state_writer
+            && !source.is_upgrading()
+        {
+            writer.finish_upgrade(table);
         }
         taken
     }

@@ -39,7 +39,9 @@ impl Pipeline {
         let mut patient = true;
         loop {
             let taken = self.drain(BATCH);
-            let is_last = taken == 0 || (self.state_writer.is_some() && Instant::now() >= enough);
+            // Records in memory would be lost.
+            let is_enough = Instant::now() >= enough && self.source.in_memory() == 0;
+            let is_last = taken == 0 || (self.state_writer.is_some() && is_enough);
             if is_last {
                 self.settle();
                 self.report_losses()?;

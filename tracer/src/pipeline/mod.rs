@@ -170,6 +170,7 @@ impl Pipeline {
     fn is_waiting(&self) -> bool {
         self.table.is_waiting()
             || self.table.is_beginning()
+            || self.source.is_upgrading()
             || self.finder.is_busy()
             || self.examiner.is_busy()
             || self.streams.has_unreported()

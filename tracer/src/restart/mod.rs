@@ -11,7 +11,7 @@
 //! NAME is the last part of the pin directory's path, and SUM the CRC-32 of the whole path, as eight hexadecimal digits. The
 //! first versions named the files without `-SUM`; [`ledger`] finds and renames them.
 //!
-//! The next process takes over the programs ([`take_over`]), restores the table of connections, and gives each sink the [`ResumePoint`] of the
+//! The next process takes over the programs ([`take_over`]) or replaces those of another version (`upgrade.rs`), restores the table of connections, and gives each sink the [`ResumePoint`] of the
 //! ledger. The saved state is written every ten seconds and at the end; the kernel's own tables correct what it lacks. The ledger
 //! is written with each record, so that it is right at whatever moment the process is killed.
 //!
@@ -39,19 +39,22 @@
 //!
 //! *n* is below 100. What is numbered and not settled when a process ends is lost, and the next process reports how much that is.
 
+mod error;
 mod files;
 mod ledger;
 mod progress;
 mod state;
 mod take_over;
+mod upgrade;
 
 /// The types that [`progress`] counts with. The loom model (`sinks/delivery/model.rs`) replaces them.
 mod sync {
     pub(super) use std::sync::atomic::{AtomicU64, Ordering};
 }
 
+pub use error::TakeOverError;
 pub use files::{forget, forget_state, ledger};
 pub use ledger::{Ledger, SinkProgress};
 pub use progress::ResumePoint;
-pub use state::{SavedState, StateWriter};
-pub use take_over::{Resume, TakeOverError, TakenOver, take_over};
+pub use state::{Kept, SavedState, StateWriter, Upgrade};
+pub use take_over::{Resume, TakenOver, take_over};

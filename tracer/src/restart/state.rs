@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::{Ledger, files::file};
 use crate::{
     files,
-    kernel::PinnedPrograms,
+    kernel::{PinnedPrograms, upgrade},
     source::Losses,
     track::{SavedTable, Table},
 };
@@ -37,6 +37,12 @@ pub struct SavedState {
     pub is_complete: bool,
     /// The connections.
     pub table: SavedTable,
+    /// Losses of earlier programs that upgrades have replaced.
+    #[serde(default)]
+    pub carried: Losses,
+    /// The upgrade that is not finished.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade: Option<Upgrade>,
 }
 
 impl SavedState {
@@ -48,14 +54,56 @@ impl SavedState {
         let state: Self = serde_json::from_slice(&bytes).ok()?;
         (ledger.instance() == u64::from(state.instance)).then_some(state)
     }
+
+    pub(super) fn write(&self, directory: &Path) -> io::Result<()> {
+        self.replace(&file(directory, "state"))
+    }
+
+    fn replace(&self, path: &Path) -> io::Result<()> {
+        files::replace(path, &serde_json::to_vec(self)?)
+    }
+}
+
+/// What the next process needs to know of an upgrade that is not finished. The names of the fields are a file format.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Upgrade {
+    /// The new programs.
+    pub programs: PinnedPrograms,
+    /// Ids of maps that only the earlier programs use.
+    pub(super) maps: Vec<u32>,
+    /// The position in the earlier ring from which on the new programs may have seen the same events.
+    pub(super) boundary: u64,
+    /// Whether the records of the earlier ring can be read.
+    pub(super) is_readable: bool,
+}
+
+/// What the next process needs, beside the connections.
+pub struct Kept {
+    /// The programs; during an upgrade those that it replaces.
+    pub programs: PinnedPrograms,
+    /// The upgrade that is not finished.
+    pub upgrade: Option<Upgrade>,
+    /// Losses of earlier programs that upgrades have replaced.
+    pub carried: Losses,
+    /// The ledger.
+    pub ledger: Arc<Ledger>,
+}
+
+impl Kept {
+    pub(super) fn new(programs: PinnedPrograms, ledger: Arc<Ledger>) -> Self {
+        Self { programs, upgrade: None, carried: Losses::default(), ledger }
+    }
 }
 
 /// Writes the state, and notes in the ledger what concerns all sinks.
 pub struct StateWriter {
+    /// The directory of the pins.
+    directory: PathBuf,
     path: PathBuf,
-    programs: PinnedPrograms,
+    kept: Kept,
     instance: u32,
-    ledger: Arc<Ledger>,
+    /// The pins could not be renamed.
+    cannot_finish: bool,
     /// The state is written no sooner.
     next: Instant,
     /// Something has happened since it was written.
@@ -63,29 +111,43 @@ pub struct StateWriter {
 }
 
 impl StateWriter {
-    /// Writes the state that belongs to `programs`, which are pinned in `directory`.
+    /// Writes the state that belongs to the programs that are pinned in `directory`.
     #[must_use]
-    pub fn new(directory: &Path, programs: PinnedPrograms, instance: u32, ledger: Arc<Ledger>) -> Self {
+    pub fn new(directory: &Path, kept: Kept, instance: u32) -> Self {
         // The streams' counts already include what waited in the previous process.
-        ledger.set_waiting(0);
-        ledger.set_instance(instance);
+        kept.ledger.set_waiting(0);
+        kept.ledger.set_instance(instance);
         let path = file(directory, "state");
-        Self { path, programs, instance, ledger, next: Instant::now(), is_old: true }
+        let directory = directory.to_owned();
+        Self { directory, path, kept, instance, cannot_finish: false, next: Instant::now(), is_old: true }
+    }
+
+    /// Ends an upgrade: all records of the replaced programs are in the streams, and only the new programs stay.
+    pub fn finish_upgrade(&mut self, table: &Table) {
+        let Some(upgrade) = self.kept.upgrade.take_if(|_| !self.cannot_finish) else { return };
+        if let Err(error) = upgrade::finish(&self.directory) {
+            message!("{error}; the next start finishes the upgrade");
+            self.kept.upgrade = Some(upgrade);
+            self.cannot_finish = true;
+            return;
+        }
+        self.kept.programs = upgrade.programs;
+        self.write(table, false);
     }
 
     /// Losses that are reported.
     pub fn note_losses(&self, losses: Losses) {
-        self.ledger.set_losses(losses);
+        self.kept.ledger.set_losses(losses);
     }
 
     /// The last id that a connection was given, before anybody reads it.
     pub fn note_last_id(&self, id: u64) {
-        self.ledger.set_last_id(id);
+        self.kept.ledger.set_last_id(id);
     }
 
     /// How many transitions are in no stream yet, and no longer in the ring.
     pub fn note_waiting(&self, count: usize) {
-        self.ledger.set_waiting(count);
+        self.kept.ledger.set_waiting(count);
     }
 
     /// Writes the state if it is time, and something `happened` since it was written.
@@ -112,18 +174,21 @@ impl StateWriter {
         // No connections are better than outdated ones: a comparison with the kernel's tables finds them again.
         let is_too_large = !is_complete && table.len() > MOST;
         let table = if is_too_large { SavedTable::default() } else { table.save() };
-        let (programs, instance) = (self.programs.clone(), self.instance);
-        let state = SavedState { programs, instance, is_complete, table };
-        if let Err(error) = self.replace(&state) {
+        let Kept { programs, upgrade, carried, .. } = &self.kept;
+        let state = SavedState {
+            programs: programs.clone(),
+            instance: self.instance,
+            is_complete,
+            table,
+            carried: *carried,
+            upgrade: upgrade.clone(),
+        };
+        if let Err(error) = state.replace(&self.path) {
             message!(
                 "cannot write {}: {error}; the next one will not know the connections",
                 self.path.display()
             );
         }
-    }
-
-    fn replace(&self, state: &SavedState) -> io::Result<()> {
-        files::replace(&self.path, &serde_json::to_vec(state)?)
     }
 }
 
@@ -174,11 +239,13 @@ mod tests {
     fn of_a_table_that_is_too_large_no_old_state_is_left() {
         let directory = tempfile::tempdir().expect("directory");
         let pinned = json!({"asked": "", "hook": "", "tier": "", "sees_resets": true, "degraded": []});
+        let ledger = Arc::new(Ledger::open(&directory.path().join("ledger")).expect("ledger"));
         let writer = StateWriter {
+            directory: directory.path().to_owned(),
             path: directory.path().join("state"),
-            programs: serde_json::from_value(pinned).expect("pinned"),
+            kept: Kept::new(serde_json::from_value(pinned).expect("pinned"), ledger),
             instance: 1,
-            ledger: Arc::new(Ledger::open(&directory.path().join("ledger")).expect("ledger")),
+            cannot_finish: false,
             next: Instant::now(),
             is_old: true,
         };

@@ -124,7 +124,9 @@ fn of_load(error: &KernelError) -> Finding {
         KernelError::Privilege { .. } => GRANT,
         KernelError::Refused { .. } => "look at lockdown, seccomp, security modules and user namespaces",
         KernelError::Btf(_) => "give the BTF of this kernel with --btf",
-        KernelError::Unsupported { .. } => "see docs/operations.md for what a kernel needs",
+        KernelError::Unsupported { .. } | KernelError::Adopt { .. } => {
+            "see docs/operations.md for what a kernel needs"
+        }
     };
     Finding::new(error.reason(), cost, todo)
 }
