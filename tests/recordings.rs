@@ -166,7 +166,7 @@ fn records_with_fields_without_end_are_kept_in_part() {
         let huge = "y".repeat(100_000);
         let exe = |at: u64| format!("/{at}/{huge}");
         let place = json!({"id": "7", "path": huge});
-        for at in 1..=150 {
+        for at in 1..=100 {
             let owner = json!({
                 "pid": at, "comm": exe(at), "exe": exe(at), "uid": 0, "source": "connect", "cmdline": exe(at),
             });
@@ -193,7 +193,7 @@ fn records_with_fields_without_end_are_kept_in_part() {
     let mut stuck = Command::new(env!("CARGO_BIN_EXE_sockstate"));
     let output = stuck.args(["stuck", "--format", "json", "--from"]).arg(&recording).output().expect("stuck");
     let text = String::from_utf8(output.stdout).expect("UTF-8");
-    assert_eq!(text.lines().count(), 150);
+    assert_eq!(text.lines().count(), 100);
     let first: Value = serde_json::from_str(text.lines().next().expect("a line")).expect("JSON");
     let cuts = first["truncated"].as_array().expect("truncated");
     assert!(cuts.contains(&json!({"field": "holders", "total": 2000})), "{cuts:?}");
