@@ -84,7 +84,7 @@ fn a_look_fits_every_terminal() {
     }
 }
 
-/// A recording in which each of so many processes has a stuck socket, all for the same reason.
+/// Writes a recording in which `count` processes have a stuck socket each, all for the same reason.
 fn stuck_processes(count: u64, path: &Path) {
     let text = fs::read_to_string(golden::file(RECORDING)).expect("recording");
     let lines = || text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));

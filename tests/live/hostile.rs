@@ -132,7 +132,7 @@ fn deaf_stderr() {
         });
         daemon.wait_for("\"kind\":\"start\"");
         fs::write(daemon.path("config.toml"), "[sinks.broken]\ntype = \"nothing\"\n").expect("config");
-        // Signals that come close together count as one. So many signals make more messages than the pipe can hold, and
+        // Signals that come close together count as one. 2500 signals make more messages than the pipe can hold, and
         // on a fast machine more than the queue of messages.
         for _ in 0..2500 {
             signal(daemon.child.id(), libc::SIGHUP);

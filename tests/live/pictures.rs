@@ -12,7 +12,7 @@ use std::{
 use serde_json::{Value, json};
 use sockstate::display::palette;
 
-use crate::{Test, lab::sockstate, test, tools};
+use crate::{Test, lab::sockstate, test, tools, viewers::rendered};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
@@ -60,22 +60,12 @@ fn crowded(directory: &Path) -> PathBuf {
 fn browse(page: &str, directory: &Path, dark: bool) -> Value {
     let path = directory.join("page.html");
     fs::write(&path, page).expect("write");
-    let mut chromium = Command::new("chromium");
-    chromium.args([
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--dump-dom",
-        "--virtual-time-budget=20000",
-        "--window-size=1400,1000",
-        "--allow-file-access-from-files",
-    ]);
+    let mut options =
+        vec!["--virtual-time-budget=20000", "--window-size=1400,1000", "--allow-file-access-from-files"];
     if dark {
-        chromium.arg("--blink-settings=preferredColorScheme=0");
+        options.push("--blink-settings=preferredColorScheme=0");
     }
-    chromium.arg(format!("--user-data-dir={}", directory.join("profile").display()));
-    let output = chromium.arg(format!("file://{}", path.display())).output().expect("chromium");
-    let dom = String::from_utf8_lossy(&output.stdout).into_owned();
+    let dom = rendered(&path, &options);
     let found = dom.split("<pre id=\"found\">").nth(1).and_then(|rest| rest.split("</pre>").next());
     let found = found.unwrap_or_else(|| panic!("no report: {dom}"));
     serde_json::from_str(&percent_decoded(found)).expect("JSON")

@@ -67,7 +67,7 @@ fn leaves_nothing(filter: &str, client: bool, server: bool) {
         let wanted = open(WANTED);
         let is_open = |record: &Value| record["to"] == "ESTABLISHED";
         let count = usize::from(client) + usize::from(server);
-        wait_until("what is wanted is told of", || {
+        wait_until("what is wanted is reported", || {
             files.records().iter().filter(|record| is_open(record)).count() == count
         });
         // The second SYN of this connection, and of the one before it, has shown the port. Only the client's side

@@ -14,6 +14,7 @@ use std::{
 };
 
 use serde_json::Value;
+use socket2::Socket;
 use tempfile::TempDir;
 
 use crate::{
@@ -171,6 +172,15 @@ pub(crate) fn kill(mut child: Child) {
     child.wait().expect("wait");
 }
 
+/// A listener and both ends of a connection, after both ends are reported as established.
+fn reported_pair(files: &DaemonFiles, port: u16) -> (Socket, Socket, Socket) {
+    let pair = Kind::V4.pair(port);
+    wait_until("the connection is reported", || {
+        files.records().iter().filter(|record| record["to"] == "ESTABLISHED").count() == 2
+    });
+    pair
+}
+
 fn goes_on() {
     observer::watch();
     in_lab(|netns| {
@@ -178,10 +188,7 @@ fn goes_on() {
         let Some(files) = DaemonFiles::new(port) else { return };
         files.configure(netns, port, "");
         let first = files.start(1);
-        let (listener, client, server) = Kind::V4.pair(port);
-        wait_until("the connection is told of", || {
-            files.records().iter().filter(|record| record["to"] == "ESTABLISHED").count() == 2
-        });
+        let (listener, client, server) = reported_pair(&files, port);
         end(first);
         // No process reads the ring now.
         drop(client);
@@ -417,10 +424,7 @@ fn corrected() {
         let Some(files) = DaemonFiles::new(port) else { return };
         files.configure(netns, port, "");
         let first = files.start(1);
-        let (listener, client, server) = Kind::V4.pair(port);
-        wait_until("the connection is reported", || {
-            files.records().iter().filter(|record| record["to"] == "ESTABLISHED").count() == 2
-        });
+        let (listener, client, server) = reported_pair(&files, port);
         end(first);
         let path = &state_files(&files.pin, ".state")[0];
         let mut state: Value = serde_json::from_slice(&fs::read(path).expect("state")).expect("JSON");

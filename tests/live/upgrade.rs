@@ -270,7 +270,7 @@ enum Moment {
     Detached,
     /// As soon as the new pins have their last names.
     Renamed,
-    /// After so many milliseconds.
+    /// After this number of milliseconds.
     After(u64),
 }
 

@@ -314,14 +314,13 @@ fn graphviz() {
 
 /// The page in a file, as a browser renders it.
 fn dom(path: &Path) -> String {
+    rendered(path, &["--virtual-time-budget=2000"])
+}
+
+/// The page in a file, as a browser with these options renders it.
+pub(crate) fn rendered(path: &Path, options: &[&str]) -> String {
     let mut chromium = Command::new("chromium");
-    chromium.args([
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--dump-dom",
-        "--virtual-time-budget=2000",
-    ]);
+    chromium.args(["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]).args(options);
     chromium.arg(format!("--user-data-dir={}", path.with_extension("profile").display()));
     let output = chromium.arg(format!("file://{}", path.display())).output().expect("chromium");
     String::from_utf8_lossy(&output.stdout).into_owned()

@@ -26,7 +26,7 @@ fn each_kind_has_the_severity_that_fits() {
         (r#""kind":"resolved","state":"CLOSE_WAIT","to":"LAST_ACK""#, 5, "notice", 10),
         (r#""kind":"snapshot","state":"LISTEN""#, 6, "info", 9),
         (r#""kind":"aggregate","count":3,"from":"CLOSE","to":"LISTEN""#, 6, "info", 9),
-        // How many were illegal is told in them.
+        // A `stop` record has the number of illegal transitions.
         (r#""kind":"stop","reason":"signal","illegal":1"#, 6, "info", 9),
     ] {
         let line =

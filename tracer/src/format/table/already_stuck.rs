@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::model::{ConnId, Stuck};
 
-/// So many rows are shown as they are.
+/// Up to this number of rows are shown; more are summed up in one line.
 const MOST_ROWS: usize = 5;
 
 /// The rows that are kept back, and the connections that were summed up.
