@@ -57,7 +57,8 @@ impl Netns {
         if let Ok(inode) = text.parse::<u32>() {
             return Ok(Self::Inode(inode));
         }
-        if text.is_empty() {
+        // Such a path can only lead to a directory, also if the directory does not exist yet.
+        if matches!(text.rsplit('/').next(), None | Some("" | "." | "..")) {
             return Err(NetnsError::NotThere(text.into()));
         }
         let path = if text.contains('/') { PathBuf::from(text) } else { Path::new("/run/netns").join(text) };
@@ -133,7 +134,10 @@ mod tests {
         for never in [
             at("."),
             at("file/below"),
+            at("later/.."),
+            at("later/"),
             "..".into(),
+            ".".into(),
             String::new(),
             "/proc/self/ns/uts".into(),
             "/proc/0/ns/net".into(),
