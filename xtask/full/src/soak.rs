@@ -29,7 +29,7 @@ use crate::{
     root,
 };
 use check::Stream;
-use faults::Disk;
+use faults::{Disk, Hung};
 
 /// The duration, and the directory.
 #[derive(clap::Args)]
@@ -47,17 +47,20 @@ const PIN: &str = "/sys/fs/bpf/sockstate-soak";
 /// records that are on their way out of them; 64 MB each for three hung sinks, whose streams hold records at the end;
 /// the connection table and the rest.
 const MOST_MB: f64 = 2.0 * 16.0 + 2.0 * (3.0 * 16.0 + 2.0 * 4.0) + 3.0 * 64.0 + 64.0;
+/// How many records a kill can lose: those of the file's queue, and as many that are on their way to the file or
+/// compressed and not yet written. A record has at least 400 bytes.
+const MOST_KILLED: u64 = 2 * (16 << 20) / 400;
 const PORT: u16 = 7801;
 /// The time between two events.
 const TURN: Duration = Duration::from_secs(15);
 const FULL: Duration = Duration::from_secs(5);
-/// How long the hung collectors read at the end, while the daemon still runs: the queues of their sinks are small.
-const AT_LAST: Duration = Duration::from_secs(10);
+/// How long the hung collectors may need at the end to read everything, while the daemon still runs.
+const AT_LAST: Duration = Duration::from_secs(180);
 
 /// Counts of what has happened.
 #[derive(Default)]
 struct Tally {
-    made: AtomicU64,
+    made: u64,
     /// Transitions that no BPF program could see.
     hidden: u64,
     took: Duration,
@@ -117,11 +120,13 @@ fn configure(directory: &Path, turn: u32) -> Result<PathBuf> {
 
 /// Runs the soak, and returns what the hung collectors have read at the end.
 fn soak(directory: &Path, disk: &Disk, length: Duration) -> Result<(Tally, [(&'static str, Stream); 2])> {
-    let [ends, reads, stops] = [false; 3].map(AtomicBool::new);
+    let [ends, stops] = [false; 2].map(AtomicBool::new);
+    let made = AtomicU64::new(0);
+    let (socket, pipe) = (Hung::default(), Hung::default());
     let mut tally = Tally::default();
     // The collectors use unix sockets: TCP connections would be counted as load.
-    let hung = UnixListener::bind(directory.join("hung"))?;
-    let pipe = faults::fifo(&directory.join("pipe"))?;
+    let listener = UnixListener::bind(directory.join("hung"))?;
+    let fifo = faults::fifo(&directory.join("pipe"))?;
     configure(directory, 0)?;
     let mut daemon = Daemon::start(directory, 0)?;
     // The daemon traces once it has written something.
@@ -134,12 +139,9 @@ fn soak(directory: &Path, disk: &Disk, length: Duration) -> Result<(Tally, [(&'s
         .context("cannot start ftrace, which sees transitions that BPF programs do not see")?;
     thread::scope(|scope| {
         let collector = scope.spawn(|| faults::collect(directory, &ends));
-        let hung = scope.spawn(|| faults::hang(&hung, &reads, &ends));
-        let pipe = scope.spawn(|| faults::hold(pipe, &reads, &ends));
-        let load = scope.spawn(|| {
-            let made = AtomicU64::new(0);
-            load(&made, &stops).map(|()| made.into_inner())
-        });
+        let reader_of_socket = scope.spawn(|| faults::hang(&listener, &socket));
+        let reader_of_pipe = scope.spawn(|| faults::hold(fifo, &pipe));
+        let load = scope.spawn(|| load(&made, &stops));
         let mut work = || -> Result<()> {
             while begin.elapsed() < length {
                 daemon.watch(TURN, &mut tally)?;
@@ -151,23 +153,35 @@ fn soak(directory: &Path, disk: &Disk, length: Duration) -> Result<(Tally, [(&'s
                 daemon.watch(Duration::from_secs(1), &mut tally)?;
             }
             // The hung collectors read now. By then, the collector has taken all records, or they are in the spool.
-            reads.store(true, Ordering::Relaxed);
-            daemon.watch(AT_LAST, &mut tally)?;
+            [&socket, &pipe].into_iter().for_each(|hung| hung.reads.store(true, Ordering::Relaxed));
+            let made = made.load(Ordering::Relaxed);
+            let deadline = Instant::now() + AT_LAST;
+            let has_everything = || -> Result<bool> {
+                let visible = made.saturating_sub(blind.count().context("cannot read ftrace")?);
+                Ok([&socket, &pipe].iter().all(|hung| hung.known.load(Ordering::Relaxed) >= visible))
+            };
+            while !has_everything()? && Instant::now() < deadline {
+                daemon.watch(Duration::from_millis(500), &mut tally)?;
+            }
             daemon.end()
         };
         let result = work();
-        [&ends, &stops, &reads].into_iter().for_each(|flag| flag.store(true, Ordering::Relaxed));
+        [&ends, &stops].into_iter().for_each(|flag| flag.store(true, Ordering::Relaxed));
+        for hung in [&socket, &pipe] {
+            hung.reads.store(true, Ordering::Relaxed);
+            hung.ends.store(true, Ordering::Relaxed);
+        }
         let failed = || anyhow!("a thread has failed");
-        let made = load.join().map_err(|_| failed())??;
+        load.join().map_err(|_| failed())??;
         collector.join().map_err(|_| failed())??;
-        let streams = [("hung", hung.join()), ("pipe", pipe.join())];
+        let of_socket = reader_of_socket.join();
+        let of_pipe = reader_of_pipe.join();
         result?;
         tally.took = begin.elapsed();
-        tally.made.store(made, Ordering::Relaxed);
+        tally.made = made.load(Ordering::Relaxed);
         tally.hidden = blind.count().context("cannot read ftrace")?;
-        let [(hung, of_hung), (pipe, of_pipe)] = streams;
         let of = |joined: thread::Result<Result<Stream>>| joined.map_err(|_| failed())?;
-        Ok((tally, [(hung, of(of_hung)?), (pipe, of(of_pipe)?)]))
+        Ok((tally, [("hung", of(of_socket)?), ("pipe", of(of_pipe)?)]))
     })
 }
 

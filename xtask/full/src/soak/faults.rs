@@ -7,7 +7,7 @@ use std::{
     os::unix::{fs::OpenOptionsExt, net::UnixListener},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -52,8 +52,19 @@ pub(super) fn collect(directory: &Path, ends: &AtomicBool) -> Result<()> {
     Ok(())
 }
 
+/// Controls a collector that reads nothing until the end.
+#[derive(Default)]
+pub(super) struct Hung {
+    /// The collector reads now.
+    pub(super) reads: AtomicBool,
+    /// Nothing more will come: the daemon has ended.
+    pub(super) ends: AtomicBool,
+    /// How many transitions the collector has read, or read to be lost.
+    pub(super) known: AtomicU64,
+}
+
 /// Accepts connections, and reads nothing from them until the end. Then it reads everything.
-pub(super) fn hang(listener: &UnixListener, reads: &AtomicBool, ends: &AtomicBool) -> Result<Stream> {
+pub(super) fn hang(listener: &UnixListener, control: &Hung) -> Result<Stream> {
     listener.set_nonblocking(true)?;
     let mut connections = Vec::new();
     let mut accept = || -> Result<bool> {
@@ -62,7 +73,7 @@ pub(super) fn hang(listener: &UnixListener, reads: &AtomicBool, ends: &AtomicBoo
         connections.push(connection);
         Ok(true)
     };
-    while !reads.load(Ordering::Relaxed) {
+    while !control.reads.load(Ordering::Relaxed) {
         while accept()? {}
         thread::sleep(Duration::from_millis(100));
     }
@@ -71,24 +82,24 @@ pub(super) fn hang(listener: &UnixListener, reads: &AtomicBool, ends: &AtomicBoo
     let mut stream = Stream::default();
     for connection in connections {
         connection.set_read_timeout(Some(Duration::from_secs(1)))?;
-        read_lines(connection, ends, &mut stream)?;
+        read_lines(connection, control, &mut stream)?;
     }
     Ok(stream)
 }
 
 /// Holds a pipe open, and reads nothing from it until the end. Then it reads everything.
-pub(super) fn hold(pipe: File, reads: &AtomicBool, ends: &AtomicBool) -> Result<Stream> {
-    while !reads.load(Ordering::Relaxed) {
+pub(super) fn hold(pipe: File, control: &Hung) -> Result<Stream> {
+    while !control.reads.load(Ordering::Relaxed) {
         thread::sleep(Duration::from_millis(100));
     }
     let mut stream = Stream::default();
-    read_lines(pipe, ends, &mut stream)?;
+    read_lines(pipe, control, &mut stream)?;
     Ok(stream)
 }
 
 /// Adds whole lines until the end of the stream, or until nothing more comes. A line that a kill or a reset has cut is
 /// not a record.
-fn read_lines(from: impl Read, ends: &AtomicBool, stream: &mut Stream) -> Result<()> {
+fn read_lines(from: impl Read, control: &Hung, stream: &mut Stream) -> Result<()> {
     let mut from = BufReader::with_capacity(1 << 20, from);
     let mut line = Vec::new();
     loop {
@@ -101,7 +112,8 @@ fn read_lines(from: impl Read, ends: &AtomicBool, stream: &mut Stream) -> Result
             // The rest of the line may still come.
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if ends.load(Ordering::Relaxed) {
+                control.known.store(stream.known(), Ordering::Relaxed);
+                if control.ends.load(Ordering::Relaxed) {
                     return Ok(());
                 }
                 thread::sleep(Duration::from_millis(20));
