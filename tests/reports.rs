@@ -12,15 +12,7 @@ use sockstate::{
 };
 
 fn nobody() -> Rc<Subject> {
-    Rc::new(Subject {
-        id: 0,
-        owner: None,
-        netns: None,
-        cgroup: None,
-        container: None,
-        pod_uid: None,
-        unit: None,
-    })
+    Rc::new(Subject { id: 0, owner: None, netns: None, cgroup: None, container: None, pod: None, unit: None })
 }
 
 fn connection(id: u64) -> Connection {

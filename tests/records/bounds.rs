@@ -11,9 +11,9 @@ use sockstate::{
     },
     model::{
         Address, Cgroup, ConnId, Connection, Container, Diagnosis, Elsewhere, Frame, Holder, InState,
-        Listener, Message, OpenedBy, Owner, OwnerSource, Process, Reason, Record, Role, Served, SocketEntry,
-        SocketInfo, SocketReport, Stack, State, Stuck, Subject, Task, Transition, Transport, Tuple, Via,
-        Watch, bounds,
+        Listener, Message, OpenedBy, Owner, OwnerSource, Pod, Process, Reason, Record, Role, Served,
+        SocketEntry, SocketInfo, SocketReport, Stack, State, Stuck, Subject, Task, Transition, Transport,
+        Tuple, Via, Watch, bounds,
     },
     wire::Parser,
 };
@@ -40,24 +40,25 @@ impl Hostile {
     }
 
     fn container(&self) -> Option<Container> {
-        Some(Container { id: self.text(), runtime: Some("containerd") })
+        let (name, image) = (Some(self.text()), Some(self.text()));
+        Some(Container { id: self.text(), runtime: Some("containerd"), name, image })
+    }
+
+    fn pod(&self) -> Option<Pod> {
+        Some(Pod { uid: self.text(), name: Some(self.text()), namespace: Some(self.text()) })
     }
 
     fn process(&self, pid: u32) -> Arc<Process> {
-        let (container, pod_uid, unit) = (self.container(), Some(self.text()), Some(self.text()));
-        let serves = Served {
-            netns: u32::MAX,
-            container: container.clone(),
-            pod_uid: pod_uid.clone(),
-            unit: unit.clone(),
-        };
+        let (container, pod, unit) = (self.container(), self.pod(), Some(self.text()));
+        let serves =
+            Served { netns: u32::MAX, container: container.clone(), pod: pod.clone(), unit: unit.clone() };
         Arc::new(Process {
             pid,
             comm: self.comm(),
             exe: Some(self.text()),
             cgroup: Some(self.text()),
             container,
-            pod_uid,
+            pod,
             unit,
             serves: Some(Box::new(serves)),
             ..Process::default()
@@ -83,7 +84,7 @@ impl Hostile {
             netns: Some(u32::MAX),
             cgroup: Some(Cgroup { id: u64::MAX, path: Some(self.text()) }),
             container: self.container(),
-            pod_uid: Some(self.text()),
+            pod: self.pod(),
             unit: Some(self.text()),
         })
     }
@@ -300,7 +301,7 @@ fn every_kind_of_record_is_bounded() {
         let mut out = Vec::new();
         json.record(1, &transition, &mut out);
         let found = record(&out);
-        assert_eq!(cuts(&found).len(), 6, "{:?}", cuts(&found));
+        assert_eq!(cuts(&found).len(), 10, "{:?}", cuts(&found));
         assert!(out.len() < 10 << 10, "{}", out.len());
     }
     let looked = SocketEntry {

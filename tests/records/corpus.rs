@@ -5,9 +5,9 @@ use std::{rc::Rc, sync::Arc};
 use sockstate::model::{
     Address, Aggregate, Cause, Cgroup, ConnId, Connection, Container, Diagnosis, Dwell, Elsewhere, Frame,
     Holder, InState, Listener, Lost, LostPlace, Message, MissingStack, MptcpPart, OpenedBy, Owner,
-    OwnerSource, Process, Reason, Record, Resolved, Resync, Role, Served, Snapshot, SocketInfo, SocketReport,
-    Stack, Start, State, Stop, Stuck, Subject, Task, Timer, TimerKind, Transition, Transport, Tuple, Unnamed,
-    Via, Watch, bounds::Cut,
+    OwnerSource, Pod, Process, Reason, Record, Resolved, Resync, Role, Served, Snapshot, SocketInfo,
+    SocketReport, Stack, Start, State, Stop, Stuck, Subject, Task, Timer, TimerKind, Transition, Transport,
+    Tuple, Unnamed, Via, Watch, bounds::Cut,
 };
 
 /// 2026-11-26T12:00:00.123456789Z
@@ -36,7 +36,13 @@ fn v6() -> Tuple {
 }
 
 fn container() -> Option<Container> {
-    Some(Container { id: "4f5e".into(), runtime: Some("containerd") })
+    let (name, image) = (Some("post\ngres".into()), Some("registry:5000/db/postgres:17".into()));
+    Some(Container { name, image, ..Container::new("4f5e".into(), Some("containerd")) })
+}
+
+fn pod() -> Option<Pod> {
+    let (name, namespace) = (Some("db-0".into()), Some("shop".into()));
+    Some(Pod { name, namespace, ..Pod::new("pod-1".into()) })
 }
 
 fn known() -> Rc<Subject> {
@@ -54,7 +60,7 @@ fn known() -> Rc<Subject> {
         netns: Some(4_026_531_840),
         cgroup: Some(Cgroup { id: 77, path: Some("/kubepods/pod1/4f5e".into()) }),
         container: container(),
-        pod_uid: Some("pod-1".into()),
+        pod: pod(),
         unit: Some("db.service".into()),
     })
 }
@@ -69,14 +75,14 @@ fn plain() -> Rc<Subject> {
         cmdline: None,
     };
     let cgroup = Some(Cgroup { id: 1, path: None });
-    let container = Some(Container { id: "x".into(), runtime: None });
-    let (owner, netns, pod_uid, unit) = (Some(owner), Some(1), None, None);
-    Rc::new(Subject { id: 8, owner, netns, cgroup, container, pod_uid, unit })
+    let container = Some(Container::new("x".into(), None));
+    let (owner, netns, pod, unit) = (Some(owner), Some(1), None, None);
+    Rc::new(Subject { id: 8, owner, netns, cgroup, container, pod, unit })
 }
 
 fn nothing() -> Rc<Subject> {
-    let (owner, netns, cgroup, container, pod_uid, unit) = (None, None, None, None, None, None);
-    Rc::new(Subject { id: 9, owner, netns, cgroup, container, pod_uid, unit })
+    let (owner, netns, cgroup, container, pod, unit) = (None, None, None, None, None, None);
+    Rc::new(Subject { id: 9, owner, netns, cgroup, container, pod, unit })
 }
 
 fn long() -> Rc<Subject> {
@@ -88,8 +94,15 @@ fn long() -> Rc<Subject> {
         source: OwnerSource::Inherited,
         cmdline: None,
     };
-    let (netns, cgroup, container, pod_uid, unit) = (Some(1), None, None, None, Some("u".repeat(300)));
-    Rc::new(Subject { id: 10, owner: Some(owner), netns, cgroup, container, pod_uid, unit })
+    let container = Some(Container {
+        name: Some("c".repeat(300)),
+        image: Some("i".repeat(600)),
+        ..Container::new("x".into(), None)
+    });
+    let pod =
+        Some(Pod { name: Some("p".repeat(300)), namespace: Some("n".repeat(300)), ..Pod::new("uid".into()) });
+    let (netns, cgroup, unit) = (Some(1), None, Some("u".repeat(300)));
+    Rc::new(Subject { id: 10, owner: Some(owner), netns, cgroup, container, pod, unit })
 }
 
 fn conn(role: Option<Role>, tuple: Tuple, subject: Rc<Subject>, mini: bool) -> Connection {
@@ -145,14 +158,14 @@ fn process(pid: u32, comm: &str) -> Arc<Process> {
 }
 
 fn holders() -> Vec<Holder> {
-    let served = Served { netns: 99, container: container(), pod_uid: Some("p".into()), unit: None };
+    let served = Served { netns: 99, container: container(), pod: Some(Pod::new("p".into())), unit: None };
     let rich = Process {
         pid: 11,
         comm: "rich".into(),
         exe: None,
         cgroup: Some("/system.slice".into()),
         container: container(),
-        pod_uid: Some("pod".into()),
+        pod: pod(),
         unit: Some("rich.service".into()),
         serves: Some(Box::new(served)),
         ..Process::default()

@@ -52,8 +52,8 @@ impl Identify for Names {
                 source: owner.source,
                 cmdline: None,
             });
-            let (netns, cgroup, container, pod_uid, unit) = (key.netns, None, None, None, None);
-            Rc::new(Subject { id, owner, netns, cgroup, container, pod_uid, unit })
+            let (netns, cgroup, container, pod, unit) = (key.netns, None, None, None, None);
+            Rc::new(Subject { id, owner, netns, cgroup, container, pod, unit })
         };
         Rc::clone(self.known.entry(key.clone()).or_insert_with(|| make(&key)))
     }

@@ -11,7 +11,7 @@ use sockstate::{
     format::{Group, Json, Stamp, group_json, look_json, socket_json, stuck_json},
     model::{
         Address, Cgroup, ConnId, Connection, Container, Diagnosis, Elsewhere, Gap, GapKind, Holder, InState,
-        Listener, Message, MptcpPart, Process, Reason, Record, Role, Served, SocketEntry, SocketInfo,
+        Listener, Message, MptcpPart, Pod, Process, Reason, Record, Role, Served, SocketEntry, SocketInfo,
         SocketReport, State, Stuck, Subject, Timer, TimerKind, Tuple, Via, Watch, bounds::Cut,
     },
     wire::{self, Kind, Line},
@@ -202,18 +202,24 @@ fn a_stuck_record_has_all_that_a_look_finds_or_nothing_of_it() {
     assert!(!without(&["unread_bytes", "unsent_bytes"]), "no bytes of a connection");
 }
 
+fn container(id: &str, runtime: &'static str) -> Container {
+    Container::new(id.into(), Some(runtime))
+}
+
 fn process(pid: u32) -> Arc<Process> {
-    let container = Some(Container { id: "c1".into(), runtime: Some("docker") });
-    let (pod_uid, unit) = (Some("p1".to_owned()), Some("x.service".to_owned()));
-    let served =
-        Served { netns: 7, container: container.clone(), pod_uid: pod_uid.clone(), unit: unit.clone() };
+    let named =
+        Container { name: Some("web".into()), image: Some("nginx:1".into()), ..container("c1", "docker") };
+    let (container, unit) = (Some(named), Some("x.service".to_owned()));
+    let pod =
+        Some(Pod { name: Some("web-1".into()), namespace: Some("shop".into()), ..Pod::new("p1".into()) });
+    let served = Served { netns: 7, container: container.clone(), pod: pod.clone(), unit: unit.clone() };
     Arc::new(Process {
         pid,
         comm: "server".into(),
         exe: Some("/bin/server".into()),
         cgroup: Some("/a".into()),
         container,
-        pod_uid,
+        pod,
         unit,
         serves: Some(Box::new(served)),
         ..Process::default()
@@ -226,8 +232,8 @@ fn subject() -> Rc<Subject> {
         owner: None,
         netns: Some(1),
         cgroup: Some(Cgroup { id: 7, path: Some("/machine.slice".into()) }),
-        container: Some(Container { id: "db".into(), runtime: Some("libvirt") }),
-        pod_uid: Some("p2".into()),
+        container: Some(container("db", "libvirt")),
+        pod: Some(Pod::new("p2".into())),
         unit: Some("y.service".into()),
     })
 }
@@ -320,7 +326,7 @@ fn look_lines() -> (Vec<Value>, Vec<Value>) {
     // What was cut, and where the socket was created, is not in every line.
     let mut bare = listener(true, None);
     bare.report.socket.tuple.interface = 0;
-    bare.subject = Rc::new(Subject { container: None, pod_uid: None, unit: None, ..(*bare.subject).clone() });
+    bare.subject = Rc::new(Subject { container: None, pod: None, unit: None, ..(*bare.subject).clone() });
     let least = [
         socket_json(&bare, time),
         stuck_json(&bare, &diagnosis(None), time),

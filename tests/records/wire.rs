@@ -8,7 +8,7 @@ use sockstate::{
     format::{Format, Json, Stamp},
     model::{
         Address, Cause, Cgroup, ConnId, Connection, Container, InState, Lost, LostPlace, MissingStack, Owner,
-        OwnerSource, Record, Resolved, Resync, Role, Snapshot, Start, State, Stop, Stuck, Subject, Task,
+        OwnerSource, Pod, Record, Resolved, Resync, Role, Snapshot, Start, State, Stop, Stuck, Subject, Task,
         Transition, Tuple,
     },
     wire::{self, Line, Parser},
@@ -122,22 +122,29 @@ fn owner(text: BoxedStrategy<String>) -> BoxedStrategy<Owner> {
 fn subject(text: BoxedStrategy<String>) -> BoxedStrategy<Subject> {
     let runtimes = option::of(select(vec!["docker", "lxc"]));
     let cgroup = (any::<u64>(), option::of(text.clone())).prop_map(|(id, path)| Cgroup { id, path });
-    let container = (text.clone(), runtimes).prop_map(|(id, runtime)| Container { id, runtime });
+    let names = || (option::of(text.clone()), option::of(text.clone()));
+    let container = (text.clone(), runtimes, names()).prop_map(|(id, runtime, (name, image))| Container {
+        id,
+        runtime,
+        name,
+        image,
+    });
+    let pod = (text.clone(), names()).prop_map(|(uid, (name, namespace))| Pod { uid, name, namespace });
     (
         option::of(owner(text.clone())),
         option::of(1_u32..),
         option::of(cgroup),
         option::of(container),
-        option::of(text.clone()),
+        option::of(pod),
         option::of(text),
     )
-        .prop_map(|(owner, netns, cgroup, container, pod_uid, unit)| Subject {
+        .prop_map(|(owner, netns, cgroup, container, pod, unit)| Subject {
             id: 0,
             owner,
             netns,
             cgroup,
             container,
-            pod_uid,
+            pod,
             unit,
         })
         .boxed()

@@ -177,7 +177,7 @@ async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
     let is_complete = saved.as_ref().is_some_and(|saved| saved.is_complete);
     let instance = adopted.unwrap_or_else(instance);
     let mut table = Table::new(instance, pipeline::clock_offset_ns(), visibility(&mut loaded));
-    let mut enricher = Enricher::new(PathBuf::from("/"), session.cmdline);
+    let mut enricher = enricher(session.cmdline);
     let mut hunter = session.hunt.as_ref().map(|hunt| start_hunt(hunt, &mut loaded)).transpose()?;
     let (mut degraded, hook, tier) = (loaded.degraded.clone(), loaded.hook.name(), loaded.tier.name());
     let mut source = KernelSource::new(loaded).context("cannot read from the kernel programs")?;
@@ -266,6 +266,16 @@ fn fill(source: &mut KernelSource, table: &mut Table, enricher: &mut Enricher, f
     // The kernel programs hide all further events of these.
     table.dismiss_all(|tuple| filter.hides(tuple));
     beginning
+}
+
+fn enricher(cmdline: bool) -> Enricher {
+    let mut enricher = Enricher::new(PathBuf::from("/"), cmdline);
+    // The thread begins before the main thread drops its capabilities, which also reports a failure.
+    let drop_privileges = || drop(kernel::drop_privileges());
+    if let Err(error) = enricher.read_names_in_thread(drop_privileges) {
+        message!("cannot start the thread that reads the names of pods and containers: {error}");
+    }
+    enricher
 }
 
 fn finder() -> HolderFinder {

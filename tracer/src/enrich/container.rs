@@ -1,23 +1,27 @@
 //! Finds the names of containers, pods and units in the path of a cgroup. Knows the patterns of docker, containerd, CRI-O,
 //! podman, ECS, LXC, systemd-nspawn, libvirt, the kubelet and systemd, with both cgroup drivers.
 
-use crate::model::Container;
+use crate::model::{Container, Pod};
 
-/// The container, pod and unit that the path of a cgroup names.
+/// The container, pod and unit that the path of a cgroup names, and their names if they were looked up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct CgroupNames {
     pub(super) container: Option<Container>,
-    pub(super) pod_uid: Option<String>,
+    pub(super) pod: Option<Pod>,
     pub(super) unit: Option<String>,
+    /// The container is one of the pod, and not one that runs in a container of the pod, or around the pod.
+    pub(super) is_of_pod: bool,
 }
 
 impl CgroupNames {
     /// Fills missing names from `other`.
     pub(super) fn or(self, other: Self) -> Self {
+        let is_of_pod = if self.container.is_some() { self.is_of_pod } else { other.is_of_pod };
         Self {
             container: self.container.or(other.container),
-            pod_uid: self.pod_uid.or(other.pod_uid),
+            pod: self.pod.or(other.pod),
             unit: self.unit.or(other.unit),
+            is_of_pod,
         }
     }
 
@@ -25,15 +29,19 @@ impl CgroupNames {
     pub(super) fn of(path: &str) -> Self {
         let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
         let mut names = Self::default();
+        let mut is_below_pod = false;
         for (at, segment) in segments.iter().enumerate() {
             if let Some(uid) = pod_uid(segment) {
-                names.pod_uid = Some(uid);
+                names.pod = Some(Pod::new(uid));
+                (is_below_pod, names.is_of_pod) = (true, false);
             }
             let parent = at.checked_sub(1).map(|before| segments[before]);
-            if let Some(container) = container(segment, parent, names.pod_uid.is_some()) {
+            if let Some(container) = container(segment, parent, names.pod.is_some()) {
                 names.container = Some(container);
+                (names.is_of_pod, is_below_pod) = (is_below_pod, false);
             } else if let Some(container) = machine(segment, segments.get(at + 1).copied()) {
                 names.container = Some(container);
+                (names.is_of_pod, is_below_pod) = (false, false);
                 if segment.ends_with(".service") {
                     names.unit = Some((*segment).to_owned());
                 }
@@ -58,7 +66,7 @@ fn pod_uid(segment: &str) -> Option<String> {
 }
 
 fn container(segment: &str, parent: Option<&str>, in_pod: bool) -> Option<Container> {
-    let found = |id: &str, runtime: Option<&'static str>| Some(Container { id: id.to_owned(), runtime });
+    let found = |id: &str, runtime: Option<&'static str>| Some(Container::new(id.to_owned(), runtime));
     // containerd without systemd slices: "<slice>:<prefix>:<id>".
     if let [_, prefix, id] = segment.split(':').collect::<Vec<_>>()[..]
         && is_id(id)
@@ -116,7 +124,7 @@ fn machine(segment: &str, below: Option<&str>) -> Option<Container> {
         (false, true) => Some("libvirt"),
         (false, false) => None,
     };
-    Some(Container { id, runtime })
+    Some(Container::new(id, runtime))
 }
 
 /// A name without systemd's escapes (`\x2d`).
@@ -214,9 +222,9 @@ mod tests {
             (format!("/ecs/{TASK}/{ID}"), Some("ecs"), None, None),
         ] {
             let names = CgroupNames::of(&path);
-            let container = Container { id: ID.into(), runtime };
+            let container = Container::new(ID.into(), runtime);
             assert_eq!(names.container, Some(container), "{path}");
-            assert_eq!(names.pod_uid.as_deref(), pod, "{path}");
+            assert_eq!(names.pod.map(|pod| pod.uid).as_deref(), pod, "{path}");
             assert_eq!(names.unit.as_deref(), unit, "{path}");
         }
     }
@@ -237,7 +245,7 @@ mod tests {
             ("/machine.slice/machine-lxc\\x2d3\\x2ddb.scope".to_owned(), "lxc-3-db", "libvirt"),
             (format!("/ecs/{TASK}-1234567890"), &format!("{TASK}-1234567890"), "ecs"),
         ] {
-            let container = Container { id: id.into(), runtime: Some(runtime) };
+            let container = Container::new(id.into(), Some(runtime));
             assert_eq!(CgroupNames::of(&path).container, Some(container), "{path}");
         }
     }
@@ -250,11 +258,24 @@ mod tests {
             ("/machine.slice/machine-qemu\\x2d12\\x2d.scope", "qemu-12-"),
             ("/machine.slice/machine-a\\x5fb\\xzz.scope", "a_b\\xzz"),
         ] {
-            assert_eq!(
-                CgroupNames::of(path).container,
-                Some(Container { id: id.into(), runtime: None }),
-                "{path}"
-            );
+            assert_eq!(CgroupNames::of(path).container, Some(Container::new(id.into(), None)), "{path}");
+        }
+    }
+
+    #[test]
+    fn which_container_is_one_of_the_pod() {
+        let inner = ID.replace('3', "4");
+        for (path, is_of_pod) in [
+            (format!("/kubepods/burstable/pod{POD}/{ID}"), true),
+            (format!("/docker/{inner}/kubepods/pod{POD}/{ID}"), true),
+            (format!("/kubepods/pod{POD}/{inner}/docker/{ID}"), false),
+            (format!("/docker/{ID}/kubepods/pod{POD}"), false),
+            (format!("/kubepods/pod{POD}"), false),
+            (format!("/docker/{ID}"), false),
+        ] {
+            let names = CgroupNames::of(&path);
+            assert_eq!(names.is_of_pod, is_of_pod, "{path}");
+            assert!(names.container.is_none_or(|container| container.id == ID), "{path}");
         }
     }
 

@@ -18,6 +18,7 @@ use std::{
 
 use scan::HolderRef;
 
+use super::names::Catalog;
 use crate::{
     model::{Elsewhere, Holder, Message, Process, Via, bounds},
     procfs::{rings, socket_inode, text},
@@ -27,19 +28,19 @@ use crate::{
 const CLOSE_ON_EXEC: u32 = 0o2_000_000;
 
 /// Reads a process, with its age when the scan began: the ages of the sockets are of that time, and a scan may take seconds.
-fn read_process(root: &Path, pid: u32, scan_began: Option<Instant>) -> Option<Process> {
-    let later_ns = scan_began.map_or(0, |began| began.elapsed().as_nanos() as u64);
-    let mut process = process::read(root, pid)?;
+fn read_process(root: &Path, pid: u32, scan_began: Instant, catalog: &mut Catalog) -> Option<Process> {
+    let later_ns = scan_began.elapsed().as_nanos() as u64;
+    let mut process = process::read(root, pid, catalog)?;
     process.age_ns = process.age_ns.map(|age_ns| age_ns.saturating_sub(later_ns));
     Some(process)
 }
 
 /// The holders of the wanted sockets.
-#[derive(Default)]
 pub struct Holders {
     root: PathBuf,
     /// Start of the scan.
-    began: Option<Instant>,
+    began: Instant,
+    catalog: Catalog,
     by_inode: HashMap<u64, Vec<HolderRef>>,
     /// Descriptors of each process's epoll instances.
     epolls: HashMap<u32, Vec<u32>>,
@@ -56,7 +57,18 @@ impl Holders {
     /// Searches `root`/proc for descriptors of these inodes.
     #[must_use]
     pub fn scan(root: &Path, wanted: &HashSet<u64>) -> Self {
-        let mut found = Self { root: root.to_owned(), began: Some(Instant::now()), ..Self::default() };
+        let mut found = Self {
+            root: root.to_owned(),
+            began: Instant::now(),
+            catalog: Catalog::new(root),
+            by_inode: HashMap::new(),
+            epolls: HashMap::new(),
+            rings: HashMap::new(),
+            hidden: false,
+            processes: HashMap::new(),
+            watches: HashMap::new(),
+            elsewhere: None,
+        };
         if wanted.is_empty() {
             return found;
         }
@@ -176,11 +188,11 @@ impl Holders {
 
     /// The process that held this socket during the scan.
     fn process(&mut self, reference: HolderRef, inode: u64) -> Arc<Process> {
-        let (root, began) = (&self.root, self.began);
-        let read = || {
-            let mut found = read_process(root, reference.pid, began);
+        let (root, began, catalog) = (&self.root, self.began, &mut self.catalog);
+        let mut read = || {
+            let mut found = read_process(root, reference.pid, began, catalog);
             if let Some(process) = &mut found {
-                process.serves = served::served(root, process).map(Box::new);
+                process.serves = served::served(root, process, catalog).map(Box::new);
             }
             let Via::Descriptor(fd) = reference.via else { return found };
             let path = reference.table(root, "fd").join(fd.to_string());
@@ -197,8 +209,10 @@ impl Holders {
 
     /// Reads a process by its pid, without a check of its descriptor.
     fn named(&mut self, pid: u32) -> Arc<Process> {
-        let (root, began) = (&self.root, self.began);
-        let read = || read_process(root, pid, began).unwrap_or_else(|| Process { pid, ..Process::default() });
+        let (root, began, catalog) = (&self.root, self.began, &mut self.catalog);
+        let mut read = || {
+            read_process(root, pid, began, catalog).unwrap_or_else(|| Process { pid, ..Process::default() })
+        };
         Arc::clone(self.processes.entry(pid).or_insert_with(|| Arc::new(read())))
     }
 

@@ -6,18 +6,20 @@ mod container;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod holders;
+mod names;
 mod netns;
 mod process;
 mod stat;
 mod timens;
 
-use std::{collections::HashMap, path::PathBuf, rc::Rc};
+use std::{collections::HashMap, io, path::PathBuf, rc::Rc, time::Instant};
 
 use rustc_hash::FxBuildHasher;
 
 pub use cgroup::{CgroupError, Cgroups};
 use container::CgroupNames;
 pub use holders::Holders;
+use names::{Catalog, NamesThread, WorkloadIds, WorkloadNames};
 pub use netns::{Netns, NetnsError, netns_at};
 pub use process::is_same;
 pub use timens::TimeOffsets;
@@ -29,11 +31,36 @@ pub struct Enricher {
     root: PathBuf,
     cmdline: bool,
     cgroups: Option<Cgroups>,
-    subjects: HashMap<SubjectKey, Rc<Subject>, FxBuildHasher>,
+    subjects: HashMap<SubjectKey, Known, FxBuildHasher>,
+    names: Names,
     /// Details of processes, cached because a process may close its sockets after it can no longer be read.
     processes: HashMap<Rc<Task>, process::Details, FxBuildHasher>,
     sweep_at: usize,
     next: u64,
+}
+
+/// Reads the names of pods and containers.
+enum Names {
+    /// When they are asked for.
+    Directly(Catalog),
+    /// In a thread, so that a slow disk does not stop the caller.
+    ByThread(NamesThread),
+}
+
+impl Names {
+    /// The names of a workload as far as they are known, and when there may be more.
+    fn find(&mut self, ids: &WorkloadIds) -> (WorkloadNames, Option<Instant>) {
+        match self {
+            Self::Directly(catalog) => (catalog.find(ids), None),
+            Self::ByThread(thread) => thread.find(ids),
+        }
+    }
+}
+
+/// A subject, and the workload whose names are to be looked up again at a time because one is missing.
+struct Known {
+    subject: Rc<Subject>,
+    missing: Option<(WorkloadIds, Instant)>,
 }
 
 /// Unused subjects are dropped when the number of subjects has doubled since the last time, but not below this number.
@@ -44,15 +71,26 @@ impl Enricher {
     #[must_use]
     pub fn new(root: PathBuf, cmdline: bool) -> Self {
         let cgroups = Cgroups::find(&root).ok();
+        let names = Names::Directly(Catalog::new(&root));
         Self {
             root,
             cmdline,
             cgroups,
             subjects: HashMap::default(),
+            names,
             processes: HashMap::default(),
             sweep_at: SWEEP_MIN,
             next: 0,
         }
+    }
+
+    /// Reads the names of pods and containers in a thread from now on, and `prepare` is called in it first.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn read_names_in_thread(&mut self, prepare: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        self.names = Names::ByThread(NamesThread::start(self.root.clone(), prepare)?);
+        Ok(())
     }
 
     /// Whether this process still exists. True if /proc does not show all processes, because then it is not known.
@@ -61,7 +99,7 @@ impl Enricher {
         !process::shows_all(&self.root) || process::lives(&self.root, task)
     }
 
-    fn look_up(&mut self, key: &SubjectKey) -> Subject {
+    fn look_up(&mut self, key: &SubjectKey) -> Known {
         let path = match (&mut self.cgroups, key.cgroup) {
             (Some(cgroups), Some(id)) => cgroups.path(id),
             _ => None,
@@ -73,13 +111,14 @@ impl Enricher {
             // With cgroup v1 the other hierarchies have the containers, and a socket does not name those.
             names = names.or(process::cgroup_names(&self.root, &owner.task));
         }
+        let missing = self.add_names(&mut names);
         self.next += 1;
         // With BTF the kernel programs have already excluded kernel threads.
         let is_process = |owner: &&OwnerKey| {
             owner.task.start_ns != 0 || !process::is_kernel_thread(&self.root, owner.task.pid)
         };
         let owner = key.owner.as_ref().filter(is_process);
-        Subject {
+        let subject = Subject {
             id: self.next,
             owner: owner.map(|owner| self.owner(owner, key.uid)),
             netns: key.netns,
@@ -87,9 +126,40 @@ impl Enricher {
                 .cgroup
                 .map(|id| Cgroup { id, path: path.map(|path| bounds::keep(path, bounds::PATH)) }),
             container: names.container,
-            pod_uid: names.pod_uid,
+            pod: names.pod,
             unit: names.unit,
+        };
+        Known { subject: Rc::new(subject), missing }
+    }
+
+    /// Adds the names of the pod and the container.
+    fn add_names(&mut self, names: &mut CgroupNames) -> Option<(WorkloadIds, Instant)> {
+        let ids = WorkloadIds::of(names)?;
+        let (found, again) = self.names.find(&ids);
+        found.add_to(&mut names.container, &mut names.pod);
+        Some((ids, again?))
+    }
+
+    /// The subject of `key` if it is known, with names that were found meanwhile.
+    fn known(&mut self, key: &SubjectKey) -> Option<Rc<Subject>> {
+        let known = self.subjects.get_mut(key)?;
+        if let Some((ids, again)) = &mut known.missing
+            && *again <= Instant::now()
+        {
+            let (found, later) = self.names.find(ids);
+            let mut subject = (*known.subject).clone();
+            found.add_to(&mut subject.container, &mut subject.pod);
+            if subject != *known.subject {
+                // A number never gets another subject.
+                self.next += 1;
+                known.subject = Rc::new(Subject { id: self.next, ..subject });
+            }
+            match later {
+                Some(later) => *again = later,
+                None => known.missing = None,
+            }
         }
+        Some(Rc::clone(&known.subject))
     }
 
     fn owner(&mut self, key: &OwnerKey, uid: Option<u32>) -> Owner {
@@ -109,7 +179,7 @@ impl Enricher {
 
     /// Drops subjects and details that no connection uses.
     fn sweep(&mut self) {
-        self.subjects.retain(|_, subject| Rc::strong_count(subject) > 1);
+        self.subjects.retain(|_, known| Rc::strong_count(&known.subject) > 1);
         self.processes.retain(|task, _| Rc::strong_count(task) > 1);
         self.sweep_at = (self.subjects.len() * 2).max(SWEEP_MIN);
     }
@@ -117,14 +187,15 @@ impl Enricher {
 
 impl Identify for Enricher {
     fn identify(&mut self, key: SubjectKey) -> Rc<Subject> {
-        if let Some(subject) = self.subjects.get(&key) {
-            return Rc::clone(subject);
+        if let Some(subject) = self.known(&key) {
+            return subject;
         }
         if self.subjects.len() >= self.sweep_at {
             self.sweep();
         }
-        let subject = Rc::new(self.look_up(&key));
-        self.subjects.insert(key, Rc::clone(&subject));
+        let known = self.look_up(&key);
+        let subject = Rc::clone(&known.subject);
+        self.subjects.insert(key, known);
         subject
     }
 

@@ -46,6 +46,14 @@ fn write(line: &Line<'_>, fields: &Fields<'_>, document: &mut Object<'_>) {
     document.put("@timestamp", &fields.time);
     document.object("container", |container| {
         container.put("id", &fields.container);
+        if let Some(image) = fields.image {
+            container.object("image", |object| {
+                object.object("hash", |hash| hash.put("all", &image.digest.map(|digest| [digest])));
+                object.put("name", &image.name);
+                object.put("tag", &image.tag.map(|tag| [tag]));
+            });
+        }
+        container.put("name", &fields.container_name);
         container.put("runtime", &fields.runtime);
     });
     document.object("destination", |object| end(destination, object));
@@ -66,8 +74,10 @@ fn write(line: &Line<'_>, fields: &Fields<'_>, document: &mut Object<'_>) {
     }
     if let Some(pod) = fields.pod {
         document.object("orchestrator", |orchestrator| {
+            orchestrator.put("namespace", &pod.namespace);
             orchestrator.object("resource", |resource| {
-                resource.put("id", pod);
+                resource.put("id", &pod.uid);
+                resource.put("name", &pod.name);
                 resource.put("type", "pod");
             });
             orchestrator.put("type", "kubernetes");

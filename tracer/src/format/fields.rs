@@ -1,6 +1,7 @@
 //! Values that the formats of collectors need from lines of every kind.
 
-use crate::wire::{Ends, Kind, Labels, Line, Owner, Socket, Stamp, SubjectKeys, Text, Time};
+use super::image::Image;
+use crate::wire::{Ends, Kind, Labels, Line, Owner, Pod, Socket, Stamp, SubjectKeys, Text, Time};
 
 /// The values of a line; `None` where its kind does not have the key, or the value is not known.
 #[derive(Clone, Debug, Default)]
@@ -21,8 +22,10 @@ pub(super) struct Fields<'a> {
     pub(super) ends: Option<&'a Ends<'a>>,
     pub(super) owner: Option<&'a Owner<'a>>,
     pub(super) container: Option<&'a str>,
+    pub(super) container_name: Option<&'a str>,
+    pub(super) image: Option<Image<'a>>,
     pub(super) runtime: Option<&'a str>,
-    pub(super) pod: Option<&'a str>,
+    pub(super) pod: Option<&'a Pod<'a>>,
     pub(super) unit: Option<&'a str>,
     pub(super) host: Option<&'a str>,
     pub(super) instance: Option<&'a str>,
@@ -117,7 +120,9 @@ impl<'a> Fields<'a> {
             owner: keys.owner.as_ref(),
             container: container.map(|container| &*container.id),
             runtime: container.and_then(|container| text(&container.runtime)),
-            pod: workload.pod.as_ref().map(|pod| &*pod.uid),
+            container_name: container.and_then(|container| text(&container.name)),
+            image: container.and_then(|container| text(&container.image)).map(Image::of),
+            pod: workload.pod.as_ref(),
             unit: text(&workload.unit),
             ..self
         }

@@ -52,7 +52,9 @@ impl LineFormat for Journald {
         // journald accepts OBJECT_PID from root, and adds fields about that process.
         put("OBJECT_PID", number(fields.owner.map(|owner| owner.pid.into())).as_deref());
         put("OBJECT_COMM", fields.owner.map(|owner| &*owner.comm));
+        // The names of docker's logging driver for the journal.
         put("CONTAINER_ID", fields.container);
+        put("CONTAINER_NAME", fields.container_name);
         if let Some(ends) = fields.network() {
             both_ends(ends, &mut put);
         }

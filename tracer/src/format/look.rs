@@ -171,8 +171,8 @@ pub fn held_via(holder: &Holder) -> String {
 
 /// The container, pod or unit of a workload, if one is known.
 fn place(workload: Workload<'_>) -> Option<String> {
-    let container = workload.container.map(|container| format!("container {}", container.id));
-    let pod = workload.pod_uid.map(|uid| format!("pod {uid}"));
+    let container = workload.container.map(|container| format!("container {}", container.shown_name()));
+    let pod = workload.pod.map(|pod| format!("pod {pod}"));
     let unit = workload.unit.map(|unit| format!("unit {unit}"));
     let parts: Vec<String> = [container, pod, unit].into_iter().flatten().collect();
     (!parts.is_empty()).then(|| parts.join(", "))

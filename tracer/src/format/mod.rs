@@ -5,6 +5,7 @@ mod csv;
 mod ecs;
 mod fields;
 mod hunt;
+mod image;
 mod journald;
 mod json;
 mod keys;

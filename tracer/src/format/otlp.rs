@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::{
     Content, FormatName, LineFormat, Stamp,
     fields::Fields,
+    image::Image,
     keys::{Keys, keys},
     lines::convert,
     message::{Severity, message, severity},
@@ -165,13 +166,33 @@ impl Attributes<'_> {
             self.put("process.executable.path", &owner.exe);
             self.put("process.command_line", &owner.cmdline);
         }
-        self.put("container.id", &fields.container);
-        self.put("container.runtime.name", &fields.runtime);
-        self.put("k8s.pod.uid", &fields.pod);
+        self.put_workload(fields);
         if let Some(uid) = fields.owner.and_then(|owner| owner.uid) {
             self.put("user.id", &uid.to_string());
         }
         self.put("network.connection.state", &fields.now().and_then(connection_state));
+    }
+
+    fn put_workload(&mut self, fields: &Fields<'_>) {
+        self.put("container.id", &fields.container);
+        self.put("container.runtime.name", &fields.runtime);
+        if let Some(Image { name, tag, digest }) = fields.image {
+            self.put("container.image.name", &name);
+            self.put("container.image.tags", &tag.map(|tag| [tag]));
+            match (name, digest) {
+                (Some(name), Some(digest)) => {
+                    self.put("container.image.repo_digests", &[format!("{name}@{digest}")]);
+                }
+                (_, id) => self.put("container.image.id", &id),
+            }
+        }
+        let Some(pod) = fields.pod else {
+            return self.put("container.name", &fields.container_name);
+        };
+        self.put("k8s.container.name", &fields.container_name);
+        self.put("k8s.namespace.name", &pod.namespace);
+        self.put("k8s.pod.name", &pod.name);
+        self.put("k8s.pod.uid", &pod.uid);
     }
 
     /// Adds a key of the line under sockstate's own name, unless the key is elsewhere.

@@ -19,7 +19,7 @@ use crate::{decode::decode, enrich, kernel, settings, source, unwind};
 pub type Target = fn(&[u8]);
 
 /// All targets. The corpus of a target is the directory with its name in tests/fuzz/corpus.
-pub const TARGETS: [(&str, Target); 16] = [
+pub const TARGETS: [(&str, Target); 17] = [
     ("btf", kernel::fuzz::btf),
     ("cgroup", enrich::fuzz::cgroup),
     ("configuration", configuration),
@@ -36,6 +36,7 @@ pub const TARGETS: [(&str, Target); 16] = [
     ("symbols", symbols),
     ("table", table::follow),
     ("tracepoint", kernel::fuzz::tracepoint),
+    ("workload_names", enrich::fuzz::workload_names),
 ];
 
 /// The target of this name.

@@ -25,8 +25,8 @@ impl Identify for Names {
             source: owner.source,
             cmdline: None,
         });
-        let (cgroup, container, pod_uid, unit) = (None, None, None, None);
-        Rc::new(Subject { id: self.0, owner, netns: key.netns, cgroup, container, pod_uid, unit })
+        let (cgroup, container, pod, unit) = (None, None, None, None);
+        Rc::new(Subject { id: self.0, owner, netns: key.netns, cgroup, container, pod, unit })
     }
 
     fn forget_process(&mut self, _: &Task) {}

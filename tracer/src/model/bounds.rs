@@ -9,6 +9,8 @@ pub const PATH: usize = 1024;
 pub const COMMAND_LINE: usize = 4096;
 /// A name: of a process, a container, a pod, a unit, an interface, a language's runtime.
 pub const NAME: usize = 256;
+/// The name of a container's image, with its tag and its digest.
+pub const IMAGE: usize = 512;
 /// A function of a call path.
 pub const FUNCTION: usize = 2048;
 /// A sentence that names processes.

@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use super::{Container, Destroy, InState, SocketInfo, State, Subject, Task, bounds::Cut};
+use super::{Container, Destroy, InState, Pod, SocketInfo, State, Subject, Task, bounds::Cut};
 
 /// A process as /proc shows it now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct Process {
     /// The container that its cgroups belong to.
     pub container: Option<Container>,
     /// The Kubernetes pod that its cgroups belong to.
-    pub pod_uid: Option<String>,
+    pub pod: Option<Pod>,
     /// The systemd unit that its cgroups belong to.
     pub unit: Option<String>,
     /// For a network stack in user space (pasta, slirp4netns): the namespace that it serves.
@@ -49,7 +49,7 @@ pub struct Served {
     /// The container that runs there.
     pub container: Option<Container>,
     /// The Kubernetes pod.
-    pub pod_uid: Option<String>,
+    pub pod: Option<Pod>,
     /// The systemd unit that runs there.
     pub unit: Option<String>,
 }
@@ -247,7 +247,7 @@ pub struct SocketEntry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Workload<'a> {
     pub container: Option<&'a Container>,
-    pub pod_uid: Option<&'a str>,
+    pub pod: Option<&'a Pod>,
     pub unit: Option<&'a str>,
 }
 
@@ -255,28 +255,28 @@ impl Workload<'_> {
     /// Whether a container, a pod or a unit is known.
     #[must_use]
     pub fn is_known(&self) -> bool {
-        self.container.is_some() || self.pod_uid.is_some() || self.unit.is_some()
+        self.container.is_some() || self.pod.is_some() || self.unit.is_some()
     }
 }
 
 impl<'a> From<&'a Process> for Workload<'a> {
     fn from(process: &'a Process) -> Self {
-        let Process { container, pod_uid, unit, .. } = process;
-        Self { container: container.as_ref(), pod_uid: pod_uid.as_deref(), unit: unit.as_deref() }
+        let Process { container, pod, unit, .. } = process;
+        Self { container: container.as_ref(), pod: pod.as_ref(), unit: unit.as_deref() }
     }
 }
 
 impl<'a> From<&'a Served> for Workload<'a> {
     fn from(served: &'a Served) -> Self {
-        let Served { container, pod_uid, unit, .. } = served;
-        Self { container: container.as_ref(), pod_uid: pod_uid.as_deref(), unit: unit.as_deref() }
+        let Served { container, pod, unit, .. } = served;
+        Self { container: container.as_ref(), pod: pod.as_ref(), unit: unit.as_deref() }
     }
 }
 
 impl<'a> From<&'a Subject> for Workload<'a> {
     fn from(subject: &'a Subject) -> Self {
-        let Subject { container, pod_uid, unit, .. } = subject;
-        Self { container: container.as_ref(), pod_uid: pod_uid.as_deref(), unit: unit.as_deref() }
+        let Subject { container, pod, unit, .. } = subject;
+        Self { container: container.as_ref(), pod: pod.as_ref(), unit: unit.as_deref() }
     }
 }
 

@@ -42,7 +42,7 @@ pub use socket::{MptcpPart, RequestTimer, SocketInfo, TcpTimes, Timer, TimerKind
 pub use stack::{Frame, MissingStack, OpenedBy, Opening, Registers, Stack, Unnamed};
 pub use state::{ParseStateError, State, StateSet};
 pub use subject::{
-    Cgroup, CgroupTree, Container, Identify, Owner, OwnerKey, OwnerSource, Subject, SubjectKey,
+    Cgroup, CgroupTree, Container, Identify, Owner, OwnerKey, OwnerSource, Pod, Subject, SubjectKey,
 };
 pub use text::printable;
 pub use threshold::{Scope, Threshold, Thresholds};

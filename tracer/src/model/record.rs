@@ -147,8 +147,8 @@ impl Connection {
     /// Any connection, for tests.
     #[must_use]
     pub fn example() -> Self {
-        let (container, pod_uid, unit) = (None, None, None);
-        let subject = Subject { id: 1, owner: None, netns: None, cgroup: None, container, pod_uid, unit };
+        let (container, pod, unit) = (None, None, None);
+        let subject = Subject { id: 1, owner: None, netns: None, cgroup: None, container, pod, unit };
         Self { id: ConnId(1), role: None, tuple: Tuple::example(), subject: Rc::new(subject), mini: false }
     }
 }

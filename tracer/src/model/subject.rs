@@ -1,6 +1,6 @@
 //! The subject of a socket: its owner, network namespace, cgroup, container, pod and unit.
 
-use std::rc::Rc;
+use std::{fmt, rc::Rc};
 
 use super::Task;
 
@@ -86,13 +86,58 @@ impl CgroupTree {
     }
 }
 
-/// A container, as the path of its cgroup names it.
+/// A container, by the path of its cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Container {
     /// The container's id or name.
     pub id: String,
     /// The container runtime, where the path names it.
     pub runtime: Option<&'static str>,
+    /// The name by which the pod or the runtime knows it.
+    pub name: Option<String>,
+    /// The image, as the runtime was told.
+    pub image: Option<String>,
+}
+
+impl Container {
+    /// A container of which only the path is known.
+    #[must_use]
+    pub fn new(id: String, runtime: Option<&'static str>) -> Self {
+        Self { id, runtime, name: None, image: None }
+    }
+
+    /// The name for people; the id if the container has no name.
+    #[must_use]
+    pub fn shown_name(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.id)
+    }
+}
+
+/// A Kubernetes pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pod {
+    /// The uid, as the path of a cgroup names it.
+    pub uid: String,
+    pub name: Option<String>,
+    pub namespace: Option<String>,
+}
+
+impl Pod {
+    /// A pod of which only the path is known.
+    #[must_use]
+    pub fn new(uid: String) -> Self {
+        Self { uid, name: None, namespace: None }
+    }
+}
+
+/// `NAMESPACE/NAME`; the uid if the name is not known.
+impl fmt::Display for Pod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.namespace, &self.name) {
+            (Some(namespace), Some(name)) => write!(f, "{namespace}/{name}"),
+            _ => f.write_str(&self.uid),
+        }
+    }
 }
 
 /// The part of a record that usually stays the same from transition to transition.
@@ -108,7 +153,7 @@ pub struct Subject {
     /// The container that this cgroup belongs to.
     pub container: Option<Container>,
     /// The Kubernetes pod that this cgroup belongs to.
-    pub pod_uid: Option<String>,
+    pub pod: Option<Pod>,
     /// The systemd unit that this cgroup belongs to.
     pub unit: Option<String>,
 }
@@ -119,13 +164,18 @@ impl Subject {
     pub fn bytes(&self) -> usize {
         let owner = self.owner.as_ref();
         let path = self.cgroup.as_ref().and_then(|cgroup| cgroup.path.as_deref());
+        let (container, pod) = (self.container.as_ref(), self.pod.as_ref());
         let texts = [
             owner.map(|owner| owner.comm.as_str()),
             owner.and_then(|owner| owner.exe.as_deref()),
             owner.and_then(|owner| owner.cmdline.as_deref()),
             path,
-            self.container.as_ref().map(|container| container.id.as_str()),
-            self.pod_uid.as_deref(),
+            container.map(|container| container.id.as_str()),
+            container.and_then(|container| container.name.as_deref()),
+            container.and_then(|container| container.image.as_deref()),
+            pod.map(|pod| pod.uid.as_str()),
+            pod.and_then(|pod| pod.name.as_deref()),
+            pod.and_then(|pod| pod.namespace.as_deref()),
             self.unit.as_deref(),
         ];
         size_of::<Self>() + size_of::<Task>() + texts.into_iter().flatten().map(str::len).sum::<usize>()

@@ -209,8 +209,8 @@ mod tests {
 
     impl Identify for Nameless {
         fn identify(&mut self, key: SubjectKey) -> Rc<Subject> {
-            let (cgroup, container, pod_uid, unit) = (None, None, None, None);
-            Rc::new(Subject { id: 0, owner: None, netns: key.netns, cgroup, container, pod_uid, unit })
+            let (cgroup, container, pod, unit) = (None, None, None, None);
+            Rc::new(Subject { id: 0, owner: None, netns: key.netns, cgroup, container, pod, unit })
         }
 
         fn forget_process(&mut self, _: &Task) {}

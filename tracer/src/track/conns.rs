@@ -223,15 +223,7 @@ mod tests {
             source: OwnerSource::Scan,
             cmdline: None,
         });
-        Rc::new(Subject {
-            id: 1,
-            owner,
-            netns: None,
-            cgroup: None,
-            container: None,
-            pod_uid: None,
-            unit: None,
-        })
+        Rc::new(Subject { id: 1, owner, netns: None, cgroup: None, container: None, pod: None, unit: None })
     }
 
     fn conn(sk: u64, pid: u32) -> Conn {

@@ -149,7 +149,8 @@ fn owner(history: &ConnHistory, page: &mut Page) {
     }
     let places = [
         subject.unit.clone(),
-        subject.container.as_ref().map(|container| format!("container {}", container.id)),
+        subject.container.as_ref().map(|container| format!("container {}", container.shown_name())),
+        subject.pod.as_ref().map(|pod| format!("pod {pod}")),
         subject.netns.map(|netns| format!("netns {netns}")),
     ];
     let places: Vec<String> = places.into_iter().flatten().collect();

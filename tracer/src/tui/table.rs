@@ -228,7 +228,7 @@ impl App {
 /// The unit or the container.
 fn place(history: &ConnHistory) -> String {
     let subject = &history.subject;
-    let container = || subject.container.as_ref().map(|container| fit::start(&container.id, 12));
+    let container = || subject.container.as_ref().map(|container| fit::start(container.shown_name(), 12));
     subject.unit.clone().or_else(container).unwrap_or_default()
 }
 

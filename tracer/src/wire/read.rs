@@ -11,11 +11,11 @@ use super::{
     fixed_texts::FixedTexts,
     found,
     names::named,
-    text::{append, name, path, sentence},
+    text::{append, image, name, path, sentence},
 };
 use crate::model::{
-    self, Cgroup, ConnId, Connection, Container, Diagnosis, Holder, Listener, Process, Record, SocketInfo,
-    SocketReport, Subject, Task, Watch,
+    self, Cgroup, ConnId, Connection, Container, Diagnosis, Holder, Listener, Pod, Process, Record,
+    SocketInfo, SocketReport, Subject, Task, Watch,
     bounds::{self, Cut},
 };
 
@@ -24,9 +24,13 @@ const MOST_SUBJECT_BYTES: usize = 32 << 20;
 
 /// The fields that `truncated` may name. A `stuck` record that is read and written again still names those that were
 /// truncated when it was first written.
-const FIELDS: [&str; 12] = [
+const FIELDS: [&str; 16] = [
     "cgroup.path",
     "container.id",
+    "container.image",
+    "container.name",
+    "pod.name",
+    "pod.namespace",
     "pod.uid",
     "unit",
     "holders",
@@ -181,11 +185,17 @@ impl Parser {
                 id: cgroup.id.parse().unwrap_or(0),
                 path: cgroup.path.as_deref().map(path),
             }),
-            container: workload
-                .container
-                .as_ref()
-                .map(|container| Container { id: name(&container.id), runtime }),
-            pod_uid: workload.pod.as_ref().map(|pod| name(&pod.uid)),
+            container: workload.container.as_ref().map(|container| Container {
+                id: name(&container.id),
+                runtime,
+                name: container.name.as_deref().map(name),
+                image: container.image.as_deref().map(image),
+            }),
+            pod: workload.pod.as_ref().map(|pod| Pod {
+                uid: name(&pod.uid),
+                name: pod.name.as_deref().map(name),
+                namespace: pod.namespace.as_deref().map(name),
+            }),
             unit: workload.unit.as_deref().map(name),
         });
         self.subject_bytes += size_of_val(&key) + subject.bytes();

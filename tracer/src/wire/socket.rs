@@ -237,34 +237,55 @@ pub struct Workload<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct WorkloadFields {
     container: &'static str,
+    container_name: &'static str,
+    image: &'static str,
     pod: &'static str,
+    pod_name: &'static str,
+    namespace: &'static str,
     unit: &'static str,
 }
 
-impl WorkloadFields {
-    const PLACE: Self = Self { container: "container.id", pod: "pod.uid", unit: "unit" };
-    pub(super) const MADE_IN: Self =
-        Self { container: "made_in.container.id", pod: "made_in.pod.uid", unit: "made_in.unit" };
-    pub(super) const HOLDER: Self =
-        Self { container: "holders[].container.id", pod: "holders[].pod.uid", unit: "holders[].unit" };
-    pub(super) const SERVES: Self = Self {
-        container: "holders[].serves.container.id",
-        pod: "holders[].serves.pod.uid",
-        unit: "holders[].serves.unit",
+macro_rules! workload_fields {
+    ($object:literal) => {
+        WorkloadFields {
+            container: concat!($object, "container.id"),
+            container_name: concat!($object, "container.name"),
+            image: concat!($object, "container.image"),
+            pod: concat!($object, "pod.uid"),
+            pod_name: concat!($object, "pod.name"),
+            namespace: concat!($object, "pod.namespace"),
+            unit: concat!($object, "unit"),
+        }
     };
+}
+
+impl WorkloadFields {
+    const PLACE: Self = workload_fields!("");
+    pub(super) const MADE_IN: Self = workload_fields!("made_in.");
+    pub(super) const HOLDER: Self = workload_fields!("holders[].");
+    pub(super) const SERVES: Self = workload_fields!("holders[].serves.");
 }
 
 impl<'a> Workload<'a> {
     pub(super) fn new(workload: model::Workload<'a>, fields: WorkloadFields, cuts: &mut Cuts) -> Self {
         let mut name = |field, text: &'a str| cuts.text(field, text, bounds::NAME).into();
-        Self {
-            container: workload.container.map(|container| Container {
-                id: name(fields.container, &container.id),
-                runtime: container.runtime.map(Text::from),
-            }),
-            pod: workload.pod_uid.map(|uid| Pod { uid: name(fields.pod, uid) }),
-            unit: workload.unit.map(|unit| name(fields.unit, unit)),
+        let mut container = workload.container.map(|container| Container {
+            id: name(fields.container, &container.id),
+            runtime: container.runtime.map(Text::from),
+            name: container.name.as_deref().map(|text| name(fields.container_name, text)),
+            image: None,
+        });
+        let pod = workload.pod.map(|pod| Pod {
+            uid: name(fields.pod, &pod.uid),
+            name: pod.name.as_deref().map(|text| name(fields.pod_name, text)),
+            namespace: pod.namespace.as_deref().map(|text| name(fields.namespace, text)),
+        });
+        let unit = workload.unit.map(|unit| name(fields.unit, unit));
+        let image = workload.container.and_then(|container| container.image.as_deref());
+        if let (Some(container), Some(image)) = (&mut container, image) {
+            container.image = Some(cuts.text(fields.image, image, bounds::IMAGE).into());
         }
+        Self { container, pod, unit }
     }
 }
 
@@ -282,6 +303,14 @@ pub struct Container<'a> {
         "docker", "containerd", "cri-o", "cri", "podman", "ecs", "lxc", "nspawn", "libvirt", null,
     ])))]
     pub runtime: Option<Text<'a>>,
+    /// The name of the container: in its pod, otherwise the name that the runtime has for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(length(max = bounds::NAME)))]
+    pub name: Option<Text<'a>>,
+    /// The image of the container, as the runtime was told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(length(max = bounds::IMAGE)))]
+    pub image: Option<Text<'a>>,
 }
 
 /// A Kubernetes pod.
@@ -293,4 +322,12 @@ pub struct Pod<'a> {
     #[serde(borrow)]
     #[cfg_attr(feature = "schema", schemars(length(max = bounds::NAME)))]
     pub uid: Text<'a>,
+    /// The name of the pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(length(max = bounds::NAME)))]
+    pub name: Option<Text<'a>>,
+    /// The namespace of the pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(length(max = bounds::NAME)))]
+    pub namespace: Option<Text<'a>>,
 }

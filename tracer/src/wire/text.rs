@@ -19,6 +19,11 @@ pub(super) fn path(text: &str) -> String {
     bounds::kept(text, bounds::PATH).to_owned()
 }
 
+/// The name of an image, as much of it as a reader keeps.
+pub(super) fn image(text: &str) -> String {
+    bounds::kept(text, bounds::IMAGE).to_owned()
+}
+
 /// A sentence, as much of it as a reader keeps.
 pub(super) fn sentence(text: &str) -> String {
     bounds::kept(text, bounds::SENTENCE).to_owned()

@@ -24,7 +24,7 @@ const MAY_USE: [(&str, &[&str]); 27] = [
     ("draw", &["model", "display", "knowledge", "story"]),
     ("tui", &["model", "display", "knowledge", "explain", "story", "draw", "format"]),
     ("track", &["model", "display", "knowledge"]),
-    ("enrich", &["model", "procfs"]),
+    ("enrich", &["files", "model", "procfs"]),
     ("filter", &["model", "values"]),
     ("route", &["filter", "model"]),
     ("unwind", &["enrich", "model"]),

@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{super::netns::netns_at, process};
+use super::{
+    super::{names::Catalog, netns::netns_at},
+    process,
+};
 use crate::model::{Process, Served};
 
 /// Programs that hold sockets of the host for another network namespace. pasta is another name of passt; on some processors it
@@ -18,15 +21,15 @@ const SLIRP: &str = "slirp4netns";
 const MAX_ARGUMENTS: u64 = 64 << 10;
 
 /// The namespace that a process serves; `None` for other programs, and if neither descriptors nor command line show it.
-pub(super) fn served(root: &Path, holder: &Process) -> Option<Served> {
+pub(super) fn served(root: &Path, holder: &Process, catalog: &mut Catalog) -> Option<Served> {
     if !STACKS.contains(&holder.comm.as_str()) {
         return None;
     }
     let named = || by_command_line(root, holder.pid).filter(|_| holder.comm == SLIRP);
     let netns = by_descriptor(root, holder.pid).or_else(named)?;
-    let inside = runs_in(root, netns, holder.pid);
-    let Process { container, pod_uid, unit, .. } = inside.unwrap_or_default();
-    Some(Served { netns, container, pod_uid, unit })
+    let inside = runs_in(root, netns, holder.pid, catalog);
+    let Process { container, pod, unit, .. } = inside.unwrap_or_default();
+    Some(Served { netns, container, pod, unit })
 }
 
 fn directory(root: &Path, pid: u32) -> PathBuf {
@@ -77,13 +80,13 @@ fn by_command_line(root: &Path, pid: u32) -> Option<u32> {
 }
 
 /// A process in that namespace whose cgroups name a container or unit.
-fn runs_in(root: &Path, netns: u32, stack: u32) -> Option<Process> {
+fn runs_in(root: &Path, netns: u32, stack: u32, catalog: &mut Catalog) -> Option<Process> {
     let entries = fs::read_dir(root.join("proc")).ok()?.flatten();
     let mut pids: Vec<u32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     pids.sort_unstable();
     pids.into_iter()
         .filter(|pid| *pid != stack && netns_of(&directory(root, *pid).join("ns/net")) == Some(netns))
-        .filter_map(|pid| process::read(root, pid))
+        .filter_map(|pid| process::read(root, pid, catalog))
         .find(|process| process.container.is_some() || process.unit.is_some())
 }
 
@@ -123,7 +126,11 @@ mod tests {
         fs::write(elsewhere.join("cmdline"), b"slirp4netns\x0030\0tap0\0").expect("cmdline");
         fs::remove_file(elsewhere.join("ns/pid")).expect("link");
         symlink("pid:[2]", elsewhere.join("ns/pid")).expect("link");
-        let of = |pid: u32| served(root, &process::read(root, pid).expect("a process"));
+        let of = |pid: u32| {
+            let mut catalog = Catalog::new(root);
+            let process = process::read(root, pid, &mut catalog).expect("a process");
+            served(root, &process, &mut catalog)
+        };
         for pid in [10, 11] {
             let found = of(pid).expect("it serves one");
             assert_eq!(
