@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_sockstate_global_optspecs
-    string join \n format= escape-formulas o/output= color= records= snapshot cmdline metrics= metrics-top= duration= count= threshold= no-stuck 4/ipv4 6/ipv6 p/port= L/local-port= D/remote-port= local= remote= pid= comm= netns= cgroup= from= to= ring-size= resync= alongside hook= tier= btf= h/help V/version
+    string join \n format= escape-formulas o/output= color= records= snapshot cmdline metrics= metrics-top= duration= count= threshold= no-stuck 4/ipv4 6/ipv6 p/port= L/local-port= D/remote-port= local= remote= pid= comm= netns= cgroup= pod= namespace= container= from= to= ring-size= resync= alongside hook= tier= btf= h/help V/version
 end
 
 function __fish_sockstate_needs_command
@@ -49,6 +49,9 @@ complete -c sockstate -n "__fish_sockstate_needs_command" -l pid -d 'Process id:
 complete -c sockstate -n "__fish_sockstate_needs_command" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l namespace -d 'Kubernetes namespace; a * at the end stands for any rest. See --netns for network namespaces' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l container -d 'Container: its name, its id, or at least 12 characters of its id. A * at the end stands for any rest' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l from -d 'State before the transition, by netstat\'s or ss\'s name in any case: CLOSE_WAIT, close-wait, connected' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l to -d 'State after the transition' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l ring-size -d 'Size of the ring buffer between kernel and sockstate, a power of two: 1M, 64M' -r
@@ -115,6 +118,9 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l pid -d 'Pr
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l namespace -d 'Kubernetes namespace; a * at the end stands for any rest. See --netns for network namespaces' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l container -d 'Container: its name, its id, or at least 12 characters of its id. A * at the end stands for any rest' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l from -d 'State before the transition, by netstat\'s or ss\'s name in any case: CLOSE_WAIT, close-wait, connected' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l to -d 'State after the transition' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l ring-size -d 'Size of the ring buffer between kernel and sockstate, a power of two: 1M, 64M' -r
@@ -149,6 +155,8 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l group-by -
 listener\t'The local port, where a process that listens there is known'
 peer\t'The peer\'s address'
 container\t'The container, or the systemd unit where there is none'
+pod\t'The Kubernetes pod'
+namespace\t'The Kubernetes namespace'
 stack\t'The call path that opened the sockets, from the output of a hunt (--hunt)'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l hunt -d 'For --group-by stack: the output of `sockstate hunt --format json`, which may still be running' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l from -d 'Show the sockets that were stuck at the end of this recording, instead of this host\'s' -r -F
@@ -167,6 +175,9 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l pid -d 'Pr
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l namespace -d 'Kubernetes namespace; a * at the end stands for any rest. See --netns for network namespaces' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l container -d 'Container: its name, its id, or at least 12 characters of its id. A * at the end stands for any rest' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l check -d 'Write one line as a monitoring plugin does, with exit status 0, 1 (warning), 2 (critical) or 3 (unknown)'
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -s 6 -l ipv6 -d 'Only IPv6'
@@ -177,6 +188,8 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l group
 listener\t'The local port, where a process that listens there is known'
 peer\t'The peer\'s address'
 container\t'The container, or the systemd unit where there is none'
+pod\t'The Kubernetes pod'
+namespace\t'The Kubernetes namespace'
 stack\t'The call path that opened the sockets, from the output of a hunt (--hunt)'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l hunt -d 'For --group-by stack: the output of `sockstate hunt --format json`, which may still be running' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l from -d 'Show the sockets that were stuck at the end of this recording, instead of this host\'s' -r -F
@@ -195,6 +208,9 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l pid -
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l namespace -d 'Kubernetes namespace; a * at the end stands for any rest. See --netns for network namespaces' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l container -d 'Container: its name, its id, or at least 12 characters of its id. A * at the end stands for any rest' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l check -d 'Write one line as a monitoring plugin does, with exit status 0, 1 (warning), 2 (critical) or 3 (unknown)'
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -s 6 -l ipv6 -d 'Only IPv6'
@@ -217,6 +233,9 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l pid -d '
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l namespace -d 'Kubernetes namespace; a * at the end stands for any rest. See --netns for network namespaces' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l container -d 'Container: its name, its id, or at least 12 characters of its id. A * at the end stands for any rest' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -s 6 -l ipv6 -d 'Only IPv6'
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -237,6 +256,9 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l pid -d 'Pro
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l namespace -d 'Kubernetes namespace; a * at the end stands for any rest. See --netns for network namespaces' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l container -d 'Container: its name, its id, or at least 12 characters of its id. A * at the end stands for any rest' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l ring-size -d 'Size of the ring buffer between kernel and sockstate, a power of two: 1M, 64M' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l resync -d 'How often to compare the connections with the kernel\'s tables; also done after a loss. 0 for never' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l hook -d 'The hook for transitions' -r -f -a "auto\t'The best hook that works'
@@ -268,6 +290,9 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l pid -d 'P
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l namespace -d 'Kubernetes namespace; a * at the end stands for any rest. See --netns for network namespaces' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l container -d 'Container: its name, its id, or at least 12 characters of its id. A * at the end stands for any rest' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l from -d 'State before the transition, by netstat\'s or ss\'s name in any case: CLOSE_WAIT, close-wait, connected' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l to -d 'State after the transition' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l ring-size -d 'Size of the ring buffer between kernel and sockstate, a power of two: 1M, 64M' -r
@@ -308,6 +333,9 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l pid -d 'P
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l namespace -d 'Kubernetes namespace; a * at the end stands for any rest. See --netns for network namespaces' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l container -d 'Container: its name, its id, or at least 12 characters of its id. A * at the end stands for any rest' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l from -d 'State before the transition, by netstat\'s or ss\'s name in any case: CLOSE_WAIT, close-wait, connected' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l to -d 'State after the transition' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l escape-formulas -d 'In CSV, put \' before cells that a spreadsheet would read as a formula: =, +, -, @, tab'
@@ -334,6 +362,9 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l pid -d '
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l namespace -d 'Kubernetes namespace; a * at the end stands for any rest. See --netns for network namespaces' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l container -d 'Container: its name, its id, or at least 12 characters of its id. A * at the end stands for any rest' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l live -d 'Add numbers from this host\'s connections, and redraw the picture as they change'
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l alongside -d 'Do not ask whether another sockstate is tracing, and do not lock /run/sockstate.lock'
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
@@ -357,6 +388,9 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l pid -d 
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l namespace -d 'Kubernetes namespace; a * at the end stands for any rest. See --netns for network namespaces' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l container -d 'Container: its name, its id, or at least 12 characters of its id. A * at the end stands for any rest' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -s 6 -l ipv6 -d 'Only IPv6'
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -370,6 +404,9 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l pid -d 'P
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l namespace -d 'Kubernetes namespace; a * at the end stands for any rest. See --netns for network namespaces' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l container -d 'Container: its name, its id, or at least 12 characters of its id. A * at the end stands for any rest' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -s 6 -l ipv6 -d 'Only IPv6'
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -387,6 +424,9 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l pid -d 'Proc
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l namespace -d 'Kubernetes namespace; a * at the end stands for any rest. See --netns for network namespaces' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l container -d 'Container: its name, its id, or at least 12 characters of its id. A * at the end stands for any rest' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l alongside -d 'Do not ask whether another sockstate is tracing, and do not lock /run/sockstate.lock'
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -s 6 -l ipv6 -d 'Only IPv6'

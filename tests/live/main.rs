@@ -72,6 +72,7 @@ mod user_space_stacks;
 mod viewers;
 mod visibility;
 mod watchdog;
+mod workloads;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
@@ -133,6 +134,7 @@ fn tests() -> Vec<Test> {
     [
         lifecycle::tests(),
         owners::tests(),
+        workloads::tests(),
         owner_truth::tests(),
         left_open::tests(),
         handed_on::tests(),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum, builder::PossibleValue};
 
 use crate::{
-    filter::{Ends, PlaceArgs, Processes, StatesArgs},
+    filter::{Ends, PlaceArgs, Processes, StatesArgs, Workloads},
     format::FormatName,
     model::{RecordKind, Threshold},
     values::{
@@ -80,6 +80,8 @@ pub struct SelectArgs {
     pub processes: Processes,
     #[command(flatten)]
     pub place: PlaceArgs,
+    #[command(flatten)]
+    pub workloads: Workloads,
 }
 
 /// Options of the kernel programs.

@@ -236,10 +236,10 @@ impl Router {
         }
     }
 
-    /// Whether a socket in a look was made in a wanted cgroup, or a process in one holds it.
+    /// Whether a socket in a look was made in a wanted cgroup, pod and container, or a process in them holds it.
     #[must_use]
     pub fn wants_entry(&self, entry: &SocketEntry) -> bool {
-        self.filter.place.wants_entry(entry)
+        self.filter.place.wants_entry(entry) && self.filter.workloads.wants_entry(entry)
     }
 
     /// The namespace that the filter names by its path.
@@ -249,7 +249,8 @@ impl Router {
     }
 
     fn wants_place(&self, conn: &Connection, time_ns: i64) -> bool {
-        self.filter.place.wants(&conn.subject, time_ns, self.named.contains(conn.id))
+        let is_in_place = self.filter.place.wants(&conn.subject, time_ns, self.named.contains(conn.id));
+        is_in_place && self.filter.workloads.wants(&conn.subject)
     }
 
     /// Remembers the connections of the named namespace, which may be gone before a connection ends.

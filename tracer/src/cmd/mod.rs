@@ -191,7 +191,13 @@ fn followed(args: &SelectArgs) -> Result<Filter, Failure> {
 }
 
 fn filter_at(args: &SelectArgs, place: Place) -> Filter {
-    Filter { ends: args.ends.clone(), processes: args.processes.clone(), place, ..Filter::default() }
+    Filter {
+        ends: args.ends.clone(),
+        processes: args.processes.clone(),
+        place,
+        workloads: args.workloads.clone(),
+        ..Filter::default()
+    }
 }
 
 /// The filter of [`followed`], with states.

@@ -6,11 +6,13 @@ mod ends;
 mod place;
 mod processes;
 mod states;
+mod workloads;
 
 pub use ends::{Ends, EndsCondition};
 pub use place::{Place, PlaceArgs};
 pub use processes::Processes;
 pub use states::{States, StatesArgs};
+pub use workloads::Workloads;
 
 use crate::model::Tuple;
 
@@ -20,6 +22,7 @@ pub struct Filter {
     pub ends: Ends,
     pub processes: Processes,
     pub place: Place,
+    pub workloads: Workloads,
     pub states: States,
 }
 

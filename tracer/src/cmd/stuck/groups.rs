@@ -22,6 +22,10 @@ pub enum GroupBy {
     Peer,
     /// The container, or the systemd unit where there is none.
     Container,
+    /// The Kubernetes pod.
+    Pod,
+    /// The Kubernetes namespace.
+    Namespace,
     /// The call path that opened the sockets, from the output of a hunt (--hunt).
     Stack,
 }
@@ -76,17 +80,30 @@ fn keys(by: GroupBy, looked: &SocketEntry, openings: Option<&Openings>, reason: 
                 None => "not reported by the hunt".to_owned(),
             }]
         }
-        GroupBy::Container => {
-            let key = |workload: Workload<'_>| {
-                let container = workload.container.map(|container| container.id.as_str());
-                container.or(workload.unit).unwrap_or("none").to_owned()
-            };
-            let mut keys: Vec<String> = looked.workloads().into_iter().map(key).collect();
-            keys.sort();
-            keys.dedup();
-            keys
+        GroupBy::Container => of_workloads(looked, container),
+        GroupBy::Pod => of_workloads(looked, |workload| workload.pod.map(ToString::to_string)),
+        GroupBy::Namespace => {
+            of_workloads(looked, |workload| workload.pod.and_then(|pod| pod.namespace.clone()))
         }
     }
+}
+
+/// A key for each workload in which holders of the socket run.
+fn of_workloads(looked: &SocketEntry, key: impl Fn(Workload<'_>) -> Option<String>) -> Vec<String> {
+    let keys = looked.workloads().into_iter().map(key);
+    let mut keys: Vec<String> = keys.map(|key| key.unwrap_or_else(|| "none".into())).collect();
+    keys.sort();
+    keys.dedup();
+    keys
+}
+
+/// Containers of different pods may have the same name.
+fn container(workload: Workload<'_>) -> Option<String> {
+    let name = workload.container.map(|container| match (workload.pod, &container.name) {
+        (Some(pod), Some(name)) => format!("{pod}/{name}"),
+        _ => container.shown_name().to_owned(),
+    });
+    name.or_else(|| workload.unit.map(str::to_owned))
 }
 
 fn name(process: &Process) -> String {
