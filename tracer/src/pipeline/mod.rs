@@ -131,6 +131,7 @@ impl Pipeline {
         let Self { table, router, streams, .. } = self;
         for snapshot in table.snapshot() {
             router.route(&Record::Snapshot(snapshot), |record| streams.record(record));
+            streams.relieve();
         }
     }
 

@@ -5,14 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{BATCH, Pipeline, SHORT_NAP, drain::report, monotonic_ns, names::look_up_names, now_ns};
+use super::{
+    BATCH, Pipeline, SHORT_NAP, drain::report, monotonic_ns, names::look_up_names, now_ns,
+    streams::BURST_BUFFER,
+};
 use crate::{
     source::{NetnsThread, TableScan},
     track::{KernelTables, PATIENCE_NS, Update},
 };
-
-/// Bytes that a stream keeps for a full queue while a burst is read.
-const CATCH_UP_BUFFER: usize = 16 << 20;
 
 /// When and how the table is corrected.
 pub struct Resyncer {
@@ -42,7 +42,10 @@ impl Pipeline {
         if !differences.is_empty() {
             let second = self.look(resync)?;
             let Self { table, enricher, router, streams, examiner, hunter, .. } = self;
-            let mut out = |update: Update| report(router, streams, examiner, hunter, &update);
+            let mut out = |update: Update| {
+                report(router, streams, examiner, hunter, &update);
+                streams.relieve();
+            };
             table.correct_confirmed(&differences, &shown(&second), enricher, &mut out);
         }
         Some(())
@@ -61,7 +64,7 @@ impl Pipeline {
         let deadline = Instant::now() + Duration::from_nanos(PATIENCE_NS);
         while !self.source.has_read(written) {
             let taken = self.drain(BATCH);
-            self.streams.hand_over_ready(now_ns(), CATCH_UP_BUFFER);
+            self.streams.hand_over_ready(now_ns(), BURST_BUFFER);
             if taken == 0 {
                 if Instant::now() >= deadline {
                     return false;

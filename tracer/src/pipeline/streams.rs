@@ -12,6 +12,11 @@ use crate::{
     sinks::Queue,
 };
 
+/// Bytes in a stream's buffer from which a burst of records is handed over.
+const BURST: usize = 1 << 20;
+/// Bytes that a stream keeps for a full queue during a burst.
+pub(super) const BURST_BUFFER: usize = 16 << 20;
+
 /// The result of a run.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Summary {
@@ -271,6 +276,13 @@ impl Streams {
     /// Hands over what queues have room for; of the others, what is more than `most` bytes, so that it is counted as lost.
     pub(super) fn hand_over_ready(&mut self, time_ns: i64, most: usize) {
         self.hand_over_where(time_ns, |stream| stream.has_room(0) || stream.buffer().len() > most);
+    }
+
+    /// Hands over what is ready while many records are written at once, so that memory is bounded whatever their number.
+    pub(super) fn relieve(&mut self) {
+        if self.list.iter().any(|stream| stream.buffer().len() > BURST) {
+            self.hand_over_ready(now_ns(), BURST_BUFFER);
+        }
     }
 
     /// Closes the queues of streams that have handed over everything; each sink has `grace` to deliver what it has.

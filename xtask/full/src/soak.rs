@@ -45,8 +45,8 @@ pub(crate) struct Args {
 const PIN: &str = "/sys/fs/bpf/sockstate-soak";
 /// The limit of the daemon's memory: twice the ring, which is mapped twice; three large and two small queues, and the
 /// records that are on their way out of them; 64 MB each for three hung sinks, whose streams hold records at the end;
-/// the connection table and the rest.
-const MOST_MB: f64 = 2.0 * 16.0 + 2.0 * (3.0 * 16.0 + 2.0 * 4.0) + 3.0 * 64.0 + 64.0;
+/// a segment of the spool, which may hold a whole queue; the connection table and the rest.
+const MOST_MB: f64 = 2.0 * 16.0 + 2.0 * (3.0 * 16.0 + 2.0 * 4.0) + 3.0 * 64.0 + (8.0 + 16.0) + 64.0;
 /// How many records a kill can lose: those of the file's queue, and as many that are on their way to the file or
 /// compressed and not yet written. A record has at least 400 bytes.
 const MOST_KILLED: u64 = 2 * (16 << 20) / 400;
