@@ -4,6 +4,7 @@
 mod check;
 mod foreign;
 mod help;
+mod manifests;
 mod widths;
 
 use std::process::{Command, Output};

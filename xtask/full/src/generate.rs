@@ -1,5 +1,6 @@
 //! Files that are generated from the code: from the definitions of the command line a man page for each subcommand, and
-//! completions; from the types of the JSON lines their JSON Schemas; from a recording the pictures of the README.
+//! completions; from the types of the JSON lines their JSON Schemas; from a recording the pictures of the README; from the
+//! alerts of Prometheus an object for Kubernetes.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -25,6 +26,18 @@ const IMAGES: [(&str, &[&str]); 2] = [
     ("states.svg", &["diagram", "--from", RECORDING, "--format", "svg"]),
     ("timeline.svg", &["timeline", RECORDING, "--format", "svg"]),
 ];
+
+const PROMETHEUS_RULE: &str = "\
+# For the Prometheus operator: the alerts of packaging/prometheus. Made by `cargo xtask generate`.
+apiVersion: monitoring.coreos.com/v1
+kind: PrometheusRule
+metadata:
+  name: sockstate
+  namespace: sockstate
+  labels:
+    app.kubernetes.io/name: sockstate
+spec:
+";
 
 /// Writes the files into `packaging` and `docs`.
 pub(crate) fn write() -> Result<()> {
@@ -63,6 +76,8 @@ fn files() -> Result<BTreeMap<PathBuf, Vec<u8>>> {
         let name = format!("sockstate-{}", subcommand.get_name());
         files.insert(man.join(format!("{name}.1")), man_page(subcommand, &name)?);
     }
+    let rules = fs::read_to_string(packaging.join("prometheus/sockstate.rules.yml"))?;
+    files.insert(packaging.join("kubernetes/prometheus-rule.yaml"), prometheus_rule(&rules).into_bytes());
     for (name, file) in SCHEMAS {
         files.insert(root().join("docs").join(file), schema(name)?.into_bytes());
     }
@@ -83,6 +98,16 @@ fn files() -> Result<BTreeMap<PathBuf, Vec<u8>>> {
         files.insert(root().join("docs/images").join(name), picture.into_bytes());
     }
     Ok(files)
+}
+
+/// The alerts as an object of the Prometheus operator.
+fn prometheus_rule(rules: &str) -> String {
+    let mut text = PROMETHEUS_RULE.to_owned();
+    for line in rules.lines().filter(|line| !line.starts_with('#')) {
+        let indent = if line.is_empty() { "" } else { "  " };
+        text.extend([indent, line, "\n"]);
+    }
+    text
 }
 
 /// A JSON Schema, printed by a program of its own: only that program is built with what makes schemas.

@@ -1,0 +1,45 @@
+//! The manifests for Kubernetes in packaging/kubernetes.
+
+use std::{fs, path::PathBuf};
+
+use testkit::{skipping::print_skipped, tools};
+
+use crate::{sockstate, text};
+
+fn manifests() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../packaging/kubernetes")
+}
+
+/// Strictly: a key that Kubernetes does not know is an error.
+const VALIDATE: &str = "\
+import sys, yaml, kubernetes_validate
+for manifest in yaml.safe_load_all(open(sys.argv[1])):
+    kubernetes_validate.validate(manifest, '1.34', strict=True)
+    print(manifest['kind'])
+";
+
+/// The Prometheus operator's kinds have no schema here.
+#[test]
+fn the_manifests_are_valid() {
+    let Some(mut python) = tools::python("kubernetes_validate") else {
+        return print_skipped("the manifests: needs Python's kubernetes_validate: cargo xtask setup");
+    };
+    let output =
+        python.args(["-c", VALIDATE]).arg(manifests().join("sockstate.yaml")).output().expect("python");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "Namespace\nServiceAccount\nConfigMap\nDaemonSet\n");
+}
+
+#[test]
+fn sockstate_takes_the_configuration_of_the_manifest() {
+    let manifest = fs::read_to_string(manifests().join("sockstate.yaml")).expect("manifest");
+    let block = manifest.split("  sockstate.toml: |\n").nth(1).expect("a configuration");
+    let lines = block.lines().take_while(|line| line.is_empty() || line.starts_with("    "));
+    let config: String = lines.map(|line| format!("{}\n", line.trim_start())).collect();
+    assert!(config.contains("metrics = "), "{config}");
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("sockstate.toml");
+    fs::write(&path, config).expect("configuration");
+    let output = sockstate(&["run", "--check", "--config", &path.to_string_lossy()]);
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+}
