@@ -68,7 +68,7 @@ pub struct Snapshot<'a> {
     /// The number of the record in this stream, from 1.
     #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub seq: u64,
-    /// The time of the `start` record.
+    /// The latest time at which the socket can have entered its state.
     pub time: Time,
     #[serde(borrow, flatten)]
     pub stamp: Stamp<'a>,
