@@ -30,7 +30,8 @@ Examples:
 
 /// Explain a state, a step, or both ends of a connection.
 ///
-/// A state is CLOSE_WAIT, close-wait, 8, or 08 as in /proc/net/tcp; a step is FROM TO.
+/// A state is CLOSE_WAIT, close-wait, 8, or 08 as in /proc/net/tcp; a step is FROM TO. A group of ss (connected,
+/// synchronized, bucket, big, all) lists its states.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct ExplainArgs {
@@ -65,7 +66,10 @@ pub(super) fn run(args: &ExplainArgs) -> Result<ExitCode> {
     match &args.words[..] {
         [] if pieces.is_empty() => pieces.push(explain::list(&texts, page)),
         [] => {}
-        [word] => pieces.push(explain::state(parse(word)?, &texts, page, sysctl)),
+        [word] => pieces.push(match explain::group(word, &texts, page) {
+            Some(group) => group,
+            None => explain::state(parse(word)?, &texts, page, sysctl),
+        }),
         [from, to, ..] => pieces.push(explain::step(parse(from)?, parse(to)?, &texts, page)),
     }
     super::print([pieces.join("\n")])?;

@@ -10,7 +10,7 @@ pub use walk::walk;
 
 use crate::{
     knowledge::{EDGES, Facts, Mover, STATES, facts, is_legal, named},
-    model::State,
+    model::{State, StateSet},
 };
 
 /// The layout of the text.
@@ -48,16 +48,34 @@ impl Page {
 /// All states, one line each.
 #[must_use]
 pub fn list(texts: &Texts, page: Page) -> String {
+    let mut out = lines(|_| true, texts, page);
+    out.push('\n');
+    page.paragraph("", texts.get("labels.more"), &mut out);
+    out
+}
+
+/// The states of a group of `ss`, one line each; `None` if the word names no group.
+#[must_use]
+pub fn group(word: &str, texts: &Texts, page: Page) -> Option<String> {
+    let (name, set) = StateSet::group(word)?;
+    let mut out = format!("{}  ", page.bold(name));
+    page.paragraph("", texts.get(&format!("groups.{name}")), &mut out);
+    out.push('\n');
+    out.push_str(&lines(|state| set.contains(state), texts, page));
+    out.push('\n');
+    page.paragraph("", &texts.with("labels.group_use", &[("name", name)]), &mut out);
+    Some(out)
+}
+
+fn lines(is_listed: impl Fn(State) -> bool, texts: &Texts, page: Page) -> String {
     let mut out = String::new();
-    for facts in &STATES {
+    for facts in STATES.iter().filter(|facts| is_listed(facts.state)) {
         let name = facts.state.name();
         let first = format!("{name:<12} ");
         let mut line = String::new();
         page.paragraph(&first, texts.get(&format!("states.{name}.short")), &mut line);
         out.push_str(&line.replacen(name, &page.bold(name), 1));
     }
-    out.push('\n');
-    page.paragraph("", texts.get("labels.more"), &mut out);
     out
 }
 
@@ -99,10 +117,20 @@ pub fn state(state: State, texts: &Texts, page: Page, sysctl: impl Fn(&str) -> O
             let first = if is_side { format!("  -> {other:<12}") } else { format!("  {other:<12} -> ") };
             page.paragraph(&first, texts.get(&format!("edges.{from} {to}")), &mut out);
         }
+        if !is_side && state == State::Close {
+            let first = format!("  {:<12} -> ", label("any_state"));
+            page.paragraph(&first, &label("into_close"), &mut out);
+        }
+        if is_side && ends_directly(state) {
+            let first = format!("  -> {:<12}", State::Close.name());
+            page.paragraph(&first, texts.get(&format!("ends.{name}")), &mut out);
+        }
     }
     page.section(&label("timers"), &mut out);
-    if settings.is_empty() {
-        page.paragraph("  ", &label("unbounded"), &mut out);
+    match texts.find(&format!("states.{name}.bounds")) {
+        Some(bounds) => page.paragraph("  ", bounds, &mut out),
+        None if settings.is_empty() => page.paragraph("  ", &label("unbounded"), &mut out),
+        None => {}
     }
     for setting in *settings {
         let value = sysctl(setting.sysctl)
@@ -117,6 +145,11 @@ pub fn state(state: State, texts: &Texts, page: Page, sysctl: impl Fn(&str) -> O
     page.section(&label("sources"), &mut out);
     page.paragraph("  ", &sources.join("; "), &mut out);
     out
+}
+
+/// Whether the state has ways to CLOSE beside the transitions of [`EDGES`]: a reset, a timeout, `ss -K`. A listener is closed.
+fn ends_directly(state: State) -> bool {
+    !matches!(state, State::Close | State::Unknown(_)) && is_legal(state, State::Close)
 }
 
 /// The names of the states after a state, or before it, without repetition.
@@ -153,9 +186,10 @@ pub fn step(from: State, to: State, texts: &Texts, page: Page) -> String {
         page.section(texts.get("labels.sources"), &mut out);
         page.paragraph("  ", &sources.join("; "), &mut out);
     }
-    if to == State::Close && from != State::Close {
+    if to == State::Close && ends_directly(from) {
         out.push('\n');
-        page.paragraph("  ", texts.get("labels.at_once"), &mut out);
+        page.paragraph("  ", texts.get(&format!("ends.{from_name}")), &mut out);
+        page.paragraph("  ", texts.get("labels.cause"), &mut out);
     } else if !is_legal(from, to) && named(from, to).next().is_none() {
         let none = texts.get("labels.none");
         let names = |state, is_side| {
@@ -163,10 +197,11 @@ pub fn step(from: State, to: State, texts: &Texts, page: Page) -> String {
             if names.is_empty() { none.to_owned() } else { names.join(", ") }
         };
         let mut ways = names(from, true);
-        if from != State::Close && !edges(from, true).contains(&State::Close.name()) {
-            let at_once = texts.get("labels.close_at_once");
-            ways =
-                if edges(from, true).is_empty() { at_once.to_owned() } else { format!("{ways}, {at_once}") };
+        if ends_directly(from) && !edges(from, true).contains(&State::Close.name()) {
+            // A listener is not reset.
+            let is_listener = from == State::Listen;
+            let end = if is_listener { State::Close.name() } else { texts.get("labels.close_at_once") };
+            ways = format!("{ways}, {end}");
         }
         let into = names(to, false);
         let words = [("from", from_name), ("out", &ways), ("to", to_name), ("into", &into)];
@@ -183,7 +218,12 @@ pub fn parse(word: &str, texts: &Texts) -> Result<State, String> {
     if let Some(number) = number(word) {
         return Ok(State::from_number(number));
     }
-    if let Ok(set) = word.parse::<crate::model::StateSet>() {
+    if let Some((name, set)) = StateSet::group(word) {
+        let states = STATES.iter().filter(|facts| set.contains(facts.state));
+        let names: Vec<&str> = states.map(|facts| facts.state.name()).collect();
+        return Err(texts.with("labels.is_group", &[("text", name), ("names", &names.join(", "))]));
+    }
+    if let Ok(set) = word.parse::<StateSet>() {
         // A request and its child have one name.
         let request = set.contains(State::NewSynRecv).then_some(State::SynRecv);
         let is_meant = |state: &State| set.contains(*state) || Some(*state) == request;
@@ -255,6 +295,8 @@ mod tests {
             let error = parse(word, &texts).expect_err(word);
             assert!(error.contains(names), "{word}: {error}");
         }
+        let error = parse("Bucket", &texts).expect_err("a group");
+        assert_eq!(error, "'bucket' is a group of states: name one of them (SYN_RECV, TIME_WAIT)");
         let error = parse("banana", &texts).expect_err("no state");
         assert_eq!(error, "'banana' is not a TCP state; `sockstate explain` lists them");
         let error = parse("CLOSEWAITT", &texts).expect_err("no state");

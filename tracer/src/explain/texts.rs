@@ -16,10 +16,11 @@ impl Texts {
     /// The codes of the languages.
     pub const CODES: [&str; LANGUAGES.len()] = [LANGUAGES[0].0, LANGUAGES[1].0];
 
-    /// The texts of the language with this code, or English.
+    /// The texts of the language with this code, in any case, or English.
     #[must_use]
     pub fn of(code: &str) -> Self {
-        let (_, text) = LANGUAGES.iter().find(|(known, _)| *known == code).unwrap_or(&LANGUAGES[0]);
+        let is_meant = |(known, _): &&(&str, _)| known.eq_ignore_ascii_case(code);
+        let (_, text) = LANGUAGES.iter().find(is_meant).unwrap_or(&LANGUAGES[0]);
         let mut all = BTreeMap::new();
         // The files are valid TOML: a test parses them.
         if let Ok(table) = text.parse::<toml::Table>() {
@@ -41,7 +42,13 @@ impl Texts {
     /// The text of `key`; the key itself if there is no text.
     #[must_use]
     pub fn get<'a>(&'a self, key: &'a str) -> &'a str {
-        self.0.get(key).map_or(key, String::as_str)
+        self.find(key).unwrap_or(key)
+    }
+
+    /// The text of a key that not every state has.
+    #[must_use]
+    pub fn find(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(String::as_str)
     }
 
     /// The text of `key`, with names in braces replaced by values.
@@ -73,7 +80,11 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::knowledge::{EDGES, EndEvent, STATES, Segment, WALKS};
+    use crate::{
+        explain::ends_directly,
+        knowledge::{EDGES, EndEvent, STATES, Segment, WALKS},
+        model::StateSet,
+    };
 
     /// Everything that the knowledge asks for.
     fn wanted() -> Vec<String> {
@@ -83,6 +94,9 @@ mod tests {
             let parts = ["short", "means", "side", "turn", "fault"];
             keys.extend(parts.map(|part| format!("states.{}.{part}", facts.state.name())));
             keys.extend(facts.settings.iter().map(|setting| format!("timers.{}", setting.text)));
+            if ends_directly(facts.state) {
+                keys.push(format!("ends.{}", facts.state.name()));
+            }
         }
         for walk in WALKS {
             keys.push(format!("walks.titles.{}", walk.name));
@@ -98,6 +112,7 @@ mod tests {
                 }
             }
         }
+        keys.extend(StateSet::GROUPS.map(|group| format!("groups.{group}")));
         keys
     }
 

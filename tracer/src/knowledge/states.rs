@@ -115,13 +115,13 @@ pub const STATES: [Facts; 12] = [
         state: State::CloseWait,
         spellings: ["CLOSE-WAIT", "close-wait", "TCP_CLOSE_WAIT"],
         turn: Some(Mover::Application),
-        settings: &[],
+        settings: &[KEEPALIVE_TIME, KEEPALIVE_INTVL, KEEPALIVE_PROBES, RETRIES2],
         look: &[
             "sockstate close-wait",
             "sockstate hunt --threshold CLOSE_WAIT=10s",
             "ss -tnp state close-wait",
         ],
-        sources: &["RFC 9293 3.3.2, 3.6", "tcp_fin()"],
+        sources: &["RFC 9293 3.3.2, 3.6, 3.8.4", "tcp_fin(), tcp_keepalive_timer()"],
     },
     Facts {
         state: State::LastAck,

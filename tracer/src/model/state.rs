@@ -116,7 +116,7 @@ impl fmt::Display for ParseStateError {
         for (_, _, name, _) in TABLE.iter().take(11) {
             write!(f, " {name}")?;
         }
-        f.write_str(" UNKNOWN, and ss's groups all, connected, synchronized, bucket, big")
+        write!(f, " UNKNOWN, and ss's groups {}", StateSet::GROUPS.join(", "))
     }
 }
 
@@ -155,6 +155,26 @@ impl StateSet {
     fn of(states: &[State]) -> Self {
         Self(states.iter().fold(0, |bits, &state| bits | Self::bit(state)))
     }
+
+    /// The names of `ss`'s groups of states.
+    pub const GROUPS: [&str; 5] = ["all", "connected", "synchronized", "bucket", "big"];
+
+    /// The group of `ss` with this name, in any case, and its states.
+    #[must_use]
+    pub fn group(text: &str) -> Option<(&'static str, Self)> {
+        let all = u16::MAX;
+        let minus = |states: &[State]| Self(all & !Self::of(states).0);
+        let bucket = [State::TimeWait, State::SynRecv, State::NewSynRecv];
+        let name = Self::GROUPS.into_iter().find(|name| name.eq_ignore_ascii_case(text.trim()))?;
+        let set = match name {
+            "connected" => minus(&[State::Listen, State::Close]),
+            "synchronized" => minus(&[State::Listen, State::Close, State::SynSent]),
+            "bucket" => Self::of(&bucket),
+            "big" => minus(&bucket),
+            _ => Self(all),
+        };
+        Some((name, set))
+    }
 }
 
 impl<'a> FromIterator<&'a StateSet> for StateSet {
@@ -177,17 +197,11 @@ impl FromStr for StateSet {
         let normal: String =
             text.trim().to_ascii_lowercase().chars().filter(|&c| c != '_' && c != '-').collect();
         let normal = normal.strip_prefix("tcp").unwrap_or(&normal);
-        let all = u16::MAX;
-        let minus = |states: &[State]| Self(all & !Self::of(states).0);
-        let bucket = [State::TimeWait, State::SynRecv, State::NewSynRecv];
-        match normal {
-            "all" => return Ok(Self(all)),
-            "connected" => return Ok(minus(&[State::Listen, State::Close])),
-            "synchronized" => return Ok(minus(&[State::Listen, State::Close, State::SynSent])),
-            "bucket" => return Ok(Self::of(&bucket)),
-            "big" => return Ok(minus(&bucket)),
-            "unknown" => return Ok(Self(UNKNOWN_BIT)),
-            _ => {}
+        if let Some((_, set)) = Self::group(normal) {
+            return Ok(set);
+        }
+        if normal == "unknown" {
+            return Ok(Self(UNKNOWN_BIT));
         }
         let spelled = |name: &str| name.to_ascii_lowercase().replace('_', "") == normal;
         let found = TABLE
