@@ -266,10 +266,42 @@ fn second_instance() {
             assert!(error.contains("every transition costs twice while both run"), "{error}");
         }
         if holds {
+    assert_limits_have_remedies(&found);
             signal(first.id(), libc::SIGINT);
         }
         first.wait().expect("wait");
         drop(lines);
+/// A tier that is not the best one, and what `hunt` does not see, are findings with their cost and a remedy.
+fn assert_limits_have_remedies(found: &serde_json::Value) {
+    let findings = found["findings"].as_array().expect("findings");
+    let about = |words: &str| {
+        let is_it =
+            |finding: &&serde_json::Value| finding["what"].as_str().is_some_and(|what| what.contains(words));
+        findings.iter().filter(is_it).collect::<Vec<_>>()
+    };
+    let tier = about("the tier `");
+    let words = match found["tier"].as_str() {
+        Some("timers") => "a program runs at every timer of the kernel",
+        Some("estimate") => "half-open connections are not seen",
+        _ => "",
+    };
+    assert_eq!(tier.len(), usize::from(!words.is_empty()), "{found}");
+    for finding in tier.into_iter().chain(about("hunt: ")) {
+        let has = |key: &str| finding[key].as_str().is_some_and(|text| !text.is_empty());
+        assert!(has("cost") && has("todo"), "{finding}");
+    }
+    let has_cost =
+        |finding: &serde_json::Value| finding["cost"].as_str().is_some_and(|cost| cost.contains(words));
+    assert!(about("the tier `").into_iter().all(has_cost), "{found}");
+    let works = |prefix: &str| {
+        let hooks = found["hooks"].as_array().expect("hooks");
+        hooks.iter().any(|hook| {
+            hook["works"] == true && hook["hook"].as_str().is_some_and(|hook| hook.starts_with(prefix))
+        })
+    };
+    assert_eq!(about("hunt: ").is_empty(), works("kprobe/inet_csk_accept"), "{found}");
+}
+
     });
 }
 
@@ -323,6 +355,9 @@ fn doctor_without_privileges() {
     let said = text(&output.stdout);
     for words in [
         "NO   CAP_BPF",
+        if missing.is_none() {
+            assert_limits_have_remedies(&found);
+        }
         "finding        CAP_BPF and CAP_PERFMON are missing: no trace, ",
         "; run as root, or grant what is missing with setcap",
         "verdict        tracing does not work here",

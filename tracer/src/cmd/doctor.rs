@@ -13,7 +13,7 @@ use crate::{
     display::paragraph,
     filter::{Filter, Place},
     format,
-    kernel::{self, Attempt, HookChoice, HostInfo, IterKind, KernelError, Request},
+    kernel::{self, Attempt, HookChoice, HostInfo, HuntGap, IterKind, KernelError, Request},
     look::look,
     model::{Destroy, Gap, Transport},
     source::{Destroys, Mptcp},
@@ -67,6 +67,8 @@ struct Results {
     /// The tier for mini-sockets that trace would use.
     tier: Option<&'static str>,
     degraded: Vec<String>,
+    /// What `hunt` does not see.
+    hunt: Option<HuntGap>,
     /// What a look at all sockets cannot see.
     gaps: Vec<Gap>,
     /// Whether `ss -K` ends a socket.
@@ -105,6 +107,7 @@ fn examine(args: &DoctorArgs) -> Results {
         hook: None,
         tier: None,
         degraded: Vec::new(),
+        hunt: None,
         gaps: looked.gaps,
         destroy,
         mptcp: Mptcp::find(),
@@ -127,11 +130,8 @@ fn examine(args: &DoctorArgs) -> Results {
                 }
                 results.attempts.push(Attempt::new(hook, purpose, error));
             }
-            let hunt = loaded.hunt().err().map(|error| error.to_string());
+            results.hunt = loaded.hunt().unwrap_or_else(|error| Some(without_hunt(&error)));
             results.attempts.append(&mut loaded.attempts);
-            results
-                .degraded
-                .extend(hunt.into_iter().chain(loaded.degraded).map(|why| format!("hunt: {why}")));
         }
         Err(error) => results.error = Some(error),
     }
@@ -210,6 +210,7 @@ impl Results {
 
     fn json(&self) -> Value {
         let (facts, destroy, findings) = (&self.facts, destroy_of(self.destroy), self.findings());
+        let hunt = self.hunt.iter().map(|gap| format!("hunt: {gap}"));
         json!({
             "schema": "sockstate/1",
             "kind": "doctor",
@@ -241,11 +242,18 @@ impl Results {
                 "listed": self.mptcp.enabled.map(|_| self.mptcp.unlisted.is_none()),
                 "why": mptcp_of(&self.mptcp).1,
             },
-            "degraded": self.degraded,
+            "degraded": self.degraded.iter().cloned().chain(hunt).collect::<Vec<_>>(),
             "findings": findings.iter().map(Finding::json).collect::<Vec<_>>(),
             "advice": findings.iter().filter_map(Finding::advice).collect::<Vec<_>>(),
         })
     }
+}
+
+/// The gap if a hunt cannot begin.
+fn without_hunt(error: &KernelError) -> HuntGap {
+    let todo = "use Linux 5.15 or newer with CONFIG_DEBUG_INFO_BTF".to_owned();
+    let what = format!("stacks cannot be copied ({})", error.reason());
+    HuntGap { what, cost: "`sockstate hunt` does not work", todo }
 }
 
 fn yes_or_no(works: Option<bool>) -> &'static str {

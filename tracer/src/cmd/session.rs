@@ -293,7 +293,8 @@ fn start_hunt(hunt: &Hunt, loaded: &mut Loaded) -> Result<Hunter> {
     let report_python = Box::new(move |pid, layout: &_| pythons.add(pid, layout));
     let hunter = Hunter::start(hunt.processes.clone(), report_python);
     let hunter = hunter.context("cannot start a thread to unwind stacks")?;
-    loaded.hunt().map_err(Failure::from)?;
+    let gap = loaded.hunt().map_err(Failure::from)?;
+    loaded.degraded.extend(gap.map(|gap| format!("{gap}; {}", gap.todo)));
     loaded.degraded.extend(unwind::cannot_open_mappings());
     Ok(hunter)
 }

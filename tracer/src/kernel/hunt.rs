@@ -1,6 +1,6 @@
 //! The hooks that copy the stack of the thread that opens a connection; attached for `hunt` only.
 
-use std::fs;
+use std::{fmt, fs};
 
 use aya::maps::{HashMap, MapData};
 use sockstate_abi::abi::{ABSENT, Hunt as Constants, Python};
@@ -81,19 +81,40 @@ const CONNECT: &str = "tp_btf/inet_sock_set_state (stacks)";
 const ACCEPT: &str = "kprobe/inet_csk_accept";
 const CALLS: [&str; 2] = ["sys_exit_accept", "sys_exit_accept4"];
 
-/// Debian's kernels have a level 3 of `perf_event_paranoid`, their default, at which CAP_PERFMON is not enough.
-fn refusing_level() -> Option<String> {
-    let level = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").ok()?;
-    let level = level.trim().parse::<i32>().ok().filter(|level| *level > 2)?;
-    Some(format!("; kernel.perf_event_paranoid is {level}: it takes CAP_SYS_ADMIN, or 2 at most there"))
+/// What a hunt does not see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HuntGap {
+    pub what: String,
+    /// What is missing because of it.
+    pub cost: &'static str,
+    /// What the user can do.
+    pub todo: String,
+}
+
+impl fmt::Display for HuntGap {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}: {}", self.what, self.cost)
+    }
+}
+
+/// What gives a hunt the accepts, which it does not see. Debian's kernels have a level 3 of `perf_event_paranoid`, their default, at
+/// which CAP_PERFMON is not enough.
+fn remedy() -> String {
+    let level = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").ok();
+    match level.and_then(|level| level.trim().parse::<i32>().ok()).filter(|level| *level > 2) {
+        Some(level) => format!(
+            "run as root or with CAP_SYS_ADMIN, or set kernel.perf_event_paranoid, which is {level}, to 2"
+        ),
+        None => "run as root with tracefs mounted, on a kernel with CONFIG_KPROBE_EVENTS or CONFIG_FTRACE_SYSCALLS".into(),
+    }
 }
 
 impl Loaded {
-    /// Attaches the hooks that copy stacks. Adds to `degraded` what is not available.
+    /// Attaches the hooks that copy stacks. Returns what they do not see.
     ///
     /// # Errors
     /// This kernel cannot copy the stacks of processes that connect.
-    pub fn hunt(&mut self) -> Result<(), KernelError> {
+    pub fn hunt(&mut self) -> Result<Option<HuntGap>, KernelError> {
         let connect = match &self.btf {
             Some(btf) => attach::tp_btf(&mut self.ebpf, "opened_by_connect", "inet_sock_set_state", btf),
             None => Err("no BTF".into()),
@@ -103,21 +124,23 @@ impl Loaded {
             Ok(link) => self.links.keep(link),
             Err(error) => {
                 let error = chain(&*error);
-                let reason = format!("{CONNECT}: {error} (stacks need bpf_task_pt_regs, Linux 5.15)");
+                let reason = format!("{CONNECT}: {error} (stacks need BTF and bpf_task_pt_regs, Linux 5.15)");
                 return Err(KernelError::Unsupported { reason });
             }
         }
         let accept = attach::kprobe(&mut self.ebpf, "opened_by_accept", "inet_csk_accept");
         self.attempts.push(Attempt::of(ACCEPT, "call paths of accept()", &accept));
-        match accept {
-            Ok(link) => self.links.keep(link),
-            Err(reason) => self.accept_calls(&chain(&*reason)),
-        }
-        Ok(())
+        Ok(match accept {
+            Ok(link) => {
+                self.links.keep(link);
+                None
+            }
+            Err(reason) => Some(self.accept_calls(&chain(&*reason))),
+        })
     }
 
     /// Hooks the exit of the accept system calls instead; `reason` says why the kprobe does not work.
-    fn accept_calls(&mut self, reason: &str) {
+    fn accept_calls(&mut self, reason: &str) -> HuntGap {
         let result = CALLS.into_iter().try_for_each(|call| {
             let link = attach::tracepoint(&mut self.ebpf, "opened_by_accept_call", "syscalls", call)?;
             self.links.keep(link);
@@ -128,15 +151,18 @@ impl Loaded {
             "call paths of accept()",
             &result,
         ));
-        self.degraded.push(match result {
-            Ok(()) => format!(
-                "accepts are seen at the end of the system call ({reason}): this makes every system call of the host a little slower, and accepts by io_uring are not seen"
-            ),
-            Err(error) => {
-                let (error, level) = (chain(&*error), refusing_level().unwrap_or_default());
-                format!("accepts are not seen ({reason}; {error}{level})")
-            }
-        });
+        match result {
+            Ok(()) => HuntGap {
+                what: format!("accepts are seen at the end of the system call ({reason})"),
+                cost: "every system call of the host is a little slower, and accepts by io_uring are not seen",
+                todo: "use a kernel with kprobes (CONFIG_KPROBE_EVENTS)".into(),
+            },
+            Err(error) => HuntGap {
+                what: format!("accepts are not seen ({reason}; {})", chain(&*error)),
+                cost: "connections that a server accepts have no call path",
+                todo: remedy(),
+            },
+        }
     }
 
     /// Takes the map of processes that run CPython; the programs go on using it.

@@ -17,7 +17,7 @@ use super::{
     filter_constants,
     hunt::{self, Hunt},
     loaded::{Hook, Loaded},
-    mini_sockets::{self, Tier},
+    mini_sockets::{self, ESTIMATED, Tier},
     object::OBJECT,
     pod::pod,
     symbols, tracefs,
@@ -318,10 +318,7 @@ impl Loader<'_> {
     /// Reports what is missing without the better tiers.
     fn explain(&mut self, tier: Tier, failed: &[String]) {
         if tier == Tier::Estimate && self.request.tier.is_none() {
-            self.degraded.push(format!(
-                "half-open connections are not seen, TIME_WAIT and FIN_WAIT2 after close() are estimated ({})",
-                failed.join("; ")
-            ));
+            self.degraded.push(format!("{ESTIMATED} ({})", failed.join("; ")));
         }
     }
 

@@ -25,6 +25,10 @@ pub enum Tier {
     None,
 }
 
+/// What the tier `estimate` costs, in `start.degraded`.
+pub const ESTIMATED: &str =
+    "half-open connections are not seen, TIME_WAIT and FIN_WAIT2 after close() are estimated";
+
 impl Tier {
     /// The order in which the tiers are tried.
     pub(super) const ORDER: [Self; 5] =

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Results;
 use crate::{
-    kernel::{KernelError, TracefsError},
+    kernel::{ESTIMATED, KernelError, TracefsError},
     model::{Destroy, Gap, GapKind},
 };
 
@@ -74,8 +74,12 @@ impl Results {
             ));
         }
         let gaps: Vec<String> = self.gaps.iter().map(Gap::to_string).collect();
-        let degraded = self.degraded.iter().filter(|why| !gaps.contains(why));
+        let degraded = self.degraded.iter().filter(|why| !gaps.contains(why) && !why.starts_with(ESTIMATED));
         all.extend(degraded.map(|why| Finding::new(why.as_str(), "", "")));
+        all.extend(self.tier.and_then(of_tier));
+        all.extend(
+            self.hunt.iter().map(|gap| Finding::new(format!("hunt: {}", gap.what), gap.cost, &*gap.todo)),
+        );
         for attempt in self.attempts.iter().filter(|attempt| attempt.is_alone) {
             if let Some(error) = &attempt.error {
                 let what = format!("{} does not work ({error})", attempt.hook);
@@ -129,6 +133,25 @@ fn of_load(error: &KernelError) -> Finding {
         }
     };
     Finding::new(error.reason(), cost, todo)
+}
+
+/// What a tier costs that is not the best one.
+fn of_tier(tier: &str) -> Option<Finding> {
+    let todo = "use a kernel with fentry (CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS) or kprobes (CONFIG_KPROBE_EVENTS), whose programs \
+                run for mini-sockets only";
+    match tier {
+        "timers" => Some(Finding::new(
+            "fentry and kprobes do not work for mini-sockets, and the tier `timers` is used",
+            "the records are exact but have no `syncookie`, and a program runs at every timer of the kernel (docs/performance.md)",
+            todo,
+        )),
+        "estimate" => Some(Finding::new(
+            "no hook shows mini-sockets, and the tier `estimate` is used",
+            format!("{ESTIMATED}, with 60 s for each (`exact`: false, docs/events.md)"),
+            "grant CAP_SYSLOG with kernel.kptr_restrict at 0 or 1 for the tier `timers`, or use a kernel with fentry or kprobes",
+        )),
+        _ => None,
+    }
 }
 
 fn of_gap(gap: &Gap) -> Finding {
