@@ -26,7 +26,6 @@ pub(crate) fn tests() -> Vec<Test> {
         test("ending: a reader that reads nothing", stuck_reader),
         test("ending: a full disk", full_disk),
         test("beginning: an output that cannot be written", unwritable),
-        test("beginning: a second instance", second_instance),
         test("beginning: no such BTF", no_btf),
         test("beginning: without privileges", without_privileges),
         test("beginning: a ring that is too small", tiny_ring),
@@ -227,84 +226,6 @@ fn unwritable() {
     refused(&output, 1, &["cannot open /nonexistent/file for writing", "No such file"]);
 }
 
-fn second_instance() {
-    in_lab(|netns| {
-        // All sockstates of the machine share the lock. If another one holds it, the test works, too.
-        let mut first = sockstate()
-            .args(["--netns", &netns.to_string(), "--format", "json"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("tracer");
-        let mut lines = BufReader::new(first.stdout.take().expect("stdout")).lines();
-        let holds = lines.next().is_some();
-        // A daemon is to run once.
-        let directory = tempfile::tempdir().expect("directory");
-        let config = directory.path().join("c.toml");
-        fs::write(&config, "[sinks.out]\ntype = \"stdout\"\n").expect("config");
-        let output = sockstate().arg("run").arg("--config").arg(&config).output().expect("daemon");
-        refused(&output, 5, &["another sockstate (pid ", "is tracing", "alongside"]);
-        if holds {
-            assert!(text(&output.stderr).contains(&first.id().to_string()));
-        }
-        // What a user runs attaches its own programs, and says what that costs.
-        let recording = directory.path().join("r.zst");
-        let recording = recording.to_str().expect("a path");
-        let port = fresh_port().to_string();
-        for command in [
-            &["trace", "--format", "json"][..],
-            &["record", recording],
-            &["hunt", "--format", "json"],
-            &["diagram", "--live"],
-        ] {
-            let mut command =
-                sockstate().args(command).args(["--port", &port, "--duration", "100ms"]).output();
-            let output = command.as_mut().expect("sockstate");
-            let error = text(&output.stderr);
-            assert_eq!(output.status.code(), Some(0), "{error}");
-            assert_eq!(error.matches("another sockstate (pid ").count(), 1, "{error}");
-            assert!(error.contains("every transition costs twice while both run"), "{error}");
-        }
-        if holds {
-    assert_limits_have_remedies(&found);
-            signal(first.id(), libc::SIGINT);
-        }
-        first.wait().expect("wait");
-        drop(lines);
-/// A tier that is not the best one, and what `hunt` does not see, are findings with their cost and a remedy.
-fn assert_limits_have_remedies(found: &serde_json::Value) {
-    let findings = found["findings"].as_array().expect("findings");
-    let about = |words: &str| {
-        let is_it =
-            |finding: &&serde_json::Value| finding["what"].as_str().is_some_and(|what| what.contains(words));
-        findings.iter().filter(is_it).collect::<Vec<_>>()
-    };
-    let tier = about("the tier `");
-    let words = match found["tier"].as_str() {
-        Some("timers") => "a program runs at every timer of the kernel",
-        Some("estimate") => "half-open connections are not seen",
-        _ => "",
-    };
-    assert_eq!(tier.len(), usize::from(!words.is_empty()), "{found}");
-    for finding in tier.into_iter().chain(about("hunt: ")) {
-        let has = |key: &str| finding[key].as_str().is_some_and(|text| !text.is_empty());
-        assert!(has("cost") && has("todo"), "{finding}");
-    }
-    let has_cost =
-        |finding: &serde_json::Value| finding["cost"].as_str().is_some_and(|cost| cost.contains(words));
-    assert!(about("the tier `").into_iter().all(has_cost), "{found}");
-    let works = |prefix: &str| {
-        let hooks = found["hooks"].as_array().expect("hooks");
-        hooks.iter().any(|hook| {
-            hook["works"] == true && hook["hook"].as_str().is_some_and(|hook| hook.starts_with(prefix))
-        })
-    };
-    assert_eq!(about("hunt: ").is_empty(), works("kprobe/inet_csk_accept"), "{found}");
-}
-
-    });
-}
-
 fn no_btf() {
     let output = sockstate().args(["--alongside", "--btf", "/nonexistent"]).output().expect("tracer");
     refused(&output, 3, &["cannot use the BTF given with --btf", "/nonexistent"]);
@@ -345,8 +266,40 @@ fn doctor() {
     for hook in hooks {
         assert_eq!(hook["works"], hook["error"].is_null());
     }
+    assert_limits_have_remedies(&found);
     let output = sockstate().arg("doctor").output().expect("doctor");
     assert!(text(&output.stdout).contains("verdict        tracing works (hook "));
+}
+
+/// A tier that is not the best one, and what `hunt` does not see, are findings with their cost and a remedy.
+fn assert_limits_have_remedies(found: &serde_json::Value) {
+    let findings = found["findings"].as_array().expect("findings");
+    let about = |words: &str| {
+        let is_it =
+            |finding: &&serde_json::Value| finding["what"].as_str().is_some_and(|what| what.contains(words));
+        findings.iter().filter(is_it).collect::<Vec<_>>()
+    };
+    let tier = about("the tier `");
+    let words = match found["tier"].as_str() {
+        Some("timers") => "a program runs at every timer of the kernel",
+        Some("estimate") => "half-open connections are not seen",
+        _ => "",
+    };
+    assert_eq!(tier.len(), usize::from(!words.is_empty()), "{found}");
+    for finding in tier.into_iter().chain(about("hunt: ")) {
+        let has = |key: &str| finding[key].as_str().is_some_and(|text| !text.is_empty());
+        assert!(has("cost") && has("todo"), "{finding}");
+    }
+    let has_cost =
+        |finding: &serde_json::Value| finding["cost"].as_str().is_some_and(|cost| cost.contains(words));
+    assert!(about("the tier `").into_iter().all(has_cost), "{found}");
+    let works = |prefix: &str| {
+        let hooks = found["hooks"].as_array().expect("hooks");
+        hooks.iter().any(|hook| {
+            hook["works"] == true && hook["hook"].as_str().is_some_and(|hook| hook.starts_with(prefix))
+        })
+    };
+    assert_eq!(about("hunt: ").is_empty(), works("kprobe/inet_csk_accept"), "{found}");
 }
 
 fn doctor_without_privileges() {
@@ -355,9 +308,6 @@ fn doctor_without_privileges() {
     let said = text(&output.stdout);
     for words in [
         "NO   CAP_BPF",
-        if missing.is_none() {
-            assert_limits_have_remedies(&found);
-        }
         "finding        CAP_BPF and CAP_PERFMON are missing: no trace, ",
         "; run as root, or grant what is missing with setcap",
         "verdict        tracing does not work here",
@@ -405,6 +355,9 @@ fn doctor_with_some_capabilities() {
         let output = command.arg(&binary).args(["doctor", "--format", "json"]).current_dir("/").output();
         let found: serde_json::Value = serde_json::from_slice(&output.expect("doctor").stdout).expect("JSON");
         assert_eq!(found["works"], missing.is_none(), "{capabilities}: {found}");
+        if missing.is_none() {
+            assert_limits_have_remedies(&found);
+        }
         let findings = found["findings"].as_array().expect("findings");
         let says = |what: &str| findings.iter().any(|finding| finding["what"] == what);
         for what in ["CAP_PERFMON is missing", "CAP_BPF is missing"] {

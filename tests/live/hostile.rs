@@ -240,10 +240,15 @@ fn early_signals() {
 fn lock_of_others() {
     in_lab(|netns| {
         let lock = Path::new("/run/sockstate.lock");
-        let mut tracer = sockstate();
-        tracer.args(["trace", "--netns", &netns.to_string(), "--duration", "100ms"]).stdout(Stdio::null());
-        let status = tracer.status().expect("sockstate");
-        // Another sockstate may trace on this machine.
+        let directory = tempfile::tempdir().expect("directory");
+        let config = directory.path().join("c.toml");
+        let text =
+            format!("duration = \"100ms\"\n[filter]\nnetns = {netns}\n[sinks.out]\ntype = \"stdout\"\n");
+        fs::write(&config, text).expect("config");
+        let mut daemon = sockstate();
+        daemon.arg("run").arg("--config").arg(&config).stdout(Stdio::null());
+        let status = daemon.status().expect("sockstate");
+        // Another daemon may trace on this machine.
         assert!(status.success() || status.code() == Some(5), "{status}");
         let mode = fs::metadata(lock).expect("lock").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);

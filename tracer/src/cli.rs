@@ -93,7 +93,8 @@ pub struct KernelArgs {
     /// How often to compare the connections with the kernel's tables; also done after a loss. 0 for never.
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_duration_or_zero, help_heading = "Kernel")]
     pub resync: std::time::Duration,
-    /// Do not ask whether another sockstate is tracing, and do not lock /run/sockstate.lock.
+    /// Do not ask whether a daemon is tracing: `run` then does not use the lock /run/sockstate.lock, which keeps a second daemon
+    /// from starting.
     #[arg(long, help_heading = "Kernel")]
     pub alongside: bool,
     /// The hook for transitions.

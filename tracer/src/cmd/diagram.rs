@@ -64,7 +64,7 @@ pub struct DiagramArgs {
     /// Add numbers from this host's connections, and redraw the picture as they change.
     #[arg(long)]
     pub live: bool,
-    /// Do not ask whether another sockstate is tracing, and do not lock /run/sockstate.lock.
+    /// Do not ask whether a daemon is tracing.
     #[arg(long, requires = "live")]
     pub alongside: bool,
     /// End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds.

@@ -1,4 +1,4 @@
-//! The lock by which instances know of each other: each one that traces adds its cost to every transition.
+//! The lock that keeps a second daemon from starting. Each sockstate that traces adds its cost to every transition.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -16,14 +16,15 @@ use crate::{cli::KernelArgs, files, kernel, procfs::text};
 /// The locked file.
 const LOCK: &str = "/run/sockstate.lock";
 
-/// How an instance behaves if another one is tracing.
+/// How an instance behaves if a daemon is tracing.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Sharing {
-    /// It ends: a daemon is to run once.
-    Alone,
-    /// It attaches its own programs and a ring of this size beside the other's, and says so.
+    /// The instance is a daemon: it takes the lock, or ends because another daemon has it.
+    Daemon,
+    /// The instance attaches its own programs and a ring of this size beside the daemon's, and says so. It takes no lock: a command
+    /// that a user runs must not keep the daemon from starting.
     Beside { ring_bytes: u32 },
-    /// It does not ask.
+    /// The instance does not ask.
     Unlocked,
 }
 
@@ -34,26 +35,25 @@ impl Sharing {
     }
 }
 
-/// Takes the lock, if this kind of sharing has one; `None` if it runs without: there is no /run, or another instance has the lock.
+/// Takes the lock if this kind of sharing has one; `None` if the instance runs without, also because there is no /run.
 ///
 /// # Errors
-/// Another instance holds the lock and this one is to be alone, or the lock cannot be opened.
+/// This instance is a daemon, and another daemon has the lock, or the lock cannot be opened.
 pub(super) fn lock(sharing: Sharing) -> Result<Option<File>, Failure> {
-    let ring_bytes = match sharing {
-        Sharing::Unlocked => return Ok(None),
-        Sharing::Alone => None,
-        Sharing::Beside { ring_bytes } => Some(ring_bytes),
-    };
-    match (try_lock(), ring_bytes) {
-        (Ok(file), _) => Ok(file),
-        (Err(LockError::Denied(failure)), _) => Err(failure),
-        (Err(LockError::Second(pid)), None) => Err(second(&pid)),
-        (Err(LockError::Second(pid)), Some(ring_bytes)) => {
-            message!(
-                "another sockstate (pid {pid}) is tracing; this one attaches its own programs, with a ring of {} KiB, and every \
-                 transition costs twice while both run",
-                ring_bytes >> 10
-            );
+    match sharing {
+        Sharing::Unlocked => Ok(None),
+        Sharing::Daemon => try_lock().map_err(|error| match error {
+            LockError::Second(pid) => second(&pid),
+            LockError::Denied(failure) => failure,
+        }),
+        Sharing::Beside { ring_bytes } => {
+            if let Some(pid) = holder(Path::new(LOCK)) {
+                message!(
+                    "a sockstate daemon (pid {pid}) is tracing; this command attaches its own programs, with a ring of {} KiB, and \
+                     every transition costs twice while both run",
+                    ring_bytes >> 10
+                );
+            }
             Ok(None)
         }
     }
@@ -106,8 +106,9 @@ fn denied(path: &Path, error: &io::Error) -> LockError {
         return LockError::Second(pid);
     }
     let message = format!(
-        "cannot lock {LOCK}: {error}. Without the lock another sockstate may start, and every transition would cost twice: run as \
-                 root, give this user the file (as root: touch {LOCK} if it is missing, then chown {} {LOCK}), or use --alongside",
+        "cannot lock {LOCK}: {error}. Without the lock a second daemon may start, and every transition would cost twice: run as \
+                 root, give this user the file (as root: touch {LOCK} if it is missing, then chown {} {LOCK}), or set \
+                 `alongside = true` in [kernel]",
         rustix::process::geteuid().as_raw()
     );
     LockError::Denied(Failure { code: exit::PRIVILEGE, message })
@@ -115,8 +116,8 @@ fn denied(path: &Path, error: &io::Error) -> LockError {
 
 fn second(pid: &str) -> Failure {
     let message = format!(
-        "another sockstate (pid {pid}) is tracing, and with a second daemon every transition would cost twice: stop that one, read \
-         its output, or set `alongside = true` in [kernel]"
+        "another sockstate daemon (pid {pid}) is tracing, and with a second one every transition would cost twice: stop that one, \
+         read its output, or set `alongside = true` in [kernel]"
     );
     Failure { code: exit::SECOND, message }
 }

@@ -111,7 +111,7 @@ pub mod exit {
     pub const KERNEL: u8 = 3;
     /// Privileges are missing.
     pub const PRIVILEGE: u8 = 4;
-    /// Another instance is tracing, and this one is a daemon.
+    /// Another daemon is tracing, and this instance is a daemon, too.
     pub const SECOND: u8 = 5;
 }
 

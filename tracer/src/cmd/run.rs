@@ -78,7 +78,7 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
         });
         Ok(Session { pin: pin.as_deref(), ..Session::new(filter, &run, &stuck, &kernel, open)? })
     };
-    let sharing = if kernel.alongside { Sharing::Unlocked } else { Sharing::Alone };
+    let sharing = if kernel.alongside { Sharing::Unlocked } else { Sharing::Daemon };
     host.run(open, sharing)
 }
 

@@ -73,7 +73,7 @@ pub struct TopArgs {
     /// Play in real time (1), or FACTOR times as fast [default: without waiting].
     #[arg(long, value_name = "FACTOR", value_parser = parse_speed, requires = "from")]
     pub speed: Option<f64>,
-    /// Do not ask whether another sockstate is tracing, and do not lock /run/sockstate.lock.
+    /// Do not ask whether a daemon is tracing.
     #[arg(long, conflicts_with = "from")]
     pub alongside: bool,
     /// When a connection counts as stuck, instead of the defaults: [STATE][:PORTS][@COMM]=TIME, or never instead of TIME.

@@ -46,7 +46,7 @@ Exit status:
   2  bad arguments
   3  this kernel cannot trace
   4  privileges are missing
-  5  run: another sockstate is tracing";
+  5  run: another daemon is tracing";
 
 /// Trace transitions (what plain `sockstate` does).
 #[derive(Args, Clone, Debug)]
