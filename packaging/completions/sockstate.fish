@@ -34,32 +34,32 @@ complete -c sockstate -n "__fish_sockstate_needs_command" -s o -l output -d 'Wri
 complete -c sockstate -n "__fish_sockstate_needs_command" -l color -d 'Colour the table; auto: on a terminal, unless NO_COLOR is set' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
-complete -c sockstate -n "__fish_sockstate_needs_command" -l records -d 'Write only these kinds of records: transitions, stuck, resolved, snapshots, resyncs. start, stop and lost are always written' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l records -d 'Write only these kinds of records: transitions, stuck, resolved, snapshots, resyncs' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l metrics -d 'Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435, or 9435 for the same' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l metrics-top -d 'Add metrics of the N processes with the most stuck sockets: up to N more series at a time' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l duration -d 'End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l count -d 'End after N transitions' -r
-complete -c sockstate -n "__fish_sockstate_needs_command" -l threshold -d 'When a connection counts as stuck, instead of the defaults: [STATE][:PORTS][@COMM]=TIME, or never instead of TIME' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l threshold -d 'After which time in a state a connection counts as stuck, instead of the defaults: [STATE][:PORTS][@COMM]=TIME, for example CLOSE_WAIT=5m or :8080=30s. With never as TIME, it does not count as stuck' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -s p -l port -d 'Local or remote port: 443, 80,443, 8000-8099' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -s L -l local-port -l localport -d 'Local port' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_needs_command" -l pid -d 'Process id: whole connections that this process opened, holds, or accepted and then closed, or whose listener it owns' -r
-complete -c sockstate -n "__fish_sockstate_needs_command" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l pid -d 'Whole connections of the process with this id: it opened, holds or accepted them, or owns their listener' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l comm -d 'Whole connections of processes with this name' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l namespace -d 'Kubernetes namespace; a * at the end stands for any rest. See --netns for network namespaces' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l container -d 'Container: its name, its id, or at least 12 characters of its id. A * at the end stands for any rest' -r
-complete -c sockstate -n "__fish_sockstate_needs_command" -l from -d 'State before the transition, by netstat\'s or ss\'s name in any case: CLOSE_WAIT, close-wait, connected' -r
-complete -c sockstate -n "__fish_sockstate_needs_command" -l to -d 'State after the transition' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l from -d 'State before the transition: CLOSE_WAIT, close-wait, or a group of ss, such as connected (all but LISTEN and CLOSE)' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l to -d 'State after the transition; takes the same names' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l ring-size -d 'Size of the ring buffer between kernel and sockstate, a power of two: 1M, 64M' -r
-complete -c sockstate -n "__fish_sockstate_needs_command" -l resync -d 'How often to compare the connections with the kernel\'s tables; also done after a loss. 0 for never' -r
-complete -c sockstate -n "__fish_sockstate_needs_command" -l hook -d 'The hook for transitions' -r -f -a "auto\t'The best hook that works'
+complete -c sockstate -n "__fish_sockstate_needs_command" -l resync -d 'How often sockstate compares its connections with the kernel\'s tables; it also does so after a loss. 0 means never' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l hook -d 'The hook that shows transitions' -r -f -a "auto\t'The best hook that works'
 tp-btf\t'The BTF-typed tracepoint'
 tracepoint\t'The classic tracepoint'"
-complete -c sockstate -n "__fish_sockstate_needs_command" -l tier -d 'The hooks for mini-sockets: half-open connections, TIME_WAIT, FIN_WAIT2 after close()' -r -f -a "auto\t'The best tier that works'
+complete -c sockstate -n "__fish_sockstate_needs_command" -l tier -d 'The hooks that show mini-sockets: half-open connections, TIME_WAIT, FIN_WAIT2 after close()' -r -f -a "auto\t'The best tier that works'
 fentry\t'fentry on the functions of mini-sockets'
 kprobe\t'kprobes on the functions of mini-sockets'
 timers\t'Tracepoints of the mini-sockets\' timers'
@@ -72,7 +72,7 @@ complete -c sockstate -n "__fish_sockstate_needs_command" -l cmdline -d 'Add the
 complete -c sockstate -n "__fish_sockstate_needs_command" -l no-stuck -d 'Do not report stuck connections'
 complete -c sockstate -n "__fish_sockstate_needs_command" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_needs_command" -s 6 -l ipv6 -d 'Only IPv6'
-complete -c sockstate -n "__fish_sockstate_needs_command" -l alongside -d 'Do not ask whether another sockstate is tracing, and do not lock /run/sockstate.lock'
+complete -c sockstate -n "__fish_sockstate_needs_command" -l alongside -d 'Do not ask whether a daemon is tracing: `run` then does not use the lock /run/sockstate.lock, which keeps a second daemon from starting'
 complete -c sockstate -n "__fish_sockstate_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sockstate -n "__fish_sockstate_needs_command" -s V -l version -d 'Print version'
 complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "trace" -d 'Trace transitions (what plain `sockstate` does)'
@@ -103,32 +103,32 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s o -l outpu
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l color -d 'Colour the table; auto: on a terminal, unless NO_COLOR is set' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l records -d 'Write only these kinds of records: transitions, stuck, resolved, snapshots, resyncs. start, stop and lost are always written' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l records -d 'Write only these kinds of records: transitions, stuck, resolved, snapshots, resyncs' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l metrics -d 'Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435, or 9435 for the same' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l metrics-top -d 'Add metrics of the N processes with the most stuck sockets: up to N more series at a time' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l duration -d 'End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l count -d 'End after N transitions' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l threshold -d 'When a connection counts as stuck, instead of the defaults: [STATE][:PORTS][@COMM]=TIME, or never instead of TIME' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l threshold -d 'After which time in a state a connection counts as stuck, instead of the defaults: [STATE][:PORTS][@COMM]=TIME, for example CLOSE_WAIT=5m or :8080=30s. With never as TIME, it does not count as stuck' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s p -l port -d 'Local or remote port: 443, 80,443, 8000-8099' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s L -l local-port -l localport -d 'Local port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l pid -d 'Process id: whole connections that this process opened, holds, or accepted and then closed, or whose listener it owns' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l pid -d 'Whole connections of the process with this id: it opened, holds or accepted them, or owns their listener' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l comm -d 'Whole connections of processes with this name' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l namespace -d 'Kubernetes namespace; a * at the end stands for any rest. See --netns for network namespaces' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l container -d 'Container: its name, its id, or at least 12 characters of its id. A * at the end stands for any rest' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l from -d 'State before the transition, by netstat\'s or ss\'s name in any case: CLOSE_WAIT, close-wait, connected' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l to -d 'State after the transition' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l from -d 'State before the transition: CLOSE_WAIT, close-wait, or a group of ss, such as connected (all but LISTEN and CLOSE)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l to -d 'State after the transition; takes the same names' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l ring-size -d 'Size of the ring buffer between kernel and sockstate, a power of two: 1M, 64M' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l resync -d 'How often to compare the connections with the kernel\'s tables; also done after a loss. 0 for never' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l hook -d 'The hook for transitions' -r -f -a "auto\t'The best hook that works'
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l resync -d 'How often sockstate compares its connections with the kernel\'s tables; it also does so after a loss. 0 means never' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l hook -d 'The hook that shows transitions' -r -f -a "auto\t'The best hook that works'
 tp-btf\t'The BTF-typed tracepoint'
 tracepoint\t'The classic tracepoint'"
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l tier -d 'The hooks for mini-sockets: half-open connections, TIME_WAIT, FIN_WAIT2 after close()' -r -f -a "auto\t'The best tier that works'
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l tier -d 'The hooks that show mini-sockets: half-open connections, TIME_WAIT, FIN_WAIT2 after close()' -r -f -a "auto\t'The best tier that works'
 fentry\t'fentry on the functions of mini-sockets'
 kprobe\t'kprobes on the functions of mini-sockets'
 timers\t'Tracepoints of the mini-sockets\' timers'
@@ -141,7 +141,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l cmdline -d
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l no-stuck -d 'Do not report stuck connections'
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s 6 -l ipv6 -d 'Only IPv6'
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l alongside -d 'Do not ask whether another sockstate is tracing, and do not lock /run/sockstate.lock'
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l alongside -d 'Do not ask whether a daemon is tracing: `run` then does not use the lock /run/sockstate.lock, which keeps a second daemon from starting'
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sockstate -n "__fish_sockstate_using_subcommand run" -l config -d 'The configuration file (docs/configuration.md)' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand run" -l check -d 'Only check the configuration, and report all problems'
@@ -171,8 +171,8 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -s L -l local
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l pid -d 'Process id: whole connections that this process opened, holds, or accepted and then closed, or whose listener it owns' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l pid -d 'Whole connections of the process with this id: it opened, holds or accepted them, or owns their listener' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l comm -d 'Whole connections of processes with this name' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
@@ -204,8 +204,8 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -s L -l 
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l pid -d 'Process id: whole connections that this process opened, holds, or accepted and then closed, or whose listener it owns' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l pid -d 'Whole connections of the process with this id: it opened, holds or accepted them, or owns their listener' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l comm -d 'Whole connections of processes with this name' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
@@ -229,8 +229,8 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -s L -l loc
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l pid -d 'Process id: whole connections that this process opened, holds, or accepted and then closed, or whose listener it owns' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l pid -d 'Whole connections of the process with this id: it opened, holds or accepted them, or owns their listener' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l comm -d 'Whole connections of processes with this name' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
@@ -252,19 +252,19 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s L -l local-
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l pid -d 'Process id: whole connections that this process opened, holds, or accepted and then closed, or whose listener it owns' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l pid -d 'Whole connections of the process with this id: it opened, holds or accepted them, or owns their listener' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l comm -d 'Whole connections of processes with this name' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l namespace -d 'Kubernetes namespace; a * at the end stands for any rest. See --netns for network namespaces' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l container -d 'Container: its name, its id, or at least 12 characters of its id. A * at the end stands for any rest' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l ring-size -d 'Size of the ring buffer between kernel and sockstate, a power of two: 1M, 64M' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l resync -d 'How often to compare the connections with the kernel\'s tables; also done after a loss. 0 for never' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l hook -d 'The hook for transitions' -r -f -a "auto\t'The best hook that works'
+complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l resync -d 'How often sockstate compares its connections with the kernel\'s tables; it also does so after a loss. 0 means never' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l hook -d 'The hook that shows transitions' -r -f -a "auto\t'The best hook that works'
 tp-btf\t'The BTF-typed tracepoint'
 tracepoint\t'The classic tracepoint'"
-complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l tier -d 'The hooks for mini-sockets: half-open connections, TIME_WAIT, FIN_WAIT2 after close()' -r -f -a "auto\t'The best tier that works'
+complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l tier -d 'The hooks that show mini-sockets: half-open connections, TIME_WAIT, FIN_WAIT2 after close()' -r -f -a "auto\t'The best tier that works'
 fentry\t'fentry on the functions of mini-sockets'
 kprobe\t'kprobes on the functions of mini-sockets'
 timers\t'Tracepoints of the mini-sockets\' timers'
@@ -273,34 +273,34 @@ none\t'No hooks and no estimate'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l btf -d 'Read BTF from this file instead of the kernel\'s' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s 6 -l ipv6 -d 'Only IPv6'
-complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l alongside -d 'Do not ask whether another sockstate is tracing, and do not lock /run/sockstate.lock'
+complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l alongside -d 'Do not ask whether a daemon is tracing: `run` then does not use the lock /run/sockstate.lock, which keeps a second daemon from starting'
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l records -d 'Write only these kinds of records: transitions, stuck, resolved, snapshots, resyncs. start, stop and lost are always written' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l records -d 'Write only these kinds of records: transitions, stuck, resolved, snapshots, resyncs' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l metrics -d 'Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435, or 9435 for the same' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l metrics-top -d 'Add metrics of the N processes with the most stuck sockets: up to N more series at a time' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l duration -d 'End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l count -d 'End after N transitions' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l threshold -d 'When a connection counts as stuck, instead of the defaults: [STATE][:PORTS][@COMM]=TIME, or never instead of TIME' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l threshold -d 'After which time in a state a connection counts as stuck, instead of the defaults: [STATE][:PORTS][@COMM]=TIME, for example CLOSE_WAIT=5m or :8080=30s. With never as TIME, it does not count as stuck' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -s p -l port -d 'Local or remote port: 443, 80,443, 8000-8099' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -s L -l local-port -l localport -d 'Local port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l pid -d 'Process id: whole connections that this process opened, holds, or accepted and then closed, or whose listener it owns' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l pid -d 'Whole connections of the process with this id: it opened, holds or accepted them, or owns their listener' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l comm -d 'Whole connections of processes with this name' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l namespace -d 'Kubernetes namespace; a * at the end stands for any rest. See --netns for network namespaces' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l container -d 'Container: its name, its id, or at least 12 characters of its id. A * at the end stands for any rest' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l from -d 'State before the transition, by netstat\'s or ss\'s name in any case: CLOSE_WAIT, close-wait, connected' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l to -d 'State after the transition' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l from -d 'State before the transition: CLOSE_WAIT, close-wait, or a group of ss, such as connected (all but LISTEN and CLOSE)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l to -d 'State after the transition; takes the same names' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l ring-size -d 'Size of the ring buffer between kernel and sockstate, a power of two: 1M, 64M' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l resync -d 'How often to compare the connections with the kernel\'s tables; also done after a loss. 0 for never' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l hook -d 'The hook for transitions' -r -f -a "auto\t'The best hook that works'
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l resync -d 'How often sockstate compares its connections with the kernel\'s tables; it also does so after a loss. 0 means never' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l hook -d 'The hook that shows transitions' -r -f -a "auto\t'The best hook that works'
 tp-btf\t'The BTF-typed tracepoint'
 tracepoint\t'The classic tracepoint'"
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l tier -d 'The hooks for mini-sockets: half-open connections, TIME_WAIT, FIN_WAIT2 after close()' -r -f -a "auto\t'The best tier that works'
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l tier -d 'The hooks that show mini-sockets: half-open connections, TIME_WAIT, FIN_WAIT2 after close()' -r -f -a "auto\t'The best tier that works'
 fentry\t'fentry on the functions of mini-sockets'
 kprobe\t'kprobes on the functions of mini-sockets'
 timers\t'Tracepoints of the mini-sockets\' timers'
@@ -312,7 +312,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l cmdline -
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l no-stuck -d 'Do not report stuck connections'
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -s 6 -l ipv6 -d 'Only IPv6'
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l alongside -d 'Do not ask whether another sockstate is tracing, and do not lock /run/sockstate.lock'
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l alongside -d 'Do not ask whether a daemon is tracing: `run` then does not use the lock /run/sockstate.lock, which keeps a second daemon from starting'
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l format -d 'Format of the output [default: table on a terminal, otherwise json: the lines of the recording]' -r -f -a "table\t'A table for people'
 json\t'One JSON object per line (docs/events.md)'
@@ -329,15 +329,15 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -s L -l loca
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l pid -d 'Process id: whole connections that this process opened, holds, or accepted and then closed, or whose listener it owns' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l pid -d 'Whole connections of the process with this id: it opened, holds or accepted them, or owns their listener' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l comm -d 'Whole connections of processes with this name' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l namespace -d 'Kubernetes namespace; a * at the end stands for any rest. See --netns for network namespaces' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l container -d 'Container: its name, its id, or at least 12 characters of its id. A * at the end stands for any rest' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l from -d 'State before the transition, by netstat\'s or ss\'s name in any case: CLOSE_WAIT, close-wait, connected' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l to -d 'State after the transition' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l from -d 'State before the transition: CLOSE_WAIT, close-wait, or a group of ss, such as connected (all but LISTEN and CLOSE)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l to -d 'State after the transition; takes the same names' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l escape-formulas -d 'In CSV, put \' before cells that a spreadsheet would read as a formula: =, +, -, @, tab'
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -s 6 -l ipv6 -d 'Only IPv6'
@@ -358,15 +358,15 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -s L -l loc
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l pid -d 'Process id: whole connections that this process opened, holds, or accepted and then closed, or whose listener it owns' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l pid -d 'Whole connections of the process with this id: it opened, holds or accepted them, or owns their listener' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l comm -d 'Whole connections of processes with this name' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l namespace -d 'Kubernetes namespace; a * at the end stands for any rest. See --netns for network namespaces' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l container -d 'Container: its name, its id, or at least 12 characters of its id. A * at the end stands for any rest' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l live -d 'Add numbers from this host\'s connections, and redraw the picture as they change'
-complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l alongside -d 'Do not ask whether another sockstate is tracing, and do not lock /run/sockstate.lock'
+complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l alongside -d 'Do not ask whether a daemon is tracing'
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -s 6 -l ipv6 -d 'Only IPv6'
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -384,8 +384,8 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -s L -l lo
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l pid -d 'Process id: whole connections that this process opened, holds, or accepted and then closed, or whose listener it owns' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l pid -d 'Whole connections of the process with this id: it opened, holds or accepted them, or owns their listener' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l comm -d 'Whole connections of processes with this name' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
@@ -400,8 +400,8 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand report" -s L -l loca
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l pid -d 'Process id: whole connections that this process opened, holds, or accepted and then closed, or whose listener it owns' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l pid -d 'Whole connections of the process with this id: it opened, holds or accepted them, or owns their listener' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l comm -d 'Whole connections of processes with this name' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
@@ -420,14 +420,14 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand top" -s L -l local-p
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -s D -l remote-port -l remoteport -d 'Remote port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l local -d 'Local address or prefix, e.g. 10.0.0.0/8' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l remote -d 'Remote address or prefix' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l pid -d 'Process id: whole connections that this process opened, holds, or accepted and then closed, or whose listener it owns' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l comm -d 'Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm)' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l pid -d 'Whole connections of the process with this id: it opened, holds or accepted them, or owns their listener' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l comm -d 'Whole connections of processes with this name' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l netns -d 'Network namespace: its inode number, a name of `ip netns`, or a path such as /proc/PID/ns/net' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l namespace -d 'Kubernetes namespace; a * at the end stands for any rest. See --netns for network namespaces' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l container -d 'Container: its name, its id, or at least 12 characters of its id. A * at the end stands for any rest' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l alongside -d 'Do not ask whether another sockstate is tracing, and do not lock /run/sockstate.lock'
+complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l alongside -d 'Do not ask whether a daemon is tracing'
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -s 6 -l ipv6 -d 'Only IPv6'
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -s h -l help -d 'Print help (see more with \'--help\')'

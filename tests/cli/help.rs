@@ -50,6 +50,19 @@ fn the_short_help_is_short() {
     }
 }
 
+/// Most users of these commands want only some kinds of records.
+#[test]
+fn the_short_help_lists_the_kinds_of_records() {
+    let has = |args: &[&str]| text(&sockstate(args).stdout).contains("--records <KINDS>");
+    let names = commands();
+    let with: Vec<&str> = names.iter().map(String::as_str).filter(|name| has(&[name, "--help"])).collect();
+    assert_eq!(with, ["trace", "record"]);
+    assert!(has(&["-h"]));
+    for name in with {
+        assert!(has(&[name, "-h"]), "{name}");
+    }
+}
+
 /// In the examples, a command has a line of its own, and so has what it is for.
 #[test]
 fn examples_are_commands() {
@@ -97,6 +110,7 @@ fn names_of_values_have_no_case() {
         &["replay", recording, "--format", "JSON"][..],
         &["replay", recording, "--format", "Table", "--color", "NEVER"],
         &["stuck", "--from", recording, "--group-by", "Process"],
+        &["explain", "--lang", "UK", "Connected"],
     ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sockstate"));
         let output = command.args(args).current_dir(golden::file("")).output().expect("sockstate");
@@ -143,4 +157,65 @@ fn every_way_out_of_a_state_is_listed() {
     // A closed socket is not reset.
     let said = text(&sockstate(&["explain", "CLOSE", "TIME_WAIT"]).stdout).replace("\n  ", " ");
     assert!(said.contains("Ways out of CLOSE: SYN_SENT, LISTEN. "), "{said}");
+}
+
+/// The states that have a line in a list.
+fn listed(said: &str) -> Vec<&str> {
+    let is_state = |word: &&str| word.starts_with(|c: char| c.is_ascii_uppercase()) && word.len() > 4;
+    said.lines().filter_map(|line| line.split(' ').next()).filter(is_state).collect()
+}
+
+#[test]
+fn every_page_lists_the_direct_ways_to_close() {
+    let list = text(&sockstate(&["explain"]).stdout);
+    let states = listed(&list);
+    assert_eq!(states.len(), 12, "{states:?}");
+    for state in states {
+        let page = text(&sockstate(&["explain", "--lang", "en", state]).stdout);
+        let next = page.split("\nWhat moves it on\n").nth(1).unwrap_or_default();
+        let next = next.split("\n\n").next().unwrap_or_default();
+        let ways: Vec<&str> = next.split("\n  -> ").filter(|way| way.contains("CLOSE  ")).collect();
+        let by_reset = ways.iter().any(|way| way.contains("(RST)") || way.contains("by a reset"));
+        // A closed socket has no connection, and a listener is closed.
+        assert_eq!(by_reset, !["CLOSE", "LISTEN", "UNKNOWN"].contains(&state), "{state}: {next}");
+        assert_eq!(ways.is_empty(), ["CLOSE", "UNKNOWN"].contains(&state), "{state}: {next}");
+    }
+    let step = text(&sockstate(&["explain", "--lang", "en", "LISTEN", "CLOSE"]).stdout);
+    assert!(step.contains("the application calls close()"), "{step}");
+}
+
+#[test]
+fn close_wait_is_bounded_by_keepalive_only() {
+    let page = text(&sockstate(&["explain", "--lang", "en", "CLOSE_WAIT"]).stdout);
+    let bounds = page.split("\nWhat bounds it\n").nth(1).and_then(|rest| rest.split("\n\n").next());
+    let bounds = bounds.unwrap_or_else(|| panic!("{page}"));
+    for words in [
+        "no timer",
+        "Without SO_KEEPALIVE",
+        "tcp_keepalive_time",
+        "tcp_keepalive_intvl",
+        "tcp_keepalive_probes",
+    ] {
+        assert!(bounds.contains(words), "{words}: {bounds}");
+    }
+}
+
+/// `explain` lists the states that `--from` takes the group for.
+#[test]
+fn groups_of_states_are_explained() {
+    use sockstate::model::{State, StateSet};
+    for group in StateSet::GROUPS {
+        let said = text(&sockstate(&["explain", "--lang", "en", &group.to_uppercase()]).stdout);
+        let states = listed(&said);
+        let set: StateSet = group.parse().expect("a group");
+        for number in 0..=12 {
+            let state = State::from_number(number);
+            assert_eq!(states.contains(&state.name()), set.contains(state), "{group}: {state} in {said}");
+        }
+        assert!(said.starts_with(group) && said.contains("--from"), "{said}");
+    }
+    let help = text(&sockstate(&["trace", "--help"]).stdout);
+    for words in ["connected", "synchronized", "bucket", "big"] {
+        assert!(help.contains(words), "{words}");
+    }
 }

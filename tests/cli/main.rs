@@ -46,6 +46,7 @@ fn bad_arguments_are_named_and_refused() {
         (&["tcp"], "tip: 'sockstate' alone traces TCP"),
         (&["man", "trase"], "there is no command 'trase'"),
         (&["explain", "FOOO"], "'FOOO' is not a TCP state; `sockstate explain` lists them"),
+        (&["explain", "LISTEN", "bucket"], "is a group of states: name one of them (SYN_RECV, TIME_WAIT)"),
         (&["stuck", "--netns", "no-such-namespace"], "no network namespace 'no-such-namespace'"),
         (&["--netns", "/proc/0/ns/net"], "no network namespace '/proc/0/ns/net'"),
         (&["--netns", "/proc/self/ns/uts"], "is not a network namespace"),
@@ -57,6 +58,15 @@ fn bad_arguments_are_named_and_refused() {
         (&["trace", "--escape-formulas"], "--escape-formulas needs --format csv"),
         (&["replay", "--escape-formulas", "--format", "table", "x"], "--escape-formulas needs --format csv"),
         (&["trace", "--records", "stuck,lots"], "no records of the kind 'lots'; there are start, snapshot"),
+        (&["--records", "aggregates"], "a sink of `sockstate run` with the key 'aggregate' has them"),
+        (
+            &["record", "--records", "aggregates", "x"],
+            "a sink of `sockstate run` with the key 'aggregate' has",
+        ),
+        (
+            &["trace", "--format", "csv", "--records", "stuck"],
+            "the format csv has transitions only, and the kinds of records leave them out: add 'transitions'",
+        ),
         (&["trace", "--colour"], "a similar argument exists: '--color'"),
         (&["dcotor"], "a similar subcommand exists: 'doctor'"),
         (&["stuck", "--threshold", "60"], "is not a threshold"),
@@ -178,6 +188,16 @@ fn what_is_wrong_with_a_sink_is_said_with_its_place() {
         ("type = \"stdout\"\nqueue = \"lots\"", "3:9", "'lots' is not a size"),
         ("type = \"stdout\"\nformat = \"xml\"", "3:10", "invalid value 'xml'"),
         ("type = \"stdout\"\nrecords = [\"stuk\"]", "3:11", "no records of the kind 'stuk'; there are start"),
+        (
+            "type = \"stdout\"\nformat = \"csv\"\nrecords = [\"stuck\"]",
+            "4:1",
+            "leave them out: add \"transitions\" to 'records', or set another 'format'",
+        ),
+        (
+            "type = \"stdout\"\nrecords = [\"stuck\", \"aggregates\"]",
+            "3:1",
+            "set 'aggregate' to the length of the windows, such as \"1m\", or name \"transitions\"",
+        ),
         ("type = \"stdout\"\nformat = \"table\"", "3:10", "[possible values: json, ecs, otlp, csv]"),
         (
             "type = \"journald\"\nformat = \"json\"",
@@ -199,6 +219,53 @@ fn what_is_wrong_with_a_sink_is_said_with_its_place() {
     let output = sockstate(&["run", "--config", "/no/such/file"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("/no/such/file"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn kinds_of_records_that_a_sink_has_are_right() {
+    for sink in [
+        "records = [\"aggregates\"]\naggregate = \"1m\"",
+        "records = [\"transitions\"]\naggregate = \"1m\"",
+        "records = [\"stuck\", \"transitions\"]\nformat = \"csv\"",
+        "records = [\"stuck\"]\nformat = \"ecs\"",
+    ] {
+        let (code, said) = check(&format!("[sinks.a]\ntype = \"stdout\"\n{sink}\n"));
+        assert_eq!(code, Some(0), "{sink}: {said}");
+    }
+}
+
+/// As on the command line: `--format JSON`.
+#[test]
+fn names_of_values_in_a_configuration_have_no_case() {
+    let config = "[filter]\nfrom = [\"close_wait\"]\nto = [\"connected\"]\n[stuck]\nthreshold = [\"last_ack=never\"]\n\
+                  [kernel]\nhook = \"tp-btf\"\ntier = \"timers\"\n\
+                  [sinks.http]\ntype = \"http\"\nurl = \"http://127.0.0.1/\"\nformat = \"json\"\n\
+                  records = [\"stuck\"]\ntemplate = \"splunk\"\ncompression = \"gzip\"\n\
+                  spool = \"/tmp\"\nspool-sync = \"always\"\n[sinks.csv]\ntype = \"stdout\"\nformat = \"csv\"\n";
+    let names = [
+        "close_wait",
+        "connected",
+        "last_ack",
+        "never",
+        "tp-btf",
+        "timers",
+        "\"http\"",
+        "json",
+        "stuck\"",
+        "splunk",
+        "gzip",
+        "always",
+        "stdout",
+        "\"csv\"",
+    ];
+    let upper = names.iter().fold(config.to_owned(), |text, name| text.replace(name, &name.to_uppercase()));
+    let read = |text: &str| {
+        let reading = sockstate::settings::parse("c.toml", text);
+        assert_eq!(reading.problems, [], "{text}");
+        format!("{:?}", reading.settings.expect("settings"))
+    };
+    assert_ne!(upper, config);
+    assert_eq!(read(&upper), read(config));
 }
 
 /// A missing key hides no other problem of the sink.

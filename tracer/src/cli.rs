@@ -3,15 +3,15 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum, builder::PossibleValue};
+use clap::{Arg, Args, ValueEnum, builder::PossibleValue};
 
 use crate::{
     filter::{Ends, PlaceArgs, Processes, StatesArgs, Workloads},
     format::FormatName,
     model::{RecordKind, Threshold},
     values::{
-        parse_duration, parse_duration_or_zero, parse_listen_address, parse_record_kind, parse_ring_size,
-        parse_threshold,
+        parse_duration, parse_duration_or_zero, parse_listen_address, parse_ring_size, parse_threshold,
+        parse_traced_kind,
     },
 };
 
@@ -23,6 +23,13 @@ impl ValueEnum for FormatName {
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(PossibleValue::new(self.name).help(self.help))
     }
+}
+
+/// Lets the argument take the names of its values in any case: `--format JSON`.
+#[must_use]
+pub fn in_any_case(arg: Arg) -> Arg {
+    let takes_value = arg.get_action().takes_values();
+    arg.ignore_case(takes_value)
 }
 
 /// When to use colours.
@@ -37,7 +44,7 @@ pub enum Colour {
     Never,
 }
 
-/// The hook for transitions.
+/// The hook that shows transitions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum HookName {
     /// The best hook that works.
@@ -49,7 +56,7 @@ pub enum HookName {
     Tracepoint,
 }
 
-/// The hooks for mini-sockets: half-open connections, TIME_WAIT, FIN_WAIT2 after close().
+/// The hooks that show mini-sockets: half-open connections, TIME_WAIT, FIN_WAIT2 after close().
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum TierName {
     /// The best tier that works.
@@ -90,17 +97,17 @@ pub struct KernelArgs {
     /// Size of the ring buffer between kernel and sockstate, a power of two: 1M, 64M.
     #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = parse_ring_size, help_heading = "Kernel")]
     pub ring_size: u32,
-    /// How often to compare the connections with the kernel's tables; also done after a loss. 0 for never.
+    /// How often sockstate compares its connections with the kernel's tables; it also does so after a loss. 0 means never.
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_duration_or_zero, help_heading = "Kernel")]
     pub resync: std::time::Duration,
     /// Do not ask whether a daemon is tracing: `run` then does not use the lock /run/sockstate.lock, which keeps a second daemon
     /// from starting.
     #[arg(long, help_heading = "Kernel")]
     pub alongside: bool,
-    /// The hook for transitions.
+    /// The hook that shows transitions.
     #[arg(long, value_enum, default_value_t, help_heading = "Kernel")]
     pub hook: HookName,
-    /// The hooks for mini-sockets: half-open connections, TIME_WAIT, FIN_WAIT2 after close().
+    /// The hooks that show mini-sockets: half-open connections, TIME_WAIT, FIN_WAIT2 after close().
     #[arg(long, value_enum, default_value_t, help_heading = "Kernel")]
     pub tier: TierName,
     /// Read BTF from this file instead of the kernel's.
@@ -134,15 +141,18 @@ pub struct FilterArgs {
 /// Selects records by their kinds.
 #[derive(Args, Clone, Debug, Default, PartialEq)]
 pub struct KindArgs {
-    /// Write only these kinds of records: transitions, stuck, resolved, snapshots, resyncs. start, stop and lost are always written.
-    #[arg(long, value_name = "KINDS", value_parser = parse_record_kind, value_delimiter = ',', help_heading = "Output")]
+    /// Write only these kinds of records: transitions, stuck, resolved, snapshots, resyncs.
+    ///
+    /// Records of the kinds start, stop and lost are always written.
+    #[arg(long, value_name = "KINDS", value_parser = parse_traced_kind, value_delimiter = ',', help_heading = "Output")]
     pub records: Vec<RecordKind>,
 }
 
 /// When a connection counts as stuck.
 #[derive(Args, Clone, Debug, Default, PartialEq)]
 pub struct StuckRules {
-    /// When a connection counts as stuck, instead of the defaults: [STATE][:PORTS][@COMM]=TIME, or never instead of TIME.
+    /// After which time in a state a connection counts as stuck, instead of the defaults: [STATE][:PORTS][@COMM]=TIME, for example
+    /// CLOSE_WAIT=5m or :8080=30s. With never as TIME, it does not count as stuck.
     #[arg(long, value_name = "RULE", value_parser = parse_threshold, help_heading = "Stuck")]
     pub threshold: Vec<Threshold>,
     /// Do not report stuck connections.

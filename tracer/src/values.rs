@@ -124,6 +124,21 @@ pub fn parse_record_kind(text: &str) -> Result<RecordKind, String> {
     })
 }
 
+/// The same for a trace, which counts no transitions.
+///
+/// # Errors
+/// There is no such kind, or no trace has it.
+pub fn parse_traced_kind(text: &str) -> Result<RecordKind, String> {
+    match parse_record_kind(text)? {
+        RecordKind::Aggregate => {
+            Err("a trace writes every transition and has no records of the kind 'aggregate'; a sink of \
+             `sockstate run` with the key 'aggregate' has them"
+                .into())
+        }
+        kind => Ok(kind),
+    }
+}
+
 /// `10s`, `1h30m`; plain numbers are seconds.
 ///
 /// # Errors
@@ -186,7 +201,7 @@ pub fn parse_threshold(text: &str) -> Result<Threshold, String> {
         return Err(format!("{}; give a state, a port or a process name before the =", wrong()));
     }
     let after_ns = match time {
-        "never" => None,
+        time if time.eq_ignore_ascii_case("never") => None,
         time => Some(u64::try_from(parse_duration_or_zero(time)?.as_nanos()).map_err(|_| wrong())?),
     };
     Ok(Threshold { scope: Scope { state, ports, comm }, after_ns })
@@ -273,6 +288,8 @@ mod tests {
         ] {
             assert_eq!(parse_record_kind(text), Ok(kind), "{text}");
         }
+        assert_eq!(parse_traced_kind("Transitions"), Ok(RecordKind::Transition));
+        assert!(parse_traced_kind("aggregates").is_err_and(|error| error.contains("`sockstate run`")));
         for wrong in ["", "s", "transitionss", "close_wait", "all"] {
             assert!(
                 parse_record_kind(wrong).is_err_and(|error| error.contains("there are start, ")),

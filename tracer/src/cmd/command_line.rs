@@ -7,6 +7,7 @@ use clap::{
 };
 
 use super::Cli;
+use crate::cli::in_any_case;
 
 /// The widest line of a help text.
 const WIDEST: usize = 80;
@@ -15,7 +16,7 @@ const WIDEST: usize = 80;
 const RARE: [&str; 6] = ["cmdline", "escape_formulas", "metrics_top", "no_stuck", "threshold", "cgroup"];
 
 /// The flags of plain `sockstate` in `sockstate -h`, which mainly lists the commands.
-const USUAL: [&str; 8] = ["format", "output", "from", "to", "port", "pid", "comm", "duration"];
+const USUAL: [&str; 9] = ["format", "output", "records", "from", "to", "port", "pid", "comm", "duration"];
 
 /// Words that users try, and what they may mean.
 const TIPS: [(&str, &str); 8] = [
@@ -43,10 +44,7 @@ pub fn command() -> Command {
 fn adjusted(command: Command) -> Command {
     let adjust = |arg: Arg| {
         let is_rare = arg.get_help_heading() == Some("Kernel") || RARE.contains(&arg.get_id().as_str());
-        let arg = if is_rare { arg.hide_short_help(true) } else { arg };
-        // Names of formats and the like, in any case.
-        let takes_value = arg.get_action().takes_values();
-        arg.ignore_case(takes_value)
+        in_any_case(if is_rare { arg.hide_short_help(true) } else { arg })
     };
     command.mut_args(adjust).mut_subcommands(adjusted)
 }

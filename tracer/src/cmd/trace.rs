@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::{
-    colours, only_csv,
+    Failure, colours, only_csv,
     session::{self, Session},
     terminal_width, transition_filter,
 };
@@ -78,11 +78,16 @@ pub struct TraceArgs {
 
 pub(super) fn run(args: &TraceArgs) -> Result<ExitCode> {
     only_csv(args.escape_formulas, args.format)?;
+    let kinds = RecordKinds::of(&args.kinds.records);
+    if let Some(problem) = args.format.and_then(|format| format.problem(kinds)) {
+        let todo = "add 'transitions' to '--records', or choose another '--format'";
+        return Err(Failure::usage(format!("{problem}: {todo}")).into());
+    }
     let filter = transition_filter(&args.filter)?;
     let open = || {
         let output = session::output(args.output.as_deref())?;
         let format = format(args, &output);
-        let output = session::direct(output, format, RecordKinds::of(&args.kinds.records));
+        let output = session::direct(output, format, kinds);
         Session::new(filter, &args.run, &args.stuck, &args.kernel, output)
     };
     session::run(open, &args.kernel)

@@ -7,13 +7,15 @@ use crate::values::{parse_comm, parse_pid};
 /// The flags. Each has a line in both functions that compare processes.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Processes {
-    /// Process id: whole connections that this process opened, holds, or accepted and then closed, or whose listener it owns.
+    /// Whole connections of the process with this id: it opened, holds or accepted them, or owns their listener.
     ///
     /// A trace shows such a connection from its first transition on. Which worker has accepted a connection is known when the worker
     /// closes it. `stuck` and `sockets` show the sockets that the process holds.
     #[arg(long, value_name = "PID", value_parser = parse_pid, value_delimiter = ',', help_heading = "Filter")]
     pub pid: Vec<u32>,
-    /// Process name, used as --pid is (up to 15 characters, as in /proc/PID/comm).
+    /// Whole connections of processes with this name.
+    ///
+    /// The name is that of /proc/PID/comm, which has at most 15 bytes.
     #[arg(long, value_name = "NAME", value_parser = parse_comm, value_delimiter = ',', help_heading = "Filter")]
     pub comm: Vec<String>,
 }

@@ -10,10 +10,13 @@ use crate::{
 /// The flags.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct StatesArgs {
-    /// State before the transition, by netstat's or ss's name in any case: CLOSE_WAIT, close-wait, connected.
+    /// State before the transition: CLOSE_WAIT, close-wait, or a group of ss, such as connected (all but LISTEN and CLOSE).
+    ///
+    /// The other groups are synchronized (every state except LISTEN, CLOSE and SYN_SENT), bucket (SYN_RECV and TIME_WAIT), big (every
+    /// state except these two) and all. `sockstate explain connected` lists the states of a group.
     #[arg(long, value_name = "STATES", value_parser = parse_states, value_delimiter = ',', help_heading = "Filter")]
     pub from: Vec<StateSet>,
-    /// State after the transition.
+    /// State after the transition; takes the same names.
     #[arg(long, value_name = "STATES", value_parser = parse_states, value_delimiter = ',', help_heading = "Filter")]
     pub to: Vec<StateSet>,
 }

@@ -1,6 +1,7 @@
 //! The description of a format, which each format has in its file.
 
 use super::{Format, LineFormat};
+use crate::model::{RecordKind, RecordKinds};
 
 /// What a format is made with.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,6 +31,17 @@ pub struct FormatName {
 impl PartialEq for FormatName {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name
+    }
+}
+
+impl FormatName {
+    /// Why a stream with only these kinds of records would have nothing but the header of this format.
+    #[must_use]
+    pub fn problem(&self, kinds: RecordKinds) -> Option<String> {
+        let is_empty = self.content == Content::Transitions && !kinds.contains(RecordKind::Transition);
+        is_empty.then(|| {
+            format!("the format {} has transitions only, and the kinds of records leave them out", self.name)
+        })
     }
 }
 

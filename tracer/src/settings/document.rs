@@ -12,6 +12,8 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
+use crate::cli::in_any_case;
+
 /// An error in the file, with its position.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{path}{}: {message}", place(*line, *column))]
@@ -194,7 +196,7 @@ impl<'a> Section<'a> {
         parse: impl Fn(&ArgMatches) -> Result<T, clap::Error>,
         elsewhere: impl Fn(&str) -> Option<String>,
     ) -> Option<T> {
-        let command = || augment(Command::new("sockstate").no_binary_name(true));
+        let command = || augment(Command::new("sockstate").no_binary_name(true)).mut_args(in_any_case);
         let known = command();
         let flags: Vec<&Arg> = known.get_arguments().collect();
         let mut typed: Vec<String> = Vec::new();

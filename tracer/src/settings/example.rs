@@ -17,30 +17,48 @@ const WIDTH: usize = 100;
 /// A configuration with one sink and metrics, and all else as comments.
 #[must_use]
 pub fn example() -> String {
-    let mut text = String::from(
-        "# The configuration of `sockstate run`, made by `sockstate run --example`: every key, with its default where it has one.\n\
-         # `sockstate run --check` says what is wrong with it; SIGHUP makes a running one read it again.\n",
+    let mut text = String::new();
+    comment("An example configuration of `sockstate run`, printed by `sockstate run --example`.", &mut text);
+    text.push_str("#\n");
+    comment(
+        "It has every key. A key in a comment shows its default, or a word in capitals where it has no default. The keys without # \
+         are choices of this example: metrics, and the sink `console`.",
+        &mut text,
+    );
+    text.push_str("#\n");
+    comment(
+        "`sockstate run --check` reports all errors in this file. A running daemon reads the file again at SIGHUP.",
+        &mut text,
     );
     keys::<DaemonKeys>(&mut text);
     section(
         "filter",
-        "Which transitions all sinks together get; what nobody wants costs next to nothing.",
+        "Which transitions sockstate reports to its sinks. The kernel programs drop what ipv4, ipv6, the \
+         ports, from, to, netns (a number, or a path in /proc), and one prefix each in local and remote \
+         exclude, so that sockstate never reads it. Everything else (pid, comm, cgroup, pod, namespace, \
+         container, netns by name, several prefixes) sockstate decides itself: it then reads and follows \
+         every transition of the host.",
         &mut text,
     );
     keys::<FilterArgs>(&mut text);
-    section("stuck", "When a connection counts as stuck.", &mut text);
+    section("stuck", "Which connections sockstate reports as stuck.", &mut text);
     keys::<StuckRules>(&mut text);
-    section("kernel", "How the kernel is asked.", &mut text);
+    section("kernel", "How sockstate observes the kernel.", &mut text);
     keys::<KernelArgs>(&mut text);
     text.push_str(
-        "\n# Added to every record, below `labels`.\n[labels]\n# env = \"production\"\n\
-         \n# A sink for each collector: [sinks.NAME]. Each has its own queue, and none waits for another.\n\
+        "\n# Labels that every record gets, below the key `labels`.\n[labels]\n# env = \"production\"\n\
+         \n# A sink delivers records to a collector, a file or standard output. Each sink has a section\n\
+         # [sinks.NAME] and its own queue, and does not wait for other sinks. This sink is an example: replace\n\
+         # it by your own.\n\
          [sinks.console]\ntype = \"stdout\"\n\
-         # Every transition would flood the journal.\nrecords = [\"stuck\", \"resolved\"]\n\n# All keys that a sink can have, and the types of sinks that they are for:\n",
+         # Under systemd, standard output is the journal, and every transition would flood it.\n\
+         records = [\"stuck\", \"resolved\"]\n\
+         \n# The keys of sinks. A line such as `-- file` names the types of sinks that have the keys below it.\n",
     );
     sink_keys(&mut text);
     text.push_str(
-        "#\n# Which of the records a sink gets has the keys of [filter]:\n# [sinks.NAME.filter]\n# to = [\"CLOSE_WAIT\"]\n",
+        "#\n# A sink with a filter gets only the records that match it. The keys are those of [filter]:\n\
+         # [sinks.NAME.filter]\n# to = [\"CLOSE_WAIT\"]\n",
     );
     for (table, types) in all_tables() {
         let (name, about, example) = (table.name, table.about, table.example);
@@ -53,7 +71,9 @@ pub fn example() -> String {
 }
 
 fn section(name: &str, about: &str, text: &mut String) {
-    text.push_str(&format!("\n# {about}\n[{name}]\n"));
+    text.push('\n');
+    comment(about, text);
+    text.push_str(&format!("[{name}]\n"));
 }
 
 fn keys<T: Args>(text: &mut String) {
@@ -66,7 +86,7 @@ fn keys<T: Args>(text: &mut String) {
 
 fn sink_keys(text: &mut String) {
     let all = |command: Command| -> Vec<(Arg, String)> {
-        command.get_arguments().map(|arg| (arg.clone(), "all".to_owned())).collect()
+        command.get_arguments().map(|arg| (arg.clone(), "all types".to_owned())).collect()
     };
     let own = own_keys().into_iter().map(|(arg, types)| (arg, types.join(", ")));
     let keys = all(TypeArg::augment_args(Command::new("")))

@@ -4,19 +4,23 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 
-use super::delivery::{BatchSettings, SpoolSettings};
+use super::{
+    delivery::{BatchSettings, SpoolSettings},
+    problem::Problem,
+};
 use crate::{
     model::RecordKind,
     values::{parse_duration, parse_duration_or_zero, parse_record_kind, parse_size},
 };
 
-/// When the spool is on the disk.
+/// When sockstate makes sure that the spool is on the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum SyncName {
-    /// When the kernel writes it: records survive the end of sockstate, but not a crash of the machine.
+    /// The kernel writes the spool to the disk later: the records survive the end of sockstate, and a crash of the machine may lose the
+    /// latest of them.
     #[default]
     Never,
-    /// After each entry, of up to a megabyte.
+    /// After each entry of the spool, which has up to a megabyte of records: they also survive a crash of the machine.
     Always,
 }
 
@@ -30,7 +34,7 @@ pub struct CommonArgs {
     /// Count transitions in windows of this length, by service, peer and states, instead of sending each.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub aggregate: Option<Duration>,
-    /// Groups of service, peer and states that a window distinguishes; further ones are counted together
+    /// How many groups of service, peer and states a window counts separately; it counts all others together
     /// (docs/events.md).
     #[arg(long, value_name = "N", default_value_t = 10_000, requires = "aggregate")]
     pub aggregate_keys: usize,
@@ -38,20 +42,21 @@ pub struct CommonArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub sample: u64,
 
-    /// Memory for records that wait; when more than half of it is used, they go to the spool.
+    /// Memory for records that wait for their delivery. If the sink has a spool, records go to it when more than half of this memory is
+    /// used.
     #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = parse_size)]
     pub queue: u64,
-    /// A directory for records that do not fit into the queue or are left at the end; each sink has its own directory
-    /// in it.
+    /// A directory on the disk for records that do not fit into the queue, or that are not delivered when sockstate ends. Each sink
+    /// makes its own directory in it.
     #[arg(long, value_name = "DIR")]
     pub spool: Option<PathBuf>,
     /// The largest size of the spool.
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_size, requires = "spool")]
     pub spool_size: u64,
-    /// When the spool is on the disk.
+    /// When sockstate makes sure that the spool is on the disk.
     #[arg(long, value_enum, value_name = "WHEN", default_value_t, requires = "spool")]
     pub spool_sync: SyncName,
-    /// The size of the records in one delivery.
+    /// How many bytes of records one delivery has at most.
     #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse_size)]
     pub batch: u64,
     /// How long the first record of a delivery may wait for others [default: 1s for http and otlp, else 0].
@@ -66,6 +71,14 @@ impl CommonArgs {
     /// Whether the sink gets fewer records than there are.
     pub(super) fn is_reduced(&self) -> bool {
         self.aggregate.is_some() || self.sample > 1 || !self.records.is_empty()
+    }
+
+    /// Kinds of records that the sink never gets; `aggregates` tells whether the sink counts transitions.
+    pub(super) fn problem(&self, aggregates: bool) -> Option<Problem> {
+        let is_wrong = !aggregates && self.records.contains(&RecordKind::Aggregate);
+        let message = "'records' names aggregates, and this sink counts no transitions: set 'aggregate' to the length of the \
+                       windows, such as \"1m\", or name \"transitions\"";
+        is_wrong.then(|| Problem { key: "records", message: message.to_owned() })
     }
 
     /// The directory of the spool of the sink `name`.

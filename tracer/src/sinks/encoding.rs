@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::LazyLock};
 use clap::{Args, ValueEnum, builder::PossibleValue};
 
 use super::{common::CommonArgs, delivery::Convert, problem::Problem};
-use crate::format::{Content, Format, FormatName, FormatOptions, Stamp, convert};
+use crate::{
+    format::{Content, Format, FormatName, FormatOptions, Stamp, convert},
+    model::RecordKinds,
+};
 
 /// How a sink's records are written.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -81,6 +84,10 @@ impl FormatArgs {
                 "'aggregate' goes with no {name}, which has transitions only"
             )));
         }
+        problems.extend(self.name().problem(RecordKinds::of(&common.records)).map(|problem| Problem {
+            key: "records",
+            message: format!("{problem}: add \"transitions\" to 'records', or set another 'format'"),
+        }));
         problems
     }
 

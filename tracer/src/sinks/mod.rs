@@ -76,8 +76,8 @@ pub static SINKS: &[Kind] = &[
     .lacking(kafka::LACKS),
 ];
 
-/// The type of sink that the key `type` names.
+/// The type of sink that the key `type` names, in any case.
 #[must_use]
 pub fn kind(name: &str) -> Option<&'static Kind> {
-    SINKS.iter().find(|kind| kind.name == name)
+    SINKS.iter().find(|kind| kind.name.eq_ignore_ascii_case(name))
 }

@@ -51,6 +51,7 @@ impl SinkSection {
         let section = SectionCheck { common: &self.common, tables: &self.tables, has };
         let mut problems: Vec<Problem> = self.kind.problem().into_iter().collect();
         problems.extend(self.config.problems(&section));
+        problems.extend(self.common.problem(has("aggregate")));
         problems.extend(self.config.format().into_iter().flat_map(|format| format.problems(&self.common)));
         if self.config.metrics().is_some() {
             if self.common.is_reduced() {
