@@ -4,7 +4,9 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{book, build_ebpf, cargo, circles, command, directions, generate, root, setup, sizes, turn};
+use crate::{
+    book, build_ebpf, cargo, circles, command, dependencies, directions, generate, root, setup, sizes, turn,
+};
 
 /// Fails at the first check that does not hold.
 pub(crate) fn all() -> Result<()> {
@@ -18,7 +20,8 @@ pub(crate) fn all() -> Result<()> {
     let features = format!("tracer/grpc,tracer/nats,tracer/schema{kafka}");
     let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--features", &features];
     command(cargo().args(clippy).args(["--", "-D", "warnings"]))?;
-    dependencies()?;
+    rules_of_dependencies()?;
+    dependencies::check()?;
     generate::verify()?;
     book::build()?;
     build_ebpf::lint()?;
@@ -26,7 +29,7 @@ pub(crate) fn all() -> Result<()> {
 }
 
 /// Checks licences, banned packages and sources by deny.toml. The advisory database would need the network.
-fn dependencies() -> Result<()> {
+fn rules_of_dependencies() -> Result<()> {
     let Some(deny) = setup::cargo_deny() else {
         println!(
             "SKIPPED: licences and sources of dependencies: needs cargo-deny: cargo install cargo-deny --locked"

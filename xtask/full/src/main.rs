@@ -7,6 +7,7 @@ mod build_ebpf;
 mod check;
 mod circles;
 mod cross;
+mod dependencies;
 mod directions;
 mod fuzz;
 mod generate;
