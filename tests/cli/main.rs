@@ -268,6 +268,26 @@ fn names_of_values_in_a_configuration_have_no_case() {
     assert_eq!(read(&upper), read(config));
 }
 
+#[test]
+fn the_journal_gets_the_priority_of_a_message() {
+    use std::os::unix::fs::MetadataExt;
+    for is_journal in [true, false] {
+        let stderr = tempfile::NamedTempFile::new().expect("file");
+        let place = stderr.as_file().metadata().expect("metadata");
+        // systemd names the device and the inode of the journal's socket.
+        let stream = format!("{}:{}", place.dev(), place.ino() + u64::from(!is_journal));
+        let status = Command::new(env!("CARGO_BIN_EXE_sockstate"))
+            .args(["run", "--config", "/no/such/file"])
+            .env("JOURNAL_STREAM", stream)
+            .stderr(stderr.reopen().expect("file"))
+            .status();
+        assert_eq!(status.expect("sockstate").code(), Some(2));
+        let said = std::fs::read_to_string(stderr.path()).expect("messages");
+        let head = if is_journal { "<3>/no/such/file" } else { "sockstate: /no/such/file" };
+        assert!(said.starts_with(head), "{said}");
+    }
+}
+
 /// A missing key hides no other problem of the sink.
 #[test]
 fn a_sink_without_a_required_key_is_checked_nevertheless() {

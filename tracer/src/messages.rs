@@ -1,11 +1,11 @@
 //! Messages to the user on standard error. If standard error is full, closed or not read, messages are dropped and counted, and
-//! nothing else happens.
+//! nothing else happens. If the journal reads standard error, each line begins with its priority, as in sd-daemon(3).
 
 use std::{
-    fmt,
+    env, fmt,
     io::{self, Write},
     sync::{
-        Mutex, PoisonError,
+        Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
@@ -32,10 +32,27 @@ static WAITING: AtomicU64 = AtomicU64::new(0);
 /// A message is being written.
 static WRITING: AtomicBool = AtomicBool::new(false);
 
-/// Writes a message to standard error, with the program's name before it.
+/// The priority of a message, as in syslog(3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Priority {
+    /// The program ends, or records are lost.
+    Error = 3,
+    /// Something does not work as wanted.
+    Warning = 4,
+    /// Something that users may want to know.
+    Info = 6,
+}
+
+/// Writes a message to standard error: `message!("text")` is a warning; `error: ` or `info: ` before the text changes that.
 macro_rules! message {
+    (error: $($arguments:tt)*) => {
+        $crate::messages::send($crate::messages::Priority::Error, format_args!($($arguments)*))
+    };
+    (info: $($arguments:tt)*) => {
+        $crate::messages::send($crate::messages::Priority::Info, format_args!($($arguments)*))
+    };
     ($($arguments:tt)*) => {
-        $crate::messages::send(format_args!($($arguments)*))
+        $crate::messages::send($crate::messages::Priority::Warning, format_args!($($arguments)*))
     };
 }
 
@@ -48,11 +65,8 @@ pub fn start() {
 }
 
 /// The function behind [`message!`].
-pub fn send(text: fmt::Arguments<'_>) {
-    // A message may contain text from other programs (process names, collectors' answers), so control characters are replaced.
-    // Line feeds are kept for messages of several lines.
-    let text = text.to_string().split('\n').map(printable).collect::<Vec<_>>().join("\n");
-    let line = format!("sockstate: {text}\n");
+pub fn send(priority: Priority, text: fmt::Arguments<'_>) {
+    let line = lines(priority, &text.to_string(), is_read_by_journal());
     let sender = QUEUE.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let Some(sender) = sender else { return write(&line) };
     WAITING.fetch_add(1, Ordering::Relaxed);
@@ -60,6 +74,28 @@ pub fn send(text: fmt::Arguments<'_>) {
         WAITING.fetch_sub(1, Ordering::Relaxed);
         DROPPED.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// The lines of a message.
+fn lines(priority: Priority, text: &str, for_journal: bool) -> String {
+    // A message may contain text from other programs (process names, collectors' answers), so control characters are replaced.
+    // Line feeds are kept for messages of several lines.
+    let lines = text.split('\n').map(printable);
+    if for_journal {
+        // The journal adds the program's name, and reads the priority of each line.
+        return lines.map(|line| format!("<{}>{line}\n", priority as u8)).collect();
+    }
+    format!("sockstate: {}\n", lines.collect::<Vec<_>>().join("\n"))
+}
+
+/// Whether the journal reads standard error: systemd then names the device and the inode of its socket.
+fn is_read_by_journal() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        let stat = rustix::fs::fstat(io::stderr());
+        let name = stat.map(|stat| format!("{}:{}", stat.st_dev, stat.st_ino));
+        name.is_ok_and(|name| env::var("JOURNAL_STREAM") == Ok(name))
+    })
 }
 
 /// Waits until all messages are written, up to `limit` if standard error blocks.
@@ -100,8 +136,8 @@ fn write_to(output: &mut impl Write, line: &str, dropped: &AtomicU64) {
         return;
     }
     let count = dropped.swap(0, Ordering::Relaxed);
-    let report =
-        format!("sockstate: {count} messages were dropped: standard error was full, or nobody read it\n");
+    let report = format!("{count} messages were dropped: standard error was full, or nobody read it");
+    let report = lines(Priority::Warning, &report, is_read_by_journal());
     if count > 0 && output.write_all(report.as_bytes()).is_err() {
         dropped.fetch_add(count, Ordering::Relaxed);
     }
@@ -121,6 +157,13 @@ mod tests {
         assert_eq!(receiver.recv(), Ok("sockstate: first \u{fffd}[2J\n".to_owned()));
         assert!(receiver.recv().is_err(), "the second found no room");
         assert!(DROPPED.load(Ordering::Relaxed) >= 1);
+    }
+
+    #[test]
+    fn each_line_for_the_journal_has_its_priority() {
+        assert_eq!(lines(Priority::Error, "one\ntwo", true), "<3>one\n<3>two\n");
+        assert_eq!(lines(Priority::Info, "one\u{1b}", true), "<6>one\u{fffd}\n");
+        assert_eq!(lines(Priority::Warning, "<3>one\ntwo", false), "sockstate: <3>one\ntwo\n");
     }
 
     /// A disk that has room at times.

@@ -151,7 +151,7 @@ pub fn main() -> ExitCode {
     let code = match result {
         Ok(code) => code,
         Err(error) => {
-            message!("{}", chain(&error));
+            message!(error: "{}", chain(&error));
             let code = error.downcast_ref::<Failure>().map_or(exit::FAILURE, |failure| failure.code);
             ExitCode::from(code)
         }

@@ -83,7 +83,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
     }
     out.finish().and_then(|mut file| file.flush()).with_context(failed)?;
     if std::io::stderr().is_terminal() {
-        message!("{records} records, {bytes} bytes before compression, in {path}");
+        message!(info: "{records} records, {bytes} bytes before compression, in {path}");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -41,7 +41,7 @@ pub(super) fn stream(
     let section = &sink.section;
     let filter = sink.filter.as_ref().map(transition_filter).transpose()?;
     for what in filter.iter().flat_map(awaited) {
-        message!("sink {}: {what}", section.name);
+        message!(info: "sink {}: {what}", section.name);
     }
     let metrics = section.config.metrics();
     // Later metrics include those that were lost.

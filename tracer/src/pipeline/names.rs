@@ -11,8 +11,8 @@ pub(super) fn look_up_names(router: &Router, streams: &Streams) {
         if name.set_now(now, began_ns, now_ns()) {
             let path = name.path().display();
             match now {
-                Some(inode) => message!("network namespace {path} is {inode} now"),
-                None => message!("network namespace {path} is gone: waiting for it"),
+                Some(inode) => message!(info: "network namespace {path} is {inode} now"),
+                None => message!(info: "network namespace {path} is gone: waiting for it"),
             }
         }
     }

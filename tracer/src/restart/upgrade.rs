@@ -102,7 +102,7 @@ fn detach(directory: &Path, upgrade: &Upgrade, loaded: &mut Loaded) -> Result<()
         ));
     }
     message!(
-        "the kernel programs in {} were another version's: they are replaced by this version's",
+        info: "the kernel programs in {} were another version's: they are replaced by this version's",
         directory.display()
     );
     Ok(())

@@ -107,11 +107,11 @@ impl Worker {
         }
         let waiting = self.disk.bytes();
         if waiting > 0 {
-            message!("sink {}: {waiting} bytes wait in its spool for the next sink of this name", self.name);
+            message!(info: "sink {}: {waiting} bytes wait in its spool for the next sink of this name", self.name);
         }
         let lost = self.queue.unreported();
         if lost > 0 {
-            message!("sink {}: {lost} records were not delivered when it ended", self.name);
+            message!(error: "sink {}: {lost} records were not delivered when it ended", self.name);
         }
     }
 
@@ -126,7 +126,7 @@ impl Worker {
                 Ok(read) => {
                     if read.missing > 0 {
                         message!(
-                            "sink {}: the spool was damaged: {} records are lost",
+                            error: "sink {}: the spool was damaged: {} records are lost",
                             self.name,
                             read.missing
                         );
@@ -243,7 +243,7 @@ impl Worker {
         }
         self.queue.status().succeed();
         if let Some(failed_at) = failed_at {
-            message!("sink {}: delivers again after {:.1?}", self.name, failed_at.elapsed());
+            message!(info: "sink {}: delivers again after {:.1?}", self.name, failed_at.elapsed());
         }
         if from_spool {
             self.disk.delivered(&self.queue);
@@ -285,7 +285,7 @@ impl Worker {
 
     /// The collector has refused `batch`.
     fn refuse(&self, batch: &Batch, message: &str, from_spool: bool) {
-        message!("sink {}: {message}: {} records are lost", self.name, batch.len());
+        message!(error: "sink {}: {message}: {} records are lost", self.name, batch.len());
         self.queue.lose_all(batch, from_spool);
         if !from_spool {
             self.queue.depart(batch.len() as u64);
