@@ -60,6 +60,7 @@ mod resolving;
 mod restart;
 mod resync;
 mod second_tracer;
+mod service;
 mod starting;
 mod stuck;
 mod time_namespaces;
@@ -178,6 +179,7 @@ fn tests() -> Vec<Test> {
         hostile::tests(),
         configured::tests(),
         second_tracer::tests(),
+        service::tests(),
         bounds::tests(),
         resolving::tests(),
         lost_period::tests(),

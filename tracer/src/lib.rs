@@ -31,6 +31,7 @@ pub mod pipeline;
 pub mod procfs;
 pub mod restart;
 pub mod route;
+pub mod service;
 pub mod settings;
 pub mod sinks;
 pub mod source;

@@ -94,6 +94,7 @@ pub(super) fn run(args: &HuntArgs) -> Result<ExitCode> {
                 nap: pipeline::SHORT_NAP,
             },
             pin: None,
+            notifier: None,
             open: session::direct(output, format, RecordKinds::ALL),
         })
     };

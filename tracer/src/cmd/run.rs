@@ -21,6 +21,7 @@ use crate::{
     model::Start,
     pipeline::Destination,
     restart::Resume,
+    service::Notifier,
     settings::{self, Reading, Settings},
 };
 
@@ -76,7 +77,8 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
             let reloader = Reloader::new(path, settings, start.clone(), resume);
             Ok((streams, Destination::Sinks(Box::new(reloader))))
         });
-        Ok(Session { pin: pin.as_deref(), ..Session::new(filter, &run, &stuck, &kernel, open)? })
+        let notifier = Notifier::from_environment();
+        Ok(Session { pin: pin.as_deref(), notifier, ..Session::new(filter, &run, &stuck, &kernel, open)? })
     };
     let sharing = if kernel.alongside { Sharing::Unlocked } else { Sharing::Daemon };
     host.run(open, sharing)

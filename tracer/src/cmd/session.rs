@@ -26,13 +26,14 @@ use crate::{
     kernel::{self, HookChoice, Hunt, Loaded, Request, Tier},
     messages,
     metrics::Server,
-    model::{ConnId, LostPlace, RecordKinds, SocketInfo, Start, Threshold, Thresholds},
+    model::{ConnId, RecordKinds, SocketInfo, Start, Threshold, Thresholds},
     pipeline::{
-        self, Beginning, Destination, Limits, Pipeline, RecordStream, Resyncer, Signals, Stream, Streams,
-        Summary,
+        self, Beginning, Destination, Limits, Pipeline, RecordStream, Resyncer, ServiceReports, Signals,
+        Stream, Streams, Summary,
     },
     restart::{self, Kept, Resume, StateWriter, TakeOverError, TakenOver},
     route::Router,
+    service::Notifier,
     sinks::Output,
     source::{self, Dump, HolderFinder, KernelSource, NetnsThread, WalkResult},
     track::{self, Table, Visibility},
@@ -59,6 +60,8 @@ pub(super) struct Session<'a> {
     pub(super) settings: pipeline::Settings,
     /// The directory of the pins.
     pub(super) pin: Option<&'a Path>,
+    /// The service manager that gets to know how the trace goes.
+    pub(super) notifier: Option<Notifier>,
     /// Opens the outputs, before capabilities are dropped.
     pub(super) open: Open<'a>,
 }
@@ -103,6 +106,7 @@ impl<'a> Session<'a> {
                 nap: pipeline::SHORT_NAP,
             },
             pin: None,
+            notifier: None,
             open,
         })
     }
@@ -220,10 +224,8 @@ async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
         }
         StateWriter::new(directory, kept, instance)
     });
-    if let Err(error) = kernel::drop_privileges() {
-        message!("cannot drop capabilities: {error}");
-    }
-    memory::give_back();
+    give_back();
+    let service = ServiceReports::new(session.notifier, start.degraded.clone());
 
     let streams = Streams::new(list, settings.limits.count);
     let (router, adopted) = (Router::new(session.filter), adopted.is_some());
@@ -239,17 +241,26 @@ async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
         hunter,
         state_writer,
         adopted,
+        service,
         settings,
     };
     say_how_long(begun.elapsed(), &pipeline);
     pipeline.start(start);
     if pipeline.hunter.is_some() {
-        message!("{HUNT_READY}");
+        message!(info: "{HUNT_READY}");
     }
     if session.snapshot {
         pipeline.snapshot();
     }
     Ok(pipeline.run(destination, signals).await?)
+}
+
+/// Gives back the capabilities and the memory that only the start needs.
+fn give_back() {
+    if let Err(error) = kernel::drop_privileges() {
+        message!("cannot drop capabilities: {error}");
+    }
+    memory::give_back();
 }
 
 /// Loads the kernel programs, or takes over those that are pinned.
@@ -310,7 +321,7 @@ fn report_gaps(degraded: &mut Vec<String>, existing: &Dump, filter: &Filter) {
         message!("{reason}; see `sockstate doctor`");
     }
     let awaited = awaited(filter);
-    awaited.iter().for_each(|what| message!("{what}"));
+    awaited.iter().for_each(|what| message!(info: "{what}"));
     degraded.extend(awaited);
 }
 
@@ -334,7 +345,7 @@ fn start_record(time_ns: i64, hook: &'static str, tier: &'static str) -> Start {
 fn say_how_long(took: Duration, pipeline: &Pipeline) {
     let is_awaited = pipeline.settings.limits.duration.is_some() && std::io::stderr().is_terminal();
     if is_awaited && took >= LONG_START {
-        message!("tracing began after {took:.1?}; --duration counts from that moment");
+        message!(info: "tracing began after {took:.1?}; --duration counts from that moment");
     }
 }
 
@@ -393,21 +404,9 @@ fn instance() -> u32 {
 
 /// Writes the number of transitions and losses to standard error.
 fn report(summary: &Summary) {
-    let lost: Vec<String> = LostPlace::ALL
-        .iter()
-        .filter_map(|place| {
-            let count = *summary.lost.get(place)?;
-            (count > 0).then(|| format!("{count} ({})", place.name()))
-        })
-        .collect();
-    let doubt = Some(summary.in_doubt).filter(|count| *count > 0);
-    let doubt =
-        doubt.map(|count| format!("; {count} in doubt (the collector may have them)")).unwrap_or_default();
-    if !lost.is_empty() {
-        message!("{} transitions; lost {}{doubt}", summary.transitions, lost.join(", "));
-    } else if !doubt.is_empty() {
-        message!("{} transitions; nothing lost{doubt}", summary.transitions);
+    if !summary.is_complete() {
+        message!(error: "{summary}");
     } else if std::io::stderr().is_terminal() {
-        message!("{} transitions; nothing lost", summary.transitions);
+        message!(info: "{summary}");
     }
 }

@@ -82,6 +82,11 @@ impl Destination {
         }
     }
 
+    /// Whether a thread reads the configuration.
+    pub(super) fn is_reloading(&self) -> bool {
+        matches!(self, Self::Sinks(reload) if reload.is_reading())
+    }
+
     /// Changes the streams as the configuration says that was read.
     pub(super) fn apply(&mut self, streams: &mut Streams) {
         if let Self::Sinks(reload) = self {
@@ -148,7 +153,7 @@ impl Destination {
                     if timeout_at(deadline + margin, queue.finished()).await.is_err() {
                         let lost = queue.abandon();
                         message!(
-                            "sink {} hangs in a system call: {lost} records were not delivered",
+                            error: "sink {} hangs in a system call: {lost} records were not delivered",
                             queue.name()
                         );
                     }

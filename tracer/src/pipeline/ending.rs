@@ -31,6 +31,7 @@ impl Pipeline {
         mut destination: Destination,
         signals: &mut Signals,
     ) -> Result<(), PipelineError> {
+        self.service.stopping();
         if self.state_writer.is_none() {
             self.source.detach();
         }
@@ -78,7 +79,7 @@ impl Pipeline {
         if is_cut {
             destination.finish(&mut self.streams, Duration::ZERO, SHORT_MARGIN).await;
         }
-        self.streams.count_lost();
+        self.streams.summary = self.streams.summary_now();
         Ok(())
     }
 

@@ -33,6 +33,7 @@ impl Pipeline {
         let mut schedule = Schedule::new(self.settings.limits.duration, resync_every, self.adopted);
         let mut nap = Nap::new(self.settings.nap);
         loop {
+            self.report_alive();
             if let Some(end) = self.write(&mut schedule, destination, signals).await? {
                 return Ok(end);
             }
@@ -96,11 +97,12 @@ impl Pipeline {
         let owners_at = self.table.next_search_ns().filter(|_| quiet).map(after);
         let report_at = self.streams.report_at();
         let state_at = self.state_writer.as_ref().and_then(StateWriter::due);
+        let service_at = self.service.due(self.streams.summary.transitions).filter(|_| quiet);
         let window_at = self.streams.window_ends_ns().filter(|_| quiet).map(after);
         tokio::select! {
             biased;
             ends = signals.any() => {
-                if ends || !destination.hang_up(&mut self.streams).await.map_err(|error| self.broken(error))? {
+                if ends || !self.hang_up(destination).await? {
                     return Ok(Some(End::Reason("signal")));
                 }
             }
@@ -111,6 +113,9 @@ impl Pipeline {
                 }
                 destination.apply(&mut self.streams);
                 self.count();
+                if !destination.is_reloading() {
+                    self.report_ready();
+                }
             }
             result = self.source.readable(), if quiet => result?,
             () = until(schedule.losses_at()), if quiet => {}
@@ -121,11 +126,22 @@ impl Pipeline {
             () = until(window_at), if quiet => {}
             () = until(state_at), if quiet => {}
             () = until(report_at), if quiet => {}
+            () = until(service_at), if quiet => {}
             () = sink_lost(), if quiet => {}
             question = next_question(&mut self.settings.metrics), if quiet => self.answer(question),
             () = std::future::ready(()), if !quiet => {}
         }
         Ok(None)
+    }
+
+    /// Handles SIGHUP. Returns false if it ends the program.
+    async fn hang_up(&mut self, destination: &mut Destination) -> Result<bool, PipelineError> {
+        self.service.reloading();
+        let goes_on = destination.hang_up(&mut self.streams).await.map_err(|error| self.broken(error))?;
+        if goes_on && !destination.is_reloading() {
+            self.report_ready();
+        }
+        Ok(goes_on)
     }
 
     /// Runs the periodic tasks that are due.

@@ -18,6 +18,7 @@ mod owners;
 mod record_stream;
 mod resync;
 mod schedule;
+mod service_reports;
 mod signals;
 mod streams;
 
@@ -33,6 +34,7 @@ pub use metrics_stream::{MetricsStream, WriteNumbers};
 pub use nap::SHORT_NAP;
 pub use record_stream::RecordStream;
 pub use resync::Resyncer;
+pub use service_reports::ServiceReports;
 pub use signals::Signals;
 pub use streams::{Stream, Streams, Summary};
 
@@ -110,6 +112,8 @@ pub struct Pipeline {
     pub state_writer: Option<StateWriter>,
     /// Whether the table comes from a previous process: it is compared with the kernel's tables at once.
     pub adopted: bool,
+    /// What the service manager gets to know.
+    pub service: ServiceReports,
     /// The settings of the user.
     pub settings: Settings,
 }
@@ -146,6 +150,7 @@ impl Pipeline {
     ) -> Result<Summary, PipelineError> {
         self.count();
         self.watch_owners();
+        self.report_ready();
         match self.flow(&mut destination, &mut signals).await? {
             End::Closed => self.streams.summary.closed = true,
             End::Reason(reason) => self.end(reason, destination, &mut signals).await?,

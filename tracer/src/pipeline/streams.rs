@@ -1,6 +1,10 @@
 //! All streams: each record goes to every stream that takes it, and all are counted together.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Display, Formatter},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -18,7 +22,7 @@ const BURST: usize = 1 << 20;
 pub(super) const BURST_BUFFER: usize = 16 << 20;
 
 /// The result of a run.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Transitions that were wanted.
     pub transitions: u64,
@@ -28,6 +32,34 @@ pub struct Summary {
     pub in_doubt: u64,
     /// The reader of the output went away.
     pub closed: bool,
+}
+
+impl Summary {
+    /// Whether nothing was lost, and nothing is in doubt.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.in_doubt == 0 && self.lost.values().all(|count| *count == 0)
+    }
+}
+
+impl Display for Summary {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} transitions; ", self.transitions)?;
+        let lost: Vec<String> = LostPlace::ALL
+            .iter()
+            .filter_map(|place| Some((place, *self.lost.get(place)?)))
+            .filter(|(_, count)| *count > 0)
+            .map(|(place, count)| format!("{count} ({})", place.name()))
+            .collect();
+        match &lost[..] {
+            [] => f.write_str("nothing lost")?,
+            lost => write!(f, "lost {}", lost.join(", "))?,
+        }
+        match self.in_doubt {
+            0 => Ok(()),
+            count => write!(f, "; {count} in doubt (the collector may have them)"),
+        }
+    }
 }
 
 /// The stream of one output or one sink.
@@ -251,11 +283,12 @@ impl Streams {
         self.list.iter().filter_map(Stream::queue).chain(&self.retired)
     }
 
-    /// Notes in the summary how many records the sinks have lost; the records that a hanging sink holds count as lost.
-    pub(super) fn count_lost(&mut self) {
-        let all = self.numbers();
-        self.summary.lost.insert(LostPlace::Sink, all.iter().map(|sink| sink.lost).sum());
-        self.summary.in_doubt = all.iter().map(|sink| sink.in_doubt).sum();
+    /// The summary with what the sinks have lost so far; the records that a hanging sink holds count as lost.
+    pub(super) fn summary_now(&self) -> Summary {
+        let (all, mut summary) = (self.numbers(), self.summary.clone());
+        summary.lost.insert(LostPlace::Sink, all.iter().map(|sink| sink.lost).sum());
+        summary.in_doubt = all.iter().map(|sink| sink.in_doubt).sum();
+        summary
     }
 
     /// The most bytes that a stream has ready.

@@ -11,11 +11,12 @@ use crate::{
 
 /// A top-level module and the modules that it may use. `cmd`, `examiner`, `fuzz`, `hunter`, `lib`, `look` and
 /// `pipeline` wire things together and may use all.
-const MAY_USE: [(&str, &[&str]); 27] = [
+const MAY_USE: [(&str, &[&str]); 28] = [
     ("model", &[]),
     ("procfs", &[]),
     ("files", &[]),
     ("messages", &["model"]),
+    ("service", &["messages", "model"]),
     ("display", &["model"]),
     ("decode", &["model"]),
     ("knowledge", &["model"]),
