@@ -70,6 +70,29 @@ fn tables_fit_every_terminal() {
     }
 }
 
+#[test]
+fn a_timeline_fits_every_terminal() {
+    let one = ["timeline", RECORDING, "--conn", "dd3277000000000a"];
+    for (name, args, bar) in [("timeline", &one[..2], 'W'), ("timeline-one", &one, '█')] {
+        for width in [40, 60, 72, 73, 80, 100, 120] {
+            let text = output_in_terminal(&mut sockstate(args), width);
+            assert_fits(&text, width);
+            for word in ["127.0.0.1:8080", "127.0.0.1:50778", "ESTABLISHED", "CLOSE_WAIT"] {
+                assert!(text.split_whitespace().any(|whole| whole.trim_end_matches(',') == word), "{text}");
+            }
+            // One state lasts for most of the recording. Its bar has most of the width, and is whole.
+            let bars = text.split(|c| c != bar).map(|bar| bar.chars().count());
+            let plot = match (bar, width) {
+                ('█', _) => 20,
+                (_, 0..73) => width,
+                _ => width - 53,
+            };
+            assert!(bars.max() >= Some(usize::from(plot) * 8 / 10), "{width}: {text}");
+            golden::check(&format!("widths/{name}-{width}.txt"), &text);
+        }
+    }
+}
+
 /// The sockets of this host, whichever they are.
 #[test]
 fn a_look_fits_every_terminal() {

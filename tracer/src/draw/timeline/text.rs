@@ -1,82 +1,142 @@
 //! The timeline for a terminal.
 
-use super::{Lane, Timeline, describe};
+use textwrap::core::display_width;
+
+use super::{Lane, StateSpan, Timeline, describe};
 use crate::{
-    display::{duration, palette},
-    model::printable,
+    display::{duration, palette, paragraph},
+    model::{State, printable},
 };
 
 /// Columns of the names before the lanes.
 const NAMES: usize = 52;
+/// Columns of a plot that stands beside names or texts, at least. With less room, the plot stands below them.
+const LEAST_PLOT: usize = 20;
+/// Columns of the plot of a single connection, at most.
+const MOST_PLOT: usize = 60;
+/// Columns of the time before a state of a single connection.
+const OFFSET: usize = 9;
+
+/// The text under construction, for a terminal of this width.
+struct Text {
+    out: String,
+    width: usize,
+    styled: bool,
+}
+
+impl Text {
+    fn paint(&self, sgr: &str, text: &str) -> String {
+        if self.styled { format!("\x1b[{sgr}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    fn line(&mut self, text: &str) {
+        self.out.push_str(text.trim_end());
+        self.out.push('\n');
+    }
+
+    /// Writes a text, in as many lines as it needs.
+    fn paragraph(&mut self, head: &str, text: &str) {
+        self.out.push_str(&paragraph(head, text, Some(self.width)));
+    }
+
+    /// Writes the letter and the name of each state.
+    fn legend(&mut self) {
+        let mut line = String::new();
+        for state in palette::ORDER {
+            let item = format!("{} {}", self.letter(state), state.name());
+            if !line.is_empty() && display_width(&line) + 2 + display_width(&item) > self.width {
+                self.line(&std::mem::take(&mut line));
+            }
+            line.push_str(if line.is_empty() { "" } else { "  " });
+            line.push_str(&item);
+        }
+        self.line(&line);
+    }
+
+    fn letter(&self, state: State) -> String {
+        let look = palette::of(state);
+        self.paint(look.sgr, &look.letter.to_string())
+    }
+}
 
 impl Timeline {
     /// As text of this width; `styled` for a terminal.
     #[must_use]
     pub fn text(&self, width: usize, styled: bool) -> String {
-        let paint = |sgr: &str, text: &str| {
-            if styled { format!("\x1b[{sgr}m{text}\x1b[0m") } else { text.to_owned() }
-        };
-        let mut out = format!("{}\n\n", self.title);
-        let plot = width.saturating_sub(NAMES + 1).max(20);
+        let mut text = Text { out: String::new(), width: width.max(1), styled };
+        text.paragraph("", &self.title);
+        text.line("");
         if let [lane] = &self.lanes[..] {
-            return out + &self.one(lane, plot.min(60), &paint);
+            self.one(lane, &mut text);
+            return text.out;
         }
-        out.push_str(&format!("{:NAMES$} {}\n", "", self.axis(plot).trim_end()));
-        for lane in &self.lanes {
-            let owner = printable(&lane.owner);
-            let name: String = format!("{owner:<18} {}", lane.endpoints).chars().take(NAMES).collect();
-            let name = format!("{name:<NAMES$}");
-            let name = if lane.was_stuck { paint(palette::STUCK_SGR, &name) } else { name };
-            let mut line = String::new();
-            for cell in self.cells(lane, plot) {
-                match cell {
-                    Some(at) => {
-                        let look = palette::of(lane.spans[at].state);
-                        line.push_str(&paint(look.sgr, &look.letter.to_string()));
-                    }
-                    None => line.push(' '),
-                }
-            }
-            out.push_str(&format!("{name} {}\n", line.trim_end()));
+        self.many(&mut text);
+        text.line("");
+        text.legend();
+        if let Some(more) = self.left_out_note() {
+            text.paragraph("", &more);
         }
-        out.push('\n');
-        let legend: Vec<String> = palette::ORDER
-            .iter()
-            .map(|state| {
-                format!(
-                    "{} {}",
-                    paint(palette::of(*state).sgr, &palette::of(*state).letter.to_string()),
-                    state.name()
-                )
-            })
-            .collect();
-        out.push_str(&format!("{}\n", legend.join("  ")));
-        out.extend(self.left_out_note().map(|more| format!("{more}\n")));
-        out
+        text.out
     }
 
-    /// A line for each state.
-    fn one(&self, lane: &Lane, plot: usize, paint: &dyn Fn(&str, &str) -> String) -> String {
-        let mut out = String::new();
-        let length = (self.end_ns - self.begin_ns) as f64;
-        for span in &lane.spans {
-            let look = palette::of(span.state);
-            let begin = ((span.begin_ns - self.begin_ns) as f64 / length * plot as f64) as usize;
-            let end = ((span.end_ns - self.begin_ns) as f64 / length * plot as f64).ceil() as usize;
-            let begin = begin.min(plot - 1);
-            let bar: String = "█".repeat(end.max(begin + 1) - begin);
-            let offset = u64::try_from(span.begin_ns - self.begin_ns).unwrap_or(0);
-            let bar = format!(
-                "{}{}{}",
-                " ".repeat(begin),
-                paint(look.sgr, &bar),
-                " ".repeat(plot - end.max(begin + 1).min(plot))
-            );
-            let text = printable(&describe(span));
-            out.push_str(format!("+{:<7} {bar} {text}", duration(offset)).trim_end());
-            out.push('\n');
+    /// A line for each connection; two where its name has no room before the plot.
+    fn many(&self, text: &mut Text) {
+        let is_beside = text.width > NAMES + LEAST_PLOT;
+        let left = if is_beside { NAMES + 1 } else { 0 };
+        let plot = text.width - left;
+        text.line(&format!("{:left$}{}", "", self.axis(plot)));
+        for lane in &self.lanes {
+            let owner_width = if is_beside { 18 } else { 0 };
+            let name = format!("{:<owner_width$} {}", printable(&lane.owner), lane.endpoints);
+            let sgr = if lane.was_stuck { palette::STUCK_SGR } else { "" };
+            let paint = |text: &Text, name: &str| {
+                if sgr.is_empty() { name.to_owned() } else { text.paint(sgr, name) }
+            };
+            let mut head = String::new();
+            if is_beside && display_width(&name) <= NAMES {
+                let spare = NAMES - display_width(&name);
+                head = paint(text, &format!("{name}{:spare$}", "")) + " ";
+            } else {
+                for line in paragraph("", &name, Some(text.width)).lines() {
+                    text.line(&paint(text, line));
+                }
+                head.extend(std::iter::repeat_n(' ', left));
+            }
+            for cell in self.cells(lane, plot) {
+                head.push_str(&cell.map_or_else(|| " ".to_owned(), |at| text.letter(lane.spans[at].state)));
+            }
+            text.line(&head);
         }
-        out
+    }
+
+    /// A line for each state; two where its description has no room after the plot.
+    fn one(&self, lane: &Lane, text: &mut Text) {
+        let told = |span: &StateSpan| printable(&describe(span));
+        let longest = lane.spans.iter().map(|span| display_width(&told(span))).max().unwrap_or(0);
+        let beside = text.width.saturating_sub(OFFSET + longest + 1);
+        let is_beside = beside >= LEAST_PLOT;
+        let plot = if is_beside { beside } else { text.width }.min(MOST_PLOT);
+        for span in &lane.spans {
+            let offset = u64::try_from(span.begin_ns - self.begin_ns).unwrap_or(0);
+            let offset = format!("+{:<7} ", duration(offset));
+            let (begin, end) = self.columns_of(span, plot);
+            let bar = text.paint(palette::of(span.state).sgr, &"█".repeat(end - begin));
+            let bar = format!("{:begin$}{bar}", "");
+            if is_beside {
+                text.line(&format!("{offset}{bar}{:1$} {2}", "", plot - end, told(span)));
+            } else {
+                text.paragraph(&offset, &told(span));
+                text.line(&bar);
+            }
+        }
+    }
+
+    /// The first column of a span in a plot, and the column after its last; at least one column.
+    fn columns_of(&self, span: &StateSpan, plot: usize) -> (usize, usize) {
+        let length = (self.end_ns - self.begin_ns) as f64;
+        let column = |at_ns: i64| (at_ns - self.begin_ns) as f64 / length * plot as f64;
+        let begin = (column(span.begin_ns) as usize).min(plot.saturating_sub(1));
+        (begin, (column(span.end_ns).ceil() as usize).clamp(begin + 1, plot.max(begin + 1)))
     }
 
     /// For each column the span that covers most of its time.
@@ -86,24 +146,27 @@ impl Timeline {
         (0..plot)
             .map(|at| {
                 let (begin, end) = (column(at), column(at + 1).max(column(at) + 1));
-                let share = |span: &super::StateSpan| span.end_ns.min(end) - span.begin_ns.max(begin);
-                let is_here = |span: &super::StateSpan| span.begin_ns < end && span.end_ns >= begin;
+                let share = |span: &StateSpan| span.end_ns.min(end) - span.begin_ns.max(begin);
+                let is_here = |span: &StateSpan| span.begin_ns < end && span.end_ns >= begin;
                 let here = lane.spans.iter().enumerate().filter(|(_, span)| is_here(span));
                 here.max_by_key(|(_, span)| share(span)).map(|(at, _)| at)
             })
             .collect()
     }
 
+    /// The marks of the times that have room.
     fn axis(&self, plot: usize) -> String {
-        let mut axis = vec![' '; plot + 8];
+        let mut axis = String::new();
         let length = (self.end_ns - self.begin_ns) as f64;
-        for offset in self.ticks(plot as i64 / 12) {
+        for offset in self.ticks((plot as i64 / 12).max(1)) {
             let at = (offset as f64 / length * plot as f64) as usize;
             let label = format!("|{}", if offset == 0 { "0".into() } else { duration(offset as u64) });
-            for (cell, c) in axis.iter_mut().skip(at).zip(label.chars()) {
-                *cell = c;
+            let end = axis.len();
+            let has_room = at + label.len() <= plot && (end == 0 || at > end);
+            if has_room {
+                axis.push_str(&format!("{:1$}{label}", "", at - end));
             }
         }
-        axis.into_iter().collect()
+        axis
     }
 }
