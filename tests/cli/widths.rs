@@ -3,13 +3,17 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
+    net::{Shutdown, TcpListener, TcpStream},
     path::Path,
     process::{Command, Stdio},
 };
 
 use serde_json::Value;
-use testkit::{golden, terminal::output_in_terminal};
+use testkit::{
+    golden,
+    terminal::{Terminal, output_in_terminal},
+};
 
 const RECORDING: &str = "fixtures/recordings/sockstate-1.ndjson";
 const WIDTHS: [u16; 4] = [60, 80, 100, 120];
@@ -163,6 +167,56 @@ fn many_sockets_stuck_for_one_reason_are_one_group() {
     // A few processes have a text each.
     stuck_processes(3, &path);
     assert_eq!(blocks(&output_in_terminal(&mut sockstate(&args), 80)), 3);
+}
+
+#[test]
+fn a_table_follows_the_width_of_its_terminal() {
+    let recording = fs::read_to_string(golden::file(RECORDING)).expect("recording");
+    let lines: Vec<&str> = recording.lines().collect();
+    let is_transition = |(_, line): &(usize, &&str)| line.contains("\"kind\":\"transition\"");
+    let second =
+        lines.iter().enumerate().filter(is_transition).nth(1).map(|(at, _)| at).expect("a transition");
+    let mut command = sockstate(&["replay", "-", "--speed", "1000"]);
+    let mut terminal = Terminal::start(command.stdin(Stdio::piped()), 120);
+    let mut input = terminal.input();
+    let mut feed = |lines: &[&str]| writeln!(input, "{}", lines.join("\n")).expect("written");
+    // Each record writes the row of the one before.
+    feed(&lines[..=second]);
+    let wide = terminal.read_until("->");
+    assert!(wide.starts_with("TIME") && wide.contains("LASTED"), "{wide}");
+    terminal.resize(60);
+    feed(&lines[second + 1..]);
+    drop(input);
+    let titles = terminal.read_until("STATE\n");
+    let titles = titles.lines().last().expect("titles");
+    assert!(!titles.contains("LASTED") && titles.contains("COMM"), "{titles}");
+    let rows = terminal.read_until("STUCK for");
+    assert!(rows.lines().count() > 10, "{rows}");
+    assert_fits(rows.trim_end(), 60);
+}
+
+#[test]
+fn a_repeated_table_follows_the_width_of_its_terminal() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = listener.local_addr().expect("address");
+    let client = TcpStream::connect(address).expect("connect");
+    let _server = listener.accept().expect("accept");
+    client.shutdown(Shutdown::Write).expect("shutdown");
+    let port = address.port().to_string();
+    let state = ["--state", "CLOSE_WAIT", "--older-than", "0s", "--local-port", &port];
+    let mut command =
+        sockstate(&[&["stuck", "--watch", "100ms", "--group-by", "process"][..], &state].concat());
+    let mut terminal = Terminal::start(&mut command, 120);
+    let clear = "\u{1b}[H\u{1b}[2J";
+    let wide = terminal.read_until("eof_unread 1");
+    assert!(wide.contains("UNREAD"), "{wide}");
+    terminal.resize(60);
+    // The table that is being written may have the old width.
+    terminal.read_until(clear);
+    terminal.read_until(clear);
+    let narrow = terminal.read_until("eof_unread 1");
+    assert!(narrow.contains("OLDEST") && !narrow.contains("UNREAD"), "{narrow}");
+    assert_fits(&narrow, 60);
 }
 
 #[test]

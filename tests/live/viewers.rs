@@ -30,6 +30,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("people: top shows who holds a socket that was stuck before the start", top_of_old_sockets),
         test("people: top fits terminals of 60 to 200 columns", top_in_every_size),
         test("people: top ends with its terminal, and by a signal", hang_up),
+        test("people: a trace follows the width of its terminal", trace_after_a_resize),
         test("people: graphviz accepts the diagrams", graphviz),
         test("people: Mermaid accepts the diagrams", mermaid),
         test("people: Mermaid accepts the documents' pictures", mermaid_of_documents),
@@ -269,6 +270,25 @@ fn top_in_every_size() {
         );
         assert!(screen.lines().all(|line| line.chars().count() <= width.into()), "{width}: {screen}");
     }
+}
+
+fn trace_after_a_resize() {
+    in_lab(|netns| {
+        let port = fresh_port();
+        let binary = env!("CARGO_BIN_EXE_sockstate");
+        let command = format!("{binary} trace --alongside --netns {netns} --port {port}; sleep 60");
+        let Some(tmux) = Tmux::start((120, 30), &command) else { return };
+        tmux.wait_for("LASTED");
+        connections(1, port);
+        tmux.wait_for("ESTABLISHED -> ");
+        tmux.run(&["resize-window", "-x", "60", "-y", "50"]);
+        connections(1, port);
+        // The titles of the columns for 60 columns, then their rows.
+        let screen = tmux.wait_for("REMOTE                STATE");
+        let is_row = |line: &str| line.contains(&format!(":{port}")) && line.ends_with("ESTABLISHED");
+        wait_until("the row", || tmux.screen().lines().any(is_row));
+        assert!(screen.lines().all(|line| line.chars().count() <= 60), "{screen}");
+    });
 }
 
 fn hang_up() {

@@ -87,7 +87,7 @@ fn format(args: &ReplayArgs) -> Box<dyn Format> {
     let is_terminal = std::io::stdout().is_terminal();
     let options = FormatOptions {
         colour: colours(args.color, is_terminal),
-        width: terminal_width(),
+        width: is_terminal.then_some(terminal_width),
         escape_formulas: args.escape_formulas,
     };
     args.format.unwrap_or_else(|| FormatName::default(is_terminal)).make(options)

@@ -98,7 +98,7 @@ fn format(args: &TraceArgs, output: &Output) -> Box<dyn Format> {
     let is_terminal = output.is_terminal();
     let options = FormatOptions {
         colour: colours(args.color, is_terminal),
-        width: is_terminal.then(terminal_width).flatten(),
+        width: is_terminal.then_some(terminal_width),
         escape_formulas: args.escape_formulas,
     };
     args.format.unwrap_or_else(|| FormatName::default(is_terminal)).make(options)

@@ -30,7 +30,7 @@ pub use lines::LineFormat;
 use lines::OfRecords;
 pub use look::{Group, gaps_table, groups_table, held_via, sockets_table, stuck_table};
 pub use look_json::{gaps_json, group_json, look_json, look_time, socket_json, stuck_json};
-pub use name::{Content, FormatName, FormatOptions};
+pub use name::{Content, FormatName, FormatOptions, ReadWidth};
 pub use path::opened_at;
 pub use table::Table;
 

@@ -3,13 +3,16 @@
 use super::{Format, LineFormat};
 use crate::model::{RecordKind, RecordKinds};
 
+/// Reads the width of a terminal, which people change; `None` if the terminal does not tell it.
+pub type ReadWidth = fn() -> Option<usize>;
+
 /// What a format is made with.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FormatOptions {
     /// Whether the formats for people have colours.
     pub colour: bool,
-    /// The width of the terminal that shows the output; `None` if no terminal does.
-    pub width: Option<usize>,
+    /// Reads the width of the terminal that shows the output; `None` if no terminal does.
+    pub width: Option<ReadWidth>,
     /// In CSV, no cell begins like a formula.
     pub escape_formulas: bool,
 }

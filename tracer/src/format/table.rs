@@ -6,7 +6,7 @@ mod columns;
 use already_stuck::{AlreadyStuck, Kept};
 use columns::{Field, fields};
 
-use super::{Content, Format, FormatName, name::Source, time::Times};
+use super::{Content, Format, FormatName, ReadWidth, name::Source, time::Times};
 use crate::display::{Layout, duration, endpoints, lower_bound, palette, readable};
 use crate::model::{Connection, InState, Record, Role, State, Transition, bounds::SENTENCE, printable};
 
@@ -22,6 +22,7 @@ pub(super) const FORMAT: FormatName = FormatName {
 pub struct Table {
     times: Times,
     colour: bool,
+    read_width: Option<ReadWidth>,
     fields: &'static [Field],
     layout: Layout,
     already_stuck: AlreadyStuck,
@@ -40,17 +41,31 @@ struct States {
 }
 
 impl Table {
-    /// With or without colours; for a terminal of `width`, or with all columns.
+    /// With or without colours; for a terminal, or with all columns.
     #[must_use]
-    pub fn new(colour: bool, width: Option<usize>) -> Self {
+    pub fn new(colour: bool, read_width: Option<ReadWidth>) -> Self {
+        let width = read_width.and_then(|read| read());
         let fields = fields(width);
-        let columns = fields.iter().map(|field| field.column()).collect();
         Self {
             times: Times::clock(),
             colour,
+            read_width,
             fields,
-            layout: Layout { columns, width },
+            layout: layout(fields, width),
             already_stuck: AlreadyStuck::default(),
+        }
+    }
+
+    /// Follows the width of the terminal. Other columns get their titles.
+    fn follow_width(&mut self, out: &mut Vec<u8>) {
+        let width = self.read_width.and_then(|read| read());
+        if width == self.layout.width {
+            return;
+        }
+        let before = std::mem::replace(&mut self.fields, fields(width));
+        self.layout = layout(self.fields, width);
+        if self.fields != before {
+            self.header(out);
         }
     }
 
@@ -183,6 +198,10 @@ impl Table {
     }
 }
 
+fn layout(fields: &[Field], width: Option<usize>) -> Layout {
+    Layout { columns: fields.iter().map(|field| field.column()).collect(), width }
+}
+
 impl Format for Table {
     fn header(&mut self, out: &mut Vec<u8>) {
         let line = self.layout.header("");
@@ -191,6 +210,7 @@ impl Format for Table {
     }
 
     fn record(&mut self, _: u64, record: &Record, out: &mut Vec<u8>) {
+        self.follow_width(out);
         match record {
             Record::Stuck(stuck) if self.already_stuck.is_not_shown(stuck.conn.id) => return,
             Record::Resolved(resolved) if self.already_stuck.forget(resolved.conn.id) => return,

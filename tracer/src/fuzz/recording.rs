@@ -51,7 +51,7 @@ pub(super) fn write_again(parser: &mut Parser, record: &Record) {
         out
     };
     write(&mut Csv, record);
-    write(&mut Table::new(true, Some(40)), record);
+    write(&mut Table::new(true, Some(|| Some(40))), record);
     let json = write(&mut Json::default(), record);
     let again = parser.parse(&json);
     assert!(again.is_ok(), "{again:?}: {}", String::from_utf8_lossy(&json));
