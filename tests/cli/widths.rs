@@ -220,6 +220,20 @@ fn a_repeated_table_follows_the_width_of_its_terminal() {
 }
 
 #[test]
+fn a_look_that_finds_nothing_says_so() {
+    for (args, said) in [
+        (&["sockets"][..], "no such sockets\n"),
+        (&["stuck"], "nothing is stuck\n"),
+        (&["close-wait", "--group-by", "process"], "nothing is stuck\n"),
+    ] {
+        let nothing = ["--local", "203.0.113.77", "--format", "table"];
+        let output = sockstate(&[args, &nothing].concat()).output().expect("sockstate");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.starts_with(said), "{args:?}: {text}");
+    }
+}
+
+#[test]
 fn a_pipe_gets_no_escape_sequences() {
     let mut command = sockstate(&["stuck", "--state", "CLOSING", "--format", "table", "--watch", "100ms"]);
     let mut child = command.stdout(Stdio::piped()).spawn().expect("sockstate");

@@ -44,6 +44,8 @@ pub struct Group {
     pub reasons: BTreeMap<&'static str, usize>,
 }
 
+const NOTHING_STUCK: &str = "nothing is stuck\n";
+
 /// A table with a line for each socket.
 #[must_use]
 pub fn sockets_table<'a>(
@@ -51,6 +53,9 @@ pub fn sockets_table<'a>(
     width: Option<usize>,
 ) -> String {
     let rows = || sockets.clone().map(SocketRow::of);
+    if rows().next().is_none() {
+        return "no such sockets\n".into();
+    }
     table(rows(), &Shape::of(rows(), width))
 }
 
@@ -67,7 +72,7 @@ pub fn stuck_table(
     explain: impl Fn(&SocketReport) -> Diagnosis,
 ) -> String {
     if stuck.is_empty() {
-        return "nothing is stuck\n".into();
+        return NOTHING_STUCK.into();
     }
     let groups = groups(stuck, reason);
     let most = if width.is_some() { MOST_EXAMPLES } else { usize::MAX };
@@ -99,6 +104,9 @@ pub fn gaps_table(gaps: &[Gap], width: Option<usize>) -> String {
 /// The table of groups, in the order of `groups`.
 #[must_use]
 pub fn groups_table(groups: &[Group], width: Option<usize>) -> String {
+    if groups.is_empty() {
+        return NOTHING_STUCK.into();
+    }
     let has_unread = width.is_none_or(|width| width >= UNREAD_FROM);
     let longest = groups.iter().map(|group| group.key.chars().count()).max().unwrap_or_default();
     let key = if width.is_some() { longest.clamp("GROUP".len(), GROUP) } else { GROUP };
