@@ -10,7 +10,12 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use sockstate::display::palette;
+use sockstate::{
+    display::palette,
+    format::{Format, HuntReport, HuntStyle},
+    model::{Record, Stop},
+    wire::Parser,
+};
 
 use crate::{Test, lab::sockstate, test, tools, viewers::rendered};
 
@@ -56,6 +61,39 @@ fn crowded(directory: &Path) -> PathBuf {
     path
 }
 
+/// The flame graph of a hunt, in a page as wide as its window. The stuck sockets are those of the recording; of each, the path
+/// is known, and `missing` is why the paths of as many others are not.
+fn flame_graph(missing: &[&str]) -> String {
+    let text = fs::read_to_string(RECORDING).expect("recording");
+    let mut report = HuntReport::new(HuntStyle::Svg);
+    let mut out = Vec::new();
+    let mut parser = Parser::default();
+    let stuck = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let stuck = stuck.filter(|record| record["kind"] == "stuck" && record["times"] == 1);
+    for (number, record) in stuck.enumerate() {
+        for (at, opening) in ["seen"].iter().chain(missing).enumerate() {
+            let mut record = record.clone();
+            record["conn"] = json!(format!("{:016x}", number * 100 + at + 1));
+            record["opening"] = json!(opening);
+            let handler = format!("handle_a_request_of_kind_{}", number % 2);
+            let functions = ["accept4", &handler, "serve_forever", "main", "_start"];
+            let frame =
+                |function: &str| json!({"function": function, "file": "server.c", "line": 7, "offset": 1});
+            record["opened"] = json!({
+                "by": "accept", "comm": "server", "complete": true, "path": format!("{:016x}", number % 2),
+                "frames": functions.map(frame),
+            });
+            let record = parser.parse(record.to_string().as_bytes()).expect("record").expect("a known kind");
+            report.record(0, &record, &mut out);
+        }
+    }
+    let stop = Stop { time_ns: 0, reason: "signal", transitions: 0, lost: Vec::new(), illegal: 0 };
+    report.record(0, &Record::Stop(stop), &mut out);
+    let svg = String::from_utf8(out).expect("UTF-8");
+    let svg = &svg[svg.find("<svg").expect("a picture")..];
+    format!("<!doctype html><style>body{{margin:0}}body>svg{{width:100%}}</style><body>{svg}")
+}
+
 /// What a script of `page` reports, in a light or dark browser.
 fn browse(page: &str, directory: &Path, dark: bool) -> Value {
     let path = directory.join("page.html");
@@ -81,14 +119,16 @@ fn percent_decoded(text: &str) -> String {
     String::from_utf8(out).expect("UTF-8")
 }
 
-/// What is wrong with the layout of a page that is this many pixels wide.
+/// What is wrong with the layout of a page that is this many pixels wide. A script that fits the page to its window later, by a
+/// timer, does it at once after a change of the size.
 fn measure(content: &str, width: u32, directory: &Path, dark: bool) -> Value {
     let quoted = content.replace('&', "&amp;").replace('"', "&quot;");
     let page = format!(
         "<!doctype html><meta charset=\"utf-8\"><body><script>{LAYOUT}</script>\
          <iframe style=\"width:{width}px;height:900px;border:0\" srcdoc=\"{quoted}\"></iframe>\
          <script>const frame=document.querySelector('iframe');\
-         frame.addEventListener('load',()=>report(layout(frame,{width})))</script>"
+         frame.addEventListener('load',()=>{{frame.contentWindow.dispatchEvent(new Event('resize'));\
+         report(layout(frame,{width}))}})</script>"
     );
     browse(&page, directory, dark)
 }
@@ -110,6 +150,7 @@ fn layout() {
     let crowded = crowded(directory.path());
     let crowded = crowded.to_str().expect("UTF-8");
     let mut failures = String::new();
+    let mut pages = Vec::new();
     for (args, least) in [
         (&["diagram", "--format", "svg"][..], 30),
         (&["diagram", "--from", RECORDING, "--format", "svg"], 35),
@@ -121,14 +162,17 @@ fn layout() {
         (&["report", RECORDING], 150),
         (&["report", crowded], 300),
     ] {
-        let page = page(args);
+        pages.push((args.join(" "), page(args), least));
+    }
+    pages.push(("flame graph".to_owned(), flame_graph(&["before_hunt", "stack_gone", "not_seen"]), 10));
+    for (name, page, least) in pages {
         for (width, dark) in [(1280, false), (1280, true), (400, false), (400, true)] {
             let found = measure(&page, width, directory.path(), dark);
-            assert_eq!(found["dark"], dark, "{args:?}");
+            assert_eq!(found["dark"], dark, "{name}");
             let texts = found["texts"].as_u64().expect("a number");
             let problems = found["problems"].as_array().expect("a list");
             if texts < least || !problems.is_empty() {
-                let _ = writeln!(failures, "{args:?}, {width}, dark {dark}, {texts} texts: {problems:#?}");
+                let _ = writeln!(failures, "{name}, {width}, dark {dark}, {texts} texts: {problems:#?}");
             }
         }
     }
@@ -145,6 +189,8 @@ fn bad_layout() {
         <div style=\"position:absolute;top:100px\">one</div><div style=\"position:absolute;top:104px\">two</div>\
         <div style=\"position:absolute;top:150px;color:#999\">pale</div>\
         <div style=\"position:absolute;top:170px;font-size:6px\">tiny</div>\
+        <div style=\"position:absolute;top:310px;opacity:.3\">faint</div>\
+        <div><svg style=\"position:absolute;top:340px\"><g><rect width=\"90\" height=\"30\" fill=\"#444\"/><text x=\"9\" y=\"19\">on grey</text></g></svg></div>\
         <main><svg style=\"position:absolute;top:200px;--paper:#fff\" class=\"x\" width=\"300\" height=\"100\">\
         <g data-edge=\"A B\"><path d=\"M0 10H100\"/><text x=\"10\" y=\"14\">crossed</text><text x=\"10\" y=\"80\">lost</text></g>\
         <g data-state=\"A\"><rect x=\"200\" y=\"0\" width=\"50\" height=\"50\" fill=\"none\"/></g><text x=\"210\" y=\"20\">foreign</text></svg></main>";
@@ -158,6 +204,8 @@ fn bad_layout() {
         "outside of the window: a text that is far",
         "overlap: one / two",
         ": pale",
+        ": faint",
+        ": on grey",
         "small: tiny",
         "a line crosses crossed",
         "lost is",

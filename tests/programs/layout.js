@@ -24,13 +24,20 @@ texts.sort((a,b)=>a.box.top-b.box.top);
 texts.forEach((one,at)=>{for(let i=at+1;i<texts.length&&texts[i].box.top<one.box.bottom;i++)
 if(meet(one.box,texts[i].box,1,2))problems.push('overlap: '+one.text+' / '+texts[i].text)});
 const rgb=c=>(c.match(/[\d.]+/g)||[]).slice(0,3).map(Number);
-const luminance=c=>{const l=rgb(c).map(v=>(v/=255)<=.04045?v/12.92:((v+.055)/1.055)**2.4);return .2126*l[0]+.7152*l[1]+.0722*l[2]};
+const luminance=c=>{const l=c.map(v=>(v/=255)<=.04045?v/12.92:((v+.055)/1.055)**2.4);return .2126*l[0]+.7152*l[1]+.0722*l[2]};
+const over=(c,behind,opacity)=>c.map((v,i)=>v*opacity+behind[i]*(1-opacity));
+const opacity=e=>{let o=1;for(;e;e=e.parentElement)o*=win.getComputedStyle(e).opacity;return o};
 const probe=doc.createElement('i');doc.body.append(probe);
-for(const{element,text}of texts){
-const svg=element.closest('svg[class]')||doc.documentElement;
-probe.style.color=win.getComputedStyle(svg).getPropertyValue('--paper');
-const style=win.getComputedStyle(element),ink=luminance(element.closest('text')?style.fill:style.color),paper=luminance(win.getComputedStyle(probe).color);
-const contrast=(Math.max(ink,paper)+.05)/(Math.min(ink,paper)+.05);
+for(const{box,element,text}of texts){
+const svg=element.closest('svg[class]')||doc.documentElement,back=doc.querySelector('body>svg>rect');
+probe.style.color=win.getComputedStyle(svg).getPropertyValue('--paper')||(back?win.getComputedStyle(back).fill:'#fff');
+const paper=rgb(win.getComputedStyle(probe).color),style=win.getComputedStyle(element),label=element.closest('text');
+// A label may stand on a filled shape of its own.
+const shape=label&&[...label.parentElement.children].find(e=>e.tagName==='rect'&&e.parentElement.tagName==='g'&&meet(box,e.getBoundingClientRect(),box.width/2,box.height/2));
+const fill=shape?rgb(win.getComputedStyle(shape).fill):[];
+const behind=fill.length?over(fill,paper,opacity(shape)):paper;
+const ink=luminance(over(rgb(label?style.fill:style.color),behind,opacity(element))),ground=luminance(behind);
+const contrast=(Math.max(ink,ground)+.05)/(Math.min(ink,ground)+.05);
 if(contrast<4.5)problems.push('contrast '+contrast.toFixed(2)+': '+text)}
 for(const group of doc.querySelectorAll('g[data-edge]')){
 if(!group.getBoundingClientRect().width)continue;

@@ -6,18 +6,14 @@ use std::{
     sync::Arc,
 };
 
-use inferno::flamegraph::{
-    self, Palette,
-    color::{BackgroundColor, BasicPalette, Color},
-};
-
 use super::{
     Format,
+    flame::{self, Note},
     path::{one_part, opened_at, steps},
     time::Times,
 };
 use crate::{
-    display::{duration, endpoints, lower_bound, palette},
+    display::{duration, endpoints, lower_bound},
     model::{ConnId, MissingStack, Record, Resolved, Stack, Stuck, printable},
 };
 
@@ -101,27 +97,8 @@ impl HuntReport {
                 out.extend_from_slice(line.as_bytes());
                 out.push(b'\n');
             }),
-            HuntStyle::Svg => self.flame_graph(out),
+            HuntStyle::Svg => flame::write(&self.folded(), &self.note(), out),
         }
-    }
-
-    fn flame_graph(&self, out: &mut Vec<u8>) {
-        let lines = self.folded();
-        let note = self.shown_and_left_out();
-        if lines.is_empty() {
-            out.extend_from_slice(without_paths(&note).as_bytes());
-            return;
-        }
-        let mut options = flamegraph::Options::default();
-        options.title = TITLE.into();
-        options.subtitle = Some(note);
-        options.count_name = "sockets".into();
-        // Texts are black: the default colours are too dark for them.
-        options.colors = Palette::Basic(BasicPalette::Orange);
-        options.bgcolors = Some(BackgroundColor::Flat(Color::new(255, 255, 255)));
-        options.deterministic = true;
-        // The only error is that there are no lines, and writing to a vector does not fail.
-        let _ = flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), out);
     }
 
     fn text(&self) -> String {
@@ -174,7 +151,7 @@ impl HuntReport {
 
     /// How many sockets the flame graph shows, and how many it leaves out, with the reasons: sockets without a path are a number
     /// in its heading, because a frame for them would take most of the width.
-    fn shown_and_left_out(&self) -> String {
+    fn note(&self) -> Note {
         let shown: usize = self.sites.values().filter(|site| site.opened.is_ok()).map(|site| site.ever).sum();
         let unseen = self.sites.iter().filter_map(|(id, site)| Some((site.ever, id.err()?)));
         let mut unseen: Vec<(usize, MissingStack)> = unseen.collect();
@@ -184,10 +161,15 @@ impl HuntReport {
         let named = unseen.iter().take(2).map(|(count, why)| format!("{count} ({})", why.text()));
         let named: Vec<String> =
             named.chain((others > 0).then(|| format!("{others} (other reasons)"))).collect();
+        let shown = format!("{shown} {}", sockets(shown));
         if named.is_empty() {
-            return format!("{shown} {}", sockets(shown));
+            return Note { wide: shown.clone(), narrow: shown };
         }
-        format!("{shown} {}. Not shown: {}", sockets(shown), named.join(", "))
+        let count: usize = unseen.iter().map(|(count, _)| count).sum();
+        Note {
+            wide: format!("{shown}. Not shown: {}", named.join(", ")),
+            narrow: format!("{shown}. Not shown: {count}"),
+        }
     }
 
     fn folded(&self) -> Vec<String> {
@@ -224,18 +206,6 @@ impl Format for HuntReport {
             | Record::Resync(_) => {}
         }
     }
-}
-
-const TITLE: &str = "Call paths that opened sockets which were stuck";
-
-/// The picture where no path is known.
-fn without_paths(note: &str) -> String {
-    let (paper, ink) = (palette::PAPER.light, palette::INK.light);
-    format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"1200\" height=\"80\" viewBox=\"0 0 1200 80\" font-family=\"monospace\" \
-         text-anchor=\"middle\"><rect width=\"1200\" height=\"80\" fill=\"{paper}\"/><text x=\"600\" y=\"26\" font-size=\"17\" \
-         fill=\"{ink}\">{TITLE}</text><text x=\"600\" y=\"54\" font-size=\"12\" fill=\"{ink}\">{note}</text></svg>\n"
-    )
 }
 
 fn sockets(count: usize) -> &'static str {

@@ -4,6 +4,7 @@ pub mod convert;
 mod csv;
 mod ecs;
 mod fields;
+mod flame;
 mod hunt;
 mod image;
 mod journald;
