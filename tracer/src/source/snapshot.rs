@@ -106,7 +106,7 @@ fn enter(namespace: &File) -> Result<(), String> {
     move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).map_err(
         |error| match error {
             Errno::PERM => {
-                format!("cannot enter it: {error}: {}", visibility::needs(Capability::CAP_SYS_ADMIN))
+                format!("cannot enter it: {}", visibility::needs(Capability::CAP_SYS_ADMIN))
             }
             _ => format!("cannot enter it: {error}"),
         },
