@@ -187,17 +187,6 @@ fn what_is_wrong_with_a_sink_is_said_with_its_place() {
         ("type = \"socket\"\naddress = \"udp://host:1\"", "1:1", "must be tcp, tls or unix"),
         ("type = \"stdout\"\nqueue = \"lots\"", "3:9", "'lots' is not a size"),
         ("type = \"stdout\"\nformat = \"xml\"", "3:10", "invalid value 'xml'"),
-        ("type = \"stdout\"\nrecords = [\"stuk\"]", "3:11", "no records of the kind 'stuk'; there are start"),
-        (
-            "type = \"stdout\"\nformat = \"csv\"\nrecords = [\"stuck\"]",
-            "4:1",
-            "leave them out: add \"transitions\" to 'records', or set another 'format'",
-        ),
-        (
-            "type = \"stdout\"\nrecords = [\"stuck\", \"aggregates\"]",
-            "3:1",
-            "set 'aggregate' to the length of the windows, such as \"1m\", or name \"transitions\"",
-        ),
         ("type = \"stdout\"\nformat = \"table\"", "3:10", "[possible values: json, ecs, otlp, csv]"),
         (
             "type = \"journald\"\nformat = \"json\"",
@@ -209,16 +198,40 @@ fn what_is_wrong_with_a_sink_is_said_with_its_place() {
         ("type = \"stdout\"\n[sinks.a.filter]\nfrom = \"x\"", "4:8", "unknown state 'x'"),
         ("type = \"http\"\nurl = \"http://x\"\ntls-key = \"k\"", "1:1", "tls-cert"),
     ] {
-        let (code, said) = check(&format!("[sinks.a]\n{sink}\n"));
-        assert_eq!(code, Some(2), "{sink}: {said}");
-        let head = format!("sockstate: c.toml:{position}: ");
-        assert!(said.starts_with(&head) && said.contains(words), "{sink}: {said}");
+        assert_refused(sink, position, words);
     }
     let (_, said) = check("[sinks.\"a/b\"]\ntype = \"stdout\"");
     assert!(said.contains("'a/b' is no name for a sink"), "{said}");
     let output = sockstate(&["run", "--config", "/no/such/file"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("/no/such/file"), "{}", text(&output.stderr));
+}
+
+/// Checks that a sink with these keys is refused, with these words about this position.
+fn assert_refused(sink: &str, position: &str, words: &str) {
+    let (code, said) = check(&format!("[sinks.a]\n{sink}\n"));
+    assert_eq!(code, Some(2), "{sink}: {said}");
+    let head = format!("sockstate: c.toml:{position}: ");
+    assert!(said.starts_with(&head) && said.contains(words), "{sink}: {said}");
+}
+
+#[test]
+fn kinds_of_records_that_a_sink_cannot_have_are_refused() {
+    for (sink, position, words) in [
+        ("type = \"stdout\"\nrecords = [\"stuk\"]", "3:11", "no records of the kind 'stuk'; there are start"),
+        (
+            "type = \"stdout\"\nformat = \"csv\"\nrecords = [\"stuck\"]",
+            "4:1",
+            "leave them out: add \"transitions\" to 'records', or set another 'format'",
+        ),
+        (
+            "type = \"stdout\"\nrecords = [\"stuck\", \"aggregates\"]",
+            "3:1",
+            "set 'aggregate' to the length of the windows, such as \"1m\", or name \"transitions\"",
+        ),
+    ] {
+        assert_refused(sink, position, words);
+    }
 }
 
 #[test]
