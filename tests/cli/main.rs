@@ -5,6 +5,7 @@ mod check;
 mod foreign;
 mod help;
 mod manifests;
+mod service_unit;
 mod widths;
 
 use std::process::{Command, Output};

@@ -16,8 +16,13 @@ const LIVE: [(&str, &str); 4] =
     [("ip", "iproute2"), ("bpftrace", "bpftrace"), ("bpftool", "bpftool"), ("tmux", "tmux")];
 
 /// Packages that only a few tests need; without them these tests are skipped.
-const MORE: [(&str, &str); 4] =
-    [("go", "golang-go"), ("dot", "graphviz"), ("chromium", "chromium"), ("rsvg-convert", "librsvg2-bin")];
+const MORE: [(&str, &str); 5] = [
+    ("go", "golang-go"),
+    ("dot", "graphviz"),
+    ("chromium", "chromium"),
+    ("rsvg-convert", "librsvg2-bin"),
+    ("systemd-analyze", "systemd"),
+];
 
 /// What the benchmarks need in addition to [`LIVE`].
 const BENCH: [(&str, &str); 2] = [("tcpstates", "libbpf-tools"), ("valgrind", "valgrind")];
