@@ -14,7 +14,7 @@ use crate::{cargo, command, output, root};
 const MDBOOK: &str = "0.5.4";
 
 /// The files outside `docs` that are pages, or that pages link to.
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 10] = [
     "README.md",
     "CONTRIBUTING.md",
     "CODE_OF_CONDUCT.md",
@@ -23,6 +23,8 @@ const SOURCES: [&str; 8] = [
     "packaging/sockstate.toml",
     "packaging/grafana/sockstate.json",
     "packaging/prometheus/sockstate.rules.yml",
+    "packaging/kubernetes/sockstate.yaml",
+    "packaging/systemd/sockstate.service",
 ];
 
 /// Builds `target/book/html`, and fails for a link to a page, file or heading that does not exist.
