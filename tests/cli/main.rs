@@ -102,6 +102,14 @@ fn check(config: &str) -> (Option<i32>, String) {
     ConfigDirectory::new().check(config)
 }
 
+/// Checks that a configuration is refused, with these words about this position.
+fn assert_refused(config: &str, position: &str, words: &str) {
+    let (code, said) = check(config);
+    assert_eq!(code, Some(2), "{config}: {said}");
+    let head = format!("sockstate: c.toml:{position}: ");
+    assert!(said.starts_with(&head) && said.contains(words), "{config}: {said}");
+}
+
 #[test]
 fn what_is_wrong_with_a_configuration_is_said_with_its_place() {
     const SINK: &str = "\n[sinks.a]\ntype = \"stdout\"\n";
@@ -125,10 +133,8 @@ fn what_is_wrong_with_a_configuration_is_said_with_its_place() {
         ("[labels]\nenv = 3", "2:7", "'env' must be a string"),
         ("[colours]\nx = 1", "1:2", "unknown key 'colours'"),
     ] {
-        let (code, said) = check(&format!("{config}{}", if config.is_empty() { "" } else { SINK }));
-        assert_eq!(code, Some(2), "{config}: {said}");
-        let head = format!("sockstate: c.toml:{position}: ");
-        assert!(said.starts_with(&head) && said.contains(words), "{config}: {said}");
+        let sink = if config.is_empty() { "" } else { SINK };
+        assert_refused(&format!("{config}{sink}"), position, words);
     }
 }
 
@@ -199,21 +205,13 @@ fn what_is_wrong_with_a_sink_is_said_with_its_place() {
         ("type = \"stdout\"\n[sinks.a.filter]\nfrom = \"x\"", "4:8", "unknown state 'x'"),
         ("type = \"http\"\nurl = \"http://x\"\ntls-key = \"k\"", "1:1", "tls-cert"),
     ] {
-        assert_refused(sink, position, words);
+        assert_refused(&format!("[sinks.a]\n{sink}\n"), position, words);
     }
     let (_, said) = check("[sinks.\"a/b\"]\ntype = \"stdout\"");
     assert!(said.contains("'a/b' is no name for a sink"), "{said}");
     let output = sockstate(&["run", "--config", "/no/such/file"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("/no/such/file"), "{}", text(&output.stderr));
-}
-
-/// Checks that a sink with these keys is refused, with these words about this position.
-fn assert_refused(sink: &str, position: &str, words: &str) {
-    let (code, said) = check(&format!("[sinks.a]\n{sink}\n"));
-    assert_eq!(code, Some(2), "{sink}: {said}");
-    let head = format!("sockstate: c.toml:{position}: ");
-    assert!(said.starts_with(&head) && said.contains(words), "{sink}: {said}");
 }
 
 #[test]
@@ -231,7 +229,7 @@ fn kinds_of_records_that_a_sink_cannot_have_are_refused() {
             "set 'aggregate' to the length of the windows, such as \"1m\", or name \"transitions\"",
         ),
     ] {
-        assert_refused(sink, position, words);
+        assert_refused(&format!("[sinks.a]\n{sink}\n"), position, words);
     }
 }
 

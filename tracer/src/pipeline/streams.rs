@@ -308,13 +308,15 @@ impl Streams {
 
     /// Hands over what queues have room for; of the others, what is more than `most` bytes, so that it is counted as lost.
     pub(super) fn hand_over_ready(&mut self, time_ns: i64, most: usize) {
-        self.hand_over_where(time_ns, |stream| stream.has_room(0) || stream.buffer().len() > most);
+        self.hand_over_where(time_ns, |stream| is_ready(stream, most));
     }
 
-    /// Hands over what is ready while many records are written at once, so that memory is bounded whatever their number.
+    /// Hands over large pieces while many records are written at once, so that memory is bounded whatever their number.
     pub(super) fn relieve(&mut self) {
-        if self.list.iter().any(|stream| stream.buffer().len() > BURST) {
-            self.hand_over_ready(now_ns(), BURST_BUFFER);
+        let is_large = |stream: &Stream| stream.buffer().len() > BURST;
+        if self.list.iter().any(is_large) {
+            // A full queue must not cut the records of other streams into small pieces.
+            self.hand_over_where(now_ns(), |stream| is_large(stream) && is_ready(stream, BURST_BUFFER));
         }
     }
 
@@ -366,6 +368,11 @@ impl Streams {
         let stands_still = |stream: &Stream| stream.queue().is_some_and(Queue::stands_still);
         self.list.iter().all(|stream| stream.has_room(more) || stands_still(stream))
     }
+}
+
+/// Whether a stream hands over now: its queue has room, or the stream keeps more than `most` bytes for it.
+fn is_ready(stream: &Stream, most: usize) -> bool {
+    stream.has_room(0) || stream.buffer().len() > most
 }
 
 fn records(stream: &Stream) -> Option<&RecordStream> {
