@@ -238,6 +238,23 @@ fn unless_hidden(test: Box<dyn FnOnce() + Send>, blind: Option<&Blind>) {
     }
 }
 
+/// Names a test that needs the end of each mini-socket. If the test fails and the timer of a mini-socket expired where this
+/// kernel hides it from all BPF programs, the failure proves nothing, and the test is skipped.
+pub(crate) fn mini_test(name: impl Into<String>, run: impl FnOnce() + Send + 'static) -> Test {
+    test(name, || {
+        // In the virtual machines, BPF programs run in every context.
+        let blind = if observer::is_in_vm() { None } else { Blind::watch_all().ok() };
+        let Err(failure) = catch_unwind(AssertUnwindSafe(run)) else { return };
+        if blind.is_some_and(|blind| blind.has_expired_minis().unwrap_or(false)) {
+            skip(
+                "it failed, and this kernel hid the end of a mini-socket from every BPF program, as ftrace shows",
+            );
+        } else {
+            resume_unwind(failure);
+        }
+    })
+}
+
 /// A test and its name.
 pub(crate) type Test = (String, Box<dyn FnOnce() + Send>);
 

@@ -10,17 +10,17 @@ use serde_json::Value;
 use crate::{
     Test,
     lab::{Tracer, in_lab},
+    mini_test,
     netns::sysctl,
     observer::{self, patience, proc_net_tcp, wait_for_states},
     skip,
     sockets::{Kind, fresh_port},
-    test,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test("timewait: ends when its minute is over", own_time),
-        test("timewait: a flood of half-open connections, each with its end", flood),
+        mini_test("timewait: ends when its minute is over", own_time),
+        mini_test("timewait: a flood of half-open connections, each with its end", flood),
     ]
 }
 

@@ -100,7 +100,11 @@ impl Tracer {
                 let _ = self.child.kill();
                 let mut error = String::new();
                 let _ = self.child.stderr.take().map(|mut stderr| stderr.read_to_string(&mut error));
-                panic!("the tracer says nothing more; seen {:#?}; it complains: {error}", self.seen);
+                let last = &self.seen[self.seen.len().saturating_sub(20)..];
+                let number = self.seen.len();
+                panic!(
+                    "the tracer says nothing more after {number} records; the last: {last:#?}; it complains: {error}"
+                );
             };
             let record: Value = serde_json::from_str(&line).expect("JSON");
             self.seen.push(record.clone());
