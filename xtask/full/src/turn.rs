@@ -29,15 +29,15 @@ pub(crate) fn advance() -> Result<()> {
     Ok(())
 }
 
-/// A turn boots every second kernel, each with one of the tiers.
-const STEP: usize = 2;
+/// A turn boots every fourth kernel, each with one of the tiers.
+const STEP: usize = 4;
 
 /// How many turns in a row cover each of `tiers` on every kernel.
 pub(crate) fn needed(tiers: usize) -> usize {
     STEP * tiers
 }
 
-/// Every second kernel, each with one of the tiers. The next turn has the other kernels; the turn after that has these
+/// Every fourth kernel, each with one of the tiers. The next turns have the other kernels; the fourth turn from now has these
 /// kernels again, each with its next tier.
 pub(crate) fn part<K: Copy, T: Copy>(kernels: &[K], tiers: &[T], turn: usize) -> Vec<(K, T)> {
     let pair = |(index, kernel): (usize, &K)| {
@@ -94,9 +94,9 @@ mod tests {
             let kernels: Vec<usize> = (0..kernels).collect();
             for first in [0, 3, 41] {
                 let turns = (first..first + needed(tiers.len())).map(|turn| part(&kernels, &tiers, turn));
-                let is_half = |part: &Vec<_>| (part.len() * 2).abs_diff(kernels.len()) <= 1;
+                let is_part = |part: &Vec<_>| (part.len() * STEP).abs_diff(kernels.len()) < STEP;
                 let pairs: Vec<_> =
-                    turns.inspect(|part| assert!(is_half(part), "{part:?}")).flatten().collect();
+                    turns.inspect(|part| assert!(is_part(part), "{part:?}")).flatten().collect();
                 let different: BTreeSet<_> = pairs.iter().collect();
                 assert_eq!((pairs.len(), different.len()), (kernels.len() * 5, kernels.len() * 5));
             }

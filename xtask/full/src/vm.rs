@@ -30,7 +30,7 @@ pub(crate) struct Args {
     /// The architecture of the virtual machines.
     #[arg(long, value_enum, default_value = "x86_64")]
     arch: Arch,
-    /// Only the part of the matrix that .ci/turn selects: every second kernel, each with one of the tiers.
+    /// Only the part of the matrix that .ci/turn selects: every fourth kernel, each with one of the tiers.
     #[arg(long, conflicts_with = "shell")]
     turn: bool,
     /// Only tests whose name contains this text; may be given more than once.
@@ -145,7 +145,7 @@ fn choose(args: &Args) -> Result<Vec<(&str, &str)>> {
     if args.turn {
         let turn = turn::read()?;
         println!(
-            "turn {turn}: every second kernel, each with one of the tiers; {} turns in a row cover all kernels and tiers",
+            "turn {turn}: every fourth kernel, each with one of the tiers; {} turns in a row cover all kernels and tiers",
             turn::needed(runs.len())
         );
         return Ok(turn::part(&series, &runs, turn));
