@@ -16,7 +16,11 @@ const LIVE: [(&str, &str); 4] =
     [("ip", "iproute2"), ("bpftrace", "bpftrace"), ("bpftool", "bpftool"), ("tmux", "tmux")];
 
 /// Packages that only a few tests need; without them these tests are skipped.
-const MORE: [(&str, &str); 5] = [
+const MORE: [(&str, &str); 9] = [
+    ("nft", "nftables"),
+    ("ruby", "ruby"),
+    ("pasta", "passt"),
+    ("slirp4netns", "slirp4netns"),
     ("go", "golang-go"),
     ("dot", "graphviz"),
     ("chromium", "chromium"),
