@@ -33,17 +33,23 @@ pub(crate) fn advance() -> Result<()> {
 const STEP: usize = 4;
 
 /// How many turns in a row cover each of `tiers` on every kernel.
-pub(crate) fn needed(tiers: usize) -> usize {
-    STEP * tiers
+pub(crate) fn needed(kernels: usize, tiers: usize) -> usize {
+    step(kernels) * tiers
+}
+
+/// Of fewer kernels, each turn boots one.
+fn step(kernels: usize) -> usize {
+    STEP.min(kernels).max(1)
 }
 
 /// Every fourth kernel, each with one of the tiers. The next turns have the other kernels; the fourth turn from now has these
 /// kernels again, each with its next tier.
 pub(crate) fn part<K: Copy, T: Copy>(kernels: &[K], tiers: &[T], turn: usize) -> Vec<(K, T)> {
+    let step = step(kernels.len());
     let pair = |(index, kernel): (usize, &K)| {
         let turn = index + turn;
-        let tier = (turn / STEP).checked_rem(tiers.len())?;
-        turn.is_multiple_of(STEP).then_some((*kernel, *tiers.get(tier)?))
+        let tier = (turn / step).checked_rem(tiers.len())?;
+        turn.is_multiple_of(step).then_some((*kernel, *tiers.get(tier)?))
     };
     kernels.iter().enumerate().filter_map(pair).collect()
 }
@@ -93,8 +99,12 @@ mod tests {
         for kernels in 0..12 {
             let kernels: Vec<usize> = (0..kernels).collect();
             for first in [0, 3, 41] {
-                let turns = (first..first + needed(tiers.len())).map(|turn| part(&kernels, &tiers, turn));
-                let is_part = |part: &Vec<_>| (part.len() * STEP).abs_diff(kernels.len()) < STEP;
+                let turns = (first..first + needed(kernels.len(), tiers.len()))
+                    .map(|turn| part(&kernels, &tiers, turn));
+                let is_part = |part: &Vec<_>| {
+                    (part.len() * STEP).abs_diff(kernels.len()) < STEP
+                        && (part.is_empty() == kernels.is_empty())
+                };
                 let pairs: Vec<_> =
                     turns.inspect(|part| assert!(is_part(part), "{part:?}")).flatten().collect();
                 let different: BTreeSet<_> = pairs.iter().collect();

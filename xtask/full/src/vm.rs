@@ -145,8 +145,8 @@ fn choose(args: &Args) -> Result<Vec<(&str, &str)>> {
     if args.turn {
         let turn = turn::read()?;
         println!(
-            "turn {turn}: every fourth kernel, each with one of the tiers; {} turns in a row cover all kernels and tiers",
-            turn::needed(runs.len())
+            "turn {turn}: every fourth kernel or one of fewer, each with one of the tiers; {} turns in a row cover all kernels and tiers",
+            turn::needed(series.len(), runs.len())
         );
         return Ok(turn::part(&series, &runs, turn));
     }
