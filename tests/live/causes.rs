@@ -11,12 +11,11 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use crate::{
     Test,
     lab::{Tracer, in_lab, path},
-    mini_test,
     netns::sysctl,
     observer::wait_for_states,
     skip,
     sockets::{Kind, disconnect, fresh_port, make_deaf, make_hear, option, reset_on_close},
-    test,
+    test, timer_test,
     tun::{ACK, FIN, PEER, Peer, RST, SYN, Segment, Wire, connecting},
     unusual_ends::{assert_why, sees_resets},
 };
@@ -35,8 +34,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test("causes: an old error on an orderly end", old_error),
         test("causes: keepalive, TCP_USER_TIMEOUT and retransmissions", timeouts),
         test("causes: SO_LINGER 0, and a disconnect with it", linger_or_disconnect),
-        mini_test("causes: a half-open connection's listener closes", listener_closes),
-        mini_test("causes: a half-open connection moves to another listener", request_migrates),
+        timer_test("causes: a half-open connection's listener closes", listener_closes),
+        timer_test("causes: a half-open connection moves to another listener", request_migrates),
         test("causes: SYN and FIN into TIME_WAIT", syn_fin_in_timewait),
     ]
 }

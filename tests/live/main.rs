@@ -228,31 +228,37 @@ fn trial((name, test): Test, blind: &Arc<Option<Blind>>, lacking: Option<&str>) 
 /// failure proves nothing, and the test is skipped.
 fn unless_hidden(test: Box<dyn FnOnce() + Send>, blind: Option<&Blind>) {
     let first = sockets::next_port();
-    let Err(failure) = catch_unwind(AssertUnwindSafe(test)) else { return };
-    let own = first..sockets::next_port();
-    let hidden = blind.and_then(|blind| blind.ports().ok()).unwrap_or_default();
-    if hidden.iter().any(|port| own.contains(port)) {
-        skip("it failed, and this kernel hid a transition of it from every BPF program, as ftrace shows");
-    } else {
-        resume_unwind(failure);
-    }
+    let is_hidden = || {
+        let own = first..sockets::next_port();
+        let hidden = blind.and_then(|blind| blind.ports().ok()).unwrap_or_default();
+        hidden.iter().any(|port| own.contains(port))
+    };
+    skip_if(
+        is_hidden,
+        test,
+        "it failed, and this kernel hid a transition of it from every BPF program, as ftrace shows",
+    );
 }
 
-/// Names a test that needs the end of each mini-socket. If the test fails and the timer of a mini-socket expired where this
-/// kernel hides it from all BPF programs, the failure proves nothing, and the test is skipped.
-pub(crate) fn mini_test(name: impl Into<String>, run: impl FnOnce() + Send + 'static) -> Test {
+/// Names a test that needs the event of a mini-socket's timer. If the test fails and such a timer expired where this kernel
+/// hides it from all BPF programs, the failure proves nothing, and the test is skipped.
+pub(crate) fn timer_test(name: impl Into<String>, run: impl FnOnce() + Send + 'static) -> Test {
     test(name, || {
         // In the virtual machines, BPF programs run in every context.
         let blind = if observer::is_in_vm() { None } else { Blind::watch_all().ok() };
-        let Err(failure) = catch_unwind(AssertUnwindSafe(run)) else { return };
-        if blind.is_some_and(|blind| blind.has_expired_minis().unwrap_or(false)) {
-            skip(
-                "it failed, and this kernel hid the end of a mini-socket from every BPF program, as ftrace shows",
-            );
-        } else {
-            resume_unwind(failure);
-        }
+        let is_hidden = || blind.is_some_and(|blind| blind.has_expired_minis().unwrap_or(false));
+        skip_if(
+            is_hidden,
+            run,
+            "it failed, and this kernel hid the timer of a mini-socket from every BPF program, as ftrace shows",
+        );
     })
+}
+
+/// Runs a test. If the test fails, `is_hidden` decides whether the test is skipped instead, for `reason`.
+fn skip_if(is_hidden: impl FnOnce() -> bool, test: impl FnOnce(), reason: &str) {
+    let Err(failure) = catch_unwind(AssertUnwindSafe(test)) else { return };
+    if is_hidden() { skip(reason) } else { resume_unwind(failure) }
 }
 
 /// A test and its name.

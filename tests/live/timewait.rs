@@ -9,18 +9,19 @@ use serde_json::Value;
 
 use crate::{
     Test,
+    blind::Blind,
     lab::{Tracer, in_lab},
-    mini_test,
     netns::sysctl,
     observer::{self, patience, proc_net_tcp, wait_for_states},
     skip,
     sockets::{Kind, fresh_port},
+    test, timer_test,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        mini_test("timewait: ends when its minute is over", own_time),
-        mini_test("timewait: a flood of half-open connections, each with its end", flood),
+        timer_test("timewait: ends when its minute is over", own_time),
+        test("timewait: a flood of half-open connections, each with its end", flood),
     ]
 }
 
@@ -70,6 +71,8 @@ fn flood() {
         if !sees_minis(&tracer.seen()[0]) {
             return;
         }
+        // In the virtual machines, BPF programs run in every context.
+        let blind = if observer::is_in_vm() { None } else { Some(Blind::watch_all().expect("ftrace")) };
         for (name, value) in [
             ("core/somaxconn", "4096"),
             ("ipv4/tcp_max_syn_backlog", "8192"),
@@ -95,15 +98,17 @@ fn flood() {
             thread::sleep(Duration::from_millis(20));
         }
         let ended = |record: &Value| record["from"] == "SYN_RECV" && record["to"] == "CLOSE";
-        let mut left = syns;
-        while left > 0 {
+        // Where a timer expires in the context of process 1, some kernels run no BPF program.
+        let hidden = blind.map_or(0, |blind| blind.expired_requests().expect("ftrace"));
+        for _ in hidden..syns {
             tracer.wait_for(|record| ended(record));
-            left -= 1;
         }
         let story = tracer.stop();
         let requests = story.transitions().filter(|record| record["to"] == "SYN_RECV").count();
         let ends: Vec<&Value> = story.transitions().filter(|record| ended(record)).collect();
-        assert_eq!((requests, ends.len()), (syns, syns));
+        assert_eq!(requests, syns);
+        let missing = syns.checked_sub(ends.len()).expect("no request ends twice");
+        assert!(missing <= hidden, "{missing} ends are missing, and ftrace shows that {hidden} were hidden");
         for end in ends {
             let known = ["expired", "dropped", "listener_closed"].iter().any(|cause| end["cause"] == *cause);
             assert!(known && end["mini"] == true, "{end}");

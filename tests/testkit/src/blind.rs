@@ -48,8 +48,19 @@ impl Blind {
     /// # Errors
     /// The trace cannot be read.
     pub fn has_expired_minis(&self) -> io::Result<bool> {
-        let text = self.text()?;
-        Ok(text.contains("function=tw_timer_handler") || text.contains("function=reqsk_timer_handler"))
+        Ok(self.expired_requests()? + self.expired("tw_timer_handler")? > 0)
+    }
+
+    /// How often the timer of a request expired in the context of process 1.
+    ///
+    /// # Errors
+    /// The trace cannot be read.
+    pub fn expired_requests(&self) -> io::Result<usize> {
+        self.expired("reqsk_timer_handler")
+    }
+
+    fn expired(&self, handler: &str) -> io::Result<usize> {
+        Ok(self.text()?.matches(&format!("function={handler}")).count())
     }
 
     fn text(&self) -> io::Result<String> {

@@ -29,21 +29,20 @@ pub(crate) fn advance() -> Result<()> {
     Ok(())
 }
 
-/// A turn boots every fourth kernel, each with one of the tiers.
+/// A turn boots every fourth kernel, each with one of the tiers; of fewer kernels, it boots one.
 const STEP: usize = 4;
+
+fn step(kernels: usize) -> usize {
+    kernels.clamp(1, STEP)
+}
 
 /// How many turns in a row cover each of `tiers` on every kernel.
 pub(crate) fn needed(kernels: usize, tiers: usize) -> usize {
     step(kernels) * tiers
 }
 
-/// Of fewer kernels, each turn boots one.
-fn step(kernels: usize) -> usize {
-    STEP.min(kernels).max(1)
-}
-
-/// Every fourth kernel, each with one of the tiers. The next turns have the other kernels; the fourth turn from now has these
-/// kernels again, each with its next tier.
+/// The kernels of a turn, each with one of the tiers. The next turns have the other kernels, until a turn has these kernels
+/// again, each with its next tier.
 pub(crate) fn part<K: Copy, T: Copy>(kernels: &[K], tiers: &[T], turn: usize) -> Vec<(K, T)> {
     let step = step(kernels.len());
     let pair = |(index, kernel): (usize, &K)| {

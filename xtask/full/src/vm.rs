@@ -144,11 +144,14 @@ fn choose(args: &Args) -> Result<Vec<(&str, &str)>> {
     };
     if args.turn {
         let turn = turn::read()?;
+        let part = turn::part(&series, &runs, turn);
         println!(
-            "turn {turn}: every fourth kernel or one of fewer, each with one of the tiers; {} turns in a row cover all kernels and tiers",
+            "turn {turn}: {} of {} kernels, each with one tier; {} turns in a row cover all kernels and tiers",
+            part.len(),
+            series.len(),
             turn::needed(series.len(), runs.len())
         );
-        return Ok(turn::part(&series, &runs, turn));
+        return Ok(part);
     }
     Ok(series.iter().flat_map(|series| runs.iter().map(move |run| (*series, *run))).collect())
 }
