@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    sockstate::cmd::main()
+    sockstate::cmd::main(std::env::args_os())
 }

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: all tests, or the part that an inner loop needs.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command};
+use std::{collections::BTreeMap, fs, process::Command};
 
 use anyhow::{Context, Result, bail};
 
@@ -12,8 +12,8 @@ use crate::{
 /// What to run.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Also install what only a few tests need (collectors, query engines, a browser, Go; gigabytes), and run the live
-    /// tests of features that are not built by default. CI does.
+    /// Also install what only a few tests need (collectors, query engines, a browser, Go; gigabytes), and build and test
+    /// the features that are not built by default. CI does.
     #[arg(long, conflicts_with_all = ["fast", "live"])]
     all: bool,
     /// Run only the tests that need neither root nor the network, built without optimisation; install nothing.
@@ -50,15 +50,18 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if let Some(name) = &args.live {
         refresh_objects()?;
-        return live(name, None);
+        return live(name);
     }
     prepare(args.all)?;
     refresh_objects()?;
     let file = root().join("target/skipped");
     fs::write(&file, "").with_context(|| format!("cannot write {}", file.display()))?;
-    let result = all(args, &file);
+    let mut tests = if args.all { with_features() } else { workspace() };
+    let result = run_tests(tests.args(&args.args).env(SKIPPED, &file));
     eprintln!("\n{}", summary(&fs::read_to_string(&file)?));
-    if !args.all && args.args.is_empty() {
+    if args.all {
+        skip_kafka();
+    } else if args.args.is_empty() {
         eprintln!("SKIPPED: the live tests of the features grpc, nats and kafka: cargo xtask test --all");
     }
     result
@@ -89,12 +92,19 @@ fn prepare(all: bool) -> Result<()> {
     Ok(())
 }
 
-/// Runs all tests, or those that the arguments of `cargo test` name.
-fn all(args: &Args, skipped: &Path) -> Result<()> {
-    run_tests(
-        cargo().args(["test", "--workspace", "--profile", "checked"]).args(&args.args).env(SKIPPED, skipped),
-    )?;
-    if args.all && args.args.is_empty() { live(FEATURE, Some(skipped)) } else { Ok(()) }
+/// `cargo test` of the whole workspace, optimised and with assertions.
+fn workspace() -> Command {
+    let mut tests = cargo();
+    tests.args(["test", "--workspace", "--profile", "checked"]);
+    tests
+}
+
+/// As [`workspace`], with every feature that this machine can test. The soak and the virtual machines use this build too,
+/// so that CI builds the tests once.
+pub fn with_features() -> Command {
+    let mut tests = workspace();
+    tests.args(["--features", &features()]);
+    tests
 }
 
 /// Runs a command that prints which tests failed.
@@ -118,11 +128,15 @@ fn summary(lines: &str) -> String {
 }
 
 /// Runs the live tests whose name contains `name`; fails if there is no such test.
-fn live(name: &str, skipped: Option<&Path>) -> Result<()> {
-    let features = if name.starts_with(FEATURE) { features() } else { String::new() };
+fn live(name: &str) -> Result<()> {
+    let is_of_feature = name.starts_with(FEATURE);
     let test = |arguments: &[&str]| {
         let mut test = cargo();
-        test.args(LIVE).args(["--features", &features, "--"]).args(arguments);
+        test.args(LIVE);
+        if is_of_feature {
+            test.args(["--features", &features()]);
+        }
+        test.arg("--").args(arguments);
         test
     };
     let list = output(&mut test(&["--list", name]))?;
@@ -131,22 +145,26 @@ fn live(name: &str, skipped: Option<&Path>) -> Result<()> {
             "no live test has '{name}' in its name; `cargo xtask test --test live -- --list` prints all names"
         );
     }
-    let mut run = test(&[name]);
-    if let Some(skipped) = skipped {
-        run.env(SKIPPED, skipped);
+    if is_of_feature {
+        skip_kafka();
     }
-    run_tests(&mut run)
+    run_tests(&mut test(&[name]))
 }
 
-/// The features that this machine can test.
-fn features() -> String {
-    if setup::has_kafka() {
-        return "grpc,nats,kafka".to_owned();
+/// The features that this machine can build and test, as an argument of cargo. The one for Kafka needs OpenSSL's headers
+/// and a broker.
+pub fn features() -> String {
+    let kafka = if setup::has_kafka() { ",tracer/kafka" } else { "" };
+    format!("tracer/grpc,tracer/nats{kafka}")
+}
+
+/// Says that the feature for Kafka is not tested if this machine has no broker.
+fn skip_kafka() {
+    if !setup::has_kafka() {
+        eprintln!(
+            "SKIPPED: feature kafka: needs a broker, which takes minutes to build: cargo xtask setup --kafka"
+        );
     }
-    println!(
-        "SKIPPED: feature kafka: needs a broker, which takes minutes to build: cargo xtask setup --kafka"
-    );
-    "grpc,nats".to_owned()
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The command line as clap's command: widths, short help and tips, which the definitions of the flags cannot express.
 
+use std::ffi::OsString;
+
 use clap::{
     Arg, Command, CommandFactory, Error, FromArgMatches,
     builder::StyledStr,
@@ -49,10 +51,10 @@ fn adjusted(command: Command) -> Command {
     command.mut_args(adjust).mut_subcommands(adjusted)
 }
 
-/// Parses the arguments of this process; ends it with help or an error.
-pub(super) fn parse() -> Cli {
+/// Parses the arguments, of which the first is the program's name; ends this process with help or an error.
+pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Cli {
     let mut command = command();
-    let parsed = command.try_get_matches_from_mut(std::env::args_os());
+    let parsed = command.try_get_matches_from_mut(args);
     let parsed = parsed.and_then(|found| Cli::from_arg_matches(&found));
     parsed.unwrap_or_else(|error| with_tip(error, &command).exit())
 }

@@ -28,7 +28,7 @@ mod top;
 mod trace;
 mod verify;
 
-use std::{path::Path, process::ExitCode, rc::Rc, time::Duration};
+use std::{ffi::OsString, path::Path, process::ExitCode, rc::Rc, time::Duration};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -142,11 +142,11 @@ impl From<KernelError> for Failure {
     }
 }
 
-/// Runs the command line.
+/// Runs the command line: the program's name, then its arguments.
 #[must_use]
-pub fn main() -> ExitCode {
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     crate::unwind::abort_on_panic();
-    let cli = command_line::parse();
+    let cli = command_line::parse(args);
     let result = cli.command.as_ref().map_or_else(|| trace::run(&cli.trace), Command::run);
     let code = match result {
         Ok(code) => code,

@@ -55,9 +55,9 @@ fn mdbook(root: &Path) -> Result<PathBuf> {
     let is_there = program.exists()
         && output(Command::new(&program).arg("--version")).is_ok_and(|text| text.contains(MDBOOK));
     if !is_there {
-        eprintln!("installing mdbook {MDBOOK} below target/tools; this takes a few minutes once");
+        eprintln!("installing mdbook {MDBOOK} below target/tools; this takes a minute or two once");
         let package = format!("mdbook@{MDBOOK}");
-        let flags = ["--locked", "--no-default-features", "--features", "search", "--root"];
+        let flags = ["--debug", "--locked", "--no-default-features", "--features", "search", "--root"];
         command(cargo().args(["install", "--quiet", &package]).args(flags).arg(&tools))?;
     }
     Ok(program)

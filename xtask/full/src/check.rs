@@ -5,7 +5,8 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::{
-    book, build_ebpf, cargo, circles, command, dependencies, directions, generate, root, setup, sizes, turn,
+    book, build_ebpf, cargo, circles, command, dependencies, directions, generate, root, setup, sizes,
+    testing, turn,
 };
 
 /// Fails at the first check that does not hold.
@@ -15,11 +16,9 @@ pub(crate) fn all() -> Result<()> {
     circles::check()?;
     sizes::check()?;
     turn::verify()?;
-    // The feature for Kafka needs OpenSSL's headers, which this machine may lack.
-    let kafka = if setup::has_kafka() { ",tracer/kafka" } else { "" };
-    let features = format!("tracer/grpc,tracer/nats,tracer/schema{kafka}");
-    let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--features", &features];
-    command(cargo().args(clippy).args(["--", "-D", "warnings"]))?;
+    // The profile and features of the tests, so that what both need is built once.
+    let clippy = ["clippy", "--workspace", "--all-targets", "--profile", "checked", "--locked", "--features"];
+    command(cargo().args(clippy).arg(testing::features()).args(["--", "-D", "warnings"]))?;
     rules_of_dependencies()?;
     dependencies::check()?;
     generate::verify()?;

@@ -10,23 +10,19 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{apt::Apt, arch::Arch, cargo, output, root, setup};
+use crate::{apt::Apt, arch::Arch, output, root, setup};
 
-/// A cargo command with everything that a static build for `arch` needs.
-pub(crate) fn cargo_for(arch: Arch) -> Result<Command> {
-    const STATIC: &str = "-Ctarget-feature=+crt-static";
-    if arch == Arch::X86_64 {
-        let mut cargo = cargo();
-        cargo.env("RUSTFLAGS", STATIC);
-        return Ok(cargo);
-    }
+/// `cargo test` of the tracer with everything that a static build for `arch`, which is not this machine's, needs.
+pub(crate) fn tests(arch: Arch) -> Result<Command> {
     setup::cross()?;
     let sysroot = sysroot(arch)?;
     let mut cargo = Command::new("/usr/bin/cargo");
     let linker = format!("CARGO_TARGET_{}_LINKER", arch.target().to_uppercase().replace('-', "_"));
     cargo
         .env("RUSTC", "/usr/bin/rustc")
-        .env("RUSTFLAGS", format!("--sysroot {} {STATIC}", sysroot.display()))
+        .args(["test", "--package", "tracer", "--profile", "checked", "--target", &arch.target()])
+        .args(["--target-dir", "target/vm/build"])
+        .env("RUSTFLAGS", format!("--sysroot {} -Ctarget-feature=+crt-static", sysroot.display()))
         .env(linker, format!("{}-linux-gnu-gcc", arch.name()))
         .current_dir(root());
     for variable in ["CARGO", "RUSTUP_TOOLCHAIN", "RUSTC_WRAPPER"] {

@@ -2,20 +2,20 @@
 //! completions; from the types of the JSON lines their JSON Schemas; from a recording the pictures of the README; from the
 //! alerts of Prometheus an object for Kubernetes.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{collections::BTreeMap, env, fs, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, bail};
 use clap_complete::Shell;
-use sockstate::cmd::{command, man_page};
+use sockstate::{
+    cmd::{command, man_page},
+    wire,
+};
 
-use crate::{cargo, output, root};
+use crate::{output, root};
 
 /// The files of completions.
 const COMPLETIONS: [(Shell, &str); 3] =
     [(Shell::Bash, "sockstate.bash"), (Shell::Zsh, "_sockstate"), (Shell::Fish, "sockstate.fish")];
-
-/// The JSON Schemas in `docs`, by the name that the example `schemas` of the tracer has for each.
-const SCHEMAS: [(&str, &str); 2] = [("events", "events.schema.json"), ("look", "look.schema.json")];
 
 /// The recording that the pictures show, and its directory.
 const RECORDINGS: &str = "tests/fixtures/recordings";
@@ -78,23 +78,16 @@ fn files() -> Result<BTreeMap<PathBuf, Vec<u8>>> {
     }
     let rules = fs::read_to_string(packaging.join("prometheus/sockstate.rules.yml"))?;
     files.insert(packaging.join("kubernetes/prometheus-rule.yaml"), prometheus_rule(&rules).into_bytes());
-    for (name, file) in SCHEMAS {
-        files.insert(root().join("docs").join(file), schema(name)?.into_bytes());
+    for (file, schema) in
+        [("events.schema.json", wire::events_schema()), ("look.schema.json", wire::look_schema())]
+    {
+        files.insert(root().join("docs").join(file), schema.into_bytes());
     }
+    let this_program = env::current_exe().context("the path of this program is not known")?;
     for (name, args) in IMAGES {
-        let build = [
-            "run",
-            "--quiet",
-            "--locked",
-            "--package",
-            "tracer",
-            "--profile",
-            "checked",
-            "--bin",
-            "sockstate",
-            "--",
-        ];
-        let picture = output(cargo().current_dir(root().join(RECORDINGS)).args(build).args(args))?;
+        let mut sockstate = Command::new(&this_program);
+        sockstate.current_dir(root().join(RECORDINGS)).args(["internal", "sockstate"]).args(args);
+        let picture = output(&mut sockstate)?;
         files.insert(root().join("docs/images").join(name), picture.into_bytes());
     }
     Ok(files)
@@ -108,10 +101,4 @@ fn prometheus_rule(rules: &str) -> String {
         text.extend([indent, line, "\n"]);
     }
     text
-}
-
-/// A JSON Schema, printed by a program of its own: only that program is built with what makes schemas.
-fn schema(name: &str) -> Result<String> {
-    let build = ["run", "--quiet", "--locked", "--package", "tracer", "--profile", "checked"];
-    output(cargo().args(build).args(["--features", "schema", "--example", "schemas", "--", name]))
 }

@@ -13,6 +13,7 @@ mod fuzz;
 mod generate;
 mod kernels;
 mod leak;
+mod live;
 mod measure;
 mod sizes;
 mod soak;
@@ -21,12 +22,12 @@ mod timers;
 mod turn;
 mod vm;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, iter, process::ExitCode};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 use testkit::{load, netns};
-use xtask::{arch, cargo, command, output, refresh_objects, root, setup};
+use xtask::{arch, cargo, command, output, refresh_objects, root, setup, testing};
 
 /// cargo xtask
 #[derive(Parser)]
@@ -52,13 +53,18 @@ enum Cli {
     Fuzz(fuzz::Args),
     /// Run a daemon for a long time, with faulty collectors; reload, restart and kill it.
     Soak(soak::Args),
-    /// Internal: the work that other commands measure, in a process of its own.
+    /// Internal: what other commands run in a process of its own, to measure it or to read its output.
     #[command(subcommand, hide = true)]
     Internal(Internal),
 }
 
 #[derive(Subcommand)]
 enum Internal {
+    /// sockstate's command line.
+    Sockstate {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Connections.
     Load(load::Load),
     /// Records that are read or written.
@@ -104,6 +110,11 @@ fn start() -> Result<()> {
             refresh_objects()?;
             soak::all(&args)
         }
+        Cli::Internal(Internal::Sockstate { args }) => {
+            let code = sockstate::cmd::main(iter::once("sockstate".into()).chain(args));
+            ensure!(code == ExitCode::SUCCESS, "sockstate failed");
+            Ok(())
+        }
         Cli::Internal(Internal::Format(work)) => work.run(),
         Cli::Internal(Internal::Leak(leak)) => leak.run(),
         Cli::Internal(Internal::Load(load)) => {
@@ -111,18 +122,5 @@ fn start() -> Result<()> {
             println!("{} {}", made.transitions, made.took.as_secs_f64());
             Ok(())
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    #[test]
-    fn cargo_xtask_knows_every_command() {
-        let command = super::Cli::command();
-        let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
-        let names: Vec<&str> = shown.map(|command| command.get_name()).collect();
-        assert_eq!(names, xtask::FULL);
     }
 }

@@ -24,9 +24,9 @@ use testkit::{
 };
 
 use crate::{
-    cargo, command,
+    command, live,
     measure::{Running, mount_tracefs},
-    root,
+    root, testing,
 };
 use check::Stream;
 use faults::{Disk, Hung};
@@ -73,7 +73,7 @@ struct Tally {
 }
 
 pub(crate) fn all(args: &Args) -> Result<()> {
-    command(cargo().args(["build", "--profile", "checked", "--package", "tracer"]))?;
+    live::build(&mut testing::with_features())?;
     let directory = root().join(&args.directory);
     let _ = fs::remove_dir_all(&directory);
     fs::create_dir_all(&directory)?;

@@ -1,6 +1,7 @@
-//! A virtual machine under QEMU without hardware acceleration, with the statically linked test program in its initramfs.
+//! A virtual machine under QEMU without hardware acceleration, with the test program in its initramfs.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
@@ -11,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{arch::Arch, command, cross, kernels::Kernel, output, root};
+use crate::{arch::Arch, command, cross, kernels::Kernel, live, output, root, testing};
 
 /// The files of the initramfs: paths on this machine and in the initramfs.
 pub(super) struct Programs {
@@ -19,28 +20,30 @@ pub(super) struct Programs {
     others: Vec<(PathBuf, String)>,
 }
 
-/// Builds the binary and the live tests, statically linked.
+/// Builds the binary and the live tests: for this machine as `cargo xtask test --all` does, for another architecture
+/// statically linked.
 pub(super) fn build(arch: Arch) -> Result<Programs> {
-    let directory = root().join("target/vm/build");
-    let build = |verb: &str, extra: &[&str]| -> Result<Command> {
-        let mut build = cross::cargo_for(arch)?;
-        build.args([verb, "--profile", "checked", "--package", "tracer", "--target", &arch.target()]);
-        build.arg("--target-dir").arg(&directory).args(extra);
-        Ok(build)
+    let (live, libraries) = match arch {
+        Arch::X86_64 => {
+            let live = live::build(&mut testing::with_features())?;
+            let libraries = libraries(&[&live.tests, &live.sockstate])?;
+            (live, libraries)
+        }
+        Arch::Aarch64 => (live::build(&mut cross::tests(arch)?)?, BTreeSet::new()),
     };
-    command(&mut build("build", &["--bin", "sockstate"])?)?;
-    let messages = output(&mut build("test", &["--test", "live", "--no-run", "--message-format", "json"])?)?;
-    let live = messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "live")
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .context("cargo printed no test program")?;
-    let binary = directory.join(arch.target()).join("checked/sockstate");
-    // The tests run the binary at the path that cargo set during the build.
-    let known_as = binary.display().to_string();
-    let others = vec![(live, "/live".into()), (binary, known_as)];
+    let known_as = live.sockstate.display().to_string();
+    let mut others = vec![(live.tests, "/live".into()), (live.sockstate, known_as)];
+    others.extend(libraries.into_iter().map(|library| (library.clone().into(), library)));
     Ok(Programs { busybox: cross::busybox(arch)?, others })
+}
+
+/// The paths of the shared libraries and of the dynamic linker of `programs`.
+fn libraries(programs: &[&PathBuf]) -> Result<BTreeSet<String>> {
+    let printed = output(Command::new("ldd").args(programs))?;
+    // A line is `libm.so.6 => /lib/x86_64-linux-gnu/libm.so.6 (0x7f12)`, or has the path of the dynamic linker only.
+    let words =
+        printed.lines().filter(|line| line.starts_with(char::is_whitespace)).flat_map(str::split_whitespace);
+    Ok(words.filter(|word| word.starts_with('/')).map(str::to_owned).collect())
 }
 
 /// Boots a kernel, runs `script` in it, returns what it printed.
