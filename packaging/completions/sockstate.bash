@@ -545,7 +545,7 @@ _sockstate() {
             return 0
             ;;
         sockstate__subcmd__doctor)
-            opts="-h --format --ring-size --btf --help"
+            opts="-h --format --ring-size --btf --privileges --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -560,6 +560,10 @@ _sockstate() {
                     return 0
                     ;;
                 --btf)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --privileges)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -442,6 +442,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand doctor" -l format -d
 json\t'One JSON object'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand doctor" -l ring-size -d 'Try a ring buffer of this size' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand doctor" -l btf -d 'Try this BTF instead of the kernel\'s' -r -F
+complete -c sockstate -n "__fish_sockstate_using_subcommand doctor" -l privileges -d 'Only show what each thread of the running daemon, or of the process PID, may do' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sockstate -n "__fish_sockstate_using_subcommand completions" -s h -l help -d 'Print help'
 complete -c sockstate -n "__fish_sockstate_using_subcommand man" -s h -l help -d 'Print help'

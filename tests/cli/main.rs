@@ -429,6 +429,15 @@ fn help_and_version() {
 }
 
 #[test]
+fn the_privileges_of_no_process_are_an_error() {
+    // Larger than any process id (PID_MAX_LIMIT in the kernel's linux/threads.h).
+    let output = sockstate(&["doctor", "--privileges", "4194305"]);
+    assert_eq!(output.status.code(), Some(1));
+    let message = "cannot read the threads of process 4194305: No such file or directory";
+    assert!(text(&output.stderr).contains(message), "{output:?}");
+}
+
+#[test]
 fn a_look_at_nothing_is_no_good_news() {
     let output = sockstate(&["sockets", "--netns", "7"]);
     assert_eq!(output.status.code(), Some(3));

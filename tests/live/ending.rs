@@ -1,6 +1,7 @@
 //! How sockstate ends, and how it refuses to start.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{BufRead, BufReader, Read},
     os::unix::fs::PermissionsExt,
@@ -369,25 +370,68 @@ fn doctor_with_some_capabilities() {
 }
 
 fn capabilities() {
+    // The numbers of linux/capability.h.
+    const DAC_READ_SEARCH: u64 = 1 << 2;
+    const NET_ADMIN: u64 = 1 << 12;
+    const SYS_PTRACE: u64 = 1 << 19;
+    const SYS_ADMIN: u64 = 1 << 21;
+    const PERFMON: u64 = 1 << 38;
+    const BPF: u64 = 1 << 39;
+    const KEPT: u64 = DAC_READ_SEARCH | SYS_PTRACE | BPF;
+    const LOOK: u64 = KEPT | NET_ADMIN | SYS_ADMIN | PERFMON;
     in_lab(|netns| {
-        let tracer = Tracer::start(netns, &[]);
-        let status = fs::read_to_string(format!("/proc/{}/status", tracer.pid())).expect("status");
-        let set_of = |status: &str, name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a set");
-            u64::from_str_radix(line.trim(), 16).expect("hex")
+        let tracer = Tracer::start(netns, &["--metrics", "127.0.0.1:0"]);
+        let pid = tracer.pid();
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("threads");
+        let mut held = BTreeMap::new();
+        for thread in threads {
+            let thread = thread.expect("thread");
+            let status = fs::read_to_string(thread.path().join("status")).expect("status");
+            let field =
+                |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).expect("a field").trim();
+            let set = |name: &str| u64::from_str_radix(field(name), 16).expect("hex");
+            let name = field("Name:");
+            let allowed = match name {
+                "sockstate" | "names" => KEPT,
+                "namespaces" | "visit" | "examiner" | "holders" => LOOK,
+                "messages" | "metrics" => 0,
+                other => panic!("a thread that the documents do not name: {other}"),
+            };
+            assert_eq!(set("CapPrm:") & !allowed, 0, "{name}");
+            assert_eq!(set("CapEff:"), set("CapPrm:"), "{name}");
+            assert_eq!(set("CapInh:"), 0, "{name}");
+            assert_eq!(field("NoNewPrivs:"), "1", "{name}");
+            held.insert(field("Pid:").parse::<u64>().expect("a number"), (name.to_owned(), set("CapPrm:")));
+        }
+        for name in ["sockstate", "names", "namespaces", "examiner", "holders", "messages", "metrics"] {
+            assert!(held.values().any(|(held_by, _)| held_by == name), "{name}: {held:?}");
+        }
+
+        let doctor = |format| {
+            let mut doctor = sockstate();
+            doctor.args(["doctor", "--privileges", &pid.to_string(), "--format", format]);
+            let output = doctor.output().expect("doctor");
+            assert!(output.status.success(), "{output:?}");
+            String::from_utf8(output.stdout).expect("text")
         };
-        let set = |name: &str| set_of(&status, name);
-        // CAP_DAC_READ_SEARCH is 2, CAP_SYS_PTRACE 19, CAP_BPF 39.
-        let kept = 1 << 2 | 1 << 19 | 1 << 39;
-        assert_eq!(set("CapPrm:") & !kept, 0);
-        assert_eq!(set("CapEff:") & !kept, 0);
-        assert_eq!(set("CapInh:"), 0);
-        let threads = fs::read_dir(format!("/proc/{}/task", tracer.pid())).expect("threads");
-        let statuses = threads
-            .map(|thread| fs::read_to_string(thread.expect("thread").path().join("status")).expect("status"));
-        let messages = statuses.filter(|status| status.starts_with("Name:\tmessages\n"));
-        let held: Vec<u64> = messages.map(|status| set_of(&status, "CapPrm:")).collect();
-        assert_eq!(held, [0], "the thread that only writes to standard error");
+        let report: serde_json::Value = serde_json::from_str(&doctor("json")).expect("JSON");
+        let threads = report["threads"].as_array().expect("threads");
+        let mut same = 0;
+        for thread in threads {
+            let purpose = thread["purpose"].as_str().expect("a purpose");
+            assert!(!purpose.contains("not a thread"), "{thread}");
+            let count = thread["capabilities"].as_array().expect("capabilities").len();
+            // A short-lived thread may have begun meanwhile.
+            if let Some((name, set)) = held.get(&thread["tid"].as_u64().expect("a number")) {
+                assert_eq!(thread["name"], name.as_str());
+                assert_eq!(count, set.count_ones() as usize, "{thread}");
+                same += 1;
+            }
+        }
+        assert!(same >= 7, "{report}");
+        let text = doctor("text");
+        assert!(text.contains("messages        no capability: writes standard error\n"), "{text}");
+        assert!(text.ends_with("\nuser           0\nno_new_privs   yes\nseccomp        NO\n"), "{text}");
         tracer.stop();
     });
 }

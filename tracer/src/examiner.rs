@@ -12,6 +12,7 @@ use std::{
 };
 
 use crate::{
+    kernel,
     look::look,
     model::{
         ConnId, Diagnosis, InState, Owner, OwnerSource, Process, SocketInfo, SocketReport, Stuck, Transport,
@@ -54,6 +55,8 @@ impl Examiner {
         let (questions, todo) = channel::<Question>();
         let (done, answers) = channel();
         thread::Builder::new().name("examiner".into()).spawn(move || {
+            // The main thread reports it if the kernel refuses.
+            drop(kernel::keep_privileges_to_look());
             for question in todo {
                 if done.send(examine(&question)).is_err() {
                     break;

@@ -15,6 +15,7 @@ use std::{
 
 use crate::{
     filter::Processes,
+    kernel,
     model::{ConnId, MissingStack, Opening, Stack},
     unwind::{ReportPython, Unwinder},
 };
@@ -58,6 +59,8 @@ impl Hunter {
         let (searched, has_searched) = channel();
         let whose = processes.pid.clone();
         thread::Builder::new().name("unwinder".into()).spawn(move || {
+            // The main thread reports it if the kernel refuses.
+            drop(kernel::keep_privileges_to_look());
             let mut unwinder = Unwinder::new(PathBuf::from("/"), report_python);
             unwinder.find_pythons(&whose);
             let _ = searched.send(());

@@ -5,6 +5,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 mod findings;
+mod privileges;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -20,6 +21,7 @@ use crate::{
     values::parse_ring_size,
 };
 use findings::Finding;
+use privileges::Privileges;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,6 +29,8 @@ Examples:
       what works here, and what to do about the rest
   sockstate doctor --ring-size 64M
       does a larger ring fit?
+  sockstate doctor --privileges
+      what may each thread of the daemon do?
   sockstate doctor --format json
       for a script";
 
@@ -45,6 +49,9 @@ pub struct DoctorArgs {
     /// Try this BTF instead of the kernel's.
     #[arg(long, value_name = "FILE")]
     pub btf: Option<PathBuf>,
+    /// Only show what each thread of the running daemon, or of the process PID, may do.
+    #[arg(long, value_name = "PID")]
+    pub privileges: Option<Option<u32>>,
 }
 
 /// The format of `doctor`.
@@ -79,6 +86,14 @@ struct Results {
 }
 
 pub(super) fn run(args: &DoctorArgs) -> Result<ExitCode> {
+    if let Some(pid) = args.privileges {
+        let privileges = Privileges::find(pid)?;
+        match args.format {
+            DoctorFormat::Text => super::print([privileges.text(terminal_width())])?,
+            DoctorFormat::Json => super::print([format!("{}\n", privileges.json())])?,
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let results = examine(args);
     match args.format {
         DoctorFormat::Text => super::print([results.text(terminal_width())])?,

@@ -14,7 +14,7 @@ use super::{Failure, exit};
 use crate::{cli::KernelArgs, files, kernel, procfs::text};
 
 /// The locked file.
-const LOCK: &str = "/run/sockstate.lock";
+pub(super) const LOCK: &str = "/run/sockstate.lock";
 
 /// How an instance behaves if a daemon is tracing.
 #[derive(Clone, Copy, Debug)]
@@ -120,6 +120,11 @@ fn second(pid: &str) -> Failure {
          read its output, or set `alongside = true` in [kernel]"
     );
     Failure { code: exit::SECOND, message }
+}
+
+/// The daemon that is tracing.
+pub(super) fn daemon() -> Option<u32> {
+    holder(Path::new(LOCK))?.parse().ok()
 }
 
 /// The process that holds the lock, from /proc/locks, which every user may read.

@@ -141,8 +141,10 @@ pub(super) struct Host {
 }
 
 impl Host {
-    /// Installs the signal handlers.
+    /// Installs the signal handlers. From here on, this process and its threads gain no privilege by an exec.
     pub(super) fn start() -> Result<Self> {
+        rustix::thread::set_no_new_privs(true)
+            .context("cannot give up new privileges (PR_SET_NO_NEW_PRIVS)")?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

@@ -38,5 +38,5 @@ pub use loaded::{Adopted, Hook, Loaded};
 pub use mini_sockets::{ESTIMATED, Tier};
 pub use pin::{PinnedPrograms, adopt, unpin, verify_pins};
 pub use pinned::PinError;
-pub use privilege::{drop_privileges, may_trace};
+pub use privilege::{drop_privileges, keep_privileges_to_look, may_trace};
 pub use tracefs::TracefsError;

@@ -10,7 +10,7 @@ use std::{
 
 use super::snapshot::{self, WalkResult};
 use crate::{
-    kernel::IterOpener,
+    kernel::{self, IterOpener},
     model::{Event, EventKind, Task},
 };
 
@@ -27,7 +27,7 @@ pub struct HolderFinder {
 }
 
 impl HolderFinder {
-    /// Starts the thread, which inherits the current capabilities of this one.
+    /// Starts the thread, which keeps the capabilities of this one that it needs.
     ///
     /// # Errors
     /// No thread can be started.
@@ -35,6 +35,8 @@ impl HolderFinder {
         let (questions, todo) = channel::<Question>();
         let (done, answers) = channel();
         thread::Builder::new().name("holders".into()).spawn(move || {
+            // The main thread reports it if the kernel refuses.
+            drop(kernel::keep_privileges_to_look());
             for (opener, sockets) in todo {
                 if done.send(find(opener, &sockets)).is_err() {
                     break;

@@ -18,7 +18,7 @@ use super::{
     visibility,
 };
 use crate::{
-    kernel::{IterKind, IterOpener, Loaded},
+    kernel::{self, IterKind, IterOpener, Loaded},
     model::{Event, EventKind, State, Tuple},
 };
 
@@ -57,7 +57,7 @@ pub struct TableScan {
 }
 
 impl NetnsThread {
-    /// Starts the thread, which inherits the current capabilities of this one.
+    /// Starts the thread, which keeps the capabilities of this one that it needs.
     ///
     /// # Errors
     /// No thread can be started.
@@ -65,6 +65,8 @@ impl NetnsThread {
         let (requests, todo) = channel();
         let (done, answers) = channel();
         thread::Builder::new().name("namespaces".into()).spawn(move || {
+            // The main thread reports it if the kernel refuses.
+            drop(kernel::keep_privileges_to_look());
             for request in todo {
                 let answer = match request {
                     Request::Namespaces => Answer::Namespaces(Namespaces::find(Path::new("/")).found),
