@@ -131,7 +131,7 @@ _sockstate() {
 
     case "${cmd}" in
         sockstate)
-            opts="-o -4 -6 -p -L -D -h -V --format --escape-formulas --output --color --records --snapshot --cmdline --metrics --metrics-top --duration --count --threshold --no-stuck --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --container --from --to --ring-size --resync --alongside --hook --tier --btf --help --version trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor completions man help"
+            opts="-o -4 -6 -p -L -D -h -V --format --escape-formulas --output --color --records --snapshot --cmdline --metrics --metrics-top --duration --count --threshold --no-stuck --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --container --from --to --ring-size --resync --lock --alongside --hook --tier --btf --help --version trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -258,6 +258,10 @@ _sockstate() {
                     return 0
                     ;;
                 --resync)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --lock)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -417,13 +421,17 @@ _sockstate() {
             return 0
             ;;
         sockstate__subcmd__detach)
-            opts="-h --pin --help"
+            opts="-h --pin --runtime-dir --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --pin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --runtime-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -859,7 +867,7 @@ _sockstate() {
             return 0
             ;;
         sockstate__subcmd__hunt)
-            opts="-o -4 -6 -p -L -D -h --format --output --threshold --rate --duration --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --container --ring-size --resync --alongside --hook --tier --btf --help"
+            opts="-o -4 -6 -p -L -D -h --format --output --threshold --rate --duration --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --container --ring-size --resync --lock --alongside --hook --tier --btf --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -965,6 +973,10 @@ _sockstate() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --lock)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --hook)
                     COMPREPLY=($(compgen -W "auto tp-btf tracepoint" -- "${cur}"))
                     return 0
@@ -999,7 +1011,7 @@ _sockstate() {
             return 0
             ;;
         sockstate__subcmd__record)
-            opts="-4 -6 -p -L -D -h --records --snapshot --cmdline --metrics --metrics-top --duration --count --threshold --no-stuck --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --container --from --to --ring-size --resync --alongside --hook --tier --btf --help"
+            opts="-4 -6 -p -L -D -h --records --snapshot --cmdline --metrics --metrics-top --duration --count --threshold --no-stuck --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --container --from --to --ring-size --resync --lock --alongside --hook --tier --btf --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1110,6 +1122,10 @@ _sockstate() {
                     return 0
                     ;;
                 --resync)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --lock)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1763,7 +1779,7 @@ _sockstate() {
             return 0
             ;;
         sockstate__subcmd__trace)
-            opts="-o -4 -6 -p -L -D -h --format --escape-formulas --output --color --records --snapshot --cmdline --metrics --metrics-top --duration --count --threshold --no-stuck --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --container --from --to --ring-size --resync --alongside --hook --tier --btf --help"
+            opts="-o -4 -6 -p -L -D -h --format --escape-formulas --output --color --records --snapshot --cmdline --metrics --metrics-top --duration --count --threshold --no-stuck --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --container --from --to --ring-size --resync --lock --alongside --hook --tier --btf --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1890,6 +1906,10 @@ _sockstate() {
                     return 0
                     ;;
                 --resync)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --lock)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_sockstate_global_optspecs
-    string join \n format= escape-formulas o/output= color= records= snapshot cmdline metrics= metrics-top= duration= count= threshold= no-stuck 4/ipv4 6/ipv6 p/port= L/local-port= D/remote-port= local= remote= pid= comm= netns= cgroup= pod= namespace= container= from= to= ring-size= resync= alongside hook= tier= btf= h/help V/version
+    string join \n format= escape-formulas o/output= color= records= snapshot cmdline metrics= metrics-top= duration= count= threshold= no-stuck 4/ipv4 6/ipv6 p/port= L/local-port= D/remote-port= local= remote= pid= comm= netns= cgroup= pod= namespace= container= from= to= ring-size= resync= lock= alongside hook= tier= btf= h/help V/version
 end
 
 function __fish_sockstate_needs_command
@@ -56,6 +56,7 @@ complete -c sockstate -n "__fish_sockstate_needs_command" -l from -d 'State befo
 complete -c sockstate -n "__fish_sockstate_needs_command" -l to -d 'State after the transition; takes the same names' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l ring-size -d 'Size of the ring buffer between kernel and sockstate, a power of two: 1M, 64M' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l resync -d 'How often sockstate compares its connections with the kernel\'s tables; it also does so after a loss. 0 means never' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l lock -d 'The file that a daemon locks to keep a second daemon from starting' -r -F
 complete -c sockstate -n "__fish_sockstate_needs_command" -l hook -d 'The hook that shows transitions' -r -f -a "auto\t'The best hook that works'
 tp-btf\t'The BTF-typed tracepoint'
 tracepoint\t'The classic tracepoint'"
@@ -72,7 +73,7 @@ complete -c sockstate -n "__fish_sockstate_needs_command" -l cmdline -d 'Add the
 complete -c sockstate -n "__fish_sockstate_needs_command" -l no-stuck -d 'Do not report stuck connections'
 complete -c sockstate -n "__fish_sockstate_needs_command" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_needs_command" -s 6 -l ipv6 -d 'Only IPv6'
-complete -c sockstate -n "__fish_sockstate_needs_command" -l alongside -d 'Do not ask whether a daemon is tracing: `run` then does not use the lock /run/sockstate.lock, which keeps a second daemon from starting'
+complete -c sockstate -n "__fish_sockstate_needs_command" -l alongside -d 'Do not ask whether a daemon is tracing: `run` then does not use the lock, which keeps a second daemon from starting'
 complete -c sockstate -n "__fish_sockstate_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sockstate -n "__fish_sockstate_needs_command" -s V -l version -d 'Print version'
 complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "trace" -d 'Trace transitions (what plain `sockstate` does)'
@@ -125,6 +126,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l from -d 'S
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l to -d 'State after the transition; takes the same names' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l ring-size -d 'Size of the ring buffer between kernel and sockstate, a power of two: 1M, 64M' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l resync -d 'How often sockstate compares its connections with the kernel\'s tables; it also does so after a loss. 0 means never' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l lock -d 'The file that a daemon locks to keep a second daemon from starting' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l hook -d 'The hook that shows transitions' -r -f -a "auto\t'The best hook that works'
 tp-btf\t'The BTF-typed tracepoint'
 tracepoint\t'The classic tracepoint'"
@@ -141,13 +143,14 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l cmdline -d
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l no-stuck -d 'Do not report stuck connections'
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s 6 -l ipv6 -d 'Only IPv6'
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l alongside -d 'Do not ask whether a daemon is tracing: `run` then does not use the lock /run/sockstate.lock, which keeps a second daemon from starting'
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l alongside -d 'Do not ask whether a daemon is tracing: `run` then does not use the lock, which keeps a second daemon from starting'
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sockstate -n "__fish_sockstate_using_subcommand run" -l config -d 'The configuration file (docs/configuration.md)' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand run" -l check -d 'Only check the configuration, and report all problems'
 complete -c sockstate -n "__fish_sockstate_using_subcommand run" -l example -d 'Only print an example configuration with every key explained'
 complete -c sockstate -n "__fish_sockstate_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sockstate -n "__fish_sockstate_using_subcommand detach" -l pin -d 'The directory in the key `pin`' -r -F
+complete -c sockstate -n "__fish_sockstate_using_subcommand detach" -l runtime-dir -d 'The directory in the key `runtime-dir`' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand detach" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l format -d 'Format of the output [default: table on a terminal, otherwise json]' -r -f -a "table\t'A table for people'
 json\t'One JSON object per line (docs/stuck.md)'"
@@ -261,6 +264,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l namespace -
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l container -d 'Container: its name, its id, or at least 12 characters of its id. A * at the end stands for any rest' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l ring-size -d 'Size of the ring buffer between kernel and sockstate, a power of two: 1M, 64M' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l resync -d 'How often sockstate compares its connections with the kernel\'s tables; it also does so after a loss. 0 means never' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l lock -d 'The file that a daemon locks to keep a second daemon from starting' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l hook -d 'The hook that shows transitions' -r -f -a "auto\t'The best hook that works'
 tp-btf\t'The BTF-typed tracepoint'
 tracepoint\t'The classic tracepoint'"
@@ -273,7 +277,7 @@ none\t'No hooks and no estimate'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l btf -d 'Read BTF from this file instead of the kernel\'s' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s 6 -l ipv6 -d 'Only IPv6'
-complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l alongside -d 'Do not ask whether a daemon is tracing: `run` then does not use the lock /run/sockstate.lock, which keeps a second daemon from starting'
+complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l alongside -d 'Do not ask whether a daemon is tracing: `run` then does not use the lock, which keeps a second daemon from starting'
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l records -d 'Write only these kinds of records: transitions, stuck, resolved, snapshots, resyncs' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l metrics -d 'Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435, or 9435 for the same' -r
@@ -297,6 +301,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l from -d '
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l to -d 'State after the transition; takes the same names' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l ring-size -d 'Size of the ring buffer between kernel and sockstate, a power of two: 1M, 64M' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l resync -d 'How often sockstate compares its connections with the kernel\'s tables; it also does so after a loss. 0 means never' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l lock -d 'The file that a daemon locks to keep a second daemon from starting' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l hook -d 'The hook that shows transitions' -r -f -a "auto\t'The best hook that works'
 tp-btf\t'The BTF-typed tracepoint'
 tracepoint\t'The classic tracepoint'"
@@ -312,7 +317,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l cmdline -
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l no-stuck -d 'Do not report stuck connections'
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -s 6 -l ipv6 -d 'Only IPv6'
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l alongside -d 'Do not ask whether a daemon is tracing: `run` then does not use the lock /run/sockstate.lock, which keeps a second daemon from starting'
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l alongside -d 'Do not ask whether a daemon is tracing: `run` then does not use the lock, which keeps a second daemon from starting'
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l format -d 'Format of the output [default: table on a terminal, otherwise json: the lines of the recording]' -r -f -a "table\t'A table for people'
 json\t'One JSON object per line (docs/events.md)'

@@ -211,6 +211,18 @@ fn what_the_kernel_does_not_give_is_refused_by_both() {
         ("[kernel]\nbtf = \"DIR/none\"\n[sinks.a]\ntype = \"stdout\"", "2:7", "cannot read DIR/none"),
         ("[kernel]\nbtf = \"DIR/etc/secret\"\n[sinks.a]\ntype = \"stdout\"", "2:7", "is not valid BTF"),
         ("pin = \"DIR/pins\"\n[sinks.a]\ntype = \"stdout\"", "1:7", "BPF file system"),
+        ("runtime-dir = \"DIR/shared\"\n[sinks.a]\ntype = \"stdout\"", "1:15", "by other users (mode 0777)"),
+        ("runtime-dir = \"DIR/etc/secret\"\n[sinks.a]\ntype = \"stdout\"", "1:15", "Not a directory"),
+        (
+            "[kernel]\nlock = \"DIR/shared/lock\"\n[sinks.a]\ntype = \"stdout\"",
+            "2:8",
+            "by other users (mode 0777)",
+        ),
+        (
+            "[kernel]\nlock = \"DIR/no/lock\"\n[sinks.a]\ntype = \"stdout\"",
+            "2:8",
+            "No such file or directory",
+        ),
         (
             "metrics = \"203.0.113.1:9\"\n[sinks.a]\ntype = \"stdout\"",
             "1:11",

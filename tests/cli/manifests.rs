@@ -39,7 +39,15 @@ fn sockstate_takes_the_configuration_of_the_manifest() {
     assert!(config.contains("metrics = "), "{config}");
     let directory = tempfile::tempdir().expect("directory");
     let path = directory.path().join("sockstate.toml");
-    fs::write(&path, config).expect("configuration");
+    fs::write(&path, &config).expect("configuration");
     let output = sockstate(&["run", "--check", "--config", &path.to_string_lossy()]);
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    // The pods of an update find what these keys name at the same place of the node.
+    let keys: toml::Table = config.parse().expect("TOML");
+    for path in [&keys["runtime-dir"], &keys["kernel"]["lock"]].map(|path| path.as_str().expect("a path")) {
+        let volume = |part: &str| manifest.lines().find(|line| line.contains(part)).expect("a line").trim();
+        let mount = volume(&format!("mountPath: {path} }}"));
+        let name = mount.trim_start_matches("- { name: ").split(',').next().expect("a name");
+        assert!(volume(&format!("{{ name: {name}, hostPath")).contains(&format!("path: {path},")), "{path}");
+    }
 }

@@ -133,12 +133,17 @@ impl DaemonFiles {
 
 /// The files that the next sockstate continues from, for programs that are pinned in `pin`.
 pub(crate) fn state_files(pin: &Path, extension: &str) -> Vec<PathBuf> {
+    state_files_in(Path::new("/run/sockstate"), pin, extension)
+}
+
+/// The same with another runtime directory.
+pub(crate) fn state_files_in(runtime: &Path, pin: &Path, extension: &str) -> Vec<PathBuf> {
     let name = format!("{}-", pin.file_name().expect("a name").to_string_lossy());
     let is_of_pin = |path: &PathBuf| {
         let file = path.file_name().unwrap_or_default().to_string_lossy();
         file.starts_with(&name) && file.ends_with(extension)
     };
-    let entries = fs::read_dir("/run/sockstate").expect("directory");
+    let entries = fs::read_dir(runtime).expect("directory");
     entries.map(|entry| entry.expect("entry").path()).filter(is_of_pin).collect()
 }
 
@@ -173,7 +178,7 @@ pub(crate) fn kill(mut child: Child) {
 }
 
 /// A listener and both ends of a connection, after both ends are reported as established.
-fn reported_pair(files: &DaemonFiles, port: u16) -> (Socket, Socket, Socket) {
+pub(crate) fn reported_pair(files: &DaemonFiles, port: u16) -> (Socket, Socket, Socket) {
     let pair = Kind::V4.pair(port);
     wait_until("the connection is reported", || {
         files.records().iter().filter(|record| record["to"] == "ESTABLISHED").count() == 2

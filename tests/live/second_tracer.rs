@@ -2,15 +2,17 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{PermissionsExt, chown},
+    os::unix::fs::{PermissionsExt, chown, symlink},
     path::{Path, PathBuf},
     process::{Command, Output},
 };
 
+use serde_json::Value;
+
 use crate::{
     Test,
-    lab::{Tracer, in_lab, sockstate},
-    restart::DaemonFiles,
+    lab::{Tracer, in_lab, sockstate, wait_until},
+    restart::{DaemonFiles, check_numbers, end, reported_pair, state_files_in},
     sockets::{Kind, fresh_port},
     test,
 };
@@ -23,6 +25,11 @@ pub(crate) fn tests() -> Vec<Test> {
             "second: a daemon of a user with capabilities uses the lock, and a trace of that user does not",
             users,
         ),
+        test(
+            "second: daemons with different locks run beside each other, and with the same lock they do not",
+            locks,
+        ),
+        test("second: two pods of a node hand over by the files that they share", pods),
     ]
 }
 
@@ -98,6 +105,117 @@ fn assert_second_daemon_is_refused(first: &Tracer) {
     // setpriv executes sockstate in the same process.
     let words = format!("another sockstate daemon (pid {}) is tracing", first.pid());
     assert!(error.contains(&words) && error.contains("alongside"), "{error}");
+}
+
+/// The daemon of a configuration of its own, with this lock.
+fn daemon_with_lock(name: &str, lock: &str, netns: &str) -> Command {
+    let config = format!("/run/{name}.toml");
+    let sections = format!("[filter]\nnetns = {netns}\n[kernel]\nlock = \"{lock}\"\n");
+    let sink = "[sinks.out]\ntype = \"stdout\"\nbatch-time = \"1ms\"\n";
+    fs::write(&config, sections + sink).expect("config");
+    let mut command = sockstate();
+    command.args(["run", "--config", &config]);
+    command
+}
+
+fn locks() {
+    in_lab(|netns| {
+        own_run().expect("a /run of its own");
+        let netns = netns.to_string();
+        let start = |name, lock| Tracer::spawn(&mut daemon_with_lock(name, lock, &netns));
+        let (mut first, mut second) = (start("a", "/run/a.lock"), start("b", "/run/b.lock"));
+        assert_both_trace([&mut first, &mut second]);
+        for (lock, holder) in [("/run/a.lock", &first), ("/run/b.lock", &second)] {
+            let (code, error) = run(daemon_with_lock("c", lock, &netns));
+            assert_eq!(code, Some(5), "{error}");
+            assert!(error.contains(&format!("another sockstate daemon (pid {})", holder.pid())), "{error}");
+            let mut beside = trace(sockstate(), &netns);
+            beside.args(["--lock", lock, "--duration", "100ms"]);
+            let (code, error) = run(beside);
+            assert_eq!(code, Some(0), "{error}");
+            assert!(
+                error.contains(&format!("a sockstate daemon (pid {}) is tracing", holder.pid())),
+                "{error}"
+            );
+        }
+        // Nobody has the lock of the default.
+        let mut beside = trace(sockstate(), &netns);
+        beside.args(["--duration", "100ms"]);
+        let (code, error) = run(beside);
+        assert!(code == Some(0) && !error.contains("daemon"), "{error}");
+        first.stop();
+        start("c", "/run/a.lock").stop();
+        // A daemon must not trace without its lock.
+        symlink("a.lock", "/run/d.lock").expect("symlink");
+        let (code, error) = run(daemon_with_lock("d", "/run/d.lock", &netns));
+        assert_eq!(code, Some(4), "{error}");
+        assert!(error.contains("cannot lock /run/d.lock: Too many levels"), "{error}");
+        second.stop();
+    });
+}
+
+/// A daemon with a /run of its own, as in a pod: it shares only the files of its configuration with others.
+fn pod() -> Command {
+    let script = "mount -t tmpfs -o mode=0755 tmpfs /run && exec \"$0\" \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", script]).arg(sockstate().get_program());
+    command
+}
+
+fn pods() {
+    in_lab(|netns| {
+        own_run().expect("a /run of its own");
+        let port = fresh_port();
+        let Some(files) = DaemonFiles::new(port) else { return };
+        let node = files.config().parent().expect("a directory").join("node");
+        fs::create_dir(&node).expect("mkdir");
+        let (runtime, lock) = (node.join("run"), node.join("lock"));
+        files.write(&format!(
+            "runtime-dir = \"{}\"\n[filter]\nport = {port}\nnetns = {netns}\n[kernel]\nlock = \"{}\"",
+            runtime.display(),
+            lock.display()
+        ));
+        let first = files.spawn(pod());
+        wait_until("it traces", || files.starts() == 1);
+        let (listener, client, server) = reported_pair(&files, port);
+        // The next pod starts too early, as with maxSurge.
+        let (code, error) = said(&files.spawn(pod()).wait_with_output().expect("sockstate"));
+        assert_eq!(code, Some(5), "{error}");
+        assert!(error.contains(&format!("another sockstate daemon (pid {})", first.id())), "{error}");
+        end(first);
+        // No pod runs now.
+        drop(client);
+        let second = files.spawn(pod());
+        wait_until("it traces", || files.starts() == 2);
+        drop((server, listener));
+        let is_end = |record: &Value| record["from"] == "LISTEN" && record["to"] == "CLOSE";
+        wait_until("the end is recorded", || files.records().iter().any(is_end));
+        end(second);
+        let records = files.records();
+        let starts: Vec<&Value> = records.iter().filter(|record| record["kind"] == "start").collect();
+        assert_eq!(starts[1]["adopted"]["instance"], starts[0]["instance"], "{records:#?}");
+        check_numbers(&records);
+        let close_wait =
+            records.iter().find(|record| record["to"] == "CLOSE_WAIT").expect("while no pod ran");
+        assert_eq!(close_wait["role"], "server", "{close_wait}");
+        assert!(
+            close_wait["in_state_ns"].is_u64() && close_wait["in_state_at_least"].is_null(),
+            "{close_wait}"
+        );
+        for kind in ["lost", "resync"] {
+            assert!(!records.iter().any(|record| record["kind"] == kind), "{kind}: {records:#?}");
+        }
+        assert_eq!(state_files_in(&runtime, &files.pin, ".state").len(), 1);
+        assert!(runtime.join("files").is_dir(), "the notes of the file sink");
+        assert!(!Path::new("/run/sockstate").exists(), "nothing is left in the /run of the node");
+        let mut detach = sockstate();
+        detach.arg("detach").arg("--pin").arg(&files.pin).arg("--runtime-dir").arg(&runtime);
+        let (code, error) = run(detach);
+        assert_eq!(code, Some(0), "{error}");
+        for extension in [".state", ".ledger"] {
+            assert!(state_files_in(&runtime, &files.pin, extension).is_empty(), "{extension}");
+        }
+    });
 }
 
 /// A trace first, then a daemon.

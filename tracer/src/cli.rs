@@ -32,6 +32,9 @@ pub fn in_any_case(arg: Arg) -> Arg {
     arg.ignore_case(takes_value)
 }
 
+/// The file that a daemon locks.
+pub const DEFAULT_LOCK: &str = "/run/sockstate.lock";
+
 /// When to use colours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Colour {
@@ -100,8 +103,10 @@ pub struct KernelArgs {
     /// How often sockstate compares its connections with the kernel's tables; it also does so after a loss. 0 means never.
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_duration_or_zero, help_heading = "Kernel")]
     pub resync: std::time::Duration,
-    /// Do not ask whether a daemon is tracing: `run` then does not use the lock /run/sockstate.lock, which keeps a second daemon
-    /// from starting.
+    /// The file that a daemon locks to keep a second daemon from starting.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_LOCK, help_heading = "Kernel")]
+    pub lock: PathBuf,
+    /// Do not ask whether a daemon is tracing: `run` then does not use the lock, which keeps a second daemon from starting.
     #[arg(long, help_heading = "Kernel")]
     pub alongside: bool,
     /// The hook that shows transitions.
@@ -121,6 +126,7 @@ impl Default for KernelArgs {
         Self {
             ring_size: 16 << 20,
             resync: std::time::Duration::from_secs(300),
+            lock: DEFAULT_LOCK.into(),
             alongside: false,
             hook: HookName::Auto,
             tier: TierName::Auto,
@@ -193,4 +199,8 @@ pub struct DaemonKeys {
     /// so that the next process goes on without a gap; `sockstate detach` removes them.
     #[arg(long, value_name = "DIR", help_heading = "End")]
     pub pin: Option<PathBuf>,
+    /// The directory of what a daemon leaves to the next one: the saved connections of `pin`, and which files the file sinks have
+    /// created. A reboot should clear it, as it clears /run [default: /run/sockstate].
+    #[arg(long, value_name = "DIR", help_heading = "End")]
+    pub runtime_dir: Option<PathBuf>,
 }

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::{
+    files,
     kernel::{self, PinError},
     restart,
 };
@@ -26,6 +27,9 @@ pub struct DetachArgs {
     /// The directory in the key `pin`.
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/sockstate")]
     pub pin: PathBuf,
+    /// The directory in the key `runtime-dir`.
+    #[arg(long, value_name = "DIR", default_value = files::DEFAULT_RUNTIME)]
+    pub runtime_dir: PathBuf,
 }
 
 pub(super) fn run(args: &DetachArgs) -> Result<ExitCode> {
@@ -34,7 +38,10 @@ pub(super) fn run(args: &DetachArgs) -> Result<ExitCode> {
         Err(error @ PinError::Foreign { .. }) => bail!("{error}; nothing was removed"),
         result => result?,
     };
-    restart::forget(&args.pin).context("cannot remove the saved state in /run/sockstate; run as root")?;
+    files::use_runtime_directory(&args.runtime_dir);
+    restart::forget(&args.pin).with_context(|| {
+        format!("cannot remove the saved state in {}; run as root", args.runtime_dir.display())
+    })?;
     let result = if was_there {
         "the pins are removed; the kernel programs end, unless a running sockstate still uses them"
     } else {

@@ -11,43 +11,69 @@ use anyhow::Result;
 use rustix::fs::{FlockOperation, Mode, fchmod, flock, major, minor};
 
 use super::{Failure, exit};
-use crate::{cli::KernelArgs, files, kernel, procfs::text};
-
-/// The locked file.
-pub(super) const LOCK: &str = "/run/sockstate.lock";
+use crate::{
+    cli::{DEFAULT_LOCK, KernelArgs},
+    files::{self, Directory, FileError},
+    kernel,
+    procfs::text,
+};
 
 /// How an instance behaves if a daemon is tracing.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Sharing {
+pub(super) enum Sharing<'a> {
     /// The instance is a daemon: it takes the lock, or ends because another daemon has it.
-    Daemon,
+    Daemon { lock: &'a Path },
     /// The instance attaches its own programs and a ring of this size beside the daemon's, and says so. It takes no lock: a command
     /// that a user runs must not keep the daemon from starting.
-    Beside { ring_bytes: u32 },
+    Beside { lock: &'a Path, ring_bytes: u32 },
     /// The instance does not ask.
     Unlocked,
 }
 
-impl Sharing {
+impl<'a> Sharing<'a> {
     /// Of a command that a user runs.
-    pub(super) fn of(args: &KernelArgs) -> Self {
-        if args.alongside { Self::Unlocked } else { Self::Beside { ring_bytes: args.ring_size } }
+    pub(super) fn of(args: &'a KernelArgs) -> Self {
+        if args.alongside {
+            Self::Unlocked
+        } else {
+            Self::Beside { lock: &args.lock, ring_bytes: args.ring_size }
+        }
     }
+}
+
+/// Checks the directory of the lock: in one that other users can write to, any of them could hold the lock.
+///
+/// # Errors
+/// Other users can write to the directory, or it is missing and not that of the default.
+pub(super) fn verify(args: &KernelArgs) -> Result<(), FileError> {
+    match Directory::of(&args.lock) {
+        _ if args.alongside => Ok(()),
+        Err(FileError::Io { source, .. }) if is_default(&args.lock) && is_missing(&source) => Ok(()),
+        directory => directory.map(drop),
+    }
+}
+
+fn is_default(lock: &Path) -> bool {
+    lock == Path::new(DEFAULT_LOCK)
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
 }
 
 /// Takes the lock if this kind of sharing has one; `None` if the instance runs without, also because there is no /run.
 ///
 /// # Errors
 /// This instance is a daemon, and another daemon has the lock, or the lock cannot be opened.
-pub(super) fn lock(sharing: Sharing) -> Result<Option<File>, Failure> {
+pub(super) fn lock(sharing: Sharing<'_>) -> Result<Option<File>, Failure> {
     match sharing {
         Sharing::Unlocked => Ok(None),
-        Sharing::Daemon => try_lock().map_err(|error| match error {
+        Sharing::Daemon { lock } => try_lock(lock).map_err(|error| match error {
             LockError::Second(pid) => second(&pid),
             LockError::Denied(failure) => failure,
         }),
-        Sharing::Beside { ring_bytes } => {
-            if let Some(pid) = holder(Path::new(LOCK)) {
+        Sharing::Beside { lock, ring_bytes } => {
+            if let Some(pid) = holder(lock) {
                 message!(
                     "a sockstate daemon (pid {pid}) is tracing; this command attaches its own programs, with a ring of {} KiB, and \
                      every transition costs twice while both run",
@@ -66,15 +92,13 @@ enum LockError {
     Denied(Failure),
 }
 
-fn try_lock() -> Result<Option<File>, LockError> {
-    let path = Path::new(LOCK);
+fn try_lock(path: &Path) -> Result<Option<File>, LockError> {
     let mut file = match open(path) {
         Ok(file) => file,
         // Without capabilities to trace, the later error is more useful.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && kernel::may_trace() => {
-            return Err(denied(path, &error));
-        }
-        Err(_) => return Ok(None),
+        Err(_) if !kernel::may_trace() => return Ok(None),
+        Err(error) if is_default(path) && error.kind() != io::ErrorKind::PermissionDenied => return Ok(None),
+        Err(error) => return Err(denied(path, &error)),
     };
     // Earlier versions created the file with a mode that let every user lock it.
     let _ = fchmod(&file, Mode::RUSR | Mode::WUSR);
@@ -88,7 +112,7 @@ fn try_lock() -> Result<Option<File>, LockError> {
         file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
     if let Err(error) = written {
         // The lock is held nevertheless.
-        message!("cannot write the process id to {LOCK}: {error}");
+        message!("cannot write the process id to {}: {error}", path.display());
     }
     Ok(Some(file))
 }
@@ -105,10 +129,11 @@ fn denied(path: &Path, error: &io::Error) -> LockError {
     if let Some(pid) = holder(path) {
         return LockError::Second(pid);
     }
+    let lock = path.display();
     let message = format!(
-        "cannot lock {LOCK}: {error}. Without the lock a second daemon may start, and every transition would cost twice: run as \
-                 root, give this user the file (as root: touch {LOCK} if it is missing, then chown {} {LOCK}), or set \
-                 `alongside = true` in [kernel]",
+        "cannot lock {lock}: {error}. Without the lock a second daemon may start, and every transition would cost twice: run as \
+                 root, give this user the file (as root: touch {lock} if it is missing, then chown {} {lock}), name another file \
+                 with `lock`, or set `alongside = true`, both in [kernel]",
         rustix::process::geteuid().as_raw()
     );
     LockError::Denied(Failure { code: exit::PRIVILEGE, message })
@@ -122,9 +147,9 @@ fn second(pid: &str) -> Failure {
     Failure { code: exit::SECOND, message }
 }
 
-/// The daemon that is tracing.
+/// The daemon that has the default lock.
 pub(super) fn daemon() -> Option<u32> {
-    holder(Path::new(LOCK))?.parse().ok()
+    holder(Path::new(DEFAULT_LOCK))?.parse().ok()
 }
 
 /// The process that holds the lock, from /proc/locks, which every user may read.

@@ -18,6 +18,7 @@ use super::{
     sinks, transition_filter, verify,
 };
 use crate::{
+    files,
     model::Start,
     pipeline::Destination,
     restart::Resume,
@@ -63,8 +64,12 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
     // read.
     let host = Host::start()?;
     let settings = verified(&args.config)?;
+    if let Some(directory) = &settings.keys.runtime_dir {
+        files::use_runtime_directory(directory);
+    }
     let filter = transition_filter(&settings.filter)?;
     let kernel = settings.kernel.clone();
+    let lock = kernel.lock.clone();
     let stuck = settings.stuck.clone();
     let run = settings.keys.run.clone();
     let pin = settings.keys.pin.clone();
@@ -80,7 +85,7 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
         let notifier = Notifier::from_environment();
         Ok(Session { pin: pin.as_deref(), notifier, ..Session::new(filter, &run, &stuck, &kernel, open)? })
     };
-    let sharing = if kernel.alongside { Sharing::Unlocked } else { Sharing::Daemon };
+    let sharing = if kernel.alongside { Sharing::Unlocked } else { Sharing::Daemon { lock: &lock } };
     host.run(open, sharing)
 }
 

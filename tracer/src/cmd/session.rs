@@ -159,7 +159,7 @@ impl Host {
     pub(super) fn run<'a>(
         self,
         open: impl FnOnce() -> Result<Session<'a>>,
-        sharing: Sharing,
+        sharing: Sharing<'_>,
     ) -> Result<ExitCode> {
         let Self { runtime, signals } = self;
         let _lock = lock::lock(sharing)?;

@@ -3,7 +3,7 @@
 
 use std::{fs, os::unix::fs::MetadataExt, path::PathBuf};
 
-use super::{Failure, followed};
+use super::{Failure, followed, lock};
 use crate::{
     cli::{FilterArgs, SelectArgs},
     files::{self, Directory},
@@ -27,6 +27,12 @@ pub(super) fn problems(settings: &Settings) -> Vec<SettingsError> {
     }
     if let Some(Err(error)) = settings.keys.pin.as_deref().map(kernel::verify_pins) {
         note("", "pin", error.to_string());
+    }
+    if let Some(Err(error)) = settings.keys.runtime_dir.as_deref().map(files::can_make) {
+        note("", "runtime-dir", error.to_string());
+    }
+    if let Err(error) = lock::verify(&settings.kernel) {
+        note("kernel", "lock", error.to_string());
     }
     if let Some(Err(error)) = settings.kernel.btf.as_deref().map(kernel::verify_btf) {
         note("kernel", "btf", error.to_string());

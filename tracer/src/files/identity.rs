@@ -13,8 +13,8 @@ use std::{
     time::UNIX_EPOCH,
 };
 
-/// The directory of the notes, which a reboot clears.
-const STATE: &str = "/run/sockstate/files";
+/// The directory of the notes in the runtime directory, which a reboot clears.
+const NOTES: &str = "files";
 /// Limit of bytes of a note.
 const MAX_NOTE: u64 = 128;
 
@@ -49,9 +49,9 @@ impl Identity {
     /// Notes that sockstate has created the file at `path`.
     ///
     /// # Errors
-    /// /run cannot be written to.
+    /// The runtime directory cannot be written to.
     pub fn remember(self, path: &Path) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(STATE)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(notes())?;
         super::replace(&note(path), self.to_string().as_bytes())
     }
 
@@ -69,7 +69,11 @@ impl fmt::Display for Identity {
     }
 }
 
+fn notes() -> PathBuf {
+    super::runtime_directory().join(NOTES)
+}
+
 fn note(path: &Path) -> PathBuf {
     let path = path.as_os_str().as_bytes();
-    Path::new(STATE).join(format!("{:08x}{:08x}", crc32fast::hash(path), path.len()))
+    notes().join(format!("{:08x}{:08x}", crc32fast::hash(path), path.len()))
 }

@@ -2,6 +2,7 @@
 
 mod directory;
 mod identity;
+mod runtime;
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -14,6 +15,7 @@ use thiserror::Error;
 
 pub use directory::{Directory, can_make};
 pub use identity::Identity;
+pub use runtime::{DEFAULT_RUNTIME, runtime_directory, use_runtime_directory};
 
 /// Mode of files with records: they name processes and peers.
 pub const RECORDS_MODE: u32 = 0o640;

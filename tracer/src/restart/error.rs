@@ -5,6 +5,7 @@ use std::{io, path::PathBuf};
 use thiserror::Error;
 
 use crate::{
+    files::runtime_directory,
     kernel::{KernelError, PinError},
     source::SourceError,
 };
@@ -19,7 +20,7 @@ pub enum TakeOverError {
     #[error(transparent)]
     Pin(#[from] PinError),
     /// The ledger cannot be used.
-    #[error("cannot use the ledger of {} in /run/sockstate", directory.display())]
+    #[error("cannot use the ledger of {} in {}", directory.display(), runtime_directory().display())]
     Ledger {
         /// The pins' directory.
         directory: PathBuf,
@@ -27,7 +28,7 @@ pub enum TakeOverError {
         source: io::Error,
     },
     /// The saved state cannot be written, which an upgrade needs.
-    #[error("cannot write the saved state of {} to /run/sockstate", directory.display())]
+    #[error("cannot write the saved state of {} to {}", directory.display(), runtime_directory().display())]
     Write {
         /// The pins' directory.
         directory: PathBuf,
@@ -38,6 +39,6 @@ pub enum TakeOverError {
     #[error("cannot read from the earlier kernel programs")]
     Earlier(#[from] SourceError),
     /// The saved state of earlier programs cannot be removed.
-    #[error("cannot remove the saved state of earlier programs from /run/sockstate")]
+    #[error("cannot remove the saved state of earlier programs from {}", runtime_directory().display())]
     State(#[source] io::Error),
 }

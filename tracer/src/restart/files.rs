@@ -8,16 +8,14 @@ use std::{
 };
 
 use super::Ledger;
-
-/// A directory that is emptied when the machine ends, as the kernel programs are.
-const RUN: &str = "/run/sockstate";
+use crate::files::runtime_directory;
 
 /// The ledger that belongs to the pins in `directory`.
 ///
 /// # Errors
 /// The ledger cannot be made.
 pub fn ledger(directory: &Path) -> io::Result<Arc<Ledger>> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(RUN)?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(runtime_directory())?;
     let path = file(directory, "ledger");
     let ledger = match first_version(directory, &path)? {
         Some(ledger) => ledger,
@@ -29,7 +27,7 @@ pub fn ledger(directory: &Path) -> io::Result<Arc<Ledger>> {
 /// The ledger of a first version, which named its files by the last part of the directory only, renamed to `path`. What is not
 /// settled in it is to be reported. The saved table beside it belongs to other programs, and is removed.
 fn first_version(directory: &Path, path: &Path) -> io::Result<Option<Ledger>> {
-    let named = Path::new(RUN).join(directory.file_name().unwrap_or_default());
+    let named = runtime_directory().join(directory.file_name().unwrap_or_default());
     let first = named.with_extension("ledger");
     let is_there = fs::symlink_metadata(&first).is_ok_and(|file| file.is_file());
     if !is_there || fs::symlink_metadata(path).is_ok() {
@@ -71,5 +69,5 @@ pub(super) fn file(directory: &Path, extension: &str) -> PathBuf {
     let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
     let mut name = directory.file_name().unwrap_or_default().to_owned();
     name.push(format!("-{:08x}.{extension}", crc32fast::hash(directory.as_os_str().as_bytes())));
-    Path::new(RUN).join(name)
+    runtime_directory().join(name)
 }

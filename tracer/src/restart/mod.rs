@@ -5,8 +5,8 @@
 //! | what | where | type |
 //! | --- | --- | --- |
 //! | kernel programs, ring and counters | pinned in a BPF file system | [`kernel::PinnedPrograms`](crate::kernel::PinnedPrograms) |
-//! | the saved state: which programs it belongs to, and the connections with their ids, owners and times | `/run/sockstate/NAME-SUM.state`, JSON | [`SavedState`] |
-//! | the ledger: how far each sink has come | `/run/sockstate/NAME-SUM.ledger`, mapped | [`Ledger`] |
+//! | the saved state: which programs it belongs to, and the connections with their ids, owners and times | `NAME-SUM.state` in the runtime directory, JSON | [`SavedState`] |
+//! | the ledger: how far each sink has come | `NAME-SUM.ledger` in the runtime directory, mapped | [`Ledger`] |
 //!
 //! NAME is the last part of the pin directory's path, and SUM the CRC-32 of the whole path, as eight hexadecimal digits. The
 //! first versions named the files without `-SUM`; [`ledger`] finds and renames them.

@@ -10,6 +10,7 @@ use super::{
     upgrade,
 };
 use crate::{
+    files::runtime_directory,
     kernel::{self, KernelError, Loaded, Request},
     source::EarlierRing,
 };
@@ -139,9 +140,10 @@ fn without_keeping(
     kernel::unpin(directory)?;
     let mut loaded = kernel::load(request)?;
     loaded.degraded.push(format!(
-        "the programs are not kept in {}: /run/sockstate cannot be written to ({error}); the events between the end of this process \
-         and the next start will be missing",
-        directory.display()
+        "the programs are not kept in {}: {} cannot be written to ({error}); the events between the end of this process and the next \
+         start will be missing",
+        directory.display(),
+        runtime_directory().display()
     ));
     Ok(TakenOver::without_predecessor(loaded, None))
 }

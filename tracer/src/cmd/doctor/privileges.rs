@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::super::{Failure, exit, lock};
-use crate::display::paragraph;
+use crate::{cli::DEFAULT_LOCK, display::paragraph};
 
 /// The threads of sockstate (docs/architecture.md) and what each does, by the first 15 bytes of its name.
 const PURPOSES: [(&str, &str); 12] = [
@@ -44,14 +44,14 @@ struct Thread {
 }
 
 impl Privileges {
-    /// Of the process `pid`, or else of the daemon that has the lock.
+    /// Of the process `pid`, or else of the daemon that has the default lock.
     pub(super) fn find(pid: Option<u32>) -> Result<Self> {
         let pid = pid.or_else(lock::daemon).ok_or_else(|| Failure {
             code: exit::FAILURE,
             message: format!(
                 "no sockstate daemon runs: no process has locked {}; start one, or name a process: sockstate doctor \
                  --privileges PID",
-                lock::LOCK
+                DEFAULT_LOCK
             ),
         })?;
         let threads = threads(Path::new("/proc"), pid).map_err(|error| Failure {
