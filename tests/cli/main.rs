@@ -5,6 +5,7 @@ mod check;
 mod foreign;
 mod helm;
 mod help;
+mod kubectl;
 mod manifests;
 mod service_unit;
 mod widths;

@@ -14,7 +14,7 @@ use crate::{cargo, command, output, root};
 const MDBOOK: &str = "0.5.4";
 
 /// The files outside `docs` that are pages, or that pages link to.
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 12] = [
     "README.md",
     "CONTRIBUTING.md",
     "CODE_OF_CONDUCT.md",
@@ -24,6 +24,8 @@ const SOURCES: [&str; 10] = [
     "packaging/grafana/sockstate.json",
     "packaging/prometheus/sockstate.rules.yml",
     "packaging/kubernetes/sockstate.yaml",
+    "packaging/helm/sockstate/values.yaml",
+    "packaging/kubectl/kubectl-sockstate",
     "packaging/systemd/sockstate.service",
 ];
 
