@@ -34,6 +34,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("doctor: with privileges", doctor),
         test("doctor: without privileges", doctor_without_privileges),
         test("doctor: with some capabilities", doctor_with_some_capabilities),
+        test("doctor: in a container", doctor_in_a_container),
         test("capabilities: only those that are still needed are kept", capabilities),
     ]
 }
@@ -335,6 +336,37 @@ fn doctor_without_privileges() {
     for finding in findings {
         assert!(finding["what"].as_str().is_some_and(|what| !what.contains('\n')), "{finding}");
     }
+}
+
+/// What `script` leaves of a container's surroundings: `doctor` names each by a finding with a remedy.
+fn doctor_in_a_container() {
+    let found = |namespaces: &[&str], script: &str| -> serde_json::Value {
+        let mut command = Command::new("unshare");
+        command.args(namespaces).args(["sh", "-c", &format!("{script}; exec \"$0\" doctor --format json")]);
+        let output = command.arg(env!("CARGO_BIN_EXE_sockstate")).output().expect("unshare");
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output.stderr)))
+    };
+    let about = |found: &serde_json::Value, words: &str| -> Vec<serde_json::Value> {
+        let findings = found["findings"].as_array().expect("findings");
+        let is_it =
+            |finding: &&serde_json::Value| finding["what"].as_str().is_some_and(|what| what.contains(words));
+        findings.iter().filter(is_it).cloned().collect()
+    };
+    let (processes, sys) = ("a pid namespace of its own", "/sys is read-only");
+    let host = found(&["--mount"], "true");
+    assert!(about(&host, processes).is_empty(), "{host}");
+    let inside = found(&["--mount", "--pid", "--fork", "--mount-proc"], "true");
+    let finding = &about(&inside, processes)[0];
+    assert!(finding["todo"].as_str().is_some_and(|todo| todo.contains("hostPID")), "{finding}");
+    assert!(finding["cost"].as_str().is_some_and(|cost| cost.contains("who holds")), "{finding}");
+    // As container runtimes mount it.
+    let read_only = "umount --lazy /sys/fs/bpf 2>/dev/null; mount -o remount,bind,ro /sys";
+    let inside = found(&["--mount"], read_only);
+    let finding = &about(&inside, sys)[0];
+    assert!(finding["todo"].as_str().is_some_and(|todo| todo.contains("/sys/fs/bpf")), "{finding}");
+    assert_eq!(inside["surroundings"]["can_pin"], false);
+    let inside = found(&["--mount"], &format!("{read_only}; mount -t bpf bpf /sys/fs/bpf"));
+    assert!(about(&inside, sys).is_empty(), "{inside}");
 }
 
 /// A refusal is a missing capability only if the capability is missing.

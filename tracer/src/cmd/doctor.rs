@@ -6,8 +6,12 @@ use serde_json::{Value, json};
 
 mod findings;
 mod privileges;
+mod surroundings;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use super::{exit, terminal_width};
 use crate::{
@@ -22,6 +26,7 @@ use crate::{
 };
 use findings::Finding;
 use privileges::Privileges;
+use surroundings::Surroundings;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -67,6 +72,7 @@ pub enum DoctorFormat {
 /// The results of all checks.
 struct Results {
     facts: HostInfo,
+    surroundings: Surroundings,
     ring_bytes: u32,
     attempts: Vec<Attempt>,
     /// The hook that trace would use.
@@ -117,6 +123,7 @@ fn examine(args: &DoctorArgs) -> Results {
     let destroy = if looked.is_blind { Destroy::Unknown } else { Destroys::default().of(Transport::Tcp) };
     let mut results = Results {
         facts: HostInfo::gather(),
+        surroundings: Surroundings::below(Path::new("/")),
         ring_bytes: args.ring_size,
         attempts: Vec::new(),
         hook: None,
@@ -181,6 +188,7 @@ impl Results {
         line("cgroup", facts.cgroup);
         line("memlock", &bytes(facts.memlock_bytes, "unlimited"));
         line("open files", &files);
+        line("security", &self.surroundings.line());
         line("ring", &format!("{} bytes", self.ring_bytes));
         for capability in &facts.capabilities {
             let held = yes_or_no(Some(capability.held));
@@ -239,6 +247,7 @@ impl Results {
             "memlock_bytes": facts.memlock_bytes,
             "open_files": facts.open_files,
             "unprivileged_bpf_disabled": facts.unprivileged_bpf_disabled,
+            "surroundings": self.surroundings.json(),
             "ring_bytes": self.ring_bytes,
             "capabilities": facts.capabilities.iter().map(|capability| json!({
                 "name": capability.name, "held": capability.held, "required": capability.required, "purpose": capability.purpose,

@@ -33,7 +33,7 @@ pub fn hidden_processes() -> Option<Gap> {
     } else {
         Some(
             "/proc shows only the processes of a pid namespace of its own, as in a container: run in the \
-             host's pid namespace (docker: --pid=host)"
+             host's pid namespace (Kubernetes: hostPID; docker and podman: --pid=host)"
                 .into(),
         )
     };

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
-use super::Results;
+use super::{Results, surroundings::Evidence};
 use crate::{
     kernel::{ESTIMATED, KernelError, TracefsError},
     model::{Destroy, Gap, GapKind},
@@ -25,7 +25,7 @@ pub(super) struct Finding {
 }
 
 impl Finding {
-    fn new(what: impl Into<String>, cost: impl Into<String>, todo: impl Into<String>) -> Self {
+    pub(super) fn new(what: impl Into<String>, cost: impl Into<String>, todo: impl Into<String>) -> Self {
         Self { what: what.into(), cost: cost.into(), todo: todo.into() }
     }
 
@@ -60,6 +60,7 @@ impl Results {
         all.extend(self.error.as_ref().map(of_load));
         all.extend(self.gaps.iter().map(of_gap));
         self.capabilities(&mut all);
+        all.extend(self.surroundings.findings(self.evidence()));
         all.extend(self.tracefs());
         if self.facts.btf_bytes.is_none() {
             let todo = "use a kernel with CONFIG_DEBUG_INFO_BTF=y, as all large distributions build it";
@@ -95,6 +96,22 @@ impl Results {
             Finding::new(error.as_str(), "stuck and sockets do not show them", "modprobe mptcp_diag")
         }));
         all
+    }
+
+    fn evidence(&self) -> Evidence<'_> {
+        let holds = |name: &str| {
+            self.facts.capabilities.iter().any(|capability| capability.name == name && capability.held)
+        };
+        let unread = self.facts.tracefs == Err(TracefsError::NotReadable) && holds("CAP_DAC_READ_SEARCH");
+        let is_unloaded = matches!(self.error, Some(KernelError::Refused { .. }));
+        Evidence {
+            traces: self.hook.is_some(),
+            tier: self.tier,
+            lacks_bpf: matches!(self.error, Some(KernelError::Privilege { .. })),
+            is_refused: unread
+                || is_unloaded
+                || self.gaps.iter().any(|gap| gap.why.contains("a security module")),
+        }
     }
 
     /// Capabilities that are missing, unless another finding names them.
