@@ -156,6 +156,8 @@ impl ExampleHost {
             "top" if !has("--from") => &["--alongside"],
             "run" if !has("--config") && !has("--example") => &["--config", "config.toml"],
             "detach" if !has("--pin") => &["--pin", "/sys/fs/bpf/sockstate-of-no-one"],
+            // No daemon has the lock; every process has threads.
+            "doctor" if has("--privileges") => &["1"],
             _ => &[],
         };
         if let Some(at) = words.iter().position(|word| word == "--duration") {
