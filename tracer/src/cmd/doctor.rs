@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
+mod finding;
 mod findings;
 mod privileges;
 mod surroundings;
@@ -24,7 +25,7 @@ use crate::{
     source::{Destroys, Mptcp},
     values::parse_ring_size,
 };
-use findings::Finding;
+use finding::Finding;
 use privileges::Privileges;
 use surroundings::Surroundings;
 
