@@ -19,6 +19,9 @@ pub(crate) fn all() -> Result<()> {
     // The profile and features of the tests, so that what both need is built once.
     let clippy = ["clippy", "--workspace", "--all-targets", "--profile", "checked", "--locked", "--features"];
     command(cargo().args(clippy).arg(testing::features()).args(["--", "-D", "warnings"]))?;
+    // What `cargo install` builds: without these features.
+    let plain = ["clippy", "--package", "tracer", "--profile", "checked", "--locked"];
+    command(cargo().args(plain).args(["--", "-D", "warnings"]))?;
     rules_of_dependencies()?;
     dependencies::check()?;
     generate::verify()?;
