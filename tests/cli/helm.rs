@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, process::Command};
 
 use testkit::{skipping::print_skipped, tools};
 
-use crate::{sockstate, text};
+use crate::{manifests::checked_configuration, text};
 
 fn packaging(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../packaging").join(path)
@@ -146,15 +146,7 @@ fn the_values_of_the_chart_are_used() {
         assert!(rendered.contains(words), "{words}: {rendered}");
     }
     assert!(!rendered.contains("Exists"), "{rendered}");
-    // sockstate takes the configuration that the chart makes of its values.
-    let block = rendered.split("  sockstate.toml: |\n").nth(1).expect("a configuration");
-    let lines = block.lines().take_while(|line| line.is_empty() || line.starts_with("    "));
-    let config: String = lines.map(|line| format!("{}\n", line.trim_start())).collect();
-    let directory = tempfile::tempdir().expect("directory");
-    let path = directory.path().join("sockstate.toml");
-    fs::write(&path, config).expect("configuration");
-    let output = sockstate(&["run", "--check", "--config", &path.to_string_lossy()]);
-    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    checked_configuration(&rendered);
 }
 
 /// A chart has its own copies of what it puts into objects.

@@ -30,9 +30,8 @@ fn the_manifests_are_valid() {
     assert_eq!(text(&output.stdout), "Namespace\nServiceAccount\nConfigMap\nDaemonSet\n");
 }
 
-#[test]
-fn sockstate_takes_the_configuration_of_the_manifest() {
-    let manifest = fs::read_to_string(manifests().join("sockstate.yaml")).expect("manifest");
+/// The configuration in the ConfigMap of `manifest`, which sockstate takes.
+pub(crate) fn checked_configuration(manifest: &str) -> String {
     let block = manifest.split("  sockstate.toml: |\n").nth(1).expect("a configuration");
     let lines = block.lines().take_while(|line| line.is_empty() || line.starts_with("    "));
     let config: String = lines.map(|line| format!("{}\n", line.trim_start())).collect();
@@ -42,6 +41,13 @@ fn sockstate_takes_the_configuration_of_the_manifest() {
     fs::write(&path, &config).expect("configuration");
     let output = sockstate(&["run", "--check", "--config", &path.to_string_lossy()]);
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    config
+}
+
+#[test]
+fn sockstate_takes_the_configuration_of_the_manifest() {
+    let manifest = fs::read_to_string(manifests().join("sockstate.yaml")).expect("manifest");
+    let config = checked_configuration(&manifest);
     // The pods of an update find what these keys name at the same place of the node.
     let keys: toml::Table = config.parse().expect("TOML");
     for path in [&keys["runtime-dir"], &keys["kernel"]["lock"]].map(|path| path.as_str().expect("a path")) {

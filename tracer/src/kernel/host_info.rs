@@ -40,8 +40,6 @@ pub struct HostInfo {
     pub tracefs: Result<String, TracefsError>,
     /// `v2`, `hybrid`, `v1` or `none`.
     pub cgroup: &'static str,
-    /// The value of /proc/sys/kernel/unprivileged_bpf_disabled; `None` if the kernel has no such file.
-    pub unprivileged_bpf_disabled: Option<u8>,
 }
 
 const CAPABILITIES: [(&str, caps::Capability, &str, bool); 5] = [
@@ -92,9 +90,6 @@ impl HostInfo {
             open_files: limit(Resource::Nofile),
             tracefs: tracefs::mount().map(|path| path.display().to_string()),
             cgroup: cgroup_version(),
-            unprivileged_bpf_disabled: fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled")
-                .ok()
-                .and_then(|text| text.trim().parse().ok()),
         }
     }
 }

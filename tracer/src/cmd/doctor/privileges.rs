@@ -1,6 +1,6 @@
 //! `sockstate doctor --privileges`: the capabilities of each thread of a running sockstate, and what the thread is for.
 
-use std::{fs, io, path::Path};
+use std::{collections::BTreeSet, fs, io};
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -54,7 +54,7 @@ impl Privileges {
                 DEFAULT_LOCK
             ),
         })?;
-        let threads = threads(Path::new("/proc"), pid).map_err(|error| Failure {
+        let threads = threads(pid).map_err(|error| Failure {
             code: exit::FAILURE,
             message: format!("cannot read the threads of process {pid}: {error}"),
         })?;
@@ -72,8 +72,8 @@ impl Privileges {
             };
             out.push_str(&paragraph(&head, &format!("{held}: {}", self.purpose(thread)), width));
         }
-        let users: Vec<String> =
-            distinct(self.threads.iter().map(|thread| thread.uid)).iter().map(u32::to_string).collect();
+        let users: BTreeSet<u32> = self.threads.iter().map(|thread| thread.uid).collect();
+        let users: Vec<String> = users.iter().map(u32::to_string).collect();
         let all = |has: fn(&Thread) -> bool| if self.threads.iter().all(has) { "yes" } else { "NO" };
         for (key, value) in [
             ("user", users.join(", ").as_str()),
@@ -116,18 +116,11 @@ impl Privileges {
     }
 }
 
-fn distinct(values: impl Iterator<Item = u32>) -> Vec<u32> {
-    let mut values: Vec<u32> = values.collect();
-    values.sort_unstable();
-    values.dedup();
-    values
-}
-
-fn threads(proc: &Path, pid: u32) -> io::Result<Vec<Thread>> {
+fn threads(pid: u32) -> io::Result<Vec<Thread>> {
     let mut threads = Vec::new();
-    for entry in fs::read_dir(proc.join(pid.to_string()).join("task"))? {
+    for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
         let entry = entry?;
-        // A thread that has ended meanwhile is none.
+        // A thread may have ended meanwhile.
         let status = fs::read_to_string(entry.path().join("status"));
         threads.extend(status.ok().and_then(|status| parse(&status)));
     }

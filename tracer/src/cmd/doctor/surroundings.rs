@@ -6,6 +6,7 @@ use std::{fs, path::Path};
 use serde_json::{Value, json};
 
 use super::finding::Finding;
+use crate::procfs::text::lines;
 
 /// The variable of UEFI: four bytes of attributes, then one byte.
 const SECURE_BOOT: &str = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
@@ -34,7 +35,8 @@ pub(super) struct Surroundings {
     kptr_restrict: Option<u8>,
     /// /proc/kallsyms shows addresses to this process.
     shows_addresses: Option<bool>,
-    unprivileged_bpf_disabled: Option<u8>,
+    /// The value of the sysctl; `None` if the kernel has no such file.
+    pub(super) unprivileged_bpf_disabled: Option<u8>,
     confinement: Option<Confinement>,
     /// /sys is read-only, and no BPF file system at /sys/fs/bpf can be written to.
     cannot_pin: bool,
@@ -202,12 +204,11 @@ fn active_mode(modes: &str) -> Option<String> {
     Some(modes.split_once('[')?.1.split_once(']')?.0.to_owned())
 }
 
-/// Decides by the first symbol that is not zero for everybody: per-CPU symbols are near zero.
+/// Whether any symbol has an address other than zero.
 fn shows_addresses(path: &Path) -> Option<bool> {
-    let symbols = fs::read_to_string(path).ok()?;
-    let mut addresses = symbols.lines().filter_map(|line| line.split(' ').next()).peekable();
-    addresses.peek()?;
-    Some(addresses.any(|address| address.bytes().any(|digit| digit != b'0')))
+    let mut symbols = lines(path).peekable();
+    symbols.peek()?;
+    Some(symbols.any(|symbol| symbol.bytes().take_while(|&byte| byte != b' ').any(|digit| digit != b'0')))
 }
 
 fn confinement(text: &dyn Fn(&str) -> Option<String>) -> Option<Confinement> {
