@@ -21,6 +21,10 @@ use crate::{
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         timer_test("timewait: ends when its minute is over", own_time),
+        test(
+            "timewait: the observer of process 1 sees mini-sockets' timers in the context of a process",
+            observed,
+        ),
         test("timewait: a flood of half-open connections, each with its end", flood),
     ]
 }
@@ -62,6 +66,24 @@ fn own_time() {
     });
 }
 
+/// Loopback's packets are handled in the context of the process that sends them.
+fn observed() {
+    if observer::is_in_vm() {
+        skip("BPF programs run in the context of process 1 here");
+        return;
+    }
+    in_lab(|_| {
+        let own = Blind::watch_all_of(std::process::id()).expect("ftrace");
+        let (listener, client, server) = Kind::V4.pair(fresh_port());
+        assert!(own.request_timers().expect("ftrace") > 0, "the request's begin");
+        let minis = own.mini_timers().expect("ftrace");
+        drop(client);
+        drop((server, listener));
+        wait_for_states(&["TIME_WAIT"]);
+        assert!(own.mini_timers().expect("ftrace") > minis, "TIME_WAIT's begin");
+    });
+}
+
 /// Sends SYNs whose answers no socket receives.
 fn flood() {
     // Emulated machines are slow.
@@ -99,7 +121,7 @@ fn flood() {
         }
         let ended = |record: &Value| record["from"] == "SYN_RECV" && record["to"] == "CLOSE";
         // Where a timer expires in the context of process 1, some kernels run no BPF program.
-        let hidden = blind.map_or(0, |blind| blind.expired_requests().expect("ftrace"));
+        let hidden = blind.map_or(0, |blind| blind.request_timers().expect("ftrace"));
         for _ in hidden..syns {
             tracer.wait_for(|record| ended(record));
         }

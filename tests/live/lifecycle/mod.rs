@@ -65,19 +65,30 @@ pub(super) struct Run {
     outcomes: BTreeMap<(&'static str, &'static str), Result<Outcome, String>>,
     /// Ports of connections that had transitions which this kernel hid from all BPF programs.
     pub(super) hidden: Vec<u16>,
-    /// Whether the kernel hid the end of a mini-socket, too. It is not known of which one.
-    pub(super) hidden_end: bool,
+    /// The number of events of mini-sockets' timers that the kernel hid. It is not known of which mini-sockets.
+    pub(super) hidden_minis: usize,
     /// Interrupts may hide transitions: in a slow emulated machine, and from the classic tracepoint, which has no companion.
     pub(super) may_lose: bool,
-    /// The number of hidden transitions that the tracer has reported.
+    /// How many of `hidden_minis` have explained no difference yet.
+    minis_left: AtomicU64,
+    /// The number of hidden transitions that the tracer has reported and that have explained no difference yet.
     losses: AtomicU64,
 }
 
 impl Run {
     /// Whether a reported loss that has not explained another difference can explain this one.
     pub(super) fn excuse_a_loss(&self) -> bool {
-        self.losses.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+        take_one(&self.losses)
     }
+
+    /// Whether a hidden event of a mini-socket that has not explained another difference can explain this one.
+    pub(super) fn excuse_a_mini(&self) -> bool {
+        take_one(&self.minis_left)
+    }
+}
+
+fn take_one(left: &AtomicU64) -> bool {
+    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
 }
 
 /// The tiers to test with: those that the environment names, or the best one and the estimate.
@@ -156,14 +167,15 @@ fn play(tier: &str) -> Run {
     let outcomes = outcomes.into_inner().expect("lock");
     // The records of mini-sockets that end with their namespaces are still on their way.
     thread::sleep(Duration::from_millis(50));
-    let hidden_end = blind.as_ref().is_some_and(|blind| blind.has_expired_minis().expect("ftrace"));
+    let hidden_minis = blind.as_ref().map_or(0, |blind| blind.mini_timers().expect("ftrace"));
     let hidden = blind.map(|blind| blind.ports().expect("ftrace")).unwrap_or_default();
     let story = tracer.stop();
     let recursion = story.of("lost").filter(|record| record["place"] == "recursion");
     let losses = recursion.filter_map(|record| record["count"].as_u64()).sum::<u64>();
     let may_lose = observer::is_in_vm() || tier == "tracepoint";
     let losses = AtomicU64::new(if may_lose { losses } else { 0 });
-    Run { story, outcomes, hidden, hidden_end, may_lose, losses }
+    let minis_left = AtomicU64::new(hidden_minis as u64);
+    Run { story, outcomes, hidden, hidden_minis, minis_left, may_lose, losses }
 }
 
 fn one(scenario: &Scenario, kind: Kind, port: u16) -> Outcome {
