@@ -60,7 +60,6 @@ fn trace(args: &[&str], load: &Load) -> Outcome {
         let blind = Blind::watch(load.port).expect("ftrace");
         let made = load.run().expect("load");
         let unseen = blind.count().expect("ftrace");
-        assert!(made.took < Duration::from_secs(30), "no burst: {:?}", made.took);
         signal(tracer.id(), libc::SIGTERM);
         assert!(tracer.wait().expect("wait").success());
         let mut outcome = Outcome { happened: made.transitions, delivered: 0, lost: 0, numbered: true };

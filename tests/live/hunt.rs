@@ -1,6 +1,7 @@
 //! The places in the code where programs open stuck connections, compared with the source of these programs.
 
 use std::{
+    collections::HashSet,
     io::{BufRead, BufReader},
     path::Path,
     process::{Child, Command, Stdio},
@@ -90,8 +91,23 @@ pub(crate) fn functions(record: &Value) -> Vec<String> {
 }
 
 /// Whether this is the first record about a stuck connection. On a slow machine there are reminders, too.
+/// Whether this is a record of a stuck connection whose stack is unwound, or never will be. On a busy machine, the first
+/// record of a connection may come before that.
 pub(crate) fn is_stuck(record: &Value) -> bool {
-    record["kind"] == "stuck" && record["times"] == 1
+    record["kind"] == "stuck" && record["opening"] != "not_unwound"
+}
+
+/// The first of these records of each connection.
+pub(crate) fn stuck(records: &[Value]) -> Vec<&Value> {
+    let mut known = HashSet::new();
+    records.iter().filter(|record| is_stuck(record) && known.insert(record["conn"].as_str())).collect()
+}
+
+/// Waits until `count` connections have such a record.
+pub(crate) fn wait_for_stuck(tracer: &mut Tracer, count: usize) {
+    while stuck(tracer.seen()).len() < count {
+        tracer.wait_for(is_stuck);
+    }
 }
 
 fn paths() {
@@ -107,16 +123,14 @@ fn paths() {
         let client = leaks_by_connect(port);
         drop(listener.accept().expect("accept").0);
         wait_for_states(&[&["LISTEN"][..], &["CLOSE_WAIT"; 4], &["FIN_WAIT2"; 4]].concat());
-        for _ in 0..4 {
-            tracer.wait_for(is_stuck);
-        }
+        wait_for_stuck(&mut tracer, 4);
         drop((client, kept));
         let story = tracer.stop();
         assert_eq!(story.of("transition").count(), 0, "a hunt tells what is stuck only");
         let lost: Vec<&Value> = story.of("lost").collect();
         assert!(lost.is_empty(), "{lost:?}");
         let mut paths = Vec::new();
-        for record in story.of("stuck").filter(|record| is_stuck(record)) {
+        for record in stuck(&story.records) {
             schema::check(record);
             let (by, wanted) = if record["remote"]["port"] == port {
                 ("connect", "leaks_by_connect")
@@ -151,7 +165,7 @@ fn whose() {
         drop(kept);
         ours.wait_for(|record| record["kind"] == "resolved");
         for (story, wanted) in [(ours.stop(), 1), (both.stop(), 1), (others.stop(), 0), (nobody.stop(), 0)] {
-            let stuck: Vec<&Value> = story.of("stuck").filter(|record| is_stuck(record)).collect();
+            let stuck = stuck(&story.records);
             assert!(stuck.iter().all(|record| !record["opened"].is_null()), "{stuck:?}");
             assert_eq!((stuck.len(), story.of("resolved").count()), (wanted, wanted));
         }
@@ -168,9 +182,7 @@ fn rate() {
                 listener.accept().expect("accept").0
             })
             .collect();
-        for _ in 0..5 {
-            tracer.wait_for(is_stuck);
-        }
+        wait_for_stuck(&mut tracer, 5);
         drop(kept);
         let story = tracer.stop();
         let lost: u64 = story
@@ -178,11 +190,13 @@ fn rate() {
             .filter(|record| record["place"] == "stack")
             .filter_map(|record| record["count"].as_u64())
             .sum();
-        let stuck = || story.of("stuck").filter(|record| is_stuck(record));
-        let seen = stuck().filter(|record| record["opening"] == "seen").count();
-        assert!(stuck().all(|record| {
-            ["seen", "not_unwound", "not_seen"].contains(&record["opening"].as_str().unwrap_or("none"))
-        }));
+        let stuck = stuck(&story.records);
+        let seen = stuck.iter().filter(|record| record["opening"] == "seen").count();
+        assert!(
+            stuck.iter().all(|record| {
+                ["seen", "not_seen"].contains(&record["opening"].as_str().unwrap_or("none"))
+            })
+        );
         assert!((1..=9).contains(&lost), "{lost}");
         assert!(seen as u64 <= 10 - lost, "{seen} with a path, {lost} lost, of 10");
     });

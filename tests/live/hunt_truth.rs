@@ -20,7 +20,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::{
     Test,
-    hunt::{Program, can_hunt, command, functions, is_stuck, programs},
+    hunt::{Program, can_hunt, command, functions, is_stuck, programs, stuck, wait_for_stuck},
     lab::{Lines, Tracer, in_lab, signal, sockstate},
     look_test, pythons,
     roles::{self, Actor, copy_to},
@@ -235,11 +235,9 @@ fn openings() {
         let before = connect(true);
         let mut tracer = Tracer::spawn(&mut command(netns, &[]));
         let wanted = [(before, "before_hunt"), (connect(true), "seen"), (connect(false), "not_accepted")];
-        for _ in wanted {
-            tracer.wait_for(is_stuck);
-        }
+        wait_for_stuck(&mut tracer, wanted.len());
         let story = tracer.stop();
-        let records: Vec<&Value> = story.of("stuck").filter(|record| is_stuck(record)).collect();
+        let records = stuck(&story.records);
         for record in &records {
             schema::check(record);
             assert_eq!(record["opened"].is_null(), record["opening"] != "seen", "{record}");
@@ -271,9 +269,14 @@ fn gone() {
         assert_eq!(executed.hear(), "closed");
         signal(tracer.pid(), libc::SIGCONT);
         // The server's sides are in CLOSE_WAIT, and no process has accepted them.
-        let is_client = |record: &Value| is_stuck(record) && record["state"] == "FIN_WAIT2";
-        for _ in 0..2 {
-            let record = tracer.wait_for(is_client);
+        let is_client = |record: &&Value| record["state"] == "FIN_WAIT2";
+        let clients = |tracer: &Tracer| -> Vec<Value> {
+            stuck(tracer.seen()).into_iter().filter(is_client).cloned().collect()
+        };
+        while clients(&tracer).len() < 2 {
+            tracer.wait_for(is_stuck);
+        }
+        for record in clients(&tracer) {
             assert_eq!(record["opening"], "process_gone", "{record}");
         }
         drop(listener);

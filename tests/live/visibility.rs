@@ -19,7 +19,7 @@ use crate::{
     holders::ring_with,
     lab::{Tracer, can_list_holders, in_lab, own_netns, sockstate},
     look_test,
-    observer::wait_for_states,
+    observer::{patience, wait_for_states},
     roles::Actor,
     schema,
     sockets::{Kind, fresh_port, with_own_table},
@@ -150,7 +150,7 @@ fn blind(confinement: &[&str], reason: &str) {
 fn assert_ok(confinement: &[&str], args: &[&str]) {
     let unused = fresh_port().to_string();
     let mut last = String::new();
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + patience();
     loop {
         let answer = Answer::by(confinement, &[&check_of(&unused)[..], args].concat());
         if answer.code == Some(0) {

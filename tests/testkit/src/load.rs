@@ -10,7 +10,7 @@ use std::{
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::netns::sysctl;
+use crate::{netns::sysctl, observer::patience};
 
 /// How a connection ends, or what is done instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -94,7 +94,7 @@ impl Load {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
         let address = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, self.port + index).into();
-        let deadline = Instant::now() + Duration::from_secs(1);
+        let deadline = Instant::now() + Duration::from_secs(20);
         while let Err(error) = socket.bind(&address) {
             if error.kind() != io::ErrorKind::AddrInUse || Instant::now() > deadline {
                 return Err(error);
@@ -176,7 +176,7 @@ fn accept_all(listener: &Socket) {
 /// FIN_WAIT2: the peer's FIN came while the timewait socket replaced the full socket, and the kernel answered it with a
 /// reset.
 fn wait_until_all_is_done() -> io::Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + patience();
     loop {
         let table = std::fs::read_to_string("/proc/thread-self/net/tcp")?;
         let is_done = |line: &str| {
