@@ -10,7 +10,10 @@ use std::{
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::{netns::sysctl, observer::patience};
+use crate::netns::sysctl;
+
+/// How long the load waits for the kernel; only a load that fails waits that long.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// How a connection ends, or what is done instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -94,7 +97,7 @@ impl Load {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
         let address = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, self.port + index).into();
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + PATIENCE;
         while let Err(error) = socket.bind(&address) {
             if error.kind() != io::ErrorKind::AddrInUse || Instant::now() > deadline {
                 return Err(error);
@@ -176,7 +179,7 @@ fn accept_all(listener: &Socket) {
 /// FIN_WAIT2: the peer's FIN came while the timewait socket replaced the full socket, and the kernel answered it with a
 /// reset.
 fn wait_until_all_is_done() -> io::Result<()> {
-    let deadline = Instant::now() + patience();
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let table = std::fs::read_to_string("/proc/thread-self/net/tcp")?;
         let is_done = |line: &str| {
