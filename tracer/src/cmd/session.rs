@@ -149,8 +149,8 @@ impl Host {
             .enable_all()
             .build()
             .context("cannot start the runtime")?;
-        messages::start();
         let signals = runtime.block_on(async { Signals::new() }).context("cannot listen to signals")?;
+        messages::start();
         Ok(Self { runtime, signals })
     }
 
