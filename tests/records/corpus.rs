@@ -290,7 +290,8 @@ fn aggregates() -> Vec<Aggregate> {
         window_ns: 10_000_000_000,
         comm: Some("postgres".into()),
         unit: Some("db.service".into()),
-        container: Some("4f5e".into()),
+        container: container(),
+        pod: pod(),
         role: Some(Role::Server),
         port: 5432,
         peer: Some(Address::from_v4([192, 0, 2, 1])),
@@ -304,6 +305,7 @@ fn aggregates() -> Vec<Aggregate> {
         comm: None,
         unit: None,
         container: None,
+        pod: None,
         role: None,
         port: 0,
         peer: None,
@@ -367,6 +369,6 @@ pub(crate) fn records() -> Vec<Record> {
     ]);
     records.extend(stuck().into_iter().map(Record::Stuck));
     records.push(Record::Resolved(resolved));
-    records.extend(aggregates().into_iter().map(Record::Aggregate));
+    records.extend(aggregates().into_iter().map(Box::new).map(Record::Aggregate));
     records
 }

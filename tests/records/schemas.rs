@@ -124,11 +124,12 @@ fn the_schema_has_the_keys_that_the_types_have() {
             value["mini"] = true.into();
         }
         let of_sockets = !value["conn"].is_null();
+        let of_workloads = of_sockets || value["kind"] == "aggregate";
         for (key, other, can_have) in [
-            ("truncated", json!([{"field": "unit"}]), of_sockets || value["kind"] == "aggregate"),
+            ("truncated", json!([{"field": "unit"}]), of_workloads),
             ("interface", json!({"index": 2, "name": "eth0"}), of_sockets),
-            ("pod", json!({"uid": "x"}), of_sockets),
-            ("unit", json!("x.service"), of_sockets),
+            ("pod", json!({"uid": "x"}), of_workloads),
+            ("unit", json!("x.service"), of_workloads),
         ] {
             if can_have && value.get(key).is_none() {
                 value[key] = other;

@@ -1,7 +1,7 @@
 //! Values that the formats of collectors need from lines of every kind.
 
 use super::image::Image;
-use crate::wire::{Ends, Kind, Labels, Line, Owner, Pod, Socket, Stamp, SubjectKeys, Text, Time};
+use crate::wire::{Ends, Kind, Labels, Line, Owner, Pod, Socket, Stamp, SubjectKeys, Text, Time, Workload};
 
 /// The values of a line; `None` where its kind does not have the key, or the value is not known.
 #[derive(Clone, Debug, Default)]
@@ -81,9 +81,9 @@ impl<'a> Fields<'a> {
                 role: text(&aggregate.role),
                 from: known(&aggregate.from),
                 to: known(&aggregate.to),
-                container: aggregate.container.as_ref().map(|container| &*container.id),
-                unit: text(&aggregate.unit),
-                ..Self::head(aggregate.seq, aggregate.time).stamp(&aggregate.stamp)
+                ..Self::head(aggregate.seq, aggregate.time)
+                    .stamp(&aggregate.stamp)
+                    .workload(&aggregate.workload)
             },
             Kind::Lost(lost) => {
                 Self { place: known(&lost.place), ..Self::head(lost.seq, lost.time).stamp(&lost.stamp) }
@@ -114,10 +114,12 @@ impl<'a> Fields<'a> {
     }
 
     fn subject(self, keys: &'a SubjectKeys<'a>) -> Self {
-        let workload = &keys.placement.workload;
+        Self { owner: keys.owner.as_ref(), ..self.workload(&keys.placement.workload) }
+    }
+
+    fn workload(self, workload: &'a Workload<'a>) -> Self {
         let container = workload.container.as_ref();
         Self {
-            owner: keys.owner.as_ref(),
             container: container.map(|container| &*container.id),
             runtime: container.and_then(|container| text(&container.runtime)),
             container_name: container.and_then(|container| text(&container.name)),

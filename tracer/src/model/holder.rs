@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use super::{Container, Destroy, InState, Pod, SocketInfo, State, Subject, Task, bounds::Cut};
+use super::{Aggregate, Container, Destroy, InState, Pod, SocketInfo, State, Subject, Task, bounds::Cut};
 
 /// A process as /proc shows it now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -276,6 +276,13 @@ impl<'a> From<&'a Served> for Workload<'a> {
 impl<'a> From<&'a Subject> for Workload<'a> {
     fn from(subject: &'a Subject) -> Self {
         let Subject { container, pod, unit, .. } = subject;
+        Self { container: container.as_ref(), pod: pod.as_ref(), unit: unit.as_deref() }
+    }
+}
+
+impl<'a> From<&'a Aggregate> for Workload<'a> {
+    fn from(aggregate: &'a Aggregate) -> Self {
+        let Aggregate { container, pod, unit, .. } = aggregate;
         Self { container: container.as_ref(), pod: pod.as_ref(), unit: unit.as_deref() }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, fmt, rc::Rc, sync::Arc};
 
-use super::{Address, Diagnosis, Dwell, MissingStack, SocketReport, Stack, State, Subject, Tuple};
+use super::{
+    Address, Container, Diagnosis, Dwell, MissingStack, Pod, SocketReport, Stack, State, Subject, Tuple,
+};
 
 /// Identity of one connection (or listener): the instance of sockstate in the upper 24 bits, and a counter in the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -260,8 +262,8 @@ pub struct Aggregate {
     /// Name of the process; `None` where it is not known.
     pub comm: Option<String>,
     pub unit: Option<String>,
-    /// The container's id.
-    pub container: Option<String>,
+    pub container: Option<Container>,
+    pub pod: Option<Pod>,
     pub role: Option<Role>,
     /// The service's port: the local port, or the remote port of a client; 0 where all peers are counted together.
     pub port: u16,
@@ -394,7 +396,7 @@ pub enum Record {
     Start(Start),
     Snapshot(Snapshot),
     Transition(Transition),
-    Aggregate(Aggregate),
+    Aggregate(Box<Aggregate>),
     Resync(Resync),
     Stuck(Stuck),
     Resolved(Resolved),

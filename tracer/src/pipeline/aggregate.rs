@@ -1,10 +1,10 @@
 //! Counts transitions in windows of time, instead of reporting each transition.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, rc::Rc};
 
 use rustc_hash::FxBuildHasher;
 
-use crate::model::{Address, Aggregate, Dwell, Role, State, Transition};
+use crate::model::{Address, Aggregate, Dwell, Role, State, Subject, Transition};
 
 /// The key of a row: transitions with the same key are counted together. A service is a program at one port: its own port
 /// for a server, the other side's port for a client.
@@ -12,7 +12,10 @@ use crate::model::{Address, Aggregate, Dwell, Role, State, Transition};
 struct Key {
     comm: Option<String>,
     unit: Option<String>,
+    /// The id, which implies the names.
     container: Option<String>,
+    /// The uid.
+    pod: Option<String>,
     role: Option<Role>,
     port: u16,
     /// `None` in the row of all peers beyond the limit.
@@ -32,7 +35,8 @@ impl Key {
     /// The key of the row for all services beyond the limit.
     fn of_others(&self) -> Self {
         let (role, from, to) = (self.role, self.from, self.to);
-        Self { comm: None, unit: None, container: None, role, port: 0, peer: None, from, to, other: true }
+        let (comm, unit, container, pod, peer) = (None, None, None, None, None);
+        Self { comm, unit, container, pod, role, port: 0, peer, from, to, other: true }
     }
 }
 
@@ -40,6 +44,8 @@ impl Key {
 struct Counted {
     count: u64,
     dwell: Dwell,
+    /// The subject of the latest transition: the names of a container may become known within the window.
+    subject: Option<Rc<Subject>>,
 }
 
 /// The open window of one stream.
@@ -78,6 +84,7 @@ impl Windows {
             comm: owner.map(|owner| owner.comm.clone()),
             unit: conn.subject.unit.clone(),
             container: conn.subject.container.as_ref().map(|container| container.id.clone()),
+            pod: conn.subject.pod.as_ref().map(|pod| pod.uid.clone()),
             role: conn.role,
             port: if conn.role == Some(Role::Client) {
                 conn.tuple.remote_port
@@ -99,8 +106,10 @@ impl Windows {
                 self.together += usize::from(is_new(&key));
             }
         }
+        let subject = (!key.other).then(|| Rc::clone(&conn.subject));
         let counted = self.counted.entry(key).or_default();
         counted.count += 1;
+        counted.subject = subject;
         self.count += 1;
         if let Some(in_state) = transition.in_state {
             counted.dwell.add(in_state);
@@ -126,7 +135,8 @@ impl Windows {
             window_ns: self.length_ns as u64,
             comm: key.comm,
             unit: key.unit,
-            container: key.container,
+            container: counted.subject.as_ref().and_then(|subject| subject.container.clone()),
+            pod: counted.subject.as_ref().and_then(|subject| subject.pod.clone()),
             role: key.role,
             port: key.port,
             peer: key.peer,
@@ -144,10 +154,8 @@ impl Windows {
 
 #[cfg(test)]
 mod tests {
-    use std::rc::Rc;
-
     use super::*;
-    use crate::model::{Connection, InState, Subject, Tuple};
+    use crate::model::{Connection, Container, InState, Pod, Tuple};
 
     fn transition(peer: u8, ns: u64) -> Transition {
         let (local, remote) = (Address::from_v4([10, 0, 0, 1]), Address::from_v4([10, 0, 1, peer]));
@@ -219,6 +227,31 @@ mod tests {
         // The next window begins with room for all.
         windows.add(&transition(1, 1), 40, 2_000);
         assert!(windows.close().iter().all(|row| !row.other && row.peer.is_some()));
+    }
+
+    #[test]
+    fn a_row_has_the_names_of_its_pod_as_soon_as_they_are_known() {
+        let mut windows = Windows::new(10, 10);
+        let of_pod = |uid: &str, name: Option<&str>| {
+            let name = name.map(str::to_owned);
+            let container =
+                Container { name: name.clone(), ..Container::new(format!("container-{uid}"), None) };
+            let pod = Pod { name: name.clone(), namespace: name, ..Pod::new(uid.to_owned()) };
+            let mut made = transition(1, 1_000_000);
+            let (container, pod) = (Some(container), Some(pod));
+            made.conn.subject = Rc::new(Subject { container, pod, ..(*made.conn.subject).clone() });
+            made
+        };
+        for made in [of_pod("a", None), of_pod("b", Some("web")), of_pod("a", Some("db"))] {
+            windows.add(&made, 25, 1_000);
+        }
+        let names = |row: &Aggregate| {
+            let (container, pod) = (row.container.clone()?, row.pod.clone()?);
+            Some((row.count, container.name?, pod.name?, pod.uid))
+        };
+        let rows: Vec<_> = windows.close().iter().filter_map(names).collect();
+        let row = |count, name: &str, uid: &str| (count, name.to_owned(), name.to_owned(), uid.to_owned());
+        assert_eq!(rows, [row(2, "db", "a"), row(1, "web", "b")]);
     }
 
     #[test]

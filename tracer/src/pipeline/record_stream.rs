@@ -144,7 +144,7 @@ impl RecordStream {
     /// Writes the counts of the window that is open.
     pub(super) fn close_window(&mut self) {
         for aggregate in self.windows.as_mut().map(Windows::close).unwrap_or_default() {
-            self.write(&Record::Aggregate(aggregate));
+            self.write(&Record::Aggregate(Box::new(aggregate)));
         }
         self.hold();
     }

@@ -47,4 +47,4 @@ pub use stamp::{HostName, Labels, Stamp};
 pub use stream::{Adopted, Host, Lost, Start, Stop};
 pub(crate) use text::append;
 pub use text::{Text, Time};
-pub use transition::{Aggregate, Bucket, ContainerId, Dwell, Peer, Transition};
+pub use transition::{Aggregate, Bucket, Dwell, Peer, Transition};

@@ -260,7 +260,7 @@ macro_rules! workload_fields {
 }
 
 impl WorkloadFields {
-    const PLACE: Self = workload_fields!("");
+    pub(super) const PLACE: Self = workload_fields!("");
     pub(super) const MADE_IN: Self = workload_fields!("made_in.");
     pub(super) const HOLDER: Self = workload_fields!("holders[].");
     pub(super) const SERVES: Self = workload_fields!("holders[].serves.");

@@ -11,10 +11,11 @@ use super::{
     errno,
     fixed_texts::FixedTexts,
     names::{named, state},
+    socket::WorkloadFields,
 };
-use crate::model::{self, Connection, InState, State, Transport, bounds};
+use crate::model::{self, Connection, InState, State, Transport};
 #[cfg(feature = "schema")]
-use crate::model::{Cause, ConnId, Role};
+use crate::model::{Cause, ConnId, Role, bounds};
 
 /// A change of state of one socket.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -271,13 +272,8 @@ pub struct Aggregate<'a> {
     /// The length of the window.
     #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub window_ns: u64,
-    /// The systemd unit of the service.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schemars(length(max = bounds::NAME)))]
-    pub unit: Option<Text<'a>>,
-    /// The container of the service.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub container: Option<ContainerId<'a>>,
+    #[serde(flatten)]
+    pub workload: Workload<'a>,
     /// True if the record counts all services beyond the limit together.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub other: bool,
@@ -291,10 +287,7 @@ impl<'a> Aggregate<'a> {
         let (from, from_number) = state(aggregate.from);
         let (to, to_number) = state(aggregate.to);
         let mut cuts = Cuts::default();
-        let mut name =
-            |field, text: &'a Option<String>| Some(cuts.text(field, text.as_deref()?, bounds::NAME).into());
-        let unit = name("unit", &aggregate.unit);
-        let container = name("container.id", &aggregate.container).map(|id| ContainerId { id });
+        let workload = Workload::new(aggregate.into(), WorkloadFields::PLACE, &mut cuts);
         Self {
             seq,
             time: Time(aggregate.time_ns),
@@ -310,8 +303,7 @@ impl<'a> Aggregate<'a> {
             port: (aggregate.port != 0).then_some(aggregate.port),
             role: aggregate.role.map(|role| role.name().into()),
             window_ns: aggregate.window_ns,
-            unit,
-            container,
+            workload,
             other: aggregate.other,
             truncated: cuts.parts(),
         }
@@ -361,15 +353,4 @@ pub struct Peer<'a> {
     #[serde(borrow)]
     #[cfg_attr(feature = "schema", schemars(with = "Address"))]
     pub address: Text<'a>,
-}
-
-/// A container.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(default)]
-pub struct ContainerId<'a> {
-    /// The id or the name of the container.
-    #[serde(borrow)]
-    #[cfg_attr(feature = "schema", schemars(length(max = bounds::NAME)))]
-    pub id: Text<'a>,
 }
