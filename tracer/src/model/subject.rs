@@ -128,6 +128,12 @@ impl Pod {
     pub fn new(uid: String) -> Self {
         Self { uid, name: None, namespace: None }
     }
+
+    /// The name for people; the uid if the name is not known.
+    #[must_use]
+    pub fn shown_name(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.uid)
+    }
 }
 
 /// `NAMESPACE/NAME`; the uid if the name is not known.

@@ -1,6 +1,7 @@
 //! An HTML report of a recording, in one file: what was stuck, states over time, leaks, times, closes.
 
 mod charts;
+mod leaks;
 mod tables;
 
 use super::{
@@ -9,7 +10,7 @@ use super::{
 };
 use crate::{
     display::{duration, number},
-    model::State,
+    model::{Container, Pod, State, Subject},
     story::{ConnHistory, Story},
 };
 
@@ -33,7 +34,7 @@ pub fn report(story: &Story, name: &str) -> String {
         theme::rules()
     );
     out.push_str(&facts(story));
-    section("What was stuck", &(charts::stuck(story) + &tables::leaks(story)), &mut out);
+    section("What was stuck", &(charts::stuck(story) + &leaks::leaks(story)), &mut out);
     section("Sockets in each state over time", &charts::states(story), &mut out);
     section("Who has the most connections", &tables::talkers(story), &mut out);
     let diagram = Diagram::weighed(Weights::of(story), String::new()).svg();
@@ -98,6 +99,20 @@ fn length_ns(story: &Story) -> u64 {
 /// The name of the owner, as the key of counts.
 fn owner_name(history: &ConnHistory) -> String {
     history.subject.owner.as_ref().map_or_else(|| "unknown".into(), |owner| owner.comm.clone())
+}
+
+/// The namespace, the pod and the container; `None` if no container and no pod is known.
+fn place(subject: &Subject) -> Option<[String; 3]> {
+    let (pod, container) = (subject.pod.as_ref(), subject.container.as_ref());
+    if pod.is_none() && container.is_none() {
+        return None;
+    }
+    let names = [
+        pod.and_then(|pod| pod.namespace.as_deref()),
+        pod.map(Pod::shown_name),
+        container.map(Container::shown_name),
+    ];
+    Some(names.map(|name| name.unwrap_or("-").to_owned()))
 }
 
 /// When a connection left the state in which it was stuck; the end of the recording if it did not.

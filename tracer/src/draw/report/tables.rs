@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::BTreeMap, fmt::Write};
 
-use super::{ROWS, escape, is_closed, owner_name, stuck_until_ns};
+use super::{ROWS, escape, is_closed, owner_name, place};
 use crate::{
     display::{duration, endpoint, palette},
     model::{Cause, Role, State},
@@ -10,21 +10,25 @@ use crate::{
 };
 
 /// A cell: its HTML, and the number that it is sorted by.
-struct Cell(String, Option<u64>);
+pub(super) struct Cell(String, Option<u64>);
 
-fn text(text: impl AsRef<str>) -> Cell {
-    Cell(escape(text.as_ref()), None)
+pub(super) fn text(text: impl AsRef<str>) -> Cell {
+    html(escape(text.as_ref()))
 }
 
-fn count(count: u64) -> Cell {
+pub(super) fn html(html: String) -> Cell {
+    Cell(html, None)
+}
+
+pub(super) fn count(count: u64) -> Cell {
     Cell(count.to_string(), Some(count))
 }
 
-fn time(ns: u64) -> Cell {
+pub(super) fn time(ns: u64) -> Cell {
     Cell(duration(ns), Some(ns))
 }
 
-fn state(state: State) -> Cell {
+pub(super) fn state(state: State) -> Cell {
     let shade = palette::of(state).shade.name;
     let name = state.name();
     Cell(
@@ -36,7 +40,7 @@ fn state(state: State) -> Cell {
 }
 
 /// Writes the first [`ROWS`] rows, each cell with the title of its column for narrow screens.
-fn table(columns: &[&str], rows: Vec<Vec<Cell>>) -> String {
+pub(super) fn table(columns: &[&str], rows: Vec<Vec<Cell>>) -> String {
     let mut out = String::from("<table><thead><tr>");
     for (at, column) in columns.iter().enumerate() {
         let is_number = rows.first().and_then(|row| row.get(at)).is_some_and(|cell| cell.1.is_some());
@@ -62,81 +66,61 @@ fn table(columns: &[&str], rows: Vec<Vec<Cell>>) -> String {
     out
 }
 
-/// Connections of one process that were stuck in one state.
-struct Leak {
-    state: State,
-    count: u64,
-    at_end: u64,
-    longest_ns: u64,
-    why: Option<(String, String)>,
-}
+/// How many connections, how many of them had a reset, and how many transitions.
+type Traffic = (u64, u64, u64);
 
-/// Stuck connections by process and state.
-pub(super) fn leaks(story: &Story) -> String {
-    let mut leaks: BTreeMap<(String, &str), Leak> = BTreeMap::new();
-    for (history, stuck) in
-        story.histories.values().filter_map(|history| Some((history, history.stuck.as_ref()?)))
-    {
-        let leak = leaks.entry((owner_name(history), stuck.state.name())).or_insert(Leak {
-            state: stuck.state,
-            count: 0,
-            at_end: 0,
-            longest_ns: 0,
-            why: None,
-        });
-        let until_ns = stuck_until_ns(history, stuck.time_ns, story);
-        let since_ns = u64::try_from(until_ns.saturating_sub(stuck.time_ns)).unwrap_or(0);
-        leak.count += 1;
-        leak.at_end += u64::from(history.is_stuck);
-        leak.longest_ns = leak.longest_ns.max(stuck.age.ns.saturating_add(since_ns));
-        let found = stuck.found.as_ref().map(|found| (found.1.why.clone(), found.1.advice.clone()));
-        leak.why = leak.why.take().or(found);
-    }
-    if leaks.is_empty() {
-        return "<p>Nothing was stuck.</p>\n".into();
-    }
-    let mut rows: Vec<_> = leaks.into_iter().collect();
-    rows.sort_by_key(|(_, leak)| Reverse((leak.at_end, leak.count)));
-    let rows = rows.into_iter().map(|((who, _), leak)| {
-        let (why, advice) = leak.why.unwrap_or_default();
-        vec![
-            text(who),
-            state(leak.state),
-            count(leak.count),
-            count(leak.at_end),
-            time(leak.longest_ns),
-            Cell(format!("{}<br><span class=\"dim\">{}</span>", escape(&why), escape(&advice)), None),
-        ]
-    });
-    let columns = ["process", "state", "were stuck", "at the end", "longest", "why, and what to do"];
-    table(&columns, rows.collect())
-}
-
-/// Connections by process and service.
+/// Connections by process and service, and by container where one is known.
 pub(super) fn talkers(story: &Story) -> String {
-    let mut all: BTreeMap<(String, String), (u64, u64, u64)> = BTreeMap::new();
-    // The role of a connection that is older than the recording may be unknown.
-    let is_known = |history: &&ConnHistory| {
-        history.tuple.remote_port != 0 && (history.role.is_some() || !history.steps.is_empty())
-    };
-    for history in story.histories.values().filter(is_known) {
+    let columns = ["process", "what it does", "connections", "reset", "transitions"];
+    let mut out = traffic(story, &columns, |history| {
         let tuple = &history.tuple;
         let what = match history.role {
             Some(Role::Client) => format!("connects to {}", endpoint(tuple.remote, tuple.remote_port)),
             _ => format!("serves {} on port {}", tuple.remote.canonical(), tuple.local_port),
         };
+        Some([owner_name(history), what])
+    });
+    if out.is_empty() {
+        return "<p>No connection was seen.</p>\n".into();
+    }
+    let columns = ["namespace", "pod", "container", "connections", "reset", "transitions"];
+    let by_place = traffic(story, &columns, |history| place(&history.subject));
+    if !by_place.is_empty() {
+        out.push_str("<h3>By container</h3>\n");
+        out.push_str(&by_place);
+    }
+    out
+}
+
+/// The table of the connections that have a key, by this key; empty if none has.
+fn traffic<const N: usize>(
+    story: &Story,
+    columns: &[&str],
+    key: impl Fn(&ConnHistory) -> Option<[String; N]>,
+) -> String {
+    let mut all: BTreeMap<[String; N], Traffic> = BTreeMap::new();
+    // The role of a connection that is older than the recording may be unknown.
+    let is_known = |history: &&ConnHistory| {
+        history.tuple.remote_port != 0 && (history.role.is_some() || !history.steps.is_empty())
+    };
+    for history in story.histories.values().filter(is_known) {
+        let Some(key) = key(history) else { continue };
         let is_reset = |cause| matches!(cause, Some(Cause::ResetReceived | Cause::ResetSent));
-        let row = all.entry((owner_name(history), what)).or_default();
+        let row = all.entry(key).or_default();
         row.0 += 1;
         row.1 += u64::from(history.steps.iter().any(|step| is_reset(step.cause)));
         row.2 += history.steps.len() as u64;
     }
+    if all.is_empty() {
+        return String::new();
+    }
     let mut rows: Vec<_> = all.into_iter().collect();
     rows.sort_by_key(|(_, counts)| Reverse(counts.0));
-    let rows = rows.into_iter().map(|((who, what), (connections, resets, transitions))| {
-        vec![text(who), text(what), count(connections), count(resets), count(transitions)]
+    let rows = rows.into_iter().map(|(key, (connections, resets, transitions))| {
+        let counts = [connections, resets, transitions].map(count);
+        key.iter().map(text).chain(counts).collect()
     });
-    table(&["process", "what it does", "connections", "reset", "transitions"], rows.collect())
+    table(columns, rows.collect())
 }
 
 /// Counts and times of the transitions.
