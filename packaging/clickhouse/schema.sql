@@ -28,7 +28,11 @@ CREATE TABLE IF NOT EXISTS sockstate.events
     comm LowCardinality(String),
     unit LowCardinality(String),
     container_id String,
+    container_name LowCardinality(String),
+    container_image LowCardinality(String),
     pod_uid String,
+    pod_name LowCardinality(String),
+    pod_namespace LowCardinality(String),
     cause LowCardinality(String),
     errno LowCardinality(String),
     place LowCardinality(String),
@@ -64,7 +68,11 @@ SELECT
     JSONExtractString(record, 'owner', 'comm') AS comm,
     JSONExtractString(record, 'unit') AS unit,
     JSONExtractString(record, 'container', 'id') AS container_id,
+    JSONExtractString(record, 'container', 'name') AS container_name,
+    JSONExtractString(record, 'container', 'image') AS container_image,
     JSONExtractString(record, 'pod', 'uid') AS pod_uid,
+    JSONExtractString(record, 'pod', 'name') AS pod_name,
+    JSONExtractString(record, 'pod', 'namespace') AS pod_namespace,
     JSONExtractString(record, 'cause') AS cause,
     JSONExtractString(record, 'errno') AS errno,
     JSONExtractString(record, 'place') AS place,
@@ -80,6 +88,9 @@ CREATE TABLE IF NOT EXISTS sockstate.ends
     state AggregateFunction(argMax, String, DateTime64(9, 'UTC')),
     comm AggregateFunction(argMax, String, DateTime64(9, 'UTC')),
     pid AggregateFunction(argMax, UInt32, DateTime64(9, 'UTC')),
+    pod_namespace AggregateFunction(argMax, String, DateTime64(9, 'UTC')),
+    pod_name AggregateFunction(argMax, String, DateTime64(9, 'UTC')),
+    container_name AggregateFunction(argMax, String, DateTime64(9, 'UTC')),
     since SimpleAggregateFunction(max, DateTime64(9, 'UTC'))
 )
 ENGINE = AggregatingMergeTree
@@ -94,6 +105,9 @@ SELECT
     argMaxState(toString(to_state), time) AS state,
     argMaxState(toString(comm), time) AS comm,
     argMaxState(pid, time) AS pid,
+    argMaxState(toString(pod_namespace), time) AS pod_namespace,
+    argMaxState(toString(pod_name), time) AS pod_name,
+    argMaxState(toString(container_name), time) AS container_name,
     max(time) AS since
 FROM sockstate.events
 WHERE community_id != '' AND kind IN ('transition', 'snapshot', 'resync')

@@ -4,20 +4,24 @@ SELECT
     rtrim(time, 'Z')::TIMESTAMP_NS AS time, host.name AS host, instance, seq, kind, conn, network.community_id AS community_id, role,
     "from" AS from_state, coalesce("to", state) AS to_state, in_state_ns, coalesce(in_state_at_least, false) AS at_least, age_ns,
     local.address AS local_address, local.port AS local_port, remote.address AS remote_address, remote.port AS remote_port,
-    owner.pid AS pid, owner.comm AS comm, unit, container.id AS container_id, cause, errno, place, count
+    owner.pid AS pid, owner.comm AS comm, unit, container.id AS container_id,
+    container.name AS container_name, container.image AS container_image, pod.uid AS pod_uid, pod.name AS pod_name,
+    pod.namespace AS pod_namespace, cause, errno, place, count
 FROM read_json(getvariable('records'), format = 'newline_delimited', columns = {
     time: 'VARCHAR', host: 'STRUCT(name VARCHAR)', instance: 'VARCHAR', seq: 'UBIGINT', kind: 'VARCHAR', conn: 'VARCHAR',
     network: 'STRUCT(type VARCHAR, community_id VARCHAR)', role: 'VARCHAR', "from": 'VARCHAR', "to": 'VARCHAR', state: 'VARCHAR',
     in_state_ns: 'UBIGINT', in_state_at_least: 'BOOLEAN', age_ns: 'UBIGINT', local: 'STRUCT(address VARCHAR, port INTEGER)',
     remote: 'STRUCT(address VARCHAR, port INTEGER)', owner: 'STRUCT(pid UINTEGER, comm VARCHAR)', unit: 'VARCHAR',
-    container: 'STRUCT(id VARCHAR, runtime VARCHAR)', cause: 'VARCHAR', errno: 'VARCHAR', place: 'VARCHAR', count: 'UBIGINT'
+    container: 'STRUCT(id VARCHAR, runtime VARCHAR, name VARCHAR, image VARCHAR)',
+    pod: 'STRUCT(uid VARCHAR, name VARCHAR, namespace VARCHAR)', cause: 'VARCHAR', errno: 'VARCHAR', place: 'VARCHAR', count: 'UBIGINT'
 });
 
 -- The last state of each end of each connection.
 CREATE OR REPLACE VIEW ends AS
 SELECT
     community_id, host, conn, arg_max(to_state, time) AS state, arg_max(comm, time) AS comm, arg_max(pid, time) AS pid,
-    max(time) AS since
+    arg_max(pod_namespace, time) AS pod_namespace, arg_max(pod_name, time) AS pod_name,
+    arg_max(container_name, time) AS container_name, max(time) AS since
 FROM events
 WHERE community_id IS NOT NULL AND kind IN ('transition', 'snapshot', 'resync')
 GROUP BY community_id, host, conn;
