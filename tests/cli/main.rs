@@ -61,6 +61,8 @@ fn bad_arguments_are_named_and_refused() {
         (&["trace", "--escape-formulas"], "--escape-formulas needs --format csv"),
         (&["replay", "--escape-formulas", "--format", "table", "x"], "--escape-formulas needs --format csv"),
         (&["trace", "--records", "stuck,lots"], "no records of the kind 'lots'; there are start, snapshot"),
+        (&["--metrics-by", "pod,node"], "there are comm, unit, namespace, pod, container"),
+        (&["--metrics-by-limit", "5"], "were not provided:\n  --metrics-by <LABELS>"),
         (&["--records", "aggregates"], "a sink of `sockstate run` with the key 'aggregate' has them"),
         (
             &["record", "--records", "aggregates", "x"],
@@ -121,6 +123,7 @@ fn what_is_wrong_with_a_configuration_is_said_with_its_place() {
         ("snapshot = 3", "1:12", "'snapshot' must be true or false"),
         ("snapshoot = true", "1:1", "unknown key 'snapshoot'; did you mean 'snapshot'?"),
         ("count = 0", "1:9", "0 is not in"),
+        ("metrics-by = [\"pod\", \"node\"]", "1:14", "metrics have no label 'node'"),
         ("metrics = \"9435x\"", "1:11", "is not an address with a port (examples: 9435"),
         ("filter = 3", "1:1", "'filter' must be a table"),
         ("[filter]\n\nport = [80, 0]", "3:8", "'0' is not a port"),

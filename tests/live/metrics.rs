@@ -40,7 +40,7 @@ fn get(port: u16, request: &str) -> (u16, String) {
 }
 
 /// The values of all samples by name and labels.
-fn scrape(port: u16) -> BTreeMap<String, f64> {
+pub(crate) fn scrape(port: u16) -> BTreeMap<String, f64> {
     let (status, text) = get(port, "GET /metrics");
     assert_eq!(status, 200, "{text}");
     assert!(text.ends_with("# EOF\n"), "{text}");
@@ -175,7 +175,7 @@ fn daemon() {
         let _counting = Counting::start();
         let [metrics, dead, port] = [fresh_port(), fresh_port(), fresh_port()];
         let top = format!(
-            "metrics = \"127.0.0.1:{metrics}\"\nmetrics-top = 3\n[stuck]\nthreshold = [\"CLOSE_WAIT=50ms\"]\n"
+            "metrics = \"127.0.0.1:{metrics}\"\nmetrics-top = 3\nmetrics-by = [\"comm\", \"pod\"]\n[stuck]\nthreshold = [\"CLOSE_WAIT=50ms\"]\n"
         );
         let sinks = format!(
             "[sinks.dead]\ntype = \"socket\"\naddress = \"tcp://127.0.0.1:{dead}\"\nretry = \"100ms\"\n"
@@ -198,6 +198,10 @@ fn daemon() {
         assert_eq!(last["sockstate_ring_size_bytes"], f64::from(16 << 20));
         assert!(last["sockstate_ring_used_bytes"] <= last["sockstate_ring_size_bytes"]);
         assert_eq!(last[&format!("sockstate_stuck_sockets_top{{comm=\"{}\"}}", comm.trim())], 1.0);
+        let by = last.iter().find(|(name, _)| name.starts_with("sockstate_stuck_sockets_by{"));
+        let (name, count) = by.expect("a series");
+        let labels = format!("state=\"CLOSE_WAIT\",comm=\"{}\",pod=\"", comm.trim());
+        assert!(name.contains(&labels) && *count == 1.0, "{name} {count}");
         let runs = &last["sockstate_program_runs_total{program=\"set_state\"}"];
         let seconds = &last["sockstate_program_seconds_total{program=\"set_state\"}"];
         assert!(*runs >= 10.0 && *seconds > 0.0 && seconds / runs < 1e-3, "{runs} {seconds}");

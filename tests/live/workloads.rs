@@ -9,9 +9,10 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    Test,
+    Test, fleet,
     hunt::programs,
     lab::{Tracer, in_lab, own_netns, sockstate, wait_until},
+    metrics::scrape,
     owners::cgroup2_mount,
     roles::Actor,
     skip,
@@ -22,6 +23,7 @@ use crate::{
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("workloads: a pod, by the kubelet's directories", by_directories),
+        test("workloads: which pod leaks, in metrics, counts, a report and queries", leaks),
         test("workloads: a container of podman", by_podman),
     ]
 }
@@ -122,13 +124,9 @@ fn by_directories() {
             let mut tracer = Tracer::spawn(&mut mounts.sockstate(&all));
             let mut of_shop =
                 Tracer::spawn(&mut mounts.sockstate(&[&all[..], &["--pod", "shop/web-*"]].concat()));
-            // The directories of a pod that comes after the start.
-            let directory = |pod: usize, name: &str| {
-                let logs = format!("var/log/pods/{name}_{}/app", PODS[pod]);
-                fs::create_dir_all(mounts.path(&logs)).expect("logs");
-            };
             let _outside = Kind::V4.listen(ports[2]);
-            directory(0, "shop_web-7d9f");
+            // A pod that comes after the start.
+            log_directory(&mounts, 0, "shop_web-7d9f");
             let inside = pods.listen_in(0, ports[0]);
             let listens =
                 |record: &Value, port: u16| record["to"] == "LISTEN" && record["local"]["port"] == port;
@@ -140,7 +138,7 @@ fn by_directories() {
                 json!({ "id": IDS[0], "runtime": "cri", "name": "app" }),
                 "{record}"
             );
-            directory(1, "kube-system_etcd");
+            log_directory(&mounts, 1, "kube-system_etcd");
             let other = pods.listen_in(1, ports[1]);
             let record = tracer.wait_for(|record| listens(record, ports[1]));
             assert_eq!(record["pod"]["namespace"], "kube-system", "{record}");
@@ -183,6 +181,112 @@ fn by_directories() {
     });
     pods.remove();
     result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+}
+
+/// The directory of a pod's logs, as the kubelet makes it.
+fn log_directory(mounts: &Mounts, pod: usize, name: &str) {
+    let logs = format!("var/log/pods/{name}_{}/app", PODS[pod]);
+    fs::create_dir_all(mounts.path(&logs)).expect("logs");
+}
+
+/// Two pods that accept no connection: three stuck ones in one, and one in the other.
+fn leaks() {
+    let Some(mount) = cgroup2_mount() else { return skip("no cgroup v2 is mounted") };
+    let Some(mounts) = Mounts::new(&["/var/log"]) else { return };
+    let pods = Pods::new(&mount);
+    let directory = tempfile::tempdir().expect("directory");
+    let result = std::panic::catch_unwind(|| {
+        in_lab(|netns| daemon_names_leakers(netns, &mounts, &pods, directory.path()));
+    });
+    pods.remove();
+    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    let records = directory.path().join("all.json");
+    has_both_pods_in_the_report(&records);
+    fleet::rows_of_each_engine(&[&records], |engine, rows| {
+        let found = rows["pods"].as_array().expect("rows").iter().map(|row| {
+            // ClickHouse writes 64-bit numbers as texts.
+            let count = row["connections"].to_string().trim_matches('"').to_owned();
+            [&row["namespace"], &row["pod"], &row["container"], &count.into()].map(Value::to_string).join(" ")
+        });
+        let expected = [r#""shop" "web-7d9f" "app" "3""#, r#""kube-system" "etcd" "app" "1""#];
+        assert_eq!(found.collect::<Vec<_>>(), expected, "{engine}");
+    });
+}
+
+fn daemon_names_leakers(netns: u64, mounts: &Mounts, pods: &Pods, directory: &Path) {
+    let [metrics, shop, system] = [fresh_port(), fresh_port(), fresh_port()];
+    let config = directory.join("config.toml");
+    let here = directory.display();
+    let text = format!(
+        "metrics = \"127.0.0.1:{metrics}\"\nmetrics-by = [\"pod\", \"namespace\", \"container\"]\n\
+         metrics-by-limit = 1\n[filter]\nport = [\"{shop}\", \"{system}\"]\nnetns = {netns}\n\
+         [kernel]\nalongside = true\n[stuck]\nthreshold = [\"CLOSE_WAIT=1s\"]\n\
+         [sinks.console]\ntype = \"stdout\"\nbatch-time = \"1ms\"\n\
+         [sinks.file]\ntype = \"file\"\npath = \"{here}/all.json\"\n\
+         [sinks.counts]\ntype = \"file\"\npath = \"{here}/counts.json\"\naggregate = \"1h\"\n"
+    );
+    fs::write(&config, text).expect("config");
+    let mut tracer = Tracer::spawn(&mut mounts.sockstate(&["run", "--config", &config.to_string_lossy()]));
+    log_directory(mounts, 0, "shop_web-7d9f");
+    log_directory(mounts, 1, "kube-system_etcd");
+    let inside = [pods.listen_in(0, shop), pods.listen_in(1, system)];
+    [shop, shop, shop, system].iter().for_each(|port| drop(Kind::V4.connect(*port).expect("connect")));
+    let mut stuck = 0;
+    while stuck < 4 {
+        let record = tracer.wait_for(|record| record["kind"] == "stuck");
+        stuck += usize::from(record["state"] == "CLOSE_WAIT");
+    }
+    let by = scrape(metrics).into_iter().filter(|(name, _)| name.starts_with("sockstate_stuck_sockets_by{"));
+    let by: Vec<(String, f64)> = by.collect();
+    let series = |namespace: &str, pod: &str, container: &str, other: &str| {
+        let labels = format!("namespace=\"{namespace}\",pod=\"{pod}\",container=\"{container}\"{other}");
+        format!("sockstate_stuck_sockets_by{{state=\"CLOSE_WAIT\",{labels}}}")
+    };
+    let expected =
+        [(series("", "", "", ",other=\"true\""), 1.0), (series("shop", "web-7d9f", "app", ""), 3.0)];
+    assert_eq!(by, expected);
+    tracer.stop();
+    let counts = fs::read_to_string(directory.join("counts.json")).expect("counts");
+    let counts: Vec<Value> = counts.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let leaked = |record: &&Value| record["kind"] == "aggregate" && record["to"] == "CLOSE_WAIT";
+    for (uid, name, namespace, count) in
+        [(PODS[0], "web-7d9f", "shop", 3), (PODS[1], "etcd", "kube-system", 1)]
+    {
+        let pod = json!({ "uid": uid, "name": name, "namespace": namespace });
+        let of_pod = counts.iter().filter(leaked).find(|record| record["pod"] == pod);
+        let of_pod = of_pod.expect("counts of the pod");
+        let found = (&of_pod["count"], &of_pod["container"]["name"]);
+        assert_eq!(found, (&count.into(), &"app".into()), "{of_pod}");
+    }
+    inside.into_iter().for_each(Actor::kill);
+}
+
+fn has_both_pods_in_the_report(records: &Path) {
+    let output = sockstate().arg("report").arg(records).output().expect("sockstate");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let page = String::from_utf8(output.stdout).expect("UTF-8");
+    let section = |title: &str| {
+        let rest = page.split(&format!("<h2>{title}</h2>")).nth(1).expect("the section");
+        rest.split("</section>").next().expect("its end").split("<h3>").collect::<Vec<_>>()
+    };
+    let rows = |table: &str| -> Vec<Vec<String>> {
+        let text = |cell: &str| cell.split('<').next().unwrap_or_default().to_owned();
+        let cells = |row: &str| row.split("<span>").skip(1).map(text).collect();
+        table.split("<tr>").skip(2).map(cells).collect()
+    };
+    let picked = |table: &str, columns: &[usize]| -> Vec<Vec<String>> {
+        rows(table).iter().map(|row| columns.iter().map(|at| row[*at].clone()).collect()).collect()
+    };
+    let [_, by_container, by_namespace] = section("What was stuck")[..] else {
+        panic!("tables by process, container and namespace: {page}")
+    };
+    let expected = [["shop", "web-7d9f", "app", "3"], ["kube-system", "etcd", "app", "1"]];
+    assert_eq!(picked(by_container, &[0, 1, 2, 4]), expected);
+    assert_eq!(picked(by_namespace, &[0, 2]), [["shop", "3"], ["kube-system", "1"]]);
+    let [_, by_container] = section("Who has the most connections")[..] else {
+        panic!("tables by process and container: {page}")
+    };
+    assert_eq!(picked(by_container, &[0, 1, 2, 3]), expected);
 }
 
 /// A container of podman that listens. Its image has one static program.

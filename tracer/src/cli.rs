@@ -8,10 +8,10 @@ use clap::{Arg, Args, ValueEnum, builder::PossibleValue};
 use crate::{
     filter::{Ends, PlaceArgs, Processes, StatesArgs, Workloads},
     format::FormatName,
-    model::{RecordKind, Threshold},
+    model::{MetricLabel, RecordKind, Threshold},
     values::{
-        parse_duration, parse_duration_or_zero, parse_listen_address, parse_ring_size, parse_threshold,
-        parse_traced_kind,
+        parse_duration, parse_duration_or_zero, parse_listen_address, parse_metric_label, parse_ring_size,
+        parse_threshold, parse_traced_kind,
     },
 };
 
@@ -182,6 +182,13 @@ pub struct RunArgs {
     /// Add metrics of the N processes with the most stuck sockets: up to N more series at a time.
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Output")]
     pub metrics_top: usize,
+    /// Add a metric of the stuck sockets by these labels: comm, unit, namespace, pod, container.
+    #[arg(long, value_name = "LABELS", value_parser = parse_metric_label, value_delimiter = ',', help_heading = "Output")]
+    pub metrics_by: Vec<MetricLabel>,
+    /// How many combinations of the labels have series of their own: those with the most stuck sockets. All others are counted
+    /// together, with the label other="true".
+    #[arg(long, value_name = "N", default_value_t = 100, requires = "metrics_by", help_heading = "Output")]
+    pub metrics_by_limit: usize,
     /// End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds.
     #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "End")]
     pub duration: Option<std::time::Duration>,

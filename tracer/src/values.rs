@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::model::{ParseStateError, Ports, RecordKind, Scope, State, StateSet, Threshold};
+use crate::model::{MetricLabel, ParseStateError, Ports, RecordKind, Scope, State, StateSet, Threshold};
 
 /// The smallest ring: the kernel wants a power of two that is a multiple of the page size. A
 /// stack of `hunt` takes 8 KB, so it needs a larger one.
@@ -137,6 +137,18 @@ pub fn parse_traced_kind(text: &str) -> Result<RecordKind, String> {
         }
         kind => Ok(kind),
     }
+}
+
+/// A label of metrics, in any case.
+///
+/// # Errors
+/// There is no such label.
+pub fn parse_metric_label(text: &str) -> Result<MetricLabel, String> {
+    let typed = text.trim().to_ascii_lowercase();
+    MetricLabel::ALL.into_iter().find(|label| label.name() == typed).ok_or_else(|| {
+        let names: Vec<&str> = MetricLabel::ALL.iter().map(|label| label.name()).collect();
+        format!("metrics have no label '{text}'; there are {}", names.join(", "))
+    })
 }
 
 /// `10s`, `1h30m`; plain numbers are seconds.

@@ -15,7 +15,16 @@ use crate::cli::in_any_case;
 const WIDEST: usize = 80;
 
 /// Flags that `-h` leaves out, beside those of the heading "Kernel".
-const RARE: [&str; 6] = ["cmdline", "escape_formulas", "metrics_top", "no_stuck", "threshold", "cgroup"];
+const RARE: [&str; 8] = [
+    "cmdline",
+    "escape_formulas",
+    "metrics_top",
+    "metrics_by",
+    "metrics_by_limit",
+    "no_stuck",
+    "threshold",
+    "cgroup",
+];
 
 /// The flags of plain `sockstate` in `sockstate -h`, which mainly lists the commands.
 const USUAL: [&str; 9] = ["format", "output", "records", "from", "to", "port", "pid", "comm", "duration"];

@@ -26,7 +26,7 @@ use crate::{
     kernel::{self, HookChoice, Hunt, Loaded, Request, Tier},
     messages,
     metrics::Server,
-    model::{ConnId, RecordKinds, SocketInfo, Start, Threshold, Thresholds},
+    model::{ConnId, MetricLabels, RecordKinds, SocketInfo, Start, Threshold, Thresholds},
     pipeline::{
         self, Beginning, Destination, Limits, Pipeline, RecordStream, Resyncer, ServiceReports, Signals,
         Stream, Streams, Summary,
@@ -103,6 +103,7 @@ impl<'a> Session<'a> {
                 limits: Limits { duration: run.duration, count: run.count },
                 metrics: run.metrics.map(Server::start).transpose()?,
                 leakers: run.metrics_top,
+                stuck_by: MetricLabels::new(run.metrics_by.clone(), run.metrics_by_limit),
                 nap: pipeline::SHORT_NAP,
             },
             pin: None,

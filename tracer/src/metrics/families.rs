@@ -1,7 +1,7 @@
 //! Metric families: names, kinds and labels, independent of the format.
 
 use super::{Numbers, SinkNumbers};
-use crate::model::{Dwell, LostPlace};
+use crate::model::{Dwell, LabelledCounts, LostPlace};
 
 /// All series with one name.
 pub(super) struct Family<'a> {
@@ -64,6 +64,22 @@ fn series<'a>(key: &'static str, label: &'a str, value: Value<'a>) -> Series<'a>
     Series { labels: vec![(key, label)], value }
 }
 
+/// The label of the series that has all combinations beyond the limit.
+pub(super) const OTHER: &str = "other";
+
+/// A label without a value is written, too. In Prometheus it is no label, and keeps a scrape with `honor_labels` from adding
+/// the pod of sockstate itself as this label.
+fn labelled(counts: &[LabelledCounts]) -> impl Iterator<Item = Series<'_>> {
+    counts.iter().flat_map(|group| {
+        group.counts.iter().map(move |(state, count)| {
+            let mut labels = vec![("state", *state)];
+            labels.extend(group.labels.iter().map(|(label, value)| (label.name(), value.as_str())));
+            labels.extend(group.other.then_some((OTHER, "true")));
+            Series { labels, value: gauge(*count) }
+        })
+    })
+}
+
 /// A gauge; no gauge here is negative.
 fn gauge(value: i64) -> Value<'static> {
     Value::Integer(value.max(0).unsigned_abs())
@@ -79,6 +95,8 @@ impl Numbers {
         let help = "Stuck sockets of the processes that have the most of them, by the processes' names";
         let leakers = self.leakers.iter().map(|(comm, count)| series("comm", comm, gauge(*count)));
         all.push(Family::new("stuck_sockets_top", help, Kind::Gauge).all(leakers));
+        let help = "Stuck sockets by the labels of --metrics-by, in the states that they are in";
+        all.push(Family::new("stuck_sockets_by", help, Kind::Gauge).all(labelled(&self.stuck_by)));
         all.retain(|family| !family.series.is_empty());
         all
     }

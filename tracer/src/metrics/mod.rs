@@ -1,5 +1,5 @@
 //! Metrics (docs/metrics.md). Labels are states, places and configured names, so the number of series does not depend on the load.
-//! The exception: `--metrics-top N` adds up to N series of processes.
+//! The exceptions: `--metrics-top N` adds up to N series of processes, and `--metrics-by` up to a limit of combinations of labels.
 //! [`families`] defines the metrics; `open_metrics` and `otlp` write them.
 
 mod families;
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 pub use opentelemetry_proto::tonic::resource::v1::Resource;
 pub use server::{MetricsError, Question, Server};
 
-use crate::model::{Dwell, LostPlace, SocketCounts, Transition};
+use crate::model::{Dwell, LabelledCounts, LostPlace, SocketCounts, Transition};
 
 /// Counts of written transitions.
 #[derive(Clone, Debug, Default)]
@@ -63,6 +63,8 @@ pub struct Numbers {
     pub sinks: Vec<SinkNumbers>,
     /// Processes with the most stuck sockets (`--metrics-top`).
     pub leakers: Vec<(String, i64)>,
+    /// Stuck sockets by labels (`--metrics-by`).
+    pub stuck_by: Vec<LabelledCounts>,
     /// The hook for transitions.
     pub hook: &'static str,
     /// The tier for mini-sockets.
@@ -95,9 +97,10 @@ pub struct SinkNumbers {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
 
     use super::*;
-    use crate::model::{InState, State};
+    use crate::model::{InState, MetricLabel, State};
 
     fn transition(from: State, to: State, ns: u64) -> Transition {
         Transition { in_state: Some(InState { ns, at_least: false }), ..Transition::example(from, to) }
@@ -121,6 +124,41 @@ mod tests {
             r#"sockstate_lost_total{place="ring"} 0"#,
         ] {
             assert_eq!(text.lines().filter(|other| *other == line).count(), 1, "{line} in {text}");
+        }
+    }
+
+    #[test]
+    fn labels_of_workloads_have_the_names_of_each_format() {
+        let group = |namespace: &str, pod: &str, other| LabelledCounts {
+            labels: vec![
+                (MetricLabel::Namespace, namespace.to_owned()),
+                (MetricLabel::Pod, pod.to_owned()),
+                (MetricLabel::Container, String::new()),
+            ],
+            other,
+            counts: BTreeMap::from([("CLOSE_WAIT", 3)]),
+        };
+        let stuck_by = vec![group("shop", "a\"b\\\n", false), group("", "", true)];
+        let numbers = Numbers { stuck_by, ..Numbers::default() };
+        let mut json = Vec::new();
+        numbers.otlp_json(&Resource::default(), 1, &mut json);
+        let json: Value = serde_json::from_slice(&json).expect("JSON");
+        let metrics = json["scopeMetrics"][0]["metrics"].as_array().expect("metrics");
+        let metric = metrics.iter().find(|metric| metric["name"] == "sockstate.stuck_sockets_by");
+        let points = &metric.expect("the metric")["gauge"]["dataPoints"];
+        let text = |key: &str, value: &str| json!({"key": key, "value": {"stringValue": value}});
+        let state = text("state", "CLOSE_WAIT");
+        let (namespace, pod) = (text("k8s.namespace.name", "shop"), text("k8s.pod.name", "a\"b\\\n"));
+        assert_eq!(points[0]["attributes"], json!([state, namespace, pod]));
+        let other = json!({"key": "otel.metric.overflow", "value": {"boolValue": true}});
+        assert_eq!(points[1]["attributes"], json!([state, other]));
+        let text = numbers.into_text();
+        for labels in [
+            r#"namespace="shop",pod="a\"b\\\n",container="""#,
+            r#"namespace="",pod="",container="",other="true""#,
+        ] {
+            let line = format!("sockstate_stuck_sockets_by{{state=\"CLOSE_WAIT\",{labels}}} 3");
+            assert!(text.lines().any(|other| other == line), "{line} in {text}");
         }
     }
 }

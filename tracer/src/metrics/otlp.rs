@@ -11,7 +11,7 @@ use opentelemetry_proto::tonic::{
 
 use super::{
     Numbers,
-    families::{Family, Kind, Series, Unit, Value},
+    families::{Family, Kind, OTHER, Series, Unit, Value},
 };
 use crate::model::Dwell;
 
@@ -118,7 +118,27 @@ fn histogram(
 }
 
 fn attributes(series: &Series<'_>) -> Vec<KeyValue> {
-    series.labels.iter().map(|(key, value)| attribute(key, value)).collect()
+    let known = series.labels.iter().filter(|(_, value)| !value.is_empty());
+    known.map(|(label, value)| labelled(label, value)).collect()
+}
+
+/// The attribute for a label, by the semantic conventions where they have one.
+fn labelled(label: &str, value: &str) -> KeyValue {
+    let key = match label {
+        "container" => "container.name",
+        "namespace" => "k8s.namespace.name",
+        "pod" => "k8s.pod.name",
+        OTHER => {
+            let value = AnyValue { value: Some(any_value::Value::BoolValue(true)) };
+            return KeyValue {
+                key: "otel.metric.overflow".into(),
+                value: Some(value),
+                ..KeyValue::default()
+            };
+        }
+        label => label,
+    };
+    attribute(key, value)
 }
 
 fn attribute(key: &str, value: &str) -> KeyValue {

@@ -7,6 +7,7 @@ mod dwell;
 mod event;
 mod gap;
 mod holder;
+mod metric_label;
 mod netns;
 mod ports;
 mod python;
@@ -29,6 +30,7 @@ pub use holder::{
     Elsewhere, Holder, Listener, Message, Peer, Process, Served, SocketEntry, SocketReport, Via, Watch,
     Workload,
 };
+pub use metric_label::{LabelledCounts, MetricLabel, MetricLabels};
 pub use netns::NamedNetns;
 pub use ports::Ports;
 pub use python::{PythonFrame, PythonLayout, PythonStack};

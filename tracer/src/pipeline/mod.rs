@@ -43,7 +43,10 @@ use crate::{
     examiner::Examiner,
     hunter::Hunter,
     metrics::{Counts, Numbers, Question, Server},
-    model::{Diagnosis, LostPlace, MissingStack, Reason, Record, Snapshot, SocketReport, Start, Stuck},
+    model::{
+        Diagnosis, LostPlace, MetricLabels, MissingStack, Reason, Record, Snapshot, SocketReport, Start,
+        Stuck,
+    },
     restart::StateWriter,
     route::Router,
     sinks::OutputError,
@@ -84,6 +87,8 @@ pub struct Settings {
     pub metrics: Option<Server>,
     /// The number of processes that the metrics name.
     pub leakers: usize,
+    /// The labels of the metric of stuck sockets.
+    pub stuck_by: MetricLabels,
     /// The shortest pause after records were read. A longer pause costs less CPU, and delays records.
     pub nap: Duration,
 }
@@ -224,6 +229,7 @@ impl Pipeline {
             programs: runs.map(|program| (program.name, program.ns, program.count)).collect(),
             sinks: self.streams.numbers(),
             leakers: self.table.leakers(self.settings.leakers, wanted),
+            stuck_by: self.table.stuck_by(&self.settings.stuck_by, wanted),
             counts: self.streams.counts.clone().unwrap_or_default(),
             tally: self.table.tally(wanted),
             lost: self.streams.summary.lost.clone(),

@@ -29,8 +29,9 @@ use super::{
 use crate::{
     knowledge,
     model::{
-        Cause, ConnId, Connection, Event, EventKind, Identify, OwnerKey, OwnerSource, Record, Resync, Role,
-        Snapshot, SocketCounts, SocketInfo, State, SubjectKey, Task, Thresholds, Transition, Tuple,
+        Cause, ConnId, Connection, Event, EventKind, Identify, LabelledCounts, MetricLabels, OwnerKey,
+        OwnerSource, Record, Resync, Role, Snapshot, SocketCounts, SocketInfo, State, SubjectKey, Task,
+        Thresholds, Transition, Tuple,
     },
 };
 
@@ -185,6 +186,12 @@ impl Table {
     #[must_use]
     pub fn leakers(&self, limit: usize, wanted: impl Fn(&Snapshot) -> bool) -> Vec<(String, i64)> {
         totals::leakers(&self.conns, limit, |conn| wanted(&self.snapshot_of(conn)))
+    }
+
+    /// The stuck sockets that are `wanted`, by the values of labels.
+    #[must_use]
+    pub fn stuck_by(&self, labels: &MetricLabels, wanted: impl Fn(&Snapshot) -> bool) -> Vec<LabelledCounts> {
+        totals::stuck_by(&self.conns, labels, |conn| wanted(&self.snapshot_of(conn)))
     }
 
     fn snapshot_of(&self, conn: &Conn) -> Snapshot {

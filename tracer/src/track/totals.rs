@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::conns::{Conn, Conns};
-use crate::model::{SocketCounts, State};
+use crate::model::{LabelledCounts, MetricLabels, SocketCounts, State};
 
 /// How many `wanted` sockets are in each state, and how many of them are stuck there; states without any as 0.
 pub(super) fn tally(conns: &Conns, wanted: impl Fn(&Conn) -> bool) -> SocketCounts {
@@ -22,6 +22,16 @@ pub(super) fn tally(conns: &Conns, wanted: impl Fn(&Conn) -> bool) -> SocketCoun
         }
     }
     tally
+}
+
+/// The stuck sockets that are `wanted`, by the values of labels.
+pub(super) fn stuck_by(
+    conns: &Conns,
+    labels: &MetricLabels,
+    wanted: impl Fn(&Conn) -> bool,
+) -> Vec<LabelledCounts> {
+    let stuck = conns.iter().filter(|conn| conn.stuck > 0 && wanted(conn));
+    labels.count(stuck.map(|conn| (&*conn.subject, conn.state.name())))
 }
 
 /// The names of the processes that own the most stuck sockets that are `wanted`, at most `limit` names, each with its number of stuck
