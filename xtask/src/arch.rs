@@ -46,6 +46,11 @@ impl Arch {
         format!("{}-unknown-linux-gnu", self.name())
     }
 
+    /// Rust's target for programs of user space that need no library.
+    pub fn static_target(self) -> String {
+        format!("{}-unknown-linux-musl", self.name())
+    }
+
     /// The QEMU program, and the arguments that select the machine.
     pub fn qemu(self) -> (&'static str, &'static [&'static str]) {
         match self {

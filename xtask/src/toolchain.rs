@@ -85,20 +85,28 @@ impl Toolchain {
     }
 }
 
-/// Flags that make the object independent of the paths of the repository and of cargo's home.
+/// Flags of the kernel programs.
 fn rustflags(arch: Arch) -> String {
-    let mut flags = vec![
-        format!(r#"--cfg=bpf_target_arch="{}""#, arch.name()),
-        "-Cdebuginfo=2".to_owned(),
-        "-Clink-arg=--btf".to_owned(),
-        format!("--remap-path-prefix={}=/sockstate", root().display()),
-    ];
+    let arch = arch.name();
+    let paths = without_paths(&root());
+    format!(r#"--cfg=bpf_target_arch="{arch}" -Cdebuginfo=2 -Clink-arg=--btf {paths}"#)
+}
+
+/// Flags of rustc that make what it builds independent of the paths of the sources and of cargo's home.
+pub fn without_paths(source: &Path) -> String {
+    let flag = |(from, to): (String, &str)| format!("--remap-path-prefix={from}={to}");
+    replaced_paths(source).into_iter().map(flag).collect::<Vec<_>>().join(" ")
+}
+
+/// The directories of sources on this machine, each with what stands for it in a program.
+pub fn replaced_paths(source: &Path) -> Vec<(String, &'static str)> {
+    let mut paths = vec![(source.display().to_string(), "/sockstate")];
     let home = std::env::var("CARGO_HOME")
         .or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")))
         .unwrap_or_default();
     // The name of a registry's directory depends on how cargo reaches the registry.
     for registry in fs::read_dir(Path::new(&home).join("registry/src")).into_iter().flatten().flatten() {
-        flags.push(format!("--remap-path-prefix={}=/cargo", registry.path().display()));
+        paths.push((registry.path().display().to_string(), "/cargo"));
     }
-    flags.join(" ")
+    paths
 }

@@ -94,7 +94,7 @@ impl Apt {
 }
 
 /// The URLs from which this machine gets Debian packages and security updates.
-fn mirrors() -> Result<(String, String)> {
+pub(crate) fn mirrors() -> Result<(String, String)> {
     let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
     files.extend(
         fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten().map(|entry| entry.path()),

@@ -9,6 +9,7 @@ mod circles;
 mod cross;
 mod dependencies;
 mod directions;
+mod dist;
 mod fuzz;
 mod generate;
 mod kernels;
@@ -27,7 +28,7 @@ use std::{ffi::OsString, iter, process::ExitCode};
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 use testkit::{load, netns};
-use xtask::{arch, cargo, command, output, refresh_objects, root, setup, testing};
+use xtask::{arch, cargo, command, output, refresh_objects, root, setup, testing, toolchain};
 
 /// cargo xtask
 #[derive(Parser)]
@@ -53,6 +54,8 @@ enum Cli {
     Fuzz(fuzz::Args),
     /// Run a daemon for a long time, with faulty collectors; reload, restart and kill it.
     Soak(soak::Args),
+    /// Build a release into target/dist: static binaries, packages, licences, a bill of materials, checksums.
+    Dist(dist::Args),
     /// Internal: what other commands run in a process of its own, to measure it or to read its output.
     #[command(subcommand, hide = true)]
     Internal(Internal),
@@ -110,6 +113,7 @@ fn start() -> Result<()> {
             refresh_objects()?;
             soak::all(&args)
         }
+        Cli::Dist(args) => dist::all(&args),
         Cli::Internal(Internal::Sockstate { args }) => {
             let code = sockstate::cmd::main(iter::once("sockstate".into()).chain(args));
             ensure!(code == ExitCode::SUCCESS, "sockstate failed");

@@ -1,0 +1,53 @@
+//! The packages, from the binary that is already built. `tracer/Cargo.toml` says what they have.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::Result;
+
+use super::{REVISION, Release, VERSION, names};
+use crate::{arch::Arch, command, setup};
+
+/// Debian's package.
+pub(super) fn deb(release: &Release, arch: Arch) -> Result<()> {
+    deb_into(release, arch, REVISION, &release.out().join(deb_name(arch, REVISION)))
+}
+
+/// Debian's package as another revision, in another place.
+pub(super) fn deb_into(release: &Release, arch: Arch, revision: &str, file: &Path) -> Result<()> {
+    let mut deb = release.command(setup::distribution_tool("cargo-deb"));
+    deb.args(["deb", "--locked", "--no-build", "--no-strip", "--package", "tracer"]);
+    deb.args(["--target", &arch.static_target(), "--deb-revision", revision, "--output"]);
+    command(deb.arg(file).env("CARGO_TARGET_DIR", release.stage()))
+}
+
+pub(super) fn deb_name(arch: Arch, revision: &str) -> String {
+    format!("sockstate_{VERSION}-{revision}_{}.deb", arch.debian())
+}
+
+/// The package for distributions with RPM, which does not compress manual pages itself.
+pub(super) fn rpm(release: &Release, arch: Arch) -> Result<()> {
+    let man = release.staged(arch).join("man");
+    fs::create_dir_all(&man)?;
+    let pages = release.source.join("packaging/man");
+    for name in names(&pages)? {
+        fs::copy(pages.join(&name), man.join(&name))?;
+        command(Command::new("gzip").arg("-9n").arg(man.join(&name)))?;
+    }
+    let mut rpm = release.command(setup::distribution_tool("cargo-generate-rpm"));
+    rpm.args([
+        "generate-rpm",
+        "--package",
+        "tracer",
+        "--target",
+        &arch.static_target(),
+        "--auto-req",
+        "disabled",
+    ]);
+    // RHEL 8 can read gzip, too.
+    rpm.args(["--payload-compress", "gzip", "--target-dir"]).arg(release.stage());
+    command(rpm.arg("--output").arg(release.out().join(rpm_name(arch))))
+}
+
+pub(super) fn rpm_name(arch: Arch) -> String {
+    format!("sockstate-{VERSION}-{REVISION}.{}.rpm", arch.name())
+}
