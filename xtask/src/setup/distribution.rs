@@ -33,7 +33,8 @@ pub fn distribution() -> Result<()> {
         install.args(["install", "--quiet", "--locked", "--debug", tool, "--root"]).arg(directory());
         install.env("CARGO_PROFILE_DEV_DEBUG", "0");
         if tool.starts_with("cargo-about") {
-            install.args(["--features", "cli"]);
+            // It compares each file with the texts of all licences, which takes minutes without optimisation.
+            install.args(["--features", "cli"]).env("CARGO_PROFILE_DEV_OPT_LEVEL", "2");
         }
         command(&mut install)?;
     }

@@ -2,8 +2,8 @@
 
 use std::{fs, path::Path, process::Command};
 
-use anyhow::{Result, bail, ensure};
-use object::Object;
+use anyhow::{Context, Result, ensure};
+use object::{Object, ObjectKind};
 
 use super::{FEATURES, Release};
 use crate::{arch::Arch, command, output, setup, toolchain};
@@ -37,18 +37,18 @@ pub(super) fn build(release: &Release, arch: Arch) -> Result<()> {
     command(objcopy()?.arg("--only-keep-debug").args([&built, &debug]))?;
     let link = format!("--add-gnu-debuglink={}", debug.display());
     command(objcopy()?.args(["--strip-all", &link]).args([&built, &binary]))?;
-    verify(&binary)
+    verify(&binary, arch).with_context(|| binary.display().to_string())
 }
 
-/// Fails if the binary needs a library or is too large.
-fn verify(binary: &Path) -> Result<()> {
+/// Fails if the binary needs a library, is too large, or is loaded at a fixed address.
+fn verify(binary: &Path, arch: Arch) -> Result<()> {
     let bytes = fs::read(binary)?;
     let file = object::File::parse(&*bytes)?;
-    let interpreter = file.section_by_name(".interp").is_some();
-    ensure!(!interpreter, "{} needs a dynamic linker", binary.display());
-    if bytes.len() > LIMIT {
-        bail!("{} has {} bytes, more than {LIMIT}", binary.display(), bytes.len());
-    }
+    ensure!(file.section_by_name(".interp").is_none(), "needs a dynamic linker");
+    ensure!(bytes.len() <= LIMIT, "has {} bytes, more than {LIMIT}", bytes.len());
+    let independent = file.kind() == ObjectKind::Dynamic;
+    // Rust's target for aarch64 links no static program that is position-independent.
+    ensure!(independent || arch == Arch::Aarch64, "is not position-independent");
     println!("{}: {:.1} MB, static", binary.display(), bytes.len() as f64 / 1e6);
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::{arch::Arch, command, output, setup};
 /// Fails if one of the items does not hold.
 pub(super) fn all(release: &Release, arches: &[Arch]) -> Result<()> {
     setup::package_checks()?;
-    let items: [(&str, &dyn Fn() -> Result<()>); 9] = [
+    let items: [(&str, &dyn Fn() -> Result<()>); 10] = [
         ("the work tree has no change that is not committed", &|| is_clean(release)),
         ("CHANGELOG.md has this version with a date", &|| is_in_changelog(release)),
         ("packaging/deb/changelog begins with this version", &|| is_in_debian_changelog(release)),
@@ -18,7 +18,8 @@ pub(super) fn all(release: &Release, arches: &[Arch]) -> Result<()> {
         ("the packages have the files of their lists", &|| contents::check(release, arches)),
         ("lintian accepts the .deb", &|| lintian(release, arches)),
         ("rpmlint accepts the .rpm", &|| rpmlint(release, arches)),
-        ("the .deb can be installed, upgraded, removed and purged", &|| roots::all(release, arches)),
+        ("the .deb can be installed, upgraded, removed and purged", &|| roots::deb(release, arches)),
+        ("the .rpm can be installed, upgraded and removed", &|| roots::rpm(release, arches)),
         ("a clone in another directory gives the same bytes", &|| is_reproducible(release, arches)),
     ];
     let mut failed = 0;

@@ -26,11 +26,11 @@ pub(super) fn bill(release: &Release) -> Result<()> {
     cyclonedx.args(["--spec-version", "1.5", "--features", &features(), "--no-build-deps"]);
     cyclonedx.args(["--target", &Arch::X86_64.static_target(), "--override-filename", &name]);
     command(&mut cyclonedx)?;
-    // The tool writes a file beside the manifest of each package of the workspace that the tracer uses.
+    // The tool writes a file beside the manifest of each package of the workspace.
     let file = format!("{name}.json");
     let text =
         fs::read_to_string(release.source.join("tracer").join(&file)).context("no bill of materials")?;
-    for package in ["tracer", "tracer-ebpf"] {
+    for package in ["tracer", "tracer-ebpf", "tests/testkit", "xtask", "xtask/full"] {
         let _ = fs::remove_file(release.source.join(package).join(&file));
     }
     let source = release.source.display().to_string();

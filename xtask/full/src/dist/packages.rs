@@ -1,6 +1,10 @@
 //! The packages, from the binary that is already built. `tracer/Cargo.toml` says what they have.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::Result;
 
@@ -24,28 +28,44 @@ pub(super) fn deb_name(arch: Arch, revision: &str) -> String {
     format!("sockstate_{VERSION}-{revision}_{}.deb", arch.debian())
 }
 
-/// The package for distributions with RPM, which does not compress manual pages itself.
+/// The package for distributions with RPM.
 pub(super) fn rpm(release: &Release, arch: Arch) -> Result<()> {
+    rpm_into(release, arch, REVISION, &release.out().join(rpm_name(arch)))
+}
+
+/// The package for distributions with RPM as another revision, in another place.
+pub(super) fn rpm_into(release: &Release, arch: Arch, revision: &str, file: &Path) -> Result<()> {
+    compress_pages(release, arch)?;
+    let mut rpm = release.command(setup::distribution_tool("cargo-generate-rpm"));
+    rpm.current_dir(rpm_sources(release)?);
+    rpm.args(["generate-rpm", "--package", "tracer", "--auto-req", "disabled"]);
+    rpm.args(["--target", &arch.static_target(), "--set-metadata", &format!("release = \"{revision}\"")]);
+    // RHEL 8 can read gzip, too.
+    rpm.args(["--payload-compress", "gzip", "--target-dir"]).arg(release.stage());
+    command(rpm.arg("--output").arg(file))
+}
+
+/// What the package has from the repository, as new files: cargo-generate-rpm keeps times before that of the commit, and
+/// they differ from clone to clone.
+fn rpm_sources(release: &Release) -> Result<PathBuf> {
+    let tree = release.stage().join("rpm");
+    fs::create_dir_all(&tree)?;
+    let mut copy = release.command("cp");
+    copy.args(["--recursive", "--parents", "Cargo.toml", "tracer/Cargo.toml", "README.md", "CHANGELOG.md"]);
+    command(copy.args(["LICENSE-APACHE", "LICENSE-MIT", "packaging"]).arg(&tree))?;
+    Ok(tree)
+}
+
+/// Compresses the manual pages: cargo-generate-rpm does not.
+fn compress_pages(release: &Release, arch: Arch) -> Result<()> {
     let man = release.staged(arch).join("man");
     fs::create_dir_all(&man)?;
     let pages = release.source.join("packaging/man");
     for name in names(&pages)? {
         fs::copy(pages.join(&name), man.join(&name))?;
-        command(Command::new("gzip").arg("-9n").arg(man.join(&name)))?;
+        command(Command::new("gzip").arg("-9nf").arg(man.join(&name)))?;
     }
-    let mut rpm = release.command(setup::distribution_tool("cargo-generate-rpm"));
-    rpm.args([
-        "generate-rpm",
-        "--package",
-        "tracer",
-        "--target",
-        &arch.static_target(),
-        "--auto-req",
-        "disabled",
-    ]);
-    // RHEL 8 can read gzip, too.
-    rpm.args(["--payload-compress", "gzip", "--target-dir"]).arg(release.stage());
-    command(rpm.arg("--output").arg(release.out().join(rpm_name(arch))))
+    Ok(())
 }
 
 pub(super) fn rpm_name(arch: Arch) -> String {
