@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context, Result};
 
-use super::{debian, pip};
+use super::{debian, pip_install};
 use crate::{arch::Arch, command, root};
 
 /// zig compiles C for any architecture, and brings musl. Both as packages of PyPI.
