@@ -70,7 +70,7 @@ fn run(args: &[String]) -> Result<()> {
         "building sockstate without optimisation, for trying (`cargo install --path tracer` builds the program \
          to install){takes}"
     );
-    command(cargo().args(["build", "--profile", "quick", "--package", "tracer"]))?;
+    command(cargo().args(["build", "--profile", "quick", "--package", "sockstate"]))?;
     eprintln!("{}; Ctrl-C ends it", if traces(args) { "tracing" } else { "running sockstate" });
     Err(Command::new(&binary).args(args).exec()).with_context(|| format!("cannot run {}", binary.display()))
 }

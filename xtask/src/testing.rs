@@ -31,7 +31,7 @@ pub struct Args {
 const FAST: [&str; 7] = ["cli", "records", "recordings", "reports", "viewers", "screens", "delivery"];
 
 /// The live tests, optimised and with assertions.
-const LIVE: [&str; 7] = ["test", "--package", "tracer", "--profile", "checked", "--test", "live"];
+const LIVE: [&str; 7] = ["test", "--package", "sockstate", "--profile", "checked", "--test", "live"];
 
 /// The prefix of the names of live tests that need a feature of the package.
 const FEATURE: &str = "feature ";
@@ -154,8 +154,8 @@ fn live(name: &str) -> Result<()> {
 /// The features that this machine can build and test, as an argument of cargo. The one for Kafka needs OpenSSL's headers
 /// and a broker.
 pub fn features() -> String {
-    let kafka = if setup::has_kafka() { ",tracer/kafka" } else { "" };
-    format!("tracer/grpc,tracer/nats{kafka}")
+    let kafka = if setup::has_kafka() { ",sockstate/kafka" } else { "" };
+    format!("sockstate/grpc,sockstate/nats{kafka}")
 }
 
 /// Says that the feature for Kafka is not tested if this machine has no broker.

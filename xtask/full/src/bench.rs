@@ -103,7 +103,7 @@ struct Run {
 
 /// Measures and prints a table in Markdown.
 pub(crate) fn all(args: &Args) -> Result<()> {
-    command(cargo().args(["build", "--release", "--package", "tracer", "--package", "xtask-full"]))?;
+    command(cargo().args(["build", "--release", "--package", "sockstate", "--package", "xtask-full"]))?;
     fs::create_dir_all(&args.directory)?;
     // bpftrace reads the format of the tracepoint in tracefs.
     mount_tracefs()?;

@@ -10,7 +10,7 @@ use xtask::{
     toolchain::{TARGET, Toolchain},
 };
 
-const BUILD: [&str; 6] = ["--locked", "--release", "--package", "tracer-ebpf", "--target", TARGET];
+const BUILD: [&str; 6] = ["--locked", "--release", "--package", "sockstate-ebpf", "--target", TARGET];
 
 fn target_dir(arch: Arch) -> String {
     format!("target/bpf/{}", arch.name())

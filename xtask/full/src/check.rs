@@ -20,7 +20,7 @@ pub(crate) fn all() -> Result<()> {
     let clippy = ["clippy", "--workspace", "--all-targets", "--profile", "checked", "--locked", "--features"];
     command(cargo().args(clippy).arg(testing::features()).args(["--", "-D", "warnings"]))?;
     // What `cargo install` builds: without these features.
-    let plain = ["clippy", "--package", "tracer", "--profile", "checked", "--locked"];
+    let plain = ["clippy", "--package", "sockstate", "--profile", "checked", "--locked"];
     command(cargo().args(plain).args(["--", "-D", "warnings"]))?;
     rules_of_dependencies()?;
     dependencies::check()?;

@@ -20,7 +20,7 @@ pub(crate) fn tests(arch: Arch) -> Result<Command> {
     let linker = format!("CARGO_TARGET_{}_LINKER", arch.target().to_uppercase().replace('-', "_"));
     cargo
         .env("RUSTC", "/usr/bin/rustc")
-        .args(["test", "--package", "tracer", "--profile", "checked", "--target", &arch.target()])
+        .args(["test", "--package", "sockstate", "--profile", "checked", "--target", &arch.target()])
         .args(["--target-dir", "target/vm/build"])
         .env("RUSTFLAGS", format!("--sysroot {} -Ctarget-feature=+crt-static", sysroot.display()))
         .env(linker, format!("{}-linux-gnu-gcc", arch.name()))

@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn only_crates_of_others_need_a_reason() {
         let metadata = serde_json::json!({"packages": [{"dependencies": [
-            {"name": "serde", "source": "registry"}, {"name": "tracer-ebpf", "source": null},
+            {"name": "serde", "source": "registry"}, {"name": "sockstate-ebpf", "source": null},
         ]}]});
         assert_eq!(foreign(&metadata).expect("names").into_iter().collect::<Vec<_>>(), ["serde"]);
     }

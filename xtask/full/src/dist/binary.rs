@@ -15,7 +15,7 @@ const LIMIT: usize = 15 << 20;
 pub(super) fn build(release: &Release, arch: Arch) -> Result<()> {
     let target = arch.static_target();
     let mut cargo = setup::with_zig(release.command(setup::zigbuild()))?;
-    cargo.args(["zigbuild", "--locked", "--release", "--package", "tracer", "--bin", "sockstate"]);
+    cargo.args(["zigbuild", "--locked", "--release", "--package", "sockstate", "--bin", "sockstate"]);
     cargo.args(["--features", FEATURES, "--target", &target]);
     // zig would link without position independence, so zig only compiles C; lld and musl come with Rust's target.
     let linker = format!("CARGO_TARGET_{}_LINKER", target.to_uppercase().replace('-', "_"));

@@ -10,12 +10,13 @@ use crate::{arch::Arch, command, output, setup};
 /// Fails if one of the items does not hold.
 pub(super) fn all(release: &Release, arches: &[Arch]) -> Result<()> {
     setup::package_checks()?;
-    let items: [(&str, &dyn Fn() -> Result<()>); 10] = [
+    let items: [(&str, &dyn Fn() -> Result<()>); 11] = [
         ("the work tree has no change that is not committed", &|| is_clean(release)),
         ("CHANGELOG.md has this version with a date", &|| is_in_changelog(release)),
         ("packaging/deb/changelog begins with this version", &|| is_in_debian_changelog(release)),
         ("the tag of this version, if it exists, is this commit", &|| is_tag_here(release)),
         ("the packages have the files of their lists", &|| contents::check(release, arches)),
+        ("the published crates build from their packages", &|| crates(release)),
         ("lintian accepts the .deb", &|| lintian(release, arches)),
         ("rpmlint accepts the .rpm", &|| rpmlint(release, arches)),
         ("the .deb can be installed, upgraded, removed and purged", &|| roots::deb(release, arches)),
@@ -40,6 +41,13 @@ pub(super) fn all(release: &Release, arches: &[Arch]) -> Result<()> {
     ensure!(failed == 0, "{failed} items of the checklist do not hold");
     println!("what remains by hand: `cargo xtask check` and .ci/run at this commit, then the tag v{VERSION}");
     Ok(())
+}
+
+/// Packs the crates that are published, and builds them from these packages alone.
+fn crates(release: &Release) -> Result<()> {
+    let mut package = release.command("cargo");
+    package.args(["package", "--locked", "--package", "sockstate", "--package", "sockstate-ebpf"]);
+    command(package.env("CARGO_TARGET_DIR", release.source.join("target")))
 }
 
 fn git(release: &Release, args: &[&str]) -> Result<String> {

@@ -37,7 +37,7 @@ pub(super) fn bill(release: &Release) -> Result<()> {
     Ok(fs::write(release.out().join(&file), text.replace(&source, "/sockstate"))?)
 }
 
-/// [`FEATURES`], as the manifest of the tracer names them.
+/// [`FEATURES`], as its own manifest names them.
 fn features() -> String {
-    FEATURES.replace("tracer/", "")
+    FEATURES.replace("sockstate/", "")
 }

@@ -60,7 +60,7 @@ fn metadata() -> Result<Value> {
     let all = output(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
     let all: Value = serde_json::from_str(&all)?;
     let packages = all["packages"].as_array().context("no packages")?;
-    let tracer = packages.iter().find(|package| package["name"] == "tracer").context("no tracer")?;
+    let tracer = packages.iter().find(|package| package["name"] == "sockstate").context("no sockstate")?;
     Ok(tracer["metadata"].clone())
 }
 

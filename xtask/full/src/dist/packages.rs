@@ -19,7 +19,7 @@ pub(super) fn deb(release: &Release, arch: Arch) -> Result<()> {
 /// Debian's package as another revision, in another place.
 pub(super) fn deb_into(release: &Release, arch: Arch, revision: &str, file: &Path) -> Result<()> {
     let mut deb = release.command(setup::distribution_tool("cargo-deb"));
-    deb.args(["deb", "--locked", "--no-build", "--no-strip", "--package", "tracer"]);
+    deb.args(["deb", "--locked", "--no-build", "--no-strip", "--package", "sockstate"]);
     deb.args(["--target", &arch.static_target(), "--deb-revision", revision, "--output"]);
     command(deb.arg(file).env("CARGO_TARGET_DIR", release.stage()))
 }
