@@ -7,6 +7,7 @@
 
 mod filters;
 pub(crate) mod formats;
+mod resources;
 
 use std::{
     collections::BTreeMap,
@@ -40,7 +41,7 @@ pub(crate) struct Args {
     #[arg(long, default_value = "target/bench")]
     directory: PathBuf,
     /// Only measurements with this text in their name: one kind of traffic, `filters`, `formats`, `timers`, `stuck`,
-    /// `latency` or `memory`.
+    /// `latency`, `memory` or `resources`.
     #[arg(long, default_value = "")]
     only: String,
 }
@@ -143,6 +144,9 @@ pub(crate) fn all(args: &Args) -> Result<()> {
     }
     if wanted("memory") {
         memory()?;
+    }
+    if wanted("resources") {
+        resources::bench(args)?;
     }
     Ok(())
 }
