@@ -65,6 +65,7 @@ mod starting;
 mod stuck;
 mod time_namespaces;
 mod timewait;
+mod traffic;
 mod transparent;
 mod tutorial;
 mod unusual_ends;
@@ -139,6 +140,7 @@ fn tests() -> Vec<Test> {
         owner_truth::tests(),
         left_open::tests(),
         handed_on::tests(),
+        traffic::tests(),
         transparent::tests(),
         time_namespaces::tests(),
         filters::tests(),

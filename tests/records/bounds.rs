@@ -294,6 +294,7 @@ fn every_kind_of_record_is_bounded() {
         cause: None,
         reset_why: None,
         errno: 0,
+        traffic: None,
     });
     let mut json = Json::default();
     // The second time from what was kept of the first.

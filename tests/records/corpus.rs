@@ -6,8 +6,8 @@ use sockstate::model::{
     Address, Aggregate, Cause, Cgroup, ConnId, Connection, Container, Diagnosis, Dwell, Elsewhere, Frame,
     Holder, InState, Listener, Lost, LostPlace, Message, MissingStack, MptcpPart, OpenedBy, Owner,
     OwnerSource, Pod, Process, Reason, Record, Resolved, Resync, Role, Served, Snapshot, SocketInfo,
-    SocketReport, Stack, Start, State, Stop, Stuck, Subject, Task, Timer, TimerKind, Transition, Transport,
-    Tuple, Unnamed, Via, Watch, bounds::Cut,
+    SocketReport, Stack, Start, State, Stop, Stuck, Subject, Task, Timer, TimerKind, Traffic, Transition,
+    Transport, Tuple, Unnamed, Via, Watch, bounds::Cut,
 };
 
 /// 2026-11-26T12:00:00.123456789Z
@@ -119,7 +119,19 @@ fn client() -> Connection {
 
 fn transition(conn: Connection, from: State, to: State) -> Transition {
     let (in_state, exact, illegal, cause, reset_why, errno) = (None, true, false, None, None, 0);
-    Transition { time_ns: TIME_NS, conn, from, to, in_state, exact, illegal, cause, reset_why, errno }
+    Transition {
+        time_ns: TIME_NS,
+        conn,
+        from,
+        to,
+        in_state,
+        exact,
+        illegal,
+        cause,
+        reset_why,
+        errno,
+        traffic: None,
+    }
 }
 
 fn in_state(ns: u64, at_least: bool) -> Option<InState> {
@@ -141,6 +153,16 @@ fn transitions() -> Vec<Transition> {
             cause: Some(Cause::ResetSent),
             reset_why: Some("unread_data"),
             errno: 104,
+            traffic: Some(Box::new(Traffic {
+                bytes_sent: 1_048_576,
+                bytes_received: u64::MAX,
+                unread_bytes: 7,
+                segments_sent: 730,
+                segments_received: u32::MAX,
+                retransmits: 3,
+                rtt_smoothed_ns: Some(41_125),
+                rtt_min_ns: None,
+            })),
             ..transition(server(), State::Established, State::Close)
         },
         Transition { exact: false, ..transition(request, State::Listen, State::NewSynRecv) },

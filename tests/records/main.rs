@@ -84,6 +84,7 @@ fn event(time_ns: u64, sk: u64, from: State, to: State) -> Event {
             listener: None,
             maybe_copy: false,
             closed_as: None,
+            traffic: None,
         },
     }
 }
@@ -101,6 +102,7 @@ fn connect_by(comm: &[u8]) -> Transition {
         listener: None,
         maybe_copy: false,
         closed_as: None,
+        traffic: None,
     };
     transition(&mut Table::new(1, 0, Visibility::default()), &event, &mut Names::default())
         .expect("a transition")

@@ -49,6 +49,7 @@ impl Lab {
             listener: listener.map(KernelSocket),
             maybe_copy: false,
             closed_as: None,
+            traffic: None,
         };
         table.apply(&event, &mut self.names);
     }

@@ -20,6 +20,7 @@ fn call(sk: u64, from: State, to: State, task: Task) -> Event {
         listener: None,
         maybe_copy: false,
         closed_as: None,
+        traffic: None,
     };
     Event { kind, ..event(sk, sk, from, to) }
 }

@@ -9,7 +9,7 @@ use sockstate::{
     model::{
         Address, Cause, Cgroup, ConnId, Connection, Container, InState, Lost, LostPlace, MissingStack, Owner,
         OwnerSource, Pod, Record, Resolved, Resync, Role, Snapshot, Start, State, Stop, Stuck, Subject, Task,
-        Transition, Tuple,
+        Traffic, Transition, Tuple,
     },
     wire::{self, Line, Parser},
 };
@@ -193,15 +193,43 @@ fn errno() -> impl Strategy<Value = u16> {
     prop_oneof![Just(0), 1_u16..=200, any::<u16>()]
 }
 
+fn traffic() -> impl Strategy<Value = Traffic> {
+    let rtt = any::<(Option<u64>, Option<u64>)>();
+    (any::<[u64; 3]>(), any::<[u32; 3]>(), rtt).prop_map(|(bytes, segments, rtt)| Traffic {
+        bytes_sent: bytes[0],
+        bytes_received: bytes[1],
+        unread_bytes: bytes[2],
+        segments_sent: segments[0],
+        segments_received: segments[1],
+        retransmits: segments[2],
+        rtt_smoothed_ns: rtt.0,
+        rtt_min_ns: rtt.1,
+    })
+}
+
 fn transition(text: BoxedStrategy<String>) -> BoxedStrategy<Transition> {
     any::<bool>()
         .prop_flat_map(move |mini| {
             let ends =
                 (any::<i64>(), conn(text.clone(), mini), state(mini), state(mini), option::of(in_state()));
             let causes = (option::of(select(&Cause::ALL[..])), option::of(select(&REASONS[..])), errno());
-            (ends, any::<(bool, bool)>(), causes).prop_map(
-                |((time_ns, conn, from, to, in_state), (exact, illegal), (cause, reset_why, errno))| {
-                    Transition { time_ns, conn, from, to, in_state, exact, illegal, cause, reset_why, errno }
+            let traffic = option::of(traffic().prop_map(Box::new));
+            (ends, any::<(bool, bool)>(), causes, traffic).prop_map(
+                |((time_ns, conn, from, to, in_state), (exact, illegal), causes, traffic)| {
+                    let (cause, reset_why, errno) = causes;
+                    Transition {
+                        time_ns,
+                        conn,
+                        from,
+                        to,
+                        in_state,
+                        exact,
+                        illegal,
+                        cause,
+                        reset_why,
+                        errno,
+                        traffic,
+                    }
                 },
             )
         })

@@ -7,7 +7,7 @@
 use core::{ffi::c_void, mem::size_of};
 
 use aya_ebpf::helpers::{bpf_get_current_task, generated};
-use sockstate_abi::abi::{ABSENT, AF_INET, AF_INET6, Ends, Head, Registers, Task, V4, V6, closed};
+use sockstate_abi::abi::{ABSENT, AF_INET, AF_INET6, Counters, Ends, Head, Registers, Task, V4, V6, closed};
 
 use crate::maps::frozen;
 
@@ -164,6 +164,24 @@ pub(crate) fn closed_as<R: Read>(tcp: Ptr) -> u32 {
         | is_zero(get!(R, u32, tcp, segs_out), closed::NOTHING_SENT)
         | bit(get!(R, u8, tcp, probes_out).into(), closed::PROBED)
         | is_zero(get!(R, u32, tcp, snd_wnd), closed::NO_WINDOW)
+}
+
+/// What `tcp`, a `tcp_sock`, has transferred.
+#[inline(always)]
+pub(crate) fn counters<R: Read>(tcp: Ptr) -> Counters {
+    let sample = frozen!(OFFSETS.rtt_min) + frozen!(OFFSETS.minmax_value);
+    Counters {
+        bytes_sent: get!(R, u64, tcp, bytes_sent),
+        bytes_retrans: get!(R, u64, tcp, bytes_retrans),
+        bytes_received: get!(R, u64, tcp, bytes_received),
+        segs_out: get!(R, u32, tcp, segs_out),
+        segs_in: get!(R, u32, tcp, segs_in),
+        total_retrans: get!(R, u32, tcp, total_retrans),
+        srtt_us: get!(R, u32, tcp, srtt_us),
+        // SAFETY: the offset is that of the first sample's value.
+        rtt_min_us: unsafe { R::read(tcp, sample) },
+        unread: get!(R, u32, tcp, rcv_nxt).wrapping_sub(get!(R, u32, tcp, copied_seq)),
+    }
 }
 
 /// `bit` unless `value` is 0. There is no branch, because each would double the number of paths that the verifier walks.

@@ -3,13 +3,13 @@
 use std::mem::offset_of;
 
 use sockstate_abi::abi::{
-    AF_INET, AF_INET6, Head, PYTHON_FRAMES, closed, end, flag, kind, opened, process, sent,
+    AF_INET, AF_INET6, Counters, Head, PYTHON_FRAMES, closed, end, flag, kind, opened, process, sent,
 };
 use thiserror::Error;
 
 use crate::model::{
     Address, ClosedAs, Event, EventKind, KernelSocket, MiniEnd, MiniEndHow, OpenedBy, Opening, PythonFrame,
-    PythonStack, Registers, State, Task, Tuple,
+    PythonStack, Registers, State, Task, Traffic, Tuple,
 };
 
 /// Why bytes are not a record.
@@ -91,6 +91,25 @@ impl<'a> Reader<'a> {
         Ok(PythonStack { runtime, frames, complete })
     }
 
+    fn u32(&mut self, part: &'static str) -> Result<u32, DecodeError> {
+        self.take(part).map(u32::from_ne_bytes)
+    }
+
+    fn counters(&mut self) -> Result<Counters, DecodeError> {
+        const PART: &str = "counters";
+        Ok(Counters {
+            bytes_sent: self.u64(PART)?,
+            bytes_retrans: self.u64(PART)?,
+            bytes_received: self.u64(PART)?,
+            segs_out: self.u32(PART)?,
+            segs_in: self.u32(PART)?,
+            total_retrans: self.u32(PART)?,
+            srtt_us: self.u32(PART)?,
+            rtt_min_us: self.u32(PART)?,
+            unread: self.u32(PART)?,
+        })
+    }
+
     fn task(&mut self) -> Result<Task, DecodeError> {
         Ok(Task {
             pid: u32::from_ne_bytes(self.take("task")?),
@@ -166,6 +185,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
     // Without a pid the kernel did not act in a process's own call.
     let task = task.filter(|task| task.pid != 0);
     let listener = if flags & flag::LISTENER != 0 { reader.u64("listener")? } else { 0 };
+    let counters = if flags & flag::COUNTERS != 0 { Some(reader.counters()?) } else { None };
     let known = flags & flag::BARE == 0;
     let interface = if tells_interface(kind, new) && known { extra } else { 0 };
     let linked = (listener != 0).then_some(KernelSocket(listener));
@@ -177,6 +197,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
             listener: linked,
             maybe_copy: flags & flag::COMPANION != 0,
             closed_as: (known && new == State::Close).then(|| closed_as(extra)),
+            traffic: counters.map(|counters| Box::new(traffic(counters, extra & closed::FIN_RECEIVED != 0))),
         },
         kind::MINI => EventKind::Mini { state: new, from: linked, again: flags & flag::AGAIN != 0 },
         kind::MINI_END => EventKind::MiniEnd(mini_end(extra)?),
@@ -214,6 +235,24 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         tuple: Tuple { local, remote, local_port, remote_port, v6_socket: family == AF_INET6, interface },
         kind,
     })
+}
+
+/// `fin_received`: the counters of received bytes include a FIN.
+fn traffic(counters: Counters, fin_received: bool) -> Traffic {
+    let fin = u32::from(fin_received);
+    let received = counters.bytes_received.saturating_sub(fin.into());
+    let unread = u64::from(counters.unread.saturating_sub(fin));
+    let ns = |us: u32| u64::from(us) * 1000;
+    Traffic {
+        bytes_sent: counters.bytes_sent.saturating_sub(counters.bytes_retrans),
+        bytes_received: received,
+        unread_bytes: unread.min(received),
+        segments_sent: counters.segs_out,
+        segments_received: counters.segs_in,
+        retransmits: counters.total_retrans,
+        rtt_smoothed_ns: (counters.srtt_us != 0).then(|| ns(counters.srtt_us) / 8),
+        rtt_min_ns: (counters.rtt_min_us != u32::MAX).then(|| ns(counters.rtt_min_us)),
+    }
 }
 
 fn closed_as(bits: u32) -> ClosedAs {

@@ -119,6 +119,26 @@ offsets! {
     packets_out = "tcp_sock.packets_out",
     /// u32.
     segs_out = "tcp_sock.segs_out",
+    /// u32.
+    segs_in = "tcp_sock.segs_in",
+    /// u64.
+    bytes_sent = "tcp_sock.bytes_sent",
+    /// u64.
+    bytes_retrans = "tcp_sock.bytes_retrans",
+    /// u64.
+    bytes_received = "tcp_sock.bytes_received",
+    /// u32.
+    total_retrans = "tcp_sock.total_retrans",
+    /// u32.
+    srtt_us = "tcp_sock.srtt_us",
+    /// struct minmax_sample[3]; the first is the minimum.
+    rtt_min = "tcp_sock.rtt_min.s",
+    /// u32: the value of a sample, from its begin.
+    minmax_value = "minmax_sample.v",
+    /// u32.
+    rcv_nxt = "tcp_sock.rcv_nxt",
+    /// u32.
+    copied_seq = "tcp_sock.copied_seq",
     /// refcount_t, 0 while the namespace is taken down.
     net_count = "net.ns.__ns_ref|net.ns.count|net.count?",
     /// unsigned char.

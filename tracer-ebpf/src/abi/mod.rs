@@ -10,8 +10,8 @@ mod record;
 pub use config::OFFSET_PATHS;
 pub use config::{ABSENT, Filter, Hooks, Hunt, Offsets, Python, TracepointFormat};
 pub use record::{
-    Allowance, Ends, Head, Listener, PYTHON_FRAMES, PerCpu, PythonFrame, PythonStack, Registers, STACK_BYTES,
-    Task, V4, V6, closed, end, flag, kind, opened, process, sent,
+    Allowance, Counters, Ends, Head, Listener, PYTHON_FRAMES, PerCpu, PythonFrame, PythonStack, Registers,
+    STACK_BYTES, Task, V4, V6, closed, end, flag, kind, opened, process, sent,
 };
 
 /// Address family of IPv4 (`AF_INET`).

@@ -1,4 +1,4 @@
-//! Records: one [`Head`], the addresses ([`V4`] or [`V6`]), then at most one of [`Task`] and [`Listener`].
+//! Records: one [`Head`], the addresses ([`V4`] or [`V6`]), then at most one of [`Task`], [`Listener`] and [`Counters`].
 
 /// What a record is ([`Head::kind`]).
 pub mod kind {
@@ -124,6 +124,8 @@ pub mod flag {
     pub const BARE: u8 = 32;
     /// The SYN-ACK was sent before, by this request or by the request that it is a copy of.
     pub const AGAIN: u8 = 64;
+    /// [`Counters`](super::Counters) follow.
+    pub const COUNTERS: u8 = 128;
 }
 
 /// The start of every record; 48 bytes.
@@ -206,6 +208,31 @@ pub struct Task {
 pub struct Listener {
     /// Its address, as [`Head::sk`]; 0 where unknown.
     pub sk: u64,
+}
+
+/// What a full socket (`tcp_sock`) had transferred when it went to CLOSE.
+#[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(zerocopy::FromBytes, zerocopy::IntoBytes))]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// Bytes of data that were sent, those that were sent again included.
+    pub bytes_sent: u64,
+    /// Bytes of data that were sent again.
+    pub bytes_retrans: u64,
+    /// Bytes that were received in order; a FIN counts as one.
+    pub bytes_received: u64,
+    /// Segments that were sent.
+    pub segs_out: u32,
+    /// Segments that were received.
+    pub segs_in: u32,
+    /// Segments that were sent again, SYNs and FINs included.
+    pub total_retrans: u32,
+    /// The smoothed round-trip time in eighths of a microsecond, 0 without a sample.
+    pub srtt_us: u32,
+    /// The smallest round-trip time of the last minutes in microseconds, `u32::MAX` without a sample.
+    pub rtt_min_us: u32,
+    /// `rcv_nxt` minus `copied_seq`: bytes that the application has not read; a FIN counts as one.
+    pub unread: u32,
 }
 
 /// The ends of a connection, by which a packet leads to a mini-socket. The addresses are IPv6 or v4-mapped.

@@ -3,7 +3,7 @@
 use core::mem::size_of;
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::BtfTracePointContext};
-use sockstate_abi::abi::{Head, Listener, PerCpu, Task, V4, V6, flag, kind, state};
+use sockstate_abi::abi::{Counters, Head, Listener, PerCpu, Task, V4, V6, flag, kind, state};
 
 use crate::{
     filter::Candidate,
@@ -29,6 +29,8 @@ const _: () = assert!(size_of::<Record<V4, Task>>() == 88);
 const _: () = assert!(size_of::<Record<V6, Task>>() == 112);
 const _: () = assert!(size_of::<Record<V4, Listener>>() == 64);
 const _: () = assert!(size_of::<Record<V6, Listener>>() == 88);
+const _: () = assert!(size_of::<Record<V4, Counters>>() == 104);
+const _: () = assert!(size_of::<Record<V6, Counters>>() == 128);
 
 /// Addresses of one family.
 pub(crate) trait Addresses: Copy + 'static {
@@ -86,8 +88,8 @@ pub(crate) fn per_cpu() -> Option<&'static mut PerCpu> {
     PER_CPU.get_ptr_mut(0).and_then(|cpu| unsafe { cpu.as_mut() })
 }
 
-/// Writes a transition of `sk`, with the calling process or the listener where it has one. `addresses` is `None` if they are to
-/// be read from the socket.
+/// Writes a transition of `sk`, with the calling process, the listener or the counters where it has them. `tcp` is its
+/// `tcp_sock`, or a null pointer where that is not known. `addresses` is `None` if they are to be read from the socket.
 #[inline(always)]
 pub(crate) fn transition<R: Read, A: Addresses>(sk: Ptr, tcp: Ptr, event: Event, addresses: Option<A>) {
     if in_own_call(event.ends.old, event.ends.new) {
@@ -98,6 +100,8 @@ pub(crate) fn transition<R: Read, A: Addresses>(sk: Ptr, tcp: Ptr, event: Event,
     } else if is_clone(event.ends.old, event.ends.new) {
         let listener = || Listener { sk: if tcp.is_null() { 0 } else { kernel::cloned_from::<R>(tcp) } };
         write::<R, A, Listener>(sk, event, flag::LISTENER, addresses, listener);
+    } else if event.ends.new == state::CLOSE && event.ends.old != state::LISTEN && !tcp.is_null() {
+        write::<R, A, Counters>(sk, event, flag::COUNTERS, addresses, || kernel::counters::<R>(tcp));
     } else {
         plain::<R, A>(sk, event, addresses);
     }

@@ -47,7 +47,7 @@ impl<K: Copy + Eq> TextCache<K> {
     }
 }
 
-/// The values in the last part of a transition's line, from `exact` on.
+/// The values of a transition's line from `exact` to `errno`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct LineEnd {
     exact: bool,
@@ -88,7 +88,6 @@ impl LineEnd {
         if self.errno != 0 {
             error(self.errno, out);
         }
-        out.extend_from_slice(b"}\n");
     }
 }
 
@@ -220,6 +219,10 @@ impl Json {
         }
         let line_end = LineEnd::of(transition);
         out.extend_from_slice(self.line_ends.get(line_end.number(), line_end, LineEnd::write));
+        if let Some(traffic) = &transition.traffic {
+            members(&wire::Traffic::of(traffic), out);
+        }
+        out.extend_from_slice(b"}\n");
     }
 
     /// With these keys in every record.

@@ -36,6 +36,8 @@ fn all(line: &Line<'_>, to: &mut impl Keys) {
 fn of_transition(transition: &Transition<'_>, to: &mut impl Keys) {
     let yes = |value: bool| value.then_some(true);
     let (owner, placement) = (&transition.subject.owner, &transition.subject.placement);
+    let traffic = transition.traffic.as_ref();
+    to.key("bytes", &traffic.map(|traffic| traffic.bytes));
     to.key("cause", &transition.cause);
     to.key("cgroup", &placement.cgroup);
     to.key("conn", &transition.conn);
@@ -53,7 +55,10 @@ fn of_transition(transition: &Transition<'_>, to: &mut impl Keys) {
     to.key("netns", &placement.netns);
     to.key("owner", owner);
     to.key("reset_why", &transition.reset_why);
+    to.key("retransmits", &traffic.map(|traffic| traffic.retransmits));
     to.key("role", &transition.role);
+    to.key("rtt", &traffic.map(|traffic| traffic.rtt));
+    to.key("segments", &traffic.map(|traffic| traffic.segments));
     to.key("seq", &transition.seq);
     to.key("to", &transition.to);
     to.key("to_number", &transition.to_number);
@@ -61,4 +66,5 @@ fn of_transition(transition: &Transition<'_>, to: &mut impl Keys) {
         to.key("truncated", &transition.truncated);
     }
     to.key("unit", &placement.workload.unit);
+    to.key("unread_bytes", &traffic.map(|traffic| traffic.unread_bytes));
 }

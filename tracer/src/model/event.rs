@@ -67,6 +67,25 @@ impl ClosedAs {
     }
 }
 
+/// What a connection has transferred until its end, by the kernel's counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Traffic {
+    /// Bytes of data that were sent, without those that were sent again.
+    pub bytes_sent: u64,
+    /// Bytes of data that were received in order.
+    pub bytes_received: u64,
+    /// Received bytes that the application has not read.
+    pub unread_bytes: u64,
+    pub segments_sent: u32,
+    pub segments_received: u32,
+    /// Segments that were sent again, SYNs and FINs included.
+    pub retransmits: u32,
+    /// The smoothed round-trip time; `None` without a sample.
+    pub rtt_smoothed_ns: Option<u64>,
+    /// The smallest round-trip time of the last minutes (`net.ipv4.tcp_min_rtt_wlen`); `None` without a sample.
+    pub rtt_min_ns: Option<u64>,
+}
+
 /// How a mini-socket ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MiniEnd {
@@ -107,6 +126,8 @@ pub enum EventKind {
         maybe_copy: bool,
         /// Flags of the socket, for a transition to CLOSE; `None` where they could not be read.
         closed_as: Option<ClosedAs>,
+        /// What the socket has transferred, for a transition to CLOSE; `None` where that is not known.
+        traffic: Option<Box<Traffic>>,
     },
     /// A mini-socket was created, or its timer was set again, perhaps in another state.
     Mini {

@@ -24,7 +24,7 @@ mod tuple;
 
 pub use destroy::Destroy;
 pub use dwell::Dwell;
-pub use event::{ClosedAs, Event, EventKind, KernelSocket, MiniEnd, MiniEndHow, Task};
+pub use event::{ClosedAs, Event, EventKind, KernelSocket, MiniEnd, MiniEndHow, Task, Traffic};
 pub use gap::{Gap, GapKind};
 pub use holder::{
     Elsewhere, Holder, Listener, Message, Peer, Process, Served, SocketEntry, SocketReport, Via, Watch,

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, fmt, rc::Rc, sync::Arc};
 
 use super::{
-    Address, Container, Diagnosis, Dwell, MissingStack, Pod, SocketReport, Stack, State, Subject, Tuple,
+    Address, Container, Diagnosis, Dwell, MissingStack, Pod, SocketReport, Stack, State, Subject, Traffic,
+    Tuple,
 };
 
 /// Identity of one connection (or listener): the instance of sockstate in the upper 24 bits, and a counter in the others.
@@ -176,6 +177,8 @@ pub struct Transition {
     pub reset_why: Option<&'static str>,
     /// Errno on the socket, 0 for none.
     pub errno: u16,
+    /// What the connection has transferred, where this transition ends it or begins its TIME_WAIT.
+    pub traffic: Option<Box<Traffic>>,
 }
 
 #[cfg(test)]
@@ -194,6 +197,7 @@ impl Transition {
             cause: None,
             reset_why: None,
             errno: 0,
+            traffic: None,
         }
     }
 }

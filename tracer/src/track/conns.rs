@@ -9,7 +9,7 @@ use hashbrown::HashTable;
 use rustc_hash::FxHasher;
 
 use super::owned::Owned;
-use crate::model::{ConnId, Connection, InState, Owner, Role, State, Subject, Tuple};
+use crate::model::{ConnId, Connection, InState, Owner, Role, State, Subject, Traffic, Tuple};
 
 /// One socket. Kept small: there may be a million.
 pub(super) struct Conn {
@@ -36,6 +36,8 @@ pub(super) struct Conn {
     pub(super) remind_ns: u64,
     /// The watchdog's bucket that holds the socket, 0 for none.
     pub(super) watched: u32,
+    /// What the full socket had transferred, once it is gone; until a record has it.
+    pub(super) traffic: Option<Box<Traffic>>,
 }
 
 /// How far a time can be trusted.
@@ -67,6 +69,7 @@ impl Conn {
             stuck: 0,
             remind_ns: 0,
             watched: 0,
+            traffic: None,
         }
     }
 

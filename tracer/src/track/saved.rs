@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::conns::{Conn, Conns, Since};
 use crate::model::{
-    Address, ConnId, Identify, Owner, OwnerKey, OwnerSource, Role, State, Subject, SubjectKey, Task, Tuple,
+    Address, ConnId, Identify, Owner, OwnerKey, OwnerSource, Role, State, Subject, SubjectKey, Task, Traffic,
+    Tuple,
 };
 
 /// A saved table. It holds addresses of the kernel: only root may read it.
@@ -61,6 +62,9 @@ struct SavedConn {
     /// Earlier versions did not write it; a reminder is due at once then.
     #[serde(default)]
     remind_ns: u64,
+    /// Only of mini-sockets. Earlier versions did not write it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    traffic: Option<Traffic>,
 }
 
 impl SavedTable {
@@ -155,6 +159,7 @@ impl SavedConn {
             mini: conn.mini,
             stuck: conn.stuck,
             remind_ns: conn.remind_ns,
+            traffic: conn.traffic.as_deref().copied(),
         }
     }
 
@@ -180,6 +185,7 @@ impl SavedConn {
             mini: self.mini,
             stuck: self.stuck,
             remind_ns: self.remind_ns,
+            traffic: self.traffic.map(Box::new),
             ..Conn::new(self.sk, ConnId(self.id), subject, tuple, State::from_number(self.state))
         }
     }

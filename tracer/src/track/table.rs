@@ -400,6 +400,7 @@ impl Table {
             cause: details.cause,
             reset_why: None,
             errno: details.errno,
+            traffic: matches!(to, State::Close | State::TimeWait).then(|| conn.traffic.take()).flatten(),
         };
         conn.state = to;
         conn.since_ns = time_ns;
@@ -409,7 +410,8 @@ impl Table {
     }
 
     fn transition(&mut self, event: &Event, identities: &mut dyn Identify) {
-        let EventKind::Transition { from, to, ref task, listener, closed_as, .. } = event.kind else {
+        let EventKind::Transition { from, to, ref task, listener, closed_as, ref traffic, .. } = event.kind
+        else {
             return;
         };
         if from == State::Listen && to == State::SynRecv {
@@ -424,6 +426,7 @@ impl Table {
             self.known(event, from, task.as_ref(), identities)
         };
         if to == State::Close {
+            self.conns.get_mut(at).traffic.clone_from(traffic);
             return self.closed(at, event, from, closed_as);
         }
         // `errno` stays 0: only `-> CLOSE` is caused by an error. One that the socket has now is left over from earlier.

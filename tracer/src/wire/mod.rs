@@ -25,6 +25,7 @@ mod socket;
 mod stamp;
 mod stream;
 mod text;
+mod traffic;
 mod transition;
 
 pub use community_id::community_id;
@@ -47,4 +48,5 @@ pub use stamp::{HostName, Labels, Stamp};
 pub use stream::{Adopted, Host, Lost, Start, Stop};
 pub(crate) use text::append;
 pub use text::{Text, Time};
+pub(crate) use traffic::Traffic;
 pub use transition::{Aggregate, Bucket, Dwell, Peer, Transition};

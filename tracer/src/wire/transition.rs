@@ -12,6 +12,7 @@ use super::{
     fixed_texts::FixedTexts,
     names::{named, state},
     socket::WorkloadFields,
+    traffic::{Bytes, Rtt, Segments, Traffic},
 };
 use crate::model::{self, Connection, InState, State, Transport};
 #[cfg(feature = "schema")]
@@ -85,6 +86,9 @@ pub struct Transition<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(regex(pattern = "^E[A-Z0-9]+$")))]
     pub errno: Option<Text<'a>>,
+    /// Only in the transition that ends the connection, or that begins TIME_WAIT.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<Traffic>,
 }
 
 impl<'a> Transition<'a> {
@@ -115,6 +119,7 @@ impl<'a> Transition<'a> {
             cause: transition.cause.map(|cause| cause.name().into()),
             reset_why: transition.reset_why.map(Text::from),
             errno: errno::text(transition.errno),
+            traffic: transition.traffic.as_deref().map(Traffic::of),
         }
     }
 
@@ -132,6 +137,7 @@ impl<'a> Transition<'a> {
             cause: self.cause.as_deref().and_then(named),
             reset_why: self.reset_why.as_deref().map(|why| texts.keep(why).unwrap_or("unknown")),
             errno: self.errno.as_deref().and_then(errno::number).unwrap_or(0),
+            traffic: self.traffic.as_ref().map(|traffic| Box::new(traffic.record())),
         })
     }
 }
@@ -192,6 +198,23 @@ struct Keys<'a> {
     cause: Option<Text<'a>>,
     reset_why: Option<Text<'a>>,
     errno: Option<Text<'a>>,
+    bytes: Option<Bytes>,
+    segments: Option<Segments>,
+    retransmits: Option<u32>,
+    rtt: Option<Rtt>,
+    unread_bytes: Option<u64>,
+}
+
+impl Keys<'_> {
+    fn traffic(&self) -> Option<Traffic> {
+        Some(Traffic {
+            bytes: self.bytes?,
+            segments: self.segments?,
+            retransmits: self.retransmits?,
+            rtt: self.rtt?,
+            unread_bytes: self.unread_bytes?,
+        })
+    }
 }
 
 fn yes() -> bool {
@@ -200,6 +223,7 @@ fn yes() -> bool {
 
 impl<'a> From<Keys<'a>> for Transition<'a> {
     fn from(keys: Keys<'a>) -> Self {
+        let traffic = keys.traffic();
         let Keys { network, local, remote, interface, owner, netns, cgroup, container, pod, unit, .. } = keys;
         Self {
             seq: keys.seq,
@@ -225,6 +249,7 @@ impl<'a> From<Keys<'a>> for Transition<'a> {
             cause: keys.cause,
             reset_why: keys.reset_why,
             errno: keys.errno,
+            traffic,
         }
     }
 }

@@ -101,6 +101,8 @@ impl Table {
 
     /// Most likely a mini-socket in `state`, which no hook shows, continues the connection.
     fn estimate(&mut self, mut transition: Transition, at_ns: u64, state: State) {
+        // The record of TIME_WAIT or of the end has it.
+        let traffic = if state == State::TimeWait { None } else { transition.traffic.take() };
         let conn = &transition.conn;
         let key = self.mini_sockets.add_estimate(Endpoints::new(conn.subject.netns, conn.tuple), at_ns);
         self.conns.add(Conn {
@@ -109,6 +111,7 @@ impl Table {
             since: Since::Exact,
             mini: true,
             estimated: true,
+            traffic,
             ..Conn::new(key, conn.id, Rc::clone(&conn.subject), conn.tuple, state)
         });
         if state != transition.from {
