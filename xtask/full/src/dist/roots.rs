@@ -39,15 +39,15 @@ pub(super) fn rpm(release: &Release, arches: &[Arch]) -> Result<()> {
     Root::new(release, SUITES[0])?.rpm(&older, &release.out().join(packages::rpm_name(arch)))
 }
 
-/// The architecture whose programs run here, if packages can be installed.
-fn own(arches: &[Arch]) -> Option<Arch> {
+/// The architecture whose programs run here, if this process may make roots and containers.
+pub(super) fn own(arches: &[Arch]) -> Option<Arch> {
     let own = arches.iter().copied().find(|arch| arch.name() == std::env::consts::ARCH);
     if own.is_none() {
-        println!("SKIPPED: this machine cannot run the programs of the packages");
+        println!("SKIPPED: this machine cannot run the programs of the release");
     }
     let is_root = rustix::process::geteuid().is_root();
     if !is_root {
-        println!("SKIPPED: not root, so debootstrap and chroot do not work");
+        println!("SKIPPED: not root, so neither chroot nor a container works");
     }
     own.filter(|_| is_root)
 }
@@ -144,7 +144,7 @@ impl Root {
             fs::read_to_string(self.0.join(CONFIG))? == changed,
             "the upgrade has changed the configuration"
         );
-        trace::one_connection(&self.0)?;
+        trace::one_connection(trace::in_root(&self.0))?;
         for written in ["var/lib/sockstate", "var/log/sockstate"] {
             fs::create_dir_all(self.0.join(written))?;
         }
