@@ -1,11 +1,12 @@
-//! The files of a release in `target/dist`: static binaries with their debug symbols, packages, what they consist of,
-//! and checksums. Each file has the same bytes whenever and wherever it is built from one commit.
+//! The files of a release in `target/dist`: static binaries with their debug symbols, packages, an image for containers,
+//! what they consist of, and checksums. Each file has the same bytes whenever and wherever it is built from one commit.
 
 mod archive;
 mod binary;
 mod checklist;
 mod components;
 mod contents;
+mod image;
 mod packages;
 mod roots;
 mod trace;
@@ -102,6 +103,7 @@ impl Release {
             packages::deb(self, arch)?;
             packages::rpm(self, arch)?;
         }
+        image::build(self, arches)?;
         archive::sums(self)
     }
 }

@@ -54,7 +54,8 @@ enum Cli {
     Fuzz(fuzz::Args),
     /// Run a daemon for a long time, with faulty collectors; reload, restart and kill it.
     Soak(soak::Args),
-    /// Build a release into target/dist: static binaries, packages, licences, a bill of materials, checksums.
+    /// Build a release into target/dist: static binaries, packages, an image, licences, a bill of materials,
+    /// checksums.
     Dist(dist::Args),
     /// Internal: what other commands run in a process of its own, to measure it or to read its output.
     #[command(subcommand, hide = true)]

@@ -14,6 +14,9 @@ const ZIG: [&str; 2] = ["cargo-zigbuild==0.24.0", "ziglang==0.17.1"];
 const TOOLS: [&str; 4] =
     ["cargo-deb@3.8.0", "cargo-generate-rpm@0.21.1", "cargo-about@0.9.3", "cargo-cyclonedx@0.5.9"];
 
+/// Packages that make images for containers.
+const IMAGES: [(&str, &str); 2] = [("buildah", "buildah"), ("update-ca-certificates", "ca-certificates")];
+
 /// Packages that check packages.
 const CHECKS: [(&str, &str); 4] =
     [("lintian", "lintian"), ("rpmlint", "rpmlint"), ("rpm", "rpm"), ("debootstrap", "debootstrap")];
@@ -39,6 +42,11 @@ pub fn distribution() -> Result<()> {
         command(&mut install)?;
     }
     Ok(())
+}
+
+/// Installs what building images for containers needs.
+pub fn images() -> Result<()> {
+    debian::install(&debian::missing(&IMAGES))
 }
 
 /// Installs what checking packages needs.

@@ -55,17 +55,27 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     command(Command::new("cp").args(["-r", "--no-preserve=timestamps"]).args([from, to]))
 }
 
-/// Packs a directory: names sorted, one time, no owner.
+/// Packs a directory.
 fn pack(release: &Release, tree: &Path) -> Result<()> {
     let name = tree.file_name().context("a directory with a name")?;
     let mut archive: PathBuf = release.out().join(name);
     archive.as_mut_os_string().push(".tar.gz");
+    let mut tar = tar(release, &archive, tree.parent().context("a parent")?);
+    command(tar.arg("--use-compress-program=gzip -9n").arg(name))
+}
+
+/// Packs what a directory has, without compression.
+pub(super) fn pack_content(release: &Release, tree: &Path, archive: &Path) -> Result<()> {
+    command(tar(release, archive, tree).args(names(tree)?))
+}
+
+/// tar without what remains to be packed: names sorted, one time, no owner.
+fn tar(release: &Release, archive: &Path, directory: &Path) -> Command {
     let mut tar = release.command("tar");
     tar.args(["--create", "--format=ustar", "--sort=name", "--owner=0", "--group=0", "--numeric-owner"]);
     tar.args(["--mode=u=rwX,go=rX", &format!("--mtime=@{}", release.epoch)]);
-    tar.arg("--use-compress-program=gzip -9n");
-    tar.arg("--file").arg(&archive).arg("--directory").arg(tree.parent().context("a parent")?).arg(name);
-    command(&mut tar)
+    tar.arg("--file").arg(archive).arg("--directory").arg(directory);
+    tar
 }
 
 /// Writes SHA256SUMS, for `sha256sum --check`.
