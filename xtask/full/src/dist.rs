@@ -5,6 +5,7 @@ mod archive;
 mod binary;
 mod checklist;
 mod components;
+mod container;
 mod contents;
 mod image;
 mod packages;

@@ -17,9 +17,15 @@ const TOOLS: [&str; 4] =
 /// Packages that make images for containers.
 const IMAGES: [(&str, &str); 2] = [("buildah", "buildah"), ("update-ca-certificates", "ca-certificates")];
 
-/// Packages that check packages.
-const CHECKS: [(&str, &str); 4] =
-    [("lintian", "lintian"), ("rpmlint", "rpmlint"), ("rpm", "rpm"), ("debootstrap", "debootstrap")];
+/// Packages that check packages and images.
+const CHECKS: [(&str, &str); 6] = [
+    ("lintian", "lintian"),
+    ("rpmlint", "rpmlint"),
+    ("rpm", "rpm"),
+    ("debootstrap", "debootstrap"),
+    ("podman", "podman"),
+    ("runc", "runc"),
+];
 
 fn directory() -> PathBuf {
     root().join("target/tools/dist")
@@ -49,7 +55,7 @@ pub fn images() -> Result<()> {
     debian::install(&debian::missing(&IMAGES))
 }
 
-/// Installs what checking packages needs.
+/// Installs what checking packages and images needs.
 pub fn package_checks() -> Result<()> {
     debian::install(&debian::missing(&CHECKS))
 }
