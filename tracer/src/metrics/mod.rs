@@ -5,11 +5,13 @@
 mod families;
 mod open_metrics;
 mod otlp;
+mod relay;
 mod server;
 
 use std::collections::BTreeMap;
 
 pub use opentelemetry_proto::tonic::resource::v1::Resource;
+pub use relay::serve_apart;
 pub use server::{MetricsError, Question, Server};
 
 use crate::model::{Dwell, LabelledCounts, LostPlace, SocketCounts, Transition};

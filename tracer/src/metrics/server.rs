@@ -6,6 +6,7 @@ use std::{
     convert::Infallible,
     io,
     net::{SocketAddr, TcpListener},
+    os::unix::net::UnixStream,
     rc::Rc,
     thread,
     time::{Duration, Instant},
@@ -31,6 +32,8 @@ use tokio::{
     task::{JoinHandle, LocalSet, spawn_local},
     time::{sleep_until, timeout},
 };
+
+use super::relay;
 
 /// A question to the main thread: the numbers as text, or only whether it works, which needs no walk over the connections.
 #[derive(Debug)]
@@ -83,21 +86,32 @@ impl Server {
     /// The address cannot be used, or the thread cannot be started.
     pub fn start(address: SocketAddr) -> Result<Self, MetricsError> {
         let failed = |source| MetricsError { address, source };
-        let listener = TcpListener::bind(address).map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
+        let listener = Self::listen(address)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let (sender, questions) = mpsc::channel(1);
-        let work = move || {
-            // The socket is already listening, and the thread needs no capability.
-            for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
-                if caps::clear(None, set).is_err() {
-                    return;
-                }
-            }
-            LocalSet::new().block_on(&runtime, serve(listener, sender));
-        };
-        thread::Builder::new().name("metrics".into()).spawn(work).map_err(failed)?;
+        let work = move || LocalSet::new().block_on(&runtime, serve(listener, sender));
+        start_thread(work).map_err(failed)?;
         Ok(Self { questions })
+    }
+
+    /// Listens at `address` for another process, which asks its questions through `questions`.
+    ///
+    /// # Errors
+    /// The address cannot be used, or the thread cannot be started.
+    pub fn apart(address: SocketAddr, questions: UnixStream) -> Result<(Self, TcpListener), MetricsError> {
+        let listener = Self::listen(address)?;
+        let (sender, receiver) = mpsc::channel(1);
+        start_thread(move || relay::answer(questions, &sender))
+            .map_err(|source| MetricsError { address, source })?;
+        Ok((Self { questions: receiver }, listener))
+    }
+
+    fn listen(address: SocketAddr) -> Result<TcpListener, MetricsError> {
+        let listener = TcpListener::bind(address).and_then(|listener| {
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        });
+        listener.map_err(|source| MetricsError { address, source })
     }
 
     /// Whether the address could be used. That another process listens there is not an error: it may be a running sockstate.
@@ -130,7 +144,20 @@ impl Server {
     }
 }
 
-async fn serve(listener: TcpListener, questions: mpsc::Sender<Question>) {
+/// Starts the thread of the server, which needs no capability.
+pub(super) fn start_thread(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let work = move || {
+        for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
+            if caps::clear(None, set).is_err() {
+                return;
+            }
+        }
+        work();
+    };
+    thread::Builder::new().name("metrics".into()).spawn(work).map(drop)
+}
+
+pub(super) async fn serve(listener: TcpListener, questions: mpsc::Sender<Question>) {
     let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
     let answers = Rc::new(Answers { questions, numbers: Mutex::default(), health: Mutex::default() });
     let mut clients: VecDeque<JoinHandle<()>> = VecDeque::new();
