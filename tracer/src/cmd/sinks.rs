@@ -54,7 +54,7 @@ pub(super) fn stream(
     };
     let mut header = Vec::new();
     format.header(&mut header);
-    let inherited = Inherited { running, progress };
+    let inherited = Inherited::here(running, progress);
     let queue = sinks::start(started, header, section.config.converter(&start.host), inherited)
         .map_err(|error| Failure { code: super::exit::FAILURE, message: error.to_string() })?;
     if let Some(metrics) = metrics {

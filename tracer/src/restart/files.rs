@@ -5,10 +5,16 @@ use std::{
     os::unix::{ffi::OsStrExt, fs::DirBuilderExt},
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
+    time::{Duration, Instant},
 };
 
 use super::Ledger;
 use crate::files::runtime_directory;
+
+/// How long the process of the sinks may still deliver after the tracer's process was killed, in which it has the lock.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// The ledger that belongs to the pins in `directory`.
 ///
@@ -16,6 +22,18 @@ use crate::files::runtime_directory;
 /// The ledger cannot be made.
 pub fn ledger(directory: &Path) -> io::Result<Arc<Ledger>> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(runtime_directory())?;
+    let end = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match open(directory) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < end => {
+                thread::sleep(LOCK_PAUSE);
+            }
+            ledger => return ledger,
+        }
+    }
+}
+
+fn open(directory: &Path) -> io::Result<Arc<Ledger>> {
     let path = file(directory, "ledger");
     let ledger = match first_version(directory, &path)? {
         Some(ledger) => ledger,

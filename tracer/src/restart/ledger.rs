@@ -4,6 +4,7 @@
 use std::{
     fs::File,
     io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
     ptr::{self, NonNull},
     sync::{
@@ -37,7 +38,7 @@ const SINK: usize = 5;
 pub struct Ledger {
     words: NonNull<[AtomicU64; WORDS]>,
     /// Holds the lock.
-    _file: File,
+    file: File,
 }
 
 // SAFETY: the file is mapped for the whole process, and the mapping holds atomics only.
@@ -58,13 +59,35 @@ impl Ledger {
                 "another sockstate process uses these programs",
             ));
         }
+        Self::map(file)
+    }
+
+    /// The ledger whose descriptor another process has passed. Both have the lock, until the last of them ends.
+    ///
+    /// # Errors
+    /// The file cannot be mapped.
+    pub fn passed(descriptor: OwnedFd) -> io::Result<Self> {
+        let file = File::from(descriptor);
+        if file.metadata()?.len() < WORDS as u64 * 8 {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Self::map(file)
+    }
+
+    /// The descriptor for the process of the sinks.
+    #[must_use]
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    fn map(file: File) -> io::Result<Self> {
         // SAFETY: a new mapping of a file that has this length; no process that maps the file shortens it.
         let words = unsafe {
             let protection = ProtFlags::READ | ProtFlags::WRITE;
             mmap(ptr::null_mut(), WORDS * 8, protection, MapFlags::SHARED, &file, 0)?
         };
         let words = NonNull::new(words.cast()).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Self { words, _file: file })
+        Ok(Self { words, file })
     }
 
     fn file(path: &Path) -> io::Result<File> {

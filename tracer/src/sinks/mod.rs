@@ -16,6 +16,7 @@ mod nats;
 mod otlp;
 mod otlp_metrics;
 mod problem;
+pub mod process;
 mod section;
 mod socket;
 mod stdout;

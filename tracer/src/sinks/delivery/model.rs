@@ -13,7 +13,7 @@ const PREEMPTIONS: usize = 3;
 mod sync {
     pub(super) use loom::sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     };
 }
 

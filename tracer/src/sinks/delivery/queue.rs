@@ -4,6 +4,10 @@
 //! when a settled record reports its loss: the next process need not report it. The ledger has this count. A record has
 //! *departed* when it is no longer in the memory of this sink, because it is delivered, in the spool, in doubt or lost:
 //! [`Queue::abandon`] needs this count.
+//!
+//! If sinks have a process of their own ([`process`](crate::sinks::process)), a sink has two queues with the same
+//! counts, which are in shared memory: the tracer pushes into one and the sink takes from the other. [`End`] says
+//! which of them a queue is.
 
 use std::{collections::VecDeque, sync::PoisonError, time::Duration};
 
@@ -14,7 +18,7 @@ use tokio::{
 
 use super::{
     Batch, SinkProgress,
-    sync::{Arc, AtomicBool, AtomicI64, AtomicU64, Mutex, MutexGuard, Ordering},
+    sync::{Arc, AtomicI64, AtomicU64, Mutex, MutexGuard, Ordering},
 };
 
 /// A pushed batch is split into pieces of at most this many bytes: otherwise each small delivery would copy the rest
@@ -29,6 +33,9 @@ const SPOOLED_GRACE: Duration = Duration::from_millis(500);
 /// A sink that takes and delivers no record for this time is not waited for while others could continue.
 const STANDS_STILL: Duration = Duration::from_secs(2);
 
+/// Larger than each count of a sink. The process of the sinks may write any number, and sums must not overflow.
+const MOST_COUNTED: u64 = 1 << 48;
+
 /// Wakes the thread that reports losses, which otherwise waits for events. There is one such thread in a process.
 static LOST: Notify = Notify::const_new();
 
@@ -37,8 +44,47 @@ pub async fn sink_lost() {
     LOST.notified().await;
 }
 
-/// What a sink has done, for metrics.
+/// The stream's end of a queue whose sink is in another process.
+pub(in crate::sinks) trait Forward: Send + Sync {
+    /// Sends a batch to the sink's end. Does not wait.
+    fn push(&self, batch: Batch);
+    /// See [`Queue::close`].
+    fn close(&self, grace: Duration);
+    /// See [`Queue::reopen`].
+    fn reopen(&self);
+    /// Bytes of batches that are not sent yet.
+    fn unsent(&self) -> usize;
+    /// The number of the queue in both processes.
+    fn number(&self) -> u32;
+}
+
+/// The sink's end of a queue whose stream is in another process.
+pub(in crate::sinks) trait Notice: Send + Sync {
+    /// The sink has lost something, or has records in doubt.
+    fn lost(&self);
+    fn finished(&self);
+    fn released(&self);
+}
+
+/// Which end of the way from a stream to its sink a queue is.
+pub(in crate::sinks) enum End {
+    /// Both: the sink is in this process.
+    Both,
+    Stream(Box<dyn Forward>),
+    Sink(Box<dyn Notice>),
+}
+
+/// The counts of a queue, in this process or in memory that both processes of a sink use.
+pub(in crate::sinks) type Counts = Box<dyn AsRef<Status> + Send + Sync>;
+
+/// The process of the sinks says that one of them has lost something.
+pub(in crate::sinks) fn wake_reporter() {
+    LOST.notify_one();
+}
+
+/// What a sink has done, for metrics. All bytes zero is the beginning, as shared memory is.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Status {
     delivered: AtomicU64,
     delivered_bytes: AtomicU64,
@@ -52,18 +98,29 @@ pub struct Status {
     queued_bytes: AtomicU64,
     spooled_bytes: AtomicU64,
     failures: AtomicU64,
-    failing: AtomicBool,
+    /// 1 if the last attempt failed. Not a bool: another process may write any number.
+    failing: AtomicU64,
     /// Records that the collector may have, and that are not sent again.
     in_doubt: AtomicU64,
     /// Records that were pushed.
     pushed: AtomicU64,
     /// Pushed records that are delivered, kept on disk, in doubt or lost.
     departed: AtomicU64,
+    /// Bytes that the sink has taken and not put back.
+    taken_bytes: AtomicU64,
+}
+
+impl AsRef<Self> for Status {
+    fn as_ref(&self) -> &Self {
+        self
+    }
 }
 
 macro_rules! counts {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
-        $($(#[$doc])* #[must_use] pub fn $name(&self) -> u64 { self.$name.load(Ordering::Relaxed) })*
+        $($(#[$doc])* #[must_use] pub fn $name(&self) -> u64 {
+            self.$name.load(Ordering::Relaxed).min(MOST_COUNTED)
+        })*
     };
 }
 
@@ -88,7 +145,7 @@ impl Status {
     /// Whether the last attempt failed.
     #[must_use]
     pub fn is_failing(&self) -> bool {
-        self.failing.load(Ordering::Relaxed)
+        self.failing.load(Ordering::Relaxed) != 0
     }
 
     pub(super) fn deliver(&self, records: usize, bytes: usize) {
@@ -98,12 +155,12 @@ impl Status {
 
     pub(super) fn fail(&self) {
         self.failures.fetch_add(1, Ordering::Relaxed);
-        self.failing.store(true, Ordering::Relaxed);
+        self.failing.store(1, Ordering::Relaxed);
     }
 
     /// The last attempt succeeded. Returns whether the one before had failed.
     pub(super) fn succeed(&self) -> bool {
-        self.failing.swap(false, Ordering::Relaxed)
+        self.failing.swap(0, Ordering::Relaxed) != 0
     }
 
     pub(super) fn spooled(&self, bytes: u64) {
@@ -117,12 +174,17 @@ struct State {
     bytes: usize,
     /// When the sink last took or delivered records, or when the first bytes came into the empty queue.
     moved: Option<Instant>,
+    /// At the stream's end: all bytes that were pushed, and the sink's progress when it was last looked at.
+    pushed_bytes: u64,
+    seen: u64,
     /// When the queue is closed: records that are not delivered by this time are given up.
     deadline: Option<Instant>,
     /// Records that are given up are spooled, so the end need not wait for the collector.
     spools: bool,
     reopen: bool,
     finished: bool,
+    /// The process of the sink has ended before the queue was finished.
+    broken: bool,
     /// Threads that still open a file of the sink.
     holds: usize,
 }
@@ -133,7 +195,8 @@ struct Shared {
     limit: usize,
     /// How far the sink has come, for the next process.
     progress: Option<SinkProgress>,
-    status: Status,
+    status: Counts,
+    end: End,
     /// Records were pushed, or the state changed.
     changed: Notify,
     finished: Notify,
@@ -147,14 +210,26 @@ impl Queue {
     /// A queue for the sink called `name`, with up to `limit` bytes.
     #[must_use]
     pub fn new(name: &str, limit: usize, progress: Option<SinkProgress>) -> Self {
-        let name = name.to_owned();
-        let (state, status) = (Mutex::default(), Status::default());
+        Self::at(name, limit, progress, Box::new(Status::default()), End::Both)
+    }
+
+    /// One end of such a queue.
+    pub(in crate::sinks) fn at(
+        name: &str,
+        limit: usize,
+        progress: Option<SinkProgress>,
+        status: Counts,
+        end: End,
+    ) -> Self {
+        // The other process tells when the sink has released its files.
+        let holds = usize::from(matches!(end, End::Stream(_)));
         Self(Arc::new(Shared {
-            name,
+            name: name.to_owned(),
             progress,
-            state,
+            state: Mutex::new(State { holds, ..State::default() }),
             limit,
             status,
+            end,
             changed: Notify::new(),
             finished: Notify::new(),
         }))
@@ -169,13 +244,34 @@ impl Queue {
     /// What the sink has done.
     #[must_use]
     pub fn status(&self) -> &Status {
-        &self.0.status
+        (*self.0.status).as_ref()
+    }
+
+    /// The number of the queue, if its sink is in another process.
+    pub(in crate::sinks) fn number(&self) -> Option<u32> {
+        match &self.0.end {
+            End::Stream(link) => Some(link.number()),
+            _ => None,
+        }
+    }
+
+    /// Bytes that were pushed, and that the sink has not taken.
+    fn held(&self, state: &State) -> usize {
+        match &self.0.end {
+            // Never fewer than those in this process's memory, whatever the other process says.
+            End::Stream(link) => {
+                let taken = self.status().taken_bytes.load(Ordering::Relaxed);
+                let held = state.pushed_bytes.saturating_sub(taken);
+                usize::try_from(held).unwrap_or(usize::MAX).max(link.unsent())
+            }
+            _ => state.bytes,
+        }
     }
 
     /// Whether the queue takes `bytes` now. Only the thread that pushes can make that untrue.
     #[must_use]
     pub fn has_room(&self, bytes: usize) -> bool {
-        let held = self.state().bytes;
+        let held = self.held(&self.state());
         // One batch is taken however large it is.
         held == 0 || held + bytes <= self.0.limit
     }
@@ -183,19 +279,37 @@ impl Queue {
     /// Whether the queue holds records, and its sink has taken and delivered none for some time: waiting may not help.
     #[must_use]
     pub fn stands_still(&self) -> bool {
-        let state = self.state();
-        state.bytes > 0 && state.moved.is_none_or(|moved| moved.elapsed() >= STANDS_STILL)
+        let mut state = self.state();
+        if let End::Stream(_) = &self.0.end {
+            let status = self.status();
+            let taken = status.taken_bytes.load(Ordering::Relaxed);
+            let seen = taken.wrapping_add(status.departed.load(Ordering::Relaxed));
+            if std::mem::replace(&mut state.seen, seen) != seen {
+                state.moved = Some(Instant::now());
+            }
+        }
+        self.held(&state) > 0 && state.moved.is_none_or(|moved| moved.elapsed() >= STANDS_STILL)
     }
 
     /// Adds a batch.
     pub fn push(&self, batch: Batch) {
-        self.0.status.pushed.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        if !matches!(self.0.end, End::Sink(_)) {
+            self.status().pushed.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        }
         let mut state = self.state();
+        if let End::Stream(link) = &self.0.end {
+            if self.held(&state) == 0 {
+                state.moved = Some(Instant::now());
+            }
+            state.pushed_bytes += batch.bytes.len() as u64;
+            drop(state);
+            return link.push(batch);
+        }
         if state.bytes == 0 {
             state.moved = Some(Instant::now());
         }
         state.bytes += batch.bytes.len();
-        self.0.status.queued_bytes.store(state.bytes as u64, Ordering::Relaxed);
+        self.status().queued_bytes.store(state.bytes as u64, Ordering::Relaxed);
         state.batches.extend(batch.split(PIECE));
         drop(state);
         self.0.changed.notify_waiters();
@@ -216,13 +330,13 @@ impl Queue {
 
     /// The full queue did not take `records`; the thread that pushes reports them.
     pub fn count_overflow(&self, records: u64) {
-        self.0.status.lost.fetch_add(records, Ordering::Relaxed);
+        self.status().lost.fetch_add(records, Ordering::Relaxed);
     }
 
     /// `records` are lost, none of them earlier than `since_ns`. They reported the loss of `reported` other records,
     /// which must be reported again. `was_kept`: all of these were settled, because they were on disk.
     pub(super) fn lose(&self, records: u64, reported: u64, since_ns: Option<i64>, was_kept: bool) {
-        let status = &self.0.status;
+        let status = self.status();
         status.lost.fetch_add(records, Ordering::Relaxed);
         if records + reported > 0 {
             self.note_since(since_ns);
@@ -231,13 +345,21 @@ impl Queue {
         if was_kept {
             self.settle(-(records + reported).cast_signed());
         }
-        LOST.notify_one();
+        self.wake_stream();
+    }
+
+    /// The thread that reports losses has something to report.
+    fn wake_stream(&self) {
+        match &self.0.end {
+            End::Sink(stream) => stream.lost(),
+            _ => LOST.notify_one(),
+        }
     }
 
     fn note_since(&self, since_ns: Option<i64>) {
         let new = since_ns.unwrap_or(i64::MIN);
         let earliest = |old: i64| Some(if old == 0 { new } else { old.min(new) });
-        let _ = self.0.status.unreported_since.fetch_update(Ordering::Relaxed, Ordering::Relaxed, earliest);
+        let _ = self.status().unreported_since.fetch_update(Ordering::Relaxed, Ordering::Relaxed, earliest);
     }
 
     /// All records of `batch` are lost, with the losses that they report.
@@ -248,14 +370,14 @@ impl Queue {
 
     /// The collector may have `records`, none of them earlier than `since_ns`, and they are not sent again.
     pub(super) fn doubt(&self, records: u64, since_ns: Option<i64>) {
-        self.0.status.in_doubt.fetch_add(records, Ordering::Relaxed);
+        self.status().in_doubt.fetch_add(records, Ordering::Relaxed);
         self.report_in_doubt(records, since_ns);
     }
 
     /// The collector may have these records, which counted as delivered, and they are not sent again.
     pub(super) fn doubt_delivered(&self, records: u64) {
         self.doubt(records, None);
-        let status = &self.0.status;
+        let status = self.status();
         status.delivered.fetch_sub(records.min(status.delivered()), Ordering::Relaxed);
     }
 
@@ -265,16 +387,16 @@ impl Queue {
             return;
         }
         self.note_since(since_ns);
-        self.0.status.unreported_in_doubt.fetch_add(records, Ordering::Release);
+        self.status().unreported_in_doubt.fetch_add(records, Ordering::Release);
         if let Some(progress) = &self.0.progress {
             progress.doubt(records.cast_signed());
         }
-        LOST.notify_one();
+        self.wake_stream();
     }
 
     /// `records` are delivered, kept on disk, in doubt or lost.
     pub(super) fn depart(&self, records: u64) {
-        self.0.status.departed.fetch_add(records, Ordering::Relaxed);
+        self.status().departed.fetch_add(records, Ordering::Relaxed);
         if records > 0 {
             self.state().moved = Some(Instant::now());
         }
@@ -283,9 +405,9 @@ impl Queue {
     /// The sink hangs in a system call and is no longer waited for: the records that it has not delivered are lost.
     /// Returns their number.
     pub fn abandon(&self) -> u64 {
-        let status = &self.0.status;
+        let status = self.status();
         let departed = status.departed.load(Ordering::Relaxed);
-        let held = status.pushed.load(Ordering::Relaxed).saturating_sub(departed);
+        let held = status.pushed.load(Ordering::Relaxed).saturating_sub(departed).min(MOST_COUNTED);
         status.lost.fetch_add(held, Ordering::Relaxed);
         // A second call must count nothing twice.
         status.departed.fetch_add(held, Ordering::Relaxed);
@@ -295,13 +417,13 @@ impl Queue {
     /// How many records the sink has lost since the last call.
     #[must_use]
     pub fn take_lost(&self) -> u64 {
-        self.0.status.unreported_lost.swap(0, Ordering::Acquire)
+        self.status().unreported_lost.swap(0, Ordering::Acquire).min(MOST_COUNTED)
     }
 
     /// How many records came into doubt since the last call.
     #[must_use]
     pub fn take_doubt(&self) -> u64 {
-        let records = self.0.status.unreported_in_doubt.swap(0, Ordering::Acquire);
+        let records = self.status().unreported_in_doubt.swap(0, Ordering::Acquire).min(MOST_COUNTED);
         if let Some(progress) = self.0.progress.as_ref().filter(|_| records > 0) {
             progress.doubt(-records.cast_signed());
         }
@@ -312,19 +434,19 @@ impl Queue {
     /// returned; `None` if it is not known.
     #[must_use]
     pub fn take_lost_since(&self) -> Option<i64> {
-        let since_ns = self.0.status.unreported_since.swap(0, Ordering::Relaxed);
+        let since_ns = self.status().unreported_since.swap(0, Ordering::Relaxed);
         (![0, i64::MIN].contains(&since_ns)).then_some(since_ns)
     }
 
     /// What [`Queue::take_lost`] would return.
     pub(super) fn unreported(&self) -> u64 {
-        self.0.status.unreported_lost.load(Ordering::Relaxed)
+        self.status().unreported_lost.load(Ordering::Relaxed)
     }
 
     /// Whether [`Queue::take_lost`] or [`Queue::take_doubt`] would return records.
     #[must_use]
     pub fn has_lost(&self) -> bool {
-        self.unreported() > 0 || self.0.status.unreported_in_doubt.load(Ordering::Relaxed) > 0
+        self.unreported() > 0 || self.status().unreported_in_doubt.load(Ordering::Relaxed) > 0
     }
 
     /// Closes the queue. Records that are not delivered within `grace` are spooled, or lost.
@@ -333,11 +455,17 @@ impl Queue {
         let grace = if state.spools { grace.min(SPOOLED_GRACE) } else { grace };
         state.deadline = Some(Instant::now() + grace);
         drop(state);
+        if let End::Stream(link) = &self.0.end {
+            link.close(grace);
+        }
         self.0.changed.notify_waiters();
     }
 
     /// Makes the sink open its file again.
     pub fn reopen(&self) {
+        if let End::Stream(link) = &self.0.end {
+            return link.reopen();
+        }
         self.state().reopen = true;
         self.0.changed.notify_waiters();
     }
@@ -391,9 +519,45 @@ impl Queue {
         self.state().spools = true;
     }
 
-    pub(super) fn finish(&self) {
+    pub(in crate::sinks) fn finish(&self) {
         self.state().finished = true;
         self.0.finished.notify_waiters();
+        if let End::Sink(stream) = &self.0.end {
+            stream.finished();
+        }
+        self.tell_release();
+    }
+
+    /// The other process says that the sink has released its files.
+    pub(in crate::sinks) fn release(&self) {
+        self.state().holds = 0;
+        self.0.finished.notify_waiters();
+    }
+
+    /// The process of the sink has ended: what the sink had not delivered is lost.
+    pub(in crate::sinks) fn break_off(&self) {
+        {
+            let mut state = self.state();
+            state.broken |= !state.finished;
+            state.finished = true;
+            state.holds = 0;
+        }
+        self.0.finished.notify_waiters();
+        LOST.notify_one();
+    }
+
+    /// Whether the process of the sink has ended before the queue was finished.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.state().broken
+    }
+
+    fn tell_release(&self) {
+        if let End::Sink(stream) = &self.0.end
+            && self.is_released()
+        {
+            stream.released();
+        }
     }
 
     /// Takes up to about `most` bytes, and no more than [`MOST_TAKEN`].
@@ -401,6 +565,7 @@ impl Queue {
         let most = most.min(MOST_TAKEN);
         let mut state = self.state();
         state.moved = Some(Instant::now());
+        let before = state.bytes;
         let mut taken = Batch::default();
         while let Some(batch) = state.batches.pop_front() {
             state.bytes -= batch.bytes.len();
@@ -410,7 +575,11 @@ impl Queue {
                 break;
             }
         }
-        self.0.status.queued_bytes.store(state.bytes as u64, Ordering::Relaxed);
+        let status = self.status();
+        status.queued_bytes.store(state.bytes as u64, Ordering::Relaxed);
+        if let End::Sink(_) = &self.0.end {
+            status.taken_bytes.fetch_add((before - state.bytes) as u64, Ordering::Relaxed);
+        }
         taken
     }
 
@@ -418,7 +587,11 @@ impl Queue {
     pub(super) fn put_back(&self, batch: Batch) {
         let mut state = self.state();
         state.bytes += batch.bytes.len();
-        self.0.status.queued_bytes.store(state.bytes as u64, Ordering::Relaxed);
+        let status = self.status();
+        status.queued_bytes.store(state.bytes as u64, Ordering::Relaxed);
+        if let End::Sink(_) = &self.0.end {
+            status.taken_bytes.fetch_sub(batch.bytes.len() as u64, Ordering::Relaxed);
+        }
         state.batches.push_front(batch);
     }
 
@@ -493,6 +666,7 @@ impl Drop for Hold {
     fn drop(&mut self) {
         self.0.state().holds -= 1;
         self.0.0.finished.notify_waiters();
+        self.0.tell_release();
     }
 }
 

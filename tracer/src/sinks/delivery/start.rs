@@ -5,8 +5,8 @@ use std::{fmt, io, path::PathBuf, sync::Arc};
 use thiserror::Error;
 
 use super::{
-    AttemptSize, BatchSettings, Convert, Disk, LateSink, OpenError, Opening, Queue, Sink, SinkBuilder,
-    SinkProgress, Spool, Worker,
+    AttemptSize, BatchSettings, Convert, Counts, Disk, End, LateSink, Notice, OpenError, Opening, Queue,
+    Sink, SinkBuilder, SinkProgress, Spool, Worker,
 };
 
 /// The disk behind the queue.
@@ -48,6 +48,24 @@ pub struct Inherited {
     pub running: Option<Running>,
     /// Where the sink notes how far it has come.
     pub progress: Option<SinkProgress>,
+    /// The stream, if it is in another process.
+    pub(in crate::sinks) stream: Option<FarStream>,
+}
+
+/// A stream in another process.
+pub(in crate::sinks) struct FarStream {
+    /// The counts that both processes have.
+    pub(in crate::sinks) counts: Counts,
+    /// Tells the other process what happens.
+    pub(in crate::sinks) notice: Box<dyn Notice>,
+}
+
+impl Inherited {
+    /// For a sink of this process.
+    #[must_use]
+    pub fn here(running: Option<Running>, progress: Option<SinkProgress>) -> Self {
+        Self { running, progress, stream: None }
+    }
 }
 
 /// Sinks that run when another one starts. Nothing may wait for its disk, so that threads of its own open what it needs.
@@ -79,12 +97,18 @@ pub fn start(
     inherited: Inherited,
 ) -> Result<Queue, SinkError> {
     let fail = |reason: OpenError| SinkError { name: settings.name.clone(), reason };
-    let queue = Queue::new(&settings.name, settings.queue_bytes, inherited.progress);
+    let Inherited { running, progress, stream } = inherited;
+    let queue = match stream {
+        None => Queue::new(&settings.name, settings.queue_bytes, progress),
+        Some(FarStream { counts, notice }) => {
+            Queue::at(&settings.name, settings.queue_bytes, progress, counts, End::Sink(notice))
+        }
+    };
     let (name, batching, attempt_size) = (settings.name.clone(), settings.batching, AttemptSize::default());
     let builder = Arc::clone(&settings.builder);
     let open_sink = move || builder.open(header.clone());
     let open_spool = |spool: SpoolSettings| move || Spool::open(&spool.path, spool.max_bytes, spool.sync);
-    let (sink, disk) = match inherited.running {
+    let (sink, disk) = match running {
         None => {
             let sink = open_sink().map_err(fail)?;
             let spool = settings.spool.clone().map(|spool| open_spool(spool)()).transpose();
