@@ -61,6 +61,7 @@ mod restart;
 mod resync;
 mod second_tracer;
 mod service;
+mod split;
 mod starting;
 mod stuck;
 mod time_namespaces;
@@ -189,6 +190,7 @@ fn tests() -> Vec<Test> {
         otlp::tests(),
         fleet::tests(),
         restart::tests(),
+        split::tests(),
         reliability::tests(),
         #[cfg(feature = "nats")]
         nats::tests(),

@@ -5,7 +5,10 @@ use std::{
     collections::{BTreeSet, HashMap},
     fs,
     io::{BufRead, BufReader},
-    os::unix::{fs::DirBuilderExt, net::UnixListener},
+    os::unix::{
+        fs::{DirBuilderExt, PermissionsExt, chown},
+        net::UnixListener,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
@@ -46,6 +49,8 @@ const KILLS: usize = 5;
 pub(crate) struct DaemonFiles {
     pub(crate) pin: PathBuf,
     directory: TempDir,
+    /// The user of the sinks, with a process of their own.
+    sinks_user: Option<&'static str>,
 }
 
 impl DaemonFiles {
@@ -62,7 +67,25 @@ impl DaemonFiles {
             return None;
         }
         let pin = file_system.join(format!("sockstate-test-{}-{port}", std::process::id()));
-        Some(Self { pin, directory: tempfile::tempdir().expect("directory") })
+        let directory = tempfile::tempdir().expect("directory");
+        Some(Self { pin, directory, sinks_user: None })
+    }
+
+    /// The same for a daemon whose sinks have a process and a directory of their own. Skips the test if there is no user for
+    /// them.
+    pub(crate) fn split(port: u16) -> Option<Self> {
+        if nobody().is_none() {
+            skip("needs the user nobody");
+            return None;
+        }
+        let mut files = Self::new(port)?;
+        files.sinks_user = Some("nobody");
+        fs::set_permissions(files.directory.path(), fs::Permissions::from_mode(0o711)).expect("mode");
+        let output = files.output();
+        let own = output.parent().expect("directory");
+        fs::create_dir(own).expect("directory");
+        chown_to_nobody(own);
+        Some(files)
     }
 
     pub(crate) fn configure(&self, netns: u64, port: u16, kernel: &str) {
@@ -73,8 +96,9 @@ impl DaemonFiles {
 
     /// Writes a configuration with these sections and the sink for the file.
     pub(crate) fn write(&self, sections: &str) {
+        let user = self.sinks_user.map(|user| format!("sinks-user = \"{user}\"\n")).unwrap_or_default();
         let text = format!(
-            "pin = \"{}\"\n{sections}\n[sinks.file]\ntype = \"file\"\npath = \"{}\"\n",
+            "{user}pin = \"{}\"\n{sections}\n[sinks.file]\ntype = \"file\"\npath = \"{}\"\n",
             self.pin.display(),
             self.output().display()
         );
@@ -85,8 +109,11 @@ impl DaemonFiles {
         self.directory.path().join("config.toml")
     }
 
-    fn output(&self) -> PathBuf {
-        self.directory.path().join("records.json")
+    pub(crate) fn output(&self) -> PathBuf {
+        match self.sinks_user {
+            Some(user) => self.directory.path().join(user).join("records.json"),
+            None => self.directory.path().join("records.json"),
+        }
     }
 
     /// The complete lines so far.
@@ -254,10 +281,29 @@ fn goes_on() {
     });
 }
 
+/// The numbers of the user `nobody` and of its group.
+pub(crate) fn nobody() -> Option<(u32, u32)> {
+    let users = fs::read_to_string("/etc/passwd").ok()?;
+    let line = users.lines().find_map(|line| line.strip_prefix("nobody:"))?;
+    let mut fields = line.split(':').skip(1);
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
+/// Makes `path` the directory of the user `nobody`.
+pub(crate) fn chown_to_nobody(path: &Path) {
+    let (uid, gid) = nobody().expect("a user");
+    chown(path, Some(uid), Some(gid)).expect("chown");
+}
+
 fn killed() {
+    killed_again_and_again(DaemonFiles::new, kill);
+}
+
+/// Kills a daemon again and again with `kill`.
+pub(crate) fn killed_again_and_again(files: fn(u16) -> Option<DaemonFiles>, kill: fn(Child)) {
     in_lab(|netns| {
         let port = fresh_port();
-        let Some(files) = DaemonFiles::new(port) else { return };
+        let Some(files) = files(port) else { return };
         // Without mini-sockets, the number of transitions is known exactly.
         files.configure(netns, port, "tier = \"none\"");
         let mut child = Some(files.start(1));

@@ -210,4 +210,8 @@ pub struct DaemonKeys {
     /// created. A reboot should clear it, as it clears /run [default: /run/sockstate].
     #[arg(long, value_name = "DIR", help_heading = "End")]
     pub runtime_dir: Option<PathBuf>,
+    /// Run the sinks and the metrics server in a process of their own, as this user and without any capability. The user needs access
+    /// to the files of the sinks (docs/operations.md).
+    #[arg(long, value_name = "NAME", help_heading = "Output")]
+    pub sinks_user: Option<String>,
 }

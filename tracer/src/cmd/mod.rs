@@ -20,6 +20,8 @@ mod report;
 mod reread;
 mod run;
 mod session;
+mod sink_host;
+mod sink_process;
 mod sinks;
 mod sockets;
 mod stuck;
@@ -46,6 +48,7 @@ use crate::{
     messages,
     model::{ConnId, printable},
     route::Router,
+    sinks::process::ARGUMENT,
     story::{ConnHistory, MAX_STEPS, Story},
 };
 
@@ -146,6 +149,10 @@ impl From<KernelError> for Failure {
 #[must_use]
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     crate::unwind::abort_on_panic();
+    let args: Vec<OsString> = args.into_iter().collect();
+    if args.get(1).is_some_and(|argument| argument == ARGUMENT) {
+        return sink_process::main();
+    }
     let cli = command_line::parse(args);
     let result = cli.command.as_ref().map_or_else(|| trace::run(&cli.trace), Command::run);
     let code = match result {

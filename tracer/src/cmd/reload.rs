@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     reread::{News, PATIENCE, Reader, Reread, Secrets},
+    sink_host::{SinkHost, Starter},
     sinks,
 };
 use crate::{
@@ -16,11 +17,11 @@ use crate::{
     pipeline::{GRACE, Reload, Stream, Streams},
     restart::Resume,
     settings::{Settings, Sink},
-    sinks::{Queue, Running, SinkSettings},
+    sinks::{Queue, Running},
 };
 
-/// The settings of each sink by name, or why the sink cannot start.
-type Prepared = BTreeMap<String, Result<SinkSettings, String>>;
+/// What starts each sink, by name, or why the sink cannot start.
+type Prepared = BTreeMap<String, Result<Starter, String>>;
 
 /// The current settings, and the reader for new ones.
 pub(super) struct Reloader {
@@ -77,11 +78,18 @@ impl Reload for Reloader {
 }
 
 impl Reloader {
-    pub(super) fn new(path: PathBuf, settings: Settings, start: Start, resume: Option<Resume>) -> Self {
+    pub(super) fn new(
+        path: PathBuf,
+        settings: Settings,
+        secrets: Secrets,
+        start: Start,
+        resume: Option<Resume>,
+        host: SinkHost,
+    ) -> Self {
         Self {
-            reader: Reader::new(path, start.clone()),
+            reader: Reader::new(path, start.clone(), host),
             news: None,
-            secrets: Secrets::of(&settings),
+            secrets,
             settings,
             start,
             resume,

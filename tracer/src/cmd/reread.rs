@@ -14,12 +14,14 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Failure, exit, verify};
+use super::{
+    Failure, exit,
+    sink_host::{self, PreparedSinks, SinkHost, Starter},
+    verify,
+};
 use crate::{
-    format::Stamp,
     model::Start,
-    settings::{self, Reading, Settings, Sink},
-    sinks::SinkSettings,
+    settings::{self, Reading, Settings},
 };
 
 /// After this time a message reports that the configuration is not read yet.
@@ -31,14 +33,15 @@ const MAX_THREADS: usize = 4;
 pub(super) struct Reread {
     pub(super) settings: Settings,
     pub(super) secrets: Secrets,
-    /// The settings of each sink by name, or why the sink cannot start.
-    pub(super) sinks: BTreeMap<String, Result<SinkSettings, String>>,
+    /// What starts each sink, by name, or why the sink cannot start.
+    pub(super) sinks: BTreeMap<String, Result<Starter, String>>,
 }
 
 /// Starts threads that read the configuration.
 pub(super) struct Reader {
     path: PathBuf,
     start: Start,
+    host: SinkHost,
     under_way: Option<UnderWay>,
     /// Another read was requested during the current one.
     again: bool,
@@ -62,8 +65,8 @@ pub(super) enum News {
 }
 
 impl Reader {
-    pub(super) fn new(path: PathBuf, start: Start) -> Self {
-        Self { path, start, under_way: None, again: false, threads: Arc::default() }
+    pub(super) fn new(path: PathBuf, start: Start, host: SinkHost) -> Self {
+        Self { path, start, host, under_way: None, again: false, threads: Arc::default() }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -88,9 +91,10 @@ impl Reader {
         }
         let (sender, result) = oneshot::channel();
         let (path, start, alive) = (self.path.clone(), self.start.clone(), Arc::clone(&self.threads));
+        let host = self.host.clone();
         let work = move || {
             // A later thread may have finished first.
-            drop(sender.send(reread(&path, &start)));
+            drop(sender.send(reread(&path, &start, &host)));
             drop(alive);
         };
         let started = thread::Builder::new().name("reload".into()).spawn(work);
@@ -128,23 +132,27 @@ impl Reader {
 }
 
 /// Reads the settings. An error in the file refuses all of it; a sink that cannot start affects only that sink.
-fn reread(path: &Path, start: &Start) -> Result<Reread, Failure> {
-    let Reading { settings, mut problems } = settings::read(path);
+fn reread(path: &Path, start: &Start, host: &SinkHost) -> Result<Reread, Failure> {
+    let Reading { settings, mut problems, text } = settings::read(path);
     problems.extend(settings.iter().flat_map(verify::contradictions));
     let settings = verify::settings_or_failure(settings, problems, exit::USAGE)?;
-    let secrets = Secrets::of(&settings);
-    let stamp = Stamp { host: &start.host, instance: start.instance, labels: &settings.labels };
-    let of_sink = |sink: &Sink| match sink.section.system_problems().into_iter().next() {
-        Some(problem) => Err(problem.message),
-        None => sink.section.settings(&stamp),
-    };
-    let sinks = settings.sinks.iter().map(|sink| (sink.section.name.clone(), of_sink(sink))).collect();
-    Ok(Reread { secrets, sinks, settings })
+    let prepared = host.prepare(path, &text, &settings, start);
+    let prepared = prepared
+        .map_err(|error| Failure { code: exit::FAILURE, message: format!("{}: {error}", path.display()) })?;
+    let PreparedSinks { mut starters, secrets } = prepared;
+    if host.0.is_none() {
+        for sink in &settings.sinks {
+            if let Some((_, message)) = sink_host::problems(sink).into_iter().next() {
+                starters.insert(sink.section.name.clone(), Err(message));
+            }
+        }
+    }
+    Ok(Reread { secrets, sinks: starters, settings })
 }
 
 /// Hashes of the files that sinks read at their start: a sink with a renewed certificate must start again.
 #[derive(Default)]
-pub(super) struct Secrets(BTreeMap<String, u64>);
+pub(super) struct Secrets(pub(super) BTreeMap<String, u64>);
 
 impl Secrets {
     pub(super) fn of(settings: &Settings) -> Self {

@@ -15,15 +15,17 @@ use super::{
     print,
     reload::Reloader,
     session::{Host, Session},
+    sink_host::SinkHost,
     sinks, transition_filter, verify,
 };
 use crate::{
+    cli::RunArgs,
     files,
     model::Start,
     pipeline::Destination,
     restart::Resume,
     service::Notifier,
-    settings::{self, Reading, Settings},
+    settings::{self, Reading, Settings, Sink},
 };
 
 const EXAMPLES: &str = "\
@@ -58,12 +60,14 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if args.check {
-        return checked(&args.config, &verified(&args.config)?);
+        let Verified { settings, sinks, .. } = verified(&args.config)?;
+        sinks.end();
+        return checked(&args.config, &settings);
     }
     // The signal handlers come first: a service manager may send a signal while certificates and BTF are still being
     // read.
     let host = Host::start()?;
-    let settings = verified(&args.config)?;
+    let Verified { settings, text, sinks } = verified(&args.config)?;
     if let Some(directory) = &settings.keys.runtime_dir {
         files::use_runtime_directory(directory);
     }
@@ -71,31 +75,63 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
     let kernel = settings.kernel.clone();
     let lock = kernel.lock.clone();
     let stuck = settings.stuck.clone();
-    let run = settings.keys.run.clone();
+    let metrics = settings.keys.run.metrics;
+    let run = RunArgs { metrics: None, ..settings.keys.run.clone() };
     let pin = settings.keys.pin.clone();
     let path = args.config.clone();
+    let host_of_sinks = sinks.clone();
     let open = || {
+        let metrics = metrics.map(|address| sinks.serve_metrics(address)).transpose()?;
         let open = Box::new(move |start: &Start, resume: Option<Resume>| {
-            let streams = sinks::streams(&settings, start, resume.as_ref())?;
+            let prepared = sinks.prepare(&path, &text, &settings, start)?;
+            let streams = sinks::streams(&settings, &prepared, start, resume.as_ref(), &sinks)?;
             // The streams have already reported the losses of the previous process.
             let resume = resume.map(|resume| Resume { is_complete: true, waiting: 0, ..resume });
-            let reloader = Reloader::new(path, settings, start.clone(), resume);
+            let reloader = Reloader::new(path, settings, prepared.secrets, start.clone(), resume, sinks);
             Ok((streams, Destination::Sinks(Box::new(reloader))))
         });
         let notifier = Notifier::from_environment();
-        Ok(Session { pin: pin.as_deref(), notifier, ..Session::new(filter, &run, &stuck, &kernel, open)? })
+        let mut session = Session::new(filter, &run, &stuck, &kernel, open)?;
+        session.settings.metrics = metrics;
+        Ok(Session { pin: pin.as_deref(), notifier, ..session })
     };
     let sharing = if kernel.alongside { Sharing::Unlocked } else { Sharing::Daemon { lock: &lock } };
-    host.run(open, sharing)
+    let code = host.run(open, sharing);
+    host_of_sinks.end();
+    code
+}
+
+/// Settings that the system allows.
+struct Verified {
+    settings: Settings,
+    text: String,
+    sinks: SinkHost,
 }
 
 /// Reads the settings, and checks whether the system allows them.
-fn verified(path: &Path) -> Result<Settings, Failure> {
-    let Reading { settings, mut problems } = settings::read(path);
+fn verified(path: &Path) -> Result<Verified, Failure> {
+    let Reading { settings, mut problems, text } = settings::read(path);
     // An error in the text is a usage error; otherwise this system refuses the settings.
     let code = if problems.is_empty() { exit::FAILURE } else { exit::USAGE };
-    problems.extend(settings.iter().flat_map(verify::problems));
-    verify::settings_or_failure(settings, problems, code)
+    let mut sinks = SinkHost::default();
+    if let Some(settings) = &settings {
+        match SinkHost::start(&settings.keys) {
+            Ok(started) => sinks = started,
+            Err(error) => problems.push(settings.places.error("", "sinks-user", &error)),
+        }
+    }
+    match sinks.problems(path, &text, settings.as_ref()) {
+        Ok(of_sinks) => {
+            let of_sink = |sink: &Sink| of_sinks.get(&sink.section.name).cloned().unwrap_or_default();
+            problems.extend(settings.iter().flat_map(|settings| verify::problems(settings, of_sink)));
+        }
+        Err(error) => return Err(Failure { code: exit::FAILURE, message: error.to_string() }),
+    }
+    let verified = verify::settings_or_failure(settings, problems, code);
+    if verified.is_err() {
+        sinks.end();
+    }
+    Ok(Verified { settings: verified?, text, sinks })
 }
 
 fn checked(path: &Path, settings: &Settings) -> Result<ExitCode> {

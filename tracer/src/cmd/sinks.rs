@@ -1,8 +1,12 @@
 //! From the configuration's sinks to streams that are written to them.
 
-use anyhow::{Error, Result};
+use anyhow::{Context, Error, Result};
 
-use super::{Failure, awaited, transition_filter};
+use super::{
+    Failure, awaited,
+    sink_host::{PreparedSinks, SinkHost, Starter},
+    transition_filter,
+};
 use crate::{
     format::{Format, Json, Stamp, convert},
     model::{LostPlace, RecordKinds, Start},
@@ -10,14 +14,24 @@ use crate::{
     restart::Resume,
     route::Router,
     settings::{Settings, Sink},
-    sinks::{self, Inherited, Running, SinkSettings},
+    sinks::{self, Inherited, Queue, Running, SinkError, SinkSection, SinkSettings},
 };
 
 /// A stream for each sink.
-pub(super) fn streams(settings: &Settings, start: &Start, resume: Option<&Resume>) -> Result<Vec<Stream>> {
+pub(super) fn streams(
+    settings: &Settings,
+    prepared: &PreparedSinks,
+    start: &Start,
+    resume: Option<&Resume>,
+    host: &SinkHost,
+) -> Result<Vec<Stream>> {
+    if let (Some(process), Some(resume)) = (&host.0, resume) {
+        process.pass_ledger(&resume.ledger).context("cannot pass on the ledger")?;
+    }
     let begin = |sink: &Sink| {
-        let started = sink.section.settings(&stamp(settings, start)).map_err(Error::msg)?;
-        stream(settings, sink, &started, start, resume, None)
+        let starter = prepared.starters.get(&sink.section.name).cloned();
+        let starter = starter.unwrap_or_else(|| Err("it was not prepared".to_owned()));
+        stream(settings, sink, &starter.map_err(Error::msg)?, start, resume, None)
     };
     settings.sinks.iter().map(begin).collect()
 }
@@ -33,7 +47,7 @@ pub(super) struct Before {
 pub(super) fn stream(
     settings: &Settings,
     sink: &Sink,
-    started: &SinkSettings,
+    starter: &Starter,
     start: &Start,
     resume: Option<&Resume>,
     before: Option<Before>,
@@ -48,15 +62,17 @@ pub(super) fn stream(
     let progress = resume.filter(|_| metrics.is_none()).and_then(|resume| resume.ledger.sink(&section.name));
     let replaces = before.as_ref().is_some_and(|before| before.replaces);
     let running = before.map(|before| before.running);
-    let mut format: Box<dyn Format> = match section.config.format() {
-        Some(keys) => keys.make(&stamp(settings, start)),
-        None => Box::new(Json::stamped(&stamp(settings, start))),
+    let failed = |message: String| Failure { code: super::exit::FAILURE, message };
+    let queue = match starter {
+        Starter::Here(started) => {
+            let inherited = Inherited::here(running, progress);
+            open(section, started, &stamp(settings, start), inherited)
+                .map_err(|error| failed(error.to_string()))?
+        }
+        Starter::Apart(place) => place
+            .open(&section.name, section.common.queue as usize, progress, running.as_ref())
+            .map_err(|error| failed(error.to_string()))?,
     };
-    let mut header = Vec::new();
-    format.header(&mut header);
-    let inherited = Inherited::here(running, progress);
-    let queue = sinks::start(started, header, section.config.converter(&start.host), inherited)
-        .map_err(|error| Failure { code: super::exit::FAILURE, message: error.to_string() })?;
     if let Some(metrics) = metrics {
         let write = write_numbers(metrics.json, &stamp(settings, start));
         return Ok(Stream::Metrics(MetricsStream::new(metrics.interval, write, queue)));
@@ -66,6 +82,7 @@ pub(super) fn stream(
         (progress.resume(start.instance, resume.waiting), place)
     });
     let common = &section.common;
+    let format = format(section, &stamp(settings, start));
     let stream = RecordStream::to_sink(format, filter.map(Router::new), queue);
     let mut stream = stream.only(RecordKinds::of(&common.records)).sampled(common.sample);
     if let Some((point, place)) = point {
@@ -75,6 +92,25 @@ pub(super) fn stream(
         Some(window) => stream.aggregated(window, common.aggregate_keys),
         None => stream,
     }))
+}
+
+/// Opens the sink in this process.
+pub(super) fn open(
+    section: &SinkSection,
+    started: &SinkSettings,
+    stamp: &Stamp<'_>,
+    inherited: Inherited,
+) -> Result<Queue, SinkError> {
+    let mut header = Vec::new();
+    format(section, stamp).header(&mut header);
+    sinks::start(started, header, section.config.converter(stamp.host), inherited)
+}
+
+fn format(section: &SinkSection, stamp: &Stamp<'_>) -> Box<dyn Format> {
+    match section.config.format() {
+        Some(keys) => keys.make(stamp),
+        None => Box::new(Json::stamped(stamp)),
+    }
 }
 
 /// How the metrics of a sink are written.
@@ -87,6 +123,6 @@ fn write_numbers(json: bool, stamp: &Stamp<'_>) -> WriteNumbers {
     }
 }
 
-fn stamp<'a>(settings: &'a Settings, start: &'a Start) -> Stamp<'a> {
+pub(super) fn stamp<'a>(settings: &'a Settings, start: &'a Start) -> Stamp<'a> {
     Stamp { host: &start.host, instance: start.instance, labels: &settings.labels }
 }

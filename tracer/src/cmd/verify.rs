@@ -13,8 +13,11 @@ use crate::{
     settings::{Problems, Settings, SettingsError, Sink},
 };
 
-/// All problems that keep `run` from starting.
-pub(super) fn problems(settings: &Settings) -> Vec<SettingsError> {
+/// All problems that keep `run` from starting. `of_sink` finds those of a sink, each with its key.
+pub(super) fn problems(
+    settings: &Settings,
+    of_sink: impl Fn(&Sink) -> Vec<(String, String)>,
+) -> Vec<SettingsError> {
     let places = &settings.places;
     let mut found = contradictions(settings);
     let mut note =
@@ -42,8 +45,8 @@ pub(super) fn problems(settings: &Settings) -> Vec<SettingsError> {
         for (key, message) in sink.filter.iter().flat_map(of_filter) {
             note(&format!("{section}.filter"), key, message);
         }
-        for problem in sink.section.system_problems() {
-            note(&section, problem.key, problem.message);
+        for (key, message) in of_sink(sink) {
+            note(&section, &key, message);
         }
     }
     found

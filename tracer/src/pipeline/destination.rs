@@ -150,7 +150,11 @@ impl Destination {
                     sleep(FULL_CHECK).await;
                 }
                 for queue in streams.queues() {
-                    if timeout_at(deadline + margin, queue.finished()).await.is_err() {
+                    let has_ended = timeout_at(deadline + margin, queue.finished()).await.is_ok();
+                    if queue.is_broken() {
+                        let lost = queue.abandon();
+                        message!(error: "sink {}: {lost} records were not delivered", queue.name());
+                    } else if !has_ended {
                         let lost = queue.abandon();
                         message!(
                             error: "sink {} hangs in a system call: {lost} records were not delivered",

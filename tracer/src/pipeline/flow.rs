@@ -63,6 +63,9 @@ impl Pipeline {
         destination: &mut Destination,
         signals: &mut Signals,
     ) -> Result<Option<End>, PipelineError> {
+        if let Some(lost) = self.streams.abandon_broken() {
+            return Err(PipelineError::Sinks(lost));
+        }
         let wanted = destination.wanted(&self.streams, schedule.is_flush_due());
         if wanted > 0 {
             if wanted == self.streams.buffered() {

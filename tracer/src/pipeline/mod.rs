@@ -65,6 +65,9 @@ pub enum PipelineError {
     /// The output cannot be written.
     #[error("{error}; {unwritten} bytes of records were not written")]
     Output { error: OutputError, unwritten: usize },
+    /// The process of the sinks has ended, and no stream has a sink any more.
+    #[error("the process of the sinks has ended, so this process ends, too: {0} records were not delivered")]
+    Sinks(u64),
     /// Signals.
     #[error("cannot wait for signals: {0}")]
     Signals(#[from] std::io::Error),

@@ -283,6 +283,12 @@ impl Streams {
         self.list.iter().filter_map(Stream::queue).chain(&self.retired)
     }
 
+    /// How many records are lost because the process of their sinks has ended; `None` if it has not.
+    pub(super) fn abandon_broken(&self) -> Option<u64> {
+        let is_broken = self.queues().any(Queue::is_broken);
+        is_broken.then(|| self.queues().map(Queue::abandon).sum())
+    }
+
     /// The summary with what the sinks have lost so far; the records that a hanging sink holds count as lost.
     pub(super) fn summary_now(&self) -> Summary {
         let (all, mut summary) = (self.numbers(), self.summary.clone());

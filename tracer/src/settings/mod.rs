@@ -54,6 +54,7 @@ pub struct Reading {
     pub settings: Option<Settings>,
     /// The problems that the text alone shows, without checks of the system.
     pub problems: Vec<SettingsError>,
+    pub text: String,
 }
 
 /// Reads the file at `path`.
@@ -64,6 +65,7 @@ pub fn read(path: &Path) -> Reading {
         Ok(text) => parse(&name, &text),
         Err(error) => Reading {
             settings: None,
+            text: String::new(),
             problems: vec![SettingsError {
                 path: name,
                 line: 0,
@@ -87,7 +89,8 @@ pub fn parse(path: &str, text: &str) -> Reading {
     }
     let settings = if errors.is_empty() { document(&source, &table) } else { None };
     let (places, problems) = source.finish();
-    Reading { settings: settings.map(|settings| Settings { places, ..settings }), problems }
+    let settings = settings.map(|settings| Settings { places, ..settings });
+    Reading { settings, problems, text: text.to_owned() }
 }
 
 fn document<'a>(source: &'a Source<'a>, table: &'a toml::Spanned<DeTable<'a>>) -> Option<Settings> {

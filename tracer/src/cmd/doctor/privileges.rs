@@ -6,10 +6,10 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::super::{Failure, exit, lock};
-use crate::{cli::DEFAULT_LOCK, display::paragraph};
+use crate::{cli::DEFAULT_LOCK, display::paragraph, sinks::process::PROCESS_NAME};
 
 /// The threads of sockstate (docs/architecture.md) and what each does, by the first 15 bytes of its name.
-const PURPOSES: [(&str, &str); 12] = [
+const PURPOSES: [(&str, &str); 15] = [
     ("namespaces", "lists network namespaces, to compare connections with the kernel's tables"),
     ("visit", "enters a network namespace, to read its sockets"),
     ("examiner", "finds out why a connection is stuck, and which process holds it"),
@@ -18,17 +18,27 @@ const PURPOSES: [(&str, &str); 12] = [
     ("names", "reads the names of pods and containers"),
     ("reload", "reads the configuration again"),
     ("sink-open", "opens the file, the certificates or the spool of a sink"),
+    ("sink-prepare", "reads the configuration, and checks whether its sinks can start"),
+    ("to-sinks", "sends records to the process of the sinks"),
+    ("from-sinks", "receives what the process of the sinks reports"),
     ("sink-zstd", "compresses a rotated file"),
     ("resolver", "asks DNS for a collector's address"),
     ("metrics", "answers scrapers"),
     ("messages", "writes standard error"),
 ];
 const MAIN: &str = "reads the ring and the maps of the kernel programs, and what /proc shows of processes";
+const SINKS: &str = "receives records from the tracer's process, for the sinks";
 const SINK: &str = "delivers records to a sink";
 const UNKNOWN: &str = "not a thread that this version of sockstate knows";
 
-/// The threads of one process.
+/// The threads of a daemon.
 pub(super) struct Privileges {
+    tracer: Process,
+    /// The process of the sinks (`sinks-user`).
+    sinks: Option<Process>,
+}
+
+struct Process {
     pid: u32,
     threads: Vec<Thread>,
 }
@@ -54,14 +64,38 @@ impl Privileges {
                 DEFAULT_LOCK
             ),
         })?;
-        let threads = threads(pid).map_err(|error| Failure {
-            code: exit::FAILURE,
-            message: format!("cannot read the threads of process {pid}: {error}"),
-        })?;
-        Ok(Self { pid, threads })
+        let process = |pid| {
+            let threads = threads(pid).map_err(|error| Failure {
+                code: exit::FAILURE,
+                message: format!("cannot read the threads of process {pid}: {error}"),
+            })?;
+            Ok::<_, Failure>(Process { pid, threads })
+        };
+        Ok(Self { tracer: process(pid)?, sinks: sinks_of(pid).map(process).transpose()? })
     }
 
     pub(super) fn text(&self, width: Option<usize>) -> String {
+        let Some(sinks) = &self.sinks else { return self.tracer.text(width) };
+        let (tracer, sinks) = ((&self.tracer, "the tracer"), (sinks, "the sinks"));
+        let text = |(process, what): (&Process, &str)| {
+            format!("process {} ({what})\n{}", process.pid, process.text(width))
+        };
+        [tracer, sinks].map(text).join("\n")
+    }
+
+    pub(super) fn json(&self) -> Value {
+        json!({
+            "schema": "sockstate/1",
+            "kind": "privileges",
+            "pid": self.tracer.pid,
+            "threads": self.tracer.json(),
+            "sinks": self.sinks.as_ref().map(|sinks| json!({ "pid": sinks.pid, "threads": sinks.json() })),
+        })
+    }
+}
+
+impl Process {
+    fn text(&self, width: Option<usize>) -> String {
         let mut out = String::new();
         for thread in &self.threads {
             let head = format!("thread {:>7} {:<15} ", thread.tid, thread.name);
@@ -85,7 +119,7 @@ impl Privileges {
         out
     }
 
-    pub(super) fn json(&self) -> Value {
+    fn json(&self) -> Vec<Value> {
         let threads = self.threads.iter().map(|thread| {
             json!({
                 "tid": thread.tid,
@@ -97,23 +131,32 @@ impl Privileges {
                 "purpose": self.purpose(thread),
             })
         });
-        json!({
-            "schema": "sockstate/1",
-            "kind": "privileges",
-            "pid": self.pid,
-            "threads": threads.collect::<Vec<_>>(),
-        })
+        threads.collect()
     }
 
     fn purpose(&self, thread: &Thread) -> &'static str {
         let known = PURPOSES.iter().find(|(name, _)| *name == thread.name);
         match known {
+            _ if thread.tid == self.pid && thread.name == PROCESS_NAME => SINKS,
             _ if thread.tid == self.pid => MAIN,
             Some((_, purpose)) => purpose,
             None if thread.name.starts_with("sink-") => SINK,
             None => UNKNOWN,
         }
     }
+}
+
+/// The process of the sinks that the process `pid` has started.
+fn sinks_of(pid: u32) -> Option<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let children = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok());
+    let children: Vec<u32> = children
+        .flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect();
+    let is_sinks = |pid: &u32| {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == PROCESS_NAME)
+    };
+    children.into_iter().find(is_sinks)
 }
 
 fn threads(pid: u32) -> io::Result<Vec<Thread>> {
@@ -178,9 +221,10 @@ mod tests {
     fn the_purpose_follows_from_the_name() {
         let purpose = |pid, name: &str| {
             let thread = Thread { name: name.to_owned(), ..parse(STATUS).expect("a thread") };
-            Privileges { pid, threads: Vec::new() }.purpose(&thread)
+            Process { pid, threads: Vec::new() }.purpose(&thread)
         };
         assert_eq!(purpose(9, "sockstate"), MAIN);
+        assert_eq!(purpose(9, "sockstate-sinks"), SINKS);
         assert_eq!(purpose(7, "sink-collector1"), SINK);
         assert_eq!(purpose(7, "sink-open"), "opens the file, the certificates or the spool of a sink");
         assert_eq!(purpose(7, "other"), UNKNOWN);

@@ -140,6 +140,12 @@ impl SinkEnd {
         self.reporter.send(&FromSinks::Started { queue, result });
     }
 
+    /// Whether sinks note in a ledger how far they have come.
+    #[must_use]
+    pub fn has_ledger(&self) -> bool {
+        self.ledger.is_some()
+    }
+
     /// The queues of sinks that may still run.
     pub fn queues(&self) -> impl Iterator<Item = &Queue> {
         self.queues.values()

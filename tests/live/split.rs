@@ -1,0 +1,248 @@
+//! A daemon whose sinks run in a process of their own: what that process may do, and that no record is lost between
+//! the two processes without being counted.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader, Read},
+    net::{TcpListener, TcpStream},
+    process::Child,
+};
+
+use serde_json::Value;
+
+use crate::{
+    Test,
+    configured::ask,
+    lab::{in_lab, signal, sockstate, wait_until},
+    observer,
+    restart::{DaemonFiles, chown_to_nobody, end, kill, killed_again_and_again, lost, nobody},
+    schema, skip,
+    sockets::{Kind, fresh_port},
+    test,
+};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test("split: the sinks' process is another user's, without capabilities", held),
+        test("split: what the sinks' process must not do fails", refused),
+        test("split: killed under load, again and again: delivered + lost == happened", killed),
+        test("split: the sinks' process killed: the daemon ends, and the next one counts", sinks_killed),
+        test("split: metrics, and sinks that a reload starts and ends", reloaded),
+        test("split: a full queue is counted, and a spool keeps the rest", spooled),
+        test("split: what the user cannot use is reported before the start", checked),
+    ]
+}
+
+/// The process of the sinks of a daemon.
+fn sinks_of(daemon: &Child) -> u32 {
+    let pid = daemon.id();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("children");
+    children.trim().parse().expect("one child")
+}
+
+/// The fields of each thread's status.
+fn threads(pid: u32) -> Vec<BTreeMap<String, String>> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("threads");
+    let status = |task: fs::DirEntry| fs::read_to_string(task.path().join("status")).ok();
+    let fields = |status: String| {
+        let field =
+            |line: &str| line.split_once(':').map(|(key, value)| (key.to_owned(), value.trim().to_owned()));
+        status.lines().filter_map(field).collect()
+    };
+    tasks.filter_map(|task| status(task.expect("thread"))).map(fields).collect()
+}
+
+fn held() {
+    in_lab(|netns| {
+        let port = fresh_port();
+        let Some(files) = DaemonFiles::split(port) else { return };
+        files.configure(netns, port, "");
+        let daemon = files.start(1);
+        let uid = nobody().expect("a user").0.to_string();
+        let pid = sinks_of(&daemon);
+        let all = threads(pid);
+        assert!(all.len() >= 2, "{all:?}");
+        for thread in &all {
+            assert!(thread["Uid"].split_whitespace().all(|id| id == uid), "{thread:?}");
+            assert_eq!(thread["NoNewPrivs"], "1", "{thread:?}");
+            for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+                assert_eq!(u64::from_str_radix(&thread[set], 16), Ok(0), "{thread:?}");
+            }
+        }
+        // The tracer's threads that serve the other process have none, either.
+        for thread in threads(daemon.id()).iter().filter(|thread| thread["Name"].ends_with("-sinks")) {
+            assert_eq!(u64::from_str_radix(&thread["CapPrm"], 16), Ok(0), "{thread:?}");
+        }
+        let mut doctor = sockstate();
+        doctor.args(["doctor", "--privileges", &daemon.id().to_string(), "--format", "json"]);
+        let report = doctor.output().expect("doctor").stdout;
+        let report: Value = serde_json::from_slice(&report).expect("JSON");
+        assert_eq!(report["sinks"]["pid"], pid);
+        for thread in report["sinks"]["threads"].as_array().expect("threads") {
+            assert_eq!(thread["capabilities"], Value::Array(Vec::new()), "{thread}");
+            assert!(!thread["purpose"].as_str().expect("a purpose").contains("not a thread"), "{thread}");
+        }
+        files.connection(port);
+        end(daemon);
+        wait_until("it ends with the daemon", || fs::metadata(format!("/proc/{pid}")).is_err());
+        let records = files.records();
+        records.iter().for_each(schema::check);
+        let seqs: Vec<u64> = records.iter().filter_map(|record| record["seq"].as_u64()).collect();
+        assert_eq!(seqs, (1..=records.len() as u64).collect::<Vec<_>>(), "numbered without a gap");
+        assert_eq!(records.last().map(|record| record["kind"].clone()), Some("stop".into()));
+    });
+}
+
+fn refused() {
+    in_lab(|netns| {
+        let port = fresh_port();
+        let Some(files) = DaemonFiles::split(port) else { return };
+        // A file that only root can write, and one that only root can read.
+        let secret = files.config().with_file_name("secret");
+        fs::write(&secret, "Bearer s3cr3t").expect("secret");
+        fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("mode");
+        let sinks = format!(
+            "[filter]\nnetns = {netns}\n[kernel]\nalongside = true\n[sinks.roots]\ntype = \"file\"\npath = \"{}\"\n\
+             [sinks.http]\ntype = \"http\"\nurl = \"http://127.0.0.1:9\"\nauthorization-file = \"{}\"",
+            files.config().with_file_name("roots").display(),
+            secret.display()
+        );
+        files.write(&sinks);
+        let mut daemon = files.spawn(sockstate());
+        let status = daemon.wait().expect("wait");
+        let mut said = String::new();
+        daemon.stderr.take().expect("stderr").read_to_string(&mut said).expect("messages");
+        assert_eq!(status.code(), Some(1), "{said}");
+        for what in ["roots", "secret"] {
+            let is_said = |line: &str| line.contains(what) && line.contains("Permission denied");
+            assert!(said.lines().any(is_said), "{what}: {said}");
+        }
+        assert!(!files.config().with_file_name("roots").exists());
+    });
+}
+
+fn killed() {
+    killed_again_and_again(DaemonFiles::split, kill);
+}
+
+fn sinks_killed() {
+    killed_again_and_again(DaemonFiles::split, |mut daemon| {
+        let sinks = sinks_of(&daemon);
+        signal(sinks, libc::SIGKILL);
+        let status = daemon.wait().expect("wait");
+        assert_eq!(status.code(), Some(1));
+        let said = BufReader::new(daemon.stderr.take().expect("stderr")).lines();
+        let said: Vec<String> = said.map_while(Result::ok).collect();
+        let has = |words: &str| said.iter().any(|line| line.contains(words));
+        assert!(has("the process of the sinks has ended: signal: 9"), "{said:?}");
+        assert!(has("records were not delivered"), "{said:?}");
+    });
+}
+
+fn reloaded() {
+    in_lab(|netns| {
+        let [port, metrics] = [fresh_port(), fresh_port()];
+        let Some(files) = DaemonFiles::split(port) else { return };
+        let head = format!(
+            "metrics = \"127.0.0.1:{metrics}\"\n[filter]\nport = {port}\nnetns = {netns}\n[kernel]\nalongside = true\n"
+        );
+        files.write(&head);
+        let daemon = files.start(1);
+        files.connection(port);
+        wait_until("the metrics count what is delivered", || {
+            let is_count = |line: &&str| line.starts_with("sockstate_sink_delivered_total{");
+            ask(metrics).lines().filter(is_count).any(|line| !line.ends_with(" 0"))
+        });
+        // A second sink begins.
+        let other = files.output().with_file_name("other.json");
+        let second = format!("{head}[sinks.other]\ntype = \"file\"\npath = \"{}\"\n", other.display());
+        files.write(&second);
+        signal(daemon.id(), libc::SIGHUP);
+        let text = || fs::read_to_string(&other).unwrap_or_default();
+        wait_until("the new sink begins", || text().contains("\"kind\":\"start\""));
+        // It writes to the same file as before, after the sink before it has released the file.
+        files.write(&second.replace("[sinks.other]", "[sinks.other]\nrecords = [\"stuck\"]"));
+        signal(daemon.id(), libc::SIGHUP);
+        wait_until("the changed sink begins", || text().matches("\"kind\":\"start\"").count() == 2);
+        files.write(&head);
+        let removed = fs::metadata(&other).expect("metadata").len();
+        signal(daemon.id(), libc::SIGHUP);
+        wait_until("the second sink ends", || {
+            !ask(metrics).contains("sockstate_sink_failing{sink=\"other\"}")
+        });
+        Kind::V4.connect(port).expect_err("nobody listens");
+        let is_refused = |record: &Value| record["from"] == "SYN_SENT" && record["to"] == "CLOSE";
+        wait_until("the first sink goes on", || files.records().iter().any(is_refused));
+        end(daemon);
+        assert_eq!(fs::metadata(&other).expect("metadata").len(), removed, "{}", text());
+        assert!(files.records().iter().all(|record| record["kind"] != "lost"));
+    });
+}
+
+fn spooled() {
+    if observer::is_in_vm() {
+        return skip("takes seconds there, and has nothing to do with the kernel");
+    }
+    in_lab(|netns| {
+        let [port, collector] = [fresh_port(), fresh_port()];
+        let Some(files) = DaemonFiles::split(port) else { return };
+        let spool = files.output().with_file_name("spool");
+        fs::create_dir(&spool).expect("directory");
+        chown_to_nobody(&spool);
+        let sections = format!(
+            "[filter]\nport = {port}\nnetns = {netns}\n[kernel]\nalongside = true\n\
+             [sinks.small]\ntype = \"socket\"\naddress = \"tcp://127.0.0.1:{collector}\"\nqueue = \"4k\"\nretry = \"100ms\"\n\
+             [sinks.spooled]\ntype = \"socket\"\naddress = \"tcp://127.0.0.1:{collector}\"\nqueue = \"4k\"\nretry = \"100ms\"\n\
+             spool = \"{}\"\n",
+            spool.display()
+        );
+        files.write(&sections);
+        let daemon = files.start(1);
+        let refused = |records: &[Value]| records.iter().filter(|record| record["to"] == "CLOSE").count();
+        // A batch is taken however large it is, so each connection is to be a batch.
+        for nth in 1..=20 {
+            Kind::V4.connect(port).expect_err("nobody listens");
+            wait_until("it is recorded", || refused(&files.records()) == nth);
+        }
+        let listener = TcpListener::bind(("127.0.0.1", collector)).expect("a collector");
+        let read = |stream: TcpStream| {
+            let lines = BufReader::new(stream).lines().map_while(Result::ok);
+            lines.map(|line| serde_json::from_str(&line).expect("JSON")).collect::<Vec<Value>>()
+        };
+        let accept = || listener.accept().expect("a sink").0;
+        let readers = [accept(), accept()].map(|stream| std::thread::spawn(move || read(stream)));
+        end(daemon);
+        let [one, other] = readers.map(|reader| reader.join().expect("a reader"));
+        let all = files.records().len() as u64;
+        // The sink with the spool lost nothing; the other one reports what it has lost.
+        let is_whole = |records: &[Value]| lost(records, "sink") == 0;
+        assert!(is_whole(&one) != is_whole(&other), "{} and {} records", one.len(), other.len());
+        let (whole, part) = if is_whole(&one) { (one, other) } else { (other, one) };
+        assert_eq!(whole.len() as u64, all);
+        let reports = part.iter().filter(|record| record["kind"] == "lost").count() as u64;
+        assert_eq!(part.len() as u64 - reports + lost(&part, "sink"), all);
+    });
+}
+
+fn checked() {
+    in_lab(|_| {
+        let port = fresh_port();
+        let Some(files) = DaemonFiles::split(port) else { return };
+        let check = |user: &str| {
+            files.write("[kernel]\nalongside = true\n");
+            let text = fs::read_to_string(files.config()).expect("config");
+            let text = text.replace("sinks-user = \"nobody\"", &format!("sinks-user = \"{user}\""));
+            fs::write(files.config(), text).expect("config");
+            let mut command = sockstate();
+            let output =
+                command.args(["run", "--check", "--config"]).arg(files.config()).output().expect("sockstate");
+            (output.status.code(), String::from_utf8(output.stderr).expect("text"))
+        };
+        assert_eq!(check("nobody"), (Some(0), String::new()));
+        let (code, said) = check("root");
+        assert!(code == Some(1) && said.contains("1:14: 'root' is root"), "{said}");
+        let (code, said) = check("no such user");
+        assert!(code == Some(1) && said.contains("there is no user 'no such user'"), "{said}");
+    });
+}

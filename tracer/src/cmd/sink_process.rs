@@ -1,0 +1,218 @@
+//! The process of the sinks (`sinks-user`): it delivers records and serves metrics as a user without capabilities.
+
+use std::{
+    collections::BTreeMap,
+    ffi::CString,
+    fs::{self, DirBuilder},
+    io,
+    os::{
+        fd::AsFd,
+        unix::fs::{DirBuilderExt, lchown},
+    },
+    path::Path,
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use caps::CapSet;
+use nix::unistd::{User, geteuid, getgrouplist, setgid, setgroups, setuid};
+use rustix::process::DumpableBehavior;
+use tokio::{runtime::Runtime, time::timeout};
+
+use super::{LAST_MESSAGES, sink_host, sinks};
+use crate::{
+    files,
+    format::Stamp,
+    messages, metrics,
+    pipeline::Signals,
+    settings::{self, Settings, Sink},
+    sinks::{
+        Queue, SinkSettings,
+        process::{CheckedSink, Event, Identity, PROCESS_NAME, Previous, Reporter, Request, SinkEnd},
+    },
+};
+
+/// How long sinks may deliver after the tracer's process was killed: meanwhile the next one waits.
+const GRACE: Duration = Duration::from_secs(1);
+/// After that time: how long they may take to spool the rest.
+const MARGIN: Duration = Duration::from_secs(2);
+/// Configurations that are kept at most: a reload may begin while others wait for the system.
+const MOST_PREPARED: usize = 8;
+
+pub(super) fn main() -> ExitCode {
+    let code = match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            message!(error: "the process of the sinks: {error:#}");
+            ExitCode::FAILURE
+        }
+    };
+    messages::flush(LAST_MESSAGES);
+    code
+}
+
+fn run() -> Result<()> {
+    rustix::thread::set_no_new_privs(true).context("cannot give up new privileges")?;
+    // The name of the program would be that of a link in /proc.
+    let _ = rustix::thread::set_name(&CString::new(PROCESS_NAME)?);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Signals for the whole service are for the tracer, which ends this process.
+    let _signals = runtime.block_on(async { Signals::new() }).context("cannot listen to signals")?;
+    let socket = io::stdin().as_fd().try_clone_to_owned()?;
+    let (end, identity) = SinkEnd::begin(socket).context("only `sockstate run` starts this process")?;
+    let begun = confine(&identity);
+    end.reporter().begun(begun.as_ref().copied().map_err(|error| format!("{error:#}")));
+    if begun.is_err() {
+        // The tracer reports it.
+        return Ok(());
+    }
+    messages::start();
+    let mut process = Process { end, prepared: Arc::default() };
+    let result = process.serve();
+    process.finish(&runtime);
+    result
+}
+
+/// Becomes the user, and gives up all capabilities.
+fn confine(identity: &Identity) -> Result<()> {
+    become_user(identity)?;
+    files::use_runtime_directory(&identity.runtime);
+    for set in [CapSet::Ambient, CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
+        caps::clear(None, set).context("cannot give up capabilities")?;
+    }
+    // No other process of this user reads what this one has in memory, such as secrets.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    Ok(())
+}
+
+fn become_user(Identity { user: name, runtime }: &Identity) -> Result<()> {
+    let found = User::from_name(name).with_context(|| format!("cannot look up the user '{name}'"))?;
+    let Some(user) = found else { bail!("there is no user '{name}' on this host") };
+    if user.uid.is_root() {
+        bail!("'{name}' is root: the sinks need a user without rights");
+    }
+    if user.uid == geteuid() {
+        return Ok(());
+    }
+    make_for(&user, runtime);
+    let change = || {
+        let groups = getgrouplist(&CString::new(name.as_str()).unwrap_or_default(), user.gid)?;
+        setgroups(&groups)?;
+        setgid(user.gid)?;
+        setuid(user.uid)
+    };
+    change()
+        .with_context(|| format!("cannot become the user '{name}', which needs CAP_SETUID and CAP_SETGID"))
+}
+
+/// Makes the runtime directory of `user`, as root. Without it, a file sink cannot tell after a kill whether an unfinished
+/// last line is its own, and leaves it.
+fn make_for(user: &User, directory: &Path) {
+    if DirBuilder::new().mode(0o700).create(directory).is_err() {
+        return;
+    }
+    if lchown(directory, Some(user.uid.as_raw()), Some(user.gid.as_raw())).is_err() {
+        let _ = fs::remove_dir(directory);
+    }
+}
+
+/// A configuration whose sinks can be started.
+struct Prepared {
+    settings: Settings,
+    request: Request,
+    sinks: BTreeMap<String, SinkSettings>,
+}
+
+struct Process {
+    end: SinkEnd,
+    prepared: Arc<Mutex<BTreeMap<u64, Arc<Prepared>>>>,
+}
+
+impl Process {
+    /// Works until the tracer's process has ended.
+    fn serve(&mut self) -> Result<()> {
+        while let Some(event) = self.end.next_event().context("the tracer's process was killed")? {
+            match event {
+                Event::Prepare(request) => {
+                    let (prepared, reporter) = (Arc::clone(&self.prepared), self.end.reporter());
+                    // A disk may not answer.
+                    let work = move || prepare(request, &prepared, &reporter);
+                    thread::Builder::new().name("sink-prepare".into()).spawn(work)?;
+                }
+                Event::Metrics(listener, questions) => {
+                    metrics::serve_apart(listener, questions).context("cannot serve metrics")?;
+                }
+                Event::Start { queue, prepared, sink, previous } => {
+                    let started = self.start(queue, prepared, &sink, previous.as_ref());
+                    if let (Err(error), Some(_)) = (&started, &previous) {
+                        bail!("{error:#}");
+                    }
+                    self.end.started(queue, started.map_err(|error| format!("{error:#}")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&self, queue: u32, prepared: u64, name: &str, previous: Option<&Previous>) -> Result<Queue> {
+        let known = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).get(&prepared).cloned();
+        let prepared = known.context("the configuration was not prepared")?;
+        let Prepared { settings, request, sinks } = &*prepared;
+        let sink = settings.sinks.iter().find(|sink| sink.section.name == name);
+        let (sink, started) = sink.zip(sinks.get(name)).context("the sink was not prepared")?;
+        let has_records = sink.section.config.metrics().is_none();
+        let inherited = self.end.inherited(queue, name, has_records, previous)?;
+        Ok(sinks::open(&sink.section, started, &stamp(settings, request), inherited)?)
+    }
+
+    /// The tracer's process has ended. If it was killed, sinks deliver or spool what they have, while the next process waits
+    /// for the ledger. Without a ledger it does not wait, and could use the same files.
+    fn finish(&self, runtime: &Runtime) {
+        if !self.end.has_ledger() {
+            return;
+        }
+        let queues: Vec<&Queue> = self.end.queues().collect();
+        queues.iter().filter(|queue| !queue.is_finished()).for_each(|queue| queue.close(GRACE));
+        let finished = async {
+            for queue in queues {
+                queue.finished().await;
+            }
+        };
+        // A sink that hangs is left behind.
+        let _ = runtime.block_on(async { timeout(GRACE + MARGIN, finished).await });
+    }
+}
+
+fn stamp<'a>(settings: &'a Settings, request: &'a Request) -> Stamp<'a> {
+    Stamp { host: &request.host, instance: request.instance, labels: &settings.labels }
+}
+
+/// Reads a configuration, and checks its sinks.
+fn prepare(request: Request, prepared: &Mutex<BTreeMap<u64, Arc<Prepared>>>, reporter: &Reporter) {
+    // The tracer has read the same text, and reports what is wrong with it.
+    let settings = settings::parse(&request.path, &request.text).settings;
+    let Some(settings) = settings else { return reporter.prepared(request.number, Vec::new()) };
+    let mut sinks = BTreeMap::new();
+    let mut check = |sink: &Sink| {
+        let mut problems = sink_host::problems(sink);
+        if problems.is_empty() {
+            match sink.section.settings(&stamp(&settings, &request)) {
+                Ok(ready) => drop(sinks.insert(sink.section.name.clone(), ready)),
+                Err(message) => problems.push((String::new(), message)),
+            }
+        }
+        CheckedSink { name: sink.section.name.clone(), problems, files_sum: sink.section.files_sum() }
+    };
+    let checked = settings.sinks.iter().map(&mut check).collect();
+    let number = request.number;
+    let mut all = prepared.lock().unwrap_or_else(PoisonError::into_inner);
+    while all.len() >= MOST_PREPARED {
+        all.pop_first();
+    }
+    all.insert(number, Arc::new(Prepared { settings, request, sinks }));
+    drop(all);
+    reporter.prepared(number, checked);
+}
