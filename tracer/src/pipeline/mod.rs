@@ -135,6 +135,7 @@ enum End {
 impl Pipeline {
     /// Writes the first record.
     pub fn start(&mut self, start: Start) {
+        self.store_last_id();
         self.streams.record(&Record::Start(start));
     }
 

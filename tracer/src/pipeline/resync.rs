@@ -41,7 +41,11 @@ impl Pipeline {
         self.table.forget_unknown(&shown(&first));
         if !differences.is_empty() {
             let second = self.look(resync)?;
-            let Self { table, enricher, router, streams, examiner, hunter, .. } = self;
+            let Self { table, enricher, router, streams, examiner, hunter, state_writer, .. } = self;
+            if let Some(writer) = state_writer {
+                // Sinks may get records of new connections, at most one for each difference, before the last id is known.
+                writer.note_last_id(table.last_id() + differences.len() as u64);
+            }
             let mut out = |update: Update| {
                 report(router, streams, examiner, hunter, &update);
                 streams.relieve();
