@@ -1,6 +1,6 @@
 //! Runs the live tests on Debian's kernels, each in a virtual machine.
 
-mod machine;
+pub(crate) mod machine;
 mod report;
 
 use std::{

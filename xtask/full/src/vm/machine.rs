@@ -57,54 +57,84 @@ pub(super) fn boot(
 ) -> Result<String> {
     let directory = root().join(format!("target/vm/run-{number}"));
     let _ = fs::remove_dir_all(&directory);
-    let image = initramfs(kernel, programs, script, &directory)?;
-    let (qemu, machine) = arch.qemu();
-    // With a thread for each CPU, one CPU may still run a breakpoint of the kernel that another CPU has replaced.
-    // Attaching to functions then ended in an unknown int3, or in a loop of them.
-    let mut child = Command::new(qemu)
-        .args(machine)
-        .args(["-accel", "tcg,thread=single", "-m", "1500M", "-smp", "2"])
-        .args(["-nographic", "-no-reboot", "-net", "none"])
-        .args(["-append", &format!("console={} quiet panic=-1 oops=panic", arch.console())])
-        .arg("-kernel")
-        .arg(&kernel.image)
-        .arg("-initrd")
-        .arg(&image)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .with_context(|| format!("cannot run {qemu}"))?;
-    let stdout = child.stdout.take().context("no stdout")?;
-    let log = directory.join("log");
-    let reader = thread::spawn(move || -> Result<String> {
-        let mut log = File::create(log)?;
-        let mut text = String::new();
-        let mut reader = BufReader::new(stdout);
-        let mut line = Vec::new();
-        while reader.read_until(b'\n', &mut line)? > 0 {
-            log.write_all(&line)?;
-            text.push_str(&String::from_utf8_lossy(&line).replace('\r', ""));
-            line.clear();
-        }
-        Ok(text)
-    });
-    let deadline = Instant::now() + limit;
-    while child.try_wait()?.is_none() {
-        if Instant::now() > deadline {
-            child.kill()?;
-        }
-        thread::sleep(Duration::from_millis(100));
-    }
-    let text = reader.join().unwrap_or_else(|_| bail!("the thread that reads the output has panicked"))?;
+    let initramfs = initramfs(kernel, programs, script, &directory)?;
+    let machine = Machine { arch, kernel, initramfs: &initramfs, memory: "1500M", parameters: "" };
+    let text = machine.run(&directory.join("log"), limit)?;
     if !text.lines().any(|line| line == "PASSED") {
-        let tail: Vec<&str> = text.lines().collect();
-        bail!("not passed:\n{}", tail[tail.len().saturating_sub(120)..].join("\n"));
+        bail!("not passed:\n{}", last_lines(&text));
     }
     Ok(text)
 }
 
-/// Packs the initramfs of the virtual machine.
+/// The last lines of what a machine printed.
+pub(crate) fn last_lines(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(120)..].join("\n")
+}
+
+/// A virtual machine.
+pub(crate) struct Machine<'a> {
+    pub(crate) arch: Arch,
+    pub(crate) kernel: &'a Kernel,
+    pub(crate) initramfs: &'a Path,
+    pub(crate) memory: &'a str,
+    /// Further parameters of the kernel.
+    pub(crate) parameters: &'a str,
+}
+
+impl Machine<'_> {
+    /// Runs until the machine ends itself or the time is over. Returns what it printed on its console, which is in the
+    /// file `log`, too.
+    pub(crate) fn run(&self, log: &Path, limit: Duration) -> Result<String> {
+        let (qemu, machine) = self.arch.qemu();
+        let console = self.arch.console();
+        // With a thread for each CPU, one CPU may still run a breakpoint of the kernel that another CPU has replaced.
+        // Attaching to functions then ended in an unknown int3, or in a loop of them.
+        let mut child = Command::new(qemu)
+            .args(machine)
+            .args(["-accel", "tcg,thread=single", "-m", self.memory, "-smp", "2"])
+            .args(["-nographic", "-no-reboot", "-net", "none"])
+            .args(["-append", &format!("console={console} quiet panic=-1 oops=panic {}", self.parameters)])
+            .arg("-kernel")
+            .arg(&self.kernel.image)
+            .arg("-initrd")
+            .arg(self.initramfs)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .with_context(|| format!("cannot run {qemu}"))?;
+        let stdout = child.stdout.take().context("no stdout")?;
+        let mut log = File::create(log)?;
+        let reader = thread::spawn(move || -> Result<String> {
+            let mut text = String::new();
+            let mut reader = BufReader::new(stdout);
+            let mut line = Vec::new();
+            while reader.read_until(b'\n', &mut line)? > 0 {
+                log.write_all(&line)?;
+                text.push_str(&String::from_utf8_lossy(&line).replace('\r', ""));
+                line.clear();
+            }
+            Ok(text)
+        });
+        let deadline = Instant::now() + limit;
+        while child.try_wait()?.is_none() {
+            if Instant::now() > deadline {
+                child.kill()?;
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        reader.join().unwrap_or_else(|_| bail!("the thread that reads the output has panicked"))
+    }
+}
+
+/// Packs a directory as an initramfs.
+pub(crate) fn pack(tree: &Path, image: &Path) -> Result<()> {
+    let pack = format!("find . | cpio -o -H newc --quiet > {}", image.display());
+    command(Command::new("sh").args(["-c", &pack]).current_dir(tree))
+}
+
+/// Makes the initramfs of a machine for the tests.
 fn initramfs(kernel: &Kernel, programs: &Programs, script: &str, directory: &Path) -> Result<PathBuf> {
     let tree = directory.join("root");
     for sub in ["bin", "proc", "sys", "dev", "tmp", "run", "etc", "modules", "on-demand"] {
@@ -142,8 +172,7 @@ poweroff -f
     fs::write(tree.join("init"), init)?;
     command(Command::new("chmod").arg("755").arg(tree.join("init")))?;
     let image = directory.join("initramfs");
-    let pack = format!("find . | cpio -o -H newc --quiet > {}", image.display());
-    command(Command::new("sh").args(["-c", &pack]).current_dir(&tree))?;
+    pack(&tree, &image)?;
     fs::remove_dir_all(&tree)?;
     Ok(image)
 }
