@@ -10,6 +10,7 @@ mod contents;
 mod image;
 mod packages;
 mod roots;
+mod service;
 mod trace;
 
 use std::{

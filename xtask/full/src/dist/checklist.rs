@@ -4,13 +4,13 @@ use std::{fs, process::Command};
 
 use anyhow::{Result, bail, ensure};
 
-use super::{REVISION, Release, VERSION, container, contents, names, packages, roots};
+use super::{REVISION, Release, VERSION, container, contents, names, packages, roots, service};
 use crate::{arch::Arch, command, output, setup};
 
 /// Fails if one of the items does not hold.
 pub(super) fn all(release: &Release, arches: &[Arch]) -> Result<()> {
     setup::package_checks()?;
-    let items: [(&str, &dyn Fn() -> Result<()>); 12] = [
+    let items: [(&str, &dyn Fn() -> Result<()>); 13] = [
         ("the work tree has no change that is not committed", &|| is_clean(release)),
         ("CHANGELOG.md has this version with a date", &|| is_in_changelog(release)),
         ("packaging/deb/changelog begins with this version", &|| is_in_debian_changelog(release)),
@@ -22,6 +22,9 @@ pub(super) fn all(release: &Release, arches: &[Arch]) -> Result<()> {
         ("the .deb can be installed, upgraded, removed and purged", &|| roots::deb(release, arches)),
         ("the .rpm can be installed, upgraded and removed", &|| roots::rpm(release, arches)),
         ("the image runs with just the capabilities that it needs", &|| container::check(release, arches)),
+        ("systemd starts, reloads, restarts, upgrades and stops the service", &|| {
+            service::check(release, arches)
+        }),
         ("a clone in another directory gives the same bytes", &|| is_reproducible(release, arches)),
     ];
     let mut failed = 0;

@@ -20,14 +20,20 @@ const CONFIG: &str = "etc/sockstate/config.toml";
 /// The life of the .deb in each suite.
 pub(super) fn deb(release: &Release, arches: &[Arch]) -> Result<()> {
     let Some(arch) = own(arches) else { return Ok(()) };
-    let older = release.stage().join("older.deb");
-    packages::deb_into(release, arch, OLDER, &older)?;
+    let older = older_deb(release, arch)?;
     let newer = release.out().join(packages::deb_name(arch, REVISION));
     for suite in SUITES {
         println!("{suite}:");
         Root::new(release, suite)?.deb(&older, &newer).with_context(|| format!("on {suite}"))?;
     }
     Ok(())
+}
+
+/// The .deb as a revision that [`REVISION`] upgrades.
+pub(super) fn older_deb(release: &Release, arch: Arch) -> Result<PathBuf> {
+    let older = release.stage().join("older.deb");
+    packages::deb_into(release, arch, OLDER, &older)?;
+    Ok(older)
 }
 
 /// The life of the .rpm. rpm of this machine works on a root of Debian, where it keeps its database and runs the
@@ -53,11 +59,11 @@ pub(super) fn own(arches: &[Arch]) -> Option<Arch> {
 }
 
 /// A Debian system without what is not essential.
-struct Root(PathBuf);
+pub(super) struct Root(PathBuf);
 
 impl Root {
     /// A fresh copy of the suite, which is fetched once.
-    fn new(release: &Release, suite: &str) -> Result<Self> {
+    pub(super) fn new(release: &Release, suite: &str) -> Result<Self> {
         let pristine = release.source.join("target/roots").join(suite);
         if !pristine.exists() {
             let unfinished = pristine.with_extension("unfinished");
@@ -74,6 +80,10 @@ impl Root {
         }
         command(Command::new("cp").arg("-a").args([&pristine, &copy]))?;
         Ok(Self(copy))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
     }
 
     fn run(&self, args: &[&str]) -> Result<String> {
