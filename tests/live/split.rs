@@ -29,6 +29,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("split: killed under load, again and again: delivered + lost == happened", killed),
         test("split: the sinks' process killed: the daemon ends, and the next one counts", sinks_killed),
         test("split: metrics, and sinks that a reload starts and ends", reloaded),
+        test("split: a reload that needs other directories is reported", out_of_reach),
         test("split: a full queue is counted, and a spool keeps the rest", spooled),
         test("split: what the user cannot use is reported before the start", checked),
     ]
@@ -66,6 +67,7 @@ fn held() {
         for thread in &all {
             assert!(thread["Uid"].split_whitespace().all(|id| id == uid), "{thread:?}");
             assert_eq!(thread["NoNewPrivs"], "1", "{thread:?}");
+            assert_eq!(thread["Seccomp"], "2", "{thread:?}");
             for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
                 assert_eq!(u64::from_str_radix(&thread[set], 16), Ok(0), "{thread:?}");
             }
@@ -177,6 +179,37 @@ fn reloaded() {
         end(daemon);
         assert_eq!(fs::metadata(&other).expect("metadata").len(), removed, "{}", text());
         assert!(files.records().iter().all(|record| record["kind"] != "lost"));
+    });
+}
+
+fn out_of_reach() {
+    in_lab(|netns| {
+        let port = fresh_port();
+        let Some(files) = DaemonFiles::split(port) else { return };
+        let elsewhere = files.config().with_file_name("elsewhere");
+        fs::create_dir(&elsewhere).expect("directory");
+        chown_to_nobody(&elsewhere);
+        files.configure(netns, port, "");
+        let mut daemon = files.start(1);
+        let sink = format!("[sinks.other]\ntype = \"file\"\npath = \"{}\"", elsewhere.join("out").display());
+        files.configure(netns, port, &sink);
+        signal(daemon.id(), libc::SIGHUP);
+        let mut said = BufReader::new(daemon.stderr.take().expect("stderr")).lines().map_while(Result::ok);
+        let missing = format!("cannot reach {} before sockstate is restarted", elsewhere.display());
+        let mut has_landlock = true;
+        let is_missing = |line: String| {
+            has_landlock &= !line.contains("has no Landlock");
+            line.contains(&missing)
+        };
+        assert!(said.any(is_missing));
+        if has_landlock {
+            let is_refused =
+                |line: String| line.contains("Permission denied") && line.contains("going on without it");
+            assert!(said.any(is_refused));
+            assert!(!elsewhere.join("out").exists());
+        }
+        files.connection(port);
+        end(daemon);
     });
 }
 

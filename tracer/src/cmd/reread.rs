@@ -140,7 +140,7 @@ fn reread(path: &Path, start: &Start, host: &SinkHost) -> Result<Reread, Failure
     let prepared = prepared
         .map_err(|error| Failure { code: exit::FAILURE, message: format!("{}: {error}", path.display()) })?;
     let PreparedSinks { mut starters, secrets } = prepared;
-    if host.0.is_none() {
+    if host.process.is_none() {
         for sink in &settings.sinks {
             if let Some((_, message)) = sink_host::problems(sink).into_iter().next() {
                 starters.insert(sink.section.name.clone(), Err(message));

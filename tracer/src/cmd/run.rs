@@ -115,7 +115,7 @@ fn verified(path: &Path) -> Result<Verified, Failure> {
     let code = if problems.is_empty() { exit::FAILURE } else { exit::USAGE };
     let mut sinks = SinkHost::default();
     if let Some(settings) = &settings {
-        match SinkHost::start(&settings.keys) {
+        match SinkHost::start(settings) {
             Ok(started) => sinks = started,
             Err(error) => problems.push(settings.places.error("", "sinks-user", &error)),
         }

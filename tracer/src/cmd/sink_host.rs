@@ -1,25 +1,34 @@
 //! Where the sinks of a daemon run: in its own process, or in another one, as another user.
 
-use std::{collections::BTreeMap, net::SocketAddr, os::unix::net::UnixStream, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    os::unix::{fs::FileTypeExt, net::UnixStream},
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Error, Result};
 
 use super::{reread::Secrets, sinks};
 use crate::{
-    cli::DaemonKeys,
-    files::DEFAULT_RUNTIME,
+    files::{self, DEFAULT_RUNTIME},
     metrics::Server,
     model::Start,
     settings::{Settings, Sink},
     sinks::{
         SinkSettings,
-        process::{Identity, Place, Prepared, ProcessError, Request, SinkProcess},
+        process::{Identity, Place, Prepared, ProcessError, Reach, Request, SinkProcess},
     },
 };
 
 /// The process of the sinks; `None` if the sinks run in this process.
 #[derive(Clone, Default)]
-pub(super) struct SinkHost(pub(super) Option<SinkProcess>);
+pub(super) struct SinkHost {
+    pub(super) process: Option<SinkProcess>,
+    /// The files that the process can reach.
+    reach: Reach,
+}
 
 /// What starts a sink.
 #[derive(Clone)]
@@ -37,16 +46,19 @@ pub(super) struct PreparedSinks {
 
 impl SinkHost {
     /// With the key `sinks-user`, starts a process.
-    pub(super) fn start(keys: &DaemonKeys) -> Result<Self, ProcessError> {
+    pub(super) fn start(settings: &Settings) -> Result<Self, ProcessError> {
+        let keys = &settings.keys;
         let Some(user) = keys.sinks_user.clone() else { return Ok(Self::default()) };
         let runtime = keys.runtime_dir.clone().unwrap_or_else(|| DEFAULT_RUNTIME.into());
         let mut name = runtime.into_os_string();
         name.push("-sinks");
-        SinkProcess::start(Identity { user, runtime: name.into() }).map(|process| Self(Some(process)))
+        let reach = reach(settings);
+        let identity = Identity { user, runtime: name.into(), reach: reach.clone() };
+        Ok(Self { process: Some(SinkProcess::start(identity)?), reach })
     }
 
     pub(super) fn end(&self) {
-        self.0.iter().for_each(SinkProcess::end);
+        self.process.iter().for_each(SinkProcess::end);
     }
 
     /// What keeps each sink from starting, by the sink's name: the keys and the messages.
@@ -56,7 +68,7 @@ impl SinkHost {
         text: &str,
         settings: Option<&Settings>,
     ) -> Result<BTreeMap<String, Vec<(String, String)>>, ProcessError> {
-        if let Some(process) = &self.0 {
+        if let Some(process) = &self.process {
             let Prepared { sinks, .. } = process.prepare(request(path, text))?;
             return Ok(sinks.into_iter().map(|sink| (sink.name, sink.problems)).collect());
         }
@@ -72,7 +84,7 @@ impl SinkHost {
         settings: &Settings,
         start: &Start,
     ) -> Result<PreparedSinks, ProcessError> {
-        let Some(process) = &self.0 else {
+        let Some(process) = &self.process else {
             let stamp = sinks::stamp(settings, start);
             let starter = |sink: &Sink| sink.section.settings(&stamp).map(Starter::Here);
             let named = |sink: &Sink| (sink.section.name.clone(), starter(sink));
@@ -81,6 +93,13 @@ impl SinkHost {
                 secrets: Secrets::of(settings),
             });
         };
+        for missing in reach(settings).beyond(&self.reach) {
+            message!(
+                "{}: the process of the sinks cannot reach {} before sockstate is restarted",
+                path.display(),
+                missing.display()
+            );
+        }
         let request = Request { host: start.host.clone(), instance: start.instance, ..request(path, text) };
         let Prepared { sinks, place } = process.prepare(request)?;
         let secrets = sinks.iter().map(|sink| (sink.name.clone(), sink.files_sum)).collect();
@@ -96,12 +115,44 @@ impl SinkHost {
 
     /// Serves metrics at `address`.
     pub(super) fn serve_metrics(&self, address: SocketAddr) -> Result<Server> {
-        let Some(process) = &self.0 else { return Ok(Server::start(address)?) };
+        let Some(process) = &self.process else { return Ok(Server::start(address)?) };
         let (ours, theirs) = UnixStream::pair().map_err(Error::from)?;
         let (server, listener) = Server::apart(address, ours)?;
         process.pass_metrics(listener, theirs);
         Ok(server)
     }
+}
+
+/// The files that the sinks of a configuration need.
+fn reach(settings: &Settings) -> Reach {
+    let mut reach = Reach::default();
+    for Sink { section, .. } in &settings.sinks {
+        let config = &section.config;
+        reach.write.extend(config.output().and_then(place_of));
+        reach.write.extend(section.common.spool.as_deref().map(|spool| existing(spool).to_owned()));
+        let tls = config.tls().into_iter().flat_map(|files| files.paths());
+        let files = config.secrets().into_iter().map(|(_, path)| path).chain(tls);
+        // A renewed file has another inode.
+        reach.read.extend(files.filter_map(Path::parent).map(Path::to_owned));
+        // librdkafka's properties name files.
+        let texts = section.tables.values().flat_map(BTreeMap::values).map(Path::new);
+        reach.read.extend(texts.filter(|path| path.is_absolute()).map(Path::to_owned));
+    }
+    reach
+}
+
+/// The directory of an output, in which it is rotated. What the process has inherited, it need not open, unless it is a file.
+fn place_of(path: &Path) -> Option<PathBuf> {
+    if !files::is_inherited(path) {
+        return std::path::absolute(path).ok()?.parent().map(Path::to_owned);
+    }
+    let kind = fs::metadata(path).ok()?.file_type();
+    (kind.is_file() || kind.is_char_device()).then(|| path.to_owned())
+}
+
+/// The directory `path`, or the one in which it can be made.
+fn existing(path: &Path) -> &Path {
+    path.ancestors().find(|path| path.exists()).unwrap_or(path)
 }
 
 fn request(path: &Path, text: &str) -> Request {

@@ -31,7 +31,9 @@ use crate::{
     settings::{self, Settings, Sink},
     sinks::{
         Queue, SinkSettings,
-        process::{CheckedSink, Event, Identity, PROCESS_NAME, Previous, Reporter, Request, SinkEnd},
+        process::{
+            CheckedSink, Event, Identity, PROCESS_NAME, Previous, Reporter, Request, SinkEnd, restrict_calls,
+        },
     },
 };
 
@@ -62,22 +64,27 @@ fn run() -> Result<()> {
     // Signals for the whole service are for the tracer, which ends this process.
     let _signals = runtime.block_on(async { Signals::new() }).context("cannot listen to signals")?;
     let socket = io::stdin().as_fd().try_clone_to_owned()?;
-    let (end, identity) = SinkEnd::begin(socket).context("only `sockstate run` starts this process")?;
+    let (end, mut identity) = SinkEnd::begin(socket).context("only `sockstate run` starts this process")?;
+    identity.reach.write.push(identity.runtime.clone());
     let begun = confine(&identity);
-    end.reporter().begun(begun.as_ref().copied().map_err(|error| format!("{error:#}")));
-    if begun.is_err() {
-        // The tracer reports it.
-        return Ok(());
-    }
+    end.reporter().begun(begun.as_ref().map(drop).map_err(|error| format!("{error:#}")));
+    // The tracer reports why not.
+    let Ok(has_landlock) = begun else { return Ok(()) };
     messages::start();
+    if !has_landlock {
+        message!(
+            "this kernel has no Landlock: the process of the sinks can read and write all files that the user {} can",
+            identity.user
+        );
+    }
     let mut process = Process { end, prepared: Arc::default() };
     let result = process.serve();
     process.finish(&runtime);
     result
 }
 
-/// Becomes the user, and gives up all capabilities.
-fn confine(identity: &Identity) -> Result<()> {
+/// Becomes the user, gives up all capabilities, and restricts files and system calls. Returns whether files are restricted.
+fn confine(identity: &Identity) -> Result<bool> {
     become_user(identity)?;
     files::use_runtime_directory(&identity.runtime);
     for set in [CapSet::Ambient, CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
@@ -85,10 +92,12 @@ fn confine(identity: &Identity) -> Result<()> {
     }
     // No other process of this user reads what this one has in memory, such as secrets.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    Ok(())
+    let has_landlock = identity.reach.restrict().context("cannot restrict the files (Landlock)")?;
+    restrict_calls()?;
+    Ok(has_landlock)
 }
 
-fn become_user(Identity { user: name, runtime }: &Identity) -> Result<()> {
+fn become_user(Identity { user: name, runtime, .. }: &Identity) -> Result<()> {
     let found = User::from_name(name).with_context(|| format!("cannot look up the user '{name}'"))?;
     let Some(user) = found else { bail!("there is no user '{name}' on this host") };
     if user.uid.is_root() {

@@ -25,7 +25,7 @@ pub(super) fn streams(
     resume: Option<&Resume>,
     host: &SinkHost,
 ) -> Result<Vec<Stream>> {
-    if let (Some(process), Some(resume)) = (&host.0, resume) {
+    if let (Some(process), Some(resume)) = (&host.process, resume) {
         process.pass_ledger(&resume.ledger).context("cannot pass on the ledger")?;
     }
     let begin = |sink: &Sink| {

@@ -9,16 +9,20 @@
 //!   other one has the counts up to that moment. The tracer uses them as numbers only, and bounds them.
 //! - With `pin`, the process of the sinks maps the ledger, too, and settles records in it.
 
+mod calls;
 mod connection;
 mod counts;
 mod protocol;
+mod reach;
 mod sink_end;
 mod tracer_end;
 
+pub use calls::{CallsError, restrict_calls};
 use connection::{Receiver, send};
 use counts::SharedCounts;
 pub use protocol::{CheckedSink, Identity, Previous, Request};
 use protocol::{FromSinks, Kind, ToSinks};
+pub use reach::Reach;
 pub use sink_end::{Event, Reporter, SinkEnd};
 pub use tracer_end::{Place, Prepared, ProcessError, SinkProcess};
 

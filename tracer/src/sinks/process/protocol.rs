@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::Reach;
 use crate::sinks::delivery::{Batch, Frame};
 
 /// From the tracer.
@@ -31,6 +32,7 @@ pub struct Identity {
     pub user: String,
     /// Its runtime directory.
     pub runtime: PathBuf,
+    pub reach: Reach,
 }
 
 /// A configuration, and what its sinks put into each record.
