@@ -58,7 +58,9 @@ impl Cluster {
     }
 
     fn plugin(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("sh");
+        let mut command = Command::new("env");
+        // A shell cannot trap a signal that this process ignores, as one that runs in the background does.
+        command.args(["--default-signal=HUP,INT,TERM", "sh"]);
         command.arg(plugin()).args(arguments).env("KUBECTL", self.path("kubectl"));
         command
     }
