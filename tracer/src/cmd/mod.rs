@@ -19,6 +19,7 @@ mod replay;
 mod report;
 mod reread;
 mod run;
+mod secrets;
 mod session;
 mod sink_host;
 mod sink_process;

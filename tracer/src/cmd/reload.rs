@@ -8,7 +8,8 @@ use std::{
 };
 
 use super::{
-    reread::{News, PATIENCE, Reader, Reread, Secrets},
+    reread::{News, PATIENCE, Reader, Reread},
+    secrets::Secrets,
     sink_host::{SinkHost, Starter},
     sinks,
 };

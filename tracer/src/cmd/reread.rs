@@ -16,6 +16,7 @@ use tokio::{
 
 use super::{
     Failure, exit,
+    secrets::Secrets,
     sink_host::{self, PreparedSinks, SinkHost, Starter},
     verify,
 };
@@ -148,20 +149,4 @@ fn reread(path: &Path, start: &Start, host: &SinkHost) -> Result<Reread, Failure
         }
     }
     Ok(Reread { secrets, sinks: starters, settings })
-}
-
-/// Hashes of the files that sinks read at their start: a sink with a renewed certificate must start again.
-#[derive(Default)]
-pub(super) struct Secrets(pub(super) BTreeMap<String, u64>);
-
-impl Secrets {
-    pub(super) fn of(settings: &Settings) -> Self {
-        Self(
-            settings.sinks.iter().map(|sink| (sink.section.name.clone(), sink.section.files_sum())).collect(),
-        )
-    }
-
-    pub(super) fn same(&self, other: &Self, name: &str) -> bool {
-        self.0.get(name) == other.0.get(name)
-    }
 }

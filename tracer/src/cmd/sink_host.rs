@@ -10,10 +10,11 @@ use std::{
 
 use anyhow::{Error, Result};
 
-use super::{reread::Secrets, sinks};
+use super::secrets::Secrets;
 use crate::{
     files::{self, DEFAULT_RUNTIME},
-    metrics::Server,
+    format::Stamp,
+    metrics::{Server, listen_apart},
     model::Start,
     settings::{Settings, Sink},
     sinks::{
@@ -85,7 +86,7 @@ impl SinkHost {
         start: &Start,
     ) -> Result<PreparedSinks, ProcessError> {
         let Some(process) = &self.process else {
-            let stamp = sinks::stamp(settings, start);
+            let stamp = stamp(settings, start);
             let starter = |sink: &Sink| sink.section.settings(&stamp).map(Starter::Here);
             let named = |sink: &Sink| (sink.section.name.clone(), starter(sink));
             return Ok(PreparedSinks {
@@ -117,10 +118,15 @@ impl SinkHost {
     pub(super) fn serve_metrics(&self, address: SocketAddr) -> Result<Server> {
         let Some(process) = &self.process else { return Ok(Server::start(address)?) };
         let (ours, theirs) = UnixStream::pair().map_err(Error::from)?;
-        let (server, listener) = Server::apart(address, ours)?;
+        let (server, listener) = listen_apart(address, ours)?;
         process.pass_metrics(listener, theirs);
         Ok(server)
     }
+}
+
+/// What the sinks put into each record.
+pub(super) fn stamp<'a>(settings: &'a Settings, start: &'a Start) -> Stamp<'a> {
+    Stamp { host: &start.host, instance: start.instance, labels: &settings.labels }
 }
 
 /// The files that the sinks of a configuration need.

@@ -4,7 +4,7 @@ use anyhow::{Context, Error, Result};
 
 use super::{
     Failure, awaited,
-    sink_host::{PreparedSinks, SinkHost, Starter},
+    sink_host::{PreparedSinks, SinkHost, Starter, stamp},
     transition_filter,
 };
 use crate::{
@@ -121,8 +121,4 @@ fn write_numbers(json: bool, stamp: &Stamp<'_>) -> WriteNumbers {
     } else {
         Box::new(move |numbers, time_ns, out| numbers.otlp_protobuf(&resource, time_ns, out))
     }
-}
-
-pub(super) fn stamp<'a>(settings: &'a Settings, start: &'a Start) -> Stamp<'a> {
-    Stamp { host: &start.host, instance: start.instance, labels: &settings.labels }
 }

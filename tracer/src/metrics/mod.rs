@@ -11,7 +11,7 @@ mod server;
 use std::collections::BTreeMap;
 
 pub use opentelemetry_proto::tonic::resource::v1::Resource;
-pub use relay::serve_apart;
+pub use relay::{listen_apart, serve_apart};
 pub use server::{MetricsError, Question, Server};
 
 use crate::model::{Dwell, LabelledCounts, LostPlace, SocketCounts, Transition};

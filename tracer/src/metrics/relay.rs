@@ -3,7 +3,7 @@
 
 use std::{
     io::{self, Read, Write},
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     os::unix::net::UnixStream,
 };
 
@@ -13,17 +13,25 @@ use tokio::{
     task::LocalSet,
 };
 
-use super::{
-    Question,
-    server::{serve, start_thread},
-};
+use super::server::{MetricsError, Question, Server, serve, start_thread};
 
 const NUMBERS: u8 = b'n';
 const HEALTH: u8 = b'h';
 
+/// Listens at `address` for another process, which asks its questions through `stream`.
+///
+/// # Errors
+/// The address cannot be used, or the thread cannot be started.
+pub fn listen_apart(address: SocketAddr, stream: UnixStream) -> Result<(Server, TcpListener), MetricsError> {
+    let listener = Server::listen(address)?;
+    let (sender, receiver) = mpsc::channel(1);
+    start_thread(move || answer(stream, &sender)).map_err(|source| MetricsError { address, source })?;
+    Ok((Server::asked(receiver), listener))
+}
+
 /// In the process with the numbers: passes on the questions that come through `stream`, until the server ends or asks
 /// anything else.
-pub(super) fn answer(mut stream: UnixStream, questions: &mpsc::Sender<Question>) {
+fn answer(mut stream: UnixStream, questions: &mpsc::Sender<Question>) {
     while answer_one(&mut stream, questions).is_ok() {}
 }
 
@@ -95,13 +103,12 @@ async fn exchange(stream: &mut tokio::net::UnixStream, kind: u8) -> io::Result<S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::Server;
 
     #[test]
     fn another_process_serves_the_numbers() {
         let (ours, theirs) = UnixStream::pair().expect("sockets");
         let any = "127.0.0.1:0".parse().expect("an address");
-        let (mut server, listener) = Server::apart(any, ours).expect("a server");
+        let (mut server, listener) = listen_apart(any, ours).expect("a server");
         let address = listener.local_addr().expect("an address");
         serve_apart(listener, theirs).expect("a thread");
         let scraper = std::thread::spawn(move || {

@@ -6,7 +6,6 @@ use std::{
     convert::Infallible,
     io,
     net::{SocketAddr, TcpListener},
-    os::unix::net::UnixStream,
     rc::Rc,
     thread,
     time::{Duration, Instant},
@@ -33,8 +32,6 @@ use tokio::{
     time::{sleep_until, timeout},
 };
 
-use super::relay;
-
 /// A question to the main thread: the numbers as text, or only whether it works, which needs no walk over the connections.
 #[derive(Debug)]
 pub enum Question {
@@ -60,8 +57,8 @@ const NUMBERS: Duration = Duration::from_millis(50);
 #[derive(Debug, Error)]
 #[error("cannot serve metrics at {address}: {source}{}", advice(source))]
 pub struct MetricsError {
-    address: SocketAddr,
-    source: io::Error,
+    pub(super) address: SocketAddr,
+    pub(super) source: io::Error,
 }
 
 fn advice(error: &io::Error) -> &'static str {
@@ -94,19 +91,13 @@ impl Server {
         Ok(Self { questions })
     }
 
-    /// Listens at `address` for another process, which asks its questions through `questions`.
-    ///
-    /// # Errors
-    /// The address cannot be used, or the thread cannot be started.
-    pub fn apart(address: SocketAddr, questions: UnixStream) -> Result<(Self, TcpListener), MetricsError> {
-        let listener = Self::listen(address)?;
-        let (sender, receiver) = mpsc::channel(1);
-        start_thread(move || relay::answer(questions, &sender))
-            .map_err(|source| MetricsError { address, source })?;
-        Ok((Self { questions: receiver }, listener))
+    /// Gets its questions from another thread than that of [`Server::start`].
+    pub(super) fn asked(questions: mpsc::Receiver<Question>) -> Self {
+        Self { questions }
     }
 
-    fn listen(address: SocketAddr) -> Result<TcpListener, MetricsError> {
+    /// A socket for clients, which waits for none of them.
+    pub(super) fn listen(address: SocketAddr) -> Result<TcpListener, MetricsError> {
         let listener = TcpListener::bind(address).and_then(|listener| {
             listener.set_nonblocking(true)?;
             Ok(listener)

@@ -11,6 +11,7 @@ mod queue;
 mod sink;
 mod spool;
 mod start;
+mod status;
 mod sync;
 mod worker;
 
@@ -21,12 +22,13 @@ use disk::Disk;
 pub use error::DeliveryError;
 use opening::Opening;
 pub(super) use queue::{Counts, End, Forward, Notice, wake_reporter};
-pub use queue::{Queue, Status, sink_lost};
+pub use queue::{Queue, sink_lost};
 use sink::LateSink;
 pub use sink::{OpenError, Pending, Sink, SinkBuilder};
 pub use spool::{Read, Spool, SpoolError};
 pub(super) use start::FarStream;
 pub use start::{Inherited, Running, SinkError, SinkSettings, SpoolSettings, start};
+pub use status::Status;
 use worker::Worker;
 pub use worker::{BatchSettings, Convert};
 

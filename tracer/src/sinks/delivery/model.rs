@@ -33,6 +33,14 @@ mod progress;
 )]
 #[path = "queue.rs"]
 mod queue;
+#[expect(
+    clippy::duplicate_mod,
+    dead_code,
+    unreachable_pub,
+    reason = "the model has its own, and takes a part"
+)]
+#[path = "status.rs"]
+mod status;
 
 use progress::{Counts, ResumePoint};
 use queue::Queue;

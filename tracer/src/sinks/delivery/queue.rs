@@ -18,7 +18,8 @@ use tokio::{
 
 use super::{
     Batch, SinkProgress,
-    sync::{Arc, AtomicI64, AtomicU64, Mutex, MutexGuard, Ordering},
+    status::{MOST_COUNTED, Status},
+    sync::{Arc, Mutex, MutexGuard, Ordering},
 };
 
 /// A pushed batch is split into pieces of at most this many bytes: otherwise each small delivery would copy the rest
@@ -33,9 +34,6 @@ const SPOOLED_GRACE: Duration = Duration::from_millis(500);
 /// A sink that takes and delivers no record for this time is not waited for while others could continue.
 const STANDS_STILL: Duration = Duration::from_secs(2);
 
-/// Larger than each count of a sink. The process of the sinks may write any number, and sums must not overflow.
-const MOST_COUNTED: u64 = 1 << 48;
-
 /// Wakes the thread that reports losses, which otherwise waits for events. There is one such thread in a process.
 static LOST: Notify = Notify::const_new();
 
@@ -45,7 +43,7 @@ pub async fn sink_lost() {
 }
 
 /// The stream's end of a queue whose sink is in another process.
-pub(in crate::sinks) trait Forward: Send + Sync {
+pub(crate) trait Forward: Send + Sync {
     /// Sends a batch to the sink's end. Does not wait.
     fn push(&self, batch: Batch);
     /// See [`Queue::close`].
@@ -59,7 +57,7 @@ pub(in crate::sinks) trait Forward: Send + Sync {
 }
 
 /// The sink's end of a queue whose stream is in another process.
-pub(in crate::sinks) trait Notice: Send + Sync {
+pub(crate) trait Notice: Send + Sync {
     /// The sink has lost something, or has records in doubt.
     fn lost(&self);
     fn finished(&self);
@@ -67,7 +65,7 @@ pub(in crate::sinks) trait Notice: Send + Sync {
 }
 
 /// Which end of the way from a stream to its sink a queue is.
-pub(in crate::sinks) enum End {
+pub(crate) enum End {
     /// Both: the sink is in this process.
     Both,
     Stream(Box<dyn Forward>),
@@ -75,97 +73,11 @@ pub(in crate::sinks) enum End {
 }
 
 /// The counts of a queue, in this process or in memory that both processes of a sink use.
-pub(in crate::sinks) type Counts = Box<dyn AsRef<Status> + Send + Sync>;
+pub(crate) type Counts = Box<dyn AsRef<Status> + Send + Sync>;
 
 /// The process of the sinks says that one of them has lost something.
-pub(in crate::sinks) fn wake_reporter() {
+pub(crate) fn wake_reporter() {
     LOST.notify_one();
-}
-
-/// What a sink has done, for metrics. All bytes zero is the beginning, as shared memory is.
-#[derive(Debug, Default)]
-#[repr(C)]
-pub struct Status {
-    delivered: AtomicU64,
-    delivered_bytes: AtomicU64,
-    lost: AtomicU64,
-    /// Records that the sink's own thread has lost, and that its stream has not reported yet.
-    unreported_lost: AtomicU64,
-    /// Records in doubt that its stream has not reported yet.
-    unreported_in_doubt: AtomicU64,
-    /// The earliest time of the unreported records; 0 if there are none, `i64::MIN` if the time is not known.
-    unreported_since: AtomicI64,
-    queued_bytes: AtomicU64,
-    spooled_bytes: AtomicU64,
-    failures: AtomicU64,
-    /// 1 if the last attempt failed. Not a bool: another process may write any number.
-    failing: AtomicU64,
-    /// Records that the collector may have, and that are not sent again.
-    in_doubt: AtomicU64,
-    /// Records that were pushed.
-    pushed: AtomicU64,
-    /// Pushed records that are delivered, kept on disk, in doubt or lost.
-    departed: AtomicU64,
-    /// Bytes that the sink has taken and not put back.
-    taken_bytes: AtomicU64,
-}
-
-impl AsRef<Self> for Status {
-    fn as_ref(&self) -> &Self {
-        self
-    }
-}
-
-macro_rules! counts {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
-        $($(#[$doc])* #[must_use] pub fn $name(&self) -> u64 {
-            self.$name.load(Ordering::Relaxed).min(MOST_COUNTED)
-        })*
-    };
-}
-
-impl Status {
-    counts! {
-        /// Records that the collector has.
-        delivered,
-        /// Their bytes.
-        delivered_bytes,
-        /// Records that it will never get.
-        lost,
-        /// Bytes that wait in memory.
-        queued_bytes,
-        /// Bytes that wait on disk.
-        spooled_bytes,
-        /// Attempts that failed.
-        failures,
-        /// Records that the collector may have, and that are not sent again.
-        in_doubt,
-    }
-
-    /// Whether the last attempt failed.
-    #[must_use]
-    pub fn is_failing(&self) -> bool {
-        self.failing.load(Ordering::Relaxed) != 0
-    }
-
-    pub(super) fn deliver(&self, records: usize, bytes: usize) {
-        self.delivered.fetch_add(records as u64, Ordering::Relaxed);
-        self.delivered_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    pub(super) fn fail(&self) {
-        self.failures.fetch_add(1, Ordering::Relaxed);
-        self.failing.store(1, Ordering::Relaxed);
-    }
-
-    /// The last attempt succeeded. Returns whether the one before had failed.
-    pub(super) fn succeed(&self) -> bool {
-        self.failing.swap(0, Ordering::Relaxed) != 0
-    }
-
-    pub(super) fn spooled(&self, bytes: u64) {
-        self.spooled_bytes.store(bytes, Ordering::Relaxed);
-    }
 }
 
 #[derive(Default)]
@@ -214,7 +126,7 @@ impl Queue {
     }
 
     /// One end of such a queue.
-    pub(in crate::sinks) fn at(
+    pub(crate) fn at(
         name: &str,
         limit: usize,
         progress: Option<SinkProgress>,
@@ -248,7 +160,7 @@ impl Queue {
     }
 
     /// The number of the queue, if its sink is in another process.
-    pub(in crate::sinks) fn number(&self) -> Option<u32> {
+    pub(crate) fn number(&self) -> Option<u32> {
         match &self.0.end {
             End::Stream(link) => Some(link.number()),
             _ => None,
@@ -519,7 +431,7 @@ impl Queue {
         self.state().spools = true;
     }
 
-    pub(in crate::sinks) fn finish(&self) {
+    pub(crate) fn finish(&self) {
         self.state().finished = true;
         self.0.finished.notify_waiters();
         if let End::Sink(stream) = &self.0.end {
@@ -529,13 +441,13 @@ impl Queue {
     }
 
     /// The other process says that the sink has released its files.
-    pub(in crate::sinks) fn release(&self) {
+    pub(crate) fn release(&self) {
         self.state().holds = 0;
         self.0.finished.notify_waiters();
     }
 
     /// The process of the sink has ended: what the sink had not delivered is lost.
-    pub(in crate::sinks) fn break_off(&self) {
+    pub(crate) fn break_off(&self) {
         {
             let mut state = self.state();
             state.broken |= !state.finished;

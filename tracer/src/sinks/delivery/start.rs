@@ -49,15 +49,15 @@ pub struct Inherited {
     /// Where the sink notes how far it has come.
     pub progress: Option<SinkProgress>,
     /// The stream, if it is in another process.
-    pub(in crate::sinks) stream: Option<FarStream>,
+    pub(crate) stream: Option<FarStream>,
 }
 
 /// A stream in another process.
-pub(in crate::sinks) struct FarStream {
+pub(crate) struct FarStream {
     /// The counts that both processes have.
-    pub(in crate::sinks) counts: Counts,
+    pub(crate) counts: Counts,
     /// Tells the other process what happens.
-    pub(in crate::sinks) notice: Box<dyn Notice>,
+    pub(crate) notice: Box<dyn Notice>,
 }
 
 impl Inherited {
