@@ -7,6 +7,7 @@ use std::{
     io::{BufRead, BufReader, Read},
     net::{TcpListener, TcpStream},
     process::Child,
+    sync::{Arc, Mutex},
 };
 
 use serde_json::Value;
@@ -239,12 +240,24 @@ fn spooled() {
             wait_until("it is recorded", || refused(&files.records()) == nth);
         }
         let listener = TcpListener::bind(("127.0.0.1", collector)).expect("a collector");
+        let received: Arc<Mutex<Vec<Value>>> = Arc::default();
         let read = |stream: TcpStream| {
+            let received = Arc::clone(&received);
             let lines = BufReader::new(stream).lines().map_while(Result::ok);
-            lines.map(|line| serde_json::from_str(&line).expect("JSON")).collect::<Vec<Value>>()
+            let records = lines.map(|line| serde_json::from_str(&line).expect("JSON"));
+            let noted = move |record: &Value| received.lock().expect("lock").push(record.clone());
+            std::thread::spawn(move || records.inspect(noted).collect::<Vec<Value>>())
         };
         let accept = || listener.accept().expect("a sink").0;
-        let readers = [accept(), accept()].map(|stream| std::thread::spawn(move || read(stream)));
+        let readers = [accept(), accept()].map(read);
+        // A stream reports what its queue had no room for with the next records.
+        let is_reported = || received.lock().expect("lock").iter().any(|record| record["place"] == "sink");
+        let mut nth = 20;
+        while !is_reported() {
+            Kind::V4.connect(port).expect_err("nobody listens");
+            nth += 1;
+            wait_until("it is recorded", || refused(&files.records()) == nth);
+        }
         end(daemon);
         let [one, other] = readers.map(|reader| reader.join().expect("a reader"));
         let all = files.records().len() as u64;
