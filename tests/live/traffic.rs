@@ -70,10 +70,9 @@ impl Reading {
         line.trim().to_owned()
     }
 
-    /// The keys of the record about one of two closed sockets, by the socket's local port. `fin` says whether a side has
-    /// received a FIN.
-    fn keys(&mut self, fin: impl Fn(u16) -> bool) -> BTreeMap<u16, Value> {
-        (0..2).map(|_| self.line()).map(|line| keys(&line, &fin)).collect()
+    /// The keys of the records about both closed sockets, by the local port. `fin`: both have received a FIN.
+    fn keys(&mut self, fin: bool) -> BTreeMap<u16, Value> {
+        (0..2).map(|_| self.line()).map(|line| keys(&line, fin)).collect()
     }
 }
 
@@ -84,14 +83,14 @@ impl Drop for Reading {
     }
 }
 
-fn keys(line: &str, fin: &impl Fn(u16) -> bool) -> (u16, Value) {
+fn keys(line: &str, fin: bool) -> (u16, Value) {
     let fields: Vec<u64> = line.split(' ').map(|field| field.parse().expect("a number")).collect();
     let [local, _, sent, again, received, segs_out, segs_in, retransmits, srtt, rtt_min, unread] = fields[..]
     else {
         panic!("{line}");
     };
     let local = u16::try_from(local).expect("a port");
-    let fin = u64::from(fin(local));
+    let fin = u64::from(fin);
     let keys = json!({
         "bytes": { "sent": sent - again, "received": received - fin },
         "segments": { "sent": segs_out, "received": segs_in },
@@ -126,6 +125,16 @@ fn ends(records: &[Value], port: u16) -> BTreeMap<String, Value> {
     ends
 }
 
+/// Compares the records with what bpftrace has read, if it runs. `fin`: both sides have received a FIN.
+fn compare(ends: &BTreeMap<String, Value>, reading: Option<Reading>, fin: bool) {
+    let Some(mut reading) = reading else { return };
+    let seen = reading.keys(fin);
+    for end in ends.values() {
+        let local = end["local"]["port"].as_u64().expect("port") as u16;
+        assert_eq!(traffic(end), seen[&local], "on the right is what bpftrace read");
+    }
+}
+
 fn send(from: &mut Socket, to: &mut Socket, bytes: usize) {
     let mut read = vec![0; bytes];
     std::thread::scope(|scope| {
@@ -158,13 +167,7 @@ fn both_sides(kind: Kind) {
             assert_eq!(end["unread_bytes"], 0, "{end}");
             assert!(end["rtt"]["smoothed_ns"].as_u64() >= end["rtt"]["min_ns"].as_u64(), "{end}");
         }
-        if let Some(mut reading) = reading {
-            let seen = reading.keys(|_| true);
-            for end in ends.values() {
-                let local = end["local"]["port"].as_u64().expect("port") as u16;
-                assert_eq!(traffic(end), seen[&local], "on the right is what bpftrace read");
-            }
-        }
+        compare(&ends, reading, true);
     });
 }
 
@@ -189,13 +192,7 @@ fn unread(kind: Kind) {
         let bytes = |role: &str| (ends[role]["bytes"].clone(), ends[role]["unread_bytes"].clone());
         assert_eq!(bytes("server"), (json!({ "sent": 0, "received": READ + LEFT }), LEFT.into()));
         assert_eq!(bytes("client"), (json!({ "sent": READ + LEFT, "received": 0 }), 0.into()));
-        if let Some(mut reading) = reading {
-            let seen = reading.keys(|_| false);
-            for end in ends.values() {
-                let local = end["local"]["port"].as_u64().expect("port") as u16;
-                assert_eq!(traffic(end), seen[&local], "on the right is what bpftrace read");
-            }
-        }
+        compare(&ends, reading, false);
     });
 }
 

@@ -81,7 +81,7 @@ impl Blind {
     /// # Errors
     /// A trace cannot be read.
     pub fn mini_timers(&self) -> io::Result<usize> {
-        Ok(self.timers_of(REQUEST)? + self.timers_of(TIMEWAIT)?)
+        self.timers_of(&[REQUEST, TIMEWAIT])
     }
 
     /// As [`Blind::mini_timers`], of requests.
@@ -89,17 +89,19 @@ impl Blind {
     /// # Errors
     /// A trace cannot be read.
     pub fn request_timers(&self) -> io::Result<usize> {
-        self.timers_of(REQUEST)
+        self.timers_of(&[REQUEST])
     }
 
-    fn timers_of(&self, function: &str) -> io::Result<usize> {
-        let function = format!("function={function}");
+    fn timers_of(&self, functions: &[&str]) -> io::Result<usize> {
+        let names_one = |line: &&str| {
+            let function = line.split_whitespace().find_map(|word| word.strip_prefix("function="));
+            function.is_some_and(|function| functions.contains(&function))
+        };
         let set = self.timers.as_ref().map(Instance::text).transpose()?.unwrap_or_default();
-        let set: HashSet<&str> =
-            set.lines().filter(|line| line.contains(&function)).filter_map(timer).collect();
+        let set: HashSet<&str> = set.lines().filter(names_one).filter_map(timer).collect();
         let text = self.first.text()?;
         let is_of = |line: &&str| {
-            line.contains(&function)
+            names_one(line)
                 || line.contains("timer_cancel:") && timer(line).is_some_and(|timer| set.contains(timer))
         };
         Ok(text.lines().filter(is_of).count())

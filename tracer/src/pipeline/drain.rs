@@ -45,9 +45,8 @@ impl Pipeline {
                     hunter.existed(conn, event.time_ns);
                 }
                 seen_ns = event.time_ns;
-                // The numbers are stored before the ring drops the record, and before a sink gets its records.
+                // The numbers are stored before the ring drops the record.
                 if let Some(writer) = state_writer {
-                    writer.note_last_id(table.last_id());
                     writer.note_waiting(table.waiting() + router.waiting() + streams.waiting() + in_memory);
                 }
             }
@@ -60,6 +59,7 @@ impl Pipeline {
         let mut out = |update: Update| report(router, streams, examiner, hunter, &update);
         table.tick(seen_ns, enricher, &mut out);
         if let Some(writer) = state_writer {
+            // Before a queue gets the records of new connections.
             writer.note_last_id(table.last_id());
             let waiting = table.waiting() + router.waiting() + streams.waiting();
             writer.note_waiting(waiting + source.in_memory());
