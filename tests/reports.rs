@@ -70,6 +70,7 @@ fn hunts_are_counted_by_path() {
         state: State::CloseWait,
         to: State::LastAck,
         age: InState { ns: 1, at_least: false },
+        traffic: None,
     };
     let records = [
         Record::Stuck(hunted(1, stack(0xab, true))),

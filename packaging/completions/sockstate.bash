@@ -1165,7 +1165,7 @@ _sockstate() {
             return 0
             ;;
         sockstate__subcmd__replay)
-            opts="-4 -6 -p -L -D -h --format --escape-formulas --color --speed --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --container --from --to --help"
+            opts="-4 -6 -p -L -D -h --format --escape-formulas --color --speed --records --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --container --from --to --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1180,6 +1180,10 @@ _sockstate() {
                     return 0
                     ;;
                 --speed)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --records)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -26,7 +26,7 @@ end
 
 complete -c sockstate -n "__fish_sockstate_needs_command" -l format -d 'Format of the output [default: table on a terminal, otherwise json]' -r -f -a "table\t'A table for people'
 json\t'One JSON object per line (docs/events.md)'
-csv\t'CSV with the header and columns of bcc\'s tcpstates'
+csv\t'CSV with the header and columns of bcc\'s tcpstates, or tcplife'
 ecs\t'Elastic Common Schema, one JSON object per line'
 otlp\t'OpenTelemetry\'s log data model as JSON, one log record per line'
 syslog\t'Messages of RFC 5424, one per line'"
@@ -34,7 +34,7 @@ complete -c sockstate -n "__fish_sockstate_needs_command" -s o -l output -d 'Wri
 complete -c sockstate -n "__fish_sockstate_needs_command" -l color -d 'Colour the table; auto: on a terminal, unless NO_COLOR is set' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
-complete -c sockstate -n "__fish_sockstate_needs_command" -l records -d 'Write only these kinds of records: transitions, stuck, resolved, snapshots, resyncs' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l records -d 'Write only these kinds of records: transitions, connections, stuck, resolved, snapshots, resyncs' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l metrics -d 'Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435, or 9435 for the same' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l metrics-top -d 'Add metrics of the N processes with the most stuck sockets: up to N more series at a time' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l metrics-by -d 'Add a metric of the stuck sockets by these labels: comm, unit, namespace, pod, container' -r
@@ -98,7 +98,7 @@ complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "man" -d 'Show t
 complete -c sockstate -n "__fish_sockstate_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l format -d 'Format of the output [default: table on a terminal, otherwise json]' -r -f -a "table\t'A table for people'
 json\t'One JSON object per line (docs/events.md)'
-csv\t'CSV with the header and columns of bcc\'s tcpstates'
+csv\t'CSV with the header and columns of bcc\'s tcpstates, or tcplife'
 ecs\t'Elastic Common Schema, one JSON object per line'
 otlp\t'OpenTelemetry\'s log data model as JSON, one log record per line'
 syslog\t'Messages of RFC 5424, one per line'"
@@ -106,7 +106,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s o -l outpu
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l color -d 'Colour the table; auto: on a terminal, unless NO_COLOR is set' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l records -d 'Write only these kinds of records: transitions, stuck, resolved, snapshots, resyncs' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l records -d 'Write only these kinds of records: transitions, connections, stuck, resolved, snapshots, resyncs' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l metrics -d 'Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435, or 9435 for the same' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l metrics-top -d 'Add metrics of the N processes with the most stuck sockets: up to N more series at a time' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l metrics-by -d 'Add a metric of the stuck sockets by these labels: comm, unit, namespace, pod, container' -r
@@ -283,7 +283,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s 4 -l ipv4 -
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s 6 -l ipv6 -d 'Only IPv6'
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l alongside -d 'Do not ask whether a daemon is tracing: `run` then does not use the lock, which keeps a second daemon from starting'
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l records -d 'Write only these kinds of records: transitions, stuck, resolved, snapshots, resyncs' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l records -d 'Write only these kinds of records: transitions, connections, stuck, resolved, snapshots, resyncs' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l metrics -d 'Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435, or 9435 for the same' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l metrics-top -d 'Add metrics of the N processes with the most stuck sockets: up to N more series at a time' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l metrics-by -d 'Add a metric of the stuck sockets by these labels: comm, unit, namespace, pod, container' -r
@@ -327,7 +327,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l alongside
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l format -d 'Format of the output [default: table on a terminal, otherwise json: the lines of the recording]' -r -f -a "table\t'A table for people'
 json\t'One JSON object per line (docs/events.md)'
-csv\t'CSV with the header and columns of bcc\'s tcpstates'
+csv\t'CSV with the header and columns of bcc\'s tcpstates, or tcplife'
 ecs\t'Elastic Common Schema, one JSON object per line'
 otlp\t'OpenTelemetry\'s log data model as JSON, one log record per line'
 syslog\t'Messages of RFC 5424, one per line'"
@@ -335,6 +335,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l color -d 
 always\t'Always'
 never\t'Never'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l speed -d 'Play in real time (1), or FACTOR times as fast [default: without waiting]' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l records -d 'Write only these kinds of records: transitions, connections, stuck, resolved, snapshots, resyncs' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -s p -l port -d 'Local or remote port: 443, 80,443, 8000-8099' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -s L -l local-port -l localport -d 'Local port' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -s D -l remote-port -l remoteport -d 'Remote port' -r

@@ -9,6 +9,7 @@ mod burst;
 mod causes;
 mod collectors;
 mod configured;
+mod connections;
 mod destroy;
 mod duration;
 mod ending;
@@ -181,6 +182,7 @@ fn tests() -> Vec<Test> {
         harmless::tests(),
         hostile::tests(),
         configured::tests(),
+        connections::tests(),
         second_tracer::tests(),
         service::tests(),
         bounds::tests(),

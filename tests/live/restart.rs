@@ -51,6 +51,8 @@ pub(crate) struct DaemonFiles {
     directory: TempDir,
     /// The user of the sinks, with a process of their own.
     sinks_user: Option<&'static str>,
+    /// The kinds of records in the file, if not all that are usual.
+    pub(crate) kinds: Option<&'static str>,
 }
 
 impl DaemonFiles {
@@ -68,7 +70,7 @@ impl DaemonFiles {
         }
         let pin = file_system.join(format!("sockstate-test-{}-{port}", std::process::id()));
         let directory = tempfile::tempdir().expect("directory");
-        Some(Self { pin, directory, sinks_user: None })
+        Some(Self { pin, directory, sinks_user: None, kinds: None })
     }
 
     /// The same for a daemon whose sinks have a process and a directory of their own. Skips the test if there is no user for
@@ -98,9 +100,10 @@ impl DaemonFiles {
     pub(crate) fn write(&self, sections: &str) {
         let user = self.sinks_user.map(|user| format!("sinks-user = \"{user}\"\n")).unwrap_or_default();
         let text = format!(
-            "{user}pin = \"{}\"\n{sections}\n[sinks.file]\ntype = \"file\"\npath = \"{}\"\n",
+            "{user}pin = \"{}\"\n{sections}\n[sinks.file]\ntype = \"file\"\npath = \"{}\"\n{}",
             self.pin.display(),
-            self.output().display()
+            self.output().display(),
+            self.kinds.map(|kinds| format!("records = {kinds}\n")).unwrap_or_default()
         );
         fs::write(self.directory.path().join("config.toml"), text).expect("config");
     }

@@ -15,8 +15,8 @@ use crate::{
     Test,
     lab::{Tracer, in_lab},
     netns::sysctl,
-    observer,
-    sockets::{Kind, fresh_port},
+    observer, skip,
+    sockets::{Kind, fresh_port, reset_on_close},
     test,
 };
 
@@ -28,6 +28,7 @@ pub(crate) fn tests() -> Vec<Test> {
     }
     tests.push(test("traffic: SYNs that are not answered are retransmits", unanswered));
     tests.push(test("traffic: a listener has none", listener));
+    tests.push(test("traffic: stuck and resolved have it, as ss shows it", stuck));
     tests
 }
 
@@ -223,5 +224,50 @@ fn listener() {
         let end = tracer.wait_for(|record| record["from"] == "LISTEN");
         assert!(!has_traffic(&end), "{end}");
         tracer.stop();
+    });
+}
+
+/// The value behind `key:` in what `ss -i` shows of the socket with this local port.
+fn shown_by_ss(port: u16, key: &str) -> u64 {
+    let filter = format!("sport = :{port}");
+    let output = Command::new("ss").args(["-tinH", "state", "close-wait", &filter]).output().expect("ss");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let word = text.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix(':'));
+    word.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{key}: {text}"))
+}
+
+/// The server is in CLOSE_WAIT, and then resets the connection.
+fn stuck() {
+    const REQUEST: usize = 20_000;
+    const ANSWER: usize = 7_000;
+    if observer::is_in_vm() {
+        return skip("needs ss");
+    }
+    in_lab(|netns| {
+        let mut tracer = Tracer::start(netns, &["--threshold", "CLOSE_WAIT=0"]);
+        let port = fresh_port();
+        let (listener, mut client, mut server) = Kind::V4.pair(port);
+        send(&mut client, &mut server, REQUEST);
+        send(&mut server, &mut client, ANSWER);
+        drop(client);
+        let stuck = tracer.wait_for(|record| record["kind"] == "stuck");
+        assert_eq!(stuck["local"]["port"], port, "{stuck}");
+        assert_eq!(stuck["bytes"], json!({ "sent": ANSWER, "received": REQUEST }), "{stuck}");
+        // Nothing is sent in CLOSE_WAIT.
+        let segments =
+            json!({ "sent": shown_by_ss(port, "segs_out"), "received": shown_by_ss(port, "segs_in") });
+        assert_eq!(stuck["segments"], segments, "{stuck}");
+        assert_eq!(shown_by_ss(port, "bytes_sent"), ANSWER as u64);
+        assert_eq!((&stuck["total_retransmits"], &stuck["unread_bytes"]), (&json!(0), &json!(0)), "{stuck}");
+        assert!(stuck["rtt"]["smoothed_ns"].as_u64() >= stuck["rtt"]["min_ns"].as_u64(), "{stuck}");
+        reset_on_close(&server);
+        drop((server, listener));
+        let resolved = tracer.wait_for(|record| record["kind"] == "resolved");
+        assert_eq!(resolved["to"], "CLOSE", "{resolved}");
+        let story = tracer.stop();
+        let of_server = |record: &&Value| record["role"] == "server" && record["to"] == "CLOSE";
+        let end = story.of("transition").find(of_server).expect("the end");
+        assert_eq!(traffic(&resolved), traffic(end));
+        assert_eq!(resolved["bytes"], stuck["bytes"], "{resolved}");
     });
 }

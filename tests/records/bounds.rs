@@ -129,6 +129,7 @@ impl Hostile {
                 timer: None,
                 retransmits: 255,
                 times: None,
+                traffic: None,
                 request: None,
             })
         }
@@ -247,7 +248,7 @@ fn a_stuck_record_fits_into_a_datagram_in_every_format() {
         }
         let mut table = Vec::new();
         Table::new(false, None).record(1, &Record::Stuck(hostile.stuck()), &mut table);
-        Csv.record(1, &Record::Stuck(hostile.stuck()), &mut table);
+        Csv::default().record(1, &Record::Stuck(hostile.stuck()), &mut table);
         assert!(table.len() < 8 << 10, "{}", table.len());
     }
     // Otherwise the test would not test the limit.

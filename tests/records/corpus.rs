@@ -4,10 +4,10 @@ use std::{rc::Rc, sync::Arc};
 
 use sockstate::model::{
     Address, Aggregate, Cause, Cgroup, ConnId, Connection, Container, Diagnosis, Dwell, Elsewhere, Frame,
-    Holder, InState, Listener, Lost, LostPlace, Message, MissingStack, MptcpPart, OpenedBy, Owner,
-    OwnerSource, Pod, Process, Reason, Record, Resolved, Resync, Role, Served, Snapshot, SocketInfo,
-    SocketReport, Stack, Start, State, Stop, Stuck, Subject, Task, Timer, TimerKind, Traffic, Transition,
-    Transport, Tuple, Unnamed, Via, Watch, bounds::Cut,
+    Holder, InState, Lifespan, Listener, Lost, LostPlace, Message, MissingStack, MptcpPart, OpenedBy, Owner,
+    OwnerSource, PathStep, Pod, Process, Reason, Record, Resolved, Resync, Role, Served, Snapshot,
+    SocketInfo, SocketReport, Stack, Start, State, Stop, Stuck, Subject, Task, Timer, TimerKind, Traffic,
+    Transition, Transport, Tuple, Unnamed, Via, Watch, bounds::Cut,
 };
 
 /// 2026-11-26T12:00:00.123456789Z
@@ -153,16 +153,7 @@ fn transitions() -> Vec<Transition> {
             cause: Some(Cause::ResetSent),
             reset_why: Some("unread_data"),
             errno: 104,
-            traffic: Some(Box::new(Traffic {
-                bytes_sent: 1_048_576,
-                bytes_received: u64::MAX,
-                unread_bytes: 7,
-                segments_sent: 730,
-                segments_received: u32::MAX,
-                retransmits: 3,
-                rtt_smoothed_ns: Some(41_125),
-                rtt_min_ns: None,
-            })),
+            traffic: Some(Box::new(traffic())),
             ..transition(server(), State::Established, State::Close)
         },
         Transition { exact: false, ..transition(request, State::Listen, State::NewSynRecv) },
@@ -205,6 +196,7 @@ fn holders() -> Vec<Holder> {
 fn examined() -> SocketReport {
     let listening: Arc<[_]> = Arc::from(vec![process(20, "accepts")]);
     let socket = SocketInfo {
+        traffic: Some(Traffic { unread_bytes: 0, ..traffic() }),
         interface: Some("eth0".into()),
         mptcp: Some(MptcpPart::Whole { token: Some(0xbeef), subflows: 2 }),
         uid: Some(70),
@@ -338,6 +330,64 @@ fn aggregates() -> Vec<Aggregate> {
     vec![full, other]
 }
 
+fn traffic() -> Traffic {
+    Traffic {
+        bytes_sent: 1_048_576,
+        bytes_received: u64::MAX,
+        unread_bytes: 7,
+        segments_sent: 730,
+        segments_received: u32::MAX,
+        retransmits: 3,
+        rtt_smoothed_ns: Some(41_125),
+        rtt_min_ns: None,
+    }
+}
+
+fn lifespans() -> [Lifespan; 3] {
+    let steps = |states: &[(State, Option<u64>)]| -> Vec<PathStep> {
+        states.iter().map(|&(state, ns)| PathStep { state, ns }).collect()
+    };
+    let whole = Lifespan {
+        time_ns: TIME_NS,
+        conn: client(),
+        begin_ns: TIME_NS - 1_000_000_123,
+        at_least: false,
+        duration_ns: 1_000_000_123,
+        path: steps(&[
+            (State::SynSent, Some(59_000)),
+            (State::Established, Some(999_941_100)),
+            (State::FinWait1, Some(10)),
+            (State::FinWait2, Some(13)),
+            (State::TimeWait, None),
+        ]),
+        cause: Some(Cause::Fin),
+        reset_why: None,
+        errno: 0,
+        exact: true,
+        incomplete: false,
+        traffic: Some(Box::new(traffic())),
+    };
+    let reset = Lifespan {
+        conn: server(),
+        path: steps(&[(State::SynRecv, Some(1)), (State::Established, Some(2)), (State::CloseWait, Some(3))]),
+        cause: Some(Cause::ResetSent),
+        reset_why: Some("unread_data"),
+        errno: 104,
+        ..whole.clone()
+    };
+    let partial = Lifespan {
+        conn: conn(None, v6(), nothing(), false),
+        at_least: true,
+        path: steps(&[(State::Established, None), (State::Unknown(14), Some(4))]),
+        cause: None,
+        exact: false,
+        incomplete: true,
+        traffic: None,
+        ..whole.clone()
+    };
+    [whole, reset, partial]
+}
+
 fn ends() -> [Record; 6] {
     let start = Start {
         time_ns: TIME_NS,
@@ -379,6 +429,7 @@ pub(crate) fn records() -> Vec<Record> {
         state: State::CloseWait,
         to: State::LastAck,
         age: InState { ns: 77, at_least: true },
+        traffic: Some(Box::new(traffic())),
     };
     let mut records = ends().to_vec();
     records.extend(transitions().into_iter().map(Record::Transition));
@@ -392,5 +443,6 @@ pub(crate) fn records() -> Vec<Record> {
     records.extend(stuck().into_iter().map(Record::Stuck));
     records.push(Record::Resolved(resolved));
     records.extend(aggregates().into_iter().map(Box::new).map(Record::Aggregate));
+    records.extend(lifespans().map(Box::new).map(Record::Connection));
     records
 }

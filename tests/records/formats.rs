@@ -99,11 +99,12 @@ fn each_format_is_the_same_from_records_and_from_lines() {
 
 #[test]
 fn a_line_of_a_later_version_keeps_its_keys() {
-    let line = br#"{"schema":"sockstate/1","kind":"connection","seq":3,"time":"2026-11-26T00:00:00.000000001Z","x":[1]}"#;
+    let line =
+        br#"{"schema":"sockstate/1","kind":"later","seq":3,"time":"2026-11-26T00:00:00.000000001Z","x":[1]}"#;
     let mut out = Vec::new();
     converter("ecs")(line, &mut out);
     let document: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
     assert_eq!(document["@timestamp"], "2026-11-26T00:00:00.000000001Z");
-    assert_eq!(document["event"]["dataset"], "sockstate.connection");
+    assert_eq!(document["event"]["dataset"], "sockstate.later");
     assert_eq!((&document["event"]["sequence"], &document["sockstate"]["x"][0]), (&3.into(), &1.into()));
 }

@@ -12,7 +12,7 @@ use sockstate::{
     model::{
         Address, Cgroup, ConnId, Connection, Container, Diagnosis, Elsewhere, Gap, GapKind, Holder, InState,
         Listener, Message, MptcpPart, Pod, Process, Reason, Record, Role, Served, SocketEntry, SocketInfo,
-        SocketReport, State, Stuck, Subject, Timer, TimerKind, Tuple, Via, Watch, bounds::Cut,
+        SocketReport, State, Stuck, Subject, Timer, TimerKind, Traffic, Tuple, Via, Watch, bounds::Cut,
     },
     wire::{self, Kind, Line},
 };
@@ -30,11 +30,12 @@ fn document(name: &str) -> Value {
 }
 
 /// A kind's line with only the keys that each line of the kind has.
-fn least() -> [Line<'static>; 9] {
+fn least() -> [Line<'static>; 10] {
     [
         Line::new(Kind::Start(wire::Start::default())),
         Line::new(Kind::Snapshot(wire::Snapshot::default())),
         Line::new(Kind::Transition(wire::Transition::default())),
+        Line::new(Kind::Connection(Box::default())),
         Line::new(Kind::Aggregate(wire::Aggregate::default())),
         Line::new(Kind::Resync(wire::Resync::default())),
         Line::new(Kind::Stuck(Box::default())),
@@ -120,7 +121,7 @@ fn the_schema_has_the_keys_that_the_types_have() {
                 value[format!("{state}_number")] = 5.into();
             }
         }
-        if !value["conn"].is_null() {
+        if !value["conn"].is_null() && value["kind"] != "connection" {
             value["mini"] = true.into();
         }
         let of_sockets = !value["conn"].is_null();
@@ -161,9 +162,20 @@ fn assert_refused(is_valid: fn(&Value) -> bool, value: &Value, required: &BTreeS
         assert!(!with(key, Some(json!([[1]]))), "{key} of another type");
         assert!(!required.contains(key) || !with(key, None), "without {key}");
     }
-    for key in
-        ["kind", "state", "from", "to", "role", "cause", "reset_why", "place", "reason", "reasons", "opening"]
-    {
+    for key in [
+        "kind",
+        "state",
+        "from",
+        "to",
+        "role",
+        "cause",
+        "reset_why",
+        "place",
+        "reason",
+        "reasons",
+        "opening",
+        "closed_first",
+    ] {
         assert!(value.get(key).is_none() || !with(key, Some(json!("other"))), "another {key}");
     }
 }
@@ -274,6 +286,7 @@ fn full() -> SocketEntry {
             interface: Some("eth0".into()),
             uid: Some(1000),
             timer: Some(Timer { kind: TimerKind::Keepalive, left_ns: 1 }),
+            traffic: Some(Traffic::default()),
             mptcp: Some(MptcpPart::Subflow { token: Some(0xab) }),
             ..SocketInfo::bare(1, State::Unknown(42), tuple())
         })

@@ -32,7 +32,7 @@ fn nasty_names() {
         schema::check(&record);
         assert_eq!(record["owner"]["comm"], *readable);
 
-        let csv = written(&mut Csv, &transition);
+        let csv = written(&mut Csv::default(), &transition);
         assert_eq!(csv.matches('\n').count(), 1, "{csv}");
         assert!(!csv.trim_end().chars().any(char::is_control), "{csv:?}");
         assert_eq!(fields(csv.trim_end()), 11, "{csv}");
@@ -58,10 +58,10 @@ fn fields(line: &str) -> usize {
 #[test]
 fn csv_has_the_columns_of_tcpstates() {
     let mut out = Vec::new();
-    Csv.header(&mut out);
+    Csv::default().header(&mut out);
     let header = String::from_utf8(out).expect("text");
     assert_eq!(header, "SKADDR,C-PID,C-COMM,IP,LADDR,LPORT,RADDR,RPORT,OLDSTATE,NEWSTATE,MS\n");
-    let line = written(&mut Csv, &connect_by(b"curl"));
+    let line = written(&mut Csv::default(), &connect_by(b"curl"));
     assert_eq!(line, "0000010000000001,7,curl,4,127.0.0.1,1000,127.0.0.1,2000,CLOSE,SYN_SENT,\n");
 }
 

@@ -99,6 +99,7 @@ fn what_was_stuck_before_is_said_once() {
         timer: None,
         retransmits: 0,
         times: None,
+        traffic: None,
         request: None,
     };
     table.backdate(begin, std::iter::once((&socket, 8_000 * S)));

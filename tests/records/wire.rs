@@ -7,9 +7,9 @@ use serde_json::Value;
 use sockstate::{
     format::{Format, Json, Stamp},
     model::{
-        Address, Cause, Cgroup, ConnId, Connection, Container, InState, Lost, LostPlace, MissingStack, Owner,
-        OwnerSource, Pod, Record, Resolved, Resync, Role, Snapshot, Start, State, Stop, Stuck, Subject, Task,
-        Traffic, Transition, Tuple,
+        Address, Cause, Cgroup, ConnId, Connection, Container, InState, Lifespan, Lost, LostPlace,
+        MissingStack, Owner, OwnerSource, PathStep, Pod, Record, Resolved, Resync, Role, Snapshot, Start,
+        State, Stop, Stuck, Subject, Task, Traffic, Transition, Tuple,
     },
     wire::{self, Line, Parser},
 };
@@ -66,7 +66,7 @@ fn what_a_later_version_adds_is_skipped_and_what_an_earlier_one_lacks_is_not_kno
     };
     assert!(transition.exact && transition.cause.is_none() && transition.in_state.is_none());
     assert_eq!(transition.conn.subject.owner.as_ref().map(Owner::pid), Some(7));
-    let later = record.replace("\"transition\"", "\"connection\"");
+    let later = record.replace("\"transition\"", "\"later\"");
     assert_eq!(Parser::default().parse(later.as_bytes()), Ok(None));
     let newer = record.replace("sockstate/1", "sockstate/2");
     let error = Parser::default().parse(newer.as_bytes()).expect_err("newer");
@@ -236,6 +236,30 @@ fn transition(text: BoxedStrategy<String>) -> BoxedStrategy<Transition> {
         .boxed()
 }
 
+fn lifespan(text: BoxedStrategy<String>) -> impl Strategy<Value = Lifespan> {
+    let step = (state(false), option::of(any::<u64>())).prop_map(|(state, ns)| PathStep { state, ns });
+    let times = (any::<i64>(), any::<i64>(), any::<u64>());
+    let ends = (times, conn(text, false), proptest::collection::vec(step, 0..9));
+    let causes = (option::of(select(&Cause::ALL[..])), option::of(select(&REASONS[..])), errno());
+    let traffic = option::of(traffic().prop_map(Box::new));
+    (ends, any::<(bool, bool, bool)>(), causes, traffic).prop_map(
+        |((times, conn, path), (at_least, exact, incomplete), (cause, reset_why, errno), traffic)| Lifespan {
+            time_ns: times.0,
+            conn,
+            begin_ns: times.1,
+            at_least,
+            duration_ns: times.2,
+            path,
+            cause,
+            reset_why,
+            errno,
+            exact,
+            incomplete,
+            traffic,
+        },
+    )
+}
+
 /// A socket in a state, at a time.
 fn socket(text: BoxedStrategy<String>) -> BoxedStrategy<(i64, Connection, State)> {
     any::<bool>().prop_flat_map(move |mini| (any::<i64>(), conn(text.clone(), mini), state(mini))).boxed()
@@ -251,9 +275,11 @@ fn of_sockets(text: BoxedStrategy<String>) -> impl Strategy<Value = Record> {
         })),
         (socket(text.clone()), option::of(state(false)))
             .prop_map(|((time_ns, conn, state), was)| Record::Resync(Resync { time_ns, conn, was, state })),
-        (socket(text.clone()), state(false), in_state()).prop_map(|((time_ns, conn, state), to, age)| {
-            Record::Resolved(Resolved { time_ns, conn, state, to, age })
-        }),
+        (socket(text.clone()), state(false), in_state(), option::of(traffic().prop_map(Box::new))).prop_map(
+            |((time_ns, conn, state), to, age, traffic)| {
+                Record::Resolved(Resolved { time_ns, conn, state, to, age, traffic })
+            }
+        ),
         (socket(text), in_state(), any::<u8>(), opened).prop_map(
             |((time_ns, conn, state), age, times, opened)| {
                 Record::Stuck(Stuck {
@@ -321,6 +347,7 @@ fn without_number(mut record: Record) -> Record {
     let conn = match &mut record {
         Record::Snapshot(snapshot) => &mut snapshot.conn,
         Record::Transition(transition) => &mut transition.conn,
+        Record::Connection(lifespan) => &mut lifespan.conn,
         Record::Resync(resync) => &mut resync.conn,
         Record::Stuck(stuck) => &mut stuck.conn,
         Record::Resolved(resolved) => &mut resolved.conn,
@@ -342,6 +369,11 @@ proptest! {
     #[test]
     fn a_transition_is_read_as_it_was(transition in transition(short().boxed())) {
         check(Record::Transition(transition))?;
+    }
+
+    #[test]
+    fn a_connection_is_read_as_it_was(lifespan in lifespan(short().boxed())) {
+        check(Record::Connection(Box::new(lifespan)))?;
     }
 
     #[test]

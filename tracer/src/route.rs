@@ -13,7 +13,7 @@ use rustc_hash::FxBuildHasher;
 use crate::{
     filter::{Filter, Verdict},
     model::{
-        ConnId, Connection, NamedNetns, Record, Resync, Role, Snapshot, SocketEntry, SocketInfo,
+        ConnId, Connection, Lifespan, NamedNetns, Record, Resync, Role, Snapshot, SocketEntry, SocketInfo,
         SocketReport, State, Stuck, Transition, Tuple,
     },
 };
@@ -126,20 +126,22 @@ impl Router {
     pub fn wants(&mut self, record: &Record) -> bool {
         let Some(conn) = record.conn() else { return true };
         let ends = matches!(record, Record::Resync(Resync { state: State::Close, .. }));
+        // The record of a connection comes after the record of its end.
+        let follows = !matches!(record, Record::Connection(_));
         if ends {
             self.waiting.remove(&conn.id);
         }
         let wanted = self.wants_state(record)
             && (self.wants_process(conn) || matches!(record, Record::Stuck(stuck) if self.is_held(stuck)));
         if let Some(follower) = &mut self.follower {
-            if wanted {
+            if wanted && follows {
                 follower.follow(conn.id);
             }
             if ends {
                 follower.ended(conn.id);
             }
         }
-        if wanted && self.filter.place.named_netns.is_some() {
+        if wanted && follows && self.filter.place.named_netns.is_some() {
             self.named.add(conn.id);
             if ends {
                 self.named.ended(conn.id);
@@ -195,12 +197,22 @@ impl Router {
                 self.wants_at(&resolved.conn, resolved.time_ns, (Some(resolved.state), resolved.state))
             }
             Record::Resync(resync) => self.wants_at(&resync.conn, resync.time_ns, (resync.was, resync.state)),
+            Record::Connection(lifespan) => self.wants_lifespan(lifespan),
             Record::Transition(_)
             | Record::Start(_)
             | Record::Aggregate(_)
             | Record::Lost(_)
             | Record::Stop(_) => true,
         }
+    }
+
+    /// Whether a wanted change of state is in the path of a connection that has ended.
+    fn wants_lifespan(&self, lifespan: &Lifespan) -> bool {
+        let Lifespan { conn, time_ns, .. } = lifespan;
+        let states = self.filter.states;
+        (states.is_empty() || lifespan.changes().any(|(from, to)| states.wants(from, to)))
+            && self.wants_place(conn, *time_ns)
+            && self.ends(&conn.tuple, conn.role, State::Close, State::Close) == Verdict::Yes
     }
 
     fn wants_at(&self, conn: &Connection, time_ns: i64, (was, state): (Option<State>, State)) -> bool {

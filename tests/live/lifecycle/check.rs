@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::Value;
 
 use super::{Outcome, Quiet, Run, scenarios::Scenario};
-use crate::{observer, skip, sockets::Kind};
+use crate::{connections::compare_with_transitions, observer, skip, sockets::Kind};
 
 /// Scenarios that the estimate gets wrong: the full socket does not show that its mini-socket receives a FIN later, or
 /// that the kernel had no room for a mini-socket.
@@ -41,6 +41,7 @@ pub(super) fn whole(run: &Run) {
     assert!(minis.len() <= run.hidden_minis, "{} hidden: {minis:#?}", run.hidden_minis);
     let stop = story.records.last().expect("stop");
     assert_eq!(stop["illegal"], 0);
+    compare_with_transitions(&story.records);
 }
 
 pub(super) fn scenario(run: &Run, scenario: &Scenario, kind: Kind, outcome: &Outcome, tier: &str) {

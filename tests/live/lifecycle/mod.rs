@@ -139,6 +139,7 @@ fn play(tier: &str) -> Run {
     observer::watch();
     let mut command = sockstate();
     command.args(["trace", "--format", "json", "--alongside"]);
+    command.args(["--records", "transitions,connections,resyncs,stuck,resolved"]);
     match tier {
         // The same on the classic tracepoint.
         "tracepoint" => command.args(["--hook", "tracepoint"]),

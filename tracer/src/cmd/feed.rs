@@ -27,7 +27,7 @@ use super::{
 use crate::{
     cli::{FilterArgs, KernelArgs, KindArgs, RunArgs, SelectArgs, StuckRules},
     format::Json,
-    model::{Record, RecordKinds},
+    model::{Record, RecordKind, RecordKinds},
     sinks::Output,
     source::{LONGEST_LINE, Recording},
     wire::Parser,
@@ -107,6 +107,7 @@ impl Feed {
                 let output = session::direct(Output::pipe(writer.into())?, Box::new(Json::default()), kinds);
                 let mut session = Session::new(transition_filter(filter)?, run, stuck, kernel, output)?;
                 session.settings.nap = NAP;
+                session.all_states = kinds.contains(RecordKind::Connection);
                 Ok(session)
             };
             session::run(open, kernel)

@@ -81,6 +81,7 @@ pub(super) fn run(args: &HuntArgs) -> Result<ExitCode> {
         let output = session::output(args.output.as_deref())?;
         let format = format(args, &output);
         Ok(Session {
+            all_states: false,
             filter,
             kernel: &args.kernel,
             cmdline: false,
@@ -96,7 +97,7 @@ pub(super) fn run(args: &HuntArgs) -> Result<ExitCode> {
             },
             pin: None,
             notifier: None,
-            open: session::direct(output, format, RecordKinds::ALL),
+            open: session::direct(output, format, RecordKinds::DEFAULT),
         })
     };
     session::run(open, &args.kernel)

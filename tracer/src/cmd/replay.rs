@@ -12,16 +12,16 @@ use anyhow::Result;
 use clap::Args;
 
 use super::{
-    colours,
+    Failure, colours,
     feed::{Feed, Playback},
     filter, only_csv,
     record::EXAMPLES,
     terminal_width, with_states,
 };
 use crate::{
-    cli::{Colour, FilterArgs},
+    cli::{Colour, FilterArgs, KindArgs},
     format::{Format, FormatName, FormatOptions},
-    model::{ConnId, Record},
+    model::{ConnId, Record, RecordKind, RecordKinds},
     route::Router,
     values::parse_speed,
 };
@@ -49,16 +49,25 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "FACTOR", value_parser = parse_speed, help_heading = "Output")]
     pub speed: Option<f64>,
     #[command(flatten)]
+    pub kinds: KindArgs,
+    #[command(flatten)]
     pub filter: FilterArgs,
 }
 
 pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
     only_csv(args.escape_formulas, args.format)?;
+    let named = &args.kinds.records;
+    let kinds = if named.is_empty() { RecordKinds::ALL } else { RecordKinds::of(named) };
+    if let Some(problem) = args.format.and_then(|format| format.problem(RecordKinds::of(named))) {
+        let todo = "name one of the two with '--records', or choose another '--format'";
+        return Err(Failure::usage(format!("{problem}: {todo}")).into());
+    }
     let mut feed = Feed::open(&args.file)?;
     let mut replay = Replay {
+        kinds,
         router: Router::new(with_states(&args.filter, filter(&args.filter.select)?)),
         playback: args.speed.map(Playback::new),
-        format: format(args),
+        format: format(args, RecordKinds::of(named)),
         waiting: VecDeque::new(),
         waiting_bytes: 0,
         forgotten: 0,
@@ -83,17 +92,19 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-fn format(args: &ReplayArgs) -> Box<dyn Format> {
+fn format(args: &ReplayArgs, kinds: RecordKinds) -> Box<dyn Format> {
     let is_terminal = std::io::stdout().is_terminal();
     let options = FormatOptions {
         colour: colours(args.color, is_terminal),
         width: is_terminal.then_some(terminal_width),
         escape_formulas: args.escape_formulas,
+        ..FormatOptions::of(kinds)
     };
     args.format.unwrap_or_else(|| FormatName::default(is_terminal)).make(options)
 }
 
 struct Replay<W> {
+    kinds: RecordKinds,
     router: Router,
     playback: Option<Playback>,
     format: Box<dyn Format>,
@@ -117,6 +128,9 @@ impl<W: Write> Replay<W> {
         if let Some(playback) = &mut self.playback {
             self.out.flush()?;
             thread::sleep(playback.until(record.time_ns()));
+        }
+        if !self.kinds.contains(RecordKind::of(record)) {
+            return Ok(());
         }
         let conn = record.conn().map(|conn| conn.id);
         let mut bytes = Vec::new();

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     cli::RunArgs,
     files,
-    model::Start,
+    model::{RecordKind, Start},
     pipeline::Destination,
     restart::Resume,
     service::Notifier,
@@ -80,6 +80,8 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
     let pin = settings.keys.pin.clone();
     let path = args.config.clone();
     let host_of_sinks = sinks.clone();
+    let has_connections = |sink: &Sink| sink.section.common.records.contains(&RecordKind::Connection);
+    let all_states = settings.sinks.iter().any(has_connections);
     let open = || {
         let metrics = metrics.map(|address| sinks.serve_metrics(address)).transpose()?;
         let open = Box::new(move |start: &Start, resume: Option<Resume>| {
@@ -93,7 +95,7 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
         let notifier = Notifier::from_environment();
         let mut session = Session::new(filter, &run, &stuck, &kernel, open)?;
         session.settings.metrics = metrics;
-        Ok(Session { pin: pin.as_deref(), notifier, ..session })
+        Ok(Session { pin: pin.as_deref(), notifier, all_states, ..session })
     };
     let sharing = if kernel.alongside { Sharing::Unlocked } else { Sharing::Daemon { lock: &lock } };
     let code = host.run(open, sharing);

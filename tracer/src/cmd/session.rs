@@ -20,7 +20,7 @@ use crate::{
     cli::{HookName, KernelArgs, RunArgs, StuckRules, TierName},
     enrich::Enricher,
     examiner::Examiner,
-    filter::Filter,
+    filter::{Filter, States},
     format::Format,
     hunter::Hunter,
     kernel::{self, HookChoice, Hunt, Loaded, Request, Tier},
@@ -58,6 +58,8 @@ pub(super) struct Session<'a> {
     /// Find call paths instead of writing transitions.
     pub(super) hunt: Option<Hunt>,
     pub(super) settings: pipeline::Settings,
+    /// The kernel programs report all changes of state, also those that the filter excludes: paths of connections have them.
+    pub(super) all_states: bool,
     /// The directory of the pins.
     pub(super) pin: Option<&'a Path>,
     /// The service manager that gets to know how the trace goes.
@@ -79,7 +81,11 @@ impl<'a> Session<'a> {
             tier: tier(args.tier),
             btf: args.btf.clone(),
             ring_bytes: args.ring_size,
-            filter: self.filter.clone(),
+            filter: if self.all_states {
+                Filter { states: States::default(), ..self.filter.clone() }
+            } else {
+                self.filter.clone()
+            },
             hunt: self.hunt.clone(),
         }
     }
@@ -106,6 +112,7 @@ impl<'a> Session<'a> {
                 stuck_by: MetricLabels::new(run.metrics_by.clone(), run.metrics_by_limit),
                 nap: pipeline::SHORT_NAP,
             },
+            all_states: false,
             pin: None,
             notifier: None,
             open,
@@ -196,6 +203,9 @@ async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
         // The records that the kernel has written meanwhile come first. Then the table is compared with the kernel's tables.
         Some(saved) => {
             table.restore(&saved.table, last_id, &mut enricher);
+            if !saved.is_complete {
+                table.doubt_connections();
+            }
             let found = WalkResult { problems: source.load_iterators(), ..WalkResult::default() };
             Beginning { time_ns: pipeline::now_ns(), found }
         }

@@ -108,7 +108,7 @@ pub(super) fn open(
 
 fn format(section: &SinkSection, stamp: &Stamp<'_>) -> Box<dyn Format> {
     match section.config.format() {
-        Some(keys) => keys.make(stamp),
+        Some(keys) => keys.make(RecordKinds::of(&section.common.records), stamp),
         None => Box::new(Json::stamped(stamp)),
     }
 }

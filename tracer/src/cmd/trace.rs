@@ -13,7 +13,7 @@ use super::{
 use crate::{
     cli::{Colour, FilterArgs, KernelArgs, KindArgs, RunArgs, StuckRules},
     format::{Format, FormatName, FormatOptions},
-    model::RecordKinds,
+    model::{RecordKind, RecordKinds},
     sinks::Output,
 };
 
@@ -80,26 +80,28 @@ pub(super) fn run(args: &TraceArgs) -> Result<ExitCode> {
     only_csv(args.escape_formulas, args.format)?;
     let kinds = RecordKinds::of(&args.kinds.records);
     if let Some(problem) = args.format.and_then(|format| format.problem(kinds)) {
-        let todo = "add 'transitions' to '--records', or choose another '--format'";
+        let todo = "name one of the two with '--records', or choose another '--format'";
         return Err(Failure::usage(format!("{problem}: {todo}")).into());
     }
     let filter = transition_filter(&args.filter)?;
     let open = || {
         let output = session::output(args.output.as_deref())?;
-        let format = format(args, &output);
+        let format = format(args, kinds, &output);
         let output = session::direct(output, format, kinds);
-        Session::new(filter, &args.run, &args.stuck, &args.kernel, output)
+        let session = Session::new(filter, &args.run, &args.stuck, &args.kernel, output)?;
+        Ok(Session { all_states: kinds.contains(RecordKind::Connection), ..session })
     };
     session::run(open, &args.kernel)
 }
 
 /// The chosen format; by default a table on a terminal, otherwise JSON.
-fn format(args: &TraceArgs, output: &Output) -> Box<dyn Format> {
+fn format(args: &TraceArgs, kinds: RecordKinds, output: &Output) -> Box<dyn Format> {
     let is_terminal = output.is_terminal();
     let options = FormatOptions {
         colour: colours(args.color, is_terminal),
         width: is_terminal.then_some(terminal_width),
         escape_formulas: args.escape_formulas,
+        ..FormatOptions::of(kinds)
     };
     args.format.unwrap_or_else(|| FormatName::default(is_terminal)).make(options)
 }

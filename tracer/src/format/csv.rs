@@ -1,78 +1,91 @@
-//! CSV with the header and columns of bcc's tcpstates, for programs that read the output of tcpstates.
+//! CSV with the header and columns of bcc's tcpstates, or of its tcplife for a stream of connections, for programs that
+//! read the output of these tools.
 //!
-//! The values of three columns differ: SKADDR is the connection's id instead of a kernel pointer, and C-PID and
-//! C-COMM are the socket's owner (empty if it is not known) instead of the process that ran at the time of the
-//! transition.
+//! The values of three columns differ: SKADDR is the connection's id instead of a kernel pointer, and the process is the
+//! socket's owner (empty if it is not known) instead of the process that ran at the time of the transition.
 
-use std::io::Write;
+use std::{fmt::Display, io::Write};
 
 use super::{Content, Format, FormatName, name::Source};
-use crate::model::{Record, Transition};
+use crate::model::{Connection, Lifespan, Record, Transition};
 
 pub(super) const FORMAT: FormatName = FormatName {
     name: "csv",
-    help: "CSV with the header and columns of bcc's tcpstates",
-    content: Content::Transitions,
+    help: "CSV with the header and columns of bcc's tcpstates, or tcplife",
+    content: Content::OneKind,
     for_sinks: true,
-    source: Source::Records(
-        |options| if options.escape_formulas { Box::new(EscapedCsv) } else { Box::new(Csv) },
-    ),
+    source: Source::Records(|options| {
+        Box::new(Csv {
+            connections: options.connections,
+            cell: if options.escape_formulas { escaped } else { quoted },
+        })
+    }),
 };
 
 /// The format.
-#[derive(Default)]
-pub struct Csv;
+pub struct Csv {
+    /// One line a connection instead of one line a transition.
+    connections: bool,
+    /// Writes foreign text; the other cells are numbers, addresses and states.
+    cell: fn(&str) -> String,
+}
 
-/// CSV for spreadsheets: no cell begins like a formula.
-#[derive(Default)]
-pub struct EscapedCsv;
+impl Default for Csv {
+    fn default() -> Self {
+        Self { connections: false, cell: quoted }
+    }
+}
 
 impl Format for Csv {
     fn header(&mut self, out: &mut Vec<u8>) {
-        header(out);
+        out.extend_from_slice(if self.connections {
+            b"PID,COMM,IP,LADDR,LPORT,RADDR,RPORT,TX_KB,RX_KB,MS\n"
+        } else {
+            b"SKADDR,C-PID,C-COMM,IP,LADDR,LPORT,RADDR,RPORT,OLDSTATE,NEWSTATE,MS\n"
+        });
     }
 
     fn record(&mut self, _: u64, record: &Record, out: &mut Vec<u8>) {
-        line(record, quoted, out);
+        // Writing to a vector does not fail.
+        let _ = match record {
+            Record::Transition(transition) if !self.connections => self.transition(transition, out),
+            Record::Connection(lifespan) if self.connections => self.lifespan(lifespan, out),
+            _ => Ok(()),
+        };
     }
 }
 
-impl Format for EscapedCsv {
-    fn header(&mut self, out: &mut Vec<u8>) {
-        header(out);
+impl Csv {
+    fn transition(&self, transition: &Transition, out: &mut Vec<u8>) -> std::io::Result<()> {
+        let Transition { conn, from, to, in_state, .. } = transition;
+        let ms = in_state.map(|in_state| format!("{:.3}", in_state.ns as f64 / 1e6)).unwrap_or_default();
+        writeln!(out, "{},{},{from},{to},{ms}", conn.id, self.connection(conn))
     }
 
-    fn record(&mut self, _: u64, record: &Record, out: &mut Vec<u8>) {
-        line(record, escaped, out);
+    fn lifespan(&self, lifespan: &Lifespan, out: &mut Vec<u8>) -> std::io::Result<()> {
+        let Lifespan { conn, traffic, duration_ns, .. } = lifespan;
+        write!(out, "{},", self.connection(conn))?;
+        match traffic {
+            Some(traffic) => write!(out, "{},{}", traffic.bytes_sent / 1024, traffic.bytes_received / 1024)?,
+            None => out.extend_from_slice(b","),
+        }
+        writeln!(out, ",{:.2}", *duration_ns as f64 / 1e6)
     }
-}
 
-fn header(out: &mut Vec<u8>) {
-    out.extend_from_slice(b"SKADDR,C-PID,C-COMM,IP,LADDR,LPORT,RADDR,RPORT,OLDSTATE,NEWSTATE,MS\n");
-}
-
-/// A transition's line; other records have none. `cell` is for foreign text; the other cells are numbers, addresses
-/// and states.
-fn line(record: &Record, cell: fn(&str) -> String, out: &mut Vec<u8>) {
-    let Record::Transition(Transition { conn, from, to, in_state, .. }) = record else { return };
-    let (tuple, owner) = (&conn.tuple, conn.subject.owner.as_ref());
-    let pid = owner.map(|owner| owner.pid().to_string()).unwrap_or_default();
-    let comm = owner.map(|owner| cell(&owner.comm)).unwrap_or_default();
-    let ms = in_state.map(|in_state| format!("{:.3}", in_state.ns as f64 / 1e6));
-    // Writing to a vector does not fail.
-    let _ = writeln!(
-        out,
-        "{},{pid},{comm},{},{},{},{},{},{},{},{}",
-        conn.id,
-        if tuple.is_v4() { 4 } else { 6 },
-        tuple.local.canonical(),
-        tuple.local_port,
-        tuple.remote.canonical(),
-        tuple.remote_port,
-        from,
-        to,
-        ms.unwrap_or_default(),
-    );
+    /// The owner and both ends.
+    fn connection(&self, conn: &Connection) -> impl Display {
+        let (tuple, owner) = (&conn.tuple, conn.subject.owner.as_ref());
+        let pid = owner.map(|owner| owner.pid().to_string()).unwrap_or_default();
+        let comm = owner.map(|owner| (self.cell)(&owner.comm)).unwrap_or_default();
+        format!(
+            "{pid},{comm},{},{},{},{},{}",
+            if tuple.is_v4() { 4 } else { 6 },
+            tuple.local.canonical(),
+            tuple.local_port,
+            tuple.remote.canonical(),
+            tuple.remote_port,
+        )
+    }
 }
 
 fn escaped(text: &str) -> String {

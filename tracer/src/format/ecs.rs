@@ -13,7 +13,7 @@ use super::{
     name::Source,
     object::Object,
 };
-use crate::wire::{End, Ends, Kind, Labels, Line, Owner};
+use crate::wire::{End, Ends, Kind, Labels, Line, Owner, Segments, Traffic};
 
 pub(super) const FORMAT: FormatName = FormatName {
     name: "ecs",
@@ -42,7 +42,16 @@ fn write(line: &Line<'_>, fields: &Fields<'_>, document: &mut Object<'_>) {
     let ends = fields.network();
     let (local, remote) =
         (ends.and_then(|ends| ends.local.as_ref()), ends.and_then(|ends| ends.remote.as_ref()));
-    let (source, destination) = if fields.role == Some("server") { (remote, local) } else { (local, remote) };
+    let traffic = fields.traffic.map(|traffic| {
+        let Traffic { bytes, segments, .. } = traffic;
+        [(bytes.sent, segments.sent), (bytes.received, segments.received)]
+    });
+    let [sent, received] = [0, 1].map(|way| traffic.map(|ways| ways[way]));
+    let (source, destination) = if fields.role == Some("server") {
+        ((remote, received), (local, sent))
+    } else {
+        ((local, sent), (remote, received))
+    };
     document.put("@timestamp", &fields.time);
     document.object("container", |container| {
         container.put("id", &fields.container);
@@ -70,7 +79,7 @@ fn write(line: &Line<'_>, fields: &Fields<'_>, document: &mut Object<'_>) {
     document.object("log", |log| log.put("level", level(line)));
     document.put("message", &format_args!("{}", message(line, fields)));
     if let Some(ends) = ends {
-        document.object("network", |object| network(ends, fields.role, object));
+        document.object("network", |object| network(ends, fields, object));
     }
     if let Some(pod) = fields.pod {
         document.object("orchestrator", |orchestrator| {
@@ -102,11 +111,17 @@ fn event(line: &Line<'_>, fields: &Fields<'_>, event: &mut Object<'_>) {
     let kind = line.kind.name();
     let is_connection = matches!(
         line.kind,
-        Kind::Transition(_) | Kind::Snapshot(_) | Kind::Resync(_) | Kind::Stuck(_) | Kind::Resolved(_)
+        Kind::Transition(_)
+            | Kind::Connection(_)
+            | Kind::Snapshot(_)
+            | Kind::Resync(_)
+            | Kind::Stuck(_)
+            | Kind::Resolved(_)
     );
     let r#type: &[&str] = match (&line.kind, fields.to) {
         (Kind::Transition(_), Some("ESTABLISHED")) => &["connection", "start"],
         (Kind::Transition(_), Some("CLOSE")) => &["connection", "end"],
+        (Kind::Connection(_), _) => &["connection", "end"],
         (Kind::Lost(_), _) => &["error"],
         _ if is_connection => &["connection", "info"],
         _ => &["info"],
@@ -121,24 +136,30 @@ fn event(line: &Line<'_>, fields: &Fields<'_>, event: &mut Object<'_>) {
     event.put("action", &format_args!("tcp-{kind}"));
     event.put("category", &[if is_connection { "network" } else { "process" }]);
     event.put("dataset", &format_args!("sockstate.{kind}"));
-    // The duration of the state that was left; ECS has nanoseconds, too.
-    event.put("duration", &fields.in_state_ns);
+    // The duration of the state that was left, or of the connection; ECS has nanoseconds, too.
+    event.put("duration", &fields.in_state_ns.or(fields.duration_ns));
+    event.put("end", &fields.begin.and(fields.time));
     event.put("kind", event_kind);
     event.put("module", "sockstate");
     event.put("reason", &fields.cause);
     event.put("sequence", &fields.seq);
+    event.put("start", &fields.begin);
     event.put("type", r#type);
 }
 
-fn network(ends: &Ends<'_>, role: Option<&str>, object: &mut Object<'_>) {
-    let direction = match role {
+fn network(ends: &Ends<'_>, fields: &Fields<'_>, object: &mut Object<'_>) {
+    let direction = match fields.role {
         Some("client") => Some("egress"),
         Some("server") => Some("ingress"),
         _ => None,
     };
     let network = ends.network.as_ref();
+    let traffic = fields.traffic.as_ref();
+    object.put("bytes", &traffic.map(|traffic| traffic.bytes.sent.saturating_add(traffic.bytes.received)));
     object.put("community_id", &network.and_then(|network| network.community_id.as_ref()));
     object.put("direction", &direction);
+    let packets = |segments: Segments| u64::from(segments.sent) + u64::from(segments.received);
+    object.put("packets", &traffic.map(|traffic| packets(traffic.segments)));
     object.put("transport", &network.map(|network| &network.transport));
     object.put("type", &network.map(|network| &network.r#type));
 }
@@ -150,10 +171,13 @@ fn process(owner: &Owner<'_>, process: &mut Object<'_>) {
     process.put("pid", &owner.pid);
 }
 
-fn end(end: Option<&End>, object: &mut Object<'_>) {
+/// One end, with the bytes and segments that it has sent.
+fn end((end, sent): (Option<&End>, Option<(u64, u32)>), object: &mut Object<'_>) {
     let address = end.map(|end| end.address);
     object.put("address", &address);
+    object.put("bytes", &sent.map(|(bytes, _)| bytes));
     object.put("ip", &address);
+    object.put("packets", &sent.map(|(_, packets)| packets));
     object.put("port", &end.and_then(|end| end.port));
 }
 
@@ -181,7 +205,10 @@ impl Rest<'_, '_> {
         if let ("owner", Some(owner)) = (name, self.owner) {
             self.object.object("owner", |object| object.put("source", &owner.source));
         }
-        !matches!(name, "cause" | "errno" | "in_state_ns" | "owner" | "seq" | "unit")
+        !matches!(
+            name,
+            "begin" | "cause" | "duration_ns" | "end" | "errno" | "in_state_ns" | "owner" | "seq" | "unit"
+        )
     }
 }
 

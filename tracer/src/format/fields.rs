@@ -1,7 +1,9 @@
 //! Values that the formats of collectors need from lines of every kind.
 
 use super::image::Image;
-use crate::wire::{Ends, Kind, Labels, Line, Owner, Pod, Socket, Stamp, SubjectKeys, Text, Time, Workload};
+use crate::wire::{
+    Ends, Kind, Labels, Line, Owner, Pod, Socket, Stamp, SubjectKeys, Text, Time, Traffic, Workload,
+};
 
 /// The values of a line; `None` where its kind does not have the key, or the value is not known.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +17,10 @@ pub(super) struct Fields<'a> {
     pub(super) state: Option<&'a str>,
     pub(super) in_state_ns: Option<u64>,
     pub(super) age_ns: Option<u64>,
+    /// Of a connection that has ended.
+    pub(super) begin: Option<Time>,
+    pub(super) duration_ns: Option<u64>,
+    pub(super) traffic: Option<Traffic>,
     pub(super) cause: Option<&'a str>,
     pub(super) reset_why: Option<&'a str>,
     pub(super) errno: Option<&'a str>,
@@ -53,10 +59,23 @@ impl<'a> Fields<'a> {
                 cause: text(&transition.cause),
                 reset_why: text(&transition.reset_why),
                 errno: text(&transition.errno),
+                traffic: transition.traffic,
                 ends: Some(&transition.ends),
                 ..Self::head(transition.seq, transition.time)
                     .stamp(&transition.stamp)
                     .subject(&transition.subject)
+            },
+            Kind::Connection(lifespan) => Self {
+                conn: known(&lifespan.conn),
+                role: text(&lifespan.role),
+                cause: text(&lifespan.cause),
+                reset_why: text(&lifespan.reset_why),
+                errno: text(&lifespan.errno),
+                begin: Some(lifespan.begin),
+                duration_ns: lifespan.duration_ns,
+                traffic: lifespan.traffic,
+                ends: Some(&lifespan.ends),
+                ..Self::head(lifespan.seq, lifespan.time).stamp(&lifespan.stamp).subject(&lifespan.subject)
             },
             Kind::Snapshot(snapshot) => Self {
                 conn: known(&snapshot.conn),
@@ -75,6 +94,7 @@ impl<'a> Fields<'a> {
                 conn: known(&resolved.conn),
                 to: known(&resolved.to),
                 age_ns: resolved.age_ns,
+                traffic: resolved.traffic,
                 ..Self::head(resolved.seq, resolved.time).stamp(&resolved.stamp).socket(&resolved.socket)
             },
             Kind::Aggregate(aggregate) => Self {

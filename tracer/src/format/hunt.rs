@@ -199,6 +199,7 @@ impl Format for HuntReport {
             }
             Record::Stop(_) => self.finish(out),
             Record::Transition(_)
+            | Record::Connection(_)
             | Record::Aggregate(_)
             | Record::Lost(_)
             | Record::Start(_)

@@ -46,6 +46,10 @@ impl LineFormat for Journald {
         put("SOCKSTATE_IN_STATE_NS", number(fields.in_state_ns).as_deref());
         put("SOCKSTATE_STATE", fields.state);
         put("SOCKSTATE_AGE_NS", number(fields.age_ns).as_deref());
+        put("SOCKSTATE_DURATION_NS", number(fields.duration_ns).as_deref());
+        let bytes = fields.traffic.map(|traffic| traffic.bytes);
+        put("SOCKSTATE_BYTES_SENT", number(bytes.map(|bytes| bytes.sent)).as_deref());
+        put("SOCKSTATE_BYTES_RECEIVED", number(bytes.map(|bytes| bytes.received)).as_deref());
         put("SOCKSTATE_PLACE", fields.place);
         let network = fields.ends.and_then(|ends| ends.network.as_ref());
         put("SOCKSTATE_COMMUNITY_ID", network.and_then(|network| network.community_id.as_deref()));

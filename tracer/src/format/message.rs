@@ -3,7 +3,7 @@
 use std::fmt::{self, Display};
 
 use super::fields::Fields;
-use crate::wire::{End, Kind, Line};
+use crate::wire::{Bytes, End, Kind, Line};
 
 /// The severity of a record, as in syslog (RFC 5424, 6.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,16 @@ pub(super) fn message<'a>(line: &'a Line<'_>, fields: &'a Fields<'_>) -> impl Di
             Kind::Resolved(_) => {
                 connection(fields, f)?;
                 write!(f, "no longer stuck: {state} -> {to}")
+            }
+            Kind::Connection(lifespan) => {
+                connection(fields, f)?;
+                f.write_str("closed")?;
+                fields.duration_ns.map_or(Ok(()), |ns| write!(f, " after {}", seconds(ns)))?;
+                fields.cause.map_or(Ok(()), |cause| write!(f, ": {cause}"))?;
+                lifespan.traffic.map_or(Ok(()), |traffic| {
+                    let Bytes { sent, received } = traffic.bytes;
+                    write!(f, ", {sent} bytes sent, {received} received")
+                })
             }
             Kind::Aggregate(aggregate) => write!(f, "{} x {from} -> {to}", aggregate.count),
             Kind::Lost(lost) => {

@@ -24,7 +24,7 @@ mod syslog;
 mod table;
 mod time;
 
-pub use csv::{Csv, EscapedCsv};
+pub use csv::Csv;
 pub use hunt::{HuntReport, HuntStyle};
 pub use json::{Json, Stamp};
 pub use lines::LineFormat;

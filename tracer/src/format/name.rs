@@ -15,6 +15,17 @@ pub struct FormatOptions {
     pub width: Option<ReadWidth>,
     /// In CSV, no cell begins like a formula.
     pub escape_formulas: bool,
+    /// The stream has connections instead of transitions.
+    pub connections: bool,
+}
+
+impl FormatOptions {
+    /// The options for a stream of these kinds of records.
+    #[must_use]
+    pub fn of(kinds: RecordKinds) -> Self {
+        let connections = kinds.contains(RecordKind::Connection) && !kinds.contains(RecordKind::Transition);
+        Self { connections, ..Self::default() }
+    }
 }
 
 /// A format by its name.
@@ -38,13 +49,24 @@ impl PartialEq for FormatName {
 }
 
 impl FormatName {
-    /// Why a stream with only these kinds of records would have nothing but the header of this format.
+    /// Why this format cannot show these kinds of records.
     #[must_use]
     pub fn problem(&self, kinds: RecordKinds) -> Option<String> {
-        let is_empty = self.content == Content::Transitions && !kinds.contains(RecordKind::Transition);
-        is_empty.then(|| {
-            format!("the format {} has transitions only, and the kinds of records leave them out", self.name)
-        })
+        if self.content != Content::OneKind {
+            return None;
+        }
+        let shown = [RecordKind::Transition, RecordKind::Connection].map(|kind| kinds.contains(kind));
+        match shown {
+            [true, false] | [false, true] => None,
+            [true, true] => Some(format!(
+                "the format {} has either transitions or connections, and the kinds of records have both",
+                self.name
+            )),
+            [false, false] => Some(format!(
+                "the format {} has either transitions or connections, and the kinds of records have neither",
+                self.name
+            )),
+        }
     }
 }
 
@@ -55,8 +77,8 @@ pub enum Content {
     Json,
     /// A line of text.
     Text,
-    /// A line of text for a transition, and nothing for other records.
-    Transitions,
+    /// A line of text for a transition, or for a connection, and nothing for other records.
+    OneKind,
 }
 
 /// What a format is made from.

@@ -7,15 +7,20 @@ use already_stuck::{AlreadyStuck, Kept};
 use columns::{Field, fields};
 
 use super::{Content, Format, FormatName, ReadWidth, name::Source, time::Times};
-use crate::display::{Layout, duration, endpoints, lower_bound, palette, readable};
-use crate::model::{Connection, InState, Record, Role, State, Transition, bounds::SENTENCE, printable};
+use crate::{
+    display::{Layout, duration, endpoints, lower_bound, number, palette, readable},
+    model::{Connection, InState, Lifespan, Record, Role, State, Transition, bounds::SENTENCE, printable},
+};
 
 pub(super) const FORMAT: FormatName = FormatName {
     name: "table",
     help: "A table for people",
     content: Content::Text,
     for_sinks: false,
-    source: Source::Records(|options| Box::new(Table::new(options.colour, options.width))),
+    source: Source::Records(|options| {
+        let table = Table::new(options.colour, options.width);
+        Box::new(if options.connections { table.of_connections() } else { table })
+    }),
 };
 
 /// The format.
@@ -23,6 +28,8 @@ pub struct Table {
     times: Times,
     colour: bool,
     read_width: Option<ReadWidth>,
+    /// The table has connections instead of transitions.
+    connections: bool,
     fields: &'static [Field],
     layout: Layout,
     already_stuck: AlreadyStuck,
@@ -38,6 +45,8 @@ struct States {
     /// The arrow before the state.
     arrow: &'static str,
     in_state: Option<InState>,
+    /// Bytes that a connection has sent and received.
+    bytes: Option<(u64, u64)>,
 }
 
 impl Table {
@@ -45,15 +54,23 @@ impl Table {
     #[must_use]
     pub fn new(colour: bool, read_width: Option<ReadWidth>) -> Self {
         let width = read_width.and_then(|read| read());
-        let fields = fields(width);
+        let fields = fields(width, false);
         Self {
             times: Times::clock(),
             colour,
             read_width,
+            connections: false,
             fields,
             layout: layout(fields, width),
             already_stuck: AlreadyStuck::default(),
         }
+    }
+
+    /// With the columns for connections instead of transitions.
+    #[must_use]
+    fn of_connections(self) -> Self {
+        let fields = fields(self.layout.width, true);
+        Self { connections: true, fields, layout: layout(fields, self.layout.width), ..self }
     }
 
     /// Follows the width of the terminal. Other columns get their titles.
@@ -62,7 +79,7 @@ impl Table {
         if width == self.layout.width {
             return;
         }
-        let before = std::mem::replace(&mut self.fields, fields(width));
+        let before = std::mem::replace(&mut self.fields, fields(width, self.connections));
         self.layout = layout(self.fields, width);
         if self.fields != before {
             self.header(out);
@@ -105,13 +122,15 @@ impl Table {
                 || "-".to_owned(),
                 |age| format!("{}{:.3}", lower_bound(age), age.ns as f64 / 1e6),
             ),
+            Field::Sent => states.bytes.map_or_else(|| "-".to_owned(), |(sent, _)| number(sent)),
+            Field::Received => states.bytes.map_or_else(|| "-".to_owned(), |(_, received)| number(received)),
             Field::Lasted => {
                 age.map_or_else(|| "-".to_owned(), |age| format!("{}{}", lower_bound(age), duration(age.ns)))
             }
         };
         let has = |field: &&Field| match field {
             Field::To => !states.to.is_empty(),
-            Field::Ms | Field::Lasted => !states.arrow.is_empty(),
+            Field::Ms | Field::Lasted | Field::Sent | Field::Received => !states.arrow.is_empty(),
             _ => true,
         };
         let fields = self.fields;
@@ -144,9 +163,28 @@ impl Table {
             to: self.state(transition.to),
             arrow: "->",
             in_state: transition.in_state,
+            bytes: None,
         };
         let cells = self.cells(transition.time_ns, &transition.conn, &states);
         self.layout.row(&cells, 2, text.trim_start())
+    }
+
+    fn lifespan(&mut self, lifespan: &Lifespan) -> String {
+        let Lifespan { time_ns, conn, traffic, .. } = lifespan;
+        let mut text = how_ended(lifespan);
+        let bytes = traffic.as_deref().map(|traffic| (traffic.bytes_sent, traffic.bytes_received));
+        let lasted = InState { ns: lifespan.duration_ns, at_least: lifespan.at_least };
+        if self.connections {
+            let states = States { arrow: "->", in_state: Some(lasted), bytes, ..States::default() };
+            let cells = self.cells(*time_ns, conn, &states);
+            return self.layout.row(&cells, 1, &text);
+        }
+        text = format!("closed after {}{}  {text}", lower_bound(lasted), duration(lasted.ns));
+        if let Some((sent, received)) = bytes {
+            text.push_str(&format!("  {} sent, {} received", number(sent), number(received)));
+        }
+        let cells = self.cells(*time_ns, conn, &States::default());
+        self.layout.row(&cells, 1, &text)
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
@@ -157,6 +195,7 @@ impl Table {
         let one = |from: String| States { from, ..States::default() };
         let (time_ns, conn, states, gap, text) = match record {
             Record::Transition(transition) => return Some(self.transition(transition)),
+            Record::Connection(lifespan) => return Some(self.lifespan(lifespan)),
             Record::Snapshot(snapshot) => {
                 let (is, existing) = match snapshot.conn.mini {
                     true => ("is (mini)", "existing (mini)"),
@@ -196,6 +235,28 @@ impl Table {
         let cells = self.cells(time_ns, conn, &states);
         Some(self.layout.row(&cells, gap, &text))
     }
+}
+
+/// How a connection has ended: the cause, the side that closed it first, and anything unusual.
+fn how_ended(lifespan: &Lifespan) -> String {
+    let mut text = lifespan.cause.map_or_else(|| "-".to_owned(), |cause| cause.name().to_owned());
+    if let Some(why) = lifespan.reset_why {
+        text.push_str(&format!(" ({why})"));
+    }
+    if let Some(side) = lifespan.closed_first() {
+        text.push_str(&format!(", {}", side.name()));
+    }
+    let retransmits = lifespan.traffic.as_ref().map_or(0, |traffic| traffic.retransmits);
+    if retransmits > 0 {
+        text.push_str(&format!("  {retransmits} retransmits"));
+    }
+    if !lifespan.exact {
+        text.push_str("  estimate");
+    }
+    if lifespan.incomplete {
+        text.push_str("  incomplete");
+    }
+    text
 }
 
 fn layout(fields: &[Field], width: Option<usize>) -> Layout {

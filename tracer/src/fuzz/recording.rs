@@ -50,7 +50,7 @@ pub(super) fn write_again(parser: &mut Parser, record: &Record) {
         format.record(1, record, &mut out);
         out
     };
-    write(&mut Csv, record);
+    write(&mut Csv::default(), record);
     write(&mut Table::new(true, Some(|| Some(40))), record);
     let json = write(&mut Json::default(), record);
     let again = parser.parse(&json);

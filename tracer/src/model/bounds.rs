@@ -3,6 +3,9 @@
 //! A text is measured in the bytes that JSON writes for it. A reader keeps one character more than a record shows, so that
 //! the code that writes the record can see that the text was cut.
 
+/// Most states in the path of a connection, without a last TIME_WAIT. TCP's longest path has five.
+pub const MOST_STEPS: usize = 8;
+
 /// A path: of an executable, a cgroup, a library, a source file.
 pub const PATH: usize = 1024;
 /// A command line.

@@ -7,6 +7,7 @@ mod dwell;
 mod event;
 mod gap;
 mod holder;
+mod lifespan;
 mod metric_label;
 mod netns;
 mod ports;
@@ -30,6 +31,7 @@ pub use holder::{
     Elsewhere, Holder, Listener, Message, Peer, Process, Served, SocketEntry, SocketReport, Via, Watch,
     Workload,
 };
+pub use lifespan::{ClosedFirst, Lifespan, PathStep};
 pub use metric_label::{LabelledCounts, MetricLabel, MetricLabels};
 pub use netns::NamedNetns;
 pub use ports::Ports;

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fmt, rc::Rc, sync::Arc};
 
 use super::{
-    Address, Container, Diagnosis, Dwell, MissingStack, Pod, SocketReport, Stack, State, Subject, Traffic,
-    Tuple,
+    Address, Container, Diagnosis, Dwell, Lifespan, MissingStack, Pod, SocketReport, Stack, State, Subject,
+    Traffic, Tuple,
 };
 
 /// Identity of one connection (or listener): the instance of sockstate in the upper 24 bits, and a counter in the others.
@@ -254,6 +254,8 @@ pub struct Resolved {
     pub to: State,
     /// How long the connection was in `state`.
     pub age: InState,
+    /// What the connection has transferred, where it ended, or TIME_WAIT began.
+    pub traffic: Option<Box<Traffic>>,
 }
 
 /// A count of the transitions between two states, for one service and one peer, in a window of time.
@@ -400,6 +402,7 @@ pub enum Record {
     Start(Start),
     Snapshot(Snapshot),
     Transition(Transition),
+    Connection(Box<Lifespan>),
     Aggregate(Box<Aggregate>),
     Resync(Resync),
     Stuck(Stuck),
@@ -416,6 +419,7 @@ impl Record {
             Self::Start(start) => start.time_ns,
             Self::Snapshot(snapshot) => snapshot.time_ns,
             Self::Transition(transition) => transition.time_ns,
+            Self::Connection(lifespan) => lifespan.time_ns,
             Self::Aggregate(aggregate) => aggregate.time_ns,
             Self::Resync(resync) => resync.time_ns,
             Self::Stuck(stuck) => stuck.time_ns,
@@ -431,6 +435,7 @@ impl Record {
         match self {
             Self::Snapshot(snapshot) => Some(&snapshot.conn),
             Self::Transition(transition) => Some(&transition.conn),
+            Self::Connection(lifespan) => Some(&lifespan.conn),
             Self::Resync(resync) => Some(&resync.conn),
             Self::Stuck(stuck) => Some(&stuck.conn),
             Self::Resolved(resolved) => Some(&resolved.conn),

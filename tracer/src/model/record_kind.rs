@@ -8,6 +8,7 @@ pub enum RecordKind {
     Start,
     Snapshot,
     Transition,
+    Connection,
     Aggregate,
     Resync,
     Stuck,
@@ -17,10 +18,11 @@ pub enum RecordKind {
 }
 
 impl RecordKind {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Start,
         Self::Snapshot,
         Self::Transition,
+        Self::Connection,
         Self::Aggregate,
         Self::Resync,
         Self::Stuck,
@@ -40,6 +42,7 @@ impl RecordKind {
             Self::Start => "start",
             Self::Snapshot => "snapshot",
             Self::Transition => "transition",
+            Self::Connection => "connection",
             Self::Aggregate => "aggregate",
             Self::Resync => "resync",
             Self::Stuck => "stuck",
@@ -55,6 +58,7 @@ impl RecordKind {
             Record::Start(_) => Self::Start,
             Record::Snapshot(_) => Self::Snapshot,
             Record::Transition(_) => Self::Transition,
+            Record::Connection(_) => Self::Connection,
             Record::Aggregate(_) => Self::Aggregate,
             Record::Resync(_) => Self::Resync,
             Record::Stuck(_) => Self::Stuck,
@@ -71,13 +75,15 @@ pub struct RecordKinds(u16);
 
 impl RecordKinds {
     pub const ALL: Self = Self(u16::MAX);
+    /// Without `connection`: it repeats what the transitions say.
+    pub const DEFAULT: Self = Self(u16::MAX & !(1 << RecordKind::Connection as u16));
 
-    /// These, and the kinds that every stream has; all if none is named. A stream that counts its transitions has `aggregate` records
+    /// These, and the kinds that every stream has; [`RecordKinds::DEFAULT`] if none is named. A stream that counts its transitions has `aggregate` records
     /// instead of them, so that each of the two names stands for both.
     #[must_use]
     pub fn of(named: &[RecordKind]) -> Self {
         if named.is_empty() {
-            return Self::ALL;
+            return Self::DEFAULT;
         }
         let bits = |kinds: &[RecordKind]| kinds.iter().fold(0, |bits, kind| bits | 1 << *kind as u16);
         let counted = [RecordKind::Transition, RecordKind::Aggregate];
@@ -102,6 +108,7 @@ mod tests {
             RecordKind::ALL.into_iter().filter(|kind| kinds.contains(*kind)).map(RecordKind::name).collect()
         };
         assert_eq!(names(&[]).len(), 9);
+        assert_eq!(names(&[RecordKind::Connection]), ["start", "connection", "lost", "stop"]);
         assert_eq!(names(&[RecordKind::Stuck]), ["start", "stuck", "lost", "stop"]);
         assert_eq!(names(&[RecordKind::Lost]), ["start", "lost", "stop"]);
         assert_eq!(names(&[RecordKind::Aggregate]), ["start", "transition", "aggregate", "lost", "stop"]);

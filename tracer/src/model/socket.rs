@@ -1,6 +1,6 @@
 //! A socket as the kernel's tables (`sock_diag`, /proc/net/tcp) show it at one moment.
 
-use super::{State, Tuple};
+use super::{State, Traffic, Tuple};
 use std::sync::Arc;
 
 /// The timer that runs on a socket.
@@ -149,6 +149,9 @@ pub struct SocketInfo {
     pub retransmits: u8,
     /// `None` for mini-sockets and listeners.
     pub times: Option<TcpTimes>,
+    /// What the connection has transferred so far; `None` for mini-sockets, listeners and MPTCP, and where the kernel does not
+    /// show all of it.
+    pub traffic: Option<Traffic>,
     /// The timer of a request, where /proc shows it.
     pub request: Option<RequestTimer>,
 }
@@ -176,6 +179,7 @@ impl SocketInfo {
             timer: None,
             retransmits: 0,
             times: None,
+            traffic: None,
             request: None,
         }
     }

@@ -115,7 +115,7 @@ impl Pipeline {
                     return Ok(Some(End::Closed));
                 }
                 destination.apply(&mut self.streams);
-                self.count();
+                self.follow_streams();
                 if !destination.is_reloading() {
                     self.report_ready();
                 }

@@ -157,7 +157,7 @@ impl Pipeline {
         mut destination: Destination,
         mut signals: Signals,
     ) -> Result<Summary, PipelineError> {
-        self.count();
+        self.follow_streams();
         self.watch_owners();
         self.report_ready();
         match self.flow(&mut destination, &mut signals).await? {
@@ -167,8 +167,9 @@ impl Pipeline {
         Ok(self.streams.summary)
     }
 
-    /// Counts for metrics from now on, if there is a server or a sink for them.
-    fn count(&mut self) {
+    /// Collects from now on what the streams need: counts for metrics, if there is a server or a sink for them, and paths.
+    fn follow_streams(&mut self) {
+        self.table.report_connections(self.streams.have_connections());
         if self.streams.counts.is_none() && (self.settings.metrics.is_some() || self.streams.reports()) {
             self.streams.counts = Some(Counts::since(now_ns()));
         }

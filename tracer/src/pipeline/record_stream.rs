@@ -43,7 +43,7 @@ impl RecordStream {
     }
 
     fn with(format: Box<dyn Format>, router: Option<Router>, outgoing: Outgoing) -> Self {
-        Self { format, router, outgoing, kinds: RecordKinds::ALL, windows: None, sample: 1, left: None }
+        Self { format, router, outgoing, kinds: RecordKinds::DEFAULT, windows: None, sample: 1, left: None }
     }
 
     /// Counts transitions in windows of `length` instead of reporting each. Up to `most` pairs of a service and a peer have rows
@@ -59,6 +59,10 @@ impl RecordStream {
     #[must_use]
     pub fn only(self, kinds: RecordKinds) -> Self {
         Self { kinds, ..self }
+    }
+
+    pub(super) fn has_connections(&self) -> bool {
+        self.kinds.contains(RecordKind::Connection)
     }
 
     /// Reports one of `sample` connections, with all of its records.
@@ -122,6 +126,11 @@ impl RecordStream {
 
     fn write(&mut self, record: &Record) {
         if !self.kinds.contains(RecordKind::of(record)) {
+            return;
+        }
+        if let Record::Connection(lifespan) = record
+            && !is_sampled(lifespan.conn.id, self.sample)
+        {
             return;
         }
         if let Record::Transition(transition) = record {

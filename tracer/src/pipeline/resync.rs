@@ -51,6 +51,7 @@ impl Pipeline {
                 streams.relieve();
             };
             table.correct_confirmed(&differences, &shown(&second), enricher, &mut out);
+            streams.doubt_connections(table.take_doubted(), now_ns());
         }
         Some(())
     }

@@ -240,6 +240,22 @@ impl Streams {
         }
     }
 
+    /// Whether a stream has records of whole connections.
+    pub(super) fn have_connections(&self) -> bool {
+        self.list.iter().filter_map(records).any(RecordStream::has_connections)
+    }
+
+    /// Reports that `count` connections have ended of which it is not known whether a killed process has reported them.
+    pub(super) fn doubt_connections(&mut self, count: u64, time_ns: i64) {
+        if count == 0 {
+            return;
+        }
+        let place = LostPlace::Crash;
+        let lost = Record::Lost(Lost { time_ns, since_ns: None, count: 0, in_doubt: count, place });
+        let streams = self.list.iter_mut().filter_map(records_mut);
+        streams.filter(|stream| stream.has_connections()).for_each(|stream| stream.record(&lost));
+    }
+
     /// Whether a sink takes metrics.
     pub(super) fn reports(&self) -> bool {
         self.list.iter().any(|stream| matches!(stream, Stream::Metrics(_)))

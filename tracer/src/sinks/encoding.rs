@@ -18,7 +18,7 @@ pub struct SinkFormat(FormatName);
 static FORMATS: LazyLock<Vec<SinkFormat>> = LazyLock::new(|| {
     let (partial, complete): (Vec<FormatName>, Vec<FormatName>) = (FormatName::ALL.iter())
         .filter(|format| format.for_sinks)
-        .partition(|format| format.content == Content::Transitions);
+        .partition(|format| format.content == Content::OneKind);
     complete.into_iter().chain(partial).map(SinkFormat).collect()
 });
 
@@ -35,7 +35,8 @@ impl ValueEnum for SinkFormat {
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         let Self(format) = self;
-        let transitions = if format.content == Content::Transitions { "; transitions only" } else { "" };
+        let transitions =
+            if format.content == Content::OneKind { "; only transitions, or only connections" } else { "" };
         Some(PossibleValue::new(format.name).help(format!("{}{transitions}", format.help)))
     }
 }
@@ -57,10 +58,10 @@ impl FormatArgs {
         self.format.0
     }
 
-    /// What the thread that makes records writes for this sink.
+    /// What the thread that makes records writes for this sink, which gets these kinds of records.
     #[must_use]
-    pub fn make(&self, stamp: &Stamp<'_>) -> Box<dyn Format> {
-        let options = FormatOptions { escape_formulas: self.escape_formulas, ..FormatOptions::default() };
+    pub fn make(&self, kinds: RecordKinds, stamp: &Stamp<'_>) -> Box<dyn Format> {
+        let options = FormatOptions { escape_formulas: self.escape_formulas, ..FormatOptions::of(kinds) };
         self.name().make_for_sink(options, stamp)
     }
 
@@ -79,14 +80,14 @@ impl FormatArgs {
             problems.push(Problem::of_section("'escape-formulas' is for the format \"csv\""));
         }
         let FormatName { name, content, .. } = self.name();
-        if content == Content::Transitions && common.aggregate.is_some() {
+        if content == Content::OneKind && common.aggregate.is_some() {
             problems.push(Problem::of_section(format!(
-                "'aggregate' goes with no {name}, which has transitions only"
+                "'aggregate' goes with no {name}, which has only transitions, or only connections"
             )));
         }
         problems.extend(self.name().problem(RecordKinds::of(&common.records)).map(|problem| Problem {
             key: "records",
-            message: format!("{problem}: add \"transitions\" to 'records', or set another 'format'"),
+            message: format!("{problem}: name one of the two in 'records', or set another 'format'"),
         }));
         problems
     }

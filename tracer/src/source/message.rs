@@ -2,9 +2,11 @@
 
 use super::{
     mptcp_info,
-    netlink::{INET_DIAG_INFO, MS, each_attribute, u32_at},
+    netlink::{INET_DIAG_INFO, MS, each_attribute, u32_at, u64_at},
 };
-use crate::model::{Address, MptcpPart, SocketInfo, State, TcpTimes, Timer, TimerKind, Transport, Tuple};
+use crate::model::{
+    Address, MptcpPart, SocketInfo, State, TcpTimes, Timer, TimerKind, Traffic, Transport, Tuple,
+};
 
 /// `struct inet_diag_msg`.
 const MESSAGE: usize = 72;
@@ -42,14 +44,14 @@ pub(super) fn parse(netns: u32, message: &[u8], transport: Transport) -> Option<
     };
     let left_ns = u64::from(u32_at(fixed, 52)?) * MS;
     let inode = u32_at(fixed, 68)?;
-    let Attributes { info, cgroup, mptcp, is_v6_only, is_transparent } =
+    let Attributes { info, traffic, cgroup, mptcp, is_v6_only, is_transparent } =
         attributes(&message[MESSAGE..], transport);
     let listed = State::from_number(fixed[1]);
     // A request is listed as SYN_RECV; unlike a full socket it has no `tcp_info`.
     let request = listed == State::SynRecv && info.is_none() && transport == Transport::Tcp;
     let state = if request { State::NewSynRecv } else { listed };
     let mini = request || kind == Some(TimerKind::TimeWait);
-    Some(SocketInfo {
+    let socket = SocketInfo {
         netns,
         transport,
         mptcp,
@@ -75,14 +77,24 @@ pub(super) fn parse(netns: u32, message: &[u8], transport: Transport) -> Option<
         timer: kind.map(|kind| Timer { kind, left_ns }),
         retransmits: fixed[3],
         times: info.filter(|_| state != State::Listen),
+        traffic: None,
         request: None,
-    })
+    };
+    // The kernel counts the peer's FIN as a received byte.
+    let fin = matches!(state, State::CloseWait | State::LastAck | State::Closing);
+    let traffic = traffic.filter(|_| state != State::Listen).map(|traffic| Traffic {
+        bytes_received: traffic.bytes_received.saturating_sub(fin.into()),
+        unread_bytes: socket.unread_bytes().into(),
+        ..traffic
+    });
+    Some(SocketInfo { traffic, ..socket })
 }
 
 /// The attributes that are read.
 #[derive(Default)]
 struct Attributes {
     info: Option<TcpTimes>,
+    traffic: Option<Traffic>,
     cgroup: Option<u64>,
     mptcp: Option<MptcpPart>,
     is_v6_only: bool,
@@ -97,7 +109,7 @@ fn attributes(bytes: &[u8], transport: Transport) -> Attributes {
             INET_DIAG_INFO if is_whole => {
                 (found.info, found.mptcp) = (mptcp_info::times(value), Some(mptcp_info::whole(value)));
             }
-            INET_DIAG_INFO => found.info = tcp_times(value),
+            INET_DIAG_INFO => (found.info, found.traffic) = (tcp_times(value), traffic(value)),
             INET_DIAG_ULP_INFO if !is_whole => found.mptcp = mptcp_info::subflow(value),
             INET_DIAG_CGROUP_ID => {
                 let id = value.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes));
@@ -123,6 +135,22 @@ fn tcp_times(info: &[u8]) -> Option<TcpTimes> {
         data_segments_sent: u32_at(info, 156).unwrap_or(0),
         peer_window: u32_at(info, 228),
         segment_bytes: u32_at(info, 16)?,
+    })
+}
+
+/// The counters of `struct tcp_info`; the received bytes with the peer's FIN. `None` for a kernel that lacks one.
+fn traffic(info: &[u8]) -> Option<Traffic> {
+    let microseconds =
+        |at: usize, none: u32| Some(u32_at(info, at)?).map(|us| (us != none).then(|| u64::from(us) * 1000));
+    Some(Traffic {
+        bytes_sent: u64_at(info, 200)?.saturating_sub(u64_at(info, 208)?),
+        bytes_received: u64_at(info, 128)?,
+        unread_bytes: 0,
+        segments_sent: u32_at(info, 136)?,
+        segments_received: u32_at(info, 140)?,
+        retransmits: u32_at(info, 100)?,
+        rtt_smoothed_ns: microseconds(68, 0)?,
+        rtt_min_ns: microseconds(148, u32::MAX)?,
     })
 }
 

@@ -5,7 +5,10 @@ use std::{collections::HashMap, rc::Rc};
 
 use serde::{Deserialize, Serialize};
 
-use super::conns::{Conn, Conns, Since};
+use super::{
+    conns::{Conn, Conns, Since},
+    lifespans::{Life, Lifespans},
+};
 use crate::model::{
     Address, ConnId, Identify, Owner, OwnerKey, OwnerSource, Role, State, Subject, SubjectKey, Task, Traffic,
     Tuple,
@@ -65,6 +68,9 @@ struct SavedConn {
     /// Only of mini-sockets. Earlier versions did not write it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     traffic: Option<Traffic>,
+    /// Only where a stream has records of whole connections. Earlier versions did not write it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    life: Option<Life>,
 }
 
 impl SavedTable {
@@ -84,7 +90,7 @@ impl SavedTable {
 impl SavedTable {
     /// The part of `conns` that the next process needs. Estimated connections are left out, and children whose endpoints are
     /// not known.
-    pub(super) fn save(conns: &Conns, last_id: u64) -> Self {
+    pub(super) fn save(conns: &Conns, lifespans: Option<&Lifespans>, last_id: u64) -> Self {
         let mut subjects = Vec::new();
         let mut places = HashMap::new();
         let mut saved = Vec::new();
@@ -93,7 +99,8 @@ impl SavedTable {
                 subjects.push(SavedSubject::of(conn));
                 subjects.len() - 1
             });
-            saved.push(SavedConn::of(conn, subject));
+            let life = lifespans.and_then(|lifespans| lifespans.get(conn.id)).cloned();
+            saved.push(SavedConn { life, ..SavedConn::of(conn, subject) });
         }
         Self { last_id, subjects, conns: saved }
     }
@@ -102,11 +109,17 @@ impl SavedTable {
         self.last_id
     }
 
-    /// The connections, with the names that `who` has for their subjects.
-    pub(super) fn restore(&self, identities: &mut dyn Identify) -> impl Iterator<Item = Conn> {
+    /// The connections, with the names that `who` has for their subjects, and their paths.
+    pub(super) fn restore(
+        &self,
+        identities: &mut dyn Identify,
+    ) -> impl Iterator<Item = (Conn, Option<Life>)> {
         let subjects: Vec<_> =
             self.subjects.iter().map(|subject| identities.identify(subject.key())).collect();
-        self.conns.iter().filter_map(move |saved| Some(saved.conn(Rc::clone(subjects.get(saved.subject)?))))
+        self.conns.iter().filter_map(move |saved| {
+            let subject = Rc::clone(subjects.get(saved.subject)?);
+            Some((saved.conn(subject), saved.life.clone()))
+        })
     }
 }
 
@@ -160,6 +173,7 @@ impl SavedConn {
             stuck: conn.stuck,
             remind_ns: conn.remind_ns,
             traffic: conn.traffic.as_deref().copied(),
+            life: None,
         }
     }
 

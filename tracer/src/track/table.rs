@@ -17,6 +17,7 @@ use super::{
     conns::{Conn, Conns, Since},
     identity::{Endpoints, is_same, merge},
     kernel_tables::{Difference, KernelTables},
+    lifespans::Lifespans,
     mini_sockets::MiniSockets,
     owners::{self, FoundOwner, Owners, is_same_process, is_up_to_date},
     pending::Pending,
@@ -38,7 +39,7 @@ use crate::{
 /// A result of an event.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Update {
-    /// A transition, a correction, or the beginning or end of being stuck.
+    /// A transition, a correction, the end of a connection, or the beginning or end of being stuck.
     Record(Record),
     /// All addresses and ports of a connection are known now.
     Completed(ConnId, Tuple),
@@ -68,6 +69,8 @@ pub struct Table {
     walk: WalkNotes,
     owners: Owners,
     watchdog: Watchdog,
+    /// `None` unless a stream has records of whole connections.
+    lifespans: Option<Lifespans>,
     visibility: Visibility,
     /// Sockets that went to CLOSE, each with the state before.
     closed: VecDeque<(u64, State)>,
@@ -92,6 +95,7 @@ impl Table {
             walk: WalkNotes::default(),
             owners: Owners::default(),
             watchdog: Watchdog::new(None),
+            lifespans: None,
             visibility,
             closed: VecDeque::with_capacity(CLOSED),
             last_id: u64::from(instance) << 40,
@@ -104,6 +108,24 @@ impl Table {
     /// Reports from now on which connections stay in a state for longer than this.
     pub fn set_thresholds(&mut self, thresholds: Thresholds) {
         self.watchdog = Watchdog::new(Some(thresholds));
+    }
+
+    /// Whether connections get a record of their whole lives at their end.
+    pub fn report_connections(&mut self, wanted: bool) {
+        self.lifespans = wanted.then(|| self.lifespans.take().unwrap_or_default());
+    }
+
+    /// The table comes from a process that was killed, which may have reported the ends of some connections after it had saved the
+    /// table.
+    pub fn doubt_connections(&mut self) {
+        if let Some(lifespans) = &mut self.lifespans {
+            lifespans.doubt_all();
+        }
+    }
+
+    /// How many more connections have ended whose records the killed process may have written.
+    pub fn take_doubted(&mut self) -> u64 {
+        self.lifespans.as_mut().map_or(0, Lifespans::take_doubted)
     }
 
     /// When [`Table::tick`] has to report what is stuck, `CLOCK_MONOTONIC` ns.
@@ -201,14 +223,17 @@ impl Table {
     /// The part of the table that the next process needs.
     #[must_use]
     pub fn save(&self) -> SavedTable {
-        SavedTable::save(&self.conns, self.last_id)
+        SavedTable::save(&self.conns, self.lifespans.as_ref(), self.last_id)
     }
 
     /// Goes on with the connections of `saved`; the table must be empty. Ids go on after those in `saved`, and after `last_id`: some may
     /// have been given since.
     pub fn restore(&mut self, saved: &SavedTable, last_id: u64, identities: &mut dyn Identify) {
         self.last_id = saved.last_id().max(last_id);
-        for conn in saved.restore(identities) {
+        for (conn, life) in saved.restore(identities) {
+            if let Some(life) = life {
+                self.lifespans.get_or_insert_default().put(conn.id, life);
+            }
             if conn.mini && conn.state == State::NewSynRecv {
                 self.mini_sockets.add_request(Endpoints::of_conn(&conn), conn.sk);
             }
@@ -372,7 +397,9 @@ impl Table {
     }
 
     fn report(&mut self, record: Record) {
+        let ended = self.lifespans.as_mut().and_then(|lifespans| lifespans.note(&record));
         self.updates.push(Update::Record(record));
+        self.updates.extend(ended.map(Update::Record));
     }
 
     /// The connection at `at` goes to `to`, and the transition is reported.

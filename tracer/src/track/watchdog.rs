@@ -91,6 +91,7 @@ impl Watchdog {
             state: conn.state,
             to,
             age: age(conn, time_ns),
+            traffic: conn.traffic.clone().filter(|_| matches!(to, State::Close | State::TimeWait)),
         });
     }
 

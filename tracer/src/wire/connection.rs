@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "schema")]
 use super::schema_types::Opening;
 use super::{
-    Ends, Explained, Found, Opened, Part, Stamp, SubjectKeys, Text, Time,
+    Ends, Explained, Found, Opened, Part, Stamp, SubjectKeys, Text, Time, Traffic,
     cuts::Cuts,
     names::{named, state},
     opened::SEEN,
@@ -279,6 +279,9 @@ pub struct Resolved<'a> {
     /// The time in the state.
     #[cfg_attr(feature = "schema", schemars(required))]
     pub age_ns: Option<u64>,
+    /// Only where the connection has ended, or has gone to TIME_WAIT.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<Traffic>,
 }
 
 impl<'a> Resolved<'a> {
@@ -297,6 +300,7 @@ impl<'a> Resolved<'a> {
             truncated: cuts.parts(),
             age_at_least: resolved.age.at_least,
             age_ns: Some(resolved.age.ns),
+            traffic: resolved.traffic.as_deref().map(Traffic::of),
         }
     }
 
@@ -308,6 +312,7 @@ impl<'a> Resolved<'a> {
             state: self.socket.state()?,
             to: State::named(&self.to, false, self.to_number)?,
             age: InState { ns: self.age_ns?, at_least: self.age_at_least },
+            traffic: self.traffic.as_ref().map(|traffic| Box::new(traffic.record())),
         })
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "schema")]
 use super::schema_types::EpollEvent;
 use super::{
-    Text,
+    Bytes, Rtt, Segments, Text, Traffic,
     cuts::Cuts,
     socket::{Workload, WorkloadFields},
 };
@@ -54,6 +54,19 @@ pub struct Found<'a> {
     pub timer: Option<Timer<'a>>,
     /// The number of retransmissions in a row; null if it is not known.
     pub retransmits: Option<u8>,
+    /// Bytes of data that the connection has transferred so far; absent if the kernel does not show it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<Bytes>,
+    /// Absent if the kernel does not show it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub segments: Option<Segments>,
+    /// The number of segments that this host has sent again since the connection began; absent if the kernel does not show
+    /// it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_retransmits: Option<u32>,
+    /// Absent if the kernel does not show it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rtt: Option<Rtt>,
     /// The time for which the peer has not answered; null if it is not known.
     pub unanswered_ns: Option<u64>,
     /// The part of the socket in an MPTCP connection; absent if there is none.
@@ -67,10 +80,23 @@ fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(value: D) -> R
 }
 
 impl<'a> Found<'a> {
+    /// What the connection had transferred; `None` if the line does not have all of it.
+    pub(super) fn traffic(&self) -> Option<model::Traffic> {
+        let traffic = Traffic {
+            bytes: self.bytes?,
+            segments: self.segments?,
+            retransmits: self.total_retransmits?,
+            rtt: self.rtt?,
+            unread_bytes: self.unread_bytes.flatten()?.into(),
+        };
+        Some(traffic.record())
+    }
+
     /// `limits` are those of the lists.
     pub(super) fn new(examined: &'a SocketReport, limits: &ListLimits, cuts: &mut Cuts) -> Self {
         let socket = &examined.socket;
         let listens = socket.state == State::Listen;
+        let traffic = socket.traffic.as_ref().map(Traffic::of);
         let is_known = !socket.is_partial;
         let counts_bytes = !listens && socket.transport == Transport::Tcp;
         let messages = examined.elsewhere.as_ref().map_or(&[][..], |elsewhere| &elsewhere.messages);
@@ -94,6 +120,10 @@ impl<'a> Found<'a> {
             unsent_bytes: counts_bytes.then(|| is_known.then(|| socket.unsent_bytes())),
             timer: socket.timer.map(|timer| Timer { name: timer.kind.name().into(), left_ns: timer.left_ns }),
             retransmits: is_known.then_some(socket.retransmits),
+            bytes: traffic.map(|traffic| traffic.bytes),
+            segments: traffic.map(|traffic| traffic.segments),
+            total_retransmits: traffic.map(|traffic| traffic.retransmits),
+            rtt: traffic.map(|traffic| traffic.rtt),
             unanswered_ns: examined.unanswered_ns,
             mptcp: socket.mptcp.map(Mptcp::new),
         }

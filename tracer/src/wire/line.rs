@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Aggregate, Lost, ReadError, Resolved, Resync, Snapshot, Stamp, Start, Stop, Stuck, Text, Time,
+    Aggregate, Lifespan, Lost, ReadError, Resolved, Resync, Snapshot, Stamp, Start, Stop, Stuck, Text, Time,
     Transition, text::append,
 };
 use crate::model::Record;
@@ -32,6 +32,7 @@ pub enum Kind<'a> {
     Start(Start<'a>),
     Snapshot(Snapshot<'a>),
     Transition(Transition<'a>),
+    Connection(Box<Lifespan<'a>>),
     Aggregate(Aggregate<'a>),
     Resync(Resync<'a>),
     Stuck(Box<Stuck<'a>>),
@@ -91,6 +92,7 @@ impl<'a> Line<'a> {
             Record::Start(start) => Kind::Start(Start::of(seq, start, stamp)),
             Record::Snapshot(snapshot) => Kind::Snapshot(Snapshot::of(seq, snapshot, stamp)),
             Record::Transition(transition) => Kind::Transition(Transition::of(seq, transition, stamp)),
+            Record::Connection(lifespan) => Kind::Connection(Box::new(Lifespan::of(seq, lifespan, stamp))),
             Record::Aggregate(aggregate) => Kind::Aggregate(Aggregate::of(seq, aggregate, stamp)),
             Record::Resync(resync) => Kind::Resync(Resync::of(seq, resync, stamp)),
             Record::Stuck(stuck) => Kind::Stuck(Box::new(Stuck::of(seq, stuck, stamp))),
@@ -128,6 +130,7 @@ impl<'a> Line<'a> {
             "start" => Kind::Start(of(text)?),
             "snapshot" => Kind::Snapshot(of(text)?),
             "transition" => Kind::Transition(of(text)?),
+            "connection" => Kind::Connection(of(text)?),
             "aggregate" => Kind::Aggregate(of(text)?),
             "resync" => Kind::Resync(of(text)?),
             "stuck" => Kind::Stuck(of(text)?),
@@ -152,6 +155,7 @@ impl Kind<'_> {
             Self::Start(_) => "start",
             Self::Snapshot(_) => "snapshot",
             Self::Transition(_) => "transition",
+            Self::Connection(_) => "connection",
             Self::Aggregate(_) => "aggregate",
             Self::Resync(_) => "resync",
             Self::Stuck(_) => "stuck",

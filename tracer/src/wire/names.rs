@@ -2,8 +2,8 @@
 
 use super::Text;
 use crate::model::{
-    Cause, GapKind, LostPlace, MissingStack, OpenedBy, OwnerSource, Reason, Role, State, TimerKind,
-    Transport, Unnamed,
+    Cause, ClosedFirst, GapKind, LostPlace, MissingStack, OpenedBy, OwnerSource, Reason, Role, State,
+    TimerKind, Transport, Unnamed,
 };
 
 /// A value with a name. A name that this version does not know is no error: a later version may write it.
@@ -46,6 +46,7 @@ macro_rules! names {
 
 names! {
     Cause: Cause::ALL;
+    ClosedFirst: ClosedFirst::ALL;
     GapKind: [GapKind::Processes, GapKind::Descriptors, GapKind::NetworkNamespaces, GapKind::Sockets];
     LostPlace: LostPlace::ALL;
     OpenedBy: [OpenedBy::Connect, OpenedBy::Accept];

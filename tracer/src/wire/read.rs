@@ -7,7 +7,8 @@ use sha1::{Digest, Sha1};
 use thiserror::Error;
 
 use super::{
-    Explained, Found, Kind, Line, Owner, Placement, SCHEMA, Socket, Stuck, SubjectKeys, Text, Transition,
+    Ends, Explained, Found, Kind, Lifespan, Line, Owner, Placement, SCHEMA, Socket, Stuck, SubjectKeys, Text,
+    Transition,
     fixed_texts::FixedTexts,
     found,
     names::named,
@@ -89,6 +90,11 @@ impl Parser {
                 let conn = self.conn_of_transition(transition)?;
                 Record::Transition(transition.record(conn, &mut self.texts)?)
             }
+            Kind::Connection(lifespan) => {
+                let Lifespan { conn, role, ends, subject, .. } = &**lifespan;
+                let conn = self.conn_of(conn, role.as_deref(), ends, subject, false)?;
+                Record::Connection(Box::new(lifespan.record(conn, &mut self.texts)?))
+            }
             Kind::Snapshot(snapshot) => {
                 Record::Snapshot(snapshot.record(self.conn(&snapshot.conn, &snapshot.socket)?)?)
             }
@@ -108,22 +114,28 @@ impl Parser {
     }
 
     fn conn_of_transition(&mut self, transition: &Transition<'_>) -> Option<Connection> {
-        Some(Connection {
-            id: id(&transition.conn)?,
-            role: transition.role.as_deref().and_then(named),
-            tuple: transition.ends.tuple()?,
-            subject: self.subject(&transition.subject),
-            mini: transition.mini,
-        })
+        let Transition { conn, role, ends, subject, mini, .. } = transition;
+        self.conn_of(conn, role.as_deref(), ends, subject, *mini)
     }
 
     fn conn(&mut self, conn: &str, socket: &Socket<'_>) -> Option<Connection> {
+        self.conn_of(conn, socket.role.as_deref(), &socket.ends, &socket.subject, socket.mini)
+    }
+
+    fn conn_of(
+        &mut self,
+        conn: &str,
+        role: Option<&str>,
+        ends: &Ends<'_>,
+        subject: &SubjectKeys<'_>,
+        mini: bool,
+    ) -> Option<Connection> {
         Some(Connection {
             id: id(conn)?,
-            role: socket.role.as_deref().and_then(named),
-            tuple: socket.ends.tuple()?,
-            subject: self.subject(&socket.subject),
-            mini: socket.mini,
+            role: role.and_then(named),
+            tuple: ends.tuple()?,
+            subject: self.subject(subject),
+            mini,
         })
     }
 
@@ -226,6 +238,7 @@ fn socket_info(socket: &Socket<'_>, found: &Found<'_>) -> Option<SocketInfo> {
         receive_queue: unread,
         send_queue: unsent,
         retransmits: found.retransmits.unwrap_or(0),
+        traffic: found.traffic(),
         ..SocketInfo::bare(socket.subject.placement.netns.unwrap_or(0), socket.state()?, socket.ends.tuple()?)
     };
     // `SocketInfo` has the kernel's queues, which count a FIN as one byte; a line has the bytes without it.

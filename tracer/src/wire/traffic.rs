@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::model;
 
 /// What the connection has transferred, by the kernel's counters; absent where they are not known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Traffic {
     pub bytes: Bytes,

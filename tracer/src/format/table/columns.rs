@@ -24,8 +24,11 @@ pub(super) enum Field {
     State,
     /// The time in the state before, in milliseconds.
     Ms,
-    /// The time in the state before, in two or three digits.
+    /// The time in the state before, or of a connection, in two or three digits.
     Lasted,
+    /// Bytes that a connection has sent, in two or three digits.
+    Sent,
+    Received,
 }
 
 impl Field {
@@ -44,11 +47,15 @@ impl Field {
             Self::State => Column::left("STATE", 11),
             Self::Ms => Column::right("MS", 12),
             Self::Lasted => Column::right("LASTED", 8),
+            Self::Sent => Column::right("SENT", 6),
+            Self::Received => Column::right("RECVD", 6),
         }
     }
 }
 
-use Field::{Clock, Comm, From, Lasted, Local, LocalPort, Ms, Pid, Remote, Role, State, Time, To};
+use Field::{
+    Clock, Comm, From, Lasted, Local, LocalPort, Ms, Pid, Received, Remote, Role, Sent, State, Time, To,
+};
 
 /// All columns, with room for addresses of IPv4.
 const ALL: &[Field] = &[Time, Pid, Comm(15), Role, Local(22), Remote(22), From, To, Ms];
@@ -61,15 +68,31 @@ const NARROW: [&[Field]; 4] = [
     &[Clock, Comm(10), LocalPort, Remote(21), State],
 ];
 
+/// The columns for a stream of connections instead of transitions, from the widest, which fits 120 columns, to the
+/// narrowest.
+const CONNECTIONS: [&[Field]; 4] = [
+    &[Clock, Pid, Comm(15), Role, Local(21), Remote(21), Sent, Received, Lasted],
+    &[Clock, Pid, Comm(12), LocalPort, Remote(21), Sent, Received, Lasted],
+    &[Clock, Comm(10), LocalPort, Remote(21), Sent, Received, Lasted],
+    &[Clock, LocalPort, Remote(21), Lasted],
+];
+
 /// Room for the most frequent cause, `fin`, after the columns.
 const CAUSE: usize = 5;
 
-/// The columns for a terminal of `width`; all of them where no terminal shows the table.
-pub(super) fn fields(width: Option<usize>) -> &'static [Field] {
-    let Some(width) = width else { return ALL };
-    let [.., narrowest] = NARROW;
+/// The columns for a terminal of `width`; all of them where no terminal shows the table. `connections`: the table has
+/// connections instead of transitions.
+pub(super) fn fields(width: Option<usize>, connections: bool) -> &'static [Field] {
+    let (widest, narrow) = if connections {
+        let [widest, narrow @ ..] = CONNECTIONS;
+        (widest, narrow.to_vec())
+    } else {
+        (ALL, NARROW.to_vec())
+    };
+    let Some(width) = width else { return widest };
     let needs = |fields: &[Field]| {
         Layout::needs(&fields.iter().map(|field| field.column()).collect::<Vec<_>>()) + CAUSE
     };
-    std::iter::once(ALL).chain(NARROW).find(|fields| needs(fields) <= width).unwrap_or(narrowest)
+    let narrowest = narrow.last().copied().unwrap_or(widest);
+    std::iter::once(widest).chain(narrow).find(|fields| needs(fields) <= width).unwrap_or(narrowest)
 }

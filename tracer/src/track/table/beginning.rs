@@ -41,6 +41,9 @@ impl Table {
     pub fn dismiss(&mut self, sk: u64) {
         self.pending.take_children(sk);
         if let Some(at) = self.conns.find(sk) {
+            if let Some(lifespans) = &mut self.lifespans {
+                lifespans.forget(self.conns.get(at).id);
+            }
             self.remove(at);
         }
     }
