@@ -138,3 +138,87 @@ SELECT
 FROM sockstate.events
 WHERE kind = 'transition' AND in_state_ns IS NOT NULL AND NOT at_least
 GROUP BY hour, host, comm, state;
+
+-- One row per connection that has ended: the records of the kind `connection`. A record that was delivered twice becomes one row in the
+-- end.
+CREATE TABLE IF NOT EXISTS sockstate.connections
+(
+    time DateTime64(9, 'UTC') CODEC(Delta, ZSTD),
+    begin DateTime64(9, 'UTC') CODEC(Delta, ZSTD),
+    host LowCardinality(String),
+    instance LowCardinality(String),
+    seq UInt64 CODEC(Delta, ZSTD),
+    conn String,
+    community_id String,
+    role LowCardinality(String),
+    local_address String,
+    local_port UInt16,
+    remote_address String,
+    remote_port UInt16,
+    pid UInt32,
+    comm LowCardinality(String),
+    unit LowCardinality(String),
+    container_name LowCardinality(String),
+    pod_name LowCardinality(String),
+    pod_namespace LowCardinality(String),
+    duration_ns UInt64,
+    handshake_ns Nullable(UInt64),
+    at_least Bool,
+    incomplete Bool,
+    states Array(LowCardinality(String)),
+    closed_first LowCardinality(String),
+    cause LowCardinality(String),
+    errno LowCardinality(String),
+    bytes_sent Nullable(UInt64),
+    bytes_received Nullable(UInt64),
+    segments_sent Nullable(UInt32),
+    segments_received Nullable(UInt32),
+    retransmits Nullable(UInt32),
+    rtt_smoothed_ns Nullable(UInt64),
+    rtt_min_ns Nullable(UInt64),
+    unread_bytes Nullable(UInt64),
+    INDEX by_community_id community_id TYPE bloom_filter GRANULARITY 4
+)
+ENGINE = ReplacingMergeTree
+PARTITION BY toDate(time)
+ORDER BY (host, instance, seq)
+TTL toDateTime(time) + INTERVAL 30 DAY;
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS sockstate.connections_of_ingest TO sockstate.connections AS
+SELECT
+    parseDateTime64BestEffort(JSONExtractString(record, 'time'), 9, 'UTC') AS time,
+    parseDateTime64BestEffort(JSONExtractString(record, 'begin'), 9, 'UTC') AS begin,
+    JSONExtractString(record, 'host', 'name') AS host,
+    JSONExtractString(record, 'instance') AS instance,
+    JSONExtractUInt(record, 'seq') AS seq,
+    JSONExtractString(record, 'conn') AS conn,
+    JSONExtractString(record, 'network', 'community_id') AS community_id,
+    JSONExtractString(record, 'role') AS role,
+    JSONExtractString(record, 'local', 'address') AS local_address,
+    JSONExtractUInt(record, 'local', 'port') AS local_port,
+    JSONExtractString(record, 'remote', 'address') AS remote_address,
+    JSONExtractUInt(record, 'remote', 'port') AS remote_port,
+    JSONExtractUInt(record, 'owner', 'pid') AS pid,
+    JSONExtractString(record, 'owner', 'comm') AS comm,
+    JSONExtractString(record, 'unit') AS unit,
+    JSONExtractString(record, 'container', 'name') AS container_name,
+    JSONExtractString(record, 'pod', 'name') AS pod_name,
+    JSONExtractString(record, 'pod', 'namespace') AS pod_namespace,
+    JSONExtractUInt(record, 'duration_ns') AS duration_ns,
+    JSONExtract(record, 'handshake_ns', 'Nullable(UInt64)') AS handshake_ns,
+    JSONExtractBool(record, 'at_least') AS at_least,
+    JSONExtractBool(record, 'incomplete') AS incomplete,
+    arrayMap(step -> JSONExtractString(step, 'state'), JSONExtractArrayRaw(record, 'path')) AS states,
+    JSONExtractString(record, 'closed_first') AS closed_first,
+    JSONExtractString(record, 'cause') AS cause,
+    JSONExtractString(record, 'errno') AS errno,
+    JSONExtract(record, 'bytes', 'sent', 'Nullable(UInt64)') AS bytes_sent,
+    JSONExtract(record, 'bytes', 'received', 'Nullable(UInt64)') AS bytes_received,
+    JSONExtract(record, 'segments', 'sent', 'Nullable(UInt32)') AS segments_sent,
+    JSONExtract(record, 'segments', 'received', 'Nullable(UInt32)') AS segments_received,
+    JSONExtract(record, 'retransmits', 'Nullable(UInt32)') AS retransmits,
+    JSONExtract(record, 'rtt', 'smoothed_ns', 'Nullable(UInt64)') AS rtt_smoothed_ns,
+    JSONExtract(record, 'rtt', 'min_ns', 'Nullable(UInt64)') AS rtt_min_ns,
+    JSONExtract(record, 'unread_bytes', 'Nullable(UInt64)') AS unread_bytes
+FROM sockstate.ingest
+WHERE JSONExtractString(record, 'kind') = 'connection';

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    io::{Read, Write},
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::Command,
@@ -23,6 +24,11 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![test("fleet: the queries say which end holds a connection, who leaks, and for how long", queries)]
 }
 
+/// The kinds of records that the database gets.
+const KINDS: &str = r#"["transitions", "connections", "stuck", "resolved", "resyncs"]"#;
+/// What the clients send that end normally.
+const REQUEST: usize = 1000;
+
 const ADDRESSES: [&str; 2] = ["10.77.0.1", "10.77.0.2"];
 
 fn ip(arguments: &str) {
@@ -34,8 +40,9 @@ fn ip(arguments: &str) {
 fn host(name: &str, netns: u64, directory: &Path) -> Tracer {
     let config = directory.join(format!("{name}.toml"));
     let text = format!(
-        "[filter]\nnetns = {netns}\n[kernel]\nalongside = true\n[sinks.console]\ntype = \"stdout\"\n\
-         [sinks.file]\ntype = \"file\"\npath = \"{}/{name}.json\"\n",
+        "[filter]\nnetns = {netns}\n[kernel]\nalongside = true\n\
+         [sinks.console]\ntype = \"stdout\"\nrecords = {KINDS}\n\
+         [sinks.file]\ntype = \"file\"\npath = \"{}/{name}.json\"\nrecords = {KINDS}\n",
         directory.display()
     );
     fs::write(&config, text).expect("config");
@@ -85,13 +92,17 @@ fn queries() {
             });
             let mut web = host("web", netns, directory.path());
             let path = directory.path().to_owned();
-            let db = there(&jobs, move || host("db", other, &path));
+            let mut db = there(&jobs, move || host("db", other, &path));
             // Three times the client closes and the server does not. Two other connections end normally.
             let listener = there(&jobs, || TcpListener::bind((ADDRESSES[1], 5432)).expect("listen"));
             let mut forgotten = Vec::new();
             for at in 0..5 {
-                let client = TcpStream::connect((ADDRESSES[1], 5432)).expect("connect");
-                let (server, _) = listener.accept().expect("accept");
+                let mut client = TcpStream::connect((ADDRESSES[1], 5432)).expect("connect");
+                let (mut server, _) = listener.accept().expect("accept");
+                if at >= 3 {
+                    client.write_all(&[7; REQUEST]).expect("write");
+                    server.read_exact(&mut [0; REQUEST]).expect("read");
+                }
                 drop(client);
                 if at < 3 {
                     forgotten.push(server);
@@ -103,6 +114,13 @@ fn queries() {
             while !waiting.is_empty() {
                 let record = web.wait_for(|record| record["to"] == "FIN_WAIT2");
                 waiting.retain(|port| record["local"]["port"] != *port);
+            }
+            let is_end = |record: &Value| record["kind"] == "connection";
+            for _ in web.seen().iter().filter(|record| is_end(record)).count()..2 {
+                web.wait_for(is_end);
+            }
+            for _ in 0..2 {
+                db.wait_for(is_end);
             }
             web.stop();
             db.stop();
@@ -134,6 +152,11 @@ pub(crate) fn rows_of_each_engine(files: &[&Path], check: impl Fn(&str, &Value))
     }
 }
 
+/// ClickHouse writes 64-bit numbers as texts.
+fn number(value: &Value) -> u64 {
+    value.as_u64().or_else(|| value.as_str()?.parse().ok()).expect("a number")
+}
+
 fn check(rows: &Value, engine: &str) {
     let own = fs::read_to_string("/proc/self/comm").expect("comm");
     let held = rows["held"].as_array().expect("rows");
@@ -147,9 +170,30 @@ fn check(rows: &Value, engine: &str) {
     let leakers = rows["leakers"].as_array().expect("rows");
     assert_eq!(leakers.len(), 1, "{engine}: {rows:#}");
     assert_eq!(leakers[0]["host"], "db", "{engine}");
-    let count = &leakers[0]["connections"];
-    // ClickHouse writes 64-bit numbers as texts.
-    assert!(*count == 3 || *count == "3", "{engine}: {count}");
+    assert_eq!(number(&leakers[0]["connections"]), 3, "{engine}");
+    let both = rows["both"].as_array().expect("rows");
+    assert_eq!(both.len(), 2, "{engine}: {rows:#}");
+    for row in both {
+        assert_eq!((&row["client"], &row["server"]), (&"web".into(), &"db".into()), "{engine}");
+        assert_eq!(
+            (number(&row["client_sent"]), number(&row["server_received"])),
+            (1000, 1000),
+            "{engine}: {row}"
+        );
+        assert_eq!(
+            (&row["client_closed_first"], &row["server_cause"]),
+            (&"local".into(), &"fin".into()),
+            "{engine}"
+        );
+    }
+    let talkers = rows["talkers"].as_array().expect("rows");
+    let sent: Vec<(&Value, u64, u64)> =
+        talkers.iter().map(|row| (&row["host"], number(&row["sent"]), number(&row["received"]))).collect();
+    assert_eq!(sent, [(&"db".into(), 0, 2000), (&"web".into(), 2000, 0)], "{engine}");
+    let handshakes = rows["handshakes"].as_array().expect("rows");
+    assert_eq!((handshakes.len(), &handshakes[0]["remote_port"]), (1, &5432.into()), "{engine}: {rows:#}");
+    assert!(handshakes[0]["quantiles"][1].as_f64().expect("seconds") > 0.0, "{engine}");
+    assert_eq!(rows["retransmits"], Value::Array(Vec::new()), "{engine}: nothing was lost");
     let dwell = rows["dwell"].as_array().expect("rows");
     let established = dwell.iter().find(|record| record["host"] == "web" && record["state"] == "ESTABLISHED");
     let quantiles = established.expect("the clients' time in ESTABLISHED")["quantiles"].clone();

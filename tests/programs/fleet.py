@@ -6,7 +6,7 @@ import sys
 
 engine, packaging, *records = sys.argv[1:]
 packaging = pathlib.Path(packaging)
-queries = ["held", "leakers", "pods", "dwell"]
+queries = ["held", "leakers", "pods", "dwell", "talkers", "handshakes", "retransmits", "both"]
 rows = {}
 if engine == "duckdb":
     import duckdb
