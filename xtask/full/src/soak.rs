@@ -102,6 +102,7 @@ fn configure(directory: &Path, turn: u32) -> Result<PathBuf> {
     let mut text = format!(
         "pin = \"{PIN}\"\n[filter]\nnetns = {netns}\n[kernel]\nalongside = true\ntier = \"none\"\n\
          [sinks.file]\ntype = \"file\"\npath = \"{here}/records\"\nrotate-size = \"{size}\"\nzstd = true\n\
+         [sinks.connections]\ntype = \"file\"\npath = \"{here}/connections\"\nrecords = [\"connections\"]\n\
          [sinks.disk]\ntype = \"file\"\npath = \"{here}/disk/records\"\nrotate-size = \"8M\"\nzstd = true\nretry = \"1s\"\n\
          [sinks.collector]\ntype = \"socket\"\naddress = \"unix:{here}/collector\"\nspool = \"{here}/spool\"\nretry = \"1s\"\n\
          batch = \"{batch}\"\nspool-size = \"8G\"\n\

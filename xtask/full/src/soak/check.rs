@@ -1,7 +1,7 @@
 //! Checks that each sink has delivered every record once, or counted it as lost.
 
 use std::{
-    collections::{BTreeMap, HashSet, hash_map::DefaultHasher},
+    collections::{BTreeMap, HashMap, HashSet, hash_map::DefaultHasher},
     fs::{self, File},
     hash::{Hash, Hasher},
     io::{BufRead, BufReader},
@@ -18,6 +18,10 @@ use super::{MOST_KILLED, Tally};
 pub(super) struct Stream {
     /// A hash of each transition. The probability that two of 10^8 hashes are equal by chance is below 1/3,000.
     seen: HashSet<u64>,
+    /// The cause of each connection's end: of the transitions to CLOSE, or of the records of connections.
+    ends: HashMap<u64, Option<String>>,
+    /// How many records are in doubt.
+    in_doubt: u64,
     instance: Option<String>,
     /// The counts of `lost` records, by the records' numbers: a stream that repeats records in doubt repeats `lost`
     /// records, too.
@@ -43,10 +47,21 @@ impl Stream {
             "transition" => {
                 let is_new = self.seen.insert(record.hash());
                 ensure!(is_new || may_repeat, "twice: {line}");
+                if record.to == Some("CLOSE")
+                    && record.role != Some("listener")
+                    && record.from != Some("LISTEN")
+                {
+                    self.ends.insert(record.conn()?, record.cause.map(str::to_owned));
+                }
+            }
+            "connection" => {
+                let before = self.ends.insert(record.conn()?, record.cause.map(str::to_owned));
+                ensure!(before.is_none(), "a second record of a connection: {line}");
             }
             "lost" => {
                 let has_numbers = matches!(record.place, Some("sink" | "crash"));
                 let by_kill = record.place == Some("crash");
+                self.in_doubt += record.in_doubt;
                 self.losses.insert(record.seq, Loss { count: record.count, by_kill, has_numbers });
             }
             _ => {}
@@ -110,8 +125,39 @@ pub(super) fn all(directory: &Path, tally: &Tally, hung: &[(&str, Stream)]) -> R
     let killed: u64 = records.losses.values().filter(|loss| loss.by_kill).map(|loss| loss.count).sum();
     ensure!(killed <= tally.kills * MOST_KILLED, "{killed} records are lost by {} kills", tally.kills);
     ensure!(records.seen.len() as u64 >= made / 2, "the file has less than half of the transitions");
+    compare_ends(&records, &files(directory, "connections")?)?;
     files(&directory.join("disk"), "records")?.verify("disk", tally)?;
     hung.iter().try_for_each(|(name, stream)| stream.verify(name, tally))
+}
+
+/// Checks that each connection that ends in the stream of transitions has one record in the stream of connections, with
+/// the same cause, and the other way round. What is missing is counted as lost or in doubt.
+fn compare_ends(transitions: &Stream, connections: &Stream) -> Result<()> {
+    let missing = |from: &Stream, of: &Stream| {
+        of.ends.keys().filter(|conn| !from.ends.contains_key(conn)).count() as u64
+    };
+    let excused = |stream: &Stream| stream.lost() + stream.in_doubt;
+    println!(
+        "soak: connections: {} delivered, {} counted as lost, {} in doubt",
+        connections.ends.len(),
+        connections.lost(),
+        connections.in_doubt
+    );
+    ensure!(!connections.ends.is_empty(), "no connection was delivered");
+    for (conn, cause) in &connections.ends {
+        let known = transitions.ends.get(conn);
+        ensure!(
+            known.is_none_or(|known| known == cause),
+            "connection {conn:016x}: {cause:?}, and its transition {known:?}"
+        );
+    }
+    let (no_record, no_end) = (missing(connections, transitions), missing(transitions, connections));
+    ensure!(no_record <= excused(connections), "{no_record} connections have no record");
+    ensure!(
+        no_end <= excused(transitions) + connections.in_doubt,
+        "{no_end} connections have no transition to CLOSE"
+    );
+    Ok(())
 }
 
 /// The content of a sink's files. The numbers of the records increase.
@@ -143,9 +189,14 @@ struct Record<'a> {
     local: Option<End<'a>>,
     from: Option<&'a str>,
     to: Option<&'a str>,
+    conn: Option<&'a str>,
+    role: Option<&'a str>,
+    cause: Option<&'a str>,
     place: Option<&'a str>,
     #[serde(default)]
     count: u64,
+    #[serde(default)]
+    in_doubt: u64,
 }
 
 #[derive(Deserialize, Hash)]
@@ -155,6 +206,11 @@ struct End<'a> {
 }
 
 impl Record<'_> {
+    fn conn(&self) -> Result<u64> {
+        let conn = self.conn.context("a record of a connection without its id")?;
+        Ok(u64::from_str_radix(conn, 16)?)
+    }
+
     fn hash(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         (self.time, &self.local, self.from, self.to).hash(&mut hasher);
