@@ -292,7 +292,11 @@ fn labels_that_a_collector_does_not_take_are_refused_by_both() {
 fn formats_that_do_not_fit_are_refused_by_both() {
     let cases = [
         ("[sinks.a]\ntype = \"stdout\"\nescape-formulas = true", "1:1", "is for the format \"csv\""),
-        ("[sinks.a]\ntype = \"stdout\"\nformat = \"csv\"\naggregate = \"1s\"", "1:1", "transitions only"),
+        (
+            "[sinks.a]\ntype = \"stdout\"\nformat = \"csv\"\naggregate = \"1s\"",
+            "1:1",
+            "only transitions, or only",
+        ),
         (
             "[sinks.a]\ntype = \"http\"\nurl = \"http://x\"\ntemplate = \"splunk\"\nformat = \"csv\"",
             "1:1",

@@ -56,7 +56,7 @@ fn the_short_help_lists_the_kinds_of_records() {
     let has = |args: &[&str]| text(&sockstate(args).stdout).contains("--records <KINDS>");
     let names = commands();
     let with: Vec<&str> = names.iter().map(String::as_str).filter(|name| has(&[name, "--help"])).collect();
-    assert_eq!(with, ["trace", "record"]);
+    assert_eq!(with, ["trace", "record", "replay"]);
     assert!(has(&["-h"]));
     for name in with {
         assert!(has(&[name, "-h"]), "{name}");

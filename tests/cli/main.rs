@@ -70,7 +70,11 @@ fn bad_arguments_are_named_and_refused() {
         ),
         (
             &["trace", "--format", "csv", "--records", "stuck"],
-            "the format csv has transitions only, and the kinds of records leave them out: add 'transitions'",
+            "either transitions or connections, and the kinds of records have neither: name one of the two with",
+        ),
+        (
+            &["replay", "x", "--format", "csv", "--records", "transitions,connections"],
+            "either transitions or connections, and the kinds of records have both",
         ),
         (&["trace", "--colour"], "a similar argument exists: '--color'"),
         (&["dcotor"], "a similar subcommand exists: 'doctor'"),
@@ -226,7 +230,7 @@ fn kinds_of_records_that_a_sink_cannot_have_are_refused() {
         (
             "type = \"stdout\"\nformat = \"csv\"\nrecords = [\"stuck\"]",
             "4:1",
-            "leave them out: add \"transitions\" to 'records', or set another 'format'",
+            "have neither: name one of the two in 'records', or set another 'format'",
         ),
         (
             "type = \"stdout\"\nrecords = [\"stuck\", \"aggregates\"]",
@@ -244,6 +248,7 @@ fn kinds_of_records_that_a_sink_has_are_right() {
         "records = [\"aggregates\"]\naggregate = \"1m\"",
         "records = [\"transitions\"]\naggregate = \"1m\"",
         "records = [\"stuck\", \"transitions\"]\nformat = \"csv\"",
+        "records = [\"connections\"]\nformat = \"csv\"",
         "records = [\"stuck\"]\nformat = \"ecs\"",
     ] {
         let (code, said) = check(&format!("[sinks.a]\ntype = \"stdout\"\n{sink}\n"));

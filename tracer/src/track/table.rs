@@ -115,19 +115,6 @@ impl Table {
         self.lifespans = wanted.then(|| self.lifespans.take().unwrap_or_default());
     }
 
-    /// The table comes from a process that was killed, which may have reported the ends of some connections after it had saved the
-    /// table.
-    pub fn doubt_connections(&mut self) {
-        if let Some(lifespans) = &mut self.lifespans {
-            lifespans.doubt_all();
-        }
-    }
-
-    /// How many more connections have ended whose records the killed process may have written.
-    pub fn take_doubted(&mut self) -> u64 {
-        self.lifespans.as_mut().map_or(0, Lifespans::take_doubted)
-    }
-
     /// When [`Table::tick`] has to report what is stuck, `CLOCK_MONOTONIC` ns.
     #[must_use]
     pub fn next_due_ns(&self) -> Option<u64> {

@@ -8,6 +8,7 @@ use crate::{
     track::{
         conns::plain,
         kernel_tables::{continues, find_estimate},
+        lifespans::Lifespans,
     },
 };
 
@@ -41,6 +42,19 @@ impl Table {
     /// still exist is not known.
     pub fn forget_unknown(&mut self, kernel: &KernelTables<'_>) {
         kernel.unknown(&self.conns).into_iter().for_each(|sk| self.dismiss(sk));
+    }
+
+    /// The table comes from a process that was killed, which may have reported the ends of some connections after it had saved the
+    /// table.
+    pub fn doubt_connections(&mut self) {
+        if let Some(lifespans) = &mut self.lifespans {
+            lifespans.doubt_all();
+        }
+    }
+
+    /// How many more connections have ended whose records the killed process may have written.
+    pub fn take_doubted(&mut self) -> u64 {
+        self.lifespans.as_mut().map_or(0, Lifespans::take_doubted)
     }
 
     /// The kernel has the socket of `event` in another state, or the table does not have it.
