@@ -30,6 +30,8 @@ pub(crate) fn tests() -> Vec<Test> {
     tests.push(test("connections: a filter by states takes those with such a change", by_states));
     tests
         .push(test("connections: rows of CSV have the columns of tcplife, and those of the table 120", rows));
+    tests.push(test("connections: restart: the path goes on in the next daemon", goes_on));
+    tests.push(test("connections: restart: killed, each has one record, or is in doubt", killed));
     tests
 }
 

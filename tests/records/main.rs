@@ -3,6 +3,7 @@
 
 mod bounds;
 mod bytes;
+mod connections;
 mod corpus;
 mod corrections;
 mod earlier_version;

@@ -1,6 +1,7 @@
 //! Collects records into a history of each connection, and counts and times of each transition. Records come from a recording or
 //! from a live tracer.
 
+mod lifespan;
 mod memory_limit;
 mod times;
 
@@ -112,6 +113,8 @@ pub struct Story {
     pub transitions: u64,
     /// For live viewers: drop ended connections, and all but the last few steps.
     forgetful: bool,
+    /// The records have transitions: records of whole connections say the same again.
+    has_transitions: bool,
     /// How many ended connections were dropped because of the memory limit.
     pub left_out: u64,
     /// How many steps were dropped, from connections with more than [`MAX_STEPS`].
@@ -150,7 +153,16 @@ impl Story {
             return;
         }
         match record {
-            Record::Transition(transition) => self.transition(transition),
+            Record::Transition(transition) => {
+                self.has_transitions = true;
+                self.transition(transition);
+            }
+            Record::Connection(lifespan) if !self.has_transitions => {
+                for transition in lifespan::transitions(lifespan) {
+                    self.at(transition.time_ns);
+                    self.transition(&transition);
+                }
+            }
             Record::Snapshot(snapshot) => self.snapshot(snapshot),
             Record::Resync(resync) => self.resync(resync),
             Record::Stuck(stuck) => {
