@@ -132,6 +132,7 @@ fn a_correction_ends_a_connection_as_incomplete() {
     assert!(lifespan.incomplete && lifespan.cause.is_none());
     assert_eq!(path(&lifespan), [("SYN_SENT", None), ("ESTABLISHED", None)]);
     assert!(lifespans.note(&resync(Some(TimeWait), Close)).is_none(), "it had its record");
+    assert!(lifespans.note(&resync(None, TimeWait)).is_none(), "only its end is seen");
     assert!(lifespans.note(&resync(None, Established)).is_none());
     assert!(lifespans.note(&resync(Some(Established), TimeWait)).is_some());
     assert!(lifespans.lives.is_empty());
