@@ -11,6 +11,10 @@ use crate::model::{Event, State};
 /// a call may be preempted between them.
 pub const PATIENCE_NS: u64 = 100_000_000;
 
+/// The same after `tcp_reset()` has begun: nothing else can follow, so that only memory limits the time. On a busy machine, the
+/// task or softirq that runs it may be preempted for longer than [`PATIENCE_NS`].
+const RECEIVED_NS: u64 = 60_000_000_000;
+
 /// Resets seen of a connection in the state that it leaves now.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Resets {
@@ -54,15 +58,22 @@ impl RecentResets {
     /// The resets of this socket in this state, just before `now_ns`.
     pub(super) fn take(&mut self, sk: u64, state: State, now_ns: u64) -> Resets {
         match self.by_sk.remove(&sk) {
-            Some((at_ns, seen, resets)) if seen == state && now_ns.saturating_sub(at_ns) < PATIENCE_NS => {
-                resets
+            Some((at_ns, seen, resets)) if seen == state => {
+                let age_ns = now_ns.saturating_sub(at_ns);
+                Resets {
+                    received: resets.received && age_ns < RECEIVED_NS,
+                    sent: resets.sent.filter(|_| age_ns < PATIENCE_NS),
+                }
             }
             _ => Resets::default(),
         }
     }
 
-    /// Forgets resets that are older than this.
+    /// Forgets resets that no longer count, at a moment [`PATIENCE_NS`] after `until_ns`.
     pub(super) fn forget(&mut self, until_ns: u64) {
-        self.by_sk.retain(|_, (at_ns, ..)| *at_ns > until_ns);
+        let received_until_ns = (until_ns + PATIENCE_NS).saturating_sub(RECEIVED_NS);
+        self.by_sk.retain(|_, (at_ns, _, resets)| {
+            *at_ns > if resets.received { received_until_ns } else { until_ns }
+        });
     }
 }

@@ -1,0 +1,47 @@
+//! A busy machine, on which the kernel's steps take long.
+
+use sockstate::{
+    model::{Cause, Event, EventKind, Record, State},
+    track::{PATIENCE_NS, Table, Update, Visibility},
+};
+
+use crate::{Names, event, transition};
+
+/// The cause of the end, `later_ns` after `tcp_reset()` has begun. `state` is what the reset's record says.
+fn cause(state: State, later_ns: u64) -> Option<Cause> {
+    const SECOND_NS: u64 = 1_000_000_000;
+    let visibility = Visibility { minis: true, resets: true, ..Visibility::default() };
+    let (mut table, mut names) = (Table::new(1, 0, visibility), Names::default());
+    for (at_ns, from, to) in [
+        (1, State::Close, State::SynSent),
+        (2, State::SynSent, State::Established),
+        (3, State::Established, State::CloseWait),
+    ] {
+        transition(&mut table, &event(at_ns, 1, from, to), &mut names);
+    }
+    let reset = Event { kind: EventKind::ResetReceived(state), ..event(SECOND_NS, 1, state, state) };
+    table.apply(&reset, &mut names);
+    let mut ends = Vec::new();
+    let mut note = |update: Update| {
+        if let Update::Record(Record::Transition(transition)) = update {
+            ends.push(transition.cause);
+        }
+    };
+    // Other events say that time passes.
+    (1..=later_ns / PATIENCE_NS)
+        .for_each(|times| table.tick(SECOND_NS + times * PATIENCE_NS, &mut names, &mut note));
+    let end = Event { error: 104, ..event(SECOND_NS + later_ns, 1, State::CloseWait, State::Close) };
+    table.apply(&end, &mut names).iter().cloned().for_each(&mut note);
+    table.tick(end.time_ns + 2 * PATIENCE_NS, &mut names, &mut note);
+    assert_eq!(ends.len(), 1);
+    ends[0]
+}
+
+#[test]
+fn a_reset_that_takes_long_is_the_cause() {
+    for later_ns in [1, PATIENCE_NS, 20 * PATIENCE_NS] {
+        assert_eq!(cause(State::CloseWait, later_ns), Some(Cause::ResetReceived), "{later_ns}");
+    }
+    // It was seen in another state, so that it did not end the socket.
+    assert_ne!(cause(State::Established, 1), Some(Cause::ResetReceived));
+}
