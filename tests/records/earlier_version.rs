@@ -49,7 +49,7 @@ fn a_saved_table_has_its_connections() {
     let state: SavedState = serde_json::from_slice(&bytes).expect("state");
     assert_eq!((state.instance, state.is_complete), (INSTANCE, false));
     let mut table = Table::new(1, 0, Visibility::default());
-    table.restore(&state.table, 0, &mut Names::default());
+    table.restore(&state.table, 0, true, &mut Names::default());
     assert_eq!(table.last_id(), u64::from(INSTANCE) << 40 | 28);
     let mut counts = BTreeMap::new();
     for Snapshot { conn, state, .. } in table.snapshot() {

@@ -69,7 +69,7 @@ fn the_end_of_a_listeners_owner_is_noticed_by_the_next_sockstate_too() {
     let owner = task(7, 0, 5);
     let old = table(&[call(1, State::Close, State::Listen, owner.clone())]);
     let mut table = Table::new(1, 0, Visibility::default());
-    table.restore(&old.save(), old.last_id(), &mut Names::default());
+    table.restore(&old.save(), old.last_id(), true, &mut Names::default());
     table.apply(&process(task(8, 0, 5), true), &mut Names::default());
     table.apply(&process(task(7, 0, 1), true), &mut Names::default());
     assert_eq!(table.next_search_ns(), None, "others have ended");

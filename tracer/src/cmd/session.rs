@@ -202,10 +202,7 @@ async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
     let beginning = match saved {
         // The records that the kernel has written meanwhile come first. Then the table is compared with the kernel's tables.
         Some(saved) => {
-            table.restore(&saved.table, last_id, &mut enricher);
-            if !saved.is_complete {
-                table.doubt_connections();
-            }
+            table.restore(&saved.table, last_id, is_complete, &mut enricher);
             let found = WalkResult { problems: source.load_iterators(), ..WalkResult::default() };
             Beginning { time_ns: pipeline::now_ns(), found }
         }

@@ -76,7 +76,7 @@ pub struct RecordKinds(u16);
 impl RecordKinds {
     pub const ALL: Self = Self(u16::MAX);
     /// Without `connection`: it repeats what the transitions say.
-    pub const DEFAULT: Self = Self(u16::MAX & !(1 << RecordKind::Connection as u16));
+    pub const DEFAULT: Self = Self(!(1 << RecordKind::Connection as u16));
 
     /// These, and the kinds that every stream has; [`RecordKinds::DEFAULT`] if none is named. A stream that counts its transitions has `aggregate` records
     /// instead of them, so that each of the two names stands for both.

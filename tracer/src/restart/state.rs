@@ -230,7 +230,7 @@ mod tests {
         let whose = json!([{"owner": null, "uid": null, "netns": null, "cgroup": null}]);
         let saved = json!({"next": count, "subjects": whose, "conns": conns});
         let mut table = Table::new(1, 0, Visibility::default());
-        table.restore(&serde_json::from_value(saved).expect("saved"), 0, &mut Nameless);
+        table.restore(&serde_json::from_value(saved).expect("saved"), 0, true, &mut Nameless);
         assert_eq!(table.len(), count);
         table
     }

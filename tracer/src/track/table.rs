@@ -214,8 +214,15 @@ impl Table {
     }
 
     /// Goes on with the connections of `saved`; the table must be empty. Ids go on after those in `saved`, and after `last_id`: some may
-    /// have been given since.
-    pub fn restore(&mut self, saved: &SavedTable, last_id: u64, identities: &mut dyn Identify) {
+    /// have been given since. If the earlier process was killed, `saved` is not complete: the process may have reported the ends of some
+    /// connections after it had saved the table.
+    pub fn restore(
+        &mut self,
+        saved: &SavedTable,
+        last_id: u64,
+        is_complete: bool,
+        identities: &mut dyn Identify,
+    ) {
         self.last_id = saved.last_id().max(last_id);
         for (conn, life) in saved.restore(identities) {
             if let Some(life) = life {
@@ -225,6 +232,9 @@ impl Table {
                 self.mini_sockets.add_request(Endpoints::of_conn(&conn), conn.sk);
             }
             self.conns.add(conn);
+        }
+        if let Some(lifespans) = self.lifespans.as_mut().filter(|_| !is_complete) {
+            lifespans.doubt_all();
         }
     }
 

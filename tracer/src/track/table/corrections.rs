@@ -44,14 +44,6 @@ impl Table {
         kernel.unknown(&self.conns).into_iter().for_each(|sk| self.dismiss(sk));
     }
 
-    /// The table comes from a process that was killed, which may have reported the ends of some connections after it had saved the
-    /// table.
-    pub fn doubt_connections(&mut self) {
-        if let Some(lifespans) = &mut self.lifespans {
-            lifespans.doubt_all();
-        }
-    }
-
     /// How many more connections have ended whose records the killed process may have written.
     pub fn take_doubted(&mut self) -> u64 {
         self.lifespans.as_mut().map_or(0, Lifespans::take_doubted)
