@@ -7,6 +7,7 @@
 #[macro_use]
 pub mod messages;
 
+pub mod capabilities;
 pub mod cli;
 pub mod cmd;
 

@@ -13,9 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use caps::CapSet;
-
-use crate::model::printable;
+use crate::{capabilities, model::printable};
 
 /// Limit of messages that wait for standard error.
 const QUEUE_LIMIT: usize = 256;
@@ -113,9 +111,7 @@ pub fn flush(limit: Duration) {
 
 fn write_all(receiver: &Receiver<String>) {
     // This thread needs no capabilities, so it drops all of them. If that fails, it writes messages anyway.
-    for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
-        let _ = caps::clear(None, set);
-    }
+    let _ = capabilities::give_up_all();
     while let Ok(line) = receiver.recv() {
         WRITING.store(true, Ordering::Relaxed);
         write(&line);

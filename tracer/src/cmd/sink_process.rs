@@ -17,14 +17,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use caps::CapSet;
 use nix::unistd::{User, geteuid, getgrouplist, setgid, setgroups, setuid};
 use rustix::process::DumpableBehavior;
 use tokio::{runtime::Runtime, time::timeout};
 
 use super::{LAST_MESSAGES, sink_host, sinks};
 use crate::{
-    files,
+    capabilities, files,
     format::Stamp,
     messages, metrics,
     pipeline::Signals,
@@ -87,9 +86,7 @@ fn run() -> Result<()> {
 fn confine(identity: &Identity) -> Result<bool> {
     become_user(identity)?;
     files::use_runtime_directory(&identity.runtime);
-    for set in [CapSet::Ambient, CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
-        caps::clear(None, set).context("cannot give up capabilities")?;
-    }
+    capabilities::give_up_all().context("cannot give up capabilities")?;
     // No other process of this user reads what this one has in memory, such as secrets.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let has_landlock = identity.reach.restrict().context("cannot restrict the files (Landlock)")?;

@@ -11,7 +11,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use caps::CapSet;
 use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -31,6 +30,8 @@ use tokio::{
     task::{JoinHandle, LocalSet, spawn_local},
     time::{sleep_until, timeout},
 };
+
+use crate::capabilities;
 
 /// A question to the main thread: the numbers as text, or only whether it works, which needs no walk over the connections.
 #[derive(Debug)]
@@ -138,12 +139,9 @@ impl Server {
 /// Starts the thread of the server, which needs no capability.
 pub(super) fn start_thread(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let work = move || {
-        for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
-            if caps::clear(None, set).is_err() {
-                return;
-            }
+        if capabilities::give_up_all().is_ok() {
+            work();
         }
-        work();
     };
     thread::Builder::new().name("metrics".into()).spawn(work).map(drop)
 }

@@ -11,11 +11,12 @@ use crate::{
 
 /// A top-level module and the modules that it may use. `cmd`, `examiner`, `fuzz`, `hunter`, `lib`, `look` and
 /// `pipeline` wire things together and may use all.
-const MAY_USE: [(&str, &[&str]); 28] = [
+const MAY_USE: [(&str, &[&str]); 29] = [
     ("model", &[]),
+    ("capabilities", &[]),
     ("procfs", &[]),
     ("files", &[]),
-    ("messages", &["model"]),
+    ("messages", &["capabilities", "model"]),
     ("service", &["messages", "model"]),
     ("display", &["model"]),
     ("decode", &["model"]),
@@ -32,8 +33,8 @@ const MAY_USE: [(&str, &[&str]); 28] = [
     ("wire", &["model"]),
     ("format", &["model", "display", "wire"]),
     ("restart", &["files", "kernel", "messages", "model", "source", "track"]),
-    ("sinks", &["values", "files", "format", "messages", "model", "restart"]),
-    ("metrics", &["model"]),
+    ("sinks", &["capabilities", "values", "files", "format", "messages", "model", "restart"]),
+    ("metrics", &["capabilities", "model"]),
     ("kernel", &["files", "filter", "model", "knowledge", "messages"]),
     ("source", &["model", "decode", "kernel", "procfs", "wire"]),
     ("values", &["model"]),

@@ -6,10 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use caps::CapSet;
 use tokio::time::sleep;
 
 use super::{Batch, DeliveryError, Frame, Queue, Sink, Spool, attempt_size::AttemptSize, disk::Disk};
+use crate::capabilities;
 
 /// The first pause after a failure.
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -69,10 +69,7 @@ impl Worker {
         let name = format!("sink-{}", self.name);
         let work = move || {
             // This thread parses answers from the network: an attack through them must gain no capability.
-            for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
-                // A thread without capabilities has none to clear.
-                let _ = caps::clear(None, set);
-            }
+            let _ = capabilities::give_up_all();
             let queue = self.queue.clone();
             runtime.block_on(self.work());
             queue.finish();

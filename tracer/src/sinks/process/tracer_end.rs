@@ -18,7 +18,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use caps::CapSet;
 use thiserror::Error;
 
 use super::{
@@ -26,6 +25,7 @@ use super::{
     connection::invalid, protocol, send,
 };
 use crate::{
+    capabilities,
     restart::{Ledger, SinkProgress},
     sinks::{
         Batch, Queue, Running,
@@ -315,10 +315,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn start_thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let work = move || {
-        for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
-            // A thread without capabilities has none to clear.
-            let _ = caps::clear(None, set);
-        }
+        let _ = capabilities::give_up_all();
         work();
     };
     thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
