@@ -30,7 +30,7 @@ fn a_ledger_has_the_progress_of_each_sink() {
     let directory = tempfile::tempdir().expect("directory");
     let path = directory.path().join("ledger");
     fs::copy(fixture("ledger"), &path).expect("copy");
-    let ledger = Arc::new(Ledger::open(&path).expect("ledger"));
+    let ledger = Arc::new(Ledger::open(&path, &directory.path().join("settled")).expect("ledger"));
     assert_eq!(ledger.last_id(), u64::from(INSTANCE) << 40 | 28);
     assert_eq!((ledger.waiting(), ledger.instance()), (0, 0));
     let resume = |name: &str| ledger.sink(name).expect("a place").resume(INSTANCE, 0);

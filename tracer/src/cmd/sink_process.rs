@@ -29,9 +29,9 @@ use crate::{
     pipeline::Signals,
     settings::{self, Settings, Sink},
     sinks::{
-        Queue, SinkSettings,
+        Inherited, Queue, SinkSettings,
         process::{
-            CheckedSink, Event, Identity, PROCESS_NAME, Previous, Reporter, Request, SinkEnd, restrict_calls,
+            CheckedSink, Event, Identity, PROCESS_NAME, Reporter, Request, SinkEnd, restrict_calls,
         },
     },
 };
@@ -151,8 +151,9 @@ impl Process {
                 Event::Metrics(listener, questions) => {
                     metrics::serve_apart(listener, questions).context("cannot serve metrics")?;
                 }
-                Event::Start { queue, prepared, sink, previous } => {
-                    let started = self.start(queue, prepared, &sink, previous.as_ref());
+                Event::Start { queue, prepared, sink, place, previous } => {
+                    let inherited = self.end.inherited(queue, place, previous.as_ref())?;
+                    let started = self.start(prepared, &sink, inherited);
                     if let (Err(error), Some(_)) = (&started, &previous) {
                         bail!("{error:#}");
                     }
@@ -163,14 +164,12 @@ impl Process {
         Ok(())
     }
 
-    fn start(&self, queue: u32, prepared: u64, name: &str, previous: Option<&Previous>) -> Result<Queue> {
+    fn start(&self, prepared: u64, name: &str, inherited: Inherited) -> Result<Queue> {
         let known = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).get(&prepared).cloned();
         let prepared = known.context("the configuration was not prepared")?;
         let Prepared { settings, request, sinks } = &*prepared;
         let sink = settings.sinks.iter().find(|sink| sink.section.name == name);
         let (sink, started) = sink.zip(sinks.get(name)).context("the sink was not prepared")?;
-        let has_records = sink.section.config.metrics().is_none();
-        let inherited = self.end.inherited(queue, name, has_records, previous)?;
         Ok(sinks::open(&sink.section, started, &stamp(settings, request), inherited)?)
     }
 

@@ -37,7 +37,7 @@ fn open(directory: &Path) -> io::Result<Arc<Ledger>> {
     let path = file(directory, "ledger");
     let ledger = match first_version(directory, &path)? {
         Some(ledger) => ledger,
-        None => Ledger::open(&path)?,
+        None => Ledger::open(&path, &settled_apart(directory))?,
     };
     Ok(Arc::new(ledger))
 }
@@ -52,7 +52,7 @@ fn first_version(directory: &Path, path: &Path) -> io::Result<Option<Ledger>> {
         return Ok(None);
     }
     // Fails where a process of that version still runs.
-    let ledger = Ledger::open(&first)?;
+    let ledger = Ledger::open(&first, &settled_apart(directory))?;
     fs::rename(&first, path)?;
     remove(&named.with_extension("state"))?;
     Ok(Some(ledger))
@@ -66,13 +66,19 @@ pub fn forget_state(directory: &Path) -> io::Result<()> {
     remove(&file(directory, "state"))
 }
 
-/// Removes the saved state and the ledger.
+/// Removes the saved state and both files of the ledger.
 ///
 /// # Errors
 /// A file cannot be removed.
 pub fn forget(directory: &Path) -> io::Result<()> {
     forget_state(directory)?;
-    remove(&file(directory, "ledger"))
+    remove(&file(directory, "ledger"))?;
+    remove(&settled_apart(directory))
+}
+
+/// The file of what the process of the sinks has settled.
+fn settled_apart(directory: &Path) -> PathBuf {
+    file(directory, "settled")
 }
 
 fn remove(path: &Path) -> io::Result<()> {

@@ -1,30 +1,27 @@
-//! How far each sink has come, in memory that outlives a process that is killed: a mapped file. The module [`restart`](super) has
-//! its layout.
+//! How far each sink has come, in memory that outlives a process that is killed. The module [`restart`](super) has the
+//! layout of the files.
 
 use std::{
     fs::File,
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::Path,
-    ptr::{self, NonNull},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::FileExt,
     },
+    path::Path,
+    sync::{Arc, atomic::Ordering},
 };
 
-use rustix::{
-    fs::{FallocateFlags, FlockOperation, fallocate, flock},
-    mm::{MapFlags, ProtFlags, mmap, munmap},
+use super::{
+    ResumePoint,
+    mapped::{BYTES, Mapped, WORDS, locked},
+    progress::{Apart, Counts},
 };
+use crate::source::Losses;
 
-use super::{ResumePoint, progress::Counts};
-use crate::{files, source::Losses};
-
-/// Numbers in the file. In the second half, number `HALF + at` belongs to the sink whose name is number `at` of the first half: how many
-/// of its records are in doubt.
-const WORDS: usize = 2 * HALF;
-const HALF: usize = 512;
+/// In the second half, number `HALF + at` belongs to the sink whose name is number `at` of the first half: how many of its records are
+/// in doubt.
+const HALF: usize = WORDS / 2;
 /// The losses that were reported are the numbers before this one.
 const WAITING: usize = 4;
 const LAST_ID: usize = 5;
@@ -33,81 +30,43 @@ const INSTANCE: usize = 6;
 const FIRST_SINK: usize = 8;
 /// Numbers of one sink in the first half.
 const SINK: usize = 5;
+/// The number of settled records among them.
+const SETTLED: usize = 3;
 
-/// The mapped file.
+/// The process of the sinks counts no further, whatever is in its file.
+const MOST_APART: i64 = 1 << 48;
+
+/// The ledger, and the file of what the process of the sinks counts.
 pub struct Ledger {
-    words: NonNull<[AtomicU64; WORDS]>,
-    /// Holds the lock.
-    file: File,
+    mapped: Arc<Mapped>,
+    /// Only the process of the sinks maps it: if it makes the file shorter, it ends itself.
+    apart: Arc<File>,
 }
 
-// SAFETY: the file is mapped for the whole process, and the mapping holds atomics only.
-unsafe impl Send for Ledger {}
-// SAFETY: the same.
-unsafe impl Sync for Ledger {}
-
 impl Ledger {
-    /// Maps the file at `path`. A file that does not exist is made, and holds zeros.
+    /// Maps the ledger at `path`, and opens the file at `apart`. Files that do not exist are made, and hold zeros.
     ///
     /// # Errors
-    /// The file cannot be made or mapped, or another process uses it.
-    pub fn open(path: &Path) -> io::Result<Self> {
-        let file = Self::file(path)?;
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(io::Error::new(
-                io::ErrorKind::ResourceBusy,
-                "another sockstate process uses these programs",
-            ));
-        }
-        Self::map(file)
+    /// A file cannot be made or mapped, or another process uses it.
+    pub fn open(path: &Path, apart: &Path) -> io::Result<Self> {
+        let mapped = Mapped::new(locked(path)?)?;
+        let apart = locked(apart)?;
+        apart.set_len(BYTES as u64)?;
+        Ok(Self { mapped: Arc::new(mapped), apart: Arc::new(apart) })
     }
 
-    /// The ledger whose descriptor another process has passed. Both have the lock, until the last of them ends.
-    ///
-    /// # Errors
-    /// The file cannot be mapped.
-    pub fn passed(descriptor: OwnedFd) -> io::Result<Self> {
-        let file = File::from(descriptor);
-        if file.metadata()?.len() < WORDS as u64 * 8 {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        Self::map(file)
-    }
-
-    /// The descriptor for the process of the sinks.
+    /// The file for the process of the sinks. Both processes have its lock, until the last of them ends.
     #[must_use]
-    pub fn descriptor(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
-    }
-
-    fn map(file: File) -> io::Result<Self> {
-        // SAFETY: a new mapping of a file that has this length; no process that maps the file shortens it.
-        let words = unsafe {
-            let protection = ProtFlags::READ | ProtFlags::WRITE;
-            mmap(ptr::null_mut(), WORDS * 8, protection, MapFlags::SHARED, &file, 0)?
-        };
-        let words = NonNull::new(words.cast()).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Self { words, file })
-    }
-
-    fn file(path: &Path) -> io::Result<File> {
-        let file = files::private().read(true).create(true).truncate(false).open(path)?;
-        // Without memory behind the file, a full /run would end the process by SIGBUS.
-        fallocate(&file, FallocateFlags::empty(), 0, WORDS as u64 * 8)?;
-        Ok(file)
-    }
-
-    fn words(&self) -> &[AtomicU64; WORDS] {
-        // SAFETY: mapped as long as this lives, page-aligned, and only used as atomics.
-        unsafe { self.words.as_ref() }
+    pub fn settled_apart(&self) -> BorrowedFd<'_> {
+        self.apart.as_fd()
     }
 
     fn get(&self, at: usize) -> u64 {
-        self.words()[at].load(Ordering::Relaxed)
+        self.mapped.words()[at].load(Ordering::Relaxed)
     }
 
     fn set(&self, at: usize, value: u64) {
-        self.words()[at].store(value, Ordering::Relaxed);
+        self.mapped.words()[at].store(value, Ordering::Relaxed);
     }
 
     /// Losses that were reported.
@@ -159,25 +118,44 @@ impl Ledger {
     #[must_use]
     pub fn sink(self: &Arc<Self>, name: &str) -> Option<SinkProgress> {
         let sum = u64::from(crc32fast::hash(name.as_bytes())) + 1;
-        let mut places = (FIRST_SINK..HALF - SINK).step_by(SINK);
-        let at = places.find(|at| [0, sum].contains(&self.get(*at)))?;
+        let at = places().find(|at| [0, sum].contains(&self.get(*at)))?;
         self.set(at, sum);
-        Some(SinkProgress { ledger: Arc::clone(self), at })
+        Some(SinkProgress { mapped: Arc::clone(&self.mapped), at, apart: Some(Arc::clone(&self.apart)) })
     }
 }
 
-impl Drop for Ledger {
-    fn drop(&mut self) {
-        // SAFETY: this type has mapped it with this size, and nothing borrows it.
-        let _ = unsafe { munmap(self.words.as_ptr().cast(), WORDS * 8) };
+/// In the process of the sinks: what its sinks have settled.
+pub struct Settled(Arc<Mapped>);
+
+impl Settled {
+    /// The file whose descriptor the tracer's process has passed.
+    ///
+    /// # Errors
+    /// The file cannot be mapped.
+    pub fn passed(descriptor: OwnedFd) -> io::Result<Self> {
+        Ok(Self(Arc::new(Mapped::new(descriptor.into())?)))
     }
+
+    /// The progress of the sink whose [`SinkProgress::place`] in the ledger this is.
+    #[must_use]
+    pub fn sink(&self, place: usize) -> Option<SinkProgress> {
+        places().find(|at| *at == place)?;
+        Some(SinkProgress { mapped: Arc::clone(&self.0), at: place, apart: None })
+    }
+}
+
+/// Where the sinks' numbers begin.
+fn places() -> impl Iterator<Item = usize> {
+    (FIRST_SINK..HALF - SINK).step_by(SINK)
 }
 
 /// How far one sink has come.
 #[derive(Clone)]
 pub struct SinkProgress {
-    ledger: Arc<Ledger>,
+    mapped: Arc<Mapped>,
     at: usize,
+    /// What the process of the sinks has counted; `None` in that process.
+    apart: Option<Arc<File>>,
 }
 
 impl SinkProgress {
@@ -185,7 +163,23 @@ impl SinkProgress {
     /// beside those that have a number.
     #[must_use]
     pub fn resume(&self, instance: u32, waiting: u64) -> ResumePoint {
-        self.counts().resume(instance, waiting)
+        let apart = Apart { settled: self.apart(self.at + SETTLED), in_doubt: self.apart(HALF + self.at) };
+        self.counts().resume(instance, waiting, apart)
+    }
+
+    /// Where the numbers are, for [`Settled::sink`].
+    #[must_use]
+    pub fn place(&self) -> usize {
+        self.at
+    }
+
+    fn apart(&self, at: usize) -> i64 {
+        let mut bytes = [0; size_of::<u64>()];
+        let file = self.apart.iter();
+        // The process of the sinks may have made it shorter.
+        let read = file.map(|file| file.read_exact_at(&mut bytes, (at * size_of::<u64>()) as u64));
+        let is_read = read.last().is_some_and(|read| read.is_ok());
+        if is_read { i64::from_ne_bytes(bytes).clamp(-MOST_APART, MOST_APART) } else { 0 }
     }
 
     /// Notes the last number that was given.
@@ -214,11 +208,11 @@ impl SinkProgress {
     }
 
     fn counts(&self) -> Counts<'_> {
-        let words = self.ledger.words();
+        let words = self.mapped.words();
         Counts {
             instance: &words[self.at + 1],
             numbered: &words[self.at + 2],
-            settled: &words[self.at + 3],
+            settled: &words[self.at + SETTLED],
             held: &words[self.at + 4],
             in_doubt: &words[HALF + self.at],
         }
@@ -232,8 +226,8 @@ mod tests {
     #[test]
     fn what_was_not_settled_is_known_to_the_next() {
         let directory = tempfile::tempdir().expect("directory");
-        let path = directory.path().join("ledger");
-        let open = || Arc::new(Ledger::open(&path).expect("ledger"));
+        let (path, apart) = (directory.path().join("ledger"), directory.path().join("apart"));
+        let open = || Arc::new(Ledger::open(&path, &apart).expect("ledger"));
         let first = open();
         let (a, b) = (first.sink("a").expect("a"), first.sink("b").expect("b"));
         let point = |seq, unsettled| ResumePoint { seq, unsettled, in_doubt: 0 };
@@ -248,7 +242,7 @@ mod tests {
         b.settle(-1);
         b.settle(1);
         first.set_losses(Losses { stacks: 99, ..Losses::default() });
-        assert!(Ledger::open(&path).is_err(), "one at a time");
+        assert!(Ledger::open(&path, &apart).is_err(), "one at a time");
         // The next process maps the same memory.
         drop((a, b, first));
         let second = open();
@@ -267,5 +261,61 @@ mod tests {
         assert_eq!(a.resume(2, 0), point(0, 5), "what had no number");
         let many = (0..500).filter(|at| second.sink(&format!("sink {at}")).is_some()).count();
         assert!((90..200).contains(&many), "{many}");
+    }
+
+    #[test]
+    fn what_the_process_of_the_sinks_counts_is_added_once() {
+        let directory = tempfile::tempdir().expect("directory");
+        let (path, apart) = (directory.path().join("ledger"), directory.path().join("apart"));
+        let open = || Arc::new(Ledger::open(&path, &apart).expect("ledger"));
+        let point = |seq, unsettled, in_doubt| ResumePoint { seq, unsettled, in_doubt };
+        let ledger = open();
+        let ours = ledger.sink("a").expect("a");
+        let far = Settled::passed(ledger.settled_apart().try_clone_to_owned().expect("descriptor"));
+        let far = far.expect("the file");
+        let theirs = far.sink(ours.place()).expect("a");
+        assert!([0, ours.place() + 1, 1 << 20].iter().all(|place| far.sink(*place).is_none()));
+        assert_eq!(ours.resume(1, 0), point(0, 0, 0));
+        ours.number(9);
+        theirs.settle(6);
+        theirs.doubt(4);
+        // The stream has reported a loss, and one record in doubt.
+        ours.settle(1);
+        ours.report_doubt(1);
+        drop((ours, ledger));
+        assert!(Ledger::open(&path, &apart).is_err(), "the other process still counts");
+        drop((theirs, far));
+        for _ in 0..2 {
+            let ours = open().sink("a").expect("a");
+            assert_eq!(ours.resume(1, 0), point(9, 2, 3), "also if it was killed before it reported");
+        }
+        // Without such a process, the numbers go on.
+        let ours = open().sink("a").expect("a");
+        ours.settle(2);
+        assert_eq!(ours.resume(2, 0), point(0, 0, 3));
+        ours.number(5);
+        ours.settle(4);
+        assert_eq!(ours.resume(2, 0), point(5, 1, 3));
+    }
+
+    #[test]
+    fn whatever_the_process_of_the_sinks_writes_only_its_sinks_counts_are_wrong() {
+        let directory = tempfile::tempdir().expect("directory");
+        let (path, apart) = (directory.path().join("ledger"), directory.path().join("apart"));
+        let ledger = Arc::new(Ledger::open(&path, &apart).expect("ledger"));
+        let file = File::from(ledger.settled_apart().try_clone_to_owned().expect("descriptor"));
+        ledger.set_last_id(7);
+        for byte in [0xff, 0x80, 0x7f, 0] {
+            file.write_all_at(&vec![byte; 2 * BYTES], 0).expect("write");
+            let sink = ledger.sink("a").expect("a");
+            let ResumePoint { unsettled, in_doubt, .. } = sink.resume(1, 3);
+            assert!(unsettled < 1 << 50 && in_doubt < 1 << 50, "{unsettled} {in_doubt}");
+        }
+        file.set_len(3).expect("a shorter file");
+        let _ = ledger.sink("a").expect("a").resume(1, 0);
+        assert_eq!(ledger.last_id(), 7);
+        drop((ledger, file));
+        Ledger::open(&path, &apart).expect("a file of the right size");
+        assert_eq!(std::fs::metadata(&apart).expect("metadata").len(), BYTES as u64);
     }
 }

@@ -6,7 +6,7 @@
 //! | --- | --- | --- |
 //! | kernel programs, ring and counters | pinned in a BPF file system | [`kernel::PinnedPrograms`](crate::kernel::PinnedPrograms) |
 //! | the saved state: which programs it belongs to, and the connections with their ids, owners and times | `NAME-SUM.state` in the runtime directory, JSON | [`SavedState`] |
-//! | the ledger: how far each sink has come | `NAME-SUM.ledger` in the runtime directory, mapped | [`Ledger`] |
+//! | the ledger: how far each sink has come | `NAME-SUM.ledger` in the runtime directory, mapped; `NAME-SUM.settled` for what the process of the sinks counts | [`Ledger`], [`Settled`] |
 //!
 //! NAME is the last part of the pin directory's path, and SUM the CRC-32 of the whole path, as eight hexadecimal digits. The
 //! first versions named the files without `-SUM`; [`ledger`] finds and renames them.
@@ -37,11 +37,16 @@
 //! | 96 + 40 *n* | sink *n*: how many transitions are so far only counted in a window |
 //! | 4160 + 40 *n* | sink *n*: how many records are in doubt and not reported. The first versions had no second half |
 //!
+//! `NAME-SUM.settled` has the same layout. The process of the sinks maps it, and uses only the numbers of settled records and of
+//! those in doubt (signed): they are added to those of the ledger. The tracer's process only reads them, and never resets them. The
+//! first versions had no such file.
+//!
 //! *n* is below 100. What is numbered and not settled when a process ends is lost, and the next process reports how much that is.
 
 mod error;
 mod files;
 mod ledger;
+mod mapped;
 mod progress;
 mod state;
 mod take_over;
@@ -54,7 +59,7 @@ mod sync {
 
 pub use error::TakeOverError;
 pub use files::{forget, forget_state, ledger};
-pub use ledger::{Ledger, SinkProgress};
+pub use ledger::{Ledger, Settled, SinkProgress};
 pub use progress::ResumePoint;
 pub use state::{Kept, SavedState, StateWriter, Upgrade};
 pub use take_over::{Resume, TakenOver, take_over};

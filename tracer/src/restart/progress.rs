@@ -17,6 +17,13 @@ pub(crate) struct Counts<'a> {
     pub(crate) in_doubt: &'a AtomicU64,
 }
 
+/// What the process of the sinks has counted, beside these numbers.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Apart {
+    pub(crate) settled: i64,
+    pub(crate) in_doubt: i64,
+}
+
 /// Where a stream continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResumePoint {
@@ -31,16 +38,19 @@ pub struct ResumePoint {
 impl Counts<'_> {
     /// Continues after the last number that `instance` has given; another instance begins with 1. `waiting` records are lost
     /// beside those that have a number.
-    pub(crate) fn resume(&self, instance: u32, waiting: u64) -> ResumePoint {
+    pub(crate) fn resume(&self, instance: u32, waiting: u64, apart: Apart) -> ResumePoint {
         let last = self.numbered.load(Ordering::Relaxed);
-        let open = last.wrapping_sub(self.settled.load(Ordering::Relaxed)).cast_signed();
+        let settled = self.settled.load(Ordering::Relaxed).wrapping_add_signed(apart.settled);
+        let open = last.wrapping_sub(settled).cast_signed();
         let unsettled = open.max(0).cast_unsigned() + self.held.swap(0, Ordering::Relaxed) + waiting;
         let is_same = self.instance.swap(u64::from(instance), Ordering::Relaxed) == u64::from(instance);
         let seq = if is_same { last } else { 0 };
         self.numbered.store(seq, Ordering::Relaxed);
-        // These stay unsettled until they are reported.
-        self.settled.store(seq.wrapping_sub(unsettled), Ordering::Relaxed);
-        ResumePoint { seq, unsettled, in_doubt: self.in_doubt.load(Ordering::Relaxed) }
+        // These stay unsettled until they are reported. What is counted apart stays there, so that one store suffices.
+        let settled = seq.wrapping_sub(unsettled).wrapping_sub(apart.settled.cast_unsigned());
+        self.settled.store(settled, Ordering::Relaxed);
+        let in_doubt = self.in_doubt.load(Ordering::Relaxed).wrapping_add_signed(apart.in_doubt);
+        ResumePoint { seq, unsettled, in_doubt: in_doubt.cast_signed().max(0).cast_unsigned() }
     }
 
     pub(crate) fn number(&self, seq: u64) {

@@ -239,7 +239,10 @@ mod tests {
     fn of_a_table_that_is_too_large_no_old_state_is_left() {
         let directory = tempfile::tempdir().expect("directory");
         let pinned = json!({"asked": "", "hook": "", "tier": "", "sees_resets": true, "degraded": []});
-        let ledger = Arc::new(Ledger::open(&directory.path().join("ledger")).expect("ledger"));
+        let ledger = Arc::new(
+            Ledger::open(&directory.path().join("ledger"), &directory.path().join("settled"))
+                .expect("ledger"),
+        );
         let writer = StateWriter {
             directory: directory.path().to_owned(),
             path: directory.path().join("state"),

@@ -42,7 +42,7 @@ mod queue;
 #[path = "status.rs"]
 mod status;
 
-use progress::{Counts, ResumePoint};
+use progress::{Apart, Counts, ResumePoint};
 use queue::Queue;
 use sync::{Arc, AtomicU64};
 
@@ -151,7 +151,7 @@ fn what_a_hung_sink_holds_is_counted() {
 fn killed(steps_of_stream: usize, steps_of_sink: usize) {
     every_order(move || {
         let progress = SinkProgress::new();
-        progress.counts().resume(7, 0);
+        progress.counts().resume(7, 0, Apart::default());
         let queue = Queue::new("any", 1, Some(progress.clone()));
         let sink = {
             let queue = queue.clone();
@@ -159,12 +159,12 @@ fn killed(steps_of_stream: usize, steps_of_sink: usize) {
         };
         let numbered = number(&queue, &progress, steps_of_stream);
         let (delivered, last) = sink.join().expect("the sink");
-        let ResumePoint { seq, unsettled, .. } = progress.counts().resume(7, 0);
+        let ResumePoint { seq, unsettled, .. } = progress.counts().resume(7, 0, Apart::default());
         assert!(seq >= last && seq >= numbered, "{seq} would be given again");
         assert!(delivered + unsettled >= seq, "{delivered} of {seq} delivered, {unsettled} counted");
         assert!(unsettled <= seq, "no more than there were");
         assert_eq!(
-            progress.counts().resume(7, 0),
+            progress.counts().resume(7, 0, Apart::default()),
             ResumePoint { seq, unsettled, in_doubt: 0 },
             "until it has been reported"
         );

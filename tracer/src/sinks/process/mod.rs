@@ -7,7 +7,8 @@
 //! - Orders and batches of records go through the socket, and what has happened comes back (`protocol.rs`).
 //! - The counts of each queue are in memory that both processes map (`counts.rs`): whenever one of them is killed, the
 //!   other one has the counts up to that moment. The tracer uses them as numbers only, and bounds them.
-//! - With `pin`, the process of the sinks maps the ledger, too, and settles records in it.
+//! - With `pin`, the process of the sinks settles records in a file of its own beside the ledger, which the tracer only
+//!   reads.
 
 mod calls;
 mod connection;

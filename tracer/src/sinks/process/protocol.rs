@@ -12,14 +12,14 @@ use crate::sinks::delivery::{Batch, Frame};
 pub(super) enum ToSinks {
     /// The first message: become this user, and use this directory for notes of files. The shared counts come along.
     Begin(Identity),
-    /// The ledger comes along.
+    /// The file in which sinks note how far they have come comes along.
     Ledger,
     /// The listening socket for metrics comes along, and the socket for the questions.
     Metrics,
     /// Read this configuration, and check whether its sinks can start.
     Prepare(Request),
     /// Start a sink of a configuration that was prepared.
-    Start { queue: u32, prepared: u64, sink: String, previous: Option<Previous> },
+    Start { queue: u32, prepared: u64, sink: String, place: Option<usize>, previous: Option<Previous> },
     /// See [`Queue::close`](crate::sinks::Queue::close).
     Close { queue: u32, grace_ms: u64 },
     /// See [`Queue::reopen`](crate::sinks::Queue::reopen).

@@ -16,7 +16,7 @@ use super::{
     connection::invalid, protocol, send,
 };
 use crate::{
-    restart::Ledger,
+    restart::Settled,
     sinks::{
         Inherited, Queue, Running,
         delivery::{FarStream, Notice},
@@ -31,7 +31,7 @@ pub enum Event {
     /// Check the sinks of a configuration, and answer with [`Reporter::prepared`].
     Prepare(Request),
     /// Start a sink, and answer with [`SinkEnd::started`].
-    Start { queue: u32, prepared: u64, sink: String, previous: Option<Previous> },
+    Start { queue: u32, prepared: u64, sink: String, place: Option<usize>, previous: Option<Previous> },
     /// Serve metrics at this socket, and ask for them through the other one.
     Metrics(TcpListener, UnixStream),
 }
@@ -41,7 +41,7 @@ pub struct SinkEnd {
     receiver: Receiver,
     reporter: Reporter,
     counts: Arc<SharedCounts>,
-    ledger: Option<Arc<Ledger>>,
+    settled: Option<Arc<Settled>>,
     queues: BTreeMap<u32, Queue>,
 }
 
@@ -64,7 +64,7 @@ impl SinkEnd {
             return Err(invalid("the first message is another one"));
         };
         let counts = Arc::new(SharedCounts::received(receiver.descriptor()?)?);
-        Ok((Self { receiver, reporter, counts, ledger: None, queues: BTreeMap::new() }, identity))
+        Ok((Self { receiver, reporter, counts, settled: None, queues: BTreeMap::new() }, identity))
     }
 
     /// Answers the tracer, also from other threads.
@@ -87,15 +87,17 @@ impl SinkEnd {
             }
             match serde_json::from_slice(&bytes)? {
                 ToSinks::Prepare(request) => return Ok(Some(Event::Prepare(request))),
-                ToSinks::Start { queue, prepared, sink, previous } => {
+                ToSinks::Start { queue, prepared, sink, place, previous } => {
                     self.queues.retain(|_, queue| !queue.is_released());
-                    return Ok(Some(Event::Start { queue, prepared, sink, previous }));
+                    return Ok(Some(Event::Start { queue, prepared, sink, place, previous }));
                 }
                 ToSinks::Metrics => {
                     let (listener, questions) = (self.receiver.descriptor()?, self.receiver.descriptor()?);
                     return Ok(Some(Event::Metrics(listener.into(), questions.into())));
                 }
-                ToSinks::Ledger => self.ledger = Some(Arc::new(Ledger::passed(self.receiver.descriptor()?)?)),
+                ToSinks::Ledger => {
+                    self.settled = Some(Arc::new(Settled::passed(self.receiver.descriptor()?)?));
+                }
                 // The sink may have ended meanwhile.
                 ToSinks::Close { queue, grace_ms } => {
                     let queue = self.queues.get(&queue);
@@ -111,15 +113,14 @@ impl SinkEnd {
         self.queues.get(&number).ok_or_else(|| invalid("no such queue"))
     }
 
-    /// What the sink `name` takes over; `has_records` if its stream has records, and no metrics.
+    /// What a sink takes over; `place` is where it notes how far it has come.
     ///
     /// # Errors
     /// There are no counts for this number.
     pub fn inherited(
         &self,
         queue: u32,
-        name: &str,
-        has_records: bool,
+        place: Option<usize>,
         previous: Option<&Previous>,
     ) -> io::Result<Inherited> {
         let counts = self.counts.of_queue(queue).ok_or_else(|| invalid("no such queue"))?;
@@ -129,7 +130,7 @@ impl SinkEnd {
         Ok(Inherited {
             running: previous
                 .map(|previous| Running { output: of(&previous.output), spool: of(&previous.spool) }),
-            progress: self.ledger.as_ref().filter(|_| has_records).and_then(|ledger| ledger.sink(name)),
+            progress: self.settled.as_ref().zip(place).and_then(|(settled, place)| settled.sink(place)),
             stream: Some(FarStream { counts: Box::new(counts), notice }),
         })
     }
@@ -143,7 +144,7 @@ impl SinkEnd {
     /// Whether sinks note in a ledger how far they have come.
     #[must_use]
     pub fn has_ledger(&self) -> bool {
-        self.ledger.is_some()
+        self.settled.is_some()
     }
 
     /// The queues of sinks that may still run.

@@ -148,12 +148,12 @@ impl SinkProcess {
         }
     }
 
-    /// Sinks note in `ledger` how far they have come.
+    /// Sinks note in a file of `ledger` how far they have come.
     ///
     /// # Errors
     /// There are too many open files.
     pub fn pass_ledger(&self, ledger: &Ledger) -> io::Result<()> {
-        let descriptor = ledger.descriptor().try_clone_to_owned()?;
+        let descriptor = ledger.settled_apart().try_clone_to_owned()?;
         self.0.outbox.push(Outgoing::Message(ToSinks::Ledger, vec![descriptor]));
         Ok(())
     }
@@ -196,14 +196,15 @@ impl Place {
         let counts = link.counts.of_queue(number).ok_or(ProcessError::TooMany)?;
         let outbox = Arc::clone(&link.outbox);
         let way = Way { number, outbox, unsent: Arc::default() };
+        let place = progress.as_ref().map(SinkProgress::place);
         let queue = Queue::at(sink, limit, progress, Box::new(counts), End::Stream(Box::new(way)));
         lock(&link.queues).insert(number, queue.clone());
         let numbers = |queues: &[Queue]| queues.iter().filter_map(Queue::number).collect();
         let previous = running
             .map(|running| Previous { output: numbers(&running.output), spool: numbers(&running.spool) });
         let is_first = previous.is_none();
-        let order =
-            ToSinks::Start { queue: number, prepared: self.prepared, sink: sink.to_owned(), previous };
+        let (prepared, sink) = (self.prepared, sink.to_owned());
+        let order = ToSinks::Start { queue: number, prepared, sink, place, previous };
         if !is_first {
             link.outbox.push(Outgoing::Message(order, Vec::new()));
             return Ok(queue);
