@@ -62,6 +62,7 @@ mod restart;
 mod resync;
 mod second_tracer;
 mod service;
+mod sinks_service;
 mod split;
 mod starting;
 mod stuck;

@@ -24,7 +24,9 @@ use crate::{
     Test,
     lab::{in_lab, signal, sockstate, wait_until},
     load::{Load, Mode},
-    observer, schema, skip,
+    observer, schema,
+    sinks_service::{SinksProcess, SinksService},
+    skip,
     sockets::{Kind, fresh_port},
     test,
 };
@@ -44,13 +46,15 @@ pub(crate) fn tests() -> Vec<Test> {
 
 /// How often the daemon is killed.
 const KILLS: usize = 5;
+/// How many records a kill can hit that are written and not counted: a megabyte, of at least 400 bytes each.
+const MOST_TWICE: u64 = (1 << 20) / 400;
 
 /// A daemon's directory in the BPF file system, its configuration, and its output.
 pub(crate) struct DaemonFiles {
     pub(crate) pin: PathBuf,
     directory: TempDir,
-    /// The user of the sinks, with a process of their own.
-    sinks_user: Option<&'static str>,
+    /// What the sinks have a process of their own by.
+    pub(crate) sinks: Option<SinksProcess>,
     /// The kinds of records in the file, if not all that are usual.
     pub(crate) kinds: Option<&'static str>,
 }
@@ -70,7 +74,7 @@ impl DaemonFiles {
         }
         let pin = file_system.join(format!("sockstate-test-{}-{port}", std::process::id()));
         let directory = tempfile::tempdir().expect("directory");
-        Some(Self { pin, directory, sinks_user: None, kinds: None })
+        Some(Self { pin, directory, sinks: None, kinds: None })
     }
 
     /// The same for a daemon whose sinks have a process and a directory of their own. Skips the test if there is no user for
@@ -81,12 +85,20 @@ impl DaemonFiles {
             return None;
         }
         let mut files = Self::new(port)?;
-        files.sinks_user = Some("nobody");
+        files.sinks = Some(SinksProcess::User);
         fs::set_permissions(files.directory.path(), fs::Permissions::from_mode(0o711)).expect("mode");
         let output = files.output();
         let own = output.parent().expect("directory");
         fs::create_dir(own).expect("directory");
         chown_to_nobody(own);
+        Some(files)
+    }
+
+    /// The same with the process behind a named socket.
+    pub(crate) fn with_service(port: u16) -> Option<Self> {
+        let mut files = Self::split(port)?;
+        let service = SinksService::start(&files.directory.path().join("sinks.socket"));
+        files.sinks = Some(SinksProcess::Service(service));
         Some(files)
     }
 
@@ -98,9 +110,9 @@ impl DaemonFiles {
 
     /// Writes a configuration with these sections and the sink for the file.
     pub(crate) fn write(&self, sections: &str) {
-        let user = self.sinks_user.map(|user| format!("sinks-user = \"{user}\"\n")).unwrap_or_default();
+        let process = self.sinks.as_ref().map(SinksProcess::key).unwrap_or_default();
         let text = format!(
-            "{user}pin = \"{}\"\n{sections}\n[sinks.file]\ntype = \"file\"\npath = \"{}\"\n{}",
+            "{process}pin = \"{}\"\n{sections}\n[sinks.file]\ntype = \"file\"\npath = \"{}\"\n{}",
             self.pin.display(),
             self.output().display(),
             self.kinds.map(|kinds| format!("records = {kinds}\n")).unwrap_or_default()
@@ -113,8 +125,8 @@ impl DaemonFiles {
     }
 
     pub(crate) fn output(&self) -> PathBuf {
-        match self.sinks_user {
-            Some(user) => self.directory.path().join(user).join("records.json"),
+        match self.sinks {
+            Some(_) => self.directory.path().join("nobody/records.json"),
             None => self.directory.path().join("records.json"),
         }
     }
@@ -299,11 +311,11 @@ pub(crate) fn chown_to_nobody(path: &Path) {
 }
 
 fn killed() {
-    killed_again_and_again(DaemonFiles::new, kill);
+    killed_again_and_again(DaemonFiles::new, |_, daemon| kill(daemon));
 }
 
 /// Kills a daemon again and again with `kill`.
-pub(crate) fn killed_again_and_again(files: fn(u16) -> Option<DaemonFiles>, kill: fn(Child)) {
+pub(crate) fn killed_again_and_again(files: fn(u16) -> Option<DaemonFiles>, kill: fn(&DaemonFiles, Child)) {
     in_lab(|netns| {
         let port = fresh_port();
         let Some(files) = files(port) else { return };
@@ -323,7 +335,7 @@ pub(crate) fn killed_again_and_again(files: fn(u16) -> Option<DaemonFiles>, kill
             for nth in 2..=1 + KILLS {
                 thread::sleep(Duration::from_millis(400));
                 // This has the same effect as a crash, or as the kernel's OOM killer.
-                kill(child.take().expect("it runs"));
+                kill(&files, child.take().expect("it runs"));
                 child = Some(files.start(nth));
             }
             enough.store(true, Ordering::Relaxed);
@@ -356,7 +368,7 @@ pub(crate) fn killed_again_and_again(files: fn(u16) -> Option<DaemonFiles>, kill
         let said = || records.iter().filter(|record| record["kind"] != "transition").collect::<Vec<_>>();
         let counted = crashed + others;
         assert!(counted >= missing, "{missing} are missing, {crashed} and {others} counted: {:#?}", said());
-        assert!(crashed <= missing + 400 * KILLS as u64, "{missing} are missing, {crashed} counted");
+        assert!(crashed <= missing + MOST_TWICE * KILLS as u64, "{missing} are missing, {crashed} counted");
         assert!(delivered * 10 > made * 9, "{delivered} of {made}");
     });
 }

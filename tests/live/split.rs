@@ -6,6 +6,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read},
     net::{TcpListener, TcpStream},
+    os::unix::net::{UnixListener, UnixStream},
     process::Child,
     sync::{Arc, Mutex},
 };
@@ -18,26 +19,50 @@ use crate::{
     lab::{in_lab, signal, sockstate, wait_until},
     observer,
     restart::{DaemonFiles, chown_to_nobody, end, kill, killed_again_and_again, lost, nobody},
-    schema, skip,
+    schema,
+    sinks_service::{SinksProcess, SinksService, as_user},
+    skip,
     sockets::{Kind, fresh_port},
     test,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test("split: the sinks' process is another user's, without capabilities", held),
+        test("split: the sinks' process is another user's, without capabilities", || {
+            held(DaemonFiles::split)
+        }),
+        test("split: so is the one behind a named socket", || held(DaemonFiles::with_service)),
+        test("split: a named socket serves no wrong user, and belongs to none", wrong_peers),
+        test("split: SIGTERM ends the process behind a named socket, and the tracer with it", terminated),
         test("split: what the sinks' process must not do fails", refused),
-        test("split: killed under load, again and again: delivered + lost == happened", killed),
-        test("split: the sinks' process killed: the daemon ends, and the next one counts", sinks_killed),
-        test("split: metrics, and sinks that a reload starts and ends", reloaded),
+        test("split: killed under load, again and again: delivered + lost == happened", || {
+            killed(DaemonFiles::split)
+        }),
+        test("split: killed with a named socket: delivered + lost == happened", || {
+            killed(DaemonFiles::with_service)
+        }),
+        test("split: the sinks' process killed: the daemon ends, and the next one counts", || {
+            sinks_killed(DaemonFiles::split)
+        }),
+        test("split: the process behind a named socket killed: the next daemon counts", || {
+            sinks_killed(DaemonFiles::with_service)
+        }),
+        test("split: metrics, and sinks that a reload starts and ends", || reloaded(DaemonFiles::split)),
+        test("split: metrics and reloads with a named socket", || reloaded(DaemonFiles::with_service)),
         test("split: a reload that needs other directories is reported", out_of_reach),
         test("split: a full queue is counted, and a spool keeps the rest", spooled),
         test("split: what the user cannot use is reported before the start", checked),
     ]
 }
 
+/// Makes the files of a daemon.
+type Files = fn(u16) -> Option<DaemonFiles>;
+
 /// The process of the sinks of a daemon.
-fn sinks_of(daemon: &Child) -> u32 {
+fn sinks_of(files: &DaemonFiles, daemon: &Child) -> u32 {
+    if let Some(SinksProcess::Service(service)) = &files.sinks {
+        return service.latest();
+    }
     let pid = daemon.id();
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("children");
     children.trim().parse().expect("one child")
@@ -55,14 +80,14 @@ fn threads(pid: u32) -> Vec<BTreeMap<String, String>> {
     tasks.filter_map(|task| status(task.expect("thread"))).map(fields).collect()
 }
 
-fn held() {
+fn held(files: Files) {
     in_lab(|netns| {
         let port = fresh_port();
-        let Some(files) = DaemonFiles::split(port) else { return };
+        let Some(files) = files(port) else { return };
         files.configure(netns, port, "");
         let daemon = files.start(1);
         let uid = nobody().expect("a user").0.to_string();
-        let pid = sinks_of(&daemon);
+        let pid = sinks_of(&files, &daemon);
         let all = threads(pid);
         assert!(all.len() >= 2, "{all:?}");
         for thread in &all {
@@ -77,14 +102,9 @@ fn held() {
         for thread in threads(daemon.id()).iter().filter(|thread| thread["Name"].ends_with("-sinks")) {
             assert_eq!(u64::from_str_radix(&thread["CapPrm"], 16), Ok(0), "{thread:?}");
         }
-        let mut doctor = sockstate();
-        doctor.args(["doctor", "--privileges", &daemon.id().to_string(), "--format", "json"]);
-        let report = doctor.output().expect("doctor").stdout;
-        let report: Value = serde_json::from_slice(&report).expect("JSON");
-        assert_eq!(report["sinks"]["pid"], pid);
-        for thread in report["sinks"]["threads"].as_array().expect("threads") {
-            assert_eq!(thread["capabilities"], Value::Array(Vec::new()), "{thread}");
-            assert!(!thread["purpose"].as_str().expect("a purpose").contains("not a thread"), "{thread}");
+        // A process that systemd has started is found by its parent, which the test is not.
+        if matches!(files.sinks, Some(SinksProcess::User)) {
+            check_doctor(daemon.id(), pid);
         }
         files.connection(port);
         end(daemon);
@@ -94,6 +114,83 @@ fn held() {
         let seqs: Vec<u64> = records.iter().filter_map(|record| record["seq"].as_u64()).collect();
         assert_eq!(seqs, (1..=records.len() as u64).collect::<Vec<_>>(), "numbered without a gap");
         assert_eq!(records.last().map(|record| record["kind"].clone()), Some("stop".into()));
+    });
+}
+
+fn check_doctor(daemon: u32, sinks: u32) {
+    let mut doctor = sockstate();
+    doctor.args(["doctor", "--privileges", &daemon.to_string(), "--format", "json"]);
+    let report = doctor.output().expect("doctor").stdout;
+    let report: Value = serde_json::from_slice(&report).expect("JSON");
+    assert_eq!(report["sinks"]["pid"], sinks);
+    for thread in report["sinks"]["threads"].as_array().expect("threads") {
+        assert_eq!(thread["capabilities"], Value::Array(Vec::new()), "{thread}");
+        assert!(!thread["purpose"].as_str().expect("a purpose").contains("not a thread"), "{thread}");
+    }
+}
+
+fn wrong_peers() {
+    const OTHER: u32 = 1;
+    in_lab(|_| {
+        let port = fresh_port();
+        let Some(mut files) = DaemonFiles::split(port) else { return };
+        let check = |files: &DaemonFiles| {
+            files.write("[kernel]\nalongside = true\n");
+            let mut command = sockstate();
+            let output =
+                command.args(["run", "--check", "--config"]).arg(files.config()).output().expect("sockstate");
+            (output.status.code(), String::from_utf8(output.stderr).expect("text"))
+        };
+        let directory = files.output().parent().expect("directory").to_owned();
+        let serve = |name: &str, user, mode| {
+            SinksProcess::Service(SinksService::start_as(&directory.join(name), user, mode))
+        };
+        let nobody = nobody().expect("a user");
+
+        // Root, the right one, is served; another user is not, even if the file lets it connect.
+        files.sinks = Some(serve("right", nobody, 0o666));
+        assert_eq!(check(&files), (Some(0), String::new()));
+        let mut stream =
+            as_user(OTHER, || UnixStream::connect(directory.join("right")).expect("the mode allows it"));
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("the end");
+        assert_eq!(answer, b"");
+
+        files.sinks = Some(serve("root", (0, 0), 0o600));
+        let (code, said) = check(&files);
+        assert!(code == Some(1) && said.contains("the process of the sinks is root"), "{said}");
+
+        let path = directory.join("other");
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        fs::set_permissions(&directory, open).expect("mode");
+        let listener = as_user(OTHER, || UnixListener::bind(&path).expect("a socket"));
+        fs::set_permissions(&directory, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("mode");
+        if let Some(SinksProcess::Service(service)) = &mut files.sinks {
+            service.path = path;
+        }
+        let (code, said) = check(&files);
+        assert!(code == Some(1) && said.contains("the user 1 listens at "), "{said}");
+        drop(listener);
+        let (code, said) = check(&files);
+        assert!(code == Some(1) && said.contains("sockstate-sinks.socket"), "{said}");
+    });
+}
+
+fn terminated() {
+    in_lab(|netns| {
+        let port = fresh_port();
+        let Some(files) = DaemonFiles::with_service(port) else { return };
+        files.configure(netns, port, "");
+        let mut daemon = files.start(1);
+        files.connection(port);
+        signal(sinks_of(&files, &daemon), libc::SIGTERM);
+        assert_eq!(daemon.wait().expect("wait").code(), Some(1));
+        let daemon = files.start(2);
+        files.catch_up(port);
+        end(daemon);
+        let records = files.records();
+        records.iter().for_each(schema::check);
+        assert_eq!(lost(&records, "crash"), 0, "what the sinks had was delivered");
     });
 }
 
@@ -125,28 +222,32 @@ fn refused() {
     });
 }
 
-fn killed() {
-    killed_again_and_again(DaemonFiles::split, kill);
+fn killed(files: Files) {
+    killed_again_and_again(files, |_, daemon| kill(daemon));
 }
 
-fn sinks_killed() {
-    killed_again_and_again(DaemonFiles::split, |mut daemon| {
-        let sinks = sinks_of(&daemon);
+fn sinks_killed(files: Files) {
+    killed_again_and_again(files, |files, mut daemon| {
+        let sinks = sinks_of(files, &daemon);
         signal(sinks, libc::SIGKILL);
         let status = daemon.wait().expect("wait");
         assert_eq!(status.code(), Some(1));
         let said = BufReader::new(daemon.stderr.take().expect("stderr")).lines();
         let said: Vec<String> = said.map_while(Result::ok).collect();
         let has = |words: &str| said.iter().any(|line| line.contains(words));
-        assert!(has("the process of the sinks has ended: signal: 9"), "{said:?}");
+        let how = match files.sinks {
+            Some(SinksProcess::User) => "the process of the sinks has ended: signal: 9",
+            _ => "the process of the sinks has closed its connection",
+        };
+        assert!(has(how), "{said:?}");
         assert!(has("records were not delivered"), "{said:?}");
     });
 }
 
-fn reloaded() {
+fn reloaded(files: Files) {
     in_lab(|netns| {
         let [port, metrics] = [fresh_port(), fresh_port()];
-        let Some(files) = DaemonFiles::split(port) else { return };
+        let Some(files) = files(port) else { return };
         let head = format!(
             "metrics = \"127.0.0.1:{metrics}\"\n[filter]\nport = {port}\nnetns = {netns}\n[kernel]\nalongside = true\n"
         );

@@ -214,4 +214,8 @@ pub struct DaemonKeys {
     /// to the files of the sinks (docs/operations.md).
     #[arg(long, value_name = "NAME", help_heading = "Output")]
     pub sinks_user: Option<String>,
+    /// Instead of `sinks-user`: the unix socket behind which the service manager starts that process. The installed service has it at
+    /// /run/sockstate-sinks.socket.
+    #[arg(long, value_name = "PATH", help_heading = "Output")]
+    pub sinks_socket: Option<PathBuf>,
 }

@@ -137,7 +137,7 @@ fn reread(path: &Path, start: &Start, host: &SinkHost) -> Result<Reread, Failure
     let Reading { settings, mut problems, text } = settings::read(path);
     problems.extend(settings.iter().flat_map(verify::contradictions));
     let settings = verify::settings_or_failure(settings, problems, exit::USAGE)?;
-    let prepared = host.prepare(path, &text, &settings, start);
+    let prepared = host.prepare(path, &text, &settings, start, false);
     let prepared = prepared
         .map_err(|error| Failure { code: exit::FAILURE, message: format!("{}: {error}", path.display()) })?;
     let PreparedSinks { mut starters, secrets } = prepared;

@@ -85,7 +85,7 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
     let open = || {
         let metrics = metrics.map(|address| sinks.serve_metrics(address)).transpose()?;
         let open = Box::new(move |start: &Start, resume: Option<Resume>| {
-            let prepared = sinks.prepare(&path, &text, &settings, start)?;
+            let prepared = sinks.prepare(&path, &text, &settings, start, true)?;
             let streams = sinks::streams(&settings, &prepared, start, resume.as_ref(), &sinks)?;
             // The streams have already reported the losses of the previous process.
             let resume = resume.map(|resume| Resume { is_complete: true, waiting: 0, ..resume });
@@ -119,13 +119,20 @@ fn verified(path: &Path) -> Result<Verified, Failure> {
     if let Some(settings) = &settings {
         match SinkHost::start(settings) {
             Ok(started) => sinks = started,
-            Err(error) => problems.push(settings.places.error("", "sinks-user", &error)),
+            Err(error) => {
+                let key = if settings.keys.sinks_socket.is_some() { "sinks-socket" } else { "sinks-user" };
+                problems.push(settings.places.error("", key, &error));
+            }
         }
     }
     match sinks.problems(path, &text, settings.as_ref()) {
         Ok(of_sinks) => {
+            let metrics = settings.as_ref().and_then(|settings| settings.keys.run.metrics);
+            let of_metrics = metrics.and_then(|address| sinks.metrics_problem(address));
             let of_sink = |sink: &Sink| of_sinks.get(&sink.section.name).cloned().unwrap_or_default();
-            problems.extend(settings.iter().flat_map(|settings| verify::problems(settings, of_sink)));
+            problems.extend(
+                settings.iter().flat_map(|settings| verify::problems(settings, of_metrics.clone(), of_sink)),
+            );
         }
         Err(error) => return Err(Failure { code: exit::FAILURE, message: error.to_string() }),
     }

@@ -8,13 +8,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Error, Result};
+use anyhow::{Error, Result, bail};
 
 use super::secrets::Secrets;
 use crate::{
     files::{self, DEFAULT_RUNTIME},
     format::Stamp,
-    metrics::{Server, listen_apart},
+    metrics::{self, Server},
     model::Start,
     settings::{Settings, Sink},
     sinks::{
@@ -46,16 +46,24 @@ pub(super) struct PreparedSinks {
 }
 
 impl SinkHost {
-    /// With the key `sinks-user`, starts a process.
+    /// With the key `sinks-user` or `sinks-socket`, starts a process.
     pub(super) fn start(settings: &Settings) -> Result<Self, ProcessError> {
         let keys = &settings.keys;
-        let Some(user) = keys.sinks_user.clone() else { return Ok(Self::default()) };
+        let (user, socket) = (keys.sinks_user.clone(), keys.sinks_socket.as_deref());
+        if user.is_none() && socket.is_none() {
+            return Ok(Self::default());
+        }
         let runtime = keys.runtime_dir.clone().unwrap_or_else(|| DEFAULT_RUNTIME.into());
         let mut name = runtime.into_os_string();
         name.push("-sinks");
         let reach = reach(settings);
-        let identity = Identity { user, runtime: name.into(), reach: reach.clone() };
-        Ok(Self { process: Some(SinkProcess::start(identity)?), reach })
+        let metrics = keys.run.metrics;
+        let identity = Identity { user, runtime: name.into(), reach: reach.clone(), metrics };
+        let process = match socket {
+            Some(path) => SinkProcess::connect(path, Identity { user: None, ..identity }),
+            None => SinkProcess::start(identity),
+        };
+        Ok(Self { process: Some(process?), reach })
     }
 
     pub(super) fn end(&self) {
@@ -77,13 +85,23 @@ impl SinkHost {
         Ok(sinks.map(|sink| (sink.section.name.clone(), problems(sink))).collect())
     }
 
-    /// Prepares to start the sinks of a configuration.
+    /// What keeps the metrics from being served.
+    pub(super) fn metrics_problem(&self, address: SocketAddr) -> Option<String> {
+        let Some(process) = &self.process else {
+            return Server::verify(address).err().map(|error| error.to_string());
+        };
+        let problem = process.port_problem().filter(|problem| !problem.is_in_use);
+        problem.map(|problem| problem.message.clone())
+    }
+
+    /// Prepares to start the sinks of a configuration; `is_checked` if [`SinkHost::problems`] has found none just now.
     pub(super) fn prepare(
         &self,
         path: &Path,
         text: &str,
         settings: &Settings,
         start: &Start,
+        is_checked: bool,
     ) -> Result<PreparedSinks, ProcessError> {
         let Some(process) = &self.process else {
             let stamp = stamp(settings, start);
@@ -101,7 +119,8 @@ impl SinkHost {
                 missing.display()
             );
         }
-        let request = Request { host: start.host.clone(), instance: start.instance, ..request(path, text) };
+        let host = start.host.clone();
+        let request = Request { host, instance: start.instance, is_checked, ..request(path, text) };
         let Prepared { sinks, place } = process.prepare(request)?;
         let secrets = sinks.iter().map(|sink| (sink.name.clone(), sink.files_sum)).collect();
         let starters = sinks.into_iter().map(|sink| {
@@ -117,9 +136,12 @@ impl SinkHost {
     /// Serves metrics at `address`.
     pub(super) fn serve_metrics(&self, address: SocketAddr) -> Result<Server> {
         let Some(process) = &self.process else { return Ok(Server::start(address)?) };
+        if let Some(problem) = process.port_problem() {
+            bail!("{}", problem.message);
+        }
         let (ours, theirs) = UnixStream::pair().map_err(Error::from)?;
-        let (server, listener) = listen_apart(address, ours)?;
-        process.pass_metrics(listener, theirs);
+        let server = metrics::ask_apart(ours)?;
+        process.pass_metrics(theirs);
         Ok(server)
     }
 }

@@ -1,10 +1,12 @@
-//! The process of the sinks (`sinks-user`): it delivers records and serves metrics as a user without capabilities.
+//! The process of the sinks (`sinks-user`, `sinks-socket`): it delivers records and serves metrics as a user without
+//! capabilities.
 
 use std::{
     collections::BTreeMap,
     ffi::CString,
     fs::{self, DirBuilder},
     io,
+    net::TcpListener,
     os::{
         fd::AsFd,
         unix::fs::{DirBuilderExt, lchown},
@@ -19,7 +21,11 @@ use std::{
 use anyhow::{Context, Result, bail};
 use nix::unistd::{User, geteuid, getgrouplist, setgid, setgroups, setuid};
 use rustix::process::DumpableBehavior;
-use tokio::{runtime::Runtime, time::timeout};
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
 
 use super::{LAST_MESSAGES, sink_host, sinks};
 use crate::{
@@ -31,7 +37,8 @@ use crate::{
     sinks::{
         Inherited, Queue, SinkSettings,
         process::{
-            CheckedSink, Event, Identity, PROCESS_NAME, Reporter, Request, SinkEnd, restrict_calls,
+            CheckedSink, Event, Identity, PROCESS_NAME, PortProblem, Reporter, Request, SinkEnd,
+            restrict_calls,
         },
     },
 };
@@ -65,21 +72,46 @@ fn run() -> Result<()> {
     let socket = io::stdin().as_fd().try_clone_to_owned()?;
     let (end, mut identity) = SinkEnd::begin(socket).context("only `sockstate run` starts this process")?;
     identity.reach.write.push(identity.runtime.clone());
+    let (listener, port_problem) = listen(&identity);
     let begun = confine(&identity);
-    end.reporter().begun(begun.as_ref().map(drop).map_err(|error| format!("{error:#}")));
+    end.reporter().begun(begun.as_ref().map(|_| port_problem).map_err(|error| format!("{error:#}")));
     // The tracer reports why not.
     let Ok(has_landlock) = begun else { return Ok(()) };
     messages::start();
+    if identity.user.is_none() {
+        end_at_sigterm(end.reporter()).context("cannot listen to signals")?;
+    }
     if !has_landlock {
         message!(
-            "this kernel has no Landlock: the process of the sinks can read and write all files that the user {} can",
-            identity.user
+            "this kernel has no Landlock: the process of the sinks can read and write all files that its user can"
         );
     }
-    let mut process = Process { end, prepared: Arc::default() };
+    let mut process = Process { end, prepared: Arc::default(), listener };
     let result = process.serve();
     process.finish(&runtime);
     result
+}
+
+/// Listens for scrapers: the user may not have the right to use the port, and later no socket may listen.
+fn listen(identity: &Identity) -> (Option<TcpListener>, Option<PortProblem>) {
+    match identity.metrics.map(metrics::listen) {
+        Some(Ok(listener)) => (Some(listener), None),
+        Some(Err(error)) => {
+            (None, Some(PortProblem { message: error.to_string(), is_in_use: error.is_in_use() }))
+        }
+        None => (None, None),
+    }
+}
+
+/// The service manager ends this process: the tracer, too, ends then.
+fn end_at_sigterm(reporter: Reporter) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut terminate = runtime.block_on(async { signal(SignalKind::terminate()) })?;
+    let work = move || {
+        runtime.block_on(terminate.recv());
+        reporter.end();
+    };
+    thread::Builder::new().name("signals".into()).spawn(work).map(drop)
 }
 
 /// Becomes the user, gives up all capabilities, and restricts files and system calls. Returns whether files are restricted.
@@ -94,7 +126,9 @@ fn confine(identity: &Identity) -> Result<bool> {
     Ok(has_landlock)
 }
 
-fn become_user(Identity { user: name, runtime, .. }: &Identity) -> Result<()> {
+fn become_user(Identity { user, runtime, .. }: &Identity) -> Result<()> {
+    // The tracer refuses root.
+    let Some(name) = user else { return Ok(()) };
     let found = User::from_name(name).with_context(|| format!("cannot look up the user '{name}'"))?;
     let Some(user) = found else { bail!("there is no user '{name}' on this host") };
     if user.uid.is_root() {
@@ -135,6 +169,8 @@ struct Prepared {
 struct Process {
     end: SinkEnd,
     prepared: Arc<Mutex<BTreeMap<u64, Arc<Prepared>>>>,
+    /// The socket of the metrics.
+    listener: Option<TcpListener>,
 }
 
 impl Process {
@@ -148,7 +184,8 @@ impl Process {
                     let work = move || prepare(request, &prepared, &reporter);
                     thread::Builder::new().name("sink-prepare".into()).spawn(work)?;
                 }
-                Event::Metrics(listener, questions) => {
+                Event::Metrics(questions) => {
+                    let listener = self.listener.take().context("no socket listens for scrapers")?;
                     metrics::serve_apart(listener, questions).context("cannot serve metrics")?;
                 }
                 Event::Start { queue, prepared, sink, place, previous } => {
@@ -202,7 +239,7 @@ fn prepare(request: Request, prepared: &Mutex<BTreeMap<u64, Arc<Prepared>>>, rep
     let Some(settings) = settings else { return reporter.prepared(request.number, Vec::new()) };
     let mut sinks = BTreeMap::new();
     let mut check = |sink: &Sink| {
-        let mut problems = sink_host::problems(sink);
+        let mut problems = if request.is_checked { Vec::new() } else { sink_host::problems(sink) };
         if problems.is_empty() {
             match sink.section.settings(&stamp(&settings, &request)) {
                 Ok(ready) => drop(sinks.insert(sink.section.name.clone(), ready)),

@@ -9,13 +9,14 @@ use crate::{
     files::{self, Directory},
     filter::PlaceArgs,
     kernel,
-    metrics::Server,
     settings::{Problems, Settings, SettingsError, Sink},
 };
 
-/// All problems that keep `run` from starting. `of_sink` finds those of a sink, each with its key.
+/// All problems that keep `run` from starting. `of_metrics` is that of the metrics' address; `of_sink` finds those of a
+/// sink, each with its key.
 pub(super) fn problems(
     settings: &Settings,
+    of_metrics: Option<String>,
     of_sink: impl Fn(&Sink) -> Vec<(String, String)>,
 ) -> Vec<SettingsError> {
     let places = &settings.places;
@@ -25,8 +26,8 @@ pub(super) fn problems(
     for (key, message) in of_filter(&settings.filter) {
         note("filter", key, message);
     }
-    if let Some(Err(error)) = settings.keys.run.metrics.map(Server::verify) {
-        note("", "metrics", error.to_string());
+    if let Some(problem) = of_metrics {
+        note("", "metrics", problem);
     }
     if let Some(Err(error)) = settings.keys.pin.as_deref().map(kernel::verify_pins) {
         note("", "pin", error.to_string());
@@ -82,6 +83,11 @@ pub(super) fn settings_or_failure(
 /// Contradictions between settings. Paths are compared as this system resolves them.
 pub(super) fn contradictions(settings: &Settings) -> Vec<SettingsError> {
     let mut found = clashes(settings);
+    let keys = &settings.keys;
+    if keys.sinks_user.is_some() && keys.sinks_socket.is_some() {
+        let message = "the service manager has chosen the user of the process at `sinks-socket`: remove one of the two keys";
+        found.push(settings.places.error("", "sinks-user", message));
+    }
     let mut note = |name: &str, message: String| found.push(settings.places.error("labels", name, message));
     for name in settings.labels.keys().filter(|name| name.trim().is_empty()) {
         note(name, "a label needs a name".into());

@@ -11,8 +11,8 @@ mod server;
 use std::collections::BTreeMap;
 
 pub use opentelemetry_proto::tonic::resource::v1::Resource;
-pub use relay::{listen_apart, serve_apart};
-pub use server::{MetricsError, Question, Server};
+pub use relay::{ask_apart, serve_apart};
+pub use server::{MetricsError, Question, Server, listen};
 
 use crate::model::{Dwell, LabelledCounts, LostPlace, SocketCounts, Transition};
 

@@ -3,7 +3,7 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{SocketAddr, TcpListener},
+    net::TcpListener,
     os::unix::net::UnixStream,
 };
 
@@ -13,20 +13,19 @@ use tokio::{
     task::LocalSet,
 };
 
-use super::server::{MetricsError, Question, Server, serve, start_thread};
+use super::server::{Question, Server, serve, start_thread};
 
 const NUMBERS: u8 = b'n';
 const HEALTH: u8 = b'h';
 
-/// Listens at `address` for another process, which asks its questions through `stream`.
+/// A server in another process, which asks its questions through `stream`.
 ///
 /// # Errors
-/// The address cannot be used, or the thread cannot be started.
-pub fn listen_apart(address: SocketAddr, stream: UnixStream) -> Result<(Server, TcpListener), MetricsError> {
-    let listener = Server::listen(address)?;
+/// The thread cannot be started.
+pub fn ask_apart(stream: UnixStream) -> io::Result<Server> {
     let (sender, receiver) = mpsc::channel(1);
-    start_thread(move || answer(stream, &sender)).map_err(|source| MetricsError { address, source })?;
-    Ok((Server::asked(receiver), listener))
+    start_thread(move || answer(stream, &sender))?;
+    Ok(Server::asked(receiver))
 }
 
 /// In the process with the numbers: passes on the questions that come through `stream`, until the server ends or asks
@@ -79,7 +78,13 @@ pub fn serve_apart(listener: TcpListener, stream: UnixStream) -> io::Result<()> 
 
 async fn pass_on(mut questions: mpsc::Receiver<Question>, stream: UnixStream) -> io::Result<()> {
     let mut stream = tokio::net::UnixStream::from_std(stream)?;
-    while let Some(question) = questions.recv().await {
+    loop {
+        let question = tokio::select! {
+            question = questions.recv() => question,
+            // The next process must not wait for the port.
+            () = ended(&stream) => None,
+        };
+        let Some(question) = question else { return Ok(()) };
         // The client may have gone.
         match question {
             Question::Numbers(sender) => drop(sender.send(exchange(&mut stream, NUMBERS).await?)),
@@ -89,7 +94,16 @@ async fn pass_on(mut questions: mpsc::Receiver<Question>, stream: UnixStream) ->
             }
         }
     }
-    Ok(())
+}
+
+/// Waits for the end of the other process. It sends nothing unless it is asked.
+async fn ended(stream: &tokio::net::UnixStream) {
+    while stream.readable().await.is_ok() {
+        match stream.try_read(&mut [0]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            _ => return,
+        }
+    }
 }
 
 async fn exchange(stream: &mut tokio::net::UnixStream, kind: u8) -> io::Result<String> {
@@ -102,13 +116,13 @@ async fn exchange(stream: &mut tokio::net::UnixStream, kind: u8) -> io::Result<S
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::server::listen, *};
 
     #[test]
     fn another_process_serves_the_numbers() {
         let (ours, theirs) = UnixStream::pair().expect("sockets");
-        let any = "127.0.0.1:0".parse().expect("an address");
-        let (mut server, listener) = listen_apart(any, ours).expect("a server");
+        let listener = listen("127.0.0.1:0".parse().expect("an address")).expect("a port");
+        let mut server = ask_apart(ours).expect("a server");
         let address = listener.local_addr().expect("an address");
         serve_apart(listener, theirs).expect("a thread");
         let scraper = std::thread::spawn(move || {

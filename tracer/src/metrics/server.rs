@@ -58,11 +58,22 @@ const NUMBERS: Duration = Duration::from_millis(50);
 #[derive(Debug, Error)]
 #[error("cannot serve metrics at {address}: {source}{}", advice(source))]
 pub struct MetricsError {
-    pub(super) address: SocketAddr,
-    pub(super) source: io::Error,
+    address: SocketAddr,
+    source: io::Error,
+}
+
+impl MetricsError {
+    /// Whether another process listens there.
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AddrInUse
+    }
 }
 
 fn advice(error: &io::Error) -> &'static str {
+    if error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error()) {
+        return "; the service of this process allows it no network: set `sinks-socket`";
+    }
     match error.kind() {
         io::ErrorKind::AddrInUse => "; choose another port, or end the program that listens there",
         io::ErrorKind::AddrNotAvailable => "; no interface of this host has this address",
@@ -84,7 +95,7 @@ impl Server {
     /// The address cannot be used, or the thread cannot be started.
     pub fn start(address: SocketAddr) -> Result<Self, MetricsError> {
         let failed = |source| MetricsError { address, source };
-        let listener = Self::listen(address)?;
+        let listener = listen(address)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let (sender, questions) = mpsc::channel(1);
         let work = move || LocalSet::new().block_on(&runtime, serve(listener, sender));
@@ -95,15 +106,6 @@ impl Server {
     /// Gets its questions from another thread than that of [`Server::start`].
     pub(super) fn asked(questions: mpsc::Receiver<Question>) -> Self {
         Self { questions }
-    }
-
-    /// A socket for clients, which waits for none of them.
-    pub(super) fn listen(address: SocketAddr) -> Result<TcpListener, MetricsError> {
-        let listener = TcpListener::bind(address).and_then(|listener| {
-            listener.set_nonblocking(true)?;
-            Ok(listener)
-        });
-        listener.map_err(|source| MetricsError { address, source })
     }
 
     /// Whether the address could be used. That another process listens there is not an error: it may be a running sockstate.
@@ -134,6 +136,18 @@ impl Server {
     pub fn try_next_question(&mut self) -> Option<Question> {
         self.questions.try_recv().ok()
     }
+}
+
+/// A socket for clients, which waits for none of them.
+///
+/// # Errors
+/// The address cannot be used.
+pub fn listen(address: SocketAddr) -> Result<TcpListener, MetricsError> {
+    let listener = TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    listener.map_err(|source| MetricsError { address, source })
 }
 
 /// Starts the thread of the server, which needs no capability.

@@ -9,7 +9,7 @@ use super::super::{Failure, exit, lock};
 use crate::{cli::DEFAULT_LOCK, display::paragraph, sinks::process::PROCESS_NAME};
 
 /// The threads of sockstate (docs/architecture.md) and what each does, by the first 15 bytes of its name.
-const PURPOSES: [(&str, &str); 15] = [
+const PURPOSES: [(&str, &str); 16] = [
     ("namespaces", "lists network namespaces, to compare connections with the kernel's tables"),
     ("visit", "enters a network namespace, to read its sockets"),
     ("examiner", "finds out why a connection is stuck, and which process holds it"),
@@ -20,12 +20,14 @@ const PURPOSES: [(&str, &str); 15] = [
     ("sink-open", "opens the file, the certificates or the spool of a sink"),
     ("sink-prepare", "reads the configuration, and checks whether its sinks can start"),
     ("to-sinks", "sends records to the process of the sinks"),
-    ("from-sinks", "receives what the process of the sinks reports"),
+    (FROM_SINKS, "receives what the process of the sinks reports"),
+    ("signals", "ends the process when the service manager asks for it"),
     ("sink-zstd", "compresses a rotated file"),
     ("resolver", "asks DNS for a collector's address"),
     ("metrics", "answers scrapers"),
     ("messages", "writes standard error"),
 ];
+const FROM_SINKS: &str = "from-sinks";
 const MAIN: &str = "reads the ring and the maps of the kernel programs, and what /proc shows of processes";
 const SINKS: &str = "receives records from the tracer's process, for the sinks";
 const SINK: &str = "delivers records to a sink";
@@ -34,7 +36,7 @@ const UNKNOWN: &str = "not a thread that this version of sockstate knows";
 /// The threads of a daemon.
 pub(super) struct Privileges {
     tracer: Process,
-    /// The process of the sinks (`sinks-user`).
+    /// The process of the sinks (`sinks-user`, `sinks-socket`).
     sinks: Option<Process>,
 }
 
@@ -146,17 +148,29 @@ impl Process {
     }
 }
 
-/// The process of the sinks that the process `pid` has started.
+/// The process of the sinks that the process `pid` has started, or that the service manager has started for it.
 fn sinks_of(pid: u32) -> Option<u32> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
-    let children = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok());
-    let children: Vec<u32> = children
-        .flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
-        .collect();
+    let tasks: Vec<_> = fs::read_dir(format!("/proc/{pid}/task")).ok()?.filter_map(Result::ok).collect();
+    let of_tasks = |file: &str| -> Vec<String> {
+        tasks.iter().filter_map(|task| fs::read_to_string(task.path().join(file)).ok()).collect()
+    };
     let is_sinks = |pid: &u32| {
         fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == PROCESS_NAME)
     };
-    children.into_iter().find(is_sinks)
+    let children = of_tasks("children");
+    let child = children.iter().flat_map(|text| text.split_whitespace()).filter_map(|pid| pid.parse().ok());
+    child.into_iter().find(is_sinks).or_else(|| {
+        // Only a tracer with such a process has this thread.
+        of_tasks("comm").iter().find(|name| name.trim_end() == FROM_SINKS)?;
+        let all = fs::read_dir("/proc").ok()?;
+        let pids = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        pids.filter(|pid| is_sinks(pid) && is_started_by_init(*pid)).min()
+    })
+}
+
+fn is_started_by_init(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().any(|line| line.split_whitespace().eq(["PPid:", "1"]))
 }
 
 fn threads(pid: u32) -> io::Result<Vec<Thread>> {

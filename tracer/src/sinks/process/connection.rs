@@ -12,7 +12,7 @@ use std::{
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, recvmsg, sendmsg,
+    SendFlags, UCred, recvmsg, sendmsg,
 };
 
 use super::{Kind, protocol::HEADER};
@@ -49,11 +49,17 @@ pub(super) struct Receiver {
     most: usize,
     /// Descriptors that came, and that no message has claimed yet.
     descriptors: VecDeque<OwnedFd>,
+    sender: Option<UCred>,
 }
 
 impl Receiver {
     pub(super) fn new(socket: UnixStream, most: usize) -> Self {
-        Self { socket, most, descriptors: VecDeque::new() }
+        Self { socket, most, descriptors: VecDeque::new(), sender: None }
+    }
+
+    /// Who sent the last message, if the socket passes that on (SO_PASSCRED).
+    pub(super) fn sender(&self) -> Option<UCred> {
+        self.sender
     }
 
     /// The next message; `None` at the end.
@@ -83,7 +89,8 @@ impl Receiver {
     }
 
     fn read_header(&mut self, header: &mut [u8]) -> io::Result<usize> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+        let mut space =
+            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS), ScmCredentials(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let received = retried(|| {
             recvmsg(&self.socket, &mut [IoSliceMut::new(header)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
@@ -94,8 +101,10 @@ impl Receiver {
             received => received?,
         };
         for message in ancillary.drain() {
-            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-                self.descriptors.extend(descriptors);
+            match message {
+                RecvAncillaryMessage::ScmRights(descriptors) => self.descriptors.extend(descriptors),
+                RecvAncillaryMessage::ScmCredentials(sender) => self.sender = Some(sender),
+                _ => {}
             }
         }
         Ok(received.bytes)
@@ -132,6 +141,17 @@ mod tests {
         send(&ours, Kind::Message, &[&[0; 101]], &[]).expect("send");
         assert!(receiver.next_message().is_err(), "too long");
         drop(ours);
+    }
+
+    #[test]
+    fn the_sender_is_known_if_the_socket_passes_it_on() {
+        let (ours, theirs) = UnixStream::pair().expect("sockets");
+        rustix::net::sockopt::set_socket_passcred(&theirs, true).expect("an option");
+        let mut receiver = Receiver::new(theirs, 100);
+        send(&ours, Kind::Message, &[b"one"], &[]).expect("send");
+        receiver.next_message().expect("a message");
+        let sender = receiver.sender().expect("a sender");
+        assert_eq!((sender.pid, sender.uid), (rustix::process::getpid(), rustix::process::geteuid()));
     }
 
     #[test]

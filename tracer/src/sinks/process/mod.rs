@@ -1,8 +1,9 @@
 //! Sinks in a process of their own: it talks to collectors and parses their answers, as another user and without any
 //! capability. The tracer's process has the capabilities, and sends it records.
 //!
-//! The tracer starts its own program again ([`SinkProcess`]), which reads orders from standard input, a unix socket
-//! ([`SinkEnd`]). Three things connect both processes:
+//! The tracer starts its own program again, or connects to a socket behind which the service manager starts it
+//! ([`SinkProcess`]). The new process reads orders from standard input, a unix socket ([`SinkEnd`]). Three things connect
+//! both processes:
 //!
 //! - Orders and batches of records go through the socket, and what has happened comes back (`protocol.rs`).
 //! - The counts of each queue are in memory that both processes map (`counts.rs`): whenever one of them is killed, the
@@ -21,7 +22,7 @@ mod tracer_end;
 pub use calls::{CallsError, restrict_calls};
 use connection::{Receiver, send};
 use counts::SharedCounts;
-pub use protocol::{CheckedSink, Identity, Previous, Request};
+pub use protocol::{CheckedSink, Identity, PortProblem, Previous, Request};
 use protocol::{FromSinks, Kind, ToSinks};
 pub use reach::Reach;
 pub use sink_end::{Event, Reporter, SinkEnd};

@@ -1,6 +1,6 @@
 //! What the two processes send each other: JSON, and batches of records as bytes.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,11 +10,11 @@ use crate::sinks::delivery::{Batch, Frame};
 /// From the tracer.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(super) enum ToSinks {
-    /// The first message: become this user, and use this directory for notes of files. The shared counts come along.
+    /// The first message: work as this user. The shared counts come along.
     Begin(Identity),
     /// The file in which sinks note how far they have come comes along.
     Ledger,
-    /// The listening socket for metrics comes along, and the socket for the questions.
+    /// Answer scrapers. The socket for the questions comes along.
     Metrics,
     /// Read this configuration, and check whether its sinks can start.
     Prepare(Request),
@@ -29,10 +29,21 @@ pub(super) enum ToSinks {
 /// As whom the process of the sinks works.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Identity {
-    pub user: String,
+    /// `None`: as the user that the service manager has chosen.
+    pub user: Option<String>,
     /// Its runtime directory.
     pub runtime: PathBuf,
     pub reach: Reach,
+    /// Where scrapers ask for metrics.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// Why scrapers cannot be answered.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct PortProblem {
+    pub message: String,
+    /// Another process listens there. It may be a running sockstate.
+    pub is_in_use: bool,
 }
 
 /// A configuration, and what its sinks put into each record.
@@ -44,6 +55,8 @@ pub struct Request {
     pub text: String,
     pub host: String,
     pub instance: u32,
+    /// The sinks were checked before, and nothing was changed since.
+    pub is_checked: bool,
 }
 
 /// The queues of sinks that a new sink takes a file or a spool over from.
@@ -57,7 +70,7 @@ pub struct Previous {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(super) enum FromSinks {
     /// The answer to [`ToSinks::Begin`].
-    Begun(Result<(), String>),
+    Begun(Result<Option<PortProblem>, String>),
     /// The answer to [`ToSinks::Prepare`].
     Prepared {
         number: u64,

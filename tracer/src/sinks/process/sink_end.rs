@@ -2,17 +2,25 @@
 
 use std::{
     collections::BTreeMap,
-    io,
-    net::TcpListener,
-    os::{fd::OwnedFd, unix::net::UnixStream},
+    fs, io,
+    os::{
+        fd::OwnedFd,
+        unix::{fs::MetadataExt, net::UnixStream},
+    },
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use rustix::net::{AddressFamily, sockopt::socket_domain};
+use rustix::{
+    net::{
+        AddressFamily, Shutdown, shutdown,
+        sockopt::{socket_domain, socket_peercred},
+    },
+    process::{Uid, geteuid},
+};
 
 use super::{
-    CheckedSink, FromSinks, Identity, Kind, Previous, Receiver, Request, SharedCounts, ToSinks,
+    CheckedSink, FromSinks, Identity, Kind, PortProblem, Previous, Receiver, Request, SharedCounts, ToSinks,
     connection::invalid, protocol, send,
 };
 use crate::{
@@ -32,8 +40,8 @@ pub enum Event {
     Prepare(Request),
     /// Start a sink, and answer with [`SinkEnd::started`].
     Start { queue: u32, prepared: u64, sink: String, place: Option<usize>, previous: Option<Previous> },
-    /// Serve metrics at this socket, and ask for them through the other one.
-    Metrics(TcpListener, UnixStream),
+    /// Answer scrapers, and ask for the numbers through this socket.
+    Metrics(UnixStream),
 }
 
 /// The connection to the tracer's process, and the sinks' ends of the queues.
@@ -49,12 +57,13 @@ impl SinkEnd {
     /// Reads the first message from `socket`; also returns as whom this process is to work.
     ///
     /// # Errors
-    /// It is not the socket that a tracer has passed.
+    /// It is not the socket of a tracer.
     pub fn begin(socket: OwnedFd) -> io::Result<(Self, Identity)> {
         if socket_domain(&socket)? != AddressFamily::UNIX {
             return Err(invalid("not a unix socket"));
         }
         let socket = UnixStream::from(socket);
+        check_peer(&socket)?;
         let reporter = Reporter(Arc::new(Mutex::new(socket.try_clone()?)));
         let mut receiver = Receiver::new(socket, MOST);
         let Some((Kind::Message, bytes)) = receiver.next_message()? else {
@@ -91,10 +100,7 @@ impl SinkEnd {
                     self.queues.retain(|_, queue| !queue.is_released());
                     return Ok(Some(Event::Start { queue, prepared, sink, place, previous }));
                 }
-                ToSinks::Metrics => {
-                    let (listener, questions) = (self.receiver.descriptor()?, self.receiver.descriptor()?);
-                    return Ok(Some(Event::Metrics(listener.into(), questions.into())));
-                }
+                ToSinks::Metrics => return Ok(Some(Event::Metrics(self.receiver.descriptor()?.into()))),
                 ToSinks::Ledger => {
                     self.settled = Some(Arc::new(Settled::passed(self.receiver.descriptor()?)?));
                 }
@@ -153,14 +159,34 @@ impl SinkEnd {
     }
 }
 
+/// Fails unless root, this user or the owner of the socket's file has connected.
+fn check_peer(socket: &UnixStream) -> io::Result<()> {
+    let peer = socket_peercred(socket)?.uid;
+    let address = socket.local_addr()?;
+    let file = address.as_pathname().and_then(|path| fs::metadata(path).ok());
+    let owner = file.map(|file| Uid::from_raw(file.uid()));
+    if peer.is_root() || peer == geteuid() || owner == Some(peer) {
+        return Ok(());
+    }
+    let message = format!("the user {peer} may not start it, because the socket belongs to another user");
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
+}
+
 /// Sends the tracer what happens. If the tracer has ended, [`SinkEnd::next_event`] finds out.
 #[derive(Clone)]
 pub struct Reporter(Arc<Mutex<UnixStream>>);
 
 impl Reporter {
-    /// This process has become the user, or not.
-    pub fn begun(&self, result: Result<(), String>) {
+    /// This process has become the user, or not; whether it can answer scrapers.
+    pub fn begun(&self, result: Result<Option<PortProblem>, String>) {
         self.send(&FromSinks::Begun(result));
+    }
+
+    /// Lets the tracer end, as if this process had ended: then no further message comes.
+    pub fn end(&self) {
+        let socket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // The tracer may have ended.
+        let _ = shutdown(&*socket, Shutdown::Write);
     }
 
     /// The answer to [`Event::Prepare`].

@@ -3,14 +3,14 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     io,
-    net::TcpListener,
     os::{
         fd::{AsFd, OwnedFd},
         unix::{net::UnixStream, process::CommandExt},
     },
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
         mpsc::{SyncSender, sync_channel},
     },
@@ -18,11 +18,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::{
+    net::{
+        UCred,
+        sockopt::{set_socket_passcred, socket_peercred},
+    },
+    process::geteuid,
+};
 use thiserror::Error;
 
 use super::{
-    ARGUMENT, CheckedSink, FromSinks, Identity, Kind, Previous, Receiver, Request, SharedCounts, ToSinks,
-    connection::invalid, protocol, send,
+    ARGUMENT, CheckedSink, FromSinks, Identity, Kind, PortProblem, Previous, Receiver, Request, SharedCounts,
+    ToSinks, connection::invalid, protocol, send,
 };
 use crate::{
     capabilities,
@@ -46,6 +53,12 @@ const END_STEP: Duration = Duration::from_millis(5);
 pub enum ProcessError {
     #[error("cannot start the process of the sinks: {0}")]
     Start(#[from] io::Error),
+    #[error("cannot connect to {}: {source}; is sockstate-sinks.socket started?", path.display())]
+    Connect { path: PathBuf, source: io::Error },
+    #[error("the user {user} listens at {}: only root or the user of this process may", path.display())]
+    Listener { path: PathBuf, user: u32 },
+    #[error("the process of the sinks is root: give its service a user without rights (User=)")]
+    IsRoot,
     /// What that process says.
     #[error("{0}")]
     Refused(String),
@@ -75,7 +88,11 @@ pub struct Place {
 
 struct Link {
     socket: UnixStream,
-    child: Mutex<Child>,
+    /// `None` if the service manager has started the process.
+    child: Option<Mutex<Child>>,
+    /// Who has answered first.
+    sender: OnceLock<UCred>,
+    port_problem: OnceLock<PortProblem>,
     counts: Arc<SharedCounts>,
     outbox: Arc<Outbox>,
     queues: Mutex<BTreeMap<u32, Queue>>,
@@ -83,6 +100,7 @@ struct Link {
     next_queue: AtomicU32,
     next_prepared: AtomicU64,
     is_ending: AtomicBool,
+    has_ended: AtomicBool,
 }
 
 /// What a thread waits for.
@@ -100,7 +118,6 @@ impl SinkProcess {
     /// The process cannot be started, or cannot become the user.
     pub fn start(identity: Identity) -> Result<Self, ProcessError> {
         let (socket, theirs) = UnixStream::pair()?;
-        let counts = Arc::new(SharedCounts::new()?);
         let child = Command::new("/proc/self/exe")
             .arg0("sockstate")
             .arg(ARGUMENT)
@@ -110,15 +127,45 @@ impl SinkProcess {
             .env_remove("NOTIFY_SOCKET")
             .env_remove("WATCHDOG_USEC")
             .spawn()?;
+        Self::begin(socket, Some(child), identity)
+    }
+
+    /// Connects to the socket at `path`, behind which the service manager starts the process.
+    ///
+    /// # Errors
+    /// Nobody listens there, or a user that could read the records and must not; or the process cannot work.
+    pub fn connect(path: &Path, identity: Identity) -> Result<Self, ProcessError> {
+        let path = path.to_owned();
+        let socket = match UnixStream::connect(&path) {
+            Ok(socket) => socket,
+            Err(source) => return Err(ProcessError::Connect { path, source }),
+        };
+        let listener = socket_peercred(&socket).map_err(io::Error::from)?.uid;
+        if !listener.is_root() && listener != geteuid() {
+            return Err(ProcessError::Listener { path, user: listener.as_raw() });
+        }
+        set_socket_passcred(&socket, true).map_err(io::Error::from)?;
+        let process = Self::begin(socket, None, identity)?;
+        if process.0.sender.get().is_none_or(|sender| sender.uid.is_root()) {
+            process.end();
+            return Err(ProcessError::IsRoot);
+        }
+        Ok(process)
+    }
+
+    fn begin(socket: UnixStream, child: Option<Child>, identity: Identity) -> Result<Self, ProcessError> {
         let link = Arc::new(Link {
-            child: Mutex::new(child),
-            counts,
+            child: child.map(Mutex::new),
+            sender: OnceLock::new(),
+            port_problem: OnceLock::new(),
+            counts: Arc::new(SharedCounts::new()?),
             outbox: Arc::default(),
             queues: Mutex::default(),
             replies: Mutex::new(Some(BTreeMap::new())),
             next_queue: AtomicU32::new(0),
             next_prepared: AtomicU64::new(0),
             is_ending: AtomicBool::new(false),
+            has_ended: AtomicBool::new(false),
             socket,
         });
         let (outbox, socket) = (Arc::clone(&link.outbox), link.socket.try_clone()?);
@@ -131,6 +178,12 @@ impl SinkProcess {
             FromSinks::Begun(Err(reason)) => Err(ProcessError::Refused(reason)),
             _ => Ok(process),
         }
+    }
+
+    /// Why the process cannot answer scrapers at the address of its [`Identity`].
+    #[must_use]
+    pub fn port_problem(&self) -> Option<&PortProblem> {
+        self.0.port_problem.get()
     }
 
     /// Lets the process check the sinks of a configuration; waits for the answer.
@@ -158,10 +211,9 @@ impl SinkProcess {
         Ok(())
     }
 
-    /// The process answers scrapers at `listener`, and asks for numbers through `questions`.
-    pub fn pass_metrics(&self, listener: TcpListener, questions: UnixStream) {
-        let descriptors = vec![listener.into(), questions.into()];
-        self.0.outbox.push(Outgoing::Message(ToSinks::Metrics, descriptors));
+    /// The process answers scrapers, and asks for numbers through `questions`.
+    pub fn pass_metrics(&self, questions: UnixStream) {
+        self.0.outbox.push(Outgoing::Message(ToSinks::Metrics, vec![questions.into()]));
     }
 
     /// Ends the process, and waits until it has ended.
@@ -170,7 +222,7 @@ impl SinkProcess {
         let _ = self.0.socket.shutdown(std::net::Shutdown::Write);
         let end = Instant::now() + END;
         while Instant::now() < end {
-            if !matches!(lock(&self.0.child).try_wait(), Ok(None)) {
+            if self.0.has_ended() {
                 return;
             }
             thread::sleep(END_STEP);
@@ -250,6 +302,12 @@ impl Link {
         let reply = match &message {
             FromSinks::Begun(result) => {
                 self.is_ending.store(result.is_err(), Ordering::Relaxed);
+                if let Some(sender) = receiver.sender() {
+                    let _ = self.sender.set(sender);
+                }
+                if let Ok(Some(problem)) = result {
+                    let _ = self.port_problem.set(problem.clone());
+                }
                 Reply::Begun
             }
             FromSinks::Prepared { number, .. } => Reply::Prepared(*number),
@@ -295,13 +353,23 @@ impl Link {
         for queue in std::mem::take(&mut *lock(&self.queues)).values() {
             queue.break_off();
         }
+        self.has_ended.store(true, Ordering::Relaxed);
     }
 
-    /// How the other process has ended, if the system knows it soon.
+    fn has_ended(&self) -> bool {
+        match &self.child {
+            Some(child) => !matches!(lock(child).try_wait(), Ok(None)),
+            // The connection is closed when the process ends.
+            None => self.has_ended.load(Ordering::Relaxed),
+        }
+    }
+
+    /// How the other process has ended, if it is a child and the system knows it soon.
     fn status(&self) -> Option<ExitStatus> {
+        let child = self.child.as_ref()?;
         let end = Instant::now() + Duration::from_millis(200);
         while Instant::now() < end {
-            if let Ok(Some(status)) = lock(&self.child).try_wait() {
+            if let Ok(Some(status)) = lock(child).try_wait() {
                 return Some(status);
             }
             thread::sleep(END_STEP);
