@@ -98,6 +98,10 @@ fn held(files: Files) {
                 assert_eq!(u64::from_str_radix(&thread[set], 16), Ok(0), "{thread:?}");
             }
         }
+        assert!(
+            threads(daemon.id()).iter().all(|thread| thread["Seccomp"] == "2"),
+            "the tracer's calls are restricted"
+        );
         // The tracer's threads that serve the other process have none, either.
         for thread in threads(daemon.id()).iter().filter(|thread| thread["Name"].ends_with("-sinks")) {
             assert_eq!(u64::from_str_radix(&thread["CapPrm"], 16), Ok(0), "{thread:?}");

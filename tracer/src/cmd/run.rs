@@ -87,6 +87,7 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
         let open = Box::new(move |start: &Start, resume: Option<Resume>| {
             let prepared = sinks.prepare(&path, &text, &settings, start, true)?;
             let streams = sinks::streams(&settings, &prepared, start, resume.as_ref(), &sinks)?;
+            sinks.restrict_this_process();
             // The streams have already reported the losses of the previous process.
             let resume = resume.map(|resume| Resume { is_complete: true, waiting: 0, ..resume });
             let reloader = Reloader::new(path, settings, prepared.secrets, start.clone(), resume, sinks);

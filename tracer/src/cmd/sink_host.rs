@@ -19,7 +19,7 @@ use crate::{
     settings::{Settings, Sink},
     sinks::{
         SinkSettings,
-        process::{Identity, Place, Prepared, ProcessError, Reach, Request, SinkProcess},
+        process::{Identity, Place, Prepared, ProcessError, Reach, Request, SinkProcess, restrict_tracer},
     },
 };
 
@@ -64,6 +64,15 @@ impl SinkHost {
             None => SinkProcess::start(identity),
         };
         Ok(Self { process: Some(process?), reach })
+    }
+
+    /// This process does no more what only the other one needs.
+    pub(super) fn restrict_this_process(&self) {
+        if self.process.is_some()
+            && let Err(error) = restrict_tracer()
+        {
+            message!("{error}: the tracer's process goes on without restrictions");
+        }
     }
 
     pub(super) fn end(&self) {

@@ -10,7 +10,7 @@ use seccompiler::{
 };
 use thiserror::Error;
 
-/// Why the filter is not in force.
+/// Why a filter is not in force.
 #[derive(Debug, Error)]
 #[error("cannot restrict the system calls (seccomp): {0}")]
 pub struct CallsError(String);
@@ -155,7 +155,6 @@ const OPTIONS: [i32; 3] = [libc::PR_SET_NAME, libc::PR_GET_NAME, libc::PR_SET_VM
 /// # Errors
 /// The kernel refuses.
 pub fn restrict_calls() -> Result<(), CallsError> {
-    let failed = |error: &dyn std::fmt::Display| CallsError(error.to_string());
     let arch = std::env::consts::ARCH.try_into().map_err(|error| failed(&error))?;
     let refused = SeccompAction::Errno(libc::ENOSYS as u32);
     let rules = rules().map_err(|error| failed(&error))?;
@@ -163,6 +162,10 @@ pub fn restrict_calls() -> Result<(), CallsError> {
         SeccompFilter::new(rules, refused, SeccompAction::Allow, arch).map_err(|error| failed(&error))?;
     let program: BpfProgram = filter.try_into().map_err(|error: seccompiler::BackendError| failed(&error))?;
     apply_filter(&program).map_err(|error| failed(&error))
+}
+
+pub(super) fn failed(error: &dyn std::fmt::Display) -> CallsError {
+    CallsError(error.to_string())
 }
 
 fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::BackendError> {

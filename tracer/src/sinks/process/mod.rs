@@ -17,6 +17,7 @@ mod counts;
 mod protocol;
 mod reach;
 mod sink_end;
+mod tracer_calls;
 mod tracer_end;
 
 pub use calls::{CallsError, restrict_calls};
@@ -26,6 +27,7 @@ pub use protocol::{CheckedSink, Identity, PortProblem, Previous, Request};
 use protocol::{FromSinks, Kind, ToSinks};
 pub use reach::Reach;
 pub use sink_end::{Event, Reporter, SinkEnd};
+pub use tracer_calls::restrict_tracer;
 pub use tracer_end::{Place, Prepared, ProcessError, SinkProcess};
 
 /// The argument that makes the program the process of the sinks.
