@@ -13,13 +13,13 @@ use std::{fs::File, io::Write, os::fd::AsRawFd, path::PathBuf};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use crate::{decode::decode, enrich, kernel, settings, source, unwind};
+use crate::{decode::decode, enrich, kernel, settings, sinks, source, unwind};
 
 /// Passes bytes to one reader, and checks what must hold of the result.
 pub type Target = fn(&[u8]);
 
 /// All targets. The corpus of a target is the directory with its name in tests/fuzz/corpus.
-pub const TARGETS: [(&str, Target); 17] = [
+pub const TARGETS: [(&str, Target); 18] = [
     ("btf", kernel::fuzz::btf),
     ("cgroup", enrich::fuzz::cgroup),
     ("configuration", configuration),
@@ -30,6 +30,7 @@ pub const TARGETS: [(&str, Target); 17] = [
     ("process", enrich::fuzz::process),
     ("python", unwind::fuzz::python),
     ("recording", recording::read),
+    ("sinks_messages", sinks::process::fuzz::messages),
     ("sock_diag", source::fuzz::diag),
     ("socket_tables", source::fuzz::tables),
     ("spool", spool::read),

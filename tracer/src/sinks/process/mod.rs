@@ -14,6 +14,8 @@
 mod calls;
 mod connection;
 mod counts;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod protocol;
 mod reach;
 mod sink_end;
