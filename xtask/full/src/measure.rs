@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use rustix::process::Pid;
 
 use crate::{command, output};
 
@@ -42,11 +43,24 @@ impl Running {
 
     /// Resident memory, in MB.
     pub(crate) fn rss(&self) -> Result<f64> {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        let kb: f64 = line.trim().trim_end_matches(" kB").parse()?;
-        Ok(kb / 1024.0)
+        rss(self.0.id())
     }
+
+    /// The process that its main thread has started, if there is one.
+    pub(crate) fn child(&self) -> Result<Option<Pid>> {
+        let pid = self.0.id();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+        let child = children.split_whitespace().next().map(str::parse).transpose()?;
+        Ok(child.and_then(Pid::from_raw))
+    }
+}
+
+/// Resident memory of a process, in MB.
+pub(crate) fn rss(pid: u32) -> Result<f64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kb: f64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kb / 1024.0)
 }
 
 /// CPU time of a process's threads so far, in seconds.

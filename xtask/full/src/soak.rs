@@ -8,7 +8,7 @@ mod faults;
 use std::{
     fs::{self, File},
     io::PipeReader,
-    os::unix::{fs::MetadataExt, net::UnixListener},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -17,6 +17,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
+use rustix::process::{Signal, kill_process};
 use testkit::{
     blind::Blind,
     load::{Load, Mode},
@@ -25,7 +26,7 @@ use testkit::{
 
 use crate::{
     command, live,
-    measure::{Running, mount_tracefs},
+    measure::{Running, mount_tracefs, rss},
     root, testing,
 };
 use check::Stream;
@@ -40,6 +41,9 @@ pub(crate) struct Args {
     /// The directory of the records and the spool.
     #[arg(long, default_value = "target/soak")]
     directory: PathBuf,
+    /// Run the sinks in a process of their own, as the user nobody. Every second kill is that of this process.
+    #[arg(long)]
+    split: bool,
 }
 
 const PIN: &str = "/sys/fs/bpf/sockstate-soak";
@@ -51,6 +55,7 @@ const MOST_MB: f64 = 2.0 * 16.0 + 2.0 * (3.0 * 16.0 + 2.0 * 4.0) + 3.0 * 64.0 + 
 /// compressed and not yet written. A record has at least 400 bytes.
 const MOST_KILLED: u64 = 2 * (16 << 20) / 400;
 const PORT: u16 = 7801;
+const SINKS_USER: &str = "nobody";
 /// The time between two events.
 const TURN: Duration = Duration::from_secs(15);
 const FULL: Duration = Duration::from_secs(5);
@@ -81,7 +86,7 @@ pub(crate) fn all(args: &Args) -> Result<()> {
         command(Command::new("mount").args(["-t", "bpf", "bpf", "/sys/fs/bpf"]))?;
     }
     let disk = Disk::mount(directory.join("disk"))?;
-    let result = in_new_netns(|| soak(&directory, &disk, Duration::from_secs(args.seconds)))?;
+    let result = in_new_netns(|| soak(&directory, &disk, args))?;
     command(sockstate().args(["detach", "--pin", PIN]))?;
     let (tally, hung) = result?;
     check::all(&directory, &tally, &hung)?;
@@ -94,13 +99,14 @@ fn sockstate() -> Command {
 }
 
 /// The configuration of one turn. Each reload changes two sinks, and adds or removes one.
-fn configure(directory: &Path, turn: u32) -> Result<PathBuf> {
+fn configure(directory: &Path, turn: u32, split: bool) -> Result<PathBuf> {
     let netns = fs::metadata("/proc/thread-self/ns/net")?.ino();
     let here = directory.display();
     let is_odd = turn % 2 == 1;
     let (size, batch) = if is_odd { ("48M", "1M") } else { ("64M", "512K") };
+    let user = if split { format!("sinks-user = \"{SINKS_USER}\"\n") } else { String::new() };
     let mut text = format!(
-        "pin = \"{PIN}\"\n[filter]\nnetns = {netns}\n[kernel]\nalongside = true\ntier = \"none\"\n\
+        "{user}pin = \"{PIN}\"\n[filter]\nnetns = {netns}\n[kernel]\nalongside = true\ntier = \"none\"\n\
          [sinks.file]\ntype = \"file\"\npath = \"{here}/records\"\nrotate-size = \"{size}\"\nzstd = true\n\
          [sinks.connections]\ntype = \"file\"\npath = \"{here}/connections\"\nrecords = [\"connections\"]\n\
          [sinks.disk]\ntype = \"file\"\npath = \"{here}/disk/records\"\nrotate-size = \"8M\"\nzstd = true\nretry = \"1s\"\n\
@@ -119,16 +125,25 @@ fn configure(directory: &Path, turn: u32) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Makes the files those of the sinks' process.
+fn give(files: &[&Path]) -> Result<()> {
+    command(Command::new("chown").arg(SINKS_USER).args(files))
+}
+
 /// Runs the soak, and returns what the hung collectors have read at the end.
-fn soak(directory: &Path, disk: &Disk, length: Duration) -> Result<(Tally, [(&'static str, Stream); 2])> {
+fn soak(directory: &Path, disk: &Disk, args: &Args) -> Result<(Tally, [(&'static str, Stream); 2])> {
+    let length = Duration::from_secs(args.seconds);
     let [ends, stops] = [false; 2].map(AtomicBool::new);
     let made = AtomicU64::new(0);
     let (socket, pipe) = (Hung::default(), Hung::default());
     let mut tally = Tally::default();
     // The collectors use unix sockets: TCP connections would be counted as load.
-    let listener = UnixListener::bind(directory.join("hung"))?;
+    let listener = faults::listen(&directory.join("hung"))?;
     let fifo = faults::fifo(&directory.join("pipe"))?;
-    configure(directory, 0)?;
+    if args.split {
+        give(&[directory, &directory.join("disk"), &directory.join("pipe")])?;
+    }
+    configure(directory, 0, args.split)?;
     let mut daemon = Daemon::start(directory, 0)?;
     // The daemon traces once it has written something.
     while !fs::metadata(directory.join("records")).is_ok_and(|record| record.len() > 0) {
@@ -147,7 +162,7 @@ fn soak(directory: &Path, disk: &Disk, length: Duration) -> Result<(Tally, [(&'s
             while begin.elapsed() < length {
                 daemon.watch(TURN, &mut tally)?;
                 tally.turns += 1;
-                turn(&mut daemon, directory, disk, &mut tally)?;
+                turn(&mut daemon, directory, disk, &mut tally, args.split)?;
             }
             stops.store(true, Ordering::Relaxed);
             while !load.is_finished() {
@@ -187,7 +202,7 @@ fn soak(directory: &Path, disk: &Disk, length: Duration) -> Result<(Tally, [(&'s
 }
 
 /// Lets one event happen to the daemon, or to its environment.
-fn turn(daemon: &mut Daemon, directory: &Path, disk: &Disk, tally: &mut Tally) -> Result<()> {
+fn turn(daemon: &mut Daemon, directory: &Path, disk: &Disk, tally: &mut Tally, split: bool) -> Result<()> {
     match tally.turns % 4 {
         0 => {
             tally.full += 1;
@@ -203,13 +218,18 @@ fn turn(daemon: &mut Daemon, directory: &Path, disk: &Disk, tally: &mut Tally) -
         }
         2 => {
             tally.reloads += 1;
-            configure(directory, tally.turns / 4 + 1)?;
+            configure(directory, tally.turns / 4 + 1, split)?;
             daemon.running.signal(libc::SIGHUP);
             Ok(())
         }
         _ => {
             tally.kills += 1;
-            daemon.running.signal(libc::SIGKILL);
+            let sinks = daemon.running.child()?.filter(|_| tally.kills.is_multiple_of(2));
+            match sinks {
+                // The daemon ends with the process of its sinks.
+                Some(sinks) => drop(kill_process(sinks, Signal::KILL)),
+                None => daemon.running.signal(libc::SIGKILL),
+            }
             daemon.running.0.wait()?;
             daemon.renew(directory, tally.turns)
         }
@@ -250,6 +270,8 @@ impl Daemon {
         while Instant::now() < end {
             thread::sleep(Duration::from_millis(500));
             let mb = self.running.rss().context("the daemon has ended")?;
+            let sinks = self.running.child()?.map(|sinks| rss(sinks.as_raw_nonzero().get().cast_unsigned()));
+            let mb = mb + sinks.transpose()?.unwrap_or_default();
             tally.most_mb = tally.most_mb.max(mb);
             ensure!(
                 mb <= MOST_MB,

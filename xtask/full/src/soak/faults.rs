@@ -4,7 +4,10 @@
 use std::{
     fs::{self, File},
     io::{self, BufRead, BufReader, Read, Write},
-    os::unix::{fs::OpenOptionsExt, net::UnixListener},
+    os::unix::{
+        fs::{OpenOptionsExt, PermissionsExt},
+        net::UnixListener,
+    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -23,7 +26,7 @@ pub(super) fn collect(directory: &Path, ends: &AtomicBool) -> Result<()> {
     let path = directory.join("collector");
     while !ends.load(Ordering::Relaxed) {
         let _ = fs::remove_file(&path);
-        let listener = UnixListener::bind(&path)?;
+        let listener = listen(&path)?;
         listener.set_nonblocking(true)?;
         let until = Instant::now() + Duration::from_secs(20);
         while Instant::now() < until && !ends.load(Ordering::Relaxed) {
@@ -50,6 +53,13 @@ pub(super) fn collect(directory: &Path, ends: &AtomicBool) -> Result<()> {
         thread::sleep(Duration::from_secs(5));
     }
     Ok(())
+}
+
+/// Listens at a socket to which every user can connect.
+pub(super) fn listen(path: &Path) -> Result<UnixListener> {
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o777))?;
+    Ok(listener)
 }
 
 /// Controls a collector that reads nothing until the end.
