@@ -125,8 +125,12 @@ mod tests {
         let metadata = metadata().expect("metadata");
         for list in [deb_assets(&metadata), rpm_assets(&metadata)] {
             let paths = expected(&root(), &list.expect("assets")).expect("files");
-            for needed in ["usr/bin/sockstate", "etc/sockstate/config.toml", "usr/share/man/man1/sockstate.1"]
-            {
+            for needed in [
+                "usr/bin/sockstate",
+                "etc/sockstate/config.toml",
+                "usr/share/man/man1/sockstate.1",
+                "usr/lib/sysusers.d/sockstate.conf",
+            ] {
                 assert!(paths.contains(needed), "no {needed} in {paths:?}");
             }
         }

@@ -94,6 +94,8 @@ sub serve {
 sub collect {
     my ($directory) = @_;
     my $unix = IO::Socket::UNIX->new(Local => "$directory/socket", Listen => 5) || die "unix: $!";
+    # The sinks are not root's.
+    chmod 0666, "$directory/socket";
     lines(listener(6001), appending("$directory/tcp"));
     lines($unix, appending("$directory/unix"));
     http(listener(6002), $directory);

@@ -22,7 +22,7 @@ step() {
     {
         echo "  NO  $name: $(tail --lines 1 <<<"$reason")"
         echo "$reason"
-        journalctl --no-pager --lines 15 --unit sockstate --output cat
+        journalctl --no-pager --lines 15 --unit 'sockstate*' --output cat
     } >&3
 }
 
@@ -112,6 +112,16 @@ start() {
         has $LOG/stuck.json '"kind":"start"' && [[ $(property StatusText) == "tracing with"* ]]
 }
 
+# The process of the sinks has another user and no capability.
+separate() {
+    local privileges pid
+    privileges=$(sockstate doctor --privileges) && echo "$privileges" || return
+    pid=$(sed --quiet 's/^process \([0-9]*\) (the sinks)$/\1/p' <<<"$privileges")
+    [ "$(awk '/^Uid:/ { print $2 }' "/proc/$pid/status")" = "$(id --user sockstate)" ] || return
+    if sed '1,/(the sinks)$/d' <<<"$privileges" | grep CAP_; then return 1; fi
+    [ "$(stat --format %U $LOG/stuck.json)" = sockstate ]
+}
+
 second_daemon() {
     sockstate run
     [ $? = 5 ]
@@ -166,6 +176,14 @@ crash() {
     wait_for is_after "$pid" && is NRestarts 1 && end_connection && is_whole "$id"
 }
 
+# The service ends with the process of its sinks, and systemd starts both again.
+sinks_crash() {
+    local pid starts
+    pid=$(property MainPID) starts=$(grep --count '"kind":"start"' $LOG/all.json)
+    systemctl kill --signal KILL 'sockstate-sinks@*' || return
+    wait_for is_after "$pid" && [ "$(grep --count '"kind":"start"' $LOG/all.json)" -gt "$starts" ]
+}
+
 watchdog() {
     local pid
     mkdir -p $DROP_IN && printf '[Service]\nWatchdogSec=20\nRestartSec=1\n' >$DROP_IN/watchdog.conf
@@ -209,12 +227,12 @@ in_journal() { journalctl --output json "$1" | grep 'sockstate/1' | grep --quiet
 
 # The unit with another command, which does not speak to systemd.
 hunt() {
-    sed -e '/^ExecStart=/s|run|hunt --threshold CLOSE_WAIT=2s --output /var/log/sockstate/hunt.json|' \
+    sed -e '/^ExecStart=/s|run|hunt --threshold CLOSE_WAIT=2s --output /run/sockstate/hunt.json|' \
         -e 's/^Type=.*/Type=exec/' -e '/^WatchdogSec/d' \
         /usr/lib/systemd/system/sockstate.service >/run/systemd/system/hunt.service
-    systemctl daemon-reload && systemctl start hunt && wait_for has $LOG/hunt.json '"kind":"start"' || return
+    systemctl daemon-reload && systemctl start hunt && wait_for has /run/sockstate/hunt.json '"kind":"start"' || return
     sockets leaker leak 7005 || return
-    wait_for has $LOG/hunt.json '"kind":"stuck"' "$(local_port 7005)" '"opened":{"by":"accept"' || return
+    wait_for has /run/sockstate/hunt.json '"kind":"stuck"' "$(local_port 7005)" '"opened":{"by":"accept"' || return
     systemctl stop hunt leaker && [ "$(systemctl show --value --property Result hunt)" = success ]
     rm /run/systemd/system/hunt.service
 }
@@ -268,12 +286,14 @@ for _ in 1 2 3; do
 done
 step "an older revision is installed, its service neither enabled nor started" install_old
 step "systemctl enable --now starts the service, and returns when it traces" start
+step "sinks have a process of another user, without capabilities" separate
 step "a second daemon is refused" second_daemon
 step "metrics are served" metrics
 step "systemctl reload opens a new sink" reload
 step "systemctl restart applies pin" restart
 step "stuck connections are reported with their holders, also in another network namespace" stuck
 step "kill -9: the service is started again, and a connection goes on without a gap" crash
+step "kill -9 of the process of the sinks: the service is started again" sinks_crash
 step "a process that stands still is ended by the watchdog, and started again" watchdog
 step "sinks of all types deliver" sinks
 step "hunt finds what opened a connection" hunt
