@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use crate::{arch::Arch, command, cross, kernels::Kernel, live, output, root, testing};
 
 /// The files of the initramfs: paths on this machine and in the initramfs.
-pub(super) struct Programs {
+pub(crate) struct Programs {
     busybox: PathBuf,
     others: Vec<(PathBuf, String)>,
 }
@@ -23,18 +23,24 @@ pub(super) struct Programs {
 /// Builds the binary and the live tests: for this machine as `cargo xtask test --all` does, for another architecture
 /// statically linked.
 pub(super) fn build(arch: Arch) -> Result<Programs> {
-    let (live, libraries) = match arch {
-        Arch::X86_64 => {
-            let live = live::build(&mut testing::with_features())?;
-            let libraries = libraries(&[&live.tests, &live.sockstate])?;
-            (live, libraries)
-        }
-        Arch::Aarch64 => (live::build(&mut cross::tests(arch)?)?, BTreeSet::new()),
+    let live = match arch {
+        Arch::X86_64 => live::build(&mut testing::with_features())?,
+        Arch::Aarch64 => live::build(&mut cross::tests(arch)?)?,
     };
     let known_as = live.sockstate.display().to_string();
-    let mut others = vec![(live.tests, "/live".into()), (live.sockstate, known_as)];
-    others.extend(libraries.into_iter().map(|library| (library.clone().into(), library)));
-    Ok(Programs { busybox: cross::busybox(arch)?, others })
+    Programs::with(arch, vec![(live.tests, "/live".into()), (live.sockstate, known_as)])
+}
+
+impl Programs {
+    /// Programs for `arch`, each with its path in the initramfs. Those for another architecture are statically linked.
+    pub(crate) fn with(arch: Arch, mut others: Vec<(PathBuf, String)>) -> Result<Self> {
+        if arch == Arch::X86_64 {
+            let programs: Vec<&PathBuf> = others.iter().map(|(program, _)| program).collect();
+            let libraries = libraries(&programs)?;
+            others.extend(libraries.into_iter().map(|library| (library.clone().into(), library)));
+        }
+        Ok(Self { busybox: cross::busybox(arch)?, others })
+    }
 }
 
 /// The paths of the shared libraries and of the dynamic linker of `programs`.
@@ -86,14 +92,32 @@ impl Machine<'_> {
     /// Runs until the machine ends itself or the time is over. Returns what it printed on its console, which is in the
     /// file `log`, too.
     pub(crate) fn run(&self, log: &Path, limit: Duration) -> Result<String> {
-        let (qemu, machine) = self.arch.qemu();
-        let console = self.arch.console();
         // With a thread for each CPU, one CPU may still run a breakpoint of the kernel that another CPU has replaced.
         // Attaching to functions then ended in an unknown int3, or in a loop of them.
+        self.run_with(&["-accel", "tcg,thread=single", "-smp", "2"], log, limit)
+    }
+
+    /// As [`Machine::run`], with one CPU for which a nanosecond is an executed instruction. Neither the host's clock nor
+    /// random numbers change what it executes. Only for x86-64.
+    pub(crate) fn count(&self, log: &Path, limit: Duration) -> Result<String> {
+        let counted = [
+            ["-accel", "tcg,thread=single"],
+            ["-smp", "1"],
+            ["-icount", "shift=0,sleep=off"],
+            ["-rtc", "base=2026-01-01,clock=vm"],
+            ["-seed", "1"],
+            ["-cpu", "max,la57=off,-rdrand,-rdseed"],
+        ];
+        self.run_with(counted.as_flattened(), log, limit)
+    }
+
+    fn run_with(&self, processors: &[&str], log: &Path, limit: Duration) -> Result<String> {
+        let (qemu, machine) = self.arch.qemu();
+        let console = self.arch.console();
         let mut child = Command::new(qemu)
             .args(machine)
-            .args(["-accel", "tcg,thread=single", "-m", self.memory, "-smp", "2"])
-            .args(["-nographic", "-no-reboot", "-net", "none"])
+            .args(processors)
+            .args(["-m", self.memory, "-nographic", "-no-reboot", "-net", "none"])
             .args(["-append", &format!("console={console} quiet panic=-1 oops=panic {}", self.parameters)])
             .arg("-kernel")
             .arg(&self.kernel.image)
@@ -130,12 +154,19 @@ impl Machine<'_> {
 
 /// Packs a directory as an initramfs.
 pub(crate) fn pack(tree: &Path, image: &Path) -> Result<()> {
-    let pack = format!("find . | cpio -o -H newc --quiet > {}", image.display());
+    // The same files are the same image.
+    let pack =
+        format!("find . | LC_ALL=C sort | cpio -o -H newc --quiet --reproducible > {}", image.display());
     command(Command::new("sh").args(["-c", &pack]).current_dir(tree))
 }
 
-/// Makes the initramfs of a machine for the tests.
-fn initramfs(kernel: &Kernel, programs: &Programs, script: &str, directory: &Path) -> Result<PathBuf> {
+/// Makes the initramfs of a machine that runs `script` in a shell.
+pub(crate) fn initramfs(
+    kernel: &Kernel,
+    programs: &Programs,
+    script: &str,
+    directory: &Path,
+) -> Result<PathBuf> {
     let tree = directory.join("root");
     for sub in ["bin", "proc", "sys", "dev", "tmp", "run", "etc", "modules", "on-demand"] {
         fs::create_dir_all(tree.join(sub))?;
