@@ -7,7 +7,9 @@
 
 mod filters;
 pub(crate) mod formats;
+pub(crate) mod instructions;
 mod resources;
+mod ring;
 
 use std::{
     collections::BTreeMap,
@@ -25,15 +27,15 @@ use testkit::load::Mode;
 use crate::{
     cargo, command, leak,
     measure::{Program, Running, Statistics, mount_tracefs},
-    output, root, timers,
+    output, root, setup, timers,
 };
 
 /// What to measure.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The number of rounds.
-    #[arg(long, default_value_t = 5)]
-    rounds: u32,
+    /// The number of rounds [default: 5; 2 boots with --instructions, 1 with --gate].
+    #[arg(long)]
+    rounds: Option<u32>,
     /// Connections of each thread.
     #[arg(long, default_value_t = 40_000)]
     count: u32,
@@ -41,9 +43,17 @@ pub(crate) struct Args {
     #[arg(long, default_value = "target/bench")]
     directory: PathBuf,
     /// Only measurements with this text in their name: one kind of traffic, `filters`, `formats`, `timers`, `stuck`,
-    /// `latency`, `memory` or `resources`.
+    /// `latency`, `memory` or `resources`; with --instructions, one tracer.
     #[arg(long, default_value = "")]
     only: String,
+    #[command(flatten)]
+    counted: instructions::Counting,
+}
+
+impl Args {
+    fn rounds(&self) -> u32 {
+        self.rounds.unwrap_or(5)
+    }
 }
 
 /// One kind of traffic.
@@ -104,16 +114,20 @@ struct Run {
 
 /// Measures and prints a table in Markdown.
 pub(crate) fn all(args: &Args) -> Result<()> {
+    if args.counted.instructions {
+        return instructions::bench(&args.counted, args.rounds, &args.only);
+    }
+    setup::benchmarks()?;
     command(cargo().args(["build", "--release", "--package", "sockstate", "--package", "xtask-full"]))?;
     fs::create_dir_all(&args.directory)?;
     // bpftrace reads the format of the tracepoint in tracefs.
     mount_tracefs()?;
     touch_memory(&args.directory)?;
-    println!("{}, {} rounds of {} connections a thread", machine()?, args.rounds, args.count);
+    println!("{}, {} rounds of {} connections a thread", machine()?, args.rounds(), args.count);
     let wanted = |name: &str| name.contains(&args.only);
     for traffic in TRAFFIC.iter().filter(|traffic| wanted(traffic.name)) {
         let mut runs: BTreeMap<Tracer, Vec<Run>> = BTreeMap::new();
-        for _ in 0..args.rounds {
+        for _ in 0..args.rounds() {
             for tracer in Tracer::ALL {
                 runs.entry(tracer).or_default().push(run(args, tracer, traffic)?);
             }
@@ -131,13 +145,13 @@ pub(crate) fn all(args: &Args) -> Result<()> {
         filters::bench(args)?;
     }
     if wanted("formats") {
-        formats::bench()?;
+        formats::bench(&root().join("target/release/xtask-full"))?;
     }
     if wanted("timers") {
-        timers::bench(args.rounds)?;
+        timers::bench(args.rounds())?;
     }
     if wanted("stuck") {
-        leak::bench(args.rounds, &args.directory)?;
+        leak::bench(args.rounds(), &args.directory)?;
     }
     if wanted("latency") {
         latency(args)?;

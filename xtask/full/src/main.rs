@@ -26,6 +26,7 @@ mod vm;
 use std::{ffi::OsString, iter, process::ExitCode};
 
 use anyhow::{Result, ensure};
+use bench::instructions;
 use clap::{Parser, Subcommand};
 use testkit::{load, netns};
 use xtask::{arch, cargo, command, output, refresh_objects, root, setup, testing, toolchain};
@@ -71,6 +72,10 @@ enum Internal {
     },
     /// Connections.
     Load(load::Load),
+    /// Connections, beside a tracer that they measure.
+    Churn(instructions::guest::Churn),
+    /// A tracer that does nothing.
+    Empty,
     /// Records that are read or written.
     Format(bench::formats::Work),
     /// Sockets that nobody closes.
@@ -105,7 +110,6 @@ fn start() -> Result<()> {
         }
         Cli::Turn => turn::advance(),
         Cli::Bench(args) => {
-            setup::benchmarks()?;
             refresh_objects()?;
             bench::all(&args)
         }
@@ -120,6 +124,8 @@ fn start() -> Result<()> {
             ensure!(code == ExitCode::SUCCESS, "sockstate failed");
             Ok(())
         }
+        Cli::Internal(Internal::Churn(churn)) => churn.run(),
+        Cli::Internal(Internal::Empty) => instructions::guest::empty(),
         Cli::Internal(Internal::Format(work)) => work.run(),
         Cli::Internal(Internal::Leak(leak)) => leak.run(),
         Cli::Internal(Internal::Load(load)) => {

@@ -51,7 +51,7 @@ pub(super) fn bench(args: &Args) -> Result<()> {
         ("`--netns`, decided in the kernel", &["--netns", &netns]),
     ];
     let mut runs: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
-    for _ in 0..args.rounds {
+    for _ in 0..args.rounds() {
         for (name, filter) in variants {
             runs.entry(name).or_default().push(run(args, filter)?);
         }

@@ -1,9 +1,9 @@
-//! Counts the instructions that each format takes for a record. valgrind counts them, so other programs on the machine
-//! do not change the numbers.
+//! Counts the instructions that decoding, the connection table and each format take for a record. valgrind counts them, so
+//! other programs on the machine do not change the numbers.
 
 use std::{
     io::Read,
-    path::PathBuf,
+    path::Path,
     process::{Command, Stdio},
 };
 
@@ -17,16 +17,17 @@ use sockstate::{
     wire::Parser,
 };
 
+use super::ring::Ring;
 use crate::root;
 
 /// The recording whose transitions are read and written, again and again.
 const RECORDING: &str = "tests/fixtures/2ca3231/recording.ndjson.zst";
 
-/// The work for a record, done for every transition of the recording.
+/// The work for a record, done for every transition of the recording, or for every record of the ring.
 #[derive(clap::Args)]
 pub(crate) struct Work {
     /// `lines` writes what a sink makes of the lines in its queue, `records` what `trace` makes of records; `parse`
-    /// reads lines as records.
+    /// reads lines as records. `decode` makes events of the ring's records, `follow` also passes them through the table.
     from: String,
     /// The name of the format.
     #[arg(default_value = "")]
@@ -39,6 +40,16 @@ pub(crate) struct Work {
 impl Work {
     /// Does the work, and prints the number of records in one round.
     pub(crate) fn run(&self) -> Result<()> {
+        if ["decode", "follow"].contains(&self.from.as_str()) {
+            let mut ring = Ring::read()?;
+            if self.from == "decode" {
+                ring.decode(self.rounds)?;
+            } else {
+                ring.follow(self.rounds)?;
+            }
+            println!("{}", ring.len());
+            return Ok(());
+        }
         let lines = transitions()?;
         let mut parser = Parser::default();
         let mut out = Vec::new();
@@ -99,8 +110,11 @@ fn converter(format: &str) -> Result<Convert> {
 }
 
 /// Prints a table in Markdown.
-pub(super) fn bench() -> Result<()> {
+pub(super) fn bench(program: &Path) -> Result<()> {
+    let instructions = |work: &[&str]| instructions(program, work);
     println!("\n| work | instructions for a record |\n| --- | --- |");
+    println!("| a record of the ring to an event | {:.0} |", instructions(&["decode"])?);
+    println!("| the same, and through the table | {:.0} |", instructions(&["follow"])?);
     println!("| a line to a record | {:.0} |", instructions(&["parse"])?);
     for format in FormatName::ALL {
         println!("| a record to {} | {:.0} |", format.name, instructions(&["records", format.name])?);
@@ -112,16 +126,15 @@ pub(super) fn bench() -> Result<()> {
 }
 
 /// Instructions for a record: the difference between few and many rounds, which leaves out what is done once.
-fn instructions(work: &[&str]) -> Result<f64> {
+fn instructions(program: &Path, work: &[&str]) -> Result<f64> {
     const FEW: u64 = 10;
     const MANY: u64 = 110;
-    let ((few, records), (many, _)) = (counted(work, FEW)?, counted(work, MANY)?);
+    let ((few, records), (many, _)) = (counted(program, work, FEW)?, counted(program, work, MANY)?);
     Ok((many - few) / ((MANY - FEW) as f64 * records))
 }
 
 /// The instructions of a process that does the work, and the number of records in a round.
-fn counted(work: &[&str], rounds: u64) -> Result<(f64, f64)> {
-    let program: PathBuf = root().join("target/release/xtask-full");
+fn counted(program: &Path, work: &[&str], rounds: u64) -> Result<(f64, f64)> {
     let mut command = Command::new("valgrind");
     command.args(["--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]).arg(program);
     command.args(["internal", "format"]).args(work).args(["--rounds", &rounds.to_string()]);
