@@ -14,6 +14,8 @@ CREATE TABLE IF NOT EXISTS sockstate.events
     kind LowCardinality(String),
     conn String,
     community_id String,
+    -- The id beyond the translations of conntrack. Empty where there are none.
+    nat_community_id String,
     role LowCardinality(String),
     from_state LowCardinality(String),
     to_state LowCardinality(String),
@@ -53,6 +55,7 @@ SELECT
     JSONExtractString(record, 'kind') AS kind,
     JSONExtractString(record, 'conn') AS conn,
     JSONExtractString(record, 'network', 'community_id') AS community_id,
+    JSONExtractString(record, 'nat', 'community_id') AS nat_community_id,
     JSONExtractString(record, 'role') AS role,
     JSONExtractString(record, 'from') AS from_state,
     -- The state of the connection after the record.
@@ -85,6 +88,7 @@ CREATE TABLE IF NOT EXISTS sockstate.ends
     community_id String,
     host LowCardinality(String),
     conn String,
+    nat_community_id SimpleAggregateFunction(max, String),
     state AggregateFunction(argMax, String, DateTime64(9, 'UTC')),
     comm AggregateFunction(argMax, String, DateTime64(9, 'UTC')),
     pid AggregateFunction(argMax, UInt32, DateTime64(9, 'UTC')),
@@ -102,15 +106,17 @@ SELECT
     community_id,
     host,
     conn,
+    max(events.nat_community_id) AS nat_community_id,
     argMaxState(toString(to_state), time) AS state,
     argMaxState(toString(comm), time) AS comm,
     argMaxState(pid, time) AS pid,
     argMaxState(toString(pod_namespace), time) AS pod_namespace,
     argMaxState(toString(pod_name), time) AS pod_name,
     argMaxState(toString(container_name), time) AS container_name,
-    max(time) AS since
+    -- A `stuck` record comes later than the state that it is about.
+    max(if(kind = 'stuck', subtractNanoseconds(time, ifNull(age_ns, 0)), time)) AS since
 FROM sockstate.events
-WHERE community_id != '' AND kind IN ('transition', 'snapshot', 'resync')
+WHERE community_id != '' AND kind IN ('transition', 'snapshot', 'resync', 'stuck')
 GROUP BY community_id, host, conn;
 
 -- How long connections stay in each state. A row is an hour, a host, a program and a state: small enough to keep for a year.
@@ -150,6 +156,7 @@ CREATE TABLE IF NOT EXISTS sockstate.connections
     seq UInt64 CODEC(Delta, ZSTD),
     conn String,
     community_id String,
+    nat_community_id String,
     role LowCardinality(String),
     local_address String,
     local_port UInt16,
@@ -193,6 +200,7 @@ SELECT
     JSONExtractUInt(record, 'seq') AS seq,
     JSONExtractString(record, 'conn') AS conn,
     JSONExtractString(record, 'network', 'community_id') AS community_id,
+    JSONExtractString(record, 'nat', 'community_id') AS nat_community_id,
     JSONExtractString(record, 'role') AS role,
     JSONExtractString(record, 'local', 'address') AS local_address,
     JSONExtractUInt(record, 'local', 'port') AS local_port,

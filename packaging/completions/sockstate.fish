@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_sockstate_global_optspecs
-    string join \n format= escape-formulas o/output= color= records= snapshot cmdline metrics= metrics-top= metrics-by= metrics-by-limit= duration= count= threshold= no-stuck 4/ipv4 6/ipv6 p/port= L/local-port= D/remote-port= local= remote= pid= comm= netns= cgroup= pod= namespace= container= from= to= ring-size= resync= lock= alongside hook= tier= btf= h/help V/version
+    string join \n format= escape-formulas o/output= color= records= snapshot cmdline nat metrics= metrics-top= metrics-by= metrics-by-limit= duration= count= threshold= no-stuck 4/ipv4 6/ipv6 p/port= L/local-port= D/remote-port= local= remote= pid= comm= netns= cgroup= pod= namespace= container= from= to= ring-size= resync= lock= alongside hook= tier= btf= h/help V/version
 end
 
 function __fish_sockstate_needs_command
@@ -72,6 +72,7 @@ complete -c sockstate -n "__fish_sockstate_needs_command" -l btf -d 'Read BTF fr
 complete -c sockstate -n "__fish_sockstate_needs_command" -l escape-formulas -d 'In CSV, put \' before cells that a spreadsheet would read as a formula: =, +, -, @, tab'
 complete -c sockstate -n "__fish_sockstate_needs_command" -l snapshot -d 'Write the existing sockets first'
 complete -c sockstate -n "__fish_sockstate_needs_command" -l cmdline -d 'Add the owner\'s command line, which may have secrets'
+complete -c sockstate -n "__fish_sockstate_needs_command" -l nat -d 'Add how conntrack translates each connection: DNAT, SNAT, masquerade, redirection'
 complete -c sockstate -n "__fish_sockstate_needs_command" -l no-stuck -d 'Do not report stuck connections'
 complete -c sockstate -n "__fish_sockstate_needs_command" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_needs_command" -s 6 -l ipv6 -d 'Only IPv6'
@@ -144,6 +145,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l btf -d 'Re
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l escape-formulas -d 'In CSV, put \' before cells that a spreadsheet would read as a formula: =, +, -, @, tab'
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l snapshot -d 'Write the existing sockets first'
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l cmdline -d 'Add the owner\'s command line, which may have secrets'
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l nat -d 'Add how conntrack translates each connection: DNAT, SNAT, masquerade, redirection'
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l no-stuck -d 'Do not report stuck connections'
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -s 6 -l ipv6 -d 'Only IPv6'
@@ -320,6 +322,7 @@ none\t'No hooks and no estimate'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l btf -d 'Read BTF from this file instead of the kernel\'s' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l snapshot -d 'Write the existing sockets first'
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l cmdline -d 'Add the owner\'s command line, which may have secrets'
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l nat -d 'Add how conntrack translates each connection: DNAT, SNAT, masquerade, redirection'
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l no-stuck -d 'Do not report stuck connections'
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -s 6 -l ipv6 -d 'Only IPv6'

@@ -412,7 +412,7 @@ fn capabilities() {
     const KEPT: u64 = DAC_READ_SEARCH | SYS_PTRACE | BPF;
     const LOOK: u64 = KEPT | NET_ADMIN | SYS_ADMIN | PERFMON;
     in_lab(|netns| {
-        let tracer = Tracer::start(netns, &["--metrics", "127.0.0.1:0"]);
+        let tracer = Tracer::start(netns, &["--metrics", "127.0.0.1:0", "--nat"]);
         let pid = tracer.pid();
         let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("threads");
         let mut held = BTreeMap::new();
@@ -425,7 +425,7 @@ fn capabilities() {
             let name = field("Name:");
             let allowed = match name {
                 "sockstate" | "names" => KEPT,
-                "namespaces" | "visit" | "examiner" | "holders" => LOOK,
+                "namespaces" | "visit" | "examiner" | "holders" | "nat" => LOOK,
                 "messages" | "metrics" => 0,
                 other => panic!("a thread that the documents do not name: {other}"),
             };
@@ -435,7 +435,8 @@ fn capabilities() {
             assert_eq!(field("NoNewPrivs:"), "1", "{name}");
             held.insert(field("Pid:").parse::<u64>().expect("a number"), (name.to_owned(), set("CapPrm:")));
         }
-        for name in ["sockstate", "names", "namespaces", "examiner", "holders", "messages", "metrics"] {
+        for name in ["sockstate", "names", "namespaces", "examiner", "holders", "nat", "messages", "metrics"]
+        {
             assert!(held.values().any(|(held_by, _)| held_by == name), "{name}: {held:?}");
         }
 

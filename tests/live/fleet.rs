@@ -36,11 +36,11 @@ fn ip(arguments: &str) {
     assert!(status.success(), "ip {arguments}");
 }
 
-/// A daemon on a host of this name.
-fn host(name: &str, netns: u64, directory: &Path) -> Tracer {
+/// A daemon on a host of this name. `top` has keys of the configuration.
+pub(crate) fn host(name: &str, netns: u64, directory: &Path, top: &str) -> Tracer {
     let config = directory.join(format!("{name}.toml"));
     let text = format!(
-        "[filter]\nnetns = {netns}\n[kernel]\nalongside = true\n\
+        "{top}[filter]\nnetns = {netns}\n[kernel]\nalongside = true\n\
          [sinks.console]\ntype = \"stdout\"\nrecords = {KINDS}\n\
          [sinks.file]\ntype = \"file\"\npath = \"{}/{name}.json\"\nrecords = {KINDS}\n",
         directory.display()
@@ -90,9 +90,9 @@ fn queries() {
                 ip(&format!("addr add {}/24 dev there", ADDRESSES[1]));
                 ip("link set there up");
             });
-            let mut web = host("web", netns, directory.path());
+            let mut web = host("web", netns, directory.path(), "");
             let path = directory.path().to_owned();
-            let mut db = there(&jobs, move || host("db", other, &path));
+            let mut db = there(&jobs, move || host("db", other, &path, ""));
             // Three times the client closes and the server does not. Two other connections end normally.
             let listener = there(&jobs, || TcpListener::bind((ADDRESSES[1], 5432)).expect("listen"));
             let mut forgotten = Vec::new();

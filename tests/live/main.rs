@@ -42,6 +42,7 @@ mod lost_period;
 mod metrics;
 mod mptcp;
 mod names;
+mod nat;
 #[cfg(feature = "nats")]
 mod nats;
 mod not_entered;
@@ -208,6 +209,7 @@ fn tests() -> Vec<Test> {
         mptcp::tests(),
         destroy::tests(),
         names::tests(),
+        nat::tests(),
         user_space_stacks::tests(),
         kernel_sockets::tests(),
         fallback::tests(),

@@ -11,7 +11,7 @@ use sockstate::{
     },
     model::{
         Address, Cgroup, ConnId, Connection, Container, Diagnosis, Elsewhere, Frame, Holder, InState,
-        Listener, Message, OpenedBy, Owner, OwnerSource, Pod, Process, Reason, Record, Role, Served,
+        Listener, Message, Nat, OpenedBy, Owner, OwnerSource, Pod, Process, Reason, Record, Role, Served,
         SocketEntry, SocketInfo, SocketReport, Stack, State, Stuck, Subject, Task, Transition, Transport,
         Tuple, Via, Watch, bounds,
     },
@@ -156,6 +156,7 @@ impl Hostile {
                 id: ConnId(u64::MAX),
                 role: Some(Role::Listener),
                 tuple: tuple(),
+                nat: Some(Rc::new(Nat::of(&tuple()))),
                 subject: self.subject(),
                 mini: true,
             },
@@ -286,7 +287,14 @@ fn every_kind_of_record_is_bounded() {
     let long = Hostile { text: "\u{2}".repeat(9000), count: 1 };
     let transition = Record::Transition(Transition {
         time_ns: 1,
-        conn: Connection { id: ConnId(1), role: None, tuple: tuple(), subject: long.subject(), mini: false },
+        conn: Connection {
+            id: ConnId(1),
+            role: None,
+            tuple: tuple(),
+            nat: None,
+            subject: long.subject(),
+            mini: false,
+        },
         from: State::Close,
         to: State::SynSent,
         in_state: None,

@@ -106,7 +106,7 @@ fn long() -> Rc<Subject> {
 }
 
 fn conn(role: Option<Role>, tuple: Tuple, subject: Rc<Subject>, mini: bool) -> Connection {
-    Connection { id: ConnId(0xdd32_7700_0000_0001), role, tuple, subject, mini }
+    Connection { id: ConnId(0xdd32_7700_0000_0001), role, tuple, nat: None, subject, mini }
 }
 
 fn server() -> Connection {

@@ -11,8 +11,9 @@ use sockstate::{
     format::{Group, Json, Stamp, group_json, look_json, socket_json, stuck_json},
     model::{
         Address, Cgroup, ConnId, Connection, Container, Diagnosis, Elsewhere, Gap, GapKind, Holder, InState,
-        Listener, Message, MptcpPart, Pod, Process, Reason, Record, Role, Served, SocketEntry, SocketInfo,
-        SocketReport, State, Stuck, Subject, Timer, TimerKind, Traffic, Tuple, Via, Watch, bounds::Cut,
+        Listener, Message, MptcpPart, Nat, Pod, Process, Reason, Record, Role, Served, SocketEntry,
+        SocketInfo, SocketReport, State, Stuck, Subject, Timer, TimerKind, Traffic, Tuple, Via, Watch,
+        bounds::Cut,
     },
     wire::{self, Kind, Line},
 };
@@ -125,10 +126,13 @@ fn the_schema_has_the_keys_that_the_types_have() {
             value["mini"] = true.into();
         }
         let of_sockets = !value["conn"].is_null();
+        let end = json!({"address": "10.0.0.3", "port": 8080});
+        let id = "1:LQU9qZlK+B5F3KDmev6m5PMibrg=";
         let of_workloads = of_sockets || value["kind"] == "aggregate";
         for (key, other, can_have) in [
             ("truncated", json!([{"field": "unit"}]), of_workloads),
             ("interface", json!({"index": 2, "name": "eth0"}), of_sockets),
+            ("nat", json!({"local": end, "remote": end, "community_id": id}), of_sockets),
             ("pod", json!({"uid": "x"}), of_workloads),
             ("unit", json!("x.service"), of_workloads),
         ] {
@@ -205,7 +209,8 @@ fn a_stuck_record_has_all_that_a_look_finds_or_nothing_of_it() {
     // A listener has an accept queue, and no bytes.
     let (report, state) = (listener(false, None).report, State::Listen);
     let (tuple, subject) = (report.socket.tuple, subject());
-    let conn = Connection { id: ConnId(1), role: Some(Role::Listener), tuple, subject, mini: false };
+    let conn =
+        Connection { id: ConnId(1), role: Some(Role::Listener), tuple, nat: None, subject, mini: false };
     let (age, found) = (InState { ns: 1, at_least: true }, Some(Box::new((report, diagnosis(None)))));
     let stuck = Stuck { time_ns: 0, conn, state, age, times: 1, before_trace: false, found, opened: None };
     let line = written(&mut Json::default(), &Record::Stuck(stuck));
@@ -279,6 +284,7 @@ fn full() -> SocketEntry {
             rings: Vec::new(),
         })),
         listeners: vec![Listener { queued: 1, backlog: 2, holders: [process(11)].into() }],
+        nat: Some(Nat::of(&tuple())),
         unanswered_ns: Some(3),
         cut: vec![Cut { field: "holders", total: Some(9) }],
         ..SocketReport::new(SocketInfo {

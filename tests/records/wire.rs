@@ -8,8 +8,8 @@ use sockstate::{
     format::{Format, Json, Stamp},
     model::{
         Address, Cause, Cgroup, ConnId, Connection, Container, InState, Lifespan, Lost, LostPlace,
-        MissingStack, Owner, OwnerSource, PathStep, Pod, Record, Resolved, Resync, Role, Snapshot, Start,
-        State, Stop, Stuck, Subject, Task, Traffic, Transition, Tuple,
+        MissingStack, Nat, Owner, OwnerSource, PathStep, Pod, Record, Resolved, Resync, Role, Snapshot,
+        Start, State, Stop, Stuck, Subject, Task, Traffic, Transition, Tuple,
     },
     wire::{self, Line, Parser},
 };
@@ -173,11 +173,12 @@ fn state(mini: bool) -> impl Strategy<Value = State> {
 }
 
 fn conn(text: BoxedStrategy<String>, mini: bool) -> BoxedStrategy<Connection> {
-    (any::<u64>(), option::of(select(&Role::ALL[..])), tuple(), subject(text))
-        .prop_map(move |(id, role, tuple, subject)| Connection {
+    (any::<u64>(), option::of(select(&Role::ALL[..])), tuple(), option::of(tuple()), subject(text))
+        .prop_map(move |(id, role, tuple, beyond, subject)| Connection {
             id: ConnId(id),
             role,
             tuple,
+            nat: beyond.map(|beyond| Rc::new(Nat::of(&beyond))),
             subject: Rc::new(subject),
             mini,
         })

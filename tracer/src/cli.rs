@@ -175,6 +175,9 @@ pub struct RunArgs {
     /// Add the owner's command line, which may have secrets.
     #[arg(long, help_heading = "Output")]
     pub cmdline: bool,
+    /// Add how conntrack translates each connection: DNAT, SNAT, masquerade, redirection.
+    #[arg(long, help_heading = "Output")]
+    pub nat: bool,
     /// Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435, or 9435 for the
     /// same.
     #[arg(long, value_name = "ADDRESS", value_parser = parse_listen_address, help_heading = "Output")]

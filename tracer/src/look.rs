@@ -18,7 +18,7 @@ use peers::Peers;
 use crate::{
     enrich::Holders,
     model::{
-        Event, EventKind, Gap, GapKind, Holder, Listener, Process, SocketInfo, SocketReport, State,
+        Event, EventKind, Gap, GapKind, Holder, Listener, Nat, Process, SocketInfo, SocketReport, State,
         Transport, Tuple, Via, bounds::Cut,
     },
     source::{self, Dump},
@@ -94,6 +94,8 @@ pub fn look(
     let of_kernel = of_kernel(&chosen, &holders, &foreign);
     let half_closed = HalfClosed::of(&half_closed, &holders);
     let peers = Peers::of(&sockets, &chosen);
+    let connections = chosen.iter().copied().filter(|socket| socket.state != State::Listen);
+    let translations = source::translations(connections, &foreign);
     let bound = sockets.iter().filter(|socket| socket.tuple.interface != 0);
     let bound = bound.map(|socket| (socket.netns, socket.tuple.of_any_interface())).collect();
     let mut context = LookContext {
@@ -105,6 +107,7 @@ pub fn look(
         of_kernel: &of_kernel,
         listening: HashMap::new(),
         are_hidden,
+        translations: &translations,
         destroys: source::Destroys::default(),
         bound,
     };
@@ -160,7 +163,7 @@ impl HalfClosed {
 
     /// How many half-closed connections a process has, without the other end of this connection.
     fn count(&self, pid: u32, socket: &SocketInfo) -> usize {
-        let own = usize::from(self.ends.contains(&(pid, peers::mirrored(&socket.tuple))));
+        let own = usize::from(self.ends.contains(&(pid, socket.tuple.mirrored())));
         self.counts.get(&pid).map_or(0, |count| count - own)
     }
 }
@@ -208,6 +211,7 @@ struct LookContext<'a> {
     listening: HashMap<u64, Arc<[Arc<Process>]>>,
     /// Some holders are neither in /proc nor in `protected`.
     are_hidden: bool,
+    translations: &'a HashMap<(u32, Tuple), Nat>,
     destroys: source::Destroys,
     /// Namespaces and ends of sockets that are bound to an interface.
     bound: HashSet<(u32, Tuple)>,
@@ -224,6 +228,7 @@ impl LookContext<'_> {
             hidden_holders: self.are_hidden,
             listeners,
             peer: self.peers.find(socket),
+            nat: self.translations.get(&(socket.netns, socket.tuple)).copied(),
             destroy: self.destroys.of(socket.transport),
             has_bound_twin: socket.tuple.interface == 0
                 && !self.bound.is_empty()

@@ -15,12 +15,13 @@ use crate::cli::in_any_case;
 const WIDEST: usize = 80;
 
 /// Flags that `-h` leaves out, beside those of the heading "Kernel".
-const RARE: [&str; 8] = [
+const RARE: [&str; 9] = [
     "cmdline",
     "escape_formulas",
     "metrics_top",
     "metrics_by",
     "metrics_by_limit",
+    "nat",
     "no_stuck",
     "threshold",
     "cgroup",

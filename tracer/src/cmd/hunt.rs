@@ -85,6 +85,7 @@ pub(super) fn run(args: &HuntArgs) -> Result<ExitCode> {
             filter,
             kernel: &args.kernel,
             cmdline: false,
+            nat: false,
             snapshot: false,
             thresholds: Some(&args.threshold),
             hunt: Some(hunt),

@@ -35,7 +35,7 @@ use crate::{
     route::Router,
     service::Notifier,
     sinks::Output,
-    source::{self, Dump, HolderFinder, KernelSource, NetnsThread, WalkResult},
+    source::{self, Dump, HolderFinder, KernelSource, NatFinder, NetnsThread, WalkResult},
     track::{self, Table, Visibility},
     unwind,
 };
@@ -51,6 +51,8 @@ pub(super) struct Session<'a> {
     pub(super) filter: Filter,
     pub(super) kernel: &'a KernelArgs,
     pub(super) cmdline: bool,
+    /// Ask conntrack for each connection.
+    pub(super) nat: bool,
     /// Write existing sockets first.
     pub(super) snapshot: bool,
     /// Rules beside the default thresholds; `None` if stuck connections are not wanted.
@@ -102,6 +104,7 @@ impl<'a> Session<'a> {
             filter,
             kernel,
             cmdline: run.cmdline,
+            nat: run.nat,
             snapshot: run.snapshot,
             thresholds: (!stuck.no_stuck).then_some(&stuck.threshold),
             hunt: None,
@@ -221,13 +224,13 @@ async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
         Some(thresholds) => watch(thresholds, &mut table, &existing.sockets),
         None => Examiner::default(),
     };
-    let finder = finder();
     let resume = kept.as_ref().map(|Kept { ledger, .. }| Resume {
         waiting: if is_complete { 0 } else { ledger.waiting() },
         ledger: Arc::clone(ledger),
         is_complete,
     });
     let (list, destination) = (session.open)(&start, resume)?;
+    let (finder, nats) = (finder(), nat_finder(session.nat || list.iter().any(Stream::has_connections)));
     let state_writer = session.pin.zip(kept).map(|(directory, kept)| {
         if adopted.is_some() {
             source.set_reported(kept.ledger.losses());
@@ -248,6 +251,7 @@ async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
         resync,
         examiner,
         finder,
+        nats,
         hunter,
         state_writer,
         adopted,
@@ -305,6 +309,17 @@ fn finder() -> HolderFinder {
             "cannot start the thread that finds the owners of listeners whose process has ended: {error}"
         );
         HolderFinder::default()
+    })
+}
+
+/// Finds nothing unless translations are wanted.
+fn nat_finder<T>(is_wanted: bool) -> NatFinder<T> {
+    if !is_wanted {
+        return NatFinder::default();
+    }
+    NatFinder::start().unwrap_or_else(|error| {
+        message!("cannot start the thread that asks conntrack for translations: {error}");
+        NatFinder::default()
     })
 }
 

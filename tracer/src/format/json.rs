@@ -12,7 +12,7 @@ use super::{
     time::Times,
 };
 use crate::{
-    model::{Cause, Record, Role, State, Subject, Transition, Tuple},
+    model::{Cause, Nat, Record, Role, State, Subject, Transition, Tuple},
     wire,
 };
 
@@ -121,8 +121,8 @@ pub struct Json {
     /// Both states, and the key of what follows them, by the states.
     pairs: Vec<Option<Fragment<112>>>,
     roles: [Fragment<32>; 4],
-    /// Both ends and the subject, by the tuple and the subject's number.
-    middles: TextCache<(Tuple, u64)>,
+    /// Both ends, also beyond translations, and the subject, by its number.
+    middles: TextCache<(Tuple, Option<Nat>, u64)>,
     /// By the subject's number: a number never gets another subject.
     subjects: TextCache<u64>,
     line_ends: TextCache<LineEnd>,
@@ -208,13 +208,13 @@ impl Json {
             out.extend_from_slice(subjects.get(of_subject, of_subject, |_, out| subject(&conn.subject, out)));
         };
         if conn.tuple.is_complete() {
-            let key = (conn.tuple, of_subject);
-            out.extend_from_slice(self.middles.get(conn.id.0, key, |(tuple, _), out| {
-                ends(&tuple, out);
+            let key = (conn.tuple, conn.nat.as_deref().copied(), of_subject);
+            out.extend_from_slice(self.middles.get(conn.id.0, key, |(tuple, nat, _), out| {
+                ends(&tuple, nat.as_ref(), out);
                 subject_text(out);
             }));
         } else {
-            ends(&conn.tuple, out);
+            ends(&conn.tuple, conn.nat.as_deref(), out);
             subject_text(out);
         }
         let line_end = LineEnd::of(transition);
@@ -301,8 +301,8 @@ fn error(errno: u16, out: &mut Vec<u8>) {
     }
 }
 
-/// Both ends, and the interface that the socket is bound to.
-fn ends(tuple: &Tuple, out: &mut Vec<u8>) {
+/// Both ends, the interface that the socket is bound to, and the ends beyond translations.
+fn ends(tuple: &Tuple, nat: Option<&Nat>, out: &mut Vec<u8>) {
     append(out, |line| {
         line.text(br#","network":{"transport":"tcp","type":"ipv"#);
         line.text(if tuple.is_v4() { b"4" } else { b"6" });
@@ -323,6 +323,11 @@ fn ends(tuple: &Tuple, out: &mut Vec<u8>) {
         out.extend_from_slice(br#","interface":{"index":"#);
         number(tuple.interface.into(), out);
         out.extend_from_slice(br#","name":null}"#);
+    }
+    if let Some(nat) = nat {
+        out.extend_from_slice(br#","nat":"#);
+        // Writing a value of ours to a vector does not fail.
+        let _ = serde_json::to_writer(out, &wire::Nat::new(nat));
     }
 }
 

@@ -52,6 +52,7 @@ fn of_transition(transition: &Transition<'_>, to: &mut impl Keys) {
     to.key("interface", &transition.ends.interface);
     to.key("kind", "transition");
     to.key("mini", &yes(transition.mini));
+    to.key("nat", &transition.ends.nat);
     to.key("netns", &placement.netns);
     to.key("owner", owner);
     to.key("reset_why", &transition.reset_why);

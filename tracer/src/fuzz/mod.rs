@@ -23,6 +23,7 @@ pub const TARGETS: [(&str, Target); 18] = [
     ("btf", kernel::fuzz::btf),
     ("cgroup", enrich::fuzz::cgroup),
     ("configuration", configuration),
+    ("conntrack", source::fuzz::conntrack),
     ("decode", one_event),
     ("elf", elf),
     ("maps", unwind::fuzz::maps),

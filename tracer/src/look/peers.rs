@@ -13,7 +13,7 @@ impl Peers {
     pub(super) fn of(sockets: &[SocketInfo], chosen: &[&SocketInfo]) -> Self {
         let requests = chosen.iter().filter(|socket| is_request(socket));
         let mut peers: HashMap<Tuple, Vec<(u32, Peer)>> =
-            requests.map(|socket| (mirrored(&socket.tuple), Vec::new())).collect();
+            requests.map(|socket| (socket.tuple.mirrored(), Vec::new())).collect();
         if peers.is_empty() {
             return Self::default();
         }
@@ -35,7 +35,7 @@ impl Peers {
         if !is_request(socket) {
             return None;
         }
-        let list = self.0.get(&mirrored(&socket.tuple))?;
+        let list = self.0.get(&socket.tuple.mirrored())?;
         let near = list.iter().find(|(netns, _)| *netns == socket.netns);
         let only = if let [one] = &list[..] { Some(one) } else { None };
         near.or(only).map(|(_, peer)| *peer)
@@ -44,11 +44,4 @@ impl Peers {
 
 fn is_request(socket: &SocketInfo) -> bool {
     matches!(socket.state, State::NewSynRecv | State::SynRecv)
-}
-
-/// The tuple from the other end's view, without the interface: the other end may be bound to a different one.
-pub(super) fn mirrored(tuple: &Tuple) -> Tuple {
-    let Tuple { local, remote, local_port, remote_port, .. } = *tuple;
-    Tuple { local: remote, remote: local, local_port: remote_port, remote_port: local_port, ..*tuple }
-        .of_any_interface()
 }

@@ -2,7 +2,9 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use super::{Aggregate, Container, Destroy, InState, Pod, SocketInfo, State, Subject, Task, bounds::Cut};
+use super::{
+    Aggregate, Container, Destroy, InState, Nat, Pod, SocketInfo, State, Subject, Task, bounds::Cut,
+};
 
 /// A process as /proc shows it now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -151,6 +153,8 @@ pub struct SocketReport {
     /// From a trace: the process that called connect(), or the owner of the listener; not necessarily the process that called
     /// accept().
     pub opener: Option<Arc<Process>>,
+    /// How the connection is called beyond the translations of conntrack; `None` if there are none, or if that is not known.
+    pub nat: Option<Nat>,
     /// Lower bound of the time since the oldest unanswered segment was sent, ns.
     pub unanswered_ns: Option<u64>,
     /// Whether `ss -K` ends the socket.
@@ -178,6 +182,7 @@ impl SocketReport {
             peer: None,
             half_closed: 0,
             opener: None,
+            nat: None,
             unanswered_ns: None,
             destroy: Destroy::default(),
             has_bound_twin: false,

@@ -9,6 +9,7 @@ mod gap;
 mod holder;
 mod lifespan;
 mod metric_label;
+mod nat;
 mod netns;
 mod ports;
 mod python;
@@ -33,6 +34,7 @@ pub use holder::{
 };
 pub use lifespan::{ClosedFirst, Lifespan, PathStep};
 pub use metric_label::{LabelledCounts, MetricLabel, MetricLabels};
+pub use nat::Nat;
 pub use netns::NamedNetns;
 pub use ports::Ports;
 pub use python::{PythonFrame, PythonLayout, PythonStack};

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fmt, rc::Rc, sync::Arc};
 
 use super::{
-    Address, Container, Diagnosis, Dwell, Lifespan, MissingStack, Pod, SocketReport, Stack, State, Subject,
-    Traffic, Tuple,
+    Address, Container, Diagnosis, Dwell, Lifespan, MissingStack, Nat, Pod, SocketReport, Stack, State,
+    Subject, Traffic, Tuple,
 };
 
 /// Identity of one connection (or listener): the instance of sockstate in the upper 24 bits, and a counter in the others.
@@ -140,6 +140,8 @@ pub struct Connection {
     pub id: ConnId,
     pub role: Option<Role>,
     pub tuple: Tuple,
+    /// The ends beyond the translations of conntrack; `None` where there are none, or where they are not known (yet).
+    pub nat: Option<Rc<Nat>>,
     pub subject: Rc<Subject>,
     /// Whether the socket is a mini-socket; in a transition, whether the socket before or after the transition is one.
     pub mini: bool,
@@ -152,7 +154,8 @@ impl Connection {
     pub fn example() -> Self {
         let (container, pod, unit) = (None, None, None);
         let subject = Subject { id: 1, owner: None, netns: None, cgroup: None, container, pod, unit };
-        Self { id: ConnId(1), role: None, tuple: Tuple::example(), subject: Rc::new(subject), mini: false }
+        let (id, subject) = (ConnId(1), Rc::new(subject));
+        Self { id, role: None, tuple: Tuple::example(), nat: None, subject, mini: false }
     }
 }
 

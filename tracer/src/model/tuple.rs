@@ -39,6 +39,14 @@ impl Tuple {
         Self { interface: 0, ..self.of_any_socket() }
     }
 
+    /// The tuple from the other end's view, without the interface: the other end may be bound to a different one.
+    #[must_use]
+    pub fn mirrored(self) -> Self {
+        let Self { local, remote, local_port, remote_port, .. } = self;
+        Self { local: remote, remote: local, local_port: remote_port, remote_port: local_port, ..self }
+            .of_any_interface()
+    }
+
     /// Any connection, for tests.
     #[cfg(test)]
     #[must_use]
@@ -97,6 +105,12 @@ impl Address {
     #[must_use]
     pub fn is_unspecified(self) -> bool {
         self.0[0] == 0 && (self.0[1] == 0 || self.0[1] == 0xffff_0000_0000)
+    }
+
+    /// Whether packets with the address stay in their network namespace.
+    #[must_use]
+    pub fn is_loopback(self) -> bool {
+        self.canonical().is_loopback()
     }
 
     /// The usual form: v4-mapped becomes IPv4.

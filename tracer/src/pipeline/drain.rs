@@ -1,19 +1,24 @@
 //! Passes records from the ring through the table and the filters to the streams.
 
+use std::rc::Rc;
+
 use super::{Pipeline, Streams, monotonic_ns, names::look_up_names, now_ns};
 use crate::{
     decode::decode,
     examiner::Examiner,
     hunter::Hunter,
-    model::{Event, EventKind, LostPlace, Record, State},
+    model::{Connection, Event, EventKind, Lifespan, LostPlace, Record, State},
     route::Router,
+    source::{FoundNat, NatFinder},
     track::Update,
 };
 
 impl Pipeline {
     /// Passes up to `most` records from the ring to the buffers of the streams.
     pub(super) fn drain(&mut self, most: usize) -> usize {
-        let Self { source, table, enricher, router, streams, examiner, hunter, state_writer, .. } = self;
+        self.exchange_nats();
+        let Self { source, table, enricher, router, streams, examiner, nats, hunter, state_writer, .. } =
+            self;
         let mut broken = 0;
         // What is in memory may become a loss by a crash.
         if let (Some(most), writer) = (source.most_of_overlap(), &state_writer) {
@@ -36,7 +41,12 @@ impl Pipeline {
                 let mut is_hidden = false;
                 for update in table.apply(&event, enricher) {
                     is_hidden |= begins_hidden(router, update);
-                    report(router, streams, examiner, hunter, update);
+                    if let Some(conn) = to_translate(update) {
+                        nats.ask(event.sk, conn, began_ns);
+                    }
+                    if !awaits_nat(nats, update, began_ns) {
+                        report(router, streams, examiner, hunter, update);
+                    }
                 }
                 if is_hidden {
                     table.dismiss(event.sk);
@@ -56,7 +66,11 @@ impl Pipeline {
         if taken < most && !source.is_upgrading() {
             seen_ns = began_ns;
         }
-        let mut out = |update: Update| report(router, streams, examiner, hunter, &update);
+        let mut out = |update: Update| {
+            if !awaits_nat(nats, &update, began_ns) {
+                report(router, streams, examiner, hunter, &update);
+            }
+        };
         table.tick(seen_ns, enricher, &mut out);
         if let Some(writer) = state_writer {
             // Before a queue gets the records of new connections.
@@ -74,8 +88,42 @@ impl Pipeline {
         {
             writer.finish_upgrade(table);
         }
+        self.exchange_nats();
         taken
     }
+
+    /// Asks for the translations of new connections, and adds those that were found to the table.
+    fn exchange_nats(&mut self) {
+        let now_ns = monotonic_ns();
+        let found = self.nats.exchange(now_ns);
+        self.apply_nats(&found, now_ns);
+    }
+
+    /// Adds translations to the table, and reports the ends of connections that have waited for them.
+    pub(super) fn apply_nats(&mut self, found: &[FoundNat], now_ns: u64) {
+        for FoundNat { conn, sk, nat } in found {
+            self.table.set_nat(*sk, *conn, *nat);
+        }
+        let Self { nats, router, streams, .. } = self;
+        for (mut lifespan, nat) in nats.ended(found, now_ns) {
+            lifespan.conn.nat = nat.map(Rc::new);
+            router.route(&Record::Connection(lifespan), |record| streams.record(record));
+        }
+    }
+}
+
+/// The connection of an update that shows it for the first time with its packets on the way: conntrack has its entry then.
+fn to_translate(update: &Update) -> Option<&Connection> {
+    let Update::Record(Record::Transition(transition)) = update else { return None };
+    let begins = transition.to == State::Established;
+    let is_older = transition.in_state.is_some_and(|time| time.at_least) && transition.to != State::Close;
+    (begins || is_older).then_some(&transition.conn)
+}
+
+/// Whether this update is the end of a connection that waits for its translation.
+fn awaits_nat(nats: &mut NatFinder<Box<Lifespan>>, update: &Update, now_ns: u64) -> bool {
+    let Update::Record(Record::Connection(lifespan)) = update else { return false };
+    nats.delays(lifespan.conn.id, || lifespan.clone(), now_ns)
 }
 
 /// Whether this update completes the addresses and ports of a connection that the filter excludes. The kernel's filter let the

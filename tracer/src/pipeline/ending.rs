@@ -112,5 +112,7 @@ impl Pipeline {
         let Self { table, enricher, router, streams, examiner, hunter, .. } = self;
         let later_ns = monotonic_ns() + PATIENCE_NS;
         table.tick(later_ns, enricher, &mut |update| report(router, streams, examiner, hunter, &update));
+        let found = self.nats.finish(LAST_LOOK, later_ns);
+        self.apply_nats(&found, later_ns);
     }
 }

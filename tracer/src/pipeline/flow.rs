@@ -130,6 +130,7 @@ impl Pipeline {
             () = until(state_at), if quiet => {}
             () = until(report_at), if quiet => {}
             () = until(service_at), if quiet => {}
+            () = self.nats.answered(), if quiet && self.nats.is_busy() => {}
             () = sink_lost(), if quiet => {}
             question = next_question(&mut self.settings.metrics), if quiet => self.answer(question),
             () = std::future::ready(()), if !quiet => {}

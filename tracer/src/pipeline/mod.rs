@@ -44,13 +44,13 @@ use crate::{
     hunter::Hunter,
     metrics::{Counts, Numbers, Question, Server},
     model::{
-        Diagnosis, LostPlace, MetricLabels, MissingStack, Reason, Record, Snapshot, SocketReport, Start,
-        Stuck,
+        Diagnosis, Lifespan, LostPlace, MetricLabels, MissingStack, Reason, Record, Snapshot, SocketReport,
+        Start, Stuck,
     },
     restart::StateWriter,
     route::Router,
     sinks::OutputError,
-    source::{HolderFinder, KernelSource, SourceError},
+    source::{HolderFinder, KernelSource, NatFinder, SourceError},
     track::Table,
 };
 
@@ -114,6 +114,8 @@ pub struct Pipeline {
     pub examiner: Examiner,
     /// Finds the holders of sockets whose owners have ended.
     pub finder: HolderFinder,
+    /// Asks conntrack how it translates connections.
+    pub nats: NatFinder<Box<Lifespan>>,
     /// `Some` in a hunt, which reports stuck connections with the call stack that opened them, and no transitions.
     pub hunter: Option<Hunter>,
     /// Writes the state for the next process, if the programs are pinned.

@@ -140,6 +140,12 @@ impl Stream {
         }
     }
 
+    /// Whether it has records of whole connections.
+    #[must_use]
+    pub fn has_connections(&self) -> bool {
+        matches!(self, Self::Records(stream) if stream.has_connections())
+    }
+
     fn outgoing(&self) -> &Outgoing {
         match self {
             Self::Records(stream) => &stream.outgoing,

@@ -1,6 +1,9 @@
 //! Fuzz targets: the parsers of the kernel's socket tables, with any bytes.
 
-use super::{message, netlink, protocols, requests};
+use super::{
+    conntrack::{self, Entry},
+    links, message, netlink, protocols, requests,
+};
 use crate::model::Transport;
 
 /// `/proc/net/tcp`, `/proc/net/protocols`.
@@ -23,4 +26,19 @@ pub(crate) fn diag(bytes: &[u8]) {
         rest = next;
     }
     netlink::answer(bytes);
+}
+
+/// Messages of conntrack and of routing netlink.
+pub(crate) fn conntrack(bytes: &[u8]) {
+    let mut rest = bytes;
+    while let Some((_, message, next)) = netlink::split_message(rest) {
+        assert!(next.len() < rest.len(), "it goes on");
+        if let Some(entry) = Entry::parse(message) {
+            entry.check();
+        }
+        assert!(conntrack::zones_of(message).len() <= message.len());
+        links::link(message);
+        assert!(links::id(message).is_none_or(|id| id >= 0));
+        rest = next;
+    }
 }

@@ -1,5 +1,6 @@
 //! Sources of events and sockets: the ring of the kernel programs, the kernel's iterators, `sock_diag`, /proc, recordings.
 
+mod conntrack;
 mod descriptors;
 mod destroy;
 mod diag;
@@ -10,11 +11,13 @@ mod held_sockets;
 mod holder_finder;
 mod hunt_file;
 mod kernel_sockets;
+mod links;
 mod listed;
 mod message;
 mod mptcp;
 mod mptcp_info;
 mod namespaces;
+mod nat_finder;
 mod netlink;
 mod netns_thread;
 mod overlap;
@@ -24,6 +27,7 @@ mod requests;
 mod ring;
 mod ring_usage;
 mod snapshot;
+mod translations;
 mod unlisted;
 mod visibility;
 
@@ -34,8 +38,10 @@ pub use holder_finder::{HolderFinder, HoldersBySocket};
 pub use hunt_file::{Openings, OpeningsError};
 pub use kernel_sockets::kernel_sockets;
 pub use mptcp::Mptcp;
+pub use nat_finder::{FoundNat, NatFinder};
 pub use netns_thread::{NetnsThread, TableScan};
 pub use recording::{LONGEST_LINE, Recording, RecordingError};
 pub use ring::{EarlierRing, KernelSource, LossCounters, Losses, SourceError, WalkItem};
 pub use snapshot::WalkResult;
+pub use translations::translations;
 pub use visibility::{hidden_processes, may_read_processes, needs};

@@ -41,7 +41,7 @@ impl Mptcp {
         let enabled = fs::read_to_string("/proc/sys/net/mptcp/enabled").ok().map(|text| text.trim() != "0");
         let answer = open().and_then(|diag| {
             let request = request(SOCK_DIAG_BY_FAMILY, DUMP_FLAGS, libc::AF_INET as u8, Transport::Mptcp);
-            ask(&diag, &request, |_| None)
+            ask(&diag, &request, |_| None::<SocketInfo>)
         });
         Self { enabled, unlisted: answer.err().map(|error| missing(&error)) }
     }

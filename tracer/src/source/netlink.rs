@@ -1,18 +1,23 @@
-//! Netlink messages of `sock_diag` (`linux/netlink.h`, `linux/sock_diag.h`): requests, answers, attributes.
+//! Netlink messages (`linux/netlink.h`): requests, answers, attributes; requests of `sock_diag` (`linux/sock_diag.h`).
 
 use std::{io, os::fd::OwnedFd};
 
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
 };
 
-use crate::model::{SocketInfo, Transport};
+use crate::model::Transport;
 
 /// `NLM_F_REQUEST | NLM_F_DUMP`.
 pub(super) const DUMP_FLAGS: u16 = 0x301;
 pub(super) const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// `struct nlmsghdr`.
 pub(super) const HEADER: usize = 16;
+/// `struct nlattr` without its value.
+const ATTRIBUTE: usize = 4;
+const NLA_TYPE_MASK: u16 = 0x3fff;
+/// `NLM_F_REQUEST`.
+pub(super) const REQUEST_FLAG: u16 = 1;
 /// The attribute with `struct tcp_info` or `struct mptcp_info`.
 pub(super) const INET_DIAG_INFO: u16 = 2;
 const NLMSG_ERROR: u16 = 2;
@@ -26,17 +31,21 @@ const INET_DIAG_REQ_PROTOCOL: u16 = 3;
 const IPPROTO_MPTCP: u32 = 262;
 
 pub(super) fn open() -> io::Result<OwnedFd> {
-    let (family, kind) = (AddressFamily::NETLINK, SocketType::RAW);
-    Ok(socket_with(family, kind, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?)
+    open_for(Some(netlink::SOCK_DIAG))
+}
+
+/// A socket for another netlink family; `None` is `NETLINK_ROUTE`.
+pub(super) fn open_for(family: Option<Protocol>) -> io::Result<OwnedFd> {
+    Ok(socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, family)?)
 }
 
 /// Sends a dump request and reads the answers.
-pub(super) fn ask(
+pub(super) fn ask<T>(
     socket: &OwnedFd,
     request: &[u8],
-    parse: impl Fn(&[u8]) -> Option<SocketInfo>,
-) -> io::Result<Vec<SocketInfo>> {
-    let mut sockets = Vec::new();
+    parse: impl Fn(&[u8]) -> Option<T>,
+) -> io::Result<Vec<T>> {
+    let mut found = Vec::new();
     send(socket, request, SendFlags::empty())?;
     let mut buffer = vec![0_u8; 1 << 16];
     loop {
@@ -48,18 +57,57 @@ pub(super) fn ask(
                     // The dump of a missing protocol ends with an error.
                     return match i32_at(message, 0) {
                         Some(error) if error < 0 => Err(io::Error::from_raw_os_error(-error)),
-                        _ => Ok(sockets),
+                        _ => Ok(found),
                     };
                 }
                 NLMSG_ERROR => {
                     let error = i32_at(message, 0).unwrap_or(0);
                     return Err(io::Error::from_raw_os_error(-error));
                 }
-                _ => sockets.extend(parse(message)),
+                _ => found.extend(parse(message)),
             }
             rest = next;
         }
     }
+}
+
+/// Sends a request that has one answer, and passes its kind and payload to `parse`. The kernel answers before send() returns, so
+/// this does not wait.
+pub(super) fn ask_one<T>(
+    socket: &OwnedFd,
+    request: &[u8],
+    parse: impl Fn(u16, &[u8]) -> Option<T>,
+) -> io::Result<Option<T>> {
+    send(socket, request, SendFlags::empty())?;
+    let mut buffer = [0_u8; 4096];
+    let (len, _) = recv(socket, &mut buffer[..], RecvFlags::DONTWAIT)?;
+    let (kind, payload, _) = split_message(&buffer[..len]).ok_or(io::ErrorKind::InvalidData)?;
+    if kind == NLMSG_ERROR {
+        let error = i32_at(payload, 0).unwrap_or(0);
+        return Err(io::Error::from_raw_os_error(error.saturating_neg()));
+    }
+    Ok(parse(kind, payload))
+}
+
+/// `struct nlmsghdr` for a request with this payload, and the payload.
+pub(super) fn message(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
+    let mut message = Vec::with_capacity(HEADER + payload.len());
+    message.extend((HEADER as u32 + payload.len() as u32).to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
+    message.extend(flags.to_ne_bytes());
+    message.extend([0; 8]);
+    message.extend(payload);
+    message
+}
+
+/// `struct nlattr` with its value, padded.
+pub(super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let mut attribute = Vec::with_capacity(ATTRIBUTE + value.len().next_multiple_of(4));
+    attribute.extend((ATTRIBUTE as u16 + value.len() as u16).to_ne_bytes());
+    attribute.extend(kind.to_ne_bytes());
+    attribute.extend(value);
+    attribute.resize(attribute.len().next_multiple_of(4), 0);
+    attribute
 }
 
 /// A request about one socket, which the kernel always answers: local and remote port 0, cookie 0, no address.
@@ -102,17 +150,17 @@ pub(super) fn split_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     Some((kind, payload, bytes.get(len.next_multiple_of(4)..).unwrap_or_default()))
 }
 
-/// Kind and value of each `struct nlattr`.
+/// Kind (without the flag for nested attributes) and value of each `struct nlattr`.
 pub(super) fn each_attribute(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let (len, kind) = (usize::from(u16_at(bytes, 0)?), u16_at(bytes, 2)?);
         let value = bytes.get(4..len)?;
         bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, value))
+        Some((kind & NLA_TYPE_MASK, value))
     })
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+pub(super) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..)?.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes))
 }
 
@@ -124,6 +172,6 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..)?.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes))
 }
 
-fn i32_at(bytes: &[u8], at: usize) -> Option<i32> {
+pub(super) fn i32_at(bytes: &[u8], at: usize) -> Option<i32> {
     u32_at(bytes, at).map(u32::cast_signed)
 }

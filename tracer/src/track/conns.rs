@@ -9,7 +9,7 @@ use hashbrown::HashTable;
 use rustc_hash::FxHasher;
 
 use super::owned::Owned;
-use crate::model::{ConnId, Connection, InState, Owner, Role, State, Subject, Traffic, Tuple};
+use crate::model::{ConnId, Connection, InState, Nat, Owner, Role, State, Subject, Traffic, Tuple};
 
 /// One socket. Kept small: there may be a million.
 pub(super) struct Conn {
@@ -19,6 +19,8 @@ pub(super) struct Conn {
     /// `CLOCK_MONOTONIC` ns of the entry into `state`, or of the first time that the socket was seen in it.
     pub(super) since_ns: u64,
     pub(super) subject: Rc<Subject>,
+    /// The ends beyond translations, once they are known.
+    pub(super) nat: Option<Rc<Nat>>,
     pub(super) tuple: Tuple,
     pub(super) state: State,
     pub(super) role: Option<Role>,
@@ -59,6 +61,7 @@ impl Conn {
             id,
             since_ns: 0,
             subject,
+            nat: None,
             tuple,
             state,
             role: None,
@@ -75,8 +78,8 @@ impl Conn {
 
     /// As records show it.
     pub(super) fn connection(&self) -> Connection {
-        let subject = Rc::clone(&self.subject);
-        Connection { id: self.id, role: self.role, tuple: self.tuple, subject, mini: self.mini }
+        let (subject, nat) = (Rc::clone(&self.subject), self.nat.clone());
+        Connection { id: self.id, role: self.role, tuple: self.tuple, nat, subject, mini: self.mini }
     }
 
     /// Time in `from`, which is left at `now_ns`.

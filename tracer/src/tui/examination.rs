@@ -51,6 +51,7 @@ impl App {
             id: history.conn,
             role: history.role,
             tuple: history.tuple,
+            nat: None,
             subject: std::rc::Rc::clone(&history.subject),
             mini: history.mini,
         };

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "schema")]
 use super::schema_types::Opening;
 use super::{
-    Ends, Explained, Found, Opened, Part, Stamp, SubjectKeys, Text, Time, Traffic,
+    Ends, Explained, Found, Nat, Opened, Part, Stamp, SubjectKeys, Text, Time, Traffic,
     cuts::Cuts,
     names::{named, state},
     opened::SEEN,
@@ -49,7 +49,7 @@ impl<'a> Socket<'a> {
             state,
             state_number,
             role: conn.role.map(|role| role.name().into()),
-            ends: Ends::new(&conn.tuple, Transport::Tcp, interface),
+            ends: Ends::new(&conn.tuple, Transport::Tcp, interface).beyond(conn.nat.as_deref()),
             subject: SubjectKeys::new(&conn.subject, cuts),
             mini: conn.mini,
         }
@@ -197,7 +197,11 @@ impl<'a> Stuck<'a> {
         let found = stuck.found.as_deref();
         let interface = found.and_then(|(examined, _)| examined.socket.interface.as_deref());
         let mut cuts = Cuts::of(found.map_or(&[], |(examined, _)| &examined.cut));
-        let socket = Socket::of(stuck.state, &stuck.conn, interface, &mut cuts);
+        let mut socket = Socket::of(stuck.state, &stuck.conn, interface, &mut cuts);
+        // The look finds out about connections that are older than the trace, too.
+        if let Some(nat) = found.and_then(|(examined, _)| examined.nat.as_ref()) {
+            socket.ends.nat = Some(Nat::new(nat));
+        }
         let opening = stuck.opened.as_ref().map(|opened| match opened {
             Ok(_) => SEEN,
             Err(why) => why.name(),

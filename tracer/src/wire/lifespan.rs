@@ -118,7 +118,7 @@ impl<'a> Lifespan<'a> {
             conn: conn.id.to_string().into(),
             role: conn.role.map(|role| role.name().into()),
             stamp,
-            ends: Ends::new(&conn.tuple, Transport::Tcp, None),
+            ends: Ends::new(&conn.tuple, Transport::Tcp, None).beyond(conn.nat.as_deref()),
             subject,
             truncated: cuts.parts(),
             begin: Time(lifespan.begin_ns),

@@ -140,7 +140,8 @@ impl<'a> SocketFields<'a> {
             age_at_least: examined.age.map(|age| age.at_least),
             age_at_most_ns: examined.age_at_most_ns,
             may_be_stuck: examined.may_be_stuck,
-            ends: Ends::new(&socket.tuple, socket.transport, socket.interface.as_deref()),
+            ends: Ends::new(&socket.tuple, socket.transport, socket.interface.as_deref())
+                .beyond(examined.nat.as_ref()),
             found: Found::new(examined, &bounds::LOOK, cuts),
             uid: socket.uid,
             mini: socket.mini,

@@ -7,8 +7,8 @@ use sha1::{Digest, Sha1};
 use thiserror::Error;
 
 use super::{
-    Ends, Explained, Found, Kind, Lifespan, Line, Owner, Placement, SCHEMA, Socket, Stuck, SubjectKeys, Text,
-    Transition,
+    Ends, Explained, Found, Kind, Lifespan, Line, Nat, Owner, Placement, SCHEMA, Socket, Stuck, SubjectKeys,
+    Text, Transition,
     fixed_texts::FixedTexts,
     found,
     names::named,
@@ -134,6 +134,7 @@ impl Parser {
             id: id(conn)?,
             role: role.and_then(named),
             tuple: ends.tuple()?,
+            nat: ends.nat.as_ref().map(|nat| Rc::new(nat.nat())),
             subject: self.subject(subject),
             mini,
         })
@@ -157,6 +158,7 @@ impl Parser {
             holders: found.holders.iter().take(most).map(|holder| self.holder(holder)).collect(),
             listeners: found.listeners.iter().take(bounds::LOOK.listeners.items).map(listener).collect(),
             of_kernel: found.held_by_kernel,
+            nat: stuck.socket.ends.nat.as_ref().map(Nat::nat),
             unanswered_ns: found.unanswered_ns,
             cut,
             ..SocketReport::new(socket_info(&stuck.socket, found)?)

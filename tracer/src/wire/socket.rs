@@ -27,6 +27,9 @@ pub struct Ends<'a> {
     /// The interface that the socket is bound to (`sk_bound_dev_if`); absent if it is bound to none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interface: Option<Interface<'a>>,
+    /// The ends beyond the translations of conntrack; absent if there are none, or if they are not known (yet).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nat: Option<Nat<'a>>,
 }
 
 impl<'a> Ends<'a> {
@@ -45,7 +48,14 @@ impl<'a> Ends<'a> {
             local: Some(End::new(tuple.local, tuple.local_port)),
             remote: Some(End::new(tuple.remote, tuple.remote_port)),
             interface: (tuple.interface != 0).then_some(interface),
+            nat: None,
         }
+    }
+
+    /// The same with the ends beyond translations.
+    #[must_use]
+    pub fn beyond(self, nat: Option<&model::Nat>) -> Self {
+        Self { nat: nat.map(Nat::new), ..self }
     }
 
     /// `None` if a key is missing.
@@ -108,6 +118,41 @@ pub struct Interface<'a> {
     /// The name of the interface; null if it is not known.
     #[serde(borrow)]
     pub name: Option<Text<'a>>,
+}
+
+/// A connection as the other end, or the next host, sees it: beyond the translations that conntrack makes on this host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Nat<'a> {
+    /// This side.
+    pub local: End,
+    /// The other side.
+    pub remote: End,
+    /// Community ID v1, seed 0, of these ends. The other end has the same id, unless another host translates, too.
+    #[serde(borrow)]
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = "^1:[A-Za-z0-9+/]{27}=$")))]
+    pub community_id: Text<'a>,
+}
+
+impl Nat<'_> {
+    #[must_use]
+    pub fn new(nat: &model::Nat) -> Self {
+        Self {
+            local: End::new(nat.local, nat.local_port),
+            remote: End::new(nat.remote, nat.remote_port),
+            community_id: String::from_utf8_lossy(&community_id(&nat.tuple())).into_owned().into(),
+        }
+    }
+
+    #[must_use]
+    pub fn nat(&self) -> model::Nat {
+        model::Nat {
+            local: self.local.address.into(),
+            remote: self.remote.address.into(),
+            local_port: self.local.port.unwrap_or(0),
+            remote_port: self.remote.port.unwrap_or(0),
+        }
+    }
 }
 
 /// The keys of the subject that a socket belongs to.

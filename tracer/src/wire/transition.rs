@@ -5,8 +5,8 @@ use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
 #[cfg(feature = "schema")]
 use super::schema_types::Address;
 use super::{
-    Cgroup, Container, End, Ends, HostName, Interface, Labels, Network, Owner, Part, Placement, Pod, Stamp,
-    SubjectKeys, Text, Time, Workload,
+    Cgroup, Container, End, Ends, HostName, Interface, Labels, Nat, Network, Owner, Part, Placement, Pod,
+    Stamp, SubjectKeys, Text, Time, Workload,
     cuts::Cuts,
     errno,
     fixed_texts::FixedTexts,
@@ -110,7 +110,7 @@ impl<'a> Transition<'a> {
             in_state_at_least: transition.in_state.is_some_and(|in_state| in_state.at_least),
             role: conn.role.map(|role| role.name().into()),
             stamp,
-            ends: Ends::new(&conn.tuple, Transport::Tcp, None),
+            ends: Ends::new(&conn.tuple, Transport::Tcp, None).beyond(conn.nat.as_deref()),
             subject,
             truncated: cuts.parts(),
             exact: transition.exact,
@@ -180,6 +180,7 @@ struct Keys<'a> {
     local: Option<End>,
     remote: Option<End>,
     interface: Option<Interface<'a>>,
+    nat: Option<Nat<'a>>,
     owner: Option<Owner<'a>>,
     netns: Option<u32>,
     cgroup: Option<Cgroup<'a>>,
@@ -224,7 +225,9 @@ fn yes() -> bool {
 impl<'a> From<Keys<'a>> for Transition<'a> {
     fn from(keys: Keys<'a>) -> Self {
         let traffic = keys.traffic();
-        let Keys { network, local, remote, interface, owner, netns, cgroup, container, pod, unit, .. } = keys;
+        let Keys {
+            network, local, remote, interface, nat, owner, netns, cgroup, container, pod, unit, ..
+        } = keys;
         Self {
             seq: keys.seq,
             time: keys.time,
@@ -237,7 +240,7 @@ impl<'a> From<Keys<'a>> for Transition<'a> {
             in_state_at_least: keys.in_state_at_least,
             role: keys.role,
             stamp: Stamp { host: keys.host, instance: keys.instance, labels: keys.labels },
-            ends: Ends { network, local, remote, interface },
+            ends: Ends { network, local, remote, interface, nat },
             subject: SubjectKeys {
                 owner,
                 placement: Placement { netns, cgroup, workload: Workload { container, pod, unit } },

@@ -14,6 +14,7 @@ const PURPOSES: [(&str, &str); 16] = [
     ("visit", "enters a network namespace, to read its sockets"),
     ("examiner", "finds out why a connection is stuck, and which process holds it"),
     ("holders", "finds the processes that hold a listener"),
+    ("nat", "asks conntrack how it translates connections"),
     ("unwinder", "reads mappings and executables of processes, for the names of functions"),
     ("names", "reads the names of pods and containers"),
     ("reload", "reads the configuration again"),

@@ -1,10 +1,10 @@
-//! Corrects what two readings of the kernel's tables show to be wrong.
+//! Corrects what two readings of the kernel's tables show to be wrong, and adds what conntrack's tables show.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, rc::Rc};
 
 use super::{Difference, Endpoints, KernelTables, Out, Table, merge};
 use crate::{
-    model::{Event, EventKind, Identify},
+    model::{ConnId, Event, EventKind, Identify, Nat},
     track::{
         conns::plain,
         kernel_tables::{continues, find_estimate},
@@ -47,6 +47,16 @@ impl Table {
     /// How many more connections have ended whose records the killed process may have written.
     pub fn take_doubted(&mut self) -> u64 {
         self.lifespans.as_mut().map_or(0, Lifespans::take_doubted)
+    }
+
+    /// Notes how the connection `id`, whose socket is at the address `sk`, is translated, unless it has ended or continues in a
+    /// mini-socket.
+    pub fn set_nat(&mut self, sk: u64, id: ConnId, nat: Nat) {
+        if let Some(at) = self.conns.find(sk)
+            && self.conns.get(at).id == id
+        {
+            self.conns.get_mut(at).nat = Some(Rc::new(nat));
+        }
     }
 
     /// The kernel has the socket of `event` in another state, or the table does not have it.
