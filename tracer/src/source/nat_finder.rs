@@ -41,6 +41,9 @@ struct Question {
 
 type Answer = (Question, Translation);
 
+/// The ends of the channels to and from the thread.
+type Thread = (Sender<Vec<Question>>, Receiver<Vec<Answer>>);
+
 /// A translation of the connection whose socket is at the kernel's address `sk`.
 pub struct FoundNat {
     pub conn: ConnId,
@@ -50,7 +53,7 @@ pub struct FoundNat {
 
 /// The thread, and the connections that it is asked for. `T` reports the end of a connection.
 pub struct NatFinder<T> {
-    thread: Option<(Sender<Vec<Question>>, Receiver<Vec<Answer>>)>,
+    thread: Option<Thread>,
     /// Not sent to the thread yet.
     questions: Vec<Question>,
     pending: FxHashSet<ConnId>,
