@@ -1,7 +1,7 @@
 //! A busy machine, on which the kernel's steps take long.
 
 use sockstate::{
-    model::{Cause, Event, EventKind, Record, State},
+    model::{Cause, ClosedAs, Event, EventKind, Record, State},
     track::{PATIENCE_NS, Table, Update, Visibility},
 };
 
@@ -30,7 +30,10 @@ fn cause(state: State, later_ns: u64) -> Option<Cause> {
     // Other events say that time passes.
     (1..=later_ns / PATIENCE_NS)
         .for_each(|times| table.tick(SECOND_NS + times * PATIENCE_NS, &mut names, &mut note));
-    let end = Event { error: 104, ..event(SECOND_NS + later_ns, 1, State::CloseWait, State::Close) };
+    let mut end = Event { error: 104, ..event(SECOND_NS + later_ns, 1, State::CloseWait, State::Close) };
+    if let EventKind::Transition { closed_as, .. } = &mut end.kind {
+        *closed_as = Some(ClosedAs::default());
+    }
     table.apply(&end, &mut names).iter().cloned().for_each(&mut note);
     table.tick(end.time_ns + 2 * PATIENCE_NS, &mut names, &mut note);
     assert_eq!(ends.len(), 1);
