@@ -19,7 +19,7 @@ use crate::{decode::decode, enrich, kernel, settings, sinks, source, unwind};
 pub type Target = fn(&[u8]);
 
 /// All targets. The corpus of a target is the directory with its name in tests/fuzz/corpus.
-pub const TARGETS: [(&str, Target); 18] = [
+pub const TARGETS: [(&str, Target); 19] = [
     ("btf", kernel::fuzz::btf),
     ("cgroup", enrich::fuzz::cgroup),
     ("configuration", configuration),

@@ -9,7 +9,7 @@ use super::super::{Failure, exit, lock};
 use crate::{cli::DEFAULT_LOCK, display::paragraph, sinks::process::PROCESS_NAME};
 
 /// The threads of sockstate (docs/architecture.md) and what each does, by the first 15 bytes of its name.
-const PURPOSES: [(&str, &str); 16] = [
+const PURPOSES: [(&str, &str); 17] = [
     ("namespaces", "lists network namespaces, to compare connections with the kernel's tables"),
     ("visit", "enters a network namespace, to read its sockets"),
     ("examiner", "finds out why a connection is stuck, and which process holds it"),
