@@ -239,6 +239,7 @@ fn check(connection: &Connection, client: &Value, server: &Value) {
         assert_eq!((client.get("nat"), server.get("nat")), (None, None), "{client} {server}");
         return;
     }
+    assert!(client["nat"].is_object() && server["nat"].is_object(), "{client} {server}");
     assert_eq!(ends(&client["nat"]), of_server, "{client}");
     assert_eq!(ends(&server["nat"]), turned(of_client), "{server}");
     assert_eq!(client["nat"]["community_id"], server["network"]["community_id"]);

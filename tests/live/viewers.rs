@@ -170,10 +170,16 @@ impl Tmux {
     }
 
     fn wait_for(&self, what: &str) -> String {
+        self.wait_until(what, |screen| screen.contains(what))
+    }
+
+    /// Waits for a screen. A terminal may show a part of it before the rest is written, so all that a test expects belongs into
+    /// `is_drawn`.
+    fn wait_until(&self, what: &str, is_drawn: impl Fn(&str) -> bool) -> String {
         let mut screen = String::new();
         wait_until(&format!("{what} in {}", self.screen()), || {
             screen = self.screen();
-            screen.contains(what)
+            is_drawn(&screen)
         });
         screen
     }
@@ -197,17 +203,16 @@ fn top() {
         let (_listener, client, _server) = Kind::V4.pair(port);
         connections(5, fresh_port());
         drop(client);
-        let screen = tmux.wait_for("STUCK the peer");
+        tmux.wait_for("STUCK the peer");
         let mine = format!("({})", std::process::id());
-        assert!(
-            screen.lines().any(|line| line.starts_with("CLOSE_WAIT") && line.contains(&mine)),
-            "{screen}"
-        );
+        let is_row = |line: &str| line.starts_with("CLOSE_WAIT") && line.contains(&mine);
+        tmux.wait_until("the row of the stuck socket", |screen| screen.lines().any(is_row));
         tmux.keys("c");
         tmux.wait_for("search: close_wait");
         tmux.keys("Enter");
-        let detail = tmux.wait_for("What to do");
-        assert!(detail.contains("ESTABLISHED -> CLOSE_WAIT") && detail.contains(&mine), "{detail}");
+        tmux.wait_until("what happened, and what to do", |detail| {
+            ["What to do", "ESTABLISHED -> CLOSE_WAIT", &mine].iter().all(|text| detail.contains(text))
+        });
         tmux.keys("d");
         tmux.wait_for("1 STUCK");
         // The window becomes smaller, and the screen is drawn again.
@@ -232,20 +237,20 @@ fn top_of_old_sockets() {
             env!("CARGO_BIN_EXE_sockstate")
         );
         let Some(tmux) = Tmux::start((80, 24), &command) else { return };
-        let screen = tmux.wait_for("CLOSE_WAIT ");
+        let is_row = |line: &str| line.starts_with("CLOSE_WAIT ") && line.contains(&format!(":{port}"));
+        let screen = tmux.wait_until("the row", |screen| screen.lines().any(is_row));
         assert!(!screen.contains("CLOSE_WAIT!"), "{screen}");
-        let row = screen.lines().find(|line| line.starts_with("CLOSE_WAIT ")).expect("a row");
-        assert!(row.contains(&format!(":{port}")), "{screen}");
         tmux.keys("Enter");
-        let detail = tmux.wait_for("held by");
         let mine = format!("({}), fd ", std::process::id());
-        assert!(detail.contains(&mine) && detail.contains("What to do"), "{detail}");
-        assert!(detail.contains("the peer has closed, and the application has not"), "{detail}");
+        let explained = "the peer has closed, and the application has not";
+        tmux.wait_until("the holder, and what to do", |detail| {
+            ["held by", &mine, "What to do", explained].iter().all(|text| detail.contains(text))
+        });
         // The other socket of the table, the listener, is not stuck, and has holders, too.
         tmux.keys("Right");
-        let detail = tmux.wait_for("LISTEN  for");
-        wait_until("the holder of the listener is shown", || tmux.screen().contains(&mine));
-        assert!(!detail.contains("What to do"), "{detail}");
+        tmux.wait_until("the holder of the listener", |detail| {
+            ["LISTEN  for", &mine].iter().all(|text| detail.contains(text)) && !detail.contains("What to do")
+        });
         tmux.keys("q");
     });
 }
@@ -254,20 +259,15 @@ fn top_in_every_size() {
     for (width, height) in [(60, 20), (80, 24), (120, 40), (200, 50)] {
         let command = format!("{} top --from {RECORDING}; sleep 60", env!("CARGO_BIN_EXE_sockstate"));
         let Some(tmux) = Tmux::start((width, height), &command) else { return };
+        let is_title = |line: &str| ["LOCAL", "REMOTE", "PROCESS"].iter().all(|text| line.contains(text));
+        let is_row = |line: &str| line.starts_with("CLOSE_WAIT!") && line.contains("127.0.0.1:8080 ");
         // The counts are refreshed when the recording has ended.
-        let screen = tmux.wait_for("the end");
-        wait_until("the rows are drawn", || tmux.screen().contains("CLOSE_WAIT!"));
-        let screen = if screen.contains("CLOSE_WAIT!") { screen } else { tmux.screen() };
-        let title = screen.lines().find(|line| line.starts_with("STATE ") && line.contains("LOCAL"));
-        let title = title.unwrap_or_else(|| panic!("{width}: {screen}"));
-        assert!(title.contains("REMOTE") && title.contains("PROCESS"), "{width}: {screen}");
-        assert!(
-            screen.lines().any(|line| line.starts_with("CLOSE_WAIT!") && line.contains("127.0.0.1:8080 "))
-        );
-        assert!(
-            screen.lines().last().is_some_and(|line| line.ends_with("? help  q quit")),
-            "{width}: {screen}"
-        );
+        let screen = tmux.wait_until(&format!("{width} columns"), |screen| {
+            screen.contains("the end")
+                && screen.lines().any(|line| line.starts_with("STATE ") && is_title(line))
+                && screen.lines().any(is_row)
+                && screen.lines().last().is_some_and(|line| line.ends_with("? help  q quit"))
+        });
         assert!(screen.lines().all(|line| line.chars().count() <= width.into()), "{width}: {screen}");
     }
 }
@@ -284,9 +284,10 @@ fn trace_after_a_resize() {
         tmux.run(&["resize-window", "-x", "60", "-y", "50"]);
         connections(1, port);
         // The titles of the columns for 60 columns, then their rows.
-        let screen = tmux.wait_for("REMOTE                STATE");
         let is_row = |line: &str| line.contains(&format!(":{port}")) && line.ends_with("ESTABLISHED");
-        wait_until("the row", || tmux.screen().lines().any(is_row));
+        let screen = tmux.wait_until("the columns and a row", |screen| {
+            screen.contains("REMOTE                STATE") && screen.lines().any(is_row)
+        });
         assert!(screen.lines().all(|line| line.chars().count() <= 60), "{screen}");
     });
 }

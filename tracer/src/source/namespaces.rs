@@ -48,11 +48,21 @@ impl Namespaces {
         };
         let mut mounts = Mounts::default();
         mounts.read(&root.join("proc/self"), root);
-        let mut unread = Vec::new();
+        let mut leaders = Vec::new();
         for pid in &pids {
             let process = root.join("proc").join(pid.to_string());
             mounts.read(&process, &process.join("root"));
-            if let Err(error) = all.add_process(&process)
+            let added = all.add(process.join("ns/net"));
+            leaders.push((process, added));
+        }
+        // A thread may be short-lived, so that the path of a process is better. This process's own threads enter namespaces only to
+        // read them.
+        let own = fs::read_link(root.join("proc/self")).ok().map(|own| root.join("proc").join(own));
+        let mut unread = Vec::new();
+        for (process, added) in leaders {
+            let is_own = own.as_ref() == Some(&process);
+            let added = if is_own { added } else { all.add_threads(&process).and(added) };
+            if let Err(error) = added
                 && !is_gone(&error)
             {
                 unread.push((process, error));
@@ -98,15 +108,14 @@ impl Namespaces {
     }
 
     /// Adds the namespaces of all threads: a thread may be in another one than the group leader, and may outlive it.
-    fn add_process(&mut self, process: &Path) -> io::Result<()> {
-        let of_leader = self.add(process.join("ns/net"));
+    fn add_threads(&mut self, process: &Path) -> io::Result<()> {
         for task in fs::read_dir(process.join("task")).into_iter().flatten().flatten() {
             match self.add(task.path().join("ns/net")) {
                 Err(error) if !is_gone(&error) => return Err(error),
                 _ => {}
             }
         }
-        of_leader
+        Ok(())
     }
 
     /// Adds mounted namespaces. A file that is not a mount of a namespace, as a killed `ip netns` leaves one, is not a gap.
@@ -213,6 +222,8 @@ fn unescaped(place: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -239,6 +250,39 @@ mod tests {
         fs::write(thread.join("net"), "").expect("net");
         let all = Namespaces::find(root.path());
         assert_eq!((all.found.len(), all.gaps.len()), (1, 0));
+    }
+
+    #[test]
+    fn the_path_of_a_process_is_better_than_that_of_a_thread_and_own_threads_do_not_count() {
+        let root = tempfile::tempdir().expect("directory");
+        let path = |name: &str| root.path().join("proc").join(name).join("ns");
+        for name in ["10", "10/task/10", "10/task/11", "20", "20/task/20", "30", "30/task/30", "30/task/31"] {
+            fs::create_dir_all(path(name)).expect("ns");
+        }
+        let link = |name: &str, target: &str| {
+            fs::hard_link(path(target).join("net"), path(name).join("net")).expect("the same namespace");
+        };
+        fs::write(path("10").join("net"), "").expect("the host's");
+        fs::write(path("20").join("net"), "").expect("of a process");
+        fs::write(path("30/task/31").join("net"), "").expect("of a thread");
+        link("10/task/10", "10");
+        link("10/task/11", "20");
+        link("20/task/20", "20");
+        link("30", "10");
+        link("30/task/30", "10");
+        std::os::unix::fs::symlink("10", root.path().join("proc/self")).expect("self");
+        let paths = || -> BTreeSet<PathBuf> {
+            Namespaces::find(root.path()).found.into_values().map(|found| found.path).collect()
+        };
+        let expected = |names: &[&str]| names.iter().map(|name| path(name).join("net")).collect();
+        let found = paths();
+        assert!(found.contains(&path("20").join("net")) && found.contains(&path("30/task/31").join("net")));
+        assert_eq!(found.len(), 3);
+        // A thread of this process is in a namespace that no other process is in any more.
+        fs::remove_dir_all(root.path().join("proc/20")).expect("it ends");
+        fs::remove_file(path("30").join("net")).expect("it ends");
+        fs::remove_file(path("30/task/30").join("net")).expect("it ends");
+        assert_eq!(paths(), expected(&["10", "30/task/31"]));
     }
 
     #[test]

@@ -134,7 +134,7 @@ impl Translations {
             return Answer::Refused;
         }
         let Some((_, Some(table))) = self.tables.get(&at) else { return Answer::Empty };
-        let zones = self.zones.get(&at).map(|(_, zones)| &**zones).unwrap_or_default();
+        let zones = self.zones.get(&at).map_or(&[0][..], |(_, zones)| zones);
         match table.beyond(seen, zones) {
             Ok(beyond) => beyond.map_or(Answer::Same, Answer::Beyond),
             Err(_) => {
