@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::{
     Test,
-    daemon::{Daemon, connections},
+    daemon::{Daemon, SPLIT, connections},
     lab::{in_lab, wait_until},
     sockets::fresh_port,
     test,
@@ -26,7 +26,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test("collectors: rsyslog over TCP, UDP and unix", rsyslog),
         test("collectors: syslog-ng over TCP, NDJSON and syslog", syslog_ng),
         test("collectors: the journal", journal),
-        test("collectors: ClickHouse over HTTP", clickhouse),
+        test("collectors: ClickHouse over HTTP", || clickhouse("")),
+        test("collectors: ClickHouse, from the sinks' process", || clickhouse(SPLIT)),
     ]
 }
 
@@ -289,7 +290,7 @@ fn ask(port: u16, query: &str) -> Option<String> {
     answer.contains(" 200 OK\r\n").then_some(answer)
 }
 
-fn clickhouse() {
+fn clickhouse(top: &'static str) {
     let Some(mut server) = tools::find("clickhouse-server", "clickhouse-server") else { return };
     in_lab(|netns| {
         let directory = tempfile::tempdir().expect("directory");
@@ -320,7 +321,7 @@ fn clickhouse() {
                  url = \"http://127.0.0.1:{http}/?query=INSERT%20INTO%20events%20FORMAT%20JSONEachRow&input_format_skip_unknown_fields=1\"\n"
             )
         };
-        let daemon = Daemon::start(netns, port, &sink("clickhouse", ""));
+        let daemon = Daemon::start_with(top, netns, port, &sink("clickhouse", ""));
         connections(50, port);
         let (story, _directory) = daemon.stop();
         let answer =

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     Test,
-    daemon::{Daemon, connections},
+    daemon::{Daemon, SPLIT, connections},
     lab::{in_lab, wait_until},
     sockets::fresh_port,
     test,
@@ -15,7 +15,10 @@ use crate::{
 };
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![test("feature kafka: a topic, with a broker that is away for a while", topic)]
+    vec![
+        test("feature kafka: a topic, with a broker that is away for a while", || topic("")),
+        test("feature kafka: the same, from the sinks' process", || topic(SPLIT)),
+    ]
 }
 
 fn broker(port: u16, store: &Path) -> Option<Running> {
@@ -53,7 +56,7 @@ fn client(python: &Command, what: &str, port: u16) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-fn topic() {
+fn topic(top: &'static str) {
     let Some(python) = tools::python("kafka") else { return };
     in_lab(|netns| {
         let directory = tempfile::tempdir().expect("directory");
@@ -62,7 +65,7 @@ fn topic() {
             "[sinks.kafka]\ntype = \"kafka\"\nurl = \"127.0.0.1:{kafka}\"\ntopic = \"tcp\"\nretry = \"200ms\"\n\
              timeout = \"2s\"\n[sinks.kafka.properties]\n\"compression.type\" = \"none\"\n"
         );
-        let daemon = Daemon::start(netns, port, &sink);
+        let daemon = Daemon::start_with(top, netns, port, &sink);
         let lines = || client(&python, "read", kafka);
         // First there is no broker, and then no topic.
         connections(50, port);

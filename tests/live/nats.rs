@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     Test,
-    daemon::{Daemon, connections},
+    daemon::{Daemon, SPLIT, connections},
     lab::{in_lab, wait_until},
     sockets::fresh_port,
     test,
@@ -16,7 +16,8 @@ use crate::{
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test("feature nats: JetStream, killed and started again", jetstream),
+        test("feature nats: JetStream, killed and started again", || jetstream("")),
+        test("feature nats: JetStream, from the sinks' process", || jetstream(SPLIT)),
         test("feature nats: spooled records are not taken for new ones", waited),
     ]
 }
@@ -97,13 +98,13 @@ fn waited() {
     });
 }
 
-fn jetstream() {
+fn jetstream(top: &'static str) {
     in_lab(|netns| {
         let directory = tempfile::tempdir().expect("directory");
         let [nats, port] = [fresh_port(), fresh_port()];
         let Some(first) = server_with_stream(nats, directory.path()) else { return };
         let sink = sink(nats);
-        let daemon = Daemon::start(netns, port, &sink);
+        let daemon = Daemon::start_with(top, netns, port, &sink);
         connections(50, port);
         wait_until("some arrive", || ask(nats, messages).len() > 100);
         drop(first);

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{
     Test,
-    daemon::{Daemon, connections},
+    daemon::{Daemon, SPLIT, connections},
     lab::{Story, in_lab, wait_until},
     sockets::fresh_port,
     test,
@@ -21,10 +21,14 @@ use crate::{
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test("otlp: logs over HTTP, protobuf and JSON", logs),
-        test("otlp: metrics over HTTP, protobuf and JSON", metrics),
+        test("otlp: logs over HTTP, protobuf and JSON", || logs("")),
+        test("otlp: logs over HTTP, from the sinks' process", || logs(SPLIT)),
+        test("otlp: metrics over HTTP, protobuf and JSON", || metrics("")),
+        test("otlp: metrics over HTTP, from the sinks' process", || metrics(SPLIT)),
         #[cfg(feature = "grpc")]
-        test("feature grpc: OTLP logs and metrics", grpc),
+        test("feature grpc: OTLP logs and metrics", || grpc("")),
+        #[cfg(feature = "grpc")]
+        test("feature grpc: OTLP logs and metrics, from the sinks' process", || grpc(SPLIT)),
         #[cfg(feature = "grpc")]
         test("feature grpc: over TLS", encrypted),
         #[cfg(feature = "grpc")]
@@ -185,11 +189,12 @@ fn check_metrics(requests: &[Value], story: &Story, way: &str) {
     assert!(sockets.iter().any(|point| attributes(point)["state"] == "CLOSE_WAIT"), "{sockets:?}");
 }
 
-fn logs() {
+fn logs(top: &'static str) {
     in_lab(|netns| {
         let Some(receiver) = Receiver::start(0, None) else { return };
         let (http, port) = (receiver.http, fresh_port());
-        let daemon = Daemon::start(
+        let daemon = Daemon::start_with(
+            top,
             netns,
             port,
             &format!(
@@ -206,11 +211,12 @@ fn logs() {
     });
 }
 
-fn metrics() {
+fn metrics(top: &'static str) {
     in_lab(|netns| {
         let Some(receiver) = Receiver::start(0, None) else { return };
         let (http, port) = (receiver.http, fresh_port());
-        let mut daemon = Daemon::start(
+        let mut daemon = Daemon::start_with(
+            top,
             netns,
             port,
             &format!(
@@ -233,6 +239,7 @@ fn metrics() {
 
 #[cfg(feature = "grpc")]
 fn over_grpc(
+    top: &'static str,
     refused: u32,
     certificates: Option<&std::path::Path>,
     check: impl FnOnce(BTreeMap<String, Vec<Value>>, Story) + Send,
@@ -247,7 +254,8 @@ fn over_grpc(
     in_lab(|netns| {
         let Some(receiver) = Receiver::start(refused, certificates) else { return };
         let (grpc, port) = (receiver.grpc, fresh_port());
-        let mut daemon = Daemon::start(
+        let mut daemon = Daemon::start_with(
+            top,
             netns,
             port,
             &format!(
@@ -265,8 +273,8 @@ fn over_grpc(
 }
 
 #[cfg(feature = "grpc")]
-fn grpc() {
-    over_grpc(0, None, |requests, story| {
+fn grpc(top: &'static str) {
+    over_grpc(top, 0, None, |requests, story| {
         check_logs(&requests["grpc logs"], &story, "gRPC");
         check_metrics(&requests["grpc metrics"], &story, "gRPC");
     });
@@ -279,7 +287,7 @@ fn encrypted() {
     for (name, pem) in [("cert", made.cert.pem()), ("key", made.signing_key.serialize_pem())] {
         std::fs::write(directory.path().join(name).with_extension("pem"), pem).expect("write");
     }
-    over_grpc(0, Some(directory.path()), |requests, story| {
+    over_grpc("", 0, Some(directory.path()), |requests, story| {
         check_logs(&requests["grpc logs"], &story, "gRPC over TLS");
         check_metrics(&requests["grpc metrics"], &story, "gRPC over TLS");
     });
@@ -287,7 +295,7 @@ fn encrypted() {
 
 #[cfg(feature = "grpc")]
 fn overloaded() {
-    over_grpc(3, None, |requests, story| {
+    over_grpc("", 3, None, |requests, story| {
         assert_eq!(requests["grpc refused"].len(), 3);
         check_logs(&requests["grpc logs"], &story, "gRPC, refused at first");
     });

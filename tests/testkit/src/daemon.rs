@@ -18,6 +18,9 @@ pub struct Daemon {
     directory: TempDir,
 }
 
+/// For [`Daemon::start_with`]: the sinks run in a process of their own, without capabilities and with restricted calls.
+pub const SPLIT: &str = "sinks-user = \"nobody\"";
+
 impl Daemon {
     /// Starts a daemon with further sinks; DIR in `sinks` stands for the daemon's directory.
     pub fn start(netns: u64, port: u16, sinks: &str) -> Self {
