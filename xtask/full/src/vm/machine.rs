@@ -113,12 +113,12 @@ impl Machine<'_> {
 
     fn run_with(&self, processors: &[&str], log: &Path, limit: Duration) -> Result<String> {
         let (qemu, machine) = self.arch.qemu();
-        let console = self.arch.console();
+        let parameters = self.arch.parameters();
         let mut child = Command::new(qemu)
             .args(machine)
             .args(processors)
             .args(["-m", self.memory, "-nographic", "-no-reboot", "-net", "none"])
-            .args(["-append", &format!("console={console} quiet panic=-1 oops=panic {}", self.parameters)])
+            .args(["-append", &format!("{parameters} quiet panic=-1 oops=panic {}", self.parameters)])
             .arg("-kernel")
             .arg(&self.kernel.image)
             .arg("-initrd")
