@@ -97,6 +97,27 @@ fn each_format_is_the_same_from_records_and_from_lines() {
     }
 }
 
+/// ECS names the sides by who has opened the connection, and has translations beside what is translated.
+#[test]
+fn translated_ends_in_ecs() {
+    for (role, local_side, remote_side) in
+        [("client", "source", "destination"), ("server", "destination", "source")]
+    {
+        let line = format!(
+            r#"{{"schema":"sockstate/1","kind":"transition","seq":3,"time":"2026-11-26T00:00:00Z","role":"{role}",
+            "from":"ESTABLISHED","to":"CLOSE_WAIT","local":{{"address":"10.0.0.2","port":4000}},"remote":{{"address":"10.9.0.1","port":80}},
+            "nat":{{"local":{{"address":"10.0.0.2","port":4000}},"remote":{{"address":"10.0.0.3","port":8080}},"community_id":"1:x"}}}}"#
+        );
+        let mut out = Vec::new();
+        converter("ecs")(line.replace('\n', "").as_bytes(), &mut out);
+        let document: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
+        let nat = serde_json::json!({"ip": "10.0.0.3", "port": 8080});
+        assert_eq!(document[remote_side]["nat"], nat, "{document}");
+        assert!(document[local_side].get("nat").is_none(), "{document}");
+        assert_eq!(document["sockstate"]["nat"]["community_id"], "1:x", "{document}");
+    }
+}
+
 #[test]
 fn a_line_of_a_later_version_keeps_its_keys() {
     let line =

@@ -47,11 +47,11 @@ fn write(line: &Line<'_>, fields: &Fields<'_>, document: &mut Object<'_>) {
         [(bytes.sent, segments.sent), (bytes.received, segments.received)]
     });
     let [sent, received] = [0, 1].map(|way| traffic.map(|ways| ways[way]));
-    let (source, destination) = if fields.role == Some("server") {
-        ((remote, received), (local, sent))
-    } else {
-        ((local, sent), (remote, received))
-    };
+    let nat = ends.and_then(|ends| ends.nat.as_ref());
+    let local_side = Side { end: local, nat: nat.map(|nat| &nat.local), sent };
+    let remote_side = Side { end: remote, nat: nat.map(|nat| &nat.remote), sent: received };
+    let (source, destination) =
+        if fields.role == Some("server") { (remote_side, local_side) } else { (local_side, remote_side) };
     document.put("@timestamp", &fields.time);
     document.object("container", |container| {
         container.put("id", &fields.container);
@@ -65,7 +65,7 @@ fn write(line: &Line<'_>, fields: &Fields<'_>, document: &mut Object<'_>) {
         container.put("name", &fields.container_name);
         container.put("runtime", &fields.runtime);
     });
-    document.object("destination", |object| end(destination, object));
+    document.object("destination", |object| destination.write(object));
     document.object("ecs", |ecs| ecs.put("version", VERSION));
     document.object("error", |error| error.put("code", &fields.errno));
     document.object("event", |object| event(line, fields, object));
@@ -101,7 +101,7 @@ fn write(line: &Line<'_>, fields: &Fields<'_>, document: &mut Object<'_>) {
     }
     document.object("service", |service| service.put("name", &fields.unit));
     document.object("sockstate", |object| keys(line, &mut Rest { object, owner: fields.owner }));
-    document.object("source", |object| end(source, object));
+    document.object("source", |object| source.write(object));
     if let Some(uid) = fields.owner.and_then(|owner| owner.uid) {
         document.object("user", |user| user.put("id", &format_args!("{uid}")));
     }
@@ -171,14 +171,32 @@ fn process(owner: &Owner<'_>, process: &mut Object<'_>) {
     process.put("pid", &owner.pid);
 }
 
-/// One end, with the bytes and segments that it has sent.
-fn end((end, sent): (Option<&End>, Option<(u64, u32)>), object: &mut Object<'_>) {
-    let address = end.map(|end| end.address);
-    object.put("address", &address);
-    object.put("bytes", &sent.map(|(bytes, _)| bytes));
-    object.put("ip", &address);
-    object.put("packets", &sent.map(|(_, packets)| packets));
-    object.put("port", &end.and_then(|end| end.port));
+/// One side of a connection.
+struct Side<'a> {
+    end: Option<&'a End>,
+    /// The end beyond translations, if there are any.
+    nat: Option<&'a End>,
+    /// The bytes and segments that this side has sent.
+    sent: Option<(u64, u32)>,
+}
+
+impl Side<'_> {
+    fn write(&self, object: &mut Object<'_>) {
+        let Self { end, nat, sent } = *self;
+        let address = end.map(|end| end.address);
+        object.put("address", &address);
+        object.put("bytes", &sent.map(|(bytes, _)| bytes));
+        object.put("ip", &address);
+        // A translation may leave one of the sides as it is.
+        if let Some(nat) = nat.filter(|nat| end != Some(*nat)) {
+            object.object("nat", |object| {
+                object.put("ip", &nat.address);
+                object.put("port", &nat.port);
+            });
+        }
+        object.put("packets", &sent.map(|(_, packets)| packets));
+        object.put("port", &end.and_then(|end| end.port));
+    }
 }
 
 /// Elasticsearch takes a dot in a name for a level: with `app` and `app.name`, `app` would be both a text and an
