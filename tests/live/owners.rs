@@ -13,7 +13,7 @@ use crate::{
     Test,
     lab::{Story, Tracer, in_lab, own_netns, path, sockstate, wait_until},
     look_test,
-    observer::{self, wait_for_states},
+    observer::wait_for_states,
     roles::{Actor, inheritable, send_fd},
     sockets::{Kind, fresh_port, keep_over_exec},
     test,
