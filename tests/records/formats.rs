@@ -105,7 +105,7 @@ fn translated_ends_in_ecs() {
     {
         let line = format!(
             r#"{{"schema":"sockstate/1","kind":"transition","seq":3,"time":"2026-11-26T00:00:00Z","role":"{role}",
-            "from":"ESTABLISHED","to":"CLOSE_WAIT","local":{{"address":"10.0.0.2","port":4000}},"remote":{{"address":"10.9.0.1","port":80}},
+            "network":{{"transport":"tcp","type":"ipv4","community_id":"1:y"}},"from":"ESTABLISHED","to":"CLOSE_WAIT","local":{{"address":"10.0.0.2","port":4000}},"remote":{{"address":"10.9.0.1","port":80}},
             "nat":{{"local":{{"address":"10.0.0.2","port":4000}},"remote":{{"address":"10.0.0.3","port":8080}},"community_id":"1:x"}}}}"#
         );
         let mut out = Vec::new();

@@ -392,6 +392,7 @@ proptest! {
     #[test]
     fn the_writer_by_hand_writes_what_the_types_write(
         transitions in proptest::collection::vec(transition(any_text().boxed()), 1..12),
+        lifespan in lifespan(any_text().boxed()),
         order in proptest::collection::vec(0_usize..12, 1..24),
         closings in proptest::collection::vec(0_usize..12, 24),
     ) {
@@ -409,11 +410,13 @@ proptest! {
             (transition.reset_why, transition.conn.mini) = (other.reset_why, other.conn.mini);
             transition.conn.subject = Rc::new(Subject { id, ..(*transition.conn.subject).clone() });
             transition.conn.id = ConnId(id);
-            let record = Record::Transition(transition);
-            for (json, keys) in [(&mut plain, wire::Stamp::default()), (&mut stamped, stamp.keys())] {
-                let line = written(json, &record);
-                prop_assert_eq!(&line, &text(&Line::of(7, &record, &keys)));
-                schema::check(&serde_json::from_str(&line).expect("JSON"));
+            let whole = Lifespan { conn: transition.conn.clone(), ..lifespan.clone() };
+            for record in [Record::Transition(transition), Record::Connection(Box::new(whole))] {
+                for (json, keys) in [(&mut plain, wire::Stamp::default()), (&mut stamped, stamp.keys())] {
+                    let line = written(json, &record);
+                    prop_assert_eq!(&line, &text(&Line::of(7, &record, &keys)));
+                    schema::check(&serde_json::from_str(&line).expect("JSON"));
+                }
             }
         }
     }

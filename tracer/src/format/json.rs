@@ -1,5 +1,7 @@
-//! NDJSON, schema `sockstate/1` (docs/events.md), as the types of `wire` write it. Only transitions are written by
-//! hand, for speed; what repeats is kept ready: the two ends of a connection, and everything about its owner.
+//! NDJSON, schema `sockstate/1` (docs/events.md), as the types of `wire` write it. Only transitions and connections are
+//! written by hand, for speed; what repeats is kept ready: the two ends of a connection, and everything about its owner.
+
+mod connection;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -12,7 +14,7 @@ use super::{
     time::Times,
 };
 use crate::{
-    model::{Cause, Nat, Record, Role, State, Subject, Transition, Tuple},
+    model::{Cause, Connection, Nat, Record, Role, State, Subject, Transition, Tuple},
     wire,
 };
 
@@ -44,6 +46,12 @@ impl<K: Copy + Eq> TextCache<K> {
             make(key, text);
         }
         text
+    }
+
+    /// The text of `key`, if it was written before and is still kept.
+    fn known(&self, number: u64, key: K) -> Option<&[u8]> {
+        let (owner, text) = &self.slots[number as usize % self.slots.len()];
+        (*owner == Some(key)).then_some(text)
     }
 }
 
@@ -160,6 +168,7 @@ impl Format for Json {
     fn record(&mut self, seq: u64, record: &Record, out: &mut Vec<u8>) {
         match record {
             Record::Transition(transition) => self.transition(seq, transition, out),
+            Record::Connection(lifespan) => self.connection(seq, lifespan, out),
             record => wire::Line::of(seq, record, &self.stamp).write(out),
         }
     }
@@ -202,27 +211,36 @@ impl Json {
             line.fragment(&self.roles[transition.conn.role.map_or(0, |role| 1 + role as usize)]);
         });
         out.extend_from_slice(&self.stamp_text);
-        let (conn, subjects) = (&transition.conn, &mut self.subjects);
-        let of_subject = conn.subject.id;
-        let mut subject_text = |out: &mut Vec<u8>| {
-            out.extend_from_slice(subjects.get(of_subject, of_subject, |_, out| subject(&conn.subject, out)));
-        };
-        if conn.tuple.is_complete() {
-            let key = (conn.tuple, conn.nat.as_deref().copied(), of_subject);
-            out.extend_from_slice(self.middles.get(conn.id.0, key, |(tuple, nat, _), out| {
-                ends(&tuple, nat.as_ref(), out);
-                subject_text(out);
-            }));
-        } else {
-            ends(&conn.tuple, conn.nat.as_deref(), out);
-            subject_text(out);
-        }
+        self.middle(&transition.conn, out);
         let line_end = LineEnd::of(transition);
         out.extend_from_slice(self.line_ends.get(line_end.number(), line_end, LineEnd::write));
         if let Some(traffic) = &transition.traffic {
-            members(&wire::Traffic::of(traffic), out);
+            connection::traffic(traffic, out);
         }
         out.extend_from_slice(b"}\n");
+    }
+
+    /// Both ends, also beyond translations, and the subject.
+    fn middle(&mut self, conn: &Connection, out: &mut Vec<u8>) {
+        if !conn.tuple.is_complete() {
+            return self.last_middle(conn, out);
+        }
+        let subjects = &mut self.subjects;
+        let key = (conn.tuple, conn.nat.as_deref().copied(), conn.subject.id);
+        out.extend_from_slice(self.middles.get(conn.id.0, key, |(tuple, nat, id), out| {
+            ends(&tuple, nat.as_ref(), out);
+            out.extend_from_slice(subjects.get(id, id, |_, out| subject(&conn.subject, out)));
+        }));
+    }
+
+    /// The same where it is not needed again.
+    fn last_middle(&mut self, conn: &Connection, out: &mut Vec<u8>) {
+        let (nat, id) = (conn.nat.as_deref(), conn.subject.id);
+        if let Some(text) = self.middles.known(conn.id.0, (conn.tuple, nat.copied(), id)) {
+            return out.extend_from_slice(text);
+        }
+        ends(&conn.tuple, nat, out);
+        out.extend_from_slice(self.subjects.get(id, id, |_, out| subject(&conn.subject, out)));
     }
 
     /// With these keys in every record.

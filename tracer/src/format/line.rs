@@ -33,6 +33,14 @@ impl Line<'_> {
         self.len += N;
     }
 
+    /// Bytes that do not fit are left out.
+    pub(super) fn bytes(&mut self, text: &[u8]) {
+        let rest = &mut self.bytes[self.len..];
+        let len = text.len().min(rest.len());
+        rest[..len].copy_from_slice(&text[..len]);
+        self.len += len;
+    }
+
     #[inline]
     pub(super) fn fragment<const N: usize>(&mut self, fragment: &Fragment<N>) {
         let len = fragment.len;

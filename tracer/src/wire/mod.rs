@@ -1,6 +1,6 @@
 //! The lines of sockstate, NDJSON of the schema `sockstate/1`. Their keys are defined here: each kind of line is a type
 //! that serde writes and reads, and the order of its fields is the order of the keys. Only `format/json.rs` also has
-//! keys: it writes transitions by hand, for speed, and tests/records/wire.rs compares both.
+//! keys: it writes transitions and connections by hand, for speed, and tests/records/wire.rs compares both.
 //!
 //! The stream's lines (`line.rs`) are read again too; those of a look (`look.rs`) are only written. `schema.rs` makes
 //! docs/events.schema.json and docs/look.schema.json of the types: the doc comment of a field is the description of its
