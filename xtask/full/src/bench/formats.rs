@@ -14,6 +14,7 @@ use sockstate::{
         convert::{Syslog, journal, otlp_protobuf},
     },
     model::Record,
+    track::Lifespans,
     wire::Parser,
 };
 
@@ -26,8 +27,9 @@ const RECORDING: &str = "tests/fixtures/2ca3231/recording.ndjson.zst";
 /// The work for a record, done for every transition of the recording, or for every record of the ring.
 #[derive(clap::Args)]
 pub(crate) struct Work {
-    /// `lines` writes what a sink makes of the lines in its queue, `records` what `trace` makes of records; `parse`
-    /// reads lines as records. `decode` makes events of the ring's records, `follow` also passes them through the table.
+    /// `lines` writes what a sink makes of the lines in its queue, `records` what `trace` makes of records, `connections`
+    /// what it makes of records of whole connections; `parse` reads lines as records. `decode` makes events of the ring's
+    /// records, `follow` also passes them through the table, and `follow-connections` through one that reports connections.
     from: String,
     /// The name of the format.
     #[arg(default_value = "")]
@@ -40,20 +42,24 @@ pub(crate) struct Work {
 impl Work {
     /// Does the work, and prints the number of records in one round.
     pub(crate) fn run(&self) -> Result<()> {
-        if ["decode", "follow"].contains(&self.from.as_str()) {
+        println!("{}", self.records()?);
+        Ok(())
+    }
+
+    fn records(&self) -> Result<usize> {
+        let from = self.from.as_str();
+        if ["decode", "follow", "follow-connections"].contains(&from) {
             let mut ring = Ring::read()?;
-            if self.from == "decode" {
-                ring.decode(self.rounds)?;
-            } else {
-                ring.follow(self.rounds)?;
+            match from {
+                "decode" => ring.decode(self.rounds)?,
+                _ => drop(ring.follow(self.rounds, from == "follow-connections")?),
             }
-            println!("{}", ring.len());
-            return Ok(());
+            return Ok(ring.len());
         }
         let lines = transitions()?;
         let mut parser = Parser::default();
         let mut out = Vec::new();
-        match self.from.as_str() {
+        match from {
             "parse" => {
                 for _ in 0..self.rounds {
                     for line in &lines {
@@ -69,20 +75,24 @@ impl Work {
                 }
             }
             _ => {
-                let records: Vec<Record> = lines
+                let mut records: Vec<Record> = lines
                     .iter()
                     .filter_map(|line| parser.parse(line).transpose())
                     .collect::<Result<_, _>>()?;
+                if from == "connections" {
+                    let mut lifespans = Lifespans::default();
+                    records = records.iter().filter_map(|record| lifespans.note(record)).collect();
+                }
                 let name = FormatName::ALL.iter().find(|name| name.name == self.format);
                 let mut format = name.context("no such format")?.make(FormatOptions::default());
                 for _ in 0..self.rounds {
                     out.clear();
                     records.iter().zip(1..).for_each(|(record, seq)| format.record(seq, record, &mut out));
                 }
+                return Ok(records.len());
             }
         }
-        println!("{}", lines.len());
-        Ok(())
+        Ok(lines.len())
     }
 }
 
@@ -115,9 +125,13 @@ pub(super) fn bench(program: &Path) -> Result<()> {
     println!("\n| work | instructions for a record |\n| --- | --- |");
     println!("| a record of the ring to an event | {:.0} |", instructions(&["decode"])?);
     println!("| the same, and through the table | {:.0} |", instructions(&["follow"])?);
+    println!("| the same, with connections | {:.0} |", instructions(&["follow-connections"])?);
     println!("| a line to a record | {:.0} |", instructions(&["parse"])?);
     for format in FormatName::ALL {
         println!("| a record to {} | {:.0} |", format.name, instructions(&["records", format.name])?);
+    }
+    for format in ["json", "csv", "table"] {
+        println!("| a connection to {format} | {:.0} |", instructions(&["connections", format])?);
     }
     for format in ["ecs", "otlp", "otlp-protobuf", "syslog", "journald"] {
         println!("| a line to {format} | {:.0} |", instructions(&["lines", format])?);

@@ -70,11 +70,12 @@ impl Ring {
         Ok(())
     }
 
-    /// Returns the number of records that the table made of them.
-    pub(super) fn follow(&mut self, rounds: u64) -> Result<usize> {
+    /// Returns the number of records that the table made of them. `connections` are records of whole connections besides.
+    pub(super) fn follow(&mut self, rounds: u64, connections: bool) -> Result<usize> {
         let visibility = Visibility { minis: true, resets: true, ..Visibility::default() };
         let mut table = Table::new(1, 0, visibility);
         table.set_thresholds(Thresholds::default());
+        table.report_connections(connections);
         // Nobody runs below this root, so nothing of this machine changes the numbers.
         let mut enricher = Enricher::new("/nonexistent".into(), false);
         let mut made = 0;
@@ -94,9 +95,12 @@ mod tests {
 
     #[test]
     fn each_round_is_a_connection_of_its_own() {
-        let made = |rounds| Ring::read().expect("records").follow(rounds).expect("decoded");
-        let one = made(1);
+        let made = |rounds, connections| {
+            Ring::read().expect("records").follow(rounds, connections).expect("decoded")
+        };
+        let one = made(1, false);
         assert!(one >= 6, "SYN_SENT, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, TIME_WAIT and CLOSE: {one}");
-        assert_eq!(made(100), 100 * one);
+        assert_eq!(made(100, false), 100 * one);
+        assert_eq!(made(100, true), 100 * (one + 1), "and a record of the connection");
     }
 }
