@@ -131,7 +131,7 @@ _sockstate() {
 
     case "${cmd}" in
         sockstate)
-            opts="-o -4 -6 -p -L -D -h -V --format --escape-formulas --output --color --records --snapshot --cmdline --nat --metrics --metrics-top --metrics-by --metrics-by-limit --duration --count --threshold --no-stuck --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --container --from --to --ring-size --resync --lock --alongside --hook --tier --btf --help --version trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor completions man help"
+            opts="-o -4 -6 -p -L -D -h -V --format --escape-formulas --output --color --records --snapshot --cmdline --nat --metrics --metrics-top --metrics-by --metrics-by-limit --duration --count --threshold --no-stuck --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --workload --container --from --to --ring-size --resync --lock --alongside --hook --tier --btf --help --version trace run detach stuck close-wait sockets hunt record replay diagram timeline report top explain doctor completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -249,6 +249,10 @@ _sockstate() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --workload)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --container)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -293,7 +297,7 @@ _sockstate() {
             return 0
             ;;
         sockstate__subcmd__close__subcmd__wait)
-            opts="-4 -6 -p -L -D -h --format --group-by --hunt --from --watch --state --older-than --threshold --check --warn --crit --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --container --help"
+            opts="-4 -6 -p -L -D -h --format --group-by --hunt --from --watch --state --older-than --threshold --check --warn --crit --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --workload --container --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -304,7 +308,7 @@ _sockstate() {
                     return 0
                     ;;
                 --group-by)
-                    COMPREPLY=($(compgen -W "process listener peer container pod namespace stack" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "process listener peer container pod namespace workload stack" -- "${cur}"))
                     return 0
                     ;;
                 --hunt)
@@ -403,6 +407,10 @@ _sockstate() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --workload)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --container)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -451,7 +459,7 @@ _sockstate() {
             return 0
             ;;
         sockstate__subcmd__diagram)
-            opts="-o -4 -6 -p -L -D -h --format --output --color --from --conn --live --alongside --duration --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --container --help"
+            opts="-o -4 -6 -p -L -D -h --format --output --color --from --conn --live --alongside --duration --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --workload --container --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -546,6 +554,10 @@ _sockstate() {
                     return 0
                     ;;
                 --namespace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --workload)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -875,7 +887,7 @@ _sockstate() {
             return 0
             ;;
         sockstate__subcmd__hunt)
-            opts="-o -4 -6 -p -L -D -h --format --output --threshold --rate --duration --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --container --ring-size --resync --lock --alongside --hook --tier --btf --help"
+            opts="-o -4 -6 -p -L -D -h --format --output --threshold --rate --duration --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --workload --container --ring-size --resync --lock --alongside --hook --tier --btf --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -969,6 +981,10 @@ _sockstate() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --workload)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --container)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1019,7 +1035,7 @@ _sockstate() {
             return 0
             ;;
         sockstate__subcmd__record)
-            opts="-4 -6 -p -L -D -h --records --snapshot --cmdline --nat --metrics --metrics-top --metrics-by --metrics-by-limit --duration --count --threshold --no-stuck --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --container --from --to --ring-size --resync --lock --alongside --hook --tier --btf --help"
+            opts="-4 -6 -p -L -D -h --records --snapshot --cmdline --nat --metrics --metrics-top --metrics-by --metrics-by-limit --duration --count --threshold --no-stuck --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --workload --container --from --to --ring-size --resync --lock --alongside --hook --tier --btf --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1121,6 +1137,10 @@ _sockstate() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --workload)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --container)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1165,7 +1185,7 @@ _sockstate() {
             return 0
             ;;
         sockstate__subcmd__replay)
-            opts="-4 -6 -p -L -D -h --format --escape-formulas --color --speed --records --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --container --from --to --help"
+            opts="-4 -6 -p -L -D -h --format --escape-formulas --color --speed --records --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --workload --container --from --to --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1251,6 +1271,10 @@ _sockstate() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --workload)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --container)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1271,7 +1295,7 @@ _sockstate() {
             return 0
             ;;
         sockstate__subcmd__report)
-            opts="-o -4 -6 -p -L -D -h --output --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --container --help"
+            opts="-o -4 -6 -p -L -D -h --output --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --workload --container --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1349,6 +1373,10 @@ _sockstate() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --workload)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --container)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1379,7 +1407,7 @@ _sockstate() {
             return 0
             ;;
         sockstate__subcmd__sockets)
-            opts="-4 -6 -p -L -D -h --format --sort --state --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --container --help"
+            opts="-4 -6 -p -L -D -h --format --sort --state --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --workload --container --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1461,6 +1489,10 @@ _sockstate() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --workload)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --container)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1473,7 +1505,7 @@ _sockstate() {
             return 0
             ;;
         sockstate__subcmd__stuck)
-            opts="-4 -6 -p -L -D -h --format --group-by --hunt --from --watch --state --older-than --threshold --check --warn --crit --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --container --help"
+            opts="-4 -6 -p -L -D -h --format --group-by --hunt --from --watch --state --older-than --threshold --check --warn --crit --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --workload --container --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1484,7 +1516,7 @@ _sockstate() {
                     return 0
                     ;;
                 --group-by)
-                    COMPREPLY=($(compgen -W "process listener peer container pod namespace stack" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "process listener peer container pod namespace workload stack" -- "${cur}"))
                     return 0
                     ;;
                 --hunt)
@@ -1583,6 +1615,10 @@ _sockstate() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --workload)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --container)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1595,7 +1631,7 @@ _sockstate() {
             return 0
             ;;
         sockstate__subcmd__timeline)
-            opts="-o -4 -6 -p -L -D -h --conn --format --output --color --most --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --container --help"
+            opts="-o -4 -6 -p -L -D -h --conn --format --output --color --most --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --workload --container --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1689,6 +1725,10 @@ _sockstate() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --workload)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --container)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1701,7 +1741,7 @@ _sockstate() {
             return 0
             ;;
         sockstate__subcmd__top)
-            opts="-4 -6 -p -L -D -h --from --speed --alongside --threshold --lang --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --container --help"
+            opts="-4 -6 -p -L -D -h --from --speed --alongside --threshold --lang --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --workload --container --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1787,6 +1827,10 @@ _sockstate() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --workload)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --container)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1799,7 +1843,7 @@ _sockstate() {
             return 0
             ;;
         sockstate__subcmd__trace)
-            opts="-o -4 -6 -p -L -D -h --format --escape-formulas --output --color --records --snapshot --cmdline --nat --metrics --metrics-top --metrics-by --metrics-by-limit --duration --count --threshold --no-stuck --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --container --from --to --ring-size --resync --lock --alongside --hook --tier --btf --help"
+            opts="-o -4 -6 -p -L -D -h --format --escape-formulas --output --color --records --snapshot --cmdline --nat --metrics --metrics-top --metrics-by --metrics-by-limit --duration --count --threshold --no-stuck --ipv4 --ipv6 --port --localport --local-port --remoteport --remote-port --local --remote --pid --comm --netns --cgroup --pod --namespace --workload --container --from --to --ring-size --resync --lock --alongside --hook --tier --btf --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1914,6 +1958,10 @@ _sockstate() {
                     return 0
                     ;;
                 --namespace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --workload)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_sockstate_global_optspecs
-    string join \n format= escape-formulas o/output= color= records= snapshot cmdline nat metrics= metrics-top= metrics-by= metrics-by-limit= duration= count= threshold= no-stuck 4/ipv4 6/ipv6 p/port= L/local-port= D/remote-port= local= remote= pid= comm= netns= cgroup= pod= namespace= container= from= to= ring-size= resync= lock= alongside hook= tier= btf= h/help V/version
+    string join \n format= escape-formulas o/output= color= records= snapshot cmdline nat metrics= metrics-top= metrics-by= metrics-by-limit= duration= count= threshold= no-stuck 4/ipv4 6/ipv6 p/port= L/local-port= D/remote-port= local= remote= pid= comm= netns= cgroup= pod= namespace= workload= container= from= to= ring-size= resync= lock= alongside hook= tier= btf= h/help V/version
 end
 
 function __fish_sockstate_needs_command
@@ -37,7 +37,7 @@ never\t'Never'"
 complete -c sockstate -n "__fish_sockstate_needs_command" -l records -d 'Write only these kinds of records: transitions, connections, stuck, resolved, snapshots, resyncs' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l metrics -d 'Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435, or 9435 for the same' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l metrics-top -d 'Add metrics of the N processes with the most stuck sockets: up to N more series at a time' -r
-complete -c sockstate -n "__fish_sockstate_needs_command" -l metrics-by -d 'Add a metric of the stuck sockets by these labels: comm, unit, namespace, pod, container' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l metrics-by -d 'Add a metric of the stuck sockets by these labels: comm, unit, namespace, workload, pod, container' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l metrics-by-limit -d 'How many combinations of the labels have series of their own: those with the most stuck sockets. All others are counted together, with the label other="true"' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l duration -d 'End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l count -d 'End after N transitions' -r
@@ -53,6 +53,7 @@ complete -c sockstate -n "__fish_sockstate_needs_command" -l netns -d 'Network n
 complete -c sockstate -n "__fish_sockstate_needs_command" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l namespace -d 'Kubernetes namespace; a * at the end stands for any rest. See --netns for network namespaces' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l workload -d 'What manages the Kubernetes pod: NAME, or KIND/NAME such as deployment/web. A * at the end stands for any rest. Only `sockstate run` with [kubernetes] knows it, and its recordings' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l container -d 'Container: its name, its id, or at least 12 characters of its id. A * at the end stands for any rest' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l from -d 'State before the transition: CLOSE_WAIT, close-wait, or a group of ss, such as connected (all but LISTEN and CLOSE)' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l to -d 'State after the transition; takes the same names' -r
@@ -110,7 +111,7 @@ never\t'Never'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l records -d 'Write only these kinds of records: transitions, connections, stuck, resolved, snapshots, resyncs' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l metrics -d 'Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435, or 9435 for the same' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l metrics-top -d 'Add metrics of the N processes with the most stuck sockets: up to N more series at a time' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l metrics-by -d 'Add a metric of the stuck sockets by these labels: comm, unit, namespace, pod, container' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l metrics-by -d 'Add a metric of the stuck sockets by these labels: comm, unit, namespace, workload, pod, container' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l metrics-by-limit -d 'How many combinations of the labels have series of their own: those with the most stuck sockets. All others are counted together, with the label other="true"' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l duration -d 'End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l count -d 'End after N transitions' -r
@@ -126,6 +127,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l netns -d '
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l namespace -d 'Kubernetes namespace; a * at the end stands for any rest. See --netns for network namespaces' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l workload -d 'What manages the Kubernetes pod: NAME, or KIND/NAME such as deployment/web. A * at the end stands for any rest. Only `sockstate run` with [kubernetes] knows it, and its recordings' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l container -d 'Container: its name, its id, or at least 12 characters of its id. A * at the end stands for any rest' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l from -d 'State before the transition: CLOSE_WAIT, close-wait, or a group of ss, such as connected (all but LISTEN and CLOSE)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l to -d 'State after the transition; takes the same names' -r
@@ -166,6 +168,7 @@ peer\t'The peer\'s address'
 container\t'The container, or the systemd unit where there is none'
 pod\t'The Kubernetes pod'
 namespace\t'The Kubernetes namespace'
+workload\t'What manages the Kubernetes pod, from a recording of a daemon with [kubernetes] (--from)'
 stack\t'The call path that opened the sockets, from the output of a hunt (--hunt)'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l hunt -d 'For --group-by stack: the output of `sockstate hunt --format json`, which may still be running' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l from -d 'Show the sockets that were stuck at the end of this recording, instead of this host\'s' -r -F
@@ -186,6 +189,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l netns -d '
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l namespace -d 'Kubernetes namespace; a * at the end stands for any rest. See --netns for network namespaces' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l workload -d 'What manages the Kubernetes pod: NAME, or KIND/NAME such as deployment/web. A * at the end stands for any rest. Only `sockstate run` with [kubernetes] knows it, and its recordings' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l container -d 'Container: its name, its id, or at least 12 characters of its id. A * at the end stands for any rest' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -l check -d 'Write one line as a monitoring plugin does, with exit status 0, 1 (warning), 2 (critical) or 3 (unknown)'
 complete -c sockstate -n "__fish_sockstate_using_subcommand stuck" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
@@ -199,6 +203,7 @@ peer\t'The peer\'s address'
 container\t'The container, or the systemd unit where there is none'
 pod\t'The Kubernetes pod'
 namespace\t'The Kubernetes namespace'
+workload\t'What manages the Kubernetes pod, from a recording of a daemon with [kubernetes] (--from)'
 stack\t'The call path that opened the sockets, from the output of a hunt (--hunt)'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l hunt -d 'For --group-by stack: the output of `sockstate hunt --format json`, which may still be running' -r -F
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l from -d 'Show the sockets that were stuck at the end of this recording, instead of this host\'s' -r -F
@@ -219,6 +224,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l netns
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l namespace -d 'Kubernetes namespace; a * at the end stands for any rest. See --netns for network namespaces' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l workload -d 'What manages the Kubernetes pod: NAME, or KIND/NAME such as deployment/web. A * at the end stands for any rest. Only `sockstate run` with [kubernetes] knows it, and its recordings' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l container -d 'Container: its name, its id, or at least 12 characters of its id. A * at the end stands for any rest' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -l check -d 'Write one line as a monitoring plugin does, with exit status 0, 1 (warning), 2 (critical) or 3 (unknown)'
 complete -c sockstate -n "__fish_sockstate_using_subcommand close-wait" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
@@ -244,6 +250,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l netns -d
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l namespace -d 'Kubernetes namespace; a * at the end stands for any rest. See --netns for network namespaces' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l workload -d 'What manages the Kubernetes pod: NAME, or KIND/NAME such as deployment/web. A * at the end stands for any rest. Only `sockstate run` with [kubernetes] knows it, and its recordings' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -l container -d 'Container: its name, its id, or at least 12 characters of its id. A * at the end stands for any rest' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand sockets" -s 6 -l ipv6 -d 'Only IPv6'
@@ -267,6 +274,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l netns -d 'N
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l namespace -d 'Kubernetes namespace; a * at the end stands for any rest. See --netns for network namespaces' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l workload -d 'What manages the Kubernetes pod: NAME, or KIND/NAME such as deployment/web. A * at the end stands for any rest. Only `sockstate run` with [kubernetes] knows it, and its recordings' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l container -d 'Container: its name, its id, or at least 12 characters of its id. A * at the end stands for any rest' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l ring-size -d 'Size of the ring buffer between kernel and sockstate, a power of two: 1M, 64M' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -l resync -d 'How often sockstate compares its connections with the kernel\'s tables; it also does so after a loss. 0 means never' -r
@@ -288,7 +296,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s h -l help -
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l records -d 'Write only these kinds of records: transitions, connections, stuck, resolved, snapshots, resyncs' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l metrics -d 'Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435, or 9435 for the same' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l metrics-top -d 'Add metrics of the N processes with the most stuck sockets: up to N more series at a time' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l metrics-by -d 'Add a metric of the stuck sockets by these labels: comm, unit, namespace, pod, container' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l metrics-by -d 'Add a metric of the stuck sockets by these labels: comm, unit, namespace, workload, pod, container' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l metrics-by-limit -d 'How many combinations of the labels have series of their own: those with the most stuck sockets. All others are counted together, with the label other="true"' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l duration -d 'End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l count -d 'End after N transitions' -r
@@ -304,6 +312,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l netns -d 
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l namespace -d 'Kubernetes namespace; a * at the end stands for any rest. See --netns for network namespaces' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l workload -d 'What manages the Kubernetes pod: NAME, or KIND/NAME such as deployment/web. A * at the end stands for any rest. Only `sockstate run` with [kubernetes] knows it, and its recordings' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l container -d 'Container: its name, its id, or at least 12 characters of its id. A * at the end stands for any rest' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l from -d 'State before the transition: CLOSE_WAIT, close-wait, or a group of ss, such as connected (all but LISTEN and CLOSE)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l to -d 'State after the transition; takes the same names' -r
@@ -350,6 +359,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l netns -d 
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l namespace -d 'Kubernetes namespace; a * at the end stands for any rest. See --netns for network namespaces' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l workload -d 'What manages the Kubernetes pod: NAME, or KIND/NAME such as deployment/web. A * at the end stands for any rest. Only `sockstate run` with [kubernetes] knows it, and its recordings' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l container -d 'Container: its name, its id, or at least 12 characters of its id. A * at the end stands for any rest' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l from -d 'State before the transition: CLOSE_WAIT, close-wait, or a group of ss, such as connected (all but LISTEN and CLOSE)' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand replay" -l to -d 'State after the transition; takes the same names' -r
@@ -379,6 +389,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l netns -d
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l namespace -d 'Kubernetes namespace; a * at the end stands for any rest. See --netns for network namespaces' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l workload -d 'What manages the Kubernetes pod: NAME, or KIND/NAME such as deployment/web. A * at the end stands for any rest. Only `sockstate run` with [kubernetes] knows it, and its recordings' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l container -d 'Container: its name, its id, or at least 12 characters of its id. A * at the end stands for any rest' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l live -d 'Add numbers from this host\'s connections, and redraw the picture as they change'
 complete -c sockstate -n "__fish_sockstate_using_subcommand diagram" -l alongside -d 'Do not ask whether a daemon is tracing'
@@ -405,6 +416,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l netns -
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l namespace -d 'Kubernetes namespace; a * at the end stands for any rest. See --netns for network namespaces' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l workload -d 'What manages the Kubernetes pod: NAME, or KIND/NAME such as deployment/web. A * at the end stands for any rest. Only `sockstate run` with [kubernetes] knows it, and its recordings' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -l container -d 'Container: its name, its id, or at least 12 characters of its id. A * at the end stands for any rest' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand timeline" -s 6 -l ipv6 -d 'Only IPv6'
@@ -421,6 +433,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l netns -d 
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l namespace -d 'Kubernetes namespace; a * at the end stands for any rest. See --netns for network namespaces' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l workload -d 'What manages the Kubernetes pod: NAME, or KIND/NAME such as deployment/web. A * at the end stands for any rest. Only `sockstate run` with [kubernetes] knows it, and its recordings' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -l container -d 'Container: its name, its id, or at least 12 characters of its id. A * at the end stands for any rest' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'
 complete -c sockstate -n "__fish_sockstate_using_subcommand report" -s 6 -l ipv6 -d 'Only IPv6'
@@ -441,6 +454,7 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l netns -d 'Ne
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l cgroup -d 'Cgroup v2 of the socket, and all cgroups below it: /system.slice/nginx.service' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l pod -d 'Kubernetes pod: NAME, NAMESPACE/NAME, or its uid. A * at the end stands for any rest: \'web-*\'' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l namespace -d 'Kubernetes namespace; a * at the end stands for any rest. See --netns for network namespaces' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l workload -d 'What manages the Kubernetes pod: NAME, or KIND/NAME such as deployment/web. A * at the end stands for any rest. Only `sockstate run` with [kubernetes] knows it, and its recordings' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l container -d 'Container: its name, its id, or at least 12 characters of its id. A * at the end stands for any rest' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -l alongside -d 'Do not ask whether a daemon is tracing'
 complete -c sockstate -n "__fish_sockstate_using_subcommand top" -s 4 -l ipv4 -d 'Only IPv4; v4-mapped addresses count as IPv4'

@@ -7,7 +7,8 @@ SELECT
     local.address AS local_address, local.port AS local_port, remote.address AS remote_address, remote.port AS remote_port,
     owner.pid AS pid, owner.comm AS comm, unit, container.id AS container_id,
     container.name AS container_name, container.image AS container_image, pod.uid AS pod_uid, pod.name AS pod_name,
-    pod.namespace AS pod_namespace, cause, errno, place, count
+    pod.namespace AS pod_namespace, pod.workload.kind AS workload_kind, pod.workload.name AS workload_name,
+    pod.labels AS pod_labels, cause, errno, place, count
 FROM read_json(getvariable('records'), format = 'newline_delimited', columns = {
     time: 'VARCHAR', host: 'STRUCT(name VARCHAR)', instance: 'VARCHAR', seq: 'UBIGINT', kind: 'VARCHAR', conn: 'VARCHAR',
     network: 'STRUCT(type VARCHAR, community_id VARCHAR)', nat: 'STRUCT(community_id VARCHAR)', role: 'VARCHAR',
@@ -15,7 +16,8 @@ FROM read_json(getvariable('records'), format = 'newline_delimited', columns = {
     in_state_ns: 'UBIGINT', in_state_at_least: 'BOOLEAN', age_ns: 'UBIGINT', local: 'STRUCT(address VARCHAR, port INTEGER)',
     remote: 'STRUCT(address VARCHAR, port INTEGER)', owner: 'STRUCT(pid UINTEGER, comm VARCHAR)', unit: 'VARCHAR',
     container: 'STRUCT(id VARCHAR, runtime VARCHAR, name VARCHAR, image VARCHAR)',
-    pod: 'STRUCT(uid VARCHAR, name VARCHAR, namespace VARCHAR)', cause: 'VARCHAR', errno: 'VARCHAR', place: 'VARCHAR', count: 'UBIGINT'
+    pod: 'STRUCT(uid VARCHAR, name VARCHAR, namespace VARCHAR, workload STRUCT(kind VARCHAR, name VARCHAR), labels MAP(VARCHAR, VARCHAR))',
+    cause: 'VARCHAR', errno: 'VARCHAR', place: 'VARCHAR', count: 'UBIGINT'
 });
 
 -- The last state of each end of each connection.

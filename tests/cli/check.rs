@@ -233,6 +233,24 @@ fn what_the_kernel_does_not_give_is_refused_by_both() {
 }
 
 #[test]
+fn what_the_cluster_does_not_name_is_refused_by_both() {
+    let sink = "[sinks.a]\ntype = \"stdout\"\n";
+    let with = |keys: &str| format!("[kubernetes]\n{keys}{sink}");
+    let (node, server) = ("node = \"a\"\n", "server = \"https://api\"\n");
+    let cases = [
+        (with(server), "1:1", "the name of this node is not known"),
+        (with(node), "1:1", "there is no API server"),
+        (with(&format!("node = \"A\"\n{server}")), "2:8", "'A' cannot be the name of a node"),
+        (with(&format!("{node}server = \"api\"\n")), "3:10", "'api' is not the URL of an API server"),
+        (format!("[filter]\nworkload = \"web\"\n{sink}"), "2:12", "add [kubernetes]"),
+        (format!("{sink}[sinks.a.filter]\nworkload = \"web\"\n"), "4:12", "add [kubernetes]"),
+    ];
+    let cases: Vec<(&str, &str, &str)> =
+        cases.iter().map(|(config, at, words)| (&**config, *at, *words)).collect();
+    check_refusals(&ConfigDirectory::new(), &cases);
+}
+
+#[test]
 fn sinks_that_write_to_the_same_file_are_refused_by_both() {
     let cases = [
         (

@@ -92,22 +92,49 @@ fn the_chart_renders_the_manifests() {
         let Some(mut python) = tools::python("yaml") else {
             return print_skipped("the chart: needs Python's yaml");
         };
-        let directory = tempfile::tempdir().expect("directory");
-        let path = directory.path().join("chart.yaml");
-        fs::write(&path, rendered).expect("file");
         let plain = ["sockstate.yaml", "pod-monitor.yaml", "prometheus-rule.yaml"];
-        let plain = plain.map(|name| packaging("kubernetes").join(name));
-        let output = python.args(["-c", COMPARE]).arg(&path).args(plain).output().expect("python");
-        assert!(output.status.success(), "{}", text(&output.stderr));
-        let mut lines: Vec<String> = text(&output.stdout).lines().map(str::to_owned).collect();
-        let mut expected: Vec<&str> = expected.lines().collect();
-        lines.sort();
-        expected.sort_unstable();
-        assert_eq!(lines, expected);
-        let Some(mut python) = tools::python("kubernetes_validate") else { continue };
-        let output = python.args(["-c", VALIDATE]).arg(&path).output().expect("python");
-        assert!(output.status.success(), "{}", text(&output.stderr));
+        compare(&mut python, &rendered, &plain, expected);
     }
+}
+
+/// Compares with manifests, and validates.
+fn compare(python: &mut Command, rendered: &str, plain: &[&str], expected: &str) {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("chart.yaml");
+    fs::write(&path, rendered).expect("file");
+    let plain = plain.iter().map(|name| packaging("kubernetes").join(name));
+    let output = python.args(["-c", COMPARE]).arg(&path).args(plain).output().expect("python");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let mut lines: Vec<String> = text(&output.stdout).lines().map(str::to_owned).collect();
+    let mut expected: Vec<&str> = expected.lines().collect();
+    lines.sort();
+    expected.sort_unstable();
+    assert_eq!(lines, expected);
+    let Some(mut python) = tools::python("kubernetes_validate") else { return };
+    let output = python.args(["-c", VALIDATE]).arg(&path).output().expect("python");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_chart_lets_sockstate_ask_the_api_server() {
+    let values = ["kubernetes.enabled=true", "kubernetes.labels={app,app.kubernetes.io/*}"];
+    let Some(rendered) = rendered(&values) else { return };
+    assert!(rendered.contains("automountServiceAccountToken: true"), "{rendered}");
+    let config = checked_configuration(&rendered);
+    let keys: toml::Table = config.parse().expect("TOML");
+    let labels = keys["kubernetes"]["labels"].as_array().expect("labels");
+    assert_eq!(
+        labels.iter().filter_map(toml::Value::as_str).collect::<Vec<_>>(),
+        ["app", "app.kubernetes.io/*"]
+    );
+    let Some(without) = self::rendered(&["kubernetes.enabled=true,kubernetes.owners=false"]) else { return };
+    assert!(rendered.contains("resources: [jobs]") && !without.contains("resources: [jobs]"), "{without}");
+    let Some(mut python) = tools::python("yaml") else {
+        return print_skipped("the chart: needs Python's yaml");
+    };
+    let expected = "same ClusterRole\nsame ClusterRoleBinding\nmore ServiceAccount sockstate\nmore ConfigMap sockstate\n\
+                    more DaemonSet sockstate\n";
+    compare(&mut python, &rendered, &["api-server.yaml"], expected);
 }
 
 #[test]

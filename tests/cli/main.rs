@@ -60,8 +60,11 @@ fn bad_arguments_are_named_and_refused() {
         (&["--format", "xml"], "[possible values: table, json, csv, ecs, otlp, syslog]"),
         (&["trace", "--escape-formulas"], "--escape-formulas needs --format csv"),
         (&["replay", "--escape-formulas", "--format", "table", "x"], "--escape-formulas needs --format csv"),
+        (&["--workload", "web"], "only `sockstate run` with [kubernetes] knows the workload of a pod"),
+        (&["stuck", "--workload", "web"], "only `sockstate run` with [kubernetes] knows"),
+        (&["stuck", "--group-by", "workload"], "--group-by workload needs --from FILE"),
         (&["trace", "--records", "stuck,lots"], "no records of the kind 'lots'; there are start, snapshot"),
-        (&["--metrics-by", "pod,node"], "there are comm, unit, namespace, pod, container"),
+        (&["--metrics-by", "pod,node"], "there are comm, unit, namespace, workload, pod, container"),
         (&["--metrics-by-limit", "5"], "were not provided:\n  --metrics-by <LABELS>"),
         (&["--records", "aggregates"], "a sink of `sockstate run` with the key 'aggregate' has them"),
         (
@@ -103,6 +106,19 @@ fn bad_arguments_are_named_and_refused() {
         assert!(error.contains(words), "{args:?}: {words} in {error}");
         assert_eq!(text(&output.stdout), "", "{args:?}");
     }
+}
+
+#[test]
+fn what_is_stuck_in_a_recording_is_counted_by_workload() {
+    let recording = testkit::golden::file("fixtures/recordings/sockstate-1.ndjson");
+    let text = std::fs::read_to_string(recording).expect("recording");
+    let pod = r#""pod":{"uid":"x","namespace":"shop","workload":{"kind":"Deployment","name":"web"}},"netns""#;
+    let file = tempfile::NamedTempFile::new().expect("file");
+    std::fs::write(file.path(), text.replace("\"netns\"", pod)).expect("recording");
+    let path = file.path().to_string_lossy();
+    let output = sockstate(&["stuck", "--from", &path, "--group-by", "workload", "--format", "json"]);
+    let groups = self::text(&output.stdout);
+    assert!(groups.contains("\"key\":\"shop/deployment/web\"") && groups.lines().count() == 1, "{groups}");
 }
 
 /// The exit code and the output of `run --check` for a configuration.

@@ -1,10 +1,10 @@
 //! The manifests for Kubernetes in packaging/kubernetes.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, process::Command};
 
 use testkit::{skipping::print_skipped, tools};
 
-use crate::{sockstate, text};
+use crate::text;
 
 fn manifests() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../packaging/kubernetes")
@@ -21,13 +21,17 @@ for manifest in yaml.safe_load_all(open(sys.argv[1])):
 /// The Prometheus operator's kinds have no schema here.
 #[test]
 fn the_manifests_are_valid() {
-    let Some(mut python) = tools::python("kubernetes_validate") else {
-        return print_skipped("the manifests: needs Python's kubernetes_validate: cargo xtask setup");
-    };
-    let output =
-        python.args(["-c", VALIDATE]).arg(manifests().join("sockstate.yaml")).output().expect("python");
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    assert_eq!(text(&output.stdout), "Namespace\nServiceAccount\nConfigMap\nDaemonSet\n");
+    for (name, kinds) in [
+        ("sockstate.yaml", "Namespace\nServiceAccount\nConfigMap\nDaemonSet\n"),
+        ("api-server.yaml", "ClusterRole\nClusterRoleBinding\n"),
+    ] {
+        let Some(mut python) = tools::python("kubernetes_validate") else {
+            return print_skipped("the manifests: needs Python's kubernetes_validate: cargo xtask setup");
+        };
+        let output = python.args(["-c", VALIDATE]).arg(manifests().join(name)).output().expect("python");
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert_eq!(text(&output.stdout), kinds, "{name}");
+    }
 }
 
 /// The configuration in the ConfigMap of `manifest`, which sockstate takes.
@@ -39,7 +43,15 @@ pub(crate) fn checked_configuration(manifest: &str) -> String {
     let directory = tempfile::tempdir().expect("directory");
     let path = directory.path().join("sockstate.toml");
     fs::write(&path, &config).expect("configuration");
-    let output = sockstate(&["run", "--check", "--config", &path.to_string_lossy()]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sockstate"));
+    command.args(["run", "--check", "--config", &path.to_string_lossy()]);
+    // As in a pod.
+    let environment = [
+        ("NODE_NAME", "node-1"),
+        ("KUBERNETES_SERVICE_HOST", "10.96.0.1"),
+        ("KUBERNETES_SERVICE_PORT", "443"),
+    ];
+    let output = command.envs(environment).output().expect("sockstate");
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
     config
 }

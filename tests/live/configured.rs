@@ -31,6 +31,7 @@ pub(crate) fn tests() -> Vec<Test> {
             "configured: a sink that is removed or renamed leaves its spool to the next of its name",
             renamed,
         ),
+        test("configured: the name of the host, by the key and by NODE_NAME", host_name),
         test("configured: a reload of a configuration with a fault changes nothing", wrong_reload),
     ]
 }
@@ -41,6 +42,31 @@ pub(crate) fn ask(port: u16) -> String {
     let mut answer = String::new();
     client.read_to_string(&mut answer).expect("answer");
     answer
+}
+
+fn host_name() {
+    in_lab(|netns| {
+        let of_system = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        for (key, of_node, expected) in [
+            ("", None, &*of_system),
+            ("", Some(""), &of_system),
+            ("", Some("node-7"), "node-7"),
+            ("host-name = \"mine\"\n", Some("node-7"), "mine"),
+        ] {
+            let port = fresh_port();
+            let mut daemon = Raw::start_with(key, netns, FILE, |command| {
+                command.env_remove("NODE_NAME").envs(of_node.map(|name| ("NODE_NAME", name)));
+            });
+            daemon.wait_for("\"kind\":\"start\"");
+            connections(1, port);
+            daemon.wait_for("\"to\":\"TIME_WAIT\"");
+            assert!(daemon.end_now().success());
+            let records = fs::read_to_string(daemon.path("out")).expect("records");
+            for record in records.lines().filter_map(json) {
+                assert_eq!(record["host"]["name"], expected, "{key:?} {of_node:?}: {record}");
+            }
+        }
+    });
 }
 
 fn secrets() {

@@ -35,6 +35,7 @@ mod kafka;
 mod kernel_closes;
 mod kernel_sockets;
 mod kinds;
+mod kubernetes;
 mod left_open;
 mod lifecycle;
 mod local_drop;

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     Test, fleet,
     hunt::programs,
+    kubernetes,
     lab::{Tracer, in_lab, own_netns, sockstate, wait_until},
     metrics::scrape,
     owners::cgroup2_mount,
@@ -21,27 +22,30 @@ use crate::{
 };
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![
+    let mut tests = kubernetes::tests();
+    tests.extend([
         test("workloads: a pod, by the kubelet's directories", by_directories),
         test("workloads: which pod leaks, in metrics, counts, a report and queries", leaks),
         test("workloads: a container of podman", by_podman),
-    ]
+    ]);
+    tests
 }
 
 const IDS: [&str; 2] = [
     "3f1c0e6ad1f7c2f5c1d64c4a50b6f3a0a9b64c5d3c3b0c6e8d4cbb4b1a2f9e77",
     "b0b47276ea66ee9f44cc53afa94d7980b57a52c3f306f68cb034e58d9fbd3c60",
 ];
-const PODS: [&str; 2] = ["abcd1234-12ab-34cd-56ef-0123456789ab", "dcba1234-12ab-34cd-56ef-0123456789ab"];
+pub(crate) const PODS: [&str; 2] =
+    ["abcd1234-12ab-34cd-56ef-0123456789ab", "dcba1234-12ab-34cd-56ef-0123456789ab"];
 
 /// A mount namespace with empty file systems at some directories of the host. A shell in it waits for the end of the test.
-struct Mounts {
+pub(crate) struct Mounts {
     shell: Actor,
 }
 
 impl Mounts {
     /// `None` where this cannot be made.
-    fn new(directories: &[&str]) -> Option<Self> {
+    pub(crate) fn new(directories: &[&str]) -> Option<Self> {
         for program in ["unshare", "nsenter"] {
             tools::find(program, "util-linux")?;
         }
@@ -71,23 +75,23 @@ impl Mounts {
         inside
     }
 
-    fn sockstate(&self, args: &[&str]) -> Command {
+    pub(crate) fn sockstate(&self, args: &[&str]) -> Command {
         self.run(sockstate().args(args))
     }
 }
 
 /// Cgroups as the kubelet makes them, and a directory of logs for each pod.
-struct Pods {
+pub(crate) struct Pods {
     top: PathBuf,
 }
 
 impl Pods {
-    fn new(mount: &Path) -> Self {
+    pub(crate) fn new(mount: &Path) -> Self {
         Self { top: mount.join(format!("sockstate-test-{}", std::process::id())) }
     }
 
     /// A process that listens in this pod.
-    fn listen_in(&self, pod: usize, port: u16) -> Actor {
+    pub(crate) fn listen_in(&self, pod: usize, port: u16) -> Actor {
         let group = self.top.join(format!("kubepods/burstable/pod{}/{}", PODS[pod], IDS[pod]));
         fs::create_dir_all(&group).expect("cgroup");
         let mut inside = Actor::start("late listener", port);
@@ -97,7 +101,7 @@ impl Pods {
         inside
     }
 
-    fn remove(&self) {
+    pub(crate) fn remove(&self) {
         let remove = |path: &str| {
             let path = self.top.join(path);
             !path.exists() || fs::remove_dir(path).is_ok()
@@ -184,7 +188,7 @@ fn by_directories() {
 }
 
 /// The directory of a pod's logs, as the kubelet makes it.
-fn log_directory(mounts: &Mounts, pod: usize, name: &str) {
+pub(crate) fn log_directory(mounts: &Mounts, pod: usize, name: &str) {
     let logs = format!("var/log/pods/{name}_{}/app", PODS[pod]);
     fs::create_dir_all(mounts.path(&logs)).expect("logs");
 }

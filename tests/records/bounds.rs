@@ -11,9 +11,9 @@ use sockstate::{
     },
     model::{
         Address, Cgroup, ConnId, Connection, Container, Diagnosis, Elsewhere, Frame, Holder, InState,
-        Listener, Message, Nat, OpenedBy, Owner, OwnerSource, Pod, Process, Reason, Record, Role, Served,
-        SocketEntry, SocketInfo, SocketReport, Stack, State, Stuck, Subject, Task, Transition, Transport,
-        Tuple, Via, Watch, bounds,
+        Listener, Message, Nat, OpenedBy, Owner, OwnerSource, Pod, PodWorkload, Process, Reason, Record,
+        Role, Served, SocketEntry, SocketInfo, SocketReport, Stack, State, Stuck, Subject, Task, Transition,
+        Transport, Tuple, Via, Watch, bounds,
     },
     wire::Parser,
 };
@@ -45,7 +45,8 @@ impl Hostile {
     }
 
     fn pod(&self) -> Option<Pod> {
-        Some(Pod { uid: self.text(), name: Some(self.text()), namespace: Some(self.text()) })
+        let (uid, name, namespace) = (self.text(), Some(self.text()), Some(self.text()));
+        Some(Pod { uid, name, namespace, ..Pod::default() })
     }
 
     fn process(&self, pid: u32) -> Arc<Process> {
@@ -84,9 +85,20 @@ impl Hostile {
             netns: Some(u32::MAX),
             cgroup: Some(Cgroup { id: u64::MAX, path: Some(self.text()) }),
             container: self.container(),
-            pod: self.pod(),
+            pod: self.pod().map(|pod| Pod { workload: self.workload(), labels: self.labels(), ..pod }),
             unit: Some(self.text()),
         })
+    }
+
+    fn workload(&self) -> Option<PodWorkload> {
+        Some(PodWorkload { kind: self.text(), name: self.text() })
+    }
+
+    /// As many as a record has.
+    fn labels(&self) -> BTreeMap<String, String> {
+        let part: String = self.text.chars().take(10).collect();
+        let labels: Vec<String> = (0..100).map(|number| format!("{number:03}{part}")).collect();
+        bounds::labels(labels.iter().map(|label| (label.as_str(), part.as_str())))
     }
 
     fn examined(&self) -> SocketReport {
@@ -311,8 +323,8 @@ fn every_kind_of_record_is_bounded() {
         let mut out = Vec::new();
         json.record(1, &transition, &mut out);
         let found = record(&out);
-        assert_eq!(cuts(&found).len(), 10, "{:?}", cuts(&found));
-        assert!(out.len() < 10 << 10, "{}", out.len());
+        assert_eq!(cuts(&found).len(), 12, "{:?}", cuts(&found));
+        assert!(out.len() < 11 << 10, "{}", out.len());
     }
     let looked = SocketEntry {
         report: Hostile { count: 5000, text: "x".repeat(3000) }.examined(),

@@ -5,9 +5,9 @@ use std::{rc::Rc, sync::Arc};
 use sockstate::model::{
     Address, Aggregate, Cause, Cgroup, ConnId, Connection, Container, Diagnosis, Dwell, Elsewhere, Frame,
     Holder, InState, Lifespan, Listener, Lost, LostPlace, Message, MissingStack, MptcpPart, OpenedBy, Owner,
-    OwnerSource, PathStep, Pod, Process, Reason, Record, Resolved, Resync, Role, Served, Snapshot,
-    SocketInfo, SocketReport, Stack, Start, State, Stop, Stuck, Subject, Task, Timer, TimerKind, Traffic,
-    Transition, Transport, Tuple, Unnamed, Via, Watch, bounds::Cut,
+    OwnerSource, PathStep, Pod, PodWorkload, Process, Reason, Record, Resolved, Resync, Role, Served,
+    Snapshot, SocketInfo, SocketReport, Stack, Start, State, Stop, Stuck, Subject, Task, Timer, TimerKind,
+    Traffic, Transition, Transport, Tuple, Unnamed, Via, Watch, bounds::Cut,
 };
 
 /// 2026-11-26T12:00:00.123456789Z
@@ -42,7 +42,10 @@ fn container() -> Option<Container> {
 
 fn pod() -> Option<Pod> {
     let (name, namespace) = (Some("db-0".into()), Some("shop".into()));
-    Some(Pod { name, namespace, ..Pod::new("pod-1".into()) })
+    let workload = Some(PodWorkload { kind: "StatefulSet".into(), name: "db".into() });
+    let labels = [("app.kubernetes.io/name", "db"), ("tier", "\"back\"")];
+    let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    Some(Pod { name, namespace, workload, labels, ..Pod::new("pod-1".into()) })
 }
 
 fn known() -> Rc<Subject> {

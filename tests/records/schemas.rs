@@ -11,9 +11,9 @@ use sockstate::{
     format::{Group, Json, Stamp, group_json, look_json, socket_json, stuck_json},
     model::{
         Address, Cgroup, ConnId, Connection, Container, Diagnosis, Elsewhere, Gap, GapKind, Holder, InState,
-        Listener, Message, MptcpPart, Nat, Pod, Process, Reason, Record, Role, Served, SocketEntry,
-        SocketInfo, SocketReport, State, Stuck, Subject, Timer, TimerKind, Traffic, Tuple, Via, Watch,
-        bounds::Cut,
+        Listener, Message, MptcpPart, Nat, Pod, PodWorkload, Process, Reason, Record, Role, Served,
+        SocketEntry, SocketInfo, SocketReport, State, Stuck, Subject, Timer, TimerKind, Traffic, Tuple, Via,
+        Watch, bounds::Cut,
     },
     wire::{self, Kind, Line},
 };
@@ -228,8 +228,10 @@ fn process(pid: u32) -> Arc<Process> {
     let named =
         Container { name: Some("web".into()), image: Some("nginx:1".into()), ..container("c1", "docker") };
     let (container, unit) = (Some(named), Some("x.service".to_owned()));
-    let pod =
-        Some(Pod { name: Some("web-1".into()), namespace: Some("shop".into()), ..Pod::new("p1".into()) });
+    let workload = Some(PodWorkload { kind: "Job".into(), name: "web".into() });
+    let labels = [("app".to_owned(), "web".to_owned())].into();
+    let (name, namespace) = (Some("web-1".into()), Some("shop".into()));
+    let pod = Some(Pod { name, namespace, workload, labels, ..Pod::new("p1".into()) });
     let served = Served { netns: 7, container: container.clone(), pod: pod.clone(), unit: unit.clone() };
     Arc::new(Process {
         pid,

@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeMap, rc::Rc};
 
-use proptest::{option, prelude::*, sample::select};
+use proptest::{collection::btree_map, option, prelude::*, sample::select};
 use serde_json::Value;
 use sockstate::{
     format::{Format, Json, Stamp},
     model::{
         Address, Cause, Cgroup, ConnId, Connection, Container, InState, Lifespan, Lost, LostPlace,
-        MissingStack, Nat, Owner, OwnerSource, PathStep, Pod, Record, Resolved, Resync, Role, Snapshot,
-        Start, State, Stop, Stuck, Subject, Task, Traffic, Transition, Tuple,
+        MissingStack, Nat, Owner, OwnerSource, PathStep, Pod, PodWorkload, Record, Resolved, Resync, Role,
+        Snapshot, Start, State, Stop, Stuck, Subject, Task, Traffic, Transition, Tuple, bounds,
     },
     wire::{self, Line, Parser},
 };
@@ -129,7 +129,14 @@ fn subject(text: BoxedStrategy<String>) -> BoxedStrategy<Subject> {
         name,
         image,
     });
-    let pod = (text.clone(), names()).prop_map(|(uid, (name, namespace))| Pod { uid, name, namespace });
+    let workload =
+        option::of((text.clone(), text.clone()).prop_map(|(kind, name)| PodWorkload { kind, name }));
+    let labels = btree_map(text.clone(), text.clone(), 0..4)
+        .prop_map(|all| bounds::labels(all.iter().map(|(name, value)| (name.as_str(), value.as_str()))));
+    let pod =
+        (text.clone(), names(), workload, labels).prop_map(|(uid, (name, namespace), workload, labels)| {
+            Pod { uid, name, namespace, workload, labels }
+        });
     (
         option::of(owner(text.clone())),
         option::of(1_u32..),
@@ -300,7 +307,7 @@ fn of_sockets(text: BoxedStrategy<String>) -> impl Strategy<Value = Record> {
 
 fn of_streams() -> impl Strategy<Value = Record> {
     let places = || select(&LostPlace::ALL[..]);
-    let lost = proptest::collection::btree_map(places().prop_map(LostPlace::name), 1_u64.., 0..8);
+    let lost = btree_map(places().prop_map(LostPlace::name), 1_u64.., 0..8);
     let lost = lost.prop_map(|lost| {
         let place = |name| LostPlace::ALL.into_iter().find(|place| place.name() == name);
         lost.into_iter().filter_map(|(name, count)| Some((place(name)?, count))).collect::<Vec<_>>()
@@ -439,8 +446,8 @@ proptest! {
         let unknown = line.replacen("\"transition\"", "\"later\"", 1);
         let keys = |line: &str| {
             let mut keys = converted("ecs", line)["sockstate"].as_object().expect("an object").clone();
-            // The owner has fields of its own.
-            for key in ["kind", "owner"] {
+            // The owner and the pod have fields of their own.
+            for key in ["kind", "owner", "workload"] {
                 keys.remove(key);
             }
             keys
@@ -450,7 +457,8 @@ proptest! {
             let mut attributes = converted("otlp", line)["attributes"].as_array().expect("a list").clone();
             attributes.retain(|attribute| {
                 let key = attribute["key"].as_str().unwrap_or_default();
-                key.starts_with("sockstate.") && !key.starts_with("sockstate.owner")
+                let is_own = ["sockstate.owner", "sockstate.pod"].iter().any(|own| key.starts_with(own));
+                key.starts_with("sockstate.") && !is_own
             });
             attributes
         };

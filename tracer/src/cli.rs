@@ -3,7 +3,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Arg, Args, ValueEnum, builder::PossibleValue};
+use clap::{
+    Arg, Args, ValueEnum,
+    builder::{NonEmptyStringValueParser, PossibleValue},
+};
 
 use crate::{
     filter::{Ends, PlaceArgs, Processes, StatesArgs, Workloads},
@@ -185,7 +188,7 @@ pub struct RunArgs {
     /// Add metrics of the N processes with the most stuck sockets: up to N more series at a time.
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Output")]
     pub metrics_top: usize,
-    /// Add a metric of the stuck sockets by these labels: comm, unit, namespace, pod, container.
+    /// Add a metric of the stuck sockets by these labels: comm, unit, namespace, workload, pod, container.
     #[arg(long, value_name = "LABELS", value_parser = parse_metric_label, value_delimiter = ',', help_heading = "Output")]
     pub metrics_by: Vec<MetricLabel>,
     /// How many combinations of the labels have series of their own: those with the most stuck sockets. All others are counted
@@ -221,4 +224,8 @@ pub struct DaemonKeys {
     /// /run/sockstate-sinks.socket.
     #[arg(long, value_name = "PATH", help_heading = "Output")]
     pub sinks_socket: Option<PathBuf>,
+    /// The name of this host in records, instead of the system's, which is that of the pod in a container [default: the
+    /// environment variable NODE_NAME, if it is set].
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new(), help_heading = "Output")]
+    pub host_name: Option<String>,
 }

@@ -25,6 +25,7 @@ pub mod fuzz;
 pub mod hunter;
 pub mod kernel;
 pub mod knowledge;
+pub mod kubernetes;
 pub mod look;
 pub mod metrics;
 pub mod model;

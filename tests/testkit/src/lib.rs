@@ -9,6 +9,8 @@ pub mod load;
 pub mod netns;
 
 #[cfg(feature = "tests")]
+pub mod api_server;
+#[cfg(feature = "tests")]
 pub mod daemon;
 #[cfg(feature = "tests")]
 pub mod documents;

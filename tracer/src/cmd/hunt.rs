@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use super::{
-    followed,
+    followed, refuse_workload,
     session::{self, Session},
 };
 use crate::{
@@ -73,6 +73,7 @@ pub enum HuntFormat {
 }
 
 pub(super) fn run(args: &HuntArgs) -> Result<ExitCode> {
+    refuse_workload(&args.select)?;
     let filter = followed(&args.select)?;
     // A hunt filters by the process that opens a connection, not by the owner of the listener.
     let hunt = Hunt { processes: filter.processes, rate: args.rate };
@@ -97,6 +98,8 @@ pub(super) fn run(args: &HuntArgs) -> Result<ExitCode> {
                 nap: pipeline::SHORT_NAP,
             },
             pin: None,
+            host: None,
+            kubernetes: None,
             notifier: None,
             open: session::direct(output, format, RecordKinds::DEFAULT),
         })

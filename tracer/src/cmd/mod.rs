@@ -175,6 +175,17 @@ fn chain(error: &anyhow::Error) -> String {
     })
 }
 
+/// Refuses a filter by what only a daemon knows.
+fn refuse_workload(args: &SelectArgs) -> Result<(), Failure> {
+    if args.workloads.workload.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::usage(
+        "only `sockstate run` with [kubernetes] knows the workload of a pod: use --pod 'NAME-*', or the filter of the \
+         configuration",
+    ))
+}
+
 /// The filter for a look at existing sockets: names and paths are resolved now.
 fn filter(args: &SelectArgs) -> Result<Filter, Failure> {
     let PlaceArgs { netns, cgroup } = &args.place;
@@ -208,8 +219,14 @@ fn filter_at(args: &SelectArgs, place: Place) -> Filter {
     }
 }
 
-/// The filter of [`followed`], with states.
+/// The filter of a command that traces, and does not ask the API server of Kubernetes.
 fn transition_filter(args: &FilterArgs) -> Result<Filter, Failure> {
+    refuse_workload(&args.select)?;
+    daemon_filter(args)
+}
+
+/// The filter of [`followed`], with states.
+fn daemon_filter(args: &FilterArgs) -> Result<Filter, Failure> {
     Ok(with_states(args, followed(&args.select)?))
 }
 

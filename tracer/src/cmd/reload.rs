@@ -207,7 +207,11 @@ impl Reloader {
 
     fn is_same_tracer(&self, new: &Settings) -> bool {
         let old = &self.settings;
-        old.keys == new.keys && old.filter == new.filter && old.stuck == new.stuck && old.kernel == new.kernel
+        old.keys == new.keys
+            && old.filter == new.filter
+            && old.stuck == new.stuck
+            && old.kernel == new.kernel
+            && old.kubernetes == new.kubernetes
     }
 }
 

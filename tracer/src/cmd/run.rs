@@ -10,17 +10,18 @@ use anyhow::Result;
 use clap::Args;
 
 use super::{
-    Failure, exit,
+    Failure, daemon_filter, exit,
     lock::Sharing,
     print,
     reload::Reloader,
     session::{Host, Session},
     sink_host::SinkHost,
-    sinks, transition_filter, verify,
+    sinks, verify,
 };
 use crate::{
     cli::RunArgs,
     files,
+    kubernetes::{KubernetesArgs, node_name},
     model::{RecordKind, Start},
     pipeline::Destination,
     restart::Resume,
@@ -71,13 +72,15 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
     if let Some(directory) = &settings.keys.runtime_dir {
         files::use_runtime_directory(directory);
     }
-    let filter = transition_filter(&settings.filter)?;
+    let filter = daemon_filter(&settings.filter)?;
     let kernel = settings.kernel.clone();
     let lock = kernel.lock.clone();
     let stuck = settings.stuck.clone();
     let metrics = settings.keys.run.metrics;
     let run = RunArgs { metrics: None, ..settings.keys.run.clone() };
     let pin = settings.keys.pin.clone();
+    let kubernetes = settings.kubernetes.as_ref().map(KubernetesArgs::settings).transpose()?;
+    let host_name = settings.keys.host_name.clone().or_else(node_name);
     let path = args.config.clone();
     let host_of_sinks = sinks.clone();
     let has_connections = |sink: &Sink| sink.section.common.records.contains(&RecordKind::Connection);
@@ -96,7 +99,7 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
         let notifier = Notifier::from_environment();
         let mut session = Session::new(filter, &run, &stuck, &kernel, open)?;
         session.settings.metrics = metrics;
-        Ok(Session { pin: pin.as_deref(), notifier, all_states, ..session })
+        Ok(Session { pin: pin.as_deref(), host: host_name, kubernetes, notifier, all_states, ..session })
     };
     let sharing = if kernel.alongside { Sharing::Unlocked } else { Sharing::Daemon { lock: &lock } };
     let code = host.run(open, sharing);

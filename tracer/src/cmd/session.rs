@@ -18,12 +18,13 @@ use super::{
 };
 use crate::{
     cli::{HookName, KernelArgs, RunArgs, StuckRules, TierName},
-    enrich::Enricher,
+    enrich::{Enricher, KnownPods},
     examiner::Examiner,
     filter::{Filter, States},
     format::Format,
     hunter::Hunter,
     kernel::{self, HookChoice, Hunt, Loaded, Request, Tier},
+    kubernetes::{KubernetesSettings, PodWatch},
     messages,
     metrics::Server,
     model::{ConnId, MetricLabels, RecordKinds, SocketInfo, Start, Threshold, Thresholds},
@@ -42,6 +43,9 @@ use crate::{
 
 /// A longer start is reported to a user who waits for the end.
 const LONG_START: Duration = Duration::from_secs(1);
+
+/// How long the start waits for the API server.
+const FIRST_PODS: Duration = Duration::from_secs(2);
 
 /// Scripts wait for this line.
 const HUNT_READY: &str = "the hunt has begun: call paths of connections opened from now on are recorded";
@@ -64,6 +68,10 @@ pub(super) struct Session<'a> {
     pub(super) all_states: bool,
     /// The directory of the pins.
     pub(super) pin: Option<&'a Path>,
+    /// The name of this host in records; `None` for the system's.
+    pub(super) host: Option<String>,
+    /// The API server that is asked about the pods of this node.
+    pub(super) kubernetes: Option<KubernetesSettings>,
     /// The service manager that gets to know how the trace goes.
     pub(super) notifier: Option<Notifier>,
     /// Opens the outputs, before capabilities are dropped.
@@ -117,6 +125,8 @@ impl<'a> Session<'a> {
             },
             all_states: false,
             pin: None,
+            host: None,
+            kubernetes: None,
             notifier: None,
             open,
         })
@@ -188,13 +198,13 @@ pub(super) fn run<'a>(open: impl FnOnce() -> Result<Session<'a>>, kernel: &Kerne
 async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
     let begun = Instant::now();
     let request = session.request();
+    let mut enricher = enricher(session.cmdline, watch_pods(session.kubernetes)?);
     let TakenOver { mut loaded, saved, earlier, kept } = take_over(&request, session.pin)?;
     kernel::show_diagnostics(&mut loaded);
     let adopted = saved.as_ref().map(|saved| saved.instance);
     let is_complete = saved.as_ref().is_some_and(|saved| saved.is_complete);
     let instance = adopted.unwrap_or_else(instance);
     let mut table = Table::new(instance, pipeline::clock_offset_ns(), visibility(&mut loaded));
-    let mut enricher = enricher(session.cmdline);
     let mut hunter = session.hunt.as_ref().map(|hunt| start_hunt(hunt, &mut loaded)).transpose()?;
     let (mut degraded, hook, tier) = (loaded.degraded.clone(), loaded.hook.name(), loaded.tier.name());
     let mut source = KernelSource::new(loaded).context("cannot read from the kernel programs")?;
@@ -219,7 +229,7 @@ async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
     report_gaps(&mut degraded, &existing, filter);
     let resync = start_resyncer(session.kernel, filter.place.netns, source.forget_types());
     let (time_ns, settings) = (beginning.time_ns, session.settings);
-    let start = Start { instance, degraded, adopted, ..start_record(time_ns, hook, tier) };
+    let start = Start { instance, degraded, adopted, ..start_record(time_ns, hook, tier, session.host) };
     let examiner = match session.thresholds {
         Some(thresholds) => watch(thresholds, &mut table, &existing.sockets),
         None => Examiner::default(),
@@ -293,14 +303,26 @@ fn fill(source: &mut KernelSource, table: &mut Table, enricher: &mut Enricher, f
     beginning
 }
 
-fn enricher(cmdline: bool) -> Enricher {
+fn enricher(cmdline: bool, pods: KnownPods) -> Enricher {
     let mut enricher = Enricher::new(PathBuf::from("/"), cmdline);
+    enricher.know_pods(pods);
     // The thread begins before the main thread drops its capabilities, which also reports a failure.
     let drop_privileges = || drop(kernel::drop_privileges());
     if let Err(error) = enricher.read_names_in_thread(drop_privileges) {
         message!("cannot start the thread that reads the names of pods and containers: {error}");
     }
     enricher
+}
+
+/// Starts the thread that asks the API server. The sockets that exist at the start get their names once, so the start waits a
+/// moment for the first answer.
+fn watch_pods(settings: Option<KubernetesSettings>) -> Result<KnownPods> {
+    let pods = KnownPods::default();
+    if let Some(settings) = settings {
+        let watch = PodWatch::start(settings, pods.clone());
+        watch.context("cannot start the thread that asks the API server")?.wait(FIRST_PODS);
+    }
+    Ok(pods)
 }
 
 fn finder() -> HolderFinder {
@@ -351,13 +373,13 @@ fn report_gaps(degraded: &mut Vec<String>, existing: &Dump, filter: &Filter) {
 }
 
 /// The `start` record without the fields of this run.
-fn start_record(time_ns: i64, hook: &'static str, tier: &'static str) -> Start {
-    let host = rustix::system::uname();
+fn start_record(time_ns: i64, hook: &'static str, tier: &'static str, host: Option<String>) -> Start {
+    let system = rustix::system::uname();
     Start {
         time_ns,
         version: env!("CARGO_PKG_VERSION"),
-        host: host.nodename().to_string_lossy().into_owned(),
-        kernel: host.release().to_string_lossy().into_owned(),
+        host: host.unwrap_or_else(|| system.nodename().to_string_lossy().into_owned()),
+        kernel: system.release().to_string_lossy().into_owned(),
         hook,
         tier,
         instance: 0,

@@ -3,9 +3,8 @@
 use anyhow::{Context, Error, Result};
 
 use super::{
-    Failure, awaited,
+    Failure, awaited, daemon_filter,
     sink_host::{PreparedSinks, SinkHost, Starter, stamp},
-    transition_filter,
 };
 use crate::{
     format::{Format, Json, Stamp, convert},
@@ -53,7 +52,7 @@ pub(super) fn stream(
     before: Option<Before>,
 ) -> Result<Stream> {
     let section = &sink.section;
-    let filter = sink.filter.as_ref().map(transition_filter).transpose()?;
+    let filter = sink.filter.as_ref().map(daemon_filter).transpose()?;
     for what in filter.iter().flat_map(awaited) {
         message!(info: "sink {}: {what}", section.name);
     }

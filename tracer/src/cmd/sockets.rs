@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use super::{
     filter,
     look::{LookFormat, as_table, look, show_gaps},
-    terminal_width,
+    refuse_workload, terminal_width,
 };
 use crate::{
     cli::SelectArgs,
@@ -69,6 +69,7 @@ pub enum SortBy {
 }
 
 pub(super) fn run(args: &SocketsArgs) -> Result<ExitCode> {
+    refuse_workload(&args.select)?;
     let filter = filter(&args.select)?;
     let states: StateSet = args.state.iter().collect();
     let (mut sockets, look) = look(&filter, |socket| states.is_empty() || states.contains(socket.state))?;

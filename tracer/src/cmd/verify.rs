@@ -9,6 +9,7 @@ use crate::{
     files::{self, Directory},
     filter::PlaceArgs,
     kernel,
+    kubernetes::KubernetesArgs,
     settings::{Problems, Settings, SettingsError, Sink},
 };
 
@@ -40,6 +41,26 @@ pub(super) fn problems(
     }
     if let Some(Err(error)) = settings.kernel.btf.as_deref().map(kernel::verify_btf) {
         note("kernel", "btf", error.to_string());
+    }
+    if let Some(Err(error)) = settings.kubernetes.as_ref().map(KubernetesArgs::settings) {
+        note("kubernetes", error.key(), error.to_string());
+    }
+    let keys = &settings.keys;
+    if settings.kubernetes.is_some() && (keys.sinks_user.is_some() || keys.sinks_socket.is_some()) {
+        let message = "with 'sinks-user' or 'sinks-socket', the process of the tracer does not use the network: remove one of the two";
+        note("kubernetes", "", message.to_owned());
+    }
+    let sinks = settings.sinks.iter().map(|sink| (format!("{}.filter", section(sink)), sink.filter.as_ref()));
+    let filters = [("filter".to_owned(), Some(&settings.filter))].into_iter().chain(sinks);
+    for (place, filter) in filters {
+        let is_by_workload = filter.is_some_and(|filter| !filter.select.workloads.workload.is_empty());
+        if is_by_workload && settings.kubernetes.is_none() {
+            note(
+                &place,
+                "workload",
+                "only the API server knows the workload of a pod: add [kubernetes]".to_owned(),
+            );
+        }
     }
     for sink in &settings.sinks {
         let section = section(sink);

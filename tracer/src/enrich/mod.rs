@@ -8,6 +8,7 @@ pub(crate) mod fuzz;
 mod holders;
 mod names;
 mod netns;
+mod pods;
 mod process;
 mod stat;
 mod timens;
@@ -21,6 +22,7 @@ use container::CgroupNames;
 pub use holders::Holders;
 use names::{Catalog, NamesThread, WorkloadIds, WorkloadNames};
 pub use netns::{Netns, NetnsError, netns_at};
+pub use pods::{KnownPods, PodFacts};
 pub use process::is_same;
 pub use timens::TimeOffsets;
 
@@ -33,6 +35,8 @@ pub struct Enricher {
     cgroups: Option<Cgroups>,
     subjects: HashMap<SubjectKey, Known, FxBuildHasher>,
     names: Names,
+    /// What the API server of Kubernetes has said.
+    pods: KnownPods,
     /// Details of processes, cached because a process may close its sockets after it can no longer be read.
     processes: HashMap<Rc<Task>, process::Details, FxBuildHasher>,
     sweep_at: usize,
@@ -61,6 +65,8 @@ impl Names {
 struct Known {
     subject: Rc<Subject>,
     missing: Option<(WorkloadIds, Instant)>,
+    /// The version of [`KnownPods`] that the subject has.
+    pods_version: u64,
 }
 
 /// Unused subjects are dropped when the number of subjects has doubled since the last time, but not below this number.
@@ -78,6 +84,7 @@ impl Enricher {
             cgroups,
             subjects: HashMap::default(),
             names,
+            pods: KnownPods::default(),
             processes: HashMap::default(),
             sweep_at: SWEEP_MIN,
             next: 0,
@@ -91,6 +98,11 @@ impl Enricher {
     pub fn read_names_in_thread(&mut self, prepare: impl FnOnce() + Send + 'static) -> io::Result<()> {
         self.names = Names::ByThread(NamesThread::start(self.root.clone(), prepare)?);
         Ok(())
+    }
+
+    /// Adds what is known in `pods` to the pods of subjects.
+    pub fn know_pods(&mut self, pods: KnownPods) {
+        self.pods = pods;
     }
 
     /// Whether this process still exists. True if /proc does not show all processes, because then it is not known.
@@ -112,6 +124,10 @@ impl Enricher {
             names = names.or(process::cgroup_names(&self.root, &owner.task));
         }
         let missing = self.add_names(&mut names);
+        let pods_version = self.pods.version();
+        if let Some(pod) = &mut names.pod {
+            self.pods.complete(pod);
+        }
         self.next += 1;
         // With BTF the kernel programs have already excluded kernel threads.
         let is_process = |owner: &&OwnerKey| {
@@ -129,7 +145,7 @@ impl Enricher {
             pod: names.pod,
             unit: names.unit,
         };
-        Known { subject: Rc::new(subject), missing }
+        Known { subject: Rc::new(subject), missing, pods_version }
     }
 
     /// Adds the names of the pod and the container.
@@ -143,20 +159,25 @@ impl Enricher {
     /// The subject of `key` if it is known, with names that were found meanwhile.
     fn known(&mut self, key: &SubjectKey) -> Option<Rc<Subject>> {
         let known = self.subjects.get_mut(key)?;
-        if let Some((ids, again)) = &mut known.missing
-            && *again <= Instant::now()
-        {
-            let (found, later) = self.names.find(ids);
+        let is_due = known.missing.as_ref().is_some_and(|(_, again)| *again <= Instant::now());
+        let pods_version = self.pods.version();
+        let has_news = known.subject.pod.is_some() && known.pods_version != pods_version;
+        if is_due || has_news {
             let mut subject = (*known.subject).clone();
-            found.add_to(&mut subject.container, &mut subject.pod);
+            if is_due && let Some((ids, again)) = &mut known.missing {
+                let (found, later) = self.names.find(ids);
+                found.add_to(&mut subject.container, &mut subject.pod);
+                match later {
+                    Some(later) => *again = later,
+                    None => known.missing = None,
+                }
+            }
+            subject.pod.iter_mut().for_each(|pod| self.pods.complete(pod));
+            known.pods_version = pods_version;
             if subject != *known.subject {
                 // A number never gets another subject.
                 self.next += 1;
                 known.subject = Rc::new(Subject { id: self.next, ..subject });
-            }
-            match later {
-                Some(later) => *again = later,
-                None => known.missing = None,
             }
         }
         Some(Rc::clone(&known.subject))

@@ -2,7 +2,7 @@
 
 use clap::{Args, builder::NonEmptyStringValueParser};
 
-use crate::model::{Container, Pod, SocketEntry, Subject, Workload};
+use crate::model::{Container, Pod, PodWorkload, SocketEntry, Subject, Workload};
 
 /// Fewer characters of a container's id select nothing. Runtimes show this many.
 const SHORT_ID: usize = 12;
@@ -16,6 +16,10 @@ pub struct Workloads {
     /// Kubernetes namespace; a * at the end stands for any rest. See --netns for network namespaces.
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new(), value_delimiter = ',', help_heading = "Filter")]
     pub namespace: Vec<String>,
+    /// What manages the Kubernetes pod: NAME, or KIND/NAME such as deployment/web. A * at the end stands for any rest. Only
+    /// `sockstate run` with [kubernetes] knows it, and its recordings.
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new(), value_delimiter = ',', help_heading = "Filter", hide_short_help = true)]
+    pub workload: Vec<String>,
     /// Container: its name, its id, or at least 12 characters of its id. A * at the end stands for any rest.
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new(), value_delimiter = ',', help_heading = "Filter")]
     pub container: Vec<String>,
@@ -38,6 +42,7 @@ impl Workloads {
     fn wants_workload(&self, workload: Workload<'_>) -> bool {
         self.has_pod(workload.pod)
             && self.has_namespace(workload.pod)
+            && self.has_workload(workload.pod)
             && self.has_container(workload.container)
     }
 
@@ -57,6 +62,19 @@ impl Workloads {
     fn has_namespace(&self, pod: Option<&Pod>) -> bool {
         let namespace = pod.and_then(|pod| pod.namespace.as_deref());
         self.namespace.is_empty() || self.namespace.iter().any(|wanted| matches(wanted, namespace))
+    }
+
+    fn has_workload(&self, pod: Option<&Pod>) -> bool {
+        let is = |workload: &PodWorkload| {
+            let names = |wanted: &String| match wanted.split_once('/') {
+                Some((kind, name)) => {
+                    kind.eq_ignore_ascii_case(&workload.kind) && matches(name, Some(&workload.name))
+                }
+                None => matches(wanted, Some(&workload.name)),
+            };
+            self.workload.iter().any(names)
+        };
+        self.workload.is_empty() || pod.and_then(|pod| pod.workload.as_ref()).is_some_and(is)
     }
 
     fn has_container(&self, container: Option<&Container>) -> bool {
@@ -85,8 +103,9 @@ mod tests {
     fn what_each_value_selects() {
         let id = "3f1c0e6ad1f7c2f5c1d64c4a50b6f3a0a9b64c5d3c3b0c6e8d4cbb4b1a2f9e77";
         let container = Container { name: Some("app".into()), ..Container::new(id.into(), None) };
-        let pod =
-            Pod { name: Some("web-1".into()), namespace: Some("shop".into()), ..Pod::new("uid-1".into()) };
+        let workload = Some(PodWorkload { kind: "Deployment".into(), name: "web".into() });
+        let (name, namespace) = (Some("web-1".into()), Some("shop".into()));
+        let pod = Pod { name, namespace, workload, ..Pod::new("uid-1".into()) };
         let named = Workload { container: Some(&container), pod: Some(&pod), unit: None };
         let (container, pod) = (Container::new(id.into(), None), Pod::new("uid-1".into()));
         let unnamed = Workload { container: Some(&container), pod: Some(&pod), unit: None };
@@ -112,10 +131,23 @@ mod tests {
             ("web-1", "shop", "app", [true, false, false]),
             ("web-1", "shop", "proxy", [false, false, false]),
         ] {
-            let filter =
-                Workloads { pod: list(pods), namespace: list(namespaces), container: list(containers) };
+            let (pod, namespace, container) = (list(pods), list(namespaces), list(containers));
+            let filter = Workloads { pod, namespace, container, ..Workloads::default() };
             let found = [named, unnamed, none].map(|workload| filter.wants_workload(workload));
             assert_eq!(found, wanted, "{filter:?}");
+        }
+        for (workload, wanted) in [
+            ("web", true),
+            ("we*", true),
+            ("deployment/web", true),
+            ("Deployment/*", true),
+            ("statefulset/web", false),
+            ("deployment/we", false),
+            ("web-1", false),
+        ] {
+            let filter = Workloads { workload: list(workload), ..Workloads::default() };
+            let found = [named, unnamed, none].map(|workload| filter.wants_workload(workload));
+            assert_eq!(found, [wanted, false, false], "{filter:?}");
         }
     }
 }

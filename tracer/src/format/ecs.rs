@@ -13,7 +13,7 @@ use super::{
     name::Source,
     object::Object,
 };
-use crate::wire::{End, Ends, Kind, Labels, Line, Owner, Segments, Traffic};
+use crate::wire::{End, Ends, Kind, Labels, Line, Owner, Pod, Segments, Traffic};
 
 pub(super) const FORMAT: FormatName = FormatName {
     name: "ecs",
@@ -86,7 +86,10 @@ fn write(line: &Line<'_>, fields: &Fields<'_>, document: &mut Object<'_>) {
             orchestrator.put("namespace", &pod.namespace);
             orchestrator.object("resource", |resource| {
                 resource.put("id", &pod.uid);
+                resource.put("label", &pod_labels(pod));
                 resource.put("name", &pod.name);
+                let kind = pod.workload.as_ref().map(|workload| &workload.kind);
+                resource.object("parent", |parent| parent.put("type", &kind));
                 resource.put("type", "pod");
             });
             orchestrator.put("type", "kubernetes");
@@ -100,7 +103,11 @@ fn write(line: &Line<'_>, fields: &Fields<'_>, document: &mut Object<'_>) {
         document.object("related", |related| related.put("ip", &addresses));
     }
     document.object("service", |service| service.put("name", &fields.unit));
-    document.object("sockstate", |object| keys(line, &mut Rest { object, owner: fields.owner }));
+    document.object("sockstate", |object| {
+        keys(line, &mut Rest { object, owner: fields.owner });
+        // ECS has a field for the kind of the workload only.
+        object.put("workload", &fields.pod.and_then(|pod| pod.workload.as_ref()));
+    });
     document.object("source", |object| source.write(object));
     if let Some(uid) = fields.owner.and_then(|owner| owner.uid) {
         document.object("user", |user| user.put("id", &format_args!("{uid}")));
@@ -197,6 +204,12 @@ impl Side<'_> {
         object.put("packets", &sent.map(|(_, packets)| packets));
         object.put("port", &end.and_then(|end| end.port));
     }
+}
+
+/// The labels of a pod as ECS has them: a list of texts.
+fn pod_labels(pod: &Pod<'_>) -> Option<Vec<String>> {
+    let labels = pod.labels.iter().map(|(label, value)| format!("{label}:{value}"));
+    (!pod.labels.is_empty()).then(|| labels.collect())
 }
 
 /// Elasticsearch takes a dot in a name for a level: with `app` and `app.name`, `app` would be both a text and an

@@ -17,7 +17,7 @@ use super::{
     message::{Severity, message, severity},
     name::Source,
 };
-use crate::wire::{Line, Owner};
+use crate::wire::{Line, Owner, PodWorkload};
 
 pub(super) const FORMAT: FormatName = FormatName {
     name: "otlp",
@@ -193,6 +193,16 @@ impl Attributes<'_> {
         self.put("k8s.namespace.name", &pod.namespace);
         self.put("k8s.pod.name", &pod.name);
         self.put("k8s.pod.uid", &pod.uid);
+        if let Some(PodWorkload { kind, name }) = &pod.workload {
+            match workload_attribute(kind) {
+                Some(key) => self.put(key, name),
+                // The conventions have no names for the kinds of extensions.
+                None => self.put("sockstate.pod.workload", &pod.workload),
+            }
+        }
+        for (label, value) in &pod.labels {
+            self.put(format!("k8s.pod.label.{label}"), value);
+        }
     }
 
     /// Adds a key of the line under sockstate's own name, unless the key is elsewhere.
@@ -221,6 +231,20 @@ fn attributes(line: &Line<'_>, fields: &Fields<'_>) -> Vec<KeyValue> {
     attributes.put_named(fields);
     keys(line, &mut attributes);
     attributes.list
+}
+
+/// The conventions' name for the name of a workload.
+fn workload_attribute(kind: &str) -> Option<&'static str> {
+    Some(match kind {
+        "Deployment" => "k8s.deployment.name",
+        "StatefulSet" => "k8s.statefulset.name",
+        "DaemonSet" => "k8s.daemonset.name",
+        "ReplicaSet" => "k8s.replicaset.name",
+        "ReplicationController" => "k8s.replicationcontroller.name",
+        "Job" => "k8s.job.name",
+        "CronJob" => "k8s.cronjob.name",
+        _ => return None,
+    })
 }
 
 /// The conventions' names (`network.connection.state`).

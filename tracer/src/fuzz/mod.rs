@@ -13,13 +13,13 @@ use std::{fs::File, io::Write, os::fd::AsRawFd, path::PathBuf};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use crate::{decode::decode, enrich, kernel, settings, sinks, source, unwind};
+use crate::{decode::decode, enrich, kernel, kubernetes, settings, sinks, source, unwind};
 
 /// Passes bytes to one reader, and checks what must hold of the result.
 pub type Target = fn(&[u8]);
 
 /// All targets. The corpus of a target is the directory with its name in tests/fuzz/corpus.
-pub const TARGETS: [(&str, Target); 19] = [
+pub const TARGETS: [(&str, Target); 20] = [
     ("btf", kernel::fuzz::btf),
     ("cgroup", enrich::fuzz::cgroup),
     ("configuration", configuration),
@@ -38,6 +38,7 @@ pub const TARGETS: [(&str, Target); 19] = [
     ("symbols", symbols),
     ("table", table::follow),
     ("tracepoint", kernel::fuzz::tracepoint),
+    ("watch", kubernetes::fuzz::watch),
     ("workload_names", enrich::fuzz::workload_names),
 ];
 

@@ -3,6 +3,8 @@
 //! A text is measured in the bytes that JSON writes for it. A reader keeps one character more than a record shows, so that
 //! the code that writes the record can see that the text was cut.
 
+use std::collections::BTreeMap;
+
 /// Most states in the path of a connection, without a last TIME_WAIT. TCP's longest path has five.
 pub const MOST_STEPS: usize = 8;
 
@@ -12,6 +14,9 @@ pub const PATH: usize = 1024;
 pub const COMMAND_LINE: usize = 4096;
 /// A name: of a process, a container, a pod, a unit, an interface, a language's runtime.
 pub const NAME: usize = 256;
+/// The labels of a pod that a record has, with the bytes that JSON writes for names and values. Kubernetes allows 317 bytes
+/// for a name and 63 for a value.
+pub const LABELS: ListLimit = ListLimit { items: 8, bytes: 1 << 10 };
 /// The name of a container's image, with its tag and its digest.
 pub const IMAGE: usize = 512;
 /// A function of a call path.
@@ -98,6 +103,23 @@ pub fn keep(mut text: String, limit: usize) -> String {
         text.shrink_to_fit();
     }
     text
+}
+
+/// The first of `labels` that fit into a record. None of them is cut.
+#[must_use]
+pub fn labels<'a>(labels: impl Iterator<Item = (&'a str, &'a str)>) -> BTreeMap<String, String> {
+    let mut left = LABELS.bytes;
+    let mut kept = BTreeMap::new();
+    for (name, value) in labels {
+        let bytes = name.chars().chain(value.chars()).map(json_bytes).sum();
+        if let Some(rest) = left.checked_sub(bytes)
+            && kept.len() < LABELS.items
+        {
+            left = rest;
+            kept.insert(name.to_owned(), value.to_owned());
+        }
+    }
+    kept
 }
 
 /// The end of the longest prefix that JSON writes in at most `limit` bytes.

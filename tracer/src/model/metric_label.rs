@@ -13,6 +13,8 @@ pub enum MetricLabel {
     Unit,
     /// The Kubernetes namespace.
     Namespace,
+    /// The name of the Deployment, StatefulSet and so on that manages the pod.
+    Workload,
     /// The name of the pod; its uid if the name is not known.
     Pod,
     /// The name of the container; its id if it has no name.
@@ -20,7 +22,8 @@ pub enum MetricLabel {
 }
 
 impl MetricLabel {
-    pub const ALL: [Self; 5] = [Self::Comm, Self::Unit, Self::Namespace, Self::Pod, Self::Container];
+    pub const ALL: [Self; 6] =
+        [Self::Comm, Self::Unit, Self::Namespace, Self::Workload, Self::Pod, Self::Container];
 
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -28,6 +31,7 @@ impl MetricLabel {
             Self::Comm => "comm",
             Self::Unit => "unit",
             Self::Namespace => "namespace",
+            Self::Workload => "workload",
             Self::Pod => "pod",
             Self::Container => "container",
         }
@@ -41,6 +45,7 @@ impl MetricLabel {
             Self::Comm => subject.owner.as_ref().map(|owner| &*owner.comm),
             Self::Unit => subject.unit.as_deref(),
             Self::Namespace => pod.and_then(|pod| pod.namespace.as_deref()),
+            Self::Workload => pod.and_then(|pod| pod.workload.as_ref()).map(|workload| &*workload.name),
             Self::Pod => pod.map(Pod::shown_name),
             Self::Container => subject.container.as_ref().map(Container::shown_name),
         };

@@ -1,6 +1,6 @@
 //! The subject of a socket: its owner, network namespace, cgroup, container, pod and unit.
 
-use std::{fmt, rc::Rc};
+use std::{collections::BTreeMap, fmt, rc::Rc};
 
 use super::Task;
 
@@ -120,13 +120,25 @@ pub struct Pod {
     pub uid: String,
     pub name: Option<String>,
     pub namespace: Option<String>,
+    /// What manages the pod, as far as the API server has said.
+    pub workload: Option<PodWorkload>,
+    /// The labels that the configuration allows.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The object of Kubernetes that manages a pod: a Deployment, a StatefulSet and so on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodWorkload {
+    /// The kind, as Kubernetes writes it.
+    pub kind: String,
+    pub name: String,
 }
 
 impl Pod {
     /// A pod of which only the path is known.
     #[must_use]
     pub fn new(uid: String) -> Self {
-        Self { uid, name: None, namespace: None }
+        Self { uid, ..Self::default() }
     }
 
     /// The name for people; the uid if the name is not known.
@@ -171,6 +183,7 @@ impl Subject {
         let owner = self.owner.as_ref();
         let path = self.cgroup.as_ref().and_then(|cgroup| cgroup.path.as_deref());
         let (container, pod) = (self.container.as_ref(), self.pod.as_ref());
+        let workload = pod.and_then(|pod| pod.workload.as_ref());
         let texts = [
             owner.map(|owner| owner.comm.as_str()),
             owner.and_then(|owner| owner.exe.as_deref()),
@@ -182,9 +195,15 @@ impl Subject {
             pod.map(|pod| pod.uid.as_str()),
             pod.and_then(|pod| pod.name.as_deref()),
             pod.and_then(|pod| pod.namespace.as_deref()),
+            workload.map(|workload| workload.kind.as_str()),
+            workload.map(|workload| workload.name.as_str()),
             self.unit.as_deref(),
         ];
-        size_of::<Self>() + size_of::<Task>() + texts.into_iter().flatten().map(str::len).sum::<usize>()
+        let labels = pod.into_iter().flat_map(|pod| &pod.labels);
+        let labels: usize =
+            labels.map(|(name, value)| 2 * size_of::<String>() + name.len() + value.len()).sum();
+        let texts: usize = texts.into_iter().flatten().map(str::len).sum();
+        size_of::<Self>() + size_of::<Task>() + texts + labels
     }
 }
 

@@ -5,6 +5,7 @@ use clap::{Arg, ArgAction, Args, Command, builder::PossibleValue};
 use super::sink::{TypeArg, all_tables, own_keys};
 use crate::{
     cli::{DaemonKeys, FilterArgs, KernelArgs, StuckRules},
+    kubernetes::KubernetesArgs,
     sinks::CommonArgs,
 };
 
@@ -45,6 +46,14 @@ pub fn example() -> String {
     keys::<StuckRules>(&mut text);
     section("kernel", "How sockstate observes the kernel.", &mut text);
     keys::<KernelArgs>(&mut text);
+    text.push('\n');
+    comment(
+        "With this section, sockstate asks the API server of Kubernetes what manages the pods of this node, and for their labels \
+         (docs/kubernetes.md). Its keys:",
+        &mut text,
+    );
+    text.push_str("# [kubernetes]\n");
+    keys::<KubernetesArgs>(&mut text);
     text.push_str(
         "\n# Labels that every record gets, below the key `labels`.\n[labels]\n# env = \"production\"\n\
          \n# A sink delivers records to a collector, a file or standard output. Each sink has a section\n\

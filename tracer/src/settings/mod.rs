@@ -15,6 +15,7 @@ pub use example::example;
 use crate::{
     cli::{DaemonKeys, FilterArgs, KernelArgs, StuckRules},
     files,
+    kubernetes::KubernetesArgs,
     sinks::SinkSection,
 };
 
@@ -29,6 +30,8 @@ pub struct Settings {
     pub stuck: StuckRules,
     /// `[kernel]`.
     pub kernel: KernelArgs,
+    /// `[kubernetes]`, if the file has the section.
+    pub kubernetes: Option<KubernetesArgs>,
     /// `[labels]`: added to every record.
     pub labels: BTreeMap<String, String>,
     /// `[sinks.NAME]`.
@@ -96,8 +99,8 @@ pub fn parse(path: &str, text: &str) -> Reading {
 fn document<'a>(source: &'a Source<'a>, table: &'a toml::Spanned<DeTable<'a>>) -> Option<Settings> {
     let mut top = Section::new(source, "", table);
     let has_sinks = top.keys().has("sinks");
-    let [filter, stuck, kernel, labels, sinks] =
-        ["filter", "stuck", "kernel", "labels", "sinks"].map(|name| top.take_section(name));
+    let [filter, stuck, kernel, kubernetes, labels, sinks] =
+        ["filter", "stuck", "kernel", "kubernetes", "labels", "sinks"].map(|name| top.take_section(name));
     let is_wrong = sinks.is_none() && has_sinks;
     let sections = sinks.map(Section::into_sections).unwrap_or_default();
     if sections.is_empty() && !is_wrong {
@@ -106,6 +109,7 @@ fn document<'a>(source: &'a Source<'a>, table: &'a toml::Spanned<DeTable<'a>>) -
     let filter = filter.map_or_else(|| Some(FilterArgs::default()), Section::into_args);
     let stuck = stuck.map_or_else(|| Some(StuckRules::default()), Section::into_args);
     let kernel = kernel.map_or_else(|| Some(KernelArgs::default()), Section::into_args);
+    let kubernetes = kubernetes.map(|section| section.into_args().unwrap_or_default());
     let labels = labels.map(Section::into_texts).unwrap_or_default();
     let sinks = sections.into_iter().filter_map(|(name, section)| sink::read(name, section)).collect();
     let keys = top.into_args();
@@ -115,6 +119,7 @@ fn document<'a>(source: &'a Source<'a>, table: &'a toml::Spanned<DeTable<'a>>) -
         filter: filter.unwrap_or_default(),
         stuck: stuck.unwrap_or_default(),
         kernel: kernel.unwrap_or_default(),
+        kubernetes,
         labels,
         sinks,
         places: Places::default(),

@@ -45,6 +45,7 @@ pub use transport::{
     Address, Authority, DatagramSettings, Envelope, Framing, HttpSettings, Output, OutputError,
     ParseAddressError, StreamSettings, Template, TlsError, TlsFiles, TlsSettings,
 };
+pub(crate) use transport::{Tls, connect};
 
 /// Every type of sink.
 pub static SINKS: &[Kind] = &[

@@ -15,8 +15,8 @@ use super::{
     text::{append, image, name, path, sentence},
 };
 use crate::model::{
-    self, Cgroup, ConnId, Connection, Container, Diagnosis, Holder, Listener, Pod, Process, Record,
-    SocketInfo, SocketReport, Subject, Task, Watch,
+    self, Cgroup, ConnId, Connection, Container, Diagnosis, Holder, Listener, Pod, PodWorkload, Process,
+    Record, SocketInfo, SocketReport, Subject, Task, Watch,
     bounds::{self, Cut},
 };
 
@@ -25,7 +25,7 @@ const MOST_SUBJECT_BYTES: usize = 32 << 20;
 
 /// The fields that `truncated` may name. A `stuck` record that is read and written again still names those that were
 /// truncated when it was first written.
-const FIELDS: [&str; 16] = [
+const FIELDS: [&str; 18] = [
     "cgroup.path",
     "container.id",
     "container.image",
@@ -33,6 +33,8 @@ const FIELDS: [&str; 16] = [
     "pod.name",
     "pod.namespace",
     "pod.uid",
+    "pod.workload.kind",
+    "pod.workload.name",
     "unit",
     "holders",
     "holders[].exe",
@@ -209,6 +211,11 @@ impl Parser {
                 uid: name(&pod.uid),
                 name: pod.name.as_deref().map(name),
                 namespace: pod.namespace.as_deref().map(name),
+                workload: pod
+                    .workload
+                    .as_ref()
+                    .map(|workload| PodWorkload { kind: name(&workload.kind), name: name(&workload.name) }),
+                labels: bounds::labels(pod.labels.iter().map(|(name, value)| (&**name, &**value))),
             }),
             unit: workload.unit.as_deref().map(name),
         });

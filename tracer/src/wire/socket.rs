@@ -1,12 +1,12 @@
 //! The keys of all lines about a socket: its two ends and its owner.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "schema")]
 use super::schema_types;
-use super::{Text, community_id::community_id, cuts::Cuts, names::named};
+use super::{Labels, Text, community_id::community_id, cuts::Cuts, names::named};
 use crate::model::{self, Address, OwnerSource, Subject, Transport, Tuple, bounds};
 
 /// The two ends of a connection.
@@ -287,6 +287,8 @@ pub(super) struct WorkloadFields {
     pod: &'static str,
     pod_name: &'static str,
     namespace: &'static str,
+    kind: &'static str,
+    workload: &'static str,
     unit: &'static str,
 }
 
@@ -299,6 +301,8 @@ macro_rules! workload_fields {
             pod: concat!($object, "pod.uid"),
             pod_name: concat!($object, "pod.name"),
             namespace: concat!($object, "pod.namespace"),
+            kind: concat!($object, "pod.workload.kind"),
+            workload: concat!($object, "pod.workload.name"),
             unit: concat!($object, "unit"),
         }
     };
@@ -324,6 +328,15 @@ impl<'a> Workload<'a> {
             uid: name(fields.pod, &pod.uid),
             name: pod.name.as_deref().map(|text| name(fields.pod_name, text)),
             namespace: pod.namespace.as_deref().map(|text| name(fields.namespace, text)),
+            workload: pod.workload.as_ref().map(|workload| PodWorkload {
+                kind: name(fields.kind, &workload.kind),
+                name: name(fields.workload, &workload.name),
+            }),
+            labels: pod
+                .labels
+                .iter()
+                .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
+                .collect(),
         });
         let unit = workload.unit.map(|unit| name(fields.unit, unit));
         let image = workload.container.and_then(|container| container.image.as_deref());
@@ -375,4 +388,25 @@ pub struct Pod<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(length(max = bounds::NAME)))]
     pub namespace: Option<Text<'a>>,
+    /// What manages the pod, as the API server says; only with `[kubernetes]` in the configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workload: Option<PodWorkload<'a>>,
+    /// The labels of the pod that the configuration allows; absent if there is none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(extend("maxProperties" = bounds::LABELS.items)))]
+    pub labels: Labels<'a>,
+}
+
+/// The object of Kubernetes that manages a pod.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct PodWorkload<'a> {
+    /// The kind, as Kubernetes writes it: `Deployment`, `StatefulSet`, `DaemonSet`, `Job`, `CronJob` and so on.
+    #[serde(borrow)]
+    #[cfg_attr(feature = "schema", schemars(length(max = bounds::NAME)))]
+    pub kind: Text<'a>,
+    /// The name.
+    #[cfg_attr(feature = "schema", schemars(length(max = bounds::NAME)))]
+    pub name: Text<'a>,
 }

@@ -11,7 +11,7 @@ use crate::{
 
 /// A top-level module and the modules that it may use. `cmd`, `examiner`, `fuzz`, `hunter`, `lib`, `look` and
 /// `pipeline` wire things together and may use all.
-const MAY_USE: [(&str, &[&str]); 29] = [
+const MAY_USE: [(&str, &[&str]); 30] = [
     ("model", &[]),
     ("capabilities", &[]),
     ("procfs", &[]),
@@ -39,7 +39,8 @@ const MAY_USE: [(&str, &[&str]); 29] = [
     ("source", &["model", "decode", "kernel", "procfs", "wire"]),
     ("values", &["model"]),
     ("cli", &["filter", "model", "values", "format"]),
-    ("settings", &["cli", "files", "sinks"]),
+    ("kubernetes", &["capabilities", "enrich", "files", "messages", "model", "sinks"]),
+    ("settings", &["cli", "files", "kubernetes", "sinks"]),
     ("main", &[]),
 ];
 

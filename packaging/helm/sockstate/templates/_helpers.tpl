@@ -14,6 +14,15 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
+{{- define "sockstate.config" -}}
+{{ tpl .Values.config . | trim }}
+{{- if .Values.kubernetes.enabled }}
+
+[kubernetes]
+labels = {{ toJson .Values.kubernetes.labels }}
+{{- end }}
+{{- end }}
+
 {{- define "sockstate.metadata" -}}
 name: {{ include "sockstate.name" . }}
 namespace: {{ .Release.Namespace }}

@@ -9,7 +9,7 @@ use super::super::{Failure, exit, lock};
 use crate::{cli::DEFAULT_LOCK, display::paragraph, sinks::process::PROCESS_NAME};
 
 /// The threads of sockstate (docs/architecture.md) and what each does, by the first 15 bytes of its name.
-const PURPOSES: [(&str, &str); 17] = [
+const PURPOSES: [(&str, &str); 18] = [
     ("namespaces", "lists network namespaces, to compare connections with the kernel's tables"),
     ("visit", "enters a network namespace, to read its sockets"),
     ("examiner", "finds out why a connection is stuck, and which process holds it"),
@@ -17,6 +17,7 @@ const PURPOSES: [(&str, &str); 17] = [
     ("nat", "asks conntrack how it translates connections"),
     ("unwinder", "reads mappings and executables of processes, for the names of functions"),
     ("names", "reads the names of pods and containers"),
+    ("kubernetes", "asks the API server of Kubernetes about the pods of this node"),
     ("reload", "reads the configuration again"),
     ("sink-open", "opens the file, the certificates or the spool of a sink"),
     ("sink-prepare", "reads the configuration, and checks whether its sinks can start"),

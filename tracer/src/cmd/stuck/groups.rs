@@ -6,7 +6,7 @@ use clap::ValueEnum;
 
 use crate::{
     format::{self, Group},
-    model::{Process, Reason, SocketEntry, SocketReport, State, Workload},
+    model::{PodWorkload, Process, Reason, SocketEntry, SocketReport, State, Workload},
     source::Openings,
     track,
 };
@@ -26,6 +26,8 @@ pub enum GroupBy {
     Pod,
     /// The Kubernetes namespace.
     Namespace,
+    /// What manages the Kubernetes pod, from a recording of a daemon with [kubernetes] (--from).
+    Workload,
     /// The call path that opened the sockets, from the output of a hunt (--hunt).
     Stack,
 }
@@ -85,6 +87,7 @@ fn keys(by: GroupBy, looked: &SocketEntry, openings: Option<&Openings>, reason: 
         GroupBy::Namespace => {
             of_workloads(looked, |workload| workload.pod.and_then(|pod| pod.namespace.clone()))
         }
+        GroupBy::Workload => of_workloads(looked, manager),
     }
 }
 
@@ -104,6 +107,14 @@ fn container(workload: Workload<'_>) -> Option<String> {
         _ => container.shown_name().to_owned(),
     });
     name.or_else(|| workload.unit.map(str::to_owned))
+}
+
+/// The workload that manages the pod, with its namespace.
+fn manager(workload: Workload<'_>) -> Option<String> {
+    let pod = workload.pod?;
+    let PodWorkload { kind, name } = pod.workload.as_ref()?;
+    let namespace = pod.namespace.as_deref().unwrap_or("-");
+    Some(format!("{namespace}/{}/{name}", kind.to_ascii_lowercase()))
 }
 
 fn name(process: &Process) -> String {

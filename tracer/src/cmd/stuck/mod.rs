@@ -20,7 +20,7 @@ use groups::{GroupBy, groups};
 use super::{
     Failure, filter,
     look::{LookFormat, as_table, look},
-    terminal_width,
+    refuse_workload, terminal_width,
 };
 use crate::{
     cli::SelectArgs,
@@ -107,6 +107,12 @@ pub(super) fn run(args: &StuckArgs) -> Result<ExitCode> {
     let as_table = as_table(args.format);
     if let Some(path) = &args.from {
         return recorded(args, path, as_table);
+    }
+    refuse_workload(&args.select)?;
+    if args.group_by == Some(GroupBy::Workload) {
+        let message =
+            "--group-by workload needs --from FILE, a recording of `sockstate run` with [kubernetes]";
+        return Err(Failure::usage(message).into());
     }
     loop {
         let (stuck, look) = match find(args, &filter) {

@@ -7,7 +7,7 @@ use super::{
     tables::{Cell, count, html, state, table, text, time},
 };
 use crate::{
-    model::State,
+    model::{PodWorkload, State, Subject},
     story::{ConnHistory, Story},
 };
 
@@ -29,13 +29,24 @@ pub(super) fn leaks(story: &Story) -> String {
     let by_place = leaks_by(story, &columns, |history| place(&history.subject));
     let by_namespace =
         leaks_by(story, &["namespace"], |history| Some([history.subject.pod.as_ref()?.namespace.clone()?]));
+    let columns = ["namespace", "kind", "workload"];
+    let by_workload = leaks_by(story, &columns, |history| workload(&history.subject));
     let mut out = by_process;
-    for (title, table) in [("By container", by_place), ("By namespace", by_namespace)] {
+    for (title, table) in
+        [("By container", by_place), ("By workload", by_workload), ("By namespace", by_namespace)]
+    {
         if !table.is_empty() {
             out.push_str(&format!("<h3>{title}</h3>\n{table}"));
         }
     }
     out
+}
+
+/// The namespace, and the kind and the name of the workload; `None` if it is not known.
+fn workload(subject: &Subject) -> Option<[String; 3]> {
+    let pod = subject.pod.as_ref()?;
+    let PodWorkload { kind, name } = pod.workload.clone()?;
+    Some([pod.namespace.clone().unwrap_or_else(|| "-".to_owned()), kind, name])
 }
 
 /// The table of the stuck connections that have a key, by this key and the state; empty if none has. `columns` are the titles of

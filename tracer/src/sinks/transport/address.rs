@@ -144,7 +144,7 @@ fn without_user(server: &str) -> String {
 }
 
 /// Opens a stream to `authority`, encrypted if there is `tls`.
-pub(super) async fn connect(authority: &Authority, tls: Option<&Tls>) -> Result<Connection, DeliveryError> {
+pub(crate) async fn connect(authority: &Authority, tls: Option<&Tls>) -> Result<Connection, DeliveryError> {
     let failed =
         |error: &dyn fmt::Display| DeliveryError::retry(format!("cannot connect to {authority}: {error}"));
     let open = async {

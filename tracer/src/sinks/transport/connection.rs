@@ -14,7 +14,7 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 
 /// An open connection.
-pub(super) enum Connection {
+pub(crate) enum Connection {
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),

@@ -15,6 +15,7 @@ mod stream;
 mod template;
 mod tls;
 
+pub(crate) use address::connect;
 #[cfg(any(feature = "kafka", feature = "nats"))]
 pub(super) use address::shown;
 pub use address::{Address, Authority, ParseAddressError};
@@ -28,5 +29,5 @@ pub use output::{Output, OutputError};
 pub(super) use pipe::PipeSink;
 pub use stream::{Framing, StreamSettings};
 pub use template::{Envelope, Template};
-use tls::Tls;
+pub(crate) use tls::Tls;
 pub use tls::{TlsError, TlsFiles, TlsSettings};

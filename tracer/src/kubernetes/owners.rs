@@ -1,0 +1,89 @@
+//! What manages a pod. A pod names its ReplicaSet or its Job; the Deployment or the CronJob is the owner of that.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use super::{
+    client::{ApiError, Client},
+    objects::{Metadata, Object},
+};
+use crate::model::PodWorkload;
+
+/// Limit of owners that are kept; with more, all are forgotten.
+const MOST: usize = 4096;
+/// After a refusal, the owner is not asked for again for this time.
+const AGAIN: Duration = Duration::from_secs(600);
+
+/// The owners of ReplicaSets and Jobs that were asked for.
+#[derive(Debug, Default)]
+pub(super) struct Owners {
+    /// By resource, namespace and name; `None` for an object without an owner.
+    known: HashMap<(&'static str, String, String), Option<PodWorkload>>,
+    /// When to ask for objects of a resource again.
+    refused: HashMap<&'static str, Instant>,
+}
+
+impl Owners {
+    /// What manages a pod. Without permission to read the owner's owner, the labels of the pod show a Deployment.
+    pub(super) async fn workload(&mut self, pod: &Metadata, client: &mut Client) -> Option<PodWorkload> {
+        let controller = pod.controller()?;
+        if controller.kind == "Node" {
+            // A static pod.
+            return None;
+        }
+        let direct = controller.workload();
+        let Some((group, resource)) = controller.managed() else { return Some(direct) };
+        match self.owner(group, resource, &pod.namespace, &direct.name, client).await {
+            Some(Some(owner)) => Some(owner),
+            Some(None) => Some(direct),
+            None if resource == "replicasets" => Some(pod.deployment_of(&direct.name).unwrap_or(direct)),
+            None => Some(direct),
+        }
+    }
+
+    /// The owner of an object; `None` if it is not known.
+    async fn owner(
+        &mut self,
+        group: &'static str,
+        resource: &'static str,
+        namespace: &str,
+        name: &str,
+        client: &mut Client,
+    ) -> Option<Option<PodWorkload>> {
+        let key = (resource, namespace.to_owned(), name.to_owned());
+        if let Some(known) = self.known.get(&key) {
+            return Some(known.clone());
+        }
+        if self.refused.get(resource).is_some_and(|again| Instant::now() < *again)
+            || !is_name(namespace)
+            || !is_name(name)
+        {
+            return None;
+        }
+        let path = format!("/apis/{group}/namespaces/{namespace}/{resource}/{name}");
+        match client.object::<Object>(&path).await {
+            Ok(object) => {
+                let owner = object.metadata.controller().map(|owner| owner.workload());
+                if self.known.len() >= MOST {
+                    self.known.clear();
+                }
+                self.known.insert(key, owner.clone());
+                Some(owner)
+            }
+            Err(ApiError::Status { code: 404, .. }) => None,
+            Err(error) => {
+                self.refused.insert(resource, Instant::now() + AGAIN);
+                message!(info: "cannot read the owners of {resource}: {error}; see docs/kubernetes.md");
+                None
+            }
+        }
+    }
+}
+
+/// Whether the text is a part of a path as it is.
+fn is_name(text: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    !text.is_empty() && !text.starts_with('.') && text.bytes().all(is_part)
+}
