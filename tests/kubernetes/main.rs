@@ -286,6 +286,29 @@ fn without_permission_for_owners_the_pod_names_its_deployment() {
 }
 
 #[test]
+fn an_owner_is_asked_for_until_the_server_answers() {
+    let failures = AtomicUsize::new(0);
+    let server = ApiServer::start(move |asked, answer| {
+        let job = |uid: &str| pod(uid, "backup-29-x", Some(("batch/v1", "Job", "backup-29")), &json!({}));
+        if asked.is_list() {
+            answer.json(200, &list("1", "", &[job("a")]));
+        } else if asked.is_watch() {
+            answer.begin();
+            answer.event("ADDED", &web("b"));
+            wait_for_end(answer);
+        } else {
+            match failures.fetch_add(1, Ordering::SeqCst) {
+                0 | 2 => answer.error(503),
+                _ => owners(asked, answer),
+            }
+        }
+    });
+    let (pods, _watch) = ask(&server);
+    knows(&pods, "b", "Deployment/web", &["app=b"]);
+    knows(&pods, "a", "CronJob/backup", &[]);
+}
+
+#[test]
 fn failures_pass_and_what_was_known_stays() {
     let failures = AtomicUsize::new(0);
     let server = watches(move |_, _, answer| match failures.fetch_add(1, Ordering::SeqCst) {

@@ -71,6 +71,12 @@ impl ApiError {
             && !matches!(self, Self::Status { code: 401 | 403 | 429, .. })
     }
 
+    /// Whether the same request will be refused again.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Status { code: 400..=499, .. })
+            && !matches!(self, Self::Status { code: 401 | 429, .. })
+    }
+
     /// How long the API server wants to be left alone.
     pub(super) fn after(&self) -> Option<Duration> {
         match self {

@@ -27,23 +27,30 @@ pub(super) struct Owners {
 
 impl Owners {
     /// What manages a pod. Without permission to read the owner's owner, the labels of the pod show a Deployment.
-    pub(super) async fn workload(&mut self, pod: &Metadata, client: &mut Client) -> Option<PodWorkload> {
-        let controller = pod.controller()?;
-        if controller.kind == "Node" {
-            // A static pod.
-            return None;
-        }
+    ///
+    /// # Errors
+    /// The server does not answer now: the answer would be another one later.
+    pub(super) async fn workload(
+        &mut self,
+        pod: &Metadata,
+        client: &mut Client,
+    ) -> Result<Option<PodWorkload>, ApiError> {
+        // The controller of a static pod is its node.
+        let Some(controller) = pod.controller().filter(|controller| controller.kind != "Node") else {
+            return Ok(None);
+        };
         let direct = controller.workload();
-        let Some((group, resource)) = controller.managed() else { return Some(direct) };
-        match self.owner(group, resource, &pod.namespace, &direct.name, client).await {
-            Some(Some(owner)) => Some(owner),
-            Some(None) => Some(direct),
-            None if resource == "replicasets" => Some(pod.deployment_of(&direct.name).unwrap_or(direct)),
-            None => Some(direct),
-        }
+        let Some((group, resource)) = controller.managed() else { return Ok(Some(direct)) };
+        let owner = self.owner(group, resource, &pod.namespace, &direct.name, client).await?;
+        Ok(Some(match owner {
+            Some(Some(owner)) => owner,
+            Some(None) => direct,
+            None if resource == "replicasets" => pod.deployment_of(&direct.name).unwrap_or(direct),
+            None => direct,
+        }))
     }
 
-    /// The owner of an object; `None` if it is not known.
+    /// The owner of an object; `None` if sockstate cannot know it.
     async fn owner(
         &mut self,
         group: &'static str,
@@ -51,16 +58,16 @@ impl Owners {
         namespace: &str,
         name: &str,
         client: &mut Client,
-    ) -> Option<Option<PodWorkload>> {
+    ) -> Result<Option<Option<PodWorkload>>, ApiError> {
         let key = (resource, namespace.to_owned(), name.to_owned());
         if let Some(known) = self.known.get(&key) {
-            return Some(known.clone());
+            return Ok(Some(known.clone()));
         }
         if self.refused.get(resource).is_some_and(|again| Instant::now() < *again)
             || !is_name(namespace)
             || !is_name(name)
         {
-            return None;
+            return Ok(None);
         }
         let path = format!("/apis/{group}/namespaces/{namespace}/{resource}/{name}");
         match client.object::<Object>(&path).await {
@@ -70,14 +77,15 @@ impl Owners {
                     self.known.clear();
                 }
                 self.known.insert(key, owner.clone());
-                Some(owner)
+                Ok(Some(owner))
             }
-            Err(ApiError::Status { code: 404, .. }) => None,
-            Err(error) => {
+            Err(ApiError::Status { code: 404, .. }) => Ok(None),
+            Err(error) if error.is_refusal() => {
                 self.refused.insert(resource, Instant::now() + AGAIN);
                 message!(info: "cannot read the owners of {resource}: {error}; see docs/kubernetes.md");
-                None
+                Ok(None)
             }
+            Err(error) => Err(error),
         }
     }
 }

@@ -143,7 +143,8 @@ impl Watcher {
         };
         let mut found = HashMap::with_capacity(pods.len());
         for Object { metadata, .. } in &pods {
-            found.insert(metadata.cgroup_uid().to_owned(), self.facts(metadata).await);
+            let facts = self.facts(metadata).await?;
+            found.insert(metadata.cgroup_uid().to_owned(), facts);
         }
         self.pods.replace(found);
         self.version = Some(version.clone());
@@ -188,7 +189,7 @@ impl Watcher {
             "ADDED" | "MODIFIED" => {
                 let uid = metadata.cgroup_uid();
                 if self.pods.find(uid).is_some() || self.pods.count() < MOST_PODS {
-                    let facts = self.facts(metadata).await;
+                    let facts = self.facts(metadata).await?;
                     self.pods.set(uid, facts);
                 }
             }
@@ -206,17 +207,17 @@ impl Watcher {
         Ok(())
     }
 
-    async fn facts(&mut self, pod: &Metadata) -> PodFacts {
+    async fn facts(&mut self, pod: &Metadata) -> Result<PodFacts, ApiError> {
         let allowed = &self.settings.labels;
         let wanted = pod.labels.iter().filter(|(name, _)| is_allowed(allowed, name));
         let name = |text: &str| bounds::keep(text.to_owned(), bounds::NAME);
         let labels = bounds::labels(wanted.map(|(name, value)| (name.as_str(), value.as_str())));
-        let workload = self.owners.workload(pod, &mut self.client).await;
+        let workload = self.owners.workload(pod, &mut self.client).await?;
         let workload = workload.map(|workload| crate::model::PodWorkload {
             kind: name(&workload.kind),
             name: name(&workload.name),
         });
-        PodFacts { name: name(&pod.name), namespace: name(&pod.namespace), workload, labels }
+        Ok(PodFacts { name: name(&pod.name), namespace: name(&pod.namespace), workload, labels })
     }
 
     fn selector(&self) -> String {
