@@ -37,8 +37,8 @@ never\t'Never'"
 complete -c sockstate -n "__fish_sockstate_needs_command" -l records -d 'Write only these kinds of records: transitions, connections, stuck, resolved, snapshots, resyncs' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l metrics -d 'Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435, or 9435 for the same' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l metrics-top -d 'Add metrics of the N processes with the most stuck sockets: up to N more series at a time' -r
-complete -c sockstate -n "__fish_sockstate_needs_command" -l metrics-by -d 'Add a metric of the stuck sockets by these labels: comm, unit, namespace, workload, pod, container' -r
-complete -c sockstate -n "__fish_sockstate_needs_command" -l metrics-by-limit -d 'How many combinations of the labels have series of their own: those with the most stuck sockets. All others are counted together, with the label other="true"' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l metrics-by -d 'Add metrics of all sockets and of the stuck ones by these labels: comm, unit, namespace, workload, pod, container, local_port, peer' -r
+complete -c sockstate -n "__fish_sockstate_needs_command" -l metrics-by-limit -d 'How many combinations of the labels have series of their own: those with the most sockets. All others are counted together, with the label other="true"' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l duration -d 'End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l count -d 'End after N transitions' -r
 complete -c sockstate -n "__fish_sockstate_needs_command" -l threshold -d 'After which time in a state a connection counts as stuck, instead of the defaults: [STATE][:PORTS][@COMM]=TIME, for example CLOSE_WAIT=5m or :8080=30s. With never as TIME, it does not count as stuck' -r
@@ -111,8 +111,8 @@ never\t'Never'"
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l records -d 'Write only these kinds of records: transitions, connections, stuck, resolved, snapshots, resyncs' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l metrics -d 'Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435, or 9435 for the same' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l metrics-top -d 'Add metrics of the N processes with the most stuck sockets: up to N more series at a time' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l metrics-by -d 'Add a metric of the stuck sockets by these labels: comm, unit, namespace, workload, pod, container' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l metrics-by-limit -d 'How many combinations of the labels have series of their own: those with the most stuck sockets. All others are counted together, with the label other="true"' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l metrics-by -d 'Add metrics of all sockets and of the stuck ones by these labels: comm, unit, namespace, workload, pod, container, local_port, peer' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l metrics-by-limit -d 'How many combinations of the labels have series of their own: those with the most sockets. All others are counted together, with the label other="true"' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l duration -d 'End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l count -d 'End after N transitions' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand trace" -l threshold -d 'After which time in a state a connection counts as stuck, instead of the defaults: [STATE][:PORTS][@COMM]=TIME, for example CLOSE_WAIT=5m or :8080=30s. With never as TIME, it does not count as stuck' -r
@@ -296,8 +296,8 @@ complete -c sockstate -n "__fish_sockstate_using_subcommand hunt" -s h -l help -
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l records -d 'Write only these kinds of records: transitions, connections, stuck, resolved, snapshots, resyncs' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l metrics -d 'Serve Prometheus metrics at http://ADDRESS/metrics, and /healthz and /readyz (docs/metrics.md): 127.0.0.1:9435, or 9435 for the same' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l metrics-top -d 'Add metrics of the N processes with the most stuck sockets: up to N more series at a time' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l metrics-by -d 'Add a metric of the stuck sockets by these labels: comm, unit, namespace, workload, pod, container' -r
-complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l metrics-by-limit -d 'How many combinations of the labels have series of their own: those with the most stuck sockets. All others are counted together, with the label other="true"' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l metrics-by -d 'Add metrics of all sockets and of the stuck ones by these labels: comm, unit, namespace, workload, pod, container, local_port, peer' -r
+complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l metrics-by-limit -d 'How many combinations of the labels have series of their own: those with the most sockets. All others are counted together, with the label other="true"' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l duration -d 'End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l count -d 'End after N transitions' -r
 complete -c sockstate -n "__fish_sockstate_using_subcommand record" -l threshold -d 'After which time in a state a connection counts as stuck, instead of the defaults: [STATE][:PORTS][@COMM]=TIME, for example CLOSE_WAIT=5m or :8080=30s. With never as TIME, it does not count as stuck' -r

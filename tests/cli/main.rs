@@ -64,7 +64,10 @@ fn bad_arguments_are_named_and_refused() {
         (&["stuck", "--workload", "web"], "only `sockstate run` with [kubernetes] knows"),
         (&["stuck", "--group-by", "workload"], "--group-by workload needs --from FILE"),
         (&["trace", "--records", "stuck,lots"], "no records of the kind 'lots'; there are start, snapshot"),
-        (&["--metrics-by", "pod,node"], "there are comm, unit, namespace, workload, pod, container"),
+        (
+            &["--metrics-by", "pod,node"],
+            "there are comm, unit, namespace, workload, pod, container, local_port, peer",
+        ),
         (&["--metrics-by-limit", "5"], "were not provided:\n  --metrics-by <LABELS>"),
         (&["--records", "aggregates"], "a sink of `sockstate run` with the key 'aggregate' has them"),
         (

@@ -3,15 +3,17 @@
 use std::{
     collections::BTreeMap,
     io::{Read, Write},
-    net::{Shutdown, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
+use socket2::{Domain, Socket, Type};
+
 use crate::{
     Test,
     daemon::Daemon,
-    lab::{Tracer, in_lab, sockstate, wait_until},
+    lab::{Story, Tracer, in_lab, sockstate, wait_until},
     observer::wait_for_states,
     sockets::{Kind, fresh_port},
     test, tools,
@@ -20,6 +22,7 @@ use crate::{
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("metrics: what the records say, and the kernel's tables", counts),
+        test("metrics: labels that strangers choose have a limit", limited),
         test("metrics: promtool accepts the output", promtool),
         test("metrics: sinks, the ring, the programs and who leaks", daemon),
         test("metrics: the alerts fire when they should", alerts),
@@ -64,7 +67,9 @@ fn counts() {
         let (metrics, port) = (fresh_port(), fresh_port());
         let rule = format!("CLOSE_WAIT:{port}=1");
         // The comparison leaves out the scrapes.
-        let mut tracer = start(netns, metrics, &["--threshold", &rule, "--port", &port.to_string()]);
+        let filter = port.to_string();
+        let args = ["--threshold", &rule, "--port", &filter, "--metrics-by", "local-port,peer"];
+        let mut tracer = start(netns, metrics, &[&args[..], &["--records", ALL]].concat());
         let (listener, client, server) = Kind::V4.pair(port);
         drop(client);
         wait_for_states(&["LISTEN", "LISTEN", "CLOSE_WAIT", "FIN_WAIT2"]);
@@ -75,6 +80,11 @@ fn counts() {
         assert_eq!(now["sockstate_stuck_sockets{state=\"CLOSE_WAIT\"}"], 1.0);
         assert_eq!(now["sockstate_stuck_sockets{state=\"FIN_WAIT2\"}"], 0.0);
         assert_eq!(now["sockstate_illegal_transitions_total"], 0.0);
+        let labels = format!("{{state=\"CLOSE_WAIT\",local_port=\"{port}\",peer=\"127.0.0.0/24\"}}");
+        for name in ["sockets_by", "stuck_sockets_by"] {
+            assert_eq!(now[&format!("sockstate_{name}{labels}")], 1.0, "{name}: {now:?}");
+        }
+        assert_eq!(now["sockstate_local_ports_used"], 1.0, "the client's");
         drop(server);
         tracer.wait_for(|record| record["kind"] == "resolved");
         drop(listener);
@@ -112,6 +122,81 @@ fn counts() {
         }
         let lost: f64 = shown("sockstate_lost_total").values().sum();
         assert_eq!(lost, 0.0);
+        check_connections(&story, &last);
+    });
+}
+
+/// Without them, the stream would have no records of whole connections.
+const ALL: &str = "transitions,connections,stuck,resolved";
+
+/// Compares the numbers with the records of whole connections, which other code makes of the transitions.
+fn check_connections(story: &Story, last: &BTreeMap<String, f64>) {
+    let mut said: BTreeMap<String, f64> = BTreeMap::new();
+    let mut add = |name: &str, labels: String, value: f64| {
+        *said.entry(format!("sockstate_{name}{{{labels}}}")).or_default() += value;
+    };
+    let mut number = 0;
+    for record in story.of("connection") {
+        number += 1;
+        let role = format!("role=\"{}\"", record["role"].as_str().expect("role"));
+        let cause = record["cause"].as_str().unwrap_or("unknown");
+        add("connections_closed_total", format!("{role},cause=\"{cause}\""), 1.0);
+        add("connection_duration_seconds_count", role.clone(), 1.0);
+        if let Some(retransmits) = record["retransmits"].as_f64() {
+            add("connection_retransmits_count", role.clone(), 1.0);
+            add("connection_retransmits_sum", role.clone(), retransmits);
+        }
+        let seconds = |key: &str| record[key].as_f64().map(|ns| ns / 1e9);
+        add("connection_duration_seconds_sum", role.clone(), seconds("duration_ns").expect("a time"));
+        if let Some(handshake) = seconds("handshake_ns") {
+            add("handshake_seconds_count", role.clone(), 1.0);
+            add("handshake_seconds_sum", role.clone(), handshake);
+            add("connections_opened_total", role, 1.0);
+        }
+    }
+    assert_eq!(number, 2, "both sides");
+    for (name, value) in said {
+        assert!((last[&name] - value).abs() < 1e-6, "{name}: {} and {value}", last[&name]);
+    }
+}
+
+/// Clients choose their addresses, so the number of networks has a limit, and no socket is left out.
+fn limited() {
+    const NETWORKS: u8 = 30;
+    in_lab(|netns| {
+        let (metrics, port) = (fresh_port(), fresh_port());
+        let filter = port.to_string();
+        let args = ["--port", &filter, "--metrics-by", "peer", "--metrics-by-limit", "4"];
+        let tracer = start(netns, metrics, &args);
+        let listener = Kind::V4.listen_for(port, 1024);
+        let mut sockets = Vec::new();
+        for network in 1..=NETWORKS {
+            // The first network has the most sockets, and one client uses more and more ports for this listener.
+            for _ in 0..=u8::from(network == 1) * 7 {
+                let client = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+                client.bind(&SocketAddr::from(([127, 0, network, 1], 0)).into()).expect("bind");
+                client.connect(&SocketAddr::from(([127, 0, 0, 1], port)).into()).expect("connect");
+                sockets.push((client, listener.accept().expect("accept").0));
+            }
+        }
+        let mut now = BTreeMap::new();
+        wait_until("all are counted", || {
+            now = scrape(metrics);
+            now["sockstate_sockets{state=\"ESTABLISHED\"}"] == 2.0 * sockets.len() as f64
+        });
+        let by = |name: &String| name.starts_with("sockstate_sockets_by{state=\"ESTABLISHED\"");
+        let series: Vec<(&String, &f64)> = now.iter().filter(|(name, _)| by(name)).collect();
+        assert_eq!(series.len(), 5, "{series:?}");
+        assert_eq!(series.iter().map(|(_, count)| **count).sum::<f64>(), 2.0 * sockets.len() as f64);
+        // All clients see the listener's network.
+        assert_eq!(
+            now["sockstate_sockets_by{state=\"ESTABLISHED\",peer=\"127.0.0.0/24\"}"],
+            sockets.len() as f64
+        );
+        assert_eq!(now["sockstate_sockets_by{state=\"ESTABLISHED\",peer=\"127.0.1.0/24\"}"], 8.0);
+        assert!(series.iter().any(|(name, _)| name.contains("peer=\"\",other=\"true\"")), "{series:?}");
+        assert_eq!(now["sockstate_local_ports_used"], 8.0);
+        tracer.stop();
     });
 }
 

@@ -188,11 +188,12 @@ pub struct RunArgs {
     /// Add metrics of the N processes with the most stuck sockets: up to N more series at a time.
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Output")]
     pub metrics_top: usize,
-    /// Add a metric of the stuck sockets by these labels: comm, unit, namespace, workload, pod, container.
+    /// Add metrics of all sockets and of the stuck ones by these labels: comm, unit, namespace, workload, pod, container, local_port,
+    /// peer.
     #[arg(long, value_name = "LABELS", value_parser = parse_metric_label, value_delimiter = ',', help_heading = "Output")]
     pub metrics_by: Vec<MetricLabel>,
-    /// How many combinations of the labels have series of their own: those with the most stuck sockets. All others are counted
-    /// together, with the label other="true".
+    /// How many combinations of the labels have series of their own: those with the most sockets. All others are counted together,
+    /// with the label other="true".
     #[arg(long, value_name = "N", default_value_t = 100, requires = "metrics_by", help_heading = "Output")]
     pub metrics_by_limit: usize,
     /// End TIME after the first record was written: 10s, 5m, 1h30m; a plain number means seconds.

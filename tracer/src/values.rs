@@ -139,12 +139,12 @@ pub fn parse_traced_kind(text: &str) -> Result<RecordKind, String> {
     }
 }
 
-/// A label of metrics, in any case.
+/// A label of metrics, in any case, also with a hyphen.
 ///
 /// # Errors
 /// There is no such label.
 pub fn parse_metric_label(text: &str) -> Result<MetricLabel, String> {
-    let typed = text.trim().to_ascii_lowercase();
+    let typed = text.trim().to_ascii_lowercase().replace('-', "_");
     MetricLabel::ALL.into_iter().find(|label| label.name() == typed).ok_or_else(|| {
         let names: Vec<&str> = MetricLabel::ALL.iter().map(|label| label.name()).collect();
         format!("metrics have no label '{text}'; there are {}", names.join(", "))

@@ -94,7 +94,7 @@ pub(super) fn run(args: &HuntArgs) -> Result<ExitCode> {
                 limits: Limits { duration: args.duration, count: None },
                 metrics: None,
                 leakers: 0,
-                stuck_by: MetricLabels::default(),
+                labels: MetricLabels::default(),
                 nap: pipeline::SHORT_NAP,
             },
             pin: None,

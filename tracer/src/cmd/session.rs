@@ -120,7 +120,7 @@ impl<'a> Session<'a> {
                 limits: Limits { duration: run.duration, count: run.count },
                 metrics: run.metrics.map(Server::start).transpose()?,
                 leakers: run.metrics_top,
-                stuck_by: MetricLabels::new(run.metrics_by.clone(), run.metrics_by_limit),
+                labels: MetricLabels::new(run.metrics_by.clone(), run.metrics_by_limit),
                 nap: pipeline::SHORT_NAP,
             },
             all_states: false,

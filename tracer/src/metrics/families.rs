@@ -1,6 +1,6 @@
 //! Metric families: names, kinds and labels, independent of the format.
 
-use super::{Numbers, SinkNumbers};
+use super::{Numbers, SinkNumbers, counts::Retransmits};
 use crate::model::{Dwell, LabelledCounts, LostPlace};
 
 /// All series with one name.
@@ -38,7 +38,26 @@ pub(super) struct Series<'a> {
 pub(super) enum Value<'a> {
     Integer(u64),
     Real(f64),
-    Times(&'a Dwell),
+    Histogram(Histogram<'a>),
+}
+
+/// How often values lay in each bucket.
+pub(super) struct Histogram<'a> {
+    pub(super) sum: f64,
+    /// Upper bounds of the buckets; the last one is infinite.
+    pub(super) ends: &'static [f64],
+    /// Not cumulative.
+    pub(super) counts: &'a [u64],
+}
+
+impl<'a> Histogram<'a> {
+    fn seconds(times: &'a Dwell) -> Self {
+        Self { sum: times.sum_ns as f64 / 1e9, ends: &Dwell::ENDS_S, counts: &times.counts }
+    }
+
+    fn numbers(numbers: &'a Retransmits) -> Self {
+        Self { sum: numbers.sum as f64, ends: &Retransmits::ENDS, counts: &numbers.counts }
+    }
 }
 
 impl<'a> Family<'a> {
@@ -62,6 +81,16 @@ impl<'a> Family<'a> {
 
 fn series<'a>(key: &'static str, label: &'a str, value: Value<'a>) -> Series<'a> {
     Series { labels: vec![(key, label)], value }
+}
+
+/// Times by a label.
+fn times<'a>(
+    label: &'static str,
+    times: impl IntoIterator<Item = (&'a &'static str, &'a Dwell)>,
+) -> impl Iterator<Item = Series<'a>> {
+    times
+        .into_iter()
+        .map(move |(name, times)| series(label, name, Value::Histogram(Histogram::seconds(times))))
 }
 
 /// The label of the series that has all combinations beyond the limit.
@@ -89,14 +118,11 @@ impl Numbers {
     /// The families with at least one series.
     pub(super) fn families(&self) -> Vec<Family<'_>> {
         let mut all = self.transitions();
+        all.extend(self.connections());
+        all.extend(self.sockets());
         all.extend(self.ring());
         all.extend(self.programs());
         all.extend(self.sinks());
-        let help = "Stuck sockets of the processes that have the most of them, by the processes' names";
-        let leakers = self.leakers.iter().map(|(comm, count)| series("comm", comm, gauge(*count)));
-        all.push(Family::new("stuck_sockets_top", help, Kind::Gauge).all(leakers));
-        let help = "Stuck sockets by the labels of --metrics-by, in the states that they are in";
-        all.push(Family::new("stuck_sockets_by", help, Kind::Gauge).all(labelled(&self.stuck_by)));
         all.retain(|family| !family.series.is_empty());
         all
     }
@@ -106,10 +132,7 @@ impl Numbers {
             labels: vec![("from", *from), ("to", *to)],
             value: Value::Integer(*count),
         });
-        let durations = &self.counts.durations;
-        let durations = durations.iter().map(|(state, times)| series("state", state, Value::Times(times)));
-        let sockets = self.tally.sockets.iter().map(|(state, count)| series("state", state, gauge(*count)));
-        let stuck = self.tally.stuck.iter().map(|(state, count)| series("state", state, gauge(*count)));
+        let durations = times("state", &self.counts.durations);
         let lost = LostPlace::ALL.into_iter().map(|place| {
             let count = self.lost.get(&place).copied().unwrap_or(0);
             series("place", place.name(), Value::Integer(count))
@@ -120,13 +143,68 @@ impl Numbers {
         vec![
             Family::new("transitions", "Transitions written", Kind::Counter).all(transitions),
             Family::new("state.duration", duration, Kind::Histogram).unit(Unit::Seconds).all(durations),
-            Family::new("sockets", "Sockets in this state, mini-sockets included", Kind::Gauge).all(sockets),
-            Family::new("stuck_sockets", "Those in it for longer than its threshold", Kind::Gauge).all(stuck),
             Family::new("lost", "Records lost, by place", Kind::Counter).all(lost),
             Family::new("illegal_transitions", illegal, Kind::Counter).one(self.illegal),
             Family::new("output.waiting", waiting, Kind::Gauge)
                 .unit(Unit::Bytes)
                 .one(self.waiting_bytes as u64),
+        ]
+    }
+
+    fn connections(&self) -> [Family<'_>; 5] {
+        let counts = &self.counts;
+        let opened = counts.opened.iter().map(|(role, count)| series("role", role, Value::Integer(*count)));
+        let closed = counts.closed.iter().map(|((role, cause), count)| Series {
+            labels: vec![("role", *role), ("cause", *cause)],
+            value: Value::Integer(*count),
+        });
+        let retransmits = counts
+            .retransmits
+            .iter()
+            .map(|(role, numbers)| series("role", role, Value::Histogram(Histogram::numbers(numbers))));
+        let seconds = |name, help| Family::new(name, help, Kind::Histogram).unit(Unit::Seconds);
+        [
+            Family::new("connections_opened", "Connections that became ESTABLISHED", Kind::Counter)
+                .all(opened),
+            Family::new(
+                "connections_closed",
+                "Connections that ended, and connects that failed",
+                Kind::Counter,
+            )
+            .all(closed),
+            seconds("handshake", "Time in the state before ESTABLISHED")
+                .all(times("role", &counts.handshakes)),
+            seconds("connection.duration", "Time from the first SYN to the end of a connection")
+                .all(times("role", &counts.lives)),
+            Family::new(
+                "connection.retransmits",
+                "Segments that a connection which has ended had sent again",
+                Kind::Histogram,
+            )
+            .all(retransmits),
+        ]
+    }
+
+    fn sockets(&self) -> [Family<'_>; 6] {
+        let totals = &self.totals;
+        let [sockets, stuck] = [&totals.tally.sockets, &totals.tally.stuck]
+            .map(|counts| counts.iter().map(|(state, count)| series("state", state, gauge(*count))));
+        let leakers = totals.leakers.iter().map(|(comm, count)| series("comm", comm, gauge(*count)));
+        let gauges = |name, help| Family::new(name, help, Kind::Gauge);
+        [
+            gauges("sockets", "Sockets in this state, mini-sockets included").all(sockets),
+            gauges("stuck_sockets", "Those in it for longer than its threshold").all(stuck),
+            gauges("stuck_sockets_top", "Stuck sockets of the processes that have the most of them, by their names")
+                .all(leakers),
+            gauges("sockets_by", "Sockets by the labels of --metrics-by, in the states that they are in")
+                .all(labelled(&totals.sockets_by)),
+            gauges("stuck_sockets_by", "Stuck sockets by the labels of --metrics-by, in the states that they are in")
+                .all(labelled(&totals.stuck_by)),
+            gauges(
+                "local_ports_used",
+                "Local ports that connections from one address to one address and port use, where these are the most",
+            )
+            .all([Series { labels: Vec::new(), value: gauge(totals.ports_used) }]),
         ]
     }
 

@@ -1,7 +1,9 @@
-//! Metrics (docs/metrics.md). Labels are states, places and configured names, so the number of series does not depend on the load.
+//! Metrics (docs/metrics.md). Labels are states, roles, causes, places and configured names, so the number of series does not depend
+//! on the load.
 //! The exceptions: `--metrics-top N` adds up to N series of processes, and `--metrics-by` up to a limit of combinations of labels.
 //! [`families`] defines the metrics; `open_metrics` and `otlp` write them.
 
+mod counts;
 mod families;
 mod open_metrics;
 mod otlp;
@@ -10,47 +12,20 @@ mod server;
 
 use std::collections::BTreeMap;
 
+pub use counts::Counts;
 pub use opentelemetry_proto::tonic::resource::v1::Resource;
 pub use relay::{ask_apart, serve_apart};
 pub use server::{MetricsError, Question, Server, listen};
 
-use crate::model::{Dwell, LabelledCounts, LostPlace, SocketCounts, Transition};
-
-/// Counts of written transitions.
-#[derive(Clone, Debug, Default)]
-pub struct Counts {
-    /// Wall clock, ns since the epoch, when counting began.
-    since_ns: i64,
-    /// By state names; some states share a name.
-    transitions: BTreeMap<(&'static str, &'static str), u64>,
-    durations: BTreeMap<&'static str, Dwell>,
-}
-
-impl Counts {
-    /// Empty counts.
-    #[must_use]
-    pub fn since(since_ns: i64) -> Self {
-        Self { since_ns, ..Self::default() }
-    }
-
-    /// Counts a transition.
-    pub fn transition(&mut self, transition: &Transition) {
-        let (from, to) = (transition.from.name(), transition.to.name());
-        *self.transitions.entry((from, to)).or_default() += 1;
-        // A lower bound is not counted, and creates no series.
-        if let Some(in_state) = transition.in_state.filter(|in_state| !in_state.at_least) {
-            self.durations.entry(from).or_default().add(in_state);
-        }
-    }
-}
+use crate::model::{LostPlace, SocketTotals};
 
 /// All numbers of a scrape.
 #[derive(Clone, Debug, Default)]
 pub struct Numbers {
-    /// Transitions and times.
+    /// Transitions, connections and times.
     pub counts: Counts,
-    /// Current connections.
-    pub tally: SocketCounts,
+    /// The sockets that exist.
+    pub totals: SocketTotals,
     /// Losses by place, since the start.
     pub lost: BTreeMap<LostPlace, u64>,
     /// Transitions that TCP does not make.
@@ -63,10 +38,6 @@ pub struct Numbers {
     pub programs: Vec<(String, u64, u64)>,
     /// The sinks.
     pub sinks: Vec<SinkNumbers>,
-    /// Processes with the most stuck sockets (`--metrics-top`).
-    pub leakers: Vec<(String, i64)>,
-    /// Stuck sockets by labels (`--metrics-by`).
-    pub stuck_by: Vec<LabelledCounts>,
     /// The hook for transitions.
     pub hook: &'static str,
     /// The tier for mini-sockets.
@@ -102,7 +73,9 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::model::{InState, MetricLabel, State};
+    use crate::model::{
+        Cause, Connection, InState, LabelledCounts, Lifespan, MetricLabel, Role, State, Traffic, Transition,
+    };
 
     fn transition(from: State, to: State, ns: u64) -> Transition {
         Transition { in_state: Some(InState { ns, at_least: false }), ..Transition::example(from, to) }
@@ -130,6 +103,73 @@ mod tests {
     }
 
     #[test]
+    fn connections_by_side_and_cause() {
+        let mut counts = Counts::default();
+        let mut count = |from, to, role, cause, retransmits: Option<u32>| {
+            let mut transition = transition(from, to, 5_000_000);
+            transition.conn.role = role;
+            transition.cause = cause;
+            transition.traffic =
+                retransmits.map(|retransmits| Box::new(Traffic { retransmits, ..Traffic::default() }));
+            counts.transition(&transition);
+        };
+        let (client, server) = (Some(Role::Client), Some(Role::Server));
+        count(State::SynSent, State::Established, client, None, None);
+        count(State::SynRecv, State::Established, server, None, None);
+        count(State::SynSent, State::Close, client, Some(Cause::Refused), Some(1));
+        count(State::FinWait2, State::TimeWait, client, Some(Cause::Fin), Some(0));
+        // The connection had ended before.
+        count(State::TimeWait, State::Close, client, Some(Cause::Expired), None);
+        count(State::LastAck, State::Close, server, None, Some(7));
+        count(State::Listen, State::Close, Some(Role::Listener), None, None);
+        count(State::Established, State::CloseWait, server, None, None);
+        let text = Numbers { counts, ..Numbers::default() }.into_text();
+        for line in [
+            r#"sockstate_connections_opened_total{role="client"} 1"#,
+            r#"sockstate_connections_opened_total{role="server"} 1"#,
+            r#"sockstate_connections_closed_total{role="client",cause="refused"} 1"#,
+            r#"sockstate_connections_closed_total{role="client",cause="fin"} 1"#,
+            r#"sockstate_connections_closed_total{role="server",cause="unknown"} 1"#,
+            r#"sockstate_handshake_seconds_sum{role="client"} 0.005"#,
+            r#"sockstate_handshake_seconds_bucket{le="0.01",role="server"} 1"#,
+            r#"sockstate_connection_retransmits_sum{role="server"} 7.0"#,
+            r#"sockstate_connection_retransmits_bucket{le="0.0",role="client"} 1"#,
+            r#"sockstate_connection_retransmits_bucket{le="1.0",role="client"} 2"#,
+            r#"sockstate_connection_retransmits_bucket{le="5.0",role="server"} 0"#,
+            r#"sockstate_connection_retransmits_bucket{le="10.0",role="server"} 1"#,
+        ] {
+            assert_eq!(text.lines().filter(|other| *other == line).count(), 1, "{line} in {text}");
+        }
+        assert_eq!(text.matches("sockstate_connections_closed_total{").count(), 3, "{text}");
+        // No stream has records of whole connections.
+        assert!(!text.contains("sockstate_connection_duration"), "{text}");
+    }
+
+    #[test]
+    fn lower_bounds_are_no_durations_of_connections() {
+        let mut counts = Counts::default();
+        for at_least in [false, true] {
+            counts.connection(&Lifespan {
+                time_ns: 0,
+                conn: Connection { role: Some(Role::Client), ..Connection::example() },
+                begin_ns: 0,
+                at_least,
+                duration_ns: 2_000_000_000,
+                path: Vec::new(),
+                cause: None,
+                reset_why: None,
+                errno: 0,
+                exact: true,
+                incomplete: false,
+                traffic: None,
+            });
+        }
+        let text = Numbers { counts, ..Numbers::default() }.into_text();
+        let line = r#"sockstate_connection_duration_seconds_sum{role="client"} 2.0"#;
+        assert!(text.lines().any(|other| other == line), "{text}");
+    }
+
+    #[test]
     fn labels_of_workloads_have_the_names_of_each_format() {
         let group = |namespace: &str, pod: &str, other| LabelledCounts {
             labels: vec![
@@ -141,7 +181,8 @@ mod tests {
             counts: BTreeMap::from([("CLOSE_WAIT", 3)]),
         };
         let stuck_by = vec![group("shop", "a\"b\\\n", false), group("", "", true)];
-        let numbers = Numbers { stuck_by, ..Numbers::default() };
+        let totals = SocketTotals { stuck_by, ..SocketTotals::default() };
+        let numbers = Numbers { totals, ..Numbers::default() };
         let mut json = Vec::new();
         numbers.otlp_json(&Resource::default(), 1, &mut json);
         let json: Value = serde_json::from_slice(&json).expect("JSON");

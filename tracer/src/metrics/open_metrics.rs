@@ -16,7 +16,6 @@ use super::{
     Numbers,
     families::{Family, Kind, Series, Unit, Value},
 };
-use crate::model::Dwell;
 
 impl Numbers {
     /// In the OpenMetrics text format, version 1.0.0.
@@ -74,11 +73,11 @@ impl Family<'_> {
             (Kind::Gauge, Value::Real(value)) => ConstGauge::new(*value).encode(encoder),
             (_, Value::Integer(value)) => ConstCounter::new(*value).encode(encoder),
             (_, Value::Real(value)) => ConstCounter::new(*value).encode(encoder),
-            (_, Value::Times(times)) => {
-                let buckets: Vec<(f64, u64)> = Dwell::ENDS_S.into_iter().zip(times.counts).collect();
-                let count = times.counts.iter().sum();
-                let sum = times.sum_ns as f64 / 1e9;
-                encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+            (_, Value::Histogram(found)) => {
+                let buckets: Vec<(f64, u64)> =
+                    found.ends.iter().copied().zip(found.counts.iter().copied()).collect();
+                let count = found.counts.iter().sum();
+                encoder.encode_histogram::<NoLabelSet>(found.sum, count, &buckets, None)
             }
         }
     }

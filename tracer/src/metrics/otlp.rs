@@ -13,7 +13,6 @@ use super::{
     Numbers,
     families::{Family, Kind, OTHER, Series, Unit, Value},
 };
-use crate::model::Dwell;
 
 /// `ExportMetricsServiceRequest.resource_metrics`.
 const RESOURCE_METRICS: u32 = 1;
@@ -88,7 +87,7 @@ fn number(series: &Series<'_>, [start_time_unix_nano, time_unix_nano]: [u64; 2])
     let value = match series.value {
         Value::Integer(value) => number_data_point::Value::AsInt(i64::try_from(value).unwrap_or(i64::MAX)),
         Value::Real(value) => number_data_point::Value::AsDouble(value),
-        Value::Times(times) => number_data_point::Value::AsDouble(times.sum_ns as f64 / 1e9),
+        Value::Histogram(ref found) => number_data_point::Value::AsDouble(found.sum),
     };
     NumberDataPoint {
         attributes: attributes(series),
@@ -103,16 +102,16 @@ fn histogram(
     series: &Series<'_>,
     [start_time_unix_nano, time_unix_nano]: [u64; 2],
 ) -> Option<HistogramDataPoint> {
-    let Value::Times(times) = series.value else { return None };
+    let Value::Histogram(found) = &series.value else { return None };
     Some(HistogramDataPoint {
         attributes: attributes(series),
         start_time_unix_nano,
         time_unix_nano,
-        count: times.counts.iter().sum(),
-        sum: Some(times.sum_ns as f64 / 1e9),
-        bucket_counts: times.counts.to_vec(),
+        count: found.counts.iter().sum(),
+        sum: Some(found.sum),
+        bucket_counts: found.counts.to_vec(),
         // The last bucket has no upper bound.
-        explicit_bounds: Dwell::ENDS_S.into_iter().filter(|end| end.is_finite()).collect(),
+        explicit_bounds: found.ends.iter().copied().filter(|end| end.is_finite()).collect(),
         ..HistogramDataPoint::default()
     })
 }

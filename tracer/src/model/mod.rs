@@ -33,7 +33,7 @@ pub use holder::{
     Workload,
 };
 pub use lifespan::{ClosedFirst, Lifespan, PathStep};
-pub use metric_label::{LabelledCounts, MetricLabel, MetricLabels};
+pub use metric_label::{CountedSocket, LabelledCounts, MetricLabel, MetricLabels, SocketTotals};
 pub use nat::Nat;
 pub use netns::NamedNetns;
 pub use ports::Ports;

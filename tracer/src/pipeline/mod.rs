@@ -90,8 +90,8 @@ pub struct Settings {
     pub metrics: Option<Server>,
     /// The number of processes that the metrics name.
     pub leakers: usize,
-    /// The labels of the metric of stuck sockets.
-    pub stuck_by: MetricLabels,
+    /// The labels by which metrics count sockets.
+    pub labels: MetricLabels,
     /// The shortest pause after records were read. A longer pause costs less CPU, and delays records.
     pub nap: Duration,
 }
@@ -235,10 +235,8 @@ impl Pipeline {
             ring: self.source.ring_fill(),
             programs: runs.map(|program| (program.name, program.ns, program.count)).collect(),
             sinks: self.streams.numbers(),
-            leakers: self.table.leakers(self.settings.leakers, wanted),
-            stuck_by: self.table.stuck_by(&self.settings.stuck_by, wanted),
+            totals: self.table.totals(&self.settings.labels, self.settings.leakers, wanted),
             counts: self.streams.counts.clone().unwrap_or_default(),
-            tally: self.table.tally(wanted),
             lost: self.streams.summary.lost.clone(),
             illegal: self.table.illegal(),
             waiting_bytes: self.streams.buffered(),

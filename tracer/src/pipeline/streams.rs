@@ -201,6 +201,11 @@ impl Streams {
                     counts.transition(transition);
                 }
             }
+            Record::Connection(lifespan) => {
+                if let Some(counts) = &mut self.counts {
+                    counts.connection(lifespan);
+                }
+            }
             _ => {}
         }
         for stream in &mut self.list {

@@ -30,9 +30,9 @@ use super::{
 use crate::{
     knowledge,
     model::{
-        Cause, ConnId, Connection, Event, EventKind, Identify, LabelledCounts, MetricLabels, OwnerKey,
-        OwnerSource, Record, Resync, Role, Snapshot, SocketCounts, SocketInfo, State, SubjectKey, Task,
-        Thresholds, Transition, Tuple,
+        Cause, ConnId, Connection, Event, EventKind, Identify, MetricLabels, OwnerKey, OwnerSource, Record,
+        Resync, Role, Snapshot, SocketInfo, SocketTotals, State, SubjectKey, Task, Thresholds, Transition,
+        Tuple,
     },
 };
 
@@ -184,23 +184,15 @@ impl Table {
         self.conns.iter().filter(|conn| !conn.awaits_endpoints).map(|conn| self.snapshot_of(conn))
     }
 
-    /// How many `wanted` sockets are in each state, and how many of them are stuck there; states without any as 0.
+    /// The totals of the `wanted` sockets for metrics, with at most `leakers` names of processes.
     #[must_use]
-    pub fn tally(&self, wanted: impl Fn(&Snapshot) -> bool) -> SocketCounts {
-        totals::tally(&self.conns, |conn| wanted(&self.snapshot_of(conn)))
-    }
-
-    /// The names of the processes that own the most stuck sockets that are `wanted`, at most `limit` names, each with its number of
-    /// stuck sockets.
-    #[must_use]
-    pub fn leakers(&self, limit: usize, wanted: impl Fn(&Snapshot) -> bool) -> Vec<(String, i64)> {
-        totals::leakers(&self.conns, limit, |conn| wanted(&self.snapshot_of(conn)))
-    }
-
-    /// The stuck sockets that are `wanted`, by the values of labels.
-    #[must_use]
-    pub fn stuck_by(&self, labels: &MetricLabels, wanted: impl Fn(&Snapshot) -> bool) -> Vec<LabelledCounts> {
-        totals::stuck_by(&self.conns, labels, |conn| wanted(&self.snapshot_of(conn)))
+    pub fn totals(
+        &self,
+        labels: &MetricLabels,
+        leakers: usize,
+        wanted: impl Fn(&Snapshot) -> bool,
+    ) -> SocketTotals {
+        totals::totals(&self.conns, labels, leakers, |conn| wanted(&self.snapshot_of(conn)))
     }
 
     fn snapshot_of(&self, conn: &Conn) -> Snapshot {
