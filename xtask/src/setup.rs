@@ -11,7 +11,9 @@ use std::{
 
 use anyhow::{Result, bail};
 
-pub use distribution::{distribution, distribution_tool, images, package_checks, with_zig, zigbuild};
+pub use distribution::{
+    distribution, distribution_tool, images, package_checks, static_targets, with_zig, zigbuild,
+};
 
 use crate::{command, output, root, succeeds, toolchain::Toolchain};
 

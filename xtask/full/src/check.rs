@@ -5,8 +5,8 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::{
-    book, build_ebpf, cargo, circles, command, dependencies, directions, generate, root, setup, sizes,
-    testing, turn,
+    arch::Arch, book, build_ebpf, cargo, circles, command, dependencies, directions, dist::FEATURES,
+    generate, root, setup, sizes, testing, turn,
 };
 
 /// Fails at the first check that does not hold.
@@ -22,12 +22,22 @@ pub(crate) fn all() -> Result<()> {
     // What `cargo install` builds: without these features.
     let plain = ["clippy", "--package", "sockstate", "--profile", "checked", "--locked"];
     command(cargo().args(plain).args(["--", "-D", "warnings"]))?;
+    static_programs()?;
     rules_of_dependencies()?;
     dependencies::check()?;
     generate::verify()?;
     book::build()?;
     build_ebpf::lint()?;
     build_ebpf::verify()
+}
+
+/// Releases are linked with musl, some of whose types differ. Nothing is linked here, so any C compiler will do.
+fn static_programs() -> Result<()> {
+    setup::static_targets()?;
+    let target = Arch::X86_64.static_target();
+    let check = ["check", "--package", "sockstate", "--profile", "checked", "--locked", "--target", &target];
+    let compiler = format!("CC_{}", target.replace('-', "_"));
+    command(cargo().args(check).args(["--features", FEATURES]).env(compiler, "cc"))
 }
 
 /// Checks licences, banned packages and sources by deny.toml. The advisory database would need the network.

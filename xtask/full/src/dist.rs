@@ -40,7 +40,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The revision of the packages of one version.
 const REVISION: &str = "1";
 /// The features of the binaries. `kafka` would need OpenSSL for each architecture.
-const FEATURES: &str = "sockstate/grpc,sockstate/nats";
+pub(crate) const FEATURES: &str = "sockstate/grpc,sockstate/nats";
 
 /// Builds the files, and checks them if asked to.
 pub(crate) fn all(args: &Args) -> Result<()> {

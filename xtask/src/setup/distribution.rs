@@ -31,10 +31,15 @@ fn directory() -> PathBuf {
     root().join("target/tools/dist")
 }
 
+/// Installs Rust's targets of static programs.
+pub fn static_targets() -> Result<()> {
+    let targets = Arch::ALL.map(Arch::static_target);
+    command(Command::new("rustup").args(["--quiet", "target", "add"]).args(targets))
+}
+
 /// Installs what building a release needs.
 pub fn distribution() -> Result<()> {
-    let targets = Arch::ALL.map(Arch::static_target);
-    command(Command::new("rustup").args(["--quiet", "target", "add"]).args(targets))?;
+    static_targets()?;
     pip_install(&directory().join("python"), &ZIG)?;
     for tool in TOOLS {
         let mut install = crate::cargo();
