@@ -15,20 +15,23 @@ use std::{
 
 use serde_json::{Value, json};
 use sockstate::{
-    enrich::{KnownPods, PodFacts},
-    kubernetes::{KubernetesArgs, PodWatch},
+    enrich::KnownPods,
+    kubernetes::{KubernetesArgs, watch_pods},
+    model::PodFacts,
 };
 use testkit::{
     api_server::{Answer, ApiServer, Asked, list, owned, pod, status, wait_for_end},
     lab::wait_until,
 };
 
-/// Asks `server`. Records have the labels `app` and those that begin with `app.kubernetes.io/`.
-fn ask(server: &ApiServer) -> (KnownPods, PodWatch) {
+const WAIT: Duration = Duration::from_secs(180);
+
+/// Asks `server`; a message comes when the first attempt is over. Records have the labels `app` and those that begin with `app.kubernetes.io/`.
+fn ask(server: &ApiServer) -> (KnownPods, Receiver<()>) {
     ask_at(server, &server.url())
 }
 
-fn ask_at(server: &ApiServer, url: &str) -> (KnownPods, PodWatch) {
+fn ask_at(server: &ApiServer, url: &str) -> (KnownPods, Receiver<()>) {
     let args = KubernetesArgs {
         labels: vec!["app".into(), "app.kubernetes.io/*".into()],
         node: Some("node-1".into()),
@@ -37,8 +40,12 @@ fn ask_at(server: &ApiServer, url: &str) -> (KnownPods, PodWatch) {
         ca: server.path("ca.crt"),
     };
     let pods = KnownPods::default();
-    let watch = PodWatch::start(args.settings().expect("settings"), pods.clone()).expect("thread");
-    (pods, watch)
+    let (sender, asked) = channel();
+    let done = move || {
+        let _ = sender.send(());
+    };
+    watch_pods(args.settings().expect("settings"), pods.clone(), done).expect("thread");
+    (pods, asked)
 }
 
 /// What is known about a pod: kind and name of its workload, and its labels.
@@ -114,8 +121,8 @@ fn pods_are_listed_and_followed() {
             _ => owners(asked, answer),
         }
     });
-    let (pods, watch) = ask(&server);
-    watch.wait(Duration::from_secs(180));
+    let (pods, asked) = ask(&server);
+    asked.recv_timeout(WAIT).expect("the first answer");
     assert_eq!(pods.count(), 6, "the first list is complete");
     knows(&pods, "a", "Deployment/web", &["app=a"]);
     knows(&pods, "b", "StatefulSet/db", &["app.kubernetes.io/name=db"]);
@@ -182,7 +189,7 @@ fn a_version_that_the_server_has_forgotten_is_listed_again() {
             wait_for_end(answer);
         }
     });
-    let (pods, _watch) = ask(&server);
+    let (pods, _asked) = ask(&server);
     knows(&pods, "listed-2", "Deployment/web", &["app=listed-2"]);
     assert_eq!(pods.count(), 1, "pods that are not listed any more are forgotten");
     let asked = server.asked();
@@ -225,7 +232,7 @@ fn a_watch_that_breaks_goes_on_where_it_was() {
             unexpected => panic!("{unexpected:?}"),
         }
     });
-    let (pods, _watch) = ask(&server);
+    let (pods, _asked) = ask(&server);
     for uid in ["listed-0", "one", "two", "three"] {
         knows(&pods, uid, "Deployment/web", &[&format!("app={uid}")]);
     }
@@ -249,8 +256,8 @@ fn a_token_that_expires_is_read_again() {
             owners(asked, answer);
         }
     });
-    let (pods, watch) = ask(&server);
-    watch.wait(Duration::from_secs(180));
+    let (pods, asked) = ask(&server);
+    asked.recv_timeout(WAIT).expect("the first answer");
     assert!(pods.count() == 0 && refused.load(Ordering::SeqCst) > 0, "the first failure ends the wait");
     server.set_token("second");
     knows(&pods, "a", "Deployment/web", &["app=a"]);
@@ -275,8 +282,8 @@ fn without_permission_for_owners_the_pod_names_its_deployment() {
         }
         false => answer.error(403),
     });
-    let (pods, watch) = ask(&server);
-    watch.wait(Duration::from_secs(180));
+    let (pods, asked) = ask(&server);
+    asked.recv_timeout(WAIT).expect("the first answer");
     knows(&pods, "a", "Deployment/web", &["app=a"]);
     knows(&pods, "b", "ReplicaSet/old", &[]);
     knows(&pods, "c", "Job/backup-29", &[]);
@@ -303,7 +310,7 @@ fn an_owner_is_asked_for_until_the_server_answers() {
             }
         }
     });
-    let (pods, _watch) = ask(&server);
+    let (pods, _asked) = ask(&server);
     knows(&pods, "b", "Deployment/web", &["app=b"]);
     knows(&pods, "a", "CronJob/backup", &[]);
 }
@@ -321,7 +328,7 @@ fn failures_pass_and_what_was_known_stays() {
             wait_for_end(answer);
         }
     });
-    let (pods, _watch) = ask(&server);
+    let (pods, _asked) = ask(&server);
     wait_until("the list", || pods.find("listed-0").is_some());
     knows(&pods, "late", "Deployment/web", &["app=late"]);
     assert!(pods.find("listed-0").is_some());
@@ -334,8 +341,8 @@ fn a_server_that_comes_later_is_found() {
     let free = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = free.local_addr().expect("address").port();
     drop(free);
-    let (pods, watch) = ask_at(&files, &format!("https://localhost:{port}"));
-    watch.wait(Duration::from_secs(180));
+    let (pods, asked) = ask_at(&files, &format!("https://localhost:{port}"));
+    asked.recv_timeout(WAIT).expect("the first answer");
     assert_eq!(pods.count(), 0);
     let server = ApiServer::at(port, |asked, answer| match asked.is_list() {
         true => answer.json(200, &list("1", "", &[web("a")])),
@@ -383,7 +390,7 @@ fn what_is_too_large_is_left_out() {
             owners(asked, answer);
         }
     });
-    let (pods, _watch) = ask(&server);
+    let (pods, _asked) = ask(&server);
     knows(&pods, "many-1", "", &["app=last"]);
     assert_eq!(pods.count(), 4096);
     assert!(pods.find("huge").is_none() && pods.find("one too many").is_none());

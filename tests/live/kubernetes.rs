@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::Path,
     sync::{
         Arc, Mutex,
@@ -18,6 +19,7 @@ use crate::{
     lab::{Tracer, in_lab, sockstate, wait_until},
     metrics::scrape,
     owners::cgroup2_mount,
+    restart::{chown_to_nobody, nobody},
     roles::Actor,
     skip,
     sockets::{Kind, fresh_port},
@@ -27,7 +29,8 @@ use crate::{
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test("kubernetes: workload and labels of a pod, from the API server", from_the_server),
+        test("kubernetes: workload and labels of a pod, from the API server", || from_the_server(false)),
+        test("kubernetes: the process of the sinks asks the API server", || from_the_server(true)),
         test("kubernetes: a daemon without an answer traces as without it", without_an_answer),
     ]
 }
@@ -88,12 +91,22 @@ fn server(events: Receiver<(&'static str, Value)>) -> ApiServer {
     })
 }
 
-fn from_the_server() {
-    with_pods(|netns, mounts, pods, directory| {
+/// `apart`: the sinks have a process of their own, as the user nobody.
+fn from_the_server(apart: bool) {
+    if apart && nobody().is_none() {
+        return skip("needs the user nobody");
+    }
+    with_pods(move |netns, mounts, pods, directory| {
         let (sender, events) = channel();
         let server = server(events);
         let [port, outside, metrics] = [fresh_port(), fresh_port(), fresh_port()];
-        let top = format!("metrics = \"127.0.0.1:{metrics}\"\nmetrics-by = [\"workload\", \"namespace\"]\n");
+        let user = if apart { "sinks-user = \"nobody\"\n" } else { "" };
+        let top =
+            format!("{user}metrics = \"127.0.0.1:{metrics}\"\nmetrics-by = [\"workload\", \"namespace\"]\n");
+        if apart {
+            chown_to_nobody(directory);
+            fs::set_permissions(server.path(""), fs::Permissions::from_mode(0o711)).expect("mode");
+        }
         let kubernetes = format!(
             "labels = [\"app\", \"ti*\"]\nnode = \"node-1\"\nserver = \"{}\"\ntoken-file = \"{}\"\ntls-ca = \"{}\"\n",
             server.url(),
@@ -106,7 +119,7 @@ fn from_the_server() {
         let inside = pods.listen_in(0, port);
         let _other = Kind::V4.listen(outside);
         let mut tracer = Tracer::spawn(&mut mounts.sockstate(&["run", "--config", &config]));
-        holds_no_capability(tracer.pid());
+        holds_no_capability(if apart { sinks_of(tracer.pid()) } else { tracer.pid() });
         let connect = || drop(Kind::V4.connect(port).expect("connect"));
         let of_pod = |tier: &str| {
             json!({
@@ -142,6 +155,12 @@ fn from_the_server() {
         inside.kill();
         has_the_workload_everywhere(directory, port);
     });
+}
+
+/// The process of the sinks of a daemon.
+fn sinks_of(pid: u32) -> u32 {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("children");
+    children.trim().parse().expect("one child")
 }
 
 /// The thread that talks to the server has no capability.

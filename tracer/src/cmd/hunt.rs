@@ -99,7 +99,7 @@ pub(super) fn run(args: &HuntArgs) -> Result<ExitCode> {
             },
             pin: None,
             host: None,
-            kubernetes: None,
+            watch_pods: None,
             notifier: None,
             open: session::direct(output, format, RecordKinds::DEFAULT),
         })

@@ -14,7 +14,7 @@ use super::{
     lock::Sharing,
     print,
     reload::Reloader,
-    session::{Host, Session},
+    session::{Host, Session, WatchPods},
     sink_host::SinkHost,
     sinks, verify,
 };
@@ -79,10 +79,11 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
     let metrics = settings.keys.run.metrics;
     let run = RunArgs { metrics: None, ..settings.keys.run.clone() };
     let pin = settings.keys.pin.clone();
-    let kubernetes = settings.kubernetes.as_ref().map(KubernetesArgs::settings).transpose()?;
+    let kubernetes = settings.kubernetes.clone();
     let host_name = settings.keys.host_name.clone().or_else(node_name);
     let path = args.config.clone();
     let host_of_sinks = sinks.clone();
+    let watching = sinks.clone();
     let has_connections = |sink: &Sink| sink.section.common.records.contains(&RecordKind::Connection);
     let all_states = settings.sinks.iter().any(has_connections);
     let open = || {
@@ -99,7 +100,11 @@ pub(super) fn run(args: &DaemonArgs) -> Result<ExitCode> {
         let notifier = Notifier::from_environment();
         let mut session = Session::new(filter, &run, &stuck, &kernel, open)?;
         session.settings.metrics = metrics;
-        Ok(Session { pin: pin.as_deref(), host: host_name, kubernetes, notifier, all_states, ..session })
+        let watch = |args: KubernetesArgs| -> WatchPods {
+            Box::new(move |pods, asked| watching.watch_pods(&args, pods, asked))
+        };
+        let watch_pods = kubernetes.map(watch);
+        Ok(Session { pin: pin.as_deref(), host: host_name, watch_pods, notifier, all_states, ..session })
     };
     let sharing = if kernel.alongside { Sharing::Unlocked } else { Sharing::Daemon { lock: &lock } };
     let code = host.run(open, sharing);

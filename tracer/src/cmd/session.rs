@@ -4,7 +4,7 @@ use std::{
     io::IsTerminal,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Arc,
+    sync::{Arc, mpsc::sync_channel},
     time::{Duration, Instant},
 };
 
@@ -24,7 +24,6 @@ use crate::{
     format::Format,
     hunter::Hunter,
     kernel::{self, HookChoice, Hunt, Loaded, Request, Tier},
-    kubernetes::{KubernetesSettings, PodWatch},
     messages,
     metrics::Server,
     model::{ConnId, MetricLabels, RecordKinds, SocketInfo, Start, Threshold, Thresholds},
@@ -43,6 +42,12 @@ use crate::{
 
 /// A longer start is reported to a user who waits for the end.
 const LONG_START: Duration = Duration::from_secs(1);
+
+/// Is called when the API server has been asked for the first time.
+pub(super) type Asked = Box<dyn FnOnce() + Send>;
+
+/// Starts what writes the answers of the API server.
+pub(super) type WatchPods = Box<dyn FnOnce(KnownPods, Asked) -> Result<()>>;
 
 /// How long the start waits for the API server.
 const FIRST_PODS: Duration = Duration::from_secs(2);
@@ -70,8 +75,8 @@ pub(super) struct Session<'a> {
     pub(super) pin: Option<&'a Path>,
     /// The name of this host in records; `None` for the system's.
     pub(super) host: Option<String>,
-    /// The API server that is asked about the pods of this node.
-    pub(super) kubernetes: Option<KubernetesSettings>,
+    /// Begins to ask the API server about the pods of this node.
+    pub(super) watch_pods: Option<WatchPods>,
     /// The service manager that gets to know how the trace goes.
     pub(super) notifier: Option<Notifier>,
     /// Opens the outputs, before capabilities are dropped.
@@ -126,7 +131,7 @@ impl<'a> Session<'a> {
             all_states: false,
             pin: None,
             host: None,
-            kubernetes: None,
+            watch_pods: None,
             notifier: None,
             open,
         })
@@ -198,7 +203,7 @@ pub(super) fn run<'a>(open: impl FnOnce() -> Result<Session<'a>>, kernel: &Kerne
 async fn trace(session: Session<'_>, signals: Signals) -> Result<Summary> {
     let begun = Instant::now();
     let request = session.request();
-    let mut enricher = enricher(session.cmdline, watch_pods(session.kubernetes)?);
+    let mut enricher = enricher(session.cmdline, watch_pods(session.watch_pods)?);
     let TakenOver { mut loaded, saved, earlier, kept } = take_over(&request, session.pin)?;
     kernel::show_diagnostics(&mut loaded);
     let adopted = saved.as_ref().map(|saved| saved.instance);
@@ -316,11 +321,15 @@ fn enricher(cmdline: bool, pods: KnownPods) -> Enricher {
 
 /// Starts the thread that asks the API server. The sockets that exist at the start get their names once, so the start waits a
 /// moment for the first answer.
-fn watch_pods(settings: Option<KubernetesSettings>) -> Result<KnownPods> {
+fn watch_pods(begin: Option<WatchPods>) -> Result<KnownPods> {
     let pods = KnownPods::default();
-    if let Some(settings) = settings {
-        let watch = PodWatch::start(settings, pods.clone());
-        watch.context("cannot start the thread that asks the API server")?.wait(FIRST_PODS);
+    if let Some(begin) = begin {
+        let (sender, asked) = sync_channel(1);
+        let done = move || {
+            let _ = sender.try_send(());
+        };
+        begin(pods.clone(), Box::new(done))?;
+        let _ = asked.recv_timeout(FIRST_PODS);
     }
     Ok(pods)
 }

@@ -6,20 +6,26 @@ use std::{
     net::SocketAddr,
     os::unix::{fs::FileTypeExt, net::UnixStream},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
-use anyhow::{Error, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 
-use super::secrets::Secrets;
+use super::{secrets::Secrets, session::Asked};
 use crate::{
+    enrich::KnownPods,
     files::{self, DEFAULT_RUNTIME},
     format::Stamp,
+    kubernetes::{KubernetesArgs, watch_pods},
     metrics::{self, Server},
     model::Start,
     settings::{Settings, Sink},
     sinks::{
         SinkSettings,
-        process::{Identity, Place, Prepared, ProcessError, Reach, Request, SinkProcess, restrict_tracer},
+        process::{
+            ClusterNews, ClusterRequest, Identity, Place, Prepared, ProcessError, Reach, Request,
+            SinkProcess, restrict_tracer,
+        },
     },
 };
 
@@ -142,6 +148,28 @@ impl SinkHost {
         Ok(PreparedSinks { starters: starters.collect(), secrets: Secrets(secrets) })
     }
 
+    /// Asks the API server about the pods of this node, in the process that has the network.
+    pub(super) fn watch_pods(&self, args: &KubernetesArgs, pods: KnownPods, asked: Asked) -> Result<()> {
+        let Some(process) = &self.process else {
+            return watch_pods(args.settings()?, pods, asked)
+                .context("cannot start the thread that asks the API server");
+        };
+        let KubernetesArgs { labels, node, server, token_file, ca } = args.resolved();
+        let asked = Mutex::new(Some(asked));
+        process.ask_cluster(
+            ClusterRequest { node, server, token_file, ca, labels },
+            move |news| match news {
+                ClusterNews::Pod { uid, facts } => pods.set(&uid, facts.bounded()),
+                ClusterNews::PodGone { uid } => pods.remove(&uid),
+                ClusterNews::Asked => {
+                    let asked = asked.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    asked.into_iter().for_each(|asked| asked());
+                }
+            },
+        );
+        Ok(())
+    }
+
     /// Serves metrics at `address`.
     pub(super) fn serve_metrics(&self, address: SocketAddr) -> Result<Server> {
         let Some(process) = &self.process else { return Ok(Server::start(address)?) };
@@ -160,9 +188,11 @@ pub(super) fn stamp<'a>(settings: &'a Settings, start: &'a Start) -> Stamp<'a> {
     Stamp { host: &start.host, instance: start.instance, labels: &settings.labels }
 }
 
-/// The files that the sinks of a configuration need.
+/// The files that the sinks of a configuration need, and those of the API server.
 fn reach(settings: &Settings) -> Reach {
     let mut reach = Reach::default();
+    let cluster = settings.kubernetes.iter().flat_map(|args| [&args.token_file, &args.ca]);
+    reach.read.extend(cluster.filter_map(|path| path.parent()).map(Path::to_owned));
     for Sink { section, .. } in &settings.sinks {
         let config = &section.config;
         reach.write.extend(config.output().and_then(place_of));

@@ -29,16 +29,19 @@ use tokio::{
 
 use super::{LAST_MESSAGES, sink_host, sinks};
 use crate::{
-    capabilities, files,
+    capabilities,
+    enrich::KnownPods,
+    files,
     format::Stamp,
+    kubernetes::{KubernetesArgs, watch_pods},
     messages, metrics,
     pipeline::Signals,
     settings::{self, Settings, Sink},
     sinks::{
         Inherited, Queue, SinkSettings,
         process::{
-            CheckedSink, Event, Identity, PROCESS_NAME, PortProblem, Reporter, Request, SinkEnd,
-            restrict_calls,
+            CheckedSink, ClusterNews, ClusterRequest, Event, Identity, PROCESS_NAME, PortProblem, Reporter,
+            Request, SinkEnd, restrict_calls,
         },
     },
 };
@@ -188,6 +191,7 @@ impl Process {
                     let listener = self.listener.take().context("no socket listens for scrapers")?;
                     metrics::serve_apart(listener, questions).context("cannot serve metrics")?;
                 }
+                Event::Kubernetes(request) => self.ask_cluster(request)?,
                 Event::Start { queue, prepared, sink, place, previous } => {
                     let inherited = self.end.inherited(queue, place, previous.as_ref())?;
                     let started = self.start(prepared, &sink, inherited);
@@ -199,6 +203,22 @@ impl Process {
             }
         }
         Ok(())
+    }
+
+    /// Asks the API server, and passes on what it says.
+    fn ask_cluster(&self, request: ClusterRequest) -> Result<()> {
+        let ClusterRequest { node, server, token_file, ca, labels } = request;
+        let settings = KubernetesArgs { labels, node, server, token_file, ca }.settings()?;
+        let (reporter, asked) = (self.end.reporter(), self.end.reporter());
+        let pods = KnownPods::passing_on(move |uid, facts| {
+            let uid = uid.to_owned();
+            reporter.cluster(match facts.cloned() {
+                Some(facts) => ClusterNews::Pod { uid, facts },
+                None => ClusterNews::PodGone { uid },
+            });
+        });
+        watch_pods(settings, pods, move || asked.cluster(ClusterNews::Asked))
+            .context("cannot start the thread that asks the API server")
     }
 
     fn start(&self, prepared: u64, name: &str, inherited: Inherited) -> Result<Queue> {

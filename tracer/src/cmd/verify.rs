@@ -45,11 +45,6 @@ pub(super) fn problems(
     if let Some(Err(error)) = settings.kubernetes.as_ref().map(KubernetesArgs::settings) {
         note("kubernetes", error.key(), error.to_string());
     }
-    let keys = &settings.keys;
-    if settings.kubernetes.is_some() && (keys.sinks_user.is_some() || keys.sinks_socket.is_some()) {
-        let message = "with 'sinks-user' or 'sinks-socket', the process of the tracer does not use the network: remove one of the two";
-        note("kubernetes", "", message.to_owned());
-    }
     let sinks = settings.sinks.iter().map(|sink| (format!("{}.filter", section(sink)), sink.filter.as_ref()));
     let filters = [("filter".to_owned(), Some(&settings.filter))].into_iter().chain(sinks);
     for (place, filter) in filters {

@@ -22,7 +22,7 @@ use container::CgroupNames;
 pub use holders::Holders;
 use names::{Catalog, NamesThread, WorkloadIds, WorkloadNames};
 pub use netns::{Netns, NetnsError, netns_at};
-pub use pods::{KnownPods, PodFacts};
+pub use pods::{KnownPods, MOST_PODS};
 pub use process::is_same;
 pub use timens::TimeOffsets;
 

@@ -1,57 +1,72 @@
 //! What the API server of Kubernetes has said about pods. A thread that talks to it writes here, and the main thread reads.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use crate::model::{Pod, PodWorkload};
+use crate::model::{Pod, PodFacts, bounds};
 
-/// The facts about one pod.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PodFacts {
-    pub name: String,
-    pub namespace: String,
-    /// What manages the pod.
-    pub workload: Option<PodWorkload>,
-    /// The labels that the configuration allows.
-    pub labels: BTreeMap<String, String>,
-}
+/// Limit of pods. A node has some hundred.
+pub const MOST_PODS: usize = 4096;
+
+/// Gets the uid of a pod and its new facts, or `None` at its end.
+type Listener = Box<dyn Fn(&str, Option<&PodFacts>) + Send + Sync>;
 
 /// The facts about the pods of this node, by the uids that the paths of their cgroups have.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct KnownPods(Arc<Shared>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Shared {
     /// Grows with each change, so that a reader sees without the lock that nothing has changed.
     version: AtomicU64,
     pods: Mutex<HashMap<String, Arc<PodFacts>>>,
+    listener: Option<Listener>,
 }
 
 impl KnownPods {
-    /// Replaces all facts.
-    pub fn replace(&self, pods: HashMap<String, PodFacts>) {
-        let pods: HashMap<_, _> = pods.into_iter().map(|(uid, facts)| (uid, Arc::new(facts))).collect();
-        *self.lock() = pods;
-        self.0.version.fetch_add(1, Ordering::Release);
+    /// Also passes each change on.
+    #[must_use]
+    pub fn passing_on(listener: impl Fn(&str, Option<&PodFacts>) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(Shared { listener: Some(Box::new(listener)), ..Shared::default() }))
     }
 
-    /// Sets the facts about one pod.
+    /// Replaces all facts.
+    pub fn replace(&self, pods: HashMap<String, PodFacts>) {
+        let gone: Vec<String> = self.lock().keys().filter(|uid| !pods.contains_key(*uid)).cloned().collect();
+        gone.iter().for_each(|uid| self.remove(uid));
+        pods.into_iter().for_each(|(uid, facts)| self.set(&uid, facts));
+    }
+
+    /// Sets the facts about one pod, if there is room for it.
     pub fn set(&self, uid: &str, facts: PodFacts) {
+        let facts = Arc::new(facts);
         let mut pods = self.lock();
-        if pods.get(uid).is_none_or(|known| **known != facts) {
-            pods.insert(uid.to_owned(), Arc::new(facts));
-            self.0.version.fetch_add(1, Ordering::Release);
+        let known = pods.get(uid);
+        if known == Some(&facts) || uid.len() > bounds::NAME || known.is_none() && pods.len() >= MOST_PODS {
+            return;
         }
+        pods.insert(uid.to_owned(), Arc::clone(&facts));
+        drop(pods);
+        self.0.version.fetch_add(1, Ordering::Release);
+        self.pass_on(uid, Some(&facts));
     }
 
     /// Forgets a pod. Its connections keep what they have.
     pub fn remove(&self, uid: &str) {
-        self.lock().remove(uid);
+        if self.lock().remove(uid).is_some() {
+            self.pass_on(uid, None);
+        }
+    }
+
+    fn pass_on(&self, uid: &str, facts: Option<&PodFacts>) {
+        if let Some(listener) = &self.0.listener {
+            listener(uid, facts);
+        }
     }
 
     /// The facts about the pod.
@@ -92,7 +107,7 @@ mod tests {
     use super::*;
     use crate::{
         enrich::Enricher,
-        model::{Identify, OwnerKey, OwnerSource, SubjectKey, Task},
+        model::{Identify, OwnerKey, OwnerSource, PodWorkload, SubjectKey, Task},
     };
 
     const POD: &str = "abcd1234-12ab-34cd-56ef-0123456789ab";
@@ -104,6 +119,29 @@ mod tests {
             workload: Some(PodWorkload { kind: kind.into(), name: "web".into() }),
             labels: [("app".to_owned(), label.to_owned())].into(),
         }
+    }
+
+    #[test]
+    fn changes_are_passed_on_once() {
+        let (sender, changes) = std::sync::mpsc::channel();
+        let known = KnownPods::passing_on(move |uid, facts| {
+            let label = facts.map(|facts| facts.labels["app"].clone());
+            sender.send((uid.to_owned(), label)).expect("the test");
+        });
+        let change = |uid: &str, label: Option<&str>| (uid.to_owned(), label.map(str::to_owned));
+        known.replace([("a".to_owned(), facts("Job", "1"))].into());
+        known.set("a", facts("Job", "1"));
+        known.set("a", facts("Job", "2"));
+        known.replace([("b".to_owned(), facts("Job", "3"))].into());
+        known.remove("a");
+        let expected =
+            [change("a", Some("1")), change("a", Some("2")), change("a", None), change("b", Some("3"))];
+        assert_eq!(changes.try_iter().collect::<Vec<_>>(), expected);
+        for uid in (0..=MOST_PODS).map(|number| number.to_string()) {
+            known.set(&uid, facts("Job", "x"));
+        }
+        known.set(&"u".repeat(bounds::NAME + 1), facts("Job", "x"));
+        assert_eq!(known.count(), MOST_PODS);
     }
 
     /// A subject with other facts is another subject, because formats keep texts by its number.

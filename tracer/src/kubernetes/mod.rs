@@ -11,46 +11,31 @@ mod owners;
 mod settings;
 mod watch;
 
-use std::{
-    io,
-    sync::mpsc::{Receiver, sync_channel},
-    thread,
-    time::Duration,
-};
+use std::{io, thread};
 
 pub use settings::{KubernetesArgs, KubernetesError, KubernetesSettings, node_name};
 
 use crate::{capabilities, enrich::KnownPods};
 use watch::Watcher;
 
-/// The thread that asks the API server.
-#[derive(Debug)]
-pub struct PodWatch {
-    first: Receiver<()>,
-}
-
-impl PodWatch {
-    /// Starts the thread, which writes what it learns to `pods`.
-    ///
-    /// # Errors
-    /// The thread or its runtime cannot be started.
-    pub fn start(settings: KubernetesSettings, pods: KnownPods) -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (done, first) = sync_channel(1);
-        let work = move || {
-            if let Err(error) = capabilities::give_up_all() {
-                return message!(
-                    "the thread that asks the API server does not start: it cannot drop its capabilities: {error}"
-                );
-            }
-            runtime.block_on(Watcher::new(settings, pods, done).run());
-        };
-        thread::Builder::new().name("kubernetes".into()).spawn(work)?;
-        Ok(Self { first })
-    }
-
-    /// Waits until the pods of this node are known, or the first attempt has failed, but not longer than `most`.
-    pub fn wait(&self, most: Duration) {
-        let _ = self.first.recv_timeout(most);
-    }
+/// Starts the thread that asks the API server. It writes what it learns to `pods`, and calls `asked` when the pods of this node
+/// are known, or when the first attempt has failed.
+///
+/// # Errors
+/// The thread or its runtime cannot be started.
+pub fn watch_pods(
+    settings: KubernetesSettings,
+    pods: KnownPods,
+    asked: impl FnOnce() + Send + 'static,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let work = move || {
+        if let Err(error) = capabilities::give_up_all() {
+            return message!(
+                "the thread that asks the API server does not start: it cannot drop its capabilities: {error}"
+            );
+        }
+        runtime.block_on(Watcher::new(settings, pods, Box::new(asked)).run());
+    };
+    thread::Builder::new().name("kubernetes".into()).spawn(work).map(drop)
 }

@@ -89,27 +89,38 @@ fn variable(name: &str) -> Option<String> {
 }
 
 impl KubernetesArgs {
-    /// The keys, with what the environment says.
+    /// The keys, with what the environment of this process says.
+    #[must_use]
+    pub fn resolved(&self) -> Self {
+        Self {
+            node: self.node.clone().or_else(node_name),
+            server: self.server.clone().or_else(server_of_environment),
+            ..self.clone()
+        }
+    }
+
+    /// The [resolved](Self::resolved) keys, checked.
     ///
     /// # Errors
     /// A key is missing, or has a wrong value.
     pub fn settings(&self) -> Result<KubernetesSettings, KubernetesError> {
-        let node = self.node.clone().or_else(node_name).ok_or(KubernetesError::NoNode)?;
+        let Self { labels, node, server, token_file, ca } = self.resolved();
+        let node = node.ok_or(KubernetesError::NoNode)?;
         // The name becomes a part of a URL.
         let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
         if node.is_empty() || node.len() > MOST_NAME || !node.bytes().all(is_name) {
             return Err(KubernetesError::Node(node));
         }
-        let url = self.server.clone().or_else(server_of_environment).ok_or(KubernetesError::NoServer)?;
+        let url = server.ok_or(KubernetesError::NoServer)?;
         let (server, is_encrypted) = split(&url).ok_or(KubernetesError::Server(url))?;
-        let files = TlsFiles { ca: Some(self.ca.clone()), ..TlsFiles::default() };
+        let files = TlsFiles { ca: Some(ca), ..TlsFiles::default() };
         Ok(KubernetesSettings {
             node,
             server,
             is_encrypted,
             tls: TlsSettings { files, name: None },
-            token_file: self.token_file.clone(),
-            labels: self.labels.clone(),
+            token_file,
+            labels,
         })
     }
 }

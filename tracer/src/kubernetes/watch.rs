@@ -4,7 +4,6 @@
 
 use std::{
     collections::HashMap,
-    sync::mpsc::SyncSender,
     time::{Duration, Instant},
 };
 
@@ -20,12 +19,10 @@ use super::{
     settings::KubernetesSettings,
 };
 use crate::{
-    enrich::{KnownPods, PodFacts},
-    model::bounds,
+    enrich::{KnownPods, MOST_PODS},
+    model::PodFacts,
 };
 
-/// Limit of pods. A node has some hundred.
-const MOST_PODS: usize = 4096;
 /// Pods of one page of a list.
 const PAGE: usize = 500;
 /// A pod has at most 1.5 MiB in the store of the API server.
@@ -37,6 +34,8 @@ const IDLE: Duration = Duration::from_secs(150);
 /// A watch that ends sooner counts as a failure, so that a server which ends each one is not asked all the time.
 const SHORT: Duration = Duration::from_secs(5);
 
+type Asked = Box<dyn FnOnce() + Send>;
+
 pub(super) struct Watcher {
     client: Client,
     owners: Owners,
@@ -47,14 +46,14 @@ pub(super) struct Watcher {
     /// The server no longer has the version, so the list must be newer than what its cache may have.
     is_expired: bool,
     back_off: BackOff,
-    /// Gets a message when the first attempt is over.
-    first: Option<SyncSender<()>>,
+    /// Is called when the first attempt is over.
+    asked: Option<Asked>,
     /// The last failure that was reported.
     reported: Option<String>,
 }
 
 impl Watcher {
-    pub(super) fn new(settings: KubernetesSettings, pods: KnownPods, first: SyncSender<()>) -> Self {
+    pub(super) fn new(settings: KubernetesSettings, pods: KnownPods, asked: Asked) -> Self {
         Self {
             client: Client::new(settings.clone()),
             owners: Owners::default(),
@@ -63,7 +62,7 @@ impl Watcher {
             version: None,
             is_expired: false,
             back_off: BackOff::default(),
-            first: Some(first),
+            asked: Some(asked),
             reported: None,
         }
     }
@@ -72,7 +71,7 @@ impl Watcher {
         loop {
             let began = Instant::now();
             let result = self.list_and_watch().await;
-            self.first = None;
+            self.first_is_over();
             let error = match result {
                 Ok(()) if began.elapsed() >= SHORT => continue,
                 Ok(()) => None,
@@ -86,6 +85,12 @@ impl Watcher {
             }
             let wait = self.back_off.wait(error.as_ref().and_then(ApiError::after));
             sleep(wait).await;
+        }
+    }
+
+    fn first_is_over(&mut self) {
+        if let Some(asked) = self.asked.take() {
+            asked();
         }
     }
 
@@ -149,7 +154,7 @@ impl Watcher {
         self.pods.replace(found);
         self.version = Some(version.clone());
         self.is_expired = false;
-        self.first = None;
+        self.first_is_over();
         self.works();
         Ok(version)
     }
@@ -208,16 +213,12 @@ impl Watcher {
     }
 
     async fn facts(&mut self, pod: &Metadata) -> Result<PodFacts, ApiError> {
+        let workload = self.owners.workload(pod, &mut self.client).await?;
         let allowed = &self.settings.labels;
         let wanted = pod.labels.iter().filter(|(name, _)| is_allowed(allowed, name));
-        let name = |text: &str| bounds::keep(text.to_owned(), bounds::NAME);
-        let labels = bounds::labels(wanted.map(|(name, value)| (name.as_str(), value.as_str())));
-        let workload = self.owners.workload(pod, &mut self.client).await?;
-        let workload = workload.map(|workload| crate::model::PodWorkload {
-            kind: name(&workload.kind),
-            name: name(&workload.name),
-        });
-        Ok(PodFacts { name: name(&pod.name), namespace: name(&pod.namespace), workload, labels })
+        let labels = wanted.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let (name, namespace) = (pod.name.clone(), pod.namespace.clone());
+        Ok(PodFacts { name, namespace, workload, labels }.bounded())
     }
 
     fn selector(&self) -> String {

@@ -48,8 +48,8 @@ pub use socket::{MptcpPart, RequestTimer, SocketInfo, TcpTimes, Timer, TimerKind
 pub use stack::{Frame, MissingStack, OpenedBy, Opening, Registers, Stack, Unnamed};
 pub use state::{ParseStateError, State, StateSet};
 pub use subject::{
-    Cgroup, CgroupTree, Container, Identify, Owner, OwnerKey, OwnerSource, Pod, PodWorkload, Subject,
-    SubjectKey,
+    Cgroup, CgroupTree, Container, Identify, Owner, OwnerKey, OwnerSource, Pod, PodFacts, PodWorkload,
+    Subject, SubjectKey,
 };
 pub use text::printable;
 pub use threshold::{Scope, Threshold, Thresholds};

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, fmt, rc::Rc};
 
-use super::Task;
+use serde::{Deserialize, Serialize};
+
+use super::{Task, bounds};
 
 /// The evidence for an owner (`owner.source`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -127,11 +129,37 @@ pub struct Pod {
 }
 
 /// The object of Kubernetes that manages a pod: a Deployment, a StatefulSet and so on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct PodWorkload {
     /// The kind, as Kubernetes writes it.
     pub kind: String,
     pub name: String,
+}
+
+/// What the API server says about one pod.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub struct PodFacts {
+    pub name: String,
+    pub namespace: String,
+    /// What manages the pod.
+    pub workload: Option<PodWorkload>,
+    /// The labels that the configuration allows.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl PodFacts {
+    /// The same within the limits of records.
+    #[must_use]
+    pub fn bounded(self) -> Self {
+        let name = |text| bounds::keep(text, bounds::NAME);
+        let workload = |PodWorkload { kind, name: text }| PodWorkload { kind: name(kind), name: name(text) };
+        Self {
+            name: name(self.name),
+            namespace: name(self.namespace),
+            workload: self.workload.map(workload),
+            labels: bounds::labels(self.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()))),
+        }
+    }
 }
 
 impl Pod {

@@ -25,7 +25,7 @@ mod tracer_end;
 pub use calls::{CallsError, restrict_calls};
 use connection::{Receiver, send};
 use counts::SharedCounts;
-pub use protocol::{CheckedSink, Identity, PortProblem, Previous, Request};
+pub use protocol::{CheckedSink, ClusterNews, ClusterRequest, Identity, PortProblem, Previous, Request};
 use protocol::{FromSinks, Kind, ToSinks};
 pub use reach::Reach;
 pub use sink_end::{Event, Reporter, SinkEnd};

@@ -5,7 +5,10 @@ use std::{net::SocketAddr, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Reach;
-use crate::sinks::delivery::{Batch, Frame};
+use crate::{
+    model::PodFacts,
+    sinks::delivery::{Batch, Frame},
+};
 
 /// From the tracer.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -16,6 +19,8 @@ pub(super) enum ToSinks {
     Ledger,
     /// Answer scrapers. The socket for the questions comes along.
     Metrics,
+    /// Ask the API server of Kubernetes.
+    Kubernetes(ClusterRequest),
     /// Read this configuration, and check whether its sinks can start.
     Prepare(Request),
     /// Start a sink of a configuration that was prepared.
@@ -44,6 +49,27 @@ pub struct PortProblem {
     pub message: String,
     /// Another process listens there. It may be a running sockstate.
     pub is_in_use: bool,
+}
+
+/// The API server of Kubernetes, and what it is asked about: the keys of `[kubernetes]`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ClusterRequest {
+    pub node: Option<String>,
+    pub server: Option<String>,
+    pub token_file: PathBuf,
+    pub ca: PathBuf,
+    pub labels: Vec<String>,
+}
+
+/// What the API server says.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub enum ClusterNews {
+    /// A pod of this node is new, or has changed.
+    Pod { uid: String, facts: PodFacts },
+    /// A pod has ended.
+    PodGone { uid: String },
+    /// All pods of this node are known, or the first attempt has failed.
+    Asked,
 }
 
 /// A configuration, and what its sinks put into each record.
@@ -81,6 +107,8 @@ pub(super) enum FromSinks {
         queue: u32,
         result: Result<(), String>,
     },
+    /// An answer to [`ToSinks::Kubernetes`].
+    Cluster(ClusterNews),
     /// A sink has lost something: the counts tell what.
     Lost,
     Finished {

@@ -20,8 +20,8 @@ use rustix::{
 };
 
 use super::{
-    CheckedSink, FromSinks, Identity, Kind, PortProblem, Previous, Receiver, Request, SharedCounts, ToSinks,
-    connection::invalid, protocol, send,
+    CheckedSink, ClusterNews, ClusterRequest, FromSinks, Identity, Kind, PortProblem, Previous, Receiver,
+    Request, SharedCounts, ToSinks, connection::invalid, protocol, send,
 };
 use crate::{
     restart::Settled,
@@ -42,6 +42,8 @@ pub enum Event {
     Start { queue: u32, prepared: u64, sink: String, place: Option<usize>, previous: Option<Previous> },
     /// Answer scrapers, and ask for the numbers through this socket.
     Metrics(UnixStream),
+    /// Ask the API server of Kubernetes, and pass its answers to [`Reporter::cluster`].
+    Kubernetes(ClusterRequest),
 }
 
 /// The connection to the tracer's process, and the sinks' ends of the queues.
@@ -101,6 +103,7 @@ impl SinkEnd {
                     return Ok(Some(Event::Start { queue, prepared, sink, place, previous }));
                 }
                 ToSinks::Metrics => return Ok(Some(Event::Metrics(self.receiver.descriptor()?.into()))),
+                ToSinks::Kubernetes(request) => return Ok(Some(Event::Kubernetes(request))),
                 ToSinks::Ledger => {
                     self.settled = Some(Arc::new(Settled::passed(self.receiver.descriptor()?)?));
                 }
@@ -192,6 +195,11 @@ impl Reporter {
     /// The answer to [`Event::Prepare`].
     pub fn prepared(&self, number: u64, sinks: Vec<CheckedSink>) {
         self.send(&FromSinks::Prepared { number, sinks });
+    }
+
+    /// What the API server of Kubernetes has said.
+    pub fn cluster(&self, news: ClusterNews) {
+        self.send(&FromSinks::Cluster(news));
     }
 
     fn send(&self, message: &FromSinks) {

@@ -28,8 +28,8 @@ use rustix::{
 use thiserror::Error;
 
 use super::{
-    ARGUMENT, CheckedSink, FromSinks, Identity, Kind, PortProblem, Previous, Receiver, Request, SharedCounts,
-    ToSinks, connection::invalid, protocol, send,
+    ARGUMENT, CheckedSink, ClusterNews, ClusterRequest, FromSinks, Identity, Kind, PortProblem, Previous,
+    Receiver, Request, SharedCounts, ToSinks, connection::invalid, protocol, send,
 };
 use crate::{
     capabilities,
@@ -93,6 +93,7 @@ struct Link {
     /// Who has answered first.
     sender: OnceLock<UCred>,
     port_problem: OnceLock<PortProblem>,
+    cluster: OnceLock<Box<dyn Fn(ClusterNews) + Send + Sync>>,
     counts: Arc<SharedCounts>,
     outbox: Arc<Outbox>,
     queues: Mutex<BTreeMap<u32, Queue>>,
@@ -158,6 +159,7 @@ impl SinkProcess {
             child: child.map(Mutex::new),
             sender: OnceLock::new(),
             port_problem: OnceLock::new(),
+            cluster: OnceLock::new(),
             counts: Arc::new(SharedCounts::new()?),
             outbox: Arc::default(),
             queues: Mutex::default(),
@@ -214,6 +216,12 @@ impl SinkProcess {
     /// The process answers scrapers, and asks for numbers through `questions`.
     pub fn pass_metrics(&self, questions: UnixStream) {
         self.0.outbox.push(Outgoing::Message(ToSinks::Metrics, vec![questions.into()]));
+    }
+
+    /// The process asks the API server of Kubernetes. The thread that receives passes each answer to `hear`.
+    pub fn ask_cluster(&self, request: ClusterRequest, hear: impl Fn(ClusterNews) + Send + Sync + 'static) {
+        let _ = self.0.cluster.set(Box::new(hear));
+        self.0.outbox.push(Outgoing::Message(ToSinks::Kubernetes(request), Vec::new()));
     }
 
     /// Ends the process, and waits until it has ended.
@@ -312,6 +320,12 @@ impl Link {
             }
             FromSinks::Prepared { number, .. } => Reply::Prepared(*number),
             FromSinks::Started { queue, .. } => Reply::Started(*queue),
+            FromSinks::Cluster(news) => {
+                if let Some(hear) = self.cluster.get() {
+                    hear(news.clone());
+                }
+                return Ok(true);
+            }
             FromSinks::Lost => {
                 wake_reporter();
                 thread::sleep(LOST_PAUSE);
