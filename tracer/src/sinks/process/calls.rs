@@ -146,8 +146,14 @@ const ALLOWED_HERE: &[c_long] = &[];
 /// Families of sockets: those of collectors, and netlink, by which the C library finds out which addresses to ask for.
 const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 /// Requests of ioctl: modes of a descriptor, and unsent bytes.
-const REQUESTS: [libc::Ioctl; 5] =
-    [libc::FIOCLEX, libc::FIONBIO, libc::TCGETS, libc::TIOCGWINSZ, libc::TIOCOUTQ];
+#[allow(clippy::unnecessary_cast, reason = "requests are int with musl, and unsigned long with glibc")]
+const REQUESTS: [u64; 5] = [
+    libc::FIOCLEX as u64,
+    libc::FIONBIO as u64,
+    libc::TCGETS as u64,
+    libc::TIOCGWINSZ as u64,
+    libc::TIOCOUTQ as u64,
+];
 /// Options of prctl: the names of threads and of their memory.
 const OPTIONS: [i32; 3] = [libc::PR_SET_NAME, libc::PR_GET_NAME, libc::PR_SET_VMA];
 
@@ -178,7 +184,7 @@ fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::BackendError>
     let families = FAMILIES.map(|family| family as u64);
     rules.insert(libc::SYS_socket, one_of(0, &families)?);
     rules.insert(libc::SYS_socketpair, one_of(0, &[libc::AF_UNIX as u64])?);
-    rules.insert(libc::SYS_ioctl, one_of(1, &REQUESTS.map(|request| request as u64))?);
+    rules.insert(libc::SYS_ioctl, one_of(1, &REQUESTS)?);
     rules.insert(libc::SYS_prctl, one_of(0, &OPTIONS.map(|option| option as u64))?);
     // Threads, and no processes. clone3 has its flags in memory, which a filter cannot read.
     let thread = libc::CLONE_THREAD as u64;
